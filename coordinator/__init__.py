@@ -1,0 +1,1 @@
+"""Gateway administrator and external market participant in one lightweight process."""

@@ -1,0 +1,1 @@
+"""The external market participant: round book and totals."""

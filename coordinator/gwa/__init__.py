@@ -1,0 +1,1 @@
+"""The gateway administrator: SM-PKI, enrolment, directory, epochs."""

@@ -1,0 +1,1 @@
+"""REST with OpenAPI and the dashboard. It shows no individual value because it has none."""

@@ -1,0 +1,1 @@
+"""Simulated meters, the demo, the ring simulator and benchmarks."""

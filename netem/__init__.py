@@ -1,0 +1,1 @@
+"""Network emulation: link profiles and scenarios. Stands alone."""

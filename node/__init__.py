@@ -1,0 +1,1 @@
+"""One smart meter gateway, or thousands in one process: meters, registers, ring membership."""

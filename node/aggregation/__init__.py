@@ -1,0 +1,1 @@
+"""Drives protocol.dcnet: the gateway as ring member and, when appointed, as head."""

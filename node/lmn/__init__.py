@@ -1,0 +1,1 @@
+"""The Local Metrological Network: drivers that turn what meters say into readings."""

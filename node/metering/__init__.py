@@ -1,0 +1,1 @@
+"""Registers and what is contributed from them."""

@@ -1,0 +1,1 @@
+"""The gateway's way out: enrolment and the link to its administrator."""

@@ -1,0 +1,1 @@
+"""SM-PKI certificate profiles."""
