@@ -15,13 +15,13 @@ transaction that begins by reading cannot wait for the lock later; it fails at o
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, func, select
+from sqlalchemy import Connection, Engine, RowMapping, create_engine, event, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from coordinator.tables import epochs, gateways, metadata, ring_rounds, rings
@@ -198,7 +198,8 @@ class Store:
 
         Of two outcomes of one round in the same batch the first counts.
         """
-        rows = [_row(ended) for ended in batch]
+        # One order for all writers: two batches that met in opposite orders would deadlock in PostgreSQL.
+        rows = [_row(ended) for ended in sorted(batch, key=_key)]
         recorded: set[tuple[int, int, int]] = set()
         statement = (
             self.insert(ring_rounds)
@@ -211,9 +212,8 @@ class Store:
                 recorded.update((row.epoch, row.ring, row.round) for row in inserted)
         answers = []
         for ended in batch:
-            key = (ended.epoch, ended.ring, ended.round)
-            answers.append(key in recorded)
-            recorded.discard(key)
+            answers.append(_key(ended) in recorded)
+            recorded.discard(_key(ended))
         return answers
 
     def ended(self, epoch: int, ring: int, round_: int) -> Ended | None:
@@ -266,6 +266,10 @@ def open_engine(url: str) -> Engine:
     return engine
 
 
+def _key(ended: Ended) -> tuple[int, int, int]:
+    return ended.epoch, ended.ring, ended.round
+
+
 def _row(ended: Ended) -> dict[str, Any]:
     row: dict[str, Any] = {
         "epoch": ended.epoch, "ring": ended.ring, "round": ended.round, "attempt": ended.attempt, "head": ended.head,
@@ -280,7 +284,7 @@ def _row(ended: Ended) -> dict[str, Any]:
     return row | {"state": "void", "roster": None, "present": 0, "total": None, "void_reason": ended.reason}
 
 
-def _ended(row: Mapping[str, Any]) -> Ended:
+def _ended(row: RowMapping) -> Ended:
     shared = {name: row[name] for name in (
         "epoch", "ring", "round", "attempt", "head", "expected", "interval_ms", "ended_ms", "latency_us",
     )}  # fmt: skip
@@ -289,7 +293,7 @@ def _ended(row: Mapping[str, Any]) -> Ended:
     return Void(**shared, reason=row["void_reason"])
 
 
-def _epoch(row: Mapping[str, Any]) -> Epoch:
+def _epoch(row: RowMapping) -> Epoch:
     return Epoch(
         row["epoch"], tuple(Slot(**slot) for slot in row["schema"]), row["period_s"], row["rounds"],
         row["first_interval_ms"], row["created_ms"],
