@@ -168,8 +168,8 @@ class Store:
         row = asdict(epoch)
         row["schema"] = row.pop("slots")
         with self.write() as connection:
-            added = connection.execute(self.insert(epochs).values(row).on_conflict_do_nothing())
-            if added.rowcount != 1:
+            added = self.insert(epochs).values(row).on_conflict_do_nothing().returning(epochs.c.epoch)
+            if connection.execute(added).first() is None:
                 raise LocalProtocolError(f"epoch {epoch.epoch} exists already")
             if layout:
                 connection.execute(rings.insert(), [asdict(ring) for ring in layout])
@@ -178,7 +178,7 @@ class Store:
         """The epoch with the highest number."""
         with self.read() as connection:
             row = connection.execute(select(epochs).order_by(epochs.c.epoch.desc()).limit(1)).mappings().first()
-        return None if row is None else _epoch(row)
+        return None if row is None else epoch_of(row)
 
     def epoch_rings(self, epoch: int) -> list[Ring]:
         """The rings of an epoch by index."""
@@ -221,14 +221,14 @@ class Store:
         where = (ring_rounds.c.epoch == epoch, ring_rounds.c.ring == ring, ring_rounds.c.round == round_)
         with self.read() as connection:
             row = connection.execute(select(ring_rounds).where(*where)).mappings().first()
-        return None if row is None else _ended(row)
+        return None if row is None else ended_of(row)
 
     def epoch_outcomes(self, epoch: int) -> list[Ended]:
         """All ended rounds of an epoch, by ring and round: what a restarted coordinator goes on from."""
         statement = select(ring_rounds).where(ring_rounds.c.epoch == epoch)
         with self.read() as connection:
             rows = connection.execute(statement.order_by(ring_rounds.c.ring, ring_rounds.c.round)).mappings()
-            return [_ended(row) for row in rows]
+            return [ended_of(row) for row in rows]
 
     def counts(self) -> dict[str, int]:
         """How many gateways are active and how many rounds opened, were void, or took more than one attempt."""
@@ -284,7 +284,8 @@ def _row(ended: Ended) -> dict[str, Any]:
     return row | {"state": "void", "roster": None, "present": 0, "total": None, "void_reason": ended.reason}
 
 
-def _ended(row: RowMapping) -> Ended:
+def ended_of(row: RowMapping) -> Ended:
+    """A row of `ring_rounds` as the outcome it stands for."""
     shared = {name: row[name] for name in (
         "epoch", "ring", "round", "attempt", "head", "expected", "interval_ms", "ended_ms", "latency_us",
     )}  # fmt: skip
@@ -293,7 +294,8 @@ def _ended(row: RowMapping) -> Ended:
     return Void(**shared, reason=row["void_reason"])
 
 
-def _epoch(row: RowMapping) -> Epoch:
+def epoch_of(row: RowMapping) -> Epoch:
+    """A row of `epochs`."""
     return Epoch(
         row["epoch"], tuple(Slot(**slot) for slot in row["schema"]), row["period_s"], row["rounds"],
         row["first_interval_ms"], row["created_ms"],

@@ -98,4 +98,5 @@ ring_rounds = Table(
         name="round_state",
     ),
     Index("ring_rounds_by_interval", "interval_ms"),
+    Index("ring_rounds_newest", "epoch", "round", "ring"),
 )

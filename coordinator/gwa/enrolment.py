@@ -185,8 +185,8 @@ class Enrolment:
                 "key_digest": key_digest, "curve_key": request.curve_key, "status": Status.ACTIVE.value,
                 "enrolled_ms": _ms(now), "token": token,
             }  # fmt: skip
-            added = connection.execute(self._store.insert(gateways).values(row).on_conflict_do_nothing())
-            if added.rowcount != 1:
+            added = self._store.insert(gateways).values(row).on_conflict_do_nothing().returning(gateways.c.gateway_id)
+            if connection.execute(added).first() is None:
                 # PostgreSQL lets two transactions look before either writes; the exception gives the use back.
                 raise RemoteProtocolError("duplicate_gateway", "enrolled by another request at the same moment")
         return self._answer(certificate)

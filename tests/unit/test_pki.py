@@ -51,7 +51,7 @@ def leaf(
     )  # fmt: skip
 
 
-def forged(  # noqa: PLR0913
+def forged(
     *, issuer: x509.Certificate, signer: ec.EllipticCurvePrivateKey, public_key: object = None, ca: bool = False,
     path_length: int | None = None, usage: x509.KeyUsage | None = None, purposes: bool = False,
     unknown: bool = False, name: str = f"{DEVICE}.SMGW", identifier: x509.Certificate | None = None,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import stat
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -31,10 +30,8 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> CertificateAuthority:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store(f"sqlite:///{tmp_path / 'coordinator.sqlite'}")
-    yield store
-    store.close()
+def store(any_store: Store) -> Store:
+    return any_store
 
 
 @pytest.fixture
@@ -95,13 +92,15 @@ def test_tokens_have_limits(store: Store, enrolment: Enrolment) -> None:
             directory.create_token(NOW, **impossible)  # type: ignore[arg-type]
 
 
-def test_a_token_is_kept_nowhere(store: Store, tmp_path: Path) -> None:
+def test_a_token_is_kept_nowhere(tmp_path: Path) -> None:
+    store = Store(f"sqlite:///{tmp_path / 'coordinator.sqlite'}")
     token = Directory(store).create_token(NOW, label="Elm Street")
     with store.read() as connection:
         assert connection.execute(text("SELECT label FROM tokens")).scalar() == "Elm Street"
     files = [path.read_bytes() for path in tmp_path.iterdir()]
     assert files
     assert not any(token.removeprefix("stk_").encode() in data for data in files)
+    store.close()
 
 
 def test_refusals_spend_no_use(store: Store, enrolment: Enrolment) -> None:
