@@ -1,0 +1,182 @@
+"""
+What a coordinator can be told, with units, formulas and what turning each knob costs.
+
+One section `[coordinator]` of the configuration file; the loader (file, environment, error texts) belongs to the
+command line, so that this model stays plain data that a test builds directly.  Every default is the field's: a
+quarter hour is a quarter hour.  The demo only turns `epoch.period_s` down and gives `epoch.origin_unix_s`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
+
+
+def _zmq_endpoint(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme != "tcp" or not parts.hostname or parts.port is None or parts.path:
+        raise ValueError("an endpoint of the form tcp://HOST:PORT")
+    return text
+
+
+def _web_address(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.port is None or parts.path not in {"", "/"}:
+        raise ValueError("an address of the form http://HOST:PORT or https://HOST:PORT")
+    return text.rstrip("/")
+
+
+ZmqEndpoint = Annotated[str, AfterValidator(_zmq_endpoint)]
+WebAddress = Annotated[str, AfterValidator(_web_address)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class AreaConfig(_Section):
+    """One grid area (feeder, transformer) whose total is wanted on its own."""
+
+    name: Name
+    """Name of the area, as it appears in the totals and on the dashboard."""
+
+    token: SecretStr | None = None
+    """Enrolment token: a gateway that shows it is enrolled into this area. None: nobody enrols here by token. Whoever
+    holds it can add gateways (never read one); hand it out per installation batch and remove it afterwards."""
+
+    gateways_max: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
+    """Gateways that may enrol into this area. Lower bounds what a leaked token can add."""
+
+
+class EpochConfig(_Section):
+    """How rings are formed and how time is cut."""
+
+    rounds: Annotated[int, Field(ge=1, le=100_000)] = 96
+    """Rounds of one epoch, that is of one ring layout and one set of keys. 96 quarter hours = one day. Raising it
+    saves set-up work (k key agreements and one share distribution a gateway) and makes one stolen key worth more
+    rounds; memory for masks made ahead grows as rounds·slots·8 bytes."""
+
+    period_s: Annotated[float, Field(gt=0, le=86_400)] = 900.0
+    """Wall-clock seconds from one round to the next. The time lapse is interval_s / period_s. Lowering it leaves less
+    time for stragglers: keep it over three phase deadlines plus one meter reading."""
+
+    interval_s: Annotated[int, Field(ge=1, le=86_400)] = 900
+    """Seconds of metering time that one round stands for (a quarter hour)."""
+
+    origin_unix_s: float = 0.0
+    """Start of metering interval 0 as Unix time in seconds: interval q runs over [origin + q·period_s, origin +
+    (q+1)·period_s). 0 aligns the rounds with the hour."""
+
+    ring_size: Annotated[int, Field(ge=3, le=4_096)] = 24
+    """Members of a ring, aimed at: an area of N gateways makes max(1, N // ring_size) rings of nearly equal size.
+    Raising it hides a reading among more members and costs neighbours, CPU and latency; lowering it loses whole
+    totals to fewer absences."""
+
+    corrupt: Annotated[float, Field(ge=0, lt=0.5)] = 0.05
+    """γ: share of gateways that may collude with head and coordinator. Raising it raises neighbours and threshold."""
+
+    dropout: Annotated[float, Field(ge=0, lt=0.5)] = 0.05
+    """δ: share of gateways that may vanish in any phase. Raising it lowers n_min, the smallest set that is ever
+    opened."""
+
+    security_bits: Annotated[int, Field(ge=1, le=128)] = 40
+    """σ: an attack on a ring succeeds with probability below 2^-σ. Raising it raises the neighbours."""
+
+    correctness_bits: Annotated[int, Field(ge=1, le=128)] = 30
+    """η: a ring fails to open though at most δ are gone with probability below 2^-η. Raising it raises the
+    neighbours."""
+
+    threat_model: Literal["semi-malicious", "honest-but-curious"] = "semi-malicious"
+    """Whether head and coordinator may lie (semi-malicious) or only look (honest-but-curious: fewer neighbours)."""
+
+    phase_timeout_s: Annotated[float, Field(gt=0, le=3_600)] | None = None
+    """Deadline of one phase (shares, confirmations, reveals). None: period_s / 8, at most 10 s. Raising it waits
+    longer for slow gateways before they are left out; a round has at most 3 attempts of 3 phases, which must fit into
+    period_s."""
+
+    @property
+    def phase_deadline_s(self) -> float:
+        """Seconds that one phase of a round waits."""
+        return self.phase_timeout_s if self.phase_timeout_s is not None else min(10.0, self.period_s / 8)
+
+    @model_validator(mode="after")
+    def _phases_fit(self) -> Self:
+        if self.phase_deadline_s * 3 > self.period_s:
+            raise ValueError(
+                f"three phases within one period: phase_timeout_s at most period_s / 3 = {self.period_s / 3:g}"
+            )
+        return self
+
+
+class WebConfig(_Section):
+    """Dashboard, REST, enrolment, /metrics, /healthz and /readyz."""
+
+    listen: WebAddress = "http://127.0.0.1:7380"
+    """Where the web server listens. https needs certificate and private_key; port 0 takes a free one."""
+
+    public_url: WebAddress | None = None
+    """What browsers and gateways are told, if it differs from `listen` (reverse proxy, container)."""
+
+    certificate: Path | None = None
+    """PEM file with the server's certificate chain, for https."""
+
+    private_key: Path | None = None
+    """PEM file with the server's private key, for https."""
+
+    @model_validator(mode="after")
+    def _https_is_complete(self) -> Self:
+        if self.listen.startswith("https:") and (self.certificate is None or self.private_key is None):
+            raise ValueError("certificate and private_key together with an https address")
+        return self
+
+
+class CoordinatorConfig(_Section):
+    """Section `[coordinator]`."""
+
+    listen: ZmqEndpoint = "tcp://127.0.0.1:7300"
+    """ZeroMQ endpoint (CURVE) for gateways: epochs, round book, relay. Port 0 takes a free one."""
+
+    public_endpoint: ZmqEndpoint | None = None
+    """What gateways are told to connect to, if it differs from `listen` (NAT, container)."""
+
+    web: WebConfig = WebConfig()
+
+    data_dir: Path = Path("var/coordinator")
+    """Directory of everything durable: database and, unless said otherwise, the PKI. Back this up."""
+
+    database: str | None = None
+    """SQLAlchemy URL. None: SQLite in data_dir (good to some 10,000 gateways); postgresql+psycopg://USER@HOST/NAME
+    beyond."""
+
+    pki_dir: Path | None = None
+    """Directory of the SM-PKI (root, sub-CA, issued certificates). None: data_dir/pki."""
+
+    areas: Annotated[tuple[AreaConfig, ...], Field(min_length=1)] = (AreaConfig(name="default"),)
+    """The areas whose totals are wanted. An area with fewer members than the ring's n_min is refused, never
+    merged."""
+
+    epoch: EpochConfig = EpochConfig()
+
+    @property
+    def database_url(self) -> str:
+        """The SQLAlchemy URL in force."""
+        return self.database if self.database is not None else f"sqlite:///{self.data_dir / 'coordinator.sqlite'}"
+
+    @property
+    def pki_path(self) -> Path:
+        """The directory of the PKI in force."""
+        return self.pki_dir if self.pki_dir is not None else self.data_dir / "pki"
+
+    @model_validator(mode="after")
+    def _areas_differ(self) -> Self:
+        names = [area.name for area in self.areas]
+        if len(set(names)) != len(names):
+            raise ValueError("areas of different names")
+        tokens = [area.token.get_secret_value() for area in self.areas if area.token is not None]
+        if len(set(tokens)) != len(tokens):
+            raise ValueError("a token of its own for each area")
+        return self
