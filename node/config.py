@@ -60,8 +60,7 @@ class GatewayConfig(_Section):
 
 
 class FleetConfig(_Section):
-    """Many alike gateways: number i of 0..count-1 is PREFIX + i with 8 digits and reads `meter` at port first_port +
-    i."""
+    """Gateways alike: number i of 0..count-1 is PREFIX + i as 8 digits and reads `meter` at port first_port + i."""
 
     count: Annotated[int, Field(ge=1, le=100_000)]
     """Gateways to make. Each costs some 100 KB of memory and one TCP connection to its meter."""
