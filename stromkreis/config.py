@@ -3,7 +3,7 @@ The loader of the configuration: one TOML file, then environment variables, then
 
 A file has a section for each process (`[coordinator]`, `[node]`, `[meters]`); the models live where they are at home.
 `STROMKREIS_COORDINATOR__EPOCH__PERIOD_S=1` sets `epoch.period_s` of `[coordinator]`: two underscores go one table
-down, so that names may have one.  A variable's text is taken as it stands unless it begins with `[` or `{`, which is TOML.
+down, so that names may have one.  A variable's text is taken as it stands; one that begins with `[` or `{` is TOML.
 
 Whoever mistypes a key should not need this code to find it: every error names the key, where it came from, what was
 found and what was expected.  A token, a password and a URL that may hold one are never repeated.
@@ -123,6 +123,8 @@ def _explain(model: type[BaseModel], section: str, detail: ErrorDetails, origins
             expected = str(detail["ctx"]["error"])
         case "string_pattern_mismatch":
             expected = f"a text of the form {detail['ctx']['pattern']}"
+        case "path_type":
+            expected = "a path as text"
         case _:
             expected = detail["msg"].removeprefix("Input should be ")
     found = "" if isinstance(detail["input"], dict | BaseModel) else f": found {_found(detail['input'], location)}"
