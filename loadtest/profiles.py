@@ -122,7 +122,7 @@ def _seasonal(name: str) -> FloatArray:
 
 
 def _sun() -> FloatArray:
-    """Direct and diffuse irradiance on the flat in the test reference year: hourly means, linear between their middles."""
+    """Direct and diffuse irradiance of the test reference year: hourly means, linear between their middles."""
     hours: list[float] = []
     with _table("vdi/resources_weather/TRY2010_04_Jahr.dat").open(encoding="latin-1") as file:
         for line in file:
