@@ -61,8 +61,8 @@ class EpochConfig(_Section):
     rounds; memory for masks made ahead grows as rounds·slots·8 bytes."""
 
     period_s: Annotated[float, Field(gt=0, le=86_400)] = 900.0
-    """Wall-clock seconds from one round to the next. The time lapse is interval_s / period_s. Lowering it leaves less
-    time for stragglers: keep it over three phase deadlines plus one meter reading."""
+    """Wall-clock seconds from one round to the next; the time lapse is interval_s / period_s, and all waits of a round are
+    parts of it. Lowering it leaves less time for stragglers: keep it over 20 times the slowest meter's answer."""
 
     interval_s: Annotated[int, Field(ge=1, le=86_400)] = 900
     """Seconds of metering time that one round stands for (a quarter hour)."""
@@ -72,9 +72,9 @@ class EpochConfig(_Section):
     (q+1)·period_s). 0 aligns the rounds with the hour."""
 
     ring_size: Annotated[int, Field(ge=3, le=4_096)] = 24
-    """Members of a ring, aimed at: an area of N gateways makes max(1, N // ring_size) rings of nearly equal size.
-    Raising it hides a reading among more members and costs neighbours, CPU and latency; lowering it loses whole
-    totals to fewer absences."""
+    """Members of a ring at most: an area of N gateways makes ceil(N / ring_size) rings of nearly equal size. Raising it
+    hides a reading among more members and costs neighbours, CPU and latency; lowering it loses whole totals to fewer
+    absences."""
 
     corrupt: Annotated[float, Field(ge=0, lt=0.5)] = 0.05
     """γ: share of gateways that may collude with head and coordinator. Raising it raises neighbours and threshold."""
@@ -92,24 +92,6 @@ class EpochConfig(_Section):
 
     threat_model: Literal["semi-malicious", "honest-but-curious"] = "semi-malicious"
     """Whether head and coordinator may lie (semi-malicious) or only look (honest-but-curious: fewer neighbours)."""
-
-    phase_timeout_s: Annotated[float, Field(gt=0, le=3_600)] | None = None
-    """Deadline of one phase (shares, confirmations, reveals). None: period_s / 8, at most 10 s. Raising it waits
-    longer for slow gateways before they are left out; a round has at most 3 attempts of 3 phases, which must fit into
-    period_s."""
-
-    @property
-    def phase_deadline_s(self) -> float:
-        """Seconds that one phase of a round waits."""
-        return self.phase_timeout_s if self.phase_timeout_s is not None else min(10.0, self.period_s / 8)
-
-    @model_validator(mode="after")
-    def _phases_fit(self) -> Self:
-        if self.phase_deadline_s * 3 > self.period_s:
-            raise ValueError(
-                f"three phases within one period: phase_timeout_s at most period_s / 3 = {self.period_s / 3:g}"
-            )
-        return self
 
 
 class WebConfig(_Section):

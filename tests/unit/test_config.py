@@ -99,7 +99,6 @@ def test_no_toml_and_no_file(tmp_path: Path) -> None:
         ('[coordinator]\nlisten = "ipc:///x"\n', "an endpoint of the form tcp://HOST:PORT"),
         ('[coordinator.web]\nlisten = "https://127.0.0.1:1"\n', "certificate and private_key together"),
         ('[[coordinator.areas]]\nname = "a"\n[[coordinator.areas]]\nname = "a"\n', "areas of different names"),
-        ("[coordinator.epoch]\nphase_timeout_s = 500\n", "phase_timeout_s at most period_s / 3 = 300"),
         ("[coordinator]\nareas = []\n", "at least 1 item"),
     ],
 )
