@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 
 def _zmq_endpoint(text: str) -> str:
@@ -31,25 +31,11 @@ def _web_address(text: str) -> str:
 
 ZmqEndpoint = Annotated[str, AfterValidator(_zmq_endpoint)]
 WebAddress = Annotated[str, AfterValidator(_web_address)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+AreaName = Annotated[str, Field(pattern=r"^[^\s](.{0,62}[^\s])?$")]
 
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
-class AreaConfig(_Section):
-    """One grid area (feeder, transformer) whose total is wanted on its own."""
-
-    name: Name
-    """Name of the area, as it appears in the totals and on the dashboard."""
-
-    token: SecretStr | None = None
-    """Enrolment token: a gateway that shows it is enrolled into this area. None: nobody enrols here by token. Whoever
-    holds it can add gateways (never read one); hand it out per installation batch and remove it afterwards."""
-
-    gateways_max: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
-    """Gateways that may enrol into this area. Lower bounds what a leaked token can add."""
 
 
 class EpochConfig(_Section):
@@ -61,7 +47,7 @@ class EpochConfig(_Section):
     rounds; memory for masks made ahead grows as rounds·slots·8 bytes."""
 
     period_s: Annotated[float, Field(gt=0, le=86_400)] = 900.0
-    """Wall-clock seconds from one round to the next; the time lapse is interval_s / period_s, and all waits of a round are
+    """Wall-clock seconds from one round to the next; the time lapse is interval_s / period_s, and a round's waits are
     parts of it. Lowering it leaves less time for stragglers: keep it over 20 times the slowest meter's answer."""
 
     interval_s: Annotated[int, Field(ge=1, le=86_400)] = 900
@@ -137,9 +123,9 @@ class CoordinatorConfig(_Section):
     pki_dir: Path | None = None
     """Directory of the SM-PKI (root, sub-CA, issued certificates). None: data_dir/pki."""
 
-    areas: Annotated[tuple[AreaConfig, ...], Field(min_length=1)] = (AreaConfig(name="default"),)
-    """The areas whose totals are wanted. An area with fewer members than the ring's n_min is refused, never
-    merged."""
+    areas: Annotated[tuple[AreaName, ...], Field(min_length=1)] = ("default",)
+    """Grid areas (feeders, transformers) whose totals are wanted; gateways enrol into one of them by token. Finer areas
+    tell the operator more and need more gateways: one with fewer than its ring's n_min is refused, never merged."""
 
     epoch: EpochConfig = EpochConfig()
 
@@ -155,10 +141,6 @@ class CoordinatorConfig(_Section):
 
     @model_validator(mode="after")
     def _areas_differ(self) -> Self:
-        names = [area.name for area in self.areas]
-        if len(set(names)) != len(names):
+        if len(set(self.areas)) != len(self.areas):
             raise ValueError("areas of different names")
-        tokens = [area.token.get_secret_value() for area in self.areas if area.token is not None]
-        if len(set(tokens)) != len(tokens):
-            raise ValueError("a token of its own for each area")
         return self

@@ -39,7 +39,8 @@ def _meter_url(text: str) -> str:
 WebAddress = Annotated[str, AfterValidator(_web_address)]
 LinkEndpoint = Annotated[str, AfterValidator(_link_endpoint)]
 MeterUrl = Annotated[str, AfterValidator(_meter_url)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+GatewayId = Annotated[str, Field(pattern=r"^[A-Z0-9]{14}$")]
+AreaName = Annotated[str, Field(pattern=r"^[^\s](.{0,62}[^\s])?$")]
 
 
 class _Section(BaseModel):
@@ -49,11 +50,14 @@ class _Section(BaseModel):
 class GatewayConfig(_Section):
     """One smart meter gateway."""
 
-    id: Name
-    """Gateway id, as in its certificate; in the field the device id of DIN 43863-5, for example ESTK0000000001."""
+    id: GatewayId
+    """Gateway id, as in its certificate: the 14 characters of DIN 43863-5, for example ESTK0000000001."""
 
     meters: Annotated[tuple[MeterUrl, ...], Field(min_length=1)]
     """URLs of its meters, for example sml+tcp://127.0.0.1:20000. The contribution is the sum over its meters."""
+
+    area: AreaName | None = None
+    """Grid area that it stands in; None: the node's."""
 
     token: SecretStr | None = None
     """Enrolment token of this gateway; None: the node's."""
@@ -65,8 +69,8 @@ class FleetConfig(_Section):
     count: Annotated[int, Field(ge=1, le=100_000)]
     """Gateways to make. Each costs some 100 KB of memory and one TCP connection to its meter."""
 
-    prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,55}$")] = "ESTK00"
-    """What the ids start with; must differ between the processes that report to one coordinator."""
+    prefix: Annotated[str, Field(pattern=r"^[A-Z0-9]{6}$")] = "ESTK00"
+    """First six characters of the ids; must differ between the processes that report to one coordinator."""
 
     meter: Annotated[str, Field(min_length=1)] = "sml+tcp://127.0.0.1:{port}"
     """Meter URL with {port} for the port and {id} for the gateway's id."""
@@ -130,6 +134,9 @@ class NodeConfig(_Section):
     root_certificate: Path
     """PEM file of the SM-PKI root: what this node trusts, and all it trusts. Bring it by a way of its own."""
 
+    area: AreaName = "default"
+    """Grid area that the gateways stand in, as the coordinator names it; the operator learns its total."""
+
     token: SecretStr | None = None
     """Enrolment token of the area, from the operator. Needed once, until the gateways are enrolled."""
 
@@ -152,11 +159,12 @@ class NodeConfig(_Section):
         return self.data_dir / "registers.sqlite"
 
     def all_gateways(self) -> tuple[GatewayConfig, ...]:
-        """Every gateway that this process hosts: the listed ones, then the fleet's; the node's token filled in."""
+        """Every gateway that this process hosts: the listed ones, then the fleet's; area and token filled in."""
         listed = self.gateways + (self.fleet.gateways() if self.fleet is not None else ())
-        if self.token is None:
-            return listed
-        return tuple(g if g.token is not None else g.model_copy(update={"token": self.token}) for g in listed)
+        return tuple(
+            gateway.model_copy(update={"area": gateway.area or self.area, "token": gateway.token or self.token})
+            for gateway in listed
+        )
 
     @model_validator(mode="after")
     def _has_gateways(self) -> Self:

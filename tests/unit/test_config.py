@@ -49,9 +49,9 @@ def test_environment_takes_lists_as_toml() -> None:
         CoordinatorConfig,
         "coordinator",
         None,
-        environ={"STROMKREIS_COORDINATOR__AREAS": '[{name = "north"}, {name = "south"}]'},
+        environ={"STROMKREIS_COORDINATOR__AREAS": '["north", "south"]'},
     )
-    assert [area.name for area in config.areas] == ["north", "south"]
+    assert config.areas == ("north", "south")
 
 
 def test_error_names_key_found_and_expected(tmp_path: Path) -> None:
@@ -72,9 +72,9 @@ def test_mistyped_key_gets_a_suggestion(tmp_path: Path) -> None:
 
 
 def test_mistyped_key_in_a_list_of_tables_gets_a_suggestion(tmp_path: Path) -> None:
-    assert "coordinator.areas.0.nmae is no key there; did you mean name?" in _error(
-        tmp_path, '[[coordinator.areas]]\nname = "a"\nnmae = "b"\n'
-    )
+    text = '[[node.gateways]]\nid = "ESTK0000000001"\nmetres = []\n'
+    with pytest.raises(ConfigError, match=r"node.gateways.0.metres is no key there; did you mean meters"):
+        load(NodeConfig, "node", _file(tmp_path, text), environ={})
 
 
 def test_mistyped_section_gets_a_suggestion(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_no_toml_and_no_file(tmp_path: Path) -> None:
     [
         ('[coordinator]\nlisten = "ipc:///x"\n', "an endpoint of the form tcp://HOST:PORT"),
         ('[coordinator.web]\nlisten = "https://127.0.0.1:1"\n', "certificate and private_key together"),
-        ('[[coordinator.areas]]\nname = "a"\n[[coordinator.areas]]\nname = "a"\n', "areas of different names"),
+        ('[coordinator]\nareas = ["a", "a"]\n', "areas of different names"),
         ("[coordinator]\nareas = []\n", "at least 1 item"),
     ],
 )
@@ -107,11 +107,12 @@ def test_what_does_not_fit_together_is_refused(tmp_path: Path, text: str, expect
 
 
 def test_no_error_repeats_a_secret(tmp_path: Path) -> None:
-    secrets = '[[coordinator.areas]]\nname = "n"\ntoken = 74110815\n[coordinator.epoch]\nrounds = 0\n'
-    text = _error(tmp_path, secrets)
-    assert "coordinator.areas.0.token" in text
-    assert "74110815" not in text
+    secret = '[node]\n[[node.gateways]]\nid = "ESTK0000000001"\nmeters = ["sml+tcp://h:1"]\ntoken = 74110815\n'
+    with pytest.raises(ConfigError, match=r"node.gateways.0.token: found a int") as caught:
+        load(NodeConfig, "node", _file(tmp_path, secret), environ={})
+    assert "74110815" not in str(caught.value)
     password = _error(tmp_path, '[coordinator]\ndatabase = ["postgresql://u:hunter2@h/n"]\n')
+    assert "coordinator.database" in password
     assert "hunter2" not in password
 
 
@@ -120,15 +121,15 @@ def test_fleet_and_listed_gateways_make_one_list() -> None:
         {
             "root_certificate": "root.pem",
             "token": "t",
-            "gateways": [{"id": "a", "meters": ["sml+tcp://h:1"], "token": "own"}],
-            "fleet": {"count": 2, "prefix": "g", "meter": "sml+tcp://h:{port}", "first_port": 7},
+            "gateways": [{"id": "ESTK0000000009", "meters": ["sml+tcp://h:1"], "token": "own", "area": "north"}],
+            "fleet": {"count": 2, "prefix": "ESTK00", "meter": "sml+tcp://h:{port}", "first_port": 7},
         }
     )
     gateways = config.all_gateways()
-    assert [(g.id, g.meters) for g in gateways] == [
-        ("a", ("sml+tcp://h:1",)),
-        ("g00000000", ("sml+tcp://h:7",)),
-        ("g00000001", ("sml+tcp://h:8",)),
+    assert [(g.id, g.area, g.meters) for g in gateways] == [
+        ("ESTK0000000009", "north", ("sml+tcp://h:1",)),
+        ("ESTK0000000000", "default", ("sml+tcp://h:7",)),
+        ("ESTK0000000001", "default", ("sml+tcp://h:8",)),
     ]
     assert [g.token.get_secret_value() for g in gateways if g.token] == ["own", "t", "t"]
 
@@ -136,6 +137,6 @@ def test_fleet_and_listed_gateways_make_one_list() -> None:
 def test_a_node_without_gateways_or_with_one_twice_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one gateway"):
         NodeConfig.model_validate({"root_certificate": "r"})
-    twice = [{"id": "a", "meters": ["sml+tcp://h:1"]}] * 2
+    twice = [{"id": "ESTK0000000001", "meters": ["sml+tcp://h:1"]}] * 2
     with pytest.raises(ValueError, match="gateways of different ids"):
         NodeConfig.model_validate({"root_certificate": "r", "gateways": twice})
