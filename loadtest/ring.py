@@ -39,7 +39,9 @@ class RingSize:
     committed: tuple[int, ...] = ()
 
 
-def make_ring(suite: Suite, size: RingSize, seed: bytes, timing: Timing | None = None) -> tuple[RingView, list[EpochSecrets]]:
+def make_ring(
+    suite: Suite, size: RingSize, seed: bytes, timing: Timing | None = None
+) -> tuple[RingView, list[EpochSecrets]]:
     """A ring of fresh members with their deals exchanged; everything grows from `seed`."""
     secrets = [EpochSecrets(suite, derive(seed, "member", index.to_bytes(4, "big"))) for index in range(size.n)]
     view = RingView(
@@ -75,9 +77,7 @@ class LocalRing:
 
     def __init__(self, suite: Suite, size: RingSize, seed: bytes = bytes(32)) -> None:
         self.view, self.secrets = make_ring(suite, size, seed)
-        self.members = [
-            Member(suite, self.view, each, MaskSchedule(suite, self.view, each)) for each in self.secrets
-        ]
+        self.members = [Member(suite, self.view, each, MaskSchedule(suite, self.view, each)) for each in self.secrets]
         self.suite = suite
         self.book = RoundBook(suite, self.view, result_secret(seed), 0.0)
         self.ended: list[Ended] = []
@@ -98,7 +98,13 @@ class LocalRing:
             if (known := self.secrets[position].commitments_of(dealer)) is not None
         }
         self.head = Head(
-            self.suite, self.view, term, self.now_s, commitments, first_round=member.round, first_attempt=member.attempt + 1
+            self.suite,
+            self.view,
+            term,
+            self.now_s,
+            commitments,
+            first_round=member.round,
+            first_attempt=member.attempt + 1,
         )
         for index, each in enumerate(self.members):
             if index not in self.silent:
