@@ -127,9 +127,9 @@ class SmlLink:
             raise RemoteProtocolError("meter_refused", f"attention {refusals[0].attention_no.hex()}")
         return found
 
-    async def pushed(self, silence_s_max: float) -> AsyncIterator[list[Reading]]:
+    async def next_pushed(self, silence_s_max: float) -> list[Reading]:
         """
-        The readings of each file that the meter sends unasked, for ever.
+        The readings of the next file that the meter sends unasked.
 
         Raises RemoteProtocolError as `receive` does; `silence_s_max` is several times the meter's interval.
         """
@@ -141,7 +141,20 @@ class SmlLink:
                 self._on_error(error)
                 continue
             if found:
-                yield found
+                return found
+
+    def pushed(self, silence_s_max: float) -> AsyncIterator[list[Reading]]:
+        """`next_pushed` for ever, as an iterator that may be left at any time."""
+        return _Pushed(self, silence_s_max)
+
+
+class _Pushed(AsyncIterator[list[Reading]]):
+    def __init__(self, link: SmlLink, silence_s_max: float) -> None:
+        self._link = link
+        self._silence_s_max = silence_s_max
+
+    async def __anext__(self) -> list[Reading]:
+        return await self._link.next_pushed(self._silence_s_max)
 
 
 async def read_meter(

@@ -43,7 +43,7 @@ from node.lmn.sml.bodies import (
     SetProcParameterResponse,
     SignedValue,
     UnknownBody,
-)  # fmt: skip
+)
 from node.lmn.sml.codec import (
     BOOL,
     I8,
@@ -61,7 +61,7 @@ from node.lmn.sml.codec import (
     sequence,
     skip,
     write_octets,
-)  # fmt: skip
+)
 from node.lmn.sml.values import ENTRY, PERIOD_ENTRY, TIME, TREE, VALUE
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 

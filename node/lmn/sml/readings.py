@@ -30,7 +30,7 @@ from node.lmn.sml.bodies import (
     GetProfilePackResponse,
     Message,
     OpenResponse,
-)  # fmt: skip
+)
 from node.lmn.sml.codec import Number, Opaque
 from node.lmn.sml.messages import decode_file
 from node.lmn.sml.values import (
@@ -42,7 +42,7 @@ from node.lmn.sml.values import (
     Tree,
     TupelEntry,
     Value,
-)  # fmt: skip
+)
 from protocol.errors import RemoteProtocolError
 from protocol.metering.obis import Obis
 from protocol.metering.reading import Reading

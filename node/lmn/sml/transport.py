@@ -61,7 +61,7 @@ class TransportReader:
         """How many bytes are held."""
         return len(self._buffer)
 
-    def feed(self, data: bytes) -> list[Frame | FrameError]:
+    def feed(self, data: bytes | bytearray) -> list[Frame | FrameError]:
         """Take the next bytes; return the frames and errors that they complete, in order.  Never raises."""
         self._buffer += data
         out: list[Frame | FrameError] = []

@@ -36,7 +36,7 @@ from node.lmn.sml.codec import (
     unexpected,
     write_number,
     write_octets,
-)  # fmt: skip
+)
 from protocol.errors import RemoteProtocolError
 
 SEC_INDEX: Final = 1
