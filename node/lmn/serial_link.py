@@ -149,6 +149,7 @@ def open_serial(
 
 
 def _open(path: str, baudrate: int, bytesize: int, parity: str, stopbits: int) -> serial.Serial:
+    # inter_byte_timeout=0 makes pyserial set VMIN to 1: a read without data then says "would block", not "hung up".
     return serial.Serial(
-        path, baudrate, bytesize, parity, stopbits, timeout=0, write_timeout=0, exclusive=True, rtscts=False
+        path, baudrate, bytesize, parity, stopbits, timeout=0, write_timeout=0, inter_byte_timeout=0, exclusive=True
     )

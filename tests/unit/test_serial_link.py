@@ -18,12 +18,16 @@ async def receive(stream, size):
 
 async def test_bytes_pass_in_both_directions_unchanged():
     everything = bytes(range(256)) * 40
-    async with serial_bus() as (left, right):
-        async with open_serial(left, 115200) as a, open_serial(right, 115200) as b, trio.open_nursery() as nursery:
-            nursery.start_soon(a.send_all, everything)
-            assert await receive(b, len(everything)) == everything
-            await b.send_all(everything[:300])
-            assert await receive(a, 300) == everything[:300]
+    async with (
+        serial_bus() as (left, right),
+        open_serial(left, 115200) as a,
+        open_serial(right, 115200) as b,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(a.send_all, everything)
+        assert await receive(b, len(everything)) == everything
+        await b.send_all(everything[:300])
+        assert await receive(a, 300) == everything[:300]
 
 
 async def test_seven_bits_even_parity_is_what_the_line_carries():
@@ -36,10 +40,13 @@ async def test_seven_bits_even_parity_is_what_the_line_carries():
 
 
 async def test_parity_that_a_pseudo_terminal_cannot_have_is_no_obstacle():
-    async with serial_bus() as (left, right):
-        async with open_serial(left, 2400, 8, "E") as a, open_serial(right, 2400, 8, "E") as b:
-            await a.send_all(b"\x10\x40\x01\x41\x16")
-            assert await receive(b, 5) == b"\x10\x40\x01\x41\x16"
+    async with (
+        serial_bus() as (left, right),
+        open_serial(left, 2400, 8, "E") as a,
+        open_serial(right, 2400, 8, "E") as b,
+    ):
+        await a.send_all(b"\x10\x40\x01\x41\x16")
+        assert await receive(b, 5) == b"\x10\x40\x01\x41\x16"
 
 
 async def test_the_speed_changes_after_the_last_byte():
@@ -50,11 +57,15 @@ async def test_the_speed_changes_after_the_last_byte():
 
 
 async def test_every_participant_of_a_bus_hears_the_others():
-    async with serial_bus(3) as paths:
-        async with open_serial(paths[0]) as a, open_serial(paths[1]) as b, open_serial(paths[2]) as c:
-            await a.send_all(b"hello")
-            assert await receive(b, 5) == b"hello"
-            assert await receive(c, 5) == b"hello"
+    async with (
+        serial_bus(3) as paths,
+        open_serial(paths[0]) as a,
+        open_serial(paths[1]) as b,
+        open_serial(paths[2]) as c,
+    ):
+        await a.send_all(b"hello")
+        assert await receive(b, 5) == b"hello"
+        assert await receive(c, 5) == b"hello"
 
 
 async def test_closed_is_closed_and_wakes_the_reader():
