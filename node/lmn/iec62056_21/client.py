@@ -25,7 +25,6 @@ _MODE_B = {"A": 600, "B": 1200, "C": 2400, "D": 4800, "E": 9600, "F": 19200}
 
 RESPONSE_TIMEOUT_S = 2.0  # tr of the standard is at most 1.5 s; USB converters add their buffering
 CHARACTER_TIMEOUT_S = 2.0  # ta at most 1.5 s between two characters
-READOUT_TIMEOUT_S = 240.0  # 7 kB at 300 baud; raise it for meters with more, it only bounds a meter that never ends
 REACTION_TIME_S = 0.2  # no message sooner than 200 ms after the last: slow meters lose its first characters
 
 
@@ -105,19 +104,19 @@ class ReadoutClient:
         self._baudrate_max = baudrate_max
         self._attempts = attempts
         self._reader = ReadoutReader(size_max)
-        self._line = bytearray()
+        self._heard = False  # something since we last spoke
         self._state = _State.IDLE
         self._asked = 0
         self.mode: Mode | None = None
 
     @property
-    def awaits_first_character(self) -> bool:
-        """Whether the next byte would be the first of the answer: its arrival is the reception time."""
-        return not self._line
+    def data_begun(self) -> bool:
+        """Whether the data block's first character has come: its arrival is the reception time."""
+        return self._reader.in_data
 
     def timer_s(self) -> float:
         """How long to wait for the next byte before calling `timeout`."""
-        return CHARACTER_TIMEOUT_S if self._line else RESPONSE_TIMEOUT_S
+        return CHARACTER_TIMEOUT_S if self._heard else RESPONSE_TIMEOUT_S
 
     def start(self) -> list[Instruction]:
         """Sign on, at 300 baud."""
@@ -137,11 +136,11 @@ class ReadoutClient:
             raise RemoteProtocolError("truncated", "the meter fell silent inside its readout")
         raise LocalProtocolError("no answer is awaited")
 
-    def receive(self, data: bytes) -> list[Instruction]:
+    def receive(self, data: bytes | bytearray) -> list[Instruction]:
         """Bytes of the line, without parity or with it."""
         if self._state in (_State.IDLE, _State.DONE):
             raise LocalProtocolError("no answer is awaited")
-        self._line += data[:1]
+        self._heard = True
         out: list[Instruction] = []
         for item in self._reader.receive(data):
             if isinstance(item, Readout):
@@ -160,13 +159,13 @@ class ReadoutClient:
             raise RemoteProtocolError("silent", f"no identification after {self._asked} requests")
         self._asked += 1
         self._state = _State.SIGNED_ON
-        self._line.clear()
+        self._heard = False
         return [SetBaudrate(INITIAL_BAUDRATE), Send(self._sign_on)]
 
     def _identified(self, character: str) -> list[Instruction]:
         self._state = _State.READING
         self._asked = 0
-        self._line.clear()
+        self._heard = False
         self.mode, offered = mode_of(character)
         if self.mode is Mode.A:
             return []
@@ -181,7 +180,7 @@ class ReadoutClient:
         self._asked += 1
         if self._asked >= self._attempts or self.mode is not Mode.C:
             raise fault
-        self._line.clear()
+        self._heard = False
         self._reader.expect_block()
         return [Send(NAK, after_s=REACTION_TIME_S)]
 

@@ -120,6 +120,11 @@ class ReadoutReader:
         return self._state is not _State.SEEK
 
     @property
+    def in_data(self) -> bool:
+        """Whether the data block of a telegram has begun and not ended."""
+        return self._state in (_State.BLOCK, _State.LINES)
+
+    @property
     def baud_character(self) -> str | None:
         """The fifth character of the identification, once its line is complete and the data have not ended."""
         if self._state in (_State.SEEK, _State.IDENTIFICATION) or len(self._identification) < 4:
@@ -130,7 +135,7 @@ class ReadoutReader:
         """After a NAK the meter repeats its data block, without the identification."""
         self._state, self._scan, self._data_at = _State.BETWEEN, 0, 0
 
-    def receive(self, data: bytes) -> list[Readout | RemoteProtocolError]:
+    def receive(self, data: bytes | bytearray) -> list[Readout | RemoteProtocolError]:
         """Take the next bytes of the line; give what they completed, in the order of the line."""
         self._buffer += data
         return self._run()
