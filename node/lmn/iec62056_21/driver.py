@@ -7,7 +7,7 @@ readout lasts a minute, and the 500 ms that TR-03109-1 allows (REQ.TLSHDLC.SMGW.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Protocol, runtime_checkable
 
@@ -87,7 +87,7 @@ async def listen(
     *,
     clock: Callable[[], float],
     interpretation: Interpretation | None = None,
-) -> AsyncIterator[list[Reading | RemoteProtocolError]]:
+) -> AsyncGenerator[list[Reading | RemoteProtocolError], None]:
     """
     Take what a meter pushes (mode D, P1): one list per telegram, or per fault of the line.  Ends with the stream.
 
