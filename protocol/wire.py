@@ -166,14 +166,11 @@ class EpochLayout:
     nonce: Digest
     submissions: Annotated[tuple[tuple[str, bytes], ...], _many(_record(_identity, _octets(32)), MAX_AREA)]
     ring: Ring
-    ring_in_area: Ring
     members: Annotated[
-        tuple[tuple[str, bytes, bytes, bytes, tuple[bytes, ...]], ...],
-        _many(
-            _record(_identity, _octets(32), _octets(32), _octets(8, 160), _many(_octets(1, 4096), 4)),
-            MAX_RING,
-        ),
-    ]  # identity, epoch key, CURVE key, signature, certificate chain
+        tuple[tuple[str, bytes, bytes, bytes, bytes], ...],
+        _many(_record(_identity, _octets(32), _octets(32), _octets(8, 160), _octets(1, 4096)), MAX_RING),
+    ]  # identity, epoch key, CURVE key, signature of the join, certificate (DER)
+    intermediates: Annotated[tuple[bytes, ...], _many(_octets(1, 4096), 4)]
     result_key: Key
 
 

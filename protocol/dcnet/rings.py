@@ -107,7 +107,7 @@ class Timing:
             confirm_s=0.10 * period_s,
             reveal_s=0.10 * period_s,
             silent_s=0.25 * period_s,
-            void_s=0.85 * period_s,
+            void_s=0.80 * period_s,
         )
 
 

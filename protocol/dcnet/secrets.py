@@ -1,9 +1,10 @@
 """What a member keeps secret for one epoch, all of it grown from one 32-byte seed.
 
-The seed is the only thing to store and the only thing to delete: from it come the X25519 private half, the scalar K
-of the self-mask PRF and the polynomial that shares K, so that a gateway that was restarted deals the very same
-shares again, and one that forgot the seed has forgotten everything (forward secrecy).  A security module holds this
-object; the member machine only asks it to evaluate.
+The seed is the only thing to store and the only thing to delete: from it come the X25519 private half and, with the
+ring's digest, the scalar K of the self-mask PRF and the polynomial that shares K.  So a gateway that was restarted
+deals the very same shares again, one that is shown another layout deals shares of an unrelated K (or t neighbours
+spread over two layouts could put one K together), and one that forgot the seed has forgotten everything (forward
+secrecy).  A security module holds this object; the member machine only asks it to evaluate.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class EpochSecrets:
         self._suite = suite
         self._seed = seed
         self._private = derive(seed, "epoch-x25519")
-        self._prf_key = int.from_bytes(derive(seed, "epoch-prf", size=64), "little") % suite.group.order
+        self._prf_key = 0
         self.public_key = suite.public_key(self._private)
         self._view: RingView | None = None
         self.position = -1
@@ -61,7 +62,13 @@ class EpochSecrets:
         if view.members[position].public_key != self.public_key:
             raise LocalProtocolError("this layout has another epoch key at our position")
         self._view, self.position = view, position
+        self._prf_key = self._scalar("epoch-prf", 0)
         self._pairs = {other: self._agree(other) for other in positions_of(view.neighbourhoods[position])}
+
+    def _scalar(self, purpose: str, index: int) -> int:
+        """A uniform scalar other than 0 (the bias of 64 bytes modulo the order is below 2^-250)."""
+        wide = derive(self._seed, purpose, self._ring().digest, struct.pack("<Q", index), size=64)
+        return int.from_bytes(wide, "little") % (self._suite.group.order - 1) + 1
 
     def _ring(self) -> RingView:
         if self._view is None:
@@ -86,11 +93,7 @@ class EpochSecrets:
         """Share K t-of-k: the Feldman commitments, and for each neighbour its share sealed to it."""
         view, group = self._ring(), self._suite.group
         neighbours = positions_of(view.neighbourhoods[self.position])
-        coefficients = [
-            int.from_bytes(derive(self._seed, "epoch-polynomial", struct.pack("<Q", power), size=64), "little")
-            % group.order
-            for power in range(1, view.t)
-        ]
+        coefficients = [self._scalar("epoch-polynomial", power) for power in range(1, view.t)]
         dealt = shamir.deal(group, self._prf_key, view.t, [other + 1 for other in neighbours], coefficients)
         context = self._deal_context(self.position, dealt.commitments)
         sealed = tuple(
