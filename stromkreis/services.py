@@ -15,6 +15,7 @@ from typing import Annotated
 import trio
 import typer
 
+from protocol.errors import StromkreisError
 from stromkreis.config import load
 from stromkreis.logs import LogFormat, set_up
 
@@ -130,7 +131,21 @@ def _serve(run: Callable[[], Awaitable[None]]) -> None:
             await run()
             nursery.cancel_scope.cancel()
 
-    trio.run(until_signal)
+    try:
+        trio.run(until_signal)
+    except BaseExceptionGroup as group:
+        told, others = group.split(StromkreisError)
+        if told is None or others is not None:
+            raise
+        # What the person must read is the sentence, not the tasks that it came through.
+        raise StromkreisError("\n".join(str(error) for error in _leaves(told))) from None
+
+
+def _leaves(group: BaseExceptionGroup[StromkreisError]) -> list[StromkreisError]:
+    found: list[StromkreisError] = []
+    for error in group.exceptions:
+        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return found
 
 
 async def _cancel_on_signal(scope: trio.CancelScope) -> None:
