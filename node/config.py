@@ -144,7 +144,7 @@ class NodeConfig(_Section):
     """The gateways of this process, one by one."""
 
     fleet: FleetConfig | None = None
-    """Many alike gateways, for load tests."""
+    """Gateways alike, for load tests: number i reads the meter at port first_port + i."""
 
     link: LinkConfig = LinkConfig()
 
