@@ -1,4 +1,5 @@
-"""The coordinator process: gateways on ZeroMQ, the round book on the database, the web beside it.
+"""
+The coordinator process: gateways on ZeroMQ, the round book on the database, the web beside it.
 
 Messages go to machines without I/O (areas, epochs, round books); what they return is sent at once, except the end of
 a round: that is written first, many rounds in one transaction, and announced when it is durable.  If it cannot be

@@ -1,4 +1,5 @@
-"""When an area gets its next epoch, and the epochs that are under way.
+"""
+When an area gets its next epoch, and the epochs that are under way.
 
 An area's first epoch is called once its gateways have stopped arriving; every later one early enough that its first
 round follows the last of the one before without a gap.  Gateways that arrive in between wait for the next.

@@ -1,10 +1,11 @@
-"""One epoch of one area, from the call to the last round: who joins, which rings come out, who deals what to whom.
+r"""
+One epoch of one area, from the call to the last round: who joins, which rings come out, who deals what to whom.
 
 Without I/O: gateways' messages and the time go in, messages to gateways come out.  Everything that a gateway would
 need again after a restart (call, layout, deals) is kept and handed out again when it asks.
 
     CALLED --all joined, or join_until--> DEALING --all dealt, or deal_until--> RUNNING --last round ended--> OVER
-       \\--too few gateways--> REFUSED
+       \--too few gateways--> REFUSED
 """
 
 from __future__ import annotations
@@ -148,7 +149,9 @@ class AreaEpoch:
         value = beacon(self.call.epoch, self.call.area, self._nonce, submissions)
         out: list[To] = []
         try:
-            for index, identities in enumerate(cut_rings(value, [each for each, _ in submissions], self.call.ring_size)):
+            for index, identities in enumerate(
+                cut_rings(value, [each for each, _ in submissions], self.call.ring_size)
+            ):
                 members = [(each, self._joined[each].public_key, self._joined[each].curve_key) for each in identities]
                 view = make_view(self.call, index, members, self._result_key)
                 ring = Ring(view, {each: position for position, each in enumerate(identities)})

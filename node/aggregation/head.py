@@ -1,4 +1,5 @@
-"""The head's driver: a listener for the ring's members, and one inbox for the head machine.
+"""
+The head's driver: a listener for the ring's members, and one inbox for the head machine.
 
 It listens only while its gateway is head, on an address of its own; who may connect is decided by the CURVE keys in
 the verified layout, and who is speaking by the key that connected, never by what a message says.
@@ -7,12 +8,13 @@ the verified layout, and who is speaking by the key that connected, never by wha
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import trio
 
+from node.aggregation.surroundings import RELAY, FromHead, Surroundings
 from protocol import wire
 from protocol.dcnet.events import Instruction, Note, ToCoordinator, ToMember
 from protocol.dcnet.head import Head
@@ -20,9 +22,6 @@ from protocol.dcnet.rings import RingView
 from protocol.dcnet.secrets import EpochSecrets
 from protocol.errors import RemoteProtocolError
 from protocol.link import Listener
-
-if TYPE_CHECKING:
-    from node.aggregation.membership import FromHead, Surroundings
 
 log = logging.getLogger(__name__)
 
@@ -61,9 +60,7 @@ class HeadDriver:
         self._inbox_send, self._inbox = trio.open_memory_channel[_FromMember | _FromBook](16 + 4 * view.size)
         self._scope = trio.CancelScope()
         self._listener: Listener | None = None
-        self._head = Head(
-            around.suite, view, term, around.clock(), commitments, max(first_round, 0), first_attempt
-        )
+        self._head = Head(around.suite, view, term, around.clock(), commitments, max(first_round, 0), first_attempt)
         self._by_curve_key = {member.curve_key: position for position, member in enumerate(view.members)}
 
     def stop(self) -> None:
@@ -86,8 +83,6 @@ class HeadDriver:
 
     async def run(self, task_status: trio.TaskStatus[str]) -> None:
         """Listen and serve until the term is over; reports the endpoint that members reach us at."""
-        from node.aggregation.membership import RELAY  # noqa: PLC0415 - the two drivers know each other
-
         around = self._around
         around.metrics.heads(1)
         try:
@@ -148,8 +143,6 @@ class HeadDriver:
                         self._refuse(position, error)
 
     def _carry_out(self, instructions: list[Instruction]) -> None:
-        from node.aggregation.membership import FromHead  # noqa: PLC0415
-
         around = self._around
         encoded: dict[int, bytes] = {}  # OPEN, ROSTER and RESULT are one message for everybody: encoded once
         for each in instructions:
@@ -173,7 +166,7 @@ class HeadDriver:
         around = self._around
         around.metrics.sent(len(data))
         if self._listener is None:
-            sealed = self._secrets.seal_relay(position, data)
+            sealed = self._secrets.seal_relay(position, data, os.urandom(12))
             around.to_coordinator(wire.Relay(self._view.epoch, self._view.ring, position, sealed))
         elif not self._listener.send(position, data):
             self._head.lost(position)

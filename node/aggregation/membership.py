@@ -1,4 +1,5 @@
-"""One gateway's place in one ring: drives the member machine, and the head machine while it is appointed.
+"""
+One gateway's place in one ring: drives the member machine, and the head machine while it is appointed.
 
 Everything that happens (a head's message, the coordinator's word, a reading, a deadline) goes through one inbox and is
 carried out in order, so that "durable before sent" is simply the order of the instructions.  The inbox is bounded:
@@ -10,15 +11,14 @@ When the store fails, the machine is thrown away and made again from what is dur
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import os
 from dataclasses import dataclass
 
 import trio
 
-from node.aggregation.contribution import Contributions, Registers
+from node.aggregation.contribution import Registers
 from node.aggregation.head import HeadDriver
-from node.metrics import NodeMetrics
-from node.security.module import SecurityModule
+from node.aggregation.surroundings import RELAY, FromCoordinator, FromHead, Surroundings
 from node.store import StoreError
 from protocol import wire
 from protocol.dcnet.epoch import head_text
@@ -27,12 +27,10 @@ from protocol.dcnet.masks import MaskSchedule
 from protocol.dcnet.member import Member
 from protocol.dcnet.rings import RingView
 from protocol.dcnet.secrets import EpochSecrets
-from protocol.dcnet.suite import Suite
 from protocol.errors import RemoteProtocolError
-from protocol.link import Connection, LinkContext
+from protocol.link import Connection
 
 log = logging.getLogger(__name__)
-RELAY = "relay:"
 _INBOX = 256
 _STORE_RETRY_S = 5.0
 
@@ -45,38 +43,7 @@ class _Reading:
     registers: Registers
 
 
-@dataclass(frozen=True, slots=True)
-class FromHead:
-    """A message of the ring's head."""
-
-    message: wire.RingMessage
-
-
-@dataclass(frozen=True, slots=True)
-class FromCoordinator:
-    """A message of the coordinator about this ring."""
-
-    message: wire.Message
-
-
 Event = _Reading | FromHead | FromCoordinator
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What a membership shares with its gateway and its process."""
-
-    suite: Suite
-    module: SecurityModule
-    link: LinkContext
-    contributions: Contributions
-    metrics: NodeMetrics
-    clock: Callable[[], float]
-    to_coordinator: Callable[[wire.Message], None]
-    verify_member: Callable[[int, bytes, bytes], None]  # position, text, signature
-    listen: str  # where a head listens, tcp://host:*
-    public_host: str | None
-    relay: bool
 
 
 class Membership:
@@ -106,9 +73,7 @@ class Membership:
     @property
     def over(self) -> bool:
         """Whether the epoch's rounds are all behind us and the last contribution is settled."""
-        return (
-            self._around.clock() > self.view.timing.open_at_s(self.view.rounds) and self._member.unsettled is None
-        )
+        return self._around.clock() > self.view.timing.open_at_s(self.view.rounds) and self._member.unsettled is None
 
     def post(self, event: Event) -> None:
         """Put an event into the inbox; it is dropped where the inbox is full."""
@@ -202,9 +167,7 @@ class Membership:
         contribution = self._around.contributions.build(self.view, waiting.round, waiting.registers)
         if contribution is not None:
             now_s = self._around.clock()
-            await self._carry_out(
-                self._member.offer(waiting.round, contribution.vector, now_s, contribution.blindings)
-            )
+            await self._carry_out(self._member.offer(waiting.round, contribution.vector, now_s, contribution.blindings))
 
     def _take_deals(self, message: wire.Deals) -> None:
         for dealer, commitments, sealed in message.deals:
@@ -239,17 +202,13 @@ class Membership:
         )  # fmt: skip
         endpoint = await self._nursery.start(self._head.run)
         signature = around.module.sign(head_text(self.view, message.term, endpoint))
-        around.to_coordinator(
-            wire.HeadAt(self.view.epoch, self.view.ring, message.term, endpoint, signature)
-        )
+        around.to_coordinator(wire.HeadAt(self.view.epoch, self.view.ring, message.term, endpoint, signature))
 
     async def _on_head_at(self, message: wire.HeadAt) -> None:
         if message.term < self._member.term or (self._address == message and self._is_linked()):
             return
         position = self.view.head_of(message.term)
-        self._around.verify_member(
-            position, head_text(self.view, message.term, message.endpoint), message.signature
-        )
+        self._around.verify_member(position, head_text(self.view, message.term, message.endpoint), message.signature)
         if self._head is not None and self._head.term < message.term:
             self._head.stop()
             self._head = None
@@ -303,7 +262,7 @@ class Membership:
         data = wire.encode(message)
         self._around.metrics.sent(len(data))
         if self._address.endpoint == RELAY:
-            sealed = self.secrets.seal_relay(position, data)
+            sealed = self.secrets.seal_relay(position, data, os.urandom(12))
             self._around.to_coordinator(wire.Relay(self.view.epoch, self.view.ring, position, sealed))
         elif self._connection is not None:
             with trio.move_on_after(self.view.timing.silent_s):  # a head that takes nothing is as good as silent
