@@ -1,14 +1,13 @@
 """
 The commands that stay: `coordinator`, `node` and `meters`, each one trio run until it is told to stop.
 
-SIGTERM and Ctrl-C cancel the run; what must not be cut off (a durable write, a goodbye) shields itself.  A second
-signal is left to the system's default, so a process that hangs while it stops can still be stopped by hand.
+SIGTERM and Ctrl-C cancel the run; what must not be cut off (a durable write, a goodbye) shields itself.
 """
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -126,10 +125,12 @@ def _set_up_logs(log_format: LogFormat, level: str) -> None:
 
 def _serve(run: Callable[[], Awaitable[None]]) -> None:
     async def until_signal() -> None:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_cancel_on_signal, nursery.cancel_scope)
-            await run()
-            nursery.cancel_scope.cancel()
+        # The receiver is open before anything runs: a signal that comes early finds it.
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_cancel_at, signals, nursery.cancel_scope)
+                await run()
+                nursery.cancel_scope.cancel()
 
     try:
         trio.run(until_signal)
@@ -141,15 +142,13 @@ def _serve(run: Callable[[], Awaitable[None]]) -> None:
         raise StromkreisError("\n".join(str(error) for error in _leaves(told))) from None
 
 
+async def _cancel_at(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
+    await anext(signals)
+    scope.cancel()
+
+
 def _leaves(group: BaseExceptionGroup[StromkreisError]) -> list[StromkreisError]:
     found: list[StromkreisError] = []
     for error in group.exceptions:
         found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
     return found
-
-
-async def _cancel_on_signal(scope: trio.CancelScope) -> None:
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async for _ in signals:
-            break
-    scope.cancel()
