@@ -77,9 +77,7 @@ class BitString:
 
 @dataclass(frozen=True, slots=True)
 class TypeDescription:
-    """
-    What the elements of a compact array are: a simple type, an array of `count` equal `parts[0]`, or a structure.
-    """
+    """What the elements of a compact array are: a simple type, `count` times `parts[0]` (array), or a structure."""
 
     type: Type
     parts: tuple[TypeDescription, ...] = ()
@@ -244,7 +242,7 @@ class Reader:
             return Type(tag)
         except ValueError:
             self.offset -= 1
-            raise self.error("dlms_data_type", f"no data type has tag {tag}") from None
+            raise self.error("dlms_data_type", "not the tag of a data type") from None
 
     def _content(self, kind: Type, depth: int) -> Data:
         self._values_left -= 1

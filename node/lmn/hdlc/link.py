@@ -74,15 +74,15 @@ class HdlcLink:
         timing: Timing | None = None,
     ) -> None:
         self._bus = bus
-        self._make = lambda: PrimaryStation(local, remote, parameters, timing)
-        self._station = self._make()
+        self._settings = (local, remote, parameters, timing)
+        self._station = PrimaryStation(*self._settings)
         self._driving = trio.Lock()
         self._units: deque[bytes] = deque()
         self.parameters = Parameters()
 
     async def connect(self) -> Parameters:
         """Set normal response mode; returns the parameters agreed upon."""
-        self._station = self._make()
+        self._station = PrimaryStation(*self._settings)
         self._units.clear()
         await self._drive(self._station.connect, lambda: self._station.state is State.CONNECTED)
         return self.parameters
@@ -136,7 +136,7 @@ class HdlcLink:
                 completed = True
             finally:
                 if not completed:
-                    self._station = self._make()
+                    self._station = PrimaryStation(*self._settings)
 
     async def _carry_out(self, instructions: list[Instruction]) -> None:
         for instruction in instructions:
