@@ -7,7 +7,7 @@ that COSEM uses and passes over the others.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Final
 
@@ -48,8 +48,8 @@ class AssociationRequest:
     context: int
     mechanism: int = Mechanism.NONE
     system_title: bytes = b""
-    authentication: bytes = b""
-    user_information: bytes = b""
+    authentication: bytes = field(default=b"", repr=False)
+    user_information: bytes = field(default=b"", repr=False)
 
     def to_bytes(self) -> bytes:
         """BER."""
@@ -183,7 +183,7 @@ def _integer(content: bytes) -> int:
 
 
 def _name(part: dict[int, bytes], tag: int, arc: int) -> int:
-    """The last arc of an object identifier 2.16.756.5.8.`arc`.x; the context name has its own tag inside, others not."""
+    """The last arc of 2.16.756.5.8.`arc`.x; only the context name has a tag of its own inside."""
     content = part.get(tag, b"")
     if arc == 1:
         content = _choice(content)[1]

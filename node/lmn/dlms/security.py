@@ -121,9 +121,14 @@ def protect(
     return header + plain + AESGCM(keys.encryption).encrypt(nonce, b"", associated + plain)[:TAG_SIZE]
 
 
-def unprotect(protected: bytes, keys: Keys, system_title: bytes) -> tuple[bytes, int, Control]:
+def unprotect(
+    protected: bytes, keys: Keys, system_title: bytes, *, unverified: bool = False
+) -> tuple[bytes, int, Control]:
     """
     (plain text, invocation counter, control bits) of a protected text.
+
+    With `unverified` an authenticated text is decrypted even where the authentication key is not known; its control
+    bits then come back without AUTHENTICATED, since nothing vouches for it.
 
     Raises RemoteProtocolError for a false tag (wrong key, altered text), another suite, compression, or a length
     that cannot be.
@@ -147,7 +152,10 @@ def unprotect(protected: bytes, keys: Keys, system_title: bytes) -> tuple[bytes,
         raise RemoteProtocolError("dlms_truncated", "no room for an authentication tag")
     text, tag = body[:-TAG_SIZE], body[-TAG_SIZE:]
     if not keys.authentication:
-        raise RemoteProtocolError("dlms_key_missing", "authenticated, and the authentication key is not known")
+        if not unverified:
+            raise RemoteProtocolError("dlms_key_missing", "authenticated, and the authentication key is not known")
+        plain = _keystream(key, nonce, text) if control & Control.ENCRYPTED else text
+        return plain, counter, control & ~Control.AUTHENTICATED
     associated = protected[:1] + keys.authentication
     try:
         if control & Control.ENCRYPTED:
