@@ -70,7 +70,7 @@ def readings_from_list(body: Data, when: datetime | None, template: Reading) -> 
     if readings is None:
         readings = _walk(list(_leaves(body)), template)
     device = next((str(r.value) for r in readings if _names_device(r)), template.device)
-    clock = next((r.value for r in readings if r.obis == CLOCK), None)
+    clock = next((r.value for r in readings if r.obis and (r.obis.a, *r.obis[2:5]) == (0, 1, 0, 0)), None)
     if when is None and isinstance(clock, bytes) and len(clock) == 12:
         when = CosemDateTime.from_bytes(clock).to_datetime()
     return [replace(reading, device=device, measured_at=when) for reading in readings]
@@ -88,9 +88,7 @@ def reading_of(data: Data, obis: Obis | None, template: Reading, scaler: int = 0
     """One value as a reading; numbers keep their exact value, what is no number its octets."""
     value: int | str | bytes | None
     quality = template.quality
-    if data.type in INTEGER_TYPES:
-        value = int(data.value)
-    elif data.type is Type.BOOLEAN:
+    if data.type in INTEGER_TYPES or data.type is Type.BOOLEAN:
         value = int(data.value)
     elif data.type in (Type.FLOAT32, Type.FLOAT64):
         value, shift = _exact(data.value)
@@ -213,7 +211,7 @@ def _described(items: Sequence[Data], template: Reading) -> list[Reading] | None
         return None
     descriptors = []
     for entry in items[0].value:
-        parts = entry.value if entry.type is Type.STRUCTURE else ()
+        parts: Sequence[Data] = entry.value if entry.type is Type.STRUCTURE else ()
         kinds = [part.type for part in parts[:3]]
         if kinds != [Type.LONG_UNSIGNED, Type.OCTET_STRING, Type.INTEGER] or len(parts[1].value) != 6:
             return None
@@ -246,6 +244,6 @@ def _exact(number: float) -> tuple[int | None, int]:
     """Mantissa and power of ten of a binary fraction, exactly; None for what is no number."""
     if not math.isfinite(number):
         return None, 0
-    sign, digits, exponent = Decimal(number).normalize().as_tuple()
+    sign, digits, exponent = Decimal(number).as_tuple()
     mantissa = int("".join(map(str, digits)))
     return (-mantissa if sign else mantissa), int(exponent)
