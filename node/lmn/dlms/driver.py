@@ -152,7 +152,7 @@ class MeterSession:
             raise RemoteProtocolError("dlms_object_list", "no object list, or an endless one")
         found = []
         for entry in view.value:
-            parts = entry.value if entry.type is Type.STRUCTURE else ()
+            parts: Sequence[Data] = entry.value if entry.type is Type.STRUCTURE else ()
             if len(parts) < 3 or parts[0].type is not Type.LONG_UNSIGNED or parts[2].type is not Type.OCTET_STRING:
                 raise RemoteProtocolError("dlms_object_list", "an entry without class and name")
             if len(parts[2].value) != 6:
@@ -219,7 +219,7 @@ class MeterSession:
         columns_data = await self.get(PROFILE, obis, 3)
         columns = []
         for entry in columns_data.value if columns_data.type is Type.ARRAY else ():
-            parts = entry.value if entry.type is Type.STRUCTURE else ()
+            parts: Sequence[Data] = entry.value if entry.type is Type.STRUCTURE else ()
             kinds = [part.type for part in parts[:3]]
             if kinds != [Type.LONG_UNSIGNED, Type.OCTET_STRING, Type.INTEGER] or len(parts[1].value) != 6:
                 raise RemoteProtocolError("dlms_profile", "a capture object without class, name and attribute")

@@ -34,7 +34,8 @@ class PushReceiver:
     One meter's (or one line's) pushes.
 
     `device` names the meter where its messages do not; `system_title` is needed only for messages under `glo-` tags,
-    which do not name their sender.  A meter whose keys are known may send nothing plain unless `plain_allowed`.  Every method returns readings and raises RemoteProtocolError.
+    which do not name their sender.  A meter whose keys are known may send nothing plain unless `plain_allowed`.
+    Every method returns readings and raises RemoteProtocolError.
     """
 
     def __init__(
