@@ -170,8 +170,10 @@ class Member:
         out: list[Instruction] = []
         if self.unsettled is not None:
             out.append(ToCoordinator(wire.Ask(self.view.epoch, self.view.ring, self.unsettled)))
+        # An OPEN that we hold for want of our own reading is not the head's fault.
+        is_silent = self.state is not State.WAITING or self._heard_s < self.view.timing.open_at_s(due)
         if 0 <= due < self.view.rounds:
-            if self._complained != (due, self.term):
+            if is_silent and self._complained != (due, self.term):
                 self._complained = (due, self.term)
                 out.append(ToCoordinator(wire.HeadSilent(self.view.epoch, self.view.ring, self.term, due)))
             out.append(ToHead(wire.Ready(self.view.epoch, self.view.ring, self.term)))
