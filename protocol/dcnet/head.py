@@ -50,6 +50,7 @@ TRANSITIONS: dict[tuple[State, type[wire.RingMessage]], tuple[State, ...]] = {
     (State.COLLECTING, wire.Share): (State.COLLECTING, State.CONFIRMING),
     (State.CONFIRMING, wire.Confirm): (State.CONFIRMING, State.REVEALING),
     (State.REVEALING, wire.Reveal): (State.REVEALING, State.RECOVERING, State.REPORTED),
+    (State.RECOVERING, wire.Reveal): (State.RECOVERING, State.REPORTED),
     (State.RECOVERING, wire.Partial): (State.RECOVERING, State.REPORTED),
 }
 
@@ -158,14 +159,35 @@ class Head:
                 self._to_idle(now_s)
                 return [Note("result_overdue")]
             case State.COLLECTING if attempt is not None:
+                if len(attempt.shares) < self.view.n_min and self._wait_on(attempt, now_s):
+                    return []
                 return self._close_roster(attempt, now_s)
             case State.CONFIRMING if attempt is not None:
                 return self._close_confirmations(attempt, now_s)
             case State.REVEALING if attempt is not None:
+                if self._beyond_help(attempt) and self._wait_on(attempt, now_s):
+                    return []
                 return self._recover(attempt, now_s)
+            case State.RECOVERING if attempt is not None and self._wait_on(attempt, now_s):
+                return []
             case _ if attempt is not None:
                 return self._give_up(attempt, "too few neighbours helped to recover a silent member", now_s)
         return []
+
+    def _wait_on(self, attempt: _Attempt, now_s: float) -> bool:
+        """Where closing a phase would lose the round, late is better than never: wait as long as the round lasts."""
+        timing = self.view.timing
+        last_s = timing.open_at_s(attempt.round) + timing.void_s - timing.reveal_s / 2
+        if now_s >= last_s:
+            return False
+        self._deadline_s = min(last_s, now_s + timing.reveal_s / 2)
+        return True
+
+    def _beyond_help(self, attempt: _Attempt) -> list[int]:
+        """The members who have not revealed and have too few neighbours who did."""
+        helpers = bitmap(list(attempt.seeds))
+        silent = attempt.roster & ~helpers
+        return [i for i in positions_of(silent) if (self.view.neighbourhoods[i] & helpers).bit_count() < self.view.t]
 
     # --- one attempt ---------------------------------------------------------------------------------------------
 
@@ -289,6 +311,9 @@ class Head:
         if not attempt.confirmed >> position & 1:
             return [Note("head_message_out_of_season")]
         attempt.seeds.setdefault(position, message.seed)
+        if self.state is State.RECOVERING:  # late, but it saves its own recovery
+            attempt.partials.pop(position, None)
+            return self._finish_if_open(attempt, now_s)
         if len(attempt.seeds) < attempt.confirmed.bit_count():
             return []
         return self._recover(attempt, now_s)
@@ -301,7 +326,7 @@ class Head:
         out: list[Instruction] = [Note("reveal", now_s - attempt.opened_s)]
         if not attempt.silent:
             return out + self._finish(attempt, now_s)
-        if any((view.neighbourhoods[i] & helpers).bit_count() < view.t for i in positions_of(attempt.silent)):
+        if self._beyond_help(attempt):
             return out + self._give_up(
                 attempt, f"a silent member has fewer than {view.t} neighbours to recover it", now_s
             )
@@ -319,6 +344,9 @@ class Head:
         if not self._suite.group.is_element(message.element):
             raise RemoteProtocolError("bad_partial", "a partial evaluation is no group element")
         parts.setdefault(position, (message.element, message.proof))
+        return self._finish_if_open(attempt, now_s)
+
+    def _finish_if_open(self, attempt: _Attempt, now_s: float) -> list[Instruction]:
         if any(len(each) < self.view.t for each in attempt.partials.values()):
             return []
         return self._finish(attempt, now_s)
