@@ -2,10 +2,13 @@
 The commands that stay: `coordinator`, `node` and `meters`, each one trio run until it is told to stop.
 
 SIGTERM and Ctrl-C cancel the run; what must not be cut off (a durable write, a goodbye) shields itself.
+With STROMKREIS_LIFELINE=stdin the end of standard input stops them too: so a parent takes its children along even when
+it is killed.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -129,6 +132,8 @@ def _serve(run: Callable[[], Awaitable[None]]) -> None:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_cancel_at, signals, nursery.cancel_scope)
+                if os.environ.get("STROMKREIS_LIFELINE") == "stdin":
+                    nursery.start_soon(_cancel_without_parent, nursery.cancel_scope)
                 await run()
                 nursery.cancel_scope.cancel()
 
@@ -152,3 +157,10 @@ def _leaves(group: BaseExceptionGroup[StromkreisError]) -> list[StromkreisError]
     for error in group.exceptions:
         found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
     return found
+
+
+async def _cancel_without_parent(scope: trio.CancelScope) -> None:
+    async with trio.lowlevel.FdStream(os.dup(0)) as lifeline:
+        while await lifeline.receive_some(1):
+            pass
+    scope.cancel()
