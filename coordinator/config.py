@@ -83,22 +83,23 @@ class EpochConfig(_Section):
 class WebConfig(_Section):
     """Dashboard, REST, enrolment, /metrics, /healthz and /readyz."""
 
-    listen: WebAddress = "http://127.0.0.1:7380"
-    """Where the web server listens. https needs certificate and private_key; port 0 takes a free one."""
+    listen: Annotated[tuple[WebAddress, ...], Field(min_length=1)] = ("https://127.0.0.1:7381", "http://127.0.0.1:7380")
+    """Where the web server listens; port 0 takes a free one. Gateways enrol over https only. http is for people and
+    Prometheus on the same machine or behind a reverse proxy."""
 
     public_url: WebAddress | None = None
     """What browsers and gateways are told, if it differs from `listen` (reverse proxy, container)."""
 
     certificate: Path | None = None
-    """PEM file with the server's certificate chain, for https."""
+    """PEM file with the server's certificate chain, for https. None: the one of the demo SM-PKI."""
 
     private_key: Path | None = None
     """PEM file with the server's private key, for https."""
 
     @model_validator(mode="after")
     def _https_is_complete(self) -> Self:
-        if self.listen.startswith("https:") and (self.certificate is None or self.private_key is None):
-            raise ValueError("certificate and private_key together with an https address")
+        if (self.certificate is None) != (self.private_key is None):
+            raise ValueError("certificate and private_key together")
         return self
 
 

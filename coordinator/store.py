@@ -17,41 +17,36 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, RowMapping, create_engine, event, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from coordinator.tables import epochs, gateways, metadata, ring_rounds, rings
+from coordinator.tables import epochs, metadata, ring_rounds, rings
+from protocol.dcnet.book import Ended
+from protocol.dcnet.schema import Schema
 from protocol.errors import LocalProtocolError
+from protocol.wire import Outcome
 
-_WORD = 1 << 64
-_BATCH = 500  # rows a statement: 14 columns each stay under SQLite's 32,766 bound variables
-
-
-@dataclass(frozen=True, slots=True)
-class Slot:
-    """One word of the aggregate: the quantity is word·10^scaler in `unit`; `kind` is count, energy or power."""
-
-    name: str
-    obis: str
-    unit: str
-    scaler: int
-    kind: str
+_BATCH = 500  # rows a statement: 15 columns each stay under SQLite's 32,766 bound variables
 
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """The life of one ring layout; round r covers the interval that starts at first_interval_ms + r·period_s."""
+    """The life of one area's ring layout; round r covers the interval from interval_start_s + r·interval_s."""
 
     epoch: int
-    slots: tuple[Slot, ...]
-    period_s: int
+    area: str
+    schema: Schema
     rounds: int
-    first_interval_ms: int
-    created_ms: int
+    interval_start_s: int
+    interval_s: int
+
+    def interval_of(self, round_: int) -> int:
+        """The start of a round's metering interval, Unix time in seconds."""
+        return self.interval_start_s + round_ * self.interval_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,71 +55,7 @@ class Ring:
 
     epoch: int
     ring: int
-    area: str
     members: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """A round that ended with a total: `total` in the schema's order, words mod 2^64; `roster` the positions in it."""
-
-    epoch: int
-    ring: int
-    round: int
-    attempt: int
-    head: int
-    roster: tuple[int, ...]
-    expected: int
-    total: tuple[int, ...]
-    interval_ms: int
-    ended_ms: int
-    latency_us: int
-
-
-@dataclass(frozen=True, slots=True)
-class Void:
-    """A round that was given up, and why (a short snake_case reason)."""
-
-    epoch: int
-    ring: int
-    round: int
-    attempt: int
-    head: int
-    expected: int
-    reason: str
-    interval_ms: int
-    ended_ms: int
-    latency_us: int
-
-
-Ended = Opened | Void
-
-
-def signed(word: int) -> int:
-    """A word mod 2^64 as the two's complement number it stands for."""
-    return (word + _WORD // 2) % _WORD - _WORD // 2
-
-
-def pack_total(words: Sequence[int]) -> bytes:
-    """Words mod 2^64 as signed 64-bit little-endian."""
-    return struct.pack(f"<{len(words)}q", *map(signed, words))
-
-
-def unpack_total(data: bytes) -> tuple[int, ...]:
-    """The inverse of `pack_total`: signed numbers."""
-    return struct.unpack(f"<{len(data) // 8}q", data)
-
-
-def pack_roster(positions: Sequence[int]) -> bytes:
-    """Ring positions as a bitmap without trailing zero bytes; bit i sits in byte i//8, least significant first."""
-    bits = sum(1 << position for position in set(positions))
-    return bits.to_bytes((bits.bit_length() + 7) // 8, "little")
-
-
-def unpack_roster(data: bytes) -> tuple[int, ...]:
-    """The inverse of `pack_roster`, ascending."""
-    bits = int.from_bytes(data, "little")
-    return tuple(position for position in range(bits.bit_length()) if bits >> position & 1)
 
 
 class Store:
@@ -165,26 +96,36 @@ class Store:
 
     def add_epoch(self, epoch: Epoch, layout: Sequence[Ring]) -> None:
         """Keep an epoch with its rings, all or nothing.  Raises LocalProtocolError where the number is taken."""
-        row = asdict(epoch)
-        row["schema"] = row.pop("slots")
+        row = {
+            "epoch": epoch.epoch, "area": epoch.area, "schema": epoch.schema.to_bytes(), "rounds": epoch.rounds,
+            "interval_start_s": epoch.interval_start_s, "interval_s": epoch.interval_s,
+        }  # fmt: skip
+        ring_rows = [{"epoch": r.epoch, "ring": r.ring, "size": len(r.members), "members": r.members} for r in layout]
         with self.write() as connection:
             added = self.insert(epochs).values(row).on_conflict_do_nothing().returning(epochs.c.epoch)
             if connection.execute(added).first() is None:
                 raise LocalProtocolError(f"epoch {epoch.epoch} exists already")
-            if layout:
-                connection.execute(rings.insert(), [asdict(ring) for ring in layout])
+            if ring_rows:
+                connection.execute(rings.insert(), ring_rows)
 
-    def last_epoch(self) -> Epoch | None:
-        """The epoch with the highest number."""
+    def last_epoch(self) -> int | None:
+        """The highest epoch number in use."""
         with self.read() as connection:
-            row = connection.execute(select(epochs).order_by(epochs.c.epoch.desc()).limit(1)).mappings().first()
-        return None if row is None else epoch_of(row)
+            last: int | None = connection.scalar(select(func.max(epochs.c.epoch)))
+        return last
+
+    def latest_epochs(self) -> list[Epoch]:
+        """The newest epoch of every area, by area."""
+        newest = select(func.max(epochs.c.epoch)).group_by(epochs.c.area)
+        statement = select(epochs).where(epochs.c.epoch.in_(newest)).order_by(epochs.c.area)
+        with self.read() as connection:
+            return [epoch_of(row) for row in connection.execute(statement).mappings()]
 
     def epoch_rings(self, epoch: int) -> list[Ring]:
         """The rings of an epoch by index."""
         with self.read() as connection:
-            rows = connection.execute(select(rings).where(rings.c.epoch == epoch).order_by(rings.c.ring)).mappings()
-            return [Ring(row["epoch"], row["ring"], row["area"], tuple(row["members"])) for row in rows]
+            rows = connection.execute(select(rings).where(rings.c.epoch == epoch).order_by(rings.c.ring))
+            return [Ring(row.epoch, row.ring, tuple(row.members)) for row in rows]
 
     # --- the round book --------------------------------------------------------------------------------------------
 
@@ -196,10 +137,9 @@ class Store:
         """
         End many rounds in one durable transaction; for each whether this call ended it.
 
-        Of two outcomes of one round in the same batch the first counts.
+        Of two outcomes of one round in the same batch the first counts.  Raises LocalProtocolError for an epoch that
+        was never added.
         """
-        # One order for all writers: two batches that met in opposite orders would deadlock in PostgreSQL.
-        rows = [_row(ended) for ended in sorted(batch, key=_key)]
         recorded: set[tuple[int, int, int]] = set()
         statement = (
             self.insert(ring_rounds)
@@ -207,6 +147,13 @@ class Store:
             .returning(ring_rounds.c.epoch, ring_rounds.c.ring, ring_rounds.c.round)
         )
         with self.write() as connection:
+            numbers = {ended.epoch for ended in batch}
+            used = connection.execute(select(epochs).where(epochs.c.epoch.in_(numbers))).mappings()
+            known = {row["epoch"]: epoch_of(row) for row in used}
+            if unknown := numbers - known.keys():
+                raise LocalProtocolError(f"there is no epoch {min(unknown)}")
+            # One order for all writers: two batches that met in opposite orders would deadlock in PostgreSQL.
+            rows = [_row(ended, known[ended.epoch]) for ended in sorted(batch, key=_key)]
             for start in range(0, len(rows), _BATCH):
                 inserted = connection.execute(statement.values(rows[start : start + _BATCH]))
                 recorded.update((row.epoch, row.ring, row.round) for row in inserted)
@@ -230,20 +177,6 @@ class Store:
             rows = connection.execute(statement.order_by(ring_rounds.c.ring, ring_rounds.c.round)).mappings()
             return [ended_of(row) for row in rows]
 
-    def counts(self) -> dict[str, int]:
-        """How many gateways are active and how many rounds opened, were void, or took more than one attempt."""
-        with self.read() as connection:
-            active = select(func.count()).select_from(gateways).where(gateways.c.status == "active")
-            by_state = connection.execute(select(ring_rounds.c.state, func.count()).group_by(ring_rounds.c.state))
-            states = {state: count for state, count in by_state}  # noqa: C416
-            retried = connection.scalar(select(func.coalesce(func.sum(ring_rounds.c.attempt), 0)))
-            return {
-                "gateways": connection.scalar(active) or 0,
-                "opened": states.get("opened", 0),
-                "void": states.get("void", 0),
-                "retries": int(retried or 0),
-            }
-
 
 def open_engine(url: str) -> Engine:
     """An engine whose SQLite connections are durable, wait for each other, and begin writes by taking the lock."""
@@ -266,37 +199,53 @@ def open_engine(url: str) -> Engine:
     return engine
 
 
+def pack_words(words: Sequence[int]) -> bytes:
+    """Words mod 2^64 as 64-bit little-endian."""
+    return struct.pack(f"<{len(words)}Q", *words)
+
+
+def unpack_words(data: bytes) -> tuple[int, ...]:
+    """The inverse of `pack_words`: unsigned."""
+    return struct.unpack(f"<{len(data) // 8}Q", data)
+
+
+def pack_positions(bitmap: int) -> bytes:
+    """A bitmap of ring positions without leading zeros; position i is bit i mod 8 of byte i//8."""
+    return bitmap.to_bytes((bitmap.bit_length() + 7) // 8, "little")
+
+
+def unpack_positions(data: bytes) -> int:
+    """The inverse of `pack_positions`."""
+    return int.from_bytes(data, "little")
+
+
 def _key(ended: Ended) -> tuple[int, int, int]:
     return ended.epoch, ended.ring, ended.round
 
 
-def _row(ended: Ended) -> dict[str, Any]:
-    row: dict[str, Any] = {
-        "epoch": ended.epoch, "ring": ended.ring, "round": ended.round, "attempt": ended.attempt, "head": ended.head,
-        "expected": ended.expected, "interval_ms": ended.interval_ms, "ended_ms": ended.ended_ms,
-        "latency_us": ended.latency_us,
+def _row(ended: Ended, epoch: Epoch) -> dict[str, Any]:
+    opened = ended.outcome is Outcome.OPENED
+    return {
+        "epoch": ended.epoch, "ring": ended.ring, "round": ended.round, "outcome": ended.outcome.name.lower(),
+        "attempt": ended.attempt, "term": ended.term, "expected": pack_positions(ended.expected),
+        "roster": pack_positions(ended.roster), "present": ended.roster.bit_count(),
+        "total": pack_words(ended.total) if opened else None, "verified": ended.verified, "reason": ended.reason[:80],
+        "interval_start_s": epoch.interval_of(ended.round), "opened_s": ended.opened_s, "ended_s": ended.ended_s,
     }  # fmt: skip
-    if isinstance(ended, Opened):
-        return row | {
-            "state": "opened", "roster": pack_roster(ended.roster), "present": len(ended.roster),
-            "total": pack_total(ended.total), "void_reason": None,
-        }  # fmt: skip
-    return row | {"state": "void", "roster": None, "present": 0, "total": None, "void_reason": ended.reason}
 
 
 def ended_of(row: RowMapping) -> Ended:
     """A row of `ring_rounds` as the outcome it stands for."""
-    shared = {name: row[name] for name in (
-        "epoch", "ring", "round", "attempt", "head", "expected", "interval_ms", "ended_ms", "latency_us",
-    )}  # fmt: skip
-    if row["state"] == "opened":
-        return Opened(**shared, roster=unpack_roster(row["roster"]), total=unpack_total(row["total"]))
-    return Void(**shared, reason=row["void_reason"])
+    return Ended(
+        row["epoch"], row["ring"], row["round"], Outcome[row["outcome"].upper()], row["attempt"], row["term"],
+        unpack_positions(row["expected"]), unpack_positions(row["roster"]), unpack_words(row["total"] or b""),
+        row["verified"], row["reason"], row["opened_s"], row["ended_s"],
+    )  # fmt: skip
 
 
 def epoch_of(row: RowMapping) -> Epoch:
     """A row of `epochs`."""
     return Epoch(
-        row["epoch"], tuple(Slot(**slot) for slot in row["schema"]), row["period_s"], row["rounds"],
-        row["first_interval_ms"], row["created_ms"],
+        row["epoch"], row["area"], Schema.from_bytes(row["schema"]), row["rounds"], row["interval_start_s"],
+        row["interval_s"],
     )  # fmt: skip

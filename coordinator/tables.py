@@ -2,9 +2,10 @@
 The coordinator's tables: what the operator may know, and the one place that decides how a round ended.
 
 `ring_rounds` has one row for each round of a ring that ended; its primary key is the arbiter of section 5 of the
-protocol ("ends as opened with one total or as void, once").  A total is a BLOB of signed 64-bit words, little-endian,
-in the order of the epoch's schema: all words of a round are written and read together, and SQL sums would overflow
-where ours are exact.  Times are integers (milliseconds since 1970 UTC) because SQLite has no time type.
+protocol ("ends as opened with one total or as void, once").  A total is a BLOB of 64-bit words, little-endian, in the
+order of the epoch's schema: all words of a round are written and read together, and SQL sums would overflow where ours
+are exact.  Times are numbers since 1970 UTC, as SQLite has no time type: metering intervals in whole seconds, moments
+of the wall clock in milliseconds or, where latencies come from them, as doubles.  An epoch belongs to one area.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ from __future__ import annotations
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
+    Double,
     ForeignKey,
     ForeignKeyConstraint,
     Index,
@@ -58,11 +61,11 @@ epochs = Table(
     "epochs",
     metadata,
     Column("epoch", BigInteger, primary_key=True, autoincrement=False),
-    Column("schema", JSON, nullable=False),
-    Column("period_s", Integer, nullable=False),  # metering interval
+    Column("area", String(64), nullable=False, index=True),
+    Column("schema", LargeBinary, nullable=False),  # canonical JSON
     Column("rounds", Integer, nullable=False),
-    Column("first_interval_ms", BigInteger, nullable=False),
-    Column("created_ms", BigInteger, nullable=False),
+    Column("interval_start_s", BigInteger, nullable=False),  # of round 0
+    Column("interval_s", Integer, nullable=False),
 )
 
 rings = Table(
@@ -70,7 +73,7 @@ rings = Table(
     metadata,
     Column("epoch", BigInteger, ForeignKey("epochs.epoch"), primary_key=True),
     Column("ring", Integer, primary_key=True, autoincrement=False),
-    Column("area", String(64), nullable=False, index=True),
+    Column("size", Integer, nullable=False),
     Column("members", JSON, nullable=False),  # gateway ids in position order
 )
 
@@ -80,23 +83,23 @@ ring_rounds = Table(
     Column("epoch", BigInteger, primary_key=True, autoincrement=False),
     Column("ring", Integer, primary_key=True, autoincrement=False),
     Column("round", Integer, primary_key=True, autoincrement=False),
-    Column("state", String(8), nullable=False),
+    Column("outcome", String(6), nullable=False),
     Column("attempt", Integer, nullable=False),
-    Column("head", Integer, nullable=False),  # ring position
-    Column("roster", LargeBinary),  # bitmap, bit i of byte i//8 from the least significant, None when void
-    Column("present", Integer, nullable=False),
-    Column("expected", Integer, nullable=False),
+    Column("term", Integer, nullable=False),
+    Column("expected", LargeBinary, nullable=False),  # bitmaps of ring positions, little-endian
+    Column("roster", LargeBinary, nullable=False),
+    Column("present", Integer, nullable=False),  # positions in the roster
     Column("total", LargeBinary),
-    Column("interval_ms", BigInteger, nullable=False),  # start of the metering interval
-    Column("ended_ms", BigInteger, nullable=False),
-    Column("latency_us", BigInteger, nullable=False),
-    Column("void_reason", String(64)),
+    Column("verified", Boolean, nullable=False),
+    Column("reason", String(80), nullable=False),
+    Column("interval_start_s", BigInteger, nullable=False),
+    Column("opened_s", Double, nullable=False),
+    Column("ended_s", Double, nullable=False),
     ForeignKeyConstraint(["epoch", "ring"], ["rings.epoch", "rings.ring"]),
     CheckConstraint(
-        "(state = 'opened' AND total IS NOT NULL AND roster IS NOT NULL AND void_reason IS NULL)"
-        " OR (state = 'void' AND total IS NULL AND roster IS NULL AND void_reason IS NOT NULL)",
-        name="round_state",
+        "(outcome = 'opened' AND total IS NOT NULL) OR (outcome = 'void' AND total IS NULL AND present = 0)",
+        name="round_outcome",
     ),
-    Index("ring_rounds_by_interval", "interval_ms"),
+    Index("ring_rounds_by_interval", "interval_start_s"),
     Index("ring_rounds_newest", "epoch", "round", "ring"),
 )

@@ -62,6 +62,9 @@ class GatewayConfig(_Section):
     token: SecretStr | None = None
     """Enrolment token of this gateway; None: the node's."""
 
+    area: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+    """Grid area that this gateway stands in; None: the node's."""
+
 
 class FleetConfig(_Section):
     """Gateways alike: number i of 0..count-1 is PREFIX + i as 8 digits and reads `meter` at port first_port + i."""
@@ -102,8 +105,8 @@ class LinkConfig(_Section):
     for gateways behind NAT that can only call out; costs the coordinator all ring traffic and one more hop of
     latency."""
 
-    listen: LinkEndpoint = "tcp://127.0.0.1:0"
-    """Where a head listens; port 0 takes a free one a head, which is what a process with many gateways needs."""
+    listen: str = "tcp://127.0.0.1:*"
+    """Where a head listens; port * takes a free one a head, which is what a process with many gateways needs."""
 
     public_host: str | None = None
     """Host that members are told to connect to, if it differs from the one in `listen` (NAT, container)."""
@@ -128,8 +131,11 @@ class NodeConfig(_Section):
     """Directory of everything durable: register store and keys, one of each a process. Back this up with the process
     stopped."""
 
-    coordinator: WebAddress = "http://127.0.0.1:7380"
-    """The coordinator's web address, for enrolment; it answers with the ZeroMQ endpoint and its key."""
+    coordinator: WebAddress = "https://127.0.0.1:7381"
+    """The coordinator's HTTPS address, for enrolment; it answers with the ZeroMQ endpoint and its key."""
+
+    area: Annotated[str, Field(min_length=1, max_length=64)] = "default"
+    """Grid area of the gateways that name none of their own; the token must be good for it."""
 
     root_certificate: Path
     """PEM file of the SM-PKI root: what this node trusts, and all it trusts. Bring it by a way of its own."""

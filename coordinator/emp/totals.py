@@ -2,9 +2,9 @@
 What the market participant asks the round book: totals by time and area, how rounds ended, who took part.
 
 Rings are a means: the operator wants areas.  A total of an area is the exact integer sum of its rings' totals of one
-metering interval; it is complete once every ring of the area has ended that round, opened or void.  Sums are made
-with Python's integers, not in SQL: a sum there overflows or changes its type.  Rounds of different epochs are never
-added up, since their schemas may differ.
+metering interval; it is complete once every ring has ended that round, opened or void.  Sums are made with Python's
+integers, not in SQL: a sum there overflows or changes its type.  Totals of different schemas are never added up, and
+one ring that is not verified makes the sum unverified.
 """
 
 from __future__ import annotations
@@ -14,13 +14,16 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from sqlalchemy import Row, func, select, tuple_
+from sqlalchemy import Connection, Row, func, select, tuple_
 
-from coordinator.store import Ended, Ring, Slot, Store, ended_of, epoch_of, unpack_roster, unpack_total
+from coordinator.store import Epoch, Ring, Store, ended_of, epoch_of, unpack_words
 from coordinator.tables import epochs, ring_rounds, rings
+from protocol.dcnet.book import Ended
+from protocol.dcnet.schema import Schema, signed
 
 RoundKey = tuple[int, int, int]  # epoch, round, ring: the order of pages, newest first
-_JOINED = ring_rounds.join(rings, (ring_rounds.c.epoch == rings.c.epoch) & (ring_rounds.c.ring == rings.c.ring))
+_JOINED = ring_rounds.join(epochs, ring_rounds.c.epoch == epochs.c.epoch)
+_WITH_RINGS = _JOINED.join(rings, (ring_rounds.c.epoch == rings.c.epoch) & (ring_rounds.c.ring == rings.c.ring))
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,41 +31,64 @@ class AreaTotal:
     """
     One metering interval of an area (of all areas where `area` is None).
 
-    `words` are exact sums in the order of `slots`; `present` of `expected` gateways are in them; `opened` and `void`
-    rings ended out of `rings`.
+    `words` are exact signed sums in the order of the schema; `present` of `members` gateways are in them; `opened` and
+    `void` rings ended out of `rings`.  `latencies_s` are those of the opened rounds, `retries` their extra attempts.
     """
 
-    interval_ms: int
-    epoch: int
-    period_s: int
+    interval_start_s: int
+    interval_s: int
     area: str | None
-    slots: tuple[Slot, ...]
+    schema: Schema
     words: tuple[int, ...]
+    verified: bool
     present: int
-    expected: int
+    members: int
     opened: int
     void: int
     rings: int
+    retries: int
+    latencies_s: tuple[float, ...]
 
     @property
     def complete(self) -> bool:
         """Whether every ring has ended this interval's round."""
-        return self.opened + self.void == self.rings
+        return self.opened + self.void >= self.rings
 
 
 @dataclass(frozen=True, slots=True)
 class RoundRecord:
-    """How a round ended, with its ring's area and size; `missing` are not in the roster (all of them, where void)."""
+    """How a round ended, with its area and its ring's members in position order."""
 
     ended: Ended
     area: str
-    size: int
-    missing: tuple[str, ...]
+    interval_start_s: int
+    members: tuple[str, ...]
 
     @property
     def key(self) -> RoundKey:
         """Where this round stands in the order of pages."""
         return self.ended.epoch, self.ended.round, self.ended.ring
+
+    @property
+    def missing(self) -> tuple[int, ...]:
+        """Positions that are not in the roster: all of them where the round is void."""
+        return tuple(position for position in range(len(self.members)) if not self.ended.roster >> position & 1)
+
+    @property
+    def head(self) -> str:
+        """The gateway that was head."""
+        return self.members[self.ended.term % len(self.members)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    epoch: Epoch
+    rings: int
+    members: int
+
+    def covers(self, interval_start_s: int) -> bool:
+        offset = interval_start_s - self.epoch.interval_start_s
+        return 0 <= offset < self.epoch.rounds * self.epoch.interval_s
 
 
 class Totals:
@@ -72,59 +98,51 @@ class Totals:
         self._store = store
 
     def areas(self) -> list[str]:
-        """The names of all areas that ever had a ring."""
+        """The names of all areas that ever had an epoch."""
         with self._store.read() as connection:
-            return list(connection.scalars(select(rings.c.area).distinct().order_by(rings.c.area)))
+            return list(connection.scalars(select(epochs.c.area).distinct().order_by(epochs.c.area)))
 
-    def last_interval_ms(self, *, area: str | None = None) -> int | None:
+    def last_interval_start_s(self, *, area: str | None = None) -> int | None:
         """The start of the newest interval that has an ended round."""
-        statement = select(func.max(ring_rounds.c.interval_ms)).select_from(_JOINED)
+        statement = select(func.max(ring_rounds.c.interval_start_s)).select_from(_JOINED)
         if area is not None:
-            statement = statement.where(rings.c.area == area)
+            statement = statement.where(epochs.c.area == area)
         with self._store.read() as connection:
             last: int | None = connection.scalar(statement)
         return last
 
-    def totals(self, from_ms: int, to_ms: int, *, area: str | None = None, limit: int | None = None) -> list[AreaTotal]:
-        """Totals of the intervals that start in [from_ms, to_ms), oldest first, of at most `limit` intervals."""
+    def totals(self, from_s: int, to_s: int, *, area: str | None = None, limit: int | None = None) -> list[AreaTotal]:
+        """Totals of the intervals that start in [from_s, to_s), oldest first, of at most `limit` intervals."""
+        start = ring_rounds.c.interval_start_s
         rounds = (
-            select(ring_rounds)
+            select(ring_rounds, epochs.c.schema)
             .select_from(_JOINED)
-            .where(ring_rounds.c.interval_ms >= from_ms, ring_rounds.c.interval_ms < to_ms)
+            .where(start >= from_s, start < to_s)
+            .order_by(start, epochs.c.schema)
         )
-        layout = select(rings.c.epoch, func.count().label("rings")).group_by(rings.c.epoch)
         if area is not None:
-            rounds, layout = rounds.where(rings.c.area == area), layout.where(rings.c.area == area)
+            rounds = rounds.where(epochs.c.area == area)
         if limit is not None:
-            intervals = rounds.with_only_columns(ring_rounds.c.interval_ms).distinct()
-            page = intervals.order_by(ring_rounds.c.interval_ms).limit(limit).subquery()
-            rounds = rounds.where(ring_rounds.c.interval_ms.in_(select(page.c.interval_ms)))
+            page = rounds.with_only_columns(start).order_by(None).order_by(start).distinct().limit(limit).subquery()
+            rounds = rounds.where(start.in_(select(page.c.interval_start_s)))
         with self._store.read() as connection:
-            rows = connection.execute(rounds.order_by(ring_rounds.c.interval_ms, ring_rounds.c.epoch)).all()
-            used = sorted({row.epoch for row in rows})
-            of_epoch = connection.execute(select(epochs).where(epochs.c.epoch.in_(used))).mappings()
-            schemas = {row["epoch"]: epoch_of(row) for row in of_epoch}
-            sizes = {row.epoch: row.rings for row in connection.execute(layout.where(rings.c.epoch.in_(used)))}
-        out = []
-        for (interval_ms, number), group in groupby(rows, key=lambda row: (row.interval_ms, row.epoch)):
-            ended, epoch = list(group), schemas[number]
-            out.append(AreaTotal(
-                interval_ms, number, epoch.period_s, area, epoch.slots, _sum(ended, len(epoch.slots)),
-                present=sum(row.present for row in ended), expected=sum(row.expected for row in ended),
-                opened=sum(row.state == "opened" for row in ended), void=sum(row.state == "void" for row in ended),
-                rings=sizes[number],
-            ))  # fmt: skip
-        return out
+            rows = connection.execute(rounds).all()
+            layouts = _layouts(connection, rows[0].interval_start_s, rows[-1].interval_start_s, area) if rows else []
+        grouped = groupby(rows, key=lambda row: (row.interval_start_s, row.schema))
+        return [_area_total(interval, schema, area, list(group), layouts) for (interval, schema), group in grouped]
 
     def rounds(
         self, *, limit: int, before: RoundKey | None = None, epoch: int | None = None, ring: int | None = None,
-        area: str | None = None, state: str | None = None,
+        area: str | None = None, outcome: str | None = None,
     ) -> list[RoundRecord]:  # fmt: skip
         """Ended rounds, newest first, those older than `before`."""
         key = tuple_(ring_rounds.c.epoch, ring_rounds.c.round, ring_rounds.c.ring)
-        statement = select(ring_rounds, rings.c.area, rings.c.members).select_from(_JOINED)
-        wanted = {ring_rounds.c.epoch: epoch, ring_rounds.c.ring: ring, rings.c.area: area, ring_rounds.c.state: state}
-        for column, value in wanted.items():
+        statement = select(ring_rounds, epochs.c.area, rings.c.members).select_from(_WITH_RINGS)
+        wanted = (
+            (ring_rounds.c.epoch, epoch), (ring_rounds.c.ring, ring), (epochs.c.area, area),
+            (ring_rounds.c.outcome, outcome),
+        )  # fmt: skip
+        for column, value in wanted:
             if value is not None:
                 statement = statement.where(column == value)
         if before is not None:
@@ -142,8 +160,8 @@ class Totals:
             .subquery()
         )
         statement = (
-            select(ring_rounds, rings.c.area, rings.c.members)
-            .select_from(_JOINED)
+            select(ring_rounds, epochs.c.area, rings.c.members)
+            .select_from(_WITH_RINGS)
             .join(last, (ring_rounds.c.ring == last.c.ring) & (ring_rounds.c.round == last.c.round))
             .where(ring_rounds.c.epoch == epoch)
         )
@@ -152,13 +170,50 @@ class Totals:
         return [(ring, found.get(ring.ring)) for ring in self._store.epoch_rings(epoch)]
 
 
-def _sum(rows: Iterable[Row[Any]], size: int) -> tuple[int, ...]:
-    vectors = [unpack_total(row.total) for row in rows if row.total is not None]
-    return tuple(map(sum, zip(*vectors, strict=True))) if vectors else (0,) * size
+def _layouts(connection: Connection, first_s: int, last_s: int, area: str | None) -> list[_Layout]:
+    """The epochs that cover a part of [first_s, last_s], oldest first."""
+    statement = (
+        select(epochs, func.count().label("rings"), func.sum(rings.c.size).label("members"))
+        .join(rings, epochs.c.epoch == rings.c.epoch)
+        .where(
+            epochs.c.interval_start_s <= last_s,
+            epochs.c.interval_start_s + epochs.c.rounds * epochs.c.interval_s > first_s,
+        )
+        .group_by(*epochs.c)
+        .order_by(epochs.c.epoch)
+    )
+    if area is not None:
+        statement = statement.where(epochs.c.area == area)
+    rows = connection.execute(statement).mappings()
+    return [_Layout(epoch_of(row), row["rings"], int(row["members"])) for row in rows]
+
+
+def _area_total(
+    interval_start_s: int, schema: bytes, area: str | None, rows: Sequence[Row[Any]], layouts: Iterable[_Layout]
+) -> AreaTotal:
+    meant = Schema.from_bytes(schema)
+    used = {row.epoch for row in rows}
+    # An epoch that was cut short leaves its last intervals to the next one: only the newest of an area counts as
+    # awaited, and of the older ones those that ended a round here.
+    awaited: dict[str, _Layout] = {}
+    counted: dict[int, _Layout] = {}
+    for layout in layouts:
+        if layout.covers(interval_start_s) and layout.epoch.schema == meant:
+            awaited[layout.epoch.area] = layout
+            if layout.epoch.epoch in used:
+                counted[layout.epoch.epoch] = layout
+    counted |= {layout.epoch.epoch: layout for layout in awaited.values()}
+    opened = [row for row in rows if row.outcome == "opened"]
+    vectors = [map(signed, unpack_words(row.total)) for row in opened]
+    return AreaTotal(
+        interval_start_s, counted[rows[0].epoch].epoch.interval_s, area, meant,
+        words=tuple(map(sum, zip(*vectors, strict=True))) if vectors else (0,) * len(meant.slots),
+        verified=bool(opened) and all(row.verified for row in opened),
+        present=sum(row.present for row in rows), members=sum(layout.members for layout in counted.values()),
+        opened=len(opened), void=len(rows) - len(opened), rings=sum(layout.rings for layout in counted.values()),
+        retries=sum(row.attempt for row in rows), latencies_s=tuple(row.ended_s - row.opened_s for row in opened),
+    )  # fmt: skip
 
 
 def _record(row: Row[Any]) -> RoundRecord:
-    members: Sequence[str] = row.members
-    roster = set(unpack_roster(row.roster or b""))
-    missing = tuple(member for position, member in enumerate(members) if position not in roster)
-    return RoundRecord(ended_of(row._mapping), row.area, len(members), missing)
+    return RoundRecord(ended_of(row._mapping), row.area, row.interval_start_s, tuple(row.members))

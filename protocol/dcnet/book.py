@@ -1,4 +1,5 @@
-"""The round book: the one arbiter of how a ring's rounds ended, and of who is its head.
+"""
+The round book: the one arbiter of how a ring's rounds ended, and of who is its head.
 
 A round ends as OPENED with one total or as VOID, once; the record is durable before anybody hears of it.  A total
 that comes after void, and a second total, are answered with the outcome that stands.  The head is a matter of terms,
@@ -11,7 +12,7 @@ total is what the members committed to.  It never sees more than sums.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 

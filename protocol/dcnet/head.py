@@ -1,4 +1,5 @@
-"""The head machine: collects one ring's shares, opens the sum, and reports it.  Nobody trusts it with a secret.
+r"""
+The head machine: collects one ring's shares, opens the sum, and reports it.  Nobody trusts it with a secret.
 
     GATHERING -> IDLE -> COLLECTING -> CONFIRMING -> REVEALING -> RECOVERING -> REPORTED -> IDLE
                            ^               |
@@ -8,7 +9,7 @@ Every wait has a deadline.  A member that misses one is left out of the followin
 What a member sends is believed as far as the sum's own check goes: slot 0 must count the roster.  If it does not and
 somebody was recovered, the partial evaluations are held against their proofs and the liars' are put aside.
 
-The words that a member with no neighbour in E \\ U would have sent in CONFIRM are none, so its silence there costs
+The words that a member with no neighbour in E \ U would have sent in CONFIRM are none, so its silence there costs
 no new attempt: it is recovered like one that fell silent later.  The members' rules do not depend on it.
 """
 
@@ -195,22 +196,16 @@ class Head:
             return []
         return self._start(self._next_round, self._next_attempt, self.present, now_s, now_s)
 
-    def _start(
-        self, round_: int, attempt: int, expected: int, opened_s: float, now_s: float
-    ) -> list[Instruction]:
+    def _start(self, round_: int, attempt: int, expected: int, opened_s: float, now_s: float) -> list[Instruction]:
         self._current = _Attempt(round_, attempt, expected, opened_s)
         if expected.bit_count() < self.view.n_min:
             return self._give_up(self._current, f"fewer than {self.view.n_min} members are present", now_s)
         self.state = State.COLLECTING
         self._deadline_s = now_s + self.view.timing.share_s
-        opening = wire.Open(
-            self.view.epoch, self.view.ring, self.term, round_, attempt, self.view.to_wire(expected)
-        )
+        opening = wire.Open(self.view.epoch, self.view.ring, self.term, round_, attempt, self.view.to_wire(expected))
         return [ToMember(other, opening) for other in positions_of(expected)]
 
-    def _on_share(
-        self, attempt: _Attempt, position: int, message: wire.Share, now_s: float
-    ) -> list[Instruction]:
+    def _on_share(self, attempt: _Attempt, position: int, message: wire.Share, now_s: float) -> list[Instruction]:
         view = self.view
         count = view.committed_count
         if (
@@ -239,9 +234,7 @@ class Head:
         message = wire.Roster(view.epoch, view.ring, attempt.round, attempt.attempt, view.to_wire(roster))
         return [Note("collect", now_s - attempt.opened_s), *(ToMember(i, message) for i in positions_of(roster))]
 
-    def _on_confirm(
-        self, attempt: _Attempt, position: int, message: wire.Confirm, now_s: float
-    ) -> list[Instruction]:
+    def _on_confirm(self, attempt: _Attempt, position: int, message: wire.Confirm, now_s: float) -> list[Instruction]:
         view = self.view
         if not attempt.roster >> position & 1:
             return [Note("head_message_out_of_season")]
@@ -282,9 +275,7 @@ class Head:
             out.append(
                 ToMember(
                     i,
-                    wire.Confirmed(
-                        view.epoch, view.ring, attempt.round, attempt.attempt, view.to_wire(makers), joined
-                    ),
+                    wire.Confirmed(view.epoch, view.ring, attempt.round, attempt.attempt, view.to_wire(makers), joined),
                 )
             )
         return out
@@ -294,9 +285,7 @@ class Head:
         others = positions_of(self.view.neighbourhoods[position] & attempt.roster)
         return {other: macs[MAC_SIZE * i : MAC_SIZE * (i + 1)] for i, other in enumerate(others)}
 
-    def _on_reveal(
-        self, attempt: _Attempt, position: int, message: wire.Reveal, now_s: float
-    ) -> list[Instruction]:
+    def _on_reveal(self, attempt: _Attempt, position: int, message: wire.Reveal, now_s: float) -> list[Instruction]:
         if not attempt.confirmed >> position & 1:
             return [Note("head_message_out_of_season")]
         attempt.seeds.setdefault(position, message.seed)
@@ -313,19 +302,17 @@ class Head:
         if not attempt.silent:
             return out + self._finish(attempt, now_s)
         if any((view.neighbourhoods[i] & helpers).bit_count() < view.t for i in positions_of(attempt.silent)):
-            return out + self._give_up(attempt, f"a silent member has fewer than {view.t} neighbours to recover it", now_s)
+            return out + self._give_up(
+                attempt, f"a silent member has fewer than {view.t} neighbours to recover it", now_s
+            )
         self.state = State.RECOVERING
         self._deadline_s = now_s + view.timing.reveal_s
         attempt.partials = {i: {} for i in positions_of(attempt.silent)}
-        message = wire.Recover(
-            view.epoch, view.ring, attempt.round, attempt.attempt, view.to_wire(attempt.silent)
-        )
+        message = wire.Recover(view.epoch, view.ring, attempt.round, attempt.attempt, view.to_wire(attempt.silent))
         asked = [i for i in attempt.seeds if view.neighbourhoods[i] & attempt.silent]
         return out + [ToMember(i, message) for i in asked]
 
-    def _on_partial(
-        self, attempt: _Attempt, position: int, message: wire.Partial, now_s: float
-    ) -> list[Instruction]:
+    def _on_partial(self, attempt: _Attempt, position: int, message: wire.Partial, now_s: float) -> list[Instruction]:
         parts = attempt.partials.get(message.silent)
         if parts is None or not self.view.neighbourhoods[message.silent] >> position & 1:
             return [Note("head_message_out_of_season")]
@@ -404,6 +391,4 @@ class Head:
         self.state = State.REPORTED
         timing = self.view.timing
         self._deadline_s = max(timing.open_at_s(attempt.round) + timing.void_s, now_s + timing.reveal_s)
-        return [
-            ToCoordinator(wire.RingVoid(self.view.epoch, self.view.ring, attempt.round, self.term, reason))
-        ]
+        return [ToCoordinator(wire.RingVoid(self.view.epoch, self.view.ring, attempt.round, self.term, reason))]

@@ -1,4 +1,5 @@
-"""The share engine: pairwise masks of whole epochs ahead of time, one vector add online.
+"""
+The share engine: pairwise masks of whole epochs ahead of time, one vector add online.
 
 A pair's masks are one AES-CTR keystream: attempt 0 of round r owns words [r·stride, r·stride + m) of stream 0, a
 later attempt a is stream a.  The lower position adds, the higher subtracts, so over a roster they cancel.  What

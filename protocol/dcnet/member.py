@@ -1,4 +1,5 @@
-"""The member machine: one gateway in one ring for one epoch.  It is what keeps a reading private.
+"""
+The member machine: one gateway in one ring for one epoch.  It is what keeps a reading private.
 
 Everything the head says is a claim.  The machine answers only what the rules of aggregation.md, section 6, allow,
 and those rules are checked here and nowhere else, each marked with its number.  An answer that gives something away
@@ -127,7 +128,8 @@ class Member:
         return [ToHead(wire.Ready(self.view.epoch, self.view.ring, term))]
 
     def offer(self, round_: int, vector: Words, now_s: float, blindings: Sequence[int] = ()) -> list[Instruction]:
-        """Our own contribution for a round: m words of which the first is 1, and a blinding per committed slot.
+        """
+        Our own contribution for a round: m words of which the first is 1, and a blinding per committed slot.
 
         The driver offers the same vector again after a restart within the round.
         """
@@ -183,7 +185,9 @@ class Member:
     def _on_open(self, message: wire.Open, now_s: float) -> list[Instruction]:
         view = self.view
         if message.term != self.term:  # rule 4: no deputy out of turn
-            raise RemoteProtocolError("head_out_of_turn", f"term {message.term} opens, the appointed one is {self.term}")
+            raise RemoteProtocolError(
+                "head_out_of_turn", f"term {message.term} opens, the appointed one is {self.term}"
+            )
         if message.round >= view.rounds:
             raise RemoteProtocolError("no_such_round", f"round {message.round} of an epoch of {view.rounds}")
         if (message.round, message.attempt) <= (self.round, self.attempt):  # rule 4: attempts only go up
@@ -310,12 +314,10 @@ class Member:
                 out.append(ToHead(wire.BadDeal(view.epoch, view.ring, other)))
             else:
                 element, proof = part
-                out.append(
-                    ToHead(wire.Partial(view.epoch, view.ring, self.round, self.attempt, other, element, proof))
-                )
+                out.append(ToHead(wire.Partial(view.epoch, view.ring, self.round, self.attempt, other, element, proof)))
         return out
 
-    def _on_result(self, message: wire.Result, now_s: float) -> list[Instruction]:  # noqa: ARG002
+    def _on_result(self, message: wire.Result, now_s: float) -> list[Instruction]:
         view = self.view
         roster = view.from_wire(message.roster)
         text = result_text(view, message.round, message.outcome, roster)

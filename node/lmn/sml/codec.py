@@ -122,8 +122,14 @@ def integer(size: int, *, signed: bool) -> Kind:
     """A field of a fixed integer type."""
     low, high = (-1 << 8 * size - 1, (1 << 8 * size - 1) - 1) if signed else (0, (1 << 8 * size) - 1)
     head = write_tl(5 if signed else 6, size)
+    base = head[0] - size - 1
+    usual = range(base + 2, base + size + 2)  # the field's own type, in as many bytes or fewer: always in range
 
     def read(data: bytes, pos: int) -> tuple[int, int]:
+        tl = data[pos]
+        if tl in usual:
+            end = pos + tl - base
+            return int.from_bytes(data[pos + 1 : end], "big", signed=signed), end
         (value, width, is_signed), end = read_number(data, pos)
         if signed and not is_signed and width == size and value > high:
             value -= 1 << 8 * size
@@ -189,7 +195,10 @@ def sequence(make: Callable[..., Any], *kinds: Kind) -> Kind:
     head = write_tl(7, len(kinds))
 
     def read(data: bytes, pos: int) -> tuple[Any, int]:
-        pos = expect_count(data, pos, len(readers), name)
+        if data[pos] == head[0] < 0x80:
+            pos += 1
+        else:
+            pos = expect_count(data, pos, len(readers), name)
         values = []
         for reader in readers:
             value, pos = reader(data, pos)

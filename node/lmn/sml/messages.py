@@ -99,6 +99,7 @@ _FIELDS: Final[dict[int, tuple[Any, tuple[Kind, ...]]]] = {
     0xFF01: (AttentionResponse, (OCTETS, OCTETS, _O, _TREE)),
 }
 _BODIES: Final = {tag: sequence(make, *kinds) for tag, (make, kinds) in _FIELDS.items()}
+_USUAL_HEAD: Final = b"\x62\x00\x62\x00\x72\x63"  # group 0, abort 0, a body with a two-byte tag
 _TAGS: Final = {make: tag for tag, (make, _) in _FIELDS.items()}
 
 
@@ -124,12 +125,17 @@ def decode_file(data: bytes) -> list[Message]:
 
 
 def _read_message(data: bytes, start: int) -> tuple[Message, int]:
-    pos = expect_count(data, start, 6, "a message")
+    pos = start + 1 if data[start] == 0x76 else expect_count(data, start, 6, "a message")
     transaction_id, pos = read_octets(data, pos)
-    group, pos = U8.read(data, pos)
-    abort, pos = U8.read(data, pos)
-    pos = expect_count(data, pos, 2, "a message body")
-    tag, pos = U32.read(data, pos)
+    if data[pos : pos + 6] == _USUAL_HEAD:
+        group = abort = 0
+        tag = data[pos + 6] << 8 | data[pos + 7]
+        pos += 8
+    else:
+        group, pos = U8.read(data, pos)
+        abort, pos = U8.read(data, pos)
+        pos = expect_count(data, pos, 2, "a message body")
+        tag, pos = U32.read(data, pos)
     kind = _BODIES.get(tag)
     body: Body
     if kind is not None:

@@ -45,9 +45,10 @@ from node.lmn.sml.values import (
 )
 from protocol.errors import RemoteProtocolError
 from protocol.metering.obis import Obis
-from protocol.metering.reading import Reading
+from protocol.metering.reading import Quality, Reading
 
 _When = tuple[datetime | None, int | None]
+_VALID: Final = Quality.VALID
 _POWER: Final = b"\x01\x00\x10\x07\x00\xff"
 _DZG_UNSIGNED_SERIALS: Final = ((42_000_000, 48_999_999), (55_000_000, 58_999_999))
 _DZG_DRAWING_MASK, _DZG_DRAWING = 0xFFE0_09FF, 0x104
@@ -151,17 +152,27 @@ class _Builder:
             )
         )
 
-    def add_entry(self, entry: ListEntry) -> None:
-        name, status, time, unit, scaler, value, signature = entry
-        when = self.now if time is None else _when(time, self.sent, self.received_at)
-        record = None if signature is None else {"signature": signature.hex()}
-        self.add(name, value, scaler, unit, status, when=when, record=record)
+    def add_entries(self, entries: Iterable[ListEntry]) -> None:
+        """The registers of a list; the usual kind, a number with an OBIS code, without detours."""
+        device, received_at, now, append = self.device, self.received_at, self.now, self.out.append
+        for name, status, time, unit, scaler, value, signature in entries:
+            measured_at, seconds = now if time is None else _when(time, self.sent, received_at)
+            record = {} if signature is None else {"signature": signature.hex()}
+            if type(value) is Number and len(name) == 6:
+                append(
+                    Reading(
+                        device, _obis(name), value[0], scaler or 0, unit or None, status, measured_at, seconds,
+                        received_at, _VALID, record,
+                    )
+                )  # fmt: skip
+            else:
+                self.add(name, value, scaler, unit, status, when=(measured_at, seconds), record=record)
 
     def add_tree(self, tree: Tree) -> None:
         """Every register below `tree`: a list or period entry, a tuple, or an OBIS code with COSEM attributes."""
         name, value, children = tree
         if isinstance(value, ListEntry):
-            self.add_entry(value)
+            self.add_entries((value,))
         elif isinstance(value, PeriodEntry):
             self.add(value.obj_name, value.value, value.scaler, value.unit, None, when=self.now)
         elif isinstance(value, TupelEntry):
@@ -248,8 +259,7 @@ def readings(messages: Iterable[Message], received_at: datetime | None = None) -
                 entries = body.val_list
                 if body.server_id[2:5] == b"DZG":
                     entries = _mend_dzg(body.server_id, entries)
-                for entry in entries:
-                    builder.add_entry(entry)
+                builder.add_entries(entries)
             case OpenResponse():
                 sent = body.ref_time
                 continue

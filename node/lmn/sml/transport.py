@@ -92,12 +92,15 @@ class TransportReader:
         self._skipped = 0
 
     def _hunt(self, out: list[Frame | FrameError]) -> bool:
+        if not self._buffer:
+            return False
         found = self._buffer.find(START, self._scanned)
         if found < 0:
             self._drop(max(0, len(self._buffer) - len(START) + 1), noise=True)
             return False
-        self._drop(found, noise=True)
-        self._report_noise(out)
+        if found or self._skipped:
+            self._drop(found, noise=True)
+            self._report_noise(out)
         self._inside = True
         self._scanned = len(START)
         return True

@@ -43,6 +43,7 @@ SEC_INDEX: Final = 1
 TIMESTAMP: Final = 2
 LOCAL_TIMESTAMP: Final = 3
 _TREE_DEPTH_MAX = 8
+_new = tuple.__new__  # a NamedTuple's own constructor takes twice as long; used where a frame has dozens
 
 
 class Time(NamedTuple):
@@ -70,6 +71,8 @@ def _read_local(data: bytes, pos: int) -> tuple[Time, int]:
 
 
 def _read_time(data: bytes, pos: int) -> tuple[Time | None, int]:
+    if data[pos : pos + 4] == b"\x72\x62\x01\x65":
+        return _new(Time, (SEC_INDEX, int.from_bytes(data[pos + 4 : pos + 8], "big"), 0, 0)), pos + 8
     tl = data[pos]
     if tl == 0x72:
         tag, at = U8.read(data, pos + 1)
@@ -200,12 +203,12 @@ def _read_entry(data: bytes, pos: int) -> tuple[ListEntry, int]:
         size = tl & 0x0F
         end = pos + size
         is_signed = tl < 0x60
-        value = Number(int.from_bytes(data[pos + 1 : end], "big", signed=is_signed), size - 1, is_signed)
+        value = _new(Number, (int.from_bytes(data[pos + 1 : end], "big", signed=is_signed), size - 1, is_signed))
         pos = end
     else:
         value, pos = _read_value(data, pos)
     if data[pos] == 1:
-        return ListEntry(name, status, time, unit, scaler, value), pos + 1
+        return _new(ListEntry, (name, status, time, unit, scaler, value, None)), pos + 1
     signature, pos = read_octets(data, pos)
     return ListEntry(name, status, time, unit, scaler, value, signature), pos
 
