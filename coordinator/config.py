@@ -79,6 +79,15 @@ class EpochConfig(_Section):
     threat_model: Literal["semi-malicious", "honest-but-curious"] = "semi-malicious"
     """Whether head and coordinator may lie (semi-malicious) or only look (honest-but-curious: fewer neighbours)."""
 
+    @property
+    def metering_start_unix_s(self) -> int:
+        """Metering time at the start of interval 0."""
+        return int(self.origin_unix_s) if self.metering_origin_unix_s is None else self.metering_origin_unix_s
+
+    def interval_index(self, interval_start_unix_s: int) -> int:
+        """Which interval starts at this metering time."""
+        return (interval_start_unix_s - self.metering_start_unix_s) // self.interval_s
+
 
 class WebConfig(_Section):
     """Dashboard, REST, enrolment, /metrics, /healthz and /readyz."""

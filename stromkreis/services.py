@@ -32,7 +32,7 @@ def coordinator(
     *,
     config: ConfigFile = None,
     listen: Annotated[str | None, typer.Option(help="ZeroMQ endpoint for gateways, tcp://HOST:PORT.")] = None,
-    web: Annotated[str | None, typer.Option(help="Dashboard and REST, http(s)://HOST:PORT.")] = None,
+    web: Annotated[list[str] | None, typer.Option(help="Web address, http(s)://HOST:PORT; may be repeated.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Directory of database and PKI.")] = None,
     log_format: LogFormatOption = LogFormat.CONSOLE,
     log_level: LogLevel = "INFO",
@@ -46,7 +46,7 @@ def coordinator(
     """
     from coordinator.config import CoordinatorConfig  # noqa: PLC0415
 
-    options = {"listen": listen, "web.listen": web, "data_dir": data_dir}
+    options = {"listen": listen, "web.listen": web or None, "data_dir": data_dir}
     settings = load(CoordinatorConfig, "coordinator", config, options=options)
     _set_up_logs(log_format, log_level)
     from coordinator.service import run  # noqa: PLC0415
