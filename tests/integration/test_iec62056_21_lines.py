@@ -22,6 +22,7 @@ from protocol.metering.obis import Obis
 from protocol.metering.reading import Quality, Reading
 from protocol.metering.units import WATT, WATT_HOUR
 
+P1 = p1.P1Settings("1SKR0000000002", period_s=0.05)
 IMPORT = Obis(1, 0, 1, 8, 0, 255)
 
 
@@ -99,7 +100,7 @@ async def test_one_gateway_two_links_two_households() -> None:
     async with trio.open_nursery() as nursery:
         asked = await nursery.start(meter().serve_tcp)
         pushing = await nursery.start(
-            p1.serve_tcp, p1.P1Settings("1SKR0000000002", period_s=0.05), registers, time.time
+            p1.serve_tcp, P1, registers, time.time
         )
         profiles = [
             MeterProfile(
@@ -125,7 +126,7 @@ def test_sniff_shows_a_live_bus_as_json_lines() -> None:
     async def main() -> None:
         async with trio.open_nursery() as nursery:
             port = await nursery.start(
-                p1.serve_tcp, p1.P1Settings("1SKR0000000002", period_s=0.05), registers, time.time
+                p1.serve_tcp, P1, registers, time.time
             )
             program = "import typer; from stromkreis.sniff import sniff; typer.run(sniff)"
             command = [sys.executable, "-c", program, f"tcp://127.0.0.1:{port}", "-p", "p1"]
