@@ -117,7 +117,7 @@ class ImstReader(_FrameReader):
         size = 4 + buffer[3] + (4 if control & 0x2 else 0) + (1 if control & 0x4 else 0) + (2 if with_crc else 0)
         if len(buffer) < size:
             return 0, None
-        if with_crc and crc_x25(buffer[1 : size - 2]) != int.from_bytes(buffer[size - 2 : size], "little"):
+        if with_crc and crc_x25(bytes(buffer[1 : size - 2])) != int.from_bytes(buffer[size - 2 : size], "little"):
             return 1, self._error("checksum")
         if (endpoint, buffer[2]) != (_IMST_RADIO, _IMST_INDICATION):
             # Without a check sum any A5 in garbage would look like a message of some endpoint.
@@ -172,7 +172,7 @@ class RawReader(_FrameReader):
             return 1, self._error("not_a_frame")
         if len(buffer) < 12:
             return 0, None
-        if crc16(buffer[:10]) == int.from_bytes(buffer[10:12], "big"):
+        if crc16(bytes(buffer[:10])) == int.from_bytes(buffer[10:12], "big"):
             frame_format = Format.A
         else:
             frame_format = Format.STRIPPED

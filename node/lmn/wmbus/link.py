@@ -87,7 +87,7 @@ def strip(data: bytes, frame_format: Format) -> bytes:
 
 
 def seal(datagram: bytes, frame_format: Format) -> bytes:
-    """A stripped datagram with check sums; the other direction of `strip`.  Raises ValueError where it grows too long."""
+    """A stripped datagram with check sums, `strip` reversed.  Raises ValueError where it grows too long."""
     if frame_format is Format.STRIPPED:
         return datagram
     if frame_format is Format.A:

@@ -47,6 +47,8 @@ FROM_METER: Final = frozenset({0x44, 0x46, 0x47, 0x48, 0x08, 0x18, 0x28, 0x38, 0
 COUNTER_COUNT_MAX: Final = 10_000
 FRAGMENTED_DEVICE_COUNT_MAX: Final = 64
 FRAGMENT_COUNT_MAX: Final = 16
+MANUFACTURER_MODE_MIN: Final = 16  # security modes 16 to 31 (EN 13757-7): whether anything is encrypted is not said
+TAIL_SIZE_MAX: Final = 2  # a length field that counts a check sum which the receiver left in place
 
 
 class Receiver:
@@ -101,9 +103,11 @@ class Receiver:
             if not data:
                 raise RemoteProtocolError("afl_empty", "no transport layer")
         if 0xA0 <= data[0] <= 0xB7:
-            return [_manufacturer_reading(link.address, data, received_at)]
+            return [_manufacturer_reading(link.address, data[0], data[1:], received_at)]
         transport = take_transport(data)
         address = transport.header.address or link.address
+        if transport.mode >= MANUFACTURER_MODE_MIN:
+            return [_manufacturer_reading(address, transport.ci, transport.data, received_at)]
         plain, opened = self._open_transport(address, transport, fragment, data)
         verified = opened if opened is not None else verified
         return self._readings(link.address, address, transport, plain, verified, received_at)
@@ -127,8 +131,11 @@ class Receiver:
         if content == COMPACT:
             items = formats.expand(plain.removeprefix(security.VERIFICATION) if transport.mode else plain)
         else:
-            items = list(parse_records(plain))
-            formats.learn(_layout(items))
+            items = list(parse_records(plain, tail_size_max=TAIL_SIZE_MAX))
+            if items and isinstance(items[-1], ManufacturerData) and items[-1].is_tail:
+                verified = False
+            else:
+                formats.learn(_layout(items))
         extra: dict[str, Any] | None = {"link_device": str(sender)} if sender != address else None
         quality = Quality.UNVERIFIED if verified is False else Quality.VALID
         context = Context(_text(address), address.medium, transport.header.status, received_at, quality, extra)
@@ -271,12 +278,12 @@ def _checked(data: bytes) -> bytes:
     return data[2:]
 
 
-def _manufacturer_reading(address: DeviceAddress, data: bytes, received_at: datetime | None) -> Reading:
-    """A telegram in the manufacturer's own format: kept whole, never used as a measured value."""
+def _manufacturer_reading(address: DeviceAddress, ci: int, data: bytes, received_at: datetime | None) -> Reading:
+    """A telegram in the manufacturer's own format or security mode: kept whole, never used as a measured value."""
     record: dict[str, Any] = {
         "function": "manufacturer", "storage": 0, "tariff": 0, "subunit": 0, "quantity": "manufacturer telegram",
-        "ci": data[0],
+        "ci": ci,
     }  # fmt: skip
     return Reading(
-        _text(address), None, data[1:], received_at=received_at, quality=Quality.NOT_FOR_BILLING, record=record
+        _text(address), None, data, received_at=received_at, quality=Quality.NOT_FOR_BILLING, record=record
     )  # fmt: skip
