@@ -114,7 +114,7 @@ def readings_of(items: Iterable[Item], context: Context) -> list[Reading]:
     out: list[Reading] = []
     for item in parsed:
         if isinstance(item, ManufacturerData):
-            if item.octets or item.more_records_follow:
+            if item.octets:
                 out.append(_manufacturer_reading(item, context, status))
             continue
         if item.header.value.profile is not None:

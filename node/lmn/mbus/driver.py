@@ -30,6 +30,8 @@ from node.lmn.mbus.procedures import (
     Silent,
     is_answer,
     read_telegrams,
+)
+from node.lmn.mbus.procedures import (
     search as search_procedure,
 )
 from node.lmn.mbus.telegram import decode_telegram

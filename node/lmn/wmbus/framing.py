@@ -104,7 +104,15 @@ def crc_x25(data: bytes) -> int:
 
 
 class ImstReader(_FrameReader):
-    """IMST's host interface.  Messages other than received datagrams are passed over."""
+    """
+    IMST's host interface.  Messages other than received datagrams are passed over.
+
+    With `requests` it is the module's side that reads: the datagrams that the host wants sent.
+    """
+
+    def __init__(self, *, requests: bool = False) -> None:
+        super().__init__()
+        self._wanted = _IMST_REQUEST if requests else _IMST_INDICATION
 
     def _next(self) -> tuple[int, Event | None]:
         buffer = self._buffer
@@ -119,7 +127,7 @@ class ImstReader(_FrameReader):
             return 0, None
         if with_crc and crc_x25(bytes(buffer[1 : size - 2])) != int.from_bytes(buffer[size - 2 : size], "little"):
             return 1, self._error("checksum")
-        if (endpoint, buffer[2]) != (_IMST_RADIO, _IMST_INDICATION):
+        if (endpoint, buffer[2]) != (_IMST_RADIO, self._wanted):
             # Without a check sum any A5 in garbage would look like a message of some endpoint.
             return (size, None) if with_crc or 1 <= endpoint <= 4 else (1, self._error("not_a_frame"))
         if buffer[3] < _DATAGRAM_SIZE_MIN - 1:
@@ -132,11 +140,12 @@ class AmberReader(_FrameReader):
     AMBER's command mode.
 
     `rssi` is how the module is set up: no signal strength, one octet after the datagram that its length does not
-    count, or one that it does.
+    count, or one that it does.  With `requests` it is the module's side that reads.
     """
 
-    def __init__(self, rssi: Literal["absent", "after", "counted"] = "absent") -> None:
+    def __init__(self, rssi: Literal["absent", "after", "counted"] = "absent", *, requests: bool = False) -> None:
         super().__init__()
+        self._wanted = _AMBER_REQUEST if requests else _AMBER_INDICATION
         self._after = 1 if rssi == "after" else 0
         self._counted = 1 if rssi == "counted" else 0
 
@@ -146,7 +155,7 @@ class AmberReader(_FrameReader):
             return 1, self._error("not_a_frame")
         if len(buffer) < 3:
             return 0, None
-        is_datagram = buffer[1] == _AMBER_INDICATION
+        is_datagram = buffer[1] == self._wanted
         size = 4 + buffer[2] + (self._after if is_datagram else 0)
         if len(buffer) < size:
             return 0, None
