@@ -64,10 +64,14 @@ class ValueInformation:
 
 
 _Entry = tuple[str, int, int | None, str | None, Kind]
+_Unit = int | str | None
+_Row = tuple[int, int, str, int, _Unit] | tuple[int, int, str, int, _Unit, Kind]
 _N, _B, _I = Kind.NUMBER, Kind.BITS, Kind.IDENTITY
 
 
-def _table(*rows: tuple[int, int, str, int, int | str | None] | tuple[int, int, str, int, int | str | None, Kind]) -> dict[int, _Entry]:
+def _table(
+    *rows: tuple[int, int, str, int, int | str | None] | tuple[int, int, str, int, int | str | None, Kind],
+) -> dict[int, _Entry]:
     """Rows: first code, how many, quantity, power of ten of the first, DLMS unit code or text, kind."""
     out: dict[int, _Entry] = {}
     for first, count, quantity, scaler, unit, *kind in rows:
