@@ -391,7 +391,7 @@ async def test_what_we_do_wrong_ourselves_is_said_at_once() -> None:
         with pytest.raises(LocalProtocolError):
             async with links:
                 pass
-    for wrong in ({"message_bytes_max": 100}, {"queue_messages": 0}, {"refusal_delay_s": 40.0}):
+    for wrong in ({"message_bytes_max": 100}, {"queue_messages": 1}, {"refusal_delay_s": 40.0}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             LinkLimits(**wrong)  # type: ignore[arg-type]
 
