@@ -57,6 +57,31 @@ async def test_whoever_clears_the_descriptor_wakes_the_parked_receiver(clears_it
             )
 
 
+async def test_a_message_that_comes_between_the_failed_attempt_and_the_look_is_not_slept_through(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    alice = Keypair.generate()
+    with trio.fail_after(WATCHDOG_S):
+        async with LinkContext() as links:
+            listener = links.listen("tcp://127.0.0.1:*", SERVER, {alice.public: "alice"}.get)
+            connection = links.connect(listener.endpoint, SERVER.public, alice)
+            await connection.send(b"0")
+            await listener.receive()
+            take = listener._take
+
+            def take_nothing_then_let_one_arrive() -> tuple[object, bytes] | None:
+                try:
+                    return take()
+                except zmq.Again:
+                    connection._edge.socket.send(b"just now", zmq.NOBLOCK)
+                    block_until_readable(listener)
+                    raise
+
+            monkeypatch.setattr(listener, "_take", take_nothing_then_let_one_arrive)
+            for _ in range(30):
+                assert await listener.receive() == ("alice", b"just now")
+
+
 @pytest.mark.parametrize("seed", range(6))
 async def test_random_senders_receivers_and_cancellations_deliver_everything_once(seed: int) -> None:
     dice = random.Random(seed)
