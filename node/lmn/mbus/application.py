@@ -178,8 +178,9 @@ def actuality_seconds(decoded: Decoded, unit: int | None) -> int | None:
 
 
 def _manufacturer_reading(item: ManufacturerData, context: Context, status: int) -> Reading:
+    quantity = "trailing octets" if item.is_tail else "manufacturer data"
     record: dict[str, Any] = {
-        "function": "manufacturer", "storage": 0, "tariff": 0, "subunit": 0, "quantity": "trailing octets" if item.is_tail else "manufacturer data",
+        "function": "manufacturer", "storage": 0, "tariff": 0, "subunit": 0, "quantity": quantity,
     }  # fmt: skip
     if item.more_records_follow:
         record["more_records_follow"] = True
