@@ -22,6 +22,7 @@ import numpy as np
 
 from protocol import wire
 from protocol.dcnet import prf, shamir
+from protocol.dcnet.commitments import Lane, add_lanes, decode_lane, encode_lane, subtract_lanes
 from protocol.dcnet.events import Instruction, Note, ToCoordinator, ToMember
 from protocol.dcnet.masks import Words, self_blinding, self_mask, words_from_bytes
 from protocol.dcnet.rings import RingView, bitmap, positions_of
@@ -236,6 +237,7 @@ class Head:
             or len(message.blinding) != 32 * count
         ):
             raise RemoteProtocolError("bad_share", f"expected {view.word_count} words and {count} commitments")
+        decode_lane(self._suite.group, message.blinding, count)
         if not attempt.expected >> position & 1:
             return [Note("head_message_out_of_season")]
         attempt.shares.setdefault(position, message)
@@ -268,6 +270,7 @@ class Head:
             or len(message.dropped_blinding) != 32 * view.committed_count * has_gone
         ):
             raise RemoteProtocolError("bad_confirm", "expected a MAC per neighbour and the words towards the dropped")
+        decode_lane(self._suite.group, message.dropped_blinding, view.committed_count * has_gone)
         attempt.confirms.setdefault(position, message)
         if len(attempt.confirms) < attempt.roster.bit_count():
             return []
@@ -368,34 +371,35 @@ class Head:
         report = wire.RingTotal(
             view.epoch, view.ring, attempt.round, attempt.attempt, self.term, view.to_wire(attempt.expected),
             view.to_wire(attempt.roster), total.tobytes(), commitments,
-            b"".join(scalar.to_bytes(32, "little") for scalar in blinding),
+            encode_lane(self._suite.group, blinding),
         )  # fmt: skip
         return [Note("sum", now_s - attempt.opened_s), ToCoordinator(report)]
 
-    def _sum(self, attempt: _Attempt) -> tuple[Words, list[int]]:
+    def _sum(self, attempt: _Attempt) -> tuple[Words, Lane]:
         """Σ shares - Σ words towards the dropped - Σ self masks, in both lanes."""
-        view, order = self.view, self._suite.group.order
+        view, group = self.view, self._suite.group
         count = view.committed_count
         label = mask_label(view, attempt.round, attempt.attempt)
         total = np.zeros(view.word_count, dtype=np.uint64)
-        lane = [0] * count
+        lane: Lane = (0,) * count
         for i in positions_of(attempt.roster):
             share = attempt.shares[i]
             total += words_from_bytes(share.vector)
             seed = attempt.seeds.get(i)
             if seed is None:
                 parts = {x + 1: element for x, (element, _) in list(attempt.partials[i].items())[: view.t]}
-                seed = prf.mask_seed(prf.combine(self._suite.group, parts), label)
+                seed = prf.mask_seed(prf.combine(group, parts), label)
             total -= self_mask(self._suite, seed, view.word_count)
-            hidden = self_blinding(self._suite, seed, count)
             confirm = attempt.confirms.get(i)
-            if confirm is not None and confirm.dropped:
+            towards_dropped = confirm is not None and bool(confirm.dropped)
+            if confirm is not None and towards_dropped:
                 total -= words_from_bytes(confirm.dropped)
-            towards = confirm.dropped_blinding if confirm is not None else b""
-            for c in range(count):
-                lane[c] += int.from_bytes(share.blinding[32 * c : 32 * c + 32], "little") - hidden[c]
-                lane[c] -= int.from_bytes(towards[32 * c : 32 * c + 32], "little")
-        return total, [scalar % order for scalar in lane]
+            if count:
+                lane = add_lanes(group, lane, decode_lane(group, share.blinding, count))
+                lane = subtract_lanes(group, lane, self_blinding(self._suite, seed, count))
+                if confirm is not None and towards_dropped:
+                    lane = subtract_lanes(group, lane, decode_lane(group, confirm.dropped_blinding, count))
+        return total, lane
 
     def _drop_liars(self, attempt: _Attempt) -> bool:
         """Put aside the partial evaluations whose proof fails; whether enough are left of every silent member."""
