@@ -99,9 +99,7 @@ async def test_one_gateway_two_links_two_households() -> None:
 
     async with trio.open_nursery() as nursery:
         asked = await nursery.start(meter().serve_tcp)
-        pushing = await nursery.start(
-            p1.serve_tcp, P1, registers, time.time
-        )
+        pushing = await nursery.start(p1.serve_tcp, P1, registers, time.time)
         profiles = [
             MeterProfile(
                 device="1SKR0000000001", meter_id="00000001", link=f"tcp://127.0.0.1:{asked}", protocol="iec62056-21",
@@ -125,9 +123,7 @@ def test_sniff_shows_a_live_bus_as_json_lines() -> None:
 
     async def main() -> None:
         async with trio.open_nursery() as nursery:
-            port = await nursery.start(
-                p1.serve_tcp, P1, registers, time.time
-            )
+            port = await nursery.start(p1.serve_tcp, P1, registers, time.time)
             program = "import typer; from stromkreis.sniff import sniff; typer.run(sniff)"
             command = [sys.executable, "-c", program, f"tcp://127.0.0.1:{port}", "-p", "p1"]
             with trio.fail_after(30):
