@@ -5,6 +5,7 @@
 const $ = (id) => document.getElementById(id);
 const RINGS_MAX = 36; // drawn at once, those that miss somebody first; the rest is counted
 const MISSING_MAX = 12;
+const INTERVALS_MIN = 12;
 let shown = -1; // revision on the screen
 let wanted = 0; // counts the calls to refresh while one is under way
 let busy = false;
@@ -87,7 +88,7 @@ function cards(data) {
 
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 
-function plot(id, label, traces, yaxis, more = {}) {
+function plot(id, label, range, traces, yaxis, more = {}) {
   const ink = colour("ink"), muted = colour("muted"), grid = colour("grid"), surface = colour("surface");
   const axis = { gridcolor: grid, zerolinecolor: muted, zerolinewidth: 1, tickfont: { color: muted }, fixedrange: true };
   const layout = {
@@ -95,7 +96,7 @@ function plot(id, label, traces, yaxis, more = {}) {
     font: { family: getComputedStyle(document.body).fontFamily, size: 11, color: ink },
     hovermode: "x unified", hoverlabel: { bgcolor: surface, bordercolor: grid, font: { color: ink } }, dragmode: false,
     showlegend: false, bargap: 0.15,
-    xaxis: { ...axis, type: "date", showgrid: false, zeroline: false, hoverformat: "%a %d %b, %H:%M",
+    xaxis: { ...axis, type: "date", range, showgrid: false, zeroline: false, hoverformat: "%a %d %b, %H:%M",
       tickformatstops: [{ dtickrange: [null, 86399999], value: "%H:%M\n%a %d %b" },
         { dtickrange: [86400000, null], value: "%a %d %b" }] },
     yaxis: { ...axis, nticks: 5, separatethousands: true, ...yaxis }, ...more,
@@ -118,12 +119,15 @@ function charts(data) {
   const s = data.series;
   // A bar and the end of a curve stand for the whole interval: both are drawn at its middle.
   const x = s.start_s.map((t) => local(t + data.interval_s / 2));
+  // A young coordinator has few intervals: bars as wide as the page and ticks by the second would tell nothing.
+  const end = s.start_s.at(-1) + data.interval_s;
+  const range = [local(Math.min(s.start_s[0], end - INTERVALS_MIN * data.interval_s)), local(end)];
   const lines = s.power.map(numbers);
   const power = scaled(s.power.length ? s.power[0].unit : "W", lines.flat());
   const partial = s.start_s.map((_, i) =>
     (s.opened[i] < s.rings[i] ? ` (${s.opened[i]} of ${s.rings[i]} rings)` : ""));
   $("load-unit").textContent = power.unit;
-  plot("load-chart", `Load curve of the area in ${power.unit}`, lines.map((line, i) => ({
+  plot("load-chart", `Load curve of the area in ${power.unit}`, range, lines.map((line, i) => ({
     type: "scatter", mode: x.length > 2 ? "lines" : "lines+markers", x,
     y: line.map((v) => (v === null ? null : v / power.factor)), text: partial,
     line: { color: colour("load"), width: 2, shape: "linear" }, fill: i === 0 ? "tozeroy" : "none",
@@ -133,7 +137,7 @@ function charts(data) {
   const energy = s.energy.map((line) => numbers(line));
   const scale = scaled(s.energy.length ? s.energy[0].unit : "Wh", energy.flat());
   $("energy-unit").textContent = scale.unit;
-  plot("energy-chart", `Energy per interval in ${scale.unit}`, s.energy.map((line, i) => ({
+  plot("energy-chart", `Energy per interval in ${scale.unit}`, range, s.energy.map((line, i) => ({
     type: "bar", x, name: title(line, s.energy), marker: { color: colour(line.feed_in ? "feed-in" : "import") },
     y: energy[i].map((v) => (v === null ? null : (line.feed_in ? -v : v) / scale.factor)),
     customdata: energy[i].map((v) => (v === null ? null : v / scale.factor)),
@@ -143,7 +147,7 @@ function charts(data) {
 
   const bar = (name, y, tone) => ({ type: "bar", x, y, name, marker: { color: colour(tone) },
     hovertemplate: `%{y:,} ${name}<extra></extra>` });
-  plot("participation-chart", "Gateways in the total and missing, per interval", [
+  plot("participation-chart", "Gateways in the total and missing, per interval", range, [
     bar("in the total", s.present, "present"),
     bar("missing", s.members.map((n, i) => n - s.present[i]), "missing"),
   ], { rangemode: "tozero" }, { barmode: "stack" });
@@ -152,7 +156,7 @@ function charts(data) {
   const latency = (key, name, tone) => ({ type: "scatter", mode: x.length > 2 ? "lines" : "lines+markers", x, name,
     y: s.latency_ms.map((q) => (q === null ? null : q[key])), line: { color: colour(tone), width: 1.8 },
     hovertemplate: `%{y:,.1f} ms ${name}<extra></extra>` });
-  plot("latency-chart", "Round latency in milliseconds",
+  plot("latency-chart", "Round latency in milliseconds", range,
     [latency("p95", "95 %", "tail"), latency("p50", "median", "median")],
     { rangemode: "tozero" });
   key("latency-key", [["median", "median"], ["tail", "95 %"]]);
