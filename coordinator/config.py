@@ -55,7 +55,11 @@ class EpochConfig(_Section):
 
     origin_unix_s: float = 0.0
     """Start of metering interval 0 as Unix time in seconds: interval q runs over [origin + q·period_s, origin +
-    (q+1)·period_s). 0 aligns the rounds with the hour."""
+    (q+1)·period_s). 0 aligns the rounds with the hour. No round is held before it."""
+
+    metering_origin_unix_s: int | None = None
+    """What metering time is at the origin, as Unix time in seconds: interval q is recorded as starting at this plus
+    q·interval_s. None: the origin itself, as it must be outside of a time lapse."""
 
     ring_size: Annotated[int, Field(ge=3, le=4_096)] = 24
     """Members of a ring at most: an area of N gateways makes ceil(N / ring_size) rings of nearly equal size. Raising it
@@ -79,26 +83,36 @@ class EpochConfig(_Section):
     threat_model: Literal["semi-malicious", "honest-but-curious"] = "semi-malicious"
     """Whether head and coordinator may lie (semi-malicious) or only look (honest-but-curious: fewer neighbours)."""
 
+    @property
+    def metering_start_unix_s(self) -> int:
+        """Metering time at the start of interval 0."""
+        return int(self.origin_unix_s) if self.metering_origin_unix_s is None else self.metering_origin_unix_s
+
+    def interval_index(self, interval_start_unix_s: int) -> int:
+        """Which interval starts at this metering time."""
+        return (interval_start_unix_s - self.metering_start_unix_s) // self.interval_s
+
 
 class WebConfig(_Section):
     """Dashboard, REST, enrolment, /metrics, /healthz and /readyz."""
 
-    listen: WebAddress = "http://127.0.0.1:7380"
-    """Where the web server listens. https needs certificate and private_key; port 0 takes a free one."""
+    listen: Annotated[tuple[WebAddress, ...], Field(min_length=1)] = ("https://127.0.0.1:7381", "http://127.0.0.1:7380")
+    """Where the web server listens; port 0 takes a free one. Gateways enrol over https only. http is for people and
+    Prometheus on the same machine or behind a reverse proxy."""
 
     public_url: WebAddress | None = None
     """What browsers and gateways are told, if it differs from `listen` (reverse proxy, container)."""
 
     certificate: Path | None = None
-    """PEM file with the server's certificate chain, for https."""
+    """PEM file with the server's certificate chain, for https. None: the one of the demo SM-PKI."""
 
     private_key: Path | None = None
     """PEM file with the server's private key, for https."""
 
     @model_validator(mode="after")
     def _https_is_complete(self) -> Self:
-        if self.listen.startswith("https:") and (self.certificate is None or self.private_key is None):
-            raise ValueError("certificate and private_key together with an https address")
+        if (self.certificate is None) != (self.private_key is None):
+            raise ValueError("certificate and private_key together")
         return self
 
 
@@ -128,6 +142,9 @@ class CoordinatorConfig(_Section):
     tell the operator more and need more gateways: one with fewer than its ring's n_min is refused, never merged."""
 
     epoch: EpochConfig = EpochConfig()
+
+    io_threads: Annotated[int, Field(ge=1, le=16)] = 1
+    """Threads for TCP and CURVE. One carries some ten thousand gateways; more use more cores."""
 
     @property
     def database_url(self) -> str:

@@ -1,4 +1,5 @@
-"""One whole ring in one process without a network: the real machines, called in turn.
+"""
+One whole ring in one process without a network: the real machines, called in turn.
 
 This is what unit tests and benchmarks drive.  Messages are delivered at once and in order; whoever is in `silent`
 neither hears nor speaks.  For loss, delay, crashes and liars there is the simulator.
@@ -115,7 +116,8 @@ class LocalRing:
         self, round_: int, vectors: Sequence[Words], vanish: Callable[[int, wire.Message], bool] | None = None,
         blindings: Sequence[Sequence[int]] | None = None,
     ) -> Ended:  # fmt: skip
-        """Play round `round_` to its end.
+        """
+        Play round `round_` to its end.
 
         `vanish(position, message)` is asked before each message of a member leaves; True silences it from then on.
         """

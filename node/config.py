@@ -102,8 +102,8 @@ class LinkConfig(_Section):
     for gateways behind NAT that can only call out; costs the coordinator all ring traffic and one more hop of
     latency."""
 
-    listen: LinkEndpoint = "tcp://127.0.0.1:0"
-    """Where a head listens; port 0 takes a free one a head, which is what a process with many gateways needs."""
+    listen: str = "tcp://127.0.0.1:*"
+    """Where a head listens; port * takes a free one a head, which is what a process with many gateways needs."""
 
     public_host: str | None = None
     """Host that members are told to connect to, if it differs from the one in `listen` (NAT, container)."""
@@ -128,8 +128,8 @@ class NodeConfig(_Section):
     """Directory of everything durable: register store and keys, one of each a process. Back this up with the process
     stopped."""
 
-    coordinator: WebAddress = "http://127.0.0.1:7380"
-    """The coordinator's web address, for enrolment; it answers with the ZeroMQ endpoint and its key."""
+    coordinator: WebAddress = "https://127.0.0.1:7381"
+    """The coordinator's HTTPS address, for enrolment; it answers with the ZeroMQ endpoint and its key."""
 
     root_certificate: Path
     """PEM file of the SM-PKI root: what this node trusts, and all it trusts. Bring it by a way of its own."""
@@ -144,7 +144,7 @@ class NodeConfig(_Section):
     """The gateways of this process, one by one."""
 
     fleet: FleetConfig | None = None
-    """Many alike gateways, for load tests."""
+    """Gateways alike, for load tests: number i reads the meter at port first_port + i."""
 
     link: LinkConfig = LinkConfig()
 

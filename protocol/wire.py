@@ -1,4 +1,5 @@
-"""The MessagePack messages between gateways, heads and coordinator: one table, strict decoding, bounded sizes.
+"""
+The MessagePack messages between gateways, heads and coordinator: one table, strict decoding, bounded sizes.
 
 A message is a MessagePack array: its code, then its fields in the order of the class.  Every field carries its
 bound in its annotation, and `decode` holds a peer to all of them: wrong count, wrong type, too long, unknown code
@@ -128,7 +129,8 @@ class Hello:
 
 @dataclass(frozen=True, slots=True)
 class EpochCall:
-    """The coordinator calls for an epoch; `nonce_commitment` fixes its part of the beacon before it sees a key.
+    """
+    The coordinator calls for an epoch; `nonce_commitment` fixes its part of the beacon before it sees a key.
 
     Round r belongs to metering interval interval_start_s + r·interval_s and runs at start_ms + r·period_ms;
     in the field both clocks are one, under time lapse a quarter hour takes `period_ms`.
@@ -233,7 +235,8 @@ class HeadSilent:
 
 @dataclass(frozen=True, slots=True)
 class RingTotal:
-    """The head's sum over the roster; slot 0 must be the roster's size.
+    """
+    The head's sum over the roster; slot 0 must be the roster's size.
 
     `commitments` and `blinding` are empty unless the schema has committed slots: then they hold, slot by slot of
     the committed ones, each member's Pedersen commitment in roster order and the sum of the blindings.
@@ -351,8 +354,10 @@ class Roster:
 
 @dataclass(frozen=True, slots=True)
 class Confirm:
-    """MACs over the round's digest for the neighbours in U, by rising position, and the net mask words towards
-    the neighbours in E that are not in U (empty when there are none)."""
+    """
+    MACs over the round's digest for the neighbours in U, by rising position, and the net mask words towards
+    the neighbours in E that are not in U (empty when there are none).
+    """
 
     epoch: Epoch
     ring: Ring
@@ -433,9 +438,7 @@ TABLE: dict[int, type[Message]] = {
     41: BadDeal,
 }  # fmt: skip
 
-FROM_GATEWAY = frozenset(
-    {Hello, Join, Deal, FetchDeals, HeadAt, HeadSilent, RingTotal, RingVoid, Ask, Relay, BadDeal}
-)
+FROM_GATEWAY = frozenset({Hello, Join, Deal, FetchDeals, HeadAt, HeadSilent, RingTotal, RingVoid, Ask, Relay, BadDeal})
 FROM_COORDINATOR = frozenset({EpochCall, EpochLayout, Deals, Appoint, HeadAt, Result, Relay, Refused})
 FROM_MEMBER = frozenset({Ready, Share, Confirm, Reveal, Partial, BadDeal})
 FROM_HEAD = frozenset({Open, Roster, Confirmed, Recover, Result})
@@ -460,7 +463,8 @@ def encode(message: Message) -> bytes:
 
 
 def decode(data: bytes, allowed: frozenset[type[Message]]) -> Message:
-    """The one message in `data`.
+    """
+    The one message in `data`.
 
     Raises RemoteProtocolError for anything that is not exactly one well-formed message of an allowed kind.
     """

@@ -32,6 +32,8 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 class ConfigError(StromkreisError):
     """The configuration cannot be used; the text is written for the person who wrote the file."""
 
+    exit_code = 2
+
 
 def load(
     model: type[ModelT],

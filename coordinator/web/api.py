@@ -75,7 +75,7 @@ def make_router(
         return TotalPage(items=[_total(t) for t in page], next=None if following is None else _time(following))
 
     @router.get("/rounds", operation_id="rounds", tags=["rings"])
-    def _rounds(  # noqa: PLR0917
+    def _rounds(
         epoch: Annotated[int | None, Query(ge=0)] = None,
         ring: Annotated[int | None, Query(ge=0)] = None,
         area: AreaQuery = None,

@@ -1,4 +1,5 @@
-"""The security module: the only place that holds private keys.
+"""
+The security module: the only place that holds private keys.
 
 A gateway's long-lived keys (signature key on brainpoolP256r1, CURVE key) are files, written once at enrolment and
 never changed.  Epoch seeds live in a small SQLite file of their own, are deleted when the epoch is over, and are
@@ -14,7 +15,6 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -27,21 +27,14 @@ from protocol import pki
 from protocol.dcnet.secrets import EpochSecrets
 from protocol.dcnet.suite import Suite
 from protocol.errors import LocalProtocolError, RemoteProtocolError
-
-
-@dataclass(frozen=True, slots=True)
-class CurveKeys:
-    """ZeroMQ CURVE keys, 32 raw bytes each."""
-
-    public: bytes
-    secret: bytes = field(repr=False)
+from protocol.link import Keypair
 
 
 class SecurityModule(Protocol):
     """What a gateway asks of its security module."""
 
     identity: str
-    curve: CurveKeys
+    curve: Keypair
 
     @property
     def certificate(self) -> bytes | None: ...  # noqa: D102
@@ -106,7 +99,7 @@ class FileSecurityModule:
             raise LocalProtocolError(f"{self._path}: the signature key is no elliptic-curve key")
         self._key = loaded
         secret = bytes.fromhex(stored["curve_secret"])
-        self.curve = CurveKeys(bytes(PrivateKey(secret).public_key), secret)
+        self.curve = Keypair(bytes(PrivateKey(secret).public_key), secret)
         self._chain = tuple(bytes.fromhex(each) for each in stored["chain"])
 
     def _make_keys(self) -> None:

@@ -1,4 +1,5 @@
-"""How an epoch comes about: call, joins, layout, and what a gateway checks before it believes any of it.
+"""
+How an epoch comes about: call, joins, layout, and what a gateway checks before it believes any of it.
 
 The coordinator calls with a commitment to its nonce; gateways join with fresh keys signed by their certified keys;
 the coordinator opens the nonce and shows every gateway its area's submissions and its own ring.  The gateway
@@ -28,7 +29,8 @@ VerifyMember = Callable[[str, bytes, bytes, bytes, Sequence[bytes]], None]
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What a gateway insists on, whatever the coordinator announces; rates are parts in a million.
+    """
+    What a gateway insists on, whatever the coordinator announces; rates are parts in a million.
 
     Raising `corrupt_ppm` demands larger neighbourhoods; raising `ring_size_min` refuses small areas.
     """
@@ -68,7 +70,8 @@ def ring_timing(call: wire.EpochCall) -> Timing:
 def make_view(
     call: wire.EpochCall, ring: int, members: Sequence[tuple[str, bytes, bytes]], result_key: bytes
 ) -> RingView:
-    """The ring that follows from a call and its members (identity, epoch key, CURVE key), in position order.
+    """
+    The ring that follows from a call and its members (identity, epoch key, CURVE key), in position order.
 
     Raises LocalProtocolError where no parameters reach the announced security for this size.
     """
@@ -100,7 +103,8 @@ def verify_layout(
     policy: Policy,
     verify_member: VerifyMember,
 ) -> tuple[RingView, int]:
-    """The ring and our position in it, if everything the coordinator claims holds.
+    """
+    The ring and our position in it, if everything the coordinator claims holds.
 
     `verify_member(identity, text, signature, certificate, intermediates)` raises RemoteProtocolError unless the
     certificate leads to the SM-PKI root, belongs to that gateway and its key signed `text`.
@@ -114,9 +118,7 @@ def verify_layout(
         raise RemoteProtocolError("bad_layout", "a gateway appears twice among the submissions")
     if submitted.get(identity) != public_key:
         raise RemoteProtocolError("bad_layout", "our own epoch key is not among the submissions")
-    rings = cut_rings(
-        beacon(call.epoch, call.area, layout.nonce, layout.submissions), list(submitted), call.ring_size
-    )
+    rings = cut_rings(beacon(call.epoch, call.area, layout.nonce, layout.submissions), list(submitted), call.ring_size)
     if layout.ring >= len(rings) or [member[0] for member in layout.members] != rings[layout.ring]:
         raise RemoteProtocolError("wrong_placement", "the ring does not follow from the beacon")
     ring = rings[layout.ring]

@@ -1,4 +1,5 @@
-"""What the machines hand back: an ordered list of instructions, to be carried out in that order.
+"""
+What the machines hand back: an ordered list of instructions, to be carried out in that order.
 
 The order is the safety rule: a `Persist` must be durable before the driver carries out what follows it
 (aggregation.md, section 6 rule 5).

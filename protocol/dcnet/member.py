@@ -1,4 +1,5 @@
-"""The member machine: one gateway in one ring for one epoch.  It is what keeps a reading private.
+"""
+The member machine: one gateway in one ring for one epoch.  It is what keeps a reading private.
 
 Everything the head says is a claim.  The machine answers only what the rules of aggregation.md, section 6, allow,
 and those rules are checked here and nowhere else, each marked with its number.  An answer that gives something away
@@ -22,10 +23,11 @@ from typing import Protocol
 
 from protocol import wire
 from protocol.dcnet import prf
-from protocol.dcnet.commitments import commit_slots
+from protocol.dcnet.commitments import Pedersen, add_lanes, encode_lane
 from protocol.dcnet.events import Attempted, Instruction, Note, Persist, Progress, Settled, ToCoordinator, ToHead
 from protocol.dcnet.masks import MaskSchedule, Words, self_blinding, self_mask
 from protocol.dcnet.rings import RingView, positions_of, result_text, round_digest
+from protocol.dcnet.schema import signed
 from protocol.dcnet.secrets import PairKeys, mask_label
 from protocol.dcnet.suite import MAC_SIZE, Suite, mac_equal
 from protocol.errors import InvariantError, LocalProtocolError, RemoteProtocolError
@@ -94,6 +96,7 @@ class Member:
         self._suite = suite
         self._secrets = secrets
         self._masks = masks
+        self._pedersen = Pedersen(suite.group) if view.committed else None
         self._neighbours = view.neighbourhoods[self.position]
         self._served = past.progress is Progress.SERVED
         self._expected = 0
@@ -127,7 +130,8 @@ class Member:
         return [ToHead(wire.Ready(self.view.epoch, self.view.ring, term))]
 
     def offer(self, round_: int, vector: Words, now_s: float, blindings: Sequence[int] = ()) -> list[Instruction]:
-        """Our own contribution for a round: m words of which the first is 1, and a blinding per committed slot.
+        """
+        Our own contribution for a round: m words of which the first is 1, and a blinding per committed slot.
 
         The driver offers the same vector again after a restart within the round.
         """
@@ -141,7 +145,7 @@ class Member:
         return self._try_share(now_s)
 
     def receive(self, message: wire.RingMessage, now_s: float) -> list[Instruction]:
-        """A message of the head of our ring.  Raises RemoteProtocolError where it breaks a rule; nothing changes then."""
+        """A message of our ring's head.  Raises RemoteProtocolError where it breaks a rule; nothing changes then."""
         if (message.epoch, message.ring) != (self.view.epoch, self.view.ring):
             raise RemoteProtocolError("wrong_ring", "a message for another ring or epoch")
         if (self.state, type(message)) not in TRANSITIONS:
@@ -168,8 +172,10 @@ class Member:
         out: list[Instruction] = []
         if self.unsettled is not None:
             out.append(ToCoordinator(wire.Ask(self.view.epoch, self.view.ring, self.unsettled)))
+        # An OPEN that we hold for want of our own reading is not the head's fault.
+        is_silent = self.state is not State.WAITING or self._heard_s < self.view.timing.open_at_s(due)
         if 0 <= due < self.view.rounds:
-            if self._complained != (due, self.term):
+            if is_silent and self._complained != (due, self.term):
                 self._complained = (due, self.term)
                 out.append(ToCoordinator(wire.HeadSilent(self.view.epoch, self.view.ring, self.term, due)))
             out.append(ToHead(wire.Ready(self.view.epoch, self.view.ring, self.term)))
@@ -183,7 +189,9 @@ class Member:
     def _on_open(self, message: wire.Open, now_s: float) -> list[Instruction]:
         view = self.view
         if message.term != self.term:  # rule 4: no deputy out of turn
-            raise RemoteProtocolError("head_out_of_turn", f"term {message.term} opens, the appointed one is {self.term}")
+            raise RemoteProtocolError(
+                "head_out_of_turn", f"term {message.term} opens, the appointed one is {self.term}"
+            )
         if message.round >= view.rounds:
             raise RemoteProtocolError("no_such_round", f"round {message.round} of an epoch of {view.rounds}")
         if (message.round, message.attempt) <= (self.round, self.attempt):  # rule 4: attempts only go up
@@ -225,17 +233,15 @@ class Member:
         masked += self_mask(self._suite, self._seed, view.word_count)
         masked += vector
         commitments, lane = b"", b""
-        if view.committed:
-            order = self._suite.group.order
-            values = [int(vector[index]) for index in view.committed]
-            commitments = commit_slots(self._suite.group, values, blindings)
-            parts = zip(
-                blindings,
-                self._masks.blindings(round_, attempt, self._expected),
-                self_blinding(self._suite, self._seed, view.committed_count),
-                strict=True,
+        if self._pedersen is not None:
+            values = [signed(int(vector[index])) for index in view.committed]
+            pairs = zip(values, blindings, strict=True)
+            commitments = b"".join(self._pedersen.commit(value, blinding) for value, blinding in pairs)
+            group = self._suite.group
+            masks = self._masks.blindings(round_, attempt, self._expected)
+            lane = encode_lane(
+                group, add_lanes(group, tuple(blindings), masks, self_blinding(self._suite, self._seed, len(values)))
             )
-            lane = b"".join((sum(part) % order).to_bytes(32, "little") for part in parts)
         self._deadline_s = self._next_deadline(now_s)
         share = wire.Share(view.epoch, view.ring, round_, attempt, masked.tobytes(), commitments, lane)
         return [Persist(Attempted(round_, attempt, Progress.SHARED)), ToHead(share)]  # rule 5
@@ -265,9 +271,7 @@ class Member:
         dropped, lane = b"", b""
         if gone:
             dropped = self._masks.words(self.round, self.attempt, gone).tobytes()
-            lane = b"".join(
-                scalar.to_bytes(32, "little") for scalar in self._masks.blindings(self.round, self.attempt, gone)
-            )
+            lane = encode_lane(self._suite.group, self._masks.blindings(self.round, self.attempt, gone))
         return [ToHead(wire.Confirm(view.epoch, view.ring, self.round, self.attempt, macs, dropped, lane))]
 
     def _mac_text(self, maker: int, digest: bytes) -> bytes:
@@ -310,12 +314,10 @@ class Member:
                 out.append(ToHead(wire.BadDeal(view.epoch, view.ring, other)))
             else:
                 element, proof = part
-                out.append(
-                    ToHead(wire.Partial(view.epoch, view.ring, self.round, self.attempt, other, element, proof))
-                )
+                out.append(ToHead(wire.Partial(view.epoch, view.ring, self.round, self.attempt, other, element, proof)))
         return out
 
-    def _on_result(self, message: wire.Result, now_s: float) -> list[Instruction]:  # noqa: ARG002
+    def _on_result(self, message: wire.Result, now_s: float) -> list[Instruction]:
         view = self.view
         roster = view.from_wire(message.roster)
         text = result_text(view, message.round, message.outcome, roster)

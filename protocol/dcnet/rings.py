@@ -1,4 +1,5 @@
-"""Rings: who sits where, who is whose neighbour, and the digest that binds it all.
+"""
+Rings: who sits where, who is whose neighbour, and the digest that binds it all.
 
 The order inside an area is by hash under a beacon that nobody chose alone: it covers every submitted epoch key and
 a nonce that the coordinator had committed to before it saw them.  Each gateway recomputes the cut and refuses a
@@ -74,7 +75,8 @@ class Member:
 
 @dataclass(frozen=True)
 class Timing:
-    """How long a ring waits for what, in seconds; round r is opened at first_open_s + r·period_s.
+    """
+    How long a ring waits for what, in seconds; round r is opened at first_open_s + r·period_s.
 
     Raising a wait lets slower gateways take part, lowering it leaves more time for another attempt.
     """
@@ -103,11 +105,11 @@ class Timing:
             first_open_s=first_open_s,
             period_s=period_s,
             gather_s=0.08 * period_s,
-            share_s=0.15 * period_s,
-            confirm_s=0.10 * period_s,
-            reveal_s=0.10 * period_s,
+            share_s=0.20 * period_s,
+            confirm_s=0.15 * period_s,
+            reveal_s=0.15 * period_s,
             silent_s=0.25 * period_s,
-            void_s=0.80 * period_s,
+            void_s=0.82 * period_s,
         )
 
 

@@ -1,4 +1,5 @@
-"""The aggregate schema: what the slots of a ring's vector mean.
+"""
+The aggregate schema: what the slots of a ring's vector mean.
 
 A ring adds 64-bit words and knows nothing of OBIS; the schema's digest in every key derivation is what keeps two
 gateways from adding different things.  Slot 0 is always the constant 1, so its sum is the participant count: any
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from enum import Enum
+from enum import StrEnum
 
 from protocol.dcnet.suite import digest
 from protocol.errors import RemoteProtocolError
@@ -17,7 +18,7 @@ from protocol.errors import RemoteProtocolError
 WORD_MODULUS = 1 << 64
 
 
-class Kind(str, Enum):
+class Kind(StrEnum):
     """How a slot treats rounds that did not open: energy is carried into the next, snapshots are not."""
 
     COUNT = "count"

@@ -1,4 +1,5 @@
-"""What a member keeps secret for one epoch, all of it grown from one 32-byte seed.
+"""
+What a member keeps secret for one epoch, all of it grown from one 32-byte seed.
 
 The seed is the only thing to store and the only thing to delete: from it come the X25519 private half and, with the
 ring's digest, the scalar K of the self-mask PRF and the polynomial that shares K.  So a gateway that was restarted
@@ -111,7 +112,8 @@ class EpochSecrets:
         return digest("deal", self._ring().digest, struct.pack("<Q", dealer), *commitments)
 
     def accept(self, dealer: int, commitments: tuple[bytes, ...], sealed: bytes) -> None:
-        """Take a neighbour's deal.  Raises RemoteProtocolError where it is not for us or not well formed.
+        """
+        Take a neighbour's deal.  Raises RemoteProtocolError where it is not for us or not well formed.
 
         Whether the share fits the commitments is found out when it is first used (t group operations): a bad deal
         can only cost its own dealer's recovery, never anybody's privacy.
@@ -121,9 +123,7 @@ class EpochSecrets:
             raise RemoteProtocolError("not_a_neighbour", "a deal from somebody who is no neighbour")
         if len(commitments) != view.t:
             raise RemoteProtocolError("bad_deal", f"expected {view.t} commitments")
-        plain = self._suite.unseal(
-            self.pair(dealer).transport, dealer, sealed, self._deal_context(dealer, commitments)
-        )
+        plain = self._suite.unseal(self.pair(dealer).transport, dealer, sealed, self._deal_context(dealer, commitments))
         share = int.from_bytes(plain, "little")
         if len(plain) != 32 or share >= self._suite.group.order:
             raise RemoteProtocolError("bad_deal", "a dealt share is no scalar")
@@ -159,3 +159,20 @@ class EpochSecrets:
             return None
         element = prf.partial(group, received.share, label)
         return element, prf.prove_partial(group, received.share, label)
+
+    def seal_relay(self, other: int, data: bytes, nonce: bytes) -> bytes:
+        """Seal a ring message for a member behind the coordinator's relay; `nonce` is 12 fresh random bytes."""
+        context = self._relay_context(self.position, other)
+        key = self.pair(other).relay
+        return nonce + self._suite.seal(key, int.from_bytes(nonce, "big"), data, context)
+
+    def unseal_relay(self, other: int, sealed: bytes) -> bytes:
+        """Open what `seal_relay` of the member `other` made for us.  Raises RemoteProtocolError where it is not."""
+        if other >= self._ring().size or other == self.position:
+            raise RemoteProtocolError("no_such_member", "a relayed message from a position that does not exist")
+        nonce, rest = sealed[:12], sealed[12:]
+        context = self._relay_context(other, self.position)
+        return self._suite.unseal(self.pair(other).relay, int.from_bytes(nonce, "big"), rest, context)
+
+    def _relay_context(self, source: int, target: int) -> bytes:
+        return digest("relay", self._ring().digest, struct.pack("<QQ", source, target))

@@ -1,4 +1,5 @@
-"""The cryptographic primitives of a ring, gathered behind one interface.
+"""
+The cryptographic primitives of a ring, gathered behind one interface.
 
 Everything comes from `cryptography` and PyNaCl.  The interface exists for one reason: a simulator that plays
 thousands of rings replaces the costly primitives (group, key agreement, cipher) by cheap stand-ins and so runs the
@@ -73,7 +74,8 @@ class StandardSuite:
         return X25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw()
 
     def agree(self, private: bytes, public: bytes, salt: bytes) -> bytes:
-        """HKDF-Extract of the X25519 shared secret, 32 bytes.
+        """
+        HKDF-Extract of the X25519 shared secret, 32 bytes.
 
         Raises RemoteProtocolError for a public key of low order (an all-zero shared secret, RFC 7748 section 6.1).
         """
@@ -84,7 +86,8 @@ class StandardSuite:
         return HKDF.extract(_SHA256, salt, shared)
 
     def keystream(self, key: bytes, stream: int, offset: int, size: int) -> bytes:
-        """AES-256-CTR keystream bytes [offset, offset+size) of stream number `stream` under `key`.
+        """
+        AES-256-CTR keystream bytes [offset, offset+size) of stream number `stream` under `key`.
 
         The counter block is stream (8 bytes) and block index (8 bytes); `offset` is a multiple of 16.
         """
