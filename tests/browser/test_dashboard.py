@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -20,6 +20,7 @@ FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
+expect.set_options(timeout=20_000)  # a page load parses 4.6 MB of chart library, on a busy machine slowly
 CHARTS = ("load-chart", "energy-chart", "participation-chart", "latency-chart")
 
 
@@ -120,7 +121,7 @@ def test_a_void_round_is_called_void(watched: Watched, site: Site) -> None:
     expect(page.locator(".ring.void figcaption")).to_have_text("Hafenviertelround 34 void")
     expect(page.locator("#opened-note")).to_contain_text("2 void")
     expect(page.locator("#missing li").first).to_have_text("all 21Hafenviertel, ring 1: round void")
-    expect(page.locator("#load-key")).to_contain_text("a ring's round is void")
+    expect(page.locator("#load-key")).to_have_text("without a void ring")
     expect(page.locator("#power-note")).to_contain_text("without 1 ring")
     page.select_option("#area", "Südhang")
     expect(page.locator("#opened-note")).to_contain_text("0 void")
@@ -156,9 +157,8 @@ def test_nothing_is_wider_than_the_screen(chromium: Browser, day: Site, width: i
 def test_names_are_text_and_never_markup(watched: Watched, day: Site) -> None:
     """Area names come from enrolment requests; one that looks like markup must stay what it is."""
     name = "<img src=x onerror=alert(1)>"
-    _, (epoch, ring) = day.neighbourhood.layout[0], day.neighbourhood.layout[0]
-    object.__setattr__(epoch, "area", name)
-    assert ring.members
+    layout = day.neighbourhood.layout
+    layout[0] = (replace(layout[0][0], area=name), layout[0][1])
     page = opened(watched, day)
     expect(page.locator("#rings figcaption").first).to_contain_text(name)
     assert page.locator("#rings img").count() == 0
