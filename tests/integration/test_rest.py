@@ -27,6 +27,7 @@ from coordinator.gwa.enrolment import Directory, Enrolment
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.store import Epoch, Ring, Store
 from coordinator.web import dashboard
+from coordinator.web import serve as web_server
 from coordinator.web.app import make_app
 from coordinator.web.serve import serve
 from coordinator.web.status import RingStatus, Status
@@ -304,6 +305,21 @@ async def test_the_event_stream_tells_revisions(app: FastAPI, service: Service) 
         nursery.cancel_scope.cancel()
     assert b"content-type: text/event-stream" in data
     assert re.findall(rb"event: revision\ndata: (\d+)\n\n", data) == [b"1", b"2", b"3"]
+
+
+async def test_a_viewer_that_does_not_read_cannot_keep_the_server_up(
+    app: FastAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(web_server, "STALL_S", 0.3)
+    path = f"/assets/{dashboard._tag('plotly.min.js')}/plotly.min.js"
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            address = (await nursery.start(serve, app, ["http://127.0.0.1:0"]))[0]
+            stream = await trio.open_tcp_stream("127.0.0.1", int(address.rsplit(":", 1)[1]))
+            await stream.send_all(f"GET {path} HTTP/1.1\r\nHost: coordinator\r\n\r\n".encode())
+            await trio.lowlevel.wait_readable(stream.socket)  # the answer has begun, and is larger than all buffers
+            nursery.cancel_scope.cancel()
+        await stream.aclose()
 
 
 async def test_the_dashboards_document(app: FastAPI, store: Store) -> None:
