@@ -315,11 +315,15 @@ async def test_a_viewer_that_does_not_read_cannot_keep_the_server_up(
     with trio.fail_after(20):
         async with trio.open_nursery() as nursery:
             address = (await nursery.start(serve, app, ["http://127.0.0.1:0"]))[0]
-            stream = await trio.open_tcp_stream("127.0.0.1", int(address.rsplit(":", 1)[1]))
-            await stream.send_all(f"GET {path} HTTP/1.1\r\nHost: coordinator\r\n\r\n".encode())
-            await trio.lowlevel.wait_readable(stream.socket)  # the answer has begun, and is larger than all buffers
+            viewer = trio.socket.socket()
+            viewer.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_RCVBUF, 4096)
+            await viewer.connect(("127.0.0.1", int(address.rsplit(":", 1)[1])))
+            await viewer.send(f"GET {path} HTTP/1.1\r\nHost: coordinator\r\n\r\n".encode())
+            read = 0
+            while read < 20_000:  # well within the body, which is one write and larger than all buffers
+                read += len(await viewer.recv(4096))
             nursery.cancel_scope.cancel()
-        await stream.aclose()
+        viewer.close()
 
 
 async def test_the_dashboards_document(app: FastAPI, store: Store) -> None:
