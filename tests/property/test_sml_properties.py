@@ -14,7 +14,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from node.lmn.sml import bodies, messages, values
+from node.lmn.sml import bodies, crc, messages, values
 from node.lmn.sml.bodies import GetListResponse, Message, UnknownBody
 from node.lmn.sml.codec import Number, Opaque
 from node.lmn.sml.decode import decode_stream
@@ -30,8 +30,9 @@ U32 = st.integers(0, 2**32 - 1)
 OCTETS = st.binary(max_size=40)
 SOME = st.binary(min_size=1, max_size=20)
 OPTIONAL = st.none() | SOME
-TIMES = st.builds(Time, st.sampled_from([SEC_INDEX, TIMESTAMP]), U32) | st.builds(
-    Time, st.just(LOCAL_TIMESTAMP), U32, st.integers(-720, 720), st.integers(0, 60)
+TIMES = st.one_of(
+    st.builds(Time, st.sampled_from([SEC_INDEX, TIMESTAMP]), U32, st.just(0), st.just(0)),
+    st.builds(Time, st.just(LOCAL_TIMESTAMP), U32, st.integers(-720, 720), st.integers(0, 60)),
 )
 
 
@@ -65,12 +66,10 @@ TUPELS = st.builds(
     TupelEntry, OCTETS, st.none() | TIMES, st.integers(0, 2**64 - 1), *ENERGY * 3, OCTETS, *ENERGY * 3, OCTETS
 )
 TREES = st.recursive(
-    st.builds(Tree, OCTETS, st.one_of(VALUES, PERIOD_ENTRIES, TUPELS, ENTRIES)),
+    st.builds(Tree, OCTETS, st.one_of(VALUES, PERIOD_ENTRIES, TUPELS, ENTRIES), st.none()),
     lambda inner: st.builds(Tree, OCTETS, VALUES, st.lists(inner, max_size=3).map(tuple)),
-    max_leaves=5,
+    max_leaves=4,
 )
-# A value inside a tree cannot be told from a time parameter, nor a bare list: so neither stands there as a Value.
-
 INTEGERS = {
     "sml_version": UNIT,
     "reg_period": U32,
@@ -95,7 +94,7 @@ def of_type(kind, name):
         (present,) = [argument for argument in arguments if argument is not type(None)]
         return st.none() | (SOME if present is bytes else of_type(present, name))
     if arguments:
-        return st.lists(of_type(arguments[0], name), max_size=20).map(tuple)
+        return st.lists(of_type(arguments[0], name), max_size=3).map(tuple)
     if kind is int:
         return INTEGERS[name]
     return BY_TYPE[kind] if kind in BY_TYPE else body_of(kind)
@@ -119,8 +118,9 @@ def test_every_message_type_is_here():
 def test_decoding_undoes_encoding(name, data):
     file = data.draw(st.lists(MESSAGES[name], min_size=1, max_size=3))
     encoded = encode_file(file)
-    assert decode_file(encoded) == file
-    assert encode_file(decode_file(encoded)) == encoded
+    # Compared first, asserted then: pytest's own comparison of deep tuples takes minutes while hypothesis shrinks.
+    same = decode_file(encoded) == file and encode_file(decode_file(encoded)) == encoded
+    assert same
     assert all(isinstance(reading, Reading) for reading in frame_readings(encoded, NOW))
 
 
@@ -190,6 +190,8 @@ def test_a_changed_byte_gives_no_reading(entries, data):
     frame = bytearray(wrap(list_file(entries)))
     spot, by = data.draw(st.integers(0, len(frame) - 1)), data.draw(st.integers(1, 255))
     frame[spot] ^= by
+    # The second sum that we must accept halves the certainty: one change in 65,536 makes a good Kermit of a good X-25.
+    assume(crc.kermit(frame[:-2]) != int.from_bytes(frame[-2:], "big"))
     found = [item for item in decode_stream([bytes(frame)]) if isinstance(item, Reading)]
     assert found == []
 
@@ -202,4 +204,4 @@ def test_only_two_sums_are_taken(wrong, payload_number):
     reader = TransportReader()
     items = reader.feed(frame[:-2] + wrong.to_bytes(2, "big"))
     if any(isinstance(item, Frame) for item in items):
-        assert wrong == messages.crc.kermit(frame[:-2])
+        assert wrong == crc.kermit(frame[:-2])
