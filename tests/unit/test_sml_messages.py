@@ -117,6 +117,13 @@ def test_absent_fields_and_names_that_are_no_obis_code():
     assert (odd.obis, odd.status, odd.record) == (None, 7, {"name": "6162", "signature": "736967"})
 
 
+def test_octets_of_length_0_are_absent_however_they_are_written():
+    body = get_list([entry(b"\x80\x02")[:-1] + b"\x80\x02"]).replace(b"\x77\x01\x0b", b"\x77\x80\x02\x0b")
+    (decoded,) = decode_file(message(body))
+    assert decoded.body.client_id is decoded.body.val_list[0].value is decoded.body.val_list[0].value_signature is None
+    assert decode_file(encode_file([decoded])) == [decoded]
+
+
 def test_check_sums_shortened_or_by_kermit():
     bodies = [get_list([entry(bytes((0x63, n >> 8, n & 255)))]) for n in range(2000)]
     short = next(body for body in bodies if message(body)[-3] == 0x62 and message(body)[-4] != 0x63)

@@ -144,11 +144,14 @@ def integer(size: int, *, signed: bool) -> Kind:
 
 
 def optional(kind: Kind) -> Kind:
-    """A field that may be absent: None."""
+    """A field that may be absent: None.  Octets of length 0 are absent too, in however many bytes that is said."""
     read_present, write_present = kind
 
     def read(data: bytes, pos: int) -> tuple[Any, int]:
-        return (None, pos + 1) if data[pos] == 1 else read_present(data, pos)
+        if data[pos] == 1:
+            return None, pos + 1
+        value, pos = read_present(data, pos)
+        return (None if value == b"" else value), pos
 
     return Kind(read, lambda value: ABSENT if value is None else write_present(value))
 

@@ -109,7 +109,8 @@ def _read_value(data: bytes, pos: int) -> tuple[Value, int]:
         return None, pos + 1
     kind = tl >> 4 & 7
     if kind == 0:
-        return read_octets(data, pos)
+        octets, pos = read_octets(data, pos)
+        return octets or None, pos
     if kind == 4:
         return BOOL.read(data, pos)
     if kind != 7:
@@ -208,7 +209,7 @@ def _read_entries(data: bytes, pos: int, count: int) -> tuple[list[ListEntry], i
         if data[pos] == 1:
             signature, pos = None, pos + 1
         else:
-            signature, pos = read_octets(data, pos)
+            signature, pos = _OCTETS.read(data, pos)
         out.append(_new(ListEntry, (name, status, time, unit, scaler, value, signature)))
     return out, pos
 
