@@ -79,7 +79,7 @@ def _read_time(data: bytes, pos: int) -> tuple[Time | None, int]:
         if data[at] == 0x73:
             return _read_local(data, at)
         if tag not in (SEC_INDEX, TIMESTAMP):
-            raise RemoteProtocolError("sml_time", f"time of the unknown kind {tag}", offset=pos)
+            raise RemoteProtocolError("sml_time", "a time of an unknown kind", offset=pos)
         seconds, at = U32.read(data, at)
         return Time(tag, seconds), at
     if tl == 1:
@@ -89,7 +89,7 @@ def _read_time(data: bytes, pos: int) -> tuple[Time | None, int]:
     if 0x62 <= tl <= 0x65:
         seconds, at = U32.read(data, pos)
         return Time(SEC_INDEX, seconds), at
-    raise unexpected(data, pos, "a time")
+    raise unexpected(pos, "a time")
 
 
 def _write_time(time: Time | None) -> bytes:
