@@ -7,10 +7,12 @@ import trio
 from trio.testing import lockstep_stream_pair, memory_stream_pair
 
 from loadtest.meters.sml import SmlMeter
+from node.lmn.sml.bodies import GetListResponse, Message
 from node.lmn.sml.client import SmlClient
 from node.lmn.sml.driver import SmlLink, read_meter
-from node.lmn.sml.messages import decode_file
-from node.lmn.sml.transport import TransportReader
+from node.lmn.sml.messages import decode_file, encode_file
+from node.lmn.sml.transport import TransportReader, wrap
+from node.lmn.sml.values import LOCAL_TIMESTAMP, ListEntry, Time
 from protocol.errors import RemoteProtocolError
 from protocol.metering.obis import Obis
 
@@ -91,3 +93,25 @@ async def test_a_broken_stream_is_the_remote_kind_of_error():
     await gateway.aclose()
     with pytest.raises(RemoteProtocolError, match="connection_lost"):
         await link.ask(SmlClient(b"g").get_list(), 5)
+
+
+async def test_a_good_frame_with_a_bad_file_costs_itself_only():
+    gateway, meter = memory_stream_pair()
+    (frame,) = TransportReader().feed(FRAME)
+    wrong_sum = bytearray(frame.payload)
+    wrong_sum[-3] ^= 1
+    entry = ListEntry(b"123456", None, Time(LOCAL_TIMESTAMP, 1, 1440), 30, 0, None)
+    wrong_time = encode_file([Message(b"1", GetListResponse(None, b"meter", None, None, (entry,)))])
+    await meter.send_all(wrap(bytes(wrong_sum)) + wrap(wrong_time) + FRAME)
+    errors = []
+    link = SmlLink(gateway, now, on_error=errors.append)
+    found = await link.next_pushed(5)
+    assert [reading.value for reading in found] == [METER.server_id, 42]
+    assert [error.reason for error in errors] == ["message_crc", "sml_time"]
+
+
+async def test_a_stream_closed_on_our_side():
+    gateway, _meter = memory_stream_pair()
+    await gateway.aclose()
+    with pytest.raises(RemoteProtocolError, match="connection_lost"):
+        await SmlLink(gateway, now).next_pushed(5)
