@@ -12,8 +12,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from nacl.signing import SigningKey
-
 from coordinator.config import EpochConfig
 from coordinator.gwa.epochs import AreaEpoch, Phase
 from protocol import wire
@@ -112,7 +110,7 @@ class Areas:
         )  # fmt: skip
         self._next_epoch += 1
         epoch = AreaEpoch(
-            self._suite, call, nonce, secret, bytes(SigningKey(secret).verify_key), self._intermediates,
+            self._suite, call, nonce, secret, self._suite.verify_key(secret), self._intermediates,
             sorted(area.present),
         )  # fmt: skip
         area.epochs.append(epoch)

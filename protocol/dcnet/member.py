@@ -99,8 +99,8 @@ class Member:
         self._pedersen = Pedersen(suite.group) if view.committed else None
         self._neighbours = view.neighbourhoods[self.position]
         self._served = past.progress is Progress.SERVED
-        self._expected = 0
-        self._roster = 0
+        self.expected = 0
+        self.roster = 0
         self._digest = b""
         self._seed = b""
         self._helped = 0
@@ -224,12 +224,12 @@ class Member:
         self._held = None
         view, round_, attempt = self.view, held.round, held.attempt
         _, vector, blindings = offer
-        self._expected = view.from_wire(held.expected)
+        self.expected = view.from_wire(held.expected)
         self.state, self.round, self.attempt = State.SHARED, round_, attempt
         self._served, self._helped, self.unsettled = False, 0, round_
         label = mask_label(view, round_, attempt)
         self._seed = prf.mask_seed(self._secrets.evaluate(label), label)
-        masked = self._masks.words(round_, attempt, self._expected)
+        masked = self._masks.words(round_, attempt, self.expected)
         masked += self_mask(self._suite, self._seed, view.word_count)
         masked += vector
         commitments, lane = b"", b""
@@ -238,7 +238,7 @@ class Member:
             pairs = zip(values, blindings, strict=True)
             commitments = b"".join(self._pedersen.commit(value, blinding) for value, blinding in pairs)
             group = self._suite.group
-            masks = self._masks.blindings(round_, attempt, self._expected)
+            masks = self._masks.blindings(round_, attempt, self.expected)
             lane = encode_lane(
                 group, add_lanes(group, tuple(blindings), masks, self_blinding(self._suite, self._seed, len(values)))
             )
@@ -255,19 +255,19 @@ class Member:
         view = self.view
         roster = view.from_wire(message.roster)
         if self.state is State.CONFIRMED:
-            if roster != self._roster:  # rule 4: one roster for one attempt
+            if roster != self.roster:  # rule 4: one roster for one attempt
                 raise RemoteProtocolError("second_roster", "another roster for an attempt that is confirmed")
             return []
-        self._check_members(roster, self._expected, "roster")
-        self._roster = roster
-        self._digest = round_digest(view, self.round, self.attempt, self.term, self._expected, roster)
+        self._check_members(roster, self.expected, "roster")
+        self.roster = roster
+        self._digest = round_digest(view, self.round, self.attempt, self.term, self.expected, roster)
         self.state = State.CONFIRMED
         macs = b"".join(
             self._suite.mac(self._secrets.pair(other).confirm, self._mac_text(self.position, self._digest))
             for other in positions_of(roster & self._neighbours)
         )
         # Rule 2: only words towards members outside the one roster we confirmed, and only their net sum.
-        gone = self._neighbours & self._expected & ~roster
+        gone = self._neighbours & self.expected & ~roster
         dropped, lane = b"", b""
         if gone:
             dropped = self._masks.words(self.round, self.attempt, gone).tobytes()
@@ -283,7 +283,7 @@ class Member:
             return [Note("member_message_out_of_season")]
         view = self.view
         makers = view.from_wire(message.makers)
-        if makers & ~(self._neighbours & self._roster) or len(message.macs) != MAC_SIZE * makers.bit_count():
+        if makers & ~(self._neighbours & self.roster) or len(message.macs) != MAC_SIZE * makers.bit_count():
             raise RemoteProtocolError("bad_confirmations", "expected a MAC from each named neighbour in the roster")
         valid = 0
         for index, other in enumerate(positions_of(makers)):
@@ -303,7 +303,7 @@ class Member:
             return [Note("member_message_out_of_season")]
         view = self.view
         silent = view.from_wire(message.silent)
-        if silent & ~self._roster or silent >> self.position & 1:  # rule 2
+        if silent & ~self.roster or silent >> self.position & 1:  # rule 2
             raise RemoteProtocolError("not_in_roster", "recovery of somebody outside the confirmed roster")
         out: list[Instruction] = []
         label = mask_label(view, self.round, self.attempt)
