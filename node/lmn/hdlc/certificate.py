@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Final
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID, NameOID, SignatureAlgorithmOID
@@ -60,7 +61,6 @@ def make_certificate(
 
 def deviations(certificate: x509.Certificate) -> list[str]:
     """What of chapter 3 the certificate does not keep; an empty list for none."""
-    found = []
     names = [certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
     common = str(names[0][0].value).lower() if names[0] else ""
     extensions = {extension.oid: extension for extension in certificate.extensions}
@@ -80,10 +80,10 @@ def deviations(certificate: x509.Certificate) -> list[str]:
         "basic constraints": constraints is not None and not constraints.value.ca,
         "size": len(certificate.public_bytes(serialization.Encoding.DER)) <= CERTIFICATE_SIZE_MAX,
     }  # fmt: skip
-    found += [rule for rule, kept in rules.items() if not kept]
+    found = [rule for rule, kept in rules.items() if not kept]
     try:
         certificate.verify_directly_issued_by(certificate)
-    except (ValueError, TypeError, Exception):  # noqa: BLE001
+    except (ValueError, TypeError, InvalidSignature):
         found.append("signature")
     return found
 

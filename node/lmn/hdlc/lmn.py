@@ -94,6 +94,7 @@ class AddressTable:
         self.slot_ms = slot_ms
         self.participants: dict[str, Participant] = {}
         self._answered: set[str] = set()
+        self._size_max = min(slot_count, (INFORMATION_SIZE_MAX - 2) // ENTRY_SIZE)
 
     @property
     def window_s(self) -> float:
@@ -108,7 +109,7 @@ class AddressTable:
         """Ask everybody on the list for a sign of life, in the order of their slots."""
         self._answered.clear()
         for slot, sensor_id in enumerate(self.participants):
-            self.participants[sensor_id] = replace(self.participants[sensor_id], slot=slot % self.slot_count)
+            self.participants[sensor_id] = replace(self.participants[sensor_id], slot=slot)
         return self._broadcast(Selector.PRESENCE)
 
     def answer(self, frame: Frame) -> Participant | None:
@@ -127,7 +128,7 @@ class AddressTable:
             return None
         taken = {participant.address for participant in self.participants.values()}
         free = next((address for address in range(FIRST, LAST + 1) if address not in taken), None)
-        if free is None:
+        if free is None or len(taken) >= self._size_max:
             raise RemoteProtocolError("lmn_bus_full", "no address is free")
         new = replace(heard, address=free, silence_count=0)
         self.participants[heard.sensor_id] = new
@@ -205,6 +206,27 @@ async def broadcast(bus: HdlcBus, table: AddressTable, frame: Frame) -> list[Par
                 if participant is not None:
                     new.append(participant)
     return new
+
+
+async def discover(bus: HdlcBus, table: AddressTable, *, round_count_max: int = 8) -> list[Participant]:
+    """
+    Invite until nobody new answers; the last invitation tells the newest its address.
+
+    The bound keeps a participant that never accepts its address from holding the bus.
+    """
+    found: list[Participant] = []
+    for _ in range(round_count_max):
+        new = await broadcast(bus, table, table.invitation())
+        if not new:
+            break
+        found += new
+    return found
+
+
+async def check_presence(bus: HdlcBus, table: AddressTable) -> list[Participant]:
+    """Ask everybody for a sign of life; who has fallen silent and is taken from the list."""
+    await broadcast(bus, table, table.presence_check())
+    return table.end_presence_check()
 
 
 def lmn_link(bus: HdlcBus, participant: Participant, selector: Selector, timing: Timing | None = None) -> HdlcLink:

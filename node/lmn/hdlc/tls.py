@@ -18,6 +18,8 @@ from collections.abc import Iterator
 from typing import Final
 
 import trio
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from node.lmn.hdlc.link import HdlcLink
 from protocol.errors import LocalProtocolError, RemoteProtocolError
@@ -39,11 +41,17 @@ def lmn_context(certificate_pem: bytes, key_pem: bytes, peer_pem: bytes, *, serv
     """
     A context that shows our certificate and accepts one peer certificate only.
 
-    TLS 1.2 and, where both can, 1.3, with the ECDHE-ECDSA suites.  Raises ssl.SSLError for a key that does not fit.
+    TLS 1.2 and, where both can, 1.3, with the ECDHE-ECDSA suites; with a key on a Brainpool curve only 1.2, because
+    OpenSSL before 3.2 has no Brainpool in 1.3.  Raises ssl.SSLError for a key that does not fit.
     """
+    public = x509.load_pem_x509_certificate(certificate_pem).public_key()
+    curve = public.curve.name if isinstance(public, ec.EllipticCurvePublicKey) else ""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers(CIPHERS_TLS_1_2)
+    if curve.startswith("brainpool"):
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        context.set_ecdh_curve(curve)
     context.check_hostname = False  # the certificate itself is pinned, which is more than a name
     context.verify_mode = ssl.CERT_REQUIRED
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
