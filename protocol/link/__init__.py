@@ -1,1 +1,15 @@
-"""The only part of the protocol room that touches sockets: ZeroMQ over trio, CURVE, ZAP."""
+"""
+The only part of the protocol room that touches sockets: ZeroMQ over trio, CURVE, ZAP.
+
+A `LinkContext` per process, a `Listener` (ROUTER) wherever peers call in, a `Connection` (DEALER) for each call out.
+Every link is encrypted and both ends are known by their CURVE keys before the first payload.  Delivery is at most once
+and in order within one connection; queues are bounded, a sender waits or is told.
+"""
+
+from protocol.link.connection import Connection
+from protocol.link.context import LinkContext, LinkError
+from protocol.link.keys import Keypair
+from protocol.link.limits import LinkLimits
+from protocol.link.listener import Listener
+
+__all__ = ["Connection", "Keypair", "LinkContext", "LinkError", "LinkLimits", "Listener"]

@@ -1,0 +1,160 @@
+"""
+One per process: the ZeroMQ context, the task that watches its sockets, and the doorman.
+
+libzmq looks for the ZAP handler inside the context of the listening socket, so there is one of each, and whoever wants
+a link gets it here.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Hashable
+from types import TracebackType
+
+import trio
+import zmq
+
+from protocol.errors import LocalProtocolError, StromkreisError
+from protocol.link.connection import Connection
+from protocol.link.edge import EdgeSocket, Poller
+from protocol.link.keys import Keypair
+from protocol.link.limits import CURVE_OVERHEAD_BYTES, LinkLimits
+from protocol.link.listener import Listener
+from protocol.link.zap import ENDPOINT, Doorman
+
+DEFAULT_LIMITS = LinkLimits()
+
+
+class LinkError(StromkreisError):
+    """The operating system or libzmq refused an endpoint or a socket: the address is taken, descriptors ran out."""
+
+
+class LinkContext:
+    """
+    Async context manager that owns the process's links.
+
+    `max_sockets`: connections plus listeners it may hold (libzmq's default is 1023, its ceiling 65535).  Each socket
+        takes one file descriptor for its mailbox, and one per TCP connection: see `ulimit -n`.
+    `io_threads`: threads that do TCP and CURVE.  One carries about a gigabit of small messages; a coordinator of
+        many thousand gateways wants two.
+    """
+
+    def __init__(self, *, max_sockets: int = 16384, io_threads: int = 1) -> None:
+        self._max_sockets = max_sockets
+        self._io_threads = io_threads
+        self._opened = False
+        self._listeners = 0
+
+    async def __aenter__(self) -> LinkContext:
+        if self._opened:
+            raise LocalProtocolError("a LinkContext is entered once")
+        self._opened = True
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        # Both only count before the first socket is made.
+        self._context.set(zmq.MAX_SOCKETS, self._max_sockets)
+        self._context.set(zmq.IO_THREADS, self._io_threads)
+        self._poller = Poller()
+        zap = self._context.socket(zmq.ROUTER)
+        zap.linger = 0
+        zap.bind(ENDPOINT)
+        self._doorman = Doorman(self._poller.adopt(zap))
+        self._nursery_manager = trio.open_nursery()
+        self._nursery = await self._nursery_manager.__aenter__()
+        self._nursery.start_soon(self._poller.run)
+        self._nursery.start_soon(self._doorman.run)
+        self._nursery.start_soon(self._doorman.run_refusals)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # The nursery is only for our own tasks: what the body raised is not its business, and must come out of the
+        # `async with` as it is, not wrapped into a group.
+        self._nursery.cancel_scope.cancel()
+        try:
+            await self._nursery_manager.__aexit__(None, None, None)
+        finally:
+            self._poller.close()
+            with trio.CancelScope(shield=True):
+                # Blocks until every socket is flushed, at most for its linger time.
+                await trio.to_thread.run_sync(self._context.term)
+
+    def listen(
+        self,
+        endpoint: str,
+        keys: Keypair,
+        authorise: Callable[[bytes], Hashable | None],
+        *,
+        limits: LinkLimits = DEFAULT_LIMITS,
+    ) -> Listener:
+        """
+        Bind `endpoint` ("tcp://127.0.0.1:*" takes a free port) and admit the keys that `authorise` names.
+
+        `authorise(public_key)` gets 32 bytes and returns the peer's name, or None to refuse it.  It is called once per
+        handshake, between two other steps of the program: it must be quick, and must not raise.
+        Raises `LinkError` if the endpoint cannot be bound.
+        """
+        socket = self._socket(zmq.ROUTER, endpoint, keys, limits)
+        domain = b"listener-%d" % self._listeners
+        self._listeners += 1
+        socket.curve_server = 1
+        socket.setsockopt(zmq.ZAP_DOMAIN, domain)
+        socket.setsockopt(zmq.BACKLOG, limits.backlog)
+        # Without it a ROUTER drops what it cannot route, silently, and a full queue looks like a sent message.
+        socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        try:
+            socket.bind(endpoint)
+        except zmq.ZMQError as error:
+            socket.close()
+            raise LinkError(f"cannot listen on {endpoint}: {error.strerror}") from error
+        bound = socket.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0")
+        listener = Listener(self._adopt(socket), bound, authorise, limits, lambda: self._doorman.close(domain))
+        self._doorman.open(domain, listener.admit)
+        return listener
+
+    def connect(
+        self, endpoint: str, server_public: bytes, keys: Keypair, *, limits: LinkLimits = DEFAULT_LIMITS
+    ) -> Connection:
+        """
+        Call the listener at `endpoint` whose CURVE public key is `server_public` (32 bytes).
+
+        Returns at once; libzmq connects, and reconnects, in the background.  Raises `LinkError` for an endpoint that is
+        malformed or when sockets or file descriptors ran out.
+        """
+        socket = self._socket(zmq.DEALER, endpoint, keys, limits)
+        jitter = 1 + random.random()
+        socket.setsockopt(zmq.CURVE_SERVERKEY, server_public)
+        socket.setsockopt(zmq.CURVE_PUBLICKEY, keys.public)
+        socket.setsockopt(zmq.IMMEDIATE, 1)
+        socket.setsockopt(zmq.RECONNECT_IVL, _ms(limits.reconnect_s * jitter))
+        socket.setsockopt(zmq.RECONNECT_IVL_MAX, _ms(limits.reconnect_s_max * jitter))
+        try:
+            socket.connect(endpoint)
+        except zmq.ZMQError as error:
+            socket.close()
+            raise LinkError(f"cannot connect to {endpoint}: {error.strerror}") from error
+        return Connection(self._adopt(socket), limits)
+
+    def _socket(self, kind: int, endpoint: str, keys: Keypair, limits: LinkLimits) -> zmq.Socket[bytes]:
+        try:
+            socket = self._context.socket(kind)
+        except zmq.ZMQError as error:
+            raise LinkError(f"no socket for {endpoint}: {error.strerror} (max_sockets, ulimit -n)") from error
+        socket.setsockopt(zmq.CURVE_SECRETKEY, keys.secret)
+        socket.setsockopt(zmq.IPV6, int("[" in endpoint))
+        socket.setsockopt(zmq.PROBE_ROUTER, 1)
+        socket.setsockopt(zmq.MAXMSGSIZE, limits.message_bytes_max + CURVE_OVERHEAD_BYTES)
+        socket.setsockopt(zmq.SNDHWM, limits.queue_messages)
+        socket.setsockopt(zmq.RCVHWM, limits.queue_messages)
+        socket.setsockopt(zmq.HANDSHAKE_IVL, _ms(limits.handshake_s))
+        socket.setsockopt(zmq.HEARTBEAT_IVL, _ms(limits.heartbeat_s))
+        socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, _ms(limits.heartbeat_timeout_s))
+        socket.setsockopt(zmq.LINGER, _ms(limits.linger_s))
+        return socket
+
+    def _adopt(self, socket: zmq.Socket[bytes]) -> EdgeSocket:
+        return self._poller.adopt(socket)
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)

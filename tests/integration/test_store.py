@@ -1,0 +1,263 @@
+"""The round book on real databases."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy.exc import SQLAlchemyError
+
+from coordinator import store as room
+from coordinator.emp.totals import Totals
+from coordinator.store import Epoch, Ring, Store
+from protocol.dcnet.book import Ended
+from protocol.dcnet.schema import DEFAULT_SCHEMA, Schema
+from protocol.errors import LocalProtocolError
+from protocol.wire import Outcome
+
+START = 1_700_000_100
+NORTH = Epoch(7, "Nordring", DEFAULT_SCHEMA, rounds=96, interval_start_s=START, interval_s=900)
+SOUTH = replace(NORTH, epoch=8, area="Südhang")
+MEMBERS = tuple(f"ESTK01{n:08d}" for n in range(12))
+LAYOUT = [Ring(7, 0, MEMBERS[:4]), Ring(7, 1, MEMBERS[4:8])]
+SOUTHERN = [Ring(8, 0, MEMBERS[8:])]
+
+
+def words(*numbers: int) -> tuple[int, ...]:
+    return tuple(number % 2**64 for number in numbers)
+
+
+def opened(ring: int, round_: int = 0, total: tuple[int, ...] = (3, 10, 0, -5), **changes: object) -> Ended:
+    made = Ended(
+        7, ring, round_, Outcome.OPENED, attempt=0, term=5, expected=0b1111, roster=0b1011, total=words(*total),
+        verified=True, reason="", opened_s=1_700_000_000.125, ended_s=1_700_000_000.15625,
+    )  # fmt: skip
+    return replace(made, **changes)
+
+
+def void(ring: int, round_: int = 0, **changes: object) -> Ended:
+    made = Ended(
+        7, ring, round_, Outcome.VOID, attempt=2, term=2, expected=0, roster=0, total=(), verified=False,
+        reason="no total in time", opened_s=1_700_000_000.0, ended_s=1_700_000_009.0,
+    )  # fmt: skip
+    return replace(made, **changes)
+
+
+@pytest.fixture
+def store(any_store: Store) -> Store:
+    any_store.add_epoch(NORTH, LAYOUT)
+    any_store.add_epoch(SOUTH, SOUTHERN)
+    return any_store
+
+
+def test_epochs_come_back_as_they_were(store: Store) -> None:
+    assert store.latest_epochs() == [NORTH, SOUTH]
+    assert store.last_epoch() == 8
+    assert store.epoch_rings(7) == LAYOUT
+    with pytest.raises(LocalProtocolError, match="exists"):
+        store.add_epoch(replace(NORTH, rounds=1), [])
+    later = replace(NORTH, epoch=9)
+    with pytest.raises(SQLAlchemyError):
+        store.add_epoch(later, [Ring(9, 0, ()), Ring(9, 0, ())])
+    assert store.last_epoch() == 8  # all or nothing
+    store.add_epoch(later, [])
+    assert store.latest_epochs() == [later, SOUTH]
+
+
+def test_a_round_ends_once(store: Store) -> None:
+    first = opened(0)
+    assert store.record(first)
+    for late in (first, void(0), opened(0, total=(4, 9, 9, 9))):
+        assert not store.record(late)
+    assert store.ended(7, 0, 0) == first
+    assert store.ended(7, 0, 1) is None
+    assert store.record(void(1))
+    assert not store.record(opened(1))
+    assert store.ended(7, 1, 0) == void(1)
+    assert store.epoch_outcomes(7) == [first, void(1)]
+
+
+def test_a_batch_tells_for_each(store: Store) -> None:
+    store.record(opened(0, 3))
+    batch: list[Ended] = [opened(0, 3), void(1), opened(0), opened(1), opened(0, 1)]
+    assert store.record_many(batch) == [False, True, True, False, True]
+    assert store.ended(7, 1, 0) == void(1)
+    assert store.record_many([]) == []
+
+
+def test_a_failing_batch_writes_nothing(store: Store) -> None:
+    with pytest.raises(SQLAlchemyError):
+        store.record_many([opened(0), opened(99)])  # there is no ring 99
+    with pytest.raises(LocalProtocolError, match="no epoch 99"):
+        store.record_many([opened(0), opened(0, epoch=99)])
+    assert store.ended(7, 0, 0) is None
+
+
+def test_exactly_once_among_threads(store: Store) -> None:
+    """Eight writers end the same 30 rounds of 2 rings, each its own way and order: every round has one winner."""
+    wins: list[tuple[int, Ended]] = []
+    start = threading.Barrier(8)
+
+    def writer(number: int) -> None:
+        mine: list[Ended] = [
+            void(ring, round_) if number % 2 else opened(ring, round_, (3, number, 0, 0))
+            for round_ in range(30)
+            for ring in range(2)
+        ]
+        mine = mine[::-1] if number % 3 else mine
+        start.wait()
+        for at in range(0, len(mine), 7):
+            batch = mine[at : at + 7]
+            wins.extend((number, ended) for ended, won in zip(batch, store.record_many(batch), strict=True) if won)
+
+    threads = [threading.Thread(target=writer, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(wins) == 60
+    kept = {(e.ring, e.round): e for e in store.epoch_outcomes(7)}
+    assert len(kept) == 60
+    for _, ended in wins:
+        assert kept[ended.ring, ended.round] == ended
+
+
+def test_totals_add_rings_to_areas(store: Store) -> None:
+    huge = 2**63 - 1
+    store.record_many([
+        opened(0, 0, (3, huge, 1, -5)), opened(1, 0, (4, huge, 2, 15), roster=0b1111, attempt=1),
+        opened(0, 0, (3, 7, 0, 1), epoch=8), opened(0, 1), void(1, 1, attempt=0),
+    ])  # fmt: skip
+    totals = Totals(store)
+    assert totals.areas() == ["Nordring", "Südhang"]
+    first, second = totals.totals(START, START + 1800, area="Nordring")
+    assert first.words == (7, 2 * huge, 3, 10)  # exact, beyond 64 bits
+    assert (first.present, first.members, first.opened, first.void, first.rings) == (7, 8, 2, 0, 2)
+    assert (first.schema, first.interval_s, first.retries) == (DEFAULT_SCHEMA, 900, 1)
+    assert first.latencies_s == (0.03125, 0.03125)
+    assert first.complete
+    assert first.verified
+    assert (second.opened, second.void, second.present, second.words) == (1, 1, 3, (3, 10, 0, -5))
+    everywhere, incomplete = totals.totals(START, START + 1800)
+    assert everywhere.words == (10, 2 * huge + 7, 3, 11)
+    assert (everywhere.members, everywhere.rings, everywhere.complete) == (12, 3, True)
+    assert (incomplete.members, incomplete.rings, incomplete.complete) == (12, 3, False)
+    (only,) = totals.totals(START, START + 9000, limit=1)
+    assert only == everywhere
+    assert totals.totals(0, START) == []
+    assert totals.last_interval_start_s() == START + 900
+    assert totals.last_interval_start_s(area="Südhang") == START
+
+
+def test_an_interval_of_void_rounds_has_a_total_of_nothing(store: Store) -> None:
+    store.record(void(0, epoch=8))
+    (total,) = Totals(store).totals(0, 2**62, area="Südhang")
+    assert (total.words, total.present, total.complete, total.verified) == ((0, 0, 0, 0), 0, True, False)
+
+
+def test_one_unverified_ring_makes_the_sum_unverified(store: Store) -> None:
+    store.record_many([opened(0), opened(1, verified=False)])
+    (total,) = Totals(store).totals(0, 2**62)
+    assert not total.verified
+
+
+def test_schemas_are_not_added_up(store: Store) -> None:
+    store.add_epoch(replace(NORTH, epoch=9, schema=Schema(DEFAULT_SCHEMA.slots[:2])), [Ring(9, 0, MEMBERS[:4])])
+    store.record_many([opened(0), opened(0, total=(3, 5), epoch=9)])
+    assert sorted(t.words for t in Totals(store).totals(0, 2**62)) == [(3, 5), (3, 10, 0, -5)]
+
+
+def test_an_epoch_cut_short_is_not_awaited(store: Store) -> None:
+    store.record_many([opened(0), opened(1)])
+    store.add_epoch(replace(NORTH, epoch=9, interval_start_s=START + 900), [Ring(9, 0, MEMBERS[:8])])
+    store.record(opened(0, epoch=9))
+    first, second = Totals(store).totals(0, 2**62, area="Nordring")
+    assert (first.rings, first.members, first.complete) == (2, 8, True)
+    assert (second.rings, second.members, second.complete) == (1, 8, True)
+
+
+def test_rounds_by_page(store: Store) -> None:
+    store.record_many([opened(ring, round_) for ring in range(2) for round_ in range(4)])
+    store.record_many([void(1, 4), opened(0, 0, epoch=8)])
+    totals = Totals(store)
+    pages, before = [], None
+    while page := totals.rounds(limit=3, before=before):
+        pages.extend(page)
+        before = page[-1].key
+    assert [record.key for record in pages] == sorted((record.key for record in pages), reverse=True)
+    assert len(pages) == 10
+    southern, empty, partial = pages[:3]
+    assert (southern.area, southern.members, southern.head) == ("Südhang", MEMBERS[8:], MEMBERS[9])
+    assert empty.missing == (0, 1, 2, 3)
+    assert (partial.missing, partial.interval_start_s) == ((2,), START + 2700)
+    assert [r.ended.round for r in totals.rounds(limit=9, epoch=7, ring=0)] == [3, 2, 1, 0]
+    assert [r.key for r in totals.rounds(limit=9, outcome="void", area="Nordring")] == [(7, 4, 1)]
+
+
+def test_latest_per_ring(store: Store) -> None:
+    store.record_many([opened(0, 0), opened(0, 1)])
+    (ring, first), (_, second) = Totals(store).latest_per_ring(7)
+    assert ring == LAYOUT[0]
+    assert first is not None
+    assert first.ended == opened(0, 1)
+    assert second is None
+
+
+def test_what_was_recorded_outlives_the_process(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'coordinator.sqlite'}"
+    first = Store(url)
+    first.add_epoch(NORTH, LAYOUT)
+    first.record(opened(0))
+    first.close()
+    second = Store(url)
+    assert second.ended(7, 0, 0) == opened(0)
+    with second.read() as connection:
+        pragma: Callable[[str], object] = lambda name: connection.exec_driver_sql(f"PRAGMA {name}").scalar()  # noqa: E731
+        assert (pragma("journal_mode"), pragma("synchronous"), pragma("foreign_keys")) == ("wal", 2, 1)
+    second.close()
+
+
+def test_a_full_disk_is_said_and_nothing_is_half_written(tmp_path: Path) -> None:
+    store = Store(f"sqlite:///{tmp_path / 'coordinator.sqlite'}")
+    store.add_epoch(NORTH, LAYOUT)
+    with store.write() as connection:  # the limit holds for this pooled connection, which the next call takes again
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
+        connection.exec_driver_sql(f"PRAGMA max_page_count={pages}")
+    with pytest.raises(SQLAlchemyError, match="full"):
+        store.record_many([opened(ring, round_) for ring in range(2) for round_ in range(600)])
+    assert store.epoch_outcomes(7) == []
+    store.close()
+
+
+def test_a_second_writer_waits(tmp_path: Path) -> None:
+    path = tmp_path / "coordinator.sqlite"
+    store = Store(f"sqlite:///{path}")
+    store.add_epoch(NORTH, LAYOUT)
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    answers: list[bool] = []
+    waiting = threading.Thread(target=lambda: answers.append(store.record(opened(0))))
+    waiting.start()
+    assert Totals(store).areas() == ["Nordring"]  # readers do not wait
+    assert answers == []
+    other.execute("COMMIT")
+    waiting.join()
+    other.close()
+    assert answers == [True]
+    store.close()
+
+
+@given(st.lists(st.integers(0, 2**64 - 1), max_size=8))
+def test_words(numbers: list[int]) -> None:
+    assert room.unpack_words(room.pack_words(numbers)) == tuple(numbers)
+
+
+@given(st.integers(0, 2**300))
+def test_positions(bitmap: int) -> None:
+    assert room.unpack_positions(room.pack_positions(bitmap)) == bitmap
