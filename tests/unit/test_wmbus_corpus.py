@@ -63,7 +63,7 @@ DIFFERENCES = (
     | {f"fhkvdataiii-{n}": MANUFACTURER for n in (1, 2, 3)}
     | {f"izarv2-{n}": MANUFACTURER for n in (1, 2, 3, 4, 5, 6)}
     | {f"mkradio3-{n}": MANUFACTURER for n in (1, 2, 3, 4)}
-    | {name: MANUFACTURER for name in ("mkradio4-1", "rfmtx1-1", "sharky-1", "hydrus-4", "hydrus-5", "apas-sim12")}
+    | dict.fromkeys(("mkradio4-1", "rfmtx1-1", "sharky-1", "hydrus-4", "hydrus-5", "apas-sim12"), MANUFACTURER)
     | {f"qcaloric-{n}": MANUFACTURER for n in (2, 5)}
     | {f"qheatv2-{n}": MANUFACTURER for n in (2, 4, 5)}
     | {f"qwaterv2-{n}": MANUFACTURER for n in (2, 8)}
@@ -75,7 +75,7 @@ DIFFERENCES = (
     | {f"waterstarm-{n}": COUNTED_BACK for n in (5, 6, 7, 8)}
     | {"microclima-2": COUNTED_BACK, "ebzwmbe-1": COMPUTED}
     | {"c5isf-1": INVALID_VALUE, "emerlin868-2": INVALID_VALUE, "emerlin868-1": INVALID_DATE}
-    | {name: INVALID_DATE for name in ("gwfgas-1", "istaheat-1", "kamheat-18", "relhca-1", "sensostar-1")}
+    | dict.fromkeys(("gwfgas-1", "istaheat-1", "kamheat-18", "relhca-1", "sensostar-1"), INVALID_DATE)
     | {"werhlemodwm-1": INVALID_DATE, "t1-sim3": INVALID_DATE}
     | {f"c5isf-{n}": MODIFIED for n in (2, 3)}
     | {f"qwaterv2-{n}": MODIFIED for n in (1, 5, 6, 7)}
@@ -98,13 +98,9 @@ ERRORS = (
         "kamwater-8": "compact_format_unknown",
     }
     | {f"kamheat-{n}": "compact_format_unknown" for n in (20, 22, 24, 26, 28)}
-    | {
-        name: "datagram_truncated"  # recordings cut at a mark in the source
-        for name in (
-            *(f"apas-sim{n}" for n in (2, 4, 6, 7, 8, 10, 11)),
-            "broken-sim1", "duplicates-sim1", "izars-sim1", "izars-sim5", "metershell-sim1",
-        )
-    }
+    | {f"apas-sim{n}": "datagram_truncated" for n in (2, 4, 6, 7, 8, 10, 11)}  # cut at a mark in the source
+    | {f"izars-sim{n}": "datagram_truncated" for n in (1, 5)}
+    | {f"{name}-sim1": "datagram_truncated" for name in ("broken", "duplicates", "metershell")}
 )  # fmt: skip
 
 
@@ -207,7 +203,7 @@ def test_compact_frames_decode_once_their_full_telegrams_were_heard() -> None:
 
 # Diehl's own formats put version and type before the number on the link; we read the address as the standard has it.
 SWAPPED = {"hydrus-4", "hydrus-5", "izarv2-2", "izarv2-3", "izarv2-6", "sharky-1"}
-# The expected number is one that the telegram carries as a customer location.
+# The expected number stands inside the proprietary walk-by data.
 OTHER_NUMBER = {"qheat-cc4"}
 
 
