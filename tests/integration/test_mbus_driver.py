@@ -80,9 +80,10 @@ async def test_search_over_a_stream(autojump_clock) -> None:
     numbers = (12345678, 12345679, 555, 98765432)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(serve_stream, theirs, [meter(number) for number in numbers])
-        found = await search(ours, Timing(2400))
+        found = await Bus(ours, Timing(2400)).search(thorough=True)
         assert {d.number for d in found.meters} == {f"{number:08d}" for number in numbers}
         assert found.collisions == ()
+        assert (await search(ours)).meters
         nursery.cancel_scope.cancel()
 
 

@@ -65,12 +65,13 @@ async def test_a_bidirectional_meter_is_asked_over_a_serial_transceiver(framing:
     async with serial_bus(2) as (here, there), trio.open_nursery() as nursery:
         source = meter(1, mode=7, bidirectional=True)
         nursery.start_soon(partial(serve_stream, open_serial(there, 57600), [source], framing, 0.05))
-        async with open_serial(here, 57600) as stream:
-            async with aclosing(listen(stream, framing, Receiver(KeyStore(default=KEY)), requests=requests)) as batches:
-                async for batch in batches:
-                    answered += sum(getattr(item, "obis", None) == VOLUME for item in batch)
-                    if not requests:
-                        break
+        stream = open_serial(here, 57600)
+        async with aclosing(listen(stream, framing, Receiver(KeyStore(default=KEY)), requests=requests)) as batches:
+            async for batch in batches:
+                answered += sum(getattr(item, "obis", None) == VOLUME for item in batch)
+                if not requests:
+                    break
+        await stream.aclose()
         nursery.cancel_scope.cancel()
     assert answered >= 2
 

@@ -119,6 +119,18 @@ def test_search_finds_every_meter(numbers: list[int]) -> None:
     assert found == Found(tuple(sorted((device(n) for n in numbers), key=lambda d: d.number)), ())
 
 
+def test_a_collision_that_makes_a_valid_telegram_hides_a_meter_only_from_a_hasty_search() -> None:
+    """The superposition of these two is the first one's telegram to the last bit, check sum included."""
+
+    def pair() -> list[MBusMeter]:
+        return [MBusMeter(device(n), lambda _: [(IMPORT, 65536, 0, 30)], lambda: CLOCK) for n in (10, 11)]
+
+    first, second = (answers([one], ShortFrame(0x7B, 254)) for one in pair())
+    assert bytes(a & b for a, b in zip(first, second, strict=True)) == first
+    assert [d.number for d in drive(search(), pair()).meters] == ["00000010"]
+    assert [d.number for d in drive(search(thorough=True), pair()).meters] == ["00000010", "00000011"]
+
+
 def test_search_within_a_mask() -> None:
     meters = [meter(number) for number in (12345678, 12999999, 88888888)]
     found = drive(search(SecondaryAddress("12FFFFFF")), meters)
