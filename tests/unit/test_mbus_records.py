@@ -54,6 +54,14 @@ def test_data_types(text: str, value: int | None, scaler: int, unit: int) -> Non
     assert (reading.value, reading.scaler, reading.unit) == (value, scaler, unit)
 
 
+def test_no_digit_is_lost() -> None:
+    """13 digits before the point and 6 behind it, as the requirement has it."""
+    digits = 1234567890123456789
+    reading = one("0710" + digits.to_bytes(8, "little").hex(), 7)
+    assert str(reading.decimal()) == "1234567890123.456789"
+    assert reading.to_json()["value"] == str(digits)
+
+
 def test_an_invalid_number_keeps_its_octets_and_is_marked() -> None:
     reading = one("0c0312ab5678")
     assert reading.quality is Quality.METER_ERROR

@@ -98,6 +98,23 @@ def test_a_real_telegram_of_mode_10() -> None:
     assert reason(Receiver(KeyStore(default=REAL_MODE_10_KEY)), bytes(wrong)) == "mac_mismatch"
 
 
+@pytest.mark.parametrize("tag_size", [4, 8, 12, 16])
+def test_tags_of_mode_10(tag_size: int) -> None:
+    """With a persistent key (no derivation) and a part in the clear, which the tag covers too."""
+    counter, secret, clear = b"\x07\0\0\0", bytes.fromhex("041301000000"), bytes.fromhex("041302000000")
+    fields = bytes([1, 0, len(secret), 10, 0, tag_size // 4 - 1])
+    sealed = security.encrypt_ccm(
+        KEY, security.mode10_nonce(DEVICE, counter), secret, b"\x7a" + fields + clear, tag_size
+    )  # fmt: skip
+    content = sealed[: len(secret)] + clear + sealed[len(secret) :]
+    body = b"\x44" + DEVICE.to_link() + b"\x7a" + fields + counter + content
+    datagram = bytes([len(body)]) + body
+    if tag_size == 4:
+        assert reason(Receiver(KEYS), datagram) == "mac_too_short"
+    else:
+        assert [r.value for r in Receiver(KEYS).decode(datagram)] == [1, 2]
+
+
 def test_cmac_and_key_derivation_against_published_values() -> None:
     key = bytes.fromhex("2b7e151628aed2a6abf7158809cf4f3c")  # RFC 4493 clause 4
     assert security.cmac(key, b"").hex() == "bb1d6929e95937287fa37d129b756746"
