@@ -55,7 +55,11 @@ class EpochConfig(_Section):
 
     origin_unix_s: float = 0.0
     """Start of metering interval 0 as Unix time in seconds: interval q runs over [origin + q·period_s, origin +
-    (q+1)·period_s). 0 aligns the rounds with the hour."""
+    (q+1)·period_s). 0 aligns the rounds with the hour. No round is held before it."""
+
+    metering_origin_unix_s: int | None = None
+    """What metering time is at the origin, as Unix time in seconds: interval q is recorded as starting at this plus
+    q·interval_s. None: the origin itself, as it must be outside of a time lapse."""
 
     ring_size: Annotated[int, Field(ge=3, le=4_096)] = 24
     """Members of a ring at most: an area of N gateways makes ceil(N / ring_size) rings of nearly equal size. Raising it
@@ -78,6 +82,15 @@ class EpochConfig(_Section):
 
     threat_model: Literal["semi-malicious", "honest-but-curious"] = "semi-malicious"
     """Whether head and coordinator may lie (semi-malicious) or only look (honest-but-curious: fewer neighbours)."""
+
+    @property
+    def metering_start_unix_s(self) -> int:
+        """Metering time at the start of interval 0."""
+        return int(self.origin_unix_s) if self.metering_origin_unix_s is None else self.metering_origin_unix_s
+
+    def interval_index(self, interval_start_unix_s: int) -> int:
+        """Which interval starts at this metering time."""
+        return (interval_start_unix_s - self.metering_start_unix_s) // self.interval_s
 
 
 class WebConfig(_Section):

@@ -31,7 +31,8 @@ _SOCKETS = 64  # one listener; every gateway is a connection of it, not a socket
 
 
 async def run(config: CoordinatorConfig, *, ready: Callable[[list[str]], None] | None = None) -> None:
-    """Serve until cancelled; `ready` gets the web addresses once gateways can enrol and call.
+    """
+    Serve until cancelled; `ready` gets the web addresses once gateways can enrol and call.
 
     Raises StromkreisError where it cannot start: damaged PKI, address taken.
     """

@@ -2,10 +2,13 @@
 The commands that stay: `coordinator`, `node` and `meters`, each one trio run until it is told to stop.
 
 SIGTERM and Ctrl-C cancel the run; what must not be cut off (a durable write, a goodbye) shields itself.
+With STROMKREIS_LIFELINE=stdin the end of standard input stops them too: so a parent takes its children along even when
+it is killed.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -29,7 +32,7 @@ def coordinator(
     *,
     config: ConfigFile = None,
     listen: Annotated[str | None, typer.Option(help="ZeroMQ endpoint for gateways, tcp://HOST:PORT.")] = None,
-    web: Annotated[str | None, typer.Option(help="Dashboard and REST, http(s)://HOST:PORT.")] = None,
+    web: Annotated[list[str] | None, typer.Option(help="Web address, http(s)://HOST:PORT; may be repeated.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Directory of database and PKI.")] = None,
     log_format: LogFormatOption = LogFormat.CONSOLE,
     log_level: LogLevel = "INFO",
@@ -43,7 +46,7 @@ def coordinator(
     """
     from coordinator.config import CoordinatorConfig  # noqa: PLC0415
 
-    options = {"listen": listen, "web.listen": web, "data_dir": data_dir}
+    options = {"listen": listen, "web.listen": web or None, "data_dir": data_dir}
     settings = load(CoordinatorConfig, "coordinator", config, options=options)
     _set_up_logs(log_format, log_level)
     from coordinator.process import run  # noqa: PLC0415
@@ -129,6 +132,8 @@ def _serve(run: Callable[[], Awaitable[None]]) -> None:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_cancel_at, signals, nursery.cancel_scope)
+                if os.environ.get("STROMKREIS_LIFELINE") == "stdin":
+                    nursery.start_soon(_cancel_without_parent, nursery.cancel_scope)
                 await run()
                 nursery.cancel_scope.cancel()
 
@@ -152,3 +157,10 @@ def _leaves(group: BaseExceptionGroup[StromkreisError]) -> list[StromkreisError]
     for error in group.exceptions:
         found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
     return found
+
+
+async def _cancel_without_parent(scope: trio.CancelScope) -> None:
+    async with trio.lowlevel.FdStream(os.dup(0)) as lifeline:
+        while await lifeline.receive_some(1):
+            pass
+    scope.cancel()

@@ -98,7 +98,7 @@ class Areas:
     def _call(self, area: Area, now_s: float) -> AreaEpoch:
         config = self._config
         join_s, deal_s = self._windows_s()
-        earliest_s = max([now_s + join_s + deal_s, *(each.end_s() for each in area.epochs)])
+        earliest_s = max([now_s + join_s + deal_s, config.origin_unix_s, *(each.end_s() for each in area.epochs)])
         interval = math.ceil((earliest_s - config.origin_unix_s) / config.period_s - 1e-6)
         nonce, secret = self._entropy(32), self._entropy(32)
         call = wire.EpochCall(
@@ -106,7 +106,7 @@ class Areas:
             schema=self._schema.to_bytes(), rounds=config.rounds,
             start_ms=round((config.origin_unix_s + interval * config.period_s) * 1000),
             period_ms=round(config.period_s * 1000),
-            interval_start_s=int(config.origin_unix_s) + interval * config.interval_s, interval_s=config.interval_s,
+            interval_start_s=config.metering_start_unix_s + interval * config.interval_s, interval_s=config.interval_s,
             ring_size=config.ring_size, corrupt_ppm=round(config.corrupt * 1_000_000),
             dropout_ppm=round(config.dropout * 1_000_000), join_until_ms=round((now_s + join_s) * 1000),
         )  # fmt: skip

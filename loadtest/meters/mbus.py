@@ -10,6 +10,7 @@ first request after a pause.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Final
 
@@ -145,7 +146,7 @@ class MBusMeter:
 
 
 def answers(meters: Sequence[MBusMeter], frame: Frame) -> bytes:
-    """What is heard when all meters of a bus have heard a frame: their answers, superimposed where there are several."""
+    """What is heard when all meters of a bus have heard a frame: their answers, superimposed."""
     said = [reply for meter in meters if (reply := meter.answer(frame))]
     if not said:
         return b""
@@ -176,10 +177,8 @@ async def serve(
     listeners = await trio.open_tcp_listeners(port, host=host)
 
     async def handle(stream: trio.SocketStream) -> None:
-        try:
+        with suppress(trio.BrokenResourceError):
             await serve_stream(stream, meters)
-        except trio.BrokenResourceError:
-            pass
 
     async with trio.open_nursery() as nursery:
         await nursery.start(trio.serve_listeners, handle, listeners)

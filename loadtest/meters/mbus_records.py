@@ -21,7 +21,8 @@ Registers = Callable[[datetime], list[Register]]
 _VIFS: Final = {
     30: (b"\x00", -3, 8), 25: (b"\x08", 0, 8), 13: (b"\x10", -6, 8), 27: (b"\x28", -3, 8), 15: (b"\x38", -6, 8),
     35: (b"\xfd\x40", -9, 16), 33: (b"\xfd\x50", -12, 16), 44: (b"\xfb\x2c", -3, 4), 32: (b"\xfb\x02", 3, 2),
-    31: (b"\xfb\x04", 3, 2), 29: (b"\xfb\x14", 0, 4), 28: (b"\xfb\x34", 0, 4), 24: (b"\x68", -3, 4), 255: (b"\x6e", 0, 1),
+    31: (b"\xfb\x04", 3, 2), 29: (b"\xfb\x14", 0, 4), 28: (b"\xfb\x34", 0, 4), 24: (b"\x68", -3, 4),
+    255: (b"\x6e", 0, 1),
     52: (b"\x60", -3, 4),
 }  # fmt: skip
 _TEMPERATURES: Final = {10: b"\x58", 11: b"\x5c"}  # group C of heat: flow, return

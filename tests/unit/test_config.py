@@ -97,7 +97,7 @@ def test_no_toml_and_no_file(tmp_path: Path) -> None:
     ("text", "expected"),
     [
         ('[coordinator]\nlisten = "ipc:///x"\n', "an endpoint of the form tcp://HOST:PORT"),
-        ('[coordinator.web]\nlisten = "https://127.0.0.1:1"\n', "certificate and private_key together"),
+        ('[coordinator.web]\ncertificate = "c.pem"\n', "certificate and private_key together"),
         ('[coordinator]\nareas = ["a", "a"]\n', "areas of different names"),
         ("[coordinator]\nareas = []\n", "at least 1 item"),
     ],
@@ -140,3 +140,10 @@ def test_a_node_without_gateways_or_with_one_twice_is_refused() -> None:
     twice = [{"id": "ESTK0000000001", "meters": ["sml+tcp://h:1"]}] * 2
     with pytest.raises(ValueError, match="gateways of different ids"):
         NodeConfig.model_validate({"root_certificate": "r", "gateways": twice})
+
+
+def test_intervals_count_from_the_metering_origin() -> None:
+    epoch = CoordinatorConfig.model_validate({"epoch": {"origin_unix_s": 5_000.75, "period_s": 1}}).epoch
+    assert [epoch.interval_index(5_000 + s) for s in (-900, 0, 1_800)] == [-1, 0, 2]
+    lapse = epoch.model_copy(update={"metering_origin_unix_s": 900_000})
+    assert lapse.interval_index(900_900) == 1

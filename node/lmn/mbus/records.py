@@ -35,9 +35,13 @@ class DataInformation:
     subunit: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Header:
-    """A record's header and its octets on the wire."""
+    """
+    A record's header and its octets on the wire.
+
+    Headers are remembered by their octets, so they compare by identity: hashing all fields cost a tenth of a telegram.
+    """
 
     octets: bytes
     data: DataInformation

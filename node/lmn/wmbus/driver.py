@@ -3,7 +3,7 @@ A radio module on a trio stream: readings as they come, and requests to bidirect
 
 The reception time is taken when the octets arrive, before anything is decoded, so that it is never late by the
 decoding (REQ.WMBUS.apl.40).  What the radio hears of strangers is normal on the air: a telegram of a meter without a
-key is an error for whoever asked for that meter, not a fault of the link, so errors are handed on and listening goes on.
+key is no fault of the link, so errors are handed on and listening goes on.
 """
 
 from __future__ import annotations
@@ -35,7 +35,10 @@ Batch = list[Reading | RemoteProtocolError]
 
 def reader_of(framing: Framing) -> Reader:
     """The reader for a radio module."""
-    return {"imst": ImstReader, "amber": AmberReader, "rtl-wmbus": LineReader, "raw": RawReader}[framing]()
+    readers: dict[Framing, Callable[[], Reader]] = {
+        "imst": ImstReader, "amber": AmberReader, "rtl-wmbus": LineReader, "raw": RawReader,
+    }  # fmt: skip
+    return readers[framing]()
 
 
 def transmission(datagram: bytes, framing: Framing) -> bytes:

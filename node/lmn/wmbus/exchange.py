@@ -14,13 +14,21 @@ from enum import Enum
 from typing import Final
 
 from node.lmn.mbus.device import DeviceAddress
-from node.lmn.wmbus.layers import is_extended_link, take_extended_link
+from node.lmn.wmbus.layers import is_extended_link, take_extended_link, take_transport
 from node.lmn.wmbus.link import ACC_DMD, ACC_NR, REQ_UD2, RSP_UD, SND_IR, SND_NKE, SND_NR, take_link_header
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 
 FCB: Final = 0x20
 _CI_TO_METER: Final = 0x80
 _SPEAKS: Final = frozenset({SND_NR, SND_IR, ACC_NR, ACC_DMD})
+
+
+def _listens(data: bytes) -> bool:
+    """Whether the meter opens a window: the B bit of the ELL, or of the configuration word in modes 0 and 5."""
+    if is_extended_link(data[0]):
+        return take_extended_link(data)[0].bidirectional
+    transport = take_transport(data)
+    return transport.mode in (0, 5) and bool(transport.header.configuration & 0x8000)
 
 
 class State(Enum):
@@ -67,7 +75,7 @@ class DataRequest:
             link = take_link_header(datagram)
             if link.address != self._link:
                 return None
-            listens = is_extended_link(link.rest[0]) and take_extended_link(link.rest)[0].bidirectional
+            listens = _listens(link.rest)
         except RemoteProtocolError:
             return None
         if link.control & 0x4F == RSP_UD and self.state is State.ASKED:
