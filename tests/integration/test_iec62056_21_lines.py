@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from random import Random
 
 import pytest
@@ -26,12 +27,16 @@ P1 = p1.P1Settings("1SKR0000000002", period_s=0.05)
 IMPORT = Obis(1, 0, 1, 8, 0, 255)
 
 
-def registers(now: float) -> list[Register]:
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def registers(now: datetime) -> list[Register]:
     return [(IMPORT, 1234567, 0, WATT_HOUR), (Obis(1, 0, 16, 7, 0, 255), -56, 1, WATT)]
 
 
 def meter(**settings: object) -> SimulatedMeter:
-    return SimulatedMeter(MeterSettings("00000001", pause_s=0.01, **settings), registers, time.time)  # type: ignore[arg-type]
+    return SimulatedMeter(MeterSettings("00000001", pause_s=0.01, **settings), registers, now)  # type: ignore[arg-type]
 
 
 def imported(items: list[Reading | RemoteProtocolError]) -> Reading:
@@ -99,7 +104,7 @@ async def test_one_gateway_two_links_two_households() -> None:
 
     async with trio.open_nursery() as nursery:
         asked = await nursery.start(meter().serve_tcp)
-        pushing = await nursery.start(p1.serve_tcp, P1, registers, time.time)
+        pushing = await nursery.start(p1.serve_tcp, P1, registers, now)
         profiles = [
             MeterProfile(
                 device="1SKR0000000001", meter_id="00000001", link=f"tcp://127.0.0.1:{asked}", protocol="iec62056-21",
@@ -123,7 +128,7 @@ def test_sniff_shows_a_live_bus_as_json_lines() -> None:
 
     async def main() -> None:
         async with trio.open_nursery() as nursery:
-            port = await nursery.start(p1.serve_tcp, P1, registers, time.time)
+            port = await nursery.start(p1.serve_tcp, P1, registers, now)
             program = "import typer; from stromkreis.sniff import sniff; typer.run(sniff)"
             command = [sys.executable, "-c", program, f"tcp://127.0.0.1:{port}", "-p", "p1"]
             with trio.fail_after(30):

@@ -98,7 +98,8 @@ async def test_dlms_over_tcp(secured: bool) -> None:
     async def serve(task_status: trio.TaskStatus[int]) -> None:
         listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
         task_status.started(listeners[0].socket.getsockname()[1])
-        await dlms.serve_tcp(lambda: dlms.DlmsServer(CosemObjects(WIRES, registers, now), settings), listeners)
+        server = dlms.DlmsServer(CosemObjects(WIRES, registers, now), settings)  # one meter, with one counter
+        await dlms.serve_tcp(lambda: server, listeners)
 
     async with serving(serve) as link:
         profile = MeterProfile(device=WIRES, protocol="dlms", link=link, keys=keys if secured else {})

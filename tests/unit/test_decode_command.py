@@ -2,6 +2,7 @@
 
 import io
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,9 @@ from protocol.metering.units import WATT_HOUR
 from stromkreis import sniff
 from stromkreis.decode import decode
 
-DATA = telegram(P1Settings("1SKR0000000001"), [(Obis(1, 0, 1, 8, 0, 255), 1234567, 0, WATT_HOUR)], 0.0)
+DATA = telegram(
+    P1Settings("1SKR0000000001"), [(Obis(1, 0, 1, 8, 0, 255), 1234567, 0, WATT_HOUR)], datetime.fromtimestamp(0, UTC)
+)
 app = typer.Typer()
 app.command()(decode)
 run = CliRunner()
