@@ -49,7 +49,10 @@ DIFFERENCES = {
     ("test-frames/abb_f95", 3): "BCD with letters is invalid; libmbus computes a number from it",
     ("test-frames/example_binary16_lvar", 0): "octets in wire order; libmbus prints the most significant first",
     ("test-frames/manual_frame2", 0): "the same: litres as 10^-3 m³; libmbus says 1 l",
-    ("test-frames/manual_frame2", 1): "'same unit but historic' takes the unit of counter 1; libmbus leaves 135 without",
+    (
+        "test-frames/manual_frame2",
+        1,
+    ): "'same unit but historic' takes the unit of counter 1; libmbus leaves 135 without",
 }
 # The last record of libmbus' list where the telegram ends with a bare DIF 1F.
 MORE_FOLLOW = "More records follow"  # link control, not a record: the driver asks for the next telegram

@@ -63,7 +63,7 @@ DIFFERENCES = (
     | {f"fhkvdataiii-{n}": MANUFACTURER for n in (1, 2, 3)}
     | {f"izarv2-{n}": MANUFACTURER for n in (1, 2, 3, 4, 5, 6)}
     | {f"mkradio3-{n}": MANUFACTURER for n in (1, 2, 3, 4)}
-    | {name: MANUFACTURER for name in ("mkradio4-1", "rfmtx1-1", "sharky-1", "hydrus-4", "hydrus-5", "apas-sim12")}
+    | dict.fromkeys(("mkradio4-1", "rfmtx1-1", "sharky-1", "hydrus-4", "hydrus-5", "apas-sim12"), MANUFACTURER)
     | {f"qcaloric-{n}": MANUFACTURER for n in (2, 5)}
     | {f"qheatv2-{n}": MANUFACTURER for n in (2, 4, 5)}
     | {f"qwaterv2-{n}": MANUFACTURER for n in (2, 8)}
@@ -75,7 +75,7 @@ DIFFERENCES = (
     | {f"waterstarm-{n}": COUNTED_BACK for n in (5, 6, 7, 8)}
     | {"microclima-2": COUNTED_BACK, "ebzwmbe-1": COMPUTED}
     | {"c5isf-1": INVALID_VALUE, "emerlin868-2": INVALID_VALUE, "emerlin868-1": INVALID_DATE}
-    | {name: INVALID_DATE for name in ("gwfgas-1", "istaheat-1", "kamheat-18", "relhca-1", "sensostar-1")}
+    | dict.fromkeys(("gwfgas-1", "istaheat-1", "kamheat-18", "relhca-1", "sensostar-1"), INVALID_DATE)
     | {"werhlemodwm-1": INVALID_DATE, "t1-sim3": INVALID_DATE}
     | {f"c5isf-{n}": MODIFIED for n in (2, 3)}
     | {f"qwaterv2-{n}": MODIFIED for n in (1, 5, 6, 7)}
