@@ -246,7 +246,9 @@ class _Run:
         """Take what the bus pushes, open it again when it ends or falls silent."""
         if bus.driver.listen is None:
             raise InvariantError("a bus without a way to listen is listened to")
-        silence_s = 2 * max(profile.silence_s for profile in bus.profiles)  # the driver's own alarm says more
+        silence_s = 1.1 * max(
+            profile.silence_s for profile in bus.profiles
+        )  # a driver's own alarm comes first: it says more
         while True:
             stream = await self._open(bus, math.inf)
             if stream is not None:

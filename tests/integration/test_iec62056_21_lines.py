@@ -5,11 +5,13 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from random import Random
 
 import pytest
 import trio
+from trio.testing import memory_stream_pair
 
 from loadtest.meters import p1
 from loadtest.meters.iec62056_21 import MeterSettings, Mode, Register, SimulatedMeter
@@ -89,6 +91,39 @@ async def test_pushed_in_mode_d_over_a_serial_line_is_unverified() -> None:
                     break
             await batches.aclose()
         nursery.cancel_scope.cancel()
+
+
+async def test_a_meter_that_is_silent_ends_or_never_ends(autojump_clock: trio.testing.MockClock) -> None:
+    async def fault(play: Callable[[trio.abc.Stream], Awaitable[None]]) -> str:
+        ours, theirs = memory_stream_pair()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(play, theirs)
+            with pytest.raises(RemoteProtocolError) as caught:
+                await read_meter(ours, clock=time.time, timeout_s=60)
+            nursery.cancel_scope.cancel()
+        return caught.value.reason
+
+    async def silent(stream: trio.abc.Stream) -> None:
+        await trio.sleep_forever()
+
+    async def hangs_up(stream: trio.abc.Stream) -> None:
+        await stream.send_all(b"/SKR@X\r\n\x02")
+        await stream.aclose()
+
+    async def stops(stream: trio.abc.Stream) -> None:
+        await stream.send_all(b"/SKR@X\r\n\x021.8.0(1*kWh)\r\n")
+        await trio.sleep_forever()
+
+    async def endless(stream: trio.abc.Stream) -> None:
+        await stream.send_all(b"/SKR@X\r\n\x02")
+        while True:
+            await stream.send_all(b"1")
+            await trio.sleep(1)
+
+    assert await fault(silent) == "silent"
+    assert await fault(hangs_up) == "link_closed"
+    assert await fault(stops) == "truncated"
+    assert await fault(endless) == "endless"
 
 
 async def test_one_gateway_two_links_two_households() -> None:

@@ -136,6 +136,65 @@ async def test_wireless_mbus_with_a_neighbour() -> None:
     assert events == []
 
 
+async def pushing(task_status: trio.TaskStatus[int], *, messages: list[bytes]) -> None:
+    """A line that says these bytes, 20 times a second, one after the other and again from the first."""
+
+    async def handle(stream: trio.SocketStream) -> None:
+        with contextlib.suppress(trio.BrokenResourceError):
+            while True:
+                for message in messages:
+                    await stream.send_all(message)
+                    await trio.sleep(0.05)
+
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    task_status.started(listeners[0].socket.getsockname()[1])
+    await trio.serve_listeners(handle, listeners)
+
+
+async def test_sml_pushed_with_damage_costs_the_damaged_frame() -> None:
+    good = SmlMeter(WIRES, registers).push(now())
+    damaged = good.replace(good[40:44], b"\x00\x00\x00\x00", 1)
+    async with serving(partial(pushing, messages=[damaged, good, damaged])) as link:
+        _, events = await read_twice(MeterProfile(device=WIRES, protocol="sml", link=link, push=True))
+    assert len(events) == 1
+
+
+async def test_dlms_pushed() -> None:
+    server = dlms.DlmsServer(CosemObjects(WIRES, registers, now))
+    message = dlms.push_frames(server.notification(), Address(1), Address(16))
+    async with serving(partial(pushing, messages=[message])) as link:
+        _, events = await read_twice(MeterProfile(device=WIRES, protocol="dlms", link=link, push=True))
+    assert events == []
+
+
+async def test_impulses_outlive_their_link_and_are_not_for_billing() -> None:
+    got: list[Reading] = []
+
+    async def one_life(task_status: trio.TaskStatus[int]) -> None:
+        async def handle(stream: trio.SocketStream) -> None:
+            for _ in range(2):
+                await stream.send_all(b"\x00")
+                await trio.sleep(0.1)
+            await stream.aclose()
+
+        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        task_status.started(listeners[0].socket.getsockname()[1])
+        await trio.serve_listeners(handle, listeners)
+
+    with trio.fail_after(20):
+        async with serving(one_life) as link, trio.open_nursery() as nursery:
+
+            async def deliver(readings: list[Reading]) -> None:
+                got.extend(readings)
+                if len(got) >= 4:
+                    nursery.cancel_scope.cancel()
+
+            profile = MeterProfile(device=WIRES, protocol="s0", link=link, constant_imp_per_kwh=500)
+            await run_meters([profile], deliver, Periodic(), rng=Random(1), on_event=lambda _: None)
+    assert [reading.decimal() for reading in got[:4]] == [2, 4, 6, 8]
+    assert {reading.quality for reading in got} == {Quality.NOT_FOR_BILLING}
+
+
 @pytest.mark.parametrize(
     ("protocol", "more"),
     [("mbus", {"address": "999"}), ("dlms", {"address": "somewhere"}), ("wmbus", {"address": "crystal"}), ("s0", {})],
