@@ -1,1 +1,119 @@
-"""The command line."""
+"""
+The command line: `stromkreis COMMAND`, or `python -m stromkreis COMMAND`.
+
+A command's module is imported only when that command is the one that was called: `stromkreis --help` answers at once,
+and a gateway does not load a web server.  Each command is a function with typer annotations, or a typer app where it
+has commands of its own, in a module that nothing else of the command line imports.
+
+Exit codes: 0 done, 1 it failed (the reason is on stderr), 2 wrong usage or configuration, 130 stopped by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+
+from protocol.errors import StromkreisError
+
+_HELP = """
+Smart meter gateways that report exact area totals and no single reading.
+
+See it work: [bold]stromkreis demo[/bold].  Run it by hand: [bold]stromkreis pki[/bold], then
+[bold]stromkreis coordinator[/bold] here and [bold]stromkreis node[/bold] there; [bold]stromkreis config[/bold]
+explains every setting.  Look into a meter: [bold]stromkreis decode sml FILE[/bold].
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Command:
+    name: str
+    module: str
+    panel: str
+    help: str
+
+
+_SEE, _RUN, _TOOLS = "See it work", "Run it", "Tools"
+COMMANDS = (
+    _Command(
+        "demo", "stromkreis.demo", _SEE, "A neighbourhood on this machine: meters, gateways, coordinator, dashboard."
+    ),
+    _Command("meters", "stromkreis.services", _SEE, "Simulated meters that speak SML and other protocols."),
+    _Command("simulate", "stromkreis.simulate", _SEE, "Rings under loss, crashes and a lying head, from a seed."),
+    _Command("coordinator", "stromkreis.services", _RUN, "The operator's side: enrolment, rings, totals, dashboard."),
+    _Command("node", "stromkreis.services", _RUN, "Smart meter gateways, one or thousands in one process."),
+    _Command("pki", "stromkreis.pki", _RUN, "Certificates of the smart metering PKI, and enrolment tokens."),
+    _Command(
+        "config", "stromkreis.reference", _RUN, "A commented configuration file with every setting and its default."
+    ),
+    _Command("parameters", "stromkreis.parameters", _TOOLS, "Neighbours and thresholds of a ring for a given threat."),
+    _Command("decode", "stromkreis.decode", _TOOLS, "Readings of a recorded byte stream as JSON lines."),
+    _Command("sniff", "stromkreis.sniff", _TOOLS, "Readings of a live meter as JSON lines."),
+)
+
+
+def build(arguments: Sequence[str]) -> typer.Typer:
+    """The app for these arguments: the command that they name is loaded, the others are only listed."""
+    app = typer.Typer(
+        name="stromkreis",
+        help=_HELP,
+        no_args_is_help=True,
+        rich_markup_mode="rich",
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_options)
+    called = next((argument for argument in arguments if not argument.startswith("-")), None)
+    for command in COMMANDS:
+        loaded = _load(command) if command.name == called else _listed
+        if isinstance(loaded, typer.Typer):
+            app.add_typer(loaded, name=command.name, rich_help_panel=command.panel)
+        else:
+            text = None if command.name == called else command.help
+            app.command(command.name, help=text, rich_help_panel=command.panel)(loaded)
+    return app
+
+
+def _load(command: _Command) -> typer.Typer | Callable[..., Any]:
+    module = importlib.import_module(command.module)
+    loaded: typer.Typer | Callable[..., Any] = getattr(module, "app", None) or getattr(module, command.name)
+    return loaded
+
+
+def _listed() -> None:
+    raise AssertionError("a command that is only listed was called")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"stromkreis {importlib.metadata.version('stromkreis')}")
+        raise typer.Exit
+
+
+def _options(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and leave.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line; the text of a failure on purpose goes to stderr without a traceback."""
+    try:
+        build(sys.argv[1:])()
+    except StromkreisError as error:
+        sys.stderr.write(f"stromkreis: {error}\n")
+        sys.exit(getattr(error, "exit_code", 1))
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

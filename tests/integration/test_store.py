@@ -1,317 +1,263 @@
-"""The durable store on real files: what was acknowledged is there, whatever is killed, full or refused."""
+"""The round book on real databases."""
 
-import os
-import random
-import signal
-import subprocess
-import sys
-from collections.abc import Iterator
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import trio
-import trio.testing
+from hypothesis import given
+from hypothesis import strategies as st
+from sqlalchemy.exc import SQLAlchemyError
 
-from node.records import Baseline, Contribution, ContributionState, EpochEnd, EpochState, Record, Register, Settled
-from node.store import Store, StoreError
+from coordinator import store as room
+from coordinator.emp.totals import Totals
+from coordinator.store import Epoch, Ring, Store
+from protocol.dcnet.book import Ended
+from protocol.dcnet.schema import DEFAULT_SCHEMA, Schema
 from protocol.errors import LocalProtocolError
+from protocol.wire import Outcome
 
-WATCHDOG_S = 30
-ROOT = Path(__file__).parents[2]
+START = 1_700_000_100
+NORTH = Epoch(7, "Nordring", DEFAULT_SCHEMA, rounds=96, interval_start_s=START, interval_s=900)
+SOUTH = replace(NORTH, epoch=8, area="Südhang")
+MEMBERS = tuple(f"ESTK01{n:08d}" for n in range(12))
+LAYOUT = [Ring(7, 0, MEMBERS[:4]), Ring(7, 1, MEMBERS[4:8])]
+SOUTHERN = [Ring(8, 0, MEMBERS[8:])]
+
+
+def words(*numbers: int) -> tuple[int, ...]:
+    return tuple(number % 2**64 for number in numbers)
+
+
+def opened(ring: int, round_: int = 0, total: tuple[int, ...] = (3, 10, 0, -5), **changes: object) -> Ended:
+    made = Ended(
+        7, ring, round_, Outcome.OPENED, attempt=0, term=5, expected=0b1111, roster=0b1011, total=words(*total),
+        verified=True, reason="", opened_s=1_700_000_000.125, ended_s=1_700_000_000.15625,
+    )  # fmt: skip
+    return replace(made, **changes)
+
+
+def void(ring: int, round_: int = 0, **changes: object) -> Ended:
+    made = Ended(
+        7, ring, round_, Outcome.VOID, attempt=2, term=2, expected=0, roster=0, total=(), verified=False,
+        reason="no total in time", opened_s=1_700_000_000.0, ended_s=1_700_000_009.0,
+    )  # fmt: skip
+    return replace(made, **changes)
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "gateways.db"
+def store(any_store: Store) -> Store:
+    any_store.add_epoch(NORTH, LAYOUT)
+    any_store.add_epoch(SOUTH, SOUTHERN)
+    return any_store
 
 
-def register(gateway: str = "g", value: int = 1, measured_at_ms: int = 0, obis: str = "1-0:1.8.0*255") -> Register:
-    return Register(gateway=gateway, device="1EBZ0100000001", obis=obis, value=value, scaler=-1, unit="Wh", status=None,
-                    measured_at_ms=measured_at_ms, received_at_ms=measured_at_ms)  # fmt: skip
+def test_epochs_come_back_as_they_were(store: Store) -> None:
+    assert store.latest_epochs() == [NORTH, SOUTH]
+    assert store.last_epoch() == 8
+    assert store.epoch_rings(7) == LAYOUT
+    with pytest.raises(LocalProtocolError, match="exists"):
+        store.add_epoch(replace(NORTH, rounds=1), [])
+    later = replace(NORTH, epoch=9)
+    with pytest.raises(SQLAlchemyError):
+        store.add_epoch(later, [Ring(9, 0, ()), Ring(9, 0, ())])
+    assert store.last_epoch() == 8  # all or nothing
+    store.add_epoch(later, [])
+    assert store.latest_epochs() == [later, SOUTH]
 
 
-def contribution(
-    gateway: str = "g", round_: int = 0, state: ContributionState = ContributionState.SHARED
-) -> Contribution:
-    return Contribution(gateway=gateway, epoch=1, ring="north/2", round=round_, attempt=0, interval=round_,
-                        vector=bytes(64), registers=bytes(64), state=state)  # fmt: skip
+def test_a_round_ends_once(store: Store) -> None:
+    first = opened(0)
+    assert store.record(first)
+    for late in (first, void(0), opened(0, total=(4, 9, 9, 9))):
+        assert not store.record(late)
+    assert store.ended(7, 0, 0) == first
+    assert store.ended(7, 0, 1) is None
+    assert store.record(void(1))
+    assert not store.record(opened(1))
+    assert store.ended(7, 1, 0) == void(1)
+    assert store.epoch_outcomes(7) == [first, void(1)]
 
 
-def settled(gateway: str = "g", round_: int = 0, opened: bool = True) -> Settled:
-    return Settled(gateway=gateway, epoch=1, ring=7, round=round_, attempt=1, interval=round_, opened=opened,
-                   vector=round_.to_bytes(8, "little"), registers=bytes(8), settled_at_ms=round_)  # fmt: skip
+def test_a_batch_tells_for_each(store: Store) -> None:
+    store.record(opened(0, 3))
+    batch: list[Ended] = [opened(0, 3), void(1), opened(0), opened(1), opened(0, 1)]
+    assert store.record_many(batch) == [False, True, True, False, True]
+    assert store.ended(7, 1, 0) == void(1)
+    assert store.record_many([]) == []
 
 
-def epoch_state(gateway: str = "g", epoch: int = 1, state: bytes = b"secret") -> EpochState:
-    return EpochState(gateway=gateway, epoch=epoch, ring=7, position=3, state=state)
+def test_a_failing_batch_writes_nothing(store: Store) -> None:
+    with pytest.raises(SQLAlchemyError):
+        store.record_many([opened(0), opened(99)])  # there is no ring 99
+    with pytest.raises(LocalProtocolError, match="no epoch 99"):
+        store.record_many([opened(0), opened(0, epoch=99)])
+    assert store.ended(7, 0, 0) is None
 
 
-async def test_what_was_written_is_there_after_reopening(path: Path) -> None:
-    top = (1 << 64) - 1
-    records: list[Record] = [
-        register(value=1), register(value=top, measured_at_ms=9), register(obis="1-0:2.8.0*255", value=-(1 << 63)),
-        Baseline(gateway="g", slot=0, value=top), Baseline(gateway="g", slot=1, value=-5),
-        Baseline(gateway="other", slot=0, value=3), contribution(), epoch_state(), settled(),
-        contribution(round_=1, state=ContributionState.OPENED),
-    ]  # fmt: skip
-    async with Store.open(path) as store:
-        await store.write(records)
-    async with Store.open(path) as store:
-        state = await store.load("g")
-        assert set(state.registers) == {records[1], records[2]}
-        assert state.baseline == {0: top, 1: -5}
-        assert state.contributions == (records[6],)
-        assert state.epochs == (records[7],)
-        assert await store.settled("g") == (records[8],)
-        assert (await store.load("other")).baseline == {0: 3}
-        assert (await store.load("nobody")).epochs == ()
-        assert await store.gateways() == ("g", "other")
-        await store.write([Baseline(gateway="g", slot=0, value=8), contribution(state=ContributionState.SERVED)])
-        state = await store.load("g")
-        assert state.baseline[0] == 8
-        assert [kept.state for kept in state.contributions] == [ContributionState.SERVED]
-    assert path.stat().st_mode & 0o077 == 0
+def test_exactly_once_among_threads(store: Store) -> None:
+    """Eight writers end the same 30 rounds of 2 rings, each its own way and order: every round has one winner."""
+    wins: list[tuple[int, Ended]] = []
+    start = threading.Barrier(8)
+
+    def writer(number: int) -> None:
+        mine: list[Ended] = [
+            void(ring, round_) if number % 2 else opened(ring, round_, (3, number, 0, 0))
+            for round_ in range(30)
+            for ring in range(2)
+        ]
+        mine = mine[::-1] if number % 3 else mine
+        start.wait()
+        for at in range(0, len(mine), 7):
+            batch = mine[at : at + 7]
+            wins.extend((number, ended) for ended, won in zip(batch, store.record_many(batch), strict=True) if won)
+
+    threads = [threading.Thread(target=writer, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(wins) == 60
+    kept = {(e.ring, e.round): e for e in store.epoch_outcomes(7)}
+    assert len(kept) == 60
+    for _, ended in wins:
+        assert kept[ended.ring, ended.round] == ended
 
 
-async def test_writes_that_wait_share_a_transaction_and_are_bounded(path: Path) -> None:
-    async with Store.open(path) as store, trio.open_nursery() as nursery:
-        for number in range(1000):
-            nursery.start_soon(store.write, [contribution(f"g{number}"), register(f"g{number}")])
-        await trio.testing.wait_all_tasks_blocked()
-    assert (store.counters.writes, store.counters.records) == (1000, 2000)
-    assert store.counters.transactions <= 3
-
-    async with Store.open(path, queue_writes=4) as store, trio.open_nursery() as nursery:
-        for number in range(40):
-            nursery.start_soon(store.write, [contribution(f"g{number}", round_=1)])
-        most = 0
-        while nursery.child_tasks:
-            most = max(most, store.queued)
-            await trio.lowlevel.checkpoint()
-    assert most <= 4
-    assert store.counters.writes == 40
-    assert store.counters.transactions >= 10
-
-
-async def test_a_refused_write_fails_alone_and_whole(path: Path) -> None:
-    async with Store.open(path) as store:
-        await store.write([settled("bad")])
-        failures = []
-
-        async def write_bad() -> None:
-            with pytest.raises(StoreError, match=r"gateways\.db.*UNIQUE.*contradicts") as caught:
-                await store.write([contribution("bad", round_=5), settled("bad", opened=False)])
-            failures.append(caught.value)
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(store.write, [contribution("good before")])
-            nursery.start_soon(write_bad)
-            nursery.start_soon(store.write, [contribution("good after")])
-        assert len(failures) == store.counters.failed == 1
-        assert (await store.load("bad")).contributions == ()
-        assert [entry.opened for entry in await store.settled("bad")] == [True]
-        for gateway in ("good before", "good after"):
-            assert len((await store.load(gateway)).contributions) == 1
-        with pytest.raises(OverflowError):
-            await store.write([Baseline(gateway="g", slot=0, value=1 << 64)])
+def test_totals_add_rings_to_areas(store: Store) -> None:
+    huge = 2**63 - 1
+    store.record_many([
+        opened(0, 0, (3, huge, 1, -5)), opened(1, 0, (4, huge, 2, 15), roster=0b1111, attempt=1),
+        opened(0, 0, (3, 7, 0, 1), epoch=8), opened(0, 1), void(1, 1, attempt=0),
+    ])  # fmt: skip
+    totals = Totals(store)
+    assert totals.areas() == ["Nordring", "Südhang"]
+    first, second = totals.totals(START, START + 1800, area="Nordring")
+    assert first.words == (7, 2 * huge, 3, 10)  # exact, beyond 64 bits
+    assert (first.present, first.members, first.opened, first.void, first.rings) == (7, 8, 2, 0, 2)
+    assert (first.schema, first.interval_s, first.retries) == (DEFAULT_SCHEMA, 900, 1)
+    assert first.latencies_s == (0.03125, 0.03125)
+    assert first.complete
+    assert first.verified
+    assert (second.opened, second.void, second.present, second.words) == (1, 1, 3, (3, 10, 0, -5))
+    everywhere, incomplete = totals.totals(START, START + 1800)
+    assert everywhere.words == (10, 2 * huge + 7, 3, 11)
+    assert (everywhere.members, everywhere.rings, everywhere.complete) == (12, 3, True)
+    assert (incomplete.members, incomplete.rings, incomplete.complete) == (12, 3, False)
+    (only,) = totals.totals(START, START + 9000, limit=1)
+    assert only == everywhere
+    assert totals.totals(0, START) == []
+    assert totals.last_interval_start_s() == START + 900
+    assert totals.last_interval_start_s(area="Südhang") == START
 
 
-async def test_a_full_file_fails_the_write_that_does_not_fit_and_recovers_with_room(path: Path) -> None:
-    async with Store.open(path) as store:
-        await store.write([contribution("g")])
-        connection = store._connection
-        assert connection is not None
-        (pages,) = connection.execute("PRAGMA page_count").fetchone()
-        connection.execute(f"PRAGMA max_page_count = {pages + 2}")
-
-        async def write_too_much() -> None:
-            with pytest.raises(StoreError, match=r"gateways\.db.*full.*free space"):
-                await store.write([epoch_state("large", state=bytes(100_000))])
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(store.write, [contribution("small", round_=1)])
-            nursery.start_soon(write_too_much)
-            nursery.start_soon(store.write, [contribution("small", round_=2)])
-        assert (await store.load("large")).epochs == ()
-        assert len((await store.load("small")).contributions) == 2
-        connection.execute(f"PRAGMA max_page_count = {pages + 1000}")
-        await store.write([epoch_state("large", state=bytes(100_000))])
-    async with Store.open(path) as store:
-        assert [len(state.state) for state in (await store.load("large")).epochs] == [100_000]
+def test_an_interval_of_void_rounds_has_a_total_of_nothing(store: Store) -> None:
+    store.record(void(0, epoch=8))
+    (total,) = Totals(store).totals(0, 2**62, area="Südhang")
+    assert (total.words, total.present, total.complete, total.verified) == ((0, 0, 0, 0), 0, True, False)
 
 
-FULL_DISK = """
-import resource, sys, trio
-from node.records import EpochState
-from node.store import Store, StoreError
-def record(number, size):
-    return [EpochState(gateway=f"g{number}", epoch=1, ring=1, position=0, state=bytes(size))]
-async def main():
-    async with Store.open(sys.argv[1]) as store:
-        await store.write(record(0, 10))
-        resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, resource.RLIM_INFINITY))
-        refused = []
-        async def write(number):
-            try:
-                await store.write(record(number, 60_000))
-            except StoreError as error:
-                refused.append(number)
-                assert "SQLITE_" in str(error) and "free space" in str(error), error
-        async with trio.open_nursery() as nursery:
-            for number in range(1, 40):
-                nursery.start_soon(write, number)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-        await store.write(record(99, 10))
-        print(*refused)
-trio.run(main)
-"""
+def test_one_unverified_ring_makes_the_sum_unverified(store: Store) -> None:
+    store.record_many([opened(0), opened(1, verified=False)])
+    (total,) = Totals(store).totals(0, 2**62)
+    assert not total.verified
 
 
-async def test_the_kernel_refusing_to_write_is_told_to_every_writer_concerned(path: Path) -> None:
-    process = await trio.run_process(
-        [sys.executable, "-c", FULL_DISK, path], capture_stdout=True, check=False, cwd=ROOT
-    )
-    assert process.returncode == 0
-    refused = {int(number) for number in process.stdout.split()}
-    assert refused
-    async with Store.open(path) as store:
-        stored = {int(gateway[1:]) for gateway in await store.gateways()}
-    assert stored == {0, 99} | (set(range(1, 40)) - refused)
+def test_schemas_are_not_added_up(store: Store) -> None:
+    store.add_epoch(replace(NORTH, epoch=9, schema=Schema(DEFAULT_SCHEMA.slots[:2])), [Ring(9, 0, MEMBERS[:4])])
+    store.record_many([opened(0), opened(0, total=(3, 5), epoch=9)])
+    assert sorted(t.words for t in Totals(store).totals(0, 2**62)) == [(3, 5), (3, 10, 0, -5)]
 
 
-WRITER = """
-import os, sys, trio
-from node.records import Baseline, Contribution, ContributionState
-from node.store import Store
-async def gateway(store, name):
-    for number in range(1, 100_000):
-        await store.write([
-            Contribution(gateway=name, epoch=1, ring=1, round=number, attempt=0, interval=number, vector=bytes(8),
-                         registers=bytes(3000), state=ContributionState.SHARED),
-            Baseline(gateway=name, slot=0, value=number)])
-        os.write(1, f"{name} {number}\\n".encode())
-async def main():
-    async with Store.open(sys.argv[1]) as store, trio.open_nursery() as nursery:
-        for number in range(10):
-            nursery.start_soon(gateway, store, f"g{number}")
-trio.run(main)
-"""
+def test_an_epoch_cut_short_is_not_awaited(store: Store) -> None:
+    store.record_many([opened(0), opened(1)])
+    store.add_epoch(replace(NORTH, epoch=9, interval_start_s=START + 900), [Ring(9, 0, MEMBERS[:8])])
+    store.record(opened(0, epoch=9))
+    first, second = Totals(store).totals(0, 2**62, area="Nordring")
+    assert (first.rings, first.members, first.complete) == (2, 8, True)
+    assert (second.rings, second.members, second.complete) == (1, 8, True)
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_killed_at_any_moment_it_keeps_what_it_acknowledged_and_no_half_writes(path: Path, seed: int) -> None:
-    dice = random.Random(seed)
-    process = subprocess.Popen([sys.executable, "-c", WRITER, path], stdout=subprocess.PIPE, cwd=ROOT)
-    assert process.stdout is not None
-    acknowledged: dict[str, int] = {}
-    lines: Iterator[bytes] = iter(process.stdout)
-    for _ in range(dice.randrange(1, 400)):
-        gateway, number = next(lines).decode().split()
-        acknowledged[gateway] = int(number)
-    process.send_signal(signal.SIGKILL)
-    for line in lines:
-        if line.endswith(b"\n"):
-            gateway, number = line.decode().split()
-            acknowledged[gateway] = int(number)
-    process.stdout.close()
-    assert process.wait() == -signal.SIGKILL
-
-    async def check() -> None:
-        async with Store.open(path) as store:
-            for gateway, last in acknowledged.items():
-                state = await store.load(gateway)
-                rounds = [kept.round for kept in state.contributions]
-                assert rounds == list(range(1, state.baseline[0] + 1))
-                assert state.baseline[0] in (last, last + 1)
-
-    trio.run(check)
+def test_rounds_by_page(store: Store) -> None:
+    store.record_many([opened(ring, round_) for ring in range(2) for round_ in range(4)])
+    store.record_many([void(1, 4), opened(0, 0, epoch=8)])
+    totals = Totals(store)
+    pages, before = [], None
+    while page := totals.rounds(limit=3, before=before):
+        pages.extend(page)
+        before = page[-1].key
+    assert [record.key for record in pages] == sorted((record.key for record in pages), reverse=True)
+    assert len(pages) == 10
+    southern, empty, partial = pages[:3]
+    assert (southern.area, southern.members, southern.head) == ("Südhang", MEMBERS[8:], MEMBERS[9])
+    assert empty.missing == (0, 1, 2, 3)
+    assert (partial.missing, partial.interval_start_s) == ((2,), START + 2700)
+    assert [r.ended.round for r in totals.rounds(limit=9, epoch=7, ring=0)] == [3, 2, 1, 0]
+    assert [r.key for r in totals.rounds(limit=9, outcome="void", area="Nordring")] == [(7, 4, 1)]
 
 
-async def test_the_commit_is_synced_before_it_is_acknowledged(path: Path) -> None:
-    async with Store.open(path) as store:
-        connection = store._connection
-        assert connection is not None
-        assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
-        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-        assert connection.execute("PRAGMA secure_delete").fetchone() == (1,)
+def test_latest_per_ring(store: Store) -> None:
+    store.record_many([opened(0, 0), opened(0, 1)])
+    (ring, first), (_, second) = Totals(store).latest_per_ring(7)
+    assert ring == LAYOUT[0]
+    assert first is not None
+    assert first.ended == opened(0, 1)
+    assert second is None
 
 
-async def test_an_ended_epoch_leaves_no_trace_in_the_files(path: Path) -> None:
-    planted = [random.Random(number).randbytes(24) for number in range(3)]
-
-    def found() -> set[int]:
-        content = b"".join(file.read_bytes() for file in path.parent.iterdir())
-        return {number for number, value in enumerate(planted) if value in content}
-
-    async with Store.open(path) as store:
-        for number, value in enumerate(planted[:2]):
-            await store.write([epoch_state(state=bytes(5000) + value), register(measured_at_ms=number)])
-        await store.write([epoch_state(epoch=2, state=planted[2])])
-        assert found() == {0, 1, 2}
-        await store.write([EpochEnd(gateway="g", epoch=1)])
-        assert found() == {2}
-        assert [state.epoch for state in (await store.load("g")).epochs] == [2]
-        await store.write([EpochEnd(gateway="g", epoch=2)])
-        assert found() == set()
-    assert found() == set()
+def test_what_was_recorded_outlives_the_process(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'coordinator.sqlite'}"
+    first = Store(url)
+    first.add_epoch(NORTH, LAYOUT)
+    first.record(opened(0))
+    first.close()
+    second = Store(url)
+    assert second.ended(7, 0, 0) == opened(0)
+    with second.read() as connection:
+        pragma: Callable[[str], object] = lambda name: connection.exec_driver_sql(f"PRAGMA {name}").scalar()  # noqa: E731
+        assert (pragma("journal_mode"), pragma("synchronous"), pragma("foreign_keys")) == ("wal", 2, 1)
+    second.close()
 
 
-async def test_pruning_keeps_the_latest_reading_and_what_has_not_ended(path: Path) -> None:
-    async with Store.open(path) as store:
-        await store.write([register(value=number, measured_at_ms=number) for number in range(12_000)])
-        await store.write([register("silent", value=5, measured_at_ms=5), settled(round_=1), settled(round_=2)])
-        await store.write([contribution(round_=1), contribution(round_=2, state=ContributionState.VOID)])
-        deleted = await store.prune(registers_before_ms=11_000, interval_before=10, settled_before_ms=2)
-        assert deleted == 11_000 + 1 + 1
-        assert [kept.value for kept in (await store.load("silent")).registers] == [5]
-        state = await store.load("g")
-        assert [kept.value for kept in state.registers] == [11_999]
-        assert [kept.round for kept in state.contributions] == [1]
-        assert [entry.round for entry in await store.settled("g")] == [2]
+def test_a_full_disk_is_said_and_nothing_is_half_written(tmp_path: Path) -> None:
+    store = Store(f"sqlite:///{tmp_path / 'coordinator.sqlite'}")
+    store.add_epoch(NORTH, LAYOUT)
+    with store.write() as connection:  # the limit holds for this pooled connection, which the next call takes again
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
+        connection.exec_driver_sql(f"PRAGMA max_page_count={pages}")
+    with pytest.raises(SQLAlchemyError, match="full"):
+        store.record_many([opened(ring, round_) for ring in range(2) for round_ in range(600)])
+    assert store.epoch_outcomes(7) == []
+    store.close()
 
 
-async def test_a_store_belongs_to_one_process_at_a_time(path: Path) -> None:
-    async with Store.open(path):
-        with pytest.raises(StoreError, match="another process has it open"):
-            await Store.open(path).__aenter__()
-    async with Store.open(path) as store:
-        assert await store.gateways() == ()
-    with pytest.raises(LocalProtocolError):
-        await store.write([contribution()])
+def test_a_second_writer_waits(tmp_path: Path) -> None:
+    path = tmp_path / "coordinator.sqlite"
+    store = Store(f"sqlite:///{path}")
+    store.add_epoch(NORTH, LAYOUT)
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    answers: list[bool] = []
+    waiting = threading.Thread(target=lambda: answers.append(store.record(opened(0))))
+    waiting.start()
+    assert Totals(store).areas() == ["Nordring"]  # readers do not wait
+    assert answers == []
+    other.execute("COMMIT")
+    waiting.join()
+    other.close()
+    assert answers == [True]
+    store.close()
 
 
-async def test_what_cannot_be_opened_says_why(path: Path) -> None:
-    with pytest.raises(StoreError, match=r"no-such-folder.*check that the folder exists"):
-        await Store.open(path.parent / "no-such-folder" / "x.db").__aenter__()
-    path.write_bytes(b"this is no database" * 400)
-    with pytest.raises(StoreError, match=r"SQLITE_NOTADB.*enrol"):
-        await Store.open(path).__aenter__()
-    path.unlink()
-    async with Store.open(path) as store:
-        assert store._connection is not None
-        store._connection.execute("PRAGMA user_version = 99")
-    with pytest.raises(StoreError, match="schema version 99"):
-        await Store.open(path).__aenter__()
+@given(st.lists(st.integers(0, 2**64 - 1), max_size=8))
+def test_words(numbers: list[int]) -> None:
+    assert room.unpack_words(room.pack_words(numbers)) == tuple(numbers)
 
 
-async def test_who_shuts_down_can_still_write_and_exceptions_pass_unwrapped(path: Path) -> None:
-    with trio.fail_after(WATCHDOG_S):
-        with trio.CancelScope() as scope:
-            async with Store.open(path) as store:
-                try:
-                    scope.cancel()
-                    await trio.sleep_forever()
-                finally:
-                    with trio.CancelScope(shield=True):
-                        await store.write([contribution("last words")])
-        assert scope.cancelled_caught
-
-        async def fail() -> None:
-            async with Store.open(path):
-                raise KeyError("of the body")
-
-        with pytest.raises(KeyError, match="of the body"):
-            await fail()
-        async with Store.open(path) as store:
-            assert len((await store.load("last words")).contributions) == 1
-    assert os.listdir(path.parent) == [path.name]
+@given(st.integers(0, 2**300))
+def test_positions(bitmap: int) -> None:
+    assert room.unpack_positions(room.pack_positions(bitmap)) == bitmap

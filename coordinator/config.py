@@ -1,0 +1,163 @@
+"""
+What a coordinator can be told, with units, formulas and what turning each knob costs.
+
+One section `[coordinator]` of the configuration file; the loader (file, environment, error texts) belongs to the
+command line, so that this model stays plain data that a test builds directly.  Every default is the field's: a
+quarter hour is a quarter hour.  The demo only turns `epoch.period_s` down and gives `epoch.origin_unix_s`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+
+def _zmq_endpoint(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme != "tcp" or not parts.hostname or parts.port is None or parts.path:
+        raise ValueError("an endpoint of the form tcp://HOST:PORT")
+    return text
+
+
+def _web_address(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.port is None or parts.path not in {"", "/"}:
+        raise ValueError("an address of the form http://HOST:PORT or https://HOST:PORT")
+    return text.rstrip("/")
+
+
+ZmqEndpoint = Annotated[str, AfterValidator(_zmq_endpoint)]
+WebAddress = Annotated[str, AfterValidator(_web_address)]
+AreaName = Annotated[str, Field(pattern=r"^[^\s](.{0,62}[^\s])?$")]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class EpochConfig(_Section):
+    """How rings are formed and how time is cut."""
+
+    rounds: Annotated[int, Field(ge=1, le=100_000)] = 96
+    """Rounds of one epoch, that is of one ring layout and one set of keys. 96 quarter hours = one day. Raising it
+    saves set-up work (k key agreements and one share distribution a gateway) and makes one stolen key worth more
+    rounds; memory for masks made ahead grows as rounds·slots·8 bytes."""
+
+    period_s: Annotated[float, Field(gt=0, le=86_400)] = 900.0
+    """Wall-clock seconds from one round to the next; the time lapse is interval_s / period_s, and a round's waits are
+    parts of it. Lowering it leaves less time for stragglers: keep it over 20 times the slowest meter's answer."""
+
+    interval_s: Annotated[int, Field(ge=1, le=86_400)] = 900
+    """Seconds of metering time that one round stands for (a quarter hour)."""
+
+    origin_unix_s: float = 0.0
+    """Start of metering interval 0 as Unix time in seconds: interval q runs over [origin + q·period_s, origin +
+    (q+1)·period_s). 0 aligns the rounds with the hour. No round is held before it."""
+
+    metering_origin_unix_s: int | None = None
+    """What metering time is at the origin, as Unix time in seconds: interval q is recorded as starting at this plus
+    q·interval_s. None: the origin itself, as it must be outside of a time lapse."""
+
+    ring_size: Annotated[int, Field(ge=3, le=4_096)] = 24
+    """Members of a ring at most: an area of N gateways makes ceil(N / ring_size) rings of nearly equal size. Raising it
+    hides a reading among more members and costs neighbours, CPU and latency; lowering it loses whole totals to fewer
+    absences."""
+
+    corrupt: Annotated[float, Field(ge=0, lt=0.5)] = 0.05
+    """γ: share of gateways that may collude with head and coordinator. Raising it raises neighbours and threshold."""
+
+    dropout: Annotated[float, Field(ge=0, lt=0.5)] = 0.05
+    """δ: share of gateways that may vanish in any phase. Raising it lowers n_min, the smallest set that is ever
+    opened."""
+
+    security_bits: Annotated[int, Field(ge=1, le=128)] = 40
+    """σ: an attack on a ring succeeds with probability below 2^-σ. Raising it raises the neighbours."""
+
+    correctness_bits: Annotated[int, Field(ge=1, le=128)] = 30
+    """η: a ring fails to open though at most δ are gone with probability below 2^-η. Raising it raises the
+    neighbours."""
+
+    threat_model: Literal["semi-malicious", "honest-but-curious"] = "semi-malicious"
+    """Whether head and coordinator may lie (semi-malicious) or only look (honest-but-curious: fewer neighbours)."""
+
+    @property
+    def metering_start_unix_s(self) -> int:
+        """Metering time at the start of interval 0."""
+        return int(self.origin_unix_s) if self.metering_origin_unix_s is None else self.metering_origin_unix_s
+
+    def interval_index(self, interval_start_unix_s: int) -> int:
+        """Which interval starts at this metering time."""
+        return (interval_start_unix_s - self.metering_start_unix_s) // self.interval_s
+
+
+class WebConfig(_Section):
+    """Dashboard, REST, enrolment, /metrics, /healthz and /readyz."""
+
+    listen: Annotated[tuple[WebAddress, ...], Field(min_length=1)] = ("https://127.0.0.1:7381", "http://127.0.0.1:7380")
+    """Where the web server listens; port 0 takes a free one. Gateways enrol over https only. http is for people and
+    Prometheus on the same machine or behind a reverse proxy."""
+
+    public_url: WebAddress | None = None
+    """What browsers and gateways are told, if it differs from `listen` (reverse proxy, container)."""
+
+    certificate: Path | None = None
+    """PEM file with the server's certificate chain, for https. None: the one of the demo SM-PKI."""
+
+    private_key: Path | None = None
+    """PEM file with the server's private key, for https."""
+
+    @model_validator(mode="after")
+    def _https_is_complete(self) -> Self:
+        if (self.certificate is None) != (self.private_key is None):
+            raise ValueError("certificate and private_key together")
+        return self
+
+
+class CoordinatorConfig(_Section):
+    """Section `[coordinator]`."""
+
+    listen: ZmqEndpoint = "tcp://127.0.0.1:7300"
+    """ZeroMQ endpoint (CURVE) for gateways: epochs, round book, relay. Port 0 takes a free one."""
+
+    public_endpoint: ZmqEndpoint | None = None
+    """What gateways are told to connect to, if it differs from `listen` (NAT, container)."""
+
+    web: WebConfig = WebConfig()
+
+    data_dir: Path = Path("var/coordinator")
+    """Directory of everything durable: database and, unless said otherwise, the PKI. Back this up."""
+
+    database: str | None = None
+    """SQLAlchemy URL. None: SQLite in data_dir (good to some 10,000 gateways); postgresql+psycopg://USER@HOST/NAME
+    beyond."""
+
+    pki_dir: Path | None = None
+    """Directory of the SM-PKI (root, sub-CA, issued certificates). None: data_dir/pki."""
+
+    areas: Annotated[tuple[AreaName, ...], Field(min_length=1)] = ("default",)
+    """Grid areas (feeders, transformers) whose totals are wanted; gateways enrol into one of them by token. Finer areas
+    tell the operator more and need more gateways: one with fewer than its ring's n_min is refused, never merged."""
+
+    epoch: EpochConfig = EpochConfig()
+
+    io_threads: Annotated[int, Field(ge=1, le=16)] = 1
+    """Threads for TCP and CURVE. One carries some ten thousand gateways; more use more cores."""
+
+    @property
+    def database_url(self) -> str:
+        """The SQLAlchemy URL in force."""
+        return self.database if self.database is not None else f"sqlite:///{self.data_dir / 'coordinator.sqlite'}"
+
+    @property
+    def pki_path(self) -> Path:
+        """The directory of the PKI in force."""
+        return self.pki_dir if self.pki_dir is not None else self.data_dir / "pki"
+
+    @model_validator(mode="after")
+    def _areas_differ(self) -> Self:
+        if len(set(self.areas)) != len(self.areas):
+            raise ValueError("areas of different names")
+        return self

@@ -1,0 +1,133 @@
+"""
+When an area gets its next epoch, and the epochs that are under way.
+
+An area's first epoch is called once its gateways have stopped arriving; every later one early enough that its first
+round follows the last of the one before without a gap.  Gateways that arrive in between wait for the next.
+Without I/O: time and randomness come in.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from nacl.signing import SigningKey
+
+from coordinator.config import EpochConfig
+from coordinator.gwa.epochs import AreaEpoch, Phase
+from protocol import wire
+from protocol.dcnet.rings import commit_nonce
+from protocol.dcnet.schema import Schema
+from protocol.dcnet.suite import Suite
+
+_NEVER = float("inf")
+SETTLE_S = 2.0  # no new gateway for so long: the area is complete as far as we can know
+JOIN_S, JOIN_PER_GATEWAY_S = 2.0, 0.004  # a signature, a round trip, and a queue of everybody's
+DEAL_S, DEAL_PER_GATEWAY_S = 2.0, 0.016  # k key agreements and the dealing, many gateways to a core in load tests
+
+
+@dataclass(slots=True)
+class Area:
+    """One grid area: who is connected, and its epochs, at most the running one and the next."""
+
+    name: str
+    present: set[str] = field(default_factory=set)
+    epochs: list[AreaEpoch] = field(default_factory=list)
+    last_arrival_s: float = _NEVER
+    not_before_s: float = 0.0  # after a refusal: do not call again at once
+
+
+class Areas:
+    """All areas of a coordinator."""
+
+    def __init__(
+        self,
+        suite: Suite,
+        config: EpochConfig,
+        schema: Schema,
+        intermediates: Sequence[bytes],
+        names: Sequence[str],
+        entropy: Callable[[int], bytes],
+        next_epoch: int,
+    ) -> None:
+        self.areas = {name: Area(name) for name in names}
+        self._suite = suite
+        self._config = config
+        self._schema = schema
+        self._intermediates = intermediates
+        self._entropy = entropy
+        self._next_epoch = next_epoch
+
+    def arrive(self, area: Area, identity: str, now_s: float) -> None:
+        """A gateway is connected."""
+        if identity not in area.present:
+            area.present.add(identity)
+            area.last_arrival_s = now_s
+
+    def epoch(self, number: int) -> tuple[Area, AreaEpoch] | None:
+        """A living epoch by its number."""
+        for area in self.areas.values():
+            for each in area.epochs:
+                if each.call.epoch == number:
+                    return area, each
+        return None
+
+    def next_timer_s(self) -> float:
+        """When an area wants its next epoch."""
+        return min((self._due_s(area) for area in self.areas.values()), default=_NEVER)
+
+    def _windows_s(self) -> tuple[float, float]:
+        count = sum(len(each.present) for each in self.areas.values())
+        return JOIN_S + JOIN_PER_GATEWAY_S * count, DEAL_S + DEAL_PER_GATEWAY_S * count
+
+    def _due_s(self, area: Area) -> float:
+        if not area.present:
+            return _NEVER
+        living = [each for each in area.epochs if each.phase is not Phase.REFUSED]
+        if not living:
+            return max(area.last_arrival_s + SETTLE_S, area.not_before_s)
+        if len(living) > 1:
+            return _NEVER
+        return living[0].end_s() - sum(self._windows_s()) - self._config.period_s
+
+    def call_due(self, now_s: float) -> list[tuple[Area, AreaEpoch]]:
+        """Call the epochs that are due."""
+        return [(area, self._call(area, now_s)) for area in self.areas.values() if now_s >= self._due_s(area)]
+
+    def _call(self, area: Area, now_s: float) -> AreaEpoch:
+        config = self._config
+        join_s, deal_s = self._windows_s()
+        earliest_s = max([now_s + join_s + deal_s, config.origin_unix_s, *(each.end_s() for each in area.epochs)])
+        interval = math.ceil((earliest_s - config.origin_unix_s) / config.period_s - 1e-6)
+        nonce, secret = self._entropy(32), self._entropy(32)
+        call = wire.EpochCall(
+            epoch=self._next_epoch, area=area.name, nonce_commitment=commit_nonce(nonce),
+            schema=self._schema.to_bytes(), rounds=config.rounds,
+            start_ms=round((config.origin_unix_s + interval * config.period_s) * 1000),
+            period_ms=round(config.period_s * 1000),
+            interval_start_s=config.metering_start_unix_s + interval * config.interval_s, interval_s=config.interval_s,
+            ring_size=config.ring_size, corrupt_ppm=round(config.corrupt * 1_000_000),
+            dropout_ppm=round(config.dropout * 1_000_000), join_until_ms=round((now_s + join_s) * 1000),
+        )  # fmt: skip
+        self._next_epoch += 1
+        epoch = AreaEpoch(
+            self._suite, call, nonce, secret, bytes(SigningKey(secret).verify_key), self._intermediates,
+            sorted(area.present),
+        )  # fmt: skip
+        area.epochs.append(epoch)
+        return epoch
+
+    def drop_finished(self, now_s: float) -> list[AreaEpoch]:
+        """Forget epochs in which nothing can happen any more, one period after their end."""
+        gone = []
+        for area in self.areas.values():
+            for each in list(area.epochs):
+                if each.phase is Phase.REFUSED:
+                    area.not_before_s = now_s + self._config.period_s
+                    area.epochs.remove(each)
+                    gone.append(each)
+                elif each.over and now_s > each.end_s() + self._config.period_s:
+                    area.epochs.remove(each)
+                    gone.append(each)
+        return gone

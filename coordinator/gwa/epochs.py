@@ -1,0 +1,323 @@
+r"""
+One epoch of one area, from the call to the last round: who joins, which rings come out, who deals what to whom.
+
+Without I/O: gateways' messages and the time go in, messages to gateways come out.  Everything that a gateway would
+need again after a restart (call, layout, deals) is kept and handed out again when it asks.
+
+    CALLED --all joined, or join_until--> DEALING --all dealt, or deal_until--> RUNNING --last round ended--> OVER
+       \--too few gateways--> REFUSED
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+
+import msgpack
+
+from protocol import wire
+from protocol.dcnet.book import Ended, RoundBook
+from protocol.dcnet.epoch import make_view
+from protocol.dcnet.rings import RingView, beacon, cut_rings, positions_of
+from protocol.dcnet.suite import Suite
+from protocol.errors import InvariantError, LocalProtocolError, RemoteProtocolError
+
+_NEVER = float("inf")
+
+
+class Phase(Enum):
+    """Where an area's epoch stands."""
+
+    CALLED = "called"
+    DEALING = "dealing"
+    RUNNING = "running"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class To:
+    """Send to a gateway."""
+
+    identity: str
+    message: wire.Message
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """One gateway's submission."""
+
+    public_key: bytes
+    curve_key: bytes
+    signature: bytes
+    certificate: bytes
+
+
+@dataclass(slots=True)
+class Ring:
+    """One ring: its view, its book once it runs, and the deals that went through here, sealed."""
+
+    view: RingView
+    positions: dict[str, int]
+    deals: dict[int, wire.Deal] = field(default_factory=dict)
+    book: RoundBook | None = None
+    head_at: wire.HeadAt | None = None
+
+
+class AreaEpoch:
+    """One epoch of one area."""
+
+    def __init__(
+        self,
+        suite: Suite,
+        call: wire.EpochCall,
+        nonce: bytes,
+        result_secret: bytes,
+        result_key: bytes,
+        intermediates: Sequence[bytes],
+        invited: Sequence[str],
+    ) -> None:
+        self.call = call
+        self.phase = Phase.CALLED
+        self.rings: list[Ring] = []
+        self.refusal = ""
+        self._suite = suite
+        self._nonce = nonce
+        self._result_secret = result_secret
+        self._result_key = result_key
+        self._intermediates = tuple(intermediates)
+        self._invited = set(invited)
+        self._joined: dict[str, Joined] = {}
+        self._place: dict[str, tuple[Ring, int]] = {}
+        self._layouts: dict[int, wire.EpochLayout] = {}
+
+    @property
+    def joined(self) -> int:
+        """How many gateways have joined."""
+        return len(self._joined)
+
+    @property
+    def members(self) -> frozenset[str]:
+        """The gateways that sit in a ring."""
+        return frozenset(self._place)
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing can happen any more."""
+        if self.phase is Phase.REFUSED:
+            return True
+        return self.phase is Phase.RUNNING and all(ring.book is not None and ring.book.over for ring in self.rings)
+
+    def end_s(self) -> float:
+        """When the last round's time is over."""
+        return (self.call.start_ms + self.call.rounds * self.call.period_ms) / 1000
+
+    def place_of(self, identity: str) -> tuple[Ring, int] | None:
+        """A gateway's ring and position."""
+        return self._place.get(identity)
+
+    # --- joining -------------------------------------------------------------------------------------------------
+
+    def invite(self, identity: str) -> list[To]:
+        """A gateway is here (again): tell it whatever it needs to take part."""
+        if self.phase is Phase.CALLED:
+            self._invited.add(identity)
+            return [To(identity, self.call)]
+        place = self._place.get(identity)
+        if place is None or self.phase is Phase.REFUSED:
+            return []
+        ring, position = place
+        out = [To(identity, self.call), To(identity, self._layouts[ring.view.ring])]
+        if self.phase is Phase.RUNNING:
+            out.append(To(identity, self._deals_for(ring, position)))
+            if ring.head_at is not None:
+                out.append(To(identity, ring.head_at))
+            if ring.book is not None and ring.view.head_of(ring.book.term) == position:
+                out.append(To(identity, wire.Appoint(self.call.epoch, ring.view.ring, ring.book.term)))
+        return out
+
+    def join(self, identity: str, joined: Joined, now_s: float) -> list[To]:
+        """A gateway's fresh key; the first one stands."""
+        if self.phase is not Phase.CALLED:
+            return []
+        self._joined.setdefault(identity, joined)
+        if len(self._joined) < len(self._invited):
+            return []
+        return self._cut(now_s)
+
+    def _cut(self, now_s: float) -> list[To]:
+        """Joins are closed: open the nonce, cut the rings, tell everybody its own."""
+        submissions = tuple(sorted((identity, each.public_key) for identity, each in self._joined.items()))
+        value = beacon(self.call.epoch, self.call.area, self._nonce, submissions)
+        out: list[To] = []
+        try:
+            for index, identities in enumerate(
+                cut_rings(value, [each for each, _ in submissions], self.call.ring_size)
+            ):
+                members = [(each, self._joined[each].public_key, self._joined[each].curve_key) for each in identities]
+                view = make_view(self.call, index, members, self._result_key)
+                ring = Ring(view, {each: position for position, each in enumerate(identities)})
+                self.rings.append(ring)
+        except LocalProtocolError as error:
+            return self._refuse(f"area {self.call.area} cannot form rings: {error}")
+        if not self.rings:
+            return self._refuse(f"no gateway of area {self.call.area} joined")
+        for ring in self.rings:
+            layout = self._layouts[ring.view.ring] = wire.EpochLayout(
+                self.call.epoch, self._nonce, submissions, ring.view.ring,
+                tuple(
+                    (each, joined.public_key, joined.curve_key, joined.signature, joined.certificate)
+                    for each, joined in ((each, self._joined[each]) for each in ring.positions)
+                ),
+                self._intermediates, self._result_key,
+            )  # fmt: skip
+            for identity, position in ring.positions.items():
+                self._place[identity] = ring, position
+                out.append(To(identity, layout))
+        self.phase = Phase.DEALING
+        self._deal_until_s = now_s + max(1.0, self.call.start_ms / 1000 - now_s) * 0.75
+        return out
+
+    _deal_until_s = _NEVER
+
+    def _refuse(self, reason: str) -> list[To]:
+        """An area too small is never aggregated: it is told why."""
+        self.phase = Phase.REFUSED
+        self.refusal = reason
+        self.rings.clear()
+        return [To(each, wire.Refused(self.call.epoch, reason[:200])) for each in self._joined]
+
+    # --- dealing -------------------------------------------------------------------------------------------------
+
+    def deal(self, identity: str, message: wire.Deal, now_s: float) -> list[To]:
+        """Sealed shares for the sender's neighbours; late ones are passed on at once."""
+        ring, position = self._require(identity)
+        view = ring.view
+        targets = [other for other, _ in message.sealed]
+        if targets != positions_of(view.neighbourhoods[position]) or len(message.commitments) != view.t:
+            raise RemoteProtocolError("bad_deal", f"expected {view.t} commitments and one share for each neighbour")
+        if position in ring.deals:
+            return []
+        ring.deals[position] = message
+        if self.phase is Phase.RUNNING:
+            return [
+                To(view.members[other].identity, wire.Deals(view.epoch, ((position, message.commitments, sealed),)))
+                for other, sealed in message.sealed
+            ]
+        if all(len(each.deals) == each.view.size for each in self.rings):
+            return self._run(now_s)
+        return []
+
+    def fetch_deals(self, identity: str) -> list[To]:
+        """What a gateway was dealt, again."""
+        ring, position = self._require(identity)
+        return [To(identity, self._deals_for(ring, position))] if self.phase is Phase.RUNNING else []
+
+    def _deals_for(self, ring: Ring, position: int) -> wire.Deals:
+        dealt = []
+        for dealer, deal in ring.deals.items():
+            sealed = dict(deal.sealed).get(position)
+            if sealed is not None:
+                dealt.append((dealer, deal.commitments, sealed))
+        return wire.Deals(self.call.epoch, tuple(dealt))
+
+    def _run(self, now_s: float) -> list[To]:
+        self.phase = Phase.RUNNING
+        out: list[To] = []
+        for ring in self.rings:
+            out += [To(each, self._deals_for(ring, position)) for each, position in ring.positions.items()]
+            ring.book = RoundBook(self._suite, ring.view, self._result_secret, now_s)
+            head = ring.view.members[ring.view.head_of(0)].identity
+            out.append(To(head, wire.Appoint(self.call.epoch, ring.view.ring, 0)))
+        return out
+
+    def _require(self, identity: str) -> tuple[Ring, int]:
+        place = self._place.get(identity)
+        if place is None:
+            raise RemoteProtocolError("not_a_member", "a gateway that sits in no ring of this epoch")
+        return place
+
+    # --- time ----------------------------------------------------------------------------------------------------
+
+    def next_timer_s(self) -> float:
+        """When joins or deals must be closed; the books keep their own time."""
+        if self.phase is Phase.CALLED:
+            return self.call.join_until_ms / 1000
+        return self._deal_until_s if self.phase is Phase.DEALING else _NEVER
+
+    def on_timer(self, now_s: float) -> list[To]:
+        """A window has closed."""
+        if now_s < self.next_timer_s():
+            return []
+        return self._cut(now_s) if self.phase is Phase.CALLED else self._run(now_s)
+
+    # --- a restart of the coordinator ------------------------------------------------------------------------------
+
+    def to_state(self) -> bytes:
+        """Everything that the rings and their books follow from; holds the epoch's result key, so keep it close."""
+        joined = [
+            (identity, each.public_key, each.curve_key, each.signature, each.certificate)
+            for identity, each in self._joined.items()
+        ]
+        deals = [
+            (ring.view.ring, dealer, wire.encode(deal)) for ring in self.rings for dealer, deal in ring.deals.items()
+        ]
+        state: bytes = msgpack.packb(
+            (
+                wire.encode(self.call),
+                self._nonce,
+                self._result_secret,
+                self._result_key,
+                self._intermediates,
+                joined,
+                deals,
+            )
+        )
+        return state
+
+    @staticmethod
+    def number_of(state: bytes) -> int:
+        """The number of the epoch that a kept state is about."""
+        call = wire.decode(msgpack.unpackb(state, use_list=False)[0], frozenset({wire.EpochCall}))
+        if not isinstance(call, wire.EpochCall):
+            raise InvariantError("the kept state of an epoch begins with its call")
+        return call.epoch
+
+    @classmethod
+    def from_state(cls, suite: Suite, state: bytes, ended: Sequence[Ended], now_s: float) -> AreaEpoch:
+        """
+        The epoch as it was; rounds that ended stay ended.
+
+        Terms go on one full turn of the ring after the last one recorded: the same head, and above every term that a
+        member may have heard of in the meantime.
+        """
+        call_bytes, nonce, secret, key, intermediates, joined, deals = msgpack.unpackb(state, use_list=False)
+        call = wire.decode(call_bytes, frozenset({wire.EpochCall}))
+        if not isinstance(call, wire.EpochCall):
+            raise InvariantError("the kept state of an epoch begins with its call")
+        epoch = cls(suite, call, nonce, secret, key, intermediates, ())
+        epoch._joined = {identity: Joined(*parts) for identity, *parts in joined}
+        epoch._cut(now_s)
+        for index, dealer, data in deals:
+            deal = wire.decode(data, frozenset({wire.Deal}))
+            if isinstance(deal, wire.Deal):
+                epoch.rings[index].deals[dealer] = deal
+        if epoch.phase is Phase.DEALING:
+            epoch.phase = Phase.RUNNING
+            for ring in epoch.rings:
+                mine = {each.round: each for each in ended if each.ring == ring.view.ring}
+                term = max((each.term for each in mine.values()), default=0) + ring.view.size
+                ring.book = RoundBook(suite, ring.view, secret, now_s, mine, term)
+        return epoch
+
+    def greet_again(self, identity: str) -> list[To]:
+        """A gateway that knows this epoch is still there: who is its head?"""
+        place = self._place.get(identity)
+        if place is None or place[0].book is None:
+            return []
+        ring, position = place
+        if ring.head_at is not None:
+            return [To(identity, ring.head_at)]
+        if ring.book is not None and ring.view.head_of(ring.book.term) == position:
+            return [To(identity, wire.Appoint(self.call.epoch, ring.view.ring, ring.book.term))]
+        return []

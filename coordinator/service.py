@@ -1,0 +1,369 @@
+"""
+The coordinator process: gateways on ZeroMQ, the round book on the database, the web beside it.
+
+Messages go to machines without I/O (areas, epochs, round books); what they return is sent at once, except the end of
+a round: that is written first, many rounds in one transaction, and announced when it is durable.  If it cannot be
+written nobody hears of it, the gateways keep asking, and the operator reads why in the log and in
+`stromkreis_store_errors_total`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import trio
+from sqlalchemy.exc import SQLAlchemyError
+
+from coordinator.config import CoordinatorConfig
+from coordinator.gwa.areas import Area, Areas
+from coordinator.gwa.enrolment import Directory, Gateway
+from coordinator.gwa.epochs import AreaEpoch, Joined, Phase, Ring, To
+from coordinator.metrics import CoordinatorMetrics
+from coordinator.store import Epoch, Store
+from coordinator.store import Ring as StoredRing
+from coordinator.web.status import RingStatus, Status
+from protocol import wire
+from protocol.dcnet.book import Announce, BookInstruction, Ended, Observed, Record
+from protocol.dcnet.rings import positions_of
+from protocol.dcnet.schema import Schema
+from protocol.dcnet.suite import Suite
+from protocol.errors import RemoteProtocolError
+from protocol.link import Listener
+
+log = logging.getLogger(__name__)
+_TICK_S = 5.0  # longest sleep of the timer loop: bounds the harm of a clock that is set
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """Ends of one ring that wait for the disk, with what follows them."""
+
+    ended: Ended
+    ring: Ring
+    epoch: AreaEpoch
+    then: list[Announce] = field(default_factory=list)
+
+
+class Coordinator:
+    """Gateway administrator and external market participant of one network."""
+
+    def __init__(
+        self,
+        config: CoordinatorConfig,
+        suite: Suite,
+        schema: Schema,
+        store: Store,
+        directory: Directory,
+        intermediates: Sequence[bytes],
+        metrics: CoordinatorMetrics,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        last = store.last_epoch()
+        self.areas = Areas(
+            suite, config.epoch, schema, intermediates, config.areas, os.urandom,
+            0 if last is None else last + 1,
+        )  # fmt: skip
+        self.metrics = metrics
+        self._schema = schema
+        self._store = store
+        self._directory = directory
+        self._clock = clock
+        self._known: dict[str, Gateway] = {}
+        self._wake = trio.Event()
+        self._to_write: list[_Waiting] = []
+        self._written = trio.Event()
+        self._listener: Listener | None = None
+        self._revision = 0
+        self._change = trio.Event()
+        for state in store.states():
+            self._resume(suite, state)
+
+    def _resume(self, suite: Suite, state: bytes) -> None:
+        number = AreaEpoch.number_of(state)
+        epoch = AreaEpoch.from_state(suite, state, self._store.epoch_outcomes(number), self._clock())
+        area = self.areas.areas.get(epoch.call.area)
+        if area is None or epoch.over:
+            self._store.drop_state(number)
+            return
+        area.epochs.append(epoch)
+        log.info("epoch %d of area %s goes on", number, area.name)
+
+    def authorise(self, curve_key: bytes) -> str | None:
+        """The gateway that owns a CURVE key, if it is enrolled and active: what ZAP asks."""
+        gateway = self._directory.active_by_curve_key(curve_key)
+        if gateway is None:
+            return None
+        self._known[gateway.gateway_id] = gateway
+        return gateway.gateway_id
+
+    async def serve(self, listener: Listener) -> None:
+        """Run until cancelled."""
+        self._listener = listener
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._receive, listener)
+            nursery.start_soon(self._keep_time)
+            nursery.start_soon(self._write)
+
+    async def _receive(self, listener: Listener) -> None:
+        while True:
+            peer, data = await listener.receive()
+            identity = str(peer)
+            self.metrics.received.inc(len(data))
+            try:
+                self._dispatch(identity, wire.decode(data, wire.FROM_GATEWAY))
+            except RemoteProtocolError as error:
+                self.metrics.peer_error(error.reason)
+                log.warning("gateway %s broke the protocol: %s", identity, error)
+                listener.disconnect(peer)
+
+    def _send(self, identity: str, message: wire.Message) -> None:
+        data = wire.encode(message)
+        if self._listener is not None and self._listener.send(identity, data):
+            self.metrics.sent.inc(len(data))
+        else:
+            self.metrics.peer_error("undeliverable")
+
+    def _send_all(self, messages: Sequence[To]) -> None:
+        for each in messages:
+            self._send(each.identity, each.message)
+
+    # --- what gateways say ---------------------------------------------------------------------------------------
+
+    def _dispatch(self, identity: str, message: wire.Message) -> None:
+        now_s = self._clock()
+        if isinstance(message, wire.Hello):
+            self._on_hello(identity, message, now_s)
+            return
+        epoch_number = getattr(message, "epoch")  # noqa: B009 - every other message has one, mypy cannot know
+        found = self.areas.epoch(epoch_number)
+        if found is None:
+            self._send(identity, wire.Refused(epoch_number, "this epoch is over or never was"))
+            return
+        _, epoch = found
+        match message:
+            case wire.Join():
+                self._on_join(identity, epoch, message, now_s)
+            case wire.Deal():
+                self._after_phase(epoch, epoch.deal(identity, message, now_s))
+            case wire.FetchDeals():
+                self._send_all(epoch.fetch_deals(identity))
+            case _:
+                self._on_ring_message(identity, epoch, message, now_s)
+
+    def _on_hello(self, identity: str, message: wire.Hello, now_s: float) -> None:
+        if message.version != wire.VERSION:
+            raise RemoteProtocolError("wrong_version", f"protocol version {message.version}, ours is {wire.VERSION}")
+        area = self.areas.areas.get(self._known[identity].area)
+        if area is None:
+            self._send(identity, wire.Refused(0, f"area {self._known[identity].area} is not served here"))
+            return
+        self.areas.arrive(area, identity, now_s)
+        self.metrics.connected.set(sum(len(each.present) for each in self.areas.areas.values()))
+        for epoch in area.epochs:
+            known = epoch.call.epoch <= message.known_epoch
+            self._send_all(epoch.greet_again(identity) if known else epoch.invite(identity))
+        self._wake.set()
+
+    def _on_join(self, identity: str, epoch: AreaEpoch, message: wire.Join, now_s: float) -> None:
+        gateway = self._known[identity]
+        joined = Joined(message.public_key, gateway.curve_key, message.signature, gateway.certificate)
+        self._after_phase(epoch, epoch.join(identity, joined, now_s))
+
+    def _on_ring_message(self, identity: str, epoch: AreaEpoch, message: wire.Message, now_s: float) -> None:
+        place = epoch.place_of(identity)
+        book = None if place is None else place[0].book
+        if place is None or book is None:
+            self._send(identity, wire.Refused(epoch.call.epoch, "this gateway sits in no running ring of the epoch"))
+            return
+        ring, position = place
+        match message:
+            case wire.HeadAt():
+                if message.term == book.term and ring.view.head_of(message.term) == position:
+                    ring.head_at = message
+                    for member in ring.positions:
+                        self._send(member, message)
+            case wire.Relay():
+                if message.position >= ring.view.size:
+                    raise RemoteProtocolError("no_such_member", "a relayed message for nobody")
+                forwarded = wire.Relay(message.epoch, message.ring, position, message.sealed)
+                self._send(ring.view.members[message.position].identity, forwarded)
+            case wire.BadDeal():
+                dealer = ring.view.members[message.dealer].identity if message.dealer < ring.view.size else "nobody"
+                self.metrics.peer_error("bad_deal")
+                log.warning("gateway %s says that %s dealt it a bad share", identity, dealer)
+            case _:
+                if isinstance(message, wire.HeadSilent) and ring.head_at is not None:
+                    self._send(identity, ring.head_at)
+                self._carry_out(epoch, ring, book.receive(position, message, now_s))
+        self._wake.set()
+
+    # --- what the machines answer --------------------------------------------------------------------------------
+
+    def _carry_out(self, epoch: AreaEpoch, ring: Ring, instructions: Sequence[BookInstruction]) -> None:
+        waiting: _Waiting | None = None
+        for each in instructions:
+            match each:
+                case Record(ended):
+                    waiting = _Waiting(ended, ring, epoch)
+                    self._to_write.append(waiting)
+                    self._written.set()
+                case Announce() if waiting is not None:
+                    waiting.then.append(each)
+                case Announce():
+                    self._announce(ring, each)
+                case Observed(name):
+                    self.metrics.peer_error(name)
+                    if name == "head_replaced":
+                        log.info("epoch %d ring %d: head replaced", epoch.call.epoch, ring.view.ring)
+                        ring.head_at = None
+
+    def _announce(self, ring: Ring, announce: Announce) -> None:
+        message = announce.message
+        targets = ring.positions.values() if announce.position is None else [announce.position]
+        for position in targets:
+            if isinstance(message, wire.Appoint) and position != ring.view.head_of(message.term):
+                # Only the appointed needs the appointment; the others wait for its signed address.
+                if ring.head_at is not None and ring.head_at.term == message.term:
+                    self._send(ring.view.members[position].identity, ring.head_at)
+                continue
+            self._send(ring.view.members[position].identity, message)
+
+    def _after_phase(self, epoch: AreaEpoch, messages: Sequence[To]) -> None:
+        if epoch.phase is Phase.DEALING and messages and isinstance(messages[0].message, wire.EpochLayout):
+            self._keep_epoch(epoch)
+        if epoch.phase is Phase.RUNNING and messages:
+            self._store.keep_state(epoch.call.epoch, epoch.to_state())
+        if epoch.phase is Phase.REFUSED:
+            log.warning("epoch %d: %s", epoch.call.epoch, epoch.refusal)
+            self.metrics.peer_error("epoch_refused")
+        self._send_all(messages)
+        self._wake.set()
+
+    def _keep_epoch(self, epoch: AreaEpoch) -> None:
+        call = epoch.call
+        self._store.add_epoch(
+            Epoch(call.epoch, call.area, self._schema, call.rounds, call.interval_start_s, call.interval_s),
+            [StoredRing(call.epoch, ring.view.ring, tuple(ring.positions)) for ring in epoch.rings],
+        )
+        log.info(
+            "epoch %d of area %s: %d gateways in rings of %s, k=%d t=%d n_min=%d", call.epoch, call.area, epoch.joined,
+            sorted({ring.view.size for ring in epoch.rings}), epoch.rings[0].view.k, epoch.rings[0].view.t,
+            epoch.rings[0].view.n_min,
+        )  # fmt: skip
+
+    def _rings(self) -> list[tuple[AreaEpoch, Ring]]:
+        return [(epoch, ring) for area in self.areas.areas.values() for epoch in area.epochs for ring in epoch.rings]
+
+    # --- time ----------------------------------------------------------------------------------------------------
+
+    def _next_timer_s(self) -> float:
+        times = [self.areas.next_timer_s()]
+        for area in self.areas.areas.values():
+            times += [epoch.next_timer_s() for epoch in area.epochs]
+        times += [ring.book.next_timer_s() for _, ring in self._rings() if ring.book is not None]
+        return min(times)
+
+    async def _keep_time(self) -> None:
+        while True:
+            now_s = self._clock()
+            self._on_time(now_s)
+            with trio.move_on_after(min(_TICK_S, max(0.0, self._next_timer_s() - self._clock()))):
+                await self._wake.wait()
+            self._wake = trio.Event()
+            await trio.lowlevel.checkpoint()
+
+    def _on_time(self, now_s: float) -> None:
+        for area in self.areas.areas.values():
+            for epoch in area.epochs:
+                self._after_phase_if(epoch, epoch.on_timer(now_s))
+        for epoch, ring in self._rings():
+            if ring.book is not None:
+                self._carry_out(epoch, ring, ring.book.on_timer(now_s))
+        for area, epoch in self.areas.call_due(now_s):
+            log.info("epoch %d of area %s: called %d gateways", epoch.call.epoch, area.name, len(area.present))
+            self._call(area, epoch)
+        for epoch in self.areas.drop_finished(now_s):
+            self._store.drop_state(epoch.call.epoch)
+        rings = self._rings()
+        self.metrics.rings.set(len(rings))
+        self.metrics.ring_members.set(sum(ring.view.size for _, ring in rings))
+
+    def _after_phase_if(self, epoch: AreaEpoch, messages: Sequence[To]) -> None:
+        if messages:
+            self._after_phase(epoch, messages)
+
+    def _call(self, area: Area, epoch: AreaEpoch) -> None:
+        for identity in sorted(area.present):
+            self._send_all(epoch.invite(identity))
+
+    # --- durable, then announced -----------------------------------------------------------------------------------
+
+    async def _write(self) -> None:
+        while True:
+            await self._written.wait()
+            self._written = trio.Event()
+            batch, self._to_write = self._to_write, []
+            try:
+                await trio.to_thread.run_sync(self._store.record_many, [each.ended for each in batch])
+            except SQLAlchemyError as error:
+                self.metrics.peer_error("store_error")
+                log.error("the round book cannot be written, rounds stay unanswered: %s", type(error).__name__)
+                self._to_write = batch + self._to_write
+                await trio.sleep(1.0)
+                self._written.set()
+                continue
+            for each in batch:
+                self._observe(each)
+                for announce in each.then:
+                    self._announce(each.ring, announce)
+
+    def _observe(self, waiting: _Waiting) -> None:
+        ended, size = waiting.ended, waiting.ring.view.size
+        seconds = ended.ended_s - ended.opened_s
+        opened = ended.outcome is wire.Outcome.OPENED
+        if opened:
+            present = ended.roster.bit_count()
+            self.metrics.round_opened(duration_s=seconds, attempt=ended.attempt, present=present, size=size)
+        else:
+            self.metrics.round_void(attempt=ended.attempt)
+            log.warning("epoch %d ring %d round %d is void: %s", ended.epoch, ended.ring, ended.round, ended.reason)
+        self._changed()
+
+    # --- what the web may see --------------------------------------------------------------------------------------
+
+    def _changed(self) -> None:
+        self._revision += 1
+        event, self._change = self._change, trio.Event()
+        event.set()
+
+    def status(self) -> Status:
+        """The rings as they stand; see `coordinator.web.status`."""
+        rings = tuple(_ring_status(epoch, ring) for epoch, ring in self._rings())
+        connected = sum(len(each.present) for each in self.areas.areas.values())
+        return Status(self._revision, rings, self._directory.count(), connected)
+
+    async def changed(self, revision: int) -> None:
+        """Return as soon as the state's revision is another one than this."""
+        while self._revision == revision:
+            await self._change.wait()
+
+    def not_ready(self) -> str | None:
+        """Why the coordinator cannot work now, None where it can."""
+        return None if self._listener is not None else "the ZeroMQ socket is not open yet"
+
+
+def _ring_status(epoch: AreaEpoch, ring: Ring) -> RingStatus:
+    view, book = ring.view, ring.book
+    last = book.ended[max(book.ended)] if book is not None and book.ended else None
+    missing = view.everybody & ~last.roster if last is not None else 0
+    return RingStatus(
+        epoch=view.epoch, ring=view.ring, area=epoch.call.area, members=tuple(ring.positions),
+        missing=tuple(positions_of(missing)), head=None if book is None else view.head_of(book.term),
+        last_round=None if last is None else last.round,
+        last_outcome=None if last is None else last.outcome.name.lower(),
+        last_latency_s=None if last is None else last.ended_s - last.opened_s,
+    )  # fmt: skip

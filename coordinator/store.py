@@ -1,0 +1,270 @@
+"""
+The coordinator's memory on SQLAlchemy Core: directory, epochs, and the round book that lasts.
+
+SQLite serves one machine; PostgreSQL by URL serves more.  Two things carry the weight:
+
+- A round of a ring ends once.  `record_many` inserts with ON CONFLICT DO NOTHING and reads back what it inserted: the
+  database's primary key decides, not a check that another thread or process could overtake.
+- What is answered is durable.  SQLite runs in WAL mode with synchronous=FULL (NORMAL may lose the last commits on a
+  power cut, and a gateway that was told "opened" never carries that energy again).
+
+All calls block: run them through `trio.to_thread.run_sync`.  Writers take SQLite's write lock at BEGIN, because a
+transaction that begins by reading cannot wait for the lock later; it fails at once instead.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, RowMapping, create_engine, event, func, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from coordinator.tables import epoch_states, epochs, metadata, ring_rounds, rings
+from protocol.dcnet.book import Ended
+from protocol.dcnet.schema import Schema
+from protocol.errors import LocalProtocolError
+from protocol.wire import Outcome
+
+_BATCH = 500  # rows a statement: 15 columns each stay under SQLite's 32,766 bound variables
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """The life of one area's ring layout; round r covers the interval from interval_start_s + r·interval_s."""
+
+    epoch: int
+    area: str
+    schema: Schema
+    rounds: int
+    interval_start_s: int
+    interval_s: int
+
+    def interval_of(self, round_: int) -> int:
+        """The start of a round's metering interval, Unix time in seconds."""
+        return self.interval_start_s + round_ * self.interval_s
+
+
+@dataclass(frozen=True, slots=True)
+class Ring:
+    """One ring of an epoch with its members' gateway ids in position order."""
+
+    epoch: int
+    ring: int
+    members: tuple[str, ...]
+
+
+class Store:
+    """
+    The database of one coordinator; safe to call from several threads.
+
+    Raises sqlalchemy.exc.SQLAlchemyError where the database itself fails: then nothing was written.
+    """
+
+    def __init__(self, url: str) -> None:
+        """`url` is an SQLAlchemy URL (`sqlite:///path`, `postgresql+psycopg://...`); tables are made if absent."""
+        self.engine = open_engine(url)
+        self._writer = self.engine.execution_options(stromkreis_writes=True)
+        with self.write() as connection:
+            metadata.create_all(connection)
+
+    def close(self) -> None:
+        """Give all connections back."""
+        self.engine.dispose()
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """One writing transaction: committed at the end, rolled back by an exception."""
+        with self._writer.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """One reading transaction: all of its queries see the same state."""
+        with self.engine.begin() as connection:
+            yield connection
+
+    def insert(self, table: Any) -> Any:
+        """An INSERT of the dialect in use, which knows ON CONFLICT."""
+        return (postgresql if self.engine.dialect.name == "postgresql" else sqlite).insert(table)
+
+    # --- epochs and rings ------------------------------------------------------------------------------------------
+
+    def add_epoch(self, epoch: Epoch, layout: Sequence[Ring]) -> None:
+        """Keep an epoch with its rings, all or nothing.  Raises LocalProtocolError where the number is taken."""
+        row = {
+            "epoch": epoch.epoch, "area": epoch.area, "schema": epoch.schema.to_bytes(), "rounds": epoch.rounds,
+            "interval_start_s": epoch.interval_start_s, "interval_s": epoch.interval_s,
+        }  # fmt: skip
+        ring_rows = [{"epoch": r.epoch, "ring": r.ring, "size": len(r.members), "members": r.members} for r in layout]
+        with self.write() as connection:
+            added = self.insert(epochs).values(row).on_conflict_do_nothing().returning(epochs.c.epoch)
+            if connection.execute(added).first() is None:
+                raise LocalProtocolError(f"epoch {epoch.epoch} exists already")
+            if ring_rows:
+                connection.execute(rings.insert(), ring_rows)
+
+    def last_epoch(self) -> int | None:
+        """The highest epoch number in use."""
+        with self.read() as connection:
+            last: int | None = connection.scalar(select(func.max(epochs.c.epoch)))
+        return last
+
+    def latest_epochs(self) -> list[Epoch]:
+        """The newest epoch of every area, by area."""
+        newest = select(func.max(epochs.c.epoch)).group_by(epochs.c.area)
+        statement = select(epochs).where(epochs.c.epoch.in_(newest)).order_by(epochs.c.area)
+        with self.read() as connection:
+            return [epoch_of(row) for row in connection.execute(statement).mappings()]
+
+    def epoch_rings(self, epoch: int) -> list[Ring]:
+        """The rings of an epoch by index."""
+        with self.read() as connection:
+            rows = connection.execute(select(rings).where(rings.c.epoch == epoch).order_by(rings.c.ring))
+            return [Ring(row.epoch, row.ring, tuple(row.members)) for row in rows]
+
+    def keep_state(self, epoch: int, state: bytes) -> None:
+        """Keep, or replace, what a restart needs of an epoch."""
+        row = {"epoch": epoch, "state": state}
+        statement = self.insert(epoch_states).values(row)
+        with self.write() as connection:
+            connection.execute(
+                statement.on_conflict_do_update(index_elements=["epoch"], set_={"state": statement.excluded.state})
+            )
+
+    def drop_state(self, epoch: int) -> None:
+        """The epoch is over: its result key is needed no more."""
+        with self.write() as connection:
+            connection.execute(epoch_states.delete().where(epoch_states.c.epoch == epoch))
+
+    def states(self) -> list[bytes]:
+        """What was kept of the epochs that were not over, oldest first."""
+        with self.read() as connection:
+            return list(connection.scalars(select(epoch_states.c.state).order_by(epoch_states.c.epoch)))
+
+    # --- the round book --------------------------------------------------------------------------------------------
+
+    def record(self, ended: Ended) -> bool:
+        """End one round; False where it had ended before (this outcome is then not the one that counts)."""
+        return self.record_many([ended])[0]
+
+    def record_many(self, batch: Sequence[Ended]) -> list[bool]:
+        """
+        End many rounds in one durable transaction; for each whether this call ended it.
+
+        Of two outcomes of one round in the same batch the first counts.  Raises LocalProtocolError for an epoch that
+        was never added.
+        """
+        recorded: set[tuple[int, int, int]] = set()
+        statement = (
+            self.insert(ring_rounds)
+            .on_conflict_do_nothing()
+            .returning(ring_rounds.c.epoch, ring_rounds.c.ring, ring_rounds.c.round)
+        )
+        with self.write() as connection:
+            numbers = {ended.epoch for ended in batch}
+            used = connection.execute(select(epochs).where(epochs.c.epoch.in_(numbers))).mappings()
+            known = {row["epoch"]: epoch_of(row) for row in used}
+            if unknown := numbers - known.keys():
+                raise LocalProtocolError(f"there is no epoch {min(unknown)}")
+            # One order for all writers: two batches that met in opposite orders would deadlock in PostgreSQL.
+            rows = [_row(ended, known[ended.epoch]) for ended in sorted(batch, key=_key)]
+            for start in range(0, len(rows), _BATCH):
+                inserted = connection.execute(statement.values(rows[start : start + _BATCH]))
+                recorded.update((row.epoch, row.ring, row.round) for row in inserted)
+        answers = []
+        for ended in batch:
+            answers.append(_key(ended) in recorded)
+            recorded.discard(_key(ended))
+        return answers
+
+    def ended(self, epoch: int, ring: int, round_: int) -> Ended | None:
+        """How a round ended, None where it is still open."""
+        where = (ring_rounds.c.epoch == epoch, ring_rounds.c.ring == ring, ring_rounds.c.round == round_)
+        with self.read() as connection:
+            row = connection.execute(select(ring_rounds).where(*where)).mappings().first()
+        return None if row is None else ended_of(row)
+
+    def epoch_outcomes(self, epoch: int) -> list[Ended]:
+        """All ended rounds of an epoch, by ring and round: what a restarted coordinator goes on from."""
+        statement = select(ring_rounds).where(ring_rounds.c.epoch == epoch)
+        with self.read() as connection:
+            rows = connection.execute(statement.order_by(ring_rounds.c.ring, ring_rounds.c.round)).mappings()
+            return [ended_of(row) for row in rows]
+
+
+def open_engine(url: str) -> Engine:
+    """An engine whose SQLite connections are durable, wait for each other, and begin writes by taking the lock."""
+    engine = create_engine(url, pool_pre_ping=True)
+    if engine.dialect.name == "sqlite":
+        if engine.url.database not in (None, "", ":memory:"):
+            Path(str(engine.url.database)).parent.mkdir(parents=True, exist_ok=True)
+
+        @event.listens_for(engine, "connect")
+        def _on_connect(connection: Any, _record: Any) -> None:
+            connection.isolation_level = None  # the driver's own BEGIN comes too late, at the first write
+            for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=30000"):
+                connection.execute(f"PRAGMA {pragma}")
+
+        @event.listens_for(engine, "begin")
+        def _on_begin(connection: Connection) -> None:
+            writes = connection.get_execution_options().get("stromkreis_writes", False)
+            connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return engine
+
+
+def pack_words(words: Sequence[int]) -> bytes:
+    """Words mod 2^64 as 64-bit little-endian."""
+    return struct.pack(f"<{len(words)}Q", *words)
+
+
+def unpack_words(data: bytes) -> tuple[int, ...]:
+    """The inverse of `pack_words`: unsigned."""
+    return struct.unpack(f"<{len(data) // 8}Q", data)
+
+
+def pack_positions(bitmap: int) -> bytes:
+    """A bitmap of ring positions without leading zeros; position i is bit i mod 8 of byte i//8."""
+    return bitmap.to_bytes((bitmap.bit_length() + 7) // 8, "little")
+
+
+def unpack_positions(data: bytes) -> int:
+    """The inverse of `pack_positions`."""
+    return int.from_bytes(data, "little")
+
+
+def _key(ended: Ended) -> tuple[int, int, int]:
+    return ended.epoch, ended.ring, ended.round
+
+
+def _row(ended: Ended, epoch: Epoch) -> dict[str, Any]:
+    opened = ended.outcome is Outcome.OPENED
+    return {
+        "epoch": ended.epoch, "ring": ended.ring, "round": ended.round, "outcome": ended.outcome.name.lower(),
+        "attempt": ended.attempt, "term": ended.term, "expected": pack_positions(ended.expected),
+        "roster": pack_positions(ended.roster), "present": ended.roster.bit_count(),
+        "total": pack_words(ended.total) if opened else None, "verified": ended.verified, "reason": ended.reason[:80],
+        "interval_start_s": epoch.interval_of(ended.round), "opened_s": ended.opened_s, "ended_s": ended.ended_s,
+    }  # fmt: skip
+
+
+def ended_of(row: RowMapping) -> Ended:
+    """A row of `ring_rounds` as the outcome it stands for."""
+    return Ended(
+        row["epoch"], row["ring"], row["round"], Outcome[row["outcome"].upper()], row["attempt"], row["term"],
+        unpack_positions(row["expected"]), unpack_positions(row["roster"]), unpack_words(row["total"] or b""),
+        row["verified"], row["reason"], row["opened_s"], row["ended_s"],
+    )  # fmt: skip
+
+
+def epoch_of(row: RowMapping) -> Epoch:
+    """A row of `epochs`."""
+    return Epoch(
+        row["epoch"], row["area"], Schema.from_bytes(row["schema"]), row["rounds"], row["interval_start_s"],
+        row["interval_s"],
+    )  # fmt: skip

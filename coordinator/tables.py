@@ -1,0 +1,112 @@
+"""
+The coordinator's tables: what the operator may know, and the one place that decides how a round ended.
+
+`ring_rounds` has one row for each round of a ring that ended; its primary key is the arbiter of section 5 of the
+protocol ("ends as opened with one total or as void, once").  A total is a BLOB of 64-bit words, little-endian, in the
+order of the epoch's schema: all words of a round are written and read together, and SQL sums would overflow where ours
+are exact.  Times are numbers since 1970 UTC, as SQLite has no time type: metering intervals in whole seconds, moments
+of the wall clock in milliseconds or, where latencies come from them, as doubles.  An epoch belongs to one area.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Double,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+)
+
+metadata = MetaData()
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("digest", LargeBinary(32), primary_key=True),  # SHA-256: the token itself is shown once and kept nowhere
+    Column("label", String(80), nullable=False),
+    Column("area", String(64)),  # None: good for any area
+    Column("uses_total", Integer, nullable=False),
+    Column("uses_left", Integer, nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("expires_ms", BigInteger, nullable=False),
+    CheckConstraint("uses_left >= 0 AND uses_left <= uses_total", name="token_uses"),
+)
+
+gateways = Table(
+    "gateways",
+    metadata,
+    Column("gateway_id", String(14), primary_key=True),
+    Column("area", String(64), nullable=False, index=True),
+    Column("certificate", LargeBinary, nullable=False),  # DER
+    Column("key_digest", LargeBinary(32), nullable=False, unique=True),  # SHA-256 of SubjectPublicKeyInfo
+    Column("curve_key", LargeBinary(32), nullable=False, unique=True),
+    Column("status", String(8), nullable=False),
+    Column("enrolled_ms", BigInteger, nullable=False),
+    Column("revoked_ms", BigInteger),
+    Column("token", LargeBinary(32), ForeignKey("tokens.digest")),
+    CheckConstraint("status IN ('active', 'revoked')", name="gateway_status"),
+)
+
+epochs = Table(
+    "epochs",
+    metadata,
+    Column("epoch", BigInteger, primary_key=True, autoincrement=False),
+    Column("area", String(64), nullable=False, index=True),
+    Column("schema", LargeBinary, nullable=False),  # canonical JSON
+    Column("rounds", Integer, nullable=False),
+    Column("interval_start_s", BigInteger, nullable=False),  # of round 0
+    Column("interval_s", Integer, nullable=False),
+)
+
+rings = Table(
+    "rings",
+    metadata,
+    Column("epoch", BigInteger, ForeignKey("epochs.epoch"), primary_key=True),
+    Column("ring", Integer, primary_key=True, autoincrement=False),
+    Column("size", Integer, nullable=False),
+    Column("members", JSON, nullable=False),  # gateway ids in position order
+)
+
+ring_rounds = Table(
+    "ring_rounds",
+    metadata,
+    Column("epoch", BigInteger, primary_key=True, autoincrement=False),
+    Column("ring", Integer, primary_key=True, autoincrement=False),
+    Column("round", Integer, primary_key=True, autoincrement=False),
+    Column("outcome", String(6), nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("term", Integer, nullable=False),
+    Column("expected", LargeBinary, nullable=False),  # bitmaps of ring positions, little-endian
+    Column("roster", LargeBinary, nullable=False),
+    Column("present", Integer, nullable=False),  # positions in the roster
+    Column("total", LargeBinary),
+    Column("verified", Boolean, nullable=False),
+    Column("reason", String(80), nullable=False),
+    Column("interval_start_s", BigInteger, nullable=False),
+    Column("opened_s", Double, nullable=False),
+    Column("ended_s", Double, nullable=False),
+    ForeignKeyConstraint(["epoch", "ring"], ["rings.epoch", "rings.ring"]),
+    CheckConstraint(
+        "(outcome = 'opened' AND total IS NOT NULL) OR (outcome = 'void' AND total IS NULL AND present = 0)",
+        name="round_outcome",
+    ),
+    Index("ring_rounds_by_interval", "interval_start_s"),
+    Index("ring_rounds_newest", "epoch", "round", "ring"),
+)
+
+epoch_states = Table(  # what a restarted coordinator needs to go on with an epoch; deleted when the epoch is over
+    "epoch_states",
+    metadata,
+    Column("epoch", BigInteger, ForeignKey("epochs.epoch"), primary_key=True, autoincrement=False),
+    Column("state", LargeBinary, nullable=False),
+)

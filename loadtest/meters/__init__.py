@@ -1,0 +1,1 @@
+"""Simulated meters in every protocol of the LMN."""

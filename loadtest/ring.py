@@ -1,0 +1,218 @@
+"""
+One whole ring in one process without a network: the real machines, called in turn.
+
+This is what unit tests and benchmarks drive.  Messages are delivered at once and in order; whoever is in `silent`
+neither hears nor speaks.  For loss, delay, crashes and liars there is the simulator.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from protocol import wire
+from protocol.dcnet.book import Announce, BookInstruction, Ended, Record, RoundBook
+from protocol.dcnet.events import Instruction, Note, Persist, ToCoordinator, ToHead, ToMember
+from protocol.dcnet.head import Head
+from protocol.dcnet.masks import MaskSchedule, Words
+from protocol.dcnet.member import Member
+from protocol.dcnet.rings import Member as Seat
+from protocol.dcnet.rings import RingView, Timing
+from protocol.dcnet.secrets import EpochSecrets
+from protocol.dcnet.suite import Suite, derive
+
+
+@dataclass(frozen=True, slots=True)
+class RingSize:
+    """The numbers of a ring; see `protocol.dcnet.parameters` for how they are chosen."""
+
+    n: int
+    k: int
+    t: int
+    t_c: int
+    k_min: int
+    n_min: int
+    words: int = 4
+    rounds: int = 96
+    committed: tuple[int, ...] = ()
+
+
+def make_ring(
+    suite: Suite, size: RingSize, seed: bytes, timing: Timing | None = None
+) -> tuple[RingView, list[EpochSecrets]]:
+    """A ring of fresh members with their deals exchanged; everything grows from `seed`."""
+    secrets = [EpochSecrets(suite, derive(seed, "member", index.to_bytes(4, "big"))) for index in range(size.n)]
+    view = RingView(
+        epoch=1, ring=0,
+        members=tuple(Seat(f"gateway-{i:04}", each.public_key, bytes(32)) for i, each in enumerate(secrets)),
+        schema_digest=derive(seed, "schema"), word_count=size.words, committed=size.committed, rounds=size.rounds,
+        k=size.k, t=size.t, t_c=size.t_c, k_min=size.k_min, n_min=size.n_min,
+        result_key=result_key(seed), timing=timing or Timing.spread(0.0, 10.0),
+    )  # fmt: skip
+    for position, each in enumerate(secrets):
+        each.bind(view, position)
+    for position, each in enumerate(secrets):
+        commitments, sealed = each.deal()
+        for other, share in sealed:
+            secrets[other].accept(position, commitments, share)
+    return view, secrets
+
+
+def result_secret(seed: bytes) -> bytes:
+    """The round book's Ed25519 seed."""
+    return derive(seed, "result")
+
+
+def result_key(seed: bytes) -> bytes:
+    """Its public half."""
+    from nacl.signing import SigningKey  # noqa: PLC0415
+
+    return bytes(SigningKey(result_secret(seed)).verify_key)
+
+
+class LocalRing:
+    """Drives one ring round after round; `trace` sees every message as (from, to, message)."""
+
+    def __init__(self, suite: Suite, size: RingSize, seed: bytes = bytes(32)) -> None:
+        self.view, self.secrets = make_ring(suite, size, seed)
+        self.members = [Member(suite, self.view, each, MaskSchedule(suite, self.view, each)) for each in self.secrets]
+        self.suite = suite
+        self.book = RoundBook(suite, self.view, result_secret(seed), 0.0)
+        self.ended: list[Ended] = []
+        self.persisted: list[tuple[int, object]] = []
+        self.notes: list[str] = []
+        self.silent: set[int] = set()
+        self.trace: Callable[[str, str, wire.Message], None] = lambda _from, _to, _message: None
+        self.now_s = 0.0
+        self._queue: deque[tuple[str, int, wire.Message]] = deque()
+        self._appoint(0)
+
+    def _appoint(self, term: int) -> None:
+        position = self.view.head_of(term)
+        member = self.members[position]
+        commitments = {
+            dealer: known
+            for dealer in self.secrets[position].dealers
+            if (known := self.secrets[position].commitments_of(dealer)) is not None
+        }
+        self.head = Head(
+            self.suite,
+            self.view,
+            term,
+            self.now_s,
+            commitments,
+            first_round=member.round,
+            first_attempt=member.attempt + 1,
+        )
+        for index, each in enumerate(self.members):
+            if index not in self.silent:
+                self._from_member(index, each.appointed(term, self.now_s))
+        self._run()
+
+    def round(
+        self, round_: int, vectors: Sequence[Words], vanish: Callable[[int, wire.Message], bool] | None = None,
+        blindings: Sequence[Sequence[int]] | None = None,
+    ) -> Ended:  # fmt: skip
+        """
+        Play round `round_` to its end.
+
+        `vanish(position, message)` is asked before each message of a member leaves; True silences it from then on.
+        """
+        self._vanish = vanish or (lambda _position, _message: False)
+        self.now_s = max(self.now_s, self.view.timing.open_at_s(round_))
+        for index, member in enumerate(self.members):
+            if index not in self.silent:
+                self._from_member(
+                    index, member.offer(round_, vectors[index], self.now_s, blindings[index] if blindings else ())
+                )
+        self._run()
+        while round_ not in self.book.ended:
+            self.now_s = min(
+                [self.head.next_timer_s() if self.view.head_of(self.head.term) not in self.silent else float("inf"),
+                 self.book.next_timer_s(),
+                 *(m.next_timer_s() for i, m in enumerate(self.members) if i not in self.silent)]
+            )  # fmt: skip
+            if self.view.head_of(self.head.term) not in self.silent:
+                self._from_head(self.head.on_timer(self.now_s))
+            for index, member in enumerate(self.members):
+                if index not in self.silent:
+                    self._from_member(index, member.on_timer(self.now_s))
+            self._from_book(self.book.on_timer(self.now_s))
+            self._run()
+        return self.book.ended[round_]
+
+    _vanish: Callable[[int, wire.Message], bool] = staticmethod(lambda _position, _message: False)
+
+    def _from_member(self, index: int, instructions: Sequence[Instruction]) -> None:
+        for instruction in instructions:
+            if index in self.silent:
+                return
+            match instruction:
+                case Persist(record):
+                    self.persisted.append((index, record))
+                case ToHead(message):
+                    if self._vanish(index, message):
+                        self.silent.add(index)
+                        return
+                    self._queue.append(("head", index, message))
+                case ToCoordinator(message):
+                    self._queue.append(("book", index, message))
+                case Note(name):
+                    self.notes.append(name)
+                case ToMember():
+                    raise AssertionError("members do not talk to members")
+
+    def _from_head(self, instructions: Sequence[Instruction]) -> None:
+        source = self.view.head_of(self.head.term)
+        for instruction in instructions:
+            match instruction:
+                case ToMember(position, message):
+                    self._queue.append(("member", position, message))
+                case ToCoordinator(message):
+                    self._queue.append(("book", source, message))
+                case Note(name):
+                    self.notes.append(name)
+                case _:
+                    raise AssertionError("heads persist nothing")
+
+    def _from_book(self, instructions: Sequence[BookInstruction]) -> None:
+        for instruction in instructions:
+            match instruction:
+                case Record(ended):
+                    self.ended.append(ended)
+                case Announce(position, message):
+                    for target in range(self.view.size) if position is None else [position]:
+                        self._queue.append(("gateway", target, message))
+
+    def _run(self) -> None:
+        while self._queue:
+            target, index, message = self._queue.popleft()
+            self.trace(target, f"{index}", message)
+            if target == "book":
+                self._from_book(self.book.receive(index, message, self.now_s))
+            elif target == "head":
+                if self.view.head_of(self.head.term) not in self.silent:
+                    self._from_head(self.head.receive(index, message, self.now_s))  # type: ignore[arg-type]
+            elif index in self.silent:
+                continue
+            elif isinstance(message, wire.Appoint):
+                if message.term > self.head.term and index == self.view.head_of(message.term):
+                    self._appoint(message.term)
+            elif target == "gateway" and index == self.view.head_of(self.head.term):
+                self._from_head(self.head.result(message, self.now_s))  # type: ignore[arg-type]
+            else:
+                self._from_member(index, self.members[index].receive(message, self.now_s))  # type: ignore[arg-type]
+
+
+def random_vectors(rng: np.random.Generator, n: int, words: int) -> list[Words]:
+    """Contributions of full-range words; slot 0 is 1."""
+    vectors = [rng.integers(0, 2**64, size=words, dtype=np.uint64) for _ in range(n)]
+    for vector in vectors:
+        vector[0] = 1
+    return vectors
+
+
+__all__ = ["LocalRing", "RingSize", "make_ring", "random_vectors", "result_key", "result_secret"]

@@ -1,0 +1,166 @@
+"""
+From register values to what a gateway puts into a ring, and back from results to what still has to go.
+
+Energy slots are differences of a cumulative register since the last contribution that is known to have been opened
+(aggregation.md, section 7), so energy of rounds that were missed or void rides in the next one and is never lost and
+never counted twice.  Snapshots (power) go as they are.  The gateway's first reading ever is the zero of its account.
+
+One interval is contributed once: a round gets the vector that was made durable for it, also after a restart, and an
+interval not after the last contributed one gets none.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+
+from node.store import Statement, Store
+from protocol.dcnet.events import Attempted, Progress, Settled
+from protocol.dcnet.masks import Words, words_from_bytes
+from protocol.dcnet.member import Resume
+from protocol.dcnet.rings import RingView
+from protocol.dcnet.schema import WORD_MODULUS, Kind, Schema
+from protocol.errors import LocalProtocolError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Registers:
+    """The gateway's slots at one metering interval: integers at the schema's scalers, slot 0 being 1."""
+
+    interval_s: int
+    values: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Contribution:
+    """What goes into one round."""
+
+    registers: Registers
+    vector: Words
+    blindings: tuple[int, ...] = ()
+
+
+def _pack(values: tuple[int, ...]) -> bytes:
+    return b"".join((value % WORD_MODULUS).to_bytes(8, "little") for value in values)
+
+
+def _unpack(data: bytes) -> tuple[int, ...]:
+    return tuple(int.from_bytes(data[i : i + 8], "little", signed=True) for i in range(0, len(data), 8))
+
+
+class Contributions:
+    """One gateway's account; reads its durable state when made."""
+
+    def __init__(self, store: Store, gateway: str, schema: Schema) -> None:
+        self._store = store
+        self._gateway = gateway
+        self._schema = schema
+        self._opened: tuple[int, ...] | None = None
+        self._built: dict[tuple[int, int], Contribution] = {}
+        self._last_interval_s = -1
+        self._last: tuple[int, Resume] | None = None
+        for (opened,) in store.read("SELECT opened FROM baseline WHERE gateway=?", gateway):
+            self._opened = _unpack(opened)
+        for epoch, round_, attempt, interval_s, progress, settled, registers, vector in store.read(
+            "SELECT epoch, round, attempt, interval_s, progress, settled, registers, vector FROM contribution"
+            " WHERE gateway=? ORDER BY interval_s DESC, epoch DESC, round DESC LIMIT 1",
+            gateway,
+        ):
+            self._last_interval_s = interval_s
+            self._last = epoch, Resume(round_, attempt, Progress(progress), bool(settled))
+            self._built[epoch, round_] = Contribution(
+                Registers(interval_s, _unpack(registers)), words_from_bytes(vector)
+            )
+
+    async def first_reading(self, values: tuple[int, ...]) -> None:
+        """Fix the zero of the account, once and durably, before anything is contributed."""
+        if self._opened is not None:
+            return
+        packed = _pack(values)
+        await self._store.write(
+            [Statement("INSERT OR IGNORE INTO baseline VALUES (?, ?, ?)", (self._gateway, packed, packed))]
+        )
+        self._opened = values
+
+    def unsettled_before(self, epoch: int) -> tuple[int, int] | None:
+        """The (epoch, round) of an earlier epoch whose result we never heard."""
+        if self._last is None or self._last[0] >= epoch or self._last[1].settled:
+            return None
+        return self._last[0], self._last[1].round
+
+    def resume(self, epoch: int) -> Resume | None:
+        """What the member machine must know of its past in this epoch."""
+        return self._last[1] if self._last is not None and self._last[0] == epoch else None
+
+    def build(self, view: RingView, round_: int, registers: Registers) -> Contribution | None:
+        """The contribution for a round; None where this interval must not be contributed (again)."""
+        known = self._built.get((view.epoch, round_))
+        if known is not None:
+            return known
+        if self._opened is None or registers.interval_s <= self._last_interval_s:
+            return None
+        words = []
+        for slot, value, opened in zip(self._schema.slots, registers.values, self._opened, strict=True):
+            if slot.kind is Kind.ENERGY and value < opened:
+                log.error("gateway %s: register %s has fallen; not contributing", self._gateway, slot.obis)
+                return None
+            words.append((value - opened if slot.kind is Kind.ENERGY else value) % WORD_MODULUS)
+        contribution = Contribution(registers, np.array(words, dtype=np.uint64))
+        self._built = {(view.epoch, round_): contribution}
+        return contribution
+
+    async def attempted(self, view: RingView, record: Attempted) -> None:
+        """Durable: this attempt of the round was shared in, or served."""
+        contribution = self._built.get((view.epoch, record.round))
+        if contribution is None:
+            raise LocalProtocolError("an attempt without a contribution")
+        await self._store.write(
+            [
+                Statement(
+                    "INSERT INTO contribution VALUES (?, ?, ?, ?, ?, ?, 0, 0, ?, ?) ON CONFLICT DO UPDATE SET"
+                    " attempt=excluded.attempt, progress=excluded.progress",
+                    (
+                        self._gateway, view.epoch, record.round, record.attempt, contribution.registers.interval_s,
+                        int(record.progress), _pack(contribution.registers.values), contribution.vector.tobytes(),
+                    ),
+                )
+            ]
+        )  # fmt: skip
+        self._last_interval_s = contribution.registers.interval_s
+        self._last = view.epoch, Resume(record.round, record.attempt, record.progress, settled=False)
+
+    async def settled(self, view: RingView, record: Settled) -> None:
+        """Durable: the round is over, and where our contribution is in its total the account moves on."""
+        await self.settle(view.epoch, record.round, included=record.included)
+
+    async def settle(self, epoch: int, round_: int, *, included: bool) -> None:
+        """As `settled`, for a round of an epoch whose ring is gone."""
+        contribution = self._built.get((epoch, round_))
+        if contribution is None or self._last is None:
+            return
+        statements = [
+            Statement(
+                "UPDATE contribution SET settled=1, included=? WHERE gateway=? AND epoch=? AND round=?",
+                (int(included), self._gateway, epoch, round_),
+            ),
+            Statement(  # the account needs the last one only; the log of the others is the operator's, not ours
+                "DELETE FROM contribution WHERE gateway=? AND interval_s<?",
+                (self._gateway, contribution.registers.interval_s),
+            ),
+        ]
+        if included:
+            statements.append(
+                Statement(
+                    "UPDATE baseline SET opened=? WHERE gateway=?",
+                    (_pack(contribution.registers.values), self._gateway),
+                )
+            )
+        await self._store.write(statements)
+        if included:
+            self._opened = contribution.registers.values
+        past = self._last[1]
+        self._last = epoch, Resume(past.round, past.attempt, past.progress, settled=True)

@@ -1,0 +1,172 @@
+"""
+The head's driver: a listener for the ring's members, and one inbox for the head machine.
+
+It listens only while its gateway is head, on an address of its own; who may connect is decided by the CURVE keys in
+the verified layout, and who is speaking by the key that connected, never by what a message says.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import trio
+
+from node.aggregation.surroundings import RELAY, FromHead, Surroundings
+from protocol import wire
+from protocol.dcnet.events import Instruction, Note, ToCoordinator, ToMember
+from protocol.dcnet.head import Head
+from protocol.dcnet.rings import RingView
+from protocol.dcnet.secrets import EpochSecrets
+from protocol.errors import RemoteProtocolError
+from protocol.link import Listener
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _FromMember:
+    position: int
+    message: wire.RingMessage
+
+
+@dataclass(frozen=True, slots=True)
+class _FromBook:
+    message: wire.Result
+
+
+class HeadDriver:
+    """One term of one ring's head."""
+
+    def __init__(
+        self,
+        around: Surroundings,
+        view: RingView,
+        term: int,
+        commitments: dict[int, tuple[bytes, ...]],
+        to_own_member: Callable[[FromHead], None],
+        *,
+        first_round: int,
+        first_attempt: int,
+        secrets: EpochSecrets,
+    ) -> None:
+        self.term = term
+        self._around = around
+        self._view = view
+        self._secrets = secrets
+        self._to_own_member = to_own_member
+        self._inbox_send, self._inbox = trio.open_memory_channel[_FromMember | _FromBook](16 + 4 * view.size)
+        self._scope = trio.CancelScope()
+        self._listener: Listener | None = None
+        self._head = Head(around.suite, view, term, around.clock(), commitments, max(first_round, 0), first_attempt)
+        self._by_curve_key = {member.curve_key: position for position, member in enumerate(view.members)}
+
+    def stop(self) -> None:
+        """The term is over."""
+        self._scope.cancel()
+
+    def from_member(self, position: int, message: wire.RingMessage) -> None:
+        """A member's message, from the listener, the relay or our own member."""
+        try:
+            self._inbox_send.send_nowait(_FromMember(position, message))
+        except trio.WouldBlock:
+            self._around.metrics.dropped("head_inbox")
+
+    def result(self, message: wire.Result) -> None:
+        """The round book's answer to our report."""
+        try:
+            self._inbox_send.send_nowait(_FromBook(message))
+        except trio.WouldBlock:
+            self._around.metrics.dropped("head_inbox")
+
+    async def run(self, task_status: trio.TaskStatus[str]) -> None:
+        """Listen and serve until the term is over; reports the endpoint that members reach us at."""
+        around = self._around
+        around.metrics.heads(1)
+        try:
+            with self._scope:
+                if around.relay:
+                    task_status.started(RELAY)
+                    await self._serve()
+                    return
+                async with around.link.listen(around.listen, around.module.curve, self._by_curve_key.get) as listener:
+                    self._listener = listener
+                    endpoint = listener.endpoint
+                    if around.public_host is not None:
+                        endpoint = f"tcp://{around.public_host}:{endpoint.rpartition(':')[2]}"
+                    task_status.started(endpoint)
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(self._receive, listener)
+                        nursery.start_soon(self._serve)
+        finally:
+            around.metrics.heads(-1)
+
+    async def _receive(self, listener: Listener) -> None:
+        while True:
+            peer, data = await listener.receive()
+            assert isinstance(peer, int)  # noqa: S101 - the name that our own `authorise` gave
+            self._around.metrics.received(len(data))
+            try:
+                message = wire.decode(data, wire.FROM_MEMBER)
+            except RemoteProtocolError as error:
+                self._refuse(peer, error)
+                continue
+            await self._inbox_send.send(_FromMember(peer, message))  # type: ignore[arg-type]
+
+    def _refuse(self, position: int, error: RemoteProtocolError) -> None:
+        self._around.metrics.protocol_error(error.reason)
+        log.warning(
+            "epoch %d ring %d: member %s broke the protocol: %s",
+            self._view.epoch, self._view.ring, self._view.members[position].identity, error,
+        )  # fmt: skip
+        self._head.lost(position)
+        if self._listener is not None:
+            self._listener.disconnect(position)
+
+    async def _serve(self) -> None:
+        clock = self._around.clock
+        while True:
+            event: _FromMember | _FromBook | None = None
+            with trio.move_on_after(max(0.0, min(self._head.next_timer_s() - clock(), 3600.0))):
+                event = await self._inbox.receive()
+            match event:
+                case None:
+                    self._carry_out(self._head.on_timer(clock()))
+                case _FromBook(message):
+                    self._carry_out(self._head.result(message, clock()))
+                case _FromMember(position, message):
+                    try:
+                        self._carry_out(self._head.receive(position, message, clock()))
+                    except RemoteProtocolError as error:
+                        self._refuse(position, error)
+
+    def _carry_out(self, instructions: list[Instruction]) -> None:
+        around = self._around
+        encoded: dict[int, bytes] = {}  # OPEN, ROSTER and RESULT are one message for everybody: encoded once
+        for each in instructions:
+            match each:
+                case ToMember(position, message):
+                    if position == self._secrets.position:
+                        self._to_own_member(FromHead(message))
+                        continue
+                    data = encoded.get(id(message))
+                    if data is None:
+                        data = encoded[id(message)] = wire.encode(message)
+                    self._send(position, data)
+                case ToCoordinator(message):
+                    around.to_coordinator(message)
+                case Note(name, seconds):
+                    around.metrics.phase(name, seconds)
+                case _:
+                    raise AssertionError("heads persist nothing")
+
+    def _send(self, position: int, data: bytes) -> None:
+        around = self._around
+        around.metrics.sent(len(data))
+        if self._listener is None:
+            sealed = self._secrets.seal_relay(position, data, os.urandom(12))
+            around.to_coordinator(wire.Relay(self._view.epoch, self._view.ring, position, sealed))
+        elif not self._listener.send(position, data):
+            self._head.lost(position)

@@ -1,0 +1,279 @@
+"""
+One gateway's place in one ring: drives the member machine, and the head machine while it is appointed.
+
+Everything that happens (a head's message, the coordinator's word, a reading, a deadline) goes through one inbox and is
+carried out in order, so that "durable before sent" is simply the order of the instructions.  The inbox is bounded:
+what does not fit is dropped like a lost packet, and deadlines take care of it.
+
+When the store fails, the machine is thrown away and made again from what is durable, exactly as after a crash.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+
+import trio
+
+from node.aggregation.contribution import Registers
+from node.aggregation.head import HeadDriver
+from node.aggregation.surroundings import RELAY, FromCoordinator, FromHead, Surroundings
+from node.store import StoreError
+from protocol import wire
+from protocol.dcnet.epoch import head_text
+from protocol.dcnet.events import Attempted, Instruction, Note, Persist, Settled, ToCoordinator, ToHead
+from protocol.dcnet.masks import MaskSchedule
+from protocol.dcnet.member import Member
+from protocol.dcnet.rings import RingView
+from protocol.dcnet.secrets import EpochSecrets
+from protocol.errors import RemoteProtocolError
+from protocol.link import Connection
+
+log = logging.getLogger(__name__)
+_INBOX = 256
+_STORE_RETRY_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """The gateway's registers for a round."""
+
+    round: int
+    registers: Registers
+
+
+Event = _Reading | FromHead | FromCoordinator
+
+
+class Membership:
+    """A gateway in a ring, from the layout to the epoch's last round."""
+
+    def __init__(self, around: Surroundings, view: RingView, secrets: EpochSecrets) -> None:
+        self.view = view
+        self.secrets = secrets
+        self.last_heard_s = 0.0
+        self._around = around
+        self._position = secrets.position
+        self._masks = MaskSchedule(around.suite, view, secrets)
+        self._inbox_send, self._inbox = trio.open_memory_channel[Event](_INBOX)
+        self._member = self._resume()
+        self._head: HeadDriver | None = None
+        self._connection: Connection | None = None
+        self._link_scope = trio.CancelScope()
+        self._waiting: _Reading | None = None
+        self._nursery: trio.Nursery | None = None
+        self._address: wire.HeadAt | None = None
+
+    def _resume(self) -> Member:
+        around = self._around
+        resume = around.contributions.resume(self.view.epoch)
+        return Member(around.suite, self.view, self.secrets, self._masks, resume)
+
+    @property
+    def over(self) -> bool:
+        """Whether the epoch's rounds are all behind us and the last contribution is settled."""
+        return self._around.clock() > self.view.timing.open_at_s(self.view.rounds) and self._member.unsettled is None
+
+    def post(self, event: Event) -> None:
+        """Put an event into the inbox; it is dropped where the inbox is full."""
+        try:
+            self._inbox_send.send_nowait(event)
+        except trio.WouldBlock:
+            self._around.metrics.dropped("member_inbox")
+
+    def reading(self, round_: int, registers: Registers) -> None:
+        """The meters were read for a round."""
+        self.post(_Reading(round_, registers))
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        async with trio.open_nursery() as self._nursery:
+            self._masks.prepare(max(0, self.view.timing.round_at(self._around.clock())))
+            await self._serve()
+
+    async def _serve(self) -> None:
+        clock = self._around.clock
+        while True:
+            event: Event | None = None
+            with trio.move_on_after(max(0.0, min(self._member.next_timer_s() - clock(), 3600.0))):
+                event = await self._inbox.receive()
+            try:
+                if event is None:
+                    await self._carry_out(self._member.on_timer(clock()))
+                else:
+                    await self._on_event(event)
+                await self._offer()
+            except StoreError as error:
+                # Nothing that was not durable has left.  Start again from what is, once the disk has had a rest.
+                self._around.metrics.store_error()
+                log.error("gateway %s does not contribute: %s", self._around.module.identity, error)
+                await trio.sleep(_STORE_RETRY_S)
+                term = self._member.term
+                self._member = self._resume()
+                await self._carry_out(self._member.appointed(term, clock()))
+
+    async def _on_event(self, event: Event) -> None:
+        around, now_s = self._around, self._around.clock()
+        try:
+            match event:
+                case _Reading():
+                    self._waiting = event
+                case FromHead(message):
+                    self.last_heard_s = now_s
+                    await self._carry_out(self._member.receive(message, now_s))
+                case FromCoordinator(wire.HeadAt() as message):
+                    await self._on_head_at(message)
+                case FromCoordinator(wire.Appoint() as message):
+                    await self._on_appoint(message)
+                case FromCoordinator(wire.Result() as message):
+                    if self._head is not None:
+                        self._head.result(message)
+                    await self._carry_out(self._member.receive(message, now_s))
+                case FromCoordinator(wire.Relay() as message):
+                    await self._on_relay(message)
+                case FromCoordinator(wire.Deals() as message):
+                    self._take_deals(message)
+                case _:
+                    raise RemoteProtocolError("message_not_allowed", "not about a ring")
+        except RemoteProtocolError as error:
+            around.metrics.protocol_error(error.reason)
+            log.warning("gateway %s refuses: %s", around.module.identity, error)
+
+    async def _carry_out(self, instructions: list[Instruction]) -> None:
+        around = self._around
+        for each in instructions:
+            match each:
+                case Persist(Attempted() as record):
+                    await around.contributions.attempted(self.view, record)
+                case Persist(Settled() as record):
+                    await around.contributions.settled(self.view, record)
+                    around.metrics.settled(included=record.included)
+                case ToHead(message):
+                    await self._to_head(message)
+                case ToCoordinator(message):
+                    around.to_coordinator(message)
+                case Note(name):
+                    around.metrics.noted(name)
+                case _:
+                    raise AssertionError("members do not send to members")
+
+    async def _offer(self) -> None:
+        """Build the contribution once we know how the last one ended: its registers are differences to it."""
+        waiting = self._waiting
+        if waiting is None or self._member.unsettled not in (None, waiting.round):
+            return
+        self._waiting = None
+        contribution = self._around.contributions.build(self.view, waiting.round, waiting.registers)
+        if contribution is not None:
+            now_s = self._around.clock()
+            await self._carry_out(self._member.offer(waiting.round, contribution.vector, now_s, contribution.blindings))
+
+    def _take_deals(self, message: wire.Deals) -> None:
+        for dealer, commitments, sealed in message.deals:
+            if dealer >= self.view.size:
+                raise RemoteProtocolError("no_such_member", "a deal from a position that does not exist")
+            try:
+                self.secrets.accept(dealer, commitments, sealed)
+            except RemoteProtocolError as error:  # one bad dealer costs only its own recovery
+                self._around.metrics.protocol_error(error.reason)
+                self._around.to_coordinator(wire.BadDeal(self.view.epoch, self.view.ring, dealer))
+
+    # --- the head ------------------------------------------------------------------------------------------------
+
+    async def _on_appoint(self, message: wire.Appoint) -> None:
+        """We are the head of a term: listen, and let the coordinator pass our signed address on."""
+        if self.view.head_of(message.term) != self._position or message.term < self._member.term:
+            raise RemoteProtocolError("head_out_of_turn", "an appointment that is not ours")
+        if self._head is not None and self._head.term >= message.term:
+            return
+        if self._nursery is None:
+            return
+        around = self._around
+        await self._drop_link()
+        commitments = {
+            dealer: known
+            for dealer in self.secrets.dealers
+            if (known := self.secrets.commitments_of(dealer)) is not None
+        }
+        self._head = HeadDriver(
+            around, self.view, message.term, commitments, self.post,
+            first_round=self._member.round, first_attempt=self._member.attempt + 1, secrets=self.secrets,
+        )  # fmt: skip
+        endpoint = await self._nursery.start(self._head.run)
+        signature = around.module.sign(head_text(self.view, message.term, endpoint))
+        around.to_coordinator(wire.HeadAt(self.view.epoch, self.view.ring, message.term, endpoint, signature))
+
+    async def _on_head_at(self, message: wire.HeadAt) -> None:
+        if message.term < self._member.term or (self._address == message and self._is_linked()):
+            return
+        position = self.view.head_of(message.term)
+        self._around.verify_member(position, head_text(self.view, message.term, message.endpoint), message.signature)
+        if self._head is not None and self._head.term < message.term:
+            self._head.stop()
+            self._head = None
+        await self._drop_link()
+        self._address = message
+        if position != self._position and message.endpoint != RELAY:
+            self._connection = self._around.link.connect(
+                message.endpoint, self.view.members[position].curve_key, self._around.module.curve
+            )
+            if self._nursery is not None:
+                self._link_scope = trio.CancelScope()
+                self._nursery.start_soon(self._listen_to_head, self._connection, self._link_scope)
+        await self._carry_out(self._member.appointed(message.term, self._around.clock()))
+
+    def _is_linked(self) -> bool:
+        if self._address is None:
+            return False
+        return (
+            self._connection is not None
+            or self._address.endpoint == RELAY
+            or self.view.head_of(self._address.term) == self._position
+        )
+
+    async def _drop_link(self) -> None:
+        self._link_scope.cancel()
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            await connection.aclose()
+
+    async def _listen_to_head(self, connection: Connection, scope: trio.CancelScope) -> None:
+        with scope:
+            while True:
+                data = await connection.receive()
+                self._around.metrics.received(len(data))
+                try:
+                    message = wire.decode(data, wire.FROM_HEAD)
+                except RemoteProtocolError as error:
+                    self._around.metrics.protocol_error(error.reason)
+                    log.warning("gateway %s: the head broke the protocol: %s", self._around.module.identity, error)
+                    continue
+                await self._inbox_send.send(FromHead(message))  # type: ignore[arg-type]  # FROM_HEAD are ring messages
+
+    async def _to_head(self, message: wire.RingMessage) -> None:
+        if self._address is None:
+            return
+        position = self.view.head_of(self._address.term)
+        if position == self._position:
+            if self._head is not None:
+                self._head.from_member(self._position, message)
+            return
+        data = wire.encode(message)
+        self._around.metrics.sent(len(data))
+        if self._address.endpoint == RELAY:
+            sealed = self.secrets.seal_relay(position, data, os.urandom(12))
+            self._around.to_coordinator(wire.Relay(self.view.epoch, self.view.ring, position, sealed))
+        elif self._connection is not None:
+            with trio.move_on_after(self.view.timing.silent_s):  # a head that takes nothing is as good as silent
+                await self._connection.send(data)
+
+    async def _on_relay(self, message: wire.Relay) -> None:
+        data = self.secrets.unseal_relay(message.position, message.sealed)
+        if self._head is not None:
+            inner = wire.decode(data, wire.FROM_MEMBER)
+            self._head.from_member(message.position, inner)  # type: ignore[arg-type]
+        elif self._address is not None and message.position == self.view.head_of(self._address.term):
+            self.last_heard_s = self._around.clock()
+            inner = wire.decode(data, wire.FROM_HEAD)
+            await self._carry_out(self._member.receive(inner, self._around.clock()))  # type: ignore[arg-type]

@@ -1,0 +1,46 @@
+"""What a ring membership is given: its gateway's and its process's shared parts, and the events that reach it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from node.aggregation.contribution import Contributions
+from node.metrics import NodeMetrics
+from node.security.module import SecurityModule
+from protocol import wire
+from protocol.dcnet.suite import Suite
+from protocol.link import LinkContext
+
+RELAY = "relay:"  # the endpoint of a head that cannot accept connections
+
+
+@dataclass(frozen=True, slots=True)
+class FromHead:
+    """A message of the ring's head."""
+
+    message: wire.RingMessage
+
+
+@dataclass(frozen=True, slots=True)
+class FromCoordinator:
+    """A message of the coordinator about this ring."""
+
+    message: wire.Message
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a membership shares with its gateway and its process."""
+
+    suite: Suite
+    module: SecurityModule
+    link: LinkContext
+    contributions: Contributions
+    metrics: NodeMetrics
+    clock: Callable[[], float]
+    to_coordinator: Callable[[wire.Message], None]
+    verify_member: Callable[[int, bytes, bytes], None]  # position, text, signature
+    listen: str  # where a head listens, tcp://host:*
+    public_host: str | None
+    relay: bool

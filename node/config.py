@@ -1,0 +1,176 @@
+"""
+What a node process can be told: which gateways it hosts, which meters they read, whom they report to.
+
+One section `[node]` of the configuration file; the loader belongs to the command line.  One gateway in the field and
+thousands in a load test are the same section: gateways are listed one by one, or made by `[node.fleet]` from a count
+and a pattern, and `all_gateways()` gives the one list that the fleet starts from.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
+
+
+def _web_address(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.port is None or parts.path not in {"", "/"}:
+        raise ValueError("an address of the form http://HOST:PORT or https://HOST:PORT")
+    return text.rstrip("/")
+
+
+def _link_endpoint(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme != "tcp" or not parts.hostname or parts.port is None or parts.path:
+        raise ValueError("an endpoint of the form tcp://HOST:PORT")
+    return text
+
+
+def _meter_url(text: str) -> str:
+    parts = urlsplit(text)
+    if not parts.scheme or not (parts.netloc or parts.path):
+        raise ValueError("a meter URL of the form PROTOCOL+LINK://..., for example sml+tcp://127.0.0.1:20000")
+    return text
+
+
+WebAddress = Annotated[str, AfterValidator(_web_address)]
+LinkEndpoint = Annotated[str, AfterValidator(_link_endpoint)]
+MeterUrl = Annotated[str, AfterValidator(_meter_url)]
+GatewayId = Annotated[str, Field(pattern=r"^[A-Z0-9]{14}$")]
+AreaName = Annotated[str, Field(pattern=r"^[^\s](.{0,62}[^\s])?$")]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class GatewayConfig(_Section):
+    """One smart meter gateway."""
+
+    id: GatewayId
+    """Gateway id, as in its certificate: the 14 characters of DIN 43863-5, for example ESTK0000000001."""
+
+    meters: Annotated[tuple[MeterUrl, ...], Field(min_length=1)]
+    """URLs of its meters, for example sml+tcp://127.0.0.1:20000. The contribution is the sum over its meters."""
+
+    area: AreaName | None = None
+    """Grid area that it stands in; None: the node's."""
+
+    token: SecretStr | None = None
+    """Enrolment token of this gateway; None: the node's."""
+
+
+class FleetConfig(_Section):
+    """Gateways alike: number i of 0..count-1 is PREFIX + i as 8 digits and reads `meter` at port first_port + i."""
+
+    count: Annotated[int, Field(ge=1, le=100_000)]
+    """Gateways to make. Each costs some 100 KB of memory and one TCP connection to its meter."""
+
+    prefix: Annotated[str, Field(pattern=r"^[A-Z0-9]{6}$")] = "ESTK00"
+    """First six characters of the ids; must differ between the processes that report to one coordinator."""
+
+    meter: Annotated[str, Field(min_length=1)] = "sml+tcp://127.0.0.1:{port}"
+    """Meter URL with {port} for the port and {id} for the gateway's id."""
+
+    first_port: Annotated[int, Field(ge=1, le=65_535)] = 20_000
+    """Port of the first meter."""
+
+    @model_validator(mode="after")
+    def _ports_exist(self) -> Self:
+        if "{port}" in self.meter and self.first_port + self.count > 65_536:
+            raise ValueError(f"first_port + count at most 65536, these are {self.first_port + self.count}")
+        return self
+
+    def gateways(self) -> tuple[GatewayConfig, ...]:
+        """The gateways of the pattern, in order."""
+        made = []
+        for i in range(self.count):
+            name = f"{self.prefix}{i:08d}"
+            url = self.meter.replace("{port}", str(self.first_port + i)).replace("{id}", name)
+            made.append(GatewayConfig(id=name, meters=(url,)))
+        return tuple(made)
+
+
+class LinkConfig(_Section):
+    """The ring link: where this node's gateways accept their ring's members while they are head."""
+
+    mode: Literal["direct", "relay"] = "direct"
+    """direct: members connect to the head. relay: the coordinator passes the same end-to-end protected messages on,
+    for gateways behind NAT that can only call out; costs the coordinator all ring traffic and one more hop of
+    latency."""
+
+    listen: str = "tcp://127.0.0.1:*"
+    """Where a head listens; port * takes a free one a head, which is what a process with many gateways needs."""
+
+    public_host: str | None = None
+    """Host that members are told to connect to, if it differs from the one in `listen` (NAT, container)."""
+
+
+class MeterReadingConfig(_Section):
+    """How meters are read."""
+
+    timeout_s: Annotated[float, Field(gt=0, le=600)] = 10.0
+    """Seconds to wait for one meter's answer. Raising it lets slow meters in and leaves less of the round for the
+    ring."""
+
+    reconnect_s_max: Annotated[float, Field(gt=0, le=3_600)] = 60.0
+    """Longest pause between attempts to reach a silent meter: 1, 2, 4 ... s up to this. Raising it spares the link
+    and finds a meter that is back later."""
+
+
+class NodeConfig(_Section):
+    """Section `[node]`."""
+
+    data_dir: Path = Path("var/node")
+    """Directory of everything durable: register store and keys, one of each a process. Back this up with the process
+    stopped."""
+
+    coordinator: WebAddress = "https://127.0.0.1:7381"
+    """The coordinator's HTTPS address, for enrolment; it answers with the ZeroMQ endpoint and its key."""
+
+    root_certificate: Path
+    """PEM file of the SM-PKI root: what this node trusts, and all it trusts. Bring it by a way of its own."""
+
+    area: AreaName = "default"
+    """Grid area that the gateways stand in, as the coordinator names it; the operator learns its total."""
+
+    token: SecretStr | None = None
+    """Enrolment token of the area, from the operator. Needed once, until the gateways are enrolled."""
+
+    gateways: tuple[GatewayConfig, ...] = ()
+    """The gateways of this process, one by one."""
+
+    fleet: FleetConfig | None = None
+    """Gateways alike, for load tests: number i reads the meter at port first_port + i."""
+
+    link: LinkConfig = LinkConfig()
+
+    lmn: MeterReadingConfig = MeterReadingConfig()
+
+    metrics: WebAddress = "http://127.0.0.1:7390"
+    """Where /metrics, /healthz and /readyz are served; port 0 takes a free one."""
+
+    @property
+    def store_path(self) -> Path:
+        """The SQLite file of the register store."""
+        return self.data_dir / "registers.sqlite"
+
+    def all_gateways(self) -> tuple[GatewayConfig, ...]:
+        """Every gateway that this process hosts: the listed ones, then the fleet's; area and token filled in."""
+        listed = self.gateways + (self.fleet.gateways() if self.fleet is not None else ())
+        return tuple(
+            gateway.model_copy(update={"area": gateway.area or self.area, "token": gateway.token or self.token})
+            for gateway in listed
+        )
+
+    @model_validator(mode="after")
+    def _has_gateways(self) -> Self:
+        ids = [gateway.id for gateway in self.all_gateways()]
+        if not ids:
+            raise ValueError("at least one gateway: [[node.gateways]] with id and meters, or [node.fleet] with count")
+        if len(set(ids)) != len(ids):
+            raise ValueError("gateways of different ids")
+        return self

@@ -1,0 +1,121 @@
+"""
+Many gateways in one process: enrolment, shared services, and one task tree with a branch for each gateway.
+
+One gateway in the field and thousands in a load test run this same code; the difference is the length of a list.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from urllib.parse import parse_qsl, urlsplit
+
+import trio
+from cryptography import x509
+from prometheus_client import CollectorRegistry
+
+from node.config import GatewayConfig, NodeConfig
+from node.gateway import Gateway, Shared
+from node.lmn.metrics import LMN_ERRORS, LMN_READINGS
+from node.lmn.profiles import ANY_METER, MeterProfile
+from node.metrics import NodeMetrics
+from node.monitoring import serve_monitoring
+from node.security.module import FileSecurityModule, KeyDirectory
+from node.store import Store
+from node.trust import TrustStore
+from node.wan.enrolment import Enroller
+from protocol.dcnet.epoch import Policy
+from protocol.dcnet.suite import StandardSuite
+from protocol.errors import StromkreisError
+from protocol.link import LinkContext
+
+log = logging.getLogger(__name__)
+_SOCKETS_PER_GATEWAY = 4  # coordinator, head, its successor while it is changed, and a listener
+
+
+def meter_profiles(gateway: GatewayConfig) -> list[MeterProfile]:
+    """The gateway's meters as the LMN runtime wants them, from URLs such as `sml+tcp://127.0.0.1:20000?push=1`."""
+    profiles = []
+    for index, url in enumerate(gateway.meters):
+        protocol, plus, link = url.partition("+")
+        if not plus:
+            raise StromkreisError(f"gateway {gateway.id}: a meter URL has the form PROTOCOL+LINK, found no + in it")
+        query = dict(parse_qsl(urlsplit(link).query))
+        push = query.pop("push", "0") == "1"
+        base = link.partition("?")[0]
+        rest = "&".join(f"{name}={value}" for name, value in query.items())
+        profiles.append(
+            MeterProfile(
+                device=f"{gateway.id}/{index}", protocol=protocol, link=f"{base}?{rest}" if rest else base,
+                meter_id=ANY_METER, push=push,
+            )
+        )  # fmt: skip
+    return profiles
+
+
+async def run(config: NodeConfig, *, ready: Callable[[str], None] | None = None) -> None:
+    """
+    Serve until cancelled; `ready` is called with the monitoring address once every gateway is enrolled and runs.
+
+    Raises StromkreisError where the node cannot start: no root certificate, no store, no enrolment.
+    """
+    gateways = config.all_gateways()
+    profiles = [meter_profiles(each) for each in gateways]
+    registry = CollectorRegistry()
+    registry.register(LMN_ERRORS)
+    registry.register(LMN_READINGS)
+    metrics = NodeMetrics(registry)
+    try:
+        root = x509.load_pem_x509_certificate(config.root_certificate.read_bytes())
+    except (OSError, ValueError) as error:
+        raise StromkreisError(
+            f"{config.root_certificate}: expected the SM-PKI root certificate in PEM ({type(error).__name__})"
+        ) from error
+    suite = StandardSuite()
+    keys = KeyDirectory(config.data_dir / "keys", suite)
+    store = Store(config.store_path)
+    running: list[Gateway] = []
+
+    def not_ready() -> str | None:
+        waiting = sum(not each.ready for each in running)
+        if len(running) < len(gateways):
+            return f"{len(running)} of {len(gateways)} gateways are enrolled"
+        return f"{waiting} of {len(running)} gateways sit in no ring yet" if waiting else None
+
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(store.run)
+            address = await nursery.start(serve_monitoring, registry, config.metrics, lambda: None, not_ready)
+            modules = await _enrol(config, gateways, keys)
+            async with LinkContext(max_sockets=64 + _SOCKETS_PER_GATEWAY * len(gateways)) as link:
+                shared = Shared(
+                    suite=suite, link=link, store=store, metrics=metrics, trust=TrustStore(root, time.time),
+                    policy=Policy(), listen=config.link.listen, public_host=config.link.public_host,
+                    relay=config.link.mode == "relay",
+                )  # fmt: skip
+                async with trio.open_nursery() as gateway_nursery:
+                    for (module, endpoint, coordinator_key), mine in zip(modules, profiles, strict=True):
+                        gateway = Gateway(shared, module, endpoint, coordinator_key, mine)
+                        running.append(gateway)
+                        gateway_nursery.start_soon(gateway.run)
+                    metrics.gateways(len(running))
+                    log.info("%d gateways run, monitoring at %s", len(running), address)
+                    if ready is not None:
+                        ready(address)
+    finally:
+        store.close()
+        keys.close()
+
+
+async def _enrol(
+    config: NodeConfig, gateways: Sequence[GatewayConfig], keys: KeyDirectory
+) -> list[tuple[FileSecurityModule, str, bytes]]:
+    """Every gateway's security module with the coordinator's endpoint and CURVE key."""
+    modules: list[tuple[FileSecurityModule, str, bytes]] = []
+    async with Enroller(config) as enroller:
+        for each in gateways:
+            module = keys.open(each.id)
+            endpoint, key = await enroller.enrol(module, each)
+            modules.append((module, endpoint, key))
+    return modules

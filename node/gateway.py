@@ -1,0 +1,255 @@
+"""
+One smart meter gateway: its meters, its link to the coordinator, its place in the rings.
+
+A gateway is one nursery.  The coordinator calls epochs; the gateway checks each call and layout against its own
+policy and trust (protocol.dcnet.epoch), keeps a membership for every living epoch, and hands each quarter hour's
+registers to the one that the interval belongs to.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from random import Random
+
+import trio
+
+from node.aggregation.contribution import Contributions
+from node.aggregation.membership import Membership
+from node.aggregation.surroundings import FromCoordinator, Surroundings
+from node.lmn.profiles import MeterProfile
+from node.lmn.runtime import run_meters
+from node.metering.registers import RegisterSet
+from node.metrics import NodeMetrics
+from node.security.module import SecurityModule
+from node.store import Store
+from node.trust import TrustStore
+from protocol import wire
+from protocol.dcnet.epoch import Policy, call_digest, check_call, join_text, verify_layout
+from protocol.dcnet.schema import Schema
+from protocol.dcnet.secrets import EpochSecrets
+from protocol.dcnet.suite import Suite
+from protocol.errors import RemoteProtocolError
+from protocol.link import Connection, LinkContext
+from protocol.metering.reading import Reading
+
+log = logging.getLogger(__name__)
+_OUTBOX = 64  # messages to the coordinator that wait for the link; more are dropped, deadlines repeat what matters
+_HELLO_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What all gateways of a process share."""
+
+    suite: Suite
+    link: LinkContext
+    store: Store
+    metrics: NodeMetrics
+    trust: TrustStore
+    policy: Policy
+    listen: str
+    public_host: str | None
+    relay: bool
+    clock: Callable[[], float] = time.time
+
+
+@dataclass(slots=True)
+class _Epoch:
+    """An epoch that we joined: the call, our secrets, and the membership once the layout is verified."""
+
+    call: wire.EpochCall
+    secrets: EpochSecrets
+    membership: Membership | None = None
+    scope: trio.CancelScope | None = None
+
+
+class _Quarters:
+    """The epoch's reading times as the meters' schedule."""
+
+    def __init__(self, call: wire.EpochCall) -> None:
+        self._start_s = call.start_ms / 1000
+        self._period_s = call.period_ms / 1000
+
+    def next_reading_time(self, now_s: float) -> float:
+        """The next quarter hour, accelerated or not, after `now_s`."""
+        return self._start_s + (math.floor((now_s - self._start_s) / self._period_s) + 1) * self._period_s
+
+
+def _interval_s(call: wire.EpochCall, now_s: float) -> int:
+    """The metering interval that has begun by now."""
+    return call.interval_start_s + math.floor((now_s * 1000 - call.start_ms) / call.period_ms) * call.interval_s
+
+
+class Gateway:
+    """One gateway; `run` serves until cancelled."""
+
+    def __init__(
+        self, shared: Shared, module: SecurityModule, endpoint: str, coordinator_key: bytes,
+        profiles: Sequence[MeterProfile],
+    ) -> None:  # fmt: skip
+        self.identity = module.identity
+        self._shared = shared
+        self._module = module
+        self._endpoint = endpoint
+        self._coordinator_key = coordinator_key
+        self._profiles = profiles
+        self._epochs: dict[int, _Epoch] = {}
+        self._outbox_send, self._outbox = trio.open_memory_channel[wire.Message](_OUTBOX)
+        self._nursery: trio.Nursery | None = None
+        self._registers: RegisterSet | None = None
+        self._contributions: Contributions | None = None
+        self._quarters: _Quarters | None = None
+        self._timed = trio.Event()
+        self.ready = False
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        connection = self._shared.link.connect(self._endpoint, self._coordinator_key, self._module.curve)
+        async with connection, trio.open_nursery() as self._nursery:
+            self._nursery.start_soon(self._listen, connection)
+            self._nursery.start_soon(self._speak, connection)
+            self._nursery.start_soon(self._greet)
+            await self._timed.wait()
+            await self._read_meters()
+
+    async def _greet(self) -> None:
+        """Say that we are here; again and again, since the coordinator may have been restarted."""
+        while True:
+            known = max((number for number, each in self._epochs.items() if each.membership is not None), default=-1)
+            self._to_coordinator(wire.Hello(wire.VERSION, known))
+            await trio.sleep(_HELLO_S)
+
+    async def _speak(self, connection: Connection) -> None:
+        async for message in self._outbox:
+            data = wire.encode(message)
+            await connection.send(data)
+            self._shared.metrics.sent(len(data))
+
+    def _to_coordinator(self, message: wire.Message) -> None:
+        try:
+            self._outbox_send.send_nowait(message)
+        except trio.WouldBlock:
+            self._shared.metrics.dropped("outbox")
+
+    # --- meters --------------------------------------------------------------------------------------------------
+
+    async def _read_meters(self) -> None:
+        seed = Random(self.identity)  # jitter only: gateways must not hammer in step
+        await run_meters(self._profiles, self._deliver, self, clock=self._shared.clock, rng=seed)
+
+    def next_reading_time(self, now_s: float) -> float:
+        """The meters' schedule: the newest epoch's quarter hours."""
+        return now_s + 3600.0 if self._quarters is None else self._quarters.next_reading_time(now_s)
+
+    async def _deliver(self, readings: list[Reading]) -> None:
+        if self._registers is None or self._contributions is None:
+            return
+        self._registers.take(readings)
+        now_s = self._shared.clock()
+        calls = [epoch.call for epoch in self._epochs.values()]
+        if not calls:
+            return
+        # All epochs share one grid of quarter hours, so the newest call names the interval for each of them.
+        registers = self._registers.complete(_interval_s(calls[-1], now_s))
+        if registers is None:
+            return
+        await self._contributions.first_reading(registers.values)
+        for epoch in list(self._epochs.values()):
+            round_, rest = divmod(registers.interval_s - epoch.call.interval_start_s, epoch.call.interval_s)
+            if not rest and 0 <= round_ < epoch.call.rounds and epoch.membership is not None:
+                epoch.membership.reading(round_, registers)
+
+    # --- the coordinator -----------------------------------------------------------------------------------------
+
+    async def _listen(self, connection: Connection) -> None:
+        while True:
+            data = await connection.receive()
+            self._shared.metrics.received(len(data))
+            try:
+                await self._dispatch(wire.decode(data, wire.FROM_COORDINATOR))
+            except RemoteProtocolError as error:
+                self._shared.metrics.protocol_error(error.reason)
+                log.warning("gateway %s refuses the coordinator's message: %s", self.identity, error)
+
+    async def _dispatch(self, message: wire.Message) -> None:
+        match message:
+            case wire.EpochCall():
+                self._on_call(message)
+            case wire.EpochLayout():
+                self._on_layout(message)
+            case wire.Refused():
+                log.info("gateway %s is told for epoch %d: %s", self.identity, message.epoch, message.reason)
+            case wire.Deals() | wire.Appoint() | wire.HeadAt() | wire.Result() | wire.Relay():
+                epoch = self._epochs.get(message.epoch)
+                if epoch is not None and epoch.membership is not None:
+                    epoch.membership.post(FromCoordinator(message))
+        await trio.lowlevel.checkpoint()
+
+    def _on_call(self, call: wire.EpochCall) -> None:
+        known = self._epochs.get(call.epoch)
+        if known is not None:
+            if known.call != call:
+                raise RemoteProtocolError("second_call", "another call for an epoch that was called")
+        else:
+            schema = check_call(call, self._shared.policy)
+            self._use_schema(schema)
+            self._drop_old_epochs()
+            self._epochs[call.epoch] = known = _Epoch(call, self._module.epoch(call.epoch))
+            self._quarters = _Quarters(call)
+            self._timed.set()
+        text = join_text(call_digest(call), self.identity, known.secrets.public_key, self._module.curve.public)
+        self._to_coordinator(wire.Join(call.epoch, known.secrets.public_key, self._module.sign(text)))
+
+    def _use_schema(self, schema: Schema) -> None:
+        if self._registers is None:
+            self._registers = RegisterSet(schema, [profile.device for profile in self._profiles])
+            self._contributions = Contributions(self._shared.store, self.identity, schema)
+        elif self._registers.schema != schema:
+            # The account is kept in the old schema's registers; a new one needs an operator's decision, not a guess.
+            raise RemoteProtocolError("schema_changed", "this gateway's account is kept under another schema")
+
+    def _on_layout(self, layout: wire.EpochLayout) -> None:
+        epoch = self._epochs.get(layout.epoch)
+        if epoch is None or self._nursery is None or self._contributions is None:
+            raise RemoteProtocolError("uncalled_layout", "a layout of an epoch that was not called")
+        if epoch.membership is not None:
+            return
+        shared = self._shared
+        view, position = verify_layout(
+            epoch.call, layout, self.identity, epoch.secrets.public_key, shared.policy, shared.trust.check
+        )
+        self._module.fix_layout(layout.epoch, view.digest)
+        epoch.secrets.bind(view, position)
+        certificates = {member[0]: member[4] for member in layout.members}
+
+        def verify_member(other: int, text: bytes, signature: bytes) -> None:
+            identity = view.members[other].identity
+            shared.trust.check(identity, text, signature, certificates[identity], layout.intermediates)
+
+        around = Surroundings(
+            shared.suite, self._module, shared.link, self._contributions, shared.metrics, shared.clock,
+            self._to_coordinator, verify_member, shared.listen, shared.public_host, shared.relay,
+        )  # fmt: skip
+        epoch.membership = Membership(around, view, epoch.secrets)
+        epoch.scope = trio.CancelScope()
+        self._nursery.start_soon(self._take_part, epoch.membership, epoch.scope)
+        commitments, sealed = epoch.secrets.deal()
+        self._to_coordinator(wire.Deal(layout.epoch, commitments, sealed))
+        self.ready = True
+
+    async def _take_part(self, membership: Membership, scope: trio.CancelScope) -> None:
+        with scope:
+            await membership.run()
+
+    def _drop_old_epochs(self) -> None:
+        """Forward secrecy: when an epoch is behind us its keys go, from memory and from disk."""
+        for number, epoch in list(self._epochs.items()):
+            if epoch.membership is None or epoch.membership.over:
+                if epoch.scope is not None:
+                    epoch.scope.cancel()
+                del self._epochs[number]
+        self._module.forget_epochs_before(min(self._epochs, default=0))

@@ -1,0 +1,150 @@
+"""
+The push receiver: what a meter says unasked, from frames or APDUs to readings.
+
+The way up: HDLC segments -> LLC packet -> general block transfer -> ciphering -> DataNotification or
+EventNotification -> list.  Each step keeps something only while a message is under way, each is bounded, and any
+broken frame throws the message under way out: a list put together from two halves of two messages would be a wrong
+value with a right check sum.
+
+Without ciphering a telegram is as good as its frame: VALID with a frame check sequence, UNVERIFIED bare.  With
+ciphering it is VALID only if its tag was checked; a meter's invocation counter has to rise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+from typing import Final
+
+from node.lmn.dlms import apdu
+from node.lmn.dlms.axdr import Reader
+from node.lmn.dlms.listing import reading_of, readings_from_list
+from node.lmn.dlms.security import Control, Keys, ReplayGuard, unprotect
+from node.lmn.dlms.transport import LLC_COMMAND, LLC_RESPONSE
+from node.lmn.hdlc.frame import Frame, Kind
+from protocol.errors import RemoteProtocolError
+from protocol.metering.reading import Quality, Reading
+
+MESSAGE_SIZE_MAX: Final = 1 << 16
+_PLAIN: Final = (apdu.DataNotification, apdu.EventNotification)
+
+
+class PushReceiver:
+    """
+    One meter's (or one line's) pushes.
+
+    `device` names the meter where its messages do not; `system_title` is needed only for messages under `glo-` tags,
+    which do not name their sender.  A meter whose keys are known may send nothing plain unless `plain_allowed`.
+    Every method returns readings and raises RemoteProtocolError.
+    """
+
+    def __init__(
+        self,
+        device: str = "",
+        keys: Keys | None = None,
+        guard: ReplayGuard | None = None,
+        system_title: bytes = b"",
+        *,
+        plain_allowed: bool = False,
+    ) -> None:
+        self._device = device
+        self._keys = keys
+        self._guard = guard or ReplayGuard()
+        self._system_title = system_title
+        self._plain_refused = keys is not None and not plain_allowed
+        self._segments = bytearray()
+        self._next_number: int | None = None
+        self._blocks = bytearray()
+        self._next_block = 1
+
+    def reset(self) -> None:
+        """Forget the message under way: a frame was lost or broken."""
+        self._segments.clear()
+        self._next_number = None
+        self._blocks.clear()
+        self._next_block = 1
+
+    def frame(self, frame: Frame, received_at: datetime | None = None) -> list[Reading]:
+        """A frame from the line; pushes come as UI or, unconnected, as I frames."""
+        if frame.kind not in (Kind.INFORMATION, Kind.UNNUMBERED_INFORMATION) or not frame.information:
+            return []
+        if frame.kind is Kind.INFORMATION:
+            expected = self._next_number
+            self._next_number = (frame.send_number + 1) % 8 if frame.segmented else None
+            if self._segments and expected not in (None, frame.send_number):
+                self.reset()
+                raise RemoteProtocolError("hdlc_sequence", "a segment is missing")
+        if not self._segments and not frame.information.startswith((LLC_RESPONSE, LLC_COMMAND)):
+            raise RemoteProtocolError("dlms_llc", "a message without its beginning")
+        self._segments += frame.information
+        if len(self._segments) > MESSAGE_SIZE_MAX:
+            self.reset()
+            raise RemoteProtocolError("hdlc_unit_too_long", f"more than {MESSAGE_SIZE_MAX} bytes in segments")
+        if frame.segmented:
+            return []
+        packet = bytes(self._segments)
+        self._segments.clear()
+        return self.message(packet[3:], received_at, checked=True)
+
+    def message(self, data: bytes, received_at: datetime | None = None, *, checked: bool = False) -> list[Reading]:
+        """Exactly one APDU; `checked` says that the layer below had a check sum."""
+        reader = Reader(data)
+        message = apdu.read_apdu(reader)
+        reader.end()
+        return self.received(message, received_at, checked=checked)
+
+    def received(
+        self, message: apdu.Apdu, received_at: datetime | None = None, *, checked: bool = False
+    ) -> list[Reading]:
+        """A decoded APDU, perhaps a block or a ciphered one."""
+        quality = Quality.VALID if checked else Quality.UNVERIFIED
+        if isinstance(message, apdu.GeneralBlock):
+            whole = self._collect(message)
+            if whole is None:
+                return []
+            message = apdu.decode_apdu(whole)
+        title = b""
+        if isinstance(message, apdu.GeneralGlobalCiphering | apdu.Ciphered):
+            title = message.system_title if isinstance(message, apdu.GeneralGlobalCiphering) else self._system_title
+            plain, verified = self._decipher(message.protected, title)
+            quality = Quality.VALID if verified else Quality.UNVERIFIED
+            message = apdu.decode_apdu(plain)
+        elif self._plain_refused and isinstance(message, _PLAIN):
+            raise RemoteProtocolError("dlms_unprotected", "a plain message from a meter whose keys are known")
+        template = Reading(self._device or title.hex(), None, None, received_at=received_at, quality=quality)
+        if isinstance(message, apdu.DataNotification):
+            when = message.date_time.to_datetime() if message.date_time else None
+            return readings_from_list(message.body, when, template)
+        if isinstance(message, apdu.EventNotification):
+            when = message.date_time.to_datetime() if message.date_time else None
+            reading = reading_of(message.body, message.attribute.obis, template)
+            record = {"class": message.attribute.class_id, "attribute": message.attribute.index}
+            return [replace(reading, measured_at=when, record=record)]
+        raise RemoteProtocolError("dlms_unexpected", f"{type(message).__name__} is no push")
+
+    def _collect(self, block: apdu.GeneralBlock) -> bytes | None:
+        if block.block_number == 1:
+            self._blocks.clear()
+            self._next_block = 1
+        if block.block_number != self._next_block or len(self._blocks) + len(block.content) > MESSAGE_SIZE_MAX:
+            self.reset()
+            raise RemoteProtocolError("dlms_block_number", "a block is missing, or the message is too long")
+        self._next_block += 1
+        self._blocks += block.content
+        if not block.control & 0x80:
+            return None
+        whole = bytes(self._blocks)
+        self.reset()
+        return whole
+
+    def _decipher(self, protected: bytes, title: bytes) -> tuple[bytes, bool]:
+        if self._keys is None:
+            raise RemoteProtocolError("dlms_key_missing", "a ciphered message, and no key")
+        plain, counter, control = unprotect(protected, self._keys, title, unverified=True)
+        verified = bool(control & Control.AUTHENTICATED)
+        if self._keys.authentication and not verified:
+            raise RemoteProtocolError("dlms_unprotected", "not authenticated, though the authentication key is known")
+        self._guard.check(title, counter)
+        if verified:
+            self._guard.accept(title, counter)
+        return plain, verified

@@ -1,0 +1,335 @@
+"""
+Cuts a byte stream into readouts: identification line, data block, check.
+
+Intuition: every telegram starts with `/`, three letters of the maker and a baud rate character.  What follows is
+either `STX data ! CR LF ETX BCC` (an answer, modes A to C) or an empty line, data and `!` (pushed, mode D and P1),
+with a CRC-16 in hexadecimal after the `!` where the meter follows DSMR 4 or later.
+
+Complications that real lines force:
+- Eight-bit links hand out the even parity bit of 7E1 as bit 7.  `/` then arrives as AF, which no plain telegram has,
+  so the first character says which of the two it is; with parity every character is checked.
+- A telegram may lose its end.  `/ABC` at the start of a line cannot be data, so the reader drops only what came
+  before it: a broken telegram costs itself and nothing else.
+- Heads echo what we send.  Echoes of our own requests are no noise.
+
+All searches end `size_max` bytes after the start, wherever the chunks were cut: whole or byte by byte, same result.
+Source: IEC 62056-21:2002 clauses 5.8, 6.2, 6.3 (block check: ISO 1155), DSMR P1 companion standard 5.0.2 clause 5.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from protocol.errors import RemoteProtocolError
+
+STX, ETX, ACK, NAK = b"\x02", b"\x03", b"\x06", b"\x15"
+READOUT_SIZE_MAX = 32_768
+IDENTIFICATION_SIZE_MAX = 80  # the standard says 20; DSMR meters were seen with more
+_BETWEEN_SIZE_MAX = 32  # junk of a baud rate change, an echoed acknowledgement
+_END_SIZE_MAX = 8  # "!" 4 hexadecimal digits CR LF, and one to spare
+
+_ODD = bytes(c for c in range(256) if c.bit_count() % 2)
+_STRIP = bytes(c & 0x7F for c in range(256))
+_RESTART = re.compile(rb"\n(?=[/\xaf][A-Za-z\xc1-\xda\xe1-\xfa]{3})")
+_START = re.compile(rb"[/\xaf]")
+_OWN_MESSAGES = re.compile(rb"/\?[^!\r\n]{0,32}!\r\n|\x06[0-9A-Za-z]{3}\r\n|\x15|[\s\x00\x7f\xff]")
+
+
+@dataclass(frozen=True, slots=True)
+class Readout:
+    """
+    One telegram: `identification` without the slash, `body` the data lines up to the exclamation mark.
+
+    `verified` says that a BCC or CRC covered the body; `offset` is where its first byte stood in the stream.
+    """
+
+    identification: str
+    body: str
+    verified: bool
+    offset: int
+
+
+def block_check(data: bytes) -> int:
+    """BCC: the exclusive or of all 7-bit characters after STX up to and with ETX (ISO 1155)."""
+    check = 0
+    for character in data:
+        check ^= character
+    return check & 0x7F
+
+
+def _crc16_arc_table() -> tuple[int, ...]:
+    table = []
+    for byte in range(256):
+        crc = byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0xA001 if crc & 1 else 0)
+        table.append(crc)
+    return tuple(table)
+
+
+_CRC = _crc16_arc_table()
+
+
+def crc16_arc(data: bytes) -> int:
+    """CRC-16/ARC (polynomial x16+x15+x2+1, least significant bit first, start 0), as DSMR has it after the `!`."""
+    crc = 0
+    for byte in data:
+        crc = crc >> 8 ^ _CRC[(crc ^ byte) & 0xFF]
+    return crc
+
+
+def with_even_parity(data: bytes) -> bytes:
+    """What a 7E1 line puts on an 8-bit link: bit 7 makes the number of ones even.  `data` has 7-bit characters."""
+    return bytes(c | (0x80 if c.bit_count() % 2 else 0) for c in data)
+
+
+class _State(Enum):
+    SEEK = auto()
+    IDENTIFICATION = auto()
+    BETWEEN = auto()
+    BLOCK = auto()
+    LINES = auto()
+
+
+class ReadoutReader:
+    """
+    Bytes in, readouts or errors out; never more than `size_max` bytes held, never an exception for what came in.
+
+    Lower `size_max` and long readouts (load profiles) are refused; raise it and a line without ends costs memory.
+    """
+
+    def __init__(self, size_max: int = READOUT_SIZE_MAX) -> None:
+        self._size_max = size_max
+        self._buffer = bytearray()
+        self._base = 0  # offset in the stream of the buffer's first byte
+        self._scan = 0  # searched up to here
+        self._data_at = 0  # where the data block starts
+        self._identification = b""
+        self._parity = False
+        self._state = _State.SEEK
+        self._skipped = b""
+        self._skipped_count = 0
+        self._rest_reported = False  # what we skip belongs to a telegram whose fault was reported
+        self._out: list[Readout | RemoteProtocolError] = []
+
+    @property
+    def in_telegram(self) -> bool:
+        """Whether a telegram has begun and not ended."""
+        return self._state is not _State.SEEK
+
+    @property
+    def in_data(self) -> bool:
+        """Whether the data block of a telegram has begun and not ended."""
+        return self._state in (_State.BLOCK, _State.LINES)
+
+    @property
+    def baud_character(self) -> str | None:
+        """The fifth character of the identification, once its line is complete and the data have not ended."""
+        if self._state in (_State.SEEK, _State.IDENTIFICATION) or len(self._identification) < 4:
+            return None
+        return chr(self._identification[3] & 0x7F)
+
+    def expect_block(self) -> None:
+        """After a NAK the meter repeats its data block, without the identification."""
+        self._state, self._scan, self._data_at = _State.BETWEEN, 0, 0
+
+    def receive(self, data: bytes | bytearray) -> list[Readout | RemoteProtocolError]:
+        """Take the next bytes of the line; give what they completed, in the order of the line."""
+        self._buffer += data
+        return self._run()
+
+    def end(self) -> list[Readout | RemoteProtocolError]:
+        """The line is closed: a last telegram may lack its line end; what is still open is an error."""
+        out: list[Readout | RemoteProtocolError] = []
+        if self._state is _State.LINES:
+            out += self.receive(b"\r\n")
+        while self._state is not _State.SEEK:
+            self._fail("truncated", "the stream ended inside a telegram")
+            out += self._run()
+        self._skip(len(self._buffer))
+        self._end_gap()
+        return out + self._take()
+
+    def _take(self) -> list[Readout | RemoteProtocolError]:
+        out, self._out = self._out, []
+        return out
+
+    def _run(self) -> list[Readout | RemoteProtocolError]:
+        steps = {
+            _State.SEEK: self._seek,
+            _State.IDENTIFICATION: self._identify,
+            _State.BETWEEN: self._between,
+            _State.BLOCK: self._block,
+            _State.LINES: self._lines,
+        }
+        while steps[self._state]():
+            pass
+        return self._take()
+
+    def _consume(self, count: int) -> None:
+        del self._buffer[:count]
+        self._base += count
+        self._scan = 0
+
+    def _skip(self, count: int) -> None:
+        self._skipped = (self._skipped + bytes(self._buffer[: min(count, 128)]))[:128]
+        self._skipped_count += count
+        self._consume(count)
+
+    def _end_gap(self) -> None:
+        noise = self._skipped_count > len(self._skipped) or _OWN_MESSAGES.sub(b"", self._skipped)
+        if noise and not self._rest_reported:
+            offset = self._base - self._skipped_count
+            self._out.append(
+                RemoteProtocolError("noise", f"{self._skipped_count} bytes outside of a telegram", offset=offset)
+            )
+        self._skipped, self._skipped_count = b"", 0
+
+    def _fail(self, reason: str, detail: str) -> None:
+        """The telegram at the buffer's start is none: say so, and look for the next after its first character."""
+        self._out.append(RemoteProtocolError(reason, detail, offset=self._base))
+        self._finish(1)
+        self._rest_reported = True
+
+    def _seek(self) -> bool:
+        match = _START.search(self._buffer)
+        if match is None:
+            self._skip(len(self._buffer))
+            return False
+        self._skip(match.start())
+        if len(self._buffer) < 4:
+            return False
+        letters = bytes(self._buffer[1:4])
+        self._parity = self._buffer[0] == 0xAF
+        if self._parity:
+            letters = letters.translate(_STRIP)
+        if letters.isalpha() and letters.isascii():
+            self._end_gap()
+            self._state, self._scan = _State.IDENTIFICATION, 4
+        else:
+            self._skip(1)
+        return True
+
+    def _identify(self) -> bool:
+        end = self._buffer.find(b"\n", self._scan, IDENTIFICATION_SIZE_MAX)
+        if end < 0:
+            self._scan = min(len(self._buffer), IDENTIFICATION_SIZE_MAX)
+            if len(self._buffer) >= IDENTIFICATION_SIZE_MAX:
+                self._fail("malformed_identification", "no line end")
+                return True
+            return False
+        self._identification = bytes(self._buffer[1:end])
+        self._state, self._scan, self._data_at = _State.BETWEEN, end + 1, end + 1
+        return True
+
+    def _between(self) -> bool:
+        while self._scan < len(self._buffer):
+            character = self._buffer[self._scan]
+            if character & 0x7F == STX[0]:
+                self._state, self._data_at = _State.BLOCK, self._scan + 1
+                return True
+            if character == ACK[0] or self._buffer[self._data_at] == ACK[0]:
+                if character == 0x0A:
+                    self._data_at = self._scan + 1
+            elif character == 0x0A and bytes(self._buffer[self._data_at : self._scan]) in (b"", b"\r", b"\x8d"):
+                # LINES keeps this line feed: an empty telegram's "!" follows it.
+                self._state, self._data_at = _State.LINES, self._scan
+                return True
+            elif character in b"(/\xaf" or self._scan - self._data_at >= _BETWEEN_SIZE_MAX:
+                self._fail("no_data_block", "neither STX nor an empty line after the identification")
+                return True
+            self._scan += 1
+        return False
+
+    def _block(self) -> bool:
+        end = self._find(ETX)
+        if end is None or end + 2 > min(len(self._buffer), self._size_max):
+            return self._wait(end)
+        raw = bytes(self._buffer[: end + 2])
+        if self._restarted(raw):
+            return True
+        data = self._without_parity(raw)
+        if data is None:
+            return True
+        if block_check(data[self._data_at : -1]) != data[-1] & 0x7F:
+            self._drop(len(raw), "bad_checksum", "the block check character differs")
+            return True
+        body = data[self._data_at : -2].decode("latin-1")
+        self._deliver(len(raw), body.rpartition("!")[0] or body, verified=True)
+        return True
+
+    def _lines(self) -> bool:
+        at = self._find(b"\n!")
+        end = -1 if at is None else self._buffer.find(b"\n", at + 2, min(at + 2 + _END_SIZE_MAX, self._size_max))
+        if at is None or end < 0:
+            if at is not None and at + 2 + _END_SIZE_MAX <= min(len(self._buffer), self._size_max):
+                self._fail("malformed_end", "no line end after the exclamation mark")
+                return True
+            return self._wait(at)
+        raw = bytes(self._buffer[: end + 1])
+        if self._restarted(raw):
+            return True
+        data = self._without_parity(raw)
+        if data is None:
+            return True
+        check = data[at + 2 :].strip().decode("latin-1")
+        if check and not re.fullmatch(r"[0-9A-Fa-f]{1,4}", check):
+            self._drop(len(raw), "malformed_end", "the check after the exclamation mark is no CRC")
+            return True
+        if check and int(check, 16) != crc16_arc(data[: at + 2]):
+            self._drop(len(raw), "bad_checksum", "the CRC-16 differs")
+            return True
+        body = data[self._data_at : at].decode("latin-1")
+        if not check and not (
+            body.isascii() and body.replace("\r", "").replace("\n", "").replace("\t", "").isprintable()
+        ):
+            self._drop(len(raw), "bad_character", "no check sum, and characters that are no text")
+            return True
+        self._deliver(len(raw), body, verified=bool(check))
+        return True
+
+    def _find(self, what: bytes) -> int | None:
+        at = self._buffer.find(what, max(self._scan - len(what) + 1, self._data_at), self._size_max)
+        if at >= 0:
+            return at
+        self._scan = min(len(self._buffer), self._size_max)
+        return None
+
+    def _wait(self, end: int | None) -> bool:
+        """More bytes are needed; True where the bound forbids to wait for them."""
+        if end is not None:
+            self._scan = end
+        if len(self._buffer) < self._size_max:
+            return False
+        self._fail("too_long", f"no end within {self._size_max} bytes")
+        return True
+
+    def _restarted(self, raw: bytes) -> bool:
+        if _RESTART.search(raw) is None:
+            return False
+        self._fail("truncated", "a new telegram begins before this one has ended")
+        return True
+
+    def _without_parity(self, raw: bytes) -> bytes | None:
+        if not self._parity:
+            return raw
+        if raw.translate(None, _ODD) != raw:
+            self._drop(len(raw), "bad_parity", "a character with odd parity")
+            return None
+        self._identification = self._identification.translate(_STRIP)
+        return raw.translate(_STRIP)
+
+    def _drop(self, size: int, reason: str, detail: str) -> None:
+        self._out.append(RemoteProtocolError(reason, detail, offset=self._base))
+        self._finish(size)
+
+    def _deliver(self, size: int, body: str, *, verified: bool) -> None:
+        identification = self._identification.decode("latin-1").strip()
+        self._out.append(Readout(identification, body, verified, self._base))
+        self._finish(size)
+
+    def _finish(self, size: int) -> None:
+        self._consume(size)
+        self._state = _State.SEEK

@@ -1,0 +1,55 @@
+"""
+Time stamps of meters in text.
+
+DSMR ends a stamp with S or W (summer, winter), which fixes the offset from UTC.  A stamp without it is local time of
+an unknown place: without a time zone from the meter profile it stays text, because an hour's error bills wrongly.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timedelta, timezone, tzinfo
+
+CENTRAL_EUROPE = timedelta(hours=1)  # standard time of the countries with DSMR meters
+
+_STAMP = re.compile(r"(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)([SW]?)")
+
+
+def parse_stamp(
+    text: str, *, standard_offset: timedelta = CENTRAL_EUROPE, zone: tzinfo | None = None
+) -> datetime | None:
+    """
+    Read `YYMMDDhhmmssX`, X one of S, W; without X it needs `zone`.  None where it is no time or an unfixed one.
+
+    Meters without a valid reading send 632525252525S and the like, or the start of 1970: two digits mean 1970 to 2069.
+    """
+    match = _STAMP.fullmatch(text.strip())
+    if match is None:
+        return None
+    fixed = {
+        "S": timezone(standard_offset + timedelta(hours=1)),
+        "W": timezone(standard_offset),
+        "": zone,
+    }[match[7]]
+    if fixed is None:
+        return None
+    year, month, day, hour, minute, second = (int(match[i]) for i in range(1, 7))
+    try:
+        return datetime(year + (2000 if year < 70 else 1900), month, day, hour, minute, second, tzinfo=fixed)
+    except ValueError:
+        return None
+
+
+def parse_clock(date: str, time: str, *, zone: tzinfo | None) -> datetime | None:
+    """
+    Join EDIS date 0.9.2 (YYMMDD) and time 0.9.1 (hhmmss), separators or not, a season digit in front or not.
+
+    Source: VDEW-Lastenheft 2.1 table of identifiers.  None without a zone or where it is no time.
+    """
+    day, second = (re.sub(r"[^0-9]", "", part)[-6:] for part in (date, time))
+    return parse_stamp(day + second, zone=zone)
+
+
+def is_stamp(text: str) -> bool:
+    """Whether the text has the form of a time stamp, fixed or not, valid or not."""
+    return _STAMP.fullmatch(text.strip()) is not None

@@ -1,0 +1,70 @@
+"""
+Where a bus is, as a URL, and how to open it as a trio stream.
+
+    tcp://host:port                          serial device servers, simulated meters
+    serial:///dev/ttyUSB0?baud=300&frame=7E1  RS-485, optical heads, pseudo-terminals
+    radio:///dev/ttyUSB0?baud=57600, radio://host:port   a receiver: neighbours' meters are heard as well
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+from urllib.parse import parse_qsl, urlsplit
+
+import trio
+
+from node.lmn.serial_link import Parity, open_serial
+
+OPEN_TIMEOUT_S = 10.0
+_FRAME = re.compile(r"([78])([NEO])([12])")
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A parsed link: a serial device where `path` is set, else a TCP address; `radio` if strangers are heard on it."""
+
+    radio: bool = False
+    host: str = ""
+    port: int = 0
+    path: str = ""
+    baudrate: int = 9600
+    bytesize: Literal[7, 8] = 8
+    parity: Parity = "N"
+    stopbits: Literal[1, 2] = 1
+
+
+def parse_link(url: str) -> Link:
+    """Raises ValueError that says what was expected."""
+    parts = urlsplit(url)
+    radio = parts.scheme == "radio"
+    if parts.scheme not in {"tcp", "serial", "radio"}:
+        raise ValueError("a link is tcp://host:port, serial:///dev/...?baud=9600&frame=8N1 or radio:// with either")
+    if parts.scheme == "tcp" or parts.netloc:
+        if parts.scheme == "serial" or not parts.hostname or not parts.port:
+            raise ValueError("a TCP link is tcp://host:port, a serial link serial:///dev/... with three slashes")
+        return Link(radio, parts.hostname, parts.port)
+    query = dict(parse_qsl(parts.query, strict_parsing=bool(parts.query)))
+    frame = _FRAME.fullmatch(query.pop("frame", "8N1").upper())
+    baudrate = query.pop("baud", "9600")
+    if not parts.path or frame is None or not baudrate.isdecimal() or query:
+        raise ValueError("a serial link is serial:///dev/...?baud=9600&frame=8N1, and nothing else after the ?")
+    parity: Parity = "E" if frame[2] == "E" else "O" if frame[2] == "O" else "N"
+    return Link(
+        radio,
+        path=parts.path,
+        baudrate=int(baudrate),
+        bytesize=7 if frame[1] == "7" else 8,
+        parity=parity,
+        stopbits=2 if frame[3] == "2" else 1,
+    )
+
+
+async def open_link(url: str) -> trio.abc.Stream:
+    """A connected stream.  Raises OSError, or trio.TooSlowError after OPEN_TIMEOUT_S."""
+    link = parse_link(url)
+    if link.path:
+        return open_serial(link.path, link.baudrate, link.bytesize, link.parity, link.stopbits)
+    with trio.fail_after(OPEN_TIMEOUT_S):
+        return await trio.open_tcp_stream(link.host, link.port)

@@ -1,0 +1,83 @@
+"""
+A wired telegram: one long frame from a meter to readings.
+
+Only what answers a request is read: frames of the other direction, application errors and CI fields of other
+protocols are named errors.  A telegram whose records break off gives no readings at all, since where the boundaries
+are wrong the values may be too.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Final
+
+from node.lmn.mbus.application import (
+    CI_ALARM,
+    CI_APPLICATION_ERROR,
+    CI_FIXED,
+    CI_LONG,
+    CI_NONE,
+    CI_SHORT,
+    Context,
+    TransportHeader,
+    readings_of,
+    take_long_header,
+    take_short_header,
+)
+from node.lmn.mbus.fixed import fixed_readings
+from node.lmn.mbus.link import LongFrame
+from node.lmn.mbus.records import parse_records
+from protocol.errors import RemoteProtocolError
+from protocol.metering.reading import Reading
+
+_APPLICATION_ERRORS: Final = {
+    0: "unspecified", 1: "CI field not implemented", 2: "buffer too long", 3: "too many records",
+    4: "premature end of record", 5: "more than ten DIFEs", 6: "more than ten VIFEs", 8: "application too busy",
+    9: "too many readouts",
+}  # fmt: skip
+_FROM_METER: Final = 0x40  # DIR bit: set in what the primary sends
+
+
+def decode_telegram(frame: LongFrame, received_at: datetime | None = None) -> list[Reading]:
+    """
+    The readings of one long frame.
+
+    Raises RemoteProtocolError: wrong direction, unknown CI, an encrypted telegram (wired meters may send them; the
+    gateway reads those by radio), records that break off, or the meter's own application error.
+    """
+    if frame.control & _FROM_METER:
+        raise RemoteProtocolError("wrong_direction", "a frame from the primary, not from a meter")
+    data = frame.data
+    header: TransportHeader
+    match frame.ci:
+        case 0x72:
+            header, data = take_long_header(data)
+            offset = 12
+        case 0x7A:
+            header, data = take_short_header(data)
+            offset = 4
+        case 0x78:
+            header, offset = TransportHeader(0, 0, 0), 0
+        case 0x73:
+            return fixed_readings(data, received_at)
+        case 0x70:
+            text = _APPLICATION_ERRORS.get(data[0], "reserved") if data else "unspecified"
+            raise RemoteProtocolError("application_error", f"the meter reports: {text}")
+        case 0x71:
+            raise RemoteProtocolError("alarm", "the meter reports an alarm")
+        case _:
+            raise RemoteProtocolError("unknown_ci", f"CI field {frame.ci:02x}")
+    # Meters from before the security modes put a signature of their own there: 16 and up are no modes of EN 13757-7.
+    if 0 < (header.configuration >> 8 & 0x1F) < 16:
+        raise RemoteProtocolError("encrypted", "an encrypted telegram on a wired bus")
+    address = header.address
+    device = str(address) if address is not None else f"address {frame.address}"
+    context = Context(device, address.medium if address else 0, header.status, received_at)
+    try:
+        return readings_of(parse_records(data), context)
+    except RemoteProtocolError as error:
+        inside = None if error.offset is None else error.offset + offset
+        raise RemoteProtocolError(error.reason, error.detail, offset=inside) from None
+
+
+KNOWN_CI: Final = frozenset({CI_LONG, CI_SHORT, CI_NONE, CI_FIXED, CI_APPLICATION_ERROR, CI_ALARM})

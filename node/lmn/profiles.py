@@ -1,0 +1,105 @@
+"""
+What a gateway must know of a meter to read it: which driver, over which link, with which keys, how often.
+
+The profile comes from the gateway administrator (TR-03109-1: Zählerprofil); this is the part the LMN needs.  A meter
+behind another (a gas meter on a P1 port) and several meters on one bus are profiles with the same link.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+from zoneinfo import ZoneInfo
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, SecretStr, field_validator
+
+from node.lmn.links import parse_link
+from protocol.metering.obis import Obis
+
+ANY_METER = "*"
+SILENT_INTERVALS = 3  # telegrams that may be lost before a pushing bus counts as silent
+
+
+def _obis(value: Any) -> Obis:
+    return value if isinstance(value, Obis) else Obis.parse(str(value))
+
+
+class MeterProfile(BaseModel):
+    """
+    One meter.
+
+    `device` is the id under which its readings go on (DIN 43849 form); `meter_id` what the meter calls itself where
+    that differs, `*` for the only meter on its link, whoever it is.  `address` is what the bus wants to hear: the
+    device address of IEC 62056-21, a primary or secondary M-Bus address, `[hdlc:|wrapper:]CLIENT/LOGICAL[/PHYSICAL]`
+    of DLMS, the server id of one of several SML meters, the kind of radio module of wireless M-Bus.  `keys` are
+    hexadecimal: `encryption`, and for DLMS `authentication`, `password` and the gateway's `system_title`.
+    `registers` empty means all; named ones are kept, the rest is not delivered.  `push`: the meter sends unasked.
+    `interval_s`: how often it then does; after `SILENT_INTERVALS` of them the bus counts as silent, so a value too
+    small makes alarms of lost telegrams and one too large hides a dead meter.  `medium` is OBIS group A for meters
+    that leave it out, `time_zone` that of stamps without an offset.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    device: str = Field(min_length=1, max_length=80)
+    protocol: str
+    link: str
+    meter_id: str = ""
+    address: str = ""
+    keys: dict[str, SecretStr] = Field(default_factory=dict)
+    registers: tuple[Annotated[Obis, BeforeValidator(_obis)], ...] = ()
+    push: bool = False
+    interval_s: float = Field(default=10.0, gt=0)
+    medium: int = Field(default=1, ge=0, le=15)
+    time_zone: str | None = None
+    constant_imp_per_kwh: int | None = Field(default=None, gt=0)
+
+    _memory: dict[str, Any] = PrivateAttr(default_factory=dict)
+
+    @field_validator("link")
+    @classmethod
+    def _link_can_be_opened(cls, link: str) -> str:
+        parse_link(link)
+        return link
+
+    @field_validator("keys")
+    @classmethod
+    def _keys_are_hexadecimal(cls, keys: dict[str, SecretStr]) -> dict[str, SecretStr]:
+        for name, key in keys.items():
+            try:
+                bytes.fromhex(key.get_secret_value())
+            except ValueError:
+                raise ValueError(f"key {name!r} is not hexadecimal") from None
+        return keys
+
+    @field_validator("time_zone")
+    @classmethod
+    def _zone_exists(cls, name: str | None) -> str | None:
+        if name is not None:
+            try:
+                ZoneInfo(name)
+            except (KeyError, OSError, ValueError):
+                raise ValueError(f"no time zone {name!r} (expected a name such as Europe/Berlin)") from None
+        return name
+
+    @property
+    def name_on_bus(self) -> str:
+        """What the meter calls itself, where a driver must be told."""
+        return self.device if self.meter_id in {"", ANY_METER} else self.meter_id
+
+    @property
+    def silence_s(self) -> float:
+        """How long a meter that pushes may say nothing."""
+        return SILENT_INTERVALS * self.interval_s
+
+    @property
+    def memory(self) -> dict[str, Any]:
+        """What a driver remembers of the meter from one link to the next: counters, formats, pulses."""
+        return self._memory
+
+    def key(self, name: str) -> bytes | None:
+        """A key's octets, or None if the profile has none of that name."""
+        return bytes.fromhex(self.keys[name].get_secret_value()) if name in self.keys else None
+
+    def zone(self) -> ZoneInfo | None:
+        """The time zone of stamps without an offset."""
+        return None if self.time_zone is None else ZoneInfo(self.time_zone)

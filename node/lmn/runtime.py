@@ -1,0 +1,338 @@
+"""
+Reads all meters of a gateway: one task per bus, each meter at its time, each fault kept where it happened.
+
+Intuition: a bus is a link and everyone on it.  Meters that can be asked are asked one after the other when the
+schedule says (the quarter hour, or a second of accelerated time); meters that push are taken as they come.  What
+comes out goes through one door, `deliver`.
+
+Complications, and why they are here:
+- A bus that is silent is asked again after a growing, jittered, bounded wait, so that a thousand gateways after a
+  power cut do not hammer in step; the next quarter hour ends the waiting, because its value is the one that counts.
+- A driver may have a defect.  Its bus is closed, the fault is counted by name, and it starts again after the wait;
+  the other buses never notice.  Only `InvariantError` and faults of `deliver` are let through: those are not the
+  meter's, and going on would make guesses of readings.
+- A fault is counted every time and an event once a quarter hour: noise must not flood a log.  What fell (a counter,
+  a clock) is an event every time.
+- On a radio link the neighbours' meters are heard too, which is no fault; on a wire a stranger is one.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from random import Random
+from typing import Protocol, TypeVar
+
+import trio
+
+from node.lmn.drivers import DRIVERS, Batch, Driver
+from node.lmn.links import open_link, parse_link
+from node.lmn.metrics import LMN_ERRORS, LMN_READINGS
+from node.lmn.profiles import ANY_METER, MeterProfile
+from node.lmn.timestamps import MonotonicWatch
+from protocol.errors import InvariantError, LocalProtocolError, RemoteProtocolError
+from protocol.metering.reading import Reading
+
+Clock = Callable[[], float]
+Deliver = Callable[[list[Reading]], Awaitable[None]]
+OpenLink = Callable[[str], Awaitable[trio.abc.Stream]]
+_EVENT_PAUSE_S = 890.0  # the same fault of the same meter is news again at the next quarter hour
+_TOLD_MAX = 256
+_TICK_S = 0.001  # a schedule that computes in floating point may name one time twice; this far on it cannot
+
+_T = TypeVar("_T")
+_log = logging.getLogger(__name__)
+
+
+class Schedule(Protocol):
+    """When meters are to be asked."""
+
+    def next_reading_time(self, now_s: float) -> float:
+        """The first reading time later than `now_s`, in seconds of the runtime's clock."""
+
+
+@dataclass(frozen=True, slots=True)
+class Periodic:
+    """Reading times at the multiples of a period: 900 s is the quarter hour, less is accelerated time."""
+
+    period_s: float = 900.0
+
+    def next_reading_time(self, now_s: float) -> float:
+        """The next multiple of the period."""
+        return (math.floor(now_s / self.period_s) + 1) * self.period_s
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """
+    Wait min·2^n seconds after n+1 faults in a row, at most max, of that a random half to whole.
+
+    Lower values find a meter sooner and load a shared line more; the bound is how late a repaired bus is noticed.
+    """
+
+    min_s: float = 0.5
+    max_s: float = 60.0
+
+    def delay_s(self, fault_count: int, rng: Random) -> float:
+        """The wait after this many faults in a row (1 is the first)."""
+        return min(self.max_s, self.min_s * 2.0 ** min(fault_count - 1, 30)) * rng.uniform(0.5, 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class LmnEvent:
+    """Something for the gateway's log: a fault's kind, where, when.  Never a value, a key or received bytes."""
+
+    kind: str
+    protocol: str
+    device: str
+    at_s: float
+    detail: str = ""
+
+
+def log_event(event: LmnEvent) -> None:
+    """The event as a line of the process log, where the gateway has no better place."""
+    _log.warning("meter fault %s (%s, %s) %s", event.kind, event.protocol, event.device or "bus", event.detail)
+
+
+async def run_meters(
+    profiles: Sequence[MeterProfile],
+    deliver: Deliver,
+    schedule: Schedule,
+    *,
+    clock: Clock = time.time,
+    rng: Random,
+    on_event: Callable[[LmnEvent], None] = log_event,
+    drivers: Mapping[str, Driver] = DRIVERS,
+    backoff: Backoff = Backoff(),
+    open_stream: OpenLink = open_link,
+) -> None:
+    """
+    Read the meters of one gateway until cancelled.
+
+    `deliver` gets the readings of one telegram or readout at a time, never an empty list, and may wait: the bus then
+    waits too.  `clock` gives seconds of the Unix epoch and must run at the speed of trio's clock; reception times
+    and the schedule are in it.  `rng` jitters the waits.  Raises LocalProtocolError for profiles that contradict
+    each other, before any link is opened.
+    """
+    run = _Run(deliver, schedule, clock, rng, on_event, backoff, open_stream, MonotonicWatch())
+    buses = _buses(profiles, drivers)
+    async with trio.open_nursery() as nursery:
+        for bus in buses:
+            nursery.start_soon(run.listen if bus.pushes else run.ask, bus)
+
+
+@dataclass(slots=True)
+class _Bus:
+    link: str
+    driver: Driver
+    pushes: bool
+    profiles: list[MeterProfile]
+    by_meter_id: dict[str, MeterProfile]
+    strangers_are_normal: bool
+    fault_count: int = 0  # in a row
+    missing: set[str] = field(default_factory=set)  # devices without a value at the last reading time
+    told_s: dict[tuple[str, str], float] = field(default_factory=dict)  # (kind, device): when it was an event
+
+
+def _buses(profiles: Sequence[MeterProfile], drivers: Mapping[str, Driver]) -> list[_Bus]:
+    buses: dict[str, _Bus] = {}
+    for profile in profiles:
+        driver = drivers.get(profile.protocol)
+        if driver is None:
+            raise LocalProtocolError(f"no driver {profile.protocol!r} (there are {', '.join(sorted(drivers))})")
+        pushes = profile.push or driver.ask is None
+        if pushes and driver.listen is None:
+            raise LocalProtocolError(f"meters with {profile.protocol} do not push")
+        bus = buses.get(profile.link)
+        if bus is None:
+            bus = buses[profile.link] = _Bus(profile.link, driver, pushes, [], {}, parse_link(profile.link).radio)
+        if bus.driver is not driver or bus.pushes != pushes:
+            raise LocalProtocolError("the meters on one link must share their protocol and their manner")
+        meter_id = profile.meter_id or profile.device
+        if meter_id in bus.by_meter_id:
+            raise LocalProtocolError(f"two meters {meter_id!r} on one link")
+        bus.by_meter_id[meter_id] = profile
+        bus.profiles.append(profile)
+    return list(buses.values())
+
+
+@dataclass(frozen=True, slots=True)
+class _Fault:
+    reason: str
+    detail: str = ""
+
+
+@dataclass(slots=True)
+class _Run:
+    deliver: Deliver
+    schedule: Schedule
+    clock: Clock
+    rng: Random
+    on_event: Callable[[LmnEvent], None]
+    backoff: Backoff
+    open_stream: OpenLink
+    watch: MonotonicWatch
+
+    async def ask(self, bus: _Bus) -> None:
+        """Ask every meter of the bus at each reading time."""
+        at_s = self.clock()
+        while True:
+            at_s = self._following(at_s)
+            await self._sleep_until(at_s)
+            # Those that did not answer last time come last: waiting for them must not make the others late.
+            order = sorted(bus.profiles, key=lambda profile: profile.device in bus.missing)
+            unread = await self._ask_each(bus, order, math.inf)
+            # A late retry would make the next quarter hour late for everyone, so it is cut off there.
+            until_s = self.schedule.next_reading_time(at_s + _TICK_S)
+            while unread and self.clock() < until_s:
+                wait_s = self.backoff.delay_s(bus.fault_count, self.rng)
+                await trio.sleep(min(wait_s, until_s - self.clock()))
+                if self.clock() < until_s:
+                    unread = await self._ask_each(bus, unread, until_s)
+            bus.missing = {profile.device for profile in unread}
+            for device in bus.missing:
+                self._event(bus, "no_value", device)
+
+    def _following(self, at_s: float) -> float:
+        """The next reading time; the last one that is due where several have passed meanwhile."""
+        at_s = self.schedule.next_reading_time(at_s + _TICK_S)
+        while (later_s := self.schedule.next_reading_time(at_s + _TICK_S)) <= self.clock():
+            at_s = later_s
+        return at_s
+
+    async def _ask_each(self, bus: _Bus, profiles: Sequence[MeterProfile], until_s: float) -> list[MeterProfile]:
+        """One round over the bus; who gave nothing good."""
+        unread: list[MeterProfile] = []
+        stream: trio.abc.Stream | None = None
+        try:
+            for profile in profiles:
+                if stream is None:
+                    stream = await self._open(bus, until_s)
+                if stream is None or not await self._read(bus, stream, profile, until_s):
+                    unread.append(profile)
+                    await _closed(stream)
+                    stream = None
+        finally:
+            await _closed(stream)
+        return unread
+
+    async def _read(self, bus: _Bus, stream: trio.abc.Stream, profile: MeterProfile, until_s: float) -> bool:
+        if bus.driver.ask is None:
+            raise InvariantError("a bus without a way to ask is asked")
+        batch = await _caught(bus.driver.ask(stream, profile, self.clock), until_s - self.clock())
+        if isinstance(batch, _Fault):
+            self._fault(bus, batch, profile.device)
+            return False
+        if not batch:
+            self._fault(bus, _Fault("no_reading"), profile.device)
+        return await self._hand_on(bus, batch)
+
+    async def listen(self, bus: _Bus) -> None:
+        """Take what the bus pushes, open it again when it ends or falls silent."""
+        if bus.driver.listen is None:
+            raise InvariantError("a bus without a way to listen is listened to")
+        silence_s = 2 * max(profile.silence_s for profile in bus.profiles)  # the driver's own alarm says more
+        while True:
+            stream = await self._open(bus, math.inf)
+            if stream is not None:
+                async with stream, aclosing(bus.driver.listen(stream, bus.profiles, self.clock)) as batches:
+                    while not isinstance(batch := await _caught(anext(batches), silence_s), _Fault):
+                        await self._hand_on(bus, batch)
+                self._fault(bus, batch, "")
+            await trio.sleep(self.backoff.delay_s(bus.fault_count, self.rng))
+
+    async def _open(self, bus: _Bus, until_s: float) -> trio.abc.Stream | None:
+        stream = await _caught(self.open_stream(bus.link), until_s - self.clock())
+        if isinstance(stream, _Fault):
+            self._fault(bus, stream, "")
+            return None
+        return stream
+
+    async def _hand_on(self, bus: _Bus, batch: Batch) -> bool:
+        """Route a batch to `deliver`; whether anything of it was good."""
+        readings: list[Reading] = []
+        heard = False
+        for item in batch:
+            if isinstance(item, RemoteProtocolError):
+                self._fault(bus, _Fault(item.reason, _where(item)), "")
+                continue
+            profile = bus.by_meter_id.get(item.device) or bus.by_meter_id.get(ANY_METER)
+            if profile is None:
+                if not bus.strangers_are_normal:
+                    self._fault(bus, _Fault("unknown_device"), item.device)
+                continue
+            heard = True
+            if not profile.registers or item.obis in profile.registers:
+                readings.append(item if item.device == profile.device else replace(item, device=profile.device))
+        if heard:
+            bus.fault_count = 0
+        for fallen in self.watch.check(readings):
+            self._event(bus, fallen.reason, fallen.device, "" if fallen.obis is None else str(fallen.obis), always=True)
+        if readings:
+            LMN_READINGS.labels(bus.driver.name).inc(len(readings))
+            await self.deliver(readings)
+        return heard
+
+    def _fault(self, bus: _Bus, fault: _Fault, device: str) -> None:
+        bus.fault_count += 1
+        self._event(bus, fault.reason, device, fault.detail)
+
+    def _event(self, bus: _Bus, kind: str, device: str, detail: str = "", *, always: bool = False) -> None:
+        LMN_ERRORS.labels(bus.driver.name, kind).inc()
+        now_s = self.clock()
+        if not always and now_s - bus.told_s.get((kind, device), -math.inf) < _EVENT_PAUSE_S:
+            return
+        if len(bus.told_s) >= _TOLD_MAX:
+            bus.told_s.clear()
+        bus.told_s[kind, device] = now_s
+        self.on_event(LmnEvent(kind, bus.driver.name, device, now_s, detail))
+
+    async def _sleep_until(self, at_s: float) -> None:
+        # Waking early by a rounding error of the clocks would read the same quarter hour twice.
+        while (left_s := at_s - self.clock()) > 0:
+            await trio.sleep(left_s)
+
+
+async def _closed(stream: trio.abc.Stream | None) -> None:
+    if stream is not None:
+        await trio.aclose_forcefully(stream)
+
+
+async def _caught(step: Awaitable[_T], timeout_s: float) -> _T | _Fault:
+    """A step of a driver: its result, or its fault by name.  Here, and only here, a defect is kept from spreading."""
+    try:
+        with trio.fail_after(max(0.0, timeout_s)):
+            return await step
+    except InvariantError:
+        raise
+    except Exception as error:  # noqa: BLE001  a driver's defect must cost its own bus only
+        return _named(error)
+
+
+def _named(error: BaseException) -> _Fault:
+    match error:
+        case ExceptionGroup(exceptions=[first, *_]):
+            if error.split(InvariantError)[0] is not None:
+                raise error
+            return _named(first)
+        case RemoteProtocolError():
+            return _Fault(error.reason, _where(error))
+        case trio.TooSlowError():
+            return _Fault("silent")
+        case StopAsyncIteration():
+            return _Fault("link_closed")
+        case LocalProtocolError():
+            return _Fault("driver_defect", str(error))
+        case OSError() | trio.BrokenResourceError() | trio.ClosedResourceError():
+            return _Fault("link_broken", type(error).__name__)
+        case _:
+            # The text of an unforeseen exception may quote what was received; its type may not.
+            return _Fault("driver_defect", type(error).__name__)
+
+
+def _where(error: RemoteProtocolError) -> str:
+    return error.detail if error.offset is None else f"{error.detail} at byte {error.offset}"

@@ -1,0 +1,105 @@
+"""
+When a value was measured, and whether a meter's counters and clocks run forwards.
+
+A base meter has no calendar, only seconds since it was switched on; it sends with each value the second of the value
+and the second of sending.  Their difference taken from the reception time is the time of measurement, so the
+meter's own epoch cancels out.  Source: TR-03109-1 detail specification 2.0, clause 9.3.4 (REQ.TLSHDLC.SMGW.50 to 70).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+from protocol.errors import RemoteProtocolError
+from protocol.metering.obis import Obis
+from protocol.metering.reading import Reading
+
+RECEPTION_DELAY_MAX_S: Final = 0.5
+"""From a message's first character to its reception time (REQ.TLSHDLC.SMGW.50, REQ.WMBUS.apl.40)."""
+
+_NET_QUANTITIES: Final = frozenset(
+    {15, 16, 35, 36, 55, 56, 75, 76}
+)  # sums of both directions: 16 and its phases may fall
+
+
+def measured_at(received_at: datetime, reference_s: int, value_s: int) -> datetime:
+    """
+    The time `ts` = reception - (reference time - value time), both seconds indices of the same message.
+
+    Raises RemoteProtocolError where the value would be newer than its message.
+    """
+    if value_s > reference_s:
+        raise RemoteProtocolError("value_after_message", "the value's second is later than its message's")
+    return received_at - timedelta(seconds=reference_s - value_s)
+
+
+def is_cumulative(obis: Obis) -> bool:
+    """
+    Whether a present register can only rise (DLMS UA 1000-1 clause 7.5: group D 8 is the integral since the start).
+
+    Electricity D = 8 but for net sums; the counters of heat, cold, gas and water; the last value of an M-Bus channel.
+    Registers of closed billing periods (F below 255) change at each closing and are none.
+    """
+    if obis.f != 255:
+        return False
+    if obis.a == 1:
+        return obis.d == 8 and obis.c <= 80 and obis.c not in _NET_QUANTITIES
+    if obis.a in {5, 6, 7, 8, 9}:
+        return obis.c in {1, 3} and obis.d <= 3
+    return obis.a == 0 and obis.b > 0 and (obis.c, obis.d) == (24, 2)
+
+
+def _is_past(reading: Reading) -> bool:
+    """Rows of a profile and M-Bus storage numbers repeat a register's code with older values."""
+    return "period" in reading.record or bool(reading.record.get("storage"))
+
+
+@dataclass(frozen=True, slots=True)
+class Fallen:
+    """What ran backwards: `reason` is `decremented_timestamp` or `decremented_counter`; no values."""
+
+    device: str
+    reason: str
+    obis: Obis | None = None
+
+
+class MonotonicWatch:
+    """
+    Remembers each meter's last second and last counters; says what fell.
+
+    A fall is news once: the lower value is the new base, as after an exchange of the meter.  Bounded by
+    `register_count_max` registers; beyond it, registers not seen before are not watched.
+    """
+
+    def __init__(self, register_count_max: int = 4096) -> None:
+        self._max = register_count_max
+        self._seconds: dict[str, int] = {}
+        self._counters: dict[tuple[str, Obis], tuple[int, int]] = {}
+
+    def check(self, readings: Iterable[Reading]) -> list[Fallen]:
+        """The falls that these readings show, against what was seen before."""
+        fallen: list[Fallen] = []
+        for reading in readings:
+            if reading.meter_seconds is not None and self._room(reading.device in self._seconds):
+                last = self._seconds.get(reading.device, reading.meter_seconds)
+                if reading.meter_seconds < last:
+                    fallen.append(Fallen(reading.device, "decremented_timestamp"))
+                self._seconds[reading.device] = reading.meter_seconds
+            obis, value = reading.obis, reading.value
+            if obis is None or not isinstance(value, int) or not is_cumulative(obis) or _is_past(reading):
+                continue
+            key = (reading.device, obis)
+            if not self._room(key in self._counters):
+                continue
+            before, scaler = self._counters.get(key, (value, reading.scaler))
+            low = min(scaler, reading.scaler)
+            if value * 10 ** (reading.scaler - low) < before * 10 ** (scaler - low):
+                fallen.append(Fallen(reading.device, "decremented_counter", obis))
+            self._counters[key] = (value, reading.scaler)
+        return fallen
+
+    def _room(self, known: bool) -> bool:
+        return known or len(self._seconds) + len(self._counters) < self._max

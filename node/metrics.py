@@ -1,0 +1,83 @@
+"""What a node counts, for Prometheus.  No label names a gateway, a meter or a household."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+_PHASE_BUCKETS_S = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+
+
+class NodeMetrics:
+    """One process's metrics on a registry that is handed in."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._gateways = Gauge("stromkreis_node_gateways", "Gateways in this process", registry=registry)
+        self._heads = Gauge("stromkreis_node_heads", "Rings whose head is in this process", registry=registry)
+        self._settled = Counter(
+            "stromkreis_node_contributions", "Contributions whose round ended", ["outcome"], registry=registry
+        )
+        self._phases = Histogram(
+            "stromkreis_node_round_phase_duration_seconds", "From OPEN to the end of a phase, as the head sees it",
+            ["phase"], buckets=_PHASE_BUCKETS_S, registry=registry,
+        )  # fmt: skip
+        self._notes = Counter(
+            "stromkreis_node_ring_events", "Retries, late messages and the like", ["event"], registry=registry
+        )
+        self._errors = Counter(
+            "stromkreis_node_protocol_errors", "Messages that were refused", ["reason"], registry=registry
+        )
+        self._dropped = Counter(
+            "stromkreis_node_dropped_events", "Events that found a full queue", ["queue"], registry=registry
+        )
+        self._store = Counter("stromkreis_node_store_errors", "Durable writes that failed", registry=registry)
+        self._bytes = Counter(
+            "stromkreis_node_link_bytes", "Payload bytes on ZeroMQ links", ["direction"], registry=registry
+        )
+        self._reconnects = Counter("stromkreis_node_reconnects", "Links made again", registry=registry)
+
+    def gateways(self, count: int) -> None:
+        """How many gateways run."""
+        self._gateways.set(count)
+
+    def heads(self, change: int) -> None:
+        """A gateway became head, or ceased to be."""
+        self._heads.inc(change)
+
+    def settled(self, *, included: bool) -> None:
+        """A round we contributed to has ended."""
+        self._settled.labels("opened" if included else "carried").inc()
+
+    def phase(self, name: str, seconds: float) -> None:
+        """A head's note: a phase's duration, or an event."""
+        if seconds > 0:
+            self._phases.labels(name).observe(seconds)
+        else:
+            self._notes.labels(name).inc()
+
+    def noted(self, name: str) -> None:
+        """A member's note."""
+        self._notes.labels(name).inc()
+
+    def protocol_error(self, reason: str) -> None:
+        """A message was refused."""
+        self._errors.labels(reason).inc()
+
+    def dropped(self, queue: str) -> None:
+        """An event found a full queue."""
+        self._dropped.labels(queue).inc()
+
+    def store_error(self) -> None:
+        """A durable write failed."""
+        self._store.inc()
+
+    def sent(self, size: int) -> None:
+        """Payload bytes sent."""
+        self._bytes.labels("sent").inc(size)
+
+    def received(self, size: int) -> None:
+        """Payload bytes received."""
+        self._bytes.labels("received").inc(size)
+
+    def reconnected(self) -> None:
+        """A link was made again."""
+        self._reconnects.inc()

@@ -1,0 +1,167 @@
+"""
+The security module: the only place that holds private keys.
+
+A gateway's long-lived keys (signature key on brainpoolP256r1, CURVE key) are files, written once at enrolment and
+never changed.  Epoch seeds live in a small SQLite file of their own, are deleted when the epoch is over, and are
+overwritten when deleted (secure_delete; no journal on disk that could keep them).  Losing a seed in a power cut costs
+the gateway the rest of that epoch and nothing else, so they are not worth a flush to disk each.
+
+`SecurityModule` is the interface; a PKCS#11 or TR-03109-2 module can stand behind it, since callers ask for
+signatures and evaluations, never for keys.  The CURVE secret is the exception that ZeroMQ forces: libzmq wants it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from pathlib import Path
+from typing import Protocol
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from nacl.public import PrivateKey
+
+from protocol import pki
+from protocol.dcnet.secrets import EpochSecrets
+from protocol.dcnet.suite import Suite
+from protocol.errors import LocalProtocolError, RemoteProtocolError
+from protocol.link import Keypair
+
+
+class SecurityModule(Protocol):
+    """What a gateway asks of its security module."""
+
+    identity: str
+    curve: Keypair
+
+    @property
+    def certificate(self) -> bytes | None: ...  # noqa: D102
+    @property
+    def intermediates(self) -> tuple[bytes, ...]: ...  # noqa: D102
+    def signing_request(self) -> bytes: ...  # noqa: D102
+    def install(self, certificate: bytes, intermediates: tuple[bytes, ...]) -> None: ...  # noqa: D102
+    def sign(self, text: bytes) -> bytes: ...  # noqa: D102
+    def epoch(self, epoch: int) -> EpochSecrets: ...  # noqa: D102
+    def fix_layout(self, epoch: int, layout_digest: bytes) -> None: ...  # noqa: D102
+    def forget_epochs_before(self, epoch: int) -> None: ...  # noqa: D102
+
+
+class KeyDirectory:
+    """The file-backed security modules of one process, one for each gateway."""
+
+    def __init__(self, directory: Path, suite: Suite) -> None:
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        directory.chmod(0o700)
+        self.directory = directory
+        self.suite = suite
+        self.seeds = sqlite3.connect(directory / "epochs.sqlite", isolation_level=None)
+        (directory / "epochs.sqlite").chmod(0o600)
+        for pragma in ("secure_delete=ON", "journal_mode=MEMORY", "synchronous=NORMAL", "busy_timeout=5000"):
+            self.seeds.execute(f"PRAGMA {pragma}")
+        self.seeds.execute(
+            "CREATE TABLE IF NOT EXISTS seed (gateway TEXT, epoch INTEGER, seed BLOB, layout BLOB,"
+            " PRIMARY KEY (gateway, epoch)) WITHOUT ROWID"
+        )
+
+    def close(self) -> None:
+        """Close the seed file."""
+        self.seeds.close()
+
+    def open(self, identity: str) -> FileSecurityModule:
+        """The module of one gateway; makes its keys the first time."""
+        return FileSecurityModule(self, identity)
+
+
+def _write_once(path: Path, data: bytes) -> None:
+    """Whole and durable, or not there at all."""
+    temporary = path.with_suffix(".new")
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.rename(path)
+
+
+class FileSecurityModule:
+    """One gateway's keys in files; see the head of the file."""
+
+    def __init__(self, directory: KeyDirectory, identity: str) -> None:
+        self.identity = identity
+        self._directory = directory
+        self._path = directory.directory / f"{identity}.json"
+        if not self._path.exists():
+            self._make_keys()
+        stored = json.loads(self._path.read_text())
+        loaded = serialization.load_pem_private_key(stored["signature_key"].encode(), None)
+        if not isinstance(loaded, ec.EllipticCurvePrivateKey):
+            raise LocalProtocolError(f"{self._path}: the signature key is no elliptic-curve key")
+        self._key = loaded
+        secret = bytes.fromhex(stored["curve_secret"])
+        self.curve = Keypair(bytes(PrivateKey(secret).public_key), secret)
+        self._chain = tuple(bytes.fromhex(each) for each in stored["chain"])
+
+    def _make_keys(self) -> None:
+        key = ec.generate_private_key(ec.BrainpoolP256R1())
+        pem = key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        self._store(pem.decode(), bytes(PrivateKey.generate()), ())
+
+    def _store(self, pem: str, curve_secret: bytes, chain: tuple[bytes, ...]) -> None:
+        content = {"signature_key": pem, "curve_secret": curve_secret.hex(), "chain": [each.hex() for each in chain]}
+        _write_once(self._path, json.dumps(content).encode())
+
+    @property
+    def certificate(self) -> bytes | None:
+        """Our certificate (DER), or None before enrolment."""
+        return self._chain[0] if self._chain else None
+
+    @property
+    def intermediates(self) -> tuple[bytes, ...]:
+        """The certificates between ours and the root, DER."""
+        return self._chain[1:]
+
+    def signing_request(self) -> bytes:
+        """A PKCS#10 request for our signature key, DER."""
+        return pki.build_request(self._key, self.identity)
+
+    def install(self, certificate: bytes, intermediates: tuple[bytes, ...]) -> None:
+        """Take our certificate.  Raises RemoteProtocolError where it is not for our key."""
+        public = x509.load_der_x509_certificate(certificate).public_key()
+        if public != self._key.public_key():
+            raise RemoteProtocolError("wrong_certificate", "the certificate is for another key")
+        pem = self._key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        self._chain = (certificate, *intermediates)
+        self._store(pem.decode(), self.curve.secret, self._chain)
+
+    def sign(self, text: bytes) -> bytes:
+        """ECDSA with SHA-256 over `text`, DER."""
+        return self._key.sign(text, ec.ECDSA(hashes.SHA256()))
+
+    def epoch(self, epoch: int) -> EpochSecrets:
+        """The epoch's secrets, made the first time and the same ones after a restart."""
+        seeds = self._directory.seeds
+        seeds.execute(
+            "INSERT OR IGNORE INTO seed (gateway, epoch, seed) VALUES (?, ?, ?)", (self.identity, epoch, os.urandom(32))
+        )
+        row = seeds.execute("SELECT seed FROM seed WHERE gateway=? AND epoch=?", (self.identity, epoch)).fetchone()
+        return EpochSecrets(self._directory.suite, row[0])
+
+    def fix_layout(self, epoch: int, layout_digest: bytes) -> None:
+        """Bind the epoch to one layout for good.  Raises RemoteProtocolError for a second, different one."""
+        seeds = self._directory.seeds
+        seeds.execute(
+            "UPDATE seed SET layout=? WHERE gateway=? AND epoch=? AND layout IS NULL",
+            (layout_digest, self.identity, epoch),
+        )
+        row = seeds.execute("SELECT layout FROM seed WHERE gateway=? AND epoch=?", (self.identity, epoch)).fetchone()
+        if row is None or row[0] != layout_digest:
+            raise RemoteProtocolError("second_layout", "another layout for an epoch that has one")
+
+    def forget_epochs_before(self, epoch: int) -> None:
+        """Delete the seeds of earlier epochs: what was masked with them stays masked (forward secrecy)."""
+        self._directory.seeds.execute("DELETE FROM seed WHERE gateway=? AND epoch<?", (self.identity, epoch))

@@ -1,0 +1,112 @@
+"""
+Enrolment: from a token to a certificate, once in a gateway's life.
+
+Over HTTPS that leads to the SM-PKI root this node trusts; what comes back is checked (our key, our id, a chain to the
+root) before it is kept.  The coordinator's endpoint and CURVE key are kept beside the keys, so that a restarted node
+needs nobody's help to call.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+
+import httpx
+import trio
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from node.config import GatewayConfig, NodeConfig
+from node.security.module import FileSecurityModule
+from protocol import pki
+from protocol.errors import RemoteProtocolError, StromkreisError
+from protocol.link.tls import client_context
+
+log = logging.getLogger(__name__)
+_PATIENCE_S = 120.0  # the coordinator may be starting at the same moment as we
+_TIMEOUT_S = 30.0
+
+
+class Enroller:
+    """Enrols the gateways of one node over one kept-alive connection."""
+
+    def __init__(self, config: NodeConfig) -> None:
+        self._config = config
+        self._root = x509.load_pem_x509_certificate(config.root_certificate.read_bytes())
+        self._known = config.data_dir / "coordinator.json"
+        self._client = httpx.AsyncClient(
+            base_url=config.coordinator, timeout=_TIMEOUT_S, verify=client_context(config.root_certificate)
+        )
+
+    async def __aenter__(self) -> Enroller:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._client.aclose()
+
+    async def enrol(self, module: FileSecurityModule, gateway: GatewayConfig) -> tuple[str, bytes]:
+        """
+        The coordinator's endpoint and CURVE key; enrols first where the gateway has no certificate yet.
+
+        Raises StromkreisError that says what stands in the way.
+        """
+        if module.certificate is not None:
+            stored = json.loads(self._known.read_text())
+            return stored["endpoint"], bytes.fromhex(stored["curve_key"])
+        if gateway.token is None:
+            raise StromkreisError(
+                f"gateway {gateway.id} is not enrolled and has no token: ask the administrator for one and give it as"
+                " node.token or STROMKREIS_NODE__TOKEN"
+            )
+        answer = await self._ask(module, gateway, gateway.token.get_secret_value())
+        try:
+            chain = x509.load_pem_x509_certificates(answer["certificate_chain"].encode())
+            verified = pki.verify_chain(chain[0], chain[1:], self._root, datetime.now(UTC))
+            if verified.common_name.upper() != f"{gateway.id}.SMGW".upper():
+                raise RemoteProtocolError("wrong_certificate", "the certificate names another gateway")
+            endpoint, curve_key = answer["endpoint"], bytes.fromhex(answer["coordinator_curve_key"])
+            _write(self._known, json.dumps({"endpoint": endpoint, "curve_key": curve_key.hex()}))
+            module.install(
+                chain[0].public_bytes(Encoding.DER), tuple(each.public_bytes(Encoding.DER) for each in chain[1:])
+            )
+        except (RemoteProtocolError, KeyError, ValueError, IndexError) as error:
+            raise StromkreisError(f"gateway {gateway.id}: the enrolment's answer does not hold: {error}") from error
+        return endpoint, curve_key
+
+    async def _ask(self, module: FileSecurityModule, gateway: GatewayConfig, token: str) -> dict[str, str]:
+        request = x509.load_der_x509_csr(module.signing_request()).public_bytes(Encoding.PEM).decode()
+        body = {
+            "token": token, "gateway": gateway.id, "area": gateway.area or self._config.area,
+            "signing_request": request, "curve_public_key": module.curve.public.hex(),
+        }  # fmt: skip
+        give_up_s = trio.current_time() + _PATIENCE_S
+        pause_s = 0.2
+        while True:
+            try:
+                response = await self._client.post("/api/v1/enrol", json=body)
+            except httpx.TransportError as error:
+                if trio.current_time() > give_up_s:
+                    raise StromkreisError(
+                        f"{self._config.coordinator}: the coordinator cannot be reached for enrolment"
+                        f" ({type(error).__name__}); expected its HTTPS address in node.coordinator"
+                    ) from error
+                await trio.sleep(pause_s)
+                pause_s = min(5.0, 2 * pause_s)
+                continue
+            if response.status_code == 201:
+                answer: dict[str, str] = response.json()
+                return answer
+            raise StromkreisError(
+                f"gateway {gateway.id}: enrolment refused with status {response.status_code}: {response.text[:300]}"
+            )
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_suffix(".new")
+    temporary.write_text(text)
+    temporary.replace(path)

@@ -1,0 +1,217 @@
+"""
+The round book: the one arbiter of how a ring's rounds ended, and of who is its head.
+
+A round ends as OPENED with one total or as VOID, once; the record is durable before anybody hears of it.  A total
+that comes after void, and a second total, are answered with the outcome that stands.  The head is a matter of terms,
+numbered upwards, the head of a term being the member at position term mod n: when enough members complain of the
+same term, or its round ends void in silence, the next deputy is appointed.
+
+The book checks what it can: that the count in slot 0 is the roster's size, and where slots are committed that the
+total is what the members committed to.  It never sees more than sums.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from protocol import wire
+from protocol.dcnet.commitments import Pedersen, decode_lane
+from protocol.dcnet.masks import words_from_bytes
+from protocol.dcnet.rings import RingView, result_text
+from protocol.dcnet.schema import signed
+from protocol.dcnet.suite import Suite
+from protocol.errors import RemoteProtocolError
+
+_NEVER = float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """Durable record of a round's end.  `total` is empty for a void round; words are unsigned."""
+
+    epoch: int
+    ring: int
+    round: int
+    outcome: wire.Outcome
+    attempt: int
+    term: int
+    expected: int
+    roster: int
+    total: tuple[int, ...]
+    verified: bool
+    reason: str
+    opened_s: float
+    ended_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """Make this end durable, then carry on; where it cannot be made durable the round has not ended."""
+
+    ended: Ended
+
+
+@dataclass(frozen=True, slots=True)
+class Announce:
+    """Send to one member, by position, or to all of the ring (None)."""
+
+    position: int | None
+    message: wire.Message
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """Something worth counting."""
+
+    name: str
+
+
+BookInstruction = Record | Announce | Observed
+
+
+class RoundBook:
+    """One ring's book for one epoch."""
+
+    def __init__(
+        self, suite: Suite, view: RingView, result_secret: bytes, now_s: float, ended: dict[int, Ended] | None = None,
+        term: int = 0,
+    ) -> None:  # fmt: skip
+        self.view = view
+        self.term = term
+        self.ended: dict[int, Ended] = dict(ended or {})
+        self._suite = suite
+        self._pedersen = Pedersen(suite.group) if view.committed else None
+        self._secret = result_secret
+        self._complaints: set[int] = set()
+        self._appointed_s = now_s
+        self._void_next = max(self.ended, default=-1) + 1  # rounds before it have ended
+        self._results: dict[int, wire.Result] = {}
+
+    @property
+    def over(self) -> bool:
+        """Whether every round of the epoch has ended."""
+        return self._void_next >= self.view.rounds
+
+    def start(self) -> list[BookInstruction]:
+        """Appoint the head of the current term."""
+        return [Announce(None, wire.Appoint(self.view.epoch, self.view.ring, self.term))]
+
+    def next_timer_s(self) -> float:
+        """When the next open round must be closed."""
+        if self.over:
+            return _NEVER
+        return self.view.timing.open_at_s(self._void_next) + self.view.timing.void_s
+
+    def on_timer(self, now_s: float) -> list[BookInstruction]:
+        """Close every round whose time is over; a head that let one pass in silence is replaced."""
+        out: list[BookInstruction] = []
+        silent = False
+        while now_s >= self.next_timer_s():
+            out += self._end_void(self._void_next, "no total in time", now_s, everybody=True)
+            silent = True
+        if silent and now_s >= self._appointed_s + self.view.timing.void_s:
+            out += self._next_term(now_s)
+        return out
+
+    def receive(self, position: int, message: wire.Message, now_s: float) -> list[BookInstruction]:
+        """A message of the ring's member at `position`.  Raises RemoteProtocolError where it breaks a rule."""
+        match message:
+            case wire.RingTotal():
+                return self._on_total(position, message, now_s)
+            case wire.RingVoid():
+                self._check_head(position, message.term)
+                if message.round in self.ended:
+                    return self._answer(position, message.round)
+                self._check_round(message.round, now_s)
+                return self._end_void(message.round, message.reason, now_s, everybody=False)
+            case wire.HeadSilent():
+                return self._on_head_silent(position, message, now_s)
+            case wire.Ask():
+                return self._answer(position, message.round)
+            case _:
+                raise RemoteProtocolError("message_not_allowed", f"{type(message).__name__} is not for the round book")
+
+    def _check_head(self, position: int, term: int) -> None:
+        if term != self.term or position != self.view.head_of(term):
+            raise RemoteProtocolError("not_the_head", "a report from somebody who is not the head of this term")
+
+    def _check_round(self, round_: int, now_s: float) -> None:
+        if round_ >= self.view.rounds or round_ > self.view.timing.round_at(now_s):
+            raise RemoteProtocolError("no_such_round", "a report on a round that has not begun")
+
+    def _on_total(self, position: int, message: wire.RingTotal, now_s: float) -> list[BookInstruction]:
+        view = self.view
+        if message.round in self.ended:  # opened or void, once: what stands is repeated, never changed
+            return [*self._answer(position, message.round), Observed("total_after_end")]
+        self._check_head(position, message.term)
+        self._check_round(message.round, now_s)
+        roster, expected = view.from_wire(message.roster), view.from_wire(message.expected)
+        if roster & ~expected or roster.bit_count() < view.n_min or len(message.total) != 8 * view.word_count:
+            raise RemoteProtocolError("bad_total", f"expected {view.word_count} words of at least {view.n_min} members")
+        total = tuple(map(int, words_from_bytes(message.total)))
+        if total[0] != roster.bit_count():
+            raise RemoteProtocolError("bad_total", "the count slot is not the size of the roster")
+        ended = Ended(
+            view.epoch, view.ring, message.round, wire.Outcome.OPENED, message.attempt, message.term, expected,
+            roster, total, self._is_verified(message, roster, total), "", view.timing.open_at_s(message.round), now_s,
+        )  # fmt: skip
+        return [*self._end(ended), *self._answer(position, message.round)]
+
+    def _is_verified(self, message: wire.RingTotal, roster: int, total: tuple[int, ...]) -> bool:
+        """Whether the total is what the members committed to; a ring without commitments never is."""
+        if self._pedersen is None:
+            return False
+        count, group = self.view.committed_count, self._suite.group
+        if len(message.commitments) != 32 * count * roster.bit_count():
+            raise RemoteProtocolError("bad_total", "expected a commitment of each member to each committed slot")
+        blindings = decode_lane(group, message.blinding, count)
+        elements = [message.commitments[i : i + 32] for i in range(0, len(message.commitments), 32)]
+        rows = [elements[i : i + count] for i in range(0, len(elements), count)]
+        totals = [signed(total[index]) for index in self.view.committed]
+        return self._pedersen.verify_totals(rows, totals, blindings)
+
+    def _on_head_silent(self, position: int, message: wire.HeadSilent, now_s: float) -> list[BookInstruction]:
+        if message.term < self.term:  # it has not heard of the new head yet
+            return [Announce(position, wire.Appoint(self.view.epoch, self.view.ring, self.term))]
+        if message.term > self.term:
+            raise RemoteProtocolError("no_such_term", "a complaint about a head that was never appointed")
+        if position == self.view.head_of(self.term):
+            return []
+        self._complaints.add(position)
+        quorum = max(2, -(-self.view.size // 4))
+        if len(self._complaints) < quorum or now_s < self._appointed_s + self.view.timing.silent_s:
+            return []
+        return self._next_term(now_s)
+
+    def _next_term(self, now_s: float) -> list[BookInstruction]:
+        self.term += 1
+        self._appointed_s = now_s
+        self._complaints.clear()
+        return [Observed("head_replaced"), *self.start()]
+
+    def _end_void(self, round_: int, reason: str, now_s: float, *, everybody: bool) -> list[BookInstruction]:
+        view = self.view
+        ended = Ended(
+            view.epoch, view.ring, round_, wire.Outcome.VOID, 0, self.term, 0, 0, (), False, reason,
+            view.timing.open_at_s(round_), now_s,
+        )  # fmt: skip
+        return [*self._end(ended), *self._answer(None if everybody else view.head_of(self.term), round_)]
+
+    def _end(self, ended: Ended) -> list[BookInstruction]:
+        self.ended[ended.round] = ended
+        while self._void_next in self.ended:
+            self._void_next += 1
+        return [Record(ended)]
+
+    def _answer(self, position: int | None, round_: int) -> list[BookInstruction]:
+        ended = self.ended.get(round_)
+        if ended is None:
+            return []  # still open: the result goes out when it ends
+        result = self._results.get(round_)
+        if result is None:
+            text = result_text(self.view, round_, ended.outcome, ended.roster)
+            result = self._results[round_] = wire.Result(
+                self.view.epoch, self.view.ring, round_, int(ended.outcome), self.view.to_wire(ended.roster),
+                self._suite.sign(self._secret, text),
+            )  # fmt: skip
+        return [Announce(position, result)]

@@ -1,0 +1,139 @@
+"""
+How an epoch comes about: call, joins, layout, and what a gateway checks before it believes any of it.
+
+The coordinator calls with a commitment to its nonce; gateways join with fresh keys signed by their certified keys;
+the coordinator opens the nonce and shows every gateway its area's submissions and its own ring.  The gateway
+recomputes the cut, checks every member's certificate and signature, and chooses the ring's numbers itself from the
+ring's size and the announced rates: a coordinator can call an epoch, but not weaken one.  Whatever does not hold
+fails closed: no key is agreed, nothing is shared.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from protocol import wire
+from protocol.dcnet.parameters import Parameters, choose
+from protocol.dcnet.rings import Member, RingView, Timing, beacon, commit_nonce, cut_rings
+from protocol.dcnet.schema import Schema
+from protocol.dcnet.suite import digest
+from protocol.errors import LocalProtocolError, RemoteProtocolError
+
+READING_SHARE = 0.15  # of the period: meters are read before the ring opens
+
+VerifyMember = Callable[[str, bytes, bytes, bytes, Sequence[bytes]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """
+    What a gateway insists on, whatever the coordinator announces; rates are parts in a million.
+
+    Raising `corrupt_ppm` demands larger neighbourhoods; raising `ring_size_min` refuses small areas.
+    """
+
+    corrupt_ppm: int = 10_000
+    ring_size_min: int = 5
+    schema_digests: frozenset[bytes] | None = None  # None: any schema whose registers the gateway has
+
+
+def join_text(call_digest: bytes, identity: str, public_key: bytes, curve_key: bytes) -> bytes:
+    """What a gateway signs when it joins: the call it answers, who it is, its epoch key and its CURVE key."""
+    return digest("join", call_digest, identity.encode(), public_key, curve_key)
+
+
+def call_digest(call: wire.EpochCall) -> bytes:
+    """32 bytes over everything the coordinator announced."""
+    return digest("call", wire.encode(call))
+
+
+def head_text(view: RingView, term: int, endpoint: str) -> bytes:
+    """What an appointed head signs when it says where it listens."""
+    return digest("head", view.digest, struct.pack("<Q", term), endpoint.encode())
+
+
+@lru_cache(maxsize=256)
+def ring_parameters(size: int, corrupt_ppm: int, dropout_ppm: int) -> Parameters:
+    """The numbers of a ring of `size` for rates in parts per million; cached, since a network has few sizes."""
+    return choose(size, corrupt_ppm / 1_000_000, dropout_ppm / 1_000_000)
+
+
+def ring_timing(call: wire.EpochCall) -> Timing:
+    """The ring's waits: the opening comes after the time in which meters are read."""
+    period_s = call.period_ms / 1000
+    return Timing.spread(call.start_ms / 1000 + READING_SHARE * period_s, period_s)
+
+
+def make_view(
+    call: wire.EpochCall, ring: int, members: Sequence[tuple[str, bytes, bytes]], result_key: bytes
+) -> RingView:
+    """
+    The ring that follows from a call and its members (identity, epoch key, CURVE key), in position order.
+
+    Raises LocalProtocolError where no parameters reach the announced security for this size.
+    """
+    schema = Schema.from_bytes(call.schema)
+    numbers = ring_parameters(len(members), call.corrupt_ppm, call.dropout_ppm)
+    return RingView(
+        epoch=call.epoch, ring=ring, members=tuple(Member(*member) for member in members),
+        schema_digest=digest("agreed", schema.digest(), call_digest(call)), word_count=len(schema.slots),
+        committed=schema.committed, rounds=call.rounds, k=numbers.k, t=numbers.t, t_c=numbers.t_c,
+        k_min=numbers.k_min, n_min=numbers.n_min, result_key=result_key, timing=ring_timing(call),
+    )  # fmt: skip
+
+
+def check_call(call: wire.EpochCall, policy: Policy) -> Schema:
+    """Whether we take part at all.  Raises RemoteProtocolError where the call is weaker than our policy."""
+    schema = Schema.from_bytes(call.schema)
+    if call.corrupt_ppm < policy.corrupt_ppm:
+        raise RemoteProtocolError("weak_epoch", f"corrupt rate below our {policy.corrupt_ppm} parts in a million")
+    if policy.schema_digests is not None and schema.digest() not in policy.schema_digests:
+        raise RemoteProtocolError("unknown_schema", "an aggregate schema that this gateway was not told to serve")
+    return schema
+
+
+def verify_layout(
+    call: wire.EpochCall,
+    layout: wire.EpochLayout,
+    identity: str,
+    public_key: bytes,
+    policy: Policy,
+    verify_member: VerifyMember,
+) -> tuple[RingView, int]:
+    """
+    The ring and our position in it, if everything the coordinator claims holds.
+
+    `verify_member(identity, text, signature, certificate, intermediates)` raises RemoteProtocolError unless the
+    certificate leads to the SM-PKI root, belongs to that gateway and its key signed `text`.
+    Raises RemoteProtocolError for: a nonce that was not committed to, our own key missing or changed, a cut that does
+    not follow from the beacon, a member that does not verify, a ring that is too small.
+    """
+    if commit_nonce(layout.nonce) != call.nonce_commitment:
+        raise RemoteProtocolError("wrong_nonce", "the beacon nonce is not the one committed to")
+    submitted = dict(layout.submissions)
+    if len(submitted) != len(layout.submissions):
+        raise RemoteProtocolError("bad_layout", "a gateway appears twice among the submissions")
+    if submitted.get(identity) != public_key:
+        raise RemoteProtocolError("bad_layout", "our own epoch key is not among the submissions")
+    rings = cut_rings(beacon(call.epoch, call.area, layout.nonce, layout.submissions), list(submitted), call.ring_size)
+    if layout.ring >= len(rings) or [member[0] for member in layout.members] != rings[layout.ring]:
+        raise RemoteProtocolError("wrong_placement", "the ring does not follow from the beacon")
+    ring = rings[layout.ring]
+    if identity not in ring:
+        raise RemoteProtocolError("wrong_placement", "our place is in another ring")
+    if len(ring) < policy.ring_size_min:
+        raise RemoteProtocolError("ring_too_small", f"{len(ring)} members, our policy asks for {policy.ring_size_min}")
+    called = call_digest(call)
+    for member_id, key, curve_key, signature, certificate in layout.members:
+        if submitted[member_id] != key:
+            raise RemoteProtocolError("bad_layout", "a member's key differs from its submission")
+        text = join_text(called, member_id, key, curve_key)
+        verify_member(member_id, text, signature, certificate, layout.intermediates)
+    try:
+        view = make_view(call, layout.ring, [member[:3] for member in layout.members], layout.result_key)
+    except LocalProtocolError as error:
+        raise RemoteProtocolError("weak_epoch", str(error)) from error
+    return view, ring.index(identity)

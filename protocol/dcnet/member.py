@@ -1,0 +1,348 @@
+"""
+The member machine: one gateway in one ring for one epoch.  It is what keeps a reading private.
+
+Everything the head says is a claim.  The machine answers only what the rules of aggregation.md, section 6, allow,
+and those rules are checked here and nowhere else, each marked with its number.  An answer that gives something away
+is preceded by a `Persist`, so that a machine restarted from its durable records cannot be led to give away the
+other half.
+
+    WAITING --OPEN--> SHARED --ROSTER--> CONFIRMED --CONFIRMED--> SERVED --RESULT--> WAITING
+                         |                   |
+                         +--- OPEN(a+1) -----+--> SHARED       (never from SERVED: rule 1)
+
+An OPEN that comes before our own reading, or before we know how our last contribution ended, is held (one, the
+newest) and answered when we can.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+from protocol import wire
+from protocol.dcnet import prf
+from protocol.dcnet.commitments import Pedersen, add_lanes, encode_lane
+from protocol.dcnet.events import Attempted, Instruction, Note, Persist, Progress, Settled, ToCoordinator, ToHead
+from protocol.dcnet.masks import MaskSchedule, Words, self_blinding, self_mask
+from protocol.dcnet.rings import RingView, positions_of, result_text, round_digest
+from protocol.dcnet.schema import signed
+from protocol.dcnet.secrets import PairKeys, mask_label
+from protocol.dcnet.suite import MAC_SIZE, Suite, mac_equal
+from protocol.errors import InvariantError, LocalProtocolError, RemoteProtocolError
+
+
+class State(Enum):
+    """Where the member stands in the current round."""
+
+    WAITING = "waiting"
+    SHARED = "shared"
+    CONFIRMED = "confirmed"
+    SERVED = "served"
+
+
+class Secrets(Protocol):
+    """What the machine asks of the security module; `secrets.EpochSecrets` is one."""
+
+    position: int
+
+    def pair(self, other: int) -> PairKeys: ...  # noqa: D102
+    def evaluate(self, label: bytes) -> bytes: ...  # noqa: D102
+    def partial(self, dealer: int, label: bytes) -> tuple[bytes, bytes] | None: ...  # noqa: D102
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """What a restarted member knows of its past: its last attempt, and whether it served and heard the result."""
+
+    round: int = -1
+    attempt: int = -1
+    progress: Progress = Progress.SHARED
+    settled: bool = True
+
+
+# Which message may do something in which state, and where it leads.  The documentation draws its diagram from this.
+TRANSITIONS: dict[tuple[State, type[wire.RingMessage]], tuple[State, ...]] = {
+    (State.WAITING, wire.Open): (State.WAITING, State.SHARED),
+    (State.SHARED, wire.Open): (State.SHARED,),
+    (State.CONFIRMED, wire.Open): (State.CONFIRMED, State.SHARED),
+    (State.SERVED, wire.Open): (State.SERVED, State.SHARED),
+    (State.SHARED, wire.Roster): (State.CONFIRMED,),
+    (State.CONFIRMED, wire.Roster): (State.CONFIRMED,),
+    (State.CONFIRMED, wire.Confirmed): (State.SERVED,),
+    (State.SERVED, wire.Recover): (State.SERVED,),
+    (State.WAITING, wire.Result): (State.WAITING,),
+    (State.SHARED, wire.Result): (State.SHARED, State.WAITING),
+    (State.CONFIRMED, wire.Result): (State.CONFIRMED, State.WAITING),
+    (State.SERVED, wire.Result): (State.SERVED, State.WAITING),
+}
+
+
+class Member:
+    """One member.  Feed it messages and the time; carry out what it returns, in order."""
+
+    def __init__(
+        self, suite: Suite, view: RingView, secrets: Secrets, masks: MaskSchedule, resume: Resume | None = None
+    ) -> None:
+        past = resume or Resume()
+        self.view = view
+        self.position = secrets.position
+        self.state = State.WAITING
+        self.term = 0
+        self.round = past.round
+        self.attempt = past.attempt
+        self.unsettled: int | None = None if past.settled else past.round
+        self._suite = suite
+        self._secrets = secrets
+        self._masks = masks
+        self._pedersen = Pedersen(suite.group) if view.committed else None
+        self._neighbours = view.neighbourhoods[self.position]
+        self._served = past.progress is Progress.SERVED
+        self._expected = 0
+        self._roster = 0
+        self._digest = b""
+        self._seed = b""
+        self._helped = 0
+        self._offer: tuple[int, Words, Sequence[int]] | None = None
+        self._held: wire.Open | None = None
+        self._reached_head_s = float("inf")
+        self._heard_s = float("-inf")
+        self._complained = (-1, -1)
+        self._deadline_s = float("inf")
+        self._handlers: dict[type[wire.RingMessage], Callable[..., list[Instruction]]] = {
+            wire.Open: self._on_open,
+            wire.Roster: self._on_roster,
+            wire.Confirmed: self._on_confirmed,
+            wire.Recover: self._on_recover,
+            wire.Result: self._on_result,
+        }
+
+    # --- what happens here ---------------------------------------------------------------------------------------
+
+    def appointed(self, term: int, now_s: float) -> list[Instruction]:
+        """The head of `term` can be reached now: ask it to be in its next E."""
+        if term < self.term:
+            return []
+        self.term = term
+        self._reached_head_s = now_s
+        self._deadline_s = self._next_deadline(now_s)
+        return [ToHead(wire.Ready(self.view.epoch, self.view.ring, term))]
+
+    def offer(self, round_: int, vector: Words, now_s: float, blindings: Sequence[int] = ()) -> list[Instruction]:
+        """
+        Our own contribution for a round: m words of which the first is 1, and a blinding per committed slot.
+
+        The driver offers the same vector again after a restart within the round.
+        """
+        if len(vector) != self.view.word_count or int(vector[0]) != 1:
+            raise LocalProtocolError(f"a contribution has {self.view.word_count} words and counts one gateway")
+        if len(blindings) != self.view.committed_count:
+            raise LocalProtocolError(f"a contribution has {self.view.committed_count} blindings")
+        if self._offer is not None and round_ < self._offer[0]:
+            raise LocalProtocolError("contributions are offered in the order of their rounds")
+        self._offer = (round_, vector, blindings)
+        return self._try_share(now_s)
+
+    def receive(self, message: wire.RingMessage, now_s: float) -> list[Instruction]:
+        """A message of our ring's head.  Raises RemoteProtocolError where it breaks a rule; nothing changes then."""
+        if (message.epoch, message.ring) != (self.view.epoch, self.view.ring):
+            raise RemoteProtocolError("wrong_ring", "a message for another ring or epoch")
+        if (self.state, type(message)) not in TRANSITIONS:
+            if type(message) in self._handlers:
+                return [Note("member_message_out_of_season")]  # late or early, and harmless: the network does that
+            raise RemoteProtocolError("message_not_allowed", f"{type(message).__name__} is not for members")
+        allowed = TRANSITIONS[self.state, type(message)]
+        instructions = self._handlers[type(message)](message, now_s)
+        if self.state not in allowed:
+            raise InvariantError(f"a {type(message).__name__} led to {self.state.value}")
+        self._heard_s = now_s
+        self._deadline_s = self._next_deadline(now_s)
+        return instructions
+
+    def next_timer_s(self) -> float:
+        """When `on_timer` wants to be called; infinity for never."""
+        return self._deadline_s
+
+    def on_timer(self, now_s: float) -> list[Instruction]:
+        """The head has been silent for too long: tell the coordinator, ask how the round ended, ask to be let in."""
+        if now_s < self._deadline_s:
+            return []
+        due = self.view.timing.round_at(now_s)
+        out: list[Instruction] = []
+        if self.unsettled is not None:
+            out.append(ToCoordinator(wire.Ask(self.view.epoch, self.view.ring, self.unsettled)))
+        # An OPEN that we hold for want of our own reading is not the head's fault.
+        is_silent = self.state is not State.WAITING or self._heard_s < self.view.timing.open_at_s(due)
+        if 0 <= due < self.view.rounds:
+            if is_silent and self._complained != (due, self.term):
+                self._complained = (due, self.term)
+                out.append(ToCoordinator(wire.HeadSilent(self.view.epoch, self.view.ring, self.term, due)))
+            out.append(ToHead(wire.Ready(self.view.epoch, self.view.ring, self.term)))
+        self._deadline_s = now_s + self.view.timing.silent_s
+        if due >= self.view.rounds and self.unsettled is None:
+            self._deadline_s = float("inf")
+        return out
+
+    # --- the rules -----------------------------------------------------------------------------------------------
+
+    def _on_open(self, message: wire.Open, now_s: float) -> list[Instruction]:
+        view = self.view
+        if message.term != self.term:  # rule 4: no deputy out of turn
+            raise RemoteProtocolError(
+                "head_out_of_turn", f"term {message.term} opens, the appointed one is {self.term}"
+            )
+        if message.round >= view.rounds:
+            raise RemoteProtocolError("no_such_round", f"round {message.round} of an epoch of {view.rounds}")
+        if (message.round, message.attempt) <= (self.round, self.attempt):  # rule 4: attempts only go up
+            raise RemoteProtocolError("stale_attempt", "an attempt that is not after the last one")
+        if message.round == self.round and self._served:  # rule 1: never serve two attempts
+            raise RemoteProtocolError("already_served", "this round was served in an earlier attempt")
+        self._check_members(view.from_wire(message.expected), view.everybody, "expected")
+        self._held = message
+        return self._try_share(now_s)
+
+    def _check_members(self, members: int, within: int, what: str) -> None:
+        """Rule 4: a set with ourselves, of n_min members, k_min of them our neighbours, within the larger set."""
+        if not members >> self.position & 1:
+            raise RemoteProtocolError("not_included", f"the {what} set is without this member")
+        if members & ~within:
+            raise RemoteProtocolError("not_within", f"the {what} set has members that the attempt did not start with")
+        if members.bit_count() < self.view.n_min:
+            raise RemoteProtocolError("too_few_members", f"the {what} set is below {self.view.n_min}")
+        if (members & self._neighbours).bit_count() < self.view.k_min:
+            raise RemoteProtocolError("too_few_neighbours", f"the {what} set has under {self.view.k_min} neighbours")
+
+    def _try_share(self, now_s: float) -> list[Instruction]:
+        held, offer = self._held, self._offer
+        if held is None:
+            return []
+        if self.unsettled is not None and self.unsettled != held.round:
+            return [ToCoordinator(wire.Ask(self.view.epoch, self.view.ring, self.unsettled))]
+        if offer is None or offer[0] != held.round:
+            return []
+        self._held = None
+        view, round_, attempt = self.view, held.round, held.attempt
+        _, vector, blindings = offer
+        self._expected = view.from_wire(held.expected)
+        self.state, self.round, self.attempt = State.SHARED, round_, attempt
+        self._served, self._helped, self.unsettled = False, 0, round_
+        label = mask_label(view, round_, attempt)
+        self._seed = prf.mask_seed(self._secrets.evaluate(label), label)
+        masked = self._masks.words(round_, attempt, self._expected)
+        masked += self_mask(self._suite, self._seed, view.word_count)
+        masked += vector
+        commitments, lane = b"", b""
+        if self._pedersen is not None:
+            values = [signed(int(vector[index])) for index in view.committed]
+            pairs = zip(values, blindings, strict=True)
+            commitments = b"".join(self._pedersen.commit(value, blinding) for value, blinding in pairs)
+            group = self._suite.group
+            masks = self._masks.blindings(round_, attempt, self._expected)
+            lane = encode_lane(
+                group, add_lanes(group, tuple(blindings), masks, self_blinding(self._suite, self._seed, len(values)))
+            )
+        self._deadline_s = self._next_deadline(now_s)
+        share = wire.Share(view.epoch, view.ring, round_, attempt, masked.tobytes(), commitments, lane)
+        return [Persist(Attempted(round_, attempt, Progress.SHARED)), ToHead(share)]  # rule 5
+
+    def _is_current(self, message: wire.Roster | wire.Confirmed | wire.Recover) -> bool:
+        return (message.round, message.attempt) == (self.round, self.attempt)
+
+    def _on_roster(self, message: wire.Roster, now_s: float) -> list[Instruction]:  # noqa: ARG002
+        if not self._is_current(message):
+            return [Note("member_message_out_of_season")]
+        view = self.view
+        roster = view.from_wire(message.roster)
+        if self.state is State.CONFIRMED:
+            if roster != self._roster:  # rule 4: one roster for one attempt
+                raise RemoteProtocolError("second_roster", "another roster for an attempt that is confirmed")
+            return []
+        self._check_members(roster, self._expected, "roster")
+        self._roster = roster
+        self._digest = round_digest(view, self.round, self.attempt, self.term, self._expected, roster)
+        self.state = State.CONFIRMED
+        macs = b"".join(
+            self._suite.mac(self._secrets.pair(other).confirm, self._mac_text(self.position, self._digest))
+            for other in positions_of(roster & self._neighbours)
+        )
+        # Rule 2: only words towards members outside the one roster we confirmed, and only their net sum.
+        gone = self._neighbours & self._expected & ~roster
+        dropped, lane = b"", b""
+        if gone:
+            dropped = self._masks.words(self.round, self.attempt, gone).tobytes()
+            lane = encode_lane(self._suite.group, self._masks.blindings(self.round, self.attempt, gone))
+        return [ToHead(wire.Confirm(view.epoch, view.ring, self.round, self.attempt, macs, dropped, lane))]
+
+    def _mac_text(self, maker: int, digest: bytes) -> bytes:
+        """A MAC names its maker, or a neighbour's own MAC could be handed back to it."""
+        return maker.to_bytes(8, "little") + digest
+
+    def _on_confirmed(self, message: wire.Confirmed, now_s: float) -> list[Instruction]:  # noqa: ARG002
+        if not self._is_current(message):
+            return [Note("member_message_out_of_season")]
+        view = self.view
+        makers = view.from_wire(message.makers)
+        if makers & ~(self._neighbours & self._roster) or len(message.macs) != MAC_SIZE * makers.bit_count():
+            raise RemoteProtocolError("bad_confirmations", "expected a MAC from each named neighbour in the roster")
+        valid = 0
+        for index, other in enumerate(positions_of(makers)):
+            ours = self._suite.mac(self._secrets.pair(other).confirm, self._mac_text(other, self._digest))
+            valid += mac_equal(ours, message.macs[MAC_SIZE * index : MAC_SIZE * (index + 1)])
+        if valid < view.t_c:  # rule 3
+            raise RemoteProtocolError("too_few_confirmations", f"under {view.t_c} neighbours confirmed this roster")
+        self.state, self._served = State.SERVED, True
+        return [
+            Persist(Attempted(self.round, self.attempt, Progress.SERVED)),  # rule 5
+            ToHead(wire.Reveal(view.epoch, view.ring, self.round, self.attempt, self._seed)),
+        ]
+
+    def _on_recover(self, message: wire.Recover, now_s: float) -> list[Instruction]:  # noqa: ARG002
+        # Rules 1 and 3 hold because only SERVED gets here: our MACs were checked and what we did is durable.
+        if not self._is_current(message):
+            return [Note("member_message_out_of_season")]
+        view = self.view
+        silent = view.from_wire(message.silent)
+        if silent & ~self._roster or silent >> self.position & 1:  # rule 2
+            raise RemoteProtocolError("not_in_roster", "recovery of somebody outside the confirmed roster")
+        out: list[Instruction] = []
+        label = mask_label(view, self.round, self.attempt)
+        for other in positions_of(silent & self._neighbours & ~self._helped):
+            self._helped |= 1 << other
+            part = self._secrets.partial(other, label)
+            if part is None:
+                out.append(ToHead(wire.BadDeal(view.epoch, view.ring, other)))
+            else:
+                element, proof = part
+                out.append(ToHead(wire.Partial(view.epoch, view.ring, self.round, self.attempt, other, element, proof)))
+        return out
+
+    def _on_result(self, message: wire.Result, now_s: float) -> list[Instruction]:
+        view = self.view
+        roster = view.from_wire(message.roster)
+        text = result_text(view, message.round, message.outcome, roster)
+        if not self._suite.verify(view.result_key, text, message.signature):
+            raise RemoteProtocolError("forged_result", "a result that the round book did not sign")
+        included = bool(roster >> self.position & 1) and message.outcome == wire.Outcome.OPENED
+        out: list[Instruction] = []
+        if message.round == self.unsettled:
+            self.unsettled = None
+            out.append(Persist(Settled(message.round, included)))
+        if message.round == self.round:
+            self.state = State.WAITING
+            self._served = True  # the round is over: no later attempt of it
+        if not included and message.outcome == wire.Outcome.OPENED:
+            out.append(ToHead(wire.Ready(view.epoch, view.ring, self.term)))
+        if out and self._held is not None:
+            out += self._try_share(now_s)
+        return out
+
+    def _next_deadline(self, now_s: float) -> float:
+        """In an attempt: the head's next word.  Otherwise: the opening of the next round, and some patience."""
+        timing = self.view.timing
+        if self.state is not State.WAITING or self._held is not None or self.unsettled is not None:
+            return now_s + timing.silent_s
+        due = max(self.round + 1, timing.round_at(max(now_s, self._heard_s)) + 1, 0)
+        if due >= self.view.rounds:
+            return float("inf")
+        return timing.open_at_s(due) + timing.silent_s

@@ -1,0 +1,198 @@
+"""
+Rings: who sits where, who is whose neighbour, and the digest that binds it all.
+
+The order inside an area is by hash under a beacon that nobody chose alone: it covers every submitted epoch key and
+a nonce that the coordinator had committed to before it saw them.  Each gateway recomputes the cut and refuses a
+place that is not its own.  Neighbours are the k/2 positions on either side (a Harary graph), so that a ring of any
+size costs a gateway k key agreements.
+
+Cost: verifying one's own placement needs the keys of one's own area, 32 bytes and an id each; it grows with the
+area and is flat in the size of the network.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from protocol.dcnet.suite import digest
+from protocol.errors import RemoteProtocolError
+from protocol.wire import VERSION
+
+
+def bitmap(positions: Sequence[int] | set[int] | frozenset[int]) -> int:
+    """Positions as an integer with those bits set: sets of ring positions are integers throughout."""
+    bits = 0
+    for position in positions:
+        bits |= 1 << position
+    return bits
+
+
+def positions_of(bits: int) -> list[int]:
+    """The set bits, rising."""
+    out = []
+    while bits:
+        low = bits & -bits
+        out.append(low.bit_length() - 1)
+        bits ^= low
+    return out
+
+
+def commit_nonce(nonce: bytes) -> bytes:
+    """The coordinator's commitment to its beacon nonce."""
+    return digest("beacon-nonce", nonce)
+
+
+def beacon(epoch: int, area: str, nonce: bytes, submissions: Sequence[tuple[str, bytes]]) -> bytes:
+    """32 bytes that depend on every submitted (gateway id, epoch key), whatever their order, and on the nonce."""
+    parts = [part for identity, key in sorted(submissions) for part in (identity.encode(), key)]
+    return digest("beacon", struct.pack("<Q", epoch), area.encode(), nonce, *parts)
+
+
+def cut_rings(beacon_value: bytes, identities: Sequence[str], ring_size: int) -> list[list[str]]:
+    """The area's gateways in beacon order, cut into rings of at most `ring_size`, sizes differing by at most one."""
+    order = sorted(identities, key=lambda identity: digest("order", beacon_value, identity.encode()))
+    count = -(-len(order) // ring_size)
+    base, extra = divmod(len(order), count) if count else (0, 0)
+    rings, start = [], 0
+    for index in range(count):
+        size = base + (index < extra)
+        rings.append(order[start : start + size])
+        start += size
+    return rings
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """What everybody in the ring knows of a member: id, epoch public key, CURVE public key."""
+
+    identity: str
+    public_key: bytes
+    curve_key: bytes
+
+
+@dataclass(frozen=True)
+class Timing:
+    """
+    How long a ring waits for what, in seconds; round r is opened at first_open_s + r·period_s.
+
+    Raising a wait lets slower gateways take part, lowering it leaves more time for another attempt.
+    """
+
+    first_open_s: float
+    period_s: float
+    gather_s: float  # a new head waits this long for members to reach it
+    share_s: float  # from OPEN to the roster
+    confirm_s: float  # from ROSTER to the confirmations
+    reveal_s: float  # from CONFIRMED to the reveals, and again for the partials
+    silent_s: float  # a member waits this long for its head's next word
+    void_s: float  # after a round's opening time, when the round book closes it
+
+    def open_at_s(self, round_: int) -> float:
+        """When round `round_` is opened."""
+        return self.first_open_s + round_ * self.period_s
+
+    def round_at(self, now_s: float) -> int:
+        """The last round whose opening time has come; negative before the first."""
+        return int((now_s - self.first_open_s) // self.period_s)
+
+    @classmethod
+    def spread(cls, first_open_s: float, period_s: float) -> Timing:
+        """Waits as fixed parts of the period: three attempts and one change of head fit into it."""
+        return cls(
+            first_open_s=first_open_s,
+            period_s=period_s,
+            gather_s=0.08 * period_s,
+            share_s=0.20 * period_s,
+            confirm_s=0.15 * period_s,
+            reveal_s=0.15 * period_s,
+            silent_s=0.25 * period_s,
+            void_s=0.82 * period_s,
+        )
+
+
+@dataclass(frozen=True)
+class RingView:
+    """One ring in one epoch as its members agree on it; everything in here goes into the digest but the timing."""
+
+    epoch: int
+    ring: int
+    members: tuple[Member, ...]
+    schema_digest: bytes
+    word_count: int
+    committed: tuple[int, ...]  # indices of the committed slots
+    rounds: int
+    k: int
+    t: int
+    t_c: int
+    k_min: int
+    n_min: int
+    result_key: bytes
+    timing: Timing
+
+    @property
+    def size(self) -> int:
+        """n, the number of members."""
+        return len(self.members)
+
+    @property
+    def committed_count(self) -> int:
+        """How many slots carry commitments."""
+        return len(self.committed)
+
+    @cached_property
+    def everybody(self) -> int:
+        """The bitmap of all positions."""
+        return (1 << self.size) - 1
+
+    @cached_property
+    def bitmap_size(self) -> int:
+        """Bytes of a bitmap on the wire."""
+        return (self.size + 7) // 8
+
+    @cached_property
+    def neighbourhoods(self) -> tuple[int, ...]:
+        """For each position the bitmap of its neighbours."""
+        n = self.size
+        if self.k >= n - 1:
+            return tuple(self.everybody & ~(1 << i) for i in range(n))
+        steps = [step for half in range(1, self.k // 2 + 1) for step in (half, -half)]
+        return tuple(bitmap([(i + step) % n for step in steps]) for i in range(n))
+
+    @cached_property
+    def digest(self) -> bytes:
+        """The epoch digest: salts every key, so that gateways told different things share no key."""
+        numbers = struct.pack(
+            "<B11Q", VERSION, self.epoch, self.ring, self.size, self.word_count, self.committed_count, self.rounds,
+            self.k, self.t, self.t_c, self.k_min, self.n_min,
+        )  # fmt: skip
+        roster = [part for m in self.members for part in (m.identity.encode(), m.public_key, m.curve_key)]
+        return digest("epoch", numbers, self.schema_digest, self.result_key, *roster)
+
+    def head_of(self, term: int) -> int:
+        """The position of the head of a term: deputies follow in ring order."""
+        return term % self.size
+
+    def to_wire(self, bits: int) -> bytes:
+        """A bitmap's bytes."""
+        return bits.to_bytes(self.bitmap_size, "little")
+
+    def from_wire(self, data: bytes) -> int:
+        """A bitmap from a peer.  Raises RemoteProtocolError for a wrong size or positions that do not exist."""
+        bits = int.from_bytes(data, "little")
+        if len(data) != self.bitmap_size or bits > self.everybody:
+            raise RemoteProtocolError("bad_bitmap", f"expected {self.bitmap_size} bytes with {self.size} positions")
+        return bits
+
+
+def round_digest(view: RingView, round_: int, attempt: int, term: int, expected: int, roster: int) -> bytes:
+    """What a confirmation is about: epoch, ring, round, attempt, head, E and U (aggregation.md, section 5)."""
+    numbers = struct.pack("<QQQQ", view.ring, round_, attempt, term)
+    return digest("confirm", view.digest, numbers, view.to_wire(expected), view.to_wire(roster))
+
+
+def result_text(view: RingView, round_: int, outcome: int, roster: int) -> bytes:
+    """What the round book signs."""
+    return digest("result", view.digest, struct.pack("<QQQ", view.ring, round_, outcome), view.to_wire(roster))

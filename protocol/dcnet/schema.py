@@ -1,0 +1,93 @@
+"""
+The aggregate schema: what the slots of a ring's vector mean.
+
+A ring adds 64-bit words and knows nothing of OBIS; the schema's digest in every key derivation is what keeps two
+gateways from adding different things.  Slot 0 is always the constant 1, so its sum is the participant count: any
+mask that did not cancel makes it wrong (with probability 1 - 2^-64), which makes the count a check sum for free.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+
+from protocol.dcnet.suite import digest
+from protocol.errors import RemoteProtocolError
+
+WORD_MODULUS = 1 << 64
+
+
+class Kind(StrEnum):
+    """How a slot treats rounds that did not open: energy is carried into the next, snapshots are not."""
+
+    COUNT = "count"
+    ENERGY = "energy"
+    POWER = "power"
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One 64-bit word: a quantity value·10^scaler in `unit`; `committed` ones carry Pedersen commitments."""
+
+    name: str
+    obis: str | None
+    unit: str
+    scaler: int
+    kind: Kind
+    committed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """The slots of the vector, slot 0 being the count."""
+
+    slots: tuple[Slot, ...]
+
+    def __post_init__(self) -> None:
+        if not self.slots or self.slots[0].kind is not Kind.COUNT or self.slots[0].committed:
+            raise ValueError("slot 0 of an aggregate schema is the uncommitted participant count")
+        if any(slot.kind is Kind.COUNT for slot in self.slots[1:]):
+            raise ValueError("an aggregate schema has one count, in slot 0")
+        if any(slot.obis is None for slot in self.slots[1:]):
+            raise ValueError("every slot but the count names its OBIS code")
+
+    @property
+    def committed(self) -> tuple[int, ...]:
+        """The indices of the committed slots."""
+        return tuple(index for index, slot in enumerate(self.slots) if slot.committed)
+
+    def to_bytes(self) -> bytes:
+        """Canonical JSON: sorted keys, no spaces.  This is what travels and what is hashed."""
+        return json.dumps([asdict(slot) for slot in self.slots], sort_keys=True, separators=(",", ":")).encode()
+
+    def digest(self) -> bytes:
+        """32 bytes that bind everything above."""
+        return digest("schema", self.to_bytes())
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Schema:
+        """Read canonical JSON.  Raises RemoteProtocolError where it is anything else."""
+        try:
+            rows = json.loads(data)
+            schema = cls(tuple(Slot(**{**row, "kind": Kind(row["kind"])}) for row in rows))
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise RemoteProtocolError("bad_schema", "expected an aggregate schema in canonical JSON") from error
+        if schema.to_bytes() != data:
+            raise RemoteProtocolError("bad_schema", "the aggregate schema is not in canonical form")
+        return schema
+
+
+def signed(word: int) -> int:
+    """A word read as two's complement."""
+    return word - WORD_MODULUS if word >> 63 else word
+
+
+DEFAULT_SCHEMA = Schema(
+    (
+        Slot("gateways", None, "1", 0, Kind.COUNT),
+        Slot("energy_import", "1-0:1.8.0*255", "Wh", -1, Kind.ENERGY),
+        Slot("energy_export", "1-0:2.8.0*255", "Wh", -1, Kind.ENERGY),
+        Slot("active_power", "1-0:16.7.0*255", "W", 0, Kind.POWER),
+    )
+)

@@ -1,0 +1,178 @@
+"""
+What a member keeps secret for one epoch, all of it grown from one 32-byte seed.
+
+The seed is the only thing to store and the only thing to delete: from it come the X25519 private half and, with the
+ring's digest, the scalar K of the self-mask PRF and the polynomial that shares K.  So a gateway that was restarted
+deals the very same shares again, one that is shown another layout deals shares of an unrelated K (or t neighbours
+spread over two layouts could put one K together), and one that forgot the seed has forgotten everything (forward
+secrecy).  A security module holds this object; the member machine only asks it to evaluate.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+
+from protocol.dcnet import prf, shamir
+from protocol.dcnet.rings import RingView, positions_of
+from protocol.dcnet.suite import Suite, derive, digest
+from protocol.errors import LocalProtocolError, RemoteProtocolError
+
+
+@dataclass(frozen=True, slots=True)
+class PairKeys:
+    """The keys of one pair, one for each purpose."""
+
+    mask: bytes = field(repr=False)
+    blinding: bytes = field(repr=False)
+    transport: bytes = field(repr=False)
+    confirm: bytes = field(repr=False)
+    relay: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _ReceivedDeal:
+    commitments: tuple[bytes, ...]
+    share: int = field(repr=False)
+
+
+def mask_label(view: RingView, round_: int, attempt: int) -> bytes:
+    """The PRF's input for one attempt: epoch, ring, round, attempt."""
+    return digest("self-mask", view.digest, struct.pack("<QQQ", view.ring, round_, attempt))
+
+
+class EpochSecrets:
+    """One member's secrets of one epoch; `bind` tells it the ring once the layout is known and verified."""
+
+    def __init__(self, suite: Suite, seed: bytes) -> None:
+        if len(seed) != 32:
+            raise LocalProtocolError("an epoch seed has 32 bytes")
+        self._suite = suite
+        self._seed = seed
+        self._private = derive(seed, "epoch-x25519")
+        self._prf_key = 0
+        self.public_key = suite.public_key(self._private)
+        self._view: RingView | None = None
+        self.position = -1
+        self._pairs: dict[int, PairKeys] = {}
+        self._received: dict[int, _ReceivedDeal] = {}
+        self._verified: dict[int, bool] = {}
+
+    def bind(self, view: RingView, position: int) -> None:
+        """Agree with every neighbour.  Raises RemoteProtocolError where a member's key is no good."""
+        if view.members[position].public_key != self.public_key:
+            raise LocalProtocolError("this layout has another epoch key at our position")
+        self._view, self.position = view, position
+        self._prf_key = self._scalar("epoch-prf", 0)
+        self._pairs = {other: self._agree(other) for other in positions_of(view.neighbourhoods[position])}
+
+    def _scalar(self, purpose: str, index: int) -> int:
+        """A uniform scalar other than 0 (the bias of 64 bytes modulo the order is below 2^-250)."""
+        wide = derive(self._seed, purpose, self._ring().digest, struct.pack("<Q", index), size=64)
+        return int.from_bytes(wide, "little") % (self._suite.group.order - 1) + 1
+
+    def _ring(self) -> RingView:
+        if self._view is None:
+            raise LocalProtocolError("the ring is not known yet")
+        return self._view
+
+    def _agree(self, other: int) -> PairKeys:
+        view = self._ring()
+        secret = self._suite.agree(self._private, view.members[other].public_key, view.digest)
+        low, high = sorted((self.position, other))
+        pair = struct.pack("<QQ", low, high)
+        names = ("pair-mask", "pair-blinding", "pair-transport", "pair-confirm", "pair-relay")
+        return PairKeys(*(derive(secret, name, pair) for name in names))
+
+    def pair(self, other: int) -> PairKeys:
+        """The keys shared with a member; those with non-neighbours (a head, for the relay) are made when asked."""
+        if other not in self._pairs:
+            self._pairs[other] = self._agree(other)
+        return self._pairs[other]
+
+    def deal(self) -> tuple[tuple[bytes, ...], tuple[tuple[int, bytes], ...]]:
+        """Share K t-of-k: the Feldman commitments, and for each neighbour its share sealed to it."""
+        view, group = self._ring(), self._suite.group
+        neighbours = positions_of(view.neighbourhoods[self.position])
+        coefficients = [self._scalar("epoch-polynomial", power) for power in range(1, view.t)]
+        dealt = shamir.deal(group, self._prf_key, view.t, [other + 1 for other in neighbours], coefficients)
+        context = self._deal_context(self.position, dealt.commitments)
+        sealed = tuple(
+            (
+                other,
+                self._suite.seal(
+                    self.pair(other).transport, self.position, dealt.shares[other + 1].to_bytes(32, "little"), context
+                ),
+            )
+            for other in neighbours
+        )
+        return dealt.commitments, sealed
+
+    def _deal_context(self, dealer: int, commitments: tuple[bytes, ...]) -> bytes:
+        return digest("deal", self._ring().digest, struct.pack("<Q", dealer), *commitments)
+
+    def accept(self, dealer: int, commitments: tuple[bytes, ...], sealed: bytes) -> None:
+        """
+        Take a neighbour's deal.  Raises RemoteProtocolError where it is not for us or not well formed.
+
+        Whether the share fits the commitments is found out when it is first used (t group operations): a bad deal
+        can only cost its own dealer's recovery, never anybody's privacy.
+        """
+        view = self._ring()
+        if not view.neighbourhoods[self.position] >> dealer & 1:
+            raise RemoteProtocolError("not_a_neighbour", "a deal from somebody who is no neighbour")
+        if len(commitments) != view.t:
+            raise RemoteProtocolError("bad_deal", f"expected {view.t} commitments")
+        plain = self._suite.unseal(self.pair(dealer).transport, dealer, sealed, self._deal_context(dealer, commitments))
+        share = int.from_bytes(plain, "little")
+        if len(plain) != 32 or share >= self._suite.group.order:
+            raise RemoteProtocolError("bad_deal", "a dealt share is no scalar")
+        self._received[dealer] = _ReceivedDeal(commitments, share)
+        self._verified.pop(dealer, None)
+
+    @property
+    def dealers(self) -> frozenset[int]:
+        """Whose deals we hold."""
+        return frozenset(self._received)
+
+    def commitments_of(self, dealer: int) -> tuple[bytes, ...] | None:
+        """A dealer's Feldman commitments, if we hold its deal."""
+        received = self._received.get(dealer)
+        return None if received is None else received.commitments
+
+    def evaluate(self, label: bytes) -> bytes:
+        """F(K, label), our own self mask's root."""
+        return prf.evaluate(self._suite.group, self._prf_key, label)
+
+    def partial(self, dealer: int, label: bytes) -> tuple[bytes, bytes] | None:
+        """Our part of F(K_dealer, label) and its proof; None where the dealer cheated us or never dealt."""
+        received = self._received.get(dealer)
+        if received is None:
+            return None
+        group, x = self._suite.group, self.position + 1
+        if dealer not in self._verified:
+            try:
+                self._verified[dealer] = shamir.verify_share(group, received.commitments, x, received.share)
+            except RemoteProtocolError:
+                self._verified[dealer] = False
+        if not self._verified[dealer]:
+            return None
+        element = prf.partial(group, received.share, label)
+        return element, prf.prove_partial(group, received.share, label)
+
+    def seal_relay(self, other: int, data: bytes, nonce: bytes) -> bytes:
+        """Seal a ring message for a member behind the coordinator's relay; `nonce` is 12 fresh random bytes."""
+        context = self._relay_context(self.position, other)
+        key = self.pair(other).relay
+        return nonce + self._suite.seal(key, int.from_bytes(nonce, "big"), data, context)
+
+    def unseal_relay(self, other: int, sealed: bytes) -> bytes:
+        """Open what `seal_relay` of the member `other` made for us.  Raises RemoteProtocolError where it is not."""
+        if other >= self._ring().size or other == self.position:
+            raise RemoteProtocolError("no_such_member", "a relayed message from a position that does not exist")
+        nonce, rest = sealed[:12], sealed[12:]
+        context = self._relay_context(other, self.position)
+        return self._suite.unseal(self.pair(other).relay, int.from_bytes(nonce, "big"), rest, context)
+
+    def _relay_context(self, source: int, target: int) -> bytes:
+        return digest("relay", self._ring().digest, struct.pack("<QQ", source, target))

@@ -1,0 +1,125 @@
+"""
+The cryptographic primitives of a ring, gathered behind one interface.
+
+Everything comes from `cryptography` and PyNaCl.  The interface exists for one reason: a simulator that plays
+thousands of rings replaces the costly primitives (group, key agreement, cipher) by cheap stand-ins and so runs the
+very same state machines.  Every derivation names what it is for; no key serves two purposes.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Protocol
+
+import nacl.bindings
+import nacl.exceptions
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives import constant_time, hashes, hmac
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF, HKDFExpand
+
+from protocol.dcnet.group import Edwards25519, Group
+from protocol.errors import RemoteProtocolError
+
+MAC_SIZE = 16
+_SHA256 = hashes.SHA256()
+_PREFIX = b"stromkreis/v1/"
+
+
+def digest(purpose: str, *parts: bytes) -> bytes:
+    """SHA-256 over the purpose and the length-prefixed parts: no two lists of parts hash alike."""
+    state = hashes.Hash(_SHA256)
+    state.update(_PREFIX + purpose.encode() + b"\0")
+    for part in parts:
+        state.update(struct.pack("<Q", len(part)))
+        state.update(part)
+    return state.finalize()
+
+
+def derive(key: bytes, purpose: str, *parts: bytes, size: int = 32) -> bytes:
+    """HKDF-Expand (RFC 5869) of a uniform key for one purpose."""
+    return HKDFExpand(_SHA256, size, digest(purpose, *parts)).derive(key)
+
+
+class Suite(Protocol):
+    """What the machines need; see `StandardSuite` for the meaning of each."""
+
+    group: Group
+
+    def public_key(self, private: bytes) -> bytes: ...  # noqa: D102
+    def agree(self, private: bytes, public: bytes, salt: bytes) -> bytes: ...  # noqa: D102
+    def keystream(self, key: bytes, stream: int, offset: int, size: int) -> bytes: ...  # noqa: D102
+    def mac(self, key: bytes, message: bytes) -> bytes: ...  # noqa: D102
+    def seal(self, key: bytes, nonce: int, plain: bytes, context: bytes) -> bytes: ...  # noqa: D102
+    def unseal(self, key: bytes, nonce: int, sealed: bytes, context: bytes) -> bytes: ...  # noqa: D102
+    def sign(self, secret: bytes, message: bytes) -> bytes: ...  # noqa: D102
+    def verify(self, public: bytes, message: bytes, signature: bytes) -> bool: ...  # noqa: D102
+
+
+def mac_equal(left: bytes, right: bytes) -> bool:
+    """Constant-time comparison."""
+    return constant_time.bytes_eq(left, right)
+
+
+class StandardSuite:
+    """X25519, HKDF-SHA-256, AES-256-CTR, HMAC-SHA-256, ChaCha20-Poly1305, Ed25519, edwards25519."""
+
+    def __init__(self) -> None:
+        self.group: Group = Edwards25519()
+
+    def public_key(self, private: bytes) -> bytes:
+        """The X25519 public key, 32 bytes (RFC 7748)."""
+        return X25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw()
+
+    def agree(self, private: bytes, public: bytes, salt: bytes) -> bytes:
+        """
+        HKDF-Extract of the X25519 shared secret, 32 bytes.
+
+        Raises RemoteProtocolError for a public key of low order (an all-zero shared secret, RFC 7748 section 6.1).
+        """
+        try:
+            shared = X25519PrivateKey.from_private_bytes(private).exchange(X25519PublicKey.from_public_bytes(public))
+        except ValueError as error:
+            raise RemoteProtocolError("low_order_key", "an epoch key gives an all-zero shared secret") from error
+        return HKDF.extract(_SHA256, salt, shared)
+
+    def keystream(self, key: bytes, stream: int, offset: int, size: int) -> bytes:
+        """
+        AES-256-CTR keystream bytes [offset, offset+size) of stream number `stream` under `key`.
+
+        The counter block is stream (8 bytes) and block index (8 bytes); `offset` is a multiple of 16.
+        """
+        counter = struct.pack(">QQ", stream, offset // 16)
+        return Cipher(algorithms.AES(key), modes.CTR(counter)).encryptor().update(bytes(size))
+
+    def mac(self, key: bytes, message: bytes) -> bytes:
+        """HMAC-SHA-256 cut to 16 bytes (RFC 2104 section 5)."""
+        state = hmac.HMAC(key, _SHA256)
+        state.update(message)
+        return state.finalize()[:MAC_SIZE]
+
+    def seal(self, key: bytes, nonce: int, plain: bytes, context: bytes) -> bytes:
+        """ChaCha20-Poly1305 (RFC 8439); a key never sees a nonce twice, the callers count."""
+        return ChaCha20Poly1305(key).encrypt(nonce.to_bytes(12, "big"), plain, context)
+
+    def unseal(self, key: bytes, nonce: int, sealed: bytes, context: bytes) -> bytes:
+        """The plain text.  Raises RemoteProtocolError where the tag does not fit."""
+        try:
+            return ChaCha20Poly1305(key).decrypt(nonce.to_bytes(12, "big"), sealed, context)
+        except InvalidTag as error:
+            raise RemoteProtocolError("bad_seal", "a sealed message does not authenticate") from error
+
+    def sign(self, secret: bytes, message: bytes) -> bytes:
+        """Ed25519 over `message` with a 32-byte seed, 64 bytes (RFC 8032)."""
+        _, expanded = nacl.bindings.crypto_sign_seed_keypair(secret)
+        return bytes(nacl.bindings.crypto_sign(message, expanded)[:64])
+
+    def verify(self, public: bytes, message: bytes, signature: bytes) -> bool:
+        """Whether an Ed25519 signature holds."""
+        try:
+            nacl.bindings.crypto_sign_open(signature + message, public)
+        except nacl.exceptions.BadSignatureError:
+            return False
+        return True

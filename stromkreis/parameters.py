@@ -1,0 +1,103 @@
+"""
+`stromkreis parameters`: what a ring must look like for a threat, in words that an operator can decide by.
+
+All mathematics is in `protocol.dcnet.parameters`; here it becomes a table: each number, what it means for the running
+of the ring, and what is tolerated. An impossible wish ends with its reason and exit code 1.
+"""
+
+import math
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from protocol.dcnet.parameters import Parameters, choose, plain_circle
+from protocol.errors import LocalProtocolError
+
+
+class ThreatModel(StrEnum):
+    """What head and coordinator may do besides colluding with the corrupt members."""
+
+    HONEST_BUT_CURIOUS = "honest-but-curious"
+    SEMI_MALICIOUS = "semi-malicious"
+    UNSPLITTABLE = "unsplittable"
+
+
+_MODEL_TEXT = {
+    "honest-but-curious": "head and coordinator follow the protocol and try to learn from what they see",
+    "semi-malicious": "head and coordinator may lie about who is there",
+    "unsplittable": "as semi-malicious, and no lie may open a part of the ring alone, whatever its size",
+}
+
+
+def parameters(
+    *,
+    ring: Annotated[int, typer.Option(help="Members of one ring.")] = 64,
+    corrupt: Annotated[float, typer.Option(help="Fraction of members that may collude, from 0 to 1.")] = 0.05,
+    dropout: Annotated[float, typer.Option(help="Fraction of members that may fall silent, from 0 to 1.")] = 0.05,
+    privacy_bits: Annotated[float, typer.Option(help="A reading is exposed with less than 1 in 2^bits.")] = 40,
+    success_bits: Annotated[float, typer.Option(help="A round gets stuck with less than 1 in 2^bits.")] = 30,
+    model: Annotated[ThreatModel, typer.Option(help="What head and coordinator may do.")] = ThreatModel.SEMI_MALICIOUS,
+    population: Annotated[
+        int | None, typer.Option(help="All gateways, if the fractions hold for them and not for each ring.")
+    ] = None,
+    circle: Annotated[bool, typer.Option("--circle", help="A plain circle, two neighbours each; weak.")] = False,
+) -> None:
+    """Choose the neighbours, thresholds and least sizes of a ring, and say what it then withstands."""
+    try:
+        if circle:
+            chosen = plain_circle(ring, corrupt, dropout, population=population)
+        else:
+            chosen = choose(
+                ring, corrupt, dropout, privacy_bits, success_bits, model=model.value, population=population
+            )
+    except LocalProtocolError as error:
+        Console(stderr=True).print(str(error), style="red", highlight=False)
+        raise typer.Exit(1) from None
+    console = Console()
+    console.print(table(chosen))
+    for warning in chosen.warnings:
+        console.print(f"Warning: {warning}.", style="yellow", highlight=False)
+    if chosen.model != "honest-but-curious" and chosen.split_bits < privacy_bits:
+        console.print(
+            f"Note: a lying head may open a part of the ring alone ({_odds(chosen.split_bits)}); "
+            "--model unsplittable closes that.",
+            style="yellow",
+            highlight=False,
+        )
+
+
+def table(chosen: Parameters) -> Table:
+    """The parameters as rows of: what, value, meaning."""
+    result = Table(title=f"Ring of {chosen.n}: {_MODEL_TEXT[chosen.model]}", title_justify="left")
+    result.add_column("What")
+    result.add_column("Value", justify="right")
+    result.add_column("What it means")
+    neighbours = "everybody else" if chosen.complete else f"{chosen.k // 2} on either side in the ring's order"
+    for row in (
+        ("neighbours (k)", chosen.k, f"each member shares keys with {neighbours}; its cost grows with k"),
+        ("recovery (t)", chosen.t, "neighbours that together can finish for a member that fell silent; fewer cannot"),
+        ("confirmations (t_c)", chosen.t_c, "neighbours that must confirm the same roster before a member reveals"),
+        ("least neighbours (k_min)", chosen.k_min, "of a member in a roster; with fewer it refuses to take part"),
+        ("least members (n_min)", chosen.n_min, "of a roster; with fewer the round is given up, nothing is shown"),
+        ("corrupt tolerated", chosen.corrupt, "members of the ring that may tell head and coordinator everything"),
+        ("silent tolerated", chosen.dropped, "members that may vanish in one round while it still finishes"),
+        ("honest in every total", chosen.n_min - chosen.corrupt, "readings at least that hide each other in a total"),
+        ("privacy", _bits(chosen.sigma_reached), f"a reading is exposed: {_odds(chosen.sigma_reached)}"),
+        ("progress", _bits(chosen.eta_reached), f"a round gets stuck: {_odds(chosen.eta_reached)}"),
+        ("unity", _bits(chosen.split_bits), f"a lying head opens a part alone: {_odds(chosen.split_bits)}"),
+    ):
+        result.add_row(row[0], str(row[1]), row[2])
+    return result
+
+
+def _bits(bits: float) -> str:
+    return "certain" if math.isinf(bits) else f"{math.floor(bits)} bits"
+
+
+def _odds(bits: float) -> str:
+    if math.isinf(bits):
+        return "never, within the tolerated numbers"
+    return f"less than 1 in 2^{math.floor(bits)}" if bits >= 1 else "no protection"

@@ -1,0 +1,166 @@
+"""
+The commands that stay: `coordinator`, `node` and `meters`, each one trio run until it is told to stop.
+
+SIGTERM and Ctrl-C cancel the run; what must not be cut off (a durable write, a goodbye) shields itself.
+With STROMKREIS_LIFELINE=stdin the end of standard input stops them too: so a parent takes its children along even when
+it is killed.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Annotated
+
+import trio
+import typer
+
+from protocol.errors import StromkreisError
+from stromkreis.config import load
+from stromkreis.logs import LogFormat, set_up
+
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", "-c", help="TOML file; see `stromkreis config`.", metavar="FILE")
+]
+LogFormatOption = Annotated[LogFormat, typer.Option(help="How log lines look.")]
+LogLevel = Annotated[str, typer.Option(help="DEBUG, INFO, WARNING or ERROR.")]
+
+
+def coordinator(
+    *,
+    config: ConfigFile = None,
+    listen: Annotated[str | None, typer.Option(help="ZeroMQ endpoint for gateways, tcp://HOST:PORT.")] = None,
+    web: Annotated[list[str] | None, typer.Option(help="Web address, http(s)://HOST:PORT; may be repeated.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Directory of database and PKI.")] = None,
+    log_format: LogFormatOption = LogFormat.CONSOLE,
+    log_level: LogLevel = "INFO",
+) -> None:
+    """
+    Run the operator's side: enrolment, rings, the round book, totals, dashboard and REST.
+
+    Without a file it listens on loopback with the defaults of `stromkreis config coordinator`.
+
+    Example: stromkreis coordinator --config stromkreis.toml --log-format json
+    """
+    from coordinator.config import CoordinatorConfig  # noqa: PLC0415
+
+    options = {"listen": listen, "web.listen": web or None, "data_dir": data_dir}
+    settings = load(CoordinatorConfig, "coordinator", config, options=options)
+    _set_up_logs(log_format, log_level)
+    from coordinator.process import run  # noqa: PLC0415
+
+    _serve(lambda: run(settings, ready=None))
+
+
+def node(
+    *,
+    config: ConfigFile = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Directory of register store and keys.")] = None,
+    coordinator: Annotated[str | None, typer.Option(help="The coordinator's web address.")] = None,
+    root_certificate: Annotated[Path | None, typer.Option(help="PEM file of the SM-PKI root.")] = None,
+    log_format: LogFormatOption = LogFormat.CONSOLE,
+    log_level: LogLevel = "INFO",
+) -> None:
+    """
+    Run smart meter gateways: read the meters, take part in the rings.
+
+    Example: stromkreis node --config stromkreis.toml
+
+    A token is best given by the environment: STROMKREIS_NODE__TOKEN=stk_...
+    """
+    from node.config import NodeConfig  # noqa: PLC0415
+
+    options = {"data_dir": data_dir, "coordinator": coordinator, "root_certificate": root_certificate}
+    settings = load(NodeConfig, "node", config, options=options)
+    _set_up_logs(log_format, log_level)
+    from node.fleet import run  # noqa: PLC0415
+
+    _serve(lambda: run(settings, ready=None))
+
+
+def meters(
+    *,
+    config: ConfigFile = None,
+    count: Annotated[int | None, typer.Option(help="Simulated households.")] = None,
+    profile: Annotated[list[str] | None, typer.Option(help="H25, H0, G0 or PV; several are dealt out in turn.")] = None,
+    protocol: Annotated[str | None, typer.Option(help="sml, dlms, mbus, wmbus or iec62056-21.")] = None,
+    replay: Annotated[Path | None, typer.Option(help="Directory of recorded SML dumps to serve as well.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The same seed gives the same neighbourhood.")] = None,
+    first_port: Annotated[int | None, typer.Option(help="Port of the first meter; 0 takes free ones.")] = None,
+    period_s: Annotated[float | None, typer.Option(help="Seconds of one simulated quarter hour; 900 is real.")] = None,
+    annual_kwh: Annotated[int | None, typer.Option(help="Annual consumption of each; else drawn.")] = None,
+    feed_in_percent: Annotated[
+        int | None, typer.Option(help="Annual generation of PV homes in percent of their consumption.")
+    ] = None,
+    book: Annotated[Path | None, typer.Option(help="JSON file that will say which meter is where.")] = None,
+    log_format: LogFormatOption = LogFormat.CONSOLE,
+    log_level: LogLevel = "INFO",
+) -> None:
+    """
+    Run simulated meters that follow the BDEW standard load profiles, each on a TCP port of its own.
+
+    Example: stromkreis meters --profile H25 --profile PV --count 100 --first-port 20000 --period-s 1
+    """
+    from loadtest.config import MetersConfig  # noqa: PLC0415
+
+    options = {
+        "count": count, "profiles": profile or None, "protocol": protocol, "replay": replay, "seed": seed,
+        "first_port": first_port, "period_s": period_s, "annual_kwh": annual_kwh, "feed_in_percent": feed_in_percent,
+        "book": book,
+    }  # fmt: skip
+    settings = load(MetersConfig, "meters", config, options=options)
+    _set_up_logs(log_format, log_level)
+    from loadtest.meters.run import run  # noqa: PLC0415
+
+    _serve(lambda: run(settings, ready=None))
+
+
+def _set_up_logs(log_format: LogFormat, level: str) -> None:
+    try:
+        set_up(log_format, level)
+    except ValueError:
+        raise typer.BadParameter(
+            f"found {level}; expected DEBUG, INFO, WARNING or ERROR", param_hint="--log-level"
+        ) from None
+
+
+def _serve(run: Callable[[], Awaitable[None]]) -> None:
+    async def until_signal() -> None:
+        # The receiver is open before anything runs: a signal that comes early finds it.
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_cancel_at, signals, nursery.cancel_scope)
+                if os.environ.get("STROMKREIS_LIFELINE") == "stdin":
+                    nursery.start_soon(_cancel_without_parent, nursery.cancel_scope)
+                await run()
+                nursery.cancel_scope.cancel()
+
+    try:
+        trio.run(until_signal)
+    except BaseExceptionGroup as group:
+        told, others = group.split(StromkreisError)
+        if told is None or others is not None:
+            raise
+        # What the person must read is the sentence, not the tasks that it came through.
+        raise StromkreisError("\n".join(str(error) for error in _leaves(told))) from None
+
+
+async def _cancel_at(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
+    await anext(signals)
+    scope.cancel()
+
+
+def _leaves(group: BaseExceptionGroup[StromkreisError]) -> list[StromkreisError]:
+    found: list[StromkreisError] = []
+    for error in group.exceptions:
+        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return found
+
+
+async def _cancel_without_parent(scope: trio.CancelScope) -> None:
+    async with trio.lowlevel.FdStream(os.dup(0)) as lifeline:
+        while await lifeline.receive_some(1):
+            pass
+    scope.cancel()

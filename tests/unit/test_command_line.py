@@ -1,0 +1,137 @@
+"""The command line: every command explains itself, wrong use is told in a sentence, a signal ends a service."""
+
+import importlib.util
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from coordinator.config import CoordinatorConfig
+from loadtest.config import MetersConfig
+from stromkreis.__main__ import COMMANDS, build
+from stromkreis.config import load
+from stromkreis.logs import LogFormat, set_up
+from stromkreis.reference import Section, reference
+
+ROOT = Path(__file__).parents[2]
+
+
+def _invoke(*arguments: str):
+    return CliRunner().invoke(build(arguments), list(arguments), env={"COLUMNS": "200", "TERM": "dumb"})
+
+
+def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "stromkreis", *arguments]
+    return subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_help_lists_every_command_with_a_sentence() -> None:
+    result = _invoke("--help")
+    assert result.exit_code == 0
+    for command in COMMANDS:
+        assert command.name in result.output
+        assert command.help in result.output
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
+def test_each_command_explains_itself(command) -> None:
+    if importlib.util.find_spec(command.module) is None:
+        pytest.skip(f"{command.module} is not part of this checkout")
+    result = _invoke(command.name, "--help")
+    assert result.exit_code == 0, result.output
+    assert "Usage" in result.output
+
+
+def test_help_loads_neither_gateway_nor_coordinator() -> None:
+    code = (
+        "import sys; sys.argv = ['stromkreis', '--help']\n"
+        "from stromkreis.__main__ import main\n"
+        "try: main()\nexcept SystemExit: pass\n"
+        "print([name for name in sys.modules if name in ('trio', 'zmq', 'numpy', 'coordinator', 'node', 'loadtest')])"
+    )
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_mistyped_command_gets_a_suggestion() -> None:
+    result = _invoke("cordinator")
+    assert result.exit_code == 2
+    assert "coordinator" in result.output
+
+
+def test_wrong_configuration_is_a_sentence_and_exit_code_2(tmp_path: Path) -> None:
+    path = tmp_path / "stromkreis.toml"
+    path.write_text("[meters]\nperiod_s = 'fast'\n")
+    done = _run("meters", "--config", str(path))
+    assert done.returncode == 2
+    assert "meters.period_s: found 'fast'; expected a valid number" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_every_section_of_the_reference_is_a_valid_file(tmp_path: Path) -> None:
+    path = tmp_path / "all.toml"
+    path.write_text(reference(list(Section)), encoding="utf-8")
+    assert load(CoordinatorConfig, "coordinator", path, environ={}) == CoordinatorConfig()
+    assert load(MetersConfig, "meters", path, environ={}) == MetersConfig()
+
+
+def test_the_reference_tells_each_key_that_can_be_set() -> None:
+    lines = reference([Section.COORDINATOR]).splitlines()
+    keys = tomllib.loads("\n".join(line.removeprefix("#") for line in lines if not line.startswith("# ")))
+    assert set(keys["coordinator"]) == set(CoordinatorConfig.model_fields)
+    assert set(keys["coordinator"]["epoch"]) == set(type(CoordinatorConfig().epoch).model_fields)
+
+
+@pytest.fixture
+def root_logger():
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    yield root
+    root.handlers[:], root.level = before
+
+
+def test_json_log_lines_carry_the_event_and_what_varies(capsys: pytest.CaptureFixture[str], root_logger) -> None:
+    set_up(LogFormat.JSON, "info")
+    logging.getLogger("node.ring").info("ring opened", extra={"ring": 3})
+    logging.getLogger("node.ring").debug("not told")
+    (line,) = capsys.readouterr().err.splitlines()
+    told = json.loads(line)
+    assert (told["event"], told["ring"], told["level"], told["logger"]) == ("ring opened", 3, "info", "node.ring")
+
+
+def test_console_log_lines_carry_the_same(capsys: pytest.CaptureFixture[str], root_logger) -> None:
+    set_up(LogFormat.CONSOLE, "INFO")
+    logging.getLogger("node.ring").warning("ring void", extra={"ring": 3, "reason": "silent"})
+    assert capsys.readouterr().err.endswith("WARNING node.ring: ring void ring=3 reason=silent\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_service(number: int) -> None:
+    code = (
+        "import sys, trio\n"
+        "from stromkreis.services import _serve\n"
+        "async def run():\n"
+        "    try:\n"
+        "        print('up', flush=True)\n"
+        "        await trio.sleep_forever()\n"
+        "    finally:\n"
+        "        print('stopped', flush=True)\n"
+        "_serve(run)\n"
+        "print('left', flush=True)\n"
+    )
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen([sys.executable, "-c", code], env=environ, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "up\n"
+        process.send_signal(number)
+        assert process.stdout.read() == "stopped\nleft\n"
+        assert process.wait(10) == 0

@@ -1,0 +1,122 @@
+"""Times of measurement, counters that fall, and the impulse input."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import trio
+from trio.testing import memory_stream_one_way_pair
+
+from node.lmn.s0 import PulseInput, listen, require_billable
+from node.lmn.timestamps import Fallen, MonotonicWatch, is_cumulative, measured_at
+from protocol.errors import LocalProtocolError, RemoteProtocolError
+from protocol.metering.obis import Obis
+from protocol.metering.reading import Quality, Reading
+
+RECEIVED = datetime(2026, 3, 1, 12, 0, 0, 400_000, tzinfo=UTC)
+IMPORT = Obis(1, 0, 1, 8, 0, 255)
+
+
+def test_time_of_measurement_is_reception_less_the_age() -> None:
+    assert measured_at(RECEIVED, 99_043_543, 99_043_540) == RECEIVED - timedelta(seconds=3)
+    assert measured_at(RECEIVED, 7, 7) == RECEIVED
+    with pytest.raises(RemoteProtocolError, match="value_after_message"):
+        measured_at(RECEIVED, 7, 8)
+
+
+def reading(value: int, scaler: int = 0, *, seconds: int | None = None, obis: Obis = IMPORT) -> Reading:
+    return Reading("1ABC0000000001", obis, value, scaler, 30, meter_seconds=seconds)
+
+
+def test_a_falling_counter_is_news_once() -> None:
+    watch = MonotonicWatch()
+    assert watch.check([reading(1000)]) == []
+    assert watch.check([reading(10_001, -1)]) == []  # finer digits, a little more
+    assert watch.check([reading(999)]) == [Fallen("1ABC0000000001", "decremented_counter", IMPORT)]
+    assert watch.check([reading(999)]) == []
+
+
+def test_falling_time() -> None:
+    watch = MonotonicWatch()
+    watch.check([reading(1, seconds=100)])
+    assert watch.check([reading(1, seconds=100)]) == []
+    assert [f.reason for f in watch.check([reading(1, seconds=99)])] == ["decremented_timestamp"]
+
+
+def test_what_may_fall_is_not_watched() -> None:
+    watch = MonotonicWatch()
+    power, old = Obis(1, 0, 16, 7, 0, 255), Obis(1, 0, 1, 8, 0, 3)
+    for value in (5, 4, 3):
+        assert watch.check([reading(value, obis=power), reading(value, obis=old)]) == []
+    assert not is_cumulative(Obis(1, 0, 16, 8, 0, 255))
+    assert is_cumulative(Obis(7, 0, 3, 0, 0, 255))
+    assert is_cumulative(Obis(0, 1, 24, 2, 1, 255))
+    row = Reading("x", IMPORT, 5, record={"period": 0})
+    assert watch.check([reading(9), row]) == []
+
+
+def test_the_watch_is_bounded() -> None:
+    watch = MonotonicWatch(register_count_max=1)
+    watch.check([reading(5), reading(5, obis=Obis(1, 0, 2, 8, 0, 255))])
+    assert watch.check([reading(4, obis=Obis(1, 0, 2, 8, 0, 255))]) == []
+    assert len(watch.check([reading(4)])) == 1
+
+
+@pytest.mark.parametrize(
+    ("constant", "pulses", "value"), [(1000, 1, 1000), (800, 3, 3750), (10_000, 7, 700), (3, 1, 333_333)]
+)
+def test_pulses_are_exact(constant: int, pulses: int, value: int) -> None:
+    meter = PulseInput("1ABC0000000001", constant)
+    for n in range(pulses):
+        meter.count(float(n))
+    out = meter.reading(RECEIVED)
+    assert (out.value, out.scaler, out.unit) == (value, -3, 30)
+
+
+def test_flooring_does_not_add_up() -> None:
+    meter = PulseInput("m", 7)
+    values = [0]
+    for n in range(100):
+        meter.count(float(n))
+        values.append(int(meter.reading().value or 0))
+    assert values == sorted(values)
+    assert values[-1] == 100 * 1_000_000 // 7
+
+
+def test_bounce_is_not_counted() -> None:
+    meter = PulseInput("m", 1000)
+    assert [meter.count(t) for t in (0.0, 0.01, 0.06, 0.1, 0.12)] == [1, 0, 1, 0, 1]
+    assert meter.count(1.0, 2) == 2
+    assert meter.bounce_count == 2
+
+
+def test_an_impulse_is_refused_for_billing() -> None:
+    meter = PulseInput("m", 1000)
+    assert meter.reading().quality is Quality.NOT_FOR_BILLING
+    with pytest.raises(LocalProtocolError, match="not-for-billing"):
+        require_billable(meter.reading())
+    with pytest.raises(LocalProtocolError, match="unverified"):
+        require_billable(Reading("m", IMPORT, 1, quality=Quality.UNVERIFIED))
+    good = Reading("m", IMPORT, 1)
+    assert require_billable(good) is good
+
+
+def test_a_constant_is_positive() -> None:
+    with pytest.raises(LocalProtocolError):
+        PulseInput("m", 0)
+
+
+async def test_pulses_from_a_line(autojump_clock: trio.testing.MockClock) -> None:
+    send, receive = memory_stream_one_way_pair()
+    got: list[int] = []
+
+    async def take() -> None:
+        async for batch in listen(receive, PulseInput("m", 1000), clock=trio.current_time):
+            got.extend(int(r.value or 0) for r in batch)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(take)
+        for pause_s in (1.0, 0.01, 1.0):
+            await trio.sleep(pause_s)
+            await send.send_all(b"\x00")
+        await send.aclose()
+    assert got == [1000, 2000]
