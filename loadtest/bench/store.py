@@ -16,35 +16,37 @@ from pathlib import Path
 
 import trio
 
-from node.records import Baseline, Contribution, ContributionState
-from node.store import Store
+from node.store import Statement, Store
+
+WRITE = "INSERT INTO contribution VALUES (?, 1, ?, 0, ?, 1, 0, 0, ?, ?)"
 
 
 async def rounds(folder: Path, gateways: int, count: int) -> dict[str, float]:
     """Return writes per second, transactions, and the time until all gateways of a round are durable in ms."""
     took_ms: list[float] = []
-    async with Store.open(folder / "bench.db") as store:
+    store = Store(folder / "bench.db")
+    async with trio.open_nursery() as background:
+        background.start_soon(store.run)
         began_s = time.perf_counter()
         for number in range(count):
             round_began_s = time.perf_counter()
             async with trio.open_nursery() as nursery:
                 for gateway in range(gateways):
-                    name = f"gateway-{gateway}"
-                    shared = Contribution(
-                        gateway=name, epoch=1, ring=gateway // 64, round=number, attempt=0, interval=number,
-                        vector=bytes(128), registers=bytes(128), state=ContributionState.SHARED,
-                    )  # fmt: skip
-                    nursery.start_soon(store.write, [shared, Baseline(gateway=name, slot=1, value=number)])
+                    parameters = f"gateway-{gateway}", number, number, bytes(128), bytes(128)
+                    nursery.start_soon(store.write, [Statement(WRITE, parameters)])
             took_ms.append(1000 * (time.perf_counter() - round_began_s))
         took_s = time.perf_counter() - began_s
-        took_ms.sort()
-        return {
-            "writes_per_s": store.counters.writes / took_s,
-            "transactions": store.counters.transactions,
-            "round_ms_p50": took_ms[len(took_ms) // 2],
-            "round_ms_max": took_ms[-1],
-            "mb": sum(file.stat().st_size for file in folder.iterdir()) / 1e6,
-        }
+        background.cancel_scope.cancel()
+    took_ms.sort()
+    numbers = {
+        "writes_per_s": store.counters.writes / took_s,
+        "transactions": store.counters.transactions,
+        "round_ms_p50": took_ms[len(took_ms) // 2],
+        "round_ms_max": took_ms[-1],
+        "mb": sum(file.stat().st_size for file in folder.iterdir()) / 1e6,
+    }
+    store.close()
+    return numbers
 
 
 def main() -> None:
