@@ -56,7 +56,7 @@ class LinkContext:
         self._context.set(zmq.MAX_SOCKETS, self._max_sockets)
         self._context.set(zmq.IO_THREADS, self._io_threads)
         # With it every small message that waits in a queue pins the 8 KB buffer it was read into, and a peer's full
-        # queue would hold 2 MB.  Without it a connection costs 4 KB less, a message 10 % less CPU (loadtest.bench.link).
+        # queue would hold 2 MB.  Without it a connection costs 4 KB less, a message 10 % less CPU (loadtest.bench).
         self._context.set(ZERO_COPY_RECV, 0)
         self._poller = Poller()
         zap = self._context.socket(zmq.ROUTER)
