@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test lint format bench docs simulate fuzz lock clean
+.PHONY: help demo test lint format bench docs simulate exhaustive fuzz lock clean
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
 
@@ -37,3 +37,6 @@ lock: ## renew the pins (needs uv)
 
 test: $(VENV)/.test ## every test, in parallel
 	$(BIN)/pytest -n auto --dist worksteal -q
+
+exhaustive: $(VENV)/.test ## all that a lying head can show to small rings, and 10^7 samples for rings up to 16
+	$(BIN)/python -m loadtest.exhaustive

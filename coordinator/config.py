@@ -143,6 +143,9 @@ class CoordinatorConfig(_Section):
 
     epoch: EpochConfig = EpochConfig()
 
+    io_threads: Annotated[int, Field(ge=1, le=16)] = 1
+    """Threads for TCP and CURVE. One carries some ten thousand gateways; more use more cores."""
+
     @property
     def database_url(self) -> str:
         """The SQLAlchemy URL in force."""

@@ -23,8 +23,9 @@ from coordinator.gwa.areas import Area, Areas
 from coordinator.gwa.enrolment import Directory, Gateway
 from coordinator.gwa.epochs import AreaEpoch, Joined, Phase, Ring, To
 from coordinator.metrics import CoordinatorMetrics
-from coordinator.store import Epoch, Opened, Slot, Store, Void
+from coordinator.store import Epoch, Store
 from coordinator.store import Ring as StoredRing
+from coordinator.web.status import RingStatus, Status
 from protocol import wire
 from protocol.dcnet.book import Announce, BookInstruction, Ended, Observed, Record
 from protocol.dcnet.rings import positions_of
@@ -63,11 +64,10 @@ class Coordinator:
     ) -> None:
         last = store.last_epoch()
         self.areas = Areas(
-            suite, config.epoch, schema, intermediates, [area.name for area in config.areas], os.urandom,
-            0 if last is None else last.epoch + 1,
+            suite, config.epoch, schema, intermediates, config.areas, os.urandom,
+            0 if last is None else last + 1,
         )  # fmt: skip
         self.metrics = metrics
-        self.latencies: dict[str, tuple[int, float]] = {}
         self._schema = schema
         self._store = store
         self._directory = directory
@@ -77,6 +77,8 @@ class Coordinator:
         self._to_write: list[_Waiting] = []
         self._written = trio.Event()
         self._listener: Listener | None = None
+        self._revision = 0
+        self._change = trio.Event()
 
     def authorise(self, curve_key: bytes) -> str | None:
         """The gateway that owns a CURVE key, if it is enrolled and active: what ZAP asks."""
@@ -98,20 +100,20 @@ class Coordinator:
         while True:
             peer, data = await listener.receive()
             identity = str(peer)
-            self.metrics.received(len(data))
+            self.metrics.received.inc(len(data))
             try:
                 self._dispatch(identity, wire.decode(data, wire.FROM_GATEWAY))
             except RemoteProtocolError as error:
-                self.metrics.protocol_error(error.reason)
+                self.metrics.peer_error(error.reason)
                 log.warning("gateway %s broke the protocol: %s", identity, error)
                 listener.disconnect(peer)
 
     def _send(self, identity: str, message: wire.Message) -> None:
         data = wire.encode(message)
         if self._listener is not None and self._listener.send(identity, data):
-            self.metrics.sent(len(data))
+            self.metrics.sent.inc(len(data))
         else:
-            self.metrics.undeliverable()
+            self.metrics.peer_error("undeliverable")
 
     def _send_all(self, messages: Sequence[To]) -> None:
         for each in messages:
@@ -148,7 +150,7 @@ class Coordinator:
             self._send(identity, wire.Refused(0, f"area {self._known[identity].area} is not served here"))
             return
         self.areas.arrive(area, identity, now_s)
-        self.metrics.connected(sum(len(each.present) for each in self.areas.areas.values()))
+        self.metrics.connected.set(sum(len(each.present) for each in self.areas.areas.values()))
         for epoch in area.epochs:
             if epoch.call.epoch > message.known_epoch:
                 self._send_all(epoch.invite(identity))
@@ -161,13 +163,14 @@ class Coordinator:
 
     def _on_ring_message(self, identity: str, epoch: AreaEpoch, message: wire.Message, now_s: float) -> None:
         place = epoch.place_of(identity)
-        if place is None or place[0].book is None:
+        book = None if place is None else place[0].book
+        if place is None or book is None:
             self._send(identity, wire.Refused(epoch.call.epoch, "this gateway sits in no running ring of the epoch"))
             return
         ring, position = place
         match message:
             case wire.HeadAt():
-                if message.term == ring.book.term and ring.view.head_of(message.term) == position:
+                if message.term == book.term and ring.view.head_of(message.term) == position:
                     ring.head_at = message
                     for member in ring.positions:
                         self._send(member, message)
@@ -178,12 +181,12 @@ class Coordinator:
                 self._send(ring.view.members[message.position].identity, forwarded)
             case wire.BadDeal():
                 dealer = ring.view.members[message.dealer].identity if message.dealer < ring.view.size else "nobody"
-                self.metrics.protocol_error("bad_deal")
+                self.metrics.peer_error("bad_deal")
                 log.warning("gateway %s says that %s dealt it a bad share", identity, dealer)
             case _:
                 if isinstance(message, wire.HeadSilent) and ring.head_at is not None:
                     self._send(identity, ring.head_at)
-                self._carry_out(epoch, ring, ring.book.receive(position, message, now_s))
+                self._carry_out(epoch, ring, book.receive(position, message, now_s))
         self._wake.set()
 
     # --- what the machines answer --------------------------------------------------------------------------------
@@ -201,7 +204,7 @@ class Coordinator:
                 case Announce():
                     self._announce(ring, each)
                 case Observed(name):
-                    self.metrics.observed(name)
+                    self.metrics.peer_error(name)
                     if name == "head_replaced":
                         log.info("epoch %d ring %d: head replaced", epoch.call.epoch, ring.view.ring)
                         ring.head_at = None
@@ -222,27 +225,21 @@ class Coordinator:
             self._keep_epoch(epoch)
         if epoch.phase is Phase.REFUSED:
             log.warning("epoch %d: %s", epoch.call.epoch, epoch.refusal)
-            self.metrics.observed("epoch_refused")
+            self.metrics.peer_error("epoch_refused")
         self._send_all(messages)
         self._wake.set()
 
     def _keep_epoch(self, epoch: AreaEpoch) -> None:
         call = epoch.call
-        slots = tuple(
-            Slot(each.name, each.obis or "", each.unit, each.scaler, each.kind.value) for each in self._schema.slots
-        )
-        kept = Epoch(
-            call.epoch, slots, call.interval_s, call.rounds, call.interval_start_s * 1000, round(self._clock() * 1000)
-        )
         self._store.add_epoch(
-            kept,
-            [StoredRing(call.epoch, ring.view.ring, call.area, tuple(ring.positions)) for ring in epoch.rings],
+            Epoch(call.epoch, call.area, self._schema, call.rounds, call.interval_start_s, call.interval_s),
+            [StoredRing(call.epoch, ring.view.ring, tuple(ring.positions)) for ring in epoch.rings],
         )
         log.info(
-            "epoch %d of area %s: %d gateways in rings of %s", call.epoch, call.area, epoch.joined,
-            sorted({ring.view.size for ring in epoch.rings}),
+            "epoch %d of area %s: %d gateways in rings of %s, k=%d t=%d n_min=%d", call.epoch, call.area, epoch.joined,
+            sorted({ring.view.size for ring in epoch.rings}), epoch.rings[0].view.k, epoch.rings[0].view.t,
+            epoch.rings[0].view.n_min,
         )  # fmt: skip
-        self.metrics.members(sum(ring.view.size for _, ring in self._rings()))
 
     def _rings(self) -> list[tuple[AreaEpoch, Ring]]:
         return [(epoch, ring) for area in self.areas.areas.values() for epoch in area.epochs for ring in epoch.rings]
@@ -276,6 +273,9 @@ class Coordinator:
             log.info("epoch %d of area %s: called %d gateways", epoch.call.epoch, area.name, len(area.present))
             self._call(area, epoch)
         self.areas.drop_finished(now_s)
+        rings = self._rings()
+        self.metrics.rings.set(len(rings))
+        self.metrics.ring_members.set(sum(ring.view.size for _, ring in rings))
 
     def _after_phase_if(self, epoch: AreaEpoch, messages: Sequence[To]) -> None:
         if messages:
@@ -292,11 +292,10 @@ class Coordinator:
             await self._written.wait()
             self._written = trio.Event()
             batch, self._to_write = self._to_write, []
-            rows = [_row(each) for each in batch]
             try:
-                await trio.to_thread.run_sync(self._store.record_many, rows)
+                await trio.to_thread.run_sync(self._store.record_many, [each.ended for each in batch])
             except SQLAlchemyError as error:
-                self.metrics.store_error()
+                self.metrics.peer_error("store_error")
                 log.error("the round book cannot be written, rounds stay unanswered: %s", type(error).__name__)
                 self._to_write = batch + self._to_write
                 await trio.sleep(1.0)
@@ -308,25 +307,48 @@ class Coordinator:
                     self._announce(each.ring, announce)
 
     def _observe(self, waiting: _Waiting) -> None:
-        ended = waiting.ended
-        self.metrics.ended(
-            opened=ended.outcome is wire.Outcome.OPENED, attempts=ended.attempt, seconds=ended.ended_s - ended.opened_s
-        )
-        if ended.outcome is wire.Outcome.VOID:
+        ended, size = waiting.ended, waiting.ring.view.size
+        seconds = ended.ended_s - ended.opened_s
+        opened = ended.outcome is wire.Outcome.OPENED
+        if opened:
+            present = ended.roster.bit_count()
+            self.metrics.round_opened(duration_s=seconds, attempt=ended.attempt, present=present, size=size)
+        else:
+            self.metrics.round_void(attempt=ended.attempt)
             log.warning("epoch %d ring %d round %d is void: %s", ended.epoch, ended.ring, ended.round, ended.reason)
+        self._changed()
+
+    # --- what the web may see --------------------------------------------------------------------------------------
+
+    def _changed(self) -> None:
+        self._revision += 1
+        event, self._change = self._change, trio.Event()
+        event.set()
+
+    def status(self) -> Status:
+        """The rings as they stand; see `coordinator.web.status`."""
+        rings = tuple(_ring_status(epoch, ring) for epoch, ring in self._rings())
+        connected = sum(len(each.present) for each in self.areas.areas.values())
+        return Status(self._revision, rings, self._directory.count(), connected)
+
+    async def changed(self, revision: int) -> None:
+        """Return as soon as the state's revision is another one than this."""
+        while self._revision == revision:
+            await self._change.wait()
+
+    def not_ready(self) -> str | None:
+        """Why the coordinator cannot work now, None where it can."""
+        return None if self._listener is not None else "the ZeroMQ socket is not open yet"
 
 
-def _row(waiting: _Waiting) -> Opened | Void:
-    ended, call, view = waiting.ended, waiting.epoch.call, waiting.ring.view
-    interval_ms = (call.interval_start_s + ended.round * call.interval_s) * 1000
-    ended_ms, latency_us = round(ended.ended_s * 1000), round((ended.ended_s - ended.opened_s) * 1e6)
-    if ended.outcome is wire.Outcome.OPENED:
-        return Opened(
-            ended.epoch, ended.ring, ended.round, ended.attempt, view.head_of(ended.term),
-            tuple(positions_of(ended.roster)), ended.expected.bit_count(), ended.total, interval_ms, ended_ms,
-            latency_us,
-        )  # fmt: skip
-    return Void(
-        ended.epoch, ended.ring, ended.round, ended.attempt, view.head_of(ended.term), ended.expected.bit_count(),
-        ended.reason, interval_ms, ended_ms, latency_us,
+def _ring_status(epoch: AreaEpoch, ring: Ring) -> RingStatus:
+    view, book = ring.view, ring.book
+    last = book.ended[max(book.ended)] if book is not None and book.ended else None
+    missing = view.everybody & ~last.roster if last is not None else 0
+    return RingStatus(
+        epoch=view.epoch, ring=view.ring, area=epoch.call.area, members=tuple(ring.positions),
+        missing=tuple(positions_of(missing)), head=None if book is None else view.head_of(book.term),
+        last_round=None if last is None else last.round,
+        last_outcome=None if last is None else last.outcome.name.lower(),
+        last_latency_s=None if last is None else last.ended_s - last.opened_s,
     )  # fmt: skip

@@ -62,9 +62,6 @@ class GatewayConfig(_Section):
     token: SecretStr | None = None
     """Enrolment token of this gateway; None: the node's."""
 
-    area: Annotated[str, Field(min_length=1, max_length=64)] | None = None
-    """Grid area that this gateway stands in; None: the node's."""
-
 
 class FleetConfig(_Section):
     """Gateways alike: number i of 0..count-1 is PREFIX + i as 8 digits and reads `meter` at port first_port + i."""
@@ -133,9 +130,6 @@ class NodeConfig(_Section):
 
     coordinator: WebAddress = "https://127.0.0.1:7381"
     """The coordinator's HTTPS address, for enrolment; it answers with the ZeroMQ endpoint and its key."""
-
-    area: Annotated[str, Field(min_length=1, max_length=64)] = "default"
-    """Grid area of the gateways that name none of their own; the token must be good for it."""
 
     root_certificate: Path
     """PEM file of the SM-PKI root: what this node trusts, and all it trusts. Bring it by a way of its own."""

@@ -1,4 +1,5 @@
-"""Many gateways in one process: enrolment, shared services, and one task tree with a branch for each gateway.
+"""
+Many gateways in one process: enrolment, shared services, and one task tree with a branch for each gateway.
 
 One gateway in the field and thousands in a load test run this same code; the difference is the length of a list.
 """
@@ -54,7 +55,8 @@ def meter_profiles(gateway: GatewayConfig) -> list[MeterProfile]:
 
 
 async def run(config: NodeConfig, *, ready: Callable[[str], None] | None = None) -> None:
-    """Serve until cancelled; `ready` is called with the monitoring address once every gateway is enrolled and runs.
+    """
+    Serve until cancelled; `ready` is called with the monitoring address once every gateway is enrolled and runs.
 
     Raises StromkreisError where the node cannot start: no root certificate, no store, no enrolment.
     """

@@ -79,6 +79,11 @@ class _Quarters:
         return self._start_s + (math.floor((now_s - self._start_s) / self._period_s) + 1) * self._period_s
 
 
+def _interval_s(call: wire.EpochCall, now_s: float) -> int:
+    """The metering interval that has begun by now."""
+    return call.interval_start_s + math.floor((now_s * 1000 - call.start_ms) / call.period_ms) * call.interval_s
+
+
 class Gateway:
     """One gateway; `run` serves until cancelled."""
 
@@ -145,14 +150,17 @@ class Gateway:
             return
         self._registers.take(readings)
         now_s = self._shared.clock()
+        calls = [epoch.call for epoch in self._epochs.values()]
+        if not calls:
+            return
+        # All epochs share one grid of quarter hours, so the newest call names the interval for each of them.
+        registers = self._registers.complete(_interval_s(calls[-1], now_s))
+        if registers is None:
+            return
+        await self._contributions.first_reading(registers.values)
         for epoch in list(self._epochs.values()):
-            call = epoch.call
-            round_ = math.floor((now_s - call.start_ms / 1000) / (call.period_ms / 1000))
-            registers = self._registers.complete(call.interval_start_s + round_ * call.interval_s)
-            if registers is None:
-                continue
-            await self._contributions.first_reading(registers.values)
-            if 0 <= round_ < call.rounds and epoch.membership is not None:
+            round_, rest = divmod(registers.interval_s - epoch.call.interval_start_s, epoch.call.interval_s)
+            if not rest and 0 <= round_ < epoch.call.rounds and epoch.membership is not None:
                 epoch.membership.reading(round_, registers)
 
     # --- the coordinator -----------------------------------------------------------------------------------------

@@ -26,8 +26,13 @@ async def serve_monitoring(
     config.loglevel = "WARNING"
     config.graceful_timeout = 0.5
 
-    async def application(scope: Any, _receive: Any, send: Callable[[Any], Awaitable[None]]) -> None:
-        if scope["type"] != "http":
+    async def application(
+        scope: Any, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]
+    ) -> None:
+        if scope["type"] == "lifespan":
+            for stage in ("startup", "shutdown"):
+                await receive()
+                await send({"type": f"lifespan.{stage}.complete"})
             return
         kind = b"text/plain; charset=utf-8"
         match scope["path"]:
@@ -44,7 +49,7 @@ async def serve_monitoring(
 
     async with trio.open_nursery() as nursery:
 
-        async def serve(*, task_status: trio.TaskStatus[list[str]]) -> None:
+        async def serve(*, task_status: Any) -> None:  # anycorn types it after anyio, trio's does the same
             await anycorn.serve(application, config, mode="asgi", task_status=task_status)
 
         bound = await nursery.start(serve)

@@ -49,7 +49,7 @@ def coordinator(
     options = {"listen": listen, "web.listen": web or None, "data_dir": data_dir}
     settings = load(CoordinatorConfig, "coordinator", config, options=options)
     _set_up_logs(log_format, log_level)
-    from coordinator.service import run  # noqa: PLC0415
+    from coordinator.process import run  # noqa: PLC0415
 
     _serve(lambda: run(settings, ready=None))
 

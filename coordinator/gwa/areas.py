@@ -77,7 +77,7 @@ class Areas:
         """When an area wants its next epoch."""
         return min((self._due_s(area) for area in self.areas.values()), default=_NEVER)
 
-    def _windows_s(self, area: Area) -> tuple[float, float]:
+    def _windows_s(self) -> tuple[float, float]:
         count = sum(len(each.present) for each in self.areas.values())
         return JOIN_S + JOIN_PER_GATEWAY_S * count, DEAL_S + DEAL_PER_GATEWAY_S * count
 
@@ -89,7 +89,7 @@ class Areas:
             return max(area.last_arrival_s + SETTLE_S, area.not_before_s)
         if len(living) > 1:
             return _NEVER
-        return living[0].end_s() - sum(self._windows_s(area)) - self._config.period_s
+        return living[0].end_s() - sum(self._windows_s()) - self._config.period_s
 
     def call_due(self, now_s: float) -> list[tuple[Area, AreaEpoch]]:
         """Call the epochs that are due."""
@@ -97,7 +97,7 @@ class Areas:
 
     def _call(self, area: Area, now_s: float) -> AreaEpoch:
         config = self._config
-        join_s, deal_s = self._windows_s(area)
+        join_s, deal_s = self._windows_s()
         earliest_s = max([now_s + join_s + deal_s, config.origin_unix_s, *(each.end_s() for each in area.epochs)])
         interval = math.ceil((earliest_s - config.origin_unix_s) / config.period_s - 1e-6)
         nonce, secret = self._entropy(32), self._entropy(32)

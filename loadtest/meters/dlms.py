@@ -176,11 +176,9 @@ class DlmsServer:
         if keys is None or proof is None or proof.type is not Type.OCTET_STRING:
             return apdu.ActionResponse(message.invoke, OTHER_REASON, None)
         try:
-            counter = check_gmac(proof.value, self.settings.secret, keys, self._client_title)
-            self.guard.check(self._client_title, counter)
+            check_gmac(proof.value, self.settings.secret, keys, self._client_title)
         except RemoteProtocolError:
             return apdu.ActionResponse(message.invoke, OTHER_REASON, None)
-        self.guard.accept(self._client_title, counter)
         self._proven = True
         own = gmac(self._challenge, keys, self.settings.system_title, self.counter.take())
         return apdu.ActionResponse(message.invoke, apdu.SUCCESS, octets(own))
@@ -309,4 +307,8 @@ def push_frames(message: bytes, source: Address, destination: Address, size_max:
 
 async def serve_tcp(make: Callable[[], DlmsServer], listeners: list[trio.SocketListener]) -> None:
     """A meter for every TCP client (wrapper), until cancelled."""
-    await trio.serve_listeners(lambda stream: serve_wrapper(make(), stream), listeners)
+
+    async def serve(stream: trio.SocketStream) -> None:
+        await serve_wrapper(make(), stream)
+
+    await trio.serve_listeners(serve, listeners)

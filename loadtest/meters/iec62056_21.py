@@ -26,6 +26,7 @@ Register = tuple[Obis, int, int, int]
 
 Registers = Callable[[float], Sequence[Register]]
 _BAUD_CHARACTERS = {Mode.A: "@", Mode.B: "E", Mode.C: "5", Mode.D: "3"}
+_REPEAT_WAIT_S = 1.5  # the longest a tester may take to say NAK (clause 6.4.3)
 _ASCII_UNITS = {"m³": "m3", "m³/h": "m3/h", "°C": "degC"}
 
 
@@ -139,7 +140,7 @@ class SimulatedMeter:
                 await self._speed(stream, offered)
             await trio.sleep(self._settings.pause_s)
             await self._send(stream, self.block())
-            while await line.repeat_asked(self._settings.pause_s * 10):
+            while await line.repeat_asked(_REPEAT_WAIT_S):
                 await self._send(stream, self.block())
             await self._speed(stream, INITIAL_BAUDRATE)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from types import MappingProxyType
 
 import trio
@@ -17,9 +18,12 @@ from node.lmn import s0
 from node.lmn.iec62056_21 import driver as iec62056_21
 from node.lmn.iec62056_21.readings import Interpretation
 from node.lmn.profiles import MeterProfile
+from node.lmn.sml.client import SmlClient
+from node.lmn.sml.driver import SmlLink
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 from protocol.metering.reading import Reading
 
+_SML_TIMEOUT_S = 10.0
 Clock = Callable[[], float]
 Batch = Sequence[Reading | RemoteProtocolError]
 """What one readout or telegram gave: readings, and an error for each part of it that was none."""
@@ -63,10 +67,28 @@ def _listen_s0(stream: trio.abc.Stream, profiles: Sequence[MeterProfile], clock:
     )
 
 
+def _sml_link(stream: trio.abc.Stream, clock: Clock) -> SmlLink:
+    return SmlLink(stream, lambda: datetime.fromtimestamp(clock(), UTC))
+
+
+async def _ask_sml(stream: trio.abc.Stream, profile: MeterProfile, clock: Clock) -> Batch:
+    return await _sml_link(stream, clock).ask_readings(SmlClient(profile.device.encode()).get_list(), _SML_TIMEOUT_S)
+
+
+async def _listen_sml(
+    stream: trio.abc.Stream, profiles: Sequence[MeterProfile], clock: Clock
+) -> AsyncGenerator[Batch, None]:
+    link = _sml_link(stream, clock)
+    silence_s = 10 * max(profile.interval_s for profile in profiles)
+    while True:
+        yield await link.next_pushed(silence_s)
+
+
 DRIVERS: Mapping[str, Driver] = MappingProxyType(
     {
         driver.name: driver
         for driver in (
+            Driver("sml", ask=_ask_sml, listen=_listen_sml),
             Driver("iec62056-21", ask=_ask_iec62056_21, listen=_listen_text),
             Driver("p1", listen=_listen_text),
             Driver("s0", listen=_listen_s0),

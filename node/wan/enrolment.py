@@ -1,4 +1,5 @@
-"""Enrolment: from a token to a certificate, once in a gateway's life.
+"""
+Enrolment: from a token to a certificate, once in a gateway's life.
 
 Over HTTPS that leads to the SM-PKI root this node trusts; what comes back is checked (our key, our id, a chain to the
 root) before it is kept.  The coordinator's endpoint and CURVE key are kept beside the keys, so that a restarted node
@@ -49,7 +50,8 @@ class Enroller:
         await self._client.aclose()
 
     async def enrol(self, module: FileSecurityModule, gateway: GatewayConfig) -> tuple[str, bytes]:
-        """The coordinator's endpoint and CURVE key; enrols first where the gateway has no certificate yet.
+        """
+        The coordinator's endpoint and CURVE key; enrols first where the gateway has no certificate yet.
 
         Raises StromkreisError that says what stands in the way.
         """

@@ -14,11 +14,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from protocol import wire
+from protocol.dcnet.commitments import Pedersen, decode_lane
 from protocol.dcnet.masks import words_from_bytes
 from protocol.dcnet.rings import RingView, result_text
+from protocol.dcnet.schema import signed
 from protocol.dcnet.suite import Suite
 from protocol.errors import RemoteProtocolError
 
@@ -80,6 +80,7 @@ class RoundBook:
         self.term = term
         self.ended: dict[int, Ended] = dict(ended or {})
         self._suite = suite
+        self._pedersen = Pedersen(suite.group) if view.committed else None
         self._secret = result_secret
         self._complaints: set[int] = set()
         self._appointed_s = now_s
@@ -147,17 +148,27 @@ class RoundBook:
         roster, expected = view.from_wire(message.roster), view.from_wire(message.expected)
         if roster & ~expected or roster.bit_count() < view.n_min or len(message.total) != 8 * view.word_count:
             raise RemoteProtocolError("bad_total", f"expected {view.word_count} words of at least {view.n_min} members")
-        total = tuple(int(word) for word in words_from_bytes(message.total).astype(np.uint64))
+        total = tuple(map(int, words_from_bytes(message.total)))
         if total[0] != roster.bit_count():
             raise RemoteProtocolError("bad_total", "the count slot is not the size of the roster")
         ended = Ended(
             view.epoch, view.ring, message.round, wire.Outcome.OPENED, message.attempt, message.term, expected,
-            roster, total, self._is_verified(message, total), "", view.timing.open_at_s(message.round), now_s,
+            roster, total, self._is_verified(message, roster, total), "", view.timing.open_at_s(message.round), now_s,
         )  # fmt: skip
         return [*self._end(ended), *self._answer(position, message.round)]
 
-    def _is_verified(self, message: wire.RingTotal, total: tuple[int, ...]) -> bool:  # noqa: ARG002
-        return False
+    def _is_verified(self, message: wire.RingTotal, roster: int, total: tuple[int, ...]) -> bool:
+        """Whether the total is what the members committed to; a ring without commitments never is."""
+        if self._pedersen is None:
+            return False
+        count, group = self.view.committed_count, self._suite.group
+        if len(message.commitments) != 32 * count * roster.bit_count():
+            raise RemoteProtocolError("bad_total", "expected a commitment of each member to each committed slot")
+        blindings = decode_lane(group, message.blinding, count)
+        elements = [message.commitments[i : i + 32] for i in range(0, len(message.commitments), 32)]
+        rows = [elements[i : i + count] for i in range(0, len(elements), count)]
+        totals = [signed(total[index]) for index in self.view.committed]
+        return self._pedersen.verify_totals(rows, totals, blindings)
 
     def _on_head_silent(self, position: int, message: wire.HeadSilent, now_s: float) -> list[BookInstruction]:
         if message.term < self.term:  # it has not heard of the new head yet

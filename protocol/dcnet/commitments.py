@@ -1,13 +1,158 @@
-"""Pedersen commitments (placeholder until the branch lands)."""
+"""
+Pedersen commitments to the slots of a contribution, and the second DC-net lane that sums their blindings.
+
+A member commits to the value x of a slot by C = x·G + ρ·H. Nobody learns x from C (ρ is uniform: perfectly hiding),
+and nobody can open C to another value without knowing the discrete logarithm of H (binding). Sums of commitments commit
+to sums, so a coordinator that learns S = Σx from the first lane and R = Σρ from the second checks ΣC = S·G + R·H: the
+total is that of the very values the members committed to, and the same commitments serve billing later. Source:
+Pedersen, Crypto 1991, section 3. H = HashToGroup of a fixed text, so nobody can have chosen it with a trapdoor.
+
+Two moduli meet here, and that needs care:
+
+- The first lane counts mod 2^64 (a word; signed slots in two's complement), commitments count mod the group order L of
+  253 bits. A word's residue does not determine the integer; the schema's sign and a bound do. Each of at most n members
+  contributes at most `contribution_limit(n)` in absolute value, so the true total lies in the range of one signed (or
+  unsigned) word, `total_of_word` recovers it exactly, and it is far from wrapping mod L. The bound is the gateway's to
+  keep (no household comes near it: a slot in Wh and a ring of 10^8 leave 92 GWh for each).
+- A dishonest member may commit to any residue mod L and share any word. If the two disagree as integers, by as little
+  as a multiple of 2^64, then ΣC and S disagree and the ring's total stays unverified; errors pass only if they cancel
+  over the ring, and then the total is that of the commitments all the same. A wrong reading that is both committed and
+  shared is not detected: commitments bind a member to its value, they do not make it true, and without a range proof
+  its size is not limited either.
+
+The lane of blindings: every pair of neighbours and every self mask adds scalars mod L made from 64 bytes of keystream
+for each slot, reduced (bias below 2^-250; 32 bytes would be biased noticeably). It keeps every rule of the first lane,
+has the same roster, and is opened by the same reveals. R without the single ρ tells nothing.
+
+A commitment and its blinding belong to (register, interval), not to an attempt: repeated attempts repeat C, so two
+attempts cannot be played against each other, and billing refers to one C.
+"""
 
 from collections.abc import Sequence
 
-from protocol.dcnet.group import Group
+from cryptography.hazmat.primitives.hashes import SHA512
+from cryptography.hazmat.primitives.hmac import HMAC
+
+from protocol.dcnet.group import SCALAR_SIZE, Group, decode_scalar, encode_scalar, require_element, wide_scalar
+from protocol.errors import LocalProtocolError, RemoteProtocolError
+
+WORD_MODULUS = 2**64
+LANE_MASK_SIZE = 64
+
+_GENERATOR_DOMAIN = b"stromkreis/1 Pedersen generator H"
+_BLINDING_DOMAIN = b"stromkreis/1 Pedersen blinding"
+
+Lane = tuple[int, ...]
 
 
-def commit_slots(group: Group, values: Sequence[int], blindings: Sequence[int]) -> bytes:
-    """Commit."""
-    h = group.hash_to_group(b"h", b"")
-    return b"".join(
-        group.add(group.multiply_base(v), group.multiply(b, h)) for v, b in zip(values, blindings, strict=True)
+class Pedersen:
+    """The commitment scheme on one group; holds the second generator, else stateless."""
+
+    def __init__(self, group: Group) -> None:
+        self.group = group
+        self.blinding_generator = group.hash_to_group(_GENERATOR_DOMAIN, b"")
+
+    def commit(self, value: int, blinding: int) -> bytes:
+        """
+        Give value·G + blinding·H; the value may be negative, the blinding is a uniform scalar.
+
+        Raises `LocalProtocolError` for a blinding out of 1..order - 1 or a value that is no 64-bit integer.
+        """
+        if not 0 < blinding < self.group.order:
+            raise LocalProtocolError("a blinding is a scalar from 1 to order - 1")
+        if not -WORD_MODULUS // 2 <= value < WORD_MODULUS:
+            raise LocalProtocolError("a committed value is a signed or unsigned 64-bit integer")
+        return self._point(value, blinding)
+
+    def opens(self, commitment: bytes, value: int, blinding: int) -> bool:
+        """Whether `commitment` (a sum, possibly) is value·G + blinding·H; both are taken mod the order."""
+        return commitment == self._point(value, blinding)
+
+    def total(self, commitments: Sequence[bytes]) -> bytes:
+        """The sum of the members' commitments to one slot; raises `RemoteProtocolError` for what is no element."""
+        result = self.group.multiply_base(0)
+        for commitment in commitments:
+            result = self.group.add(result, require_element(self.group, commitment))
+        return result
+
+    def verify_totals(
+        self, commitments: Sequence[Sequence[bytes]], totals: Sequence[int], blindings: Sequence[int]
+    ) -> bool:
+        """
+        Whether the totals of a ring are those that its members committed to.
+
+        `commitments` has a row for each member in the sum and a column for each committed slot; `totals` are integers
+        (see `total_of_word`), `blindings` the opened second lane. False if any slot disagrees: the ring is unverified
+        as a whole. Raises `RemoteProtocolError` for rows of the wrong length or commitments that are no elements.
+        """
+        if len(totals) != len(blindings):
+            raise LocalProtocolError("one blinding total for each committed slot")
+        if any(len(row) != len(totals) for row in commitments):
+            raise RemoteProtocolError("commitment_count", f"expected {len(totals)} commitments")
+        return all(
+            self.opens(self.total([row[slot] for row in commitments]), totals[slot], blindings[slot])
+            for slot in range(len(totals))
+        )
+
+    def _point(self, value: int, blinding: int) -> bytes:
+        group = self.group
+        return group.add(group.multiply_base(value), group.multiply(blinding, self.blinding_generator))
+
+
+def derive_blinding(group: Group, key: bytes, label: bytes) -> int:
+    """
+    The blinding of one (register, interval) from a secret of 32 bytes that lives as long as bills may be asked for.
+
+    `label` names gateway, register and interval; one label, one value. HMAC-SHA-512, reduced mod the order.
+    """
+    if len(key) != 32:
+        raise LocalProtocolError("the blinding key has 32 bytes")
+    mac = HMAC(key, SHA512())
+    mac.update(_BLINDING_DOMAIN + b"\x00" + label)
+    return wide_scalar(group, uniform=mac.finalize())
+
+
+def contribution_limit(ring_size: int, *, signed: bool) -> int:
+    """The greatest absolute value that each of `ring_size` members may put into a slot so that no total wraps."""
+    if ring_size < 1:
+        raise LocalProtocolError("a ring has members")
+    return (WORD_MODULUS // 2 - 1 if signed else WORD_MODULUS - 1) // ring_size
+
+
+def total_of_word(word: int, *, signed: bool) -> int:
+    """The integer that a summed word of the first lane stands for, provided all kept to `contribution_limit`."""
+    if not 0 <= word < WORD_MODULUS:
+        raise LocalProtocolError("a word has 64 bits")
+    return word - WORD_MODULUS if signed and word >= WORD_MODULUS // 2 else word
+
+
+def lane_masks(group: Group, keystream: bytes) -> Lane:
+    """One uniform scalar for each `LANE_MASK_SIZE` bytes of keystream, which must be a whole number of these."""
+    if len(keystream) % LANE_MASK_SIZE:
+        raise LocalProtocolError(f"the keystream of the blinding lane comes in blocks of {LANE_MASK_SIZE} bytes")
+    return tuple(
+        wide_scalar(group, uniform=keystream[start : start + LANE_MASK_SIZE])
+        for start in range(0, len(keystream), LANE_MASK_SIZE)
     )
+
+
+def add_lanes(group: Group, *lanes: Lane) -> Lane:
+    """The slot-wise sum mod the order of lanes of one length."""
+    return tuple(sum(slot) % group.order for slot in zip(*lanes, strict=True))
+
+
+def subtract_lanes(group: Group, lane: Lane, *lanes: Lane) -> Lane:
+    """`lane` minus all `lanes`, slot-wise mod the order."""
+    return tuple((first - sum(rest)) % group.order for first, *rest in zip(lane, *lanes, strict=True))
+
+
+def encode_lane(group: Group, lane: Lane) -> bytes:
+    """32 bytes little-endian for each slot."""
+    return b"".join(encode_scalar(group, scalar) for scalar in lane)
+
+
+def decode_lane(group: Group, data: bytes, slot_count: int) -> Lane:
+    """Strict inverse of `encode_lane`; raises `RemoteProtocolError` for another size or an unreduced scalar."""
+    if len(data) != slot_count * SCALAR_SIZE:
+        raise RemoteProtocolError("lane_size", f"{len(data)} bytes instead of {slot_count * SCALAR_SIZE}")
+    return tuple(decode_scalar(group, data[start : start + SCALAR_SIZE]) for start in range(0, len(data), SCALAR_SIZE))

@@ -22,6 +22,7 @@ import numpy as np
 
 from protocol import wire
 from protocol.dcnet import prf, shamir
+from protocol.dcnet.commitments import Lane, add_lanes, decode_lane, encode_lane, subtract_lanes
 from protocol.dcnet.events import Instruction, Note, ToCoordinator, ToMember
 from protocol.dcnet.masks import Words, self_blinding, self_mask, words_from_bytes
 from protocol.dcnet.rings import RingView, bitmap, positions_of
@@ -50,6 +51,7 @@ TRANSITIONS: dict[tuple[State, type[wire.RingMessage]], tuple[State, ...]] = {
     (State.COLLECTING, wire.Share): (State.COLLECTING, State.CONFIRMING),
     (State.CONFIRMING, wire.Confirm): (State.CONFIRMING, State.REVEALING),
     (State.REVEALING, wire.Reveal): (State.REVEALING, State.RECOVERING, State.REPORTED),
+    (State.RECOVERING, wire.Reveal): (State.RECOVERING, State.REPORTED),
     (State.RECOVERING, wire.Partial): (State.RECOVERING, State.REPORTED),
 }
 
@@ -158,14 +160,35 @@ class Head:
                 self._to_idle(now_s)
                 return [Note("result_overdue")]
             case State.COLLECTING if attempt is not None:
+                if len(attempt.shares) < self.view.n_min and self._wait_on(attempt, now_s):
+                    return []
                 return self._close_roster(attempt, now_s)
             case State.CONFIRMING if attempt is not None:
                 return self._close_confirmations(attempt, now_s)
             case State.REVEALING if attempt is not None:
+                if self._beyond_help(attempt) and self._wait_on(attempt, now_s):
+                    return []
                 return self._recover(attempt, now_s)
+            case State.RECOVERING if attempt is not None and self._wait_on(attempt, now_s):
+                return []
             case _ if attempt is not None:
                 return self._give_up(attempt, "too few neighbours helped to recover a silent member", now_s)
         return []
+
+    def _wait_on(self, attempt: _Attempt, now_s: float) -> bool:
+        """Where closing a phase would lose the round, late is better than never: wait as long as the round lasts."""
+        timing = self.view.timing
+        last_s = timing.open_at_s(attempt.round) + timing.void_s - timing.reveal_s / 2
+        if now_s >= last_s:
+            return False
+        self._deadline_s = min(last_s, now_s + timing.reveal_s / 2)
+        return True
+
+    def _beyond_help(self, attempt: _Attempt) -> list[int]:
+        """The members who have not revealed and have too few neighbours who did."""
+        helpers = bitmap(list(attempt.seeds))
+        silent = attempt.roster & ~helpers
+        return [i for i in positions_of(silent) if (self.view.neighbourhoods[i] & helpers).bit_count() < self.view.t]
 
     # --- one attempt ---------------------------------------------------------------------------------------------
 
@@ -214,6 +237,7 @@ class Head:
             or len(message.blinding) != 32 * count
         ):
             raise RemoteProtocolError("bad_share", f"expected {view.word_count} words and {count} commitments")
+        decode_lane(self._suite.group, message.blinding, count)
         if not attempt.expected >> position & 1:
             return [Note("head_message_out_of_season")]
         attempt.shares.setdefault(position, message)
@@ -246,6 +270,7 @@ class Head:
             or len(message.dropped_blinding) != 32 * view.committed_count * has_gone
         ):
             raise RemoteProtocolError("bad_confirm", "expected a MAC per neighbour and the words towards the dropped")
+        decode_lane(self._suite.group, message.dropped_blinding, view.committed_count * has_gone)
         attempt.confirms.setdefault(position, message)
         if len(attempt.confirms) < attempt.roster.bit_count():
             return []
@@ -289,6 +314,9 @@ class Head:
         if not attempt.confirmed >> position & 1:
             return [Note("head_message_out_of_season")]
         attempt.seeds.setdefault(position, message.seed)
+        if self.state is State.RECOVERING:  # late, but it saves its own recovery
+            attempt.partials.pop(position, None)
+            return self._finish_if_open(attempt, now_s)
         if len(attempt.seeds) < attempt.confirmed.bit_count():
             return []
         return self._recover(attempt, now_s)
@@ -301,7 +329,7 @@ class Head:
         out: list[Instruction] = [Note("reveal", now_s - attempt.opened_s)]
         if not attempt.silent:
             return out + self._finish(attempt, now_s)
-        if any((view.neighbourhoods[i] & helpers).bit_count() < view.t for i in positions_of(attempt.silent)):
+        if self._beyond_help(attempt):
             return out + self._give_up(
                 attempt, f"a silent member has fewer than {view.t} neighbours to recover it", now_s
             )
@@ -319,6 +347,9 @@ class Head:
         if not self._suite.group.is_element(message.element):
             raise RemoteProtocolError("bad_partial", "a partial evaluation is no group element")
         parts.setdefault(position, (message.element, message.proof))
+        return self._finish_if_open(attempt, now_s)
+
+    def _finish_if_open(self, attempt: _Attempt, now_s: float) -> list[Instruction]:
         if any(len(each) < self.view.t for each in attempt.partials.values()):
             return []
         return self._finish(attempt, now_s)
@@ -340,34 +371,35 @@ class Head:
         report = wire.RingTotal(
             view.epoch, view.ring, attempt.round, attempt.attempt, self.term, view.to_wire(attempt.expected),
             view.to_wire(attempt.roster), total.tobytes(), commitments,
-            b"".join(scalar.to_bytes(32, "little") for scalar in blinding),
+            encode_lane(self._suite.group, blinding),
         )  # fmt: skip
         return [Note("sum", now_s - attempt.opened_s), ToCoordinator(report)]
 
-    def _sum(self, attempt: _Attempt) -> tuple[Words, list[int]]:
+    def _sum(self, attempt: _Attempt) -> tuple[Words, Lane]:
         """Σ shares - Σ words towards the dropped - Σ self masks, in both lanes."""
-        view, order = self.view, self._suite.group.order
+        view, group = self.view, self._suite.group
         count = view.committed_count
         label = mask_label(view, attempt.round, attempt.attempt)
         total = np.zeros(view.word_count, dtype=np.uint64)
-        lane = [0] * count
+        lane: Lane = (0,) * count
         for i in positions_of(attempt.roster):
             share = attempt.shares[i]
             total += words_from_bytes(share.vector)
             seed = attempt.seeds.get(i)
             if seed is None:
                 parts = {x + 1: element for x, (element, _) in list(attempt.partials[i].items())[: view.t]}
-                seed = prf.mask_seed(prf.combine(self._suite.group, parts), label)
+                seed = prf.mask_seed(prf.combine(group, parts), label)
             total -= self_mask(self._suite, seed, view.word_count)
-            hidden = self_blinding(self._suite, seed, count)
             confirm = attempt.confirms.get(i)
-            if confirm is not None and confirm.dropped:
+            towards_dropped = confirm is not None and bool(confirm.dropped)
+            if confirm is not None and towards_dropped:
                 total -= words_from_bytes(confirm.dropped)
-            towards = confirm.dropped_blinding if confirm is not None else b""
-            for c in range(count):
-                lane[c] += int.from_bytes(share.blinding[32 * c : 32 * c + 32], "little") - hidden[c]
-                lane[c] -= int.from_bytes(towards[32 * c : 32 * c + 32], "little")
-        return total, [scalar % order for scalar in lane]
+            if count:
+                lane = add_lanes(group, lane, decode_lane(group, share.blinding, count))
+                lane = subtract_lanes(group, lane, self_blinding(self._suite, seed, count))
+                if confirm is not None and towards_dropped:
+                    lane = subtract_lanes(group, lane, decode_lane(group, confirm.dropped_blinding, count))
+        return total, lane
 
     def _drop_liars(self, attempt: _Attempt) -> bool:
         """Put aside the partial evaluations whose proof fails; whether enough are left of every silent member."""

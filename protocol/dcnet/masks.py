@@ -7,7 +7,7 @@ round r needs when nobody is missing is the sum over all neighbours; it is made 
 per pair and block.  Who is missing from E costs one short cipher call each.
 
 The stride is even because a cipher block is two words.  The second lane (blindings of committed slots) does the
-same with scalars modulo the group order, drawn from 64 keystream bytes each so that the bias is below 2^-250.
+same with scalars modulo the group order (see `commitments`).
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from protocol.dcnet.commitments import LANE_MASK_SIZE, Lane, add_lanes, lane_masks, subtract_lanes
 from protocol.dcnet.rings import RingView, positions_of
 from protocol.dcnet.secrets import EpochSecrets
 from protocol.dcnet.suite import Suite, derive
 
 Words = NDArray[np.uint64]
-_SCALAR_SIZE = 64
 _BLOCK_BYTES = 1 << 16  # of keystream per pair and block: fits the L2 cache, bounds memory however long the epoch
 
 
@@ -29,26 +29,16 @@ def words_from_bytes(data: bytes) -> Words:
     return np.frombuffer(data, dtype="<u8")
 
 
-def scalars_from_bytes(data: bytes, order: int) -> list[int]:
-    """Uniform scalars from 64 bytes each."""
-    return [
-        int.from_bytes(data[start : start + _SCALAR_SIZE], "little") % order
-        for start in range(0, len(data), _SCALAR_SIZE)
-    ]
-
-
 def self_mask(suite: Suite, seed: bytes, word_count: int) -> Words:
     """The self mask that grows from a revealed or recovered seed."""
     return words_from_bytes(suite.keystream(derive(seed, "self-words"), 0, 0, 8 * word_count))
 
 
-def self_blinding(suite: Suite, seed: bytes, count: int) -> list[int]:
+def self_blinding(suite: Suite, seed: bytes, count: int) -> Lane:
     """The blinding lane's self mask from the same seed."""
     if not count:
-        return []
-    return scalars_from_bytes(
-        suite.keystream(derive(seed, "self-scalars"), 0, 0, _SCALAR_SIZE * count), suite.group.order
-    )
+        return ()
+    return lane_masks(suite.group, suite.keystream(derive(seed, "self-scalars"), 0, 0, LANE_MASK_SIZE * count))
 
 
 class MaskSchedule:
@@ -106,16 +96,14 @@ class MaskSchedule:
                 total -= words
         return total
 
-    def blindings(self, round_: int, attempt: int, others: int) -> list[int]:
+    def blindings(self, round_: int, attempt: int, others: int) -> Lane:
         """The blinding lane's Σ ± over the neighbours in `others`, one scalar for each committed slot."""
-        count = self._view.committed_count
+        group, count = self._suite.group, self._view.committed_count
+        total: Lane = (0,) * count
         if not count:
-            return []
-        order, size = self._suite.group.order, _SCALAR_SIZE * count
-        total = [0] * count
+            return total
+        size = LANE_MASK_SIZE * count
         for other in positions_of(self._neighbours & others):
-            stream = self._suite.keystream(self._pairs[other].blinding, attempt, size * round_, size)
-            sign = 1 if self._position < other else -1
-            for index, scalar in enumerate(scalars_from_bytes(stream, order)):
-                total[index] = (total[index] + sign * scalar) % order
+            lane = lane_masks(group, self._suite.keystream(self._pairs[other].blinding, attempt, size * round_, size))
+            total = add_lanes(group, total, lane) if self._position < other else subtract_lanes(group, total, lane)
         return total

@@ -23,10 +23,11 @@ from typing import Protocol
 
 from protocol import wire
 from protocol.dcnet import prf
-from protocol.dcnet.commitments import commit_slots
+from protocol.dcnet.commitments import Pedersen, add_lanes, encode_lane
 from protocol.dcnet.events import Attempted, Instruction, Note, Persist, Progress, Settled, ToCoordinator, ToHead
 from protocol.dcnet.masks import MaskSchedule, Words, self_blinding, self_mask
 from protocol.dcnet.rings import RingView, positions_of, result_text, round_digest
+from protocol.dcnet.schema import signed
 from protocol.dcnet.secrets import PairKeys, mask_label
 from protocol.dcnet.suite import MAC_SIZE, Suite, mac_equal
 from protocol.errors import InvariantError, LocalProtocolError, RemoteProtocolError
@@ -95,6 +96,7 @@ class Member:
         self._suite = suite
         self._secrets = secrets
         self._masks = masks
+        self._pedersen = Pedersen(suite.group) if view.committed else None
         self._neighbours = view.neighbourhoods[self.position]
         self._served = past.progress is Progress.SERVED
         self._expected = 0
@@ -143,7 +145,7 @@ class Member:
         return self._try_share(now_s)
 
     def receive(self, message: wire.RingMessage, now_s: float) -> list[Instruction]:
-        """A message of the head of our ring.  Raises RemoteProtocolError where it breaks a rule; nothing changes then."""
+        """A message of our ring's head.  Raises RemoteProtocolError where it breaks a rule; nothing changes then."""
         if (message.epoch, message.ring) != (self.view.epoch, self.view.ring):
             raise RemoteProtocolError("wrong_ring", "a message for another ring or epoch")
         if (self.state, type(message)) not in TRANSITIONS:
@@ -170,8 +172,10 @@ class Member:
         out: list[Instruction] = []
         if self.unsettled is not None:
             out.append(ToCoordinator(wire.Ask(self.view.epoch, self.view.ring, self.unsettled)))
+        # An OPEN that we hold for want of our own reading is not the head's fault.
+        is_silent = self.state is not State.WAITING or self._heard_s < self.view.timing.open_at_s(due)
         if 0 <= due < self.view.rounds:
-            if self._complained != (due, self.term):
+            if is_silent and self._complained != (due, self.term):
                 self._complained = (due, self.term)
                 out.append(ToCoordinator(wire.HeadSilent(self.view.epoch, self.view.ring, self.term, due)))
             out.append(ToHead(wire.Ready(self.view.epoch, self.view.ring, self.term)))
@@ -229,17 +233,15 @@ class Member:
         masked += self_mask(self._suite, self._seed, view.word_count)
         masked += vector
         commitments, lane = b"", b""
-        if view.committed:
-            order = self._suite.group.order
-            values = [int(vector[index]) for index in view.committed]
-            commitments = commit_slots(self._suite.group, values, blindings)
-            parts = zip(
-                blindings,
-                self._masks.blindings(round_, attempt, self._expected),
-                self_blinding(self._suite, self._seed, view.committed_count),
-                strict=True,
+        if self._pedersen is not None:
+            values = [signed(int(vector[index])) for index in view.committed]
+            pairs = zip(values, blindings, strict=True)
+            commitments = b"".join(self._pedersen.commit(value, blinding) for value, blinding in pairs)
+            group = self._suite.group
+            masks = self._masks.blindings(round_, attempt, self._expected)
+            lane = encode_lane(
+                group, add_lanes(group, tuple(blindings), masks, self_blinding(self._suite, self._seed, len(values)))
             )
-            lane = b"".join((sum(part) % order).to_bytes(32, "little") for part in parts)
         self._deadline_s = self._next_deadline(now_s)
         share = wire.Share(view.epoch, view.ring, round_, attempt, masked.tobytes(), commitments, lane)
         return [Persist(Attempted(round_, attempt, Progress.SHARED)), ToHead(share)]  # rule 5
@@ -269,9 +271,7 @@ class Member:
         dropped, lane = b"", b""
         if gone:
             dropped = self._masks.words(self.round, self.attempt, gone).tobytes()
-            lane = b"".join(
-                scalar.to_bytes(32, "little") for scalar in self._masks.blindings(self.round, self.attempt, gone)
-            )
+            lane = encode_lane(self._suite.group, self._masks.blindings(self.round, self.attempt, gone))
         return [ToHead(wire.Confirm(view.epoch, view.ring, self.round, self.attempt, macs, dropped, lane))]
 
     def _mac_text(self, maker: int, digest: bytes) -> bytes:

@@ -105,11 +105,11 @@ class Timing:
             first_open_s=first_open_s,
             period_s=period_s,
             gather_s=0.08 * period_s,
-            share_s=0.15 * period_s,
-            confirm_s=0.10 * period_s,
-            reveal_s=0.10 * period_s,
+            share_s=0.20 * period_s,
+            confirm_s=0.15 * period_s,
+            reveal_s=0.15 * period_s,
             silent_s=0.25 * period_s,
-            void_s=0.80 * period_s,
+            void_s=0.82 * period_s,
         )
 
 

@@ -2,9 +2,9 @@
 The calling end: a DEALER socket to one listener whose public key is known.
 
 ZMQ_IMMEDIATE is set.  Without it libzmq queues for a peer that is not there and delivers whenever it comes: the share
-of a round that was given up an hour ago.  With it, `send` waits while there is no connection (the same back-pressure as a
-full queue), and what was queued on a connection that breaks is gone with it: delivery is at most once, repeating is the
-protocol's business.  It also makes libzmq build the pipe anew, so that every reconnect says its hello.
+of a round that was given up an hour ago.  With it, `send` waits while there is no connection (the same back-pressure
+as a full queue), and what was queued on a connection that breaks is gone with it: delivery is at most once, repeating
+is the protocol's business.  It also makes libzmq build the pipe anew, so that every reconnect says its hello.
 """
 
 from __future__ import annotations

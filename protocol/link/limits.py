@@ -50,7 +50,8 @@ class LinkLimits:
     def __post_init__(self) -> None:
         if self.message_bytes_max < 1024:
             raise ValueError("message_bytes_max: at least 1024, the CURVE handshake must fit")
-        if self.queue_messages < 1 or self.backlog < 1:
-            raise ValueError("queue_messages and backlog: at least 1 (0 means unbounded to libzmq)")
+        # 0 means unbounded to libzmq; at 1 the routing id fills its pipe for ever and a ROUTER hears nothing (4.3.5).
+        if self.queue_messages < 2 or self.backlog < 1:
+            raise ValueError("queue_messages: at least 2; backlog: at least 1")
         if not 0 <= self.refusal_delay_s < self.handshake_s:
             raise ValueError("refusal_delay_s: at least 0 and below handshake_s, or the refusal times out by itself")

@@ -5,11 +5,13 @@ libzmq asks it once per handshake, over an in-process socket, after the client h
 of the key it shows (RFC 26, the vouch).  Each listener has a ZAP domain of its own, so that every listener is asked
 about its own visitors only.
 
-Two findings about libzmq 4.3.5 shaped the answers:
+Findings about libzmq 4.3.5 that shaped the answers:
 
 - A refusal with status 400 makes libzmq's client give the connection up for ever, without telling its application: a
-  gateway that knocks one second before its enrolment arrives would never come back.  Status 300 ("temporary") closes
-  the connection and lets the client knock again.
+  gateway that knocks one second before its enrolment arrives would never come back.
+- Status 300 ("temporary") leaves both ends hanging until ZMQ_HANDSHAKE_IVL.
+- A status that ZAP does not know closes the connection at once on our side, which the client takes for a lost
+  connection: it knocks again.  That is the refusal we want, so `REFUSED` is such a status.
 - That client then knocks at its first reconnect interval for ever, without backing off, and each knock costs us a CURVE
   handshake.  So a refusal is held back for a while.  How many are held is bounded; over that they go out at once.
 """
@@ -27,6 +29,7 @@ from protocol.link.edge import EdgeSocket
 
 ENDPOINT = "inproc://zeromq.zap.01"
 REFUSALS_HELD_MAX = 4096
+REFUSED = b"999"
 
 Admit = Callable[[bytes], "tuple[str | None, float]"]
 """Given a public key (32 bytes): the User-Id to stamp on its messages, or None; and for how long to hold a refusal."""
@@ -67,7 +70,7 @@ class Doorman:
             if user_id is not None:
                 self._answer([*frames[:4], b"200", b"OK", user_id.encode("ascii"), b""])
                 continue
-            refusal = [*frames[:4], b"300", b"not enrolled", b"", b""]
+            refusal = [*frames[:4], REFUSED, b"not enrolled", b"", b""]
             if hold_s > 0 and len(self._held) < REFUSALS_HELD_MAX:
                 self._held.append((trio.current_time() + hold_s, refusal))
                 self._somebody_held.set()

@@ -203,7 +203,7 @@ async def test_our_own_contradictions_and_faults_of_deliver_are_let_through(auto
 
 
 async def test_pushed_telegrams_come_as_they_are_with_the_meter_behind(autojump_clock: MockClock) -> None:
-    settings = P1Settings("E0001", gas_id="G0000000000000002", period_s=10)
+    settings = P1Settings("E0001000000000001", gas_id="G0000000000000002", period_s=10)
 
     async def push(stream: trio.abc.Stream) -> None:
         while True:
@@ -212,7 +212,7 @@ async def test_pushed_telegrams_come_as_they_are_with_the_meter_behind(autojump_
 
     async with bench() as b:
         b.meters["tcp://a:1"] = push
-        electricity = profile("1SKR0000000001", protocol="p1", meter_id="4530303031", registers=[IMPORT])
+        electricity = profile("1SKR0000000001", protocol="p1", meter_id="E0001000000000001", registers=[IMPORT])
         gas = profile("7SKR0000000002", protocol="p1", meter_id="G0000000000000002", registers=["0-1:24.2.1"])
         b.nursery.start_soon(b.run, electricity, gas)
         await trio.sleep(65)

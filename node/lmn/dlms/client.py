@@ -136,7 +136,11 @@ class DlmsClient:
         self.associated = True
 
     def _prove(self, answer: acse.AssociationResponse) -> Conversation[None]:
-        """Passes 3 and 4 of HLS: each proves that it has the keys by a GMAC over the other's challenge."""
+        """
+        Passes 3 and 4 of HLS: each proves that it has the keys by a GMAC over the other's challenge.
+
+        The challenge is what makes the proof fresh; its counter is older than that of the APDU around it.
+        """
         keys = self._association.keys
         if keys is None or not 8 <= len(answer.authentication) <= 64:
             raise RemoteProtocolError("dlms_association", "no challenge from the meter")
@@ -148,9 +152,7 @@ class DlmsClient:
         returned = response.returned
         if response.result != apdu.SUCCESS or not isinstance(returned, Data) or returned.type is not Type.OCTET_STRING:
             raise RemoteProtocolError("dlms_authentication", "the meter does not accept our keys")
-        counter = check_gmac(returned.value, self._association.secret, keys, self.meter_title)
-        self._guard.check(self.meter_title, counter)
-        self._guard.accept(self.meter_title, counter)
+        check_gmac(returned.value, self._association.secret, keys, self.meter_title)
 
     def release(self) -> Conversation[None]:
         """Close the association; under ciphering with a ciphered InitiateRequest, so that nobody else can."""

@@ -172,14 +172,13 @@ def gmac(challenge: bytes, keys: Keys, system_title: bytes, counter: int) -> byt
     return whole[:HEADER_SIZE] + whole[-TAG_SIZE:]
 
 
-def check_gmac(answer: bytes, challenge: bytes, keys: Keys, system_title: bytes) -> int:
-    """The counter of a right answer.  Raises RemoteProtocolError for a wrong one."""
+def check_gmac(answer: bytes, challenge: bytes, keys: Keys, system_title: bytes) -> None:
+    """Raises RemoteProtocolError for a wrong answer to a challenge."""
     if len(answer) != HEADER_SIZE + TAG_SIZE:
         raise RemoteProtocolError("dlms_authentication", "an HLS answer has 17 bytes")
-    _, counter, _ = unprotect(answer[:HEADER_SIZE] + challenge + answer[HEADER_SIZE:], keys, system_title)
+    unprotect(answer[:HEADER_SIZE] + challenge + answer[HEADER_SIZE:], keys, system_title)
     if answer[0] & 0xF0 != Control.AUTHENTICATED:
         raise RemoteProtocolError("dlms_authentication", "an HLS answer is authenticated, not encrypted")
-    return counter
 
 
 def _nonce(system_title: bytes, counter: int) -> bytes:

@@ -1,5 +1,14 @@
-"""The way in for files and captures: see `readings.decode_stream`."""
+"""The way in for files and captures, called alike for every protocol."""
 
-from node.lmn.iec62056_21.readings import decode_stream
+from __future__ import annotations
 
-__all__ = ["decode_stream"]
+from collections.abc import Iterable, Iterator
+
+from node.lmn.iec62056_21 import readings
+from protocol.errors import RemoteProtocolError
+from protocol.metering.reading import Reading
+
+
+def decode_stream(chunks: Iterable[bytes]) -> Iterator[Reading | RemoteProtocolError]:
+    """The readings of every readout in the stream, and an error for each stretch that is none; no keys here."""
+    return readings.decode_stream(chunks)

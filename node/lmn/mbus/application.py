@@ -114,7 +114,7 @@ def readings_of(items: Iterable[Item], context: Context) -> list[Reading]:
     out: list[Reading] = []
     for item in parsed:
         if isinstance(item, ManufacturerData):
-            if item.octets or item.more_records_follow:
+            if item.octets:
                 out.append(_manufacturer_reading(item, context, status))
             continue
         if item.header.value.profile is not None:
@@ -167,14 +167,20 @@ def _times(records: list[Record], received_at: datetime | None) -> tuple[dict[in
 def actuality_seconds(decoded: Decoded, unit: int | None) -> int | None:
     """The actuality duration in seconds, None where it is no sensible number (DLMS units s, min, h, d)."""
     factor = {7: 1, 6: 60, 5: 3600, 4: 86400}.get(unit or 0)
-    if factor is None or not isinstance(decoded.value, int) or decoded.scaler or not 0 <= decoded.value * factor <= 1 << 31:
+    if (
+        factor is None
+        or not isinstance(decoded.value, int)
+        or decoded.scaler
+        or not 0 <= decoded.value * factor <= 1 << 31
+    ):
         return None
     return decoded.value * factor
 
 
 def _manufacturer_reading(item: ManufacturerData, context: Context, status: int) -> Reading:
+    quantity = "trailing octets" if item.is_tail else "manufacturer data"
     record: dict[str, Any] = {
-        "function": "manufacturer", "storage": 0, "tariff": 0, "subunit": 0, "quantity": "manufacturer data",
+        "function": "manufacturer", "storage": 0, "tariff": 0, "subunit": 0, "quantity": quantity,
     }  # fmt: skip
     if item.more_records_follow:
         record["more_records_follow"] = True

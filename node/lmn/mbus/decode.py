@@ -12,7 +12,7 @@ from protocol.metering.reading import Reading
 
 def decode_stream(
     chunks: Iterable[bytes],
-    keys: Mapping[str, bytes] | bytes | None = None,  # noqa: ARG001: the CLI calls all protocols alike
+    keys: Mapping[str, bytes] | bytes | None = None,  # noqa: ARG001 -- the command line calls all protocols alike
 ) -> Iterator[Reading | RemoteProtocolError]:
     """
     Readings and errors out of the bytes of a bus, however they are cut.

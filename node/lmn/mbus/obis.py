@@ -26,16 +26,19 @@ _GROUP_A: Final = {
 
 # Electricity: (quantity, direction) -> C, D of the current value; None is the plain record.
 _ELECTRICITY: Final = {
-    ("energy", None): (1, 8), ("energy", "forward"): (1, 8), ("energy", "backward"): (2, 8), ("energy", "absolute"): (15, 8),
+    ("energy", None): (1, 8), ("energy", "forward"): (1, 8), ("energy", "backward"): (2, 8),
+    ("energy", "absolute"): (15, 8),
     ("energy", "import minus export"): (16, 8),
     ("reactive energy", None): (3, 8), ("reactive energy", "forward"): (3, 8), ("reactive energy", "backward"): (4, 8),
     ("reactive energy", "quadrant 1"): (5, 8), ("reactive energy", "quadrant 2"): (6, 8),
     ("reactive energy", "quadrant 3"): (7, 8), ("reactive energy", "quadrant 4"): (8, 8),
     ("apparent energy", None): (9, 8), ("apparent energy", "forward"): (9, 8), ("apparent energy", "backward"): (10, 8),
-    ("power", None): (1, 7), ("power", "forward"): (1, 7), ("power", "backward"): (2, 7), ("power", "absolute"): (15, 7),
+    ("power", None): (1, 7), ("power", "forward"): (1, 7), ("power", "backward"): (2, 7),
+    ("power", "absolute"): (15, 7),
     ("power", "import minus export"): (16, 7),
     ("reactive power", None): (3, 7), ("reactive power", "forward"): (3, 7), ("reactive power", "backward"): (4, 7),
-    ("apparent power", None): (9, 7), ("frequency", None): (14, 7), ("voltage", None): (12, 7), ("current", None): (11, 7),
+    ("apparent power", None): (9, 7), ("frequency", None): (14, 7), ("voltage", None): (12, 7),
+    ("current", None): (11, 7),
 }  # fmt: skip
 _PHASE_OFFSET: Final = {"L1": 20, "L2": 40, "L3": 60}
 _PHASED: Final = {1: 1, 2: 2, 3: 3, 4: 4, 9: 9, 10: 10, 11: 11, 12: 12, 15: 15, 16: 16}

@@ -35,9 +35,13 @@ class DataInformation:
     subunit: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Header:
-    """A record's header and its octets on the wire."""
+    """
+    A record's header and its octets on the wire.
+
+    Headers are remembered by their octets, so they compare by identity: hashing all fields cost a tenth of a telegram.
+    """
 
     octets: bytes
     data: DataInformation
@@ -56,10 +60,15 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class ManufacturerData:
-    """What follows a DIF 0F or 1F to the end, in wire order; `more_records_follow` asks for another telegram."""
+    """
+    What follows a DIF 0F or 1F to the end, in wire order; `more_records_follow` asks for another telegram.
+
+    `is_tail` marks one or two octets after the last record that are none (see `parse_records`).
+    """
 
     octets: bytes
-    more_records_follow: bool
+    more_records_follow: bool = False
+    is_tail: bool = False
 
 
 Item = Record | ManufacturerData
@@ -140,13 +149,15 @@ def take_value(header: Header, data: bytes, position: int) -> tuple[Record, int]
     return Record(header, octets, decode_value(header.data.field, header.value.kind, octets)), end
 
 
-def parse_records(data: bytes) -> Iterator[Item]:
+def parse_records(data: bytes, *, tail_size_max: int = 0) -> Iterator[Item]:
     """
     The records of a full telegram's user data, in order.
 
-    Raises RemoteProtocolError with the offset in `data` at the first thing that is no record.
+    Some radio receivers leave a check sum at the end; `tail_size_max` octets that are no record are then given as
+    they are.  Raises RemoteProtocolError with the offset in `data` at anything else that is no record.
     """
     position = 0
+    limit = len(data) - tail_size_max
     while position < len(data):
         dif = data[position]
         if dif == IDLE_FILLER:
@@ -154,12 +165,23 @@ def parse_records(data: bytes) -> Iterator[Item]:
         elif dif in (MANUFACTURER_DATA, MORE_RECORDS_FOLLOW):
             yield ManufacturerData(data[position + 1 :], dif == MORE_RECORDS_FOLLOW)
             return
-        elif dif & 0x0F == 0x0F:
-            raise RemoteProtocolError("reserved_dif", f"DIF {dif:02x}", offset=position)
         else:
-            header, position = take_header(data, position)
-            record, position = take_value(header, data, position)
+            try:
+                record, end = _take_record(data, position)
+            except RemoteProtocolError:
+                if position < limit:
+                    raise
+                yield ManufacturerData(data[position:], is_tail=True)
+                return
+            position = end
             yield record
+
+
+def _take_record(data: bytes, position: int) -> tuple[Record, int]:
+    if data[position] & 0x0F == 0x0F:
+        raise RemoteProtocolError("reserved_dif", f"DIF {data[position]:02x}", offset=position)
+    header, value_position = take_header(data, position)
+    return take_value(header, data, value_position)
 
 
 def parse_with_layout(layout: Sequence[bytes], data: bytes) -> Iterator[Item]:

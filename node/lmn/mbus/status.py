@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Final
 
 from node.lmn.mbus.records import Record
+from node.lmn.status_word import wireless_word
 
 PERMANENT_ERROR: Final = 0x08  # of the status octet (EN 13757-7 table 8)
 TEMPORARY_ERROR: Final = 0x10
@@ -19,14 +20,8 @@ POWER_LOW: Final = 0x04
 
 
 def status_word(status: int, error_flags: bytes = b"") -> int:
-    """32 bits out of the status octet and up to three octets of standard error flags in wire order."""
-    flags = error_flags[:3].ljust(3, b"\0")
-    return int.from_bytes(flags + bytes([status]), "big")
-
-
-def status_bits(word: int) -> frozenset[int]:
-    """The set bits in the specification's numbering: bit 0 is the most significant."""
-    return frozenset(bit for bit in range(32) if word >> (31 - bit) & 1)
+    """The word as an integer: the status octet and up to three octets of standard error flags in wire order."""
+    return int.from_bytes(wireless_word(status, *error_flags[:3]), "big")
 
 
 def standard_error_flags(records: list[Record]) -> bytes:

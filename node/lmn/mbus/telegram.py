@@ -67,7 +67,8 @@ def decode_telegram(frame: LongFrame, received_at: datetime | None = None) -> li
             raise RemoteProtocolError("alarm", "the meter reports an alarm")
         case _:
             raise RemoteProtocolError("unknown_ci", f"CI field {frame.ci:02x}")
-    if header.configuration >> 8 & 0x1F:
+    # Meters from before the security modes put a signature of their own there: 16 and up are no modes of EN 13757-7.
+    if 0 < (header.configuration >> 8 & 0x1F) < 16:
         raise RemoteProtocolError("encrypted", "an encrypted telegram on a wired bus")
     address = header.address
     device = str(address) if address is not None else f"address {frame.address}"

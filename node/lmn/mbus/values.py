@@ -8,6 +8,7 @@ value: None, with the octets kept.  Dates without a year, month or day are patte
 
 from __future__ import annotations
 
+import math
 import struct
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -26,7 +27,7 @@ Value = int | str | bytes | None
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A value, the power of ten that its coding adds, whether the coding says "invalid", and the moment if it is one."""
+    """A value, the power of ten that its coding adds, whether it is marked invalid, and the moment if it is one."""
 
     value: Value
     scaler: int = 0
@@ -61,7 +62,7 @@ def bcd(data: bytes) -> int | None:
 def real32(data: bytes) -> Decoded:
     """IEEE 754 single, least significant byte first, as the shortest decimal that reads back as the same float."""
     (number,) = struct.unpack("<f", data)
-    if number != number or number in (float("inf"), float("-inf")):
+    if not math.isfinite(number):
         return _INVALID
     for digits in range(6, 10):
         text = f"{number:.{digits}g}"
@@ -81,7 +82,7 @@ def _year(low: int, hundred: int = 0) -> int:
 
 def _moment(year: int, month: int, day: int, hour: int = 0, minute: int = 0, second: int = 0) -> datetime | None:
     try:
-        return datetime(year, month, day, hour, minute, second)  # noqa: DTZ001: the meter says no zone
+        return datetime(year, month, day, hour, minute, second)  # the meter says no zone
     except ValueError:
         return None
 

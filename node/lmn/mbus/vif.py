@@ -64,10 +64,14 @@ class ValueInformation:
 
 
 _Entry = tuple[str, int, int | None, str | None, Kind]
+_Unit = int | str | None
+_Row = tuple[int, int, str, int, _Unit] | tuple[int, int, str, int, _Unit, Kind]
 _N, _B, _I = Kind.NUMBER, Kind.BITS, Kind.IDENTITY
 
 
-def _table(*rows: tuple[int, int, str, int, int | str | None] | tuple[int, int, str, int, int | str | None, Kind]) -> dict[int, _Entry]:
+def _table(
+    *rows: tuple[int, int, str, int, int | str | None] | tuple[int, int, str, int, int | str | None, Kind],
+) -> dict[int, _Entry]:
     """Rows: first code, how many, quantity, power of ten of the first, DLMS unit code or text, kind."""
     out: dict[int, _Entry] = {}
     for first, count, quantity, scaler, unit, *kind in rows:
@@ -90,7 +94,8 @@ PRIMARY: Final = _table(
     (0x40, 8, "volume flow", -7, "m³/min"), (0x48, 8, "volume flow", -9, "m³/s"), (0x50, 8, "mass flow", -3, "kg/h"),
     (0x58, 4, "flow temperature", -3, 9), (0x5C, 4, "return temperature", -3, 9),
     (0x60, 4, "temperature difference", -3, 52), (0x64, 4, "external temperature", -3, 9),
-    (0x68, 4, "pressure", -3, 24), (0x6C, 1, "date", 0, None, Kind.DATE), (0x6D, 1, "date and time", 0, None, Kind.DATETIME),
+    (0x68, 4, "pressure", -3, 24), (0x6C, 1, "date", 0, None, Kind.DATE),
+    (0x6D, 1, "date and time", 0, None, Kind.DATETIME),
     (0x6E, 1, "heat cost allocation", 0, 255), *_times(0x70, "averaging duration"), *_times(0x74, "actuality duration"),
     (0x78, 1, "fabrication number", 0, None, _I), (0x79, 1, "enhanced identification", 0, None, _I),
     (0x7A, 1, "address", 0, None, _I),
@@ -108,11 +113,13 @@ EXTENSION_FD: Final = _table(
     (0x15, 1, "access code developer", 0, None, _I), (0x16, 1, "password", 0, None, _I),
     (0x17, 1, "error flags", 0, None, _B), (0x18, 1, "error mask", 0, None, _B),
     (0x19, 1, "security key", 0, None, Kind.OPAQUE), (0x1A, 1, "digital output", 0, None, _B),
-    (0x1B, 1, "digital input", 0, None, _B), (0x1C, 1, "baud rate", 0, "baud"), (0x1D, 1, "response delay", 0, "bit times"),
+    (0x1B, 1, "digital input", 0, None, _B), (0x1C, 1, "baud rate", 0, "baud"),
+    (0x1D, 1, "response delay", 0, "bit times"),
     (0x1E, 1, "retry", 0, 255), (0x1F, 1, "remote control", 0, None, _B), (0x20, 1, "first storage number", 0, 255),
     (0x21, 1, "last storage number", 0, 255), (0x22, 1, "storage block size", 0, 255),
     (0x23, 1, "tariff and subunit descriptor", 0, None, _B), *_times(0x24, "storage interval"),
-    (0x28, 1, "storage interval", 0, 2), (0x29, 1, "storage interval", 0, 1), (0x2A, 1, "operator data", 0, None, Kind.OPAQUE),
+    (0x28, 1, "storage interval", 0, 2), (0x29, 1, "storage interval", 0, 1),
+    (0x2A, 1, "operator data", 0, None, Kind.OPAQUE),
     (0x2B, 1, "time point second", 0, 7), *_times(0x2C, "duration since last readout"),
     (0x30, 1, "start of tariff", 0, None, Kind.DATETIME), (0x31, 1, "duration of tariff", 0, 6),
     (0x32, 1, "duration of tariff", 0, 5), (0x33, 1, "duration of tariff", 0, 4), *_times(0x34, "period of tariff"),
@@ -138,10 +145,12 @@ EXTENSION_FB: Final = _table(
     (0x08, 2, "energy", 8, 25), (0x0C, 4, "energy", 5, "cal"), (0x10, 2, "volume", 2, 13),
     (0x14, 4, "reactive power", 0, 29), (0x18, 2, "mass", 5, 20), (0x1A, 2, "relative humidity", -1, 56),
     (0x20, 1, "volume", 0, "ft³"), (0x21, 1, "volume", -1, "ft³"), (0x22, 1, "volume", -1, "US gal"),
-    (0x23, 1, "volume", 0, "US gal"), (0x24, 1, "volume flow", -3, "US gal/min"), (0x25, 1, "volume flow", 0, "US gal/min"),
+    (0x23, 1, "volume", 0, "US gal"), (0x24, 1, "volume flow", -3, "US gal/min"),
+    (0x25, 1, "volume flow", 0, "US gal/min"),
     (0x26, 1, "volume flow", 0, "US gal/h"), (0x28, 2, "power", 5, 27), (0x2A, 1, "phase voltage to voltage", -1, 8),
     (0x2B, 1, "phase voltage to current", -1, 8), (0x2C, 4, "frequency", -3, 44), (0x30, 2, "power", 8, 26),
-    (0x34, 4, "apparent power", 0, 28), (0x58, 4, "flow temperature", -3, "°F"), (0x5C, 4, "return temperature", -3, "°F"),
+    (0x34, 4, "apparent power", 0, 28), (0x58, 4, "flow temperature", -3, "°F"),
+    (0x5C, 4, "return temperature", -3, "°F"),
     (0x60, 4, "temperature difference", -3, "°F"), (0x64, 4, "external temperature", -3, "°F"),
     (0x70, 4, "cold or warm temperature limit", -3, "°F"), (0x74, 4, "cold or warm temperature limit", -3, 9),
     (0x78, 8, "cumulative maximum of active power", -3, 27),
@@ -177,10 +186,18 @@ _EXTENDED_MEANINGS: Final = {
     0x09: "quadrant 2", 0x0A: "quadrant 3", 0x0B: "quadrant 4", 0x0C: "import minus export", 0x0F: "alternate",
     0x10: "absolute", 0x11: "data type C", 0x12: "data type D", 0x13: "DC", 0x14: "AC",
 }  # fmt: skip
-_DATES: Final = {0x39: "start of"} | {
-    code: f"{'end' if code & 1 else 'begin'} of {'last' if code & 4 else 'first'} {'upper' if code & 8 else 'lower'} limit exceed"
-    for code in (0x42, 0x43, 0x46, 0x47, 0x4A, 0x4B, 0x4E, 0x4F)
-} | {code: f"{'end' if code & 1 else 'begin'} of {'last' if code & 4 else 'first'}" for code in (0x6A, 0x6B, 0x6E, 0x6F)}  # fmt: skip
+
+
+def _edge(code: int) -> str:
+    return f"{'end' if code & 1 else 'begin'} of {'last' if code & 4 else 'first'}"
+
+
+_DATES: Final = (
+    {0x39: "start of"}
+    | {code: f"{_edge(code)} lower limit exceed" for code in (0x42, 0x43, 0x46, 0x47)}
+    | {code: f"{_edge(code)} upper limit exceed" for code in (0x4A, 0x4B, 0x4E, 0x4F)}
+    | {code: _edge(code) for code in (0x6A, 0x6B, 0x6E, 0x6F)}
+)
 _TIME_UNITS: Final = (7, 6, 5, 4)
 
 

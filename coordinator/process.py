@@ -1,0 +1,96 @@
+"""The coordinator as a process: opens its files and sockets, puts the parts together, serves until cancelled."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import trio
+from prometheus_client import CollectorRegistry
+
+from coordinator.config import CoordinatorConfig
+from coordinator.gwa.ca import ROOT_FILE, TLS_CHAIN_FILE, TLS_KEY_FILE, CertificateAuthority
+from coordinator.gwa.enrolment import Directory, Enrolment
+from coordinator.metrics import CoordinatorMetrics
+from coordinator.service import Coordinator
+from coordinator.store import Store
+from coordinator.web.app import make_app
+from coordinator.web.serve import serve as serve_web
+from protocol import pki
+from protocol.dcnet.schema import DEFAULT_SCHEMA
+from protocol.dcnet.suite import StandardSuite
+from protocol.link import Keypair, LinkContext
+
+log = logging.getLogger(__name__)
+_SOCKETS = 64  # one listener; every gateway is a connection of it, not a socket
+
+
+async def run(config: CoordinatorConfig, *, ready: Callable[[list[str]], None] | None = None) -> None:
+    """
+    Serve until cancelled; `ready` gets the web addresses once gateways can enrol and call.
+
+    Raises StromkreisError where it cannot start: damaged PKI, address taken.
+    """
+    now = datetime.now(UTC)
+    config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    authority = _authority(config, now)
+    keys = _curve_keys(config.data_dir / "curve.json")
+    store = Store(config.database_url)
+    directory = Directory(store)
+    metrics = CoordinatorMetrics(CollectorRegistry())
+    metrics.enrolled.set(directory.count())
+    coordinator = Coordinator(
+        config, StandardSuite(), DEFAULT_SCHEMA, store, directory, [pki.to_der(authority.sub_ca)], metrics
+    )
+    try:
+        async with LinkContext(max_sockets=_SOCKETS, io_threads=config.io_threads) as link:
+            async with link.listen(config.listen.replace(":0", ":*"), keys, coordinator.authorise) as listener:
+                endpoint = config.public_endpoint or listener.endpoint
+                enrolment = Enrolment(store, authority, coordinator_curve_key=keys.public, endpoint=endpoint)
+                app = make_app(store, coordinator, metrics, enrolment=enrolment)
+                async with trio.open_nursery() as nursery:
+
+                    async def web(*, task_status: trio.TaskStatus[list[str]]) -> None:
+                        await serve_web(
+                            app, config.web.listen, certificate=config.web.certificate or config.pki_path / TLS_CHAIN_FILE,
+                            private_key=config.web.private_key or config.pki_path / TLS_KEY_FILE, task_status=task_status,
+                        )  # fmt: skip
+
+                    addresses = await nursery.start(web)
+                    log.info("gateways call at %s, web at %s", endpoint, ", ".join(addresses))
+                    if ready is not None:
+                        ready(addresses)
+                    await coordinator.serve(listener)
+    finally:
+        store.close()
+
+
+def _authority(config: CoordinatorConfig, now: datetime) -> CertificateAuthority:
+    if (config.pki_path / ROOT_FILE).exists():
+        return CertificateAuthority.load(config.pki_path)
+    hosts = {"localhost", "127.0.0.1"}
+    for address in (*config.web.listen, *([config.web.public_url] if config.web.public_url else [])):
+        host = urlsplit(address).hostname
+        if host and host not in {"0.0.0.0", "::"}:  # noqa: S104 - a name to leave out, not an address to bind
+            hosts.add(host)
+    log.info("no SM-PKI in %s: made a demo one", config.pki_path)
+    return CertificateAuthority.create(config.pki_path, now, hosts=sorted(hosts))
+
+
+def _curve_keys(path: Path) -> Keypair:
+    if path.exists():
+        stored = json.loads(path.read_text())
+        return Keypair(bytes.fromhex(stored["public"]), bytes.fromhex(stored["secret"]))
+    keys = Keypair.generate()
+    temporary = path.with_suffix(".new")
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        json.dump({"public": keys.public.hex(), "secret": keys.secret.hex()}, file)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.rename(path)
+    return keys

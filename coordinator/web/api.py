@@ -1,0 +1,211 @@
+"""
+The REST interface, version 1.
+
+Endpoints that ask the database are plain functions: FastAPI runs them in worker threads, off the trio loop that serves
+the rings.  Pages go by key, not by offset, so that rounds that end meanwhile neither repeat nor skip a line.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from fastapi import APIRouter, Query, Request
+from pydantic import AwareDatetime
+
+from coordinator.emp.totals import AreaTotal, RoundKey, RoundRecord, Totals
+from coordinator.gwa.enrolment import Directory, Enrolment, EnrolmentRequest, Gateway
+from coordinator.metrics import CoordinatorMetrics
+from coordinator.web.errors import problem_responses
+from coordinator.web.models import (
+    EnrolAnswer,
+    EnrolRequest,
+    GatewayCounts,
+    GatewayPage,
+    GatewayView,
+    Member,
+    Quantity,
+    RingCounts,
+    RingPage,
+    RingView,
+    Round,
+    RoundPage,
+    Total,
+    TotalPage,
+)
+from coordinator.web.status import RingStatus, StatusSource
+from protocol import pki
+from protocol.errors import RemoteProtocolError
+
+AreaQuery = Annotated[str | None, Query(max_length=64, description="Only this area.")]
+LimitQuery = Annotated[int, Query(ge=1, le=1000, description="Size of a page.")]
+_CURSOR = re.compile(r"(\d{1,18})-(\d{1,9})-(\d{1,9})")
+
+
+def make_router(
+    totals: Totals,
+    directory: Directory,
+    source: StatusSource,
+    *,
+    enrolment: Enrolment | None,
+    metrics: CoordinatorMetrics,
+    clock: Callable[[], datetime],
+) -> APIRouter:
+    """The routes below `/api/v1`; without `enrolment` there is no route to enrol."""
+    router = APIRouter(prefix="/api/v1", responses=problem_responses(422))
+
+    @router.get("/totals", operation_id="totals", tags=["totals"])
+    def _totals(
+        from_: Annotated[AwareDatetime, Query(alias="from", description="First interval start, inclusive.")],
+        to: Annotated[AwareDatetime, Query(description="Last interval start, exclusive.")],
+        area: AreaQuery = None,
+        limit: LimitQuery = 100,
+    ) -> TotalPage:
+        """Exact totals by metering interval, oldest first; all areas together where none is named."""
+        first_s, end_s = -(-from_.timestamp() // 1), -(-to.timestamp() // 1)
+        found = totals.totals(int(first_s), int(end_s), area=area, limit=limit + 1)
+        starts = list(dict.fromkeys(total.interval_start_s for total in found))
+        following = starts[limit] if len(starts) > limit else None
+        page = [total for total in found if following is None or total.interval_start_s < following]
+        return TotalPage(items=[_total(t) for t in page], next=None if following is None else _time(following))
+
+    @router.get("/rounds", operation_id="rounds", tags=["rings"])
+    def _rounds(
+        epoch: Annotated[int | None, Query(ge=0)] = None,
+        ring: Annotated[int | None, Query(ge=0)] = None,
+        area: AreaQuery = None,
+        outcome: Literal["opened", "void"] | None = None,
+        cursor: Annotated[str | None, Query(description="`next` of the page before.")] = None,
+        limit: LimitQuery = 100,
+    ) -> RoundPage:
+        """How rounds ended, newest first, with who is missing."""
+        before = None if cursor is None else _key(cursor)
+        found = totals.rounds(limit=limit + 1, before=before, epoch=epoch, ring=ring, area=area, outcome=outcome)
+        page = found[:limit]
+        following = "-".join(map(str, page[-1].key)) if len(found) > limit else None
+        return RoundPage(items=[_round(record) for record in page], next=following)
+
+    @router.get("/rings", operation_id="rings", tags=["rings"])
+    async def _rings(
+        area: AreaQuery = None, offset: Annotated[int, Query(ge=0)] = 0, limit: LimitQuery = 100
+    ) -> RingPage:
+        """The rings of the current epochs as they stand."""
+        found = [ring for ring in source.status().rings if area in (None, ring.area)]
+        page = found[offset : offset + limit]
+        return RingPage(
+            items=[_ring(ring) for ring in page], next=offset + limit if len(found) > offset + limit else None
+        )
+
+    @router.get("/gateways", operation_id="gateways", tags=["gateways"])
+    def _gateways(
+        area: AreaQuery = None,
+        after: Annotated[str, Query(max_length=14, description="`next` of the page before.")] = "",
+        limit: LimitQuery = 100,
+    ) -> GatewayPage:
+        """The directory of enrolled gateways, by id."""
+        found = directory.gateways(area=area, after=after, limit=limit + 1)
+        page = found[:limit]
+        return GatewayPage(
+            items=[_gateway(gateway) for gateway in page], next=page[-1].gateway_id if len(found) > limit else None
+        )
+
+    if enrolment is not None:
+
+        @router.post(
+            "/enrol", operation_id="enrol", tags=["gateways"], status_code=201, responses=problem_responses(403, 409)
+        )
+        def _enrol(body: EnrolRequest, request: Request) -> EnrolAnswer:
+            """Admit a gateway that has a token.  Only over HTTPS: the token is a secret."""
+            if request.url.scheme != "https":
+                raise RemoteProtocolError("https_required", "an enrolment token travels over HTTPS only")
+            try:
+                answer = enrolment.enrol(_enrolment_request(body), clock())
+            except RemoteProtocolError:
+                metrics.enrolment(enrolled=False)
+                raise
+            metrics.enrolment(enrolled=True)
+            return EnrolAnswer(
+                certificate_chain=answer.certificate_chain,
+                coordinator_curve_key=answer.coordinator_curve_key.hex(),
+                endpoint=answer.endpoint,
+            )
+
+    return router
+
+
+def _enrolment_request(body: EnrolRequest) -> EnrolmentRequest:
+    try:
+        signing_request = x509.load_pem_x509_csr(body.signing_request.encode()).public_bytes(Encoding.DER)
+    except ValueError as error:
+        raise RemoteProtocolError("request_malformed", "not a PKCS#10 request in PEM") from error
+    return EnrolmentRequest(body.token, body.gateway, body.area, signing_request, bytes.fromhex(body.curve_public_key))
+
+
+def _key(cursor: str) -> RoundKey:
+    match = _CURSOR.fullmatch(cursor)
+    if match is None:
+        raise RemoteProtocolError("cursor", "not a cursor of this interface")
+    epoch, round_, ring = map(int, match.groups())
+    return epoch, round_, ring
+
+
+def _time(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def _places(members: tuple[str, ...], positions: tuple[int, ...]) -> list[Member]:
+    return [Member(position=position, gateway=members[position]) for position in positions]
+
+
+def _total(total: AreaTotal) -> Total:
+    return Total(
+        interval_start=_time(total.interval_start_s), interval_s=total.interval_s, area=total.area,
+        complete=total.complete, verified=total.verified,
+        rings=RingCounts(total=total.rings, opened=total.opened, void=total.void),
+        gateways=GatewayCounts(members=total.members, present=total.present),
+        values=[
+            Quantity(
+                name=slot.name, obis=slot.obis, unit=slot.unit, scaler=slot.scaler, kind=slot.kind.value,
+                value=str(word),
+            )
+            for slot, word in zip(total.schema.slots, total.words, strict=True)
+        ],
+    )  # fmt: skip
+
+
+def _round(record: RoundRecord) -> Round:
+    ended = record.ended
+    outcome: Any = ended.outcome.name.lower()
+    (head,) = _places(record.members, (ended.term % len(record.members),))
+    return Round(
+        epoch=ended.epoch, ring=ended.ring, round=ended.round, area=record.area, outcome=outcome,
+        attempt=ended.attempt, head=head, members=len(record.members), present=ended.roster.bit_count(),
+        missing=_places(record.members, record.missing), verified=ended.verified, reason=ended.reason,
+        interval_start=_time(record.interval_start_s), ended_at=_time(ended.ended_s),
+        latency_ms=round((ended.ended_s - ended.opened_s) * 1000, 3),
+    )  # fmt: skip
+
+
+def _ring(ring: RingStatus) -> RingView:
+    return RingView(
+        epoch=ring.epoch, ring=ring.ring, area=ring.area,
+        members=_places(ring.members, tuple(range(len(ring.members)))), missing=_places(ring.members, ring.missing),
+        head=None if ring.head is None else _places(ring.members, (ring.head,))[0],
+        last_round=ring.last_round, last_outcome=ring.last_outcome,
+        last_latency_ms=None if ring.last_latency_s is None else round(ring.last_latency_s * 1000, 3),
+    )  # fmt: skip
+
+
+def _gateway(gateway: Gateway) -> GatewayView:
+    expires_at = pki.load_certificate(gateway.certificate).not_valid_after_utc
+    fingerprint = hashlib.sha256(gateway.certificate).hexdigest()
+    return GatewayView(
+        id=gateway.gateway_id, area=gateway.area, status=gateway.status.value,
+        enrolled_at=_time(gateway.enrolled_ms / 1000), certificate_sha256=fingerprint,
+        certificate_expires_at=expires_at,
+    )  # fmt: skip

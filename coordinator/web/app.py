@@ -1,0 +1,69 @@
+"""
+The web application of a coordinator: REST, dashboard, metrics, health.
+
+It is read-only but for enrolment, has no log-in of its own and shows only what the operator may know anyway; the
+default address is loopback, and whoever opens it further puts a reverse proxy with a log-in before it.  The usual
+interactive API pages are off because they fetch their scripts from elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from fastapi import FastAPI, Request
+from fastapi.responses import PlainTextResponse, Response
+from prometheus_client.exposition import choose_encoder
+
+from coordinator.emp.totals import Totals
+from coordinator.gwa.enrolment import Directory, Enrolment
+from coordinator.metrics import CoordinatorMetrics
+from coordinator.store import Store
+from coordinator.web.api import make_router
+from coordinator.web.dashboard import make_dashboard
+from coordinator.web.errors import Guard, install_errors
+from coordinator.web.status import StatusSource
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def make_app(
+    store: Store,
+    source: StatusSource,
+    metrics: CoordinatorMetrics,
+    *,
+    enrolment: Enrolment | None = None,
+    clock: Callable[[], datetime] = _now,
+) -> FastAPI:
+    """The application over one store; `enrolment` None leaves the route to enrol out."""
+    app = FastAPI(
+        title="Stromkreis coordinator",
+        version="1",
+        description="Exact totals of areas, the rings that made them, the directory of gateways. No single reading.",
+        openapi_url="/api/v1/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+    )
+    totals = Totals(store)
+    app.add_middleware(Guard)
+    install_errors(app)
+    app.include_router(make_router(totals, Directory(store), source, enrolment=enrolment, metrics=metrics, clock=clock))
+    app.include_router(make_dashboard(totals, source))
+
+    @app.get("/metrics", include_in_schema=False)
+    def _metrics(request: Request) -> Response:
+        encode, media_type = choose_encoder(request.headers.get("accept", ""))
+        return Response(encode(metrics.registry), headers={"Content-Type": media_type})
+
+    @app.get("/healthz", include_in_schema=False)
+    async def _healthz() -> PlainTextResponse:
+        return PlainTextResponse("ok\n")
+
+    @app.get("/readyz", include_in_schema=False)
+    async def _readyz() -> PlainTextResponse:
+        reason = source.not_ready()
+        return PlainTextResponse("ok\n" if reason is None else f"{reason}\n", 200 if reason is None else 503)
+
+    return app

@@ -1,0 +1,186 @@
+"""
+The dashboard: one server-rendered page, one JSON document that it draws, one event stream that says when to redraw.
+
+The stream carries no data, only the number of the state's revision; the page then fetches the document.  So there is
+one way to draw, a viewer that was away needs no history, and a slow viewer skips revisions instead of queueing them.
+The newest interval is drawn once all its rings have ended: a curve whose last point always dips would be misread.
+"""
+
+from __future__ import annotations
+
+import gzip
+import re
+from collections.abc import AsyncIterator, Sequence
+from decimal import Decimal
+from functools import cache
+from hashlib import sha256
+from importlib.resources import files
+from typing import Annotated, Any, Literal
+
+import trio
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import HTMLResponse, Response, StreamingResponse
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from starlette.exceptions import HTTPException
+
+from coordinator.emp.totals import AreaTotal, Totals
+from coordinator.web.status import RingStatus, Status, StatusSource
+from protocol.dcnet.schema import Kind, Slot
+from protocol.metering.obis import Obis
+
+KEEP_ALIVE_S = 15.0
+PAUSE_S = 0.25  # at most four revisions a second reach a viewer
+WINDOWS = (24, 96, 288, 672)  # intervals: with quarter hours 6 h, 1 day, 3 days, a week
+_FEED_IN = 2  # OBIS value group C of active energy into the grid (IEC 62056-61)
+_ASSETS = {
+    "dashboard.js": ("coordinator.web", "static/dashboard.js", "text/javascript"),
+    "dashboard.css": ("coordinator.web", "static/dashboard.css", "text/css"),
+    "plotly.min.js": ("plotly", "package_data/plotly.min.js", "text/javascript"),
+}
+
+
+def make_dashboard(totals: Totals, source: StatusSource) -> APIRouter:
+    """The routes of the dashboard; they are no part of the REST interface and not in its OpenAPI document."""
+    router = APIRouter(include_in_schema=False)
+    pages = Environment(
+        loader=PackageLoader("coordinator.web"), autoescape=True, undefined=StrictUndefined, auto_reload=False
+    )
+
+    @router.get("/")
+    def _page() -> HTMLResponse:
+        assets = {name.replace(".", "_"): f"assets/{_tag(name)}/{name}" for name in _ASSETS}
+        page = pages.get_template("dashboard.html")
+        return HTMLResponse(page.render(assets=assets, style_ids=_style_ids(), windows=WINDOWS))
+
+    @router.get("/assets/{tag}/{name}")
+    def _asset(tag: str, name: str, request: Request) -> Response:
+        if name not in _ASSETS or tag != _tag(name):
+            raise HTTPException(404, "no such file")
+        headers = {"Cache-Control": "public, max-age=31536000, immutable", "Vary": "Accept-Encoding"}
+        media_type = _ASSETS[name][2]
+        if "gzip" in request.headers.get("accept-encoding", ""):
+            return Response(_compressed(name), media_type=media_type, headers={**headers, "Content-Encoding": "gzip"})
+        return Response(_content(name), media_type=media_type, headers=headers)
+
+    @router.get("/dashboard/data")
+    def _data(
+        area: Annotated[str | None, Query(max_length=64)] = None, window: Literal["24", "96", "288", "672"] = "96"
+    ) -> dict[str, Any]:
+        return document(totals, source.status(), area=area or None, window=int(window))
+
+    @router.get("/dashboard/events")
+    async def _events() -> StreamingResponse:
+        return StreamingResponse(
+            _revisions(source), media_type="text/event-stream", headers={"Cache-Control": "no-store"}
+        )
+
+    return router
+
+
+async def _revisions(source: StatusSource) -> AsyncIterator[str]:
+    while True:
+        revision = source.status().revision
+        yield f"event: revision\ndata: {revision}\n\n"
+        with trio.move_on_after(KEEP_ALIVE_S):
+            await source.changed(revision)
+        await trio.sleep(PAUSE_S)
+
+
+def document(totals: Totals, status: Status, *, area: str | None, window: int) -> dict[str, Any]:
+    """
+    What the page draws: quantities as decimal text in their unit, times as Unix seconds, latencies in milliseconds.
+
+    `window` counts metering intervals up to the newest one.
+    """
+    rings = [ring for ring in status.rings if area in (None, ring.area)]
+    last_s = totals.last_interval_start_s(area=area)
+    history: list[AreaTotal] = []
+    if last_s is not None:
+        (newest, *_) = totals.totals(last_s, last_s + 1, area=area)
+        history = totals.totals(last_s - (window - 1) * newest.interval_s, last_s + 1, area=area)
+        history = [total for total in history if total.schema == newest.schema]
+        if len(history) > 1 and not newest.complete:
+            history.pop()
+    return {
+        "revision": status.revision,
+        "area": area,
+        "areas": totals.areas(),
+        "interval_s": history[-1].interval_s if history else None,
+        "enrolled": status.enrolled,
+        "connected": status.connected,
+        "rounds": {
+            "opened": sum(total.opened for total in history),
+            "void": sum(total.void for total in history),
+            "retried": sum(total.retries for total in history),
+        },
+        "latency_ms": _quantiles([s for total in history for s in total.latencies_s]),
+        "series": _series(history),
+        "rings": [_ring(ring) for ring in rings],
+    }
+
+
+def _series(history: Sequence[AreaTotal]) -> dict[str, Any]:
+    slots = list(enumerate(history[-1].schema.slots)) if history else []
+    return {
+        "start_s": [total.interval_start_s for total in history],
+        "present": [total.present for total in history],
+        "members": [total.members for total in history],
+        "opened": [total.opened for total in history],
+        "rings": [total.rings for total in history],
+        "latency_ms": [_quantiles(total.latencies_s) for total in history],
+        "power": [_line(history, index, slot) for index, slot in slots if slot.kind is Kind.POWER],
+        "energy": [_line(history, index, slot) for index, slot in slots if slot.kind is Kind.ENERGY],
+    }
+
+
+def _line(history: Sequence[AreaTotal], index: int, slot: Slot) -> dict[str, Any]:
+    # Where no ring opened there is no number: a gap, not a zero.
+    values = [str(Decimal(total.words[index]).scaleb(slot.scaler)) if total.opened else None for total in history]
+    feed_in = slot.kind is Kind.ENERGY and slot.obis is not None and Obis.parse(slot.obis).c == _FEED_IN
+    return {"name": slot.name, "obis": slot.obis, "unit": slot.unit, "feed_in": feed_in, "values": values}
+
+
+def _ring(ring: RingStatus) -> dict[str, Any]:
+    return {
+        "epoch": ring.epoch,
+        "ring": ring.ring,
+        "area": ring.area,
+        "size": len(ring.members),
+        "head": ring.head,
+        "missing": [[position, ring.members[position]] for position in ring.missing],
+        "round": ring.last_round,
+        "outcome": ring.last_outcome,
+        "latency_ms": None if ring.last_latency_s is None else round(ring.last_latency_s * 1000, 1),
+    }
+
+
+def _quantiles(latencies_s: Sequence[float]) -> dict[str, float] | None:
+    """The 50th and 95th percentile by nearest rank, in milliseconds."""
+    if not latencies_s:
+        return None
+    ordered = sorted(latencies_s)
+    return {f"p{p}": round(ordered[-(-p * len(ordered) // 100) - 1] * 1000, 1) for p in (50, 95)}
+
+
+@cache
+def _content(name: str) -> bytes:
+    package, path, _ = _ASSETS[name]
+    return files(package).joinpath(path).read_bytes()
+
+
+@cache
+def _compressed(name: str) -> bytes:
+    return gzip.compress(_content(name), compresslevel=6, mtime=0)
+
+
+@cache
+def _style_ids() -> tuple[str, ...]:
+    """Ids of the style elements that the chart library would insert: the digests by which its bundler names them."""
+    found = re.findall(rb'document\.getElementById\("([0-9a-f]{64})"\)', _content("plotly.min.js"))
+    return tuple(sorted({name.decode() for name in found}))
+
+
+@cache
+def _tag(name: str) -> str:
+    """A part of the address that changes with the content, so that browsers may keep the file for good."""
+    return sha256(_content(name)).hexdigest()[:12]

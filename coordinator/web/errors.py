@@ -1,0 +1,93 @@
+"""Errors as problem documents (RFC 9457), and the bounds that every request and answer is held to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from coordinator.web.models import Problem
+from protocol.errors import RemoteProtocolError
+
+BODY_SIZE_MAX = 32 * 1024  # bytes; an enrolment request takes about 1 KB
+_STATUS = {
+    "https_required": 403, "token_unknown": 403, "token_expired": 403, "token_used_up": 403, "token_area": 403,
+    "gateway_revoked": 403, "duplicate_gateway": 409, "duplicate_key": 409,
+}  # fmt: skip
+_TITLES = {403: "Refused", 404: "Not found", 405: "Method not allowed", 409: "Conflict", 422: "Invalid input"}
+_HEADERS = {
+    # Everything comes from our own origin, nothing may be framed, and no inline script or style runs.
+    b"content-security-policy": b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    b"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    b"x-content-type-options": b"nosniff",
+    b"referrer-policy": b"no-referrer",
+    b"cross-origin-opener-policy": b"same-origin",
+    b"cross-origin-resource-policy": b"same-origin",
+}
+
+
+def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The OpenAPI entries of the problems that an operation can answer with."""
+    return {
+        status: {"model": Problem, "description": _TITLES[status], "content": {"application/problem+json": {}}}
+        for status in statuses
+    }
+
+
+def install_errors(app: FastAPI) -> None:
+    """Answer every error of `app` with a problem document."""
+
+    @app.exception_handler(RemoteProtocolError)
+    async def _remote(_request: Request, error: RemoteProtocolError) -> JSONResponse:
+        return _problem(_STATUS.get(error.reason, 422), error.detail, error.reason)
+
+    @app.exception_handler(RequestValidationError)
+    async def _invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
+        # What was sent is not repeated: it may hold a token.
+        fields = {".".join(str(part) for part in e["loc"][1:]) or "body": str(e["msg"]) for e in error.errors()}
+        detail = "; ".join(f"{name}: {message}" for name, message in fields.items())
+        return _problem(422, detail, "invalid_input", fields)
+
+    @app.exception_handler(HTTPException)
+    async def _http(_request: Request, error: HTTPException) -> JSONResponse:
+        return _problem(error.status_code, str(error.detail), f"http_{error.status_code}")
+
+
+def _problem(status: int, detail: str, reason: str, fields: dict[str, str] | None = None) -> JSONResponse:
+    body = Problem(title=_TITLES.get(status, "Error"), status=status, detail=detail, reason=reason, fields=fields or {})
+    return JSONResponse(body.model_dump(), status, media_type="application/problem+json")
+
+
+class Guard:
+    """ASGI middleware: bounded request bodies and the security headers on every answer."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass one request through."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        left = BODY_SIZE_MAX
+
+        async def bounded() -> Message:
+            nonlocal left
+            message = await receive()
+            left -= len(message.get("body", b""))
+            if left < 0:
+                raise HTTPException(413, f"a request has at most {BODY_SIZE_MAX} bytes")
+            return message
+
+        async def guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                present = {name.lower() for name, _ in message["headers"]}
+                extra = [(name, value) for name, value in _HEADERS.items() if name not in present]
+                message = {**message, "headers": [*message["headers"], *extra]}
+            await send(message)
+
+        await self._app(scope, bounded, guarded)

@@ -1,0 +1,183 @@
+"""
+What the REST interface says, as pydantic models: the OpenAPI document is made from them.
+
+Numbers that may be billed are integers written as text beside their scaler, since JSON readers turn numbers into
+doubles; the quantity is value·10^scaler in the unit.  Times are ISO 8601 in UTC.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+
+
+class Problem(_Model):
+    """What went wrong (RFC 9457, application/problem+json)."""
+
+    title: str
+    status: int
+    detail: str
+    reason: str
+    """A short code for programs, such as `token_used_up`."""
+    fields: dict[str, str] = {}
+    """For invalid input: what was expected, by the name of the parameter or field."""
+
+
+class Member(_Model):
+    """A place in a ring."""
+
+    position: int
+    gateway: str
+
+
+class Round(_Model):
+    """How one round of a ring ended."""
+
+    epoch: int
+    ring: int
+    round: int
+    area: str
+    outcome: Literal["opened", "void"]
+    attempt: int
+    """0 for the first attempt."""
+    head: Member
+    members: int
+    present: int
+    missing: list[Member]
+    """Members that are not in the total; all of them where the round is void."""
+    verified: bool
+    """Whether the total matches what the members committed to."""
+    reason: str
+    """Why the round is void."""
+    interval_start: datetime
+    ended_at: datetime
+    latency_ms: float
+
+
+class RoundPage(_Model):
+    """Ended rounds, newest first."""
+
+    items: list[Round]
+    next: str | None
+    """`cursor` of the next page, null at the end."""
+
+
+class RingView(_Model):
+    """One ring of a current epoch."""
+
+    epoch: int
+    ring: int
+    area: str
+    members: list[Member]
+    missing: list[Member]
+    head: Member | None
+    last_round: int | None
+    last_outcome: str | None
+    last_latency_ms: float | None
+
+
+class RingPage(_Model):
+    """Rings of the current epochs."""
+
+    items: list[RingView]
+    next: int | None
+    """`offset` of the next page, null at the end."""
+
+
+class GatewayView(_Model):
+    """One line of the directory."""
+
+    id: str
+    area: str
+    status: Literal["active", "revoked"]
+    enrolled_at: datetime
+    certificate_sha256: str
+    certificate_expires_at: datetime
+
+
+class GatewayPage(_Model):
+    """Gateways by id."""
+
+    items: list[GatewayView]
+    next: str | None
+    """`after` of the next page, null at the end."""
+
+
+class Quantity(_Model):
+    """One slot of a total: value·10^scaler in the unit."""
+
+    name: str
+    obis: str | None
+    unit: str
+    scaler: int
+    kind: Literal["count", "energy", "power"]
+    value: str
+    """An exact integer."""
+
+
+class RingCounts(_Model):
+    """How many rings of the area there are and how the interval's round ended for them."""
+
+    total: int
+    opened: int
+    void: int
+
+
+class GatewayCounts(_Model):
+    """How many gateways the area's rings have and how many are in the total."""
+
+    members: int
+    present: int
+
+
+class Total(_Model):
+    """The exact total of an area (of all areas together where none is named) over one metering interval."""
+
+    interval_start: datetime
+    interval_s: int
+    area: str | None
+    complete: bool
+    """Every ring has ended this round; an incomplete total may still grow."""
+    verified: bool
+    """Every ring's total matches what its members committed to."""
+    rings: RingCounts
+    gateways: GatewayCounts
+    values: list[Quantity]
+
+
+class TotalPage(_Model):
+    """Totals, oldest first."""
+
+    items: list[Total]
+    next: datetime | None
+    """`from` of the next page, null at the end."""
+
+
+class EnrolRequest(_Model):
+    """A gateway asks to be admitted."""
+
+    token: Annotated[str, Field(min_length=8, max_length=128)]
+    gateway: Annotated[str, Field(pattern=r"^E[A-Z]{3}[0-9A-F]{2}[0-9]{8}$")]
+    """DIN 43863-5 device id."""
+    area: Annotated[str, Field(min_length=1, max_length=64)]
+    signing_request: Annotated[str, Field(max_length=8192)]
+    """PKCS#10 in PEM: brainpoolP256r1, common name `<gateway>.SMGW`."""
+    curve_public_key: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    """CURVE public key, 32 bytes in hexadecimal."""
+
+
+class EnrolAnswer(_Model):
+    """A gateway is admitted."""
+
+    certificate_chain: str
+    """PEM, the gateway's certificate first; the root is not in it."""
+    coordinator_curve_key: str
+    """32 bytes in hexadecimal."""
+    endpoint: str
+    """Where the coordinator's ZeroMQ socket listens."""

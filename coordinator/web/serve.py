@@ -1,0 +1,95 @@
+"""
+The web server: anycorn on trio, on any number of addresses, each with or without TLS.
+
+Gateways enrol over HTTPS with an SM-PKI certificate; people open the dashboard over HTTP on loopback, or behind a
+reverse proxy that has a certificate which browsers know.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import anycorn
+import trio
+from fastapi import FastAPI
+from starlette.types import Receive, Scope, Send
+
+from protocol.errors import LocalProtocolError
+from protocol.link.tls import server_context
+
+
+class _Config(anycorn.Config):
+    """anycorn's settings with our TLS context: its own one has no way to choose the curve."""
+
+    context: ssl.SSLContext | None = None
+
+    def create_ssl_context(self) -> ssl.SSLContext | None:
+        return self.context
+
+    @property
+    def ssl_enabled(self) -> bool:
+        return self.context is not None
+
+
+async def serve(
+    app: FastAPI,
+    listen: Sequence[str],
+    *,
+    certificate: Path | None = None,
+    private_key: Path | None = None,
+    task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """
+    Serve until cancelled on addresses such as `http://127.0.0.1:7380` and `https://[::]:7381`; port 0 takes a free one.
+
+    `task_status` gets the addresses really bound, in the order https, http.
+    Raises LocalProtocolError for an https address without certificate, OSError where an address is taken.
+    """
+    config = _Config()
+    secure = [_bind(address) for address in listen if address.startswith("https://")]
+    plain = [_bind(address) for address in listen if address.startswith("http://")]
+    if secure:
+        if certificate is None or private_key is None:
+            raise LocalProtocolError("an https address needs a certificate and its private key")
+        config.context = server_context(certificate, private_key)
+        config.bind, config.insecure_bind = secure, plain
+    else:
+        config.bind = plain
+    config.alpn_protocols = ["http/1.1"]
+    config.accesslog = None
+    config.loglevel = "WARNING"
+    config.include_server_header = False
+    config.graceful_timeout = 0.5  # event streams never end by themselves: waiting for them is waiting in vain
+    config.shutdown_timeout = 1.0
+    config.ssl_handshake_timeout = 10.0
+    config.read_timeout = None
+    # anycorn types ASGI and task status in its own and anyio's terms, which Starlette and trio do not match by name.
+    asgi, started = cast(Any, _Unborn(app)), cast(Any, task_status)
+    await anycorn.serve(asgi, config, mode="asgi", task_status=started)
+
+
+class _Unborn:
+    """
+    Answers the ASGI lifespan itself: the application has none, its parts are made and closed by whoever made them.
+
+    Starlette reports a cancelled lifespan as a failed shutdown, so that every cancellation would end in an error.
+    """
+
+    def __init__(self, app: FastAPI) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan":
+            await self._app(scope, receive, send)
+            return
+        kind = ""
+        while kind != "lifespan.shutdown":
+            kind = (await receive())["type"]
+            await send({"type": f"{kind}.complete"})
+
+
+def _bind(address: str) -> str:
+    return address.split("://", 1)[1].rstrip("/")

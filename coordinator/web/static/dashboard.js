@@ -1,0 +1,299 @@
+/* Draws the document of dashboard/data whenever the event stream names a new revision.  Text goes in as text nodes and
+   attributes, never as markup: area names and gateway ids come from outside. */
+"use strict";
+
+const $ = (id) => document.getElementById(id);
+const RINGS_MAX = 36; // drawn at once, those that miss somebody first; the rest is counted
+const MISSING_MAX = 12;
+let shown = -1; // revision on the screen
+let wanted = 0; // counts the calls to refresh while one is under way
+let busy = false;
+
+const number = (value, digits = 0) =>
+  value.toLocaleString("en-GB", { minimumFractionDigits: digits, maximumFractionDigits: digits });
+const clock = (seconds) =>
+  new Date(seconds * 1000).toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" });
+const plural = (count, word) => `${number(count)} ${word}${count === 1 ? "" : "s"}`;
+
+/* Plotly takes times without a zone as they are: this writes them in the viewer's own zone. */
+function local(seconds) {
+  const t = new Date(seconds * 1000);
+  const two = (n) => String(n).padStart(2, "0");
+  return `${t.getFullYear()}-${two(t.getMonth() + 1)}-${two(t.getDate())} ` +
+    `${two(t.getHours())}:${two(t.getMinutes())}:${two(t.getSeconds())}`;
+}
+
+/* The prefix that keeps the largest value below 10,000 or so. */
+function scaled(unit, values) {
+  const largest = Math.max(0, ...values.filter((v) => v !== null).map(Math.abs));
+  for (const [factor, prefix] of [[1e9, "G"], [1e6, "M"], [1e3, "k"]]) {
+    if (largest >= 10 * factor) return { factor, unit: prefix + unit };
+  }
+  return { factor: 1, unit };
+}
+const numbers = (line) => line.values.map((v) => (v === null ? null : Number(v)));
+const digits = (value) => (Math.abs(value) >= 100 || Number.isInteger(value) ? 0 : Math.abs(value) >= 10 ? 1 : 2);
+
+function figure(id, value, unit, note) {
+  const small = document.createElement("small");
+  small.textContent = unit;
+  $(id).replaceChildren(value, " ", small);
+  $(`${id}-note`).textContent = note;
+}
+
+function title(line, lines) {
+  const same = lines.filter((other) => other.feed_in === line.feed_in).length;
+  return same > 1 ? line.name : line.feed_in ? "fed in" : "drawn";
+}
+
+function sumLast(lines, feedIn) {
+  const picked = lines.filter((line) => line.feed_in === feedIn).map((line) => Number(line.values.at(-1)));
+  return picked.length ? picked.reduce((a, b) => a + b) : null;
+}
+
+function cards(data) {
+  const s = data.series;
+  const at = s.start_s.at(-1);
+  const until = `${clock(at)}–${clock(at + data.interval_s)}`;
+  const power = s.power[0];
+  if (power && power.values.at(-1) !== null) {
+    const value = Number(power.values.at(-1));
+    const { factor, unit } = scaled(power.unit, [value]);
+    const flow = value < 0 ? "the area feeds in" : "the area draws";
+    figure("power", number(value / factor, digits(value / factor)), unit, `${flow}, ${until}`);
+  } else {
+    figure("power", "–", "", `no ring opened, ${until}`);
+  }
+  const drawn = s.energy.length && s.energy[0].values.at(-1) !== null ? sumLast(s.energy, false) : null;
+  if (drawn !== null) {
+    const fed = sumLast(s.energy, true);
+    const { factor, unit } = scaled(s.energy[0].unit, [drawn, fed]);
+    const text = (value) => number(value / factor, digits(value / factor));
+    figure("energy", text(drawn), unit, fed === null ? until : `fed in ${text(fed)} ${unit}, ${until}`);
+  } else {
+    figure("energy", "–", "", `no ring opened, ${until}`);
+  }
+  figure("present", number(s.present.at(-1)), `of ${number(s.members.at(-1))}`,
+    `${number(data.connected)} connected, ${number(data.enrolled)} enrolled`);
+  const { opened, void: lost, retried } = data.rounds;
+  figure("opened", number(opened), `of ${number(opened + lost)}`,
+    `${number(lost)} void, ${plural(retried, "retry").replace("retrys", "retries")}`);
+  const ms = data.latency_ms;
+  figure("latency", ms ? number(ms.p50, digits(ms.p50)) : "–", ms ? "ms" : "",
+    ms ? `95 % within ${number(ms.p95, digits(ms.p95))} ms` : "no round opened");
+}
+
+/* --- charts --------------------------------------------------------------------------------------------------- */
+
+const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+
+function plot(id, label, traces, yaxis, more = {}) {
+  const ink = colour("ink"), muted = colour("muted"), grid = colour("grid"), surface = colour("surface");
+  const axis = { gridcolor: grid, zerolinecolor: muted, zerolinewidth: 1, tickfont: { color: muted }, fixedrange: true };
+  const layout = {
+    margin: { l: 46, r: 8, t: 6, b: 34 }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
+    font: { family: getComputedStyle(document.body).fontFamily, size: 11, color: ink },
+    hovermode: "x unified", hoverlabel: { bgcolor: surface, bordercolor: grid, font: { color: ink } }, dragmode: false,
+    showlegend: false, bargap: 0.15,
+    xaxis: { ...axis, type: "date", showgrid: false, zeroline: false, hoverformat: "%a %d %b, %H:%M",
+      tickformatstops: [{ dtickrange: [null, 86399999], value: "%H:%M\n%a %d %b" },
+        { dtickrange: [86400000, null], value: "%a %d %b" }] },
+    yaxis: { ...axis, nticks: 5, separatethousands: true, ...yaxis }, ...more,
+  };
+  const element = $(id);
+  element.setAttribute("role", "img");
+  element.setAttribute("aria-label", label);
+  return Plotly.react(element, traces, layout, { displayModeBar: false, responsive: true });
+}
+
+function key(id, entries) {
+  $(id).replaceChildren(...entries.flatMap(([tone, name]) => {
+    const mark = document.createElement("i");
+    mark.className = tone;
+    return [mark, name];
+  }));
+}
+
+function charts(data) {
+  const s = data.series;
+  // A bar and the end of a curve stand for the whole interval: both are drawn at its middle.
+  const x = s.start_s.map((t) => local(t + data.interval_s / 2));
+  const lines = s.power.map(numbers);
+  const power = scaled(s.power.length ? s.power[0].unit : "W", lines.flat());
+  const partial = s.start_s.map((_, i) =>
+    (s.opened[i] < s.rings[i] ? ` (${s.opened[i]} of ${s.rings[i]} rings)` : ""));
+  $("load-unit").textContent = power.unit;
+  plot("load-chart", `Load curve of the area in ${power.unit}`, lines.map((line, i) => ({
+    type: "scatter", mode: x.length > 2 ? "lines" : "lines+markers", x,
+    y: line.map((v) => (v === null ? null : v / power.factor)), text: partial,
+    line: { color: colour("load"), width: 2, shape: "linear" }, fill: i === 0 ? "tozeroy" : "none",
+    fillcolor: colour("load-fill"), hovertemplate: `%{y:,.4~g} ${power.unit}%{text}<extra></extra>`,
+  })), { rangemode: "tozero" });
+
+  const energy = s.energy.map((line) => numbers(line));
+  const scale = scaled(s.energy.length ? s.energy[0].unit : "Wh", energy.flat());
+  $("energy-unit").textContent = scale.unit;
+  plot("energy-chart", `Energy per interval in ${scale.unit}`, s.energy.map((line, i) => ({
+    type: "bar", x, name: title(line, s.energy), marker: { color: colour(line.feed_in ? "feed-in" : "import") },
+    y: energy[i].map((v) => (v === null ? null : (line.feed_in ? -v : v) / scale.factor)),
+    customdata: energy[i].map((v) => (v === null ? null : v / scale.factor)),
+    hovertemplate: `%{customdata:,.4~g} ${scale.unit} ${title(line, s.energy)}<extra></extra>`,
+  })), {}, { barmode: "relative" });
+  key("energy-key", s.energy.map((line) => [line.feed_in ? "feed-in" : "import", title(line, s.energy)]));
+
+  const bar = (name, y, tone) => ({ type: "bar", x, y, name, marker: { color: colour(tone) },
+    hovertemplate: `%{y:,} ${name}<extra></extra>` });
+  plot("participation-chart", "Gateways in the total and missing, per interval", [
+    bar("in the total", s.present, "present"),
+    bar("missing", s.members.map((n, i) => n - s.present[i]), "missing"),
+  ], { rangemode: "tozero" }, { barmode: "stack" });
+  key("participation-key", [["present", "in the total"], ["missing", "missing"]]);
+
+  const latency = (key, name, tone) => ({ type: "scatter", mode: x.length > 2 ? "lines" : "lines+markers", x, name,
+    y: s.latency_ms.map((q) => (q === null ? null : q[key])), line: { color: colour(tone), width: 1.8 },
+    hovertemplate: `%{y:,.1f} ms ${name}<extra></extra>` });
+  plot("latency-chart", "Round latency in milliseconds",
+    [latency("p95", "95 %", "tail"), latency("p50", "median", "median")],
+    { rangemode: "tozero" });
+  key("latency-key", [["median", "median"], ["tail", "95 %"]]);
+}
+
+/* --- rings ---------------------------------------------------------------------------------------------------- */
+
+function svg(name, attributes, text) {
+  const element = document.createElementNS("http://www.w3.org/2000/svg", name);
+  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+  if (text !== undefined) element.append(text);
+  return element;
+}
+
+function ringFigure(ring) {
+  const missing = new Map(ring.missing);
+  const box = document.createElement("figure");
+  box.className = ring.outcome === "void" ? "ring void" : "ring";
+  const drawing = svg("svg", { viewBox: "0 0 120 120", role: "img",
+    "aria-label": `Ring ${ring.ring} of ${ring.area}: ${ring.size - missing.size} of ${ring.size} gateways` });
+  const radius = Math.max(1.2, Math.min(5, 150 / ring.size));
+  for (let i = 0; i < ring.size; i += 1) {
+    const angle = (2 * Math.PI * i) / ring.size - Math.PI / 2;
+    const classes = [missing.has(i) ? "out" : "in", i === ring.head ? "head" : ""].join(" ").trim();
+    const dot = svg("circle", { cx: (60 + 50 * Math.cos(angle)).toFixed(2), cy: (60 + 50 * Math.sin(angle)).toFixed(2),
+      r: (missing.has(i) || i === ring.head ? radius * 1.3 : radius).toFixed(2), class: classes });
+    if (missing.has(i)) dot.append(svg("title", {}, `position ${i}: ${missing.get(i)}`));
+    drawing.append(dot);
+  }
+  drawing.append(svg("text", { x: 60, y: 60 }, `${ring.size - missing.size}/${ring.size}`));
+  drawing.append(svg("text", { x: 60, y: 76, class: "sub" }, `ring ${ring.ring}`));
+  const caption = document.createElement("figcaption");
+  caption.append(ring.area, document.createElement("br"));
+  if (ring.round === null) caption.append("first round to come");
+  else if (ring.outcome === "void") {
+    const word = document.createElement("b");
+    word.append("void");
+    caption.append(`round ${ring.round} `, word);
+  } else caption.append(`round ${ring.round} · ${ring.latency_ms === null ? "–" : number(ring.latency_ms)} ms`);
+  caption.title = `${ring.area}, epoch ${ring.epoch}`;
+  box.append(drawing, caption);
+  return box;
+}
+
+function rings(data) {
+  const ordered = [...data.rings].sort((a, b) => b.missing.length - a.missing.length);
+  const drawn = new Set(ordered.slice(0, RINGS_MAX));
+  const visible = data.rings.filter((ring) => drawn.has(ring));
+  $("rings").replaceChildren(...visible.map(ringFigure));
+  const hidden = data.rings.length - visible.length;
+  $("rings-note").textContent = plural(data.rings.length, "ring") +
+    (hidden > 0 ? `, the ${RINGS_MAX} with most missing shown` : "");
+  const missing = ordered.flatMap((ring) => ring.missing.map(([position, id]) => ({ ring, position, id })));
+  $("missing-title").textContent = missing.length ? `Missing from the last total: ${number(missing.length)}`
+    : data.rings.length ? "Nobody is missing from the last total" : "No ring at the moment";
+  $("missing").replaceChildren(...missing.slice(0, MISSING_MAX).map(({ ring, position, id }) => {
+    const line = document.createElement("li"), name = document.createElement("b"), place = document.createElement("span");
+    name.append(id);
+    place.append(`${ring.area}, ring ${ring.ring}, position ${position}`);
+    line.append(name, place);
+    return line;
+  }));
+  if (missing.length > MISSING_MAX) {
+    const rest = document.createElement("li");
+    rest.append(`and ${number(missing.length - MISSING_MAX)} more`);
+    $("missing").append(rest);
+  }
+}
+
+/* --- the page ------------------------------------------------------------------------------------------------- */
+
+function choices(data) {
+  const select = $("area");
+  const known = [...select.options].slice(1).map((option) => option.value);
+  for (const area of data.areas.filter((name) => !known.includes(name))) select.add(new Option(area, area));
+  if (!data.interval_s) return;
+  for (const option of $("window").options) {
+    const hours = (option.value * data.interval_s) / 3600;
+    option.textContent = hours % 24 ? `${number(hours, hours % 1 ? 1 : 0)} h` : plural(hours / 24, "day");
+  }
+}
+
+function steps(data) {
+  const say = { enrolled: data.enrolled ? `${plural(data.enrolled, "gateway")} so far.` : "Waiting.",
+    rings: data.rings.length ? `${plural(data.rings.length, "ring")} so far.` : "Waiting.", round: "Waiting." };
+  const done = { enrolled: data.enrolled > 0, rings: data.rings.length > 0, round: false };
+  for (const item of document.querySelectorAll("#steps li")) {
+    item.className = done[item.dataset.step] ? "done" : "";
+    item.querySelector("span").textContent = say[item.dataset.step];
+  }
+}
+
+function draw(data) {
+  choices(data);
+  const empty = data.series.start_s.length === 0;
+  $("empty").hidden = !empty;
+  $("full").hidden = empty;
+  if (empty) steps(data);
+  else {
+    cards(data);
+    rings(data);
+    charts(data);
+  }
+  shown = data.revision;
+  document.body.dataset.revision = String(shown);
+}
+
+const question = () => String(new URLSearchParams({ area: $("area").value, window: $("window").value }));
+
+async function refresh() {
+  wanted += 1;
+  if (busy) return;
+  busy = true;
+  try {
+    for (let asked = -1; asked !== wanted;) {
+      asked = wanted;
+      const query = question();
+      const answer = await fetch(`dashboard/data?${query}`, { cache: "no-store" });
+      if (!answer.ok) throw new Error(`the server answered ${answer.status}`);
+      const data = await answer.json();
+      if (query === question()) draw(data); // else another choice was made meanwhile
+    }
+  } catch (error) {
+    live("error", error instanceof TypeError ? "reconnecting" : error.message);
+  } finally {
+    busy = false;
+  }
+}
+
+function live(state, text) {
+  $("live").dataset.state = state;
+  $("live").textContent = text;
+}
+
+const stream = new EventSource("dashboard/events");
+stream.addEventListener("revision", (event) => {
+  live("live", "live");
+  if (Number(event.data) !== shown) refresh();
+});
+stream.addEventListener("error", () => live("error", "reconnecting"));
+$("area").addEventListener("change", refresh);
+$("window").addEventListener("change", refresh);
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", refresh);
+refresh();

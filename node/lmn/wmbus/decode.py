@@ -1,0 +1,70 @@
+"""
+A recorded receiver's stream to readings, for `stromkreis decode wmbus` and for eyes.
+
+The framing is told from the first octets: A5 and FF open the two serial framings, sixteen printable characters are
+text lines, anything else is taken as raw datagrams.  At the desk recordings that somebody has decrypted already are
+accepted and marked; counters are not checked, since a recording may be looked at twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final
+
+from node.lmn.wmbus.framing import AmberReader, Event, ImstReader, LineReader, RawReader, Reader
+from node.lmn.wmbus.keys import KeyStore
+from node.lmn.wmbus.receiver import Receiver
+from protocol.errors import RemoteProtocolError
+from protocol.metering.reading import Reading
+
+_PROBE_SIZE: Final = 16
+_PRINTABLE: Final = frozenset(range(0x20, 0x7F)) | {0x09, 0x0A, 0x0D}
+
+
+def reader_for(head: bytes) -> Reader:
+    """The reader for a stream that begins like this."""
+    if head[:1] == b"\xa5":
+        return ImstReader()
+    if head[:1] == b"\xff":
+        return AmberReader()
+    if _PRINTABLE.issuperset(head):
+        return LineReader()
+    return RawReader()
+
+
+def decode_stream(
+    chunks: Iterable[bytes], keys: Mapping[str, bytes] | bytes | None = None
+) -> Iterator[Reading | RemoteProtocolError]:
+    """
+    Readings and errors out of a receiver's bytes, however they are cut.
+
+    `keys`: meter number (14 characters or the last eight) to key, or one key for all.
+    """
+    receiver = Receiver(KeyStore.of(keys), accept_decrypted=True, check_counters=False)
+    head = b""
+    reader: Reader | None = None
+    for chunk in chunks:
+        data = chunk
+        if reader is None:
+            head += chunk
+            if len(head) < _PROBE_SIZE:
+                continue
+            reader, data = reader_for(head[:_PROBE_SIZE]), head
+        for event in reader.feed(data):
+            yield from _decoded(receiver, event)
+    if reader is None:
+        reader = reader_for(head)
+        for event in reader.feed(head):
+            yield from _decoded(receiver, event)
+    for event in reader.finish():
+        yield from _decoded(receiver, event)
+
+
+def _decoded(receiver: Receiver, event: Event) -> Iterator[Reading | RemoteProtocolError]:
+    if isinstance(event, RemoteProtocolError):
+        yield event
+        return
+    try:
+        yield from receiver.decode(event.octets)
+    except RemoteProtocolError as error:
+        yield RemoteProtocolError(error.reason, error.detail, offset=event.offset)

@@ -1,0 +1,107 @@
+"""
+A radio module on a trio stream: readings as they come, and requests to bidirectional meters in between.
+
+The reception time is taken when the octets arrive, before anything is decoded, so that it is never late by the
+decoding (REQ.WMBUS.apl.40).  What the radio hears of strangers is normal on the air: a telegram of a meter without a
+key is no fault of the link, so errors are handed on and listening goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable
+from datetime import UTC, datetime
+from typing import Literal
+
+import trio
+
+from node.lmn.wmbus.exchange import DataRequest, State
+from node.lmn.wmbus.framing import (
+    AmberReader,
+    Datagram,
+    ImstReader,
+    LineReader,
+    RawReader,
+    Reader,
+    amber_frame,
+    imst_frame,
+)
+from node.lmn.wmbus.receiver import Receiver
+from protocol.errors import LocalProtocolError, RemoteProtocolError
+from protocol.metering.reading import Reading
+
+Framing = Literal["imst", "amber", "rtl-wmbus", "raw"]
+Batch = list[Reading | RemoteProtocolError]
+
+
+def reader_of(framing: Framing) -> Reader:
+    """The reader for a radio module."""
+    readers: dict[Framing, Callable[[], Reader]] = {
+        "imst": ImstReader, "amber": AmberReader, "rtl-wmbus": LineReader, "raw": RawReader,
+    }  # fmt: skip
+    return readers[framing]()
+
+
+def transmission(datagram: bytes, framing: Framing) -> bytes:
+    """What makes a module send a datagram.  Raises LocalProtocolError for receivers that cannot send."""
+    if framing == "imst":
+        return imst_frame(datagram, request=True)
+    if framing == "amber":
+        return amber_frame(datagram, request=True)
+    raise LocalProtocolError(f"{framing} only receives")
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+async def listen(
+    stream: trio.abc.Stream,
+    framing: Framing,
+    receiver: Receiver,
+    *,
+    requests: list[DataRequest] | None = None,
+    now: Callable[[], datetime] = _now,
+) -> AsyncGenerator[Batch, None]:
+    """
+    One batch per datagram or fault, until the module hangs up.
+
+    `requests` are data requests that take their turn when their meters speak; finished ones are taken out of the
+    list, and one that failed gives its error as a batch.
+    """
+    reader = reader_of(framing)
+    waiting = [] if requests is None else requests
+    while data := await stream.receive_some():
+        received_at = now()
+        for event in reader.feed(bytes(data)):
+            if isinstance(event, RemoteProtocolError):
+                yield [event]
+                continue
+            for octets in _replies(event, waiting):
+                await stream.send_all(transmission(octets, framing))
+            yield _readings(receiver, event, received_at)
+        for error in _expired(waiting):
+            yield [error]
+
+
+def _replies(event: Datagram, requests: list[DataRequest]) -> list[bytes]:
+    now_s = trio.current_time()
+    replies = (request.heard(event.octets, now_s) for request in requests)
+    return [octets for octets in replies if octets is not None]
+
+
+def _expired(requests: list[DataRequest]) -> list[RemoteProtocolError]:
+    now_s = trio.current_time()
+    for request in requests:
+        due_s = request.next_timer_s()
+        if due_s is not None and due_s <= now_s:
+            request.timeout(now_s)
+    errors = [request.error for request in requests if request.error is not None]
+    requests[:] = [request for request in requests if request.state is not State.ENDED]
+    return errors
+
+
+def _readings(receiver: Receiver, event: Datagram, received_at: datetime) -> Batch:
+    try:
+        return list(receiver.decode(event.octets, received_at))
+    except RemoteProtocolError as error:
+        return [RemoteProtocolError(error.reason, error.detail, offset=event.offset)]

@@ -1,0 +1,137 @@
+"""
+`stromkreis decode`: the readings of a recorded byte stream as JSON lines.
+
+Readings go to standard output as they are decoded, errors to standard error with their offset and reason, never with
+what was received.  The codec is imported when its name is known, so that `--help` stays quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from enum import StrEnum
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, BinaryIO
+
+import typer
+
+from protocol.errors import RemoteProtocolError
+
+if TYPE_CHECKING:
+    from protocol.metering.reading import Reading
+
+CHUNK_SIZE = 65_536
+_WHITESPACE = b" \t\r\n\v\f"
+
+
+class MeterProtocol(StrEnum):
+    """What a meter speaks; the value is the command line's name for it."""
+
+    SML = "sml"
+    DLMS = "dlms"
+    MBUS = "mbus"
+    WMBUS = "wmbus"
+    IEC62056_21 = "iec62056-21"
+    P1 = "p1"
+
+
+DecodeStream = Callable[[Iterable[bytes]], Iterator["Reading | RemoteProtocolError"]]
+Keys = Annotated[
+    list[str] | None,
+    typer.Option("--key", metavar="[DEVICE=]HEX", help="Key of all meters, or of one (may be given several times)."),
+]
+
+
+def decode(
+    protocol: Annotated[MeterProtocol, typer.Argument(help="What the meter speaks.")],
+    file: Annotated[typer.FileBinaryRead, typer.Argument(metavar="FILE|-", help="The bytes; - is standard input.")],
+    key: Keys = None,
+    hexadecimal: Annotated[
+        bool, typer.Option("--hex", help="FILE is hexadecimal text, spaces and lines ignored.")
+    ] = False,
+) -> None:
+    """
+    Readings of a recorded byte stream as JSON lines.
+
+    Several telegrams may follow each other.  Exit status 0 when at least one reading came out, else 1; errors go to
+    standard error with offset and reason.
+    """
+    chunks = _chunks(file)
+    count = 0
+    for item in decoder(protocol, key)(_from_hex(chunks) if hexadecimal else chunks):
+        if isinstance(item, RemoteProtocolError):
+            typer.echo(error_line(item), err=True)
+            continue
+        count += 1
+        typer.echo(json.dumps(item.to_json(), ensure_ascii=False))
+    if not count:
+        raise typer.Exit(1)
+
+
+def decoder(protocol: MeterProtocol, keys: list[str] | None) -> DecodeStream:
+    """The codec of a protocol with its keys.  Raises typer.BadParameter for keys that are none or serve nothing."""
+    module = importlib.import_module(f"node.lmn.{protocol.value.replace('-', '_')}.decode")
+    decode_stream: DecodeStream = module.decode_stream
+    parsed = _parse_keys(keys or [])
+    if parsed is None:
+        return decode_stream
+    if len(inspect.signature(decode_stream).parameters) < 2:
+        raise typer.BadParameter(f"{protocol.value} telegrams have no keys", param_hint="--key")
+    return partial(_with_keys, decode_stream, parsed)
+
+
+def _with_keys(
+    decode_stream: Callable[..., Iterator[Reading | RemoteProtocolError]],
+    keys: bytes | dict[str, bytes],
+    chunks: Iterable[bytes],
+) -> Iterator[Reading | RemoteProtocolError]:
+    return decode_stream(chunks, keys)
+
+
+def _parse_keys(texts: list[str]) -> bytes | dict[str, bytes] | None:
+    named: dict[str, bytes] = {}
+    for text in texts:
+        device, _, hexadecimal = text.rpartition("=")
+        try:
+            named[device] = bytes.fromhex(hexadecimal)
+        except ValueError:
+            # The text is a key, or a slip of one: it is not repeated.
+            raise typer.BadParameter("a key is hexadecimal, or DEVICE=hexadecimal", param_hint="--key") from None
+    if not named:
+        return None
+    return named[""] if list(named) == [""] else named
+
+
+def error_line(error: RemoteProtocolError) -> str:
+    """One line for standard error: where, what, and what was expected."""
+    where = "" if error.offset is None else f"byte {error.offset}: "
+    return f"{where}{error.reason}{': ' if error.detail else ''}{error.detail}"
+
+
+def _chunks(file: BinaryIO) -> Iterator[bytes]:
+    # read1 gives what is there: a live pipe is shown as it comes.
+    read = getattr(file, "read1", file.read)
+    while data := read(CHUNK_SIZE):
+        yield data
+
+
+def _from_hex(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    rest = b""
+    for chunk in chunks:
+        digits = rest + chunk.translate(None, _WHITESPACE)
+        even = len(digits) - len(digits) % 2
+        rest = digits[even:]
+        yield _bytes_of(digits[:even])
+    if rest:
+        yield _bytes_of(rest)
+
+
+def _bytes_of(digits: bytes) -> bytes:
+    try:
+        return bytes.fromhex(digits.decode("ascii"))
+    except ValueError:
+        sys.stderr.write("the file is not hexadecimal text (two digits a byte)\n")
+        raise typer.Exit(1) from None

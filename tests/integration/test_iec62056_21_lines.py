@@ -1,0 +1,145 @@
+"""Simulated IEC 62056-21 and P1 meters over real TCP and real (pseudo-terminal) serial lines, read by the drivers."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from random import Random
+
+import pytest
+import trio
+
+from loadtest.meters import p1
+from loadtest.meters.iec62056_21 import MeterSettings, Mode, Register, SimulatedMeter
+from loadtest.meters.serial_bus import serial_bus
+from node.lmn.iec62056_21.driver import listen, read_meter
+from node.lmn.profiles import MeterProfile
+from node.lmn.runtime import LmnEvent, Periodic, run_meters
+from node.lmn.serial_link import open_serial
+from protocol.errors import RemoteProtocolError
+from protocol.metering.obis import Obis
+from protocol.metering.reading import Quality, Reading
+from protocol.metering.units import WATT, WATT_HOUR
+
+P1 = p1.P1Settings("1SKR0000000002", period_s=0.05)
+IMPORT = Obis(1, 0, 1, 8, 0, 255)
+
+
+def registers(now: float) -> list[Register]:
+    return [(IMPORT, 1234567, 0, WATT_HOUR), (Obis(1, 0, 16, 7, 0, 255), -56, 1, WATT)]
+
+
+def meter(**settings: object) -> SimulatedMeter:
+    return SimulatedMeter(MeterSettings("00000001", pause_s=0.01, **settings), registers, time.time)  # type: ignore[arg-type]
+
+
+def imported(items: list[Reading | RemoteProtocolError]) -> Reading:
+    (reading,) = (item for item in items if isinstance(item, Reading) and item.obis == IMPORT)
+    assert (reading.decimal(), reading.unit, reading.quality) == (1234567, WATT_HOUR, Quality.VALID)
+    return reading
+
+
+@pytest.mark.parametrize("mode", [Mode.A, Mode.B, Mode.C])
+async def test_asked_over_tcp(mode: Mode) -> None:
+    async with trio.open_nursery() as nursery:
+        port = await nursery.start(meter(mode=mode).serve_tcp)
+        async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+            for _ in range(2):
+                imported(await read_meter(stream, clock=time.time))
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("mode", [Mode.A, Mode.B, Mode.C])
+async def test_asked_over_a_serial_line_at_7e1_with_its_change_of_speed(mode: Mode) -> None:
+    async with serial_bus() as (ours, theirs), trio.open_nursery() as nursery:
+        device = open_serial(theirs, 300, 7, "E", 1)
+        nursery.start_soon(meter(mode=mode).serve, device)
+        async with open_serial(ours, 300, 7, "E", 1) as stream:
+            imported(await read_meter(stream, clock=time.time))
+            assert stream.baudrate == (300 if mode is Mode.A else 9600)
+            imported(await read_meter(stream, clock=time.time))
+        nursery.cancel_scope.cancel()
+
+
+async def test_parity_bits_on_an_eight_bit_line_and_a_damaged_block_asked_for_again() -> None:
+    simulated = meter(parity=True, damaged=2)
+    async with serial_bus() as (ours, theirs), trio.open_nursery() as nursery:
+        nursery.start_soon(simulated.serve, open_serial(theirs, 300))
+        async with open_serial(ours, 300) as stream:
+            imported(await read_meter(stream, clock=time.time))
+        assert simulated.readout_count == 3
+        nursery.cancel_scope.cancel()
+
+
+async def test_pushed_in_mode_d_over_a_serial_line_is_unverified() -> None:
+    async with serial_bus() as (ours, theirs), trio.open_nursery() as nursery:
+        nursery.start_soon(meter(mode=Mode.D, period_s=0.01).serve, open_serial(theirs, 2400, 7, "E", 1))
+        async with open_serial(ours, 2400, 7, "E", 1) as stream:
+            batches = listen(stream, clock=time.time)
+            async for batch in batches:
+                qualities = {item.quality for item in batch if isinstance(item, Reading)}
+                if qualities:
+                    assert qualities == {Quality.UNVERIFIED}
+                    break
+            await batches.aclose()
+        nursery.cancel_scope.cancel()
+
+
+async def test_one_gateway_two_links_two_households() -> None:
+    got: dict[str, int] = {}
+    events: list[LmnEvent] = []
+    done = trio.Event()
+
+    async def deliver(readings: list[Reading]) -> None:
+        for reading in readings:
+            got[reading.device] = got.get(reading.device, 0) + 1
+        if min(got.get("1SKR0000000001", 0), got.get("1SKR0000000002", 0)) >= 3:
+            done.set()
+
+    async with trio.open_nursery() as nursery:
+        asked = await nursery.start(meter().serve_tcp)
+        pushing = await nursery.start(p1.serve_tcp, P1, registers, time.time)
+        profiles = [
+            MeterProfile(
+                device="1SKR0000000001", meter_id="00000001", link=f"tcp://127.0.0.1:{asked}", protocol="iec62056-21",
+                registers=(IMPORT,),
+            ),
+            MeterProfile(device="1SKR0000000002", meter_id="*", link=f"tcp://127.0.0.1:{pushing}", protocol="p1"),
+        ]  # fmt: skip
+
+        async def run() -> None:
+            await run_meters(profiles, deliver, Periodic(0.3), rng=Random(1), on_event=events.append)
+
+        nursery.start_soon(run)
+        with trio.fail_after(20):
+            await done.wait()
+        nursery.cancel_scope.cancel()
+    assert events == []
+
+
+def test_sniff_shows_a_live_bus_as_json_lines() -> None:
+    lines: list[str] = []
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            port = await nursery.start(p1.serve_tcp, P1, registers, time.time)
+            program = "import typer; from stromkreis.sniff import sniff; typer.run(sniff)"
+            command = [sys.executable, "-c", program, f"tcp://127.0.0.1:{port}", "-p", "p1"]
+            with trio.fail_after(30):
+                process = await trio.lowlevel.open_process(
+                    command, stdout=subprocess.PIPE, env={**os.environ, "PYTHONUNBUFFERED": "1"}
+                )
+                assert process.stdout is not None
+                data = b""
+                while data.count(b"\n") < 12:
+                    data += await process.stdout.receive_some()
+                process.terminate()
+                await process.wait()
+            lines.extend(data.decode().splitlines()[:12])
+            nursery.cancel_scope.cancel()
+
+    trio.run(main)
+    found = [json.loads(line) for line in lines]
+    assert {"1-0:1.8.0*255", "0-0:96.1.1*255"} <= {row["obis"] for row in found}
+    assert {row["device"] for row in found} == {"1SKR0000000002"}

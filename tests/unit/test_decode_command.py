@@ -1,0 +1,97 @@
+"""`stromkreis decode`: JSON lines out, errors aside, the exit status, keys and hexadecimal input."""
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+import typer
+from rich.console import Console
+from typer.testing import CliRunner
+
+from loadtest.meters.p1 import P1Settings, telegram
+from protocol.errors import RemoteProtocolError
+from protocol.metering.obis import Obis
+from protocol.metering.reading import Reading
+from protocol.metering.units import WATT_HOUR
+from stromkreis import sniff
+from stromkreis.decode import decode
+
+DATA = telegram(P1Settings("1SKR0000000001"), [(Obis(1, 0, 1, 8, 0, 255), 1234567, 0, WATT_HOUR)], 0.0)
+app = typer.Typer()
+app.command()(decode)
+run = CliRunner()
+
+
+def test_readings_as_json_lines(tmp_path: Path) -> None:
+    file = tmp_path / "p1.bin"
+    file.write_bytes(DATA + DATA)
+    result = run.invoke(app, ["p1", str(file)])
+    assert result.exit_code == 0
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    assert len(rows) == 8
+    assert rows[-1] == {
+        "device": "1SKR0000000001", "obis": "1-0:1.8.0*255", "value": "1234567", "scaler": 0, "unit": "Wh",
+        "status": None, "time": "1970-01-01T01:00:00+01:00",
+    }  # fmt: skip
+    assert result.stderr == ""
+
+
+def test_standard_input_and_hexadecimal() -> None:
+    spaced = " ".join(DATA.hex()[i : i + 7] for i in range(0, 2 * len(DATA), 7)) + "\n"
+    result = run.invoke(app, ["iec62056-21", "--hex", "-"], input=spaced)
+    assert result.exit_code == 0
+    assert len(result.stdout.splitlines()) == 4
+
+
+@pytest.mark.parametrize("text", ["2f4", "zz", "é0"])
+def test_what_is_not_hexadecimal(text: str) -> None:
+    result = run.invoke(app, ["p1", "--hex", "-"], input=text)
+    assert result.exit_code == 1
+    assert "not hexadecimal" in result.stderr
+
+
+def test_errors_name_offset_and_reason_but_no_value() -> None:
+    damaged = DATA.replace(b"1234.567", b"1234.568")
+    result = run.invoke(app, ["p1", "-"], input=b"rubbish" + damaged)
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert result.stderr.splitlines() == [
+        "byte 0: noise: 7 bytes outside of a telegram",
+        "byte 7: bad_checksum: the CRC-16 differs",
+    ]
+    assert "1234" not in result.stderr
+
+
+def test_one_good_telegram_is_enough_for_success() -> None:
+    result = run.invoke(app, ["p1", "-"], input=DATA[:-10] + b"\r\n" + DATA)
+    assert result.exit_code == 0
+    assert "truncated" in result.stderr
+
+
+def test_keys_where_there_are_none() -> None:
+    result = run.invoke(app, ["p1", "--key", "00112233", "-"], input=DATA)
+    assert result.exit_code == 2
+    assert "no keys" in result.stderr
+    result = run.invoke(app, ["p1", "--key", "secret", "-"], input=DATA)
+    assert result.exit_code == 2
+    assert "secret" not in result.stderr
+
+
+def test_unknown_protocol() -> None:
+    assert run.invoke(app, ["x25", "-"]).exit_code == 2
+
+
+def test_the_board_of_sniff() -> None:
+    board = sniff.Board()
+    board.add(Reading("m", Obis(1, 0, 1, 8, 0, 255), 12345, -1, WATT_HOUR))
+    board.add(Reading("m", Obis(1, 0, 1, 8, 0, 255), 12346, -1, WATT_HOUR))
+    board.add(Reading("m", None, b"\x01", record={"vif": "0x7f"}))
+    board.add(RemoteProtocolError("noise"))
+    console = Console(width=160, record=True, file=io.StringIO())
+    console.print(board.table())
+    text = console.export_text()
+    assert "1234.6" in text
+    assert "1234.5" not in text
+    assert "noise 1" in text
+    assert '{"vif": "0x7f"}' in text
