@@ -246,10 +246,8 @@ async def test_watching_over_rest_and_both_views(tmp_path: Path) -> None:
     assert watch.last_round == 5
     assert watch.rounds[0, 2, 0].missing == (KILLED,)
     assert [each.reason for each in watch.rounds.values() if not each.opened] == ["too_few"]
-    assert (
-        sum(total.import_wh for total in watch.totals)
-        == sum((home.registers(6).import_tenth_wh - home.registers(0).import_tenth_wh) for home in HOMES) / 10
-    )
+    counted = sum(home.registers(6).import_tenth_wh - home.registers(0).import_tenth_wh for home in HOMES)
+    assert sum(total.import_wh for total in watch.totals) * 10 == counted
     state = DemoState(6, 6, "http://127.0.0.1:7380", watch, "running")
     live = Console(width=110, force_terminal=True, record=True, file=io.StringIO())
     live.print(render(state))
