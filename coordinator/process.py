@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -48,24 +49,25 @@ async def run(config: CoordinatorConfig, *, ready: Callable[[list[str]], None] |
         config, StandardSuite(), DEFAULT_SCHEMA, store, directory, [pki.to_der(authority.sub_ca)], metrics
     )
     try:
-        async with LinkContext(max_sockets=_SOCKETS, io_threads=config.io_threads) as link:
-            async with link.listen(config.listen.replace(":0", ":*"), keys, coordinator.authorise) as listener:
-                endpoint = config.public_endpoint or listener.endpoint
-                enrolment = Enrolment(store, authority, coordinator_curve_key=keys.public, endpoint=endpoint)
-                app = make_app(store, coordinator, metrics, enrolment=enrolment)
-                async with trio.open_nursery() as nursery:
-
-                    async def web(*, task_status: trio.TaskStatus[list[str]]) -> None:
-                        await serve_web(
-                            app, config.web.listen, certificate=config.web.certificate or config.pki_path / TLS_CHAIN_FILE,
-                            private_key=config.web.private_key or config.pki_path / TLS_KEY_FILE, task_status=task_status,
-                        )  # fmt: skip
-
-                    addresses = await nursery.start(web)
-                    log.info("gateways call at %s, web at %s", endpoint, ", ".join(addresses))
-                    if ready is not None:
-                        ready(addresses)
-                    await coordinator.serve(listener)
+        async with (
+            LinkContext(max_sockets=_SOCKETS, io_threads=config.io_threads) as link,
+            link.listen(config.listen.replace(":0", ":*"), keys, coordinator.authorise) as listener,
+            trio.open_nursery() as nursery,
+        ):
+            endpoint = config.public_endpoint or listener.endpoint
+            enrolment = Enrolment(store, authority, coordinator_curve_key=keys.public, endpoint=endpoint)
+            web = partial(
+                serve_web,
+                make_app(store, coordinator, metrics, enrolment=enrolment),
+                config.web.listen,
+                certificate=config.web.certificate or config.pki_path / TLS_CHAIN_FILE,
+                private_key=config.web.private_key or config.pki_path / TLS_KEY_FILE,
+            )
+            addresses = await nursery.start(web)
+            log.info("gateways call at %s, web at %s", endpoint, ", ".join(addresses))
+            if ready is not None:
+                ready(addresses)
+            await coordinator.serve(listener)
     finally:
         store.close()
 

@@ -79,6 +79,18 @@ class Coordinator:
         self._listener: Listener | None = None
         self._revision = 0
         self._change = trio.Event()
+        for state in store.states():
+            self._resume(suite, state)
+
+    def _resume(self, suite: Suite, state: bytes) -> None:
+        number = AreaEpoch.number_of(state)
+        epoch = AreaEpoch.from_state(suite, state, self._store.epoch_outcomes(number), self._clock())
+        area = self.areas.areas.get(epoch.call.area)
+        if area is None or epoch.over:
+            self._store.drop_state(number)
+            return
+        area.epochs.append(epoch)
+        log.info("epoch %d of area %s goes on", number, area.name)
 
     def authorise(self, curve_key: bytes) -> str | None:
         """The gateway that owns a CURVE key, if it is enrolled and active: what ZAP asks."""
@@ -152,8 +164,8 @@ class Coordinator:
         self.areas.arrive(area, identity, now_s)
         self.metrics.connected.set(sum(len(each.present) for each in self.areas.areas.values()))
         for epoch in area.epochs:
-            if epoch.call.epoch > message.known_epoch:
-                self._send_all(epoch.invite(identity))
+            known = epoch.call.epoch <= message.known_epoch
+            self._send_all(epoch.greet_again(identity) if known else epoch.invite(identity))
         self._wake.set()
 
     def _on_join(self, identity: str, epoch: AreaEpoch, message: wire.Join, now_s: float) -> None:
@@ -223,6 +235,8 @@ class Coordinator:
     def _after_phase(self, epoch: AreaEpoch, messages: Sequence[To]) -> None:
         if epoch.phase is Phase.DEALING and messages and isinstance(messages[0].message, wire.EpochLayout):
             self._keep_epoch(epoch)
+        if epoch.phase is Phase.RUNNING and messages:
+            self._store.keep_state(epoch.call.epoch, epoch.to_state())
         if epoch.phase is Phase.REFUSED:
             log.warning("epoch %d: %s", epoch.call.epoch, epoch.refusal)
             self.metrics.peer_error("epoch_refused")
@@ -272,7 +286,8 @@ class Coordinator:
         for area, epoch in self.areas.call_due(now_s):
             log.info("epoch %d of area %s: called %d gateways", epoch.call.epoch, area.name, len(area.present))
             self._call(area, epoch)
-        self.areas.drop_finished(now_s)
+        for epoch in self.areas.drop_finished(now_s):
+            self._store.drop_state(epoch.call.epoch)
         rings = self._rings()
         self.metrics.rings.set(len(rings))
         self.metrics.ring_members.set(sum(ring.view.size for _, ring in rings))

@@ -24,7 +24,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, RowMapping, create_engine, event, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from coordinator.tables import epochs, metadata, ring_rounds, rings
+from coordinator.tables import epoch_states, epochs, metadata, ring_rounds, rings
 from protocol.dcnet.book import Ended
 from protocol.dcnet.schema import Schema
 from protocol.errors import LocalProtocolError
@@ -126,6 +126,25 @@ class Store:
         with self.read() as connection:
             rows = connection.execute(select(rings).where(rings.c.epoch == epoch).order_by(rings.c.ring))
             return [Ring(row.epoch, row.ring, tuple(row.members)) for row in rows]
+
+    def keep_state(self, epoch: int, state: bytes) -> None:
+        """Keep, or replace, what a restart needs of an epoch."""
+        row = {"epoch": epoch, "state": state}
+        statement = self.insert(epoch_states).values(row)
+        with self.write() as connection:
+            connection.execute(
+                statement.on_conflict_do_update(index_elements=["epoch"], set_={"state": statement.excluded.state})
+            )
+
+    def drop_state(self, epoch: int) -> None:
+        """The epoch is over: its result key is needed no more."""
+        with self.write() as connection:
+            connection.execute(epoch_states.delete().where(epoch_states.c.epoch == epoch))
+
+    def states(self) -> list[bytes]:
+        """What was kept of the epochs that were not over, oldest first."""
+        with self.read() as connection:
+            return list(connection.scalars(select(epoch_states.c.state).order_by(epoch_states.c.epoch)))
 
     # --- the round book --------------------------------------------------------------------------------------------
 

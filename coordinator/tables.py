@@ -103,3 +103,10 @@ ring_rounds = Table(
     Index("ring_rounds_by_interval", "interval_start_s"),
     Index("ring_rounds_newest", "epoch", "round", "ring"),
 )
+
+epoch_states = Table(  # what a restarted coordinator needs to go on with an epoch; deleted when the epoch is over
+    "epoch_states",
+    metadata,
+    Column("epoch", BigInteger, ForeignKey("epochs.epoch"), primary_key=True, autoincrement=False),
+    Column("state", LargeBinary, nullable=False),
+)

@@ -14,12 +14,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
+import msgpack
+
 from protocol import wire
 from protocol.dcnet.book import Ended, RoundBook
 from protocol.dcnet.epoch import make_view
 from protocol.dcnet.rings import RingView, beacon, cut_rings, positions_of
 from protocol.dcnet.suite import Suite
-from protocol.errors import LocalProtocolError, RemoteProtocolError
+from protocol.errors import InvariantError, LocalProtocolError, RemoteProtocolError
 
 _NEVER = float("inf")
 
@@ -249,8 +251,73 @@ class AreaEpoch:
             return []
         return self._cut(now_s) if self.phase is Phase.CALLED else self._run(now_s)
 
-    def resume(self, ended: Sequence[Ended], now_s: float) -> None:
-        """After a coordinator's restart: rounds that ended stay ended."""
-        for ring in self.rings:
-            mine = {each.round: each for each in ended if each.ring == ring.view.ring}
-            ring.book = RoundBook(self._suite, ring.view, self._result_secret, now_s, mine)
+    # --- a restart of the coordinator ------------------------------------------------------------------------------
+
+    def to_state(self) -> bytes:
+        """Everything that the rings and their books follow from; holds the epoch's result key, so keep it close."""
+        joined = [
+            (identity, each.public_key, each.curve_key, each.signature, each.certificate)
+            for identity, each in self._joined.items()
+        ]
+        deals = [
+            (ring.view.ring, dealer, wire.encode(deal)) for ring in self.rings for dealer, deal in ring.deals.items()
+        ]
+        state: bytes = msgpack.packb(
+            (
+                wire.encode(self.call),
+                self._nonce,
+                self._result_secret,
+                self._result_key,
+                self._intermediates,
+                joined,
+                deals,
+            )
+        )
+        return state
+
+    @staticmethod
+    def number_of(state: bytes) -> int:
+        """The number of the epoch that a kept state is about."""
+        call = wire.decode(msgpack.unpackb(state, use_list=False)[0], frozenset({wire.EpochCall}))
+        if not isinstance(call, wire.EpochCall):
+            raise InvariantError("the kept state of an epoch begins with its call")
+        return call.epoch
+
+    @classmethod
+    def from_state(cls, suite: Suite, state: bytes, ended: Sequence[Ended], now_s: float) -> AreaEpoch:
+        """
+        The epoch as it was; rounds that ended stay ended.
+
+        Terms go on one full turn of the ring after the last one recorded: the same head, and above every term that a
+        member may have heard of in the meantime.
+        """
+        call_bytes, nonce, secret, key, intermediates, joined, deals = msgpack.unpackb(state, use_list=False)
+        call = wire.decode(call_bytes, frozenset({wire.EpochCall}))
+        if not isinstance(call, wire.EpochCall):
+            raise InvariantError("the kept state of an epoch begins with its call")
+        epoch = cls(suite, call, nonce, secret, key, intermediates, ())
+        epoch._joined = {identity: Joined(*parts) for identity, *parts in joined}
+        epoch._cut(now_s)
+        for index, dealer, data in deals:
+            deal = wire.decode(data, frozenset({wire.Deal}))
+            if isinstance(deal, wire.Deal):
+                epoch.rings[index].deals[dealer] = deal
+        if epoch.phase is Phase.DEALING:
+            epoch.phase = Phase.RUNNING
+            for ring in epoch.rings:
+                mine = {each.round: each for each in ended if each.ring == ring.view.ring}
+                term = max((each.term for each in mine.values()), default=0) + ring.view.size
+                ring.book = RoundBook(suite, ring.view, secret, now_s, mine, term)
+        return epoch
+
+    def greet_again(self, identity: str) -> list[To]:
+        """A gateway that knows this epoch is still there: who is its head?"""
+        place = self._place.get(identity)
+        if place is None or place[0].book is None:
+            return []
+        ring, position = place
+        if ring.head_at is not None:
+            return [To(identity, ring.head_at)]
+        if ring.book is not None and ring.view.head_of(ring.book.term) == position:
+            return [To(identity, wire.Appoint(self.call.epoch, ring.view.ring, ring.book.term))]
+        return []

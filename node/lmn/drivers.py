@@ -7,7 +7,10 @@ listen to a bus that pushes.
 
 from __future__ import annotations
 
+import re
+import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -15,15 +18,30 @@ from types import MappingProxyType
 import trio
 
 from node.lmn import s0
+from node.lmn.dlms import driver as dlms
+from node.lmn.dlms import security as dlms_security
+from node.lmn.dlms.acse import Mechanism
+from node.lmn.dlms.client import Association
+from node.lmn.dlms.push import PushReceiver
+from node.lmn.hdlc.frame import Address
 from node.lmn.iec62056_21 import driver as iec62056_21
 from node.lmn.iec62056_21.readings import Interpretation
+from node.lmn.links import parse_link
+from node.lmn.mbus import driver as mbus
+from node.lmn.mbus.procedures import SecondaryAddress
 from node.lmn.profiles import MeterProfile
 from node.lmn.sml.client import SmlClient
 from node.lmn.sml.driver import SmlLink
+from node.lmn.sml.readings import server_id
+from node.lmn.wmbus import driver as wmbus
+from node.lmn.wmbus.keys import KeyStore
+from node.lmn.wmbus.receiver import Receiver
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 from protocol.metering.reading import Reading
 
-_SML_TIMEOUT_S = 10.0
+_ANSWER_TIMEOUT_S = 10.0  # a long SML list at 9600 baud takes a second
+_CHALLENGE_SIZE = 16
+_ANY_PRIMARY = 254  # every meter answers to it (EN 13757-2 clause 5.7.5)
 Clock = Callable[[], float]
 Batch = Sequence[Reading | RemoteProtocolError]
 """What one readout or telegram gave: readings, and an error for each part of it that was none."""
@@ -46,42 +64,162 @@ class Driver:
     listen: Listen | None = None
 
 
+def _now(clock: Clock) -> Callable[[], datetime]:
+    return lambda: datetime.fromtimestamp(clock(), UTC)
+
+
+# --- IEC 62056-21, P1, S0 ---------------------------------------------------------------------------------------------
+
+
+def _interpretation(profile: MeterProfile) -> Interpretation:
+    return Interpretation(medium=profile.medium, zone=profile.zone())
+
+
 async def _ask_iec62056_21(stream: trio.abc.Stream, profile: MeterProfile, clock: Clock) -> Batch:
-    how = Interpretation(medium=profile.medium, zone=profile.zone())
+    how = _interpretation(profile)
     return await iec62056_21.read_meter(stream, address=profile.address, clock=clock, interpretation=how)
 
 
 def _listen_text(
     stream: trio.abc.Stream, profiles: Sequence[MeterProfile], clock: Clock
 ) -> AsyncGenerator[Batch, None]:
-    how = Interpretation(medium=profiles[0].medium, zone=profiles[0].zone())
-    return iec62056_21.listen(stream, clock=clock, interpretation=how)
+    return iec62056_21.listen(stream, clock=clock, interpretation=_interpretation(profiles[0]))
 
 
-def _listen_s0(stream: trio.abc.Stream, profiles: Sequence[MeterProfile], clock: Clock) -> AsyncGenerator[Batch, None]:
+async def _listen_s0(
+    stream: trio.abc.Stream, profiles: Sequence[MeterProfile], clock: Clock
+) -> AsyncGenerator[Batch, None]:
     profile = profiles[0]
     if len(profiles) > 1 or profile.constant_imp_per_kwh is None:
         raise LocalProtocolError("an S0 link is one input, with its constant_imp_per_kwh")
-    return s0.listen(
-        stream, s0.PulseInput(profile.meter_id or profile.device, profile.constant_imp_per_kwh), clock=clock
-    )
+    pulses = profile.memory.setdefault("pulses", s0.PulseInput(profile.name_on_bus, profile.constant_imp_per_kwh))
+    async with aclosing(s0.listen(stream, pulses, clock=clock)) as batches:
+        async for batch in batches:
+            yield batch
 
 
-def _sml_link(stream: trio.abc.Stream, clock: Clock) -> SmlLink:
-    return SmlLink(stream, lambda: datetime.fromtimestamp(clock(), UTC))
+# --- SML --------------------------------------------------------------------------------------------------------------
 
 
 async def _ask_sml(stream: trio.abc.Stream, profile: MeterProfile, clock: Clock) -> Batch:
-    return await _sml_link(stream, clock).ask_readings(SmlClient(profile.device.encode()).get_list(), _SML_TIMEOUT_S)
+    faults: list[Reading | RemoteProtocolError] = []
+    # The server id stays empty where the link has one meter only [REQ.SML.CLI.RequestMeterData.20].
+    server = server_id(profile.address) if profile.address else None
+    client = SmlClient(profile.device.encode(), server_id=server)
+    link = SmlLink(stream, _now(clock), on_error=faults.append)
+    return [*await link.ask_readings(client.get_list(), _ANSWER_TIMEOUT_S), *faults]
 
 
 async def _listen_sml(
     stream: trio.abc.Stream, profiles: Sequence[MeterProfile], clock: Clock
 ) -> AsyncGenerator[Batch, None]:
-    link = _sml_link(stream, clock)
-    silence_s = 10 * max(profile.interval_s for profile in profiles)
+    faults: list[Reading | RemoteProtocolError] = []
+    link = SmlLink(stream, _now(clock), on_error=faults.append)
+    silence_s = max(profile.silence_s for profile in profiles)
     while True:
-        yield await link.next_pushed(silence_s)
+        readings: list[Reading] = []
+        try:
+            readings = await link.next_pushed(silence_s)
+        except RemoteProtocolError:
+            # What was heard and could not be read is news too; silence follows at the next turn.
+            if not faults:
+                raise
+        batch, faults[:] = [*faults, *readings], []
+        yield batch
+
+
+# --- DLMS -------------------------------------------------------------------------------------------------------------
+
+_DLMS_ADDRESS = re.compile(
+    r"(?:(?P<link>hdlc|wrapper):)?(?P<client>\d{1,5})/(?P<logical>\d{1,5})(?:/(?P<physical>\d{1,5}))?"
+)
+
+
+def _dlms_keys(profile: MeterProfile) -> dlms_security.Keys | None:
+    encryption = profile.key("encryption")
+    if encryption is None:
+        return None
+    return dlms_security.Keys(encryption, profile.key("authentication") or b"")
+
+
+def _dlms_association(profile: MeterProfile) -> Association:
+    keys, password = _dlms_keys(profile), profile.key("password")
+    if keys is not None:
+        title, challenge = profile.key("system_title") or b"", secrets.token_bytes(_CHALLENGE_SIZE)
+        return Association(Mechanism.HLS_GMAC, challenge, keys, title)
+    return Association() if password is None else Association(Mechanism.LLS, password)
+
+
+async def _ask_dlms(stream: trio.abc.Stream, profile: MeterProfile, clock: Clock) -> Batch:
+    match = _DLMS_ADDRESS.fullmatch(profile.address or "16/1")
+    if match is None:
+        raise LocalProtocolError("a DLMS address is [hdlc:|wrapper:]CLIENT/LOGICAL[/PHYSICAL]")
+    client, logical, physical = int(match["client"]), int(match["logical"]), match["physical"]
+    hdlc: dlms.HdlcSettings | None = None
+    if match["link"] == "hdlc" or (match["link"] is None and parse_link(profile.link).path):
+        small = physical is None or max(logical, int(physical)) < 0x80
+        server = Address(logical) if physical is None else Address(logical, int(physical), 2 if small else 4)
+        hdlc = dlms.HdlcSettings(client=Address(client), server=server)
+    registers = [(dlms.REGISTER, obis) for obis in profile.registers] or None
+    settings = dlms.MeterSettings(profile.name_on_bus, _dlms_association(profile), registers)
+    # Seconds of the epoch, so that after a restart the counter is ahead of every one that was used.
+    counter = profile.memory.setdefault("counter", dlms_security.InvocationCounter(int(clock())))
+    guard = profile.memory.setdefault("guard", dlms_security.ReplayGuard())
+    wrapper = (client, logical)
+    return await dlms.read_meter(
+        stream, settings, hdlc=hdlc, wrapper=wrapper, counter=counter, guard=guard, now=_now(clock)
+    )
+
+
+async def _listen_dlms(
+    stream: trio.abc.Stream, profiles: Sequence[MeterProfile], clock: Clock
+) -> AsyncGenerator[Batch, None]:
+    profile = profiles[0]
+    if len(profiles) > 1:
+        raise LocalProtocolError("a link with pushed DLMS is one meter")
+    guard = profile.memory.setdefault("guard", dlms_security.ReplayGuard())
+    title = profile.key("system_title") or b""
+    receiver = PushReceiver(profile.name_on_bus, _dlms_keys(profile), guard, title)
+    wrapper = profile.address.startswith("wrapper:")
+    pushed = dlms.pushes(stream, receiver, silence_timeout_s=profile.silence_s, wrapper=wrapper, now=_now(clock))
+    async for item in pushed:
+        yield [item]
+
+
+# --- M-Bus, wired and wireless ----------------------------------------------------------------------------------------
+
+
+def _mbus_address(text: str) -> int | SecondaryAddress:
+    """A primary address, eight digits of a secondary one (F: any), or nothing for the only meter of a short line."""
+    if len(text) == 8:
+        return SecondaryAddress(text.upper())
+    if text.isdecimal() and int(text) <= 250:
+        return int(text)
+    if text:
+        raise LocalProtocolError("an M-Bus address is 0 to 250, or the eight digits of a secondary address")
+    return _ANY_PRIMARY
+
+
+async def _ask_mbus(stream: trio.abc.Stream, profile: MeterProfile, clock: Clock) -> Batch:
+    link = parse_link(profile.link)
+    timing = mbus.Timing(link.baudrate) if link.path else mbus.Timing()
+    return await mbus.Bus(stream, timing, _now(clock)).read_meter(_mbus_address(profile.address))
+
+
+async def _listen_wmbus(
+    stream: trio.abc.Stream, profiles: Sequence[MeterProfile], clock: Clock
+) -> AsyncGenerator[Batch, None]:
+    first = profiles[0]
+    framings: dict[str, wmbus.Framing] = {"imst": "imst", "amber": "amber", "rtl-wmbus": "rtl-wmbus", "raw": "raw"}
+    framing = framings.get(first.address or "imst")
+    if framing is None:
+        raise LocalProtocolError(f"the address of a radio meter names its receiver: {', '.join(framings)}")
+    keys = {profile.name_on_bus: key for profile in profiles if (key := profile.key("encryption")) is not None}
+    # The receiver outlives the link: it knows the counters against replay, and the formats of compact frames.
+    receiver = first.memory.setdefault("receiver", Receiver(KeyStore(keys)))
+    async with aclosing(wmbus.listen(stream, framing, receiver, now=_now(clock))) as batches:
+        async for batch in batches:
+            yield batch
 
 
 DRIVERS: Mapping[str, Driver] = MappingProxyType(
@@ -89,6 +227,9 @@ DRIVERS: Mapping[str, Driver] = MappingProxyType(
         driver.name: driver
         for driver in (
             Driver("sml", ask=_ask_sml, listen=_listen_sml),
+            Driver("dlms", ask=_ask_dlms, listen=_listen_dlms),
+            Driver("mbus", ask=_ask_mbus),
+            Driver("wmbus", listen=_listen_wmbus),
             Driver("iec62056-21", ask=_ask_iec62056_21, listen=_listen_text),
             Driver("p1", listen=_listen_text),
             Driver("s0", listen=_listen_s0),

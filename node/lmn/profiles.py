@@ -10,12 +10,13 @@ from __future__ import annotations
 from typing import Annotated, Any
 from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, SecretStr, field_validator
 
 from node.lmn.links import parse_link
 from protocol.metering.obis import Obis
 
 ANY_METER = "*"
+SILENT_INTERVALS = 3  # telegrams that may be lost before a pushing bus counts as silent
 
 
 def _obis(value: Any) -> Obis:
@@ -28,11 +29,13 @@ class MeterProfile(BaseModel):
 
     `device` is the id under which its readings go on (DIN 43849 form); `meter_id` what the meter calls itself where
     that differs, `*` for the only meter on its link, whoever it is.  `address` is what the bus wants to hear: the
-    device address of IEC 62056-21, a primary or secondary M-Bus address, an HDLC address.  `keys` are hexadecimal,
-    by the driver's names for them.  `registers` empty means all; named ones are kept, the rest is not delivered.
-    `push`: the meter sends unasked.  `interval_s`: how often it then does; after `SILENT_INTERVALS` of them the bus
-    counts as silent, so a value too small makes alarms of lost telegrams and one too large hides a dead meter.
-    `medium` is OBIS group A for meters that leave it out, `time_zone` that of stamps without an offset.
+    device address of IEC 62056-21, a primary or secondary M-Bus address, `[hdlc:|wrapper:]CLIENT/LOGICAL[/PHYSICAL]`
+    of DLMS, the server id of one of several SML meters, the kind of radio module of wireless M-Bus.  `keys` are
+    hexadecimal: `encryption`, and for DLMS `authentication`, `password` and the gateway's `system_title`.
+    `registers` empty means all; named ones are kept, the rest is not delivered.  `push`: the meter sends unasked.
+    `interval_s`: how often it then does; after `SILENT_INTERVALS` of them the bus counts as silent, so a value too
+    small makes alarms of lost telegrams and one too large hides a dead meter.  `medium` is OBIS group A for meters
+    that leave it out, `time_zone` that of stamps without an offset.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
@@ -49,6 +52,8 @@ class MeterProfile(BaseModel):
     medium: int = Field(default=1, ge=0, le=15)
     time_zone: str | None = None
     constant_imp_per_kwh: int | None = Field(default=None, gt=0)
+
+    _memory: dict[str, Any] = PrivateAttr(default_factory=dict)
 
     @field_validator("link")
     @classmethod
@@ -75,6 +80,21 @@ class MeterProfile(BaseModel):
             except (KeyError, OSError, ValueError):
                 raise ValueError(f"no time zone {name!r} (expected a name such as Europe/Berlin)") from None
         return name
+
+    @property
+    def name_on_bus(self) -> str:
+        """What the meter calls itself, where a driver must be told."""
+        return self.device if self.meter_id in {"", ANY_METER} else self.meter_id
+
+    @property
+    def silence_s(self) -> float:
+        """How long a meter that pushes may say nothing."""
+        return SILENT_INTERVALS * self.interval_s
+
+    @property
+    def memory(self) -> dict[str, Any]:
+        """What a driver remembers of the meter from one link to the next: counters, formats, pulses."""
+        return self._memory
 
     def key(self, name: str) -> bytes | None:
         """A key's octets, or None if the profile has none of that name."""

@@ -11,7 +11,8 @@ Complications, and why they are here:
 - A driver may have a defect.  Its bus is closed, the fault is counted by name, and it starts again after the wait;
   the other buses never notice.  Only `InvariantError` and faults of `deliver` are let through: those are not the
   meter's, and going on would make guesses of readings.
-- A fault is an event once until something good is heard, and a count every time: noise must not flood a log.
+- A fault is counted every time and an event once a quarter hour: noise must not flood a log.  What fell (a counter,
+  a clock) is an event every time.
 - On a radio link the neighbours' meters are heard too, which is no fault; on a wire a stranger is one.
 """
 
@@ -39,7 +40,9 @@ from protocol.metering.reading import Reading
 Clock = Callable[[], float]
 Deliver = Callable[[list[Reading]], Awaitable[None]]
 OpenLink = Callable[[str], Awaitable[trio.abc.Stream]]
-SILENT_INTERVALS = 3  # telegrams that may be lost before a pushing bus counts as silent
+_EVENT_PAUSE_S = 890.0  # the same fault of the same meter is news again at the next quarter hour
+_TOLD_MAX = 256
+_TICK_S = 0.001  # a schedule that computes in floating point may name one time twice; this far on it cannot
 
 _T = TypeVar("_T")
 _log = logging.getLogger(__name__)
@@ -132,7 +135,7 @@ class _Bus:
     strangers_are_normal: bool
     fault_count: int = 0  # in a row
     missing: set[str] = field(default_factory=set)  # devices without a value at the last reading time
-    last_event: tuple[str, str] = ("", "")
+    told_s: dict[tuple[str, str], float] = field(default_factory=dict)  # (kind, device): when it was an event
 
 
 def _buses(profiles: Sequence[MeterProfile], drivers: Mapping[str, Driver]) -> list[_Bus]:
@@ -184,7 +187,7 @@ class _Run:
             order = sorted(bus.profiles, key=lambda profile: profile.device in bus.missing)
             unread = await self._ask_each(bus, order, math.inf)
             # A late retry would make the next quarter hour late for everyone, so it is cut off there.
-            until_s = self.schedule.next_reading_time(at_s)
+            until_s = self.schedule.next_reading_time(at_s + _TICK_S)
             while unread and self.clock() < until_s:
                 wait_s = self.backoff.delay_s(bus.fault_count, self.rng)
                 await trio.sleep(min(wait_s, until_s - self.clock()))
@@ -196,8 +199,8 @@ class _Run:
 
     def _following(self, at_s: float) -> float:
         """The next reading time; the last one that is due where several have passed meanwhile."""
-        at_s = self.schedule.next_reading_time(at_s)
-        while (later_s := self.schedule.next_reading_time(at_s)) <= self.clock():
+        at_s = self.schedule.next_reading_time(at_s + _TICK_S)
+        while (later_s := self.schedule.next_reading_time(at_s + _TICK_S)) <= self.clock():
             at_s = later_s
         return at_s
 
@@ -232,7 +235,7 @@ class _Run:
         """Take what the bus pushes, open it again when it ends or falls silent."""
         if bus.driver.listen is None:
             raise InvariantError("a bus without a way to listen is listened to")
-        silence_s = SILENT_INTERVALS * max(profile.interval_s for profile in bus.profiles)
+        silence_s = 2 * max(profile.silence_s for profile in bus.profiles)  # the driver's own alarm says more
         while True:
             stream = await self._open(bus, math.inf)
             if stream is not None:
@@ -266,9 +269,9 @@ class _Run:
             if not profile.registers or item.obis in profile.registers:
                 readings.append(item if item.device == profile.device else replace(item, device=profile.device))
         if heard:
-            bus.fault_count, bus.last_event = 0, ("", "")
+            bus.fault_count = 0
         for fallen in self.watch.check(readings):
-            self._event(bus, fallen.reason, fallen.device, "" if fallen.obis is None else str(fallen.obis))
+            self._event(bus, fallen.reason, fallen.device, "" if fallen.obis is None else str(fallen.obis), always=True)
         if readings:
             LMN_READINGS.labels(bus.driver.name).inc(len(readings))
             await self.deliver(readings)
@@ -278,11 +281,15 @@ class _Run:
         bus.fault_count += 1
         self._event(bus, fault.reason, device, fault.detail)
 
-    def _event(self, bus: _Bus, kind: str, device: str, detail: str = "") -> None:
+    def _event(self, bus: _Bus, kind: str, device: str, detail: str = "", *, always: bool = False) -> None:
         LMN_ERRORS.labels(bus.driver.name, kind).inc()
-        if bus.last_event != (kind, device):
-            bus.last_event = (kind, device)
-            self.on_event(LmnEvent(kind, bus.driver.name, device, self.clock(), detail))
+        now_s = self.clock()
+        if not always and now_s - bus.told_s.get((kind, device), -math.inf) < _EVENT_PAUSE_S:
+            return
+        if len(bus.told_s) >= _TOLD_MAX:
+            bus.told_s.clear()
+        bus.told_s[kind, device] = now_s
+        self.on_event(LmnEvent(kind, bus.driver.name, device, now_s, detail))
 
     async def _sleep_until(self, at_s: float) -> None:
         # Waking early by a rounding error of the clocks would read the same quarter hour twice.
@@ -318,6 +325,8 @@ def _named(error: BaseException) -> _Fault:
             return _Fault("silent")
         case StopAsyncIteration():
             return _Fault("link_closed")
+        case LocalProtocolError():
+            return _Fault("driver_defect", str(error))
         case OSError() | trio.BrokenResourceError() | trio.ClosedResourceError():
             return _Fault("link_broken", type(error).__name__)
         case _:

@@ -179,3 +179,37 @@ def test_net_sums_hide_what_single_masks_show() -> None:
     closed = int(closed_masks(ring, np.array([[view] for view in views], np.uint16))[0])
     assert algebra.determined(ring, views, closed, net=False) == ((0, 1, 1, 1, 1, 1),)
     assert algebra.determined(ring, views, closed, net=True) == ()
+
+
+def can_be_cut(ring: Ring) -> bool:
+    """Two disjoint windows of k/2 positions, each with t_c - k/2 corrupt members or more."""
+    n, half = ring.n, ring.k // 2
+    full = [
+        start
+        for start in range(n)
+        if sum((start + step) % n in ring.corrupt for step in range(half)) >= ring.t_c - half
+    ]
+    return any(half <= (second - first) % n <= n - half for first in full for second in full)
+
+
+@pytest.mark.parametrize(
+    ("k", "corrupt"),
+    [
+        (6, (2, 4, 12, 13)),
+        (6, (0, 2, 7, 10)),
+        (6, (2, 12, 13, 15)),
+        (8, (5, 8, 11, 14)),
+        (8, (0, 6, 11, 13)),
+        (8, (2, 5, 11, 14)),
+        (4, (4, 6, 10, 12)),
+    ],
+)
+def test_a_part_opens_alone_exactly_if_two_windows_are_corrupt(k: int, corrupt: tuple[int, ...]) -> None:
+    """The claim behind `split_bits`, at the least threshold over (k + corrupt neighbours)/2."""
+    bare = Ring(16, k, t=1, t_c=1, k_min=1, n_min=1, corrupt=corrupt)
+    worst = max(len(set(bare.neighbours(i)) & set(corrupt)) for i in bare.honest)
+    t = (k + worst) // 2 + 1
+    ring = Ring(16, k, t, t, k_min=t, n_min=11, corrupt=corrupt)
+    outcome = sampled(ring, 2 * 10**5, np.random.default_rng(1))
+    assert outcome.opening > 1000
+    assert (outcome.smallest < ring.n_min - len(corrupt)) == can_be_cut(ring)

@@ -93,7 +93,7 @@ class SecondaryStation:
         self.connected = True
         self._polled = False
         self._start(agreed)
-        self._reply(frame, Kind.UNNUMBERED_ACKNOWLEDGE, agreed.to_bytes() if agreed != Parameters() else b"")
+        self._reply(frame, Kind.UNNUMBERED_ACKNOWLEDGE, agreed.to_bytes())  # some clients insist on parameters
         return [Connected(agreed)]
 
     def _receive_connected(self, frame: Frame) -> list[Instruction]:

@@ -24,6 +24,7 @@ from node.lmn.mbus.profiles import find_base, unroll
 from node.lmn.mbus.records import FUNCTIONS, Header, Item, ManufacturerData, Record
 from node.lmn.mbus.status import PERMANENT_ERROR, standard_error_flags, status_word
 from node.lmn.mbus.values import REAL32, Decoded
+from node.lmn.mbus.vif import Kind
 from protocol.errors import RemoteProtocolError
 from protocol.metering.obis import Obis
 from protocol.metering.reading import Quality, Reading
@@ -124,10 +125,10 @@ def readings_of(items: Iterable[Item], context: Context) -> list[Reading]:
         record = {**template, **context.extra} if context.extra else template.copy()
         quality = telegram_quality
         decoded, data = item.decoded, item.header.data
-        if decoded.invalid or "error" in template or data.function == 3:
+        if decoded.invalid:
+            record["raw"] = item.octets.hex()
+        if "error" in template or data.function == 3 or (decoded.invalid and not _is_date(item)):
             quality = Quality.METER_ERROR
-            if decoded.invalid:
-                record["raw"] = item.octets.hex()
         elif data.field == REAL32 and quality is Quality.VALID:
             quality = Quality.NOT_FOR_BILLING
         moment = moments.get(data.storage)
@@ -140,6 +141,11 @@ def readings_of(items: Iterable[Item], context: Context) -> list[Reading]:
             )
         )  # fmt: skip
     return out
+
+
+def _is_date(record: Record) -> bool:
+    """An unset date is no fault: FF FF is how meters say "never"."""
+    return record.header.value.kind in (Kind.DATE, Kind.DATETIME)
 
 
 def _times(records: list[Record], received_at: datetime | None) -> tuple[dict[int, str], datetime | None]:

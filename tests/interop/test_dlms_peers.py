@@ -1,0 +1,175 @@
+"""
+Software that nobody here wrote, on the other end: gurux-dlms and dlms-cosem as clients of our meter, gurux-dlms as
+a meter for our client.  They live in an environment of their own (see `requirements-peers-dlms.lock`) and run as
+processes; neither is ever imported here.
+"""
+
+import json
+import os
+import subprocess
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from functools import partial
+from pathlib import Path
+
+import pytest
+import trio
+
+from loadtest.meters.dlms import DlmsServer, ServerSettings, serve_hdlc, serve_tcp
+from loadtest.meters.dlms_objects import LOAD_PROFILE, MESSAGE, CosemObjects
+from loadtest.meters.serial_bus import serial_bus
+from node.lmn.dlms.acse import Mechanism
+from node.lmn.dlms.axdr import decode_data, octets
+from node.lmn.dlms.client import Association
+from node.lmn.dlms.driver import HdlcSettings, MeterSession, MeterSettings, hdlc_transport
+from node.lmn.dlms.listing import scaler_unit
+from node.lmn.dlms.security import Keys
+from node.lmn.dlms.transport import WrapperTransport
+from node.lmn.hdlc.frame import Address
+from node.lmn.hdlc.link import HdlcBus
+from node.lmn.hdlc.station import Parameters
+from node.lmn.serial_link import open_serial
+from protocol.metering.obis import Obis
+
+HERE = Path(__file__).parent
+PYTHON = Path(os.environ.get("STROMKREIS_PEERS_DLMS") or HERE.parents[1] / ".venv-peers-dlms/bin/python")
+pytestmark = pytest.mark.skipif(not PYTHON.exists(), reason="the DLMS peers are not installed (make peers)")
+
+NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
+ENERGY, EXPORT, POWER = Obis(1, 0, 1, 8, 0, 255), Obis(1, 0, 2, 8, 0, 255), Obis(1, 0, 16, 7, 0, 255)
+REGISTERS = [(ENERGY, 123_456_789_012, -1, 30), (EXPORT, 17, 0, 30), (POWER, -250, 0, 27)]
+KEYS = Keys(bytes(range(16)), bytes(range(16, 32)))
+CLIENT_TITLE, METER_TITLE = b"SMG\x00\x00\x00\x00\x01", b"STK\x00\x00\x00\x00\x01"
+SERVER = {
+    ("NONE", False): ServerSettings(),
+    ("NONE", True): ServerSettings(keys=KEYS, system_title=METER_TITLE),
+    ("LLS", False): ServerSettings(Mechanism.LLS, b"12345678"),
+    ("LLS", True): ServerSettings(Mechanism.LLS, b"12345678", KEYS, METER_TITLE),
+    ("HLS_GMAC", True): ServerSettings(Mechanism.HLS_GMAC, b"meterchallenge01", KEYS, METER_TITLE),
+}
+GURUX = {"NONE": "NONE", "LLS": "LOW", "HLS_GMAC": "HIGH_GMAC"}
+
+
+def meter(settings, rows=60, **more):
+    now = [NOON]
+    objects = CosemObjects("1STK0000000001", lambda _: REGISTERS, lambda: now[0])
+    for _ in range(rows):
+        objects.capture()
+        now[0] += timedelta(minutes=15)
+    return DlmsServer(objects, ServerSettings(**{name: getattr(settings, name) for name in settings.__slots__} | more))
+
+
+async def run_peer(script, what):
+    command = [str(PYTHON), str(HERE / script), json.dumps(what)]
+    with trio.fail_after(8):
+        done = await trio.run_process(command, capture_stdout=True, capture_stderr=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()[-2000:]
+    return json.loads(done.stdout.splitlines()[-1])  # gurux-dlms prints what it decrypts
+
+
+@asynccontextmanager
+async def on_tcp(server):
+    async with trio.open_nursery() as nursery:
+        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        nursery.start_soon(serve_tcp, lambda: server, listeners)
+        yield listeners[0].socket.getsockname()[1]
+        nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def on_serial(server, address, capabilities=None):
+    async with serial_bus() as (ours, theirs), open_serial(ours) as stream, trio.open_nursery() as nursery:
+        nursery.start_soon(serve_hdlc, server, stream, address, capabilities)
+        yield theirs
+        nursery.cancel_scope.cancel()
+
+
+def check_gurux(seen, server):
+    expected = [
+        [".".join(map(str, code)), str(Decimal(value).scaleb(scaler)), unit] for code, value, scaler, unit in REGISTERS
+    ]
+    assert [[code, value, unit] for code, value, _, unit in seen["registers"]] == expected
+    assert (seen["rows"], seen["columns"]) == (60, 4)
+    assert seen["by_entry"] == 3
+    assert server.objects.message == octets(b"hello from gurux" * 40)
+    assert bytes.fromhex(seen["message"]) == b"hello from gurux" * 40
+
+
+@pytest.mark.parametrize(("authentication", "ciphered"), SERVER)
+async def test_gurux_reads_our_meter_over_tcp(authentication, ciphered):
+    server = meter(SERVER[authentication, ciphered], pdu_size_max=512)
+    async with on_tcp(server) as port:
+        what = {"port": port, "hdlc": False, "pdu_size_max": 512, "ciphered": ciphered}
+        what |= {"authentication": GURUX[authentication], "password": "12345678"}
+        check_gurux(await run_peer("dlms_peer_gurux_client.py", what), server)
+
+
+@pytest.mark.parametrize(("authentication", "ciphered"), [("LLS", False), ("HLS_GMAC", True)])
+async def test_gurux_reads_our_meter_over_a_serial_line(authentication, ciphered):
+    server = meter(SERVER[authentication, ciphered], pdu_size_max=512)
+    async with on_serial(server, Address(1), Parameters(128, 128)) as path:
+        what = {"path": path, "hdlc": True, "pdu_size_max": 512, "ciphered": ciphered}
+        what |= {"authentication": GURUX[authentication], "password": "12345678"}
+        check_gurux(await run_peer("dlms_peer_gurux_client.py", what), server)
+
+
+def check_dlms_cosem(seen):
+    assert seen["profile_rows"] == 60
+    for code, value, scaler, unit in REGISTERS:
+        sent_value, sent_scale = seen["registers"][code.to_bytes().hex()]
+        assert decode_data(bytes.fromhex(sent_value)).value == value
+        assert scaler_unit(decode_data(bytes.fromhex(sent_scale))) == (scaler, unit)
+
+
+CODES = [code.to_bytes().hex() for code, *_ in REGISTERS]
+
+
+@pytest.mark.parametrize(("authentication", "ciphered"), [("NONE", False), ("LLS", False), ("HLS_GMAC", True)])
+async def test_dlms_cosem_reads_our_meter_over_tcp(authentication, ciphered):
+    server = meter(SERVER[authentication, ciphered], pdu_size_max=512)
+    async with on_tcp(server) as port:
+        what = {"port": port, "authentication": authentication, "ciphered": ciphered, "registers": CODES}
+        check_dlms_cosem(await run_peer("dlms_peer_dlms_cosem.py", what))
+
+
+@pytest.mark.parametrize(("authentication", "ciphered"), [("LLS", False), ("HLS_GMAC", True)])
+async def test_dlms_cosem_reads_our_meter_over_a_serial_line(authentication, ciphered):
+    server = meter(SERVER[authentication, ciphered], pdu_size_max=512)
+    async with on_serial(server, Address(1, 17, 2), Parameters(128, 128)) as path:
+        what = {"path": path, "authentication": authentication, "ciphered": ciphered, "registers": CODES}
+        check_dlms_cosem(await run_peer("dlms_peer_dlms_cosem.py", what))
+
+
+OURS = {
+    "NONE": Association(),
+    "LLS": Association(Mechanism.LLS, b"12345678"),
+    "HLS_GMAC": Association(Mechanism.HLS_GMAC, b"clientchallenge1", KEYS, CLIENT_TITLE),
+}
+
+
+@pytest.mark.parametrize("hdlc", [False, True])
+@pytest.mark.parametrize("authentication", OURS)
+async def test_we_read_a_gurux_meter(hdlc, authentication):
+    what = {"hdlc": hdlc, "authentication": GURUX[authentication], "pdu_size_max": 256}
+    command = [str(PYTHON), str(HERE / "dlms_peer_gurux_server.py"), json.dumps(what)]
+    async with trio.open_nursery() as nursery:
+        start = partial(trio.run_process, command, stdout=subprocess.PIPE, check=False)
+        process = await nursery.start(start)
+        with trio.fail_after(8):
+            port = int(await process.stdout.receive_some())
+            stream = await trio.open_tcp_stream("127.0.0.1", port)
+            transport = WrapperTransport(stream)
+            if hdlc:
+                transport = hdlc_transport(HdlcBus(stream), HdlcSettings())
+            session = MeterSession(transport, MeterSettings("gurux", OURS[authentication]))
+            await session.open()
+            readings = {r.obis: (r.value, r.scaler, r.unit) for r in await session.read_registers()}
+            assert readings == {ENERGY: (123456789, -1, 30), POWER: (-250, 0, 27)}
+            rows = await session.profile(LOAD_PROFILE)
+            assert [r.value for r in rows[:4]] == [0, 0, 1, -1]
+            assert len(rows) == 400
+            await session.set(1, MESSAGE, 2, octets(b"loud" * 100))
+            assert (await session.get(1, MESSAGE, 2)).value == b"loud" * 100
+            await session.close()
+        nursery.cancel_scope.cancel()
