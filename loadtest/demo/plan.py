@@ -132,7 +132,8 @@ def coordinator_section(settings: DemoSettings, schedule: Schedule, work: Path, 
         "areas": list(AREAS),
         "web": {"listen": list(web)},
         "epoch": {
-            "rounds": settings.rounds,
+            # A day, as in the field: the keys of the next epoch are not made while a short demo is being watched.
+            "rounds": max(settings.rounds, 96),
             "period_s": schedule.period_s,
             "interval_s": INTERVAL_S,
             "origin_unix_s": schedule.origin_unix_s,

@@ -2,7 +2,7 @@
 The verdict: the durable round book against ground truth, and what the run cost.
 
 It reads the coordinator's database, not what was shown: a total that a person saw but that a crash would lose does not
-count.  Only the first epoch of each area is judged; a demo that stays up goes on into the next.
+count.  Only the rounds that were asked for are judged; a demo that stays up goes on beyond them.
 """
 
 from __future__ import annotations
@@ -33,16 +33,18 @@ _OPENED_MIN = 0.9
 
 @dataclass(frozen=True, slots=True)
 class Book:
-    """The durable rounds of each area's first epoch."""
+    """The first `rounds` durable rounds of each area's first epoch."""
 
     epochs: tuple[Epoch, ...]
     members: Mapping[tuple[int, int], tuple[str, ...]]
     ended: tuple[Ended, ...]
 
+    rounds: int
+
     @property
     def expected(self) -> int:
         """How many ring rounds there should be."""
-        return sum(epoch.rounds * sum(key[0] == epoch.epoch for key in self.members) for epoch in self.epochs)
+        return self.rounds * len(self.members)
 
     def roster(self, ended: Ended) -> tuple[str, ...]:
         """The gateways in an opened total."""
@@ -50,7 +52,7 @@ class Book:
         return tuple(members[position] for position in positions_of(ended.roster))
 
 
-def read_book(url: str) -> Book:
+def read_book(url: str, rounds: int) -> Book:
     """Read it from the database.  Raises StromkreisError where no epoch was ever laid out."""
     store = Store(url)
     try:
@@ -58,12 +60,12 @@ def read_book(url: str) -> Book:
             every = [epoch_of(row) for row in connection.execute(select(epochs).order_by(epochs.c.epoch)).mappings()]
         first = {epoch.area: epoch for epoch in reversed(every)}
         members = {(ring.epoch, ring.ring): ring.members for e in first.values() for ring in store.epoch_rings(e.epoch)}
-        ended = [each for epoch in first.values() for each in store.epoch_outcomes(epoch.epoch)]
+        ended = [each for epoch in first.values() for each in store.epoch_outcomes(epoch.epoch) if each.round < rounds]
     finally:
         store.close()
     if not first:
         raise StromkreisError("the coordinator laid out no epoch: too few gateways joined")
-    return Book(tuple(first.values()), members, tuple(ended))
+    return Book(tuple(first.values()), members, tuple(ended), rounds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +139,7 @@ def make_report(
         for each in book.ended:
             if each.outcome is Outcome.OPENED and each.opened_s > back_since_s:
                 back.update(book.roster(each))
-    rounds = max(epoch.rounds for epoch in book.epochs)
+    rounds = book.rounds
     return Report(
         rounds=rounds,
         rings=len(book.members),

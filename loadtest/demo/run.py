@@ -235,7 +235,7 @@ class Demo:
         counts: dict[tuple[int, int], int] = {}
         for each in watch.rounds.values():
             first[each.area] = min(each.epoch, first.get(each.area, each.epoch))
-            counts[each.epoch, each.ring] = counts.get((each.epoch, each.ring), 0) + 1
+            counts[each.epoch, each.ring] = counts.get((each.epoch, each.ring), 0) + (each.round < self._settings.rounds)
         mine = [count for (epoch, _ring), count in counts.items() if epoch in first.values()]
         return len(first) == len(self._tokens) and all(count >= self._settings.rounds for count in mine)
 
@@ -252,7 +252,7 @@ class Demo:
     def _judge(self, costs: Costs) -> Report:
         simulated = simulated_meters(self._meters)
         meters = {gateway.id: (meter,) for gateway, meter in zip(self._gateways, simulated, strict=True)}
-        book = read_book(self._coordinator_config.database_url)
+        book = read_book(self._coordinator_config.database_url, self._settings.rounds)
         verdict = judge(book, self._coordinator_config.epoch, meters)
         return make_report(
             book, verdict, costs, gateways=len(self._gateways), killed=[each.id for each in self._victims],

@@ -70,12 +70,12 @@ class View:
         if self._live is not None:
             self._live.update(render(self._state), refresh=True)
             return
-        complete = [total for total in self._state.watch.totals if total.complete]
+        complete = [total for total in self._state.watch.totals if total.complete][: self._state.rounds]
         for number, total in enumerate(complete[self._rounds_told :], self._rounds_told + 1):
             self._console.print(
-                f"  round {number:3}/{self._state.rounds}  {total.present}/{self._state.gateways} gateways"
-                f"  {_number(total.power_w):>10} W  {_number(total.import_wh):>10} Wh in"
-                f"  {_number(total.export_wh):>10} Wh out",
+                f"round {number:3}/{self._state.rounds} {total.present:5}/{self._state.gateways} gateways"
+                f" {_number(total.power_w):>9} W {_number(total.import_wh):>8} Wh in"
+                f" {_number(total.export_wh):>8} Wh out",
                 highlight=False,
             )
         self._rounds_told = len(complete)
@@ -87,7 +87,7 @@ def render(state: DemoState) -> RenderableType:
     head = Table.grid(padding=(0, 2))
     head.add_row(Text("Stromkreis", style="bold"), state.phase, Text(state.dashboard, style="underline cyan"))
     progress = Table.grid(padding=(0, 2))
-    progress.add_row(f"round {ended}/{state.rounds}", ProgressBar(state.rounds, min(ended, state.rounds), width=40))
+    progress.add_row(f"round {min(ended, state.rounds)}/{state.rounds}", ProgressBar(state.rounds, min(ended, state.rounds), width=40))
     parts: list[RenderableType] = [head, progress, _figures(state), _rings(state)]
     if state.events:
         parts.append(Text("\n".join(state.events[-_EVENTS_SHOWN:]), style="dim"))

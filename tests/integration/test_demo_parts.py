@@ -79,7 +79,7 @@ def test_the_configuration_files_are_valid(tmp_path: Path) -> None:
     assert load(MetersConfig, "meters", path, environ={}) == meters
     made = load(CoordinatorConfig, "coordinator", path, environ={})
     assert made.areas == AREAS
-    assert made.epoch.rounds == settings.rounds
+    assert made.epoch.rounds == 96
     assert made.epoch.origin_unix_s - meters.origin_unix_s == 1
     read = load(NodeConfig, "node", path, environ={}).all_gateways()
     assert [(each.id, each.area) for each in read] == [(each.id, each.area) for each in gateways]
@@ -274,7 +274,7 @@ async def test_a_coordinator_that_does_not_answer_is_asked_again_later() -> None
 def test_a_run_is_judged_from_the_database(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/c.sqlite"
     _played(url).close()
-    book = read_book(url)
+    book = read_book(url, 6)
     verdict = judge(book, EPOCH, METERS)
     assert verdict.exact
     assert verdict.conservation_error_wh == 0
@@ -302,7 +302,7 @@ def test_a_wrong_total_fails_the_demo(tmp_path: Path) -> None:
         wrong = ring_rounds.update().where(ring_rounds.c.epoch == 1, ring_rounds.c.round == 4)
         connection.execute(wrong.values(total=pack_words((3, 1, 2, 3))))
     store.close()
-    book = read_book(url)
+    book = read_book(url, 6)
     report = make_report(book, judge(book, EPOCH, METERS), Costs(0, 0, 4), gateways=6, killed=[], back_since_s=None)
     assert not report.exact
     assert len(report.failures) == 2
@@ -317,7 +317,7 @@ def test_too_few_opened_rounds_fail_the_demo(tmp_path: Path) -> None:
 
         connection.execute(ring_rounds.delete().where(ring_rounds.c.epoch == 1, ring_rounds.c.round == 5))
     store.close()
-    book = read_book(url)
+    book = read_book(url, 6)
     report = make_report(book, judge(book, EPOCH, METERS), Costs(0, 0, 4), gateways=6, killed=[], back_since_s=None)
     assert report.exact
     assert report.failures == ["only 83% of the ring rounds opened, expected 90%"]
