@@ -235,7 +235,9 @@ class Demo:
         counts: dict[tuple[int, int], int] = {}
         for each in watch.rounds.values():
             first[each.area] = min(each.epoch, first.get(each.area, each.epoch))
-            counts[each.epoch, each.ring] = counts.get((each.epoch, each.ring), 0) + (each.round < self._settings.rounds)
+            counts[each.epoch, each.ring] = counts.get((each.epoch, each.ring), 0) + (
+                each.round < self._settings.rounds
+            )
         mine = [count for (epoch, _ring), count in counts.items() if epoch in first.values()]
         return len(first) == len(self._tokens) and all(count >= self._settings.rounds for count in mine)
 

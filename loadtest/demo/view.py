@@ -87,7 +87,10 @@ def render(state: DemoState) -> RenderableType:
     head = Table.grid(padding=(0, 2))
     head.add_row(Text("Stromkreis", style="bold"), state.phase, Text(state.dashboard, style="underline cyan"))
     progress = Table.grid(padding=(0, 2))
-    progress.add_row(f"round {min(ended, state.rounds)}/{state.rounds}", ProgressBar(state.rounds, min(ended, state.rounds), width=40))
+    progress.add_row(
+        f"round {min(ended, state.rounds)}/{state.rounds}",
+        ProgressBar(state.rounds, min(ended, state.rounds), width=40),
+    )
     parts: list[RenderableType] = [head, progress, _figures(state), _rings(state)]
     if state.events:
         parts.append(Text("\n".join(state.events[-_EVENTS_SHOWN:]), style="dim"))
