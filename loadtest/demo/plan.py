@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 import socket
 import time
 from collections.abc import Mapping, Sequence
@@ -19,12 +20,14 @@ from pathlib import Path
 from typing import Any
 
 from loadtest.config import MetersConfig
+from protocol.errors import StromkreisError
 
 AREAS = ("Nord", "Süd")
 METERING_DAY = datetime(2026, 6, 22, 8, 0).astimezone()  # a summer morning: the roofs come in while one watches
 _START_QUARTER_HOUR = (METERING_DAY.timetuple().tm_yday - 1) * 96 + 8 * 4
 _DROPOUT = 0.3  # a process that dies takes a seventh along, and chance may give one ring twice its share
 INTERVAL_S = 900
+_PORTS = range(10_000, 30_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,11 +190,18 @@ def _is_table(value: object) -> bool:
 
 
 def free_port(wanted: int = 0) -> int:
-    """The wanted port if it is free on loopback, else a free one."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", wanted))
-        except OSError:
-            probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """
+    The wanted port if it is free on loopback, else another one that is.
+
+    Looked for below the ports that systems hand out by themselves: between this look and the child's bind, a thousand
+    outgoing connections of the demo's own would otherwise take one of them.
+    """
+    for port in ([wanted] if wanted else []) + random.sample(_PORTS, 200):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise StromkreisError(f"no free port among {_PORTS.start} to {_PORTS.stop} on 127.0.0.1")
