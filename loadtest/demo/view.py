@@ -89,12 +89,16 @@ def render(state: DemoState) -> RenderableType:
     progress = Table.grid(padding=(0, 2))
     progress.add_row(
         f"round {min(ended, state.rounds)}/{state.rounds}",
-        ProgressBar(state.rounds, min(ended, state.rounds), width=40),
+        _bar(ended, state.rounds),
     )
     parts: list[RenderableType] = [head, progress, _figures(state), _rings(state)]
     if state.events:
         parts.append(Text("\n".join(state.events[-_EVENTS_SHOWN:]), style="dim"))
     return Panel(Group(*parts), border_style="blue")
+
+
+def _bar(ended: int, rounds: int) -> RenderableType:
+    return ProgressBar(rounds, min(ended, rounds), width=40, complete_style="cyan", finished_style="green")
 
 
 def _figures(state: DemoState) -> RenderableType:
