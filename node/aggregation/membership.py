@@ -269,11 +269,12 @@ class Membership:
                 await self._connection.send(data)
 
     async def _on_relay(self, message: wire.Relay) -> None:
+        """A relayed message is for our head if members send such, and for our member if the present head sent it."""
         data = self.secrets.unseal_relay(message.position, message.sealed)
-        if self._head is not None:
-            inner = wire.decode(data, wire.FROM_MEMBER)
-            self._head.from_member(message.position, inner)  # type: ignore[arg-type]
+        inner = wire.decode(data, wire.FROM_MEMBER | wire.FROM_HEAD)
+        if type(inner) in wire.FROM_MEMBER:
+            if self._head is not None:
+                self._head.from_member(message.position, inner)  # type: ignore[arg-type]
         elif self._address is not None and message.position == self.view.head_of(self._address.term):
             self.last_heard_s = self._around.clock()
-            inner = wire.decode(data, wire.FROM_HEAD)
             await self._carry_out(self._member.receive(inner, self._around.clock()))  # type: ignore[arg-type]

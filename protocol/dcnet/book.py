@@ -122,6 +122,8 @@ class RoundBook:
                 self._check_head(position, message.term)
                 if message.round in self.ended:
                     return self._answer(position, message.round)
+                if message.term < self.term:  # its successor may still open the round
+                    return []
                 self._check_round(message.round, now_s)
                 return self._end_void(message.round, message.reason, now_s, everybody=False)
             case wire.HeadSilent():
@@ -132,8 +134,9 @@ class RoundBook:
                 raise RemoteProtocolError("message_not_allowed", f"{type(message).__name__} is not for the round book")
 
     def _check_head(self, position: int, term: int) -> None:
-        if term != self.term or position != self.view.head_of(term):
-            raise RemoteProtocolError("not_the_head", "a report from somebody who is not the head of this term")
+        """A head that was replaced meanwhile may still report what it has opened: a sum is a sum."""
+        if term > self.term or position != self.view.head_of(term):
+            raise RemoteProtocolError("not_the_head", "a report from somebody who was not appointed")
 
     def _check_round(self, round_: int, now_s: float) -> None:
         if round_ >= self.view.rounds or round_ > self.view.timing.round_at(now_s):

@@ -1,0 +1,141 @@
+"""
+A whole network in one process: simulated meters, a coordinator and nodes, over real sockets on loopback.
+
+For tests and small experiments; what runs is the very code of the three processes.  Each part can be stopped and
+started again, so that a test can take away the coordinator or a node in the middle of a round.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from coordinator.config import CoordinatorConfig, EpochConfig, WebConfig
+from coordinator.gwa.ca import ROOT_FILE
+from coordinator.gwa.enrolment import Directory
+from coordinator.process import run as run_coordinator
+from coordinator.store import Store
+from loadtest.config import MetersConfig
+from loadtest.meters.run import BookEntry
+from loadtest.meters.run import run as run_meters
+from node.config import GatewayConfig, LinkConfig, NodeConfig
+from node.fleet import run as run_node
+from protocol.dcnet.book import Ended
+
+
+@dataclass(slots=True)
+class Network:
+    """What to run: `gateways` in one area, in rings of `ring_size`, a round every `period_s`."""
+
+    directory: Path
+    gateways: int = 8
+    ring_size: int = 8
+    period_s: float = 1.0
+    rounds: int = 20
+    relay: bool = False
+    area: str = "north"
+    origin_unix_s: float = 0.0
+    dropout: float = 0.1
+    book: list[BookEntry] = field(default_factory=list)
+    coordinator_config: CoordinatorConfig | None = None
+    token: str = ""
+    web: list[str] = field(default_factory=list)
+
+    async def start_meters(self, nursery: trio.Nursery) -> None:
+        """Serve the meters; returns when all of them listen."""
+        config = MetersConfig(
+            count=self.gateways, first_port=0, origin_unix_s=self.origin_unix_s, period_s=self.period_s
+        )
+        self.book = await _started(nursery, partial(run_meters, config))
+
+    async def start_coordinator(self, nursery: trio.Nursery) -> trio.CancelScope:
+        """Run the coordinator; the scope stops it, and calling again starts it anew on the same files and ports."""
+        if self.coordinator_config is None:
+            self.coordinator_config = CoordinatorConfig(
+                listen=f"tcp://127.0.0.1:{free_port()}", web=WebConfig(listen=("https://127.0.0.1:0",)),
+                data_dir=self.directory / "coordinator", areas=(self.area,),
+                epoch=EpochConfig(
+                    rounds=self.rounds, period_s=self.period_s, origin_unix_s=self.origin_unix_s,
+                    ring_size=self.ring_size, corrupt=0.05, dropout=self.dropout,
+                ),
+            )  # fmt: skip
+        scope = trio.CancelScope()
+        self.web = await _started(nursery, partial(run_coordinator, self.coordinator_config), scope)
+        if not self.token:
+            store = Store(self.coordinator_config.database_url)
+            self.token = Directory(store).create_token(datetime.now(UTC), uses=self.gateways, area=self.area)
+            store.close()
+        return scope
+
+    def node_config(self, first: int, count: int, name: str) -> NodeConfig:
+        """The configuration of a node that hosts gateways `first` to `first + count - 1`."""
+        if self.coordinator_config is None:
+            raise RuntimeError("start the coordinator first")
+        entries = self.book[first : first + count]
+        return NodeConfig(
+            data_dir=self.directory / name, coordinator=self.web[0], area=self.area,
+            root_certificate=self.coordinator_config.pki_path / ROOT_FILE, token=self.token,
+            gateways=tuple(
+                GatewayConfig(id=f"ESTK00{first + index:08d}", meters=(entry.url,))
+                for index, entry in enumerate(entries)
+            ),
+            link=LinkConfig(mode="relay" if self.relay else "direct"), metrics="http://127.0.0.1:0",
+        )  # fmt: skip
+
+    async def start_node(self, nursery: trio.Nursery, first: int, count: int, name: str) -> trio.CancelScope:
+        """Run a node; the scope stops it at once, like a crash as far as its peers can tell."""
+        scope = trio.CancelScope()
+        await _started(nursery, partial(run_node, self.node_config(first, count, name)), scope)
+        return scope
+
+    def ended(self) -> list[Ended]:
+        """The round book as it stands in the database, by epoch, ring and round."""
+        if self.coordinator_config is None:
+            return []
+        store = Store(self.coordinator_config.database_url)
+        try:
+            last = store.last_epoch()
+            numbers = range(0 if last is None else last + 1)
+            return [ended for number in numbers for ended in store.epoch_outcomes(number)]
+        finally:
+            store.close()
+
+    async def wait_for_rounds(self, count: int, timeout_s: float = 60.0) -> list[Ended]:
+        """Return as soon as `count` ring rounds have ended; raises trio.TooSlowError after `timeout_s`."""
+        with trio.fail_after(timeout_s):
+            while len(ended := await trio.to_thread.run_sync(self.ended)) < count:
+                await trio.sleep(self.period_s / 10)
+        return ended
+
+
+def free_port() -> int:
+    """A port that is free now; a restarted coordinator must be found where it was."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+async def _started(nursery: trio.Nursery, serve: Callable[..., Any], scope: trio.CancelScope | None = None) -> Any:
+    """Start a `run(config, ready=...)` in the nursery and return what it hands to `ready`."""
+    ready = trio.Event()
+    told: list[Any] = []
+
+    def on_ready(what: Any) -> None:
+        told.append(what)
+        ready.set()
+
+    async def within_scope() -> None:
+        with scope or trio.CancelScope():
+            await serve(ready=on_ready)
+
+    nursery.start_soon(within_scope)
+    await ready.wait()
+    return told[0]
