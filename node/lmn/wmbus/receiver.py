@@ -5,7 +5,8 @@ One `Receiver` per radio.  It knows the keys, remembers the headers for compact 
 replay (BSI TR-03109-1 details REQ.WMBUS.Unidirektional.60) and unfinished fragments; each of these memories is bounded.
 
 Two addresses may differ: the radio module's on the link, the meter's in the transport header.  The meter's names the
-device and its key; the module's is noted in the reading's record.
+device and its key; the module's is noted in the reading's record.  A meter that has a key is only believed under it:
+otherwise anybody could leave the encryption away and speak in its name.
 
 `accept_decrypted` is for the desk: recordings are often published with the ciphertext replaced by its plaintext.
 Such readings are marked unverified, and a gateway never turns it on.
@@ -70,11 +71,6 @@ class Receiver:
         self._formats = {True: FormatCache(), False: FormatCache()}
         self._fragments: OrderedDict[DeviceAddress, list[Fragment]] = OrderedDict()
 
-    def learn_format(self, layout: Layout) -> None:
-        """Teach the headers of compact frames beforehand, for secured and open telegrams alike."""
-        for cache in self._formats.values():
-            cache.learn(layout)
-
     def decode(self, datagram: bytes, received_at: datetime | None = None) -> list[Reading]:
         """
         The readings of one stripped datagram; an empty list for a fragment that is not the last and for answers
@@ -110,6 +106,10 @@ class Receiver:
             return [_manufacturer_reading(address, transport.ci, transport.data, received_at)]
         plain, opened = self._open_transport(address, transport, fragment, data)
         verified = opened if opened is not None else verified
+        if verified is None and self._keys.must_be_secured(address):
+            if not self._accept_decrypted:
+                raise RemoteProtocolError("not_secured", "in the clear, from a meter that has a key")
+            verified = False
         return self._readings(link.address, address, transport, plain, verified, received_at)
 
     def _readings(
