@@ -69,7 +69,7 @@ class Receiver:
         self.counters: OrderedDict[str, int] = OrderedDict(counters or {})
         # What anyone could have sent must not teach headers to telegrams that came under a key.
         self._formats = {True: FormatCache(), False: FormatCache()}
-        self._fragments: OrderedDict[DeviceAddress, list[Fragment]] = OrderedDict()
+        self._fragments: OrderedDict[DeviceAddress | None, list[Fragment]] = OrderedDict()
 
     def decode(self, datagram: bytes, received_at: datetime | None = None) -> list[Reading]:
         """
@@ -82,26 +82,33 @@ class Receiver:
         link = take_link_header(datagram)
         if link.control not in FROM_METER:
             raise RemoteProtocolError("wrong_direction", f"C field {link.control:02x} is not sent by meters")
-        data = link.rest
+        return self.decode_layers(link.address, link.rest, received_at)
+
+    def decode_layers(
+        self, sender: DeviceAddress | None, data: bytes, received_at: datetime | None = None
+    ) -> list[Reading]:
+        """The same from the first CI field on; `sender` is None on a wired bus, where only the meter says who it is."""
         verified: bool | None = None  # True: under a key; False: claimed to be, but was plaintext; None: open
-        if is_extended_link(data[0]):
+        if is_extended_link(data[0]) and sender is not None:
             extended, data = take_extended_link(data)
             if extended.session is not None:
-                data, verified = self._open_session(link.address, extended, data)
+                data, verified = self._open_session(sender, extended, data)
             if not data:
                 return []
         fragment: Fragment | None = None
         if data[0] == CI_AFL:
-            fragment = self._assembled(link.address, take_fragment(data))
+            fragment = self._assembled(sender, take_fragment(data))
             if fragment is None:
                 return []
             data = fragment.payload
             if not data:
                 raise RemoteProtocolError("afl_empty", "no transport layer")
-        if 0xA0 <= data[0] <= 0xB7:
-            return [_manufacturer_reading(link.address, data[0], data[1:], received_at)]
+        if 0xA0 <= data[0] <= 0xB7 and sender is not None:
+            return [_manufacturer_reading(sender, data[0], data[1:], received_at)]
         transport = take_transport(data)
-        address = transport.header.address or link.address
+        address = transport.header.address or sender
+        if address is None:
+            raise RemoteProtocolError("no_address", "a secured telegram that does not say whose it is")
         if transport.mode >= MANUFACTURER_MODE_MIN:
             return [_manufacturer_reading(address, transport.ci, transport.data, received_at)]
         plain, opened = self._open_transport(address, transport, fragment, data)
@@ -110,11 +117,11 @@ class Receiver:
             if not self._accept_decrypted:
                 raise RemoteProtocolError("not_secured", "in the clear, from a meter that has a key")
             verified = False
-        return self._readings(link.address, address, transport, plain, verified, received_at)
+        return self._readings(sender, address, transport, plain, verified, received_at)
 
     def _readings(
         self,
-        sender: DeviceAddress,
+        sender: DeviceAddress | None,
         address: DeviceAddress,
         transport: Transport,
         plain: bytes,
@@ -136,7 +143,7 @@ class Receiver:
                 verified = False
             else:
                 formats.learn(_layout(items))
-        extra: dict[str, Any] | None = {"link_device": str(sender)} if sender != address else None
+        extra: dict[str, Any] | None = {"link_device": str(sender)} if sender not in (None, address) else None
         quality = Quality.UNVERIFIED if verified is False else Quality.VALID
         context = Context(_text(address), address.medium, transport.header.status, received_at, quality, extra)
         return readings_of(items, context)
@@ -237,7 +244,7 @@ class Receiver:
         if len(self.counters) > COUNTER_COUNT_MAX:
             self.counters.popitem(last=False)
 
-    def _assembled(self, sender: DeviceAddress, fragment: Fragment) -> Fragment | None:
+    def _assembled(self, sender: DeviceAddress | None, fragment: Fragment) -> Fragment | None:
         pending = self._fragments.pop(sender, [])
         if pending and fragment.number != pending[-1].number + 1:
             pending = []
