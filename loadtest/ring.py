@@ -50,7 +50,7 @@ def make_ring(
         members=tuple(Seat(f"gateway-{i:04}", each.public_key, bytes(32)) for i, each in enumerate(secrets)),
         schema_digest=derive(seed, "schema"), word_count=size.words, committed=size.committed, rounds=size.rounds,
         k=size.k, t=size.t, t_c=size.t_c, k_min=size.k_min, n_min=size.n_min,
-        result_key=result_key(seed), timing=timing or Timing.spread(0.0, 10.0),
+        result_key=suite.verify_key(result_secret(seed)), timing=timing or Timing.spread(0.0, 10.0),
     )  # fmt: skip
     for position, each in enumerate(secrets):
         each.bind(view, position)
@@ -64,13 +64,6 @@ def make_ring(
 def result_secret(seed: bytes) -> bytes:
     """The round book's Ed25519 seed."""
     return derive(seed, "result")
-
-
-def result_key(seed: bytes) -> bytes:
-    """Its public half."""
-    from nacl.signing import SigningKey  # noqa: PLC0415
-
-    return bytes(SigningKey(result_secret(seed)).verify_key)
 
 
 class LocalRing:
@@ -215,4 +208,4 @@ def random_vectors(rng: np.random.Generator, n: int, words: int) -> list[Words]:
     return vectors
 
 
-__all__ = ["LocalRing", "RingSize", "make_ring", "random_vectors", "result_key", "result_secret"]
+__all__ = ["LocalRing", "RingSize", "make_ring", "random_vectors", "result_secret"]

@@ -50,6 +50,7 @@ class Secrets(Protocol):
     def pair(self, other: int) -> PairKeys: ...  # noqa: D102
     def evaluate(self, label: bytes) -> bytes: ...  # noqa: D102
     def partial(self, dealer: int, label: bytes) -> tuple[bytes, bytes] | None: ...  # noqa: D102
+    def is_good_deal(self, dealer: int) -> bool: ...  # noqa: D102
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +69,9 @@ TRANSITIONS: dict[tuple[State, type[wire.RingMessage]], tuple[State, ...]] = {
     (State.SHARED, wire.Open): (State.SHARED,),
     (State.CONFIRMED, wire.Open): (State.CONFIRMED, State.SHARED),
     (State.SERVED, wire.Open): (State.SERVED, State.SHARED),
-    (State.SHARED, wire.Roster): (State.CONFIRMED,),
+    (State.SHARED, wire.Roster): (State.SHARED, State.CONFIRMED),
     (State.CONFIRMED, wire.Roster): (State.CONFIRMED,),
-    (State.CONFIRMED, wire.Confirmed): (State.SERVED,),
+    (State.CONFIRMED, wire.Confirmed): (State.CONFIRMED, State.SERVED),
     (State.SERVED, wire.Recover): (State.SERVED,),
     (State.WAITING, wire.Result): (State.WAITING,),
     (State.SHARED, wire.Result): (State.SHARED, State.WAITING),
@@ -99,8 +100,8 @@ class Member:
         self._pedersen = Pedersen(suite.group) if view.committed else None
         self._neighbours = view.neighbourhoods[self.position]
         self._served = past.progress is Progress.SERVED
-        self._expected = 0
-        self._roster = 0
+        self.expected = 0
+        self.roster = 0
         self._digest = b""
         self._seed = b""
         self._helped = 0
@@ -224,12 +225,12 @@ class Member:
         self._held = None
         view, round_, attempt = self.view, held.round, held.attempt
         _, vector, blindings = offer
-        self._expected = view.from_wire(held.expected)
+        self.expected = view.from_wire(held.expected)
         self.state, self.round, self.attempt = State.SHARED, round_, attempt
         self._served, self._helped, self.unsettled = False, 0, round_
         label = mask_label(view, round_, attempt)
         self._seed = prf.mask_seed(self._secrets.evaluate(label), label)
-        masked = self._masks.words(round_, attempt, self._expected)
+        masked = self._masks.words(round_, attempt, self.expected)
         masked += self_mask(self._suite, self._seed, view.word_count)
         masked += vector
         commitments, lane = b"", b""
@@ -238,7 +239,7 @@ class Member:
             pairs = zip(values, blindings, strict=True)
             commitments = b"".join(self._pedersen.commit(value, blinding) for value, blinding in pairs)
             group = self._suite.group
-            masks = self._masks.blindings(round_, attempt, self._expected)
+            masks = self._masks.blindings(round_, attempt, self.expected)
             lane = encode_lane(
                 group, add_lanes(group, tuple(blindings), masks, self_blinding(self._suite, self._seed, len(values)))
             )
@@ -255,19 +256,19 @@ class Member:
         view = self.view
         roster = view.from_wire(message.roster)
         if self.state is State.CONFIRMED:
-            if roster != self._roster:  # rule 4: one roster for one attempt
+            if roster != self.roster:  # rule 4: one roster for one attempt
                 raise RemoteProtocolError("second_roster", "another roster for an attempt that is confirmed")
             return []
-        self._check_members(roster, self._expected, "roster")
-        self._roster = roster
-        self._digest = round_digest(view, self.round, self.attempt, self.term, self._expected, roster)
+        self._check_members(roster, self.expected, "roster")
+        self.roster = roster
+        self._digest = round_digest(view, self.round, self.attempt, self.term, self.expected, roster)
         self.state = State.CONFIRMED
         macs = b"".join(
             self._suite.mac(self._secrets.pair(other).confirm, self._mac_text(self.position, self._digest))
             for other in positions_of(roster & self._neighbours)
         )
         # Rule 2: only words towards members outside the one roster we confirmed, and only their net sum.
-        gone = self._neighbours & self._expected & ~roster
+        gone = self._neighbours & self.expected & ~roster
         dropped, lane = b"", b""
         if gone:
             dropped = self._masks.words(self.round, self.attempt, gone).tobytes()
@@ -283,7 +284,7 @@ class Member:
             return [Note("member_message_out_of_season")]
         view = self.view
         makers = view.from_wire(message.makers)
-        if makers & ~(self._neighbours & self._roster) or len(message.macs) != MAC_SIZE * makers.bit_count():
+        if makers & ~(self._neighbours & self.roster) or len(message.macs) != MAC_SIZE * makers.bit_count():
             raise RemoteProtocolError("bad_confirmations", "expected a MAC from each named neighbour in the roster")
         valid = 0
         for index, other in enumerate(positions_of(makers)):
@@ -303,7 +304,7 @@ class Member:
             return [Note("member_message_out_of_season")]
         view = self.view
         silent = view.from_wire(message.silent)
-        if silent & ~self._roster or silent >> self.position & 1:  # rule 2
+        if silent & ~self.roster or silent >> self.position & 1:  # rule 2
             raise RemoteProtocolError("not_in_roster", "recovery of somebody outside the confirmed roster")
         out: list[Instruction] = []
         label = mask_label(view, self.round, self.attempt)
@@ -329,6 +330,13 @@ class Member:
             self.unsettled = None
             out.append(Persist(Settled(message.round, included)))
         if message.round == self.round:
+            if message.outcome == wire.Outcome.VOID:  # we helped, and it did not open: did a dealer cheat?
+                out += [
+                    ToCoordinator(wire.BadDeal(view.epoch, view.ring, dealer))
+                    for dealer in positions_of(self._helped)
+                    if not self._secrets.is_good_deal(dealer)
+                ]
+            self._helped = 0
             self.state = State.WAITING
             self._served = True  # the round is over: no later attempt of it
         if not included and message.outcome == wire.Outcome.OPENED:

@@ -54,6 +54,7 @@ class Suite(Protocol):
     def mac(self, key: bytes, message: bytes) -> bytes: ...  # noqa: D102
     def seal(self, key: bytes, nonce: int, plain: bytes, context: bytes) -> bytes: ...  # noqa: D102
     def unseal(self, key: bytes, nonce: int, sealed: bytes, context: bytes) -> bytes: ...  # noqa: D102
+    def verify_key(self, secret: bytes) -> bytes: ...  # noqa: D102
     def sign(self, secret: bytes, message: bytes) -> bytes: ...  # noqa: D102
     def verify(self, public: bytes, message: bytes, signature: bytes) -> bool: ...  # noqa: D102
 
@@ -110,6 +111,11 @@ class StandardSuite:
             return ChaCha20Poly1305(key).decrypt(nonce.to_bytes(12, "big"), sealed, context)
         except InvalidTag as error:
             raise RemoteProtocolError("bad_seal", "a sealed message does not authenticate") from error
+
+    def verify_key(self, secret: bytes) -> bytes:
+        """The Ed25519 public key of a 32-byte seed."""
+        public, _ = nacl.bindings.crypto_sign_seed_keypair(secret)
+        return bytes(public)
 
     def sign(self, secret: bytes, message: bytes) -> bytes:
         """Ed25519 over `message` with a 32-byte seed, 64 bytes (RFC 8032)."""

@@ -1,0 +1,66 @@
+"""
+Cheap stand-ins for the primitives, so that a ring round costs milliseconds: no security, every algebraic law kept.
+
+A hash stands in for key agreement, cipher, MAC and signature; the group is the transparent one.  What must fail still
+fails: a MAC over another text, a signature by another key, a seal under another key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from loadtest.transparent_group import TransparentGroup
+from protocol.dcnet.group import Group
+from protocol.errors import RemoteProtocolError
+
+
+def _hash(size: int, *parts: bytes) -> bytes:
+    state = hashlib.shake_128()
+    for part in parts:
+        state.update(len(part).to_bytes(4, "little") + part)
+    return state.digest(size)
+
+
+class CheapSuite:
+    """Implements `protocol.dcnet.suite.Suite` without any security."""
+
+    def __init__(self) -> None:
+        self.group: Group = TransparentGroup()
+
+    def public_key(self, private: bytes) -> bytes:
+        """A hash of the private half."""
+        return _hash(32, b"public", private)
+
+    def agree(self, private: bytes, public: bytes, salt: bytes) -> bytes:
+        """A hash of both public halves: the same on either side."""
+        return _hash(32, b"agree", *sorted((self.public_key(private), public)), salt)
+
+    def keystream(self, key: bytes, stream: int, offset: int, size: int) -> bytes:
+        """Extendable output; whole blocks of 16 bytes from the offset, as a counter mode gives them."""
+        return _hash(offset + size, key, stream.to_bytes(8, "little"))[offset:]
+
+    def mac(self, key: bytes, message: bytes) -> bytes:
+        """A keyed hash."""
+        return hashlib.blake2b(message, key=key, digest_size=16).digest()
+
+    def seal(self, key: bytes, nonce: int, plain: bytes, context: bytes) -> bytes:
+        """The plain text with a keyed hash behind it."""
+        return plain + _hash(16, b"seal", key, nonce.to_bytes(12, "big"), plain, context)
+
+    def unseal(self, key: bytes, nonce: int, sealed: bytes, context: bytes) -> bytes:
+        """The plain text, if the hash fits."""
+        if self.seal(key, nonce, sealed[:-16], context) != sealed:
+            raise RemoteProtocolError("bad_seal", "a sealed message does not authenticate")
+        return sealed[:-16]
+
+    def verify_key(self, secret: bytes) -> bytes:
+        """As `public_key`."""
+        return self.public_key(secret)
+
+    def sign(self, secret: bytes, message: bytes) -> bytes:
+        """A hash under the public half, which only this file knows how to use."""
+        return _hash(64, b"sign", self.public_key(secret), message)
+
+    def verify(self, public: bytes, message: bytes, signature: bytes) -> bool:
+        """Whether `sign` made it."""
+        return signature == _hash(64, b"sign", public, message)

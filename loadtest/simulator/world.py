@@ -1,0 +1,393 @@
+"""
+One simulated ring: real member, head and book machines, and everything between them that can go wrong.
+
+Time is a number, the network is a heap, chance is one seeded generator: the same seed gives the same bytes, in any
+process.  A gateway has a durable part (records, vectors, its register account) that survives a crash and a volatile
+part (its machines) that does not; a crash may come between any two instructions, so also between "durable" and
+"sent".  What the adversary could learn is watched by `ledger`, not by what the head says.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from random import Random
+
+import numpy as np
+
+from loadtest.ring import RingSize, make_ring, result_secret
+from loadtest.simulator.faults import Faults
+from loadtest.simulator.ledger import Ledger
+from loadtest.simulator.liar import Liar
+from protocol import wire
+from protocol.dcnet.book import Announce, BookInstruction, Ended, Record, RoundBook
+from protocol.dcnet.events import (
+    Attempted,
+    Instruction,
+    Note,
+    Persist,
+    Progress,
+    Settled,
+    ToCoordinator,
+    ToHead,
+    ToMember,
+)
+from protocol.dcnet.head import Head
+from protocol.dcnet.masks import MaskSchedule, Words
+from protocol.dcnet.member import Member, Resume
+from protocol.dcnet.rings import Timing
+from protocol.dcnet.schema import WORD_MODULUS
+from protocol.dcnet.secrets import EpochSecrets
+from protocol.dcnet.suite import Suite
+from protocol.errors import RemoteProtocolError
+
+PERIOD_S = 10.0
+
+
+class Violation(AssertionError):
+    """An invariant does not hold: a defect of the protocol or of a machine."""
+
+
+@dataclass(slots=True)
+class Gateway:
+    """One gateway: durable fields first, then what a crash takes."""
+
+    index: int
+    secrets: EpochSecrets
+    last: Resume | None = None
+    opened_wh: int = 0  # the register at the last opened contribution
+    contributed: dict[int, tuple[Words, int]] = field(default_factory=dict)  # round -> vector, register
+    member: Member | None = None
+    head: Head | None = None
+    head_term: int = -1
+    life: int = 0  # counts restarts: messages and timers of an earlier life are void
+
+
+@dataclass(slots=True)
+class Tally:
+    """What happened, for the report."""
+
+    opened: int = 0
+    void: int = 0
+    crashes: int = 0
+    retries: int = 0
+    recoveries: int = 0
+    refusals: int = 0
+    heads_replaced: int = 0
+    messages: int = 0
+
+
+class World:
+    """A ring, its coordinator, its network."""
+
+    def __init__(self, suite: Suite, size: RingSize, seed: int, faults: Faults, liar: Liar | None) -> None:
+        self.random = Random(seed)
+        self.faults = faults
+        self.liar = liar
+        self.tally = Tally()
+        self.now_s = 0.0
+        self.transcript = hashlib.sha256()
+        self._suite = suite
+        ring_seed = hashlib.sha256(f"ring {seed}".encode()).digest()
+        self.view, secrets = make_ring(suite, size, ring_seed, Timing.spread(1.0, PERIOD_S))
+        self.ledger = Ledger(self.view, set() if liar is None else liar.corrupt)
+        self.gateways = [Gateway(index, each) for index, each in enumerate(secrets)]
+        self._masks = [MaskSchedule(suite, self.view, each) for each in secrets]
+        self.book = RoundBook(suite, self.view, result_secret(ring_seed), 0.0)
+        self.ended: dict[int, Ended] = {}
+        self.register_wh = [self.random.randrange(10**9) for _ in secrets]
+        self.first_wh = list(self.register_wh)
+        for gateway in self.gateways:
+            gateway.opened_wh = self.register_wh[gateway.index]
+        self._heap: list[tuple[float, int, Callable[[], None]]] = []
+        self._sequence = 0
+        self._clogged: dict[tuple[str, str], float] = {}
+        self._appointed = -1
+
+    # --- the heap --------------------------------------------------------------------------------------------------
+
+    def at(self, when_s: float, action: Callable[[], None]) -> None:
+        """Run `action` at a time."""
+        self._sequence += 1
+        heapq.heappush(self._heap, (max(when_s, self.now_s), self._sequence, action))
+
+    def at_life(self, gateway: Gateway, when_s: float, action: Callable[[], None]) -> None:
+        """Run `action` at a time, unless the gateway has crashed by then."""
+        life = gateway.life
+
+        def guarded() -> None:
+            if gateway.life == life and gateway.member is not None:
+                action()
+
+        self.at(when_s, guarded)
+
+    def run_until(self, end_s: float) -> None:
+        """Let everything happen that happens before `end_s`."""
+        while self._heap and self._heap[0][0] <= end_s:
+            self.now_s, _, action = heapq.heappop(self._heap)
+            action()
+        self.now_s = end_s
+
+    def start(self) -> None:
+        """Everybody comes up, the first head is appointed, readings and the book's clock begin."""
+        for gateway in self.gateways:
+            self._boot(gateway)
+        self._from_book(self.book.start())
+        self._book_timer()
+        for round_ in range(self.view.rounds):
+            self.at(self.view.timing.open_at_s(round_) - 0.5, partial(self._read_meters, round_))
+
+    def _book_timer(self) -> None:
+        self._from_book(self.book.on_timer(self.now_s))
+        when_s = self.book.next_timer_s()
+        if when_s < float("inf"):
+            self.at(max(when_s, self.now_s + 0.01), self._book_timer)
+
+    # --- gateways --------------------------------------------------------------------------------------------------
+
+    def _boot(self, gateway: Gateway) -> None:
+        gateway.life += 1
+        gateway.head, gateway.head_term = None, -1
+        gateway.member = Member(self._suite, self.view, gateway.secrets, self._masks[gateway.index], gateway.last)
+        if self._appointed >= 0:
+            self._carry_out(gateway, gateway.member.appointed(self._appointed, self.now_s))
+            if self.view.head_of(self._appointed) == gateway.index:
+                self._become_head(gateway, self._appointed)
+            round_ = self.view.timing.round_at(self.now_s)
+            if round_ >= 0:
+                self._offer(gateway, round_)
+        self._member_timer(gateway, gateway.life)
+
+    def crash(self, gateway: Gateway) -> None:
+        """Lose everything volatile; come back after a while."""
+        if gateway.member is None:
+            return
+        self.tally.crashes += 1
+        gateway.member, gateway.head = None, None
+        gateway.life += 1
+        self.at(self.now_s + self.faults.downtime_s(self.random), lambda: self._boot(gateway))
+
+    def _member_timer(self, gateway: Gateway, life: int) -> None:
+        if gateway.life != life or gateway.member is None:
+            return
+        self._carry_out(gateway, gateway.member.on_timer(self.now_s))
+        if gateway.member is not None and gateway.life == life:
+            when_s = min(gateway.member.next_timer_s(), self.now_s + PERIOD_S)
+            self.at(max(when_s, self.now_s + 0.05), lambda: self._member_timer(gateway, life))
+
+    def _head_timer(self, gateway: Gateway, life: int, term: int) -> None:
+        head = gateway.head
+        if gateway.life != life or head is None or gateway.head_term != term:
+            return
+        self._from_head(gateway, head.on_timer(self.now_s))
+        if gateway.head is head and head.next_timer_s() < float("inf"):
+            self.at(max(head.next_timer_s(), self.now_s + 0.01), lambda: self._head_timer(gateway, life, term))
+
+    def _become_head(self, gateway: Gateway, term: int) -> None:
+        member = gateway.member
+        if member is None or gateway.head_term >= term:
+            return
+        secrets = gateway.secrets
+        commitments = {d: c for d in secrets.dealers if (c := secrets.commitments_of(d)) is not None}
+        gateway.head = Head(
+            self._suite, self.view, term, self.now_s, commitments, max(member.round, 0), member.attempt + 1
+        )
+        gateway.head_term = term
+        self._head_timer(gateway, gateway.life, term)
+
+    def _read_meters(self, round_: int) -> None:
+        for gateway in self.gateways:
+            self.register_wh[gateway.index] += self.random.randrange(2000)
+            if gateway.member is not None:
+                self.at_life(gateway, self.now_s + self.random.random(), partial(self._offer, gateway, round_))
+        if self.faults.crash and self.random.random() < self.faults.crash * len(self.gateways):
+            victim = self.random.choice(self.gateways)
+            self.at(self.now_s + self.random.random() * PERIOD_S, lambda: self.crash(victim))
+
+    def _offer(self, gateway: Gateway, round_: int) -> None:
+        """As the node does: the stored vector again, or a new one once the last contribution is settled."""
+        member = gateway.member
+        if member is None or self.view.timing.round_at(self.now_s + 0.6) != round_:
+            return
+        if round_ in gateway.contributed:
+            if member.unsettled == round_:
+                self._carry_out(gateway, member.offer(round_, gateway.contributed[round_][0], self.now_s))
+            return
+        if member.unsettled is not None:
+            self.at_life(gateway, self.now_s + 0.1, partial(self._offer, gateway, round_))
+            return
+        if gateway.contributed and round_ <= max(gateway.contributed):
+            return
+        register = self.register_wh[gateway.index]
+        words = [1, register - gateway.opened_wh, self.random.randrange(2**64), self.random.randrange(2**64)]
+        vector = np.array(words[: self.view.word_count], dtype=np.uint64)
+        gateway.contributed[round_] = vector, register
+        try:
+            self._carry_out(gateway, member.offer(round_, vector, self.now_s))
+        except RemoteProtocolError:
+            self.tally.refusals += 1
+
+    # --- the network -----------------------------------------------------------------------------------------------
+
+    def _send(self, source: str, target: str, deliver: Callable[[], None]) -> None:
+        self.tally.messages += 1
+        clog_s = self._clogged.get((source, target), 0.0)
+        for delay_s in self.faults.deliveries(self.random):
+            self.at(max(self.now_s, clog_s) + delay_s, deliver)
+
+    def clog(self, source: str, target: str, seconds: float) -> None:
+        """Nothing on this way arrives for so long, then all of it at once."""
+        self._clogged[source, target] = self.now_s + seconds
+
+    def _carry_out(self, gateway: Gateway, instructions: Sequence[Instruction]) -> None:
+        life = gateway.life
+        for each in instructions:
+            if self.faults.crash and self.random.random() < self.faults.crash / 20:
+                self.crash(gateway)
+            if gateway.life != life:
+                return
+            match each:
+                case Persist(Attempted() as record):
+                    gateway.last = Resume(record.round, record.attempt, record.progress, settled=False)
+                    if record.progress is Progress.SERVED:
+                        self.ledger.served(gateway.index, record.round, record.attempt)
+                case Persist(Settled() as record):
+                    past = gateway.last
+                    if past is not None:
+                        gateway.last = Resume(past.round, past.attempt, past.progress, settled=True)
+                    if record.included:
+                        gateway.opened_wh = gateway.contributed[record.round][1]
+                case ToHead(message):
+                    self._to_head(gateway, message)
+                case ToCoordinator(message):
+                    self._to_book(gateway, message)
+                case Note():
+                    pass
+                case ToMember():
+                    raise Violation("a member speaks to a member")
+
+    def _to_head(self, gateway: Gateway, message: wire.RingMessage) -> None:
+        member = gateway.member
+        if member is None:
+            return
+        self._note(gateway.index, message)
+        self.ledger.sent(gateway.index, message, member)
+        term = member.term
+        target = self.gateways[self.view.head_of(term)]
+
+        def deliver() -> None:
+            if target.head is None or target.head_term != term:
+                return
+            try:
+                self._from_head(target, target.head.receive(gateway.index, message, self.now_s))
+            except RemoteProtocolError:
+                self.tally.refusals += 1
+                target.head.lost(gateway.index)
+
+        self._send(f"m{gateway.index}", f"m{target.index}", deliver)
+
+    def _from_head(self, gateway: Gateway, instructions: Sequence[Instruction]) -> None:
+        term = gateway.head_term
+        if self.liar is not None and gateway.index in self.liar.corrupt:
+            instructions = self.liar.twist(self.view, instructions, self.random)
+        for each in instructions:
+            match each:
+                case ToMember(position, message):
+                    self._note(position + 1000, message)
+                    target = self.gateways[position]
+                    self._send(f"m{gateway.index}", f"m{position}", partial(self._at_member, target, message))
+                case ToCoordinator(message):
+                    if gateway.head_term == term:
+                        self._to_book(gateway, message)
+                case Note(name):
+                    self.tally.retries += name == "retry"
+                    self.tally.recoveries += name == "recover"
+                case _:
+                    raise Violation("a head persists something")
+
+    def _at_member(self, gateway: Gateway, message: wire.RingMessage) -> None:
+        if gateway.member is None:
+            return
+        try:
+            self._carry_out(gateway, gateway.member.receive(message, self.now_s))
+        except RemoteProtocolError:
+            self.tally.refusals += 1
+
+    def _to_book(self, gateway: Gateway, message: wire.Message) -> None:
+        def deliver() -> None:
+            try:
+                self._from_book(self.book.receive(gateway.index, message, self.now_s))
+            except RemoteProtocolError:
+                self.tally.refusals += 1
+
+        self._send(f"m{gateway.index}", "book", deliver)
+
+    def _from_book(self, instructions: Sequence[BookInstruction]) -> None:
+        for each in instructions:
+            match each:
+                case Record(ended):
+                    self._check_end(ended)
+                case Announce(position, message):
+                    for index in range(self.view.size) if position is None else [position]:
+                        self._announce(self.gateways[index], message)
+
+    def _announce(self, gateway: Gateway, message: wire.Message) -> None:
+        def deliver() -> None:
+            member = gateway.member
+            if member is None:
+                return
+            match message:
+                case wire.Appoint():
+                    self.tally.heads_replaced += message.term > self._appointed >= 0
+                    self._appointed = max(self._appointed, message.term)
+                    if self.view.head_of(message.term) == gateway.index:
+                        self._become_head(gateway, message.term)
+                    elif gateway.head_term < message.term:
+                        gateway.head = None
+                    self._carry_out(gateway, member.appointed(message.term, self.now_s))
+                case wire.Result():
+                    if gateway.head is not None:
+                        self._from_head(gateway, gateway.head.result(message, self.now_s))
+                    self._at_member(gateway, message)
+
+        self._send("book", f"m{gateway.index}", deliver)
+
+    def _note(self, who: int, message: wire.Message) -> None:
+        self.transcript.update(who.to_bytes(2, "little") + wire.encode(message))
+
+    # --- what must hold ----------------------------------------------------------------------------------------------
+
+    def _check_end(self, ended: Ended) -> None:
+        if ended.round in self.ended:
+            raise Violation(f"round {ended.round} ended twice")
+        self.ended[ended.round] = ended
+        if ended.outcome is wire.Outcome.VOID:
+            self.tally.void += 1
+            return
+        self.tally.opened += 1
+        if self.liar is not None and self.view.head_of(ended.term) in self.liar.corrupt:
+            return  # a lying head may report any sum: what it may not do is in the ledger
+        expected = [0] * self.view.word_count
+        for gateway in self.gateways:
+            if ended.roster >> gateway.index & 1:
+                vector, _ = gateway.contributed[ended.round]
+                expected = [(a + int(b)) % WORD_MODULUS for a, b in zip(expected, vector, strict=True)]
+        if tuple(expected) != ended.total:
+            raise Violation(f"round {ended.round} opened to something else than the sum over its roster")
+
+    def check_conservation(self) -> None:
+        """Σ opened energy = Σ over gateways of (register at the last opened contribution - first register)."""
+        opened_wh = sum(e.total[1] for e in self.ended.values() if e.outcome is wire.Outcome.OPENED)
+        moved_wh = 0
+        for gateway in self.gateways:
+            included = [
+                round_ for round_, ended in self.ended.items()
+                if ended.outcome is wire.Outcome.OPENED and ended.roster >> gateway.index & 1
+            ]  # fmt: skip
+            if included:
+                moved_wh += gateway.contributed[max(included)][1] - self.first_wh[gateway.index]
+        if opened_wh != moved_wh:
+            raise Violation("energy was lost or counted twice")
