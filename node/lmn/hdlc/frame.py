@@ -195,6 +195,11 @@ class FrameReader:
         self._offset = 0
         self.skipped_byte_count = 0
 
+    @property
+    def pending(self) -> bool:
+        """Whether a frame has begun and not ended."""
+        return len(self._buffer) > 1
+
     def feed(self, data: bytes) -> list[Frame | RemoteProtocolError]:
         """What became complete.  A RemoteProtocolError in the list has its offset in the whole stream."""
         self._buffer += data
