@@ -13,7 +13,7 @@ from protocol.dcnet.parameters import choose
 from protocol.dcnet.suite import StandardSuite, Suite
 from protocol.wire import Outcome
 
-HEALING_ROUNDS = 6
+HEALING_ROUNDS = 8
 
 
 @dataclass(frozen=True, slots=True)
