@@ -30,8 +30,6 @@ from protocol.dcnet.schema import Schema
 from protocol.errors import LocalProtocolError
 from protocol.wire import Outcome
 
-_BATCH = 500  # rows a statement: 15 columns each stay under SQLite's 32,766 bound variables
-
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
@@ -173,9 +171,8 @@ class Store:
                 raise LocalProtocolError(f"there is no epoch {min(unknown)}")
             # One order for all writers: two batches that met in opposite orders would deadlock in PostgreSQL.
             rows = [_row(ended, known[ended.epoch]) for ended in sorted(batch, key=_key)]
-            for start in range(0, len(rows), _BATCH):
-                inserted = connection.execute(statement.values(rows[start : start + _BATCH]))
-                recorded.update((row.epoch, row.ring, row.round) for row in inserted)
+            if rows:
+                recorded.update((row.epoch, row.ring, row.round) for row in connection.execute(statement, rows))
         answers = []
         for ended in batch:
             answers.append(_key(ended) in recorded)

@@ -66,9 +66,6 @@ class MetersConfig(BaseModel):
     book: Path | None = None
     """JSON file that says which meter is where (id, url, profile, annual_wh), written once all listen."""
 
-    metrics: str | None = None
-    """Address such as http://127.0.0.1:7395 for /healthz and /readyz; None: none."""
-
     @model_validator(mode="after")
     def _ports_exist(self) -> Self:
         if self.first_port and self.first_port + self.count > 65_536:

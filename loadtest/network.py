@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import trio
+from pydantic import SecretStr
 
 from coordinator.config import CoordinatorConfig, EpochConfig, WebConfig
 from coordinator.gwa.ca import ROOT_FILE
@@ -45,7 +46,7 @@ class Network:
     dropout: float = 0.1
     book: list[BookEntry] = field(default_factory=list)
     coordinator_config: CoordinatorConfig | None = None
-    token: str = ""
+    token: SecretStr | None = None
     web: list[str] = field(default_factory=list)
 
     async def start_meters(self, nursery: trio.Nursery) -> None:
@@ -68,9 +69,10 @@ class Network:
             )  # fmt: skip
         scope = trio.CancelScope()
         self.web = await _started(nursery, partial(run_coordinator, self.coordinator_config), scope)
-        if not self.token:
+        if self.token is None:
             store = Store(self.coordinator_config.database_url)
-            self.token = Directory(store).create_token(datetime.now(UTC), uses=self.gateways, area=self.area)
+            token = Directory(store).create_token(datetime.now(UTC), uses=self.gateways, area=self.area)
+            self.token = SecretStr(token)
             store.close()
         return scope
 

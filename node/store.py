@@ -1,14 +1,28 @@
 """
 The node's durable store: one SQLite file and one writer for all gateways of the process.
 
-A write returns when it is on the disk (WAL, synchronous=FULL).  What many gateways want to write at the same moment
-shares one transaction and one flush, so that thousands of gateways cost what a few do.  A write that fails fails for
-everybody who waited for that transaction, and nothing of it counts as durable.
+A gateway may not let a share leave before the contribution is on disk: every round costs every gateway a flush.  One
+flush is some milliseconds whatever it covers, so what many gateways want to write at the same moment shares one
+transaction, and thousands of gateways cost what a few do.  `write` returns when its transaction is on the disk.
+
+Why it is as it is:
+
+- WAL with synchronous=FULL: a commit is one sequential write and one flush; NORMAL would acknowledge before it.
+- A lock file keeps a second process out.  Two processes on one store would serve two attempts of a round with the same
+  reading, which is the one thing a gateway must never do.  A backup that is put back does the same.
+- Each write has a savepoint: what the database refuses of one gateway does not touch the others in the transaction.  If
+  the transaction as a whole fails, each write gets one of its own before anybody is told that it failed.
+- The writer finishes what is queued before it lets itself be cancelled, and a write that finds no writer fails: nobody
+  waits for ever, and nobody takes an unwritten contribution for a written one.
+- secure_delete: a contribution is a household's reading; what is deleted is overwritten.
 """
 
 from __future__ import annotations
 
+import fcntl
+import os
 import sqlite3
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +45,9 @@ CREATE TABLE IF NOT EXISTS reading (
   PRIMARY KEY (gateway, device, obis, interval_s)) WITHOUT ROWID;
 """
 
+_REFUSALS = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError, OverflowError)
+"""What SQLite says about one write; everything else is about the file."""
+
 
 class StoreError(StromkreisError):
     """The store could not be read or written: what was wrong, in which file, and what to do."""
@@ -44,74 +61,164 @@ class Statement:
     parameters: tuple[Any, ...] = field(repr=False)
 
 
-@dataclass(slots=True)
-class _Batch:
-    statements: list[Statement] = field(default_factory=list)
+@dataclass(slots=True, eq=False)
+class _Write:
+    statements: tuple[Statement, ...]
     done: trio.Event = field(default_factory=trio.Event)
-    error: StoreError | None = None
+    error: Exception | None = None
+
+
+@dataclass(slots=True)
+class StoreCounters:
+    """Since the store was opened: `writes` are acknowledged ones, `failed` those that raised."""
+
+    transactions: int = 0
+    writes: int = 0
+    failed: int = 0
 
 
 class Store:
-    """Open with a path; `run` must be running in a nursery for `write` to return."""
+    """
+    Open with a path; `run` must be running in a nursery for `write` to return.
 
-    def __init__(self, path: Path) -> None:
+    `queue_writes`: how many writes may wait at once before `write` waits for room.  Below the number of gateways that
+    contribute at the same moment, a round takes more than two transactions.
+    """
+
+    def __init__(self, path: Path, *, queue_writes: int = 16384) -> None:
         self._path = path
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._batch = _Batch()
+        self.counters = StoreCounters()
+        self._room = trio.Semaphore(queue_writes)
+        self._queue: deque[_Write] = deque()
         self._wanted = trio.Event()
+        self._stopped = False
         try:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            # A file of its own: closing any other descriptor of the database would drop SQLite's locks on it.
+            self._lock = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise self._error(error) from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Nobody else's to read.  SQLite gives its log the mode of the database.
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
             self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-            for pragma in ("journal_mode=WAL", "synchronous=FULL", "secure_delete=ON", "busy_timeout=5000"):
+            for pragma in ("journal_mode=WAL", "synchronous=FULL", "secure_delete=ON", "temp_store=MEMORY"):
                 self._connection.execute(f"PRAGMA {pragma}")
             self._connection.executescript(_SCHEMA)
-        except sqlite3.Error as error:
+            # A connection of its own: reading must not wait, and the event loop with it, for the writer's flush.
+            self._reader = sqlite3.connect(path, isolation_level=None)
+            self._reader.execute("PRAGMA query_only=ON")
+            # The name of a new file is only durable once its directory is.
+            directory = os.open(path.parent, os.O_RDONLY)
+            os.fsync(directory)
+            os.close(directory)
+        except (OSError, sqlite3.Error) as error:
+            os.close(self._lock)
             raise self._error(error) from error
 
-    def _error(self, error: sqlite3.Error) -> StoreError:
-        return StoreError(
-            f"{self._path}: SQLite says '{error}'; free disk space or mend the permissions, nothing was contributed"
-        )
+    @property
+    def queued(self) -> int:
+        """Writes that wait for the next transaction."""
+        return len(self._queue)
 
     def read(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
-        """Rows of a query; used at start-up.  Raises StoreError."""
+        """Rows of a query, committed ones; used at start-up.  Raises StoreError."""
         try:
-            return self._connection.execute(sql, parameters).fetchall()
+            return self._reader.execute(sql, parameters).fetchall()
         except sqlite3.Error as error:
             raise self._error(error) from error
 
     async def write(self, statements: Sequence[Statement]) -> None:
-        """Return when the statements are durable, all or none.  Raises StoreError: then none is."""
-        batch = self._batch
-        batch.statements += statements
-        self._wanted.set()
-        await batch.done.wait()
-        if batch.error is not None:
-            raise batch.error
+        """
+        Return when the statements are durable, all or none.  Raises StoreError: then none is.
+
+        Cancelled while it waits: all or none, unknown which.
+        """
+        async with self._room:
+            if self._stopped:
+                raise StoreError(f"{self._path}: the store's writer has stopped; nothing was contributed")
+            mine = _Write(tuple(statements))
+            self._queue.append(mine)
+            self._wanted.set()
+            await mine.done.wait()
+        if mine.error is not None:
+            self.counters.failed += 1
+            raise self._error(mine.error) from mine.error
+        self.counters.writes += 1
 
     async def run(self) -> None:
         """The writer: one transaction after the other, each with whatever was asked for meanwhile."""
-        while True:
-            await self._wanted.wait()
-            self._wanted = trio.Event()
-            batch, self._batch = self._batch, _Batch()
-            try:
-                await trio.to_thread.run_sync(self._commit, batch.statements)
-            except StoreError as error:
-                batch.error = error
-            finally:
-                batch.done.set()
-
-    def _commit(self, statements: Sequence[Statement]) -> None:
+        writes: tuple[_Write, ...] = ()
         try:
-            self._connection.execute("BEGIN IMMEDIATE")
-            for each in statements:
-                self._connection.execute(each.sql, each.parameters)
-            self._connection.execute("COMMIT")
-        except sqlite3.Error as error:
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
-            raise self._error(error) from error
+            while True:
+                if not self._queue:
+                    await self._wanted.wait()
+                self._wanted = trio.Event()
+                writes = tuple(self._queue)
+                self._queue.clear()
+                with trio.CancelScope(shield=True):
+                    await trio.to_thread.run_sync(self._commit, writes)
+                for each in writes:
+                    each.done.set()
+        finally:
+            self._stopped = True
+            for each in (*writes, *self._queue):
+                if not each.done.is_set():
+                    each.error = sqlite3.OperationalError("the store's writer has stopped")
+                    each.done.set()
+            self._queue.clear()
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file; another process may have it then."""
         self._connection.close()
+        self._reader.close()
+        os.close(self._lock)
+
+    def _commit(self, writes: tuple[_Write, ...]) -> None:
+        """Write all in one transaction; if that fails, each in its own.  In a worker thread."""
+        failure = self._attempt(writes)
+        if failure is None:
+            return
+        for each in writes:
+            failure = failure if len(writes) == 1 else self._attempt((each,))
+            each.error = failure or each.error
+
+    def _attempt(self, writes: tuple[_Write, ...]) -> Exception | None:
+        """One transaction.  Refused writes get their error; returned is what made the transaction as a whole fail."""
+        execute = self._connection.execute
+        for each in writes:
+            each.error = None
+        try:
+            execute("BEGIN IMMEDIATE")
+            for each in writes:
+                execute("SAVEPOINT one")
+                try:
+                    for statement in each.statements:
+                        execute(statement.sql, statement.parameters)
+                except _REFUSALS as refusal:
+                    each.error = refusal
+                    execute("ROLLBACK TO one")
+                execute("RELEASE one")
+            execute("COMMIT")
+        except sqlite3.Error as failure:
+            # A full disk may have ended the transaction already.
+            if self._connection.in_transaction:
+                execute("ROLLBACK")
+            return failure
+        self.counters.transactions += 1
+        return None
+
+    def _error(self, error: Exception) -> StoreError:
+        code = getattr(error, "sqlite_errorname", type(error).__name__)
+        if isinstance(error, BlockingIOError) or code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+            advice = "another process has it open; a store belongs to one process"
+        elif code.startswith(("SQLITE_FULL", "SQLITE_IOERR")):
+            advice = "free disk space and check the disk"
+        elif code.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+            advice = "move the file away and let its gateways start anew; never put back an older copy"
+        elif isinstance(error, _REFUSALS):
+            advice = "the write contradicts what is stored; the other gateways go on"
+        else:
+            advice = "check that the folder exists, is writable and on a local disk"
+        return StoreError(f"{self._path}: SQLite says '{error}' ({code}); {advice}; nothing was contributed")

@@ -51,7 +51,7 @@ def coordinator(
     _set_up_logs(log_format, log_level)
     from coordinator.process import run  # noqa: PLC0415
 
-    _serve(lambda: run(settings, ready=None))
+    serve(lambda: run(settings, ready=None))
 
 
 def node(
@@ -77,7 +77,7 @@ def node(
     _set_up_logs(log_format, log_level)
     from node.fleet import run  # noqa: PLC0415
 
-    _serve(lambda: run(settings, ready=None))
+    serve(lambda: run(settings, ready=None))
 
 
 def meters(
@@ -114,7 +114,7 @@ def meters(
     _set_up_logs(log_format, log_level)
     from loadtest.meters.run import run  # noqa: PLC0415
 
-    _serve(lambda: run(settings, ready=None))
+    serve(lambda: run(settings, ready=None))
 
 
 def _set_up_logs(log_format: LogFormat, level: str) -> None:
@@ -126,7 +126,9 @@ def _set_up_logs(log_format: LogFormat, level: str) -> None:
         ) from None
 
 
-def _serve(run: Callable[[], Awaitable[None]]) -> None:
+def serve(run: Callable[[], Awaitable[None]]) -> None:
+    """Run under trio until it returns or a signal cancels it; failures on purpose come out as one StromkreisError."""
+
     async def until_signal() -> None:
         # The receiver is open before anything runs: a signal that comes early finds it.
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:

@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
+import numpy as np
 from sqlalchemy import Connection, Row, func, select, tuple_
 
-from coordinator.store import Epoch, Ring, Store, ended_of, epoch_of, unpack_words
+from coordinator.store import Epoch, Ring, Store, ended_of, epoch_of
 from coordinator.tables import epochs, ring_rounds, rings
 from protocol.dcnet.book import Ended
-from protocol.dcnet.schema import Schema, signed
+from protocol.dcnet.schema import Schema
 
 RoundKey = tuple[int, int, int]  # epoch, round, ring: the order of pages, newest first
 _JOINED = ring_rounds.join(epochs, ring_rounds.c.epoch == epochs.c.epoch)
@@ -114,11 +115,12 @@ class Totals:
     def totals(self, from_s: int, to_s: int, *, area: str | None = None, limit: int | None = None) -> list[AreaTotal]:
         """Totals of the intervals that start in [from_s, to_s), oldest first, of at most `limit` intervals."""
         start = ring_rounds.c.interval_start_s
+        columns = (
+            start, epochs.c.schema, ring_rounds.c.epoch, ring_rounds.c.present, ring_rounds.c.attempt,
+            ring_rounds.c.verified, ring_rounds.c.total, ring_rounds.c.opened_s, ring_rounds.c.ended_s,
+        )  # fmt: skip
         rounds = (
-            select(ring_rounds, epochs.c.schema)
-            .select_from(_JOINED)
-            .where(start >= from_s, start < to_s)
-            .order_by(start, epochs.c.schema)
+            select(*columns).select_from(_JOINED).where(start >= from_s, start < to_s).order_by(start, epochs.c.schema)
         )
         if area is not None:
             rounds = rounds.where(epochs.c.area == area)
@@ -189,7 +191,7 @@ def _layouts(connection: Connection, first_s: int, last_s: int, area: str | None
 
 
 def _area_total(
-    interval_start_s: int, schema: bytes, area: str | None, rows: Sequence[Row[Any]], layouts: Iterable[_Layout]
+    interval_start_s: int, schema: bytes, area: str | None, rows: Sequence[Any], layouts: Iterable[_Layout]
 ) -> AreaTotal:
     meant = Schema.from_bytes(schema)
     used = {row.epoch for row in rows}
@@ -203,16 +205,22 @@ def _area_total(
             if layout.epoch.epoch in used:
                 counted[layout.epoch.epoch] = layout
     counted |= {layout.epoch.epoch: layout for layout in awaited.values()}
-    opened = [row for row in rows if row.outcome == "opened"]
-    vectors = [map(signed, unpack_words(row.total)) for row in opened]
+    opened = [row for row in rows if row.total is not None]
     return AreaTotal(
         interval_start_s, counted[rows[0].epoch].epoch.interval_s, area, meant,
-        words=tuple(map(sum, zip(*vectors, strict=True))) if vectors else (0,) * len(meant.slots),
+        words=_sum([row.total for row in opened], len(meant.slots)),
         verified=bool(opened) and all(row.verified for row in opened),
         present=sum(row.present for row in rows), members=sum(layout.members for layout in counted.values()),
         opened=len(opened), void=len(rows) - len(opened), rings=sum(layout.rings for layout in counted.values()),
         retries=sum(row.attempt for row in rows), latencies_s=tuple(row.ended_s - row.opened_s for row in opened),
     )  # fmt: skip
+
+
+def _sum(totals: Sequence[bytes], size: int) -> tuple[int, ...]:
+    """Exact sums of signed 64-bit words; the halves are added apart, so that 2^31 rings cannot overflow."""
+    words = np.frombuffer(b"".join(totals), dtype="<i8").reshape(-1, size)
+    high, low = (words >> 32).sum(axis=0), (words & 0xFFFFFFFF).sum(axis=0)
+    return tuple((int(h) << 32) + int(part) for h, part in zip(high, low, strict=True))
 
 
 def _record(row: Row[Any]) -> RoundRecord:

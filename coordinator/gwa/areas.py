@@ -84,7 +84,9 @@ class Areas:
             return _NEVER
         living = [each for each in area.epochs if each.phase is not Phase.REFUSED]
         if not living:
-            return max(area.last_arrival_s + SETTLE_S, area.not_before_s)
+            # As late as the first round allows: who arrives after the call waits for a whole epoch.
+            latest_s = self._config.origin_unix_s - sum(self._windows_s()) - self._config.period_s
+            return max(area.last_arrival_s + SETTLE_S, area.not_before_s, latest_s)
         if len(living) > 1:
             return _NEVER
         return living[0].end_s() - sum(self._windows_s()) - self._config.period_s

@@ -155,7 +155,7 @@ class AreaEpoch:
                 cut_rings(value, [each for each, _ in submissions], self.call.ring_size)
             ):
                 members = [(each, self._joined[each].public_key, self._joined[each].curve_key) for each in identities]
-                view = make_view(self.call, index, members, self._result_key)
+                view = make_view(self.call, index, members, len(submissions), self._result_key)
                 ring = Ring(view, {each: position for position, each in enumerate(identities)})
                 self.rings.append(ring)
         except LocalProtocolError as error:

@@ -3,10 +3,15 @@ The web server: anycorn on trio, on any number of addresses, each with or withou
 
 Gateways enrol over HTTPS with an SM-PKI certificate; people open the dashboard over HTTP on loopback, or behind a
 reverse proxy that has a certificate which browsers know.
+
+anycorn shields its writes from cancellation, so a viewer that stops reading in the middle of an answer would keep the
+whole process from ending.  The kernel breaks such connections for us: accepted sockets inherit the listener's
+TCP_USER_TIMEOUT (Linux), which also ends a peer that acknowledges but never opens its window.
 """
 
 from __future__ import annotations
 
+import socket
 import ssl
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,11 +19,15 @@ from typing import Any, cast
 
 import anycorn
 import trio
+from anycorn.config import Sockets
 from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
 from protocol.errors import LocalProtocolError
 from protocol.link.tls import server_context
+
+# Lowering it drops slow viewers (they reconnect by themselves), raising it delays the end of the process.
+STALL_S = 5.0
 
 
 class _Config(anycorn.Config):
@@ -32,6 +41,13 @@ class _Config(anycorn.Config):
     @property
     def ssl_enabled(self) -> bool:
         return self.context is not None
+
+    def create_sockets(self) -> Sockets:
+        sockets = super().create_sockets()
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            for listener in (*sockets.secure_sockets, *sockets.insecure_sockets):
+                listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(STALL_S * 1000))
+        return sockets
 
 
 async def serve(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 import trio
 
@@ -24,7 +25,7 @@ from protocol.metering.units import unit_symbol
 Register = tuple[Obis, int, int, int]
 """OBIS code, mantissa, scaler, DLMS unit: value · 10^scaler in that unit."""
 
-Registers = Callable[[float], Sequence[Register]]
+Registers = Callable[[datetime], Sequence[Register]]
 _BAUD_CHARACTERS = {Mode.A: "@", Mode.B: "E", Mode.C: "5", Mode.D: "3"}
 _REPEAT_WAIT_S = 1.5  # the longest a tester may take to say NAK (clause 6.4.3)
 _ASCII_UNITS = {"m³": "m3", "m³/h": "m3/h", "°C": "degC"}
@@ -57,9 +58,9 @@ def register_line(register: Register) -> str:
 
 
 class SimulatedMeter:
-    """One meter; `serve` it on a stream."""
+    """One meter; `serve` it on a stream.  `clock` is simulated time, aware."""
 
-    def __init__(self, settings: MeterSettings, registers: Registers, clock: Callable[[], float]) -> None:
+    def __init__(self, settings: MeterSettings, registers: Registers, clock: Callable[[], datetime]) -> None:
         self._settings = settings
         self._registers = registers
         self._clock = clock

@@ -8,9 +8,9 @@ Source: DSMR P1 companion standard 5.0.2 clauses 5 and 6.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import datetime, timedelta, timezone
 
 import trio
 
@@ -36,9 +36,9 @@ class P1Settings:
     identification: str = "SKR5\\2STROMKREIS-P1"
 
 
-def stamp(now: float) -> str:
+def stamp(now: datetime) -> str:
     """`YYMMDDhhmmssW`: the simulated meter stays on standard time, as Nordic ones do."""
-    return datetime.fromtimestamp(now, UTC).astimezone(_WINTER).strftime("%y%m%d%H%M%SW")
+    return now.astimezone(_WINTER).strftime("%y%m%d%H%M%SW")
 
 
 def _value(register: Register) -> str:
@@ -50,7 +50,7 @@ def _value(register: Register) -> str:
     return f"{decimal_text(mantissa, -3, digits=digits)}*{symbol}"
 
 
-def telegram(settings: P1Settings, registers: list[Register], now: float) -> bytes:
+def telegram(settings: P1Settings, registers: Sequence[Register], now: datetime) -> bytes:
     """One whole telegram; registers in m³ go to the gas meter on channel 1."""
     lines = [f"/{settings.identification}", ""]
     if settings.version:
@@ -64,19 +64,19 @@ def telegram(settings: P1Settings, registers: list[Register], now: float) -> byt
     for register in gas[:1]:
         lines.append("0-1:24.1.0(003)")
         lines.append(f"0-1:96.1.0({settings.gas_id.encode('ascii').hex().upper()})")
-        lines.append(f"0-1:24.2.1({stamp(now - now % 300)})({_value(register)})")
+        lines.append(f"0-1:24.2.1({stamp(now - timedelta(seconds=now.timestamp() % 300))})({_value(register)})")
     text = "".join(f"{line}\r\n" for line in lines).encode("ascii") + b"!"
     return text + (f"{crc16_arc(text):04X}".encode("ascii") if settings.version >= 40 else b"") + b"\r\n"
 
 
 async def serve(
-    stream: trio.abc.SendStream, settings: P1Settings, registers: Registers, clock: Callable[[], float]
+    stream: trio.abc.SendStream, settings: P1Settings, registers: Registers, clock: Callable[[], datetime]
 ) -> None:
     """Push telegrams until the stream breaks."""
     try:
         while True:
             now = clock()
-            await stream.send_all(telegram(settings, list(registers(now)), now))
+            await stream.send_all(telegram(settings, registers(now), now))
             await trio.sleep(settings.period_s)
     except (trio.BrokenResourceError, trio.ClosedResourceError):
         return
@@ -85,7 +85,7 @@ async def serve(
 async def serve_tcp(
     settings: P1Settings,
     registers: Registers,
-    clock: Callable[[], float],
+    clock: Callable[[], datetime],
     port: int = 0,
     *,
     task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,

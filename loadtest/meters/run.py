@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
@@ -22,7 +23,7 @@ import trio
 
 from loadtest.config import MetersConfig
 from loadtest.households import Household, households
-from loadtest.meters.sml import Meter, Register, ReplayMeter, SmlMeter
+from loadtest.meters.sml import Register, SmlMeter
 from loadtest.meters.sml_server import serve
 from loadtest.replays import Recording, recordings
 from protocol.errors import StromkreisError
@@ -34,6 +35,7 @@ log = logging.getLogger(__name__)
 QUARTER_HOUR_S = 900
 _IMPORT, _EXPORT, _POWER = Obis(1, 0, 1, 8, 0, 255), Obis(1, 0, 2, 8, 0, 255), Obis(1, 0, 16, 7, 0, 255)
 _PUSH_INTERVAL_S_MAX = 1.0  # what most meters' optical ports do; faster where a quarter hour is only seconds long
+_PUSH_DELAY_S = 0.003  # after a quarter hour's begin: surely in it by every clock of one machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,12 @@ class SimulatedClock:
     def now(self) -> int:
         """The index of the present quarter hour."""
         return self.quarter_hour(time.time())
+
+    def until_push_s(self, unix_s: float) -> float:
+        """Seconds to the next telegram of a meter that speaks unasked; one a second, and four a quarter hour."""
+        interval_s = self.period_s / max(4, math.ceil(self.period_s / _PUSH_INTERVAL_S_MAX))
+        left_s = interval_s - (unix_s - self.origin_unix_s - _PUSH_DELAY_S) % interval_s
+        return left_s if left_s > _PUSH_DELAY_S / 2 else left_s + interval_s  # woken a little early, it has just spoken
 
 
 SimulatedMeters = list[Household | Recording]
@@ -97,9 +105,12 @@ async def run(config: MetersConfig, *, ready: Callable[[list[BookEntry]], None] 
 async def _start(
     nursery: trio.Nursery, config: MetersConfig, clock: SimulatedClock, meter: Household | Recording, port: int
 ) -> BookEntry:
-    serving: Callable[..., Awaitable[Any]] = partial(
-        serve, [_sml(config, clock, meter)], partial(datetime.now, UTC), host=config.host, port=port
-    )
+    serving: Callable[..., Awaitable[Any]]
+    if isinstance(meter, Recording):
+        serving = partial(push_recording, meter, clock, host=config.host, port=port)
+    else:
+        sml_meter = SmlMeter(meter.meter_id, partial(_registers, meter, clock))
+        serving = partial(serve, [sml_meter], partial(datetime.now, UTC), host=config.host, port=port)
     try:
         port = await nursery.start(serving)
     except OSError as error:
@@ -110,20 +121,43 @@ async def _start(
     return BookEntry(meter.meter_id, url, meter.profile, meter.annual_wh)
 
 
-def _sml(config: MetersConfig, clock: SimulatedClock, meter: Household | Recording) -> Meter:
-    if isinstance(meter, Recording):
-        interval_s = min(_PUSH_INTERVAL_S_MAX, config.period_s / 5)
-        return ReplayMeter(meter.frames, lambda _now: meter.index(clock.now()), interval_s)
+def _registers(meter: Household, clock: SimulatedClock, now: datetime) -> list[Register]:
+    shown = meter.registers(clock.quarter_hour(now.timestamp()))
+    return [
+        (_IMPORT, shown.import_tenth_wh, -1, WATT_HOUR),
+        (_EXPORT, shown.export_tenth_wh, -1, WATT_HOUR),
+        (_POWER, shown.power_w, 0, WATT),
+    ]
 
-    def registers(now: datetime) -> list[Register]:
-        shown = meter.registers(clock.quarter_hour(now.timestamp()))
-        return [
-            (_IMPORT, shown.import_tenth_wh, -1, WATT_HOUR),
-            (_EXPORT, shown.export_tenth_wh, -1, WATT_HOUR),
-            (_POWER, shown.power_w, 0, WATT),
-        ]
 
-    return SmlMeter(meter.meter_id, registers)
+async def push_recording(
+    recording: Recording,
+    clock: SimulatedClock,
+    *,
+    host: str,
+    port: int,
+    task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """
+    Serve a recorded meter until cancelled: it hears nothing and pushes its present telegram to every connection.
+
+    It pushes in step with the quarter hours, first just after each begins and last well before it ends: a telegram
+    that crossed the border on its way would be counted by the gateway into the quarter hour in which it came, and no
+    ground truth could say which.
+    """
+    listeners = await trio.open_tcp_listeners(port, host=host)
+
+    async def converse(stream: trio.SocketStream) -> None:
+        try:
+            while True:
+                await trio.sleep(clock.until_push_s(time.time()))
+                await stream.send_all(recording.frame(clock.now()))
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            await trio.aclose_forcefully(stream)
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(partial(trio.serve_listeners, converse, listeners))
+        task_status.started(listeners[0].socket.getsockname()[1])
 
 
 def _write_book(config: MetersConfig, clock: SimulatedClock, book: list[BookEntry]) -> None:

@@ -28,7 +28,7 @@ class Faults:
 
     def downtime_s(self, random: Random) -> float:
         """How long a crash lasts."""
-        return random.expovariate(1 / self.down_s)
+        return min(random.expovariate(1 / self.down_s), 3 * self.down_s)
 
 
 CALM = Faults()

@@ -1,4 +1,5 @@
-"""What an adversary that sees every message of a ring could open: kept apart from what the machines believe.
+"""
+What an adversary that sees every message of a ring could open: kept apart from what the machines believe.
 
 For each attempt the ledger knows who shared under which E, whose words towards whom were given away, and whose self
 mask is open (revealed, or t partial evaluations were sent).  The shares of a set of members sum to their readings

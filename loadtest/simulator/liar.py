@@ -1,4 +1,5 @@
-"""A head that lies: it runs the real machine and twists what leaves it, to get more than the one sum it may have.
+"""
+A head that lies: it runs the real machine and twists what leaves it, to get more than the one sum it may have.
 
 Each lie aims at a rule of aggregation.md, section 6; a round's lie is drawn at random, so that they also combine over
 the rounds.  Corrupt gateways other than the head follow the protocol and lend the adversary their keys, which the
@@ -78,9 +79,7 @@ def _next_attempt_too(liar: Liar, view: RingView, to: ToMember, random: Random) 
     again = wire.Open(
         message.epoch, message.ring, liar.term, message.round, message.attempt + 1, view.to_wire(expected)
     )
-    roster = wire.Roster(
-        message.epoch, message.ring, message.round, message.attempt + 1, view.to_wire(expected)
-    )
+    roster = wire.Roster(message.epoch, message.ring, message.round, message.attempt + 1, view.to_wire(expected))
     return [to, ToMember(to.position, again), ToMember(to.position, roster)]
 
 

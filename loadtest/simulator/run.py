@@ -1,4 +1,4 @@
-"""Play one seed: a ring of real machines through faults or lies, then a time of healing in which it must make progress."""
+"""Play one seed: a ring of real machines through faults or lies, then a healing time in which it must make progress."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from protocol.dcnet.parameters import choose
 from protocol.dcnet.suite import StandardSuite, Suite
 from protocol.wire import Outcome
 
-HEALING_ROUNDS = 6
+HEALING_ROUNDS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +42,7 @@ class Played:
 def ring_size(scenario: Scenario) -> RingSize:
     """The ring's numbers as the product chooses them."""
     numbers = choose(scenario.gateways, scenario.corrupt, scenario.dropout)
-    return RingSize(
-        numbers.n, numbers.k, numbers.t, numbers.t_c, numbers.k_min, numbers.n_min, rounds=scenario.rounds
-    )
+    return RingSize(numbers.n, numbers.k, numbers.t, numbers.t_c, numbers.k_min, numbers.n_min, rounds=scenario.rounds)
 
 
 def play(seed: int, scenario: Scenario) -> Played:

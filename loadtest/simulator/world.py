@@ -1,4 +1,5 @@
-"""One simulated ring: real member, head and book machines, and everything between them that can go wrong.
+"""
+One simulated ring: real member, head and book machines, and everything between them that can go wrong.
 
 Time is a number, the network is a heap, chance is one seeded generator: the same seed gives the same bytes, in any
 process.  A gateway has a durable part (records, vectors, its register account) that survives a crash and a volatile
@@ -12,6 +13,7 @@ import hashlib
 import heapq
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
 
 import numpy as np
@@ -22,11 +24,21 @@ from loadtest.simulator.ledger import Ledger
 from loadtest.simulator.liar import Liar
 from protocol import wire
 from protocol.dcnet.book import Announce, BookInstruction, Ended, Record, RoundBook
-from protocol.dcnet.events import Attempted, Instruction, Note, Persist, Progress, Settled, ToCoordinator, ToHead, ToMember
+from protocol.dcnet.events import (
+    Attempted,
+    Instruction,
+    Note,
+    Persist,
+    Progress,
+    Settled,
+    ToCoordinator,
+    ToHead,
+    ToMember,
+)
 from protocol.dcnet.head import Head
 from protocol.dcnet.masks import MaskSchedule, Words
 from protocol.dcnet.member import Member, Resume
-from protocol.dcnet.rings import RingView, Timing
+from protocol.dcnet.rings import Timing
 from protocol.dcnet.schema import WORD_MODULUS
 from protocol.dcnet.secrets import EpochSecrets
 from protocol.dcnet.suite import Suite
@@ -102,6 +114,16 @@ class World:
         self._sequence += 1
         heapq.heappush(self._heap, (max(when_s, self.now_s), self._sequence, action))
 
+    def at_life(self, gateway: Gateway, when_s: float, action: Callable[[], None]) -> None:
+        """Run `action` at a time, unless the gateway has crashed by then."""
+        life = gateway.life
+
+        def guarded() -> None:
+            if gateway.life == life and gateway.member is not None:
+                action()
+
+        self.at(when_s, guarded)
+
     def run_until(self, end_s: float) -> None:
         """Let everything happen that happens before `end_s`."""
         while self._heap and self._heap[0][0] <= end_s:
@@ -116,7 +138,7 @@ class World:
         self._from_book(self.book.start())
         self._book_timer()
         for round_ in range(self.view.rounds):
-            self.at(self.view.timing.open_at_s(round_) - 0.5, lambda round_=round_: self._read_meters(round_))  # type: ignore[misc]
+            self.at(self.view.timing.open_at_s(round_) - 0.5, partial(self._read_meters, round_))
 
     def _book_timer(self) -> None:
         self._from_book(self.book.on_timer(self.now_s))
@@ -180,10 +202,7 @@ class World:
         for gateway in self.gateways:
             self.register_wh[gateway.index] += self.random.randrange(2000)
             if gateway.member is not None:
-                self.at(
-                    self.now_s + self.random.random(),
-                    lambda gateway=gateway, life=gateway.life: gateway.life == life and self._offer(gateway, round_),  # type: ignore[misc]
-                )
+                self.at_life(gateway, self.now_s + self.random.random(), partial(self._offer, gateway, round_))
         if self.faults.crash and self.random.random() < self.faults.crash * len(self.gateways):
             victim = self.random.choice(self.gateways)
             self.at(self.now_s + self.random.random() * PERIOD_S, lambda: self.crash(victim))
@@ -198,7 +217,7 @@ class World:
                 self._carry_out(gateway, member.offer(round_, gateway.contributed[round_][0], self.now_s))
             return
         if member.unsettled is not None:
-            self.at(self.now_s + 0.1, lambda life=gateway.life: gateway.life == life and self._offer(gateway, round_))  # type: ignore[misc]
+            self.at_life(gateway, self.now_s + 0.1, partial(self._offer, gateway, round_))
             return
         if gateway.contributed and round_ <= max(gateway.contributed):
             return
@@ -279,7 +298,7 @@ class World:
                 case ToMember(position, message):
                     self._note(position + 1000, message)
                     target = self.gateways[position]
-                    self._send(f"m{gateway.index}", f"m{position}", lambda t=target, m=message: self._at_member(t, m))  # type: ignore[misc]
+                    self._send(f"m{gateway.index}", f"m{position}", partial(self._at_member, target, message))
                 case ToCoordinator(message):
                     if gateway.head_term == term:
                         self._to_book(gateway, message)
@@ -372,5 +391,3 @@ class World:
                 moved_wh += gateway.contributed[max(included)][1] - self.first_wh[gateway.index]
         if opened_wh != moved_wh:
             raise Violation("energy was lost or counted twice")
-
-

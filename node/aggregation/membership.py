@@ -241,7 +241,10 @@ class Membership:
     async def _listen_to_head(self, connection: Connection, scope: trio.CancelScope) -> None:
         with scope:
             while True:
-                data = await connection.receive()
+                try:
+                    data = await connection.receive()
+                except trio.ClosedResourceError:  # the head was changed while we waited
+                    return
                 self._around.metrics.received(len(data))
                 try:
                     message = wire.decode(data, wire.FROM_HEAD)

@@ -40,6 +40,7 @@ from protocol.metering.reading import Reading
 Clock = Callable[[], float]
 Deliver = Callable[[list[Reading]], Awaitable[None]]
 OpenLink = Callable[[str], Awaitable[trio.abc.Stream]]
+_IDLE_MAX_S = 60.0  # a link unused for longer is opened anew: one that died unnoticed costs a time-out when it counts
 _EVENT_PAUSE_S = 890.0  # the same fault of the same meter is news again at the next quarter hour
 _TOLD_MAX = 256
 _TICK_S = 0.001  # a schedule that computes in floating point may name one time twice; this far on it cannot
@@ -135,7 +136,14 @@ class _Bus:
     strangers_are_normal: bool
     fault_count: int = 0  # in a row
     missing: set[str] = field(default_factory=set)  # devices without a value at the last reading time
+    stream: trio.abc.Stream | None = None  # of a bus that is asked
     told_s: dict[tuple[str, str], float] = field(default_factory=dict)  # (kind, device): when it was an event
+
+    async def close(self) -> None:
+        """Close the link at once; whatever was still to come on it must not be taken for a later answer."""
+        stream, self.stream = self.stream, None
+        if stream is not None:
+            await trio.aclose_forcefully(stream)
 
 
 def _buses(profiles: Sequence[MeterProfile], drivers: Mapping[str, Driver]) -> list[_Bus]:
@@ -179,6 +187,12 @@ class _Run:
 
     async def ask(self, bus: _Bus) -> None:
         """Ask every meter of the bus at each reading time."""
+        try:
+            await self._ask(bus)
+        finally:
+            await bus.close()
+
+    async def _ask(self, bus: _Bus) -> None:
         at_s = self.clock()
         while True:
             at_s = self._following(at_s)
@@ -196,6 +210,8 @@ class _Run:
             bus.missing = {profile.device for profile in unread}
             for device in bus.missing:
                 self._event(bus, "no_value", device)
+            if self.schedule.next_reading_time(at_s + _TICK_S) - self.clock() > _IDLE_MAX_S:
+                await bus.close()
 
     def _following(self, at_s: float) -> float:
         """The next reading time; the last one that is due where several have passed meanwhile."""
@@ -207,17 +223,12 @@ class _Run:
     async def _ask_each(self, bus: _Bus, profiles: Sequence[MeterProfile], until_s: float) -> list[MeterProfile]:
         """One round over the bus; who gave nothing good."""
         unread: list[MeterProfile] = []
-        stream: trio.abc.Stream | None = None
-        try:
-            for profile in profiles:
-                if stream is None:
-                    stream = await self._open(bus, until_s)
-                if stream is None or not await self._read(bus, stream, profile, until_s):
-                    unread.append(profile)
-                    await _closed(stream)
-                    stream = None
-        finally:
-            await _closed(stream)
+        for profile in profiles:
+            if bus.stream is None:
+                bus.stream = await self._open(bus, until_s)
+            if bus.stream is None or not await self._read(bus, bus.stream, profile, until_s):
+                unread.append(profile)
+                await bus.close()
         return unread
 
     async def _read(self, bus: _Bus, stream: trio.abc.Stream, profile: MeterProfile, until_s: float) -> bool:
@@ -235,7 +246,9 @@ class _Run:
         """Take what the bus pushes, open it again when it ends or falls silent."""
         if bus.driver.listen is None:
             raise InvariantError("a bus without a way to listen is listened to")
-        silence_s = 2 * max(profile.silence_s for profile in bus.profiles)  # the driver's own alarm says more
+        silence_s = 1.1 * max(
+            profile.silence_s for profile in bus.profiles
+        )  # a driver's own alarm comes first: it says more
         while True:
             stream = await self._open(bus, math.inf)
             if stream is not None:
@@ -295,11 +308,6 @@ class _Run:
         # Waking early by a rounding error of the clocks would read the same quarter hour twice.
         while (left_s := at_s - self.clock()) > 0:
             await trio.sleep(left_s)
-
-
-async def _closed(stream: trio.abc.Stream | None) -> None:
-    if stream is not None:
-        await trio.aclose_forcefully(stream)
 
 
 async def _caught(step: Awaitable[_T], timeout_s: float) -> _T | _Fault:

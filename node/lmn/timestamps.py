@@ -17,15 +17,12 @@ from protocol.errors import RemoteProtocolError
 from protocol.metering.obis import Obis
 from protocol.metering.reading import Reading
 
-RECEPTION_DELAY_MAX_S: Final = 0.5
-"""From a message's first character to its reception time (REQ.TLSHDLC.SMGW.50, REQ.WMBUS.apl.40)."""
-
 _NET_QUANTITIES: Final = frozenset(
     {15, 16, 35, 36, 55, 56, 75, 76}
 )  # sums of both directions: 16 and its phases may fall
 
 
-def measured_at(received_at: datetime, reference_s: int, value_s: int) -> datetime:
+def time_of_measurement(received_at: datetime, reference_s: int, value_s: int) -> datetime:
     """
     The time `ts` = reception - (reference time - value time), both seconds indices of the same message.
 
@@ -80,14 +77,12 @@ class MonotonicWatch:
         self._counters: dict[tuple[str, Obis], tuple[int, int]] = {}
 
     def check(self, readings: Iterable[Reading]) -> list[Fallen]:
-        """The falls that these readings show, against what was seen before."""
+        """The falls that the readings of one message show, against the messages before."""
         fallen: list[Fallen] = []
+        latest_s: dict[str, int] = {}
         for reading in readings:
-            if reading.meter_seconds is not None and self._room(reading.device in self._seconds):
-                last = self._seconds.get(reading.device, reading.meter_seconds)
-                if reading.meter_seconds < last:
-                    fallen.append(Fallen(reading.device, "decremented_timestamp"))
-                self._seconds[reading.device] = reading.meter_seconds
+            if reading.meter_seconds is not None and not _is_past(reading):
+                latest_s[reading.device] = max(reading.meter_seconds, latest_s.get(reading.device, 0))
             obis, value = reading.obis, reading.value
             if obis is None or not isinstance(value, int) or not is_cumulative(obis) or _is_past(reading):
                 continue
@@ -99,6 +94,12 @@ class MonotonicWatch:
             if value * 10 ** (reading.scaler - low) < before * 10 ** (scaler - low):
                 fallen.append(Fallen(reading.device, "decremented_counter", obis))
             self._counters[key] = (value, reading.scaler)
+        # The values of one message have seconds of their own, each at most the message's: the latest stands for it.
+        for device, second in latest_s.items():
+            if self._room(device in self._seconds):
+                if second < self._seconds.get(device, second):
+                    fallen.append(Fallen(device, "decremented_timestamp"))
+                self._seconds[device] = second
         return fallen
 
     def _room(self, known: bool) -> bool:

@@ -202,6 +202,8 @@ class RoundBook:
 
     def _end(self, ended: Ended) -> list[BookInstruction]:
         self.ended[ended.round] = ended
+        if ended.outcome is wire.Outcome.OPENED:  # the head works: what was said of it before is settled
+            self._complaints.clear()
         while self._void_next in self.ended:
             self._void_next += 1
         return [Record(ended)]

@@ -56,9 +56,15 @@ def head_text(view: RingView, term: int, endpoint: str) -> bytes:
 
 
 @lru_cache(maxsize=256)
-def ring_parameters(size: int, corrupt_ppm: int, dropout_ppm: int) -> Parameters:
-    """The numbers of a ring of `size` for rates in parts per million; cached, since a network has few sizes."""
-    return choose(size, corrupt_ppm / 1_000_000, dropout_ppm / 1_000_000)
+def ring_parameters(size: int, population: int, corrupt_ppm: int, dropout_ppm: int) -> Parameters:
+    """
+    The numbers of a ring of `size` in an area of `population`, for rates in parts per million.
+
+    The rates hold for the area, so a ring may get more than its share of the corrupt; and no ring can be cut in two
+    (docs/thresholds.md).  Cached, since a network has few sizes.  Raises LocalProtocolError where nothing reaches it.
+    """
+    rates = corrupt_ppm / 1_000_000, dropout_ppm / 1_000_000
+    return choose(size, *rates, model="unsplittable", population=population)
 
 
 def ring_timing(call: wire.EpochCall) -> Timing:
@@ -68,15 +74,16 @@ def ring_timing(call: wire.EpochCall) -> Timing:
 
 
 def make_view(
-    call: wire.EpochCall, ring: int, members: Sequence[tuple[str, bytes, bytes]], result_key: bytes
+    call: wire.EpochCall, ring: int, members: Sequence[tuple[str, bytes, bytes]], population: int, result_key: bytes
 ) -> RingView:
     """
     The ring that follows from a call and its members (identity, epoch key, CURVE key), in position order.
 
+    `population` is how many gateways of the area joined.
     Raises LocalProtocolError where no parameters reach the announced security for this size.
     """
     schema = Schema.from_bytes(call.schema)
-    numbers = ring_parameters(len(members), call.corrupt_ppm, call.dropout_ppm)
+    numbers = ring_parameters(len(members), population, call.corrupt_ppm, call.dropout_ppm)
     return RingView(
         epoch=call.epoch, ring=ring, members=tuple(Member(*member) for member in members),
         schema_digest=digest("agreed", schema.digest(), call_digest(call)), word_count=len(schema.slots),
@@ -133,7 +140,8 @@ def verify_layout(
         text = join_text(called, member_id, key, curve_key)
         verify_member(member_id, text, signature, certificate, layout.intermediates)
     try:
-        view = make_view(call, layout.ring, [member[:3] for member in layout.members], layout.result_key)
+        seats = [member[:3] for member in layout.members]
+        view = make_view(call, layout.ring, seats, len(submitted), layout.result_key)
     except LocalProtocolError as error:
         raise RemoteProtocolError("weak_epoch", str(error)) from error
     return view, ring.index(identity)

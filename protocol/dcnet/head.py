@@ -155,30 +155,32 @@ class Head:
         attempt = self._current
         match self.state:
             case State.GATHERING | State.IDLE:
+                if self.present.bit_count() < self.view.n_min and self._wait_until(self._next_round, now_s):
+                    return []
                 return self._open(now_s)
             case State.REPORTED:
                 self._to_idle(now_s)
                 return [Note("result_overdue")]
             case State.COLLECTING if attempt is not None:
-                if len(attempt.shares) < self.view.n_min and self._wait_on(attempt, now_s):
+                if len(attempt.shares) < self.view.n_min and self._wait_until(attempt.round, now_s):
                     return []
                 return self._close_roster(attempt, now_s)
             case State.CONFIRMING if attempt is not None:
                 return self._close_confirmations(attempt, now_s)
             case State.REVEALING if attempt is not None:
-                if self._beyond_help(attempt) and self._wait_on(attempt, now_s):
+                if self._beyond_help(attempt) and self._wait_until(attempt.round, now_s):
                     return []
                 return self._recover(attempt, now_s)
-            case State.RECOVERING if attempt is not None and self._wait_on(attempt, now_s):
+            case State.RECOVERING if attempt is not None and self._wait_until(attempt.round, now_s):
                 return []
             case _ if attempt is not None:
                 return self._give_up(attempt, "too few neighbours helped to recover a silent member", now_s)
         return []
 
-    def _wait_on(self, attempt: _Attempt, now_s: float) -> bool:
-        """Where closing a phase would lose the round, late is better than never: wait as long as the round lasts."""
+    def _wait_until(self, round_: int, now_s: float) -> bool:
+        """Where going on now would lose the round, late is better than never: wait while the round lasts."""
         timing = self.view.timing
-        last_s = timing.open_at_s(attempt.round) + timing.void_s - timing.reveal_s / 2
+        last_s = timing.open_at_s(round_) + timing.void_s - timing.reveal_s / 2
         if now_s >= last_s:
             return False
         self._deadline_s = min(last_s, now_s + timing.reveal_s / 2)

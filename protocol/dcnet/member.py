@@ -50,6 +50,7 @@ class Secrets(Protocol):
     def pair(self, other: int) -> PairKeys: ...  # noqa: D102
     def evaluate(self, label: bytes) -> bytes: ...  # noqa: D102
     def partial(self, dealer: int, label: bytes) -> tuple[bytes, bytes] | None: ...  # noqa: D102
+    def is_good_deal(self, dealer: int) -> bool: ...  # noqa: D102
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +69,9 @@ TRANSITIONS: dict[tuple[State, type[wire.RingMessage]], tuple[State, ...]] = {
     (State.SHARED, wire.Open): (State.SHARED,),
     (State.CONFIRMED, wire.Open): (State.CONFIRMED, State.SHARED),
     (State.SERVED, wire.Open): (State.SERVED, State.SHARED),
-    (State.SHARED, wire.Roster): (State.CONFIRMED,),
+    (State.SHARED, wire.Roster): (State.SHARED, State.CONFIRMED),
     (State.CONFIRMED, wire.Roster): (State.CONFIRMED,),
-    (State.CONFIRMED, wire.Confirmed): (State.SERVED,),
+    (State.CONFIRMED, wire.Confirmed): (State.CONFIRMED, State.SERVED),
     (State.SERVED, wire.Recover): (State.SERVED,),
     (State.WAITING, wire.Result): (State.WAITING,),
     (State.SHARED, wire.Result): (State.SHARED, State.WAITING),
@@ -329,6 +330,13 @@ class Member:
             self.unsettled = None
             out.append(Persist(Settled(message.round, included)))
         if message.round == self.round:
+            if message.outcome == wire.Outcome.VOID:  # we helped, and it did not open: did a dealer cheat?
+                out += [
+                    ToCoordinator(wire.BadDeal(view.epoch, view.ring, dealer))
+                    for dealer in positions_of(self._helped)
+                    if not self._secrets.is_good_deal(dealer)
+                ]
+            self._helped = 0
             self.state = State.WAITING
             self._served = True  # the round is over: no later attempt of it
         if not included and message.outcome == wire.Outcome.OPENED:

@@ -56,7 +56,6 @@ class EpochSecrets:
         self.position = -1
         self._pairs: dict[int, PairKeys] = {}
         self._received: dict[int, _ReceivedDeal] = {}
-        self._verified: dict[int, bool] = {}
 
     def bind(self, view: RingView, position: int) -> None:
         """Agree with every neighbour.  Raises RemoteProtocolError where a member's key is no good."""
@@ -115,8 +114,8 @@ class EpochSecrets:
         """
         Take a neighbour's deal.  Raises RemoteProtocolError where it is not for us or not well formed.
 
-        Whether the share fits the commitments is found out when it is first used (t group operations): a bad deal
-        can only cost its own dealer's recovery, never anybody's privacy.
+        Whether the share fits the commitments is checked on suspicion (`is_good_deal`): a bad deal can only cost its
+        own dealer's recovery, never anybody's privacy, and checking all of them takes k·t group operations.
         """
         view = self._ring()
         if not view.neighbourhoods[self.position] >> dealer & 1:
@@ -128,7 +127,6 @@ class EpochSecrets:
         if len(plain) != 32 or share >= self._suite.group.order:
             raise RemoteProtocolError("bad_deal", "a dealt share is no scalar")
         self._received[dealer] = _ReceivedDeal(commitments, share)
-        self._verified.pop(dealer, None)
 
     @property
     def dealers(self) -> frozenset[int]:
@@ -145,20 +143,22 @@ class EpochSecrets:
         return prf.evaluate(self._suite.group, self._prf_key, label)
 
     def partial(self, dealer: int, label: bytes) -> tuple[bytes, bytes] | None:
-        """Our part of F(K_dealer, label) and its proof; None where the dealer cheated us or never dealt."""
+        """Our part of F(K_dealer, label) and the proof that it fits what we were dealt; None where we hold no deal."""
+        received = self._received.get(dealer)
+        if received is None or received.share == 0:
+            return None
+        group = self._suite.group
+        return prf.partial(group, received.share, label), prf.prove_partial(group, received.share, label)
+
+    def is_good_deal(self, dealer: int) -> bool:
+        """Whether what a neighbour dealt us fits its commitments; costs t group operations."""
         received = self._received.get(dealer)
         if received is None:
-            return None
-        group, x = self._suite.group, self.position + 1
-        if dealer not in self._verified:
-            try:
-                self._verified[dealer] = shamir.verify_share(group, received.commitments, x, received.share)
-            except RemoteProtocolError:
-                self._verified[dealer] = False
-        if not self._verified[dealer]:
-            return None
-        element = prf.partial(group, received.share, label)
-        return element, prf.prove_partial(group, received.share, label)
+            return False
+        try:
+            return shamir.verify_share(self._suite.group, received.commitments, self.position + 1, received.share)
+        except RemoteProtocolError:
+            return False
 
     def seal_relay(self, other: int, data: bytes, nonce: bytes) -> bytes:
         """Seal a ring message for a member behind the coordinator's relay; `nonce` is 12 fresh random bytes."""

@@ -155,4 +155,5 @@ def site(tmp_path: Path) -> Iterator[Site]:
     finally:
         on_trio(running["scope"].cancel)
         thread.join(20)
+        assert not thread.is_alive(), "the web server does not stop"
         store.close()

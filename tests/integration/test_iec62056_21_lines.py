@@ -5,10 +5,13 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from random import Random
 
 import pytest
 import trio
+from trio.testing import memory_stream_pair
 
 from loadtest.meters import p1
 from loadtest.meters.iec62056_21 import MeterSettings, Mode, Register, SimulatedMeter
@@ -26,12 +29,16 @@ P1 = p1.P1Settings("1SKR0000000002", period_s=0.05)
 IMPORT = Obis(1, 0, 1, 8, 0, 255)
 
 
-def registers(now: float) -> list[Register]:
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def registers(now: datetime) -> list[Register]:
     return [(IMPORT, 1234567, 0, WATT_HOUR), (Obis(1, 0, 16, 7, 0, 255), -56, 1, WATT)]
 
 
 def meter(**settings: object) -> SimulatedMeter:
-    return SimulatedMeter(MeterSettings("00000001", pause_s=0.01, **settings), registers, time.time)  # type: ignore[arg-type]
+    return SimulatedMeter(MeterSettings("00000001", pause_s=0.01, **settings), registers, now)  # type: ignore[arg-type]
 
 
 def imported(items: list[Reading | RemoteProtocolError]) -> Reading:
@@ -86,6 +93,39 @@ async def test_pushed_in_mode_d_over_a_serial_line_is_unverified() -> None:
         nursery.cancel_scope.cancel()
 
 
+async def test_a_meter_that_is_silent_ends_or_never_ends(autojump_clock: trio.testing.MockClock) -> None:
+    async def fault(play: Callable[[trio.abc.Stream], Awaitable[None]]) -> str:
+        ours, theirs = memory_stream_pair()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(play, theirs)
+            with pytest.raises(RemoteProtocolError) as caught:
+                await read_meter(ours, clock=time.time, timeout_s=60)
+            nursery.cancel_scope.cancel()
+        return caught.value.reason
+
+    async def silent(stream: trio.abc.Stream) -> None:
+        await trio.sleep_forever()
+
+    async def hangs_up(stream: trio.abc.Stream) -> None:
+        await stream.send_all(b"/SKR@X\r\n\x02")
+        await stream.aclose()
+
+    async def stops(stream: trio.abc.Stream) -> None:
+        await stream.send_all(b"/SKR@X\r\n\x021.8.0(1*kWh)\r\n")
+        await trio.sleep_forever()
+
+    async def endless(stream: trio.abc.Stream) -> None:
+        await stream.send_all(b"/SKR@X\r\n\x02")
+        while True:
+            await stream.send_all(b"1")
+            await trio.sleep(1)
+
+    assert await fault(silent) == "silent"
+    assert await fault(hangs_up) == "link_closed"
+    assert await fault(stops) == "truncated"
+    assert await fault(endless) == "endless"
+
+
 async def test_one_gateway_two_links_two_households() -> None:
     got: dict[str, int] = {}
     events: list[LmnEvent] = []
@@ -99,7 +139,7 @@ async def test_one_gateway_two_links_two_households() -> None:
 
     async with trio.open_nursery() as nursery:
         asked = await nursery.start(meter().serve_tcp)
-        pushing = await nursery.start(p1.serve_tcp, P1, registers, time.time)
+        pushing = await nursery.start(p1.serve_tcp, P1, registers, now)
         profiles = [
             MeterProfile(
                 device="1SKR0000000001", meter_id="00000001", link=f"tcp://127.0.0.1:{asked}", protocol="iec62056-21",
@@ -123,7 +163,7 @@ def test_sniff_shows_a_live_bus_as_json_lines() -> None:
 
     async def main() -> None:
         async with trio.open_nursery() as nursery:
-            port = await nursery.start(p1.serve_tcp, P1, registers, time.time)
+            port = await nursery.start(p1.serve_tcp, P1, registers, now)
             program = "import typer; from stromkreis.sniff import sniff; typer.run(sniff)"
             command = [sys.executable, "-c", program, f"tcp://127.0.0.1:{port}", "-p", "p1"]
             with trio.fail_after(30):

@@ -82,8 +82,17 @@ async def test_every_recording_says_over_sml_what_libsml_says() -> None:
             count=0, replay=CORPUS, first_port=0, origin_unix_s=time.time() - (q + 0.5) * 1_000, period_s=1_000
         )
         async with trio.open_nursery() as nursery:
-            for meter, entry in zip(simulated_meters(config), await _serve(nursery, config), strict=True):
-                said, shown = await _read(entry), meter.registers(q)
+            book = await _serve(nursery, config)
+            readouts: dict[str, dict[str, tuple[object, int]]] = {}
+
+            async def read(entry: BookEntry, into: dict[str, dict[str, tuple[object, int]]] = readouts) -> None:
+                into[entry.id] = await _read(entry)
+
+            async with trio.open_nursery() as reading:
+                for entry in book:
+                    reading.start_soon(read, entry)
+            for meter, entry in zip(simulated_meters(config), book, strict=True):
+                said, shown = readouts[entry.id], meter.registers(q)
                 for code, expected, scaler in (
                     ("1-0:1.8.0*255", shown.import_tenth_wh, -1),
                     ("1-0:2.8.0*255", shown.export_tenth_wh, -1),
@@ -135,3 +144,15 @@ def test_the_command_serves_a_hundred_meters_and_stops_on_sigterm(tmp_path: Path
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0
         assert process.stderr.read() == ""
+
+
+@pytest.mark.parametrize("period_s", [1.0, 4.5, 900.0])
+def test_pushes_keep_away_from_the_quarter_hours_borders(period_s: float) -> None:
+    clock = SimulatedClock(1_000.0, period_s)
+    now, pushes = 1_000.0, []
+    while now < 1_000.0 + 3 * period_s:
+        now += clock.until_push_s(now)
+        pushes.append((now - 1_000.0) % period_s)
+    assert min(pushes) == pytest.approx(0.003, abs=1e-6)
+    assert max(pushes) < period_s - 0.2
+    assert len(pushes) >= 3 * max(4, period_s)

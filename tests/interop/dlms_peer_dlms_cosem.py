@@ -41,7 +41,9 @@ def get(class_id, code, attribute):
     return client.get(cosem.CosemAttribute(enumerations.CosemInterface(class_id), instance, attribute))
 
 
-with client.session():
-    values = {code: [get(3, code, 2).hex(), get(3, code, 3).hex()] for code in what["registers"]}
-    profile = get(7, "0100630100ff", 2)
+client.connect()
+client.associate()
+values = {code: [get(3, code, 2).hex(), get(3, code, 3).hex()] for code in what["registers"]}
+profile = get(7, "0100630100ff", 2)
+client.release_association()  # not disconnect: this version waits for ever for a UA with an information field
 print(json.dumps({"registers": values, "profile_rows": len(utils.parse_as_dlms_data(profile))}))

@@ -3,7 +3,7 @@
 import json
 import os
 import subprocess
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -80,7 +80,7 @@ LETTER_AGAINST_CALENDAR = {
     "amshan/EXAMPLE_DATA_C": ["0-0:1.0.0 clock"],
     "amshan/EXAMPLE_DATA_KAMSTRUP": ["0-0:1.0.0 clock"],
 }
-WINTER_S = 1_800_000_000.0
+WINTER = datetime(2027, 1, 15, 8, 0, tzinfo=UTC)
 FACTORS = {"kWh": 1000, "kW": 1000, "kvarh": 1000, "kVArh": 1000, "kvar": 1000, "kVAr": 1000, "MJ": 1_000_000}
 
 
@@ -151,7 +151,7 @@ def test_the_peer_reads_our_simulated_meter(gas_id: str) -> None:
         (Obis(1, 0, 1, 7, 0, 255), 4567, -1, WATT),
         (Obis(7, 0, 3, 0, 0, 255), 246138, -3, CUBIC_METRE),
     ]
-    data = telegram(P1Settings("E0044007382246019", gas_id), registers if gas_id else registers[:3], WINTER_S)
+    data = telegram(P1Settings("E0044007382246019", gas_id), registers if gas_id else registers[:3], WINTER)
     (answer,) = ask_peer([{"spec": "V5", "text": data.decode()}])
     assert answer["error"] is None
     found = {address: (stamp, value, unit) for address, stamp, value, unit in answer["rows"]}
@@ -169,7 +169,7 @@ def test_the_peer_reads_our_simulated_meter(gas_id: str) -> None:
 
 
 def test_the_peer_refuses_the_damaged_telegram_that_we_refuse() -> None:
-    data = telegram(P1Settings("E0044007382246019"), [(Obis(1, 0, 1, 8, 1, 255), 1234567, 0, WATT_HOUR)], 0.0)
+    data = telegram(P1Settings("E0044007382246019"), [(Obis(1, 0, 1, 8, 1, 255), 1234567, 0, WATT_HOUR)], WINTER)
     damaged = data.replace(b"1234.567", b"1234.568")
     assert damaged != data
     (answer,) = ask_peer([{"spec": "V5", "text": damaged.decode()}])

@@ -2,6 +2,7 @@
 Invariant: any bytes lead to readings or RemoteProtocolError, the same however they are cut, within a bounded buffer.
 """
 
+from datetime import UTC, datetime
 from decimal import Decimal
 
 from hypothesis import given, settings
@@ -20,6 +21,7 @@ from protocol.metering.reading import Reading
 from protocol.metering.units import WATT_HOUR
 
 SIZE_MAX = 512
+EPOCH = datetime.fromtimestamp(0, UTC)
 FRAGMENTS = st.sampled_from(
     [
         b"/ABC5METER\r\n", b"/ABC5\\2X\r\n\r\n", b"\x02", b"\x03", b"!\r\n", b"\n!", b"!BB3D\r\n", b"\r\n", b"\xafABC",
@@ -98,10 +100,10 @@ def test_numbers_survive_text(value: int, scaler: int) -> None:
 @given(st.integers(0, 10**12), st.integers(-4, 3))
 def test_what_a_simulated_meter_says_is_what_is_read(value: int, scaler: int) -> None:
     obis = Obis(1, 0, 1, 8, 0, 255)
-    meter = SimulatedMeter(MeterSettings("00000001"), lambda _: [(obis, value, scaler, WATT_HOUR)], lambda: 0.0)
+    meter = SimulatedMeter(MeterSettings("00000001"), lambda _: [(obis, value, scaler, WATT_HOUR)], lambda: EPOCH)
     items = list(decode_stream([meter.identification + meter.block()]))
     (reading,) = (item for item in items if isinstance(item, Reading) and item.obis == obis)
     assert reading.decimal() == Decimal(value).scaleb(scaler)
-    pushed = list(decode_stream([telegram(P1Settings("X"), [(obis, value, scaler, WATT_HOUR)], 0.0)]))
+    pushed = list(decode_stream([telegram(P1Settings("X"), [(obis, value, scaler, WATT_HOUR)], EPOCH)]))
     (reading,) = (item for item in pushed if isinstance(item, Reading) and item.obis == obis)
     assert reading.decimal() == Decimal(value).scaleb(scaler) // 1

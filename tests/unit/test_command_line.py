@@ -118,14 +118,14 @@ def test_console_log_lines_carry_the_same(capsys: pytest.CaptureFixture[str], ro
 def test_a_signal_ends_a_service(number: int) -> None:
     code = (
         "import sys, trio\n"
-        "from stromkreis.services import _serve\n"
+        "from stromkreis.services import serve\n"
         "async def run():\n"
         "    try:\n"
         "        print('up', flush=True)\n"
         "        await trio.sleep_forever()\n"
         "    finally:\n"
         "        print('stopped', flush=True)\n"
-        "_serve(run)\n"
+        "serve(run)\n"
         "print('left', flush=True)\n"
     )
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -2,6 +2,7 @@
 
 import io
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,9 @@ from protocol.metering.units import WATT_HOUR
 from stromkreis import sniff
 from stromkreis.decode import decode
 
-DATA = telegram(P1Settings("1SKR0000000001"), [(Obis(1, 0, 1, 8, 0, 255), 1234567, 0, WATT_HOUR)], 0.0)
+DATA = telegram(
+    P1Settings("1SKR0000000001"), [(Obis(1, 0, 1, 8, 0, 255), 1234567, 0, WATT_HOUR)], datetime.fromtimestamp(0, UTC)
+)
 app = typer.Typer()
 app.command()(decode)
 run = CliRunner()
@@ -95,3 +98,26 @@ def test_the_board_of_sniff() -> None:
     assert "1234.5" not in text
     assert "noise 1" in text
     assert '{"vif": "0x7f"}' in text
+
+
+@pytest.mark.parametrize(
+    ("protocol", "file"),
+    [
+        ("sml", "sml/dumps.jsonl"),
+        ("mbus", "mbus/libmbus.jsonl"),
+        ("dlms", "dlms/frames.jsonl"),
+        ("wmbus", "wmbus/oms_vectors.jsonl"),
+        ("p1", "dsmr/telegrams.jsonl"),
+        ("iec62056-21", "iec62056_21/readouts.jsonl"),
+    ],
+)
+def test_every_protocol_s_real_telegrams(protocol: str, file: str) -> None:
+    path = Path(__file__).parents[2] / "../shared/corpora" / file
+    if not path.exists():
+        pytest.skip("no corpora beside the repository")
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    row = next(row for row in rows if protocol != "wmbus" or row.get("key"))
+    key = ["--key", row["key"]] if protocol == "wmbus" else []
+    result = run.invoke(app, [protocol, "--hex", *key, "-"], input=row["hex"])
+    assert result.exit_code == 0, result.stderr
+    assert all("value" in json.loads(line) for line in result.stdout.splitlines())

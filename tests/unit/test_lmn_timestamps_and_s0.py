@@ -7,7 +7,7 @@ import trio
 from trio.testing import memory_stream_one_way_pair
 
 from node.lmn.s0 import PulseInput, listen, require_billable
-from node.lmn.timestamps import Fallen, MonotonicWatch, is_cumulative, measured_at
+from node.lmn.timestamps import Fallen, MonotonicWatch, is_cumulative, time_of_measurement
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 from protocol.metering.obis import Obis
 from protocol.metering.reading import Quality, Reading
@@ -17,10 +17,10 @@ IMPORT = Obis(1, 0, 1, 8, 0, 255)
 
 
 def test_time_of_measurement_is_reception_less_the_age() -> None:
-    assert measured_at(RECEIVED, 99_043_543, 99_043_540) == RECEIVED - timedelta(seconds=3)
-    assert measured_at(RECEIVED, 7, 7) == RECEIVED
+    assert time_of_measurement(RECEIVED, 99_043_543, 99_043_540) == RECEIVED - timedelta(seconds=3)
+    assert time_of_measurement(RECEIVED, 7, 7) == RECEIVED
     with pytest.raises(RemoteProtocolError, match="value_after_message"):
-        measured_at(RECEIVED, 7, 8)
+        time_of_measurement(RECEIVED, 7, 8)
 
 
 def reading(value: int, scaler: int = 0, *, seconds: int | None = None, obis: Obis = IMPORT) -> Reading:
@@ -40,6 +40,12 @@ def test_falling_time() -> None:
     watch.check([reading(1, seconds=100)])
     assert watch.check([reading(1, seconds=100)]) == []
     assert [f.reason for f in watch.check([reading(1, seconds=99)])] == ["decremented_timestamp"]
+
+
+def test_values_of_one_message_may_be_of_different_age() -> None:
+    watch = MonotonicWatch()
+    for second in (100, 101):
+        assert watch.check([reading(1, seconds=second), reading(1, seconds=second - 50)]) == []
 
 
 def test_what_may_fall_is_not_watched() -> None:

@@ -98,13 +98,9 @@ ERRORS = (
         "kamwater-8": "compact_format_unknown",
     }
     | {f"kamheat-{n}": "compact_format_unknown" for n in (20, 22, 24, 26, 28)}
-    | {
-        name: "datagram_truncated"  # recordings cut at a mark in the source
-        for name in (
-            *(f"apas-sim{n}" for n in (2, 4, 6, 7, 8, 10, 11)),
-            "broken-sim1", "duplicates-sim1", "izars-sim1", "izars-sim5", "metershell-sim1",
-        )
-    }
+    | {f"apas-sim{n}": "datagram_truncated" for n in (2, 4, 6, 7, 8, 10, 11)}  # cut at a mark in the source
+    | {f"izars-sim{n}": "datagram_truncated" for n in (1, 5)}
+    | {f"{name}-sim1": "datagram_truncated" for name in ("broken", "duplicates", "metershell")}
 )  # fmt: skip
 
 
@@ -207,7 +203,7 @@ def test_compact_frames_decode_once_their_full_telegrams_were_heard() -> None:
 
 # Diehl's own formats put version and type before the number on the link; we read the address as the standard has it.
 SWAPPED = {"hydrus-4", "hydrus-5", "izarv2-2", "izarv2-3", "izarv2-6", "sharky-1"}
-# The expected number is one that the telegram carries as a customer location.
+# The expected number stands inside the proprietary walk-by data.
 OTHER_NUMBER = {"qheat-cc4"}
 
 

@@ -4,7 +4,8 @@
 
 const $ = (id) => document.getElementById(id);
 const RINGS_MAX = 36; // drawn at once, those that miss somebody first; the rest is counted
-const MISSING_MAX = 12;
+const MISSING_MAX = 50;
+const INTERVALS_MIN = 12;
 let shown = -1; // revision on the screen
 let wanted = 0; // counts the calls to refresh while one is under way
 let busy = false;
@@ -59,7 +60,8 @@ function cards(data) {
   if (power && power.values.at(-1) !== null) {
     const value = Number(power.values.at(-1));
     const { factor, unit } = scaled(power.unit, [value]);
-    const flow = value < 0 ? "the area feeds in" : "the area draws";
+    const lost = s.rings.at(-1) - s.opened.at(-1);
+    const flow = lost ? `without ${plural(lost, "ring")}` : value < 0 ? "the area feeds in" : "the area draws";
     figure("power", number(value / factor, digits(value / factor)), unit, `${flow}, ${until}`);
   } else {
     figure("power", "–", "", `no ring opened, ${until}`);
@@ -87,7 +89,7 @@ function cards(data) {
 
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 
-function plot(id, label, traces, yaxis, more = {}) {
+function plot(id, label, range, traces, yaxis, more = {}) {
   const ink = colour("ink"), muted = colour("muted"), grid = colour("grid"), surface = colour("surface");
   const axis = { gridcolor: grid, zerolinecolor: muted, zerolinewidth: 1, tickfont: { color: muted }, fixedrange: true };
   const layout = {
@@ -95,10 +97,10 @@ function plot(id, label, traces, yaxis, more = {}) {
     font: { family: getComputedStyle(document.body).fontFamily, size: 11, color: ink },
     hovermode: "x unified", hoverlabel: { bgcolor: surface, bordercolor: grid, font: { color: ink } }, dragmode: false,
     showlegend: false, bargap: 0.15,
-    xaxis: { ...axis, type: "date", showgrid: false, zeroline: false, hoverformat: "%a %d %b, %H:%M",
+    xaxis: { ...axis, type: "date", range, showgrid: false, zeroline: false, hoverformat: "%a %d %b, %H:%M",
       tickformatstops: [{ dtickrange: [null, 86399999], value: "%H:%M\n%a %d %b" },
         { dtickrange: [86400000, null], value: "%a %d %b" }] },
-    yaxis: { ...axis, nticks: 5, separatethousands: true, ...yaxis }, ...more,
+    yaxis: { ...axis, nticks: 5, separatethousands: true, exponentformat: "none", ...yaxis }, ...more,
   };
   const element = $(id);
   element.setAttribute("role", "img");
@@ -118,32 +120,39 @@ function charts(data) {
   const s = data.series;
   // A bar and the end of a curve stand for the whole interval: both are drawn at its middle.
   const x = s.start_s.map((t) => local(t + data.interval_s / 2));
+  // A young coordinator has few intervals: bars as wide as the page and ticks by the second would tell nothing.
+  const end = s.start_s.at(-1) + data.interval_s;
+  const range = [local(Math.min(s.start_s[0], end - INTERVALS_MIN * data.interval_s)), local(end)];
   const lines = s.power.map(numbers);
   const power = scaled(s.power.length ? s.power[0].unit : "W", lines.flat());
-  const partial = s.start_s.map((_, i) =>
-    (s.opened[i] < s.rings[i] ? ` (${s.opened[i]} of ${s.rings[i]} rings)` : ""));
+  const width = 850 * data.interval_s; // ms
+  const lost = s.start_s.map((_, i) => s.opened[i] < s.rings[i]);
+  const partial = lost.map((is, i) => (is ? ` (${s.opened[i]} of ${s.rings[i]} rings)` : ""));
   $("load-unit").textContent = power.unit;
-  plot("load-chart", `Load curve of the area in ${power.unit}`, lines.map((line, i) => ({
-    type: "scatter", mode: x.length > 2 ? "lines" : "lines+markers", x,
-    y: line.map((v) => (v === null ? null : v / power.factor)), text: partial,
+  plot("load-chart", `Load curve of the area in ${power.unit}`, range, lines.map((line, i) => ({
+    type: "scatter", mode: "lines+markers", x, y: line.map((v) => (v === null ? null : v / power.factor)), text: partial,
+    marker: { size: lost.map((is) => (is ? 8 : x.length > 2 ? 0 : 6)), opacity: 1, color: colour("surface"),
+      line: { width: 2, color: lost.map((is) => colour(is ? "missing" : "load")) } },
     line: { color: colour("load"), width: 2, shape: "linear" }, fill: i === 0 ? "tozeroy" : "none",
     fillcolor: colour("load-fill"), hovertemplate: `%{y:,.4~g} ${power.unit}%{text}<extra></extra>`,
   })), { rangemode: "tozero" });
 
+  key("load-key", lost.includes(true) ? [["hollow", "without a void ring"]] : []);
+
   const energy = s.energy.map((line) => numbers(line));
   const scale = scaled(s.energy.length ? s.energy[0].unit : "Wh", energy.flat());
   $("energy-unit").textContent = scale.unit;
-  plot("energy-chart", `Energy per interval in ${scale.unit}`, s.energy.map((line, i) => ({
-    type: "bar", x, name: title(line, s.energy), marker: { color: colour(line.feed_in ? "feed-in" : "import") },
+  plot("energy-chart", `Energy per interval in ${scale.unit}`, range, s.energy.map((line, i) => ({
+    type: "bar", x, width, name: title(line, s.energy), marker: { color: colour(line.feed_in ? "feed-in" : "import") },
     y: energy[i].map((v) => (v === null ? null : (line.feed_in ? -v : v) / scale.factor)),
     customdata: energy[i].map((v) => (v === null ? null : v / scale.factor)),
     hovertemplate: `%{customdata:,.4~g} ${scale.unit} ${title(line, s.energy)}<extra></extra>`,
   })), {}, { barmode: "relative" });
   key("energy-key", s.energy.map((line) => [line.feed_in ? "feed-in" : "import", title(line, s.energy)]));
 
-  const bar = (name, y, tone) => ({ type: "bar", x, y, name, marker: { color: colour(tone) },
+  const bar = (name, y, tone) => ({ type: "bar", x, y, width, name, marker: { color: colour(tone) },
     hovertemplate: `%{y:,} ${name}<extra></extra>` });
-  plot("participation-chart", "Gateways in the total and missing, per interval", [
+  plot("participation-chart", "Gateways in the total and missing, per interval", range, [
     bar("in the total", s.present, "present"),
     bar("missing", s.members.map((n, i) => n - s.present[i]), "missing"),
   ], { rangemode: "tozero" }, { barmode: "stack" });
@@ -152,7 +161,7 @@ function charts(data) {
   const latency = (key, name, tone) => ({ type: "scatter", mode: x.length > 2 ? "lines" : "lines+markers", x, name,
     y: s.latency_ms.map((q) => (q === null ? null : q[key])), line: { color: colour(tone), width: 1.8 },
     hovertemplate: `%{y:,.1f} ms ${name}<extra></extra>` });
-  plot("latency-chart", "Round latency in milliseconds",
+  plot("latency-chart", "Round latency in milliseconds", range,
     [latency("p95", "95 %", "tail"), latency("p50", "median", "median")],
     { rangemode: "tozero" });
   key("latency-key", [["median", "median"], ["tail", "95 %"]]);
@@ -169,17 +178,19 @@ function svg(name, attributes, text) {
 
 function ringFigure(ring) {
   const missing = new Map(ring.missing);
+  const lost = ring.outcome === "void";
   const box = document.createElement("figure");
-  box.className = ring.outcome === "void" ? "ring void" : "ring";
+  box.className = lost ? "ring void" : "ring";
   const drawing = svg("svg", { viewBox: "0 0 120 120", role: "img",
     "aria-label": `Ring ${ring.ring} of ${ring.area}: ${ring.size - missing.size} of ${ring.size} gateways` });
   const radius = Math.max(1.2, Math.min(5, 150 / ring.size));
   for (let i = 0; i < ring.size; i += 1) {
     const angle = (2 * Math.PI * i) / ring.size - Math.PI / 2;
-    const classes = [missing.has(i) ? "out" : "in", i === ring.head ? "head" : ""].join(" ").trim();
+    const out = missing.has(i) && !lost;
+    const classes = [out ? "out" : "in", i === ring.head ? "head" : ""].join(" ").trim();
     const dot = svg("circle", { cx: (60 + 50 * Math.cos(angle)).toFixed(2), cy: (60 + 50 * Math.sin(angle)).toFixed(2),
-      r: (missing.has(i) || i === ring.head ? radius * 1.3 : radius).toFixed(2), class: classes });
-    if (missing.has(i)) dot.append(svg("title", {}, `position ${i}: ${missing.get(i)}`));
+      r: (out || i === ring.head ? radius * 1.3 : radius).toFixed(2), class: classes });
+    if (out) dot.append(svg("title", {}, `position ${i}: ${missing.get(i)}`));
     drawing.append(dot);
   }
   drawing.append(svg("text", { x: 60, y: 60 }, `${ring.size - missing.size}/${ring.size}`));
@@ -187,7 +198,7 @@ function ringFigure(ring) {
   const caption = document.createElement("figcaption");
   caption.append(ring.area, document.createElement("br"));
   if (ring.round === null) caption.append("first round to come");
-  else if (ring.outcome === "void") {
+  else if (lost) {
     const word = document.createElement("b");
     word.append("void");
     caption.append(`round ${ring.round} `, word);
@@ -205,19 +216,23 @@ function rings(data) {
   const hidden = data.rings.length - visible.length;
   $("rings-note").textContent = plural(data.rings.length, "ring") +
     (hidden > 0 ? `, the ${RINGS_MAX} with most missing shown` : "");
-  const missing = ordered.flatMap((ring) => ring.missing.map(([position, id]) => ({ ring, position, id })));
-  $("missing-title").textContent = missing.length ? `Missing from the last total: ${number(missing.length)}`
+  const lost = ordered.filter((ring) => ring.outcome === "void");
+  const missing = ordered.filter((ring) => ring.outcome !== "void")
+    .flatMap((ring) => ring.missing.map(([position, id]) => [id, `${ring.area}, ring ${ring.ring}, position ${position}`]));
+  const lines = [...lost.map((ring) => [`all ${ring.size}`, `${ring.area}, ring ${ring.ring}: round void`]), ...missing];
+  const count = missing.length + lost.reduce((sum, ring) => sum + ring.size, 0);
+  $("missing-title").textContent = count ? `Missing from the last total: ${number(count)}`
     : data.rings.length ? "Nobody is missing from the last total" : "No ring at the moment";
-  $("missing").replaceChildren(...missing.slice(0, MISSING_MAX).map(({ ring, position, id }) => {
+  $("missing").replaceChildren(...lines.slice(0, MISSING_MAX).map(([who, where]) => {
     const line = document.createElement("li"), name = document.createElement("b"), place = document.createElement("span");
-    name.append(id);
-    place.append(`${ring.area}, ring ${ring.ring}, position ${position}`);
+    name.append(who);
+    place.append(where);
     line.append(name, place);
     return line;
   }));
-  if (missing.length > MISSING_MAX) {
+  if (lines.length > MISSING_MAX) {
     const rest = document.createElement("li");
-    rest.append(`and ${number(missing.length - MISSING_MAX)} more`);
+    rest.append(`and ${number(lines.length - MISSING_MAX)} more`);
     $("missing").append(rest);
   }
 }

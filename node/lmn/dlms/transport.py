@@ -134,7 +134,12 @@ class WrapperTransport(Transport):
         """Nothing to do: the connection is there."""
 
     async def exchange(self, apdu: bytes) -> bytes:
-        """One APDU in one packet each way; packets for other ports are passed over."""
+        """
+        One APDU in one packet each way; packets for other ports are passed over.
+
+        The port that a packet comes from is not looked at: some servers put the client's there, and the connection
+        leads to one meter only.
+        """
         try:
             if apdu:
                 self._packets.clear()
@@ -144,9 +149,7 @@ class WrapperTransport(Transport):
                 if not data:
                     raise RemoteProtocolError("link_closed", "the connection was closed")
                 self._packets += [
-                    packet
-                    for source, destination, packet in self._reader.feed(data)
-                    if (source, destination) == (self._server, self._client)
+                    packet for _, destination, packet in self._reader.feed(data) if destination == self._client
                 ]
         except trio.BrokenResourceError as error:
             raise RemoteProtocolError("link_closed", "the connection was closed") from error

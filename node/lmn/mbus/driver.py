@@ -96,10 +96,10 @@ class Bus:
             for reading in decode_telegram(frame, stamp)
         ]  # fmt: skip
 
-    async def search(self, mask: SecondaryAddress | None = None) -> Found:
-        """All meters that answer to `mask`, found by their secondary addresses."""
+    async def search(self, mask: SecondaryAddress | None = None, *, thorough: bool = False) -> Found:
+        """All meters that answer to `mask`, found by their secondary addresses (see `procedures.search`)."""
         async with self._lock:
-            return await self._run(search_procedure(mask), [])
+            return await self._run(search_procedure(mask, thorough=thorough), [])
 
     async def _run(self, procedure: Procedure[Result], stamps: list[datetime]) -> Result:
         try:

@@ -130,7 +130,7 @@ _DATE_CODINGS: Final = {2: date_g, 3: time_j, 4: datetime_f, 6: datetime_i}
 def _variable(data: bytes, kind: Kind) -> Decoded:
     lvar, octets = data[0], data[1:]
     if lvar < 0xC0:
-        if kind is Kind.OPAQUE:
+        if kind in (Kind.OPAQUE, Kind.FOREIGN):
             return Decoded(octets)
         return Decoded(octets[::-1].decode("latin-1"))
     if lvar < 0xE0:
@@ -161,7 +161,7 @@ def decode_value(field: int, kind: Kind, data: bytes) -> Decoded:
         return _INVALID if number is None else Decoded(number)
     if not data:
         return Decoded(None)
-    if kind is not Kind.NUMBER:
+    if kind is not Kind.NUMBER and kind is not Kind.FOREIGN:
         return Decoded(int.from_bytes(data, "little"))
     number = int.from_bytes(data, "little", signed=True)
     return _INVALID if number == -1 << (8 * len(data) - 1) else Decoded(number)

@@ -32,6 +32,7 @@ class Kind(Enum):
     DATE = "date"
     DATETIME = "datetime"
     OPAQUE = "opaque"  # containers: octets
+    FOREIGN = "foreign"  # under a manufacturer's VIF: numbers where the data field says so, otherwise octets
 
 
 class Profile(Enum):
@@ -269,7 +270,7 @@ class _Builder:
         )  # fmt: skip
 
 
-_MANUFACTURER: Final[_Entry] = ("manufacturer specific", 0, None, None, Kind.NUMBER)
+_MANUFACTURER: Final[_Entry] = ("manufacturer specific", 0, None, None, Kind.FOREIGN)
 
 
 @lru_cache(maxsize=4096)

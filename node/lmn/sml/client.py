@@ -3,7 +3,8 @@ The SML client of a gateway, without I/O: requests out as bytes, answers in as m
 
 An `Exchange` is one request file: Open, one message per question, Close.  A meter answers with one file that names
 the request's file id and repeats each question's transaction id, so an answer is told from what the meter says unasked
-by these ids alone.  Ids are drawn from a counter: they must differ, not be secret.
+by these ids alone.  Ids are a mark that no meter's own files have, and a counter: they must differ, not be secret.  So
+one `SmlClient` serves a connection for life; a new one would take a late answer to the old one's request as its own.
 
 The use cases of TR-03109-1 detailed specification chapter 9 are methods, one each.  Where chapter 9 leaves structures
 "to be defined" (setting the time, state of the clock, names of stored files) or refers to the clauses of
@@ -58,6 +59,7 @@ DEVICE_ID: Final = Obis.from_bytes(bytes.fromhex("0100600100ff"))
 FIRMWARE: Final = tuple(Obis(1, 0, 0, 2, 0, n) for n in range(16))
 HARDWARE: Final = tuple(Obis(1, 0, 96, 50, n, 4) for n in range(1, 16))
 _ELECTRICITY = 1
+_MARK = b"SMGW"
 
 
 def object_path(class_id: int, obis: Obis, attribute: int | None = None) -> tuple[bytes, ...]:
@@ -128,7 +130,7 @@ class SmlClient:
 
     def exchange(self, bodies: Sequence[Body]) -> Exchange:
         """A request file with one message per body."""
-        file_id = next(self._files).to_bytes(4, "big")
+        file_id = _MARK + next(self._files).to_bytes(4, "big")
         opening = OpenRequest(None, self.client_id, file_id, self.server_id, self.username, self.password)
         messages = [
             Message(file_id + index.to_bytes(2, "big"), body, group=min(index, 0xFF))

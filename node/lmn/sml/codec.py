@@ -52,9 +52,9 @@ class Opaque(NamedTuple):
     data: bytes
 
 
-def unexpected(data: bytes, pos: int, wanted: str) -> RemoteProtocolError:
+def unexpected(pos: int, wanted: str) -> RemoteProtocolError:
     """The error for an element of the wrong type at `pos`."""
-    return RemoteProtocolError("sml_type", f"expected {wanted}, the field is 0x{data[pos]:02x}", offset=pos)
+    return RemoteProtocolError("sml_type", f"expected {wanted}", offset=pos)
 
 
 def read_tl(data: bytes, pos: int) -> tuple[int, int, int]:
@@ -93,7 +93,7 @@ def read_octets(data: bytes, pos: int) -> tuple[bytes, int]:
     kind, length, at = read_tl(data, pos)
     end = pos + length
     if kind != 0 or end < at:
-        raise unexpected(data, pos, "octets")
+        raise unexpected(pos, "octets")
     return data[at:end], end
 
 
@@ -108,7 +108,7 @@ def read_number(data: bytes, pos: int) -> tuple[Number, int]:
     end = pos + length
     size = end - at
     if kind not in (5, 6) or not 0 < size <= 8:
-        raise unexpected(data, pos, "an integer of 1 to 8 bytes")
+        raise unexpected(pos, "an integer of 1 to 8 bytes")
     return Number(int.from_bytes(data[at:end], "big", signed=kind == 5), size, kind == 5), end
 
 
@@ -144,11 +144,14 @@ def integer(size: int, *, signed: bool) -> Kind:
 
 
 def optional(kind: Kind) -> Kind:
-    """A field that may be absent: None."""
+    """A field that may be absent: None.  Octets of length 0 are absent too, in however many bytes that is said."""
     read_present, write_present = kind
 
     def read(data: bytes, pos: int) -> tuple[Any, int]:
-        return (None, pos + 1) if data[pos] == 1 else read_present(data, pos)
+        if data[pos] == 1:
+            return None, pos + 1
+        value, pos = read_present(data, pos)
+        return (None if value == b"" else value), pos
 
     return Kind(read, lambda value: ABSENT if value is None else write_present(value))
 
@@ -160,7 +163,7 @@ def read_count(data: bytes, pos: int) -> tuple[int, int]:
         return tl & 0x0F, pos + 1
     kind, count, at = read_tl(data, pos)
     if kind != 7:
-        raise unexpected(data, pos, "a list")
+        raise unexpected(pos, "a list")
     return count, at
 
 
@@ -216,7 +219,7 @@ def skip(data: bytes, pos: int, depth: int = 0) -> int:
     kind, length, at = read_tl(data, pos)
     if kind != 7:
         if pos + length < at:
-            raise unexpected(data, pos, "an element")
+            raise unexpected(pos, "an element")
         return pos + length
     if depth == _DEPTH_MAX:
         raise RemoteProtocolError("sml_depth", f"lists nested deeper than {_DEPTH_MAX}", offset=pos)
@@ -227,7 +230,7 @@ def skip(data: bytes, pos: int, depth: int = 0) -> int:
 
 def _read_bool(data: bytes, pos: int) -> tuple[bool, int]:
     if data[pos] != 0x42:
-        raise unexpected(data, pos, "a boolean")
+        raise unexpected(pos, "a boolean")
     return data[pos + 1] != 0, pos + 2
 
 

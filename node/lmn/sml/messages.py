@@ -62,7 +62,7 @@ from node.lmn.sml.codec import (
     skip,
     write_octets,
 )
-from node.lmn.sml.values import ENTRY, PERIOD_ENTRY, TIME, TREE, VALUE
+from node.lmn.sml.values import ENTRIES, PERIOD_ENTRY, TIME, TREE, VALUE
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 
 _O, _T, _TREE = optional(OCTETS), TIME, optional(TREE)
@@ -89,7 +89,7 @@ _FIELDS: Final[dict[int, tuple[Any, tuple[Kind, ...]]]] = {
     0x0600: (SetProcParameterRequest, (_O, _O, _O, _PATH, TREE)),
     0x0601: (SetProcParameterResponse, (OCTETS, _PATH, TREE)),
     0x0700: (GetListRequest, (OCTETS, _O, _O, _O, _O)),
-    0x0701: (GetListResponse, (_O, OCTETS, _O, _T, list_of(ENTRY), _O, _T)),
+    0x0701: (GetListResponse, (_O, OCTETS, _O, _T, ENTRIES, _O, _T)),
     0x0800: (GetCosemRequest, (*_ASKER, *_OBJECT, optional(list_of(I16)))),
     0x0801: (GetCosemResponse, (*_ANSWERER, *_OBJECT, _ATTRIBUTES)),
     0x0900: (SetCosemRequest, (*_ASKER, *_OBJECT, _ATTRIBUTES)),

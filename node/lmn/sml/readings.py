@@ -43,6 +43,7 @@ from node.lmn.sml.values import (
     TupelEntry,
     Value,
 )
+from node.lmn.timestamps import time_of_measurement
 from protocol.errors import RemoteProtocolError
 from protocol.metering.obis import Obis
 from protocol.metering.reading import Quality, Reading
@@ -102,7 +103,7 @@ def _when(time: Time | None, sent: Time | None, received_at: datetime | None) ->
         return _absolute(time), None
     if received_at is None or sent is None or sent.choice != SEC_INDEX or sent.seconds < time.seconds:
         return None, time.seconds
-    return received_at - timedelta(seconds=sent.seconds - time.seconds), time.seconds
+    return time_of_measurement(received_at, sent.seconds, time.seconds), time.seconds
 
 
 class _Builder:

@@ -128,7 +128,7 @@ class TransportReader:
             self._drop(at)
             self._scanned = len(START)
         else:
-            return self._fail(out, "escape_unknown", f"escape code 0x{code[0]:02x}", at + 4)
+            return self._fail(out, "escape_unknown", "four 1b before what is no escape code", at + 4)
         return True
 
     def _finish(self, out: list[Frame | FrameError], at: int) -> bool:

@@ -2,8 +2,8 @@
 The compound values of SML 1.04: times, values of open type, list entries, parameter trees
 (DIN VDE 0418-63-9 clause 5; TR-03109-1 annex IV b).
 
-`_read_entry` is written out by hand, the usual form of each field first, because the entries of GetList.Res are nearly
-all that a meter ever sends; everything else goes through the table-driven readers of `codec`.
+`_read_entries` is written out by hand, the usual form of each field first, because the entries of GetList.Res are
+nearly all that a meter ever sends; everything else goes through the table-driven readers of `codec`.
 
 Quirks of real meters read here: a time without its tag (Holley DTZ541), a local time without its tag or under another
 one (FROETEC Multiflex ZG22).
@@ -79,7 +79,7 @@ def _read_time(data: bytes, pos: int) -> tuple[Time | None, int]:
         if data[at] == 0x73:
             return _read_local(data, at)
         if tag not in (SEC_INDEX, TIMESTAMP):
-            raise RemoteProtocolError("sml_time", f"time of the unknown kind {tag}", offset=pos)
+            raise RemoteProtocolError("sml_time", "a time of an unknown kind", offset=pos)
         seconds, at = U32.read(data, at)
         return Time(tag, seconds), at
     if tl == 1:
@@ -89,7 +89,7 @@ def _read_time(data: bytes, pos: int) -> tuple[Time | None, int]:
     if 0x62 <= tl <= 0x65:
         seconds, at = U32.read(data, pos)
         return Time(SEC_INDEX, seconds), at
-    raise unexpected(data, pos, "a time")
+    raise unexpected(pos, "a time")
 
 
 def _write_time(time: Time | None) -> bytes:
@@ -109,7 +109,8 @@ def _read_value(data: bytes, pos: int) -> tuple[Value, int]:
         return None, pos + 1
     kind = tl >> 4 & 7
     if kind == 0:
-        return read_octets(data, pos)
+        octets, pos = read_octets(data, pos)
+        return octets or None, pos
     if kind == 4:
         return BOOL.read(data, pos)
     if kind != 7:
@@ -164,57 +165,69 @@ class ListEntry(NamedTuple):
     value_signature: bytes | None = None
 
 
-def _read_entry(data: bytes, pos: int) -> tuple[ListEntry, int]:
-    if data[pos] != 0x77:
-        raise RemoteProtocolError("sml_count", "a list entry has 7 elements", offset=pos)
-    if data[pos + 1] == 7:
-        name, pos = data[pos + 2 : pos + 8], pos + 8
-    else:
-        name, pos = read_octets(data, pos + 1)
-    status: int | None = None
-    if data[pos] == 1:
-        pos += 1
-    else:
-        status, pos = U64.read(data, pos)
-    time: Time | None = None
-    if data[pos] == 1:
-        pos += 1
-    else:
-        time, pos = _read_time(data, pos)
-    unit: int | None = None
-    tl = data[pos]
-    if tl == 0x62:
-        unit, pos = data[pos + 1], pos + 2
-    elif tl == 1:
-        pos += 1
-    else:
-        unit, pos = U8.read(data, pos)
-    scaler: int | None = None
-    tl = data[pos]
-    if tl == 0x52:
-        scaler, pos = (data[pos + 1] ^ 0x80) - 0x80, pos + 2
-    elif tl == 1:
-        pos += 1
-    else:
-        scaler, pos = I8.read(data, pos)
+def _read_entries(data: bytes, pos: int, count: int) -> tuple[list[ListEntry], int]:
+    out: list[ListEntry] = []
+    status: int | None
+    time: Time | None
+    unit: int | None
+    scaler: int | None
     value: Value
-    tl = data[pos]
-    if 0x52 <= tl <= 0x59 or 0x62 <= tl <= 0x69:
-        size = tl & 0x0F
-        end = pos + size
-        is_signed = tl < 0x60
-        value = _new(Number, (int.from_bytes(data[pos + 1 : end], "big", signed=is_signed), size - 1, is_signed))
-        pos = end
-    else:
-        value, pos = _read_value(data, pos)
-    if data[pos] == 1:
-        return _new(ListEntry, (name, status, time, unit, scaler, value, None)), pos + 1
-    signature, pos = read_octets(data, pos)
-    return ListEntry(name, status, time, unit, scaler, value, signature), pos
+    signature: bytes | None
+    for _ in range(count):
+        if data[pos] != 0x77:
+            raise RemoteProtocolError("sml_count", "a list entry has 7 elements", offset=pos)
+        if data[pos + 1] == 7:
+            name, pos = data[pos + 2 : pos + 8], pos + 8
+        else:
+            name, pos = read_octets(data, pos + 1)
+        if data[pos] == 1:
+            status, pos = None, pos + 1
+        else:
+            status, pos = U64.read(data, pos)
+        if data[pos] == 1:
+            time, pos = None, pos + 1
+        else:
+            time, pos = _read_time(data, pos)
+        if data[pos] == 0x62 and data[pos + 2] == 0x52:
+            unit, scaler, pos = data[pos + 1], (data[pos + 3] ^ 0x80) - 0x80, pos + 4
+        elif data[pos] == data[pos + 1] == 1:
+            unit, scaler, pos = None, None, pos + 2
+        else:
+            unit, pos = _U8.read(data, pos)
+            scaler, pos = _I8.read(data, pos)
+        tl = data[pos]
+        if 0x52 <= tl <= 0x59:
+            end = pos + tl - 0x50
+            value = _new(Number, (int.from_bytes(data[pos + 1 : end], "big", signed=True), tl - 0x51, True))
+            pos = end
+        elif 0x62 <= tl <= 0x69:
+            end = pos + tl - 0x60
+            value = _new(Number, (int.from_bytes(data[pos + 1 : end], "big"), tl - 0x61, False))
+            pos = end
+        else:
+            value, pos = _read_value(data, pos)
+        if data[pos] == 1:
+            signature, pos = None, pos + 1
+        else:
+            signature, pos = _OCTETS.read(data, pos)
+        out.append(_new(ListEntry, (name, status, time, unit, scaler, value, signature)))
+    return out, pos
+
+
+def _read_entry(data: bytes, pos: int) -> tuple[ListEntry, int]:
+    (entry,), pos = _read_entries(data, pos, 1)
+    return entry, pos
+
+
+def _read_entry_list(data: bytes, pos: int) -> tuple[tuple[ListEntry, ...], int]:
+    count, pos = read_count(data, pos)
+    entries, pos = _read_entries(data, pos, count)
+    return tuple(entries), pos
 
 
 _ENTRY_AS_TABLE = sequence(ListEntry, OCTETS, _STATUS, TIME, _U8, _I8, VALUE, _OCTETS)
 ENTRY = Kind(_read_entry, _ENTRY_AS_TABLE.write)
+ENTRIES = Kind(_read_entry_list, list_of(ENTRY).write)
 
 
 class PeriodEntry(NamedTuple):

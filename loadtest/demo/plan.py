@@ -1,0 +1,207 @@
+"""
+What a demo of a given size looks like: processes, areas, rings, time, and the configuration file of each process.
+
+Plain computations from a few settings, so that a test can look at a demo of a thousand gateways without running it.
+Gateways alternate between the areas, and within each area they are dealt to the processes in one pattern, so every
+ring loses about the same share when one process dies: the last process, which hosts half as many as the others.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from loadtest.config import MetersConfig
+from protocol.errors import StromkreisError
+
+AREAS = ("Nord", "Süd")
+METERING_DAY = datetime(2026, 6, 22, 8, 0).astimezone()  # a summer morning: the roofs come in while one watches
+_START_QUARTER_HOUR = (METERING_DAY.timetuple().tm_yday - 1) * 96 + 8 * 4
+_DROPOUT = 0.3  # a process that dies takes a seventh along, and chance may give one ring twice its share
+INTERVAL_S = 900
+_PORTS = range(10_000, 30_000)
+
+
+@dataclass(frozen=True, slots=True)
+class DemoSettings:
+    """
+    What a person chooses; None means: by the number of gateways.
+
+    `period_s` is the wall clock of one quarter hour: raising it gives slow machines time, and the demo lasts longer.
+    `setup_s` is the time until the first round; too little ends the demo with a sentence that says so.
+    """
+
+    gateways: int = 48
+    rounds: int = 24
+    period_s: float | None = None
+    setup_s: float | None = None
+    ring_size: int | None = None
+    processes: int = 4
+    seed: int = 1
+    keep: bool = False
+    out: Path = Path("out/demo")
+    replay: Path | None = None
+    web_port: int = 7380
+
+    @property
+    def period_in_force_s(self) -> float:
+        """1 s for a neighbourhood, 4.5 s for a thousand gateways on two cores."""
+        return self.period_s if self.period_s is not None else max(1.0, 0.5 + self.gateways * 0.004)
+
+    @property
+    def setup_in_force_s(self) -> float:
+        """Certificates, connections, keys and deals: a fixed part, and what a gateway takes of two cores."""
+        return self.setup_s if self.setup_s is not None else 14.0 + 0.06 * self.gateways
+
+    @property
+    def ring_size_in_force(self) -> int:
+        """24 in a neighbourhood, 64 beyond."""
+        return self.ring_size if self.ring_size is not None else (24 if self.gateways <= 192 else 64)
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedGateway:
+    """One gateway: its id, area, and the index of the process that hosts it."""
+
+    id: str
+    area: str
+    process: int
+
+
+def planned_gateways(settings: DemoSettings) -> list[PlannedGateway]:
+    """All gateways in order; gateway i reads meter i of the book."""
+    last = settings.processes - 1
+    pattern = [*range(last), *range(last), last]
+    return [
+        PlannedGateway(f"ESTK00{i:08d}", AREAS[i % len(AREAS)], pattern[i // len(AREAS) % len(pattern)])
+        for i in range(settings.gateways)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """When rounds begin: round window w of the coordinator is quarter hour w + 1 of the meters."""
+
+    origin_unix_s: int
+    period_s: float
+
+    @classmethod
+    def after(cls, setup_s: float, period_s: float) -> Schedule:
+        """The first round `setup_s` from now, on a whole second."""
+        return cls(math.ceil(time.time() + setup_s), period_s)
+
+    @property
+    def meters_origin_unix_s(self) -> float:
+        """The meters start one quarter hour early, so that the first round already has energy to tell."""
+        return self.origin_unix_s - self.period_s
+
+    @staticmethod
+    def quarter_hour(interval_index: int) -> int:
+        """The meters' quarter hour during the coordinator's interval."""
+        return interval_index + 1
+
+
+def meters_config(settings: DemoSettings, schedule: Schedule, work: Path) -> MetersConfig:
+    """The neighbourhood; recordings come first, at most every third meter is one."""
+    recorded = _recorded(settings)
+    return MetersConfig(
+        count=settings.gateways - recorded, replay=settings.replay if recorded else None, replay_count_max=recorded,
+        seed=settings.seed, first_port=0, origin_unix_s=schedule.meters_origin_unix_s, period_s=schedule.period_s,
+        start_quarter_hour=_START_QUARTER_HOUR, book=work / "meters.json",
+    )  # fmt: skip
+
+
+def _recorded(settings: DemoSettings) -> int:
+    if settings.replay is None:
+        return 0
+    from loadtest.replays import recordings  # noqa: PLC0415 - a demo without recordings needs no such table
+
+    return len(recordings(settings.replay, count_max=settings.gateways // 3))
+
+
+def coordinator_section(settings: DemoSettings, schedule: Schedule, work: Path, web: Sequence[str]) -> dict[str, Any]:
+    """`[coordinator]` of the demo; `web` are its addresses, https and http."""
+    return {
+        "listen": f"tcp://127.0.0.1:{free_port()}",
+        "data_dir": str(work / "coordinator"),
+        "areas": list(AREAS),
+        "web": {"listen": list(web)},
+        "epoch": {
+            # A day, as in the field: the keys of the next epoch are not made while a short demo is being watched.
+            "rounds": max(settings.rounds, 96),
+            "period_s": schedule.period_s,
+            "interval_s": INTERVAL_S,
+            "origin_unix_s": schedule.origin_unix_s,
+            "metering_origin_unix_s": int(METERING_DAY.timestamp()),
+            "ring_size": settings.ring_size_in_force,
+            "dropout": _DROPOUT,
+        },
+    }
+
+
+def node_section(
+    name: str,
+    gateways: Sequence[PlannedGateway],
+    meter_urls: Mapping[str, str],
+    tokens: Mapping[str, str],
+    *,
+    work: Path,
+    coordinator: str,
+    root_certificate: Path,
+    metrics: str,
+) -> dict[str, Any]:
+    """`[node]` of one process; `meter_urls` by gateway id, `tokens` by area."""
+    return {
+        "data_dir": str(work / name),
+        "coordinator": coordinator,
+        "root_certificate": str(root_certificate),
+        "metrics": metrics,
+        "gateways": [
+            {"id": each.id, "meters": [meter_urls[each.id]], "area": each.area, "token": tokens[each.area]}
+            for each in gateways
+        ],
+    }
+
+
+def to_toml(section: str, values: Mapping[str, Any]) -> str:
+    """A section with its tables and lists of tables; what JSON writes for scalars and lists is TOML as well."""
+    plain = {key: value for key, value in values.items() if not _is_table(value)}
+    lines = [f"[{section}]", *(f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in plain.items())]
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            lines += ["", to_toml(f"{section}.{key}", value)]
+        elif _is_table(value):
+            for row in value:
+                lines += ["", f"[[{section}.{key}]]"]
+                lines += [f"{name} = {json.dumps(cell, ensure_ascii=False)}" for name, cell in row.items()]
+    return "\n".join(lines)
+
+
+def _is_table(value: object) -> bool:
+    return isinstance(value, Mapping) or (isinstance(value, list) and bool(value) and isinstance(value[0], Mapping))
+
+
+def free_port(wanted: int = 0) -> int:
+    """
+    The wanted port if it is free on loopback, else another one that is.
+
+    Looked for below the ports that systems hand out by themselves: between this look and the child's bind, a thousand
+    outgoing connections of the demo's own would otherwise take one of them.
+    """
+    for port in ([wanted] if wanted else []) + random.sample(_PORTS, 200):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise StromkreisError(f"no free port among {_PORTS.start} to {_PORTS.stop} on 127.0.0.1")

@@ -1,0 +1,276 @@
+"""
+The demo from start to verdict: prepare, start, watch, kill, restart, stop, judge.
+
+Everything runs as it would in the field, in processes of its own with a configuration file each; the demo itself only
+starts them, pulls a plug and looks.  The one thing it arranges is time: meters stand still until their origin, which
+lies before the first round and after every gateway's first reading, so that ground truth knows where accounts begin.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx
+import trio
+from rich.console import Console
+
+from coordinator.config import CoordinatorConfig
+from coordinator.gwa.ca import ROOT_FILE, CertificateAuthority
+from coordinator.gwa.enrolment import Directory
+from coordinator.store import Store
+from loadtest.config import MetersConfig
+from loadtest.demo.plan import (
+    AREAS,
+    DemoSettings,
+    PlannedGateway,
+    Schedule,
+    coordinator_section,
+    free_port,
+    meters_config,
+    node_section,
+    planned_gateways,
+    to_toml,
+)
+from loadtest.demo.processes import Child, Children, DemoError, Usage, children, usage
+from loadtest.demo.report import Costs, Report, judge, make_report, print_report, read_book, write_report
+from loadtest.demo.view import DemoState, View
+from loadtest.demo.watch import Watch
+from loadtest.meters.run import read_book as read_meter_book
+from loadtest.meters.run import simulated_meters
+
+_START_TIMEOUT_S = 60.0
+_STALL_S_MIN = 20.0
+
+
+@dataclass(slots=True)
+class _Node:
+    """One process with gateways: what starts it, and what its past lives have used."""
+
+    name: str
+    config: Path
+    ready_url: str
+    gateways: list[PlannedGateway]
+    child: Child | None = None
+    before: Usage = field(default_factory=Usage)
+    past_cpu_s: float = 0.0
+
+
+class Demo:
+    """One run; `run` does it all."""
+
+    def __init__(self, settings: DemoSettings, console: Console) -> None:
+        self._settings = settings
+        self._console = console
+        self._work = settings.out / "run"
+        self._schedule = Schedule.after(settings.setup_in_force_s, settings.period_in_force_s)
+        self._gateways = planned_gateways(settings)
+        self._meters: MetersConfig = meters_config(settings, self._schedule, self._work)
+        self._web = (f"https://127.0.0.1:{free_port()}", f"http://127.0.0.1:{free_port(settings.web_port)}")
+        section = coordinator_section(settings, self._schedule, self._work, self._web)
+        self._coordinator_config = CoordinatorConfig.model_validate(section)
+        self._coordinator_toml = to_toml("coordinator", section)
+        self.report: Report | None = None
+        self._tokens: dict[str, str] = {}
+        self._nodes: list[_Node] = []
+        self._victims: list[PlannedGateway] = []
+        self._back_since_s: float | None = None
+
+    async def run(self) -> None:
+        """
+        Run it; `report` holds the result, also while it stays up.
+
+        Raises DemoError that names the process, its log and its last lines.
+        """
+        settings = self._settings
+        await trio.to_thread.run_sync(self._prepare)
+        async with (
+            httpx.AsyncClient(base_url=self._web[1], timeout=10.0) as client,
+            children(self._work / "log") as group,
+        ):
+            state = DemoState(settings.gateways, settings.rounds, self._web[1], Watch(client))
+            view = View(state, self._console)
+            with view.shown():
+                coordinator, meters = await self._start(group, view, state)
+                await self._rounds(group, view, state, coordinator)
+                costs = self._costs()
+                if not settings.keep:
+                    state.phase = "stopping"
+                    view.say("all rounds have ended; stopping")
+                    for part in ([n.child for n in self._nodes if n.child is not None], [coordinator], [meters]):
+                        await group.stop(part)
+            self.report = await trio.to_thread.run_sync(self._judge, costs)
+            path = settings.out / "report.json"
+            write_report(self.report, path)
+            print_report(self.report, path, self._console)
+            if settings.keep:
+                self._console.print(f"It stays up: {self._web[1]}  (Ctrl-C ends it)", highlight=False)
+                await trio.sleep_forever()
+
+    def _prepare(self) -> None:
+        shutil.rmtree(self._work, ignore_errors=True)
+        self._work.mkdir(parents=True, mode=0o700)
+        config, now = self._coordinator_config, datetime.now(UTC)
+        CertificateAuthority.create(config.pki_path, now, hosts=("localhost", "127.0.0.1"))
+        store = Store(config.database_url)
+        try:
+            self._tokens = {
+                area: Directory(store).create_token(
+                    now, label="demo", uses=sum(each.area == area for each in self._gateways), area=area
+                )
+                for area in AREAS
+                if any(each.area == area for each in self._gateways)
+            }
+        finally:
+            store.close()
+        self._write("coordinator", self._coordinator_toml)
+        self._write("meters", to_toml("meters", self._meters.model_dump(mode="json", exclude_none=True)))
+
+    def _write(self, name: str, text: str) -> Path:
+        path = self._work / f"{name}.toml"
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+            file.write(text + "\n")
+        return path
+
+    # --- start -------------------------------------------------------------------------------------------------
+
+    async def _start(self, group: Children, view: View, state: DemoState) -> tuple[Child, Child]:
+        meters = await group.start("meters", ["meters", "--config", str(self._work / "meters.toml")])
+        coordinator = await group.start(
+            "coordinator",
+            ["coordinator", "--config", str(self._work / "coordinator.toml"), "--log-format", "json"],
+            ready_url=f"{self._web[1]}/readyz",
+        )
+        await self._meters_listen(meters)
+        await group.until_ready([coordinator], _START_TIMEOUT_S)
+        recorded = len(self._gateways) - self._meters.count
+        view.say(f"{len(self._gateways)} meters listen, {recorded} of them recorded; the coordinator is up")
+        view.say(f"dashboard: {self._web[1]}")
+        state.phase = "enrolling"
+        self._make_nodes()
+        for node in self._nodes:
+            await self._start_node(group, node)
+        await group.until_ready(
+            [node.child for node in self._nodes if node.child is not None],
+            max(_START_TIMEOUT_S, self._schedule.meters_origin_unix_s - time.time()),
+        )
+        left_s = self._schedule.meters_origin_unix_s - time.time()
+        view.say(f"{len(self._gateways)} gateways in {len(self._nodes)} processes are enrolled and sit in rings")
+        if left_s < 0:
+            needed_s = self._settings.setup_in_force_s - left_s
+            raise DemoError(
+                f"this machine needed more time to set up than planned: run again with --setup-s {needed_s * 1.3:.0f}"
+            )
+        state.phase = f"first round in {left_s + self._schedule.period_s:.0f} s"
+        view.refresh()
+        await trio.sleep(left_s)
+        for node in self._nodes:
+            node.before = usage(node.child.pid) if node.child is not None else Usage()
+        state.phase = "running"
+        return coordinator, meters
+
+    async def _meters_listen(self, meters: Child) -> None:
+        book = self._meters.book
+        with trio.move_on_after(_START_TIMEOUT_S):
+            while book is None or not book.exists():
+                await trio.sleep(0.05)
+            return
+        raise meters.failure(f"did not listen within {_START_TIMEOUT_S:g} s")
+
+    def _make_nodes(self) -> None:
+        book = read_meter_book(self._work / "meters.json")
+        urls = {gateway.id: entry.url for gateway, entry in zip(self._gateways, book, strict=True)}
+        for index in range(self._settings.processes):
+            mine = [gateway for gateway in self._gateways if gateway.process == index]
+            name, metrics = f"node-{index + 1}", f"http://127.0.0.1:{free_port()}"
+            section = node_section(
+                name, mine, urls, self._tokens, work=self._work, coordinator=self._web[0],
+                root_certificate=self._coordinator_config.pki_path / ROOT_FILE, metrics=metrics,
+            )  # fmt: skip
+            path = self._write(name, to_toml("node", section))
+            self._nodes.append(_Node(name, path, f"{metrics}/readyz", mine))
+
+    async def _start_node(self, group: Children, node: _Node) -> None:
+        arguments = ["node", "--config", str(node.config), "--log-format", "json"]
+        node.child = await group.start(node.name, arguments, ready_url=node.ready_url)
+
+    # --- rounds ------------------------------------------------------------------------------------------------
+
+    async def _rounds(self, group: Children, view: View, state: DemoState, coordinator: Child) -> None:
+        rounds, period_s = self._settings.rounds, self._schedule.period_s
+        kill_after, restart_after = rounds // 3, max(rounds // 3 + 2, rounds // 2)
+        stall_s = max(_STALL_S_MIN, 6 * period_s)
+        victim = self._nodes[-1]
+        known, progress_s = 0, trio.current_time()
+        while not self._all_ended(state.watch):
+            await trio.sleep(min(0.4, period_s / 3))
+            await state.watch.poll()
+            view.refresh()
+            if len(state.watch.rounds) > known:
+                known, progress_s = len(state.watch.rounds), trio.current_time()
+            elif trio.current_time() - progress_s > stall_s:
+                if not known:
+                    raise coordinator.failure(f"held no round within {stall_s:g} s of the first that was due")
+                view.say(f"no round has ended for {stall_s:g} s; judging what there is")
+                return
+            ended = state.watch.last_round + 1
+            if not self._victims and ended >= kill_after and victim.child is not None:
+                self._victims = victim.gateways
+                victim.past_cpu_s += usage(victim.child.pid).cpu_s - victim.before.cpu_s
+                await group.kill(victim.child)
+                view.say(f"killed {victim.name} (SIGKILL): {len(victim.gateways)} gateways are gone")
+            if self._victims and self._back_since_s is None and ended >= restart_after:
+                victim.before = Usage()
+                await self._start_node(group, victim)
+                self._back_since_s = time.time()
+                view.say(f"started {victim.name} again: what its meters counted meanwhile must reappear")
+
+    def _all_ended(self, watch: Watch) -> bool:
+        first: dict[str, int] = {}
+        counts: dict[tuple[int, int], int] = {}
+        for each in watch.rounds.values():
+            first[each.area] = min(each.epoch, first.get(each.area, each.epoch))
+            counts[each.epoch, each.ring] = counts.get((each.epoch, each.ring), 0) + (
+                each.round < self._settings.rounds
+            )
+        mine = [count for (epoch, _ring), count in counts.items() if epoch in first.values()]
+        return len(first) == len(self._tokens) and all(count >= self._settings.rounds for count in mine)
+
+    # --- the end -----------------------------------------------------------------------------------------------
+
+    def _costs(self) -> Costs:
+        cpu_s, memory_kb = 0.0, 0
+        for node in self._nodes:
+            now = usage(node.child.pid) if node.child is not None else Usage()
+            cpu_s += node.past_cpu_s + now.cpu_s - node.before.cpu_s
+            memory_kb += now.memory_kb
+        return Costs(cpu_s, memory_kb, len(self._nodes))
+
+    def _judge(self, costs: Costs) -> Report:
+        simulated = simulated_meters(self._meters)
+        meters = {gateway.id: (meter,) for gateway, meter in zip(self._gateways, simulated, strict=True)}
+        book = read_book(self._coordinator_config.database_url, self._settings.rounds)
+        verdict = judge(book, self._coordinator_config.epoch, meters)
+        return make_report(
+            book, verdict, costs, gateways=len(self._gateways), killed=[each.id for each in self._victims],
+            back_since_s=self._back_since_s,
+        )  # fmt: skip
+
+
+def wrong_settings(settings: DemoSettings) -> Sequence[str]:
+    """What is wrong with the settings, in sentences; empty where nothing is."""
+    found = []
+    if settings.gateways < 24:
+        found.append(f"--gateways {settings.gateways}: expected 24 or more, two rings that can lose some")
+    if settings.rounds < 6:
+        found.append(f"--rounds {settings.rounds}: expected 6 or more, some before, during and after the kill")
+    if settings.processes < 3:
+        found.append(f"--processes {settings.processes}: expected 3 or more, one is killed")
+    if settings.period_in_force_s <= 0:
+        found.append("--period-s: expected more than 0")
+    return found

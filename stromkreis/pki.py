@@ -1,0 +1,136 @@
+"""`stromkreis pki`: make a demo SM-PKI, hand out enrolment tokens, issue, show and check certificates."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding
+from rich.console import Console
+from rich.table import Table
+
+from coordinator.gwa.ca import CertificateAuthority
+from coordinator.gwa.enrolment import Directory
+from coordinator.store import Store
+from protocol import pki
+from protocol.errors import LocalProtocolError, RemoteProtocolError
+
+app = typer.Typer(help="A demo SM-PKI: certificates of gateways and the tokens that admit them.", no_args_is_help=True)
+
+PkiDirectory = Annotated[Path, typer.Option("--pki", help="Directory of the PKI.", envvar="STROMKREIS_PKI_DIR")]
+_DEFAULT_DIRECTORY = Path("var/coordinator/pki")
+_DEFAULT_DATABASE = "sqlite:///var/coordinator/coordinator.sqlite"
+
+
+@app.command()
+def init(
+    pki_dir: PkiDirectory = _DEFAULT_DIRECTORY,
+    organisation: Annotated[str, typer.Option(help="Name of the gateway administrator.")] = "Stromkreis",
+    host: Annotated[
+        list[str] | None, typer.Option(help="DNS name or address by which gateways reach the coordinator; repeatable.")
+    ] = None,
+) -> None:
+    """Make root, sub-CA and the coordinator's TLS certificate.  Never overwrites."""
+    try:
+        CertificateAuthority.create(
+            pki_dir, _now(), organisation=organisation, hosts=host or ["localhost", "127.0.0.1"]
+        )
+    except LocalProtocolError as error:
+        raise _failure(error) from error
+    typer.echo(f"made root.pem, sub-ca.pem and coordinator-tls.pem with their keys in {pki_dir}")
+    typer.echo("Gateways need root.pem. Keep *.key to yourself.")
+
+
+@app.command()
+def token(
+    database: Annotated[str, typer.Option(help="SQLAlchemy URL of the coordinator's database.")] = _DEFAULT_DATABASE,
+    uses: Annotated[int, typer.Option(min=1, max=1_000_000, help="How many gateways may enrol with it.")] = 1,
+    area: Annotated[str | None, typer.Option(help="Admit to this area only.")] = None,
+    days: Annotated[int, typer.Option(min=1, max=3650, help="Days until it expires.")] = 14,
+    label: Annotated[str, typer.Option(help="A note for yourself.")] = "",
+) -> None:
+    """Make an enrolment token and print it, the only time that it can be seen."""
+    store = Store(database)
+    try:
+        made = Directory(store).create_token(_now(), label=label, uses=uses, validity=timedelta(days=days), area=area)
+    except (LocalProtocolError, RemoteProtocolError) as error:
+        raise _failure(error) from error
+    finally:
+        store.close()
+    typer.echo(made)
+
+
+@app.command()
+def issue(
+    request: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="PKCS#10 signing request, PEM or DER.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where to write the chain, PEM.")],
+    pki_dir: PkiDirectory = _DEFAULT_DIRECTORY,
+) -> None:
+    """Issue a gateway certificate by hand.  It enters no directory: gateways that enrol need no `issue`."""
+    try:
+        data = request.read_bytes()
+        if data.startswith(b"-----"):
+            data = x509.load_pem_x509_csr(data).public_bytes(Encoding.DER)
+        asked = pki.check_request(data)
+        authority = CertificateAuthority.load(pki_dir)
+        certificate = authority.issue_gateway(asked.gateway_id, asked.public_key, _now())
+    except (LocalProtocolError, RemoteProtocolError, ValueError) as error:
+        raise _failure(error) from error
+    out.write_text(authority.chain_pem(certificate))
+    typer.echo(f"issued a certificate to {asked.gateway_id} until {certificate.not_valid_after_utc:%Y-%m-%d}: {out}")
+
+
+@app.command()
+def show(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="Certificates in PEM.")],
+) -> None:
+    """Show what certificates say."""
+    for certificate in _certificates(file):
+        table = Table(show_header=False, box=None)
+        rows = {
+            "subject": certificate.subject.rfc4514_string(),
+            "issuer": certificate.issuer.rfc4514_string(),
+            "serial": f"{certificate.serial_number:x}",
+            "valid": f"{certificate.not_valid_before_utc:%Y-%m-%d %H:%M} to "
+            f"{certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC",
+            "SHA-256": certificate.fingerprint(hashes.SHA256()).hex(),
+        }
+        for name, value in rows.items():
+            table.add_row(name, value)
+        Console(highlight=False, soft_wrap=True).print(table)
+
+
+@app.command()
+def verify(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="The chain in PEM, leaf first.")],
+    root: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="The root certificate in PEM.")],
+    role: Annotated[pki.Role, typer.Option(help="What the certificate is for.")] = pki.Role.GATEWAY_SIGNATURE,
+) -> None:
+    """Check a chain up to the root; exit status 1 and the reason where it does not hold."""
+    (leaf, *above), (anchor, *_) = _certificates(file), _certificates(root)
+    try:
+        verified = pki.verify_chain(leaf, above, anchor, _now(), role=role)
+    except RemoteProtocolError as error:
+        raise _failure(error) from error
+    typer.echo(f"{verified.common_name}: good for {role.value} until {verified.not_after:%Y-%m-%d %H:%M} UTC")
+
+
+def _certificates(file: Path) -> list[x509.Certificate]:
+    try:
+        return x509.load_pem_x509_certificates(file.read_bytes())
+    except ValueError as error:
+        typer.echo(f"{file} holds no certificate in PEM", err=True)
+        raise typer.Exit(1) from error
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _failure(error: Exception) -> typer.Exit:
+    typer.echo(str(error), err=True)
+    return typer.Exit(1)

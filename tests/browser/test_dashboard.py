@@ -1,0 +1,165 @@
+"""The dashboard in a real Chromium: drawn, live, of one origin, without a complaint on the console."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+if TYPE_CHECKING:
+    from conftest import Site
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine (Debian package chromium)")
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+expect.set_options(timeout=20_000)  # a page load parses 4.6 MB of chart library, on a busy machine slowly
+CHARTS = ("load-chart", "energy-chart", "participation-chart", "latency-chart")
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@dataclass
+class Watched:
+    """A page with everything that it asked for and complained about."""
+
+    page: Page
+    requests: list[str] = field(default_factory=list)
+    complaints: list[str] = field(default_factory=list)
+
+
+@pytest.fixture
+def watched(chromium: Browser) -> Iterator[Watched]:
+    context = chromium.new_context(viewport={"width": 1280, "height": 800}, timezone_id="Europe/Berlin")
+    made = Watched(context.new_page())
+    made.page.on("request", lambda request: made.requests.append(request.url))
+    made.page.on("pageerror", lambda error: made.complaints.append(str(error)))
+    made.page.on(
+        "console", lambda line: made.complaints.append(line.text) if line.type in {"error", "warning"} else None
+    )
+    yield made
+    context.close()
+
+
+@pytest.fixture
+def day(site: Site) -> Site:
+    site.neighbourhood.settle()
+    site.go_on(80)
+    return site
+
+
+def opened(watched: Watched, site: Site) -> Page:
+    watched.page.goto(site.address)
+    expect(watched.page.locator("#live")).to_have_text("live")
+    return watched.page
+
+
+def test_a_day_is_drawn_from_one_origin_without_complaint(watched: Watched, day: Site) -> None:
+    page = opened(watched, day)
+    for chart in CHARTS:
+        expect(page.locator(f"#{chart} .main-svg").first).to_be_visible()
+    # what is drawn is what the store holds: one vertex an interval, one bar for each interval and direction
+    curve = page.locator("#load-chart .scatterlayer path.js-line").get_attribute("d")
+    assert curve is not None
+    assert len(re.findall(r"-?\d+(?:\.\d+)?,-?\d+(?:\.\d+)?", curve)) >= 60  # straight runs are merged
+    expect(page.locator("#energy-chart .barlayer .point")).to_have_count(2 * 80)
+    expect(page.locator("#rings svg")).to_have_count(5)
+    expect(page.locator("#rings circle")).to_have_count(108)
+    expect(page.locator("#opened")).to_have_text(re.compile(r"^398 of 400$"))
+    shown = page.locator("#power").text_content()
+    assert shown is not None
+    assert re.fullmatch(r"-?[\d.,]+ k?W", shown)
+    assert watched.complaints == []
+    assert len(watched.requests) >= 5
+    assert [url for url in watched.requests if not url.startswith((f"{day.address}/", "data:"))] == []
+
+
+def test_a_round_that_ends_appears_by_itself(watched: Watched, day: Site) -> None:
+    page = opened(watched, day)
+    expect(page.locator("#opened")).to_have_text("398 of 400")
+    loads = len([url for url in watched.requests if url == f"{day.address}/"])
+    before = page.locator("#power-note").text_content()
+    day.go_on()
+    expect(page.locator("#opened")).to_have_text("403 of 405")
+    assert page.locator("#power-note").text_content() != before
+    assert len([url for url in watched.requests if url == f"{day.address}/"]) == loads == 1  # it was not reloaded
+    assert watched.complaints == []
+
+
+def test_who_is_missing_is_named(watched: Watched, site: Site) -> None:
+    site.neighbourhood.settle()
+    site.go_on(72)  # an outage takes six gateways of each of the first area's rings
+    page = opened(watched, site)
+    page.select_option("#area", "Nordring")
+    expect(page.locator("#rings svg")).to_have_count(2)
+    missing = sum(len(ring.missing) for ring in site.neighbourhood.status().rings if ring.area == "Nordring")
+    assert missing >= 12
+    expect(page.locator("#rings circle.out")).to_have_count(missing)
+    expect(page.locator("#missing-title")).to_have_text(f"Missing from the last total: {missing}")
+    expect(page.locator("#missing li").first).to_contain_text(re.compile(r"^ESTK01\d{8}Nordring, ring [01], position"))
+    expect(page.locator("#present")).to_have_text(f"{48 - missing} of 48")
+
+
+def test_a_void_round_is_called_void(watched: Watched, site: Site) -> None:
+    site.neighbourhood.settle()
+    site.go_on(35)
+    page = opened(watched, site)
+    expect(page.locator(".ring.void")).to_have_count(1)
+    expect(page.locator(".ring.void figcaption")).to_have_text("Hafenviertelround 34 void")
+    expect(page.locator("#opened-note")).to_contain_text("2 void")
+    expect(page.locator("#missing li").first).to_have_text("all 21Hafenviertel, ring 1: round void")
+    expect(page.locator("#load-key")).to_have_text("without a void ring")
+    expect(page.locator("#power-note")).to_contain_text("without 1 ring")
+    page.select_option("#area", "Südhang")
+    expect(page.locator("#opened-note")).to_contain_text("0 void")
+
+
+def test_before_the_first_round_the_page_says_what_will_come(watched: Watched, site: Site) -> None:
+    page = opened(watched, site)
+    expect(page.locator("#empty h2")).to_have_text("No round has ended yet")
+    expect(page.locator("#full")).to_be_hidden()
+    expect(page.locator("#steps li.done")).to_have_count(0)
+    site.neighbourhood.settle()
+    site.on_trio(site.neighbourhood.announce)
+    expect(page.locator("#steps li.done")).to_have_count(2)
+    expect(page.locator("#steps")).to_contain_text("108 gateways so far.")
+    site.go_on()
+    expect(page.locator("#empty")).to_be_hidden()
+    expect(page.locator("#load-chart .main-svg").first).to_be_visible()
+    assert watched.complaints == []
+
+
+@pytest.mark.parametrize("width", [1280, 900, 390])
+def test_nothing_is_wider_than_the_screen(chromium: Browser, day: Site, width: int) -> None:
+    context = chromium.new_context(viewport={"width": width, "height": 800}, color_scheme="dark")
+    page = context.new_page()
+    page.goto(day.address)
+    expect(page.locator("#latency-chart .main-svg").first).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    if width == 1280:  # everything but the footer at first sight
+        assert page.locator("main#full").evaluate("e => e.getBoundingClientRect().bottom") <= 800
+    context.close()
+
+
+def test_names_are_text_and_never_markup(watched: Watched, day: Site) -> None:
+    """Area names come from enrolment requests; one that looks like markup must stay what it is."""
+    name = "<img src=x onerror=alert(1)>"
+    layout = day.neighbourhood.layout
+    layout[0] = (replace(layout[0][0], area=name), layout[0][1])
+    page = opened(watched, day)
+    expect(page.locator("#rings figcaption").first).to_contain_text(name)
+    assert page.locator("#rings img").count() == 0
+    assert watched.complaints == []

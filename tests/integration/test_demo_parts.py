@@ -1,0 +1,323 @@
+"""The demo's parts for real, each alone: children that end with it, watching over REST, judging a database."""
+
+import io
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+import trio
+from prometheus_client import CollectorRegistry
+from rich.console import Console
+
+from coordinator.config import CoordinatorConfig, EpochConfig
+from coordinator.metrics import CoordinatorMetrics
+from coordinator.store import Epoch, Ring, Store
+from coordinator.web.app import make_app
+from coordinator.web.status import Status
+from loadtest.config import MetersConfig
+from loadtest.demo.plan import (
+    AREAS,
+    DemoSettings,
+    Schedule,
+    coordinator_section,
+    free_port,
+    meters_config,
+    node_section,
+    planned_gateways,
+    to_toml,
+)  # fmt: skip
+from loadtest.demo.processes import DemoError, children, usage
+from loadtest.demo.report import Costs, judge, make_report, print_report, read_book, write_report
+from loadtest.demo.run import wrong_settings
+from loadtest.demo.view import DemoState, View, render
+from loadtest.demo.watch import Watch
+from loadtest.households import households
+from node.config import NodeConfig
+from protocol.dcnet.book import Ended
+from protocol.dcnet.schema import DEFAULT_SCHEMA, WORD_MODULUS
+from protocol.wire import Outcome
+from stromkreis.config import load
+
+ROOT = Path(__file__).parents[2]
+METERING_START_S = 1_750_000_500
+EPOCH = EpochConfig(rounds=6, period_s=1, origin_unix_s=5_000, metering_origin_unix_s=METERING_START_S)
+
+
+# --- plan -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [24, 48, 1000])
+def test_each_ring_loses_little_when_the_last_process_dies(count: int) -> None:
+    gateways = planned_gateways(DemoSettings(gateways=count))
+    assert len({each.id for each in gateways}) == count
+    assert {each.process for each in gateways} == {0, 1, 2, 3}
+    for area in AREAS:
+        mine = [each for each in gateways if each.area == area]
+        assert abs(len(mine) - count / 2) < 1
+        assert 0 < sum(each.process == 3 for each in mine) / len(mine) < 0.2
+
+
+def test_the_configuration_files_are_valid(tmp_path: Path) -> None:
+    settings = DemoSettings(gateways=24)
+    schedule = Schedule.after(10, 1)
+    coordinator = coordinator_section(settings, schedule, tmp_path, ["https://127.0.0.1:1", "http://127.0.0.1:2"])
+    gateways = planned_gateways(settings)
+    node = node_section(
+        "node-1", gateways, {each.id: "sml+tcp://127.0.0.1:3?push=1" for each in gateways}, dict.fromkeys(AREAS, "t"),
+        work=tmp_path, coordinator="https://127.0.0.1:1", root_certificate=tmp_path / "root.pem", metrics="http://h:4",
+    )  # fmt: skip
+    path = tmp_path / "all.toml"
+    meters = meters_config(settings, schedule, tmp_path)
+    sections = {"coordinator": coordinator, "node": node, "meters": meters.model_dump(mode="json", exclude_none=True)}
+    path.write_text("\n".join(to_toml(name, values) for name, values in sections.items()), encoding="utf-8")
+    assert load(MetersConfig, "meters", path, environ={}) == meters
+    made = load(CoordinatorConfig, "coordinator", path, environ={})
+    assert made.areas == AREAS
+    assert made.epoch.rounds == 96
+    assert made.epoch.origin_unix_s - meters.origin_unix_s == 1
+    read = load(NodeConfig, "node", path, environ={}).all_gateways()
+    assert [(each.id, each.area) for each in read] == [(each.id, each.area) for each in gateways]
+
+
+def test_a_taken_port_gives_way() -> None:
+    port = free_port()
+    assert free_port(port) == port
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        assert free_port(taken.getsockname()[1]) != taken.getsockname()[1]
+
+
+def test_settings_that_cannot_work_are_told() -> None:
+    assert wrong_settings(DemoSettings()) == []
+    assert len(wrong_settings(DemoSettings(gateways=3, rounds=1, processes=1, period_s=-1))) == 4
+
+
+# --- children ---------------------------------------------------------------------------------------------------------
+
+
+def _gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+@pytest.fixture
+def on_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+
+
+async def _book(tmp_path: Path, name: str) -> None:
+    with trio.fail_after(20):
+        while not (tmp_path / name).exists():
+            await trio.sleep(0.02)
+
+
+def _meters(tmp_path: Path, name: str) -> list[str]:
+    return ["meters", "--count", "1", "--first-port", "0", "--book", str(tmp_path / name)]
+
+
+async def test_children_end_with_the_context_whatever_ends_it(tmp_path: Path, on_path: None) -> None:
+    with pytest.RaisesGroup(KeyError):
+        async with children(tmp_path) as group:
+            one = await group.start("one", _meters(tmp_path, "one.json"))
+            two = await group.start("two", _meters(tmp_path, "two.json"))
+            await _book(tmp_path, "one.json")
+            await _book(tmp_path, "two.json")
+            assert usage(one.pid).cpu_s > 0
+            await group.kill(two)
+            raise KeyError
+    assert one.process.returncode == 0, "stopped gracefully"
+    assert two.process.returncode == -signal.SIGKILL
+    assert _gone(one.pid)
+
+
+async def test_a_child_that_ends_by_itself_is_told_with_its_log(tmp_path: Path, on_path: None) -> None:
+    with pytest.RaisesGroup(DemoError) as caught:
+        async with children(tmp_path) as group:
+            other = await group.start("other", _meters(tmp_path, "other.json"))
+            await group.start("broken", ["meters", "--count", "0"])
+            await trio.sleep_forever()
+    text = str(caught.value.exceptions[0])
+    assert "broken ended by itself with exit code 2" in text
+    assert str(tmp_path / "broken.log") in text
+    assert "expected a count over 0" in text
+    assert _gone(other.pid)
+
+
+async def test_a_child_that_is_not_ready_in_time_is_told(tmp_path: Path, on_path: None) -> None:
+    with pytest.RaisesGroup(DemoError) as caught:
+        async with children(tmp_path) as group:
+            url = f"http://127.0.0.1:{free_port()}/readyz"
+            child = await group.start("slow", _meters(tmp_path, "slow.json"), ready_url=url)
+            await group.until_ready([child], 0.3)
+    assert "slow was not ready within 0.3 s" in str(caught.value.exceptions[0])
+
+
+def test_a_killed_demo_takes_its_children_along(tmp_path: Path) -> None:
+    code = (
+        "import sys, trio; from pathlib import Path; from loadtest.demo.processes import children\n"
+        "async def main():\n"
+        f"    async with children(Path({str(tmp_path)!r})) as group:\n"
+        f"        child = await group.start('orphan', {_meters(tmp_path, 'book.json')!r})\n"
+        f"        while not Path({str(tmp_path / 'book.json')!r}).exists(): await trio.sleep(0.02)\n"
+        "        print(child.pid, flush=True)\n"
+        "        await trio.sleep_forever()\n"
+        "trio.run(main)\n"
+    )
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen([sys.executable, "-c", code], env=environ, stdout=subprocess.PIPE, text=True) as demo:
+        assert demo.stdout is not None
+        pid = int(demo.stdout.readline())
+        demo.kill()
+    deadline_s = time.monotonic() + 10
+    while not _gone(pid) and time.monotonic() < deadline_s:
+        time.sleep(0.02)
+    assert _gone(pid)
+
+
+# --- watching and judging ---------------------------------------------------------------------------------------------
+
+HOMES = households(MetersConfig(count=6, start_quarter_hour=16_556))
+METERS = {f"ESTK00{i:08d}": (home,) for i, home in enumerate(HOMES)}
+KILLED = "ESTK0000000002"
+
+
+class _Quiet:
+    def status(self) -> Status:
+        return Status(0, (), 6, 6)
+
+    async def changed(self, revision: int) -> None:
+        del revision
+        await trio.sleep_forever()
+
+    def not_ready(self) -> str | None:
+        return None
+
+
+def _played(url: str) -> Store:
+    """Six rounds of two areas: round 3 of the first is void, and one gateway misses rounds 2 and 3."""
+    store = Store(url)
+    names = sorted(METERS)
+    for number, area in enumerate(AREAS):
+        members = tuple(names[number * 3 : number * 3 + 3])
+        epoch = Epoch(number, area, DEFAULT_SCHEMA, 6, METERING_START_S, 900)
+        store.add_epoch(epoch, [Ring(number, 0, members)])
+        told = dict.fromkeys(members, 0)
+        for round_ in range(6):
+            q = round_ + 1
+            if number == 0 and round_ == 3:
+                ended = Ended(number, 0, 3, Outcome.VOID, 2, 0, 7, 0, (), False, "too_few", 5_003.0, 5_003.8)
+            else:
+                present = [p for p in range(3) if not (members[p] == KILLED and round_ in {2, 3})]
+                total = [len(present), 0, 0, 0]
+                for name in (members[p] for p in present):
+                    (home,), since = METERS[name], told[name]
+                    total[1] += home.registers(q).import_tenth_wh - home.registers(since).import_tenth_wh
+                    total[2] += home.registers(q).export_tenth_wh - home.registers(since).export_tenth_wh
+                    total[3] += home.registers(q).power_w
+                    told[name] = q
+                words = tuple(word % WORD_MODULUS for word in total)
+                roster = sum(1 << p for p in present)
+                opened_s = 5_000.0 + round_
+                ended = Ended(
+                    number, 0, round_, Outcome.OPENED, 0, 0, 7, roster, words, True, "", opened_s, opened_s + 0.02
+                )
+            assert store.record(ended)
+    return store
+
+
+async def test_watching_over_rest_and_both_views(tmp_path: Path) -> None:
+    store = _played(f"sqlite:///{tmp_path}/c.sqlite")
+    app = make_app(store, _Quiet(), CoordinatorMetrics(CollectorRegistry()))
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://coordinator") as client:
+        watch = Watch(client)
+        assert await watch.poll()
+        assert await watch.poll()
+    store.close()
+    assert len(watch.rounds) == 12
+    assert watch.last_round == 5
+    assert watch.rounds[0, 2, 0].missing == (KILLED,)
+    assert [each.reason for each in watch.rounds.values() if not each.opened] == ["too_few"]
+    counted = sum(home.registers(6).import_tenth_wh - home.registers(0).import_tenth_wh for home in HOMES)
+    assert sum(total.import_wh for total in watch.totals) * 10 == counted
+    state = DemoState(6, 6, "http://127.0.0.1:7380", watch, "running")
+    live = Console(width=110, force_terminal=True, record=True, file=io.StringIO())
+    live.print(render(state))
+    text = live.export_text()
+    assert "http://127.0.0.1:7380" in text
+    assert "round 6/6" in text
+    assert AREAS[1] in text
+    plain = Console(width=110, record=True, file=io.StringIO())
+    view = View(state, plain)
+    with view.shown():
+        view.say("something happened")
+        view.refresh()
+        view.refresh()
+    lines = plain.export_text().splitlines()
+    assert sum("round " in line for line in lines) == 6, "each round once"
+    assert any("something happened" in line for line in lines)
+
+
+async def test_a_coordinator_that_does_not_answer_is_asked_again_later() -> None:
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{free_port()}") as client:
+        assert not await Watch(client).poll()
+
+
+def test_a_run_is_judged_from_the_database(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/c.sqlite"
+    _played(url).close()
+    book = read_book(url, 6)
+    verdict = judge(book, EPOCH, METERS)
+    assert verdict.exact
+    assert verdict.conservation_error_wh == 0
+    report = make_report(book, verdict, Costs(0.036, 600, 4), gateways=6, killed=[KILLED], back_since_s=5_003.5)
+    assert (report.rounds, report.rings, report.opened, report.void) == (6, 2, 11, 1)
+    assert (report.killed, report.recovered, report.gateways) == (1, 1, 6)
+    assert (report.round_ms_p50, report.round_ms_p95) == (20.0, 20.0)
+    assert (report.cpu_ms_per_gateway_round, report.memory_kb_per_gateway) == (1.0, 100.0)
+    assert report.failures == []
+    path = tmp_path / "out" / "report.json"
+    write_report(report, path)
+    assert '"exact": true' in path.read_text()
+    console = Console(width=120, record=True, file=io.StringIO())
+    print_report(report, path, console)
+    assert "yes, every slot of every total" in console.export_text()
+
+
+def test_a_wrong_total_fails_the_demo(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/c.sqlite"
+    store = _played(url)
+    with store.write() as connection:
+        from coordinator.store import pack_words
+        from coordinator.tables import ring_rounds
+
+        wrong = ring_rounds.update().where(ring_rounds.c.epoch == 1, ring_rounds.c.round == 4)
+        connection.execute(wrong.values(total=pack_words((3, 1, 2, 3))))
+    store.close()
+    book = read_book(url, 6)
+    report = make_report(book, judge(book, EPOCH, METERS), Costs(0, 0, 4), gateways=6, killed=[], back_since_s=None)
+    assert not report.exact
+    assert len(report.failures) == 2
+    assert "epoch 1, ring 0, round 4" in report.failures[0]
+
+
+def test_too_few_opened_rounds_fail_the_demo(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/c.sqlite"
+    store = _played(url)
+    with store.write() as connection:
+        from coordinator.tables import ring_rounds
+
+        connection.execute(ring_rounds.delete().where(ring_rounds.c.epoch == 1, ring_rounds.c.round == 5))
+    store.close()
+    book = read_book(url, 6)
+    report = make_report(book, judge(book, EPOCH, METERS), Costs(0, 0, 4), gateways=6, killed=[], back_since_s=None)
+    assert report.exact
+    assert report.failures == ["only 83% of the ring rounds opened, expected 90%"]

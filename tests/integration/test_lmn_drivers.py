@@ -1,0 +1,220 @@
+"""Each protocol through the runtime: a simulated meter on real TCP or a pseudo-terminal, read by its profile alone."""
+
+import contextlib
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from datetime import UTC, datetime
+from functools import partial
+from random import Random
+from typing import Any
+
+import pytest
+import trio
+
+from loadtest.meters import dlms, mbus, sml_server, wmbus
+from loadtest.meters.dlms_objects import CosemObjects
+from loadtest.meters.serial_bus import serial_bus
+from loadtest.meters.sml import SmlMeter
+from node.lmn.dlms.acse import Mechanism
+from node.lmn.dlms.security import Keys
+from node.lmn.hdlc.frame import Address
+from node.lmn.mbus.device import DeviceAddress
+from node.lmn.profiles import MeterProfile
+from node.lmn.runtime import LmnEvent, Periodic, run_meters
+from node.lmn.serial_link import open_serial
+from protocol.metering.obis import Obis
+from protocol.metering.reading import Quality, Reading
+from protocol.metering.units import WATT, WATT_HOUR
+
+IMPORT = Obis(1, 0, 1, 8, 0, 255)
+KEY, AUTHENTICATION = bytes(range(16)), bytes(range(16, 32))
+DEVICE = DeviceAddress.from_text("1SKR0112345678", 2)
+WIRES = "1SKR0112345678"
+
+
+def registers(now: datetime) -> list[tuple[Obis, int, int, int]]:
+    return [(IMPORT, 1234567, 0, WATT_HOUR), (Obis(1, 0, 16, 7, 0, 255), 1234, -1, WATT)]
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+async def read_twice(*profiles: MeterProfile) -> tuple[dict[str, list[Reading]], list[LmnEvent]]:
+    """Run until every profile's meter has given its import register twice."""
+    got: dict[str, list[Reading]] = {profile.device: [] for profile in profiles}
+    events: list[LmnEvent] = []
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+
+            async def deliver(readings: list[Reading]) -> None:
+                for reading in readings:
+                    if reading.obis == IMPORT:
+                        got[reading.device].append(reading)
+                if all(len(each) >= 2 for each in got.values()):
+                    nursery.cancel_scope.cancel()
+
+            await run_meters(profiles, deliver, Periodic(0.3), rng=Random(1), on_event=events.append)
+    for reading in (reading for each in got.values() for reading in each):
+        assert reading.decimal() == 1234567
+        assert reading.unit == WATT_HOUR
+        assert reading.received_at is not None
+        assert abs(reading.received_at.timestamp() - time.time()) < 30
+    return got, events
+
+
+@contextlib.asynccontextmanager
+async def serving(serve: Callable[..., Awaitable[Any]]) -> AsyncGenerator[str, None]:
+    async with trio.open_nursery() as nursery:
+        yield f"tcp://127.0.0.1:{await nursery.start(serve)}"
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("push", [False, True])
+async def test_sml(push: bool) -> None:
+    meter = SmlMeter(WIRES, registers, push_interval_s=0.05 if push else None)
+    async with serving(partial(sml_server.serve, [meter], now)) as link:
+        _, events = await read_twice(MeterProfile(device=WIRES, protocol="sml", link=link, push=push))
+    assert events == []
+
+
+async def test_two_sml_meters_on_one_bus() -> None:
+    meters = [SmlMeter(f"1SKR000000000{n}", registers) for n in (1, 2)]
+    async with serving(partial(sml_server.serve, meters, now)) as link:
+        profiles = [MeterProfile(device=m.device, address=m.device, protocol="sml", link=link) for m in meters]
+        _, events = await read_twice(*profiles)
+    assert events == []
+
+
+@pytest.mark.parametrize("secured", [False, True])
+async def test_dlms_over_tcp(secured: bool) -> None:
+    keys = {"encryption": KEY.hex(), "authentication": AUTHENTICATION.hex(), "system_title": b"SKR\0\0\0\0\x01".hex()}
+    settings = dlms.ServerSettings()
+    if secured:
+        settings = dlms.ServerSettings(
+            Mechanism.HLS_GMAC, b"challenge-16-byte", Keys(KEY, AUTHENTICATION), b"SKR\0\0\0\0\x02"
+        )
+
+    async def serve(task_status: trio.TaskStatus[int]) -> None:
+        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        task_status.started(listeners[0].socket.getsockname()[1])
+        server = dlms.DlmsServer(CosemObjects(WIRES, registers, now), settings)  # one meter, with one counter
+        await dlms.serve_tcp(lambda: server, listeners)
+
+    async with serving(serve) as link:
+        profile = MeterProfile(device=WIRES, protocol="dlms", link=link, keys=keys if secured else {})
+        _, events = await read_twice(profile)
+    assert events == []
+
+
+async def test_dlms_over_hdlc_on_a_serial_line() -> None:
+    async with serial_bus() as (ours, theirs), trio.open_nursery() as nursery:
+        server = dlms.DlmsServer(CosemObjects(WIRES, registers, now))
+        nursery.start_soon(dlms.serve_hdlc, server, open_serial(theirs, 9600), Address(1, 17, 2))
+        link = f"serial://{ours}?baud=9600"
+        _, events = await read_twice(MeterProfile(device=WIRES, protocol="dlms", link=link, address="16/1/17"))
+        nursery.cancel_scope.cancel()
+    assert events == []
+
+
+@pytest.mark.parametrize("address", ["5", "12345678", ""])
+async def test_mbus(address: str) -> None:
+    meter = mbus.MBusMeter(DEVICE, registers, now, primary=5)
+    async with serving(partial(mbus.serve, [meter])) as link:
+        _, events = await read_twice(MeterProfile(device=WIRES, protocol="mbus", link=link, address=address))
+    assert events == []
+
+
+async def test_wireless_mbus_with_a_neighbour() -> None:
+    ours = wmbus.WirelessMeter(DEVICE, registers, now, key=KEY, mode=5)
+    neighbour = wmbus.WirelessMeter(DeviceAddress.from_text("1SKR0187654321", 2), registers, now)
+    async with serving(partial(wmbus.serve, [neighbour, ours], "imst", interval_s=0.05)) as link:
+        radio = link.replace("tcp:", "radio:")
+        profile = MeterProfile(device=WIRES, protocol="wmbus", link=radio, keys={"encryption": KEY.hex()})
+        got, events = await read_twice(profile)
+    assert {reading.quality for reading in got[WIRES]} == {Quality.VALID}
+    assert events == []
+
+
+async def pushing(task_status: trio.TaskStatus[int], *, messages: list[bytes]) -> None:
+    """A line that says these bytes, 20 times a second, one after the other and again from the first."""
+
+    async def handle(stream: trio.SocketStream) -> None:
+        with contextlib.suppress(trio.BrokenResourceError):
+            while True:
+                for message in messages:
+                    await stream.send_all(message)
+                    await trio.sleep(0.05)
+
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    task_status.started(listeners[0].socket.getsockname()[1])
+    await trio.serve_listeners(handle, listeners)
+
+
+async def test_sml_pushed_with_damage_costs_the_damaged_frame() -> None:
+    good = SmlMeter(WIRES, registers).push(now())
+    damaged = good.replace(good[40:44], b"\x00\x00\x00\x00", 1)
+    async with serving(partial(pushing, messages=[damaged, good, damaged])) as link:
+        _, events = await read_twice(MeterProfile(device=WIRES, protocol="sml", link=link, push=True))
+    assert len(events) == 1
+
+
+async def test_dlms_pushed() -> None:
+    server = dlms.DlmsServer(CosemObjects(WIRES, registers, now))
+    message = dlms.push_frames(server.notification(), Address(1), Address(16))
+    async with serving(partial(pushing, messages=[message])) as link:
+        _, events = await read_twice(MeterProfile(device=WIRES, protocol="dlms", link=link, push=True))
+    assert events == []
+
+
+async def test_impulses_outlive_their_link_and_are_not_for_billing() -> None:
+    got: list[Reading] = []
+
+    async def one_life(task_status: trio.TaskStatus[int]) -> None:
+        async def handle(stream: trio.SocketStream) -> None:
+            for _ in range(2):
+                await stream.send_all(b"\x00")
+                await trio.sleep(0.1)
+            await stream.aclose()
+
+        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        task_status.started(listeners[0].socket.getsockname()[1])
+        await trio.serve_listeners(handle, listeners)
+
+    with trio.fail_after(20):
+        async with serving(one_life) as link, trio.open_nursery() as nursery:
+
+            async def deliver(readings: list[Reading]) -> None:
+                got.extend(readings)
+                if len(got) >= 4:
+                    nursery.cancel_scope.cancel()
+
+            profile = MeterProfile(device=WIRES, protocol="s0", link=link, constant_imp_per_kwh=500)
+            await run_meters([profile], deliver, Periodic(), rng=Random(1), on_event=lambda _: None)
+    assert [reading.decimal() for reading in got[:4]] == [2, 4, 6, 8]
+    assert {reading.quality for reading in got} == {Quality.NOT_FOR_BILLING}
+
+
+@pytest.mark.parametrize(
+    ("protocol", "more"),
+    [("mbus", {"address": "999"}), ("dlms", {"address": "somewhere"}), ("wmbus", {"address": "crystal"}), ("s0", {})],
+)
+async def test_a_profile_that_a_driver_cannot_use_is_said(protocol: str, more: dict[str, Any]) -> None:
+    events: list[LmnEvent] = []
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+
+            def on_event(event: LmnEvent) -> None:
+                events.append(event)
+                nursery.cancel_scope.cancel()
+
+            async def deliver(readings: list[Reading]) -> None:
+                raise AssertionError
+
+            listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+            link = f"tcp://127.0.0.1:{listeners[0].socket.getsockname()[1]}"
+            nursery.start_soon(trio.serve_listeners, lambda _: trio.sleep_forever(), listeners)
+            profile = MeterProfile(device=WIRES, protocol=protocol, link=link, **more)
+            await run_meters([profile], deliver, Periodic(0.1), rng=Random(1), on_event=on_event)
+    assert [event.kind for event in events] == ["driver_defect"]
+    assert events[0].detail

@@ -1,0 +1,350 @@
+"""The REST interface: in process where HTTP is enough, over real sockets with brainpool TLS where it is not."""
+
+from __future__ import annotations
+
+import re
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import trio
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
+from fastapi import FastAPI
+from fastapi.openapi.models import OpenAPI
+from prometheus_client import CollectorRegistry
+
+from coordinator.gwa import ca
+from coordinator.gwa.ca import CertificateAuthority
+from coordinator.gwa.enrolment import Directory, Enrolment
+from coordinator.metrics import CoordinatorMetrics
+from coordinator.store import Epoch, Ring, Store
+from coordinator.web import dashboard
+from coordinator.web import serve as web_server
+from coordinator.web.app import make_app
+from coordinator.web.serve import serve
+from coordinator.web.status import RingStatus, Status
+from protocol import pki
+from protocol.dcnet.book import Ended
+from protocol.dcnet.schema import DEFAULT_SCHEMA
+from protocol.errors import LocalProtocolError
+from protocol.link.tls import client_context
+from protocol.wire import Outcome
+
+START = 1_772_582_400  # 2026-03-04T00:00:00Z
+MEMBERS = tuple(pki.make_gateway_id(number) for number in range(8))
+KEY = ec.derive_private_key(4711, ec.BrainpoolP256R1())
+HUGE = 2**63 - 1
+
+
+@dataclass
+class Service:
+    """A status source whose state the test sets."""
+
+    now: Status = field(default_factory=lambda: Status(1, (), 0, 0))
+    reason: str | None = None
+    turned: trio.Event = field(default_factory=trio.Event)
+
+    def status(self) -> Status:
+        return self.now
+
+    async def changed(self, revision: int) -> None:
+        while self.now.revision == revision:
+            await self.turned.wait()
+
+    def not_ready(self) -> str | None:
+        return self.reason
+
+    def turn(self) -> None:
+        self.now = replace(self.now, revision=self.now.revision + 1)
+        self.turned.set()
+        self.turned = trio.Event()
+
+
+def ended(ring: int, round_: int, total: tuple[int, ...] = (3, 1234, 0, -50), **changes: object) -> Ended:
+    made = Ended(
+        1, ring, round_, Outcome.OPENED, 0, 1, 0b1111, 0b1011, tuple(word % 2**64 for word in total), True, "",
+        START + 900.0, START + 900.03125,
+    )  # fmt: skip
+    return replace(made, **changes)
+
+
+VOID = {"outcome": Outcome.VOID, "roster": 0, "total": (), "verified": False, "reason": "no total in time"}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Any:
+    store = Store(f"sqlite:///{tmp_path / 'coordinator.sqlite'}")
+    store.add_epoch(
+        Epoch(1, "Nordring", DEFAULT_SCHEMA, 96, START, 900), [Ring(1, 0, MEMBERS[:4]), Ring(1, 1, MEMBERS[4:])]
+    )
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def service() -> Service:
+    return Service()
+
+
+@pytest.fixture
+def app(store: Store, service: Service) -> FastAPI:
+    return make_app(store, service, CoordinatorMetrics(CollectorRegistry()))
+
+
+@asynccontextmanager
+async def client_of(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://coordinator") as client:
+        yield client
+
+
+async def get(app: FastAPI, path: str, **query: Any) -> Any:
+    async with client_of(app) as client:
+        answer = await client.get(path, params=query)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+async def test_totals_are_exact(app: FastAPI, store: Store) -> None:
+    store.record_many([ended(0, 0, (3, HUGE, 1, -50)), ended(1, 0, (3, HUGE, 2, 20)), ended(0, 1)])
+    span = {"from": "2026-03-04T00:00:00Z", "to": "2026-03-04T02:00:00+01:00"}
+    first, second = (await get(app, "/api/v1/totals", area="Nordring", **span))["items"]
+    assert first["interval_start"] == "2026-03-04T00:00:00Z"
+    assert [v["value"] for v in first["values"]] == ["6", str(2 * HUGE), "3", "-30"]
+    assert first["values"][1] | {"value": ""} == {
+        "name": "energy_import", "obis": "1-0:1.8.0*255", "unit": "Wh", "scaler": -1, "kind": "energy", "value": "",
+    }  # fmt: skip
+    assert (first["complete"], first["verified"], second["complete"]) == (True, True, False)
+    assert first["rings"] == {"total": 2, "opened": 2, "void": 0}
+    assert first["gateways"] == {"members": 8, "present": 6}
+    assert (await get(app, "/api/v1/totals", area="elsewhere", **span))["items"] == []
+
+
+async def test_totals_by_page(app: FastAPI, store: Store) -> None:
+    store.record_many([ended(0, round_) for round_ in range(5)])
+    span: dict[str, Any] = {"from": "2026-03-04T00:00:00Z", "to": "2026-03-05T00:00:00Z", "limit": 2}
+    starts: list[str] = []
+    while True:
+        page = await get(app, "/api/v1/totals", **span)
+        starts += [item["interval_start"] for item in page["items"]]
+        if page["next"] is None:
+            break
+        span["from"] = page["next"]
+    assert starts == [f"2026-03-04T{m // 60:02d}:{m % 60:02d}:00Z" for m in range(0, 75, 15)]
+
+
+async def test_rounds(app: FastAPI, store: Store) -> None:
+    store.record_many([ended(0, 0), ended(1, 0, **VOID), ended(0, 1, attempt=1)])
+    page = await get(app, "/api/v1/rounds", limit=2)
+    newest, void = page["items"]
+    assert (newest["round"], newest["attempt"], newest["present"], newest["latency_ms"]) == (1, 1, 3, 31.25)
+    assert newest["missing"] == [{"position": 2, "gateway": MEMBERS[2]}]
+    assert newest["head"] == {"position": 1, "gateway": MEMBERS[1]}
+    assert (void["outcome"], void["reason"], len(void["missing"])) == ("void", "no total in time", 4)
+    assert "total" not in newest
+    rest = await get(app, "/api/v1/rounds", limit=2, cursor=page["next"])
+    assert [r["round"] for r in rest["items"]] == [0]
+    assert rest["next"] is None
+    assert [r["ring"] for r in (await get(app, "/api/v1/rounds", outcome="void"))["items"]] == [1]
+
+
+async def test_rings(app: FastAPI, service: Service) -> None:
+    rings = tuple(RingStatus(1, n, "Nordring", MEMBERS[:4], (3,), 0, 7, "opened", 0.0125) for n in range(3))
+    service.now = Status(2, rings, 8, 7)
+    page = await get(app, "/api/v1/rings", limit=2)
+    assert [r["ring"] for r in page["items"]] == [0, 1]
+    assert page["items"][0]["missing"] == [{"position": 3, "gateway": MEMBERS[3]}]
+    assert page["items"][0]["last_latency_ms"] == 12.5
+    assert [r["ring"] for r in (await get(app, "/api/v1/rings", offset=page["next"]))["items"]] == [2]
+    assert (await get(app, "/api/v1/rings", area="elsewhere"))["items"] == []
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "said"),
+    [
+        ("/api/v1/totals?from=2026-03-04T00:00:00&to=2026-03-05T00:00:00Z", "from", "timezone"),
+        ("/api/v1/totals?to=2026-03-05T00:00:00Z", "from", "required"),
+        ("/api/v1/rounds?limit=0", "limit", "greater than or equal to 1"),
+        ("/api/v1/rounds?outcome=lost", "outcome", "'opened' or 'void'"),
+        ("/api/v1/rings?offset=-1", "offset", "greater than or equal to 0"),
+    ],
+)
+async def test_invalid_input_is_explained(app: FastAPI, path: str, name: str, said: str) -> None:
+    async with client_of(app) as client:
+        answer = await client.get(path)
+    assert (answer.status_code, answer.headers["content-type"]) == (422, "application/problem+json")
+    problem = answer.json()
+    assert said in problem["fields"][name].lower() or said in problem["fields"][name]
+    assert problem["reason"] == "invalid_input"
+
+
+async def test_other_problems(app: FastAPI) -> None:
+    async with client_of(app) as client:
+        cursor = await client.get("/api/v1/rounds?cursor=yesterday")
+        absent = await client.get("/api/v1/readings")
+        method = await client.delete("/api/v1/rings")
+        asset = await client.get("/assets/0/plotly.min.js")
+        enrol = await client.post("/api/v1/enrol", json={})
+    assert (cursor.status_code, cursor.json()["reason"]) == (422, "cursor")
+    assert {a.headers["content-type"] for a in (absent, method, asset)} == {"application/problem+json"}
+    assert [a.status_code for a in (absent, method, asset, enrol)] == [404, 405, 404, 404]
+
+
+async def test_every_answer_has_the_security_headers(app: FastAPI) -> None:
+    async with client_of(app) as client:
+        for path in ("/", "/api/v1/rings", "/metrics", "/nowhere", "/healthz"):
+            answer = await client.get(path)
+            assert answer.headers["content-security-policy"].startswith("default-src 'none'; script-src 'self';")
+            assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+async def test_the_openapi_document(app: FastAPI) -> None:
+    document = await get(app, "/api/v1/openapi.json")
+    OpenAPI.model_validate(document)
+    operations = [op for path in document["paths"].values() for op in path.values()]
+    assert sorted(op["operationId"] for op in operations) == ["gateways", "rings", "rounds", "totals"]
+    schemas = document["components"]["schemas"]
+
+    def references(node: Any) -> set[str]:
+        if isinstance(node, dict):
+            here = {node["$ref"]} if "$ref" in node else set()
+            return here.union(*map(references, node.values()))
+        return set().union(*map(references, node)) if isinstance(node, list) else set()
+
+    assert references(document) <= {f"#/components/schemas/{name}" for name in schemas}
+    assert all(op["description"] for op in operations)
+    assert "HTTPValidationError" not in schemas
+
+
+async def test_health_and_metrics(app: FastAPI, service: Service) -> None:
+    async with client_of(app) as client:
+        assert (await client.get("/healthz")).text == "ok\n"
+        assert (await client.get("/readyz")).status_code == 200
+        service.reason = "the database does not answer"
+        not_ready = await client.get("/readyz")
+        metrics = await client.get("/metrics")
+    assert (not_ready.status_code, not_ready.text) == (503, "the database does not answer\n")
+    assert 'stromkreis_rounds_total{outcome="opened"} 0.0' in metrics.text
+    assert metrics.headers["content-type"].startswith("text/plain")
+
+
+async def test_gateways_and_enrolment_over_tls(tmp_path: Path, store: Store, service: Service) -> None:
+    home = tmp_path / "pki"
+    authority = CertificateAuthority.create(home, datetime.now(UTC), hosts=["127.0.0.1"])
+    enrolment = Enrolment(store, authority, coordinator_curve_key=b"c" * 32, endpoint="tcp://127.0.0.1:5555")
+    metrics = CoordinatorMetrics(CollectorRegistry())
+    app = make_app(store, service, metrics, enrolment=enrolment)
+    token = Directory(store).create_token(datetime.now(UTC))
+    request = x509.load_der_x509_csr(pki.build_request(KEY, MEMBERS[1])).public_bytes(Encoding.PEM).decode()
+    body = {"token": token, "gateway": MEMBERS[1], "area": "Nordring", "signing_request": request,
+            "curve_public_key": "ab" * 32}  # fmt: skip
+    context = client_context(home / ca.ROOT_FILE)
+    async with trio.open_nursery() as nursery:
+        files = {"certificate": home / ca.TLS_CHAIN_FILE, "private_key": home / ca.TLS_KEY_FILE}
+
+        async def start(*, task_status: trio.TaskStatus[list[str]]) -> None:
+            listen = ["http://127.0.0.1:0", "https://127.0.0.1:0"]
+            await serve(app, listen, **files, task_status=task_status)
+
+        secure, plain = await nursery.start(start)
+        async with httpx.AsyncClient(verify=context) as client:
+            refused = await client.post(f"{plain}/api/v1/enrol", json=body)
+            assert (refused.status_code, refused.json()["reason"]) == (403, "https_required")
+            guess = await client.post(f"{secure}/api/v1/enrol", json={**body, "token": "stk_guess"})
+            assert (guess.status_code, guess.json()["reason"]) == (403, "token_unknown")
+            invalid = await client.post(f"{secure}/api/v1/enrol", json={**body, "curve_public_key": "AB"})
+            assert invalid.status_code == 422
+            assert list(invalid.json()["fields"]) == ["curve_public_key"]
+            assert token not in invalid.text
+            huge = await client.post(f"{secure}/api/v1/enrol", json={**body, "area": "x" * 40_000})
+            assert huge.status_code == 413
+            enrolled = await client.post(f"{secure}/api/v1/enrol", json=body)
+            assert enrolled.status_code == 201, enrolled.text
+            stolen = {**body, "curve_public_key": "cd" * 32}
+            duplicate = await client.post(f"{secure}/api/v1/enrol", json=stolen)
+            assert (duplicate.status_code, duplicate.json()["reason"]) == (409, "duplicate_gateway")
+            page = (await client.get(f"{plain}/api/v1/gateways")).json()
+        with pytest.raises(httpx.ConnectError):
+            async with httpx.AsyncClient(verify=ssl.create_default_context()) as stranger:
+                await stranger.get(f"{secure}/healthz")
+        nursery.cancel_scope.cancel()
+    answer = enrolled.json()
+    leaf, *above = x509.load_pem_x509_certificates(answer["certificate_chain"].encode())
+    pki.verify_chain(leaf, above, authority.root, datetime.now(UTC))
+    assert (answer["coordinator_curve_key"], answer["endpoint"]) == ((b"c" * 32).hex(), "tcp://127.0.0.1:5555")
+    (gateway,) = page["items"]
+    assert (gateway["id"], gateway["area"], gateway["status"]) == (MEMBERS[1], "Nordring", "active")
+    assert metrics.registry.get_sample_value("stromkreis_enrolments_total", {"outcome": "refused"}) == 2
+    assert metrics.registry.get_sample_value("stromkreis_enrolments_total", {"outcome": "enrolled"}) == 1
+
+
+async def test_https_needs_a_certificate(app: FastAPI) -> None:
+    with pytest.raises(LocalProtocolError, match="certificate"):
+        await serve(app, ["https://127.0.0.1:0"])
+
+
+async def test_the_event_stream_tells_revisions(app: FastAPI, service: Service) -> None:
+    async with trio.open_nursery() as nursery:
+        address = (await nursery.start(serve, app, ["http://127.0.0.1:0"]))[0]
+        async with await trio.open_tcp_stream("127.0.0.1", int(address.rsplit(":", 1)[1])) as stream:
+            await stream.send_all(b"GET /dashboard/events HTTP/1.1\r\nHost: coordinator\r\n\r\n")
+            seen, data = 0, b""
+            while seen < 3:
+                data += await stream.receive_some()
+                if data.count(b"data: ") > seen:
+                    seen += 1
+                    service.turn()
+        nursery.cancel_scope.cancel()
+    assert b"content-type: text/event-stream" in data
+    assert re.findall(rb"event: revision\ndata: (\d+)\n\n", data) == [b"1", b"2", b"3"]
+
+
+async def test_a_viewer_that_does_not_read_cannot_keep_the_server_up(
+    app: FastAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(web_server, "STALL_S", 0.3)
+    path = f"/assets/{dashboard._tag('plotly.min.js')}/plotly.min.js"
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            address = (await nursery.start(serve, app, ["http://127.0.0.1:0"]))[0]
+            viewer = trio.socket.socket()
+            viewer.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_RCVBUF, 4096)
+            await viewer.connect(("127.0.0.1", int(address.rsplit(":", 1)[1])))
+            await viewer.send(f"GET {path} HTTP/1.1\r\nHost: coordinator\r\n\r\n".encode())
+            read = 0
+            while read < 20_000:  # well within the body, which is one write and larger than all buffers
+                read += len(await viewer.recv(4096))
+            nursery.cancel_scope.cancel()
+        viewer.close()
+
+
+async def test_the_dashboards_document(app: FastAPI, store: Store) -> None:
+    empty = await get(app, "/dashboard/data")
+    assert (empty["series"]["start_s"], empty["latency_ms"], empty["interval_s"]) == ([], None, None)
+    store.record_many([ended(0, 0), ended(1, 0, **VOID), ended(0, 1, **VOID), ended(1, 1, **VOID), ended(0, 2)])
+    data = await get(app, "/dashboard/data", window="24")
+    series = data["series"]
+    assert series["start_s"] == [START, START + 900]  # the third is not complete yet
+    assert series["energy"][0]["values"] == ["123.4", None]
+    assert [(line["name"], line["feed_in"]) for line in series["energy"]] == [
+        ("energy_import", False),
+        ("energy_export", True),
+    ]
+    assert series["power"][0]["values"] == ["-50", None]
+    assert (series["present"], series["members"], series["opened"]) == ([3, 0], [8, 8], [1, 0])
+    assert data["rounds"] == {"opened": 1, "void": 3, "retried": 0}
+    assert data["latency_ms"] == {"p50": 31.2, "p95": 31.2}
+
+
+def test_quantiles_are_by_nearest_rank() -> None:
+    assert dashboard._quantiles([n / 1000 for n in range(1, 101)]) == {"p50": 50.0, "p95": 95.0}
+    assert dashboard._quantiles([0.004]) == {"p50": 4.0, "p95": 4.0}
+    assert dashboard._quantiles([]) is None

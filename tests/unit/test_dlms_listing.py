@@ -1,0 +1,126 @@
+"""The layouts of pushed lists that the corpus does not have, and values of every kind."""
+
+import math
+from datetime import datetime
+from decimal import Decimal
+from fractions import Fraction
+
+from node.lmn.dlms.axdr import BitString, Data, Type, octets, structure
+from node.lmn.dlms.clock import CosemDateTime
+from node.lmn.dlms.listing import reading_of, readings_from_list
+from protocol.metering.obis import Obis
+from protocol.metering.reading import Quality, Reading
+
+WHEN = datetime(2026, 3, 4, 5, 6, 10)
+CLOCK = octets(CosemDateTime.from_datetime(WHEN).to_bytes())
+TEMPLATE = Reading("fallback", None, None)
+
+
+def u32(value):
+    return Data(Type.DOUBLE_LONG_UNSIGNED, value)
+
+
+def scale(scaler, unit):
+    return structure(Data(Type.INTEGER, scaler), Data(Type.ENUM, unit))
+
+
+def code(text):
+    return octets(Obis.parse(text).to_bytes())
+
+
+def seen(readings):
+    return [(str(r.obis), r.value, r.scaler, r.unit) for r in readings]
+
+
+def test_kaifa_list_2_and_3_of_three_phases():
+    head = [octets(b"KFM_001"), octets(b"6970631401234567"), octets(b"MA304H3E")]
+    values = [u32(n) for n in (1500, 0, 7, 80, 2400, 1200, 600, 2301, 2302, 2303)]
+    energy = [u32(n) for n in (123456, 1, 2, 3)]
+    short = readings_from_list(structure(*head, *values), WHEN, TEMPLATE)
+    long = readings_from_list(structure(*head, *values, CLOCK, *energy), None, TEMPLATE)
+    assert {r.device for r in short + long} == {"6970631401234567"}
+    assert {r.measured_at for r in short + long} == {WHEN}
+    assert seen(short)[3:8] == [
+        ("1-0:1.7.0*255", 1500, 0, 27), ("1-0:2.7.0*255", 0, 0, 27), ("1-0:3.7.0*255", 7, 0, 29),
+        ("1-0:4.7.0*255", 80, 0, 29), ("1-0:31.7.0*255", 2400, -3, 33),
+    ]  # fmt: skip
+    assert seen(short)[-1] == ("1-0:72.7.0*255", 2303, -1, 35)
+    assert seen(long)[-4:] == [
+        ("1-0:1.8.0*255", 123456, 0, 30), ("1-0:2.8.0*255", 1, 0, 30),
+        ("1-0:3.8.0*255", 2, 0, 32), ("1-0:4.8.0*255", 3, 0, 32),
+    ]  # fmt: skip
+
+
+def test_kaifa_lists_of_one_phase():
+    head = [octets(b"KFM_001"), octets(b"6970631401234567"), octets(b"MA105H2E")]
+    values = [u32(n) for n in (1500, 0, 7, 80, 2400, 2301)]
+    assert seen(readings_from_list(structure(*head, *values), WHEN, TEMPLATE))[-1] == ("1-0:32.7.0*255", 2301, -1, 35)
+    long = readings_from_list(structure(*head, *values, CLOCK, *[u32(n) for n in (9, 8, 7, 6)]), None, TEMPLATE)
+    assert seen(long)[-1] == ("1-0:4.8.0*255", 6, 0, 32)
+
+
+def test_a_flat_list_of_code_value_and_scale():
+    body = structure(
+        code("0-0:1.0.0*255"), CLOCK,
+        code("1-0:32.7.0*255"), Data(Type.LONG_UNSIGNED, 2337), scale(-1, 35),
+        code("1-0:1.8.0*255"), u32(12345), scale(0, 30),
+        code("0-0:96.1.0*255"), octets(b"1KFM0200000001"),
+    )  # fmt: skip
+    readings = readings_from_list(body, None, TEMPLATE)
+    assert seen(readings)[1:] == [
+        ("1-0:32.7.0*255", 2337, -1, 35), ("1-0:1.8.0*255", 12345, 0, 30),
+        ("0-0:96.1.0*255", "1KFM0200000001", 0, None),
+    ]  # fmt: skip
+    assert {(r.device, r.measured_at) for r in readings} == {("1KFM0200000001", WHEN)}
+
+
+def test_the_standards_own_push_begins_with_its_description():
+    def entry(class_id, text, attribute):
+        parts = (
+            Data(Type.LONG_UNSIGNED, class_id),
+            code(text),
+            Data(Type.INTEGER, attribute),
+            Data(Type.LONG_UNSIGNED, 0),
+        )
+        return structure(*parts)
+
+    description = Data(
+        Type.ARRAY,
+        (
+            entry(40, "0-0:25.9.0*255", 2), entry(8, "0-0:1.0.0*255", 2),
+            entry(3, "1-0:1.8.0*255", 2), entry(3, "1-0:1.8.0*255", 3), entry(1, "0-0:96.1.0*255", 2),
+        ),
+    )  # fmt: skip
+    body = structure(description, CLOCK, u32(77), scale(1, 30), Data(Type.VISIBLE_STRING, b"1ABC0000000001"))
+    readings = readings_from_list(body, None, TEMPLATE)
+    assert seen(readings)[1:] == [("1-0:1.8.0*255", 77, 1, 30), ("0-0:96.1.0*255", "1ABC0000000001", 0, None)]
+    assert {(r.device, r.measured_at) for r in readings} == {("1ABC0000000001", WHEN)}
+
+
+def test_what_nothing_names_is_kept_with_its_place():
+    body = structure(u32(5), scale(0, 30), octets(b"\x00\x01"))
+    readings = readings_from_list(body, WHEN, TEMPLATE)
+    assert [(r.obis, r.value, r.record) for r in readings] == [
+        (None, 5, {"index": 0}),
+        (None, None, {"index": 1, "scaler": 0, "unit": 30}),
+        (None, b"\x00\x01", {"index": 2}),
+    ]
+    assert {r.device for r in readings} == {"fallback"}
+
+
+def test_values_of_every_kind():
+    def value(data, text="1-0:1.8.0*255"):
+        return reading_of(data, Obis.parse(text), TEMPLATE)
+
+    assert value(Data(Type.FLOAT32, 230.5)).decimal() == Decimal("230.5")
+    tiny = value(Data(Type.FLOAT64, -0.001))  # exact: the mantissa and power of ten of the binary fraction itself
+    assert Fraction(tiny.value) / 10**-tiny.scaler == Fraction(-0.001)
+    broken = value(Data(Type.FLOAT32, math.nan))
+    assert (broken.value, broken.quality) == (None, Quality.METER_ERROR)
+    assert value(Data(Type.BOOLEAN, True)).value == 1
+    assert value(Data(Type.BIT_STRING, BitString(b"\xa0", 4))).value == b"\xa0"
+    assert value(Data(Type.NULL)).value is None
+    assert value(octets(b"text"), "0-0:96.1.0*255").value == "text"
+    assert value(octets(b"text")).value == b"text"
+    nested = structure(u32(1))
+    assert value(nested).value == nested.to_bytes()

@@ -1,0 +1,148 @@
+"""Receivers' byte streams, and asking a bidirectional meter, both without I/O."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from loadtest.meters.wmbus import WirelessMeter
+from node.lmn.mbus.device import DeviceAddress
+from node.lmn.wmbus.decode import decode_stream
+from node.lmn.wmbus.exchange import DataRequest, State
+from node.lmn.wmbus.framing import (
+    AmberReader,
+    Datagram,
+    ImstReader,
+    LineReader,
+    RawReader,
+    amber_frame,
+    crc_x25,
+    imst_frame,
+    rtl_wmbus_line,
+)
+from node.lmn.wmbus.link import Format, seal
+from node.lmn.wmbus.receiver import Receiver
+from protocol.errors import LocalProtocolError, RemoteProtocolError
+from protocol.metering.obis import Obis
+
+DEVICE = DeviceAddress.from_text("8ISK0112345678", 7)
+GATEWAY = DeviceAddress.from_text("EPPC0100000001", 0x31)
+CLOCK = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
+
+
+def meter(**how) -> WirelessMeter:
+    return WirelessMeter(DEVICE, lambda _: [(Obis(8, 0, 1, 0, 0, 255), 5, -3, 13)], lambda: CLOCK, **how)
+
+
+DATAGRAM = meter().datagram()
+FRAMINGS = [
+    (ImstReader, imst_frame(DATAGRAM)),
+    (AmberReader, amber_frame(DATAGRAM)),
+    (LineReader, rtl_wmbus_line(DATAGRAM)),
+    (LineReader, DATAGRAM.hex().encode() + b"\r\n"),
+    (LineReader, b"telegram=|" + DATAGRAM.hex().encode() + b"|+3\n"),
+    (LineReader, b"b" + seal(DATAGRAM, Format.A).hex().encode() + b"\n"),
+    (RawReader, DATAGRAM),
+    (RawReader, seal(DATAGRAM, Format.A)),
+    (RawReader, seal(DATAGRAM, Format.B)),
+]
+
+
+@pytest.mark.parametrize(("reader", "octets"), FRAMINGS)
+def test_datagrams_come_out_whole_and_octet_by_octet(reader, octets: bytes) -> None:
+    whole, single = reader(), reader()
+    stream = octets * 3
+    expected = [DATAGRAM] * 3
+    assert [event.octets for event in [*whole.feed(stream), *whole.finish()]] == expected
+    events = [event for octet in stream for event in single.feed(bytes([octet]))] + list(single.finish())
+    assert [event.octets for event in events] == expected
+
+
+@pytest.mark.parametrize(("reader", "octets"), FRAMINGS[:2])
+def test_a_damaged_frame_costs_itself_only(reader, octets: bytes) -> None:
+    for position in range(len(octets)):
+        damaged = bytearray(octets)
+        damaged[position] ^= 0x55
+        stream = reader()
+        events = [*stream.feed(octets + bytes(damaged) + octets * 4), *stream.finish()]
+        datagrams = [event.octets for event in events if isinstance(event, Datagram)]
+        assert set(datagrams) == {DATAGRAM}
+        assert len(datagrams) >= 2
+        assert any(isinstance(event, RemoteProtocolError) for event in events) or len(datagrams) == 5
+
+
+def test_optional_fields_of_imst() -> None:
+    payload = DATAGRAM[1:]
+    body = bytes([0xE2, 0x03, len(payload)]) + payload + b"\1\2\3\4" + b"\x50"
+    frame = b"\xa5" + body + crc_x25(body).to_bytes(2, "little")
+    other = bytes([0x81, 0x10, 2, 9, 9])
+    stream = b"\xa5" + other + crc_x25(other).to_bytes(2, "little") + frame
+    assert [event.octets for event in ImstReader().feed(stream)] == [DATAGRAM]
+
+
+@pytest.mark.parametrize("rssi", ["after", "counted"])
+def test_signal_strength_of_amber(rssi: str) -> None:
+    payload = DATAGRAM[1:]
+    length = len(payload) + (rssi == "counted")
+    frame = bytes([0xFF, 0x03, length]) + payload + b"\x7c"
+    check = 0
+    for octet in frame:
+        check ^= octet
+    assert [event.octets for event in AmberReader(rssi).feed(frame + bytes([check]))] == [DATAGRAM]
+
+
+def test_lines_that_are_no_telegrams() -> None:
+    reader = LineReader()
+    damaged = rtl_wmbus_line(DATAGRAM).replace(b"T1;1;1", b"T1;0;1")
+    events = list(reader.feed(b"# comment\n\n  \nhello\n" + damaged + b"f" * 5000 + b"\n" + rtl_wmbus_line(DATAGRAM)))
+    reasons = [event.reason for event in events if isinstance(event, RemoteProtocolError)]
+    assert reasons == ["not_hexadecimal", "block_crc", "line_too_long"]
+    assert [event.octets for event in events if isinstance(event, Datagram)] == [DATAGRAM]
+
+
+def test_one_octet_too_many_is_a_signal_strength_two_too_few_an_error() -> None:
+    assert len(list(LineReader().feed(DATAGRAM.hex().encode() + b"7c\n"))) == 1
+    (event,) = LineReader().feed(DATAGRAM[:-2].hex().encode() + b"\n")
+    assert isinstance(event, RemoteProtocolError)
+    assert event.reason == "datagram_truncated"
+
+
+@pytest.mark.parametrize(("_", "octets"), FRAMINGS)
+def test_the_decoder_knows_the_framing_by_its_first_octets(_, octets: bytes) -> None:
+    whole = [repr(item) for item in decode_stream([octets])]
+    assert len(whole) == 2
+    assert whole == [repr(item) for item in decode_stream(bytes([octet]) for octet in octets)]
+
+
+def test_a_bidirectional_meter_is_asked_when_it_listens_and_let_go() -> None:
+    source = meter(bidirectional=True)
+    request = DataRequest(GATEWAY, DEVICE)
+    assert request.heard(meter().datagram(), 0.0) is None  # it does not listen
+    assert request.heard(b"\x00", 0.0) is None
+    ask = request.heard(source.datagram(), 0.0)
+    assert (ask[1], ask[10], request.state) == (0x7B, 0x80, State.ASKED)
+    answer = source.answer(ask)
+    assert Receiver().decode(answer)[0].value == 5
+    release = request.heard(answer, 0.5)
+    assert (release[1], request.state, request.error) == (0x40, State.ENDED, None)
+    assert Receiver().decode(source.answer(release)) == []
+    assert request.heard(source.datagram(), 1.0) is None
+
+
+def test_lost_answers_are_asked_for_at_the_next_transmission_until_given_up() -> None:
+    source = meter(bidirectional=True)
+    request = DataRequest(GATEWAY, DEVICE, attempt_count_max=2)
+    for attempt in range(2):
+        now_s = 10.0 * attempt
+        assert request.heard(source.datagram(), now_s) is not None
+        assert request.next_timer_s() == now_s + 3.0
+        request.timeout(now_s + 3.0)
+    assert request.state is State.ENDED
+    assert request.error.reason == "no_answer"
+    with pytest.raises(LocalProtocolError):
+        request.timeout(100.0)
+
+
+def test_a_window_opened_by_the_configuration_word() -> None:
+    datagram = bytearray(meter().datagram())
+    datagram[14] |= 0x80
+    assert DataRequest(GATEWAY, DEVICE).heard(bytes(datagram), 0.0) is not None
