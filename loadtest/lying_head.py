@@ -18,7 +18,7 @@ from protocol.dcnet.events import Attempted, Instruction, Note, Persist, Settled
 from protocol.dcnet.masks import MaskSchedule, Words
 from protocol.dcnet.member import Member, Resume
 from protocol.dcnet.rings import bitmap, positions_of, result_text, round_digest
-from protocol.dcnet.suite import MAC_SIZE, Suite
+from protocol.dcnet.suite import Suite
 
 SMALL = RingSize(n=6, k=4, t=3, t_c=3, k_min=3, n_min=4, rounds=8)
 
@@ -113,11 +113,9 @@ class LyingHead:
         self, maker: int, *, roster: Collection[int] | None = None, expected: Collection[int] | None = None,
         attempt: int = 0, round_: int = 0, term: int | None = None, named: int | None = None,
     ) -> bytes:  # fmt: skip
-        """What `maker` would send the member in CONFIRM had it been shown this; `named` is who the text says made it."""
+        """What `maker` would send the member, had it been shown this; `named` is who the text says made it."""
         view = self.view
-        sets = (
-            view.everybody if members is None else bitmap(list(members)) for members in (expected, roster)
-        )
+        sets = (view.everybody if members is None else bitmap(list(members)) for members in (expected, roster))
         digest = round_digest(view, round_, attempt, self.term if term is None else term, *sets)
         key = self.secrets[maker].pair(self.position).confirm
         return self.suite.mac(key, (maker if named is None else named).to_bytes(8, "little") + digest)
@@ -137,7 +135,6 @@ class LyingHead:
             else self.mac(i, roster=roster, expected=expected, attempt=attempt, round_=round_)
             for i in who
         ]  # fmt: skip
-        assert all(len(mac) == MAC_SIZE for mac in each)
         return wire.Confirmed(view.epoch, view.ring, round_, attempt, self._bits(who), b"".join(each))
 
     def recover(self, silent: Collection[int], attempt: int = 0, round_: int = 0) -> wire.Recover:

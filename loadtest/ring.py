@@ -117,7 +117,7 @@ class LocalRing:
         self._vanish = vanish or (lambda _position, _message: False)
         self.now_s = max(self.now_s, self.view.timing.open_at_s(round_))
         for index, member in enumerate(self.members):
-            if index not in self.silent:
+            if index not in self.silent and member.unsettled in {None, round_}:
                 self._from_member(
                     index, member.offer(round_, vectors[index], self.now_s, blindings[index] if blindings else ())
                 )
