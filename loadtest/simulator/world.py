@@ -192,9 +192,7 @@ class World:
             return
         secrets = gateway.secrets
         commitments = {d: c for d in secrets.dealers if (c := secrets.commitments_of(d)) is not None}
-        gateway.head = Head(
-            self._suite, self.view, term, self.now_s, commitments, max(member.round, 0), member.attempt + 1
-        )
+        gateway.head = Head(self._suite, self.view, term, self.now_s, commitments, *member.next_attempt)
         gateway.head_term = term
         self._head_timer(gateway, gateway.life, term)
 

@@ -408,10 +408,10 @@ class Head:
         group = self._suite.group
         label = mask_label(self.view, attempt.round, attempt.attempt)
         liars = 0
-        for silent, parts in attempt.partials.items():
-            commitments = self._commitments.get(silent, ())
-            for helper, (element, proof) in list(parts.items()) if commitments else []:
-                key = shamir.share_key(group, commitments, helper + 1)
+        for silent in sorted(attempt.partials.keys() & self._commitments.keys()):
+            parts = attempt.partials[silent]
+            for helper, (element, proof) in list(parts.items()):
+                key = shamir.share_key(group, self._commitments[silent], helper + 1)
                 if not prf.verify_partial(group, key, label, element, proof):
                     del parts[helper]
                     liars |= 1 << helper

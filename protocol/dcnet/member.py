@@ -166,6 +166,13 @@ class Member:
         self._deadline_s = self._next_deadline(now_s)
         return instructions
 
+    @property
+    def next_attempt(self) -> tuple[int, int]:
+        """The (round, attempt) that a head which knows what this member knows opens first."""
+        if self.unsettled == self.round and self.attempt + 1 < wire.MAX_ATTEMPTS:
+            return self.round, self.attempt + 1
+        return self.round + 1, 0
+
     def next_timer_s(self) -> float:
         """When `on_timer` wants to be called; infinity for never."""
         return self._deadline_s
@@ -334,7 +341,7 @@ class Member:
         if message.round == self.unsettled:
             self.unsettled = None
             out.append(Persist(Settled(message.round, included)))
-        if message.round == self.round:
+        if message.round == self.round or (message.round > self.round and self.state is State.WAITING):
             if message.outcome == wire.Outcome.VOID:  # we helped, and it did not open: did a dealer cheat?
                 out += [
                     ToCoordinator(wire.BadDeal(view.epoch, view.ring, dealer))
@@ -342,8 +349,9 @@ class Member:
                     if not self._secrets.is_good_deal(dealer)
                 ]
             self._helped = 0
-            self.state = State.WAITING
-            self._over = True
+            self.state, self.round, self._over = State.WAITING, message.round, True
+            if self._held is not None and self._held.round <= self.round:
+                self._held = None
         if not included and message.outcome == wire.Outcome.OPENED:
             out.append(ToHead(wire.Ready(view.epoch, view.ring, self.term)))
         return out

@@ -103,6 +103,30 @@ def test_rule_1_no_attempt_of_a_round_that_has_ended(
     refuses(liar, liar.open(1), "already_served")
 
 
+def test_rule_1_no_attempt_of_a_round_that_it_knows_to_have_ended_without_it(liar: LyingHead) -> None:
+    liar.say(liar.open())  # held for want of a reading
+    liar.say(liar.result(roster=(1, 2, 3, 4, 5)))
+    assert liar.offer() == []
+    refuses(liar, liar.open(1), "already_served")
+
+
+def test_an_opening_of_a_later_round_outlives_the_result_of_an_earlier_one(liar: LyingHead) -> None:
+    liar.say(liar.open(round_=2), liar.result(1))
+    assert kinds(liar.offer(2)) == [wire.Share]
+
+
+def test_what_a_deputy_opens_first(liar: LyingHead) -> None:
+    assert liar.member.next_attempt == (0, 0)
+    liar.share()
+    assert liar.member.next_attempt == (0, 1)
+    liar.say(liar.open(2))
+    assert liar.member.next_attempt == (1, 0)  # there is no fourth attempt
+    liar.say(liar.result(0, VOID))
+    assert liar.member.next_attempt == (1, 0)
+    liar.say(liar.result(4, VOID))
+    assert liar.member.next_attempt == (5, 0)
+
+
 def test_rule_1_the_next_round_is_another_matter(liar: LyingHead) -> None:
     liar.serve()
     liar.say(liar.result())
