@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from loadtest.ring import RingSize
 from loadtest.simulator.faults import CALM, Faults
@@ -56,7 +56,7 @@ def play(seed: int, scenario: Scenario) -> Played:
         if scenario.faults.clog and world.random.random() < scenario.faults.clog:
             _clog(world)
         world.run_until(1.0 + round_ * PERIOD_S)
-    world.faults = replace(CALM, delay_s=scenario.faults.delay_s)
+    world.faults = CALM
     if liar is not None:
         world.liar = None if scenario.liar == "repents" else liar
     world.run_until(1.0 + (scenario.rounds + 4) * PERIOD_S)

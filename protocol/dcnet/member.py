@@ -111,7 +111,7 @@ class Member:
         self._reached_head_s = float("inf")
         self._heard_s = float("-inf")
         self._complained = (-1, -1)
-        self._deadline_s = float("inf")
+        self._deadline_s = view.timing.open_at_s(max(0, past.round)) + view.timing.silent_s
         self._handlers: dict[type[wire.RingMessage], Callable[..., list[Instruction]]] = {
             wire.Open: self._on_open,
             wire.Roster: self._on_roster,
