@@ -79,7 +79,7 @@ def others(ring: LocalRing, *gone: int) -> list[int]:
     return [i for i in range(ring.view.size) if i not in gone]
 
 
-# --- rounds with losses ---------------------------------------------------------------------------------------------
+# --- rounds with losses ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [COMPLETE, SPARSE], ids=["complete", "sparse"])
@@ -214,7 +214,7 @@ def test_those_who_come_back_are_in_the_next_round() -> None:
     is_exact(ended, vectors, range(7))
 
 
-# --- heads that fail ---------------------------------------------------------------------------------------------------
+# --- heads that fail -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("phase", FIRST_TO_LAST, ids=lambda kind: kind.__name__)
@@ -251,7 +251,7 @@ def test_a_dead_head_between_rounds() -> None:
     assert ended.term == 1
 
 
-# --- liars -------------------------------------------------------------------------------------------------------------
+# --- liars ---------------------------------------------------------------------------------------------------------
 
 
 def lying_partials(*liars: int) -> Callable[[int, wire.RingMessage], wire.RingMessage]:
@@ -332,7 +332,7 @@ def test_a_member_that_spoils_the_masks_gets_no_sum_opened(kind: type[wire.RingM
     assert (ended.outcome, ended.reason) == (VOID, "the masks did not cancel")
 
 
-# --- committed slots ---------------------------------------------------------------------------------------------------
+# --- committed slots -----------------------------------------------------------------------------------------------
 
 
 def committed_ring(size: RingSize = COMPLETE) -> tuple[Ring, list[Words], list[tuple[int, int]]]:
@@ -377,7 +377,7 @@ def test_a_ring_without_commitments_is_never_verified() -> None:
     assert not ended.verified
 
 
-# --- the head alone ------------------------------------------------------------------------------------------------------
+# --- the head alone ------------------------------------------------------------------------------------------------
 
 
 class Alone:
@@ -643,7 +643,7 @@ def test_what_the_table_does_not_name_moves_nothing(state: State) -> None:
     leads: dict[State, Callable[[Alone], object]] = {
         State.GATHERING: lambda alone: setattr(alone, "head", Head(SUITE, alone.view, 0, 0.0)),
         State.IDLE: lambda alone: alone.head.result(wire.Result(1, 0, 0, 2, b"\0", bytes(64)), 1.0),
-        State.COLLECTING: lambda alone: None,
+        State.COLLECTING: lambda _: None,
         State.CONFIRMING: Alone.to_confirming,
         State.REVEALING: Alone.to_revealing,
         State.RECOVERING: Alone.to_recovering,
