@@ -197,7 +197,7 @@ class World:
         gateway.head = (
             Adversary(self.view, term, self.now_s, self.random)
             if cunning
-            else Head(self._suite, self.view, term, self.now_s, commitments, max(member.round, 0), member.attempt + 1)
+            else Head(self._suite, self.view, term, self.now_s, commitments, *member.next_attempt)
         )
         gateway.head_term = term
         self._head_timer(gateway, gateway.life, term)

@@ -198,7 +198,7 @@ class Membership:
         }
         self._head = HeadDriver(
             around, self.view, message.term, commitments, self.post,
-            first_round=self._member.round, first_attempt=self._member.attempt + 1, secrets=self.secrets,
+            first=self._member.next_attempt, secrets=self.secrets,
         )  # fmt: skip
         endpoint = await self._nursery.start(self._head.run)
         signature = around.module.sign(head_text(self.view, message.term, endpoint))
