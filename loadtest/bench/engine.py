@@ -134,12 +134,18 @@ def vectors(*, quick: bool = False) -> list[Row]:
     def rate() -> float:
         return octets / sum(sum(long.epoch_us()) for _ in range(5)) * 5 / 1e3
 
-    taken = [(keystream_rate(), rate()) for _ in range(count + 3)][3:]
+    buffer = np.empty(LONG_WORDS + 2, dtype=np.uint64).data.cast("B")
+
+    def streams_alone() -> float:
+        return 8 * LONG_WORDS / cpu_us(lambda: long.suite.keystream_into(buffer, _KEY, 0, 0, 8 * LONG_WORDS), 300) / 1e3
+
+    taken = [(streams_alone(), rate()) for _ in range(count + 3)][3:]
     rows.append(
         Row(
             f"share of {LONG_WORDS:,} words, k=14: keystream consumed", "GB/s", Spread.of([mine for _, mine in taken]),
-            "the limit", Spread.of([most for most, _ in taken]), Spread.of([mine / most for most, mine in taken]),
-            target=Target("ratio", 0.7, at_least=True), note="15 streams, summed; the ratio is ours to the limit",
+            "the same streams, unused", Spread.of([most for most, _ in taken]),
+            Spread.of([mine / most for most, mine in taken]), target=Target("ratio", 0.7, at_least=True),
+            note="15 streams, each under its own key and so its own cipher; the ratio is ours to the limit",
         )
     )  # fmt: skip
     size = ring_size(128, LONG_WORDS)
