@@ -138,6 +138,9 @@ class Coordinator:
         if isinstance(message, wire.Hello):
             self._on_hello(identity, message, now_s)
             return
+        if isinstance(message, wire.AskAccount):
+            self._on_ask_account(identity, message)
+            return
         epoch_number = getattr(message, "epoch")  # noqa: B009 - every other message has one, mypy cannot know
         found = self.areas.epoch(epoch_number)
         if found is None:
@@ -167,6 +170,20 @@ class Coordinator:
             known = epoch.call.epoch <= message.known_epoch
             self._send_all(epoch.greet_again(identity) if known else epoch.invite(identity))
         self._wake.set()
+
+    def _on_ask_account(self, identity: str, message: wire.AskAccount) -> None:
+        """From what is durable only; a round of a living epoch that is still open has no answer yet."""
+        rings = self._store.epoch_rings(message.epoch)
+        mine = next(((ring, ring.members.index(identity)) for ring in rings if identity in ring.members), None)
+        if mine is None:
+            self._send(identity, wire.Refused(message.epoch, "this gateway sat in no ring of the epoch"))
+            return
+        ring, position = mine
+        ended = self._store.ended(message.epoch, ring.ring, message.round)
+        if ended is None and self.areas.epoch(message.epoch) is not None:
+            return
+        included = ended is not None and ended.outcome is wire.Outcome.OPENED and bool(ended.roster >> position & 1)
+        self._send(identity, wire.Account(message.epoch, message.round, int(included)))
 
     def _on_join(self, identity: str, epoch: AreaEpoch, message: wire.Join, now_s: float) -> None:
         gateway = self._known[identity]
