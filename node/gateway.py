@@ -265,6 +265,7 @@ class Gateway:
         if epoch is None or epoch.nursery is None or self._contributions is None:
             raise RemoteProtocolError("uncalled_layout", "a layout of an epoch that was not called")
         if epoch.membership is not None:
+            self._deal(epoch)  # the coordinator has none of ours: it was restarted
             return
         shared = self._shared
         view, position = verify_layout(
@@ -284,9 +285,12 @@ class Gateway:
         )  # fmt: skip
         epoch.membership = Membership(around, view, epoch.secrets)
         epoch.nursery.start_soon(epoch.membership.run)
-        commitments, sealed = epoch.secrets.deal()
-        self._to_coordinator(wire.Deal(layout.epoch, commitments, sealed))
+        self._deal(epoch)
         self.ready = True
+
+    def _deal(self, epoch: _Epoch) -> None:
+        commitments, sealed = epoch.secrets.deal()
+        self._to_coordinator(wire.Deal(epoch.call.epoch, commitments, sealed))
 
     async def _live(self, epoch: _Epoch, task_status: trio.TaskStatus[None]) -> None:
         """An epoch from its call to its last result; then its keys go, from memory and from disk (forward secrecy)."""
