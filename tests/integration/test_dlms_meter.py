@@ -289,6 +289,28 @@ async def test_hdlc_repairs_a_lost_or_spoilt_frame_anywhere(side, fault, at):
     assert len(asked) == 5  # clock, and scaler and value of two registers: nothing was asked twice
 
 
+class Slow(Noisy):
+    """A line on which every byte takes its time."""
+
+    async def send_all(self, data):
+        for byte in data:
+            await trio.sleep(0.001)
+            await self._stream.send_all(bytes([byte]))
+
+
+async def test_a_frame_that_takes_longer_than_an_answer_may_take_to_begin_is_still_heard():
+    server = meter()
+    server.objects.message = octets(bytes(200))
+    async with line() as (a, b, nursery):
+        nursery.start_soon(serve_hdlc, server, Slow(b, []), Address(1), Parameters(500, 500))
+        timing = Timing(response_timeout_s=0.1, retry_count_max=0)
+        transport = hdlc_transport(HdlcBus(a), HdlcSettings(parameters=Parameters(500, 500), timing=timing))
+        session = MeterSession(transport, settings())
+        await session.open()
+        assert await session.get(1, MESSAGE, 2) == server.objects.message
+        await session.close()
+
+
 async def test_two_meters_on_one_bus():
     first, second = meter(), meter(registers=[(ENERGY, 4711, 0, 30)])
     async with (

@@ -267,6 +267,16 @@ def test_any_bytes_give_readings_or_the_remote_kind_whole_and_byte_by_byte(junk,
         assert all(isinstance(item, Reading | RemoteProtocolError) for item in decode_stream([stream], key))
 
 
+def test_a_packet_before_a_broken_one_is_not_lost_with_it():
+    """Found by fuzzing: the reader of wrapped packets threw away what came in the same piece as the damage."""
+    good = wrap(1, 16, server().notification())
+    stream = good + b"\x00\x07\x00\x01\x00\x10\x00\x00" + good
+    for pieces in ([stream], [bytes([byte]) for byte in stream]):
+        found = list(decode_stream(pieces))
+        assert isinstance(found[-1], RemoteProtocolError)
+        assert [item.value for item in found[:-1]][-1] == -77
+
+
 def test_memory_stays_bounded_on_an_endless_stream_without_a_frame():
     def endless():
         for _ in range(40):
