@@ -234,9 +234,14 @@ class _Run:
     async def _read(self, bus: _Bus, stream: trio.abc.Stream, profile: MeterProfile, until_s: float) -> bool:
         if bus.driver.ask is None:
             raise InvariantError("a bus without a way to ask is asked")
-        batch = await _caught(bus.driver.ask(stream, profile, self.clock), until_s - self.clock())
+        asked_s = self.clock()
+        batch = await _caught(bus.driver.ask(stream, profile, self.clock), until_s - asked_s)
         if isinstance(batch, _Fault):
             self._fault(bus, batch, profile.device)
+            return False
+        if self.schedule.next_reading_time(asked_s) <= self.clock():
+            # Asked in one quarter hour, answered in the next: nobody can say which one the value belongs to.
+            self._fault(bus, _Fault("late"), profile.device)
             return False
         if not batch:
             self._fault(bus, _Fault("no_reading"), profile.device)
