@@ -104,9 +104,7 @@ class Process:
     clock: Callable[[], float]
     schema: Schema
 
-    async def gateway(
-        self, ring: Ring, position: int, to_coordinator: Callable[[wire.Message], None]
-    ) -> Membership:
+    async def gateway(self, ring: Ring, position: int, to_coordinator: Callable[[wire.Message], None]) -> Membership:
         """A gateway's membership, made from what is durable; its account starts with its first registers."""
         identity = ring.view.members[position].identity
         contributions = Contributions(self.store, identity, self.schema)
