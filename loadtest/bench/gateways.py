@@ -112,7 +112,8 @@ class Process:
         module = SimpleNamespace(identity=identity, curve=ring.curves[position], sign=lambda _text: bytes(64))
         around = Surroundings(
             self.suite, cast(SecurityModule, module), self.link, contributions, self.metrics, self.clock,
-            to_coordinator, lambda _position, _text, _signature: None, "tcp://127.0.0.1:*", None, relay=False,
+            to_coordinator, lambda: None, lambda _position, _text, _signature: None, "tcp://127.0.0.1:*", None,
+            relay=False,
         )  # fmt: skip
         return Membership(around, ring.view, ring.secrets[position])
 
