@@ -322,9 +322,9 @@ def main() -> int:
     if options.worker is not None:
         print(json.dumps(trio.run(work, options.worker, options)))
         return 0
-    about = machine() | {"date": now(), "load_start": os.getloadavg()[0]}
+    about = machine() | {"date": now(), "load_start": os.getloadavg()[0], "quick": False}
     rows = run(options)
-    write_json(Path("out/bench/fleet.json"), rows, about | {"load_end": os.getloadavg()[0]})
+    write_json(Path("out/bench/fleet.json"), "A fleet on one machine", rows, about | {"load_end": os.getloadavg()[0]})
     for row in rows:
         verdict = {True: "  met", False: "  MISSED", None: ""}[row.met]
         print(f"{row.what:76} {row.ours.median:10.4g} {row.unit}{verdict}  {row.note}")
