@@ -471,7 +471,7 @@ def decode(data: bytes, allowed: frozenset[type[Message]]) -> Message:
     if len(data) > MAX_FRAME_SIZE:
         raise RemoteProtocolError("oversized_message", f"expected at most {MAX_FRAME_SIZE} bytes")
     try:
-        parts = msgpack.unpackb(data, use_list=False)
+        parts = msgpack.unpackb(data, use_list=False, max_array_len=MAX_AREA, max_map_len=0, max_ext_len=0)
     except (ValueError, msgpack.UnpackException) as error:
         raise RemoteProtocolError("malformed_message", "expected one MessagePack value") from error
     if type(parts) is not tuple or not parts or type(parts[0]) is not int:
