@@ -41,10 +41,10 @@ class RingSize:
     committed: tuple[int, ...] = ()
 
 
-def make_ring(
+def lay_out(
     suite: Suite, size: RingSize, seed: bytes, timing: Timing | None = None
 ) -> tuple[RingView, list[EpochSecrets]]:
-    """A ring of fresh members with their deals exchanged; everything grows from `seed`."""
+    """A ring of fresh members who have agreed on no keys yet; everything grows from `seed`."""
     secrets = [EpochSecrets(suite, derive(seed, "member", index.to_bytes(4, "big"))) for index in range(size.n)]
     view = RingView(
         epoch=1, ring=0,
@@ -53,6 +53,14 @@ def make_ring(
         k=size.k, t=size.t, t_c=size.t_c, k_min=size.k_min, n_min=size.n_min,
         result_key=suite.verify_key(result_secret(seed)), timing=timing or Timing.spread(0.0, 10.0),
     )  # fmt: skip
+    return view, secrets
+
+
+def make_ring(
+    suite: Suite, size: RingSize, seed: bytes, timing: Timing | None = None
+) -> tuple[RingView, list[EpochSecrets]]:
+    """A ring of fresh members with their keys agreed and their deals exchanged."""
+    view, secrets = lay_out(suite, size, seed, timing)
     for position, each in enumerate(secrets):
         each.bind(view, position)
     for position, each in enumerate(secrets):
@@ -214,4 +222,4 @@ def random_vectors(rng: np.random.Generator, n: int, words: int) -> list[Words]:
     return vectors
 
 
-__all__ = ["LocalRing", "RingSize", "make_ring", "random_vectors", "result_secret"]
+__all__ = ["LocalRing", "RingSize", "lay_out", "make_ring", "random_vectors", "result_secret"]

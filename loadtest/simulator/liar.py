@@ -157,6 +157,7 @@ class Liar:
     corrupt: set[int]
     lies: Sequence[str] = tuple(LIES)
     boldness: float = 0.25
+    is_cunning: bool = False  # the corrupt heads are `adversary.Adversary`, not honest machines with a twisted tongue
     term: int = 0
     told: dict[str, int] = field(default_factory=dict)
     _lie: str = ""

@@ -305,11 +305,13 @@ def test_protection_opens_only_with_everything_right(plain, counter, data):
     assert opened != plain or not control & 0x20
 
 
-def test_a_counter_is_stored_before_use_and_ends_at_its_end():
-    stored = []
-    counter = InvocationCounter(2**32 - 2, stored.append)
-    assert [counter.take(), counter.take()] == [2**32 - 2, 2**32 - 1]
-    assert stored == [2**32 - 1, 2**32]
+def test_a_counter_ends_with_its_reservation_and_with_the_key():
+    counter = InvocationCounter(5, 7)
+    assert [counter.left, counter.take(), counter.take(), counter.left] == [2, 5, 6, 0]
+    with pytest.raises(LocalProtocolError):
+        counter.take()
+    counter.extend(2**32 - 1, 2**32 + 100)
+    assert [counter.left, counter.take()] == [1, 2**32 - 1]
     with pytest.raises(LocalProtocolError):
         counter.take()
 

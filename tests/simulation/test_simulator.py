@@ -26,6 +26,7 @@ SCENARIOS = {
     "clogged": replace(SMALL, faults=Faults(clog=0.5, delay_s=0.1)),
     "everything": replace(SMALL, faults=Faults(loss=0.01, crash=0.03, duplicate=0.05, delay_s=0.1, clog=0.3)),
     "lying head": replace(SMALL, liar="head"),
+    "cunning head": replace(SMALL, liar="cunning"),
     "lying head, and everything": replace(
         SMALL, liar="head", faults=Faults(loss=0.01, crash=0.03, duplicate=0.05, delay_s=0.1, clog=0.3)
     ),
@@ -39,7 +40,7 @@ def test_no_seed_breaks_an_invariant(name: str, chunk: int) -> None:
         play(seed, SCENARIOS[name])
 
 
-@pytest.mark.parametrize("name", ["everything", "lying head"])
+@pytest.mark.parametrize("name", ["everything", "lying head", "cunning head"])
 def test_rings_of_sixteen_hold_too(name: str) -> None:
     for seed in range(25):
         play(seed, replace(SCENARIOS[name], gateways=16, rounds=18))
@@ -94,7 +95,7 @@ def test_members_that_ask_for_too_little_are_caught(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(run, "ring_size", lambda scenario: replace(size(scenario), t_c=0))
     monkeypatch.setattr(Member, "_check_members", lambda *_: None)
     with pytest.raises(PrivacyBroken, match="came open"):
-        _plays(replace(SMALL, liar="head"), 60)
+        _plays(replace(SMALL, liar="cunning"), 60)
 
 
 def test_a_member_that_serves_two_attempts_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
