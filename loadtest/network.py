@@ -46,6 +46,7 @@ class Network:
     area: str = "north"
     origin_unix_s: float = 0.0
     dropout: float = 0.1
+    verified: bool = False
     book: list[BookEntry] = field(default_factory=list)
     coordinator_config: CoordinatorConfig | None = None
     token: SecretStr | None = None
@@ -66,7 +67,7 @@ class Network:
                 data_dir=self.directory / "coordinator", areas=(self.area,),
                 epoch=EpochConfig(
                     rounds=self.rounds, period_s=self.period_s, origin_unix_s=self.origin_unix_s,
-                    ring_size=self.ring_size, corrupt=0.05, dropout=self.dropout,
+                    ring_size=self.ring_size, corrupt=0.05, dropout=self.dropout, verified=self.verified,
                 ),
             )  # fmt: skip
         scope = trio.CancelScope()
