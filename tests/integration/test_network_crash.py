@@ -47,21 +47,22 @@ def with_all(network: Network, seen: int) -> list:
     return [each for each in network.ended()[seen:] if each.roster == 0xFF]
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
-async def test_a_node_killed_between_durable_and_sent_counts_once(network: Network, moment: str) -> None:
-    network.rounds = 60
+async def test_a_node_killed_at_every_moment_between_durable_and_sent_counts_once(network: Network) -> None:
+    network.rounds = 300
+    network.origin_unix_s += 8  # all of them are in the first epoch
     async with trio.open_nursery() as nursery:
         await network.start_meters(nursery)
         await network.start_coordinator(nursery)
-        await network.start_node(nursery, 0, 6, "steady")
-        config = config_file(network, 6, 2, "dying")
+        config = str(config_file(network, 6, 2, "dying"))
         script = str(Path(__file__).with_name("dying_node.py"))
-        with process(network, script, moment, "3", str(config)) as child:
-            await network.wait_until(lambda: child.poll() is not None, 90)
-            assert child.returncode == -signal.SIGKILL
+        await network.start_node(nursery, 0, 6, "steady")
+        for moment in MOMENTS:
+            with process(network, script, moment, "0", config) as child:
+                await network.wait_until(lambda child=child: child.poll() is not None, 60)
+                assert child.returncode == -signal.SIGKILL
         seen = len(network.ended())
-        with process(network, "-m", "stromkreis", "node", "--config", str(config)):
-            await network.wait_until(lambda: with_all(network, seen)[1:], 90)
+        with process(network, "-m", "stromkreis", "node", "--config", config):
+            await network.wait_until(lambda: with_all(network, seen)[1:], 60)
         nursery.cancel_scope.cancel()
     flown = network.flown("steady", "dying")
     assert flown.gateways == 8
@@ -74,13 +75,14 @@ async def test_a_node_killed_in_an_epochs_last_round_and_back_in_the_next_counts
     network: Network, moment: str
 ) -> None:
     network.rounds = 9
+    network.origin_unix_s += 8
     async with trio.open_nursery() as nursery:
         await network.start_meters(nursery)
         await network.start_coordinator(nursery)
         await network.start_node(nursery, 0, 6, "steady")
         config = config_file(network, 6, 2, "dying")
         script = str(Path(__file__).with_name("dying_node.py"))
-        with process(network, script, moment, "9", str(config)) as child:
+        with process(network, script, moment, "8", str(config)) as child:
             await network.wait_until(lambda: child.poll() is not None, 90)
         # Only now: the epoch in which it died is over, and its ring is gone.
         died = max(each.epoch for each in network.ended())
