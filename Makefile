@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test lint format bench docs simulate exhaustive fuzz lock clean
+.PHONY: help demo test peers lint format bench docs simulate exhaustive fuzz lock clean
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
 
@@ -38,9 +38,30 @@ format: $(VENV)/.test ## let ruff lay the code out
 lock: ## renew the pins (needs uv)
 	for part in "" "-test --extra test"; do set -- $$part; uv pip compile pyproject.toml --extra demo --extra build --extra postgresql \
 	  $$2 $$3 --universal --python-version 3.11 --no-emit-index-url --no-header --generate-hashes -q -o requirements$$1.lock; done
+	uv pip compile pyproject.toml --extra fuzz --universal --python-version 3.11 --no-emit-index-url --no-header --generate-hashes \
+	  -q -o requirements-fuzz.lock
 
-test: $(VENV)/.test ## every test, in parallel
+# Software that nobody here wrote, for the interoperability tests; an environment each, since their pins contradict.
+PEERS := sml dlms mbus p1
+peers: $(PEERS:%=.venv-peers-%/.ready) ## the environments of the interoperability tests' peers
+.venv-peers-%/.ready: requirements-peers-%.lock
+	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet --require-hashes -r $<
+	touch $@
+
+test: $(VENV)/.test peers ## every test, in parallel
 	$(BIN)/pytest -n auto --dist worksteal -q
 
 exhaustive: $(VENV)/.test ## all that a lying head can show to small rings, and 10^7 samples for rings up to 16
 	$(BIN)/python -m loadtest.exhaustive
+
+# atheris instruments what it runs and so wants an environment of its own.
+CODECS := sml hdlc dlms mbus wmbus iec62056-21 p1
+SECONDS ?= 60
+.venv-fuzz/.ready: requirements-fuzz.lock
+	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet --require-hashes -r $<
+	touch $@
+
+fuzz: .venv-fuzz/.ready ## each meter codec on atheris, one after the other (CODECS="sml p1", SECONDS=1800)
+	for codec in $(CODECS); do .venv-fuzz/bin/python -m fuzz $$codec -max_total_time=$(SECONDS) || exit 1; done

@@ -22,11 +22,14 @@ from typing import Any
 from loadtest.config import MetersConfig
 from protocol.errors import StromkreisError
 
-AREAS = ("Nord", "Süd")
+_AREAS = ("Nord", "Süd", "Ost", "West")
+_AREA_SIZE = 250  # gateways; the rates of the corrupt and the silent hold for an area, so a huge one needs huge rings
 METERING_DAY = datetime(2026, 6, 22, 8, 0).astimezone()  # a summer morning: the roofs come in while one watches
 _START_QUARTER_HOUR = (METERING_DAY.timetuple().tm_yday - 1) * 96 + 8 * 4
-_DROPOUT = 0.3  # a process that dies takes a seventh along, and chance may give one ring twice its share
+_DROPOUT = 0.3  # of a neighbourhood: a process that dies takes a seventh along, and a ring may get twice its share
+_DROPOUT_OF_MANY = 0.1  # of an area of hundreds: what a ring of it may lose by chance is more, and the numbers allow it
 INTERVAL_S = 900
+_SMALL = 192
 _PORTS = range(10_000, 30_000)
 
 
@@ -62,9 +65,20 @@ class DemoSettings:
         return self.setup_s if self.setup_s is not None else 14.0 + 0.06 * self.gateways
 
     @property
+    def areas(self) -> tuple[str, ...]:
+        """Two in a neighbourhood, one for each 250 gateways beyond."""
+        count = max(2, self.gateways // _AREA_SIZE)
+        return (*_AREAS, *(f"Area {i}" for i in range(len(_AREAS), count)))[:count]
+
+    @property
+    def dropout(self) -> float:
+        """The share of an area that may fall silent."""
+        return _DROPOUT if self.gateways <= _SMALL else _DROPOUT_OF_MANY
+
+    @property
     def ring_size_in_force(self) -> int:
         """24 in a neighbourhood, 64 beyond."""
-        return self.ring_size if self.ring_size is not None else (24 if self.gateways <= 192 else 64)
+        return self.ring_size if self.ring_size is not None else (24 if self.gateways <= _SMALL else 64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +93,10 @@ class PlannedGateway:
 def planned_gateways(settings: DemoSettings) -> list[PlannedGateway]:
     """All gateways in order; gateway i reads meter i of the book."""
     last = settings.processes - 1
+    areas = settings.areas
     pattern = [*range(last), *range(last), last]
     return [
-        PlannedGateway(f"ESTK00{i:08d}", AREAS[i % len(AREAS)], pattern[i // len(AREAS) % len(pattern)])
+        PlannedGateway(f"ESTK00{i:08d}", areas[i % len(areas)], pattern[i // len(areas) % len(pattern)])
         for i in range(settings.gateways)
     ]
 
@@ -132,7 +147,7 @@ def coordinator_section(settings: DemoSettings, schedule: Schedule, work: Path, 
     return {
         "listen": f"tcp://127.0.0.1:{free_port()}",
         "data_dir": str(work / "coordinator"),
-        "areas": list(AREAS),
+        "areas": list(settings.areas),
         "web": {"listen": list(web)},
         "epoch": {
             # A day, as in the field: the keys of the next epoch are not made while a short demo is being watched.
@@ -142,7 +157,7 @@ def coordinator_section(settings: DemoSettings, schedule: Schedule, work: Path, 
             "origin_unix_s": schedule.origin_unix_s,
             "metering_origin_unix_s": int(METERING_DAY.timestamp()),
             "ring_size": settings.ring_size_in_force,
-            "dropout": _DROPOUT,
+            "dropout": settings.dropout,
         },
     }
 

@@ -26,7 +26,6 @@ from coordinator.gwa.enrolment import Directory
 from coordinator.store import Store
 from loadtest.config import MetersConfig
 from loadtest.demo.plan import (
-    AREAS,
     DemoSettings,
     PlannedGateway,
     Schedule,
@@ -123,7 +122,7 @@ class Demo:
                 area: Directory(store).create_token(
                     now, label="demo", uses=sum(each.area == area for each in self._gateways), area=area
                 )
-                for area in AREAS
+                for area in self._settings.areas
                 if any(each.area == area for each in self._gateways)
             }
         finally:

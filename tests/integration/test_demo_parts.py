@@ -22,7 +22,6 @@ from coordinator.web.app import make_app
 from coordinator.web.status import Status
 from loadtest.config import MetersConfig
 from loadtest.demo.plan import (
-    AREAS,
     DemoSettings,
     Schedule,
     coordinator_section,
@@ -57,7 +56,7 @@ def test_each_ring_loses_little_when_the_last_process_dies(count: int) -> None:
     gateways = planned_gateways(DemoSettings(gateways=count))
     assert len({each.id for each in gateways}) == count
     assert {each.process for each in gateways} == {0, 1, 2, 3}
-    for area in AREAS:
+    for area in DemoSettings().areas:
         mine = [each for each in gateways if each.area == area]
         assert abs(len(mine) - count / 2) < 1
         assert 0 < sum(each.process == 3 for each in mine) / len(mine) < 0.2
@@ -69,7 +68,8 @@ def test_the_configuration_files_are_valid(tmp_path: Path) -> None:
     coordinator = coordinator_section(settings, schedule, tmp_path, ["https://127.0.0.1:1", "http://127.0.0.1:2"])
     gateways = planned_gateways(settings)
     node = node_section(
-        "node-1", gateways, {each.id: "sml+tcp://127.0.0.1:3?push=1" for each in gateways}, dict.fromkeys(AREAS, "t"),
+        "node-1", gateways, {each.id: "sml+tcp://127.0.0.1:3?push=1" for each in gateways},
+        dict.fromkeys(DemoSettings().areas, "t"),
         work=tmp_path, coordinator="https://127.0.0.1:1", root_certificate=tmp_path / "root.pem", metrics="http://h:4",
     )  # fmt: skip
     path = tmp_path / "all.toml"
@@ -78,7 +78,7 @@ def test_the_configuration_files_are_valid(tmp_path: Path) -> None:
     path.write_text("\n".join(to_toml(name, values) for name, values in sections.items()), encoding="utf-8")
     assert load(MetersConfig, "meters", path, environ={}) == meters
     made = load(CoordinatorConfig, "coordinator", path, environ={})
-    assert made.areas == AREAS
+    assert made.areas == DemoSettings().areas
     assert made.epoch.rounds == 96
     assert made.epoch.origin_unix_s - meters.origin_unix_s == 1
     read = load(NodeConfig, "node", path, environ={}).all_gateways()
@@ -205,7 +205,7 @@ def _played(url: str) -> Store:
     """Six rounds of two areas: round 3 of the first is void, and one gateway misses rounds 2 and 3."""
     store = Store(url)
     names = sorted(METERS)
-    for number, area in enumerate(AREAS):
+    for number, area in enumerate(DemoSettings().areas):
         members = tuple(names[number * 3 : number * 3 + 3])
         epoch = Epoch(number, area, DEFAULT_SCHEMA, 6, METERING_START_S, 900)
         store.add_epoch(epoch, [Ring(number, 0, members)])
@@ -254,7 +254,7 @@ async def test_watching_over_rest_and_both_views(tmp_path: Path) -> None:
     text = live.export_text()
     assert "http://127.0.0.1:7380" in text
     assert "round 6/6" in text
-    assert AREAS[1] in text
+    assert DemoSettings().areas[1] in text
     plain = Console(width=110, record=True, file=io.StringIO())
     view = View(state, plain)
     with view.shown():
