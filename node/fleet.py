@@ -103,7 +103,8 @@ async def run(config: NodeConfig, *, ready: Callable[[str], None] | None = None)
             modules = await _enrol(config, gateways, keys)
             async with LinkContext(max_sockets=64 + _SOCKETS_PER_GATEWAY * len(gateways)) as link:
                 shared = Shared(
-                    suite=suite, link=link, store=store, counters=DurableCounters(store), metrics=metrics, trust=TrustStore(root, time.time),
+                    suite=suite, link=link, store=store, counters=DurableCounters(store), metrics=metrics,
+                    trust=TrustStore(root, time.time),
                     policy=Policy(), listen=config.link.listen, public_host=config.link.public_host,
                     relay=config.link.mode == "relay",
                 )  # fmt: skip

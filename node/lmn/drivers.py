@@ -158,7 +158,9 @@ async def _dlms_counter(profile: MeterProfile) -> dlms_security.InvocationCounte
     title = profile.key("system_title")
     if title is None:
         return None
-    counter: dlms_security.InvocationCounter = profile.memory.setdefault("counter", dlms_security.InvocationCounter(0, 0))
+    counter: dlms_security.InvocationCounter = profile.memory.setdefault(
+        "counter", dlms_security.InvocationCounter(0, 0)
+    )
     if counter.left < _SESSION_COUNT_MAX:
         first = await profile.counters.reserve(title.hex())
         counter.extend(first, first + BLOCK_SIZE)

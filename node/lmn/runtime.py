@@ -121,12 +121,13 @@ async def run_meters(
     `deliver` gets the readings of one telegram or readout at a time, never an empty list, and may wait: the bus then
     waits too.  `clock` gives seconds of the Unix epoch and must run at the speed of trio's clock; reception times
     and the schedule are in it.  `rng` jitters the waits.  `counters` keeps what must not come twice over a restart;
-    without it such numbers rest on the clock (`node.lmn.counters`).  Raises LocalProtocolError for profiles that contradict
-    each other, before any link is opened.
+    without it such numbers rest on the clock (`node.lmn.counters`).  Raises LocalProtocolError for profiles that
+    contradict each other, before any link is opened.
     """
     run = _Run(deliver, schedule, clock, rng, on_event, backoff, open_stream, MonotonicWatch())
-    for profile in profiles if counters is not None else ():
-        profile.keep_counters_in(counters)
+    if counters is not None:
+        for profile in profiles:
+            profile.keep_counters_in(counters)
     buses = _buses(profiles, drivers)
     async with trio.open_nursery() as nursery:
         for bus in buses:
