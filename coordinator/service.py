@@ -21,7 +21,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from coordinator.config import CoordinatorConfig
 from coordinator.gwa.areas import Area, Areas
 from coordinator.gwa.enrolment import Directory, Gateway
+from coordinator.gwa.enrolment import Status as Activity
 from coordinator.gwa.epochs import AreaEpoch, Joined, Phase, Ring, To
+from coordinator.gwa.joining import check_join
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.store import Epoch, Store
 from coordinator.store import Ring as StoredRing
@@ -68,6 +70,7 @@ class Coordinator:
             0 if last is None else last + 1,
         )  # fmt: skip
         self.metrics = metrics
+        self._suite = suite
         self._schema = schema
         self._store = store
         self._directory = directory
@@ -75,6 +78,7 @@ class Coordinator:
         self._known: dict[str, Gateway] = {}
         self._wake = trio.Event()
         self._to_write: list[_Waiting] = []
+        self._undurable: set[tuple[int, int, int]] = set()
         self._written = trio.Event()
         self._listener: Listener | None = None
         self._revision = 0
@@ -138,6 +142,9 @@ class Coordinator:
         if isinstance(message, wire.Hello):
             self._on_hello(identity, message, now_s)
             return
+        if isinstance(message, wire.AskAccount):
+            self._on_ask_account(identity, message)
+            return
         epoch_number = getattr(message, "epoch")  # noqa: B009 - every other message has one, mypy cannot know
         found = self.areas.epoch(epoch_number)
         if found is None:
@@ -168,8 +175,25 @@ class Coordinator:
             self._send_all(epoch.greet_again(identity) if known else epoch.invite(identity))
         self._wake.set()
 
+    def _on_ask_account(self, identity: str, message: wire.AskAccount) -> None:
+        """From what is durable only; a round of a living epoch that is still open has no answer yet."""
+        rings = self._store.epoch_rings(message.epoch)
+        mine = next(((ring, ring.members.index(identity)) for ring in rings if identity in ring.members), None)
+        if mine is None:
+            self._send(identity, wire.Refused(message.epoch, "this gateway sat in no ring of the epoch"))
+            return
+        ring, position = mine
+        ended = self._store.ended(message.epoch, ring.ring, message.round)
+        if ended is None and self.areas.epoch(message.epoch) is not None:
+            return
+        included = ended is not None and ended.outcome is wire.Outcome.OPENED and bool(ended.roster >> position & 1)
+        self._send(identity, wire.Account(message.epoch, message.round, int(included)))
+
     def _on_join(self, identity: str, epoch: AreaEpoch, message: wire.Join, now_s: float) -> None:
-        gateway = self._known[identity]
+        gateway = self._directory.gateway(identity)
+        if gateway is None or gateway.status is not Activity.ACTIVE:  # shut out while it was connected
+            raise RemoteProtocolError("gateway_revoked", "a join of a gateway that was shut out")
+        check_join(self._suite, epoch.call, gateway, message, now_s)
         joined = Joined(message.public_key, gateway.curve_key, message.signature, gateway.certificate)
         self._after_phase(epoch, epoch.join(identity, joined, now_s))
 
@@ -210,6 +234,7 @@ class Coordinator:
                 case Record(ended):
                     waiting = _Waiting(ended, ring, epoch)
                     self._to_write.append(waiting)
+                    self._undurable.add((ended.epoch, ended.ring, ended.round))
                     self._written.set()
                 case Announce() if waiting is not None:
                     waiting.then.append(each)
@@ -223,6 +248,8 @@ class Coordinator:
 
     def _announce(self, ring: Ring, announce: Announce) -> None:
         message = announce.message
+        if isinstance(message, wire.Result) and (message.epoch, message.ring, message.round) in self._undurable:
+            return  # who asks while the disk is busy hears it when it is durable, or asks again
         targets = ring.positions.values() if announce.position is None else [announce.position]
         for position in targets:
             if isinstance(message, wire.Appoint) and position != ring.view.head_of(message.term):
@@ -235,7 +262,7 @@ class Coordinator:
     def _after_phase(self, epoch: AreaEpoch, messages: Sequence[To]) -> None:
         if epoch.phase is Phase.DEALING and messages and isinstance(messages[0].message, wire.EpochLayout):
             self._keep_epoch(epoch)
-        if epoch.phase is Phase.RUNNING and messages:
+        if epoch.phase in {Phase.DEALING, Phase.RUNNING} and messages:
             self._store.keep_state(epoch.call.epoch, epoch.to_state())
         if epoch.phase is Phase.REFUSED:
             log.warning("epoch %d: %s", epoch.call.epoch, epoch.refusal)
@@ -317,6 +344,7 @@ class Coordinator:
                 self._written.set()
                 continue
             for each in batch:
+                self._undurable.discard((each.ended.epoch, each.ended.ring, each.ended.round))
                 self._observe(each)
                 for announce in each.then:
                     self._announce(each.ring, announce)

@@ -23,12 +23,14 @@ from coordinator.gwa.ca import ROOT_FILE
 from coordinator.gwa.enrolment import Directory
 from coordinator.process import run as run_coordinator
 from coordinator.store import Store
+from loadtest.account import Flown, flown
 from loadtest.config import MeterProtocol, MetersConfig
 from loadtest.meters.run import BookEntry
 from loadtest.meters.run import run as run_meters
 from node.config import GatewayConfig, LinkConfig, NodeConfig
 from node.fleet import run as run_node
 from protocol.dcnet.book import Ended
+from protocol.dcnet.schema import DEFAULT_SCHEMA
 
 _JUNE_NOON = 172 * 96 + 48  # a quarter hour in which roofs feed in
 
@@ -48,6 +50,7 @@ class Network:
     dropout: float = 0.1
     protocols: tuple[MeterProtocol, ...] = ("sml",)
     line: Literal["tcp", "pty"] = "tcp"
+    verified: bool = False
     book: list[BookEntry] = field(default_factory=list)
     coordinator_config: CoordinatorConfig | None = None
     token: SecretStr | None = None
@@ -72,7 +75,7 @@ class Network:
                 data_dir=self.directory / "coordinator", areas=(self.area,),
                 epoch=EpochConfig(
                     rounds=self.rounds, period_s=self.period_s, origin_unix_s=self.origin_unix_s,
-                    ring_size=self.ring_size, corrupt=0.05, dropout=self.dropout,
+                    ring_size=self.ring_size, corrupt=0.05, dropout=self.dropout, verified=self.verified,
                 ),
             )  # fmt: skip
         scope = trio.CancelScope()
@@ -119,6 +122,31 @@ class Network:
             return [ended for number in numbers for ended in store.epoch_outcomes(number)]
         finally:
             store.close()
+
+    def members(self) -> dict[tuple[int, int], tuple[str, ...]]:
+        """The gateways of every ring in position order, by (epoch, ring)."""
+        if self.coordinator_config is None:
+            return {}
+        store = Store(self.coordinator_config.database_url)
+        try:
+            last = store.last_epoch()
+            numbers = range(0 if last is None else last + 1)
+            return {(ring.epoch, ring.ring): ring.members for n in numbers for ring in store.epoch_rings(n)}
+        finally:
+            store.close()
+
+    def flown(self, *nodes: str) -> Flown:
+        """Hold the book's totals against the stores of these stopped nodes; see `loadtest.account`."""
+        if self.coordinator_config is None:
+            raise RuntimeError("start the coordinator first")
+        stores = [self.directory / name / "registers.sqlite" for name in nodes]
+        return flown(DEFAULT_SCHEMA, self.ended(), self.members(), stores)
+
+    async def wait_until(self, condition: Callable[[], object], timeout_s: float = 60.0) -> None:
+        """Return as soon as `condition` is true of the files; raises trio.TooSlowError after `timeout_s`."""
+        with trio.fail_after(timeout_s):
+            while not await trio.to_thread.run_sync(condition):
+                await trio.sleep(self.period_s / 10)
 
     async def wait_for_rounds(self, count: int, timeout_s: float = 60.0) -> list[Ended]:
         """Return as soon as `count` ring rounds have ended; raises trio.TooSlowError after `timeout_s`."""

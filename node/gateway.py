@@ -19,17 +19,17 @@ import trio
 
 from node.aggregation.contribution import Contributions
 from node.aggregation.membership import Membership
-from node.aggregation.surroundings import FromCoordinator, Surroundings
+from node.aggregation.surroundings import AccountMoved, FromCoordinator, Surroundings
 from node.lmn.counters import CounterStore
 from node.lmn.profiles import MeterProfile
 from node.lmn.runtime import run_meters
 from node.metering.registers import RegisterSet
 from node.metrics import NodeMetrics
 from node.security.module import SecurityModule
-from node.store import Store
+from node.store import Store, StoreError
 from node.trust import TrustStore
 from protocol import wire
-from protocol.dcnet.epoch import Policy, call_digest, check_call, join_text, verify_layout
+from protocol.dcnet.epoch import Policy, call_digest, check_call, join_text, ring_timing, verify_layout
 from protocol.dcnet.schema import Schema
 from protocol.dcnet.secrets import EpochSecrets
 from protocol.dcnet.suite import Suite
@@ -40,6 +40,8 @@ from protocol.metering.reading import Reading
 log = logging.getLogger(__name__)
 _OUTBOX = 64  # messages to the coordinator that wait for the link; more are dropped, deadlines repeat what matters
 _HELLO_S = 10.0
+_ASK_ACCOUNT_S = 5.0
+_SLEEP_S_MAX = 60.0  # bounds the harm of a clock that is set
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +63,12 @@ class Shared:
 
 @dataclass(slots=True)
 class _Epoch:
-    """An epoch that we joined: the call, our secrets, and the membership once the layout is verified."""
+    """An epoch that we joined: the call, our secrets, its tasks, and the membership once the layout is verified."""
 
     call: wire.EpochCall
     secrets: EpochSecrets
+    nursery: trio.Nursery | None = None
     membership: Membership | None = None
-    scope: trio.CancelScope | None = None
 
 
 class _Quarters:
@@ -115,6 +117,7 @@ class Gateway:
             self._nursery.start_soon(self._listen, connection)
             self._nursery.start_soon(self._speak, connection)
             self._nursery.start_soon(self._greet)
+            self._nursery.start_soon(self._keep_account)
             await self._timed.wait()
             await self._read_meters()
 
@@ -124,6 +127,38 @@ class Gateway:
             known = max((number for number, each in self._epochs.items() if each.membership is not None), default=-1)
             self._to_coordinator(wire.Hello(wire.VERSION, known))
             await trio.sleep(_HELLO_S)
+
+    async def _keep_account(self) -> None:
+        """A contribution whose ring is gone, and its result unheard: ask, and contribute nothing before the answer."""
+        while True:
+            self._ask_account()
+            await trio.sleep(_ASK_ACCOUNT_S)
+
+    def _ask_account(self) -> None:
+        unsettled = None if self._contributions is None else self._contributions.unsettled
+        if unsettled is not None:
+            epoch = self._epochs.get(unsettled[0])
+            if epoch is None or epoch.membership is None:
+                self._to_coordinator(wire.AskAccount(*unsettled))
+
+    async def _on_account(self, message: wire.Account) -> None:
+        if self._contributions is None:
+            return
+        try:
+            await self._contributions.settle(message.epoch, message.round, included=bool(message.included))
+        except StoreError as error:
+            self._store_failed(error)
+            return
+        self._account_moved()
+
+    def _account_moved(self) -> None:
+        for epoch in self._epochs.values():
+            if epoch.membership is not None:
+                epoch.membership.post(AccountMoved())
+
+    def _store_failed(self, error: StoreError) -> None:
+        self._shared.metrics.store_error()
+        log.error("gateway %s does not contribute: %s", self.identity, error)
 
     async def _speak(self, connection: Connection) -> None:
         async for message in self._outbox:
@@ -161,11 +196,17 @@ class Gateway:
         registers = self._registers.complete(_interval_s(calls[-1], now_s))
         if registers is None:
             return
-        await self._contributions.first_reading(registers.values)
-        for epoch in list(self._epochs.values()):
+        try:
+            await self._contributions.first_reading(registers.values)
+        except StoreError as error:
+            self._store_failed(error)
+            return
+        for epoch in reversed(list(self._epochs.values())):
             round_, rest = divmod(registers.interval_s - epoch.call.interval_start_s, epoch.call.interval_s)
             if not rest and 0 <= round_ < epoch.call.rounds and epoch.membership is not None:
                 epoch.membership.reading(round_, registers)
+                # One reading, one ring: in two of different members the totals' difference would show it.
+                return
 
     # --- the coordinator -----------------------------------------------------------------------------------------
 
@@ -182,9 +223,11 @@ class Gateway:
     async def _dispatch(self, message: wire.Message) -> None:
         match message:
             case wire.EpochCall():
-                self._on_call(message)
+                await self._on_call(message)
             case wire.EpochLayout():
                 self._on_layout(message)
+            case wire.Account():
+                await self._on_account(message)
             case wire.Refused():
                 log.info("gateway %s is told for epoch %d: %s", self.identity, message.epoch, message.reason)
             case wire.Deals() | wire.Appoint() | wire.HeadAt() | wire.Result() | wire.Relay():
@@ -193,34 +236,40 @@ class Gateway:
                     epoch.membership.post(FromCoordinator(message))
         await trio.lowlevel.checkpoint()
 
-    def _on_call(self, call: wire.EpochCall) -> None:
+    async def _on_call(self, call: wire.EpochCall) -> None:
         known = self._epochs.get(call.epoch)
         if known is not None:
             if known.call != call:
                 raise RemoteProtocolError("second_call", "another call for an epoch that was called")
         else:
             schema = check_call(call, self._shared.policy)
+            if self._nursery is None:
+                return
             self._use_schema(schema)
-            self._drop_old_epochs()
+            self._drop_epochs_without_layout()
             self._epochs[call.epoch] = known = _Epoch(call, self._module.epoch(call.epoch))
+            self._module.forget_epochs_before(min(self._epochs))
+            await self._nursery.start(self._live, known)
             self._quarters = _Quarters(call)
             self._timed.set()
+            self._ask_account()
         text = join_text(call_digest(call), self.identity, known.secrets.public_key, self._module.curve.public)
         self._to_coordinator(wire.Join(call.epoch, known.secrets.public_key, self._module.sign(text)))
 
     def _use_schema(self, schema: Schema) -> None:
         if self._registers is None:
             self._registers = RegisterSet(schema, [profile.device for profile in self._profiles])
-            self._contributions = Contributions(self._shared.store, self.identity, schema)
+            self._contributions = Contributions(self._shared.store, self.identity, schema, self._module.blinding)
         elif self._registers.schema != schema:
             # The account is kept in the old schema's registers; a new one needs an operator's decision, not a guess.
             raise RemoteProtocolError("schema_changed", "this gateway's account is kept under another schema")
 
     def _on_layout(self, layout: wire.EpochLayout) -> None:
         epoch = self._epochs.get(layout.epoch)
-        if epoch is None or self._nursery is None or self._contributions is None:
+        if epoch is None or epoch.nursery is None or self._contributions is None:
             raise RemoteProtocolError("uncalled_layout", "a layout of an epoch that was not called")
         if epoch.membership is not None:
+            self._deal(epoch)  # the coordinator has none of ours: it was restarted
             return
         shared = self._shared
         view, position = verify_layout(
@@ -236,24 +285,36 @@ class Gateway:
 
         around = Surroundings(
             shared.suite, self._module, shared.link, self._contributions, shared.metrics, shared.clock,
-            self._to_coordinator, verify_member, shared.listen, shared.public_host, shared.relay,
+            self._to_coordinator, self._account_moved, verify_member, shared.listen, shared.public_host, shared.relay,
         )  # fmt: skip
         epoch.membership = Membership(around, view, epoch.secrets)
-        epoch.scope = trio.CancelScope()
-        self._nursery.start_soon(self._take_part, epoch.membership, epoch.scope)
-        commitments, sealed = epoch.secrets.deal()
-        self._to_coordinator(wire.Deal(layout.epoch, commitments, sealed))
+        epoch.nursery.start_soon(epoch.membership.run)
+        self._deal(epoch)
         self.ready = True
 
-    async def _take_part(self, membership: Membership, scope: trio.CancelScope) -> None:
-        with scope:
-            await membership.run()
+    def _deal(self, epoch: _Epoch) -> None:
+        commitments, sealed = epoch.secrets.deal()
+        self._to_coordinator(wire.Deal(epoch.call.epoch, commitments, sealed))
 
-    def _drop_old_epochs(self) -> None:
-        """Forward secrecy: when an epoch is behind us its keys go, from memory and from disk."""
-        for number, epoch in list(self._epochs.items()):
-            if epoch.membership is None or epoch.membership.over:
-                if epoch.scope is not None:
-                    epoch.scope.cancel()
-                del self._epochs[number]
-        self._module.forget_epochs_before(min(self._epochs, default=0))
+    async def _live(self, epoch: _Epoch, task_status: trio.TaskStatus[None]) -> None:
+        """An epoch from its call to its last result; then its keys go, from memory and from disk (forward secrecy)."""
+        end_s = ring_timing(epoch.call).open_at_s(epoch.call.rounds)
+        async with trio.open_nursery() as epoch.nursery:
+            task_status.started()
+            while (left_s := end_s - self._shared.clock()) > 0:
+                await trio.sleep(min(left_s, _SLEEP_S_MAX))
+            self._drop_epoch(epoch)
+        self._ask_account()
+
+    def _drop_epoch(self, epoch: _Epoch) -> None:
+        if epoch.nursery is not None:
+            epoch.nursery.cancel_scope.cancel()
+        if self._epochs.get(epoch.call.epoch) is epoch:
+            del self._epochs[epoch.call.epoch]
+        self._module.forget_epochs_before(min(self._epochs, default=epoch.call.epoch + 1))
+
+    def _drop_epochs_without_layout(self) -> None:
+        """Whoever calls anew has given the earlier call up; so calls without end cost us nothing."""
+        for epoch in list(self._epochs.values()):
+            if epoch.membership is None:
+                self._drop_epoch(epoch)

@@ -275,6 +275,23 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
+class AskAccount:
+    """Was I in an opened total of this round?  For a round whose ring, and its keys, the asker no longer has."""
+
+    epoch: Epoch
+    round: Round
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """The answer from the round book's durable record: whether the receiver was in the round's opened total."""
+
+    epoch: Epoch
+    round: Round
+    included: Annotated[int, _integer(0, 1)]
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
     """The round book's word on a round, signed with the epoch's result key, so that a head cannot bend it."""
 
@@ -426,20 +443,23 @@ class BadDeal:
 
 Message = (
     Hello | EpochCall | Join | EpochLayout | Deal | FetchDeals | Deals | Appoint | HeadAt | HeadSilent | RingTotal
-    | RingVoid | Ask | Result | Relay | Refused | Ready | Open | Share | Roster | Confirm | Confirmed | Reveal
-    | Recover | Partial | BadDeal
+    | RingVoid | Ask | AskAccount | Account | Result | Relay | Refused | Ready | Open | Share | Roster | Confirm
+    | Confirmed | Reveal | Recover | Partial | BadDeal
 )  # fmt: skip
 RingMessage = Ready | Open | Share | Roster | Confirm | Confirmed | Reveal | Recover | Partial | BadDeal | Result
 
 TABLE: dict[int, type[Message]] = {
     1: Hello, 2: EpochCall, 3: Join, 4: EpochLayout, 5: Deal, 6: FetchDeals, 7: Deals, 8: Appoint, 9: HeadAt,
     10: HeadSilent, 11: RingTotal, 12: RingVoid, 13: Ask, 14: Result, 15: Relay, 16: Refused,
+    17: AskAccount, 18: Account,
     32: Ready, 33: Open, 34: Share, 35: Roster, 36: Confirm, 37: Confirmed, 38: Reveal, 39: Recover, 40: Partial,
     41: BadDeal,
 }  # fmt: skip
 
-FROM_GATEWAY = frozenset({Hello, Join, Deal, FetchDeals, HeadAt, HeadSilent, RingTotal, RingVoid, Ask, Relay, BadDeal})
-FROM_COORDINATOR = frozenset({EpochCall, EpochLayout, Deals, Appoint, HeadAt, Result, Relay, Refused})
+FROM_GATEWAY = frozenset(
+    {Hello, Join, Deal, FetchDeals, HeadAt, HeadSilent, RingTotal, RingVoid, Ask, AskAccount, Relay, BadDeal}
+)
+FROM_COORDINATOR = frozenset({EpochCall, EpochLayout, Deals, Appoint, HeadAt, Account, Result, Relay, Refused})
 FROM_MEMBER = frozenset({Ready, Share, Confirm, Reveal, Partial, BadDeal})
 FROM_HEAD = frozenset({Open, Roster, Confirmed, Recover, Result})
 

@@ -316,8 +316,11 @@ class AreaEpoch:
         if place is None or place[0].book is None:
             return []
         ring, position = place
+        out: list[To] = []
+        if position not in ring.deals:  # it may have dealt just before we were restarted: it deals the same again
+            out.append(To(identity, self._layouts[ring.view.ring]))
         if ring.head_at is not None:
-            return [To(identity, ring.head_at)]
-        if ring.book is not None and ring.view.head_of(ring.book.term) == position:
-            return [To(identity, wire.Appoint(self.call.epoch, ring.view.ring, ring.book.term))]
-        return []
+            out.append(To(identity, ring.head_at))
+        elif ring.book is not None and ring.view.head_of(ring.book.term) == position:
+            out.append(To(identity, wire.Appoint(self.call.epoch, ring.view.ring, ring.book.term)))
+        return out

@@ -7,22 +7,29 @@ never counted twice.  Snapshots (power) go as they are.  The gateway's first rea
 
 One interval is contributed once: a round gets the vector that was made durable for it, also after a restart, and an
 interval not after the last contributed one gets none.
+
+Two epochs meet at a border, each with a membership of its own on this one account, and the last result of the old one
+may be late.  So nothing new is made durable before the contribution before it is settled, and nothing that was built
+on an account that has moved on since: checked under a lock, at the moment in which it counts.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import trio
 
 from node.store import Statement, Store
+from protocol.dcnet.commitments import contribution_limit
 from protocol.dcnet.events import Attempted, Progress, Settled
 from protocol.dcnet.masks import Words, words_from_bytes
 from protocol.dcnet.member import Resume
 from protocol.dcnet.rings import RingView
-from protocol.dcnet.schema import WORD_MODULUS, Kind, Schema
-from protocol.errors import LocalProtocolError
+from protocol.dcnet.schema import WORD_MODULUS, Kind, Schema, signed
+from protocol.errors import StromkreisError
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +47,13 @@ class Contribution:
     """What goes into one round."""
 
     registers: Registers
+    since: tuple[int, ...]  # the account that the energies are differences to
     vector: Words
     blindings: tuple[int, ...] = ()
+
+
+class SupersededError(StromkreisError):
+    """A contribution that must not leave any more: the account has moved on since it was built."""
 
 
 def _pack(values: tuple[int, ...]) -> bytes:
@@ -55,14 +67,17 @@ def _unpack(data: bytes) -> tuple[int, ...]:
 class Contributions:
     """One gateway's account; reads its durable state when made."""
 
-    def __init__(self, store: Store, gateway: str, schema: Schema) -> None:
+    def __init__(self, store: Store, gateway: str, schema: Schema, blind: Callable[[bytes], int] | None = None) -> None:
+        """`blind` gives the blinding of what a label names; a schema with committed slots needs it."""
         self._store = store
+        self._blind = blind
         self._gateway = gateway
         self._schema = schema
         self._opened: tuple[int, ...] | None = None
         self._built: dict[tuple[int, int], Contribution] = {}
         self._last_interval_s = -1
         self._last: tuple[int, Resume] | None = None
+        self._lock = trio.Lock()
         for (opened,) in store.read("SELECT opened FROM baseline WHERE gateway=?", gateway):
             self._opened = _unpack(opened)
         for epoch, round_, attempt, interval_s, progress, settled, registers, vector in store.read(
@@ -73,8 +88,9 @@ class Contributions:
             self._last_interval_s = interval_s
             self._last = epoch, Resume(round_, attempt, Progress(progress), bool(settled))
             self._built[epoch, round_] = Contribution(
-                Registers(interval_s, _unpack(registers)), words_from_bytes(vector)
-            )
+                Registers(interval_s, _unpack(registers)), self._opened or (), words_from_bytes(vector),
+                self._blindings(interval_s),
+            )  # fmt: skip
 
     async def first_reading(self, values: tuple[int, ...]) -> None:
         """Fix the zero of the account, once and durably, before anything is contributed."""
@@ -86,11 +102,15 @@ class Contributions:
         )
         self._opened = values
 
-    def unsettled_before(self, epoch: int) -> tuple[int, int] | None:
-        """The (epoch, round) of an earlier epoch whose result we never heard."""
-        if self._last is None or self._last[0] >= epoch or self._last[1].settled:
-            return None
-        return self._last[0], self._last[1].round
+    @property
+    def unsettled(self) -> tuple[int, int] | None:
+        """The (epoch, round) that we contributed to and whose result we have not heard."""
+        return None if self._last is None or self._last[1].settled else self._last_key
+
+    def is_free_for(self, epoch: int) -> bool:
+        """Whether no other epoch's contribution waits for its result: the account is not known before."""
+        unsettled = self.unsettled
+        return unsettled is None or unsettled[0] == epoch
 
     def resume(self, epoch: int) -> Resume | None:
         """What the member machine must know of its past in this epoch."""
@@ -99,9 +119,9 @@ class Contributions:
     def build(self, view: RingView, round_: int, registers: Registers) -> Contribution | None:
         """The contribution for a round; None where this interval must not be contributed (again)."""
         known = self._built.get((view.epoch, round_))
-        if known is not None:
+        if known is not None and ((view.epoch, round_) == self._last_key or known.since == self._opened):
             return known
-        if self._opened is None or registers.interval_s <= self._last_interval_s:
+        if self._opened is None or registers.interval_s <= self._last_interval_s or self.unsettled is not None:
             return None
         words = []
         for slot, value, opened in zip(self._schema.slots, registers.values, self._opened, strict=True):
@@ -109,58 +129,102 @@ class Contributions:
                 log.error("gateway %s: register %s has fallen; not contributing", self._gateway, slot.obis)
                 return None
             words.append((value - opened if slot.kind is Kind.ENERGY else value) % WORD_MODULUS)
-        contribution = Contribution(registers, np.array(words, dtype=np.uint64))
-        self._built = {(view.epoch, round_): contribution}
+        limit = contribution_limit(view.size, signed=True)
+        if any(abs(signed(words[index])) > limit for index in self._schema.committed):
+            log.error("gateway %s: a value too large to be committed to; not contributing", self._gateway)
+            return None
+        blindings = self._blindings(registers.interval_s)
+        contribution = Contribution(registers, self._opened, np.array(words, dtype=np.uint64), blindings)
+        self._built[view.epoch, round_] = contribution
+        self._forget_built_but((view.epoch, round_))
         return contribution
 
+    def _blindings(self, interval_s: int) -> tuple[int, ...]:
+        """One blinding for each committed slot: it belongs to register and interval, not to an attempt."""
+        if self._blind is None:
+            return ()
+        slots = self._schema.slots
+        return tuple(
+            self._blind(f"{self._gateway} {slots[index].obis} {interval_s}".encode())
+            for index in self._schema.committed
+        )
+
+    def _forget_built_but(self, key: tuple[int, int]) -> None:
+        """Keep what was built last and what was contributed last."""
+        self._built = {each: built for each, built in self._built.items() if each in (key, self._last_key)}
+
+    @property
+    def _last_key(self) -> tuple[int, int] | None:
+        return None if self._last is None else (self._last[0], self._last[1].round)
+
     async def attempted(self, view: RingView, record: Attempted) -> None:
-        """Durable: this attempt of the round was shared in, or served."""
-        contribution = self._built.get((view.epoch, record.round))
-        if contribution is None:
-            raise LocalProtocolError("an attempt without a contribution")
-        await self._store.write(
-            [
-                Statement(
-                    "INSERT INTO contribution VALUES (?, ?, ?, ?, ?, ?, 0, 0, ?, ?) ON CONFLICT DO UPDATE SET"
-                    " attempt=excluded.attempt, progress=excluded.progress",
-                    (
-                        self._gateway, view.epoch, record.round, record.attempt, contribution.registers.interval_s,
-                        int(record.progress), _pack(contribution.registers.values), contribution.vector.tobytes(),
-                    ),
-                )
-            ]
-        )  # fmt: skip
-        self._last_interval_s = contribution.registers.interval_s
-        self._last = view.epoch, Resume(record.round, record.attempt, record.progress, settled=False)
+        """
+        Durable: this attempt of the round was shared in, or served.
+
+        Raises StoreError where it could not be written, SupersededError where it must not be contributed any more.
+        """
+        async with self._lock:
+            contribution = self._allowed(view.epoch, record.round)
+            await self._store.write(
+                [
+                    Statement(
+                        "INSERT INTO contribution VALUES (?, ?, ?, ?, ?, ?, 0, 0, ?, ?) ON CONFLICT DO UPDATE SET"
+                        " attempt=excluded.attempt, progress=excluded.progress",
+                        (
+                            self._gateway, view.epoch, record.round, record.attempt,
+                            contribution.registers.interval_s, int(record.progress),
+                            _pack(contribution.registers.values), contribution.vector.tobytes(),
+                        ),
+                    )
+                ]
+            )  # fmt: skip
+            self._built[view.epoch, record.round] = contribution
+            self._last_interval_s = contribution.registers.interval_s
+            self._last = view.epoch, Resume(record.round, record.attempt, record.progress, settled=False)
+
+    def _allowed(self, epoch: int, round_: int) -> Contribution:
+        """What was built for a round, if it is the contribution under way or may become it."""
+        contribution = self._built.get((epoch, round_))
+        if contribution is not None and (epoch, round_) == self._last_key:
+            return contribution
+        if (
+            contribution is None
+            or self.unsettled is not None
+            or contribution.since != self._opened
+            or contribution.registers.interval_s <= self._last_interval_s
+        ):
+            raise SupersededError(f"epoch {epoch} round {round_}: the account has moved on, the energy is carried")
+        return contribution
 
     async def settled(self, view: RingView, record: Settled) -> None:
         """Durable: the round is over, and where our contribution is in its total the account moves on."""
         await self.settle(view.epoch, record.round, included=record.included)
 
     async def settle(self, epoch: int, round_: int, *, included: bool) -> None:
-        """As `settled`, for a round of an epoch whose ring is gone."""
-        contribution = self._built.get((epoch, round_))
-        if contribution is None or self._last is None:
-            return
-        statements = [
-            Statement(
-                "UPDATE contribution SET settled=1, included=? WHERE gateway=? AND epoch=? AND round=?",
-                (int(included), self._gateway, epoch, round_),
-            ),
-            Statement(  # the account needs the last one only; the log of the others is the operator's, not ours
-                "DELETE FROM contribution WHERE gateway=? AND interval_s<?",
-                (self._gateway, contribution.registers.interval_s),
-            ),
-        ]
-        if included:
-            statements.append(
+        """As `settled`, for a round of an epoch whose ring is gone; does nothing where that is known already."""
+        async with self._lock:
+            if self._last is None or self.unsettled != (epoch, round_):
+                return
+            contribution = self._built[epoch, round_]
+            statements = [
                 Statement(
-                    "UPDATE baseline SET opened=? WHERE gateway=?",
-                    (_pack(contribution.registers.values), self._gateway),
+                    "UPDATE contribution SET settled=1, included=? WHERE gateway=? AND epoch=? AND round=?",
+                    (int(included), self._gateway, epoch, round_),
+                ),
+                Statement(  # the account needs the last one only; the log of the others is the operator's, not ours
+                    "DELETE FROM contribution WHERE gateway=? AND interval_s<?",
+                    (self._gateway, contribution.registers.interval_s),
+                ),
+            ]
+            if included:
+                statements.append(
+                    Statement(
+                        "UPDATE baseline SET opened=? WHERE gateway=?",
+                        (_pack(contribution.registers.values), self._gateway),
+                    )
                 )
-            )
-        await self._store.write(statements)
-        if included:
-            self._opened = contribution.registers.values
-        past = self._last[1]
-        self._last = epoch, Resume(past.round, past.attempt, past.progress, settled=True)
+            await self._store.write(statements)
+            if included:
+                self._opened = contribution.registers.values
+            past = self._last[1]
+            self._last = epoch, Resume(past.round, past.attempt, past.progress, settled=True)

@@ -48,8 +48,7 @@ class HeadDriver:
         commitments: dict[int, tuple[bytes, ...]],
         to_own_member: Callable[[FromHead], None],
         *,
-        first_round: int,
-        first_attempt: int,
+        first: tuple[int, int],
         secrets: EpochSecrets,
     ) -> None:
         self.term = term
@@ -60,7 +59,7 @@ class HeadDriver:
         self._inbox_send, self._inbox = trio.open_memory_channel[_FromMember | _FromBook](16 + 4 * view.size)
         self._scope = trio.CancelScope()
         self._listener: Listener | None = None
-        self._head = Head(around.suite, view, term, around.clock(), commitments, max(first_round, 0), first_attempt)
+        self._head = Head(around.suite, view, term, around.clock(), commitments, *first)
         self._by_curve_key = {member.curve_key: position for position, member in enumerate(view.members)}
 
     def stop(self) -> None:

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 
 import trio
 
-from node.aggregation.contribution import Registers
+from node.aggregation.contribution import Registers, SupersededError
 from node.aggregation.head import HeadDriver
-from node.aggregation.surroundings import RELAY, FromCoordinator, FromHead, Surroundings
+from node.aggregation.surroundings import RELAY, AccountMoved, FromCoordinator, FromHead, Surroundings
 from node.store import StoreError
 from protocol import wire
 from protocol.dcnet.epoch import head_text
@@ -43,7 +43,7 @@ class _Reading:
     registers: Registers
 
 
-Event = _Reading | FromHead | FromCoordinator
+Event = _Reading | FromHead | FromCoordinator | AccountMoved
 
 
 class Membership:
@@ -70,11 +70,6 @@ class Membership:
         resume = around.contributions.resume(self.view.epoch)
         return Member(around.suite, self.view, self.secrets, self._masks, resume)
 
-    @property
-    def over(self) -> bool:
-        """Whether the epoch's rounds are all behind us and the last contribution is settled."""
-        return self._around.clock() > self.view.timing.open_at_s(self.view.rounds) and self._member.unsettled is None
-
     def post(self, event: Event) -> None:
         """Put an event into the inbox; it is dropped where the inbox is full."""
         try:
@@ -88,9 +83,14 @@ class Membership:
 
     async def run(self) -> None:
         """Serve until cancelled."""
-        async with trio.open_nursery() as self._nursery:
-            self._masks.prepare(max(0, self.view.timing.round_at(self._around.clock())))
-            await self._serve()
+        try:
+            async with trio.open_nursery() as self._nursery:
+                self._masks.prepare(max(0, self.view.timing.round_at(self._around.clock())))
+                await self._serve()
+        finally:
+            if self._connection is not None:  # the poller would keep it, one more each epoch
+                with trio.CancelScope(shield=True):
+                    await self._connection.aclose()
 
     async def _serve(self) -> None:
         clock = self._around.clock
@@ -109,9 +109,17 @@ class Membership:
                 self._around.metrics.store_error()
                 log.error("gateway %s does not contribute: %s", self._around.module.identity, error)
                 await trio.sleep(_STORE_RETRY_S)
-                term = self._member.term
-                self._member = self._resume()
-                await self._carry_out(self._member.appointed(term, clock()))
+                await self._start_again()
+            except SupersededError as error:
+                around = self._around
+                around.metrics.noted("contribution_superseded")
+                log.info("gateway %s does not contribute: %s", around.module.identity, error)
+                await self._start_again()
+
+    async def _start_again(self) -> None:
+        term = self._member.term
+        self._member = self._resume()
+        await self._carry_out(self._member.appointed(term, self._around.clock()))
 
     async def _on_event(self, event: Event) -> None:
         around, now_s = self._around, self._around.clock()
@@ -119,6 +127,8 @@ class Membership:
             match event:
                 case _Reading():
                     self._waiting = event
+                case AccountMoved():
+                    pass  # what waits is offered after every event
                 case FromHead(message):
                     self.last_heard_s = now_s
                     await self._carry_out(self._member.receive(message, now_s))
@@ -149,6 +159,7 @@ class Membership:
                 case Persist(Settled() as record):
                     await around.contributions.settled(self.view, record)
                     around.metrics.settled(included=record.included)
+                    around.account_moved()
                 case ToHead(message):
                     await self._to_head(message)
                 case ToCoordinator(message):
@@ -160,11 +171,13 @@ class Membership:
 
     async def _offer(self) -> None:
         """Build the contribution once we know how the last one ended: its registers are differences to it."""
-        waiting = self._waiting
+        waiting, contributions = self._waiting, self._around.contributions
         if waiting is None or self._member.unsettled not in (None, waiting.round):
             return
+        if not contributions.is_free_for(self.view.epoch):
+            return
         self._waiting = None
-        contribution = self._around.contributions.build(self.view, waiting.round, waiting.registers)
+        contribution = contributions.build(self.view, waiting.round, waiting.registers)
         if contribution is not None:
             now_s = self._around.clock()
             await self._carry_out(self._member.offer(waiting.round, contribution.vector, now_s, contribution.blindings))
@@ -198,7 +211,7 @@ class Membership:
         }
         self._head = HeadDriver(
             around, self.view, message.term, commitments, self.post,
-            first_round=self._member.round, first_attempt=self._member.attempt + 1, secrets=self.secrets,
+            first=self._member.next_attempt, secrets=self.secrets,
         )  # fmt: skip
         endpoint = await self._nursery.start(self._head.run)
         signature = around.module.sign(head_text(self.view, message.term, endpoint))

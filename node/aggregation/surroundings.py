@@ -30,6 +30,11 @@ class FromCoordinator:
 
 
 @dataclass(frozen=True, slots=True)
+class AccountMoved:
+    """The last contribution of another epoch was settled: the next one can be built."""
+
+
+@dataclass(frozen=True, slots=True)
 class Surroundings:
     """What a membership shares with its gateway and its process."""
 
@@ -40,6 +45,7 @@ class Surroundings:
     metrics: NodeMetrics
     clock: Callable[[], float]
     to_coordinator: Callable[[wire.Message], None]
+    account_moved: Callable[[], None]
     verify_member: Callable[[int, bytes, bytes], None]  # position, text, signature
     listen: str  # where a head listens, tcp://host:*
     public_host: str | None

@@ -9,7 +9,7 @@ mask that did not cancel makes it wrong (with probability 1 - 2^-64), which make
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 
 from protocol.dcnet.suite import digest
@@ -91,3 +91,6 @@ DEFAULT_SCHEMA = Schema(
         Slot("active_power", "1-0:16.7.0*255", "W", 0, Kind.POWER),
     )
 )
+
+# The same with commitments to the energies: a ring's total is then checked against what its members committed to.
+VERIFIED_SCHEMA = Schema(tuple(replace(slot, committed=slot.kind is Kind.ENERGY) for slot in DEFAULT_SCHEMA.slots))

@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,13 @@ import pytest
 
 from coordinator.store import Store
 from coordinator.tables import metadata
+from loadtest.network import Network
+from node.aggregation.contribution import Contributions
+from protocol.dcnet.book import Ended
+from protocol.dcnet.events import Attempted
+from protocol.dcnet.rings import RingView, positions_of
+from protocol.dcnet.schema import WORD_MODULUS
+from protocol.wire import Outcome
 
 
 def _server_binaries() -> Path | None:
@@ -68,3 +76,48 @@ def any_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]
             with made.write() as connection:
                 metadata.drop_all(connection)
         made.close()
+
+
+@pytest.fixture
+def network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Network:
+    """A network whose epochs come about in a second or two: few gateways need no long windows."""
+    monkeypatch.setattr("coordinator.gwa.areas.SETTLE_S", 0.6)
+    monkeypatch.setattr("coordinator.gwa.areas.JOIN_S", 1.0)
+    monkeypatch.setattr("coordinator.gwa.areas.DEAL_S", 1.0)
+    return Network(tmp_path, origin_unix_s=float(int(time.time())), period_s=1.0)
+
+
+@pytest.fixture
+def ledger(monkeypatch: pytest.MonkeyPatch) -> Ledger:
+    """What every gateway of this process contributed, written down as it became durable."""
+    made = Ledger()
+    made.install(monkeypatch)
+    return made
+
+
+class Ledger:
+    """Holds opened totals against what went in: the totals' ground truth, whatever the clocks did."""
+
+    def __init__(self) -> None:
+        self.contributed: dict[tuple[str, int, int], tuple[int, ...]] = {}
+
+    def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        attempted = Contributions.attempted
+
+        async def noted(mine: Contributions, view: RingView, record: Attempted) -> None:
+            await attempted(mine, view, record)
+            key = (mine._gateway, view.epoch, record.round)
+            vector = tuple(map(int, mine._built[view.epoch, record.round].vector))
+            assert self.contributed.setdefault(key, vector) == vector, "one round, two vectors"
+
+        monkeypatch.setattr(Contributions, "attempted", noted)
+
+    def check(self, network: Network) -> list[Ended]:
+        """Every opened total is the sum over its roster, slot by slot; returns the opened ones."""
+        opened = [each for each in network.ended() if each.outcome is Outcome.OPENED]
+        members = network.members()
+        for each in opened:
+            names = [members[each.epoch, each.ring][position] for position in positions_of(each.roster)]
+            vectors = [self.contributed[name, each.epoch, each.round] for name in names]
+            assert each.total == tuple(sum(column) % WORD_MODULUS for column in zip(*vectors, strict=True))
+        return opened

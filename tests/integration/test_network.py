@@ -102,6 +102,20 @@ async def test_rings_run_through_the_coordinators_relay(network: Network) -> Non
         nursery.cancel_scope.cancel()
 
 
+async def test_totals_are_verified_where_the_gateways_commit(network: Network) -> None:
+    network.verified = True
+    async with trio.open_nursery() as nursery:
+        await network.start_meters(nursery)
+        await network.start_coordinator(nursery)
+        await network.start_node(nursery, 0, 8, "node")
+        with trio.fail_after(40):
+            while len(opened(network.ended())) < 3:
+                await trio.sleep(0.2)
+        ended = network.ended()
+        nursery.cancel_scope.cancel()
+    assert all(each.verified for each in opened(ended))
+
+
 async def test_a_restarted_coordinator_goes_on_with_the_epoch(network: Network) -> None:
     network.rounds = 120
     async with trio.open_nursery() as nursery:

@@ -1,0 +1,44 @@
+"""
+What the coordinator checks of a join before it goes into a layout.
+
+Every member checks every other anyway and believes nobody (protocol.dcnet.epoch); but what one of them refuses ends
+the ring for all of them, for a whole epoch.  So one gateway's bad signature, key or certificate is turned away here,
+where it costs only its sender.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from coordinator.gwa.enrolment import Gateway
+from protocol import pki, wire
+from protocol.dcnet.epoch import call_digest, join_text
+from protocol.dcnet.suite import Suite
+from protocol.errors import RemoteProtocolError
+
+_ANY_PRIVATE_KEY = bytes(range(32))  # with a key of low order every private key agrees on zero
+
+
+def check_join(suite: Suite, call: wire.EpochCall, gateway: Gateway, join: wire.Join, now_s: float) -> None:
+    """
+    Return if the members of a ring could accept this join; a signature check, some 0.5 ms.
+
+    Raises RemoteProtocolError: `bad_signature`, `low_order_key`, `certificate_expired`, what `pki.load_certificate`
+    raises.
+    """
+    certificate = pki.load_certificate(gateway.certificate)
+    if datetime.fromtimestamp(now_s, UTC) > certificate.not_valid_after_utc:
+        raise RemoteProtocolError("certificate_expired", "the gateway's certificate is out of date")
+    suite.agree(_ANY_PRIVATE_KEY, join.public_key, b"")
+    text = join_text(call_digest(call), gateway.gateway_id, join.public_key, gateway.curve_key)
+    key = certificate.public_key()
+    try:
+        if not isinstance(key, ec.EllipticCurvePublicKey):
+            raise InvalidSignature
+        key.verify(join.signature, text, ec.ECDSA(hashes.SHA256()))
+    except InvalidSignature as error:
+        raise RemoteProtocolError("bad_signature", "a join that its gateway's key did not sign") from error

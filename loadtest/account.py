@@ -1,0 +1,75 @@
+"""
+The conservation law from the books alone: what the totals add up to, and by how much the gateways' accounts moved.
+
+`loadtest.truth` knows the meters and every quarter hour; this knows the node's durable account and the coordinator's
+round book, and so needs no clock: it holds for any run, with any churn, of processes that were killed at any moment.
+The account of a gateway goes from its first reading to the registers of the last contribution that opened.  Whether
+the very last one opened may be unknown to a gateway that was killed; then the round book says.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import struct
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from protocol.dcnet.book import Ended
+from protocol.dcnet.rings import positions_of
+from protocol.dcnet.schema import Kind, Schema, signed
+from protocol.wire import Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Flown:
+    """Sums of the energy slots, at the schema's scalers: of all opened totals, and of all accounts."""
+
+    opened: tuple[int, ...]
+    accounts: tuple[int, ...]
+    gateways: int
+
+    @property
+    def is_conserved(self) -> bool:
+        """Nothing lost, nothing twice."""
+        return self.opened == self.accounts
+
+
+def flown(
+    schema: Schema, ended: Iterable[Ended], members: Mapping[tuple[int, int], Sequence[str]], stores: Sequence[Path]
+) -> Flown:
+    """
+    Hold a round book against the node stores of a run (SQLite files of nodes that have stopped).
+
+    `members` are the gateways of each (epoch, ring) in position order.
+    """
+    energy = [index for index, slot in enumerate(schema.slots) if slot.kind is Kind.ENERGY]
+    opened = [each for each in ended if each.outcome is Outcome.OPENED]
+    sums = [0] * len(schema.slots)
+    counted: set[tuple[str, int, int]] = set()
+    for each in opened:
+        for index in energy:
+            sums[index] += signed(each.total[index])
+        counted.update((members[each.epoch, each.ring][i], each.epoch, each.round) for i in positions_of(each.roster))
+    moved = [0] * len(schema.slots)
+    gateways = 0
+    for path in stores:
+        connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+        last = {
+            gateway: _words(registers)
+            for gateway, epoch, round_, registers in connection.execute(
+                "SELECT gateway, epoch, round, registers FROM contribution WHERE settled=0"
+            )
+            if (gateway, epoch, round_) in counted
+        }
+        for gateway, first, at in connection.execute("SELECT gateway, first, opened FROM baseline"):
+            gateways += 1
+            end, begin = last.get(gateway, _words(at)), _words(first)
+            for index in energy:
+                moved[index] += end[index] - begin[index]
+        connection.close()
+    return Flown(tuple(sums[i] for i in energy), tuple(moved[i] for i in energy), gateways)
+
+
+def _words(data: bytes) -> tuple[int, ...]:
+    return struct.unpack(f"<{len(data) // 8}q", data)

@@ -1,0 +1,65 @@
+"""Gateways that go, come and miss rounds: every total exact, no energy lost or twice, no key left behind."""
+
+import trio
+
+from loadtest.network import Network
+from protocol.wire import Outcome
+
+
+async def test_gateways_that_miss_rounds_carry_their_energy(network: Network, ledger) -> None:
+    network.rounds = 60
+    async with trio.open_nursery() as nursery:
+        await network.start_meters(nursery)
+        await network.start_coordinator(nursery)
+        await network.start_node(nursery, 0, 6, "steady")
+        away = await network.start_node(nursery, 6, 2, "away")
+        await network.wait_until(lambda: [e for e in network.ended() if e.roster == 0xFF])
+        away.cancel()
+        seen = len(network.ended())
+        await network.wait_until(lambda: [e for e in network.ended()[seen:] if e.roster.bit_count() == 6][2:])
+        await network.start_node(nursery, 6, 2, "away")
+        seen = len(network.ended())
+        await network.wait_until(lambda: [e for e in network.ended()[seen:] if e.roster == 0xFF][1:])
+        nursery.cancel_scope.cancel()
+    assert ledger.check(network)
+    flown = network.flown("steady", "away")
+    assert flown.gateways == 8
+    assert flown.is_conserved
+    assert flown.opened[0] > 0
+
+
+async def test_epochs_follow_without_a_gap_and_their_seeds_do_not_stay(network: Network, ledger, tmp_path) -> None:
+    network.rounds = 6
+    seeds = {}
+    async with trio.open_nursery() as nursery:
+        await network.start_meters(nursery)
+        await network.start_coordinator(nursery)
+        await network.start_node(nursery, 0, 7, "node")
+        await network.wait_until(lambda: network.ended()[1:])
+        seeds = epoch_seeds(tmp_path / "node" / "keys")
+        late = await network.start_node(nursery, 7, 1, "late")  # has to wait for the next epoch
+        await network.wait_until(lambda: [e for e in network.ended() if e.epoch == 1 and e.roster == 0xFF])
+        late.cancel()  # and leaves
+        await network.wait_until(lambda: [e for e in network.ended() if e.epoch == 2 and e.outcome is Outcome.OPENED])
+        await network.wait_until(lambda: {epoch for _, epoch in epoch_seeds(tmp_path / "node" / "keys")} <= {2, 3})
+        on_disk = b"".join(path.read_bytes() for path in (tmp_path / "node" / "keys").iterdir())
+        nursery.cancel_scope.cancel()
+    opened = ledger.check(network)
+    rounds = [(e.epoch, e.round) for e in network.ended()]
+    assert rounds[:12] == [(0, r) for r in range(6)] + [(1, r) for r in range(6)]
+    assert {e.epoch for e in opened} >= {0, 1, 2}
+    assert network.flown("node", "late").is_conserved
+    assert [key for key in seeds if key[1] == 0]
+    for (_, epoch), seed in seeds.items():
+        if epoch == 0:
+            assert seed not in on_disk
+            assert seed.hex().encode() not in on_disk
+
+
+def epoch_seeds(keys):
+    import sqlite3
+
+    connection = sqlite3.connect(f"file:{keys / 'epochs.sqlite'}?mode=ro", uri=True)
+    rows = connection.execute("SELECT gateway, epoch, seed FROM seed").fetchall()
+    connection.close()
+    return {(gateway, epoch): seed for gateway, epoch, seed in rows}

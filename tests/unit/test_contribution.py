@@ -1,0 +1,171 @@
+"""A gateway's account: every watt hour goes into one opened total, whatever order results and epochs come in."""
+
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import trio
+
+from node.aggregation.contribution import Contributions, Registers, SupersededError
+from node.store import Statement, Store, StoreError
+from protocol.dcnet.events import Attempted, Progress, Settled
+from protocol.dcnet.member import Resume
+from protocol.dcnet.schema import DEFAULT_SCHEMA, WORD_MODULUS
+
+GATEWAY = "ESTK0000000001"
+OLD, NEW = SimpleNamespace(epoch=0), SimpleNamespace(epoch=1)
+
+
+@asynccontextmanager
+async def account(path: Path):
+    """An account on a store of its own; leaving is a crash as far as the next one can tell."""
+    async with trio.open_nursery() as nursery:
+        store = Store(path)
+        nursery.start_soon(store.run)
+        yield Contributions(store, GATEWAY, DEFAULT_SCHEMA)
+        nursery.cancel_scope.cancel()
+    store.close()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "registers.sqlite"
+
+
+def registers(interval: int, energy: int, feed_in: int = 0, power: int = 0) -> Registers:
+    return Registers(900 * interval, (1, energy, feed_in, power))
+
+
+def words(contribution) -> list[int]:
+    return [word - WORD_MODULUS if word >> 63 else word for word in map(int, contribution.vector)]
+
+
+async def share(contributions: Contributions, view, round_: int, attempt: int = 0) -> None:
+    await contributions.attempted(view, Attempted(round_, attempt, Progress.SHARED))
+
+
+async def test_the_first_reading_is_the_zero_and_stays_it(path: Path) -> None:
+    async with account(path) as mine:
+        assert mine.build(OLD, 0, registers(0, 5)) is None
+        await mine.first_reading((1, 100, 7, 3))
+        await mine.first_reading((1, 999, 9, 9))
+        assert words(mine.build(OLD, 1, registers(1, 130, 8, -40))) == [1, 30, 1, -40]
+    async with account(path) as mine:
+        await mine.first_reading((1, 500, 500, 0))
+        assert words(mine.build(OLD, 2, registers(2, 131, 7))) == [1, 31, 0, 0]
+
+
+async def test_what_did_not_open_is_carried_and_what_opened_is_not(path: Path) -> None:
+    async with account(path) as mine:
+        await mine.first_reading((1, 100, 0, 0))
+        mine.build(OLD, 0, registers(0, 110))
+        await share(mine, OLD, 0)
+        await mine.settled(OLD, Settled(0, included=False))
+        assert words(mine.build(OLD, 1, registers(1, 125))) == [1, 25, 0, 0]
+        await share(mine, OLD, 1)
+        await mine.settled(OLD, Settled(1, included=True))
+        assert words(mine.build(OLD, 2, registers(2, 126)))[1] == 1
+        assert mine.build(OLD, 2, registers(1, 126)) is not None  # the same round: what was built for it
+        assert mine.build(OLD, 3, registers(1, 127)) is None  # an interval that was contributed
+
+
+async def test_a_register_that_falls_is_told_and_not_contributed(path: Path, caplog) -> None:
+    async with account(path) as mine:
+        await mine.first_reading((1, 987654321, 0, 0))
+        assert mine.build(OLD, 0, registers(0, 987654320)) is None
+        assert "1-0:1.8.0" in caplog.text
+        assert "98765432" not in caplog.text
+        assert words(mine.build(OLD, 1, registers(1, 987654399)))[1] == 78
+
+
+async def test_a_round_gets_the_vector_that_is_durable_for_it_after_a_restart(path: Path) -> None:
+    async with account(path) as mine:
+        await mine.first_reading((1, 100, 0, 0))
+        mine.build(OLD, 4, registers(4, 110, 0, 77))
+        await share(mine, OLD, 4, 1)
+    async with account(path) as mine:
+        assert mine.resume(0) == Resume(4, 1, Progress.SHARED, settled=False)
+        assert mine.resume(1) is None
+        assert words(mine.build(OLD, 4, registers(4, 500, 0, 500))) == [1, 10, 0, 77]
+        assert mine.build(OLD, 5, registers(5, 111)) is None  # not before the result of round 4 is known
+        await share(mine, OLD, 4, 2)
+        await mine.settled(OLD, Settled(4, included=True))
+        assert words(mine.build(OLD, 5, registers(5, 111)))[1] == 1
+
+
+async def test_nothing_is_built_in_the_next_epoch_before_the_last_result_of_the_old_one(path: Path) -> None:
+    async with account(path) as mine:
+        await mine.first_reading((1, 100, 0, 0))
+        mine.build(OLD, 9, registers(9, 150))
+        await share(mine, OLD, 9)
+        assert not mine.is_free_for(1)
+        assert mine.is_free_for(0)
+        assert mine.build(NEW, 0, registers(10, 151)) is None
+    async with account(path) as mine:  # nor after a restart
+        assert mine.unsettled == (0, 9)
+        assert mine.build(NEW, 0, registers(10, 151)) is None
+        await mine.settle(0, 9, included=True)
+        await mine.settle(0, 9, included=False)  # a second answer changes nothing
+        assert mine.is_free_for(1)
+        assert words(mine.build(NEW, 0, registers(10, 151)))[1] == 1
+
+
+async def test_what_was_built_on_an_account_that_has_moved_never_leaves(path: Path) -> None:
+    async with account(path) as mine:
+        await mine.first_reading((1, 100, 0, 0))
+        mine.build(OLD, 9, registers(9, 150))
+        assert words(mine.build(NEW, 0, registers(10, 160)))[1] == 60
+        with pytest.raises(SupersededError):  # the old epoch's head was late: its round's energy is in the new one
+            await share(mine, OLD, 9)
+        await share(mine, NEW, 0)
+        await mine.settle(1, 0, included=True)
+        assert mine.build(OLD, 9, registers(9, 150)) is None
+
+
+async def test_two_epochs_that_contribute_at_the_same_moment_cannot_both(path: Path) -> None:
+    async with account(path) as mine:
+        await mine.first_reading((1, 100, 0, 0))
+        mine.build(OLD, 9, registers(9, 150))
+        done: list[str] = []
+
+        async def attempt(name: str, view, round_: int) -> None:
+            try:
+                await share(mine, view, round_)
+            except SupersededError:
+                return
+            done.append(name)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(attempt, "old", OLD, 9)
+            while mine._store.queued == 0:
+                await trio.lowlevel.checkpoint()
+            mine.build(NEW, 0, registers(10, 160))
+            nursery.start_soon(attempt, "new", NEW, 0)
+        assert done == ["old"]
+        await mine.settle(0, 9, included=True)
+        with pytest.raises(SupersededError):
+            await share(mine, NEW, 0)
+        assert words(mine.build(NEW, 0, registers(10, 160)))[1] == 10
+
+
+async def test_a_write_that_fails_leaves_the_account_as_it_was(path: Path) -> None:
+    async with account(path) as mine:
+        await mine.first_reading((1, 100, 0, 0))
+        mine.build(OLD, 0, registers(0, 110))
+        full = "CREATE TRIGGER full BEFORE {} BEGIN SELECT RAISE(ABORT, 'full'); END"
+        await mine._store.write([Statement(full.format("INSERT ON contribution"), ())])
+        with pytest.raises(StoreError):
+            await share(mine, OLD, 0)
+        assert mine.unsettled is None
+        assert mine.resume(0) is None
+        await mine._store.write([Statement("DROP TRIGGER full", ())])
+        assert words(mine.build(OLD, 1, registers(1, 120)))[1] == 20
+        await share(mine, OLD, 1)
+        await mine._store.write([Statement(full.format("UPDATE ON baseline"), ())])
+        with pytest.raises(StoreError):
+            await mine.settled(OLD, Settled(1, included=True))
+        assert mine.unsettled == (0, 1)
+        await mine._store.write([Statement("DROP TRIGGER full", ())])
+        await mine.settled(OLD, Settled(1, included=True))
+        assert words(mine.build(OLD, 2, registers(2, 121)))[1] == 1
