@@ -62,12 +62,6 @@ bench-fleet: $(VENV)/.test ## 10,000 gateways in rings of 64, every one with its
 exhaustive: $(VENV)/.test ## all that a lying head can show to small rings, and 10^7 samples for rings up to 16
 	$(BIN)/python -m loadtest.exhaustive
 
-bench: $(VENV)/.test peers .venv-peers-flower/.ready ## every figure of docs/benchmarks.md, side by side with its peer
-	$(BIN)/python -m loadtest.bench
-
-bench-fleet: $(VENV)/.test ## ten thousand gateways on this machine
-	$(BIN)/python -m loadtest.bench fleet
-
 SIMULATE ?= --loss 0.01 --duplicate 0.05 --delay-s 0.1 --crash 0.02 --clog 0.3
 simulate: $(VENV)/.run ## rings under faults (SIMULATE="--liar cunning"), until stopped or until a seed breaks something
 	$(BIN)/stromkreis simulate --seeds 0 $(SIMULATE)
