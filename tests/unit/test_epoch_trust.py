@@ -1,4 +1,4 @@
-"""What gateway and coordinator believe of each other: every claim that does not hold is refused, and nothing is agreed."""
+"""What gateway and coordinator believe of each other: a claim that does not hold is refused, and nothing is agreed."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -25,6 +25,7 @@ from protocol.errors import RemoteProtocolError
 SUITE = StandardSuite()
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 NOW_S = NOW.timestamp()
+POLICY = Policy()
 CONFIG = EpochConfig(rounds=6, period_s=1, origin_unix_s=0, ring_size=8, dropout=0.1)
 
 
@@ -44,7 +45,7 @@ class Neighbourhood:
         self.me = self.names[0]
         self.trust = TrustStore(self.authority.root, lambda: NOW_S)
         self.areas = Areas(
-            SUITE, CONFIG, DEFAULT_SCHEMA, [pki.to_der(self.authority.sub_ca)], ["north"], lambda n: bytes(n), 0
+            SUITE, CONFIG, DEFAULT_SCHEMA, [pki.to_der(self.authority.sub_ca)], ["north"], bytes, 0
         )
         area = self.areas.areas["north"]
         for name in self.names:
@@ -71,7 +72,7 @@ class Neighbourhood:
             out = self.epoch.join(name, joined, NOW_S + 3)
         return out
 
-    def check(self, layout: wire.EpochLayout, policy: Policy = Policy()):
+    def check(self, layout: wire.EpochLayout, policy: Policy = POLICY):
         key = self.modules[self.me].epoch(self.call.epoch).public_key
         return verify_layout(self.call, layout, self.me, key, policy, self.trust.check)
 
@@ -83,7 +84,7 @@ def made(tmp_path_factory):
     return hood, layouts[0]
 
 
-def refused(hood: Neighbourhood, layout: wire.EpochLayout, policy: Policy = Policy()) -> str:
+def refused(hood: Neighbourhood, layout: wire.EpochLayout, policy: Policy = POLICY) -> str:
     with pytest.raises(RemoteProtocolError) as caught:
         hood.check(layout, policy)
     return caught.value.reason
