@@ -76,3 +76,6 @@ SECONDS ?= 60
 
 fuzz: .venv-fuzz/.ready ## each meter codec on atheris, one after the other (CODECS="sml p1", SECONDS=1800)
 	for codec in $(CODECS); do .venv-fuzz/bin/python -m fuzz $$codec -max_total_time=$(SECONDS) || exit 1; done
+
+docs: $(VENV)/.test ## draw the diagrams of docs/protocol.md anew from the transition tables
+	$(BIN)/python -m loadtest.diagrams --into docs/protocol.md
