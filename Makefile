@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test lint format bench bench-fleet peers simulate exhaustive fuzz lock
+.PHONY: help demo test lint format docs bench bench-fleet peers simulate exhaustive fuzz lock
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
 
@@ -76,3 +76,6 @@ SECONDS ?= 60
 
 fuzz: .venv-fuzz/.ready ## each meter codec on atheris, one after the other (CODECS="sml p1", SECONDS=1800)
 	for codec in $(CODECS); do .venv-fuzz/bin/python -m fuzz $$codec -max_total_time=$(SECONDS) || exit 1; done
+
+docs: $(VENV)/.test ## draw the diagrams of docs/protocol.md anew from the transition tables
+	$(BIN)/python -m loadtest.diagrams --into docs/protocol.md
