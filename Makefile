@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test peers lint format bench bench-fleet docs simulate exhaustive fuzz lock clean
+.PHONY: help demo test lint format docs bench bench-fleet peers simulate exhaustive fuzz lock
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
 
@@ -62,6 +62,10 @@ bench-fleet: $(VENV)/.test ## 10,000 gateways in rings of 64, every one with its
 exhaustive: $(VENV)/.test ## all that a lying head can show to small rings, and 10^7 samples for rings up to 16
 	$(BIN)/python -m loadtest.exhaustive
 
+SIMULATE ?= --loss 0.01 --duplicate 0.05 --delay-s 0.1 --crash 0.02 --clog 0.3
+simulate: $(VENV)/.run ## rings under faults (SIMULATE="--liar cunning"), until stopped or until a seed breaks something
+	$(BIN)/stromkreis simulate --seeds 0 $(SIMULATE)
+
 # atheris instruments what it runs and so wants an environment of its own.
 CODECS := sml hdlc dlms mbus wmbus iec62056-21 p1
 SECONDS ?= 60
@@ -72,3 +76,6 @@ SECONDS ?= 60
 
 fuzz: .venv-fuzz/.ready ## each meter codec on atheris, one after the other (CODECS="sml p1", SECONDS=1800)
 	for codec in $(CODECS); do .venv-fuzz/bin/python -m fuzz $$codec -max_total_time=$(SECONDS) || exit 1; done
+
+docs: $(VENV)/.test ## draw the diagrams of docs/protocol.md anew from the transition tables
+	$(BIN)/python -m loadtest.diagrams --into docs/protocol.md

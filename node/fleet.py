@@ -104,8 +104,8 @@ async def run(config: NodeConfig, *, ready: Callable[[str], None] | None = None)
             async with LinkContext(max_sockets=64 + _SOCKETS_PER_GATEWAY * len(gateways)) as link:
                 shared = Shared(
                     suite=suite, link=link, store=store, counters=DurableCounters(store), metrics=metrics,
-                    trust=TrustStore(root, time.time), policy=Policy(), listen=config.link.listen, public_host=config.link.public_host,
-                    relay=config.link.mode == "relay",
+                    trust=TrustStore(root, time.time), policy=Policy(), listen=config.link.listen,
+                    public_host=config.link.public_host, relay=config.link.mode == "relay",
                 )  # fmt: skip
                 async with trio.open_nursery() as gateway_nursery:
                     for (module, endpoint, coordinator_key), mine in zip(modules, profiles, strict=True):

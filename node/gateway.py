@@ -259,7 +259,7 @@ class Gateway:
     def _use_schema(self, schema: Schema) -> None:
         if self._registers is None:
             self._registers = RegisterSet(schema, [profile.device for profile in self._profiles])
-            self._contributions = Contributions(self._shared.store, self.identity, schema)
+            self._contributions = Contributions(self._shared.store, self.identity, schema, self._module.blinding)
         elif self._registers.schema != schema:
             # The account is kept in the old schema's registers; a new one needs an operator's decision, not a guess.
             raise RemoteProtocolError("schema_changed", "this gateway's account is kept under another schema")
