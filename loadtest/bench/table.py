@@ -32,11 +32,12 @@ _READING = """## Where it is slower, and why
 - An opening costs several times as much when members fall silent after they confirmed: each is recovered from t group
   elements, checked on arrival.  Nothing but that one mask is learnt by it; Flower's servers put the key itself together.
 - Neighbours grow with the threat: against a head that lies a ring of 1000 needs 62 where Flower is run with 30.
-- The threshold PRF is most of a gateway's round.  It is made when the reading comes, ahead of the opening.
+- The threshold PRF is the largest single part of a gateway's round.  It is made when the reading comes, ahead of the
+  opening.
 - A single round with a whole epoch's set-up in it gains least: the set-up is meant to be spread over the epoch.
 - A share of few slots is bound by the cost of a call, not by the cipher: about 3.5 µs to start one keystream.
-- Many gateways in one process are made one after the other.  Adding their masks in bulk would save a microsecond each,
-  since a pair's keystream is a call of its own in any case; what a fleet does share is the public hash of its ring's label.
+- Many gateways in one process are computed one after the other, each as in the field; all they share is the public
+  hash of their ring's label.
 """
 
 
