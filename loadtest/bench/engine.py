@@ -139,13 +139,20 @@ def vectors(*, quick: bool = False) -> list[Row]:
     def streams_alone() -> float:
         return 8 * LONG_WORDS / cpu_us(lambda: long.suite.keystream_into(buffer, _KEY, 0, 0, 8 * LONG_WORDS), 300) / 1e3
 
-    taken = [(streams_alone(), rate()) for _ in range(count + 3)][3:]
+    taken = [(streams_alone(), rate(), keystream_rate()) for _ in range(count + 3)][3:]
     rows.append(
         Row(
-            f"share of {LONG_WORDS:,} words, k=14: keystream consumed", "GB/s", Spread.of([mine for _, mine in taken]),
-            "the same streams, unused", Spread.of([most for most, _ in taken]),
-            Spread.of([mine / most for most, mine in taken]), target=Target("ratio", 0.7, at_least=True),
+            f"share of {LONG_WORDS:,} words, k=14: keystream consumed", "GB/s", Spread.of([mine for _, mine, _ in taken]),
+            "the same streams, unused", Spread.of([most for most, _, _ in taken]),
+            Spread.of([mine / most for most, mine, _ in taken]), target=Target("ratio", 0.7, at_least=True),
             note="15 streams, each under its own key and so its own cipher; the ratio is ours to the limit",
+        )
+    )  # fmt: skip
+    rows.append(
+        Row(
+            "  the same against the limit", "GB/s", Spread.of([mine for _, mine, _ in taken]), "the limit",
+            Spread.of([most for _, _, most in taken]), Spread.of([mine / most for _, mine, most in taken]),
+            target=Target("ratio", 0.7, at_least=True), note="the stricter reading: no key set up, 64 KB in the cache",
         )
     )  # fmt: skip
     size = ring_size(128, LONG_WORDS)

@@ -30,7 +30,7 @@ machine, our own included; a load well over 1 before the start means that others
 _READING = """## Where it is slower, and why
 
 - An opening costs several times as much when members fall silent after they confirmed: each is recovered from t group
-  elements, checked on arrival.  Nothing but that one mask is learnt by it; Flower's servers put the key itself together.
+  elements, checked on arrival.  Nothing but that one mask is learnt; Flower's server puts the key itself together.
 - Neighbours grow with the threat: against a head that lies a ring of 1000 needs 62 where Flower is run with 30.
 - The threshold PRF is the largest single part of a gateway's round.  It is made when the reading comes, ahead of the
   opening.
