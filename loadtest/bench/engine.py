@@ -142,10 +142,11 @@ def vectors(*, quick: bool = False) -> list[Row]:
     taken = [(streams_alone(), rate(), keystream_rate()) for _ in range(count + 3)][3:]
     rows.append(
         Row(
-            f"share of {LONG_WORDS:,} words, k=14: keystream consumed", "GB/s", Spread.of([mine for _, mine, _ in taken]),
-            "the same streams, unused", Spread.of([most for most, _, _ in taken]),
+            f"share of {LONG_WORDS:,} words, k=14: keystream consumed", "GB/s",
+            Spread.of([mine for _, mine, _ in taken]), "the same streams, unused",
+            Spread.of([most for most, _, _ in taken]),
             Spread.of([mine / most for most, mine, _ in taken]), target=Target("ratio", 0.7, at_least=True),
-            note="15 streams, each under its own key and so its own cipher; the ratio is ours to the limit",
+            note="15 streams, each under its own key and so its own cipher; the ratio is ours to theirs",
         )
     )  # fmt: skip
     rows.append(
