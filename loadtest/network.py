@@ -148,6 +148,17 @@ class Network:
             while not await trio.to_thread.run_sync(condition):
                 await trio.sleep(self.period_s / 10)
 
+    def head_of(self, ended: Ended) -> str:
+        """The gateway that was head when a round ended."""
+        if self.coordinator_config is None:
+            raise RuntimeError("start the coordinator first")
+        store = Store(self.coordinator_config.database_url)
+        try:
+            members = store.epoch_rings(ended.epoch)[ended.ring].members
+            return members[ended.term % len(members)]
+        finally:
+            store.close()
+
     async def wait_for_rounds(self, count: int, timeout_s: float = 60.0) -> list[Ended]:
         """Return as soon as `count` ring rounds have ended; raises trio.TooSlowError after `timeout_s`."""
         with trio.fail_after(timeout_s):

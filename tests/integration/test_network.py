@@ -135,3 +135,20 @@ async def test_a_restarted_coordinator_goes_on_with_the_epoch(network: Network) 
     assert len(ended) > seen
     assert {each.epoch for each in ended} == {0}
     assert ended[: len(before)] == before
+
+
+async def test_a_dead_head_is_replaced_within_the_round(network: Network) -> None:
+    """A member that waits for the dead head's link must still hear who follows it."""
+    network.gateways = network.ring_size = 12
+    network.dropout = 0.3
+    network.rounds = 60
+    async with trio.open_nursery() as nursery:
+        await network.start_meters(nursery)
+        await network.start_coordinator(nursery)
+        nodes = [await network.start_node(nursery, first, 4, f"node-{first}") for first in (0, 4, 8)]
+        before = await network.wait_for_rounds(2)
+        nodes[int(network.head_of(before[-1])[-8:]) // 4].cancel()
+        with trio.fail_after(40):
+            while not [each for each in opened(network.ended()) if each.term > before[-1].term]:
+                await trio.sleep(0.2)
+        nursery.cancel_scope.cancel()

@@ -611,11 +611,14 @@ def test_rule_6_only_the_newest_opening_is_held(liar: LyingHead) -> None:
     assert kinds(liar.offer(5)) == [wire.Share]
 
 
-def test_before_it_is_appointed_a_head_nothing_is_waited_for() -> None:
-    liar = LyingHead(SUITE)
-    fresh = member.Member(SUITE, liar.view, liar.secrets[0], liar.masks)
-    assert fresh.next_timer_s() == float("inf")
+@pytest.mark.parametrize(("round_", "due_s"), [(-1, SILENT_S), (0, SILENT_S), (3, 30.0 + SILENT_S)])
+def test_before_a_head_is_appointed_it_waits_for_the_round_it_knows_of(
+    liar: LyingHead, round_: int, due_s: float
+) -> None:
+    fresh = member.Member(SUITE, liar.view, liar.secrets[0], liar.masks, Resume(round=round_))
+    assert fresh.next_timer_s() == due_s
     assert fresh.on_timer(1e9) == []
+    assert fresh.next_timer_s() == float("inf")
 
 
 def test_the_timer_is_patient(liar: LyingHead) -> None:
