@@ -132,8 +132,8 @@ class NodeConfig(_Section):
     """Section `[node]`."""
 
     data_dir: Path = Path("var/node")
-    """Directory of everything durable: register store and keys, one of each a process. Back this up with the process
-    stopped."""
+    """Directory of everything durable: register store and keys, one of each a process. Never put an older copy of it
+    back: a reading would be contributed twice (docs/operations.md says what to back up)."""
 
     coordinator: WebAddress = "https://127.0.0.1:7381"
     """The coordinator's HTTPS address, for enrolment; it answers with the ZeroMQ endpoint and its key."""

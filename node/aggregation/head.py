@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import trio
 
-from node.aggregation.surroundings import RELAY, FromHead, Surroundings
+from node.aggregation.surroundings import RELAY, FromHead, Surroundings, next_event
 from protocol import wire
 from protocol.dcnet.events import Instruction, Note, ToCoordinator, ToMember
 from protocol.dcnet.head import Head
@@ -127,9 +127,7 @@ class HeadDriver:
     async def _serve(self) -> None:
         clock = self._around.clock
         while True:
-            event: _FromMember | _FromBook | None = None
-            with trio.move_on_after(max(0.0, min(self._head.next_timer_s() - clock(), 3600.0))):
-                event = await self._inbox.receive()
+            event = await next_event(self._inbox, self._head.next_timer_s() - clock())
             match event:
                 case None:
                     self._carry_out(self._head.on_timer(clock()))

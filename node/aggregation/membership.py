@@ -10,6 +10,7 @@ When the store fails, the machine is thrown away and made again from what is dur
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ import trio
 
 from node.aggregation.contribution import Registers, SupersededError
 from node.aggregation.head import HeadDriver
-from node.aggregation.surroundings import RELAY, AccountMoved, FromCoordinator, FromHead, Surroundings
+from node.aggregation.surroundings import RELAY, AccountMoved, FromCoordinator, FromHead, Surroundings, next_event
 from node.store import StoreError
 from protocol import wire
 from protocol.dcnet.epoch import head_text
@@ -60,7 +61,7 @@ class Membership:
         self._member = self._resume()
         self._head: HeadDriver | None = None
         self._connection: Connection | None = None
-        self._link_scope = trio.CancelScope()
+        self._sending = False
         self._waiting: _Reading | None = None
         self._nursery: trio.Nursery | None = None
         self._address: wire.HeadAt | None = None
@@ -95,9 +96,7 @@ class Membership:
     async def _serve(self) -> None:
         clock = self._around.clock
         while True:
-            event: Event | None = None
-            with trio.move_on_after(max(0.0, min(self._member.next_timer_s() - clock(), 3600.0))):
-                event = await self._inbox.receive()
+            event = await next_event(self._inbox, self._member.next_timer_s() - clock())
             try:
                 if event is None:
                     await self._carry_out(self._member.on_timer(clock()))
@@ -232,8 +231,7 @@ class Membership:
                 message.endpoint, self.view.members[position].curve_key, self._around.module.curve
             )
             if self._nursery is not None:
-                self._link_scope = trio.CancelScope()
-                self._nursery.start_soon(self._listen_to_head, self._connection, self._link_scope)
+                self._nursery.start_soon(self._listen_to_head, self._connection)
         await self._carry_out(self._member.appointed(message.term, self._around.clock()))
 
     def _is_linked(self) -> bool:
@@ -246,26 +244,25 @@ class Membership:
         )
 
     async def _drop_link(self) -> None:
-        self._link_scope.cancel()
+        self._sending = False
         if self._connection is not None:
             connection, self._connection = self._connection, None
             await connection.aclose()
 
-    async def _listen_to_head(self, connection: Connection, scope: trio.CancelScope) -> None:
-        with scope:
-            while True:
-                try:
-                    data = await connection.receive()
-                except trio.ClosedResourceError:  # the head was changed while we waited
-                    return
-                self._around.metrics.received(len(data))
-                try:
-                    message = wire.decode(data, wire.FROM_HEAD)
-                except RemoteProtocolError as error:
-                    self._around.metrics.protocol_error(error.reason)
-                    log.warning("gateway %s: the head broke the protocol: %s", self._around.module.identity, error)
-                    continue
-                await self._inbox_send.send(FromHead(message))  # type: ignore[arg-type]  # FROM_HEAD are ring messages
+    async def _listen_to_head(self, connection: Connection) -> None:
+        while True:
+            try:
+                data = await connection.receive()
+            except trio.ClosedResourceError:  # the head was changed while we waited
+                return
+            self._around.metrics.received(len(data))
+            try:
+                message = wire.decode(data, wire.FROM_HEAD)
+            except RemoteProtocolError as error:
+                self._around.metrics.protocol_error(error.reason)
+                log.warning("gateway %s: the head broke the protocol: %s", self._around.module.identity, error)
+                continue
+            await self._inbox_send.send(FromHead(message))  # type: ignore[arg-type]  # FROM_HEAD are ring messages
 
     async def _to_head(self, message: wire.RingMessage) -> None:
         if self._address is None:
@@ -280,9 +277,17 @@ class Membership:
         if self._address.endpoint == RELAY:
             sealed = self.secrets.seal_relay(position, data, os.urandom(12))
             self._around.to_coordinator(wire.Relay(self.view.epoch, self.view.ring, position, sealed))
-        elif self._connection is not None:
-            with trio.move_on_after(self.view.timing.silent_s):  # a head that takes nothing is as good as silent
-                await self._connection.send(data)
+        elif self._connection is not None and not self._connection.send_nowait(data) and not self._sending:
+            # Not connected yet, or the head takes nothing: one message may wait for it, never the machine.
+            self._sending = True
+            if self._nursery is not None:
+                self._nursery.start_soon(self._send_when_connected, self._connection, data)
+
+    async def _send_when_connected(self, connection: Connection, data: bytes) -> None:
+        with contextlib.suppress(trio.ClosedResourceError):  # the head was changed while we waited
+            await connection.send(data)
+        if connection is self._connection:
+            self._sending = False
 
     async def _on_relay(self, message: wire.Relay) -> None:
         """A relayed message is for our head if members send such, and for our member if the present head sent it."""

@@ -110,7 +110,9 @@ async def _ask_sml(stream: trio.abc.Stream, profile: MeterProfile, clock: Clock)
     # One client for life: its ids tell an answer from a late one to the request before.
     client = profile.memory.setdefault("client", SmlClient(profile.device.encode(), server_id=server))
     link = SmlLink(stream, _now(clock), on_error=faults.append)
-    return [*await link.ask_readings(client.get_list(), _ANSWER_TIMEOUT_S), *faults]
+    # Registers that are known are asked for by name [REQ.SML.CLI.RequestMeterData.10]; a list tells what there is.
+    exchange = client.request_meter_data(profile.registers) if profile.registers else client.get_list()
+    return [*await link.ask_readings(exchange, _ANSWER_TIMEOUT_S), *faults]
 
 
 async def _listen_sml(

@@ -65,7 +65,7 @@ async def test_tasks_that_reserve_at_once_get_different_blocks(tmp_path: Path) -
 async def test_nothing_is_sent_where_the_counter_cannot_be_stored() -> None:
     class Broken(CounterStore):
         async def reserve(self, name: str, size: int = BLOCK_SIZE) -> int:
-            assert name == TITLE
+            assert (name, size) == (TITLE, BLOCK_SIZE)
             raise StoreError("the disk is full")
 
     keys = {"encryption": "00" * 16, "authentication": "11" * 16, "system_title": TITLE}

@@ -1,0 +1,51 @@
+"""
+A node that kills itself with SIGKILL at a chosen moment, run by test_network_crash.py.
+
+`dying_node.py MOMENT ROUND CONFIG`: in its second contribution, but not before round ROUND of the epoch, it dies at
+the moment SHARED or SERVED (the progress that is made durable), at the stage `before` the write, `after` it and before
+anything is sent, or `sent`: when the message that the write precedes has been handed to the link.
+"""
+
+import os
+import signal
+import sys
+
+from node.aggregation.contribution import Contributions
+from node.aggregation.membership import Membership
+from protocol import wire
+from protocol.dcnet.events import Progress
+from stromkreis.__main__ import main
+
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def arm(progress, stage, first_round):
+    rounds = set()
+    attempted, to_head = Contributions.attempted, Membership._to_head
+    message_of = {Progress.SHARED: wire.Share, Progress.SERVED: wire.Reveal}[progress]
+
+    async def dying(mine, view, record):
+        rounds.add((view.epoch, record.round))
+        due = record.round >= first_round and len(rounds) > 1 and record.progress is progress
+        if due and stage == "before":
+            die()
+        await attempted(mine, view, record)
+        if due and stage == "after":
+            die()
+
+    async def sending(mine, message):
+        await to_head(mine, message)
+        if stage == "sent" and isinstance(message, message_of) and message.round >= first_round and len(rounds) > 1:
+            die()
+
+    Contributions.attempted, Membership._to_head = dying, sending
+
+
+if __name__ == "__main__":
+    moment, first_round, config = sys.argv[1:]
+    name, _, stage = moment.partition("-")
+    arm(Progress[name], stage, int(first_round))
+    sys.argv[1:] = ["node", "--config", config, "--log-level", "DEBUG"]
+    main()

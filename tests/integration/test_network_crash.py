@@ -1,0 +1,98 @@
+"""Exactly once after a crash: a node killed between "durable" and "sent", in both orders, loses and repeats nothing."""
+
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from loadtest.demo.plan import to_toml
+from loadtest.network import Network
+from protocol.wire import Outcome
+
+ROOT = Path(__file__).parents[2]
+MOMENTS = [f"{progress}-{stage}" for progress in ("SHARED", "SERVED") for stage in ("before", "after", "sent")]
+
+
+def config_file(network: Network, first: int, count: int, name: str) -> Path:
+    config = network.node_config(first, count, name)
+    path = network.directory / f"{name}.toml"
+    assert network.token is not None
+    values = config.model_dump(mode="json", exclude_none=True) | {"token": network.token.get_secret_value()}
+    for gateway in values["gateways"]:
+        gateway.pop("token", None)
+    path.write_text(to_toml("node", values), encoding="utf-8")
+    return path
+
+
+@contextmanager
+def process(network: Network, *arguments: str):
+    log = network.directory / "child.log"
+    with log.open("ab") as output:
+        child = subprocess.Popen(
+            [sys.executable, *arguments], stdout=output, stderr=output, stdin=subprocess.DEVNULL,
+            env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}, cwd=network.directory,
+        )  # fmt: skip
+        try:
+            yield child
+        finally:
+            child.kill()
+            child.wait()
+
+
+def with_all(network: Network, seen: int) -> list:
+    return [each for each in network.ended()[seen:] if each.roster == 0xFF]
+
+
+async def test_a_node_killed_at_every_moment_between_durable_and_sent_counts_once(network: Network) -> None:
+    network.rounds = 300
+    network.origin_unix_s += 8  # all of them are in the first epoch
+    async with trio.open_nursery() as nursery:
+        await network.start_meters(nursery)
+        await network.start_coordinator(nursery)
+        config = str(config_file(network, 6, 2, "dying"))
+        script = str(Path(__file__).with_name("dying_node.py"))
+        await network.start_node(nursery, 0, 6, "steady")
+        for moment in MOMENTS:
+            with process(network, script, moment, "0", config) as child:
+                await network.wait_until(lambda child=child: child.poll() is not None, 60)
+                assert child.returncode == -signal.SIGKILL
+        seen = len(network.ended())
+        with process(network, "-m", "stromkreis", "node", "--config", config):
+            await network.wait_until(lambda: with_all(network, seen)[1:], 60)
+        nursery.cancel_scope.cancel()
+    flown = network.flown("steady", "dying")
+    assert flown.gateways == 8
+    assert flown.is_conserved
+    assert flown.opened[0] > 0
+
+
+@pytest.mark.parametrize("moment", ["SHARED-sent", "SERVED-sent"])
+async def test_a_node_killed_in_an_epochs_last_round_and_back_in_the_next_counts_once(
+    network: Network, moment: str
+) -> None:
+    network.rounds = 9
+    network.origin_unix_s += 8
+    async with trio.open_nursery() as nursery:
+        await network.start_meters(nursery)
+        await network.start_coordinator(nursery)
+        await network.start_node(nursery, 0, 6, "steady")
+        config = config_file(network, 6, 2, "dying")
+        script = str(Path(__file__).with_name("dying_node.py"))
+        with process(network, script, moment, "8", str(config)) as child:
+            await network.wait_until(lambda: child.poll() is not None, 90)
+        # Only now: the epoch in which it died is over, and its ring is gone.
+        died = max(each.epoch for each in network.ended())
+        await network.wait_until(
+            lambda: [e for e in network.ended() if e.epoch > died and e.outcome is Outcome.OPENED][1:], 90
+        )
+        seen = len(network.ended())
+        with process(network, "-m", "stromkreis", "node", "--config", str(config)):
+            await network.wait_until(lambda: with_all(network, seen)[1:], 90)
+        nursery.cancel_scope.cancel()
+    flown = network.flown("steady", "dying")
+    assert flown.gateways == 8
+    assert flown.is_conserved

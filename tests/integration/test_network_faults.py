@@ -1,0 +1,240 @@
+"""Disks that fill, heads that die, gateways that are shut out, meters that send noise: the others go on, sums exact."""
+
+import re
+import resource
+import signal
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx
+import pytest
+import trio
+
+from coordinator.gwa.ca import ROOT_FILE, CertificateAuthority
+from coordinator.gwa.enrolment import Directory
+from coordinator.store import Store
+from loadtest.demo.plan import to_toml
+from loadtest.meters.sml import SmlMeter
+from loadtest.network import Network
+from node.aggregation.membership import Membership
+from node.security.module import KeyDirectory
+from node.wan.enrolment import Enroller
+from protocol import wire
+from protocol.dcnet.suite import StandardSuite
+from protocol.errors import StromkreisError
+from protocol.link import Keypair, LinkContext
+from protocol.wire import Outcome
+
+ROOT = Path(__file__).parents[2]
+
+
+def full(network: Network, seen: int = 0) -> list:
+    return [each for each in network.ended()[seen:] if each.roster == 0xFF]
+
+
+def of(network: Network, count: int, seen: int = 0) -> list:
+    return [each for each in network.ended()[seen:] if each.roster.bit_count() == count]
+
+
+async def test_a_full_disk_stops_its_own_gateways_only_and_they_come_back(network: Network) -> None:
+    network.rounds = 120
+    network.origin_unix_s += 7
+    log = network.directory / "child.log"
+    async with trio.open_nursery() as nursery:
+        await network.start_meters(nursery)
+        await network.start_coordinator(nursery)
+        values = network.node_config(6, 2, "full").model_dump(mode="json", exclude_none=True)
+        assert network.token is not None
+        values["token"] = network.token.get_secret_value()
+        config = network.directory / "full.toml"
+        config.write_text(to_toml("node", values), encoding="utf-8")
+        with log.open("wb") as output:
+            child = subprocess.Popen(
+                [sys.executable, "-m", "stromkreis", "node", "--config", str(config)], stdout=output, stderr=output,
+                env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}, cwd=network.directory,
+            )  # fmt: skip
+        try:
+            await network.start_node(nursery, 0, 6, "steady")
+            await network.wait_until(lambda: full(network)[2:])
+            size = (network.directory / "full" / "registers.sqlite-wal").stat().st_size
+            _, hard = resource.prlimit(child.pid, resource.RLIMIT_FSIZE)
+            resource.prlimit(child.pid, resource.RLIMIT_FSIZE, (size, hard))
+            seen = len(network.ended())
+            await network.wait_until(lambda: of(network, 6, seen)[1:])
+            assert "does not contribute" in log.read_text()
+            assert "free disk space" in log.read_text()
+            (address,) = set(re.findall(r"monitoring at (\S+)", log.read_text()))
+            async with httpx.AsyncClient() as client:
+                metrics = (await client.get(f"{address}/metrics")).text
+            (errors,) = re.findall(r"^stromkreis_node_store_errors_total (\S+)", metrics, re.MULTILINE)
+            assert float(errors) > 0
+            resource.prlimit(child.pid, resource.RLIMIT_FSIZE, (hard, hard))
+            seen = len(network.ended())
+            await network.wait_until(lambda: full(network, seen)[1:])
+            assert child.poll() is None
+        finally:
+            child.send_signal(signal.SIGKILL)
+            child.wait()
+        nursery.cancel_scope.cancel()
+    flown = network.flown("steady", "full")
+    assert flown.gateways == 8
+    assert flown.is_conserved
+
+
+@pytest.mark.parametrize("relay", [False, True])
+async def test_a_head_that_dies_in_a_round_is_replaced(
+    network: Network, ledger, monkeypatch: pytest.MonkeyPatch, relay: bool
+) -> None:
+    network.rounds, network.relay = 120, relay
+    network.origin_unix_s += 7
+    scopes: dict[str, trio.CancelScope] = {}
+    dying: list[str] = []
+    armed = False
+    to_head = Membership._to_head
+
+    async def sending(mine: Membership, message: wire.RingMessage) -> None:
+        await to_head(mine, message)
+        if armed and not dying and isinstance(message, wire.Confirm):
+            dying.append(mine.view.members[mine.view.head_of(mine._address.term)].identity)
+            scopes[dying[0]].cancel()
+
+    monkeypatch.setattr(Membership, "_to_head", sending)
+    async with trio.open_nursery() as nursery:
+        await network.start_meters(nursery)
+        await network.start_coordinator(nursery)
+        names = [f"node-{index}" for index in range(8)]
+        for index, name in enumerate(names):
+            scopes[f"ESTK00{index:08d}"] = await network.start_node(nursery, index, 1, name)
+        await network.wait_until(lambda: full(network))
+        armed = True
+        await network.wait_until(lambda: [e for e in network.ended() if e.term > 0 and len(of(network, 7)) > 1])
+        first = int(dying[0][6:])
+        seen = len(network.ended())
+        await network.start_node(nursery, first, 1, names[first])
+        await network.wait_until(lambda: full(network, seen))
+        nursery.cancel_scope.cancel()
+    assert ledger.check(network)
+    flown = network.flown(*names)
+    assert flown.gateways == 8
+    assert flown.is_conserved
+
+
+async def test_a_revoked_gateway_is_in_no_later_epoch_although_it_is_connected(network: Network, caplog) -> None:
+    network.rounds = 5
+    async with trio.open_nursery() as nursery:
+        await network.start_meters(nursery)
+        await network.start_coordinator(nursery)
+        await network.start_node(nursery, 0, 8, "node")
+        await network.wait_until(lambda: full(network))
+        assert network.coordinator_config is not None
+        store = Store(network.coordinator_config.database_url)
+        last = store.last_epoch()
+        assert Directory(store).revoke("ESTK0000000003", datetime.now(UTC))
+        store.close()
+        await network.wait_until(
+            lambda: [e for e in network.ended() if e.epoch > last + 1 and e.outcome is Outcome.OPENED]
+        )
+        members = network.members()
+        nursery.cancel_scope.cancel()
+    assert any("ESTK0000000003" in names for (epoch, _), names in members.items() if epoch <= last)
+    assert not any("ESTK0000000003" in names for (epoch, _), names in members.items() if epoch > last + 1)
+    assert "gateway_revoked" in caplog.text
+    assert network.flown("node").is_conserved
+
+
+async def test_a_key_that_was_not_enrolled_and_a_wrong_coordinator_key_get_no_word(network: Network) -> None:
+    async with trio.open_nursery() as nursery:
+        await network.start_meters(nursery)
+        await network.start_coordinator(nursery)
+        config = network.node_config(0, 1, "node")
+        keys = KeyDirectory(config.data_dir / "keys", StandardSuite())
+        module = keys.open(config.gateways[0].id)
+        async with Enroller(config) as enroller:
+            endpoint, server = await enroller.enrol(module, config.all_gateways()[0])
+            assert await enroller.enrol(module, config.all_gateways()[0]) == (endpoint, server)
+        hello = wire.encode(wire.Hello(wire.VERSION, -1))
+
+        async def answered(keys: Keypair, server: bytes) -> bool:
+            async with LinkContext(max_sockets=8) as link, link.connect(endpoint, server, keys) as connection:
+                with trio.move_on_after(6):
+                    await connection.send(hello)
+                    await connection.receive()
+                    return True
+            return False
+
+        got: dict[str, bool] = {}
+
+        async def ask(name: str, keys: Keypair, server: bytes) -> None:
+            got[name] = await answered(keys, server)
+
+        async with trio.open_nursery() as asking:
+            asking.start_soon(ask, "enrolled", module.curve, server)
+            asking.start_soon(ask, "stranger", Keypair.generate(), server)
+            asking.start_soon(ask, "wrong server key", module.curve, Keypair.generate().public)
+        keys.close()
+        nursery.cancel_scope.cancel()
+    assert got == {"enrolled": True, "stranger": False, "wrong server key": False}
+
+
+async def test_a_node_that_trusts_another_pki_does_not_enrol(
+    network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("node.wan.enrolment._PATIENCE_S", 0.5)
+    CertificateAuthority.create(tmp_path / "other-pki", datetime.now(UTC))
+    async with trio.open_nursery() as nursery:
+        await network.start_meters(nursery)
+        await network.start_coordinator(nursery)
+        config = network.node_config(0, 1, "node")
+        strange = config.model_copy(update={"root_certificate": tmp_path / "other-pki" / ROOT_FILE})
+        keys = KeyDirectory(config.data_dir / "keys", StandardSuite())
+        async with Enroller(strange) as enroller:
+            with pytest.raises(StromkreisError, match="cannot be reached"):
+                await enroller.enrol(keys.open(config.gateways[0].id), strange.all_gateways()[0])
+        bad_token = config.model_copy(update={"token": None})
+        async with Enroller(bad_token) as enroller:
+            with pytest.raises(StromkreisError, match="has no token"):
+                await enroller.enrol(keys.open(config.gateways[0].id), bad_token.all_gateways()[0])
+        keys.close()
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_meter_that_sends_noise_costs_only_itself_until_it_speaks_again(
+    network: Network, ledger, monkeypatch: pytest.MonkeyPatch, caplog
+) -> None:
+    network.rounds = 120
+    noisy = "1STK0000000002"
+    noise = ["cut", "flip", "random", "flip", "cut"]
+    done = False
+    answer = SmlMeter.respond
+
+    def damaged(meter: SmlMeter, *arguments, **named):
+        data = answer(meter, *arguments, **named)
+        if meter.meter_id != noisy or done:
+            return data
+        return damage(data, noise[len(data) % len(noise)])
+
+    monkeypatch.setattr(SmlMeter, "respond", damaged)
+    async with trio.open_nursery() as nursery:
+        await network.start_meters(nursery)
+        await network.start_coordinator(nursery)
+        await network.start_node(nursery, 0, 8, "node")
+        await network.wait_until(lambda: of(network, 7)[1:])
+        assert not full(network)
+        done = True
+        await network.wait_until(lambda: full(network)[1:])
+        nursery.cancel_scope.cancel()
+    assert ledger.check(network)
+    assert network.flown("node").is_conserved
+    assert re.search(r"meter fault \w+ \(sml, ESTK0000000002/0\)", caplog.text) or "meter fault" in caplog.text
+
+
+def damage(data: bytes, how: str) -> bytes:
+    match how:
+        case "cut":
+            return data[: len(data) * 2 // 3]
+        case "flip":
+            return data[:40] + bytes([data[40] ^ 0x10]) + data[41:]
+        case _:
+            return bytes(range(1, 200))

@@ -1,0 +1,314 @@
+"""What gateway and coordinator believe of each other: a claim that does not hold is refused, and nothing is agreed."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from coordinator.config import EpochConfig
+from coordinator.gwa.areas import DEAL_PER_GATEWAY_S, DEAL_S, JOIN_PER_GATEWAY_S, JOIN_S, SETTLE_S, Areas
+from coordinator.gwa.ca import CertificateAuthority
+from coordinator.gwa.enrolment import Gateway, Status
+from coordinator.gwa.epochs import AreaEpoch, Joined, Phase, To
+from coordinator.gwa.joining import check_join
+from node.security.module import KeyDirectory
+from node.trust import TrustStore
+from protocol import pki, wire
+from protocol.dcnet.book import Ended
+from protocol.dcnet.epoch import Policy, call_digest, check_call, join_text, verify_layout
+from protocol.dcnet.schema import DEFAULT_SCHEMA
+from protocol.dcnet.suite import StandardSuite
+from protocol.errors import RemoteProtocolError
+
+SUITE = StandardSuite()
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+NOW_S = NOW.timestamp()
+POLICY = Policy()
+CONFIG = EpochConfig(rounds=6, period_s=1, origin_unix_s=0, ring_size=8, dropout=0.1)
+
+
+class Neighbourhood:
+    """Six enrolled gateways with real keys and certificates, and an epoch of their area."""
+
+    def __init__(self, path: Path) -> None:
+        self.authority = CertificateAuthority.create(path / "pki", NOW)
+        self.stranger = CertificateAuthority.create(path / "other", NOW)
+        keys = KeyDirectory(path / "keys", SUITE)
+        self.modules = {name: keys.open(name) for name in (pki.make_gateway_id(number) for number in range(6))}
+        for name, module in self.modules.items():
+            request = pki.check_request(module.signing_request())
+            certificate = self.authority.issue_gateway(name, request.public_key, NOW)
+            module.install(pki.to_der(certificate), (pki.to_der(self.authority.sub_ca),))
+        self.names = list(self.modules)
+        self.me = self.names[0]
+        self.trust = TrustStore(self.authority.root, lambda: NOW_S)
+        self.areas = Areas(
+            SUITE, CONFIG, DEFAULT_SCHEMA, [pki.to_der(self.authority.sub_ca)], ["north"], bytes, 0
+        )
+        area = self.areas.areas["north"]
+        for name in self.names:
+            self.areas.arrive(area, name, NOW_S)
+        ((_, self.epoch),) = self.areas.call_due(NOW_S + SETTLE_S)
+        self.call = self.epoch.call
+
+    def join(self, name: str) -> wire.Join:
+        module = self.modules[name]
+        key = module.epoch(self.call.epoch).public_key
+        text = join_text(call_digest(self.call), name, key, module.curve.public)
+        return wire.Join(self.call.epoch, key, module.sign(text))
+
+    def line(self, name: str, **changes: object) -> Gateway:
+        module = self.modules[name]
+        line = Gateway(name, "north", module.certificate, module.curve.public, Status.ACTIVE, 0)
+        return replace(line, **changes)
+
+    def all_join(self) -> list[To]:
+        out: list[To] = []
+        for name in self.names:
+            module, join = self.modules[name], self.join(name)
+            joined = Joined(join.public_key, module.curve.public, join.signature, module.certificate)
+            out = self.epoch.join(name, joined, NOW_S + 3)
+        return out
+
+    def check(self, layout: wire.EpochLayout, policy: Policy = POLICY):
+        key = self.modules[self.me].epoch(self.call.epoch).public_key
+        return verify_layout(self.call, layout, self.me, key, policy, self.trust.check)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    hood = Neighbourhood(tmp_path_factory.mktemp("hood"))
+    layouts = [to.message for to in hood.all_join() if to.identity == hood.me]
+    return hood, layouts[0]
+
+
+def refused(hood: Neighbourhood, layout: wire.EpochLayout, policy: Policy = POLICY) -> str:
+    with pytest.raises(RemoteProtocolError) as caught:
+        hood.check(layout, policy)
+    return caught.value.reason
+
+
+def with_member(layout: wire.EpochLayout, index: int, field: int, value: bytes) -> wire.EpochLayout:
+    members = list(layout.members)
+    members[index] = (*members[index][:field], value, *members[index][field + 1 :])
+    return replace(layout, members=tuple(members))
+
+
+def other_seat(hood: Neighbourhood, layout: wire.EpochLayout) -> int:
+    return next(index for index, member in enumerate(layout.members) if member[0] != hood.me)
+
+
+def test_an_honest_layout_holds(made) -> None:
+    hood, layout = made
+    view, position = hood.check(layout)
+    assert view.members[position].identity == hood.me
+    assert view.size == 6
+
+
+def test_a_forged_nonce_another_cut_and_a_missing_key_are_refused(made) -> None:
+    hood, layout = made
+    assert refused(hood, replace(layout, nonce=b"n" * 32)) == "wrong_nonce"
+    assert refused(hood, replace(layout, submissions=layout.submissions[:-1])) in {"wrong_placement", "bad_layout"}
+    assert refused(hood, replace(layout, submissions=(*layout.submissions, layout.submissions[0]))) == "bad_layout"
+    mine = tuple((name, b"k" * 32 if name == hood.me else key) for name, key in layout.submissions)
+    assert refused(hood, replace(layout, submissions=mine)) == "bad_layout"
+    assert refused(hood, replace(layout, members=layout.members[::-1])) == "wrong_placement"
+    assert refused(hood, replace(layout, members=layout.members[:-1])) == "wrong_placement"
+    assert refused(hood, replace(layout, ring=1)) == "wrong_placement"
+
+
+def test_a_members_swapped_keys_are_refused(made) -> None:
+    hood, layout = made
+    seat = other_seat(hood, layout)
+    assert refused(hood, with_member(layout, seat, 1, b"k" * 32)) == "bad_layout"
+    assert refused(hood, with_member(layout, seat, 2, b"c" * 32)) == "bad_signature"
+    assert refused(hood, with_member(layout, seat, 3, layout.members[seat - 1][3])) == "bad_signature"
+    assert refused(hood, with_member(layout, seat, 3, b"\x30" * 70)) == "bad_signature"
+    # The key swapped everywhere, as a coordinator would: it cannot sign for the member.
+    name = layout.members[seat][0]
+    swapped = tuple((each, b"k" * 32 if each == name else key) for each, key in layout.submissions)
+    forged = replace(with_member(layout, seat, 1, b"k" * 32), submissions=swapped)
+    assert refused(hood, forged) in {"bad_signature", "wrong_placement"}
+
+
+def test_a_certificate_of_another_pki_or_of_another_gateway_is_refused(made) -> None:
+    hood, layout = made
+    seat = other_seat(hood, layout)
+    name = layout.members[seat][0]
+    key = ec.generate_private_key(ec.BrainpoolP256R1())
+    strange = pki.to_der(hood.stranger.issue_gateway(name, key.public_key(), NOW))
+    assert refused(hood, with_member(layout, seat, 4, strange)) in {"unknown_issuer", "certificate_signature"}
+    with_chain = replace(with_member(layout, seat, 4, strange), intermediates=(pki.to_der(hood.stranger.sub_ca),))
+    assert refused(hood, with_chain) in {"unknown_issuer", "certificate_signature"}
+    assert refused(hood, with_member(layout, seat, 4, hood.modules[hood.me].certificate)) == "wrong_identity"
+    assert refused(hood, with_member(layout, seat, 4, b"\x30\x03\x02\x01\x00")).startswith("certificate")
+
+
+def test_trust_does_not_outlive_a_certificate(made) -> None:
+    hood, layout = made
+    now_s = [NOW_S]
+    trust = TrustStore(hood.authority.root, lambda: now_s[0])
+    member = layout.members[other_seat(hood, layout)]
+    text = join_text(call_digest(hood.call), *member[:3])
+    trust.check(member[0], text, member[3], member[4], layout.intermediates)
+    now_s[0] += 100 * 365 * 86_400
+    with pytest.raises(RemoteProtocolError, match="certificate_expired"):
+        trust.check(member[0], text, member[3], member[4], layout.intermediates)
+
+
+def test_a_weak_epoch_is_refused(made) -> None:
+    hood, layout = made
+    with pytest.raises(RemoteProtocolError, match="weak_epoch"):
+        check_call(replace(hood.call, corrupt_ppm=9_999), Policy())
+    with pytest.raises(RemoteProtocolError, match="bad_schema"):
+        check_call(replace(hood.call, schema=b"[]"), Policy())
+    with pytest.raises(RemoteProtocolError, match="unknown_schema"):
+        check_call(hood.call, Policy(schema_digests=frozenset({bytes(32)})))
+    assert refused(hood, layout, Policy(ring_size_min=7)) == "ring_too_small"
+
+
+def test_an_epoch_has_one_layout_for_a_gateway_also_after_a_restart(made, tmp_path: Path) -> None:
+    keys = KeyDirectory(tmp_path / "keys", SUITE)
+    module = keys.open("ESTK0000000009")
+    public = module.epoch(3).public_key
+    module.fix_layout(3, b"a" * 32)
+    keys.close()
+    keys = KeyDirectory(tmp_path / "keys", SUITE)
+    module = keys.open("ESTK0000000009")
+    assert module.epoch(3).public_key == public
+    module.fix_layout(3, b"a" * 32)
+    with pytest.raises(RemoteProtocolError, match="second_layout"):
+        module.fix_layout(3, b"b" * 32)
+    with pytest.raises(RemoteProtocolError, match="second_layout"):
+        module.fix_layout(4, b"b" * 32)  # an epoch that it has no seed for
+    keys.close()
+
+
+def test_forgotten_seeds_are_not_in_the_file_and_never_come_back(tmp_path: Path) -> None:
+    keys = KeyDirectory(tmp_path / "keys", SUITE)
+    module, other = keys.open("ESTK0000000001"), keys.open("ESTK0000000002")
+    publics = [module.epoch(number).public_key for number in range(3)]
+    theirs = other.epoch(0).public_key
+    seeds = [row[0] for row in keys.seeds.execute("SELECT seed FROM seed WHERE gateway=?", (module.identity,))]
+    module.forget_epochs_before(2)
+    stored = b"".join(path.read_bytes() for path in keys.directory.iterdir())
+    assert [seed in stored for seed in seeds] == [False, False, True]
+    assert module.epoch(2).public_key == publics[2]
+    assert module.epoch(0).public_key != publics[0]
+    assert other.epoch(0).public_key == theirs
+    keys.close()
+
+
+def test_private_keys_stay_in_files_that_only_we_can_read(tmp_path: Path) -> None:
+    keys = KeyDirectory(tmp_path / "keys", SUITE)
+    module = keys.open("ESTK0000000001")
+    module.epoch(0)
+    assert keys.directory.stat().st_mode & 0o077 == 0
+    assert all(path.stat().st_mode & 0o077 == 0 for path in keys.directory.iterdir())
+    again = keys.open("ESTK0000000001")
+    assert again.curve == module.curve
+    assert again.certificate is None
+    keys.close()
+
+
+def test_a_certificate_for_another_key_is_not_installed(made, tmp_path: Path) -> None:
+    hood, _ = made
+    keys = KeyDirectory(tmp_path / "keys", SUITE)
+    module = keys.open(hood.names[1])
+    with pytest.raises(RemoteProtocolError, match="wrong_certificate"):
+        module.install(hood.modules[hood.names[1]].certificate, ())
+    assert keys.open(hood.names[1]).certificate is None
+    keys.close()
+
+
+# --- the coordinator's side -------------------------------------------------------------------------------------------
+
+
+def test_a_join_that_the_ring_would_refuse_is_refused_at_once(made) -> None:
+    hood, _ = made
+    name = hood.names[1]
+    join = hood.join(name)
+    check_join(SUITE, hood.call, hood.line(name), join, NOW_S)
+
+    def reason(join: wire.Join, line: Gateway, now_s: float = NOW_S) -> str:
+        with pytest.raises(RemoteProtocolError) as caught:
+            check_join(SUITE, hood.call, line, join, now_s)
+        return caught.value.reason
+
+    assert reason(replace(join, signature=b"\x30" * 70), hood.line(name)) == "bad_signature"
+    assert reason(replace(join, public_key=b"k" * 32), hood.line(name)) == "bad_signature"
+    assert reason(join, hood.line(hood.names[2])) == "bad_signature"
+    assert reason(join, hood.line(name, curve_key=b"c" * 32)) == "bad_signature"
+    assert reason(join, hood.line(name), NOW_S + 100 * 365 * 86_400) == "certificate_expired"
+    for low in (bytes(32), b"\x01" + bytes(31)):
+        assert reason(replace(join, public_key=low), hood.line(name)) == "low_order_key"
+
+
+def test_an_epoch_goes_from_call_to_running_and_back_from_its_state(tmp_path: Path) -> None:
+    hood = Neighbourhood(tmp_path)
+    epoch = hood.epoch
+    assert hood.areas.epoch(0) == (hood.areas.areas["north"], epoch)
+    layouts = {to.identity: to.message for to in hood.all_join()}
+    assert epoch.phase is Phase.DEALING
+    assert set(layouts) == set(hood.names)
+    assert epoch.join("late", Joined(b"", b"", b"", b""), NOW_S) == []
+    restarted = AreaEpoch.from_state(SUITE, epoch.to_state(), [], NOW_S + 3)  # between layout and first deal
+    assert restarted.rings[0].view == epoch.rings[0].view
+    assert any(isinstance(to.message, wire.EpochLayout) for to in restarted.greet_again(hood.me))
+    out: list[To] = []
+    for name in hood.names:
+        view, position = verify_layout(
+            hood.call, layouts[name], name, hood.modules[name].epoch(0).public_key, Policy(), hood.trust.check
+        )
+        secrets = hood.modules[name].epoch(0)
+        secrets.bind(view, position)
+        deal = wire.Deal(0, *secrets.deal())
+        with pytest.raises(RemoteProtocolError, match="bad_deal"):
+            epoch.deal(name, replace(deal, sealed=deal.sealed[1:]), NOW_S + 4)
+        out = epoch.deal(name, deal, NOW_S + 4)
+    with pytest.raises(RemoteProtocolError, match=r"[a-z]"):
+        epoch.deal("nobody", deal, NOW_S + 4)
+    assert epoch.phase is Phase.RUNNING
+    assert sum(isinstance(to.message, wire.Appoint) for to in out) == 1
+    ended = Ended(0, 0, 2, wire.Outcome.VOID, 0, 4, 0, 0, (), False, "because", NOW_S, NOW_S)
+    restarted = AreaEpoch.from_state(SUITE, epoch.to_state(), [ended], NOW_S + 5)
+    assert AreaEpoch.number_of(epoch.to_state()) == 0
+    assert (restarted.phase, restarted.call, restarted.members) == (Phase.RUNNING, epoch.call, epoch.members)
+    ring = restarted.rings[0]
+    assert (ring.view, ring.deals) == (epoch.rings[0].view, epoch.rings[0].deals)
+    assert ring.book.ended == {2: ended}
+    assert ring.book.term == 4 + ring.view.size  # the same head, in a term that nobody has heard of
+    assert [type(to.message) for to in restarted.invite(hood.me)[:3]] == [
+        wire.EpochCall, wire.EpochLayout, wire.Deals,
+    ]  # fmt: skip
+
+
+def test_an_area_that_is_too_small_is_refused_and_called_again_later(tmp_path: Path) -> None:
+    hood = Neighbourhood(tmp_path)
+    hood.names = hood.names[:2]
+    hood.all_join()
+    out = hood.epoch.on_timer(hood.call.join_until_ms / 1000)
+    assert hood.epoch.phase is Phase.REFUSED
+    assert {type(to.message) for to in out} == {wire.Refused}
+    assert hood.epoch.over
+    now_s = NOW_S + 10
+    assert hood.areas.drop_finished(now_s) == [hood.epoch]
+    assert hood.areas.call_due(now_s) == []
+    ((_, again),) = hood.areas.call_due(now_s + CONFIG.period_s)
+    assert again.call.epoch == 1
+
+
+def test_the_next_epoch_follows_the_last_round_on_the_same_grid(tmp_path: Path) -> None:
+    hood = Neighbourhood(tmp_path)
+    hood.all_join()
+    call, end_s = hood.call, hood.epoch.end_s()
+    windows_s = JOIN_S + DEAL_S + (JOIN_PER_GATEWAY_S + DEAL_PER_GATEWAY_S) * 6
+    due_s = end_s - windows_s - CONFIG.period_s
+    assert hood.areas.next_timer_s() == pytest.approx(due_s)
+    assert hood.areas.call_due(due_s - 0.1) == []
+    ((_, follower),) = hood.areas.call_due(due_s + 0.001)
+    assert follower.call.start_ms == call.start_ms + call.rounds * call.period_ms
+    assert follower.call.interval_start_s == call.interval_start_s + call.rounds * call.interval_s
+    assert hood.areas.call_due(due_s + 1) == []
