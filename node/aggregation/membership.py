@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 
 import trio
@@ -32,6 +33,7 @@ from protocol.link import Connection
 
 log = logging.getLogger(__name__)
 _INBOX = 256
+_TO_HEAD = 16
 _STORE_RETRY_S = 5.0
 
 
@@ -61,6 +63,7 @@ class Membership:
         self._head: HeadDriver | None = None
         self._connection: Connection | None = None
         self._link_scope = trio.CancelScope()
+        self._to_head_send, _ = trio.open_memory_channel[tuple[float, bytes]](0)
         self._waiting: _Reading | None = None
         self._nursery: trio.Nursery | None = None
         self._address: wire.HeadAt | None = None
@@ -98,11 +101,13 @@ class Membership:
             event: Event | None = None
             with trio.move_on_after(max(0.0, min(self._member.next_timer_s() - clock(), 3600.0))):
                 event = await self._inbox.receive()
+            if event is None:  # a deadline; but what happened meanwhile may be what it waited for
+                with suppress(trio.WouldBlock):
+                    event = self._inbox.receive_nowait()
             try:
-                if event is None:
-                    await self._carry_out(self._member.on_timer(clock()))
-                else:
+                if event is not None:
                     await self._on_event(event)
+                await self._carry_out(self._member.on_timer(clock()))
                 await self._offer()
             except StoreError as error:
                 # Nothing that was not durable has left.  Start again from what is, once the disk has had a rest.
@@ -233,7 +238,8 @@ class Membership:
             )
             if self._nursery is not None:
                 self._link_scope = trio.CancelScope()
-                self._nursery.start_soon(self._listen_to_head, self._connection, self._link_scope)
+                self._to_head_send, outbox = trio.open_memory_channel[tuple[float, bytes]](_TO_HEAD)
+                self._nursery.start_soon(self._keep_link, self._connection, outbox, self._link_scope)
         await self._carry_out(self._member.appointed(message.term, self._around.clock()))
 
     def _is_linked(self) -> bool:
@@ -251,21 +257,30 @@ class Membership:
             connection, self._connection = self._connection, None
             await connection.aclose()
 
-    async def _listen_to_head(self, connection: Connection, scope: trio.CancelScope) -> None:
+    async def _keep_link(
+        self, connection: Connection, outbox: trio.MemoryReceiveChannel[tuple[float, bytes]], scope: trio.CancelScope
+    ) -> None:
         with scope:
-            while True:
-                try:
-                    data = await connection.receive()
-                except trio.ClosedResourceError:  # the head was changed while we waited
-                    return
-                self._around.metrics.received(len(data))
-                try:
-                    message = wire.decode(data, wire.FROM_HEAD)
-                except RemoteProtocolError as error:
-                    self._around.metrics.protocol_error(error.reason)
-                    log.warning("gateway %s: the head broke the protocol: %s", self._around.module.identity, error)
-                    continue
-                await self._inbox_send.send(FromHead(message))  # type: ignore[arg-type]  # FROM_HEAD are ring messages
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._listen_to_head, connection)
+                async for deadline, data in outbox:  # a head that takes nothing in time is as good as silent
+                    with trio.move_on_at(deadline), suppress(trio.ClosedResourceError):
+                        await connection.send(data)
+
+    async def _listen_to_head(self, connection: Connection) -> None:
+        while True:
+            try:
+                data = await connection.receive()
+            except trio.ClosedResourceError:  # the head was changed while we waited
+                return
+            self._around.metrics.received(len(data))
+            try:
+                message = wire.decode(data, wire.FROM_HEAD)
+            except RemoteProtocolError as error:
+                self._around.metrics.protocol_error(error.reason)
+                log.warning("gateway %s: the head broke the protocol: %s", self._around.module.identity, error)
+                continue
+            await self._inbox_send.send(FromHead(message))  # type: ignore[arg-type]  # FROM_HEAD are ring messages
 
     async def _to_head(self, message: wire.RingMessage) -> None:
         if self._address is None:
@@ -280,9 +295,12 @@ class Membership:
         if self._address.endpoint == RELAY:
             sealed = self.secrets.seal_relay(position, data, os.urandom(12))
             self._around.to_coordinator(wire.Relay(self.view.epoch, self.view.ring, position, sealed))
-        elif self._connection is not None:
-            with trio.move_on_after(self.view.timing.silent_s):  # a head that takes nothing is as good as silent
-                await self._connection.send(data)
+        else:
+            # Never waited for here: the word that the head was replaced would wait as well.
+            try:
+                self._to_head_send.send_nowait((trio.current_time() + self.view.timing.silent_s, data))
+            except trio.WouldBlock:
+                self._around.metrics.dropped("to_head")
 
     async def _on_relay(self, message: wire.Relay) -> None:
         """A relayed message is for our head if members send such, and for our member if the present head sent it."""
