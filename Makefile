@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test lint format bench docs simulate exhaustive fuzz lock clean
+.PHONY: help demo test lint format docs bench bench-fleet peers simulate exhaustive fuzz lock
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
 
@@ -38,9 +38,44 @@ format: $(VENV)/.test ## let ruff lay the code out
 lock: ## renew the pins (needs uv)
 	for part in "" "-test --extra test"; do set -- $$part; uv pip compile pyproject.toml --extra demo --extra build --extra postgresql \
 	  $$2 $$3 --universal --python-version 3.11 --no-emit-index-url --no-header --generate-hashes -q -o requirements$$1.lock; done
+	uv pip compile pyproject.toml --extra fuzz --universal --python-version 3.11 --no-emit-index-url --no-header --generate-hashes \
+	  -q -o requirements-fuzz.lock
 
-test: $(VENV)/.test ## every test, in parallel
+# Software that nobody here wrote, for the interoperability tests; an environment each, since their pins contradict.
+PEERS := sml dlms mbus p1
+peers: $(PEERS:%=.venv-peers-%/.ready) ## the environments of the interoperability tests' peers
+.venv-peers-%/.ready: requirements-peers-%.lock
+	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet --require-hashes -r $<
+	touch $@
+
+test: $(VENV)/.test peers ## every test, in parallel
 	$(BIN)/pytest -n auto --dist worksteal -q
+
+BENCH_PEERS := flower sml mbus
+bench: $(VENV)/.test $(BENCH_PEERS:%=.venv-peers-%/.ready) ## every figure beside the peers', into docs/benchmarks.md (QUICK=1, NAMES=)
+	$(BIN)/python -m loadtest.bench $(NAMES) $(if $(QUICK),--quick)
+
+bench-fleet: $(VENV)/.test ## 10,000 gateways in rings of 64, every one with its own CURVE connections (GATEWAYS=)
+	$(BIN)/python -m loadtest.bench.fleet $(if $(GATEWAYS),--gateways $(GATEWAYS))
 
 exhaustive: $(VENV)/.test ## all that a lying head can show to small rings, and 10^7 samples for rings up to 16
 	$(BIN)/python -m loadtest.exhaustive
+
+SIMULATE ?= --loss 0.01 --duplicate 0.05 --delay-s 0.1 --crash 0.02 --clog 0.3
+simulate: $(VENV)/.run ## rings under faults (SIMULATE="--liar cunning"), until stopped or until a seed breaks something
+	$(BIN)/stromkreis simulate --seeds 0 $(SIMULATE)
+
+# atheris instruments what it runs and so wants an environment of its own.
+CODECS := sml hdlc dlms mbus wmbus iec62056-21 p1
+SECONDS ?= 60
+.venv-fuzz/.ready: requirements-fuzz.lock
+	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet --require-hashes -r $<
+	touch $@
+
+fuzz: .venv-fuzz/.ready ## each meter codec on atheris, one after the other (CODECS="sml p1", SECONDS=1800)
+	for codec in $(CODECS); do .venv-fuzz/bin/python -m fuzz $$codec -max_total_time=$(SECONDS) || exit 1; done
+
+docs: $(VENV)/.test ## draw the diagrams of docs/protocol.md anew from the transition tables
+	$(BIN)/python -m loadtest.diagrams --into docs/protocol.md

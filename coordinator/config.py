@@ -73,6 +73,11 @@ class EpochConfig(_Section):
     """δ: share of gateways that may vanish in any phase. Raising it lowers n_min, the smallest set that is ever
     opened."""
 
+    verified: bool = False
+    """Whether the gateways commit to their energies, so that a ring's total is checked against the commitments and a
+    member that lies in one slot cannot spoil a verified total. Costs each gateway some 0.3 ms and 128 bytes a round,
+    and the coordinator 0.1 ms a gateway and round."""
+
     security_bits: Annotated[int, Field(ge=1, le=128)] = 40
     """σ: an attack on a ring succeeds with probability below 2^-σ. Raising it raises the neighbours."""
 

@@ -23,7 +23,7 @@ from coordinator.store import Store
 from coordinator.web.app import make_app
 from coordinator.web.serve import serve as serve_web
 from protocol import pki
-from protocol.dcnet.schema import DEFAULT_SCHEMA
+from protocol.dcnet.schema import DEFAULT_SCHEMA, VERIFIED_SCHEMA
 from protocol.dcnet.suite import StandardSuite
 from protocol.link import Keypair, LinkContext
 
@@ -46,7 +46,13 @@ async def run(config: CoordinatorConfig, *, ready: Callable[[list[str]], None] |
     metrics = CoordinatorMetrics(CollectorRegistry())
     metrics.enrolled.set(directory.count())
     coordinator = Coordinator(
-        config, StandardSuite(), DEFAULT_SCHEMA, store, directory, [pki.to_der(authority.sub_ca)], metrics
+        config,
+        StandardSuite(),
+        VERIFIED_SCHEMA if config.epoch.verified else DEFAULT_SCHEMA,
+        store,
+        directory,
+        [pki.to_der(authority.sub_ca)],
+        metrics,
     )
     try:
         async with (

@@ -4,7 +4,7 @@ The coordinator process: gateways on ZeroMQ, the round book on the database, the
 Messages go to machines without I/O (areas, epochs, round books); what they return is sent at once, except the end of
 a round: that is written first, many rounds in one transaction, and announced when it is durable.  If it cannot be
 written nobody hears of it, the gateways keep asking, and the operator reads why in the log and in
-`stromkreis_store_errors_total`.
+`stromkreis_peer_errors_total{reason="store_error"}`.
 """
 
 from __future__ import annotations

@@ -6,13 +6,18 @@ One section `[meters]` of the configuration file; the loader belongs to the comm
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 Profile = Literal["H25", "H0", "G0", "PV"]
-MeterProtocol = Literal["sml", "dlms", "mbus", "wmbus", "iec62056-21"]
+MeterProtocol = Literal["sml", "dlms", "mbus", "wmbus", "iec62056-21", "p1"]
+
+
+def _split(value: Any) -> Any:
+    return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
 
 
 class MetersConfig(BaseModel):
@@ -26,8 +31,12 @@ class MetersConfig(BaseModel):
     profiles: Annotated[tuple[Profile, ...], Field(min_length=1)] = ("H25", "H0", "G0", "PV")
     """Load profiles, dealt out in turn: H25 and H0 households, G0 trade, PV household with a photovoltaic roof."""
 
-    protocol: MeterProtocol = "sml"
-    """What the meters speak."""
+    protocols: Annotated[tuple[MeterProtocol, ...], Field(min_length=1), BeforeValidator(_split)] = ("sml",)
+    """What the meters speak, dealt out in turn: sml, dlms, mbus, wmbus, iec62056-21, p1; a text with commas will do."""
+
+    link: Literal["tcp", "pty"] = "tcp"
+    """tcp: a port for each meter. pty: a pseudo-terminal for each, which a gateway on this machine opens like a serial
+    line; DLMS then speaks HDLC."""
 
     replay: Path | None = None
     """Directory with recorded SML dumps (frames.jsonl) that are served byte for byte beside the simulated
@@ -63,12 +72,21 @@ class MetersConfig(BaseModel):
     """Annual generation of a PV household in percent of its annual consumption (5 kWp on a 3,500 kWh home: about
     140)."""
 
+    register_decimals: Annotated[int, Field(ge=-3, le=1)] = 1
+    """Digits behind the point of a Wh that energy registers show: 1 is 0.1 Wh, 0 is 1 Wh, -3 is 1 kWh. P1 shows at
+    most 1 Wh."""
+
     book: Path | None = None
-    """JSON file that says which meter is where (id, url, profile, annual_wh), written once all listen."""
+    """JSON file that says which meter is where and what its keys are, written once all listen."""
+
+    def protocol_of(self, index: int) -> MeterProtocol:
+        """What household `index` speaks; the deal shifts by one each time around, so every profile meets every one."""
+        around = math.lcm(len(self.profiles), len(self.protocols))
+        return self.protocols[(index + index // around) % len(self.protocols)]
 
     @model_validator(mode="after")
     def _ports_exist(self) -> Self:
-        if self.first_port and self.first_port + self.count > 65_536:
+        if self.link == "tcp" and self.first_port and self.first_port + self.count > 65_536:
             raise ValueError(f"first_port + count at most 65536, these are {self.first_port + self.count}")
         if not self.count and self.replay is None:
             raise ValueError("a count over 0, or a replay directory")

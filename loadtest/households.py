@@ -16,6 +16,7 @@ from typing import NamedTuple, Protocol
 from loadtest.config import MetersConfig, Profile
 from loadtest.profiles import QUARTER_HOURS, SHARES, YearShares, year_shares
 
+_DECIMALS_MAX = {"p1": 0}  # kWh with three decimals, by the standard
 _REGISTER_TENTH_WH_MAX = 1_000_000_000  # 100,000 kWh: a meter that has been in the cellar for some years
 
 
@@ -46,10 +47,13 @@ class Household:
     export_start_tenth_wh: int
     start_quarter_hour: int
     shares: YearShares
+    resolution_tenth_wh: int = 1
 
     def registers(self, q: int) -> Registers:
         """
         Energy up to the end of quarter hour q - 1 and the mean power of it; frozen for q <= 0, at no power.
+
+        Energies have the resolution of the meter's display: what it does not show, nobody knows.
 
         Power is what the registers' step says (to 0.4 W), so both slots of a total tell the same story.
         """
@@ -62,10 +66,14 @@ class Household:
     def _energies_tenth_wh(self, q: int) -> tuple[int, int]:
         years, quarter = divmod(self.start_quarter_hour + q, QUARTER_HOURS)
         annual_tenth_wh = self.annual_wh * 10
-        return (
-            self.import_start_tenth_wh + annual_tenth_wh * _flown(self.shares.imported, years, quarter) // SHARES,
-            self.export_start_tenth_wh + annual_tenth_wh * _flown(self.shares.exported, years, quarter) // SHARES,
+        imported, exported = (
+            start + annual_tenth_wh * _flown(shares, years, quarter) // SHARES
+            for start, shares in (
+                (self.import_start_tenth_wh, self.shares.imported),
+                (self.export_start_tenth_wh, self.shares.exported),
+            )
         )
+        return imported - imported % self.resolution_tenth_wh, exported - exported % self.resolution_tenth_wh
 
 
 def _flown(sums: Sequence[int], years: int, quarter: int) -> int:
@@ -80,7 +88,7 @@ def households(config: MetersConfig) -> list[Household]:
     """
     made = []
     for i in range(config.count):
-        profile = config.profiles[i % len(config.profiles)]
+        profile, protocol = config.profiles[i % len(config.profiles)], config.protocol_of(i)
         draw = Random(f"stromkreis household {config.seed} {i}")
         annual_wh = _annual_wh(draw, profile)
         starts = draw.randrange(_REGISTER_TENTH_WH_MAX), draw.randrange(_REGISTER_TENTH_WH_MAX)
@@ -93,6 +101,7 @@ def households(config: MetersConfig) -> list[Household]:
                 export_start_tenth_wh=starts[1] if profile == "PV" else 0,
                 start_quarter_hour=config.start_quarter_hour,
                 shares=year_shares(profile, config.feed_in_percent if profile == "PV" else 0),
+                resolution_tenth_wh=10 ** (1 - min(config.register_decimals, _DECIMALS_MAX.get(protocol, 1))),
             )
         )
     return made

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import trio
 from pydantic import SecretStr
@@ -24,13 +24,15 @@ from coordinator.gwa.enrolment import Directory
 from coordinator.process import run as run_coordinator
 from coordinator.store import Store
 from loadtest.account import Flown, flown
-from loadtest.config import MetersConfig
+from loadtest.config import MeterProtocol, MetersConfig
 from loadtest.meters.run import BookEntry
 from loadtest.meters.run import run as run_meters
 from node.config import GatewayConfig, LinkConfig, NodeConfig
 from node.fleet import run as run_node
 from protocol.dcnet.book import Ended
 from protocol.dcnet.schema import DEFAULT_SCHEMA
+
+_JUNE_NOON = 172 * 96 + 48  # a quarter hour in which roofs feed in
 
 
 @dataclass(slots=True)
@@ -46,6 +48,9 @@ class Network:
     area: str = "north"
     origin_unix_s: float = 0.0
     dropout: float = 0.1
+    protocols: tuple[MeterProtocol, ...] = ("sml",)
+    line: Literal["tcp", "pty"] = "tcp"
+    verified: bool = False
     book: list[BookEntry] = field(default_factory=list)
     coordinator_config: CoordinatorConfig | None = None
     token: SecretStr | None = None
@@ -53,10 +58,14 @@ class Network:
 
     async def start_meters(self, nursery: trio.Nursery) -> None:
         """Serve the meters; returns when all of them listen."""
-        config = MetersConfig(
-            count=self.gateways, first_port=0, origin_unix_s=self.origin_unix_s, period_s=self.period_s
-        )
-        self.book = await _started(nursery, partial(run_meters, config))
+        self.book = await _started(nursery, partial(run_meters, self.meters_config()))
+
+    def meters_config(self) -> MetersConfig:
+        """The neighbourhood; quarter hour q is the coordinator's interval q."""
+        return MetersConfig(
+            count=self.gateways, first_port=0, origin_unix_s=self.origin_unix_s, period_s=self.period_s,
+            protocols=self.protocols, link=self.line, start_quarter_hour=_JUNE_NOON,
+        )  # fmt: skip
 
     async def start_coordinator(self, nursery: trio.Nursery) -> trio.CancelScope:
         """Run the coordinator; the scope stops it, and calling again starts it anew on the same files and ports."""
@@ -66,7 +75,7 @@ class Network:
                 data_dir=self.directory / "coordinator", areas=(self.area,),
                 epoch=EpochConfig(
                     rounds=self.rounds, period_s=self.period_s, origin_unix_s=self.origin_unix_s,
-                    ring_size=self.ring_size, corrupt=0.05, dropout=self.dropout,
+                    ring_size=self.ring_size, corrupt=0.05, dropout=self.dropout, verified=self.verified,
                 ),
             )  # fmt: skip
         scope = trio.CancelScope()
@@ -87,16 +96,27 @@ class Network:
             data_dir=self.directory / name, coordinator=self.web[0], area=self.area,
             root_certificate=self.coordinator_config.pki_path / ROOT_FILE, token=self.token,
             gateways=tuple(
-                GatewayConfig(id=f"ESTK00{first + index:08d}", meters=(entry.url,))
+                GatewayConfig(
+                    id=f"ESTK00{first + index:08d}", meters=(entry.url,),
+                    keys={entry.id: {name: SecretStr(key) for name, key in entry.keys.items()}} if entry.keys else {},
+                )
                 for index, entry in enumerate(entries)
             ),
             link=LinkConfig(mode="relay" if self.relay else "direct"), metrics="http://127.0.0.1:0",
         )  # fmt: skip
 
-    async def start_node(self, nursery: trio.Nursery, first: int, count: int, name: str) -> trio.CancelScope:
-        """Run a node; the scope stops it at once, like a crash as far as its peers can tell."""
+    async def start_node(
+        self, nursery: trio.Nursery, first: int, count: int, name: str, ready: Callable[[str], None] | None = None
+    ) -> trio.CancelScope:
+        """
+        Run a node; the scope stops it at once, like a crash as far as its peers can tell.
+
+        `ready` gets its monitoring address.
+        """
         scope = trio.CancelScope()
-        await _started(nursery, partial(run_node, self.node_config(first, count, name)), scope)
+        address = await _started(nursery, partial(run_node, self.node_config(first, count, name)), scope)
+        if ready is not None:
+            ready(address)
         return scope
 
     def ended(self) -> list[Ended]:
@@ -135,6 +155,17 @@ class Network:
         with trio.fail_after(timeout_s):
             while not await trio.to_thread.run_sync(condition):
                 await trio.sleep(self.period_s / 10)
+
+    def head_of(self, ended: Ended) -> str:
+        """The gateway that was head when a round ended."""
+        if self.coordinator_config is None:
+            raise RuntimeError("start the coordinator first")
+        store = Store(self.coordinator_config.database_url)
+        try:
+            members = store.epoch_rings(ended.epoch)[ended.ring].members
+            return members[ended.term % len(members)]
+        finally:
+            store.close()
 
     async def wait_for_rounds(self, count: int, timeout_s: float = 60.0) -> list[Ended]:
         """Return as soon as `count` ring rounds have ended; raises trio.TooSlowError after `timeout_s`."""

@@ -23,6 +23,7 @@ from protocol.dcnet.rings import Member as Seat
 from protocol.dcnet.rings import RingView, Timing
 from protocol.dcnet.secrets import EpochSecrets
 from protocol.dcnet.suite import Suite, derive
+from protocol.errors import RemoteProtocolError
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +41,10 @@ class RingSize:
     committed: tuple[int, ...] = ()
 
 
-def make_ring(
+def lay_out(
     suite: Suite, size: RingSize, seed: bytes, timing: Timing | None = None
 ) -> tuple[RingView, list[EpochSecrets]]:
-    """A ring of fresh members with their deals exchanged; everything grows from `seed`."""
+    """A ring of fresh members who have agreed on no keys yet; everything grows from `seed`."""
     secrets = [EpochSecrets(suite, derive(seed, "member", index.to_bytes(4, "big"))) for index in range(size.n)]
     view = RingView(
         epoch=1, ring=0,
@@ -52,6 +53,14 @@ def make_ring(
         k=size.k, t=size.t, t_c=size.t_c, k_min=size.k_min, n_min=size.n_min,
         result_key=suite.verify_key(result_secret(seed)), timing=timing or Timing.spread(0.0, 10.0),
     )  # fmt: skip
+    return view, secrets
+
+
+def make_ring(
+    suite: Suite, size: RingSize, seed: bytes, timing: Timing | None = None
+) -> tuple[RingView, list[EpochSecrets]]:
+    """A ring of fresh members with their keys agreed and their deals exchanged."""
+    view, secrets = lay_out(suite, size, seed, timing)
     for position, each in enumerate(secrets):
         each.bind(view, position)
     for position, each in enumerate(secrets):
@@ -69,14 +78,15 @@ def result_secret(seed: bytes) -> bytes:
 class LocalRing:
     """Drives one ring round after round; `trace` sees every message as (from, to, message)."""
 
-    def __init__(self, suite: Suite, size: RingSize, seed: bytes = bytes(32)) -> None:
-        self.view, self.secrets = make_ring(suite, size, seed)
+    def __init__(self, suite: Suite, size: RingSize, seed: bytes = bytes(32), timing: Timing | None = None) -> None:
+        self.view, self.secrets = make_ring(suite, size, seed, timing)
         self.members = [Member(suite, self.view, each, MaskSchedule(suite, self.view, each)) for each in self.secrets]
         self.suite = suite
         self.book = RoundBook(suite, self.view, result_secret(seed), 0.0)
         self.ended: list[Ended] = []
         self.persisted: list[tuple[int, object]] = []
         self.notes: list[str] = []
+        self.refused: list[str] = []  # reasons why a machine refused a message
         self.silent: set[int] = set()
         self.trace: Callable[[str, str, wire.Message], None] = lambda _from, _to, _message: None
         self.now_s = 0.0
@@ -85,7 +95,6 @@ class LocalRing:
 
     def _appoint(self, term: int) -> None:
         position = self.view.head_of(term)
-        member = self.members[position]
         commitments = {
             dealer: known
             for dealer in self.secrets[position].dealers
@@ -97,8 +106,7 @@ class LocalRing:
             term,
             self.now_s,
             commitments,
-            first_round=member.round,
-            first_attempt=member.attempt + 1,
+            *self.members[position].next_attempt,
         )
         for index, each in enumerate(self.members):
             if index not in self.silent:
@@ -117,7 +125,7 @@ class LocalRing:
         self._vanish = vanish or (lambda _position, _message: False)
         self.now_s = max(self.now_s, self.view.timing.open_at_s(round_))
         for index, member in enumerate(self.members):
-            if index not in self.silent:
+            if index not in self.silent and member.unsettled in {None, round_}:
                 self._from_member(
                     index, member.offer(round_, vectors[index], self.now_s, blindings[index] if blindings else ())
                 )
@@ -184,20 +192,26 @@ class LocalRing:
         while self._queue:
             target, index, message = self._queue.popleft()
             self.trace(target, f"{index}", message)
-            if target == "book":
-                self._from_book(self.book.receive(index, message, self.now_s))
-            elif target == "head":
-                if self.view.head_of(self.head.term) not in self.silent:
-                    self._from_head(self.head.receive(index, message, self.now_s))  # type: ignore[arg-type]
-            elif index in self.silent:
-                continue
-            elif isinstance(message, wire.Appoint):
-                if message.term > self.head.term and index == self.view.head_of(message.term):
-                    self._appoint(message.term)
-            elif target == "gateway" and index == self.view.head_of(self.head.term):
-                self._from_head(self.head.result(message, self.now_s))  # type: ignore[arg-type]
-            else:
-                self._from_member(index, self.members[index].receive(message, self.now_s))  # type: ignore[arg-type]
+            try:
+                self._deliver(target, index, message)
+            except RemoteProtocolError as error:
+                self.refused.append(error.reason)
+
+    def _deliver(self, target: str, index: int, message: wire.Message) -> None:
+        if target == "book":
+            self._from_book(self.book.receive(index, message, self.now_s))
+        elif target == "head":
+            if self.view.head_of(self.head.term) not in self.silent:
+                self._from_head(self.head.receive(index, message, self.now_s))  # type: ignore[arg-type]
+        elif isinstance(message, wire.Appoint):
+            if message.term > self.head.term:
+                self._appoint(message.term)
+        elif index in self.silent:
+            pass
+        elif target == "gateway" and index == self.view.head_of(self.head.term):
+            self._from_head(self.head.result(message, self.now_s))  # type: ignore[arg-type]
+        else:
+            self._from_member(index, self.members[index].receive(message, self.now_s))  # type: ignore[arg-type]
 
 
 def random_vectors(rng: np.random.Generator, n: int, words: int) -> list[Words]:
@@ -208,4 +222,4 @@ def random_vectors(rng: np.random.Generator, n: int, words: int) -> list[Words]:
     return vectors
 
 
-__all__ = ["LocalRing", "RingSize", "make_ring", "random_vectors", "result_secret"]
+__all__ = ["LocalRing", "RingSize", "lay_out", "make_ring", "random_vectors", "result_secret"]

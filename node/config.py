@@ -54,7 +54,14 @@ class GatewayConfig(_Section):
     """Gateway id, as in its certificate: the 14 characters of DIN 43863-5, for example ESTK0000000001."""
 
     meters: Annotated[tuple[MeterUrl, ...], Field(min_length=1)]
-    """URLs of its meters, for example sml+tcp://127.0.0.1:20000. The contribution is the sum over its meters."""
+    """URLs of its meters, for example sml+tcp://127.0.0.1:20000 or
+    wmbus+radio:///dev/ttyUSB0?baud=57600&id=1STK0100000001. In the query: push=1 for a meter that speaks unasked,
+    id=... what the meter calls itself, address=... what its bus wants to hear. The contribution is the sum over its
+    meters."""
+
+    keys: dict[str, dict[str, SecretStr]] = {}
+    """Keys in hexadecimal, by the id= of the meter's URL and by purpose: encryption, authentication, password,
+    system_title. Nothing but these tables holds them; keep the file from other eyes."""
 
     area: AreaName | None = None
     """Grid area that it stands in; None: the node's."""
@@ -125,8 +132,8 @@ class NodeConfig(_Section):
     """Section `[node]`."""
 
     data_dir: Path = Path("var/node")
-    """Directory of everything durable: register store and keys, one of each a process. Back this up with the process
-    stopped."""
+    """Directory of everything durable: register store and keys, one of each a process. Never put an older copy of it
+    back: a reading would be contributed twice (docs/operations.md says what to back up)."""
 
     coordinator: WebAddress = "https://127.0.0.1:7381"
     """The coordinator's HTTPS address, for enrolment; it answers with the ZeroMQ endpoint and its key."""

@@ -14,9 +14,11 @@ from urllib.parse import parse_qsl, urlsplit
 import trio
 from cryptography import x509
 from prometheus_client import CollectorRegistry
+from pydantic import ValidationError
 
 from node.config import GatewayConfig, NodeConfig
 from node.gateway import Gateway, Shared
+from node.lmn.counters import DurableCounters
 from node.lmn.metrics import LMN_ERRORS, LMN_READINGS
 from node.lmn.profiles import ANY_METER, MeterProfile
 from node.metrics import NodeMetrics
@@ -35,7 +37,12 @@ _SOCKETS_PER_GATEWAY = 4  # coordinator, head, its successor while it is changed
 
 
 def meter_profiles(gateway: GatewayConfig) -> list[MeterProfile]:
-    """The gateway's meters as the LMN runtime wants them, from URLs such as `sml+tcp://127.0.0.1:20000?push=1`."""
+    """
+    The gateway's meters as the LMN runtime wants them, from URLs such as `sml+tcp://127.0.0.1:20000?push=1`.
+
+    `push`, `id` and `address` are taken out of the query, the rest is the link's; keys are found by the id.  Raises
+    StromkreisError for a meter that cannot be, without repeating a key.
+    """
     profiles = []
     for index, url in enumerate(gateway.meters):
         protocol, plus, link = url.partition("+")
@@ -44,13 +51,19 @@ def meter_profiles(gateway: GatewayConfig) -> list[MeterProfile]:
         query = dict(parse_qsl(urlsplit(link).query))
         push = query.pop("push", "0") == "1"
         base = link.partition("?")[0]
+        meter_id, address = query.pop("id", ANY_METER), query.pop("address", "")
         rest = "&".join(f"{name}={value}" for name, value in query.items())
-        profiles.append(
-            MeterProfile(
+        try:
+            profile = MeterProfile(
                 device=f"{gateway.id}/{index}", protocol=protocol, link=f"{base}?{rest}" if rest else base,
-                meter_id=ANY_METER, push=push,
-            )
-        )  # fmt: skip
+                meter_id=meter_id, address=address, keys=gateway.keys.get(meter_id, {}), push=push,
+            )  # fmt: skip
+        except ValidationError as error:
+            told = "; ".join(detail["msg"] for detail in error.errors(include_input=False))
+            raise StromkreisError(f"gateway {gateway.id}: meter {index}: {told}") from None
+        profiles.append(profile)
+    if unused := sorted(set(gateway.keys) - {profile.meter_id for profile in profiles}):
+        raise StromkreisError(f"gateway {gateway.id}: keys of meter {unused[0]}, which no URL names with id=")
     return profiles
 
 
@@ -90,9 +103,9 @@ async def run(config: NodeConfig, *, ready: Callable[[str], None] | None = None)
             modules = await _enrol(config, gateways, keys)
             async with LinkContext(max_sockets=64 + _SOCKETS_PER_GATEWAY * len(gateways)) as link:
                 shared = Shared(
-                    suite=suite, link=link, store=store, metrics=metrics, trust=TrustStore(root, time.time),
-                    policy=Policy(), listen=config.link.listen, public_host=config.link.public_host,
-                    relay=config.link.mode == "relay",
+                    suite=suite, link=link, store=store, counters=DurableCounters(store), metrics=metrics,
+                    trust=TrustStore(root, time.time), policy=Policy(), listen=config.link.listen,
+                    public_host=config.link.public_host, relay=config.link.mode == "relay",
                 )  # fmt: skip
                 async with trio.open_nursery() as gateway_nursery:
                     for (module, endpoint, coordinator_key), mine in zip(modules, profiles, strict=True):

@@ -20,6 +20,7 @@ import trio
 from node.aggregation.contribution import Contributions
 from node.aggregation.membership import Membership
 from node.aggregation.surroundings import AccountMoved, FromCoordinator, Surroundings
+from node.lmn.counters import CounterStore
 from node.lmn.profiles import MeterProfile
 from node.lmn.runtime import run_meters
 from node.metering.registers import RegisterSet
@@ -50,6 +51,7 @@ class Shared:
     suite: Suite
     link: LinkContext
     store: Store
+    counters: CounterStore
     metrics: NodeMetrics
     trust: TrustStore
     policy: Policy
@@ -174,7 +176,9 @@ class Gateway:
 
     async def _read_meters(self) -> None:
         seed = Random(self.identity)  # jitter only: gateways must not hammer in step
-        await run_meters(self._profiles, self._deliver, self, clock=self._shared.clock, rng=seed)
+        await run_meters(
+            self._profiles, self._deliver, self, clock=self._shared.clock, rng=seed, counters=self._shared.counters
+        )
 
     def next_reading_time(self, now_s: float) -> float:
         """The meters' schedule: the newest epoch's quarter hours."""
@@ -255,7 +259,7 @@ class Gateway:
     def _use_schema(self, schema: Schema) -> None:
         if self._registers is None:
             self._registers = RegisterSet(schema, [profile.device for profile in self._profiles])
-            self._contributions = Contributions(self._shared.store, self.identity, schema)
+            self._contributions = Contributions(self._shared.store, self.identity, schema, self._module.blinding)
         elif self._registers.schema != schema:
             # The account is kept in the old schema's registers; a new one needs an operator's decision, not a guess.
             raise RemoteProtocolError("schema_changed", "this gateway's account is kept under another schema")

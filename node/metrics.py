@@ -33,6 +33,8 @@ class NodeMetrics:
         self._bytes = Counter(
             "stromkreis_node_link_bytes", "Payload bytes on ZeroMQ links", ["direction"], registry=registry
         )
+        self._sent = self._bytes.labels("sent")  # looked up once: these count every message
+        self._received = self._bytes.labels("received")
         self._reconnects = Counter("stromkreis_node_reconnects", "Links made again", registry=registry)
 
     def gateways(self, count: int) -> None:
@@ -72,11 +74,11 @@ class NodeMetrics:
 
     def sent(self, size: int) -> None:
         """Payload bytes sent."""
-        self._bytes.labels("sent").inc(size)
+        self._sent.inc(size)
 
     def received(self, size: int) -> None:
         """Payload bytes received."""
-        self._bytes.labels("received").inc(size)
+        self._received.inc(size)
 
     def reconnected(self) -> None:
         """A link was made again."""

@@ -43,6 +43,7 @@ CREATE TABLE IF NOT EXISTS reading (
   gateway TEXT NOT NULL, device TEXT NOT NULL, obis TEXT NOT NULL, interval_s INTEGER NOT NULL,
   value TEXT NOT NULL, scaler INTEGER NOT NULL, unit INTEGER, status INTEGER, received_ms INTEGER NOT NULL,
   PRIMARY KEY (gateway, device, obis, interval_s)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS counter (name TEXT PRIMARY KEY, next INTEGER NOT NULL) WITHOUT ROWID;
 """
 
 _REFUSALS = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError, OverflowError)

@@ -4,7 +4,8 @@ The MessagePack messages between gateways, heads and coordinator: one table, str
 A message is a MessagePack array: its code, then its fields in the order of the class.  Every field carries its
 bound in its annotation, and `decode` holds a peer to all of them: wrong count, wrong type, too long, unknown code
 or a message that this kind of peer may not send, each is a `RemoteProtocolError`.  Nothing is optional and nothing
-is ignored, so two implementations cannot disagree about what was said.
+is ignored, so two implementations cannot disagree about what was said.  Fields are taken off one by one as the class
+says, so that nested arrays, which MessagePack allows to promise a thousand times their own size, are never built.
 
 Bitmaps run over ring positions: position p is bit p%8 of byte p//8.  Vectors are little-endian 64-bit words.
 """
@@ -28,58 +29,62 @@ MAX_ROUNDS = 1 << 20
 MAX_FRAME_SIZE = 8 << 20  # an EpochLayout of the largest area fits; everything else is far below
 MAX_ATTEMPTS = 3  # aggregation.md, section 5
 
-Check = Callable[[Any], Any]
+Read = Callable[[msgpack.Unpacker], Any]  # takes one field off the front, or raises for what it may not be
 
 
 def _fail(expected: str) -> RemoteProtocolError:
     return RemoteProtocolError("malformed_message", f"expected {expected}")
 
 
-def _integer(low: int, high: int) -> Check:
-    def check(value: Any) -> int:
+def _integer(low: int, high: int) -> Read:
+    def read(source: msgpack.Unpacker) -> int:
+        value = source.unpack()
         if type(value) is not int or not low <= value <= high:
             raise _fail(f"an integer from {low} to {high}")
         return value
 
-    return check
+    return read
 
 
-def _octets(low: int, high: int | None = None, multiple: int = 1) -> Check:
+def _octets(low: int, high: int | None = None, multiple: int = 1) -> Read:
     top = low if high is None else high
 
-    def check(value: Any) -> bytes:
+    def read(source: msgpack.Unpacker) -> bytes:
+        value = source.unpack()
         if type(value) is not bytes or not low <= len(value) <= top or len(value) % multiple:
             raise _fail(f"{low} to {top} octets in multiples of {multiple}")
         return value
 
-    return check
+    return read
 
 
-def _text(high: int) -> Check:
-    def check(value: Any) -> str:
+def _text(high: int) -> Read:
+    def read(source: msgpack.Unpacker) -> str:
+        value = source.unpack()
         if type(value) is not str or not 0 < len(value) <= high or not value.isprintable():
             raise _fail(f"printable text of 1 to {high} characters")
         return value
 
-    return check
+    return read
 
 
-def _many(item: Check, high: int) -> Check:
-    def check(value: Any) -> tuple[Any, ...]:
-        if type(value) is not tuple or len(value) > high:
+def _many(item: Read, high: int) -> Read:
+    def read(source: msgpack.Unpacker) -> tuple[Any, ...]:
+        count = source.read_array_header()
+        if count > high:
             raise _fail(f"an array of at most {high} items")
-        return tuple(item(each) for each in value)
+        return tuple(item(source) for _ in range(count))
 
-    return check
+    return read
 
 
-def _record(*items: Check) -> Check:
-    def check(value: Any) -> tuple[Any, ...]:
-        if type(value) is not tuple or len(value) != len(items):
+def _record(*items: Read) -> Read:
+    def read(source: msgpack.Unpacker) -> tuple[Any, ...]:
+        if source.read_array_header() != len(items):
             raise _fail(f"an array of {len(items)} items")
-        return tuple(item(each) for item, each in zip(items, value, strict=True))
+        return tuple(item(source) for item in items)
 
-    return check
+    return read
 
 
 _position = _integer(0, MAX_RING - 1)
@@ -467,12 +472,12 @@ _CODES = {kind: code for code, kind in TABLE.items()}
 _NAMES = {kind: tuple(field.name for field in fields(kind)) for kind in TABLE.values()}
 
 
-def _checks(kind: type[Message]) -> tuple[Check, ...]:
+def _reads(kind: type[Message]) -> tuple[Read, ...]:
     hints = get_type_hints(kind, include_extras=True)
     return tuple(get_args(hints[name])[1] for name in _NAMES[kind])
 
 
-_CHECKS = {kind: _checks(kind) for kind in TABLE.values()}
+_READS = {kind: _reads(kind) for kind in TABLE.values()}
 
 
 def encode(message: Message) -> bytes:
@@ -490,18 +495,31 @@ def decode(data: bytes, allowed: frozenset[type[Message]]) -> Message:
     """
     if len(data) > MAX_FRAME_SIZE:
         raise RemoteProtocolError("oversized_message", f"expected at most {MAX_FRAME_SIZE} bytes")
+    # What is read whole is one field at most: an array, map or extension where a number should be ends the message.
+    source = msgpack.Unpacker(
+        max_buffer_size=len(data) + 1, read_size=len(data) + 1, max_array_len=0, max_map_len=0, max_ext_len=0
+    )
+    source.feed(data)
     try:
-        parts = msgpack.unpackb(data, use_list=False)
+        message = _read(source, allowed)
+        rest = len(data) - source.tell()
     except (ValueError, msgpack.UnpackException) as error:
         raise RemoteProtocolError("malformed_message", "expected one MessagePack value") from error
-    if type(parts) is not tuple or not parts or type(parts[0]) is not int:
+    if rest:
+        raise _fail("nothing behind the message")
+    return message
+
+
+def _read(source: msgpack.Unpacker, allowed: frozenset[type[Message]]) -> Message:
+    count, code = source.read_array_header(), source.unpack()
+    if type(code) is not int:
         raise _fail("an array that begins with a message code")
-    kind = TABLE.get(parts[0])
+    kind = TABLE.get(code)
     if kind is None:
-        raise RemoteProtocolError("unknown_message", f"message code {parts[0]:d} is not in the table")
+        raise RemoteProtocolError("unknown_message", f"message code {code:d} is not in the table")
     if kind not in allowed:
         raise RemoteProtocolError("message_not_allowed", f"{kind.__name__} does not come from this side")
-    checks = _CHECKS[kind]
-    if len(parts) != len(checks) + 1:
-        raise _fail(f"{len(checks)} fields in {kind.__name__}")
-    return kind(*(check(value) for check, value in zip(checks, parts[1:], strict=True)))
+    reads = _READS[kind]
+    if count != len(reads) + 1:
+        raise _fail(f"{len(reads)} fields in {kind.__name__}")
+    return kind(*(read(source) for read in reads))

@@ -24,7 +24,7 @@ from pydantic_core import ErrorDetails
 from protocol.errors import StromkreisError
 
 _PREFIX = "STROMKREIS_"
-_SECRET = ("token", "password", "secret", "database")
+_SECRET = ("token", "password", "secret", "database", "keys")
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 

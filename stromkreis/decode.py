@@ -60,14 +60,17 @@ def decode(
     standard error with offset and reason.
     """
     chunks = _chunks(file)
-    count = 0
+    count = error_count = 0
     for item in decoder(protocol, key)(_from_hex(chunks) if hexadecimal else chunks):
         if isinstance(item, RemoteProtocolError):
             typer.echo(error_line(item), err=True)
+            error_count += 1
             continue
         count += 1
         typer.echo(json.dumps(item.to_json(), ensure_ascii=False))
     if not count:
+        if not error_count:
+            typer.echo("nothing in it is a reading", err=True)
         raise typer.Exit(1)
 
 
@@ -120,18 +123,12 @@ def _chunks(file: BinaryIO) -> Iterator[bytes]:
 
 def _from_hex(chunks: Iterable[bytes]) -> Iterator[bytes]:
     rest = b""
-    for chunk in chunks:
-        digits = rest + chunk.translate(None, _WHITESPACE)
-        even = len(digits) - len(digits) % 2
-        rest = digits[even:]
-        yield _bytes_of(digits[:even])
-    if rest:
-        yield _bytes_of(rest)
-
-
-def _bytes_of(digits: bytes) -> bytes:
     try:
-        return bytes.fromhex(digits.decode("ascii"))
+        for chunk in chunks:
+            digits = rest + chunk.translate(None, _WHITESPACE)
+            even = len(digits) - len(digits) % 2
+            rest = digits[even:]
+            yield bytes.fromhex(digits[:even].decode("ascii"))
+        yield bytes.fromhex(rest.decode("ascii"))
     except ValueError:
         sys.stderr.write("the file is not hexadecimal text (two digits a byte)\n")
-        raise typer.Exit(1) from None

@@ -85,7 +85,11 @@ def meters(
     config: ConfigFile = None,
     count: Annotated[int | None, typer.Option(help="Simulated households.")] = None,
     profile: Annotated[list[str] | None, typer.Option(help="H25, H0, G0 or PV; several are dealt out in turn.")] = None,
-    protocol: Annotated[str | None, typer.Option(help="sml, dlms, mbus, wmbus or iec62056-21.")] = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option(help="sml, dlms, mbus, wmbus, iec62056-21, p1; several with commas, dealt out in turn."),
+    ] = None,
+    link: Annotated[str | None, typer.Option(help="tcp, or pty: a pseudo-terminal for each meter.")] = None,
     replay: Annotated[Path | None, typer.Option(help="Directory of recorded SML dumps to serve as well.")] = None,
     seed: Annotated[int | None, typer.Option(help="The same seed gives the same neighbourhood.")] = None,
     first_port: Annotated[int | None, typer.Option(help="Port of the first meter; 0 takes free ones.")] = None,
@@ -94,21 +98,24 @@ def meters(
     feed_in_percent: Annotated[
         int | None, typer.Option(help="Annual generation of PV homes in percent of their consumption.")
     ] = None,
+    register_decimals: Annotated[
+        int | None, typer.Option(help="Resolution: digits of a Wh behind the point, 1 to -3 (kWh).")
+    ] = None,
     book: Annotated[Path | None, typer.Option(help="JSON file that will say which meter is where.")] = None,
     log_format: LogFormatOption = LogFormat.CONSOLE,
     log_level: LogLevel = "INFO",
 ) -> None:
     """
-    Run simulated meters that follow the BDEW standard load profiles, each on a TCP port of its own.
+    Run simulated meters that follow the BDEW standard load profiles, each on a line of its own.
 
-    Example: stromkreis meters --profile H25 --profile PV --count 100 --first-port 20000 --period-s 1
+    Example: stromkreis meters --profile H25 --profile PV --count 100 --first-port 20000 --period-s 1 --protocol sml,p1
     """
     from loadtest.config import MetersConfig  # noqa: PLC0415
 
     options = {
-        "count": count, "profiles": profile or None, "protocol": protocol, "replay": replay, "seed": seed,
-        "first_port": first_port, "period_s": period_s, "annual_kwh": annual_kwh, "feed_in_percent": feed_in_percent,
-        "book": book,
+        "count": count, "profiles": profile or None, "protocols": protocol, "link": link, "replay": replay,
+        "seed": seed, "first_port": first_port, "period_s": period_s, "annual_kwh": annual_kwh,
+        "feed_in_percent": feed_in_percent, "register_decimals": register_decimals, "book": book,
     }  # fmt: skip
     settings = load(MetersConfig, "meters", config, options=options)
     _set_up_logs(log_format, log_level)

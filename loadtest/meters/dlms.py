@@ -267,11 +267,11 @@ async def serve_wrapper(server: DlmsServer, stream: trio.abc.Stream) -> None:
     reader = WrapperReader()
     server.reset()
     while data := await stream.receive_some():
-        try:
-            packets = reader.feed(bytes(data))
-        except RemoteProtocolError:
-            break
-        for source, destination, packet in packets:
+        for item in reader.feed(bytes(data)):
+            if isinstance(item, RemoteProtocolError):
+                await stream.aclose()
+                return
+            source, destination, packet = item
             for answer in server.answer(packet):
                 await stream.send_all(wrap(destination, source, answer))
     await stream.aclose()

@@ -26,6 +26,7 @@ _VIFS: Final = {
     52: (b"\x60", -3, 4),
 }  # fmt: skip
 _TEMPERATURES: Final = {10: b"\x58", 11: b"\x5c"}  # group C of heat: flow, return
+_DIFFERENCE_C: Final = 16
 _BACKWARD_C: Final = frozenset({2, 4, 10})
 
 
@@ -55,6 +56,9 @@ def register_record(register: Register) -> bytes:
         if obis.c in _BACKWARD_C:
             vib[-1] |= 0x80
             vib.append(0x3C)
+        if obis.c == _DIFFERENCE_C:
+            vib[-1] |= 0x80
+            vib += b"\xfc\x0c"  # import minus export
         phase, c = divmod(obis.c, 20)
         if obis.d == 7 and phase in (1, 2, 3) and c in (1, 11, 12):
             vib[-1] |= 0x80

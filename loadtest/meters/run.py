@@ -1,73 +1,48 @@
 """
-`stromkreis meters`: a neighbourhood of simulated meters, each on a TCP port of its own, and a book that says where.
+`stromkreis meters`: a neighbourhood of simulated meters, each on a line of its own, and a book that says where.
 
 Simulated time runs from an origin that the configuration gives, `period_s` of wall clock a quarter hour, so several
-processes with one configuration see the same registers.  A port per meter is what a gateway in the field has too: one
-cable.  The book is written when all of them listen, under another name first: who finds it can use all of it.
+processes with one configuration see the same registers.  A TCP port or a pseudo-terminal per meter is what a gateway in
+the field has too: one cable.  The book is written when all of them listen, under another name first: who finds it can
+use all of it.  It holds the meters' keys, so it is its owner's to read; nothing else tells them.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import math
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import trio
 
 from loadtest.config import MetersConfig
 from loadtest.households import Household, households
-from loadtest.meters.sml import Register, SmlMeter
-from loadtest.meters.sml_server import serve
+from loadtest.meters.clock import SimulatedClock
+from loadtest.meters.serial_bus import serial_bus
+from loadtest.meters.speakers import Serve, Speaker, push, speaker
 from loadtest.replays import Recording, recordings
+from node.lmn.links import open_link
 from protocol.errors import StromkreisError
-from protocol.metering.obis import Obis
-from protocol.metering.units import WATT, WATT_HOUR
 
 log = logging.getLogger(__name__)
 
-QUARTER_HOUR_S = 900
-_IMPORT, _EXPORT, _POWER = Obis(1, 0, 1, 8, 0, 255), Obis(1, 0, 2, 8, 0, 255), Obis(1, 0, 16, 7, 0, 255)
-_PUSH_INTERVAL_S_MAX = 1.0  # what most meters' optical ports do; faster where a quarter hour is only seconds long
-_PUSH_DELAY_S = 0.003  # after a quarter hour's begin: surely in it by every clock of one machine
+_BACKLOG = 4096  # thousands of gateways connect within one second of a load test
+_FORGET_S = 0.1  # longer than a pause within a telegram, shorter than that between two
 
 
 @dataclass(frozen=True, slots=True)
 class BookEntry:
-    """One meter of the book; `annual_wh` is None for a recording."""
+    """One meter of the book; `annual_wh` is None for a recording; `keys` are hexadecimal, by purpose."""
 
     id: str
     url: str
     profile: str
     annual_wh: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class SimulatedClock:
-    """Wall clock to quarter hours: quarter hour q begins `origin_unix_s` + q·`period_s`."""
-
-    origin_unix_s: float
-    period_s: float
-
-    def quarter_hour(self, unix_s: float) -> int:
-        """The index of the quarter hour at a moment; negative before the origin."""
-        return int((unix_s - self.origin_unix_s) // self.period_s)
-
-    def now(self) -> int:
-        """The index of the present quarter hour."""
-        return self.quarter_hour(time.time())
-
-    def until_push_s(self, unix_s: float) -> float:
-        """Seconds to the next telegram of a meter that speaks unasked; one a second, and four a quarter hour."""
-        interval_s = self.period_s / max(4, math.ceil(self.period_s / _PUSH_INTERVAL_S_MAX))
-        left_s = interval_s - (unix_s - self.origin_unix_s - _PUSH_DELAY_S) % interval_s
-        return left_s if left_s > _PUSH_DELAY_S / 2 else left_s + interval_s  # woken a little early, it has just spoken
+    keys: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 SimulatedMeters = list[Household | Recording]
@@ -85,16 +60,19 @@ async def run(config: MetersConfig, *, ready: Callable[[list[BookEntry]], None] 
 
     Raises StromkreisError where load profiles, recordings or a free port are missing.
     """
-    if config.protocol != "sml":
-        raise StromkreisError(f"simulated meters of protocol {config.protocol} are not served yet; expected sml")
     origin_unix_s = config.origin_unix_s if config.origin_unix_s is not None else time.time()
     clock = SimulatedClock(origin_unix_s, config.period_s)
-    meters = simulated_meters(config)
     book = []
     async with trio.open_nursery() as nursery:
-        for index, meter in enumerate(meters):
-            port = config.first_port + index if config.first_port else 0
-            book.append(await _start(nursery, config, clock, meter, port))
+        homes = 0
+        for index, meter in enumerate(simulated_meters(config)):
+            if isinstance(meter, Recording):
+                speaks = _recorded(meter, clock)
+            else:
+                serial = config.link == "pty"
+                speaks = speaker(config.protocol_of(homes), meter, clock, seed=config.seed, serial=serial)
+                homes += 1
+            book.append(await _start(nursery, config, speaks, meter, index))
         _write_book(config, clock, book)
         log.info("meters listen", extra={"meters": len(book), "first": book[0].url})
         if ready is not None:
@@ -102,62 +80,61 @@ async def run(config: MetersConfig, *, ready: Callable[[list[BookEntry]], None] 
         await trio.sleep_forever()
 
 
+def _recorded(meter: Recording, clock: SimulatedClock) -> Speaker:
+    return Speaker("sml", partial(push, clock, lambda: meter.frame(clock.now())), query="push=1")
+
+
 async def _start(
-    nursery: trio.Nursery, config: MetersConfig, clock: SimulatedClock, meter: Household | Recording, port: int
+    nursery: trio.Nursery, config: MetersConfig, speaks: Speaker, meter: Household | Recording, index: int
 ) -> BookEntry:
-    serving: Callable[..., Awaitable[Any]]
-    if isinstance(meter, Recording):
-        serving = partial(push_recording, meter, clock, host=config.host, port=port)
+    scheme = "radio" if speaks.radio else "tcp" if config.link == "tcp" else "serial"
+    if config.link == "tcp":
+        port = config.first_port + index if config.first_port else 0
+        try:
+            port = await nursery.start(partial(_serve_tcp, speaks.serve, host=config.host, port=port))
+        except OSError as error:
+            raise StromkreisError(f"port {port} of {config.host} cannot be listened on ({error.strerror})") from None
+        base, settings = f"{scheme}://{config.host}:{port}", ""
     else:
-        sml_meter = SmlMeter(meter.meter_id, partial(_registers, meter, clock))
-        serving = partial(serve, [sml_meter], partial(datetime.now, UTC), host=config.host, port=port)
-    try:
-        port = await nursery.start(serving)
-    except OSError as error:
-        raise StromkreisError(f"port {port} of {config.host} cannot be listened on ({error.strerror})") from None
-    url = f"sml+tcp://{config.host}:{port}"
+        try:
+            path = await nursery.start(partial(_serve_pty, speaks.serve, speaks.serial))
+        except OSError as error:
+            raise StromkreisError(f"no pseudo-terminal for meter {index} ({error.strerror})") from None
+        base, settings = f"{scheme}://{path}", speaks.serial
+    query = "&".join(part for part in (settings, speaks.query) if part)
+    url = f"{speaks.protocol}+{base}{'?' if query else ''}{query}"
     if isinstance(meter, Recording):
-        return BookEntry(meter.meter_id, f"{url}?push=1", "recording", None)
-    return BookEntry(meter.meter_id, url, meter.profile, meter.annual_wh)
+        return BookEntry(meter.meter_id, url, "recording", None)
+    return BookEntry(meter.meter_id, url, meter.profile, meter.annual_wh, speaks.keys)
 
 
-def _registers(meter: Household, clock: SimulatedClock, now: datetime) -> list[Register]:
-    shown = meter.registers(clock.quarter_hour(now.timestamp()))
-    return [
-        (_IMPORT, shown.import_tenth_wh, -1, WATT_HOUR),
-        (_EXPORT, shown.export_tenth_wh, -1, WATT_HOUR),
-        (_POWER, shown.power_w, 0, WATT),
-    ]
-
-
-async def push_recording(
-    recording: Recording,
-    clock: SimulatedClock,
-    *,
-    host: str,
-    port: int,
-    task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
+async def _serve_tcp(
+    serve: Serve, *, host: str, port: int, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED
 ) -> None:
-    """
-    Serve a recorded meter until cancelled: it hears nothing and pushes its present telegram to every connection.
-
-    It pushes in step with the quarter hours, first just after each begins and last well before it ends: a telegram
-    that crossed the border on its way would be counted by the gateway into the quarter hour in which it came, and no
-    ground truth could say which.
-    """
-    listeners = await trio.open_tcp_listeners(port, host=host)
+    listeners = await trio.open_tcp_listeners(port, host=host, backlog=_BACKLOG)
 
     async def converse(stream: trio.SocketStream) -> None:
-        try:
-            while True:
-                await trio.sleep(clock.until_push_s(time.time()))
-                await stream.send_all(recording.frame(clock.now()))
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            await trio.aclose_forcefully(stream)
+        async with stream:
+            await _serve(serve, stream)
 
     async with trio.open_nursery() as nursery:
         await nursery.start(partial(trio.serve_listeners, converse, listeners))
         task_status.started(listeners[0].socket.getsockname()[1])
+
+
+async def _serve_pty(
+    serve: Serve, settings: str, *, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED
+) -> None:
+    async with serial_bus(forget_s=_FORGET_S) as (theirs, ours), await open_link(f"serial://{ours}?{settings}") as line:
+        task_status.started(theirs)
+        await _serve(serve, line)
+
+
+async def _serve(serve: Serve, stream: trio.abc.Stream) -> None:
+    try:
+        await serve(stream)
+    except* (trio.BrokenResourceError, trio.ClosedResourceError):
+        pass
 
 
 def _write_book(config: MetersConfig, clock: SimulatedClock, book: list[BookEntry]) -> None:
@@ -167,6 +144,8 @@ def _write_book(config: MetersConfig, clock: SimulatedClock, book: list[BookEntr
     unfinished = config.book.with_suffix(".unfinished")
     try:
         config.book.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.unlink(missing_ok=True)
+        unfinished.touch(mode=0o600)
         unfinished.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         unfinished.replace(config.book)
     except OSError as error:

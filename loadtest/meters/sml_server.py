@@ -42,15 +42,15 @@ async def serve(
     `now` is the simulated (aware) time, asked for each frame; intervals of pushing run by trio's clock.
     """
     listeners = await trio.open_tcp_listeners(port, host=host, backlog=_BACKLOG)
-    bus = by_server_id(meters)
-    first = meters[0]
-    handler = partial(_converse, bus, first, now)
+    handler = partial(serve_stream, meters, now)
     async with trio.open_nursery() as nursery:
         await nursery.start(partial(trio.serve_listeners, handler, listeners))
         task_status.started(listeners[0].socket.getsockname()[1])
 
 
-async def _converse(bus: dict[bytes, Meter], first: Meter, now: Now, stream: trio.SocketStream) -> None:
+async def serve_stream(meters: Sequence[Meter], now: Now, stream: trio.abc.Stream) -> None:
+    """Be the meters on one connection or line, until it ends."""
+    bus, first = by_server_id(meters), meters[0]
     lock = trio.Lock()
     async with stream:
         try:
@@ -64,7 +64,7 @@ async def _converse(bus: dict[bytes, Meter], first: Meter, now: Now, stream: tri
             pass
 
 
-async def _push(meter: Meter, interval_s: float, now: Now, stream: trio.SocketStream, lock: trio.Lock) -> None:
+async def _push(meter: Meter, interval_s: float, now: Now, stream: trio.abc.Stream, lock: trio.Lock) -> None:
     due = trio.current_time()
     while True:
         async with lock:
@@ -73,7 +73,7 @@ async def _push(meter: Meter, interval_s: float, now: Now, stream: trio.SocketSt
         await trio.sleep_until(due)
 
 
-async def _answer(bus: dict[bytes, Meter], first: Meter, now: Now, stream: trio.SocketStream, lock: trio.Lock) -> None:
+async def _answer(bus: dict[bytes, Meter], first: Meter, now: Now, stream: trio.abc.Stream, lock: trio.Lock) -> None:
     reader = TransportReader(_REQUEST_SIZE_MAX)
     async for data in stream:
         for item in reader.feed(data):

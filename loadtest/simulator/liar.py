@@ -46,6 +46,18 @@ def _two_camps(liar: Liar, view: RingView, to: ToMember, random: Random) -> list
     return [ToMember(to.position, replace(message, roster=view.to_wire(roster)))]
 
 
+def _isolate(liar: Liar, view: RingView, to: ToMember, random: Random) -> list[ToMember]:  # noqa: ARG001
+    """Leave a few out of everybody's roster and show the few one of their own (rules 3 and 4)."""
+    message = to.message
+    if not isinstance(message, wire.Roster):
+        return [to]
+    roster = view.from_wire(message.roster)
+    first = 1 + message.round % (view.size - 2)
+    few = ((1 << 2) - 1) << first & roster
+    shown = few if few >> to.position & 1 else roster & ~few
+    return [ToMember(to.position, replace(message, roster=view.to_wire(shown)))]
+
+
 def _second_roster(liar: Liar, view: RingView, to: ToMember, random: Random) -> list[ToMember]:
     """Show a member one roster and then another (rule 4)."""
     if not isinstance(to.message, wire.Roster):
@@ -128,6 +140,7 @@ def _forged_result(liar: Liar, view: RingView, to: ToMember, random: Random) -> 
 LIES: dict[str, Lie] = {
     "split_roster": _split_roster,
     "two_camps": _two_camps,
+    "isolate": _isolate,
     "second_roster": _second_roster,
     "recover_the_living": _recover_the_living,
     "next_attempt_too": _next_attempt_too,
@@ -144,6 +157,7 @@ class Liar:
     corrupt: set[int]
     lies: Sequence[str] = tuple(LIES)
     boldness: float = 0.25
+    is_cunning: bool = False  # the corrupt heads are `adversary.Adversary`, not honest machines with a twisted tongue
     term: int = 0
     told: dict[str, int] = field(default_factory=dict)
     _lie: str = ""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from loadtest.ring import RingSize
 from loadtest.simulator.faults import CALM, Faults
@@ -18,7 +18,13 @@ HEALING_ROUNDS = 8
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """What to simulate.  `liar` names the corrupt party ("head") or is empty; `real` takes the real primitives."""
+    """
+    What to simulate.
+
+    `liar` is "head" (an honest machine with a twisted tongue), "cunning" (a head with plans) or empty; as many
+    gateways are corrupt, and first in turn to be head, as the ring's numbers allow for.  `real` takes the real
+    primitives.
+    """
 
     gateways: int = 16
     rounds: int = 24
@@ -48,7 +54,8 @@ def ring_size(scenario: Scenario) -> RingSize:
 def play(seed: int, scenario: Scenario) -> Played:
     """Play a seed.  Raises Violation or PrivacyBroken where something does not hold."""
     suite: Suite = StandardSuite() if scenario.real else CheapSuite()
-    liar = Liar({0}) if scenario.liar else None
+    corrupt = set(range(max(1, choose(scenario.gateways, scenario.corrupt, scenario.dropout).corrupt)))
+    liar = Liar(corrupt, is_cunning=scenario.liar == "cunning") if scenario.liar else None
     world = World(suite, ring_size(scenario), seed, scenario.faults, liar)
     world.start()
     troubled = max(1, scenario.rounds - HEALING_ROUNDS)
@@ -56,9 +63,7 @@ def play(seed: int, scenario: Scenario) -> Played:
         if scenario.faults.clog and world.random.random() < scenario.faults.clog:
             _clog(world)
         world.run_until(1.0 + round_ * PERIOD_S)
-    world.faults = replace(CALM, delay_s=scenario.faults.delay_s)
-    if liar is not None:
-        world.liar = None if scenario.liar == "repents" else liar
+    world.faults = CALM
     world.run_until(1.0 + (scenario.rounds + 4) * PERIOD_S)
     world.ledger.close()
     if liar is None:

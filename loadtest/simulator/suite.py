@@ -39,6 +39,10 @@ class CheapSuite:
         """Extendable output; whole blocks of 16 bytes from the offset, as a counter mode gives them."""
         return _hash(offset + size, key, stream.to_bytes(8, "little"))[offset:]
 
+    def keystream_into(self, out: memoryview, key: bytes, stream: int, offset: int, size: int) -> None:
+        """The same into a buffer."""
+        out[:size] = self.keystream(key, stream, offset, size)
+
     def mac(self, key: bytes, message: bytes) -> bytes:
         """A keyed hash."""
         return hashlib.blake2b(message, key=key, digest_size=16).digest()

@@ -19,6 +19,7 @@ from random import Random
 import numpy as np
 
 from loadtest.ring import RingSize, make_ring, result_secret
+from loadtest.simulator.adversary import Adversary
 from loadtest.simulator.faults import Faults
 from loadtest.simulator.ledger import Ledger
 from loadtest.simulator.liar import Liar
@@ -61,7 +62,7 @@ class Gateway:
     opened_wh: int = 0  # the register at the last opened contribution
     contributed: dict[int, tuple[Words, int]] = field(default_factory=dict)  # round -> vector, register
     member: Member | None = None
-    head: Head | None = None
+    head: Head | Adversary | None = None
     head_term: int = -1
     life: int = 0  # counts restarts: messages and timers of an earlier life are void
 
@@ -192,8 +193,11 @@ class World:
             return
         secrets = gateway.secrets
         commitments = {d: c for d in secrets.dealers if (c := secrets.commitments_of(d)) is not None}
-        gateway.head = Head(
-            self._suite, self.view, term, self.now_s, commitments, max(member.round, 0), member.attempt + 1
+        cunning = self.liar is not None and self.liar.is_cunning and gateway.index in self.liar.corrupt
+        gateway.head = (
+            Adversary(self.view, term, self.now_s, self.random)
+            if cunning
+            else Head(self._suite, self.view, term, self.now_s, commitments, *member.next_attempt)
         )
         gateway.head_term = term
         self._head_timer(gateway, gateway.life, term)
@@ -291,7 +295,7 @@ class World:
 
     def _from_head(self, gateway: Gateway, instructions: Sequence[Instruction]) -> None:
         term = gateway.head_term
-        if self.liar is not None and gateway.index in self.liar.corrupt:
+        if self.liar is not None and gateway.index in self.liar.corrupt and not self.liar.is_cunning:
             instructions = self.liar.twist(self.view, instructions, self.random)
         for each in instructions:
             match each:

@@ -16,17 +16,19 @@ on an account that has moved on since: checked under a lock, at the moment in wh
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import trio
 
 from node.store import Statement, Store
+from protocol.dcnet.commitments import contribution_limit
 from protocol.dcnet.events import Attempted, Progress, Settled
 from protocol.dcnet.masks import Words, words_from_bytes
 from protocol.dcnet.member import Resume
 from protocol.dcnet.rings import RingView
-from protocol.dcnet.schema import WORD_MODULUS, Kind, Schema
+from protocol.dcnet.schema import WORD_MODULUS, Kind, Schema, signed
 from protocol.errors import StromkreisError
 
 log = logging.getLogger(__name__)
@@ -65,8 +67,10 @@ def _unpack(data: bytes) -> tuple[int, ...]:
 class Contributions:
     """One gateway's account; reads its durable state when made."""
 
-    def __init__(self, store: Store, gateway: str, schema: Schema) -> None:
+    def __init__(self, store: Store, gateway: str, schema: Schema, blind: Callable[[bytes], int] | None = None) -> None:
+        """`blind` gives the blinding of what a label names; a schema with committed slots needs it."""
         self._store = store
+        self._blind = blind
         self._gateway = gateway
         self._schema = schema
         self._opened: tuple[int, ...] | None = None
@@ -84,8 +88,9 @@ class Contributions:
             self._last_interval_s = interval_s
             self._last = epoch, Resume(round_, attempt, Progress(progress), bool(settled))
             self._built[epoch, round_] = Contribution(
-                Registers(interval_s, _unpack(registers)), self._opened or (), words_from_bytes(vector)
-            )
+                Registers(interval_s, _unpack(registers)), self._opened or (), words_from_bytes(vector),
+                self._blindings(interval_s),
+            )  # fmt: skip
 
     async def first_reading(self, values: tuple[int, ...]) -> None:
         """Fix the zero of the account, once and durably, before anything is contributed."""
@@ -124,10 +129,25 @@ class Contributions:
                 log.error("gateway %s: register %s has fallen; not contributing", self._gateway, slot.obis)
                 return None
             words.append((value - opened if slot.kind is Kind.ENERGY else value) % WORD_MODULUS)
-        contribution = Contribution(registers, self._opened, np.array(words, dtype=np.uint64))
+        limit = contribution_limit(view.size, signed=True)
+        if any(abs(signed(words[index])) > limit for index in self._schema.committed):
+            log.error("gateway %s: a value too large to be committed to; not contributing", self._gateway)
+            return None
+        blindings = self._blindings(registers.interval_s)
+        contribution = Contribution(registers, self._opened, np.array(words, dtype=np.uint64), blindings)
         self._built[view.epoch, round_] = contribution
         self._forget_built_but((view.epoch, round_))
         return contribution
+
+    def _blindings(self, interval_s: int) -> tuple[int, ...]:
+        """One blinding for each committed slot: it belongs to register and interval, not to an attempt."""
+        if self._blind is None:
+            return ()
+        slots = self._schema.slots
+        return tuple(
+            self._blind(f"{self._gateway} {slots[index].obis} {interval_s}".encode())
+            for index in self._schema.committed
+        )
 
     def _forget_built_but(self, key: tuple[int, int]) -> None:
         """Keep what was built last and what was contributed last."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import trio
 
-from node.aggregation.surroundings import RELAY, FromHead, Surroundings
+from node.aggregation.surroundings import RELAY, FromHead, Surroundings, next_event
 from protocol import wire
 from protocol.dcnet.events import Instruction, Note, ToCoordinator, ToMember
 from protocol.dcnet.head import Head
@@ -48,8 +48,7 @@ class HeadDriver:
         commitments: dict[int, tuple[bytes, ...]],
         to_own_member: Callable[[FromHead], None],
         *,
-        first_round: int,
-        first_attempt: int,
+        first: tuple[int, int],
         secrets: EpochSecrets,
     ) -> None:
         self.term = term
@@ -60,7 +59,7 @@ class HeadDriver:
         self._inbox_send, self._inbox = trio.open_memory_channel[_FromMember | _FromBook](16 + 4 * view.size)
         self._scope = trio.CancelScope()
         self._listener: Listener | None = None
-        self._head = Head(around.suite, view, term, around.clock(), commitments, max(first_round, 0), first_attempt)
+        self._head = Head(around.suite, view, term, around.clock(), commitments, *first)
         self._by_curve_key = {member.curve_key: position for position, member in enumerate(view.members)}
 
     def stop(self) -> None:
@@ -128,9 +127,7 @@ class HeadDriver:
     async def _serve(self) -> None:
         clock = self._around.clock
         while True:
-            event: _FromMember | _FromBook | None = None
-            with trio.move_on_after(max(0.0, min(self._head.next_timer_s() - clock(), 3600.0))):
-                event = await self._inbox.receive()
+            event = await next_event(self._inbox, self._head.next_timer_s() - clock())
             match event:
                 case None:
                     self._carry_out(self._head.on_timer(clock()))

@@ -10,16 +10,16 @@ When the store fails, the machine is thrown away and made again from what is dur
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
-from contextlib import suppress
 from dataclasses import dataclass
 
 import trio
 
 from node.aggregation.contribution import Registers, SupersededError
 from node.aggregation.head import HeadDriver
-from node.aggregation.surroundings import RELAY, AccountMoved, FromCoordinator, FromHead, Surroundings
+from node.aggregation.surroundings import RELAY, AccountMoved, FromCoordinator, FromHead, Surroundings, next_event
 from node.store import StoreError
 from protocol import wire
 from protocol.dcnet.epoch import head_text
@@ -33,7 +33,6 @@ from protocol.link import Connection
 
 log = logging.getLogger(__name__)
 _INBOX = 256
-_TO_HEAD = 16
 _STORE_RETRY_S = 5.0
 
 
@@ -62,8 +61,7 @@ class Membership:
         self._member = self._resume()
         self._head: HeadDriver | None = None
         self._connection: Connection | None = None
-        self._link_scope = trio.CancelScope()
-        self._to_head_send, _ = trio.open_memory_channel[tuple[float, bytes]](0)
+        self._sending = False
         self._waiting: _Reading | None = None
         self._nursery: trio.Nursery | None = None
         self._address: wire.HeadAt | None = None
@@ -98,16 +96,12 @@ class Membership:
     async def _serve(self) -> None:
         clock = self._around.clock
         while True:
-            event: Event | None = None
-            with trio.move_on_after(max(0.0, min(self._member.next_timer_s() - clock(), 3600.0))):
-                event = await self._inbox.receive()
-            if event is None:  # a deadline; but what happened meanwhile may be what it waited for
-                with suppress(trio.WouldBlock):
-                    event = self._inbox.receive_nowait()
+            event = await next_event(self._inbox, self._member.next_timer_s() - clock())
             try:
-                if event is not None:
+                if event is None:
+                    await self._carry_out(self._member.on_timer(clock()))
+                else:
                     await self._on_event(event)
-                await self._carry_out(self._member.on_timer(clock()))
                 await self._offer()
             except StoreError as error:
                 # Nothing that was not durable has left.  Start again from what is, once the disk has had a rest.
@@ -216,7 +210,7 @@ class Membership:
         }
         self._head = HeadDriver(
             around, self.view, message.term, commitments, self.post,
-            first_round=self._member.round, first_attempt=self._member.attempt + 1, secrets=self.secrets,
+            first=self._member.next_attempt, secrets=self.secrets,
         )  # fmt: skip
         endpoint = await self._nursery.start(self._head.run)
         signature = around.module.sign(head_text(self.view, message.term, endpoint))
@@ -237,9 +231,7 @@ class Membership:
                 message.endpoint, self.view.members[position].curve_key, self._around.module.curve
             )
             if self._nursery is not None:
-                self._link_scope = trio.CancelScope()
-                self._to_head_send, outbox = trio.open_memory_channel[tuple[float, bytes]](_TO_HEAD)
-                self._nursery.start_soon(self._keep_link, self._connection, outbox, self._link_scope)
+                self._nursery.start_soon(self._listen_to_head, self._connection)
         await self._carry_out(self._member.appointed(message.term, self._around.clock()))
 
     def _is_linked(self) -> bool:
@@ -252,20 +244,10 @@ class Membership:
         )
 
     async def _drop_link(self) -> None:
-        self._link_scope.cancel()
+        self._sending = False
         if self._connection is not None:
             connection, self._connection = self._connection, None
             await connection.aclose()
-
-    async def _keep_link(
-        self, connection: Connection, outbox: trio.MemoryReceiveChannel[tuple[float, bytes]], scope: trio.CancelScope
-    ) -> None:
-        with scope:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._listen_to_head, connection)
-                async for deadline, data in outbox:  # a head that takes nothing in time is as good as silent
-                    with trio.move_on_at(deadline), suppress(trio.ClosedResourceError):
-                        await connection.send(data)
 
     async def _listen_to_head(self, connection: Connection) -> None:
         while True:
@@ -295,12 +277,17 @@ class Membership:
         if self._address.endpoint == RELAY:
             sealed = self.secrets.seal_relay(position, data, os.urandom(12))
             self._around.to_coordinator(wire.Relay(self.view.epoch, self.view.ring, position, sealed))
-        else:
-            # Never waited for here: the word that the head was replaced would wait as well.
-            try:
-                self._to_head_send.send_nowait((trio.current_time() + self.view.timing.silent_s, data))
-            except trio.WouldBlock:
-                self._around.metrics.dropped("to_head")
+        elif self._connection is not None and not self._connection.send_nowait(data) and not self._sending:
+            # Not connected yet, or the head takes nothing: one message may wait for it, never the machine.
+            self._sending = True
+            if self._nursery is not None:
+                self._nursery.start_soon(self._send_when_connected, self._connection, data)
+
+    async def _send_when_connected(self, connection: Connection, data: bytes) -> None:
+        with contextlib.suppress(trio.ClosedResourceError):  # the head was changed while we waited
+            await connection.send(data)
+        if connection is self._connection:
+            self._sending = False
 
     async def _on_relay(self, message: wire.Relay) -> None:
         """A relayed message is for our head if members send such, and for our member if the present head sent it."""

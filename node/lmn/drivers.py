@@ -18,6 +18,7 @@ from types import MappingProxyType
 import trio
 
 from node.lmn import s0
+from node.lmn.counters import BLOCK_SIZE
 from node.lmn.dlms import driver as dlms
 from node.lmn.dlms import security as dlms_security
 from node.lmn.dlms.acse import Mechanism
@@ -41,6 +42,7 @@ from protocol.metering.reading import Reading
 
 _ANSWER_TIMEOUT_S = 10.0  # a long SML list at 9600 baud takes a second
 _CHALLENGE_SIZE = 16
+_SESSION_COUNT_MAX = 8192  # messages of a session; 2,000 registers take half of them
 _ANY_PRIMARY = 254  # every meter answers to it (EN 13757-2 clause 5.7.5)
 Clock = Callable[[], float]
 Batch = Sequence[Reading | RemoteProtocolError]
@@ -105,9 +107,12 @@ async def _ask_sml(stream: trio.abc.Stream, profile: MeterProfile, clock: Clock)
     faults: list[Reading | RemoteProtocolError] = []
     # The server id stays empty where the link has one meter only [REQ.SML.CLI.RequestMeterData.20].
     server = server_id(profile.address) if profile.address else None
-    client = SmlClient(profile.device.encode(), server_id=server)
+    # One client for life: its ids tell an answer from a late one to the request before.
+    client = profile.memory.setdefault("client", SmlClient(profile.device.encode(), server_id=server))
     link = SmlLink(stream, _now(clock), on_error=faults.append)
-    return [*await link.ask_readings(client.get_list(), _ANSWER_TIMEOUT_S), *faults]
+    # Registers that are known are asked for by name [REQ.SML.CLI.RequestMeterData.10]; a list tells what there is.
+    exchange = client.request_meter_data(profile.registers) if profile.registers else client.get_list()
+    return [*await link.ask_readings(exchange, _ANSWER_TIMEOUT_S), *faults]
 
 
 async def _listen_sml(
@@ -150,6 +155,20 @@ def _dlms_association(profile: MeterProfile) -> Association:
     return Association() if password is None else Association(Mechanism.LLS, password)
 
 
+async def _dlms_counter(profile: MeterProfile) -> dlms_security.InvocationCounter | None:
+    """Our counter with room for a session, None where nothing is ciphered."""
+    title = profile.key("system_title")
+    if title is None:
+        return None
+    counter: dlms_security.InvocationCounter = profile.memory.setdefault(
+        "counter", dlms_security.InvocationCounter(0, 0)
+    )
+    if counter.left < _SESSION_COUNT_MAX:
+        first = await profile.counters.reserve(title.hex())
+        counter.extend(first, first + BLOCK_SIZE)
+    return counter
+
+
 async def _ask_dlms(stream: trio.abc.Stream, profile: MeterProfile, clock: Clock) -> Batch:
     match = _DLMS_ADDRESS.fullmatch(profile.address or "16/1")
     if match is None:
@@ -162,8 +181,7 @@ async def _ask_dlms(stream: trio.abc.Stream, profile: MeterProfile, clock: Clock
         hdlc = dlms.HdlcSettings(client=Address(client), server=server)
     registers = [(dlms.REGISTER, obis) for obis in profile.registers] or None
     settings = dlms.MeterSettings(profile.name_on_bus, _dlms_association(profile), registers)
-    # Seconds of the epoch, so that after a restart the counter is ahead of every one that was used.
-    counter = profile.memory.setdefault("counter", dlms_security.InvocationCounter(int(clock())))
+    counter = await _dlms_counter(profile)
     guard = profile.memory.setdefault("guard", dlms_security.ReplayGuard())
     wrapper = (client, logical)
     return await dlms.read_meter(

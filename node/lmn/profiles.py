@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, SecretStr, field_validator
 
+from node.lmn.counters import CounterStore, VolatileCounters
 from node.lmn.links import parse_link
 from protocol.metering.obis import Obis
 
@@ -54,6 +55,7 @@ class MeterProfile(BaseModel):
     constant_imp_per_kwh: int | None = Field(default=None, gt=0)
 
     _memory: dict[str, Any] = PrivateAttr(default_factory=dict)
+    _counters: CounterStore = PrivateAttr(default_factory=VolatileCounters)
 
     @field_validator("link")
     @classmethod
@@ -95,6 +97,15 @@ class MeterProfile(BaseModel):
     def memory(self) -> dict[str, Any]:
         """What a driver remembers of the meter from one link to the next: counters, formats, pulses."""
         return self._memory
+
+    @property
+    def counters(self) -> CounterStore:
+        """Where a driver reserves numbers that must never come twice."""
+        return self._counters
+
+    def keep_counters_in(self, counters: CounterStore) -> None:
+        """Reserve such numbers there from now on; without it they rest on the clock alone."""
+        self._counters = counters
 
     def key(self, name: str) -> bytes | None:
         """A key's octets, or None if the profile has none of that name."""

@@ -14,6 +14,8 @@ Complications, and why they are here:
 - A fault is counted every time and an event once a quarter hour: noise must not flood a log.  What fell (a counter,
   a clock) is an event every time.
 - On a radio link the neighbours' meters are heard too, which is no fault; on a wire a stranger is one.
+- Where several meters push on one bus, or strangers are heard on it, the bus is never silent: each meter's own silence
+  is watched beside it.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from typing import Protocol, TypeVar
 
 import trio
 
+from node.lmn.counters import CounterStore
 from node.lmn.drivers import DRIVERS, Batch, Driver
 from node.lmn.links import open_link, parse_link
 from node.lmn.metrics import LMN_ERRORS, LMN_READINGS
@@ -110,20 +113,27 @@ async def run_meters(
     drivers: Mapping[str, Driver] = DRIVERS,
     backoff: Backoff = Backoff(),
     open_stream: OpenLink = open_link,
+    counters: CounterStore | None = None,
 ) -> None:
     """
     Read the meters of one gateway until cancelled.
 
     `deliver` gets the readings of one telegram or readout at a time, never an empty list, and may wait: the bus then
     waits too.  `clock` gives seconds of the Unix epoch and must run at the speed of trio's clock; reception times
-    and the schedule are in it.  `rng` jitters the waits.  Raises LocalProtocolError for profiles that contradict
-    each other, before any link is opened.
+    and the schedule are in it.  `rng` jitters the waits.  `counters` keeps what must not come twice over a restart;
+    without it such numbers rest on the clock (`node.lmn.counters`).  Raises LocalProtocolError for profiles that
+    contradict each other, before any link is opened.
     """
     run = _Run(deliver, schedule, clock, rng, on_event, backoff, open_stream, MonotonicWatch())
+    if counters is not None:
+        for profile in profiles:
+            profile.keep_counters_in(counters)
     buses = _buses(profiles, drivers)
     async with trio.open_nursery() as nursery:
         for bus in buses:
             nursery.start_soon(run.listen if bus.pushes else run.ask, bus)
+            if bus.pushes and (len(bus.profiles) > 1 or bus.strangers_are_normal):
+                nursery.start_soon(run.miss_the_silent, bus)
 
 
 @dataclass(slots=True)
@@ -138,6 +148,7 @@ class _Bus:
     missing: set[str] = field(default_factory=set)  # devices without a value at the last reading time
     stream: trio.abc.Stream | None = None  # of a bus that is asked
     told_s: dict[tuple[str, str], float] = field(default_factory=dict)  # (kind, device): when it was an event
+    heard_s: dict[str, float] = field(default_factory=dict)  # of a bus that pushes: when each device last spoke
 
     async def close(self) -> None:
         """Close the link at once; whatever was still to come on it must not be taken for a later answer."""
@@ -234,9 +245,14 @@ class _Run:
     async def _read(self, bus: _Bus, stream: trio.abc.Stream, profile: MeterProfile, until_s: float) -> bool:
         if bus.driver.ask is None:
             raise InvariantError("a bus without a way to ask is asked")
-        batch = await _caught(bus.driver.ask(stream, profile, self.clock), until_s - self.clock())
+        asked_s = self.clock()
+        batch = await _caught(bus.driver.ask(stream, profile, self.clock), until_s - asked_s)
         if isinstance(batch, _Fault):
             self._fault(bus, batch, profile.device)
+            return False
+        if self.schedule.next_reading_time(asked_s) <= self.clock():
+            # Asked in one quarter hour, answered in the next: nobody can say which one the value belongs to.
+            self._fault(bus, _Fault("late"), profile.device)
             return False
         if not batch:
             self._fault(bus, _Fault("no_reading"), profile.device)
@@ -257,6 +273,18 @@ class _Run:
                         await self._hand_on(bus, batch)
                 self._fault(bus, batch, "")
             await trio.sleep(self.backoff.delay_s(bus.fault_count, self.rng))
+
+    async def miss_the_silent(self, bus: _Bus) -> None:
+        """An alarm for each meter that says nothing on a bus where others still speak."""
+        began_s = self.clock()
+        bus.heard_s |= {profile.device: began_s for profile in bus.profiles}
+        while True:
+            await self._sleep_until(min(bus.heard_s[each.device] + each.silence_s for each in bus.profiles))
+            now_s = self.clock()
+            for profile in bus.profiles:
+                if bus.heard_s[profile.device] + profile.silence_s <= now_s:
+                    bus.heard_s[profile.device] = now_s  # and again after as long a silence
+                    self._event(bus, "meter_silent", profile.device)
 
     async def _open(self, bus: _Bus, until_s: float) -> trio.abc.Stream | None:
         stream = await _caught(self.open_stream(bus.link), until_s - self.clock())
@@ -279,6 +307,7 @@ class _Run:
                     self._fault(bus, _Fault("unknown_device"), item.device)
                 continue
             heard = True
+            bus.heard_s[profile.device] = self.clock()
             if not profile.registers or item.obis in profile.registers:
                 readings.append(item if item.device == profile.device else replace(item, device=profile.device))
         if heard:

@@ -81,8 +81,9 @@ class MonotonicWatch:
         fallen: list[Fallen] = []
         latest_s: dict[str, int] = {}
         for reading in readings:
-            if reading.meter_seconds is not None and not _is_past(reading):
-                latest_s[reading.device] = max(reading.meter_seconds, latest_s.get(reading.device, 0))
+            second = reading.record.get("reference_seconds", reading.meter_seconds)
+            if second is not None and not _is_past(reading):
+                latest_s[reading.device] = max(second, latest_s.get(reading.device, 0))
             obis, value = reading.obis, reading.value
             if obis is None or not isinstance(value, int) or not is_cumulative(obis) or _is_past(reading):
                 continue
@@ -94,7 +95,7 @@ class MonotonicWatch:
             if value * 10 ** (reading.scaler - low) < before * 10 ** (scaler - low):
                 fallen.append(Fallen(reading.device, "decremented_counter", obis))
             self._counters[key] = (value, reading.scaler)
-        # The values of one message have seconds of their own, each at most the message's: the latest stands for it.
+        # Where the message's own second is not told, the latest of its values' stands for it.
         for device, second in latest_s.items():
             if self._room(device in self._seconds):
                 if second < self._seconds.get(device, second):

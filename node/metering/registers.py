@@ -3,12 +3,13 @@ A gateway's registers as the aggregate schema wants them: one integer a slot, su
 
 Every meter must have spoken in an interval before the interval counts.  A register that a meter does not have (feed-in
 of a household without a plant) counts as 0; one that vanishes later shows as a register that fell, and stops the
-contribution rather than bending the sum.
+contribution rather than bending the sum.  Meters that tell power by direction (P1, M-Bus) have no register of the
+difference: it is made here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from node.aggregation.contribution import Registers
 from protocol.dcnet.schema import Kind, Schema
@@ -16,6 +17,7 @@ from protocol.metering.obis import Obis
 from protocol.metering.reading import Quality, Reading
 from protocol.metering.units import unit_code
 
+_NET_POWER, _POWER_IN, _POWER_OUT = (Obis(1, 0, c, 7, 0, 255) for c in (16, 1, 2))
 _USABLE = (Quality.VALID, Quality.UNVERIFIED)
 
 
@@ -39,7 +41,13 @@ class RegisterSet:
                 by_device.setdefault(reading.device, {})[reading.obis] = reading
         for device, known in by_device.items():
             if device in self._devices and self._main in known:
-                self._heard[device] = [self._value(known.get(obis), unit, scaler) for obis, unit, scaler in self._slots]
+                self._heard[device] = [self._slot(known, *slot) for slot in self._slots]
+
+    def _slot(self, known: Mapping[Obis, Reading], obis: Obis, unit: int, scaler: int) -> int:
+        if obis == _NET_POWER and obis not in known:
+            received, given = (self._value(known.get(each), unit, scaler) for each in (_POWER_IN, _POWER_OUT))
+            return received - given
+        return self._value(known.get(obis), unit, scaler)
 
     def _value(self, reading: Reading | None, unit: int, scaler: int) -> int:
         return reading.at_scaler(scaler) if reading is not None and reading.unit == unit else 0

@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from nacl.public import PrivateKey
 
 from protocol import pki
+from protocol.dcnet.commitments import derive_blinding
 from protocol.dcnet.secrets import EpochSecrets
 from protocol.dcnet.suite import Suite
 from protocol.errors import LocalProtocolError, RemoteProtocolError
@@ -43,6 +44,7 @@ class SecurityModule(Protocol):
     def signing_request(self) -> bytes: ...  # noqa: D102
     def install(self, certificate: bytes, intermediates: tuple[bytes, ...]) -> None: ...  # noqa: D102
     def sign(self, text: bytes) -> bytes: ...  # noqa: D102
+    def blinding(self, label: bytes) -> int: ...  # noqa: D102
     def epoch(self, epoch: int) -> EpochSecrets: ...  # noqa: D102
     def fix_layout(self, epoch: int, layout_digest: bytes) -> None: ...  # noqa: D102
     def forget_epochs_before(self, epoch: int) -> None: ...  # noqa: D102
@@ -98,6 +100,7 @@ class FileSecurityModule:
         if not isinstance(loaded, ec.EllipticCurvePrivateKey):
             raise LocalProtocolError(f"{self._path}: the signature key is no elliptic-curve key")
         self._key = loaded
+        self._commitment_key = bytes.fromhex(stored["commitment_key"])
         secret = bytes.fromhex(stored["curve_secret"])
         self.curve = Keypair(bytes(PrivateKey(secret).public_key), secret)
         self._chain = tuple(bytes.fromhex(each) for each in stored["chain"])
@@ -107,10 +110,13 @@ class FileSecurityModule:
         pem = key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
-        self._store(pem.decode(), bytes(PrivateKey.generate()), ())
+        self._store(pem.decode(), bytes(PrivateKey.generate()), os.urandom(32), ())
 
-    def _store(self, pem: str, curve_secret: bytes, chain: tuple[bytes, ...]) -> None:
-        content = {"signature_key": pem, "curve_secret": curve_secret.hex(), "chain": [each.hex() for each in chain]}
+    def _store(self, pem: str, curve_secret: bytes, commitment_key: bytes, chain: tuple[bytes, ...]) -> None:
+        content = {
+            "signature_key": pem, "curve_secret": curve_secret.hex(), "commitment_key": commitment_key.hex(),
+            "chain": [each.hex() for each in chain],
+        }  # fmt: skip
         _write_once(self._path, json.dumps(content).encode())
 
     @property
@@ -136,11 +142,15 @@ class FileSecurityModule:
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
         self._chain = (certificate, *intermediates)
-        self._store(pem.decode(), self.curve.secret, self._chain)
+        self._store(pem.decode(), self.curve.secret, self._commitment_key, self._chain)
 
     def sign(self, text: bytes) -> bytes:
         """ECDSA with SHA-256 over `text`, DER."""
         return self._key.sign(text, ec.ECDSA(hashes.SHA256()))
+
+    def blinding(self, label: bytes) -> int:
+        """The blinding of the commitment to what `label` names: the same one for a retry, and for a bill later."""
+        return derive_blinding(self._directory.suite.group, self._commitment_key, label)
 
     def epoch(self, epoch: int) -> EpochSecrets:
         """The epoch's secrets, made the first time and the same ones after a restart."""

@@ -178,6 +178,8 @@ class RoundBook:
             return [Announce(position, wire.Appoint(self.view.epoch, self.view.ring, self.term))]
         if message.term > self.term:
             raise RemoteProtocolError("no_such_term", "a complaint about a head that was never appointed")
+        if message.round in self.ended:  # it only has not heard how
+            return self._answer(position, message.round)
         if position == self.view.head_of(self.term):
             return []
         self._complaints.add(position)

@@ -24,6 +24,7 @@ Scalar arithmetic on Python integers is not constant-time. A gateway computes lo
 observer on the wire sees network timing only; what is secret-dependent and frequent (multiplication) runs in libsodium.
 """
 
+from functools import lru_cache
 from typing import Protocol
 
 from cryptography.hazmat.primitives.hashes import SHA512, Hash
@@ -90,11 +91,7 @@ class Edwards25519:
         """See the head of the file; `domain` is at most 255 bytes and is bound with its length."""
         if len(domain) > 255:
             raise LocalProtocolError("domain of a hash to the group over 255 bytes")
-        digest = Hash(SHA512())
-        digest.update(bytes([len(domain)]) + domain + message)
-        uniform = digest.finalize()
-        first: bytes = bindings.crypto_core_ed25519_from_uniform(uniform[:32])
-        return self.add(first, bindings.crypto_core_ed25519_from_uniform(uniform[32:]))
+        return hash_to_edwards25519(domain, message)
 
     def multiply(self, scalar: int, element: bytes) -> bytes:
         """Give scalar · element; a point of small or mixed order or off the curve raises `RemoteProtocolError`."""
@@ -137,6 +134,19 @@ class Edwards25519:
     def is_element(self, data: bytes) -> bool:
         """Whether `data` is the canonical encoding of a point of prime order."""
         return len(data) == ELEMENT_SIZE and bool(bindings.crypto_core_ed25519_is_valid_point(data))
+
+
+# A ring's members, and one member's evaluation, partial and proof, ask for the same public point: each process makes it
+# once.  One entry a ring is in use at a time.
+@lru_cache(maxsize=512)
+def hash_to_edwards25519(domain: bytes, message: bytes) -> bytes:
+    """See the head of the file; the message is public, or it would not be kept."""
+    digest = Hash(SHA512())
+    digest.update(bytes([len(domain)]) + domain + message)
+    uniform = digest.finalize()
+    halves = (bindings.crypto_core_ed25519_from_uniform(uniform[start : start + 32]) for start in (0, 32))
+    point: bytes = bindings.crypto_core_ed25519_add(*halves)
+    return point
 
 
 def require_element(group: Group, data: bytes) -> bytes:

@@ -15,6 +15,7 @@ no new attempt: it is recovered like one that fell silent later.  The members' r
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -28,7 +29,7 @@ from protocol.dcnet.masks import Words, self_blinding, self_mask, words_from_byt
 from protocol.dcnet.rings import RingView, bitmap, positions_of
 from protocol.dcnet.secrets import mask_label
 from protocol.dcnet.suite import MAC_SIZE, Suite
-from protocol.errors import RemoteProtocolError
+from protocol.errors import InvariantError, RemoteProtocolError
 
 _NEVER = float("inf")
 
@@ -45,10 +46,10 @@ class State(Enum):
     REPORTED = "reported"
 
 
-# Which member message counts in which state; any other is late or early and changes nothing.
+# Which member message moves what in which state.  READY is noted in every state, any other is late or early.
 TRANSITIONS: dict[tuple[State, type[wire.RingMessage]], tuple[State, ...]] = {
-    (State.GATHERING, wire.Ready): (State.GATHERING, State.IDLE),
-    (State.COLLECTING, wire.Share): (State.COLLECTING, State.CONFIRMING),
+    (State.GATHERING, wire.Ready): (State.GATHERING, State.COLLECTING, State.IDLE),
+    (State.COLLECTING, wire.Share): (State.COLLECTING, State.CONFIRMING, State.REPORTED),
     (State.CONFIRMING, wire.Confirm): (State.CONFIRMING, State.REVEALING),
     (State.REVEALING, wire.Reveal): (State.REVEALING, State.RECOVERING, State.REPORTED),
     (State.RECOVERING, wire.Reveal): (State.RECOVERING, State.REPORTED),
@@ -69,8 +70,10 @@ class _Attempt:
     shares: dict[int, wire.Share] = field(default_factory=dict)
     confirms: dict[int, wire.Confirm] = field(default_factory=dict)
     seeds: dict[int, bytes] = field(default_factory=dict)
-    silent: int = 0
     partials: dict[int, dict[int, tuple[bytes, bytes]]] = field(default_factory=dict)
+
+
+_NO_ATTEMPT = _Attempt(round=-1, attempt=-1, expected=0, opened_s=0.0)
 
 
 class Head:
@@ -92,7 +95,14 @@ class Head:
         self.present = 0
         self._suite = suite
         self._commitments = commitments or {}
-        self._current: _Attempt | None = None
+        self.refuted = 0  # whose partial evaluations did not fit the dealer's commitments: its lie or the dealer's
+        self._current = _NO_ATTEMPT
+        self._handlers: dict[type[wire.RingMessage], Callable[..., list[Instruction]]] = {
+            wire.Share: self._on_share,
+            wire.Confirm: self._on_confirm,
+            wire.Reveal: self._on_reveal,
+            wire.Partial: self._on_partial,
+        }
         self._next_round = max(first_round, view.timing.round_at(now_s), 0)
         self._next_attempt = first_attempt if self._next_round == first_round else 0
         opening_s = view.timing.open_at_s(self._next_round)
@@ -105,31 +115,23 @@ class Head:
         """A message of the member at `position`.  Raises RemoteProtocolError where it is malformed."""
         if (message.epoch, message.ring) != (self.view.epoch, self.view.ring):
             raise RemoteProtocolError("wrong_ring", "a message for another ring or epoch")
-        before = self.state
-        match message:
-            case wire.Ready():
-                return self._on_ready(position, message, now_s)
-            case wire.BadDeal():
-                return [Note("bad_deal_reported")]
-            case wire.Share() | wire.Confirm() | wire.Reveal() | wire.Partial():
-                attempt = self._current
-                if (
-                    attempt is None
-                    or (before, type(message)) not in TRANSITIONS
-                    or (message.round, message.attempt) != (attempt.round, attempt.attempt)
-                ):
-                    return [Note("head_message_out_of_season")]
-                match message:
-                    case wire.Share():
-                        return self._on_share(attempt, position, message, now_s)
-                    case wire.Confirm():
-                        return self._on_confirm(attempt, position, message, now_s)
-                    case wire.Reveal():
-                        return self._on_reveal(attempt, position, message, now_s)
-                    case wire.Partial():
-                        return self._on_partial(attempt, position, message, now_s)
-            case _:
-                raise RemoteProtocolError("message_not_allowed", f"{type(message).__name__} is not for heads")
+        if isinstance(message, wire.BadDeal):
+            return [Note("bad_deal_reported")]
+        before, attempt = self.state, self._current
+        if isinstance(message, wire.Ready):
+            out = self._on_ready(position, message, now_s)
+        elif not isinstance(message, wire.Share | wire.Confirm | wire.Reveal | wire.Partial):
+            raise RemoteProtocolError("message_not_allowed", f"{type(message).__name__} is not for heads")
+        elif (before, type(message)) not in TRANSITIONS or (message.round, message.attempt) != (
+            attempt.round,
+            attempt.attempt,
+        ):
+            out = [Note("head_message_out_of_season")]
+        else:
+            out = self._handlers[type(message)](attempt, position, message, now_s)
+        if self.state not in TRANSITIONS.get((before, type(message)), (before,)):
+            raise InvariantError(f"a {type(message).__name__} led to {self.state.value}")
+        return out
 
     def lost(self, position: int) -> None:
         """The link to a member is gone: leave it out until it says READY."""
@@ -139,7 +141,7 @@ class Head:
         """The round book's answer: pass it to everybody who can hear it, then wait for the next round's time."""
         out: list[Instruction] = [ToMember(other, message) for other in positions_of(self.present)]
         attempt = self._current
-        if attempt is not None and message.round == attempt.round:
+        if message.round == attempt.round:
             out.append(Note("round", now_s - attempt.opened_s))
             self._to_idle(now_s)
         return out
@@ -161,21 +163,20 @@ class Head:
             case State.REPORTED:
                 self._to_idle(now_s)
                 return [Note("result_overdue")]
-            case State.COLLECTING if attempt is not None:
+            case State.COLLECTING:
                 if len(attempt.shares) < self.view.n_min and self._wait_until(attempt.round, now_s):
                     return []
                 return self._close_roster(attempt, now_s)
-            case State.CONFIRMING if attempt is not None:
+            case State.CONFIRMING:
                 return self._close_confirmations(attempt, now_s)
-            case State.REVEALING if attempt is not None:
+            case State.REVEALING:
                 if self._beyond_help(attempt) and self._wait_until(attempt.round, now_s):
                     return []
                 return self._recover(attempt, now_s)
-            case State.RECOVERING if attempt is not None and self._wait_until(attempt.round, now_s):
-                return []
-            case _ if attempt is not None:
+            case _:
+                if self._wait_until(attempt.round, now_s):
+                    return []
                 return self._give_up(attempt, "too few neighbours helped to recover a silent member", now_s)
-        return []
 
     def _wait_until(self, round_: int, now_s: float) -> bool:
         """Where going on now would lose the round, late is better than never: wait while the round lasts."""
@@ -203,9 +204,8 @@ class Head:
         return []
 
     def _to_idle(self, now_s: float) -> None:
-        done = self._current.round if self._current is not None else self._next_round - 1
-        self._current = None
-        self._next_round = max(done + 1, self.view.timing.round_at(now_s))
+        self._next_round = max(self._current.round + 1, self.view.timing.round_at(now_s))
+        self._current = _NO_ATTEMPT
         self._next_attempt = 0
         self.state = State.IDLE
         over = self._next_round >= self.view.rounds
@@ -239,7 +239,10 @@ class Head:
             or len(message.blinding) != 32 * count
         ):
             raise RemoteProtocolError("bad_share", f"expected {view.word_count} words and {count} commitments")
-        decode_lane(self._suite.group, message.blinding, count)
+        group = self._suite.group
+        decode_lane(group, message.blinding, count)
+        if not all(group.is_element(message.commitments[32 * i : 32 * (i + 1)]) for i in range(count)):
+            raise RemoteProtocolError("bad_share", "a commitment is no group element")
         if not attempt.expected >> position & 1:
             return [Note("head_message_out_of_season")]
         attempt.shares.setdefault(position, message)
@@ -291,7 +294,6 @@ class Head:
                 Note("retry"),
                 *self._start(attempt.round, attempt.attempt + 1, confirmed & self.present, attempt.opened_s, now_s),
             ]
-        attempt.silent = missing
         macs = {i: self._split_macs(attempt, i) for i in attempt.confirms}
         self.state = State.REVEALING
         self._deadline_s = now_s + view.timing.reveal_s
@@ -326,10 +328,10 @@ class Head:
     def _recover(self, attempt: _Attempt, now_s: float) -> list[Instruction]:
         view = self.view
         helpers = bitmap(list(attempt.seeds))
-        attempt.silent = attempt.roster & ~helpers
-        self.present &= ~attempt.silent
+        silent = attempt.roster & ~helpers
+        self.present &= ~silent
         out: list[Instruction] = [Note("reveal", now_s - attempt.opened_s)]
-        if not attempt.silent:
+        if not silent:
             return out + self._finish(attempt, now_s)
         if self._beyond_help(attempt):
             return out + self._give_up(
@@ -337,9 +339,9 @@ class Head:
             )
         self.state = State.RECOVERING
         self._deadline_s = now_s + view.timing.reveal_s
-        attempt.partials = {i: {} for i in positions_of(attempt.silent)}
-        message = wire.Recover(view.epoch, view.ring, attempt.round, attempt.attempt, view.to_wire(attempt.silent))
-        asked = [i for i in attempt.seeds if view.neighbourhoods[i] & attempt.silent]
+        attempt.partials = {i: {} for i in positions_of(silent)}
+        message = wire.Recover(view.epoch, view.ring, attempt.round, attempt.attempt, view.to_wire(silent))
+        asked = [i for i in attempt.seeds if view.neighbourhoods[i] & silent]
         return out + [ToMember(i, message) for i in asked]
 
     def _on_partial(self, attempt: _Attempt, position: int, message: wire.Partial, now_s: float) -> list[Instruction]:
@@ -361,11 +363,9 @@ class Head:
     def _finish(self, attempt: _Attempt, now_s: float) -> list[Instruction]:
         total, blinding = self._sum(attempt)
         if int(total[0]) != attempt.roster.bit_count():
-            if not self._drop_liars(attempt):
+            if not self._put_liars_aside(attempt):
                 return self._give_up(attempt, "the masks did not cancel", now_s)
-            total, blinding = self._sum(attempt)
-            if int(total[0]) != attempt.roster.bit_count():
-                return self._give_up(attempt, "the masks did not cancel", now_s)
+            return [Note("partial_refuted"), *self._finish_if_open(attempt, now_s)]
         view = self.view
         commitments = b"".join(attempt.shares[i].commitments for i in positions_of(attempt.roster))
         self.state = State.REPORTED
@@ -403,23 +403,20 @@ class Head:
                     lane = subtract_lanes(group, lane, decode_lane(group, confirm.dropped_blinding, count))
         return total, lane
 
-    def _drop_liars(self, attempt: _Attempt) -> bool:
-        """Put aside the partial evaluations whose proof fails; whether enough are left of every silent member."""
+    def _put_liars_aside(self, attempt: _Attempt) -> bool:
+        """Forget the partial evaluations whose proof fails, as far as we hold the dealer's commitments; any at all?"""
         group = self._suite.group
         label = mask_label(self.view, attempt.round, attempt.attempt)
-        dropped = False
-        for silent, parts in attempt.partials.items():
-            commitments = self._commitments.get(silent)
-            if commitments is None:
-                continue
+        liars = 0
+        for silent in sorted(attempt.partials.keys() & self._commitments.keys()):
+            parts = attempt.partials[silent]
             for helper, (element, proof) in list(parts.items()):
-                key = shamir.share_key(group, commitments, helper + 1)
+                key = shamir.share_key(group, self._commitments[silent], helper + 1)
                 if not prf.verify_partial(group, key, label, element, proof):
                     del parts[helper]
-                    dropped = True
-            if len(parts) < self.view.t:
-                return False
-        return dropped
+                    liars |= 1 << helper
+        self.refuted |= liars
+        return bool(liars)
 
     def _give_up(self, attempt: _Attempt, reason: str, now_s: float) -> list[Instruction]:
         self.state = State.REPORTED

@@ -12,6 +12,8 @@ same with scalars modulo the group order (see `commitments`).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -62,14 +64,7 @@ class MaskSchedule:
             return
         first = index * self._block_rounds
         rounds = min(self._block_rounds, self._view.rounds - first)
-        total = np.zeros(rounds * self._stride, dtype=np.uint64)
-        offset, size = 8 * self._stride * first, 8 * self._stride * rounds
-        for other, keys in self._pairs.items():
-            words = words_from_bytes(self._suite.keystream(keys.mask, 0, offset, size))
-            if self._position < other:
-                np.add(total, words, out=total)
-            else:
-                np.subtract(total, words, out=total)
+        total = self._net(self._pairs, 0, 8 * self._stride * first, rounds * self._stride)
         self._block_index, self._block = index, total.reshape(rounds, self._stride)
 
     def words(self, round_: int, attempt: int, others: int) -> Words:
@@ -85,15 +80,19 @@ class MaskSchedule:
         return total
 
     def _sum(self, round_: int, attempt: int, others: int) -> Words:
-        count = self._view.word_count
+        return self._net(positions_of(others), attempt, 8 * self._stride * round_, self._view.word_count)
+
+    def _net(self, others: Iterable[int], stream: int, offset: int, count: int) -> Words:
+        """Σ ± of `count` words from byte `offset` of a stream of each pair; one buffer takes all the keystreams."""
         total = np.zeros(count, dtype=np.uint64)
-        offset = 8 * self._stride * round_
-        for other in positions_of(others):
-            words = words_from_bytes(self._suite.keystream(self._pairs[other].mask, attempt, offset, 8 * count))
+        buffer = np.empty(count + 2, dtype="<u8")  # two words more, because the cipher wants 15 bytes of room
+        octets, words = buffer.data.cast("B"), buffer[:count]
+        for other in others:
+            self._suite.keystream_into(octets, self._pairs[other].mask, stream, offset, 8 * count)
             if self._position < other:
-                total += words
+                np.add(total, words, out=total)
             else:
-                total -= words
+                np.subtract(total, words, out=total)
         return total
 
     def blindings(self, round_: int, attempt: int, others: int) -> Lane:

@@ -68,7 +68,7 @@ TRANSITIONS: dict[tuple[State, type[wire.RingMessage]], tuple[State, ...]] = {
     (State.WAITING, wire.Open): (State.WAITING, State.SHARED),
     (State.SHARED, wire.Open): (State.SHARED,),
     (State.CONFIRMED, wire.Open): (State.CONFIRMED, State.SHARED),
-    (State.SERVED, wire.Open): (State.SERVED, State.SHARED),
+    (State.SERVED, wire.Open): (State.SERVED,),
     (State.SHARED, wire.Roster): (State.SHARED, State.CONFIRMED),
     (State.CONFIRMED, wire.Roster): (State.CONFIRMED,),
     (State.CONFIRMED, wire.Confirmed): (State.CONFIRMED, State.SERVED),
@@ -99,18 +99,20 @@ class Member:
         self._masks = masks
         self._pedersen = Pedersen(suite.group) if view.committed else None
         self._neighbours = view.neighbourhoods[self.position]
-        self._served = past.progress is Progress.SERVED
+        self._over = past.settled or past.progress is Progress.SERVED  # no later attempt of `round`
+        self._opened_by = 0
         self.expected = 0
         self.roster = 0
         self._digest = b""
         self._seed = b""
+        self._seed_ahead: tuple[tuple[int, int], bytes] = ((-1, -1), b"")
         self._helped = 0
         self._offer: tuple[int, Words, Sequence[int]] | None = None
         self._held: wire.Open | None = None
         self._reached_head_s = float("inf")
         self._heard_s = float("-inf")
         self._complained = (-1, -1)
-        self._deadline_s = float("inf")
+        self._deadline_s = view.timing.open_at_s(max(0, past.round)) + view.timing.silent_s
         self._handlers: dict[type[wire.RingMessage], Callable[..., list[Instruction]]] = {
             wire.Open: self._on_open,
             wire.Roster: self._on_roster,
@@ -125,6 +127,8 @@ class Member:
         """The head of `term` can be reached now: ask it to be in its next E."""
         if term < self.term:
             return []
+        if term > self.term:
+            self._held = None  # its head is gone, and its E with it
         self.term = term
         self._reached_head_s = now_s
         self._deadline_s = self._next_deadline(now_s)
@@ -142,8 +146,20 @@ class Member:
             raise LocalProtocolError(f"a contribution has {self.view.committed_count} blindings")
         if self._offer is not None and round_ < self._offer[0]:
             raise LocalProtocolError("contributions are offered in the order of their rounds")
+        if self.unsettled not in {None, round_}:
+            raise LocalProtocolError("the last contribution is not settled: nobody knows yet what this one carries")
         self._offer = (round_, vector, blindings)
+        # What the round's first OPEN will need is made now, while the others' readings are still on their way.
+        self._masks.prepare(round_)
+        self._seed_of(round_, self.attempt + 1 if round_ == self.round else 0)
         return self._try_share(now_s)
+
+    def _seed_of(self, round_: int, attempt: int) -> bytes:
+        """The seed of an attempt's self mask; the last one made is kept."""
+        if self._seed_ahead[0] != (round_, attempt):
+            label = mask_label(self.view, round_, attempt)
+            self._seed_ahead = ((round_, attempt), prf.mask_seed(self._secrets.evaluate(label), label))
+        return self._seed_ahead[1]
 
     def receive(self, message: wire.RingMessage, now_s: float) -> list[Instruction]:
         """A message of our ring's head.  Raises RemoteProtocolError where it breaks a rule; nothing changes then."""
@@ -160,6 +176,13 @@ class Member:
         self._heard_s = now_s
         self._deadline_s = self._next_deadline(now_s)
         return instructions
+
+    @property
+    def next_attempt(self) -> tuple[int, int]:
+        """The (round, attempt) that a head which knows what this member knows opens first."""
+        if self.unsettled == self.round and self.attempt + 1 < wire.MAX_ATTEMPTS:
+            return self.round, self.attempt + 1
+        return self.round + 1, 0
 
     def next_timer_s(self) -> float:
         """When `on_timer` wants to be called; infinity for never."""
@@ -197,8 +220,8 @@ class Member:
             raise RemoteProtocolError("no_such_round", f"round {message.round} of an epoch of {view.rounds}")
         if (message.round, message.attempt) <= (self.round, self.attempt):  # rule 4: attempts only go up
             raise RemoteProtocolError("stale_attempt", "an attempt that is not after the last one")
-        if message.round == self.round and self._served:  # rule 1: never serve two attempts
-            raise RemoteProtocolError("already_served", "this round was served in an earlier attempt")
+        if message.round == self.round and self._over:  # rule 1: never serve two attempts
+            raise RemoteProtocolError("already_served", "this round has ended or was served in an earlier attempt")
         self._check_members(view.from_wire(message.expected), view.everybody, "expected")
         self._held = message
         return self._try_share(now_s)
@@ -227,9 +250,8 @@ class Member:
         _, vector, blindings = offer
         self.expected = view.from_wire(held.expected)
         self.state, self.round, self.attempt = State.SHARED, round_, attempt
-        self._served, self._helped, self.unsettled = False, 0, round_
-        label = mask_label(view, round_, attempt)
-        self._seed = prf.mask_seed(self._secrets.evaluate(label), label)
+        self._over, self._helped, self.unsettled, self._opened_by = False, 0, round_, self.term
+        self._seed = self._seed_of(round_, attempt)
         masked = self._masks.words(round_, attempt, self.expected)
         masked += self_mask(self._suite, self._seed, view.word_count)
         masked += vector
@@ -261,7 +283,7 @@ class Member:
             return []
         self._check_members(roster, self.expected, "roster")
         self.roster = roster
-        self._digest = round_digest(view, self.round, self.attempt, self.term, self.expected, roster)
+        self._digest = round_digest(view, self.round, self.attempt, self._opened_by, self.expected, roster)
         self.state = State.CONFIRMED
         macs = b"".join(
             self._suite.mac(self._secrets.pair(other).confirm, self._mac_text(self.position, self._digest))
@@ -292,7 +314,7 @@ class Member:
             valid += mac_equal(ours, message.macs[MAC_SIZE * index : MAC_SIZE * (index + 1)])
         if valid < view.t_c:  # rule 3
             raise RemoteProtocolError("too_few_confirmations", f"under {view.t_c} neighbours confirmed this roster")
-        self.state, self._served = State.SERVED, True
+        self.state, self._over = State.SERVED, True
         return [
             Persist(Attempted(self.round, self.attempt, Progress.SERVED)),  # rule 5
             ToHead(wire.Reveal(view.epoch, view.ring, self.round, self.attempt, self._seed)),
@@ -318,7 +340,7 @@ class Member:
                 out.append(ToHead(wire.Partial(view.epoch, view.ring, self.round, self.attempt, other, element, proof)))
         return out
 
-    def _on_result(self, message: wire.Result, now_s: float) -> list[Instruction]:
+    def _on_result(self, message: wire.Result, now_s: float) -> list[Instruction]:  # noqa: ARG002
         view = self.view
         roster = view.from_wire(message.roster)
         text = result_text(view, message.round, message.outcome, roster)
@@ -329,7 +351,7 @@ class Member:
         if message.round == self.unsettled:
             self.unsettled = None
             out.append(Persist(Settled(message.round, included)))
-        if message.round == self.round:
+        if message.round == self.round or (message.round > self.round and self.state is State.WAITING):
             if message.outcome == wire.Outcome.VOID:  # we helped, and it did not open: did a dealer cheat?
                 out += [
                     ToCoordinator(wire.BadDeal(view.epoch, view.ring, dealer))
@@ -337,12 +359,11 @@ class Member:
                     if not self._secrets.is_good_deal(dealer)
                 ]
             self._helped = 0
-            self.state = State.WAITING
-            self._served = True  # the round is over: no later attempt of it
+            self.state, self.round, self._over = State.WAITING, message.round, True
+            if self._held is not None and self._held.round <= self.round:
+                self._held = None
         if not included and message.outcome == wire.Outcome.OPENED:
             out.append(ToHead(wire.Ready(view.epoch, view.ring, self.term)))
-        if out and self._held is not None:
-            out += self._try_share(now_s)
         return out
 
     def _next_deadline(self, now_s: float) -> float:

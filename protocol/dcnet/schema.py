@@ -9,8 +9,9 @@ mask that did not cancel makes it wrong (with probability 1 - 2^-64), which make
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
+from typing import Any
 
 from protocol.dcnet.suite import digest
 from protocol.errors import RemoteProtocolError
@@ -69,13 +70,25 @@ class Schema:
     def from_bytes(cls, data: bytes) -> Schema:
         """Read canonical JSON.  Raises RemoteProtocolError where it is anything else."""
         try:
-            rows = json.loads(data)
-            schema = cls(tuple(Slot(**{**row, "kind": Kind(row["kind"])}) for row in rows))
+            schema = cls(tuple(map(_slot, json.loads(data))))
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             raise RemoteProtocolError("bad_schema", "expected an aggregate schema in canonical JSON") from error
         if schema.to_bytes() != data:
             raise RemoteProtocolError("bad_schema", "the aggregate schema is not in canonical form")
         return schema
+
+
+def _slot(row: dict[str, Any]) -> Slot:
+    slot = Slot(**{**row, "kind": Kind(row["kind"])})
+    if (
+        not isinstance(slot.name, str)
+        or not isinstance(slot.obis, str | None)
+        or not isinstance(slot.unit, str)
+        or type(slot.scaler) is not int
+        or not isinstance(slot.committed, bool)
+    ):
+        raise TypeError("a slot has a name, an OBIS code, a unit, a whole scaler, and is committed or not")
+    return slot
 
 
 def signed(word: int) -> int:
@@ -91,3 +104,6 @@ DEFAULT_SCHEMA = Schema(
         Slot("active_power", "1-0:16.7.0*255", "W", 0, Kind.POWER),
     )
 )
+
+# The same with commitments to the energies: a ring's total is then checked against what its members committed to.
+VERIFIED_SCHEMA = Schema(tuple(replace(slot, committed=slot.kind is Kind.ENERGY) for slot in DEFAULT_SCHEMA.slots))

@@ -155,10 +155,7 @@ class EpochSecrets:
         received = self._received.get(dealer)
         if received is None:
             return False
-        try:
-            return shamir.verify_share(self._suite.group, received.commitments, self.position + 1, received.share)
-        except RemoteProtocolError:
-            return False
+        return shamir.verify_share(self._suite.group, received.commitments, self.position + 1, received.share)
 
     def seal_relay(self, other: int, data: bytes, nonce: bytes) -> bytes:
         """Seal a ring message for a member behind the coordinator's relay; `nonce` is 12 fresh random bytes."""

@@ -55,6 +55,26 @@ class Connection:
         self.counters.messages_sent += 1
         self.counters.bytes_sent += len(data)
 
+    def send_nowait(self, data: bytes) -> bool:
+        """
+        Queue `data` at once; False where `send` would have to wait.
+
+        Raises as `send` does.
+        """
+        check_payload(data, self._limits)
+        socket = self._edge.socket
+        if socket.closed:
+            raise trio.ClosedResourceError("this connection was closed")
+        try:
+            socket.send(data, zmq.NOBLOCK)
+        except zmq.Again:
+            return False
+        finally:
+            self._edge.touched()
+        self.counters.messages_sent += 1
+        self.counters.bytes_sent += len(data)
+        return True
+
     async def receive(self) -> bytes:
         """
         Return the next payload.

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from random import Random
@@ -22,6 +22,7 @@ from node.lmn.mbus.device import DeviceAddress
 from node.lmn.profiles import MeterProfile
 from node.lmn.runtime import LmnEvent, Periodic, run_meters
 from node.lmn.serial_link import open_serial
+from node.lmn.sml.bodies import GetProcParameterRequest, Message
 from protocol.metering.obis import Obis
 from protocol.metering.reading import Quality, Reading
 from protocol.metering.units import WATT, WATT_HOUR
@@ -40,8 +41,8 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-async def read_twice(*profiles: MeterProfile) -> tuple[dict[str, list[Reading]], list[LmnEvent]]:
-    """Run until every profile's meter has given its import register twice."""
+async def read_twice(*profiles: MeterProfile, period_s: float = 0.3) -> tuple[dict[str, list[Reading]], list[LmnEvent]]:
+    """Run until every profile's meter has given its import register twice; it must be read within a period."""
     got: dict[str, list[Reading]] = {profile.device: [] for profile in profiles}
     events: list[LmnEvent] = []
     with trio.fail_after(30):
@@ -54,7 +55,7 @@ async def read_twice(*profiles: MeterProfile) -> tuple[dict[str, list[Reading]],
                 if all(len(each) >= 2 for each in got.values()):
                     nursery.cancel_scope.cancel()
 
-            await run_meters(profiles, deliver, Periodic(0.3), rng=Random(1), on_event=events.append)
+            await run_meters(profiles, deliver, Periodic(period_s), rng=Random(1), on_event=events.append)
     for reading in (reading for each in got.values() for reading in each):
         assert reading.decimal() == 1234567
         assert reading.unit == WATT_HOUR
@@ -76,6 +77,29 @@ async def test_sml(push: bool) -> None:
     async with serving(partial(sml_server.serve, [meter], now)) as link:
         _, events = await read_twice(MeterProfile(device=WIRES, protocol="sml", link=link, push=push))
     assert events == []
+
+
+async def test_named_sml_registers_are_asked_for_by_get_proc_parameter() -> None:
+    """REQ.SML.CLI.RequestMeterData.10 to .30: one file, a request for each register, optional fields empty."""
+    asked: list[Any] = []
+
+    class Listening(SmlMeter):
+        def respond(self, messages: Sequence[Message], now: datetime) -> bytes | None:
+            asked.append([message.body for message in messages])
+            return super().respond(messages, now)
+
+    power = Obis(1, 0, 16, 7, 0, 255)
+    async with serving(partial(sml_server.serve, [Listening(WIRES, registers)], now)) as link:
+        profile = MeterProfile(device=WIRES, protocol="sml", link=link, registers=(IMPORT, power))
+        _, events = await read_twice(profile)
+    assert events == []
+    first, second = asked[0], asked[1]
+    requests = [body for body in first if isinstance(body, GetProcParameterRequest)]
+    assert len(first) == 2 + len(requests)
+    paths = [((0x8002).to_bytes(2, "big"), IMPORT.to_bytes()), ((3).to_bytes(2, "big"), power.to_bytes())]
+    assert [body.parameter_tree_path for body in requests] == paths
+    assert {(b.server_id, b.username, b.password, b.attribute) for b in requests} == {(None,) * 4}
+    assert first[0].req_file_id != second[0].req_file_id
 
 
 async def test_two_sml_meters_on_one_bus() -> None:
@@ -121,7 +145,8 @@ async def test_dlms_over_hdlc_on_a_serial_line() -> None:
 async def test_mbus(address: str) -> None:
     meter = mbus.MBusMeter(DEVICE, registers, now, primary=5)
     async with serving(partial(mbus.serve, [meter])) as link:
-        _, events = await read_twice(MeterProfile(device=WIRES, protocol="mbus", link=link, address=address))
+        profile = MeterProfile(device=WIRES, protocol="mbus", link=link, address=address)
+        _, events = await read_twice(profile, period_s=1.5)  # selecting waits for meters that were selected before
     assert events == []
 
 

@@ -14,7 +14,8 @@ import pytest
 import trio
 
 from loadtest.config import MetersConfig
-from loadtest.meters.run import BookEntry, SimulatedClock, read_book, run, simulated_meters
+from loadtest.meters.clock import SimulatedClock
+from loadtest.meters.run import BookEntry, read_book, run, simulated_meters
 from node.lmn.sml.client import SmlClient
 from node.lmn.sml.driver import SmlLink, read_meter
 from protocol.errors import StromkreisError

@@ -1,12 +1,17 @@
 """Whole networks over real sockets: sums that are exact, and what comes back after something was taken away."""
 
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import trio
 
+from coordinator.store import Store
+from loadtest.households import households
 from loadtest.network import Network
+from loadtest.truth import RoundRow, check
+from protocol.dcnet.schema import DEFAULT_SCHEMA
 from protocol.wire import Outcome
 
 
@@ -34,6 +39,56 @@ async def test_every_gateway_is_in_the_totals_and_epochs_follow_without_a_gap(ne
     assert all(each.total[0] == each.roster.bit_count() for each in opened(ended))
 
 
+def judged(network: Network, ended):
+    """The round book held against the meters' own registers; every gateway's account begins in quarter hour 0."""
+    config = network.coordinator_config
+    assert config is not None
+    homes = households(network.meters_config())
+    meters = {f"ESTK00{i:08d}": [home] for i, home in enumerate(homes)}
+    store = Store(config.database_url)
+    layouts = {each.epoch: store.epoch_rings(each.epoch) for each in store.latest_epochs()}
+    intervals = {each.epoch: each.interval_of for each in store.latest_epochs()}
+    store.close()
+    rows = []
+    for each in ended:
+        members = layouts[each.epoch][each.ring].members
+        roster = tuple(name for place, name in enumerate(members) if each.roster >> place & 1)
+        q = config.epoch.interval_index(intervals[each.epoch](each.round))
+        outcome = each.outcome is Outcome.OPENED
+        rows.append(RoundRow(each.epoch, each.ring, each.round, q, outcome, roster if outcome else (), each.total))
+    return check(DEFAULT_SCHEMA, meters, rows)
+
+
+@pytest.mark.parametrize("line", ["tcp", "pty"])
+async def test_one_ring_of_every_protocol_has_exact_totals(tmp_path: Path, line, caplog) -> None:
+    network = Network(
+        tmp_path, gateways=24, ring_size=24, rounds=20, period_s=1.0, line=line,
+        protocols=("sml", "dlms", "mbus", "wmbus", "iec62056-21", "p1"),
+        origin_unix_s=float(int(time.time()) + 10),  # meters stand still until all accounts have begun
+    )  # fmt: skip
+    caplog.set_level("DEBUG", "node")
+    caplog.set_level("DEBUG", "loadtest")
+    async with trio.open_nursery() as nursery:
+        await network.start_meters(nursery)
+        told = Counter(entry.url.partition("+")[0] for entry in network.book)
+        assert told == dict.fromkeys(network.protocols, 4)
+        await network.start_coordinator(nursery)
+        await network.start_node(nursery, 0, 24, "node")
+        ended = await network.wait_for_rounds(10)
+        verdict = judged(network, ended)
+        nursery.cancel_scope.cancel()
+    full = [each for each in opened(ended) if each.roster == 0xFFFFFF]
+    assert verdict.differences == ()
+    assert verdict.conservation_error_wh == 0
+    assert len(full) >= 3
+    assert verdict.energy_import_wh > 0
+    assert verdict.energy_export_wh > 0
+    secrets = [key for entry in network.book for name, key in entry.keys.items() if name != "system_title"]
+    assert len(secrets) == 4 * 2 + 4
+    assert not [key for key in secrets if key in caplog.text]
+    assert not [key for key in secrets if key in repr(network.book)]
+
+
 async def test_rings_run_through_the_coordinators_relay(network: Network) -> None:
     network.relay = True
     async with trio.open_nursery() as nursery:
@@ -45,6 +100,20 @@ async def test_rings_run_through_the_coordinators_relay(network: Network) -> Non
             while len(opened(network.ended())) < 3:
                 await trio.sleep(0.2)
         nursery.cancel_scope.cancel()
+
+
+async def test_totals_are_verified_where_the_gateways_commit(network: Network) -> None:
+    network.verified = True
+    async with trio.open_nursery() as nursery:
+        await network.start_meters(nursery)
+        await network.start_coordinator(nursery)
+        await network.start_node(nursery, 0, 8, "node")
+        with trio.fail_after(40):
+            while len(opened(network.ended())) < 3:
+                await trio.sleep(0.2)
+        ended = network.ended()
+        nursery.cancel_scope.cancel()
+    assert all(each.verified for each in opened(ended))
 
 
 async def test_a_restarted_coordinator_goes_on_with_the_epoch(network: Network) -> None:
@@ -66,3 +135,20 @@ async def test_a_restarted_coordinator_goes_on_with_the_epoch(network: Network) 
     assert len(ended) > seen
     assert {each.epoch for each in ended} == {0}
     assert ended[: len(before)] == before
+
+
+async def test_a_dead_head_is_replaced_within_the_round(network: Network) -> None:
+    """A member that waits for the dead head's link must still hear who follows it."""
+    network.gateways = network.ring_size = 12
+    network.dropout = 0.3
+    network.rounds = 60
+    async with trio.open_nursery() as nursery:
+        await network.start_meters(nursery)
+        await network.start_coordinator(nursery)
+        nodes = [await network.start_node(nursery, first, 4, f"node-{first}") for first in (0, 4, 8)]
+        before = await network.wait_for_rounds(2)
+        nodes[int(network.head_of(before[-1])[-8:]) // 4].cancel()
+        with trio.fail_after(40):
+            while not [each for each in opened(network.ended()) if each.term > before[-1].term]:
+                await trio.sleep(0.2)
+        nursery.cancel_scope.cancel()

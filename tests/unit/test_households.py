@@ -2,10 +2,12 @@
 
 import json
 import warnings
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from loadtest.config import MetersConfig
 from loadtest.households import Household, households
@@ -137,3 +139,24 @@ def test_real_recordings_have_registers_that_never_run_back() -> None:
         imports = [shown.import_tenth_wh for shown in recording.shown]
         assert imports == sorted(imports)
         assert all(frame.startswith(b"\x1b\x1b\x1b\x1b\x01\x01\x01\x01") for frame in recording.frames)
+
+
+def test_every_profile_meets_every_protocol_and_is_counted_alike() -> None:
+    config = MetersConfig(count=24, protocols="sml, dlms,mbus,wmbus,iec62056-21,p1")
+    pairs = Counter((config.profiles[i % 4], config.protocol_of(i)) for i in range(24))
+    assert len(pairs) == 24
+    assert MetersConfig(protocols=["p1"]).protocol_of(7) == "p1"
+    with pytest.raises(ValidationError, match="protocols"):
+        MetersConfig(protocols="sml,zigbee")
+
+
+@pytest.mark.parametrize(("decimals", "protocol", "step_tenth_wh"), [(1, "sml", 1), (-3, "sml", 10_000), (1, "p1", 10)])
+def test_registers_have_the_resolution_of_the_display(decimals: int, protocol: str, step_tenth_wh: int) -> None:
+    fine, coarse = (
+        households(MetersConfig(count=1, register_decimals=each, protocols=spoken))[0]
+        for each, spoken in ((1, "sml"), (decimals, protocol))
+    )
+    for q in range(0, 400, 37):
+        exact, shown = fine.registers(q).import_tenth_wh, coarse.registers(q).import_tenth_wh
+        assert shown % step_tenth_wh == 0
+        assert 0 <= exact - shown < step_tenth_wh

@@ -307,6 +307,28 @@ async def test_neighbours_on_the_radio_are_no_fault(autojump_clock: MockClock) -
         assert b.events == []
 
 
+async def test_a_meter_that_falls_silent_beside_others_is_missed(autojump_clock: MockClock) -> None:
+    def listen(
+        stream: trio.abc.Stream, profiles: Sequence[MeterProfile], clock: Callable[[], float]
+    ) -> AsyncGenerator[Batch, None]:
+        async def batches() -> AsyncGenerator[Batch, None]:
+            for second in itertools.count():
+                yield [Reading("X", IMPORT, second), *([Reading("Y", IMPORT, second)] if second < 20 else [])]
+                await trio.sleep(1)
+
+        return batches()
+
+    async with bench() as b:
+        b.meters["tcp://a:1"] = lambda _: trio.sleep_forever()
+        both = [profile(name, protocol="r", interval_s=2) for name in "XY"]
+        b.nursery.start_soon(lambda: b.run(*both, drivers={"r": Driver("r", listen=listen)}))
+        await trio.sleep(100)
+        assert [(event.kind, event.device) for event in b.events] == [("meter_silent", "Y")]
+        assert b.events[0].at_s == pytest.approx(19 + 3 * 2, abs=1)
+        await trio.sleep(900)  # and is news again at the next quarter hour
+        assert [event.kind for event in b.events] == ["meter_silent"] * 2
+
+
 @pytest.mark.parametrize(
     "profiles",
     [

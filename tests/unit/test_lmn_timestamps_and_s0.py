@@ -7,6 +7,11 @@ import trio
 from trio.testing import memory_stream_one_way_pair
 
 from node.lmn.s0 import PulseInput, listen, require_billable
+from node.lmn.sml.bodies import GetListResponse
+from node.lmn.sml.bodies import Message as SmlMessage
+from node.lmn.sml.readings import readings as sml_readings
+from node.lmn.sml.readings import server_id
+from node.lmn.sml.values import SEC_INDEX, ListEntry, Time, signed
 from node.lmn.timestamps import Fallen, MonotonicWatch, is_cumulative, time_of_measurement
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 from protocol.metering.obis import Obis
@@ -40,6 +45,20 @@ def test_falling_time() -> None:
     watch.check([reading(1, seconds=100)])
     assert watch.check([reading(1, seconds=100)]) == []
     assert [f.reason for f in watch.check([reading(1, seconds=99)])] == ["decremented_timestamp"]
+
+
+def test_the_messages_own_second_may_not_fall_even_where_its_values_seconds_rise() -> None:
+    watch = MonotonicWatch()
+    first, second = (
+        SmlMessage(b"", GetListResponse(None, server_id("1EMH0000000001"), None, Time(SEC_INDEX, sent), (entry,)))
+        for sent, entry in ((900, list_entry(100)), (800, list_entry(101)))
+    )
+    assert watch.check(sml_readings([first])) == []
+    assert [f.reason for f in watch.check(sml_readings([second]))] == ["decremented_timestamp"]
+
+
+def list_entry(second: int) -> ListEntry:
+    return ListEntry(IMPORT.to_bytes(), None, Time(SEC_INDEX, second), 30, -1, signed(1000 + second))
 
 
 def test_values_of_one_message_may_be_of_different_age() -> None:

@@ -44,7 +44,8 @@ def reason(receiver: Receiver, datagram: bytes) -> str:
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("radio", [None, RADIO])
 def test_every_mode_gives_the_reading(mode: int, radio: DeviceAddress | None) -> None:
-    volume, clock = Receiver(KEYS).decode(meter(mode, radio=radio).datagram(), CLOCK)
+    keys = KEYS if mode else KeyStore()
+    volume, clock = Receiver(keys).decode(meter(mode, radio=radio).datagram(), CLOCK)
     assert (volume.device, volume.obis, volume.value, volume.scaler, volume.unit) == (
         str(DEVICE),
         VOLUME,
@@ -68,6 +69,15 @@ def test_a_wrong_key_gives_an_error_and_no_reading(mode: int, expected: str) -> 
 def test_without_a_key_nothing_is_read_not_even_at_the_desk(mode: int) -> None:
     assert reason(Receiver(), meter(mode).datagram()) == "no_key"
     assert reason(Receiver(accept_decrypted=True), meter(mode).datagram()) == "no_key"
+
+
+def test_nobody_speaks_in_the_clear_for_a_meter_that_has_a_key() -> None:
+    assert reason(Receiver(KEYS), meter(0).datagram()) == "not_secured"
+    blocks_of_none = bytearray(meter(0).datagram())
+    blocks_of_none[14] = 5  # mode 5, no encrypted block
+    assert reason(Receiver(KEYS), bytes(blocks_of_none)) == "not_secured"
+    (at_the_desk, _) = Receiver(KEYS, accept_decrypted=True).decode(meter(0).datagram())
+    assert at_the_desk.quality is Quality.UNVERIFIED
 
 
 def test_a_gateway_takes_no_plaintext_where_ciphertext_is_declared() -> None:
@@ -164,15 +174,16 @@ def test_compact_frames_need_their_full_telegram_first(mode: int) -> None:
     source = meter(mode, compact=True, full_every=3)
     full, compact, other, _ = (source.datagram() for _ in range(4))
     assert len(compact) <= len(full)
-    receiver = Receiver(KEYS)
-    assert reason(Receiver(KEYS), compact) == "compact_format_unknown"
+    keys = KEYS if mode else KeyStore()
+    receiver = Receiver(keys)
+    assert reason(Receiver(keys), compact) == "compact_format_unknown"
     values = [r.value for r in receiver.decode(full)]
     assert [r.value for r in receiver.decode(compact)] == values
     assert [r.value for r in receiver.decode(other)] == values
 
 
 def test_open_telegrams_teach_no_headers_to_secured_ones() -> None:
-    receiver = Receiver(KEYS)
+    receiver = Receiver(KeyStore(default=KEY))
     receiver.decode(meter(0).datagram())
     source = meter(5, compact=True, full_every=2)
     source.datagram()

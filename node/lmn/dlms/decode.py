@@ -84,13 +84,11 @@ def _hdlc(chunks: Iterator[bytes], receiver: PushReceiver) -> Iterator[Decoded]:
 def _wrapped(chunks: Iterator[bytes], receiver: PushReceiver) -> Iterator[Decoded]:
     reader = WrapperReader()
     for chunk in chunks:
-        try:
-            packets = reader.feed(chunk)
-        except RemoteProtocolError as error:
-            yield error
-            return
-        for _, _, packet in packets:
-            yield from _message(receiver, packet)
+        for item in reader.feed(chunk):
+            if isinstance(item, RemoteProtocolError):
+                yield item
+            else:
+                yield from _message(receiver, item[2])
     if reader.pending:
         yield RemoteProtocolError("dlms_truncated", "the stream ends within a packet")
 

@@ -23,7 +23,7 @@ from node.lmn.dlms.listing import CLOCK, profile_readings, reading_of, scaler_un
 from node.lmn.dlms.push import PushReceiver
 from node.lmn.dlms.security import InvocationCounter, ReplayGuard
 from node.lmn.dlms.transport import HdlcTransport, Transport, WrapperReader, WrapperTransport, converse
-from node.lmn.hdlc.frame import Address, FrameReader
+from node.lmn.hdlc.frame import Address, Frame, FrameReader
 from node.lmn.hdlc.link import HdlcBus, HdlcLink
 from node.lmn.hdlc.primary import Timing
 from node.lmn.hdlc.station import Parameters
@@ -277,7 +277,8 @@ async def pushes(
         if not data:
             return
         received_at = now() if now is not None else None
-        found = [packet for _, _, packet in packets.feed(data)] if wrapper else frames.feed(data)
+        found: Sequence[Frame | tuple[int, int, bytes] | RemoteProtocolError]
+        found = packets.feed(data) if wrapper else frames.feed(data)
         for item in found:
             try:
                 if isinstance(item, RemoteProtocolError):
@@ -285,8 +286,8 @@ async def pushes(
                     yield item
                     continue
                 readings = (
-                    receiver.message(item, received_at)
-                    if isinstance(item, bytes)
+                    receiver.message(item[2], received_at)
+                    if isinstance(item, tuple)
                     else receiver.frame(item, received_at)
                 )
             except RemoteProtocolError as error:

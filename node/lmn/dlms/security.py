@@ -3,7 +3,7 @@ COSEM security: AES-GCM protection of APDUs, suites 0 to 2, and the GMAC of high
 
 A protected APDU is  security control byte | invocation counter (4) | text | tag (12).  The nonce is the sender's
 system title (8) and the counter; whoever uses a pair twice under one key gives the key stream away, so the sender's
-counter comes from a `Counter` that is written down before it is used, and the receiver takes no counter twice.
+counter is reserved durably before it is used (`node.lmn.counters`), and the receiver takes no counter twice.
 
 Suites 0 and 1 encrypt with AES-128, suite 2 with AES-256; what sets suite 1 apart (ECDSA, ECDH) concerns key
 agreement and is not offered here, nor is compression.
@@ -40,28 +40,31 @@ class Control(IntFlag):
 
 class InvocationCounter:
     """
-    Our own counter: strictly rising, and `persist` has stored the next value before this one is used.
+    Our own counter: strictly rising, and never past what was reserved for it.
 
+    `end` is the first value that is not ours; whoever keeps the counter has stored it before giving values below it.
     After a crash the store is at most ahead of what was sent, never behind.
     """
 
-    def __init__(self, start: int = 0, persist: Callable[[int], None] | None = None) -> None:
+    def __init__(self, start: int = 0, end: int = COUNTER_MAX + 1) -> None:
         self._next = start
-        self._persist = persist
+        self._end = end
+
+    @property
+    def left(self) -> int:
+        """How many values are still reserved."""
+        return max(0, min(self._end, COUNTER_MAX + 1) - self._next)
+
+    def extend(self, start: int, end: int) -> None:
+        """Go on in a newly reserved block, which lies above the old one."""
+        self._next, self._end = max(self._next, start), end
 
     def take(self) -> int:
-        """The next value.  Raises LocalProtocolError when the key's 2**32 values are used up."""
-        value = self._next
-        if value > COUNTER_MAX:
-            raise LocalProtocolError("the invocation counter is exhausted: the key must be changed")
-        if self._persist is not None:
-            self._persist(value + 1)
-        self._next = value + 1
-        return value
-
-    def raise_to(self, at_least: int) -> None:
-        """Go on from here if we are behind (the meter told us where it stands)."""
-        self._next = max(self._next, at_least)
+        """The next value.  Raises LocalProtocolError when none is reserved, or the key's 2**32 are used up."""
+        if not self.left:
+            raise LocalProtocolError("no invocation counter is left: reserve more, or change the key")
+        self._next += 1
+        return self._next - 1
 
 
 class ReplayGuard:

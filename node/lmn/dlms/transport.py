@@ -83,29 +83,35 @@ class WrapperReader:
     """
     Wrapped APDUs out of a byte stream: (source, destination, APDU).
 
-    Holds at most one packet (64 KiB) and the piece just fed.  A header of another version raises
-    RemoteProtocolError: without a check sum there is nothing to find the next packet by.
+    Holds at most one packet (64 KiB) and the piece just fed.  A header of another version gives a
+    RemoteProtocolError, and after it nothing more: without a check sum there is no next packet to be found.
     """
 
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._offset = 0
+        self._failed = False
 
     @property
     def pending(self) -> int:
         """Bytes of an unfinished packet."""
         return len(self._buffer)
 
-    def feed(self, data: bytes) -> list[tuple[int, int, bytes]]:
-        """The packets that became complete."""
+    def feed(self, data: bytes) -> list[tuple[int, int, bytes] | RemoteProtocolError]:
+        """The packets that became complete, and the error that ends them."""
+        if self._failed:
+            return []
         self._buffer += data
-        packets = []
+        packets: list[tuple[int, int, bytes] | RemoteProtocolError] = []
         while len(self._buffer) >= WRAPPER_HEADER_SIZE:
             version, source, destination, length = (
                 int.from_bytes(self._buffer[at : at + 2], "big") for at in range(0, 8, 2)
             )
             if version != 1:
-                raise RemoteProtocolError("dlms_wrapper", "no wrapper of version 1", offset=self._offset)
+                packets.append(RemoteProtocolError("dlms_wrapper", "no wrapper of version 1", offset=self._offset))
+                self._failed = True
+                self._buffer.clear()
+                break
             size = WRAPPER_HEADER_SIZE + length
             if len(self._buffer) < size:
                 break
@@ -148,9 +154,11 @@ class WrapperTransport(Transport):
                 data = bytes(await self._stream.receive_some())
                 if not data:
                     raise RemoteProtocolError("link_closed", "the connection was closed")
-                self._packets += [
-                    packet for _, destination, packet in self._reader.feed(data) if destination == self._client
-                ]
+                for item in self._reader.feed(data):
+                    if isinstance(item, RemoteProtocolError):
+                        raise item
+                    if item[1] == self._client:
+                        self._packets.append(item[2])
         except trio.BrokenResourceError as error:
             raise RemoteProtocolError("link_closed", "the connection was closed") from error
         return self._packets.pop(0)

@@ -195,6 +195,11 @@ class FrameReader:
         self._offset = 0
         self.skipped_byte_count = 0
 
+    @property
+    def pending(self) -> bool:
+        """Whether a frame has begun and not ended."""
+        return len(self._buffer) > 1
+
     def feed(self, data: bytes) -> list[Frame | RemoteProtocolError]:
         """What became complete.  A RemoteProtocolError in the list has its offset in the whole stream."""
         self._buffer += data
@@ -249,13 +254,18 @@ class FrameReader:
         return frame
 
     def _header_error(self, length: int) -> RemoteProtocolError | None:
-        """A frame with information proves its header early."""
-        header = bytes(self._buffer[1:14])
+        """
+        A frame with information proves its header early.
+
+        Only what belongs to the frame is looked at, or the verdict would depend on how the stream is cut.
+        """
+        size = min(length, 13)
+        header = bytes(self._buffer[1 : 1 + size])
         try:
             destination = Address.read(header, 2)
             at = 3 + destination.size + Address.read(header, 2 + destination.size).size
         except RemoteProtocolError as error:
-            return self._fail(error.reason, error.detail) if len(header) >= 10 else None
+            return self._fail(error.reason, error.detail) if len(header) == size else None
         if length > at + 2 and len(header) >= at + 2 and crc_x25(header[:at]) != header[at : at + 2]:
             return self._fail("hdlc_hcs", "the header check sequence is wrong")
         return None

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable
+from typing import Final
 
 import trio
 
@@ -18,6 +19,9 @@ from node.lmn.hdlc.primary import PrimaryStation, State, Timing
 from node.lmn.hdlc.secondary import SecondaryStation
 from node.lmn.hdlc.station import Connected, Delivered, Disconnected, Instruction, Parameters, Transmit
 from protocol.errors import LocalProtocolError, RemoteProtocolError
+
+PAUSE_WITHIN_FRAME_S: Final = 0.2
+"""The inter-octet time-out of IEC 62056-46 (25 ms) plus what USB converters and schedulers add to it."""
 
 
 class HdlcBus:
@@ -30,16 +34,22 @@ class HdlcBus:
         self._reader = FrameReader()
 
     async def frames(self, deadline: float) -> list[Frame]:
-        """Frames that have come until `deadline` on trio's clock: as soon as there is one, none when it passes."""
+        """
+        Frames that have come until `deadline` on trio's clock: as soon as there is one, none when it passes.
+
+        A frame under way may end after the deadline: a long one on a slow line takes longer than any answer may
+        take to begin.  It is lost only when the line pauses within it.
+        """
+        latest = deadline
         while True:
             data = b""
-            with trio.move_on_at(deadline) as scope:
+            with trio.move_on_at(latest) as scope:
                 try:
                     data = bytes(await self.stream.receive_some())
                 except trio.BrokenResourceError:
                     data = b""
             if scope.cancelled_caught:
-                self._reader.reset()  # no frame pauses for a whole response time-out
+                self._reader.reset()
                 return []
             if not data:
                 raise RemoteProtocolError("link_closed", "the line was closed")
@@ -48,6 +58,9 @@ class HdlcBus:
             frames = [item for item in found if isinstance(item, Frame)]
             if frames:
                 return frames
+            latest = deadline
+            if self._reader.pending:
+                latest = max(deadline, trio.current_time() + PAUSE_WITHIN_FRAME_S)
 
     async def transmit(self, data: bytes) -> None:
         """Raises RemoteProtocolError where the line is gone."""

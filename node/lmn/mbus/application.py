@@ -37,7 +37,6 @@ CI_APPLICATION_ERROR: Final = 0x70
 CI_ALARM: Final = 0x71
 CI_SELECT: Final = 0x52
 CI_APPLICATION_RESET: Final = 0x50
-CI_DATA_SEND: Final = 0x51
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,33 +5,38 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from node.lmn.mbus.link import Frame, FrameReader, LongFrame
-from node.lmn.mbus.telegram import decode_telegram
+from node.lmn.mbus.telegram import Opener, decode_telegram
+from node.lmn.wmbus.keys import KeyStore
+from node.lmn.wmbus.receiver import Receiver
 from protocol.errors import RemoteProtocolError
 from protocol.metering.reading import Reading
 
 
 def decode_stream(
     chunks: Iterable[bytes],
-    keys: Mapping[str, bytes] | bytes | None = None,  # noqa: ARG001 -- the command line calls all protocols alike
+    keys: Mapping[str, bytes] | bytes | None = None,
 ) -> Iterator[Reading | RemoteProtocolError]:
     """
     Readings and errors out of the bytes of a bus, however they are cut.
 
+    `keys`: meter number (14 characters or the last eight) to key, or one key for all, for the rare wired meters that
+    encrypt.
     Acknowledgements and the primary's own frames are passed over; memory is bounded by one frame and one chunk.
     """
     reader = FrameReader()
+    opener = Receiver(KeyStore.of(keys), accept_decrypted=True, check_counters=False)
     for chunk in chunks:
         for event in reader.feed(chunk):
-            yield from _decoded(event)
+            yield from _decoded(event, opener)
     for event in reader.finish():
-        yield from _decoded(event)
+        yield from _decoded(event, opener)
 
 
-def _decoded(event: Frame | RemoteProtocolError) -> Iterator[Reading | RemoteProtocolError]:
+def _decoded(event: Frame | RemoteProtocolError, opener: Opener) -> Iterator[Reading | RemoteProtocolError]:
     if isinstance(event, RemoteProtocolError):
         yield event
     elif isinstance(event, LongFrame):
         try:
-            yield from decode_telegram(event)
+            yield from decode_telegram(event, opener=opener)
         except RemoteProtocolError as error:
             yield error

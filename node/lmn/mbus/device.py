@@ -12,19 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-# EN 13757-7 table of device types, as far as meters send it; the full text is for people.
-MEDIA: Final = {
-    0x00: "other", 0x01: "oil", 0x02: "electricity", 0x03: "gas", 0x04: "heat", 0x05: "steam", 0x06: "warm water",
-    0x07: "water", 0x08: "heat cost allocator", 0x09: "compressed air", 0x0A: "cooling load at outlet",
-    0x0B: "cooling load at inlet", 0x0C: "heat at inlet", 0x0D: "heat/cooling load", 0x0E: "bus/system component",
-    0x0F: "unknown", 0x14: "calorific value", 0x15: "hot water", 0x16: "cold water", 0x17: "dual register water",
-    0x18: "pressure", 0x19: "A/D converter", 0x1A: "smoke detector", 0x1B: "room sensor", 0x1C: "gas detector",
-    0x20: "breaker", 0x21: "valve", 0x25: "customer unit", 0x28: "waste water", 0x29: "garbage",
-    0x2A: "carbon dioxide", 0x31: "communication controller", 0x32: "unidirectional repeater",
-    0x33: "bidirectional repeater", 0x36: "radio converter at system side", 0x37: "radio converter at meter side",
-}  # fmt: skip
-
-# Division of DIN 43849: the OBIS medium as one character; F where DIN has none of its own.
+# Division of DIN 43849 by device type (EN 13757-7): the OBIS medium as one character; F where DIN has none.
 _DIVISIONS: Final = {
     0x02: "1", 0x08: "4", 0x0A: "5", 0x0B: "5", 0x04: "6", 0x0C: "6", 0x0D: "6", 0x03: "7",
     0x07: "8", 0x16: "8", 0x17: "8", 0x06: "9", 0x15: "9", 0x31: "E",

@@ -34,7 +34,7 @@ from node.lmn.mbus.procedures import (
 from node.lmn.mbus.procedures import (
     search as search_procedure,
 )
-from node.lmn.mbus.telegram import decode_telegram
+from node.lmn.mbus.telegram import Opener, decode_telegram
 from protocol.errors import RemoteProtocolError
 from protocol.metering.reading import Reading
 
@@ -69,14 +69,19 @@ def _now() -> datetime:
 
 
 class Bus:
-    """One M-Bus: `read_meter` and `search` may be called from several tasks."""
+    """One M-Bus; its methods may be called from several tasks.  `opener` has the keys of meters that encrypt."""
 
     def __init__(
-        self, stream: trio.abc.Stream, timing: Timing | None = None, now: Callable[[], datetime] = _now
+        self,
+        stream: trio.abc.Stream,
+        timing: Timing | None = None,
+        now: Callable[[], datetime] = _now,
+        opener: Opener | None = None,
     ) -> None:
         self._stream = stream
         self._timing = timing or Timing()
         self._now = now
+        self._opener = opener
         self._lock = trio.Lock()
         self._reader = FrameReader()
         self._received_at: datetime | None = None
@@ -93,7 +98,7 @@ class Bus:
         return [
             reading
             for frame, stamp in zip(frames, stamps, strict=True)
-            for reading in decode_telegram(frame, stamp)
+            for reading in decode_telegram(frame, stamp, self._opener)
         ]  # fmt: skip
 
     async def search(self, mask: SecondaryAddress | None = None, *, thorough: bool = False) -> Found:

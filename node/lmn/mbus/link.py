@@ -20,12 +20,10 @@ SHORT_START: Final = 0x10
 LONG_START: Final = 0x68
 STOP: Final = 0x16
 DATA_SIZE_MAX: Final = 252  # L counts C, A and CI too and is one byte
-FRAME_SIZE_MAX: Final = 261
 
 # Control fields of the primary (EN 13757-2 table 1, IEC 60870-5-2); FCB is bit 5, FCV bit 4.
 SND_NKE: Final = 0x40
 SND_UD: Final = 0x53
-REQ_UD1: Final = 0x5A
 REQ_UD2: Final = 0x5B
 FCB: Final = 0x20
 RSP_UD: Final = 0x08  # access demand and flow control bits (5, 4) may be set beside it

@@ -20,6 +20,7 @@ from typing import Final, TypeVar
 from node.lmn.mbus.application import CI_APPLICATION_RESET, CI_LONG, CI_SELECT, take_long_header
 from node.lmn.mbus.device import DeviceAddress
 from node.lmn.mbus.link import (
+    ADDRESS_MAX,
     ADDRESS_SELECTED,
     FCB,
     REQ_UD2,
@@ -259,4 +260,4 @@ def is_answer(frame: Frame, ask: Ask) -> bool:
     if not isinstance(frame, LongFrame) or not isinstance(ask.frame, ShortFrame):
         return False
     is_response = frame.control & 0x4F == RSP_UD
-    return is_response and (ask.frame.address > 250 or frame.address == ask.frame.address)
+    return is_response and (ask.frame.address > ADDRESS_MAX or frame.address == ask.frame.address)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from node.lmn.mbus.values import DATA_SIZES, VARIABLE, Decoded, decode_value, variable_size
 from node.lmn.mbus.vif import TEXT_SIZE_MAX, VIFE_COUNT_MAX, ValueInformation, value_information
@@ -49,8 +49,7 @@ class Header:
     vib: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """A header, the value's octets on the wire and what they mean."""
 
     header: Header

@@ -15,8 +15,6 @@ from node.lmn.mbus.records import Record
 from node.lmn.status_word import wireless_word
 
 PERMANENT_ERROR: Final = 0x08  # of the status octet (EN 13757-7 table 8)
-TEMPORARY_ERROR: Final = 0x10
-POWER_LOW: Final = 0x04
 
 
 def status_word(status: int, error_flags: bytes = b"") -> int:

@@ -9,21 +9,17 @@ are wrong the values may be too.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Final
+from typing import Final, Protocol
 
+from node.lmn.mbus import application
 from node.lmn.mbus.application import (
-    CI_ALARM,
-    CI_APPLICATION_ERROR,
-    CI_FIXED,
-    CI_LONG,
-    CI_NONE,
-    CI_SHORT,
     Context,
     TransportHeader,
     readings_of,
     take_long_header,
     take_short_header,
 )
+from node.lmn.mbus.device import DeviceAddress
 from node.lmn.mbus.fixed import fixed_readings
 from node.lmn.mbus.link import LongFrame
 from node.lmn.mbus.records import parse_records
@@ -35,41 +31,56 @@ _APPLICATION_ERRORS: Final = {
     4: "premature end of record", 5: "more than ten DIFEs", 6: "more than ten VIFEs", 8: "application too busy",
     9: "too many readouts",
 }  # fmt: skip
-_FROM_METER: Final = 0x40  # DIR bit: set in what the primary sends
+_FROM_PRIMARY: Final = 0x40  # DIR bit: set in what the primary sends
 
 
-def decode_telegram(frame: LongFrame, received_at: datetime | None = None) -> list[Reading]:
+class Opener(Protocol):
+    """Whoever has the keys: a `wmbus.receiver.Receiver`, since secured telegrams are the same on wire and air."""
+
+    def decode_layers(
+        self, sender: DeviceAddress | None, data: bytes, received_at: datetime | None = None
+    ) -> list[Reading]:
+        """The readings behind a CI field.  Raises RemoteProtocolError."""
+
+
+def decode_telegram(
+    frame: LongFrame, received_at: datetime | None = None, opener: Opener | None = None
+) -> list[Reading]:
     """
     The readings of one long frame.
 
-    Raises RemoteProtocolError: wrong direction, unknown CI, an encrypted telegram (wired meters may send them; the
-    gateway reads those by radio), records that break off, or the meter's own application error.
+    Raises RemoteProtocolError: wrong direction, unknown CI, an encrypted telegram without an `opener`, records that
+    break off, or the meter's own application error.
     """
-    if frame.control & _FROM_METER:
+    if frame.control & _FROM_PRIMARY:
         raise RemoteProtocolError("wrong_direction", "a frame from the primary, not from a meter")
     data = frame.data
     header: TransportHeader
     match frame.ci:
-        case 0x72:
+        case application.CI_LONG:
             header, data = take_long_header(data)
             offset = 12
-        case 0x7A:
+        case application.CI_SHORT:
             header, data = take_short_header(data)
             offset = 4
-        case 0x78:
+        case application.CI_NONE:
             header, offset = TransportHeader(0, 0, 0), 0
-        case 0x73:
+        case application.CI_FIXED:
             return fixed_readings(data, received_at)
-        case 0x70:
+        case application.CI_APPLICATION_ERROR:
             text = _APPLICATION_ERRORS.get(data[0], "reserved") if data else "unspecified"
             raise RemoteProtocolError("application_error", f"the meter reports: {text}")
-        case 0x71:
+        case application.CI_ALARM:
             raise RemoteProtocolError("alarm", "the meter reports an alarm")
+        case 0x90 if opener is not None:
+            return opener.decode_layers(None, bytes([frame.ci]) + data, received_at)
         case _:
             raise RemoteProtocolError("unknown_ci", f"CI field {frame.ci:02x}")
     # Meters from before the security modes put a signature of their own there: 16 and up are no modes of EN 13757-7.
     if 0 < (header.configuration >> 8 & 0x1F) < 16:
-        raise RemoteProtocolError("encrypted", "an encrypted telegram on a wired bus")
+        if opener is None:
+            raise RemoteProtocolError("encrypted", "an encrypted telegram, and nobody who has keys")
+        return opener.decode_layers(None, bytes([frame.ci]) + frame.data, received_at)
     address = header.address
     device = str(address) if address is not None else f"address {frame.address}"
     context = Context(device, address.medium if address else 0, header.status, received_at)
@@ -78,6 +89,3 @@ def decode_telegram(frame: LongFrame, received_at: datetime | None = None) -> li
     except RemoteProtocolError as error:
         inside = None if error.offset is None else error.offset + offset
         raise RemoteProtocolError(error.reason, error.detail, offset=inside) from None
-
-
-KNOWN_CI: Final = frozenset({CI_LONG, CI_SHORT, CI_NONE, CI_FIXED, CI_APPLICATION_ERROR, CI_ALARM})

@@ -10,23 +10,23 @@ from __future__ import annotations
 
 import math
 import struct
-from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Final
+from typing import Final, NamedTuple
 
 from node.lmn.mbus.vif import Kind
 
 # Octets of a value by the data field of the DIF (EN 13757-3 table 4); 0xD is variable, 0xF special.
 DATA_SIZES: Final = (0, 1, 2, 3, 4, 4, 6, 8, 0, 1, 2, 3, 4, -1, 6, -1)
+# Data field of an integer -> the value that type B calls invalid.
+_INTEGERS: Final = {field: -1 << (8 * DATA_SIZES[field] - 1) for field in (1, 2, 3, 4, 6, 7)}
 REAL32: Final = 5
 VARIABLE: Final = 0xD
 
 Value = int | str | bytes | None
 
 
-@dataclass(frozen=True, slots=True)
-class Decoded:
+class Decoded(NamedTuple):
     """A value, the power of ten that its coding adds, whether it is marked invalid, and the moment if it is one."""
 
     value: Value
@@ -147,6 +147,9 @@ def decode_value(field: int, kind: Kind, data: bytes) -> Decoded:
 
     `field` is the low nibble of the DIF, `data` its octets (for LVAR with the length byte first), whole.
     """
+    if kind is Kind.NUMBER and field in _INTEGERS:
+        number: int | None = int.from_bytes(data, "little", signed=True)
+        return _INVALID if number == _INTEGERS[field] else Decoded(number)
     if field == VARIABLE:
         return _variable(data, kind)
     if kind is Kind.DATE or kind is Kind.DATETIME:
@@ -164,4 +167,4 @@ def decode_value(field: int, kind: Kind, data: bytes) -> Decoded:
     if kind is not Kind.NUMBER and kind is not Kind.FOREIGN:
         return Decoded(int.from_bytes(data, "little"))
     number = int.from_bytes(data, "little", signed=True)
-    return _INVALID if number == -1 << (8 * len(data) - 1) else Decoded(number)
+    return _INVALID if number == _INTEGERS[field] else Decoded(number)

@@ -114,6 +114,7 @@ class _Builder:
         self.device = device_id(server)
         self.sent = sent
         self.received_at = received_at
+        self.sent_s = sent.seconds if sent is not None and sent.choice == SEC_INDEX else None
         self.now = _when(None, sent, received_at)
         self.out: list[Reading] = []
 
@@ -157,8 +158,12 @@ class _Builder:
         """The registers of a list; the usual kind, a number with an OBIS code, without detours."""
         device, received_at, now, append = self.device, self.received_at, self.now, self.out.append
         for name, status, time, unit, scaler, value, signature in entries:
-            measured_at, seconds = now if time is None else _when(time, self.sent, received_at)
-            record = {} if signature is None else {"signature": signature.hex()}
+            measured_at, seconds = now
+            record: dict[str, Any] = {} if signature is None else {"signature": signature.hex()}
+            if time is not None:
+                measured_at, seconds = _when(time, self.sent, received_at)
+                if seconds is not None and self.sent_s is not None and seconds != self.sent_s:
+                    record["reference_seconds"] = self.sent_s
             if type(value) is Number and len(name) == 6:
                 append(
                     Reading(

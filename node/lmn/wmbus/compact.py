@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Final
 
-from node.lmn.mbus.records import Item, ManufacturerData, Record, layout_of, parse_with_layout
+from node.lmn.mbus.records import Item, ManufacturerData, Record, parse_with_layout
 from node.lmn.wmbus.link import crc16
 from protocol.errors import RemoteProtocolError
 
@@ -42,10 +42,6 @@ class FormatCache:
         self._layouts.move_to_end(signature)
         while len(self._layouts) > self._count_max:
             self._layouts.popitem(last=False)
-
-    def learn_from(self, records: bytes) -> None:
-        """The same from a full telegram's records.  Raises RemoteProtocolError where they are none."""
-        self.learn(layout_of(records))
 
     def expand(self, data: bytes) -> list[Item]:
         """

@@ -38,7 +38,14 @@ class KeyStore:
 
     def key_of(self, address: DeviceAddress) -> bytes | None:
         """The key of a meter, None where there is none."""
-        return self._keys.get(str(address)) or self._keys.get(address.number) or self._default
+        return self._own_key(address) or self._default
+
+    def must_be_secured(self, address: DeviceAddress) -> bool:
+        """Whether the meter has a key of its own: then what comes in the clear is not from it."""
+        return self._own_key(address) is not None
+
+    def _own_key(self, address: DeviceAddress) -> bytes | None:
+        return self._keys.get(str(address)) or self._keys.get(address.number)
 
     def __repr__(self) -> str:
         return f"KeyStore({len(self._keys)} keys)"

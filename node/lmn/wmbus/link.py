@@ -17,7 +17,6 @@ from typing import Final
 from node.lmn.mbus.device import DeviceAddress
 from protocol.errors import RemoteProtocolError
 
-DATAGRAM_SIZE_MAX: Final = 256  # L and at most 255 octets
 _FORMAT_B_BLOCK: Final = 128  # first two blocks together, with their CRC
 
 
@@ -140,10 +139,7 @@ SND_IR: Final = 0x46
 ACC_NR: Final = 0x47
 ACC_DMD: Final = 0x48
 RSP_UD: Final = 0x08
-ACK: Final = 0x00
 SND_NKE: Final = 0x40
-SND_UD: Final = 0x53
-CNF_IR: Final = 0x06
 REQ_UD2: Final = 0x5B
 
 

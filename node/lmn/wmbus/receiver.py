@@ -5,7 +5,8 @@ One `Receiver` per radio.  It knows the keys, remembers the headers for compact 
 replay (BSI TR-03109-1 details REQ.WMBUS.Unidirektional.60) and unfinished fragments; each of these memories is bounded.
 
 Two addresses may differ: the radio module's on the link, the meter's in the transport header.  The meter's names the
-device and its key; the module's is noted in the reading's record.
+device and its key; the module's is noted in the reading's record.  A meter that has a key is only believed under it:
+otherwise anybody could leave the encryption away and speak in its name.
 
 `accept_decrypted` is for the desk: recordings are often published with the ciphertext replaced by its plaintext.
 Such readings are marked unverified, and a gateway never turns it on.
@@ -68,12 +69,7 @@ class Receiver:
         self.counters: OrderedDict[str, int] = OrderedDict(counters or {})
         # What anyone could have sent must not teach headers to telegrams that came under a key.
         self._formats = {True: FormatCache(), False: FormatCache()}
-        self._fragments: OrderedDict[DeviceAddress, list[Fragment]] = OrderedDict()
-
-    def learn_format(self, layout: Layout) -> None:
-        """Teach the headers of compact frames beforehand, for secured and open telegrams alike."""
-        for cache in self._formats.values():
-            cache.learn(layout)
+        self._fragments: OrderedDict[DeviceAddress | None, list[Fragment]] = OrderedDict()
 
     def decode(self, datagram: bytes, received_at: datetime | None = None) -> list[Reading]:
         """
@@ -86,35 +82,46 @@ class Receiver:
         link = take_link_header(datagram)
         if link.control not in FROM_METER:
             raise RemoteProtocolError("wrong_direction", f"C field {link.control:02x} is not sent by meters")
-        data = link.rest
+        return self.decode_layers(link.address, link.rest, received_at)
+
+    def decode_layers(
+        self, sender: DeviceAddress | None, data: bytes, received_at: datetime | None = None
+    ) -> list[Reading]:
+        """The same from the first CI field on; `sender` is None on a wired bus, where only the meter says who it is."""
         verified: bool | None = None  # True: under a key; False: claimed to be, but was plaintext; None: open
-        if is_extended_link(data[0]):
+        if is_extended_link(data[0]) and sender is not None:
             extended, data = take_extended_link(data)
             if extended.session is not None:
-                data, verified = self._open_session(link.address, extended, data)
+                data, verified = self._open_session(sender, extended, data)
             if not data:
                 return []
         fragment: Fragment | None = None
         if data[0] == CI_AFL:
-            fragment = self._assembled(link.address, take_fragment(data))
+            fragment = self._assembled(sender, take_fragment(data))
             if fragment is None:
                 return []
             data = fragment.payload
             if not data:
                 raise RemoteProtocolError("afl_empty", "no transport layer")
-        if 0xA0 <= data[0] <= 0xB7:
-            return [_manufacturer_reading(link.address, data[0], data[1:], received_at)]
+        if 0xA0 <= data[0] <= 0xB7 and sender is not None:
+            return [_manufacturer_reading(sender, data[0], data[1:], received_at)]
         transport = take_transport(data)
-        address = transport.header.address or link.address
+        address = transport.header.address or sender
+        if address is None:
+            raise RemoteProtocolError("no_address", "a secured telegram that does not say whose it is")
         if transport.mode >= MANUFACTURER_MODE_MIN:
             return [_manufacturer_reading(address, transport.ci, transport.data, received_at)]
         plain, opened = self._open_transport(address, transport, fragment, data)
         verified = opened if opened is not None else verified
-        return self._readings(link.address, address, transport, plain, verified, received_at)
+        if verified is None and self._keys.must_be_secured(address):
+            if not self._accept_decrypted:
+                raise RemoteProtocolError("not_secured", "in the clear, from a meter that has a key")
+            verified = False
+        return self._readings(sender, address, transport, plain, verified, received_at)
 
     def _readings(
         self,
-        sender: DeviceAddress,
+        sender: DeviceAddress | None,
         address: DeviceAddress,
         transport: Transport,
         plain: bytes,
@@ -136,7 +143,7 @@ class Receiver:
                 verified = False
             else:
                 formats.learn(_layout(items))
-        extra: dict[str, Any] | None = {"link_device": str(sender)} if sender != address else None
+        extra: dict[str, Any] | None = {"link_device": str(sender)} if sender not in (None, address) else None
         quality = Quality.UNVERIFIED if verified is False else Quality.VALID
         context = Context(_text(address), address.medium, transport.header.status, received_at, quality, extra)
         return readings_of(items, context)
@@ -237,7 +244,7 @@ class Receiver:
         if len(self.counters) > COUNTER_COUNT_MAX:
             self.counters.popitem(last=False)
 
-    def _assembled(self, sender: DeviceAddress, fragment: Fragment) -> Fragment | None:
+    def _assembled(self, sender: DeviceAddress | None, fragment: Fragment) -> Fragment | None:
         pending = self._fragments.pop(sender, [])
         if pending and fragment.number != pending[-1].number + 1:
             pending = []

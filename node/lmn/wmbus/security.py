@@ -32,8 +32,6 @@ MODE_10: Final = 10
 # Derivation constants of the key derivation function A (EN 13757-7 clause 9.6.2).
 DERIVE_ENCRYPTION_FROM_METER: Final = 0x00
 DERIVE_MAC_FROM_METER: Final = 0x01
-DERIVE_ENCRYPTION_TO_METER: Final = 0x10
-DERIVE_MAC_TO_METER: Final = 0x11
 
 # AFL authentication types (EN 13757-7 table 6): octets of AES-CMAC.
 CMAC_SIZES: Final = {3: 2, 4: 4, 5: 8, 6: 12, 7: 16}

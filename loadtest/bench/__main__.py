@@ -1,0 +1,71 @@
+"""
+All benchmarks in one run: JSON into out/bench, the table into docs/benchmarks.md.
+
+    python -m loadtest.bench [names] [--quick]
+
+A run of named suites writes their JSON and leaves the table alone, which is only ever one run's.  Peers are measured
+where their environments are (see `peers`).  Exit status 1 where a target is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from loadtest.bench import codecs, curve, engine, rounds
+from loadtest.bench.measure import Row
+from loadtest.bench.table import machine, now, write_json, write_markdown
+
+_SUITES: dict[str, tuple[str, Callable[..., list[Row]]]] = {
+    "rounds": ("Whole rounds in one process, 96 slots, 5 % silent", rounds.rows),
+    "primitives": ("Parts", engine.primitives),
+    "vectors": ("The share engine and long vectors", engine.vectors),
+    "gateway": ("One gateway's work for one round", engine.gateway),
+    "curve": ("A ring over the network", curve.rows),
+    "scaling": ("Scaling in members, neighbours and slots", engine.scaling),
+    "sml": ("SML", codecs.sml_rows),
+    "mbus": ("M-Bus and wireless M-Bus", codecs.mbus_rows),
+    "link": ("Links and store", codecs.link_rows),
+}
+_OUT = Path("out/bench")
+_TABLE = Path("docs/benchmarks.md")
+
+
+def main() -> int:
+    """Run what was asked for."""
+    parser = argparse.ArgumentParser(prog="python -m loadtest.bench", description="Every figure, beside the peers'.")
+    parser.add_argument("names", nargs="*", metavar="name", help=f"of {', '.join(_SUITES)}; all if none is given")
+    parser.add_argument("--quick", action="store_true", help="few samples and small sizes, about a minute")
+    parser.add_argument("--table", type=Path, help=f"where a full run's table goes; {_TABLE} unless quick")
+    options = parser.parse_args()
+    if unknown := set(options.names) - set(_SUITES):
+        parser.error(f"no such benchmark: {', '.join(sorted(unknown))}")
+    about = machine() | {"date": now(), "load_start": os.getloadavg()[0], "quick": options.quick}
+    done: dict[str, tuple[str, list[Row]]] = {}
+    for name, (title, suite) in _SUITES.items():
+        if options.names and name not in options.names:
+            continue
+        rows = suite(quick=options.quick)
+        done[name] = (title, rows)
+        about["load_end"] = os.getloadavg()[0]
+        write_json(_OUT / f"{name}.json", rows, about)
+        for row in rows:
+            _print(row)
+    table = options.table or (_OUT / "quick.md" if options.quick else _TABLE)
+    if not options.names:
+        write_markdown(table, done, about, quick=options.quick)
+        print(f"the table is in {table}")
+    return int(any(row.met is False for _, rows in done.values() for row in rows))
+
+
+def _print(row: Row) -> None:
+    ratio = "" if row.ratio is None else f"  x{row.ratio.median:.3g}"
+    verdict = {True: "  met", False: "  MISSED", None: ""}[row.met]
+    print(f"{row.what:72} {row.ours.median:12.4g} {row.unit}{ratio}{verdict}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,84 @@
+"""
+Rows of the meters' protocols, the links and the store: what their own benchmarks measure, in the common table.
+
+Each of those runs alone too and shows more (`python -m loadtest.bench.sml`, `.mbus`, `.link`, `.store`).
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import trio
+
+from loadtest.bench import link, mbus, sml, store
+from loadtest.bench.measure import Row, Spread, Target
+from loadtest.bench.peers import peer_python
+
+
+def sml_rows(*, quick: bool = False) -> list[Row]:
+    """SML from bytes to readings, against smllib and pysml."""
+    frames = sml.simulated_frames()
+    pairs = 5 if quick else 15
+    result = sml.run(frames, pairs=pairs, ours_rounds=3 if quick else 10)
+    if not result["peers"]:
+        return [Row("SML frames to readings", "frames/s", Spread.of([result["ours_frames_per_s"]]))]
+    return [
+        Row(
+            "SML frames to readings", "frames/s", Spread.of([figures["ours_frames_per_s"]]), name,
+            Spread.of([figures["peer_frames_per_s"]]),
+            Spread(figures["ratio_median"], figures["ratio_quartiles"][0], figures["ratio_quartiles"][1], pairs),
+            note="medians of pairs; ours checks every message's CRC too",
+        )
+        for name, figures in result["peers"].items()
+    ]  # fmt: skip
+
+
+def mbus_rows(*, quick: bool = False) -> list[Row]:
+    """M-Bus against pyMeterBus; wireless M-Bus under security mode 5."""
+    peer = peer_python("mbus")
+    seconds = 0.3 if quick else 1.0
+    ours, theirs = [], []
+    for _ in range(3 if quick else 5):
+        mine, other = mbus.wired(seconds, peer)
+        ours.append(mine)
+        theirs += [] if other is None else [other]
+    radio = [mbus.wireless(seconds) for _ in range(3)]
+    ratio = Spread.of([a / b for a, b in zip(ours, theirs, strict=True)]) if theirs else None
+    return [
+        Row(
+            "M-Bus telegrams to JSON", "frames/s", Spread.of(ours), "pyMeterBus", Spread.of(theirs) if theirs else None,
+            ratio, target=Target("ratio", mbus.RATIO_MIN, at_least=True),
+        ),
+        Row(
+            "wireless M-Bus, security mode 5, to readings", "telegrams/s", Spread.of(radio),
+            target=Target("ours", mbus.WIRELESS_PER_S_MIN, at_least=True),
+        ),
+    ]  # fmt: skip
+
+
+def link_rows(*, quick: bool = False) -> list[Row]:
+    """Round trips over CURVE on loopback, both ends in one process, and durable writes."""
+    trips, gateways = (2000, 200) if quick else (10_000, 1000)
+    rows = []
+    for clients in (1, 50):
+        taken = [trio.run(link.round_trips, clients, trips) for _ in range(3)]
+        rows += [
+            Row(
+                f"CURVE round trips, {clients} client{'s' * (clients > 1)}", "1/s",
+                Spread.of([each["per_s"] for each in taken]), clock="wall",
+            ),
+            Row(
+                f"  median latency, {clients} client{'s' * (clients > 1)}", "ms",
+                Spread.of([each["ms_p50"] for each in taken]), clock="wall",
+            ),
+        ]  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        numbers = trio.run(store.rounds, Path(folder), gateways, 10)
+    rows.append(
+        Row(
+            f"{gateways} gateways durable at once", "ms", Spread.of([numbers["round_ms_p50"]]), clock="wall",
+            note="one group commit of the node's store on this disk",
+        )
+    )  # fmt: skip
+    return rows

@@ -1,0 +1,143 @@
+"""
+Gateways of rings without their meters, their certificates and their web: the node's drivers, store and links.
+
+What a node runs for a gateway in a round is all here: the member machine with its inbox, the head's while it is
+appointed, the durable record before a share leaves, the CURVE connection to the head.  Registers are handed in
+instead of being read from a meter, and an epoch's layout comes from a seed, so that the process of the round book can
+grow the same ring by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+from typing import cast
+
+import trio
+
+from loadtest.bench.rounds import ring_size
+from loadtest.ring import lay_out, result_secret
+from node.aggregation.contribution import Contributions, Registers
+from node.aggregation.membership import Membership
+from node.aggregation.surroundings import Surroundings
+from node.metrics import NodeMetrics
+from node.security.module import SecurityModule
+from node.store import Store
+from protocol import wire
+from protocol.dcnet.book import Ended, RoundBook
+from protocol.dcnet.rings import Member, RingView, Timing, positions_of
+from protocol.dcnet.schema import Kind, Schema, Slot
+from protocol.dcnet.secrets import EpochSecrets
+from protocol.dcnet.suite import StandardSuite, derive
+from protocol.link import Keypair, LinkContext
+
+SLOTS = 16
+INTERVAL_S = 900
+
+
+def bench_schema() -> Schema:
+    """The count, 14 energy registers and a power."""
+    energy = [Slot(f"energy_{i}", f"1-0:{i}.8.0*255", "Wh", -1, Kind.ENERGY) for i in range(1, SLOTS - 1)]
+    power = Slot("power", "1-0:16.7.0*255", "W", 0, Kind.POWER)
+    return Schema((Slot("gateways", None, "1", 0, Kind.COUNT), *energy, power))
+
+
+def registers(position: int, round_: int) -> Registers:
+    """
+    What a gateway's meters show for a round: every register rises by position + 1 a round.
+
+    Round -1 stands for the gateway's first reading, the zero of its account.
+    """
+    value = (position + 1) * (round_ + 1)
+    return Registers((round_ + 1) * INTERVAL_S, (1, *[value] * (SLOTS - 2), position))
+
+
+@dataclass(slots=True)
+class Ring:
+    """One ring's layout, its members' secrets and CURVE keys."""
+
+    view: RingView
+    secrets: list[EpochSecrets]
+    curves: list[Keypair]
+
+    @classmethod
+    def grow(cls, suite: StandardSuite, seed: bytes, number: int, n: int, timing: Timing) -> Ring:
+        """Ring `number` of `n` gateways; nobody has agreed on keys or dealt yet."""
+        own = derive(seed, "bench-ring", number.to_bytes(4, "little"))
+        view, secrets = lay_out(suite, ring_size(n, SLOTS), own, timing)
+        curves = [curve_pair(derive(own, "curve", index.to_bytes(4, "little"))) for index in range(n)]
+        members = tuple(
+            Member(f"ring-{number:04}-{index:04}", each.public_key, pair.public)
+            for index, (each, pair) in enumerate(zip(secrets, curves, strict=True))
+        )
+        return cls(replace(view, ring=number, members=members, schema_digest=bench_schema().digest()), secrets, curves)
+
+    def deal(self) -> None:
+        """Agree on keys and hand round the deals: the epoch's set-up."""
+        for position, each in enumerate(self.secrets):
+            each.bind(self.view, position)
+        for position, each in enumerate(self.secrets):
+            commitments, sealed = each.deal()
+            for other, share in sealed:
+                self.secrets[other].accept(position, commitments, share)
+
+    def book(self, suite: StandardSuite, seed: bytes, now_s: float) -> RoundBook:
+        """The round book of this ring."""
+        own = derive(seed, "bench-ring", self.view.ring.to_bytes(4, "little"))
+        return RoundBook(suite, self.view, result_secret(own), now_s)
+
+
+def curve_pair(secret: bytes) -> Keypair:
+    """A CURVE key pair from 32 bytes; CURVE keys are X25519 keys."""
+    return Keypair(StandardSuite().public_key(secret), secret)
+
+
+@dataclass(slots=True)
+class Process:
+    """What the gateways of one process share."""
+
+    suite: StandardSuite
+    link: LinkContext
+    store: Store
+    metrics: NodeMetrics
+    clock: Callable[[], float]
+    schema: Schema
+
+    async def gateway(self, ring: Ring, position: int, to_coordinator: Callable[[wire.Message], None]) -> Membership:
+        """A gateway's membership, made from what is durable; its account starts with its first registers."""
+        identity = ring.view.members[position].identity
+        contributions = Contributions(self.store, identity, self.schema)
+        await contributions.first_reading(registers(position, -1).values)
+        module = SimpleNamespace(identity=identity, curve=ring.curves[position], sign=lambda _text: bytes(64))
+        around = Surroundings(
+            self.suite, cast(SecurityModule, module), self.link, contributions, self.metrics, self.clock,
+            to_coordinator, lambda: None, lambda _position, _text, _signature: None, "tcp://127.0.0.1:*", None,
+            relay=False,
+        )  # fmt: skip
+        return Membership(around, ring.view, ring.secrets[position])
+
+
+class Ledger:
+    """What a ring's totals must be: every opened one is held against the registers of its roster."""
+
+    def __init__(self, n: int) -> None:
+        self._opened = [0] * n  # the round up to which each gateway's energy has been counted
+
+    def check(self, ended: Ended) -> None:
+        """Raises ValueError where a total is not the exact sum; energy of rounds that were missed rides along."""
+        if ended.outcome is not wire.Outcome.OPENED:
+            return
+        who = positions_of(ended.roster)
+        until = ended.round + 1
+        energy = sum((i + 1) * (until - self._opened[i]) for i in who)
+        if ended.total != (len(who), *[energy] * (SLOTS - 2), sum(who)):
+            raise ValueError("a ring opened something else than the sum of its roster")
+        for i in who:
+            self._opened[i] = until
+
+
+async def wait_until(clock: Callable[[], float], due_s: float) -> None:
+    """Sleep until the clock, which may not be trio's, shows `due_s`."""
+    while (rest_s := due_s - clock()) > 0:
+        await trio.sleep(rest_s)

@@ -1,0 +1,100 @@
+"""The report: rows as JSON, and all of them as one Markdown file with the machine, the date and the load."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from loadtest.bench.measure import Row, Spread
+
+_HEAD = """# Benchmarks
+
+Written by `make bench` (`python -m loadtest.bench`); do not edit by hand.
+
+- machine: {cpu}, {cores} cores, {memory_gb:.0f} GB, {system}
+- Python {python}, cryptography {cryptography}, NumPy {numpy}, PyNaCl {pynacl}, pyzmq {pyzmq}
+- date: {date}; load average at the start {load_start:.1f}, at the end {load_end:.1f}{busy}
+- {mode}
+
+Each figure is a median with the quartiles of its samples in brackets.  Ours and a peer's are taken in the same run in
+turn (A B A B ...), in two processes, and the ratio is that of neighbouring samples: above 1, ours is better.  Times are
+CPU time unless the column says wall.  A quoted figure is somebody else's from another machine.  The code is in
+`loadtest/bench`, each file says what exactly it measures.
+"""
+
+
+def machine() -> dict[str, Any]:
+    """What it ran on."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="ascii").splitlines() if info.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return {
+        "cpu": names[0] if names else platform.processor() or platform.machine(),
+        "cores": os.cpu_count() or 1,
+        "memory_gb": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30,
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("cryptography", "numpy", "pynacl", "pyzmq")},
+    }
+
+
+def write_json(path: Path, rows: Sequence[Row], about: Mapping[str, Any]) -> None:
+    """One suite's rows with the machine and the date."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    document = {"about": dict(about), "rows": [asdict(row) | {"met": row.met} for row in rows]}
+    path.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def write_markdown(
+    path: Path, suites: Mapping[str, tuple[str, Sequence[Row]]], about: Mapping[str, Any], *, quick: bool
+) -> None:
+    """All suites, one table each."""
+    busy = ", so others used the machine too" if about["load_start"] > about["cores"] / 2 else ""
+    mode = "a quick run: few samples, the largest sizes left out" if quick else "a full run"
+    parts = [_HEAD.format(**about, busy=busy, mode=mode)]
+    missed = [row.what.strip() for _, rows in suites.values() for row in rows if row.met is False]
+    held = sum(row.met is True for _, rows in suites.values() for row in rows)
+    parts.append(f"Targets met: {held}.  Missed: {len(missed)}{': ' + '; '.join(missed) if missed else ''}.\n")
+    for title, rows in suites.values():
+        parts.append(f"## {title}\n")
+        parts.append("| what | ours | peer | ratio | target | note |\n| --- | --- | --- | --- | --- | --- |")
+        parts += [_line(row) for row in rows]
+        parts.append("")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(parts), encoding="utf-8")
+
+
+def _line(row: Row) -> str:
+    clock = " wall" if row.clock == "wall" else ""
+    ours = f"{_spread(row.ours)} {row.unit}{clock}"
+    peer = "" if row.peer is None else f"{row.peer_name}: {_spread(row.peer)} {row.unit}"
+    ratio = "" if row.ratio is None else f"{_spread(row.ratio)}"
+    target = (
+        "" if row.target is None else f"{row.target} {'met' if row.met else 'unknown' if row.met is None else 'MISSED'}"
+    )
+    return f"| {row.what} | {ours} | {peer} | {ratio} | {target} | {row.note} |"
+
+
+def _spread(spread: Spread) -> str:
+    if spread.count == 1:
+        return _number(spread.median)
+    return f"{_number(spread.median)} [{_number(spread.low)}, {_number(spread.high)}]"
+
+
+def _number(value: float) -> str:
+    """Three significant digits."""
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.3g}"
+
+
+def now() -> str:
+    """The date and time of a run, UTC."""
+    return datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")

@@ -1,0 +1,168 @@
+"""
+One real member, and everything around it in the hands of a liar: head, coordinator and the power plug.
+
+The liar holds every other member's secrets, so whatever it says is well formed and carries genuine MACs and results;
+only the member's own rules stand in its way.  What the member gives away is kept in `sent`, what it made durable in
+`durable`, and the plug may be pulled between any two instructions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+
+import numpy as np
+
+from loadtest.ring import RingSize, make_ring, result_secret
+from protocol import wire
+from protocol.dcnet.events import Attempted, Instruction, Note, Persist, Settled, ToCoordinator, ToHead
+from protocol.dcnet.masks import MaskSchedule, Words
+from protocol.dcnet.member import Member, Resume
+from protocol.dcnet.rings import bitmap, positions_of, result_text, round_digest
+from protocol.dcnet.suite import Suite
+
+SMALL = RingSize(n=6, k=4, t=3, t_c=3, k_min=3, n_min=4, rounds=8)
+
+
+class LyingHead:
+    """
+    Surrounds the member at `position`; all sets of members are collections of positions.
+
+    The messages it makes are about attempt `attempt` of round `round_` unless told otherwise, E and U are everybody.
+    """
+
+    def __init__(self, suite: Suite, size: RingSize = SMALL, position: int = 0, seed: bytes = bytes(32)) -> None:
+        self.suite = suite
+        self.view, self.secrets = make_ring(suite, size, seed)
+        self.position = position
+        self.masks = MaskSchedule(suite, self.view, self.secrets[position])
+        self.durable = Resume()
+        self.records: list[Attempted | Settled] = []
+        self.sent: list[wire.Message] = []
+        self.notes: list[str] = []
+        self.term = 0
+        self._result_secret = result_secret(seed)
+        self.member = self.boot()
+
+    # --- the member's surroundings -----------------------------------------------------------------------------------
+
+    def boot(self) -> Member:
+        """Start the member, or start it again from what it made durable, and appoint the head of this term."""
+        secrets = self.secrets[self.position]
+        self.member = Member(self.suite, self.view, secrets, self.masks, self.durable)
+        self.carry_out(self.member.appointed(self.term, 0.0))
+        return self.member
+
+    def carry_out(self, instructions: Sequence[Instruction], stop_before: int | None = None) -> list[wire.Message]:
+        """Do what the member asks, or only the first `stop_before` instructions; what left the house meanwhile."""
+        before = len(self.sent)
+        for each in instructions[:stop_before]:
+            match each:
+                case Persist(record):
+                    self._make_durable(record)
+                case ToHead(message) | ToCoordinator(message):
+                    self.sent.append(message)
+                case Note(name):
+                    self.notes.append(name)
+                case _:
+                    raise AssertionError("members do not talk to members")
+        return self.sent[before:]
+
+    def _make_durable(self, record: Attempted | Settled) -> None:
+        self.records.append(record)
+        if isinstance(record, Attempted):
+            self.durable = Resume(record.round, record.attempt, record.progress, settled=False)
+        else:
+            past = self.durable
+            self.durable = Resume(past.round, past.attempt, past.progress, settled=True)
+
+    def vector(self, round_: int = 0) -> Words:
+        """The member's contribution to a round."""
+        words = np.arange(self.view.word_count, dtype=np.uint64) + np.uint64(1000 * round_)
+        words[0] = 1
+        return words
+
+    def offer(self, round_: int = 0, blindings: Sequence[int] = ()) -> list[wire.Message]:
+        """The member's driver offers its contribution."""
+        return self.carry_out(self.member.offer(round_, self.vector(round_), 0.0, blindings))
+
+    def say(self, *messages: wire.RingMessage, now_s: float = 0.0) -> list[wire.Message]:
+        """Tell the member; what it answers."""
+        return [each for m in messages for each in self.carry_out(self.member.receive(m, now_s))]
+
+    # --- what a head can say -----------------------------------------------------------------------------------------
+
+    def everybody(self, *without: int) -> list[int]:
+        """All positions but some."""
+        return [i for i in range(self.view.size) if i not in without]
+
+    def _bits(self, members: Collection[int] | None) -> bytes:
+        return self.view.to_wire(self.view.everybody if members is None else bitmap(list(members)))
+
+    def open(
+        self, attempt: int = 0, expected: Collection[int] | None = None, *, round_: int = 0, term: int | None = None
+    ) -> wire.Open:
+        """OPEN."""
+        head_term = self.term if term is None else term
+        return wire.Open(self.view.epoch, self.view.ring, head_term, round_, attempt, self._bits(expected))
+
+    def roster(self, roster: Collection[int] | None = None, attempt: int = 0, round_: int = 0) -> wire.Roster:
+        """ROSTER."""
+        return wire.Roster(self.view.epoch, self.view.ring, round_, attempt, self._bits(roster))
+
+    def mac(
+        self, maker: int, *, roster: Collection[int] | None = None, expected: Collection[int] | None = None,
+        attempt: int = 0, round_: int = 0, term: int | None = None, named: int | None = None,
+    ) -> bytes:  # fmt: skip
+        """What `maker` would send the member, had it been shown this; `named` is who the text says made it."""
+        view = self.view
+        sets = (view.everybody if members is None else bitmap(list(members)) for members in (expected, roster))
+        digest = round_digest(view, round_, attempt, self.term if term is None else term, *sets)
+        key = self.secrets[maker].pair(self.position).confirm
+        return self.suite.mac(key, (maker if named is None else named).to_bytes(8, "little") + digest)
+
+    def confirmed(
+        self, makers: Iterable[int] | None = None, roster: Collection[int] | None = None,
+        expected: Collection[int] | None = None, *, attempt: int = 0, round_: int = 0,
+        macs: dict[int, bytes] | None = None,
+    ) -> wire.Confirmed:  # fmt: skip
+        """CONFIRMED with genuine MACs of `makers` (default: all neighbours in U), but for those given in `macs`."""
+        view = self.view
+        inside = view.everybody if roster is None else bitmap(list(roster))
+        who = sorted(positions_of(view.neighbourhoods[self.position] & inside) if makers is None else makers)
+        other = macs or {}
+        each = [
+            other[i] if i in other
+            else self.mac(i, roster=roster, expected=expected, attempt=attempt, round_=round_)
+            for i in who
+        ]  # fmt: skip
+        return wire.Confirmed(view.epoch, view.ring, round_, attempt, self._bits(who), b"".join(each))
+
+    def recover(self, silent: Collection[int], attempt: int = 0, round_: int = 0) -> wire.Recover:
+        """RECOVER."""
+        return wire.Recover(self.view.epoch, self.view.ring, round_, attempt, self._bits(silent))
+
+    def result(
+        self, round_: int = 0, outcome: wire.Outcome = wire.Outcome.OPENED, roster: Collection[int] | None = None
+    ) -> wire.Result:
+        """RESULT as the round book signs it."""
+        bits = self._bits(roster if outcome is wire.Outcome.OPENED else ())
+        text = result_text(self.view, round_, outcome, self.view.from_wire(bits))
+        signature = self.suite.sign(self._result_secret, text)
+        return wire.Result(self.view.epoch, self.view.ring, round_, int(outcome), bits, signature)
+
+    # --- shortcuts ---------------------------------------------------------------------------------------------------
+
+    def share(self, attempt: int = 0, expected: Collection[int] | None = None) -> None:
+        """Lead the member to SHARED."""
+        self.offer()
+        self.say(self.open(attempt, expected))
+
+    def confirm(self, roster: Collection[int] | None = None, expected: Collection[int] | None = None) -> None:
+        """Lead the member to CONFIRMED in attempt 0."""
+        self.share(expected=expected)
+        self.say(self.roster(roster))
+
+    def serve(self, roster: Collection[int] | None = None, expected: Collection[int] | None = None) -> None:
+        """Lead the member to SERVED in attempt 0."""
+        self.confirm(roster, expected)
+        self.say(self.confirmed(roster=roster, expected=expected))

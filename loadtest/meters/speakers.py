@@ -1,0 +1,143 @@
+"""
+What a simulated household's meter is in each protocol: how it serves a line, and what a gateway must know to read it.
+
+All show the same registers, so that one ground truth serves every protocol.  Where a protocol has keys the meter has
+them too, drawn from the neighbourhood's seed: an unencrypted load test would leave out the most of the work.  Counters
+against replay begin at the Unix second, so that a meter process that is started again is ahead of the one before.
+
+Meters that speak unasked do so in step with the quarter hours, first just after each begins and last well before it
+ends: a telegram that crossed the border on its way would be counted by the gateway into the quarter hour in which it
+came, and no ground truth could say which.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+import trio
+
+from loadtest.config import MeterProtocol
+from loadtest.households import Household
+from loadtest.meters import dlms, mbus, p1, sml_server, wmbus
+from loadtest.meters.clock import SimulatedClock
+from loadtest.meters.dlms_objects import CosemObjects
+from loadtest.meters.iec62056_21 import MeterSettings, SimulatedMeter
+from loadtest.meters.sml import Register, SmlMeter
+from node.lmn.dlms.acse import Mechanism
+from node.lmn.dlms.security import InvocationCounter, Keys
+from node.lmn.hdlc.frame import Address
+from node.lmn.mbus.device import DeviceAddress
+from protocol.metering.obis import Obis
+from protocol.metering.units import WATT, WATT_HOUR
+
+_IMPORT, _EXPORT, _POWER = Obis(1, 0, 1, 8, 0, 255), Obis(1, 0, 2, 8, 0, 255), Obis(1, 0, 16, 7, 0, 255)
+_POWER_IN, _POWER_OUT = Obis(1, 0, 1, 7, 0, 255), Obis(1, 0, 2, 7, 0, 255)
+_ELECTRICITY = 2  # device type of M-Bus
+_PAUSE_S = 0.02  # the shortest reaction time of IEC 62056-21 clause 6.4.3, for quarter hours of a second
+_METER_TITLE, _GATEWAY_TITLE = b"STK", b"SMG"  # three letters of a system title, five octets of a number
+
+Serve = Callable[[trio.abc.Stream], Awaitable[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Speaker:
+    """
+    One meter on one line: `serve` a stream until it ends.
+
+    `serial` are the line's settings on a serial device; `query` and `keys` what the meter book tells a gateway.
+    """
+
+    protocol: MeterProtocol
+    serve: Serve
+    serial: str = "baud=9600&frame=8N1"
+    radio: bool = False
+    query: str = ""
+    keys: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+def speaker(protocol: MeterProtocol, meter: Household, clock: SimulatedClock, *, seed: int, serial: bool) -> Speaker:
+    """The meter of a household in that protocol; `serial` where the line is one."""
+    shown = partial(_registers, meter, clock)
+    match protocol:
+        case "sml":
+            return Speaker(protocol, partial(sml_server.serve_stream, [SmlMeter(meter.meter_id, shown)], _now))
+        case "dlms":
+            return _dlms(meter, shown, seed, serial)
+        case "mbus":
+            wired = mbus.MBusMeter(DeviceAddress.from_text(meter.meter_id, _ELECTRICITY), shown, _now, primary=1)
+            served = partial(mbus.serve_stream, meters=[wired])
+            return Speaker(protocol, served, "baud=2400&frame=8E1", query="address=1")
+        case "wmbus":
+            return _wmbus(meter, shown, clock, seed)
+        case "iec62056-21":
+            settings = MeterSettings(meter.meter_id[-8:], pause_s=_PAUSE_S)
+            return Speaker(protocol, SimulatedMeter(settings, shown, _now).serve, "baud=300&frame=7E1")
+        case "p1":
+            port = p1.P1Settings(meter.meter_id)
+            said = lambda: p1.telegram(port, _by_direction(shown(_now())), _now())  # noqa: E731
+            return Speaker(protocol, partial(push, clock, said), "baud=115200&frame=8N1")
+
+
+async def push(clock: SimulatedClock, telegram: Callable[[], bytes], stream: trio.abc.SendStream) -> None:
+    """Say the present telegram again and again, in step with the quarter hours."""
+    while True:
+        await trio.sleep(clock.until_push_s(time.time()))
+        await stream.send_all(telegram())
+
+
+def _dlms(meter: Household, shown: Callable[[datetime], list[Register]], seed: int, serial: bool) -> Speaker:
+    number = int(meter.meter_id[-8:]).to_bytes(5, "big")
+    keys = Keys(_drawn("encryption", meter, seed), _drawn("authentication", meter, seed))
+    settings = dlms.ServerSettings(
+        Mechanism.HLS_GMAC, _drawn("challenge", meter, seed), keys, _METER_TITLE + number
+    )  # fmt: skip
+    server = dlms.DlmsServer(CosemObjects(meter.meter_id, shown, _now), settings)
+    server.counter = InvocationCounter(int(time.time()))
+    told = {
+        "encryption": keys.encryption.hex(), "authentication": keys.authentication.hex(),
+        "system_title": (_GATEWAY_TITLE + number).hex(),
+    }  # fmt: skip
+    served = partial(dlms.serve_hdlc, server, address=Address(1)) if serial else partial(dlms.serve_wrapper, server)
+    return Speaker("dlms", served, query=f"id={meter.meter_id}", keys=told)
+
+
+def _wmbus(
+    meter: Household, shown: Callable[[datetime], list[Register]], clock: SimulatedClock, seed: int
+) -> Speaker:  # fmt: skip
+    key = _drawn("encryption", meter, seed)
+    device = DeviceAddress.from_text(meter.meter_id, _ELECTRICITY)
+    wireless = wmbus.WirelessMeter(device, shown, _now, key=key, mode=7, counter=int(time.time()))
+    said = lambda: wmbus.framed(wireless.datagram(), "imst")  # noqa: E731
+    return Speaker(
+        "wmbus", partial(push, clock, said), "baud=57600&frame=8N1", True, f"id={meter.meter_id}",
+        {"encryption": key.hex()},
+    )  # fmt: skip
+
+
+def _drawn(purpose: str, meter: Household, seed: int) -> bytes:
+    return hashlib.sha256(f"stromkreis {purpose} {seed} {meter.meter_id}".encode()).digest()[:16]
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _registers(meter: Household, clock: SimulatedClock, now: datetime) -> list[Register]:
+    shown = meter.registers(clock.quarter_hour(now.timestamp()))
+    return [
+        (_IMPORT, shown.import_tenth_wh, -1, WATT_HOUR),
+        (_EXPORT, shown.export_tenth_wh, -1, WATT_HOUR),
+        (_POWER, shown.power_w, 0, WATT),
+    ]
+
+
+def _by_direction(registers: list[Register]) -> list[Register]:
+    """P1 has no register for the difference of both directions."""
+    power_w = registers[-1][1]
+    return [*registers[:-1], (_POWER_IN, max(power_w, 0), 0, WATT), (_POWER_OUT, max(-power_w, 0), 0, WATT)]

@@ -1,0 +1,83 @@
+"""`stromkreis simulate`: rings of the real state machines under faults and lies, seed by seed."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+def simulate(
+    seed: Annotated[int, typer.Option(help="First seed.")] = 0,
+    seeds: Annotated[int, typer.Option(help="How many seeds to play; 0 plays until stopped.")] = 100,
+    gateways: Annotated[int, typer.Option(help="Members of the ring.", min=5, max=512)] = 16,
+    rounds: Annotated[int, typer.Option(help="Rounds of a seed; the last 8 are without faults.", min=9)] = 24,
+    loss: Annotated[float, typer.Option(help="Probability that a message is lost.", min=0, max=0.5)] = 0.0,
+    duplicate: Annotated[float, typer.Option(help="Probability that a message comes twice.", min=0, max=1)] = 0.0,
+    delay_s: Annotated[float, typer.Option(help="Mean delay of a message; a round has 10 s.", min=0.0001)] = 0.02,
+    crash: Annotated[float, typer.Option(help="Probability that a gateway crashes in a round.", min=0, max=1)] = 0.0,
+    clog: Annotated[float, typer.Option(help="Probability that a round finds some ways blocked.", min=0, max=1)] = 0.0,
+    liar: Annotated[str, typer.Option(help="A lying head: head (a twisted tongue) or cunning (plans).")] = "",
+    real: Annotated[bool, typer.Option("--real", help="Real cryptography instead of the cheap stand-ins.")] = False,
+) -> None:
+    """
+    Play seeded rings through faults or lies and check what must hold.
+
+    One seed gives the same bytes in every process.  A violation ends with the command that replays it and status 1.
+
+    Example: stromkreis simulate --seeds 1000 --loss 0.01 --crash 0.02 --clog 0.3
+    """
+    from loadtest.simulator.faults import Faults  # noqa: PLC0415 - `--help` shall not wait for numpy
+    from loadtest.simulator.run import Scenario, play  # noqa: PLC0415
+    from protocol.errors import StromkreisError  # noqa: PLC0415
+
+    if liar not in {"", "head", "cunning"}:
+        raise typer.BadParameter(f"found {liar}; expected head or cunning", param_hint="--liar")
+    faults = Faults(loss=loss, duplicate=duplicate, delay_s=delay_s, crash=crash, clog=clog)
+    scenario = Scenario(gateways=gateways, rounds=rounds, faults=faults, liar=liar, real=real)
+    console = Console(stderr=True)
+    started_s, played, opened, void, smallest = time.monotonic(), 0, 0, 0, gateways
+    columns = (TextColumn("seeds"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    try:
+        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+            task = progress.add_task("seeds", total=seeds or None)
+            while not seeds or played < seeds:
+                try:
+                    result = play(seed + played, scenario)
+                except (AssertionError, StromkreisError) as violation:
+                    console.print(f"[bold red]seed {seed + played}:[/] {type(violation).__name__}: {violation}")
+                    console.print("replay: " + _replay(seed + played, scenario))
+                    raise typer.Exit(1) from violation
+                played += 1
+                opened += result.tally.opened
+                void += result.tally.void
+                smallest = min(smallest, result.smallest_sum)
+                progress.advance(task)
+    except KeyboardInterrupt:
+        pass
+    seconds = time.monotonic() - started_s
+    typer.echo(
+        f"{played} seeds without a violation: {opened} ring rounds opened, {void} void, smallest sum that came open "
+        f"{smallest} of {gateways}; {(opened + void) / max(seconds, 1e-9):.0f} ring rounds/s, "
+        f"{played / max(seconds, 1e-9):.1f} seeds/s"
+    )
+
+
+def _replay(seed: int, scenario: object) -> str:
+    from loadtest.simulator.run import Scenario  # noqa: PLC0415
+
+    assert isinstance(scenario, Scenario)  # noqa: S101
+    faults = scenario.faults
+    words = [
+        "stromkreis simulate", f"--seed {seed} --seeds 1 --gateways {scenario.gateways} --rounds {scenario.rounds}",
+        f"--loss {faults.loss} --duplicate {faults.duplicate} --delay-s {faults.delay_s}",
+        f"--crash {faults.crash} --clog {faults.clog}",
+    ]  # fmt: skip
+    if scenario.liar:
+        words.append(f"--liar {scenario.liar}")
+    if scenario.real:
+        words.append("--real")
+    return " ".join(words)

@@ -1,0 +1,110 @@
+"""The desk tools on everything recorded, and on live meters: real processes, real sockets and pseudo-terminals."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from loadtest.meters.run import BookEntry, read_book
+from stromkreis.decode import decode
+
+ROOT = Path(__file__).parents[2]
+CORPORA = ROOT / "../shared/corpora"
+ENVIRON = {**os.environ, "PYTHONPATH": str(ROOT)}
+FILES = {
+    "sml": ("sml/dumps.jsonl", "sml/frames.jsonl", "sml/smllib_frames.jsonl"),
+    "dlms": ("dlms/frames.jsonl", "dlms/apdu_vectors.jsonl"),
+    "mbus": ("mbus/libmbus.jsonl",),
+    "wmbus": ("wmbus/telegrams.jsonl", "wmbus/oms_vectors.jsonl"),
+    "iec62056-21": ("iec62056_21/readouts.jsonl",),
+    "p1": ("dsmr/telegrams.jsonl",),
+}
+app = typer.Typer()
+app.command()(decode)
+needs_corpora = pytest.mark.skipif(not CORPORA.is_dir(), reason="no corpora beside the repository")
+
+
+def rows(name: str) -> list[dict[str, object]]:
+    return [json.loads(line) for line in (CORPORA / name).read_text().splitlines()]
+
+
+@needs_corpora
+def test_every_sml_capture_as_a_file_gives_what_libsml_gives() -> None:
+    expected = {row["id"]: row["expected"]["libsml_sml_server_stdout"].splitlines() for row in rows("sml/dumps.jsonl")}
+    files = sorted((CORPORA / "sml").glob("*.bin"))
+    assert {file.stem for file in files} == set(expected)
+    for file in files:
+        done = CliRunner().invoke(app, ["sml", str(file)])
+        assert done.exit_code == 0, file
+        found = [json.loads(line) for line in done.stdout.splitlines()]
+        lines = expected[file.stem]
+        assert [row["obis"] for row in found] == [line.partition("#")[0] for line in lines]
+        for row, line in zip(found, lines, strict=True):
+            if row["unit"] is not None:
+                assert Decimal(row["value"]).scaleb(row["scaler"]) == pytest.approx(Decimal(line.split("#")[1]))
+
+
+@needs_corpora
+@pytest.mark.parametrize("protocol", FILES)
+def test_no_recorded_telegram_ends_in_a_traceback(protocol: str) -> None:
+    run, good = CliRunner(), 0
+    for name in FILES[protocol]:
+        for row in rows(name):
+            key = ["--key", str(row["key"])] if row.get("key") and len(str(row["key"])) == 32 else []
+            done = run.invoke(app, [protocol, "--hex", *key, "-"], input=str(row["hex"]))
+            assert done.exception is None or isinstance(done.exception, SystemExit), row["id"]
+            assert done.exit_code == (0 if done.stdout else 1), row["id"]
+            assert done.stdout or done.stderr, row["id"]
+            good += bool(done.stdout)
+    assert good
+
+
+@contextmanager
+def meters(tmp_path: Path, *options: str) -> Iterator[list[BookEntry]]:
+    """A `stromkreis meters` process and its book."""
+    book = tmp_path / "book.json"
+    command = [
+        sys.executable,
+        "-m",
+        "stromkreis",
+        "meters",
+        "--first-port",
+        "0",
+        "--period-s",
+        "1",
+        "--book",
+        str(book),
+    ]
+    with subprocess.Popen([*command, *options], env=ENVIRON, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stderr is not None
+            assert "meters listen" in process.stderr.readline()
+            assert book.stat().st_mode & 0o777 == 0o600
+            yield read_book(book)
+        finally:
+            process.terminate()
+            process.wait(10)
+
+
+@pytest.mark.parametrize("link", ["tcp", "pty"])
+def test_sniff_shows_meters_that_speak_unasked(tmp_path: Path, link: str) -> None:
+    with meters(tmp_path, "--count", "2", "--protocol", "p1,wmbus", "--link", link) as book:
+        for entry in book:
+            protocol, _, url = entry.url.partition("+")
+            bare = url.replace(f"id={entry.id}", "").rstrip("?&")
+            key = ["--key", f"{entry.id}={entry.keys['encryption']}"] if entry.keys else []
+            command = [sys.executable, "-m", "stromkreis", "sniff", bare, "--protocol", protocol, *key]
+            with subprocess.Popen(command, env=ENVIRON, stdout=subprocess.PIPE, text=True) as sniffer:
+                assert sniffer.stdout is not None
+                heard = [json.loads(sniffer.stdout.readline()) for _ in range(12)]
+                sniffer.terminate()
+            assert {row["device"] for row in heard} == {entry.id}
+            assert "1-0:1.8.0*255" in {row["obis"] for row in heard}

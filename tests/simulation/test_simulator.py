@@ -1,0 +1,126 @@
+"""The simulator on seeds: nothing breaks, the same seed is the same bytes, and a ring without a rule is caught."""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from loadtest.simulator import run
+from loadtest.simulator.faults import Faults
+from loadtest.simulator.ledger import PrivacyBroken
+from loadtest.simulator.liar import LIES, Liar
+from loadtest.simulator.run import Scenario, play
+from loadtest.simulator.suite import CheapSuite
+from loadtest.simulator.world import Violation, World
+from protocol.dcnet.member import Member
+
+SMALL = Scenario(gateways=8, rounds=14)
+SCENARIOS = {
+    "calm": SMALL,
+    "loss": replace(SMALL, faults=Faults(loss=0.02)),
+    "slow": replace(SMALL, faults=Faults(delay_s=0.4, duplicate=0.1)),
+    "crash": replace(SMALL, faults=Faults(crash=0.05)),
+    "clogged": replace(SMALL, faults=Faults(clog=0.5, delay_s=0.1)),
+    "everything": replace(SMALL, faults=Faults(loss=0.01, crash=0.03, duplicate=0.05, delay_s=0.1, clog=0.3)),
+    "lying head": replace(SMALL, liar="head"),
+    "cunning head": replace(SMALL, liar="cunning"),
+    "lying head, and everything": replace(
+        SMALL, liar="head", faults=Faults(loss=0.01, crash=0.03, duplicate=0.05, delay_s=0.1, clog=0.3)
+    ),
+}
+
+
+@pytest.mark.parametrize("chunk", range(3))
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_no_seed_breaks_an_invariant(name: str, chunk: int) -> None:
+    for seed in range(100 * chunk, 100 * chunk + 100):
+        play(seed, SCENARIOS[name])
+
+
+@pytest.mark.parametrize("name", ["everything", "lying head", "cunning head"])
+def test_rings_of_sixteen_hold_too(name: str) -> None:
+    for seed in range(25):
+        play(seed, replace(SCENARIOS[name], gateways=16, rounds=18))
+
+
+@pytest.mark.parametrize("name", ["everything", "lying head"])
+def test_the_real_primitives_hold_as_the_cheap_ones_do(name: str) -> None:
+    for seed in range(4):
+        play(seed, replace(SCENARIOS[name], real=True))
+
+
+def test_a_seed_is_the_same_bytes_in_every_process() -> None:
+    root = Path(__file__).parents[2]
+    program = (
+        "from dataclasses import replace; from loadtest.simulator.run import Scenario, play;"
+        "from loadtest.simulator.faults import Faults;"
+        "print(play(7, Scenario(gateways=8, rounds=14, faults=Faults(0.01, 0.05, 0.1, 0.03, 15.0, 0.3))).transcript)"
+    )
+    transcripts = {
+        subprocess.run(
+            [sys.executable, "-c", program], env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(root)},
+            capture_output=True, check=True, text=True,
+        ).stdout
+        for seed in ("0", "1", "4711")
+    }  # fmt: skip
+    assert len(transcripts) == 1
+    here = play(7, replace(SMALL, faults=Faults(0.01, 0.05, 0.1, 0.03, 15.0, 0.3))).transcript
+    assert transcripts == {here + "\n"}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_every_lie_is_told_and_opens_nothing(lie: str) -> None:
+    told = 0
+    for seed in range(12):
+        liar = Liar({0}, lies=(lie,), boldness=0.4)
+        world = World(CheapSuite(), run.ring_size(replace(SMALL, gateways=12)), seed, Faults(delay_s=0.05), liar)
+        world.start()
+        world.run_until(150.0)
+        world.ledger.close()
+        told += liar.told.get(lie, 0)
+    assert told > 0
+
+
+def _plays(scenario: Scenario, seeds: int) -> None:
+    for seed in range(seeds):
+        play(seed, scenario)
+
+
+def test_members_that_ask_for_too_little_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rules 3 and 4 gone (no confirmations, any roster): the ledger must see small sums come open."""
+    size = run.ring_size
+    monkeypatch.setattr(run, "ring_size", lambda scenario: replace(size(scenario), t_c=0))
+    monkeypatch.setattr(Member, "_check_members", lambda *_: None)
+    with pytest.raises(PrivacyBroken, match="came open"):
+        _plays(replace(SMALL, liar="cunning"), 60)
+
+
+def test_a_member_that_serves_two_attempts_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rule 1 gone: the ledger must see one reading given away twice."""
+
+    class Forgetful(Member):
+        def _on_open(self, message, now_s):  # type: ignore[no-untyped-def]
+            self._served = False
+            return super()._on_open(message, now_s)
+
+    monkeypatch.setattr("loadtest.simulator.world.Member", Forgetful)
+    with pytest.raises(PrivacyBroken, match="two attempts"):
+        _plays(replace(SMALL, liar="head"), 60)
+
+
+def test_a_gateway_that_counts_energy_twice_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The conservation law would notice an account that does not move on."""
+    carry_out = World._carry_out
+
+    def forgetting(self, gateway, instructions):  # type: ignore[no-untyped-def]
+        before = gateway.opened_wh
+        carry_out(self, gateway, instructions)
+        if self.random.random() < 0.05:
+            gateway.opened_wh = before
+
+    monkeypatch.setattr(World, "_carry_out", forgetting)
+    with pytest.raises(Violation):
+        _plays(SMALL, 20)

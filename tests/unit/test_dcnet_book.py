@@ -1,0 +1,316 @@
+"""The round book: opened or void, once; who may report what, and when a head is replaced."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from loadtest.ring import LocalRing, RingSize, random_vectors, result_secret
+from loadtest.simulator.suite import CheapSuite
+from protocol import wire
+from protocol.dcnet.book import Announce, BookInstruction, Ended, Observed, Record, RoundBook
+from protocol.dcnet.commitments import Pedersen, encode_lane
+from protocol.dcnet.rings import result_text
+from protocol.errors import RemoteProtocolError
+
+SUITE = CheapSuite()
+SIZE = RingSize(n=7, k=6, t=4, t_c=4, k_min=4, n_min=4, rounds=4)
+RING = LocalRing(SUITE, SIZE)
+VIEW = RING.view
+OPENED, VOID = wire.Outcome.OPENED, wire.Outcome.VOID
+EVERYBODY = b"\x7f"
+
+
+@pytest.fixture
+def book() -> RoundBook:
+    return RoundBook(SUITE, VIEW, result_secret(bytes(32)), 0.0)
+
+
+def total(round_: int = 0, term: int = 0, count: int = 7, roster: bytes = EVERYBODY) -> wire.RingTotal:
+    words = np.array([count, 100, 200, 300], dtype=np.uint64)
+    return wire.RingTotal(1, 0, round_, 0, term, EVERYBODY, roster, words.tobytes(), b"", b"")
+
+
+def void(round_: int = 0, term: int = 0) -> wire.RingVoid:
+    return wire.RingVoid(1, 0, round_, term, "nobody came")
+
+
+def silent(round_: int = 0, term: int = 0) -> wire.HeadSilent:
+    return wire.HeadSilent(1, 0, term, round_)
+
+
+def result(outcome: wire.Outcome, round_: int = 0) -> wire.Result:
+    roster = VIEW.everybody if outcome is OPENED else 0
+    text = result_text(VIEW, round_, outcome, roster)
+    signature = SUITE.sign(result_secret(bytes(32)), text)
+    return wire.Result(1, 0, round_, int(outcome), VIEW.to_wire(roster), signature)
+
+
+def appoint(term: int, position: int | None = None) -> Announce:
+    return Announce(position, wire.Appoint(1, 0, term))
+
+
+def ends(out: list[BookInstruction]) -> list[Ended]:
+    return [each.ended for each in out if isinstance(each, Record)]
+
+
+def refuses(book: RoundBook, position: int, message: wire.Message, reason: str, now_s: float = 1.0) -> None:
+    with pytest.raises(RemoteProtocolError) as caught:
+        book.receive(position, message, now_s)
+    assert caught.value.reason == reason
+    assert book.ended == {}
+
+
+# --- opened or void, once -------------------------------------------------------------------------------------------
+
+
+def test_a_total_is_recorded_before_anybody_hears_of_it(book: RoundBook) -> None:
+    record, announce = book.receive(0, total(), 1.5)
+    ended = Ended(
+        1, 0, 0, OPENED, 0, 0, VIEW.everybody, VIEW.everybody, (7, 100, 200, 300), False, "", 0.0, 1.5
+    )  # fmt: skip
+    assert record == Record(ended)
+    assert announce == Announce(0, result(OPENED))
+    assert book.ended == {0: ended}
+
+
+def test_a_second_total_is_answered_with_the_first(book: RoundBook) -> None:
+    book.receive(0, total(), 1.0)
+    other = replace(total(), total=np.array([7, 1, 2, 3], dtype=np.uint64).tobytes())
+    for position in (0, 3):
+        assert book.receive(position, other, 1.1) == [Announce(position, result(OPENED)), Observed("total_after_end")]
+    assert book.ended[0].total == (7, 100, 200, 300)
+
+
+def test_a_total_after_void_is_refused(book: RoundBook) -> None:
+    assert ends(book.receive(0, void(), 1.0))[0].outcome is VOID
+    assert book.receive(0, total(), 1.1) == [Announce(0, result(VOID)), Observed("total_after_end")]
+    assert book.ended[0].outcome is VOID
+
+
+def test_void_after_a_total_changes_nothing(book: RoundBook) -> None:
+    book.receive(0, total(), 1.0)
+    assert book.receive(0, void(), 1.1) == [Announce(0, result(OPENED))]
+    assert book.ended[0].outcome is OPENED
+
+
+def test_what_ended_before_a_restart_has_ended(book: RoundBook) -> None:
+    book.receive(0, total(), 1.0)
+    again = RoundBook(SUITE, VIEW, result_secret(bytes(32)), 2.0, book.ended, term=3)
+    assert again.start() == [appoint(3)]
+    assert again.receive(0, total(), 2.0) == [Announce(0, result(OPENED)), Observed("total_after_end")]
+    assert again.next_timer_s() == 18.2
+
+
+def test_a_void_round_says_who_why_and_when(book: RoundBook) -> None:
+    (record, announce) = book.receive(0, void(), 1.0)
+    assert record == Record(Ended(1, 0, 0, VOID, 0, 0, 0, 0, (), False, "nobody came", 0.0, 1.0))
+    assert announce == Announce(0, result(VOID))
+
+
+def test_rounds_without_a_total_in_time_are_void(book: RoundBook) -> None:
+    assert book.next_timer_s() == 8.2
+    assert book.on_timer(8.1) == []
+    out = book.on_timer(8.2)
+    assert [(e.round, e.outcome, e.reason) for e in ends(out)] == [(0, VOID, "no total in time")]
+    assert Announce(None, result(VOID)) in out
+    assert book.next_timer_s() == 18.2
+
+
+def test_a_book_that_overslept_closes_every_round_that_is_over(book: RoundBook) -> None:
+    book.receive(0, total(1), 11.0)
+    out = book.on_timer(1000.0)
+    assert [e.round for e in ends(out)] == [0, 2, 3]
+    assert book.ended[1].outcome is OPENED
+    assert book.over
+    assert book.next_timer_s() == float("inf")
+    assert book.on_timer(2000.0) == []
+
+
+def test_questions_are_answered_once_there_is_an_answer(book: RoundBook) -> None:
+    assert book.receive(3, wire.Ask(1, 0, 0), 1.0) == []
+    book.receive(0, total(), 1.5)
+    assert book.receive(3, wire.Ask(1, 0, 0), 2.0) == [Announce(3, result(OPENED))]
+    assert SUITE.verify(VIEW.result_key, result_text(VIEW, 0, OPENED, VIEW.everybody), result(OPENED).signature)
+
+
+# --- who may report what --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("message", [total(), void(), total(term=1), void(term=1)], ids=lambda m: type(m).__name__)
+@pytest.mark.parametrize("position", [1, 6])
+def test_only_the_appointed_head_reports(book: RoundBook, position: int, message: wire.Message) -> None:
+    refuses(book, position, message, "not_the_head")
+
+
+@pytest.mark.parametrize("make", [total, void])
+@pytest.mark.parametrize("round_", [1, 4, 1000])
+def test_no_report_on_a_round_that_has_not_begun(book: RoundBook, make: object, round_: int) -> None:
+    refuses(book, 0, make(round_), "no_such_round", now_s=9.9)  # type: ignore[operator]
+
+
+def test_no_report_on_a_round_beyond_the_epoch(book: RoundBook) -> None:
+    refuses(book, 0, total(4), "no_such_round", now_s=45.0)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        total(count=6),
+        total(count=3, roster=b"\x07"),
+        replace(total(), expected=b"\x3f"),
+        replace(total(), total=bytes(24)),
+        replace(total(), total=bytes(40)),
+    ],
+    ids=["count", "too few", "not within E", "short", "long"],
+)
+def test_totals_that_cannot_be(book: RoundBook, message: wire.RingTotal) -> None:
+    refuses(book, 0, message, "bad_total")
+
+
+def test_positions_that_do_not_exist(book: RoundBook) -> None:
+    refuses(book, 0, replace(total(), roster=b"\xff"), "bad_bitmap")
+    refuses(book, 0, replace(total(), expected=b"\x7f\x00"), "bad_bitmap")
+
+
+def test_the_smallest_roster(book: RoundBook) -> None:
+    assert ends(book.receive(0, total(count=4, roster=b"\x0f"), 1.0))[0].roster == 0b1111
+
+
+@pytest.mark.parametrize(
+    "message", [wire.Hello(1, 0), wire.Ready(1, 0, 0), result(OPENED)], ids=lambda m: type(m).__name__
+)
+def test_what_is_not_for_the_book(book: RoundBook, message: wire.Message) -> None:
+    refuses(book, 0, message, "message_not_allowed")
+
+
+def test_a_late_heads_total_opens_the_round_and_its_giving_up_does_not_close_it(book: RoundBook) -> None:
+    """The deposed head may still hold a sum; that it gives up says nothing about its successor."""
+    for position in (1, 2):
+        book.receive(position, silent(), 3.0)
+    assert book.term == 1
+    assert book.receive(0, void(term=0), 3.5) == []
+    assert ends(book.receive(0, total(term=0), 4.0))[0].term == 0
+    assert book.receive(1, total(term=1), 4.1) == [Announce(1, result(OPENED)), Observed("total_after_end")]
+
+
+# --- heads are replaced ---------------------------------------------------------------------------------------------
+
+
+def test_enough_complaints_replace_the_head(book: RoundBook) -> None:
+    assert book.start() == [appoint(0)]
+    assert book.receive(1, silent(), 3.0) == []
+    assert book.receive(1, silent(), 3.0) == []  # once is enough of one
+    assert book.receive(0, silent(), 3.0) == []  # the head does not count against itself
+    assert book.receive(2, silent(), 3.0) == [Observed("head_replaced"), appoint(1)]
+
+
+def test_a_quarter_of_a_large_ring_must_complain() -> None:
+    large = RoundBook(SUITE, LocalRing(SUITE, replace(SIZE, n=17, k=16, n_min=9)).view, bytes(32), 0.0)
+    for position in range(1, 5):
+        assert large.receive(position, silent(), 3.0) == []
+    assert large.receive(5, silent(), 3.0) == [Observed("head_replaced"), appoint(1)]
+
+
+def test_a_new_head_is_given_time(book: RoundBook) -> None:
+    for position in (1, 2, 3):
+        assert book.receive(position, silent(), 2.4) == []
+    assert book.receive(4, silent(), 2.5) == [Observed("head_replaced"), appoint(1)]
+    assert book.receive(4, silent(term=1), 4.9) == []
+    assert book.receive(5, silent(term=1), 5.0) == [Observed("head_replaced"), appoint(2)]
+
+
+def test_a_complaint_of_a_former_head_is_answered_with_the_present_one(book: RoundBook) -> None:
+    for position in (1, 2):
+        book.receive(position, silent(), 3.0)
+    assert book.receive(5, silent(term=0), 3.1) == [appoint(1, 5)]
+    with pytest.raises(RemoteProtocolError, match="no_such_term"):
+        book.receive(5, silent(term=2), 3.1)
+
+
+def test_a_complaint_about_a_round_that_has_ended_is_answered_with_its_result(book: RoundBook) -> None:
+    book.receive(0, void(), 1.0)
+    for position in (1, 2, 3):
+        assert book.receive(position, silent(), 3.0) == [Announce(position, result(VOID))]
+    assert book.term == 0
+
+
+def test_complaints_are_forgotten_once_the_head_has_opened_a_round(book: RoundBook) -> None:
+    book.receive(1, silent(), 3.0)
+    book.receive(0, total(), 3.5)
+    assert book.receive(2, silent(1), 13.0) == []
+    assert book.receive(3, silent(1), 13.0) == [Observed("head_replaced"), appoint(1)]
+
+
+def test_a_head_that_lets_a_round_pass_in_silence_is_replaced(book: RoundBook) -> None:
+    out = book.on_timer(8.2)
+    assert out[-2:] == [Observed("head_replaced"), appoint(1)]
+
+
+def test_a_head_that_was_just_appointed_is_not_blamed_for_the_round_before(book: RoundBook) -> None:
+    for position in (1, 2):
+        book.receive(position, silent(), 3.0)
+    assert Observed("head_replaced") not in book.on_timer(8.2)
+    assert book.term == 1
+    assert Observed("head_replaced") in book.on_timer(18.2)
+
+
+def test_deputies_follow_round_the_ring() -> None:
+    book = RoundBook(SUITE, VIEW, result_secret(bytes(32)), 0.0, term=7)
+    assert ends(book.receive(0, total(term=7), 1.0))
+    with pytest.raises(RemoteProtocolError, match="not_the_head"):
+        book.receive(1, total(1, term=7), 11.0)
+
+
+# --- commitments ------------------------------------------------------------------------------------------------------
+
+COMMITTED = replace(SIZE, committed=(1, 3))
+
+
+def committed() -> tuple[RoundBook, wire.RingTotal]:
+    """A book and an honest total of two committed slots, the second of them negative."""
+    ring = LocalRing(SUITE, COMMITTED)
+    pedersen = Pedersen(SUITE.group)
+    rows = [pedersen.commit(10, 3 + i) + pedersen.commit(-20, 5 + i) for i in range(7)]
+    words = [7, 70, 0, 2**64 - 140]
+    lane = encode_lane(SUITE.group, (sum(3 + i for i in range(7)), sum(5 + i for i in range(7))))
+    message = replace(
+        total(), total=np.array(words, dtype=np.uint64).tobytes(), commitments=b"".join(rows), blinding=lane
+    )
+    return RoundBook(SUITE, ring.view, result_secret(bytes(32)), 0.0), message
+
+
+def test_a_total_that_the_members_committed_to_is_verified() -> None:
+    book, message = committed()
+    assert ends(book.receive(0, message, 1.0))[0].verified
+
+
+@pytest.mark.parametrize("slot", [1, 3])
+def test_a_total_that_they_did_not_commit_to_is_not(slot: int) -> None:
+    book, message = committed()
+    words = np.frombuffer(message.total, dtype="<u8").copy()
+    words[slot] += np.uint64(1)
+    assert not ends(book.receive(0, replace(message, total=words.tobytes()), 1.0))[0].verified
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"commitments": b""}, "bad_total"),
+        ({"commitments": bytes(32 * 14)}, "not_a_group_element"),
+        ({"blinding": b""}, "lane_size"),
+        ({"blinding": b"\xff" * 64}, "scalar_not_reduced"),
+    ],
+)
+def test_commitments_that_cannot_be(change: dict[str, bytes], reason: str) -> None:
+    book, message = committed()
+    refuses(book, 0, replace(message, **change), reason)  # type: ignore[arg-type]
+
+
+def test_the_book_of_a_real_ring_is_what_the_members_hear() -> None:
+    ring = LocalRing(SUITE, SIZE)
+    for round_ in range(4):
+        ended = ring.round(round_, random_vectors(np.random.default_rng(round_), 7, 4))
+        assert ring.ended[round_] is ended
+    assert ring.book.over
+    assert all(member.next_timer_s() == float("inf") for member in ring.members)

@@ -1,0 +1,241 @@
+"""How a gateway sees through a coordinator that calls, cuts or shows a ring otherwise than it may."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+from protocol import wire
+from protocol.dcnet.epoch import (
+    READING_SHARE,
+    Policy,
+    call_digest,
+    check_call,
+    head_text,
+    join_text,
+    make_view,
+    ring_parameters,
+    verify_layout,
+)
+from protocol.dcnet.rings import beacon, commit_nonce, cut_rings
+from protocol.dcnet.schema import DEFAULT_SCHEMA, Schema
+from protocol.errors import RemoteProtocolError
+
+NONCE = bytes(range(32))
+AREA = [f"gateway-{i:02}" for i in range(20)]
+POLICY = Policy()
+CALL = wire.EpochCall(
+    epoch=4, area="north", nonce_commitment=commit_nonce(NONCE), schema=DEFAULT_SCHEMA.to_bytes(), rounds=96,
+    start_ms=1_000_000, period_ms=10_000, interval_start_s=900, interval_s=900, ring_size=10, corrupt_ppm=10_000,
+    dropout_ppm=50_000, join_until_ms=900_000,
+)  # fmt: skip
+
+
+def key(identity: str, purpose: str = "epoch") -> bytes:
+    return hashlib.sha256(f"{purpose} {identity}".encode()).digest()
+
+
+def signature(identity: str, text: bytes) -> bytes:
+    """Stands for a signature by the certified key: only `verify_member` below accepts it, only for that gateway."""
+    return hashlib.sha256(b"signed by " + identity.encode() + text).digest()
+
+
+def verify_member(
+    identity: str, text: bytes, signed: bytes, certificate: bytes, intermediates: Sequence[bytes]
+) -> None:
+    if (signed, certificate, list(intermediates)) != (signature(identity, text), identity.encode(), [b"sub-ca"]):
+        raise RemoteProtocolError("bad_signature", "not signed by that gateway")
+
+
+def member(identity: str, call: wire.EpochCall = CALL) -> tuple[str, bytes, bytes, bytes, bytes]:
+    public, curve = key(identity), key(identity, "curve")
+    signed = signature(identity, join_text(call_digest(call), identity, public, curve))
+    return identity, public, curve, signed, identity.encode()
+
+
+def laid_out(
+    area: Sequence[str] = AREA, ring: int = 0, call: wire.EpochCall = CALL, nonce: bytes = NONCE
+) -> tuple[wire.EpochLayout, list[str]]:
+    """What an honest coordinator shows the members of a ring, and who they are."""
+    submissions = tuple((identity, key(identity)) for identity in area)
+    rings = cut_rings(beacon(call.epoch, call.area, nonce, submissions), list(area), call.ring_size)
+    members = tuple(member(identity, call) for identity in rings[ring])
+    return wire.EpochLayout(call.epoch, nonce, submissions, ring, members, (b"sub-ca",), bytes(32)), rings[ring]
+
+
+LAYOUT, RING = laid_out()
+
+
+def refuses(layout: wire.EpochLayout, reason: str, *, us: str = RING[0], policy: Policy = POLICY,
+            call: wire.EpochCall = CALL) -> None:  # fmt: skip
+    with pytest.raises(RemoteProtocolError) as caught:
+        verify_layout(call, layout, us, key(us), policy, verify_member)
+    assert caught.value.reason == reason
+
+
+# --- what holds -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ring", [0, 1])
+def test_every_member_of_a_ring_sees_the_same_ring_and_its_own_place(ring: int) -> None:
+    layout, identities = laid_out(ring=ring)
+    views = set()
+    for position, identity in enumerate(identities):
+        view, own = verify_layout(CALL, layout, identity, key(identity), POLICY, verify_member)
+        assert own == position
+        assert [each.identity for each in view.members] == identities
+        views.add(view.digest)
+    assert len(views) == 1
+
+
+def test_the_numbers_are_the_gateways_own_choice() -> None:
+    view, _ = verify_layout(CALL, LAYOUT, RING[0], key(RING[0]), POLICY, verify_member)
+    numbers = ring_parameters(10, 20, 10_000, 50_000)
+    assert (view.k, view.t, view.t_c, view.k_min, view.n_min) == (
+        numbers.k, numbers.t, numbers.t_c, numbers.k_min, numbers.n_min
+    )  # fmt: skip
+    assert (view.rounds, view.word_count, view.committed) == (96, 4, ())
+    assert (view.timing.first_open_s, view.timing.period_s) == (1000.0 + READING_SHARE * 10.0, 10.0)
+
+
+def test_whatever_the_call_says_is_in_the_digest() -> None:
+    """Except for what only the driver needs, two calls that differ give rings that share no key."""
+    seats = [each[:3] for each in LAYOUT.members]
+    digests = {make_view(CALL, 0, seats, 20, bytes(32)).digest}
+    changes = [
+        {"epoch": 5}, {"area": "south"}, {"nonce_commitment": bytes(32)}, {"rounds": 95}, {"start_ms": 2_000_000},
+        {"period_ms": 20_000}, {"interval_start_s": 1800}, {"interval_s": 60}, {"ring_size": 12},
+        {"corrupt_ppm": 20_000}, {"dropout_ppm": 60_000}, {"join_until_ms": 0},
+        {"schema": Schema(DEFAULT_SCHEMA.slots[:2]).to_bytes()},
+    ]  # fmt: skip
+    for change in changes:
+        digests.add(make_view(replace(CALL, **change), 0, seats, 20, bytes(32)).digest)  # type: ignore[arg-type]
+    assert len(digests) == 1 + len(changes)
+
+
+def test_what_is_signed_says_everything() -> None:
+    texts = {
+        join_text(call_digest(CALL), "a", b"1" * 32, b"2" * 32),
+        join_text(call_digest(replace(CALL, rounds=1)), "a", b"1" * 32, b"2" * 32),
+        join_text(call_digest(CALL), "b", b"1" * 32, b"2" * 32),
+        join_text(call_digest(CALL), "a", b"2" * 32, b"1" * 32),
+    }
+    assert len(texts) == 4
+    view = make_view(CALL, 0, [each[:3] for each in LAYOUT.members], 20, bytes(32))
+    other = replace(view, ring=1)
+    heads = {head_text(view, 0, "tcp://a:1"), head_text(view, 1, "tcp://a:1"), head_text(view, 0, "tcp://b:1"),
+             head_text(other, 0, "tcp://a:1")}  # fmt: skip
+    assert len(heads) == 4
+
+
+# --- what does not --------------------------------------------------------------------------------------------------
+
+
+def test_a_nonce_that_was_not_committed_to() -> None:
+    """The coordinator saw the keys and then looked for a nonce that puts us among its friends."""
+    layout, ring = laid_out(nonce=b"\1" * 32)
+    refuses(layout, "wrong_nonce", us=ring[0])
+
+
+def test_our_own_key_swapped_or_missing() -> None:
+    swapped = tuple((i, bytes(32) if i == RING[0] else k) for i, k in LAYOUT.submissions)
+    refuses(replace(LAYOUT, submissions=swapped), "bad_layout")
+    refuses(replace(LAYOUT, submissions=tuple(each for each in LAYOUT.submissions if each[0] != RING[0])), "bad_layout")
+
+
+def test_a_gateway_that_submitted_twice() -> None:
+    refuses(replace(LAYOUT, submissions=(*LAYOUT.submissions, LAYOUT.submissions[0])), "bad_layout")
+    refuses(replace(LAYOUT, submissions=(*LAYOUT.submissions, (RING[0], bytes(32)))), "bad_layout")
+
+
+def test_a_member_with_another_key_than_it_submitted() -> None:
+    identity, _, curve, signed, certificate = LAYOUT.members[3]
+    bad = (identity, bytes(32), curve, signed, certificate)
+    refuses(replace(LAYOUT, members=(*LAYOUT.members[:3], bad, *LAYOUT.members[4:])), "bad_layout")
+
+
+@pytest.mark.parametrize(
+    "bend",
+    [
+        lambda m: m[::-1],
+        lambda m: m[:-1],
+        lambda m: (*m, member("gateway-99")),
+        lambda m: (*m[:-1], member("gateway-99")),
+        lambda m: (*m, m[0]),
+        lambda _: (),
+    ],
+    ids=["order", "one less", "one more", "a stranger", "one twice", "nobody"],
+)
+def test_a_ring_that_does_not_follow_from_the_beacon(bend: object) -> None:
+    refuses(replace(LAYOUT, members=bend(LAYOUT.members)), "wrong_placement")  # type: ignore[operator]
+
+
+def test_a_submission_that_was_added_after_the_cut() -> None:
+    more = (*LAYOUT.submissions, ("gateway-99", key("gateway-99")))
+    refuses(replace(LAYOUT, submissions=more), "wrong_placement")
+
+
+@pytest.mark.parametrize("ring", [1, 2, 2**32])
+def test_another_ring_than_ours(ring: int) -> None:
+    refuses(replace(LAYOUT, ring=ring), "wrong_placement")
+    other, _ = laid_out(ring=1)
+    refuses(other, "wrong_placement")
+
+
+@pytest.mark.parametrize("part", ["signature", "certificate", "curve"])
+@pytest.mark.parametrize("index", [0, 4, 9])
+def test_a_member_that_does_not_verify(part: str, index: int) -> None:
+    identity, public, curve, signed, certificate = LAYOUT.members[index]
+    bad = {
+        "signature": (identity, public, curve, bytes(32), certificate),
+        "certificate": (identity, public, curve, signed, b"somebody else"),
+        "curve": (identity, public, bytes(32), signed, certificate),
+    }[part]
+    members = (*LAYOUT.members[:index], bad, *LAYOUT.members[index + 1 :])
+    refuses(replace(LAYOUT, members=members), "bad_signature")
+
+
+def test_another_intermediate() -> None:
+    refuses(replace(LAYOUT, intermediates=()), "bad_signature")
+
+
+def test_a_signature_for_another_call() -> None:
+    layout, _ = laid_out(call=replace(CALL, corrupt_ppm=20_000))
+    refuses(layout, "bad_signature")
+
+
+def test_a_ring_that_is_too_small() -> None:
+    call = replace(CALL, ring_size=4)
+    layout, ring = laid_out(call=call)
+    assert len(ring) == 4
+    refuses(layout, "ring_too_small", us=ring[0], call=call)
+    refuses(LAYOUT, "ring_too_small", policy=Policy(ring_size_min=11))
+    assert verify_layout(CALL, LAYOUT, RING[0], key(RING[0]), Policy(ring_size_min=10), verify_member)
+
+
+def test_rates_that_no_parameters_reach() -> None:
+    call = replace(CALL, corrupt_ppm=450_000, dropout_ppm=300_000)
+    layout, ring = laid_out(call=call)
+    refuses(layout, "weak_epoch", us=ring[0], call=call)
+
+
+# --- the call -------------------------------------------------------------------------------------------------------
+
+
+def test_a_call_that_is_weaker_than_our_policy() -> None:
+    assert check_call(CALL, POLICY) == DEFAULT_SCHEMA
+    assert check_call(CALL, Policy(corrupt_ppm=10_000)) == DEFAULT_SCHEMA
+    for policy, reason in [
+        (Policy(corrupt_ppm=10_001), "weak_epoch"),
+        (Policy(schema_digests=frozenset({bytes(32)})), "unknown_schema"),
+    ]:
+        with pytest.raises(RemoteProtocolError) as caught:
+            check_call(CALL, policy)
+        assert caught.value.reason == reason
+    assert check_call(CALL, Policy(schema_digests=frozenset({DEFAULT_SCHEMA.digest()}))) == DEFAULT_SCHEMA
+
+
+def test_a_call_with_a_schema_that_is_none() -> None:
+    with pytest.raises(RemoteProtocolError, match="bad_schema"):
+        check_call(replace(CALL, schema=b"[]"), POLICY)

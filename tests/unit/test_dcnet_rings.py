@@ -1,0 +1,158 @@
+"""Who sits where, who is whose neighbour, and the digest that separates all who were told different things."""
+
+from dataclasses import fields, replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protocol import wire
+from protocol.dcnet.rings import (
+    Member,
+    RingView,
+    Timing,
+    beacon,
+    bitmap,
+    commit_nonce,
+    cut_rings,
+    positions_of,
+    result_text,
+    round_digest,
+)
+from protocol.errors import RemoteProtocolError
+
+
+def view_of(n: int, k: int) -> RingView:
+    return RingView(
+        epoch=3, ring=1, members=tuple(Member(f"g{i}", bytes([i]) * 32, bytes([i + 1]) * 32) for i in range(n)),
+        schema_digest=bytes(32), word_count=4, committed=(), rounds=96, k=k, t=3, t_c=3, k_min=3, n_min=4,
+        result_key=bytes(32), timing=Timing.spread(0.0, 10.0),
+    )  # fmt: skip
+
+
+@given(st.frozensets(st.integers(0, wire.MAX_RING - 1)))
+def test_bitmaps_hold_sets_of_positions(positions: frozenset[int]) -> None:
+    assert positions_of(bitmap(positions)) == sorted(positions)
+
+
+@given(n=st.integers(5, 40), half=st.integers(1, 25))
+def test_neighbourhoods_are_regular_symmetric_and_without_oneself(n: int, half: int) -> None:
+    k = min(2 * half, n - 1)
+    neighbourhoods = view_of(n, k).neighbourhoods
+    for i in range(n):
+        assert neighbourhoods[i].bit_count() == k
+        assert not neighbourhoods[i] >> i & 1
+        assert all(neighbourhoods[j] >> i & 1 for j in positions_of(neighbourhoods[i]))
+
+
+def test_neighbours_sit_on_either_side() -> None:
+    assert positions_of(view_of(10, 4).neighbourhoods[0]) == [1, 2, 8, 9]
+    assert positions_of(view_of(6, 5).neighbourhoods[2]) == [0, 1, 3, 4, 5]
+
+
+@given(n=st.integers(0, 200), size=st.integers(3, 50), value=st.binary(min_size=32, max_size=32))
+def test_rings_share_an_area_evenly(n: int, size: int, value: bytes) -> None:
+    identities = [f"g{i}" for i in range(n)]
+    rings = cut_rings(value, identities, size)
+    assert sorted(each for ring in rings for each in ring) == sorted(identities)
+    sizes = {len(ring) for ring in rings}
+    assert all(0 < each <= size for each in sizes)
+    assert len(rings) == -(-n // size)
+    assert not sizes or max(sizes) - min(sizes) <= 1
+    assert cut_rings(value, identities[::-1], size) == rings
+
+
+def test_every_part_moves_the_beacon_and_the_order_of_the_submissions_does_not() -> None:
+    nonce, submissions = bytes(32), [("a", b"1" * 32), ("b", b"2" * 32)]
+    value = beacon(1, "area", nonce, submissions)
+    assert beacon(1, "area", nonce, submissions[::-1]) == value
+    others = [
+        beacon(2, "area", nonce, submissions),
+        beacon(1, "are", b"a" + nonce, submissions),
+        beacon(1, "other", nonce, submissions),
+        beacon(1, "area", b"\1" * 32, submissions),
+        beacon(1, "area", nonce, submissions[:1]),
+        beacon(1, "area", nonce, [("a", b"2" * 32), ("b", b"1" * 32)]),
+        beacon(1, "area", nonce, [("c", b"1" * 32), ("b", b"2" * 32)]),
+    ]
+    assert len({value, *others}) == 8
+    assert commit_nonce(nonce) not in {nonce, commit_nonce(b"\1" * 32)}
+
+
+# A value that differs from the ring above in each field; the timing is local patience and agreed on by nobody.
+OTHERWISE = {
+    "epoch": 4,
+    "ring": 2,
+    "schema_digest": b"\1" * 32,
+    "word_count": 5,
+    "committed": (1,),
+    "rounds": 95,
+    "k": 5,
+    "t": 4,
+    "t_c": 4,
+    "k_min": 4,
+    "n_min": 5,
+    "result_key": b"\1" * 32,
+}
+
+
+def test_everything_agreed_on_is_in_the_digest() -> None:
+    view = view_of(6, 4)
+    assert set(OTHERWISE) == {field.name for field in fields(RingView)} - {"members", "timing"}
+    digests = {view.digest} | {replace(view, **{name: value}).digest for name, value in OTHERWISE.items()}  # type: ignore[arg-type]
+    first = view.members[0]
+    for member in (
+        replace(first, identity="x"),
+        replace(first, public_key=b"\7" * 32),
+        replace(first, curve_key=b"\7" * 32),
+    ):
+        digests.add(replace(view, members=(member, *view.members[1:])).digest)
+    digests.add(replace(view, members=view.members[::-1]).digest)
+    digests.add(replace(view, members=view.members[:-1]).digest)
+    assert len(digests) == 1 + len(OTHERWISE) + 5
+    assert replace(view, timing=Timing.spread(5.0, 7.0)).digest == view.digest
+
+
+def test_a_confirmation_and_a_result_say_everything() -> None:
+    view = view_of(6, 4)
+    base = (0, 0, 0, 63, 31)
+    confirmed = {round_digest(view, *base)}
+    results = {result_text(view, 0, 1, 31)}
+    for index in range(5):
+        other = list(base)
+        other[index] ^= 1
+        confirmed.add(round_digest(view, *other))
+    for other_view in (replace(view, ring=2), replace(view, epoch=5)):
+        confirmed.add(round_digest(other_view, *base))
+        results.add(result_text(other_view, 0, 1, 31))
+    results |= {result_text(view, *each) for each in [(1, 1, 31), (0, 2, 31), (0, 1, 30)]}
+    assert len(confirmed) == 8
+    assert len(results) == 6
+
+
+@given(n=st.integers(5, 100), data=st.data())
+def test_bitmaps_on_the_wire(n: int, data: st.DataObject) -> None:
+    view = view_of(n, 4)
+    bits = data.draw(st.integers(0, view.everybody))
+    assert view.from_wire(view.to_wire(bits)) == bits
+    assert len(view.to_wire(bits)) == (n + 7) // 8
+
+
+@pytest.mark.parametrize("data", [b"", b"\x3f\x00", b"\x40", b"\xff"])
+def test_bitmaps_that_cannot_be(data: bytes) -> None:
+    with pytest.raises(RemoteProtocolError, match="bad_bitmap"):
+        view_of(6, 4).from_wire(data)
+
+
+def test_heads_follow_in_ring_order() -> None:
+    view = view_of(6, 4)
+    assert [view.head_of(term) for term in range(8)] == [0, 1, 2, 3, 4, 5, 0, 1]
+    assert (view.size, view.committed_count, view.bitmap_size) == (6, 0, 1)
+
+
+def test_rounds_and_times() -> None:
+    timing = Timing.spread(100.0, 10.0)
+    assert [timing.open_at_s(r) for r in (0, 1, 95)] == [100.0, 110.0, 1050.0]
+    assert [timing.round_at(s) for s in (99.9, 100.0, 109.9, 110.0)] == [-1, 0, 0, 1]
+    assert timing.share_s + timing.confirm_s + 2 * timing.reveal_s < timing.void_s < timing.period_s
+    assert timing.gather_s < timing.silent_s < timing.void_s

@@ -1,0 +1,123 @@
+"""The documentation keeps to the code: links lead somewhere, pictures and names are those of the code."""
+
+import re
+import tomllib
+from functools import cache
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+from prometheus_client import CollectorRegistry
+from prometheus_client.metrics_core import Metric
+
+from coordinator.config import CoordinatorConfig
+from coordinator.metrics import CoordinatorMetrics
+from loadtest import diagrams
+from loadtest.config import MetersConfig
+from node.config import NodeConfig
+from node.lmn.metrics import LMN_ERRORS, LMN_READINGS
+from node.metrics import NodeMetrics
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)|!\[[^\]]*\]\(([^)\s]+)\)")
+FENCE = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
+ROOMS = ("protocol", "node", "coordinator", "netem", "loadtest", "stromkreis", "tests", "docs")
+
+
+def text_of(page: Path) -> str:
+    return page.read_text(encoding="utf-8")
+
+
+def anchor(heading: str) -> str:
+    """What a heading is called in a link, by the rule of GitHub."""
+    plain = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).replace("`", "").strip().lower()
+    return re.sub(r"[^\w\- ]", "", plain).replace(" ", "-")
+
+
+@cache
+def anchors(page: Path) -> frozenset[str]:
+    headings = re.findall(r"^#+ (.+)$", FENCE.sub("", text_of(page)), re.MULTILINE)
+    return frozenset(map(anchor, headings))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    broken = []
+    for target in (link or image for link, image in LINK.findall(FENCE.sub("", text_of(page)))):
+        if re.match(r"[a-z]+:", target):
+            continue
+        path, _, fragment = target.partition("#")
+        linked = (page.parent / unquote(path)).resolve() if path else page
+        if not linked.exists() or (fragment and fragment not in anchors(linked)):
+            broken.append(target)
+    assert not broken
+
+
+def test_links_and_anchors_are_seen() -> None:
+    """The test above would pass on pages without links."""
+    assert "3-the-life-of-an-epoch" in anchors(ROOT / "docs" / "protocol.md")
+    assert anchor("What was `chosen` over what, and [why](x.md)?") == "what-was-chosen-over-what-and-why"
+    assert LINK.findall("[a](b.md#c) ![d](e.png)") == [("b.md#c", ""), ("", "e.png")]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_that_are_named_exist(page: Path) -> None:
+    named = re.findall(rf"`((?:{'|'.join(ROOMS)})/[\w./]*\w/?)(?:::\w+)?`", text_of(page))
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_tests_that_are_named_exist() -> None:
+    tests = "\n".join(text_of(path) for path in (ROOT / "tests").rglob("test_*.py"))
+    named = set(re.findall(r"`(test_\w+?)(?:_?…)?`", text_of(ROOT / "docs" / "protocol.md")))
+    assert len(named) > 10
+    assert sorted(name for name in named if f"def {name}" not in tests) == []
+
+
+@pytest.mark.parametrize("machine", diagrams.NAMES)
+def test_the_pictures_are_the_tables(machine: str) -> None:
+    """`python -m loadtest.diagrams --into docs/protocol.md` draws them anew."""
+    assert diagrams.block(machine) in text_of(ROOT / "docs" / "protocol.md")
+
+
+def test_drawing_anew_changes_the_marked_places_only() -> None:
+    old = "a\n<!-- diagram: member -->\nold\n<!-- end of diagram -->\nb"
+    assert diagrams.redraw(old) == f"a\n{diagrams.block('member')}\nb"
+    assert "waiting --> shared: OPEN" in diagrams.mermaid("member")
+    assert "collecting --> confirming: SHARE" in diagrams.mermaid("head")
+
+
+def exposed(families: list[Metric]) -> set[str]:
+    return {f"{each.name}_total" if each.type == "counter" else each.name for each in families}
+
+
+def test_every_metric_is_explained_and_no_other() -> None:
+    registry = CollectorRegistry()
+    NodeMetrics(registry)
+    families = [*registry.collect(), *LMN_ERRORS.collect(), *LMN_READINGS.collect()]
+    CoordinatorMetrics(registry := CollectorRegistry())
+    families += registry.collect()
+    text = text_of(ROOT / "docs" / "operations.md")
+    assert set(re.findall(r"\bstromkreis_[a-z_]+", text)) == exposed(families)
+
+
+def test_reasons_that_are_named_exist() -> None:
+    """Refusals of the tables at the end of operations.md are literals of the code."""
+    text = text_of(ROOT / "docs" / "operations.md").partition("## Messages")[2]
+    first_cells = [row.split("|")[1] for row in text.splitlines() if row.startswith("|")]
+    named = {name for cell in first_cells for name in re.findall(r"`([a-z]+(?:_[a-z]+)+)`", cell)}
+    code = "\n".join(
+        text_of(path) for room in ("protocol", "node", "coordinator") for path in (ROOT / room).rglob("*.py")
+    )
+    assert len(named) > 40
+    assert sorted(name for name in named if f'"{name}"' not in code) == []
+
+
+def test_the_configuration_example_is_valid() -> None:
+    (example,) = re.findall(r"^```toml\n(.*?)^```", text_of(ROOT / "docs" / "operations.md"), re.DOTALL | re.MULTILINE)
+    document = tomllib.loads(example)
+    coordinator = CoordinatorConfig.model_validate(document.pop("coordinator"))
+    node = NodeConfig.model_validate(document.pop("node"))
+    meters = MetersConfig.model_validate(document.pop("meters"))
+    assert document == {}
+    assert len(node.all_gateways()) == meters.count == coordinator.epoch.ring_size

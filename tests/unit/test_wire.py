@@ -1,0 +1,318 @@
+"""
+Every message there and back, every bound of every field, and any bytes: a message or the peer's fault.
+
+`GOLDEN` holds one message of each kind as bytes: whoever writes another gateway can test against it.  After a change of
+the format that is meant, renew it by `python -m pytest tests/unit/test_wire.py --renew-golden`.
+"""
+
+import json
+import tracemalloc
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import msgpack
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from protocol import wire
+from protocol.errors import RemoteProtocolError
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "wire.json"
+EVERYTHING = frozenset(wire.TABLE.values())
+KEY, OTHER, LONG = bytes(range(32)), bytes(range(100, 132)), bytes(64)
+
+EXAMPLES: list[wire.Message] = [
+    wire.Hello(1, -1),
+    wire.EpochCall(7, "north", KEY, b"[]", 96, 1_700_000_000_000, 900_000, 1_700_000_000, 900, 64, 10_000, 50_000,
+                   1_699_999_000_000),
+    wire.Join(7, KEY, bytes(70)),
+    wire.EpochLayout(7, KEY, (("g1", KEY), ("g2", OTHER)), 3, (("g1", KEY, OTHER, bytes(70), b"certificate"),),
+                     (b"intermediate",), OTHER),
+    wire.Deal(7, (KEY, OTHER), ((1, b"sealed"), (2, b"sealed too"))),
+    wire.FetchDeals(7),
+    wire.Deals(7, ((5, (KEY, OTHER), b"sealed"),)),
+    wire.Appoint(7, 3, 2),
+    wire.HeadAt(7, 3, 2, "tcp://192.0.2.1:5000", bytes(70)),
+    wire.HeadSilent(7, 3, 2, 95),
+    wire.RingTotal(7, 3, 95, 1, 2, b"\x7f", b"\x3f", bytes(32), KEY + OTHER, KEY),
+    wire.RingVoid(7, 3, 95, 2, "too few members"),
+    wire.Ask(7, 3, 95),
+    wire.AskAccount(7, 95),
+    wire.Account(7, 95, 1),
+    wire.Result(7, 3, 95, 1, b"\x3f", LONG),
+    wire.Relay(7, 3, 4, bytes(28)),
+    wire.Refused(7, "the area is too small"),
+    wire.Ready(7, 3, 2),
+    wire.Open(7, 3, 2, 95, 1, b"\x7f"),
+    wire.Share(7, 3, 95, 1, bytes(32), KEY, OTHER),
+    wire.Roster(7, 3, 95, 1, b"\x3f"),
+    wire.Confirm(7, 3, 95, 1, bytes(64), bytes(32), KEY),
+    wire.Confirmed(7, 3, 95, 1, b"\x36", bytes(64)),
+    wire.Reveal(7, 3, 95, 1, KEY),
+    wire.Recover(7, 3, 95, 1, b"\x04"),
+    wire.Partial(7, 3, 95, 1, 2, KEY, LONG),
+    wire.BadDeal(7, 3, 2),
+]  # fmt: skip
+
+
+def number(low: int, high: int) -> tuple[list[Any], list[Any]]:
+    return [low, high], [low - 1, high + 1, True, None, float(low), "1", b"1"]
+
+
+def octets(low: int, high: int, step: int = 1) -> tuple[list[Any], list[Any]]:
+    bad: list[Any] = [bytes(high + step), "x" * low, None, 0]
+    bad += [bytes(low - 1)] if low else []
+    bad += [bytes(low + 1)] if step > 1 else []
+    return [bytes(low), bytes(high)], bad
+
+
+def text(high: int) -> tuple[list[Any], list[Any]]:
+    return ["x", "ä" * high], ["", "x" * (high + 1), "a\nb", "a\0", b"x", None]
+
+
+POSITION = number(0, 1023)
+# What each kind of field may be, at its limits, and what it may not be, just beyond them.
+LIMITS: dict[Any, tuple[list[Any], list[Any]]] = {
+    wire.Counter: number(0, 2**63 - 1),
+    wire.Epoch: number(0, 2**40),
+    wire.Ring: number(0, 2**32),
+    wire.Round: number(0, 2**20 - 1),
+    wire.Attempt: number(0, 2),
+    wire.Term: number(0, 2**32),
+    wire.Position: POSITION,
+    wire.Identity: text(64),
+    wire.Key: octets(32, 32),
+    wire.Signature: octets(8, 160),
+    wire.Bitmap: octets(1, 128),
+    wire.Vector: octets(0, 8 * 4096, 8),
+    wire.Elements: octets(0, 32 * 4096, 32),
+    wire.Macs: octets(0, 16 * 1024, 16),
+    wire.Reason: text(200),
+    wire.Fraction: number(0, 1_000_000),
+    (wire.Hello, "version"): number(0, 255),
+    (wire.Hello, "known_epoch"): number(-1, 2**40),
+    (wire.EpochCall, "schema"): octets(1, 65_536),
+    (wire.EpochCall, "rounds"): number(1, 2**20),
+    (wire.EpochCall, "period_ms"): number(1, 2**40),
+    (wire.EpochCall, "interval_s"): number(1, 2**30),
+    (wire.EpochCall, "ring_size"): number(3, 1024),
+    (wire.EpochLayout, "submissions"): (
+        [(), (("g", KEY),) * 65_536],
+        [(("g", KEY),) * 65_537, (("g",),), (("g", KEY, KEY),), (("", KEY),), (("g", KEY[1:]),), ("g",), "g", None],
+    ),
+    (wire.EpochLayout, "members"): (
+        [(), (("g", KEY, KEY, bytes(8), b"c"),) * 1024, (("g", KEY, KEY, bytes(160), bytes(4096)),)],
+        [
+            (("g", KEY, KEY, bytes(8), b"c"),) * 1025, (("g", KEY, KEY, bytes(7), b"c"),),
+            (("g", KEY, KEY, bytes(8), b""),), (("g", KEY, KEY, bytes(8), bytes(4097)),), (("g", KEY, KEY, bytes(8)),),
+            (("g", KEY, bytes(31), bytes(8), b"c"),),
+        ],
+    ),
+    (wire.EpochLayout, "intermediates"): ([(), (bytes(4096),) * 4], [(b"x",) * 5, (b"",), (bytes(4097),), b"x"]),
+    (wire.Deal, "commitments"): ([(), (KEY,) * 1024], [(KEY,) * 1025, (KEY[1:],), KEY]),
+    (wire.Deal, "sealed"): (
+        [(), ((0, b"x"),) * 1024, ((1023, bytes(128)),)],
+        [((0, b"x"),) * 1025, ((1024, b"x"),), ((0, b""),), ((0, bytes(129)),), ((0,),), ((-1, b"x"),)],
+    ),
+    (wire.Deals, "deals"): (
+        [(), ((0, (), b"x"),) * 1024, ((1023, (KEY,) * 1024, bytes(128)),)],
+        [((0, (), b"x"),) * 1025, ((0, (KEY,) * 1025, b"x"),), ((0, (), b""),), ((0, ()),)],
+    ),
+    (wire.Result, "outcome"): number(1, 2),
+    (wire.Account, "included"): number(0, 1),
+    (wire.RingTotal, "blinding"): octets(0, 32 * 4096, 32),
+    (wire.Share, "blinding"): octets(0, 32 * 4096, 32),
+    (wire.Confirm, "dropped_blinding"): octets(0, 32 * 4096, 32),
+    (wire.HeadAt, "endpoint"): text(200),
+    (wire.EpochCall, "nonce_commitment"): octets(32, 32),
+    (wire.EpochLayout, "nonce"): octets(32, 32),
+    (wire.Result, "signature"): octets(64, 64),
+    (wire.Relay, "sealed"): octets(17, 1 << 20),
+    (wire.Partial, "proof"): octets(64, 64),
+}  # fmt: skip
+
+
+def limits_of(kind: type[wire.Message], name: str) -> tuple[list[Any], list[Any]]:
+    hint = get_type_hints(kind, include_extras=True)[name]
+    found = LIMITS.get((kind, name))
+    return LIMITS[hint] if found is None else found
+
+
+FIELDS = [(message, field.name) for message in EXAMPLES for field in fields(message)]
+
+
+def label(value: object) -> str:
+    return value if isinstance(value, str) else type(value).__name__
+
+
+def refuses(data: bytes, reason: str, allowed: frozenset[type[wire.Message]] = EVERYTHING) -> None:
+    with pytest.raises(RemoteProtocolError) as caught:
+        wire.decode(data, allowed)
+    assert caught.value.reason == reason
+
+
+def test_there_is_an_example_of_every_message() -> None:
+    assert {type(message) for message in EXAMPLES} == EVERYTHING == set(get_args(wire.Message))
+    assert len(EXAMPLES) == len(wire.TABLE)
+
+
+@pytest.mark.parametrize("message", EXAMPLES, ids=label)
+def test_every_message_there_and_back(message: wire.Message) -> None:
+    assert wire.decode(wire.encode(message), frozenset({type(message)})) == message
+
+
+@pytest.mark.parametrize(("message", "name"), FIELDS, ids=label)
+def test_every_field_at_its_limits(message: wire.Message, name: str) -> None:
+    for value in limits_of(type(message), name)[0]:
+        changed = replace(message, **{name: value})  # type: ignore[arg-type]
+        assert wire.decode(wire.encode(changed), EVERYTHING) == changed
+
+
+@pytest.mark.parametrize(("message", "name"), FIELDS, ids=label)
+def test_every_field_beyond_its_limits(message: wire.Message, name: str) -> None:
+    for value in limits_of(type(message), name)[1]:
+        changed = replace(message, **{name: value})  # type: ignore[arg-type]
+        refuses(wire.encode(changed), "malformed_message")
+
+
+@pytest.mark.parametrize("message", EXAMPLES, ids=label)
+def test_no_field_more_and_none_less(message: wire.Message) -> None:
+    parts = msgpack.unpackb(wire.encode(message), use_list=False)
+    refuses(msgpack.packb(parts[:-1]), "malformed_message")
+    refuses(msgpack.packb((*parts, 0)), "malformed_message")
+    refuses(wire.encode(message)[:-1], "malformed_message")
+    refuses(wire.encode(message) + b"\0", "malformed_message")
+
+
+# Who may say what; HEAD_AT and RELAY go both ways, BAD_DEAL to head and coordinator alike.
+DIRECTIONS = {
+    "gateway": (wire.FROM_GATEWAY, "Hello Join Deal FetchDeals HeadAt HeadSilent RingTotal RingVoid Ask AskAccount"
+                                   " Relay BadDeal"),
+    "coordinator": (wire.FROM_COORDINATOR, "EpochCall EpochLayout Deals Appoint HeadAt Account Result Relay Refused"),
+    "member": (wire.FROM_MEMBER, "Ready Share Confirm Reveal Partial BadDeal"),
+    "head": (wire.FROM_HEAD, "Open Roster Confirmed Recover Result"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("side", DIRECTIONS)
+def test_each_side_may_say_its_own(side: str) -> None:
+    allowed, names = DIRECTIONS[side]
+    for message in EXAMPLES:
+        if type(message).__name__ in names.split():
+            assert wire.decode(wire.encode(message), allowed) == message
+        else:
+            refuses(wire.encode(message), "message_not_allowed", allowed)
+
+
+def test_everything_is_said_by_somebody() -> None:
+    assert frozenset.union(*(allowed for allowed, _ in DIRECTIONS.values())) == EVERYTHING
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "malformed_message"),
+        (b"\xc0", "malformed_message"),
+        (b"\x90", "malformed_message"),
+        (msgpack.packb([None]), "malformed_message"),
+        (msgpack.packb([True, 7]), "malformed_message"),
+        (msgpack.packb(["Ask", 7]), "malformed_message"),
+        (msgpack.packb([0]), "unknown_message"),
+        (msgpack.packb([-1]), "unknown_message"),
+        (msgpack.packb([2**64 - 1]), "unknown_message"),
+        (msgpack.packb({0: 1}), "malformed_message"),
+        (msgpack.packb([13, {}, 3, 95]), "malformed_message"),
+        (b"\x94\x0d\xc1\x03\x5f", "malformed_message"),
+        (b"\x94\x0d\xc7\x00\x05\x03\x5f", "malformed_message"),
+        (b"\x91" * 5000, "malformed_message"),
+        (b"\x94\x0d\xa1\xff\x03\x5f", "malformed_message"),
+    ],
+    ids=lambda value: repr(value[:12]) if isinstance(value, bytes) else value,
+)
+def test_what_is_no_message(data: bytes, reason: str) -> None:
+    refuses(data, reason)
+
+
+def test_a_frame_has_a_greatest_size() -> None:
+    refuses(bytes(wire.MAX_FRAME_SIZE + 1), "oversized_message")
+    refuses(bytes(wire.MAX_FRAME_SIZE), "malformed_message")
+
+
+def test_the_largest_area_fits() -> None:
+    submissions = tuple((f"{i:064}", KEY) for i in range(wire.MAX_AREA))
+    member = ("g" * 64, KEY, KEY, bytes(160), bytes(700))
+    layout = wire.EpochLayout(7, KEY, submissions, 0, (member,) * wire.MAX_RING, (bytes(4096),) * 4, KEY)
+    assert len(wire.encode(layout)) < wire.MAX_FRAME_SIZE
+    assert wire.decode(wire.encode(layout), wire.FROM_COORDINATOR) == layout
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\xdd\x00\x7f\xff\xff\x0d" + bytes(wire.MAX_FRAME_SIZE - 6),
+        b"\xdd\x00\x00\xff\xff" * 1000 + bytes(70_000),
+        b"\xdd\xff\xff\xff\xff" * 1000,
+        b"\x93\x0d\xdf\xff\xff\xff\xff" + bytes(100_000),
+        b"\x94\x0d\xc6\xff\xff\xff\xff",
+    ],
+    ids=["long array", "nested arrays", "promised arrays", "promised map", "promised octets"],
+)
+def test_no_message_takes_much_more_memory_than_its_bytes(data: bytes) -> None:
+    tracemalloc.start()
+    try:
+        refuses(data, "malformed_message")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 2 * len(data) + 1_000_000
+
+
+@given(st.binary(max_size=300))
+@settings(max_examples=200, deadline=None)
+def test_any_bytes_are_a_message_or_the_peers_fault(data: bytes) -> None:
+    try:
+        message = wire.decode(data, EVERYTHING)
+    except RemoteProtocolError as error:
+        assert error.reason in {"malformed_message", "unknown_message"}  # noqa: PT017 - nothing else may come
+    else:
+        assert wire.decode(wire.encode(message), EVERYTHING) == message
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text(max_size=8)
+    | st.binary(max_size=40),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=8,
+)  # fmt: skip
+
+
+@given(code=st.sampled_from(sorted(wire.TABLE)), parts=st.lists(values, max_size=13))
+@settings(max_examples=200, deadline=None)
+def test_any_values_are_a_message_or_the_peers_fault(code: int, parts: list[Any]) -> None:
+    try:
+        message = wire.decode(msgpack.packb([code, *parts]), EVERYTHING)
+    except RemoteProtocolError as error:
+        assert error.reason == "malformed_message"  # noqa: PT017 - nothing else may come
+    else:
+        assert type(message) is wire.TABLE[code]
+
+
+@given(message=st.sampled_from(EXAMPLES), data=st.data())
+@settings(max_examples=200, deadline=None)
+def test_one_octet_changed_is_a_message_or_the_peers_fault(message: wire.Message, data: st.DataObject) -> None:
+    octets_ = bytearray(wire.encode(message))
+    index = data.draw(st.integers(0, len(octets_) - 1))
+    octets_[index] = data.draw(st.integers(0, 255))
+    try:
+        wire.decode(bytes(octets_), EVERYTHING)
+    except RemoteProtocolError as error:
+        assert "\\x" not in str(error)  # noqa: PT017 - a peer's octets are in no log
+
+
+def test_the_bytes_are_those_of_the_golden_file(request: pytest.FixtureRequest) -> None:
+    now = {type(message).__name__: wire.encode(message).hex() for message in EXAMPLES}
+    if request.config.getoption("--renew-golden"):
+        GOLDEN.write_text(json.dumps(now, indent=1) + "\n")
+    assert json.loads(GOLDEN.read_text()) == now
