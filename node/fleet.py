@@ -60,7 +60,9 @@ def meter_profiles(gateway: GatewayConfig) -> list[MeterProfile]:
                 meter_id=meter_id, address=address, keys=gateway.keys.get(meter_id, {}), push=push,
             )  # fmt: skip
         except ValidationError as error:
-            told = "; ".join(detail["msg"] for detail in error.errors(include_input=False))
+            told = "; ".join(
+                detail["msg"].removeprefix("Value error, ") for detail in error.errors(include_input=False)
+            )
             raise StromkreisError(f"gateway {gateway.id}: meter {index}: {told}") from None
         profiles.append(profile)
     if unused := sorted(set(gateway.keys) - {profile.meter_id for profile in profiles}):

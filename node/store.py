@@ -44,6 +44,8 @@ CREATE TABLE IF NOT EXISTS reading (
   value TEXT NOT NULL, scaler INTEGER NOT NULL, unit INTEGER, status INTEGER, received_ms INTEGER NOT NULL,
   PRIMARY KEY (gateway, device, obis, interval_s)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS counter (name TEXT PRIMARY KEY, next INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS taken (
+  receiver TEXT NOT NULL, sender TEXT NOT NULL, number INTEGER NOT NULL, PRIMARY KEY (receiver, sender)) WITHOUT ROWID;
 """
 
 _REFUSALS = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError, OverflowError)
