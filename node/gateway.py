@@ -22,7 +22,7 @@ from node.aggregation.membership import Membership
 from node.aggregation.surroundings import AccountMoved, FromCoordinator, Surroundings
 from node.lmn.counters import CounterStore
 from node.lmn.profiles import MeterProfile
-from node.lmn.runtime import run_meters
+from node.lmn.runtime import Backoff, run_meters
 from node.metering.registers import RegisterSet
 from node.metrics import NodeMetrics
 from node.security.module import SecurityModule
@@ -58,6 +58,7 @@ class Shared:
     listen: str
     public_host: str | None
     relay: bool
+    backoff: Backoff = Backoff()
     clock: Callable[[], float] = time.time
 
 
@@ -177,8 +178,9 @@ class Gateway:
     async def _read_meters(self) -> None:
         seed = Random(self.identity)  # jitter only: gateways must not hammer in step
         await run_meters(
-            self._profiles, self._deliver, self, clock=self._shared.clock, rng=seed, counters=self._shared.counters
-        )
+            self._profiles, self._deliver, self, clock=self._shared.clock, rng=seed, backoff=self._shared.backoff,
+            counters=self._shared.counters,
+        )  # fmt: skip
 
     def next_reading_time(self, now_s: float) -> float:
         """The meters' schedule: the newest epoch's quarter hours."""
