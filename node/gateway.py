@@ -117,14 +117,18 @@ class Gateway:
         async with connection, trio.open_nursery() as self._nursery:
             self._nursery.start_soon(self._listen, connection)
             self._nursery.start_soon(self._speak, connection)
-            self._nursery.start_soon(self._greet)
+            self._nursery.start_soon(self._greet, connection)
             self._nursery.start_soon(self._keep_account)
             await self._timed.wait()
             await self._read_meters()
 
-    async def _greet(self) -> None:
+    async def _greet(self, connection: Connection) -> None:
         """Say that we are here; again and again, since the coordinator may have been restarted."""
+        connects = 1  # the first is no reconnection
         while True:
+            if connection.counters.connects > connects:
+                self._shared.metrics.reconnected(connection.counters.connects - connects)
+                connects = connection.counters.connects
             known = max((number for number, each in self._epochs.items() if each.membership is not None), default=-1)
             self._to_coordinator(wire.Hello(wire.VERSION, known))
             await trio.sleep(_HELLO_S)
