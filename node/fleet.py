@@ -92,6 +92,7 @@ async def run(config: NodeConfig, *, ready: Callable[[str], None] | None = None)
             f"{config.root_certificate}: expected the SM-PKI root certificate in PEM ({type(error).__name__})"
         ) from error
     suite = StandardSuite()
+    config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     keys = KeyDirectory(config.data_dir / "keys", suite)
     store = Store(config.store_path)
     running: list[Gateway] = []
