@@ -454,9 +454,7 @@ TABLE: dict[int, type[Message]] = {
     41: BadDeal,
 }  # fmt: skip
 
-FROM_GATEWAY = frozenset(
-    {Hello, Join, Deal, HeadAt, HeadSilent, RingTotal, RingVoid, Ask, AskAccount, Relay, BadDeal}
-)
+FROM_GATEWAY = frozenset({Hello, Join, Deal, HeadAt, HeadSilent, RingTotal, RingVoid, Ask, AskAccount, Relay, BadDeal})
 FROM_COORDINATOR = frozenset({EpochCall, EpochLayout, Deals, Appoint, HeadAt, Account, Result, Relay, Refused})
 FROM_MEMBER = frozenset({Ready, Share, Confirm, Reveal, Partial, BadDeal})
 FROM_HEAD = frozenset({Open, Roster, Confirmed, Recover, Result})
