@@ -26,7 +26,7 @@ SUITE = StandardSuite()
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 NOW_S = NOW.timestamp()
 POLICY = Policy()
-CONFIG = EpochConfig(rounds=6, period_s=1, origin_unix_s=0, ring_size=8, dropout=0.1)
+CONFIG = EpochConfig(rounds=6, period_s=1, interval_s=1, ring_size=8, dropout=0.1)
 
 
 class Neighbourhood:
