@@ -9,7 +9,7 @@ quarter hour is a quarter hour.  The demo only turns `epoch.period_s` down and g
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -55,13 +55,14 @@ class EpochConfig(_Section):
 
     origin_unix_s: float = 0.0
     """Start of metering interval 0 as Unix time in seconds: interval q runs over [origin + q·period_s, origin +
-    (q+1)·period_s). 0 aligns the rounds with the hour. No round is held before it."""
+    (q+1)·period_s). 0 aligns the rounds with the hour. No round is held before it. A time lapse needs one of its own,
+    or its metering time would run away from 1970."""
 
     metering_origin_unix_s: int | None = None
     """What metering time is at the origin, as Unix time in seconds: interval q is recorded as starting at this plus
     q·interval_s. None: the origin itself, as it must be outside of a time lapse."""
 
-    ring_size: Annotated[int, Field(ge=3, le=4_096)] = 24
+    ring_size: Annotated[int, Field(ge=3, le=1_024)] = 24
     """Members of a ring at most: an area of N gateways makes ceil(N / ring_size) rings of nearly equal size. Raising it
     hides a reading among more members and costs neighbours, CPU and latency; lowering it loses whole totals to fewer
     absences."""
@@ -78,15 +79,14 @@ class EpochConfig(_Section):
     member that lies in one slot cannot spoil a verified total. Costs each gateway some 0.3 ms and 128 bytes a round,
     and the coordinator 0.1 ms a gateway and round."""
 
-    security_bits: Annotated[int, Field(ge=1, le=128)] = 40
-    """σ: an attack on a ring succeeds with probability below 2^-σ. Raising it raises the neighbours."""
-
-    correctness_bits: Annotated[int, Field(ge=1, le=128)] = 30
-    """η: a ring fails to open though at most δ are gone with probability below 2^-η. Raising it raises the
-    neighbours."""
-
-    threat_model: Literal["semi-malicious", "honest-but-curious"] = "semi-malicious"
-    """Whether head and coordinator may lie (semi-malicious) or only look (honest-but-curious: fewer neighbours)."""
+    @model_validator(mode="after")
+    def _a_time_lapse_begins_somewhere(self) -> Self:
+        if self.period_s != self.interval_s and self.origin_unix_s <= 0:
+            raise ValueError(
+                "an origin_unix_s of about now, because period_s differs from interval_s (a time lapse): counted from"
+                " 1970, metering time would run away from the calendar"
+            )
+        return self
 
     @property
     def metering_start_unix_s(self) -> int:

@@ -14,7 +14,6 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 # A round on loopback takes tens of milliseconds, one over mobile links seconds; void rounds sit at their deadline.
 _ROUND_BUCKETS_S = (0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-PHASES = ("collecting", "confirming", "revealing", "recovering")
 
 
 class CoordinatorMetrics:
@@ -32,30 +31,24 @@ class CoordinatorMetrics:
             "stromkreis_round_duration_seconds", "From the start of a ring round to its end.",
             buckets=_ROUND_BUCKETS_S, registry=registry,
         )  # fmt: skip
-        self._phases = Histogram(
-            "stromkreis_round_phase_duration_seconds", "Time a ring round spent in one phase.", ["phase"],
-            buckets=_ROUND_BUCKETS_S, registry=registry,
-        )  # fmt: skip
         self._roster = Histogram(
             "stromkreis_round_roster_ratio", "Part of a ring's members that were in an opened total.",
             buckets=(0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0), registry=registry,
         )  # fmt: skip
         self.ring_members = Gauge("stromkreis_ring_members", "Members of all current rings.", registry=registry)
         self.rings = Gauge("stromkreis_rings", "Rings of the current epochs.", registry=registry)
-        self.enrolled = Gauge("stromkreis_gateways_enrolled", "Active gateways in the directory.", registry=registry)
-        self.connected = Gauge("stromkreis_gateways_connected", "Gateways with a live connection.", registry=registry)
+        self._enrolled = Gauge("stromkreis_gateways_enrolled", "Active gateways in the directory.", registry=registry)
+        self._connected = Gauge("stromkreis_gateways_connected", "Gateways heard of late.", registry=registry)
         self.received = Counter("stromkreis_received_bytes", "Message bytes from gateways.", registry=registry)
         self.sent = Counter("stromkreis_sent_bytes", "Message bytes to gateways.", registry=registry)
         self._errors = Counter("stromkreis_peer_errors", "Messages refused, by reason.", ["reason"], registry=registry)
         self._enrolments = Counter(
             "stromkreis_enrolments", "Enrolment requests answered, by outcome.", ["outcome"], registry=registry
         )
-        self._queue = Gauge("stromkreis_queue_length", "Messages that wait to be handled.", registry=registry)
+        self._queue = Gauge("stromkreis_queue_length", "Ended rounds that wait for the disk.", registry=registry)
         # Series exist from the start: a rate over a counter that appears at its first event misses that event.
         for outcome in ("opened", "void"):
             self._rounds.labels(outcome)
-        for phase in PHASES:
-            self._phases.labels(phase)
         for outcome in ("enrolled", "refused"):
             self._enrolments.labels(outcome)
 
@@ -71,10 +64,6 @@ class CoordinatorMetrics:
         self._rounds.labels("void").inc()
         self._retries.inc(attempt)
 
-    def phase(self, name: str, duration_s: float) -> None:
-        """A ring round spent this long in a phase (one of PHASES)."""
-        self._phases.labels(name).observe(duration_s)
-
     def peer_error(self, reason: str) -> None:
         """A message was refused; `reason` is a RemoteProtocolError's, a closed set of codes."""
         self._errors.labels(reason).inc()
@@ -83,6 +72,10 @@ class CoordinatorMetrics:
         """An enrolment request was answered."""
         self._enrolments.labels("enrolled" if enrolled else "refused").inc()
 
-    def watch_queue(self, length: Callable[[], int]) -> None:
-        """Read the queue's length whenever somebody asks."""
-        self._queue.set_function(length)
+    def watch(
+        self, *, enrolled: Callable[[], int], connected: Callable[[], int], queue_length: Callable[[], int]
+    ) -> None:
+        """Count these whenever somebody asks: nobody can forget to bring them up to date."""
+        self._enrolled.set_function(enrolled)
+        self._connected.set_function(connected)
+        self._queue.set_function(queue_length)

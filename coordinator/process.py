@@ -44,7 +44,6 @@ async def run(config: CoordinatorConfig, *, ready: Callable[[list[str]], None] |
     store = Store(config.database_url)
     directory = Directory(store)
     metrics = CoordinatorMetrics(CollectorRegistry())
-    metrics.enrolled.set(directory.count())
     coordinator = Coordinator(
         config,
         StandardSuite(),

@@ -83,6 +83,10 @@ class Coordinator:
         self._listener: Listener | None = None
         self._revision = 0
         self._change = trio.Event()
+        metrics.watch(
+            enrolled=directory.count, connected=lambda: self.areas.present_count,
+            queue_length=lambda: len(self._undurable),
+        )  # fmt: skip
         for state in store.states():
             self._resume(suite, state)
 
@@ -139,8 +143,11 @@ class Coordinator:
 
     def _dispatch(self, identity: str, message: wire.Message) -> None:
         now_s = self._clock()
+        area = self.areas.areas.get(self._known[identity].area)
+        if area is not None:
+            self.areas.arrive(area, identity, now_s)
         if isinstance(message, wire.Hello):
-            self._on_hello(identity, message, now_s)
+            self._on_hello(identity, area, message)
             return
         if isinstance(message, wire.AskAccount):
             self._on_ask_account(identity, message)
@@ -156,20 +163,15 @@ class Coordinator:
                 self._on_join(identity, epoch, message, now_s)
             case wire.Deal():
                 self._after_phase(epoch, epoch.deal(identity, message, now_s))
-            case wire.FetchDeals():
-                self._send_all(epoch.fetch_deals(identity))
             case _:
                 self._on_ring_message(identity, epoch, message, now_s)
 
-    def _on_hello(self, identity: str, message: wire.Hello, now_s: float) -> None:
+    def _on_hello(self, identity: str, area: Area | None, message: wire.Hello) -> None:
         if message.version != wire.VERSION:
             raise RemoteProtocolError("wrong_version", f"protocol version {message.version}, ours is {wire.VERSION}")
-        area = self.areas.areas.get(self._known[identity].area)
         if area is None:
             self._send(identity, wire.Refused(0, f"area {self._known[identity].area} is not served here"))
             return
-        self.areas.arrive(area, identity, now_s)
-        self.metrics.connected.set(sum(len(each.present) for each in self.areas.areas.values()))
         for epoch in area.epochs:
             known = epoch.call.epoch <= message.known_epoch
             self._send_all(epoch.greet_again(identity) if known else epoch.invite(identity))
@@ -304,6 +306,7 @@ class Coordinator:
             await trio.lowlevel.checkpoint()
 
     def _on_time(self, now_s: float) -> None:
+        self.areas.forget_silent(now_s)
         for area in self.areas.areas.values():
             for epoch in area.epochs:
                 self._after_phase_if(epoch, epoch.on_timer(now_s))
@@ -371,8 +374,7 @@ class Coordinator:
     def status(self) -> Status:
         """The rings as they stand; see `coordinator.web.status`."""
         rings = tuple(_ring_status(epoch, ring) for epoch, ring in self._rings())
-        connected = sum(len(each.present) for each in self.areas.areas.values())
-        return Status(self._revision, rings, self._directory.count(), connected)
+        return Status(self._revision, rings, self._directory.count(), self.areas.present_count)
 
     async def changed(self, revision: int) -> None:
         """Return as soon as the state's revision is another one than this."""

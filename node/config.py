@@ -119,13 +119,20 @@ class LinkConfig(_Section):
 class MeterReadingConfig(_Section):
     """How meters are read."""
 
-    timeout_s: Annotated[float, Field(gt=0, le=600)] = 10.0
-    """Seconds to wait for one meter's answer. Raising it lets slow meters in and leaves less of the round for the
-    ring."""
-
     reconnect_s_max: Annotated[float, Field(gt=0, le=3_600)] = 60.0
-    """Longest pause between attempts to reach a silent meter: 1, 2, 4 ... s up to this. Raising it spares the link
-    and finds a meter that is back later."""
+    """Longest pause between attempts to reach a silent meter: 0.5, 1, 2, 4 ... s up to this. Raising it spares the
+    link and finds a meter that is back later."""
+
+
+class PolicyConfig(_Section):
+    """What this node's gateways insist on, whatever the coordinator announces."""
+
+    corrupt: Annotated[float, Field(ge=0, lt=0.5)] = 0.01
+    """Smallest γ (share of gateways that may collude with head and coordinator) that an epoch must be cut for. Raising
+    it refuses epochs of a coordinator that assumes less."""
+
+    ring_size_min: Annotated[int, Field(ge=3, le=1_024)] = 5
+    """Smallest ring to take part in. Raising it hides a reading among more members and refuses small areas."""
 
 
 class NodeConfig(_Section):
@@ -156,6 +163,8 @@ class NodeConfig(_Section):
     link: LinkConfig = LinkConfig()
 
     lmn: MeterReadingConfig = MeterReadingConfig()
+
+    policy: PolicyConfig = PolicyConfig()
 
     metrics: WebAddress = "http://127.0.0.1:7390"
     """Where /metrics, /healthz and /readyz are served; port 0 takes a free one."""

@@ -16,11 +16,12 @@ from cryptography import x509
 from prometheus_client import CollectorRegistry
 from pydantic import ValidationError
 
-from node.config import GatewayConfig, NodeConfig
+from node.config import GatewayConfig, NodeConfig, PolicyConfig
 from node.gateway import Gateway, Shared
 from node.lmn.counters import DurableCounters
 from node.lmn.metrics import LMN_ERRORS, LMN_READINGS
 from node.lmn.profiles import ANY_METER, MeterProfile
+from node.lmn.runtime import Backoff
 from node.metrics import NodeMetrics
 from node.monitoring import serve_monitoring
 from node.security.module import FileSecurityModule, KeyDirectory
@@ -33,6 +34,7 @@ from protocol.errors import StromkreisError
 from protocol.link import LinkContext
 
 log = logging.getLogger(__name__)
+_ENROLMENTS_AT_ONCE = 8  # keys are made and answers awaited side by side; more only queue at the coordinator
 _SOCKETS_PER_GATEWAY = 4  # coordinator, head, its successor while it is changed, and a listener
 
 
@@ -59,12 +61,19 @@ def meter_profiles(gateway: GatewayConfig) -> list[MeterProfile]:
                 meter_id=meter_id, address=address, keys=gateway.keys.get(meter_id, {}), push=push,
             )  # fmt: skip
         except ValidationError as error:
-            told = "; ".join(detail["msg"] for detail in error.errors(include_input=False))
+            told = "; ".join(
+                detail["msg"].removeprefix("Value error, ") for detail in error.errors(include_input=False)
+            )
             raise StromkreisError(f"gateway {gateway.id}: meter {index}: {told}") from None
         profiles.append(profile)
     if unused := sorted(set(gateway.keys) - {profile.meter_id for profile in profiles}):
         raise StromkreisError(f"gateway {gateway.id}: keys of meter {unused[0]}, which no URL names with id=")
     return profiles
+
+
+def policy_of(config: PolicyConfig) -> Policy:
+    """The policy in the unit that goes into digests: parts in a million."""
+    return Policy(corrupt_ppm=round(config.corrupt * 1_000_000), ring_size_min=config.ring_size_min)
 
 
 async def run(config: NodeConfig, *, ready: Callable[[str], None] | None = None) -> None:
@@ -86,6 +95,7 @@ async def run(config: NodeConfig, *, ready: Callable[[str], None] | None = None)
             f"{config.root_certificate}: expected the SM-PKI root certificate in PEM ({type(error).__name__})"
         ) from error
     suite = StandardSuite()
+    config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     keys = KeyDirectory(config.data_dir / "keys", suite)
     store = Store(config.store_path)
     running: list[Gateway] = []
@@ -104,8 +114,9 @@ async def run(config: NodeConfig, *, ready: Callable[[str], None] | None = None)
             async with LinkContext(max_sockets=64 + _SOCKETS_PER_GATEWAY * len(gateways)) as link:
                 shared = Shared(
                     suite=suite, link=link, store=store, counters=DurableCounters(store), metrics=metrics,
-                    trust=TrustStore(root, time.time), policy=Policy(), listen=config.link.listen,
+                    trust=TrustStore(root, time.time), policy=policy_of(config.policy), listen=config.link.listen,
                     public_host=config.link.public_host, relay=config.link.mode == "relay",
+                    backoff=Backoff(max_s=config.lmn.reconnect_s_max),
                 )  # fmt: skip
                 async with trio.open_nursery() as gateway_nursery:
                     for (module, endpoint, coordinator_key), mine in zip(modules, profiles, strict=True):
@@ -124,11 +135,17 @@ async def run(config: NodeConfig, *, ready: Callable[[str], None] | None = None)
 async def _enrol(
     config: NodeConfig, gateways: Sequence[GatewayConfig], keys: KeyDirectory
 ) -> list[tuple[FileSecurityModule, str, bytes]]:
-    """Every gateway's security module with the coordinator's endpoint and CURVE key."""
-    modules: list[tuple[FileSecurityModule, str, bytes]] = []
-    async with Enroller(config) as enroller:
+    """Every gateway's security module with the coordinator's endpoint and CURVE key, in the order of the list."""
+    modules: dict[str, tuple[FileSecurityModule, str, bytes]] = {}
+    limiter = trio.CapacityLimiter(_ENROLMENTS_AT_ONCE)
+
+    async def enrol(gateway: GatewayConfig) -> None:
+        async with limiter:
+            module = await trio.to_thread.run_sync(keys.open, gateway.id)
+            endpoint, key = await enroller.enrol(module, gateway)
+            modules[gateway.id] = module, endpoint, key
+
+    async with Enroller(config) as enroller, trio.open_nursery() as nursery:
         for each in gateways:
-            module = keys.open(each.id)
-            endpoint, key = await enroller.enrol(module, each)
-            modules.append((module, endpoint, key))
-    return modules
+            nursery.start_soon(enrol, each)
+    return [modules[each.id] for each in gateways]

@@ -12,7 +12,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 
 import trio
@@ -22,7 +22,7 @@ from node.aggregation.membership import Membership
 from node.aggregation.surroundings import AccountMoved, FromCoordinator, Surroundings
 from node.lmn.counters import CounterStore
 from node.lmn.profiles import MeterProfile
-from node.lmn.runtime import run_meters
+from node.lmn.runtime import Backoff, run_meters
 from node.metering.registers import RegisterSet
 from node.metrics import NodeMetrics
 from node.security.module import SecurityModule
@@ -58,6 +58,7 @@ class Shared:
     listen: str
     public_host: str | None
     relay: bool
+    backoff: Backoff = field(default_factory=Backoff)
     clock: Callable[[], float] = time.time
 
 
@@ -116,14 +117,18 @@ class Gateway:
         async with connection, trio.open_nursery() as self._nursery:
             self._nursery.start_soon(self._listen, connection)
             self._nursery.start_soon(self._speak, connection)
-            self._nursery.start_soon(self._greet)
+            self._nursery.start_soon(self._greet, connection)
             self._nursery.start_soon(self._keep_account)
             await self._timed.wait()
             await self._read_meters()
 
-    async def _greet(self) -> None:
+    async def _greet(self, connection: Connection) -> None:
         """Say that we are here; again and again, since the coordinator may have been restarted."""
+        connects = 1  # the first is no reconnection
         while True:
+            if connection.counters.connects > connects:
+                self._shared.metrics.reconnected(connection.counters.connects - connects)
+                connects = connection.counters.connects
             known = max((number for number, each in self._epochs.items() if each.membership is not None), default=-1)
             self._to_coordinator(wire.Hello(wire.VERSION, known))
             await trio.sleep(_HELLO_S)
@@ -177,8 +182,9 @@ class Gateway:
     async def _read_meters(self) -> None:
         seed = Random(self.identity)  # jitter only: gateways must not hammer in step
         await run_meters(
-            self._profiles, self._deliver, self, clock=self._shared.clock, rng=seed, counters=self._shared.counters
-        )
+            self._profiles, self._deliver, self, clock=self._shared.clock, rng=seed, backoff=self._shared.backoff,
+            counters=self._shared.counters,
+        )  # fmt: skip
 
     def next_reading_time(self, now_s: float) -> float:
         """The meters' schedule: the newest epoch's quarter hours."""
@@ -187,13 +193,12 @@ class Gateway:
     async def _deliver(self, readings: list[Reading]) -> None:
         if self._registers is None or self._contributions is None:
             return
-        self._registers.take(readings)
         now_s = self._shared.clock()
         calls = [epoch.call for epoch in self._epochs.values()]
         if not calls:
             return
         # All epochs share one grid of quarter hours, so the newest call names the interval for each of them.
-        registers = self._registers.complete(_interval_s(calls[-1], now_s))
+        registers = self._registers.take(_interval_s(calls[-1], now_s), readings)
         if registers is None:
             return
         try:

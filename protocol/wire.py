@@ -191,13 +191,6 @@ class Deal:
 
 
 @dataclass(frozen=True, slots=True)
-class FetchDeals:
-    """A gateway that came back asks for what its neighbours dealt it."""
-
-    epoch: Epoch
-
-
-@dataclass(frozen=True, slots=True)
 class Deals:
     """What the neighbours dealt the receiver: position, commitments, sealed share."""
 
@@ -447,23 +440,21 @@ class BadDeal:
 
 
 Message = (
-    Hello | EpochCall | Join | EpochLayout | Deal | FetchDeals | Deals | Appoint | HeadAt | HeadSilent | RingTotal
+    Hello | EpochCall | Join | EpochLayout | Deal | Deals | Appoint | HeadAt | HeadSilent | RingTotal
     | RingVoid | Ask | AskAccount | Account | Result | Relay | Refused | Ready | Open | Share | Roster | Confirm
     | Confirmed | Reveal | Recover | Partial | BadDeal
 )  # fmt: skip
 RingMessage = Ready | Open | Share | Roster | Confirm | Confirmed | Reveal | Recover | Partial | BadDeal | Result
 
 TABLE: dict[int, type[Message]] = {
-    1: Hello, 2: EpochCall, 3: Join, 4: EpochLayout, 5: Deal, 6: FetchDeals, 7: Deals, 8: Appoint, 9: HeadAt,
+    1: Hello, 2: EpochCall, 3: Join, 4: EpochLayout, 5: Deal, 7: Deals, 8: Appoint, 9: HeadAt,
     10: HeadSilent, 11: RingTotal, 12: RingVoid, 13: Ask, 14: Result, 15: Relay, 16: Refused,
     17: AskAccount, 18: Account,
     32: Ready, 33: Open, 34: Share, 35: Roster, 36: Confirm, 37: Confirmed, 38: Reveal, 39: Recover, 40: Partial,
     41: BadDeal,
 }  # fmt: skip
 
-FROM_GATEWAY = frozenset(
-    {Hello, Join, Deal, FetchDeals, HeadAt, HeadSilent, RingTotal, RingVoid, Ask, AskAccount, Relay, BadDeal}
-)
+FROM_GATEWAY = frozenset({Hello, Join, Deal, HeadAt, HeadSilent, RingTotal, RingVoid, Ask, AskAccount, Relay, BadDeal})
 FROM_COORDINATOR = frozenset({EpochCall, EpochLayout, Deals, Appoint, HeadAt, Account, Result, Relay, Refused})
 FROM_MEMBER = frozenset({Ready, Share, Confirm, Reveal, Partial, BadDeal})
 FROM_HEAD = frozenset({Open, Roster, Confirmed, Recover, Result})

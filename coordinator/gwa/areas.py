@@ -21,16 +21,17 @@ from protocol.dcnet.suite import Suite
 
 _NEVER = float("inf")
 SETTLE_S = 2.0  # no new gateway for so long: the area is complete as far as we can know
+HEARD_S = 30.0  # a gateway says hello every 10 s; silent for so long it is not here
 JOIN_S, JOIN_PER_GATEWAY_S = 2.0, 0.004  # a signature, a round trip, and a queue of everybody's
 DEAL_S, DEAL_PER_GATEWAY_S = 2.0, 0.016  # k key agreements and the dealing, many gateways to a core in load tests
 
 
 @dataclass(slots=True)
 class Area:
-    """One grid area: who is connected, and its epochs, at most the running one and the next."""
+    """One grid area: who is here and was heard when, and its epochs, at most the running one and the next."""
 
     name: str
-    present: set[str] = field(default_factory=set)
+    present: dict[str, float] = field(default_factory=dict)
     epochs: list[AreaEpoch] = field(default_factory=list)
     last_arrival_s: float = _NEVER
     not_before_s: float = 0.0  # after a refusal: do not call again at once
@@ -58,10 +59,21 @@ class Areas:
         self._next_epoch = next_epoch
 
     def arrive(self, area: Area, identity: str, now_s: float) -> None:
-        """A gateway is connected."""
+        """A gateway was heard."""
         if identity not in area.present:
-            area.present.add(identity)
             area.last_arrival_s = now_s
+        area.present[identity] = now_s
+
+    def forget_silent(self, now_s: float) -> None:
+        """Who was not heard for HEARD_S is not here: nobody counts it, and no epoch waits for it."""
+        for area in self.areas.values():
+            for identity in [each for each, heard_s in area.present.items() if now_s - heard_s > HEARD_S]:
+                del area.present[identity]
+
+    @property
+    def present_count(self) -> int:
+        """How many gateways are here, in all areas."""
+        return sum(len(each.present) for each in self.areas.values())
 
     def epoch(self, number: int) -> tuple[Area, AreaEpoch] | None:
         """A living epoch by its number."""
@@ -76,7 +88,7 @@ class Areas:
         return min((self._due_s(area) for area in self.areas.values()), default=_NEVER)
 
     def _windows_s(self) -> tuple[float, float]:
-        count = sum(len(each.present) for each in self.areas.values())
+        count = self.present_count
         return JOIN_S + JOIN_PER_GATEWAY_S * count, DEAL_S + DEAL_PER_GATEWAY_S * count
 
     def _due_s(self, area: Area) -> float:

@@ -62,7 +62,8 @@ class CertificateAuthority:
         """
         if (directory / ROOT_FILE).exists():
             raise LocalProtocolError(f"there is a root certificate in {directory} already")
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for each in (directory.parent, directory):  # `parents` would make the data directory with the umask's mode
+            each.mkdir(parents=True, exist_ok=True, mode=0o700)
         start = now.replace(microsecond=0) - CLOCK_SKEW
         root_key, sub_ca_key, tls_key = (ec.generate_private_key(pki.CURVE()) for _ in range(3))
         root = pki.issue(

@@ -208,11 +208,6 @@ class AreaEpoch:
             return self._run(now_s)
         return []
 
-    def fetch_deals(self, identity: str) -> list[To]:
-        """What a gateway was dealt, again."""
-        ring, position = self._require(identity)
-        return [To(identity, self._deals_for(ring, position))] if self.phase is Phase.RUNNING else []
-
     def _deals_for(self, ring: Ring, position: int) -> wire.Deals:
         dealt = []
         for dealer, deal in ring.deals.items():

@@ -7,6 +7,8 @@ import pytest
 from coordinator.config import CoordinatorConfig
 from loadtest.config import MetersConfig
 from node.config import NodeConfig
+from node.fleet import policy_of
+from protocol.dcnet.epoch import Policy
 from stromkreis.config import ConfigError, load
 
 
@@ -31,7 +33,9 @@ def test_defaults_are_the_fields_quarter_hour() -> None:
 
 def test_file_then_environment_then_options(tmp_path: Path) -> None:
     path = _file(
-        tmp_path, '[coordinator]\ndata_dir = "a"\n[coordinator.epoch]\nperiod_s = 5\nrounds = 7\nring_size = 9\n'
+        tmp_path,
+        '[coordinator]\ndata_dir = "a"\n[coordinator.epoch]\nperiod_s = 5\norigin_unix_s = 9\nrounds = 7\n'
+        "ring_size = 9\n",
     )
     config = load(
         CoordinatorConfig,
@@ -100,10 +104,23 @@ def test_no_toml_and_no_file(tmp_path: Path) -> None:
         ('[coordinator.web]\ncertificate = "c.pem"\n', "certificate and private_key together"),
         ('[coordinator]\nareas = ["a", "a"]\n', "areas of different names"),
         ("[coordinator]\nareas = []\n", "at least 1 item"),
+        ("[coordinator.epoch]\nperiod_s = 5\n", "an origin_unix_s of about now"),
+        ("[coordinator.epoch]\nperiod_s = 5\nmetering_origin_unix_s = 1767225600\n", "an origin_unix_s of about now"),
     ],
 )
 def test_what_does_not_fit_together_is_refused(tmp_path: Path, text: str, expected: str) -> None:
     assert expected in _error(tmp_path, text)
+
+
+def test_an_accelerated_quarter_hour_without_a_lapse_needs_no_origin() -> None:
+    assert CoordinatorConfig.model_validate({"epoch": {"period_s": 5, "interval_s": 5}}).epoch.origin_unix_s == 0
+
+
+def test_the_gateways_policy_is_the_nodes_to_set() -> None:
+    config = {"root_certificate": "r", "fleet": {"count": 1}}
+    assert policy_of(NodeConfig.model_validate(config).policy) == Policy()
+    strict = NodeConfig.model_validate({**config, "policy": {"corrupt": 0.05, "ring_size_min": 24}})
+    assert policy_of(strict.policy) == Policy(corrupt_ppm=50_000, ring_size_min=24)
 
 
 def test_no_error_repeats_a_secret(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ SUITE = StandardSuite()
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 NOW_S = NOW.timestamp()
 POLICY = Policy()
-CONFIG = EpochConfig(rounds=6, period_s=1, origin_unix_s=0, ring_size=8, dropout=0.1)
+CONFIG = EpochConfig(rounds=6, period_s=1, interval_s=1, ring_size=8, dropout=0.1)
 
 
 class Neighbourhood:
@@ -44,9 +44,7 @@ class Neighbourhood:
         self.names = list(self.modules)
         self.me = self.names[0]
         self.trust = TrustStore(self.authority.root, lambda: NOW_S)
-        self.areas = Areas(
-            SUITE, CONFIG, DEFAULT_SCHEMA, [pki.to_der(self.authority.sub_ca)], ["north"], bytes, 0
-        )
+        self.areas = Areas(SUITE, CONFIG, DEFAULT_SCHEMA, [pki.to_der(self.authority.sub_ca)], ["north"], bytes, 0)
         area = self.areas.areas["north"]
         for name in self.names:
             self.areas.arrive(area, name, NOW_S)

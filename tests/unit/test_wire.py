@@ -31,7 +31,6 @@ EXAMPLES: list[wire.Message] = [
     wire.EpochLayout(7, KEY, (("g1", KEY), ("g2", OTHER)), 3, (("g1", KEY, OTHER, bytes(70), b"certificate"),),
                      (b"intermediate",), OTHER),
     wire.Deal(7, (KEY, OTHER), ((1, b"sealed"), (2, b"sealed too"))),
-    wire.FetchDeals(7),
     wire.Deals(7, ((5, (KEY, OTHER), b"sealed"),)),
     wire.Appoint(7, 3, 2),
     wire.HeadAt(7, 3, 2, "tcp://192.0.2.1:5000", bytes(70)),
@@ -188,7 +187,7 @@ def test_no_field_more_and_none_less(message: wire.Message) -> None:
 
 # Who may say what; HEAD_AT and RELAY go both ways, BAD_DEAL to head and coordinator alike.
 DIRECTIONS = {
-    "gateway": (wire.FROM_GATEWAY, "Hello Join Deal FetchDeals HeadAt HeadSilent RingTotal RingVoid Ask AskAccount"
+    "gateway": (wire.FROM_GATEWAY, "Hello Join Deal HeadAt HeadSilent RingTotal RingVoid Ask AskAccount"
                                    " Relay BadDeal"),
     "coordinator": (wire.FROM_COORDINATOR, "EpochCall EpochLayout Deals Appoint HeadAt Account Result Relay Refused"),
     "member": (wire.FROM_MEMBER, "Ready Share Confirm Reveal Partial BadDeal"),
