@@ -964,3 +964,41 @@ def test_a_large_ring_with_long_vectors() -> None:
     liar.confirm()
     assert liar.say(liar.roster()) == []
     assert kinds(liar.say(liar.confirmed())) == [wire.Reveal]
+
+
+def test_the_seed_is_made_when_the_reading_comes_and_not_again_at_the_opening(
+    liar: LyingHead, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[bytes] = []
+    evaluate = liar.secrets[0].evaluate
+    monkeypatch.setattr(liar.secrets[0], "evaluate", lambda label: made.append(label) or evaluate(label))
+    labels = [mask_label(liar.view, 0, attempt) for attempt in range(3)]
+    liar.offer()
+    assert made == labels[:1]
+    liar.say(liar.open())
+    assert made == labels[:1]
+    liar.boot()
+    liar.offer()
+    assert made == labels[:2]
+    liar.say(liar.open(1))
+    assert made == labels[:2]
+    liar.say(liar.open(2))
+    assert made == labels
+
+
+def test_just_before_the_first_round_nobody_is_late(liar: LyingHead) -> None:
+    liar.share()
+    assert kinds(liar.carry_out(liar.boot().on_timer(-5.0))) == []
+    liar.carry_out(liar.member.appointed(0, -30.0))
+    assert kinds(liar.carry_out(liar.member.on_timer(-5.0))) == [wire.Ask]
+
+
+def test_a_late_round_is_settled_and_tried_again_by_its_number() -> None:
+    liar = LyingHead(SUITE, replace(SMALL, rounds=2000))
+    liar.offer(int("1000"))
+    liar.say(liar.open(round_=int("1000")))
+    liar.boot()
+    liar.offer(int("1000"))
+    assert kinds(liar.say(liar.open(1, round_=int("1000")))) == [wire.Share]
+    liar.say(liar.result(int("1000")))
+    assert liar.member.state is State.WAITING
