@@ -12,7 +12,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 
 import trio
@@ -58,7 +58,7 @@ class Shared:
     listen: str
     public_host: str | None
     relay: bool
-    backoff: Backoff = Backoff()
+    backoff: Backoff = field(default_factory=Backoff)
     clock: Callable[[], float] = time.time
 
 
