@@ -1002,3 +1002,8 @@ def test_a_late_round_is_settled_and_tried_again_by_its_number() -> None:
     assert kinds(liar.say(liar.open(1, round_=int("1000")))) == [wire.Share]
     liar.say(liar.result(int("1000")))
     assert liar.member.state is State.WAITING
+
+
+def test_before_the_first_round_the_wait_is_for_the_first(liar: LyingHead) -> None:
+    liar.carry_out(liar.member.appointed(0, -30.0))
+    assert liar.member.next_timer_s() == SILENT_S
