@@ -54,7 +54,7 @@ def kinds(messages: list[wire.Message]) -> list[type[wire.Message]]:
     return [type(each) for each in messages]
 
 
-# --- rule 1: never serves two attempts of a round -----------------------------------------------------------------
+# --- rule 1: never serves two attempts of a round --------------------------------------------------------------
 
 
 def test_rule_1_after_a_reveal_no_later_attempt(liar: LyingHead) -> None:
@@ -134,7 +134,7 @@ def test_rule_1_the_next_round_is_another_matter(liar: LyingHead) -> None:
     assert kinds(liar.say(liar.open(round_=1))) == [wire.Share]
 
 
-# --- rule 2: mask words only towards those outside the one roster, recovery only inside ----------------------------
+# --- rule 2: mask words only towards those outside the one roster, recovery only inside -------------------------
 
 
 @pytest.mark.parametrize("gone", [(), (1,), (5,), (3,), (3, 5)])
@@ -220,7 +220,7 @@ def test_nobody_is_accused_after_a_round_that_opened(liar: LyingHead) -> None:
     assert liar.say(liar.result()) == []
 
 
-# --- rule 3: nothing is revealed before t_c neighbours confirmed the very same -------------------------------------
+# --- rule 3: nothing is revealed before t_c neighbours confirmed the very same ----------------------------------
 
 PART = (0, 2, 3, 4, 5)  # a roster that leaves three of our neighbours
 
@@ -312,7 +312,7 @@ def test_rule_3_a_restarted_member_neither_reveals_nor_helps_in_the_old_attempt(
         liar.boot()
 
 
-# --- rule 4: one E and one U for an attempt, large enough, from the appointed head, attempts only up ----------------
+# --- rule 4: one E and one U for an attempt, large enough, from the appointed head, attempts only up -------------
 
 
 @pytest.mark.parametrize(
@@ -436,7 +436,7 @@ def test_rule_4_no_round_beyond_the_epoch(liar: LyingHead) -> None:
     assert liar.say(liar.open(round_=7)) == []
 
 
-# --- rule 5: durable before it leaves, and resumed from there --------------------------------------------------------
+# --- rule 5: durable before it leaves, and resumed from there -----------------------------------------------------
 
 
 def test_rule_5_a_share_is_durable_before_it_leaves(liar: LyingHead) -> None:
@@ -576,7 +576,7 @@ def test_the_result_of_another_round_does_not_end_this_one(liar: LyingHead) -> N
     assert liar.member.state is State.SHARED
 
 
-# --- rule 6: every wait has a deadline, and nothing a peer says takes memory without a bound --------------------------
+# --- rule 6: every wait has a deadline, and nothing a peer says takes memory without a bound -----------------------
 
 
 def test_rule_6_every_wait_within_a_round_ends(liar: LyingHead) -> None:
@@ -680,7 +680,7 @@ def test_the_wait_after_a_message_in_mid_epoch_is_for_the_round_after(liar: Lyin
     assert liar.member.next_timer_s() == 50.0 + SILENT_S
 
 
-# --- the table: what is not in it changes nothing --------------------------------------------------------------------
+# --- the table: what is not in it changes nothing -----------------------------------------------------------------
 
 LEADS: dict[State, Callable[[LyingHead], None]] = {
     State.WAITING: lambda liar: liar.offer() and None,
@@ -779,7 +779,7 @@ def test_every_transition_of_the_table_happens() -> None:
     assert table <= seen
 
 
-# --- the share itself -------------------------------------------------------------------------------------------------
+# --- the share itself ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("expected", [None, PART, (0, 1, 2, 4)])
@@ -836,7 +836,7 @@ def test_an_offer_for_another_round_than_the_held_one_waits(liar: LyingHead) -> 
     assert kinds(liar.say(liar.open(round_=2))) == [wire.Share]
 
 
-# --- positions, rounds and terms as they come in the field ------------------------------------------------------------
+# --- positions, rounds and terms as they come in the field ---------------------------------------------------------
 
 
 def test_the_rules_do_not_depend_on_where_one_sits() -> None:
@@ -892,3 +892,118 @@ def test_a_blinding_for_each_committed_slot() -> None:
     for blindings in ((), (1,), (1, 2, 3)):
         with pytest.raises(LocalProtocolError, match="2 blindings"):
             liar.member.offer(0, liar.vector(), 0.0, blindings)
+
+
+# --- borders: each of these was once a mutant that nothing noticed -------------------------------------------------
+
+
+def test_the_same_head_named_again_changes_nothing(liar: LyingHead) -> None:
+    liar.say(liar.open())
+    liar.carry_out(liar.member.appointed(0, 1.0))
+    assert kinds(liar.offer()) == [wire.Share]
+
+
+def test_the_same_round_may_be_offered_again(liar: LyingHead) -> None:
+    assert liar.offer() == liar.offer() == []
+    for words in (3, 5):
+        with pytest.raises(LocalProtocolError, match="4 words"):
+            liar.member.offer(0, np.ones(words, dtype=np.uint64), 0.0)
+    with pytest.raises(LocalProtocolError, match="counts one gateway"):
+        liar.member.offer(0, np.zeros(4, dtype=np.uint64), 0.0)
+
+
+def test_an_earlier_epochs_message(liar: LyingHead) -> None:
+    refuses(liar, replace(liar.open(), epoch=0), "wrong_ring")
+
+
+def test_after_the_second_attempt_comes_the_third(liar: LyingHead) -> None:
+    liar.share(attempt=1)
+    assert liar.member.next_attempt == (0, 2)
+
+
+def test_a_head_heard_at_the_very_opening_is_not_silent(liar: LyingHead) -> None:
+    liar.say(liar.open(), now_s=0.0)
+    assert kinds(liar.carry_out(liar.member.on_timer(SILENT_S))) == [wire.Ready]
+    assert liar.member.next_timer_s() == 2 * SILENT_S
+
+
+def test_the_round_behind_the_last_one_is_none(liar: LyingHead) -> None:
+    liar.say(liar.open(round_=7), now_s=70.0)
+    assert liar.member.on_timer(85.0) == []
+    assert liar.member.next_timer_s() == float("inf")
+    refuses(liar, liar.open(round_=9), "no_such_round")
+    liar.say(liar.result(7), now_s=75.0)
+    assert liar.member.next_timer_s() == float("inf")
+
+
+def test_rule_4_an_old_result_does_not_turn_the_rounds_back(liar: LyingHead) -> None:
+    liar.say(liar.result(3), liar.result(1))
+    refuses(liar, liar.open(round_=2), "stale_attempt")
+
+
+def test_what_was_held_for_a_round_before_the_one_that_ended_is_dropped(liar: LyingHead) -> None:
+    liar.say(liar.open(round_=1), liar.result(3))
+    assert liar.offer(1) == []
+
+
+@pytest.mark.parametrize(("round_", "now_s", "due_s"), [(5, 3.0, 60.0), (0, 53.0, 60.0)])
+def test_the_next_wait_is_for_the_round_after(liar: LyingHead, round_: int, now_s: float, due_s: float) -> None:
+    liar.say(liar.result(round_), now_s=now_s)
+    assert liar.member.next_timer_s() == due_s + SILENT_S
+
+
+def test_our_place_in_the_total_elsewhere_than_at_position_0() -> None:
+    liar = LyingHead(SUITE, position=4)
+    liar.share()
+    liar.say(liar.result())
+    assert liar.records[-1] == Settled(0, included=True)
+
+
+def test_a_large_ring_with_long_vectors() -> None:
+    liar = LyingHead(SUITE, replace(SMALL, n=20, k=18, t=10, t_c=10, k_min=10, n_min=11, words=300))
+    liar.confirm()
+    assert liar.say(liar.roster()) == []
+    assert kinds(liar.say(liar.confirmed())) == [wire.Reveal]
+
+
+def test_the_seed_is_made_when_the_reading_comes_and_not_again_at_the_opening(
+    liar: LyingHead, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[bytes] = []
+    evaluate = liar.secrets[0].evaluate
+    monkeypatch.setattr(liar.secrets[0], "evaluate", lambda label: made.append(label) or evaluate(label))
+    labels = [mask_label(liar.view, 0, attempt) for attempt in range(3)]
+    liar.offer()
+    assert made == labels[:1]
+    liar.say(liar.open())
+    assert made == labels[:1]
+    liar.boot()
+    liar.offer()
+    assert made == labels[:2]
+    liar.say(liar.open(1))
+    assert made == labels[:2]
+    liar.say(liar.open(2))
+    assert made == labels
+
+
+def test_just_before_the_first_round_nobody_is_late(liar: LyingHead) -> None:
+    liar.share()
+    assert kinds(liar.carry_out(liar.boot().on_timer(-5.0))) == []
+    liar.carry_out(liar.member.appointed(0, -30.0))
+    assert kinds(liar.carry_out(liar.member.on_timer(-5.0))) == [wire.Ask]
+
+
+def test_a_late_round_is_settled_and_tried_again_by_its_number() -> None:
+    liar = LyingHead(SUITE, replace(SMALL, rounds=2000))
+    liar.offer(int("1000"))
+    liar.say(liar.open(round_=int("1000")))
+    liar.boot()
+    liar.offer(int("1000"))
+    assert kinds(liar.say(liar.open(1, round_=int("1000")))) == [wire.Share]
+    liar.say(liar.result(int("1000")))
+    assert liar.member.state is State.WAITING
+
+
+def test_before_the_first_round_the_wait_is_for_the_first(liar: LyingHead) -> None:
+    liar.carry_out(liar.member.appointed(0, -30.0))
+    assert liar.member.next_timer_s() == SILENT_S
