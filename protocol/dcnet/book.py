@@ -4,7 +4,9 @@ The round book: the one arbiter of how a ring's rounds ended, and of who is its 
 A round ends as OPENED with one total or as VOID, once; the record is durable before anybody hears of it.  A total
 that comes after void, and a second total, are answered with the outcome that stands.  The head is a matter of terms,
 numbered upwards, the head of a term being the member at position term mod n: when enough members complain of the
-same term, or its round ends void in silence, the next deputy is appointed.
+same term, its round ends void in silence, or it gives up two rounds in a row, the next deputy is appointed.  The last
+is for a head that keeps talking and opens nothing: nobody would complain of it.  Where it is the ring that has too few
+members, a change of head costs their reconnection and no total.
 
 The book checks what it can: that the count in slot 0 is the roster's size, and where slots are committed that the
 total is what the members committed to.  It never sees more than sums.
@@ -23,6 +25,7 @@ from protocol.dcnet.suite import Suite
 from protocol.errors import RemoteProtocolError
 
 _NEVER = float("inf")
+_GIVEN_UP_MAX = 2  # one void round is the network's doing, and the round after shows whether it was
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +86,7 @@ class RoundBook:
         self._pedersen = Pedersen(suite.group) if view.committed else None
         self._secret = result_secret
         self._complaints: set[int] = set()
+        self._given_up = 0  # rounds in a row that the present head reported void
         self._appointed_s = now_s
         self._void_next = max(self.ended, default=-1) + 1  # rounds before it have ended
         self._results: dict[int, wire.Result] = {}
@@ -125,7 +129,12 @@ class RoundBook:
                 if message.term < self.term:  # its successor may still open the round
                     return []
                 self._check_round(message.round, now_s)
-                return self._end_void(message.round, message.reason, now_s, everybody=False)
+                self._given_up += 1
+                if self._given_up < _GIVEN_UP_MAX:
+                    return self._end_void(message.round, message.reason, now_s, everybody=False)
+                return [
+                    *self._end_void(message.round, message.reason, now_s, everybody=True), *self._next_term(now_s)
+                ]  # fmt: skip
             case wire.HeadSilent():
                 return self._on_head_silent(position, message, now_s)
             case wire.Ask():
@@ -192,6 +201,7 @@ class RoundBook:
         self.term += 1
         self._appointed_s = now_s
         self._complaints.clear()
+        self._given_up = 0
         return [Observed("head_replaced"), *self.start()]
 
     def _end_void(self, round_: int, reason: str, now_s: float, *, everybody: bool) -> list[BookInstruction]:
@@ -206,6 +216,7 @@ class RoundBook:
         self.ended[ended.round] = ended
         if ended.outcome is wire.Outcome.OPENED:  # the head works: what was said of it before is settled
             self._complaints.clear()
+            self._given_up = 0
         while self._void_next in self.ended:
             self._void_next += 1
         return [Record(ended)]
