@@ -23,10 +23,10 @@ from protocol.errors import RemoteProtocolError
 
 VERSION = 1
 MAX_RING = 1024  # members of one ring; the parameters never ask for more
-MAX_AREA = 65_536  # gateways of one area: their epoch keys travel to each of them once an epoch
+MAX_AREA = 16_384  # gateways of one area: their epoch keys (50 bytes each) fit one message of a link, with a ring of 200
 MAX_SLOTS = 4096
 MAX_ROUNDS = 1 << 20
-MAX_FRAME_SIZE = 8 << 20  # an EpochLayout of the largest area fits; everything else is far below
+MAX_FRAME_SIZE = 8 << 20  # every field alone at its bound fits; a link carries less (LinkLimits.message_bytes_max)
 MAX_ATTEMPTS = 3  # aggregation.md, section 5
 
 Read = Callable[[msgpack.Unpacker], Any]  # takes one field off the front, or raises for what it may not be
