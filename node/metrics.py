@@ -35,7 +35,9 @@ class NodeMetrics:
         )
         self._sent = self._bytes.labels("sent")  # looked up once: these count every message
         self._received = self._bytes.labels("received")
-        self._reconnects = Counter("stromkreis_node_reconnects", "Links to the coordinator made again", registry=registry)
+        self._reconnects = Counter(
+            "stromkreis_node_reconnects", "Links to the coordinator made again", registry=registry
+        )
 
     def gateways(self, count: int) -> None:
         """How many gateways run."""

@@ -23,7 +23,7 @@ from protocol.errors import RemoteProtocolError
 
 VERSION = 1
 MAX_RING = 1024  # members of one ring; the parameters never ask for more
-MAX_AREA = 16_384  # gateways of one area: their epoch keys (50 bytes each) fit one message of a link, with a ring of 200
+MAX_AREA = 16_384  # gateways of one area: their epoch keys, with a ring of 200, fit one message of a link
 MAX_SLOTS = 4096
 MAX_ROUNDS = 1 << 20
 MAX_FRAME_SIZE = 8 << 20  # every field alone at its bound fits; a link carries less (LinkLimits.message_bytes_max)
@@ -454,9 +454,7 @@ TABLE: dict[int, type[Message]] = {
     41: BadDeal,
 }  # fmt: skip
 
-FROM_GATEWAY = frozenset(
-    {Hello, Join, Deal, HeadAt, HeadSilent, RingTotal, RingVoid, Ask, AskAccount, Relay, BadDeal}
-)
+FROM_GATEWAY = frozenset({Hello, Join, Deal, HeadAt, HeadSilent, RingTotal, RingVoid, Ask, AskAccount, Relay, BadDeal})
 FROM_COORDINATOR = frozenset({EpochCall, EpochLayout, Deals, Appoint, HeadAt, Account, Result, Relay, Refused})
 FROM_MEMBER = frozenset({Ready, Share, Confirm, Reveal, Partial, BadDeal})
 FROM_HEAD = frozenset({Open, Roster, Confirmed, Recover, Result})

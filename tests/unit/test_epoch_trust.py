@@ -44,9 +44,7 @@ class Neighbourhood:
         self.names = list(self.modules)
         self.me = self.names[0]
         self.trust = TrustStore(self.authority.root, lambda: NOW_S)
-        self.areas = Areas(
-            SUITE, CONFIG, DEFAULT_SCHEMA, [pki.to_der(self.authority.sub_ca)], ["north"], bytes, 0
-        )
+        self.areas = Areas(SUITE, CONFIG, DEFAULT_SCHEMA, [pki.to_der(self.authority.sub_ca)], ["north"], bytes, 0)
         area = self.areas.areas["north"]
         for name in self.names:
             self.areas.arrive(area, name, NOW_S)

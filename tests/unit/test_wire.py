@@ -99,7 +99,7 @@ LIMITS: dict[Any, tuple[list[Any], list[Any]]] = {
     (wire.EpochCall, "interval_s"): number(1, 2**30),
     (wire.EpochCall, "ring_size"): number(3, 1024),
     (wire.EpochLayout, "submissions"): (
-        [(), (("g", KEY),) * 65_536],
+        [(), (("g", KEY),) * wire.MAX_AREA],
         [(("g", KEY),) * 65_537, (("g",),), (("g", KEY, KEY),), (("", KEY),), (("g", KEY[1:]),), ("g",), "g", None],
     ),
     (wire.EpochLayout, "members"): (
