@@ -58,7 +58,7 @@ class Shared:
     listen: str
     public_host: str | None
     relay: bool
-    backoff: Backoff = Backoff()
+    backoff: Backoff
     clock: Callable[[], float] = time.time
 
 
