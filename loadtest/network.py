@@ -105,10 +105,18 @@ class Network:
             link=LinkConfig(mode="relay" if self.relay else "direct"), metrics="http://127.0.0.1:0",
         )  # fmt: skip
 
-    async def start_node(self, nursery: trio.Nursery, first: int, count: int, name: str) -> trio.CancelScope:
-        """Run a node; the scope stops it at once, like a crash as far as its peers can tell."""
+    async def start_node(
+        self, nursery: trio.Nursery, first: int, count: int, name: str, ready: Callable[[str], None] | None = None
+    ) -> trio.CancelScope:
+        """
+        Run a node; the scope stops it at once, like a crash as far as its peers can tell.
+
+        `ready` gets its monitoring address.
+        """
         scope = trio.CancelScope()
-        await _started(nursery, partial(run_node, self.node_config(first, count, name)), scope)
+        address = await _started(nursery, partial(run_node, self.node_config(first, count, name)), scope)
+        if ready is not None:
+            ready(address)
         return scope
 
     def ended(self) -> list[Ended]:

@@ -34,6 +34,7 @@ from protocol.errors import StromkreisError
 from protocol.link import LinkContext
 
 log = logging.getLogger(__name__)
+_ENROLMENTS_AT_ONCE = 8  # keys are made and answers awaited side by side; more only queue at the coordinator
 _SOCKETS_PER_GATEWAY = 4  # coordinator, head, its successor while it is changed, and a listener
 
 
@@ -60,7 +61,9 @@ def meter_profiles(gateway: GatewayConfig) -> list[MeterProfile]:
                 meter_id=meter_id, address=address, keys=gateway.keys.get(meter_id, {}), push=push,
             )  # fmt: skip
         except ValidationError as error:
-            told = "; ".join(detail["msg"] for detail in error.errors(include_input=False))
+            told = "; ".join(
+                detail["msg"].removeprefix("Value error, ") for detail in error.errors(include_input=False)
+            )
             raise StromkreisError(f"gateway {gateway.id}: meter {index}: {told}") from None
         profiles.append(profile)
     if unused := sorted(set(gateway.keys) - {profile.meter_id for profile in profiles}):
@@ -132,11 +135,17 @@ async def run(config: NodeConfig, *, ready: Callable[[str], None] | None = None)
 async def _enrol(
     config: NodeConfig, gateways: Sequence[GatewayConfig], keys: KeyDirectory
 ) -> list[tuple[FileSecurityModule, str, bytes]]:
-    """Every gateway's security module with the coordinator's endpoint and CURVE key."""
-    modules: list[tuple[FileSecurityModule, str, bytes]] = []
-    async with Enroller(config) as enroller:
+    """Every gateway's security module with the coordinator's endpoint and CURVE key, in the order of the list."""
+    modules: dict[str, tuple[FileSecurityModule, str, bytes]] = {}
+    limiter = trio.CapacityLimiter(_ENROLMENTS_AT_ONCE)
+
+    async def enrol(gateway: GatewayConfig) -> None:
+        async with limiter:
+            module = await trio.to_thread.run_sync(keys.open, gateway.id)
+            endpoint, key = await enroller.enrol(module, gateway)
+            modules[gateway.id] = module, endpoint, key
+
+    async with Enroller(config) as enroller, trio.open_nursery() as nursery:
         for each in gateways:
-            module = keys.open(each.id)
-            endpoint, key = await enroller.enrol(module, each)
-            modules.append((module, endpoint, key))
-    return modules
+            nursery.start_soon(enrol, each)
+    return [modules[each.id] for each in gateways]

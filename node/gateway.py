@@ -12,7 +12,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 
 import trio
@@ -58,7 +58,7 @@ class Shared:
     listen: str
     public_host: str | None
     relay: bool
-    backoff: Backoff
+    backoff: Backoff = field(default_factory=Backoff)
     clock: Callable[[], float] = time.time
 
 
@@ -193,13 +193,12 @@ class Gateway:
     async def _deliver(self, readings: list[Reading]) -> None:
         if self._registers is None or self._contributions is None:
             return
-        self._registers.take(readings)
         now_s = self._shared.clock()
         calls = [epoch.call for epoch in self._epochs.values()]
         if not calls:
             return
         # All epochs share one grid of quarter hours, so the newest call names the interval for each of them.
-        registers = self._registers.complete(_interval_s(calls[-1], now_s))
+        registers = self._registers.take(_interval_s(calls[-1], now_s), readings)
         if registers is None:
             return
         try:

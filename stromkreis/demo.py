@@ -18,7 +18,7 @@ _RECORDINGS = Path("../shared/corpora/sml")
 def demo(
     *,
     gateways: Annotated[int, typer.Option(help="Gateways, 24 or more.")] = 48,
-    rounds: Annotated[int, typer.Option(help="Quarter hours to run.")] = 24,
+    rounds: Annotated[int | None, typer.Option(help="Quarter hours to run; None: 24, or 20 of many gateways.")] = None,
     period_s: Annotated[
         float | None, typer.Option(help="Seconds of a quarter hour; chosen by the number of gateways.")
     ] = None,

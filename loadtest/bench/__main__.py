@@ -3,8 +3,9 @@ All benchmarks in one run: JSON into out/bench, the table into docs/benchmarks.m
 
     python -m loadtest.bench [names] [--quick]
 
-A run of named suites writes their JSON and leaves the table alone, which is only ever one run's.  Peers are measured
-where their environments are (see `peers`).  Exit status 1 where a target is missed.
+The table is made of the latest JSON of each suite, so a single one can be measured again by name; each section has its
+own date and load.  A quick run keeps to out/bench/quick.  Peers are measured where their environments are (see
+`peers`).  Exit status 1 where a target is missed.
 """
 
 from __future__ import annotations
@@ -39,26 +40,24 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m loadtest.bench", description="Every figure, beside the peers'.")
     parser.add_argument("names", nargs="*", metavar="name", help=f"of {', '.join(_SUITES)}; all if none is given")
     parser.add_argument("--quick", action="store_true", help="few samples and small sizes, about a minute")
-    parser.add_argument("--table", type=Path, help=f"where a full run's table goes; {_TABLE} unless quick")
     options = parser.parse_args()
     if unknown := set(options.names) - set(_SUITES):
         parser.error(f"no such benchmark: {', '.join(sorted(unknown))}")
-    about = machine() | {"date": now(), "load_start": os.getloadavg()[0], "quick": options.quick}
-    done: dict[str, tuple[str, list[Row]]] = {}
+    out = _OUT / "quick" if options.quick else _OUT
+    missed = False
     for name, (title, suite) in _SUITES.items():
         if options.names and name not in options.names:
             continue
+        about = machine() | {"date": now(), "load_start": os.getloadavg()[0], "quick": options.quick}
         rows = suite(quick=options.quick)
-        done[name] = (title, rows)
-        about["load_end"] = os.getloadavg()[0]
-        write_json(_OUT / f"{name}.json", rows, about)
+        write_json(out / f"{name}.json", title, rows, about | {"load_end": os.getloadavg()[0]})
+        missed |= any(row.met is False for row in rows)
         for row in rows:
             _print(row)
-    table = options.table or (_OUT / "quick.md" if options.quick else _TABLE)
-    if not options.names:
-        write_markdown(table, done, about, quick=options.quick)
-        print(f"the table is in {table}")
-    return int(any(row.met is False for _, rows in done.values() for row in rows))
+    table = out / "benchmarks.md" if options.quick else _TABLE
+    write_markdown(table, [out / f"{name}.json" for name in (*_SUITES, "fleet")])
+    print(f"the table is in {table}")
+    return int(missed)
 
 
 def _print(row: Row) -> None:

@@ -12,21 +12,20 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from loadtest.bench.measure import Row, Spread
+from loadtest.bench.measure import Row, Spread, Target
 
 _HEAD = """# Benchmarks
 
-Written by `make bench` (`python -m loadtest.bench`); do not edit by hand.
+Written by `make bench` (`python -m loadtest.bench`) and `make bench-fleet`; do not edit by hand.
 
 - machine: {cpu}, {cores} cores, {memory_gb:.0f} GB, {system}
 - Python {python}, cryptography {cryptography}, NumPy {numpy}, PyNaCl {pynacl}, pyzmq {pyzmq}
-- date: {date}; load average at the start {load_start:.1f}, at the end {load_end:.1f}{busy}
-- {mode}
 
 Each figure is a median with the quartiles of its samples in brackets.  Ours and a peer's are taken in the same run in
 turn (A B A B ...), in two processes, and the ratio is that of neighbouring samples: above 1, ours is better.  Times are
 CPU time unless the column says wall.  A quoted figure is somebody else's from another machine.  The code is in
-`loadtest/bench`, each file says what exactly it measures.
+`loadtest/bench`, each file says what exactly it measures.  Each section has the date of its run and the load of the
+machine, our own included; a load well over 1 before the start means that others used the machine too.
 """
 
 
@@ -45,25 +44,33 @@ def machine() -> dict[str, Any]:
     }
 
 
-def write_json(path: Path, rows: Sequence[Row], about: Mapping[str, Any]) -> None:
+def write_json(path: Path, title: str, rows: Sequence[Row], about: Mapping[str, Any]) -> None:
     """One suite's rows with the machine and the date."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    document = {"about": dict(about), "rows": [asdict(row) | {"met": row.met} for row in rows]}
+    document = {"title": title, "about": dict(about), "rows": [asdict(row) | {"met": row.met} for row in rows]}
     path.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def write_markdown(
-    path: Path, suites: Mapping[str, tuple[str, Sequence[Row]]], about: Mapping[str, Any], *, quick: bool
-) -> None:
-    """All suites, one table each."""
-    busy = ", so others used the machine too" if about["load_start"] > about["cores"] / 2 else ""
-    mode = "a quick run: few samples, the largest sizes left out" if quick else "a full run"
-    parts = [_HEAD.format(**about, busy=busy, mode=mode)]
-    missed = [row.what.strip() for _, rows in suites.values() for row in rows if row.met is False]
-    held = sum(row.met is True for _, rows in suites.values() for row in rows)
+def _row(fields: dict[str, Any]) -> Row:
+    fields = {name: value for name, value in fields.items() if name != "met"}
+    for name in ("ours", "peer", "ratio"):
+        fields[name] = None if fields[name] is None else Spread(**fields[name])
+    fields["target"] = None if fields["target"] is None else Target(**fields["target"])
+    return Row(**fields)
+
+
+def write_markdown(path: Path, documents: Sequence[Path]) -> None:
+    """A table for each suite's JSON, in the order given; those that are not there are left out."""
+    found = [json.loads(each.read_text(encoding="utf-8")) for each in documents if each.is_file()]
+    parts = [_HEAD.format(**found[0]["about"])]
+    suites = [(each["title"], each["about"], [_row(row) for row in each["rows"]]) for each in found]
+    missed = [row.what.strip() for _, _, rows in suites for row in rows if row.met is False]
+    held = sum(row.met is True for _, _, rows in suites for row in rows)
     parts.append(f"Targets met: {held}.  Missed: {len(missed)}{': ' + '; '.join(missed) if missed else ''}.\n")
-    for title, rows in suites.values():
+    for title, about, rows in suites:
+        quick = "; a quick run: few samples, the largest sizes left out" if about["quick"] else ""
         parts.append(f"## {title}\n")
+        parts.append(f"{about['date']}, load {about['load_start']:.1f} to {about['load_end']:.1f}{quick}\n")
         parts.append("| what | ours | peer | ratio | target | note |\n| --- | --- | --- | --- | --- | --- |")
         parts += [_line(row) for row in rows]
         parts.append("")

@@ -43,7 +43,7 @@ class DemoSettings:
     """
 
     gateways: int = 48
-    rounds: int = 24
+    rounds_wanted: int | None = None
     period_s: float | None = None
     setup_s: float | None = None
     ring_size: int | None = None
@@ -56,8 +56,13 @@ class DemoSettings:
 
     @property
     def period_in_force_s(self) -> float:
-        """1 s for a neighbourhood, 4.5 s for a thousand gateways on two cores."""
-        return self.period_s if self.period_s is not None else max(1.0, 0.5 + self.gateways * 0.004)
+        """1 s for a neighbourhood, 7 s for a thousand gateways on two cores."""
+        return self.period_s if self.period_s is not None else max(1.0, 0.5 + self.gateways * 0.0065)
+
+    @property
+    def rounds(self) -> int:
+        """24 in a neighbourhood, 20 beyond: a thousand gateways' quarter hour is longer."""
+        return self.rounds_wanted if self.rounds_wanted is not None else (24 if self.gateways <= _SMALL else 20)
 
     @property
     def setup_in_force_s(self) -> float:

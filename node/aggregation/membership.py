@@ -29,7 +29,7 @@ from protocol.dcnet.member import Member
 from protocol.dcnet.rings import RingView
 from protocol.dcnet.secrets import EpochSecrets
 from protocol.errors import RemoteProtocolError
-from protocol.link import Connection
+from protocol.link import Connection, LinkError
 
 log = logging.getLogger(__name__)
 _INBOX = 256
@@ -212,7 +212,13 @@ class Membership:
             around, self.view, message.term, commitments, self.post,
             first=self._member.next_attempt, secrets=self.secrets,
         )  # fmt: skip
-        endpoint = await self._nursery.start(self._head.run)
+        try:
+            endpoint = await self._nursery.start(self._head.run)
+        except LinkError as error:  # the ring goes on under the next deputy
+            log.error("gateway %s cannot be head of its ring: %s", around.module.identity, error)
+            around.metrics.noted("head_cannot_listen")
+            self._head = None
+            return
         signature = around.module.sign(head_text(self.view, message.term, endpoint))
         around.to_coordinator(wire.HeadAt(self.view.epoch, self.view.ring, message.term, endpoint, signature))
 

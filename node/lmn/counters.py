@@ -1,5 +1,5 @@
 """
-Counters that must never go back: the invocation counters of ciphered DLMS, over restarts and crashes.
+Counters that must never go back, over restarts and crashes: ours in ciphered DLMS, and what we took from meters.
 
 A pair of system title and counter that is used twice under one key gives the key stream away.  So numbers are reserved
 in blocks, and a block is durable before the first of it is used: after a crash the rest of it is lost, none is used
@@ -8,6 +8,9 @@ twice.  A block costs one durable write, and a restart skips at most one.
 The name is the sender's system title, not the meter: meters that were given the same key by mistake then still never
 see the same number twice.  A first block begins at the Unix second, so that a gateway whose store was lost is ahead of
 whatever it used at less than one number a second.
+
+What a meter sent under a number is taken once: the highest number taken from each sender is durable before the reading
+goes on, or a recording played back after a restart would pass for a meter.
 """
 
 from __future__ import annotations
@@ -29,6 +32,12 @@ class CounterStore(Protocol):
     async def reserve(self, name: str, size: int = BLOCK_SIZE) -> int:
         """The first of `size` consecutive numbers that nobody had before, and nobody will have again."""
 
+    def taken(self, receiver: str) -> dict[str, int]:
+        """The highest number that `receiver` took from each sender."""
+
+    async def take(self, receiver: str, sender: str, number: int) -> None:
+        """Remember that `receiver` took this number, the highest so far."""
+
 
 class VolatileCounters:
     """For tools without a store: right for as long as less than one number a second is used."""
@@ -36,6 +45,7 @@ class VolatileCounters:
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
         self._next: dict[str, int] = {}
+        self._taken: dict[str, dict[str, int]] = {}
 
     async def reserve(self, name: str, size: int = BLOCK_SIZE) -> int:
         """The next block; a name's first begins at the Unix second."""
@@ -43,6 +53,15 @@ class VolatileCounters:
         first = self._next.get(name, int(self._clock()))
         self._next[name] = first + size
         return first
+
+    def taken(self, receiver: str) -> dict[str, int]:
+        """What was taken since the process began."""
+        return dict(self._taken.get(receiver, {}))
+
+    async def take(self, receiver: str, sender: str, number: int) -> None:
+        """Remember it as long as the process lives."""
+        await trio.lowlevel.checkpoint()
+        self._taken.setdefault(receiver, {})[sender] = number
 
 
 class DurableCounters:
@@ -61,3 +80,12 @@ class DurableCounters:
             sql = "INSERT INTO counter VALUES (?,?) ON CONFLICT(name) DO UPDATE SET next=excluded.next"
             await self._store.write([Statement(sql, (name, first + size))])
             return first
+
+    def taken(self, receiver: str) -> dict[str, int]:
+        """What was taken ever.  Raises StoreError."""
+        return dict(self._store.read("SELECT sender, number FROM taken WHERE receiver=?", receiver))
+
+    async def take(self, receiver: str, sender: str, number: int) -> None:
+        """Return when it is on the disk.  Raises StoreError."""
+        sql = "INSERT INTO taken VALUES (?,?,?) ON CONFLICT(receiver, sender) DO UPDATE SET number=excluded.number"
+        await self._store.write([Statement(sql, (receiver, sender, number))])

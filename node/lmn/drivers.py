@@ -155,6 +155,22 @@ def _dlms_association(profile: MeterProfile) -> Association:
     return Association() if password is None else Association(Mechanism.LLS, password)
 
 
+def _dlms_guard(profile: MeterProfile) -> dlms_security.ReplayGuard:
+    if "guard" not in profile.memory:
+        taken = profile.counters.taken(profile.device)
+        highest = {bytes.fromhex(title): number for title, number in taken.items()}
+        news = profile.memory["news"] = {}
+        profile.memory["guard"] = dlms_security.ReplayGuard(highest, lambda title, n: news.update({title.hex(): n}))
+    guard: dlms_security.ReplayGuard = profile.memory["guard"]
+    return guard
+
+
+async def _keep_taken(profile: MeterProfile, news: dict[str, int]) -> None:
+    """What was taken is durable before the reading goes on."""
+    while news:
+        await profile.counters.take(profile.device, *news.popitem())
+
+
 async def _dlms_counter(profile: MeterProfile) -> dlms_security.InvocationCounter | None:
     """Our counter with room for a session, None where nothing is ciphered."""
     title = profile.key("system_title")
@@ -182,11 +198,13 @@ async def _ask_dlms(stream: trio.abc.Stream, profile: MeterProfile, clock: Clock
     registers = [(dlms.REGISTER, obis) for obis in profile.registers] or None
     settings = dlms.MeterSettings(profile.name_on_bus, _dlms_association(profile), registers)
     counter = await _dlms_counter(profile)
-    guard = profile.memory.setdefault("guard", dlms_security.ReplayGuard())
+    guard = _dlms_guard(profile)
     wrapper = (client, logical)
-    return await dlms.read_meter(
+    readings = await dlms.read_meter(
         stream, settings, hdlc=hdlc, wrapper=wrapper, counter=counter, guard=guard, now=_now(clock)
     )
+    await _keep_taken(profile, profile.memory["news"])
+    return readings
 
 
 async def _listen_dlms(
@@ -195,12 +213,13 @@ async def _listen_dlms(
     profile = profiles[0]
     if len(profiles) > 1:
         raise LocalProtocolError("a link with pushed DLMS is one meter")
-    guard = profile.memory.setdefault("guard", dlms_security.ReplayGuard())
+    guard = _dlms_guard(profile)
     title = profile.key("system_title") or b""
     receiver = PushReceiver(profile.name_on_bus, _dlms_keys(profile), guard, title)
     wrapper = profile.address.startswith("wrapper:")
     pushed = dlms.pushes(stream, receiver, silence_timeout_s=profile.silence_s, wrapper=wrapper, now=_now(clock))
     async for item in pushed:
+        await _keep_taken(profile, profile.memory["news"])
         yield [item]
 
 
@@ -234,9 +253,15 @@ async def _listen_wmbus(
         raise LocalProtocolError(f"the address of a radio meter names its receiver: {', '.join(framings)}")
     keys = {profile.name_on_bus: key for profile in profiles if (key := profile.key("encryption")) is not None}
     # The receiver outlives the link: it knows the counters against replay, and the formats of compact frames.
-    receiver = first.memory.setdefault("receiver", Receiver(KeyStore(keys)))
+    if "receiver" not in first.memory:
+        first.memory["receiver"] = Receiver(KeyStore(keys), counters=first.counters.taken(first.device))
+    receiver: Receiver = first.memory["receiver"]
+    known = dict(receiver.counters)
     async with aclosing(wmbus.listen(stream, framing, receiver, now=_now(clock))) as batches:
         async for batch in batches:
+            news = dict(receiver.counters.items() - known.items())
+            known |= news
+            await _keep_taken(first, news)
             yield batch
 
 

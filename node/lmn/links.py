@@ -42,8 +42,8 @@ def parse_link(url: str) -> Link:
     if parts.scheme not in {"tcp", "serial", "radio"}:
         raise ValueError("a link is tcp://host:port, serial:///dev/...?baud=9600&frame=8N1 or radio:// with either")
     if parts.scheme == "tcp" or parts.netloc:
-        if parts.scheme == "serial" or not parts.hostname or not parts.port:
-            raise ValueError("a TCP link is tcp://host:port, a serial link serial:///dev/... with three slashes")
+        if parts.scheme == "serial" or not parts.hostname or not parts.port or parts.query:
+            raise ValueError("a TCP link is tcp://host:port alone, a serial link serial:///dev/... with three slashes")
         return Link(radio, parts.hostname, parts.port)
     query = dict(parse_qsl(parts.query, strict_parsing=bool(parts.query)))
     frame = _FRAME.fullmatch(query.pop("frame", "8N1").upper())

@@ -31,17 +31,40 @@ class RegisterSet:
             (Obis.parse(slot.obis), unit_code(slot.unit), slot.scaler) for slot in schema.slots if slot.obis is not None
         ]
         self._main = next(Obis.parse(slot.obis) for slot in schema.slots if slot.kind is Kind.ENERGY and slot.obis)
+        # A bad energy is not the same as none: taken for 0 it would become the zero of the gateway's account.
+        self._energies = {
+            Obis.parse(slot.obis): unit_code(slot.unit)
+            for slot in schema.slots
+            if slot.kind is Kind.ENERGY and slot.obis
+        }
         self._heard: dict[str, list[int]] = {}
+        self._interval_s = -1
 
-    def take(self, readings: Sequence[Reading]) -> None:
-        """Readings of one readout or telegram."""
+    def take(self, interval_s: int, readings: Sequence[Reading]) -> Registers | None:
+        """Readings of one readout or telegram in an interval; the registers, once all meters were heard in it."""
+        if interval_s != self._interval_s:
+            self._heard.clear()
+            self._interval_s = interval_s
         by_device: dict[str, dict[Obis, Reading]] = {}
+        spoilt: set[str] = set()
         for reading in readings:
-            if reading.obis is not None and isinstance(reading.value, int) and reading.quality in _USABLE:
+            if reading.obis is None or reading.device not in self._devices:
+                continue
+            if isinstance(reading.value, int) and reading.quality in _USABLE:
                 by_device.setdefault(reading.device, {})[reading.obis] = reading
+            elif reading.obis in self._energies:
+                spoilt.add(reading.device)
         for device, known in by_device.items():
-            if device in self._devices and self._main in known:
+            if self._main in known and device not in spoilt and self._have_units(known):
                 self._heard[device] = [self._slot(known, *slot) for slot in self._slots]
+        if len(self._heard) < len(self._devices):
+            return None
+        sums = tuple(sum(column) for column in zip(*self._heard.values(), strict=True))
+        self._heard.clear()
+        return Registers(interval_s, (1, *sums))
+
+    def _have_units(self, known: Mapping[Obis, Reading]) -> bool:
+        return all(known[obis].unit == unit for obis, unit in self._energies.items() if obis in known)
 
     def _slot(self, known: Mapping[Obis, Reading], obis: Obis, unit: int, scaler: int) -> int:
         if obis == _NET_POWER and obis not in known:
@@ -51,11 +74,3 @@ class RegisterSet:
 
     def _value(self, reading: Reading | None, unit: int, scaler: int) -> int:
         return reading.at_scaler(scaler) if reading is not None and reading.unit == unit else 0
-
-    def complete(self, interval_s: int) -> Registers | None:
-        """The registers, once all meters have been heard since the last time this returned some."""
-        if len(self._heard) < len(self._devices):
-            return None
-        sums = tuple(sum(column) for column in zip(*self._heard.values(), strict=True))
-        self._heard.clear()
-        return Registers(interval_s, (1, *sums))

@@ -87,6 +87,7 @@ class RoundBook:
         self._secret = result_secret
         self._complaints: set[int] = set()
         self._given_up = 0  # rounds in a row that the present head reported void
+        self._silent_rounds = 0  # in a row, under the present head
         self._appointed_s = now_s
         self._void_next = max(self.ended, default=-1) + 1  # rounds before it have ended
         self._results: dict[int, wire.Result] = {}
@@ -107,13 +108,17 @@ class RoundBook:
         return self.view.timing.open_at_s(self._void_next) + self.view.timing.void_s
 
     def on_timer(self, now_s: float) -> list[BookInstruction]:
-        """Close every round whose time is over; a head that let one pass in silence is replaced."""
+        """
+        Close every round whose time is over; a head that let two pass in silence is replaced.
+
+        One round may be the machine's fault, and a change of head costs every member a new connection: on a busy
+        machine heads that follow each other too quickly are what keeps rounds from opening.
+        """
         out: list[BookInstruction] = []
-        silent = False
         while now_s >= self.next_timer_s():
             out += self._end_void(self._void_next, "no total in time", now_s, everybody=True)
-            silent = True
-        if silent and now_s >= self._appointed_s + self.view.timing.void_s:
+            self._silent_rounds += 1
+        if self._silent_rounds >= 2 and now_s >= self._appointed_s + self.view.timing.void_s:
             out += self._next_term(now_s)
         return out
 
@@ -192,7 +197,7 @@ class RoundBook:
         if position == self.view.head_of(self.term):
             return []
         self._complaints.add(position)
-        quorum = max(2, -(-self.view.size // 4))
+        quorum = max(2, -(-self.view.size // 2))
         if len(self._complaints) < quorum or now_s < self._appointed_s + self.view.timing.silent_s:
             return []
         return self._next_term(now_s)
@@ -202,6 +207,7 @@ class RoundBook:
         self._appointed_s = now_s
         self._complaints.clear()
         self._given_up = 0
+        self._silent_rounds = 0
         return [Observed("head_replaced"), *self.start()]
 
     def _end_void(self, round_: int, reason: str, now_s: float, *, everybody: bool) -> list[BookInstruction]:
@@ -217,6 +223,7 @@ class RoundBook:
         if ended.outcome is wire.Outcome.OPENED:  # the head works: what was said of it before is settled
             self._complaints.clear()
             self._given_up = 0
+            self._silent_rounds = 0
         while self._void_next in self.ended:
             self._void_next += 1
         return [Record(ended)]

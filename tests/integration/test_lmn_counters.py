@@ -1,18 +1,33 @@
 """Numbers that must never come twice: blocks of invocation counters over restarts of the node."""
 
+import time
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 import trio
 import trio.testing
 
-from node.lmn.counters import BLOCK_SIZE, CounterStore, DurableCounters, VolatileCounters
+from loadtest.meters.dlms import DlmsServer, ServerSettings, push_frames
+from loadtest.meters.dlms_objects import CosemObjects
+from loadtest.meters.wmbus import WirelessMeter, framed
+from node.lmn.counters import BLOCK_SIZE, DurableCounters, VolatileCounters
+from node.lmn.dlms.security import Keys
 from node.lmn.drivers import DRIVERS
+from node.lmn.hdlc.frame import Address
+from node.lmn.mbus.device import DeviceAddress
 from node.lmn.profiles import MeterProfile
 from node.store import Store, StoreError
+from protocol.metering.obis import Obis
+from protocol.metering.reading import Reading
 
+KEY = bytes(range(16))
 TITLE = b"SMG\x00\x00\x00\x00\x01".hex()
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
 
 
 async def with_store(path: Path, use: Callable[[Store], Awaitable[list[int]]]) -> list[int]:
@@ -62,8 +77,38 @@ async def test_tasks_that_reserve_at_once_get_different_blocks(tmp_path: Path) -
     assert sorted(await with_store(tmp_path / "s", use)) == list(range(0, 200, 10))
 
 
+@pytest.mark.parametrize("protocol", ["wmbus", "dlms"])
+async def test_a_telegram_played_back_after_a_restart_is_refused(tmp_path: Path, protocol: str) -> None:
+    registers = [(Obis(1, 0, 1, 8, 0, 255), 5, 0, 30)]
+    device = DeviceAddress.from_text("1STK0100000001", 2)
+    meter = WirelessMeter(device, lambda _: registers, now, key=KEY, mode=7)
+    objects = CosemObjects("1STK0100000001", lambda _: registers, now)
+    pushing = DlmsServer(objects, ServerSettings(keys=Keys(KEY, KEY), system_title=b"STK\0\0\0\0\1"))
+    keys = {"encryption": KEY.hex(), "authentication": KEY.hex()}
+    telegram = framed(meter.datagram(), "imst")
+    if protocol == "dlms":
+        telegram = push_frames(pushing.notification(sealed=True), Address(1), Address(16))
+
+    async def hear(store: Store) -> list[int]:
+        profile = MeterProfile(
+            device="G/0", meter_id="1STK0100000001", protocol=protocol, link="radio://h:1", keys=keys, push=True
+        )  # fmt: skip
+        profile.keep_counters_in(DurableCounters(store))
+        listen = DRIVERS[protocol].listen
+        assert listen is not None
+        ours, theirs = trio.testing.memory_stream_pair()
+        await theirs.send_all(telegram)
+        await theirs.aclose()
+        batches = [batch async for batch in listen(ours, [profile], time.time)]
+        return [item.value for batch in batches for item in batch if isinstance(item, Reading) and item.unit == 30]
+
+    assert await with_store(tmp_path / "s", hear) == [5]
+    assert await with_store(tmp_path / "s", hear) == []
+    assert await with_store(tmp_path / "other", hear) == [5]
+
+
 async def test_nothing_is_sent_where_the_counter_cannot_be_stored() -> None:
-    class Broken(CounterStore):
+    class Broken(VolatileCounters):
         async def reserve(self, name: str, size: int = BLOCK_SIZE) -> int:
             assert (name, size) == (TITLE, BLOCK_SIZE)
             raise StoreError("the disk is full")

@@ -211,7 +211,7 @@ async def test_a_meter_that_sends_noise_costs_only_itself_until_it_speaks_again(
 
     def damaged(meter: SmlMeter, *arguments, **named):
         data = answer(meter, *arguments, **named)
-        if meter.meter_id != noisy or done:
+        if meter.device != noisy or done:
             return data
         return damage(data, noise[len(data) % len(noise)])
 

@@ -34,8 +34,8 @@ def test_defaults_are_the_fields_quarter_hour() -> None:
 def test_file_then_environment_then_options(tmp_path: Path) -> None:
     path = _file(
         tmp_path,
-        '[coordinator]\ndata_dir = "a"\n'
-        "[coordinator.epoch]\nperiod_s = 5\norigin_unix_s = 9\nrounds = 7\nring_size = 9\n",
+        '[coordinator]\ndata_dir = "a"\n[coordinator.epoch]\nperiod_s = 5\norigin_unix_s = 9\nrounds = 7\n'
+        "ring_size = 9\n",
     )
     config = load(
         CoordinatorConfig,

@@ -834,3 +834,61 @@ def test_an_offer_for_another_round_than_the_held_one_waits(liar: LyingHead) -> 
     assert liar.offer(0) == []
     assert liar.offer(2) == []
     assert kinds(liar.say(liar.open(round_=2))) == [wire.Share]
+
+
+# --- positions, rounds and terms as they come in the field ------------------------------------------------------------
+
+
+def test_the_rules_do_not_depend_on_where_one_sits() -> None:
+    """Position 4 of six, whose neighbours are 2, 3, 5 and 0; 1 is none."""
+    liar = LyingHead(SUITE, position=4)
+    liar.offer()
+    refuses(liar, liar.open(expected=(0, 1, 2, 3, 5)), "not_included")
+    refuses(liar, liar.open(expected=(0, 1, 2, 4)), "too_few_neighbours")
+    liar.say(liar.open())
+    refuses(liar, liar.roster((0, 1, 2, 3, 5)), "not_included")
+    (confirm,) = liar.say(liar.roster((0, 1, 2, 4, 5)))
+    assert isinstance(confirm, wire.Confirm)
+    assert confirm.dropped == liar.masks.words(0, 0, 1 << 3).tobytes()
+    refuses(liar, liar.confirmed({0, 1, 2}, (0, 1, 2, 4, 5)), "bad_confirmations")
+    assert kinds(liar.say(liar.confirmed(roster=(0, 1, 2, 4, 5)))) == [wire.Reveal]
+    refuses(liar, liar.recover({4}), "not_in_roster")
+    refuses(liar, liar.recover({3}), "not_in_roster")
+    parts = liar.say(liar.recover({0, 1, 5}))
+    assert [part.silent for part in parts if isinstance(part, wire.Partial)] == [0, 5]
+    liar.say(liar.result(roster=(0, 1, 2, 5)))
+    assert liar.records[-1] == Settled(0, included=False)
+
+
+def test_a_round_far_into_a_long_epoch_with_the_hundredth_deputy() -> None:
+    liar = LyingHead(SUITE, replace(SMALL, rounds=2000))
+    liar.term = int("1000")
+    liar.boot()
+    for late in ("1000", "1500"):  # numbers as they come from the wire, each an object of its own
+        liar.offer(int(late))
+        round_ = int(late)
+        liar.say(liar.open(round_=int(late), term=int("1000")))
+        refuses(liar, liar.open(round_=int(late), term=int("1001")), "head_out_of_turn")
+        liar.say(liar.roster(round_=int(late)), liar.confirmed(round_=int(late)))
+        assert liar.member.state is State.SERVED
+        refuses(liar, liar.open(1, round_=int(late)), "already_served")
+        refuses(liar, liar.open(2, round_=int(late) - 1), "stale_attempt")
+        assert liar.member.next_attempt == (round_, 1)
+        liar.boot()
+        liar.offer(int(late))
+        assert liar.say(liar.open(round_=int(late) + 1)) == [wire.Ask(liar.view.epoch, liar.view.ring, round_)]
+        liar.say(liar.result(int(late)))
+        assert liar.records[-1] == Settled(round_, included=True)
+        assert liar.member.unsettled is None
+
+
+def test_a_result_ahead_of_the_clock_is_waited_beyond(liar: LyingHead) -> None:
+    liar.say(liar.result(4), now_s=3.0)
+    assert liar.member.next_timer_s() == 50.0 + SILENT_S
+
+
+def test_a_blinding_for_each_committed_slot() -> None:
+    liar = LyingHead(SUITE, replace(SMALL, committed=(1, 3)))
+    for blindings in ((), (1,), (1, 2, 3)):
+        with pytest.raises(LocalProtocolError, match="2 blindings"):
+            liar.member.offer(0, liar.vector(), 0.0, blindings)

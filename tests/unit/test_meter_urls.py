@@ -1,0 +1,51 @@
+"""From a gateway's configuration to its meters' profiles: links, names, and keys that are never repeated."""
+
+import pytest
+from pydantic import SecretStr
+
+from node.config import GatewayConfig
+from node.fleet import meter_profiles
+from node.lmn.profiles import ANY_METER
+from protocol.errors import StromkreisError
+
+KEY = "00112233445566778899aabbccddeeff"
+
+
+def gateway(*meters: str, **keys: dict[str, str]) -> GatewayConfig:
+    secret = {name: {purpose: SecretStr(key) for purpose, key in each.items()} for name, each in keys.items()}
+    return GatewayConfig(id="ESTK0000000001", meters=meters, keys=secret)
+
+
+def test_what_belongs_to_the_meter_leaves_the_link() -> None:
+    first, second, third = meter_profiles(
+        gateway(
+            "sml+tcp://127.0.0.1:20000?push=1",
+            "dlms+serial:///dev/ttyUSB0?baud=9600&address=16/1/17&frame=8N1",
+            "wmbus+radio:///dev/ttyUSB1?baud=57600&id=1STK0100000001&address=amber",
+            **{"1STK0100000001": {"encryption": KEY}},
+        )
+    )
+    assert (first.protocol, first.link, first.push, first.meter_id) == ("sml", "tcp://127.0.0.1:20000", True, ANY_METER)
+    assert (second.link, second.address) == ("serial:///dev/ttyUSB0?baud=9600&frame=8N1", "16/1/17")
+    assert (third.link, third.address) == ("radio:///dev/ttyUSB1?baud=57600", "amber")
+    assert (third.name_on_bus, third.key("encryption")) == ("1STK0100000001", bytes.fromhex(KEY))
+    assert [each.device for each in (first, second, third)] == [f"ESTK0000000001/{n}" for n in range(3)]
+    assert (first.keys, second.keys) == ({}, {})
+
+
+@pytest.mark.parametrize(
+    ("url", "keys", "told"),
+    [
+        ("sml://h:1", {}, "PROTOCOL"),
+        ("sml+udp://h:1", {}, "meter 0: a link is tcp://"),
+        ("dlms+tcp://h:1?key=" + KEY, {}, "a TCP link is tcp://host:port alone"),
+        ("dlms+tcp://h:1?id=M", {"M": {"encryption": KEY + "x"}}, "key 'encryption' is not hexadecimal"),
+        ("dlms+tcp://h:1", {"M": {"encryption": KEY}}, "keys of meter M, which no URL names"),
+    ],
+)
+def test_what_cannot_be_is_told_without_its_key(url: str, keys: dict[str, dict[str, str]], told: str) -> None:
+    with pytest.raises(StromkreisError) as raised:
+        meter_profiles(gateway(url, **keys))
+    assert KEY not in str(raised.value)
+    assert told in str(raised.value)
+    assert KEY not in repr(gateway("sml+tcp://h:1", **keys))
