@@ -4,9 +4,9 @@ The round book: the one arbiter of how a ring's rounds ended, and of who is its 
 A round ends as OPENED with one total or as VOID, once; the record is durable before anybody hears of it.  A total
 that comes after void, and a second total, are answered with the outcome that stands.  The head is a matter of terms,
 numbered upwards, the head of a term being the member at position term mod n: when enough members complain of the
-same term, its round ends void in silence, or it gives up two rounds in a row, the next deputy is appointed.  The last
-is for a head that keeps talking and opens nothing: nobody would complain of it.  Where it is the ring that has too few
-members, a change of head costs their reconnection and no total.
+same term, or two rounds in a row end void under it, in silence or given up, the next deputy is appointed.  Nobody would
+complain of a head that keeps talking and opens nothing.  Where it is the ring that has too few members, a change of head
+costs their reconnection and no total.
 
 The book checks what it can: that the count in slot 0 is the roster's size, and where slots are committed that the
 total is what the members committed to.  It never sees more than sums.
@@ -25,7 +25,7 @@ from protocol.dcnet.suite import Suite
 from protocol.errors import RemoteProtocolError
 
 _NEVER = float("inf")
-_GIVEN_UP_MAX = 2  # one void round is the network's doing, and the round after shows whether it was
+_VOID_ROUNDS_MAX = 2  # one void round may be the network's doing; the one after it shows whether it was
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +86,7 @@ class RoundBook:
         self._pedersen = Pedersen(suite.group) if view.committed else None
         self._secret = result_secret
         self._complaints: set[int] = set()
-        self._given_up = 0  # rounds in a row that the present head reported void
-        self._silent_rounds = 0  # in a row, under the present head
+        self._void_rounds = 0  # in a row, under the present head
         self._appointed_s = now_s
         self._void_next = max(self.ended, default=-1) + 1  # rounds before it have ended
         self._results: dict[int, wire.Result] = {}
@@ -117,8 +116,8 @@ class RoundBook:
         out: list[BookInstruction] = []
         while now_s >= self.next_timer_s():
             out += self._end_void(self._void_next, "no total in time", now_s, everybody=True)
-            self._silent_rounds += 1
-        if self._silent_rounds >= 2 and now_s >= self._appointed_s + self.view.timing.void_s:
+            self._void_rounds += 1
+        if self._void_rounds >= _VOID_ROUNDS_MAX and now_s >= self._appointed_s + self.view.timing.void_s:
             out += self._next_term(now_s)
         return out
 
@@ -134,8 +133,8 @@ class RoundBook:
                 if message.term < self.term:  # its successor may still open the round
                     return []
                 self._check_round(message.round, now_s)
-                self._given_up += 1
-                if self._given_up < _GIVEN_UP_MAX:
+                self._void_rounds += 1
+                if self._void_rounds < _VOID_ROUNDS_MAX:
                     return self._end_void(message.round, message.reason, now_s, everybody=False)
                 return [
                     *self._end_void(message.round, message.reason, now_s, everybody=True), *self._next_term(now_s)
@@ -206,8 +205,7 @@ class RoundBook:
         self.term += 1
         self._appointed_s = now_s
         self._complaints.clear()
-        self._given_up = 0
-        self._silent_rounds = 0
+        self._void_rounds = 0
         return [Observed("head_replaced"), *self.start()]
 
     def _end_void(self, round_: int, reason: str, now_s: float, *, everybody: bool) -> list[BookInstruction]:
@@ -222,8 +220,7 @@ class RoundBook:
         self.ended[ended.round] = ended
         if ended.outcome is wire.Outcome.OPENED:  # the head works: what was said of it before is settled
             self._complaints.clear()
-            self._given_up = 0
-            self._silent_rounds = 0
+            self._void_rounds = 0
         while self._void_next in self.ended:
             self._void_next += 1
         return [Record(ended)]

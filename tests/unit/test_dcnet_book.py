@@ -264,6 +264,11 @@ def test_a_head_that_gives_up_two_rounds_in_a_row_is_replaced(book: RoundBook) -
     assert book.term == 1  # its successor is not blamed for it
 
 
+def test_a_head_that_gives_up_and_then_falls_silent_is_replaced(book: RoundBook) -> None:
+    book.receive(0, void(0), 1.0)
+    assert book.on_timer(18.2)[-2:] == [Observed("head_replaced"), appoint(1)]
+
+
 def test_a_head_that_opens_a_round_in_between_stays(book: RoundBook) -> None:
     book.receive(0, void(0), 1.0)
     book.receive(0, total(1), 11.0)
