@@ -5,8 +5,8 @@ A round ends as OPENED with one total or as VOID, once; the record is durable be
 that comes after void, and a second total, are answered with the outcome that stands.  The head is a matter of terms,
 numbered upwards, the head of a term being the member at position term mod n: when enough members complain of the
 same term, or two rounds in a row end void under it, in silence or given up, the next deputy is appointed.  Nobody would
-complain of a head that keeps talking and opens nothing.  Where it is the ring that has too few members, a change of head
-costs their reconnection and no total.
+complain of a head that keeps talking and opens nothing.  Where it is the ring that has too few members, a change of
+head costs their reconnection and no total.
 
 The book checks what it can: that the count in slot 0 is the roster's size, and where slots are committed that the
 total is what the members committed to.  It never sees more than sums.
