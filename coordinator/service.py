@@ -37,6 +37,7 @@ from protocol.errors import RemoteProtocolError
 from protocol.link import Listener
 
 log = logging.getLogger(__name__)
+EXPEL_S = 5.0  # between two looks for gateways that were shut out; longer, and one stays connected longer
 _TICK_S = 5.0  # longest sleep of the timer loop: bounds the harm of a clock that is set
 
 
@@ -115,6 +116,7 @@ class Coordinator:
             nursery.start_soon(self._receive, listener)
             nursery.start_soon(self._keep_time)
             nursery.start_soon(self._write)
+            nursery.start_soon(self._expel, listener)
 
     async def _receive(self, listener: Listener) -> None:
         while True:
@@ -127,6 +129,27 @@ class Coordinator:
                 self.metrics.peer_error(error.reason)
                 log.warning("gateway %s broke the protocol: %s", identity, error)
                 listener.disconnect(peer)
+
+    async def _expel(self, listener: Listener) -> None:
+        """
+        Cut off who was shut out, by another process, while it was connected.
+
+        Again and again: a connection that was admitted just before has begun just after.
+        """
+        told: set[str] = set()
+        while True:
+            try:
+                revoked = await trio.to_thread.run_sync(self._directory.revoked)
+            except SQLAlchemyError as error:
+                log.error("the directory cannot be read, nobody is shut out: %s", type(error).__name__)
+                revoked = []
+            for identity in self._known.keys() & set(revoked):
+                listener.disconnect(identity)
+                self.areas.expel(identity)
+                if identity not in told:
+                    told.add(identity)
+                    log.info("gateway %s was shut out", identity)
+            await trio.sleep(EXPEL_S)
 
     def _send(self, identity: str, message: wire.Message) -> None:
         data = wire.encode(message)

@@ -22,13 +22,6 @@ def _web_address(text: str) -> str:
     return text.rstrip("/")
 
 
-def _link_endpoint(text: str) -> str:
-    parts = urlsplit(text)
-    if parts.scheme != "tcp" or not parts.hostname or parts.port is None or parts.path:
-        raise ValueError("an endpoint of the form tcp://HOST:PORT")
-    return text
-
-
 def _meter_url(text: str) -> str:
     parts = urlsplit(text)
     if not parts.scheme or not (parts.netloc or parts.path):
@@ -37,7 +30,6 @@ def _meter_url(text: str) -> str:
 
 
 WebAddress = Annotated[str, AfterValidator(_web_address)]
-LinkEndpoint = Annotated[str, AfterValidator(_link_endpoint)]
 MeterUrl = Annotated[str, AfterValidator(_meter_url)]
 GatewayId = Annotated[str, Field(pattern=r"^[A-Z0-9]{14}$")]
 AreaName = Annotated[str, Field(pattern=r"^[^\s](.{0,62}[^\s])?$")]

@@ -23,10 +23,10 @@ from protocol.errors import RemoteProtocolError
 
 VERSION = 1
 MAX_RING = 1024  # members of one ring; the parameters never ask for more
-MAX_AREA = 65_536  # gateways of one area: their epoch keys travel to each of them once an epoch
+MAX_AREA = 16_384  # gateways of one area: their epoch keys, with a ring of 200, fit one message of a link
 MAX_SLOTS = 4096
 MAX_ROUNDS = 1 << 20
-MAX_FRAME_SIZE = 8 << 20  # an EpochLayout of the largest area fits; everything else is far below
+MAX_FRAME_SIZE = 8 << 20  # every field alone at its bound fits; a link carries less (LinkLimits.message_bytes_max)
 MAX_ATTEMPTS = 3  # aggregation.md, section 5
 
 Read = Callable[[msgpack.Unpacker], Any]  # takes one field off the front, or raises for what it may not be
@@ -99,7 +99,6 @@ Round = Annotated[int, _integer(0, MAX_ROUNDS - 1)]
 Attempt = Annotated[int, _integer(0, MAX_ATTEMPTS - 1)]
 Term = Annotated[int, _integer(0, 2**32)]
 Position = Annotated[int, _position]
-Threshold = Annotated[int, _integer(0, MAX_RING)]
 Identity = Annotated[str, _identity]
 Key = Annotated[bytes, _octets(32)]
 Digest = Annotated[bytes, _octets(32)]

@@ -13,11 +13,14 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from rich.console import Console
 from rich.table import Table
 
+from coordinator.config import CoordinatorConfig
 from coordinator.gwa.ca import CertificateAuthority
 from coordinator.gwa.enrolment import Directory
 from coordinator.store import Store
 from protocol import pki
 from protocol.errors import LocalProtocolError, RemoteProtocolError
+from stromkreis.config import load
+from stromkreis.services import ConfigFile
 
 app = typer.Typer(help="A demo SM-PKI: certificates of gateways and the tokens that admit them.", no_args_is_help=True)
 
@@ -62,6 +65,23 @@ def token(
     finally:
         store.close()
     typer.echo(made)
+
+
+@app.command()
+def revoke(
+    gateway: Annotated[str, typer.Argument(help="The gateway's id.")],
+    config: ConfigFile = None,
+) -> None:
+    """Shut a gateway out, for good; a running coordinator cuts it off within seconds."""
+    store = Store(load(CoordinatorConfig, "coordinator", config).database_url)
+    try:
+        done = Directory(store).revoke(gateway, _now())
+    finally:
+        store.close()
+    if not done:
+        typer.echo(f"there is no active gateway {gateway} in the directory", err=True)
+        raise typer.Exit(1)
+    typer.echo(f"{gateway} is shut out")
 
 
 @app.command()

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from sqlalchemy import Connection, Row, func, select, tuple_
 
-from coordinator.store import Epoch, Ring, Store, ended_of, epoch_of
+from coordinator.store import Epoch, Store, ended_of, epoch_of
 from coordinator.tables import epochs, ring_rounds, rings
 from protocol.dcnet.book import Ended
 from protocol.dcnet.schema import Schema
@@ -152,24 +152,6 @@ class Totals:
         newest = (ring_rounds.c.epoch.desc(), ring_rounds.c.round.desc(), ring_rounds.c.ring.desc())
         with self._store.read() as connection:
             return [_record(row) for row in connection.execute(statement.order_by(*newest).limit(limit))]
-
-    def latest_per_ring(self, epoch: int) -> list[tuple[Ring, RoundRecord | None]]:
-        """Every ring of an epoch with its last ended round, by ring index."""
-        last = (
-            select(ring_rounds.c.ring, func.max(ring_rounds.c.round).label("round"))
-            .where(ring_rounds.c.epoch == epoch)
-            .group_by(ring_rounds.c.ring)
-            .subquery()
-        )
-        statement = (
-            select(ring_rounds, epochs.c.area, rings.c.members)
-            .select_from(_WITH_RINGS)
-            .join(last, (ring_rounds.c.ring == last.c.ring) & (ring_rounds.c.round == last.c.round))
-            .where(ring_rounds.c.epoch == epoch)
-        )
-        with self._store.read() as connection:
-            found = {row.ring: _record(row) for row in connection.execute(statement)}
-        return [(ring, found.get(ring.ring)) for ring in self._store.epoch_rings(epoch)]
 
 
 def _layouts(connection: Connection, first_s: int, last_s: int, area: str | None) -> list[_Layout]:

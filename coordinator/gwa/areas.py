@@ -70,6 +70,11 @@ class Areas:
             for identity in [each for each, heard_s in area.present.items() if now_s - heard_s > HEARD_S]:
                 del area.present[identity]
 
+    def expel(self, identity: str) -> None:
+        """A gateway was shut out: it is not here, whatever it says."""
+        for area in self.areas.values():
+            area.present.pop(identity, None)
+
     @property
     def present_count(self) -> int:
         """How many gateways are here, in all areas."""

@@ -129,6 +129,12 @@ class Directory:
             row = connection.execute(select(gateways).where(*mine)).mappings().first()
         return None if row is None else _gateway(row)
 
+    def revoked(self) -> list[str]:
+        """The ids of the gateways that were shut out."""
+        statement = select(gateways.c.gateway_id).where(gateways.c.status == Status.REVOKED.value)
+        with self._store.read() as connection:
+            return list(connection.scalars(statement))
+
     def revoke(self, gateway_id: str, now: datetime) -> bool:
         """Shut a gateway out for good; False where there is no active one of this id."""
         mine = (gateways.c.gateway_id == gateway_id, gateways.c.status == Status.ACTIVE.value)

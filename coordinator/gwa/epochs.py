@@ -22,8 +22,10 @@ from protocol.dcnet.epoch import make_view
 from protocol.dcnet.rings import RingView, beacon, cut_rings, positions_of
 from protocol.dcnet.suite import Suite
 from protocol.errors import InvariantError, LocalProtocolError, RemoteProtocolError
+from protocol.link import LinkLimits
 
 _NEVER = float("inf")
+_LAYOUT_SIZE_MAX = LinkLimits().message_bytes_max
 
 
 class Phase(Enum):
@@ -150,6 +152,8 @@ class AreaEpoch:
         submissions = tuple(sorted((identity, each.public_key) for identity, each in self._joined.items()))
         value = beacon(self.call.epoch, self.call.area, self._nonce, submissions)
         out: list[To] = []
+        if len(submissions) > wire.MAX_AREA:
+            return self._refuse(f"area {self.call.area} has {len(submissions)} gateways, of at most {wire.MAX_AREA}")
         try:
             for index, identities in enumerate(
                 cut_rings(value, [each for each, _ in submissions], self.call.ring_size)
@@ -171,6 +175,11 @@ class AreaEpoch:
                 ),
                 self._intermediates, self._result_key,
             )  # fmt: skip
+            if (size := len(wire.encode(layout))) > _LAYOUT_SIZE_MAX:
+                return self._refuse(
+                    f"area {self.call.area} is too large for its rings: a layout of {size} bytes, of at most"
+                    f" {_LAYOUT_SIZE_MAX}"
+                )
             for identity, position in ring.positions.items():
                 self._place[identity] = ring, position
                 out.append(To(identity, layout))
@@ -185,6 +194,7 @@ class AreaEpoch:
         self.phase = Phase.REFUSED
         self.refusal = reason
         self.rings.clear()
+        self._place.clear()
         return [To(each, wire.Refused(self.call.epoch, reason[:200])) for each in self._joined]
 
     # --- dealing -------------------------------------------------------------------------------------------------

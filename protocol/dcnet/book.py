@@ -4,7 +4,9 @@ The round book: the one arbiter of how a ring's rounds ended, and of who is its 
 A round ends as OPENED with one total or as VOID, once; the record is durable before anybody hears of it.  A total
 that comes after void, and a second total, are answered with the outcome that stands.  The head is a matter of terms,
 numbered upwards, the head of a term being the member at position term mod n: when enough members complain of the
-same term, or its round ends void in silence, the next deputy is appointed.
+same term, or two rounds in a row end void under it, in silence or given up, the next deputy is appointed.  Nobody would
+complain of a head that keeps talking and opens nothing.  Where it is the ring that has too few members, a change of
+head costs their reconnection and no total.
 
 The book checks what it can: that the count in slot 0 is the roster's size, and where slots are committed that the
 total is what the members committed to.  It never sees more than sums.
@@ -23,6 +25,7 @@ from protocol.dcnet.suite import Suite
 from protocol.errors import RemoteProtocolError
 
 _NEVER = float("inf")
+_VOID_ROUNDS_MAX = 2  # one void round may be the network's doing; the one after it shows whether it was
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +86,7 @@ class RoundBook:
         self._pedersen = Pedersen(suite.group) if view.committed else None
         self._secret = result_secret
         self._complaints: set[int] = set()
-        self._silent_rounds = 0  # in a row, under the present head
+        self._void_rounds = 0  # in a row, under the present head
         self._appointed_s = now_s
         self._void_next = max(self.ended, default=-1) + 1  # rounds before it have ended
         self._results: dict[int, wire.Result] = {}
@@ -113,8 +116,8 @@ class RoundBook:
         out: list[BookInstruction] = []
         while now_s >= self.next_timer_s():
             out += self._end_void(self._void_next, "no total in time", now_s, everybody=True)
-            self._silent_rounds += 1
-        if self._silent_rounds >= 2 and now_s >= self._appointed_s + self.view.timing.void_s:
+            self._void_rounds += 1
+        if self._void_rounds >= _VOID_ROUNDS_MAX and now_s >= self._appointed_s + self.view.timing.void_s:
             out += self._next_term(now_s)
         return out
 
@@ -130,7 +133,12 @@ class RoundBook:
                 if message.term < self.term:  # its successor may still open the round
                     return []
                 self._check_round(message.round, now_s)
-                return self._end_void(message.round, message.reason, now_s, everybody=False)
+                self._void_rounds += 1
+                if self._void_rounds < _VOID_ROUNDS_MAX:
+                    return self._end_void(message.round, message.reason, now_s, everybody=False)
+                return [
+                    *self._end_void(message.round, message.reason, now_s, everybody=True), *self._next_term(now_s)
+                ]  # fmt: skip
             case wire.HeadSilent():
                 return self._on_head_silent(position, message, now_s)
             case wire.Ask():
@@ -197,7 +205,7 @@ class RoundBook:
         self.term += 1
         self._appointed_s = now_s
         self._complaints.clear()
-        self._silent_rounds = 0
+        self._void_rounds = 0
         return [Observed("head_replaced"), *self.start()]
 
     def _end_void(self, round_: int, reason: str, now_s: float, *, everybody: bool) -> list[BookInstruction]:
@@ -212,7 +220,7 @@ class RoundBook:
         self.ended[ended.round] = ended
         if ended.outcome is wire.Outcome.OPENED:  # the head works: what was said of it before is settled
             self._complaints.clear()
-            self._silent_rounds = 0
+            self._void_rounds = 0
         while self._void_next in self.ended:
             self._void_next += 1
         return [Record(ended)]

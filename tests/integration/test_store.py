@@ -200,15 +200,6 @@ def test_rounds_by_page(store: Store) -> None:
     assert [r.key for r in totals.rounds(limit=9, outcome="void", area="Nordring")] == [(7, 4, 1)]
 
 
-def test_latest_per_ring(store: Store) -> None:
-    store.record_many([opened(0, 0), opened(0, 1)])
-    (ring, first), (_, second) = Totals(store).latest_per_ring(7)
-    assert ring == LAYOUT[0]
-    assert first is not None
-    assert first.ended == opened(0, 1)
-    assert second is None
-
-
 def test_what_was_recorded_outlives_the_process(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'coordinator.sqlite'}"
     first = Store(url)

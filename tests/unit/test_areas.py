@@ -4,7 +4,8 @@ import pytest
 
 from coordinator.config import EpochConfig
 from coordinator.gwa.areas import HEARD_S, SETTLE_S, Areas
-from coordinator.gwa.epochs import To
+from coordinator.gwa.epochs import AreaEpoch, Joined, Phase, To
+from protocol import wire
 from protocol.dcnet.schema import DEFAULT_SCHEMA
 from protocol.dcnet.suite import StandardSuite
 
@@ -46,3 +47,33 @@ def test_an_epoch_waits_for_none_that_has_gone(areas: Areas) -> None:
 def test_an_area_whose_last_gateway_has_gone_calls_nobody(areas: Areas) -> None:
     areas.forget_silent(NOW_S + HEARD_S + 1)
     assert areas.call_due(NOW_S + 1_000_000) == []
+
+
+def joined(size: int, ring_size: int, certificate_size: int) -> tuple[AreaEpoch, list[To]]:
+    """An area in which so many have joined, with certificates of so many bytes."""
+    areas = Areas(StandardSuite(), EpochConfig(ring_size=ring_size), DEFAULT_SCHEMA, [], ["north"], bytes, 0)
+    names = [f"ESTK{index:010}" for index in range(size)]
+    for name in names:
+        areas.arrive(areas.areas["north"], name, NOW_S)
+    ((_, epoch),) = areas.call_due(NOW_S + SETTLE_S)
+    out: list[To] = []
+    for name in names:
+        out = epoch.join(name, Joined(bytes(32), bytes(32), bytes(70), bytes(certificate_size)), NOW_S)
+    return epoch, out
+
+
+def test_an_area_of_too_many_gateways_is_refused_and_told_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("protocol.wire.MAX_AREA", 99)
+    epoch, out = joined(100, 25, 700)
+    assert epoch.phase is Phase.REFUSED
+    assert {each.message for each in out} == {wire.Refused(0, "area north has 100 gateways, of at most 99")}
+    assert len(out) == 100
+
+
+def test_an_area_whose_layout_fits_no_message_is_refused_and_told_why() -> None:
+    epoch, out = joined(1024, 512, 4096)
+    assert epoch.phase is Phase.REFUSED
+    assert (epoch.rings, epoch.members) == ([], frozenset())
+    ((reason,),) = {(each.message.reason,) for each in out if isinstance(each.message, wire.Refused)}
+    assert reason.startswith("area north is too large for its rings: a layout of ")
+    assert len(out) == 1024

@@ -253,6 +253,29 @@ def test_a_head_that_lets_two_rounds_pass_in_silence_is_replaced(book: RoundBook
     assert out[-2:] == [Observed("head_replaced"), appoint(1)]
 
 
+def test_a_head_that_gives_up_two_rounds_in_a_row_is_replaced(book: RoundBook) -> None:
+    """It talks, so nobody complains and no time is missed; but nothing opens."""
+    assert book.receive(0, void(0), 1.0) == [Record(book.ended[0]), Announce(0, result(VOID))]
+    assert book.receive(0, void(0), 1.1) == [Announce(0, result(VOID))]  # said twice is not given up twice
+    out = book.receive(0, void(1), 11.0)
+    # Everybody hears how it ended: the one that would pass it on is no longer listened to.
+    assert out == [Record(book.ended[1]), Announce(None, result(VOID, 1)), Observed("head_replaced"), appoint(1)]
+    assert ends(book.receive(1, void(2, term=1), 21.0))[0].outcome is VOID
+    assert book.term == 1  # its successor is not blamed for it
+
+
+def test_a_head_that_gives_up_and_then_falls_silent_is_replaced(book: RoundBook) -> None:
+    book.receive(0, void(0), 1.0)
+    assert book.on_timer(18.2)[-2:] == [Observed("head_replaced"), appoint(1)]
+
+
+def test_a_head_that_opens_a_round_in_between_stays(book: RoundBook) -> None:
+    book.receive(0, void(0), 1.0)
+    book.receive(0, total(1), 11.0)
+    assert Observed("head_replaced") not in book.receive(0, void(2), 21.0)
+    assert book.term == 0
+
+
 def test_a_head_that_was_just_appointed_is_not_blamed_for_the_round_before(book: RoundBook) -> None:
     for position in (1, 2, 3, 4):
         book.receive(position, silent(), 3.0)

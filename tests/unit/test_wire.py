@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from protocol import wire
 from protocol.errors import RemoteProtocolError
+from protocol.link import LinkLimits
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "wire.json"
 EVERYTHING = frozenset(wire.TABLE.values())
@@ -98,7 +99,7 @@ LIMITS: dict[Any, tuple[list[Any], list[Any]]] = {
     (wire.EpochCall, "interval_s"): number(1, 2**30),
     (wire.EpochCall, "ring_size"): number(3, 1024),
     (wire.EpochLayout, "submissions"): (
-        [(), (("g", KEY),) * 65_536],
+        [(), (("g", KEY),) * wire.MAX_AREA],
         [(("g", KEY),) * 65_537, (("g",),), (("g", KEY, KEY),), (("", KEY),), (("g", KEY[1:]),), ("g",), "g", None],
     ),
     (wire.EpochLayout, "members"): (
@@ -240,10 +241,11 @@ def test_a_frame_has_a_greatest_size() -> None:
 
 
 def test_the_largest_area_fits() -> None:
-    submissions = tuple((f"{i:064}", KEY) for i in range(wire.MAX_AREA))
-    member = ("g" * 64, KEY, KEY, bytes(160), bytes(700))
-    layout = wire.EpochLayout(7, KEY, submissions, 0, (member,) * wire.MAX_RING, (bytes(4096),) * 4, KEY)
-    assert len(wire.encode(layout)) < wire.MAX_FRAME_SIZE
+    """Ids of DIN 43863-5, signatures and certificates as they are; and the link carries what the table allows."""
+    submissions = tuple((f"ESTK{i:010}", KEY) for i in range(wire.MAX_AREA))
+    member = ("ESTK0000000000", KEY, KEY, bytes(72), bytes(800))
+    layout = wire.EpochLayout(7, KEY, submissions, 0, (member,) * 200, (bytes(800),), KEY)
+    assert len(wire.encode(layout)) < LinkLimits().message_bytes_max < wire.MAX_FRAME_SIZE
     assert wire.decode(wire.encode(layout), wire.FROM_COORDINATOR) == layout
 
 
