@@ -121,7 +121,7 @@ async def test_a_head_that_dies_in_a_round_is_replaced(
     assert flown.is_conserved
 
 
-async def test_a_revoked_gateway_is_in_no_later_epoch_although_it_is_connected(network: Network, caplog) -> None:
+async def test_a_revoked_gateway_is_in_no_later_epoch_although_it_is_connected(network: Network) -> None:
     network.rounds = 5
     async with trio.open_nursery() as nursery:
         await network.start_meters(nursery)
@@ -140,7 +140,6 @@ async def test_a_revoked_gateway_is_in_no_later_epoch_although_it_is_connected(n
         nursery.cancel_scope.cancel()
     assert any("ESTK0000000003" in names for (epoch, _), names in members.items() if epoch <= last)
     assert not any("ESTK0000000003" in names for (epoch, _), names in members.items() if epoch > last + 1)
-    assert "gateway_revoked" in caplog.text
     assert network.flown("node").is_conserved
 
 
