@@ -128,6 +128,13 @@ async def test_two_epochs_that_contribute_at_the_same_moment_cannot_both(path: P
         await mine.first_reading((1, 100, 0, 0))
         mine.build(OLD, 9, registers(9, 150))
         done: list[str] = []
+        writing, write = trio.Event(), mine._store.write
+
+        async def watched(statements) -> None:
+            writing.set()
+            await write(statements)
+
+        mine._store.write = watched
 
         async def attempt(name: str, view, round_: int) -> None:
             try:
@@ -138,8 +145,7 @@ async def test_two_epochs_that_contribute_at_the_same_moment_cannot_both(path: P
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(attempt, "old", OLD, 9)
-            while mine._store.queued == 0:
-                await trio.lowlevel.checkpoint()
+            await writing.wait()
             mine.build(NEW, 0, registers(10, 160))
             nursery.start_soon(attempt, "new", NEW, 0)
         assert done == ["old"]
