@@ -37,8 +37,8 @@ format: $(VENV)/.test ## let ruff lay the code out
 
 lock: ## renew the pins (needs uv)
 	for part in "" "-test --extra test"; do set -- $$part; uv pip compile pyproject.toml --extra demo --extra build --extra postgresql \
-	  $$2 $$3 --universal --python-version 3.11 --no-emit-index-url --no-header --generate-hashes -q -o requirements$$1.lock; done
-	uv pip compile pyproject.toml --extra fuzz --universal --python-version 3.11 --no-emit-index-url --no-header --generate-hashes \
+	  $$2 $$3 --universal --python-version 3.11 --no-strip-extras --no-emit-index-url --no-header --generate-hashes -q -o requirements$$1.lock; done
+	uv pip compile pyproject.toml --extra fuzz --universal --python-version 3.11 --no-strip-extras --no-emit-index-url --no-header --generate-hashes \
 	  -q -o requirements-fuzz.lock
 
 # Software that nobody here wrote, for the interoperability tests; an environment each, since their pins contradict.
