@@ -1,5 +1,5 @@
 """
-The head's driver: a listener for the ring's members, and one inbox for the head machine.
+The head's driver: a listener for the ring's members, and one inbox and one task for the head machine.
 
 It listens only while its gateway is head, on an address of its own; who may connect is decided by the CURVE keys in
 the verified layout, and who is speaking by the key that connected, never by what a message says.
@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
 import trio
 
-from node.aggregation.surroundings import RELAY, FromHead, Surroundings, next_event
+from node.aggregation.surroundings import RELAY, FromHead, Surroundings
 from protocol import wire
 from protocol.dcnet.events import Instruction, Note, ToCoordinator, ToMember
 from protocol.dcnet.head import Head
 from protocol.dcnet.rings import RingView
 from protocol.dcnet.secrets import EpochSecrets
 from protocol.errors import RemoteProtocolError
-from protocol.link import Listener
+from protocol.link import Inbox, Listener
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class HeadDriver:
         self._view = view
         self._secrets = secrets
         self._to_own_member = to_own_member
-        self._inbox_send, self._inbox = trio.open_memory_channel[_FromMember | _FromBook](16 + 4 * view.size)
+        self._inbox: Inbox[_FromMember | _FromBook, tuple[Hashable, bytes]] = around.link.inbox(16 + 4 * view.size)
         self._scope = trio.CancelScope()
         self._listener: Listener | None = None
         self._head = Head(around.suite, view, term, around.clock(), commitments, *first)
@@ -68,16 +68,12 @@ class HeadDriver:
 
     def from_member(self, position: int, message: wire.RingMessage) -> None:
         """A member's message, from the listener, the relay or our own member."""
-        try:
-            self._inbox_send.send_nowait(_FromMember(position, message))
-        except trio.WouldBlock:
+        if not self._inbox.post(_FromMember(position, message)):
             self._around.metrics.dropped("head_inbox")
 
     def result(self, message: wire.Result) -> None:
         """The round book's answer to our report."""
-        try:
-            self._inbox_send.send_nowait(_FromBook(message))
-        except trio.WouldBlock:
+        if not self._inbox.post(_FromBook(message)):
             self._around.metrics.dropped("head_inbox")
 
     async def run(self, task_status: trio.TaskStatus[str]) -> None:
@@ -95,24 +91,11 @@ class HeadDriver:
                     endpoint = listener.endpoint
                     if around.public_host is not None:
                         endpoint = f"tcp://{around.public_host}:{endpoint.rpartition(':')[2]}"
+                    self._inbox.follow(listener)
                     task_status.started(endpoint)
-                    async with trio.open_nursery() as nursery:
-                        nursery.start_soon(self._receive, listener)
-                        nursery.start_soon(self._serve)
+                    await self._serve()
         finally:
             around.metrics.heads(-1)
-
-    async def _receive(self, listener: Listener) -> None:
-        while True:
-            peer, data = await listener.receive()
-            assert isinstance(peer, int)  # noqa: S101 - the name that our own `authorise` gave
-            self._around.metrics.received(len(data))
-            try:
-                message = wire.decode(data, wire.FROM_MEMBER)
-            except RemoteProtocolError as error:
-                self._refuse(peer, error)
-                continue
-            await self._inbox_send.send(_FromMember(peer, message))  # type: ignore[arg-type]
 
     def _refuse(self, position: int, error: RemoteProtocolError) -> None:
         self._around.metrics.protocol_error(error.reason)
@@ -127,17 +110,27 @@ class HeadDriver:
     async def _serve(self) -> None:
         clock = self._around.clock
         while True:
-            event = await next_event(self._inbox, self._head.next_timer_s() - clock())
+            event = await self._inbox.receive(self._head.next_timer_s() - clock())
             match event:
                 case None:
                     self._carry_out(self._head.on_timer(clock()))
                 case _FromBook(message):
                     self._carry_out(self._head.result(message, clock()))
                 case _FromMember(position, message):
-                    try:
-                        self._carry_out(self._head.receive(position, message, clock()))
-                    except RemoteProtocolError as error:
-                        self._refuse(position, error)
+                    self._hear(position, message)
+                case (int() as position, data):  # the name that our own `authorise` gave
+                    self._around.metrics.received(len(data))
+                    self._hear(position, data)
+                case _:
+                    raise AssertionError("members are known by their positions")
+
+    def _hear(self, position: int, message: wire.RingMessage | bytes) -> None:
+        try:
+            if isinstance(message, bytes):
+                message = wire.decode(message, wire.FROM_MEMBER)  # type: ignore[assignment]  # those are ring messages
+            self._carry_out(self._head.receive(position, message, self._around.clock()))  # type: ignore[arg-type]
+        except RemoteProtocolError as error:
+            self._refuse(position, error)
 
     def _carry_out(self, instructions: list[Instruction]) -> None:
         around = self._around

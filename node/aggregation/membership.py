@@ -19,7 +19,7 @@ import trio
 
 from node.aggregation.contribution import Registers, SupersededError
 from node.aggregation.head import HeadDriver
-from node.aggregation.surroundings import RELAY, AccountMoved, FromCoordinator, FromHead, Surroundings, next_event
+from node.aggregation.surroundings import RELAY, AccountMoved, FromCoordinator, FromHead, Surroundings
 from node.store import StoreError
 from protocol import wire
 from protocol.dcnet.epoch import head_text
@@ -29,7 +29,7 @@ from protocol.dcnet.member import Member
 from protocol.dcnet.rings import RingView
 from protocol.dcnet.secrets import EpochSecrets
 from protocol.errors import RemoteProtocolError
-from protocol.link import Connection, LinkError
+from protocol.link import Connection, Inbox, LinkError
 
 log = logging.getLogger(__name__)
 _INBOX = 256
@@ -57,7 +57,7 @@ class Membership:
         self._around = around
         self._position = secrets.position
         self._masks = MaskSchedule(around.suite, view, secrets)
-        self._inbox_send, self._inbox = trio.open_memory_channel[Event](_INBOX)
+        self._inbox: Inbox[Event, bytes] = around.link.inbox(_INBOX)
         self._member = self._resume()
         self._head: HeadDriver | None = None
         self._connection: Connection | None = None
@@ -73,9 +73,7 @@ class Membership:
 
     def post(self, event: Event) -> None:
         """Put an event into the inbox; it is dropped where the inbox is full."""
-        try:
-            self._inbox_send.send_nowait(event)
-        except trio.WouldBlock:
+        if not self._inbox.post(event):
             self._around.metrics.dropped("member_inbox")
 
     def reading(self, round_: int, registers: Registers) -> None:
@@ -96,7 +94,7 @@ class Membership:
     async def _serve(self) -> None:
         clock = self._around.clock
         while True:
-            event = await next_event(self._inbox, self._member.next_timer_s() - clock())
+            event = await self._inbox.receive(self._member.next_timer_s() - clock())
             try:
                 if event is None:
                     await self._carry_out(self._member.on_timer(clock()))
@@ -120,17 +118,19 @@ class Membership:
         self._member = self._resume()
         await self._carry_out(self._member.appointed(term, self._around.clock()))
 
-    async def _on_event(self, event: Event) -> None:
+    async def _on_event(self, event: Event | bytes) -> None:
         around, now_s = self._around, self._around.clock()
         try:
             match event:
+                case bytes():
+                    around.metrics.received(len(event))
+                    await self._on_head_says(wire.decode(event, wire.FROM_HEAD))  # type: ignore[arg-type]
                 case _Reading():
                     self._waiting = event
                 case AccountMoved():
                     pass  # what waits is offered after every event
                 case FromHead(message):
-                    self.last_heard_s = now_s
-                    await self._carry_out(self._member.receive(message, now_s))
+                    await self._on_head_says(message)
                 case FromCoordinator(wire.HeadAt() as message):
                     await self._on_head_at(message)
                 case FromCoordinator(wire.Appoint() as message):
@@ -148,6 +148,10 @@ class Membership:
         except RemoteProtocolError as error:
             around.metrics.protocol_error(error.reason)
             log.warning("gateway %s refuses: %s", around.module.identity, error)
+
+    async def _on_head_says(self, message: wire.RingMessage) -> None:
+        self.last_heard_s = self._around.clock()
+        await self._carry_out(self._member.receive(message, self.last_heard_s))
 
     async def _carry_out(self, instructions: list[Instruction]) -> None:
         around = self._around
@@ -236,8 +240,7 @@ class Membership:
             self._connection = self._around.link.connect(
                 message.endpoint, self.view.members[position].curve_key, self._around.module.curve
             )
-            if self._nursery is not None:
-                self._nursery.start_soon(self._listen_to_head, self._connection)
+            self._inbox.follow(self._connection)
         await self._carry_out(self._member.appointed(message.term, self._around.clock()))
 
     def _is_linked(self) -> bool:
@@ -253,22 +256,8 @@ class Membership:
         self._sending = False
         if self._connection is not None:
             connection, self._connection = self._connection, None
+            self._inbox.follow(None)
             await connection.aclose()
-
-    async def _listen_to_head(self, connection: Connection) -> None:
-        while True:
-            try:
-                data = await connection.receive()
-            except trio.ClosedResourceError:  # the head was changed while we waited
-                return
-            self._around.metrics.received(len(data))
-            try:
-                message = wire.decode(data, wire.FROM_HEAD)
-            except RemoteProtocolError as error:
-                self._around.metrics.protocol_error(error.reason)
-                log.warning("gateway %s: the head broke the protocol: %s", self._around.module.identity, error)
-                continue
-            await self._inbox_send.send(FromHead(message))  # type: ignore[arg-type]  # FROM_HEAD are ring messages
 
     async def _to_head(self, message: wire.RingMessage) -> None:
         if self._address is None:
@@ -303,5 +292,4 @@ class Membership:
             if self._head is not None:
                 self._head.from_member(message.position, inner)  # type: ignore[arg-type]
         elif self._address is not None and message.position == self.view.head_of(self._address.term):
-            self.last_heard_s = self._around.clock()
-            await self._carry_out(self._member.receive(inner, self._around.clock()))  # type: ignore[arg-type]
+            await self._on_head_says(inner)  # type: ignore[arg-type]

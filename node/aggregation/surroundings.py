@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
-
-import trio
 
 from node.aggregation.contribution import Contributions
 from node.metrics import NodeMetrics
@@ -15,8 +12,6 @@ from protocol import wire
 from protocol.dcnet.suite import Suite
 from protocol.link import LinkContext
 
-_Event = TypeVar("_Event")
-_WAIT_S_MAX = 3600.0  # a clock that is set may make any wait wrong: look again now and then
 RELAY = "relay:"  # the endpoint of a head that cannot accept connections
 
 
@@ -55,20 +50,3 @@ class Surroundings:
     listen: str  # where a head listens, tcp://host:*
     public_host: str | None
     relay: bool
-
-
-async def next_event(inbox: trio.MemoryReceiveChannel[_Event], wait_s: float) -> _Event | None:
-    """
-    The next event, or None when `wait_s` has passed without one.
-
-    What is there already comes before any deadline: on a busy machine a phase must not close over messages that have
-    arrived, and a deadline that is always due must not keep the inbox shut.
-    """
-    try:
-        event = inbox.receive_nowait()
-    except trio.WouldBlock:
-        with trio.move_on_after(max(0.0, min(wait_s, _WAIT_S_MAX))):
-            return await inbox.receive()
-        return None
-    await trio.lowlevel.checkpoint()
-    return event

@@ -8,8 +8,9 @@ and in order within one connection; queues are bounded, a sender waits or is tol
 
 from protocol.link.connection import Connection
 from protocol.link.context import LinkContext, LinkError
+from protocol.link.inbox import Inbox
 from protocol.link.keys import Keypair
 from protocol.link.limits import LinkLimits
 from protocol.link.listener import Listener
 
-__all__ = ["Connection", "Keypair", "LinkContext", "LinkError", "LinkLimits", "Listener"]
+__all__ = ["Connection", "Inbox", "Keypair", "LinkContext", "LinkError", "LinkLimits", "Listener"]

@@ -15,7 +15,7 @@ from types import TracebackType
 import trio
 import zmq
 
-from protocol.link.edge import EdgeSocket
+from protocol.link.edge import NOBLOCK, EdgeSocket
 from protocol.link.limits import LinkLimits
 from protocol.link.listener import check_payload
 
@@ -35,11 +35,11 @@ class ConnectionCounters:
 class Connection:
     """Made by `LinkContext.connect`."""
 
-    __slots__ = ("_edge", "_limits", "counters")
+    __slots__ = ("_limits", "counters", "edge")
 
     def __init__(self, edge: EdgeSocket, limits: LinkLimits) -> None:
         self.counters = ConnectionCounters()
-        self._edge = edge
+        self.edge = edge
         self._limits = limits
 
     async def send(self, data: bytes) -> None:
@@ -50,8 +50,8 @@ class Connection:
         empty or over the limit, `trio.ClosedResourceError` once closed.
         """
         check_payload(data, self._limits)
-        socket = self._edge.socket
-        await self._edge.send(lambda: socket.send(data, zmq.NOBLOCK))
+        socket = self.edge.socket
+        await self.edge.send(lambda: socket.send(data, NOBLOCK))
         self.counters.messages_sent += 1
         self.counters.bytes_sent += len(data)
 
@@ -62,15 +62,15 @@ class Connection:
         Raises as `send` does.
         """
         check_payload(data, self._limits)
-        socket = self._edge.socket
-        if socket.closed:
+        socket = self.edge.socket
+        if self.edge.closed:
             raise trio.ClosedResourceError("this connection was closed")
         try:
-            socket.send(data, zmq.NOBLOCK)
+            socket.send(data, NOBLOCK)
         except zmq.Again:
             return False
         finally:
-            self._edge.touched()
+            self.edge.touched()
         self.counters.messages_sent += 1
         self.counters.bytes_sent += len(data)
         return True
@@ -82,15 +82,13 @@ class Connection:
         Several tasks may wait.  Cancelling takes no message.  Raises `trio.ClosedResourceError` once closed.
         """
         while True:
-            data = await self._edge.receive(self._take)
-            if data:
-                self.counters.messages_received += 1
-                self.counters.bytes_received += len(data)
+            data = await self.edge.receive(self.take)
+            if data is not None:
                 return data
 
     async def aclose(self) -> None:
         """Close; what was sent is flushed in the background for `linger_s`.  Idempotent."""
-        self._edge.close()
+        self.edge.close()
         await trio.lowlevel.checkpoint()
 
     async def __aenter__(self) -> Connection:
@@ -101,15 +99,19 @@ class Connection:
     ) -> None:
         await self.aclose()
 
-    def _take(self) -> bytes:
-        """Take one message off the socket; empty if it was a hello or had to be dropped."""
-        socket = self._edge.socket
-        data = socket.recv(zmq.NOBLOCK)
+    def take(self) -> bytes | None:
+        """For `Inbox`: take one message off the socket; None if it was a hello or had to be dropped."""
+        socket, counters = self.edge.socket, self.counters
+        self.edge.readable = False
+        data = socket.recv(NOBLOCK)
         if socket.getsockopt(zmq.RCVMORE):
             while socket.getsockopt(zmq.RCVMORE):
-                socket.recv(zmq.NOBLOCK)
-            self.counters.dropped_malformed += 1
-            return b""
+                socket.recv(NOBLOCK)
+            counters.dropped_malformed += 1
+            return None
         if not data:
-            self.counters.connects += 1
+            counters.connects += 1
+            return None
+        counters.messages_received += 1
+        counters.bytes_received += len(data)
         return data

@@ -1,5 +1,5 @@
 """
-One per process: the ZeroMQ context, the task that watches its sockets, and the doorman.
+One per process: the ZeroMQ context, the tasks that watch its sockets and its deadlines, and the doorman.
 
 libzmq looks for the ZAP handler inside the context of the listening socket, so there is one of each, and whoever wants
 a link gets it here.
@@ -15,8 +15,10 @@ import trio
 import zmq
 
 from protocol.errors import LocalProtocolError, StromkreisError
+from protocol.link.alarms import Alarms
 from protocol.link.connection import Connection
 from protocol.link.edge import EdgeSocket, Poller
+from protocol.link.inbox import Event, Inbox, Message
 from protocol.link.keys import Keypair
 from protocol.link.limits import CURVE_OVERHEAD_BYTES, LinkLimits
 from protocol.link.listener import Listener
@@ -59,6 +61,7 @@ class LinkContext:
         # queue would hold 2 MB.  Without it a connection costs 4 KB less, a message 10 % less CPU (loadtest.bench).
         self._context.set(ZERO_COPY_RECV, 0)
         self._poller = Poller()
+        self._alarms = Alarms()
         zap = self._context.socket(zmq.ROUTER)
         zap.linger = 0
         zap.bind(ENDPOINT)
@@ -66,6 +69,7 @@ class LinkContext:
         self._nursery_manager = trio.open_nursery()
         self._nursery = await self._nursery_manager.__aenter__()
         self._nursery.start_soon(self._poller.run)
+        self._nursery.start_soon(self._alarms.run)
         self._nursery.start_soon(self._doorman.run)
         self._nursery.start_soon(self._doorman.run_refusals)
         return self
@@ -139,6 +143,10 @@ class LinkContext:
             socket.close()
             raise LinkError(f"cannot connect to {endpoint}: {error.strerror}") from error
         return Connection(self._adopt(socket), limits)
+
+    def inbox(self, size: int) -> Inbox[Event, Message]:
+        """Make the inbox of a task that waits for posted events (at most `size`), a link and deadlines together."""
+        return Inbox(self._alarms, size)
 
     def _socket(self, kind: int, endpoint: str, keys: Keypair, limits: LinkLimits) -> zmq.Socket[bytes]:
         try:

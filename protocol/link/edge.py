@@ -16,6 +16,7 @@ The rules that close the trap, all in this file:
 - Before a task parks it looks at ZMQ_EVENTS itself, since its own `refresh` may be the one that cleared the descriptor.
   There is no await between that look and the parking.
 - The selector is level-triggered: a descriptor that nobody cleared is reported again.
+- A task that also waits for other things (`Inbox`) brings its own parking lot and follows the same rules.
 
 A message is taken or handed over in one synchronous step after the last point where the task can be cancelled, so
 cancellation loses nothing and duplicates nothing.
@@ -32,6 +33,9 @@ import zmq
 
 T = TypeVar("T")
 
+POLLIN, POLLOUT, NOBLOCK = int(zmq.POLLIN), int(zmq.POLLOUT), int(zmq.NOBLOCK)
+"""Plain integers: one `&` on zmq's own enumerations takes as long as a message."""
+
 BURST = 32
 """Messages that one task may take from a socket before it lets the others run; a trio tick costs about 10 µs."""
 
@@ -39,51 +43,58 @@ BURST = 32
 class EdgeSocket:
     """One ZeroMQ socket and the tasks that wait for it.  Made by `Poller.adopt`."""
 
-    __slots__ = ("_burst", "_poller", "_receivers", "_senders", "fd", "socket")
+    __slots__ = ("_burst", "_poller", "_senders", "closed", "fd", "readable", "receivers", "socket")
 
     def __init__(self, poller: Poller, socket: zmq.Socket[bytes]) -> None:
         self.socket = socket
         self.fd: int = socket.getsockopt(zmq.FD)  # type: ignore[assignment]
+        self.closed = False
+        self.receivers = trio.lowlevel.ParkingLot()
+        self.readable = False  # as `refresh` saw it last
         self._poller = poller
-        self._receivers = trio.lowlevel.ParkingLot()
         self._senders = trio.lowlevel.ParkingLot()
         self._burst = 0
 
     def refresh(self) -> int:
         """Read ZMQ_EVENTS (which clears ZMQ_FD), wake one parked receiver and one sender that can go on, return it."""
         events: int = self.socket.getsockopt(zmq.EVENTS)  # type: ignore[assignment]
-        if events & zmq.POLLIN:
-            self._receivers.unpark()
-        if events & zmq.POLLOUT:
+        self.readable = bool(events & POLLIN)
+        if self.readable and self.receivers:
+            self.receivers.unpark()
+        if events & POLLOUT and self._senders:
             self._senders.unpark()
         return events
 
     def touched(self) -> None:
         """To be called after a libzmq call on the socket: it may have cleared ZMQ_FD under the parked tasks."""
-        if self._receivers or self._senders:
+        if self.receivers or self._senders:
             self.refresh()
+
+    def look(self) -> bool:
+        """Whether there is a message to take; False is the look after which a task may park among the receivers."""
+        return self.readable or bool(self.refresh() & POLLIN)
 
     async def receive(self, attempt: Callable[[], T]) -> T:
         """Run `attempt`, which takes one message or raises `zmq.Again`, when there is one to take."""
-        return await self._when(zmq.POLLIN, self._receivers, attempt)
+        return await self._when(POLLIN, self.receivers, attempt)
 
     async def send(self, attempt: Callable[[], T]) -> T:
         """Run `attempt`, which hands over one message or raises `zmq.Again`, when there is room."""
-        return await self._when(zmq.POLLOUT, self._senders, attempt)
+        return await self._when(POLLOUT, self._senders, attempt)
 
     async def _when(self, event: int, lot: trio.lowlevel.ParkingLot, attempt: Callable[[], T]) -> T:
         await trio.lowlevel.checkpoint_if_cancelled()
         while True:
-            if self.socket.closed:
+            if self.closed:
                 raise trio.ClosedResourceError("this link was closed")
             try:
                 result = attempt()
-            except zmq.Again:
-                if not self.refresh() & event:
-                    self._burst = 0
-                    await lot.park()
-            else:
                 break
+            except zmq.Again:
+                can_go_on = self.refresh() & event
+            if not can_go_on:  # outside the handler, or a parked task keeps the exception and its traceback alive
+                self._burst = 0
+                await lot.park()
         self.touched()
         self._burst += 1
         if self._burst >= BURST:
@@ -93,11 +104,12 @@ class EdgeSocket:
 
     def close(self) -> None:
         """Close; parked tasks raise `trio.ClosedResourceError`.  What was sent is flushed for ZMQ_LINGER."""
-        if self.socket.closed:
+        if self.closed:
             return
+        self.closed = True
         self._poller.release(self)
         self.socket.close()
-        self._receivers.unpark_all()
+        self.receivers.unpark_all()
         self._senders.unpark_all()
 
 

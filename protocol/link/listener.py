@@ -25,8 +25,10 @@ import trio
 import zmq
 
 from protocol.errors import LocalProtocolError
-from protocol.link.edge import EdgeSocket
+from protocol.link.edge import NOBLOCK, EdgeSocket
 from protocol.link.limits import LinkLimits
+
+_MORE = int(zmq.SNDMORE) | NOBLOCK
 
 
 @dataclass(slots=True)
@@ -67,7 +69,7 @@ class Listener:
     ) -> None:
         self.endpoint = endpoint
         self.counters = ListenerCounters()
-        self._edge = edge
+        self.edge = edge
         self._authorise = authorise
         self._limits = limits
         self._on_close = on_close
@@ -81,7 +83,7 @@ class Listener:
         Several tasks may wait.  Cancelling takes no message.  Raises `trio.ClosedResourceError` once closed.
         """
         while True:
-            message = await self._edge.receive(self._take)
+            message = await self.edge.receive(self.take)
             if message is not None:
                 return message
 
@@ -93,17 +95,17 @@ class Listener:
         empty or over the limit, `trio.ClosedResourceError` once closed.
         """
         check_payload(data, self._limits)
-        if self._edge.socket.closed:
+        if self.edge.closed:
             raise trio.ClosedResourceError("this listener was closed")
         entry = self._by_name.get(peer)
         if entry is None or entry.route is None or entry.refused:
             self.counters.dropped_peer_gone += 1
             return False
-        socket = self._edge.socket
+        socket = self.edge.socket
         try:
             # Both refusals come with the first frame; once it is in, libzmq takes the second without a condition.
-            socket.send(entry.route, zmq.SNDMORE | zmq.NOBLOCK)
-            socket.send(data, zmq.NOBLOCK)
+            socket.send(entry.route, _MORE)
+            socket.send(data, NOBLOCK)
         except zmq.Again:
             self.counters.dropped_queue_full += 1
             return False
@@ -114,7 +116,7 @@ class Listener:
             self.counters.dropped_peer_gone += 1
             return False
         finally:
-            self._edge.touched()
+            self.edge.touched()
         self.counters.messages_sent += 1
         self.counters.bytes_sent += len(data)
         return True
@@ -135,7 +137,7 @@ class Listener:
 
     async def aclose(self) -> None:
         """Close.  Idempotent; the port is free when the `LinkContext` is closed, or a moment later."""
-        self._edge.close()
+        self.edge.close()
         self._on_close()
         await trio.lowlevel.checkpoint()
 
@@ -166,15 +168,16 @@ class Listener:
             self._by_user_id[user_id] = self._by_name[name] = _Peer(name, user_id)
         return user_id, 0.0
 
-    def _take(self) -> tuple[Hashable, bytes] | None:
-        """Take one message off the socket; None if it was a hello or had to be dropped."""
-        socket = self._edge.socket
-        route = socket.recv(zmq.NOBLOCK)
-        frame = socket.recv(zmq.NOBLOCK, copy=False)
+    def take(self) -> tuple[Hashable, bytes] | None:
+        """For `Inbox`: take one message off the socket; None if it was a hello or had to be dropped."""
+        socket = self.edge.socket
+        self.edge.readable = False
+        route = socket.recv(NOBLOCK)
+        frame = socket.recv(NOBLOCK, copy=False)
         counters = self.counters
         if frame.more:
             while socket.getsockopt(zmq.RCVMORE):
-                socket.recv(zmq.NOBLOCK)
+                socket.recv(NOBLOCK)
             counters.dropped_malformed += 1
             return None
         peer = self._by_user_id.get(str(frame.get("User-Id")))

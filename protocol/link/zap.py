@@ -22,10 +22,9 @@ from collections import deque
 from collections.abc import Callable
 
 import trio
-import zmq
 
 from protocol.errors import InvariantError
-from protocol.link.edge import EdgeSocket
+from protocol.link.edge import NOBLOCK, EdgeSocket
 
 ENDPOINT = "inproc://zeromq.zap.01"
 REFUSALS_HELD_MAX = 4096
@@ -88,9 +87,9 @@ class Doorman:
             self._somebody_held = trio.Event()
 
     def _take(self) -> list[bytes]:
-        return self._edge.socket.recv_multipart(zmq.NOBLOCK)
+        return self._edge.socket.recv_multipart(NOBLOCK)
 
     def _answer(self, frames: list[bytes]) -> None:
         # A reply to a session that has gone is dropped by the ROUTER; its pipes have no high-water mark.
-        self._edge.socket.send_multipart(frames, zmq.NOBLOCK)
+        self._edge.socket.send_multipart(frames, NOBLOCK)
         self._edge.touched()

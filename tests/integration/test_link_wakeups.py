@@ -21,7 +21,7 @@ WATCHDOG_S = 20
 
 def block_until_readable(end: Connection | Listener) -> None:
     """Hold the whole trio thread, poller included, until libzmq's I/O thread has set the descriptor."""
-    readable, _, _ = select.select([end._edge.fd], [], [], 5)
+    readable, _, _ = select.select([end.edge.fd], [], [], 5)
     assert readable
 
 
@@ -43,14 +43,14 @@ async def test_whoever_clears_the_descriptor_wakes_the_parked_receiver(clears_it
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(receive_one)
                     await trio.testing.wait_all_tasks_blocked()
-                    connection._edge.socket.send(b"%d" % number, zmq.NOBLOCK)
+                    connection.edge.socket.send(b"%d" % number, zmq.NOBLOCK)
                     block_until_readable(listener)
                     if clears_it == "a send":
                         assert listener.send("alice", b"x")
                     elif clears_it == "a look at the events":
-                        listener._edge.refresh()
+                        listener.edge.refresh()
                     else:
-                        connection._edge.socket.send(b"extra", zmq.NOBLOCK)
+                        connection.edge.socket.send(b"extra", zmq.NOBLOCK)
                         nursery.start_soon(receive_one)
             assert Counter(received) == Counter(
                 [b"%d" % number for number in range(1, 30)] + [b"extra"] * 29 * (clears_it == "another receive")
@@ -67,17 +67,17 @@ async def test_a_message_that_comes_between_the_failed_attempt_and_the_look_is_n
             connection = links.connect(listener.endpoint, SERVER.public, alice)
             await connection.send(b"0")
             await listener.receive()
-            take = listener._take
+            take = listener.take
 
             def take_nothing_then_let_one_arrive() -> tuple[object, bytes] | None:
                 try:
                     return take()
                 except zmq.Again:
-                    connection._edge.socket.send(b"just now", zmq.NOBLOCK)
+                    connection.edge.socket.send(b"just now", zmq.NOBLOCK)
                     block_until_readable(listener)
                     raise
 
-            monkeypatch.setattr(listener, "_take", take_nothing_then_let_one_arrive)
+            monkeypatch.setattr(listener, "take", take_nothing_then_let_one_arrive)
             for _ in range(30):
                 assert await listener.receive() == ("alice", b"just now")
 
