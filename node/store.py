@@ -10,8 +10,8 @@ Why it is as it is:
 - WAL with synchronous=FULL: a commit is one sequential write and one flush; NORMAL would acknowledge before it.
 - A lock file keeps a second process out.  Two processes on one store would serve two attempts of a round with the same
   reading, which is the one thing a gateway must never do.  A backup that is put back does the same.
-- Each write has a savepoint: what the database refuses of one gateway does not touch the others in the transaction.  If
-  the transaction as a whole fails, each write gets one of its own before anybody is told that it failed.
+- What the database refuses of one gateway does not touch the others: the transaction is then begun anew with a savepoint
+  for each write.  If it fails as a whole, each write gets one of its own before anybody is told that it failed.
 - The writer finishes what is queued before it lets itself be cancelled, and a write that finds no writer fails: nobody
   waits for ever, and nobody takes an unwritten contribution for a written one.
 - secure_delete: a contribution is a household's reading; what is deleted is overwritten.
@@ -22,7 +22,6 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,8 +62,21 @@ class Statement:
 @dataclass(slots=True, eq=False)
 class _Write:
     statements: tuple[Statement, ...]
-    done: trio.Event = field(default_factory=trio.Event)
     error: Exception | None = None
+
+
+@dataclass(slots=True, eq=False)
+class _Batch:
+    """What shares a transaction; `done` once it is known what became of each write."""
+
+    writes: list[_Write] = field(default_factory=list)
+    done: trio.Event = field(default_factory=trio.Event)
+
+    def fail(self, error: Exception) -> None:
+        """Nobody will write these."""
+        for each in self.writes:
+            each.error = error
+        self.done.set()
 
 
 @dataclass(slots=True)
@@ -88,7 +100,7 @@ class Store:
         self._path = path
         self.counters = StoreCounters()
         self._room = trio.Semaphore(queue_writes)
-        self._queue: deque[_Write] = deque()
+        self._next = _Batch()
         self._wanted = trio.Event()
         self._stopped = False
         try:
@@ -119,7 +131,7 @@ class Store:
     @property
     def queued(self) -> int:
         """Writes that wait for the next transaction."""
-        return len(self._queue)
+        return len(self._next.writes)
 
     def read(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
         """Rows of a query, committed ones; used at start-up.  Raises StoreError."""
@@ -134,13 +146,19 @@ class Store:
 
         Cancelled while it waits: all or none, unknown which.
         """
-        async with self._room:
+        try:
+            self._room.acquire_nowait()  # at once where it can be: a checkpoint comes with the wait below
+        except trio.WouldBlock:
+            await self._room.acquire()
+        try:
             if self._stopped:
                 raise StoreError(f"{self._path}: the store's writer has stopped; nothing was contributed")
-            mine = _Write(tuple(statements))
-            self._queue.append(mine)
+            mine, batch = _Write(tuple(statements)), self._next
+            batch.writes.append(mine)
             self._wanted.set()
-            await mine.done.wait()
+            await batch.done.wait()
+        finally:
+            self._room.release()
         if mine.error is not None:
             self.counters.failed += 1
             raise self._error(mine.error) from mine.error
@@ -148,25 +166,21 @@ class Store:
 
     async def run(self) -> None:
         """The writer: one transaction after the other, each with whatever was asked for meanwhile."""
-        writes: tuple[_Write, ...] = ()
+        batch = _Batch()
         try:
             while True:
-                if not self._queue:
+                if not self._next.writes:
                     await self._wanted.wait()
                 self._wanted = trio.Event()
-                writes = tuple(self._queue)
-                self._queue.clear()
+                batch, self._next = self._next, _Batch()
                 with trio.CancelScope(shield=True):
-                    await trio.to_thread.run_sync(self._commit, writes)
-                for each in writes:
-                    each.done.set()
+                    await trio.to_thread.run_sync(self._commit, batch.writes)
+                batch.done.set()
         finally:
             self._stopped = True
-            for each in (*writes, *self._queue):
+            for each in (batch, self._next):
                 if not each.done.is_set():
-                    each.error = sqlite3.OperationalError("the store's writer has stopped")
-                    each.done.set()
-            self._queue.clear()
+                    each.fail(sqlite3.OperationalError("the store's writer has stopped"))
 
     def close(self) -> None:
         """Close the file; another process may have it then."""
@@ -174,7 +188,7 @@ class Store:
         self._reader.close()
         os.close(self._lock)
 
-    def _commit(self, writes: tuple[_Write, ...]) -> None:
+    def _commit(self, writes: Sequence[_Write]) -> None:
         """Write all in one transaction; if that fails, each in its own.  In a worker thread."""
         failure = self._attempt(writes)
         if failure is None:
@@ -183,22 +197,21 @@ class Store:
             failure = failure if len(writes) == 1 else self._attempt((each,))
             each.error = failure or each.error
 
-    def _attempt(self, writes: tuple[_Write, ...]) -> Exception | None:
+    def _attempt(self, writes: Sequence[_Write]) -> Exception | None:
         """One transaction.  Refused writes get their error; returned is what made the transaction as a whole fail."""
         execute = self._connection.execute
         for each in writes:
             each.error = None
         try:
             execute("BEGIN IMMEDIATE")
-            for each in writes:
-                execute("SAVEPOINT one")
-                try:
+            try:
+                for each in writes:
                     for statement in each.statements:
                         execute(statement.sql, statement.parameters)
-                except _REFUSALS as refusal:
-                    each.error = refusal
-                    execute("ROLLBACK TO one")
-                execute("RELEASE one")
+            except _REFUSALS:
+                execute("ROLLBACK")
+                execute("BEGIN IMMEDIATE")
+                self._execute_apart(writes)
             execute("COMMIT")
         except sqlite3.Error as failure:
             # A full disk may have ended the transaction already.
@@ -207,6 +220,19 @@ class Store:
             return failure
         self.counters.transactions += 1
         return None
+
+    def _execute_apart(self, writes: Sequence[_Write]) -> None:
+        """Each write whole or not at all; three times the statements, so only where one was refused."""
+        execute = self._connection.execute
+        for each in writes:
+            execute("SAVEPOINT one")
+            try:
+                for statement in each.statements:
+                    execute(statement.sql, statement.parameters)
+            except _REFUSALS as refusal:
+                each.error = refusal
+                execute("ROLLBACK TO one")
+            execute("RELEASE one")
 
     def _error(self, error: Exception) -> StoreError:
         code = getattr(error, "sqlite_errorname", type(error).__name__)

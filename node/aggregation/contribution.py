@@ -163,7 +163,8 @@ class Contributions:
 
         Raises StoreError where it could not be written, SupersededError where it must not be contributed any more.
         """
-        async with self._lock:
+        await self._take_lock()
+        try:
             contribution = self._allowed(view.epoch, record.round)
             await self._store.write(
                 [
@@ -181,6 +182,15 @@ class Contributions:
             self._built[view.epoch, record.round] = contribution
             self._last_interval_s = contribution.registers.interval_s
             self._last = view.epoch, Resume(record.round, record.attempt, record.progress, settled=False)
+        finally:
+            self._lock.release()
+
+    async def _take_lock(self) -> None:
+        """At once where nobody has it, which is nearly always: what is done under it waits for the disk anyway."""
+        try:
+            self._lock.acquire_nowait()
+        except trio.WouldBlock:
+            await self._lock.acquire()
 
     def _allowed(self, epoch: int, round_: int) -> Contribution:
         """What was built for a round, if it is the contribution under way or may become it."""
@@ -202,7 +212,8 @@ class Contributions:
 
     async def settle(self, epoch: int, round_: int, *, included: bool) -> None:
         """As `settled`, for a round of an epoch whose ring is gone; does nothing where that is known already."""
-        async with self._lock:
+        await self._take_lock()
+        try:
             if self._last is None or self.unsettled != (epoch, round_):
                 return
             contribution = self._built[epoch, round_]
@@ -228,3 +239,5 @@ class Contributions:
                 self._opened = contribution.registers.values
             past = self._last[1]
             self._last = epoch, Resume(past.round, past.attempt, past.progress, settled=True)
+        finally:
+            self._lock.release()
