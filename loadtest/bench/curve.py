@@ -20,7 +20,7 @@ from pathlib import Path
 import trio
 from prometheus_client import CollectorRegistry
 
-from loadtest.bench.gateways import Ledger, Process, Ring, bench_schema, registers, wait_until
+from loadtest.bench.gateways import Ledger, Process, Ring, bench_schema, registers, ring_book, wait_until
 from loadtest.bench.measure import Row, Spread, Target
 from node.aggregation.membership import Membership
 from node.aggregation.surroundings import FromCoordinator
@@ -41,7 +41,7 @@ async def play(folder: Path, rounds: int) -> list[float]:
     """Run a ring for `rounds` rounds and give the milliseconds of each; raises ValueError where a sum is not exact."""
     begin_s = time.monotonic() + 4.0
     ring = Ring.grow(StandardSuite(), _SEED, 0, N, Timing.spread(begin_s, PERIOD_S))
-    book = ring.book(StandardSuite(), _SEED, time.monotonic())
+    book = ring_book(StandardSuite(), _SEED, ring.view, time.monotonic())
     ledger = Ledger(N)
     took_ms: list[float] = []
     members: list[Membership] = []
@@ -95,7 +95,7 @@ async def _half(
         metrics = NodeMetrics(CollectorRegistry())
         process = Process(StandardSuite(), link, store, metrics, time.monotonic, bench_schema())
         for position in positions:
-            members.append(await process.gateway(ring, position, partial(to_coordinator, position)))
+            members.append(await process.gateway(ring, view, position, partial(to_coordinator, position)))
         for each in members:
             nursery.start_soon(each.run)
         begin()

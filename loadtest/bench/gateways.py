@@ -82,10 +82,10 @@ class Ring:
             for other, share in sealed:
                 self.secrets[other].accept(position, commitments, share)
 
-    def book(self, suite: StandardSuite, seed: bytes, now_s: float) -> RoundBook:
-        """The round book of this ring."""
-        own = derive(seed, "bench-ring", self.view.ring.to_bytes(4, "little"))
-        return RoundBook(suite, self.view, result_secret(own), now_s)
+
+def ring_book(suite: StandardSuite, seed: bytes, view: RingView, now_s: float) -> RoundBook:
+    """The round book of a ring that was grown from `seed`."""
+    return RoundBook(suite, view, result_secret(derive(seed, "bench-ring", view.ring.to_bytes(4, "little"))), now_s)
 
 
 def curve_pair(secret: bytes) -> Keypair:
@@ -104,9 +104,15 @@ class Process:
     clock: Callable[[], float]
     schema: Schema
 
-    async def gateway(self, ring: Ring, position: int, to_coordinator: Callable[[wire.Message], None]) -> Membership:
-        """A gateway's membership, made from what is durable; its account starts with its first registers."""
-        identity = ring.view.members[position].identity
+    async def gateway(
+        self, ring: Ring, view: RingView, position: int, to_coordinator: Callable[[wire.Message], None]
+    ) -> Membership:
+        """
+        A gateway's membership, made from what is durable; its account starts with its first registers.
+
+        `view` is the ring's, but for the timing, which may have been settled later.
+        """
+        identity = view.members[position].identity
         contributions = Contributions(self.store, identity, self.schema)
         await contributions.first_reading(registers(position, -1).values)
         module = SimpleNamespace(identity=identity, curve=ring.curves[position], sign=lambda _text: bytes(64))
@@ -115,7 +121,7 @@ class Process:
             to_coordinator, lambda: None, lambda _position, _text, _signature: None, "tcp://127.0.0.1:*", None,
             relay=False,
         )  # fmt: skip
-        return Membership(around, ring.view, ring.secrets[position])
+        return Membership(around, view, ring.secrets[position])
 
 
 class Ledger:
