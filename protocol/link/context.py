@@ -25,6 +25,9 @@ from protocol.link.listener import Listener
 from protocol.link.zap import ENDPOINT, Doorman
 
 DEFAULT_LIMITS = LinkLimits()
+KEEPALIVE_PROBES = 4
+"""Questions without an answer before a silent peer is gone."""
+
 ZERO_COPY_RECV = 10
 """ZMQ_ZERO_COPY_RECV of zmq.h, a context option that pyzmq has no name for."""
 
@@ -160,8 +163,11 @@ class LinkContext:
         socket.setsockopt(zmq.SNDHWM, limits.queue_messages)
         socket.setsockopt(zmq.RCVHWM, limits.queue_messages)
         socket.setsockopt(zmq.HANDSHAKE_IVL, _ms(limits.handshake_s))
-        socket.setsockopt(zmq.HEARTBEAT_IVL, _ms(limits.heartbeat_s))
-        socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, _ms(limits.heartbeat_timeout_s))
+        socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
+        socket.setsockopt(zmq.TCP_KEEPALIVE_IDLE, limits.keepalive_s)
+        socket.setsockopt(zmq.TCP_KEEPALIVE_INTVL, max(1, int(limits.peer_gone_s / KEEPALIVE_PROBES)))
+        socket.setsockopt(zmq.TCP_KEEPALIVE_CNT, KEEPALIVE_PROBES)
+        socket.setsockopt(zmq.TCP_MAXRT, _ms(limits.peer_gone_s))  # Linux calls it TCP_USER_TIMEOUT
         socket.setsockopt(zmq.LINGER, _ms(limits.linger_s))
         return socket
 

@@ -26,8 +26,11 @@ class LinkLimits:
         connect at once wait for SYN retransmissions: 31 s instead of 2 s.  The kernel caps it at net.core.somaxconn.
     `handshake_s`: how long a TCP connection may take to finish CURVE.  Lower, and a fleet that reconnects at once
         times itself out and starts over; higher, and half-open connections hold file descriptors longer.
-    `heartbeat_s`, `heartbeat_timeout_s`: ping interval on idle connections and how long an answer may take.  Without
-        them a peer behind a dead NAT entry looks alive for ever.  10,000 peers at 20 s are 500 pings a second.
+    `keepalive_s`, `peer_gone_s`: after how long a silence the kernel asks whether the peer is there (whole seconds), and
+        how long questions or data may go unanswered before the connection is given up.  Without them a peer behind a
+        dead NAT entry looks alive for ever.  They are TCP's, not ZMTP's PING: for each of those libzmq 4.3.5 walks the
+        list of all timers of its I/O thread, and each connection has one, so that 5,000 idle ones take a quarter of a
+        core, the next handshake ten times as long as the first, and 10,000 never get linked.
     `reconnect_s`, `reconnect_s_max`: first pause and largest pause before a new attempt; libzmq doubles it while TCP
         is refused.  Each connection stretches both by a random factor of 1 to 2, since libzmq does not jitter once a
         maximum is set and a restarted coordinator would see its whole fleet in lockstep.
@@ -40,8 +43,8 @@ class LinkLimits:
     queue_messages: int = 256
     backlog: int = 4096
     handshake_s: float = 30.0
-    heartbeat_s: float = 20.0
-    heartbeat_timeout_s: float = 20.0
+    keepalive_s: int = 20
+    peer_gone_s: float = 20.0
     reconnect_s: float = 0.2
     reconnect_s_max: float = 5.0
     refusal_delay_s: float = 2.0
@@ -53,5 +56,7 @@ class LinkLimits:
         # 0 means unbounded to libzmq; at 1 the routing id fills its pipe for ever and a ROUTER hears nothing (4.3.5).
         if self.queue_messages < 2 or self.backlog < 1:
             raise ValueError("queue_messages: at least 2; backlog: at least 1")
+        if self.keepalive_s < 1 or self.peer_gone_s <= 0:
+            raise ValueError("keepalive_s: at least 1, and whole; peer_gone_s: above 0")
         if not 0 <= self.refusal_delay_s < self.handshake_s:
             raise ValueError("refusal_delay_s: at least 0 and below handshake_s, or the refusal times out by itself")

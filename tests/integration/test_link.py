@@ -4,6 +4,9 @@ Links over real sockets: who gets in, who is who, and what a bad or vanishing pe
 Malicious peers are played by bare ZeroMQ sockets, since our own `Connection` refuses to misbehave.
 """
 
+import os
+import socket as kernel
+import stat
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -408,3 +411,39 @@ def test_a_key_pair_does_not_print_its_secret() -> None:
     assert len(pair.public) == len(pair.secret) == 32
     assert pair.secret.hex() not in f"{pair} {pair!r} {[pair]}"
     assert repr(pair.secret) not in f"{pair}"
+
+
+def tcp_connections() -> Iterator[kernel.socket]:
+    """Every TCP connection of this process, libzmq's included, on a descriptor of its own."""
+    for number in map(int, os.listdir("/proc/self/fd")):
+        try:
+            if not stat.S_ISSOCK(os.fstat(number).st_mode):
+                continue
+            end = kernel.socket(fileno=os.dup(number))
+        except OSError:
+            continue
+        try:
+            end.getpeername()[1]
+        except (OSError, IndexError):  # it listens, or is no TCP
+            end.close()
+        else:
+            yield end
+
+
+async def test_a_peer_that_vanishes_is_noticed_by_the_kernel_at_both_ends() -> None:
+    limits = LinkLimits(keepalive_s=7, peer_gone_s=12)
+    async with LinkContext() as links:
+        listener = links.listen(ANY_PORT, SERVER, ENROLLED.get, limits=limits)
+        connection = links.connect(listener.endpoint, SERVER.public, ALICE, limits=limits)
+        with trio.fail_after(WATCHDOG_S):
+            await connection.send(b"here")
+            await listener.receive()
+        port = int(listener.endpoint.rpartition(":")[2])
+        seen = []
+        for end in tcp_connections():
+            with end:
+                if port in {end.getsockname()[1], end.getpeername()[1]}:
+                    assert end.getsockopt(kernel.SOL_SOCKET, kernel.SO_KEEPALIVE) == 1
+                    options = kernel.TCP_KEEPIDLE, kernel.TCP_KEEPINTVL, kernel.TCP_KEEPCNT, kernel.TCP_USER_TIMEOUT
+                    seen.append([end.getsockopt(kernel.IPPROTO_TCP, option) for option in options])
+        assert seen == [[7, 3, 4, 12_000]] * 2
