@@ -33,8 +33,9 @@ class NodeMetrics:
         self._bytes = Counter(
             "stromkreis_node_link_bytes", "Payload bytes on ZeroMQ links", ["direction"], registry=registry
         )
-        self._sent = self._bytes.labels("sent")  # looked up once: these count every message
+        self._sent = self._bytes.labels("sent")  # looked up once: these count every message, and every round
         self._received = self._bytes.labels("received")
+        self._opened, self._carried = self._settled.labels("opened"), self._settled.labels("carried")
         self._reconnects = Counter(
             "stromkreis_node_reconnects", "Links to the coordinator made again", registry=registry
         )
@@ -49,7 +50,7 @@ class NodeMetrics:
 
     def settled(self, *, included: bool) -> None:
         """A round we contributed to has ended."""
-        self._settled.labels("opened" if included else "carried").inc()
+        (self._opened if included else self._carried).inc()
 
     def phase(self, name: str, seconds: float) -> None:
         """A head's note: a phase's duration, or an event."""

@@ -4,13 +4,13 @@
     python -m loadtest.bench.fleet [--gateways 256 1000 4000 10000] [--workers 3] [--share S] [--period S]
 
 Worker processes run the gateways as a node does (a node's 20,000 file descriptors are why there are several), a process
-of its own keeps all round books (`fleet_processes`); this one tells them what comes next and waits, aloud, for what they
-report.  Every gateway has two connections of its own: to its ring's head and to the round books.
+of its own keeps all round books (`fleet_processes`); this one tells them what comes next and waits, aloud, for what
+they report.  Every gateway has two connections of its own: to its ring's head and to the round books.
 
 First everybody is set up and linked.  How long the links took says how fast the machine is today, and from that come
-the waits: `--share`, how long a head waits for shares, and `--period`, the time between rounds.  Then rounds are played
-until one has had everybody in it; in the next one 5 % crash as it opens (their connections close, nobody tells anybody);
-in the one after it, which is measured, another 5 % crash and the former are back, restarted from the store.
+the waits: `--share`, how long a head waits for shares, and `--period`, the time between rounds.  Then rounds are
+played until one has had everybody in it; in the next one 5 % crash as it opens (their connections close, nobody tells
+anybody); in the one after it, which is measured, another 5 % crash and the former are back, restarted from the store.
 
 The measured round's time is by the clock, from its opening to the last ring's total: it contains the wait for the
 shares of those who will never send any, but where a ring has lost nobody.  Its CPU time is that of all processes from
@@ -173,8 +173,9 @@ class Fleet:
         opened = [each for each in ended if each["opened"]]
         reasons = {each["reason"] for each in ended} - {""}
         self.log(
-            f"round {round_}: {len(opened)} of {self.rings} rings opened, {sum(e['included'] for e in opened):,} gateways "
-            f"in the totals, the last after {max(e['took_s'] for e in ended):.2f} s{'; '.join(['', *sorted(reasons)])}"
+            f"round {round_}: {len(opened)} of {self.rings} rings opened, {sum(each['included'] for each in opened):,} "
+            f"gateways in the totals, the last after {max(each['took_s'] for each in ended):.2f} s"
+            f"{'; '.join(['', *sorted(reasons)])}"
         )
         return opened
 
@@ -191,8 +192,8 @@ async def measure(options: argparse.Namespace, gateways: int) -> list[Row]:
         await fleet.until("gateways are linked to the round books", lambda: fleet.linked, gateways)
         links_s = time.monotonic() - began_s
         share_s = options.share or 0.5 + 0.6 * links_s
-        period_s = options.period or 8 + 5 * links_s + 2 * share_s
-        opens_s = time.time() + 4 + 3 * links_s
+        period_s = options.period or 4 + 2 * links_s + 2 * share_s
+        opens_s = time.time() + 4 + 2 * links_s
         when = {"first_open_s": opens_s, "period_s": period_s, "share_s": share_s}
         fleet.log(f"links took {links_s:.1f} s: heads wait {share_s:.1f} s for shares, a round every {period_s:.1f} s")
         await fleet.tell(timing=when)
@@ -234,8 +235,8 @@ def rows(
         Row(
             f"{gateways:,} gateways, a full round with 5 % churn, until the last total", "s", Spread.of([max(took_s)]),
             target=Target("ours", 10, at_least=False) if is_whole else None, clock="wall",
-            note=f"{fleet.rings} rings, {options.workers} processes of gateways and one of round books; {gone} gateways "
-            f"crash, {share_s:.1f} s of it wait for them; {included:,} in the totals"
+            note=f"{fleet.rings} rings, {options.workers} processes of gateways and one of round books; {gone} "
+            f"gateways crash, {share_s:.1f} s of it wait for them; {included:,} in the totals"
             + (f", {late} too late for them" if late > 0 else ""),
         ),
         Row("  a ring's time to its total", "s", Spread.of(took_s), clock="wall"),
@@ -245,7 +246,8 @@ def rows(
         ),
         Row(
             "  memory a gateway", "KB", Spread.of([memory_kb / gateways]), clock="",
-            target=Target("ours", 200, at_least=False) if is_whole else None, note="all processes, both ends of each link",
+            target=Target("ours", 200, at_least=False) if is_whole else None,
+            note="all processes, both ends of each link",
         ),
     ]  # fmt: skip
 

@@ -16,6 +16,7 @@ on an account that has moved on since: checked under a lock, at the moment in wh
 from __future__ import annotations
 
 import logging
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -57,11 +58,11 @@ class SupersededError(StromkreisError):
 
 
 def _pack(values: tuple[int, ...]) -> bytes:
-    return b"".join((value % WORD_MODULUS).to_bytes(8, "little") for value in values)
+    return struct.pack(f"<{len(values)}Q", *[value % WORD_MODULUS for value in values])
 
 
 def _unpack(data: bytes) -> tuple[int, ...]:
-    return tuple(int.from_bytes(data[i : i + 8], "little", signed=True) for i in range(0, len(data), 8))
+    return struct.unpack(f"<{len(data) // 8}q", data)
 
 
 class Contributions:
