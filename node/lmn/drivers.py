@@ -29,7 +29,7 @@ from node.lmn.iec62056_21 import driver as iec62056_21
 from node.lmn.iec62056_21.readings import Interpretation
 from node.lmn.links import parse_link
 from node.lmn.mbus import driver as mbus
-from node.lmn.mbus.procedures import SecondaryAddress
+from node.lmn.mbus.procedures import parse_address
 from node.lmn.profiles import MeterProfile
 from node.lmn.sml.client import SmlClient
 from node.lmn.sml.driver import SmlLink
@@ -226,21 +226,30 @@ async def _listen_dlms(
 # --- M-Bus, wired and wireless ----------------------------------------------------------------------------------------
 
 
-def _mbus_address(text: str) -> int | SecondaryAddress:
-    """A primary address, eight digits of a secondary one (F: any), or nothing for the only meter of a short line."""
-    if len(text) == 8:
-        return SecondaryAddress(text.upper())
-    if text.isdecimal() and int(text) <= 250:
-        return int(text)
-    if text:
-        raise LocalProtocolError("an M-Bus address is 0 to 250, or the eight digits of a secondary address")
-    return _ANY_PRIMARY
+def _receiver(profile: MeterProfile, profiles: Sequence[MeterProfile]) -> Receiver:
+    """
+    Whoever has the keys of the meters of a bus; `profile` remembers it and the counters that it took.
+
+    It outlives the link: it knows the counters against replay, and the formats of compact frames.
+    """
+    if "receiver" not in profile.memory:
+        keys = {each.name_on_bus: key for each in profiles if (key := each.key("encryption")) is not None}
+        profile.memory["receiver"] = Receiver(KeyStore(keys), counters=profile.counters.taken(profile.device))
+    receiver: Receiver = profile.memory["receiver"]
+    return receiver
 
 
 async def _ask_mbus(stream: trio.abc.Stream, profile: MeterProfile, clock: Clock) -> Batch:
+    address = parse_address(profile.address) if profile.address else _ANY_PRIMARY
     link = parse_link(profile.link)
     timing = mbus.Timing(link.baudrate) if link.path else mbus.Timing()
-    return await mbus.Bus(stream, timing, _now(clock)).read_meter(_mbus_address(profile.address))
+    if profile.key("encryption") is None:
+        return await mbus.Bus(stream, timing, _now(clock)).read_meter(address)
+    receiver = _receiver(profile, [profile])
+    known = dict(receiver.counters)
+    readings = await mbus.Bus(stream, timing, _now(clock), receiver).read_meter(address, must_be_secured=True)
+    await _keep_taken(profile, dict(receiver.counters.items() - known.items()))
+    return readings
 
 
 async def _listen_wmbus(
@@ -251,11 +260,7 @@ async def _listen_wmbus(
     framing = framings.get(first.address or "imst")
     if framing is None:
         raise LocalProtocolError(f"the address of a radio meter names its receiver: {', '.join(framings)}")
-    keys = {profile.name_on_bus: key for profile in profiles if (key := profile.key("encryption")) is not None}
-    # The receiver outlives the link: it knows the counters against replay, and the formats of compact frames.
-    if "receiver" not in first.memory:
-        first.memory["receiver"] = Receiver(KeyStore(keys), counters=first.counters.taken(first.device))
-    receiver: Receiver = first.memory["receiver"]
+    receiver = _receiver(first, profiles)
     known = dict(receiver.counters)
     async with aclosing(wmbus.listen(stream, framing, receiver, now=_now(clock))) as batches:
         async for batch in batches:

@@ -10,10 +10,19 @@ from __future__ import annotations
 from typing import Annotated, Any
 from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, SecretStr, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+)
 
 from node.lmn.counters import CounterStore, VolatileCounters
-from node.lmn.links import parse_link
+from node.lmn.links import with_defaults
 from protocol.metering.obis import Obis
 
 ANY_METER = "*"
@@ -30,9 +39,10 @@ class MeterProfile(BaseModel):
 
     `device` is the id under which its readings go on (DIN 43849 form); `meter_id` what the meter calls itself where
     that differs, `*` for the only meter on its link, whoever it is.  `address` is what the bus wants to hear: the
-    device address of IEC 62056-21, a primary or secondary M-Bus address, `[hdlc:|wrapper:]CLIENT/LOGICAL[/PHYSICAL]`
-    of DLMS, the server id of one of several SML meters, the kind of radio module of wireless M-Bus.  `keys` are
-    hexadecimal: `encryption`, and for DLMS `authentication`, `password` and the gateway's `system_title`.
+    device address of IEC 62056-21, an M-Bus address (a primary one, 0 to 250, or a secondary one as
+    `node.lmn.mbus.procedures.parse_address` has it), `[hdlc:|wrapper:]CLIENT/LOGICAL[/PHYSICAL]` of DLMS, the server id
+    of one of several SML meters, the kind of radio module of wireless M-Bus.  `keys` are hexadecimal: `encryption`, and
+    for DLMS `authentication`, `password` and the gateway's `system_title`.
     `registers` empty means all; named ones are kept, the rest is not delivered.  `push`: the meter sends unasked.
     `interval_s`: how often it then does; after `SILENT_INTERVALS` of them the bus counts as silent, so a value too
     small makes alarms of lost telegrams and one too large hides a dead meter.  `medium` is OBIS group A for meters
@@ -59,9 +69,8 @@ class MeterProfile(BaseModel):
 
     @field_validator("link")
     @classmethod
-    def _link_can_be_opened(cls, link: str) -> str:
-        parse_link(link)
-        return link
+    def _link_can_be_opened(cls, link: str, info: ValidationInfo) -> str:
+        return with_defaults(link, info.data.get("protocol", ""))
 
     @field_validator("keys")
     @classmethod

@@ -17,12 +17,16 @@ from loadtest.meters.serial_bus import serial_bus
 from loadtest.meters.sml import SmlMeter
 from node.lmn.dlms.acse import Mechanism
 from node.lmn.dlms.security import Keys
+from node.lmn.drivers import DRIVERS
 from node.lmn.hdlc.frame import Address
+from node.lmn.links import open_link
 from node.lmn.mbus.device import DeviceAddress
+from node.lmn.mbus.link import RSP_UD, LongFrame
 from node.lmn.profiles import MeterProfile
 from node.lmn.runtime import LmnEvent, Periodic, run_meters
 from node.lmn.serial_link import open_serial
 from node.lmn.sml.bodies import GetProcParameterRequest, Message
+from protocol.errors import RemoteProtocolError
 from protocol.metering.obis import Obis
 from protocol.metering.reading import Quality, Reading
 from protocol.metering.units import WATT, WATT_HOUR
@@ -148,6 +152,39 @@ async def test_mbus(address: str) -> None:
         profile = MeterProfile(device=WIRES, protocol="mbus", link=link, address=address)
         _, events = await read_twice(profile, period_s=1.5)  # selecting waits for meters that were selected before
     assert events == []
+
+
+def sealed_frames(mode: int) -> Callable[[], LongFrame]:
+    """A wired meter that encrypts sends the layers of a wireless one; a radio of its own makes the header long."""
+    radio = DeviceAddress.from_text("FRAD0187654321", 0x37)
+    meter = wmbus.WirelessMeter(DEVICE, registers, now, key=KEY, mode=mode, radio=radio)  # type: ignore[arg-type]
+
+    def frame() -> LongFrame:
+        layers = meter.datagram()[10:]
+        return LongFrame(RSP_UD, 1, layers[0], layers[1:])
+
+    return frame
+
+
+@pytest.mark.parametrize("mode", [5, 7, 10])
+async def test_a_wired_mbus_meter_that_encrypts_is_read_with_the_profiles_key(mode: int) -> None:
+    meter = mbus.MBusMeter(DEVICE, registers, now, primary=1, sealed=sealed_frames(mode))
+    async with serving(partial(mbus.serve, [meter])) as link:
+        keys = {"encryption": KEY.hex()}
+        profile = MeterProfile(device=str(DEVICE), protocol="mbus", link=link, address="1", keys=keys)
+        got, events = await read_twice(profile, period_s=1.0)
+    assert events == []
+    assert {reading.quality for reading in got[str(DEVICE)]} == {Quality.VALID}
+    assert bool(profile.counters.taken(profile.device)) == (mode != 5)
+
+
+async def test_a_wired_mbus_meter_with_a_key_is_not_believed_in_the_clear() -> None:
+    async with serving(partial(mbus.serve, [mbus.MBusMeter(DEVICE, registers, now, primary=1)])) as link:
+        keys = {"encryption": KEY.hex()}
+        profile = MeterProfile(device=str(DEVICE), protocol="mbus", link=link, address="1", keys=keys)
+        async with await open_link(link) as stream:
+            with pytest.raises(RemoteProtocolError, match="not_secured"):
+                await DRIVERS["mbus"].ask(stream, profile, time.time)  # type: ignore[misc]
 
 
 async def test_wireless_mbus_with_a_neighbour() -> None:
