@@ -237,7 +237,10 @@ def _receiver(profile: MeterProfile, profiles: Sequence[MeterProfile]) -> Receiv
     """
     if "receiver" not in profile.memory:
         keys = {each.name_on_bus: key for each in profiles if (key := each.key("encryption")) is not None}
-        profile.memory["receiver"] = Receiver(KeyStore(keys), counters=profile.counters.taken(profile.device))
+        # The only meter of a line that is asked may be anyone: the key is for whoever answers.
+        anyone = profile.key("encryption") if profile.meter_id == ANY_METER and profile.protocol == "mbus" else None
+        store = KeyStore(keys, anyone)
+        profile.memory["receiver"] = Receiver(store, counters=profile.counters.taken(profile.device))
     receiver: Receiver = profile.memory["receiver"]
     return receiver
 
