@@ -15,8 +15,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from loadtest.meters.book import BookEntry, read_book
 from loadtest.meters.p1 import P1Settings, telegram
-from loadtest.meters.run import BookEntry, read_book
 from stromkreis.decode import decode
 
 ROOT = Path(__file__).parents[2]
