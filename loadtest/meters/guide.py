@@ -38,8 +38,6 @@ def told(book: Sequence[BookEntry], config: MetersConfig) -> str:
     can_ask = DRIVERS[shown.url.partition("+")[0]].ask is not None and "push=1" not in shown.url
     options = "--ask --once " if can_ask else ""
     lines.append(f"See one:        stromkreis sniff {options}{shlex.quote(shown.url)}")
-    lines.append(f"All with keys:  {config.book or 'run with --book FILE (JSON)'}")
-    lines.append(
-        f"For a node:     {config.gateways or 'run with --gateways FILE (TOML tables of gateways, keys included)'}"
-    )
+    lines.append(f"All with keys:  {config.book or 'add --book FILE (JSON)'}")
+    lines.append(f"For a node:     {config.gateways or 'add --gateways FILE (TOML, its keys included)'}")
     return "\n".join(lines)
