@@ -8,6 +8,7 @@ it is killed.
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -20,6 +21,8 @@ import typer
 from protocol.errors import StromkreisError
 from stromkreis.config import load
 from stromkreis.logs import LogFormat, set_up
+
+log = logging.getLogger(__name__)
 
 ConfigFile = Annotated[
     Path | None, typer.Option("--config", "-c", help="TOML file; see `stromkreis config`.", metavar="FILE")
@@ -75,6 +78,8 @@ def node(
     options = {"data_dir": data_dir, "coordinator": coordinator, "root_certificate": root_certificate}
     settings = load(NodeConfig, "node", config, options=options)
     _set_up_logs(log_format, log_level)
+    if config is not None and any(gateway.keys for gateway in settings.gateways) and config.stat().st_mode & 0o077:
+        log.warning("%s holds keys of meters and others may read it: chmod 600 %s", config, config)
     from node.fleet import run  # noqa: PLC0415
 
     serve(lambda: run(settings, ready=None))

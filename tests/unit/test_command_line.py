@@ -68,6 +68,22 @@ def test_a_mistyped_command_gets_a_suggestion() -> None:
     assert "coordinator" in result.output
 
 
+@pytest.mark.parametrize(("mode", "warned"), [(0o600, False), (0o640, True), (0o604, True)])
+def test_keys_of_meters_in_a_file_that_others_may_read_are_a_warning(tmp_path: Path, mode: int, warned: bool) -> None:
+    key = "00112233445566778899aabbccddeeff"
+    config = tmp_path / "node.toml"
+    config.write_text(
+        f'[node]\nroot_certificate = "{tmp_path}/none.pem"\n[[node.gateways]]\nid = "ESTK0000000001"\n'
+        f'meters = ["wmbus+radio://h:1?id=M"]\nkeys.M.encryption = "{key}"\n'
+    )
+    config.chmod(mode)
+    done = _run("node", "--config", str(config))
+    assert done.returncode == 1
+    assert ("others may read it" in done.stderr) == warned
+    assert "expected the SM-PKI root certificate" in done.stderr
+    assert key not in done.stderr + done.stdout
+
+
 def test_wrong_configuration_is_a_sentence_and_exit_code_2(tmp_path: Path) -> None:
     path = tmp_path / "stromkreis.toml"
     path.write_text("[meters]\nperiod_s = 'fast'\n")
