@@ -82,7 +82,9 @@ def _interpretation(profile: MeterProfile) -> Interpretation:
 
 async def _ask_iec62056_21(stream: trio.abc.Stream, profile: MeterProfile, clock: Clock) -> Batch:
     how = _interpretation(profile)
-    return await iec62056_21.read_meter(stream, address=profile.address, clock=clock, interpretation=how)
+    return await iec62056_21.read_meter(
+        stream, address=profile.address, clock=clock, interpretation=how, wake_up=profile.wake_up
+    )  # fmt: skip
 
 
 def _listen_text(

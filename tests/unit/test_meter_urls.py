@@ -68,6 +68,8 @@ def test_the_rest_of_a_profile_is_in_the_url_too() -> None:
     assert (meter.silence_s, meter.medium, str(meter.zone()), meter.link) == (3, 7, "Europe/Amsterdam", "tcp://h:1")
     (pulses,) = meter_profiles(gateway("s0+serial:///dev/ttyS0?constant_imp_per_kwh=1000"))
     assert pulses.constant_imp_per_kwh == 1000
+    (sleeper,) = meter_profiles(gateway("iec62056-21+serial:///dev/ttyUSB0?wake_up=1"))
+    assert sleeper.wake_up
 
 
 @pytest.mark.parametrize(
