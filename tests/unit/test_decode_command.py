@@ -120,6 +120,28 @@ def test_the_board_of_sniff() -> None:
     assert '{"vif": "0x7f"}' in text
 
 
+def test_the_board_fits_a_terminal_and_names_a_record_by_what_stays() -> None:
+    board = sniff.Board()
+    record = {"function": "maximum", "storage": 3, "tariff": 0, "subunit": 0, "quantity": "volume flow"}
+    for minute in range(3):
+        board.add(Reading("1STK0000000001", None, minute, record={**record, "meter_time": f"2026-01-01T00:0{minute}"}))
+    at = datetime.now(UTC)
+    board.add(Reading("1STK0000000001", Obis(1, 0, 1, 8, 0, 255), 1234567890, -1, WATT_HOUR, measured_at=at))
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(board.table())
+    lines = [line.split() for line in console.export_text().splitlines()]
+    assert ["1STK0000000001", "1-0:1.8.0", "123456789.0", "Wh", f"{at:%H:%M:%S}", "valid", "1"] in lines
+    assert sum("1STK0000000001" in line for line in lines) == 2
+    assert "volume flow, maximum, storage 3" in " ".join(word for line in lines for word in line)
+
+
+def test_the_board_says_what_it_leaves_out() -> None:
+    board = sniff.Board()
+    for index in range(501):
+        board.add(Reading(f"m{index}", Obis(1, 0, 1, 8, 0, 255), 1))
+    assert "1 readings beyond 500 registers" in str(board.table().caption)
+
+
 @pytest.mark.parametrize(
     ("protocol", "file"),
     [
