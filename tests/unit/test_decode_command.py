@@ -132,7 +132,9 @@ def test_the_board_fits_a_terminal_and_names_a_record_by_what_stays() -> None:
     lines = [line.split() for line in console.export_text().splitlines()]
     assert ["1STK0000000001", "1-0:1.8.0", "123456789.0", "Wh", f"{at:%H:%M:%S}", "valid", "1"] in lines
     assert sum("1STK0000000001" in line for line in lines) == 2
-    assert "volume flow, maximum, storage 3" in " ".join(word for line in lines for word in line)
+    wide = Console(width=120, record=True, file=io.StringIO())
+    wide.print(board.table())
+    assert "volume flow, maximum, storage 3" in wide.export_text()
 
 
 def test_the_board_says_what_it_leaves_out() -> None:
