@@ -18,12 +18,14 @@ from node.lmn.dlms import acse, apdu
 from node.lmn.dlms.axdr import Data, Type, decode_data, octets
 from node.lmn.dlms.client import DEFAULT_CONFORMANCE, Conformance
 from node.lmn.dlms.clock import CosemDateTime
+from node.lmn.dlms.mbus_bearer import LAST_SEGMENT
 from node.lmn.dlms.security import InvocationCounter, Keys, ReplayGuard, check_gmac, gmac, protect, unprotect
 from node.lmn.dlms.transport import LLC_COMMAND, LLC_RESPONSE, WrapperReader, wrap
 from node.lmn.hdlc.frame import Address, Frame, Kind
 from node.lmn.hdlc.link import serve_secondary
 from node.lmn.hdlc.secondary import SecondaryStation
 from node.lmn.hdlc.station import Delivered, Disconnected, Instruction, Parameters
+from node.lmn.mbus.link import ADDRESS_BROADCAST, SND_UD, LongFrame, encode_frame
 from protocol.errors import RemoteProtocolError
 
 _VAA_NAME = 7
@@ -302,6 +304,16 @@ def push_frames(message: bytes, source: Address, destination: Address, size_max:
         more = start + size_max < len(packet)
         frame = Frame(destination, source, Kind.UNNUMBERED_INFORMATION, True, part, segmented=more)
         frames.append(frame.to_bytes())
+    return b"".join(frames)
+
+
+def push_mbus_frames(message: bytes, source: int = 1, destination: int = 0x67, size_max: int = 245) -> bytes:
+    """One pushed APDU (4,000 bytes at most) as an Austrian meter sends it: M-Bus frames of `size_max` bytes of it."""
+    frames = []
+    for number, start in enumerate(range(0, len(message), size_max)):
+        last = LAST_SEGMENT if start + size_max >= len(message) else 0
+        data = bytes((source, destination)) + message[start : start + size_max]
+        frames.append(encode_frame(LongFrame(SND_UD, ADDRESS_BROADCAST, number | last, data)))
     return b"".join(frames)
 
 
