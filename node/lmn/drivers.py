@@ -30,7 +30,7 @@ from node.lmn.iec62056_21.readings import Interpretation
 from node.lmn.links import parse_link
 from node.lmn.mbus import driver as mbus
 from node.lmn.mbus.procedures import SecondaryAddress
-from node.lmn.p1.encrypted import EncryptedReader, p1_keys
+from node.lmn.p1.encrypted import EncryptedReader
 from node.lmn.profiles import MeterProfile
 from node.lmn.sml.client import SmlClient
 from node.lmn.sml.driver import SmlLink
@@ -113,7 +113,7 @@ async def _listen_p1(
     profile = next((each for each in profiles if each.key("encryption") is not None), profiles[0])
     reader = None
     if (key := profile.key("encryption")) is not None:
-        reader = EncryptedReader(p1_keys(key, profile.key("authentication") or b""), _guard(profile))
+        reader = EncryptedReader(key + (profile.key("authentication") or b""), _guard(profile))
     told = iec62056_21.listen(stream, clock=clock, interpretation=_interpretation(profile), reader=reader)
     async with aclosing(told) as batches:
         async for batch in batches:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 
 from node.lmn.iec62056_21 import readings
-from node.lmn.p1.encrypted import BEGINNING, EncryptedReader, p1_keys
+from node.lmn.p1.encrypted import BEGINNING, EncryptedReader
 from protocol.errors import RemoteProtocolError
 from protocol.metering.reading import Reading
 
@@ -19,11 +19,11 @@ def decode_stream(chunks: Iterable[bytes], key: bytes | None = None) -> Iterator
     """
     The readings of every telegram in the stream, and an error for each stretch that is none.
 
-    `key` is the encryption key (16 bytes, with the authentication key of all Luxembourg meters) or encryption and
-    authentication key together (32 bytes).  Raises LocalProtocolError for a key of another length.
+    `key` is the encryption key (16 bytes; the authentication key is that of all Luxembourg meters, or not known) or
+    encryption and authentication key together (32 bytes).  Raises LocalProtocolError for a key of another length.
     """
     if key is not None:
-        yield from readings.decode_stream(chunks, reader=EncryptedReader(p1_keys(key)))
+        yield from readings.decode_stream(chunks, reader=EncryptedReader(key))
         return
     pieces = iter(chunks)
     head = b""

@@ -8,7 +8,8 @@ meter's own.  Source: Luxembourg Smarty P1 specification 1.1.3 clause 3.2.5, IEC
 
 There is no frame around it: DB 08 may stand in ciphered text as well, so what looks like a beginning counts once its
 tag is right, and after a false one the search goes on at the next byte.  A telegram with a right tag is checked, with
-or without a CRC of its own.
+or without a CRC of its own.  Where the authentication key is not known, a telegram whose own CRC is right is given as
+UNVERIFIED: a CRC inside a stream cipher stops noise, nobody with intent.
 """
 
 from __future__ import annotations
@@ -28,26 +29,21 @@ _HEAD_SIZE: Final = 15  # tag, system title with its length, up to four bytes of
 _KEY_SIZE: Final = 16
 
 
-def p1_keys(key: bytes, authentication: bytes = b"") -> Keys:
-    """
-    A meter's keys: `key` is the encryption key, or it and the authentication key together (32 bytes).
-
-    Without an authentication key Luxembourg's is taken.  Raises LocalProtocolError for another length.
-    """
-    if len(key) not in (_KEY_SIZE, 2 * _KEY_SIZE):
-        raise LocalProtocolError("a key has 16 bytes, or 32 with the authentication key")
-    return Keys(key[:_KEY_SIZE], authentication or key[_KEY_SIZE:] or AUTHENTICATION_KEY_LUXEMBOURG)
-
-
 class EncryptedReader:
     """
     Bytes in, readouts or errors out, as `ReadoutReader`; holds at most one telegram of 32 KiB and the piece just fed.
 
-    `guard` refuses a telegram played back.  Every telegram is told by the tag: no plain one is taken.
+    `key` is the encryption key, or it and the authentication key together (32 bytes); without the latter Luxembourg's
+    is tried.  `guard` refuses a telegram played back.  Plain telegrams are not taken.  Raises LocalProtocolError for a
+    key of another length.
     """
 
-    def __init__(self, keys: Keys, guard: ReplayGuard | None = None) -> None:
-        self._keys = keys
+    def __init__(self, key: bytes, guard: ReplayGuard | None = None) -> None:
+        if len(key) not in (_KEY_SIZE, 2 * _KEY_SIZE):
+            raise LocalProtocolError("a key has 16 bytes, or 32 with the authentication key")
+        encryption, authentication = key[:_KEY_SIZE], key[_KEY_SIZE:]
+        self._keys = Keys(encryption, authentication or AUTHENTICATION_KEY_LUXEMBOURG)
+        self._unverified = None if authentication else Keys(encryption)
         self._guard = guard or ReplayGuard()
         self._buffer = bytearray()
         self._offset = 0
@@ -103,26 +99,46 @@ class EncryptedReader:
         return bytes(self._buffer[:size]) if len(self._buffer) >= size else None
 
     def _open(self, whole: bytes) -> list[Readout | RemoteProtocolError]:
-        found: list[Readout | RemoteProtocolError] = []
         message = apdu.decode_apdu(whole)
         assert isinstance(message, apdu.GeneralGlobalCiphering)  # noqa: S101
+        found: list[Readout | RemoteProtocolError] = []
+        title, offset = message.system_title, self._offset
         try:
-            plain, counter, _ = unprotect(message.protected, self._keys, message.system_title)
+            plain, counter, _ = unprotect(message.protected, self._keys, title)
+            inside, verified = self._readouts(plain, offset), True
         except RemoteProtocolError as error:
-            self._lost = False  # each telegram that does not open is told, even under a key that opens none
-            self._skip(1, found, error.reason, f"{error.detail}: another key, or no telegram")
-            return found
-        offset, self._lost = self._offset, False
+            inside, counter, verified = *self._without_tag(message), False
+            if not inside:
+                self._lost = False  # each telegram that does not open is told, even under a key that opens none
+                self._skip(1, found, error.reason, f"{error.detail}: another key, or no telegram")
+                return found
+        self._lost = False
         self._consume(len(whole))
         try:
-            self._guard.check(message.system_title, counter)
+            self._guard.check(title, counter)
         except RemoteProtocolError as error:
             return [RemoteProtocolError(error.reason, error.detail, offset=offset)]
-        self._guard.accept(message.system_title, counter)
+        if verified:
+            self._guard.accept(title, counter)
+        return [item if isinstance(item, RemoteProtocolError) else replace(item, verified=verified) for item in inside]
+
+    def _without_tag(self, message: apdu.GeneralGlobalCiphering) -> tuple[list[Readout | RemoteProtocolError], int]:
+        """The one telegram inside, if its own CRC is right, and the counter."""
+        if self._unverified is None:
+            return [], 0
+        try:
+            plain, counter, _ = unprotect(message.protected, self._unverified, message.system_title, unverified=True)
+        except RemoteProtocolError:
+            return [], 0
+        inside = self._readouts(plain, self._offset) if plain.startswith(b"/") else []
+        return (inside if all(isinstance(item, Readout) and item.verified for item in inside) else []), counter
+
+    def _readouts(self, plain: bytes, offset: int) -> list[Readout | RemoteProtocolError]:
         inner = ReadoutReader()
+        found: list[Readout | RemoteProtocolError] = []
         for item in [*inner.receive(plain), *inner.end()]:
             if isinstance(item, Readout):
-                found.append(replace(item, verified=True, offset=offset))
+                found.append(replace(item, offset=offset))
             else:
                 found.append(RemoteProtocolError(item.reason, item.detail, offset=offset))
         return found
