@@ -142,6 +142,14 @@ class MeterSession:
         conversation = self._client.set(Attribute(class_id, obis, attribute), data)
         await converse(self._transport, conversation, self._settings.exchange_timeout_s)
 
+    async def get_list(self, attributes: list[Attribute]) -> list[Data | int]:
+        """Several attributes at once; an int is a data-access-result for that one."""
+        return await converse(self._transport, self._client.get_list(attributes), self._settings.exchange_timeout_s)
+
+    async def set_list(self, values: list[tuple[Attribute, Data]]) -> list[int]:
+        """Write several attributes at once; a data-access-result for each, 0 for success."""
+        return await converse(self._transport, self._client.set_list(values), self._settings.exchange_timeout_s)
+
     async def action(self, class_id: int, obis: Obis, method: int, parameters: Data | None = None) -> Data | None:
         """Call a method."""
         conversation = self._client.action(Attribute(class_id, obis, method), parameters)
