@@ -27,7 +27,7 @@ from node.lmn.profiles import ANY_METER, MeterProfile, profile_of_url
 from protocol.errors import RemoteProtocolError, StromkreisError
 from protocol.metering.reading import Reading
 from stromkreis.board import Board
-from stromkreis.decode import Keys, MeterProtocol, decoder, error_line, write_line
+from stromkreis.decode import Keys, MeterProtocol, decoder, error_line, named_key, write_line
 
 _RECEIVE_SIZE = 4096
 _BAUDRATES = (2400, 9600, 300)  # of M-Bus meters, the usual first (EN 13757-2)
@@ -109,7 +109,7 @@ def _profile(link: str, protocol: MeterProtocol | None, keys: list[str]) -> Mete
 
 
 def _purpose(text: str) -> tuple[str, str]:
-    purpose, _, key = text.rpartition("=")
+    purpose, key = named_key(text)
     if purpose and purpose not in _PURPOSES:
         raise typer.BadParameter(f"a key that asks is for {', '.join(_PURPOSES)}", param_hint="--key")
     return purpose or "encryption", key

@@ -11,6 +11,9 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from loadtest.meters.p1 import P1Settings, telegram
+from loadtest.meters.wmbus import WirelessMeter
+from node.lmn.mbus.device import DeviceAddress
+from node.lmn.mbus.link import LongFrame, encode_frame
 from protocol.errors import RemoteProtocolError
 from protocol.metering.obis import Obis
 from protocol.metering.reading import Reading
@@ -99,6 +102,22 @@ def test_keys_where_there_are_none() -> None:
     result = run.invoke(app, ["p1", "--key", "secret", "-"], input=DATA)
     assert result.exit_code == 2
     assert "secret" not in result.stderr
+
+
+def test_a_key_may_stand_in_a_file_and_belong_to_one_of_several_wired_meters(tmp_path: Path) -> None:
+    key, file = bytes(range(16)), tmp_path / "key"
+    file.write_text(key.hex() + "\n")
+    device = DeviceAddress.from_text("8ISK0112345678", 7)
+    meter = WirelessMeter(device, lambda _: [(Obis(8, 0, 1, 0, 0, 255), 5, -3, 13)], lambda: datetime.now(UTC), key=key,
+                          mode=5, radio=DeviceAddress.from_text("FRAD0187654321", 0x37))  # fmt: skip
+    layers = meter.datagram()[10:]
+    frame = encode_frame(LongFrame(0x08, 1, layers[0], layers[1:]))
+    for given in (f"@{file}", f"{device}=@{file}", f"{device}={key.hex()}"):
+        result = run.invoke(app, ["mbus", "--key", given, "-"], input=frame)
+        assert (result.exit_code, json.loads(result.stdout.splitlines()[0])["value"]) == (0, "5"), given
+    assert "whose key is not here" in run.invoke(app, ["mbus", "--key", f"X=@{file}", "-"], input=frame).stderr
+    missing = run.invoke(app, ["mbus", "--key", "@/none", "-"], input=frame)
+    assert (missing.exit_code, "/none: cannot be read" in missing.stderr) == (2, True)
 
 
 def test_unknown_protocol() -> None:
