@@ -47,7 +47,7 @@ Keys = Annotated[
     typer.Option(
         "--key",
         metavar="[DEVICE=]HEX|@FILE",
-        help="Key of all meters, or of one (may be given several times). @FILE is read from a file: command lines are seen.",
+        help="Key of all meters, or of one (may be given several times). @FILE holds it: others see a command line.",
     ),
 ]
 
