@@ -21,6 +21,18 @@ def _hash(size: int, *parts: bytes) -> bytes:
     return state.digest(size)
 
 
+class CheapKeystreams:
+    """Implements `protocol.dcnet.suite.Keystreams`."""
+
+    def __init__(self, suite: CheapSuite, key: bytes) -> None:
+        self._suite = suite
+        self._key = key
+
+    def into(self, out: memoryview, stream: int, offset: int, size: int) -> None:
+        """As `CheapSuite.keystream`."""
+        out[:size] = self._suite.keystream(self._key, stream, offset, size)
+
+
 class CheapSuite:
     """Implements `protocol.dcnet.suite.Suite` without any security."""
 
@@ -39,9 +51,9 @@ class CheapSuite:
         """Extendable output; whole blocks of 16 bytes from the offset, as a counter mode gives them."""
         return _hash(offset + size, key, stream.to_bytes(8, "little"))[offset:]
 
-    def keystream_into(self, out: memoryview, key: bytes, stream: int, offset: int, size: int) -> None:
+    def keystreams(self, key: bytes) -> CheapKeystreams:
         """The same into a buffer."""
-        out[:size] = self.keystream(key, stream, offset, size)
+        return CheapKeystreams(self, key)
 
     def mac(self, key: bytes, message: bytes) -> bytes:
         """A keyed hash."""

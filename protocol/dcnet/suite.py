@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from functools import lru_cache
 from typing import Protocol
 
 import nacl.bindings
@@ -17,7 +18,7 @@ import nacl.exceptions
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import constant_time, hashes, hmac
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF, HKDFExpand
 
@@ -28,6 +29,7 @@ MAC_SIZE = 16
 _SHA256 = hashes.SHA256()
 _PREFIX = b"stromkreis/v1/"
 _ZEROS = memoryview(bytes(1 << 17))  # what becomes keystream; zeroing as many bytes anew costs a tenth of the cipher
+_FIRST_BLOCK = modes.CTR(bytes(16))  # stream 0, block 0
 
 
 def digest(purpose: str, *parts: bytes) -> bytes:
@@ -39,14 +41,26 @@ def digest(purpose: str, *parts: bytes) -> bytes:
     return state.digest()
 
 
+@lru_cache(maxsize=64)
+def _bare(purpose: str) -> bytes:
+    """The digest of a purpose that has no parts: a constant."""
+    return digest(purpose)
+
+
 def derive(key: bytes, purpose: str, *parts: bytes, size: int = 32) -> bytes:
     """HKDF-Expand (RFC 5869) of a uniform key for one purpose."""
-    info = digest(purpose, *parts)
+    info = digest(purpose, *parts) if parts else _bare(purpose)
     if size == 32:  # one block, HMAC(key, info ‖ 1), which is all but a few of the keys: a third of the time
         state = hmac.HMAC(key, _SHA256)
         state.update(info + b"\x01")
         return state.finalize()
     return HKDFExpand(_SHA256, size, info).derive(key)
+
+
+class Keystreams(Protocol):
+    """The keystreams of one key, ready to be read; see `StandardSuite.keystreams`."""
+
+    def into(self, out: memoryview, stream: int, offset: int, size: int) -> None: ...  # noqa: D102
 
 
 class Suite(Protocol):
@@ -57,7 +71,7 @@ class Suite(Protocol):
     def public_key(self, private: bytes) -> bytes: ...  # noqa: D102
     def agree(self, private: bytes, public: bytes, salt: bytes) -> bytes: ...  # noqa: D102
     def keystream(self, key: bytes, stream: int, offset: int, size: int) -> bytes: ...  # noqa: D102
-    def keystream_into(self, out: memoryview, key: bytes, stream: int, offset: int, size: int) -> None: ...  # noqa: D102
+    def keystreams(self, key: bytes) -> Keystreams: ...  # noqa: D102
     def mac(self, key: bytes, message: bytes) -> bytes: ...  # noqa: D102
     def seal(self, key: bytes, nonce: int, plain: bytes, context: bytes) -> bytes: ...  # noqa: D102
     def unseal(self, key: bytes, nonce: int, sealed: bytes, context: bytes) -> bytes: ...  # noqa: D102
@@ -73,6 +87,22 @@ def _zeros(size: int) -> bytes | memoryview:
 def mac_equal(left: bytes, right: bytes) -> bool:
     """Constant-time comparison."""
     return constant_time.bytes_eq(left, right)
+
+
+class _AesCtr:
+    """One AES-256 key in counter mode; holds about 1 KB, the expanded key among it."""
+
+    __slots__ = ("_encryptor", "_next")
+
+    def __init__(self, key: bytes) -> None:
+        self._encryptor = Cipher(algorithms.AES256(key), _FIRST_BLOCK).encryptor()
+        self._next = (0, 0)
+
+    def into(self, out: memoryview, stream: int, offset: int, size: int) -> None:
+        if (stream, offset) != self._next:
+            self._encryptor.reset_nonce(struct.pack(">QQ", stream, offset // 16))
+        self._next = stream, offset + size
+        self._encryptor.update_into(_zeros(size), out)
 
 
 class StandardSuite:
@@ -103,15 +133,17 @@ class StandardSuite:
 
         The counter block is stream (8 bytes) and block index (8 bytes); `offset` is a multiple of 16.
         """
-        return self._cipher(key, stream, offset).update(_zeros(size))
+        counter = modes.CTR(struct.pack(">QQ", stream, offset // 16)) if stream or offset else _FIRST_BLOCK
+        return Cipher(algorithms.AES256(key), counter).encryptor().update(_zeros(size))
 
-    def keystream_into(self, out: memoryview, key: bytes, stream: int, offset: int, size: int) -> None:
-        """The same into `out`, which is 15 bytes longer (the cipher's rule) or more; they are not touched."""
-        self._cipher(key, stream, offset).update_into(_zeros(size), out)
+    def keystreams(self, key: bytes) -> Keystreams:
+        """
+        The same bytes for who reads a key's streams often or into memory of its own, by `into(out, ...)`.
 
-    @staticmethod
-    def _cipher(key: bytes, stream: int, offset: int) -> CipherContext:
-        return Cipher(algorithms.AES(key), modes.CTR(struct.pack(">QQ", stream, offset // 16))).encryptor()
+        Reading on where the last call ended costs no more than the cipher itself, going elsewhere a tenth of setting
+        up the key.  `out` is 15 bytes longer than `size` (the cipher's rule) or more; they are not touched.
+        """
+        return _AesCtr(key)
 
     def mac(self, key: bytes, message: bytes) -> bytes:
         """HMAC-SHA-256 cut to 16 bytes (RFC 2104 section 5)."""
