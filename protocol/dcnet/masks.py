@@ -23,15 +23,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocol.dcnet.commitments import LANE_MASK_SIZE, Lane, add_lanes, lane_masks, subtract_lanes
-from protocol.dcnet.rings import RingView, positions_of
+from protocol.dcnet.rings import RingView, bitmap, positions_of
 from protocol.dcnet.secrets import EpochSecrets
-from protocol.dcnet.suite import Keystreams, Suite, derive
+from protocol.dcnet.suite import Encryptor, Suite, counter_block, derive, zeros
 
 Words = NDArray[np.uint64]
 _WORD = np.dtype("<u8")
 _BLOCK_BYTES = 1 << 16  # of keystream per pair and block: bounds memory however long the epoch
 _PIECE_WORDS = 1 << 14
-_ROOM = 2  # words more than a piece, because the cipher wants 15 bytes of room
+_FIRST = counter_block(0, 0)
 
 
 def words_from_bytes(data: bytes) -> Words:
@@ -40,20 +40,33 @@ def words_from_bytes(data: bytes) -> Words:
 
 
 def self_mask(suite: Suite, seed: bytes, word_count: int) -> Words:
-    """The self mask that grows from a revealed or recovered seed."""
-    return words_from_bytes(suite.keystream(derive(seed, "self-words"), 0, 0, 8 * word_count))
+    """The self mask that grows from a revealed or recovered seed, a fresh array."""
+    buffer, octets = _buffer(word_count)
+    _self_words(suite, seed).update_into(zeros(8 * word_count), octets)
+    return buffer[:word_count]
 
 
 def self_masks(suite: Suite, seeds: Iterable[bytes], word_count: int) -> Words:
     """The sum of the self masks of many seeds."""
     total = np.zeros(word_count, _WORD)
-    buffer = _Buffer(word_count)
+    buffer, octets = _buffer(min(word_count, _PIECE_WORDS))
     for seed in seeds:
-        stream = suite.keystreams(derive(seed, "self-words"))
+        cipher = _self_words(suite, seed)
         for start in range(0, word_count, _PIECE_WORDS):
             piece = total[start : start + _PIECE_WORDS]
-            np.add(piece, buffer.words(stream, 0, 8 * start, len(piece)), piece)
+            cipher.update_into(zeros(8 * len(piece)), octets)
+            np.add(piece, buffer[: len(piece)], piece)
     return total
+
+
+def _self_words(suite: Suite, seed: bytes) -> Encryptor:
+    return suite.encryptor(derive(seed, "self-words"), _FIRST)
+
+
+def _buffer(word_count: int) -> tuple[Words, memoryview]:
+    """Where keystream is made: as words, and as the cipher sees them, which wants 15 bytes of room."""
+    buffer = np.empty(word_count + 2, _WORD)
+    return buffer, buffer.data.cast("B")
 
 
 def self_blinding(suite: Suite, seed: bytes, count: int) -> Lane:
@@ -61,19 +74,6 @@ def self_blinding(suite: Suite, seed: bytes, count: int) -> Lane:
     if not count:
         return ()
     return lane_masks(suite.group, suite.keystream(derive(seed, "self-scalars"), 0, 0, LANE_MASK_SIZE * count))
-
-
-class _Buffer:
-    """Where a piece of keystream is made, and added from while the cache holds it."""
-
-    def __init__(self, word_count: int) -> None:
-        self._words = np.empty(min(word_count, _PIECE_WORDS) + _ROOM, _WORD)
-        self._octets = self._words.data.cast("B")
-
-    def words(self, stream: Keystreams, number: int, offset: int, count: int) -> Words:
-        """`count` words from byte `offset` of stream `number`, until the next call."""
-        stream.into(self._octets, number, offset, 8 * count)
-        return self._words[:count]
 
 
 class Fleet:
@@ -104,7 +104,7 @@ class MaskSchedule:
         self._block_index = -1
         self._block: Words = np.zeros((0, view.word_count), _WORD)
         self._reads_on = self._block_rounds < view.rounds
-        self._streams: dict[int, Keystreams] = {}
+        self._standing: dict[tuple[int, bytes], list[tuple[int, Encryptor]]] = {}
         self._ring = (fleet or Fleet()).ring(view)
         self._ring.add(self)
 
@@ -120,7 +120,8 @@ class MaskSchedule:
         first = index * self._block_rounds
         rounds = min(self._block_rounds, self.view.rounds - first)
         ring = {each.position: each for each in self._ring if each._block_index < index} | {self.position: self}
-        totals = _net(dict(sorted(ring.items())), self.view.everybody, 0, 8 * self._stride * first, rounds * self._stride)
+        offset, count = 8 * self._stride * first, rounds * self._stride
+        totals = _net(dict(sorted(ring.items())), self.view.everybody, 0, offset, count, reads_on=self._reads_on)
         for position, each in ring.items():
             each._block_index, each._block = index, totals[position].reshape(rounds, self._stride)
 
@@ -145,14 +146,13 @@ class MaskSchedule:
         offset = 8 * self._stride * round_
         return _net({self.position: self}, others, attempt, offset, self.view.word_count)[self.position]
 
-    def _streams_with(self, other: int) -> Keystreams:
-        """A pair's keystreams; they are kept where they will be read again, 1 KB a pair."""
-        streams = self._streams.get(other)
-        if streams is None:
-            streams = self._suite.keystreams(self._pairs[other].mask)
-            if self._reads_on:
-                self._streams[other] = streams
-        return streams
+    def _ciphers(self, others: int, counter: bytes) -> list[tuple[int, Encryptor]]:
+        """The ciphers of the pairs with `others` at a counter block: those that stand there, or new ones."""
+        standing = self._standing.pop((others, counter), None)
+        if standing is not None:
+            return standing
+        pairs, encryptor = self._pairs, self._suite.encryptor
+        return [(other, encryptor(pairs[other].mask, counter)) for other in positions_of(others)]
 
     def blindings(self, round_: int, attempt: int, others: int) -> Lane:
         """The blinding lane's Σ ± over the neighbours in `others`, one scalar for each committed slot."""
@@ -168,28 +168,36 @@ class MaskSchedule:
 
 
 def _net(
-    ring: Mapping[int, MaskSchedule], others: int, number: int, offset: int, count: int
-) -> dict[int, Words]:  # fmt: skip
+    ring: Mapping[int, MaskSchedule], others: int, stream: int, offset: int, count: int, *, reads_on: bool = False
+) -> dict[int, Words]:
     """
     For each schedule in `ring`, by position, Σ ± of its neighbours in `others`: `count` words from byte `offset`.
 
-    A pair with both ends in `ring` is read once, at its lower end.
+    A pair with both ends in `ring` is read once, at its lower end.  With `reads_on` the ciphers are kept for who
+    comes to read on.
     """
+    here = bitmap(list(ring))
     totals = {position: np.zeros(count, _WORD) for position in ring}
-    buffer = _Buffer(count)
+    buffer, octets = _buffer(min(count, _PIECE_WORDS))
     for start in range(0, count, _PIECE_WORDS):
         pieces = {position: total[start : start + _PIECE_WORDS] for position, total in totals.items()}
+        words = buffer[: min(_PIECE_WORDS, count - start)]
+        nothing = zeros(8 * len(words))
+        counter = counter_block(stream, offset + 8 * start)
+        after = counter_block(stream, offset + 8 * (start + len(words)))
         for position, schedule in ring.items():
             mine = pieces[position]
-            for other in positions_of(schedule._neighbours & others):
-                theirs = pieces.get(other)
-                if position > other and theirs is not None:
-                    continue
-                words = buffer.words(schedule._streams_with(other), number, offset + 8 * start, len(mine))
+            to_read = schedule._neighbours & others & ~(here & ((1 << position) - 1))
+            ciphers = schedule._ciphers(to_read, counter)
+            for other, cipher in ciphers:
+                cipher.update_into(nothing, octets)
                 if position > other:
                     np.subtract(mine, words, mine)
                     continue
                 np.add(mine, words, mine)
+                theirs = pieces.get(other)
                 if theirs is not None:
                     np.subtract(theirs, words, theirs)
+            if reads_on:
+                schedule._standing = {(to_read, after): ciphers}
     return totals

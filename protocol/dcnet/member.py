@@ -155,7 +155,7 @@ class Member:
         return self._try_share(now_s)
 
     def _self_mask_of(self, round_: int, attempt: int) -> tuple[bytes, Words]:
-        """The seed of an attempt's self mask, and the mask; the last one made is kept."""
+        """The seed of an attempt's self mask, and the mask; those made ahead are kept until the attempt takes them."""
         if self._ahead is None or self._ahead[0] != (round_, attempt):
             label = mask_label(self.view, round_, attempt)
             seed = prf.mask_seed(self._secrets.evaluate(label), label)
@@ -252,8 +252,9 @@ class Member:
         self.expected = view.from_wire(held.expected)
         self.state, self.round, self.attempt = State.SHARED, round_, attempt
         self._over, self._helped, self.unsettled, self._opened_by = False, 0, round_, self.term
-        self._seed, mask = self._self_mask_of(round_, attempt)
-        masked = mask + vector
+        self._seed, masked = self._self_mask_of(round_, attempt)
+        self._ahead = None
+        masked += vector
         self._masks.add(masked, round_, attempt, self.expected)
         commitments, lane = b"", b""
         if self._pedersen is not None:

@@ -29,7 +29,7 @@ MAC_SIZE = 16
 _SHA256 = hashes.SHA256()
 _PREFIX = b"stromkreis/v1/"
 _ZEROS = memoryview(bytes(1 << 17))  # what becomes keystream; zeroing as many bytes anew costs a tenth of the cipher
-_FIRST_BLOCK = modes.CTR(bytes(16))  # stream 0, block 0
+_counter_mode = lru_cache(maxsize=16)(modes.CTR)  # all pairs of a ring begin at the same block
 
 
 def digest(purpose: str, *parts: bytes) -> bytes:
@@ -57,10 +57,11 @@ def derive(key: bytes, purpose: str, *parts: bytes, size: int = 32) -> bytes:
     return HKDFExpand(_SHA256, size, info).derive(key)
 
 
-class Keystreams(Protocol):
-    """The keystreams of one key, ready to be read; see `StandardSuite.keystreams`."""
+class Encryptor(Protocol):
+    """A cipher in counter mode under one key, as `cryptography` has it: what it makes of zeros is keystream."""
 
-    def into(self, out: memoryview, stream: int, offset: int, size: int) -> None: ...  # noqa: D102
+    def update(self, data: memoryview) -> bytes: ...  # noqa: D102
+    def update_into(self, data: memoryview, buf: memoryview) -> int: ...  # noqa: D102
 
 
 class Suite(Protocol):
@@ -71,7 +72,7 @@ class Suite(Protocol):
     def public_key(self, private: bytes) -> bytes: ...  # noqa: D102
     def agree(self, private: bytes, public: bytes, salt: bytes) -> bytes: ...  # noqa: D102
     def keystream(self, key: bytes, stream: int, offset: int, size: int) -> bytes: ...  # noqa: D102
-    def keystreams(self, key: bytes) -> Keystreams: ...  # noqa: D102
+    def encryptor(self, key: bytes, counter: bytes) -> Encryptor: ...  # noqa: D102
     def mac(self, key: bytes, message: bytes) -> bytes: ...  # noqa: D102
     def seal(self, key: bytes, nonce: int, plain: bytes, context: bytes) -> bytes: ...  # noqa: D102
     def unseal(self, key: bytes, nonce: int, sealed: bytes, context: bytes) -> bytes: ...  # noqa: D102
@@ -80,29 +81,19 @@ class Suite(Protocol):
     def verify(self, public: bytes, message: bytes, signature: bytes) -> bool: ...  # noqa: D102
 
 
-def _zeros(size: int) -> bytes | memoryview:
-    return _ZEROS[:size] if size <= len(_ZEROS) else bytes(size)
+def zeros(size: int) -> memoryview:
+    """As many zeros, to become keystream."""
+    return _ZEROS[:size] if size <= len(_ZEROS) else memoryview(bytes(size))
+
+
+def counter_block(stream: int, offset: int) -> bytes:
+    """The cipher's counter at byte `offset`, a multiple of 16, of stream number `stream`: 8 bytes each."""
+    return struct.pack(">QQ", stream, offset // 16)
 
 
 def mac_equal(left: bytes, right: bytes) -> bool:
     """Constant-time comparison."""
     return constant_time.bytes_eq(left, right)
-
-
-class _AesCtr:
-    """One AES-256 key in counter mode; holds about 1 KB, the expanded key among it."""
-
-    __slots__ = ("_encryptor", "_next")
-
-    def __init__(self, key: bytes) -> None:
-        self._encryptor = Cipher(algorithms.AES256(key), _FIRST_BLOCK).encryptor()
-        self._next = (0, 0)
-
-    def into(self, out: memoryview, stream: int, offset: int, size: int) -> None:
-        if (stream, offset) != self._next:
-            self._encryptor.reset_nonce(struct.pack(">QQ", stream, offset // 16))
-        self._next = stream, offset + size
-        self._encryptor.update_into(_zeros(size), out)
 
 
 class StandardSuite:
@@ -129,21 +120,19 @@ class StandardSuite:
 
     def keystream(self, key: bytes, stream: int, offset: int, size: int) -> bytes:
         """
-        AES-256-CTR keystream bytes [offset, offset+size) of stream number `stream` under `key`.
+        Bytes [offset, offset+size) of keystream number `stream` under `key`; `offset` is a multiple of 16.
 
-        The counter block is stream (8 bytes) and block index (8 bytes); `offset` is a multiple of 16.
+        The counter block is stream (8 bytes) and block index (8 bytes).
         """
-        counter = modes.CTR(struct.pack(">QQ", stream, offset // 16)) if stream or offset else _FIRST_BLOCK
-        return Cipher(algorithms.AES256(key), counter).encryptor().update(_zeros(size))
+        return self.encryptor(key, counter_block(stream, offset)).update(zeros(size))
 
-    def keystreams(self, key: bytes) -> Keystreams:
+    def encryptor(self, key: bytes, counter: bytes) -> Encryptor:
         """
-        The same bytes for who reads a key's streams often or into memory of its own, by `into(out, ...)`.
+        AES-256-CTR from a `counter_block` on, for who reads a stream on and on or into memory of its own.
 
-        Reading on where the last call ended costs no more than the cipher itself, going elsewhere a tenth of setting
-        up the key.  `out` is 15 bytes longer than `size` (the cipher's rule) or more; they are not touched.
+        It holds about 1 KB, the expanded key among it.  `update_into` wants 15 bytes of room behind what it writes.
         """
-        return _AesCtr(key)
+        return Cipher(algorithms.AES256(key), _counter_mode(counter)).encryptor()
 
     def mac(self, key: bytes, message: bytes) -> bytes:
         """HMAC-SHA-256 cut to 16 bytes (RFC 2104 section 5)."""
