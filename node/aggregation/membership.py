@@ -56,7 +56,7 @@ class Membership:
         self.last_heard_s = 0.0
         self._around = around
         self._position = secrets.position
-        self._masks = MaskSchedule(around.suite, view, secrets)
+        self._masks = MaskSchedule(around.suite, view, secrets, around.fleet)
         self._inbox_send, self._inbox = trio.open_memory_channel[Event](_INBOX)
         self._member = self._resume()
         self._head: HeadDriver | None = None
@@ -86,7 +86,6 @@ class Membership:
         """Serve until cancelled."""
         try:
             async with trio.open_nursery() as self._nursery:
-                self._masks.prepare(max(0, self.view.timing.round_at(self._around.clock())))
                 await self._serve()
         finally:
             if self._connection is not None:  # the poller would keep it, one more each epoch
@@ -238,7 +237,10 @@ class Membership:
             )
             if self._nursery is not None:
                 self._nursery.start_soon(self._listen_to_head, self._connection)
-        await self._carry_out(self._member.appointed(message.term, self._around.clock()))
+        now_s = self._around.clock()
+        # Not before: now those of the ring who live in this process have joined it, and a pair's masks are made once.
+        self._masks.prepare(min(max(0, self.view.timing.round_at(now_s)), self.view.rounds - 1))
+        await self._carry_out(self._member.appointed(message.term, now_s))
 
     def _is_linked(self) -> bool:
         if self._address is None:

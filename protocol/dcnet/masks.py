@@ -30,7 +30,7 @@ from protocol.dcnet.suite import Encryptor, Suite, counter_block, derive, zeros
 Words = NDArray[np.uint64]
 _WORD = np.dtype("<u8")
 _BLOCK_BYTES = 1 << 16  # of keystream per pair and block: bounds memory however long the epoch
-_PIECE_WORDS = 1 << 14
+_PIECE_WORDS = 1 << 14  # of keystream per call: the cache holds it until it is added, and calls cost next to nothing
 _FIRST = counter_block(0, 0)
 
 
