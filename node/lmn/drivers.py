@@ -30,6 +30,7 @@ from node.lmn.iec62056_21.readings import Interpretation
 from node.lmn.links import parse_link
 from node.lmn.mbus import driver as mbus
 from node.lmn.mbus.procedures import SecondaryAddress
+from node.lmn.p1.encrypted import EncryptedReader
 from node.lmn.profiles import MeterProfile
 from node.lmn.sml.client import SmlClient
 from node.lmn.sml.driver import SmlLink
@@ -70,6 +71,23 @@ def _now(clock: Clock) -> Callable[[], datetime]:
     return lambda: datetime.fromtimestamp(clock(), UTC)
 
 
+def _guard(profile: MeterProfile) -> dlms_security.ReplayGuard:
+    """The invocation counters taken from a meter, which outlive the link."""
+    if "guard" not in profile.memory:
+        taken = profile.counters.taken(profile.device)
+        highest = {bytes.fromhex(title): number for title, number in taken.items()}
+        news = profile.memory["news"] = {}
+        profile.memory["guard"] = dlms_security.ReplayGuard(highest, lambda title, n: news.update({title.hex(): n}))
+    guard: dlms_security.ReplayGuard = profile.memory["guard"]
+    return guard
+
+
+async def _keep_taken(profile: MeterProfile, news: dict[str, int]) -> None:
+    """What was taken is durable before the reading goes on."""
+    while news:
+        await profile.counters.take(profile.device, *news.popitem())
+
+
 # --- IEC 62056-21, P1, S0 ---------------------------------------------------------------------------------------------
 
 
@@ -86,6 +104,21 @@ def _listen_text(
     stream: trio.abc.Stream, profiles: Sequence[MeterProfile], clock: Clock
 ) -> AsyncGenerator[Batch, None]:
     return iec62056_21.listen(stream, clock=clock, interpretation=_interpretation(profiles[0]))
+
+
+async def _listen_p1(
+    stream: trio.abc.Stream, profiles: Sequence[MeterProfile], clock: Clock
+) -> AsyncGenerator[Batch, None]:
+    # The meters behind the port speak through it: its key is the first that any of them has.
+    profile = next((each for each in profiles if each.key("encryption") is not None), profiles[0])
+    reader = None
+    if (key := profile.key("encryption")) is not None:
+        reader = EncryptedReader(key + (profile.key("authentication") or b""), _guard(profile))
+    told = iec62056_21.listen(stream, clock=clock, interpretation=_interpretation(profile), reader=reader)
+    async with aclosing(told) as batches:
+        async for batch in batches:
+            await _keep_taken(profile, profile.memory.get("news", {}))
+            yield batch
 
 
 async def _listen_s0(
@@ -155,22 +188,6 @@ def _dlms_association(profile: MeterProfile) -> Association:
     return Association() if password is None else Association(Mechanism.LLS, password)
 
 
-def _dlms_guard(profile: MeterProfile) -> dlms_security.ReplayGuard:
-    if "guard" not in profile.memory:
-        taken = profile.counters.taken(profile.device)
-        highest = {bytes.fromhex(title): number for title, number in taken.items()}
-        news = profile.memory["news"] = {}
-        profile.memory["guard"] = dlms_security.ReplayGuard(highest, lambda title, n: news.update({title.hex(): n}))
-    guard: dlms_security.ReplayGuard = profile.memory["guard"]
-    return guard
-
-
-async def _keep_taken(profile: MeterProfile, news: dict[str, int]) -> None:
-    """What was taken is durable before the reading goes on."""
-    while news:
-        await profile.counters.take(profile.device, *news.popitem())
-
-
 async def _dlms_counter(profile: MeterProfile) -> dlms_security.InvocationCounter | None:
     """Our counter with room for a session, None where nothing is ciphered."""
     title = profile.key("system_title")
@@ -198,7 +215,7 @@ async def _ask_dlms(stream: trio.abc.Stream, profile: MeterProfile, clock: Clock
     registers = [(dlms.REGISTER, obis) for obis in profile.registers] or None
     settings = dlms.MeterSettings(profile.name_on_bus, _dlms_association(profile), registers)
     counter = await _dlms_counter(profile)
-    guard = _dlms_guard(profile)
+    guard = _guard(profile)
     wrapper = (client, logical)
     readings = await dlms.read_meter(
         stream, settings, hdlc=hdlc, wrapper=wrapper, counter=counter, guard=guard, now=_now(clock)
@@ -213,11 +230,14 @@ async def _listen_dlms(
     profile = profiles[0]
     if len(profiles) > 1:
         raise LocalProtocolError("a link with pushed DLMS is one meter")
-    guard = _dlms_guard(profile)
+    guard = _guard(profile)
     title = profile.key("system_title") or b""
     receiver = PushReceiver(profile.name_on_bus, _dlms_keys(profile), guard, title)
-    wrapper = profile.address.startswith("wrapper:")
-    pushed = dlms.pushes(stream, receiver, silence_timeout_s=profile.silence_s, wrapper=wrapper, now=_now(clock))
+    framings: dict[str, dlms.PushFraming] = {"": "hdlc", "hdlc": "hdlc", "wrapper": "wrapper", "mbus": "mbus"}
+    framing = framings.get(profile.address.partition(":")[0])
+    if framing is None:
+        raise LocalProtocolError(f"the address of a meter that pushes DLMS names its frames: {', '.join(framings)}")
+    pushed = dlms.pushes(stream, receiver, silence_timeout_s=profile.silence_s, framing=framing, now=_now(clock))
     async for item in pushed:
         await _keep_taken(profile, profile.memory["news"])
         yield [item]
@@ -274,7 +294,7 @@ DRIVERS: Mapping[str, Driver] = MappingProxyType(
             Driver("mbus", ask=_ask_mbus),
             Driver("wmbus", listen=_listen_wmbus),
             Driver("iec62056-21", ask=_ask_iec62056_21, listen=_listen_text),
-            Driver("p1", listen=_listen_text),
+            Driver("p1", listen=_listen_p1),
             Driver("s0", listen=_listen_s0),
         )
     }

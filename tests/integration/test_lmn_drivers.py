@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import trio
 
-from loadtest.meters import dlms, mbus, sml_server, wmbus
+from loadtest.meters import dlms, mbus, p1, sml_server, wmbus
 from loadtest.meters.dlms_objects import CosemObjects
 from loadtest.meters.serial_bus import serial_bus
 from loadtest.meters.sml import SmlMeter
@@ -31,6 +31,7 @@ IMPORT = Obis(1, 0, 1, 8, 0, 255)
 KEY, AUTHENTICATION = bytes(range(16)), bytes(range(16, 32))
 DEVICE = DeviceAddress.from_text("1SKR0112345678", 2)
 WIRES = "1SKR0112345678"
+TITLE = b"STK\x00\x00\x00\x00\x01"
 
 
 def registers(now: datetime) -> list[tuple[Obis, int, int, int]]:
@@ -189,6 +190,30 @@ async def test_dlms_pushed() -> None:
     message = dlms.push_frames(server.notification(), Address(1), Address(16))
     async with serving(partial(pushing, messages=[message])) as link:
         _, events = await read_twice(MeterProfile(device=WIRES, protocol="dlms", link=link, push=True))
+    assert events == []
+
+
+async def test_dlms_pushed_on_the_mbus_of_austrian_meters() -> None:
+    server = dlms.DlmsServer(
+        CosemObjects(WIRES, registers, now), dlms.ServerSettings(keys=Keys(KEY, AUTHENTICATION), system_title=TITLE)
+    )
+    messages = [dlms.push_mbus_frames(server.notification(sealed=True), size_max=100) for _ in range(100)]
+    keys = {"encryption": KEY.hex(), "authentication": AUTHENTICATION.hex()}
+    async with serving(partial(pushing, messages=messages)) as link:
+        profile = MeterProfile(device=WIRES, protocol="dlms", link=link, push=True, address="mbus:", keys=keys)
+        got, events = await read_twice(profile)
+    assert {reading.quality for reading in got[WIRES]} == {Quality.VALID}
+    assert events == []
+
+
+async def test_encrypted_p1() -> None:
+    keys = Keys(KEY, AUTHENTICATION)
+    plain = p1.telegram(p1.P1Settings(WIRES), [registers(now())[0]], now())
+    messages = [p1.encrypted(plain, keys, TITLE, counter) for counter in range(1, 100)]
+    told = {"encryption": KEY.hex(), "authentication": AUTHENTICATION.hex()}
+    async with serving(partial(pushing, messages=messages)) as link:
+        got, events = await read_twice(MeterProfile(device=WIRES, protocol="p1", link=link, push=True, keys=told))
+    assert {reading.quality for reading in got[WIRES]} == {Quality.VALID}
     assert events == []
 
 

@@ -73,7 +73,7 @@ def test_one_good_telegram_is_enough_for_success() -> None:
 
 
 def test_keys_where_there_are_none() -> None:
-    result = run.invoke(app, ["p1", "--key", "00112233", "-"], input=DATA)
+    result = run.invoke(app, ["iec62056-21", "--key", "00112233", "-"], input=DATA)
     assert result.exit_code == 2
     assert "no keys" in result.stderr
     result = run.invoke(app, ["p1", "--key", "secret", "-"], input=DATA)

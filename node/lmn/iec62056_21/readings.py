@@ -21,7 +21,7 @@ from datetime import datetime, timedelta, tzinfo
 from typing import Any
 
 from node.lmn.iec62056_21.datasets import DataSet, data_sets, parse_address
-from node.lmn.iec62056_21.framing import Readout, ReadoutReader
+from node.lmn.iec62056_21.framing import Readout, ReadoutReader, TelegramReader
 from node.lmn.iec62056_21.quantities import quantity
 from node.lmn.iec62056_21.times import CENTRAL_EUROPE, is_stamp, parse_clock, parse_stamp
 from protocol.errors import RemoteProtocolError
@@ -74,10 +74,10 @@ def readings_of(
 
 
 def decode_stream(
-    chunks: Iterable[bytes], interpretation: Interpretation | None = None
+    chunks: Iterable[bytes], interpretation: Interpretation | None = None, *, reader: TelegramReader | None = None
 ) -> Iterator[Reading | RemoteProtocolError]:
-    """The readings and faults of a byte stream that comes in any pieces."""
-    reader = ReadoutReader()
+    """The readings and faults of a byte stream that comes in any pieces; `reader` where it is not plain text."""
+    reader = reader or ReadoutReader()
     for chunk in chunks:
         for item in reader.receive(chunk):
             yield from _of(item, interpretation)
