@@ -103,7 +103,6 @@ class MaskSchedule:
         self._block_rounds = max(1, min(view.rounds, _BLOCK_BYTES // (8 * self._stride)))
         self._block_index = -1
         self._block: Words = np.zeros((0, view.word_count), _WORD)
-        self._reads_on = self._block_rounds < view.rounds
         self._standing: dict[tuple[int, bytes], list[tuple[int, Encryptor]]] = {}
         self._ring = (fleet or Fleet()).ring(view)
         self._ring.add(self)
@@ -121,7 +120,8 @@ class MaskSchedule:
         rounds = min(self._block_rounds, self.view.rounds - first)
         ring = {each.position: each for each in self._ring if each._block_index < index} | {self.position: self}
         offset, count = 8 * self._stride * first, rounds * self._stride
-        totals = _net(dict(sorted(ring.items())), self.view.everybody, 0, offset, count, reads_on=self._reads_on)
+        reads_on = first + rounds < self.view.rounds
+        totals = _net(dict(sorted(ring.items())), self.view.everybody, 0, offset, count, reads_on=reads_on)
         for position, each in ring.items():
             each._block_index, each._block = index, totals[position].reshape(rounds, self._stride)
 
@@ -173,8 +173,8 @@ def _net(
     """
     For each schedule in `ring`, by position, Σ ± of its neighbours in `others`: `count` words from byte `offset`.
 
-    A pair with both ends in `ring` is read once, at its lower end.  With `reads_on` the ciphers are kept for who
-    comes to read on.
+    A pair with both ends in `ring` is read once, at its lower end; `others` is everybody where there are several.
+    With `reads_on` the ciphers are kept for who comes to read on.
     """
     here = bitmap(list(ring))
     totals = {position: np.zeros(count, _WORD) for position in ring}

@@ -120,6 +120,7 @@ def test_blocks_in_their_order_are_read_on_under_the_same_ciphers(monkeypatch: p
         schedule.prepare(round_)
     assert len(suite.read) == 6 * 4
     assert suite.set_up == 4
+    assert not schedule._standing  # nobody reads on behind the last block
     schedule.words(10, 0, view.everybody & ~2)  # a missing one has a cipher of its own and disturbs nobody's
     schedule.prepare(0)
     schedule.prepare(2)
