@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated
 
 import trio
@@ -20,15 +20,17 @@ from pydantic import SecretStr
 from rich.live import Live
 
 from node.lmn.drivers import DRIVERS
+from node.lmn.iec62056_21.driver import SpeedLink
 from node.lmn.links import open_link, parse_link
 from node.lmn.mbus.driver import Bus, Timing
 from node.lmn.profiles import ANY_METER, MeterProfile, profile_of_url
 from protocol.errors import RemoteProtocolError, StromkreisError
 from protocol.metering.reading import Reading
 from stromkreis.board import Board
-from stromkreis.decode import Keys, MeterProtocol, decoder, error_line, write_line
+from stromkreis.decode import Keys, MeterProtocol, decoder, error_line, named_key, write_line
 
 _RECEIVE_SIZE = 4096
+_BAUDRATES = (2400, 9600, 300)  # of M-Bus meters, the usual first (EN 13757-2)
 _PURPOSES = ("encryption", "authentication", "password", "system_title")
 Item = Reading | RemoteProtocolError
 
@@ -62,7 +64,8 @@ def sniff(
     """
     profile = _profile(link, protocol, (key or []) if ask else [])
     if search:
-        _run(lambda: _search(profile))
+        given = "baud=" in link
+        _run(lambda: _search(profile, [parse_link(profile.link).baudrate] if given else _BAUDRATES))
         return
     if once and not ask:
         raise typer.BadParameter("only what is asked can be asked once", param_hint="--once")
@@ -106,7 +109,7 @@ def _profile(link: str, protocol: MeterProtocol | None, keys: list[str]) -> Mete
 
 
 def _purpose(text: str) -> tuple[str, str]:
-    purpose, _, key = text.rpartition("=")
+    purpose, key = named_key(text)
     if purpose and purpose not in _PURPOSES:
         raise typer.BadParameter(f"a key that asks is for {', '.join(_PURPOSES)}", param_hint="--key")
     return purpose or "encryption", key
@@ -120,18 +123,25 @@ async def _open(link: str) -> trio.abc.Stream:
         raise StromkreisError(f"{link.partition('?')[0]}: the link cannot be opened ({why})") from None
 
 
-async def _search(profile: MeterProfile) -> int:
+async def _search(profile: MeterProfile, baudrates: Sequence[int]) -> int:
+    """One line a meter; at the first speed at which any answers.  On a converter the speed is the converter's."""
     if profile.protocol != MeterProtocol.MBUS:
         raise typer.BadParameter("only the meters of an M-Bus can be looked for", param_hint="--search")
-    settings = parse_link(profile.link)
     async with await _open(profile.link) as stream:
-        found = await Bus(stream, Timing(settings.baudrate) if settings.path else Timing()).search()
-    for device in found.meters:
-        write_line(f"{device}  address={device.number}{device.to_transport()[4:].hex().upper()}")
-    for mask in found.collisions:
-        typer.echo(f"several meters answer to {mask.number} and cannot be told apart", err=True)
+        for baudrate in baudrates:
+            if isinstance(stream, SpeedLink):
+                await stream.set_baudrate(baudrate)
+            found = await Bus(stream, Timing(baudrate)).search()
+            for mask in found.collisions:
+                typer.echo(f"several meters answer to {mask.number} and cannot be told apart", err=True)
+            for device in found.meters:
+                address = device.number + device.to_transport()[4:].hex().upper()
+                write_line(f"{device}  address={address}  baud={baudrate}")
+            if found.meters or not isinstance(stream, SpeedLink):
+                break
     if not found.meters:
-        typer.echo("no meter answers", err=True)
+        tried = f" at {', '.join(map(str, baudrates))} baud" if isinstance(stream, SpeedLink) else ""
+        typer.echo(f"no meter answers{tried}", err=True)
     return len(found.meters)
 
 
