@@ -31,8 +31,10 @@ class MeterProfile(BaseModel):
     `device` is the id under which its readings go on (DIN 43849 form); `meter_id` what the meter calls itself where
     that differs, `*` for the only meter on its link, whoever it is.  `address` is what the bus wants to hear: the
     device address of IEC 62056-21, a primary or secondary M-Bus address, `[hdlc:|wrapper:]CLIENT/LOGICAL[/PHYSICAL]`
-    of DLMS, the server id of one of several SML meters, the kind of radio module of wireless M-Bus.  `keys` are
-    hexadecimal: `encryption`, and for DLMS `authentication`, `password` and the gateway's `system_title`.
+    of DLMS (where it pushes `hdlc:`, `wrapper:` or `mbus:` alone), the server id of one of several SML meters, the
+    kind of radio module of wireless M-Bus.  `keys` are hexadecimal: `encryption`, for DLMS and encrypted P1
+    `authentication`, for DLMS `password` and the gateway's
+    `system_title`, for `lks1` (SML in TLS on the wired LMN) `certificate`, `private_key` and `meter_certificate`, DER.
     `registers` empty means all; named ones are kept, the rest is not delivered.  `push`: the meter sends unasked.
     `interval_s`: how often it then does; after `SILENT_INTERVALS` of them the bus counts as silent, so a value too
     small makes alarms of lost telegrams and one too large hides a dead meter.  `medium` is OBIS group A for meters
