@@ -33,13 +33,15 @@ from node.lmn.iec62056_21.readings import Interpretation
 from node.lmn.links import parse_link
 from node.lmn.lks1 import Lks1Bus, lks1_session
 from node.lmn.mbus import driver as mbus
-from node.lmn.mbus.procedures import SecondaryAddress
+from node.lmn.mbus.device import DeviceAddress
+from node.lmn.mbus.procedures import parse_address
 from node.lmn.p1.encrypted import EncryptedReader
-from node.lmn.profiles import MeterProfile
+from node.lmn.profiles import ANY_METER, MeterProfile
 from node.lmn.sml.client import SmlClient
 from node.lmn.sml.driver import SmlLink
 from node.lmn.sml.readings import server_id
 from node.lmn.wmbus import driver as wmbus
+from node.lmn.wmbus.exchange import Plan
 from node.lmn.wmbus.keys import KeyStore
 from node.lmn.wmbus.receiver import Receiver
 from protocol.errors import LocalProtocolError, RemoteProtocolError
@@ -48,6 +50,7 @@ from protocol.metering.reading import Reading
 _ANSWER_TIMEOUT_S = 10.0  # a long SML list at 9600 baud takes a second
 _CHALLENGE_SIZE = 16
 _SESSION_COUNT_MAX = 8192  # messages of a session; 2,000 registers take half of them
+_GATEWAY_TYPE = 0x31  # device type "communication controller" (EN 13757-7)
 _ANY_PRIMARY = 254  # every meter answers to it (EN 13757-2 clause 5.7.5)
 Clock = Callable[[], float]
 Batch = Sequence[Reading | RemoteProtocolError]
@@ -275,38 +278,66 @@ async def _listen_dlms(
 # --- M-Bus, wired and wireless ----------------------------------------------------------------------------------------
 
 
-def _mbus_address(text: str) -> int | SecondaryAddress:
-    """A primary address, eight digits of a secondary one (F: any), or nothing for the only meter of a short line."""
-    if len(text) == 8:
-        return SecondaryAddress(text.upper())
-    if text.isdecimal() and int(text) <= 250:
-        return int(text)
-    if text:
-        raise LocalProtocolError("an M-Bus address is 0 to 250, or the eight digits of a secondary address")
-    return _ANY_PRIMARY
+def _receiver(profile: MeterProfile, profiles: Sequence[MeterProfile]) -> Receiver:
+    """
+    Whoever has the keys of the meters of a bus; `profile` remembers it and the counters that it took.
+
+    It outlives the link: it knows the counters against replay, and the formats of compact frames.
+    """
+    if "receiver" not in profile.memory:
+        keys = {each.name_on_bus: key for each in profiles if (key := each.key("encryption")) is not None}
+        # The only meter of a line that is asked may be anyone: the key is for whoever answers.
+        anyone = profile.key("encryption") if profile.meter_id == ANY_METER and profile.protocol == "mbus" else None
+        store = KeyStore(keys, anyone)
+        profile.memory["receiver"] = Receiver(store, counters=profile.counters.taken(profile.device))
+    receiver: Receiver = profile.memory["receiver"]
+    return receiver
 
 
 async def _ask_mbus(stream: trio.abc.Stream, profile: MeterProfile, clock: Clock) -> Batch:
+    address = parse_address(profile.address) if profile.address else _ANY_PRIMARY
     link = parse_link(profile.link)
     timing = mbus.Timing(link.baudrate) if link.path else mbus.Timing()
-    return await mbus.Bus(stream, timing, _now(clock)).read_meter(_mbus_address(profile.address))
+    if profile.key("encryption") is None:
+        return await mbus.Bus(stream, timing, _now(clock)).read_meter(address)
+    receiver = _receiver(profile, [profile])
+    known = dict(receiver.counters)
+    readings = await mbus.Bus(stream, timing, _now(clock), receiver).read_meter(address, must_be_secured=True)
+    await _keep_taken(profile, dict(receiver.counters.items() - known.items()))
+    return readings
+
+
+def _radio_address(device: str, framing: wmbus.Framing) -> DeviceAddress:
+    """Under which address the gateway asks meters that listen after they have spoken."""
+    if framing in ("rtl-wmbus", "raw"):
+        raise LocalProtocolError(f"{framing} only receives: no meter can be asked through it")
+    try:
+        return DeviceAddress.from_text(device, _GATEWAY_TYPE)
+    except ValueError as error:
+        raise LocalProtocolError(f"the gateway's address on the radio, behind the /: {error}") from None
 
 
 async def _listen_wmbus(
     stream: trio.abc.Stream, profiles: Sequence[MeterProfile], clock: Clock
 ) -> AsyncGenerator[Batch, None]:
     first = profiles[0]
-    framings: dict[str, wmbus.Framing] = {"imst": "imst", "amber": "amber", "rtl-wmbus": "rtl-wmbus", "raw": "raw"}
-    framing = framings.get(first.address or "imst")
+    module, _, gateway = (first.address or "imst").partition("/")
+    framings: dict[str, wmbus.Framing] = {
+        "imst": "imst", "amber": "amber", "amber-rssi": "amber-rssi", "rtl-wmbus": "rtl-wmbus", "raw": "raw",
+    }  # fmt: skip
+    framing = framings.get(module)
     if framing is None:
         raise LocalProtocolError(f"the address of a radio meter names its receiver: {', '.join(framings)}")
-    keys = {profile.name_on_bus: key for profile in profiles if (key := profile.key("encryption")) is not None}
-    # The receiver outlives the link: it knows the counters against replay, and the formats of compact frames.
-    if "receiver" not in first.memory:
-        first.memory["receiver"] = Receiver(KeyStore(keys), counters=first.counters.taken(first.device))
-    receiver: Receiver = first.memory["receiver"]
+    receiver = _receiver(first, profiles)
     known = dict(receiver.counters)
-    async with aclosing(wmbus.listen(stream, framing, receiver, now=_now(clock))) as batches:
+    ours = {profile.meter_id or profile.device for profile in profiles}
+
+    def is_ours(address: DeviceAddress) -> bool:
+        return ANY_METER in ours or str(address) in ours
+
+    plan = Plan(_radio_address(gateway, framing), is_ours) if gateway else None
+    heard = wmbus.listen(stream, framing, receiver, plan=plan, is_ours=is_ours, now=_now(clock))
+    async with aclosing(heard) as batches:
         async for batch in batches:
             news = dict(receiver.counters.items() - known.items())
             known |= news
