@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test lint format docs bench bench-fleet peers simulate exhaustive fuzz lock
+.PHONY: help demo test lint format docs bench bench-fleet peers simulate exhaustive fuzz mutate lock
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
 
@@ -38,8 +38,8 @@ format: $(VENV)/.test ## let ruff lay the code out
 lock: ## renew the pins (needs uv)
 	for part in "" "-test --extra test"; do set -- $$part; uv pip compile pyproject.toml --extra demo --extra build --extra postgresql \
 	  $$2 $$3 --universal --python-version 3.11 --no-strip-extras --no-emit-index-url --no-header --generate-hashes -q -o requirements$$1.lock; done
-	uv pip compile pyproject.toml --extra fuzz --universal --python-version 3.11 --no-strip-extras --no-emit-index-url --no-header --generate-hashes \
-	  -q -o requirements-fuzz.lock
+	for extra in fuzz mutation; do uv pip compile pyproject.toml --extra $$extra --universal --python-version 3.11 --no-strip-extras \
+	  --no-emit-index-url --no-header --generate-hashes -q -o requirements-$$extra.lock; done
 
 # Software that nobody here wrote, for the interoperability tests; an environment each, since their pins contradict.
 PEERS := sml dlms mbus p1
@@ -76,6 +76,14 @@ SECONDS ?= 60
 
 fuzz: .venv-fuzz/.ready ## each meter codec on atheris, one after the other (CODECS="sml p1", SECONDS=1800)
 	for codec in $(CODECS); do .venv-fuzz/bin/python -m fuzz $$codec -max_total_time=$(SECONDS) || exit 1; done
+
+.venv-mutation/.ready: requirements-mutation.lock
+	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet --require-hashes -r $<
+	touch $@
+
+mutate: .venv-mutation/.ready ## change the member machine in 900 places: its tests notice, or docs/mutation.toml says why not
+	.venv-mutation/bin/python -m mutation $(if $(JOBS),--jobs $(JOBS))
 
 docs: $(VENV)/.test ## draw the diagrams of docs/protocol.md anew from the transition tables
 	$(BIN)/python -m loadtest.diagrams --into docs/protocol.md
