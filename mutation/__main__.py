@@ -132,7 +132,8 @@ def _judge(session: WorkDB) -> int:
     print(f"{len(outcomes)} mutants: {survivors.tally(outcomes)}")
     unexplained, idle = survivors.compare(alive, survivors.explained(ROOT / "docs" / "mutation.toml"))
     if unexplained:
-        print(f"\nNothing explains why these live; add a test, or a reason to docs/mutation.toml:\n{survivors.as_toml(unexplained)}")
+        print("\nNothing explains why these live; add a test, or a reason to docs/mutation.toml:")
+        print(survivors.as_toml(unexplained))
     if idle:
         print(f"\nExplained in docs/mutation.toml, but no survivor:\n{survivors.as_toml(idle)}")
     for name, output in broken:

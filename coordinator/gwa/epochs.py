@@ -5,7 +5,7 @@ Without I/O: gateways' messages and the time go in, messages to gateways come ou
 need again after a restart (call, layout, deals) is kept and handed out again when it asks.
 
     CALLED --all joined, or join_until--> DEALING --all dealt, or deal_until--> RUNNING --last round ended--> OVER
-       \--too few gateways--> REFUSED
+       \--too few gateways--> REFUSED <--layout not durable--/
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ class AreaEpoch:
         value = beacon(self.call.epoch, self.call.area, self._nonce, submissions)
         out: list[To] = []
         if len(submissions) > wire.MAX_AREA:
-            return self._refuse(f"area {self.call.area} has {len(submissions)} gateways, of at most {wire.MAX_AREA}")
+            return self.give_up(f"area {self.call.area} has {len(submissions)} gateways, of at most {wire.MAX_AREA}")
         try:
             for index, identities in enumerate(
                 cut_rings(value, [each for each, _ in submissions], self.call.ring_size)
@@ -163,9 +163,9 @@ class AreaEpoch:
                 ring = Ring(view, {each: position for position, each in enumerate(identities)})
                 self.rings.append(ring)
         except LocalProtocolError as error:
-            return self._refuse(f"area {self.call.area} cannot form rings: {error}")
+            return self.give_up(f"area {self.call.area} cannot form rings: {error}")
         if not self.rings:
-            return self._refuse(f"no gateway of area {self.call.area} joined")
+            return self.give_up(f"no gateway of area {self.call.area} joined")
         for ring in self.rings:
             layout = self._layouts[ring.view.ring] = wire.EpochLayout(
                 self.call.epoch, self._nonce, submissions, ring.view.ring,
@@ -176,7 +176,7 @@ class AreaEpoch:
                 self._intermediates, self._result_key,
             )  # fmt: skip
             if (size := len(wire.encode(layout))) > _LAYOUT_SIZE_MAX:
-                return self._refuse(
+                return self.give_up(
                     f"area {self.call.area} is too large for its rings: a layout of {size} bytes, of at most"
                     f" {_LAYOUT_SIZE_MAX}"
                 )
@@ -189,8 +189,8 @@ class AreaEpoch:
 
     _deal_until_s = _NEVER
 
-    def _refuse(self, reason: str) -> list[To]:
-        """An area too small is never aggregated: it is told why."""
+    def give_up(self, reason: str) -> list[To]:
+        """The epoch will not come about: whoever joined is told why."""
         self.phase = Phase.REFUSED
         self.refusal = reason
         self.rings.clear()
