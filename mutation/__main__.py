@@ -64,7 +64,7 @@ def _begin(session: WorkDB, config: dict[str, Any]) -> None:
     os.chdir(ROOT)
     module = Path(config["module"])
     init([module], session, {})
-    spans = survivors.annotations(module.read_text(encoding="utf-8"))
+    spans = survivors.annotation_spans(module.read_text(encoding="utf-8"))
     silent = [
         item.job_id
         for item in session.pending_work_items

@@ -45,7 +45,7 @@ def compare(survivors: Iterable[Mutant], known: Iterable[Mutant]) -> tuple[list[
     return sorted(here - there), sorted(there - here)
 
 
-def annotations(source: str) -> list[tuple[Place, Place]]:
+def annotation_spans(source: str) -> list[tuple[Place, Place]]:
     """Where the type annotations of a module stand.  Raises ValueError for a module that evaluates them."""
     tree = ast.parse(source)
     if not any(isinstance(each, ast.ImportFrom) and each.module == "__future__" for each in tree.body):
