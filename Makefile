@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test lint format docs bench bench-fleet peers simulate exhaustive fuzz mutate lock
+.PHONY: help demo test coverage lint format docs bench bench-fleet peers simulate exhaustive fuzz mutate lock
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
 
@@ -49,8 +49,14 @@ peers: $(PEERS:%=.venv-peers-%/.ready) ## the environments of the interoperabili
 	$(@D)/bin/pip install --quiet --require-hashes -r $<
 	touch $@
 
-test: $(VENV)/.test peers ## every test, in parallel
-	$(BIN)/pytest -n auto --dist worksteal -q
+# What proves the heart runs first and once, with coverage; then the others.
+PYTEST := $(BIN)/pytest -n auto --dist worksteal -q
+coverage: $(VENV)/.test ## the DC-net's unit and property tests: every branch of protocol/dcnet, or it fails
+	$(PYTEST) tests/unit/test_dcnet_*.py tests/property/test_dcnet_*.py --cov=protocol.dcnet --cov-branch \
+	  --cov-report=term-missing:skip-covered --cov-fail-under=100
+
+test: $(VENV)/.test peers coverage ## every test, in parallel
+	$(PYTEST) --ignore-glob='tests/unit/test_dcnet_*.py' --ignore-glob='tests/property/test_dcnet_*.py'
 
 BENCH_PEERS := flower sml mbus
 bench: $(VENV)/.test $(BENCH_PEERS:%=.venv-peers-%/.ready) ## every figure beside the peers', into docs/benchmarks.md (QUICK=1, NAMES=)
