@@ -152,7 +152,7 @@ class Coordinator:
 
     async def _expel(self, listener: Listener) -> None:
         """
-        Cut off who was shut out, by another process, while it was connected.
+        Cut off who was shut out, by another process, while it was connected, and have its rings do the same.
 
         Again and again: a connection that was admitted just before has begun just after.
         """
@@ -170,7 +170,19 @@ class Coordinator:
                 if identity not in told:
                     told.add(identity)
                     log.info("gateway %s was shut out", identity)
+            self._expel_from_rings(frozenset(revoked))
             await trio.sleep(EXPEL_S)
+
+    def _expel_from_rings(self, revoked: frozenset[str]) -> None:
+        for area in self.areas.areas.values():
+            for epoch in area.epochs:
+                if self._keeper.holds(epoch):  # its gateways have not heard of their rings yet
+                    continue
+                for ring, messages in epoch.expel(revoked):
+                    log.info("epoch %d ring %d: told its members whom to leave out", epoch.call.epoch, ring.view.ring)
+                    self._send_all(messages)
+                    if ring.book is not None:
+                        self._carry_out(epoch, ring, ring.book.expel(ring.expelled, self._clock()))
 
     def _send(self, identity: str, message: wire.Message) -> None:
         data = wire.encode(message)

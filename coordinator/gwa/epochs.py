@@ -19,7 +19,7 @@ import msgpack
 from protocol import wire
 from protocol.dcnet.book import Ended, RoundBook
 from protocol.dcnet.epoch import make_view
-from protocol.dcnet.rings import RingView, beacon, cut_rings, positions_of
+from protocol.dcnet.rings import RingView, beacon, bitmap, cut_rings, positions_of
 from protocol.dcnet.suite import Suite
 from protocol.errors import InvariantError, LocalProtocolError, RemoteProtocolError
 from protocol.link import LinkLimits
@@ -64,6 +64,13 @@ class Ring:
     deals: dict[int, wire.Deal] = field(default_factory=dict)
     book: RoundBook | None = None
     head_at: wire.HeadAt | None = None
+    expelled: int = 0
+
+    def told_expelled(self, identity: str) -> list[To]:
+        """What a member must know of those who were shut out."""
+        if not self.expelled:
+            return []
+        return [To(identity, wire.Expelled(self.view.epoch, self.view.ring, self.view.to_wire(self.expelled)))]
 
 
 class AreaEpoch:
@@ -129,7 +136,7 @@ class AreaEpoch:
         if place is None or self.phase is Phase.REFUSED:
             return []
         ring, position = place
-        out = [To(identity, self.call), To(identity, self._layouts[ring.view.ring])]
+        out = [To(identity, self.call), To(identity, self._layouts[ring.view.ring]), *ring.told_expelled(identity)]
         if self.phase is Phase.RUNNING:
             out.append(To(identity, self._deals_for(ring, position)))
             if ring.head_at is not None:
@@ -231,9 +238,10 @@ class AreaEpoch:
         out: list[To] = []
         for ring in self.rings:
             out += [To(each, self._deals_for(ring, position)) for each, position in ring.positions.items()]
-            ring.book = RoundBook(self._suite, ring.view, self._result_secret, now_s)
-            head = ring.view.members[ring.view.head_of(0)].identity
-            out.append(To(head, wire.Appoint(self.call.epoch, ring.view.ring, 0)))
+            book = ring.book = RoundBook(self._suite, ring.view, self._result_secret, now_s)
+            book.expel(ring.expelled, now_s)
+            head = ring.view.members[ring.view.head_of(book.term)].identity
+            out.append(To(head, wire.Appoint(self.call.epoch, ring.view.ring, book.term)))
         return out
 
     def _require(self, identity: str) -> tuple[Ring, int]:
@@ -241,6 +249,18 @@ class AreaEpoch:
         if place is None:
             raise RemoteProtocolError("not_a_member", "a gateway that sits in no ring of this epoch")
         return place
+
+    def expel(self, identities: frozenset[str]) -> list[tuple[Ring, list[To]]]:
+        """Gateways that were shut out: for each ring that has new ones among its members, what the others are told."""
+        out = []
+        for ring in self.rings:
+            gone = bitmap([ring.positions[each] for each in identities & ring.positions.keys()])
+            if gone & ~ring.expelled:
+                ring.expelled |= gone
+                out.append(
+                    (ring, [to for each in ring.positions.keys() - identities for to in ring.told_expelled(each)])
+                )
+        return out
 
     # --- time ----------------------------------------------------------------------------------------------------
 
@@ -324,6 +344,7 @@ class AreaEpoch:
         out: list[To] = []
         if position not in ring.deals:  # it may have dealt just before we were restarted: it deals the same again
             out.append(To(identity, self._layouts[ring.view.ring]))
+        out += ring.told_expelled(identity)
         if ring.head_at is not None:
             out.append(To(identity, ring.head_at))
         elif ring.book is not None and ring.view.head_of(ring.book.term) == position:
