@@ -29,6 +29,7 @@ from node.wan.enrolment import Enroller
 from protocol import wire
 from protocol.dcnet.schema import DEFAULT_SCHEMA
 from protocol.dcnet.suite import StandardSuite
+from protocol.errors import StromkreisError
 from protocol.link import LinkContext
 from protocol.link.tls import client_context
 
@@ -255,3 +256,49 @@ async def test_a_question_that_the_database_cannot_answer_ends_nothing(network: 
         keys.close()
         nursery.cancel_scope.cancel()
     assert answer == wire.Refused(7, "this gateway sat in no ring of the epoch")
+
+
+async def test_a_gateway_enrols_once_the_database_takes_it(network: Network, caplog) -> None:
+    path = network.directory / "coordinator" / "coordinator.sqlite"
+    async with trio.open_nursery() as nursery:
+        await network.start_meters(nursery)
+        await network.start_coordinator(nursery)
+        config = network.node_config(0, 1, "node")
+        keys = KeyDirectory(config.data_dir / "keys", StandardSuite())
+        module = keys.open(config.gateways[0].id)
+        run_sql(
+            path, "CREATE TRIGGER refuse BEFORE INSERT ON gateways BEGIN SELECT RAISE(FAIL, 'disk is full'); END"
+        )  # fmt: skip
+        answers: list[tuple[str, bytes]] = []
+
+        async def enrol() -> None:
+            async with Enroller(config) as enroller:
+                answers.append(await enroller.enrol(module, config.all_gateways()[0]))
+
+        nursery.start_soon(enrol)
+        told = "a web request gets no answer, the database fails: disk is full"
+        await network.wait_until(lambda: caplog.text.count(told) > 1)
+        assert answers == []
+        run_sql(path, "DROP TRIGGER refuse")
+        await network.wait_until(lambda: answers)
+        store = Store(f"sqlite:///{path}")
+        assert [each.gateway_id for each in Directory(store).gateways()] == [module.identity]
+        store.close()
+        keys.close()
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_coordinator_whose_database_stays_broken_is_named(network: Network, monkeypatch) -> None:
+    monkeypatch.setattr("node.wan.enrolment._PATIENCE_S", 0.5)
+    path = network.directory / "coordinator" / "coordinator.sqlite"
+    async with trio.open_nursery() as nursery:
+        await network.start_meters(nursery)
+        await network.start_coordinator(nursery)
+        config = network.node_config(0, 1, "node")
+        keys = KeyDirectory(config.data_dir / "keys", StandardSuite())
+        run_sql(path, "ALTER TABLE gateways RENAME TO hidden")
+        async with Enroller(config) as enroller:
+            with pytest.raises(StromkreisError, match="its database fails, see its log; status 503"):
+                await enroller.enrol(keys.open(config.gateways[0].id), config.all_gateways()[0])
+        keys.close()
+        nursery.cancel_scope.cancel()
