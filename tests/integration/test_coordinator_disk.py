@@ -48,6 +48,7 @@ def run_sql(path: Path, *statements: str) -> None:
 
 
 async def test_a_full_disk_costs_an_epoch_and_the_next_one_runs(network: Network) -> None:
+    network.origin_unix_s += 8
     data, log = network.directory / "coordinator", network.directory / "coordinator.log"
     config = CoordinatorConfig(
         listen=f"tcp://127.0.0.1:{free_port()}", web=WebConfig(listen=("https://127.0.0.1:0", "http://127.0.0.1:0")),
