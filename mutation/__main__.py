@@ -14,6 +14,7 @@ import compileall
 import hashlib
 import os
 import shutil
+import signal
 import sys
 import time
 import tomllib
@@ -40,6 +41,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m mutation", description=(__doc__ or "").partition("\n\n")[0])
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="mutants tried at a time")
     jobs = parser.parse_args().jobs
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped; the next run goes on from here"))
     config = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["stromkreis"]["mutation"]
     OUT.mkdir(parents=True, exist_ok=True)
     with use_db(OUT / f"{_digest(config)}.sqlite") as session:
