@@ -92,6 +92,7 @@ def _run(session: WorkDB, pending: Iterable[WorkItem], config: dict[str, Any], j
 
 def _prepare(config: dict[str, Any]) -> None:
     """A worker's own copy of the sources, compiled but for the module that changes."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     tree = OUT / current_process().name
     shutil.rmtree(tree, ignore_errors=True)
     for source in config["sources"]:
