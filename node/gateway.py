@@ -237,7 +237,7 @@ class Gateway:
                 await self._on_account(message)
             case wire.Refused():
                 log.info("gateway %s is told for epoch %d: %s", self.identity, message.epoch, message.reason)
-            case wire.Deals() | wire.Appoint() | wire.HeadAt() | wire.Result() | wire.Relay():
+            case wire.Deals() | wire.Appoint() | wire.HeadAt() | wire.Result() | wire.Relay() | wire.Expelled():
                 epoch = self._epochs.get(message.epoch)
                 if epoch is not None and epoch.membership is not None:
                     epoch.membership.post(FromCoordinator(message))
