@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import re
 import secrets
+import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import MappingProxyType
+from weakref import WeakKeyDictionary
 
 import trio
 
@@ -25,9 +27,11 @@ from node.lmn.dlms.acse import Mechanism
 from node.lmn.dlms.client import Association
 from node.lmn.dlms.push import PushReceiver
 from node.lmn.hdlc.frame import Address
+from node.lmn.hdlc.tls import lmn_context_from_der
 from node.lmn.iec62056_21 import driver as iec62056_21
 from node.lmn.iec62056_21.readings import Interpretation
 from node.lmn.links import parse_link
+from node.lmn.lks1 import Lks1Bus, lks1_session
 from node.lmn.mbus import driver as mbus
 from node.lmn.mbus.device import DeviceAddress
 from node.lmn.mbus.procedures import parse_address
@@ -169,6 +173,31 @@ async def _listen_sml(
                 raise
         batch, faults[:] = [*faults, *readings], []
         yield batch
+
+
+_LMN_BUSES: WeakKeyDictionary[trio.abc.Stream, Lks1Bus] = WeakKeyDictionary()
+"""Who is on which line: found once for all meters of a stream, and forgotten with it."""
+
+
+def _lks1_context(profile: MeterProfile) -> ssl.SSLContext:
+    names = ("certificate", "private_key", "meter_certificate")
+    parts = [profile.key(name) for name in names]
+    if None in parts:
+        raise LocalProtocolError(f"a meter with TLS needs the keys {', '.join(names)} (DER, hexadecimal)")
+    own, private, meter = (part or b"" for part in parts)
+    try:
+        return lmn_context_from_der(own, private, meter)
+    except (ValueError, TypeError, ssl.SSLError):
+        raise LocalProtocolError("certificate, private_key or meter_certificate is none, or they do not fit") from None
+
+
+async def _ask_lks1(stream: trio.abc.Stream, profile: MeterProfile, clock: Clock) -> Batch:
+    bus = _LMN_BUSES.setdefault(stream, Lks1Bus(stream))
+    client = profile.memory.setdefault("client", SmlClient(profile.device.encode()))
+    faults: list[Reading | RemoteProtocolError] = []
+    opened = lks1_session(bus, profile.name_on_bus, _lks1_context(profile), client, _now(clock), on_error=faults.append)
+    async with opened as session:
+        return [*await session.read(profile.registers), *faults]
 
 
 # --- DLMS -------------------------------------------------------------------------------------------------------------
@@ -323,6 +352,7 @@ DRIVERS: Mapping[str, Driver] = MappingProxyType(
         driver.name: driver
         for driver in (
             Driver("sml", ask=_ask_sml, listen=_listen_sml),
+            Driver("lks1", ask=_ask_lks1),
             Driver("dlms", ask=_ask_dlms, listen=_listen_dlms),
             Driver("mbus", ask=_ask_mbus),
             Driver("wmbus", listen=_listen_wmbus),
