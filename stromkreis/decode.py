@@ -91,7 +91,7 @@ def decoder(protocol: MeterProtocol, keys: list[str] | None) -> DecodeStream:
         return decode_stream
     if len(inspect.signature(decode_stream).parameters) < 2:
         raise typer.BadParameter(f"{protocol.value} telegrams have no keys", param_hint="--key")
-    if isinstance(parsed, dict) and protocol is not MeterProtocol.WMBUS:
+    if isinstance(parsed, dict) and protocol in {MeterProtocol.DLMS, MeterProtocol.P1}:
         told = f"a recording of {protocol.value} is one meter's: its key alone, without DEVICE="
         raise typer.BadParameter(told, param_hint="--key")
     return partial(_with_keys, decode_stream, parsed)

@@ -31,7 +31,7 @@ from protocol.metering.units import WATT, WATT_HOUR
 NAMES = ["1STK0000000001", "1STK0000000002"]
 ENERGY, POWER = Obis(1, 0, 1, 8, 0, 255), Obis(1, 0, 16, 7, 0, 255)
 START, END = datetime(2026, 1, 1, tzinfo=UTC), datetime(2033, 1, 1, tzinfo=UTC)
-QUICK = Lks1Settings(10, 5, Timing(response_timeout_s=0.5, poll_interval_s=0.002))
+QUICK = Lks1Settings(20, 20, Timing(poll_interval_s=0.002))
 DER = serialization.Encoding.DER
 
 
