@@ -13,7 +13,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -25,6 +25,7 @@ from rich.live import Live
 
 from node.lmn.counters import DurableCounters
 from node.lmn.drivers import DRIVERS
+from node.lmn.iec62056_21.driver import SpeedLink
 from node.lmn.links import open_link, parse_link
 from node.lmn.mbus.driver import Bus, Timing
 from node.lmn.profiles import ANY_METER, MeterProfile, profile_of_url
@@ -32,12 +33,13 @@ from node.store import Store
 from protocol.errors import RemoteProtocolError, StromkreisError
 from protocol.metering.reading import Reading
 from stromkreis.board import Board
-from stromkreis.decode import Keys, MeterProtocol, decoder, error_line, write_line
+from stromkreis.decode import Keys, MeterProtocol, decoder, error_line, named_key, write_line
 
 _RECEIVE_SIZE = 4096
 _PURPOSES = (
     "encryption", "authentication", "password", "system_title", "certificate", "private_key", "meter_certificate",
 )  # fmt: skip
+_BAUDRATES = (2400, 9600, 300)  # of M-Bus meters, the usual first (EN 13757-2)
 Item = Reading | RemoteProtocolError
 T = TypeVar("T")
 
@@ -73,7 +75,8 @@ def sniff(
     """
     profile = _profile(link, protocol, (key or []) if ask or search else [])
     if search:
-        _run(lambda: _searched(profile))
+        given = "baud=" in link
+        _run(lambda: _searched(profile, [parse_link(profile.link).baudrate] if given else _BAUDRATES))
         return
     if once and not ask:
         raise typer.BadParameter("only what is asked can be asked once", param_hint="--once")
@@ -119,7 +122,7 @@ def _profile(link: str, protocol: MeterProtocol | None, keys: list[str]) -> Mete
 
 
 def _purpose(text: str) -> tuple[str, str]:
-    purpose, _, key = text.rpartition("=")
+    purpose, key = named_key(text)
     if purpose and purpose not in _PURPOSES:
         raise typer.BadParameter(f"a key that asks is for {', '.join(_PURPOSES)}", param_hint="--key")
     return purpose or "encryption", key
@@ -133,15 +136,20 @@ async def _open(link: str) -> trio.abc.Stream:
         raise StromkreisError(f"{link.partition('?')[0]}: the link cannot be opened ({why})") from None
 
 
-async def _searched(profile: MeterProfile) -> int:
+async def _searched(profile: MeterProfile, baudrates: Sequence[int]) -> int:
     try:
-        return await _counting(profile, partial(_search, profile))
+        return await _counting(profile, partial(_search, profile, baudrates))
     except RemoteProtocolError as error:
         typer.echo(error_line(error), err=True)
         return 0
 
 
-async def _search(profile: MeterProfile) -> int:
+async def _search(profile: MeterProfile, baudrates: Sequence[int]) -> int:
+    """
+    One line for each meter of a bus, or for each object of a meter.
+
+    On an M-Bus at the first speed at which any answers; on a converter the speed is the converter's.
+    """
     find = DRIVERS[profile.protocol].find
     if find is not None:
         async with await _open(profile.link) as stream:
@@ -152,15 +160,21 @@ async def _search(profile: MeterProfile) -> int:
     if profile.protocol != MeterProtocol.MBUS:
         told = "only the meters of an M-Bus or the wired LMN, or the objects of an SML or DLMS meter can be looked for"
         raise typer.BadParameter(told, param_hint="--search")
-    settings = parse_link(profile.link)
     async with await _open(profile.link) as stream:
-        found = await Bus(stream, Timing(settings.baudrate) if settings.path else Timing()).search()
-    for device in found.meters:
-        write_line(f"{device}  address={device.number}{device.to_transport()[4:].hex().upper()}")
-    for mask in found.collisions:
-        typer.echo(f"several meters answer to {mask.number} and cannot be told apart", err=True)
+        for baudrate in baudrates:
+            if isinstance(stream, SpeedLink):
+                await stream.set_baudrate(baudrate)
+            found = await Bus(stream, Timing(baudrate)).search()
+            for mask in found.collisions:
+                typer.echo(f"several meters answer to {mask.number} and cannot be told apart", err=True)
+            for device in found.meters:
+                address = device.number + device.to_transport()[4:].hex().upper()
+                write_line(f"{device}  address={address}  baud={baudrate}")
+            if found.meters or not isinstance(stream, SpeedLink):
+                break
     if not found.meters:
-        typer.echo("no meter answers", err=True)
+        tried = f" at {', '.join(map(str, baudrates))} baud" if isinstance(stream, SpeedLink) else ""
+        typer.echo(f"no meter answers{tried}", err=True)
     return len(found.meters)
 
 

@@ -116,7 +116,9 @@ def _interpretation(profile: MeterProfile) -> Interpretation:
 
 async def _ask_iec62056_21(stream: trio.abc.Stream, profile: MeterProfile, clock: Clock) -> Batch:
     how = _interpretation(profile)
-    return await iec62056_21.read_meter(stream, address=profile.address, clock=clock, interpretation=how)
+    return await iec62056_21.read_meter(
+        stream, address=profile.address, clock=clock, interpretation=how, wake_up=profile.wake_up
+    )  # fmt: skip
 
 
 def _listen_text(
@@ -325,7 +327,7 @@ def _receiver(profile: MeterProfile, profiles: Sequence[MeterProfile]) -> Receiv
         keys = {each.name_on_bus: key for each in profiles if (key := each.key("encryption")) is not None}
         # The only meter of a line that is asked may be anyone: the key is for whoever answers.
         anyone = profile.key("encryption") if profile.meter_id == ANY_METER and profile.protocol == "mbus" else None
-        store = KeyStore(keys, anyone)
+        store = KeyStore(keys, anyone, all_secured=anyone is not None)
         profile.memory["receiver"] = Receiver(store, counters=profile.counters.taken(profile.device))
     receiver: Receiver = profile.memory["receiver"]
     return receiver

@@ -29,7 +29,7 @@ from node.lmn.links import with_defaults
 from protocol.metering.obis import Obis
 
 ANY_METER = "*"
-_IN_QUERY = ("registers", "interval_s", "medium", "time_zone", "constant_imp_per_kwh")
+_IN_QUERY = ("registers", "interval_s", "medium", "time_zone", "constant_imp_per_kwh", "wake_up")
 SILENT_INTERVALS = 3  # telegrams that may be lost before a pushing bus counts as silent
 
 
@@ -53,7 +53,7 @@ class MeterProfile(BaseModel):
     `registers` empty means all; named ones are kept, the rest is not delivered.  `push`: the meter sends unasked.
     `interval_s`: how often it then does; after `SILENT_INTERVALS` of them the bus counts as silent, so a value too
     small makes alarms of lost telegrams and one too large hides a dead meter.  `medium` is OBIS group A for meters
-    that leave it out, `time_zone` that of stamps without an offset.
+    that leave it out, `time_zone` that of stamps without an offset.  `wake_up`: an IEC 62056-21 meter on a battery.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
@@ -70,6 +70,7 @@ class MeterProfile(BaseModel):
     medium: int = Field(default=1, ge=0, le=15)
     time_zone: str | None = None
     constant_imp_per_kwh: int | None = Field(default=None, gt=0)
+    wake_up: bool = False
 
     _memory: dict[str, Any] = PrivateAttr(default_factory=dict)
     _counters: CounterStore = PrivateAttr(default_factory=VolatileCounters)

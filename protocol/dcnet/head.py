@@ -25,7 +25,7 @@ from protocol import wire
 from protocol.dcnet import prf, shamir
 from protocol.dcnet.commitments import Lane, add_lanes, decode_lane, encode_lane, subtract_lanes
 from protocol.dcnet.events import Instruction, Note, ToCoordinator, ToMember
-from protocol.dcnet.masks import Words, self_blinding, self_mask, words_from_bytes
+from protocol.dcnet.masks import Words, self_blinding, self_masks, words_from_bytes
 from protocol.dcnet.rings import RingView, bitmap, positions_of
 from protocol.dcnet.secrets import mask_label
 from protocol.dcnet.suite import MAC_SIZE, Suite
@@ -384,6 +384,7 @@ class Head:
         label = mask_label(view, attempt.round, attempt.attempt)
         total = np.zeros(view.word_count, dtype=np.uint64)
         lane: Lane = (0,) * count
+        seeds = []
         for i in positions_of(attempt.roster):
             share = attempt.shares[i]
             total += words_from_bytes(share.vector)
@@ -391,7 +392,7 @@ class Head:
             if seed is None:
                 parts = {x + 1: element for x, (element, _) in list(attempt.partials[i].items())[: view.t]}
                 seed = prf.mask_seed(prf.combine(group, parts), label)
-            total -= self_mask(self._suite, seed, view.word_count)
+            seeds.append(seed)
             confirm = attempt.confirms.get(i)
             towards_dropped = confirm is not None and bool(confirm.dropped)
             if confirm is not None and towards_dropped:
@@ -401,6 +402,7 @@ class Head:
                 lane = subtract_lanes(group, lane, self_blinding(self._suite, seed, count))
                 if confirm is not None and towards_dropped:
                     lane = subtract_lanes(group, lane, decode_lane(group, confirm.dropped_blinding, count))
+        total -= self_masks(self._suite, seeds, view.word_count)
         return total, lane
 
     def _put_liars_aside(self, attempt: _Attempt) -> bool:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import termios
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -12,11 +13,19 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+import trio
 import typer
 from typer.testing import CliRunner
 
 from loadtest.meters.book import BookEntry, read_book
+from loadtest.meters.mbus import MBusMeter, serve_stream
 from loadtest.meters.p1 import P1Settings, telegram
+from loadtest.meters.serial_bus import serial_bus
+from node.lmn.mbus.device import DeviceAddress
+from node.lmn.mbus.link import Frame
+from node.lmn.profiles import profile_of_url
+from node.lmn.serial_link import open_serial
+from stromkreis import sniff
 from stromkreis.decode import decode
 
 ROOT = Path(__file__).parents[2]
@@ -138,7 +147,7 @@ def test_sniff_asks_meters_and_finds_those_of_an_mbus(tmp_path: Path, link: str)
         (mbus,) = (entry for entry in book if entry.url.startswith("mbus"))
         found = sniffed("--search", mbus.url)
         assert (found.returncode, found.stdout.split()[0]) == (0, mbus.id)
-        address = found.stdout.split("address=")[1].strip()
+        address = found.stdout.split("address=")[1].split()[0]
         again = sniffed("--ask", "--once", mbus.url.replace("address=1", f"address={address}"))
         assert json.loads(again.stdout.splitlines()[0])["device"] == mbus.id
         silent = sniffed("--ask", "--once", mbus.url.replace("address=1", "address=77"))
@@ -168,6 +177,28 @@ def test_what_sniff_cannot_do_is_a_sentence(arguments: list[str], code: int, tol
     assert told in text
     assert "Traceback" not in text
     assert "secret" not in text
+
+
+async def test_search_tries_the_speeds_of_mbus_meters_where_none_is_given(capsys: pytest.CaptureFixture[str]) -> None:
+    """A meter of 300 baud: what it hears at another speed is noise."""
+    heard_at: list[int] = []
+
+    class At300(MBusMeter):
+        def answer(self, frame: Frame) -> bytes:
+            heard_at.append(speed())
+            return super().answer(frame) if speed() == 300 else b""
+
+    meter = At300(DeviceAddress.from_text("1ISK0112345678", 2), lambda _: [], lambda: datetime(2026, 1, 1, tzinfo=UTC))
+    async with serial_bus(2) as (here, there), trio.open_nursery() as nursery:
+        descriptor = os.open(here, os.O_RDWR | os.O_NOCTTY)
+        speed = lambda: {termios.B300: 300, termios.B2400: 2400}.get(termios.tcgetattr(descriptor)[5], 0)  # noqa: E731
+        nursery.start_soon(serve_stream, open_serial(there, 38400), [meter])
+        found = await sniff._search(profile_of_url(f"mbus+serial://{here}", "meter", {}), (2400, 300))
+        os.close(descriptor)
+        nursery.cancel_scope.cancel()
+    assert found == 1
+    assert capsys.readouterr().out.startswith("1ISK0112345678  address=12345678")
+    assert set(heard_at) == {2400, 300}
 
 
 def test_output_that_cannot_be_written_is_a_sentence_and_a_closed_pipe_none(tmp_path: Path) -> None:
