@@ -26,7 +26,7 @@ from node.lmn.dlms.acse import Mechanism
 from node.lmn.dlms.client import Association
 from node.lmn.dlms.push import PushReceiver
 from node.lmn.hdlc.frame import Address
-from node.lmn.hdlc.lmn import discover
+from node.lmn.hdlc.lmn import AddressTable, discover
 from node.lmn.iec62056_21 import driver as iec62056_21
 from node.lmn.iec62056_21.readings import Interpretation
 from node.lmn.links import parse_link
@@ -200,12 +200,12 @@ async def _listen_sml(
         yield batch
 
 
-_LMN_BUSES: WeakKeyDictionary[trio.abc.Stream, Lks1Bus] = WeakKeyDictionary()
-"""Who is on which line: found once for all meters of a stream, and forgotten with it."""
+_LMN_TABLES: WeakKeyDictionary[trio.abc.Stream, AddressTable] = WeakKeyDictionary()
+"""Who is on which line: found once for all meters of a stream, and forgotten with it (a table knows no stream)."""
 
 
 async def _ask_lks1(stream: trio.abc.Stream, profile: MeterProfile, clock: Clock) -> Batch:
-    bus = _LMN_BUSES.setdefault(stream, Lks1Bus(stream))
+    bus = Lks1Bus(stream, _LMN_TABLES.setdefault(stream, AddressTable()))
     client = profile.memory.setdefault("client", SmlClient(profile.device.encode()))
     faults: list[Reading | RemoteProtocolError] = []
     opened = lks1_session(
