@@ -23,6 +23,7 @@ from protocol.dcnet.secrets import EpochSecrets
 from protocol.dcnet.suite import Suite, derive
 
 Words = NDArray[np.uint64]
+BINDING_SIZE = 16
 _BLOCK_BYTES = 1 << 16  # of keystream per pair and block: fits the L2 cache, bounds memory however long the epoch
 
 
@@ -34,6 +35,16 @@ def words_from_bytes(data: bytes) -> Words:
 def self_mask(suite: Suite, seed: bytes, word_count: int) -> Words:
     """The self mask that grows from a revealed or recovered seed."""
     return words_from_bytes(suite.keystream(derive(seed, "self-words"), 0, 0, 8 * word_count))
+
+
+def seed_binding(seed: bytes) -> bytes:
+    """
+    16 bytes that a SHARE binds its self mask's seed with; a seed that is revealed or recovered is held against them.
+
+    The seed is uniform and expanded for each purpose on its own, so they say nothing of the masks.  Another seed with
+    the same binding takes 2^128 trials; two that a liar makes for itself, 2^64, would spare it this check alone.
+    """
+    return derive(seed, "self-binding")[:BINDING_SIZE]
 
 
 def self_blinding(suite: Suite, seed: bytes, count: int) -> Lane:

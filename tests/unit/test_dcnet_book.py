@@ -31,8 +31,8 @@ def total(round_: int = 0, term: int = 0, count: int = 7, roster: bytes = EVERYB
     return wire.RingTotal(1, 0, round_, 0, term, EVERYBODY, roster, words.tobytes(), b"", b"")
 
 
-def void(round_: int = 0, term: int = 0) -> wire.RingVoid:
-    return wire.RingVoid(1, 0, round_, term, "nobody came")
+def void(round_: int = 0, term: int = 0, suspects: bytes = b"\0") -> wire.RingVoid:
+    return wire.RingVoid(1, 0, round_, term, "nobody came", suspects)
 
 
 def silent(round_: int = 0, term: int = 0) -> wire.HeadSilent:
@@ -178,7 +178,7 @@ def test_the_smallest_roster(book: RoundBook) -> None:
 
 
 @pytest.mark.parametrize(
-    "message", [wire.Hello(1, 0), wire.Ready(1, 0, 0), result(OPENED)], ids=lambda m: type(m).__name__
+    "message", [wire.Hello(1, 0), wire.Ready(1, 0, 0, 0, 0), result(OPENED)], ids=lambda m: type(m).__name__
 )
 def test_what_is_not_for_the_book(book: RoundBook, message: wire.Message) -> None:
     refuses(book, 0, message, "message_not_allowed")

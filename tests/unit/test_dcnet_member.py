@@ -405,7 +405,7 @@ def test_rule_4_no_deputy_out_of_turn(liar: LyingHead, term: int) -> None:
 
 
 def test_rule_4_terms_only_go_up(liar: LyingHead) -> None:
-    assert liar.carry_out(liar.member.appointed(2, 0.0)) == [wire.Ready(liar.view.epoch, liar.view.ring, 2)]
+    assert liar.carry_out(liar.member.appointed(2, 0.0)) == [wire.Ready(liar.view.epoch, liar.view.ring, 2, 0, 0)]
     assert liar.member.appointed(1, 0.0) == []
     liar.offer()
     refuses(liar, liar.open(term=1), "head_out_of_turn")
@@ -505,7 +505,7 @@ def test_rule_5_the_result_is_durable_before_anything_else(liar: LyingHead) -> N
     liar.confirm()
     assert liar.member.receive(liar.result(roster=(1, 2, 3, 4, 5)), 0.0) == [
         Persist(Settled(0, included=False)),
-        ToHead(wire.Ready(liar.view.epoch, liar.view.ring, 0)),
+        ToHead(wire.Ready(liar.view.epoch, liar.view.ring, 0, 1, 0)),
     ]
 
 
@@ -630,7 +630,7 @@ def test_the_timer_is_patient(liar: LyingHead) -> None:
 
 def test_a_silent_head_is_reported_once_a_round_and_asked_again(liar: LyingHead) -> None:
     view = liar.view
-    ask, ready = wire.Ask(view.epoch, view.ring, 0), wire.Ready(view.epoch, view.ring, 0)
+    ask, ready = wire.Ask(view.epoch, view.ring, 0), wire.Ready(view.epoch, view.ring, 0, 0, 1)
     silent = wire.HeadSilent(view.epoch, view.ring, 0, 0)
     liar.share()
     assert liar.carry_out(liar.member.on_timer(SILENT_S)) == [ask, silent, ready]
@@ -711,8 +711,8 @@ def test_what_the_table_does_not_name_changes_nothing(liar: LyingHead, state: St
 @pytest.mark.parametrize(
     "message",
     [
-        wire.Ready(1, 0, 0),
-        wire.Share(1, 0, 0, 0, bytes(32), b"", b""),
+        wire.Ready(1, 0, 0, 0, 0),
+        wire.Share(1, 0, 0, 0, bytes(32), bytes(16), b"", b""),
         wire.Confirm(1, 0, 0, 0, b"", b"", b""),
         wire.Reveal(1, 0, 0, 0, bytes(32)),
         wire.Partial(1, 0, 0, 0, 1, bytes(32), bytes(64)),
