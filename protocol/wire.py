@@ -467,8 +467,8 @@ class BadDeal:
 
 Message = (
     Hello | EpochCall | Join | EpochLayout | Deal | Deals | Appoint | HeadAt | HeadSilent | RingTotal
-    | RingVoid | Accused | Ask | AskAccount | Account | Result | Relay | Refused | Ready | Open | Share | Roster | Confirm
-    | Confirmed | Reveal | Recover | Partial | BadDeal
+    | RingVoid | Accused | Ask | AskAccount | Account | Result | Relay | Refused | Ready | Open | Share | Roster
+    | Confirm | Confirmed | Reveal | Recover | Partial | BadDeal
 )  # fmt: skip
 RingMessage = Ready | Open | Share | Roster | Confirm | Confirmed | Reveal | Recover | Partial | BadDeal | Result
 

@@ -76,10 +76,10 @@ class Observed:
 
 @dataclass(frozen=True, slots=True)
 class Accusation:
-    """For the operator: the head of `term` says that the member at `position` lied in `round`."""
+    """For the operator: in `round` the head at position `head` said that the member at `position` lies."""
 
-    term: int
     round: int
+    head: int
     position: int
     lie: wire.Lie
 
@@ -103,7 +103,7 @@ class RoundBook:
         self._complaints: set[int] = set()
         self._void_rounds = 0  # in a row, under the present head, but for those that its search may cost
         self._search_left = [lost_rounds_granted(view)] * view.size  # of each head in the epoch
-        self._accused: set[tuple[int, int]] = set()  # by whom, and who
+        self.accusations: dict[tuple[int, int], Accusation] = {}  # by the head's and the member's position
         self._appointed_s = now_s
         self._void_next = max(self.ended, default=-1) + 1  # rounds before it have ended
         self._results: dict[int, wire.Result] = {}
@@ -183,10 +183,10 @@ class RoundBook:
         self._check_round(message.round, now_s)
         if message.position >= self.view.size:
             raise RemoteProtocolError("no_such_member", "an accusation of nobody")
-        if (position, message.position) in self._accused:
+        if (position, message.position) in self.accusations:
             return []
-        self._accused.add((position, message.position))
-        accusation = Accusation(message.term, message.round, message.position, wire.Lie(message.lie))
+        accusation = Accusation(message.round, position, message.position, wire.Lie(message.lie))
+        self.accusations[position, message.position] = accusation
         return [Observed("member_accused"), accusation]
 
     def _on_total(self, position: int, message: wire.RingTotal, now_s: float) -> list[BookInstruction]:
