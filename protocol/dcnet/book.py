@@ -172,6 +172,7 @@ class RoundBook:
         self._check_round(message.round, now_s)
         if self.view.from_wire(message.suspects) and self._search_left[position]:
             self._search_left[position] -= 1
+            self._complaints.clear()  # it heard the ring out, as where a round opens
         else:
             self._void_rounds += 1
         is_replaced = self._void_rounds >= _VOID_ROUNDS_MAX

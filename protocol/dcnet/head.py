@@ -83,6 +83,7 @@ class Head:
         self.refuted = 0  # whose partial evaluations did not fit the dealer's commitments: its lie or the dealer's
         self.search = Search(view, term)
         self._current = _NO_ATTEMPT
+        self._last_result: wire.Result | None = None
         self._claims: dict[int, tuple[int, int]] = {}  # what members said they can still take part in
         self._handlers: dict[type[wire.RingMessage], Callable[..., list[Instruction]]] = {
             wire.Share: self._on_share,
@@ -127,6 +128,7 @@ class Head:
     def result(self, message: wire.Result, now_s: float) -> list[Instruction]:
         """The round book's answer: pass it to everybody who can hear it, then wait for the next round's time."""
         out: list[Instruction] = [ToMember(other, message) for other in positions_of(self.present)]
+        self._last_result = message
         attempt = self._current
         if message.round == attempt.round:
             out.append(Note("round", now_s - attempt.opened_s))
@@ -228,7 +230,10 @@ class Head:
         self.state = State.COLLECTING
         self._deadline_s = now_s + self.view.timing.share_s
         opening = wire.Open(self.view.epoch, self.view.ring, self.term, round_, attempt, self.view.to_wire(expected))
-        return [ToMember(other, opening) for other in positions_of(expected)]
+        out: list[Instruction] = [ToMember(other, opening) for other in positions_of(expected)]
+        if self._last_result is not None:  # whom the search leaves out shall not think that we are gone
+            out += [ToMember(other, self._last_result) for other in positions_of(self.present & ~expected)]
+        return out
 
     def _on_share(self, attempt: Attempt, position: int, message: wire.Share, now_s: float) -> list[Instruction]:
         check_share(self._suite, self.view, message)
