@@ -256,13 +256,13 @@ class _SeveralLiars:
 
 
 def _unions(members: int, room: int, turn: int) -> Iterator[int]:
-    """Which members to leave out together, so that any two, and later any three, are at some time; without an end."""
+    """Which members to leave out together: so that any two are at some time, then any three, as `room` allows, for ever."""
     everybody = positions_of(members)
     while True:
-        for many in (2, 3):
-            size = max(1, room // many)
+        for many in sorted({min(2, room), min(3, room)}):
+            size = max(1, room // max(1, many))
             count = min(len(everybody), -(-len(everybody) // size))
             sets = [bitmap(everybody[index::count]) for index in range(count)]
             unions = [sum(chosen) for chosen in combinations(sets, many)]
-            first = turn * _TRIES_OF_A_HEAD % len(unions) if unions else 0
+            first = turn * _TRIES_OF_A_HEAD % len(unions)
             yield from unions[first:] + unions[:first]

@@ -289,12 +289,21 @@ def test_more_liars_than_the_threshold_can_spare_cost_the_round() -> None:
     assert positions_of(ring.head.refuted) == [1, 2, 4]
 
 
-def test_without_the_dealers_commitments_nobody_can_be_refuted() -> None:
+def test_without_the_dealers_commitments_one_liar_is_found_by_leaving_each_helper_out() -> None:
     ring = Ring(SUITE, SPARSE)  # the head at 0 is no neighbour of 6
     ring.twist = lying_partials(5)  # type: ignore[method-assign]
+    ended, vectors = play(ring, (6, wire.Reveal, 0))
+    is_exact(ended, vectors, range(12))
+    assert positions_of(ring.head.refuted) == [5]
+
+
+def test_without_the_dealers_commitments_two_cannot_be_told_apart_and_are_searched_for() -> None:
+    ring = Ring(SUITE, SPARSE, timing=PATIENT)
+    ring.twist = lying_partials(5, 7)  # type: ignore[method-assign]
     ended, _ = play(ring, (6, wire.Reveal, 0))
-    assert (ended.outcome, ended.reason) == (VOID, "the masks did not cancel")
-    assert ring.head.refuted == 0
+    assert ended.outcome is VOID
+    assert ring.given_up[0] == "what the neighbours of a silent member gave does not fit its share"
+    assert (ring.head.refuted, positions_of(ring.head.search.suspects)) == (0, [4, 5, 6, 7, 8])
 
 
 def test_a_dealer_that_cheated_costs_its_round_and_is_named_by_its_neighbours() -> None:
@@ -315,21 +324,6 @@ def test_a_dealer_that_cheated_costs_its_round_and_is_named_by_its_neighbours() 
     assert ended.outcome is VOID
     assert accused
     assert {dealer for _, dealer in accused} == {3}
-
-
-@pytest.mark.parametrize("kind", [wire.Share, wire.Reveal], ids=lambda kind: kind.__name__)
-def test_a_member_that_spoils_the_masks_gets_no_sum_opened(kind: type[wire.RingMessage]) -> None:
-    ring = Ring(SUITE, COMPLETE)
-
-    def twist(index: int, message: wire.RingMessage) -> wire.RingMessage:
-        if index == 4 and type(message) is kind:
-            name = "vector" if kind is wire.Share else "seed"
-            return replace(message, **{name: bytes(len(getattr(message, name)))})  # type: ignore[arg-type]
-        return message
-
-    ring.twist = twist  # type: ignore[method-assign]
-    ended, _ = play(ring)
-    assert (ended.outcome, ended.reason) == (VOID, "the masks did not cancel")
 
 
 # --- committed slots -----------------------------------------------------------------------------------------------
@@ -572,6 +566,14 @@ def test_messages_of_those_outside_the_roster_do_not_count() -> None:
     alone.say(5, replace(alone.confirm(1), macs=b"\1" * 80))
     alone.say(5, alone.confirm(1))  # the first one counts
     assert alone.head._current.confirms[5].macs == b"\1" * 80
+
+
+def test_a_second_reveal_does_nothing() -> None:
+    alone = Alone()
+    alone.to_revealing()
+    for seed in (bytes(32), b"\1" * 32):
+        assert alone.say(1, wire.Reveal(1, 0, 0, 0, seed)) == []
+    assert (alone.head._current.seeds, alone.head._current.wrong_seeds) == ({1: bytes(32)}, {})
 
 
 def test_reveals_of_those_who_did_not_confirm_do_not_count() -> None:
