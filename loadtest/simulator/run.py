@@ -65,7 +65,8 @@ def play(seed: int, scenario: Scenario) -> Played:
     lying_member = _lying_member(suite, seed, scenario) if scenario.liar == "member" else None
     world = World(suite, ring_size(scenario), seed, scenario.faults, liar, lying_member)
     world.start()
-    troubled = max(1, scenario.rounds - HEALING_ROUNDS)
+    healing = HEALING_ROUNDS + (0 if lying_member is None else lost_rounds_granted(world.view))
+    troubled = max(1, scenario.rounds - healing)
     for round_ in range(troubled):
         if scenario.faults.clog and world.random.random() < scenario.faults.clog:
             _clog(world)
@@ -77,7 +78,7 @@ def play(seed: int, scenario: Scenario) -> Played:
         world.check_conservation()
         _check_all_ended(world, scenario)
     if lying_member is not None:
-        _check_search(world, scenario, lying_member)
+        _check_search(world, scenario, lying_member, healing)
     elif liar is None:
         _check_progress(world, scenario)
     lies = 0 if lying_member is None else lying_member.told
@@ -106,24 +107,26 @@ def _check_all_ended(world: World, scenario: Scenario) -> None:
         raise Violation(f"{scenario.rounds - len(world.ended)} rounds never ended")
 
 
-def _check_search(world: World, scenario: Scenario, liar: LyingMember) -> None:
+def _check_search(world: World, scenario: Scenario, liar: LyingMember, healing: int) -> None:
     """
-    Without faults a lying member costs no more rounds than are stated, and one that lies in every round is named.
+    A lying member costs no more rounds than are stated, and one that lies in every round is named and left out.
 
-    A seed or a binding costs nothing.  Who does not always lie may do so again each time that the search is laid down.
+    The first without faults only: a head that is replaced in the middle of a search begins another one.  A seed or a
+    binding costs nothing.  Who does not always lie may do so again each time that the search is laid down.
     """
+    if liar.lie in STEADY and scenario.rounds > healing:
+        honest = world.view.everybody & ~(1 << liar.position)
+        last = [world.ended[scenario.rounds - 2], world.ended[scenario.rounds - 1]]
+        if any(each.outcome is not Outcome.OPENED or each.roster != honest for each in last):
+            raise Violation("a member that lies in every round was not found")
     if scenario.faults != CALM:
         return
     bound = 0 if liar.lie in {"seed", "binding", "partial", "words"} else lost_rounds_granted(world.view)
     if liar.lie in {"whim", "framing"}:
         bound += scenario.rounds.bit_length()
-    if world.tally.void > bound:
-        raise Violation(f"a lying member cost {world.tally.void} rounds, and {bound} at most were stated")
-    if liar.lie in STEADY:
-        honest = world.view.everybody & ~(1 << liar.position)
-        last = world.ended[scenario.rounds - 1]
-        if not world.accused or last.outcome is not Outcome.OPENED or last.roster != honest:
-            raise Violation("a member that lies in every round was not found")
+    spoilt = sum(each.reason == "the masks did not cancel" for each in world.ended.values())
+    if spoilt > bound:
+        raise Violation(f"a lying member cost {spoilt} rounds, and {bound} at most were stated")
 
 
 def _check_progress(world: World, scenario: Scenario) -> None:
