@@ -5,10 +5,12 @@ A liar is a function of the round and of E, since that is what it sees; the boun
 liar in rings of every size that the product makes, the innocence for liars that do as hypothesis likes.
 """
 
+import re
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from functools import lru_cache
 from itertools import combinations
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -137,6 +139,30 @@ def test_one_liar_costs_no_more_rounds_than_are_stated(size: int, rates: tuple[i
     assert max(costs) <= bound
     if view.k == size - 1:
         assert max(costs) == bound  # it is not just any number
+
+
+def test_the_documentation_states_these_numbers() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text(encoding="utf-8")
+    table = re.search(
+        r"^\| n \(corrupt 5 %, dropout 15 %\) (.*)\n\|.*\n\| most rounds (.*)\n\| rounds that (.*)\n", text, re.M
+    )
+    assert table is not None
+    sizes, worst, granted = ([int(number) for number in re.findall(r"\| (\d+)(?= \|)", row)] for row in table.groups())
+    for size, lost, most in zip(sizes, worst, granted, strict=True):
+        view = ring(size)
+        costs = []
+        for liar in range(size):
+            hunt = Hunt(view, [liar])
+            hunt.until_named()
+            costs.append(hunt.lost)
+        assert (max(costs), lost_rounds_granted(view)) == (lost, most)
+
+
+def test_the_formula_is_below_its_estimate() -> None:
+    for size in range(2, 120):
+        for left_out in range(1, size):
+            estimate = 1 + -(-size // left_out) + (left_out - 1).bit_length()
+            assert lost_rounds_max(size, left_out) <= estimate
 
 
 @pytest.mark.parametrize("away", [1, 2])
