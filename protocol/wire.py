@@ -465,17 +465,26 @@ class BadDeal:
     dealer: Position
 
 
+@dataclass(frozen=True, slots=True)
+class Expelled:
+    """The members of a ring that were shut out while the epoch runs, all of them: no attempt may start with one."""
+
+    epoch: Epoch
+    ring: Ring
+    members: Bitmap
+
+
 Message = (
     Hello | EpochCall | Join | EpochLayout | Deal | Deals | Appoint | HeadAt | HeadSilent | RingTotal
-    | RingVoid | Accused | Ask | AskAccount | Account | Result | Relay | Refused | Ready | Open | Share | Roster
-    | Confirm | Confirmed | Reveal | Recover | Partial | BadDeal
+    | RingVoid | Accused | Ask | AskAccount | Account | Result | Relay | Refused | Expelled | Ready | Open | Share
+    | Roster | Confirm | Confirmed | Reveal | Recover | Partial | BadDeal
 )  # fmt: skip
 RingMessage = Ready | Open | Share | Roster | Confirm | Confirmed | Reveal | Recover | Partial | BadDeal | Result
 
 TABLE: dict[int, type[Message]] = {
     1: Hello, 2: EpochCall, 3: Join, 4: EpochLayout, 5: Deal, 7: Deals, 8: Appoint, 9: HeadAt,
     10: HeadSilent, 11: RingTotal, 12: RingVoid, 13: Ask, 14: Result, 15: Relay, 16: Refused,
-    17: AskAccount, 18: Account, 19: Accused,
+    17: AskAccount, 18: Account, 19: Accused, 24: Expelled,
     32: Ready, 33: Open, 34: Share, 35: Roster, 36: Confirm, 37: Confirmed, 38: Reveal, 39: Recover, 40: Partial,
     41: BadDeal,
 }  # fmt: skip
@@ -483,7 +492,9 @@ TABLE: dict[int, type[Message]] = {
 FROM_GATEWAY = frozenset(
     {Hello, Join, Deal, HeadAt, HeadSilent, RingTotal, RingVoid, Accused, Ask, AskAccount, Relay, BadDeal}
 )
-FROM_COORDINATOR = frozenset({EpochCall, EpochLayout, Deals, Appoint, HeadAt, Account, Result, Relay, Refused})
+FROM_COORDINATOR = frozenset(
+    {EpochCall, EpochLayout, Deals, Appoint, HeadAt, Account, Result, Relay, Refused, Expelled}
+)
 FROM_MEMBER = frozenset({Ready, Share, Confirm, Reveal, Partial, BadDeal})
 FROM_HEAD = frozenset({Open, Roster, Confirmed, Recover, Result})
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from protocol import wire
 from protocol.dcnet.commitments import Lane, add_lanes, decode_lane, subtract_lanes
-from protocol.dcnet.masks import Words, self_blinding, self_mask, words_from_bytes
+from protocol.dcnet.masks import Words, self_blinding, self_masks, words_from_bytes
 from protocol.dcnet.recovery import Recovery
 from protocol.dcnet.rings import RingView, positions_of
 from protocol.dcnet.suite import MAC_SIZE, Suite
@@ -47,11 +47,12 @@ class Attempt:
         group, count = suite.group, view.committed_count
         total = np.zeros(view.word_count, dtype=np.uint64)
         lane: Lane = (0,) * count
+        seeds = []
         for i in positions_of(self.roster):
             share = self.shares[i]
             seed = self.seeds[i] if i in self.seeds else self.recoveries[i].seed
             total += words_from_bytes(share.vector)
-            total -= self_mask(suite, seed, view.word_count)
+            seeds.append(seed)
             confirm = self.confirms.get(i)
             towards_dropped = confirm is not None and bool(confirm.dropped)
             if confirm is not None and towards_dropped:
@@ -61,6 +62,7 @@ class Attempt:
                 lane = subtract_lanes(group, lane, self_blinding(suite, seed, count))
                 if confirm is not None and towards_dropped:
                     lane = subtract_lanes(group, lane, decode_lane(group, confirm.dropped_blinding, count))
+        total -= self_masks(suite, seeds, view.word_count)
         return total, lane
 
 

@@ -101,6 +101,7 @@ class RoundBook:
         self._pedersen = Pedersen(suite.group) if view.committed else None
         self._secret = result_secret
         self._complaints: set[int] = set()
+        self._expelled = 0
         self._void_rounds = 0  # in a row, under the present head, but for those that its search may cost
         self._search_left = [lost_rounds_granted(view)] * view.size  # of each head in the epoch
         self.accusations: dict[tuple[int, int], Accusation] = {}  # by the head's and the member's position
@@ -236,8 +237,17 @@ class RoundBook:
             return []
         return self._next_term(now_s)
 
+    def expel(self, members: int, now_s: float) -> list[BookInstruction]:
+        """Members that were shut out, a bitmap: none of them is head any more.  What they opened before stands."""
+        self._expelled |= members
+        return self._next_term(now_s) if self._expelled >> self.view.head_of(self.term) & 1 else []
+
     def _next_term(self, now_s: float) -> list[BookInstruction]:
+        if not self.view.everybody & ~self._expelled:
+            return []
         self.term += 1
+        while self._expelled >> self.view.head_of(self.term) & 1:
+            self.term += 1
         self._appointed_s = now_s
         self._complaints.clear()
         self._void_rounds = 0

@@ -105,7 +105,7 @@ class Member:
         self.roster = 0
         self._digest = b""
         self._seed = b""
-        self._seed_ahead: tuple[tuple[int, int], bytes] = ((-1, -1), b"")
+        self._ahead: tuple[tuple[int, int], bytes, Words] | None = None
         self._helped = 0
         self._offer: tuple[int, Words, Sequence[int]] | None = None
         self._held: wire.Open | None = None
@@ -151,15 +151,16 @@ class Member:
         self._offer = (round_, vector, blindings)
         # What the round's first OPEN will need is made now, while the others' readings are still on their way.
         self._masks.prepare(round_)
-        self._seed_of(round_, self.attempt + 1 if round_ == self.round else 0)
+        self._self_mask_of(round_, self.attempt + 1 if round_ == self.round else 0)
         return self._try_share(now_s)
 
-    def _seed_of(self, round_: int, attempt: int) -> bytes:
-        """The seed of an attempt's self mask; the last one made is kept."""
-        if self._seed_ahead[0] != (round_, attempt):
+    def _self_mask_of(self, round_: int, attempt: int) -> tuple[bytes, Words]:
+        """The seed of an attempt's self mask, and the mask; those made ahead are kept until the attempt takes them."""
+        if self._ahead is None or self._ahead[0] != (round_, attempt):
             label = mask_label(self.view, round_, attempt)
-            self._seed_ahead = ((round_, attempt), prf.mask_seed(self._secrets.evaluate(label), label))
-        return self._seed_ahead[1]
+            seed = prf.mask_seed(self._secrets.evaluate(label), label)
+            self._ahead = (round_, attempt), seed, self_mask(self._suite, seed, self.view.word_count)
+        return self._ahead[1:]
 
     def receive(self, message: wire.RingMessage, now_s: float) -> list[Instruction]:
         """A message of our ring's head.  Raises RemoteProtocolError where it breaks a rule; nothing changes then."""
@@ -254,10 +255,10 @@ class Member:
         self.expected = view.from_wire(held.expected)
         self.state, self.round, self.attempt = State.SHARED, round_, attempt
         self._over, self._helped, self.unsettled, self._opened_by = False, 0, round_, self.term
-        self._seed = self._seed_of(round_, attempt)
-        masked = self._masks.words(round_, attempt, self.expected)
-        masked += self_mask(self._suite, self._seed, view.word_count)
+        self._seed, masked = self._self_mask_of(round_, attempt)
+        self._ahead = None
         masked += vector
+        self._masks.add(masked, round_, attempt, self.expected)
         commitments, lane = b"", b""
         if self._pedersen is not None:
             values = [signed(int(vector[index])) for index in view.committed]

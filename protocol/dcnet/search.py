@@ -256,7 +256,7 @@ class _SeveralLiars:
 
 
 def _unions(members: int, room: int, turn: int) -> Iterator[int]:
-    """Which members to leave out together: so that any two are at some time, then any three, as `room` allows, for ever."""
+    """Which members to leave out together: any two at some time, then any three, as `room` allows, for ever."""
     everybody = positions_of(members)
     while True:
         for many in sorted({min(2, room), min(3, room)}):

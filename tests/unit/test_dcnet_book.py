@@ -248,6 +248,17 @@ def test_complaints_are_forgotten_once_the_head_has_opened_a_round(book: RoundBo
     assert book.receive(5, silent(1), 13.0) == [Observed("head_replaced"), appoint(1)]
 
 
+def test_a_head_that_was_shut_out_is_replaced_and_no_other_like_it_follows(book: RoundBook) -> None:
+    assert book.expel(0b0000100, 1.0) == []
+    assert book.expel(0b0000010, 1.0) == []
+    assert book.expel(0b0000001, 1.0) == [Observed("head_replaced"), appoint(3)]
+    assert book.expel(0b0000001, 1.0) == []
+    refuses(book, 0, total(term=4), "not_the_head")
+    assert ends(book.receive(0, total(), 2.0))[0].outcome is OPENED, "what it opened before stands"
+    assert book.expel(0b1111111, 1.0) == []
+    assert book.term == 3, "nobody is left to be head"
+
+
 def test_a_head_that_lets_two_rounds_pass_in_silence_is_replaced(book: RoundBook) -> None:
     assert Observed("head_replaced") not in book.on_timer(8.2)
     out = book.on_timer(18.2)

@@ -986,6 +986,19 @@ def test_the_seed_is_made_when_the_reading_comes_and_not_again_at_the_opening(
     assert made == labels
 
 
+def test_an_opening_leaves_nothing_but_additions(liar: LyingHead, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every keystream that the answer takes was made when the reading came."""
+    liar.offer()
+    monkeypatch.setattr(SUITE, "keystream", lambda *_: pytest.fail("a keystream is made at the opening"))
+    (share,) = liar.say(liar.open())
+    monkeypatch.undo()
+    assert isinstance(share, wire.Share)
+    label = mask_label(liar.view, 0, 0)
+    seed = prf.mask_seed(liar.secrets[0].evaluate(label), label)
+    bare = words_from_bytes(share.vector) - liar.masks.words(0, 0, liar.view.everybody) - self_mask(SUITE, seed, 4)
+    assert bare.tolist() == liar.vector().tolist()
+
+
 def test_just_before_the_first_round_nobody_is_late(liar: LyingHead) -> None:
     liar.share()
     assert kinds(liar.carry_out(liar.boot().on_timer(-5.0))) == []

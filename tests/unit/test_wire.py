@@ -45,6 +45,7 @@ EXAMPLES: list[wire.Message] = [
     wire.Result(7, 3, 95, 1, b"\x3f", LONG),
     wire.Relay(7, 3, 4, bytes(28)),
     wire.Refused(7, "the area is too small"),
+    wire.Expelled(7, 3, b"\x24"),
     wire.Ready(7, 3, 2, 95, 1),
     wire.Open(7, 3, 2, 95, 1, b"\x7f"),
     wire.Share(7, 3, 95, 1, bytes(32), bytes(16), KEY, OTHER),
@@ -194,7 +195,8 @@ def test_no_field_more_and_none_less(message: wire.Message) -> None:
 DIRECTIONS = {
     "gateway": (wire.FROM_GATEWAY, "Hello Join Deal HeadAt HeadSilent RingTotal RingVoid Accused Ask"
                                    " AskAccount Relay BadDeal"),
-    "coordinator": (wire.FROM_COORDINATOR, "EpochCall EpochLayout Deals Appoint HeadAt Account Result Relay Refused"),
+    "coordinator": (wire.FROM_COORDINATOR, "EpochCall EpochLayout Deals Appoint HeadAt Account Result Relay"
+                                           " Refused Expelled"),
     "member": (wire.FROM_MEMBER, "Ready Share Confirm Reveal Partial BadDeal"),
     "head": (wire.FROM_HEAD, "Open Roster Confirmed Recover Result"),
 }  # fmt: skip
