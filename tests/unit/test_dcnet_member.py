@@ -20,7 +20,7 @@ from protocol import wire
 from protocol.dcnet import member, prf
 from protocol.dcnet.commitments import Pedersen, decode_lane, subtract_lanes
 from protocol.dcnet.events import Attempted, Note, Persist, Progress, Settled, ToHead
-from protocol.dcnet.masks import self_blinding, self_mask, words_from_bytes
+from protocol.dcnet.masks import seed_binding, self_blinding, self_mask, words_from_bytes
 from protocol.dcnet.member import TRANSITIONS, Resume, State
 from protocol.dcnet.rings import bitmap
 from protocol.dcnet.secrets import mask_label
@@ -796,6 +796,29 @@ def test_a_share_is_the_reading_under_both_kinds_of_masks(
     masked = words_from_bytes(share.vector) - liar.masks.words(0, attempt, others) - self_mask(SUITE, seed, 4)
     assert masked.tolist() == liar.vector().tolist()
     assert (share.commitments, share.blinding) == (b"", b"")
+
+
+@pytest.mark.parametrize("attempt", [0, 1])
+def test_a_share_is_bound_to_the_seed_that_is_revealed(liar: LyingHead, attempt: int) -> None:
+    liar.offer()
+    shares = [liar.say(liar.open(each))[0] for each in range(attempt + 1)]
+    liar.say(liar.roster(attempt=attempt))
+    (reveal,) = liar.say(liar.confirmed(attempt=attempt))
+    assert isinstance(reveal, wire.Reveal)
+    bindings = [each.binding for each in shares if isinstance(each, wire.Share)]
+    assert bindings[-1] == seed_binding(reveal.seed)
+    assert len(set(bindings)) == attempt + 1
+    assert len(bindings[0]) == 16
+
+
+def test_ready_says_which_attempt_is_next(liar: LyingHead) -> None:
+    view = liar.view
+    liar.share()
+    ready = wire.Ready(view.epoch, view.ring, 3, 0, 1)
+    assert liar.carry_out(liar.member.appointed(3, 0.0)) == [ready]
+    assert ready in liar.carry_out(liar.member.on_timer(9.0))
+    liar.say(liar.result(0, roster=(1, 2, 3, 4, 5)))
+    assert liar.sent[-1] == replace(ready, round=1, attempt=0)
 
 
 def test_a_share_with_committed_slots() -> None:
