@@ -52,14 +52,15 @@ class GatewayConfig(_Section):
     to keep of it, interval_s=... how often a meter that speaks unasked does, time_zone=Europe/Berlin that of stamps
     without an offset, medium=7 the OBIS group A of meters that leave it out. Addresses: M-Bus 0 to 250, or a
     secondary one such as 12345678, 1ISK0112345678, or 12345678+00000007 with its fabrication number; DLMS
-    CLIENT/LOGICAL/PHYSICAL; wireless M-Bus the radio module imst, amber, amber-rssi, rtl-wmbus or raw, and imst/ID
-    to ask, under the 14 characters ID, meters that listen. wake_up=1 rouses IEC 62056-21 meters that sleep on a
-    battery. A serial line without baud= and frame= has those that its protocol starts with. The contribution is the
-    sum over its meters."""
+    CLIENT/LOGICAL/PHYSICAL, with push=1 mbus: for the M-Bus of Austrian meters; wireless M-Bus the radio module
+    imst, amber, amber-rssi, rtl-wmbus or raw, and imst/ID to ask, under the 14 characters ID, meters that listen.
+    wake_up=1 rouses IEC 62056-21 meters that sleep on a battery. A serial line without baud= and frame= has those
+    that its protocol starts with. The contribution is the sum over its meters."""
 
     keys: dict[str, dict[str, SecretStr]] = {}
     """Keys in hexadecimal, by the id= of the meter's URL and by purpose: encryption, authentication, password,
-    system_title. Nothing but these tables holds them; keep the file from other eyes."""
+    system_title; for lks1 certificate, private_key and meter_certificate in DER. Nothing but these tables holds
+    them; keep the file from other eyes."""
 
     area: AreaName | None = None
     """Grid area that it stands in; None: the node's."""

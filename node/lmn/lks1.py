@@ -25,16 +25,18 @@ import trio
 from node.lmn.hdlc.link import HdlcBus
 from node.lmn.hdlc.lmn import AddressTable, Participant, Selector, discover, lmn_link
 from node.lmn.hdlc.primary import Timing
-from node.lmn.hdlc.tls import open_lks1
+from node.lmn.hdlc.tls import lmn_context_from_der, open_lks1
+from node.lmn.profiles import MeterProfile
 from node.lmn.sml.client import Exchange, SmlClient, refused
 from node.lmn.sml.driver import SmlLink
 from node.lmn.status_word import bits_of, mirrored
-from protocol.errors import RemoteProtocolError
+from protocol.errors import LocalProtocolError, RemoteProtocolError
 from protocol.metering.obis import Obis
 from protocol.metering.reading import Reading
 
 _MAGNETIC_BIT, _MECHANICAL_BIT, _BASE_METER_BIT = 9, 10, 2  # table 15.1
 _CLOSE_TIMEOUT_S: Final = 5.0
+_INVITATION_COUNT: Final = 4  # an answer may be lost in a collision, or come late
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +57,12 @@ class Lks1Bus:
 
     async def participant(self, meter_id: str) -> Participant:
         """Where a meter is.  Raises RemoteProtocolError `lmn_absent` where it does not answer an invitation."""
-        if meter_id not in self.table.participants:
-            await discover(self.bus, self.table)
-        try:
+        for _ in range(_INVITATION_COUNT):
+            if meter_id not in self.table.participants:
+                await discover(self.bus, self.table)
+        if meter_id in self.table.participants:
             return self.table.participants[meter_id]
-        except KeyError:
-            raise RemoteProtocolError("lmn_absent", "the meter does not answer an invitation") from None
+        raise RemoteProtocolError("lmn_absent", "the meter does not answer an invitation")
 
 
 class Lks1Session:
@@ -105,6 +107,19 @@ class Lks1Session:
         answer, _ = await self._link.ask(exchange, self._timeout_s)
         if (refusal := refused(answer)) is not None:
             raise RemoteProtocolError("meter_refused", f"attention {refusal.hex()}")
+
+
+def profile_context(profile: MeterProfile) -> ssl.SSLContext:
+    """TLS with the certificates and key of a profile.  Raises LocalProtocolError for what is missing or none."""
+    names = ("certificate", "private_key", "meter_certificate")
+    parts = [profile.key(name) for name in names]
+    if None in parts:
+        raise LocalProtocolError(f"a meter with TLS needs the keys {', '.join(names)} (DER, hexadecimal)")
+    own, private, meter = (part or b"" for part in parts)
+    try:
+        return lmn_context_from_der(own, private, meter)
+    except (ValueError, TypeError, ssl.SSLError):
+        raise LocalProtocolError("certificate, private_key or meter_certificate is none, or they do not fit") from None
 
 
 @asynccontextmanager

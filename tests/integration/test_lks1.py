@@ -1,5 +1,6 @@
 """Meters of the wired LMN end to end: names to addresses, TLS in HDLC, SML in TLS, by driver and by hand."""
 
+import gc
 import random
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -14,7 +15,7 @@ from loadtest.meters.lmn_station import LmnMeter
 from loadtest.meters.serial_bus import serial_bus
 from loadtest.meters.sml import SmlMeter
 from loadtest.meters.sml_server import serve_stream
-from node.lmn.drivers import DRIVERS
+from node.lmn.drivers import _LMN_TABLES, DRIVERS
 from node.lmn.hdlc.certificate import make_certificate
 from node.lmn.hdlc.primary import Timing
 from node.lmn.hdlc.tls import LmnTlsStream, lmn_context_from_der
@@ -31,7 +32,7 @@ from protocol.metering.units import WATT, WATT_HOUR
 NAMES = ["1STK0000000001", "1STK0000000002"]
 ENERGY, POWER = Obis(1, 0, 1, 8, 0, 255), Obis(1, 0, 16, 7, 0, 255)
 START, END = datetime(2026, 1, 1, tzinfo=UTC), datetime(2033, 1, 1, tzinfo=UTC)
-QUICK = Lks1Settings(10, 5, Timing(response_timeout_s=0.5, poll_interval_s=0.002))
+QUICK = Lks1Settings(20, 20, Timing(poll_interval_s=0.002))
 DER = serialization.Encoding.DER
 
 
@@ -130,6 +131,8 @@ async def test_two_meters_on_one_bus_are_read_by_their_profiles():
 
                 await run_meters(profiles, deliver, Periodic(2.0), rng=random.Random(1), on_event=lambda _: None)
     assert got == {(NAMES[0], ENERGY): 1000, (NAMES[1], ENERGY): 1001}
+    gc.collect()
+    assert not _LMN_TABLES  # each link opened anew would leave its table behind
 
 
 async def test_certificates_and_key_reach_the_meter_through_the_session():

@@ -26,14 +26,17 @@ class Revoked:
         self.without = 0
         self.victim = ""
 
-    async def run(self, *, is_head: bool) -> list[Ended]:
+    async def run(self, *, is_head: bool, is_down: bool = False) -> list[Ended]:
         """The rounds from the first one without the victim to the third."""
         network = self.network
         async with trio.open_nursery() as nursery:
             await network.start_meters(nursery)
-            await network.start_coordinator(nursery)
+            coordinator = await network.start_coordinator(nursery)
             await network.start_node(nursery, 0, 8, "node")
             await network.wait_until(lambda: [each for each in network.ended() if each.roster == 0xFF])
+            if is_down:
+                coordinator.cancel()
+                await trio.sleep(0.5)
             last = network.ended()[-1]
             members = network.members()[last.epoch, 0]
             self.victim = next(each for each in members if (each == network.head_of(last)) is is_head)
@@ -41,6 +44,8 @@ class Revoked:
             command = ["revoke", self.victim, "-c", str(self.config)]
             result = await trio.to_thread.run_sync(lambda: CliRunner().invoke(app, command))
             assert (result.exit_code, result.output) == (0, f"{self.victim} is shut out\n")
+            if is_down:
+                await network.start_coordinator(nursery)
             await network.wait_until(lambda: [each for each in network.ended() if each.roster == self.without][2:])
             rounds = network.ended()
             nursery.cancel_scope.cancel()
@@ -61,6 +66,16 @@ async def test_a_gateway_that_is_shut_out_is_out_of_its_ring_at_once(
     after = await revoked.run(is_head=is_head)
     assert [each for each in after if each.roster & ~revoked.without] == []
     assert {each.epoch for each in after} == {0}, "the ring goes on without it"
+    assert ledger.check(revoked.network)
+    assert revoked.network.flown("node").is_conserved
+
+
+async def test_a_gateway_that_was_shut_out_while_the_coordinator_was_down_is_out_when_it_is_back(
+    revoked: Revoked, ledger
+) -> None:
+    after = await revoked.run(is_head=False, is_down=True)
+    assert [each for each in after if each.roster & ~revoked.without] == []
+    assert {each.epoch for each in after} == {0}
     assert ledger.check(revoked.network)
     assert revoked.network.flown("node").is_conserved
 
