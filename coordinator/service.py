@@ -29,9 +29,9 @@ from coordinator.gwa.joining import check_join
 from coordinator.keeping import RETRY_S, EpochKeeper
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.store import Store, fault_of
-from coordinator.web.status import RingStatus, Status
+from coordinator.web.status import AccusedMember, RingStatus, Status
 from protocol import wire
-from protocol.dcnet.book import Announce, BookInstruction, Ended, Observed, Record
+from protocol.dcnet.book import Accusation, Announce, BookInstruction, Ended, Observed, Record
 from protocol.dcnet.rings import positions_of
 from protocol.dcnet.schema import Schema
 from protocol.dcnet.suite import Suite
@@ -320,6 +320,12 @@ class Coordinator:
                     waiting.then.append(each)
                 case Announce():
                     self._announce(ring, each)
+                case Accusation(round_, head, position, lie):
+                    log.warning(
+                        "epoch %d ring %d: %s, head in round %d, says that %s lies: %s",
+                        epoch.call.epoch, ring.view.ring, ring.view.members[head].identity, round_,
+                        ring.view.members[position].identity, lie.name.lower(),
+                    )  # fmt: skip
                 case Observed(name):
                     self.metrics.peer_error(name)
                     if name == "head_replaced":
@@ -473,4 +479,8 @@ def _ring_status(epoch: AreaEpoch, ring: Ring) -> RingStatus:
         last_round=None if last is None else last.round,
         last_outcome=None if last is None else last.outcome.name.lower(),
         last_latency_s=None if last is None else last.ended_s - last.opened_s,
+        accused=tuple(
+            AccusedMember(each.position, each.head, each.round, each.lie)
+            for each in (() if book is None else book.accusations.values())
+        ),
     )  # fmt: skip

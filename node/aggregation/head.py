@@ -166,11 +166,20 @@ class HeadDriver:
                         data = encoded[id(message)] = wire.encode(message)
                     self._send(position, data)
                 case ToCoordinator(message):
+                    if isinstance(message, wire.Accused):
+                        self._log_accused(message)
                     around.to_coordinator(message)
                 case Note(name, seconds):
                     around.metrics.phase(name, seconds)
                 case _:
                     raise AssertionError("heads persist nothing")
+
+    def _log_accused(self, message: wire.Accused) -> None:
+        log.warning(
+            "epoch %d ring %d: member %s lies (%s) and is left out",
+            message.epoch, message.ring, self._view.members[message.position].identity,
+            wire.Lie(message.lie).name.lower(),
+        )  # fmt: skip
 
     def _send(self, position: int, data: bytes) -> None:
         around = self._around

@@ -28,6 +28,7 @@ from protocol.dcnet.secrets import EpochSecrets
 from protocol.dcnet.suite import Encryptor, Suite, counter_block, derive, zeros
 
 Words = NDArray[np.uint64]
+BINDING_SIZE = 16
 _WORD = np.dtype("<u8")
 _BLOCK_BYTES = 1 << 16  # of keystream per pair and block: bounds memory however long the epoch
 _PIECE_WORDS = 1 << 14  # of keystream per call: the cache holds it until it is added, and calls cost next to nothing
@@ -67,6 +68,16 @@ def _buffer(word_count: int) -> tuple[Words, memoryview]:
     """Where keystream is made: as words, and as the cipher sees them, which wants 15 bytes of room."""
     buffer = np.empty(word_count + 2, _WORD)
     return buffer, buffer.data.cast("B")
+
+
+def seed_binding(seed: bytes) -> bytes:
+    """
+    16 bytes that a SHARE binds its self mask's seed with; a seed that is revealed or recovered is held against them.
+
+    The seed is uniform and expanded for each purpose on its own, so they say nothing of the masks.  Another seed with
+    the same binding takes 2^128 trials; two that a liar makes for itself, 2^64, would spare it this check alone.
+    """
+    return derive(seed, "self-binding")[:BINDING_SIZE]
 
 
 def self_blinding(suite: Suite, seed: bytes, count: int) -> Lane:

@@ -25,7 +25,7 @@ from protocol import wire
 from protocol.dcnet import prf
 from protocol.dcnet.commitments import Pedersen, add_lanes, encode_lane
 from protocol.dcnet.events import Attempted, Instruction, Note, Persist, Progress, Settled, ToCoordinator, ToHead
-from protocol.dcnet.masks import MaskSchedule, Words, self_blinding, self_mask
+from protocol.dcnet.masks import MaskSchedule, Words, seed_binding, self_blinding, self_mask
 from protocol.dcnet.rings import RingView, positions_of, result_text, round_digest
 from protocol.dcnet.schema import signed
 from protocol.dcnet.secrets import PairKeys, mask_label
@@ -132,7 +132,7 @@ class Member:
         self.term = term
         self._reached_head_s = now_s
         self._deadline_s = self._next_deadline(now_s)
-        return [ToHead(wire.Ready(self.view.epoch, self.view.ring, term))]
+        return [self._ready()]
 
     def offer(self, round_: int, vector: Words, now_s: float, blindings: Sequence[int] = ()) -> list[Instruction]:
         """
@@ -185,6 +185,9 @@ class Member:
             return self.round, self.attempt + 1
         return self.round + 1, 0
 
+    def _ready(self) -> ToHead:
+        return ToHead(wire.Ready(self.view.epoch, self.view.ring, self.term, *self.next_attempt))
+
     def next_timer_s(self) -> float:
         """When `on_timer` wants to be called; infinity for never."""
         return self._deadline_s
@@ -203,7 +206,7 @@ class Member:
             if is_silent and self._complained != (due, self.term):
                 self._complained = (due, self.term)
                 out.append(ToCoordinator(wire.HeadSilent(self.view.epoch, self.view.ring, self.term, due)))
-            out.append(ToHead(wire.Ready(self.view.epoch, self.view.ring, self.term)))
+            out.append(self._ready())
         self._deadline_s = now_s + self.view.timing.silent_s
         if due >= self.view.rounds and self.unsettled is None:
             self._deadline_s = float("inf")
@@ -267,7 +270,9 @@ class Member:
                 group, add_lanes(group, tuple(blindings), masks, self_blinding(self._suite, self._seed, len(values)))
             )
         self._deadline_s = self._next_deadline(now_s)
-        share = wire.Share(view.epoch, view.ring, round_, attempt, masked.tobytes(), commitments, lane)
+        share = wire.Share(
+            view.epoch, view.ring, round_, attempt, masked.tobytes(), seed_binding(self._seed), commitments, lane
+        )
         return [Persist(Attempted(round_, attempt, Progress.SHARED)), ToHead(share)]  # rule 5
 
     def _is_current(self, message: wire.Roster | wire.Confirmed | wire.Recover) -> bool:
@@ -364,7 +369,7 @@ class Member:
             if self._held is not None and self._held.round <= self.round:
                 self._held = None
         if not included and message.outcome == wire.Outcome.OPENED:
-            out.append(ToHead(wire.Ready(view.epoch, view.ring, self.term)))
+            out.append(self._ready())
         return out
 
     def _next_deadline(self, now_s: float) -> float:

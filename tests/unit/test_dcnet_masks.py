@@ -13,9 +13,18 @@ from loadtest.ring import RingSize, lay_out, make_ring
 from loadtest.simulator.suite import CheapEncryptor, CheapSuite
 from protocol.dcnet import masks as masks_module
 from protocol.dcnet.commitments import add_lanes, subtract_lanes
-from protocol.dcnet.masks import Fleet, MaskSchedule, Words, self_blinding, self_mask, self_masks, words_from_bytes
+from protocol.dcnet.masks import (
+    Fleet,
+    MaskSchedule,
+    Words,
+    seed_binding,
+    self_blinding,
+    self_mask,
+    self_masks,
+    words_from_bytes,
+)
 from protocol.dcnet.rings import bitmap, positions_of
-from protocol.dcnet.suite import StandardSuite
+from protocol.dcnet.suite import StandardSuite, derive
 
 CHEAP, REAL = CheapSuite(), StandardSuite()
 SIZE = RingSize(n=7, k=4, t=3, t_c=3, k_min=3, n_min=4, rounds=5, words=3, committed=(1, 2))
@@ -251,3 +260,13 @@ def test_words_are_little_endian() -> None:
 
 def test_without_committed_slots_there_is_no_second_lane() -> None:
     assert schedules(replace(SIZE, committed=()))[0].blindings(0, 0, 0b1111111) == ()
+
+
+def test_a_binding_is_neither_a_mask_nor_a_key_of_one() -> None:
+    """It is expanded for a purpose of its own: to tell it tells no word of what the seed masks."""
+    seed = bytes(range(32))
+    other = [derive(seed, purpose)[:16] for purpose in ("self-words", "self-scalars")]
+    masks = [self_mask(StandardSuite(), seed, 2).tobytes(), seed[:16]]
+    assert seed_binding(seed) not in [*other, *masks]
+    assert seed_binding(seed) == derive(seed, "self-binding")[:16]
+    assert seed_binding(seed) != seed_binding(bytes(32))
