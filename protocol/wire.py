@@ -108,6 +108,7 @@ Vector = Annotated[bytes, _octets(0, 8 * MAX_SLOTS, 8)]
 Elements = Annotated[bytes, _octets(0, 32 * MAX_SLOTS, 32)]
 Scalars = Annotated[bytes, _octets(0, 32 * MAX_SLOTS, 32)]
 Macs = Annotated[bytes, _octets(0, 16 * MAX_RING, 16)]
+Binding = Annotated[bytes, _octets(16)]
 Reason = Annotated[str, _text(200)]
 Endpoint = Annotated[str, _text(200)]
 Fraction = Annotated[int, _integer(0, 1_000_000)]  # parts in a million: no float goes into a digest
@@ -118,6 +119,13 @@ class Outcome(IntEnum):
 
     OPENED = 1
     VOID = 2
+
+
+class Lie(IntEnum):
+    """What a head says of a member: its seed fits not what its share was bound to, or it is what spoils the sums."""
+
+    WRONG_SEED = 1
+    SPOILT_SUM = 2
 
 
 # --- gateway and coordinator: enrolment is over, epochs are made -----------------------------------------------
@@ -253,13 +261,26 @@ class RingTotal:
 
 @dataclass(frozen=True, slots=True)
 class RingVoid:
-    """The head gives a round up and says why."""
+    """The head gives a round up and says why; `suspects` are whom it searches for a liar, none where it does not."""
 
     epoch: Epoch
     ring: Ring
     round: Round
     term: Term
     reason: Reason
+    suspects: Bitmap
+
+
+@dataclass(frozen=True, slots=True)
+class Accused:
+    """The head of `term` found in `round` that the member at `position` lied: a head's claim, for the operator."""
+
+    epoch: Epoch
+    ring: Ring
+    term: Term
+    round: Round
+    position: Position
+    lie: Annotated[int, _integer(1, 2)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,11 +344,13 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A member reached the head and asks to be in the next E."""
+    """A member reached the head and asks to be in the next E; the (round, attempt) it can still take part in."""
 
     epoch: Epoch
     ring: Ring
     term: Term
+    round: Annotated[int, _integer(0, MAX_ROUNDS)]
+    attempt: Attempt
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,13 +367,17 @@ class Open:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """A member's masked vector; with committed slots also its commitments and its masked blindings."""
+    """
+    A member's masked vector and a binding to its self mask's seed; with committed slots also its commitments and its
+    masked blindings.
+    """
 
     epoch: Epoch
     ring: Ring
     round: Round
     attempt: Attempt
     vector: Vector
+    binding: Binding
     commitments: Elements
     blinding: Scalars
 
@@ -438,23 +465,36 @@ class BadDeal:
     dealer: Position
 
 
+@dataclass(frozen=True, slots=True)
+class Expelled:
+    """The members of a ring that were shut out while the epoch runs, all of them: no attempt may start with one."""
+
+    epoch: Epoch
+    ring: Ring
+    members: Bitmap
+
+
 Message = (
     Hello | EpochCall | Join | EpochLayout | Deal | Deals | Appoint | HeadAt | HeadSilent | RingTotal
-    | RingVoid | Ask | AskAccount | Account | Result | Relay | Refused | Ready | Open | Share | Roster | Confirm
-    | Confirmed | Reveal | Recover | Partial | BadDeal
+    | RingVoid | Accused | Ask | AskAccount | Account | Result | Relay | Refused | Expelled | Ready | Open | Share
+    | Roster | Confirm | Confirmed | Reveal | Recover | Partial | BadDeal
 )  # fmt: skip
 RingMessage = Ready | Open | Share | Roster | Confirm | Confirmed | Reveal | Recover | Partial | BadDeal | Result
 
 TABLE: dict[int, type[Message]] = {
     1: Hello, 2: EpochCall, 3: Join, 4: EpochLayout, 5: Deal, 7: Deals, 8: Appoint, 9: HeadAt,
     10: HeadSilent, 11: RingTotal, 12: RingVoid, 13: Ask, 14: Result, 15: Relay, 16: Refused,
-    17: AskAccount, 18: Account,
+    17: AskAccount, 18: Account, 19: Accused, 24: Expelled,
     32: Ready, 33: Open, 34: Share, 35: Roster, 36: Confirm, 37: Confirmed, 38: Reveal, 39: Recover, 40: Partial,
     41: BadDeal,
 }  # fmt: skip
 
-FROM_GATEWAY = frozenset({Hello, Join, Deal, HeadAt, HeadSilent, RingTotal, RingVoid, Ask, AskAccount, Relay, BadDeal})
-FROM_COORDINATOR = frozenset({EpochCall, EpochLayout, Deals, Appoint, HeadAt, Account, Result, Relay, Refused})
+FROM_GATEWAY = frozenset(
+    {Hello, Join, Deal, HeadAt, HeadSilent, RingTotal, RingVoid, Accused, Ask, AskAccount, Relay, BadDeal}
+)
+FROM_COORDINATOR = frozenset(
+    {EpochCall, EpochLayout, Deals, Appoint, HeadAt, Account, Result, Relay, Refused, Expelled}
+)
 FROM_MEMBER = frozenset({Ready, Share, Confirm, Reveal, Partial, BadDeal})
 FROM_HEAD = frozenset({Open, Roster, Confirmed, Recover, Result})
 

@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from coordinator.metrics import CoordinatorMetrics
+from coordinator.store import fault_of
 from coordinator.web.models import Problem
 from protocol.errors import RemoteProtocolError
 
+log = logging.getLogger(__name__)
 BODY_SIZE_MAX = 32 * 1024  # bytes; an enrolment request takes about 1 KB
 _STATUS = {
     "https_required": 403, "token_unknown": 403, "token_expired": 403, "token_used_up": 403, "token_area": 403,
     "gateway_revoked": 403, "duplicate_gateway": 409, "duplicate_key": 409,
 }  # fmt: skip
-_TITLES = {403: "Refused", 404: "Not found", 405: "Method not allowed", 409: "Conflict", 422: "Invalid input"}
+_TITLES = {
+    403: "Refused",
+    404: "Not found",
+    405: "Method not allowed",
+    409: "Conflict",
+    422: "Invalid input",
+    503: "Unavailable",
+}
 _HEADERS = {
     # Everything comes from our own origin, nothing may be framed, and no inline script or style runs.
     b"content-security-policy": b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
@@ -38,7 +50,7 @@ def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
-def install_errors(app: FastAPI) -> None:
+def install_errors(app: FastAPI, metrics: CoordinatorMetrics) -> None:
     """Answer every error of `app` with a problem document."""
 
     @app.exception_handler(RemoteProtocolError)
@@ -51,6 +63,12 @@ def install_errors(app: FastAPI) -> None:
         fields = {".".join(str(part) for part in e["loc"][1:]) or "body": str(e["msg"]) for e in error.errors()}
         detail = "; ".join(f"{name}: {message}" for name, message in fields.items())
         return _problem(422, detail, "invalid_input", fields)
+
+    @app.exception_handler(SQLAlchemyError)
+    async def _store(_request: Request, error: SQLAlchemyError) -> JSONResponse:
+        metrics.peer_error("store_error")
+        log.error("a web request gets no answer, the database fails: %s", fault_of(error))
+        return _problem(503, "the database fails just now; ask again", "store_error")
 
     @app.exception_handler(HTTPException)
     async def _http(_request: Request, error: HTTPException) -> JSONResponse:

@@ -9,6 +9,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from protocol import wire
+
+
+@dataclass(frozen=True, slots=True)
+class AccusedMember:
+    """The head at position `head` said in `round` that the member at `position` lies, and how."""
+
+    position: int
+    head: int
+    round: int
+    lie: wire.Lie
+
 
 @dataclass(frozen=True, slots=True)
 class RingStatus:
@@ -28,6 +40,7 @@ class RingStatus:
     last_round: int | None = None
     last_outcome: str | None = None
     last_latency_s: float | None = None
+    accused: tuple[AccusedMember, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from node.aggregation.contribution import Contributions
 from node.metrics import NodeMetrics
 from node.security.module import SecurityModule
 from protocol import wire
+from protocol.dcnet.masks import Fleet
 from protocol.dcnet.suite import Suite
 from protocol.link import LinkContext
 
@@ -50,3 +51,4 @@ class Surroundings:
     listen: str  # where a head listens, tcp://host:*
     public_host: str | None
     relay: bool
+    fleet: Fleet = field(default_factory=Fleet)  # whose masks are made along with ours

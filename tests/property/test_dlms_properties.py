@@ -85,6 +85,18 @@ APDUS = st.one_of(
     st.builds(apdu.SetRequest, BYTE, ATTRIBUTES, ACCESS, DATA),
     st.builds(apdu.SetRequestFirstBlock, BYTE, ATTRIBUTES, ACCESS, st.booleans(), WORD, BYTES),
     st.builds(apdu.SetResponseLastBlock, BYTE, BYTE, WORD),
+    st.builds(
+        apdu.SetRequestListFirstBlock,
+        BYTE,
+        st.lists(st.tuples(ATTRIBUTES, ACCESS), max_size=4).map(tuple),
+        st.booleans(),
+        WORD,
+        BYTES,
+    ),
+    st.builds(apdu.SetResponseListLastBlock, BYTE, st.lists(BYTE, max_size=4).map(tuple), WORD),
+    st.builds(apdu.ActionRequestFirstBlock, BYTE, ATTRIBUTES, st.booleans(), WORD, BYTES),
+    st.builds(apdu.ActionRequestBlock, BYTE, st.booleans(), WORD, BYTES),
+    st.builds(apdu.ActionResponseNextBlock, BYTE, WORD),
     st.builds(apdu.ActionRequest, BYTE, ATTRIBUTES, st.none() | DATA),
     st.builds(apdu.ActionResponse, BYTE, BYTE, st.none() | DATA | BYTE),
     st.builds(apdu.DataNotification, WORD, st.none() | DATE_TIMES, DATA),
@@ -182,6 +194,7 @@ def test_the_check_sequence_is_the_published_one():
     assert crc_x25(b"123456789") == (0x906E).to_bytes(2, "little")
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.binary(min_size=1, max_size=300), max_size=6), st.integers(1, 7), st.integers(1, 60), st.randoms())
 def test_units_pass_through_windows_with_losses(units, window, size, rng):
     sender, receiver = Sender(Parameters(transmit_size_max=size, transmit_window=window)), Receiver()

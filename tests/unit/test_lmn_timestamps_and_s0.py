@@ -6,7 +6,7 @@ import pytest
 import trio
 from trio.testing import memory_stream_one_way_pair
 
-from node.lmn.s0 import PulseInput, listen, require_billable
+from node.lmn.s0 import PulseInput, is_billable, listen
 from node.lmn.sml.bodies import GetListResponse
 from node.lmn.sml.bodies import Message as SmlMessage
 from node.lmn.sml.readings import readings as sml_readings
@@ -74,6 +74,8 @@ def test_what_may_fall_is_not_watched() -> None:
         assert watch.check([reading(value, obis=power), reading(value, obis=old)]) == []
     assert not is_cumulative(Obis(1, 0, 16, 8, 0, 255))
     assert is_cumulative(Obis(7, 0, 3, 0, 0, 255))
+    assert is_cumulative(Obis(6, 0, 2, 0, 0, 255))  # a heat meter's volume
+    assert not is_cumulative(Obis(8, 0, 2, 0, 0, 255))  # a water meter's flow
     assert is_cumulative(Obis(0, 1, 24, 2, 1, 255))
     row = Reading("x", IMPORT, 5, record={"period": 0})
     assert watch.check([reading(9), row]) == []
@@ -114,15 +116,12 @@ def test_bounce_is_not_counted() -> None:
     assert meter.bounce_count == 2
 
 
-def test_an_impulse_is_refused_for_billing() -> None:
+def test_an_impulse_and_what_nothing_vouches_for_are_refused_for_billing() -> None:
     meter = PulseInput("m", 1000)
     assert meter.reading().quality is Quality.NOT_FOR_BILLING
-    with pytest.raises(LocalProtocolError, match="not-for-billing"):
-        require_billable(meter.reading())
-    with pytest.raises(LocalProtocolError, match="unverified"):
-        require_billable(Reading("m", IMPORT, 1, quality=Quality.UNVERIFIED))
-    good = Reading("m", IMPORT, 1)
-    assert require_billable(good) is good
+    assert not is_billable(meter.reading())
+    billable = {quality for quality in Quality if is_billable(Reading("m", IMPORT, 1, quality=quality))}
+    assert billable == {Quality.VALID}
 
 
 def test_a_constant_is_positive() -> None:

@@ -1,17 +1,19 @@
 """
 The push receiver: what a meter says unasked, from frames or APDUs to readings.
 
-The way up: HDLC segments -> LLC packet -> general block transfer -> ciphering -> DataNotification or
-EventNotification -> list.  Each step keeps something only while a message is under way, each is bounded, and any
-broken frame throws the message under way out: a list put together from two halves of two messages would be a wrong
-value with a right check sum.
+The way up: HDLC segments -> LLC packet, or segments on M-Bus -> general block transfer -> ciphering ->
+DataNotification or EventNotification -> list.  Each step keeps something only while a message is under way, each is
+bounded, and any broken frame throws the message under way out: a list put together from two halves of two messages
+would be a wrong value with a right check sum.
 
 Without ciphering a telegram is as good as its frame: VALID with a frame check sequence, UNVERIFIED bare.  With
-ciphering it is VALID only if its tag was checked; a meter's invocation counter has to rise.
+ciphering it is VALID only if its tag was checked; a meter's invocation counter has to rise.  A meter that encrypts and
+does not authenticate (Kaifa in Austria) is as good as its frame, like one in the clear.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
 from typing import Final
@@ -19,9 +21,11 @@ from typing import Final
 from node.lmn.dlms import apdu
 from node.lmn.dlms.axdr import Reader
 from node.lmn.dlms.listing import reading_of, readings_from_list
+from node.lmn.dlms.mbus_bearer import Segments
 from node.lmn.dlms.security import Control, Keys, ReplayGuard, unprotect
 from node.lmn.dlms.transport import LLC_COMMAND, LLC_RESPONSE
 from node.lmn.hdlc.frame import Frame, Kind
+from node.lmn.mbus.link import Frame as MbusFrame
 from protocol.errors import RemoteProtocolError
 from protocol.metering.reading import Quality, Reading
 
@@ -54,6 +58,7 @@ class PushReceiver:
         self._plain_refused = keys is not None and not plain_allowed
         self._segments = bytearray()
         self._next_number: int | None = None
+        self._mbus_segments = Segments()
         self._blocks = bytearray()
         self._next_block = 1
 
@@ -61,6 +66,7 @@ class PushReceiver:
         """Forget the message under way: a frame was lost or broken."""
         self._segments.clear()
         self._next_number = None
+        self._mbus_segments.reset()
         self._blocks.clear()
         self._next_block = 1
 
@@ -86,6 +92,19 @@ class PushReceiver:
         self._segments.clear()
         return self.message(packet[3:], received_at, checked=True)
 
+    def mbus_frame(
+        self, frame: MbusFrame, received_at: datetime | None = None
+    ) -> Iterator[Reading | RemoteProtocolError]:
+        """A frame from an M-Bus: readings, and errors between them; it raises none."""
+        for item in self._mbus_segments.accept(frame):
+            if isinstance(item, RemoteProtocolError):
+                yield item
+                continue
+            try:
+                yield from self.message(item, received_at, checked=True)
+            except RemoteProtocolError as error:
+                yield error
+
     def message(self, data: bytes, received_at: datetime | None = None, *, checked: bool = False) -> list[Reading]:
         """Exactly one APDU; `checked` says that the layer below had a check sum."""
         reader = Reader(data)
@@ -107,7 +126,9 @@ class PushReceiver:
         if isinstance(message, apdu.GeneralGlobalCiphering | apdu.Ciphered):
             title = message.system_title if isinstance(message, apdu.GeneralGlobalCiphering) else self._system_title
             plain, verified = self._decipher(message.protected, title)
-            quality = Quality.VALID if verified else Quality.UNVERIFIED
+            has_tag = bool(message.protected[0] & Control.AUTHENTICATED)
+            if verified or has_tag:
+                quality = Quality.VALID if verified else Quality.UNVERIFIED
             message = apdu.decode_apdu(plain)
         elif self._plain_refused and isinstance(message, _PLAIN):
             raise RemoteProtocolError("dlms_unprotected", "a plain message from a meter whose keys are known")

@@ -14,7 +14,7 @@ from typing import Protocol, runtime_checkable
 import trio
 
 from node.lmn.iec62056_21.client import Done, Instruction, ReadoutClient, Send, SetBaudrate
-from node.lmn.iec62056_21.framing import Readout, ReadoutReader
+from node.lmn.iec62056_21.framing import Readout, ReadoutReader, TelegramReader
 from node.lmn.iec62056_21.readings import Interpretation, readings_of
 from protocol.errors import RemoteProtocolError
 from protocol.metering.reading import Reading
@@ -38,17 +38,18 @@ async def read_meter(
     clock: Callable[[], float],
     interpretation: Interpretation | None = None,
     baudrate_max: int = 19200,
+    wake_up: bool = False,
     timeout_s: float = READOUT_TIMEOUT_S,
 ) -> list[Reading | RemoteProtocolError]:
     """
     Ask one meter for its readout (modes A to C); its readings, and an error for each line that was none.
 
-    `clock` gives seconds of the Unix epoch and stamps `received_at`.  A stream without `set_baudrate` (a TCP
-    converter) stays at the initial speed.  Raises RemoteProtocolError where the meter is silent or wrong (`silent`,
-    `truncated`, `bad_checksum`, ...), and what the stream raises.
+    `clock` gives seconds of the Unix epoch and stamps `received_at`; `wake_up` is for meters that sleep. A stream
+    without `set_baudrate` (a TCP converter) stays at the initial speed. Raises RemoteProtocolError where the meter is
+    silent or wrong (`silent`, `truncated`, `bad_checksum`, ...), and what the stream raises.
     """
     can_switch = isinstance(stream, SpeedLink)
-    client = ReadoutClient(address, can_switch=can_switch, baudrate_max=baudrate_max)
+    client = ReadoutClient(address, can_switch=can_switch, baudrate_max=baudrate_max, wake_up=wake_up)
     received_at: datetime | None = None
     with trio.move_on_after(timeout_s):
         readout = await _follow(stream, client.start())
@@ -87,13 +88,15 @@ async def listen(
     *,
     clock: Callable[[], float],
     interpretation: Interpretation | None = None,
+    reader: TelegramReader | None = None,
 ) -> AsyncGenerator[list[Reading | RemoteProtocolError], None]:
     """
     Take what a meter pushes (mode D, P1): one list per telegram, or per fault of the line.  Ends with the stream.
 
-    `received_at` of each reading is the arrival of its telegram's first character.
+    `received_at` of each reading is the arrival of its telegram's first character; `reader` cuts the telegrams where
+    they are not plain text.
     """
-    reader = ReadoutReader()
+    reader = reader or ReadoutReader()
     began_s = clock()
     while data := await stream.receive_some(_RECEIVE_SIZE):
         now_s = clock()

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
 from datetime import UTC, datetime
-from typing import Literal
+from functools import partial
+from typing import Final, Literal
 
 import trio
 
-from node.lmn.wmbus.exchange import DataRequest, State
+from node.lmn.mbus.device import DeviceAddress
+from node.lmn.wmbus.exchange import DataRequest, Plan, State, senders
 from node.lmn.wmbus.framing import (
     AmberReader,
     Datagram,
@@ -29,14 +31,16 @@ from node.lmn.wmbus.receiver import Receiver
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 from protocol.metering.reading import Reading
 
-Framing = Literal["imst", "amber", "rtl-wmbus", "raw"]
+Framing = Literal["imst", "amber", "amber-rssi", "rtl-wmbus", "raw"]
 Batch = list[Reading | RemoteProtocolError]
+_MODULE_COUNT_MAX: Final = 64
 
 
 def reader_of(framing: Framing) -> Reader:
     """The reader for a radio module."""
     readers: dict[Framing, Callable[[], Reader]] = {
-        "imst": ImstReader, "amber": AmberReader, "rtl-wmbus": LineReader, "raw": RawReader,
+        "imst": ImstReader, "amber": AmberReader, "amber-rssi": partial(AmberReader, "after"), "rtl-wmbus": LineReader,
+        "raw": RawReader,
     }  # fmt: skip
     return readers[framing]()
 
@@ -45,7 +49,7 @@ def transmission(datagram: bytes, framing: Framing) -> bytes:
     """What makes a module send a datagram.  Raises LocalProtocolError for receivers that cannot send."""
     if framing == "imst":
         return imst_frame(datagram, request=True)
-    if framing == "amber":
+    if framing in ("amber", "amber-rssi"):
         return amber_frame(datagram, request=True)
     raise LocalProtocolError(f"{framing} only receives")
 
@@ -60,15 +64,19 @@ async def listen(
     receiver: Receiver,
     *,
     requests: list[DataRequest] | None = None,
+    plan: Plan | None = None,
+    is_ours: Callable[[DeviceAddress], bool] | None = None,
     now: Callable[[], datetime] = _now,
 ) -> AsyncGenerator[Batch, None]:
     """
     One batch per datagram or fault, until the module hangs up.
 
     `requests` are data requests that take their turn when their meters speak; finished ones are taken out of the
-    list, and one that failed gives its error as a batch.
+    list, and one that failed gives its error as a batch.  `plan` makes such requests.  With `is_ours` a neighbour's
+    telegram is not even decoded: an empty batch says that the radio lives.
     """
     reader = reader_of(framing)
+    ours = _Ours(is_ours) if is_ours is not None else None
     waiting = [] if requests is None else requests
     while data := await stream.receive_some():
         received_at = now()
@@ -76,11 +84,39 @@ async def listen(
             if isinstance(event, RemoteProtocolError):
                 yield [event]
                 continue
+            if ours is not None and not ours.sent(event.octets):
+                yield []
+                continue
+            request = None if plan is None else plan.request(event.octets, received_at.timestamp(), waiting)
+            if request is not None:
+                waiting.append(request)
             for octets in _replies(event, waiting):
                 await stream.send_all(transmission(octets, framing))
             yield _readings(receiver, event, received_at)
         for error in _expired(waiting):
             yield [error]
+
+
+class _Ours:
+    """
+    Whether a telegram may be of one of our meters, told by the addresses in it.
+
+    A radio module that has spoken for one of them stays known: in the later fragments of a message it is alone.
+    """
+
+    def __init__(self, is_ours: Callable[[DeviceAddress], bool]) -> None:
+        self._is_ours = is_ours
+        self._modules: set[DeviceAddress] = set()
+
+    def sent(self, datagram: bytes) -> bool:
+        who = senders(datagram)
+        if any(map(self._is_ours, who)):
+            if not self._is_ours(who[0]):
+                if len(self._modules) >= _MODULE_COUNT_MAX:  # anyone can name our meter: the memory is bounded
+                    self._modules.clear()
+                self._modules.add(who[0])
+            return True
+        return bool(who) and who[0] in self._modules
 
 
 def _replies(event: Datagram, requests: list[DataRequest]) -> list[bytes]:
