@@ -33,8 +33,7 @@ from protocol import wire
 from protocol.dcnet.book import Announce, BookInstruction, Record, RoundBook
 from protocol.dcnet.rings import RingView, Timing
 from protocol.dcnet.suite import StandardSuite, derive
-from protocol.errors import RemoteProtocolError
-from protocol.link import Connection, LinkContext, Listener
+from protocol.link import Inbox, LinkContext, Listener
 
 RING = 64
 CHURN = 0.05
@@ -203,10 +202,10 @@ class Gateway:
         self._view: RingView | None = None
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
-        """Serve until it crashes."""
+        """Serve until it crashes; one task speaks and hears."""
         with self._scope:
             link = self._process.link
-            outbox_send, outbox = trio.open_memory_channel[wire.Message](64)
+            outbox: Inbox[wire.Message, bytes] = link.inbox(64)
             keys = self.ring.curves[self.position]
             async with link.connect(self._endpoint, _BOOKS.public, keys) as connection:
                 await connection.send(wire.encode(wire.Hello(wire.VERSION, -1)))
@@ -214,25 +213,27 @@ class Gateway:
                 await self._sit_down.wait()
                 if self._view is None:
                     return
-                member = await self._process.gateway(self.ring, self._view, self.position, outbox_send.send_nowait)
+                outbox.follow(connection)
+
+                def speak(message: wire.Message) -> None:
+                    outbox.post(message)
+
+                self.member = member = await self._process.gateway(self.ring, self._view, self.position, speak)
                 async with trio.open_nursery() as nursery:
-                    self.member = member
                     nursery.start_soon(member.run)
-                    nursery.start_soon(self._hear, connection, member)
-                    async for message in outbox:
-                        await connection.send(wire.encode(message))
+                    while True:
+                        match await outbox.receive(float("inf")):
+                            case None:
+                                pass
+                            case bytes() as data:
+                                member.post(FromCoordinator(wire.decode(data, wire.FROM_COORDINATOR)))
+                            case message:
+                                await connection.send(wire.encode(message))
 
     def join(self, view: RingView) -> None:
         """The ring's rounds are known: take the place in it."""
         self._view = view
         self._sit_down.set()
-
-    async def _hear(self, connection: Connection, member: Membership) -> None:
-        while True:
-            try:
-                member.post(FromCoordinator(wire.decode(await connection.receive(), wire.FROM_COORDINATOR)))
-            except RemoteProtocolError:
-                continue
 
     def crash(self) -> None:
         """Go away: tasks and connections are gone at once, nobody is told."""
