@@ -62,7 +62,7 @@ BENCH_PEERS := flower sml mbus
 bench: $(VENV)/.test $(BENCH_PEERS:%=.venv-peers-%/.ready) ## every figure beside the peers', into docs/benchmarks.md (QUICK=1, NAMES=)
 	$(BIN)/python -m loadtest.bench $(NAMES) $(if $(QUICK),--quick)
 
-bench-fleet: $(VENV)/.test ## 10,000 gateways in rings of 64, every one with its own CURVE connections (GATEWAYS=)
+bench-fleet: $(VENV)/.test ## up to 10,000 gateways in rings of 64, every one with its own CURVE connections (GATEWAYS="256 10000")
 	$(BIN)/python -m loadtest.bench.fleet $(if $(GATEWAYS),--gateways $(GATEWAYS))
 
 exhaustive: $(VENV)/.test ## all that a lying head can show to small rings, and 10^7 samples for rings up to 16

@@ -26,11 +26,11 @@ class LinkLimits:
         connect at once wait for SYN retransmissions: 31 s instead of 2 s.  The kernel caps it at net.core.somaxconn.
     `handshake_s`: how long a TCP connection may take to finish CURVE.  Lower, and a fleet that reconnects at once
         times itself out and starts over; higher, and half-open connections hold file descriptors longer.
-    `keepalive_s`, `peer_gone_s`: after how long a silence the kernel asks whether the peer is there (whole seconds), and
-        how long questions or data may go unanswered before the connection is given up.  Without them a peer behind a
-        dead NAT entry looks alive for ever.  They are TCP's, not ZMTP's PING: for each of those libzmq 4.3.5 walks the
-        list of all timers of its I/O thread, and each connection has one, so that 5,000 idle ones take a quarter of a
-        core, the next handshake ten times as long as the first, and 10,000 never get linked.
+    `keepalive_s`, `peer_gone_s`: after how long a silence the kernel asks whether the peer is there (whole seconds),
+        and how long questions or data may go unanswered before the connection is given up.  Without them a peer behind
+        a dead NAT entry looks alive for ever.  They are TCP's, not ZMTP's PING: for each of those libzmq 4.3.5 walks
+        the list of all timers of its I/O thread, and each connection has one, so that 5,000 idle ones take a quarter
+        of a core, the next handshake ten times as long as the first, and 10,000 never get linked.
     `reconnect_s`, `reconnect_s_max`: first pause and largest pause before a new attempt; libzmq doubles it while TCP
         is refused.  Each connection stretches both by a random factor of 1 to 2, since libzmq does not jitter once a
         maximum is set and a restarted coordinator would see its whole fleet in lockstep.

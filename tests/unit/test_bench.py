@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from loadtest.bench.fleet import crashed, sizes
+from loadtest.bench.fleet_processes import crashed, sizes
 from loadtest.bench.gateways import SLOTS, Ledger
 from loadtest.bench.measure import Row, Spread, Target, pairs
 from loadtest.bench.rounds import dropped, play, ring_size
