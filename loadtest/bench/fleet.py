@@ -191,7 +191,7 @@ async def measure(options: argparse.Namespace, gateways: int) -> list[Row]:
         await fleet.tell(endpoint=fleet.endpoint)
         await fleet.until("gateways are linked to the round books", lambda: fleet.linked, gateways)
         links_s = time.monotonic() - began_s
-        share_s = options.share or 0.5 + 0.6 * links_s
+        share_s = options.share or 0.5 + 0.5 * links_s
         period_s = options.period or 4 + 2 * links_s + 2 * share_s
         opens_s = time.time() + 4 + 2 * links_s
         when = {"first_open_s": opens_s, "period_s": period_s, "share_s": share_s}
