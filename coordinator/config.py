@@ -148,6 +148,10 @@ class CoordinatorConfig(_Section):
 
     epoch: EpochConfig = EpochConfig()
 
+    commitments_keep_days: Annotated[int, Field(ge=1, le=1_500)] = 100
+    """Days of metering time for which the commitments of verified rounds are kept, by which bills are verified; some
+    6 KB a day for each gateway. Raising it above the gateways' own `billing.keep_days` is of no use."""
+
     io_threads: Annotated[int, Field(ge=1, le=16)] = 1
     """Threads for TCP and CURVE. One carries some ten thousand gateways; more use more cores."""
 

@@ -127,6 +127,26 @@ class PolicyConfig(_Section):
     """Smallest ring to take part in. Raising it hides a reading among more members and refuses small areas."""
 
 
+class BillingConfig(_Section):
+    """What this node's gateways answer when they are asked for a bill (docs/protocol.md, bills)."""
+
+    keep_days: Annotated[int, Field(ge=1, le=1_500)] = 100
+    """Days for which committed values wait for their bill; then they are deleted and can never be billed. Raising it
+    keeps readings, some 10 KB a day and gateway, for longer."""
+
+    intervals_min: Annotated[int, Field(ge=8, le=35_136)] = 96
+    """Smallest number of intervals with a price other than 0 in a bill. Raising it says less about a day and refuses
+    short billing periods."""
+
+    price_max: Annotated[int, Field(ge=1, le=2**32)] = 1_000_000
+    """Largest price in absolute value, in the tariff's own unit. With the usual 10^-5 ct/Wh, 1,000,000 is 100 EUR/kWh.
+    Lowering it leaves a tariff less room to hide readings in an amount's digits."""
+
+    supplier: Annotated[str, Field(max_length=64)] | None = None
+    """Common name of the only market participant whose tariffs count, for example Stromkreis.EMT. None: any that the
+    SM-PKI has certified for signatures."""
+
+
 class NodeConfig(_Section):
     """Section `[node]`."""
 
@@ -157,6 +177,8 @@ class NodeConfig(_Section):
     lmn: MeterReadingConfig = MeterReadingConfig()
 
     policy: PolicyConfig = PolicyConfig()
+
+    billing: BillingConfig = BillingConfig()
 
     metrics: WebAddress = "http://127.0.0.1:7390"
     """Where /metrics, /healthz and /readyz are served; port 0 takes a free one."""

@@ -16,7 +16,8 @@ from cryptography import x509
 from prometheus_client import CollectorRegistry
 from pydantic import ValidationError
 
-from node.config import GatewayConfig, NodeConfig, PolicyConfig
+from node.aggregation.bills import BillingRules
+from node.config import BillingConfig, GatewayConfig, NodeConfig, PolicyConfig
 from node.gateway import Gateway, Shared
 from node.lmn.counters import DurableCounters
 from node.lmn.metrics import LMN_ERRORS, LMN_READINGS
@@ -76,6 +77,11 @@ def policy_of(config: PolicyConfig) -> Policy:
     return Policy(corrupt_ppm=round(config.corrupt * 1_000_000), ring_size_min=config.ring_size_min)
 
 
+def billing_rules(config: BillingConfig) -> BillingRules:
+    """The rules in the units of the store: seconds."""
+    return BillingRules(config.intervals_min, config.price_max, config.supplier, config.keep_days * 86_400)
+
+
 async def run(config: NodeConfig, *, ready: Callable[[str], None] | None = None) -> None:
     """
     Serve until cancelled; `ready` is called with the monitoring address once every gateway is enrolled and runs.
@@ -116,6 +122,7 @@ async def run(config: NodeConfig, *, ready: Callable[[str], None] | None = None)
                     suite=suite, link=link, store=store, counters=DurableCounters(store), metrics=metrics,
                     trust=TrustStore(root, time.time), policy=policy_of(config.policy), listen=config.link.listen,
                     public_host=config.link.public_host, relay=config.link.mode == "relay",
+                    billing=billing_rules(config.billing),
                     backoff=Backoff(max_s=config.lmn.reconnect_s_max),
                 )  # fmt: skip
                 async with trio.open_nursery() as gateway_nursery:

@@ -24,6 +24,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
+from coordinator.emp.billing import Billing
 from coordinator.emp.totals import AreaTotal, Totals
 from coordinator.web.status import RingStatus, Status, StatusSource
 from protocol.dcnet.schema import Kind, Slot
@@ -40,7 +41,7 @@ _ASSETS = {
 }
 
 
-def make_dashboard(totals: Totals, source: StatusSource) -> APIRouter:
+def make_dashboard(totals: Totals, source: StatusSource, billing: Billing | None = None) -> APIRouter:
     """The routes of the dashboard; they are no part of the REST interface and not in its OpenAPI document."""
     router = APIRouter(include_in_schema=False)
     pages = Environment(
@@ -67,7 +68,8 @@ def make_dashboard(totals: Totals, source: StatusSource) -> APIRouter:
     def _data(
         area: Annotated[str | None, Query(max_length=64)] = None, window: Literal["24", "96", "288", "672"] = "96"
     ) -> dict[str, Any]:
-        return document(totals, source.status(), area=area or None, window=int(window))
+        shown = document(totals, source.status(), area=area or None, window=int(window))
+        return shown | {"bills": None if billing is None else billing.counts(area=area or None)}
 
     @router.get("/dashboard/events")
     async def _events() -> Response:

@@ -8,6 +8,9 @@ never counted twice.  Snapshots (power) go as they are.  The gateway's first rea
 One interval is contributed once: a round gets the vector that was made durable for it, also after a restart, and an
 interval not after the last contributed one gets none.
 
+What was committed to in an opened total stays, durably and for a bounded time, until it is billed: see
+node.aggregation.bills.
+
 Two epochs meet at a border, each with a membership of its own on this one account, and the last result of the old one
 may be late.  So nothing new is made durable before the contribution before it is settled, and nothing that was built
 on an account that has moved on since: checked under a lock, at the moment in which it counts.
@@ -32,6 +35,7 @@ from protocol.dcnet.schema import WORD_MODULUS, Kind, Schema, signed
 from protocol.errors import StromkreisError
 
 log = logging.getLogger(__name__)
+_KEEP_COMMITTED_S = 100 * 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +68,25 @@ def _unpack(data: bytes) -> tuple[int, ...]:
     return tuple(int.from_bytes(data[i : i + 8], "little", signed=True) for i in range(0, len(data), 8))
 
 
+def blinding_label(gateway: str, register: str, interval_s: int) -> bytes:
+    """What a commitment's blinding belongs to: gateway, register (OBIS) and the interval's start."""
+    return f"{gateway} {register} {interval_s}".encode()
+
+
 class Contributions:
     """One gateway's account; reads its durable state when made."""
 
-    def __init__(self, store: Store, gateway: str, schema: Schema, blind: Callable[[bytes], int] | None = None) -> None:
-        """`blind` gives the blinding of what a label names; a schema with committed slots needs it."""
+    def __init__(
+        self, store: Store, gateway: str, schema: Schema, blind: Callable[[bytes], int] | None = None, *,
+        keep_committed_s: int = _KEEP_COMMITTED_S,
+    ) -> None:  # fmt: skip
+        """
+        `blind` gives the blinding of what a label names; a schema with committed slots needs it.
+
+        Committed values are kept for a bill as long as `keep_committed_s` of metering time.
+        """
         self._store = store
+        self._keep_committed_s = keep_committed_s
         self._blind = blind
         self._gateway = gateway
         self._schema = schema
@@ -145,9 +162,26 @@ class Contributions:
             return ()
         slots = self._schema.slots
         return tuple(
-            self._blind(f"{self._gateway} {slots[index].obis} {interval_s}".encode())
+            self._blind(blinding_label(self._gateway, str(slots[index].obis), interval_s))
             for index in self._schema.committed
         )
+
+    def _billable(self, contribution: Contribution) -> list[Statement]:
+        """What is committed to in an opened total waits for its bill, under the interval it was contributed in."""
+        interval_s = contribution.registers.interval_s
+        statements = []
+        for index in self._schema.committed:
+            register, value = self._schema.slots[index].obis, signed(int(contribution.vector[index]))
+            statements += [
+                Statement(
+                    "INSERT INTO committed VALUES (?, ?, ?, ?, NULL)", (self._gateway, register, interval_s, value)
+                ),
+                Statement(
+                    "DELETE FROM committed WHERE gateway=? AND register=? AND interval_s<?",
+                    (self._gateway, register, interval_s - self._keep_committed_s),
+                ),
+            ]
+        return statements
 
     def _forget_built_but(self, key: tuple[int, int]) -> None:
         """Keep what was built last and what was contributed last."""
@@ -223,6 +257,7 @@ class Contributions:
                         (_pack(contribution.registers.values), self._gateway),
                     )
                 )
+                statements += self._billable(contribution)
             await self._store.write(statements)
             if included:
                 self._opened = contribution.registers.values
