@@ -136,7 +136,7 @@ bills = Table(
     Column("request", LargeBinary(32), primary_key=True),  # digest over tariff and intervals
     Column("area", String(64), nullable=False, index=True),
     Column("tariff", LargeBinary(32), ForeignKey("tariffs.digest"), nullable=False),
-    Column("register", String(32), nullable=False),
+    Column("obis", String(32), nullable=False),
     Column("first_s", BigInteger, nullable=False),  # starts of the first and the last interval
     Column("last_s", BigInteger, nullable=False),
     Column("intervals", LargeBinary, nullable=False),  # bitmap over the tariff's prices

@@ -40,8 +40,8 @@ CREATE TABLE IF NOT EXISTS contribution (
   interval_s INTEGER NOT NULL, progress INTEGER NOT NULL, settled INTEGER NOT NULL, included INTEGER NOT NULL,
   registers BLOB NOT NULL, vector BLOB NOT NULL, PRIMARY KEY (gateway, epoch, round)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS committed (
-  gateway TEXT NOT NULL, register TEXT NOT NULL, interval_s INTEGER NOT NULL, value INTEGER, bill BLOB,
-  PRIMARY KEY (gateway, register, interval_s)) WITHOUT ROWID;
+  gateway TEXT NOT NULL, obis TEXT NOT NULL, interval_s INTEGER NOT NULL, value INTEGER, bill BLOB,
+  PRIMARY KEY (gateway, obis, interval_s)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS bill (
   gateway TEXT NOT NULL, request BLOB NOT NULL, tariff BLOB NOT NULL, until_s INTEGER NOT NULL, amount BLOB NOT NULL,
   blinding BLOB NOT NULL, PRIMARY KEY (gateway, request)) WITHOUT ROWID;

@@ -1,8 +1,8 @@
 """
 Bills from the commitments of verified rounds: which intervals a gateway is asked for, and whether its answer holds.
 
-The market participant publishes a tariff (protocol.dcnet.tariff), signed with a key that serves nothing else.  A bill is
-a row, made before its gateway is asked: `asked`, then once and for good `verified` (the amount is the one for these
+The market participant publishes a tariff (protocol.dcnet.tariff), signed with a key that serves nothing else.  A bill
+is a row, made before its gateway is asked: `asked`, then once and for good `verified` (the amount is the one for these
 prices over the committed values), `refused` (it is not) or `declined` (a rule of the gateway stands against it, see the
 reason; this one may be asked again).  An interval of a register is in one bill of a gateway, unless that was declined.
 
@@ -29,7 +29,7 @@ from protocol.dcnet.billing import READING_MAX, Bill, request_digest, verify_bil
 from protocol.dcnet.commitments import Pedersen
 from protocol.dcnet.rings import positions_of
 from protocol.dcnet.schema import Schema
-from protocol.dcnet.tariff import Tariff, pack_intervals, read_tariff, tariff_digest, unpack_intervals
+from protocol.dcnet.tariff import Tariff, money, pack_intervals, read_tariff, tariff_digest, unpack_intervals
 from protocol.errors import RemoteProtocolError
 
 ELEMENT_SIZE = 32
@@ -77,7 +77,7 @@ class BillRecord:
     request: bytes
     area: str
     tariff: bytes
-    register: str
+    obis: str
     first_s: int
     last_s: int
     interval_count: int
@@ -200,7 +200,7 @@ class Billing:
             select(bills.c.gateway_id, bills.c.intervals, tariffs.c.document)
             .join(tariffs, bills.c.tariff == tariffs.c.digest)
             .where(
-                bills.c.register == tariff.register, bills.c.status != BillStatus.DECLINED,
+                bills.c.obis == tariff.obis, bills.c.status != BillStatus.DECLINED,
                 bills.c.first_s <= last_s, bills.c.last_s >= tariff.start_s,
             )
         )  # fmt: skip
@@ -388,7 +388,7 @@ def _column(connection: Connection, epoch: int, tariff: Tariff) -> tuple[int, in
         raise RemoteProtocolError("tariff_grid", f"the area's intervals have {row.interval_s} seconds")
     for column, index in enumerate(schema.committed):
         slot = schema.slots[index]
-        if slot.obis == tariff.register and slot.unit == tariff.unit:
+        if slot.obis == tariff.obis and slot.unit == tariff.unit:
             return column, slot.scaler
     raise RemoteProtocolError("tariff_register", "the tariff's register is not committed to in its unit in this area")
 
@@ -400,15 +400,15 @@ def _row(
     intervals = pack_intervals(list(indices), len(tariff.prices))
     return {
         "gateway_id": gateway, "request": request_digest(published.document, intervals), "area": area,
-        "tariff": published.digest, "register": tariff.register, "first_s": tariff.interval_s_of(indices[0]),
+        "tariff": published.digest, "obis": tariff.obis, "first_s": tariff.interval_s_of(indices[0]),
         "last_s": tariff.interval_s_of(indices[-1]), "intervals": intervals, "interval_count": len(indices),
         "scaler": scaler, "status": BillStatus.ASKED, "reason": "", "asked_ms": now_ms, "ended_ms": None,
     }  # fmt: skip
 
 
 def _record(row: Any) -> BillRecord:
-    amount = None if row.amount is None else Decimal(row.amount).scaleb(row.scaler)
+    amount = None if row.amount is None else money(int(row.amount), row.scaler)
     return BillRecord(
-        row.gateway_id, row.request, row.area, row.tariff, row.register, row.first_s, row.last_s, row.interval_count,
+        row.gateway_id, row.request, row.area, row.tariff, row.obis, row.first_s, row.last_s, row.interval_count,
         BillStatus(row.status), amount, row.reason, row.asked_ms, row.ended_ms,
     )  # fmt: skip

@@ -55,7 +55,7 @@ def make_bill_router(desk: BillDesk, operator_token: str) -> APIRouter:
         """The document of a published tariff; its canonical JSON is what was signed."""
         tariff = desk.billing.tariff(_bytes(digest)).tariff
         return TariffDocument(
-            name=tariff.name, register=tariff.register, unit=tariff.unit, currency=tariff.currency,
+            name=tariff.name, obis=tariff.obis, unit=tariff.unit, currency=tariff.currency,
             price_scaler=tariff.price_scaler, start=f"{_time(tariff.start_s):%Y-%m-%dT%H:%M:%SZ}",
             interval_s=tariff.interval_s, prices=list(tariff.prices),
         )  # fmt: skip
@@ -108,7 +108,7 @@ def _tariff(published: Published) -> TariffView:
     tariff = published.tariff
     certificate = x509.load_der_x509_certificate(published.certificate).public_bytes(Encoding.PEM).decode()
     return TariffView(
-        digest=published.digest.hex(), name=tariff.name, register=tariff.register, unit=tariff.unit,
+        digest=published.digest.hex(), name=tariff.name, obis=tariff.obis, unit=tariff.unit,
         currency=tariff.currency, price_scaler=tariff.price_scaler, start=_time(tariff.start_s),
         interval_s=tariff.interval_s, intervals=len(tariff.prices), signature=published.signature.hex(),
         certificate=certificate, published_at=_time(published.published_ms / 1000),
@@ -118,7 +118,7 @@ def _tariff(published: Published) -> TariffView:
 def _bill(bill: BillRecord, desk: BillDesk) -> BillView:
     return BillView(
         gateway=bill.gateway, request=bill.request.hex(), area=bill.area, tariff=bill.tariff.hex(),
-        register=bill.register, first_interval=_time(bill.first_s), last_interval=_time(bill.last_s),
+        obis=bill.obis, first_interval=_time(bill.first_s), last_interval=_time(bill.last_s),
         intervals=bill.interval_count, status=bill.status.value,
         amount=None if bill.amount is None else f"{bill.amount:f}",
         currency=desk.billing.tariff(bill.tariff).tariff.currency, reason=bill.reason,

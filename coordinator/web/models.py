@@ -187,7 +187,7 @@ class TariffDocument(_Model):
     """A tariff as published: price i, a whole number of 10^price_scaler currency a unit, is that of interval i."""
 
     name: str
-    register: str
+    obis: str
     """OBIS code of the register, for example `1-0:1.8.0*255`."""
     unit: str
     """The register's unit, for example `Wh`."""
@@ -207,7 +207,7 @@ class TariffView(_Model):
     digest: str
     """SHA-256 over the canonical document with its domain; what bills and gateways name the tariff by."""
     name: str
-    register: str
+    obis: str
     unit: str
     currency: str
     price_scaler: int
@@ -258,7 +258,7 @@ class BillView(_Model):
     request: str
     area: str
     tariff: str
-    register: str
+    obis: str
     first_interval: datetime
     last_interval: datetime
     intervals: int

@@ -82,9 +82,9 @@ class Bills:
         """The committed values of the intervals; None where one of them is in a round whose result is not known."""
         intervals = [tariff.interval_s_of(index) for index in indices]
         rows = self._store.read(
-            "SELECT interval_s, value, bill IS NOT NULL FROM committed WHERE gateway=? AND register=?"
+            "SELECT interval_s, value, bill IS NOT NULL FROM committed WHERE gateway=? AND obis=?"
             " AND interval_s BETWEEN ? AND ?",
-            self._gateway, tariff.register, tariff.start_s, tariff.interval_s_of(len(tariff.prices)),
+            self._gateway, tariff.obis, tariff.start_s, tariff.interval_s_of(len(tariff.prices)),
         )  # fmt: skip
         billed = {interval for interval, _, is_billed in rows if is_billed}
         check_request(
@@ -103,8 +103,7 @@ class Bills:
 
     def _make(self, tariff: Tariff, indices: list[int], prices: list[int], values: list[int]) -> Bill:
         blindings = [
-            self._blind(blinding_label(self._gateway, tariff.register, tariff.interval_s_of(index)))
-            for index in indices
+            self._blind(blinding_label(self._gateway, tariff.obis, tariff.interval_s_of(index))) for index in indices
         ]
         return make_bill(self._pedersen, prices, values, blindings)
 
@@ -117,10 +116,10 @@ class Bills:
                     (self._gateway, answer.request, tariff_name, until_s, answer.amount, answer.blinding),
                 ),
                 Statement(
-                    "UPDATE committed SET value=NULL, bill=? WHERE gateway=? AND register=?"
+                    "UPDATE committed SET value=NULL, bill=? WHERE gateway=? AND obis=?"
                     " AND interval_s IN (SELECT value FROM json_each(?))",
                     (
-                        answer.request, self._gateway, tariff.register,
+                        answer.request, self._gateway, tariff.obis,
                         json.dumps([tariff.interval_s_of(index) for index in indices]),
                     ),
                 ),

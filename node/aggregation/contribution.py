@@ -68,9 +68,9 @@ def _unpack(data: bytes) -> tuple[int, ...]:
     return tuple(int.from_bytes(data[i : i + 8], "little", signed=True) for i in range(0, len(data), 8))
 
 
-def blinding_label(gateway: str, register: str, interval_s: int) -> bytes:
+def blinding_label(gateway: str, obis: str, interval_s: int) -> bytes:
     """What a commitment's blinding belongs to: gateway, register (OBIS) and the interval's start."""
-    return f"{gateway} {register} {interval_s}".encode()
+    return f"{gateway} {obis} {interval_s}".encode()
 
 
 class Contributions:
@@ -171,14 +171,12 @@ class Contributions:
         interval_s = contribution.registers.interval_s
         statements = []
         for index in self._schema.committed:
-            register, value = self._schema.slots[index].obis, signed(int(contribution.vector[index]))
+            obis, value = self._schema.slots[index].obis, signed(int(contribution.vector[index]))
             statements += [
+                Statement("INSERT INTO committed VALUES (?, ?, ?, ?, NULL)", (self._gateway, obis, interval_s, value)),
                 Statement(
-                    "INSERT INTO committed VALUES (?, ?, ?, ?, NULL)", (self._gateway, register, interval_s, value)
-                ),
-                Statement(
-                    "DELETE FROM committed WHERE gateway=? AND register=? AND interval_s<?",
-                    (self._gateway, register, interval_s - self._keep_committed_s),
+                    "DELETE FROM committed WHERE gateway=? AND obis=? AND interval_s<?",
+                    (self._gateway, obis, interval_s - self._keep_committed_s),
                 ),
             ]
         return statements

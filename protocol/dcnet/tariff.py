@@ -5,7 +5,7 @@ The published document is canonical JSON (sorted keys, no spaces); the very same
 gateways and shown to customers, so that a customer can hold the digest that the gateway names against the public one:
 
     {"currency":"ct","interval_s":900,"name":"Dynamic 2026-11","price_scaler":-5,"prices":[3120,2985,-12],
-     "register":"1-0:1.8.0*255","start":"2026-11-01T00:00:00Z","unit":"Wh"}
+     "obis":"1-0:1.8.0*255","start":"2026-11-01T00:00:00Z","unit":"Wh"}
 
 Price i counts for the interval that starts at start + i·interval_s; it is an integer of 10^price_scaler currency for
 one unit, here 10^-5 ct/Wh, which is 0.01 ct/kWh.  A positive amount is owed by the customer: a negative price pays for
@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from decimal import Decimal
+from decimal import Context, Decimal, Inexact
 from functools import lru_cache
 from typing import Any
 
@@ -28,17 +28,18 @@ from protocol.errors import RemoteProtocolError
 from protocol.wire import MAX_PRICES, MAX_TARIFF_SIZE
 
 SCALER_RANGE = range(-12, 7)
-_KEYS = ("currency", "interval_s", "name", "price_scaler", "prices", "register", "start", "unit")
-_TEXT_MAX = {"currency": 8, "name": 64, "register": 32, "start": 20, "unit": 8}
+_KEYS = ("currency", "interval_s", "name", "obis", "price_scaler", "prices", "start", "unit")
+_TEXT_MAX = {"currency": 8, "name": 64, "obis": 32, "start": 20, "unit": 8}
+_EXACT = Context(prec=60, traps=[Inexact])
 _START_FORM = "%Y-%m-%dT%H:%M:%SZ"
 
 
 @dataclass(frozen=True, slots=True)
 class Tariff:
-    """Prices of `register` from `start_s` (Unix time in seconds), one for each `interval_s`; see the file's head."""
+    """Prices of the register `obis` from `start_s` (Unix time in seconds), one each `interval_s`; see the head."""
 
     name: str
-    register: str
+    obis: str
     unit: str
     currency: str
     price_scaler: int
@@ -50,7 +51,7 @@ class Tariff:
         """The published document."""
         document = {
             "currency": self.currency, "interval_s": self.interval_s, "name": self.name,
-            "price_scaler": self.price_scaler, "prices": self.prices, "register": self.register,
+            "price_scaler": self.price_scaler, "prices": self.prices, "obis": self.obis,
             "start": datetime.fromtimestamp(self.start_s, UTC).strftime(_START_FORM), "unit": self.unit,
         }  # fmt: skip
         return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
@@ -82,7 +83,7 @@ class Tariff:
         if any(type(price) is not int or abs(price) > PRICE_MAX for price in prices):
             raise RemoteProtocolError("bad_tariff", f"prices: expected whole numbers, at most {PRICE_MAX} either way")
         return cls(
-            document["name"], document["register"], document["unit"], document["currency"], document["price_scaler"],
+            document["name"], document["obis"], document["unit"], document["currency"], document["price_scaler"],
             _seconds(document["start"]), document["interval_s"], tuple(prices),
         )  # fmt: skip
 
@@ -95,9 +96,10 @@ class Tariff:
         index, rest = divmod(interval_start_s - self.start_s, self.interval_s)
         return index if not rest and 0 <= index < len(self.prices) else None
 
-    def money(self, amount: int, register_scaler: int) -> Decimal:
-        """An amount in the tariff's currency, exact."""
-        return Decimal(amount).scaleb(self.price_scaler + register_scaler)
+
+def money(amount: int, scaler: int) -> Decimal:
+    """amount·10^scaler, exact: the default context would round at 28 digits, and an amount may have 35."""
+    return Decimal(amount).scaleb(scaler, _EXACT)
 
 
 @lru_cache(maxsize=4)
