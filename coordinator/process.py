@@ -27,7 +27,6 @@ from coordinator.web.app import make_app
 from coordinator.web.serve import serve as serve_web
 from protocol import pki
 from protocol.dcnet.commitments import Pedersen
-from protocol.dcnet.schema import DEFAULT_SCHEMA, VERIFIED_SCHEMA
 from protocol.dcnet.suite import StandardSuite
 from protocol.link import Keypair, LinkContext
 
@@ -59,7 +58,7 @@ async def run(config: CoordinatorConfig, *, ready: Callable[[list[str]], None] |
     coordinator = Coordinator(
         config,
         suite,
-        VERIFIED_SCHEMA if config.epoch.verified else DEFAULT_SCHEMA,
+        config.epoch.aggregate_schema,
         store,
         directory,
         intermediates,

@@ -126,6 +126,16 @@ class PolicyConfig(_Section):
     ring_size_min: Annotated[int, Field(ge=3, le=1_024)] = 5
     """Smallest ring to take part in. Raising it hides a reading among more members and refuses small areas."""
 
+    noise_epsilon_max: Annotated[float, Field(gt=0, le=50)] | None = None
+    """Largest ε of a total: epochs whose totals are less noisy are refused, and those with commitments, which cannot be
+    noisy. None: totals need no noise."""
+
+    noise_power_w: Annotated[int, Field(ge=1, le=1_000_000)] = 24_000
+    """With `noise_epsilon_max`: change of power by one household that the noise must hide; 24 kW are 3 x 35 A."""
+
+    noise_energy_wh: Annotated[int, Field(ge=1, le=1_000_000)] = 6_000
+    """With `noise_epsilon_max`: change of energy that the noise must hide; 6 kWh are 24 kW for a quarter hour."""
+
 
 class BillingConfig(_Section):
     """What this node's gateways answer when they are asked for a bill (docs/protocol.md, bills)."""

@@ -74,7 +74,12 @@ def meter_profiles(gateway: GatewayConfig) -> list[MeterProfile]:
 
 def policy_of(config: PolicyConfig) -> Policy:
     """The policy in the unit that goes into digests: parts in a million."""
-    return Policy(corrupt_ppm=round(config.corrupt * 1_000_000), ring_size_min=config.ring_size_min)
+    epsilon = config.noise_epsilon_max
+    return Policy(
+        corrupt_ppm=round(config.corrupt * 1_000_000), ring_size_min=config.ring_size_min,
+        epsilon_ppm_max=None if epsilon is None else round(epsilon * 1_000_000), power_w=config.noise_power_w,
+        energy_wh=config.noise_energy_wh,
+    )  # fmt: skip
 
 
 def billing_rules(config: BillingConfig) -> BillingRules:

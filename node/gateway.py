@@ -300,11 +300,12 @@ class Gateway:
         self._to_coordinator(wire.Join(call.epoch, known.secrets.public_key, self._module.sign(text)))
 
     def _use_schema(self, schema: Schema) -> None:
+        schema = schema.without_noise()
         if self._registers is None:
             self._registers = RegisterSet(schema, [profile.device for profile in self._profiles])
             self._contributions = Contributions(
                 self._shared.store, self.identity, schema, self._module.blinding,
-                keep_committed_s=self._shared.billing.keep_s,
+                keep_committed_s=self._shared.billing.keep_s, random_bits=self._module.random_bits,
             )  # fmt: skip
         elif self._registers.schema != schema:
             # The account is kept in the old schema's registers; a new one needs an operator's decision, not a guess.

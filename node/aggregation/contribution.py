@@ -5,6 +5,9 @@ Energy slots are differences of a cumulative register since the last contributio
 (aggregation.md, section 7), so energy of rounds that were missed or void rides in the next one and is never lost and
 never counted twice.  Snapshots (power) go as they are.  The gateway's first reading ever is the zero of its account.
 
+A ring may want noise in a slot: it is drawn when the contribution is built, is durable with it, and goes into the sum
+alone.  The account moves by the true registers, so no noise is carried, taken back or counted twice.
+
 One interval is contributed once: a round gets the vector that was made durable for it, also after a restart, and an
 interval not after the last contributed one gets none.
 
@@ -19,6 +22,7 @@ on an account that has moved on since: checked under a lock, at the moment in wh
 from __future__ import annotations
 
 import logging
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -30,6 +34,7 @@ from protocol.dcnet.commitments import contribution_limit
 from protocol.dcnet.events import Attempted, Progress, Settled
 from protocol.dcnet.masks import Words, words_from_bytes
 from protocol.dcnet.member import Resume
+from protocol.dcnet.noise import RandomBits, noise_share
 from protocol.dcnet.rings import RingView
 from protocol.dcnet.schema import WORD_MODULUS, Kind, Schema, signed
 from protocol.errors import StromkreisError
@@ -78,15 +83,17 @@ class Contributions:
 
     def __init__(
         self, store: Store, gateway: str, schema: Schema, blind: Callable[[bytes], int] | None = None, *,
-        keep_committed_s: int = _KEEP_COMMITTED_S,
+        keep_committed_s: int = _KEEP_COMMITTED_S, random_bits: RandomBits = secrets.randbits,
     ) -> None:  # fmt: skip
         """
-        `blind` gives the blinding of what a label names; a schema with committed slots needs it.
+        `blind` gives the blinding of what a label names; a schema with committed slots needs it.  `random_bits` is
+        where noise comes from.  The schema says nothing of noise: that is a ring's (its view), registers are for good.
 
         Committed values are kept for a bill as long as `keep_committed_s` of metering time.
         """
         self._store = store
         self._keep_committed_s = keep_committed_s
+        self._random_bits = random_bits
         self._blind = blind
         self._gateway = gateway
         self._schema = schema
@@ -150,6 +157,9 @@ class Contributions:
         if any(abs(signed(words[index])) > limit for index in self._schema.committed):
             log.error("gateway %s: a value too large to be committed to; not contributing", self._gateway)
             return None
+        for index, noise in view.noise:
+            share = noise_share(noise.epsilon_ppm, noise.sensitivity, view.honest_min)
+            words[index] = (words[index] + share.draw(self._random_bits)) % WORD_MODULUS
         blindings = self._blindings(registers.interval_s)
         contribution = Contribution(registers, self._opened, np.array(words, dtype=np.uint64), blindings)
         self._built[view.epoch, round_] = contribution

@@ -31,7 +31,7 @@ GATEWAY = "ESTK0000000001"
 IMPORT, EXPORT = "1-0:1.8.0*255", "1-0:2.8.0*255"
 GROUP = Edwards25519()
 PEDERSEN = Pedersen(GROUP)
-VIEW = SimpleNamespace(epoch=0, size=8)
+VIEW = SimpleNamespace(epoch=0, size=8, noise=())
 RULES = BillingRules(priced_count_min=4, price_max=10**6)
 MOVED = [11, 0, 250, 31, 7, 1999, 3, 45]  # what the register moves by in the intervals 1 to 8
 
