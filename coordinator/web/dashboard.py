@@ -162,7 +162,15 @@ def _line(history: Sequence[AreaTotal], index: int, slot: Slot) -> dict[str, Any
     # Where no ring opened there is no number: a gap, not a zero.
     values = [str(Decimal(total.words[index]).scaleb(slot.scaler)) if total.opened else None for total in history]
     feed_in = slot.kind is Kind.ENERGY and slot.obis is not None and Obis.parse(slot.obis).c == _FEED_IN
-    return {"name": slot.name, "obis": slot.obis, "unit": slot.unit, "feed_in": feed_in, "values": values}
+    deviation = [_scaled(total.deviation(index), slot.scaler) for total in history]
+    return {
+        "name": slot.name, "obis": slot.obis, "unit": slot.unit, "feed_in": feed_in, "values": values,
+        "deviation": deviation,
+    }  # fmt: skip
+
+
+def _scaled(deviation: float | None, scaler: int) -> float | None:
+    return None if deviation is None else deviation * 10.0**scaler
 
 
 def _ring(ring: RingStatus) -> dict[str, Any]:

@@ -109,6 +109,17 @@ class GatewayPage(_Model):
     """`after` of the next page, null at the end."""
 
 
+class NoiseView(_Model):
+    """Distributed noise in a total: nobody knows it, and it hides one household."""
+
+    epsilon: float
+    """Privacy loss of one ring's total."""
+    sensitivity: int
+    """The most by which one household may change the total, at the scaler."""
+    deviation: float | None
+    """Standard deviation of the noise in this total at least, at the scaler; null where no ring opened."""
+
+
 class Quantity(_Model):
     """One slot of a total: value·10^scaler in the unit."""
 
@@ -119,6 +130,8 @@ class Quantity(_Model):
     kind: Literal["count", "energy", "power"]
     value: str
     """An exact integer."""
+    noise: NoiseView | None = None
+    """Null where the value is the exact sum."""
 
 
 class RingCounts(_Model):

@@ -24,6 +24,7 @@ A share is drawn once for a contribution and is a part of its durable vector: a 
 anew would let two sums of one reading be averaged.
 """
 
+import math
 from collections.abc import Callable
 from decimal import Context, Decimal
 from fractions import Fraction
@@ -94,6 +95,15 @@ class NoiseShare:
 def noise_share(epsilon_ppm: int, sensitivity: int, honest_count: int) -> NoiseShare:
     """As `NoiseShare`, ε in parts in a million; a process needs few of them."""
     return NoiseShare(Fraction(epsilon_ppm, 1_000_000), sensitivity, honest_count)
+
+
+def total_deviation(epsilon_ppm: int, sensitivity: int) -> float:
+    """
+    Standard deviation of a total's noise, to say how blurred it is: sqrt(2a)/(1-a) with a = exp(-ε/Δ).
+
+    Some 1.4·Δ/ε where ε/Δ is small.
+    """
+    return 1 / (math.sqrt(2) * math.sinh(epsilon_ppm / 1_000_000 / sensitivity / 2))
 
 
 def _uniform(random_bits: RandomBits) -> Decimal:

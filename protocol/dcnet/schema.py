@@ -19,6 +19,7 @@ from protocol.dcnet.suite import digest
 from protocol.errors import RemoteProtocolError
 
 WORD_MODULUS = 1 << 64
+SCALER_MAX = 18
 EPSILON_PPM_MAX = 50_000_000  # beyond, a total is as good as bare
 
 
@@ -128,6 +129,7 @@ def _slot(row: dict[str, Any]) -> Slot:
         or not isinstance(slot.obis, str | None)
         or not isinstance(slot.unit, str)
         or type(slot.scaler) is not int
+        or not -SCALER_MAX <= slot.scaler <= SCALER_MAX
         or not isinstance(slot.committed, bool)
     ):
         raise TypeError("a slot has a name, an OBIS code, a unit, a whole scaler, and is committed or not")

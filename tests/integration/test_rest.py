@@ -121,6 +121,7 @@ async def test_totals_are_exact(app: FastAPI, store: Store) -> None:
     assert [v["value"] for v in first["values"]] == ["6", str(2 * HUGE), "3", "-30"]
     assert first["values"][1] | {"value": ""} == {
         "name": "energy_import", "obis": "1-0:1.8.0*255", "unit": "Wh", "scaler": -1, "kind": "energy", "value": "",
+        "noise": None,
     }  # fmt: skip
     assert (first["complete"], first["verified"], second["complete"]) == (True, True, False)
     assert first["rings"] == {"total": 2, "opened": 2, "void": 0}
