@@ -56,7 +56,7 @@ function sumLast(lines, feedIn) {
 function plusMinus(line, factor, unit) {
   const deviation = line.deviation.at(-1);
   if (deviation === null) return "";
-  return `, noise ± ${number(deviation / factor, digits(deviation / factor))} ${unit}`;
+  return `, noise ±\u00a0${number(deviation / factor, digits(deviation / factor))}\u00a0${unit}`;
 }
 
 function bills(data) {
