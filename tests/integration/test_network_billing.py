@@ -1,8 +1,11 @@
 """Bills over real sockets: the amounts are those of the meters' truth, and who lies on either side gets nowhere."""
 
+import json
 import logging
+import os
 import signal
 import sqlite3
+import sys
 import time
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -238,23 +241,55 @@ async def test_a_bill_waits_for_its_gateway_across_a_restart_of_the_coordinator(
     assert {each["gateway"]: Decimal(each["amount"]) for each in found} == expected
 
 
-async def test_only_the_area_that_was_asked_for_is_billed(network: Network) -> None:
+async def command(network: Network, *arguments: str, status: int = 0) -> tuple[str, str]:
+    """Run `stromkreis bill` as an operator does."""
+    config = network.coordinator_config
+    places = ["--coordinator", network.web[0], "--root", str(config.pki_path / "root.pem")]
+    token = ["--token-file", str(config.data_dir / OPERATOR_TOKEN_FILE)]
+    done = await trio.run_process(
+        [sys.executable, "-m", "stromkreis", "bill", *places, *token, *arguments], capture_stdout=True,
+        capture_stderr=True, check=False, env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+    )  # fmt: skip
+    assert done.returncode == status, done.stderr.decode()
+    return done.stdout.decode(), done.stderr.decode()
+
+
+async def test_the_command_bills_the_area_that_was_asked_for_and_no_other(network: Network, tmp_path: Path) -> None:
     network.gateways, network.more_areas = 12, ("south",)
     async with running(network) as nursery:
         await network.start_node(nursery, 0, 6, "north")
         await network.start_node(nursery, 6, 6, "south", area="south")
         to_s = await after_rounds(network, 10)
-        operator, tariff = Operator(network), document(network, 400)
-        digest = await operator.publish(**tariff)
-        assert (await operator.ask(digest, to_s, "south"))["bills"] == 6
-        found = await operator.wait_for_bills(6)
+        tariff = document(network, 400)
+        (tmp_path / "tariff.json").write_text(json.dumps(tariff, indent=2))
+        digest, told = await command(network, "publish", str(tmp_path / "tariff.json"))
+        assert "Dynamic: 400 prices from" in told
+        to = f"{datetime.fromtimestamp(to_s, UTC):%Y-%m-%dT%H:%M:%S}"
+        period = ("--from", "1970-01-01", "--to", to, "--tariff", digest.strip())
+        waited, _ = await command(network, "ask", "--area", "south", *period, "--wait")
+        again, _ = await command(network, "ask", "--area", "south", *period)
+        lines, _ = await command(network, "list", "--format", "json")
+        table, _ = await command(network, "list", "--area", "south", "--status", "verified")
+        none, _ = await command(network, "list", "--area", "north")
+        named, _ = await command(network, "tariffs")
+        _, wrong = await command(network, "ask", "--area", "west", *period, status=1)
+        (tmp_path / "tariff.json").write_text(json.dumps(tariff | {"prices": [1.5]}))
+        _, broken = await command(network, "publish", str(tmp_path / "tariff.json"), status=1)
         expected = truth(network, tariff, to_s)
-        assert await operator.bills(area="north") == []
-    assert {each["gateway"] for each in found} == {f"ESTK00{i:08d}" for i in range(6, 12)}
-    assert {each["area"] for each in found} == {"south"}
+    found = [json.loads(line) for line in lines.splitlines()]
     assert {each["gateway"]: Decimal(each["amount"]) for each in found} == {
         name: amount for name, amount in expected.items() if name >= "ESTK0000000006"
     }
+    assert {(each["area"], each["status"]) for each in found} == {("south", "verified")}
+    total = sum(Decimal(each["amount"]) for each in found)
+    assert waited.startswith("6 bills over ")
+    assert waited.endswith(f"6 verified; verified in all: {total:f} ct\n")
+    assert again == "nothing to bill: the intervals of 6 gateways are in bills already\n"
+    assert all(f"{each['gateway']} " in table and f"{each['amount']} ct" in table for each in found)
+    assert none.endswith("no bills\n")
+    assert digest.strip() in named
+    assert "refuses: period_not_over: " in wrong
+    assert "no tariff: bad_tariff: prices: expected whole numbers" in broken
 
 
 @pytest.mark.parametrize("stage", ["before", "after", "sent"])
