@@ -27,7 +27,7 @@ from loadtest.account import Flown, flown
 from loadtest.config import MeterProtocol, MetersConfig
 from loadtest.meters.run import BookEntry
 from loadtest.meters.run import run as run_meters
-from node.config import BillingConfig, GatewayConfig, LinkConfig, NodeConfig
+from node.config import BillingConfig, GatewayConfig, LinkConfig, NodeConfig, PolicyConfig
 from node.fleet import run as run_node
 from protocol.dcnet.book import Ended
 from protocol.dcnet.schema import DEFAULT_SCHEMA
@@ -53,6 +53,8 @@ class Network:
     verified: bool = False
     billing: BillingConfig = field(default_factory=BillingConfig)
     more_areas: tuple[str, ...] = ()
+    noise_epsilon: float | None = None
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
     book: list[BookEntry] = field(default_factory=list)
     coordinator_config: CoordinatorConfig | None = None
     token: SecretStr | None = None
@@ -78,6 +80,7 @@ class Network:
                 epoch=EpochConfig(
                     rounds=self.rounds, period_s=self.period_s, origin_unix_s=self.origin_unix_s,
                     ring_size=self.ring_size, corrupt=0.05, dropout=self.dropout, verified=self.verified,
+                    noise_epsilon=self.noise_epsilon,
                 ),
             )  # fmt: skip
         scope = trio.CancelScope()
@@ -97,7 +100,8 @@ class Network:
             raise RuntimeError("start the coordinator first")
         entries = self.book[first : first + count]
         return NodeConfig(
-            data_dir=self.directory / name, coordinator=self.web[0], area=area or self.area, billing=self.billing,
+            data_dir=self.directory / name, coordinator=self.web[0], area=area or self.area,
+            billing=self.billing, policy=self.policy,
             root_certificate=self.coordinator_config.pki_path / ROOT_FILE, token=self.token,
             gateways=tuple(
                 GatewayConfig(
