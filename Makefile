@@ -67,7 +67,7 @@ simulate: $(VENV)/.run ## rings under faults (SIMULATE="--liar cunning"), until 
 	$(BIN)/stromkreis simulate --seeds 0 $(SIMULATE)
 
 # atheris instruments what it runs and so wants an environment of its own.
-CODECS := sml hdlc dlms mbus wmbus iec62056-21 p1
+CODECS := sml hdlc dlms mbus wmbus iec62056-21 p1 p1-encrypted
 SECONDS ?= 60
 .venv-fuzz/.ready: requirements-fuzz.lock
 	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)

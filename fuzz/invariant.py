@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from loadtest.meters.dlms import push_mbus_frames
 from node.lmn.dlms.apdu import GeneralGlobalCiphering
 from node.lmn.dlms.security import Keys, protect
 from node.lmn.hdlc.frame import Address, Frame, FrameReader, Kind, crc_x25
@@ -102,6 +103,10 @@ def _information(content: bytes) -> bytes:
     return Frame(Address(16), Address(1), Kind.UNNUMBERED_INFORMATION, False, content[:1500]).to_bytes()
 
 
+def _segments(content: bytes) -> bytes:
+    return push_mbus_frames(content[:2000])
+
+
 def _ciphered(content: bytes) -> bytes:
     return GeneralGlobalCiphering(_TITLE, protect(content, Keys(_KEY, _KEY), _TITLE, 1)).to_bytes()
 
@@ -146,14 +151,21 @@ def _p1(content: bytes) -> bytes:
     return text + f"{crc16_arc(text):04X}\r\n".encode("ascii")
 
 
+def _ciphered_p1(content: bytes) -> bytes:
+    return _ciphered(_p1(content))
+
+
 CODECS: dict[str, Codec] = {
     "sml": Codec(_decoder("sml"), (_sml_list, _sml_message, wrap), ("sml/frames.jsonl", "sml/smllib_frames.jsonl")),
     "hdlc": Codec(_hdlc, (_hdlc_frame, _information), ("dlms/frames.jsonl",)),
     "dlms": Codec(
-        _decoder("dlms", _KEY + _KEY), (_information, _ciphered), ("dlms/frames.jsonl", "dlms/apdu_vectors.jsonl")
+        _decoder("dlms", _KEY + _KEY),
+        (_information, _ciphered, _segments),
+        ("dlms/frames.jsonl", "dlms/apdu_vectors.jsonl"),
     ),
     "mbus": Codec(_decoder("mbus"), tuple(partial(_mbus, ci) for ci in (0x72, 0x73, 0x78)), ("mbus/libmbus.jsonl",)),
     "wmbus": Codec(_decoder("wmbus", _KEY), (_radio, _mode5), ("wmbus/telegrams.jsonl", "wmbus/oms_vectors.jsonl")),
     "iec62056-21": Codec(_decoder("iec62056_21"), (_readout, _p1), ("iec62056_21/readouts.jsonl",)),
+    "p1-encrypted": Codec(_decoder("p1", _KEY + _KEY), (_ciphered, _ciphered_p1), ("dsmr/telegrams.jsonl",)),
     "p1": Codec(_decoder("p1"), (_p1,), ("dsmr/telegrams.jsonl",)),
 }

@@ -79,6 +79,10 @@ class MetersConfig(BaseModel):
     book: Path | None = None
     """JSON file that says which meter is where and what its keys are, written once all listen."""
 
+    gateways: Path | None = None
+    """TOML file with a gateway for each meter, its keys included: tables [[node.gateways]] for a node's configuration,
+    written once all listen."""
+
     def protocol_of(self, index: int) -> MeterProtocol:
         """What household `index` speaks; the deal shifts by one each time around, so every profile meets every one."""
         around = math.lcm(len(self.profiles), len(self.protocols))

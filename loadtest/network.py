@@ -25,7 +25,7 @@ from coordinator.process import run as run_coordinator
 from coordinator.store import Store
 from loadtest.account import Flown, flown
 from loadtest.config import MeterProtocol, MetersConfig
-from loadtest.meters.run import BookEntry
+from loadtest.meters.book import BookEntry
 from loadtest.meters.run import run as run_meters
 from node.config import BillingConfig, GatewayConfig, LinkConfig, NodeConfig, PolicyConfig
 from node.fleet import run as run_node

@@ -9,19 +9,17 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from urllib.parse import parse_qsl, urlsplit
 
 import trio
 from cryptography import x509
 from prometheus_client import CollectorRegistry
-from pydantic import ValidationError
 
 from node.aggregation.bills import BillingRules
 from node.config import BillingConfig, GatewayConfig, NodeConfig, PolicyConfig
 from node.gateway import Gateway, Shared
 from node.lmn.counters import DurableCounters
 from node.lmn.metrics import LMN_ERRORS, LMN_READINGS
-from node.lmn.profiles import ANY_METER, MeterProfile
+from node.lmn.profiles import MeterProfile, profile_of_url
 from node.lmn.runtime import Backoff
 from node.metrics import NodeMetrics
 from node.monitoring import serve_monitoring
@@ -41,32 +39,16 @@ _SOCKETS_PER_GATEWAY = 4  # coordinator, head, its successor while it is changed
 
 def meter_profiles(gateway: GatewayConfig) -> list[MeterProfile]:
     """
-    The gateway's meters as the LMN runtime wants them, from URLs such as `sml+tcp://127.0.0.1:20000?push=1`.
+    The gateway's meters as the LMN runtime wants them (see `profile_of_url`); keys are found by the id in the URL.
 
-    `push`, `id` and `address` are taken out of the query, the rest is the link's; keys are found by the id.  Raises
-    StromkreisError for a meter that cannot be, without repeating a key.
+    Raises StromkreisError for a meter that cannot be, without repeating a key.
     """
     profiles = []
     for index, url in enumerate(gateway.meters):
-        protocol, plus, link = url.partition("+")
-        if not plus:
-            raise StromkreisError(f"gateway {gateway.id}: a meter URL has the form PROTOCOL+LINK, found no + in it")
-        query = dict(parse_qsl(urlsplit(link).query))
-        push = query.pop("push", "0") == "1"
-        base = link.partition("?")[0]
-        meter_id, address = query.pop("id", ANY_METER), query.pop("address", "")
-        rest = "&".join(f"{name}={value}" for name, value in query.items())
         try:
-            profile = MeterProfile(
-                device=f"{gateway.id}/{index}", protocol=protocol, link=f"{base}?{rest}" if rest else base,
-                meter_id=meter_id, address=address, keys=gateway.keys.get(meter_id, {}), push=push,
-            )  # fmt: skip
-        except ValidationError as error:
-            told = "; ".join(
-                detail["msg"].removeprefix("Value error, ") for detail in error.errors(include_input=False)
-            )
-            raise StromkreisError(f"gateway {gateway.id}: meter {index}: {told}") from None
-        profiles.append(profile)
+            profiles.append(profile_of_url(url, f"{gateway.id}/{index}", gateway.keys))
+        except ValueError as error:
+            raise StromkreisError(f"gateway {gateway.id}: meter {index}: {error}") from None
     if unused := sorted(set(gateway.keys) - {profile.meter_id for profile in profiles}):
         raise StromkreisError(f"gateway {gateway.id}: keys of meter {unused[0]}, which no URL names with id=")
     return profiles

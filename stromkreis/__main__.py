@@ -54,7 +54,7 @@ COMMANDS = (
     ),
     _Command("parameters", "stromkreis.parameters", _TOOLS, "Neighbours and thresholds of a ring for a given threat."),
     _Command("decode", "stromkreis.decode", _TOOLS, "Readings of a recorded byte stream as JSON lines."),
-    _Command("sniff", "stromkreis.sniff", _TOOLS, "Readings of a live meter as JSON lines."),
+    _Command("sniff", "stromkreis.sniff", _TOOLS, "Readings of a live meter or bus, listened to or asked."),
 )
 
 

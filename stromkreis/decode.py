@@ -10,21 +10,23 @@ from __future__ import annotations
 import importlib
 import inspect
 import json
-import sys
+import re
 from collections.abc import Callable, Iterable, Iterator
 from enum import StrEnum
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
-from protocol.errors import RemoteProtocolError
+from protocol.errors import RemoteProtocolError, StromkreisError
 
 if TYPE_CHECKING:
     from protocol.metering.reading import Reading
 
 CHUNK_SIZE = 65_536
 _WHITESPACE = b" \t\r\n\v\f"
+_NO_DIGIT = re.compile(rb"[^0-9A-Fa-f \t\r\n\v\f]")
 
 
 class MeterProtocol(StrEnum):
@@ -59,18 +61,24 @@ def decode(
     Several telegrams may follow each other.  Exit status 0 when at least one reading came out, else 1; errors go to
     standard error with offset and reason.
     """
-    chunks = _chunks(file)
+    decode_stream = decoder(protocol, key)
+    head = next(_chunks(file), b"")
+    chunks = chain([head], _chunks(file))
+    faults: list[RemoteProtocolError] = []
+    items = decode_stream(_from_hex(chunks, faults) if hexadecimal else chunks)
     count = error_count = 0
-    for item in decoder(protocol, key)(_from_hex(chunks) if hexadecimal else chunks):
+    for item in chain(items, faults):
         if isinstance(item, RemoteProtocolError):
             typer.echo(error_line(item), err=True)
             error_count += 1
             continue
         count += 1
-        typer.echo(json.dumps(item.to_json(), ensure_ascii=False))
+        write_line(json.dumps(item.to_json(), ensure_ascii=False))
     if not count:
         if not error_count:
-            typer.echo("nothing in it is a reading", err=True)
+            typer.echo("nothing in it is a reading" if head else "the file is empty", err=True)
+        if not hexadecimal and _looks_hexadecimal(head):
+            typer.echo("the file looks like hexadecimal text: try --hex", err=True)
         raise typer.Exit(1)
 
 
@@ -83,6 +91,9 @@ def decoder(protocol: MeterProtocol, keys: list[str] | None) -> DecodeStream:
         return decode_stream
     if len(inspect.signature(decode_stream).parameters) < 2:
         raise typer.BadParameter(f"{protocol.value} telegrams have no keys", param_hint="--key")
+    if isinstance(parsed, dict) and protocol is not MeterProtocol.WMBUS:
+        told = f"a recording of {protocol.value} is one meter's: its key alone, without DEVICE="
+        raise typer.BadParameter(told, param_hint="--key")
     return partial(_with_keys, decode_stream, parsed)
 
 
@@ -108,6 +119,16 @@ def _parse_keys(texts: list[str]) -> bytes | dict[str, bytes] | None:
     return named[""] if list(named) == [""] else named
 
 
+def write_line(text: str) -> None:
+    """One line on standard output.  Raises StromkreisError where it cannot be written; a closed pipe just ends us."""
+    try:
+        typer.echo(text)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise StromkreisError(f"standard output cannot be written ({error.strerror})") from None
+
+
 def error_line(error: RemoteProtocolError) -> str:
     """One line for standard error: where, what, and what was expected."""
     where = "" if error.offset is None else f"byte {error.offset}: "
@@ -121,14 +142,23 @@ def _chunks(file: BinaryIO) -> Iterator[bytes]:
         yield data
 
 
-def _from_hex(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    rest = b""
-    try:
-        for chunk in chunks:
-            digits = rest + chunk.translate(None, _WHITESPACE)
-            even = len(digits) - len(digits) % 2
-            rest = digits[even:]
-            yield bytes.fromhex(digits[:even].decode("ascii"))
-        yield bytes.fromhex(rest.decode("ascii"))
-    except ValueError:
-        sys.stderr.write("the file is not hexadecimal text (two digits a byte)\n")
+def _from_hex(chunks: Iterable[bytes], faults: list[RemoteProtocolError]) -> Iterator[bytes]:
+    """The bytes; it ends at the first character that is no digit, and adds it to the faults."""
+    rest, position = b"", 0
+    for chunk in chunks:
+        foreign = _NO_DIGIT.search(chunk)
+        good = chunk if foreign is None else chunk[: foreign.start()]
+        digits = rest + good.translate(None, _WHITESPACE)
+        even = len(digits) - len(digits) % 2
+        rest = digits[even:]
+        yield bytes.fromhex(digits[:even].decode("ascii"))
+        position += len(good)
+        if foreign is not None:
+            faults.append(RemoteProtocolError("not_hexadecimal", "expected hexadecimal digits", offset=position))
+            return
+    if rest:
+        faults.append(RemoteProtocolError("not_hexadecimal", "an odd number of digits", offset=position))
+
+
+def _looks_hexadecimal(head: bytes) -> bool:
+    return len(head) > 8 and _NO_DIGIT.search(head) is None

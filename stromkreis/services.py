@@ -83,7 +83,7 @@ def node(
 def meters(
     *,
     config: ConfigFile = None,
-    count: Annotated[int | None, typer.Option(help="Simulated households.")] = None,
+    count: Annotated[int | None, typer.Option(help="Simulated households, one meter each.")] = None,
     profile: Annotated[list[str] | None, typer.Option(help="H25, H0, G0 or PV; several are dealt out in turn.")] = None,
     protocol: Annotated[
         str | None,
@@ -101,27 +101,35 @@ def meters(
     register_decimals: Annotated[
         int | None, typer.Option(help="Resolution: digits of a Wh behind the point, 1 to -3 (kWh).")
     ] = None,
-    book: Annotated[Path | None, typer.Option(help="JSON file that will say which meter is where.")] = None,
+    book: Annotated[Path | None, typer.Option(help="JSON file for which meter is where, with its keys.")] = None,
+    gateways: Annotated[
+        Path | None, typer.Option(help="TOML file for a gateway of each meter, to be put into a node's configuration.")
+    ] = None,
     log_format: LogFormatOption = LogFormat.CONSOLE,
     log_level: LogLevel = "INFO",
 ) -> None:
     """
     Run simulated meters that follow the BDEW standard load profiles, each on a line of its own.
 
-    Example: stromkreis meters --profile H25 --profile PV --count 100 --first-port 20000 --period-s 1 --protocol sml,p1
+    Profiles and protocols are dealt out in turn: 500 meters of five protocols are 100 of each. Each has a TCP port from
+    --first-port on, or a pseudo-terminal with --link pty; of a wireless meter it is its receiver's byte stream.
+
+    Example: stromkreis meters --profile H25 --protocol sml,dlms,mbus,wmbus,iec62056-21 --count 500 --period-s 10
+    --gateways gateways.toml
     """
     from loadtest.config import MetersConfig  # noqa: PLC0415
 
     options = {
         "count": count, "profiles": profile or None, "protocols": protocol, "link": link, "replay": replay,
         "seed": seed, "first_port": first_port, "period_s": period_s, "annual_kwh": annual_kwh,
-        "feed_in_percent": feed_in_percent, "register_decimals": register_decimals, "book": book,
+        "feed_in_percent": feed_in_percent, "register_decimals": register_decimals, "book": book, "gateways": gateways,
     }  # fmt: skip
     settings = load(MetersConfig, "meters", config, options=options)
     _set_up_logs(log_format, log_level)
+    from loadtest.meters.guide import told  # noqa: PLC0415
     from loadtest.meters.run import run  # noqa: PLC0415
 
-    serve(lambda: run(settings, ready=None))
+    serve(lambda: run(settings, ready=lambda entries: typer.echo(told(entries, settings))))
 
 
 def _set_up_logs(log_format: LogFormat, level: str) -> None:

@@ -1,120 +1,187 @@
 """
 `stromkreis sniff`: what a live bus says, as a table that renews itself, or as JSON lines where there is no terminal.
 
-It only listens.  The codecs pull their bytes from an iterator, the link is a trio stream: so the codec runs in a
-thread whose iterator asks trio for the next bytes, and Ctrl-C cancels the asking.
+It listens, or asks with `--ask`, or looks for the meters of an M-Bus with `--search`.  The codecs pull their bytes from
+an iterator, the link is a trio stream: so the codec runs in a thread whose iterator asks trio for the next bytes, and
+Ctrl-C cancels the asking.  Asking goes through the drivers that a gateway has, so what works here works there.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Annotated
 
 import trio
 import typer
+from pydantic import SecretStr
 from rich.live import Live
-from rich.table import Table
 
+from node.lmn.drivers import DRIVERS
 from node.lmn.links import open_link, parse_link
-from protocol.errors import RemoteProtocolError
+from node.lmn.mbus.driver import Bus, Timing
+from node.lmn.profiles import ANY_METER, MeterProfile, profile_of_url
+from protocol.errors import RemoteProtocolError, StromkreisError
 from protocol.metering.reading import Reading
-from protocol.metering.units import unit_symbol
-from stromkreis.decode import Keys, MeterProtocol, decoder, error_line
+from stromkreis.board import Board
+from stromkreis.decode import Keys, MeterProtocol, decoder, error_line, write_line
 
-ROWS_MAX = 500
 _RECEIVE_SIZE = 4096
+_PURPOSES = ("encryption", "authentication", "password", "system_title")
+Item = Reading | RemoteProtocolError
 
 
 def sniff(
     link: Annotated[
         str,
         typer.Argument(
-            metavar="LINK", help="tcp://host:port, serial:///dev/ttyUSB0?baud=9600&frame=8N1, or radio:// with either."
+            metavar="LINK",
+            help="tcp://host:port, serial:///dev/ttyUSB0?baud=9600&frame=8N1, radio:// with either; or a meter's whole "
+            "URL as in a node's configuration, PROTOCOL+LINK with address= and id= in its query.",
         ),
     ],
-    protocol: Annotated[MeterProtocol, typer.Option("--protocol", "-p", help="What the meters speak.")],
+    protocol: Annotated[
+        MeterProtocol | None, typer.Option("--protocol", "-p", help="What the meters speak, if LINK does not say.")
+    ] = None,
     key: Keys = None,
+    ask: Annotated[bool, typer.Option("--ask", help="Ask the meter (sml, dlms, mbus, iec62056-21).")] = False,
+    every_s: Annotated[float, typer.Option(min=0.1, help="Seconds between two questions.")] = 10.0,
+    once: Annotated[bool, typer.Option("--once", help="Ask once and leave.")] = False,
+    search: Annotated[bool, typer.Option("--search", help="Look for the meters of an M-Bus.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="JSON lines even on a terminal.")] = False,
 ) -> None:
     """
     What a live bus says: a table of the latest readings, or JSON lines.
 
-    It only listens: a meter that must be asked stays silent, unless someone else asks it.
+    It only listens: a meter that must be asked stays silent until --ask (then --key takes PURPOSE=HEX as well, for
+    example authentication=...).  Exit status 0 when at least one reading or meter came out, else 1.
+
+    Example: stromkreis sniff --ask --once "mbus+serial:///dev/ttyUSB0?address=1"
     """
+    profile = _profile(link, protocol, (key or []) if ask else [])
+    if search:
+        _run(lambda: _search(profile))
+        return
+    if once and not ask:
+        raise typer.BadParameter("only what is asked can be asked once", param_hint="--once")
+    if ask and DRIVERS[profile.protocol].ask is None:
+        raise typer.BadParameter(
+            f"{profile.protocol} meters cannot be asked, they speak by themselves", param_hint="--ask"
+        )
+    decode_stream = None if ask else decoder(MeterProtocol(profile.protocol), key)
+    show = _print_lines if as_json or once or not sys.stdout.isatty() else _show_table
+
+    async def run() -> int:
+        if decode_stream is None:
+            return await trio.to_thread.run_sync(show, _asked(profile, every_s, once=once))
+        async with await _open(profile.link) as stream:
+            return await trio.to_thread.run_sync(show, decode_stream(_chunks(stream)))
+
+    _run(run)
+
+
+def _run(run: Callable[[], object]) -> None:
+    if not trio.run(run):  # type: ignore[arg-type]
+        raise typer.Exit(1)
+
+
+def _profile(link: str, protocol: MeterProtocol | None, keys: list[str]) -> MeterProfile:
+    scheme = link.partition("://")[0]
+    named = scheme.partition("+")[0] if "+" in scheme else None
+    if named is None and protocol is None:
+        raise typer.BadParameter("what do the meters speak? give --protocol, or PROTOCOL+LINK", param_hint="LINK")
+    if named is not None and (named not in DRIVERS or (protocol is not None and named != protocol.value)):
+        raise typer.BadParameter(f"found {named}+; expected {protocol or ', '.join(MeterProtocol)}", param_hint="LINK")
+    url = link if named is not None or protocol is None else f"{protocol.value}+{link}"
+    secrets = {name: SecretStr(key) for name, key in map(_purpose, keys)}
     try:
-        parse_link(link)
+        first = profile_of_url(url, "meter", {})
+        return profile_of_url(
+            url, "meter" if first.meter_id == ANY_METER else first.meter_id, {first.meter_id: secrets}
+        )
     except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="LINK") from None
-    decode_stream = decoder(protocol, key)
+        raise typer.BadParameter(str(error), param_hint="--key" if "hexadecimal" in str(error) else "LINK") from None
 
-    async def run() -> None:
-        async with await open_link(link) as stream:
-            items = decode_stream(_chunks(stream))
-            show = _print_lines if as_json or not sys.stdout.isatty() else _show_table
-            await trio.to_thread.run_sync(show, items)
 
+def _purpose(text: str) -> tuple[str, str]:
+    purpose, _, key = text.rpartition("=")
+    if purpose and purpose not in _PURPOSES:
+        raise typer.BadParameter(f"a key that asks is for {', '.join(_PURPOSES)}", param_hint="--key")
+    return purpose or "encryption", key
+
+
+async def _open(link: str) -> trio.abc.Stream:
     try:
-        trio.run(run)
+        return await open_link(link)
     except (OSError, trio.TooSlowError) as error:
-        typer.echo(f"the link cannot be opened: {type(error).__name__}", err=True)
-        raise typer.Exit(1) from None
+        why = getattr(error, "strerror", None) or str(error) or "nobody answers"
+        raise StromkreisError(f"{link.partition('?')[0]}: the link cannot be opened ({why})") from None
+
+
+async def _search(profile: MeterProfile) -> int:
+    if profile.protocol != MeterProtocol.MBUS:
+        raise typer.BadParameter("only the meters of an M-Bus can be looked for", param_hint="--search")
+    settings = parse_link(profile.link)
+    async with await _open(profile.link) as stream:
+        found = await Bus(stream, Timing(settings.baudrate) if settings.path else Timing()).search()
+    for device in found.meters:
+        write_line(f"{device}  address={device.number}{device.to_transport()[4:].hex().upper()}")
+    for mask in found.collisions:
+        typer.echo(f"several meters answer to {mask.number} and cannot be told apart", err=True)
+    if not found.meters:
+        typer.echo("no meter answers", err=True)
+    return len(found.meters)
 
 
 def _chunks(stream: trio.abc.Stream) -> Iterator[bytes]:
-    while data := trio.from_thread.run(stream.receive_some, _RECEIVE_SIZE):
+    while True:
+        try:
+            data = trio.from_thread.run(stream.receive_some, _RECEIVE_SIZE)
+        except trio.BrokenResourceError:
+            data = b""
+        if not data:
+            typer.echo("the link has ended", err=True)
+            return
         yield bytes(data)
 
 
-def _print_lines(items: Iterator[Reading | RemoteProtocolError]) -> None:
+def _asked(profile: MeterProfile, every_s: float, *, once: bool) -> Iterator[Item]:
+    while True:
+        began_s = time.monotonic()
+        yield from trio.from_thread.run(_ask, profile)
+        if once:
+            return
+        trio.from_thread.run(trio.sleep, max(0.0, began_s + every_s - time.monotonic()))
+
+
+async def _ask(profile: MeterProfile) -> list[Item]:
+    ask = DRIVERS[profile.protocol].ask
+    async with await _open(profile.link) as stream:
+        try:
+            return list(await ask(stream, profile, time.time)) if ask is not None else []
+        except RemoteProtocolError as error:
+            return [error]
+        except (trio.BrokenResourceError, trio.TooSlowError) as error:
+            return [RemoteProtocolError("link_broken", type(error).__name__)]
+
+
+def _print_lines(items: Iterator[Item]) -> int:
+    count = 0
     for item in items:
         if isinstance(item, RemoteProtocolError):
             typer.echo(error_line(item), err=True)
         else:
-            typer.echo(json.dumps(item.to_json(), ensure_ascii=False))
+            write_line(json.dumps(item.to_json(), ensure_ascii=False))
+            count += 1
+    return count
 
 
-def _show_table(items: Iterator[Reading | RemoteProtocolError]) -> None:
+def _show_table(items: Iterator[Item]) -> int:
     board = Board()
     with Live(board.table(), refresh_per_second=4) as live:
         for item in items:
             board.add(item)
             live.update(board.table())
-
-
-class Board:
-    """The latest reading of each register, how often it came, and the faults by reason; at most ROWS_MAX registers."""
-
-    def __init__(self) -> None:
-        self._rows: dict[tuple[str, str], tuple[Reading, int]] = {}
-        self._faults: dict[str, int] = {}
-
-    def add(self, item: Reading | RemoteProtocolError) -> None:
-        """Take what the codec gave."""
-        if isinstance(item, RemoteProtocolError):
-            self._faults[item.reason] = self._faults.get(item.reason, 0) + 1
-            return
-        name = str(item.obis) if item.obis is not None else json.dumps(dict(item.record), default=str)
-        row = (item.device, name)
-        if row in self._rows or len(self._rows) < ROWS_MAX:
-            self._rows[row] = (item, self._rows[row][1] + 1 if row in self._rows else 1)
-
-    def table(self) -> Table:
-        """The board as a table."""
-        faults = ", ".join(f"{reason} {count}" for reason, count in sorted(self._faults.items()))
-        table = Table(title="Ctrl-C ends", caption=f"faults: {faults or 'none'}")
-        for column in ("device", "register", "value", "unit", "meter's time", "quality", "count"):
-            table.add_column(column, justify="right" if column in {"value", "count"} else "left")
-        for (device, name), (reading, count) in self._rows.items():
-            unit = str(reading.record.get("unit", "")) if reading.unit is None else unit_symbol(reading.unit)
-            when = reading.measured_at if reading.measured_at is not None else reading.meter_seconds
-            moment = "" if when is None else str(when)
-            table.add_row(device, name, _value(reading), unit, moment, reading.quality.value, str(count))
-        return table
-
-
-def _value(reading: Reading) -> str:
-    if isinstance(reading.value, int):
-        return f"{reading.decimal():f}"
-    return reading.value.hex() if isinstance(reading.value, bytes) else str(reading.value or "")
+    return board.reading_count

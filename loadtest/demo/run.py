@@ -40,7 +40,7 @@ from loadtest.demo.processes import Child, Children, DemoError, Usage, children,
 from loadtest.demo.report import Costs, Report, judge, make_report, print_report, read_book, write_report
 from loadtest.demo.view import DemoState, View
 from loadtest.demo.watch import Watch
-from loadtest.meters.run import read_book as read_meter_book
+from loadtest.meters.book import read_book as read_meter_book
 from loadtest.meters.run import simulated_meters
 
 _START_TIMEOUT_S = 60.0

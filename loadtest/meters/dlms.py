@@ -18,16 +18,21 @@ from node.lmn.dlms import acse, apdu
 from node.lmn.dlms.axdr import Data, Type, decode_data, octets
 from node.lmn.dlms.client import DEFAULT_CONFORMANCE, Conformance
 from node.lmn.dlms.clock import CosemDateTime
+from node.lmn.dlms.fields import Access, Attribute
+from node.lmn.dlms.mbus_bearer import LAST_SEGMENT
 from node.lmn.dlms.security import InvocationCounter, Keys, ReplayGuard, check_gmac, gmac, protect, unprotect
 from node.lmn.dlms.transport import LLC_COMMAND, LLC_RESPONSE, WrapperReader, wrap
 from node.lmn.hdlc.frame import Address, Frame, Kind
 from node.lmn.hdlc.link import serve_secondary
 from node.lmn.hdlc.secondary import SecondaryStation
 from node.lmn.hdlc.station import Delivered, Disconnected, Instruction, Parameters
+from node.lmn.mbus.link import ADDRESS_BROADCAST, SND_UD, LongFrame, encode_frame
 from protocol.errors import RemoteProtocolError
 
 _VAA_NAME = 7
 _BLOCK_OVERHEAD = 32
+_FirstBlock = apdu.SetRequestFirstBlock | apdu.SetRequestListFirstBlock | apdu.ActionRequestFirstBlock
+_Items = tuple[tuple[Attribute, Access | None], ...]
 _EXCEPTION_NOT_ALLOWED, _EXCEPTION_UNKNOWN = (1, 1), (2, 3)
 
 
@@ -73,8 +78,9 @@ class DlmsServer:
         self._conformance = 0
         self._client_pdu_size_max = 0xFFFF
         self._long_answer: list[bytes] = []
-        self._long_set: tuple[apdu.SetRequestFirstBlock, bytearray] | None = None
-        self._blocks_in = bytearray()
+        self._long_request: tuple[_FirstBlock, bytearray] | None = None
+        self._blocks_in: list[bytes] = []
+        self._blocks_answer: list[bytes] = []
         self._blocks_out: list[bytes] = []
         self._blocks_sent = 0
 
@@ -103,16 +109,25 @@ class DlmsServer:
             return [acse.Release(acse.RLRE).to_bytes()]
         if not self._associated:
             return [apdu.ExceptionResponse(*_EXCEPTION_NOT_ALLOWED, b"").to_bytes()]
-        if request[:1] == b"\xe0":
-            block = apdu.decode_apdu(request)
-            assert isinstance(block, apdu.GeneralBlock)  # noqa: S101
-            if not block.content:
-                return self._next_blocks()
-            self._blocks_in += block.content
-            if not block.control & 0x80:
-                return [apdu.GeneralBlock(0x01, 0, block.block_number, b"").to_bytes()]
-            request = bytes(self._blocks_in)
-            self._blocks_in.clear()
+        if request[:1] != b"\xe0":
+            return self._served(request)
+        block = apdu.decode_apdu(request)
+        assert isinstance(block, apdu.GeneralBlock)  # noqa: S101
+        if not block.content:
+            self._blocks_sent = min(block.acknowledged, len(self._blocks_out))
+            return self._next_blocks(block.control & 0x3F)
+        if self._blocks_answer and block.block_number == len(self._blocks_in) and block.content == self._blocks_in[-1]:
+            return self._blocks_answer  # it was lost, not the question
+        if block.block_number == 1:
+            self._blocks_in, self._blocks_answer = [], []
+        if block.block_number == len(self._blocks_in) + 1:
+            self._blocks_in.append(block.content)
+            if block.control & 0x80:
+                self._blocks_answer = self._served(b"".join(self._blocks_in))
+                return self._blocks_answer
+        return [apdu.GeneralBlock(0x01, 0, len(self._blocks_in), b"").to_bytes()]
+
+    def _served(self, request: bytes) -> list[bytes]:
         message, general = self._open(request)
         response = self._serve(message)
         return self._send(response.to_bytes(), general=general)
@@ -161,11 +176,17 @@ class DlmsServer:
                 return self._get_next(message)
             case apdu.GetRequestList():
                 results = tuple(self.objects.get(attribute, access) for attribute, access in message.items)
-                return apdu.GetResponseList(message.invoke, results)
+                whole = apdu.GetResponseList(message.invoke, results)
+                return self._in_blocks(whole, apdu.results_to_bytes(results))
             case apdu.SetRequest():
                 return apdu.SetResponse(message.invoke, self.objects.set(message.attribute, message.data))
-            case apdu.SetRequestFirstBlock() | apdu.SetRequestBlock():
-                return self._set_block(message)
+            case apdu.SetRequestList():
+                return apdu.SetResponseList(message.invoke, self._set_all(message.items, message.values))
+            case apdu.SetRequestFirstBlock() | apdu.SetRequestListFirstBlock() | apdu.ActionRequestFirstBlock():
+                self._long_request = message, bytearray()
+                return self._request_block(message)
+            case apdu.SetRequestBlock() | apdu.ActionRequestBlock():
+                return self._request_block(message)
             case apdu.ActionRequest():
                 result, returned = self.objects.action(message.method, message.parameters)
                 return apdu.ActionResponse(message.invoke, result, returned)
@@ -185,13 +206,15 @@ class DlmsServer:
 
     def _get(self, message: apdu.GetRequest) -> apdu.Apdu:
         result = self.objects.get(message.attribute, message.access)
-        whole = apdu.GetResponse(message.invoke, result)
-        size = self._answer_size_max() - _BLOCK_OVERHEAD
         encoded = result.to_bytes() if isinstance(result, Data) else b""
+        return self._in_blocks(apdu.GetResponse(message.invoke, result), encoded)
+
+    def _in_blocks(self, whole: apdu.GetResponse | apdu.GetResponseList, encoded: bytes) -> apdu.Apdu:
+        size = self._answer_size_max() - _BLOCK_OVERHEAD
         if len(encoded) <= size or self._conformance & Conformance.GENERAL_BLOCK_TRANSFER:
             return whole
         self._long_answer = [encoded[start : start + size] for start in range(0, len(encoded), size)]
-        return self._get_next(apdu.GetRequestNext(message.invoke, 0))
+        return self._get_next(apdu.GetRequestNext(whole.invoke, 0))
 
     def _get_next(self, message: apdu.GetRequestNext) -> apdu.Apdu:
         number = message.block_number + 1
@@ -200,18 +223,30 @@ class DlmsServer:
         last = number == len(self._long_answer)
         return apdu.GetResponseBlock(message.invoke, last, number, self._long_answer[number - 1])
 
-    def _set_block(self, message: apdu.SetRequestFirstBlock | apdu.SetRequestBlock) -> apdu.Apdu:
-        if isinstance(message, apdu.SetRequestFirstBlock):
-            self._long_set = message, bytearray()
-        if self._long_set is None:
+    def _set_all(self, items: _Items, values: tuple[Data, ...]) -> tuple[int, ...]:
+        if len(items) != len(values):
+            return (OTHER_REASON,) * len(items)
+        return tuple(self.objects.set(item[0], value) for item, value in zip(items, values, strict=True))
+
+    def _request_block(self, message: _FirstBlock | apdu.SetRequestBlock | apdu.ActionRequestBlock) -> apdu.Apdu:
+        if self._long_request is None:
             return apdu.SetResponse(message.invoke, 18)
-        first, raw = self._long_set
+        first, raw = self._long_request
         raw += message.raw
         if not message.last:
-            return apdu.SetResponseBlock(message.invoke, message.block_number)
-        self._long_set = None
-        result = self.objects.set(first.attribute, decode_data(bytes(raw)))
-        return apdu.SetResponseLastBlock(message.invoke, result, message.block_number)
+            is_action = isinstance(first, apdu.ActionRequestFirstBlock)
+            response = apdu.ActionResponseNextBlock if is_action else apdu.SetResponseBlock
+            return response(message.invoke, message.block_number)
+        self._long_request = None
+        match first:
+            case apdu.SetRequestFirstBlock():
+                result = self.objects.set(first.attribute, decode_data(bytes(raw)))
+                return apdu.SetResponseLastBlock(message.invoke, result, message.block_number)
+            case apdu.SetRequestListFirstBlock():
+                results = self._set_all(first.items, apdu.values_from_bytes(bytes(raw)))
+                return apdu.SetResponseListLastBlock(message.invoke, results, message.block_number)
+        result, returned = self.objects.action(first.method, decode_data(bytes(raw)))
+        return apdu.ActionResponse(message.invoke, result, returned)
 
     def _answer_size_max(self) -> int:
         return min(self._client_pdu_size_max, self.settings.pdu_size_max)
@@ -224,19 +259,21 @@ class DlmsServer:
         size -= _BLOCK_OVERHEAD
         self._blocks_out = [answer[start : start + size] for start in range(0, len(answer), size)]
         self._blocks_sent = 0
-        return self._next_blocks()
+        return self._next_blocks(1)
 
-    def _next_blocks(self) -> list[bytes]:
+    def _next_blocks(self, window: int) -> list[bytes]:
+        """As many blocks as the client grants, from the first that it has not acknowledged."""
         out = []
-        for index in range(self.settings.block_window):
+        window = min(max(window, 1), self.settings.block_window)
+        for index in range(window):
             if self._blocks_sent == len(self._blocks_out):
                 break
             content = self._blocks_out[self._blocks_sent]
             self._blocks_sent += 1
             last = self._blocks_sent == len(self._blocks_out)
-            streaming = not last and index < self.settings.block_window - 1
-            control = 0x80 * last | 0x40 * streaming | self.settings.block_window
-            out.append(apdu.GeneralBlock(control, self._blocks_sent, 1, content).to_bytes())
+            streaming = not last and index < window - 1
+            control = 0x80 * last | 0x40 * streaming | 1
+            out.append(apdu.GeneralBlock(control, self._blocks_sent, len(self._blocks_in), content).to_bytes())
         return out
 
     def _open(self, request: bytes) -> tuple[apdu.Apdu, bool]:
@@ -302,6 +339,16 @@ def push_frames(message: bytes, source: Address, destination: Address, size_max:
         more = start + size_max < len(packet)
         frame = Frame(destination, source, Kind.UNNUMBERED_INFORMATION, True, part, segmented=more)
         frames.append(frame.to_bytes())
+    return b"".join(frames)
+
+
+def push_mbus_frames(message: bytes, source: int = 1, destination: int = 0x67, size_max: int = 245) -> bytes:
+    """One pushed APDU (4,000 bytes at most) as an Austrian meter sends it: M-Bus frames of `size_max` bytes of it."""
+    frames = []
+    for number, start in enumerate(range(0, len(message), size_max)):
+        last = LAST_SEGMENT if start + size_max >= len(message) else 0
+        data = bytes((source, destination)) + message[start : start + size_max]
+        frames.append(encode_frame(LongFrame(SND_UD, ADDRESS_BROADCAST, number | last, data)))
     return b"".join(frames)
 
 

@@ -35,7 +35,7 @@ from node.lmn.mbus.link import (
     ShortFrame,
     encode_frame,
 )
-from node.lmn.mbus.procedures import SecondaryAddress
+from node.lmn.mbus.procedures import FABRICATION_NUMBER, SecondaryAddress
 from protocol.errors import RemoteProtocolError
 
 RECORDS_SIZE_MAX: Final = 220
@@ -45,7 +45,8 @@ class MBusMeter:
     """
     One meter.  `clock` is simulated time, aware; `deaf_count` requests are ignored first, as sleepy meters do.
 
-    `records_size_max` is how many octets of records one telegram takes before the next begins.
+    `records_size_max` is how many octets of records one telegram takes before the next begins, `fabrication` the number
+    for the enhanced selection; `sealed` makes the telegrams of a meter that encrypts.
     """
 
     def __init__(
@@ -57,8 +58,12 @@ class MBusMeter:
         primary: int = 0,
         deaf_count: int = 0,
         records_size_max: int = RECORDS_SIZE_MAX,
+        fabrication: str = "",
+        sealed: Callable[[], LongFrame] | None = None,
     ) -> None:
         self.device = device
+        self._fabrication = fabrication
+        self._sealed = sealed
         self.primary = primary
         self._registers = registers
         self._clock = clock
@@ -114,12 +119,20 @@ class MBusMeter:
             return b""
         mask = DeviceAddress.from_transport(frame.data[:8])
         wanted = SecondaryAddress(mask.number, mask.manufacturer, mask.version, mask.medium)
-        self._selected = wanted.matches(self.device)
+        self._selected = wanted.matches(self.device) and self._is_fabricated(frame.data[8:])
         if not self._selected:
             return b""
         self._count_bit = None
         self._telegrams = []
         return encode_frame(Ack())
+
+    def _is_fabricated(self, record: bytes) -> bool:
+        mask = record[:1:-1].hex().upper()
+        return not record or (
+            record.startswith(FABRICATION_NUMBER)
+            and len(mask) == len(self._fabrication)
+            and all(digit in ("F", mine) for digit, mine in zip(mask, self._fabrication, strict=True))
+        )
 
     def _advance(self) -> None:
         if self._telegrams and self._next + 1 < len(self._telegrams):
@@ -128,6 +141,8 @@ class MBusMeter:
         self._telegrams, self._next = self._telegrams_now(), 0
 
     def _telegrams_now(self) -> list[bytes]:
+        if self._sealed is not None:
+            return [encode_frame(self._sealed())]
         now = self._clock()
         records = [register_record(register) for register in self._registers(now)] + [clock_record(now)]
         parts: list[bytes] = [b""]

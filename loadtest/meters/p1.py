@@ -15,6 +15,8 @@ from datetime import datetime, timedelta, timezone
 import trio
 
 from loadtest.meters.iec62056_21 import Register, Registers
+from node.lmn.dlms import apdu
+from node.lmn.dlms.security import Keys, protect
 from node.lmn.iec62056_21.framing import crc16_arc
 from node.lmn.iec62056_21.quantities import decimal_text
 from protocol.metering.reading import Reading
@@ -67,6 +69,11 @@ def telegram(settings: P1Settings, registers: Sequence[Register], now: datetime)
         lines.append(f"0-1:24.2.1({stamp(now - timedelta(seconds=now.timestamp() % 300))})({_value(register)})")
     text = "".join(f"{line}\r\n" for line in lines).encode("ascii") + b"!"
     return text + (f"{crc16_arc(text):04X}".encode("ascii") if settings.version >= 40 else b"") + b"\r\n"
+
+
+def encrypted(plain: bytes, keys: Keys, system_title: bytes, counter: int) -> bytes:
+    """A telegram as meters in Luxembourg and Styria send it; see `node.lmn.p1.encrypted`."""
+    return apdu.GeneralGlobalCiphering(system_title, protect(plain, keys, system_title, counter)).to_bytes()
 
 
 async def serve(

@@ -3,25 +3,23 @@
 
 Simulated time runs from an origin that the configuration gives, `period_s` of wall clock a quarter hour, so several
 processes with one configuration see the same registers.  A TCP port or a pseudo-terminal per meter is what a gateway in
-the field has too: one cable.  The book is written when all of them listen, under another name first: who finds it can
-use all of it.  It holds the meters' keys, so it is its owner's to read; nothing else tells them.
+the field has too: one cable.  The book is written when all of them listen.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import trio
 
 from loadtest.config import MetersConfig
 from loadtest.households import Household, households
+from loadtest.meters.book import BookEntry, write_book, write_private
 from loadtest.meters.clock import SimulatedClock
+from loadtest.meters.guide import gateways_toml
 from loadtest.meters.serial_bus import serial_bus
 from loadtest.meters.speakers import Serve, Speaker, push, speaker
 from loadtest.replays import Recording, recordings
@@ -32,17 +30,6 @@ log = logging.getLogger(__name__)
 
 _BACKLOG = 4096  # thousands of gateways connect within one second of a load test
 _FORGET_S = 0.1  # longer than a pause within a telegram, shorter than that between two
-
-
-@dataclass(frozen=True, slots=True)
-class BookEntry:
-    """One meter of the book; `annual_wh` is None for a recording; `keys` are hexadecimal, by purpose."""
-
-    id: str
-    url: str
-    profile: str
-    annual_wh: int | None
-    keys: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 SimulatedMeters = list[Household | Recording]
@@ -73,7 +60,10 @@ async def run(config: MetersConfig, *, ready: Callable[[list[BookEntry]], None] 
                 speaks = speaker(config.protocol_of(homes), meter, clock, seed=config.seed, serial=serial)
                 homes += 1
             book.append(await _start(nursery, config, speaks, meter, index))
-        _write_book(config, clock, book)
+        if config.book is not None:
+            write_book(config.book, clock, book)
+        if config.gateways is not None:
+            write_private(config.gateways, gateways_toml(book))
         log.info("meters listen", extra={"meters": len(book), "first": book[0].url})
         if ready is not None:
             ready(book)
@@ -135,27 +125,3 @@ async def _serve(serve: Serve, stream: trio.abc.Stream) -> None:
         await serve(stream)
     except* (trio.BrokenResourceError, trio.ClosedResourceError):
         pass
-
-
-def _write_book(config: MetersConfig, clock: SimulatedClock, book: list[BookEntry]) -> None:
-    if config.book is None:
-        return
-    content = {**asdict(clock), "meters": [asdict(entry) for entry in book]}
-    unfinished = config.book.with_suffix(".unfinished")
-    try:
-        config.book.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.unlink(missing_ok=True)
-        unfinished.touch(mode=0o600)
-        unfinished.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        unfinished.replace(config.book)
-    except OSError as error:
-        raise StromkreisError(f"{config.book}: the meter book cannot be written ({error.strerror})") from None
-
-
-def read_book(path: Path) -> list[BookEntry]:
-    """The meters of a book, in order.  Raises StromkreisError where there is none."""
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8"))["meters"]
-        return [BookEntry(**row) for row in rows]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StromkreisError(f"{path}: no meter book ({type(error).__name__})") from None

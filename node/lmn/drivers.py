@@ -29,12 +29,15 @@ from node.lmn.iec62056_21 import driver as iec62056_21
 from node.lmn.iec62056_21.readings import Interpretation
 from node.lmn.links import parse_link
 from node.lmn.mbus import driver as mbus
-from node.lmn.mbus.procedures import SecondaryAddress
-from node.lmn.profiles import MeterProfile
+from node.lmn.mbus.device import DeviceAddress
+from node.lmn.mbus.procedures import parse_address
+from node.lmn.p1.encrypted import EncryptedReader
+from node.lmn.profiles import ANY_METER, MeterProfile
 from node.lmn.sml.client import SmlClient
 from node.lmn.sml.driver import SmlLink
 from node.lmn.sml.readings import server_id
 from node.lmn.wmbus import driver as wmbus
+from node.lmn.wmbus.exchange import Plan
 from node.lmn.wmbus.keys import KeyStore
 from node.lmn.wmbus.receiver import Receiver
 from protocol.errors import LocalProtocolError, RemoteProtocolError
@@ -43,6 +46,7 @@ from protocol.metering.reading import Reading
 _ANSWER_TIMEOUT_S = 10.0  # a long SML list at 9600 baud takes a second
 _CHALLENGE_SIZE = 16
 _SESSION_COUNT_MAX = 8192  # messages of a session; 2,000 registers take half of them
+_GATEWAY_TYPE = 0x31  # device type "communication controller" (EN 13757-7)
 _ANY_PRIMARY = 254  # every meter answers to it (EN 13757-2 clause 5.7.5)
 Clock = Callable[[], float]
 Batch = Sequence[Reading | RemoteProtocolError]
@@ -70,6 +74,23 @@ def _now(clock: Clock) -> Callable[[], datetime]:
     return lambda: datetime.fromtimestamp(clock(), UTC)
 
 
+def _guard(profile: MeterProfile) -> dlms_security.ReplayGuard:
+    """The invocation counters taken from a meter, which outlive the link."""
+    if "guard" not in profile.memory:
+        taken = profile.counters.taken(profile.device)
+        highest = {bytes.fromhex(title): number for title, number in taken.items()}
+        news = profile.memory["news"] = {}
+        profile.memory["guard"] = dlms_security.ReplayGuard(highest, lambda title, n: news.update({title.hex(): n}))
+    guard: dlms_security.ReplayGuard = profile.memory["guard"]
+    return guard
+
+
+async def _keep_taken(profile: MeterProfile, news: dict[str, int]) -> None:
+    """What was taken is durable before the reading goes on."""
+    while news:
+        await profile.counters.take(profile.device, *news.popitem())
+
+
 # --- IEC 62056-21, P1, S0 ---------------------------------------------------------------------------------------------
 
 
@@ -86,6 +107,21 @@ def _listen_text(
     stream: trio.abc.Stream, profiles: Sequence[MeterProfile], clock: Clock
 ) -> AsyncGenerator[Batch, None]:
     return iec62056_21.listen(stream, clock=clock, interpretation=_interpretation(profiles[0]))
+
+
+async def _listen_p1(
+    stream: trio.abc.Stream, profiles: Sequence[MeterProfile], clock: Clock
+) -> AsyncGenerator[Batch, None]:
+    # The meters behind the port speak through it: its key is the first that any of them has.
+    profile = next((each for each in profiles if each.key("encryption") is not None), profiles[0])
+    reader = None
+    if (key := profile.key("encryption")) is not None:
+        reader = EncryptedReader(key + (profile.key("authentication") or b""), _guard(profile))
+    told = iec62056_21.listen(stream, clock=clock, interpretation=_interpretation(profile), reader=reader)
+    async with aclosing(told) as batches:
+        async for batch in batches:
+            await _keep_taken(profile, profile.memory.get("news", {}))
+            yield batch
 
 
 async def _listen_s0(
@@ -155,22 +191,6 @@ def _dlms_association(profile: MeterProfile) -> Association:
     return Association() if password is None else Association(Mechanism.LLS, password)
 
 
-def _dlms_guard(profile: MeterProfile) -> dlms_security.ReplayGuard:
-    if "guard" not in profile.memory:
-        taken = profile.counters.taken(profile.device)
-        highest = {bytes.fromhex(title): number for title, number in taken.items()}
-        news = profile.memory["news"] = {}
-        profile.memory["guard"] = dlms_security.ReplayGuard(highest, lambda title, n: news.update({title.hex(): n}))
-    guard: dlms_security.ReplayGuard = profile.memory["guard"]
-    return guard
-
-
-async def _keep_taken(profile: MeterProfile, news: dict[str, int]) -> None:
-    """What was taken is durable before the reading goes on."""
-    while news:
-        await profile.counters.take(profile.device, *news.popitem())
-
-
 async def _dlms_counter(profile: MeterProfile) -> dlms_security.InvocationCounter | None:
     """Our counter with room for a session, None where nothing is ciphered."""
     title = profile.key("system_title")
@@ -198,7 +218,7 @@ async def _ask_dlms(stream: trio.abc.Stream, profile: MeterProfile, clock: Clock
     registers = [(dlms.REGISTER, obis) for obis in profile.registers] or None
     settings = dlms.MeterSettings(profile.name_on_bus, _dlms_association(profile), registers)
     counter = await _dlms_counter(profile)
-    guard = _dlms_guard(profile)
+    guard = _guard(profile)
     wrapper = (client, logical)
     readings = await dlms.read_meter(
         stream, settings, hdlc=hdlc, wrapper=wrapper, counter=counter, guard=guard, now=_now(clock)
@@ -213,11 +233,14 @@ async def _listen_dlms(
     profile = profiles[0]
     if len(profiles) > 1:
         raise LocalProtocolError("a link with pushed DLMS is one meter")
-    guard = _dlms_guard(profile)
+    guard = _guard(profile)
     title = profile.key("system_title") or b""
     receiver = PushReceiver(profile.name_on_bus, _dlms_keys(profile), guard, title)
-    wrapper = profile.address.startswith("wrapper:")
-    pushed = dlms.pushes(stream, receiver, silence_timeout_s=profile.silence_s, wrapper=wrapper, now=_now(clock))
+    framings: dict[str, dlms.PushFraming] = {"": "hdlc", "hdlc": "hdlc", "wrapper": "wrapper", "mbus": "mbus"}
+    framing = framings.get(profile.address.partition(":")[0])
+    if framing is None:
+        raise LocalProtocolError(f"the address of a meter that pushes DLMS names its frames: {', '.join(framings)}")
+    pushed = dlms.pushes(stream, receiver, silence_timeout_s=profile.silence_s, framing=framing, now=_now(clock))
     async for item in pushed:
         await _keep_taken(profile, profile.memory["news"])
         yield [item]
@@ -226,38 +249,66 @@ async def _listen_dlms(
 # --- M-Bus, wired and wireless ----------------------------------------------------------------------------------------
 
 
-def _mbus_address(text: str) -> int | SecondaryAddress:
-    """A primary address, eight digits of a secondary one (F: any), or nothing for the only meter of a short line."""
-    if len(text) == 8:
-        return SecondaryAddress(text.upper())
-    if text.isdecimal() and int(text) <= 250:
-        return int(text)
-    if text:
-        raise LocalProtocolError("an M-Bus address is 0 to 250, or the eight digits of a secondary address")
-    return _ANY_PRIMARY
+def _receiver(profile: MeterProfile, profiles: Sequence[MeterProfile]) -> Receiver:
+    """
+    Whoever has the keys of the meters of a bus; `profile` remembers it and the counters that it took.
+
+    It outlives the link: it knows the counters against replay, and the formats of compact frames.
+    """
+    if "receiver" not in profile.memory:
+        keys = {each.name_on_bus: key for each in profiles if (key := each.key("encryption")) is not None}
+        # The only meter of a line that is asked may be anyone: the key is for whoever answers.
+        anyone = profile.key("encryption") if profile.meter_id == ANY_METER and profile.protocol == "mbus" else None
+        store = KeyStore(keys, anyone)
+        profile.memory["receiver"] = Receiver(store, counters=profile.counters.taken(profile.device))
+    receiver: Receiver = profile.memory["receiver"]
+    return receiver
 
 
 async def _ask_mbus(stream: trio.abc.Stream, profile: MeterProfile, clock: Clock) -> Batch:
+    address = parse_address(profile.address) if profile.address else _ANY_PRIMARY
     link = parse_link(profile.link)
     timing = mbus.Timing(link.baudrate) if link.path else mbus.Timing()
-    return await mbus.Bus(stream, timing, _now(clock)).read_meter(_mbus_address(profile.address))
+    if profile.key("encryption") is None:
+        return await mbus.Bus(stream, timing, _now(clock)).read_meter(address)
+    receiver = _receiver(profile, [profile])
+    known = dict(receiver.counters)
+    readings = await mbus.Bus(stream, timing, _now(clock), receiver).read_meter(address, must_be_secured=True)
+    await _keep_taken(profile, dict(receiver.counters.items() - known.items()))
+    return readings
+
+
+def _radio_address(device: str, framing: wmbus.Framing) -> DeviceAddress:
+    """Under which address the gateway asks meters that listen after they have spoken."""
+    if framing in ("rtl-wmbus", "raw"):
+        raise LocalProtocolError(f"{framing} only receives: no meter can be asked through it")
+    try:
+        return DeviceAddress.from_text(device, _GATEWAY_TYPE)
+    except ValueError as error:
+        raise LocalProtocolError(f"the gateway's address on the radio, behind the /: {error}") from None
 
 
 async def _listen_wmbus(
     stream: trio.abc.Stream, profiles: Sequence[MeterProfile], clock: Clock
 ) -> AsyncGenerator[Batch, None]:
     first = profiles[0]
-    framings: dict[str, wmbus.Framing] = {"imst": "imst", "amber": "amber", "rtl-wmbus": "rtl-wmbus", "raw": "raw"}
-    framing = framings.get(first.address or "imst")
+    module, _, gateway = (first.address or "imst").partition("/")
+    framings: dict[str, wmbus.Framing] = {
+        "imst": "imst", "amber": "amber", "amber-rssi": "amber-rssi", "rtl-wmbus": "rtl-wmbus", "raw": "raw",
+    }  # fmt: skip
+    framing = framings.get(module)
     if framing is None:
         raise LocalProtocolError(f"the address of a radio meter names its receiver: {', '.join(framings)}")
-    keys = {profile.name_on_bus: key for profile in profiles if (key := profile.key("encryption")) is not None}
-    # The receiver outlives the link: it knows the counters against replay, and the formats of compact frames.
-    if "receiver" not in first.memory:
-        first.memory["receiver"] = Receiver(KeyStore(keys), counters=first.counters.taken(first.device))
-    receiver: Receiver = first.memory["receiver"]
+    receiver = _receiver(first, profiles)
     known = dict(receiver.counters)
-    async with aclosing(wmbus.listen(stream, framing, receiver, now=_now(clock))) as batches:
+    ours = {profile.meter_id or profile.device for profile in profiles}
+
+    def is_ours(address: DeviceAddress) -> bool:
+        return ANY_METER in ours or str(address) in ours
+
+    plan = Plan(_radio_address(gateway, framing), is_ours) if gateway else None
+    heard = wmbus.listen(stream, framing, receiver, plan=plan, is_ours=is_ours, now=_now(clock))
+    async with aclosing(heard) as batches:
         async for batch in batches:
             news = dict(receiver.counters.items() - known.items())
             known |= news
@@ -274,7 +325,7 @@ DRIVERS: Mapping[str, Driver] = MappingProxyType(
             Driver("mbus", ask=_ask_mbus),
             Driver("wmbus", listen=_listen_wmbus),
             Driver("iec62056-21", ask=_ask_iec62056_21, listen=_listen_text),
-            Driver("p1", listen=_listen_text),
+            Driver("p1", listen=_listen_p1),
             Driver("s0", listen=_listen_s0),
         )
     }

@@ -4,6 +4,8 @@ Where a bus is, as a URL, and how to open it as a trio stream.
     tcp://host:port                          serial device servers, simulated meters
     serial:///dev/ttyUSB0?baud=300&frame=7E1  RS-485, optical heads, pseudo-terminals
     radio:///dev/ttyUSB0?baud=57600, radio://host:port   a receiver: neighbours' meters are heard as well
+
+A serial line whose settings are left out gets those of its protocol (`with_defaults`), or 9600 8N1 where none is known.
 """
 
 from __future__ import annotations
@@ -19,6 +21,10 @@ from node.lmn.serial_link import Parity, open_serial
 
 OPEN_TIMEOUT_S = 10.0
 _FRAME = re.compile(r"([78])([NEO])([12])")
+# What a line starts with: EN 13757-2, IEC 62056-21 clause 6.3, DSMR P1 5.0.2 clause 4.6, IMST's host interface.
+_LINES = {
+    "mbus": (2400, "8E1"), "iec62056-21": (300, "7E1"), "p1": (115_200, "8N1"), "wmbus": (57_600, "8N1"),
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +65,16 @@ def parse_link(url: str) -> Link:
         parity=parity,
         stopbits=2 if frame[3] == "2" else 1,
     )
+
+
+def with_defaults(url: str, protocol: str) -> str:
+    """The URL with the protocol's usual baud rate and frame where a serial link leaves them out.  Raises ValueError."""
+    if not parse_link(url).path or protocol not in _LINES:
+        return url
+    base, _, query = url.partition("?")
+    given = dict(parse_qsl(query))
+    baudrate, frame = _LINES[protocol]
+    return f"{base}?baud={given.get('baud', baudrate)}&frame={given.get('frame', frame)}"
 
 
 async def open_link(url: str) -> trio.abc.Stream:

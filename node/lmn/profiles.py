@@ -7,16 +7,29 @@ behind another (a gas meter on a P1 port) and several meters on one bus are prof
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
+from urllib.parse import parse_qsl, urlsplit
 from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, SecretStr, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from node.lmn.counters import CounterStore, VolatileCounters
-from node.lmn.links import parse_link
+from node.lmn.links import with_defaults
 from protocol.metering.obis import Obis
 
 ANY_METER = "*"
+_IN_QUERY = ("registers", "interval_s", "medium", "time_zone", "constant_imp_per_kwh")
 SILENT_INTERVALS = 3  # telegrams that may be lost before a pushing bus counts as silent
 
 
@@ -30,9 +43,11 @@ class MeterProfile(BaseModel):
 
     `device` is the id under which its readings go on (DIN 43849 form); `meter_id` what the meter calls itself where
     that differs, `*` for the only meter on its link, whoever it is.  `address` is what the bus wants to hear: the
-    device address of IEC 62056-21, a primary or secondary M-Bus address, `[hdlc:|wrapper:]CLIENT/LOGICAL[/PHYSICAL]`
-    of DLMS, the server id of one of several SML meters, the kind of radio module of wireless M-Bus.  `keys` are
-    hexadecimal: `encryption`, and for DLMS `authentication`, `password` and the gateway's `system_title`.
+    device address of IEC 62056-21, an M-Bus address (a primary one, 0 to 250, or a secondary one as
+    `node.lmn.mbus.procedures.parse_address` has it), `[hdlc:|wrapper:]CLIENT/LOGICAL[/PHYSICAL]` of DLMS, the server
+    id of one of several SML meters, `MODULE[/GATEWAY]` of wireless M-Bus: the radio module, and the 14 characters of
+    the gateway's own address where meters that listen after they have spoken shall be asked, once a quarter hour.
+    `keys` are hexadecimal: `encryption`, and for DLMS `authentication`, `password` and the gateway's `system_title`.
     `registers` empty means all; named ones are kept, the rest is not delivered.  `push`: the meter sends unasked.
     `interval_s`: how often it then does; after `SILENT_INTERVALS` of them the bus counts as silent, so a value too
     small makes alarms of lost telegrams and one too large hides a dead meter.  `medium` is OBIS group A for meters
@@ -59,9 +74,8 @@ class MeterProfile(BaseModel):
 
     @field_validator("link")
     @classmethod
-    def _link_can_be_opened(cls, link: str) -> str:
-        parse_link(link)
-        return link
+    def _link_can_be_opened(cls, link: str, info: ValidationInfo) -> str:
+        return with_defaults(link, info.data.get("protocol", ""))
 
     @field_validator("keys")
     @classmethod
@@ -114,3 +128,36 @@ class MeterProfile(BaseModel):
     def zone(self) -> ZoneInfo | None:
         """The time zone of stamps without an offset."""
         return None if self.time_zone is None else ZoneInfo(self.time_zone)
+
+
+def profile_of_url(url: str, device: str, keys: Mapping[str, Mapping[str, SecretStr]]) -> MeterProfile:
+    """
+    A meter's profile from a URL such as `sml+tcp://127.0.0.1:20000?push=1`, its readings under the name `device`.
+
+    `push`, `id`, `address` and the other fields of the profile are taken out of the query, the rest is the link's; the
+    keys are those of the id.  Raises ValueError for a meter that cannot be, without repeating a key.
+    """
+    protocol, plus, link = url.partition("+")
+    if not plus:
+        raise ValueError("a meter URL has the form PROTOCOL+LINK, found no + in it")
+    base = link.partition("?")[0]
+    query = dict(parse_qsl(urlsplit(link).query))
+    push = query.pop("push", "0") == "1"
+    meter_id, address = query.pop("id", ANY_METER), query.pop("address", "")
+    more: dict[str, Any] = {name: query.pop(name) for name in _IN_QUERY if name in query}
+    if "registers" in more:
+        more["registers"] = tuple(more["registers"].split(","))
+    rest = "&".join(f"{name}={value}" for name, value in query.items())
+    try:
+        return MeterProfile(
+            device=device, protocol=protocol, link=f"{base}?{rest}" if rest else base, meter_id=meter_id,
+            address=address, keys=dict(keys.get(meter_id, {})), push=push, **more,
+        )  # fmt: skip
+    except ValidationError as error:
+        told = "; ".join(_told(detail["loc"], detail["msg"]) for detail in error.errors(include_input=False))
+        raise ValueError(told) from None
+
+
+def _told(where: tuple[int | str, ...], what: str) -> str:
+    text = what.removeprefix("Value error, ")
+    return f"{where[0]}: {text}" if where and where[0] in _IN_QUERY else text

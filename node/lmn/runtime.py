@@ -13,6 +13,8 @@ Complications, and why they are here:
   meter's, and going on would make guesses of readings.
 - A fault is counted every time and an event once a quarter hour: noise must not flood a log.  What fell (a counter,
   a clock) is an event every time.
+- A register that may not be billed (no check sum, an impulse, a meter in error) is handed on and is an event: it will
+  be missing from the gateway's account.
 - On a radio link the neighbours' meters are heard too, which is no fault; on a wire a stranger is one.
 - Where several meters push on one bus, or strangers are heard on it, the bus is never silent: each meter's own silence
   is watched beside it.
@@ -36,7 +38,8 @@ from node.lmn.drivers import DRIVERS, Batch, Driver
 from node.lmn.links import open_link, parse_link
 from node.lmn.metrics import LMN_ERRORS, LMN_READINGS
 from node.lmn.profiles import ANY_METER, MeterProfile
-from node.lmn.timestamps import MonotonicWatch
+from node.lmn.s0 import is_billable
+from node.lmn.timestamps import MonotonicWatch, is_cumulative
 from protocol.errors import InvariantError, LocalProtocolError, RemoteProtocolError
 from protocol.metering.reading import Reading
 
@@ -314,6 +317,9 @@ class _Run:
             bus.fault_count = 0
         for fallen in self.watch.check(readings):
             self._event(bus, fallen.reason, fallen.device, "" if fallen.obis is None else str(fallen.obis), always=True)
+        for reading in readings:
+            if not is_billable(reading) and reading.obis is not None and is_cumulative(reading.obis):
+                self._event(bus, "not_billable", reading.device, reading.quality.value)
         if readings:
             LMN_READINGS.labels(bus.driver.name).inc(len(readings))
             await self.deliver(readings)

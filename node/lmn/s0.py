@@ -2,7 +2,7 @@
 Impulse input (S0): a meter that only clicks, so many times per kilowatt hour.
 
 Counting contact closures proves nothing: a cable that was off for a minute has lost a minute.  So every reading says
-NOT_FOR_BILLING, and `require_billable` is the gate through which billing takes its readings.
+NOT_FOR_BILLING, and `is_billable` is the gate through which a gateway's account takes its readings.
 
 The count is exact: pulses and the constant are integers, and the division floors to a thousandth of a watt hour, so the
 differences of readings telescope and nothing drifts.  A click shorter than a pulse and its pause can be is contact
@@ -91,12 +91,10 @@ async def listen(
             yield [pulses.reading(datetime.fromtimestamp(now_s, UTC))]
 
 
-def require_billable(reading: Reading) -> Reading:
+def is_billable(reading: Reading) -> bool:
     """
-    Let a reading through to billing, or raise LocalProtocolError: only VALID ones may go.
+    Whether a reading may enter what is billed: only VALID ones may.
 
     An impulse, an unchecked telegram and a value the meter itself doubts are refused alike.
     """
-    if reading.quality is not Quality.VALID:
-        raise LocalProtocolError(f"a reading of quality {reading.quality.value} is not for billing")
-    return reading
+    return reading.quality is Quality.VALID

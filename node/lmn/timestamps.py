@@ -49,8 +49,8 @@ def is_cumulative(obis: Obis) -> bool:
     return obis.a == 0 and obis.b > 0 and (obis.c, obis.d) == (24, 2)
 
 
-def _is_past(reading: Reading) -> bool:
-    """Rows of a profile and M-Bus storage numbers repeat a register's code with older values."""
+def is_past(reading: Reading) -> bool:
+    """Whether it is an older value under a register's code, as rows of a profile and M-Bus storage numbers are."""
     return "period" in reading.record or bool(reading.record.get("storage"))
 
 
@@ -82,10 +82,10 @@ class MonotonicWatch:
         latest_s: dict[str, int] = {}
         for reading in readings:
             second = reading.record.get("reference_seconds", reading.meter_seconds)
-            if second is not None and not _is_past(reading):
+            if second is not None and not is_past(reading):
                 latest_s[reading.device] = max(second, latest_s.get(reading.device, 0))
             obis, value = reading.obis, reading.value
-            if obis is None or not isinstance(value, int) or not is_cumulative(obis) or _is_past(reading):
+            if obis is None or not isinstance(value, int) or not is_cumulative(obis) or is_past(reading):
                 continue
             key = (reading.device, obis)
             if not self._room(key in self._counters):

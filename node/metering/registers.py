@@ -5,6 +5,10 @@ Every meter must have spoken in an interval before the interval counts.  A regis
 of a household without a plant) counts as 0; one that vanishes later shows as a register that fell, and stops the
 contribution rather than bending the sum.  Meters that tell power by direction (P1, M-Bus) have no register of the
 difference: it is made here.
+
+A gateway's account can be billed from, so only readings that may be billed count: those of impulse inputs, of telegrams
+without a check sum and of meters that doubt themselves do not, nor do the past values that a load profile repeats under
+a register's code.
 """
 
 from __future__ import annotations
@@ -12,13 +16,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from node.aggregation.contribution import Registers
+from node.lmn.s0 import is_billable
+from node.lmn.timestamps import is_past
 from protocol.dcnet.schema import Kind, Schema
 from protocol.metering.obis import Obis
-from protocol.metering.reading import Quality, Reading
+from protocol.metering.reading import Reading
 from protocol.metering.units import unit_code
 
 _NET_POWER, _POWER_IN, _POWER_OUT = (Obis(1, 0, c, 7, 0, 255) for c in (16, 1, 2))
-_USABLE = (Quality.VALID, Quality.UNVERIFIED)
 
 
 class RegisterSet:
@@ -48,9 +53,9 @@ class RegisterSet:
         by_device: dict[str, dict[Obis, Reading]] = {}
         spoilt: set[str] = set()
         for reading in readings:
-            if reading.obis is None or reading.device not in self._devices:
+            if reading.obis is None or reading.device not in self._devices or is_past(reading):
                 continue
-            if isinstance(reading.value, int) and reading.quality in _USABLE:
+            if isinstance(reading.value, int) and is_billable(reading):
                 by_device.setdefault(reading.device, {})[reading.obis] = reading
             elif reading.obis in self._energies:
                 spoilt.add(reading.device)

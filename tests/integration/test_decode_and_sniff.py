@@ -2,10 +2,12 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 
@@ -13,7 +15,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from loadtest.meters.run import BookEntry, read_book
+from loadtest.meters.book import BookEntry, read_book
+from loadtest.meters.p1 import P1Settings, telegram
 from stromkreis.decode import decode
 
 ROOT = Path(__file__).parents[2]
@@ -108,3 +111,88 @@ def test_sniff_shows_meters_that_speak_unasked(tmp_path: Path, link: str) -> Non
                 sniffer.terminate()
             assert {row["device"] for row in heard} == {entry.id}
             assert "1-0:1.8.0*255" in {row["obis"] for row in heard}
+
+
+def sniffed(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "stromkreis", "sniff", *arguments]
+    return subprocess.run(command, env=ENVIRON, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize("link", ["tcp", "pty"])
+def test_sniff_asks_meters_and_finds_those_of_an_mbus(tmp_path: Path, link: str) -> None:
+    """The URL of the meter book is all it takes, with the keys of a meter that has some."""
+    with meters(tmp_path, "--count", "4", "--protocol", "sml,dlms,mbus,iec62056-21", "--link", link) as book:
+        for entry in book:
+            keys = [part for purpose, key in entry.keys.items() for part in ("--key", f"{purpose}={key}")]
+            done = sniffed("--ask", "--once", entry.url, *keys)
+            rows = [json.loads(line) for line in done.stdout.splitlines()]
+            assert (done.returncode, done.stderr) == (0, ""), entry.url
+            assert "1-0:1.8.0*255" in {row["obis"] for row in rows}
+        (mbus,) = (entry for entry in book if entry.url.startswith("mbus"))
+        found = sniffed("--search", mbus.url)
+        assert (found.returncode, found.stdout.split()[0]) == (0, mbus.id)
+        address = found.stdout.split("address=")[1].strip()
+        again = sniffed("--ask", "--once", mbus.url.replace("address=1", f"address={address}"))
+        assert json.loads(again.stdout.splitlines()[0])["device"] == mbus.id
+        silent = sniffed("--ask", "--once", mbus.url.replace("address=1", "address=77"))
+        assert (silent.returncode, silent.stdout, silent.stderr) == (1, "", "no_answer: the meter does not answer\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (["tcp://127.0.0.1:1", "-p", "sml"], 1, "the link cannot be opened"),
+        (["serial:///dev/nothing", "-p", "mbus"], 1, "the link cannot be opened"),
+        (["tcp://127.0.0.1:1"], 2, "what do the meters speak"),
+        (["dlms+tcp://h:1", "-p", "sml"], 2, "expected sml"),
+        (["p1+tcp://h:1", "--ask"], 2, "speak by themselves"),
+        (["sml+tcp://h:1", "--search"], 2, "only the meters of an M-Bus"),
+        (["sml+tcp://h:1", "--once"], 2, "only what is asked"),
+        (["dlms+tcp://h:1", "--ask", "--key", "authentication=secret"], 2, "is not hexadecimal"),
+        (["hello", "-p", "sml"], 2, "a link is tcp://host:port"),
+    ],
+)
+def test_what_sniff_cannot_do_is_a_sentence(arguments: list[str], code: int, told: str) -> None:
+    done = sniffed(*arguments)
+    text = " ".join(done.stderr.replace("│", " ").split())
+    assert (done.returncode, done.stdout) == (code, "")
+    assert told in text
+    assert "Traceback" not in text
+    assert "secret" not in text
+
+
+def test_output_that_cannot_be_written_is_a_sentence_and_a_closed_pipe_none(tmp_path: Path) -> None:
+    file = tmp_path / "p1.bin"
+    file.write_bytes(telegram(P1Settings("X"), [], datetime.fromtimestamp(0, UTC)) * 5000)
+    command = [sys.executable, "-m", "stromkreis", "decode", "p1", str(file)]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, env=ENVIRON, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "standard output cannot be written" in done.stderr
+    with subprocess.Popen(command, env=ENVIRON, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline()
+        process.stdout.close()
+        assert (process.stderr.read(), process.wait(30)) == ("", 1)
+
+
+@pytest.mark.parametrize("ask", [False, True])
+def test_ctrl_c_ends_sniff_without_a_word(tmp_path: Path, ask: bool) -> None:
+    with meters(tmp_path, "--count", "1", "--protocol", "sml" if ask else "p1") as (entry,):
+        command = [
+            sys.executable,
+            "-m",
+            "stromkreis",
+            "sniff",
+            *(["--ask", "--every-s", "1"] if ask else []),
+            entry.url,
+        ]
+        with subprocess.Popen(
+            command, env=ENVIRON, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            assert process.stdout.readline()
+            process.send_signal(signal.SIGINT)
+            assert (process.wait(30), process.stderr.read()) == (130, "")

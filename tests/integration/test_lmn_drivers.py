@@ -11,18 +11,22 @@ from typing import Any
 import pytest
 import trio
 
-from loadtest.meters import dlms, mbus, sml_server, wmbus
+from loadtest.meters import dlms, mbus, p1, sml_server, wmbus
 from loadtest.meters.dlms_objects import CosemObjects
 from loadtest.meters.serial_bus import serial_bus
 from loadtest.meters.sml import SmlMeter
 from node.lmn.dlms.acse import Mechanism
 from node.lmn.dlms.security import Keys
+from node.lmn.drivers import DRIVERS
 from node.lmn.hdlc.frame import Address
+from node.lmn.links import open_link
 from node.lmn.mbus.device import DeviceAddress
+from node.lmn.mbus.link import FCB, REQ_UD2, RSP_UD, SND_NKE, LongFrame
 from node.lmn.profiles import MeterProfile
 from node.lmn.runtime import LmnEvent, Periodic, run_meters
 from node.lmn.serial_link import open_serial
 from node.lmn.sml.bodies import GetProcParameterRequest, Message
+from protocol.errors import RemoteProtocolError
 from protocol.metering.obis import Obis
 from protocol.metering.reading import Quality, Reading
 from protocol.metering.units import WATT, WATT_HOUR
@@ -31,6 +35,8 @@ IMPORT = Obis(1, 0, 1, 8, 0, 255)
 KEY, AUTHENTICATION = bytes(range(16)), bytes(range(16, 32))
 DEVICE = DeviceAddress.from_text("1SKR0112345678", 2)
 WIRES = "1SKR0112345678"
+TITLE = b"STK\x00\x00\x00\x00\x01"
+GATEWAY = "ESKR0100000001"
 
 
 def registers(now: datetime) -> list[tuple[Obis, int, int, int]]:
@@ -150,14 +156,95 @@ async def test_mbus(address: str) -> None:
     assert events == []
 
 
-async def test_wireless_mbus_with_a_neighbour() -> None:
+def sealed_frames(mode: int) -> Callable[[], LongFrame]:
+    """A wired meter that encrypts sends the layers of a wireless one; a radio of its own makes the header long."""
+    radio = DeviceAddress.from_text("FRAD0187654321", 0x37)
+    meter = wmbus.WirelessMeter(DEVICE, registers, now, key=KEY, mode=mode, radio=radio)  # type: ignore[arg-type]
+
+    def frame() -> LongFrame:
+        layers = meter.datagram()[10:]
+        return LongFrame(RSP_UD, 1, layers[0], layers[1:])
+
+    return frame
+
+
+@pytest.mark.parametrize("mode", [5, 7, 10])
+async def test_a_wired_mbus_meter_that_encrypts_is_read_with_the_profiles_key(mode: int) -> None:
+    meter = mbus.MBusMeter(DEVICE, registers, now, primary=1, sealed=sealed_frames(mode))
+    async with serving(partial(mbus.serve, [meter])) as link:
+        keys = {"encryption": KEY.hex()}
+        profile = MeterProfile(device=str(DEVICE), protocol="mbus", link=link, address="1", keys=keys)
+        got, events = await read_twice(profile, period_s=1.0)
+    assert events == []
+    assert {reading.quality for reading in got[str(DEVICE)]} == {Quality.VALID}
+    assert bool(profile.counters.taken(profile.device)) == (mode != 5)
+
+
+async def test_a_wired_mbus_meter_with_a_key_is_not_believed_in_the_clear() -> None:
+    async with serving(partial(mbus.serve, [mbus.MBusMeter(DEVICE, registers, now, primary=1)])) as link:
+        keys = {"encryption": KEY.hex()}
+        profile = MeterProfile(device=str(DEVICE), protocol="mbus", link=link, address="1", keys=keys)
+        async with await open_link(link) as stream:
+            with pytest.raises(RemoteProtocolError, match="not_secured"):
+                await DRIVERS["mbus"].ask(stream, profile, time.time)  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("mode", [0, 5, 7])
+async def test_wireless_mbus_with_a_neighbour(mode: Any) -> None:
+    """That a neighbour's telegram cannot be read is no fault of anybody."""
     ours = wmbus.WirelessMeter(DEVICE, registers, now, key=KEY, mode=5)
-    neighbour = wmbus.WirelessMeter(DeviceAddress.from_text("1SKR0187654321", 2), registers, now)
+    other = DeviceAddress.from_text("1SKR0187654321", 2)
+    neighbour = wmbus.WirelessMeter(other, registers, now, key=AUTHENTICATION, mode=mode)
     async with serving(partial(wmbus.serve, [neighbour, ours], "imst", interval_s=0.05)) as link:
         radio = link.replace("tcp:", "radio:")
         profile = MeterProfile(device=WIRES, protocol="wmbus", link=radio, keys={"encryption": KEY.hex()})
         got, events = await read_twice(profile)
     assert {reading.quality for reading in got[WIRES]} == {Quality.VALID}
+    assert events == []
+
+
+@pytest.mark.parametrize(("module", "mode"), [("imst", 7), ("amber", 5)])
+async def test_a_bidirectional_wireless_meter_is_asked_once_a_quarter_hour(module: Any, mode: Any) -> None:
+    """It listens after it has spoken; a meter that does not is left in peace, and a stranger's window as well."""
+    asked: dict[str, list[int]] = {}
+
+    class Meter(wmbus.WirelessMeter):
+        def answer(self, request: bytes) -> bytes | None:
+            reply = super().answer(request)
+            if reply is not None:
+                asked.setdefault(str(self.device), []).append(request[1])
+            return reply
+
+    other, silent = (DeviceAddress.from_text(f"1SKR018765432{n}", 2) for n in (1, 2))
+    meters = [
+        Meter(DEVICE, registers, now, key=KEY, mode=mode, bidirectional=True),
+        Meter(other, registers, now, bidirectional=True),
+        Meter(silent, registers, now, key=KEY, mode=5),
+    ]
+    got: list[str] = []
+    events: list[LmnEvent] = []
+    async with serving(partial(wmbus.serve, meters, module, interval_s=0.02)) as link:
+        radio = link.replace("tcp:", "radio:")
+        profiles = [
+            MeterProfile(
+                device=name, protocol="wmbus", link=radio, keys={"encryption": KEY.hex()}, address=f"{module}/{GATEWAY}"
+            )
+            for name in (WIRES, str(silent))
+        ]
+        with trio.fail_after(30):
+            async with trio.open_nursery() as nursery:
+
+                async def deliver(readings: list[Reading]) -> None:
+                    got.extend(reading.device for reading in readings if reading.obis == IMPORT)
+                    if len(got) > 40:
+                        nursery.cancel_scope.cancel()
+
+                # Far from a border: the test must not last over one.
+                began_s = trio.current_time()
+                clock = lambda: 1_800_000_000.0 + trio.current_time() - began_s  # noqa: E731
+                await run_meters(profiles, deliver, Periodic(), clock=clock, rng=Random(1), on_event=events.append)
+    assert asked == {WIRES: [REQ_UD2 | FCB, SND_NKE]}
+    assert set(got) == {WIRES, str(silent)}
     assert events == []
 
 
@@ -192,6 +279,30 @@ async def test_dlms_pushed() -> None:
     assert events == []
 
 
+async def test_dlms_pushed_on_the_mbus_of_austrian_meters() -> None:
+    server = dlms.DlmsServer(
+        CosemObjects(WIRES, registers, now), dlms.ServerSettings(keys=Keys(KEY, AUTHENTICATION), system_title=TITLE)
+    )
+    messages = [dlms.push_mbus_frames(server.notification(sealed=True), size_max=100) for _ in range(100)]
+    keys = {"encryption": KEY.hex(), "authentication": AUTHENTICATION.hex()}
+    async with serving(partial(pushing, messages=messages)) as link:
+        profile = MeterProfile(device=WIRES, protocol="dlms", link=link, push=True, address="mbus:", keys=keys)
+        got, events = await read_twice(profile)
+    assert {reading.quality for reading in got[WIRES]} == {Quality.VALID}
+    assert events == []
+
+
+async def test_encrypted_p1() -> None:
+    keys = Keys(KEY, AUTHENTICATION)
+    plain = p1.telegram(p1.P1Settings(WIRES), [registers(now())[0]], now())
+    messages = [p1.encrypted(plain, keys, TITLE, counter) for counter in range(1, 100)]
+    told = {"encryption": KEY.hex(), "authentication": AUTHENTICATION.hex()}
+    async with serving(partial(pushing, messages=messages)) as link:
+        got, events = await read_twice(MeterProfile(device=WIRES, protocol="p1", link=link, push=True, keys=told))
+    assert {reading.quality for reading in got[WIRES]} == {Quality.VALID}
+    assert events == []
+
+
 async def test_impulses_outlive_their_link_and_are_not_for_billing() -> None:
     got: list[Reading] = []
 
@@ -222,7 +333,14 @@ async def test_impulses_outlive_their_link_and_are_not_for_billing() -> None:
 
 @pytest.mark.parametrize(
     ("protocol", "more"),
-    [("mbus", {"address": "999"}), ("dlms", {"address": "somewhere"}), ("wmbus", {"address": "crystal"}), ("s0", {})],
+    [
+        ("mbus", {"address": "999"}),
+        ("dlms", {"address": "somewhere"}),
+        ("wmbus", {"address": "crystal"}),
+        ("s0", {}),
+        ("wmbus", {"address": "raw/1SKR0100000001"}),
+        ("wmbus", {"address": "imst/me"}),
+    ],
 )
 async def test_a_profile_that_a_driver_cannot_use_is_said(protocol: str, more: dict[str, Any]) -> None:
     events: list[LmnEvent] = []

@@ -7,18 +7,30 @@ import socket
 import subprocess
 import sys
 import time
+import tomllib
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from random import Random
+from typing import Any
 
 import pytest
 import trio
 
 from loadtest.config import MetersConfig
+from loadtest.households import Household
+from loadtest.meters.book import BookEntry, read_book
 from loadtest.meters.clock import SimulatedClock
-from loadtest.meters.run import BookEntry, read_book, run, simulated_meters
+from loadtest.meters.guide import told
+from loadtest.meters.run import run, simulated_meters
+from node.config import GatewayConfig
+from node.fleet import meter_profiles
+from node.lmn.runtime import LmnEvent, Periodic, run_meters
 from node.lmn.sml.client import SmlClient
 from node.lmn.sml.driver import SmlLink, read_meter
 from protocol.errors import StromkreisError
+from protocol.metering.obis import Obis
+from protocol.metering.reading import Reading
 
 ROOT = Path(__file__).parents[2]
 CORPUS = ROOT / "../shared/corpora/sml"
@@ -145,6 +157,54 @@ def test_the_command_serves_a_hundred_meters_and_stops_on_sigterm(tmp_path: Path
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0
         assert process.stderr.read() == ""
+
+
+@pytest.mark.parametrize("link", ["tcp", "pty"])
+async def test_the_gateways_that_are_told_read_every_meter_of_every_protocol(tmp_path: Path, link: Any) -> None:
+    """The file is put into a node's configuration as it is; the registers are those of the households."""
+    path = tmp_path / "gateways.toml"
+    protocols = ("sml", "dlms", "mbus", "wmbus", "iec62056-21", "p1")
+    config = MetersConfig(
+        count=len(protocols), protocols=protocols, link=link, first_port=0, period_s=3600, profiles=("H25",),
+        register_decimals=0, gateways=path,
+    )  # fmt: skip
+    shown: dict[str, int] = {}
+    faults: list[LmnEvent] = []
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            await _serve(nursery, config)
+            assert path.stat().st_mode & 0o777 == 0o600
+            gateways = [GatewayConfig(**row) for row in tomllib.loads(path.read_text())["node"]["gateways"]]
+
+            async def deliver(readings: list[Reading]) -> None:
+                for reading in readings:
+                    if reading.obis == Obis(1, 0, 1, 8, 0, 255):
+                        shown[reading.device] = reading.at_scaler(-1)
+                if len(shown) == len(gateways):
+                    nursery.cancel_scope.cancel()
+
+            for gateway in gateways:
+                read = partial(run_meters, meter_profiles(gateway), deliver, Periodic(5.0), rng=Random(1))
+                nursery.start_soon(partial(read, on_event=faults.append))
+    homes = [home for home in simulated_meters(config) if isinstance(home, Household)]
+    assert [shown[f"{gateway.id}/0"] for gateway in gateways] == [home.registers(0).import_tenth_wh for home in homes]
+    assert faults == []
+
+
+def test_what_is_told_of_the_meters_names_each_protocol_and_holds_no_key() -> None:
+    key = "00112233445566778899aabbccddeeff"
+    book = [
+        BookEntry("A", "wmbus+radio://h:1?id=A", "H25", 1, {"encryption": key}),
+        BookEntry("B", "p1+tcp://h:2", "H25", 1),
+        BookEntry("C", "p1+tcp://h:3", "H25", 1),
+    ]
+    lines = told(book, MetersConfig(book=Path("b.json"))).splitlines()
+    assert lines[0].startswith("3 meters listen")
+    assert [line.split()[:3] for line in lines[1:3]] == [["1", "wmbus", "first"], ["2", "p1", "first"]]
+    assert lines[3].split()[2:] == ["stromkreis", "sniff", "p1+tcp://h:2"]
+    assert lines[4].endswith("b.json")
+    assert "--gateways FILE" in lines[5]
+    assert key not in "".join(lines)
 
 
 @pytest.mark.parametrize("period_s", [1.0, 4.5, 900.0])

@@ -103,7 +103,6 @@ print(
         }
     )
 )
+ask(client.releaseRequest())
 if hdlc:
-    ask(client.disconnectRequest())
-else:
-    ask(client.releaseRequest())
+    ask(client.disconnectRequest(True))

@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
-from loadtest.meters.p1 import P1Settings, telegram
+from loadtest.meters.p1 import P1Settings, encrypted, telegram
+from node.lmn.dlms.security import Keys
+from node.lmn.iec62056_21.framing import crc16_arc
 from node.lmn.p1.decode import decode_stream
 from protocol.errors import RemoteProtocolError
 from protocol.metering.obis import Obis
@@ -177,3 +179,41 @@ def test_the_peer_refuses_the_damaged_telegram_that_we_refuse() -> None:
     readings, errors = ours(damaged)
     assert readings == {}
     assert [error.reason for error in errors] == ["bad_checksum"]
+
+
+ENCRYPTED = """
+import json, sys
+from dlms_cosem.security import SecurityControlField, encrypt
+from dsmr_parser import telegram_specifications as specs
+from dsmr_parser.parsers import TelegramParser
+job = json.loads(sys.stdin.read())
+key, authentication, title = (bytes.fromhex(job[name]) for name in ("key", "authentication", "title"))
+telegram = TelegramParser(specs.SAGEMCOM_T210_D_R).parse(job["sealed"], key.hex(), authentication.hex())
+control = SecurityControlField(security_suite=0, authenticated=True, encrypted=True)
+text = encrypt(control, title, 7, key, job["plain"].encode("latin-1"), authentication)
+text = control.to_bytes() + (7).to_bytes(4, "big") + text
+# GeneralGlobalCipher.to_bytes writes lengths of one byte only; meters write 82 and two.
+whole = b"\\xdb\\x08" + title + b"\\x82" + len(text).to_bytes(2, "big") + text
+print(json.dumps({"value": str(telegram.ELECTRICITY_IMPORTED_TOTAL.value), "sealed": whole.hex()}))
+"""
+
+
+def test_the_peer_opens_our_encrypted_telegram_and_we_its() -> None:
+    key, authentication, title = bytes(range(16)), bytes(range(16, 32)), b"SAG\x00\x00\x00\x00\x07"
+    register = (Obis(1, 0, 1, 8, 0, 255), 1234567, 0, WATT_HOUR)
+    plain = telegram(P1Settings("E0044007382246019"), [register], WINTER)
+    # The specification of the peer wants Wh without a point, as this meter sends it.
+    text = plain.split(b"!")[0].replace(b"001234.567*kWh", b"001234567*Wh") + b"!"
+    plain = text + f"{crc16_arc(text):04X}\r\n".encode()
+    sealed = encrypted(plain, Keys(key, authentication), title, 5)
+    job = {"key": key.hex(), "authentication": authentication.hex(), "title": title.hex(), "sealed": sealed.hex()}
+    told = json.dumps(job | {"plain": plain.decode()})
+    run = subprocess.run(
+        [str(PEER), "-c", ENCRYPTED], input=told, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert run.returncode == 0, run.stderr[-2000:]
+    answer = json.loads(run.stdout)
+    assert answer["value"] == "1234567"
+    for stream in (sealed, bytes.fromhex(answer["sealed"])):
+        (energy,) = (r for r in decode_stream([stream], key + authentication) if r.obis == register[0])
+        assert (energy.decimal(), energy.unit, energy.quality) == (Decimal(1234567), WATT_HOUR, Quality.VALID)

@@ -47,11 +47,31 @@ def test_standard_input_and_hexadecimal() -> None:
     assert len(result.stdout.splitlines()) == 4
 
 
-@pytest.mark.parametrize("text", ["2f4", "zz", "é0"])
-def test_what_is_not_hexadecimal(text: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("2f4", "byte 3: not_hexadecimal: an odd number of digits"),
+        ("2f zz", "byte 3: not_hexadecimal: expected hexadecimal digits"),
+        (b"\x7e\xa0\xff", "byte 0: not_hexadecimal: expected hexadecimal digits"),
+    ],
+)
+def test_what_is_not_hexadecimal_is_said_with_its_place(text: str | bytes, told: str) -> None:
     result = run.invoke(app, ["p1", "--hex", "-"], input=text)
     assert result.exit_code == 1
-    assert "not hexadecimal" in result.stderr
+    assert result.stderr.splitlines()[-1] == told
+
+
+def test_what_came_before_the_foreign_character_is_read() -> None:
+    result = run.invoke(app, ["p1", "--hex", "-"], input=DATA.hex() + " # the end")
+    assert (result.exit_code, len(result.stdout.splitlines())) == (0, 4)
+    assert f"byte {2 * len(DATA) + 1}: not_hexadecimal" in result.stderr
+
+
+def test_hexadecimal_without_the_option_and_an_empty_file_are_recognised() -> None:
+    result = run.invoke(app, ["mbus", "-"], input=DATA.hex())
+    assert (result.exit_code, "try --hex" in result.stderr) == (1, True)
+    empty = run.invoke(app, ["mbus", "-"], input=b"")
+    assert (empty.exit_code, empty.stderr) == (1, "the file is empty\n")
 
 
 def test_errors_name_offset_and_reason_but_no_value() -> None:
@@ -73,7 +93,7 @@ def test_one_good_telegram_is_enough_for_success() -> None:
 
 
 def test_keys_where_there_are_none() -> None:
-    result = run.invoke(app, ["p1", "--key", "00112233", "-"], input=DATA)
+    result = run.invoke(app, ["iec62056-21", "--key", "00112233", "-"], input=DATA)
     assert result.exit_code == 2
     assert "no keys" in result.stderr
     result = run.invoke(app, ["p1", "--key", "secret", "-"], input=DATA)

@@ -112,7 +112,7 @@ def test_address_without_medium_takes_the_meter_s() -> None:
 def test_ampersand_marks_a_manual_reset() -> None:
     assert parse_address("1.6.1&12") == (Obis(1, 0, 1, 6, 1, 12), True)
     readings, _ = split(answer(b"1.6.1&12(0.123*kW)(0210011230)\r\n!\r\n"))
-    assert readings[0].record == {"values": ["0.123*kW", "0210011230"], "reset": "manual"}
+    assert readings[0].record == {"stamp": "0210011230", "reset": "manual"}
     assert (readings[0].value, readings[0].scaler, readings[0].unit) == (123, 0, 27)
 
 
@@ -206,6 +206,49 @@ def test_profile_rows_get_their_own_times() -> None:
     readings, _ = split(answer(body))
     assert {r.measured_at for r in readings} == {None}
     assert readings[0].record["stamp"] == "260101120000"
+
+
+def test_a_peak_is_of_the_time_behind_it() -> None:
+    body = b"0.9.1(120000)\r\n0.9.2(260301)\r\n1.6.1(01.250*kW)(2602141815)\r\n1.6.1*02(01.5*kW)(260115181500)\r\n!\r\n"
+    berlin = ZoneInfo("Europe/Berlin")
+    readings, errors = split(answer(body), zone=berlin)
+    assert not errors
+    assert [(str(r.obis), r.decimal(), r.measured_at) for r in readings[2:]] == [
+        ("1-0:1.6.1*255", 1250, datetime(2026, 2, 14, 18, 15, tzinfo=berlin)),
+        ("1-0:1.6.1*2", 1500, datetime(2026, 1, 15, 18, 15, tzinfo=berlin)),
+    ]
+    unfixed, _ = split(answer(body))
+    assert [(r.measured_at, r.record["stamp"]) for r in unfixed[2:]] == [(None, "2602141815"), (None, "260115181500")]
+
+
+def test_the_belgian_history_of_peaks() -> None:
+    """Fluvius e-MUCS P1 1.7: 0-0:98.1.0, for each month the time at which it was closed, that of the peak, and it."""
+    body = (
+        b"/FLU5\\253769484_A\r\n\r\n0-0:96.1.1(3153414733313031303231363035)\r\n0-0:1.0.0(200512135409S)\r\n"
+        b"1-0:1.6.0(200509134558S)(02.589*kW)\r\n"
+        b"0-0:98.1.0(2)(1-0:1.6.0)(1-0:1.6.0)(200501000000S)(200423192538S)(03.695*kW)"
+        b"(200401000000S)(200305122139W)(05.980*kW)\r\n0-2:24.1.0(007)\r\n0-2:96.1.1(3853414731323334353637)\r\n"
+        b"0-2:24.2.1(200512134558S)(00872.234*m3)\r\n!"
+    )
+    readings, errors = split(body + f"{crc16_arc(body):04X}\r\n".encode())
+    assert not errors
+    peak, *history = [r for r in readings if r.obis == Obis(1, 0, 1, 6, 0, 255)]
+    assert peak.measured_at == datetime(2020, 5, 9, 11, 45, 58, tzinfo=UTC)
+    assert [(r.decimal(), r.measured_at, r.record["closed"], r.record["period"]) for r in history] == [
+        (3695, datetime(2020, 4, 23, 17, 25, 38, tzinfo=UTC), "200501000000S", 1),
+        (5980, datetime(2020, 3, 5, 11, 21, 39, tzinfo=UTC), "200401000000S", 2),
+    ]
+    assert readings[-1].device == "8SAG1234567"
+
+
+@pytest.mark.parametrize(
+    "values", ["(2)(1-0:1.6.0)", "(2)(1-0:1.6.0)(1-0:1.6.0)(200501000000S)", "(200501000000S)(1*kWh)(2*kWh)"]
+)
+def test_another_98_1_0_is_kept_as_it_is(values: str) -> None:
+    """Hungarian meters put the registers of the last month there, without codes."""
+    (reading,), errors = split(answer(f"0-0:98.1.0{values}\r\n!\r\n".encode()))
+    assert not errors
+    assert "".join(f"({each})" for each in reading.record["values"]) == values
 
 
 def test_stamps() -> None:

@@ -228,6 +228,25 @@ async def test_pushed_telegrams_come_as_they_are_with_the_meter_behind(autojump_
         assert b.events == []
 
 
+async def test_a_register_that_may_not_be_billed_is_an_event_and_no_secret(autojump_clock: MockClock) -> None:
+    """DSMR before 4 has no check sum: the household wants to know why it is missing from the totals."""
+    settings = P1Settings("1SKR0000000001", version=0)
+
+    async def push(stream: trio.abc.Stream) -> None:
+        while True:
+            await trio.sleep(10)
+            await stream.send_all(telegram(settings, registers(simulated_now()), simulated_now()))
+
+    async with bench() as b:
+        b.meters["tcp://a:1"] = push
+        b.nursery.start_soon(b.run, profile("1SKR0000000001", protocol="p1"))
+        await trio.sleep(65)
+        assert len(b.delivered) == 6
+        assert [(each.kind, each.device, each.detail) for each in b.events] == [
+            ("not_billable", "1SKR0000000001", "unverified")
+        ]
+
+
 async def test_a_bus_that_falls_silent_or_ends_is_opened_again(autojump_clock: MockClock) -> None:
     settings = P1Settings("1SKR0000000001")
     lives = []

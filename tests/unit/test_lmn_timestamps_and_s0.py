@@ -6,7 +6,7 @@ import pytest
 import trio
 from trio.testing import memory_stream_one_way_pair
 
-from node.lmn.s0 import PulseInput, listen, require_billable
+from node.lmn.s0 import PulseInput, is_billable, listen
 from node.lmn.sml.bodies import GetListResponse
 from node.lmn.sml.bodies import Message as SmlMessage
 from node.lmn.sml.readings import readings as sml_readings
@@ -114,15 +114,12 @@ def test_bounce_is_not_counted() -> None:
     assert meter.bounce_count == 2
 
 
-def test_an_impulse_is_refused_for_billing() -> None:
+def test_an_impulse_and_what_nothing_vouches_for_are_refused_for_billing() -> None:
     meter = PulseInput("m", 1000)
     assert meter.reading().quality is Quality.NOT_FOR_BILLING
-    with pytest.raises(LocalProtocolError, match="not-for-billing"):
-        require_billable(meter.reading())
-    with pytest.raises(LocalProtocolError, match="unverified"):
-        require_billable(Reading("m", IMPORT, 1, quality=Quality.UNVERIFIED))
-    good = Reading("m", IMPORT, 1)
-    assert require_billable(good) is good
+    assert not is_billable(meter.reading())
+    billable = {quality for quality in Quality if is_billable(Reading("m", IMPORT, 1, quality=quality))}
+    assert billable == {Quality.VALID}
 
 
 def test_a_constant_is_positive() -> None:

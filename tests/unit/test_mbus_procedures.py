@@ -15,6 +15,7 @@ from node.lmn.mbus.procedures import (
     SecondaryAddress,
     Silent,
     is_answer,
+    parse_address,
     read_telegrams,
     search,
 )
@@ -181,6 +182,40 @@ def test_the_answer_of_another_meter_is_no_answer() -> None:
 def test_a_false_secondary_address_is_our_own_fault() -> None:
     with pytest.raises(LocalProtocolError):
         SecondaryAddress("123")
+
+
+def test_two_meters_of_one_address_are_told_apart_by_their_fabrication_numbers() -> None:
+    """M-Bus documentation 7.3: 68 11 11 68 53 FD 52, the address, 0C 78 and the number."""
+    one, other = meter(12345678, fabrication="00000001"), meter(12345678, fabrication="00000002")
+    other._registers = lambda _: [(IMPORT, 2, 0, 30)]
+    frames = drive(read_telegrams(parse_address("12345678+00000002")), [one, other])
+    assert decode_telegram(frames[0])[0].value == 2
+    with pytest.raises(RemoteProtocolError):
+        drive(read_telegrams(parse_address("12345678")), [one, other])
+    with pytest.raises(RemoteProtocolError, match="no_answer"):
+        drive(read_telegrams(parse_address("12345678+00000003")), [one, other])
+    mask = parse_address("12345678+0000000F")
+    assert isinstance(mask, SecondaryAddress)
+    assert mask.to_bytes().hex() == "78563412" + "ffffffff" + "0c78" + "0f000000"
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("0", 0), ("250", 250), ("1234567f", SecondaryAddress("1234567F")),
+        ("1234567824400102", SecondaryAddress("12345678", 0x4024, 1, 2)),
+        ("1isk0112345678", SecondaryAddress("12345678", 0x266B, 1, 0xFF)),
+        ("FFFFFFFF+12345678", SecondaryAddress("FFFFFFFF", fabrication="12345678")),
+    ],
+)  # fmt: skip
+def test_addresses_as_people_write_them(text: str, address: object) -> None:
+    assert parse_address(text) == address
+
+
+@pytest.mark.parametrize("text", ["251", "1234567", "12345678+", "12345678+1234567G", "1-2", "", "1ISK01123456789"])
+def test_what_is_no_address_is_said(text: str) -> None:
+    with pytest.raises(LocalProtocolError, match="an M-Bus address is 0 to 250, or a secondary one"):
+        parse_address(text)
 
 
 def test_the_selection_frame_is_the_standards() -> None:

@@ -194,9 +194,33 @@ def test_unknown_vifs_are_kept(vib: str) -> None:
 def test_the_tables_cover_what_the_standard_has() -> None:
     assert set(range(0x7B)) - set(PRIMARY) == {0x6F}
     assert len(EXTENSION_FD) == 119
-    assert len(EXTENSION_FB) == 75
+    assert len(EXTENSION_FB) == 82
     assert value_information(b"\xfb\x00").unit == 30
     assert value_information(b"\xfd\x47").scaler == -2
+
+
+def test_the_second_level_of_the_extension_and_what_later_editions_added() -> None:
+    assert (one("01fdfd0218").record["quantity"], one("01fdfd0218").unit) == ("remaining battery life", 2)
+    assert one("01fdfd0405").record["quantity"] == "unknown"
+    assert one("02fb680010").record == {
+        "function": "instantaneous", "storage": 0, "tariff": 0, "subunit": 0, "quantity": "rating factor K",
+        "unit": "2^-12",
+    }  # fmt: skip
+    ended = one("0284fc13a22a")
+    assert (ended.value, ended.unit, ended.record["modifiers"]) == ("2021-10-02", None, ["end of"])
+
+
+@pytest.mark.parametrize(
+    ("vib", "modifier"),
+    [
+        ("fc14", "to meter"), ("fc15", "from meter"), ("fc0e", "secondary sensor"), ("fc0f", "higher resolution"),
+        ("fc18", "outdoors"), ("44", "times flow temperature / 100"), ("45", "times return temperature / 100"),
+    ],
+)  # fmt: skip
+def test_a_modifier_that_makes_another_quantity_is_named_and_has_no_code(vib: str, modifier: str) -> None:
+    reading = one(f"0493{vib}01000000", 7)
+    assert (reading.record["modifiers"], reading.obis) == ([modifier], None)
+    assert "vib" not in reading.record
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from node.lmn.wmbus.keys import KeyStore
 from node.lmn.wmbus.receiver import Receiver
 from protocol.errors import RemoteProtocolError
 from protocol.metering.obis import Obis
+from protocol.metering.reading import Quality
 
 KEY = bytes(range(16))
 DEVICE = DeviceAddress.from_text("8ISK0112345678", 7)
@@ -71,3 +72,20 @@ def test_what_is_no_data(frame: LongFrame, reason: str) -> None:
 def test_the_signature_of_old_meters_is_no_encryption() -> None:
     header = DEVICE.to_transport() + bytes.fromhex("010027b6")
     assert decode_telegram(LongFrame(0x08, 1, 0x72, header + bytes.fromhex("041305000000")))[0].value == 5
+
+
+@pytest.mark.parametrize(
+    ("status", "value", "quality", "storage"),
+    [
+        (0x00, 1, Quality.VALID, 0), (0x01, 0x01, Quality.VALID, 0), (0x02, 1, Quality.VALID, 1),
+        (0x04, 1, Quality.VALID, 0), (0x08, 1, Quality.METER_ERROR, 0), (0x10, 1, Quality.VALID, 0),
+        (0x81, 0x01, Quality.VALID, 0), (0x80, None, Quality.METER_ERROR, 0), (0x40, 1, Quality.VALID, 1),
+    ],
+)  # fmt: skip
+def test_the_status_of_the_fixed_structure(status: int, value: int | None, quality: Quality, storage: int) -> None:
+    """Two numberings of its bits are about; where they contradict each other on the coding there is no number."""
+    data = bytes.fromhex("785634120A00E97E0100000035010000")
+    first, second = decode_telegram(LongFrame(0x08, 5, 0x73, data[:5] + bytes([status]) + data[6:]), CLOCK)
+    assert (first.value, first.quality, first.record["storage"], first.status) == (value, quality, storage, status)
+    assert second.value == (None if value is None else 0x135 if status & 0x01 else 135)
+    assert second.record["storage"] == 1

@@ -27,10 +27,33 @@ def test_what_belongs_to_the_meter_leaves_the_link() -> None:
     )
     assert (first.protocol, first.link, first.push, first.meter_id) == ("sml", "tcp://127.0.0.1:20000", True, ANY_METER)
     assert (second.link, second.address) == ("serial:///dev/ttyUSB0?baud=9600&frame=8N1", "16/1/17")
-    assert (third.link, third.address) == ("radio:///dev/ttyUSB1?baud=57600", "amber")
+    assert (third.link, third.address) == ("radio:///dev/ttyUSB1?baud=57600&frame=8N1", "amber")
     assert (third.name_on_bus, third.key("encryption")) == ("1STK0100000001", bytes.fromhex(KEY))
     assert [each.device for each in (first, second, third)] == [f"ESTK0000000001/{n}" for n in range(3)]
     assert (first.keys, second.keys) == ({}, {})
+
+
+def test_a_serial_line_has_the_settings_that_its_protocol_starts_with() -> None:
+    links = {
+        protocol: meter_profiles(gateway(f"{protocol}+serial:///dev/ttyUSB0"))[0].link.partition("?")[2]
+        for protocol in ("mbus", "iec62056-21", "p1", "wmbus", "sml")
+    }
+    assert links == {
+        "mbus": "baud=2400&frame=8E1", "iec62056-21": "baud=300&frame=7E1", "p1": "baud=115200&frame=8N1",
+        "wmbus": "baud=57600&frame=8N1", "sml": "",
+    }  # fmt: skip
+    (profile,) = meter_profiles(gateway("mbus+serial:///dev/ttyUSB0?baud=300&address=5"))
+    assert (profile.link, profile.address) == ("serial:///dev/ttyUSB0?baud=300&frame=8E1", "5")
+
+
+def test_the_rest_of_a_profile_is_in_the_url_too() -> None:
+    (meter,) = meter_profiles(
+        gateway("p1+tcp://h:1?registers=1-0:1.8.0,1-0:2.8.1*255&interval_s=1&medium=7&time_zone=Europe/Amsterdam")
+    )
+    assert [str(register) for register in meter.registers] == ["1-0:1.8.0*255", "1-0:2.8.1*255"]
+    assert (meter.silence_s, meter.medium, str(meter.zone()), meter.link) == (3, 7, "Europe/Amsterdam", "tcp://h:1")
+    (pulses,) = meter_profiles(gateway("s0+serial:///dev/ttyS0?constant_imp_per_kwh=1000"))
+    assert pulses.constant_imp_per_kwh == 1000
 
 
 @pytest.mark.parametrize(
@@ -39,6 +62,9 @@ def test_what_belongs_to_the_meter_leaves_the_link() -> None:
         ("sml://h:1", {}, "PROTOCOL"),
         ("sml+udp://h:1", {}, "meter 0: a link is tcp://"),
         ("dlms+tcp://h:1?key=" + KEY, {}, "a TCP link is tcp://host:port alone"),
+        ("p1+tcp://h:1?time_zone=Nowhere", {}, "meter 0: time_zone: no time zone 'Nowhere'"),
+        ("p1+tcp://h:1?interval_s=often", {}, "meter 0: interval_s: Input should be a valid number"),
+        ("p1+tcp://h:1?registers=energy", {}, "meter 0: registers: "),
         ("dlms+tcp://h:1?id=M", {"M": {"encryption": KEY + "x"}}, "key 'encryption' is not hexadecimal"),
         ("dlms+tcp://h:1", {"M": {"encryption": KEY}}, "keys of meter M, which no URL names"),
     ],

@@ -3,6 +3,7 @@
 import pytest
 
 from node.aggregation.contribution import Registers
+from node.lmn.s0 import PulseInput
 from node.metering.registers import RegisterSet
 from protocol.dcnet.schema import DEFAULT_SCHEMA
 from protocol.metering.obis import Obis
@@ -41,6 +42,13 @@ def test_the_last_telegram_of_an_interval_counts(registers: RegisterSet) -> None
     assert registers.take(0, [reading("b", IMPORT, 0)]) == Registers(0, (1, 103, 0, 0))
 
 
+def test_the_rows_of_a_load_profile_are_not_taken_for_the_register() -> None:
+    """A DLMS profile and IEC 62056-21's P.01 repeat the register's code with older values, behind the present one."""
+    registers = RegisterSet(DEFAULT_SCHEMA, ["a"])
+    past = [reading("a", IMPORT, 90 + n, record={"period": n}) for n in range(3)]
+    assert registers.take(0, [reading("a", IMPORT, 100), *past]) == Registers(0, (1, 100, 0, 0))
+
+
 BAD = [
     [reading("stranger", IMPORT, 9)],
     [reading("a", POWER, 9, 0, WATT)],
@@ -49,8 +57,12 @@ BAD = [
     [reading("a", IMPORT, 9), reading("a", EXPORT, 9, unit=WATT)],
     *(
         [reading("a", IMPORT, 9), reading("a", EXPORT, 9, quality=quality)]
-        for quality in set(Quality) - {Quality.VALID, Quality.UNVERIFIED}
+        for quality in set(Quality) - {Quality.VALID}
     ),
+    [reading("a", IMPORT, 9, quality=Quality.UNVERIFIED)],
+    [PulseInput("a", 1000, obis=IMPORT, start_wh=9).reading()],
+    [reading("a", IMPORT, 9, record={"period": 0})],
+    [reading("a", IMPORT, 9, record={"storage": 1})],
 ]
 
 

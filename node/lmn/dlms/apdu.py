@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Final, TypeVar, get_type_hints
+from typing import Annotated, Any, ClassVar, Final, TypeVar, get_type_hints
 
 from node.lmn.dlms.axdr import Data, Reader, encode_length
 from node.lmn.dlms.clock import CosemDateTime
@@ -220,6 +220,18 @@ class SetRequestList(Apdu):
     values: Annotated[tuple[Data, ...], list_of(DATA)]
 
 
+@_message(0xC1, 0x05)
+@dataclass(frozen=True, slots=True)
+class SetRequestListFirstBlock(Apdu):
+    """Begin to write several attributes whose values together are long."""
+
+    invoke: Annotated[int, BYTE]
+    items: Annotated[tuple[tuple[Attribute, Access | None], ...], list_of(pair(ATTRIBUTE, ACCESS))]
+    last: Annotated[bool, BOOLEAN]
+    block_number: Annotated[int, WORD]
+    raw: Annotated[bytes, OCTETS]
+
+
 @_message(0xC5, 0x01)
 @dataclass(frozen=True, slots=True)
 class SetResponse(Apdu):
@@ -245,6 +257,16 @@ class SetResponseLastBlock(Apdu):
 
     invoke: Annotated[int, BYTE]
     result: Annotated[int, BYTE]
+    block_number: Annotated[int, WORD]
+
+
+@_message(0xC5, 0x04)
+@dataclass(frozen=True, slots=True)
+class SetResponseListLastBlock(Apdu):
+    """All blocks have arrived; one result for each attribute written."""
+
+    invoke: Annotated[int, BYTE]
+    results: Annotated[tuple[int, ...], list_of(BYTE)]
     block_number: Annotated[int, WORD]
 
 
@@ -286,6 +308,29 @@ class ActionRequestNext(Apdu):
     block_number: Annotated[int, WORD]
 
 
+@_message(0xC3, 0x04)
+@dataclass(frozen=True, slots=True)
+class ActionRequestFirstBlock(Apdu):
+    """Begin to call a method whose parameters are long."""
+
+    invoke: Annotated[int, BYTE]
+    method: Annotated[Attribute, ATTRIBUTE]
+    last: Annotated[bool, BOOLEAN]
+    block_number: Annotated[int, WORD]
+    raw: Annotated[bytes, OCTETS]
+
+
+@_message(0xC3, 0x06)
+@dataclass(frozen=True, slots=True)
+class ActionRequestBlock(Apdu):
+    """Go on with the parameters."""
+
+    invoke: Annotated[int, BYTE]
+    last: Annotated[bool, BOOLEAN]
+    block_number: Annotated[int, WORD]
+    raw: Annotated[bytes, OCTETS]
+
+
 @_message(0xC7, 0x01)
 @dataclass(frozen=True, slots=True)
 class ActionResponse(Apdu):
@@ -305,6 +350,15 @@ class ActionResponseBlock(Apdu):
     last: Annotated[bool, BOOLEAN]
     block_number: Annotated[int, WORD]
     raw: Annotated[bytes, OCTETS]
+
+
+@_message(0xC7, 0x04)
+@dataclass(frozen=True, slots=True)
+class ActionResponseNextBlock(Apdu):
+    """The block of parameters has arrived; go on."""
+
+    invoke: Annotated[int, BYTE]
+    block_number: Annotated[int, WORD]
 
 
 @_message(0xD8)
@@ -361,6 +415,37 @@ class Ciphered(Apdu):
 GLOBAL_TAGS: Final = {0x01: 0x21, 0x08: 0x28, 0x0E: 0x2E} | {plain: plain + 8 for plain in range(0xC0, 0xC8)}
 DEDICATED_TAGS: Final = {0x01: 0x41, 0x08: 0x48, 0x0E: 0x4E} | {plain: plain + 16 for plain in range(0xC0, 0xC8)}
 _CIPHERED: Final = frozenset(GLOBAL_TAGS.values()) | frozenset(DEDICATED_TAGS.values())
+
+
+_RESULTS: Final = list_of(either(DATA))
+_VALUES: Final = list_of(DATA)
+
+
+def results_to_bytes(results: tuple[Data | int, ...]) -> bytes:
+    """The results of a list of attributes, as they go into blocks."""
+    return _RESULTS.write(results)
+
+
+def results_from_bytes(raw: bytes) -> tuple[Data | int, ...]:
+    """Inverse of `results_to_bytes`.  Raises RemoteProtocolError."""
+    return tuple(_whole(raw, _RESULTS))
+
+
+def values_to_bytes(values: tuple[Data, ...]) -> bytes:
+    """The values of a list of attributes to be written, as they go into blocks."""
+    return _VALUES.write(values)
+
+
+def values_from_bytes(raw: bytes) -> tuple[Data, ...]:
+    """Inverse of `values_to_bytes`.  Raises RemoteProtocolError."""
+    return tuple(_whole(raw, _VALUES))
+
+
+def _whole(raw: bytes, codec: Codec) -> Any:
+    reader = Reader(raw)
+    value = codec.read(reader)
+    reader.end()
+    return value
 
 
 def read_apdu(reader: Reader) -> Apdu:

@@ -2,8 +2,8 @@
 The DLMS client as conversations: generators that yield a request and are sent its answer.
 
 No I/O, no clock, no entropy: the driver carries the bytes, the challenge and the counter come in from outside.  One
-service is one generator (`get`, `set`, `action` ...), and what makes services long, namely blocks, general block
-transfer and ciphering, is handled one layer below, in `_ask`; yielding b"" means "nothing to say, give me the next".
+service is one generator (`get`, `set`, `action` ...), and general block transfer and ciphering are handled one layer
+below, in `_ask`; yielding b"" means "nothing to say, give me the next".  Silence is thrown in as `dlms_timeout`.
 
 What an answer may be is decided before it is looked at: under ciphering a plain answer is refused, whatever it says,
 and the meter's invocation counter has to rise.
@@ -11,13 +11,14 @@ and the meter's invocation counter has to rise.
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from enum import IntFlag
 from typing import Final, TypeVar
 
 from node.lmn.dlms import acse, apdu
 from node.lmn.dlms.axdr import Data, Type, decode_data, octets
+from node.lmn.dlms.block_transfer import Conversation, check_block, receive_blocks, send_block
 from node.lmn.dlms.fields import Access, Attribute
 from node.lmn.dlms.security import Control, InvocationCounter, Keys, ReplayGuard, check_gmac, gmac, protect, unprotect
 from protocol.errors import LocalProtocolError, RemoteProtocolError
@@ -25,13 +26,13 @@ from protocol.metering.obis import Obis
 
 T = TypeVar("T")
 A = TypeVar("A", bound=apdu.Apdu)
-Conversation = Generator[bytes, bytes, T]
 
 ASSOCIATION: Final = Obis(0, 0, 40, 0, 0, 255)
-ANSWER_SIZE_MAX: Final = 1 << 20
 _CONFIRMED_HIGH: Final = 0xC0
 _DLMS_VERSION: Final = 6
 _BLOCK_OVERHEAD: Final = 32
+_PDU_SIZE_MIN: Final = 2 * _BLOCK_OVERHEAD
+_FirstBlock = apdu.SetRequestFirstBlock | apdu.SetRequestListFirstBlock | apdu.ActionRequestFirstBlock
 
 
 class Conformance(IntFlag):
@@ -131,6 +132,8 @@ class DlmsClient:
             raise RemoteProtocolError("dlms_association", "no InitiateResponse of DLMS version 6")
         self.conformance = agreed.conformance & settings.conformance
         self._peer_pdu_size_max = agreed.pdu_size_max or 0xFFFF
+        if self._peer_pdu_size_max < _PDU_SIZE_MIN:
+            raise RemoteProtocolError("dlms_association", f"the meter takes PDUs of {agreed.pdu_size_max} bytes only")
         if settings.mechanism is acse.Mechanism.HLS_GMAC:
             yield from self._prove(answer)
         self.associated = True
@@ -169,91 +172,97 @@ class DlmsClient:
 
     def get(self, attribute: Attribute, access: Access | None = None) -> Conversation[Data]:
         """Read an attribute, in as many blocks as the meter likes."""
-        invoke = self._invoke()
         answer = yield from self._ask(
-            apdu.GetRequest(invoke, attribute, access), apdu.GetResponse, apdu.GetResponseBlock
+            apdu.GetRequest(self._invoke(), attribute, access), apdu.GetResponse, apdu.GetResponseBlock
         )
-        raw = bytearray()
-        expected = 1
-        while isinstance(answer, apdu.GetResponseBlock):
-            if isinstance(answer.result, int):
-                raise _refusal(answer.result)
-            _check_block(answer.block_number, expected, len(raw) + len(answer.result))
-            raw += answer.result
-            expected += 1
-            if answer.last:
-                return decode_data(bytes(raw))
-            answer = yield from self._ask(
-                apdu.GetRequestNext(invoke, answer.block_number), apdu.GetResponse, apdu.GetResponseBlock
-            )
+        if isinstance(answer, apdu.GetResponseBlock):
+            return decode_data((yield from self._get_blocks(answer)))
         assert isinstance(answer, apdu.GetResponse)  # noqa: S101
         if isinstance(answer.result, int):
             raise _refusal(answer.result)
         return answer.result
 
     def get_list(self, attributes: list[Attribute]) -> Conversation[list[Data | int]]:
-        """Read several attributes in one exchange; an int is a data-access-result for that one."""
+        """Read several attributes at once; an int is a data-access-result for that one."""
         items = tuple((attribute, None) for attribute in attributes)
-        invoke = self._invoke()
-        answer = yield from self._ask(
-            apdu.GetRequestList(invoke, items), apdu.GetResponseList, apdu.GetResponseBlock, apdu.GetResponse
-        )
+        request = apdu.GetRequestList(self._invoke(), items)
+        answer = yield from self._ask(request, apdu.GetResponseList, apdu.GetResponseBlock, apdu.GetResponse)
         if isinstance(answer, apdu.GetResponse):
             raise _refusal(answer.result if isinstance(answer.result, int) else 250)
         if isinstance(answer, apdu.GetResponseBlock):
-            raise RemoteProtocolError("dlms_list_in_blocks", "a list of attributes in blocks; ask for fewer")
-        assert isinstance(answer, apdu.GetResponseList)  # noqa: S101
-        if len(answer.results) != len(attributes):
-            raise RemoteProtocolError("dlms_list", "another number of results than of attributes")
-        return list(answer.results)
+            results = apdu.results_from_bytes((yield from self._get_blocks(answer)))
+        else:
+            assert isinstance(answer, apdu.GetResponseList)  # noqa: S101
+            results = answer.results
+        return list(_as_many(results, attributes))
+
+    def _get_blocks(self, answer: apdu.GetResponseBlock) -> Conversation[bytes]:
+        raw = bytearray()
+        expected = 1
+        while True:
+            if isinstance(answer.result, int):
+                raise _refusal(answer.result)
+            check_block(answer.block_number, expected, len(raw) + len(answer.result))
+            raw += answer.result
+            expected += 1
+            if answer.last:
+                return bytes(raw)
+            request = apdu.GetRequestNext(answer.invoke, answer.block_number)
+            following = yield from self._ask(request, apdu.GetResponse, apdu.GetResponseBlock)
+            if isinstance(following, apdu.GetResponse):
+                raise _refusal(following.result if isinstance(following.result, int) else 250)
+            assert isinstance(following, apdu.GetResponseBlock)  # noqa: S101
+            answer = following
 
     def set(self, attribute: Attribute, data: Data, access: Access | None = None) -> Conversation[None]:
         """Write an attribute; in blocks where it does not fit the meter's PDU."""
-        invoke = self._invoke()
-        whole = apdu.SetRequest(invoke, attribute, access, data)
-        size = self._peer_pdu_size_max - _BLOCK_OVERHEAD
-        if len(whole.to_bytes()) <= size or not self.conformance & Conformance.BLOCK_SET:
+        whole = apdu.SetRequest(self._invoke(), attribute, access, data)
+        if self._fits(whole, Conformance.BLOCK_SET):
             result = (yield from self._ask(whole, apdu.SetResponse)).result
         else:
-            result = yield from self._set_in_blocks(invoke, attribute, access, data.to_bytes(), size)
+            first = apdu.SetRequestFirstBlock(whole.invoke, attribute, access, False, 1, b"")
+            answer = yield from self._send_blocks(first, data.to_bytes(), apdu.SetResponse, apdu.SetResponseLastBlock)
+            assert isinstance(answer, apdu.SetResponse | apdu.SetResponseLastBlock)  # noqa: S101
+            result = answer.result
         if result != apdu.SUCCESS:
             raise _refusal(result)
 
-    def _set_in_blocks(
-        self, invoke: int, attribute: Attribute, access: Access | None, raw: bytes, size: int
-    ) -> Conversation[int]:
-        parts = [raw[start : start + size] for start in range(0, len(raw), size)]
-        for number, part in enumerate(parts, 1):
-            last = number == len(parts)
-            request: apdu.Apdu = apdu.SetRequestBlock(invoke, last, number, part)
-            if number == 1:
-                request = apdu.SetRequestFirstBlock(invoke, attribute, access, last, number, part)
-            answer = yield from self._ask(request, apdu.SetResponseBlock, apdu.SetResponseLastBlock, apdu.SetResponse)
-            if isinstance(answer, apdu.SetResponseBlock):
-                _check_block(answer.block_number, number, 0)
-            else:
-                assert isinstance(answer, apdu.SetResponseLastBlock | apdu.SetResponse)  # noqa: S101
-                if not last and answer.result == apdu.SUCCESS:
-                    raise RemoteProtocolError("dlms_block_number", "success before the last block")
-                return answer.result
-        raise RemoteProtocolError("dlms_block_number", "no result after the last block")
+    def set_list(self, values: list[tuple[Attribute, Data]]) -> Conversation[list[int]]:
+        """Write several attributes at once, in blocks where they do not fit; a data-access-result for each."""
+        items = tuple((attribute, None) for attribute, _ in values)
+        contents = tuple(data for _, data in values)
+        whole = apdu.SetRequestList(self._invoke(), items, contents)
+        kinds = (apdu.SetResponse, apdu.SetResponseList, apdu.SetResponseListLastBlock)
+        answer: apdu.Apdu
+        if self._fits(whole, Conformance.BLOCK_SET):
+            answer = yield from self._ask(whole, *kinds)
+        else:
+            first = apdu.SetRequestListFirstBlock(whole.invoke, items, False, 1, b"")
+            answer = yield from self._send_blocks(first, apdu.values_to_bytes(contents), *kinds)
+        if isinstance(answer, apdu.SetResponse):
+            raise _refusal(answer.result or 250)
+        assert isinstance(answer, apdu.SetResponseList | apdu.SetResponseListLastBlock)  # noqa: S101
+        return list(_as_many(answer.results, values))
 
     def action(self, method: Attribute, parameters: Data | None = None) -> Conversation[Data | None]:
-        """Call a method; returns what it returns."""
-        invoke = self._invoke()
-        request = apdu.ActionRequest(invoke, method, parameters)
-        answer = yield from self._ask(request, apdu.ActionResponse, apdu.ActionResponseBlock)
+        """Call a method, its parameters in blocks where they do not fit; returns what it returns."""
+        whole = apdu.ActionRequest(self._invoke(), method, parameters)
+        kinds = (apdu.ActionResponse, apdu.ActionResponseBlock)
+        answer: apdu.Apdu
+        if parameters is None or self._fits(whole, Conformance.BLOCK_ACTION):
+            answer = yield from self._ask(whole, *kinds)
+        else:
+            first = apdu.ActionRequestFirstBlock(whole.invoke, method, False, 1, b"")
+            answer = yield from self._send_blocks(first, parameters.to_bytes(), *kinds)
         raw = bytearray()
         expected = 1
         while isinstance(answer, apdu.ActionResponseBlock):
-            _check_block(answer.block_number, expected, len(raw) + len(answer.raw))
+            check_block(answer.block_number, expected, len(raw) + len(answer.raw))
             raw += answer.raw
             expected += 1
             if answer.last:
                 return decode_data(bytes(raw))
-            answer = yield from self._ask(
-                apdu.ActionRequestNext(invoke, answer.block_number), apdu.ActionResponse, apdu.ActionResponseBlock
-            )
+            answer = yield from self._ask(apdu.ActionRequestNext(whole.invoke, answer.block_number), *kinds)
         assert isinstance(answer, apdu.ActionResponse)  # noqa: S101
         if answer.result != apdu.SUCCESS:
             raise _refusal(answer.result)
@@ -262,6 +271,32 @@ class DlmsClient:
                 raise _refusal(answer.returned)
             return None
         return answer.returned
+
+    def _fits(self, whole: apdu.Apdu, blocks: Conformance) -> bool:
+        """Whether a request goes in one piece: it is short, or the meter takes no blocks of this service."""
+        return len(whole.to_bytes()) <= self._peer_pdu_size_max - _BLOCK_OVERHEAD or not self.conformance & blocks
+
+    def _send_blocks(self, first: _FirstBlock, raw: bytes, *results: type[apdu.Apdu]) -> Conversation[apdu.Apdu]:
+        """A long set or action: block after block, each acknowledged; gives the result of the whole."""
+        size = self._peer_pdu_size_max - _BLOCK_OVERHEAD
+        is_action = isinstance(first, apdu.ActionRequestFirstBlock)
+        further = apdu.ActionRequestBlock if is_action else apdu.SetRequestBlock
+        acknowledgement = apdu.ActionResponseNextBlock if is_action else apdu.SetResponseBlock
+        room = max(size - len(first.to_bytes()), 1)
+        starts = [0, *range(room, len(raw), size)]
+        for number, (start, end) in enumerate(zip(starts, [*starts[1:], len(raw)], strict=True), 1):
+            last = number == len(starts)
+            request: apdu.Apdu = further(first.invoke, last, number, raw[start:end])
+            if number == 1:
+                request = replace(first, last=last, raw=raw[start:end])
+            answer = yield from self._ask(request, acknowledgement, *results)
+            if isinstance(answer, apdu.ActionResponseNextBlock | apdu.SetResponseBlock):
+                check_block(answer.block_number, number, 0)
+            elif not last and getattr(answer, "result", apdu.SUCCESS) == apdu.SUCCESS:
+                raise RemoteProtocolError("dlms_block_number", "success before the last block")
+            else:
+                return answer
+        raise RemoteProtocolError("dlms_block_number", "no result after the last block")
 
     def _ask(self, request: apdu.Apdu, *expected: type[A]) -> Conversation[A]:
         answer = apdu.decode_apdu((yield from self._exchange(request.to_bytes())))
@@ -275,7 +310,7 @@ class DlmsClient:
 
     def _exchange(self, plain: bytes) -> Conversation[bytes]:
         request = self._seal(plain, general=self._association.general)
-        own_blocks = 1
+        own_blocks = 0
         if len(request) <= self._peer_pdu_size_max or not self.conformance & Conformance.GENERAL_BLOCK_TRANSFER:
             answer = yield request
         else:
@@ -283,32 +318,10 @@ class DlmsClient:
             starts = range(0, len(request), size)
             for own_blocks, start in enumerate(starts, 1):
                 last = start + size >= len(request)
-                block = apdu.GeneralBlock(0x80 * last | 1, own_blocks, 0, request[start : start + size])
-                answer = yield block.to_bytes()
-                if not last:
-                    _acknowledged(answer, own_blocks)
+                answer = yield from send_block(own_blocks, request[start : start + size], last=last)
         if answer[:1] == b"\xe0":
-            answer = yield from self._receive_blocks(answer, own_blocks)
+            answer = yield from receive_blocks(answer, own_blocks)
         return self._open(answer)
-
-    def _receive_blocks(self, answer: bytes, own_blocks: int) -> Conversation[bytes]:
-        """General block transfer: put the blocks together, acknowledging whenever the meter stops streaming."""
-        whole = bytearray()
-        expected = 1
-        while True:
-            block = apdu.decode_apdu(answer)
-            if not isinstance(block, apdu.GeneralBlock):
-                raise RemoteProtocolError("dlms_unexpected", "the block transfer ends before its last block")
-            _check_block(block.block_number, expected, len(whole) + len(block.content))
-            whole += block.content
-            expected += 1
-            if block.control & 0x80:
-                return bytes(whole)
-            if block.control & 0x40:
-                answer = yield b""
-            else:
-                own_blocks += 1
-                answer = yield apdu.GeneralBlock(0x81, own_blocks, block.block_number, b"").to_bytes()
 
     def _seal(self, plain: bytes, *, general: bool) -> bytes:
         keys = self._association.keys
@@ -359,17 +372,10 @@ class DlmsClient:
             raise LocalProtocolError("no association is open")
 
 
-def _check_block(number: int, expected: int, size: int) -> None:
-    if number != expected:
-        raise RemoteProtocolError("dlms_block_number", "a block is missing or comes twice")
-    if size > ANSWER_SIZE_MAX:
-        raise RemoteProtocolError("dlms_too_large", f"an answer of more than {ANSWER_SIZE_MAX} bytes")
-
-
-def _acknowledged(answer: bytes, number: int) -> None:
-    block = apdu.decode_apdu(answer)
-    if not isinstance(block, apdu.GeneralBlock) or block.acknowledged != number:
-        raise RemoteProtocolError("dlms_block_number", "our block was not acknowledged")
+def _as_many(results: Sequence[T], asked: Sequence[object]) -> Sequence[T]:
+    if len(results) != len(asked):
+        raise RemoteProtocolError("dlms_list", "another number of results than of attributes")
+    return results
 
 
 def _refusal(result: int) -> RemoteProtocolError:

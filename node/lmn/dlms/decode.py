@@ -1,27 +1,34 @@
 """
 `stromkreis decode dlms`: readings out of a recording, whatever it was recorded from.
 
-The first bytes say what it is: a flag for HDLC, 00 01 for the TCP wrapper, otherwise APDUs one after the other,
-with or without LLC header.  In HDLC the reader finds its way back after any damage; the other two have no marks to
-find, so that an error ends them.
+The TCP wrapper begins with 00 01.  Frames, HDLC's or the M-Bus' of Austrian meters, are looked for in the first 4 KiB,
+because whoever records a live line begins in the middle of one.  What holds none and begins like an APDU is APDUs one
+after the other, with or without LLC header.  In frames the reader finds its way back after any damage; the other two
+have no marks to find, so that an error ends them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from node.lmn.dlms import apdu
 from node.lmn.dlms.axdr import Reader
+from node.lmn.dlms.mbus_bearer import carries_dlms
 from node.lmn.dlms.push import PushReceiver
 from node.lmn.dlms.security import Keys
 from node.lmn.dlms.transport import LLC_COMMAND, LLC_RESPONSE, WrapperReader
-from node.lmn.hdlc.frame import FrameReader
+from node.lmn.hdlc.frame import Frame, FrameReader
+from node.lmn.mbus.link import LONG_START
+from node.lmn.mbus.link import FrameReader as MbusReader
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 from protocol.metering.reading import Reading
 
 BARE_SIZE_MAX: Final = 1 << 18
+SEARCH_SIZE: Final = 4096  # a frame of each kind fits in twice, and whoever begins inside one still sees the next whole
+_PIECE_SIZE: Final = 512
 Decoded = Reading | RemoteProtocolError
+_Read = Callable[[Iterator[bytes], PushReceiver], Iterator[Decoded]]
 
 
 def decode_stream(chunks: Iterable[bytes], key: bytes | None = None) -> Iterator[Decoded]:
@@ -45,10 +52,9 @@ def decode_stream(chunks: Iterable[bytes], key: bytes | None = None) -> Iterator
         return
     if head[:2] == b"\x00\x01":
         yield from _wrapped(_chain(head, pieces), receiver)
-    elif head[0] in _BEGINNINGS:
-        yield from _bare(_chain(head, pieces), receiver)
-    else:
-        yield from _hdlc(_chain(head, pieces), receiver)
+        return
+    read, head = _search(head, pieces)
+    yield from read(_chain(head, pieces), receiver)
 
 
 _BEGINNINGS: Final = frozenset(
@@ -56,8 +62,31 @@ _BEGINNINGS: Final = frozenset(
 )
 
 
+def _search(head: bytes, pieces: Iterator[bytes]) -> tuple[_Read, bytes]:
+    """What reads the stream, told by the first whole frame in it, and what was taken from the stream to find it."""
+    hdlc, mbus = FrameReader(), MbusReader()
+    taken = bytearray(head)
+    searched = 0
+    while True:
+        for value in taken[searched:SEARCH_SIZE]:  # byte by byte: the first frame decides, however the stream is cut
+            byte = bytes((value,))
+            if any(isinstance(item, Frame) for item in hdlc.feed(byte)):
+                return _hdlc, bytes(taken)
+            if any(not isinstance(item, RemoteProtocolError) and carries_dlms(item) for item in mbus.feed(byte)):
+                return _mbus, bytes(taken)
+        searched = len(taken)
+        piece = next(pieces, None) if len(taken) < SEARCH_SIZE else None
+        if piece is None:
+            break
+        taken += piece
+    if head[0] in _BEGINNINGS:
+        return _bare, bytes(taken)
+    return _mbus if head[0] == LONG_START else _hdlc, bytes(taken)
+
+
 def _chain(head: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
-    yield head
+    for start in range(0, len(head), _PIECE_SIZE):  # a reader gives all that a piece holds at once
+        yield head[start : start + _PIECE_SIZE]
     yield from rest
 
 
@@ -79,6 +108,18 @@ def _hdlc(chunks: Iterator[bytes], receiver: PushReceiver) -> Iterator[Decoded]:
                     yield error
     if not count:
         yield RemoteProtocolError("dlms_no_frame", "neither a frame nor an APDU begins here", offset=0)
+
+
+def _mbus(chunks: Iterator[bytes], receiver: PushReceiver) -> Iterator[Decoded]:
+    reader = MbusReader()
+    for last in (False, True):
+        for chunk in (b"",) if last else chunks:
+            for item in reader.finish() if last else reader.feed(chunk):
+                if isinstance(item, RemoteProtocolError):
+                    receiver.reset()
+                    yield item
+                    continue
+                yield from receiver.mbus_frame(item)
 
 
 def _wrapped(chunks: Iterator[bytes], receiver: PushReceiver) -> Iterator[Decoded]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Final
+from typing import Final, Literal
 
 import trio
 
@@ -27,6 +27,8 @@ from node.lmn.hdlc.frame import Address, Frame, FrameReader
 from node.lmn.hdlc.link import HdlcBus, HdlcLink
 from node.lmn.hdlc.primary import Timing
 from node.lmn.hdlc.station import Parameters
+from node.lmn.mbus.link import Frame as MbusFrame
+from node.lmn.mbus.link import FrameReader as MbusReader
 from protocol.errors import RemoteProtocolError
 from protocol.metering.obis import Obis
 from protocol.metering.reading import Quality, Reading
@@ -139,6 +141,14 @@ class MeterSession:
         """Write one attribute."""
         conversation = self._client.set(Attribute(class_id, obis, attribute), data)
         await converse(self._transport, conversation, self._settings.exchange_timeout_s)
+
+    async def get_list(self, attributes: list[Attribute]) -> list[Data | int]:
+        """Several attributes at once; an int is a data-access-result for that one."""
+        return await converse(self._transport, self._client.get_list(attributes), self._settings.exchange_timeout_s)
+
+    async def set_list(self, values: list[tuple[Attribute, Data]]) -> list[int]:
+        """Write several attributes at once; a data-access-result for each, 0 for success."""
+        return await converse(self._transport, self._client.set_list(values), self._settings.exchange_timeout_s)
 
     async def action(self, class_id: int, obis: Obis, method: int, parameters: Data | None = None) -> Data | None:
         """Call a method."""
@@ -255,12 +265,15 @@ def by_entry(first: int, last: int) -> Access:
     return Access(2, structure(*numbers, Data(Type.LONG_UNSIGNED, 1), Data(Type.LONG_UNSIGNED, 0)))
 
 
+PushFraming = Literal["hdlc", "wrapper", "mbus"]
+
+
 async def pushes(
     stream: trio.abc.ReceiveStream,
     receiver: PushReceiver,
     *,
     silence_timeout_s: float,
-    wrapper: bool = False,
+    framing: PushFraming = "hdlc",
     now: Callable[[], datetime] | None = None,
 ) -> AsyncIterator[Reading | RemoteProtocolError]:
     """
@@ -268,7 +281,8 @@ async def pushes(
 
     Raises RemoteProtocolError `dlms_silence` after `silence_timeout_s` without a byte.
     """
-    frames, packets = FrameReader(), WrapperReader()
+    reader: FrameReader | WrapperReader | MbusReader
+    reader = FrameReader() if framing == "hdlc" else WrapperReader() if framing == "wrapper" else MbusReader()
     while True:
         with trio.move_on_after(silence_timeout_s) as scope:
             data = bytes(await stream.receive_some())
@@ -277,25 +291,30 @@ async def pushes(
         if not data:
             return
         received_at = now() if now is not None else None
-        found: Sequence[Frame | tuple[int, int, bytes] | RemoteProtocolError]
-        found = packets.feed(data) if wrapper else frames.feed(data)
-        for item in found:
-            try:
-                if isinstance(item, RemoteProtocolError):
-                    receiver.reset()
-                    yield item
-                    continue
-                readings = (
-                    receiver.message(item[2], received_at)
-                    if isinstance(item, tuple)
-                    else receiver.frame(item, received_at)
-                )
-            except RemoteProtocolError as error:
-                receiver.reset()
-                yield error
-                continue
-            for reading in readings:
-                yield reading
+        for item in reader.feed(data):
+            for found in _received(receiver, item, received_at):
+                yield found
+
+
+def _received(
+    receiver: PushReceiver,
+    item: Frame | MbusFrame | tuple[int, int, bytes] | RemoteProtocolError,
+    received_at: datetime | None,
+) -> Sequence[Reading | RemoteProtocolError]:
+    """What came out of a frame, a packet or the damage between them."""
+    try:
+        match item:
+            case RemoteProtocolError():
+                raise item
+            case Frame():
+                return receiver.frame(item, received_at)
+            case (_, _, packet):
+                return receiver.message(packet, received_at)
+            case _:
+                return list(receiver.mbus_frame(item, received_at))
+    except RemoteProtocolError as error:
+        receiver.reset()
+        return [error]
 
 
 def _refused(error: RemoteProtocolError) -> bool:

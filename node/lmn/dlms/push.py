@@ -1,10 +1,10 @@
 """
 The push receiver: what a meter says unasked, from frames or APDUs to readings.
 
-The way up: HDLC segments -> LLC packet -> general block transfer -> ciphering -> DataNotification or
-EventNotification -> list.  Each step keeps something only while a message is under way, each is bounded, and any
-broken frame throws the message under way out: a list put together from two halves of two messages would be a wrong
-value with a right check sum.
+The way up: HDLC segments -> LLC packet, or segments on M-Bus -> general block transfer -> ciphering ->
+DataNotification or EventNotification -> list.  Each step keeps something only while a message is under way, each is
+bounded, and any broken frame throws the message under way out: a list put together from two halves of two messages
+would be a wrong value with a right check sum.
 
 Without ciphering a telegram is as good as its frame: VALID with a frame check sequence, UNVERIFIED bare.  With
 ciphering it is VALID only if its tag was checked; a meter's invocation counter has to rise.
@@ -12,6 +12,7 @@ ciphering it is VALID only if its tag was checked; a meter's invocation counter 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
 from typing import Final
@@ -19,9 +20,11 @@ from typing import Final
 from node.lmn.dlms import apdu
 from node.lmn.dlms.axdr import Reader
 from node.lmn.dlms.listing import reading_of, readings_from_list
+from node.lmn.dlms.mbus_bearer import Segments
 from node.lmn.dlms.security import Control, Keys, ReplayGuard, unprotect
 from node.lmn.dlms.transport import LLC_COMMAND, LLC_RESPONSE
 from node.lmn.hdlc.frame import Frame, Kind
+from node.lmn.mbus.link import Frame as MbusFrame
 from protocol.errors import RemoteProtocolError
 from protocol.metering.reading import Quality, Reading
 
@@ -54,6 +57,7 @@ class PushReceiver:
         self._plain_refused = keys is not None and not plain_allowed
         self._segments = bytearray()
         self._next_number: int | None = None
+        self._mbus_segments = Segments()
         self._blocks = bytearray()
         self._next_block = 1
 
@@ -61,6 +65,7 @@ class PushReceiver:
         """Forget the message under way: a frame was lost or broken."""
         self._segments.clear()
         self._next_number = None
+        self._mbus_segments.reset()
         self._blocks.clear()
         self._next_block = 1
 
@@ -85,6 +90,19 @@ class PushReceiver:
         packet = bytes(self._segments)
         self._segments.clear()
         return self.message(packet[3:], received_at, checked=True)
+
+    def mbus_frame(
+        self, frame: MbusFrame, received_at: datetime | None = None
+    ) -> Iterator[Reading | RemoteProtocolError]:
+        """A frame from an M-Bus: readings, and errors between them; it raises none."""
+        for item in self._mbus_segments.accept(frame):
+            if isinstance(item, RemoteProtocolError):
+                yield item
+                continue
+            try:
+                yield from self.message(item, received_at, checked=True)
+            except RemoteProtocolError as error:
+                yield error
 
     def message(self, data: bytes, received_at: datetime | None = None, *, checked: bool = False) -> list[Reading]:
         """Exactly one APDU; `checked` says that the layer below had a check sum."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Generator
-from typing import Final, TypeVar
+from typing import ClassVar, Final, TypeVar
 
 import trio
 
@@ -23,7 +23,9 @@ WRAPPER_SIZE_MAX: Final = WRAPPER_HEADER_SIZE + 0xFFFF
 
 
 class Transport(ABC):
-    """A way to one meter."""
+    """A way to one meter; `repairs` says that it sends lost frames again itself, so that its silence is final."""
+
+    repairs: ClassVar[bool] = False
 
     @abstractmethod
     async def open(self) -> None:
@@ -42,16 +44,21 @@ async def converse(transport: Transport, conversation: Generator[bytes, bytes, T
     """
     Hold a conversation (see `client`) over a transport, each exchange within its time.
 
-    Raises what the conversation raises, and RemoteProtocolError `dlms_timeout`.
+    Where packets may be lost the conversation hears of the silence and may ask again.  Raises what the conversation
+    raises, and RemoteProtocolError `dlms_timeout`.
     """
     try:
         request = next(conversation)
         while True:
             with trio.move_on_after(exchange_timeout_s) as scope:
                 answer = await transport.exchange(request)
-            if scope.cancelled_caught:
-                raise RemoteProtocolError("dlms_timeout", f"no answer within {exchange_timeout_s} s")
-            request = conversation.send(answer)
+            if not scope.cancelled_caught:
+                request = conversation.send(answer)
+                continue
+            silence = RemoteProtocolError("dlms_timeout", f"no answer within {exchange_timeout_s} s")
+            if transport.repairs:
+                raise silence
+            request = conversation.throw(silence)
     except StopIteration as stop:
         result: T = stop.value
         return result
@@ -59,6 +66,8 @@ async def converse(transport: Transport, conversation: Generator[bytes, bytes, T
 
 class HdlcTransport(Transport):
     """APDUs over an HDLC connection."""
+
+    repairs = True
 
     def __init__(self, link: HdlcLink) -> None:
         self._link = link

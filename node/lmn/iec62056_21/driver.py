@@ -14,7 +14,7 @@ from typing import Protocol, runtime_checkable
 import trio
 
 from node.lmn.iec62056_21.client import Done, Instruction, ReadoutClient, Send, SetBaudrate
-from node.lmn.iec62056_21.framing import Readout, ReadoutReader
+from node.lmn.iec62056_21.framing import Readout, ReadoutReader, TelegramReader
 from node.lmn.iec62056_21.readings import Interpretation, readings_of
 from protocol.errors import RemoteProtocolError
 from protocol.metering.reading import Reading
@@ -87,13 +87,15 @@ async def listen(
     *,
     clock: Callable[[], float],
     interpretation: Interpretation | None = None,
+    reader: TelegramReader | None = None,
 ) -> AsyncGenerator[list[Reading | RemoteProtocolError], None]:
     """
     Take what a meter pushes (mode D, P1): one list per telegram, or per fault of the line.  Ends with the stream.
 
-    `received_at` of each reading is the arrival of its telegram's first character.
+    `received_at` of each reading is the arrival of its telegram's first character; `reader` cuts the telegrams where
+    they are not plain text.
     """
-    reader = ReadoutReader()
+    reader = reader or ReadoutReader()
     began_s = clock()
     while data := await stream.receive_some(_RECEIVE_SIZE):
         now_s = clock()

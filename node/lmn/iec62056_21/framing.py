@@ -21,6 +21,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import Enum, auto
+from typing import Protocol
 
 from protocol.errors import RemoteProtocolError
 
@@ -83,6 +84,20 @@ def crc16_arc(data: bytes) -> int:
 def with_even_parity(data: bytes) -> bytes:
     """What a 7E1 line puts on an 8-bit link: bit 7 makes the number of ones even.  `data` has 7-bit characters."""
     return bytes(c | (0x80 if c.bit_count() % 2 else 0) for c in data)
+
+
+class TelegramReader(Protocol):
+    """What cuts a byte stream into readouts: `ReadoutReader`, or one that deciphers first."""
+
+    @property
+    def in_telegram(self) -> bool:
+        """Whether a telegram has begun and not ended."""
+
+    def receive(self, data: bytes | bytearray) -> list[Readout | RemoteProtocolError]:
+        """Take the next bytes of the line; give what they completed, in the order of the line."""
+
+    def end(self) -> list[Readout | RemoteProtocolError]:
+        """The line is closed: what is still open is an error."""
 
 
 class _State(Enum):

@@ -6,6 +6,8 @@ Intuition: one line is one reading.  Exceptions, each seen on real meters:
 - a profile `(time)(status)(minutes)(n)(code)(unit)...(values)` (DSMR 2 and 3: 24.3.0, EDIS P.01) is one reading per
   value;
 - an event log `(count)(code)(time)(value)...` (DSMR 99.97.0) is one reading per event;
+- a history of peaks `(count)(code)(code)(closed)(time)(value)...` (Belgian 98.1.0) is one reading per month;
+- a peak with its time behind it (EDIS `1.6.1(value)(time)`) was measured then;
 - everything else with several values keeps them all in `record["values"]`.
 
 Without a unit only what OBIS calls a quantity becomes a number: identifiers are digits too, and their zeros count.
@@ -21,9 +23,9 @@ from datetime import datetime, timedelta, tzinfo
 from typing import Any
 
 from node.lmn.iec62056_21.datasets import DataSet, data_sets, parse_address
-from node.lmn.iec62056_21.framing import Readout, ReadoutReader
+from node.lmn.iec62056_21.framing import Readout, ReadoutReader, TelegramReader
 from node.lmn.iec62056_21.quantities import quantity
-from node.lmn.iec62056_21.times import CENTRAL_EUROPE, is_stamp, parse_clock, parse_stamp
+from node.lmn.iec62056_21.times import CENTRAL_EUROPE, is_minute, is_stamp, parse_clock, parse_stamp
 from protocol.errors import RemoteProtocolError
 from protocol.metering.obis import Obis
 from protocol.metering.reading import Quality, Reading
@@ -32,6 +34,7 @@ _DIN_43849 = re.compile(r"[0-9A-F][A-Z]{3}[0-9A-F]{2}\d{8}")
 _SERIAL_NUMBERS = ((96, 1), (0, 0))  # (C, D) of device identifiers: 96.1.E the manufacturer's, 0.0.E the utility's
 _MEDIA = {2: "electricity", 3: "gas", 4: "heat", 6: "warm water", 7: "water", 12: "heat", 10: "cooling", 11: "cooling"}
 _PROFILE_VALUES_MAX = 4096
+_HISTORIES = {(99, 97): 1, (98, 1): 2}  # (C, D): how many codes follow the count; so many texts go before each value
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +77,10 @@ def readings_of(
 
 
 def decode_stream(
-    chunks: Iterable[bytes], interpretation: Interpretation | None = None
+    chunks: Iterable[bytes], interpretation: Interpretation | None = None, *, reader: TelegramReader | None = None
 ) -> Iterator[Reading | RemoteProtocolError]:
-    """The readings and faults of a byte stream that comes in any pieces."""
-    reader = ReadoutReader()
+    """The readings and faults of a byte stream that comes in any pieces; `reader` where it is not plain text."""
+    reader = reader or ReadoutReader()
     for chunk in chunks:
         for item in reader.receive(chunk):
             yield from _of(item, interpretation)
@@ -140,6 +143,10 @@ class _Telegram:
             elif (events := _event_log(item, self.how)) is not None:
                 yield self._reading(item, item.obis, item.values[0], self.measured_at, {})
                 yield from (self._reading(item, obis, value, at, extra) for obis, value, at, extra in events)
+            elif len(item.values) == 2 and item.values[0][1] is not None and is_minute(item.values[1][0]):
+                text = item.values[1][0]
+                at = self.how.stamp(text)
+                yield self._reading(item, item.obis, item.values[0], at, {} if at else {"stamp": text})
             elif len(item.values) == 2 and is_stamp(item.values[0][0]):
                 text = item.values[0][0]
                 at = self.how.stamp(text)
@@ -242,15 +249,22 @@ def _profile(item: DataSet, how: Interpretation) -> list[_Row] | None:
 
 
 def _event_log(item: DataSet, how: Interpretation) -> list[_Row] | None:
-    """`(count)(code)` then `(time)(value)` per event; None if it is not."""
-    if item.obis is None or (item.obis.c, item.obis.d) != (99, 97) or len(item.values) < 2 or len(item.values) % 2:
+    """`(count)(code)` then `(time)(value)` per event, or two codes and `(closed)(time)(value)`; None if it is not."""
+    codes = None if item.obis is None else _HISTORIES.get((item.obis.c, item.obis.d))
+    if codes is None or len(item.values) <= codes or (len(item.values) - 1 - codes) % (codes + 1):
         return None
-    code = _code(item.values[1][0], how)
-    pairs = zip(item.values[2::2], item.values[3::2], strict=True)
+    if any(_code(text, how) is None for text, _ in item.values[1 : 1 + codes]):
+        return None
+    code = _code(item.values[codes][0], how)
     rows: list[_Row] = []
-    for stamp, value in pairs:
-        at = how.stamp(stamp[0])
-        extra: dict[str, Any] = {"log": item.address} if at else {"log": item.address, "stamp": stamp[0]}
+    for index in range(1 + codes, len(item.values), codes + 1):
+        *stamps, value = item.values[index : index + codes + 1]
+        at = how.stamp(stamps[-1][0])
+        extra: dict[str, Any] = {"log": item.address}
+        if at is None:
+            extra["stamp"] = stamps[-1][0]
+        if codes > 1:
+            extra |= {"closed": stamps[0][0], "period": len(rows) + 1}
         rows.append((code, value, at, extra))
     return rows
 

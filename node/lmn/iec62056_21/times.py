@@ -13,17 +13,20 @@ from datetime import datetime, timedelta, timezone, tzinfo
 CENTRAL_EUROPE = timedelta(hours=1)  # standard time of the countries with DSMR meters
 
 _STAMP = re.compile(r"(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)([SW]?)")
+_MINUTE = re.compile(r"\d{10}")
 
 
 def parse_stamp(
     text: str, *, standard_offset: timedelta = CENTRAL_EUROPE, zone: tzinfo | None = None
 ) -> datetime | None:
     """
-    Read `YYMMDDhhmmssX`, X one of S, W; without X it needs `zone`.  None where it is no time or an unfixed one.
+    Read `YYMMDDhhmmssX`, X one of S, W; without X it needs `zone`, and seconds may be left out.  None where it is no
+    time or an unfixed one.
 
     Meters without a valid reading send 632525252525S and the like, or the start of 1970: two digits mean 1970 to 2069.
     """
-    match = _STAMP.fullmatch(text.strip())
+    text = text.strip()
+    match = _STAMP.fullmatch(f"{text}00" if _MINUTE.fullmatch(text) else text)
     if match is None:
         return None
     fixed = {
@@ -53,3 +56,8 @@ def parse_clock(date: str, time: str, *, zone: tzinfo | None) -> datetime | None
 def is_stamp(text: str) -> bool:
     """Whether the text has the form of a time stamp, fixed or not, valid or not."""
     return _STAMP.fullmatch(text.strip()) is not None
+
+
+def is_minute(text: str) -> bool:
+    """Whether the text has the form of a time stamp with or without its seconds; only for what can be no number."""
+    return is_stamp(text) or _MINUTE.fullmatch(text.strip()) is not None

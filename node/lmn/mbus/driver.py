@@ -86,10 +86,13 @@ class Bus:
         self._reader = FrameReader()
         self._received_at: datetime | None = None
 
-    async def read_meter(self, address: Address, *, application_reset: bool = False) -> list[Reading]:
+    async def read_meter(
+        self, address: Address, *, application_reset: bool = False, must_be_secured: bool = False
+    ) -> list[Reading]:
         """
         The readings of one meter, all its telegrams, stamped with the time at which each was received.
 
+        `must_be_secured` refuses what comes in the clear, or anybody on the bus could leave the encryption away.
         Raises RemoteProtocolError: silence, garbage, or a telegram that cannot be read (then none of its readings).
         """
         async with self._lock:
@@ -98,7 +101,7 @@ class Bus:
         return [
             reading
             for frame, stamp in zip(frames, stamps, strict=True)
-            for reading in decode_telegram(frame, stamp, self._opener)
+            for reading in decode_telegram(frame, stamp, self._opener, must_be_secured=must_be_secured)
         ]  # fmt: skip
 
     async def search(self, mask: SecondaryAddress | None = None, *, thorough: bool = False) -> Found:

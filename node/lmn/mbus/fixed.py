@@ -4,6 +4,11 @@ The fixed data structure (EN 1434-3, CI 73): two counters, one unit code each, o
 Sixteen octets: number, access number, status, medium and units, two counters.  The medium is split over the top two
 bits of both unit octets; the status says whether the counters are BCD or binary.  There is no manufacturer, so the
 device id has none either.
+
+The status counts its bits from the least significant one, as the variable structure's does (0 binary, 1 stored at a
+fixed date, 2 power low, 3 permanent error, 4 temporary error, the rest the manufacturer's).  libmbus and what came
+out of it take the top two bits for the first two.  Where the two readings contradict each other about the coding, the
+octets are kept and no number comes out.
 """
 
 from __future__ import annotations
@@ -12,13 +17,15 @@ from datetime import datetime
 from typing import Any, Final
 
 from node.lmn.mbus.device import DeviceAddress
+from node.lmn.mbus.status import PERMANENT_ERROR
 from node.lmn.mbus.values import bcd
 from protocol.errors import RemoteProtocolError
 from protocol.metering.obis import Obis
 from protocol.metering.reading import Quality, Reading
 
-_COUNTERS_BINARY: Final = 0x80  # bit numbering as in EN 1434-3: "counter 1 and 2 coded as signed binary"
-_STORED_AT_DATE: Final = 0x40
+_BINARY: Final = 0x01
+_BINARY_ELSEWHERE: Final = 0x80
+_STORED_AT_DATE: Final = 0x02 | 0x40  # a stored value taken for the present one would be billed
 _SAME_BUT_HISTORIC: Final = 0x3E
 
 # Unit codes (EN 1434-3 table of units): first code, how many, quantity, power of ten of the first, DLMS unit.
@@ -44,11 +51,13 @@ def fixed_readings(data: bytes, received_at: datetime | None = None) -> list[Rea
     medium = (first >> 6 & 3) | (second >> 6 & 3) << 2
     address = DeviceAddress(0, data[3::-1].hex().upper(), 0, _MEDIA.get(medium, medium))
     out = []
+    binary = bool(status & _BINARY)
+    contradictory = bool(status & _BINARY_ELSEWHERE) and not binary
     unit_codes = (first & 0x3F, second & 0x3F)
     for index, code in enumerate(unit_codes):
         historic = code == _SAME_BUT_HISTORIC
         octets = data[8 + 4 * index : 12 + 4 * index]
-        value = int.from_bytes(octets, "little", signed=True) if status & _COUNTERS_BINARY else bcd(octets)
+        value = None if contradictory else int.from_bytes(octets, "little", signed=True) if binary else bcd(octets)
         quantity, scaler, unit = _UNITS.get(unit_codes[0] if historic else code, ("unknown", 0, None))
         record: dict[str, Any] = {
             "function": "instantaneous", "storage": 1 if historic or status & _STORED_AT_DATE else 0,
@@ -56,11 +65,11 @@ def fixed_readings(data: bytes, received_at: datetime | None = None) -> list[Rea
         }  # fmt: skip
         if value is None:
             record["raw"] = octets.hex()
-        quality = Quality.METER_ERROR if value is None else Quality.VALID
+        faulty = value is None or bool(status & PERMANENT_ERROR)
         out.append(
             Reading(
                 str(address), _obis(address.medium, quantity, record["storage"]), value, scaler, unit, status,
-                None, None, received_at, quality, record,
+                None, None, received_at, Quality.METER_ERROR if faulty else Quality.VALID, record,
             )
         )  # fmt: skip
     return out

@@ -12,6 +12,7 @@ acknowledge in unison.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Generator
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -39,6 +40,7 @@ TELEGRAM_COUNT_MAX: Final = 32
 METER_COUNT_MAX: Final = 250
 PROBE_COUNT_MAX: Final = 5000  # 250 meters need about 3,000; a bus that is all noise would have 10^8
 WILDCARD: Final = "F"
+FABRICATION_NUMBER: Final = b"\x0c\x78"  # DIF and VIF: eight digits of BCD
 
 
 class Expect(Enum):
@@ -83,16 +85,25 @@ Procedure = Generator[Ask, Outcome, Result]
 
 @dataclass(frozen=True, slots=True)
 class SecondaryAddress:
-    """Eight digits (F is a wildcard for one), manufacturer (FFFF), version (FF) and device type (FF): all wildcards."""
+    """
+    Eight digits (F is a wildcard for one), manufacturer (FFFF), version (FF) and device type (FF): all wildcards.
+
+    `fabrication` makes it the enhanced selection: a number of eight digits that nobody can change, where two meters
+    were given the same address by mistake (the M-Bus documentation's enhanced selection: a record 0C 78 behind the
+    address).
+    """
 
     number: str = WILDCARD * 8
     manufacturer: int = 0xFFFF
     version: int = 0xFF
     medium: int = 0xFF
+    fabrication: str = ""
 
     def __post_init__(self) -> None:
         if len(self.number) != 8 or any(digit not in "0123456789ABCDEF" for digit in self.number):
             raise LocalProtocolError("a secondary address has eight digits, or F for any")
+        if self.fabrication and (len(self.fabrication) != 8 or not set(self.fabrication) <= set("0123456789F")):
+            raise LocalProtocolError("a fabrication number has eight digits, or F for any")
 
     @classmethod
     def of(cls, device: DeviceAddress) -> SecondaryAddress:
@@ -100,8 +111,9 @@ class SecondaryAddress:
         return cls(device.number, device.manufacturer, device.version, device.medium)
 
     def to_bytes(self) -> bytes:
-        """Eight octets as in the selection frame."""
-        return DeviceAddress(self.manufacturer, self.number, self.version, self.medium).to_transport()
+        """The octets of the selection frame: eight, and six more with a fabrication number."""
+        address = DeviceAddress(self.manufacturer, self.number, self.version, self.medium).to_transport()
+        return address + FABRICATION_NUMBER + bytes.fromhex(self.fabrication)[::-1] if self.fabrication else address
 
     def matches(self, device: DeviceAddress) -> bool:
         """Whether the meter would feel selected."""
@@ -114,6 +126,35 @@ class SecondaryAddress:
 
 
 Address = int | SecondaryAddress | DeviceAddress
+_SECONDARY = re.compile(
+    r"(?P<address>[0-9A-F]{8}|[0-9A-F]{16}|[0-9A-F][A-Z]{3}[0-9A-F]{10})(?:\+(?P<fabrication>[0-9F]{8}))?"
+)
+
+
+def parse_address(text: str) -> Address:
+    """
+    A primary address 0 to 250, or a secondary one, letters of either case.
+
+    Secondary: eight digits (F for any); sixteen, as M-Bus tools print them (number, then manufacturer, version and
+    device type as on the wire); or a meter's 14 characters of DIN 43849.  `+` and eight digits are its fabrication
+    number.  Raises LocalProtocolError for anything else.
+    """
+    if text.isdecimal() and len(text) < 4 and int(text) <= ADDRESS_MAX:
+        return int(text)
+    match = _SECONDARY.fullmatch(text.upper())
+    if match is None:
+        raise LocalProtocolError(
+            "an M-Bus address is 0 to 250, or a secondary one: 8 digits (F: any), 16 digits or 14 characters, and"
+            " +8 digits for a fabrication number"
+        )
+    address, fabrication = match["address"], match["fabrication"] or ""
+    if len(address) == 8:
+        return SecondaryAddress(address, fabrication=fabrication)
+    if len(address) == 14:
+        device = DeviceAddress.from_text(address, 0xFF)
+    else:
+        device = DeviceAddress.from_transport(bytes.fromhex(address[:8])[::-1] + bytes.fromhex(address[8:]))
+    return SecondaryAddress(device.number, device.manufacturer, device.version, device.medium, fabrication)
 
 
 def _ask(frame: Frame, expect: Expect, retry_count_max: int = RETRY_COUNT_MAX) -> Procedure[Outcome]:

@@ -44,10 +44,14 @@ class Opener(Protocol):
 
 
 def decode_telegram(
-    frame: LongFrame, received_at: datetime | None = None, opener: Opener | None = None
+    frame: LongFrame,
+    received_at: datetime | None = None,
+    opener: Opener | None = None,
+    *,
+    must_be_secured: bool = False,
 ) -> list[Reading]:
     """
-    The readings of one long frame.
+    The readings of one long frame; with `must_be_secured` only those that came under a key.
 
     Raises RemoteProtocolError: wrong direction, unknown CI, an encrypted telegram without an `opener`, records that
     break off, or the meter's own application error.
@@ -65,7 +69,7 @@ def decode_telegram(
             offset = 4
         case application.CI_NONE:
             header, offset = TransportHeader(0, 0, 0), 0
-        case application.CI_FIXED:
+        case application.CI_FIXED if not must_be_secured:
             return fixed_readings(data, received_at)
         case application.CI_APPLICATION_ERROR:
             text = _APPLICATION_ERRORS.get(data[0], "reserved") if data else "unspecified"
@@ -74,6 +78,8 @@ def decode_telegram(
             raise RemoteProtocolError("alarm", "the meter reports an alarm")
         case 0x90 if opener is not None:
             return opener.decode_layers(None, bytes([frame.ci]) + data, received_at)
+        case application.CI_FIXED:
+            raise RemoteProtocolError("not_secured", "the fixed structure has no encryption")
         case _:
             raise RemoteProtocolError("unknown_ci", f"CI field {frame.ci:02x}")
     # Meters from before the security modes put a signature of their own there: 16 and up are no modes of EN 13757-7.
@@ -81,6 +87,8 @@ def decode_telegram(
         if opener is None:
             raise RemoteProtocolError("encrypted", "an encrypted telegram, and nobody who has keys")
         return opener.decode_layers(None, bytes([frame.ci]) + frame.data, received_at)
+    if must_be_secured:
+        raise RemoteProtocolError("not_secured", "in the clear, from a meter that has a key")
     address = header.address
     device = str(address) if address is not None else f"address {frame.address}"
     context = Context(device, address.medium if address else 0, header.status, received_at)

@@ -140,6 +140,12 @@ EXTENSION_FD: Final = _table(
     (0x76, 1, "manufacturer protocol container", 0, None, Kind.OPAQUE),
 )  # fmt: skip
 
+# EN 13757-3:2018, second level of the extension FD (FD FD).
+EXTENSION_FD_FD: Final = _table(
+    (0x00, 1, "selected application", 0, None, _I), (0x02, 1, "remaining battery life", 0, 2),
+    (0x03, 1, "remaining battery life", 0, 1),
+)  # fmt: skip
+
 # EN 13757-3 table 12, second extension (FB).
 EXTENSION_FB: Final = _table(
     (0x00, 2, "energy", 5, 30), (0x02, 2, "reactive energy", 3, 32), (0x04, 2, "apparent energy", 3, 31),
@@ -153,6 +159,9 @@ EXTENSION_FB: Final = _table(
     (0x34, 4, "apparent power", 0, 28), (0x58, 4, "flow temperature", -3, "°F"),
     (0x5C, 4, "return temperature", -3, "°F"),
     (0x60, 4, "temperature difference", -3, "°F"), (0x64, 4, "external temperature", -3, "°F"),
+    *((0x68 + step, 1, f"rating factor {name}", 0, "2^-12") for step, name in ((0, "K"), (2, "Kc"), (3, "Kcr"))),
+    *((0x6C + step, 1, f"rating factor {name}", 0, "2^-12") for step, name in enumerate(("Kch", "Kt", "KD"))),
+    (0x69, 1, "rating factor Kq", 0, None),
     (0x70, 4, "cold or warm temperature limit", -3, "°F"), (0x74, 4, "cold or warm temperature limit", -3, 9),
     (0x78, 8, "cumulative maximum of active power", -3, 27),
 )  # fmt: skip
@@ -171,7 +180,7 @@ _PER_MORE: Final = {
     0x28: "per pulse on input 0", 0x29: "per pulse on input 1", 0x2A: "per pulse on output 0",
     0x2B: "per pulse on output 1", 0x2C: "per l", 0x2D: "per m³", 0x2E: "per kg", 0x2F: "per K", 0x30: "per kWh",
     0x31: "per GJ", 0x32: "per kW", 0x33: "per (K·l)", 0x34: "per V", 0x35: "per A", 0x36: "times s",
-    0x37: "times s/V", 0x38: "times s/A",
+    0x37: "times s/V", 0x38: "times s/A", 0x44: "times flow temperature / 100", 0x45: "times return temperature / 100",
 }  # fmt: skip
 # EN 13757-3 table 16, orthogonal VIFEs that leave the unit alone.
 _MEANINGS: Final = {
@@ -181,12 +190,17 @@ _MEANINGS: Final = {
     0x68: "during lower limit exceed", 0x6C: "during upper limit exceed", 0x69: "leakage", 0x6D: "overflow",
     0x7E: "future",
 }  # fmt: skip
-# EN 13757-3 table 17, extension of the orthogonal VIFEs (FC).
+# EN 13757-3:2018 and its later editions, extension of the orthogonal VIFEs (FC).
 _EXTENDED_MEANINGS: Final = {
     0x01: "L1", 0x02: "L2", 0x03: "L3", 0x04: "N", 0x05: "L1-L2", 0x06: "L2-L3", 0x07: "L3-L1", 0x08: "quadrant 1",
-    0x09: "quadrant 2", 0x0A: "quadrant 3", 0x0B: "quadrant 4", 0x0C: "import minus export", 0x0F: "alternate",
-    0x10: "absolute", 0x11: "data type C", 0x12: "data type D", 0x13: "DC", 0x14: "AC",
+    0x09: "quadrant 2", 0x0A: "quadrant 3", 0x0B: "quadrant 4", 0x0C: "import minus export",
+    0x0D: "alternate non-metric", 0x0E: "secondary sensor", 0x0F: "higher resolution", 0x10: "absolute",
+    0x11: "data type C", 0x12: "data type D", 0x13: "end of", 0x14: "to meter", 0x15: "from meter",
+    0x16: "liquid pressure", 0x17: "gas pressure", 0x18: "outdoors", 0x25: "L2-L1", 0x26: "L3-L2", 0x27: "L1-L3",
 }  # fmt: skip
+
+
+_END_DATE: Final = 0x13
 
 
 def _edge(code: int) -> str:
@@ -223,8 +237,10 @@ class _Builder:
                 self.standard_conform = True
             case code if code in RECORD_ERRORS:
                 self.record_error = RECORD_ERRORS[code]
-            case code if 0x20 <= code <= 0x38:
-                self._per(f"per {_PER[code - 0x20]}" if code < 0x28 else _PER_MORE[code])
+            case code if 0x20 <= code < 0x28:
+                self._per(f"per {_PER[code - 0x20]}")
+            case code if code in _PER_MORE:
+                self._per(_PER_MORE[code])
             case code if code in _MEANINGS:
                 self.modifiers.append(_MEANINGS[code])
             case code if code in _DATES:
@@ -247,6 +263,8 @@ class _Builder:
         name = _EXTENDED_MEANINGS.get(code)
         if name is None:
             self.unknown(f"VIFE fc{code:02x}")
+        elif code == _END_DATE:
+            self._becomes(name, Kind.DATETIME, None)
         else:
             self.modifiers.append(name)
 
@@ -284,6 +302,8 @@ def value_information(vib: bytes) -> ValueInformation:
     rest = vib[1:]
     extension = {0x7D: EXTENSION_FD, 0x7B: EXTENSION_FB}.get(code)
     if extension is not None and vib[0] & 0x80:
+        if vib[:2] == b"\xfd\xfd":
+            extension, rest = EXTENSION_FD_FD, rest[1:]
         entry, rest = extension.get(rest[0] & 0x7F), rest[1:]
     elif code == 0x7C:
         size = rest[0]

@@ -1,5 +1,34 @@
-"""The way in for files and captures: a P1 telegram is a mode D readout (DSMR P1 companion standard 5.0.2 clause 5)."""
+"""
+The way in for files and captures: a P1 telegram is a mode D readout (DSMR P1 companion standard 5.0.2 clause 5).
 
-from node.lmn.iec62056_21.decode import decode_stream
+With a key the telegrams are encrypted ones, and plain ones are not believed; see `encrypted`.
+"""
 
-__all__ = ["decode_stream"]
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import chain
+
+from node.lmn.iec62056_21 import readings
+from node.lmn.p1.encrypted import BEGINNING, EncryptedReader
+from protocol.errors import RemoteProtocolError
+from protocol.metering.reading import Reading
+
+
+def decode_stream(chunks: Iterable[bytes], key: bytes | None = None) -> Iterator[Reading | RemoteProtocolError]:
+    """
+    The readings of every telegram in the stream, and an error for each stretch that is none.
+
+    `key` is the encryption key (16 bytes; the authentication key is that of all Luxembourg meters, or not known) or
+    encryption and authentication key together (32 bytes).  Raises LocalProtocolError for a key of another length.
+    """
+    if key is not None:
+        yield from readings.decode_stream(chunks, reader=EncryptedReader(key))
+        return
+    pieces = iter(chunks)
+    head = b""
+    while len(head) < len(BEGINNING) and (piece := next(pieces, None)) is not None:
+        head += piece
+    if head.startswith(BEGINNING):
+        yield RemoteProtocolError("key_missing", "an encrypted telegram, and no key", offset=0)
+    yield from readings.decode_stream(chain((head,), pieces))

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Literal
 
 import trio
 
-from node.lmn.wmbus.exchange import DataRequest, State
+from node.lmn.mbus.device import DeviceAddress
+from node.lmn.wmbus.exchange import DataRequest, Plan, State, senders
 from node.lmn.wmbus.framing import (
     AmberReader,
     Datagram,
@@ -29,14 +31,15 @@ from node.lmn.wmbus.receiver import Receiver
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 from protocol.metering.reading import Reading
 
-Framing = Literal["imst", "amber", "rtl-wmbus", "raw"]
+Framing = Literal["imst", "amber", "amber-rssi", "rtl-wmbus", "raw"]
 Batch = list[Reading | RemoteProtocolError]
 
 
 def reader_of(framing: Framing) -> Reader:
     """The reader for a radio module."""
     readers: dict[Framing, Callable[[], Reader]] = {
-        "imst": ImstReader, "amber": AmberReader, "rtl-wmbus": LineReader, "raw": RawReader,
+        "imst": ImstReader, "amber": AmberReader, "amber-rssi": partial(AmberReader, "after"), "rtl-wmbus": LineReader,
+        "raw": RawReader,
     }  # fmt: skip
     return readers[framing]()
 
@@ -45,7 +48,7 @@ def transmission(datagram: bytes, framing: Framing) -> bytes:
     """What makes a module send a datagram.  Raises LocalProtocolError for receivers that cannot send."""
     if framing == "imst":
         return imst_frame(datagram, request=True)
-    if framing == "amber":
+    if framing in ("amber", "amber-rssi"):
         return amber_frame(datagram, request=True)
     raise LocalProtocolError(f"{framing} only receives")
 
@@ -60,13 +63,16 @@ async def listen(
     receiver: Receiver,
     *,
     requests: list[DataRequest] | None = None,
+    plan: Plan | None = None,
+    is_ours: Callable[[DeviceAddress], bool] | None = None,
     now: Callable[[], datetime] = _now,
 ) -> AsyncGenerator[Batch, None]:
     """
     One batch per datagram or fault, until the module hangs up.
 
     `requests` are data requests that take their turn when their meters speak; finished ones are taken out of the
-    list, and one that failed gives its error as a batch.
+    list, and one that failed gives its error as a batch.  `plan` makes such requests.  With `is_ours` a neighbour's
+    telegram is not even decoded: an empty batch says that the radio lives.
     """
     reader = reader_of(framing)
     waiting = [] if requests is None else requests
@@ -76,6 +82,12 @@ async def listen(
             if isinstance(event, RemoteProtocolError):
                 yield [event]
                 continue
+            if is_ours is not None and not any(map(is_ours, senders(event.octets))):
+                yield []
+                continue
+            request = None if plan is None else plan.request(event.octets, received_at.timestamp(), waiting)
+            if request is not None:
+                waiting.append(request)
             for octets in _replies(event, waiting):
                 await stream.send_all(transmission(octets, framing))
             yield _readings(receiver, event, received_at)

@@ -5,16 +5,17 @@ A battery meter only listens for a moment after it has spoken, so the gateway ca
 it hears the meter, answers into the window at once, and takes a lost answer up again at the next transmission, with
 the frame count bit unchanged so that the meter repeats itself.  A final SND-NKE lets the meter sleep.
 
-States: WAITING for the meter to speak, ASKED for data, ENDED.
+States: WAITING for the meter to speak, ASKED for data, ENDED.  `Plan` asks each of our meters once a quarter hour.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import Enum
 from typing import Final
 
 from node.lmn.mbus.device import DeviceAddress
-from node.lmn.wmbus.layers import is_extended_link, take_extended_link, take_transport
+from node.lmn.wmbus.layers import CI_AFL, is_extended_link, take_extended_link, take_fragment, take_transport
 from node.lmn.wmbus.link import ACC_DMD, ACC_NR, REQ_UD2, RSP_UD, SND_IR, SND_NKE, SND_NR, take_link_header
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 
@@ -37,6 +38,29 @@ class State(Enum):
     WAITING = "waiting"
     ASKED = "asked"
     ENDED = "ended"
+
+
+def senders(datagram: bytes) -> tuple[DeviceAddress, ...]:
+    """
+    Who a stripped datagram says it is from: the radio module, then the meter where the transport layer names another.
+
+    Nothing of it is proved, and what an encrypted extended link layer hides is not seen.  Empty where it is damaged.
+    """
+    try:
+        link = take_link_header(datagram)
+    except RemoteProtocolError:
+        return ()
+    data = link.rest
+    try:
+        if is_extended_link(data[0]):
+            extended, data = take_extended_link(data)
+            data = b"" if extended.encrypted else data[2:] if extended.session is not None else data
+        if data[:1] == bytes([CI_AFL]):
+            data = take_fragment(data).payload
+        meter = take_transport(data).header.address if data else None
+    except RemoteProtocolError:
+        meter = None
+    return (link.address,) if meter in (None, link.address) else (link.address, meter)
 
 
 class DataRequest:
@@ -66,6 +90,11 @@ class DataRequest:
         self._attempts_left = attempt_count_max
         self._access = 0
         self._deadline_s: float | None = None
+
+    @property
+    def meter(self) -> DeviceAddress:
+        """Who is asked."""
+        return self._meter
 
     def heard(self, datagram: bytes, now_s: float) -> bytes | None:
         """A stripped datagram was received; gives one to be sent at once, if it is our turn."""
@@ -112,3 +141,29 @@ class DataRequest:
         header = self._meter.to_transport() + bytes([self._access, 0, 0, 0])
         body = bytes([control]) + self._gateway.to_link() + bytes([_CI_TO_METER]) + header
         return bytes([len(body)]) + body
+
+
+class Plan:
+    """
+    Which meters to ask when: each that `is_ours` once a period of the clock, when it speaks.
+
+    A meter that never listens is asked in vain once and stays in the list of requests; so at most one for each meter.
+    """
+
+    def __init__(
+        self, gateway: DeviceAddress, is_ours: Callable[[DeviceAddress], bool], period_s: float = 900.0
+    ) -> None:
+        self._gateway = gateway
+        self._is_ours = is_ours
+        self._period_s = period_s
+        self._asked: dict[DeviceAddress, int] = {}
+
+    def request(self, datagram: bytes, clock_s: float, pending: list[DataRequest]) -> DataRequest | None:
+        """A request to the meter that has just spoken, if its turn has come and none to it is `pending`."""
+        who = senders(datagram)
+        meter = next((address for address in who if self._is_ours(address)), None)
+        period = int(clock_s // self._period_s)
+        if meter is None or self._asked.get(meter) == period or any(each.meter == meter for each in pending):
+            return None
+        self._asked[meter] = period
+        return DataRequest(self._gateway, meter, radio=who[0])

@@ -106,6 +106,8 @@ class Receiver:
         if 0xA0 <= data[0] <= 0xB7 and sender is not None:
             return [_manufacturer_reading(sender, data[0], data[1:], received_at)]
         transport = take_transport(data)
+        if transport.content == NO_DATA:  # an acknowledgement: it says nothing that a key could vouch for
+            return []
         address = transport.header.address or sender
         if address is None:
             raise RemoteProtocolError("no_address", "a secured telegram that does not say whose it is")
@@ -115,7 +117,7 @@ class Receiver:
         verified = opened if opened is not None else verified
         if verified is None and self._keys.must_be_secured(address):
             if not self._accept_decrypted:
-                raise RemoteProtocolError("not_secured", "in the clear, from a meter that has a key")
+                raise RemoteProtocolError("not_secured", f"in the clear, from meter {address}, which has a key")
             verified = False
         return self._readings(sender, address, transport, plain, verified, received_at)
 
@@ -129,8 +131,6 @@ class Receiver:
         received_at: datetime | None,
     ) -> list[Reading]:
         content = transport.content
-        if content == NO_DATA:
-            return []
         if content in (ERROR, ALARM):
             raise RemoteProtocolError("application_error" if content == ERROR else "alarm", "reported by the meter")
         formats = self._formats[verified is True]
@@ -162,7 +162,7 @@ class Receiver:
             raise RemoteProtocolError("wrong_key", "the payload CRC of the session does not fit")
         if self._accept_decrypted:
             return _checked(data), False
-        raise RemoteProtocolError("no_key", "an encrypted session of a meter without key")
+        raise RemoteProtocolError("no_key", f"an encrypted session of meter {sender}, whose key is not here")
 
     def _open_transport(
         self, address: DeviceAddress, transport: Transport, fragment: Fragment | None, tpdu: bytes
@@ -179,7 +179,7 @@ class Receiver:
         if key is None:
             if self._accept_decrypted and (data[:2] == security.VERIFICATION or not transport.block_count):
                 return data, False
-            raise RemoteProtocolError("no_key", "an encrypted telegram of a meter without key")
+            raise RemoteProtocolError("no_key", f"an encrypted telegram of meter {address}, whose key is not here")
         if mode == security.MODE_5:
             if not transport.block_count:
                 return data, None
@@ -226,7 +226,7 @@ class Receiver:
         if key is None:
             if self._accept_decrypted:
                 return
-            raise RemoteProtocolError("no_key", "an authenticated telegram of a meter without key")
+            raise RemoteProtocolError("no_key", f"an authenticated telegram of meter {address}, whose key is not here")
         if fragment.counter is None:
             raise RemoteProtocolError("counter_missing", "no message counter to derive keys from")
         if derived:
