@@ -22,6 +22,7 @@ from typing import Any
 
 from sqlalchemy import Connection, func, select, tuple_
 
+from coordinator.emp.tariffs import Published, Tariffs, published_tariff
 from coordinator.store import Store, unpack_positions
 from coordinator.tables import bills, epochs, ring_commitments, ring_rounds, tariffs
 from protocol import wire
@@ -29,7 +30,7 @@ from protocol.dcnet.billing import READING_MAX, Bill, request_digest, verify_bil
 from protocol.dcnet.commitments import Pedersen
 from protocol.dcnet.rings import positions_of
 from protocol.dcnet.schema import Schema
-from protocol.dcnet.tariff import Tariff, money, pack_intervals, read_tariff, tariff_digest, unpack_intervals
+from protocol.dcnet.tariff import Tariff, money, pack_intervals, read_tariff, unpack_intervals
 from protocol.errors import RemoteProtocolError
 
 ELEMENT_SIZE = 32
@@ -42,22 +43,6 @@ class BillStatus(StrEnum):
     VERIFIED = "verified"
     REFUSED = "refused"
     DECLINED = "declined"
-
-
-@dataclass(frozen=True, slots=True)
-class Published:
-    """A tariff with its signature; `certificate` is DER."""
-
-    digest: bytes
-    document: bytes
-    signature: bytes
-    certificate: bytes
-    published_ms: int
-
-    @property
-    def tariff(self) -> Tariff:
-        """What the document says."""
-        return read_tariff(self.document)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,47 +80,14 @@ class _Layout:
 
 
 class Billing:
-    """Tariffs and bills of one coordinator's database."""
+    """The bills of one coordinator's database."""
 
     def __init__(self, store: Store, pedersen: Pedersen) -> None:
+        self.tariffs = Tariffs(store)
         self._store = store
         self._pedersen = pedersen
         # An epoch's layout never changes; a month of days, some 6 MB for each 1,000 gateways of an area.
         self._layout = lru_cache(maxsize=40)(self._read_layout)
-
-    # --- tariffs -----------------------------------------------------------------------------------------------------
-
-    def publish(self, tariff: Tariff, signature: bytes, certificate: bytes, now_ms: int) -> Published:
-        """Keep a signed tariff; the same one again keeps the newer signature."""
-        document = tariff.to_bytes()
-        if len(document) > wire.MAX_TARIFF_SIZE:
-            raise RemoteProtocolError("bad_tariff", f"expected a document of at most {wire.MAX_TARIFF_SIZE} bytes")
-        made = Published(tariff_digest(document), document, signature, certificate, now_ms)
-        statement = self._store.insert(tariffs).values(
-            digest=made.digest, document=document, signature=signature, certificate=certificate, published_ms=now_ms
-        )
-        with self._store.write() as connection:
-            connection.execute(
-                statement.on_conflict_do_update(
-                    index_elements=["digest"],
-                    set_={
-                        "signature": statement.excluded.signature,
-                        "certificate": statement.excluded.certificate,
-                    },
-                )
-            )
-        return made
-
-    def tariff(self, digest: bytes) -> Published:
-        """A published tariff.  Raises RemoteProtocolError `tariff_unknown`."""
-        with self._store.read() as connection:
-            return _published(connection, digest)
-
-    def tariffs(self) -> list[Published]:
-        """All published tariffs, newest first."""
-        with self._store.read() as connection:
-            rows = connection.execute(select(tariffs).order_by(tariffs.c.published_ms.desc(), tariffs.c.digest))
-            return [Published(*row) for row in rows]
 
     # --- asking ------------------------------------------------------------------------------------------------------
 
@@ -147,7 +99,7 @@ class Billing:
         tariff's, or it has no price for one of them), `tariff_register` (not a committed register of that unit).
         """
         with self._store.write() as connection:
-            published = _published(connection, tariff_digest_)
+            published = published_tariff(connection, tariff_digest_)
             tariff = published.tariff
             _require_over(connection, area, to_s)
             found, scaler = self._contributed(connection, area, from_s, to_s, tariff)
@@ -227,7 +179,7 @@ class Billing:
             row = _asked(connection, gateway, request)
             if row is None:
                 return None
-            published = _published(connection, row.tariff)
+            published = published_tariff(connection, row.tariff)
         return wire.BillRequest(
             published.document, published.signature, published.certificate, tuple(intermediates), row.intervals
         )
@@ -238,7 +190,7 @@ class Billing:
             row = _asked(connection, gateway, answer.request)
             if row is None:
                 return None
-            tariff = _published(connection, row.tariff).tariff
+            tariff = published_tariff(connection, row.tariff).tariff
             indices = unpack_intervals(row.intervals, len(tariff.prices))
             commitments = self._commitments(connection, gateway, row, tariff)
         bill = Bill(int.from_bytes(answer.amount, "little", signed=True), int.from_bytes(answer.blinding, "little"))
@@ -353,13 +305,6 @@ class Billing:
 def _same_round() -> Any:
     kept, ended = ring_commitments.c, ring_rounds.c
     return (kept.epoch == ended.epoch) & (kept.ring == ended.ring) & (kept.round == ended.round)
-
-
-def _published(connection: Connection, digest: bytes) -> Published:
-    row = connection.execute(select(tariffs).where(tariffs.c.digest == digest)).first()
-    if row is None:
-        raise RemoteProtocolError("tariff_unknown", "no published tariff has this digest")
-    return Published(*row)
 
 
 def _asked(connection: Connection, gateway: str, request: bytes) -> Any:

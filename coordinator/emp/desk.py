@@ -16,7 +16,8 @@ from datetime import UTC, datetime
 import trio
 from sqlalchemy.exc import SQLAlchemyError
 
-from coordinator.emp.billing import Asked, Billing, BillStatus, Published
+from coordinator.emp.billing import Asked, Billing, BillStatus
+from coordinator.emp.tariffs import Published
 from coordinator.gwa.ca import TariffSigner
 from coordinator.metrics import CoordinatorMetrics
 from protocol import wire
@@ -60,7 +61,7 @@ class BillDesk:
     def publish(self, tariff: Tariff) -> Published:
         """Sign a tariff and keep it."""
         text = tariff_digest(tariff.to_bytes())
-        return self.billing.publish(tariff, self._signer.sign(text), self._signer.certificate, self._now_ms())
+        return self.billing.tariffs.publish(tariff, self._signer.sign(text), self._signer.certificate, self._now_ms())
 
     def ask(self, area: str, period: tuple[datetime, datetime], tariff: bytes) -> Asked:
         """Make the bills of an area and a period and begin to ask for them; raises what `Billing.ask` raises."""

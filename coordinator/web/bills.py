@@ -16,8 +16,9 @@ from cryptography.hazmat.primitives import constant_time
 from cryptography.hazmat.primitives.serialization import Encoding
 from fastapi import APIRouter, Depends, Header, Query, Request
 
-from coordinator.emp.billing import BillRecord, BillStatus, Published
+from coordinator.emp.billing import BillRecord, BillStatus
 from coordinator.emp.desk import BillDesk
+from coordinator.emp.tariffs import Published
 from coordinator.web.errors import problem_responses
 from coordinator.web.models import BillPage, BillsAnswer, BillsRequest, BillView, TariffDocument, TariffPage, TariffView
 from protocol.dcnet.tariff import Tariff
@@ -48,12 +49,12 @@ def make_bill_router(desk: BillDesk, operator_token: str) -> APIRouter:
     @router.get("/tariffs", operation_id="tariffs")
     def _tariffs() -> TariffPage:
         """All published tariffs, newest first, without their prices."""
-        return TariffPage(items=[_tariff(each) for each in desk.billing.tariffs()])
+        return TariffPage(items=[_tariff(each) for each in desk.billing.tariffs.all()])
 
     @router.get("/tariffs/{digest}", operation_id="tariff", responses=problem_responses(404))
     def _tariff_document(digest: str) -> TariffDocument:
         """The document of a published tariff; its canonical JSON is what was signed."""
-        tariff = desk.billing.tariff(_bytes(digest)).tariff
+        tariff = desk.billing.tariffs.one(_bytes(digest)).tariff
         return TariffDocument(
             name=tariff.name, obis=tariff.obis, unit=tariff.unit, currency=tariff.currency,
             price_scaler=tariff.price_scaler, start=f"{_time(tariff.start_s):%Y-%m-%dT%H:%M:%SZ}",
@@ -121,6 +122,6 @@ def _bill(bill: BillRecord, desk: BillDesk) -> BillView:
         obis=bill.obis, first_interval=_time(bill.first_s), last_interval=_time(bill.last_s),
         intervals=bill.interval_count, status=bill.status.value,
         amount=None if bill.amount is None else f"{bill.amount:f}",
-        currency=desk.billing.tariff(bill.tariff).tariff.currency, reason=bill.reason,
+        currency=desk.billing.tariffs.one(bill.tariff).tariff.currency, reason=bill.reason,
         asked_at=_time(bill.asked_ms / 1000), ended_at=None if bill.ended_ms is None else _time(bill.ended_ms / 1000),
     )  # fmt: skip

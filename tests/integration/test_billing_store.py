@@ -77,7 +77,7 @@ def billing(store: Store) -> Billing:
 
 
 def published(billing: Billing, tariff: Tariff = TARIFF) -> bytes:
-    return billing.publish(tariff, bytes(70), b"certificate", 5).digest
+    return billing.tariffs.publish(tariff, bytes(70), b"certificate", 5).digest
 
 
 def answer(billing: Billing, name: str, request: bytes) -> wire.Bill:
@@ -163,12 +163,12 @@ def test_periods_that_cannot_be_billed(billing: Billing, tariff: Tariff, area: s
 
 
 def test_tariffs_are_published_once_and_found(billing: Billing) -> None:
-    first = billing.publish(TARIFF, b"one", b"certificate", 5)
-    assert billing.publish(TARIFF, b"two", b"newer", 6).digest == first.digest
-    kept = billing.tariff(first.digest)
+    first = billing.tariffs.publish(TARIFF, b"one", b"certificate", 5)
+    assert billing.tariffs.publish(TARIFF, b"two", b"newer", 6).digest == first.digest
+    kept = billing.tariffs.one(first.digest)
     assert (kept.tariff, kept.signature, kept.certificate, kept.published_ms) == (TARIFF, b"two", b"newer", 5)
-    assert billing.tariffs() == [kept]
-    for wrong in (lambda: billing.tariff(bytes(32)), lambda: billing.ask("north", START, END, bytes(32), 7)):
+    assert billing.tariffs.all() == [kept]
+    for wrong in (lambda: billing.tariffs.one(bytes(32)), lambda: billing.ask("north", START, END, bytes(32), 7)):
         with pytest.raises(RemoteProtocolError) as caught:
             wrong()
         assert caught.value.reason == "tariff_unknown"

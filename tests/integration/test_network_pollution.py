@@ -68,7 +68,7 @@ async def test_a_member_that_lies_in_one_committed_slot_is_caught_and_mixes_into
         start_s = min(_interval(store, each) for each in opened)
         count = (end_s - start_s) // 900
         tariff = Tariff("Dynamic", "1-0:1.8.0*255", "Wh", "ct", -5, start_s, 900, (3000,) * count)
-        digest = billing.publish(tariff, b"", b"", 0).digest
+        digest = billing.tariffs.publish(tariff, b"", b"", 0).digest
         billing.ask("north", start_s, end_s, digest, 0)
         ring_of_liar = next(names for names in members.values() if LIAR in names)
         asked = {name for name, _ in billing.outstanding()}
