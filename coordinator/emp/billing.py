@@ -12,28 +12,31 @@ went without the gateway, has the price of the interval that took it along.  All
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from enum import StrEnum
 from functools import lru_cache
+from itertools import groupby
+from threading import Lock
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from sqlalchemy import Connection, func, select, tuple_
 
 from coordinator.emp.tariffs import Published, Tariffs, published_tariff
 from coordinator.store import Store, unpack_positions
-from coordinator.tables import bills, epochs, ring_commitments, ring_rounds, tariffs
+from coordinator.tables import bills, epochs, ring_commitments, ring_rounds
 from protocol import wire
 from protocol.dcnet.billing import READING_MAX, Bill, request_digest, verify_bill
 from protocol.dcnet.commitments import Pedersen
-from protocol.dcnet.rings import positions_of
 from protocol.dcnet.schema import Schema
-from protocol.dcnet.tariff import Tariff, money, pack_intervals, read_tariff, unpack_intervals
+from protocol.dcnet.tariff import Tariff, money, pack_intervals, unpack_intervals
 from protocol.errors import RemoteProtocolError
 
 ELEMENT_SIZE = 32
+Chosen = npt.NDArray[Any]  # a flag for each of a tariff's intervals
 
 
 class BillStatus(StrEnum):
@@ -86,6 +89,7 @@ class Billing:
         self.tariffs = Tariffs(store)
         self._store = store
         self._pedersen = pedersen
+        self._asking = Lock()
         # An epoch's layout never changes; a month of days, some 6 MB for each 1,000 gateways of an area.
         self._layout = lru_cache(maxsize=40)(self._read_layout)
 
@@ -98,71 +102,75 @@ class Billing:
         Raises RemoteProtocolError: `tariff_unknown`, `period_not_over`, `tariff_grid` (the intervals are not the
         tariff's, or it has no price for one of them), `tariff_register` (not a committed register of that unit).
         """
-        with self._store.write() as connection:
-            published = published_tariff(connection, tariff_digest_)
-            tariff = published.tariff
-            _require_over(connection, area, to_s)
-            found, scaler = self._contributed(connection, area, from_s, to_s, tariff)
-            self._leave_out_billed(connection, found, tariff)
-            left = {gateway: sorted(indices) for gateway, indices in found.items() if indices}
+        # One at a time, so that nobody takes an interval meanwhile; only its end keeps the round book waiting.
+        with self._asking:
+            with self._store.read() as connection:
+                published = published_tariff(connection, tariff_digest_)
+                tariff = published.tariff
+                _require_over(connection, area, to_s)
+                found, scaler = self._contributed(connection, area, from_s, to_s, tariff)
+                self._leave_out_billed(connection, found, tariff)
             rows = [
-                _row(gateway, indices, area, published, tariff.price_scaler + scaler, now_ms)
-                for gateway, indices in sorted(left.items())
+                _row(gateway, chosen, area, published, tariff.price_scaler + scaler, now_ms)
+                for gateway, chosen in sorted(found.items())
+                if chosen.any()
             ]
             if rows:
                 statement = self._store.insert(bills)
                 again = {name: statement.excluded[name] for name in ("status", "reason", "asked_ms", "ended_ms")}
-                connection.execute(
-                    statement.on_conflict_do_update(index_elements=["gateway_id", "request"], set_=again), rows
-                )
-        return Asked(len(rows), sum(map(len, left.values())), len(found) - len(left))
+                statement = statement.on_conflict_do_update(index_elements=["gateway_id", "request"], set_=again)
+                with self._store.write() as connection:
+                    connection.execute(statement, rows)
+        return Asked(len(rows), sum(row["interval_count"] for row in rows), len(found) - len(rows))
 
     def _contributed(
         self, connection: Connection, area: str, from_s: int, to_s: int, tariff: Tariff
-    ) -> tuple[dict[str, set[int]], int]:
+    ) -> tuple[dict[str, Chosen], int]:
         """By gateway the tariff's intervals in which it committed to the register in a verified total; its scaler."""
-        start = ring_commitments.c.interval_start_s
+        kept, start = ring_commitments.c, ring_commitments.c.interval_start_s
         statement = (
-            select(ring_commitments.c.epoch, ring_commitments.c.ring, start, ring_rounds.c.roster)
+            select(kept.epoch, kept.ring, start, ring_rounds.c.roster)
             .join(ring_rounds, _same_round())
-            .join(epochs, epochs.c.epoch == ring_commitments.c.epoch)
+            .join(epochs, epochs.c.epoch == kept.epoch)
             .where(epochs.c.area == area, start >= from_s, start < to_s)
+            .order_by(kept.epoch, kept.ring)
         )
-        found: dict[str, set[int]] = defaultdict(set)
+        found: dict[str, Chosen] = {}
         scalers: set[int] = set()
-        columns: dict[int, tuple[int, int]] = {}
-        for epoch, ring, interval_start_s, roster in connection.execute(statement):
-            if epoch not in columns:
-                columns[epoch] = _column(connection, epoch, tariff)
-                scalers.add(columns[epoch][1])
-            index = tariff.index_of(interval_start_s)
-            if index is None:
+        rows = connection.execute(statement)
+        for (epoch, ring), group in groupby(rows, key=lambda row: (row.epoch, row.ring)):
+            rounds = list(group)
+            scalers.add(_column(connection, epoch, tariff)[1])
+            indices = [tariff.index_of(each.interval_start_s) for each in rounds]
+            if None in indices:
                 raise RemoteProtocolError("tariff_grid", "the tariff has no price for an interval of the period")
             members = self._layout(epoch).members[ring]
-            for position in positions_of(unpack_positions(roster)):
-                found[members[position]].add(index)
+            present = _presence([each.roster for each in rounds], len(members))
+            for position, gateway in enumerate(members):
+                mine = np.array(indices)[present[:, position]]
+                if mine.size:
+                    found.setdefault(gateway, np.zeros(len(tariff.prices), bool))[mine] = True
         if len(scalers) > 1:
             raise RemoteProtocolError("tariff_register", "the register's scaler changes within the period")
         return found, max(scalers, default=0)
 
-    def _leave_out_billed(self, connection: Connection, found: dict[str, set[int]], tariff: Tariff) -> None:
+    def _leave_out_billed(self, connection: Connection, found: dict[str, Chosen], tariff: Tariff) -> None:
         """An interval of a register is in one bill, whatever the tariff of that was."""
         last_s = tariff.interval_s_of(len(tariff.prices) - 1)
-        statement = (
-            select(bills.c.gateway_id, bills.c.intervals, tariffs.c.document)
-            .join(tariffs, bills.c.tariff == tariffs.c.digest)
-            .where(
-                bills.c.obis == tariff.obis, bills.c.status != BillStatus.DECLINED,
-                bills.c.first_s <= last_s, bills.c.last_s >= tariff.start_s,
-            )
+        statement = select(bills.c.gateway_id, bills.c.intervals, bills.c.tariff).where(
+            bills.c.obis == tariff.obis, bills.c.status != BillStatus.DECLINED,
+            bills.c.first_s <= last_s, bills.c.last_s >= tariff.start_s,
         )  # fmt: skip
-        for gateway, intervals, document in connection.execute(statement):
-            if gateway in found:
-                other = read_tariff(document)
-                taken = (
-                    tariff.index_of(other.interval_s_of(i)) for i in unpack_intervals(intervals, len(other.prices))
-                )
-                found[gateway].difference_update(index for index in taken if index is not None)
+        here: dict[bytes, Chosen] = {}  # by tariff: which of our intervals each of its own is, -1 for none
+        for gateway, intervals, digest in connection.execute(statement).all():
+            if gateway not in found:
+                continue
+            if digest not in here:
+                other = published_tariff(connection, digest).tariff
+                ours = (tariff.index_of(other.interval_s_of(index)) for index in range(len(other.prices)))
+                here[digest] = np.array([-1 if index is None else index for index in ours])
+            taken = here[digest][_bits(intervals, len(here[digest]))]
+            found[gateway][taken[taken >= 0]] = False
 
     # --- gateways answer ---------------------------------------------------------------------------------------------
 
@@ -338,11 +346,19 @@ def _column(connection: Connection, epoch: int, tariff: Tariff) -> tuple[int, in
     raise RemoteProtocolError("tariff_register", "the tariff's register is not committed to in its unit in this area")
 
 
-def _row(
-    gateway: str, indices: Sequence[int], area: str, published: Published, scaler: int, now_ms: int
-) -> dict[str, Any]:
+def _bits(bitmap: bytes, count: int) -> Chosen:
+    return np.unpackbits(np.frombuffer(bitmap, np.uint8), count=count, bitorder="little").astype(bool)
+
+
+def _presence(rosters: Sequence[bytes], size: int) -> Chosen:
+    """A row for each round, a column for each position."""
+    return np.array([_bits(roster.ljust(-(-size // 8), b"\0"), size) for roster in rosters])
+
+
+def _row(gateway: str, chosen: Chosen, area: str, published: Published, scaler: int, now_ms: int) -> dict[str, Any]:
     tariff = published.tariff
-    intervals = pack_intervals(list(indices), len(tariff.prices))
+    indices: list[int] = np.flatnonzero(chosen).tolist()
+    intervals = pack_intervals(indices, len(tariff.prices))
     return {
         "gateway_id": gateway, "request": request_digest(published.document, intervals), "area": area,
         "tariff": published.digest, "obis": tariff.obis, "first_s": tariff.interval_s_of(indices[0]),

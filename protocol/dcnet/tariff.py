@@ -16,11 +16,14 @@ of the register and so an exact integer of 10^(price_scaler + register scaler) c
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Context, Decimal, Inexact
 from functools import lru_cache
 from typing import Any
+
+import numpy as np
 
 from protocol.dcnet.billing import PRICE_MAX
 from protocol.dcnet.suite import digest
@@ -113,19 +116,20 @@ def tariff_digest(document: bytes) -> bytes:
     return digest("tariff", document)
 
 
-def pack_intervals(indices: list[int], count: int) -> bytes:
+def pack_intervals(indices: Sequence[int], count: int) -> bytes:
     """Indices of a tariff's intervals as a bitmap over all `count`: index i is bit i%8 of byte i//8."""
-    data = bytearray(-(-count // 8))
-    for index in indices:
-        data[index // 8] |= 1 << index % 8
-    return bytes(data)
+    flags = np.zeros(count, bool)
+    flags[list(indices)] = True
+    return np.packbits(flags, bitorder="little").tobytes()
 
 
 def unpack_intervals(data: bytes, count: int) -> list[int]:
     """Strict inverse of `pack_intervals`, ascending.  Raises RemoteProtocolError `bad_intervals`."""
     if len(data) != -(-count // 8) or int.from_bytes(data, "little") >> count:
         raise RemoteProtocolError("bad_intervals", f"expected a bitmap of {count} intervals")
-    return [index for index in range(count) if data[index // 8] >> index % 8 & 1]
+    flags = np.unpackbits(np.frombuffer(data, np.uint8), count=count, bitorder="little")
+    indices: list[int] = np.flatnonzero(flags).tolist()
+    return indices
 
 
 def _load(document: bytes) -> Any:
