@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test lint format docs bench bench-fleet peers simulate exhaustive fuzz lock
+.PHONY: help demo test coverage lint format docs bench bench-fleet peers simulate exhaustive fuzz mutate lock
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
 
@@ -38,8 +38,8 @@ format: $(VENV)/.test ## let ruff lay the code out
 lock: ## renew the pins (needs uv)
 	for part in "" "-test --extra test"; do set -- $$part; uv pip compile pyproject.toml --extra demo --extra build --extra postgresql \
 	  $$2 $$3 --universal --python-version 3.11 --no-strip-extras --no-emit-index-url --no-header --generate-hashes -q -o requirements$$1.lock; done
-	uv pip compile pyproject.toml --extra fuzz --universal --python-version 3.11 --no-strip-extras --no-emit-index-url --no-header --generate-hashes \
-	  -q -o requirements-fuzz.lock
+	for extra in fuzz mutation; do uv pip compile pyproject.toml --extra $$extra --universal --python-version 3.11 --no-strip-extras \
+	  --no-emit-index-url --no-header --generate-hashes -q -o requirements-$$extra.lock; done
 
 # Software that nobody here wrote, for the interoperability tests; an environment each, since their pins contradict.
 PEERS := sml dlms mbus p1
@@ -49,8 +49,14 @@ peers: $(PEERS:%=.venv-peers-%/.ready) ## the environments of the interoperabili
 	$(@D)/bin/pip install --quiet --require-hashes -r $<
 	touch $@
 
-test: $(VENV)/.test peers ## every test, in parallel
-	$(BIN)/pytest -n auto --dist worksteal -q
+# What proves the heart runs first and once, with coverage; then the others.
+PYTEST := $(BIN)/pytest -n auto --dist worksteal -q
+coverage: $(VENV)/.test ## the DC-net's unit and property tests: every branch of protocol/dcnet, or it fails
+	$(PYTEST) tests/unit/test_dcnet_*.py tests/property/test_dcnet_*.py --cov=protocol.dcnet --cov-branch \
+	  --cov-report=term-missing:skip-covered --cov-fail-under=100
+
+test: $(VENV)/.test peers coverage ## every test, in parallel
+	$(PYTEST) --ignore-glob='tests/unit/test_dcnet_*.py' --ignore-glob='tests/property/test_dcnet_*.py'
 
 BENCH_PEERS := flower sml mbus
 bench: $(VENV)/.test $(BENCH_PEERS:%=.venv-peers-%/.ready) ## every figure beside the peers', into docs/benchmarks.md (QUICK=1, NAMES=)
@@ -76,6 +82,14 @@ SECONDS ?= 60
 
 fuzz: .venv-fuzz/.ready ## each meter codec on atheris, one after the other (CODECS="sml p1", SECONDS=1800)
 	for codec in $(CODECS); do .venv-fuzz/bin/python -m fuzz $$codec -max_total_time=$(SECONDS) || exit 1; done
+
+.venv-mutation/.ready: requirements-mutation.lock
+	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet --require-hashes -r $<
+	touch $@
+
+mutate: .venv-mutation/.ready ## change the member machine in 900 places: its tests notice, or docs/mutation.toml says why not
+	.venv-mutation/bin/python -m mutation $(if $(JOBS),--jobs $(JOBS))
 
 docs: $(VENV)/.test ## draw the diagrams of docs/protocol.md anew from the transition tables
 	$(BIN)/python -m loadtest.diagrams --into docs/protocol.md

@@ -1,9 +1,10 @@
 """
 The coordinator process: gateways on ZeroMQ, the round book on the database, the web beside it.
 
-Messages go to machines without I/O (areas, epochs, round books); what they return is sent at once, except the end of
-a round: that is written first and announced when it is durable (coordinator.writing).  Bills have a desk of their own
-(coordinator.emp.desk).
+Messages go to machines without I/O (areas, epochs, round books); what they return is sent at once, except the making
+of an epoch (`coordinator.keeping`) and the end of a round (`coordinator.writing`): these are durable first.  What
+cannot be written is not said, the gateways keep asking, and the operator reads why in the log and in
+`stromkreis_peer_errors_total{reason="store_error"}`.  Bills have a desk of their own (`coordinator.emp.desk`).
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import logging
 import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
 
 import trio
 from sqlalchemy.exc import SQLAlchemyError
@@ -23,13 +26,13 @@ from coordinator.gwa.enrolment import Directory, Gateway
 from coordinator.gwa.enrolment import Status as Activity
 from coordinator.gwa.epochs import AreaEpoch, Joined, Phase, Ring, To
 from coordinator.gwa.joining import check_join
+from coordinator.keeping import RETRY_S, EpochKeeper
 from coordinator.metrics import CoordinatorMetrics
-from coordinator.store import Epoch, Store
-from coordinator.store import Ring as StoredRing
+from coordinator.store import Store, fault_of
 from coordinator.web.status import Status, ring_status
 from coordinator.writing import Ending, RoundWriter
 from protocol import wire
-from protocol.dcnet.book import Announce, BookInstruction, Observed, Record
+from protocol.dcnet.book import Accusation, Announce, BookInstruction, Observed, Record
 from protocol.dcnet.schema import Schema
 from protocol.dcnet.suite import Suite
 from protocol.errors import RemoteProtocolError
@@ -62,8 +65,10 @@ class Coordinator:
         )  # fmt: skip
         self.metrics = metrics
         self._suite = suite
-        self._schema = schema
         self._store = store
+        self._keeper = EpochKeeper(store, schema, self._send_all, self._store_failed)
+        self._joins_waiting: dict[tuple[int, str], wire.Join] = {}
+        self._enrolled = 0
         self._directory = directory
         self._clock = clock
         self._known: dict[str, Gateway] = {}
@@ -74,7 +79,7 @@ class Coordinator:
         self._revision = 0
         self._change = trio.Event()
         metrics.watch(
-            enrolled=directory.count, connected=lambda: self.areas.present_count,
+            enrolled=self._count_enrolled, connected=lambda: self.areas.present_count,
             queue_length=lambda: self._writer.queued,
         )  # fmt: skip
         for state in store.states():
@@ -85,14 +90,19 @@ class Coordinator:
         epoch = AreaEpoch.from_state(suite, state, self._store.epoch_outcomes(number), self._clock())
         area = self.areas.areas.get(epoch.call.area)
         if area is None or epoch.over:
-            self._store.drop_state(number)
+            self._keeper.drop(number)
             return
         area.epochs.append(epoch)
         log.info("epoch %d of area %s goes on", number, area.name)
 
     def authorise(self, curve_key: bytes) -> str | None:
         """The gateway that owns a CURVE key, if it is enrolled and active: what ZAP asks."""
-        gateway = self._directory.active_by_curve_key(curve_key)
+        try:
+            gateway = self._directory.active_by_curve_key(curve_key)
+        except SQLAlchemyError as error:
+            self._store_failed()
+            log.error("the directory cannot be read, nobody is let in: %s", fault_of(error))
+            return None
         if gateway is None:
             return None
         self._known[gateway.gateway_id] = gateway
@@ -106,6 +116,7 @@ class Coordinator:
             nursery.start_soon(self._keep_time)
             nursery.start_soon(self._writer.run)
             nursery.start_soon(self._desk.run, self.areas.everybody, self._send, self._changed)
+            nursery.start_soon(self._keeper.run)
             nursery.start_soon(self._expel, listener)
 
     async def _receive(self, listener: Listener) -> None:
@@ -116,13 +127,23 @@ class Coordinator:
             try:
                 self._dispatch(identity, wire.decode(data, wire.FROM_GATEWAY))
             except RemoteProtocolError as error:
-                self.metrics.peer_error(error.reason)
-                log.warning("gateway %s broke the protocol: %s", identity, error)
-                listener.disconnect(peer)
+                self._broke_the_protocol(identity, error)
+            except SQLAlchemyError as error:  # it asks again
+                self._store_failed()
+                log.error("gateway %s gets no answer, the database cannot be read: %s", identity, fault_of(error))
+
+    def _broke_the_protocol(self, identity: str, error: RemoteProtocolError) -> None:
+        self.metrics.peer_error(error.reason)
+        log.warning("gateway %s broke the protocol: %s", identity, error)
+        if self._listener is not None:
+            self._listener.disconnect(identity)
+
+    def _store_failed(self) -> None:
+        self.metrics.peer_error("store_error")
 
     async def _expel(self, listener: Listener) -> None:
         """
-        Cut off who was shut out, by another process, while it was connected.
+        Cut off who was shut out, by another process, while it was connected, and have its rings do the same.
 
         Again and again: a connection that was admitted just before has begun just after.
         """
@@ -131,7 +152,8 @@ class Coordinator:
             try:
                 revoked = await trio.to_thread.run_sync(self._directory.revoked)
             except SQLAlchemyError as error:
-                log.error("the directory cannot be read, nobody is shut out: %s", type(error).__name__)
+                self._store_failed()
+                log.error("the directory cannot be read, nobody is shut out: %s", fault_of(error))
                 revoked = []
             for identity in self._known.keys() & set(revoked):
                 listener.disconnect(identity)
@@ -139,7 +161,19 @@ class Coordinator:
                 if identity not in told:
                     told.add(identity)
                     log.info("gateway %s was shut out", identity)
+            self._expel_from_rings(frozenset(revoked))
             await trio.sleep(EXPEL_S)
+
+    def _expel_from_rings(self, revoked: frozenset[str]) -> None:
+        for area in self.areas.areas.values():
+            for epoch in area.epochs:
+                if self._keeper.holds(epoch):  # its gateways have not heard of their rings yet
+                    continue
+                for ring, messages in epoch.expel(revoked):
+                    log.info("epoch %d ring %d: told its members whom to leave out", epoch.call.epoch, ring.view.ring)
+                    self._send_all(messages)
+                    if ring.book is not None:
+                        self._carry_out(epoch, ring, ring.book.expel(ring.expelled, self._clock()))
 
     def _send(self, identity: str, message: wire.Message) -> None:
         data = wire.encode(message)
@@ -190,7 +224,7 @@ class Coordinator:
             return
         for epoch in area.epochs:
             known = epoch.call.epoch <= message.known_epoch
-            self._send_all(epoch.greet_again(identity) if known else epoch.invite(identity))
+            self._keeper.greet(epoch, identity, partial(epoch.greet_again if known else epoch.invite, identity))
         self._wake.set()
 
     def _on_ask_account(self, identity: str, message: wire.AskAccount) -> None:
@@ -208,12 +242,34 @@ class Coordinator:
         self._send(identity, wire.Account(message.epoch, message.round, int(included)))
 
     def _on_join(self, identity: str, epoch: AreaEpoch, message: wire.Join, now_s: float) -> None:
-        gateway = self._directory.gateway(identity)
+        self._joins_waiting.pop((epoch.call.epoch, identity), None)
+        try:
+            gateway = self._directory.gateway(identity)
+        except SQLAlchemyError:
+            if epoch.phase is Phase.CALLED:  # a gateway joins once; it is looked up again until the window closes
+                self._joins_waiting[epoch.call.epoch, identity] = message
+            raise
         if gateway is None or gateway.status is not Activity.ACTIVE:  # shut out while it was connected
             raise RemoteProtocolError("gateway_revoked", "a join of a gateway that was shut out")
         check_join(self._suite, epoch.call, gateway, message, now_s)
         joined = Joined(message.public_key, gateway.curve_key, message.signature, gateway.certificate)
         self._after_phase(epoch, epoch.join(identity, joined, now_s))
+
+    def _join_again(self, now_s: float) -> None:
+        """Look up those who joined while the directory could not be read."""
+        for (number, identity), message in list(self._joins_waiting.items()):
+            found = self.areas.epoch(number)
+            if found is None or found[1].phase is not Phase.CALLED:
+                del self._joins_waiting[number, identity]
+                continue
+            try:
+                self._on_join(identity, found[1], message, now_s)
+            except RemoteProtocolError as error:
+                self._broke_the_protocol(identity, error)
+            except SQLAlchemyError as error:
+                self._store_failed()
+                log.error("the directory cannot be read, gateways wait to join: %s", fault_of(error))
+                return
 
     def _on_ring_message(self, identity: str, epoch: AreaEpoch, message: wire.Message, now_s: float) -> None:
         place = epoch.place_of(identity)
@@ -256,6 +312,12 @@ class Coordinator:
                     ending.then.append(each)
                 case Announce():
                     self._announce(ring, each)
+                case Accusation(round_, head, position, lie):
+                    log.warning(
+                        "epoch %d ring %d: %s, head in round %d, says that %s lies: %s",
+                        epoch.call.epoch, ring.view.ring, ring.view.members[head].identity, round_,
+                        ring.view.members[position].identity, lie.name.lower(),
+                    )  # fmt: skip
                 case Observed(name):
                     self.metrics.peer_error(name)
                     if name == "head_replaced":
@@ -276,27 +338,14 @@ class Coordinator:
             self._send(ring.view.members[position].identity, message)
 
     def _after_phase(self, epoch: AreaEpoch, messages: Sequence[To]) -> None:
-        if epoch.phase is Phase.DEALING and messages and isinstance(messages[0].message, wire.EpochLayout):
-            self._keep_epoch(epoch)
         if epoch.phase in {Phase.DEALING, Phase.RUNNING} and messages:
-            self._store.keep_state(epoch.call.epoch, epoch.to_state())
-        if epoch.phase is Phase.REFUSED:
+            self._keeper.keep(epoch, messages)
+        elif epoch.phase is Phase.REFUSED:
             log.warning("epoch %d: %s", epoch.call.epoch, epoch.refusal)
             self.metrics.peer_error("epoch_refused")
-        self._send_all(messages)
+            self._keeper.drop(epoch.call.epoch)
+            self._send_all(messages)
         self._wake.set()
-
-    def _keep_epoch(self, epoch: AreaEpoch) -> None:
-        call = epoch.call
-        self._store.add_epoch(
-            Epoch(call.epoch, call.area, self._schema, call.rounds, call.interval_start_s, call.interval_s),
-            [StoredRing(call.epoch, ring.view.ring, tuple(ring.positions)) for ring in epoch.rings],
-        )
-        log.info(
-            "epoch %d of area %s: %d gateways in rings of %s, k=%d t=%d n_min=%d", call.epoch, call.area, epoch.joined,
-            sorted({ring.view.size for ring in epoch.rings}), epoch.rings[0].view.k, epoch.rings[0].view.t,
-            epoch.rings[0].view.n_min,
-        )  # fmt: skip
 
     def _rings(self) -> list[tuple[AreaEpoch, Ring]]:
         return [(epoch, ring) for area in self.areas.areas.values() for epoch in area.epochs for ring in epoch.rings]
@@ -305,6 +354,8 @@ class Coordinator:
 
     def _next_timer_s(self) -> float:
         times = [self.areas.next_timer_s()]
+        if self._joins_waiting:
+            times.append(self._clock() + RETRY_S)
         for area in self.areas.areas.values():
             times += [epoch.next_timer_s() for epoch in area.epochs]
         times += [ring.book.next_timer_s() for _, ring in self._rings() if ring.book is not None]
@@ -321,23 +372,27 @@ class Coordinator:
 
     def _on_time(self, now_s: float) -> None:
         self.areas.forget_silent(now_s)
+        self._join_again(now_s)
         for area in self.areas.areas.values():
             for epoch in area.epochs:
-                self._after_phase_if(epoch, epoch.on_timer(now_s))
+                self._on_epoch_time(epoch, now_s)
         for epoch, ring in self._rings():
             if ring.book is not None:
                 self._carry_out(epoch, ring, ring.book.on_timer(now_s))
+        for epoch in self.areas.drop_finished(now_s):
+            self._keeper.drop(epoch.call.epoch)
         for area, epoch in self.areas.call_due(now_s):
             log.info("epoch %d of area %s: called %d gateways", epoch.call.epoch, area.name, len(area.present))
             self._call(area, epoch)
-        for epoch in self.areas.drop_finished(now_s):
-            self._store.drop_state(epoch.call.epoch)
         rings = self._rings()
         self.metrics.rings.set(len(rings))
         self.metrics.ring_members.set(sum(ring.view.size for _, ring in rings))
 
-    def _after_phase_if(self, epoch: AreaEpoch, messages: Sequence[To]) -> None:
-        if messages:
+    def _on_epoch_time(self, epoch: AreaEpoch, now_s: float) -> None:
+        if epoch.phase is Phase.DEALING and self._keeper.holds(epoch) and now_s >= epoch.next_timer_s():
+            reason = f"area {epoch.call.area} cannot form rings: their layout could not be made durable in time"
+            self._after_phase(epoch, epoch.give_up(reason))
+        elif messages := epoch.on_timer(now_s):
             self._after_phase(epoch, messages)
 
     def _call(self, area: Area, epoch: AreaEpoch) -> None:
@@ -371,7 +426,13 @@ class Coordinator:
     def status(self) -> Status:
         """The rings as they stand; see `coordinator.web.status`."""
         rings = tuple(ring_status(epoch, ring) for epoch, ring in self._rings())
-        return Status(self._revision, rings, self._directory.count(), self.areas.present_count)
+        return Status(self._revision, rings, self._count_enrolled(), self.areas.present_count)
+
+    def _count_enrolled(self) -> int:
+        """As last known where the database cannot be asked: then the other figures are wanted most."""
+        with suppress(SQLAlchemyError):
+            self._enrolled = self._directory.count()
+        return self._enrolled
 
     async def changed(self, revision: int) -> None:
         """Return as soon as the state's revision is another one than this."""

@@ -24,6 +24,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, RowMapping, create_engine, event, func, select
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from coordinator.tables import epoch_states, epochs, metadata, ring_commitments, ring_rounds, rings
 from protocol.dcnet.book import Ended
@@ -234,6 +235,12 @@ def _keep_to_ourselves(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     path.chmod(0o600)
+
+
+def fault_of(error: SQLAlchemyError) -> str:
+    """What the database said, for the log: the driver's first line, without the statement and its values."""
+    words = str(error.orig).splitlines() if isinstance(error, DBAPIError) else []
+    return words[0] if words else type(error).__name__
 
 
 def pack_words(words: Sequence[int]) -> bytes:

@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from coordinator.gwa.epochs import AreaEpoch, Ring
 from coordinator.metrics import CoordinatorMetrics
-from coordinator.store import Store
+from coordinator.store import Store, fault_of
 from protocol.dcnet.book import Announce, Ended, Record
 
 log = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ class RoundWriter:
                 await trio.to_thread.run_sync(self._write, batch)
             except SQLAlchemyError as error:
                 self._metrics.peer_error("store_error")
-                log.error("the round book cannot be written, rounds stay unanswered: %s", type(error).__name__)
+                log.error("the round book cannot be written, rounds stay unanswered: %s", fault_of(error))
                 self._queue = batch + self._queue
                 await trio.sleep(1.0)
                 self._wanted.set()

@@ -48,17 +48,19 @@ class GatewayConfig(_Section):
     meters: Annotated[tuple[MeterUrl, ...], Field(min_length=1)]
     """URLs of its meters, for example sml+tcp://127.0.0.1:20000 or
     wmbus+radio:///dev/ttyUSB0?baud=57600&id=1STK0100000001. In the query: push=1 for a meter that speaks unasked,
-    id=... what the meter calls itself, address=... what its bus wants to hear, registers=1-0:1.8.0,1-0:2.8.0 what to
-    keep of it, interval_s=... how often a meter that speaks unasked does, time_zone=Europe/Berlin that of stamps
-    without an offset, medium=7 the OBIS group A of meters that leave it out. Addresses: M-Bus 0 to 250, or a secondary
-    one such as 12345678, 1ISK0112345678, or 12345678+00000007 with its fabrication number; DLMS
-    CLIENT/LOGICAL/PHYSICAL; wireless M-Bus the radio module imst, amber, amber-rssi, rtl-wmbus or raw, and imst/ID to
-    ask, under the 14 characters ID, meters that listen. A serial line without baud= and frame= has those that its
-    protocol starts with. The contribution is the sum over its meters."""
+    id=... what the meter calls itself, address=... what its bus wants to hear, registers=1-0:1.8.0,1-0:2.8.0 what
+    to keep of it, interval_s=... how often a meter that speaks unasked does, time_zone=Europe/Berlin that of stamps
+    without an offset, medium=7 the OBIS group A of meters that leave it out. Addresses: M-Bus 0 to 250, or a
+    secondary one such as 12345678, 1ISK0112345678, or 12345678+00000007 with its fabrication number; DLMS
+    CLIENT/LOGICAL/PHYSICAL, with push=1 mbus: for the M-Bus of Austrian meters; wireless M-Bus the radio module
+    imst, amber, amber-rssi, rtl-wmbus or raw, and imst/ID to ask, under the 14 characters ID, meters that listen.
+    wake_up=1 rouses IEC 62056-21 meters that sleep on a battery. A serial line without baud= and frame= has those
+    that its protocol starts with. The contribution is the sum over its meters."""
 
     keys: dict[str, dict[str, SecretStr]] = {}
     """Keys in hexadecimal, by the id= of the meter's URL and by purpose: encryption, authentication, password,
-    system_title. Nothing but these tables holds them; keep the file from other eyes."""
+    system_title; for lks1 certificate, private_key and meter_certificate in DER. Nothing but these tables holds
+    them; keep the file from other eyes."""
 
     area: AreaName | None = None
     """Grid area that it stands in; None: the node's."""

@@ -20,7 +20,7 @@ from node.gateway import Gateway, Shared
 from node.lmn.counters import DurableCounters
 from node.lmn.metrics import LMN_ERRORS, LMN_READINGS
 from node.lmn.profiles import MeterProfile, profile_of_url
-from node.lmn.runtime import Backoff
+from node.lmn.runtime import Backoff, check_profiles
 from node.metrics import NodeMetrics
 from node.monitoring import serve_monitoring
 from node.security.module import FileSecurityModule, KeyDirectory
@@ -29,7 +29,7 @@ from node.trust import TrustStore
 from node.wan.enrolment import Enroller
 from protocol.dcnet.epoch import Policy
 from protocol.dcnet.suite import StandardSuite
-from protocol.errors import StromkreisError
+from protocol.errors import LocalProtocolError, StromkreisError
 from protocol.link import LinkContext
 
 log = logging.getLogger(__name__)
@@ -49,6 +49,10 @@ def meter_profiles(gateway: GatewayConfig) -> list[MeterProfile]:
             profiles.append(profile_of_url(url, f"{gateway.id}/{index}", gateway.keys))
         except ValueError as error:
             raise StromkreisError(f"gateway {gateway.id}: meter {index}: {error}") from None
+    try:
+        check_profiles(profiles)
+    except LocalProtocolError as error:
+        raise StromkreisError(f"gateway {gateway.id}: {error}") from None
     if unused := sorted(set(gateway.keys) - {profile.meter_id for profile in profiles}):
         raise StromkreisError(f"gateway {gateway.id}: keys of meter {unused[0]}, which no URL names with id=")
     return profiles

@@ -33,6 +33,7 @@ from protocol import wire
 from protocol.dcnet.billing import request_digest
 from protocol.dcnet.commitments import Pedersen
 from protocol.dcnet.epoch import Policy, call_digest, check_call, join_text, ring_timing, verify_layout
+from protocol.dcnet.masks import Fleet
 from protocol.dcnet.schema import Schema
 from protocol.dcnet.secrets import EpochSecrets
 from protocol.dcnet.suite import Suite
@@ -64,6 +65,7 @@ class Shared:
     billing: BillingRules = field(default_factory=BillingRules)
     backoff: Backoff = field(default_factory=Backoff)
     clock: Callable[[], float] = time.time
+    fleet: Fleet = field(default_factory=Fleet)
 
 
 @dataclass(slots=True)
@@ -245,7 +247,7 @@ class Gateway:
                 self._on_bill_request(message)
             case wire.Refused():
                 log.info("gateway %s is told for epoch %d: %s", self.identity, message.epoch, message.reason)
-            case wire.Deals() | wire.Appoint() | wire.HeadAt() | wire.Result() | wire.Relay():
+            case wire.Deals() | wire.Appoint() | wire.HeadAt() | wire.Result() | wire.Relay() | wire.Expelled():
                 epoch = self._epochs.get(message.epoch)
                 if epoch is not None and epoch.membership is not None:
                     epoch.membership.post(FromCoordinator(message))
@@ -333,6 +335,7 @@ class Gateway:
         around = Surroundings(
             shared.suite, self._module, shared.link, self._contributions, shared.metrics, shared.clock,
             self._to_coordinator, self._account_moved, verify_member, shared.listen, shared.public_host, shared.relay,
+            shared.fleet,
         )  # fmt: skip
         epoch.membership = Membership(around, view, epoch.secrets)
         epoch.nursery.start_soon(epoch.membership.run)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from enum import StrEnum
 from functools import partial
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
@@ -43,7 +44,11 @@ class MeterProtocol(StrEnum):
 DecodeStream = Callable[[Iterable[bytes]], Iterator["Reading | RemoteProtocolError"]]
 Keys = Annotated[
     list[str] | None,
-    typer.Option("--key", metavar="[DEVICE=]HEX", help="Key of all meters, or of one (may be given several times)."),
+    typer.Option(
+        "--key",
+        metavar="[DEVICE=]HEX|@FILE",
+        help="Key of all meters, or of one (may be given several times). @FILE holds it: others see a command line.",
+    ),
 ]
 
 
@@ -91,7 +96,7 @@ def decoder(protocol: MeterProtocol, keys: list[str] | None) -> DecodeStream:
         return decode_stream
     if len(inspect.signature(decode_stream).parameters) < 2:
         raise typer.BadParameter(f"{protocol.value} telegrams have no keys", param_hint="--key")
-    if isinstance(parsed, dict) and protocol is not MeterProtocol.WMBUS:
+    if isinstance(parsed, dict) and protocol not in (MeterProtocol.WMBUS, MeterProtocol.MBUS):
         told = f"a recording of {protocol.value} is one meter's: its key alone, without DEVICE="
         raise typer.BadParameter(told, param_hint="--key")
     return partial(_with_keys, decode_stream, parsed)
@@ -108,7 +113,7 @@ def _with_keys(
 def _parse_keys(texts: list[str]) -> bytes | dict[str, bytes] | None:
     named: dict[str, bytes] = {}
     for text in texts:
-        device, _, hexadecimal = text.rpartition("=")
+        device, hexadecimal = named_key(text)
         try:
             named[device] = bytes.fromhex(hexadecimal)
         except ValueError:
@@ -117,6 +122,18 @@ def _parse_keys(texts: list[str]) -> bytes | dict[str, bytes] | None:
     if not named:
         return None
     return named[""] if list(named) == [""] else named
+
+
+def named_key(text: str) -> tuple[str, str]:
+    """Whose or what for a `--key` is, and its digits, out of the file where it names one."""
+    name, _, key = text.rpartition("=")
+    if not key.startswith("@"):
+        return name, key
+    try:
+        return name, Path(key[1:]).read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "no text"
+        raise typer.BadParameter(f"{key[1:]}: cannot be read ({why})", param_hint="--key") from None
 
 
 def write_line(text: str) -> None:

@@ -1,8 +1,9 @@
 """
 `stromkreis parameters`: what a ring must look like for a threat, in words that an operator can decide by.
 
-All mathematics is in `protocol.dcnet.parameters`; here it becomes a table: each number, what it means for the running
-of the ring, and what is tolerated. An impossible wish ends with its reason and exit code 1.
+All mathematics is in `protocol.dcnet.parameters`; here it becomes a sentence and a table: each number, what it means
+for the running of the ring, and what is tolerated.  Unless told otherwise the numbers are those that the coordinator
+and every gateway use.  An impossible wish ends with its reason and exit code 1.
 """
 
 import math
@@ -28,7 +29,7 @@ class ThreatModel(StrEnum):
 _MODEL_TEXT = {
     "honest-but-curious": "head and coordinator follow the protocol and try to learn from what they see",
     "semi-malicious": "head and coordinator may lie about who is there",
-    "unsplittable": "as semi-malicious, and no lie may open a part of the ring alone, whatever its size",
+    "unsplittable": "head and coordinator may lie about who is there, and still open no part of the ring alone",
 }
 
 
@@ -39,9 +40,9 @@ def parameters(
     dropout: Annotated[float, typer.Option(help="Fraction of members that may fall silent, from 0 to 1.")] = 0.05,
     privacy_bits: Annotated[float, typer.Option(help="A reading is exposed with less than 1 in 2^bits.")] = 40,
     success_bits: Annotated[float, typer.Option(help="A round gets stuck with less than 1 in 2^bits.")] = 30,
-    model: Annotated[ThreatModel, typer.Option(help="What head and coordinator may do.")] = ThreatModel.SEMI_MALICIOUS,
+    model: Annotated[ThreatModel, typer.Option(help="What head and coordinator may do.")] = ThreatModel.UNSPLITTABLE,
     population: Annotated[
-        int | None, typer.Option(help="All gateways, if the fractions hold for them and not for each ring.")
+        int | None, typer.Option(help="All gateways of the area, where it has more than this ring.")
     ] = None,
     circle: Annotated[bool, typer.Option("--circle", help="A plain circle, two neighbours each; weak.")] = False,
 ) -> None:
@@ -54,19 +55,37 @@ def parameters(
                 ring, corrupt, dropout, privacy_bits, success_bits, model=model.value, population=population
             )
     except LocalProtocolError as error:
-        Console(stderr=True).print(str(error), style="red", highlight=False)
+        advice = "Choose larger rings, or lower --corrupt or --dropout."
+        Console(stderr=True).print(f"{error}.\n{advice}", style="red", highlight=False)
         raise typer.Exit(1) from None
     console = Console()
+    console.print(summary(chosen), highlight=False)
     console.print(table(chosen))
+    if population is None:
+        console.print(
+            "Note: so it is where the ring is the whole area. Of an area's many rings some get more than their share of"
+            " the corrupt and the silent: give --population, the number of its gateways.",
+            style="yellow", highlight=False,
+        )  # fmt: skip
     for warning in chosen.warnings:
         console.print(f"Warning: {warning}.", style="yellow", highlight=False)
     if chosen.model != "honest-but-curious" and chosen.split_bits < privacy_bits:
         console.print(
-            f"Note: a lying head may open a part of the ring alone ({_odds(chosen.split_bits)}); "
+            f"Note: a lying head may open a part of the ring alone ({_odds(chosen.split_bits, 'epoch')}); "
             "--model unsplittable closes that.",
             style="yellow",
             highlight=False,
         )
+
+
+def summary(chosen: Parameters) -> str:
+    """What an operator decides by, in a sentence."""
+    honest = chosen.n_min - chosen.corrupt
+    return (
+        f"Every total of the ring hides a reading among those of {honest} honest members at least."
+        f" Of its {chosen.n} members up to {chosen.corrupt} may collude with head and coordinator, and up to"
+        f" {chosen.dropped} may be silent in a round."
+    )
 
 
 def table(chosen: Parameters) -> Table:
@@ -85,9 +104,9 @@ def table(chosen: Parameters) -> Table:
         ("corrupt tolerated", chosen.corrupt, "members of the ring that may tell head and coordinator everything"),
         ("silent tolerated", chosen.dropped, "members that may vanish in one round while it still finishes"),
         ("honest in every total", chosen.n_min - chosen.corrupt, "readings at least that hide each other in a total"),
-        ("privacy", _bits(chosen.sigma_reached), f"a reading is exposed: {_odds(chosen.sigma_reached)}"),
-        ("progress", _bits(chosen.eta_reached), f"a round gets stuck: {_odds(chosen.eta_reached)}"),
-        ("unity", _bits(chosen.split_bits), f"a lying head opens a part alone: {_odds(chosen.split_bits)}"),
+        ("privacy", _bits(chosen.sigma_reached), f"a reading is exposed: {_odds(chosen.sigma_reached, 'epoch')}"),
+        ("progress", _bits(chosen.eta_reached), f"a round gets stuck: {_odds(chosen.eta_reached, 'round')}"),
+        ("unity", _bits(chosen.split_bits), f"a lying head opens a part alone: {_odds(chosen.split_bits, 'epoch')}"),
     ):
         result.add_row(row[0], str(row[1]), row[2])
     return result
@@ -97,7 +116,10 @@ def _bits(bits: float) -> str:
     return "certain" if math.isinf(bits) else f"{math.floor(bits)} bits"
 
 
-def _odds(bits: float) -> str:
+def _odds(bits: float, what: str) -> str:
     if math.isinf(bits):
         return "never, within the tolerated numbers"
-    return f"less than 1 in 2^{math.floor(bits)}" if bits >= 1 else "no protection"
+    if bits < 1:
+        return "no protection"
+    decimals = math.floor(bits * math.log10(2))
+    return f"in less than one {what} in {f'10^{decimals}' if decimals > 3 else math.floor(2**bits)}"

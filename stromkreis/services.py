@@ -8,6 +8,7 @@ it is killed.
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -20,6 +21,8 @@ import typer
 from protocol.errors import StromkreisError
 from stromkreis.config import load
 from stromkreis.logs import LogFormat, set_up
+
+log = logging.getLogger(__name__)
 
 ConfigFile = Annotated[
     Path | None, typer.Option("--config", "-c", help="TOML file; see `stromkreis config`.", metavar="FILE")
@@ -75,6 +78,8 @@ def node(
     options = {"data_dir": data_dir, "coordinator": coordinator, "root_certificate": root_certificate}
     settings = load(NodeConfig, "node", config, options=options)
     _set_up_logs(log_format, log_level)
+    if config is not None and any(gateway.keys for gateway in settings.gateways) and config.stat().st_mode & 0o077:
+        log.warning("%s holds keys of meters and others may read it: chmod 600 %s", config, config)
     from node.fleet import run  # noqa: PLC0415
 
     serve(lambda: run(settings, ready=None))
@@ -83,23 +88,31 @@ def node(
 def meters(
     *,
     config: ConfigFile = None,
-    count: Annotated[int | None, typer.Option(help="Simulated households, one meter each.")] = None,
-    profile: Annotated[list[str] | None, typer.Option(help="H25, H0, G0 or PV; several are dealt out in turn.")] = None,
+    count: Annotated[int | None, typer.Option(help="Simulated households, one meter each.", show_default="24")] = None,
+    profile: Annotated[
+        list[str] | None,
+        typer.Option(help="H25, H0, G0 or PV; several with commas, dealt out in turn.", show_default="H25,H0,G0,PV"),
+    ] = None,
     protocol: Annotated[
         str | None,
-        typer.Option(help="sml, dlms, mbus, wmbus, iec62056-21, p1; several with commas, dealt out in turn."),
+        typer.Option(help="sml, dlms, mbus, wmbus, iec62056-21, p1; several with commas.", show_default="sml"),
     ] = None,
-    link: Annotated[str | None, typer.Option(help="tcp, or pty: a pseudo-terminal for each meter.")] = None,
+    link: Annotated[str | None, typer.Option(help="tcp, or pty: a pseudo-terminal each.", show_default="tcp")] = None,
     replay: Annotated[Path | None, typer.Option(help="Directory of recorded SML dumps to serve as well.")] = None,
-    seed: Annotated[int | None, typer.Option(help="The same seed gives the same neighbourhood.")] = None,
-    first_port: Annotated[int | None, typer.Option(help="Port of the first meter; 0 takes free ones.")] = None,
-    period_s: Annotated[float | None, typer.Option(help="Seconds of one simulated quarter hour; 900 is real.")] = None,
-    annual_kwh: Annotated[int | None, typer.Option(help="Annual consumption of each; else drawn.")] = None,
+    seed: Annotated[int | None, typer.Option(help="The same seed, the same neighbourhood.", show_default="1")] = None,
+    first_port: Annotated[
+        int | None, typer.Option(help="First meter's port; 0 takes free ones.", show_default="20000")
+    ] = None,
+    period_s: Annotated[
+        float | None, typer.Option(help="Seconds of one simulated quarter hour; 900 is real.", show_default="900")
+    ] = None,
+    annual_kwh: Annotated[int | None, typer.Option(help="Annual consumption of each.", show_default="drawn")] = None,
     feed_in_percent: Annotated[
-        int | None, typer.Option(help="Annual generation of PV homes in percent of their consumption.")
+        int | None,
+        typer.Option(help="Annual generation of PV homes, percent of their consumption.", show_default="140"),
     ] = None,
     register_decimals: Annotated[
-        int | None, typer.Option(help="Resolution: digits of a Wh behind the point, 1 to -3 (kWh).")
+        int | None, typer.Option(help="Resolution: digits of a Wh behind the point, 1 to -3 (kWh).", show_default="1")
     ] = None,
     book: Annotated[Path | None, typer.Option(help="JSON file for which meter is where, with its keys.")] = None,
     gateways: Annotated[
@@ -119,8 +132,9 @@ def meters(
     """
     from loadtest.config import MetersConfig  # noqa: PLC0415
 
+    profiles = [name.strip() for each in profile or [] for name in each.split(",")]
     options = {
-        "count": count, "profiles": profile or None, "protocols": protocol, "link": link, "replay": replay,
+        "count": count, "profiles": profiles or None, "protocols": protocol, "link": link, "replay": replay,
         "seed": seed, "first_port": first_port, "period_s": period_s, "annual_kwh": annual_kwh,
         "feed_in_percent": feed_in_percent, "register_decimals": register_decimals, "book": book, "gateways": gateways,
     }  # fmt: skip

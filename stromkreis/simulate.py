@@ -14,13 +14,13 @@ def simulate(
     seed: Annotated[int, typer.Option(help="First seed.")] = 0,
     seeds: Annotated[int, typer.Option(help="How many seeds to play; 0 plays until stopped.")] = 100,
     gateways: Annotated[int, typer.Option(help="Members of the ring.", min=5, max=512)] = 16,
-    rounds: Annotated[int, typer.Option(help="Rounds of a seed; the last 8 are without faults.", min=9)] = 24,
+    rounds: Annotated[int, typer.Option(help="Rounds of a seed; the last 8 or more have no faults.", min=9)] = 24,
     loss: Annotated[float, typer.Option(help="Probability that a message is lost.", min=0, max=0.5)] = 0.0,
     duplicate: Annotated[float, typer.Option(help="Probability that a message comes twice.", min=0, max=1)] = 0.0,
     delay_s: Annotated[float, typer.Option(help="Mean delay of a message; a round has 10 s.", min=0.0001)] = 0.02,
     crash: Annotated[float, typer.Option(help="Probability that a gateway crashes in a round.", min=0, max=1)] = 0.0,
     clog: Annotated[float, typer.Option(help="Probability that a round finds some ways blocked.", min=0, max=1)] = 0.0,
-    liar: Annotated[str, typer.Option(help="A lying head: head (a twisted tongue) or cunning (plans).")] = "",
+    liar: Annotated[str, typer.Option(help="Who lies: head (twisted tongue), cunning (head with plans), member.")] = "",
     real: Annotated[bool, typer.Option("--real", help="Real cryptography instead of the cheap stand-ins.")] = False,
 ) -> None:
     """
@@ -34,8 +34,8 @@ def simulate(
     from loadtest.simulator.run import Scenario, play  # noqa: PLC0415
     from protocol.errors import StromkreisError  # noqa: PLC0415
 
-    if liar not in {"", "head", "cunning"}:
-        raise typer.BadParameter(f"found {liar}; expected head or cunning", param_hint="--liar")
+    if liar not in {"", "head", "cunning", "member"}:
+        raise typer.BadParameter(f"found {liar}; expected head, cunning or member", param_hint="--liar")
     faults = Faults(loss=loss, duplicate=duplicate, delay_s=delay_s, crash=crash, clog=clog)
     scenario = Scenario(gateways=gateways, rounds=rounds, faults=faults, liar=liar, real=real)
     console = Console(stderr=True)

@@ -1,36 +1,47 @@
 """
 `stromkreis sniff`: what a live bus says, as a table that renews itself, or as JSON lines where there is no terminal.
 
-It listens, or asks with `--ask`, or looks for the meters of an M-Bus with `--search`.  The codecs pull their bytes from
-an iterator, the link is a trio stream: so the codec runs in a thread whose iterator asks trio for the next bytes, and
-Ctrl-C cancels the asking.  Asking goes through the drivers that a gateway has, so what works here works there.
+It listens, or asks with `--ask`, or with `--search` looks for what there is: meters on a bus, objects in a meter.  The
+codecs pull their bytes from an iterator, the link is a trio stream: so the codec runs in a thread whose iterator asks
+trio for the next bytes, and Ctrl-C cancels the asking.  Asking goes through the drivers that a gateway has, so what
+works here works there.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
-from collections.abc import Callable, Iterator
-from typing import Annotated
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Annotated, TypeVar
 
 import trio
 import typer
 from pydantic import SecretStr
 from rich.live import Live
 
+from node.lmn.counters import DurableCounters
 from node.lmn.drivers import DRIVERS
+from node.lmn.iec62056_21.driver import SpeedLink
 from node.lmn.links import open_link, parse_link
 from node.lmn.mbus.driver import Bus, Timing
 from node.lmn.profiles import ANY_METER, MeterProfile, profile_of_url
+from node.store import Store
 from protocol.errors import RemoteProtocolError, StromkreisError
 from protocol.metering.reading import Reading
 from stromkreis.board import Board
-from stromkreis.decode import Keys, MeterProtocol, decoder, error_line, write_line
+from stromkreis.decode import Keys, MeterProtocol, decoder, error_line, named_key, write_line
 
 _RECEIVE_SIZE = 4096
-_PURPOSES = ("encryption", "authentication", "password", "system_title")
+_PURPOSES = (
+    "encryption", "authentication", "password", "system_title", "certificate", "private_key", "meter_certificate",
+)  # fmt: skip
+_BAUDRATES = (2400, 9600, 300)  # of M-Bus meters, the usual first (EN 13757-2)
 Item = Reading | RemoteProtocolError
+T = TypeVar("T")
 
 
 def sniff(
@@ -49,7 +60,9 @@ def sniff(
     ask: Annotated[bool, typer.Option("--ask", help="Ask the meter (sml, dlms, mbus, iec62056-21).")] = False,
     every_s: Annotated[float, typer.Option(min=0.1, help="Seconds between two questions.")] = 10.0,
     once: Annotated[bool, typer.Option("--once", help="Ask once and leave.")] = False,
-    search: Annotated[bool, typer.Option("--search", help="Look for the meters of an M-Bus.")] = False,
+    search: Annotated[
+        bool, typer.Option("--search", help="What is there: meters (mbus, lks1), or a meter's objects (sml, dlms).")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="JSON lines even on a terminal.")] = False,
 ) -> None:
     """
@@ -60,9 +73,10 @@ def sniff(
 
     Example: stromkreis sniff --ask --once "mbus+serial:///dev/ttyUSB0?address=1"
     """
-    profile = _profile(link, protocol, (key or []) if ask else [])
+    profile = _profile(link, protocol, (key or []) if ask or search else [])
     if search:
-        _run(lambda: _search(profile))
+        given = "baud=" in link
+        _run(lambda: _searched(profile, [parse_link(profile.link).baudrate] if given else _BAUDRATES))
         return
     if once and not ask:
         raise typer.BadParameter("only what is asked can be asked once", param_hint="--once")
@@ -70,6 +84,8 @@ def sniff(
         raise typer.BadParameter(
             f"{profile.protocol} meters cannot be asked, they speak by themselves", param_hint="--ask"
         )
+    if not ask and profile.protocol not in set(MeterProtocol):
+        raise typer.BadParameter(f"{profile.protocol} cannot be listened to here", param_hint="LINK")
     decode_stream = None if ask else decoder(MeterProtocol(profile.protocol), key)
     show = _print_lines if as_json or once or not sys.stdout.isatty() else _show_table
 
@@ -106,7 +122,7 @@ def _profile(link: str, protocol: MeterProtocol | None, keys: list[str]) -> Mete
 
 
 def _purpose(text: str) -> tuple[str, str]:
-    purpose, _, key = text.rpartition("=")
+    purpose, key = named_key(text)
     if purpose and purpose not in _PURPOSES:
         raise typer.BadParameter(f"a key that asks is for {', '.join(_PURPOSES)}", param_hint="--key")
     return purpose or "encryption", key
@@ -120,18 +136,45 @@ async def _open(link: str) -> trio.abc.Stream:
         raise StromkreisError(f"{link.partition('?')[0]}: the link cannot be opened ({why})") from None
 
 
-async def _search(profile: MeterProfile) -> int:
+async def _searched(profile: MeterProfile, baudrates: Sequence[int]) -> int:
+    try:
+        return await _counting(profile, partial(_search, profile, baudrates))
+    except RemoteProtocolError as error:
+        typer.echo(error_line(error), err=True)
+        return 0
+
+
+async def _search(profile: MeterProfile, baudrates: Sequence[int]) -> int:
+    """
+    One line for each meter of a bus, or for each object of a meter.
+
+    On an M-Bus at the first speed at which any answers; on a converter the speed is the converter's.
+    """
+    find = DRIVERS[profile.protocol].find
+    if find is not None:
+        async with await _open(profile.link) as stream:
+            items = await find(stream, profile, time.time)
+        for item in items:
+            write_line(f"{item.name}  {item.about}")
+        return len(items)
     if profile.protocol != MeterProtocol.MBUS:
-        raise typer.BadParameter("only the meters of an M-Bus can be looked for", param_hint="--search")
-    settings = parse_link(profile.link)
+        told = "only the meters of an M-Bus or the wired LMN, or the objects of an SML or DLMS meter can be looked for"
+        raise typer.BadParameter(told, param_hint="--search")
     async with await _open(profile.link) as stream:
-        found = await Bus(stream, Timing(settings.baudrate) if settings.path else Timing()).search()
-    for device in found.meters:
-        write_line(f"{device}  address={device.number}{device.to_transport()[4:].hex().upper()}")
-    for mask in found.collisions:
-        typer.echo(f"several meters answer to {mask.number} and cannot be told apart", err=True)
+        for baudrate in baudrates:
+            if isinstance(stream, SpeedLink):
+                await stream.set_baudrate(baudrate)
+            found = await Bus(stream, Timing(baudrate)).search()
+            for mask in found.collisions:
+                typer.echo(f"several meters answer to {mask.number} and cannot be told apart", err=True)
+            for device in found.meters:
+                address = device.number + device.to_transport()[4:].hex().upper()
+                write_line(f"{device}  address={address}  baud={baudrate}")
+            if found.meters or not isinstance(stream, SpeedLink):
+                break
     if not found.meters:
-        typer.echo("no meter answers", err=True)
+        tried = f" at {', '.join(map(str, baudrates))} baud" if isinstance(stream, SpeedLink) else ""
+        typer.echo(f"no meter answers{tried}", err=True)
     return len(found.meters)
 
 
@@ -150,10 +193,37 @@ def _chunks(stream: trio.abc.Stream) -> Iterator[bytes]:
 def _asked(profile: MeterProfile, every_s: float, *, once: bool) -> Iterator[Item]:
     while True:
         began_s = time.monotonic()
-        yield from trio.from_thread.run(_ask, profile)
+        yield from trio.from_thread.run(_counting, profile, partial(_ask, profile))
         if once:
             return
         trio.from_thread.run(trio.sleep, max(0.0, began_s + every_s - time.monotonic()))
+
+
+async def _counting(profile: MeterProfile, work: Callable[[], Awaitable[T]]) -> T:
+    """
+    Ask with invocation counters that outlive this command.
+
+    Two runs that sent under one counter and key would give the key stream away, and a meter refuses the second.
+    """
+    if profile.key("system_title") is None:
+        return await work()
+    home = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state")
+    store = Store(home / "stromkreis" / "sniff.db")
+    try:
+        done: list[T | StromkreisError] = []
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(store.run)
+            profile.keep_counters_in(DurableCounters(store))
+            try:
+                done.append(await work())
+            except StromkreisError as error:
+                done.append(error)  # not from inside the nursery, which would wrap it
+            nursery.cancel_scope.cancel()
+        if isinstance(done[0], StromkreisError):
+            raise done[0]
+        return done[0]
+    finally:
+        store.close()
 
 
 async def _ask(profile: MeterProfile) -> list[Item]:

@@ -20,6 +20,7 @@ from coordinator.emp.billing import Asked, Billing, BillStatus
 from coordinator.emp.tariffs import Published
 from coordinator.gwa.ca import TariffSigner
 from coordinator.metrics import CoordinatorMetrics
+from coordinator.store import fault_of
 from protocol import wire
 from protocol.dcnet.tariff import Tariff, tariff_digest
 
@@ -190,7 +191,7 @@ class BillDesk:
 
     def _failed(self, what: str, error: SQLAlchemyError) -> None:
         self._metrics.peer_error("store_error")
-        log.error("%s: %s", what, type(error).__name__)
+        log.error("%s: %s", what, fault_of(error))
 
     def _now_ms(self) -> int:
         return int(self._clock() * 1000)

@@ -5,7 +5,7 @@ Without I/O: gateways' messages and the time go in, messages to gateways come ou
 need again after a restart (call, layout, deals) is kept and handed out again when it asks.
 
     CALLED --all joined, or join_until--> DEALING --all dealt, or deal_until--> RUNNING --last round ended--> OVER
-       \--too few gateways--> REFUSED
+       \--too few gateways--> REFUSED <--layout not durable--/
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import msgpack
 from protocol import wire
 from protocol.dcnet.book import Ended, RoundBook
 from protocol.dcnet.epoch import make_view
-from protocol.dcnet.rings import RingView, beacon, cut_rings, positions_of
+from protocol.dcnet.rings import RingView, beacon, bitmap, cut_rings, positions_of
 from protocol.dcnet.suite import Suite
 from protocol.errors import InvariantError, LocalProtocolError, RemoteProtocolError
 from protocol.link import LinkLimits
@@ -64,6 +64,13 @@ class Ring:
     deals: dict[int, wire.Deal] = field(default_factory=dict)
     book: RoundBook | None = None
     head_at: wire.HeadAt | None = None
+    expelled: int = 0
+
+    def told_expelled(self, identity: str) -> list[To]:
+        """What a member must know of those who were shut out."""
+        if not self.expelled:
+            return []
+        return [To(identity, wire.Expelled(self.view.epoch, self.view.ring, self.view.to_wire(self.expelled)))]
 
 
 class AreaEpoch:
@@ -129,7 +136,7 @@ class AreaEpoch:
         if place is None or self.phase is Phase.REFUSED:
             return []
         ring, position = place
-        out = [To(identity, self.call), To(identity, self._layouts[ring.view.ring])]
+        out = [To(identity, self.call), To(identity, self._layouts[ring.view.ring]), *ring.told_expelled(identity)]
         if self.phase is Phase.RUNNING:
             out.append(To(identity, self._deals_for(ring, position)))
             if ring.head_at is not None:
@@ -153,7 +160,7 @@ class AreaEpoch:
         value = beacon(self.call.epoch, self.call.area, self._nonce, submissions)
         out: list[To] = []
         if len(submissions) > wire.MAX_AREA:
-            return self._refuse(f"area {self.call.area} has {len(submissions)} gateways, of at most {wire.MAX_AREA}")
+            return self.give_up(f"area {self.call.area} has {len(submissions)} gateways, of at most {wire.MAX_AREA}")
         try:
             for index, identities in enumerate(
                 cut_rings(value, [each for each, _ in submissions], self.call.ring_size)
@@ -163,9 +170,9 @@ class AreaEpoch:
                 ring = Ring(view, {each: position for position, each in enumerate(identities)})
                 self.rings.append(ring)
         except LocalProtocolError as error:
-            return self._refuse(f"area {self.call.area} cannot form rings: {error}")
+            return self.give_up(f"area {self.call.area} cannot form rings: {error}")
         if not self.rings:
-            return self._refuse(f"no gateway of area {self.call.area} joined")
+            return self.give_up(f"no gateway of area {self.call.area} joined")
         for ring in self.rings:
             layout = self._layouts[ring.view.ring] = wire.EpochLayout(
                 self.call.epoch, self._nonce, submissions, ring.view.ring,
@@ -176,7 +183,7 @@ class AreaEpoch:
                 self._intermediates, self._result_key,
             )  # fmt: skip
             if (size := len(wire.encode(layout))) > _LAYOUT_SIZE_MAX:
-                return self._refuse(
+                return self.give_up(
                     f"area {self.call.area} is too large for its rings: a layout of {size} bytes, of at most"
                     f" {_LAYOUT_SIZE_MAX}"
                 )
@@ -189,8 +196,8 @@ class AreaEpoch:
 
     _deal_until_s = _NEVER
 
-    def _refuse(self, reason: str) -> list[To]:
-        """An area too small is never aggregated: it is told why."""
+    def give_up(self, reason: str) -> list[To]:
+        """The epoch will not come about: whoever joined is told why."""
         self.phase = Phase.REFUSED
         self.refusal = reason
         self.rings.clear()
@@ -231,9 +238,10 @@ class AreaEpoch:
         out: list[To] = []
         for ring in self.rings:
             out += [To(each, self._deals_for(ring, position)) for each, position in ring.positions.items()]
-            ring.book = RoundBook(self._suite, ring.view, self._result_secret, now_s)
-            head = ring.view.members[ring.view.head_of(0)].identity
-            out.append(To(head, wire.Appoint(self.call.epoch, ring.view.ring, 0)))
+            book = ring.book = RoundBook(self._suite, ring.view, self._result_secret, now_s)
+            book.expel(ring.expelled, now_s)
+            head = ring.view.members[ring.view.head_of(book.term)].identity
+            out.append(To(head, wire.Appoint(self.call.epoch, ring.view.ring, book.term)))
         return out
 
     def _require(self, identity: str) -> tuple[Ring, int]:
@@ -241,6 +249,18 @@ class AreaEpoch:
         if place is None:
             raise RemoteProtocolError("not_a_member", "a gateway that sits in no ring of this epoch")
         return place
+
+    def expel(self, identities: frozenset[str]) -> list[tuple[Ring, list[To]]]:
+        """Gateways that were shut out: for each ring that has new ones among its members, what the others are told."""
+        out = []
+        for ring in self.rings:
+            gone = bitmap([ring.positions[each] for each in identities & ring.positions.keys()])
+            if gone & ~ring.expelled:
+                ring.expelled |= gone
+                out.append(
+                    (ring, [to for each in ring.positions.keys() - identities for to in ring.told_expelled(each)])
+                )
+        return out
 
     # --- time ----------------------------------------------------------------------------------------------------
 
@@ -324,6 +344,7 @@ class AreaEpoch:
         out: list[To] = []
         if position not in ring.deals:  # it may have dealt just before we were restarted: it deals the same again
             out.append(To(identity, self._layouts[ring.view.ring]))
+        out += ring.told_expelled(identity)
         if ring.head_at is not None:
             out.append(To(identity, ring.head_at))
         elif ring.book is not None and ring.view.head_of(ring.book.term) == position:

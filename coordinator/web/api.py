@@ -23,6 +23,7 @@ from coordinator.gwa.enrolment import Directory, Enrolment, EnrolmentRequest, Ga
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.web.errors import problem_responses
 from coordinator.web.models import (
+    AccusedView,
     EnrolAnswer,
     EnrolRequest,
     GatewayCounts,
@@ -40,7 +41,7 @@ from coordinator.web.models import (
     TotalPage,
 )
 from coordinator.web.status import RingStatus, StatusSource
-from protocol import pki
+from protocol import pki, wire
 from protocol.errors import RemoteProtocolError
 
 AreaQuery = Annotated[str | None, Query(max_length=64, description="Only this area.")]
@@ -208,6 +209,13 @@ def _ring(ring: RingStatus) -> RingView:
         head=None if ring.head is None else _places(ring.members, (ring.head,))[0],
         last_round=ring.last_round, last_outcome=ring.last_outcome,
         last_latency_ms=None if ring.last_latency_s is None else round(ring.last_latency_s * 1000, 3),
+        accused=[
+            AccusedView(
+                member=_places(ring.members, (each.position,))[0], head=_places(ring.members, (each.head,))[0],
+                round=each.round, lie="wrong_seed" if each.lie is wire.Lie.WRONG_SEED else "spoilt_sum",
+            )
+            for each in ring.accused
+        ],
     )  # fmt: skip
 
 

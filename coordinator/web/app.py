@@ -53,7 +53,7 @@ def make_app(
     )
     totals = Totals(store)
     app.add_middleware(Guard)
-    install_errors(app)
+    install_errors(app, metrics)
     app.include_router(make_router(totals, Directory(store), source, enrolment=enrolment, metrics=metrics, clock=clock))
     if desk is not None:
         if not operator_token:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from coordinator.metrics import CoordinatorMetrics
+from coordinator.store import fault_of
 from coordinator.web.models import Problem
 from protocol.errors import RemoteProtocolError
 
+log = logging.getLogger(__name__)
 BODY_SIZE_MAX = 32 * 1024  # bytes; an enrolment request takes about 1 KB
 TARIFF_BODY_SIZE_MAX = 512 * 1024  # a year of quarter hours takes some 250 KB
 _STATUS = {
@@ -27,6 +32,7 @@ _TITLES = {
     405: "Method not allowed",
     409: "Conflict",
     422: "Invalid input",
+    503: "Unavailable",
 }
 _HEADERS = {
     # Everything comes from our own origin, nothing may be framed, and no inline script or style runs.
@@ -47,7 +53,7 @@ def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
-def install_errors(app: FastAPI) -> None:
+def install_errors(app: FastAPI, metrics: CoordinatorMetrics) -> None:
     """Answer every error of `app` with a problem document."""
 
     @app.exception_handler(RemoteProtocolError)
@@ -60,6 +66,12 @@ def install_errors(app: FastAPI) -> None:
         fields = {".".join(str(part) for part in e["loc"][1:]) or "body": str(e["msg"]) for e in error.errors()}
         detail = "; ".join(f"{name}: {message}" for name, message in fields.items())
         return _problem(422, detail, "invalid_input", fields)
+
+    @app.exception_handler(SQLAlchemyError)
+    async def _store(_request: Request, error: SQLAlchemyError) -> JSONResponse:
+        metrics.peer_error("store_error")
+        log.error("a web request gets no answer, the database fails: %s", fault_of(error))
+        return _problem(503, "the database fails just now; ask again", "store_error")
 
     @app.exception_handler(HTTPException)
     async def _http(_request: Request, error: HTTPException) -> JSONResponse:

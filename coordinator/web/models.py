@@ -68,6 +68,17 @@ class RoundPage(_Model):
     """`cursor` of the next page, null at the end."""
 
 
+class AccusedView(_Model):
+    """What the head of a ring said of a member; its word alone."""
+
+    member: Member
+    head: Member
+    """Who said it."""
+    round: int
+    lie: Literal["wrong_seed", "spoilt_sum"]
+    """A seed that does not fit its share, or sums that open only without it."""
+
+
 class RingView(_Model):
     """One ring of a current epoch."""
 
@@ -80,6 +91,8 @@ class RingView(_Model):
     last_round: int | None
     last_outcome: str | None
     last_latency_ms: float | None
+    accused: list[AccusedView]
+    """Members that heads of this ring said to lie; such a head leaves them out."""
 
 
 class RingPage(_Model):

@@ -10,7 +10,18 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from coordinator.gwa.epochs import AreaEpoch, Ring
+from protocol import wire
 from protocol.dcnet.rings import positions_of
+
+
+@dataclass(frozen=True, slots=True)
+class AccusedMember:
+    """The head at position `head` said in `round` that the member at `position` lies, and how."""
+
+    position: int
+    head: int
+    round: int
+    lie: wire.Lie
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +42,7 @@ class RingStatus:
     last_round: int | None = None
     last_outcome: str | None = None
     last_latency_s: float | None = None
+    accused: tuple[AccusedMember, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,4 +79,8 @@ def ring_status(epoch: AreaEpoch, ring: Ring) -> RingStatus:
         last_round=None if last is None else last.round,
         last_outcome=None if last is None else last.outcome.name.lower(),
         last_latency_s=None if last is None else last.ended_s - last.opened_s,
+        accused=tuple(
+            AccusedMember(each.position, each.head, each.round, each.lie)
+            for each in (() if book is None else book.accusations.values())
+        ),
     )  # fmt: skip

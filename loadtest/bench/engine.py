@@ -18,8 +18,10 @@ from loadtest.bench.rounds import ROUNDS, Metered, play, ring_size
 from loadtest.ring import LocalRing, RingSize, lay_out, random_vectors
 from protocol import wire
 from protocol.dcnet import prf, shamir
-from protocol.dcnet.masks import MaskSchedule, self_mask, words_from_bytes
-from protocol.dcnet.suite import StandardSuite, derive
+from protocol.dcnet.masks import Fleet, MaskSchedule, self_mask, words_from_bytes
+from protocol.dcnet.rings import RingView
+from protocol.dcnet.secrets import EpochSecrets
+from protocol.dcnet.suite import StandardSuite, counter_block, derive, zeros
 
 LONG_WORDS = 16_000
 FLAMINGO_S = 4.07
@@ -89,21 +91,36 @@ class Share:
         self.secrets = secrets[0]
         (self.vector,) = random_vectors(np.random.default_rng(1), 1, words)
 
-    def epoch_us(self) -> tuple[float, float]:
-        """CPU time a round of: the masks of all rounds ahead of time; the vector work of each share."""
+    def whole_us(self) -> float:
+        """CPU time of the vector work of a share, the masks and the self mask made ahead among it; mean of an epoch."""
+        begin = process_time()
         masks = MaskSchedule(self.suite, self.view, self.secrets)
-        rounds = self.view.rounds
-        ahead_s = online_s = 0.0
-        for round_ in range(rounds):
-            begin = process_time()
+        for round_ in range(self.view.rounds):
             masks.prepare(round_)
-            middle = process_time()
-            masked = masks.words(round_, 0, self.view.everybody)
-            masked += self_mask(self.suite, _KEY, self.view.word_count)
+            masked = self_mask(self.suite, _KEY, self.view.word_count)
             masked += self.vector
-            ahead_s += middle - begin
-            online_s += process_time() - middle
-        return 1e6 * ahead_s / rounds, 1e6 * online_s / rounds
+            masks.add(masked, round_, 0, self.view.everybody)
+        return 1e6 * (process_time() - begin) / self.view.rounds
+
+    def ahead_us(self) -> float:
+        """CPU time a round of the pairwise masks of all rounds."""
+        begin = process_time()
+        masks = MaskSchedule(self.suite, self.view, self.secrets)
+        for round_ in range(self.view.rounds):
+            masks.prepare(round_)
+        return 1e6 * (process_time() - begin) / self.view.rounds
+
+    def opening_us(self) -> float:
+        """CPU time of what an OPEN leaves to do, of a round whose masks are there."""
+        masks = MaskSchedule(self.suite, self.view, self.secrets)
+        masks.prepare(0)
+        masked = self_mask(self.suite, _KEY, self.view.word_count)
+
+        def share() -> None:
+            np.add(masked, self.vector, masked)
+            masks.add(masked, 0, 0, self.view.everybody)
+
+        return cpu_us(share, 1000)
 
 
 def keystream_rate(size: int = 1 << 16) -> float:
@@ -113,49 +130,78 @@ def keystream_rate(size: int = 1 << 16) -> float:
     return size / cpu_us(lambda: encryptor.update_into(zeros, buffer), 1000) / 1e3
 
 
+def fleet_masks(*, quick: bool = False) -> list[Row]:
+    """The pairwise masks of a whole ring in one process: a pair's keystream made once against once for each end."""
+    rows = []
+    suite = StandardSuite()
+    for k, words, rounds in ((14, 16, ROUNDS), (63, 16, ROUNDS), (14, LONG_WORDS, 4)):
+        view, secrets = lay_out(suite, RingSize(64, k, k // 2 + 1, k // 2 + 1, k // 2 + 1, 33, words, rounds), _KEY)
+        for position, each in enumerate(secrets):
+            each.bind(view, position)
+
+        def masks_us(fleet: Fleet | None, view: RingView = view, secrets: list[EpochSecrets] = secrets) -> float:
+            begin = process_time()
+            ring = [MaskSchedule(suite, view, each, fleet) for each in secrets]
+            for round_ in range(view.rounds):
+                for schedule in ring:
+                    schedule.prepare(round_)
+            return 1e6 * (process_time() - begin) / view.rounds / view.size
+
+        bulk, single, ratio = pairs(
+            lambda masks_us=masks_us: masks_us(Fleet()),  # type: ignore[misc]
+            lambda masks_us=masks_us: masks_us(None),  # type: ignore[misc]
+            3 if quick else 7,
+        )
+        rows.append(
+            Row(
+                f"masks of 64 gateways in one process, k={k}, {words:,} slots, a gateway and round", "µs", bulk,
+                "each by itself", single, ratio, note="the same words",
+            )
+        )  # fmt: skip
+    return rows
+
+
 def vectors(*, quick: bool = False) -> list[Row]:
     """Shares and long vectors."""
     count = 5 if quick else 15
     limit = samples(keystream_rate, count)
     rows = [Row("the limit: AES-256-CTR keystream", "GB/s", limit, note="one encryptor, 64 KB into one buffer")]
     full = Share(63, 16)
-    shares = [full.epoch_us() for _ in range(count)]
     rows += [
         Row(
             "online share of 16 slots, k=63, with its part of the masks ahead of time", "µs",
-            Spread.of([sum(each) for each in shares]), target=Target("ours", 20, at_least=False),
+            samples(full.whole_us, count), target=Target("ours", 20, at_least=False),
             note="vector work: pairwise masks, self mask from its seed, contribution",
         ),
-        Row("the masks ahead of time alone, a round of an epoch of 96", "µs", Spread.of([each[0] for each in shares])),
+        Row("  of it the pairwise masks ahead of time", "µs", samples(full.ahead_us, count), note="an epoch of 96"),
+        Row("  of it left to do when the head opens", "µs", samples(full.opening_us, count)),
     ]  # fmt: skip
-    long = Share(14, LONG_WORDS, rounds=4)
-    octets = 8 * LONG_WORDS * 15
-
-    def rate() -> float:
-        return octets / sum(sum(long.epoch_us()) for _ in range(5)) * 5 / 1e3
-
+    long = Share(14, LONG_WORDS)
+    octets = 8 * LONG_WORDS
     buffer = np.empty(LONG_WORDS + 2, dtype=np.uint64).data.cast("B")
 
-    def streams_alone() -> float:
-        return 8 * LONG_WORDS / cpu_us(lambda: long.suite.keystream_into(buffer, _KEY, 0, 0, 8 * LONG_WORDS), 300) / 1e3
+    def stream_alone() -> None:
+        long.suite.encryptor(_KEY, counter_block(0, 0)).update_into(zeros(octets), buffer)
 
-    taken = [(streams_alone(), rate(), keystream_rate()) for _ in range(count + 3)][3:]
-    rows.append(
+    taken = [
+        (octets / cpu_us(stream_alone, 300) / 1e3, 15 * octets / long.whole_us() / 1e3, keystream_rate())
+        for _ in range(2 * count + 3)
+    ][3:]
+    mine = Spread.of([rate for _, rate, _ in taken])
+    rows += [
         Row(
-            f"share of {LONG_WORDS:,} words, k=14: keystream consumed", "GB/s",
-            Spread.of([mine for _, mine, _ in taken]), "the same streams, unused",
-            Spread.of([most for most, _, _ in taken]),
-            Spread.of([mine / most for most, mine, _ in taken]), target=Target("ratio", 0.7, at_least=True),
-            note="15 streams, each under its own key and so its own cipher; the ratio is ours to theirs",
-        )
-    )  # fmt: skip
-    rows.append(
+            f"share of {LONG_WORDS:,} words, k=14: keystream consumed", "GB/s", mine,
+            "the same streams, unused", Spread.of([most for most, _, _ in taken]),
+            Spread.of([rate / most for most, rate, _ in taken]), target=Target("ratio", 0.7, at_least=True),
+            note="a key set up for each stream; the ratio is ours to theirs",
+        ),
         Row(
-            "  the same against the limit", "GB/s", Spread.of([mine for _, mine, _ in taken]), "the limit",
-            Spread.of([most for _, _, most in taken]), Spread.of([mine / most for _, mine, most in taken]),
-            target=Target("ratio", 0.7, at_least=True), note="the stricter reading: no key set up, 64 KB in the cache",
-        )
-    )  # fmt: skip
+            "  the same against the limit", "GB/s", mine, "the limit", Spread.of([most for _, _, most in taken]),
+            Spread.of([rate / most for _, rate, most in taken]), target=Target("ratio", 0.7, at_least=True),
+            note="the stricter reading: no key set up, 64 KB in the cache",
+        ),
+        *fleet_masks(quick=quick),
+    ]  # fmt: skip
     size = ring_size(128, LONG_WORDS)
     silent = frozenset(range(1, 128, 15))
     server = [play(size, silent) for _ in range(2 if quick else 3)]
@@ -238,13 +284,11 @@ def scaling(*, quick: bool = False) -> list[Row]:
     for k in (8, 16, 32, 62):
         share = Share(k, 16)
         rows.append(
-            Row(f"share engine, 16 slots, k={k}", "µs", Spread.of([sum(share.epoch_us()) for _ in range(count + 2)]))
+            Row(f"share engine, 16 slots, k={k}", "µs", Spread.of([share.whole_us() for _ in range(count + 2)]))
         )
     for words in (4, 16, 96, 1000, 10_000):
-        share = Share(14, words, rounds=ROUNDS if words < 1000 else 8)
+        share = Share(14, words)
         rows.append(
-            Row(
-                f"share engine, k=14, {words} slots", "µs", Spread.of([sum(share.epoch_us()) for _ in range(count + 2)])
-            )
+            Row(f"share engine, k=14, {words} slots", "µs", Spread.of([share.whole_us() for _ in range(count + 2)]))
         )
     return rows

@@ -10,7 +10,7 @@ grow the same ring by itself.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import cast
 
@@ -26,6 +26,7 @@ from node.security.module import SecurityModule
 from node.store import Store
 from protocol import wire
 from protocol.dcnet.book import Ended, RoundBook
+from protocol.dcnet.masks import Fleet
 from protocol.dcnet.rings import Member, RingView, Timing, positions_of
 from protocol.dcnet.schema import Kind, Schema, Slot
 from protocol.dcnet.secrets import EpochSecrets
@@ -103,6 +104,7 @@ class Process:
     metrics: NodeMetrics
     clock: Callable[[], float]
     schema: Schema
+    fleet: Fleet = field(default_factory=Fleet)
 
     async def gateway(self, ring: Ring, position: int, to_coordinator: Callable[[wire.Message], None]) -> Membership:
         """A gateway's membership, made from what is durable; its account starts with its first registers."""
@@ -113,7 +115,7 @@ class Process:
         around = Surroundings(
             self.suite, cast(SecurityModule, module), self.link, contributions, self.metrics, self.clock,
             to_coordinator, lambda: None, lambda _position, _text, _signature: None, "tcp://127.0.0.1:*", None,
-            relay=False,
+            relay=False, fleet=self.fleet,
         )  # fmt: skip
         return Membership(around, ring.view, ring.secrets[position])
 

@@ -27,6 +27,7 @@ Register = tuple[Obis, int, int, int]
 
 Registers = Callable[[datetime], Sequence[Register]]
 _BAUD_CHARACTERS = {Mode.A: "@", Mode.B: "E", Mode.C: "5", Mode.D: "3"}
+_WAKE_UP_COUNT = 60  # two seconds of NULs at 300 baud
 _REPEAT_WAIT_S = 1.5  # the longest a tester may take to say NAK (clause 6.4.3)
 _ASCII_UNITS = {"m³": "m3", "m³/h": "m3/h", "°C": "degC"}
 
@@ -35,7 +36,8 @@ _ASCII_UNITS = {"m³": "m3", "m³/h": "m3/h", "°C": "degC"}
 class MeterSettings:
     """
     How the meter behaves.  `parity` makes an eight-bit link carry 7E1; `damaged` is how many blocks go out with a
-    wrong check first; `pause_s` is the reaction time; `period_s` that of the pushes in mode D.
+    wrong check first; `pause_s` is the reaction time; `period_s` that of the pushes in mode D.  One that is `asleep`
+    hears nothing that has not 60 NULs before it.
     """
 
     serial_number: str
@@ -46,6 +48,7 @@ class MeterSettings:
     damaged: int = 0
     pause_s: float = 0.2
     period_s: float = 1.0
+    asleep: bool = False
 
 
 def register_line(register: Register) -> str:
@@ -128,7 +131,7 @@ class SimulatedMeter:
         expected = {b"/?!", f"/?{self._settings.address}!".encode("ascii")}
         mode, offered = mode_of(_BAUD_CHARACTERS[self._settings.mode])
         while (message := await line.next()) is not None:
-            if message not in expected:
+            if message not in expected or (self._settings.asleep and line.null_count < _WAKE_UP_COUNT):
                 continue
             await trio.sleep(self._settings.pause_s)
             await self._send(stream, self.identification)
@@ -152,6 +155,7 @@ class _Line:
     def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
         self._buffer = b""
+        self.null_count = 0  # before the last message
 
     async def next(self) -> bytes | None:
         """The next message without its line end; None when the stream has ended."""
@@ -159,6 +163,7 @@ class _Line:
             if not await self._more():
                 return None
         message, _, self._buffer = self._buffer.partition(b"\r\n")
+        self.null_count = len(message) - len(message.lstrip(b"\x00"))
         return message.lstrip(b"\x00" + NAK)
 
     async def repeat_asked(self, wait_s: float) -> bool:

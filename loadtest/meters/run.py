@@ -9,6 +9,7 @@ the field has too: one cable.  The book is written when all of them listen.
 from __future__ import annotations
 
 import logging
+import resource
 import time
 from collections.abc import Callable
 from functools import partial
@@ -32,6 +33,10 @@ _BACKLOG = 4096  # thousands of gateways connect within one second of a load tes
 _FORGET_S = 0.1  # longer than a pause within a telegram, shorter than that between two
 
 
+# Open files: listener and a connection; both ends of two pseudo-terminals and the meter's own line.
+_FILES_PER_METER = {"tcp": 2, "pty": 6}
+_FILES_BESIDE = 64
+
 SimulatedMeters = list[Household | Recording]
 
 
@@ -45,14 +50,16 @@ async def run(config: MetersConfig, *, ready: Callable[[list[BookEntry]], None] 
     """
     Serve until cancelled; `ready` is called with the book once all meters listen.
 
-    Raises StromkreisError where load profiles, recordings or a free port are missing.
+    Raises StromkreisError where load profiles, recordings, a free port or open files are missing.
     """
     origin_unix_s = config.origin_unix_s if config.origin_unix_s is not None else time.time()
     clock = SimulatedClock(origin_unix_s, config.period_s)
     book = []
     async with trio.open_nursery() as nursery:
         homes = 0
-        for index, meter in enumerate(simulated_meters(config)):
+        meters = simulated_meters(config)
+        _make_room(len(meters) * _FILES_PER_METER[config.link] + _FILES_BESIDE)
+        for index, meter in enumerate(meters):
             if isinstance(meter, Recording):
                 speaks = _recorded(meter, clock)
             else:
@@ -68,6 +75,19 @@ async def run(config: MetersConfig, *, ready: Callable[[list[BookEntry]], None] 
         if ready is not None:
             ready(book)
         await trio.sleep_forever()
+
+
+def _make_room(file_count: int) -> None:
+    """Many systems start a process with 1,024 open files and let it have more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= file_count:
+        return
+    if hard != resource.RLIM_INFINITY and hard < file_count:
+        raise StromkreisError(
+            f"these meters need some {file_count} open files and {hard} are allowed: fewer meters, or a higher limit"
+            " (ulimit -Hn)"
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (file_count, hard))
 
 
 def _recorded(meter: Recording, clock: SimulatedClock) -> Speaker:

@@ -36,7 +36,15 @@ from node.lmn.sml.bodies import (
     SetProcParameterRequest,
     SignedValue,
 )
-from node.lmn.sml.client import ATTENTION_OK, CLASS_DATA, LOAD_PROFILE, object_path, read_path
+from node.lmn.sml.client import (
+    ATTENTION_OK,
+    CLASS_DATA,
+    LOAD_PROFILE,
+    MAGNETIC_TAMPER,
+    MECHANICAL_TAMPER,
+    object_path,
+    read_path,
+)
 from node.lmn.sml.messages import encode_file
 from node.lmn.sml.readings import SCALER_UNIT_ATTRIBUTE, STATUS_ATTRIBUTE, VALUE_ATTRIBUTE, server_id
 from node.lmn.sml.transport import wrap
@@ -47,10 +55,12 @@ Register = tuple[Obis, int, int, int]  # code, mantissa, scaler, DLMS unit code
 Registers = Callable[[datetime], Sequence[Register]]
 
 _STANDARD_LIST = bytes.fromhex("0100620affff")
+_NOT_ALLOWED = bytes.fromhex("8181c7c7fe06")
 _UNKNOWN_OBJECT = bytes.fromhex("8181c7c7fe0e")
 _UNEXPECTED_MESSAGE = bytes.fromhex("8181c7c7fe0d")
 _NO_ENTRIES = bytes.fromhex("8181c7c7fe13")
 _DEVICE_ID = Obis(1, 0, 96, 1, 0, 255)
+_TAMPER_BITS = {MAGNETIC_TAMPER: 1 << 9, MECHANICAL_TAMPER: 1 << 10}  # of the status word, by where it is reset
 _EPOCH = datetime(2020, 1, 1, tzinfo=UTC)
 
 
@@ -82,7 +92,8 @@ class SmlMeter:
     One meter.  `device` is its id as on its plate, `1EMH0012345678`.
 
     `profile_period_s` with a registers callback that knows the past is its load profile.  `parameters` holds what was
-    set, by path; a path in it can be read back and set again.  Time counts from `started_at`, as seconds of operation.
+    set, by path; a path in it can be read back and set again.  `status` is the meter's word (bit 0 worth 1), whose
+    tamper bits a gateway may reset.  Time counts from `started_at`, as seconds of operation.
     """
 
     device: str
@@ -92,6 +103,8 @@ class SmlMeter:
     profile_period_s: int = 900
     information: Mapping[Obis, bytes] = field(default_factory=dict)
     parameters: dict[tuple[bytes, ...], Tree] = field(default_factory=dict)
+    status: int = 0
+    accepts_settings: bool = True
     server_id: bytes = field(init=False)
     _files: int = field(init=False, default=0)
 
@@ -128,8 +141,13 @@ class SmlMeter:
                     yield AttentionResponse(self.server_id, _UNKNOWN_OBJECT)
                 else:
                     yield GetProcParameterResponse(self.server_id, body.parameter_tree_path, tree)
+            case SetProcParameterRequest() if not self.accepts_settings:
+                yield AttentionResponse(self.server_id, _NOT_ALLOWED)
             case SetProcParameterRequest():
                 self.parameters[body.parameter_tree_path] = body.parameter_tree
+                for obis, bit in _TAMPER_BITS.items():
+                    if body.parameter_tree_path == object_path(CLASS_DATA, obis, VALUE_ATTRIBUTE):
+                        self.status &= ~bit
                 yield AttentionResponse(self.server_id, ATTENTION_OK)
             case GetCosemRequest():
                 path = object_path(body.class_id, Obis.from_bytes(body.obj_name)) if len(body.obj_name) == 6 else ()
@@ -151,7 +169,7 @@ class SmlMeter:
 
     def _list(self, request: GetListRequest | None, now: datetime) -> GetListResponse:
         identity = ListEntry(_DEVICE_ID.to_bytes(), None, None, None, None, self.server_id)
-        entries = (identity, *(_entry(*register) for register in self.registers(now)))
+        entries = (identity, *(_entry(*register, self.status or None) for register in self.registers(now)))
         client_id = request.client_id if request is not None else None
         name = (request.list_name if request is not None else None) or _STANDARD_LIST
         return GetListResponse(client_id, self.server_id, name, self._seconds(now), entries)
@@ -172,7 +190,7 @@ class SmlMeter:
                 children = (
                     _attribute(VALUE_ATTRIBUTE, signed(mantissa)),
                     Tree(bytes((SCALER_UNIT_ATTRIBUTE,)), None, scaler_unit),
-                    _attribute(STATUS_ATTRIBUTE, unsigned(0)),
+                    _attribute(STATUS_ATTRIBUTE, unsigned(self.status)),
                 )
                 return Tree(obis.to_bytes(), None, children)
         return None
@@ -229,10 +247,10 @@ class ReplayMeter:
         return None
 
 
-def _entry(obis: Obis, mantissa: int, scaler: int, unit: int) -> ListEntry:
+def _entry(obis: Obis, mantissa: int, scaler: int, unit: int, status: int | None) -> ListEntry:
     # Energies are 64 bits wide in real meters whatever they hold; powers are signed.
     value = signed(mantissa)._replace(size=8) if obis.d == 8 else signed(mantissa)
-    return ListEntry(obis.to_bytes(), None, None, unit, scaler, value)
+    return ListEntry(obis.to_bytes(), status, None, unit, scaler, value)
 
 
 def _attribute(number: int, content: Value) -> Tree:

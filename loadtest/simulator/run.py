@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from random import Random
 
 from loadtest.ring import RingSize
 from loadtest.simulator.faults import CALM, Faults
 from loadtest.simulator.liar import Liar
+from loadtest.simulator.lying_member import LIES, STEADY, LyingMember
 from loadtest.simulator.suite import CheapSuite
 from loadtest.simulator.world import PERIOD_S, Tally, Violation, World
 from protocol.dcnet.parameters import choose
+from protocol.dcnet.search import lost_rounds_granted
 from protocol.dcnet.suite import StandardSuite, Suite
 from protocol.wire import Outcome
 
@@ -21,15 +24,16 @@ class Scenario:
     """
     What to simulate.
 
-    `liar` is "head" (an honest machine with a twisted tongue), "cunning" (a head with plans) or empty; as many
-    gateways are corrupt, and first in turn to be head, as the ring's numbers allow for.  `real` takes the real
-    primitives.
+    `liar` is "head" (an honest machine with a twisted tongue), "cunning" (a head with plans), "member" or empty.  As
+    many gateways are corrupt as the ring's numbers allow for, and first in turn to be head; a lying member is one, at
+    any place, and tells the kind of lie `lie`, or another one in each seed.  `real` takes the real primitives.
     """
 
     gateways: int = 16
     rounds: int = 24
     faults: Faults = CALM
     liar: str = ""
+    lie: str = ""
     corrupt: float = 0.05
     dropout: float = 0.15
     real: bool = False
@@ -43,6 +47,8 @@ class Played:
     tally: Tally
     transcript: str  # hex digest over every message in order: equal for equal seeds, in any process
     smallest_sum: int
+    is_named: bool  # whether a head found the lying member
+    lies: int
 
 
 def ring_size(scenario: Scenario) -> RingSize:
@@ -55,10 +61,12 @@ def play(seed: int, scenario: Scenario) -> Played:
     """Play a seed.  Raises Violation or PrivacyBroken where something does not hold."""
     suite: Suite = StandardSuite() if scenario.real else CheapSuite()
     corrupt = set(range(max(1, choose(scenario.gateways, scenario.corrupt, scenario.dropout).corrupt)))
-    liar = Liar(corrupt, is_cunning=scenario.liar == "cunning") if scenario.liar else None
-    world = World(suite, ring_size(scenario), seed, scenario.faults, liar)
+    liar = Liar(corrupt, is_cunning=scenario.liar == "cunning") if scenario.liar in {"head", "cunning"} else None
+    lying_member = _lying_member(suite, seed, scenario) if scenario.liar == "member" else None
+    world = World(suite, ring_size(scenario), seed, scenario.faults, liar, lying_member)
     world.start()
-    troubled = max(1, scenario.rounds - HEALING_ROUNDS)
+    healing = HEALING_ROUNDS + (0 if lying_member is None else lost_rounds_granted(world.view))
+    troubled = max(1, scenario.rounds - healing)
     for round_ in range(troubled):
         if scenario.faults.clog and world.random.random() < scenario.faults.clog:
             _clog(world)
@@ -68,8 +76,21 @@ def play(seed: int, scenario: Scenario) -> Played:
     world.ledger.close()
     if liar is None:
         world.check_conservation()
+        _check_all_ended(world, scenario)
+    if lying_member is not None:
+        _check_search(world, scenario, lying_member, healing)
+    elif liar is None:
         _check_progress(world, scenario)
-    return Played(seed, world.tally, world.transcript.hexdigest(), world.ledger.smallest)
+    lies = 0 if lying_member is None else lying_member.told
+    return Played(seed, world.tally, world.transcript.hexdigest(), world.ledger.smallest, bool(world.accused), lies)
+
+
+def _lying_member(suite: Suite, seed: int, scenario: Scenario) -> LyingMember:
+    """Who lies, and how: another gateway and another lie in each seed."""
+    random = Random(f"lying member {seed}")
+    position, victim = random.sample(range(scenario.gateways), 2)
+    lie = scenario.lie or list(LIES)[seed % len(LIES)]
+    return LyingMember(position, lie, victim, suite.group, random)
 
 
 def _clog(world: World) -> None:
@@ -81,10 +102,35 @@ def _clog(world: World) -> None:
             world.clog(other, f"m{index}", world.random.random() * PERIOD_S)
 
 
+def _check_all_ended(world: World, scenario: Scenario) -> None:
+    if len(world.ended) != scenario.rounds:
+        raise Violation(f"{scenario.rounds - len(world.ended)} rounds never ended")
+
+
+def _check_search(world: World, scenario: Scenario, liar: LyingMember, healing: int) -> None:
+    """
+    A lying member costs no more rounds than are stated, and one that lies in every round is named and left out.
+
+    The first without faults only: a head that is replaced in the middle of a search begins another one.  A seed or a
+    binding costs nothing.  Who does not always lie may do so again each time that the search is laid down.
+    """
+    if liar.lie in STEADY and scenario.rounds > healing:
+        honest = world.view.everybody & ~(1 << liar.position)
+        last = [world.ended[scenario.rounds - 2], world.ended[scenario.rounds - 1]]
+        if any(each.outcome is not Outcome.OPENED or each.roster != honest for each in last):
+            raise Violation("a member that lies in every round was not found")
+    if scenario.faults != CALM:
+        return
+    bound = 0 if liar.lie in {"seed", "binding", "partial", "words"} else lost_rounds_granted(world.view)
+    if liar.lie in {"whim", "framing"}:
+        bound += scenario.rounds.bit_length()
+    spoilt = sum(each.reason == "the masks did not cancel" for each in world.ended.values())
+    if spoilt > bound:
+        raise Violation(f"a lying member cost {spoilt} rounds, and {bound} at most were stated")
+
+
 def _check_progress(world: World, scenario: Scenario) -> None:
     """After the faults have stopped the last rounds open, with everybody in them."""
     last = [world.ended[r] for r in range(scenario.rounds - 2, scenario.rounds) if r in world.ended]
-    if len(world.ended) != scenario.rounds:
-        raise Violation(f"{scenario.rounds - len(world.ended)} rounds never ended")
     if any(each.outcome is not Outcome.OPENED or each.roster != world.view.everybody for each in last):
         raise Violation("no full round after the faults had stopped")

@@ -8,6 +8,7 @@ fails: a MAC over another text, a signature by another key, a seal under another
 from __future__ import annotations
 
 import hashlib
+import struct
 
 from loadtest.transparent_group import TransparentGroup
 from protocol.dcnet.group import Group
@@ -19,6 +20,27 @@ def _hash(size: int, *parts: bytes) -> bytes:
     for part in parts:
         state.update(len(part).to_bytes(4, "little") + part)
     return state.digest(size)
+
+
+class CheapEncryptor:
+    """Implements `protocol.dcnet.suite.Encryptor`, for zeros alone."""
+
+    def __init__(self, suite: CheapSuite, key: bytes, counter: bytes) -> None:
+        self._suite = suite
+        self._key = key
+        self._stream, block = struct.unpack(">QQ", counter)
+        self._offset = 16 * block
+
+    def update(self, data: memoryview) -> bytes:
+        """The next bytes of `CheapSuite.keystream`."""
+        words = self._suite.keystream(self._key, self._stream, self._offset, len(data))
+        self._offset += len(data)
+        return words
+
+    def update_into(self, data: memoryview, buf: memoryview) -> int:
+        """The same into a buffer."""
+        buf[: len(data)] = self.update(data)
+        return len(data)
 
 
 class CheapSuite:
@@ -39,9 +61,9 @@ class CheapSuite:
         """Extendable output; whole blocks of 16 bytes from the offset, as a counter mode gives them."""
         return _hash(offset + size, key, stream.to_bytes(8, "little"))[offset:]
 
-    def keystream_into(self, out: memoryview, key: bytes, stream: int, offset: int, size: int) -> None:
-        """The same into a buffer."""
-        out[:size] = self.keystream(key, stream, offset, size)
+    def encryptor(self, key: bytes, counter: bytes) -> CheapEncryptor:
+        """The same bytes from a counter block on."""
+        return CheapEncryptor(self, key, counter)
 
     def mac(self, key: bytes, message: bytes) -> bytes:
         """A keyed hash."""

@@ -23,8 +23,9 @@ from loadtest.simulator.adversary import Adversary
 from loadtest.simulator.faults import Faults
 from loadtest.simulator.ledger import Ledger
 from loadtest.simulator.liar import Liar
+from loadtest.simulator.lying_member import LyingMember
 from protocol import wire
-from protocol.dcnet.book import Announce, BookInstruction, Ended, Record, RoundBook
+from protocol.dcnet.book import Accusation, Announce, BookInstruction, Ended, Record, RoundBook
 from protocol.dcnet.events import (
     Attempted,
     Instruction,
@@ -84,17 +85,23 @@ class Tally:
 class World:
     """A ring, its coordinator, its network."""
 
-    def __init__(self, suite: Suite, size: RingSize, seed: int, faults: Faults, liar: Liar | None) -> None:
+    def __init__(
+        self, suite: Suite, size: RingSize, seed: int, faults: Faults, liar: Liar | None = None,
+        lying_member: LyingMember | None = None,
+    ) -> None:  # fmt: skip
         self.random = Random(seed)
         self.faults = faults
         self.liar = liar
+        self.lying_member = lying_member
+        self.accused: set[int] = set()
         self.tally = Tally()
         self.now_s = 0.0
         self.transcript = hashlib.sha256()
         self._suite = suite
         ring_seed = hashlib.sha256(f"ring {seed}".encode()).digest()
         self.view, secrets = make_ring(suite, size, ring_seed, Timing.spread(1.0, PERIOD_S))
-        self.ledger = Ledger(self.view, set() if liar is None else liar.corrupt)
+        corrupt = set() if liar is None else liar.corrupt
+        self.ledger = Ledger(self.view, corrupt if lying_member is None else corrupt | {lying_member.position})
         self.gateways = [Gateway(index, each) for index, each in enumerate(secrets)]
         self._masks = [MaskSchedule(suite, self.view, each) for each in secrets]
         self.book = RoundBook(suite, self.view, result_secret(ring_seed), 0.0)
@@ -277,6 +284,8 @@ class World:
         member = gateway.member
         if member is None:
             return
+        if self.lying_member is not None and self.lying_member.position == gateway.index:
+            message = self.lying_member.twist(message, member)
         self._note(gateway.index, message)
         self.ledger.sent(gateway.index, message, member)
         term = member.term
@@ -334,6 +343,8 @@ class World:
             match each:
                 case Record(ended):
                     self._check_end(ended)
+                case Accusation(round_, head, position, _):
+                    self._check_accusation(round_, head, position)
                 case Announce(position, message):
                     for index in range(self.view.size) if position is None else [position]:
                         self._announce(self.gateways[index], message)
@@ -381,6 +392,13 @@ class World:
                 expected = [(a + int(b)) % WORD_MODULUS for a, b in zip(expected, vector, strict=True)]
         if tuple(expected) != ended.total:
             raise Violation(f"round {ended.round} opened to something else than the sum over its roster")
+
+    def _check_accusation(self, round_: int, head: int, position: int) -> None:
+        if self.liar is not None and head in self.liar.corrupt:
+            return  # it may say what it likes
+        if self.lying_member is None or position != self.lying_member.position:
+            raise Violation(f"an honest head named member {position} a liar in round {round_}")
+        self.accused.add(position)
 
     def check_conservation(self) -> None:
         """Σ opened energy = Σ over gateways of (register at the last opened contribution - first register)."""

@@ -18,7 +18,7 @@ from node.aggregation.surroundings import RELAY, FromHead, Surroundings, next_ev
 from protocol import wire
 from protocol.dcnet.events import Instruction, Note, ToCoordinator, ToMember
 from protocol.dcnet.head import Head
-from protocol.dcnet.rings import RingView
+from protocol.dcnet.rings import RingView, positions_of
 from protocol.dcnet.secrets import EpochSecrets
 from protocol.errors import RemoteProtocolError
 from protocol.link import Listener
@@ -61,10 +61,20 @@ class HeadDriver:
         self._listener: Listener | None = None
         self._head = Head(around.suite, view, term, around.clock(), commitments, *first)
         self._by_curve_key = {member.curve_key: position for position, member in enumerate(view.members)}
+        self._expelled = 0
 
     def stop(self) -> None:
         """The term is over."""
         self._scope.cancel()
+
+    def expel(self, members: int) -> None:
+        """These members, a bitmap, were shut out: their links are closed, and nothing more is taken from them."""
+        self._expelled |= members
+        for position in positions_of(members):
+            self._by_curve_key.pop(self._view.members[position].curve_key, None)
+            self._head.lost(position)
+            if self._listener is not None:
+                self._listener.disconnect(position)
 
     def from_member(self, position: int, message: wire.RingMessage) -> None:
         """A member's message, from the listener, the relay or our own member."""
@@ -125,7 +135,8 @@ class HeadDriver:
             self._listener.disconnect(position)
 
     async def _serve(self) -> None:
-        clock = self._around.clock
+        around = self._around
+        clock = around.clock
         while True:
             event = await next_event(self._inbox, self._head.next_timer_s() - clock())
             match event:
@@ -133,6 +144,8 @@ class HeadDriver:
                     self._carry_out(self._head.on_timer(clock()))
                 case _FromBook(message):
                     self._carry_out(self._head.result(message, clock()))
+                case _FromMember(position, _) if self._expelled >> position & 1:
+                    around.metrics.protocol_error("expelled_member")
                 case _FromMember(position, message):
                     try:
                         self._carry_out(self._head.receive(position, message, clock()))
@@ -153,11 +166,20 @@ class HeadDriver:
                         data = encoded[id(message)] = wire.encode(message)
                     self._send(position, data)
                 case ToCoordinator(message):
+                    if isinstance(message, wire.Accused):
+                        self._log_accused(message)
                     around.to_coordinator(message)
                 case Note(name, seconds):
                     around.metrics.phase(name, seconds)
                 case _:
                     raise AssertionError("heads persist nothing")
+
+    def _log_accused(self, message: wire.Accused) -> None:
+        log.warning(
+            "epoch %d ring %d: member %s lies (%s) and is left out",
+            message.epoch, message.ring, self._view.members[message.position].identity,
+            wire.Lie(message.lie).name.lower(),
+        )  # fmt: skip
 
     def _send(self, position: int, data: bytes) -> None:
         around = self._around

@@ -56,7 +56,7 @@ class Membership:
         self.last_heard_s = 0.0
         self._around = around
         self._position = secrets.position
-        self._masks = MaskSchedule(around.suite, view, secrets)
+        self._masks = MaskSchedule(around.suite, view, secrets, around.fleet)
         self._inbox_send, self._inbox = trio.open_memory_channel[Event](_INBOX)
         self._member = self._resume()
         self._head: HeadDriver | None = None
@@ -65,6 +65,7 @@ class Membership:
         self._waiting: _Reading | None = None
         self._nursery: trio.Nursery | None = None
         self._address: wire.HeadAt | None = None
+        self._expelled = 0
 
     def _resume(self) -> Member:
         around = self._around
@@ -86,7 +87,6 @@ class Membership:
         """Serve until cancelled."""
         try:
             async with trio.open_nursery() as self._nursery:
-                self._masks.prepare(max(0, self.view.timing.round_at(self._around.clock())))
                 await self._serve()
         finally:
             if self._connection is not None:  # the poller would keep it, one more each epoch
@@ -129,8 +129,7 @@ class Membership:
                 case AccountMoved():
                     pass  # what waits is offered after every event
                 case FromHead(message):
-                    self.last_heard_s = now_s
-                    await self._carry_out(self._member.receive(message, now_s))
+                    await self._hear(message)
                 case FromCoordinator(wire.HeadAt() as message):
                     await self._on_head_at(message)
                 case FromCoordinator(wire.Appoint() as message):
@@ -143,6 +142,8 @@ class Membership:
                     await self._on_relay(message)
                 case FromCoordinator(wire.Deals() as message):
                     self._take_deals(message)
+                case FromCoordinator(wire.Expelled() as message):
+                    self._on_expelled(message)
                 case _:
                     raise RemoteProtocolError("message_not_allowed", "not about a ring")
         except RemoteProtocolError as error:
@@ -191,6 +192,19 @@ class Membership:
                 self._around.metrics.protocol_error(error.reason)
                 self._around.to_coordinator(wire.BadDeal(self.view.epoch, self.view.ring, dealer))
 
+    def _on_expelled(self, message: wire.Expelled) -> None:
+        """Who was shut out stays out until the epoch is over: what a coordinator says next lets nobody in again."""
+        self._expelled |= self.view.from_wire(message.members)
+        if self._head is not None:
+            self._head.expel(self._expelled)
+
+    async def _hear(self, message: wire.RingMessage) -> None:
+        """A head that was told of the expelled starts no attempt with one; a head that does gets no share of ours."""
+        self.last_heard_s = now_s = self._around.clock()
+        if isinstance(message, wire.Open) and self.view.from_wire(message.expected) & self._expelled:
+            raise RemoteProtocolError("expelled_member", "the expected set has a member that was shut out")
+        await self._carry_out(self._member.receive(message, now_s))
+
     # --- the head ------------------------------------------------------------------------------------------------
 
     async def _on_appoint(self, message: wire.Appoint) -> None:
@@ -212,6 +226,7 @@ class Membership:
             around, self.view, message.term, commitments, self.post,
             first=self._member.next_attempt, secrets=self.secrets,
         )  # fmt: skip
+        self._head.expel(self._expelled)
         try:
             endpoint = await self._nursery.start(self._head.run)
         except LinkError as error:  # the ring goes on under the next deputy
@@ -238,7 +253,10 @@ class Membership:
             )
             if self._nursery is not None:
                 self._nursery.start_soon(self._listen_to_head, self._connection)
-        await self._carry_out(self._member.appointed(message.term, self._around.clock()))
+        now_s = self._around.clock()
+        # Not before: now those of the ring who live in this process have joined it, and a pair's masks are made once.
+        self._masks.prepare(min(max(0, self.view.timing.round_at(now_s)), self.view.rounds - 1))
+        await self._carry_out(self._member.appointed(message.term, now_s))
 
     def _is_linked(self) -> bool:
         if self._address is None:
@@ -303,5 +321,4 @@ class Membership:
             if self._head is not None:
                 self._head.from_member(message.position, inner)  # type: ignore[arg-type]
         elif self._address is not None and message.position == self.view.head_of(self._address.term):
-            self.last_heard_s = self._around.clock()
-            await self._carry_out(self._member.receive(inner, self._around.clock()))  # type: ignore[arg-type]
+            await self._hear(inner)  # type: ignore[arg-type]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import trio
@@ -12,6 +12,7 @@ from node.aggregation.contribution import Contributions
 from node.metrics import NodeMetrics
 from node.security.module import SecurityModule
 from protocol import wire
+from protocol.dcnet.masks import Fleet
 from protocol.dcnet.suite import Suite
 from protocol.link import LinkContext
 
@@ -55,6 +56,7 @@ class Surroundings:
     listen: str  # where a head listens, tcp://host:*
     public_host: str | None
     relay: bool
+    fleet: Fleet = field(default_factory=Fleet)  # whose masks are made along with ours
 
 
 async def next_event(inbox: trio.MemoryReceiveChannel[_Event], wait_s: float) -> _Event | None:

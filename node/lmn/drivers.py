@@ -14,6 +14,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import MappingProxyType
+from weakref import WeakKeyDictionary
 
 import trio
 
@@ -25,15 +26,17 @@ from node.lmn.dlms.acse import Mechanism
 from node.lmn.dlms.client import Association
 from node.lmn.dlms.push import PushReceiver
 from node.lmn.hdlc.frame import Address
+from node.lmn.hdlc.lmn import AddressTable, discover
 from node.lmn.iec62056_21 import driver as iec62056_21
 from node.lmn.iec62056_21.readings import Interpretation
 from node.lmn.links import parse_link
+from node.lmn.lks1 import Lks1Bus, lks1_session, profile_context
 from node.lmn.mbus import driver as mbus
 from node.lmn.mbus.device import DeviceAddress
 from node.lmn.mbus.procedures import parse_address
 from node.lmn.p1.encrypted import EncryptedReader
 from node.lmn.profiles import ANY_METER, MeterProfile
-from node.lmn.sml.client import SmlClient
+from node.lmn.sml.client import SmlClient, register_class
 from node.lmn.sml.driver import SmlLink
 from node.lmn.sml.readings import server_id
 from node.lmn.wmbus import driver as wmbus
@@ -42,6 +45,7 @@ from node.lmn.wmbus.keys import KeyStore
 from node.lmn.wmbus.receiver import Receiver
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 from protocol.metering.reading import Reading
+from protocol.metering.units import unit_symbol
 
 _ANSWER_TIMEOUT_S = 10.0  # a long SML list at 9600 baud takes a second
 _CHALLENGE_SIZE = 16
@@ -57,17 +61,29 @@ Listen = Callable[[trio.abc.Stream, Sequence[MeterProfile], Clock], AsyncGenerat
 
 
 @dataclass(frozen=True, slots=True)
+class Found:
+    """What a line or a meter has when it is asked what it has: a participant or an object, and what to know of it."""
+
+    name: str
+    about: str
+
+
+Find = Callable[[trio.abc.Stream, MeterProfile, Clock], Awaitable[list[Found]]]
+
+
+@dataclass(frozen=True, slots=True)
 class Driver:
     """
-    A protocol's two manners; None where the protocol has no such one.
+    A protocol's two manners, and how to see what there is; None where the protocol has no such one.
 
-    Both take the open stream and a clock in seconds of the Unix epoch for the reception time.  A meter's or link's
+    All take the open stream and a clock in seconds of the Unix epoch for the reception time.  A meter's or link's
     fault is RemoteProtocolError, OSError or trio's resource errors; the runtime closes the stream after one.
     """
 
     name: str
     ask: Ask | None = None
     listen: Listen | None = None
+    find: Find | None = None
 
 
 def _now(clock: Clock) -> Callable[[], datetime]:
@@ -100,7 +116,9 @@ def _interpretation(profile: MeterProfile) -> Interpretation:
 
 async def _ask_iec62056_21(stream: trio.abc.Stream, profile: MeterProfile, clock: Clock) -> Batch:
     how = _interpretation(profile)
-    return await iec62056_21.read_meter(stream, address=profile.address, clock=clock, interpretation=how)
+    return await iec62056_21.read_meter(
+        stream, address=profile.address, clock=clock, interpretation=how, wake_up=profile.wake_up
+    )  # fmt: skip
 
 
 def _listen_text(
@@ -151,6 +169,19 @@ async def _ask_sml(stream: trio.abc.Stream, profile: MeterProfile, clock: Clock)
     return [*await link.ask_readings(exchange, _ANSWER_TIMEOUT_S), *faults]
 
 
+async def _find_sml(stream: trio.abc.Stream, profile: MeterProfile, clock: Clock) -> list[Found]:
+    """The objects that answer to the names in the meter's list, as a gateway asks for them."""
+    server = server_id(profile.address) if profile.address else None
+    client, link = SmlClient(profile.device.encode(), server_id=server), SmlLink(stream, _now(clock))
+    listed = await link.ask_readings(client.get_list(), _ANSWER_TIMEOUT_S)
+    answered = await link.ask_readings(client.discover_objects(listed), _ANSWER_TIMEOUT_S)
+    return [
+        Found(str(each.obis), f"class={register_class(each.obis)} unit={unit_symbol(each.unit or 0)}")
+        for each in answered
+        if each.obis is not None
+    ]
+
+
 async def _listen_sml(
     stream: trio.abc.Stream, profiles: Sequence[MeterProfile], clock: Clock
 ) -> AsyncGenerator[Batch, None]:
@@ -167,6 +198,28 @@ async def _listen_sml(
                 raise
         batch, faults[:] = [*faults, *readings], []
         yield batch
+
+
+_LMN_TABLES: WeakKeyDictionary[trio.abc.Stream, AddressTable] = WeakKeyDictionary()
+"""Who is on which line: found once for all meters of a stream, and forgotten with it (a table knows no stream)."""
+
+
+async def _ask_lks1(stream: trio.abc.Stream, profile: MeterProfile, clock: Clock) -> Batch:
+    bus = Lks1Bus(stream, _LMN_TABLES.setdefault(stream, AddressTable()))
+    client = profile.memory.setdefault("client", SmlClient(profile.device.encode()))
+    faults: list[Reading | RemoteProtocolError] = []
+    opened = lks1_session(
+        bus, profile.name_on_bus, profile_context(profile), client, _now(clock), on_error=faults.append
+    )
+    async with opened as session:
+        return [*await session.read(profile.registers), *faults]
+
+
+async def _find_lks1(stream: trio.abc.Stream, _profile: MeterProfile, _clock: Clock) -> list[Found]:
+    """Who answers an invitation on the bus."""
+    bus = Lks1Bus(stream)
+    await discover(bus.bus, bus.table)
+    return [Found(each.sensor_id, f"station={each.address}") for each in bus.table.participants.values()]
 
 
 # --- DLMS -------------------------------------------------------------------------------------------------------------
@@ -205,7 +258,8 @@ async def _dlms_counter(profile: MeterProfile) -> dlms_security.InvocationCounte
     return counter
 
 
-async def _ask_dlms(stream: trio.abc.Stream, profile: MeterProfile, clock: Clock) -> Batch:
+def _dlms_way(profile: MeterProfile) -> tuple[dlms.HdlcSettings | None, tuple[int, int]]:
+    """The stations of HDLC, or the ports of the wrapper, that the profile's address means."""
     match = _DLMS_ADDRESS.fullmatch(profile.address or "16/1")
     if match is None:
         raise LocalProtocolError("a DLMS address is [hdlc:|wrapper:]CLIENT/LOGICAL[/PHYSICAL]")
@@ -215,16 +269,30 @@ async def _ask_dlms(stream: trio.abc.Stream, profile: MeterProfile, clock: Clock
         small = physical is None or max(logical, int(physical)) < 0x80
         server = Address(logical) if physical is None else Address(logical, int(physical), 2 if small else 4)
         hdlc = dlms.HdlcSettings(client=Address(client), server=server)
+    return hdlc, (client, logical)
+
+
+async def _ask_dlms(stream: trio.abc.Stream, profile: MeterProfile, clock: Clock) -> Batch:
+    hdlc, wrapper = _dlms_way(profile)
     registers = [(dlms.REGISTER, obis) for obis in profile.registers] or None
     settings = dlms.MeterSettings(profile.name_on_bus, _dlms_association(profile), registers)
     counter = await _dlms_counter(profile)
     guard = _guard(profile)
-    wrapper = (client, logical)
     readings = await dlms.read_meter(
         stream, settings, hdlc=hdlc, wrapper=wrapper, counter=counter, guard=guard, now=_now(clock)
     )
     await _keep_taken(profile, profile.memory["news"])
     return readings
+
+
+async def _find_dlms(stream: trio.abc.Stream, profile: MeterProfile, _: Clock) -> list[Found]:
+    """The objects that this association may see."""
+    hdlc, wrapper = _dlms_way(profile)
+    settings = dlms.MeterSettings(profile.name_on_bus, _dlms_association(profile))
+    counter, guard = await _dlms_counter(profile), _guard(profile)
+    objects = await dlms.read_objects(stream, settings, hdlc=hdlc, wrapper=wrapper, counter=counter, guard=guard)
+    await _keep_taken(profile, profile.memory["news"])
+    return [Found(str(obis), f"class={class_id}") for class_id, obis in objects]
 
 
 async def _listen_dlms(
@@ -259,7 +327,7 @@ def _receiver(profile: MeterProfile, profiles: Sequence[MeterProfile]) -> Receiv
         keys = {each.name_on_bus: key for each in profiles if (key := each.key("encryption")) is not None}
         # The only meter of a line that is asked may be anyone: the key is for whoever answers.
         anyone = profile.key("encryption") if profile.meter_id == ANY_METER and profile.protocol == "mbus" else None
-        store = KeyStore(keys, anyone)
+        store = KeyStore(keys, anyone, all_secured=anyone is not None)
         profile.memory["receiver"] = Receiver(store, counters=profile.counters.taken(profile.device))
     receiver: Receiver = profile.memory["receiver"]
     return receiver
@@ -320,8 +388,9 @@ DRIVERS: Mapping[str, Driver] = MappingProxyType(
     {
         driver.name: driver
         for driver in (
-            Driver("sml", ask=_ask_sml, listen=_listen_sml),
-            Driver("dlms", ask=_ask_dlms, listen=_listen_dlms),
+            Driver("sml", ask=_ask_sml, listen=_listen_sml, find=_find_sml),
+            Driver("lks1", ask=_ask_lks1, find=_find_lks1),
+            Driver("dlms", ask=_ask_dlms, listen=_listen_dlms, find=_find_dlms),
             Driver("mbus", ask=_ask_mbus),
             Driver("wmbus", listen=_listen_wmbus),
             Driver("iec62056-21", ask=_ask_iec62056_21, listen=_listen_text),

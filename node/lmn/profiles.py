@@ -29,7 +29,7 @@ from node.lmn.links import with_defaults
 from protocol.metering.obis import Obis
 
 ANY_METER = "*"
-_IN_QUERY = ("registers", "interval_s", "medium", "time_zone", "constant_imp_per_kwh")
+_IN_QUERY = ("registers", "interval_s", "medium", "time_zone", "constant_imp_per_kwh", "wake_up")
 SILENT_INTERVALS = 3  # telegrams that may be lost before a pushing bus counts as silent
 
 
@@ -44,14 +44,16 @@ class MeterProfile(BaseModel):
     `device` is the id under which its readings go on (DIN 43849 form); `meter_id` what the meter calls itself where
     that differs, `*` for the only meter on its link, whoever it is.  `address` is what the bus wants to hear: the
     device address of IEC 62056-21, an M-Bus address (a primary one, 0 to 250, or a secondary one as
-    `node.lmn.mbus.procedures.parse_address` has it), `[hdlc:|wrapper:]CLIENT/LOGICAL[/PHYSICAL]` of DLMS, the server
-    id of one of several SML meters, `MODULE[/GATEWAY]` of wireless M-Bus: the radio module, and the 14 characters of
-    the gateway's own address where meters that listen after they have spoken shall be asked, once a quarter hour.
-    `keys` are hexadecimal: `encryption`, and for DLMS `authentication`, `password` and the gateway's `system_title`.
+    `node.lmn.mbus.procedures.parse_address` has it), `[hdlc:|wrapper:]CLIENT/LOGICAL[/PHYSICAL]` of DLMS (where it
+    pushes `hdlc:`, `wrapper:` or `mbus:` alone), the server id of one of several SML meters, `MODULE[/GATEWAY]` of
+    wireless M-Bus: the radio module, and the 14 characters of the gateway's own address where meters that listen after
+    they have spoken shall be asked, once a quarter hour.  `keys` are hexadecimal: `encryption`, for DLMS and encrypted
+    P1 `authentication`, for DLMS `password` and the gateway's `system_title`, for `lks1` (SML in TLS on the wired LMN)
+    `certificate`, `private_key` and `meter_certificate` in DER.
     `registers` empty means all; named ones are kept, the rest is not delivered.  `push`: the meter sends unasked.
     `interval_s`: how often it then does; after `SILENT_INTERVALS` of them the bus counts as silent, so a value too
     small makes alarms of lost telegrams and one too large hides a dead meter.  `medium` is OBIS group A for meters
-    that leave it out, `time_zone` that of stamps without an offset.
+    that leave it out, `time_zone` that of stamps without an offset.  `wake_up`: an IEC 62056-21 meter on a battery.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
@@ -68,6 +70,7 @@ class MeterProfile(BaseModel):
     medium: int = Field(default=1, ge=0, le=15)
     time_zone: str | None = None
     constant_imp_per_kwh: int | None = Field(default=None, gt=0)
+    wake_up: bool = False
 
     _memory: dict[str, Any] = PrivateAttr(default_factory=dict)
     _counters: CounterStore = PrivateAttr(default_factory=VolatileCounters)

@@ -160,6 +160,11 @@ class _Bus:
             await trio.aclose_forcefully(stream)
 
 
+def check_profiles(profiles: Sequence[MeterProfile], drivers: Mapping[str, Driver] = DRIVERS) -> None:
+    """Raises LocalProtocolError for profiles that contradict each other or that no driver serves."""
+    _buses(profiles, drivers)
+
+
 def _buses(profiles: Sequence[MeterProfile], drivers: Mapping[str, Driver]) -> list[_Bus]:
     buses: dict[str, _Bus] = {}
     for profile in profiles:
@@ -176,6 +181,8 @@ def _buses(profiles: Sequence[MeterProfile], drivers: Mapping[str, Driver]) -> l
             raise LocalProtocolError("the meters on one link must share their protocol and their manner")
         meter_id = profile.meter_id or profile.device
         if meter_id in bus.by_meter_id:
+            if meter_id == ANY_METER:
+                raise LocalProtocolError(f"several meters on {profile.link}: each needs its id= to be told apart")
             raise LocalProtocolError(f"two meters {meter_id!r} on one link")
         bus.by_meter_id[meter_id] = profile
         bus.profiles.append(profile)

@@ -45,7 +45,8 @@ def is_cumulative(obis: Obis) -> bool:
     if obis.a == 1:
         return obis.d == 8 and obis.c <= 80 and obis.c not in _NET_QUANTITIES
     if obis.a in {5, 6, 7, 8, 9}:
-        return obis.c in {1, 3} and obis.d <= 3
+        counters = {1, 2, 3} if obis.a in {5, 6} else {1, 3}  # C = 2 is the volume of a heat meter, a flow of water
+        return obis.c in counters and obis.d <= 3
     return obis.a == 0 and obis.b > 0 and (obis.c, obis.d) == (24, 2)
 
 

@@ -28,6 +28,7 @@ from protocol.link.tls import client_context
 log = logging.getLogger(__name__)
 _PATIENCE_S = 120.0  # the coordinator may be starting at the same moment as we
 _TIMEOUT_S = 30.0
+_UNAVAILABLE = 503  # the coordinator's disk is full, for example: it goes on once there is room
 
 
 class Enroller:
@@ -90,20 +91,23 @@ class Enroller:
             try:
                 response = await self._client.post("/api/v1/enrol", json=body)
             except httpx.TransportError as error:
-                if trio.current_time() > give_up_s:
+                trouble = f"{type(error).__name__}; expected its HTTPS address in node.coordinator"
+            else:
+                if response.status_code == 201:
+                    answer: dict[str, str] = response.json()
+                    return answer
+                if response.status_code != _UNAVAILABLE:
                     raise StromkreisError(
-                        f"{self._config.coordinator}: the coordinator cannot be reached for enrolment"
-                        f" ({type(error).__name__}); expected its HTTPS address in node.coordinator"
-                    ) from error
-                await trio.sleep(pause_s)
-                pause_s = min(5.0, 2 * pause_s)
-                continue
-            if response.status_code == 201:
-                answer: dict[str, str] = response.json()
-                return answer
-            raise StromkreisError(
-                f"gateway {gateway.id}: enrolment refused with status {response.status_code}: {response.text[:300]}"
-            )
+                        f"gateway {gateway.id}: enrolment refused with status {response.status_code}:"
+                        f" {response.text[:300]}"
+                    )
+                trouble = f"its database fails, see its log; status {_UNAVAILABLE}"
+            if trio.current_time() > give_up_s:
+                raise StromkreisError(
+                    f"{self._config.coordinator}: the coordinator cannot be reached for enrolment ({trouble})"
+                )
+            await trio.sleep(pause_s)
+            pause_s = min(5.0, 2 * pause_s)
 
 
 def _write(path: Path, text: str) -> None:

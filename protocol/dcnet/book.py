@@ -8,6 +8,10 @@ same term, or two rounds in a row end void under it, in silence or given up, the
 complain of a head that keeps talking and opens nothing.  Where it is the ring that has too few members, a change of
 head costs their reconnection and no total.
 
+A head that says it searches for a liar (`search`) may give more rounds up, as many in an epoch as an honest one needs
+to find one liar, and no more: the excuse of a head that lies ends there.  Whom a head accuses is passed on for the
+operator to read; the book draws nothing from it.
+
 The book checks what it can: that the count in slot 0 is the roster's size, and where slots are committed that the
 total is what the members committed to.  It never sees more than sums.
 """
@@ -21,6 +25,7 @@ from protocol.dcnet.commitments import Pedersen, decode_lane
 from protocol.dcnet.masks import words_from_bytes
 from protocol.dcnet.rings import RingView, result_text
 from protocol.dcnet.schema import signed
+from protocol.dcnet.search import lost_rounds_granted
 from protocol.dcnet.suite import Suite
 from protocol.errors import RemoteProtocolError
 
@@ -74,7 +79,17 @@ class Observed:
     name: str
 
 
-BookInstruction = Record | Announce | Observed
+@dataclass(frozen=True, slots=True)
+class Accusation:
+    """For the operator: in `round` the head at position `head` said that the member at `position` lies."""
+
+    round: int
+    head: int
+    position: int
+    lie: wire.Lie
+
+
+BookInstruction = Record | Announce | Observed | Accusation
 
 
 class RoundBook:
@@ -91,7 +106,10 @@ class RoundBook:
         self._pedersen = Pedersen(suite.group) if view.committed else None
         self._secret = result_secret
         self._complaints: set[int] = set()
-        self._void_rounds = 0  # in a row, under the present head
+        self._expelled = 0
+        self._void_rounds = 0  # in a row, under the present head, but for those that its search may cost
+        self._search_left = [lost_rounds_granted(view)] * view.size  # of each head in the epoch
+        self.accusations: dict[tuple[int, int], Accusation] = {}  # by the head's and the member's position
         self._appointed_s = now_s
         self._void_next = max(self.ended, default=-1) + 1  # rounds before it have ended
         self._results: dict[int, wire.Result] = {}
@@ -132,18 +150,9 @@ class RoundBook:
             case wire.RingTotal():
                 return self._on_total(position, message, now_s)
             case wire.RingVoid():
-                self._check_head(position, message.term)
-                if message.round in self.ended:
-                    return self._answer(position, message.round)
-                if message.term < self.term:  # its successor may still open the round
-                    return []
-                self._check_round(message.round, now_s)
-                self._void_rounds += 1
-                if self._void_rounds < _VOID_ROUNDS_MAX:
-                    return self._end_void(message.round, message.reason, now_s, everybody=False)
-                return [
-                    *self._end_void(message.round, message.reason, now_s, everybody=True), *self._next_term(now_s)
-                ]  # fmt: skip
+                return self._on_void(position, message, now_s)
+            case wire.Accused():
+                return self._on_accused(position, message, now_s)
             case wire.HeadSilent():
                 return self._on_head_silent(position, message, now_s)
             case wire.Ask():
@@ -159,6 +168,33 @@ class RoundBook:
     def _check_round(self, round_: int, now_s: float) -> None:
         if round_ >= self.view.rounds or round_ > self.view.timing.round_at(now_s):
             raise RemoteProtocolError("no_such_round", "a report on a round that has not begun")
+
+    def _on_void(self, position: int, message: wire.RingVoid, now_s: float) -> list[BookInstruction]:
+        self._check_head(position, message.term)
+        if message.round in self.ended:
+            return self._answer(position, message.round)
+        if message.term < self.term:  # its successor may still open the round
+            return []
+        self._check_round(message.round, now_s)
+        if self.view.from_wire(message.suspects) and self._search_left[position]:
+            self._search_left[position] -= 1
+            self._complaints.clear()  # it heard the ring out, as where a round opens
+        else:
+            self._void_rounds += 1
+        is_replaced = self._void_rounds >= _VOID_ROUNDS_MAX
+        out = self._end_void(message.round, message.reason, now_s, everybody=is_replaced)
+        return [*out, *self._next_term(now_s)] if is_replaced else out
+
+    def _on_accused(self, position: int, message: wire.Accused, now_s: float) -> list[BookInstruction]:
+        self._check_head(position, message.term)
+        self._check_round(message.round, now_s)
+        if message.position >= self.view.size:
+            raise RemoteProtocolError("no_such_member", "an accusation of nobody")
+        if (position, message.position) in self.accusations:
+            return []
+        accusation = Accusation(message.round, position, message.position, wire.Lie(message.lie))
+        self.accusations[position, message.position] = accusation
+        return [Observed("member_accused"), accusation]
 
     def _on_total(self, position: int, message: wire.RingTotal, now_s: float) -> list[BookInstruction]:
         view = self.view
@@ -207,8 +243,17 @@ class RoundBook:
             return []
         return self._next_term(now_s)
 
+    def expel(self, members: int, now_s: float) -> list[BookInstruction]:
+        """Members that were shut out, a bitmap: none of them is head any more.  What they opened before stands."""
+        self._expelled |= members
+        return self._next_term(now_s) if self._expelled >> self.view.head_of(self.term) & 1 else []
+
     def _next_term(self, now_s: float) -> list[BookInstruction]:
+        if not self.view.everybody & ~self._expelled:
+            return []
         self.term += 1
+        while self._expelled >> self.view.head_of(self.term) & 1:
+            self.term += 1
         self._appointed_s = now_s
         self._complaints.clear()
         self._void_rounds = 0

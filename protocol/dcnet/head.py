@@ -6,8 +6,10 @@ The head machine: collects one ring's shares, opens the sum, and reports it.  No
                            +-- attempt+1 --+   a member fell silent before CONFIRM and its mask words are missing
 
 Every wait has a deadline.  A member that misses one is left out of the following E until it says READY again.
-What a member sends is believed as far as the sum's own check goes: slot 0 must count the roster.  If it does not and
-somebody was recovered, the partial evaluations are held against their proofs and the liars' are put aside.
+What a member sends is believed as far as it can be checked: a seed is held against what its share was bound to, and a
+member that reveals another one is recovered like a silent one (`recovery`); slot 0 of the sum must count the roster,
+and where it does not, the next rounds leave members out to find who spoils it (`search`).  Whom either names, the
+coordinator is told, and this head leaves out for the rest of its term.
 
 The words that a member with no neighbour in E \ U would have sent in CONFIRM are none, so its silence there costs
 no new attempt: it is recovered like one that fell silent later.  The members' rules do not depend on it.
@@ -16,19 +18,18 @@ no new attempt: it is recovered like one that fell silent later.  The members' r
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from enum import Enum
 
-import numpy as np
-
 from protocol import wire
-from protocol.dcnet import prf, shamir
-from protocol.dcnet.commitments import Lane, add_lanes, decode_lane, encode_lane, subtract_lanes
+from protocol.dcnet.attempt import Attempt, check_confirm, check_share
+from protocol.dcnet.commitments import encode_lane
 from protocol.dcnet.events import Instruction, Note, ToCoordinator, ToMember
-from protocol.dcnet.masks import Words, self_blinding, self_mask, words_from_bytes
+from protocol.dcnet.masks import seed_binding
+from protocol.dcnet.recovery import Recovery
 from protocol.dcnet.rings import RingView, bitmap, positions_of
+from protocol.dcnet.search import Search
 from protocol.dcnet.secrets import mask_label
-from protocol.dcnet.suite import MAC_SIZE, Suite
+from protocol.dcnet.suite import Suite, mac_equal
 from protocol.errors import InvariantError, RemoteProtocolError
 
 _NEVER = float("inf")
@@ -57,23 +58,7 @@ TRANSITIONS: dict[tuple[State, type[wire.RingMessage]], tuple[State, ...]] = {
 }
 
 
-@dataclass(slots=True)
-class _Attempt:
-    """What one attempt has brought in so far; sets of positions are bitmaps."""
-
-    round: int
-    attempt: int
-    expected: int
-    opened_s: float
-    roster: int = 0
-    confirmed: int = 0
-    shares: dict[int, wire.Share] = field(default_factory=dict)
-    confirms: dict[int, wire.Confirm] = field(default_factory=dict)
-    seeds: dict[int, bytes] = field(default_factory=dict)
-    partials: dict[int, dict[int, tuple[bytes, bytes]]] = field(default_factory=dict)
-
-
-_NO_ATTEMPT = _Attempt(round=-1, attempt=-1, expected=0, opened_s=0.0)
+_NO_ATTEMPT = Attempt(round=-1, attempt=-1, expected=0, opened_s=0.0)
 
 
 class Head:
@@ -96,7 +81,10 @@ class Head:
         self._suite = suite
         self._commitments = commitments or {}
         self.refuted = 0  # whose partial evaluations did not fit the dealer's commitments: its lie or the dealer's
+        self.search = Search(view, term)
         self._current = _NO_ATTEMPT
+        self._last_result: wire.Result | None = None
+        self._claims: dict[int, tuple[int, int]] = {}  # what members said they can still take part in
         self._handlers: dict[type[wire.RingMessage], Callable[..., list[Instruction]]] = {
             wire.Share: self._on_share,
             wire.Confirm: self._on_confirm,
@@ -140,6 +128,7 @@ class Head:
     def result(self, message: wire.Result, now_s: float) -> list[Instruction]:
         """The round book's answer: pass it to everybody who can hear it, then wait for the next round's time."""
         out: list[Instruction] = [ToMember(other, message) for other in positions_of(self.present)]
+        self._last_result = message
         attempt = self._current
         if message.round == attempt.round:
             out.append(Note("round", now_s - attempt.opened_s))
@@ -157,7 +146,8 @@ class Head:
         attempt = self._current
         match self.state:
             case State.GATHERING | State.IDLE:
-                if self.present.bit_count() < self.view.n_min and self._wait_until(self._next_round, now_s):
+                there = self.present & ~self.search.named
+                if there.bit_count() < self.view.n_min and self._wait_until(self._next_round, now_s):
                     return []
                 return self._open(now_s)
             case State.REPORTED:
@@ -176,7 +166,7 @@ class Head:
             case _:
                 if self._wait_until(attempt.round, now_s):
                     return []
-                return self._give_up(attempt, "too few neighbours helped to recover a silent member", now_s)
+                return self._give_recovery_up(attempt, now_s)
 
     def _wait_until(self, round_: int, now_s: float) -> bool:
         """Where going on now would lose the round, late is better than never: wait while the round lasts."""
@@ -187,7 +177,7 @@ class Head:
         self._deadline_s = min(last_s, now_s + timing.reveal_s / 2)
         return True
 
-    def _beyond_help(self, attempt: _Attempt) -> list[int]:
+    def _beyond_help(self, attempt: Attempt) -> list[int]:
         """The members who have not revealed and have too few neighbours who did."""
         helpers = bitmap(list(attempt.seeds))
         silent = attempt.roster & ~helpers
@@ -199,9 +189,19 @@ class Head:
         if message.term != self.term:
             return [Note("head_message_out_of_season")]
         self.present |= 1 << position
-        if self.state is State.GATHERING and self._early and self.present == self.view.everybody:
-            return self._open(now_s)
-        return []
+        if self.state is not State.GATHERING:
+            return []
+        self._claims[position] = message.round, message.attempt
+        return self._open(now_s) if self._early and self.present == self.view.everybody else []
+
+    def _attempt_of(self, round_: int) -> int:
+        """
+        The attempt that a new head opens a round with: one that it never saw may have been opened by the last head.
+
+        Of what the members say the second highest counts, so that one alone, liar or straggler, uses up no attempts.
+        """
+        claims = sorted((attempt for of, attempt in self._claims.values() if of == round_), reverse=True)
+        return max([self._next_attempt, *claims[1:2]])
 
     def _to_idle(self, now_s: float) -> None:
         self._next_round = max(self._current.round + 1, self.view.timing.round_at(now_s))
@@ -219,30 +219,24 @@ class Head:
         if self._next_round >= self.view.rounds:
             self.state, self._deadline_s = State.IDLE, _NEVER
             return []
-        return self._start(self._next_round, self._next_attempt, self.present, now_s, now_s)
+        attempt = self._attempt_of(self._next_round)
+        self._claims.clear()
+        return self._start(self._next_round, attempt, self.search.expected(self.present), now_s, now_s)
 
     def _start(self, round_: int, attempt: int, expected: int, opened_s: float, now_s: float) -> list[Instruction]:
-        self._current = _Attempt(round_, attempt, expected, opened_s)
+        self._current = Attempt(round_, attempt, expected, opened_s)
         if expected.bit_count() < self.view.n_min:
             return self._give_up(self._current, f"fewer than {self.view.n_min} members are present", now_s)
         self.state = State.COLLECTING
         self._deadline_s = now_s + self.view.timing.share_s
         opening = wire.Open(self.view.epoch, self.view.ring, self.term, round_, attempt, self.view.to_wire(expected))
-        return [ToMember(other, opening) for other in positions_of(expected)]
+        out: list[Instruction] = [ToMember(other, opening) for other in positions_of(expected)]
+        if self._last_result is not None:  # whom the search leaves out shall not think that we are gone
+            out += [ToMember(other, self._last_result) for other in positions_of(self.present & ~expected)]
+        return out
 
-    def _on_share(self, attempt: _Attempt, position: int, message: wire.Share, now_s: float) -> list[Instruction]:
-        view = self.view
-        count = view.committed_count
-        if (
-            len(message.vector) != 8 * view.word_count
-            or len(message.commitments) != 32 * count
-            or len(message.blinding) != 32 * count
-        ):
-            raise RemoteProtocolError("bad_share", f"expected {view.word_count} words and {count} commitments")
-        group = self._suite.group
-        decode_lane(group, message.blinding, count)
-        if not all(group.is_element(message.commitments[32 * i : 32 * (i + 1)]) for i in range(count)):
-            raise RemoteProtocolError("bad_share", "a commitment is no group element")
+    def _on_share(self, attempt: Attempt, position: int, message: wire.Share, now_s: float) -> list[Instruction]:
+        check_share(self._suite, self.view, message)
         if not attempt.expected >> position & 1:
             return [Note("head_message_out_of_season")]
         attempt.shares.setdefault(position, message)
@@ -250,7 +244,7 @@ class Head:
             return []
         return self._close_roster(attempt, now_s)
 
-    def _close_roster(self, attempt: _Attempt, now_s: float) -> list[Instruction]:
+    def _close_roster(self, attempt: Attempt, now_s: float) -> list[Instruction]:
         view = self.view
         roster = attempt.roster = bitmap(list(attempt.shares))
         self.present &= ~(attempt.expected & ~roster)
@@ -263,38 +257,28 @@ class Head:
         message = wire.Roster(view.epoch, view.ring, attempt.round, attempt.attempt, view.to_wire(roster))
         return [Note("collect", now_s - attempt.opened_s), *(ToMember(i, message) for i in positions_of(roster))]
 
-    def _on_confirm(self, attempt: _Attempt, position: int, message: wire.Confirm, now_s: float) -> list[Instruction]:
-        view = self.view
+    def _on_confirm(self, attempt: Attempt, position: int, message: wire.Confirm, now_s: float) -> list[Instruction]:
         if not attempt.roster >> position & 1:
             return [Note("head_message_out_of_season")]
-        neighbours = view.neighbourhoods[position]
-        has_gone = bool(neighbours & attempt.expected & ~attempt.roster)
-        if (
-            len(message.macs) != MAC_SIZE * (neighbours & attempt.roster).bit_count()
-            or len(message.dropped) != 8 * view.word_count * has_gone
-            or len(message.dropped_blinding) != 32 * view.committed_count * has_gone
-        ):
-            raise RemoteProtocolError("bad_confirm", "expected a MAC per neighbour and the words towards the dropped")
-        decode_lane(self._suite.group, message.dropped_blinding, view.committed_count * has_gone)
+        check_confirm(self._suite, self.view, attempt, position, message)
         attempt.confirms.setdefault(position, message)
         if len(attempt.confirms) < attempt.roster.bit_count():
             return []
         return self._close_confirmations(attempt, now_s)
 
-    def _close_confirmations(self, attempt: _Attempt, now_s: float) -> list[Instruction]:
+    def _close_confirmations(self, attempt: Attempt, now_s: float) -> list[Instruction]:
         view = self.view
         confirmed = attempt.confirmed = bitmap(list(attempt.confirms))
         missing = attempt.roster & ~confirmed
         self.present &= ~missing
-        gone = attempt.expected & ~attempt.roster
-        if any(view.neighbourhoods[i] & gone for i in positions_of(missing)):
+        if any(view.neighbourhoods[i] & attempt.gone for i in positions_of(missing)):
             if attempt.attempt + 1 >= wire.MAX_ATTEMPTS:
                 return self._give_up(attempt, "members fell silent in every attempt", now_s)
             return [
                 Note("retry"),
                 *self._start(attempt.round, attempt.attempt + 1, confirmed & self.present, attempt.opened_s, now_s),
             ]
-        macs = {i: self._split_macs(attempt, i) for i in attempt.confirms}
+        macs = {i: attempt.macs_by_target(view, i) for i in attempt.confirms}
         self.state = State.REVEALING
         self._deadline_s = now_s + view.timing.reveal_s
         out: list[Instruction] = [Note("confirm", now_s - attempt.opened_s)]
@@ -309,27 +293,29 @@ class Head:
             )
         return out
 
-    def _split_macs(self, attempt: _Attempt, position: int) -> dict[int, bytes]:
-        macs = attempt.confirms[position].macs
-        others = positions_of(self.view.neighbourhoods[position] & attempt.roster)
-        return {other: macs[MAC_SIZE * i : MAC_SIZE * (i + 1)] for i, other in enumerate(others)}
-
-    def _on_reveal(self, attempt: _Attempt, position: int, message: wire.Reveal, now_s: float) -> list[Instruction]:
+    def _on_reveal(self, attempt: Attempt, position: int, message: wire.Reveal, now_s: float) -> list[Instruction]:
         if not attempt.confirmed >> position & 1:
             return [Note("head_message_out_of_season")]
-        attempt.seeds.setdefault(position, message.seed)
-        if self.state is State.RECOVERING:  # late, but it saves its own recovery
-            attempt.partials.pop(position, None)
-            return self._finish_if_open(attempt, now_s)
-        if len(attempt.seeds) < attempt.confirmed.bit_count():
+        if position in attempt.seeds:
             return []
-        return self._recover(attempt, now_s)
+        out: list[Instruction] = []
+        if mac_equal(seed_binding(message.seed), attempt.shares[position].binding):
+            attempt.seeds[position] = message.seed
+            attempt.recoveries.pop(position, None)
+        elif position not in attempt.wrong_seeds:
+            attempt.wrong_seeds[position] = message.seed
+            out = self._catch(attempt, position)
+        if self.state is State.RECOVERING:  # late, but it saves its own recovery
+            return out + self._finish_if_open(attempt, now_s)
+        if bitmap([*attempt.seeds, *attempt.wrong_seeds]) != attempt.confirmed:
+            return out
+        return out + self._recover(attempt, now_s)
 
-    def _recover(self, attempt: _Attempt, now_s: float) -> list[Instruction]:
+    def _recover(self, attempt: Attempt, now_s: float) -> list[Instruction]:
         view = self.view
         helpers = bitmap(list(attempt.seeds))
         silent = attempt.roster & ~helpers
-        self.present &= ~silent
+        self.present &= ~silent | bitmap(list(attempt.wrong_seeds))
         out: list[Instruction] = [Note("reveal", now_s - attempt.opened_s)]
         if not silent:
             return out + self._finish(attempt, now_s)
@@ -339,87 +325,80 @@ class Head:
             )
         self.state = State.RECOVERING
         self._deadline_s = now_s + view.timing.reveal_s
-        attempt.partials = {i: {} for i in positions_of(silent)}
+        label = mask_label(view, attempt.round, attempt.attempt)
+        attempt.recoveries = {
+            i: Recovery(i, view.t, label, attempt.shares[i].binding, self._commitments.get(i))
+            for i in positions_of(silent)
+        }
         message = wire.Recover(view.epoch, view.ring, attempt.round, attempt.attempt, view.to_wire(silent))
         asked = [i for i in attempt.seeds if view.neighbourhoods[i] & silent]
         return out + [ToMember(i, message) for i in asked]
 
-    def _on_partial(self, attempt: _Attempt, position: int, message: wire.Partial, now_s: float) -> list[Instruction]:
-        parts = attempt.partials.get(message.silent)
-        if parts is None or not self.view.neighbourhoods[message.silent] >> position & 1:
+    def _on_partial(self, attempt: Attempt, position: int, message: wire.Partial, now_s: float) -> list[Instruction]:
+        recovery = attempt.recoveries.get(message.silent)
+        if recovery is None or not self.view.neighbourhoods[message.silent] >> position & 1:
             return [Note("head_message_out_of_season")]
         if not self._suite.group.is_element(message.element):
             raise RemoteProtocolError("bad_partial", "a partial evaluation is no group element")
-        parts.setdefault(position, (message.element, message.proof))
-        return self._finish_if_open(attempt, now_s)
+        before, wrong = recovery.refuted, attempt.wrong_seeds.get(message.silent, b"")
+        recovery.help(self._suite, position, message.element, message.proof, wrong)
+        self.refuted |= recovery.refuted
+        out: list[Instruction] = [Note("partial_refuted")] if recovery.refuted != before else []
+        if recovery.is_dealers_lie and message.silent not in attempt.wrong_seeds:
+            out += self._catch(attempt, message.silent)
+        return out + self._finish_if_open(attempt, now_s)
 
-    def _finish_if_open(self, attempt: _Attempt, now_s: float) -> list[Instruction]:
-        if any(len(each) < self.view.t for each in attempt.partials.values()):
+    def _give_recovery_up(self, attempt: Attempt, now_s: float) -> list[Instruction]:
+        lies = [each.culprits for each in attempt.recoveries.values() if each.culprits]
+        if lies:
+            reason = "what the neighbours of a silent member gave does not fit its share"
+            return self._give_up(attempt, reason, now_s, lies[0])
+        return self._give_up(attempt, "too few neighbours helped to recover a silent member", now_s)
+
+    def _finish_if_open(self, attempt: Attempt, now_s: float) -> list[Instruction]:
+        if not all(each.seed for each in attempt.recoveries.values()):
             return []
         return self._finish(attempt, now_s)
 
-    # --- the sum -------------------------------------------------------------------------------------------------
+    # --- the end of an attempt -----------------------------------------------------------------------------------
 
-    def _finish(self, attempt: _Attempt, now_s: float) -> list[Instruction]:
-        total, blinding = self._sum(attempt)
+    def _finish(self, attempt: Attempt, now_s: float) -> list[Instruction]:
+        total, blinding = attempt.total(self._suite, self.view)
         if int(total[0]) != attempt.roster.bit_count():
-            if not self._put_liars_aside(attempt):
-                return self._give_up(attempt, "the masks did not cancel", now_s)
-            return [Note("partial_refuted"), *self._finish_if_open(attempt, now_s)]
+            return self._give_up(attempt, "the masks did not cancel", now_s, culprits=attempt.roster)
         view = self.view
         commitments = b"".join(attempt.shares[i].commitments for i in positions_of(attempt.roster))
-        self.state = State.REPORTED
-        self._deadline_s = max(view.timing.open_at_s(attempt.round) + view.timing.void_s, now_s + view.timing.reveal_s)
+        self._report(attempt, now_s)
         report = wire.RingTotal(
             view.epoch, view.ring, attempt.round, attempt.attempt, self.term, view.to_wire(attempt.expected),
             view.to_wire(attempt.roster), total.tobytes(), commitments,
             encode_lane(self._suite.group, blinding),
         )  # fmt: skip
-        return [Note("sum", now_s - attempt.opened_s), ToCoordinator(report)]
+        found = self._accuse(attempt, self.search.opened(attempt.roster), wire.Lie.SPOILT_SUM)
+        return [Note("sum", now_s - attempt.opened_s), ToCoordinator(report), *found]
 
-    def _sum(self, attempt: _Attempt) -> tuple[Words, Lane]:
-        """Σ shares - Σ words towards the dropped - Σ self masks, in both lanes."""
-        view, group = self.view, self._suite.group
-        count = view.committed_count
-        label = mask_label(view, attempt.round, attempt.attempt)
-        total = np.zeros(view.word_count, dtype=np.uint64)
-        lane: Lane = (0,) * count
-        for i in positions_of(attempt.roster):
-            share = attempt.shares[i]
-            total += words_from_bytes(share.vector)
-            seed = attempt.seeds.get(i)
-            if seed is None:
-                parts = {x + 1: element for x, (element, _) in list(attempt.partials[i].items())[: view.t]}
-                seed = prf.mask_seed(prf.combine(group, parts), label)
-            total -= self_mask(self._suite, seed, view.word_count)
-            confirm = attempt.confirms.get(i)
-            towards_dropped = confirm is not None and bool(confirm.dropped)
-            if confirm is not None and towards_dropped:
-                total -= words_from_bytes(confirm.dropped)
-            if count:
-                lane = add_lanes(group, lane, decode_lane(group, share.blinding, count))
-                lane = subtract_lanes(group, lane, self_blinding(self._suite, seed, count))
-                if confirm is not None and towards_dropped:
-                    lane = subtract_lanes(group, lane, decode_lane(group, confirm.dropped_blinding, count))
-        return total, lane
+    def _give_up(self, attempt: Attempt, reason: str, now_s: float, culprits: int = 0) -> list[Instruction]:
+        """Nothing opens; where a lie is the reason, the liar is one of `culprits`."""
+        found = self.search.spoilt(culprits) if culprits else 0
+        self._report(attempt, now_s)
+        view = self.view
+        suspects = view.to_wire(self.search.suspects if culprits else 0)
+        void = wire.RingVoid(view.epoch, view.ring, attempt.round, self.term, reason, suspects)
+        return [ToCoordinator(void), *self._accuse(attempt, found, wire.Lie.SPOILT_SUM)]
 
-    def _put_liars_aside(self, attempt: _Attempt) -> bool:
-        """Forget the partial evaluations whose proof fails, as far as we hold the dealer's commitments; any at all?"""
-        group = self._suite.group
-        label = mask_label(self.view, attempt.round, attempt.attempt)
-        liars = 0
-        for silent in sorted(attempt.partials.keys() & self._commitments.keys()):
-            parts = attempt.partials[silent]
-            for helper, (element, proof) in list(parts.items()):
-                key = shamir.share_key(group, self._commitments[silent], helper + 1)
-                if not prf.verify_partial(group, key, label, element, proof):
-                    del parts[helper]
-                    liars |= 1 << helper
-        self.refuted |= liars
-        return bool(liars)
-
-    def _give_up(self, attempt: _Attempt, reason: str, now_s: float) -> list[Instruction]:
+    def _report(self, attempt: Attempt, now_s: float) -> None:
         self.state = State.REPORTED
         timing = self.view.timing
         self._deadline_s = max(timing.open_at_s(attempt.round) + timing.void_s, now_s + timing.reveal_s)
-        return [ToCoordinator(wire.RingVoid(self.view.epoch, self.view.ring, attempt.round, self.term, reason))]
+
+    def _catch(self, attempt: Attempt, position: int) -> list[Instruction]:
+        """A seed that does not fit its binding: nobody else can have done it."""
+        self.search.name(position)
+        return self._accuse(attempt, 1 << position, wire.Lie.WRONG_SEED)
+
+    def _accuse(self, attempt: Attempt, found: int, lie: wire.Lie) -> list[Instruction]:
+        out: list[Instruction] = []
+        for i in positions_of(found):
+            accused = wire.Accused(self.view.epoch, self.view.ring, self.term, attempt.round, i, int(lie))
+            out += [Note(f"member_{lie.name.lower()}"), ToCoordinator(accused)]
+        return out

@@ -4,7 +4,11 @@ The share engine: pairwise masks of whole epochs ahead of time, one vector add o
 A pair's masks are one AES-CTR keystream: attempt 0 of round r owns words [r·stride, r·stride + m) of stream 0, a
 later attempt a is stream a.  The lower position adds, the higher subtracts, so over a roster they cancel.  What
 round r needs when nobody is missing is the sum over all neighbours; it is made in blocks of rounds, one cipher call
-per pair and block.  Who is missing from E costs one short cipher call each.
+per pair and block.  Who is missing from E costs one short cipher call each.  An epoch that takes several blocks reads
+every stream on where the last block ended, under a cipher that is set up once.
+
+Gateways of one process may share a `Fleet`: a pair with both ends in it has its keystream made once, added to the
+one's block and subtracted from the other's.  The words are the same, and a gateway of its own is a fleet of one.
 
 The stride is even because a cipher block is two words.  The second lane (blindings of committed slots) does the
 same with scalars modulo the group order (see `commitments`).
@@ -12,28 +16,68 @@ same with scalars modulo the group order (see `commitments`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from weakref import WeakSet, WeakValueDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
 from protocol.dcnet.commitments import LANE_MASK_SIZE, Lane, add_lanes, lane_masks, subtract_lanes
-from protocol.dcnet.rings import RingView, positions_of
+from protocol.dcnet.rings import RingView, bitmap, positions_of
 from protocol.dcnet.secrets import EpochSecrets
-from protocol.dcnet.suite import Suite, derive
+from protocol.dcnet.suite import Encryptor, Suite, counter_block, derive, zeros
 
 Words = NDArray[np.uint64]
-_BLOCK_BYTES = 1 << 16  # of keystream per pair and block: fits the L2 cache, bounds memory however long the epoch
+BINDING_SIZE = 16
+_WORD = np.dtype("<u8")
+_BLOCK_BYTES = 1 << 16  # of keystream per pair and block: bounds memory however long the epoch
+_PIECE_WORDS = 1 << 14  # of keystream per call: the cache holds it until it is added, and calls cost next to nothing
+_FIRST = counter_block(0, 0)
 
 
 def words_from_bytes(data: bytes) -> Words:
     """Little-endian words of wire bytes, read-only."""
-    return np.frombuffer(data, dtype="<u8")
+    return np.frombuffer(data, _WORD)
 
 
 def self_mask(suite: Suite, seed: bytes, word_count: int) -> Words:
-    """The self mask that grows from a revealed or recovered seed."""
-    return words_from_bytes(suite.keystream(derive(seed, "self-words"), 0, 0, 8 * word_count))
+    """The self mask that grows from a revealed or recovered seed, a fresh array."""
+    buffer, octets = _buffer(word_count)
+    _self_words(suite, seed).update_into(zeros(8 * word_count), octets)
+    return buffer[:word_count]
+
+
+def self_masks(suite: Suite, seeds: Iterable[bytes], word_count: int) -> Words:
+    """The sum of the self masks of many seeds."""
+    total = np.zeros(word_count, _WORD)
+    buffer, octets = _buffer(min(word_count, _PIECE_WORDS))
+    for seed in seeds:
+        cipher = _self_words(suite, seed)
+        for start in range(0, word_count, _PIECE_WORDS):
+            piece = total[start : start + _PIECE_WORDS]
+            cipher.update_into(zeros(8 * len(piece)), octets)
+            np.add(piece, buffer[: len(piece)], piece)
+    return total
+
+
+def _self_words(suite: Suite, seed: bytes) -> Encryptor:
+    return suite.encryptor(derive(seed, "self-words"), _FIRST)
+
+
+def _buffer(word_count: int) -> tuple[Words, memoryview]:
+    """Where keystream is made: as words, and as the cipher sees them, which wants 15 bytes of room."""
+    buffer = np.empty(word_count + 2, _WORD)
+    return buffer, buffer.data.cast("B")
+
+
+def seed_binding(seed: bytes) -> bytes:
+    """
+    16 bytes that a SHARE binds its self mask's seed with; a seed that is revealed or recovered is held against them.
+
+    The seed is uniform and expanded for each purpose on its own, so they say nothing of the masks.  Another seed with
+    the same binding takes 2^128 trials; two that a liar makes for itself, 2^64, would spare it this check alone.
+    """
+    return derive(seed, "self-binding")[:BINDING_SIZE]
 
 
 def self_blinding(suite: Suite, seed: bytes, count: int) -> Lane:
@@ -43,66 +87,128 @@ def self_blinding(suite: Suite, seed: bytes, count: int) -> Lane:
     return lane_masks(suite.group, suite.keystream(derive(seed, "self-scalars"), 0, 0, LANE_MASK_SIZE * count))
 
 
+class Fleet:
+    """The gateways of one process: finds the schedules of one ring, and keeps none of them alive."""
+
+    def __init__(self) -> None:
+        self._rings: WeakValueDictionary[bytes, WeakSet[MaskSchedule]] = WeakValueDictionary()
+
+    def ring(self, view: RingView) -> WeakSet[MaskSchedule]:
+        """The schedules of a ring, for a new one to join; it is forgotten with the last of them."""
+        ring = self._rings.get(view.digest)
+        if ring is None:
+            ring = self._rings[view.digest] = WeakSet()
+        return ring
+
+
 class MaskSchedule:
     """One member's pairwise masks of one epoch."""
 
-    def __init__(self, suite: Suite, view: RingView, secrets: EpochSecrets) -> None:
+    def __init__(self, suite: Suite, view: RingView, secrets: EpochSecrets, fleet: Fleet | None = None) -> None:
+        self.view = view
+        self.position = secrets.position
         self._suite = suite
-        self._view = view
-        self._position = secrets.position
         self._neighbours = view.neighbourhoods[secrets.position]
         self._pairs = {other: secrets.pair(other) for other in positions_of(self._neighbours)}
         self._stride = view.word_count + view.word_count % 2
         self._block_rounds = max(1, min(view.rounds, _BLOCK_BYTES // (8 * self._stride)))
         self._block_index = -1
-        self._block: Words = np.zeros((0, view.word_count), dtype=np.uint64)
+        self._block: Words = np.zeros((0, view.word_count), _WORD)
+        self._standing: dict[tuple[int, bytes], list[tuple[int, Encryptor]]] = {}
+        self._ring = (fleet or Fleet()).ring(view)
+        self._ring.add(self)
 
     def prepare(self, round_: int) -> None:
-        """Make the block of sums that holds `round_`, if it is not there yet: the work done ahead of time."""
+        """
+        Make the block of sums that holds `round_`, if it is not there yet: the work done ahead of time.
+
+        Those of the fleet who have not got as far get theirs as well.
+        """
         index = round_ // self._block_rounds
         if index == self._block_index:
             return
         first = index * self._block_rounds
-        rounds = min(self._block_rounds, self._view.rounds - first)
-        total = self._net(self._pairs, 0, 8 * self._stride * first, rounds * self._stride)
-        self._block_index, self._block = index, total.reshape(rounds, self._stride)
+        rounds = min(self._block_rounds, self.view.rounds - first)
+        ring = {each.position: each for each in self._ring if each._block_index < index} | {self.position: self}
+        offset, count = 8 * self._stride * first, rounds * self._stride
+        reads_on = first + rounds < self.view.rounds
+        totals = _net(dict(sorted(ring.items())), self.view.everybody, 0, offset, count, reads_on=reads_on)
+        for position, each in ring.items():
+            each._block_index, each._block = index, totals[position].reshape(rounds, self._stride)
 
-    def words(self, round_: int, attempt: int, others: int) -> Words:
-        """Σ ± m_ij over the neighbours in the bitmap `others`, a fresh array of the vector's length."""
-        count = self._view.word_count
+    def add(self, total: Words, round_: int, attempt: int, others: int) -> None:
+        """Add Σ ± m_ij over the neighbours in the bitmap `others` to a vector."""
         missing = self._neighbours & ~others
         if attempt or missing.bit_count() > (self._neighbours & others).bit_count():
-            return self._sum(round_, attempt, self._neighbours & others)
+            total += self._sum(round_, attempt, self._neighbours & others)
+            return
         self.prepare(round_)
-        total: Words = self._block[round_ % self._block_rounds][:count].copy()
+        total += self._block[round_ % self._block_rounds][: len(total)]
         if missing:
             total -= self._sum(round_, attempt, missing)
+
+    def words(self, round_: int, attempt: int, others: int) -> Words:
+        """The same as a fresh array of the vector's length."""
+        total = np.zeros(self.view.word_count, _WORD)
+        self.add(total, round_, attempt, others)
         return total
 
     def _sum(self, round_: int, attempt: int, others: int) -> Words:
-        return self._net(positions_of(others), attempt, 8 * self._stride * round_, self._view.word_count)
+        offset = 8 * self._stride * round_
+        return _net({self.position: self}, others, attempt, offset, self.view.word_count)[self.position]
 
-    def _net(self, others: Iterable[int], stream: int, offset: int, count: int) -> Words:
-        """Σ ± of `count` words from byte `offset` of a stream of each pair; one buffer takes all the keystreams."""
-        total = np.zeros(count, dtype=np.uint64)
-        buffer = np.empty(count + 2, dtype="<u8")  # two words more, because the cipher wants 15 bytes of room
-        octets, words = buffer.data.cast("B"), buffer[:count]
-        for other in others:
-            self._suite.keystream_into(octets, self._pairs[other].mask, stream, offset, 8 * count)
-            if self._position < other:
-                np.add(total, words, out=total)
-            else:
-                np.subtract(total, words, out=total)
-        return total
+    def _ciphers(self, others: int, counter: bytes) -> list[tuple[int, Encryptor]]:
+        """The ciphers of the pairs with `others` at a counter block: those that stand there, or new ones."""
+        standing = self._standing.pop((others, counter), None)
+        if standing is not None:
+            return standing
+        pairs, encryptor = self._pairs, self._suite.encryptor
+        return [(other, encryptor(pairs[other].mask, counter)) for other in positions_of(others)]
 
     def blindings(self, round_: int, attempt: int, others: int) -> Lane:
         """The blinding lane's Σ ± over the neighbours in `others`, one scalar for each committed slot."""
-        group, count = self._suite.group, self._view.committed_count
+        group, count = self._suite.group, self.view.committed_count
         total: Lane = (0,) * count
         if not count:
             return total
         size = LANE_MASK_SIZE * count
         for other in positions_of(self._neighbours & others):
             lane = lane_masks(group, self._suite.keystream(self._pairs[other].blinding, attempt, size * round_, size))
-            total = add_lanes(group, total, lane) if self._position < other else subtract_lanes(group, total, lane)
+            total = add_lanes(group, total, lane) if self.position < other else subtract_lanes(group, total, lane)
         return total
+
+
+def _net(
+    ring: Mapping[int, MaskSchedule], others: int, stream: int, offset: int, count: int, *, reads_on: bool = False
+) -> dict[int, Words]:
+    """
+    For each schedule in `ring`, by position, Σ ± of its neighbours in `others`: `count` words from byte `offset`.
+
+    A pair with both ends in `ring` is read once, at its lower end; `others` is everybody where there are several.
+    With `reads_on` the ciphers are kept for who comes to read on.
+    """
+    here = bitmap(list(ring))
+    totals = {position: np.zeros(count, _WORD) for position in ring}
+    buffer, octets = _buffer(min(count, _PIECE_WORDS))
+    for start in range(0, count, _PIECE_WORDS):
+        pieces = {position: total[start : start + _PIECE_WORDS] for position, total in totals.items()}
+        words = buffer[: min(_PIECE_WORDS, count - start)]
+        nothing = zeros(8 * len(words))
+        counter = counter_block(stream, offset + 8 * start)
+        after = counter_block(stream, offset + 8 * (start + len(words)))
+        for position, schedule in ring.items():
+            mine = pieces[position]
+            to_read = schedule._neighbours & others & ~(here & ((1 << position) - 1))
+            ciphers = schedule._ciphers(to_read, counter)
+            for other, cipher in ciphers:
+                cipher.update_into(nothing, octets)
+                if position > other:
+                    np.subtract(mine, words, mine)
+                    continue
+                np.add(mine, words, mine)
+                theirs = pieces.get(other)
+                if theirs is not None:
+                    np.subtract(theirs, words, theirs)
+            if reads_on:
+                schedule._standing = {(to_read, after): ciphers}
+    return totals

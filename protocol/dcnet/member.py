@@ -25,7 +25,7 @@ from protocol import wire
 from protocol.dcnet import prf
 from protocol.dcnet.commitments import Pedersen, add_lanes, encode_lane
 from protocol.dcnet.events import Attempted, Instruction, Note, Persist, Progress, Settled, ToCoordinator, ToHead
-from protocol.dcnet.masks import MaskSchedule, Words, self_blinding, self_mask
+from protocol.dcnet.masks import MaskSchedule, Words, seed_binding, self_blinding, self_mask
 from protocol.dcnet.rings import RingView, positions_of, result_text, round_digest
 from protocol.dcnet.schema import signed
 from protocol.dcnet.secrets import PairKeys, mask_label
@@ -105,7 +105,7 @@ class Member:
         self.roster = 0
         self._digest = b""
         self._seed = b""
-        self._seed_ahead: tuple[tuple[int, int], bytes] = ((-1, -1), b"")
+        self._ahead: tuple[tuple[int, int], bytes, Words] | None = None
         self._helped = 0
         self._offer: tuple[int, Words, Sequence[int]] | None = None
         self._held: wire.Open | None = None
@@ -132,7 +132,7 @@ class Member:
         self.term = term
         self._reached_head_s = now_s
         self._deadline_s = self._next_deadline(now_s)
-        return [ToHead(wire.Ready(self.view.epoch, self.view.ring, term))]
+        return [self._ready()]
 
     def offer(self, round_: int, vector: Words, now_s: float, blindings: Sequence[int] = ()) -> list[Instruction]:
         """
@@ -151,15 +151,16 @@ class Member:
         self._offer = (round_, vector, blindings)
         # What the round's first OPEN will need is made now, while the others' readings are still on their way.
         self._masks.prepare(round_)
-        self._seed_of(round_, self.attempt + 1 if round_ == self.round else 0)
+        self._self_mask_of(round_, self.attempt + 1 if round_ == self.round else 0)
         return self._try_share(now_s)
 
-    def _seed_of(self, round_: int, attempt: int) -> bytes:
-        """The seed of an attempt's self mask; the last one made is kept."""
-        if self._seed_ahead[0] != (round_, attempt):
+    def _self_mask_of(self, round_: int, attempt: int) -> tuple[bytes, Words]:
+        """The seed of an attempt's self mask, and the mask; those made ahead are kept until the attempt takes them."""
+        if self._ahead is None or self._ahead[0] != (round_, attempt):
             label = mask_label(self.view, round_, attempt)
-            self._seed_ahead = ((round_, attempt), prf.mask_seed(self._secrets.evaluate(label), label))
-        return self._seed_ahead[1]
+            seed = prf.mask_seed(self._secrets.evaluate(label), label)
+            self._ahead = (round_, attempt), seed, self_mask(self._suite, seed, self.view.word_count)
+        return self._ahead[1:]
 
     def receive(self, message: wire.RingMessage, now_s: float) -> list[Instruction]:
         """A message of our ring's head.  Raises RemoteProtocolError where it breaks a rule; nothing changes then."""
@@ -184,6 +185,9 @@ class Member:
             return self.round, self.attempt + 1
         return self.round + 1, 0
 
+    def _ready(self) -> ToHead:
+        return ToHead(wire.Ready(self.view.epoch, self.view.ring, self.term, *self.next_attempt))
+
     def next_timer_s(self) -> float:
         """When `on_timer` wants to be called; infinity for never."""
         return self._deadline_s
@@ -202,7 +206,7 @@ class Member:
             if is_silent and self._complained != (due, self.term):
                 self._complained = (due, self.term)
                 out.append(ToCoordinator(wire.HeadSilent(self.view.epoch, self.view.ring, self.term, due)))
-            out.append(ToHead(wire.Ready(self.view.epoch, self.view.ring, self.term)))
+            out.append(self._ready())
         self._deadline_s = now_s + self.view.timing.silent_s
         if due >= self.view.rounds and self.unsettled is None:
             self._deadline_s = float("inf")
@@ -251,10 +255,10 @@ class Member:
         self.expected = view.from_wire(held.expected)
         self.state, self.round, self.attempt = State.SHARED, round_, attempt
         self._over, self._helped, self.unsettled, self._opened_by = False, 0, round_, self.term
-        self._seed = self._seed_of(round_, attempt)
-        masked = self._masks.words(round_, attempt, self.expected)
-        masked += self_mask(self._suite, self._seed, view.word_count)
+        self._seed, masked = self._self_mask_of(round_, attempt)
+        self._ahead = None
         masked += vector
+        self._masks.add(masked, round_, attempt, self.expected)
         commitments, lane = b"", b""
         if self._pedersen is not None:
             values = [signed(int(vector[index])) for index in view.committed]
@@ -266,7 +270,9 @@ class Member:
                 group, add_lanes(group, tuple(blindings), masks, self_blinding(self._suite, self._seed, len(values)))
             )
         self._deadline_s = self._next_deadline(now_s)
-        share = wire.Share(view.epoch, view.ring, round_, attempt, masked.tobytes(), commitments, lane)
+        share = wire.Share(
+            view.epoch, view.ring, round_, attempt, masked.tobytes(), seed_binding(self._seed), commitments, lane
+        )
         return [Persist(Attempted(round_, attempt, Progress.SHARED)), ToHead(share)]  # rule 5
 
     def _is_current(self, message: wire.Roster | wire.Confirmed | wire.Recover) -> bool:
@@ -363,7 +369,7 @@ class Member:
             if self._held is not None and self._held.round <= self.round:
                 self._held = None
         if not included and message.outcome == wire.Outcome.OPENED:
-            out.append(ToHead(wire.Ready(view.epoch, view.ring, self.term)))
+            out.append(self._ready())
         return out
 
     def _next_deadline(self, now_s: float) -> float:

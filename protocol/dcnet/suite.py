@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from functools import lru_cache
 from typing import Protocol
 
 import nacl.bindings
@@ -17,7 +18,7 @@ import nacl.exceptions
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import constant_time, hashes, hmac
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF, HKDFExpand
 
@@ -28,6 +29,7 @@ MAC_SIZE = 16
 _SHA256 = hashes.SHA256()
 _PREFIX = b"stromkreis/v1/"
 _ZEROS = memoryview(bytes(1 << 17))  # what becomes keystream; zeroing as many bytes anew costs a tenth of the cipher
+_counter_mode = lru_cache(maxsize=16)(modes.CTR)  # all pairs of a ring begin at the same block
 
 
 def digest(purpose: str, *parts: bytes) -> bytes:
@@ -39,14 +41,27 @@ def digest(purpose: str, *parts: bytes) -> bytes:
     return state.digest()
 
 
+@lru_cache(maxsize=64)
+def _bare(purpose: str) -> bytes:
+    """The digest of a purpose that has no parts: a constant."""
+    return digest(purpose)
+
+
 def derive(key: bytes, purpose: str, *parts: bytes, size: int = 32) -> bytes:
     """HKDF-Expand (RFC 5869) of a uniform key for one purpose."""
-    info = digest(purpose, *parts)
+    info = digest(purpose, *parts) if parts else _bare(purpose)
     if size == 32:  # one block, HMAC(key, info ‖ 1), which is all but a few of the keys: a third of the time
         state = hmac.HMAC(key, _SHA256)
         state.update(info + b"\x01")
         return state.finalize()
     return HKDFExpand(_SHA256, size, info).derive(key)
+
+
+class Encryptor(Protocol):
+    """A cipher in counter mode under one key, as `cryptography` has it: what it makes of zeros is keystream."""
+
+    def update(self, data: memoryview) -> bytes: ...  # noqa: D102
+    def update_into(self, data: memoryview, buf: memoryview) -> int: ...  # noqa: D102
 
 
 class Suite(Protocol):
@@ -57,7 +72,7 @@ class Suite(Protocol):
     def public_key(self, private: bytes) -> bytes: ...  # noqa: D102
     def agree(self, private: bytes, public: bytes, salt: bytes) -> bytes: ...  # noqa: D102
     def keystream(self, key: bytes, stream: int, offset: int, size: int) -> bytes: ...  # noqa: D102
-    def keystream_into(self, out: memoryview, key: bytes, stream: int, offset: int, size: int) -> None: ...  # noqa: D102
+    def encryptor(self, key: bytes, counter: bytes) -> Encryptor: ...  # noqa: D102
     def mac(self, key: bytes, message: bytes) -> bytes: ...  # noqa: D102
     def seal(self, key: bytes, nonce: int, plain: bytes, context: bytes) -> bytes: ...  # noqa: D102
     def unseal(self, key: bytes, nonce: int, sealed: bytes, context: bytes) -> bytes: ...  # noqa: D102
@@ -66,8 +81,14 @@ class Suite(Protocol):
     def verify(self, public: bytes, message: bytes, signature: bytes) -> bool: ...  # noqa: D102
 
 
-def _zeros(size: int) -> bytes | memoryview:
-    return _ZEROS[:size] if size <= len(_ZEROS) else bytes(size)
+def zeros(size: int) -> memoryview:
+    """As many zeros, to become keystream."""
+    return _ZEROS[:size] if size <= len(_ZEROS) else memoryview(bytes(size))
+
+
+def counter_block(stream: int, offset: int) -> bytes:
+    """The cipher's counter at byte `offset`, a multiple of 16, of stream number `stream`: 8 bytes each."""
+    return struct.pack(">QQ", stream, offset // 16)
 
 
 def mac_equal(left: bytes, right: bytes) -> bool:
@@ -99,19 +120,19 @@ class StandardSuite:
 
     def keystream(self, key: bytes, stream: int, offset: int, size: int) -> bytes:
         """
-        AES-256-CTR keystream bytes [offset, offset+size) of stream number `stream` under `key`.
+        Bytes [offset, offset+size) of keystream number `stream` under `key`; `offset` is a multiple of 16.
 
-        The counter block is stream (8 bytes) and block index (8 bytes); `offset` is a multiple of 16.
+        The counter block is stream (8 bytes) and block index (8 bytes).
         """
-        return self._cipher(key, stream, offset).update(_zeros(size))
+        return self.encryptor(key, counter_block(stream, offset)).update(zeros(size))
 
-    def keystream_into(self, out: memoryview, key: bytes, stream: int, offset: int, size: int) -> None:
-        """The same into `out`, which is 15 bytes longer (the cipher's rule) or more; they are not touched."""
-        self._cipher(key, stream, offset).update_into(_zeros(size), out)
+    def encryptor(self, key: bytes, counter: bytes) -> Encryptor:
+        """
+        AES-256-CTR from a `counter_block` on, for who reads a stream on and on or into memory of its own.
 
-    @staticmethod
-    def _cipher(key: bytes, stream: int, offset: int) -> CipherContext:
-        return Cipher(algorithms.AES(key), modes.CTR(struct.pack(">QQ", stream, offset // 16))).encryptor()
+        It holds about 1 KB, the expanded key among it.  `update_into` wants 15 bytes of room behind what it writes.
+        """
+        return Cipher(algorithms.AES256(key), _counter_mode(counter)).encryptor()
 
     def mac(self, key: bytes, message: bytes) -> bytes:
         """HMAC-SHA-256 cut to 16 bytes (RFC 2104 section 5)."""

@@ -11,6 +11,7 @@ from protocol.errors import RemoteProtocolError
 from protocol.wire.billing import Bill, BillDeclined, BillRequest
 from protocol.wire.coordination import (
     Account,
+    Accused,
     Appoint,
     Ask,
     AskAccount,
@@ -18,6 +19,7 @@ from protocol.wire.coordination import (
     Deals,
     EpochCall,
     EpochLayout,
+    Expelled,
     HeadAt,
     HeadSilent,
     Hello,
@@ -33,24 +35,40 @@ from protocol.wire.ring import BadDeal, Confirm, Confirmed, Open, Partial, Ready
 
 Message = (
     Hello | EpochCall | Join | EpochLayout | Deal | Deals | Appoint | HeadAt | HeadSilent | RingTotal
-    | RingVoid | Ask | AskAccount | Account | Result | Relay | Refused | Ready | Open | Share | Roster | Confirm
-    | Confirmed | Reveal | Recover | Partial | BadDeal | BillRequest | Bill | BillDeclined
+    | RingVoid | Accused | Expelled | Ask | AskAccount | Account | Result | Relay | Refused | Ready | Open | Share
+    | Roster | Confirm | Confirmed | Reveal | Recover | Partial | BadDeal | BillRequest | Bill | BillDeclined
 )  # fmt: skip
 RingMessage = Ready | Open | Share | Roster | Confirm | Confirmed | Reveal | Recover | Partial | BadDeal | Result
 
 TABLE: dict[int, type[Message]] = {
     1: Hello, 2: EpochCall, 3: Join, 4: EpochLayout, 5: Deal, 7: Deals, 8: Appoint, 9: HeadAt,
     10: HeadSilent, 11: RingTotal, 12: RingVoid, 13: Ask, 14: Result, 15: Relay, 16: Refused,
-    17: AskAccount, 18: Account, 19: BillRequest, 20: Bill, 21: BillDeclined,
+    17: AskAccount, 18: Account, 19: Accused, 20: BillRequest, 21: Bill,
+    22: BillDeclined, 24: Expelled,
     32: Ready, 33: Open, 34: Share, 35: Roster, 36: Confirm, 37: Confirmed, 38: Reveal, 39: Recover, 40: Partial,
     41: BadDeal,
 }  # fmt: skip
 
 FROM_GATEWAY = frozenset(
-    {Hello, Join, Deal, HeadAt, HeadSilent, RingTotal, RingVoid, Ask, AskAccount, Relay, BadDeal, Bill, BillDeclined}
+    {
+        Hello,
+        Join,
+        Deal,
+        HeadAt,
+        HeadSilent,
+        RingTotal,
+        RingVoid,
+        Accused,
+        Ask,
+        AskAccount,
+        Relay,
+        BadDeal,
+        Bill,
+        BillDeclined,
+    }
 )
 FROM_COORDINATOR = frozenset(
-    {EpochCall, EpochLayout, Deals, Appoint, HeadAt, Account, Result, Relay, Refused, BillRequest}
+    {EpochCall, EpochLayout, Deals, Appoint, HeadAt, Account, Result, Relay, Refused, Expelled, BillRequest}
 )
 FROM_MEMBER = frozenset({Ready, Share, Confirm, Reveal, Partial, BadDeal})
 FROM_HEAD = frozenset({Open, Roster, Confirmed, Recover, Result})

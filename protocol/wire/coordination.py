@@ -46,6 +46,13 @@ class Outcome(IntEnum):
     VOID = 2
 
 
+class Lie(IntEnum):
+    """What a head says of a member: its seed fits not what its share was bound to, or it is what spoils the sums."""
+
+    WRONG_SEED = 1
+    SPOILT_SUM = 2
+
+
 @dataclass(frozen=True, slots=True)
 class Hello:
     """A gateway says that it is there; the coordinator answers with the calls and layouts it should know."""
@@ -176,13 +183,26 @@ class RingTotal:
 
 @dataclass(frozen=True, slots=True)
 class RingVoid:
-    """The head gives a round up and says why."""
+    """The head gives a round up and says why; `suspects` are whom it searches for a liar, none where it does not."""
 
     epoch: Epoch
     ring: Ring
     round: Round
     term: Term
     reason: Reason
+    suspects: Bitmap
+
+
+@dataclass(frozen=True, slots=True)
+class Accused:
+    """The head of `term` found in `round` that the member at `position` lied: a head's claim, for the operator."""
+
+    epoch: Epoch
+    ring: Ring
+    term: Term
+    round: Round
+    position: Position
+    lie: Annotated[int, integer(1, 2)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,3 +259,12 @@ class Refused:
 
     epoch: Epoch
     reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Expelled:
+    """The members of a ring that were shut out while the epoch runs, all of them: no attempt may start with one."""
+
+    epoch: Epoch
+    ring: Ring
+    members: Bitmap

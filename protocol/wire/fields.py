@@ -111,6 +111,7 @@ Vector = Annotated[bytes, octets(0, 8 * MAX_SLOTS, 8)]
 Elements = Annotated[bytes, octets(0, 32 * MAX_SLOTS, 32)]
 Scalars = Annotated[bytes, octets(0, 32 * MAX_SLOTS, 32)]
 Macs = Annotated[bytes, octets(0, 16 * MAX_RING, 16)]
+Binding = Annotated[bytes, octets(16)]
 Reason = Annotated[str, text(200)]
 Endpoint = Annotated[str, text(200)]
 Fraction = Annotated[int, integer(0, 1_000_000)]  # parts in a million: no float goes into a digest

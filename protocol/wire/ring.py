@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from protocol.wire.fields import (
+    MAX_ROUNDS,
     Attempt,
+    Binding,
     Bitmap,
     Elements,
     Epoch,
@@ -18,17 +20,20 @@ from protocol.wire.fields import (
     Scalars,
     Term,
     Vector,
+    integer,
     octets,
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A member reached the head and asks to be in the next E."""
+    """A member reached the head and asks to be in the next E; the (round, attempt) it can still take part in."""
 
     epoch: Epoch
     ring: Ring
     term: Term
+    round: Annotated[int, integer(0, MAX_ROUNDS)]
+    attempt: Attempt
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +50,17 @@ class Open:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """A member's masked vector; with committed slots also its commitments and its masked blindings."""
+    """
+    A member's masked vector and a binding to its self mask's seed; with committed slots also its commitments and its
+    masked blindings.
+    """
 
     epoch: Epoch
     ring: Ring
     round: Round
     attempt: Attempt
     vector: Vector
+    binding: Binding
     commitments: Elements
     blinding: Scalars
 

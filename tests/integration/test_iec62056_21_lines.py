@@ -79,6 +79,19 @@ async def test_parity_bits_on_an_eight_bit_line_and_a_damaged_block_asked_for_ag
         nursery.cancel_scope.cancel()
 
 
+async def test_a_meter_that_sleeps_on_a_battery_is_woken(autojump_clock: trio.testing.MockClock) -> None:
+    """IEC 62056-21 annex B: 2.1 to 2.3 s of NULs, then 1.5 to 1.7 s of peace before the request."""
+    ours, theirs = memory_stream_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(meter(asleep=True).serve, theirs)
+        with pytest.raises(RemoteProtocolError, match="silent"):
+            await read_meter(ours, clock=time.time)
+        began_s = trio.current_time()
+        imported(await read_meter(ours, clock=time.time, wake_up=True))
+        assert 65 / 30 + 1.5 < trio.current_time() - began_s < 65 / 30 + 3
+        nursery.cancel_scope.cancel()
+
+
 async def test_pushed_in_mode_d_over_a_serial_line_is_unverified() -> None:
     async with serial_bus() as (ours, theirs), trio.open_nursery() as nursery:
         nursery.start_soon(meter(mode=Mode.D, period_s=0.01).serve, open_serial(theirs, 2400, 7, "E", 1))

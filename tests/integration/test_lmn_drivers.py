@@ -180,10 +180,25 @@ async def test_a_wired_mbus_meter_that_encrypts_is_read_with_the_profiles_key(mo
     assert bool(profile.counters.taken(profile.device)) == (mode != 5)
 
 
-async def test_a_wired_mbus_meter_with_a_key_is_not_believed_in_the_clear() -> None:
-    async with serving(partial(mbus.serve, [mbus.MBusMeter(DEVICE, registers, now, primary=1)])) as link:
-        keys = {"encryption": KEY.hex()}
-        profile = MeterProfile(device=str(DEVICE), protocol="mbus", link=link, address="1", keys=keys)
+def clear_frames(layers: bytes) -> Callable[[], LongFrame]:
+    return lambda: LongFrame(RSP_UD, 1, layers[0], layers[1:])
+
+
+RECORDS = bytes.fromhex("040301000000")
+CLEAR = bytes([0x72]) + DEVICE.to_transport() + bytes(4) + RECORDS
+FIXED = bytes.fromhex("73785634120A00E97E0100000035010000")
+
+
+@pytest.mark.parametrize("layers", [CLEAR, bytes([0x90, 2, 0, 0]) + CLEAR, bytes([0x78]) + RECORDS, FIXED])
+@pytest.mark.parametrize("meter_id", ["", "*"])
+async def test_a_wired_mbus_meter_with_a_key_is_not_believed_in_the_clear(layers: bytes, meter_id: str) -> None:
+    """In no shape: long header, fragmentation layer without a MAC, no header, fixed structure; nor is anyone else."""
+    meter = mbus.MBusMeter(DEVICE, registers, now, primary=1, sealed=clear_frames(layers))
+    async with serving(partial(mbus.serve, [meter])) as link:
+        profile = MeterProfile(
+            device=str(DEVICE), protocol="mbus", link=link, address="1", keys={"encryption": KEY.hex()},
+            meter_id=meter_id,
+        )  # fmt: skip
         async with await open_link(link) as stream:
             with pytest.raises(RemoteProtocolError, match="not_secured"):
                 await DRIVERS["mbus"].ask(stream, profile, time.time)  # type: ignore[misc]

@@ -28,7 +28,7 @@ START, END = datetime(2026, 1, 1, tzinfo=UTC), datetime(2033, 1, 1, tzinfo=UTC)
 GATEWAY = "ESTK0000000001"
 METERS = ["1STK0000000001", "1STK0000000002", "7STK0000000003"]
 MAIN_KEY = bytes(range(16))
-TIMING = Timing(response_timeout_s=0.5, poll_interval_s=0.002)
+TIMING = Timing(poll_interval_s=0.002)
 
 
 class Identity:
@@ -90,7 +90,7 @@ async def run(meter, path):
 async def test_participants_get_addresses_by_their_identification_and_silence_is_noticed():
     rng = random.Random(7)
     meters = [LmnMeter(name, silent, refuse, rng.randrange) for name in METERS]
-    table = AddressTable(slot_count=16, slot_ms=2)
+    table = AddressTable(slot_count=16, slot_ms=20)
     async with lmn(meters) as bus:
         found = await discover(bus, table)
         assert {participant.sensor_id for participant in found} == set(METERS)
@@ -108,7 +108,7 @@ async def test_participants_get_addresses_by_their_identification_and_silence_is
 async def test_two_newcomers_in_one_slot_both_come_through_in_the_end():
     draws = iter([3, 3, 1, 2])
     meters = [LmnMeter(name, silent, refuse, lambda n: next(draws) % n) for name in METERS[:2]]
-    table = AddressTable(slot_count=8, slot_ms=4)
+    table = AddressTable(slot_count=8, slot_ms=20)
     async with lmn(meters) as bus:
         await discover(bus, table)
         await discover(bus, table)
@@ -120,7 +120,7 @@ async def test_pairing_then_mutual_tls_with_what_it_brought(curve):
     gateway, meter_identity = Identity(GATEWAY, curve), Identity(METERS[0], curve)
     pairing = PairingMeter(MAIN_KEY, METERS[0].encode(), b"capabilities")
     meter = LmnMeter(METERS[0], echo_server(meter_identity, gateway), pairing.answer, random.Random(1).randrange)
-    table = AddressTable(slot_count=8, slot_ms=2)
+    table = AddressTable(slot_count=8, slot_ms=20)
     async with lmn([meter]) as bus:
         (participant,) = await discover(bus, table)
         ours = PairingGateway(MAIN_KEY, METERS[0].encode(), counter=1)
@@ -156,7 +156,7 @@ async def test_a_stranger_gets_no_session(who):
     outcome = []
     shown = stranger if who == "meter" else meter_identity
     meter = LmnMeter(METERS[0], echo_server(shown, gateway, outcome), refuse, random.Random(1).randrange)
-    table = AddressTable(slot_count=8, slot_ms=2)
+    table = AddressTable(slot_count=8, slot_ms=20)
     async with lmn([meter]) as bus:
         (participant,) = await discover(bus, table)
         own = gateway if who == "meter" else stranger

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -205,6 +206,26 @@ def test_what_is_told_of_the_meters_names_each_protocol_and_holds_no_key() -> No
     assert lines[4].endswith("b.json")
     assert "--gateways FILE" in lines[5]
     assert key not in "".join(lines)
+
+
+@pytest.mark.parametrize(("hard", "code"), [(4096, 0), (200, 1)])
+def test_more_meters_than_a_process_starts_with_files_for(hard: int, code: int) -> None:
+    command = [sys.executable, "-m", "stromkreis", "meters", "--count", "150", "--first-port", "0", "--protocol", "p1"]
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+    def few_files() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
+
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=environ, stdout=pipe, stderr=pipe, text=True, preexec_fn=few_files) as process:  # noqa: PLW1509
+        assert process.stdout is not None
+        assert process.stderr is not None
+        first = process.stdout.readline()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == code
+        said = process.stderr.read()
+    assert "Traceback" not in said
+    assert first.startswith("150 meters listen") if code == 0 else "need some 364 open files and 200 are" in said
 
 
 @pytest.mark.parametrize("period_s", [1.0, 4.5, 900.0])

@@ -33,8 +33,8 @@ from coordinator.web import dashboard
 from coordinator.web import serve as web_server
 from coordinator.web.app import make_app
 from coordinator.web.serve import serve
-from coordinator.web.status import RingStatus, Status
-from protocol import pki
+from coordinator.web.status import AccusedMember, RingStatus, Status
+from protocol import pki, wire
 from protocol.dcnet.book import Ended
 from protocol.dcnet.commitments import Pedersen
 from protocol.dcnet.group import Edwards25519
@@ -164,12 +164,16 @@ async def test_rounds(app: FastAPI, store: Store) -> None:
 
 
 async def test_rings(app: FastAPI, service: Service) -> None:
-    rings = tuple(RingStatus(1, n, "Nordring", MEMBERS[:4], (3,), 0, 7, "opened", 0.0125) for n in range(3))
+    accused = (AccusedMember(2, 0, 5, wire.Lie.SPOILT_SUM), AccusedMember(3, 0, 6, wire.Lie.WRONG_SEED))
+    rings = tuple(RingStatus(1, n, "Nordring", MEMBERS[:4], (3,), 0, 7, "opened", 0.0125, accused) for n in range(3))
     service.now = Status(2, rings, 8, 7)
     page = await get(app, "/api/v1/rings", limit=2)
     assert [r["ring"] for r in page["items"]] == [0, 1]
     assert page["items"][0]["missing"] == [{"position": 3, "gateway": MEMBERS[3]}]
     assert page["items"][0]["last_latency_ms"] == 12.5
+    member, head = ({"position": position, "gateway": MEMBERS[position]} for position in (2, 0))
+    assert page["items"][0]["accused"][0] == {"member": member, "head": head, "round": 5, "lie": "spoilt_sum"}
+    assert page["items"][0]["accused"][1]["lie"] == "wrong_seed"
     assert [r["ring"] for r in (await get(app, "/api/v1/rings", offset=page["next"]))["items"]] == [2]
     assert (await get(app, "/api/v1/rings", area="elsewhere"))["items"] == []
 

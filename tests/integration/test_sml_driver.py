@@ -24,7 +24,7 @@ from node.lmn.sml.client import (
     object_path,
 )
 from node.lmn.sml.driver import SmlLink, read_meter
-from protocol.errors import RemoteProtocolError
+from protocol.errors import LocalProtocolError, RemoteProtocolError
 from protocol.metering.obis import Obis
 
 NOW = datetime(2026, 11, 21, 9, 0, 7, tzinfo=UTC)
@@ -114,12 +114,21 @@ async def test_chapter_9_use_cases(connect):
 
     for exchange in (
         asker.update_time(NOW, utc_offset=timedelta(hours=1), deviation_ms=-3, round_trip_ms=12),
-        asker.update_meter_key(b"\x30\x82" + bytes(900)),
-        asker.update_gateway_certificate(b"\x30\x82" + bytes(600)),
         asker.reset_tamper_state(magnetic=True, mechanical=True),
     ):
         answer, _ = await link.ask(exchange, 5)
         assert {a.attention_no.hex() for a in attentions(answer)} == {"8181c7c7fd00"}
+
+
+async def test_keys_and_certificates_do_not_go_in_clear(connect):
+    device = meter(3)
+    link, asker = SmlLink(await connect([device]), lambda: NOW), client()
+    for exchange in (asker.update_meter_key(b"\x30\x82" + bytes(900)), asker.update_gateway_certificate(b"\x30\x82")):
+        with pytest.raises(LocalProtocolError, match="TLS only"):
+            await link.ask(exchange, 5)
+        assert "3082" not in repr(exchange)
+        assert "x82" not in repr(exchange)
+    assert device.parameters == {}
 
 
 async def test_what_was_set_can_be_read_back(connect):

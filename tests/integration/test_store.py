@@ -15,7 +15,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from coordinator import store as room
 from coordinator.emp.totals import Totals
-from coordinator.store import Epoch, Ring, Store
+from coordinator.store import Epoch, Ring, Store, fault_of
+from coordinator.tables import rings
 from protocol.dcnet.book import Ended
 from protocol.dcnet.schema import DEFAULT_SCHEMA, Schema
 from protocol.errors import LocalProtocolError
@@ -212,6 +213,17 @@ def test_what_was_recorded_outlives_the_process(tmp_path: Path) -> None:
         pragma: Callable[[str], object] = lambda name: connection.exec_driver_sql(f"PRAGMA {name}").scalar()  # noqa: E731
         assert (pragma("journal_mode"), pragma("synchronous"), pragma("foreign_keys")) == ("wal", 2, 1)
     second.close()
+
+
+def test_what_the_log_says_of_a_fault_holds_no_value(any_store: Store) -> None:
+    any_store.add_epoch(NORTH, LAYOUT)
+    row = {"epoch": NORTH.epoch, "ring": 0, "size": 4242, "members": ["ESTK0000004242"]}
+    with pytest.raises(SQLAlchemyError) as caught, any_store.write() as connection:
+        connection.execute(rings.insert(), row)
+    assert "4242" in str(caught.value)
+    assert "unique" in fault_of(caught.value).lower()
+    assert "4242" not in fault_of(caught.value)
+    assert fault_of(SQLAlchemyError("SELECT 4242")) == "SQLAlchemyError"
 
 
 def test_a_full_disk_is_said_and_nothing_is_half_written(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from functools import partial
 
 import pytest
 import trio
+from trio.testing import memory_stream_pair
 
 from loadtest.meters.serial_bus import serial_bus
 from loadtest.meters.wmbus import WirelessMeter, serve, serve_stream
@@ -13,6 +14,7 @@ from node.lmn.mbus.device import DeviceAddress
 from node.lmn.serial_link import open_serial
 from node.lmn.wmbus.driver import listen, transmission
 from node.lmn.wmbus.exchange import DataRequest
+from node.lmn.wmbus.framing import imst_frame
 from node.lmn.wmbus.keys import KeyStore
 from node.lmn.wmbus.receiver import Receiver
 from protocol.errors import LocalProtocolError, RemoteProtocolError
@@ -74,6 +76,29 @@ async def test_a_bidirectional_meter_is_asked_over_a_serial_transceiver(framing:
         await stream.aclose()
         nursery.cancel_scope.cancel()
     assert answered >= 2
+
+
+async def test_a_fragmented_message_through_a_radio_module_of_its_own_is_put_together_and_a_stranger_s_is_not() -> None:
+    """Only the first fragment names the meter: the second has the module's address alone."""
+
+    def fragments(radio: DeviceAddress, of: DeviceAddress, value: int) -> list[bytes]:
+        tpdu = bytes([0x72]) + of.to_transport() + bytes([1, 0, 0, 0]) + bytes.fromhex(f"0413{value:02x}000000")
+        out = []
+        for number, more, part in ((1, 0x40, tpdu[:14]), (2, 0, tpdu[14:])):
+            body = b"\x44" + radio.to_link() + bytes([0x90, 2, number, more]) + part
+            out.append(imst_frame(bytes([len(body)]) + body))
+        return out
+
+    module, other = (DeviceAddress.from_text(f"FRAD010000000{n}", 0x37) for n in (1, 2))
+    ours, theirs = memory_stream_pair()
+    stream = fragments(other, device(9), 9) + fragments(module, device(1), 5)
+    await theirs.send_all(b"".join(stream))
+    await theirs.send_eof()
+    is_ours = lambda address: address == device(1)  # noqa: E731
+    batches = [batch async for batch in listen(ours, "imst", Receiver(), is_ours=is_ours)]
+    assert [[(item.device, item.value) for item in batch] for batch in batches] == [
+        [], [], [], [(str(device(1)), 5)],
+    ]  # fmt: skip
 
 
 def test_a_receiver_cannot_send() -> None:

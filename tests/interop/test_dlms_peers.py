@@ -1,15 +1,18 @@
 """
-Software that nobody here wrote, on the other end: gurux-dlms and dlms-cosem as clients of our meter.
+Software that nobody here wrote, on the other end: gurux-dlms and dlms-cosem as clients of our meter, gurux-dlms as
+a meter for our client.
 
 They live in an environment of their own (see `requirements-peers-dlms.lock`) and run as processes; neither is ever
-imported here.  The server of gurux-dlms 1.0.203 cannot answer (it calls methods of its own reply that do not exist).
+imported here.
 """
 
 import json
 import os
+import subprocess
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,12 +22,17 @@ from loadtest.meters.dlms import DlmsServer, ServerSettings, serve_hdlc, serve_t
 from loadtest.meters.dlms_objects import CosemObjects
 from loadtest.meters.serial_bus import serial_bus
 from node.lmn.dlms.acse import Mechanism
-from node.lmn.dlms.axdr import decode_data, octets
+from node.lmn.dlms.axdr import Data, Type, decode_data, octets
+from node.lmn.dlms.client import Association
+from node.lmn.dlms.driver import MeterSession, MeterSettings
+from node.lmn.dlms.fields import Attribute
 from node.lmn.dlms.listing import scaler_unit
 from node.lmn.dlms.security import Keys
+from node.lmn.dlms.transport import WrapperTransport
 from node.lmn.hdlc.frame import Address
 from node.lmn.hdlc.station import Parameters
 from node.lmn.serial_link import open_serial
+from protocol.errors import RemoteProtocolError
 from protocol.metering.obis import Obis
 
 HERE = Path(__file__).parent
@@ -134,3 +142,73 @@ async def test_dlms_cosem_reads_our_meter_over_a_serial_line():
     async with on_serial(server, Address(1, 17, 2), Parameters(128, 128)) as path:
         what = {"path": path, "authentication": "LLS", "ciphered": False, "registers": CODES}
         check_dlms_cosem(await run_peer("dlms_peer_dlms_cosem.py", what))
+
+
+@asynccontextmanager
+async def gurux_meter(told, *, authentication, ciphered):
+    """gurux-dlms as a meter in its own process; what it says at the end is appended to `told`."""
+    what = {"authentication": GURUX[authentication], "password": "12345678", "ciphered": ciphered, "pdu_size_max": 256}
+    command = [str(PYTHON), str(HERE / "dlms_peer_gurux_server.py"), json.dumps(what)]
+    async with trio.open_nursery() as nursery:
+        process = await nursery.start(partial(trio.run_process, command, stdout=subprocess.PIPE))
+        said = b""
+        with trio.fail_after(30):
+            while not (line := said.partition(b"\n"))[1]:
+                said += await process.stdout.receive_some()
+            yield await trio.open_tcp_stream("127.0.0.1", json.loads(line[0])["port"])
+            async for piece in process.stdout:
+                said += piece
+        told.append(json.loads(said.splitlines()[-1]))
+
+
+@pytest.mark.parametrize(("authentication", "ciphered"), SERVER)
+async def test_our_client_reads_gurux_meter(authentication, ciphered):
+    """A meter that nobody here wrote: registers, objects, blocks, selection, lists, set, action, HLS and ciphers."""
+    secret = {"NONE": b"", "LLS": b"12345678", "HLS_GMAC": b"clientchallenge1"}[authentication]
+    keys = {"keys": KEYS, "system_title": CLIENT_TITLE} if ciphered else {}
+    what = MeterSettings("1GRX0000000007", Association(Mechanism[authentication], secret, **keys))
+    energy, power, message = (3, ENERGY), (3, POWER), (1, Obis(0, 0, 96, 13, 0, 255))
+    load_profile = (7, Obis(1, 0, 99, 1, 0, 255))
+    told = []
+    async with gurux_meter(told, authentication=authentication, ciphered=ciphered) as stream:
+        session = MeterSession(WrapperTransport(stream), what)
+        await session.open()
+        assert await session.objects() == [
+            (15, Obis(0, 0, 40, 0, 0, 255)), (8, Obis(0, 0, 1, 0, 0, 255)), energy, power, message, load_profile
+        ]  # fmt: skip
+        readings = await session.read_registers()
+        assert [(r.obis, r.value, r.scaler, r.unit) for r in readings] == [
+            (ENERGY, 123_456_789, -1, 30), (POWER, -250, 0, 27)
+        ]  # fmt: skip
+        assert {r.measured_at.replace(tzinfo=None) for r in readings} == {NOON.replace(tzinfo=None)}
+        assert await session.get(*message, 2) == octets(b"x" * 700)
+        rows = await session.profile(load_profile[1])
+        assert [(r.value, r.scaler, r.unit) for r in rows] == [(1000 + n, -1, 30) for n in range(60)]
+        half_hour = {"begin": NOON.replace(tzinfo=None), "end": NOON.replace(tzinfo=None) + timedelta(minutes=30)}
+        assert [r.value for r in await session.profile(load_profile[1], **half_hour)] == [1000, 1001, 1002]
+        assert [r.value for r in await session.profile(load_profile[1], entries=(59, 60))] == [1058, 1059]
+        absent = Attribute(3, Obis(1, 0, 9, 8, 0, 255), 2)
+        listed = await session.get_list([Attribute(*energy, 2)] * 40 + [absent])
+        assert [item if isinstance(item, int) else item.value for item in listed] == [123_456_789] * 40 + [4]
+        with pytest.raises(RemoteProtocolError, match="dlms_access_object_undefined"):
+            await session.get(3, absent.obis, 2)
+        for text in (b"short", b"longer than a message " * 40):
+            await session.set(*message, 2, octets(text))
+            assert await session.get(*message, 2) == octets(text)
+        assert await session.action(*load_profile, 2, Data(Type.INTEGER, 0)) is None
+        await session.close()
+        await stream.aclose()
+    name = "0.0.96.13.0.255"
+    assert [(code, bytes.fromhex(text)) for code, text in told[0]["written"]] == [
+        (name, b"short"), (name, b"longer than a message " * 40)
+    ]  # fmt: skip
+    assert told[0]["called"] == [["1.0.99.1.0.255", 2]]
+
+
+async def test_gurux_meter_refuses_a_wrong_password():
+    async with gurux_meter([], authentication="LLS", ciphered=False) as stream:
+        wrong = MeterSettings("1GRX0000000007", Association(Mechanism.LLS, b"87654321"))
+        session = MeterSession(WrapperTransport(stream), wrong)
+        with pytest.raises(RemoteProtocolError, match="dlms_association"):
+            await session.open()
+        await stream.aclose()

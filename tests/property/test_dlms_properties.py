@@ -194,6 +194,7 @@ def test_the_check_sequence_is_the_published_one():
     assert crc_x25(b"123456789") == (0x906E).to_bytes(2, "little")
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.binary(min_size=1, max_size=300), max_size=6), st.integers(1, 7), st.integers(1, 60), st.randoms())
 def test_units_pass_through_windows_with_losses(units, window, size, rng):
     sender, receiver = Sender(Parameters(transmit_size_max=size, transmit_window=window)), Receiver()

@@ -9,13 +9,16 @@ from pathlib import Path
 import pytest
 
 from loadtest.simulator import run
-from loadtest.simulator.faults import Faults
+from loadtest.simulator.faults import CALM, Faults
 from loadtest.simulator.ledger import PrivacyBroken
 from loadtest.simulator.liar import LIES, Liar
+from loadtest.simulator.lying_member import LIES as MEMBERS_LIES
+from loadtest.simulator.lying_member import STEADY
 from loadtest.simulator.run import Scenario, play
 from loadtest.simulator.suite import CheapSuite
 from loadtest.simulator.world import Violation, World
 from protocol import wire
+from protocol.dcnet.head import Head
 from protocol.dcnet.member import TRANSITIONS, Member, State
 
 SMALL = Scenario(gateways=8, rounds=14)
@@ -28,6 +31,10 @@ SCENARIOS = {
     "everything": replace(SMALL, faults=Faults(loss=0.01, crash=0.03, duplicate=0.05, delay_s=0.1, clog=0.3)),
     "lying head": replace(SMALL, liar="head"),
     "cunning head": replace(SMALL, liar="cunning"),
+    "lying member": replace(SMALL, rounds=30, liar="member"),
+    "lying member, and everything": replace(
+        SMALL, rounds=30, liar="member", faults=Faults(loss=0.01, crash=0.03, duplicate=0.05, delay_s=0.1, clog=0.3)
+    ),
     "lying head, and everything": replace(
         SMALL, liar="head", faults=Faults(loss=0.01, crash=0.03, duplicate=0.05, delay_s=0.1, clog=0.3)
     ),
@@ -37,17 +44,23 @@ SCENARIOS = {
 @pytest.mark.parametrize("chunk", range(3))
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_no_seed_breaks_an_invariant(name: str, chunk: int) -> None:
-    for seed in range(100 * chunk, 100 * chunk + 100):
+    count = 35 if SCENARIOS[name].liar == "member" else 100  # twice as many rounds, and every lie five times
+    for seed in range(count * chunk, count * chunk + count):
         play(seed, SCENARIOS[name])
 
 
-@pytest.mark.parametrize("name", ["everything", "lying head", "cunning head"])
+@pytest.mark.parametrize("name", ["everything", "lying head", "cunning head", "lying member"])
 def test_rings_of_sixteen_hold_too(name: str) -> None:
-    for seed in range(25):
-        play(seed, replace(SCENARIOS[name], gateways=16, rounds=18))
+    for seed in range(21):
+        play(seed, replace(SCENARIOS[name], gateways=16, rounds=max(18, SCENARIOS[name].rounds)))
 
 
-@pytest.mark.parametrize("name", ["everything", "lying head"])
+def test_rings_in_which_not_everybody_is_a_neighbour_find_their_liar_too() -> None:
+    for seed in range(7):
+        play(seed, replace(SCENARIOS["lying member"], gateways=24))
+
+
+@pytest.mark.parametrize("name", ["everything", "lying head", "lying member, and everything"])
 def test_the_real_primitives_hold_as_the_cheap_ones_do(name: str) -> None:
     for seed in range(4):
         play(seed, replace(SCENARIOS[name], real=True))
@@ -83,6 +96,60 @@ def test_every_lie_is_told_and_opens_nothing(lie: str) -> None:
         world.ledger.close()
         told += liar.told.get(lie, 0)
     assert told > 0
+
+
+@pytest.mark.parametrize("lie", MEMBERS_LIES)
+def test_every_lie_of_a_member_is_told_and_costs_what_is_stated(lie: str) -> None:
+    """Some lies need somebody who falls silent to be told at all; who can be caught in the act is."""
+    faults = Faults(loss=0.01) if lie in {"words", "partial"} else CALM
+    played = [play(seed, replace(SCENARIOS["lying member"], lie=lie, faults=faults)) for seed in range(12)]
+    assert all(each.lies for each in played) or faults != CALM
+    assert sum(each.lies for each in played) >= 4
+    if lie in STEADY:
+        assert all(each.is_named for each in played)
+
+
+def test_a_search_that_names_whom_it_likes_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The simulator would notice an honest head that names an innocent member."""
+    monkeypatch.setattr("protocol.dcnet.search._OneLiar.opened", lambda _self, roster: roster & -roster)
+    with pytest.raises(Violation, match="named member"):
+        _plays(SCENARIOS["lying member"], 20)
+
+
+def test_a_search_that_finds_nobody_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("protocol.dcnet.search.Search.spoilt", lambda _self, _culprits: 0)
+    with pytest.raises(Violation, match="was not found"):
+        _plays(SCENARIOS["lying member"], 20)
+
+
+def test_a_seed_that_is_not_held_against_its_binding_costs_a_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("protocol.dcnet.head.mac_equal", lambda _left, _right: True)
+    with pytest.raises(Violation, match="cost"):
+        _plays(replace(SCENARIOS["lying member"], lie="seed"), 20)
+
+
+def test_a_deputy_that_never_saw_the_round_opened_takes_it_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The head opens the round, its deputy hears nothing of it, and the head dies: the members' READY tells."""
+
+    def played() -> list[tuple[wire.Outcome, int]]:
+        out = []
+        for seed in range(6):
+            world = World(CheapSuite(), run.ring_size(SMALL), seed, CALM)
+            world.start()
+            world.run_until(15.0)
+            head = world.gateways[world.view.head_of(world.book.term)]
+            deputy = world.gateways[(head.index + 1) % world.view.size]
+            world.clog(f"m{head.index}", f"m{deputy.index}", 60.0)
+            while not any(g.member is not None and g.member.round == 2 for g in world.gateways):
+                world.run_until(world.now_s + 0.01)
+            world.crash(head)
+            world.run_until(30.0)
+            out.append((world.ended[2].outcome, world.ended[2].attempt))
+        return out
+
+    assert set(played()) == {(wire.Outcome.OPENED, 1)}
+    monkeypatch.setattr(Head, "_attempt_of", lambda self, _round: self._next_attempt)
+    assert wire.Outcome.VOID in {outcome for outcome, _ in played()}
 
 
 def _plays(scenario: Scenario, seeds: int) -> None:

@@ -77,3 +77,22 @@ def test_an_area_whose_layout_fits_no_message_is_refused_and_told_why() -> None:
     ((reason,),) = {(each.message.reason,) for each in out if isinstance(each.message, wire.Refused)}
     assert reason.startswith("area north is too large for its rings: a layout of ")
     assert len(out) == 1024
+
+
+def test_who_comes_back_is_told_who_was_shut_out_and_no_such_gateway_is_head() -> None:
+    epoch, _ = joined(8, 8, 700)
+    (ring,) = epoch.rings
+    first, second, third = sorted(ring.positions, key=lambda each: ring.positions[each])[:3]
+    ((told_of, told),) = epoch.expel(frozenset({first, second, "ESTK0000099999"}))
+    expelled = wire.Expelled(0, 0, b"\x03")
+    assert told_of is ring
+    assert sorted(each.identity for each in told) == sorted(ring.positions.keys() - {first, second})
+    assert {each.message for each in told} == {expelled}
+    assert epoch.expel(frozenset({first, second})) == []
+    out = epoch.on_timer(NOW_S + 1e6)
+    assert epoch.phase is Phase.RUNNING
+    assert out[-1] == To(third, wire.Appoint(0, 0, 2))
+    assert To(third, expelled) in epoch.invite(third)
+    assert To(third, expelled) in epoch.greet_again(third)
+    ((_, told),) = epoch.expel(frozenset({first, second, third}))
+    assert {each.message for each in told} == {wire.Expelled(0, 0, b"\x07")}

@@ -11,6 +11,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from coordinator.config import CoordinatorConfig
@@ -66,6 +67,38 @@ def test_a_mistyped_command_gets_a_suggestion() -> None:
     result = _invoke("cordinator")
     assert result.exit_code == 2
     assert "coordinator" in result.output
+
+
+def test_the_defaults_that_meters_tells_are_those_of_its_configuration() -> None:
+    shown = {
+        option.name: option.show_default
+        for option in get_command(build(["meters"])).commands["meters"].params  # type: ignore[attr-defined]
+        if isinstance(getattr(option, "show_default", None), str)
+    }
+    defaults = MetersConfig()
+    told = {
+        "count": defaults.count, "profile": ",".join(defaults.profiles), "protocol": ",".join(defaults.protocols),
+        "link": defaults.link, "seed": defaults.seed, "first_port": defaults.first_port,
+        "period_s": f"{defaults.period_s:g}", "annual_kwh": "drawn" if defaults.annual_kwh is None else "",
+        "feed_in_percent": defaults.feed_in_percent, "register_decimals": defaults.register_decimals,
+    }  # fmt: skip
+    assert shown == {name: str(value) for name, value in told.items()}
+
+
+@pytest.mark.parametrize(("mode", "warned"), [(0o600, False), (0o640, True), (0o604, True)])
+def test_keys_of_meters_in_a_file_that_others_may_read_are_a_warning(tmp_path: Path, mode: int, warned: bool) -> None:
+    key = "00112233445566778899aabbccddeeff"
+    config = tmp_path / "node.toml"
+    config.write_text(
+        f'[node]\nroot_certificate = "{tmp_path}/none.pem"\n[[node.gateways]]\nid = "ESTK0000000001"\n'
+        f'meters = ["wmbus+radio://h:1?id=M"]\nkeys.M.encryption = "{key}"\n'
+    )
+    config.chmod(mode)
+    done = _run("node", "--config", str(config))
+    assert done.returncode == 1
+    assert ("others may read it" in done.stderr) == warned
+    assert "expected the SM-PKI root certificate" in done.stderr
+    assert key not in done.stderr + done.stdout
 
 
 def test_wrong_configuration_is_a_sentence_and_exit_code_2(tmp_path: Path) -> None:

@@ -8,9 +8,10 @@ import pytest
 from loadtest.ring import LocalRing, RingSize, random_vectors, result_secret
 from loadtest.simulator.suite import CheapSuite
 from protocol import wire
-from protocol.dcnet.book import Announce, BookInstruction, Ended, Observed, Record, RoundBook
+from protocol.dcnet.book import Accusation, Announce, BookInstruction, Ended, Observed, Record, RoundBook
 from protocol.dcnet.commitments import Pedersen, encode_lane
 from protocol.dcnet.rings import result_text
+from protocol.dcnet.search import lost_rounds_granted
 from protocol.errors import RemoteProtocolError
 
 SUITE = CheapSuite()
@@ -31,8 +32,8 @@ def total(round_: int = 0, term: int = 0, count: int = 7, roster: bytes = EVERYB
     return wire.RingTotal(1, 0, round_, 0, term, EVERYBODY, roster, words.tobytes(), b"", b"")
 
 
-def void(round_: int = 0, term: int = 0) -> wire.RingVoid:
-    return wire.RingVoid(1, 0, round_, term, "nobody came")
+def void(round_: int = 0, term: int = 0, suspects: bytes = b"\0") -> wire.RingVoid:
+    return wire.RingVoid(1, 0, round_, term, "nobody came", suspects)
 
 
 def silent(round_: int = 0, term: int = 0) -> wire.HeadSilent:
@@ -178,7 +179,7 @@ def test_the_smallest_roster(book: RoundBook) -> None:
 
 
 @pytest.mark.parametrize(
-    "message", [wire.Hello(1, 0), wire.Ready(1, 0, 0), result(OPENED)], ids=lambda m: type(m).__name__
+    "message", [wire.Hello(1, 0), wire.Ready(1, 0, 0, 0, 0), result(OPENED)], ids=lambda m: type(m).__name__
 )
 def test_what_is_not_for_the_book(book: RoundBook, message: wire.Message) -> None:
     refuses(book, 0, message, "message_not_allowed")
@@ -247,6 +248,17 @@ def test_complaints_are_forgotten_once_the_head_has_opened_a_round(book: RoundBo
     assert book.receive(5, silent(1), 13.0) == [Observed("head_replaced"), appoint(1)]
 
 
+def test_a_head_that_was_shut_out_is_replaced_and_no_other_like_it_follows(book: RoundBook) -> None:
+    assert book.expel(0b0000100, 1.0) == []
+    assert book.expel(0b0000010, 1.0) == []
+    assert book.expel(0b0000001, 1.0) == [Observed("head_replaced"), appoint(3)]
+    assert book.expel(0b0000001, 1.0) == []
+    refuses(book, 0, total(term=4), "not_the_head")
+    assert ends(book.receive(0, total(), 2.0))[0].outcome is OPENED, "what it opened before stands"
+    assert book.expel(0b1111111, 1.0) == []
+    assert book.term == 3, "nobody is left to be head"
+
+
 def test_a_head_that_lets_two_rounds_pass_in_silence_is_replaced(book: RoundBook) -> None:
     assert Observed("head_replaced") not in book.on_timer(8.2)
     out = book.on_timer(18.2)
@@ -288,6 +300,94 @@ def test_an_opened_round_between_two_silent_ones_keeps_the_head(book: RoundBook)
     book.on_timer(8.2)
     book.receive(0, total(1), 11.0)
     assert Observed("head_replaced") not in book.on_timer(28.2)
+
+
+def searching(book: RoundBook, rounds: range, term: int = 0, suspects: bytes = EVERYBODY) -> list[BookInstruction]:
+    """The head of a term gives all of these rounds up; what came of the last one."""
+    out: list[BookInstruction] = []
+    for round_ in rounds:
+        out = book.receive(book.view.head_of(term), void(round_, term, suspects), 10.0 * round_ + 1)
+    return out
+
+
+def patient_book() -> RoundBook:
+    return RoundBook(SUITE, replace(VIEW, rounds=96), result_secret(bytes(32)), 0.0)
+
+
+def test_a_head_that_searches_for_a_liar_may_give_up_as_many_rounds_as_that_takes_and_two_more() -> None:
+    book = patient_book()
+    granted = lost_rounds_granted(book.view)
+    assert granted == 7
+    searching(book, range(granted + 1))
+    assert book.term == 0
+    out = searching(book, range(granted + 1, granted + 2))
+    assert (book.term, Observed("head_replaced") in out) == (1, True)
+
+
+def test_what_a_search_may_cost_is_for_a_head_and_an_epoch() -> None:
+    """Opened rounds in between bring nothing back, a turn of the ring neither; another head has its own."""
+    book = patient_book()
+    granted = lost_rounds_granted(book.view)
+    for round_ in range(granted):
+        searching(book, range(2 * round_, 2 * round_ + 1))
+        book.receive(0, total(2 * round_ + 1), 20.0 * round_ + 11)
+    searching(book, range(2 * granted, 2 * granted + 2))
+    assert book.term == 1
+    searching(book, range(2 * granted + 2, 3 * granted + 2), 1)
+    assert book.term == 1
+    for _ in range(6):
+        book._next_term(300.0)
+    assert book.view.head_of(book.term) == 0
+    searching(book, range(3 * granted + 10, 3 * granted + 12), 7)
+    assert book.term == 8
+
+
+def test_a_search_in_a_ring_that_can_spare_nobody_is_no_excuse() -> None:
+    book = RoundBook(SUITE, replace(VIEW, n_min=7, rounds=96), result_secret(bytes(32)), 0.0)
+    searching(book, range(2))
+    assert book.term == 1
+
+
+def test_suspects_that_do_not_exist_are_refused_before_anything_changes(book: RoundBook) -> None:
+    refuses(book, 0, void(suspects=b"\xff"), "bad_bitmap")
+    refuses(book, 0, void(suspects=b"\0\0"), "bad_bitmap")
+    searching(book, range(2), suspects=b"\0")
+    assert book.term == 1
+
+
+def test_complaints_are_forgotten_where_the_head_heard_the_ring_out_and_searches(book: RoundBook) -> None:
+    for position in (1, 2, 3):
+        book.receive(position, silent(), 3.0)
+    searching(book, range(1))
+    for position in (4, 5, 6):
+        book.receive(position, silent(1), 13.0)
+    assert book.term == 0
+    book.receive(1, silent(1), 13.0)
+    assert book.term == 1
+
+
+def accused(position: int = 4, term: int = 0, lie: wire.Lie = wire.Lie.SPOILT_SUM, round_: int = 0) -> wire.Accused:
+    return wire.Accused(1, 0, term, round_, position, int(lie))
+
+
+def test_an_accusation_is_passed_on_once_and_changes_nothing(book: RoundBook) -> None:
+    said = Accusation(0, 0, 4, wire.Lie.SPOILT_SUM)
+    assert book.receive(0, accused(), 1.0) == [Observed("member_accused"), said]
+    assert book.receive(0, accused(lie=wire.Lie.WRONG_SEED), 1.0) == []
+    assert book.receive(0, accused(5, lie=wire.Lie.WRONG_SEED), 1.0)[1:] == [Accusation(0, 0, 5, wire.Lie.WRONG_SEED)]
+    assert book.accusations == {(0, 4): said, (0, 5): Accusation(0, 0, 5, wire.Lie.WRONG_SEED)}
+    assert (book.term, book.ended) == (0, {})
+    book._next_term(2.0)
+    assert book.receive(1, accused(term=1), 3.0)[1:] == [Accusation(0, 1, 4, wire.Lie.SPOILT_SUM)]
+    assert book.receive(0, accused(6), 3.0)[1:] == [Accusation(0, 0, 6, wire.Lie.SPOILT_SUM)]  # it was head then
+
+
+def test_accusations_that_cannot_be(book: RoundBook) -> None:
+    refuses(book, 1, accused(), "not_the_head")
+    refuses(book, 1, accused(term=1), "not_the_head")
+    refuses(book, 0, accused(round_=1), "no_such_round")
+    refuses(book, 0, accused(7), "no_such_member")
+    assert book.accusations == {}
 
 
 def test_deputies_follow_round_the_ring() -> None:

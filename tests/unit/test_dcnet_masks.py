@@ -1,5 +1,7 @@
 """Masks cancel, whoever is missing, in whatever block, attempt and lane; and nowhere else are two words alike."""
 
+import gc
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -7,13 +9,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loadtest.ring import RingSize, make_ring
-from loadtest.simulator.suite import CheapSuite
+from loadtest.ring import RingSize, lay_out, make_ring
+from loadtest.simulator.suite import CheapEncryptor, CheapSuite
 from protocol.dcnet import masks as masks_module
 from protocol.dcnet.commitments import add_lanes, subtract_lanes
-from protocol.dcnet.masks import MaskSchedule, Words, self_blinding, self_mask, words_from_bytes
+from protocol.dcnet.masks import (
+    Fleet,
+    MaskSchedule,
+    Words,
+    seed_binding,
+    self_blinding,
+    self_mask,
+    self_masks,
+    words_from_bytes,
+)
 from protocol.dcnet.rings import bitmap, positions_of
-from protocol.dcnet.suite import StandardSuite
+from protocol.dcnet.suite import StandardSuite, derive
 
 CHEAP, REAL = CheapSuite(), StandardSuite()
 SIZE = RingSize(n=7, k=4, t=3, t_c=3, k_min=3, n_min=4, rounds=5, words=3, committed=(1, 2))
@@ -78,25 +89,127 @@ def test_blocks_of_rounds_are_cut_anywhere(monkeypatch: pytest.MonkeyPatch) -> N
         assert [blocks.words(r, 0, 0b1111111).tolist() for r in reversed(range(11))] == everywhere[::-1]
 
 
+class Counting(CheapSuite):
+    """Notes the size of every keystream that is read, and how many ciphers were set up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read: list[int] = []
+        self.set_up = 0
+
+    def keystream(self, key: bytes, stream: int, offset: int, size: int) -> bytes:
+        self.read.append(size)
+        return super().keystream(key, stream, offset, size)
+
+    def encryptor(self, key: bytes, counter: bytes) -> CheapEncryptor:
+        self.set_up += 1
+        return super().encryptor(key, counter)
+
+
 def test_a_block_is_made_once() -> None:
-    calls: list[int] = []
-
-    class Counting(CheapSuite):
-        def keystream(self, key: bytes, stream: int, offset: int, size: int) -> bytes:
-            calls.append(size)
-            return super().keystream(key, stream, offset, size)
-
     suite = Counting()
     view, secrets = make_ring(suite, replace(SIZE, committed=()), bytes(32))
     schedule = MaskSchedule(suite, view, secrets[0])
     schedule.prepare(0)
-    assert calls == [5 * 32] * 4  # one call for each neighbour: five rounds of four words
+    assert suite.read == [5 * 32] * 4  # one call for each neighbour: five rounds of four words
     for round_ in range(5):
         schedule.prepare(round_)
         schedule.words(round_, 0, view.everybody)
-    assert len(calls) == 4
+    assert len(suite.read) == 4
     schedule.words(0, 0, view.everybody & ~2)
-    assert calls[4:] == [24]  # who is missing costs one short call
+    assert suite.read[4:] == [24]  # who is missing costs one short call
+
+
+def test_blocks_in_their_order_are_read_on_under_the_same_ciphers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(masks_module, "_BLOCK_BYTES", 64)
+    suite = Counting()
+    view, secrets = make_ring(suite, replace(SIZE, rounds=11, committed=()), bytes(32))
+    schedule = MaskSchedule(suite, view, secrets[0])
+    for round_ in range(11):
+        schedule.prepare(round_)
+    assert len(suite.read) == 6 * 4
+    assert suite.set_up == 4
+    assert not schedule._standing  # nobody reads on behind the last block
+    schedule.words(10, 0, view.everybody & ~2)  # a missing one has a cipher of its own and disturbs nobody's
+    schedule.prepare(0)
+    schedule.prepare(2)
+    assert suite.set_up == 4 + 1 + 4
+
+
+def test_a_fleet_reads_a_pair_with_both_ends_in_it_once() -> None:
+    suite = Counting()
+    view, secrets = make_ring(suite, replace(SIZE, committed=()), bytes(32))
+    fleet = Fleet()
+    ring = [MaskSchedule(suite, view, each, fleet) for each in secrets[:6]]
+    ring[3].prepare(0)
+    for each in ring:
+        each.prepare(4)
+    assert suite.set_up == len(suite.read) == 7 * 4 // 2  # the seventh lives elsewhere: its pairs are read as ever
+    late = MaskSchedule(suite, view, secrets[6], fleet)
+    alone = schedules(replace(SIZE, committed=()))[6]
+    assert late.words(1, 0, view.everybody).tolist() == alone.words(1, 0, view.everybody).tolist()
+    assert suite.set_up == 7 * 4 // 2 + 4
+
+
+def test_who_lags_behind_keeps_its_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gateway whose round is not over yet goes back by itself, and takes nobody along."""
+    monkeypatch.setattr(masks_module, "_BLOCK_BYTES", 1)
+    suite = Counting()
+    view, secrets = make_ring(suite, replace(SIZE, committed=()), bytes(32))
+    fleet = Fleet()
+    ring = [MaskSchedule(suite, view, each, fleet) for each in secrets]
+    ring[0].prepare(1)
+    before = len(suite.read)
+    ring[1].words(0, 0, view.everybody)
+    assert len(suite.read) == before + 4
+    ring[0].words(1, 0, view.everybody)
+    assert len(suite.read) == before + 4
+
+
+def test_a_fleet_keeps_nobody_alive() -> None:
+    """Keys of an epoch that is over are gone with its schedules, and nothing is left of its ring."""
+    view, secrets = make_ring(CHEAP, replace(SIZE, committed=()), bytes(32))
+    fleet = Fleet()
+    ring = [MaskSchedule(CHEAP, view, each, fleet) for each in secrets]
+    ring[0].prepare(0)
+    assert len(fleet.ring(view)) == 7
+    del ring
+    gc.collect()
+    assert len(fleet.ring(view)) == 0
+    gc.collect()
+    assert not fleet._rings
+
+
+@pytest.mark.parametrize("fleet", [None, Fleet()], ids=["alone", "fleet"])
+def test_memory_does_not_grow_with_the_epoch(fleet: Fleet | None) -> None:
+    """A year of quarter hours and 96 slots: a block and what it is made with, and a cipher a pair, for each gateway."""
+    size = RingSize(n=7, k=4, t=3, t_c=3, k_min=3, n_min=4, rounds=35_040, words=96)
+    view, secrets = lay_out(REAL, size, bytes(32))
+    for position, each in enumerate(secrets):
+        each.bind(view, position)
+    tracemalloc.start()
+    try:
+        ring = [MaskSchedule(REAL, view, each, fleet) for each in secrets]
+        for round_ in range(0, 4000, 80):
+            for each in ring:
+                each.prepare(round_)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert all(each._block.nbytes <= 1 << 16 for each in ring)
+    assert 7 * (1 << 15) < peak < (2 * 7 + 2) * (1 << 16)  # the old blocks, the new ones, the keystream
+    kept = [each for schedule in ring for ciphers in schedule._standing.values() for each in ciphers]
+    assert len(kept) == 7 * 4 // (1 if fleet is None else 2)
+
+
+def test_many_self_masks_are_summed_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds = [bytes([number]) * 32 for number in range(5)]
+    for suite in (CHEAP, REAL):
+        expected = total([self_mask(suite, seed, 9) for seed in seeds])
+        for piece_words in (2, 4, 8, 1 << 14):
+            monkeypatch.setattr(masks_module, "_PIECE_WORDS", piece_words)
+            assert self_masks(suite, seeds, 9).tolist() == expected
+        assert self_masks(suite, [], 9).tolist() == [0] * 9
 
 
 def test_the_caller_may_change_the_words_it_gets() -> None:
@@ -147,3 +260,13 @@ def test_words_are_little_endian() -> None:
 
 def test_without_committed_slots_there_is_no_second_lane() -> None:
     assert schedules(replace(SIZE, committed=()))[0].blindings(0, 0, 0b1111111) == ()
+
+
+def test_a_binding_is_neither_a_mask_nor_a_key_of_one() -> None:
+    """It is expanded for a purpose of its own: to tell it tells no word of what the seed masks."""
+    seed = bytes(range(32))
+    other = [derive(seed, purpose)[:16] for purpose in ("self-words", "self-scalars")]
+    masks = [self_mask(StandardSuite(), seed, 2).tobytes(), seed[:16]]
+    assert seed_binding(seed) not in [*other, *masks]
+    assert seed_binding(seed) == derive(seed, "self-binding")[:16]
+    assert seed_binding(seed) != seed_binding(bytes(32))

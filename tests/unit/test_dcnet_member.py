@@ -20,7 +20,7 @@ from protocol import wire
 from protocol.dcnet import member, prf
 from protocol.dcnet.commitments import Pedersen, decode_lane, subtract_lanes
 from protocol.dcnet.events import Attempted, Note, Persist, Progress, Settled, ToHead
-from protocol.dcnet.masks import self_blinding, self_mask, words_from_bytes
+from protocol.dcnet.masks import seed_binding, self_blinding, self_mask, words_from_bytes
 from protocol.dcnet.member import TRANSITIONS, Resume, State
 from protocol.dcnet.rings import bitmap
 from protocol.dcnet.secrets import mask_label
@@ -405,7 +405,7 @@ def test_rule_4_no_deputy_out_of_turn(liar: LyingHead, term: int) -> None:
 
 
 def test_rule_4_terms_only_go_up(liar: LyingHead) -> None:
-    assert liar.carry_out(liar.member.appointed(2, 0.0)) == [wire.Ready(liar.view.epoch, liar.view.ring, 2)]
+    assert liar.carry_out(liar.member.appointed(2, 0.0)) == [wire.Ready(liar.view.epoch, liar.view.ring, 2, 0, 0)]
     assert liar.member.appointed(1, 0.0) == []
     liar.offer()
     refuses(liar, liar.open(term=1), "head_out_of_turn")
@@ -505,7 +505,7 @@ def test_rule_5_the_result_is_durable_before_anything_else(liar: LyingHead) -> N
     liar.confirm()
     assert liar.member.receive(liar.result(roster=(1, 2, 3, 4, 5)), 0.0) == [
         Persist(Settled(0, included=False)),
-        ToHead(wire.Ready(liar.view.epoch, liar.view.ring, 0)),
+        ToHead(wire.Ready(liar.view.epoch, liar.view.ring, 0, 1, 0)),
     ]
 
 
@@ -630,7 +630,7 @@ def test_the_timer_is_patient(liar: LyingHead) -> None:
 
 def test_a_silent_head_is_reported_once_a_round_and_asked_again(liar: LyingHead) -> None:
     view = liar.view
-    ask, ready = wire.Ask(view.epoch, view.ring, 0), wire.Ready(view.epoch, view.ring, 0)
+    ask, ready = wire.Ask(view.epoch, view.ring, 0), wire.Ready(view.epoch, view.ring, 0, 0, 1)
     silent = wire.HeadSilent(view.epoch, view.ring, 0, 0)
     liar.share()
     assert liar.carry_out(liar.member.on_timer(SILENT_S)) == [ask, silent, ready]
@@ -711,8 +711,8 @@ def test_what_the_table_does_not_name_changes_nothing(liar: LyingHead, state: St
 @pytest.mark.parametrize(
     "message",
     [
-        wire.Ready(1, 0, 0),
-        wire.Share(1, 0, 0, 0, bytes(32), b"", b""),
+        wire.Ready(1, 0, 0, 0, 0),
+        wire.Share(1, 0, 0, 0, bytes(32), bytes(16), b"", b""),
         wire.Confirm(1, 0, 0, 0, b"", b"", b""),
         wire.Reveal(1, 0, 0, 0, bytes(32)),
         wire.Partial(1, 0, 0, 0, 1, bytes(32), bytes(64)),
@@ -796,6 +796,29 @@ def test_a_share_is_the_reading_under_both_kinds_of_masks(
     masked = words_from_bytes(share.vector) - liar.masks.words(0, attempt, others) - self_mask(SUITE, seed, 4)
     assert masked.tolist() == liar.vector().tolist()
     assert (share.commitments, share.blinding) == (b"", b"")
+
+
+@pytest.mark.parametrize("attempt", [0, 1])
+def test_a_share_is_bound_to_the_seed_that_is_revealed(liar: LyingHead, attempt: int) -> None:
+    liar.offer()
+    shares = [liar.say(liar.open(each))[0] for each in range(attempt + 1)]
+    liar.say(liar.roster(attempt=attempt))
+    (reveal,) = liar.say(liar.confirmed(attempt=attempt))
+    assert isinstance(reveal, wire.Reveal)
+    bindings = [each.binding for each in shares if isinstance(each, wire.Share)]
+    assert bindings[-1] == seed_binding(reveal.seed)
+    assert len(set(bindings)) == attempt + 1
+    assert len(bindings[0]) == 16
+
+
+def test_ready_says_which_attempt_is_next(liar: LyingHead) -> None:
+    view = liar.view
+    liar.share()
+    ready = wire.Ready(view.epoch, view.ring, 3, 0, 1)
+    assert liar.carry_out(liar.member.appointed(3, 0.0)) == [ready]
+    assert ready in liar.carry_out(liar.member.on_timer(9.0))
+    liar.say(liar.result(0, roster=(1, 2, 3, 4, 5)))
+    assert liar.sent[-1] == replace(ready, round=1, attempt=0)
 
 
 def test_a_share_with_committed_slots() -> None:
@@ -984,6 +1007,19 @@ def test_the_seed_is_made_when_the_reading_comes_and_not_again_at_the_opening(
     assert made == labels[:2]
     liar.say(liar.open(2))
     assert made == labels
+
+
+def test_an_opening_leaves_nothing_but_additions(liar: LyingHead, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every keystream that the answer takes was made when the reading came."""
+    liar.offer()
+    monkeypatch.setattr(SUITE, "keystream", lambda *_: pytest.fail("a keystream is made at the opening"))
+    (share,) = liar.say(liar.open())
+    monkeypatch.undo()
+    assert isinstance(share, wire.Share)
+    label = mask_label(liar.view, 0, 0)
+    seed = prf.mask_seed(liar.secrets[0].evaluate(label), label)
+    bare = words_from_bytes(share.vector) - liar.masks.words(0, 0, liar.view.everybody) - self_mask(SUITE, seed, 4)
+    assert bare.tolist() == liar.vector().tolist()
 
 
 def test_just_before_the_first_round_nobody_is_late(liar: LyingHead) -> None:

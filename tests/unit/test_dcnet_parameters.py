@@ -9,6 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from protocol.dcnet.epoch import ring_parameters
 from protocol.dcnet.hypergeometric import least_safe, sum_bits, tail_bits
 from protocol.dcnet.parameters import CIRCLE_WARNING, Model, choose, plain_circle
 from protocol.errors import LocalProtocolError
@@ -211,12 +212,28 @@ def test_the_operators_table() -> None:
     code, out, _ = run("--ring", "64", "--corrupt", "0.05", "--dropout", "0.05")
     assert code == 0
     rows = {cells[1].strip(): cells[2].strip() for line in out.splitlines() if len(cells := line.split("│")) == 5}
-    chosen = choose(64, 0.05, 0.05)
+    chosen = choose(64, 0.05, 0.05, model="unsplittable")
     assert rows["neighbours (k)"] == str(chosen.k)
     assert rows["recovery (t)"] == str(chosen.t)
     assert rows["least members (n_min)"] == str(chosen.n_min)
     assert rows["privacy"] == "certain"
     assert "7 on either side" in out
+    assert f"among those of {chosen.n_min - chosen.corrupt} honest members at least" in out
+    assert "give --population" in out.replace("\n", " ")
+
+
+def test_the_table_is_what_an_area_gets() -> None:
+    code, out, _ = run("--ring", "64", "--population", "1024", "--corrupt", "0.05", "--dropout", "0.05")
+    rows = {cells[1].strip(): cells[2].strip() for line in out.splitlines() if len(cells := line.split("│")) == 5}
+    ours = ring_parameters(64, 1024, 50_000, 50_000)
+    assert code == 0
+    assert [rows[name] for name in ("neighbours (k)", "recovery (t)", "least members (n_min)")] == [
+        str(ours.k), str(ours.t), str(ours.n_min)
+    ]  # fmt: skip
+    assert rows["privacy"] == f"{math.floor(ours.sigma_reached)} bits"
+    assert "a reading is exposed: in less than one epoch in 10^14" in out
+    assert "a round gets stuck: in less than one round in 10^9" in out
+    assert "--population" not in out
 
 
 def test_the_table_speaks_up() -> None:
@@ -225,7 +242,8 @@ def test_the_table_speaks_up() -> None:
     assert code == 0
     assert f"Warning: {CIRCLE_WARNING}." in out
     assert "no protection" in out
-    assert "--model unsplittable" in run("--ring", "100000")[1]
+    assert "--model unsplittable" in run("--ring", "100000", "--model", "semi-malicious")[1]
     code, out, err = run("--ring", "100", "--dropout", "0.5")
     assert (code, out) == (1, "")
     assert "impossible" in err
+    assert "Choose larger rings, or lower --corrupt or --dropout." in err

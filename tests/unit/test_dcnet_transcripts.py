@@ -23,8 +23,8 @@ from protocol.dcnet.rings import positions_of
 from protocol.dcnet.suite import StandardSuite
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-SIZE = RingSize(n=6, k=5, t=3, t_c=3, k_min=3, n_min=4, words=3, rounds=4, committed=(1,))
-BITMAPS = {"expected", "roster", "makers", "silent"}
+SIZE = RingSize(n=6, k=5, t=3, t_c=3, k_min=3, n_min=4, words=3, rounds=8, committed=(1,))
+BITMAPS = {"expected", "roster", "makers", "silent", "suspects"}
 
 Twist = Callable[[str, int, wire.Message], list[wire.Message]]
 
@@ -99,6 +99,20 @@ def lying_partial(who: str, position: int, message: wire.Message) -> list[wire.M
     return [message]
 
 
+def wrong_seed(who: str, position: int, message: wire.Message) -> list[wire.Message]:
+    """Member 2 reveals another seed than the one that its share is bound to."""
+    if (who, position) == ("member", 2) and isinstance(message, wire.Reveal):
+        return [replace(message, seed=bytes(32))]
+    return [message]
+
+
+def wrong_share(who: str, position: int, message: wire.Message) -> list[wire.Message]:
+    """Member 5 shares words that are no masked vector, in every round."""
+    if (who, position) == ("member", 5) and isinstance(message, wire.Share):
+        return [replace(message, vector=hashlib.sha256(message.vector).digest()[:24])]
+    return [message]
+
+
 def second_roster(who: str, position: int, message: wire.Message) -> list[wire.Message]:
     """The head shows member 2 a second roster, without 4, to get the mask words towards it."""
     if (who, position) == ("head", 2) and isinstance(message, wire.Roster):
@@ -134,7 +148,10 @@ ROUNDS: dict[str, tuple[Callable[[int, wire.Message], bool], Twist | None]] = {
     "lying_head_second_roster": (NOBODY, second_roster),
     "lying_head_two_rosters": (NOBODY, two_rosters),
     "pollution": (NOBODY, pollution),
+    "wrong_seed": (NOBODY, wrong_seed),
+    "lie_caught": (NOBODY, wrong_share),
 }
+COUNTS = {"lie_caught": 5}  # rounds, where it is not one
 ENDS = {  # outcome, attempt, members in the sum, whether it is what they committed to
     "good": (1, 0, 6, True),
     "silent_before_share": (1, 0, 5, True),
@@ -146,6 +163,8 @@ ENDS = {  # outcome, attempt, members in the sum, whether it is what they commit
     "lying_head_second_roster": (1, 0, 6, True),
     "lying_head_two_rosters": (2, 0, 0, False),
     "pollution": (1, 0, 6, False),
+    "wrong_seed": (1, 0, 6, True),
+    "lie_caught": (1, 0, 5, True),
 }
 
 
@@ -153,8 +172,9 @@ ENDS = {  # outcome, attempt, members in the sum, whether it is what they commit
 def test_the_round_is_the_golden_one(name: str, request: pytest.FixtureRequest) -> None:
     vanish, twist = ROUNDS[name]
     ring = Transcribed(twist)
-    vectors = [np.array([1, 1000 + i, 2 * i], dtype=np.uint64) for i in range(SIZE.n)]
-    ended = ring.round(0, vectors, vanish, [(77 + i,) for i in range(SIZE.n)])
+    for round_ in range(COUNTS.get(name, 1)):
+        vectors = [np.array([1, 1000 + i + round_, 2 * i], dtype=np.uint64) for i in range(SIZE.n)]
+        ended = ring.round(round_, vectors, vanish, [(77 + i,) for i in range(SIZE.n)])
     assert (ended.outcome, ended.attempt, ended.roster.bit_count(), ended.verified) == ENDS[name]
     transcript = {
         "ring": {"n": SIZE.n, "k": SIZE.k, "t": SIZE.t, "t_c": SIZE.t_c, "digest": ring.view.digest.hex()},

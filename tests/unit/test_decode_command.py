@@ -11,6 +11,9 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from loadtest.meters.p1 import P1Settings, telegram
+from loadtest.meters.wmbus import WirelessMeter
+from node.lmn.mbus.device import DeviceAddress
+from node.lmn.mbus.link import LongFrame, encode_frame
 from protocol.errors import RemoteProtocolError
 from protocol.metering.obis import Obis
 from protocol.metering.reading import Reading
@@ -101,6 +104,22 @@ def test_keys_where_there_are_none() -> None:
     assert "secret" not in result.stderr
 
 
+def test_a_key_may_stand_in_a_file_and_belong_to_one_of_several_wired_meters(tmp_path: Path) -> None:
+    key, file = bytes(range(16)), tmp_path / "key"
+    file.write_text(key.hex() + "\n")
+    device = DeviceAddress.from_text("8ISK0112345678", 7)
+    meter = WirelessMeter(device, lambda _: [(Obis(8, 0, 1, 0, 0, 255), 5, -3, 13)], lambda: datetime.now(UTC), key=key,
+                          mode=5, radio=DeviceAddress.from_text("FRAD0187654321", 0x37))  # fmt: skip
+    layers = meter.datagram()[10:]
+    frame = encode_frame(LongFrame(0x08, 1, layers[0], layers[1:]))
+    for given in (f"@{file}", f"{device}=@{file}", f"{device}={key.hex()}"):
+        result = run.invoke(app, ["mbus", "--key", given, "-"], input=frame)
+        assert (result.exit_code, json.loads(result.stdout.splitlines()[0])["value"]) == (0, "5"), given
+    assert "whose key is not here" in run.invoke(app, ["mbus", "--key", f"X=@{file}", "-"], input=frame).stderr
+    missing = run.invoke(app, ["mbus", "--key", "@/none", "-"], input=frame)
+    assert (missing.exit_code, "/none: cannot be read" in missing.stderr) == (2, True)
+
+
 def test_unknown_protocol() -> None:
     assert run.invoke(app, ["x25", "-"]).exit_code == 2
 
@@ -118,6 +137,30 @@ def test_the_board_of_sniff() -> None:
     assert "1234.5" not in text
     assert "noise 1" in text
     assert '{"vif": "0x7f"}' in text
+
+
+def test_the_board_fits_a_terminal_and_names_a_record_by_what_stays() -> None:
+    board = sniff.Board()
+    record = {"function": "maximum", "storage": 3, "tariff": 0, "subunit": 0, "quantity": "volume flow"}
+    for minute in range(3):
+        board.add(Reading("1STK0000000001", None, minute, record={**record, "meter_time": f"2026-01-01T00:0{minute}"}))
+    at = datetime.now(UTC)
+    board.add(Reading("1STK0000000001", Obis(1, 0, 1, 8, 0, 255), 1234567890, -1, WATT_HOUR, measured_at=at))
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(board.table())
+    lines = [line.split() for line in console.export_text().splitlines()]
+    assert ["1STK0000000001", "1-0:1.8.0", "123456789.0", "Wh", f"{at:%H:%M:%S}", "valid", "1"] in lines
+    assert sum("1STK0000000001" in line for line in lines) == 2
+    wide = Console(width=120, record=True, file=io.StringIO())
+    wide.print(board.table())
+    assert "volume flow, maximum, storage 3" in wide.export_text()
+
+
+def test_the_board_says_what_it_leaves_out() -> None:
+    board = sniff.Board()
+    for index in range(501):
+        board.add(Reading(f"m{index}", Obis(1, 0, 1, 8, 0, 255), 1))
+    assert "1 readings beyond 500 registers" in str(board.table().caption)
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,12 @@ from datetime import datetime
 from decimal import Decimal
 from fractions import Fraction
 
+from node.lmn.dlms import apdu
 from node.lmn.dlms.axdr import BitString, Data, Type, octets, structure
 from node.lmn.dlms.clock import CosemDateTime
 from node.lmn.dlms.listing import reading_of, readings_from_list
+from node.lmn.dlms.push import PushReceiver
+from protocol.errors import RemoteProtocolError
 from protocol.metering.obis import Obis
 from protocol.metering.reading import Quality, Reading
 
@@ -124,3 +127,25 @@ def test_values_of_every_kind():
     assert value(octets(b"text")).value == b"text"
     nested = structure(u32(1))
     assert value(nested).value == nested.to_bytes()
+
+
+def test_a_push_in_general_blocks_and_one_of_which_a_block_is_lost():
+    whole = apdu.DataNotification(1, None, structure(code("1-0:1.8.0*255"), u32(4711))).to_bytes()
+    parts = [whole[at : at + 7] for at in range(0, len(whole), 7)]
+    blocks = [
+        apdu.GeneralBlock(0x80 * (number == len(parts)) | 0x40 * (number < len(parts)), number, 0, part).to_bytes()
+        for number, part in enumerate(parts, 1)
+    ]
+    receiver = PushReceiver("meter")
+    assert [receiver.message(block) for block in blocks[:-1]] == [[]] * (len(blocks) - 1)
+    (reading,) = receiver.message(blocks[-1])
+    assert reading.value == 4711
+    for lost in range(len(blocks) - 1):
+        receiver, errors, got = PushReceiver("meter"), [], []
+        for block in blocks[:lost] + blocks[lost + 1 :] + blocks:
+            try:
+                got += receiver.message(block)
+            except RemoteProtocolError as error:
+                errors.append(error.reason)
+        assert set(errors) == {"dlms_block_number"}
+        assert [item.value for item in got] == [4711]

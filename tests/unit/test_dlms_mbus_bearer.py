@@ -52,7 +52,7 @@ def test_the_published_telegram_of_a_kaifa_ma309m():
         ("1-0:3.8.0*255", 96, 0, VAR_HOUR), ("1-0:4.8.0*255", 9, 0, VAR_HOUR),
     }  # fmt: skip
     assert {(r.device, r.measured_at.isoformat(), r.quality) for r in items} == {
-        ("1KFM0100000035", "2021-07-19T15:46:35+02:00", Quality.UNVERIFIED)  # encrypted, not authenticated
+        ("1KFM0100000035", "2021-07-19T15:46:35+02:00", Quality.VALID)  # encrypted without a tag: as good as its frame
     }
 
 
@@ -99,3 +99,10 @@ def test_other_frames_on_the_line_are_passed_over_and_a_segment_without_access_p
     server = meter()
     other = encode_frame(LongFrame(0x08, 1, 0x72, bytes(20)))
     assert len(read(push_mbus_frames(server.notification()) + other)[0]) == 20
+
+
+def test_a_tag_that_cannot_be_checked_leaves_its_readings_unverified():
+    sealed = meter().notification(sealed=True)
+    for key, quality in ((KEYS.encryption, Quality.UNVERIFIED), (KEYS.encryption + KEYS.authentication, Quality.VALID)):
+        items = read(push_mbus_frames(sealed), key)[2]
+        assert {item.quality for item in items} == {quality}

@@ -74,6 +74,8 @@ def test_what_may_fall_is_not_watched() -> None:
         assert watch.check([reading(value, obis=power), reading(value, obis=old)]) == []
     assert not is_cumulative(Obis(1, 0, 16, 8, 0, 255))
     assert is_cumulative(Obis(7, 0, 3, 0, 0, 255))
+    assert is_cumulative(Obis(6, 0, 2, 0, 0, 255))  # a heat meter's volume
+    assert not is_cumulative(Obis(8, 0, 2, 0, 0, 255))  # a water meter's flow
     assert is_cumulative(Obis(0, 1, 24, 2, 1, 255))
     row = Reading("x", IMPORT, 5, record={"period": 0})
     assert watch.check([reading(9), row]) == []

@@ -46,6 +46,20 @@ def test_a_serial_line_has_the_settings_that_its_protocol_starts_with() -> None:
     assert (profile.link, profile.address) == ("serial:///dev/ttyUSB0?baud=300&frame=8E1", "5")
 
 
+@pytest.mark.parametrize(
+    ("urls", "told"),
+    [
+        (("smll+tcp://h:1",), "no driver 'smll'"),
+        (("mbus+tcp://h:1?address=1", "mbus+tcp://h:1?address=2"), "several meters on tcp://h:1: each needs its id="),
+        (("sml+tcp://h:1?id=A", "p1+tcp://h:1?id=B"), "the meters on one link must share their protocol"),
+        (("mbus+tcp://h:1?push=1",), "meters with mbus do not push"),
+    ],
+)
+def test_meters_that_contradict_each_other_are_told_before_anything_runs(urls: tuple[str, ...], told: str) -> None:
+    with pytest.raises(StromkreisError, match=f"^gateway ESTK0000000001: {told}"):
+        meter_profiles(gateway(*urls))
+
+
 def test_the_rest_of_a_profile_is_in_the_url_too() -> None:
     (meter,) = meter_profiles(
         gateway("p1+tcp://h:1?registers=1-0:1.8.0,1-0:2.8.1*255&interval_s=1&medium=7&time_zone=Europe/Amsterdam")
@@ -54,6 +68,8 @@ def test_the_rest_of_a_profile_is_in_the_url_too() -> None:
     assert (meter.silence_s, meter.medium, str(meter.zone()), meter.link) == (3, 7, "Europe/Amsterdam", "tcp://h:1")
     (pulses,) = meter_profiles(gateway("s0+serial:///dev/ttyS0?constant_imp_per_kwh=1000"))
     assert pulses.constant_imp_per_kwh == 1000
+    (sleeper,) = meter_profiles(gateway("iec62056-21+serial:///dev/ttyUSB0?wake_up=1"))
+    assert sleeper.wake_up
 
 
 @pytest.mark.parametrize(

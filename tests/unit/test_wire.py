@@ -37,16 +37,18 @@ EXAMPLES: list[wire.Message] = [
     wire.HeadAt(7, 3, 2, "tcp://192.0.2.1:5000", bytes(70)),
     wire.HeadSilent(7, 3, 2, 95),
     wire.RingTotal(7, 3, 95, 1, 2, b"\x7f", b"\x3f", bytes(32), KEY + OTHER, KEY),
-    wire.RingVoid(7, 3, 95, 2, "too few members"),
+    wire.RingVoid(7, 3, 95, 2, "too few members", b"\x7f"),
+    wire.Accused(7, 3, 2, 95, 4, 1),
     wire.Ask(7, 3, 95),
     wire.AskAccount(7, 95),
     wire.Account(7, 95, 1),
     wire.Result(7, 3, 95, 1, b"\x3f", LONG),
     wire.Relay(7, 3, 4, bytes(28)),
     wire.Refused(7, "the area is too small"),
-    wire.Ready(7, 3, 2),
+    wire.Expelled(7, 3, b"\x24"),
+    wire.Ready(7, 3, 2, 95, 1),
     wire.Open(7, 3, 2, 95, 1, b"\x7f"),
-    wire.Share(7, 3, 95, 1, bytes(32), KEY, OTHER),
+    wire.Share(7, 3, 95, 1, bytes(32), bytes(16), KEY, OTHER),
     wire.Roster(7, 3, 95, 1, b"\x3f"),
     wire.Confirm(7, 3, 95, 1, bytes(64), bytes(32), KEY),
     wire.Confirmed(7, 3, 95, 1, b"\x36", bytes(64)),
@@ -93,10 +95,13 @@ LIMITS: dict[Any, tuple[list[Any], list[Any]]] = {
     wire.Vector: octets(0, 8 * 4096, 8),
     wire.Elements: octets(0, 32 * 4096, 32),
     wire.Macs: octets(0, 16 * 1024, 16),
+    wire.Binding: octets(16, 16),
     wire.Reason: text(200),
     wire.Fraction: number(0, 1_000_000),
     (wire.Hello, "version"): number(0, 255),
     (wire.Hello, "known_epoch"): number(-1, 2**40),
+    (wire.Accused, "lie"): number(1, 2),
+    (wire.Ready, "round"): number(0, 2**20),
     (wire.EpochCall, "schema"): octets(1, 65_536),
     (wire.EpochCall, "rounds"): number(1, 2**20),
     (wire.EpochCall, "period_ms"): number(1, 2**40),
@@ -197,10 +202,10 @@ def test_no_field_more_and_none_less(message: wire.Message) -> None:
 
 # Who may say what; HEAD_AT and RELAY go both ways, BAD_DEAL to head and coordinator alike.
 DIRECTIONS = {
-    "gateway": (wire.FROM_GATEWAY, "Hello Join Deal HeadAt HeadSilent RingTotal RingVoid Ask AskAccount"
-                                   " Relay BadDeal Bill BillDeclined"),
-    "coordinator": (wire.FROM_COORDINATOR, "EpochCall EpochLayout Deals Appoint HeadAt Account Result Relay Refused"
-                                           " BillRequest"),
+    "gateway": (wire.FROM_GATEWAY, "Hello Join Deal HeadAt HeadSilent RingTotal RingVoid Accused Ask"
+                                   " AskAccount Relay BadDeal Bill BillDeclined"),
+    "coordinator": (wire.FROM_COORDINATOR, "EpochCall EpochLayout Deals Appoint HeadAt Account Result Relay"
+                                           " Refused Expelled BillRequest"),
     "member": (wire.FROM_MEMBER, "Ready Share Confirm Reveal Partial BadDeal"),
     "head": (wire.FROM_HEAD, "Open Roster Confirmed Recover Result"),
 }  # fmt: skip

@@ -51,7 +51,7 @@ UNITS = {
 
 MANUFACTURER = "the meter's own format, which wmbusmeters' driver knows; ours is kept raw"
 OWN_RECORDS = "some values stand in manufacturer data or under manufacturer VIFs; ours are there without a unit, or raw"
-COUNTED_BACK = "the driver counts dates back from one date; the telegram has no such records"
+COUNTED_BACK = "the driver counts dates back from one date; no telegram says which way its storages go"
 INVALID_VALUE = "the meter marks the value invalid (80..00); wmbusmeters prints the bit pattern as a number"
 INVALID_DATE = "the date is marked invalid or is no day; wmbusmeters prints what its calendar makes of it"
 MODIFIED = "a VIFE changes the meaning (duration of a limit exceed, per month), which wmbusmeters overlooks"

@@ -8,10 +8,10 @@ that a meter refuses costs only itself; anything else ends the session, and the 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Final, Literal
+from typing import Final, Literal, TypeVar
 
 import trio
 
@@ -33,6 +33,7 @@ from protocol.errors import RemoteProtocolError
 from protocol.metering.obis import Obis
 from protocol.metering.reading import Quality, Reading
 
+T = TypeVar("T")
 DATA, REGISTER, EXTENDED_REGISTER, DEMAND_REGISTER, PROFILE, CLOCK_CLASS = 1, 3, 4, 5, 7, 8
 _SCALER_ATTRIBUTE: Final = {REGISTER: 3, EXTENDED_REGISTER: 3, DEMAND_REGISTER: 4}
 _ENERGY_CLASSES: Final = frozenset(_SCALER_ATTRIBUTE)
@@ -88,20 +89,48 @@ async def read_meter(
     `counter` and `guard` carry the invocation counters from session to session.  Raises RemoteProtocolError
     (`dlms_session_timeout` for the whole session's deadline).
     """
-    transport: Transport = (
-        hdlc_transport(HdlcBus(stream), hdlc) if hdlc is not None else WrapperTransport(stream, *wrapper)
-    )
+
+    async def read(session: MeterSession) -> list[Reading]:
+        return await session.read_registers(now)
+
+    return await _in_session(_transport(stream, hdlc, wrapper), settings, counter, guard, read)
+
+
+async def read_objects(
+    stream: trio.abc.Stream,
+    settings: MeterSettings,
+    *,
+    hdlc: HdlcSettings | None = None,
+    wrapper: tuple[int, int] = (16, 1),
+    counter: InvocationCounter | None = None,
+    guard: ReplayGuard | None = None,
+) -> list[tuple[int, Obis]]:
+    """(class, code) of all that an association may see; parameters and errors as `read_meter`."""
+    return await _in_session(_transport(stream, hdlc, wrapper), settings, counter, guard, MeterSession.objects)
+
+
+def _transport(stream: trio.abc.Stream, hdlc: HdlcSettings | None, wrapper: tuple[int, int]) -> Transport:
+    return hdlc_transport(HdlcBus(stream), hdlc) if hdlc is not None else WrapperTransport(stream, *wrapper)
+
+
+async def _in_session(
+    transport: Transport,
+    settings: MeterSettings,
+    counter: InvocationCounter | None,
+    guard: ReplayGuard | None,
+    work: Callable[[MeterSession], Awaitable[T]],
+) -> T:
     session = MeterSession(transport, settings, counter, guard)
     with trio.move_on_after(settings.session_timeout_s) as scope:
         try:
             await session.open()
-            readings = await session.read_registers(now)
+            result = await work(session)
         finally:
             with trio.move_on_after(settings.exchange_timeout_s, shield=True):
                 await session.close()
     if scope.cancelled_caught:
         raise RemoteProtocolError("dlms_session_timeout", f"no end within {settings.session_timeout_s} s")
-    return readings
+    return result
 
 
 class MeterSession:

@@ -7,7 +7,8 @@ bounded, and any broken frame throws the message under way out: a list put toget
 would be a wrong value with a right check sum.
 
 Without ciphering a telegram is as good as its frame: VALID with a frame check sequence, UNVERIFIED bare.  With
-ciphering it is VALID only if its tag was checked; a meter's invocation counter has to rise.
+ciphering it is VALID only if its tag was checked; a meter's invocation counter has to rise.  A meter that encrypts and
+does not authenticate (Kaifa in Austria) is as good as its frame, like one in the clear.
 """
 
 from __future__ import annotations
@@ -125,7 +126,9 @@ class PushReceiver:
         if isinstance(message, apdu.GeneralGlobalCiphering | apdu.Ciphered):
             title = message.system_title if isinstance(message, apdu.GeneralGlobalCiphering) else self._system_title
             plain, verified = self._decipher(message.protected, title)
-            quality = Quality.VALID if verified else Quality.UNVERIFIED
+            has_tag = bool(message.protected[0] & Control.AUTHENTICATED)
+            if verified or has_tag:
+                quality = Quality.VALID if verified else Quality.UNVERIFIED
             message = apdu.decode_apdu(plain)
         elif self._plain_refused and isinstance(message, _PLAIN):
             raise RemoteProtocolError("dlms_unprotected", "a plain message from a meter whose keys are known")

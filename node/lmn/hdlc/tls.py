@@ -19,6 +19,7 @@ from typing import Final
 
 import trio
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from node.lmn.hdlc.link import HdlcLink
@@ -63,6 +64,15 @@ def lmn_context(certificate_pem: bytes, key_pem: bytes, peer_pem: bytes, *, serv
     finally:
         os.close(descriptor)
     return context
+
+
+def lmn_context_from_der(certificate: bytes, key: bytes, peer: bytes, *, server: bool = False) -> ssl.SSLContext:
+    """As `lmn_context`, of DER.  Raises ValueError for what is no certificate or key."""
+    pem = serialization.Encoding.PEM
+    private = serialization.load_der_private_key(key, None)
+    form = serialization.PrivateFormat.PKCS8
+    own, other = (x509.load_der_x509_certificate(each).public_bytes(pem) for each in (certificate, peer))
+    return lmn_context(own, private.private_bytes(pem, form, serialization.NoEncryption()), other, server=server)
 
 
 def split_records(data: bytes) -> Iterator[bytes]:

@@ -25,6 +25,9 @@ _MODE_B = {"A": 600, "B": 1200, "C": 2400, "D": 4800, "E": 9600, "F": 19200}
 
 RESPONSE_TIMEOUT_S = 2.0  # tr of the standard is at most 1.5 s; USB converters add their buffering
 CHARACTER_TIMEOUT_S = 2.0  # ta at most 1.5 s between two characters
+# Battery meters sleep until NULs have come for 2.1 to 2.3 s, and want 1.5 to 1.7 s of peace after them (annex B).
+_WAKE_UP = bytes(65)  # ten bits each at 300 baud: 2.17 s
+_WAKE_UP_S = 10 * len(_WAKE_UP) / INITIAL_BAUDRATE + 1.6
 REACTION_TIME_S = 0.2  # no message sooner than 200 ms after the last: slow meters lose its first characters
 
 
@@ -85,6 +88,7 @@ class ReadoutClient:
     `address` names one of several meters on the line (clause 6.3.1; empty asks whoever is there).  `can_switch` says
     whether the link can change its speed, `baudrate_max` the fastest it should.  `attempts` bounds both the sign-ons
     and the repetitions of a damaged block: raise it on bad lines, at the cost of a longer wait for dead meters.
+    `wake_up` says that the meter sleeps on a battery: each request then takes 3.8 s more.
     Raises RemoteProtocolError when the meter is silent, gives nonsense or never ends.
     """
 
@@ -95,6 +99,7 @@ class ReadoutClient:
         can_switch: bool = True,
         baudrate_max: int = 19200,
         attempts: int = 3,
+        wake_up: bool = False,
         size_max: int = READOUT_SIZE_MAX,
     ) -> None:
         if len(address) > 32 or not address.isascii() or any(c in "/!\r\n" for c in address):
@@ -103,6 +108,7 @@ class ReadoutClient:
         self._can_switch = can_switch
         self._baudrate_max = baudrate_max
         self._attempts = attempts
+        self._wake_up = wake_up
         self._reader = ReadoutReader(size_max)
         self._heard = False  # something since we last spoke
         self._state = _State.IDLE
@@ -160,6 +166,8 @@ class ReadoutClient:
         self._asked += 1
         self._state = _State.SIGNED_ON
         self._heard = False
+        if self._wake_up:
+            return [SetBaudrate(INITIAL_BAUDRATE), Send(_WAKE_UP), Send(self._sign_on, after_s=_WAKE_UP_S)]
         return [SetBaudrate(INITIAL_BAUDRATE), Send(self._sign_on)]
 
     def _identified(self, character: str) -> list[Instruction]:

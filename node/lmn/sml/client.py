@@ -16,7 +16,7 @@ tree with a child per element, numbered from 1.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import count
 from typing import Final
@@ -83,11 +83,16 @@ def register_class(obis: Obis) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """One request file on its way: its frame, and the ids by which its answer is known."""
+    """
+    One request file on its way: its frame, and the ids by which its answer is known.
 
-    frame: bytes
+    `needs_tls`: it carries a key or certificate, and goes through a TLS session or not at all.
+    """
+
+    frame: bytes = field(repr=False)
     file_id: bytes
     transaction_ids: tuple[bytes, ...]
+    needs_tls: bool = False
 
     def answer(self, messages: Sequence[Message]) -> list[Message] | None:
         """
@@ -200,11 +205,11 @@ class SmlClient:
 
         For a TLS connection only: the frame carries the key in clear.
         """
-        return self._set_data(METER_KEY_AND_CERTIFICATE, key_and_certificate)
+        return self._confidential(METER_KEY_AND_CERTIFICATE, key_and_certificate)
 
     def update_gateway_certificate(self, certificate: bytes) -> Exchange:
         """Give the meter the gateway's next certificate, DER [REQ.SML.CLI.UpdateSmgwCert.10]."""
-        return self._set_data(GATEWAY_CERTIFICATE, certificate)
+        return self._confidential(GATEWAY_CERTIFICATE, certificate)
 
     def reset_tamper_state(self, *, magnetic: bool, mechanical: bool) -> Exchange:
         """Reset the tamper states that the status word shows [REQ.SML.CLI.ResetTamperState.10, .20]."""
@@ -221,8 +226,8 @@ class SmlClient:
         path = object_path(CLASS_DATA, obis, VALUE_ATTRIBUTE)
         return self._set(path, Tree(path[-1], value))
 
-    def _set_data(self, obis: Obis, value: bytes) -> Exchange:
-        return self.exchange([self._set_value(obis, value)])
+    def _confidential(self, obis: Obis, value: bytes) -> Exchange:
+        return replace(self.exchange([self._set_value(obis, value)]), needs_tls=True)
 
 
 def device_info(answer: Iterable[Message]) -> dict[Obis, bytes]:
@@ -242,3 +247,8 @@ def device_info(answer: Iterable[Message]) -> dict[Obis, bytes]:
 def attentions(messages: Sequence[Message]) -> list[AttentionResponse]:
     """The refusals and confirmations among the messages of an answer."""
     return [message.body for message in messages if isinstance(message.body, AttentionResponse)]
+
+
+def refused(messages: Sequence[Message]) -> bytes | None:
+    """The attention number by which a meter refuses what was to be set; None where it says OK, or answers as before."""
+    return next((said.attention_no for said in attentions(messages) if said.attention_no != ATTENTION_OK), None)

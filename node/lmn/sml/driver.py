@@ -22,7 +22,7 @@ from node.lmn.sml.client import Exchange, SmlClient, attentions
 from node.lmn.sml.messages import decode_file
 from node.lmn.sml.readings import readings
 from node.lmn.sml.transport import FRAME_SIZE_MAX, Frame, FrameError, TransportReader
-from protocol.errors import RemoteProtocolError
+from protocol.errors import LocalProtocolError, RemoteProtocolError
 from protocol.metering.reading import Reading
 
 Now = Callable[[], datetime]
@@ -40,6 +40,7 @@ class SmlLink:
     One stream to one meter, or to several that share it.
 
     `now` is the gateway's clock (aware).  `on_error` hears of each broken frame; a link made without it drops them.
+    `is_confidential` says that the stream is a TLS session with the meter; keys and certificates go through no other.
     """
 
     def __init__(
@@ -49,10 +50,12 @@ class SmlLink:
         *,
         on_error: OnError = _ignore,
         frame_size_max: int = FRAME_SIZE_MAX,
+        is_confidential: bool = False,
     ) -> None:
         self._stream = stream
         self._now = now
         self._on_error = on_error
+        self._is_confidential = is_confidential
         self._reader = TransportReader(frame_size_max)
         self._began_at: datetime | None = None
         self._files: deque[tuple[list[Message], datetime]] = deque()
@@ -99,8 +102,10 @@ class SmlLink:
         """
         Send a request and wait for its answer; what the meter says unasked meanwhile is passed over.
 
-        Raises RemoteProtocolError as `receive` does.
+        Raises RemoteProtocolError as `receive` does, LocalProtocolError for what must not go in clear.
         """
+        if exchange.needs_tls and not self._is_confidential:
+            raise LocalProtocolError("a key or certificate goes to a meter through TLS only")
         with trio.move_on_after(timeout_s):
             try:
                 await self._stream.send_all(exchange.frame)

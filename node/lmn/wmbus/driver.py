@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable
 from datetime import UTC, datetime
 from functools import partial
-from typing import Literal
+from typing import Final, Literal
 
 import trio
 
@@ -33,6 +33,7 @@ from protocol.metering.reading import Reading
 
 Framing = Literal["imst", "amber", "amber-rssi", "rtl-wmbus", "raw"]
 Batch = list[Reading | RemoteProtocolError]
+_MODULE_COUNT_MAX: Final = 64
 
 
 def reader_of(framing: Framing) -> Reader:
@@ -75,6 +76,7 @@ async def listen(
     telegram is not even decoded: an empty batch says that the radio lives.
     """
     reader = reader_of(framing)
+    ours = _Ours(is_ours) if is_ours is not None else None
     waiting = [] if requests is None else requests
     while data := await stream.receive_some():
         received_at = now()
@@ -82,7 +84,7 @@ async def listen(
             if isinstance(event, RemoteProtocolError):
                 yield [event]
                 continue
-            if is_ours is not None and not any(map(is_ours, senders(event.octets))):
+            if ours is not None and not ours.sent(event.octets):
                 yield []
                 continue
             request = None if plan is None else plan.request(event.octets, received_at.timestamp(), waiting)
@@ -93,6 +95,28 @@ async def listen(
             yield _readings(receiver, event, received_at)
         for error in _expired(waiting):
             yield [error]
+
+
+class _Ours:
+    """
+    Whether a telegram may be of one of our meters, told by the addresses in it.
+
+    A radio module that has spoken for one of them stays known: in the later fragments of a message it is alone.
+    """
+
+    def __init__(self, is_ours: Callable[[DeviceAddress], bool]) -> None:
+        self._is_ours = is_ours
+        self._modules: set[DeviceAddress] = set()
+
+    def sent(self, datagram: bytes) -> bool:
+        who = senders(datagram)
+        if any(map(self._is_ours, who)):
+            if not self._is_ours(who[0]):
+                if len(self._modules) >= _MODULE_COUNT_MAX:  # anyone can name our meter: the memory is bounded
+                    self._modules.clear()
+                self._modules.add(who[0])
+            return True
+        return bool(who) and who[0] in self._modules
 
 
 def _replies(event: Datagram, requests: list[DataRequest]) -> list[bytes]:

@@ -15,12 +15,16 @@ class KeyStore:
     """
     Meter number (the 14 characters of DIN 43849, or only its last eight) to a 16-byte AES key.
 
-    The single `default` key serves a decoder at the desk, where one key is given for one file.
+    The single `default` key serves a decoder at the desk, where one key is given for one file; with `all_secured` it is
+    the key of whoever speaks, and nobody is believed without.
     """
 
-    def __init__(self, keys: Mapping[str, bytes] | None = None, default: bytes | None = None) -> None:
+    def __init__(
+        self, keys: Mapping[str, bytes] | None = None, default: bytes | None = None, *, all_secured: bool = False
+    ) -> None:
         self._keys: dict[str, bytes] = {}
         self._default = default
+        self._all_secured = all_secured
         if default is not None:
             _check(default)
         for device, key in (keys or {}).items():
@@ -42,7 +46,7 @@ class KeyStore:
 
     def must_be_secured(self, address: DeviceAddress) -> bool:
         """Whether the meter has a key of its own: then what comes in the clear is not from it."""
-        return self._own_key(address) is not None
+        return self._all_secured or self._own_key(address) is not None
 
     def _own_key(self, address: DeviceAddress) -> bytes | None:
         return self._keys.get(str(address)) or self._keys.get(address.number)

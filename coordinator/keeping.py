@@ -1,0 +1,132 @@
+"""
+What gateways are told while an epoch is made (layout, deals, first appointment) leaves once the epoch is durable.
+
+Epochs are written in a worker thread and again every RETRY_S where the database refuses, so a full disk delays what it
+concerns and nothing else.  A layout that cannot be written before its gateways would have to deal has come to nothing:
+the coordinator then gives that epoch up.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import trio
+from sqlalchemy.exc import SQLAlchemyError
+
+from coordinator.gwa.epochs import AreaEpoch, Phase, To
+from coordinator.store import Epoch, Ring, Store, fault_of
+from protocol.dcnet.schema import Schema
+
+log = logging.getLogger(__name__)
+RETRY_S = 1.0
+
+
+@dataclass(slots=True)
+class _Held:
+    """What waits for an epoch to be durable: what its making says, and who came meanwhile and is told afterwards."""
+
+    epoch: AreaEpoch
+    messages: list[To] = field(default_factory=list)
+    greetings: dict[str, Callable[[], Sequence[To]]] = field(default_factory=dict)
+
+
+class EpochKeeper:
+    """Durable first, then said.  `send` gets what may leave, `failed` is called for each write that did not succeed."""
+
+    def __init__(
+        self, store: Store, schema: Schema, send: Callable[[Sequence[To]], None], failed: Callable[[], None]
+    ) -> None:
+        self._store = store
+        self._schema = schema
+        self._send = send
+        self._failed = failed
+        self._held: dict[int, _Held] = {}
+        self._over: set[int] = set()
+        self._work = trio.Event()
+
+    def holds(self, epoch: AreaEpoch) -> bool:
+        """Whether something of this epoch is not durable yet."""
+        return epoch.call.epoch in self._held
+
+    def keep(self, epoch: AreaEpoch, messages: Sequence[To]) -> None:
+        """Make the epoch durable as it stands, then send."""
+        self._held.setdefault(epoch.call.epoch, _Held(epoch)).messages += messages
+        self._work.set()
+
+    def greet(self, epoch: AreaEpoch, identity: str, greeting: Callable[[], Sequence[To]]) -> None:
+        """Send a gateway what `greeting` returns: now, or when all that it may tell is durable."""
+        held = self._held.get(epoch.call.epoch)
+        if held is None:
+            self._send(greeting())
+        else:
+            held.greetings[identity] = greeting
+
+    def drop(self, number: int) -> None:
+        """The epoch is over or given up: what a restart would need of it goes, and with it the result key."""
+        self._held.pop(number, None)
+        self._over.add(number)
+        self._work.set()
+
+    async def run(self) -> None:
+        """Write until cancelled."""
+        while True:
+            await self._work.wait()
+            self._work = trio.Event()
+            written = [await self._write(each) for each in list(self._held.values()) if self.holds(each.epoch)]
+            written += [await self._forget(number) for number in list(self._over)]
+            if not all(written):
+                await trio.sleep(RETRY_S)
+                self._work.set()
+
+    async def _write(self, held: _Held) -> bool:
+        epoch, count = held.epoch, len(held.messages)
+        call = epoch.call
+        row = Epoch(call.epoch, call.area, self._schema, call.rounds, call.interval_start_s, call.interval_s)
+        rings = [Ring(call.epoch, ring.view.ring, tuple(ring.positions)) for ring in epoch.rings]
+        try:
+            await trio.to_thread.run_sync(_lay_out, self._store, row, rings, epoch.to_state())
+        except SQLAlchemyError as error:
+            self._failed()
+            words = fault_of(error)
+            log.error("epoch %d of area %s cannot be kept, its gateways wait: %s", call.epoch, call.area, words)
+            return False
+        if self._held.get(call.epoch) is not held:  # given up while it was written
+            return True
+        if epoch.phase is Phase.DEALING:
+            self._log_layout(epoch)
+        self._send(held.messages[:count])
+        del held.messages[:count]
+        if not held.messages:
+            del self._held[call.epoch]
+            for greeting in held.greetings.values():
+                self._send(greeting())
+        else:
+            self._work.set()
+        return True
+
+    async def _forget(self, number: int) -> bool:
+        try:
+            await trio.to_thread.run_sync(self._store.drop_state, number)
+        except SQLAlchemyError as error:
+            self._failed()
+            log.error("the keys of epoch %d, which is over, cannot be deleted yet: %s", number, fault_of(error))
+            return False
+        self._over.discard(number)
+        return True
+
+    @staticmethod
+    def _log_layout(epoch: AreaEpoch) -> None:
+        view = epoch.rings[0].view
+        log.info(
+            "epoch %d of area %s: %d gateways in rings of %s, k=%d t=%d n_min=%d", epoch.call.epoch, epoch.call.area,
+            epoch.joined, sorted({ring.view.size for ring in epoch.rings}), view.k, view.t, view.n_min,
+        )  # fmt: skip
+
+
+def _lay_out(store: Store, epoch: Epoch, rings: Sequence[Ring], state: bytes) -> None:
+    """A connection that breaks at the commit does not say whether the layout was written; so look first."""
+    if store.epoch_rings(epoch.epoch) != rings:
+        store.add_epoch(epoch, rings)
+    store.keep_state(epoch.epoch, state)

@@ -1,0 +1,91 @@
+"""
+A member that lies: the real machine, and what it says to its head is changed on the way out.
+
+Each lie is one that the head cannot see in the message itself.  `whim` lies in half of its rounds, `framing` does so
+exactly where another member is in E, to have that one named; both look at what the head does, as a liar can.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from random import Random
+
+from protocol import wire
+from protocol.dcnet.group import Group
+from protocol.dcnet.member import Member
+
+
+@dataclass(slots=True)
+class LyingMember:
+    """The member at `position` tells one kind of lie; `victim` is whom it frames."""
+
+    position: int
+    lie: str
+    victim: int
+    group: Group
+    random: Random
+    told: int = 0
+    _round: int = -1
+    _in_mood: bool = True
+
+    def twist(self, message: wire.RingMessage, member: Member) -> wire.RingMessage:
+        """What leaves instead of a message of the member's machine."""
+        if self.lie == "whim" and member.round != self._round:
+            self._round, self._in_mood = member.round, self.random.random() < 0.5
+        twisted = LIES[self.lie](self, message, member) if self._in_mood else message
+        self.told += twisted != message
+        return twisted
+
+
+def _share(liar: LyingMember, message: wire.RingMessage, _member: Member) -> wire.RingMessage:
+    """A share whose masks do not cancel."""
+    if not isinstance(message, wire.Share):
+        return message
+    return replace(message, vector=liar.random.randbytes(len(message.vector)))
+
+
+def _words(liar: LyingMember, message: wire.RingMessage, _member: Member) -> wire.RingMessage:
+    """Wrong words towards the dropped, where there are any."""
+    if not isinstance(message, wire.Confirm):
+        return message
+    return replace(message, dropped=liar.random.randbytes(len(message.dropped)))
+
+
+def _seed(liar: LyingMember, message: wire.RingMessage, _member: Member) -> wire.RingMessage:
+    """Another seed than the one that it masked with."""
+    return replace(message, seed=liar.random.randbytes(32)) if isinstance(message, wire.Reveal) else message
+
+
+def _binding(liar: LyingMember, message: wire.RingMessage, _member: Member) -> wire.RingMessage:
+    """The right seed, bound to another one."""
+    return replace(message, binding=liar.random.randbytes(16)) if isinstance(message, wire.Share) else message
+
+
+def _partial(liar: LyingMember, message: wire.RingMessage, _member: Member) -> wire.RingMessage:
+    """Wrong help for a silent member."""
+    if not isinstance(message, wire.Partial):
+        return message
+    return replace(message, element=liar.group.multiply_base(liar.random.randrange(1, liar.group.order)))
+
+
+def _whim(liar: LyingMember, message: wire.RingMessage, member: Member) -> wire.RingMessage:
+    """A wrong share or wrong words."""
+    return _words(liar, _share(liar, message, member), member)
+
+
+def _framing(liar: LyingMember, message: wire.RingMessage, member: Member) -> wire.RingMessage:
+    """A wrong share where the victim is in E."""
+    return _share(liar, message, member) if member.expected >> liar.victim & 1 else message
+
+
+LIES: dict[str, Callable[[LyingMember, wire.RingMessage, Member], wire.RingMessage]] = {
+    "share": _share,
+    "words": _words,
+    "seed": _seed,
+    "binding": _binding,
+    "partial": _partial,
+    "whim": _whim,
+    "framing": _framing,
+}
+STEADY = frozenset({"share", "seed", "binding"})  # told in every round

@@ -1,0 +1,305 @@
+"""A coordinator whose disk is full or whose database fails: nothing leaves that is not durable, and it lives on."""
+
+import re
+import resource
+import signal
+import sqlite3
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import httpx
+import pytest
+import trio
+from pydantic import SecretStr
+from sqlalchemy import text
+
+from coordinator.config import CoordinatorConfig, EpochConfig, WebConfig
+from coordinator.gwa.areas import SETTLE_S, Areas
+from coordinator.gwa.ca import ROOT_FILE
+from coordinator.gwa.enrolment import Directory
+from coordinator.gwa.epochs import AreaEpoch, Joined, Phase, To
+from coordinator.keeping import EpochKeeper
+from coordinator.store import Store
+from loadtest.demo.plan import to_toml
+from loadtest.network import Network, free_port
+from node.security.module import KeyDirectory
+from node.wan.enrolment import Enroller
+from protocol import wire
+from protocol.dcnet.schema import DEFAULT_SCHEMA
+from protocol.dcnet.suite import StandardSuite
+from protocol.errors import StromkreisError
+from protocol.link import LinkContext
+from protocol.link.tls import client_context
+
+ROOT = Path(__file__).parents[2]
+NOW_S = 1_772_000_000.0
+
+
+def run_sql(path: Path, *statements: str) -> None:
+    with sqlite3.connect(path, timeout=30) as database:
+        for each in statements:
+            database.execute(each)
+    database.close()
+
+
+# --- a full disk, the process and its limit being real -------------------------------------------------------------
+
+
+async def test_a_full_disk_costs_an_epoch_and_the_next_one_runs(network: Network) -> None:
+    network.origin_unix_s += 8
+    data, log = network.directory / "coordinator", network.directory / "coordinator.log"
+    config = CoordinatorConfig(
+        listen=f"tcp://127.0.0.1:{free_port()}", web=WebConfig(listen=("https://127.0.0.1:0", "http://127.0.0.1:0")),
+        data_dir=data, areas=(network.area,),
+        epoch=EpochConfig(
+            rounds=120, period_s=1.0, origin_unix_s=network.origin_unix_s, ring_size=8, corrupt=0.05, dropout=0.1
+        ),
+    )  # fmt: skip
+    written = network.directory / "coordinator.toml"
+    written.write_text(to_toml("coordinator", config.model_dump(mode="json", exclude_none=True)), encoding="utf-8")
+    store = Store(config.database_url)
+    network.token = SecretStr(Directory(store).create_token(datetime.now(UTC), uses=8))
+    with log.open("wb") as output:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "stromkreis", "coordinator", "--config", str(written)], stdout=output,
+            stderr=output, env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}, cwd=network.directory,
+        )  # fmt: skip
+    try:
+        await network.wait_until(lambda: "gateways call at" in log.read_text())
+        secure, plain = re.findall(r"(https?://127\.0\.0\.1:\d+)", log.read_text())[-2:]
+        network.coordinator_config, network.web = config, [secure]
+
+        def enrolled() -> bool:
+            with store.read() as connection:
+                return connection.scalar(text("SELECT count(*) FROM gateways")) == 8
+
+        async with trio.open_nursery() as nursery:
+            await network.start_meters(nursery)
+            await network.start_node(nursery, 0, 8, "node")
+            await network.wait_until(enrolled)
+            size = (data / "coordinator.sqlite-wal").stat().st_size
+            _, hard = resource.prlimit(child.pid, resource.RLIMIT_FSIZE)
+            resource.prlimit(child.pid, resource.RLIMIT_FSIZE, (size, hard))
+            await network.wait_until(lambda: "could not be made durable in time" in log.read_text())
+            assert store.last_epoch() is None
+            async with httpx.AsyncClient() as client:
+                metrics = (await client.get(f"{plain}/metrics")).text
+            (errors,) = re.findall(
+                r'^stromkreis_peer_errors_total\{reason="store_error"\} (\S+)', metrics, re.MULTILINE
+            )
+            assert float(errors) > 0
+            resource.prlimit(child.pid, resource.RLIMIT_FSIZE, (hard, hard))
+            await network.wait_until(lambda: [each for each in network.ended() if each.roster == 0xFF][1:])
+            assert child.poll() is None
+            assert min(each.epoch for each in network.ended()) > 0
+            nursery.cancel_scope.cancel()
+    finally:
+        store.close()
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+    assert re.search(
+        r"epoch 0 of area north cannot be kept, its gateways wait: (disk I/O error|.* full)", log.read_text()
+    )
+    flown = network.flown("node")
+    assert flown.gateways == 8
+    assert flown.is_conserved
+
+
+# --- a database that refuses one area, or cannot be read ------------------------------------------------------------
+
+
+class Keeping:
+    """An `EpochKeeper` on a real database, and epochs of two areas whose gateways have all joined."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.store = Store(f"sqlite:///{path}")
+        self.sent: list[To] = []
+        self.failures = 0
+        self.keeper = EpochKeeper(self.store, DEFAULT_SCHEMA, self.sent.extend, self._failed)
+        areas = Areas(StandardSuite(), EpochConfig(), DEFAULT_SCHEMA, [], ["north", "south"], bytes, 0)
+        for area in areas.areas.values():
+            for index in range(8):
+                areas.arrive(area, f"{area.name}{index}", NOW_S)
+        self.layouts: dict[str, list[To]] = {}
+        self.epochs: dict[str, AreaEpoch] = {}
+        for area, epoch in areas.call_due(NOW_S + SETTLE_S):
+            for name in sorted(area.present):
+                joined = Joined(bytes(32), bytes(32), bytes(70), bytes(700))
+                self.layouts[area.name] = epoch.join(name, joined, NOW_S + SETTLE_S)
+            self.epochs[area.name] = epoch
+            assert epoch.phase is Phase.DEALING
+
+    def _failed(self) -> None:
+        self.failures += 1
+
+    def refuse_the_south(self) -> None:
+        run_sql(
+            self.path, "CREATE TRIGGER refuse BEFORE INSERT ON epochs WHEN NEW.area = 'south'"
+            " BEGIN SELECT RAISE(FAIL, 'database or disk is full'); END"
+        )  # fmt: skip
+
+    def keep_all(self) -> None:
+        for name, epoch in self.epochs.items():
+            self.keeper.keep(epoch, self.layouts[name])
+
+    async def until(self, condition) -> None:
+        with trio.fail_after(60):
+            while not condition():
+                await trio.sleep(0.01)
+
+
+@pytest.fixture
+def keeping(tmp_path: Path):
+    made = Keeping(tmp_path / "coordinator.sqlite")
+    yield made
+    made.store.close()
+
+
+async def test_an_area_whose_layout_cannot_be_kept_waits_alone(keeping: Keeping, caplog, nursery) -> None:
+    keeping.refuse_the_south()
+    south, north = keeping.epochs["south"], keeping.epochs["north"]
+    keeping.keep_all()
+    nursery.start_soon(keeping.keeper.run)
+    await keeping.until(lambda: keeping.failures > 1)
+    assert keeping.sent == keeping.layouts["north"]
+    assert (keeping.keeper.holds(south), keeping.keeper.holds(north)) == (True, False)
+    assert "epoch 1 of area south cannot be kept, its gateways wait: database or disk is full" in caplog.text
+    keeping.keeper.greet(south, "south3", lambda: south.invite("south3"))
+    keeping.keeper.greet(north, "north3", lambda: north.invite("north3"))
+    told = [each.message for each in keeping.sent[len(keeping.layouts["north"]) :]]
+    assert [type(each) for each in told] == [wire.EpochCall, wire.EpochLayout], "who can be told is told at once"
+    before = len(keeping.sent)
+    run_sql(keeping.path, "DROP TRIGGER refuse")
+    await keeping.until(lambda: not keeping.keeper.holds(south))
+    assert keeping.sent[before:] == [*keeping.layouts["south"], *south.invite("south3")]
+    assert keeping.store.epoch_rings(south.call.epoch)[0].members == tuple(south.rings[0].positions)
+    assert len(keeping.store.states()) == 2
+
+
+async def test_an_epoch_that_was_given_up_says_no_layout_and_leaves_no_key(keeping: Keeping, nursery) -> None:
+    keeping.refuse_the_south()
+    south = keeping.epochs["south"]
+    keeping.keep_all()
+    nursery.start_soon(keeping.keeper.run)
+    await keeping.until(lambda: keeping.failures > 0)
+    out = south.give_up("the disk is full")
+    keeping.keeper.drop(south.call.epoch)
+    assert out == [To(f"south{index}", wire.Refused(1, "the disk is full")) for index in range(8)]
+    run_sql(keeping.path, "DROP TRIGGER refuse")
+    keeping.keeper.drop(keeping.epochs["north"].call.epoch)
+    await keeping.until(lambda: not keeping.store.states())
+    assert keeping.sent == keeping.layouts["north"]
+    assert keeping.store.last_epoch() == 0
+
+
+async def test_a_layout_that_was_written_unheard_is_not_written_twice(keeping: Keeping, nursery) -> None:
+    """A connection that breaks at the commit: the rows are there, and nobody was told so."""
+    epoch = keeping.epochs["north"]
+    run_sql(keeping.path, "CREATE TRIGGER refuse BEFORE INSERT ON epoch_states BEGIN SELECT RAISE(FAIL, 'broken'); END")
+    keeping.keeper.keep(epoch, keeping.layouts["north"])
+    nursery.start_soon(keeping.keeper.run)
+    await keeping.until(lambda: keeping.failures > 0)
+    assert (keeping.store.last_epoch(), keeping.sent) == (0, [])
+    run_sql(keeping.path, "DROP TRIGGER refuse")
+    await keeping.until(lambda: keeping.sent)
+    assert keeping.sent == keeping.layouts["north"]
+
+
+async def test_gateways_join_although_the_directory_cannot_be_read_for_a_while(network: Network, caplog) -> None:
+    network.rounds = 6
+    path = network.directory / "coordinator" / "coordinator.sqlite"
+    async with trio.open_nursery() as nursery:
+        await network.start_meters(nursery)
+        await network.start_coordinator(nursery)
+        await network.start_node(nursery, 0, 8, "node")
+        await network.wait_until(lambda: [each for each in network.ended() if each.roster == 0xFF])
+        root = client_context(network.directory / "coordinator" / "pki" / ROOT_FILE)
+        async with httpx.AsyncClient(verify=root) as client:
+            assert "stromkreis_gateways_enrolled 8.0" in (await client.get(f"{network.web[0]}/metrics")).text
+        run_sql(path, "ALTER TABLE gateways RENAME TO hidden")
+        await network.wait_until(lambda: "gateways wait to join: no such table: gateways" in caplog.text)
+        async with httpx.AsyncClient(verify=root) as client:
+            metrics = (await client.get(f"{network.web[0]}/metrics")).text
+        run_sql(path, "ALTER TABLE hidden RENAME TO gateways")
+        seen = network.ended()[-1].epoch
+        await network.wait_until(lambda: [e for e in network.ended() if e.epoch > seen and e.roster == 0xFF])
+        nursery.cancel_scope.cancel()
+    assert "stromkreis_gateways_enrolled 8.0" in metrics
+    assert re.search(r'stromkreis_peer_errors_total\{reason="store_error"\} [1-9]', metrics)
+    assert network.flown("node").is_conserved
+
+
+async def test_a_question_that_the_database_cannot_answer_ends_nothing(network: Network, caplog) -> None:
+    path = network.directory / "coordinator" / "coordinator.sqlite"
+    question = wire.encode(wire.AskAccount(7, 0))
+    async with trio.open_nursery() as nursery:
+        await network.start_meters(nursery)
+        await network.start_coordinator(nursery)
+        config = network.node_config(0, 1, "node")
+        keys = KeyDirectory(config.data_dir / "keys", StandardSuite())
+        module = keys.open(config.gateways[0].id)
+        async with Enroller(config) as enroller:
+            endpoint, server = await enroller.enrol(module, config.all_gateways()[0])
+        run_sql(path, "ALTER TABLE gateways RENAME TO hidden", "ALTER TABLE rings RENAME TO hidden_rings")
+        async with LinkContext(max_sockets=8) as link, link.connect(endpoint, server, module.curve) as connection:
+            nursery.start_soon(connection.send, question)
+            await network.wait_until(lambda: "nobody is let in: no such table: gateways" in caplog.text)
+            run_sql(path, "ALTER TABLE hidden RENAME TO gateways")
+            lost = f"gateway {module.identity} gets no answer, the database cannot be read: no such table: rings"
+            await network.wait_until(lambda: lost in caplog.text)
+            run_sql(path, "ALTER TABLE hidden_rings RENAME TO rings")
+            with trio.fail_after(20):
+                await connection.send(question)
+                answer = wire.decode(await connection.receive(), wire.FROM_COORDINATOR)
+        keys.close()
+        nursery.cancel_scope.cancel()
+    assert answer == wire.Refused(7, "this gateway sat in no ring of the epoch")
+
+
+async def test_a_gateway_enrols_once_the_database_takes_it(network: Network, caplog) -> None:
+    path = network.directory / "coordinator" / "coordinator.sqlite"
+    async with trio.open_nursery() as nursery:
+        await network.start_meters(nursery)
+        await network.start_coordinator(nursery)
+        config = network.node_config(0, 1, "node")
+        keys = KeyDirectory(config.data_dir / "keys", StandardSuite())
+        module = keys.open(config.gateways[0].id)
+        run_sql(
+            path, "CREATE TRIGGER refuse BEFORE INSERT ON gateways BEGIN SELECT RAISE(FAIL, 'disk is full'); END"
+        )  # fmt: skip
+        answers: list[tuple[str, bytes]] = []
+
+        async def enrol() -> None:
+            async with Enroller(config) as enroller:
+                answers.append(await enroller.enrol(module, config.all_gateways()[0]))
+
+        nursery.start_soon(enrol)
+        told = "a web request gets no answer, the database fails: disk is full"
+        await network.wait_until(lambda: caplog.text.count(told) > 1)
+        assert answers == []
+        run_sql(path, "DROP TRIGGER refuse")
+        await network.wait_until(lambda: answers)
+        store = Store(f"sqlite:///{path}")
+        assert [each.gateway_id for each in Directory(store).gateways()] == [module.identity]
+        store.close()
+        keys.close()
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_coordinator_whose_database_stays_broken_is_named(network: Network, monkeypatch) -> None:
+    monkeypatch.setattr("node.wan.enrolment._PATIENCE_S", 0.5)
+    path = network.directory / "coordinator" / "coordinator.sqlite"
+    async with trio.open_nursery() as nursery:
+        await network.start_meters(nursery)
+        await network.start_coordinator(nursery)
+        config = network.node_config(0, 1, "node")
+        keys = KeyDirectory(config.data_dir / "keys", StandardSuite())
+        run_sql(path, "ALTER TABLE gateways RENAME TO hidden")
+        async with Enroller(config) as enroller:
+            with pytest.raises(StromkreisError, match="its database fails, see its log; status 503"):
+                await enroller.enrol(keys.open(config.gateways[0].id), config.all_gateways()[0])
+        keys.close()
+        nursery.cancel_scope.cancel()

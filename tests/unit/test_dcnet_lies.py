@@ -1,0 +1,372 @@
+"""
+Members that lie to an honest head: what it notices at once, what it has to search for, and whom it names.
+
+Rings as in `test_dcnet_head`: seven with everybody as neighbours, twelve with four neighbours each.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from loadtest.ring import LocalRing, RingSize, random_vectors
+from loadtest.simulator.suite import CheapSuite
+from protocol import wire
+from protocol.dcnet import prf
+from protocol.dcnet.book import Ended
+from protocol.dcnet.events import Instruction, Note, ToCoordinator, ToHead, ToMember
+from protocol.dcnet.head import Head, State
+from protocol.dcnet.masks import seed_binding
+from protocol.dcnet.recovery import Recovery
+from protocol.dcnet.rings import Timing, positions_of
+from protocol.dcnet.search import lost_rounds_granted, lost_rounds_max, room
+from protocol.dcnet.secrets import mask_label
+from protocol.wire import Lie
+
+SUITE = CheapSuite()
+COMPLETE = RingSize(n=7, k=6, t=4, t_c=4, k_min=4, n_min=4, rounds=24)
+SPARSE = RingSize(n=12, k=4, t=3, t_c=3, k_min=3, n_min=8, rounds=24)
+OPENED, VOID = wire.Outcome.OPENED, wire.Outcome.VOID
+Twist = Callable[[int, wire.RingMessage], wire.RingMessage]
+
+
+class Ring(LocalRing):
+    """A ring in which `twist` may change what a member says, and what the head says to some gets lost."""
+
+    def __init__(self, size: RingSize = COMPLETE, timing: Timing | None = None) -> None:
+        self.deaf: set[int] = set()
+        super().__init__(SUITE, size, timing=timing)
+
+    twist: Twist = staticmethod(lambda _index, message: message)
+
+    def _from_member(self, index: int, instructions: Sequence[Instruction]) -> None:
+        super()._from_member(
+            index,
+            [ToHead(self.twist(index, each.message)) if isinstance(each, ToHead) else each for each in instructions],
+        )
+
+    def _from_head(self, instructions: Sequence[Instruction]) -> None:
+        super()._from_head([e for e in instructions if not isinstance(e, ToMember) or e.position not in self.deaf])
+
+    def play(self, round_: int, vanish: Callable[[int, wire.Message], bool] | None = None) -> Ended:
+        """One round, which is exact if it opens."""
+        vectors = random_vectors(np.random.default_rng(round_), self.view.size, self.view.word_count)
+        ended = self.round(round_, vectors, vanish)
+        if ended.outcome is OPENED:
+            with np.errstate(over="ignore"):
+                total = np.sum([vectors[i] for i in positions_of(ended.roster)], axis=0, dtype=np.uint64)
+            assert list(ended.total) == total.tolist()
+        return ended
+
+    @property
+    def accused(self) -> list[tuple[int, Lie]]:
+        return [(each.position, each.lie) for each in self.book.accusations.values()]
+
+
+def lying(liar: int, kind: type[wire.RingMessage], **other: bytes) -> Twist:
+    """The liar's messages of a kind have other fields."""
+    return lambda index, message: (
+        replace(message, **other) if index == liar and isinstance(message, kind) else message  # type: ignore[arg-type]
+    )
+
+
+WRONG_SHARE = {"vector": bytes(32)}
+
+
+# --- seeds -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [COMPLETE, SPARSE], ids=["complete", "sparse"])
+@pytest.mark.parametrize("liar", [0, 4, 6])
+def test_a_wrong_seed_is_refused_its_sender_named_and_recovered(size: RingSize, liar: int) -> None:
+    ring = Ring(size)
+    ring.twist = lying(liar, wire.Reveal, seed=bytes(32))  # type: ignore[method-assign]
+    ended = ring.play(0)
+    assert (ended.outcome, ended.roster) == (OPENED, ring.view.everybody)
+    assert ring.accused == [(liar, Lie.WRONG_SEED)]
+    assert ring.notes.count("member_wrong_seed") == 1
+    for round_ in (1, 2):
+        assert ring.play(round_).roster == ring.view.everybody & ~(1 << liar)
+    assert len(ring.accused) == 1
+
+
+@pytest.mark.parametrize("size", [COMPLETE, SPARSE], ids=["complete", "sparse"])
+def test_a_wrong_binding_costs_nothing_either(size: RingSize) -> None:
+    """The seed that it revealed is the one that its neighbours give: only the binding was wrong."""
+    ring = Ring(size)
+    ring.twist = lying(6, wire.Share, binding=bytes(16))  # type: ignore[method-assign]
+    ended = ring.play(0)
+    assert (ended.outcome, ended.roster) == (OPENED, ring.view.everybody)
+    assert ring.accused == [(6, Lie.WRONG_SEED)]
+
+
+def silent_at(position: int, kind: type[wire.Message]) -> Callable[[int, wire.Message], bool]:
+    return lambda who, message: who == position and isinstance(message, kind)
+
+
+def test_a_wrong_binding_of_a_silent_member_is_told_from_wrong_help_by_the_proofs() -> None:
+    ring = Ring()
+    ring.twist = lying(3, wire.Share, binding=bytes(16))  # type: ignore[method-assign]
+    ended = ring.play(0, silent_at(3, wire.Reveal))
+    assert (ended.outcome, ended.roster) == (OPENED, ring.view.everybody)
+    assert ring.accused == [(3, Lie.WRONG_SEED)]
+    assert ring.head.refuted == 0
+
+
+def test_a_wrong_seed_and_a_wrong_binding_are_told_by_the_proofs_too() -> None:
+    ring = Ring()
+    ring.twist = lambda index, message: (  # type: ignore[method-assign]
+        lying(3, wire.Share, binding=bytes(16))(index, lying(3, wire.Reveal, seed=bytes(32))(index, message))
+    )
+    ended = ring.play(0)
+    assert (ended.outcome, ended.roster, ring.accused) == (OPENED, ring.view.everybody, [(3, Lie.WRONG_SEED)])
+
+
+def test_wrong_seeds_that_nobody_can_recover_cost_the_round_and_the_next_one_opens() -> None:
+    ring = Ring(SPARSE)
+    liars = (4, 5, 6)
+    ring.twist = lambda index, message: (  # type: ignore[method-assign]
+        replace(message, seed=bytes(32)) if index in liars and isinstance(message, wire.Reveal) else message
+    )
+    assert ring.play(0).reason == "a silent member has fewer than 3 neighbours to recover it"
+    assert {position for position, _ in ring.accused} == set(liars)
+
+
+def test_a_dealer_that_is_caught_explains_the_sum_that_it_spoils() -> None:
+    """It dealt another key than it masked with, and its share bound the one it masked with."""
+    ring = Ring()
+    group = SUITE.group
+    commitments = tuple(group.multiply_base(scalar) for scalar in (77, 5, 6, 7))
+    for position in range(7):
+        if position != 3:
+            x = position + 1
+            received = ring.secrets[position]._received
+            share = (77 + 5 * x + 6 * x**2 + 7 * x**3) % group.order
+            received[3] = replace(received[3], commitments=commitments, share=share)
+    ring.head._commitments[3] = commitments
+    ended = ring.play(0, silent_at(3, wire.Reveal))
+    assert (ended.outcome, ended.reason) == (VOID, "the masks did not cancel")
+    assert (ring.accused, ring.head.search.suspects) == ([(3, Lie.WRONG_SEED)], 0)
+
+
+# --- one member's recovery -------------------------------------------------------------------------------------------
+
+
+def helped(ring: Ring, dealer: int, label: bytes) -> dict[int, tuple[bytes, bytes]]:
+    """The parts of the dealer's neighbours."""
+    parts = {i: ring.secrets[i].partial(dealer, label) for i in range(ring.view.size) if i != dealer}
+    return {i: part for i, part in parts.items() if part is not None}
+
+
+def test_what_comes_after_the_seed_and_a_second_part_of_one_helper_do_nothing() -> None:
+    ring = Ring()
+    label = mask_label(ring.view, 0, 0)
+    seed = prf.mask_seed(ring.secrets[3].evaluate(label), label)
+    recovery = Recovery(3, ring.view.t, label, seed_binding(seed), ring.secrets[0].commitments_of(3))
+    parts = helped(ring, 3, label)
+    wrong = SUITE.group.multiply_base(9)
+    recovery.help(SUITE, 1, *parts[1], b"")
+    recovery.help(SUITE, 1, wrong, bytes(64), b"")
+    assert (recovery.parts, recovery.culprits) == ({1: parts[1]}, 0)
+    recovery.help(SUITE, 2, wrong, bytes(64), b"")
+    for helper in (4, 5):
+        recovery.help(SUITE, helper, *parts[helper], b"")
+    assert (positions_of(recovery.refuted), recovery.seed) == ([2], b"")
+    recovery.help(SUITE, 2, *parts[2], b"")  # too late
+    assert not recovery.seed
+    recovery.help(SUITE, 6, *parts[6], b"")
+    assert (recovery.seed, recovery.is_dealers_lie, recovery.culprits) == (seed, False, 0)
+    recovery.help(SUITE, 0, wrong, bytes(64), b"")
+    assert recovery.seed == seed
+
+
+def test_without_commitments_more_than_one_liar_leaves_all_of_them_under_suspicion() -> None:
+    ring = Ring()
+    label = mask_label(ring.view, 0, 0)
+    seed = prf.mask_seed(ring.secrets[3].evaluate(label), label)
+    recovery = Recovery(3, ring.view.t, label, seed_binding(seed))
+    parts = helped(ring, 3, label)
+    wrong = SUITE.group.multiply_base(9)
+    for helper in (0, 1):
+        recovery.help(SUITE, helper, wrong, bytes(64), b"")
+    for helper in (2, 4, 5):
+        recovery.help(SUITE, helper, *parts[helper], b"")
+    assert positions_of(recovery.culprits) == [0, 1, 2, 3, 4, 5]
+    recovery.help(SUITE, 6, *parts[6], b"")  # the newest four are honest
+    assert (recovery.seed, recovery.refuted) == (seed, 0)
+
+
+def test_a_late_reveal_that_is_wrong_does_not_end_the_recovery() -> None:
+    ring = Ring()
+    late: list[wire.RingMessage] = []
+    receive = Head.receive
+
+    def keep(position: int, message: wire.Message) -> bool:
+        return position == 3 and isinstance(message, wire.Reveal)
+
+    def wrong_in_between(position: int, message: wire.RingMessage, now_s: float) -> list[Instruction]:
+        if isinstance(message, wire.Partial) and not late:
+            late.append(message)
+            for _ in range(2):  # it is named once
+                ring._from_head(receive(ring.head, 3, wire.Reveal(1, 0, 0, 0, bytes(32)), now_s))
+            assert ring.head.state is State.RECOVERING
+        return receive(ring.head, position, message, now_s)
+
+    ring.head.receive = wrong_in_between  # type: ignore[method-assign]
+    ended = ring.play(0, keep)
+    assert (ended.outcome, ended.roster) == (OPENED, ring.view.everybody)
+    assert ring.accused == [(3, Lie.WRONG_SEED)]
+
+
+# --- shares and words ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [COMPLETE, SPARSE], ids=["complete", "sparse"])
+@pytest.mark.parametrize("liar", [0, 1, 5, 6])
+def test_a_wrong_share_is_found_by_leaving_members_out(size: RingSize, liar: int) -> None:
+    ring = Ring(size)
+    ring.twist = lying(liar, wire.Share, **WRONG_SHARE)  # type: ignore[method-assign]
+    bound = lost_rounds_max(size.n, room(ring.view)) if size is COMPLETE else lost_rounds_granted(ring.view)
+    lost = round_ = 0
+    while not ring.accused:
+        ended = ring.play(round_)
+        lost += ended.outcome is VOID
+        assert ended.reason in {"", "the masks did not cancel"}
+        round_ += 1
+    assert 0 < lost <= bound
+    assert ring.accused == [(liar, Lie.SPOILT_SUM)]
+    assert ring.head.term == 0  # the book lets it search
+    assert ring.notes.count("member_spoilt_sum") == 1
+    assert "head_message_out_of_season" not in ring.notes
+    assert ring.play(round_).roster == ring.view.everybody & ~(1 << liar)
+
+
+def test_members_left_out_do_not_complain_of_the_head() -> None:
+    """A round of the search that takes long: they hear the last result when it opens."""
+    ring = Ring(timing=replace(Timing.spread(0.0, 10.0), share_s=4.0))
+    ring.twist = lying(4, wire.Share, **WRONG_SHARE)  # type: ignore[method-assign]
+    assert ring.play(0).outcome is VOID
+    out = positions_of(ring.view.everybody & ~ring.head.search.expected(ring.view.everybody))
+    said: list[tuple[str, wire.Message]] = []
+    ring.trace = lambda _to, index, message: said.append((index, message))
+    slow = next(i for i in range(1, 7) if i not in out)
+    ring.play(1, silent_at(slow, wire.Share))
+    complaining = {int(index) for index, message in said if isinstance(message, wire.HeadSilent)}
+    assert out
+    assert not complaining & set(out)
+
+
+def test_wrong_words_towards_the_dropped_are_a_spoilt_sum() -> None:
+    ring = Ring()
+    words = bytes(8 * ring.view.word_count)
+    ring.twist = lambda index, message: (  # type: ignore[method-assign]
+        replace(message, dropped=words)
+        if index == 4 and isinstance(message, wire.Confirm) and message.dropped
+        else message
+    )
+    ended = ring.play(0, silent_at(2, wire.Share))
+    assert (ended.outcome, ended.reason) == (VOID, "the masks did not cancel")
+    assert positions_of(ring.head.search.suspects) == [0, 1, 3, 4, 5, 6]
+    assert ring.play(1).outcome is OPENED  # nobody is dropped: it spoils nothing
+
+
+def test_a_head_that_meets_a_liar_says_whom_it_suspects() -> None:
+    ring = Ring()
+    ring.twist = lying(4, wire.Share, **WRONG_SHARE)  # type: ignore[method-assign]
+    said: list[wire.Message] = []
+    ring.trace = lambda _to, _index, message: said.append(message)
+    for round_ in range(2):
+        ring.play(round_)
+    voids = [positions_of(ring.view.from_wire(each.suspects)) for each in said if isinstance(each, wire.RingVoid)]
+    assert voids[0] == [0, 1, 2, 3, 4, 5, 6]
+    assert len(voids) == 2
+    assert 4 in voids[1]
+    assert len(voids[1]) < 7
+
+
+def test_too_few_left_without_the_named_the_head_waits_for_others() -> None:
+    ring = Ring()
+    head = Head(SUITE, ring.view, 0, 0.0)
+    for position in (0, 1, 2, 3):
+        head.receive(position, wire.Ready(1, 0, 0, 0, 0), 0.0)
+    head.search.name(2)
+    assert head.on_timer(head.next_timer_s()) == []
+    head.receive(5, wire.Ready(1, 0, 0, 0, 0), 1.0)
+    out = head.on_timer(head.next_timer_s())
+    assert [each.position for each in out if isinstance(each, ToMember)] == [0, 1, 3, 5]
+
+
+# --- deputies --------------------------------------------------------------------------------------------------------
+
+
+def test_a_deputy_that_never_saw_the_round_opened_learns_it_from_its_members() -> None:
+    ring = Ring()
+    ring.deaf = {1}
+
+    def vanish(position: int, message: wire.Message) -> bool:
+        if position == 0 and isinstance(message, wire.Confirm):
+            ring.deaf = set()
+            return True
+        return False
+
+    ended = ring.play(0, vanish)
+    assert (ended.outcome, ended.term, ended.attempt) == (OPENED, 1, 1)
+    assert ended.roster == ring.view.everybody & ~1
+    assert "stale_attempt" not in ring.refused
+
+
+def opened_with(head: Head, claims: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """The round and attempt that a head opens when members claim these."""
+    for position, (round_, attempt) in enumerate(claims):
+        out = head.receive(position, wire.Ready(1, 0, 1, round_, attempt), 31.0)
+    opening = out[0]
+    assert isinstance(opening, ToMember)
+    assert isinstance(opening.message, wire.Open)
+    return opening.message.round, opening.message.attempt
+
+
+@pytest.mark.parametrize(
+    ("claims", "attempt"),
+    [
+        ([(3, 1)] * 7, 1),
+        ([(3, 2), (3, 1)] + [(3, 0)] * 5, 1),
+        ([(3, 2)] + [(3, 0)] * 6, 0),  # one alone uses up no attempts
+        ([(4, 2)] * 6 + [(3, 0)], 0),  # and another round's are not this one's
+        ([(2, 1)] * 7, 0),
+        ([(4, 0)] * 7, 0),
+    ],
+)
+def test_the_second_highest_attempt_that_members_claim_counts(claims: list[tuple[int, int]], attempt: int) -> None:
+    assert opened_with(Head(SUITE, Ring().view, 1, 31.0), claims) == (3, attempt)
+
+
+def test_what_the_deputy_knows_itself_counts_too() -> None:
+    assert opened_with(Head(SUITE, Ring().view, 1, 31.0, None, 3, 2), [(3, 0)] * 7) == (3, 2)
+
+
+def test_claims_are_of_the_round_that_a_head_begins_with() -> None:
+    view = Ring().view
+    head = Head(SUITE, view, 1, 31.0)
+    assert opened_with(head, [(3, 1)] * 7) == (3, 1)
+    head.result(wire.Result(1, 0, 3, 2, b"\0", bytes(64)), 32.0)
+    for position in range(7):
+        assert head.receive(position, wire.Ready(1, 0, 1, 4, 2), 33.0) == []
+    opening = head.on_timer(40.0)[0]
+    assert opening == ToMember(0, wire.Open(1, 0, 1, 4, 0, view.to_wire(view.everybody)))
+
+
+def test_an_accusation_follows_the_report_that_proves_it() -> None:
+    ring = Ring()
+    ring.play(0)
+    ring.head.search.spoilt(1 << 4)
+    said: list[Instruction] = []
+    from_head = ring._from_head
+    ring._from_head = lambda out: (said.extend(out), from_head(out))[1]  # type: ignore[method-assign]
+    assert ring.play(1).roster == ring.view.everybody & ~(1 << 4)
+    report = next(
+        i for i, e in enumerate(said) if isinstance(e, ToCoordinator) and isinstance(e.message, wire.RingTotal)
+    )
+    accused = ToCoordinator(wire.Accused(1, 0, 0, 1, 4, int(Lie.SPOILT_SUM)))
+    assert said[report + 1 : report + 3] == [Note("member_spoilt_sum"), accused]
+    assert ring.head.search.named == 1 << 4
