@@ -14,7 +14,7 @@ import msgpack
 
 from protocol.errors import RemoteProtocolError
 
-VERSION = 1
+VERSION = 2
 MAX_RING = 1024  # members of one ring; the parameters never ask for more
 MAX_AREA = 16_384  # gateways of one area: their epoch keys, with a ring of 200, fit one message of a link
 MAX_SLOTS = 4096
