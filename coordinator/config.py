@@ -8,11 +8,16 @@ quarter hour is a quarter hour.  The demo only turns `epoch.period_s` down and g
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from protocol.dcnet.schema import DEFAULT_SCHEMA, VERIFIED_SCHEMA, Kind, Noise, Schema, Slot
 
 
 def _zmq_endpoint(text: str) -> str:
@@ -79,6 +84,19 @@ class EpochConfig(_Section):
     member that lies in one slot cannot spoil a verified total. Costs each gateway some 0.3 ms and 128 bytes a round,
     and the coordinator 0.1 ms a gateway and round."""
 
+    noise_epsilon: Annotated[float, Field(ge=0.001, le=50)] | None = None
+    """ε: every gateway adds its part of a noise that hides one household in each ring's total (distributed differential
+    privacy; power, and the energies unless `verified`). Lowering it hides better and blurs more: a ring's total is off
+    by some 1.4·noise_power_w/ε. None: totals are exact."""
+
+    noise_power_w: Annotated[int, Field(ge=1, le=1_000_000)] = 24_000
+    """Change of a ring's power by one household that the noise hides, in watts: 24 kW are 3 x 35 A. Raising it blurs
+    totals more."""
+
+    noise_energy_wh: Annotated[int, Field(ge=1, le=1_000_000)] = 6_000
+    """The same for the energy of an interval, in watt hours: 24 kW for a quarter hour. Energy that was carried over
+    several intervals is hidden less."""
+
     @model_validator(mode="after")
     def _a_time_lapse_begins_somewhere(self) -> Self:
         if self.period_s != self.interval_s and self.origin_unix_s <= 0:
@@ -92,6 +110,19 @@ class EpochConfig(_Section):
     def metering_start_unix_s(self) -> int:
         """Metering time at the start of interval 0."""
         return int(self.origin_unix_s) if self.metering_origin_unix_s is None else self.metering_origin_unix_s
+
+    @property
+    def aggregate_schema(self) -> Schema:
+        """The aggregate schema that these settings ask for."""
+        base = VERIFIED_SCHEMA if self.verified else DEFAULT_SCHEMA
+        return base if self.noise_epsilon is None else Schema(tuple(map(self._noisy, base.slots)))
+
+    def _noisy(self, slot: Slot) -> Slot:
+        if slot.committed or slot.kind is Kind.COUNT or self.noise_epsilon is None:
+            return slot
+        change = self.noise_power_w if slot.kind is Kind.POWER else self.noise_energy_wh
+        sensitivity = math.ceil(change / Fraction(10) ** slot.scaler)
+        return replace(slot, noise=Noise(round(self.noise_epsilon * 1_000_000), sensitivity))
 
     def interval_index(self, interval_start_unix_s: int) -> int:
         """Which interval starts at this metering time."""
@@ -147,6 +178,10 @@ class CoordinatorConfig(_Section):
     tell the operator more and need more gateways: one with fewer than its ring's n_min is refused, never merged."""
 
     epoch: EpochConfig = EpochConfig()
+
+    commitments_keep_days: Annotated[int, Field(ge=1, le=1_500)] = 100
+    """Days of metering time for which the commitments of verified rounds are kept, by which bills are verified; some
+    6 KB a day for each gateway. Raising it above the gateways' own `billing.keep_days` is of no use."""
 
     io_threads: Annotated[int, Field(ge=1, le=16)] = 1
     """Threads for TCP and CURVE. One carries some ten thousand gateways; more use more cores."""

@@ -45,12 +45,15 @@ class CoordinatorMetrics:
         self._enrolments = Counter(
             "stromkreis_enrolments", "Enrolment requests answered, by outcome.", ["outcome"], registry=registry
         )
+        self._bills = Counter("stromkreis_bills", "Bills, by how they stand.", ["outcome"], registry=registry)
         self._queue = Gauge("stromkreis_queue_length", "Ended rounds that wait for the disk.", registry=registry)
         # Series exist from the start: a rate over a counter that appears at its first event misses that event.
         for outcome in ("opened", "void"):
             self._rounds.labels(outcome)
         for outcome in ("enrolled", "refused"):
             self._enrolments.labels(outcome)
+        for outcome in ("asked", "verified", "refused", "declined"):
+            self._bills.labels(outcome)
 
     def round_opened(self, *, duration_s: float, attempt: int, present: int, size: int) -> None:
         """A ring round ended with a total of `present` out of `size` members, in attempt 0, 1 or 2."""
@@ -71,6 +74,10 @@ class CoordinatorMetrics:
     def enrolment(self, *, enrolled: bool) -> None:
         """An enrolment request was answered."""
         self._enrolments.labels("enrolled" if enrolled else "refused").inc()
+
+    def bills(self, outcome: str, count: int = 1) -> None:
+        """Bills were `asked` for, `verified`, `refused` (a wrong amount) or `declined` (by their gateway)."""
+        self._bills.labels(outcome).inc(count)
 
     def watch(
         self, *, enrolled: Callable[[], int], connected: Callable[[], int], queue_length: Callable[[], int]

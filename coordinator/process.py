@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import secrets
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
@@ -15,7 +16,9 @@ import trio
 from prometheus_client import CollectorRegistry
 
 from coordinator.config import CoordinatorConfig
-from coordinator.gwa.ca import ROOT_FILE, TLS_CHAIN_FILE, TLS_KEY_FILE, CertificateAuthority
+from coordinator.emp.billing import Billing
+from coordinator.emp.desk import BillDesk
+from coordinator.gwa.ca import ROOT_FILE, TLS_CHAIN_FILE, TLS_KEY_FILE, CertificateAuthority, TariffSigner
 from coordinator.gwa.enrolment import Directory, Enrolment
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.service import Coordinator
@@ -23,11 +26,12 @@ from coordinator.store import Store
 from coordinator.web.app import make_app
 from coordinator.web.serve import serve as serve_web
 from protocol import pki
-from protocol.dcnet.schema import DEFAULT_SCHEMA, VERIFIED_SCHEMA
+from protocol.dcnet.commitments import Pedersen
 from protocol.dcnet.suite import StandardSuite
 from protocol.link import Keypair, LinkContext
 
 log = logging.getLogger(__name__)
+OPERATOR_TOKEN_FILE = "operator.token"  # noqa: S105 - a file's name
 _SOCKETS = 64  # one listener; every gateway is a connection of it, not a socket
 
 
@@ -41,17 +45,25 @@ async def run(config: CoordinatorConfig, *, ready: Callable[[list[str]], None] |
     config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     authority = _authority(config, now)
     keys = _curve_keys(config.data_dir / "curve.json")
+    operator_token = _operator_token(config.data_dir / OPERATOR_TOKEN_FILE)
     store = Store(config.database_url)
     directory = Directory(store)
     metrics = CoordinatorMetrics(CollectorRegistry())
+    suite = StandardSuite()
+    intermediates = [pki.to_der(authority.sub_ca)]
+    desk = BillDesk(
+        Billing(store, Pedersen(suite.group)), TariffSigner(config.pki_path, authority, now), intermediates, metrics,
+        keep_s=config.commitments_keep_days * 86_400,
+    )  # fmt: skip
     coordinator = Coordinator(
         config,
-        StandardSuite(),
-        VERIFIED_SCHEMA if config.epoch.verified else DEFAULT_SCHEMA,
+        suite,
+        config.epoch.aggregate_schema,
         store,
         directory,
-        [pki.to_der(authority.sub_ca)],
+        intermediates,
         metrics,
+        desk,
     )
     try:
         async with (
@@ -63,7 +75,7 @@ async def run(config: CoordinatorConfig, *, ready: Callable[[list[str]], None] |
             enrolment = Enrolment(store, authority, coordinator_curve_key=keys.public, endpoint=endpoint)
             web = partial(
                 serve_web,
-                make_app(store, coordinator, metrics, enrolment=enrolment),
+                make_app(store, coordinator, metrics, enrolment=enrolment, desk=desk, operator_token=operator_token),
                 config.web.listen,
                 certificate=config.web.certificate or config.pki_path / TLS_CHAIN_FILE,
                 private_key=config.web.private_key or config.pki_path / TLS_KEY_FILE,
@@ -94,10 +106,21 @@ def _curve_keys(path: Path) -> Keypair:
         stored = json.loads(path.read_text())
         return Keypair(bytes.fromhex(stored["public"]), bytes.fromhex(stored["secret"]))
     keys = Keypair.generate()
+    _write_secret(path, json.dumps({"public": keys.public.hex(), "secret": keys.secret.hex()}))
+    return keys
+
+
+def _operator_token(path: Path) -> str:
+    """What the operator's commands show at the REST interface; whoever may read the file is the operator."""
+    if not path.exists():
+        _write_secret(path, f"stk_op_{secrets.token_urlsafe(32)}\n")
+    return path.read_text().strip()
+
+
+def _write_secret(path: Path, text: str) -> None:
     temporary = path.with_suffix(".new")
     with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        json.dump({"public": keys.public.hex(), "secret": keys.secret.hex()}, file)
+        file.write(text)
         file.flush()
         os.fsync(file.fileno())
     temporary.rename(path)
-    return keys

@@ -2,9 +2,9 @@
 The coordinator process: gateways on ZeroMQ, the round book on the database, the web beside it.
 
 Messages go to machines without I/O (areas, epochs, round books); what they return is sent at once, except the making
-of an epoch (`coordinator.keeping`) and the end of a round: that is written first, many rounds in one transaction, and
-announced when it is durable.  What cannot be written is not said, the gateways keep asking, and the operator reads why
-in the log and in `stromkreis_peer_errors_total{reason="store_error"}`.
+of an epoch (`coordinator.keeping`) and the end of a round (`coordinator.writing`): these are durable first.  What
+cannot be written is not said, the gateways keep asking, and the operator reads why in the log and in
+`stromkreis_peer_errors_total{reason="store_error"}`.  Bills have a desk of their own (`coordinator.emp.desk`).
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
 
 import trio
 from sqlalchemy.exc import SQLAlchemyError
 
 from coordinator.config import CoordinatorConfig
+from coordinator.emp.desk import BillDesk
 from coordinator.gwa.areas import Area, Areas
 from coordinator.gwa.enrolment import Directory, Gateway
 from coordinator.gwa.enrolment import Status as Activity
@@ -29,10 +29,10 @@ from coordinator.gwa.joining import check_join
 from coordinator.keeping import RETRY_S, EpochKeeper
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.store import Store, fault_of
-from coordinator.web.status import AccusedMember, RingStatus, Status
+from coordinator.web.status import Status, ring_status
+from coordinator.writing import Ending, RoundWriter
 from protocol import wire
-from protocol.dcnet.book import Accusation, Announce, BookInstruction, Ended, Observed, Record
-from protocol.dcnet.rings import positions_of
+from protocol.dcnet.book import Accusation, Announce, BookInstruction, Observed, Record
 from protocol.dcnet.schema import Schema
 from protocol.dcnet.suite import Suite
 from protocol.errors import RemoteProtocolError
@@ -41,16 +41,6 @@ from protocol.link import Listener
 log = logging.getLogger(__name__)
 EXPEL_S = 5.0  # between two looks for gateways that were shut out; longer, and one stays connected longer
 _TICK_S = 5.0  # longest sleep of the timer loop: bounds the harm of a clock that is set
-
-
-@dataclass(slots=True)
-class _Waiting:
-    """Ends of one ring that wait for the disk, with what follows them."""
-
-    ended: Ended
-    ring: Ring
-    epoch: AreaEpoch
-    then: list[Announce] = field(default_factory=list)
 
 
 class Coordinator:
@@ -65,6 +55,7 @@ class Coordinator:
         directory: Directory,
         intermediates: Sequence[bytes],
         metrics: CoordinatorMetrics,
+        desk: BillDesk,
         clock: Callable[[], float] = time.time,
     ) -> None:
         last = store.last_epoch()
@@ -82,15 +73,14 @@ class Coordinator:
         self._clock = clock
         self._known: dict[str, Gateway] = {}
         self._wake = trio.Event()
-        self._to_write: list[_Waiting] = []
-        self._undurable: set[tuple[int, int, int]] = set()
-        self._written = trio.Event()
+        self._writer = RoundWriter(store, metrics, self._on_written)
+        self._desk = desk
         self._listener: Listener | None = None
         self._revision = 0
         self._change = trio.Event()
         metrics.watch(
             enrolled=self._count_enrolled, connected=lambda: self.areas.present_count,
-            queue_length=lambda: len(self._undurable),
+            queue_length=lambda: self._writer.queued,
         )  # fmt: skip
         for state in store.states():
             self._resume(suite, state)
@@ -124,7 +114,8 @@ class Coordinator:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._receive, listener)
             nursery.start_soon(self._keep_time)
-            nursery.start_soon(self._write)
+            nursery.start_soon(self._writer.run)
+            nursery.start_soon(self._desk.run, self.areas.everybody, self._send, self._changed)
             nursery.start_soon(self._keeper.run)
             nursery.start_soon(self._expel, listener)
 
@@ -207,6 +198,9 @@ class Coordinator:
             return
         if isinstance(message, wire.AskAccount):
             self._on_ask_account(identity, message)
+            return
+        if isinstance(message, wire.Bill | wire.BillDeclined):
+            self._desk.receive(identity, message)
             return
         epoch_number = getattr(message, "epoch")  # noqa: B009 - every other message has one, mypy cannot know
         found = self.areas.epoch(epoch_number)
@@ -308,16 +302,14 @@ class Coordinator:
     # --- what the machines answer --------------------------------------------------------------------------------
 
     def _carry_out(self, epoch: AreaEpoch, ring: Ring, instructions: Sequence[BookInstruction]) -> None:
-        waiting: _Waiting | None = None
+        ending: Ending | None = None
         for each in instructions:
             match each:
-                case Record(ended):
-                    waiting = _Waiting(ended, ring, epoch)
-                    self._to_write.append(waiting)
-                    self._undurable.add((ended.epoch, ended.ring, ended.round))
-                    self._written.set()
-                case Announce() if waiting is not None:
-                    waiting.then.append(each)
+                case Record():
+                    ending = Ending(each, ring, epoch)
+                    self._writer.add(ending)
+                case Announce() if ending is not None:
+                    ending.then.append(each)
                 case Announce():
                     self._announce(ring, each)
                 case Accusation(round_, head, position, lie):
@@ -334,7 +326,7 @@ class Coordinator:
 
     def _announce(self, ring: Ring, announce: Announce) -> None:
         message = announce.message
-        if isinstance(message, wire.Result) and (message.epoch, message.ring, message.round) in self._undurable:
+        if isinstance(message, wire.Result) and self._writer.is_waiting(message.epoch, message.ring, message.round):
             return  # who asks while the disk is busy hears it when it is durable, or asks again
         targets = ring.positions.values() if announce.position is None else [announce.position]
         for position in targets:
@@ -407,30 +399,13 @@ class Coordinator:
         for identity in sorted(area.present):
             self._send_all(epoch.invite(identity))
 
-    # --- durable, then announced -----------------------------------------------------------------------------------
+    def _on_written(self, ending: Ending) -> None:
+        self._observe(ending)
+        for announce in ending.then:
+            self._announce(ending.ring, announce)
 
-    async def _write(self) -> None:
-        while True:
-            await self._written.wait()
-            self._written = trio.Event()
-            batch, self._to_write = self._to_write, []
-            try:
-                await trio.to_thread.run_sync(self._store.record_many, [each.ended for each in batch])
-            except SQLAlchemyError as error:
-                self._store_failed()
-                log.error("the round book cannot be written, rounds stay unanswered: %s", fault_of(error))
-                self._to_write = batch + self._to_write
-                await trio.sleep(1.0)
-                self._written.set()
-                continue
-            for each in batch:
-                self._undurable.discard((each.ended.epoch, each.ended.ring, each.ended.round))
-                self._observe(each)
-                for announce in each.then:
-                    self._announce(each.ring, announce)
-
-    def _observe(self, waiting: _Waiting) -> None:
-        ended, size = waiting.ended, waiting.ring.view.size
+    def _observe(self, ending: Ending) -> None:
+        ended, size = ending.ended, ending.ring.view.size
         seconds = ended.ended_s - ended.opened_s
         opened = ended.outcome is wire.Outcome.OPENED
         if opened:
@@ -450,7 +425,7 @@ class Coordinator:
 
     def status(self) -> Status:
         """The rings as they stand; see `coordinator.web.status`."""
-        rings = tuple(_ring_status(epoch, ring) for epoch, ring in self._rings())
+        rings = tuple(ring_status(epoch, ring) for epoch, ring in self._rings())
         return Status(self._revision, rings, self._count_enrolled(), self.areas.present_count)
 
     def _count_enrolled(self) -> int:
@@ -467,20 +442,3 @@ class Coordinator:
     def not_ready(self) -> str | None:
         """Why the coordinator cannot work now, None where it can."""
         return None if self._listener is not None else "the ZeroMQ socket is not open yet"
-
-
-def _ring_status(epoch: AreaEpoch, ring: Ring) -> RingStatus:
-    view, book = ring.view, ring.book
-    last = book.ended[max(book.ended)] if book is not None and book.ended else None
-    missing = view.everybody & ~last.roster if last is not None else 0
-    return RingStatus(
-        epoch=view.epoch, ring=view.ring, area=epoch.call.area, members=tuple(ring.positions),
-        missing=tuple(positions_of(missing)), head=None if book is None else view.head_of(book.term),
-        last_round=None if last is None else last.round,
-        last_outcome=None if last is None else last.outcome.name.lower(),
-        last_latency_s=None if last is None else last.ended_s - last.opened_s,
-        accused=tuple(
-            AccusedMember(each.position, each.head, each.round, each.lie)
-            for each in (() if book is None else book.accusations.values())
-        ),
-    )  # fmt: skip

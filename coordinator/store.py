@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ from sqlalchemy import Connection, Engine, RowMapping, create_engine, event, fun
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from coordinator.tables import epoch_states, epochs, metadata, ring_rounds, rings
+from coordinator.tables import epoch_states, epochs, metadata, ring_commitments, ring_rounds, rings
 from protocol.dcnet.book import Ended
 from protocol.dcnet.schema import Schema
 from protocol.errors import LocalProtocolError
@@ -152,12 +152,15 @@ class Store:
         """End one round; False where it had ended before (this outcome is then not the one that counts)."""
         return self.record_many([ended])[0]
 
-    def record_many(self, batch: Sequence[Ended]) -> list[bool]:
+    def record_many(
+        self, batch: Sequence[Ended], commitments: Mapping[tuple[int, int, int], bytes] | None = None
+    ) -> list[bool]:
         """
         End many rounds in one durable transaction; for each whether this call ended it.
 
-        Of two outcomes of one round in the same batch the first counts.  Raises LocalProtocolError for an epoch that
-        was never added.
+        `commitments` are those of verified rounds, by (epoch, ring, round), joined by roster position and committed
+        slot; they are kept where this call ended the round.  Of two outcomes of one round in the same batch the first
+        counts.  Raises LocalProtocolError for an epoch that was never added.
         """
         recorded: set[tuple[int, int, int]] = set()
         statement = (
@@ -175,6 +178,16 @@ class Store:
             rows = [_row(ended, known[ended.epoch]) for ended in sorted(batch, key=_key)]
             if rows:
                 recorded.update((row.epoch, row.ring, row.round) for row in connection.execute(statement, rows))
+            kept = [
+                {
+                    "epoch": key[0], "ring": key[1], "round": key[2], "commitments": data,
+                    "interval_start_s": known[key[0]].interval_of(key[2]),
+                }
+                for key, data in (commitments or {}).items()
+                if key in recorded
+            ]  # fmt: skip
+            if kept:
+                connection.execute(ring_commitments.insert(), kept)
         answers = []
         for ended in batch:
             answers.append(_key(ended) in recorded)

@@ -104,6 +104,53 @@ ring_rounds = Table(
     Index("ring_rounds_newest", "epoch", "round", "ring"),
 )
 
+ring_commitments = (
+    Table(  # of verified rounds: each roster member's, by position and committed slot, until bills are made
+        "ring_commitments",
+        metadata,
+        Column("epoch", BigInteger, primary_key=True, autoincrement=False),
+        Column("ring", Integer, primary_key=True, autoincrement=False),
+        Column("round", Integer, primary_key=True, autoincrement=False),
+        Column("interval_start_s", BigInteger, nullable=False, index=True),
+        Column("commitments", LargeBinary, nullable=False),
+        ForeignKeyConstraint(
+            ["epoch", "ring", "round"], ["ring_rounds.epoch", "ring_rounds.ring", "ring_rounds.round"]
+        ),
+    )
+)
+
+tariffs = Table(
+    "tariffs",
+    metadata,
+    Column("digest", LargeBinary(32), primary_key=True),
+    Column("document", LargeBinary, nullable=False),  # canonical JSON, as published and signed
+    Column("signature", LargeBinary, nullable=False),
+    Column("certificate", LargeBinary, nullable=False),  # DER, of the key that signed
+    Column("published_ms", BigInteger, nullable=False),
+)
+
+bills = Table(
+    "bills",
+    metadata,
+    Column("gateway_id", String(14), primary_key=True),
+    Column("request", LargeBinary(32), primary_key=True),  # digest over tariff and intervals
+    Column("area", String(64), nullable=False, index=True),
+    Column("tariff", LargeBinary(32), ForeignKey("tariffs.digest"), nullable=False),
+    Column("obis", String(32), nullable=False),
+    Column("first_s", BigInteger, nullable=False),  # starts of the first and the last interval
+    Column("last_s", BigInteger, nullable=False),
+    Column("intervals", LargeBinary, nullable=False),  # bitmap over the tariff's prices
+    Column("interval_count", Integer, nullable=False),
+    Column("scaler", Integer, nullable=False),  # the amount is amount·10^scaler of the tariff's currency
+    Column("status", String(8), nullable=False, index=True),
+    Column("amount", String(40)),  # an exact integer: SQL has none of 115 bits
+    Column("blinding", LargeBinary(32)),
+    Column("reason", String(80), nullable=False),
+    Column("asked_ms", BigInteger, nullable=False),
+    Column("ended_ms", BigInteger),
+    CheckConstraint("status IN ('asked', 'verified', 'refused', 'declined')", name="bill_status"),
+)
+
 epoch_states = Table(  # what a restarted coordinator needs to go on with an epoch; deleted when the epoch is over
     "epoch_states",
     metadata,

@@ -55,20 +55,20 @@ def frames(kinds: frozenset[type[wire.Message]], random: Random, count: int, **k
 def _value(check: Callable[[Any], Any], random: Random) -> Any:
     bounds = inspect.getclosurevars(check).nonlocals
     match check.__qualname__.partition(".")[0]:
-        case "_integer":
+        case "integer":
             low, high = bounds["low"], bounds["high"]
             return random.choice([low, high, random.randint(low, high), min(high, low + random.randrange(10))])
-        case "_octets":
+        case "octets":
             step = bounds["multiple"]
             most = min(bounds["top"], 64 * step)
             size = random.choice([bounds["low"], most, random.randint(bounds["low"], max(most, bounds["low"]))])
             size = max(bounds["low"], size - size % step)
             return random.choice([bytes(size), b"\xff" * size, random.randbytes(size)])
-        case "_text":
+        case "text":
             return "".join(random.choice("abcäß:/*%{}'\"<> ") for _ in range(random.randint(1, bounds["high"])))
-        case "_many":
+        case "many":
             return tuple(_value(bounds["item"], random) for _ in range(random.randint(0, min(_MANY, bounds["high"]))))
-        case "_record":
+        case "record":
             return tuple(_value(item, random) for item in bounds["items"])
         case name:
             raise NotImplementedError(f"no garbage for {name} yet")

@@ -27,7 +27,7 @@ from loadtest.account import Flown, flown
 from loadtest.config import MeterProtocol, MetersConfig
 from loadtest.meters.book import BookEntry
 from loadtest.meters.run import run as run_meters
-from node.config import GatewayConfig, LinkConfig, NodeConfig
+from node.config import BillingConfig, GatewayConfig, LinkConfig, NodeConfig, PolicyConfig
 from node.fleet import run as run_node
 from protocol.dcnet.book import Ended
 from protocol.dcnet.schema import DEFAULT_SCHEMA
@@ -51,6 +51,10 @@ class Network:
     protocols: tuple[MeterProtocol, ...] = ("sml",)
     line: Literal["tcp", "pty"] = "tcp"
     verified: bool = False
+    billing: BillingConfig = field(default_factory=BillingConfig)
+    more_areas: tuple[str, ...] = ()
+    noise_epsilon: float | None = None
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
     book: list[BookEntry] = field(default_factory=list)
     coordinator_config: CoordinatorConfig | None = None
     token: SecretStr | None = None
@@ -72,28 +76,32 @@ class Network:
         if self.coordinator_config is None:
             self.coordinator_config = CoordinatorConfig(
                 listen=f"tcp://127.0.0.1:{free_port()}", web=WebConfig(listen=("https://127.0.0.1:0",)),
-                data_dir=self.directory / "coordinator", areas=(self.area,),
+                data_dir=self.directory / "coordinator", areas=(self.area, *self.more_areas),
                 epoch=EpochConfig(
                     rounds=self.rounds, period_s=self.period_s, origin_unix_s=self.origin_unix_s,
                     ring_size=self.ring_size, corrupt=0.05, dropout=self.dropout, verified=self.verified,
+                    noise_epsilon=self.noise_epsilon,
                 ),
             )  # fmt: skip
         scope = trio.CancelScope()
         self.web = await _started(nursery, partial(run_coordinator, self.coordinator_config), scope)
         if self.token is None:
             store = Store(self.coordinator_config.database_url)
-            token = Directory(store).create_token(datetime.now(UTC), uses=self.gateways, area=self.area)
+            token = Directory(store).create_token(
+                datetime.now(UTC), uses=self.gateways, area=None if self.more_areas else self.area
+            )
             self.token = SecretStr(token)
             store.close()
         return scope
 
-    def node_config(self, first: int, count: int, name: str) -> NodeConfig:
-        """The configuration of a node that hosts gateways `first` to `first + count - 1`."""
+    def node_config(self, first: int, count: int, name: str, area: str | None = None) -> NodeConfig:
+        """The configuration of a node that hosts gateways `first` to `first + count - 1`, in their area."""
         if self.coordinator_config is None:
             raise RuntimeError("start the coordinator first")
         entries = self.book[first : first + count]
         return NodeConfig(
-            data_dir=self.directory / name, coordinator=self.web[0], area=self.area,
+            data_dir=self.directory / name, coordinator=self.web[0], area=area or self.area,
+            billing=self.billing, policy=self.policy,
             root_certificate=self.coordinator_config.pki_path / ROOT_FILE, token=self.token,
             gateways=tuple(
                 GatewayConfig(
@@ -106,7 +114,14 @@ class Network:
         )  # fmt: skip
 
     async def start_node(
-        self, nursery: trio.Nursery, first: int, count: int, name: str, ready: Callable[[str], None] | None = None
+        self,
+        nursery: trio.Nursery,
+        first: int,
+        count: int,
+        name: str,
+        ready: Callable[[str], None] | None = None,
+        *,
+        area: str | None = None,
     ) -> trio.CancelScope:
         """
         Run a node; the scope stops it at once, like a crash as far as its peers can tell.
@@ -114,7 +129,7 @@ class Network:
         `ready` gets its monitoring address.
         """
         scope = trio.CancelScope()
-        address = await _started(nursery, partial(run_node, self.node_config(first, count, name)), scope)
+        address = await _started(nursery, partial(run_node, self.node_config(first, count, name, area)), scope)
         if ready is not None:
             ready(address)
         return scope

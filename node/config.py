@@ -133,6 +133,36 @@ class PolicyConfig(_Section):
     ring_size_min: Annotated[int, Field(ge=3, le=1_024)] = 5
     """Smallest ring to take part in. Raising it hides a reading among more members and refuses small areas."""
 
+    noise_epsilon_max: Annotated[float, Field(gt=0, le=50)] | None = None
+    """Largest ε of a total: epochs whose totals are less noisy are refused, and those with commitments, which cannot be
+    noisy. None: totals need no noise."""
+
+    noise_power_w: Annotated[int, Field(ge=1, le=1_000_000)] = 24_000
+    """With `noise_epsilon_max`: change of power by one household that the noise must hide; 24 kW are 3 x 35 A."""
+
+    noise_energy_wh: Annotated[int, Field(ge=1, le=1_000_000)] = 6_000
+    """With `noise_epsilon_max`: change of energy that the noise must hide; 6 kWh are 24 kW for a quarter hour."""
+
+
+class BillingConfig(_Section):
+    """What this node's gateways answer when they are asked for a bill (docs/protocol.md, bills)."""
+
+    keep_days: Annotated[int, Field(ge=1, le=1_500)] = 100
+    """Days for which committed values wait for their bill; then they are deleted and can never be billed. Raising it
+    keeps readings, some 10 KB a day and gateway, for longer."""
+
+    intervals_min: Annotated[int, Field(ge=8, le=35_136)] = 96
+    """Smallest number of intervals with a price other than 0 in a bill. Raising it says less about a day and refuses
+    short billing periods."""
+
+    price_max: Annotated[int, Field(ge=1, le=2**32)] = 1_000_000
+    """Largest price in absolute value, in the tariff's own unit. With the usual 10^-5 ct/Wh, 1,000,000 is 100 EUR/kWh.
+    Lowering it leaves a tariff less room to hide readings in an amount's digits."""
+
+    supplier: Annotated[str, Field(max_length=64)] | None = None
+    """Common name of the only market participant whose tariffs count, for example Stromkreis.EMT. None: any that the
+    SM-PKI has certified for signatures."""
+
 
 class NodeConfig(_Section):
     """Section `[node]`."""
@@ -164,6 +194,8 @@ class NodeConfig(_Section):
     lmn: MeterReadingConfig = MeterReadingConfig()
 
     policy: PolicyConfig = PolicyConfig()
+
+    billing: BillingConfig = BillingConfig()
 
     metrics: WebAddress = "http://127.0.0.1:7390"
     """Where /metrics, /healthz and /readyz are served; port 0 takes a free one."""

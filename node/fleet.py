@@ -14,7 +14,8 @@ import trio
 from cryptography import x509
 from prometheus_client import CollectorRegistry
 
-from node.config import GatewayConfig, NodeConfig, PolicyConfig
+from node.aggregation.bills import BillingRules
+from node.config import BillingConfig, GatewayConfig, NodeConfig, PolicyConfig
 from node.gateway import Gateway, Shared
 from node.lmn.counters import DurableCounters
 from node.lmn.metrics import LMN_ERRORS, LMN_READINGS
@@ -59,7 +60,17 @@ def meter_profiles(gateway: GatewayConfig) -> list[MeterProfile]:
 
 def policy_of(config: PolicyConfig) -> Policy:
     """The policy in the unit that goes into digests: parts in a million."""
-    return Policy(corrupt_ppm=round(config.corrupt * 1_000_000), ring_size_min=config.ring_size_min)
+    epsilon = config.noise_epsilon_max
+    return Policy(
+        corrupt_ppm=round(config.corrupt * 1_000_000), ring_size_min=config.ring_size_min,
+        epsilon_ppm_max=None if epsilon is None else round(epsilon * 1_000_000), power_w=config.noise_power_w,
+        energy_wh=config.noise_energy_wh,
+    )  # fmt: skip
+
+
+def billing_rules(config: BillingConfig) -> BillingRules:
+    """The rules in the units of the store: seconds."""
+    return BillingRules(config.intervals_min, config.price_max, config.supplier, config.keep_days * 86_400)
 
 
 async def run(config: NodeConfig, *, ready: Callable[[str], None] | None = None) -> None:
@@ -102,6 +113,7 @@ async def run(config: NodeConfig, *, ready: Callable[[str], None] | None = None)
                     suite=suite, link=link, store=store, counters=DurableCounters(store), metrics=metrics,
                     trust=TrustStore(root, time.time), policy=policy_of(config.policy), listen=config.link.listen,
                     public_host=config.link.public_host, relay=config.link.mode == "relay",
+                    billing=billing_rules(config.billing),
                     backoff=Backoff(max_s=config.lmn.reconnect_s_max),
                 )  # fmt: skip
                 async with trio.open_nursery() as gateway_nursery:

@@ -17,6 +17,7 @@ from random import Random
 
 import trio
 
+from node.aggregation.bills import BillingRules, Bills
 from node.aggregation.contribution import Contributions
 from node.aggregation.membership import Membership
 from node.aggregation.surroundings import AccountMoved, FromCoordinator, Surroundings
@@ -29,6 +30,8 @@ from node.security.module import SecurityModule
 from node.store import Store, StoreError
 from node.trust import TrustStore
 from protocol import wire
+from protocol.dcnet.billing import request_digest
+from protocol.dcnet.commitments import Pedersen
 from protocol.dcnet.epoch import Policy, call_digest, check_call, join_text, ring_timing, verify_layout
 from protocol.dcnet.masks import Fleet
 from protocol.dcnet.schema import Schema
@@ -59,6 +62,7 @@ class Shared:
     listen: str
     public_host: str | None
     relay: bool
+    billing: BillingRules = field(default_factory=BillingRules)
     backoff: Backoff = field(default_factory=Backoff)
     clock: Callable[[], float] = time.time
     fleet: Fleet = field(default_factory=Fleet)
@@ -111,6 +115,10 @@ class Gateway:
         self._contributions: Contributions | None = None
         self._quarters: _Quarters | None = None
         self._timed = trio.Event()
+        self._bills = Bills(
+            shared.store, self.identity, Pedersen(shared.suite.group), module.blinding, shared.trust, shared.billing
+        )
+        self._is_billing = False
         self.ready = False
 
     async def run(self) -> None:
@@ -235,6 +243,8 @@ class Gateway:
                 self._on_layout(message)
             case wire.Account():
                 await self._on_account(message)
+            case wire.BillRequest():
+                self._on_bill_request(message)
             case wire.Refused():
                 log.info("gateway %s is told for epoch %d: %s", self.identity, message.epoch, message.reason)
             case wire.Deals() | wire.Appoint() | wire.HeadAt() | wire.Result() | wire.Relay() | wire.Expelled():
@@ -242,6 +252,34 @@ class Gateway:
                 if epoch is not None and epoch.membership is not None:
                     epoch.membership.post(FromCoordinator(message))
         await trio.lowlevel.checkpoint()
+
+    def _on_bill_request(self, request: wire.BillRequest) -> None:
+        """One at a time, beside the rounds; who is told nothing asks again."""
+        if self._is_billing or self._nursery is None:
+            self._shared.metrics.dropped("bills")
+            return
+        self._is_billing = True
+        self._nursery.start_soon(self._bill, request)
+
+    async def _bill(self, request: wire.BillRequest) -> None:
+        metrics = self._shared.metrics
+        try:
+            bill = await self._bills.answer(request)
+        except RemoteProtocolError as error:
+            metrics.bill("declined")
+            log.warning("gateway %s declines a bill: %s", self.identity, error)
+            digest = request_digest(request.tariff, request.intervals)
+            self._to_coordinator(wire.BillDeclined(digest, error.reason))
+        except StoreError as error:
+            metrics.store_error()
+            log.error("gateway %s does not answer a bill: %s", self.identity, error)
+        else:
+            if bill is not None:
+                metrics.bill("answered")
+                log.info("gateway %s answers a bill", self.identity)
+                self._to_coordinator(bill)
+        finally:
+            self._is_billing = False
 
     async def _on_call(self, call: wire.EpochCall) -> None:
         known = self._epochs.get(call.epoch)
@@ -264,9 +302,13 @@ class Gateway:
         self._to_coordinator(wire.Join(call.epoch, known.secrets.public_key, self._module.sign(text)))
 
     def _use_schema(self, schema: Schema) -> None:
+        schema = schema.without_noise()
         if self._registers is None:
             self._registers = RegisterSet(schema, [profile.device for profile in self._profiles])
-            self._contributions = Contributions(self._shared.store, self.identity, schema, self._module.blinding)
+            self._contributions = Contributions(
+                self._shared.store, self.identity, schema, self._module.blinding,
+                keep_committed_s=self._shared.billing.keep_s, random_bits=self._module.random_bits,
+            )  # fmt: skip
         elif self._registers.schema != schema:
             # The account is kept in the old schema's registers; a new one needs an operator's decision, not a guess.
             raise RemoteProtocolError("schema_changed", "this gateway's account is kept under another schema")

@@ -29,6 +29,7 @@ class NodeMetrics:
         self._dropped = Counter(
             "stromkreis_node_dropped_events", "Events that found a full queue", ["queue"], registry=registry
         )
+        self._bills = Counter("stromkreis_node_bills", "Bill requests", ["outcome"], registry=registry)
         self._store = Counter("stromkreis_node_store_errors", "Durable writes that failed", registry=registry)
         self._bytes = Counter(
             "stromkreis_node_link_bytes", "Payload bytes on ZeroMQ links", ["direction"], registry=registry
@@ -70,6 +71,10 @@ class NodeMetrics:
     def dropped(self, queue: str) -> None:
         """An event found a full queue."""
         self._dropped.labels(queue).inc()
+
+    def bill(self, outcome: str) -> None:
+        """A request for a bill was `answered` or `declined`."""
+        self._bills.labels(outcome).inc()
 
     def store_error(self) -> None:
         """A durable write failed."""

@@ -39,6 +39,12 @@ CREATE TABLE IF NOT EXISTS contribution (
   gateway TEXT NOT NULL, epoch INTEGER NOT NULL, round INTEGER NOT NULL, attempt INTEGER NOT NULL,
   interval_s INTEGER NOT NULL, progress INTEGER NOT NULL, settled INTEGER NOT NULL, included INTEGER NOT NULL,
   registers BLOB NOT NULL, vector BLOB NOT NULL, PRIMARY KEY (gateway, epoch, round)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS committed (
+  gateway TEXT NOT NULL, obis TEXT NOT NULL, interval_s INTEGER NOT NULL, value INTEGER, bill BLOB,
+  PRIMARY KEY (gateway, obis, interval_s)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS bill (
+  gateway TEXT NOT NULL, request BLOB NOT NULL, tariff BLOB NOT NULL, until_s INTEGER NOT NULL, amount BLOB NOT NULL,
+  blinding BLOB NOT NULL, PRIMARY KEY (gateway, request)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS counter (name TEXT PRIMARY KEY, next INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS taken (
   receiver TEXT NOT NULL, sender TEXT NOT NULL, number INTEGER NOT NULL, PRIMARY KEY (receiver, sender)) WITHOUT ROWID;

@@ -42,25 +42,41 @@ class TrustStore:
 
         Raises RemoteProtocolError otherwise: what `pki.verify_chain` raises, `wrong_identity`, `bad_signature`.
         """
-        now = datetime.fromtimestamp(self._clock(), UTC)
-        verified = self._chain(certificate, intermediates, now)
+        verified = self._chain(certificate, intermediates, pki.Role.GATEWAY_SIGNATURE)
         if verified.common_name.upper() != f"{identity}.SMGW".upper():
             raise RemoteProtocolError("wrong_identity", "a member's certificate names another gateway")
+        self._check_signature(verified, certificate, text, signature)
+
+    def check_participant(
+        self, name: str | None, text: bytes, signature: bytes, certificate: bytes, intermediates: Sequence[bytes]
+    ) -> None:
+        """
+        Return if `certificate` is a market participant's for signatures, leads to the root, and its key signed `text`.
+
+        `name` is the participant's common name, None for any.  Raises RemoteProtocolError as `check` does.
+        """
+        verified = self._chain(certificate, intermediates, pki.Role.PARTICIPANT_SIGNATURE)
+        if name is not None and verified.common_name.upper() != name.upper():
+            raise RemoteProtocolError("wrong_identity", "the tariff is another market participant's")
+        self._check_signature(verified, certificate, text, signature)
+
+    def _check_signature(self, verified: pki.Verified, certificate: bytes, text: bytes, signature: bytes) -> None:
         seen = hashlib.sha256(certificate + text + signature).digest()
         if seen in self._signatures:
             return
         try:
             verified.public_key.verify(signature, text, ec.ECDSA(hashes.SHA256()))
         except InvalidSignature as error:
-            raise RemoteProtocolError("bad_signature", "a member's signature does not hold") from error
+            raise RemoteProtocolError("bad_signature", "the signature does not hold") from error
         _remember(self._signatures, seen, None)
 
-    def _chain(self, certificate: bytes, intermediates: Sequence[bytes], now: datetime) -> pki.Verified:
-        key = hashlib.sha256(b"".join((certificate, *intermediates))).digest()
+    def _chain(self, certificate: bytes, intermediates: Sequence[bytes], role: pki.Role) -> pki.Verified:
+        now = datetime.fromtimestamp(self._clock(), UTC)
+        key = hashlib.sha256(b"".join((role.value.encode(), certificate, *intermediates))).digest()
         verified = self._chains.get(key)
         if verified is None or not verified.holds_at(now):
             loaded = [pki.load_certificate(each) for each in (certificate, *intermediates)]
-            verified = pki.verify_chain(loaded[0], loaded[1:], self._root, now)
+            verified = pki.verify_chain(loaded[0], loaded[1:], self._root, now, role=role)
             _remember(self._chains, key, verified)
         return verified
 

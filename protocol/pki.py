@@ -52,6 +52,7 @@ class Role(Enum):
     GATEWAY_SIGNATURE = "gateway signature"
     GATEWAY_TLS = "gateway TLS"
     PARTICIPANT_TLS = "participant TLS"  # gateway administrators and external market participants
+    PARTICIPANT_SIGNATURE = "participant signature"  # an external market participant's published tariffs
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,7 @@ PROFILES = {
     Role.GATEWAY_SIGNATURE: Profile(None, (".SMGW",), tls=False),
     Role.GATEWAY_TLS: Profile(None, (".SMGW",), tls=True),
     Role.PARTICIPANT_TLS: Profile(None, (".GWA", ".EMT"), tls=True),
+    Role.PARTICIPANT_SIGNATURE: Profile(None, (".EMT",), tls=False),
 }
 _TLS_PURPOSES = (ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH)
 

@@ -48,6 +48,7 @@ COMMANDS = (
     _Command("coordinator", "stromkreis.services", _RUN, "The operator's side: enrolment, rings, totals, dashboard."),
     _Command("node", "stromkreis.services", _RUN, "Smart meter gateways, one or thousands in one process."),
     _Command("pki", "stromkreis.pki", _RUN, "Certificates of the smart metering PKI, and enrolment tokens."),
+    _Command("bill", "stromkreis.bill", _RUN, "Bills by a time-variable tariff, from commitments; no reading leaves."),
     _Command(
         "config", "stromkreis.reference", _RUN, "A commented configuration file with every setting and its default."
     ),

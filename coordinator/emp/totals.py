@@ -9,6 +9,7 @@ one ring that is not verified makes the sum unverified.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -20,6 +21,7 @@ from sqlalchemy import Connection, Row, func, select, tuple_
 from coordinator.store import Epoch, Store, ended_of, epoch_of
 from coordinator.tables import epochs, ring_rounds, rings
 from protocol.dcnet.book import Ended
+from protocol.dcnet.noise import total_deviation
 from protocol.dcnet.schema import Schema
 
 RoundKey = tuple[int, int, int]  # epoch, round, ring: the order of pages, newest first
@@ -54,6 +56,17 @@ class AreaTotal:
     def complete(self) -> bool:
         """Whether every ring has ended this interval's round."""
         return self.opened + self.void >= self.rings
+
+    def deviation(self, slot: int) -> float | None:
+        """
+        Standard deviation of the noise in a slot, in its own integers; None where the total is exact.
+
+        Of each ring the noise that it has at least: what members beyond those that are taken to be honest add is more.
+        """
+        noise = self.schema.slots[slot].noise
+        if noise is None or not self.opened:
+            return None
+        return math.sqrt(self.opened) * total_deviation(noise.epsilon_ppm, noise.sensitivity)
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,6 +75,10 @@ class Areas:
         for area in self.areas.values():
             area.present.pop(identity, None)
 
+    def everybody(self) -> set[str]:
+        """The gateways that are here, in all areas."""
+        return {identity for area in self.areas.values() for identity in area.present}
+
     @property
     def present_count(self) -> int:
         """How many gateways are here, in all areas."""

@@ -1,5 +1,5 @@
 """
-A demo SM-PKI on disk: root, one sub-CA, and the coordinator's own TLS certificate.
+A demo SM-PKI on disk: root, one sub-CA, and the coordinator's own certificates, for TLS and for tariffs.
 
 In the field the root belongs to the BSI, the sub-CA to a certified trust centre, and their keys to hardware modules;
 here they are files so that a neighbourhood can be built on the spot.  Private keys are created with mode 0600 from the
@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from protocol import pki
@@ -33,6 +33,8 @@ ROOT_FILE = "root.pem"
 SUB_CA_FILE = "sub-ca.pem"
 TLS_CHAIN_FILE = "coordinator-tls.pem"
 TLS_KEY_FILE = "coordinator-tls.key"
+TARIFF_CHAIN_FILE = "tariff.pem"
+TARIFF_KEY_FILE = "tariff.key"
 _ROOT_KEY_FILE = "root.key"
 _SUB_CA_KEY_FILE = "sub-ca.key"
 
@@ -117,9 +119,64 @@ class CertificateAuthority:
             not_before=start, not_after=min(start + END_ENTITY_VALIDITY, self.sub_ca.not_valid_after_utc),
         )  # fmt: skip
 
+    def issue_participant(
+        self, public_key: ec.EllipticCurvePublicKey, now: datetime, *, sequence: int = 1
+    ) -> x509.Certificate:
+        """The market participant's signature certificate, `<organisation>.EMT`: for its published tariffs alone."""
+        start = max(now.replace(microsecond=0) - CLOCK_SKEW, self.sub_ca.not_valid_before_utc)
+        return pki.issue(
+            pki.Role.PARTICIPANT_SIGNATURE,
+            pki.subject(f"{self.administrator.removesuffix('.GWA')}.EMT", sequence=sequence), public_key,
+            issuer=self.sub_ca, issuer_key=self.sub_ca_key, serial=x509.random_serial_number(), not_before=start,
+            not_after=min(start + END_ENTITY_VALIDITY, self.sub_ca.not_valid_after_utc),
+        )  # fmt: skip
+
     def chain_pem(self, certificate: x509.Certificate) -> str:
         """The certificate and its sub-CA's as PEM, leaf first; the root is carried by whoever checks."""
         return _pem([certificate, self.sub_ca]).decode()
+
+
+class TariffSigner:
+    """
+    The market participant's signature key for tariffs and its certificate, in files of their own.
+
+    A key apart from the TLS key: no key serves two purposes, and a gateway must be able to tell a tariff's signature
+    from every other one by the certificate's profile alone.
+    """
+
+    def __init__(self, directory: Path, authority: CertificateAuthority, now: datetime) -> None:
+        """Read the key from `directory`, or make it; the certificate is renewed in the last tenth of its validity."""
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        key_file, chain_file = directory / TARIFF_KEY_FILE, directory / TARIFF_CHAIN_FILE
+        if not key_file.exists():
+            _write_key(key_file, ec.generate_private_key(pki.CURVE()))
+        key = serialization.load_pem_private_key(key_file.read_bytes(), password=None)
+        if not isinstance(key, ec.EllipticCurvePrivateKey):
+            raise LocalProtocolError(f"{key_file}: the tariff key is no elliptic-curve key")
+        self._key = key
+        certificate = _still_good(chain_file, key, now)
+        if certificate is None:
+            certificate = authority.issue_participant(key.public_key(), now)
+            chain_file.unlink(missing_ok=True)
+            _write(chain_file, _pem([certificate, authority.sub_ca]), mode=0o644)
+        self.certificate = pki.to_der(certificate)
+
+    def sign(self, text: bytes) -> bytes:
+        """ECDSA with SHA-256 over `text`, DER."""
+        return self._key.sign(text, ec.ECDSA(hashes.SHA256()))
+
+
+def _still_good(chain_file: Path, key: ec.EllipticCurvePrivateKey, now: datetime) -> x509.Certificate | None:
+    try:
+        certificate = x509.load_pem_x509_certificates(chain_file.read_bytes())[0]
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise LocalProtocolError(f"{chain_file}: expected certificates in PEM") from error
+    last_tenth = (certificate.not_valid_after_utc - certificate.not_valid_before_utc) / 10
+    if certificate.public_key() != key.public_key() or now > certificate.not_valid_after_utc - last_tenth:
+        return None
+    return certificate
 
 
 def _general_name(host: str) -> x509.GeneralName:

@@ -30,6 +30,7 @@ from coordinator.web.models import (
     GatewayPage,
     GatewayView,
     Member,
+    NoiseView,
     Quantity,
     RingCounts,
     RingPage,
@@ -172,11 +173,20 @@ def _total(total: AreaTotal) -> Total:
         values=[
             Quantity(
                 name=slot.name, obis=slot.obis, unit=slot.unit, scaler=slot.scaler, kind=slot.kind.value,
-                value=str(word),
+                value=str(word), noise=_noise(total, index),
             )
-            for slot, word in zip(total.schema.slots, total.words, strict=True)
+            for index, (slot, word) in enumerate(zip(total.schema.slots, total.words, strict=True))
         ],
     )  # fmt: skip
+
+
+def _noise(total: AreaTotal, slot: int) -> NoiseView | None:
+    noise = total.schema.slots[slot].noise
+    if noise is None:
+        return None
+    return NoiseView(
+        epsilon=noise.epsilon_ppm / 1_000_000, sensitivity=noise.sensitivity, deviation=total.deviation(slot)
+    )
 
 
 def _round(record: RoundRecord) -> Round:

@@ -1,9 +1,9 @@
 """
 The web application of a coordinator: REST, dashboard, metrics, health.
 
-It is read-only but for enrolment, has no log-in of its own and shows only what the operator may know anyway; the
-default address is loopback, and whoever opens it further puts a reverse proxy with a log-in before it.  The usual
-interactive API pages are off because they fetch their scripts from elsewhere.
+It is read-only but for enrolment and bills, has no log-in of its own and shows only what the operator may know anyway;
+bills want the operator's token.  The default address is loopback, and whoever opens it further puts a reverse proxy
+with a log-in before it.  The usual interactive API pages are off because they fetch their scripts from elsewhere.
 """
 
 from __future__ import annotations
@@ -15,14 +15,17 @@ from fastapi import FastAPI, Request
 from fastapi.responses import PlainTextResponse, Response
 from prometheus_client.exposition import choose_encoder
 
+from coordinator.emp.desk import BillDesk
 from coordinator.emp.totals import Totals
 from coordinator.gwa.enrolment import Directory, Enrolment
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.store import Store
 from coordinator.web.api import make_router
+from coordinator.web.bills import make_bill_router
 from coordinator.web.dashboard import make_dashboard
 from coordinator.web.errors import Guard, install_errors
 from coordinator.web.status import StatusSource
+from protocol.errors import LocalProtocolError
 
 
 def _now() -> datetime:
@@ -35,9 +38,11 @@ def make_app(
     metrics: CoordinatorMetrics,
     *,
     enrolment: Enrolment | None = None,
+    desk: BillDesk | None = None,
+    operator_token: str = "",
     clock: Callable[[], datetime] = _now,
 ) -> FastAPI:
-    """The application over one store; `enrolment` None leaves the route to enrol out."""
+    """The application over one store; `enrolment` None leaves the route to enrol out, `desk` None those of bills."""
     app = FastAPI(
         title="Stromkreis coordinator",
         version="1",
@@ -50,7 +55,11 @@ def make_app(
     app.add_middleware(Guard)
     install_errors(app, metrics)
     app.include_router(make_router(totals, Directory(store), source, enrolment=enrolment, metrics=metrics, clock=clock))
-    app.include_router(make_dashboard(totals, source))
+    if desk is not None:
+        if not operator_token:
+            raise LocalProtocolError("the routes of bills need an operator's token")
+        app.include_router(make_bill_router(desk, operator_token))
+    app.include_router(make_dashboard(totals, source, None if desk is None else desk.billing))
 
     @app.get("/metrics", include_in_schema=False)
     def _metrics(request: Request) -> Response:

@@ -24,6 +24,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
+from coordinator.emp.billing import Billing
 from coordinator.emp.totals import AreaTotal, Totals
 from coordinator.web.status import RingStatus, Status, StatusSource
 from protocol.dcnet.schema import Kind, Slot
@@ -40,7 +41,7 @@ _ASSETS = {
 }
 
 
-def make_dashboard(totals: Totals, source: StatusSource) -> APIRouter:
+def make_dashboard(totals: Totals, source: StatusSource, billing: Billing | None = None) -> APIRouter:
     """The routes of the dashboard; they are no part of the REST interface and not in its OpenAPI document."""
     router = APIRouter(include_in_schema=False)
     pages = Environment(
@@ -67,7 +68,8 @@ def make_dashboard(totals: Totals, source: StatusSource) -> APIRouter:
     def _data(
         area: Annotated[str | None, Query(max_length=64)] = None, window: Literal["24", "96", "288", "672"] = "96"
     ) -> dict[str, Any]:
-        return document(totals, source.status(), area=area or None, window=int(window))
+        shown = document(totals, source.status(), area=area or None, window=int(window))
+        return shown | {"bills": None if billing is None else billing.counts(area=area or None)}
 
     @router.get("/dashboard/events")
     async def _events() -> Response:
@@ -160,7 +162,15 @@ def _line(history: Sequence[AreaTotal], index: int, slot: Slot) -> dict[str, Any
     # Where no ring opened there is no number: a gap, not a zero.
     values = [str(Decimal(total.words[index]).scaleb(slot.scaler)) if total.opened else None for total in history]
     feed_in = slot.kind is Kind.ENERGY and slot.obis is not None and Obis.parse(slot.obis).c == _FEED_IN
-    return {"name": slot.name, "obis": slot.obis, "unit": slot.unit, "feed_in": feed_in, "values": values}
+    deviation = [_scaled(total.deviation(index), slot.scaler) for total in history]
+    return {
+        "name": slot.name, "obis": slot.obis, "unit": slot.unit, "feed_in": feed_in, "values": values,
+        "deviation": deviation,
+    }  # fmt: skip
+
+
+def _scaled(deviation: float | None, scaler: int) -> float | None:
+    return None if deviation is None else deviation * 10.0**scaler
 
 
 def _ring(ring: RingStatus) -> dict[str, Any]:

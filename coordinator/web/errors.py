@@ -19,11 +19,14 @@ from protocol.errors import RemoteProtocolError
 
 log = logging.getLogger(__name__)
 BODY_SIZE_MAX = 32 * 1024  # bytes; an enrolment request takes about 1 KB
+TARIFF_BODY_SIZE_MAX = 512 * 1024  # a year of quarter hours takes some 250 KB
 _STATUS = {
     "https_required": 403, "token_unknown": 403, "token_expired": 403, "token_used_up": 403, "token_area": 403,
     "gateway_revoked": 403, "duplicate_gateway": 409, "duplicate_key": 409,
+    "operator_token": 401, "tariff_unknown": 404, "period_not_over": 409,
 }  # fmt: skip
 _TITLES = {
+    401: "Not the operator",
     403: "Refused",
     404: "Not found",
     405: "Method not allowed",
@@ -91,14 +94,15 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        left = BODY_SIZE_MAX
+        most = TARIFF_BODY_SIZE_MAX if scope["path"] == "/api/v1/tariffs" else BODY_SIZE_MAX
+        left = most
 
         async def bounded() -> Message:
             nonlocal left
             message = await receive()
             left -= len(message.get("body", b""))
             if left < 0:
-                raise HTTPException(413, f"a request has at most {BODY_SIZE_MAX} bytes")
+                raise HTTPException(413, f"a request has at most {most} bytes")
             return message
 
         async def guarded(message: Message) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 
 class _Model(BaseModel):
@@ -122,6 +122,17 @@ class GatewayPage(_Model):
     """`after` of the next page, null at the end."""
 
 
+class NoiseView(_Model):
+    """Distributed noise in a total: nobody knows it, and it hides one household."""
+
+    epsilon: float
+    """Privacy loss of one ring's total."""
+    sensitivity: int
+    """The most by which one household may change the total, at the scaler."""
+    deviation: float | None
+    """Standard deviation of the noise in this total at least, at the scaler; null where no ring opened."""
+
+
 class Quantity(_Model):
     """One slot of a total: value·10^scaler in the unit."""
 
@@ -132,6 +143,8 @@ class Quantity(_Model):
     kind: Literal["count", "energy", "power"]
     value: str
     """An exact integer."""
+    noise: NoiseView | None = None
+    """Null where the value is the exact sum."""
 
 
 class RingCounts(_Model):
@@ -194,3 +207,100 @@ class EnrolAnswer(_Model):
     """32 bytes in hexadecimal."""
     endpoint: str
     """Where the coordinator's ZeroMQ socket listens."""
+
+
+class TariffDocument(_Model):
+    """A tariff as published: price i, a whole number of 10^price_scaler currency a unit, is that of interval i."""
+
+    name: str
+    obis: str
+    """OBIS code of the register, for example `1-0:1.8.0*255`."""
+    unit: str
+    """The register's unit, for example `Wh`."""
+    currency: str
+    """What amounts are in, for example `ct`."""
+    price_scaler: Annotated[int, Field(strict=True)]
+    start: str
+    """Start of the first interval, such as `2026-11-01T00:00:00Z`."""
+    interval_s: Annotated[int, Field(strict=True)]
+    prices: list[Annotated[int, Field(strict=True)]]
+    """May be negative; a positive amount is the customer's to pay."""
+
+
+class TariffView(_Model):
+    """A published tariff without its prices."""
+
+    digest: str
+    """SHA-256 over the canonical document with its domain; what bills and gateways name the tariff by."""
+    name: str
+    obis: str
+    unit: str
+    currency: str
+    price_scaler: int
+    start: datetime
+    interval_s: int
+    intervals: int
+    signature: str
+    """ECDSA with SHA-256 over the digest, DER in hexadecimal."""
+    certificate: str
+    """PEM of the market participant's signature certificate."""
+    published_at: datetime
+
+
+class TariffPage(_Model):
+    """Published tariffs, newest first."""
+
+    items: list[TariffView]
+
+
+class BillsRequest(_Model):
+    """Which bills to ask for."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    area: Annotated[str, Field(min_length=1, max_length=64)]
+    from_: Annotated[AwareDatetime, Field(alias="from")]
+    """First interval start, inclusive."""
+    to: AwareDatetime
+    """Last interval start, exclusive; it must have ended."""
+    tariff: Annotated[str, Field(max_length=64)]
+    """Digest of a published tariff."""
+
+
+class BillsAnswer(_Model):
+    """What is asked for."""
+
+    bills: int
+    intervals: int
+    """Of all these bills together."""
+    nothing_left: int
+    """Gateways whose verified intervals of the period are all in bills already."""
+
+
+class BillView(_Model):
+    """One gateway's bill."""
+
+    gateway: str
+    request: str
+    area: str
+    tariff: str
+    obis: str
+    first_interval: datetime
+    last_interval: datetime
+    intervals: int
+    """How many intervals the bill is over; others of the period were not in a verified total."""
+    status: Literal["asked", "verified", "refused", "declined"]
+    amount: str | None
+    """An exact decimal in the currency, not rounded; of a refused bill what the gateway claimed."""
+    currency: str
+    reason: str
+    asked_at: datetime
+    ended_at: datetime | None
+
+
+class BillPage(_Model):
+    """Bills by gateway."""
+
+    items: list[BillView]
+    next: str | None
+    """`cursor` of the next page, null at the end."""

@@ -9,7 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from coordinator.gwa.epochs import AreaEpoch, Ring
 from protocol import wire
+from protocol.dcnet.rings import positions_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,3 +66,21 @@ class StatusSource(Protocol):
 
     def not_ready(self) -> str | None:
         """Why the service cannot work now (database, sockets), None where it can."""
+
+
+def ring_status(epoch: AreaEpoch, ring: Ring) -> RingStatus:
+    """How a ring of a living epoch stands."""
+    view, book = ring.view, ring.book
+    last = book.ended[max(book.ended)] if book is not None and book.ended else None
+    missing = view.everybody & ~last.roster if last is not None else 0
+    return RingStatus(
+        epoch=view.epoch, ring=view.ring, area=epoch.call.area, members=tuple(ring.positions),
+        missing=tuple(positions_of(missing)), head=None if book is None else view.head_of(book.term),
+        last_round=None if last is None else last.round,
+        last_outcome=None if last is None else last.outcome.name.lower(),
+        last_latency_s=None if last is None else last.ended_s - last.opened_s,
+        accused=tuple(
+            AccusedMember(each.position, each.head, each.round, each.lie)
+            for each in (() if book is None else book.accusations.values())
+        ),
+    )  # fmt: skip

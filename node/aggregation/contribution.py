@@ -5,8 +5,14 @@ Energy slots are differences of a cumulative register since the last contributio
 (aggregation.md, section 7), so energy of rounds that were missed or void rides in the next one and is never lost and
 never counted twice.  Snapshots (power) go as they are.  The gateway's first reading ever is the zero of its account.
 
+A ring may want noise in a slot: it is drawn when the contribution is built, is durable with it, and goes into the sum
+alone.  The account moves by the true registers, so no noise is carried, taken back or counted twice.
+
 One interval is contributed once: a round gets the vector that was made durable for it, also after a restart, and an
 interval not after the last contributed one gets none.
+
+What was committed to in an opened total stays, durably and for a bounded time, until it is billed: see
+node.aggregation.bills.
 
 Two epochs meet at a border, each with a membership of its own on this one account, and the last result of the old one
 may be late.  So nothing new is made durable before the contribution before it is settled, and nothing that was built
@@ -16,6 +22,7 @@ on an account that has moved on since: checked under a lock, at the moment in wh
 from __future__ import annotations
 
 import logging
+import secrets
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,11 +35,13 @@ from protocol.dcnet.commitments import contribution_limit
 from protocol.dcnet.events import Attempted, Progress, Settled
 from protocol.dcnet.masks import Words, words_from_bytes
 from protocol.dcnet.member import Resume
+from protocol.dcnet.noise import RandomBits, noise_share
 from protocol.dcnet.rings import RingView
 from protocol.dcnet.schema import WORD_MODULUS, Kind, Schema, signed
 from protocol.errors import StromkreisError
 
 log = logging.getLogger(__name__)
+_KEEP_COMMITTED_S = 100 * 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,12 +74,27 @@ def _unpack(data: bytes) -> tuple[int, ...]:
     return struct.unpack(f"<{len(data) // 8}q", data)
 
 
+def blinding_label(gateway: str, obis: str, interval_s: int) -> bytes:
+    """What a commitment's blinding belongs to: gateway, register (OBIS) and the interval's start."""
+    return f"{gateway} {obis} {interval_s}".encode()
+
+
 class Contributions:
     """One gateway's account; reads its durable state when made."""
 
-    def __init__(self, store: Store, gateway: str, schema: Schema, blind: Callable[[bytes], int] | None = None) -> None:
-        """`blind` gives the blinding of what a label names; a schema with committed slots needs it."""
+    def __init__(
+        self, store: Store, gateway: str, schema: Schema, blind: Callable[[bytes], int] | None = None, *,
+        keep_committed_s: int = _KEEP_COMMITTED_S, random_bits: RandomBits = secrets.randbits,
+    ) -> None:  # fmt: skip
+        """
+        `blind` gives the blinding of what a label names; a schema with committed slots needs it.  `random_bits` is
+        where noise comes from.  The schema says nothing of noise: that is a ring's (its view), registers are for good.
+
+        Committed values are kept for a bill as long as `keep_committed_s` of metering time.
+        """
         self._store = store
+        self._keep_committed_s = keep_committed_s
+        self._random_bits = random_bits
         self._blind = blind
         self._gateway = gateway
         self._schema = schema
@@ -134,6 +158,9 @@ class Contributions:
         if any(abs(signed(words[index])) > limit for index in self._schema.committed):
             log.error("gateway %s: a value too large to be committed to; not contributing", self._gateway)
             return None
+        for index, noise in view.noise:
+            share = noise_share(noise.epsilon_ppm, noise.sensitivity, view.honest_min)
+            words[index] = (words[index] + share.draw(self._random_bits)) % WORD_MODULUS
         blindings = self._blindings(registers.interval_s)
         contribution = Contribution(registers, self._opened, np.array(words, dtype=np.uint64), blindings)
         self._built[view.epoch, round_] = contribution
@@ -146,9 +173,24 @@ class Contributions:
             return ()
         slots = self._schema.slots
         return tuple(
-            self._blind(f"{self._gateway} {slots[index].obis} {interval_s}".encode())
+            self._blind(blinding_label(self._gateway, str(slots[index].obis), interval_s))
             for index in self._schema.committed
         )
+
+    def _billable(self, contribution: Contribution) -> list[Statement]:
+        """What is committed to in an opened total waits for its bill, under the interval it was contributed in."""
+        interval_s = contribution.registers.interval_s
+        statements = []
+        for index in self._schema.committed:
+            obis, value = self._schema.slots[index].obis, signed(int(contribution.vector[index]))
+            statements += [
+                Statement("INSERT INTO committed VALUES (?, ?, ?, ?, NULL)", (self._gateway, obis, interval_s, value)),
+                Statement(
+                    "DELETE FROM committed WHERE gateway=? AND obis=? AND interval_s<?",
+                    (self._gateway, obis, interval_s - self._keep_committed_s),
+                ),
+            ]
+        return statements
 
     def _forget_built_but(self, key: tuple[int, int]) -> None:
         """Keep what was built last and what was contributed last."""
@@ -235,6 +277,7 @@ class Contributions:
                         (_pack(contribution.registers.values), self._gateway),
                     )
                 )
+                statements += self._billable(contribution)
             await self._store.write(statements)
             if included:
                 self._opened = contribution.registers.values

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import sqlite3
 from pathlib import Path
 from typing import Protocol
@@ -45,6 +46,7 @@ class SecurityModule(Protocol):
     def install(self, certificate: bytes, intermediates: tuple[bytes, ...]) -> None: ...  # noqa: D102
     def sign(self, text: bytes) -> bytes: ...  # noqa: D102
     def blinding(self, label: bytes) -> int: ...  # noqa: D102
+    def random_bits(self, count: int) -> int: ...  # noqa: D102
     def epoch(self, epoch: int) -> EpochSecrets: ...  # noqa: D102
     def fix_layout(self, epoch: int, layout_digest: bytes) -> None: ...  # noqa: D102
     def forget_epochs_before(self, epoch: int) -> None: ...  # noqa: D102
@@ -151,6 +153,10 @@ class FileSecurityModule:
     def blinding(self, label: bytes) -> int:
         """The blinding of the commitment to what `label` names: the same one for a retry, and for a bill later."""
         return derive_blinding(self._directory.suite.group, self._commitment_key, label)
+
+    def random_bits(self, count: int) -> int:
+        """A uniform integer of so many bits; a hardware module has a generator of its own for it."""
+        return secrets.randbits(count)
 
     def epoch(self, epoch: int) -> EpochSecrets:
         """The epoch's secrets, made the first time and the same ones after a restart."""

@@ -14,8 +14,12 @@ equation, but not the bound.
 What a bill tells: one linear equation in the readings. A curious EMP would ask with other prices again, or with prices
 that are zero but for one interval, or so far apart that B's digits are readings. So the gateway answers only
 (`check_request`) price vectors that are published for all customers and signed (the caller's check), each interval in
-one bill, with enough intervals that count. Weights far apart cannot be told from a wild market by arithmetic alone;
-that the tariff is public is what stops them.
+one bill, with enough intervals that count, none of which outweighs the others: its price is at most 1/`WEIGHT_PARTS` of
+the sum of all (of a quarter of the least number of intervals, if that is fewer), so that even B's leading digits are a
+sum over several. Beyond that, weights far apart cannot be told from a wild market by arithmetic alone; that the tariff
+is public is what stops them.
+
+A request is named by its digest over tariff and intervals: the same request has the same answer for good.
 """
 
 from collections.abc import Collection, Sequence
@@ -23,11 +27,14 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from protocol.dcnet.commitments import Pedersen
+from protocol.dcnet.suite import digest
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 
 PRICE_MAX = 2**32
 READING_MAX = 2**63
 INTERVAL_COUNT_MAX = 2**20
+WEIGHT_PARTS = 8
+AMOUNT_SIZE = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,24 +44,42 @@ class Bill:
     amount: int
     blinding: int
 
+    def amount_bytes(self) -> bytes:
+        """The amount as it travels: 16 bytes, signed, little-endian (|B| < 2^115)."""
+        return self.amount.to_bytes(AMOUNT_SIZE, "little", signed=True)
+
+
+def request_digest(tariff: bytes, intervals: bytes) -> bytes:
+    """The 32 bytes that name a request: the tariff's document and the bitmap of its intervals."""
+    return digest("bill-request", tariff, intervals)
+
 
 def check_request(
-    intervals: Sequence[int], prices: Sequence[int], billed: Collection[int], *, priced_count_min: int
+    intervals: Sequence[int],
+    prices: Sequence[int],
+    billed: Collection[int],
+    *,
+    priced_count_min: int,
+    price_max: int = PRICE_MAX,
 ) -> None:
     """
     Raise `RemoteProtocolError` unless the gateway may answer; the EMP's request is not trusted.
 
     `intervals` are the numbers of the intervals, ascending, one price each; `billed` those answered before;
-    `priced_count_min` is how many intervals at least must have a price that is not 0.
+    `priced_count_min` is how many intervals at least must have a price that is not 0; `price_max` bounds a price's
+    absolute value, `PRICE_MAX` at most.
     """
     if len(intervals) != len(prices) or not 0 < len(prices) <= INTERVAL_COUNT_MAX:
         raise RemoteProtocolError("price_count", f"{len(prices)} prices for {len(intervals)} intervals")
     if any(later <= earlier for earlier, later in pairwise(intervals)):
         raise RemoteProtocolError("intervals_not_ascending")
-    if any(abs(price) > PRICE_MAX for price in prices):
-        raise RemoteProtocolError("price_range", f"a price is over {PRICE_MAX} in absolute value")
+    if any(abs(price) > min(price_max, PRICE_MAX) for price in prices):
+        raise RemoteProtocolError("price_range", f"a price is over {min(price_max, PRICE_MAX)} in absolute value")
     if sum(price != 0 for price in prices) < priced_count_min:
         raise RemoteProtocolError("too_few_priced_intervals", f"at least {priced_count_min} must have a price")
+    parts = max(1, min(WEIGHT_PARTS, priced_count_min // 4))
+    if max(map(abs, prices)) * parts > sum(map(abs, prices)):
+        raise RemoteProtocolError("price_dominates", f"one price is over 1/{parts} of the sum of all")
     if any(interval in billed for interval in intervals):
         raise RemoteProtocolError("interval_billed_before")
 

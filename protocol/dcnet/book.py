@@ -54,9 +54,14 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """Make this end durable, then carry on; where it cannot be made durable the round has not ended."""
+    """
+    Make this end durable, then carry on; where it cannot be made durable the round has not ended.
+
+    `commitments` are those of a verified total, by roster position and committed slot: bills are verified by them.
+    """
 
     ended: Ended
+    commitments: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +212,8 @@ class RoundBook:
             view.epoch, view.ring, message.round, wire.Outcome.OPENED, message.attempt, message.term, expected,
             roster, total, self._is_verified(message, roster, total), "", view.timing.open_at_s(message.round), now_s,
         )  # fmt: skip
-        return [*self._end(ended), *self._answer(position, message.round)]
+        commitments = message.commitments if ended.verified else b""
+        return [*self._end(ended, commitments), *self._answer(position, message.round)]
 
     def _is_verified(self, message: wire.RingTotal, roster: int, total: tuple[int, ...]) -> bool:
         """Whether the total is what the members committed to; a ring without commitments never is."""
@@ -261,14 +267,14 @@ class RoundBook:
         )  # fmt: skip
         return [*self._end(ended), *self._answer(None if everybody else view.head_of(self.term), round_)]
 
-    def _end(self, ended: Ended) -> list[BookInstruction]:
+    def _end(self, ended: Ended, commitments: bytes = b"") -> list[BookInstruction]:
         self.ended[ended.round] = ended
         if ended.outcome is wire.Outcome.OPENED:  # the head works: what was said of it before is settled
             self._complaints.clear()
             self._void_rounds = 0
         while self._void_next in self.ended:
             self._void_next += 1
-        return [Record(ended)]
+        return [Record(ended, commitments)]
 
     def _answer(self, position: int | None, round_: int) -> list[BookInstruction]:
         ended = self.ended.get(round_)

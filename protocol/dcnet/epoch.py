@@ -13,12 +13,13 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import lru_cache
 
 from protocol import wire
 from protocol.dcnet.parameters import Parameters, choose
 from protocol.dcnet.rings import Member, RingView, Timing, beacon, commit_nonce, cut_rings
-from protocol.dcnet.schema import Schema
+from protocol.dcnet.schema import Kind, Schema, Slot
 from protocol.dcnet.suite import digest
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 
@@ -32,12 +33,26 @@ class Policy:
     """
     What a gateway insists on, whatever the coordinator announces; rates are parts in a million.
 
-    Raising `corrupt_ppm` demands larger neighbourhoods; raising `ring_size_min` refuses small areas.
+    Raising `corrupt_ppm` demands larger neighbourhoods; raising `ring_size_min` refuses small areas.  With
+    `epsilon_ppm_max` every total must be noisy: ε at most that, for households that change it by up to `power_w` or
+    `energy_wh`; None takes totals as they are.
     """
 
     corrupt_ppm: int = 10_000
     ring_size_min: int = 5
     schema_digests: frozenset[bytes] | None = None  # None: any schema whose registers the gateway has
+    epsilon_ppm_max: int | None = None
+    power_w: int = 24_000
+    energy_wh: int = 6_000
+
+    def admits_noise(self, slot: Slot) -> bool:
+        """Whether a slot's total is noisy enough; one that is committed to cannot be, and is not."""
+        if self.epsilon_ppm_max is None or slot.kind is Kind.COUNT:
+            return True
+        if slot.noise is None or slot.noise.epsilon_ppm > self.epsilon_ppm_max:
+            return False
+        least, unit = (self.power_w, "W") if slot.kind is Kind.POWER else (self.energy_wh, "Wh")
+        return slot.unit == unit and slot.noise.sensitivity * Fraction(10) ** slot.scaler >= least
 
 
 def join_text(call_digest: bytes, identity: str, public_key: bytes, curve_key: bytes) -> bytes:
@@ -89,6 +104,7 @@ def make_view(
         schema_digest=digest("agreed", schema.digest(), call_digest(call)), word_count=len(schema.slots),
         committed=schema.committed, rounds=call.rounds, k=numbers.k, t=numbers.t, t_c=numbers.t_c,
         k_min=numbers.k_min, n_min=numbers.n_min, result_key=result_key, timing=ring_timing(call),
+        corrupt=numbers.corrupt, noise=schema.noise,
     )  # fmt: skip
 
 
@@ -97,6 +113,8 @@ def check_call(call: wire.EpochCall, policy: Policy) -> Schema:
     schema = Schema.from_bytes(call.schema)
     if call.corrupt_ppm < policy.corrupt_ppm:
         raise RemoteProtocolError("weak_epoch", f"corrupt rate below our {policy.corrupt_ppm} parts in a million")
+    if not all(map(policy.admits_noise, schema.slots)):
+        raise RemoteProtocolError("weak_noise", "a total that is less noisy than our policy asks for")
     if policy.schema_digests is not None and schema.digest() not in policy.schema_digests:
         raise RemoteProtocolError("unknown_schema", "an aggregate schema that this gateway was not told to serve")
     return schema

@@ -19,11 +19,16 @@ digits; the distance from the exact distribution is below 2^-100 for every draw,
 
 Noise belongs in slots that are not `committed`: a commitment to a noisy value could not be billed, and one to the true
 value would make the coordinator see the noise.
+
+A share is drawn once for a contribution and is a part of its durable vector: a second attempt or a restart that drew
+anew would let two sums of one reading be averaged.
 """
 
+import math
 from collections.abc import Callable
 from decimal import Context, Decimal
 from fractions import Fraction
+from functools import lru_cache
 
 from protocol.errors import LocalProtocolError
 
@@ -84,6 +89,21 @@ class NoiseShare:
             return 1
         steps = _CONTEXT.divide(_CONTEXT.ln(_uniform(random_bits)), _CONTEXT.ln(survival))
         return 1 + int(steps)
+
+
+@lru_cache(maxsize=256)
+def noise_share(epsilon_ppm: int, sensitivity: int, honest_count: int) -> NoiseShare:
+    """As `NoiseShare`, ε in parts in a million; a process needs few of them."""
+    return NoiseShare(Fraction(epsilon_ppm, 1_000_000), sensitivity, honest_count)
+
+
+def total_deviation(epsilon_ppm: int, sensitivity: int) -> float:
+    """
+    Standard deviation of a total's noise, to say how blurred it is: sqrt(2a)/(1-a) with a = exp(-ε/Δ).
+
+    Some 1.4·Δ/ε where ε/Δ is small.
+    """
+    return 1 / (math.sqrt(2) * math.sinh(epsilon_ppm / 1_000_000 / sensitivity / 2))
 
 
 def _uniform(random_bits: RandomBits) -> Decimal:

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from protocol.dcnet.schema import Noise
 from protocol.dcnet.suite import digest
 from protocol.errors import RemoteProtocolError
 from protocol.wire import VERSION
@@ -115,7 +116,7 @@ class Timing:
 
 @dataclass(frozen=True)
 class RingView:
-    """One ring in one epoch as its members agree on it; everything in here goes into the digest but the timing."""
+    """One ring in one epoch as its members agree on it; all but the timing goes into the digest, or follows from it."""
 
     epoch: int
     ring: int
@@ -131,6 +132,13 @@ class RingView:
     n_min: int
     result_key: bytes
     timing: Timing
+    corrupt: int = 0  # members that were assumed to be so at most; follows from what is in the digest
+    noise: tuple[tuple[int, Noise], ...] = ()  # by slot; its schema is in the digest
+
+    @property
+    def honest_min(self) -> int:
+        """How many honest members a total has at least."""
+        return self.n_min - self.corrupt
 
     @property
     def size(self) -> int:

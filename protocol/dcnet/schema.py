@@ -11,12 +11,16 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
+from fractions import Fraction
 from typing import Any
 
+from protocol.dcnet.noise import EXPONENT_MAX, EXPONENT_MIN
 from protocol.dcnet.suite import digest
 from protocol.errors import RemoteProtocolError
 
 WORD_MODULUS = 1 << 64
+SCALER_MAX = 18
+EPSILON_PPM_MAX = 50_000_000  # beyond, a total is as good as bare
 
 
 class Kind(StrEnum):
@@ -28,8 +32,24 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Noise:
+    """
+    Distributed noise of a slot (protocol.dcnet.noise): privacy loss ε of one total in parts in a million, sensitivity.
+
+    `sensitivity` is the most by which one household changes the total, an integer at the slot's scaler.
+    """
+
+    epsilon_ppm: int
+    sensitivity: int
+
+
+@dataclass(frozen=True, slots=True)
 class Slot:
-    """One 64-bit word: a quantity value·10^scaler in `unit`; `committed` ones carry Pedersen commitments."""
+    """
+    One 64-bit word: a quantity value·10^scaler in `unit`; `committed` ones carry Pedersen commitments.
+
+    A slot with `noise` has a total that is the truth plus noise that nobody knows; a committed one has none.
+    """
 
     name: str
     obis: str | None
@@ -37,6 +57,7 @@ class Slot:
     scaler: int
     kind: Kind
     committed: bool = False
+    noise: Noise | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +73,30 @@ class Schema:
             raise ValueError("an aggregate schema has one count, in slot 0")
         if any(slot.obis is None for slot in self.slots[1:]):
             raise ValueError("every slot but the count names its OBIS code")
+        if any(slot.noise is not None and (slot.committed or slot.kind is Kind.COUNT) for slot in self.slots):
+            raise ValueError("neither the count nor a committed slot has noise")
 
     @property
     def committed(self) -> tuple[int, ...]:
         """The indices of the committed slots."""
         return tuple(index for index, slot in enumerate(self.slots) if slot.committed)
 
+    @property
+    def noise(self) -> tuple[tuple[int, Noise], ...]:
+        """The indices of the slots whose totals are noisy, with their noise."""
+        return tuple((index, slot.noise) for index, slot in enumerate(self.slots) if slot.noise is not None)
+
+    def without_noise(self) -> Schema:
+        """The same registers: what a gateway's account is kept in."""
+        return Schema(tuple(replace(slot, noise=None) for slot in self.slots))
+
     def to_bytes(self) -> bytes:
-        """Canonical JSON: sorted keys, no spaces.  This is what travels and what is hashed."""
-        return json.dumps([asdict(slot) for slot in self.slots], sort_keys=True, separators=(",", ":")).encode()
+        """Canonical JSON: sorted keys, no spaces, no noise where there is none.  This travels and is hashed."""
+        rows = [asdict(slot) for slot in self.slots]
+        for row in rows:
+            if row["noise"] is None:
+                del row["noise"]
+        return json.dumps(rows, sort_keys=True, separators=(",", ":")).encode()
 
     def digest(self) -> bytes:
         """32 bytes that bind everything above."""
@@ -79,12 +115,21 @@ class Schema:
 
 
 def _slot(row: dict[str, Any]) -> Slot:
-    slot = Slot(**{**row, "kind": Kind(row["kind"])})
+    noise = None if "noise" not in row else Noise(**row["noise"])
+    slot = Slot(**{**row, "kind": Kind(row["kind"]), "noise": noise})
+    if noise is not None and not (
+        type(noise.epsilon_ppm) is type(noise.sensitivity) is int
+        and 0 < noise.epsilon_ppm <= EPSILON_PPM_MAX
+        and 0 < noise.sensitivity < WORD_MODULUS // 2
+        and EXPONENT_MIN <= Fraction(noise.epsilon_ppm, 1_000_000 * noise.sensitivity) <= EXPONENT_MAX
+    ):
+        raise ValueError("noise has an epsilon and a sensitivity that are positive and in range")
     if (
         not isinstance(slot.name, str)
         or not isinstance(slot.obis, str | None)
         or not isinstance(slot.unit, str)
         or type(slot.scaler) is not int
+        or not -SCALER_MAX <= slot.scaler <= SCALER_MAX
         or not isinstance(slot.committed, bool)
     ):
         raise TypeError("a slot has a name, an OBIS code, a unit, a whole scaler, and is committed or not")

@@ -7,19 +7,27 @@ import random
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 import trio
 from prometheus_client import CollectorRegistry
 
+from coordinator.emp.billing import Billing
+from coordinator.emp.desk import BillDesk
+from coordinator.gwa.ca import CertificateAuthority, TariffSigner
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.store import Epoch, Ring, Store
+from coordinator.tables import bills, tariffs
 from coordinator.web.app import make_app
 from coordinator.web.serve import serve
 from coordinator.web.status import RingStatus, Status
 from protocol.dcnet.book import Ended
-from protocol.dcnet.schema import DEFAULT_SCHEMA
+from protocol.dcnet.commitments import Pedersen
+from protocol.dcnet.group import Edwards25519
+from protocol.dcnet.schema import DEFAULT_SCHEMA, Schema
+from protocol.dcnet.tariff import Tariff
 from protocol.wire import Outcome
 
 DAY_START_S = 1_772_582_400  # 2026-03-04 00:00 UTC
@@ -32,6 +40,7 @@ class Neighbourhood:
 
     store: Store
     layout: list[tuple[Epoch, Ring]] = field(default_factory=list)
+    schema: Schema = DEFAULT_SCHEMA
     rounds: int = 0
     revision: int = 0
     random: random.Random = field(default_factory=lambda: random.Random(7))
@@ -42,7 +51,7 @@ class Neighbourhood:
         """Form the rings."""
         number = 0
         for epoch_number, (area, sizes) in enumerate(AREAS.items(), 1):
-            epoch = Epoch(epoch_number, area, DEFAULT_SCHEMA, 192, DAY_START_S, 900)
+            epoch = Epoch(epoch_number, area, self.schema, 192, DAY_START_S, 900)
             rings = []
             for index, size in enumerate(sizes):
                 rings.append(Ring(epoch_number, index, tuple(f"ESTK01{number + n:08d}" for n in range(size))))
@@ -57,6 +66,28 @@ class Neighbourhood:
             assert all(self.store.record_many(batch))
             self.last.update({(ended.epoch, ended.ring): ended for ended in batch})
         self.rounds += rounds
+
+    def add_bills(self, counts: dict[str, int]) -> None:
+        """Bills of the first area, so many of each status."""
+        tariff = Tariff("Dynamic", "1-0:1.8.0*255", "Wh", "ct", -5, DAY_START_S, 900, (3000,) * 96)
+        with self.store.write() as connection:
+            connection.execute(
+                tariffs.insert().values(
+                    digest=bytes(32), document=tariff.to_bytes(), signature=b"", certificate=b"", published_ms=0
+                )
+            )
+            names = iter(range(10**6))
+            rows = [
+                {
+                    "gateway_id": f"ESTK02{next(names):08d}", "request": bytes(32), "area": "Nordring",
+                    "tariff": bytes(32), "obis": tariff.obis, "first_s": DAY_START_S, "last_s": DAY_START_S,
+                    "intervals": b"\1", "interval_count": 1, "scaler": -6, "status": status, "reason": "",
+                    "asked_ms": 0,
+                }
+                for status, count in counts.items()
+                for _ in range(count)
+            ]  # fmt: skip
+            connection.execute(bills.insert(), rows)
 
     def _end(self, ring: Ring, round_: int) -> Ended:
         draw, size = self.random, len(ring.members)
@@ -137,7 +168,11 @@ def site(tmp_path: Path) -> Iterator[Site]:
     running: dict[str, object] = {}
 
     async def main() -> None:
-        app = make_app(store, neighbourhood, CoordinatorMetrics(CollectorRegistry()))
+        metrics = CoordinatorMetrics(CollectorRegistry())
+        now = datetime.now(UTC)
+        signer = TariffSigner(tmp_path / "pki", CertificateAuthority.create(tmp_path / "pki", now), now)
+        desk = BillDesk(Billing(store, Pedersen(Edwards25519())), signer, [], metrics, keep_s=10**7)
+        app = make_app(store, neighbourhood, metrics, desk=desk, operator_token="not used here")
         async with trio.open_nursery() as nursery:
             running["address"] = (await nursery.start(serve, app, ["http://127.0.0.1:0"]))[0]
             running["token"], running["scope"] = trio.lowlevel.current_trio_token(), nursery.cancel_scope

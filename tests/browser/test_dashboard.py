@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from protocol.dcnet.schema import DEFAULT_SCHEMA, Kind, Noise, Schema
+
 if TYPE_CHECKING:
     from conftest import Site
 
@@ -162,4 +164,39 @@ def test_names_are_text_and_never_markup(watched: Watched, day: Site) -> None:
     page = opened(watched, day)
     expect(page.locator("#rings figcaption").first).to_contain_text(name)
     assert page.locator("#rings img").count() == 0
+    assert watched.complaints == []
+
+
+def test_bills_are_counted_and_a_refused_one_is_marked(watched: Watched, day: Site) -> None:
+    page = opened(watched, day)
+    expect(page.locator("#opened")).to_have_text("398 of 400")
+    expect(page.locator("#bills")).to_be_hidden()
+    day.neighbourhood.add_bills({"asked": 3, "verified": 1204, "refused": 1, "declined": 2})
+    day.go_on()
+    expect(page.locator("#bills")).to_be_visible()
+    counts = page.locator("#bills td")
+    expect(counts).to_have_text(["3", "1,204", "1", "2"])
+    expect(page.locator("#bills")).to_have_class(re.compile("wrong"))
+    page.set_viewport_size({"width": 390, "height": 800})
+    page.reload()
+    expect(page.locator("#latency-chart .main-svg").first).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.select_option("#area", "Hafenviertel")
+    expect(page.locator("#bills")).to_be_hidden()
+    assert watched.complaints == []
+
+
+def test_noisy_totals_say_by_how_much(watched: Watched, site: Site) -> None:
+    noise = {Kind.POWER: Noise(1_000_000, 24_000), Kind.ENERGY: Noise(1_000_000, 60_000)}
+    slots = tuple(replace(slot, noise=noise.get(slot.kind)) for slot in DEFAULT_SCHEMA.slots)
+    site.neighbourhood.schema = Schema(slots)
+    site.neighbourhood.settle()
+    site.go_on(20)
+    page = opened(watched, site)
+    expect(page.locator("#power-note")).to_contain_text(
+        re.compile(r"noise ±\s7[5-6](\.\d)?\skW")
+    )  # √5 rings · √2 · 24 kW
+    expect(page.locator("#energy-note")).to_contain_text(re.compile(r"noise ±\s"))
+    page.select_option("#area", "Südhang")
+    expect(page.locator("#power-note")).to_contain_text(re.compile(r"noise ±\s33,9\d\d\sW|noise ±\s33\.9\skW"))
     assert watched.complaints == []

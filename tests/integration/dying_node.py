@@ -3,15 +3,18 @@ A node that kills itself with SIGKILL at a chosen moment, run by test_network_cr
 
 `dying_node.py MOMENT ROUND CONFIG`: in its second contribution, but not before round ROUND of the epoch, it dies at
 the moment SHARED or SERVED (the progress that is made durable), at the stage `before` the write, `after` it and before
-anything is sent, or `sent`: when the message that the write precedes has been handed to the link.
+anything is sent, or `sent`: when the message that the write precedes has been handed to the link.  With BILL it dies
+around its first bill.
 """
 
 import os
 import signal
 import sys
 
+from node.aggregation.bills import Bills
 from node.aggregation.contribution import Contributions
 from node.aggregation.membership import Membership
+from node.gateway import Gateway
 from protocol import wire
 from protocol.dcnet.events import Progress
 from stromkreis.__main__ import main
@@ -19,6 +22,24 @@ from stromkreis.__main__ import main
 
 def die():
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def arm_bill(stage):
+    keep, to_coordinator = Bills._keep, Gateway._to_coordinator
+
+    async def dying(mine, *arguments):
+        if stage == "before":
+            die()
+        await keep(mine, *arguments)
+        if stage == "after":
+            die()
+
+    def sending(mine, message):
+        to_coordinator(mine, message)
+        if stage == "sent" and isinstance(message, wire.Bill):
+            die()
+
+    Bills._keep, Gateway._to_coordinator = dying, sending
 
 
 def arm(progress, stage, first_round):
@@ -46,6 +67,9 @@ def arm(progress, stage, first_round):
 if __name__ == "__main__":
     moment, first_round, config = sys.argv[1:]
     name, _, stage = moment.partition("-")
-    arm(Progress[name], stage, int(first_round))
+    if name == "BILL":
+        arm_bill(stage)
+    else:
+        arm(Progress[name], stage, int(first_round))
     sys.argv[1:] = ["node", "--config", config, "--log-level", "DEBUG"]
     main()

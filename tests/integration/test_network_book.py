@@ -22,10 +22,10 @@ async def test_what_members_are_told_is_in_the_database(
     full = False
     record_many, settled = Store.record_many, Contributions.settled
 
-    def refusing(store: Store, batch):
+    def refusing(store: Store, batch, commitments):
         if full:
             raise OperationalError("INSERT", {}, Exception("database or disk is full"))
-        return record_many(store, batch)
+        return record_many(store, batch, commitments)
 
     async def checked(mine: Contributions, view: RingView, record: Settled) -> None:
         assert network.coordinator_config is not None

@@ -1,46 +1,16 @@
 """Exactly once after a crash: a node killed between "durable" and "sent", in both orders, loses and repeats nothing."""
 
 import signal
-import subprocess
-import sys
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import trio
 
-from loadtest.demo.plan import to_toml
+from loadtest.children import config_file, process
 from loadtest.network import Network
 from protocol.wire import Outcome
 
-ROOT = Path(__file__).parents[2]
 MOMENTS = [f"{progress}-{stage}" for progress in ("SHARED", "SERVED") for stage in ("before", "after", "sent")]
-
-
-def config_file(network: Network, first: int, count: int, name: str) -> Path:
-    config = network.node_config(first, count, name)
-    path = network.directory / f"{name}.toml"
-    assert network.token is not None
-    values = config.model_dump(mode="json", exclude_none=True) | {"token": network.token.get_secret_value()}
-    for gateway in values["gateways"]:
-        gateway.pop("token", None)
-    path.write_text(to_toml("node", values), encoding="utf-8")
-    return path
-
-
-@contextmanager
-def process(network: Network, *arguments: str):
-    log = network.directory / "child.log"
-    with log.open("ab") as output:
-        child = subprocess.Popen(
-            [sys.executable, *arguments], stdout=output, stderr=output, stdin=subprocess.DEVNULL,
-            env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}, cwd=network.directory,
-        )  # fmt: skip
-        try:
-            yield child
-        finally:
-            child.kill()
-            child.wait()
 
 
 def with_all(network: Network, seen: int) -> list:

@@ -7,7 +7,7 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,16 @@ import pytest
 import trio
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 from fastapi import FastAPI
 from fastapi.openapi.models import OpenAPI
 from prometheus_client import CollectorRegistry
 
+from coordinator.emp.billing import Billing
+from coordinator.emp.desk import BillDesk
 from coordinator.gwa import ca
-from coordinator.gwa.ca import CertificateAuthority
+from coordinator.gwa.ca import CertificateAuthority, TariffSigner
 from coordinator.gwa.enrolment import Directory, Enrolment
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.store import Epoch, Ring, Store
@@ -33,7 +36,10 @@ from coordinator.web.serve import serve
 from coordinator.web.status import AccusedMember, RingStatus, Status
 from protocol import pki, wire
 from protocol.dcnet.book import Ended
+from protocol.dcnet.commitments import Pedersen
+from protocol.dcnet.group import Edwards25519
 from protocol.dcnet.schema import DEFAULT_SCHEMA
+from protocol.dcnet.tariff import Tariff, tariff_digest
 from protocol.errors import LocalProtocolError
 from protocol.link.tls import client_context
 from protocol.wire import Outcome
@@ -121,6 +127,7 @@ async def test_totals_are_exact(app: FastAPI, store: Store) -> None:
     assert [v["value"] for v in first["values"]] == ["6", str(2 * HUGE), "3", "-30"]
     assert first["values"][1] | {"value": ""} == {
         "name": "energy_import", "obis": "1-0:1.8.0*255", "unit": "Wh", "scaler": -1, "kind": "energy", "value": "",
+        "noise": None,
     }  # fmt: skip
     assert (first["complete"], first["verified"], second["complete"]) == (True, True, False)
     assert first["rings"] == {"total": 2, "opened": 2, "void": 0}
@@ -352,3 +359,91 @@ def test_quantiles_are_by_nearest_rank() -> None:
     assert dashboard._quantiles([n / 1000 for n in range(1, 101)]) == {"p50": 50.0, "p95": 95.0}
     assert dashboard._quantiles([0.004]) == {"p50": 4.0, "p95": 4.0}
     assert dashboard._quantiles([]) is None
+
+
+TOKEN = "stk_op_a-token-of-the-test"
+TARIFF = {
+    "name": "Dynamic", "obis": "1-0:1.8.0*255", "unit": "Wh", "currency": "ct", "price_scaler": -5,
+    "start": "2026-03-04T00:00:00Z", "interval_s": 900, "prices": [3000, -12],
+}  # fmt: skip
+
+
+@pytest.fixture
+def billed(store: Store, service: Service, tmp_path: Path) -> FastAPI:
+    now, metrics = datetime.now(UTC), CoordinatorMetrics(CollectorRegistry())
+    authority = CertificateAuthority.create(tmp_path / "pki", now)
+    billing = Billing(store, Pedersen(Edwards25519()))
+    desk = BillDesk(billing, TariffSigner(tmp_path / "pki", authority, now), [], metrics, keep_s=1)
+    return make_app(store, service, metrics, desk=desk, operator_token=TOKEN)
+
+
+async def test_bills_want_the_operators_token_over_https(billed: FastAPI) -> None:
+    guarded = [("POST", "/api/v1/tariffs"), ("POST", "/api/v1/bills"), ("GET", "/api/v1/bills")]
+    bearer = {"Authorization": f"Bearer {TOKEN}"}
+    async with client_of(billed) as client:
+        for method, path in guarded:
+            plain = await client.request(method, path, headers=bearer, json={})
+            assert (plain.status_code, plain.json()["reason"]) == (403, "https_required")
+            for wrong in ({}, {"Authorization": "Bearer "}, {"Authorization": f"Bearer {TOKEN}x"}):
+                answer = await client.request(method, f"https://coordinator{path}", headers=wrong, json={})
+                assert (answer.status_code, answer.json()["reason"]) == (401, "operator_token")
+                assert TOKEN not in answer.text
+        assert (await client.get("https://coordinator/api/v1/bills", headers=bearer)).json() == {
+            "items": [], "next": None,
+        }  # fmt: skip
+
+
+async def test_a_tariff_is_published_for_everybody_to_see(billed: FastAPI, tmp_path: Path) -> None:
+    bearer = {"Authorization": f"Bearer {TOKEN}"}
+    async with client_of(billed) as client:
+        made = await client.post("https://coordinator/api/v1/tariffs", headers=bearer, json=TARIFF)
+        assert made.status_code == 201, made.text
+        view = made.json()
+        shown = (await client.get(f"/api/v1/tariffs/{view['digest']}")).json()
+        listed = (await client.get("/api/v1/tariffs")).json()["items"]
+        absent = await client.get(f"/api/v1/tariffs/{'0' * 64}")
+        odd = await client.get("/api/v1/tariffs/yesterday")
+        for broken in ({"prices": [1.5]}, {"prices": ["1"]}, {"prices": []}, {"name": ""}, {"start": "2026"}):
+            refused = await client.post("https://coordinator/api/v1/tariffs", headers=bearer, json=TARIFF | broken)
+            assert refused.status_code == 422, refused.text
+        year = await client.post(
+            "https://coordinator/api/v1/tariffs", headers=bearer, json=TARIFF | {"prices": [-123456] * 35_136}
+        )
+        period = {"area": "Nordring", "from": "2026-03-04T00:00:00Z", "to": "2026-03-04T01:00:00Z"}
+        asked = await client.post(
+            "https://coordinator/api/v1/bills", headers=bearer, json=period | {"tariff": view["digest"]}
+        )
+    assert shown == TARIFF
+    assert listed == [view]
+    assert (absent.status_code, odd.status_code, year.status_code, asked.status_code) == (404, 422, 201, 409)
+    document = Tariff.from_document(shown).to_bytes()
+    assert tariff_digest(document).hex() == view["digest"]
+    certificate = x509.load_pem_x509_certificate(view["certificate"].encode())
+    sub_ca = x509.load_pem_x509_certificate((tmp_path / "pki" / ca.SUB_CA_FILE).read_bytes())
+    root = x509.load_pem_x509_certificate((tmp_path / "pki" / ca.ROOT_FILE).read_bytes())
+    role = pki.Role.PARTICIPANT_SIGNATURE
+    verified = pki.verify_chain(certificate, [sub_ca], root, datetime.now(UTC), role=role)
+    assert verified.common_name == "Stromkreis.EMT"
+    verified.public_key.verify(bytes.fromhex(view["signature"]), bytes.fromhex(view["digest"]), ec.ECDSA(SHA256()))
+
+
+async def test_the_openapi_document_with_bills(billed: FastAPI) -> None:
+    document = await get(billed, "/api/v1/openapi.json")
+    OpenAPI.model_validate(document)
+    operations = {op["operationId"]: op for path in document["paths"].values() for op in path.values()}
+    assert {"publish_tariff", "tariffs", "tariff", "ask_for_bills", "bills"} <= operations.keys()
+    assert all(op["description"] for op in operations.values())
+    assert {"401", "403", "404", "409", "422"} <= operations["ask_for_bills"]["responses"].keys()
+
+
+def test_the_tariff_key_is_its_own_and_its_certificate_is_renewed_in_time(tmp_path: Path) -> None:
+    now = datetime(2026, 3, 4, tzinfo=UTC)
+    authority = CertificateAuthority.create(tmp_path, now)
+    first = TariffSigner(tmp_path, authority, now)
+    later = TariffSigner(tmp_path, authority, now + timedelta(days=300))
+    renewed = TariffSigner(tmp_path, authority, now + timedelta(days=700))
+    keys = [x509.load_der_x509_certificate(each.certificate).public_key() for each in (first, renewed)]
+    tls = x509.load_pem_x509_certificates((tmp_path / ca.TLS_CHAIN_FILE).read_bytes())[0].public_key()
+    assert later.certificate == first.certificate != renewed.certificate
+    assert keys[0] == keys[1] != tls
+    assert (tmp_path / ca.TARIFF_KEY_FILE).stat().st_mode & 0o777 == 0o600

@@ -14,7 +14,7 @@ from protocol.dcnet.member import Resume
 from protocol.dcnet.schema import DEFAULT_SCHEMA, WORD_MODULUS
 
 GATEWAY = "ESTK0000000001"
-OLD, NEW = SimpleNamespace(epoch=0, size=8), SimpleNamespace(epoch=1, size=8)
+OLD, NEW = SimpleNamespace(epoch=0, size=8, noise=()), SimpleNamespace(epoch=1, size=8, noise=())
 
 
 @asynccontextmanager

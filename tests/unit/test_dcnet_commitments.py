@@ -235,5 +235,23 @@ def test_a_curious_supplier_gets_no_answer(intervals: list[int], prices: list[in
         check_request(intervals, prices, {8}, priced_count_min=2)
 
 
+def test_no_price_may_outweigh_the_others() -> None:
+    """At most an eighth of the sum of all; less strict where the least number of intervals is small."""
+    check_request(range(96), [1] * 91 + [13] * 5, (), priced_count_min=96)
+    with pytest.raises(RemoteProtocolError, match="price_dominates"):
+        check_request(range(96), [1] * 95 + [14], (), priced_count_min=96)
+    check_request(range(96), [1] * 95 + [-13], (), priced_count_min=96)
+    check_request(range(12), [1] * 11 + [9], (), priced_count_min=8)
+    check_request(range(3), [1, 1, 99], (), priced_count_min=3)
+    with pytest.raises(RemoteProtocolError, match="price_dominates"):
+        check_request(range(12), [1] * 11 + [12], (), priced_count_min=8)
+
+
+def test_a_gateways_own_price_bound_counts() -> None:
+    check_request([1, 2], [100, -100], (), priced_count_min=2, price_max=100)
+    with pytest.raises(RemoteProtocolError, match="price_range"):
+        check_request([1, 2], [100, -101], (), priced_count_min=2, price_max=100)
+
+
 def test_a_fair_request_is_answered() -> None:
     check_request([1, 2, 3], [PRICE_MAX, 0, -PRICE_MAX], {8}, priced_count_min=2)

@@ -19,7 +19,7 @@ from protocol.dcnet.epoch import (
     verify_layout,
 )
 from protocol.dcnet.rings import beacon, commit_nonce, cut_rings
-from protocol.dcnet.schema import DEFAULT_SCHEMA, Schema
+from protocol.dcnet.schema import DEFAULT_SCHEMA, VERIFIED_SCHEMA, Noise, Schema
 from protocol.errors import RemoteProtocolError
 
 NONCE = bytes(range(32))
@@ -234,6 +234,49 @@ def test_a_call_that_is_weaker_than_our_policy() -> None:
             check_call(CALL, policy)
         assert caught.value.reason == reason
     assert check_call(CALL, Policy(schema_digests=frozenset({DEFAULT_SCHEMA.digest()}))) == DEFAULT_SCHEMA
+
+
+def noisy(**changes: Noise | None) -> wire.EpochCall:
+    """A call whose slots have noise: ε = 1 for 24 kW and 6 kWh, unless said otherwise by the slot's name."""
+    noise = {
+        "energy_import": Noise(1_000_000, 60_000), "energy_export": Noise(1_000_000, 60_000),
+        "active_power": Noise(1_000_000, 24_000),
+    } | changes  # fmt: skip
+    slots = tuple(replace(slot, noise=noise.get(slot.name)) for slot in DEFAULT_SCHEMA.slots)
+    return replace(CALL, schema=Schema(slots).to_bytes())
+
+
+def test_a_call_that_is_less_noisy_than_our_policy() -> None:
+    policy = Policy(epsilon_ppm_max=1_000_000)
+    assert check_call(noisy(), policy).noise[2] == (3, Noise(1_000_000, 24_000))
+    assert check_call(noisy(active_power=Noise(1, 10**6)), policy)
+    assert check_call(noisy(), POLICY).noise  # who asks for nothing takes noise too
+    verified = Schema(tuple(
+        replace(slot, noise=Noise(1, 10**6)) if slot.name == "active_power" else slot for slot in VERIFIED_SCHEMA.slots
+    ))  # fmt: skip
+    for call in [
+        CALL,
+        noisy(active_power=None),
+        noisy(energy_export=None),
+        noisy(active_power=Noise(1_000_001, 24_000)),
+        noisy(active_power=Noise(1_000_000, 23_999)),
+        noisy(energy_import=Noise(1_000_000, 59_999)),
+        replace(CALL, schema=verified.to_bytes()),  # a committed total is a bare one
+    ]:
+        with pytest.raises(RemoteProtocolError) as caught:
+            check_call(call, policy)
+        assert caught.value.reason == "weak_noise"
+    assert check_call(noisy(energy_import=Noise(1_000_000, 59_999)), replace(policy, energy_wh=5_999))
+
+
+def test_noise_and_the_corrupt_are_in_the_ring_that_follows_from_the_call() -> None:
+    seats = [(identity, bytes([n]) * 32, bytes(32)) for n, identity in enumerate(AREA)]
+    bare, view = (make_view(call, 0, seats, len(seats), bytes(32)) for call in (CALL, noisy()))
+    numbers = ring_parameters(len(seats), len(seats), CALL.corrupt_ppm, CALL.dropout_ppm)
+    assert view.noise == check_call(noisy(), POLICY).noise
+    assert view.honest_min == numbers.n_min - numbers.corrupt >= 3
+    assert bare.noise == ()
+    assert bare.digest != view.digest
 
 
 def test_a_call_with_a_schema_that_is_none() -> None:

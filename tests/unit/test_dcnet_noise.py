@@ -10,7 +10,7 @@ from fractions import Fraction
 
 import pytest
 
-from protocol.dcnet.noise import NoiseShare
+from protocol.dcnet.noise import NoiseShare, noise_share, total_deviation
 from protocol.errors import LocalProtocolError
 
 CRITICAL = {8: 26.12, 10: 29.59, 12: 32.91}
@@ -107,3 +107,18 @@ def test_extreme_uniforms_end() -> None:
 def test_refused_parameters(epsilon: Fraction, sensitivity: int, honest: int) -> None:
     with pytest.raises(LocalProtocolError):
         NoiseShare(epsilon, sensitivity, honest)
+
+
+def test_a_process_makes_each_share_once() -> None:
+    assert noise_share(500_000, 2, 5) is noise_share(500_000, 2, 5)
+    ours, theirs = random.Random(6), random.Random(6)
+    share = NoiseShare(Fraction(1, 2), 2, 5)
+    drawn = [noise_share(500_000, 2, 5).draw(ours.getrandbits) for _ in range(20)]
+    assert drawn == [share.draw(theirs.getrandbits) for _ in range(20)]
+
+
+def test_the_deviation_of_a_total_is_that_of_the_two_sided_geometric_distribution() -> None:
+    a = math.exp(-0.5)
+    variance = sum((1 - a) / (1 + a) * a ** abs(k) * k * k for k in range(-200, 201))
+    assert total_deviation(1_000_000, 2) == pytest.approx(math.sqrt(variance), rel=1e-9)
+    assert total_deviation(1_000_000, 24_000) == pytest.approx(math.sqrt(2) * 24_000, rel=1e-6)

@@ -98,7 +98,9 @@ OTHERWISE = {
 
 def test_everything_agreed_on_is_in_the_digest() -> None:
     view = view_of(6, 4)
-    assert set(OTHERWISE) == {field.name for field in fields(RingView)} - {"members", "timing"}
+    assert set(OTHERWISE) == {field.name for field in fields(RingView)} - {
+        "members", "timing", "corrupt", "noise",  # the last two follow from the call, whose digest is in the schema's
+    }  # fmt: skip
     digests = {view.digest} | {replace(view, **{name: value}).digest for name, value in OTHERWISE.items()}  # type: ignore[arg-type]
     first = view.members[0]
     for member in (

@@ -75,7 +75,7 @@ def is_enough(view: RingView, members: int) -> bool:
 
 
 @given(st.data())
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 def test_what_is_left_is_enough_for_a_round(data: st.DataObject) -> None:
     view = ring(data.draw(st.sampled_from(SIZES[:11])), *data.draw(st.sampled_from(RATES)))
     away = bitmap(data.draw(st.lists(st.integers(0, view.size - 1), max_size=view.size - view.n_min)))
@@ -190,7 +190,7 @@ def test_where_too_many_are_away_the_search_waits_for_them() -> None:
 
 
 @given(st.data())
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 def test_one_liar_names_nobody_else_whatever_it_does(data: st.DataObject) -> None:
     """It lies when it likes, and members come and go; its lies are bounded all the same."""
     view = ring(data.draw(st.sampled_from(SIZES[:9])))

@@ -56,6 +56,9 @@ EXAMPLES: list[wire.Message] = [
     wire.Recover(7, 3, 95, 1, b"\x04"),
     wire.Partial(7, 3, 95, 1, 2, KEY, LONG),
     wire.BadDeal(7, 3, 2),
+    wire.BillRequest(b"{}", bytes(70), b"certificate", (b"intermediate",), b"\x7f"),
+    wire.Bill(KEY, bytes(16), OTHER),
+    wire.BillDeclined(KEY, "interval_billed_before"),
 ]  # fmt: skip
 
 
@@ -86,6 +89,7 @@ LIMITS: dict[Any, tuple[list[Any], list[Any]]] = {
     wire.Position: POSITION,
     wire.Identity: text(64),
     wire.Key: octets(32, 32),
+    wire.Digest: octets(32, 32),
     wire.Signature: octets(8, 160),
     wire.Bitmap: octets(1, 128),
     wire.Vector: octets(0, 8 * 4096, 8),
@@ -136,6 +140,11 @@ LIMITS: dict[Any, tuple[list[Any], list[Any]]] = {
     (wire.Result, "signature"): octets(64, 64),
     (wire.Relay, "sealed"): octets(17, 1 << 20),
     (wire.Partial, "proof"): octets(64, 64),
+    (wire.BillRequest, "tariff"): octets(1, 384 << 10),
+    (wire.BillRequest, "certificate"): octets(1, 4096),
+    (wire.BillRequest, "intermediates"): ([(), (bytes(4096),) * 4], [(b"x",) * 5, (b"",), (bytes(4097),), b"x"]),
+    (wire.BillRequest, "intervals"): octets(1, 35_136 // 8),
+    (wire.Bill, "amount"): octets(16, 16),
 }  # fmt: skip
 
 
@@ -194,9 +203,9 @@ def test_no_field_more_and_none_less(message: wire.Message) -> None:
 # Who may say what; HEAD_AT and RELAY go both ways, BAD_DEAL to head and coordinator alike.
 DIRECTIONS = {
     "gateway": (wire.FROM_GATEWAY, "Hello Join Deal HeadAt HeadSilent RingTotal RingVoid Accused Ask"
-                                   " AskAccount Relay BadDeal"),
+                                   " AskAccount Relay BadDeal Bill BillDeclined"),
     "coordinator": (wire.FROM_COORDINATOR, "EpochCall EpochLayout Deals Appoint HeadAt Account Result Relay"
-                                           " Refused Expelled"),
+                                           " Refused Expelled BillRequest"),
     "member": (wire.FROM_MEMBER, "Ready Share Confirm Reveal Partial BadDeal"),
     "head": (wire.FROM_HEAD, "Open Roster Confirmed Recover Result"),
 }  # fmt: skip

@@ -52,6 +52,21 @@ function sumLast(lines, feedIn) {
   return picked.length ? picked.reduce((a, b) => a + b) : null;
 }
 
+/* What noise does to the newest value: its standard deviation, where the totals carry any. */
+function plusMinus(line, factor, unit) {
+  const deviation = line.deviation.at(-1);
+  if (deviation === null) return "";
+  return `, noise ±\u00a0${number(deviation / factor, digits(deviation / factor))}\u00a0${unit}`;
+}
+
+function bills(data) {
+  const counts = data.bills;
+  $("bills").hidden = !counts || !Object.values(counts).some((count) => count > 0);
+  if ($("bills").hidden) return;
+  for (const [status, count] of Object.entries(counts)) $(`bills-${status}`).textContent = number(count);
+  $("bills").classList.toggle("wrong", counts.refused > 0);
+}
+
 function cards(data) {
   const s = data.series;
   const at = s.start_s.at(-1);
@@ -61,8 +76,9 @@ function cards(data) {
     const value = Number(power.values.at(-1));
     const { factor, unit } = scaled(power.unit, [value]);
     const lost = s.rings.at(-1) - s.opened.at(-1);
+    const blur = plusMinus(power, factor, unit);
     const flow = lost ? `without ${plural(lost, "ring")}` : value < 0 ? "the area feeds in" : "the area draws";
-    figure("power", number(value / factor, digits(value / factor)), unit, `${flow}, ${until}`);
+    figure("power", number(value / factor, digits(value / factor)), unit, `${flow}, ${until}${blur}`);
   } else {
     figure("power", "–", "", `no ring opened, ${until}`);
   }
@@ -71,7 +87,8 @@ function cards(data) {
     const fed = sumLast(s.energy, true);
     const { factor, unit } = scaled(s.energy[0].unit, [drawn, fed]);
     const text = (value) => number(value / factor, digits(value / factor));
-    figure("energy", text(drawn), unit, fed === null ? until : `fed in ${text(fed)} ${unit}, ${until}`);
+    const blur = plusMinus(s.energy[0], factor, unit);
+    figure("energy", text(drawn), unit, (fed === null ? until : `fed in ${text(fed)} ${unit}, ${until}`) + blur);
   } else {
     figure("energy", "–", "", `no ring opened, ${until}`);
   }
@@ -268,6 +285,7 @@ function draw(data) {
   if (empty) steps(data);
   else {
     cards(data);
+    bills(data);
     rings(data);
     charts(data);
   }

@@ -1,0 +1,197 @@
+"""
+The desk where bills are asked for and answers are judged, beside the rounds and slower than they.
+
+A bill that waits is sent to its gateway whenever that one is here, one at a time and again after a pause until it is
+answered: neither a restart here nor one there needs anything else.  Answers are judged one after the other in a
+thread, some 0.3 ms for each interval and distinct price.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Collection, Sequence
+from datetime import UTC, datetime
+
+import trio
+from sqlalchemy.exc import SQLAlchemyError
+
+from coordinator.emp.billing import Asked, Billing, BillStatus
+from coordinator.emp.tariffs import Published
+from coordinator.gwa.ca import TariffSigner
+from coordinator.metrics import CoordinatorMetrics
+from coordinator.store import fault_of
+from protocol import wire
+from protocol.dcnet.tariff import Tariff, tariff_digest
+
+log = logging.getLogger(__name__)
+_LOOK_S = 2.0  # between two looks for gateways that have come; longer, and a bill waits longer for one
+_AGAIN_S = 30.0  # a gateway that has not answered is asked again; shorter, and a slow one is asked twice
+_PACE_S = 0.005  # between two requests of up to some 100 KB: the rounds' messages go in between
+_FORGET_S = 3600.0
+_ANSWERS_MAX = 10_000  # answers that wait to be judged; what is dropped comes again
+
+
+class BillDesk:
+    """Asks gateways for their bills and judges what they answer; `run` serves until cancelled."""
+
+    def __init__(
+        self,
+        billing: Billing,
+        signer: TariffSigner,
+        intermediates: Sequence[bytes],
+        metrics: CoordinatorMetrics,
+        *,
+        keep_s: int,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.billing = billing
+        self._signer = signer
+        self._intermediates = tuple(intermediates)
+        self._metrics = metrics
+        self._keep_s = keep_s
+        self._clock = clock
+        self._waiting: dict[str, dict[bytes, float]] = {}  # by gateway: requests and when each was sent last
+        self._answers: dict[str, wire.Bill | wire.BillDeclined] = {}
+        self._answered = trio.Event()
+        self._asked = trio.Event()
+        self._token: trio.lowlevel.TrioToken | None = None
+
+    # --- what the operator wants; from any thread ------------------------------------------------------------------
+
+    def publish(self, tariff: Tariff) -> Published:
+        """Sign a tariff and keep it."""
+        text = tariff_digest(tariff.to_bytes())
+        return self.billing.tariffs.publish(tariff, self._signer.sign(text), self._signer.certificate, self._now_ms())
+
+    def ask(self, area: str, period: tuple[datetime, datetime], tariff: bytes) -> Asked:
+        """Make the bills of an area and a period and begin to ask for them; raises what `Billing.ask` raises."""
+        from_s, to_s = (int(-(-each.astimezone(UTC).timestamp() // 1)) for each in period)
+        asked = self.billing.ask(area, from_s, to_s, tariff, self._now_ms())
+        self._metrics.bills("asked", asked.bills)
+        log.info("area %s: %d bills over %d intervals are asked for", area, asked.bills, asked.intervals)
+        if self._token is not None:
+            self._token.run_sync_soon(self._wake)
+        return asked
+
+    def _wake(self) -> None:
+        event, self._asked = self._asked, trio.Event()
+        event.set()
+
+    # --- what gateways say -----------------------------------------------------------------------------------------
+
+    def receive(self, gateway: str, message: wire.Bill | wire.BillDeclined) -> None:
+        """A gateway's answer; one that nobody waits for, or not any more, is counted and has no effect."""
+        if message.request not in self._waiting.get(gateway, {}):
+            self._metrics.peer_error("unasked_bill")
+            return
+        if len(self._answers) < _ANSWERS_MAX:
+            self._answers[gateway] = message
+            self._answered.set()
+
+    async def run(
+        self,
+        present: Callable[[], Collection[str]],
+        send: Callable[[str, wire.Message], None],
+        changed: Callable[[], None],
+    ) -> None:
+        """Serve until cancelled; `present` are the gateways that are here now."""
+        self._token = trio.lowlevel.current_trio_token()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._keep_asking, present, send, changed)
+            nursery.start_soon(self._judge_all, changed)
+            nursery.start_soon(self._forget)
+
+    async def _keep_asking(
+        self,
+        present: Callable[[], Collection[str]],
+        send: Callable[[str, wire.Message], None],
+        changed: Callable[[], None],
+    ) -> None:
+        asked: trio.Event | None = None
+        while True:
+            if asked is not self._asked:  # at the start, and when bills were made
+                asked = self._asked if await self._look_up() else None
+                changed()
+            for gateway in set(present()) & self._waiting.keys():
+                await self._ask_one(gateway, send)
+            with trio.move_on_after(_LOOK_S):
+                await self._asked.wait()
+
+    async def _look_up(self) -> bool:
+        try:
+            found = await trio.to_thread.run_sync(self.billing.outstanding)
+        except SQLAlchemyError as error:
+            self._failed("bills cannot be read, nobody is asked", error)
+            return False
+        known, self._waiting = self._waiting, {}
+        for gateway, request in found:
+            self._waiting.setdefault(gateway, {})[request] = known.get(gateway, {}).get(request, float("-inf"))
+        return True
+
+    async def _ask_one(self, gateway: str, send: Callable[[str, wire.Message], None]) -> None:
+        """The oldest bill of a gateway, unless it was asked for a moment ago."""
+        requests = self._waiting.get(gateway)
+        if not requests:
+            return
+        request = next(iter(requests))
+        if self._clock() < requests[request] + _AGAIN_S:
+            return
+        try:
+            message = await trio.to_thread.run_sync(self.billing.message, gateway, request, self._intermediates)
+        except SQLAlchemyError as error:
+            self._failed("a bill cannot be read", error)
+            return
+        if message is None:
+            requests.pop(request, None)
+            return
+        requests[request] = self._clock()
+        send(gateway, message)
+        await trio.sleep(_PACE_S)
+
+    async def _judge_all(self, changed: Callable[[], None]) -> None:
+        while True:
+            await self._answered.wait()
+            self._answered = trio.Event()
+            answers, self._answers = self._answers, {}
+            for gateway, message in answers.items():
+                try:
+                    await self._judge(gateway, message)
+                except SQLAlchemyError as error:
+                    self._failed("a bill cannot be written, its gateway is asked again", error)
+                else:
+                    changed()
+
+    async def _judge(self, gateway: str, message: wire.Bill | wire.BillDeclined) -> None:
+        status: BillStatus | None
+        if isinstance(message, wire.Bill):
+            status = await trio.to_thread.run_sync(self.billing.judge, gateway, message, self._now_ms())
+        else:
+            done = await trio.to_thread.run_sync(self.billing.decline, gateway, message, self._now_ms())
+            status = BillStatus.DECLINED if done else None
+        requests = self._waiting.get(gateway, {})
+        requests.pop(message.request, None)
+        if not requests:
+            self._waiting.pop(gateway, None)
+        if status is None:
+            return
+        self._metrics.bills(status.value)
+        if status is BillStatus.REFUSED:
+            log.warning("the bill of gateway %s is refused: it is not the one for what was committed to", gateway)
+        elif isinstance(message, wire.BillDeclined):
+            log.warning("gateway %s declines a bill: %s", gateway, message.reason)
+
+    async def _forget(self) -> None:
+        while True:
+            try:
+                await trio.to_thread.run_sync(self.billing.forget, self._keep_s)
+            except SQLAlchemyError as error:
+                self._failed("old commitments cannot be deleted", error)
+            await trio.sleep(_FORGET_S)
+
+    def _failed(self, what: str, error: SQLAlchemyError) -> None:
+        self._metrics.peer_error("store_error")
+        log.error("%s: %s", what, fault_of(error))
+
+    def _now_ms(self) -> int:
+        return int(self._clock() * 1000)

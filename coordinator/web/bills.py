@@ -1,0 +1,127 @@
+"""
+The REST interface of tariffs and bills.
+
+Tariffs are public: whoever asks sees them, as documents with signature and certificate.  Bills are the operator's:
+these routes want the operator's token, over HTTPS, and never say more than one amount for a gateway and period.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import Annotated
+
+from cryptography import x509
+from cryptography.hazmat.primitives import constant_time
+from cryptography.hazmat.primitives.serialization import Encoding
+from fastapi import APIRouter, Depends, Header, Query, Request
+
+from coordinator.emp.billing import BillRecord, BillStatus
+from coordinator.emp.desk import BillDesk
+from coordinator.emp.tariffs import Published
+from coordinator.web.errors import problem_responses
+from coordinator.web.models import BillPage, BillsAnswer, BillsRequest, BillView, TariffDocument, TariffPage, TariffView
+from protocol.dcnet.tariff import Tariff
+from protocol.errors import RemoteProtocolError
+
+_CURSOR = re.compile(r"([A-Z0-9]{14})-([0-9a-f]{64})")
+
+
+def make_bill_router(desk: BillDesk, operator_token: str) -> APIRouter:
+    """The routes below `/api/v1` for tariffs and bills."""
+    router = APIRouter(prefix="/api/v1", responses=problem_responses(422), tags=["bills"])
+
+    def _operator(request: Request, authorization: Annotated[str | None, Header()] = None) -> None:
+        if request.url.scheme != "https":
+            raise RemoteProtocolError("https_required", "the operator's token travels over HTTPS only")
+        shown = (authorization or "").removeprefix("Bearer ").encode()
+        if not constant_time.bytes_eq(shown, operator_token.encode()):
+            raise RemoteProtocolError("operator_token", "expected the token in operator.token as Authorization: Bearer")
+
+    guarded = [Depends(_operator)]
+    refusals = problem_responses(401, 403, 404, 409)
+
+    @router.post("/tariffs", operation_id="publish_tariff", status_code=201, dependencies=guarded, responses=refusals)
+    def _publish(body: TariffDocument) -> TariffView:
+        """Sign a tariff and publish it; the same one again has the same digest."""
+        return _tariff(desk.publish(Tariff.from_document(body.model_dump())))
+
+    @router.get("/tariffs", operation_id="tariffs")
+    def _tariffs() -> TariffPage:
+        """All published tariffs, newest first, without their prices."""
+        return TariffPage(items=[_tariff(each) for each in desk.billing.tariffs.all()])
+
+    @router.get("/tariffs/{digest}", operation_id="tariff", responses=problem_responses(404))
+    def _tariff_document(digest: str) -> TariffDocument:
+        """The document of a published tariff; its canonical JSON is what was signed."""
+        tariff = desk.billing.tariffs.one(_bytes(digest)).tariff
+        return TariffDocument(
+            name=tariff.name, obis=tariff.obis, unit=tariff.unit, currency=tariff.currency,
+            price_scaler=tariff.price_scaler, start=f"{_time(tariff.start_s):%Y-%m-%dT%H:%M:%SZ}",
+            interval_s=tariff.interval_s, prices=list(tariff.prices),
+        )  # fmt: skip
+
+    @router.post("/bills", operation_id="ask_for_bills", status_code=202, dependencies=guarded, responses=refusals)
+    def _ask(body: BillsRequest) -> BillsAnswer:
+        """Ask the gateways of an area for their bills over a period; what is billed already is left out."""
+        asked = desk.ask(body.area, (body.from_, body.to), _bytes(body.tariff))
+        return BillsAnswer(bills=asked.bills, intervals=asked.intervals, nothing_left=asked.nothing_left)
+
+    @router.get("/bills", operation_id="bills", dependencies=guarded, responses=problem_responses(401, 403))
+    def _bills(
+        area: Annotated[str | None, Query(max_length=64, description="Only this area.")] = None,
+        tariff: Annotated[str | None, Query(description="Only bills by the tariff of this digest.")] = None,
+        status: BillStatus | None = None,
+        gateway: Annotated[str | None, Query(max_length=14)] = None,
+        cursor: Annotated[str | None, Query(description="`next` of the page before.")] = None,
+        limit: Annotated[int, Query(ge=1, le=1000, description="Size of a page.")] = 100,
+    ) -> BillPage:
+        """Bills by gateway, with exact amounts and how they stand."""
+        found = desk.billing.page(
+            limit=limit + 1, area=area, tariff=None if tariff is None else _bytes(tariff), status=status,
+            gateway=gateway, after=None if cursor is None else _after(cursor),
+        )  # fmt: skip
+        page = found[:limit]
+        following = f"{page[-1].gateway}-{page[-1].request.hex()}" if len(found) > limit else None
+        return BillPage(items=[_bill(each, desk) for each in page], next=following)
+
+    return router
+
+
+def _bytes(digest: str) -> bytes:
+    if re.fullmatch("[0-9a-f]{64}", digest) is None:
+        raise RemoteProtocolError("tariff_digest", "expected a tariff's digest, 64 hexadecimal digits")
+    return bytes.fromhex(digest)
+
+
+def _after(cursor: str) -> tuple[str, bytes]:
+    match = _CURSOR.fullmatch(cursor)
+    if match is None:
+        raise RemoteProtocolError("cursor", "not a cursor of this interface")
+    return match[1], bytes.fromhex(match[2])
+
+
+def _time(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def _tariff(published: Published) -> TariffView:
+    tariff = published.tariff
+    certificate = x509.load_der_x509_certificate(published.certificate).public_bytes(Encoding.PEM).decode()
+    return TariffView(
+        digest=published.digest.hex(), name=tariff.name, obis=tariff.obis, unit=tariff.unit,
+        currency=tariff.currency, price_scaler=tariff.price_scaler, start=_time(tariff.start_s),
+        interval_s=tariff.interval_s, intervals=len(tariff.prices), signature=published.signature.hex(),
+        certificate=certificate, published_at=_time(published.published_ms / 1000),
+    )  # fmt: skip
+
+
+def _bill(bill: BillRecord, desk: BillDesk) -> BillView:
+    return BillView(
+        gateway=bill.gateway, request=bill.request.hex(), area=bill.area, tariff=bill.tariff.hex(),
+        obis=bill.obis, first_interval=_time(bill.first_s), last_interval=_time(bill.last_s),
+        intervals=bill.interval_count, status=bill.status.value,
+        amount=None if bill.amount is None else f"{bill.amount:f}",
+        currency=desk.billing.tariffs.one(bill.tariff).tariff.currency, reason=bill.reason,
+        asked_at=_time(bill.asked_ms / 1000), ended_at=None if bill.ended_ms is None else _time(bill.ended_ms / 1000),
+    )  # fmt: skip

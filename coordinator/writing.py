@@ -1,0 +1,91 @@
+"""
+Ends of rounds on their way to the disk: written many at a time, and only then announced.
+
+If they cannot be written nobody hears of them, the gateways keep asking, and the operator reads why in the log and in
+`stromkreis_peer_errors_total{reason="store_error"}`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import trio
+from sqlalchemy.exc import SQLAlchemyError
+
+from coordinator.gwa.epochs import AreaEpoch, Ring
+from coordinator.metrics import CoordinatorMetrics
+from coordinator.store import Store, fault_of
+from protocol.dcnet.book import Announce, Ended, Record
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Ending:
+    """The end of a ring's round that waits for the disk, with what follows it."""
+
+    record: Record
+    ring: Ring
+    epoch: AreaEpoch
+    then: list[Announce] = field(default_factory=list)
+
+    @property
+    def ended(self) -> Ended:
+        """How the round ended."""
+        return self.record.ended
+
+
+def _key(ended: Ended) -> tuple[int, int, int]:
+    return ended.epoch, ended.ring, ended.round
+
+
+class RoundWriter:
+    """The queue to the disk; `written` is called with each end as soon as it is durable."""
+
+    def __init__(self, store: Store, metrics: CoordinatorMetrics, written: Callable[[Ending], None]) -> None:
+        self._store = store
+        self._metrics = metrics
+        self._written = written
+        self._queue: list[Ending] = []
+        self._undurable: set[tuple[int, int, int]] = set()
+        self._wanted = trio.Event()
+
+    def add(self, ending: Ending) -> None:
+        """Have it written."""
+        self._queue.append(ending)
+        self._undurable.add(_key(ending.ended))
+        self._wanted.set()
+
+    def is_waiting(self, epoch: int, ring: int, round_: int) -> bool:
+        """Whether the end of this round is known but not durable yet."""
+        return (epoch, ring, round_) in self._undurable
+
+    @property
+    def queued(self) -> int:
+        """Ended rounds that wait for the disk."""
+        return len(self._undurable)
+
+    async def run(self) -> None:
+        """Write until cancelled."""
+        while True:
+            await self._wanted.wait()
+            self._wanted = trio.Event()
+            batch, self._queue = self._queue, []
+            try:
+                await trio.to_thread.run_sync(self._write, batch)
+            except SQLAlchemyError as error:
+                self._metrics.peer_error("store_error")
+                log.error("the round book cannot be written, rounds stay unanswered: %s", fault_of(error))
+                self._queue = batch + self._queue
+                await trio.sleep(1.0)
+                self._wanted.set()
+                continue
+            for each in batch:
+                self._undurable.discard(_key(each.ended))
+                self._written(each)
+
+    def _write(self, batch: list[Ending]) -> None:
+        commitments = {_key(each.ended): each.record.commitments for each in batch if each.record.commitments}
+        self._store.record_many([each.ended for each in batch], commitments)

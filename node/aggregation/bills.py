@@ -1,0 +1,130 @@
+"""
+A gateway's answers to bill requests: what is committed and not billed yet, each interval of a register in one bill.
+
+The values that were committed to in opened totals wait in the table `committed` (node.aggregation.contribution puts
+them there with the result of their round).  A bill is made durable, and its intervals' values deleted, in one
+transaction before it leaves: after a crash the same request has the same answer, and another one over the same
+intervals is declined for good.  The table `bill` is the customer's record of what was asked.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import trio
+
+from node.aggregation.contribution import blinding_label
+from node.store import Statement, Store
+from node.trust import TrustStore
+from protocol import wire
+from protocol.dcnet.billing import PRICE_MAX, Bill, check_request, make_bill, request_digest
+from protocol.dcnet.commitments import Pedersen
+from protocol.dcnet.tariff import Tariff, read_tariff, tariff_digest, unpack_intervals
+from protocol.errors import RemoteProtocolError
+
+
+@dataclass(frozen=True, slots=True)
+class BillingRules:
+    """What a gateway insists on; see node.config.BillingConfig."""
+
+    priced_count_min: int = 96
+    price_max: int = PRICE_MAX
+    supplier: str | None = None
+    keep_s: int = 100 * 86_400
+
+
+class Bills:
+    """One gateway's bills."""
+
+    def __init__(
+        self, store: Store, gateway: str, pedersen: Pedersen, blind: Callable[[bytes], int], trust: TrustStore,
+        rules: BillingRules,
+    ) -> None:  # fmt: skip
+        self._store = store
+        self._gateway = gateway
+        self._pedersen = pedersen
+        self._blind = blind
+        self._trust = trust
+        self._rules = rules
+        self._lock = trio.Lock()
+
+    async def answer(self, request: wire.BillRequest) -> wire.Bill | None:
+        """
+        The bill, durable; None where the answer must wait for the result of a round.
+
+        Raises RemoteProtocolError for a request that is declined for good, StoreError where nothing could be written.
+        """
+        digest = request_digest(request.tariff, request.intervals)
+        async with self._lock:
+            rows = self._store.read(
+                "SELECT amount, blinding FROM bill WHERE gateway=? AND request=?", self._gateway, digest
+            )
+            for amount, blinding in rows:
+                return wire.Bill(digest, amount, blinding)
+            text, rules = tariff_digest(request.tariff), self._rules
+            self._trust.check_participant(
+                rules.supplier, text, request.signature, request.certificate, request.intermediates
+            )
+            tariff = read_tariff(request.tariff)
+            indices = unpack_intervals(request.intervals, len(tariff.prices))
+            prices = [tariff.prices[index] for index in indices]
+            values = self._values(tariff, indices, prices)
+            if values is None:
+                return None
+            bill = await trio.to_thread.run_sync(self._make, tariff, indices, prices, values)
+            answer = wire.Bill(digest, bill.amount_bytes(), bill.blinding.to_bytes(32, "little"))
+            await self._keep(tariff, indices, text, answer)
+            return answer
+
+    def _values(self, tariff: Tariff, indices: list[int], prices: list[int]) -> list[int] | None:
+        """The committed values of the intervals; None where one of them is in a round whose result is not known."""
+        intervals = [tariff.interval_s_of(index) for index in indices]
+        rows = self._store.read(
+            "SELECT interval_s, value, bill IS NOT NULL FROM committed WHERE gateway=? AND obis=?"
+            " AND interval_s BETWEEN ? AND ?",
+            self._gateway, tariff.obis, tariff.start_s, tariff.interval_s_of(len(tariff.prices)),
+        )  # fmt: skip
+        billed = {interval for interval, _, is_billed in rows if is_billed}
+        check_request(
+            intervals, prices, billed, priced_count_min=self._rules.priced_count_min, price_max=self._rules.price_max
+        )
+        known = {interval: value for interval, value, is_billed in rows if not is_billed}
+        missing = [interval for interval in intervals if interval not in known]
+        if missing:
+            open_ = self._store.read("SELECT interval_s FROM contribution WHERE gateway=? AND settled=0", self._gateway)
+            if {interval for (interval,) in open_}.issuperset(missing):
+                return None
+            raise RemoteProtocolError(
+                "interval_not_contributed", f"{len(missing)} intervals are in no opened total, or too old"
+            )
+        return [known[interval] for interval in intervals]
+
+    def _make(self, tariff: Tariff, indices: list[int], prices: list[int], values: list[int]) -> Bill:
+        blindings = [
+            self._blind(blinding_label(self._gateway, tariff.obis, tariff.interval_s_of(index))) for index in indices
+        ]
+        return make_bill(self._pedersen, prices, values, blindings)
+
+    async def _keep(self, tariff: Tariff, indices: list[int], tariff_name: bytes, answer: wire.Bill) -> None:
+        until_s = tariff.interval_s_of(indices[-1])
+        await self._store.write(
+            [
+                Statement(
+                    "INSERT INTO bill VALUES (?, ?, ?, ?, ?, ?)",
+                    (self._gateway, answer.request, tariff_name, until_s, answer.amount, answer.blinding),
+                ),
+                Statement(
+                    "UPDATE committed SET value=NULL, bill=? WHERE gateway=? AND obis=?"
+                    " AND interval_s IN (SELECT value FROM json_each(?))",
+                    (
+                        answer.request, self._gateway, tariff.obis,
+                        json.dumps([tariff.interval_s_of(index) for index in indices]),
+                    ),
+                ),
+                Statement(
+                    "DELETE FROM bill WHERE gateway=? AND until_s<?", (self._gateway, until_s - self._rules.keep_s)
+                ),
+            ]
+        )  # fmt: skip

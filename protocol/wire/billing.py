@@ -1,0 +1,46 @@
+"""Messages between gateway and coordinator: a bill from commitments (protocol.dcnet.billing)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from protocol.wire.fields import Digest, Key, Reason, Signature, many, octets
+
+MAX_TARIFF_SIZE = (
+    384 << 10
+)  # bytes of a tariff document: prices of a year of quarter hours, and a link's message has room
+MAX_PRICES = 35_136  # quarter hours of a leap year
+
+
+@dataclass(frozen=True, slots=True)
+class BillRequest:
+    """
+    The EMP asks what a gateway owes for some of a tariff's intervals.
+
+    `tariff` is the published document itself (protocol.dcnet.tariff), `signature` the one of the key that `certificate`
+    names, `intervals` a bitmap over the tariff's prices: interval i is bit i%8 of byte i//8.
+    """
+
+    tariff: Annotated[bytes, octets(1, MAX_TARIFF_SIZE)]
+    signature: Signature
+    certificate: Annotated[bytes, octets(1, 4096)]
+    intermediates: Annotated[tuple[bytes, ...], many(octets(1, 4096), 4)]
+    intervals: Annotated[bytes, octets(1, MAX_PRICES // 8)]
+
+
+@dataclass(frozen=True, slots=True)
+class Bill:
+    """The gateway's answer to the request of this digest: amount (16 bytes, signed, little-endian) and its proof."""
+
+    request: Digest
+    amount: Annotated[bytes, octets(16)]
+    blinding: Key
+
+
+@dataclass(frozen=True, slots=True)
+class BillDeclined:
+    """The gateway does not answer a request, for good: which of its rules stands against it."""
+
+    request: Digest
+    reason: Reason

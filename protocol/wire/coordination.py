@@ -1,0 +1,270 @@
+"""Messages between gateway and coordinator: how epochs are made, and how rounds end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Annotated
+
+from protocol.wire.fields import (
+    MAX_AREA,
+    MAX_RING,
+    MAX_ROUNDS,
+    Attempt,
+    Bitmap,
+    Counter,
+    Digest,
+    Elements,
+    Endpoint,
+    Epoch,
+    Fraction,
+    Identity,
+    Key,
+    Position,
+    Reason,
+    Ring,
+    Round,
+    Scalars,
+    Signature,
+    Term,
+    Vector,
+    feldman,
+    gateway_identity,
+    integer,
+    many,
+    octets,
+    record,
+    ring_position,
+    sealed_share,
+)
+
+
+class Outcome(IntEnum):
+    """How a ring round ended; there is no third way and no way back."""
+
+    OPENED = 1
+    VOID = 2
+
+
+class Lie(IntEnum):
+    """What a head says of a member: its seed fits not what its share was bound to, or it is what spoils the sums."""
+
+    WRONG_SEED = 1
+    SPOILT_SUM = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """A gateway says that it is there; the coordinator answers with the calls and layouts it should know."""
+
+    version: Annotated[int, integer(0, 255)]
+    known_epoch: Annotated[int, integer(-1, 2**40)]
+
+
+@dataclass(frozen=True, slots=True)
+class EpochCall:
+    """
+    The coordinator calls for an epoch; `nonce_commitment` fixes its part of the beacon before it sees a key.
+
+    Round r belongs to metering interval interval_start_s + r·interval_s and runs at start_ms + r·period_ms;
+    in the field both clocks are one, under time lapse a quarter hour takes `period_ms`.
+    """
+
+    epoch: Epoch
+    area: Identity
+    nonce_commitment: Digest
+    schema: Annotated[bytes, octets(1, 65_536)]
+    rounds: Annotated[int, integer(1, MAX_ROUNDS)]
+    start_ms: Counter
+    period_ms: Annotated[int, integer(1, 2**40)]
+    interval_start_s: Counter
+    interval_s: Annotated[int, integer(1, 2**30)]
+    ring_size: Annotated[int, integer(3, MAX_RING)]
+    corrupt_ppm: Fraction
+    dropout_ppm: Fraction
+    join_until_ms: Counter
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """A gateway's fresh epoch key, signed with its certified signature key (aggregation.md, section 3)."""
+
+    epoch: Epoch
+    public_key: Key
+    signature: Signature
+
+
+@dataclass(frozen=True, slots=True)
+class EpochLayout:
+    """The area's submissions, the opened nonce, and the members of the receiver's own ring."""
+
+    epoch: Epoch
+    nonce: Digest
+    submissions: Annotated[tuple[tuple[str, bytes], ...], many(record(gateway_identity, octets(32)), MAX_AREA)]
+    ring: Ring
+    members: Annotated[
+        tuple[tuple[str, bytes, bytes, bytes, bytes], ...],
+        many(record(gateway_identity, octets(32), octets(32), octets(8, 160), octets(1, 4096)), MAX_RING),
+    ]  # identity, epoch key, CURVE key, signature of the join, certificate (DER)
+    intermediates: Annotated[tuple[bytes, ...], many(octets(1, 4096), 4)]
+    result_key: Key
+
+
+@dataclass(frozen=True, slots=True)
+class Deal:
+    """Shamir shares of the sender's PRF key, each sealed to one neighbour, with Feldman commitments."""
+
+    epoch: Epoch
+    commitments: Annotated[tuple[bytes, ...], feldman]
+    sealed: Annotated[tuple[tuple[int, bytes], ...], many(record(ring_position, sealed_share), MAX_RING)]
+
+
+@dataclass(frozen=True, slots=True)
+class Deals:
+    """What the neighbours dealt the receiver: position, commitments, sealed share."""
+
+    epoch: Epoch
+    deals: Annotated[
+        tuple[tuple[int, tuple[bytes, ...], bytes], ...],
+        many(record(ring_position, feldman, sealed_share), MAX_RING),
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Appoint:
+    """The coordinator names the head of a term: the member at position term mod n."""
+
+    epoch: Epoch
+    ring: Ring
+    term: Term
+
+
+@dataclass(frozen=True, slots=True)
+class HeadAt:
+    """The appointed head's ring-link address, signed by it; `relay:` where it cannot accept connections."""
+
+    epoch: Epoch
+    ring: Ring
+    term: Term
+    endpoint: Endpoint
+    signature: Signature
+
+
+@dataclass(frozen=True, slots=True)
+class HeadSilent:
+    """A member waited in vain for the head of `term` in `round`."""
+
+    epoch: Epoch
+    ring: Ring
+    term: Term
+    round: Round
+
+
+@dataclass(frozen=True, slots=True)
+class RingTotal:
+    """
+    The head's sum over the roster; slot 0 must be the roster's size.
+
+    `commitments` and `blinding` are empty unless the schema has committed slots: then they hold, slot by slot of
+    the committed ones, each member's Pedersen commitment in roster order and the sum of the blindings.
+    """
+
+    epoch: Epoch
+    ring: Ring
+    round: Round
+    attempt: Attempt
+    term: Term
+    expected: Bitmap
+    roster: Bitmap
+    total: Vector
+    commitments: Elements
+    blinding: Scalars
+
+
+@dataclass(frozen=True, slots=True)
+class RingVoid:
+    """The head gives a round up and says why; `suspects` are whom it searches for a liar, none where it does not."""
+
+    epoch: Epoch
+    ring: Ring
+    round: Round
+    term: Term
+    reason: Reason
+    suspects: Bitmap
+
+
+@dataclass(frozen=True, slots=True)
+class Accused:
+    """The head of `term` found in `round` that the member at `position` lied: a head's claim, for the operator."""
+
+    epoch: Epoch
+    ring: Ring
+    term: Term
+    round: Round
+    position: Position
+    lie: Annotated[int, integer(1, 2)]
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """How did this round of my ring end?"""
+
+    epoch: Epoch
+    ring: Ring
+    round: Round
+
+
+@dataclass(frozen=True, slots=True)
+class AskAccount:
+    """Was I in an opened total of this round?  For a round whose ring, and its keys, the asker no longer has."""
+
+    epoch: Epoch
+    round: Round
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """The answer from the round book's durable record: whether the receiver was in the round's opened total."""
+
+    epoch: Epoch
+    round: Round
+    included: Annotated[int, integer(0, 1)]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The round book's word on a round, signed with the epoch's result key, so that a head cannot bend it."""
+
+    epoch: Epoch
+    ring: Ring
+    round: Round
+    outcome: Annotated[int, integer(1, 2)]
+    roster: Bitmap
+    signature: Annotated[bytes, octets(64)]
+
+
+@dataclass(frozen=True, slots=True)
+class Relay:
+    """A ring message through the coordinator, sealed between the two members; `position` is the other end."""
+
+    epoch: Epoch
+    ring: Ring
+    position: Position
+    sealed: Annotated[bytes, octets(17, 1 << 20)]
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The coordinator declines, and says why: too small an area, a certificate out of date."""
+
+    epoch: Epoch
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Expelled:
+    """The members of a ring that were shut out while the epoch runs, all of them: no attempt may start with one."""
+
+    epoch: Epoch
+    ring: Ring
+    members: Bitmap

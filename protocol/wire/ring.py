@@ -1,0 +1,148 @@
+"""Messages between member and head: one round of a ring."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from protocol.wire.fields import (
+    MAX_ROUNDS,
+    Attempt,
+    Binding,
+    Bitmap,
+    Elements,
+    Epoch,
+    Key,
+    Macs,
+    Position,
+    Ring,
+    Round,
+    Scalars,
+    Term,
+    Vector,
+    integer,
+    octets,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A member reached the head and asks to be in the next E; the (round, attempt) it can still take part in."""
+
+    epoch: Epoch
+    ring: Ring
+    term: Term
+    round: Annotated[int, integer(0, MAX_ROUNDS)]
+    attempt: Attempt
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """The head starts an attempt with the members of `expected` (E)."""
+
+    epoch: Epoch
+    ring: Ring
+    term: Term
+    round: Round
+    attempt: Attempt
+    expected: Bitmap
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """
+    A member's masked vector and a binding to its self mask's seed; with committed slots also its commitments and its
+    masked blindings.
+    """
+
+    epoch: Epoch
+    ring: Ring
+    round: Round
+    attempt: Attempt
+    vector: Vector
+    binding: Binding
+    commitments: Elements
+    blinding: Scalars
+
+
+@dataclass(frozen=True, slots=True)
+class Roster:
+    """The head's U: the members whose share it holds."""
+
+    epoch: Epoch
+    ring: Ring
+    round: Round
+    attempt: Attempt
+    roster: Bitmap
+
+
+@dataclass(frozen=True, slots=True)
+class Confirm:
+    """
+    MACs over the round's digest for the neighbours in U, by rising position, and the net mask words towards
+    the neighbours in E that are not in U (empty when there are none).
+    """
+
+    epoch: Epoch
+    ring: Ring
+    round: Round
+    attempt: Attempt
+    macs: Macs
+    dropped: Vector
+    dropped_blinding: Scalars
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmed:
+    """The MACs that the receiver's neighbours made for it: who made one, and the MACs by rising position."""
+
+    epoch: Epoch
+    ring: Ring
+    round: Round
+    attempt: Attempt
+    makers: Bitmap
+    macs: Macs
+
+
+@dataclass(frozen=True, slots=True)
+class Reveal:
+    """The seed of the member's self mask of this attempt."""
+
+    epoch: Epoch
+    ring: Ring
+    round: Round
+    attempt: Attempt
+    seed: Key
+
+
+@dataclass(frozen=True, slots=True)
+class Recover:
+    """The head asks for partial evaluations of the silent members' PRF."""
+
+    epoch: Epoch
+    ring: Ring
+    round: Round
+    attempt: Attempt
+    silent: Bitmap
+
+
+@dataclass(frozen=True, slots=True)
+class Partial:
+    """One neighbour's part of a silent member's PRF value, with a proof that it fits the dealer's commitments."""
+
+    epoch: Epoch
+    ring: Ring
+    round: Round
+    attempt: Attempt
+    silent: Position
+    element: Key
+    proof: Annotated[bytes, octets(64)]
+
+
+@dataclass(frozen=True, slots=True)
+class BadDeal:
+    """A neighbour cannot help to recover `dealer`: what it was dealt does not fit the dealer's commitments."""
+
+    epoch: Epoch
+    ring: Ring
+    dealer: Position

@@ -1,0 +1,255 @@
+"""`stromkreis bill`: publish a tariff, ask the gateways of an area for their bills, see what they owe."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import httpx
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from protocol.dcnet.tariff import Tariff
+from protocol.errors import RemoteProtocolError, StromkreisError
+from protocol.link.tls import client_context
+
+app = typer.Typer(
+    help="Bills from the commitments of verified totals: an amount for each gateway, and no reading.",
+    no_args_is_help=True,
+)
+
+_TIMEOUT_S = 60.0
+_LOOK_S = 2.0
+_PAGE = 1000
+_PIPE_WIDTH = 240
+
+
+class Status(StrEnum):
+    """How a bill stands."""
+
+    ASKED = "asked"
+    VERIFIED = "verified"
+    REFUSED = "refused"
+    DECLINED = "declined"
+
+
+class Format(StrEnum):
+    """How a list is printed."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+@dataclass(frozen=True, slots=True)
+class _Operator:
+    coordinator: str
+    root: Path
+    token_file: Path
+
+
+CoordinatorOption = Annotated[
+    str, typer.Option("--coordinator", help="The coordinator's https address.", envvar="STROMKREIS_COORDINATOR_URL")
+]
+RootOption = Annotated[Path, typer.Option("--root", help="PEM file of the SM-PKI root.", envvar="STROMKREIS_ROOT")]
+TokenOption = Annotated[
+    Path,
+    typer.Option(
+        "--token-file", help="The operator's token, in the coordinator's data_dir.", envvar="STROMKREIS_OPERATOR_TOKEN"
+    ),
+]
+TariffOption = Annotated[str, typer.Option("--tariff", help="Digest of a published tariff.")]
+
+
+@app.callback()
+def _options(
+    context: typer.Context,
+    coordinator: CoordinatorOption = "https://127.0.0.1:7381",
+    root: RootOption = Path("var/coordinator/pki/root.pem"),
+    token_file: TokenOption = Path("var/coordinator/operator.token"),
+) -> None:
+    context.obj = _Operator(coordinator, root, token_file)
+
+
+@app.command()
+def publish(
+    context: typer.Context,
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="Tariff in JSON; see docs/operations.md.")],
+) -> None:
+    """
+    Sign a tariff and publish it; prints the digest that names it from then on.
+
+    Example: stromkreis bill publish november.json
+    """
+    try:
+        document = json.loads(file.read_bytes(), parse_float=Decimal)
+        tariff = Tariff.from_document(document)
+    except (ValueError, RemoteProtocolError) as error:
+        raise StromkreisError(f"{file}: no tariff: {error}") from None
+    answer = _call(context, "POST", "/tariffs", json=json.loads(tariff.to_bytes()))
+    unit = f"10^{tariff.price_scaler} {tariff.currency}/{tariff.unit}"
+    span = f"{len(tariff.prices)} prices from {min(tariff.prices)} to {max(tariff.prices)} {unit}"
+    sys.stderr.write(f"{tariff.name}: {span}, {tariff.obis}, from {answer['start']}\n")
+    typer.echo(answer["digest"])
+
+
+@app.command()
+def tariffs(context: typer.Context, style: Annotated[Format, typer.Option("--format")] = Format.TABLE) -> None:
+    """List the published tariffs, newest first."""
+    items = _call(context, "GET", "/tariffs")["items"]
+    if style is Format.JSON:
+        _lines(items)
+        return
+    table = Table("digest", "name", "register", "from", "intervals", box=None, header_style="bold")
+    for each in items:
+        table.add_row(each["digest"], each["name"], each["obis"], each["start"], str(each["intervals"]))
+    _show(table)
+
+
+@app.command()
+def ask(
+    context: typer.Context,
+    *,
+    area: Annotated[str, typer.Option(help="Grid area whose gateways are billed.")],
+    from_: Annotated[datetime, typer.Option("--from", help="First interval start, UTC unless it has a zone.")],
+    to: Annotated[datetime, typer.Option("--to", help="Last interval start, exclusive; it must have ended.")],
+    tariff: TariffOption,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until every bill of the area has its answer.")] = False,
+) -> None:
+    """
+    Ask the gateways of an area for their bills over a period.
+
+    Intervals that are in a bill already, or were not in a verified total, are left out.
+
+    Example: stromkreis bill ask --area north --from 2026-11-01 --to 2026-12-01 --tariff DIGEST --wait
+    """
+    body = {"area": area, "from": _utc(from_), "to": _utc(to), "tariff": tariff}
+    answer = _call(context, "POST", "/bills", json=body)
+    if not answer["bills"]:
+        typer.echo(
+            "nothing to bill: "
+            + (f"the intervals of {answer['nothing_left']} gateways are in bills already" if answer["nothing_left"]
+               else "no gateway of the area was in a verified total ([coordinator.epoch] verified = true)")
+        )  # fmt: skip
+        return
+    typer.echo(f"{answer['bills']} bills over {answer['intervals']} intervals are asked for")
+    if wait:
+        while list(_pages(context, {"area": area, "tariff": tariff, "status": "asked"})):
+            time.sleep(_LOOK_S)
+        _summary(list(_pages(context, {"area": area, "tariff": tariff})))
+
+
+@app.command("list")
+def list_(
+    context: typer.Context,
+    *,
+    area: Annotated[str | None, typer.Option(help="Only this area.")] = None,
+    tariff: Annotated[str | None, typer.Option(help="Only bills by the tariff of this digest.")] = None,
+    gateway: Annotated[str | None, typer.Option(help="Only this gateway.")] = None,
+    status: Annotated[Status | None, typer.Option(help="Only bills that stand so.")] = None,
+    style: Annotated[Format, typer.Option("--format", help="A table, or JSON lines.")] = Format.TABLE,
+) -> None:
+    """
+    List bills with exact amounts, not rounded.
+
+    Example: stromkreis bill list --area north --status refused
+    """
+    query = {"area": area, "tariff": tariff, "gateway": gateway, "status": status and status.value}
+    found = list(_pages(context, {key: value for key, value in query.items() if value is not None}))
+    if style is Format.JSON:
+        _lines(found)
+        return
+    table = Table("gateway", "area", "from", "to", "intervals", "status", box=None, header_style="bold")
+    table.add_column("amount", justify="right")
+    table.add_column("reason")
+    for each in found:
+        amount = "" if each["amount"] is None else f"{each['amount']} {each['currency']}"
+        table.add_row(
+            each["gateway"], each["area"], each["first_interval"], each["last_interval"], str(each["intervals"]),
+            each["status"], amount, each["reason"],
+        )  # fmt: skip
+    _show(table)
+    _summary(found)
+
+
+def _pages(context: typer.Context, query: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    cursor: str | None = None
+    while True:
+        page = _call(
+            context, "GET", "/bills", params={**query, "limit": _PAGE} | ({"cursor": cursor} if cursor else {})
+        )
+        yield from page["items"]
+        cursor = page["next"]
+        if cursor is None:
+            return
+
+
+def _summary(found: list[dict[str, Any]]) -> None:
+    counts = {status: sum(each["status"] == status for each in found) for status in Status}
+    told = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+    sums: dict[str, Decimal] = {}
+    for each in found:
+        if each["status"] == Status.VERIFIED:
+            sums[each["currency"]] = sums.get(each["currency"], Decimal(0)) + Decimal(each["amount"])
+    total = "; verified in all: " + ", ".join(f"{amount:f} {currency}" for currency, amount in sums.items())
+    typer.echo(f"{told or 'no bills'}{total if sums else ''}")
+
+
+def _lines(items: list[dict[str, Any]]) -> None:
+    for each in items:
+        typer.echo(json.dumps(each, ensure_ascii=False))
+
+
+def _show(table: Table) -> None:
+    # Into a pipe nothing is folded: a line is a bill.
+    Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH).print(table)
+
+
+def _utc(moment: datetime) -> str:
+    return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).isoformat()
+
+
+@contextmanager
+def _client(operator: _Operator) -> Iterator[httpx.Client]:
+    try:
+        token = operator.token_file.read_text().strip()
+        context = client_context(operator.root)
+    except (OSError, ValueError) as error:
+        raise StromkreisError(
+            f"{getattr(error, 'filename', None) or operator.root}: cannot be read ({type(error).__name__}); expected"
+            " the operator's token and the SM-PKI root of the coordinator: see --token-file and --root"
+        ) from None
+    headers = {"Authorization": f"Bearer {token}"}
+    with httpx.Client(base_url=operator.coordinator, verify=context, headers=headers, timeout=_TIMEOUT_S) as client:
+        yield client
+
+
+def _call(context: typer.Context, method: str, path: str, **how: Any) -> dict[str, Any]:
+    operator: _Operator = context.obj
+    if not operator.coordinator.startswith("https://"):
+        raise StromkreisError(f"{operator.coordinator}: expected an https address: the operator's token goes with it")
+    with _client(operator) as client:
+        try:
+            response = client.request(method, f"/api/v1{path}", **how)
+        except httpx.TransportError as error:
+            raise StromkreisError(
+                f"{operator.coordinator}: the coordinator cannot be reached ({type(error).__name__})"
+            ) from None
+    if response.is_success:
+        answer: dict[str, Any] = response.json()
+        return answer
+    try:
+        problem = response.json()
+        told = f"{problem['reason']}: {problem['detail']}"
+    except (ValueError, KeyError, TypeError):
+        told = f"status {response.status_code}"
+    raise StromkreisError(f"{operator.coordinator} refuses: {told}")

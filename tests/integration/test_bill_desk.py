@@ -1,0 +1,191 @@
+"""The desk that asks for bills: again until there is an answer, through a failing database, no answer unasked."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+from prometheus_client import CollectorRegistry
+from sqlalchemy.exc import OperationalError
+
+from coordinator.emp.billing import Billing, BillStatus
+from coordinator.emp.desk import BillDesk
+from coordinator.gwa.ca import CertificateAuthority, TariffSigner
+from coordinator.metrics import CoordinatorMetrics
+from coordinator.store import Epoch, Ring, Store
+from protocol import wire
+from protocol.dcnet.billing import make_bill
+from protocol.dcnet.book import Ended
+from protocol.dcnet.commitments import Pedersen
+from protocol.dcnet.group import Edwards25519
+from protocol.dcnet.schema import VERIFIED_SCHEMA
+from protocol.dcnet.tariff import Tariff
+
+START = 1_772_582_400
+NAMES = ("ESTK0000000001", "ESTK0000000002")
+PEDERSEN = Pedersen(Edwards25519())
+TARIFF = Tariff("Dynamic", "1-0:1.8.0*255", "Wh", "ct", -5, START, 900, (3000, -12, 250))
+READINGS, BLINDINGS = [70, 80, 90], [11, 12, 13]
+PERIOD = (datetime.fromtimestamp(START, UTC), datetime.fromtimestamp(START + 2700, UTC))
+
+
+class Office:
+    """A desk over a real database with three verified rounds of two gateways, who all have the same readings."""
+
+    def __init__(self, path: Path) -> None:
+        self.store = Store(f"sqlite:///{path / 'coordinator.sqlite'}")
+        self.store.add_epoch(Epoch(1, "north", VERIFIED_SCHEMA, 3, START, 900), [Ring(1, 0, NAMES)])
+        for round_, (reading, blinding) in enumerate(zip(READINGS, BLINDINGS, strict=True)):
+            ended = Ended(1, 0, round_, wire.Outcome.OPENED, 0, 0, 3, 3, (2, 0, 0, 0), True, "", 0.0, 1.0)
+            row = PEDERSEN.commit(reading, blinding) + PEDERSEN.commit(0, 1)
+            self.store.record_many([ended], {(1, 0, round_): row * 2})
+        self.metrics = CoordinatorMetrics(CollectorRegistry())
+        self.billing = Billing(self.store, PEDERSEN)
+        now = datetime.now(UTC)
+        signer = TariffSigner(path / "pki", CertificateAuthority.create(path / "pki", now), now)
+        self.desk = BillDesk(self.billing, signer, [], self.metrics, keep_s=10**6, clock=trio.current_time)
+        self.present = {NAMES[0]}
+        self._sent, self.sent = trio.open_memory_channel[tuple[float, str, wire.BillRequest]](100)
+        self._changed, self.changed = trio.open_memory_channel[None](100)
+
+    async def open(self, nursery: trio.Nursery) -> None:
+        """Run the desk; it has no bills yet."""
+        nursery.start_soon(self.desk.run, lambda: self.present, self.send, lambda: self._changed.send_nowait(None))
+        await self.changed.receive()
+
+    def send(self, gateway: str, message: wire.BillRequest) -> None:
+        self._sent.send_nowait((trio.current_time(), gateway, message))
+
+    def ask(self) -> None:
+        self.desk.ask("north", PERIOD, self.desk.publish(TARIFF).digest)
+
+    def good(self, request: bytes) -> wire.Bill:
+        bill = make_bill(PEDERSEN, TARIFF.prices, READINGS, BLINDINGS)
+        return wire.Bill(request, bill.amount_bytes(), bill.blinding.to_bytes(32, "little"))
+
+    def count(self, name: str, **labels: str) -> float:
+        return self.metrics.registry.get_sample_value(name, labels) or 0.0
+
+    async def until(self, *counts: int) -> None:
+        """Return as soon as so many bills are asked, verified, refused, declined."""
+        while tuple(self.billing.counts().values()) != counts:
+            await self.changed.receive()
+
+
+@pytest.fixture
+def office(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("coordinator.emp.desk._PACE_S", 0.0)  # the clock stands still between two jumps
+    made = Office(tmp_path)
+    yield made
+    made.store.close()
+
+
+async def test_a_bill_is_asked_for_again_and_again_but_not_too_often(office: Office, mock_clock) -> None:
+    async with trio.open_nursery() as nursery:
+        await office.open(nursery)
+        office.ask()
+        first, gateway, message = await office.sent.receive()
+        times, again = [first], gateway
+        for _ in range(2):
+            for elapsed_s in (28.0, 4.0):
+                await trio.testing.wait_all_tasks_blocked()
+                mock_clock.jump(elapsed_s)
+            at, again, _ = await office.sent.receive()
+            times.append(at)
+        office.present = set(NAMES)
+        await trio.testing.wait_all_tasks_blocked()
+        mock_clock.jump(3.0)
+        _, other, _ = await office.sent.receive()
+        nursery.cancel_scope.cancel()
+    assert (gateway, again, other) == (NAMES[0], NAMES[0], NAMES[1])
+    assert message.tariff == TARIFF.to_bytes()
+    assert [at - first for at in times] == [0.0, 32.0, 64.0]
+
+
+async def test_answers_are_judged_and_what_nobody_asked_for_is_not(office: Office, mock_clock) -> None:
+    async with trio.open_nursery() as nursery:
+        await office.open(nursery)
+        office.ask()
+        await office.sent.receive()
+        ((_, request), _) = office.billing.outstanding()
+        office.desk.receive(NAMES[0], office.good(bytes(32)))
+        office.desk.receive("ESTK0000000009", office.good(request))
+        assert office.count("stromkreis_peer_errors_total", reason="unasked_bill") == 2
+        office.desk.receive(NAMES[1], wire.BillDeclined(request, "interval_not_contributed"))
+        office.desk.receive(NAMES[0], office.good(request))
+        await office.until(0, 1, 0, 1)
+        await trio.testing.wait_all_tasks_blocked()
+        office.desk.receive(NAMES[0], office.good(request))  # it was asked twice, and answers twice
+        assert office.count("stromkreis_peer_errors_total", reason="unasked_bill") == 3
+        nursery.cancel_scope.cancel()
+    assert office.count("stromkreis_bills_total", outcome="asked") == 2
+    assert office.count("stromkreis_bills_total", outcome="verified") == 1
+    assert office.count("stromkreis_bills_total", outcome="declined") == 1
+
+
+async def test_a_wrong_bill_is_refused_once_and_for_good(office: Office, mock_clock, caplog) -> None:
+    async with trio.open_nursery() as nursery:
+        await office.open(nursery)
+        office.ask()
+        await office.sent.receive()
+        ((_, request), _) = office.billing.outstanding()
+        office.desk.receive(NAMES[0], replace(office.good(request), amount=bytes(16)))
+        await office.until(1, 0, 1, 0)
+        assert office.billing.judge(NAMES[0], office.good(request), 0) is None
+        nursery.cancel_scope.cancel()
+    (bill,) = office.billing.page(limit=9, gateway=NAMES[0])
+    assert bill.status is BillStatus.REFUSED
+    assert f"the bill of gateway {NAMES[0]} is refused" in caplog.text
+
+
+async def test_a_database_that_fails_costs_nothing_but_time(
+    office: Office, mock_clock, monkeypatch: pytest.MonkeyPatch, caplog
+) -> None:
+    broken: set[str] = set()
+
+    def failing(name: str):
+        real = getattr(office.billing, name)
+
+        def call(*arguments: object) -> object:
+            if name in broken:
+                raise OperationalError("SELECT", {}, Exception("disk full"))
+            return real(*arguments)
+
+        return call
+
+    async def pass_time(elapsed_s: float, failures: int) -> None:
+        """Once the desk has noticed so many failures and waits."""
+        while office.count("stromkreis_peer_errors_total", reason="store_error") < failures:
+            await trio.lowlevel.checkpoint()
+        await trio.testing.wait_all_tasks_blocked()
+        broken.clear()
+        mock_clock.jump(elapsed_s)
+
+    for name in ("outstanding", "message", "judge"):
+        monkeypatch.setattr(office.billing, name, failing(name))
+    async with trio.open_nursery() as nursery:
+        await office.open(nursery)
+        broken.add("outstanding")
+        office.ask()
+        await pass_time(3.0, failures=1)
+        await office.sent.receive()
+        ((_, request), _) = office.billing.outstanding()
+        broken.add("judge")
+        office.desk.receive(NAMES[0], office.good(request))
+        await pass_time(31.0, failures=2)
+        assert office.billing.counts()["asked"] == 2
+        await office.sent.receive()  # asked again
+        broken.add("message")
+        office.present = set(NAMES)
+        await trio.testing.wait_all_tasks_blocked()
+        mock_clock.jump(3.0)
+        await pass_time(3.0, failures=3)
+        _, gateway, _ = await office.sent.receive()
+        assert gateway == NAMES[1]
+        office.desk.receive(NAMES[0], office.good(request))
+        await office.until(1, 1, 0, 0)
+        nursery.cancel_scope.cancel()
+    assert office.count("stromkreis_peer_errors_total", reason="store_error") == 3
+    assert "SELECT" not in caplog.text

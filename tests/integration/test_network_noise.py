@@ -1,0 +1,55 @@
+"""Distributed noise over real sockets: announced, added, told; and a gateway that wants more of it stays away."""
+
+import sqlite3
+
+import httpx
+import trio
+
+from coordinator.store import Store
+from loadtest.households import households
+from loadtest.network import Network
+from node.config import PolicyConfig
+from protocol.dcnet.schema import DEFAULT_SCHEMA, Noise, signed
+from protocol.link.tls import client_context
+from protocol.wire import Outcome
+
+
+async def test_totals_are_noisy_and_say_so_and_who_wants_more_noise_takes_no_part(
+    network: Network, ledger, caplog
+) -> None:
+    network.noise_epsilon, network.gateways, network.ring_size = 1.0, 10, 10
+    network.policy = PolicyConfig(noise_epsilon_max=1.0)
+    async with trio.open_nursery() as nursery:
+        await network.start_meters(nursery)
+        await network.start_coordinator(nursery)
+        await network.start_node(nursery, 0, 8, "content")
+        network.policy = PolicyConfig(noise_epsilon_max=0.5)
+        nursery.start_soon(network.start_node, nursery, 8, 2, "strict")
+        with trio.fail_after(60):
+            while len([each for each in network.ended() if each.outcome is Outcome.OPENED]) < 4:
+                await trio.sleep(0.2)
+        opened = ledger.check(network)
+        async with httpx.AsyncClient(verify=client_context(network.coordinator_config.pki_path / "root.pem")) as client:
+            span = {"from": "1970-01-01T00:00:00Z", "to": "2100-01-01T00:00:00Z"}
+            totals = (await client.get(f"{network.web[0]}/api/v1/totals", params=span)).json()["items"]
+        nursery.cancel_scope.cancel()
+    total = next(each for each in totals if each["rings"]["opened"])
+    store = Store(network.coordinator_config.database_url)
+    schema = store.latest_epochs()[0].schema
+    store.close()
+    assert schema.without_noise() == DEFAULT_SCHEMA
+    assert [noise for _, noise in schema.noise] == [Noise(10**6, 60_000), Noise(10**6, 60_000), Noise(10**6, 24_000)]
+    assert all(each.total[0] == each.roster.bit_count() <= 8 for each in opened)
+    # Eight households draw some 3 kW; noise of 34 kW and more is what tells noisy totals from bare ones.
+    assert max(abs(signed(each.total[3])) for each in opened) > 5_000
+    assert [value["noise"] and value["noise"]["epsilon"] for value in total["values"]] == [None, 1.0, 1.0, 1.0]
+    assert 33_900 < total["values"][3]["noise"]["deviation"] < 34_000
+    assert "weak_noise" in caplog.text
+    accounts = sqlite3.connect(network.directory / "content" / "registers.sqlite")
+    rows = accounts.execute("SELECT gateway, opened FROM baseline").fetchall()
+    accounts.close()
+    assert len(rows) == 8
+    homes = households(network.meters_config())
+    for gateway, at in rows:  # an account stands at what its meter really showed, and knows nothing of noise
+        shown = [homes[int(gateway[-2:])].registers(q)[:2] for q in range(200)]
+        assert tuple(int.from_bytes(at[place : place + 8], "little") for place in (8, 16)) in shown

@@ -1,0 +1,87 @@
+"""A real member that lies in one committed slot, against the real coordinator: its ring is caught, no other is."""
+
+from dataclasses import replace
+
+import pytest
+import trio
+
+from coordinator.emp.billing import Billing
+from coordinator.emp.totals import Totals
+from coordinator.store import Store
+from loadtest.network import Network
+from node.aggregation.membership import Membership
+from protocol import wire
+from protocol.dcnet.commitments import Pedersen
+from protocol.dcnet.group import Edwards25519
+from protocol.dcnet.rings import positions_of
+from protocol.dcnet.schema import WORD_MODULUS, signed
+from protocol.dcnet.tariff import Tariff
+from protocol.wire import Outcome
+
+LIAR = "ESTK0000000003"
+TOO_MUCH = 5000
+
+
+@pytest.mark.parametrize("slot", [1, 2])
+async def test_a_member_that_lies_in_one_committed_slot_is_caught_and_mixes_into_no_verified_total(
+    network: Network, ledger, monkeypatch: pytest.MonkeyPatch, slot: int
+) -> None:
+    to_head = Membership._to_head
+
+    async def lying(mine: Membership, message: wire.RingMessage) -> None:
+        """What it shares is not what it commits to, by one word."""
+        if isinstance(message, wire.Share) and mine._around.module.identity == LIAR:
+            words = bytearray(message.vector)
+            word = int.from_bytes(words[8 * slot : 8 * slot + 8], "little") + TOO_MUCH
+            words[8 * slot : 8 * slot + 8] = (word % WORD_MODULUS).to_bytes(8, "little")
+            message = replace(message, vector=bytes(words))
+        await to_head(mine, message)
+
+    monkeypatch.setattr(Membership, "_to_head", lying)
+    network.verified, network.gateways, network.ring_size, network.rounds = True, 14, 7, 200
+    async with trio.open_nursery() as nursery:
+        await network.start_meters(nursery)
+        await network.start_coordinator(nursery)
+        await network.start_node(nursery, 0, 14, "node")
+        ended = await network.wait_for_rounds(16)
+        nursery.cancel_scope.cancel()
+    opened = [each for each in ended if each.outcome is Outcome.OPENED]
+    members = network.members()
+    with_liar = [each for each in opened if _is_in(LIAR, each, members)]
+    without = [each for each in opened if not _is_in(LIAR, each, members)]
+    assert len(with_liar) >= 3
+    assert len(without) >= 3
+    assert not any(each.verified for each in with_liar)
+    assert all(each.verified for each in without)
+    for each in opened:  # the lie is in the total, to the last digit: opened, but worth nothing
+        names = [members[each.epoch, each.ring][position] for position in positions_of(each.roster)]
+        true = sum(ledger.contributed[name, each.epoch, each.round][slot] for name in names)
+        assert signed(each.total[slot]) - true == (TOO_MUCH if LIAR in names and not each.verified else 0)
+    store = Store(network.coordinator_config.database_url)
+    try:
+        totals = Totals(store).totals(0, 2**40, area="north")
+        lied = {_interval(store, each) for each in with_liar}
+        assert lied
+        assert [total for total in totals if total.verified and total.interval_start_s in lied] == []
+        billing = Billing(store, Pedersen(Edwards25519()))
+        end_s = max(_interval(store, each) for each in opened) + 900
+        start_s = min(_interval(store, each) for each in opened)
+        count = (end_s - start_s) // 900
+        tariff = Tariff("Dynamic", "1-0:1.8.0*255", "Wh", "ct", -5, start_s, 900, (3000,) * count)
+        digest = billing.tariffs.publish(tariff, b"", b"", 0).digest
+        billing.ask("north", start_s, end_s, digest, 0)
+        ring_of_liar = next(names for names in members.values() if LIAR in names)
+        asked = {name for name, _ in billing.outstanding()}
+        assert asked
+        assert asked.isdisjoint(ring_of_liar)  # nobody is billed by commitments that do not add up
+    finally:
+        store.close()
+
+
+def _is_in(name: str, ended, members) -> bool:
+    names = members[ended.epoch, ended.ring]
+    return name in names and bool(ended.roster >> names.index(name) & 1)
+
+
+def _interval(store: Store, ended) -> int:
+    return next(e for e in store.latest_epochs() if e.epoch == ended.epoch).interval_of(ended.round)

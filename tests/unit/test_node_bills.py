@@ -1,0 +1,306 @@
+"""What a gateway answers when it is asked for a bill, and what it never answers: a lying EMP against each rule."""
+
+import json
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import trio
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from coordinator.gwa.ca import CertificateAuthority, TariffSigner
+from node.aggregation.bills import BillingRules, Bills
+from node.aggregation.contribution import Contributions, Registers, blinding_label
+from node.store import Statement, Store, StoreError
+from node.trust import TrustStore
+from protocol import pki, wire
+from protocol.dcnet.billing import Bill, verify_bill
+from protocol.dcnet.commitments import Pedersen, derive_blinding
+from protocol.dcnet.events import Attempted, Progress
+from protocol.dcnet.group import Edwards25519
+from protocol.dcnet.schema import VERIFIED_SCHEMA
+from protocol.dcnet.tariff import Tariff, pack_intervals, tariff_digest
+from protocol.errors import RemoteProtocolError
+
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+GATEWAY = "ESTK0000000001"
+IMPORT, EXPORT = "1-0:1.8.0*255", "1-0:2.8.0*255"
+GROUP = Edwards25519()
+PEDERSEN = Pedersen(GROUP)
+VIEW = SimpleNamespace(epoch=0, size=8, noise=())
+RULES = BillingRules(priced_count_min=4, price_max=10**6)
+MOVED = [11, 0, 250, 31, 7, 1999, 3, 45]  # what the register moves by in the intervals 1 to 8
+
+
+def blind(label: bytes) -> int:
+    return derive_blinding(GROUP, bytes(32), label)
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> CertificateAuthority:
+    return CertificateAuthority.create(tmp_path_factory.mktemp("sm") / "pki", NOW)
+
+
+@pytest.fixture
+def signer(authority: CertificateAuthority, tmp_path: Path) -> TariffSigner:
+    return TariffSigner(tmp_path / "emp", authority, NOW)
+
+
+class Gateway:
+    """A gateway's account and bills on one store file; leaving `opened` is a crash as far as the next one can tell."""
+
+    def __init__(self, path: Path, authority: CertificateAuthority, rules: BillingRules) -> None:
+        self.path = path
+        self.trust = TrustStore(authority.root, NOW.timestamp)
+        self.rules = rules
+
+    @asynccontextmanager
+    async def opened(self):
+        async with trio.open_nursery() as nursery:
+            self.store = Store(self.path)
+            nursery.start_soon(self.store.run)
+            self.account = Contributions(self.store, GATEWAY, VERIFIED_SCHEMA, blind)
+            self.bills = Bills(self.store, GATEWAY, PEDERSEN, blind, self.trust, self.rules)
+            yield self
+            nursery.cancel_scope.cancel()
+        self.store.close()
+
+    async def contribute(self, interval: int, energy: int, *, included: bool | None = True) -> None:
+        self.account.build(VIEW, interval, Registers(900 * interval, (1, energy, 0, 0)))
+        await self.account.attempted(VIEW, Attempted(interval, 0, Progress.SHARED))
+        if included is not None:
+            await self.account.settle(0, interval, included=included)
+
+    async def live(self) -> None:
+        """Eight intervals, all of them in opened totals."""
+        energy = 1000
+        await self.account.first_reading((1, energy, 0, 0))
+        for number, moved in enumerate(MOVED, 1):
+            energy += moved
+            await self.contribute(number, energy)
+
+
+@pytest.fixture
+def gateway(tmp_path: Path, authority: CertificateAuthority) -> Gateway:
+    return Gateway(tmp_path / "registers.sqlite", authority, RULES)
+
+
+TARIFF = Tariff("Dynamic", IMPORT, "Wh", "ct", -5, 900, 900, (3000, -12, 0, 2500, 3100, 2900, 3000, 2800))
+
+
+def request(
+    authority: CertificateAuthority, signer: TariffSigner, tariff: Tariff = TARIFF, intervals: list[int] | None = None
+) -> wire.BillRequest:
+    indices = list(range(len(tariff.prices))) if intervals is None else intervals
+    document = tariff.to_bytes()
+    return wire.BillRequest(
+        document, signer.sign(tariff_digest(document)), signer.certificate, (pki.to_der(authority.sub_ca),),
+        pack_intervals(indices, len(tariff.prices)),
+    )  # fmt: skip
+
+
+def holds(answer: wire.Bill, prices: list[int], moved: list[int], intervals: list[int]) -> bool:
+    """What the EMP checks, with commitments made from the values that the test knows."""
+    commitments = [
+        PEDERSEN.commit(value, blind(blinding_label(GATEWAY, IMPORT, 900 * interval)))
+        for value, interval in zip(moved, intervals, strict=True)
+    ]
+    bill = Bill(int.from_bytes(answer.amount, "little", signed=True), int.from_bytes(answer.blinding, "little"))
+    return verify_bill(PEDERSEN, prices, commitments, bill, reading_max=2**63 - 1)
+
+
+async def declines(gateway: Gateway, asked: wire.BillRequest, reason: str) -> None:
+    with pytest.raises(RemoteProtocolError) as caught:
+        await gateway.bills.answer(asked)
+    assert caught.value.reason == reason
+
+
+async def test_a_bill_is_what_the_commitments_say_and_is_the_same_after_a_restart(gateway, authority, signer) -> None:
+    asked = request(authority, signer)
+    async with gateway.opened():
+        await gateway.live()
+        answer = await gateway.bills.answer(asked)
+        assert int.from_bytes(answer.amount, "little", signed=True) == sum(
+            price * moved for price, moved in zip(TARIFF.prices, MOVED, strict=True)
+        )
+        assert holds(answer, list(TARIFF.prices), MOVED, list(range(1, 9)))
+        assert await gateway.bills.answer(asked) == answer
+    async with gateway.opened():
+        assert await gateway.bills.answer(asked) == answer
+        kept = gateway.store.read("SELECT obis, value FROM committed WHERE value NOT NULL")
+        assert {obis for obis, _ in kept} == {EXPORT}  # what was billed is nobody's to read any more
+
+
+async def test_the_same_intervals_at_other_prices_are_declined_for_good(gateway, authority, signer) -> None:
+    dearer = replace(TARIFF, prices=tuple(price + 1 for price in TARIFF.prices))
+    async with gateway.opened():
+        await gateway.live()
+        await gateway.bills.answer(request(authority, signer, intervals=[0, 1, 3, 4, 5]))
+        await declines(gateway, request(authority, signer, dearer), "interval_billed_before")
+        await declines(gateway, request(authority, signer, dearer, [5, 6, 7]), "too_few_priced_intervals")
+    async with gateway.opened():
+        await declines(gateway, request(authority, signer, dearer), "interval_billed_before")
+
+
+@pytest.mark.parametrize(
+    ("tariff", "intervals", "reason"),
+    [
+        (TARIFF, [3], "too_few_priced_intervals"),
+        (TARIFF, [], "price_count"),
+        (replace(TARIFF, prices=(0, 0, 0, 0, 9, 0, 0, 0)), None, "too_few_priced_intervals"),
+        (replace(TARIFF, prices=(1, 1, 1, 1, 10**6 + 1, 1, 1, 1)), None, "price_range"),
+        (replace(TARIFF, prices=(*TARIFF.prices, 3000)), None, "interval_not_contributed"),
+        (replace(TARIFF, start_s=0), None, "interval_not_contributed"),
+        (replace(TARIFF, start_s=901), None, "interval_not_contributed"),
+        (replace(TARIFF, obis="1-0:16.7.0*255"), None, "interval_not_contributed"),
+    ],
+)
+async def test_what_is_never_answered(gateway, authority, signer, tariff, intervals, reason) -> None:
+    async with gateway.opened():
+        await gateway.live()
+        await declines(gateway, request(authority, signer, tariff, intervals), reason)
+        assert gateway.store.read("SELECT count(*) FROM bill") == [(0,)]
+        assert gateway.store.read("SELECT count(*) FROM committed WHERE bill NOT NULL") == [(0,)]
+
+
+async def test_a_price_that_outweighs_all_others_is_not_answered(gateway, authority, signer) -> None:
+    gateway.rules = replace(RULES, priced_count_min=8)
+    async with gateway.opened():
+        await gateway.live()
+        await declines(gateway, request(authority, signer, replace(TARIFF, prices=(1, 1, 1, 9, 1, 1, 1, 1))),
+                       "price_dominates")  # fmt: skip
+        assert await gateway.bills.answer(request(authority, signer, replace(TARIFF, prices=(1, 1, 1, 7, 1, 1, 1, 1))))
+
+
+async def test_only_a_market_participants_signature_makes_a_tariff(gateway, authority, signer, tmp_path) -> None:
+    good = request(authority, signer)
+    key = ec.generate_private_key(ec.BrainpoolP256R1())
+    tls = pki.issue(
+        pki.Role.PARTICIPANT_TLS, pki.subject("Stromkreis.EMT"), key.public_key(), issuer=authority.sub_ca,
+        issuer_key=authority.sub_ca_key, serial=1 << 70, not_before=authority.sub_ca.not_valid_before_utc,
+        not_after=authority.sub_ca.not_valid_after_utc,
+    )  # fmt: skip
+    member = authority.issue_gateway(GATEWAY, key.public_key(), NOW)
+    own = key.sign(tariff_digest(good.tariff), ec.ECDSA(hashes.SHA256()))
+    stranger = CertificateAuthority.create(tmp_path / "other", NOW)
+    theirs = TariffSigner(tmp_path / "theirs", stranger, NOW)
+    changed = replace(TARIFF, prices=tuple(2 * price for price in TARIFF.prices)).to_bytes()
+    for bad, reason in [
+        (replace(good, signature=bytes(70)), "bad_signature"),
+        (replace(good, signature=signer.sign(good.tariff)), "bad_signature"),  # over other words than a tariff's
+        (replace(good, tariff=changed), "bad_signature"),
+        (replace(good, certificate=pki.to_der(tls), signature=own), "key_usage"),
+        (replace(good, certificate=pki.to_der(member), signature=own), "certificate_name"),
+        (request(stranger, theirs), "unknown_issuer"),
+    ]:
+        async with gateway.opened():
+            if gateway.account._opened is None:
+                await gateway.live()
+            await declines(gateway, bad, reason)
+    gateway.rules = replace(RULES, supplier="Somebody.EMT")
+    async with gateway.opened():
+        await declines(gateway, good, "wrong_identity")
+    gateway.rules = replace(RULES, supplier="stromkreis.emt")
+    async with gateway.opened():
+        assert await gateway.bills.answer(good) is not None
+
+
+async def test_a_document_that_is_signed_but_no_tariff_is_declined(gateway, authority, signer) -> None:
+    loose = json.dumps(json.loads(TARIFF.to_bytes()), indent=1).encode()
+    asked = replace(request(authority, signer), tariff=loose, signature=signer.sign(tariff_digest(loose)))
+    short = replace(request(authority, signer), intervals=b"\xff\x00")
+    beyond = replace(request(authority, signer, replace(TARIFF, prices=TARIFF.prices[:7])), intervals=b"\xff")
+    async with gateway.opened():
+        await gateway.live()
+        await declines(gateway, asked, "bad_tariff")
+        await declines(gateway, short, "bad_intervals")
+        await declines(gateway, beyond, "bad_intervals")
+
+
+async def test_void_rounds_are_not_billable_and_their_energy_is_in_the_next_interval(
+    gateway, authority, signer
+) -> None:
+    async with gateway.opened():
+        await gateway.account.first_reading((1, 1000, 0, 0))
+        await gateway.contribute(1, 1010)
+        await gateway.contribute(2, 1025, included=False)
+        for number, energy in ((3, 1050), (4, 1060), (5, 1061)):
+            await gateway.contribute(number, energy)
+        await declines(gateway, request(authority, signer, intervals=[0, 1, 2, 3, 4]), "interval_not_contributed")
+        prices = replace(TARIFF, prices=(1, 10, 100, 300, 500, 1, 1, 1))
+        answer = await gateway.bills.answer(request(authority, signer, prices, [0, 2, 3, 4]))
+        assert holds(answer, [1, 100, 300, 500], [10, 40, 10, 1], [1, 3, 4, 5])
+
+
+async def test_an_interval_whose_result_is_not_known_makes_the_answer_wait(gateway, authority, signer) -> None:
+    asked = request(authority, signer, intervals=[0, 3, 4, 5, 6, 7])
+    async with gateway.opened():
+        await gateway.account.first_reading((1, 1000, 0, 0))
+        for number in (1, 4, 5, 6, 7):
+            await gateway.contribute(number, 1000 + number)
+        await gateway.contribute(8, 1020, included=None)
+        assert await gateway.bills.answer(asked) is None
+    async with gateway.opened():
+        assert await gateway.bills.answer(asked) is None
+        await gateway.account.settle(0, 8, included=True)
+        assert await gateway.bills.answer(asked) is not None
+
+
+async def test_a_bill_that_cannot_be_written_does_not_leave(gateway, authority, signer) -> None:
+    asked = request(authority, signer)
+    full = "CREATE TRIGGER full BEFORE UPDATE ON committed BEGIN SELECT RAISE(ABORT, 'full'); END"
+    async with gateway.opened():
+        await gateway.live()
+        await gateway.store.write([Statement(full, ())])
+        with pytest.raises(StoreError):
+            await gateway.bills.answer(asked)
+        assert gateway.store.read("SELECT count(*) FROM bill") == [(0,)]
+        await gateway.store.write([Statement("DROP TRIGGER full", ())])
+        assert holds(await gateway.bills.answer(asked), list(TARIFF.prices), MOVED, list(range(1, 9)))
+
+
+async def test_two_requests_at_the_same_moment_cannot_both_have_an_interval(gateway, authority, signer) -> None:
+    first = request(authority, signer, intervals=[0, 1, 3, 4, 5])
+    second = request(authority, signer, intervals=[0, 4, 5, 6, 7])
+    outcomes = []
+    async with gateway.opened():
+        await gateway.live()
+
+        async def ask(one: wire.BillRequest) -> None:
+            try:
+                outcomes.append(await gateway.bills.answer(one))
+            except RemoteProtocolError as error:
+                outcomes.append(error.reason)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask, first)
+            nursery.start_soon(ask, second)
+    assert sum(isinstance(each, wire.Bill) for each in outcomes) == 1
+    assert "interval_billed_before" in outcomes
+
+
+@pytest.mark.parametrize(("keep_s", "kept"), [(1800, 3), (10**6, 5)])
+async def test_what_is_older_than_the_retention_is_deleted_from_the_file_too(
+    tmp_path: Path, keep_s: int, kept: int
+) -> None:
+    path = tmp_path / "registers.sqlite"
+    planted = 0x5EC2E7_5EC2E7
+    async with trio.open_nursery() as nursery:
+        store = Store(path)
+        nursery.start_soon(store.run)
+        mine = Contributions(store, GATEWAY, VERIFIED_SCHEMA, blind, keep_committed_s=keep_s)
+        await mine.first_reading((1, 0, 0, 0))
+        energy = planted
+        for number in range(1, 6):
+            mine.build(VIEW, number, Registers(900 * number, (1, energy, 0, 0)))
+            await mine.attempted(VIEW, Attempted(number, 0, Progress.SHARED))
+            await mine.settle(0, number, included=True)
+            energy += 10
+        assert len(store.read("SELECT interval_s FROM committed WHERE obis=?", IMPORT)) == kept
+        nursery.cancel_scope.cancel()
+    store.close()
+    assert (planted.to_bytes(6, "big") in path.read_bytes()) == (kept == 5)
