@@ -5,7 +5,16 @@ import random
 import pytest
 
 from protocol.dcnet import commitments as lanes
-from protocol.dcnet.billing import INTERVAL_COUNT_MAX, PRICE_MAX, Bill, check_request, make_bill, verify_bill
+from protocol.dcnet.billing import (
+    INTERVAL_COUNT_MAX,
+    PRICE_MAX,
+    READING_MAX,
+    Bill,
+    check_request,
+    make_bill,
+    request_digest,
+    verify_bill,
+)
 from protocol.dcnet.commitments import Pedersen, contribution_limit, derive_blinding, total_of_word
 from protocol.dcnet.group import Edwards25519
 from protocol.errors import LocalProtocolError, RemoteProtocolError
@@ -255,3 +264,13 @@ def test_a_gateways_own_price_bound_counts() -> None:
 
 def test_a_fair_request_is_answered() -> None:
     check_request([1, 2, 3], [PRICE_MAX, 0, -PRICE_MAX], {8}, priced_count_min=2)
+
+
+def test_the_largest_amounts_travel() -> None:
+    largest = READING_MAX * PRICE_MAX * INTERVAL_COUNT_MAX
+    for amount in (-largest, -1, 0, largest):
+        assert int.from_bytes(Bill(amount, 1).amount_bytes(), "little", signed=True) == amount
+
+
+def test_a_request_is_named_by_tariff_and_intervals_apart() -> None:
+    assert len({request_digest(b"ab", b"c"), request_digest(b"a", b"bc"), request_digest(b"ab", b"")}) == 3
