@@ -9,8 +9,8 @@ they report.  Every gateway has two connections of its own: to its ring's head a
 
 First everybody is set up and linked.  How long the links took says how fast the machine is today, and from that come
 the waits: `--share`, how long a head waits for shares, and `--period`, the time between rounds.  Then rounds are
-played until one has had everybody in it; in the next one 5 % crash as it opens (their connections close, nobody tells
-anybody); in the one after it, which is measured, another 5 % crash and the former are back, restarted from the store.
+played until one has had everybody in it; in the next one 5 % crash just before it opens (their connections close,
+nobody tells anybody); in the one after it, which is measured, another 5 % crash and the former are back, restarted from the store.
 
 The measured round's time is by the clock, from its opening to the last ring's total: it contains the wait for the
 shares of those who will never send any, but where a ring has lost nobody.  Its CPU time is that of all processes from
@@ -43,6 +43,7 @@ from loadtest.bench.measure import Row, Spread, Target
 from loadtest.bench.table import machine, now, write_json
 
 _SETTLE_S = 1.0
+_CRASH_S = 0.25  # before a round opens; whom a head cannot reach any more it hardly waits for
 _PATIENCE_S = 600.0  # for anything; what is waited for is on the screen
 _MEASURED_MAX = 3  # rounds with churn until one was opened by every ring; the report says which it was
 _WHOLE_ROUND_MAX = 6  # rounds until everybody is in, or the machine is too busy to say anything
@@ -167,7 +168,7 @@ class Fleet:
             )
         await self.tell(read=round_)
         if churn:
-            await self.tell(crash=round_, at_s=opens_s - 0.02)
+            await self.tell(crash=round_, at_s=opens_s - _CRASH_S)
         await wait_until(time.time, opens_s)
         await self.until(f"round {round_}, rings", lambda: len(self.rounds[round_]), self.rings)
         ended = self.rounds[round_]
@@ -192,7 +193,7 @@ async def measure(options: argparse.Namespace, gateways: int) -> list[Row]:
         await fleet.tell(endpoint=fleet.endpoint)
         await fleet.until("gateways are linked to the round books", lambda: fleet.linked, gateways)
         links_s = time.monotonic() - began_s
-        share_s = options.share or 0.5 + 0.7 * links_s
+        share_s = options.share or 0.5 + links_s
         period_s = options.period or 4 + 2 * links_s + 2 * share_s
         opens_s = time.time() + 4 + 2 * links_s
         when = {"first_open_s": opens_s, "period_s": period_s, "share_s": share_s}
@@ -242,7 +243,7 @@ def rows(
             f"{gateways:,} gateways, a full round with 5 % churn, until the last total", "s", Spread.of([max(took_s)]),
             target=Target("ours", 10, at_least=False) if is_whole else None, clock="wall",
             note=f"{fleet.rings} rings, {options.workers} processes of gateways and one of round books; {gone} "
-            f"gateways crash, {share_s:.1f} s of it wait for them; {included:,} in the totals"
+            f"gateways crash, {included:,} in the totals"
             + (f", {late} too late for them" if late > 0 else "")
             + (f"; {lost} rounds before it were not opened by every ring" if lost else ""),
         ),

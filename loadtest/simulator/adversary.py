@@ -80,7 +80,7 @@ class Adversary:
         """The next move's time."""
         return self._deadline_s
 
-    def lost(self, position: int) -> None:
+    def lost(self, position: int, now_s: float) -> None:
         """It does not care."""
 
     def result(self, message: wire.Result, now_s: float) -> list[Instruction]:  # noqa: ARG002

@@ -298,7 +298,7 @@ class World:
                 self._from_head(target, target.head.receive(gateway.index, message, self.now_s))
             except RemoteProtocolError:
                 self.tally.refusals += 1
-                target.head.lost(gateway.index)
+                target.head.lost(gateway.index, self.now_s)
 
         self._send(f"m{gateway.index}", f"m{target.index}", deliver)
 

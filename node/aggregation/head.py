@@ -72,7 +72,7 @@ class HeadDriver:
         self._expelled |= members
         for position in positions_of(members):
             self._by_curve_key.pop(self._view.members[position].curve_key, None)
-            self._head.lost(position)
+            self._head.lost(position, self._around.clock())
             if self._listener is not None:
                 self._listener.disconnect(position)
 
@@ -113,7 +113,7 @@ class HeadDriver:
             "epoch %d ring %d: member %s broke the protocol: %s",
             self._view.epoch, self._view.ring, self._view.members[position].identity, error,
         )  # fmt: skip
-        self._head.lost(position)
+        self._head.lost(position, self._around.clock())
         if self._listener is not None:
             self._listener.disconnect(position)
 
@@ -181,4 +181,4 @@ class HeadDriver:
             sealed = self._secrets.seal_relay(position, data, os.urandom(12))
             around.to_coordinator(wire.Relay(self._view.epoch, self._view.ring, position, sealed))
         elif not self._listener.send(position, data):
-            self._head.lost(position)
+            self._head.lost(position, self._around.clock())

@@ -33,6 +33,7 @@ from protocol.dcnet.suite import Suite, mac_equal
 from protocol.errors import InvariantError, RemoteProtocolError
 
 _NEVER = float("inf")
+_COMEBACK = 1 / 16  # of the wait for shares: what a link that broke gets to come back
 
 
 class State(Enum):
@@ -121,9 +122,11 @@ class Head:
             raise InvariantError(f"a {type(message).__name__} led to {self.state.value}")
         return out
 
-    def lost(self, position: int) -> None:
-        """The link to a member is gone: leave it out until it says READY."""
+    def lost(self, position: int, now_s: float) -> None:
+        """The link to a member is gone: leave it out until it says READY, and hardly wait for its share."""
         self.present &= ~(1 << position)
+        if self.state is State.COLLECTING:
+            self._hurry(self._current, now_s)
 
     def result(self, message: wire.Result, now_s: float) -> list[Instruction]:
         """The round book's answer: pass it to everybody who can hear it, then wait for the next round's time."""
@@ -241,8 +244,15 @@ class Head:
             return [Note("head_message_out_of_season")]
         attempt.shares.setdefault(position, message)
         if len(attempt.shares) < attempt.expected.bit_count():
+            self._hurry(attempt, now_s)
             return []
         return self._close_roster(attempt, now_s)
+
+    def _hurry(self, attempt: Attempt, now_s: float) -> None:
+        """Where shares are missing of those only whose links are gone, the wait is for a link to come back."""
+        there = attempt.expected & self.present
+        if len(attempt.shares) >= there.bit_count() and not there & ~bitmap(list(attempt.shares)):
+            self._deadline_s = min(self._deadline_s, now_s + _COMEBACK * self.view.timing.share_s)
 
     def _close_roster(self, attempt: Attempt, now_s: float) -> list[Instruction]:
         view = self.view

@@ -452,9 +452,44 @@ def test_a_lost_member_is_not_in_the_next_e() -> None:
     head = Head(SUITE, LocalRing(SUITE, COMPLETE).view, 0, -5.0)
     for position in range(7):
         head.receive(position, wire.Ready(1, 0, 0, 0, 0), -4.0)
-    head.lost(3)
-    head.lost(3)
+    head.lost(3, -4.0)
+    head.lost(3, -4.0)
     assert [each.position for each in head.on_timer(0.0) if isinstance(each, ToMember)] == [0, 1, 2, 4, 5, 6]
+
+
+def test_a_share_whose_link_is_gone_is_hardly_waited_for() -> None:
+    alone = Alone()
+    alone.head.lost(6, 0.5)
+    for position in range(5):
+        alone.say(position, alone.share())
+    patient_s = alone.head.next_timer_s()
+    assert patient_s == pytest.approx(0.5 + alone.view.timing.share_s)
+    alone.say(5, alone.share(), 0.6)
+    hasty_s = alone.head.next_timer_s()
+    assert hasty_s == pytest.approx(0.6 + alone.view.timing.share_s / 16)
+    out = alone.head.on_timer(hasty_s)
+    assert out[1] == ToMember(0, wire.Roster(1, 0, 0, 0, b"\x3f"))
+
+
+def test_the_last_link_that_breaks_hurries_as_well_and_one_that_comes_back_in_time_is_in() -> None:
+    alone = Alone()
+    for position in range(6):
+        alone.say(position, alone.share())
+    alone.head.lost(6, 0.7)
+    assert alone.head.next_timer_s() == pytest.approx(0.7 + alone.view.timing.share_s / 16)
+    alone.say(6, alone.share(), 0.71)
+    assert alone.out[1] == ToMember(0, wire.Roster(1, 0, 0, 0, b"\x7f"))
+    alone.head.lost(6, 0.72)
+    assert alone.head.next_timer_s() == pytest.approx(0.71 + alone.view.timing.confirm_s)
+
+
+def test_who_has_shared_and_is_gone_does_not_hurry_the_others() -> None:
+    alone = Alone()
+    for position in range(2, 7):
+        alone.say(position, alone.share())
+    alone.head.lost(5, 0.6)
+    alone.head.lost(6, 0.6)
+    assert alone.head.next_timer_s() == pytest.approx(0.5 + alone.view.timing.share_s)
 
 
 def test_nobody_there_the_head_waits_and_then_gives_the_round_up() -> None:
