@@ -10,11 +10,12 @@ they report.  Every gateway has two connections of its own: to its ring's head a
 First everybody is set up and linked.  How long the links took says how fast the machine is today, and from that come
 the waits: `--share`, how long a head waits for shares, and `--period`, the time between rounds.  Then rounds are
 played until one has had everybody in it; in the next one 5 % crash just before it opens (their connections close,
-nobody tells anybody); in the one after it, which is measured, another 5 % crash and the former are back, restarted from the store.
+nobody tells anybody); in the one after it, which is measured, another 5 % crash and the former are back, restarted
+from the store.
 
-The measured round's time is by the clock, from its opening to the last ring's total: it contains the wait for the
-shares of those who will never send any, but where a ring has lost nobody.  Its CPU time is that of all processes from
-the reading of the meters (half of a gateway's work is done before the opening) to a second after the last total.
+The measured round's time is by the clock, from its opening to the last ring's total.  Its CPU time is that of all
+processes from the reading of the meters (half of a gateway's work is done before the opening) to a second after the
+last total.
 Memory is what the resident sets of all processes, both ends of each link, have grown by after that round, per gateway.
 libzmq's queues touch their memory as messages pass, up to some 50 KB an end: a ring link of an epoch of 96 rounds grows
 by about half of that.  Every total is held against the registers of its roster.
@@ -225,11 +226,11 @@ async def measure(options: argparse.Namespace, gateways: int) -> list[Row]:
     if len(opened) < fleet.rings:
         raise RuntimeError(f"in {_MEASURED_MAX} rounds with churn, rings did not open: too much load? see --share")
     total_cpu_s = sum(each["cpu_s"] for each in after) - sum(each["cpu_s"] for each in before)
-    return rows(options, fleet, opened, round_, lost, share_s, total_cpu_s, sum(each["kb"] for each in after))
+    return rows(options, fleet, opened, round_, lost, total_cpu_s, sum(each["kb"] for each in after))
 
 
 def rows(
-    options: argparse.Namespace, fleet: Fleet, opened: list[dict[str, Any]], round_: int, lost: int, share_s: float,
+    options: argparse.Namespace, fleet: Fleet, opened: list[dict[str, Any]], round_: int, lost: int,
     cpu_s: float, memory_kb: float,
 ) -> list[Row]:  # fmt: skip
     """A fleet's figures; the plan's targets are for 10,000."""
