@@ -149,8 +149,6 @@ def main() -> None:
     parser.add_argument("--messages", type=int, default=300, help="pings over every connection")
     parser.add_argument("--call", nargs=2, metavar=("ENDPOINT", "KEY"), help=argparse.SUPPRESS)
     options = parser.parse_args()
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     if options.call:
         endpoint, key = options.call
         print(json.dumps(trio.run(call, endpoint, bytes.fromhex(key), options.connections, options.messages)))

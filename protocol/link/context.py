@@ -8,6 +8,7 @@ a link gets it here.
 from __future__ import annotations
 
 import random
+import resource
 from collections.abc import Callable, Hashable
 from types import TracebackType
 
@@ -41,7 +42,8 @@ class LinkContext:
     Async context manager that owns the process's links.
 
     `max_sockets`: connections plus listeners it may hold (libzmq's default is 1023, its ceiling 65535).  Each socket
-        takes one file descriptor for its mailbox, and one per TCP connection: see `ulimit -n`.
+        takes one file descriptor for its mailbox, and one per TCP connection: the process's limit of open files is
+        raised to what the system allows it (`ulimit -Hn`), since many start it with 1,024.
     `io_threads`: threads that do TCP and CURVE.  One is enough until it fills a core (about 100,000 small messages
         a second); more cost a thread and an allocator arena each.
     """
@@ -56,6 +58,8 @@ class LinkContext:
         if self._opened:
             raise LocalProtocolError("a LinkContext is entered once")
         self._opened = True
+        _, allowed = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, allowed))
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         # Both only count before the first socket is made.
         self._context.set(zmq.MAX_SOCKETS, self._max_sockets)
@@ -167,7 +171,9 @@ class LinkContext:
         socket.setsockopt(zmq.TCP_KEEPALIVE_IDLE, limits.keepalive_s)
         socket.setsockopt(zmq.TCP_KEEPALIVE_INTVL, max(1, int(limits.peer_gone_s / KEEPALIVE_PROBES)))
         socket.setsockopt(zmq.TCP_KEEPALIVE_CNT, KEEPALIVE_PROBES)
-        socket.setsockopt(zmq.TCP_MAXRT, _ms(limits.peer_gone_s))  # Linux calls it TCP_USER_TIMEOUT
+        # Linux calls it TCP_USER_TIMEOUT.  On an idle link it runs from the last sign of life and overrules the number
+        # of questions: without `keepalive_s` in it one lost answer would end the link.
+        socket.setsockopt(zmq.TCP_MAXRT, _ms(limits.keepalive_s + limits.peer_gone_s))
         socket.setsockopt(zmq.LINGER, _ms(limits.linger_s))
         return socket
 

@@ -5,6 +5,7 @@ Malicious peers are played by bare ZeroMQ sockets, since our own `Connection` re
 """
 
 import os
+import resource
 import socket as kernel
 import stat
 from collections.abc import Callable, Iterator
@@ -387,6 +388,16 @@ async def test_the_context_lets_the_bodys_exception_through_unwrapped() -> None:
     assert scope.cancelled_caught
 
 
+async def test_a_low_limit_of_open_files_is_raised_to_what_is_allowed() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 1000), hard))
+        async with LinkContext():
+            assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 async def test_what_we_do_wrong_ourselves_is_said_at_once() -> None:
     async with LinkContext() as links:
         listener = links.listen(ANY_PORT, SERVER, ENROLLED.get)
@@ -446,4 +457,6 @@ async def test_a_peer_that_vanishes_is_noticed_by_the_kernel_at_both_ends() -> N
                     assert end.getsockopt(kernel.SOL_SOCKET, kernel.SO_KEEPALIVE) == 1
                     options = kernel.TCP_KEEPIDLE, kernel.TCP_KEEPINTVL, kernel.TCP_KEEPCNT, kernel.TCP_USER_TIMEOUT
                     seen.append([end.getsockopt(kernel.IPPROTO_TCP, option) for option in options])
-        assert seen == [[7, 3, 4, 12_000]] * 2
+        # From the last sign of life: 7 s of silence, then 12 s of questions.  With 12 s in all the kernel would give up
+        # after one lost answer.
+        assert seen == [[7, 3, 4, 19_000]] * 2
