@@ -58,7 +58,7 @@ coverage: $(VENV)/.test ## the DC-net's unit and property tests: every branch of
 test: $(VENV)/.test peers coverage ## every test, in parallel
 	$(PYTEST) --ignore-glob='tests/unit/test_dcnet_*.py' --ignore-glob='tests/property/test_dcnet_*.py' \
 	  --ignore=tests/integration --ignore=tests/browser
-	$(BIN)/pytest -n 4 --dist worksteal -q tests/integration tests/browser  # they wait more than they compute
+	$(PYTEST) tests/integration tests/browser
 
 BENCH_PEERS := flower sml mbus
 bench: $(VENV)/.test $(BENCH_PEERS:%=.venv-peers-%/.ready) ## every figure beside the peers', into docs/benchmarks.md (QUICK=1, NAMES=)
