@@ -176,7 +176,7 @@ async def test_a_flood_of_what_is_nobodys_lets_others_run() -> None:
                 nursery.start_soon(other)
                 while listener.counters.dropped_disconnected < 200:
                     assert await inbox.receive(0.01) is None
-            assert turns >= 200 // BURST
+            assert turns >= 200 // BURST - 2  # the first and the last burst may be short of a turn
 
 
 @pytest.mark.parametrize("seed", range(4))
