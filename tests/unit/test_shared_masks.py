@@ -47,7 +47,7 @@ def test_the_first_to_hear_of_a_head_makes_the_masks_of_all(tmp_path: Path) -> N
         async with trio.open_nursery() as nursery, LinkContext() as link:
             nursery.start_soon(store.run)
             process = Process(suite, link, store, NodeMetrics(CollectorRegistry()), lambda: now_s, bench_schema())
-            members = [await process.gateway(ring, position, sent.append) for position in range(N)]
+            members = [await process.gateway(ring, ring.view, position, sent.append) for position in range(N)]
             for member in members[1:]:
                 await head_is_at(member, 0)
             assert suite.set_up == N * ring.view.k // 2
