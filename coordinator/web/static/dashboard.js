@@ -256,7 +256,7 @@ function rings(data) {
 
 /* --- accusations ---------------------------------------------------------------------------------------------- */
 
-const LIES = { wrong_seed: "revealed another seed than it had shared with", spoilt_sum: "spoils its ring’s sums",
+const LIES = { wrong_seed: "revealed a seed unlike its share", spoilt_sum: "spoils its ring’s sums",
   bad_deal: "dealt a bad share" };
 
 function accusations(data) {
