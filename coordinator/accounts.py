@@ -12,6 +12,7 @@ from collections.abc import Callable
 import trio
 from sqlalchemy.exc import SQLAlchemyError
 
+from coordinator.keeping import RETRY_S
 from coordinator.store import Store, fault_of
 from protocol import wire
 
@@ -55,6 +56,7 @@ class Accounts:
                 except SQLAlchemyError as error:  # it asks again
                     self._failed()
                     log.error("gateway %s gets no answer, the database cannot be read: %s", identity, fault_of(error))
+                    await trio.sleep(RETRY_S)
                     continue
                 if answer is not None:
                     self._send(identity, answer)

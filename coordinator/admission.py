@@ -9,6 +9,7 @@ go on.  Whoever was revoked while connected is found by a look at the whole list
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -68,6 +69,7 @@ class Admission:
         self._looks = trio.CapacityLimiter(_LOOKS_MAX)
         self._joins: dict[tuple[int, str], _Join] = {}
         self._wanted = trio.Event()
+        self._told_s: dict[str, float] = {}
 
     async def authorise(self, curve_key: bytes) -> str | None:
         """The gateway that owns a CURVE key, if it is enrolled and active: what ZAP asks."""
@@ -146,8 +148,12 @@ class Admission:
         return self._directory.revoked(), self._directory.count()
 
     def _store_failed(self, what: str, error: SQLAlchemyError) -> None:
+        """Told once in a while: whoever knocks, enrolled or not, would write a line."""
         self._failed()
-        log.error("%s: %s", what, fault_of(error))
+        now_s = trio.current_time()
+        if now_s >= self._told_s.get(what, -math.inf) + RETRY_S:
+            self._told_s[what] = now_s
+            log.error("%s: %s", what, fault_of(error))
 
 
 def _was_shut_out() -> RemoteProtocolError:

@@ -211,7 +211,8 @@ class Store:
 
 def open_engine(url: str) -> Engine:
     """An engine whose SQLite connections are durable, wait for each other, and begin writes by taking the lock."""
-    engine = create_engine(url, pool_pre_ping=True)
+    # Room for all that may ask at once, the web's threads included: a viewer's slow query keeps no round waiting.
+    engine = create_engine(url, pool_pre_ping=True, max_overflow=20)
     if engine.dialect.name == "sqlite":
         if engine.url.database not in (None, "", ":memory:"):
             _keep_to_ourselves(Path(str(engine.url.database)))

@@ -135,7 +135,7 @@ class BillDesk:
         if not requests:
             return
         request = next(iter(requests))
-        if self._clock() < requests[request] + _AGAIN_S:
+        if 0 <= self._clock() - requests[request] < _AGAIN_S:  # negative: the clock was set back
             return
         try:
             message = await trio.to_thread.run_sync(self.billing.message, gateway, request, self._intermediates)
