@@ -22,6 +22,7 @@ from coordinator.gwa.epochs import AreaEpoch, Joined, Phase
 from coordinator.gwa.joining import check_join
 from coordinator.keeping import RETRY_S
 from coordinator.store import fault_of
+from coordinator.threads import look_up
 from protocol import wire
 from protocol.dcnet.suite import Suite
 from protocol.errors import RemoteProtocolError
@@ -105,7 +106,7 @@ class Admission:
                 self._joins = {key: each for key, each in self._joins.items() if each.epoch.phase is Phase.CALLED}
                 batch = list(self._joins.values())[:_JOINS_MAX]
                 try:
-                    found = await trio.to_thread.run_sync(self._check, batch, abandon_on_cancel=True)
+                    found = await look_up(self._check, batch)
                 except SQLAlchemyError as error:
                     self._store_failed("the directory cannot be read, gateways wait to join", error)
                     await trio.sleep(RETRY_S)
@@ -136,7 +137,7 @@ class Admission:
     async def _look_for_revoked(self) -> None:
         while True:
             try:
-                revoked, self.enrolled = await trio.to_thread.run_sync(self._look, abandon_on_cancel=True)
+                revoked, self.enrolled = await look_up(self._look)
             except SQLAlchemyError as error:
                 self._store_failed("the directory cannot be read, nobody is shut out", error)
             else:

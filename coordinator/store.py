@@ -8,7 +8,7 @@ SQLite serves one machine; PostgreSQL by URL serves more.  Two things carry the 
 - What is answered is durable.  SQLite runs in WAL mode with synchronous=FULL (NORMAL may lose the last commits on a
   power cut, and a gateway that was told "opened" never carries that energy again).
 
-All calls block: run them through `trio.to_thread.run_sync`.  Writers take SQLite's write lock at BEGIN, because a
+All calls block: run them through `coordinator.threads`.  Writers take SQLite's write lock at BEGIN, because a
 transaction that begins by reading cannot wait for the lock later; it fails at once instead.
 """
 
