@@ -15,29 +15,32 @@ MOMENTS = {"call": "invite", "join": "join", "deal": "deal"}
 async def test_an_epoch_whose_making_was_cut_off_costs_no_second_call(
     network: Network, ledger, monkeypatch: pytest.MonkeyPatch, caplog, moment: str
 ) -> None:
-    """At the fifth gateway's call, join or deal: the first ones have heard, and half of them have answered."""
+    """Four gateways have heard the call, have joined, or have dealt, and the others not yet."""
     network.rounds = 120
     caplog.set_level(logging.INFO)
     method = getattr(AreaEpoch, MOMENTS[moment])
-    reached, count = trio.Event(), 0
+    reached, first = trio.Event(), set()
 
-    def counting(epoch: AreaEpoch, identity: str, *rest: object) -> object:
-        nonlocal count
-        count += 1
-        if count == 5:
+    def hesitating(epoch: AreaEpoch, identity: str, *rest: object) -> object:
+        if len(first) < 4:
+            first.add(identity)
+        elif not is_back and identity not in first:
             reached.set()
+            return []
         return method(epoch, identity, *rest)
 
-    monkeypatch.setattr(AreaEpoch, MOMENTS[moment], counting)
+    is_back = False
+    monkeypatch.setattr(AreaEpoch, MOMENTS[moment], hesitating)
     async with trio.open_nursery() as nursery:
         await network.start_meters(nursery)
         coordinator = await network.start_coordinator(nursery)
         await network.start_node(nursery, 0, 8, "node")
         with trio.fail_after(60):
             await reached.wait()
-        await trio.sleep(0.3 if moment == "call" else 0)  # they have heard it
+        await trio.sleep(0.3)  # they have heard it
         coordinator.cancel()
         await trio.sleep(0.5)
+        is_back = True
         await network.start_coordinator(nursery)
         await network.wait_until(lambda: [each for each in network.ended() if each.roster == 0xFF][2:])
         nursery.cancel_scope.cancel()
