@@ -81,7 +81,7 @@ async def test_a_gateway_that_was_shut_out_while_the_coordinator_was_down_is_out
 
 
 async def test_a_head_that_keeps_a_gateway_that_was_shut_out_opens_nothing(
-    revoked: Revoked, monkeypatch: pytest.MonkeyPatch, caplog
+    revoked: Revoked, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     liars: list[HeadDriver] = []
     expel = HeadDriver.expel
