@@ -291,8 +291,9 @@ class Gateway:
             if self._nursery is None:
                 return
             self._use_schema(schema)
+            secrets = self._module.epoch(call.epoch)
             self._drop_epochs_without_layout()
-            self._epochs[call.epoch] = known = _Epoch(call, self._module.epoch(call.epoch))
+            self._epochs[call.epoch] = known = _Epoch(call, secrets)
             self._module.forget_epochs_before(min(self._epochs))
             await self._nursery.start(self._live, known)
             self._quarters = _Quarters(call)
@@ -361,7 +362,7 @@ class Gateway:
             epoch.nursery.cancel_scope.cancel()
         if self._epochs.get(epoch.call.epoch) is epoch:
             del self._epochs[epoch.call.epoch]
-        self._module.forget_epochs_before(min(self._epochs, default=epoch.call.epoch + 1))
+        self._module.forget_epoch(epoch.call.epoch)
 
     def _drop_epochs_without_layout(self) -> None:
         """Whoever calls anew has given the earlier call up; so calls without end cost us nothing."""
