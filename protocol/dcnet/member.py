@@ -134,6 +134,11 @@ class Member:
         self._deadline_s = self._next_deadline(now_s)
         return [self._ready()]
 
+    def expelled(self, members: int) -> None:
+        """These were shut out of the ring, a bitmap: an OPEN that is held, with one of them in its E, is dropped."""
+        if self._held is not None and self.view.from_wire(self._held.expected) & members:
+            self._held = None
+
     def offer(self, round_: int, vector: Words, now_s: float, blindings: Sequence[int] = ()) -> list[Instruction]:
         """
         Our own contribution for a round: m words of which the first is 1, and a blinding per committed slot.
