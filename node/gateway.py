@@ -157,8 +157,9 @@ class Gateway:
                 self._to_coordinator(wire.AskAccount(*unsettled))
 
     async def _on_account(self, message: wire.Account) -> None:
-        if self._contributions is None:
-            return
+        epoch = self._epochs.get(message.epoch)
+        if self._contributions is None or (epoch is not None and epoch.membership is not None):
+            return  # while a ring lives its member hears the RESULT, which is signed: this is the coordinator's word
         try:
             await self._contributions.settle(message.epoch, message.round, included=bool(message.included))
         except StoreError as error:

@@ -8,6 +8,7 @@ is what the coordinator gets; what the head says is handed in as a link would.
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -15,21 +16,28 @@ import trio
 import zmq
 from prometheus_client import CollectorRegistry
 
+import node.gateway
+from coordinator.gwa.ca import CertificateAuthority
 from loadtest.lying_head import LyingHead
 from loadtest.simulator.suite import CheapSuite
 from node.aggregation.contribution import Contributions, Registers
 from node.aggregation.head import HeadDriver
 from node.aggregation.membership import Membership
 from node.aggregation.surroundings import RELAY, FromCoordinator, FromHead, Surroundings
+from node.gateway import Shared
+from node.lmn.counters import CounterStore
 from node.metrics import NodeMetrics
 from node.security.module import KeyDirectory
 from node.store import Store
+from node.trust import TrustStore
 from protocol import wire
+from protocol.dcnet.epoch import Policy
 from protocol.dcnet.rings import bitmap
 from protocol.dcnet.schema import DEFAULT_SCHEMA
 from protocol.link import Keypair, LinkContext
 
 SUITE = CheapSuite()
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 TERM = 1  # the head is the member at position 1
 
 
@@ -189,3 +197,25 @@ async def _until(condition: Callable[[], bool]) -> None:
     with trio.fail_after(10):
         while not condition():
             await trio.sleep(0.002)
+
+
+@pytest.mark.parametrize("is_over", [False, True], ids=["living", "over"])
+async def test_while_a_ring_lives_the_coordinators_bare_word_settles_nothing(tmp_path: Path, *, is_over: bool) -> None:
+    async with gateway(tmp_path) as mine:
+        liar, around = mine.liar, mine.membership._around
+        mine.head_at()
+        mine.hears(liar.open())
+        mine.reads(0, 150)
+        await mine.until(wire.Share)
+        shared = Shared(
+            SUITE, around.link, around.contributions._store, CounterStore(around.contributions._store), around.metrics,
+            TrustStore(CertificateAuthority.create(tmp_path / "pki", NOW).root, lambda: 0.0), Policy(), "", None,
+            relay=False,
+        )  # fmt: skip
+        whole = node.gateway.Gateway(shared, around.module, "tcp://127.0.0.1:1", bytes(32), [])
+        whole._contributions = around.contributions
+        if not is_over:
+            call = wire.EpochCall(1, "north", bytes(32), b"[]", 8, 0, 10_000, 0, 900, 6, 0, 0, 0)
+            whole._epochs[1] = node.gateway._Epoch(call, liar.secrets[0], membership=mine.membership)
+        await whole._dispatch(wire.Account(liar.view.epoch, 0, 0))
+        assert around.contributions.unsettled == (None if is_over else (1, 0))
