@@ -25,7 +25,7 @@ from node.aggregation.head import HeadDriver
 from node.aggregation.membership import Membership
 from node.aggregation.surroundings import RELAY, FromCoordinator, FromHead, Surroundings
 from node.gateway import Shared
-from node.lmn.counters import CounterStore
+from node.lmn.counters import DurableCounters
 from node.metrics import NodeMetrics
 from node.security.module import KeyDirectory
 from node.store import Store
@@ -208,7 +208,7 @@ async def test_while_a_ring_lives_the_coordinators_bare_word_settles_nothing(tmp
         mine.reads(0, 150)
         await mine.until(wire.Share)
         shared = Shared(
-            SUITE, around.link, around.contributions._store, CounterStore(around.contributions._store), around.metrics,
+            SUITE, around.link, around.contributions._store, DurableCounters(around.contributions._store), around.metrics,
             TrustStore(CertificateAuthority.create(tmp_path / "pki", NOW).root, lambda: 0.0), Policy(), "", None,
             relay=False,
         )  # fmt: skip
