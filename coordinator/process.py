@@ -28,6 +28,7 @@ from coordinator.web.serve import serve as serve_web
 from protocol import pki
 from protocol.dcnet.commitments import Pedersen
 from protocol.dcnet.suite import StandardSuite
+from protocol.errors import StromkreisError
 from protocol.link import Keypair, LinkContext
 
 log = logging.getLogger(__name__)
@@ -103,8 +104,14 @@ def _authority(config: CoordinatorConfig, now: datetime) -> CertificateAuthority
 
 def _curve_keys(path: Path) -> Keypair:
     if path.exists():
-        stored = json.loads(path.read_text())
-        return Keypair(bytes.fromhex(stored["public"]), bytes.fromhex(stored["secret"]))
+        try:
+            stored = json.loads(path.read_text())
+            return Keypair(bytes.fromhex(stored["public"]), bytes.fromhex(stored["secret"]))
+        except (ValueError, KeyError, TypeError) as error:
+            raise StromkreisError(
+                f"{path}: no CURVE key pair; put it back from the backup. Without one move it away: another is made,"
+                " and each node's coordinator.json wants its public part"
+            ) from error
     keys = Keypair.generate()
     _write_secret(path, json.dumps({"public": keys.public.hex(), "secret": keys.secret.hex()}))
     return keys
