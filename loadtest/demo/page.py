@@ -155,7 +155,7 @@ def _phases(report: Report) -> Figure:
         bound
         for phase in report.phases.values()
         for bound, count in zip(phase.bounds_ms, phase.rounds, strict=True)
-        if bound and count < phase.rounds[-1]
+        if bound and 0 < count < phase.rounds[-1]
     ]
     # A decade around where something happens, not the whole span of the buckets.
     low, high = min(ends, default=10.0), max(ends, default=100.0)

@@ -8,11 +8,13 @@ lies before the first round and after every gateway's first reading, so that gro
 
 from __future__ import annotations
 
+import fcntl
 import math
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -95,6 +97,23 @@ class Demo:
 
         Raises DemoError that names the process, its log and its last lines.
         """
+        with self.alone():
+            await self._run()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold the output directory: another demo would remove this one's files.  Raises DemoError where it is held."""
+        self._settings.out.mkdir(parents=True, exist_ok=True)
+        with (self._settings.out / ".lock").open("w") as lock:  # the system lets go of it, however this process ends
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise DemoError(
+                    f"another demo runs in {self._settings.out}: end it, or give this one another directory by --out"
+                ) from None
+            yield
+
+    async def _run(self) -> None:
         settings = self._settings
         await trio.to_thread.run_sync(self._prepare)
         async with (

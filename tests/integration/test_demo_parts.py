@@ -40,7 +40,7 @@ from loadtest.demo.plan import (
 )  # fmt: skip
 from loadtest.demo.processes import DemoError, children, usage
 from loadtest.demo.report import Outage, Report, judge, make_report, print_report, read_book, write_report
-from loadtest.demo.run import wrong_settings
+from loadtest.demo.run import Demo, wrong_settings
 from loadtest.demo.view import DemoState, View, render
 from loadtest.demo.watch import Watch
 from loadtest.households import households
@@ -416,3 +416,15 @@ def test_the_page_needs_nothing_else_and_repeats_no_markup(tmp_path: Path) -> No
     assert "<u>" not in page.rpartition("</script>")[0].partition("<body>")[2]
     outside = page.partition("<script>")[0] + page.partition("<body>")[2]
     assert "http" not in re.sub(r"<script>.*?</script>", "", outside, flags=re.DOTALL)
+
+
+def test_a_second_demo_leaves_the_first_ones_files_alone(tmp_path: Path) -> None:
+    first = Demo(DemoSettings(out=tmp_path), Console(file=io.StringIO()))
+    second = Demo(DemoSettings(out=tmp_path), Console(file=io.StringIO()))
+    with first.alone():
+        (tmp_path / "run").mkdir()
+        with pytest.raises(DemoError, match=f"another demo runs in {tmp_path}: .*--out"), second.alone():
+            pass
+        assert (tmp_path / "run").exists()
+    with second.alone():
+        pass
