@@ -62,8 +62,9 @@ class Spent:
 class _Life:
     child: Child
     url: str
-    cpu_before_s: float
-    counts_before: Counts
+    anew: bool
+    cpu_before_s: float = 0.0
+    counts_before: Counts = field(default_factory=Counter)
 
 
 class Costs:
@@ -78,7 +79,7 @@ class Costs:
     async def begin(self, child: Child, url: str, *, anew: bool = False) -> None:
         """From here on a process counts; `anew` where it was just started and all that it takes counts."""
         book = self.spent.setdefault(child.name, Spent())
-        life = _Life(child, url, 0.0, Counter())
+        life = _Life(child, url, anew)
         if not anew:
             life.cpu_before_s, life.counts_before = usage(child.pid).cpu_s, await self._counts(life)
             book.setup.update(life.counts_before)
@@ -104,6 +105,8 @@ class Costs:
             response = await self._client.get(life.url, timeout=60.0)
             response.raise_for_status()
         except httpx.HTTPError as error:
+            if life.anew and isinstance(error, httpx.ConnectError):
+                return Counter()  # it is not up yet, and has sent nothing
             raise DemoError(f"{life.child.name} tells no metrics at {life.url} ({type(error).__name__})") from error
         return counts_in(response.text)
 

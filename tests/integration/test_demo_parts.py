@@ -394,6 +394,15 @@ async def test_a_process_is_counted_over_both_its_lives(tmp_path: Path, on_path:
     assert [(each.at_s, each.process) for each in costs.samples] == [(1.5, "node-1")]
 
 
+async def test_a_process_that_is_not_up_again_by_the_end_has_sent_nothing(tmp_path: Path, on_path: None) -> None:
+    async with httpx.AsyncClient() as client, children(tmp_path) as group:
+        costs = Costs(client)
+        child = await group.start("node-1", _meters(tmp_path, "one.json"))
+        await costs.begin(child, f"http://127.0.0.1:{free_port()}/metrics", anew=True)
+        await costs.end(child)
+    assert not costs.spent["node-1"].counts
+
+
 async def test_a_process_without_metrics_is_told(tmp_path: Path, on_path: None) -> None:
     with pytest.RaisesGroup(DemoError) as caught:
         async with httpx.AsyncClient() as client, children(tmp_path) as group:
