@@ -3,6 +3,7 @@
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -57,8 +58,9 @@ class Neighbourhood:
         text = join_text(call_digest(self.call), name, key, module.curve.public)
         return wire.Join(self.call.epoch, key, module.sign(text))
 
-    def line(self, name: str, **changes: object) -> Gateway:
+    def line(self, name: str, **changes: Any) -> Gateway:
         module = self.modules[name]
+        assert module.certificate is not None
         line = Gateway(name, "north", module.certificate, module.curve.public, Status.ACTIVE, 0)
         return replace(line, **changes)
 
@@ -66,6 +68,7 @@ class Neighbourhood:
         out: list[To] = []
         for name in self.names:
             module, join = self.modules[name], self.join(name)
+            assert module.certificate is not None
             joined = Joined(join.public_key, module.curve.public, join.signature, module.certificate)
             out = self.epoch.join(name, joined, NOW_S + 3)
         return out
@@ -76,7 +79,7 @@ class Neighbourhood:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def made(tmp_path_factory: pytest.TempPathFactory):
     hood = Neighbourhood(tmp_path_factory.mktemp("hood"))
     layouts = [to.message for to in hood.all_join() if to.identity == hood.me]
     return hood, layouts[0]
@@ -89,7 +92,7 @@ def refused(hood: Neighbourhood, layout: wire.EpochLayout, policy: Policy = POLI
 
 
 def with_member(layout: wire.EpochLayout, index: int, field: int, value: bytes) -> wire.EpochLayout:
-    members = list(layout.members)
+    members: list[Any] = list(layout.members)
     members[index] = (*members[index][:field], value, *members[index][field + 1 :])
     return replace(layout, members=tuple(members))
 
@@ -194,8 +197,33 @@ def test_forgotten_seeds_are_not_in_the_file_and_never_come_back(tmp_path: Path)
     stored = b"".join(path.read_bytes() for path in keys.directory.iterdir())
     assert [seed in stored for seed in seeds] == [False, False, True]
     assert module.epoch(2).public_key == publics[2]
-    assert module.epoch(0).public_key != publics[0]
+    assert module.epoch(0).public_key != publics[0]  # no layout was ever bound to it: it begins anew
     assert other.epoch(0).public_key == theirs
+    keys.close()
+
+
+def test_an_epoch_that_had_a_layout_is_not_begun_again_nor_one_before_it(tmp_path: Path) -> None:
+    """Under its number the account knows the round it last shared in: in another ring that would be shared again."""
+    keys = KeyDirectory(tmp_path / "keys", SUITE)
+    module = keys.open("ESTK0000000001")
+    module.epoch(6)
+    for number in (5, 7):
+        module.epoch(number)
+        module.fix_layout(number, b"a" * 32)
+    public = module.epoch(7).public_key
+    module.forget_epoch(5)
+    assert module.epoch(6)
+    assert module.epoch(7).public_key == public
+    module.forget_epochs_before(8)
+    keys.close()
+    keys = KeyDirectory(tmp_path / "keys", SUITE)
+    module = keys.open("ESTK0000000001")
+    for number in (0, 5, 6, 7):
+        with pytest.raises(RemoteProtocolError, match="past_epoch"):
+            module.epoch(number)
+        assert keys.seeds.execute("SELECT COUNT(*) FROM seed").fetchone() == (0,)
+    assert module.epoch(8)
+    assert keys.open("ESTK0000000002").epoch(5)
     keys.close()
 
 
@@ -248,7 +276,7 @@ def test_an_epoch_goes_from_call_to_running_and_back_from_its_state(tmp_path: Pa
     hood = Neighbourhood(tmp_path)
     epoch = hood.epoch
     assert hood.areas.epoch(0) == (hood.areas.areas["north"], epoch)
-    layouts = {to.identity: to.message for to in hood.all_join()}
+    layouts = {to.identity: to.message for to in hood.all_join() if isinstance(to.message, wire.EpochLayout)}
     assert epoch.phase is Phase.DEALING
     assert set(layouts) == set(hood.names)
     assert epoch.join("late", Joined(b"", b"", b"", b""), NOW_S) == []
@@ -268,7 +296,7 @@ def test_an_epoch_goes_from_call_to_running_and_back_from_its_state(tmp_path: Pa
         out = epoch.deal(name, deal, NOW_S + 4)
     with pytest.raises(RemoteProtocolError, match=r"[a-z]"):
         epoch.deal("nobody", deal, NOW_S + 4)
-    assert epoch.phase is Phase.RUNNING
+    assert hood.epoch.phase is Phase.RUNNING
     assert sum(isinstance(to.message, wire.Appoint) for to in out) == 1
     ended = Ended(0, 0, 2, wire.Outcome.VOID, 0, 4, 0, 0, (), False, "because", NOW_S, NOW_S)
     restarted = AreaEpoch.from_state(SUITE, epoch.to_state(), [ended], NOW_S + 5)
@@ -276,6 +304,7 @@ def test_an_epoch_goes_from_call_to_running_and_back_from_its_state(tmp_path: Pa
     assert (restarted.phase, restarted.call, restarted.members) == (Phase.RUNNING, epoch.call, epoch.members)
     ring = restarted.rings[0]
     assert (ring.view, ring.deals) == (epoch.rings[0].view, epoch.rings[0].deals)
+    assert ring.book is not None
     assert ring.book.ended == {2: ended}
     assert ring.book.term == 4 + ring.view.size  # the same head, in a term that nobody has heard of
     assert [type(to.message) for to in restarted.invite(hood.me)[:3]] == [
