@@ -219,3 +219,18 @@ async def test_while_a_ring_lives_the_coordinators_bare_word_settles_nothing(tmp
             whole._epochs[1] = node.gateway._Epoch(call, liar.secrets[0], membership=mine.membership)
         await whole._dispatch(wire.Account(liar.view.epoch, 0, 0))
         assert around.contributions.unsettled == (None if is_over else (1, 0))
+
+
+async def test_deals_are_kept_once_for_a_rings_members_and_another_deal_is_taken_at_its_word(tmp_path: Path) -> None:
+    async with gateway(tmp_path) as mine:
+        view, secrets, shared = mine.liar.view, mine.liar.secrets, mine.membership._around.commitments
+        for dealer, is_same in ((2, True), (4, False)):
+            commitments, sealed = secrets[dealer].deal()
+            shared[dealer] = commitments if is_same else (commitments[0],)
+            again = tuple(bytes(bytearray(each)) for each in commitments)
+            deal = (dealer, again, dict(sealed)[0])
+            mine.membership.post(FromCoordinator(wire.Deals(view.epoch, (deal,))))
+            with trio.fail_after(10):
+                while secrets[0].commitments_of(dealer) is not (commitments if is_same else again):
+                    await trio.sleep(0.002)
+        assert mine.count("protocol_errors", reason="bad_deal") == 0
