@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar, cast
 
 import pytest
 import trio
@@ -40,6 +41,8 @@ SUITE = CheapSuite()
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 TERM = 1  # the head is the member at position 1
 
+M = TypeVar("M")
+
 
 class Gateway:
     """The membership, and what its surroundings have heard of it."""
@@ -62,12 +65,12 @@ class Gateway:
     def count(self, name: str, **labels: str) -> float:
         return self._registry.get_sample_value(f"stromkreis_node_{name}_total", labels) or 0.0
 
-    async def until(self, kind: type[wire.Message], count: int = 1) -> list[wire.Message]:
+    async def until(self, kind: type[M], count: int = 1) -> list[M]:
         """Wait for so many messages of a kind to the head."""
         with trio.fail_after(10):
-            while len(found := [each for each in self.heard() if isinstance(each, kind)]) < count:
+            while sum(isinstance(each, kind) for each in self.heard()) < count:
                 await trio.sleep(0.002)
-        return found
+        return cast(list[M], [each for each in self.heard() if isinstance(each, kind)])
 
     def head_at(self, endpoint: str = RELAY, term: int = TERM) -> None:
         liar = self.liar
@@ -208,7 +211,7 @@ async def test_while_a_ring_lives_the_coordinators_bare_word_settles_nothing(tmp
         mine.reads(0, 150)
         await mine.until(wire.Share)
         shared = Shared(
-            SUITE, around.link, around.contributions._store, DurableCounters(around.contributions._store), around.metrics,
+            SUITE, around.link, store := around.contributions._store, DurableCounters(store), around.metrics,
             TrustStore(CertificateAuthority.create(tmp_path / "pki", NOW).root, lambda: 0.0), Policy(), "", None,
             relay=False,
         )  # fmt: skip
