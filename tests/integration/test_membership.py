@@ -207,8 +207,9 @@ async def test_while_a_ring_lives_the_coordinators_bare_word_settles_nothing(tmp
         mine.hears(liar.open())
         mine.reads(0, 150)
         await mine.until(wire.Share)
+        store = around.contributions._store
         shared = Shared(
-            SUITE, around.link, around.contributions._store, DurableCounters(around.contributions._store), around.metrics,
+            SUITE, around.link, store, DurableCounters(store), around.metrics,
             TrustStore(CertificateAuthority.create(tmp_path / "pki", NOW).root, lambda: 0.0), Policy(), "", None,
             relay=False,
         )  # fmt: skip
