@@ -205,7 +205,7 @@ class RoundBook:
             return []
         accusation = Accusation(message.round, position, message.position, wire.Lie(message.lie))
         self.accusations[position, message.position] = accusation
-        return [Observed("member_accused"), accusation]
+        return [accusation]
 
     def _on_total(self, position: int, message: wire.RingTotal, now_s: float) -> list[BookInstruction]:
         view = self.view

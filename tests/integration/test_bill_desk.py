@@ -9,6 +9,7 @@ import trio
 import trio.testing
 from prometheus_client import CollectorRegistry
 from sqlalchemy.exc import OperationalError
+from trio.testing import MockClock
 
 from coordinator.emp.billing import Billing, BillStatus
 from coordinator.emp.desk import BillDesk
@@ -55,7 +56,8 @@ class Office:
         nursery.start_soon(self.desk.run, lambda: self.present, self.send, lambda: self._changed.send_nowait(None))
         await self.changed.receive()
 
-    def send(self, gateway: str, message: wire.BillRequest) -> None:
+    def send(self, gateway: str, message: wire.Message) -> None:
+        assert isinstance(message, wire.BillRequest)
         self._sent.send_nowait((trio.current_time(), gateway, message))
 
     def ask(self) -> None:
@@ -82,7 +84,7 @@ def office(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     made.store.close()
 
 
-async def test_a_bill_is_asked_for_again_and_again_but_not_too_often(office: Office, mock_clock) -> None:
+async def test_a_bill_is_asked_for_again_and_again_but_not_too_often(office: Office, mock_clock: MockClock) -> None:
     async with trio.open_nursery() as nursery:
         await office.open(nursery)
         office.ask()
@@ -104,7 +106,7 @@ async def test_a_bill_is_asked_for_again_and_again_but_not_too_often(office: Off
     assert [at - first for at in times] == [0.0, 32.0, 64.0]
 
 
-async def test_answers_are_judged_and_what_nobody_asked_for_is_not(office: Office, mock_clock) -> None:
+async def test_answers_are_judged_and_what_nobody_asked_for_is_not(office: Office, mock_clock: MockClock) -> None:
     async with trio.open_nursery() as nursery:
         await office.open(nursery)
         office.ask()
@@ -125,7 +127,9 @@ async def test_answers_are_judged_and_what_nobody_asked_for_is_not(office: Offic
     assert office.count("stromkreis_bills_total", outcome="declined") == 1
 
 
-async def test_a_wrong_bill_is_refused_once_and_for_good(office: Office, mock_clock, caplog) -> None:
+async def test_a_wrong_bill_is_refused_once_and_for_good(
+    office: Office, mock_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
     async with trio.open_nursery() as nursery:
         await office.open(nursery)
         office.ask()
@@ -141,7 +145,7 @@ async def test_a_wrong_bill_is_refused_once_and_for_good(office: Office, mock_cl
 
 
 async def test_a_database_that_fails_costs_nothing_but_time(
-    office: Office, mock_clock, monkeypatch: pytest.MonkeyPatch, caplog
+    office: Office, mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     broken: set[str] = set()
 

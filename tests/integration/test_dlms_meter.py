@@ -123,7 +123,7 @@ WAYS = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_registers_over_tcp(way):
+async def test_registers_over_tcp(way: str) -> None:
     association, server = WAYS[way]
     async with tcp(meter(server)) as stream:
         readings = await read_meter(stream, settings(association), now=lambda: NOON)
@@ -141,7 +141,7 @@ async def test_registers_over_tcp(way):
         (Address(1, 0x3FFF, 4), Parameters(64, 48, 7, 7)),
     ],
 )
-async def test_registers_over_a_serial_bus(way, address, parameters):
+async def test_registers_over_a_serial_bus(way: str, address, parameters) -> None:
     association, server = WAYS[way]
     hdlc = HdlcSettings(Address(16), address, parameters, FAST)
     async with serial(meter(server), address, parameters) as stream:
@@ -151,7 +151,7 @@ async def test_registers_over_a_serial_bus(way, address, parameters):
 @pytest.mark.parametrize("general_block", [False, True])
 @pytest.mark.parametrize("window", [1, 4])
 @pytest.mark.parametrize("way", ["plain", "hls-gmac"])
-async def test_a_profile_comes_in_blocks(way, general_block, window):
+async def test_a_profile_comes_in_blocks(way: str, general_block: bool, window: int) -> None:
     association, server = WAYS[way]
     server = replace(server, pdu_size_max=256, general_block=general_block, block_window=window)
     async with tcp(meter(server, rows=100)) as stream:
@@ -169,7 +169,7 @@ async def test_a_profile_comes_in_blocks(way, general_block, window):
 
 @pytest.mark.parametrize("general_block", [False, True])
 @pytest.mark.parametrize("size", [20, 5000])
-async def test_set_and_action(general_block, size):
+async def test_set_and_action(general_block: bool, size: int) -> None:
     association, server = WAYS["hls-gmac"]
     conformance = DEFAULT_CONFORMANCE & ~(Conformance.BLOCK_SET if general_block else 0)
     association = replace(association, conformance=conformance)
@@ -188,7 +188,7 @@ async def test_set_and_action(general_block, size):
         await session.close()
 
 
-async def test_a_refused_register_costs_only_itself():
+async def test_a_refused_register_costs_only_itself() -> None:
     wanted = [(3, ENERGY), (3, Obis(1, 0, 99, 99, 0, 255)), (3, POWER)]
     async with tcp(meter()) as stream:
         readings = await read_meter(stream, settings(registers=wanted))
@@ -207,16 +207,16 @@ async def test_a_refused_register_costs_only_itself():
         ("plain", {"mechanism": Mechanism.LLS}, "dlms_association"),
     ],
 )
-async def test_wrong_secrets_give_no_reading(way, change, reason):
+async def test_wrong_secrets_give_no_reading(way: str, change, reason: str) -> None:
     association, server = WAYS[way]
     async with tcp(meter(server)) as stream:
         with pytest.raises(RemoteProtocolError, match=reason):
             await read_meter(stream, settings(replace(association, **change)))
 
 
-async def test_counters_rise_and_survive_a_session():
+async def test_counters_rise_and_survive_a_session() -> None:
     association, server = WAYS["hls-gmac"]
-    highest = {}
+    highest: dict[bytes, int] = {}
     server = meter(server)
     counter = InvocationCounter(7, 1000)
 
@@ -233,7 +233,7 @@ async def test_counters_rise_and_survive_a_session():
     assert highest[METER_TITLE] > meter_at
 
 
-async def test_a_client_whose_counter_fell_back_is_refused_by_the_meter_and_a_meter_by_the_client():
+async def test_a_client_whose_counter_fell_back_is_refused_by_the_meter_and_a_meter_by_the_client() -> None:
     association, server_settings = WAYS["hls-gmac"]
     server = meter(server_settings)
     async with tcp(server) as stream:
@@ -250,10 +250,10 @@ async def test_a_client_whose_counter_fell_back_is_refused_by_the_meter_and_a_me
 class Noisy(trio.abc.Stream):
     """A line that spoils or swallows what passes, by plan: the n-th transmission meets plan[n]."""
 
-    def __init__(self, stream, plan):
+    def __init__(self, stream, plan) -> None:
         self._stream, self._plan = stream, list(plan)
 
-    async def send_all(self, data):
+    async def send_all(self, data) -> None:
         what = self._plan.pop(0) if self._plan else "pass"
         if what == "spoil":
             data = data[:-4] + bytes([data[-4] ^ 1]) + data[-3:]
@@ -263,21 +263,21 @@ class Noisy(trio.abc.Stream):
     async def receive_some(self, max_bytes=None):
         return await self._stream.receive_some(max_bytes)
 
-    async def wait_send_all_might_not_block(self):
+    async def wait_send_all_might_not_block(self) -> None:
         await self._stream.wait_send_all_might_not_block()
 
-    async def aclose(self):
+    async def aclose(self) -> None:
         await self._stream.aclose()
 
 
 @pytest.mark.parametrize("side", ["question", "answer"])
 @pytest.mark.parametrize("fault", ["drop", "spoil"])
 @pytest.mark.parametrize("at", range(6))
-async def test_hdlc_repairs_a_lost_or_spoilt_frame_anywhere(side, fault, at):
+async def test_hdlc_repairs_a_lost_or_spoilt_frame_anywhere(side: str, fault: str, at: int) -> None:
     plan = ["pass"] * at + [fault]
     server = meter(replace(WAYS["lls"][1]))
-    asked = []
-    server.objects.get, original = lambda *what: asked.append(what) or original(*what), server.objects.get
+    asked, original = [], server.objects.get
+    server.objects.get = lambda *what: asked.append(what) or original(*what)
     async with line() as (a, b, nursery):
         meter_line = Noisy(b, plan) if side == "answer" else b
         gateway_line = Noisy(a, plan) if side == "question" else a
@@ -292,13 +292,13 @@ async def test_hdlc_repairs_a_lost_or_spoilt_frame_anywhere(side, fault, at):
 class Slow(Noisy):
     """A line on which every byte takes its time."""
 
-    async def send_all(self, data):
+    async def send_all(self, data) -> None:
         for byte in data:
             await trio.sleep(0.001)
             await self._stream.send_all(bytes([byte]))
 
 
-async def test_a_frame_that_takes_longer_than_an_answer_may_take_to_begin_is_still_heard():
+async def test_a_frame_that_takes_longer_than_an_answer_may_take_to_begin_is_still_heard() -> None:
     server = meter()
     server.objects.message = octets(bytes(200))
     async with line() as (a, b, nursery):
@@ -311,7 +311,7 @@ async def test_a_frame_that_takes_longer_than_an_answer_may_take_to_begin_is_sti
         await session.close()
 
 
-async def test_two_meters_on_one_bus():
+async def test_two_meters_on_one_bus() -> None:
     first, second = meter(), meter(registers=[(ENERGY, 4711, 0, 30)])
     async with (
         serial_bus(3) as paths,
@@ -325,7 +325,7 @@ async def test_two_meters_on_one_bus():
         bus = HdlcBus(ours)
         values = {}
 
-        async def read(physical):
+        async def read(physical) -> None:
             transport = hdlc_transport(bus, HdlcSettings(server=Address(1, physical, 2), timing=FAST))
             session = MeterSession(transport, settings())
             await session.open()
@@ -339,14 +339,14 @@ async def test_two_meters_on_one_bus():
     assert values == {17: REGISTERS, 18: [(ENERGY, 4711, 0, 30)]}
 
 
-async def test_a_silent_bus_is_an_error_within_its_time():
+async def test_a_silent_bus_is_an_error_within_its_time() -> None:
     hdlc = HdlcSettings(timing=Timing(response_timeout_s=0.01, retry_count_max=2))
     async with serial_bus() as (ours, _), open_serial(ours) as stream:
         with pytest.raises(RemoteProtocolError, match="hdlc_timeout"):
             await read_meter(stream, settings(), hdlc=hdlc)
 
 
-async def test_a_silent_tcp_meter_is_an_error_within_its_time():
+async def test_a_silent_tcp_meter_is_an_error_within_its_time() -> None:
     ours, theirs = trio.testing.memory_stream_pair()
     patient = MeterSettings("x", exchange_timeout_s=0.02, session_timeout_s=1)
     with pytest.raises(RemoteProtocolError, match="dlms_timeout"):
@@ -356,7 +356,7 @@ async def test_a_silent_tcp_meter_is_an_error_within_its_time():
 
 @pytest.mark.parametrize("sealed", [False, True])
 @pytest.mark.parametrize("size", [2000, 60])
-async def test_pushes_over_a_serial_line(sealed, size):
+async def test_pushes_over_a_serial_line(sealed: bool, size: int) -> None:
     server = meter(ServerSettings(keys=KEYS, system_title=METER_TITLE))
     frames = push_frames(server.notification(sealed=sealed), Address(1), Address(16), size)
     replayed = frames
@@ -365,7 +365,7 @@ async def test_pushes_over_a_serial_line(sealed, size):
     async with line() as (a, b, _):
         await b.send_all(frames + replayed)
 
-        async def listen():
+        async def listen() -> None:
             async for item in pushes(a, receiver, silence_timeout_s=0.1, now=lambda: NOON):
                 got.append(item)
 

@@ -2,10 +2,11 @@
 
 from datetime import UTC, datetime
 from functools import partial
+from typing import Any
 
 import pytest
 import trio
-from trio.testing import memory_stream_pair
+from trio.testing import MockClock, memory_stream_pair
 
 from loadtest.meters.mbus import MBusMeter, serve, serve_stream
 from loadtest.meters.serial_bus import serial_bus
@@ -44,7 +45,7 @@ async def test_several_meters_on_one_tcp_converter() -> None:
             assert values(first) == {IMPORT: 11111111, EXPORT: 22222222, POWER: -431}
             assert {r.device for r in first} == {"1ISK0111111111"}
             assert {r.received_at for r in first} == {CLOCK}
-            together: list = []
+            together: list[Any] = []
 
             async def read(address) -> None:
                 together.append(values(await bus.read_meter(address))[IMPORT])
@@ -75,7 +76,7 @@ async def test_reading_and_searching_on_a_serial_bus() -> None:
         nursery.cancel_scope.cancel()
 
 
-async def test_search_over_a_stream(autojump_clock) -> None:
+async def test_search_over_a_stream(autojump_clock: MockClock) -> None:
     ours, theirs = memory_stream_pair()
     numbers = (12345678, 12345679, 555, 98765432)
     async with trio.open_nursery() as nursery:
@@ -87,7 +88,7 @@ async def test_search_over_a_stream(autojump_clock) -> None:
         nursery.cancel_scope.cancel()
 
 
-async def test_a_silent_bus_takes_as_long_as_the_standard_says(autojump_clock) -> None:
+async def test_a_silent_bus_takes_as_long_as_the_standard_says(autojump_clock: MockClock) -> None:
     ours, _theirs = memory_stream_pair()
     with pytest.raises(RemoteProtocolError, match="no_answer"):
         await Bus(ours, Timing(2400, 0.0)).read_meter(1)
@@ -99,7 +100,7 @@ async def test_a_silent_bus_takes_as_long_as_the_standard_says(autojump_clock) -
     ("answer", "reason"),
     [(b"\x68\x1f\x1f\x68\x08\x02", "frame_truncated"), (b"\xff\x00\xff", "not_a_frame"), (b"\xe5", "unexpected_ack")],
 )
-async def test_what_is_no_answer_is_named(autojump_clock, answer: bytes, reason: str) -> None:
+async def test_what_is_no_answer_is_named(autojump_clock: MockClock, answer: bytes, reason: str) -> None:
     ours, theirs = memory_stream_pair()
 
     async def noise() -> None:

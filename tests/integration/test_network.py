@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -60,7 +61,9 @@ def judged(network: Network, ended):
 
 
 @pytest.mark.parametrize("line", ["tcp", "pty"])
-async def test_one_ring_of_every_protocol_has_exact_totals(tmp_path: Path, line, caplog) -> None:
+async def test_one_ring_of_every_protocol_has_exact_totals(
+    tmp_path: Path, line: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     network = Network(
         tmp_path, gateways=24, ring_size=24, rounds=20, period_s=1.0, line=line,
         protocols=("sml", "dlms", "mbus", "wmbus", "iec62056-21", "p1"),

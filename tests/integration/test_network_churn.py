@@ -1,5 +1,7 @@
 """Gateways that go, come and miss rounds: every total exact, no energy lost or twice, no key left behind."""
 
+from pathlib import Path
+
 import trio
 
 from loadtest.network import Network
@@ -28,7 +30,9 @@ async def test_gateways_that_miss_rounds_carry_their_energy(network: Network, le
     assert flown.opened[0] > 0
 
 
-async def test_epochs_follow_without_a_gap_and_their_seeds_do_not_stay(network: Network, ledger, tmp_path) -> None:
+async def test_epochs_follow_without_a_gap_and_their_seeds_do_not_stay(
+    network: Network, ledger, tmp_path: Path
+) -> None:
     network.rounds = 6
     seeds = {}
     async with trio.open_nursery() as nursery:

@@ -23,6 +23,7 @@ from node.aggregation.membership import Membership
 from node.security.module import KeyDirectory
 from node.wan.enrolment import Enroller
 from protocol import wire
+from protocol.dcnet.book import Ended
 from protocol.dcnet.suite import StandardSuite
 from protocol.errors import StromkreisError
 from protocol.link import Keypair, LinkContext
@@ -32,11 +33,11 @@ from protocol.wire import Outcome
 ROOT = Path(__file__).parents[2]
 
 
-def full(network: Network, seen: int = 0) -> list:
+def full(network: Network, seen: int = 0) -> list[Ended]:
     return [each for each in network.ended()[seen:] if each.roster == 0xFF]
 
 
-def of(network: Network, count: int, seen: int = 0) -> list:
+def of(network: Network, count: int, seen: int = 0) -> list[Ended]:
     return [each for each in network.ended()[seen:] if each.roster.bit_count() == count]
 
 
@@ -100,6 +101,7 @@ async def test_a_head_that_dies_in_a_round_is_replaced(
     async def sending(mine: Membership, message: wire.RingMessage) -> None:
         await to_head(mine, message)
         if armed and not dying and isinstance(message, wire.Confirm):
+            assert mine._address is not None
             dying.append(mine.view.members[mine.view.head_of(mine._address.term)].identity)
             scopes[dying[0]].cancel()
 
@@ -134,6 +136,7 @@ async def test_a_revoked_gateway_is_in_no_later_epoch_although_it_is_connected(n
         assert network.coordinator_config is not None
         store = Store(network.coordinator_config.database_url)
         last = store.last_epoch()
+        assert last is not None
         assert Directory(store).revoke("ESTK0000000003", datetime.now(UTC))
         store.close()
         await network.wait_until(
@@ -237,7 +240,7 @@ async def test_a_node_that_trusts_another_pki_does_not_enrol(
 
 
 async def test_a_meter_that_sends_noise_costs_only_itself_until_it_speaks_again(
-    network: Network, ledger, monkeypatch: pytest.MonkeyPatch, caplog
+    network: Network, ledger, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     network.rounds = 120
     noisy = "1STK0000000002"
@@ -247,7 +250,7 @@ async def test_a_meter_that_sends_noise_costs_only_itself_until_it_speaks_again(
 
     def damaged(meter: SmlMeter, *arguments, **named):
         data = answer(meter, *arguments, **named)
-        if meter.device != noisy or done:
+        if data is None or meter.device != noisy or done:
             return data
         return damage(data, noise[len(data) % len(noise)])
 

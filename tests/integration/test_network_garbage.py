@@ -12,6 +12,7 @@ from node.aggregation.head import HeadDriver
 from node.aggregation.membership import Membership
 from node.security.module import KeyDirectory
 from protocol import wire
+from protocol.dcnet.rings import RingView
 from protocol.dcnet.suite import StandardSuite
 from protocol.errors import RemoteProtocolError
 from protocol.link import Keypair, LinkContext
@@ -23,7 +24,7 @@ def test_a_message_of_garbage_is_one_that_the_table_takes() -> None:
     for kinds in (wire.FROM_GATEWAY, wire.FROM_COORDINATOR, wire.FROM_MEMBER, wire.FROM_HEAD):
         for message in messages(kinds, Random(SEED), 30, epoch=1, ring=0):
             assert wire.decode(wire.encode(message), kinds) == message
-        outcomes = set()
+        outcomes: set[object] = set()
         for data in frames(kinds, Random(SEED), 30, epoch=1, ring=0):
             try:
                 outcomes.add(type(wire.decode(data, kinds)))
@@ -34,7 +35,7 @@ def test_a_message_of_garbage_is_one_that_the_table_takes() -> None:
 
 
 @pytest.fixture
-def head_at(monkeypatch: pytest.MonkeyPatch) -> list:
+def head_at(monkeypatch: pytest.MonkeyPatch) -> list[tuple[RingView, wire.HeadAt]]:
     """The head's address as the members heard it, newest last: (view, message)."""
     heard = []
     on_head_at = Membership._on_head_at
@@ -59,7 +60,9 @@ async def throw(link: LinkContext, endpoint: str, server: bytes, keys: Keypair, 
     return sent
 
 
-async def test_a_members_garbage_harms_neither_coordinator_nor_head(network: Network, ledger, head_at, caplog) -> None:
+async def test_a_members_garbage_harms_neither_coordinator_nor_head(
+    network: Network, ledger, head_at, caplog: pytest.LogCaptureFixture
+) -> None:
     network.rounds = 120
     random = Random(SEED)
     async with trio.open_nursery() as nursery:

@@ -3,6 +3,7 @@
 import sqlite3
 
 import httpx
+import pytest
 import trio
 
 from coordinator.store import Store
@@ -15,7 +16,7 @@ from protocol.wire import Outcome
 
 
 async def test_totals_are_noisy_and_say_so_and_who_wants_more_noise_takes_no_part(
-    network: Network, ledger, caplog
+    network: Network, ledger, caplog: pytest.LogCaptureFixture
 ) -> None:
     network.noise_epsilon, network.gateways, network.ring_size = 1.0, 10, 10
     network.policy = PolicyConfig(noise_epsilon_max=1.0)
@@ -29,6 +30,7 @@ async def test_totals_are_noisy_and_say_so_and_who_wants_more_noise_takes_no_par
             while len([each for each in network.ended() if each.outcome is Outcome.OPENED]) < 4:
                 await trio.sleep(0.2)
         opened = ledger.check(network)
+        assert network.coordinator_config is not None
         async with httpx.AsyncClient(verify=client_context(network.coordinator_config.pki_path / "root.pem")) as client:
             span = {"from": "1970-01-01T00:00:00Z", "to": "2100-01-01T00:00:00Z"}
             totals = (await client.get(f"{network.web[0]}/api/v1/totals", params=span)).json()["items"]

@@ -57,6 +57,7 @@ async def test_a_member_that_lies_in_one_committed_slot_is_caught_and_mixes_into
         names = [members[each.epoch, each.ring][position] for position in positions_of(each.roster)]
         true = sum(ledger.contributed[name, each.epoch, each.round][slot] for name in names)
         assert signed(each.total[slot]) - true == (TOO_MUCH if LIAR in names and not each.verified else 0)
+    assert network.coordinator_config is not None
     store = Store(network.coordinator_config.database_url)
     try:
         totals = Totals(store).totals(0, 2**40, area="north")

@@ -10,6 +10,7 @@ import httpx
 import pytest
 import trio
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from zmq.utils import z85
 
 from loadtest.households import Household, Registers
@@ -51,6 +52,7 @@ def private_keys(directory: Path) -> list[bytes]:
         stored = json.loads(path.read_text())
         found.append(bytes.fromhex(stored["curve_secret"]))
         key = serialization.load_pem_private_key(stored["signature_key"].encode(), None)
+        assert isinstance(key, ec.EllipticCurvePrivateKey)
         found.append(key.private_numbers().private_value.to_bytes(32, "big"))
     return found
 
@@ -66,7 +68,7 @@ async def test_nothing_but_totals_leaves_the_gateways(
     seeds: set[bytes] = set()
     node_metrics: list[str] = []
 
-    def heard(kind):
+    def heard(kind) -> None:
         take = kind.take
 
         def noted(mine):

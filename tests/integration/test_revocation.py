@@ -18,7 +18,7 @@ class Revoked:
     """A ring of eight over real sockets, one of whose members is shut out by the command while rounds run."""
 
     def __init__(self, network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("coordinator.service.EXPEL_S", 0.2)
+        monkeypatch.setattr("coordinator.admission.EXPEL_S", 0.2)
         network.rounds, network.dropout = 120, 0.2
         self.network = network
         self.config = tmp_path / "stromkreis.toml"
@@ -81,7 +81,7 @@ async def test_a_gateway_that_was_shut_out_while_the_coordinator_was_down_is_out
 
 
 async def test_a_head_that_keeps_a_gateway_that_was_shut_out_opens_nothing(
-    revoked: Revoked, monkeypatch: pytest.MonkeyPatch, caplog
+    revoked: Revoked, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     liars: list[HeadDriver] = []
     expel = HeadDriver.expel

@@ -16,12 +16,13 @@ def sent(exchange):
     first, *bodies, last = (message.body for message in decode_file(frame.payload))
     assert isinstance(first, OpenRequest)
     assert isinstance(last, CloseRequest)
-    assert all(isinstance(body, SetProcParameterRequest) for body in bodies)
+    requests = [body for body in bodies if isinstance(body, SetProcParameterRequest)]
+    assert requests == bodies
     assert list(decode_stream([exchange.frame])) == []
-    return [(body.parameter_tree_path, body.parameter_tree.value) for body in bodies]
+    return [(body.parameter_tree_path, body.parameter_tree.value) for body in requests]
 
 
-def test_certificates_and_key_go_to_their_addresses():
+def test_certificates_and_key_go_to_their_addresses() -> None:
     """REQ.SML.CLI.UpdateMtrCertAndKey.10, REQ.SML.CLI.UpdateSmgwCert.10."""
     client, content = SmlClient(b"gateway"), b"\x30\x82" + bytes(900)
     key_path = (CLASS_DATA, bytes.fromhex("01005e310004"), VALUE)
@@ -30,7 +31,7 @@ def test_certificates_and_key_go_to_their_addresses():
     assert sent(client.update_gateway_certificate(content)) == [(gateway_path, content)]
 
 
-def test_tamper_states_are_reset_at_their_addresses():
+def test_tamper_states_are_reset_at_their_addresses() -> None:
     """REQ.SML.CLI.ResetTamperState.10 and .20."""
     client = SmlClient(b"gateway")
     magnetic = (CLASS_DATA, bytes.fromhex("01005e310104"), VALUE)

@@ -71,7 +71,7 @@ async def test_what_did_not_open_is_carried_and_what_opened_is_not(path: Path) -
         assert mine.build(OLD, 3, registers(1, 127)) is None  # an interval that was contributed
 
 
-async def test_a_register_that_falls_is_told_and_not_contributed(path: Path, caplog) -> None:
+async def test_a_register_that_falls_is_told_and_not_contributed(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async with account(path) as mine:
         await mine.first_reading((1, 987654321, 0, 0))
         assert mine.build(OLD, 0, registers(0, 987654320)) is None
@@ -164,8 +164,7 @@ async def test_a_write_that_fails_leaves_the_account_as_it_was(path: Path) -> No
         await mine._store.write([Statement(full.format("INSERT ON contribution"), ())])
         with pytest.raises(StoreError):
             await share(mine, OLD, 0)
-        assert mine.unsettled is None
-        assert mine.resume(0) is None
+        assert (mine.unsettled, mine.resume(0)) == (None, None)
         await mine._store.write([Statement("DROP TRIGGER full", ())])
         assert words(mine.build(OLD, 1, registers(1, 120)))[1] == 20
         await share(mine, OLD, 1)

@@ -23,7 +23,7 @@ from protocol.dcnet.commitments import Pedersen, decode_lane, subtract_lanes
 from protocol.dcnet.events import Attempted, Note, Persist, Progress, Settled, ToHead
 from protocol.dcnet.masks import seed_binding, self_blinding, self_mask, words_from_bytes
 from protocol.dcnet.member import TRANSITIONS, Resume, State
-from protocol.dcnet.rings import bitmap
+from protocol.dcnet.rings import bitmap, result_text
 from protocol.dcnet.secrets import mask_label
 from protocol.errors import InvariantError, LocalProtocolError, RemoteProtocolError
 
@@ -547,7 +547,7 @@ def test_a_result_settles_the_contribution_once(
 
 def test_a_void_round_counts_nobody_whatever_its_roster_says(liar: LyingHead) -> None:
     liar.confirm()
-    text = member.result_text(liar.view, 0, VOID, liar.view.everybody)
+    text = result_text(liar.view, 0, VOID, liar.view.everybody)
     full = liar.view.to_wire(liar.view.everybody)
     signature = SUITE.sign(liar._result_secret, text)
     liar.say(wire.Result(liar.view.epoch, liar.view.ring, 0, VOID, full, signature))
@@ -683,8 +683,8 @@ def test_the_wait_after_a_message_in_mid_epoch_is_for_the_round_after(liar: Lyin
 
 # --- the table: what is not in it changes nothing -----------------------------------------------------------------
 
-LEADS: dict[State, Callable[[LyingHead], None]] = {
-    State.WAITING: lambda liar: liar.offer() and None,
+LEADS: dict[State, Callable[[LyingHead], object]] = {
+    State.WAITING: lambda liar: liar.offer(),
     State.SHARED: lambda liar: liar.share(),
     State.CONFIRMED: lambda liar: liar.confirm(),
     State.SERVED: lambda liar: liar.serve(),
@@ -731,11 +731,12 @@ def test_what_members_say_is_not_for_members(liar: LyingHead, state: State, mess
 def test_another_epochs_or_rings_message(liar: LyingHead, state: State, change: dict[str, int]) -> None:
     LEADS[state](liar)
     for make in SAYINGS.values():
-        refuses(liar, replace(make(liar), **change), "wrong_ring")
+        message: Any = make(liar)
+        refuses(liar, replace(message, **change), "wrong_ring")
 
 
 @pytest.mark.parametrize("other", [{"round_": 1}, {"attempt": 1}], ids=str)
-def test_what_is_about_another_attempt_is_out_of_season(liar: LyingHead, other: dict[str, int]) -> None:
+def test_what_is_about_another_attempt_is_out_of_season(liar: LyingHead, other: dict[str, Any]) -> None:
     liar.share()
     assert liar.say(liar.roster(**other)) == []
     liar.say(liar.roster())

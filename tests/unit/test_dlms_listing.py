@@ -35,7 +35,7 @@ def seen(readings):
     return [(str(r.obis), r.value, r.scaler, r.unit) for r in readings]
 
 
-def test_kaifa_list_2_and_3_of_three_phases():
+def test_kaifa_list_2_and_3_of_three_phases() -> None:
     head = [octets(b"KFM_001"), octets(b"6970631401234567"), octets(b"MA304H3E")]
     values = [u32(n) for n in (1500, 0, 7, 80, 2400, 1200, 600, 2301, 2302, 2303)]
     energy = [u32(n) for n in (123456, 1, 2, 3)]
@@ -54,7 +54,7 @@ def test_kaifa_list_2_and_3_of_three_phases():
     ]  # fmt: skip
 
 
-def test_kaifa_lists_of_one_phase():
+def test_kaifa_lists_of_one_phase() -> None:
     head = [octets(b"KFM_001"), octets(b"6970631401234567"), octets(b"MA105H2E")]
     values = [u32(n) for n in (1500, 0, 7, 80, 2400, 2301)]
     assert seen(readings_from_list(structure(*head, *values), WHEN, TEMPLATE))[-1] == ("1-0:32.7.0*255", 2301, -1, 35)
@@ -62,7 +62,7 @@ def test_kaifa_lists_of_one_phase():
     assert seen(long)[-1] == ("1-0:4.8.0*255", 6, 0, 32)
 
 
-def test_a_flat_list_of_code_value_and_scale():
+def test_a_flat_list_of_code_value_and_scale() -> None:
     body = structure(
         code("0-0:1.0.0*255"), CLOCK,
         code("1-0:32.7.0*255"), Data(Type.LONG_UNSIGNED, 2337), scale(-1, 35),
@@ -77,7 +77,7 @@ def test_a_flat_list_of_code_value_and_scale():
     assert {(r.device, r.measured_at) for r in readings} == {("1KFM0200000001", WHEN)}
 
 
-def test_the_standards_own_push_begins_with_its_description():
+def test_the_standards_own_push_begins_with_its_description() -> None:
     def entry(class_id, text, attribute):
         parts = (
             Data(Type.LONG_UNSIGNED, class_id),
@@ -100,7 +100,7 @@ def test_the_standards_own_push_begins_with_its_description():
     assert {(r.device, r.measured_at) for r in readings} == {("1ABC0000000001", WHEN)}
 
 
-def test_what_nothing_names_is_kept_with_its_place():
+def test_what_nothing_names_is_kept_with_its_place() -> None:
     body = structure(u32(5), scale(0, 30), octets(b"\x00\x01"))
     readings = readings_from_list(body, WHEN, TEMPLATE)
     assert [(r.obis, r.value, r.record) for r in readings] == [
@@ -111,7 +111,7 @@ def test_what_nothing_names_is_kept_with_its_place():
     assert {r.device for r in readings} == {"fallback"}
 
 
-def test_values_of_every_kind():
+def test_values_of_every_kind() -> None:
     def value(data, text="1-0:1.8.0*255"):
         return reading_of(data, Obis.parse(text), TEMPLATE)
 
@@ -129,7 +129,7 @@ def test_values_of_every_kind():
     assert value(nested).value == nested.to_bytes()
 
 
-def test_a_push_in_general_blocks_and_one_of_which_a_block_is_lost():
+def test_a_push_in_general_blocks_and_one_of_which_a_block_is_lost() -> None:
     whole = apdu.DataNotification(1, None, structure(code("1-0:1.8.0*255"), u32(4711))).to_bytes()
     parts = [whole[at : at + 7] for at in range(0, len(whole), 7)]
     blocks = [

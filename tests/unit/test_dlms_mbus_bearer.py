@@ -43,7 +43,7 @@ def read(stream, key=KEYS.encryption + KEYS.authentication):
     return numbers, [item.reason for item in whole if isinstance(item, RemoteProtocolError)], whole
 
 
-def test_the_published_telegram_of_a_kaifa_ma309m():
+def test_the_published_telegram_of_a_kaifa_ma309m() -> None:
     _, errors, items = read(KAIFA, KAIFA_KEY)
     assert errors == []
     assert {(str(r.obis), r.value, r.scaler, r.unit) for r in items if isinstance(r.value, int)} == {
@@ -57,20 +57,20 @@ def test_the_published_telegram_of_a_kaifa_ma309m():
 
 
 @pytest.mark.parametrize("begun", [1, 60, 100, 255, 270])
-def test_a_recording_begins_anywhere(begun):
+def test_a_recording_begins_anywhere(begun: int) -> None:
     numbers, errors, _ = read(KAIFA[begun:] + KAIFA, KAIFA_KEY)
     assert numbers == [2308, 0, 0, 0, 9108, 0, 96, 9]
     assert set(errors) <= {"not_a_frame", "mbus_segment", "length_field", "stop_byte_missing"}
 
 
-def test_one_segment_or_many():
+def test_one_segment_or_many() -> None:
     server = meter()
     sealed = server.notification(sealed=True)
     assert read(push_mbus_frames(sealed, size_max=60))[:2] == ([4711 + c + e for c in (1, 2) for e in range(10)], [])
     assert len(read(push_mbus_frames(server.notification()))[0]) == 20
 
 
-def test_a_lost_doubled_or_damaged_segment_costs_its_message_only():
+def test_a_lost_doubled_or_damaged_segment_costs_its_message_only() -> None:
     server = meter()
     frames = [push_mbus_frames(server.notification(sealed=True)) for _ in range(3)]
     at = 6 + frames[1][1]
@@ -83,7 +83,7 @@ def test_a_lost_doubled_or_damaged_segment_costs_its_message_only():
         assert errors
 
 
-def test_segments_of_two_conversations_are_not_put_together():
+def test_segments_of_two_conversations_are_not_put_together() -> None:
     server = meter()
     first, second = (push_mbus_frames(server.notification(sealed=True), 1, to) for to in (0x67, 0x66))
     numbers, errors, _ = read(first[: 6 + first[1]] + second[6 + second[1] :])
@@ -91,7 +91,7 @@ def test_segments_of_two_conversations_are_not_put_together():
     assert set(errors) == {"mbus_segment"}
 
 
-def test_other_frames_on_the_line_are_passed_over_and_a_segment_without_access_points_is_told():
+def test_other_frames_on_the_line_are_passed_over_and_a_segment_without_access_points_is_told() -> None:
     segments = Segments()
     assert segments.accept(LongFrame(0x08, 1, 0x72, b"meter")) == []
     (error,) = segments.accept(LongFrame(0x53, 0xFF, 0x10, b"\x01"))
@@ -101,7 +101,7 @@ def test_other_frames_on_the_line_are_passed_over_and_a_segment_without_access_p
     assert len(read(push_mbus_frames(server.notification()) + other)[0]) == 20
 
 
-def test_a_tag_that_cannot_be_checked_leaves_its_readings_unverified():
+def test_a_tag_that_cannot_be_checked_leaves_its_readings_unverified() -> None:
     sealed = meter().notification(sealed=True)
     for key, quality in ((KEYS.encryption, Quality.UNVERIFIED), (KEYS.encryption + KEYS.authentication, Quality.VALID)):
         items = read(push_mbus_frames(sealed), key)[2]

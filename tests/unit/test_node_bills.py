@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import trio
@@ -31,7 +32,7 @@ GATEWAY = "ESTK0000000001"
 IMPORT, EXPORT = "1-0:1.8.0*255", "1-0:2.8.0*255"
 GROUP = Edwards25519()
 PEDERSEN = Pedersen(GROUP)
-VIEW = SimpleNamespace(epoch=0, size=8, noise=())
+VIEW: Any = SimpleNamespace(epoch=0, size=8, noise=())
 RULES = BillingRules(priced_count_min=4, price_max=10**6)
 MOVED = [11, 0, 250, 31, 7, 1999, 3, 45]  # what the register moves by in the intervals 1 to 8
 
@@ -159,7 +160,7 @@ async def test_the_same_intervals_at_other_prices_are_declined_for_good(gateway,
         (replace(TARIFF, obis="1-0:16.7.0*255"), None, "interval_not_contributed"),
     ],
 )
-async def test_what_is_never_answered(gateway, authority, signer, tariff, intervals, reason) -> None:
+async def test_what_is_never_answered(gateway, authority, signer, tariff, intervals, reason: str) -> None:
     async with gateway.opened():
         await gateway.live()
         await declines(gateway, request(authority, signer, tariff, intervals), reason)
@@ -176,7 +177,7 @@ async def test_a_price_that_outweighs_all_others_is_not_answered(gateway, author
         assert await gateway.bills.answer(request(authority, signer, replace(TARIFF, prices=(1, 1, 1, 7, 1, 1, 1, 1))))
 
 
-async def test_only_a_market_participants_signature_makes_a_tariff(gateway, authority, signer, tmp_path) -> None:
+async def test_only_a_market_participants_signature_makes_a_tariff(gateway, authority, signer, tmp_path: Path) -> None:
     good = request(authority, signer)
     key = ec.generate_private_key(ec.BrainpoolP256R1())
     tls = pki.issue(

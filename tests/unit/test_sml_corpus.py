@@ -54,8 +54,8 @@ def libsml_list(messages):
     ]
 
 
-def test_frames_one_by_one():
-    count = Counter()
+def test_frames_one_by_one() -> None:
+    count: Counter[str] = Counter()
     for row in rows("frames.jsonl"):
         raw = bytes.fromhex(row["hex"])
         good, errors = split([raw])
@@ -74,7 +74,7 @@ def test_frames_one_by_one():
     assert count == {"frames": 110, "readings": 685, "truncated": 8}
 
 
-def test_whole_captures():
+def test_whole_captures() -> None:
     """Our errors are the stretches that sml-rs discards: noise before the first frame, a cut one at the end."""
     readings_count, discarded = 0, 0
     for row in rows("dumps.jsonl"):
@@ -105,7 +105,7 @@ def sml_rs_values(result):
                 yield bytes(value).hex() if isinstance(value, list) else value["v"]
 
 
-def test_whole_captures_against_sml_rs():
+def test_whole_captures_against_sml_rs() -> None:
     """sml-rs reads the DZG DVS74's power as the meter writes it, -29912; it is 35624, as libsml has it, and we."""
     differences = []
     for row in rows("dumps.jsonl"):
@@ -133,7 +133,7 @@ LOCAL_TIMES = (
 )
 
 
-def test_frames_of_smllib():
+def test_frames_of_smllib() -> None:
     refused, count = {}, 0
     for row in rows("smllib_frames.jsonl"):
         raw = bytes.fromhex(row["hex"])
