@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 import trio
@@ -38,6 +39,7 @@ from protocol.link import Keypair, LinkContext
 
 SUITE = CheapSuite()
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+Kind = TypeVar("Kind", wire.Share, wire.Ready)
 TERM = 1  # the head is the member at position 1
 
 
@@ -62,7 +64,7 @@ class Gateway:
     def count(self, name: str, **labels: str) -> float:
         return self._registry.get_sample_value(f"stromkreis_node_{name}_total", labels) or 0.0
 
-    async def until(self, kind: type[wire.Message], count: int = 1) -> list[wire.Message]:
+    async def until(self, kind: type[Kind], count: int = 1) -> list[Kind]:
         """Wait for so many messages of a kind to the head."""
         with trio.fail_after(10):
             while len(found := [each for each in self.heard() if isinstance(each, kind)]) < count:

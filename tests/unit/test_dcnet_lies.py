@@ -88,7 +88,7 @@ def wrong_macs(liar: int) -> Twist:
 @pytest.mark.parametrize("size", [COMPLETE, SPARSE], ids=["complete", "sparse"])
 def test_wrong_confirmations_cost_nothing_while_each_neighbour_has_enough_others(size: RingSize) -> None:
     ring = Ring(size)
-    ring.twist = wrong_macs(4)  # type: ignore[method-assign]
+    ring.twist = wrong_macs(4)
     for round_ in range(3):
         ended = ring.play(round_)
         assert (ended.outcome, ended.roster) == (OPENED, ring.view.everybody)
@@ -98,7 +98,7 @@ def test_wrong_confirmations_cost_nothing_while_each_neighbour_has_enough_others
 def test_wrong_confirmations_where_nobody_has_another_to_spare_void_the_round_and_name_nobody() -> None:
     """Three others are under the threshold of four; only the pair could tell a wrong MAC, and neither is believed."""
     ring = Ring()
-    ring.twist = wrong_macs(4)  # type: ignore[method-assign]
+    ring.twist = wrong_macs(4)
     ring.silent = {5, 6}
     assert ring.play(0).outcome is VOID
     assert ring.refused.count("too_few_confirmations") == 4
