@@ -45,6 +45,9 @@ class CoordinatorMetrics:
         self._enrolments = Counter(
             "stromkreis_enrolments", "Enrolment requests answered, by outcome.", ["outcome"], registry=registry
         )
+        self._accusations = Counter(
+            "stromkreis_accusations", "What gateways said of each other, by the lie.", ["lie"], registry=registry
+        )
         self._bills = Counter("stromkreis_bills", "Bills, by how they stand.", ["outcome"], registry=registry)
         self._queue = Gauge("stromkreis_queue_length", "Ended rounds that wait for the disk.", registry=registry)
         # Series exist from the start: a rate over a counter that appears at its first event misses that event.
@@ -54,6 +57,8 @@ class CoordinatorMetrics:
             self._enrolments.labels(outcome)
         for outcome in ("asked", "verified", "refused", "declined"):
             self._bills.labels(outcome)
+        for lie in ("wrong_seed", "spoilt_sum", "bad_deal"):
+            self._accusations.labels(lie)
 
     def round_opened(self, *, duration_s: float, attempt: int, present: int, size: int) -> None:
         """A ring round ended with a total of `present` out of `size` members, in attempt 0, 1 or 2."""
@@ -74,6 +79,10 @@ class CoordinatorMetrics:
     def enrolment(self, *, enrolled: bool) -> None:
         """An enrolment request was answered."""
         self._enrolments.labels("enrolled" if enrolled else "refused").inc()
+
+    def accusation(self, lie: str) -> None:
+        """A head said that a member lies (`wrong_seed`, `spoilt_sum`), or a member that one dealt ill (`bad_deal`)."""
+        self._accusations.labels(lie).inc()
 
     def bills(self, outcome: str, count: int = 1) -> None:
         """Bills were `asked` for, `verified`, `refused` (a wrong amount) or `declined` (by their gateway)."""

@@ -157,8 +157,9 @@ class Gateway:
                 self._to_coordinator(wire.AskAccount(*unsettled))
 
     async def _on_account(self, message: wire.Account) -> None:
-        if self._contributions is None:
-            return
+        epoch = self._epochs.get(message.epoch)
+        if self._contributions is None or (epoch is not None and epoch.membership is not None):
+            return  # while a ring lives its member hears the RESULT, which is signed: this is the coordinator's word
         try:
             await self._contributions.settle(message.epoch, message.round, included=bool(message.included))
         except StoreError as error:
@@ -291,8 +292,9 @@ class Gateway:
             if self._nursery is None:
                 return
             self._use_schema(schema)
+            secrets = self._module.epoch(call.epoch)
             self._drop_epochs_without_layout()
-            self._epochs[call.epoch] = known = _Epoch(call, self._module.epoch(call.epoch))
+            self._epochs[call.epoch] = known = _Epoch(call, secrets)
             self._module.forget_epochs_before(min(self._epochs))
             await self._nursery.start(self._live, known)
             self._quarters = _Quarters(call)
@@ -361,7 +363,7 @@ class Gateway:
             epoch.nursery.cancel_scope.cancel()
         if self._epochs.get(epoch.call.epoch) is epoch:
             del self._epochs[epoch.call.epoch]
-        self._module.forget_epochs_before(min(self._epochs, default=epoch.call.epoch + 1))
+        self._module.forget_epoch(epoch.call.epoch)
 
     def _drop_epochs_without_layout(self) -> None:
         """Whoever calls anew has given the earlier call up; so calls without end cost us nothing."""

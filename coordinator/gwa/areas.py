@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from coordinator.config import EpochConfig
-from coordinator.gwa.epochs import AreaEpoch, Phase
+from coordinator.gwa.epochs import AreaEpoch, Phase, Ring
 from protocol import wire
 from protocol.dcnet.rings import commit_nonce
 from protocol.dcnet.schema import Schema
@@ -91,6 +91,10 @@ class Areas:
                 if each.call.epoch == number:
                     return area, each
         return None
+
+    def rings(self) -> list[tuple[AreaEpoch, Ring]]:
+        """The rings of all living epochs."""
+        return [(epoch, ring) for area in self.areas.values() for epoch in area.epochs for ring in epoch.rings]
 
     def next_timer_s(self) -> float:
         """When an area wants its next epoch."""

@@ -186,6 +186,34 @@ def test_bills_are_counted_and_a_refused_one_is_marked(watched: Watched, day: Si
     assert watched.complaints == []
 
 
+def test_accusations_are_told_as_one_gateways_word(watched: Watched, day: Site) -> None:
+    page = opened(watched, day)
+    expect(page.locator("#opened")).to_have_text("398 of 400")
+    expect(page.locator("#accusations")).to_be_hidden()
+    expect(page.locator("#accusations-link")).to_be_hidden()
+    day.neighbourhood.accuse(12)
+    day.go_on()
+    expect(page.locator("#accusations")).to_be_visible()
+    expect(page.locator("#accusations-link")).to_have_text("12 accusations")
+    expect(page.locator("#accusations-note")).to_have_text("the last 10 of 12")
+    expect(page.locator("#accusations")).to_contain_text("One gateway’s word about another")
+    newest = page.locator("#accusations-rows tr").first.locator("td")
+    expect(newest).to_have_text(
+        [
+            "ESTK0100000030", "ESTK0100000026", "dealt a bad share", "12",
+            re.compile(r"^4 Mar 2026, 20:36 Nordring, epoch 1, ring 1, round 71$"),
+        ]
+    )  # fmt: skip
+    page.select_option("#area", "Südhang")
+    expect(page.locator("#accusations-link")).to_have_text("2 accusations")
+    expect(page.locator("#accusations-note")).to_have_text("")
+    for width in (1280, 900, 390):
+        page.set_viewport_size({"width": width, "height": 800})
+        page.wait_for_function("document.documentElement.scrollWidth <= innerWidth")  # the charts follow by themselves
+        assert page.locator("#accusations table").evaluate("e => e.scrollWidth <= e.parentElement.clientWidth"), width
+    assert watched.complaints == []
+
+
 def test_noisy_totals_say_by_how_much(watched: Watched, site: Site) -> None:
     noise = {Kind.POWER: Noise(1_000_000, 24_000), Kind.ENERGY: Noise(1_000_000, 60_000)}
     slots = tuple(replace(slot, noise=noise.get(slot.kind)) for slot in DEFAULT_SCHEMA.slots)

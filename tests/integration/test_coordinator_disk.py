@@ -214,8 +214,9 @@ async def test_a_layout_that_was_written_unheard_is_not_written_twice(keeping: K
 
 
 async def test_gateways_join_although_the_directory_cannot_be_read_for_a_while(
-    network: Network, caplog: pytest.LogCaptureFixture
+    network: Network, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    monkeypatch.setattr("coordinator.admission.EXPEL_S", 0.2)
     network.rounds = 6
     path = network.directory / "coordinator" / "coordinator.sqlite"
     async with trio.open_nursery() as nursery:
@@ -225,7 +226,8 @@ async def test_gateways_join_although_the_directory_cannot_be_read_for_a_while(
         await network.wait_until(lambda: [each for each in network.ended() if each.roster == 0xFF])
         root = client_context(network.directory / "coordinator" / "pki" / ROOT_FILE)
         async with httpx.AsyncClient(verify=root) as client:
-            assert "stromkreis_gateways_enrolled 8.0" in (await client.get(f"{network.web[0]}/metrics")).text
+            while "stromkreis_gateways_enrolled 8.0" not in (await client.get(f"{network.web[0]}/metrics")).text:
+                await trio.sleep(0.05)
         run_sql(path, "ALTER TABLE gateways RENAME TO hidden")
         await network.wait_until(lambda: "gateways wait to join: no such table: gateways" in caplog.text)
         async with httpx.AsyncClient(verify=root) as client:

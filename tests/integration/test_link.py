@@ -19,6 +19,7 @@ from zmq.utils.monitor import recv_monitor_message
 
 from protocol.errors import LocalProtocolError
 from protocol.link import Keypair, LinkContext, LinkError, LinkLimits, Listener
+from protocol.link.zap import ENDPOINT
 
 ANY_PORT = "tcp://127.0.0.1:*"
 SERVER, ALICE, BOB, MALLORY = (Keypair.generate() for _ in range(4))
@@ -405,8 +406,9 @@ async def test_what_we_do_wrong_ourselves_is_said_at_once() -> None:
         listener = links.listen(ANY_PORT, SERVER, ENROLLED.get)
         with pytest.raises(LinkError, match="in use"):
             links.listen(listener.endpoint, SERVER, ENROLLED.get)
-        with pytest.raises(LinkError, match="cannot connect"):
-            links.connect("tcp://nowhere", SERVER.public, ALICE)
+        for nowhere in ("tcp://nowhere", "nowhere", "ipc:///tmp/x", ENDPOINT):
+            with pytest.raises(LinkError, match="cannot connect"):
+                links.connect(nowhere, SERVER.public, ALICE)
         connection = links.connect(listener.endpoint, SERVER.public, ALICE, limits=LinkLimits(message_bytes_max=1024))
         for payload in (b"", bytes(1025), bytearray(b"x"), "x"):
             with pytest.raises(LocalProtocolError):

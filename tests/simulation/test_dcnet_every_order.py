@@ -122,7 +122,6 @@ class Explorer:
         yield replace(node, member=self.start(node.durable))
         for message in self.menu(node.member):
             member = copy.copy(node.member)
-            member._ahead = copy.deepcopy(member._ahead)  # the member adds to its mask in place
             member._handlers = {kind: getattr(member, handler.__name__) for kind, handler in member._handlers.items()}
             try:
                 out = member.receive(message, 0.0) if message else member.offer(0, self.liar.vector(), 0.0)

@@ -1,6 +1,6 @@
 """A gateway's account: every watt hour goes into one opened total, whatever order results and epochs come in."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +14,7 @@ from node.store import Statement, Store, StoreError
 from protocol.dcnet.events import Attempted, Progress, Settled
 from protocol.dcnet.member import Resume
 from protocol.dcnet.rings import RingView
-from protocol.dcnet.schema import DEFAULT_SCHEMA, WORD_MODULUS
+from protocol.dcnet.schema import DEFAULT_SCHEMA, VERIFIED_SCHEMA, WORD_MODULUS, Schema
 
 GATEWAY = "ESTK0000000001"
 OLD: Any = SimpleNamespace(epoch=0, size=8, noise=())
@@ -22,12 +22,12 @@ NEW: Any = SimpleNamespace(epoch=1, size=8, noise=())
 
 
 @asynccontextmanager
-async def account(path: Path) -> AsyncIterator[Contributions]:
+async def account(path: Path, schema: Schema = DEFAULT_SCHEMA) -> AsyncIterator[Contributions]:
     """An account on a store of its own; leaving is a crash as far as the next one can tell."""
     async with trio.open_nursery() as nursery:
         store = Store(path)
         nursery.start_soon(store.run)
-        yield Contributions(store, GATEWAY, DEFAULT_SCHEMA)
+        yield Contributions(store, GATEWAY, schema, lambda _label: 1)
         nursery.cancel_scope.cancel()
     store.close()
 
@@ -181,3 +181,28 @@ async def test_a_write_that_fails_leaves_the_account_as_it_was(path: Path) -> No
         await mine._store.write([Statement("DROP TRIGGER full", ())])
         await mine.settled(OLD, Settled(1, included=True))
         assert words(mine.build(OLD, 2, registers(2, 121)))[1] == 1
+
+
+async def cancelled(call: Callable[[], Awaitable[None]], mine: Contributions) -> None:
+    """Cancel a call while its write is under way, as the end of an epoch does, and wait until that is on the disk."""
+    written = mine._store.counters.transactions
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(call)
+        while not mine._lock.locked():
+            await trio.lowlevel.checkpoint()
+        nursery.cancel_scope.cancel()
+    while mine._store.counters.transactions == written:
+        await trio.sleep(0.001)
+
+
+async def test_what_is_on_the_disk_is_what_the_account_knows_also_where_the_task_was_cancelled(path: Path) -> None:
+    """An epoch's tasks end in the middle of a write: the next epoch goes on with the very same account."""
+    async with account(path, VERIFIED_SCHEMA) as mine:
+        await mine.first_reading((1, 100, 0, 0))
+        mine.build(OLD, 9, registers(9, 150))
+        await cancelled(lambda: share(mine, OLD, 9), mine)
+        begun = mine.unsettled
+        await cancelled(lambda: mine.settle(0, 9, included=True), mine)
+        assert (begun, mine.unsettled) == ((0, 9), None)
+        await mine.settle(0, 9, included=True)
+        assert words(mine.build(NEW, 0, registers(10, 151)))[1] == 1

@@ -7,6 +7,7 @@ says is well formed and carries genuine MACs, so only the rule that a test names
 
 from collections.abc import Callable, Collection
 from contextlib import suppress
+from copy import copy
 from dataclasses import replace
 from itertools import product
 from typing import Any
@@ -928,6 +929,17 @@ def test_the_same_head_named_again_changes_nothing(liar: LyingHead) -> None:
     assert kinds(liar.offer()) == [wire.Share]
 
 
+def test_an_opening_that_is_held_with_an_expelled_member_in_its_e_is_dropped(liar: LyingHead) -> None:
+    liar.member.expelled(1 << 5)
+    liar.say(liar.open(expected=liar.everybody(5)))
+    liar.member.expelled(1 << 5)
+    assert kinds(liar.offer()) == [wire.Share]
+    liar.say(liar.result(), liar.open(round_=1))
+    liar.member.expelled(1 << 5 | 1 << 3)
+    assert liar.offer(1) == []
+    assert kinds(liar.say(liar.open(1, liar.everybody(3, 5), round_=1))) == [wire.Share]
+
+
 def test_the_same_round_may_be_offered_again(liar: LyingHead) -> None:
     assert liar.offer() == liar.offer() == []
     for words in (3, 5):
@@ -1022,6 +1034,19 @@ def test_an_opening_leaves_nothing_but_additions(liar: LyingHead, monkeypatch: p
     seed = prf.mask_seed(liar.secrets[0].evaluate(label), label)
     bare = words_from_bytes(share.vector) - liar.masks.words(0, 0, liar.view.everybody) - self_mask(SUITE, seed, 4)
     assert bare.tolist() == liar.vector().tolist()
+
+
+def test_who_copies_a_member_gets_the_same_share_from_either(liar: LyingHead) -> None:
+    """The mask that was made ahead is in both: a share is a new array, and the mask stays as it was."""
+    liar.offer()
+    twin = copy(liar.member)
+    twin._handlers = {kind: getattr(twin, each.__name__) for kind, each in twin._handlers.items()}
+    assert twin.receive(liar.open(), 0.0) == liar.member.receive(liar.open(), 0.0)
+    assert twin.receive(liar.open(1), 0.0) == liar.member.receive(liar.open(1), 0.0)
+    liar.offer()
+    assert liar.member._ahead is not None
+    with pytest.raises(ValueError, match="read-only"):
+        liar.member._ahead[2][0] = 1
 
 
 def test_just_before_the_first_round_nobody_is_late(liar: LyingHead) -> None:

@@ -203,8 +203,33 @@ def test_forgotten_seeds_are_not_in_the_file_and_never_come_back(tmp_path: Path)
     stored = b"".join(path.read_bytes() for path in keys.directory.iterdir())
     assert [seed in stored for seed in seeds] == [False, False, True]
     assert module.epoch(2).public_key == publics[2]
-    assert module.epoch(0).public_key != publics[0]
+    assert module.epoch(0).public_key != publics[0]  # no layout was ever bound to it: it begins anew
     assert other.epoch(0).public_key == theirs
+    keys.close()
+
+
+def test_an_epoch_that_had_a_layout_is_not_begun_again_nor_one_before_it(tmp_path: Path) -> None:
+    """Under its number the account knows the round it last shared in: in another ring that would be shared again."""
+    keys = KeyDirectory(tmp_path / "keys", SUITE)
+    module = keys.open("ESTK0000000001")
+    module.epoch(6)
+    for number in (5, 7):
+        module.epoch(number)
+        module.fix_layout(number, b"a" * 32)
+    public = module.epoch(7).public_key
+    module.forget_epoch(5)
+    assert module.epoch(6)
+    assert module.epoch(7).public_key == public
+    module.forget_epochs_before(8)
+    keys.close()
+    keys = KeyDirectory(tmp_path / "keys", SUITE)
+    module = keys.open("ESTK0000000001")
+    for number in (0, 5, 6, 7):
+        with pytest.raises(RemoteProtocolError, match="past_epoch"):
+            module.epoch(number)
+        assert keys.seeds.execute("SELECT COUNT(*) FROM seed").fetchone() == (0,)
+    assert module.epoch(8)
+    assert keys.open("ESTK0000000002").epoch(5)
     keys.close()
 
 
