@@ -89,9 +89,7 @@ def test_parameters_of_a_method_in_blocks(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize("window", [1, 3, 8, 30])
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2**32), st.sampled_from([0.0, 0.1, 0.3]))
-def test_general_blocks_arrive_through_losses_in_both_directions(
-    window: int, seed: int, loss: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_general_blocks_arrive_through_losses_in_both_directions(window: int, seed: int, loss: float) -> None:
     """A long get and a long set under ciphering: either all of it arrives, or an error; nothing is done twice."""
     association, server_settings = SECURE
     conformance = DEFAULT_CONFORMANCE & ~(Conformance.BLOCK_SET | Conformance.BLOCK_GET)
@@ -99,7 +97,7 @@ def test_general_blocks_arrive_through_losses_in_both_directions(
     client = DlmsClient(replace(association, conformance=conformance))
     talk(client.associate(), server)
     rng, sets, original = Random(seed), [], server.objects.set
-    monkeypatch.setattr(server.objects, "set", lambda *what: sets.append(what) or original(*what))
+    server.objects.set = lambda *what: sets.append(what) or original(*what)  # type: ignore[method-assign]
     text = octets(bytes(n % 251 for n in range(2000)))
     failed = ""
     try:
