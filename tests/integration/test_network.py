@@ -2,6 +2,7 @@
 
 import time
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, get_args
 
@@ -12,12 +13,13 @@ from coordinator.store import Store
 from loadtest.config import MeterProtocol
 from loadtest.households import households
 from loadtest.network import Network
-from loadtest.truth import RoundRow, check
+from loadtest.truth import RoundRow, Verdict, check
+from protocol.dcnet.book import Ended
 from protocol.dcnet.schema import DEFAULT_SCHEMA
 from protocol.wire import Outcome
 
 
-def opened(ended):
+def opened(ended: Iterable[Ended]) -> list[Ended]:
     return [each for each in ended if each.outcome is Outcome.OPENED]
 
 
@@ -41,7 +43,7 @@ async def test_every_gateway_is_in_the_totals_and_epochs_follow_without_a_gap(ne
     assert all(each.total[0] == each.roster.bit_count() for each in opened(ended))
 
 
-def judged(network: Network, ended):
+def judged(network: Network, ended: Iterable[Ended]) -> Verdict:
     """The round book held against the meters' own registers; every gateway's account begins in quarter hour 0."""
     config = network.coordinator_config
     assert config is not None
