@@ -308,7 +308,13 @@ class Gateway:
     def _use_schema(self, schema: Schema) -> None:
         schema = schema.without_noise()
         if self._registers is None:
-            self._registers = RegisterSet(schema, [profile.device for profile in self._profiles])
+            try:
+                self._registers = RegisterSet(schema, [profile.device for profile in self._profiles])
+            except (ValueError, KeyError, StopIteration) as error:
+                expected = "expected OBIS codes, units of the DLMS table and an energy"
+                raise RemoteProtocolError(
+                    "unknown_schema", f"a schema of registers that no meter has; {expected}"
+                ) from error
             self._contributions = Contributions(
                 self._shared.store, self.identity, schema, self._module.blinding,
                 keep_committed_s=self._shared.billing.keep_s, random_bits=self._module.random_bits,
