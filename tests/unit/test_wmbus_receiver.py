@@ -225,15 +225,68 @@ def test_less_ciphertext_than_declared_and_plaintext_after_it() -> None:
     assert reason(Receiver(KEYS), bytes(datagram)) == "ciphertext_short"
     source = meter(5).datagram()
     longer = bytes([source[0] + 6]) + source[1:] + bytes.fromhex("041307000000")
-    assert [r.value for r in Receiver(KEYS).decode(longer)][-1] == 7
+    *inside, outside = Receiver(KEYS).decode(longer)
+    assert outside.value == 7
+    assert {r.quality for r in inside} == {Quality.VALID}
+
+
+def test_what_stands_in_the_clear_behind_the_blocks_of_mode_5_is_not_believed() -> None:
+    """Anybody may hang a register on to a recorded telegram: mode 5 has no check sum under the key."""
+    source = meter(5).datagram()
+    for tail, quality in (("0413ffffff00", Quality.UNVERIFIED), ("2f2f2f", None)):
+        forged = bytes([source[0] + len(tail) // 2]) + source[1:] + bytes.fromhex(tail)
+        readings = Receiver(KEYS).decode(forged)
+        assert (readings[0].value, readings[0].quality) == (876543, Quality.VALID)
+        assert [r.quality for r in readings if r.value == 0xFFFFFF] == ([] if quality is None else [quality])
+    assert len(Receiver(KEYS).decode(source)) == 2
+
+
+@pytest.mark.parametrize(("tail", "read"), [("2f2f", True), ("0413ffffff00", False)])
+def test_a_compact_frame_does_not_go_on_in_the_clear(tail: str, read: bool) -> None:
+    source, receiver = meter(5, compact=True, full_every=2), Receiver(KEYS)
+    receiver.decode(source.datagram())
+    compact = source.datagram()
+    longer = bytes([compact[0] + len(tail) // 2]) + compact[1:] + bytes.fromhex(tail)
+    if read:
+        assert receiver.decode(longer)[0].value == 876543
+    else:
+        assert reason(receiver, longer) == "not_secured"
+
+
+def test_no_record_reaches_from_the_blocks_of_mode_5_into_the_clear() -> None:
+    """Its first octets came under the key and its value from anybody."""
+    plain = bytes.fromhex("2f2f0413010000002f2f2f2f2f2f2f04")
+    vector = security.mode5_vector(DEVICE, 1)
+    body = b"\x44" + DEVICE.to_link() + b"\x7a\x01\x00\x10\x05" + security.encrypt_cbc(KEY, vector, plain)
+    datagram = body + bytes.fromhex("1309000000")
+    assert reason(Receiver(KEYS), bytes([len(datagram)]) + datagram) == "record_truncated"
+
+
+def fragment(number: int, more: bool, payload: bytes, length: int | None = None) -> bytes:
+    control = number | (0x4000 if more else 0) | (0 if length is None else 0x1000)
+    header = control.to_bytes(2, "little") + (b"" if length is None else length.to_bytes(2, "little"))
+    body = b"\x44" + DEVICE.to_link() + bytes([0x90, len(header)]) + header + payload
+    return bytes([len(body)]) + body
+
+
+def test_a_fragment_without_those_before_it_is_no_telegram() -> None:
+    """What it begins with may look like any header and record."""
+    for lost, more in ((2, False), (3, False), (2, True)):
+        assert reason(Receiver(), fragment(lost, more, bytes.fromhex("780413ffffff00"))) == "afl_fragment_missing"
+    receiver = Receiver()
+    assert receiver.decode(fragment(1, True, b"\x78\x04")) == []
+    assert reason(receiver, fragment(3, False, bytes.fromhex("780413ffffff00"))) == "afl_fragment_missing"
+    assert reason(receiver, fragment(2, False, bytes.fromhex("780413ffffff00"))) == "afl_fragment_missing"
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_an_unfragmented_message_has_the_length_that_it_says(number: int) -> None:
+    payload = bytes.fromhex("780413070000000413")
+    assert [r.value for r in Receiver().decode(fragment(number, False, payload[:7], 7))] == [7]
+    assert reason(Receiver(), fragment(number, False, payload[:7], 13)) == "afl_length"
 
 
 def test_fragments_are_put_together() -> None:
-    def fragment(number: int, more: bool, payload: bytes) -> bytes:
-        afl = bytes([0x90, 2, number, 0x40 if more else 0]) + payload
-        body = b"\x44" + DEVICE.to_link() + afl
-        return bytes([len(body)]) + body
-
     whole = b"\x78" + bytes.fromhex("041301000000")
     receiver = Receiver()
     assert receiver.decode(fragment(1, True, whole[:3])) == []
