@@ -62,6 +62,11 @@ class PushReceiver:
         self._blocks = bytearray()
         self._next_block = 1
 
+    @property
+    def in_message(self) -> bool:
+        """Whether a part of a message has come and not its end."""
+        return bool(self._segments or self._blocks or self._mbus_segments.in_message)
+
     def reset(self) -> None:
         """Forget the message under way: a frame was lost or broken."""
         self._segments.clear()
