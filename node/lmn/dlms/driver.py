@@ -210,8 +210,7 @@ class MeterSession:
             return None
         if data.type not in (Type.OCTET_STRING, Type.DATE_TIME):
             return None
-        when = CosemDateTime.from_bytes(data.value)
-        return when.to_datetime() if when.is_valid else None
+        return CosemDateTime.from_bytes(data.value).to_datetime()
 
     async def read_registers(self, now: Callable[[], datetime] | None = None) -> list[Reading]:
         """The registers of the settings, stamped with the meter's clock and the time of reception."""
