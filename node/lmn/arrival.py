@@ -42,7 +42,7 @@ class Arrival(Generic[T]):
         return began_at
 
     def failed(self) -> None:
-        """What was held was no message: what follows began after the pause, if there was one, else with the last bytes."""
+        """What was held was no message; what follows began after the pause in it, else with the bytes heard last."""
         if self._is_stale_before:
             self._is_stale_before = False
         else:

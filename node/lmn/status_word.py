@@ -150,7 +150,8 @@ def combine(
     The word that the gateway forms from a meter's word (bytes in the order of the table) and its own findings.
 
     What the meter reports, the gateway's half repeats: manipulation sets bit 14, and for wireless meters an anomaly or
-    error (the bits that the table marks MTR_Error, and the permanent error) bit 15.  A meter without a status has none set (REQ.TLSHDLC.SMGW.100, hint).
+    error (the bits that the table marks MTR_Error, and the permanent error) sets bit 15.  A meter without a status has
+    none set (REQ.TLSHDLC.SMGW.100, hint).
     """
     if len(meter_word) != 4:
         raise LocalProtocolError("a meter's status word has 4 bytes")

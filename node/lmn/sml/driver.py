@@ -22,7 +22,7 @@ from node.lmn.sml.bodies import Message
 from node.lmn.sml.client import Exchange, SmlClient, attentions
 from node.lmn.sml.messages import decode_file
 from node.lmn.sml.readings import readings
-from node.lmn.sml.transport import FRAME_SIZE_MAX, Frame, FrameError, TransportReader
+from node.lmn.sml.transport import FRAME_SIZE_MAX, FrameError, TransportReader
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 from protocol.metering.reading import Reading
 
