@@ -8,6 +8,7 @@ from loadtest.meters.wmbus import WirelessMeter
 from node.lmn.mbus.device import DeviceAddress
 from node.lmn.wmbus import security
 from node.lmn.wmbus.compact import FormatCache
+from node.lmn.wmbus.framing import Datagram, RawReader
 from node.lmn.wmbus.keys import KeyStore
 from node.lmn.wmbus.link import Format, crc16, guess_format, seal, strip
 from node.lmn.wmbus.receiver import Receiver
@@ -329,6 +330,29 @@ def test_both_frame_formats(frame_format: Format) -> None:
             damaged[position] ^= 4
             with pytest.raises(RemoteProtocolError, match="block_crc"):
                 strip(bytes(damaged), frame_format)
+
+
+@pytest.mark.parametrize("frame_format", [Format.A, Format.B])
+def test_every_length_is_cut_where_the_standard_cuts_it(frame_format: Format) -> None:
+    """Blocks by EN 13757-4: A 10, then 16 octets each; B 126, then the rest; L counts the check sums in B only."""
+    for size in range(11, 252):
+        stripped = bytes([size - 1, 0x44]) + bytes((11 * n) & 0xFF for n in range(size - 2))
+        if frame_format is Format.A:
+            blocks = [stripped[:10]] + [stripped[at : at + 16] for at in range(10, size, 16)]
+        else:
+            length = size - 1 + (2 if size <= 126 else 4)
+            whole = bytes([length]) + stripped[1:]
+            blocks = [block for block in (whole[:126], whole[126:]) if block]
+        on_air = b"".join(block + crc16(block).to_bytes(2, "big") for block in blocks)
+        assert seal(stripped, frame_format) == on_air
+        assert strip(on_air, frame_format) == stripped
+        assert guess_format(on_air) is frame_format
+        assert [event.octets for event in RawReader().feed(on_air * 2) if isinstance(event, Datagram)] == [stripped] * 2
+        for at in range(0, len(on_air), 7):
+            broken = on_air[:at] + bytes([on_air[at] ^ 0x10]) + on_air[at + 1 :]
+            if at:  # the length itself makes it another datagram
+                with pytest.raises(RemoteProtocolError):
+                    strip(broken, frame_format)
 
 
 def test_the_check_sum_is_the_standards() -> None:
