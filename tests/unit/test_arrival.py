@@ -15,6 +15,10 @@ from node.lmn.dlms.push import PushReceiver
 from node.lmn.dlms.transport import wrap
 from node.lmn.hdlc.frame import Address
 from node.lmn.iec62056_21.driver import listen
+from node.lmn.mbus.device import DeviceAddress
+from node.lmn.wmbus.driver import listen as wireless_listen
+from node.lmn.wmbus.framing import amber_frame
+from node.lmn.wmbus.receiver import Receiver
 from protocol.errors import RemoteProtocolError
 from protocol.metering.obis import Obis
 from protocol.metering.reading import Reading
@@ -53,6 +57,28 @@ LINES = [
     pytest.param(pushed("wrapper"), WRAPPED, id="wrapper"),
     pytest.param(read_out, TELEGRAM, id="text"),
 ]
+
+
+async def test_a_radio_module_at_9600_bits_keeps_the_half_second(autojump_clock: MockClock) -> None:
+    """REQ.WMBUS.apl.40: the stamp is the last octet's, and the longest datagram takes a quarter of a second."""
+    ours, theirs = memory_stream_pair()
+    body = b"\x44" + DeviceAddress.from_text("8STK0100000001", 7).to_link() + b"\x78\x04\x13\x07\0\0\0"
+    datagram = bytes([255]) + body + b"\x2f" * (255 - len(body))
+
+    async def send() -> None:
+        await trio.sleep_until(100)
+        for byte in amber_frame(datagram):
+            await theirs.send_all(bytes((byte,)))
+            await trio.sleep(10 / 9600)
+        await theirs.send_eof()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(send)
+        (batch,) = [batch async for batch in wireless_listen(ours, "amber", Receiver(), now=now)]
+    (reading,) = batch
+    assert isinstance(reading, Reading)
+    assert reading.received_at is not None
+    assert 0 <= (reading.received_at - BEGIN).total_seconds() - 100 <= 0.5
 
 
 async def heard(listening: Callable[[trio.abc.Stream], Batches], *pieces: tuple[float, bytes]) -> list[list[Reading]]:

@@ -126,6 +126,11 @@ def test_tags_of_mode_10(tag_size: int) -> None:
         assert [r.value for r in Receiver(KEYS).decode(datagram)] == [1, 2]
 
 
+def test_the_nonce_of_mode_10_octet_by_octet() -> None:
+    """Table 10.1 of the specification: manufacturer and number least significant first, the counter most."""
+    assert security.mode10_nonce(DEVICE, bytes.fromhex("02010000")).hex() == "6b267856341201070000000102"
+
+
 def test_cmac_and_key_derivation_against_published_values() -> None:
     key = bytes.fromhex("2b7e151628aed2a6abf7158809cf4f3c")  # RFC 4493 clause 4
     assert security.cmac(key, b"").hex() == "bb1d6929e95937287fa37d129b756746"
