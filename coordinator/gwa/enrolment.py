@@ -116,11 +116,11 @@ class Directory:
         with self._store.read() as connection:
             return connection.scalar(active) or 0
 
-    def gateway(self, gateway_id: str) -> Gateway | None:
-        """One gateway."""
+    def some(self, gateway_ids: Sequence[str]) -> dict[str, Gateway]:
+        """Those of these gateways that are known, by id."""
         with self._store.read() as connection:
-            row = connection.execute(select(gateways).where(gateways.c.gateway_id == gateway_id)).mappings().first()
-        return None if row is None else _gateway(row)
+            rows = connection.execute(select(gateways).where(gateways.c.gateway_id.in_(gateway_ids))).mappings()
+            return {row["gateway_id"]: _gateway(row) for row in rows}
 
     def active_by_curve_key(self, curve_key: bytes) -> Gateway | None:
         """The active gateway that owns this CURVE key: the question that the ZAP handler asks."""

@@ -65,6 +65,7 @@ class Ring:
     book: RoundBook | None = None
     head_at: wire.HeadAt | None = None
     expelled: int = 0
+    bad_deals: set[tuple[int, int]] = field(default_factory=set)  # who complained of whose deal, by position
 
     def told_expelled(self, identity: str) -> list[To]:
         """What a member must know of those who were shut out."""

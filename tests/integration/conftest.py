@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,7 +49,7 @@ def postgresql() -> Iterator[str]:
         port = free.getsockname()[1]
     control = [str(binaries / "pg_ctl"), "-D", str(home / "data"), "-w", "-t", "60"]
     options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={home} -c max_connections=40"
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": home, **user}
+    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": home, **user}
     initdb = [str(binaries / "initdb"), "-D", str(home / "data"), "-U", "stromkreis", "-A", "trust", "-E", "UTF8"]
     try:
         subprocess.run([*initdb, "--locale=C"], check=True, **quiet)

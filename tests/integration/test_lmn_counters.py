@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -112,7 +113,7 @@ def telegram_of(protocol: str, key: bytes, counter: int) -> bytes:
     return push_frames(pushing.notification(sealed=True), Address(1), Address(16))
 
 
-async def heard(protocol: str, telegram: bytes, keys: dict[str, str], store: Store) -> list[int]:
+async def heard(protocol: str, telegram: bytes, keys: dict[str, Any], store: Store) -> list[int]:
     """The values in Wh that a gateway with these keys, just started, takes from a telegram."""
     profile = MeterProfile(
         device="G/0", meter_id="1STK0100000001", protocol=protocol, link="radio://h:1", keys=keys, push=True
@@ -124,7 +125,8 @@ async def heard(protocol: str, telegram: bytes, keys: dict[str, str], store: Sto
     await theirs.send_all(telegram)
     await theirs.aclose()
     batches = [batch async for batch in listen(ours, [profile], time.time)]
-    return [item.value for batch in batches for item in batch if isinstance(item, Reading) and item.unit == 30]
+    readings = [item for batch in batches for item in batch if isinstance(item, Reading) and item.unit == 30]
+    return [reading.value for reading in readings if isinstance(reading.value, int)]
 
 
 async def test_nothing_is_sent_where_the_counter_cannot_be_stored() -> None:
@@ -133,7 +135,7 @@ async def test_nothing_is_sent_where_the_counter_cannot_be_stored() -> None:
             assert (name, size) == (TITLE, BLOCK_SIZE)
             raise StoreError("the disk is full")
 
-    keys = {"encryption": "00" * 16, "authentication": "11" * 16, "system_title": TITLE}
+    keys: dict[str, Any] = {"encryption": "00" * 16, "authentication": "11" * 16, "system_title": TITLE}
     profile = MeterProfile(device="X", protocol="dlms", link="tcp://h:1", keys=keys)
     profile.keep_counters_in(Broken())
     ours, theirs = trio.testing.memory_stream_pair()

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import trio
+from pydantic import SecretStr
 
 from loadtest.meters import dlms, mbus, p1, sml_server, wmbus
 from loadtest.meters.dlms_objects import CosemObjects
@@ -120,7 +121,11 @@ async def test_two_sml_meters_on_one_bus() -> None:
 
 @pytest.mark.parametrize("secured", [False, True])
 async def test_dlms_over_tcp(secured: bool) -> None:
-    keys = {"encryption": KEY.hex(), "authentication": AUTHENTICATION.hex(), "system_title": b"SKR\0\0\0\0\x01".hex()}
+    keys: dict[str, Any] = {
+        "encryption": KEY.hex(),
+        "authentication": AUTHENTICATION.hex(),
+        "system_title": b"SKR\0\0\0\0\x01".hex(),
+    }
     settings = dlms.ServerSettings()
     if secured:
         settings = dlms.ServerSettings(
@@ -174,7 +179,7 @@ def sealed_frames(mode: int) -> Callable[[], LongFrame]:
 async def test_a_wired_mbus_meter_that_encrypts_is_read_with_the_profiles_key(mode: int) -> None:
     meter = mbus.MBusMeter(DEVICE, registers, now, primary=1, sealed=sealed_frames(mode))
     async with serving(partial(mbus.serve, [meter])) as link:
-        keys = {"encryption": KEY.hex()}
+        keys: dict[str, Any] = {"encryption": KEY.hex()}
         profile = MeterProfile(device=str(DEVICE), protocol="mbus", link=link, address="1", keys=keys)
         got, events = await read_twice(profile, period_s=1.0)
     assert events == []
@@ -198,7 +203,7 @@ async def test_a_wired_mbus_meter_with_a_key_is_not_believed_in_the_clear(layers
     meter = mbus.MBusMeter(DEVICE, registers, now, primary=1, sealed=clear_frames(layers))
     async with serving(partial(mbus.serve, [meter])) as link:
         profile = MeterProfile(
-            device=str(DEVICE), protocol="mbus", link=link, address="1", keys={"encryption": KEY.hex()},
+            device=str(DEVICE), protocol="mbus", link=link, address="1", keys={"encryption": SecretStr(KEY.hex())},
             meter_id=meter_id,
         )  # fmt: skip
         async with await open_link(link) as stream:
@@ -250,7 +255,7 @@ async def test_a_serial_device_that_is_unplugged_and_comes_back(tmp_path: Path, 
 
     profile = MeterProfile(
         device=WIRES, protocol=protocol, link=f"serial://{path}", push=protocol != "mbus", interval_s=60,
-        address="7" if protocol == "mbus" else "", keys={"encryption": KEY.hex()} if protocol == "wmbus" else {},
+        address="7" if protocol == "mbus" else "", keys={"encryption": SecretStr(KEY.hex())} if protocol == "wmbus" else {},
     )  # fmt: skip
     with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
@@ -280,7 +285,7 @@ async def test_wireless_mbus_with_a_neighbour(mode: Any) -> None:
     neighbour = wmbus.WirelessMeter(other, registers, now, key=AUTHENTICATION, mode=mode)
     async with serving(partial(wmbus.serve, [neighbour, ours], "imst", interval_s=0.05)) as link:
         radio = link.replace("tcp:", "radio:")
-        profile = MeterProfile(device=WIRES, protocol="wmbus", link=radio, keys={"encryption": KEY.hex()})
+        profile = MeterProfile(device=WIRES, protocol="wmbus", link=radio, keys={"encryption": SecretStr(KEY.hex())})
         got, events = await read_twice(profile)
     assert {reading.quality for reading in got[WIRES]} == {Quality.VALID}
     assert events == []
@@ -310,7 +315,11 @@ async def test_a_bidirectional_wireless_meter_is_asked_once_a_quarter_hour(modul
         radio = link.replace("tcp:", "radio:")
         profiles = [
             MeterProfile(
-                device=name, protocol="wmbus", link=radio, keys={"encryption": KEY.hex()}, address=f"{module}/{GATEWAY}"
+                device=name,
+                protocol="wmbus",
+                link=radio,
+                keys={"encryption": SecretStr(KEY.hex())},
+                address=f"{module}/{GATEWAY}",
             )
             for name in (WIRES, str(silent))
         ]
@@ -367,7 +376,7 @@ async def test_dlms_pushed_on_the_mbus_of_austrian_meters() -> None:
         CosemObjects(WIRES, registers, now), dlms.ServerSettings(keys=Keys(KEY, AUTHENTICATION), system_title=TITLE)
     )
     messages = [dlms.push_mbus_frames(server.notification(sealed=True), size_max=100) for _ in range(100)]
-    keys = {"encryption": KEY.hex(), "authentication": AUTHENTICATION.hex()}
+    keys: dict[str, Any] = {"encryption": KEY.hex(), "authentication": AUTHENTICATION.hex()}
     async with serving(partial(pushing, messages=messages)) as link:
         profile = MeterProfile(device=WIRES, protocol="dlms", link=link, push=True, address="mbus:", keys=keys)
         got, events = await read_twice(profile)
@@ -379,7 +388,7 @@ async def test_encrypted_p1() -> None:
     keys = Keys(KEY, AUTHENTICATION)
     plain = p1.telegram(p1.P1Settings(WIRES), [registers(now())[0]], now())
     messages = [p1.encrypted(plain, keys, TITLE, counter) for counter in range(1, 100)]
-    told = {"encryption": KEY.hex(), "authentication": AUTHENTICATION.hex()}
+    told: dict[str, Any] = {"encryption": KEY.hex(), "authentication": AUTHENTICATION.hex()}
     async with serving(partial(pushing, messages=messages)) as link:
         got, events = await read_twice(MeterProfile(device=WIRES, protocol="p1", link=link, push=True, keys=told))
     assert {reading.quality for reading in got[WIRES]} == {Quality.VALID}

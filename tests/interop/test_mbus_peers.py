@@ -14,6 +14,7 @@ from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 import trio
@@ -87,13 +88,13 @@ def wired(medium: int) -> MBusMeter:
     return MBusMeter(device(medium), lambda _: REGISTERS[medium], lambda: CLOCK, primary=7)
 
 
-def peer_decodes(frames: list[bytes]) -> list[dict]:
+def peer_decodes(frames: list[bytes]) -> list[dict[str, Any]]:
     lines = "\n".join(frame.hex() for frame in frames)
     done = subprocess.run([PEER, "-c", DECODE], input=lines, capture_output=True, text=True, timeout=60, check=True)
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def numbers_of_peer(telegram: dict) -> list[tuple[Decimal, str]]:
+def numbers_of_peer(telegram: dict[str, Any]) -> list[tuple[Decimal, str]]:
     out = []
     for record in telegram["body"]["records"]:
         unit = PEER_UNITS.get(record.get("unit", ""))
@@ -251,14 +252,14 @@ async def test_pymeterbus_as_master_reads_our_meter_over_a_serial_line() -> None
     assert len(telegram["body"]["records"]) == len(REGISTERS[2]) + 1
 
 
-def rtl_433(datagram: bytes, frame_format: Format) -> dict:
+def rtl_433(datagram: bytes, frame_format: Format) -> dict[str, Any]:
     sync = bytes.fromhex("5555555555543d54cd" if frame_format is Format.A else "5555555555543d543d")
     bits = sync + seal(datagram, frame_format) + b"\0\0"
     command = ["rtl_433", "-R", "104", "-F", "json", "-y", f"{{{8 * len(bits)}}}{bits.hex()}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
     assert len(lines) == 1
-    telegram: dict = json.loads(lines[0])
+    telegram: dict[str, Any] = json.loads(lines[0])
     return telegram
 
 

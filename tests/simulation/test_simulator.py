@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,7 @@ from loadtest.simulator.run import Scenario, play
 from loadtest.simulator.suite import CheapSuite
 from loadtest.simulator.world import Violation, World
 from protocol import wire
+from protocol.dcnet.events import Instruction
 from protocol.dcnet.head import Head
 from protocol.dcnet.member import TRANSITIONS, Member, State
 
@@ -170,7 +172,7 @@ def test_a_member_that_serves_two_attempts_is_caught(monkeypatch: pytest.MonkeyP
     """Rule 1 gone: the ledger must see one reading given away twice."""
 
     class Forgetful(Member):
-        def _on_open(self, message, now_s):  # type: ignore[no-untyped-def]
+        def _on_open(self, message: wire.Open, now_s: float) -> list[Instruction]:
             self._over = False
             return super()._on_open(message, now_s)
 
@@ -185,7 +187,7 @@ def test_a_gateway_that_counts_energy_twice_is_caught(monkeypatch: pytest.Monkey
     """The conservation law would notice an account that does not move on."""
     carry_out = World._carry_out
 
-    def forgetting(self, gateway, instructions):  # type: ignore[no-untyped-def]
+    def forgetting(self: World, gateway: Any, instructions: Any) -> None:
         before = gateway.opened_wh
         carry_out(self, gateway, instructions)
         if self.random.random() < 0.05:

@@ -8,7 +8,7 @@ import pytest
 from node.lmn.mbus.application import Context, readings_of
 from node.lmn.mbus.device import DeviceAddress, manufacturer_code, manufacturer_letters
 from node.lmn.mbus.profiles import Spacing, spacing_of
-from node.lmn.mbus.records import encode_record, parse_records
+from node.lmn.mbus.records import Record, encode_record, parse_records
 from node.lmn.mbus.values import bcd, decode_value, real32, variable_size
 from node.lmn.mbus.vif import EXTENSION_FB, EXTENSION_FD, PRIMARY, Kind, value_information
 from protocol.errors import RemoteProtocolError
@@ -85,6 +85,7 @@ def test_a_real_value_is_exact_and_not_for_billing() -> None:
 )
 def test_the_shortest_decimal_of_a_float(octets: str, text: str) -> None:
     decoded = real32(bytes.fromhex(octets))
+    assert isinstance(decoded.value, int)
     assert Decimal(decoded.value).scaleb(decoded.scaler) == Decimal(text)
 
 
@@ -136,7 +137,7 @@ def test_every_lvar_code_has_a_size_or_is_reserved() -> None:
 
 def test_storage_tariff_subunit_and_function() -> None:
     reading = one("da023b1301")
-    assert reading.record | {"quantity": ""} == {
+    assert {**reading.record, "quantity": ""} == {
         "function": "maximum",
         "storage": 5,
         "tariff": 0,
@@ -148,6 +149,7 @@ def test_storage_tariff_subunit_and_function() -> None:
     header = next(
         iter(parse_records(encode_record(b"\x03", b"\x01", 1, storage=1 << 40, tariff=1 << 19, subunit=1 << 9)))
     )
+    assert isinstance(header, Record)
     assert (header.header.data.storage, header.header.data.tariff, header.header.data.subunit) == (
         1 << 40,
         1 << 19,

@@ -1,6 +1,7 @@
 """Wireless telegrams: layers, security modes, compact frames, replays, and what real radio does to them."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -32,7 +33,7 @@ REAL_MODE_10 = bytes.fromhex(
 REAL_MODE_10_KEY = bytes.fromhex("BF902DD6DFADAFE83E4AE6832B5FA14C")
 
 
-def meter(mode: int = 5, **how) -> WirelessMeter:
+def meter(mode: Any = 5, **how: Any) -> WirelessMeter:
     return WirelessMeter(DEVICE, lambda _: [(VOLUME, 876543, -3, 13)], lambda: CLOCK, key=KEY, mode=mode, **how)
 
 

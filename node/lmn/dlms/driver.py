@@ -8,7 +8,7 @@ that a meter refuses costs only itself; anything else ends the session, and the 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Final, Literal, TypeVar
@@ -313,12 +313,14 @@ async def pushes(
     silence_timeout_s: float,
     framing: PushFraming = "hdlc",
     now: Callable[[], datetime] = _now,
-) -> AsyncIterator[list[Reading | RemoteProtocolError]]:
+) -> AsyncGenerator[Sequence[Reading | RemoteProtocolError], None]:
     """
-    What a meter pushes, for as long as the stream lasts: the readings of one message at a time, and between them broken
-    telegrams as errors.  All readings of a message have the time at which its first byte came.
+    What a meter pushes, a telegram at a time, for as long as the stream lasts; a broken one comes as an error.
 
-    Raises RemoteProtocolError `dlms_silence` after `silence_timeout_s` without a byte.
+    All readings of a telegram have the time at which its first byte came.
+
+    A telegram stays whole because an account takes it so: a register that is not in it counts as one that the meter
+    does not have.  Raises RemoteProtocolError `dlms_silence` after `silence_timeout_s` without a byte.
     """
     reader: _PushReader
     reader = FrameReader() if framing == "hdlc" else WrapperReader() if framing == "wrapper" else MbusReader()
@@ -338,7 +340,7 @@ async def pushes(
             elif not receiver.in_message:
                 arrival.ended()
             if found:
-                yield list(found)
+                yield found
 
 
 def _received(
