@@ -26,6 +26,7 @@ from node.lmn.profiles import MeterProfile
 from node.lmn.runtime import Backoff, run_meters
 from node.metering.registers import RegisterSet
 from node.metrics import NodeMetrics
+from node.ringmates import PublicRings
 from node.security.module import SecurityModule
 from node.store import Store, StoreError
 from node.trust import TrustStore
@@ -66,6 +67,7 @@ class Shared:
     backoff: Backoff = field(default_factory=Backoff)
     clock: Callable[[], float] = time.time
     fleet: Fleet = field(default_factory=Fleet)
+    rings: PublicRings = field(default_factory=PublicRings)
 
 
 @dataclass(slots=True)
@@ -327,19 +329,19 @@ class Gateway:
             epoch.call, layout, self.identity, epoch.secrets.public_key, shared.policy, shared.trust.check
         )
         self._module.fix_layout(layout.epoch, view.digest)
-        epoch.secrets.bind(view, position)
-        certificates = {member[0]: member[4] for member in layout.members}
+        ring = shared.rings.share(view, layout)
+        epoch.secrets.bind(ring.view, position)
 
         def verify_member(other: int, text: bytes, signature: bytes) -> None:
-            identity = view.members[other].identity
-            shared.trust.check(identity, text, signature, certificates[identity], layout.intermediates)
+            identity = ring.view.members[other].identity
+            shared.trust.check(identity, text, signature, ring.certificates[identity], ring.intermediates)
 
         around = Surroundings(
             shared.suite, self._module, shared.link, self._contributions, shared.metrics, shared.clock,
             self._to_coordinator, self._account_moved, verify_member, shared.listen, shared.public_host, shared.relay,
-            shared.fleet,
+            shared.fleet, ring.commitments,
         )  # fmt: skip
-        epoch.membership = Membership(around, view, epoch.secrets)
+        epoch.membership = Membership(around, ring.view, epoch.secrets)
         epoch.nursery.start_soon(epoch.membership.run)
         self._deal(epoch)
         self.ready = True

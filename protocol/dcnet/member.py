@@ -160,7 +160,7 @@ class Member:
         return self._try_share(now_s)
 
     def _self_mask_of(self, round_: int, attempt: int) -> tuple[bytes, Words]:
-        """The seed of an attempt's self mask, and the mask, read-only; made ahead, they are kept until it is taken."""
+        """The seed of an attempt's self mask, and the mask, read-only; made ahead, kept until an attempt takes them."""
         if self._ahead is None or self._ahead[0] != (round_, attempt):
             label = mask_label(self.view, round_, attempt)
             seed = prf.mask_seed(self._secrets.evaluate(label), label)

@@ -182,7 +182,7 @@ async def test_the_bits_of_another_kind_of_meter_reset_nothing() -> None:
 
 async def test_a_meter_that_refuses_is_an_error_and_one_that_is_absent_too() -> None:
     home = Home(NAMES[:1])
-    home.meters[NAMES[0]].accepts_settings = False
+    home.meters[NAMES[0]].accepts = lambda _path, _tree: False
     async with home.session(NAMES[0]) as session:
         with pytest.raises(RemoteProtocolError, match="meter_refused"):
             await session.renew_gateway_certificate(b"\x30\x82")
