@@ -19,7 +19,7 @@ from typing import Annotated, Any
 
 import typer
 
-from protocol.errors import StromkreisError
+from stromkreis.failures import sentences
 
 _HELP = """
 Smart meter gateways that report exact area totals and no single reading.
@@ -109,11 +109,14 @@ def main() -> None:
     """Run the command line; the text of a failure on purpose goes to stderr without a traceback."""
     try:
         build(sys.argv[1:])()
-    except StromkreisError as error:
-        sys.stderr.write(f"stromkreis: {error}\n")
-        sys.exit(getattr(error, "exit_code", 1))
     except KeyboardInterrupt:
         sys.exit(130)
+    except BaseException as error:
+        told = sentences(error)
+        if told is None:
+            raise
+        sys.stderr.write("".join(f"stromkreis: {line}\n" for line in dict.fromkeys(told)))
+        sys.exit(getattr(error, "exit_code", 1))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@ The desk where bills are asked for and answers are judged, beside the rounds and
 
 A bill that waits is sent to its gateway whenever that one is here, one at a time and again after a pause until it is
 answered: neither a restart here nor one there needs anything else.  Answers are judged one after the other in a
-thread, some 0.3 ms for each interval and distinct price.
+thread, some 25 µs for each interval, most of it in libsodium, which lets the rounds run meanwhile.
 """
 
 from __future__ import annotations

@@ -69,6 +69,15 @@ def _partial(liar: LyingMember, message: wire.RingMessage, _member: Member) -> w
     return replace(message, element=liar.group.multiply_base(liar.random.randrange(1, liar.group.order)))
 
 
+def _macs(liar: LyingMember, message: wire.RingMessage, _member: Member) -> wire.RingMessage:
+    """Confirmations that its neighbours cannot count."""
+    return (
+        replace(message, macs=liar.random.randbytes(len(message.macs)))
+        if isinstance(message, wire.Confirm)
+        else message
+    )
+
+
 def _whim(liar: LyingMember, message: wire.RingMessage, member: Member) -> wire.RingMessage:
     """A wrong share or wrong words."""
     return _words(liar, _share(liar, message, member), member)
@@ -85,6 +94,7 @@ LIES: dict[str, Callable[[LyingMember, wire.RingMessage, Member], wire.RingMessa
     "seed": _seed,
     "binding": _binding,
     "partial": _partial,
+    "macs": _macs,
     "whim": _whim,
     "framing": _framing,
 }

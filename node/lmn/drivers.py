@@ -309,9 +309,10 @@ async def _listen_dlms(
     if framing is None:
         raise LocalProtocolError(f"the address of a meter that pushes DLMS names its frames: {', '.join(framings)}")
     pushed = dlms.pushes(stream, receiver, silence_timeout_s=profile.silence_s, framing=framing, now=_now(clock))
-    async for item in pushed:
-        await _keep_taken(profile, profile.memory["news"])
-        yield [item]
+    async with aclosing(pushed) as batches:
+        async for batch in batches:
+            await _keep_taken(profile, profile.memory["news"])
+            yield batch
 
 
 # --- M-Bus, wired and wireless ----------------------------------------------------------------------------------------

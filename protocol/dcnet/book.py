@@ -167,10 +167,10 @@ class RoundBook:
 
     def _is_head_of(self, position: int, round_: int) -> bool:
         """
-        Whether a head's report on a round counts: a replaced one may have opened what began before that, a sum is a sum.
+        Whether a head's report on a round counts: a replaced one's does if that began before; a sum is a sum.
 
-        Nothing later: the first total stands, and a false one would come before its successor's.  After a restart every
-        member has a term in the past, and hardly any was head.  The honest among them are late, so they are not blamed.
+        Nothing later: the first total stands, and a false one would come before its successor's.  After a restart
+        every member has a term in the past, and hardly any was head.  An honest one is only late, so nobody is blamed.
         """
         return position == self.view.head_of(self.term) or round_ <= self._reigned.get(position, -1)
 

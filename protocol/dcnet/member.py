@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import Enum
 from typing import Protocol
 
 from protocol import wire
@@ -33,7 +33,7 @@ from protocol.dcnet.suite import MAC_SIZE, Suite, mac_equal
 from protocol.errors import InvariantError, LocalProtocolError, RemoteProtocolError
 
 
-class State(StrEnum):
+class State(Enum):
     """Where the member stands in the current round."""
 
     WAITING = "waiting"
@@ -160,7 +160,7 @@ class Member:
         return self._try_share(now_s)
 
     def _self_mask_of(self, round_: int, attempt: int) -> tuple[bytes, Words]:
-        """The seed of an attempt's self mask, and the mask, read-only; made ahead, they are kept until it takes them."""
+        """The seed of an attempt's self mask, and the mask, read-only; made ahead, kept until an attempt takes them."""
         if self._ahead is None or self._ahead[0] != (round_, attempt):
             label = mask_label(self.view, round_, attempt)
             seed = prf.mask_seed(self._secrets.evaluate(label), label)
@@ -173,11 +173,11 @@ class Member:
         """A message of our ring's head.  Raises RemoteProtocolError where it breaks a rule; nothing changes then."""
         if (message.epoch, message.ring) != (self.view.epoch, self.view.ring):
             raise RemoteProtocolError("wrong_ring", "a message for another ring or epoch")
-        allowed = TRANSITIONS.get((self.state, type(message)))
-        if allowed is None:
+        if (self.state, type(message)) not in TRANSITIONS:
             if type(message) in self._handlers:
                 return [Note("member_message_out_of_season")]  # late or early, and harmless: the network does that
             raise RemoteProtocolError("message_not_allowed", f"{type(message).__name__} is not for members")
+        allowed = TRANSITIONS[self.state, type(message)]
         instructions = self._handlers[type(message)](message, now_s)
         if self.state not in allowed:
             raise InvariantError(f"a {type(message).__name__} led to {self.state.value}")
@@ -298,9 +298,8 @@ class Member:
         self.roster = roster
         self._digest = round_digest(view, self.round, self.attempt, self._opened_by, self.expected, roster)
         self.state = State.CONFIRMED
-        text = self._mac_text(self.position, self._digest)
         macs = b"".join(
-            self._suite.mac(self._secrets.pair(other).confirm, text)
+            self._suite.mac(self._secrets.pair(other).confirm, self._mac_text(self.position, self._digest))
             for other in positions_of(roster & self._neighbours)
         )
         # Rule 2: only words towards members outside the one roster we confirmed, and only their net sum.

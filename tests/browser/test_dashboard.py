@@ -209,7 +209,9 @@ def test_accusations_are_told_as_one_gateways_word(watched: Watched, day: Site) 
     expect(page.locator("#accusations-note")).to_have_text("")
     for width in (1280, 900, 390):
         page.set_viewport_size({"width": width, "height": 800})
-        page.wait_for_function("document.documentElement.scrollWidth <= innerWidth")  # the charts follow by themselves
+        page.reload()
+        expect(page.locator("#latency-chart .main-svg").first).to_be_visible()
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
         assert page.locator("#accusations table").evaluate("e => e.scrollWidth <= e.parentElement.clientWidth"), width
     assert watched.complaints == []
 

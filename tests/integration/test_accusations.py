@@ -1,6 +1,7 @@
 """What gateways say of each other: it outlives the coordinator, counts once an epoch, and no liar makes it grow."""
 
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -35,7 +36,7 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def store(path: Path):
+def store(path: Path) -> Iterator[Store]:
     made = Store(f"sqlite:///{path}")
     yield made
     made.close()
@@ -77,7 +78,9 @@ def test_what_was_not_repeated_is_forgotten(book: AccusationBook) -> None:
     assert [each.accuser for each in book.page(limit=10)] == ["BOB"]
 
 
-async def test_it_waits_for_a_database_that_fails(book: AccusationBook, path: Path, nursery, monkeypatch) -> None:
+async def test_it_waits_for_a_database_that_fails(
+    book: AccusationBook, path: Path, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("coordinator.gwa.accusations._RETRY_S", 0.01)
     with sqlite3.connect(path) as database:
         database.execute("CREATE TRIGGER refuse BEFORE INSERT ON accusations BEGIN SELECT RAISE(FAIL, 'full'); END")
@@ -137,7 +140,9 @@ def running(store: Store) -> Running:
     return Running(store)
 
 
-async def test_a_bad_deal_is_heard_once_for_each_neighbour_and_of_nobody_else(running: Running, caplog) -> None:
+async def test_a_bad_deal_is_heard_once_for_each_neighbour_and_of_nobody_else(
+    running: Running, caplog: pytest.LogCaptureFixture
+) -> None:
     view = running.ring.view
     neighbours = positions_of(view.neighbourhoods[2])
     for _ in range(50):
@@ -150,7 +155,7 @@ async def test_a_bad_deal_is_heard_once_for_each_neighbour_and_of_nobody_else(ru
     assert running.counted("bad_deal") == 1
 
 
-async def test_what_a_ring_says_is_in_the_store(running: Running, book: AccusationBook, nursery) -> None:
+async def test_what_a_ring_says_is_in_the_store(running: Running, book: AccusationBook, nursery: trio.Nursery) -> None:
     view, turned = running.ring.view, trio.Event()
     dealer = positions_of(view.neighbourhoods[2])[0]
     running.say(0, wire.Accused(view.epoch, view.ring, 0, 3, 5, int(wire.Lie.SPOILT_SUM)))

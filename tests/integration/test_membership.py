@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 import trio
@@ -38,6 +39,7 @@ from protocol.link import Keypair, LinkContext
 
 SUITE = CheapSuite()
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+Kind = TypeVar("Kind", wire.Share, wire.Ready)
 TERM = 1  # the head is the member at position 1
 
 
@@ -62,7 +64,7 @@ class Gateway:
     def count(self, name: str, **labels: str) -> float:
         return self._registry.get_sample_value(f"stromkreis_node_{name}_total", labels) or 0.0
 
-    async def until(self, kind: type[wire.Message], count: int = 1) -> list[wire.Message]:
+    async def until(self, kind: type[Kind], count: int = 1) -> list[Kind]:
         """Wait for so many messages of a kind to the head."""
         with trio.fail_after(10):
             while len(found := [each for each in self.heard() if isinstance(each, kind)]) < count:
@@ -207,8 +209,9 @@ async def test_while_a_ring_lives_the_coordinators_bare_word_settles_nothing(tmp
         mine.hears(liar.open())
         mine.reads(0, 150)
         await mine.until(wire.Share)
+        store = around.contributions._store
         shared = Shared(
-            SUITE, around.link, around.contributions._store, DurableCounters(around.contributions._store), around.metrics,
+            SUITE, around.link, store, DurableCounters(store), around.metrics,
             TrustStore(CertificateAuthority.create(tmp_path / "pki", NOW).root, lambda: 0.0), Policy(), "", None,
             relay=False,
         )  # fmt: skip
@@ -219,18 +222,3 @@ async def test_while_a_ring_lives_the_coordinators_bare_word_settles_nothing(tmp
             whole._epochs[1] = node.gateway._Epoch(call, liar.secrets[0], membership=mine.membership)
         await whole._dispatch(wire.Account(liar.view.epoch, 0, 0))
         assert around.contributions.unsettled == (None if is_over else (1, 0))
-
-
-async def test_deals_are_kept_once_for_a_rings_members_and_another_deal_is_taken_at_its_word(tmp_path: Path) -> None:
-    async with gateway(tmp_path) as mine:
-        view, secrets, shared = mine.liar.view, mine.liar.secrets, mine.membership._around.commitments
-        for dealer, is_same in ((2, True), (4, False)):
-            commitments, sealed = secrets[dealer].deal()
-            shared[dealer] = commitments if is_same else (commitments[0],)
-            again = tuple(bytes(bytearray(each)) for each in commitments)
-            deal = (dealer, again, dict(sealed)[0])
-            mine.membership.post(FromCoordinator(wire.Deals(view.epoch, (deal,))))
-            with trio.fail_after(10):
-                while secrets[0].commitments_of(dealer) is not (commitments if is_same else again):
-                    await trio.sleep(0.002)
-        assert mine.count("protocol_errors", reason="bad_deal") == 0

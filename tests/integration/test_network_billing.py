@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import sys
 import time
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -99,7 +100,7 @@ def verified(network: Network) -> list[Ended]:
     return [each for each in network.ended() if each.verified]
 
 
-def interval_of(network: Network, ended) -> int:
+def interval_of(network: Network, ended: Ended) -> int:
     assert network.coordinator_config is not None
     store = Store(network.coordinator_config.database_url)
     try:
@@ -146,7 +147,7 @@ def metric(text: str, name: str) -> float:
 
 
 @asynccontextmanager
-async def running(network: Network):
+async def running(network: Network) -> AsyncIterator[trio.Nursery]:
     async with trio.open_nursery() as nursery:
         await network.start_meters(nursery)
         await network.start_coordinator(nursery)

@@ -1,7 +1,9 @@
 """Chapter 9's messages to the meter, as they leave the gateway: which path, which value."""
 
+from typing import Any
+
 from node.lmn.sml.bodies import CloseRequest, OpenRequest, SetProcParameterRequest
-from node.lmn.sml.client import SmlClient
+from node.lmn.sml.client import Exchange, SmlClient
 from node.lmn.sml.decode import decode_stream
 from node.lmn.sml.messages import decode_file
 from node.lmn.sml.transport import Frame, TransportReader
@@ -9,7 +11,7 @@ from node.lmn.sml.transport import Frame, TransportReader
 CLASS_DATA, VALUE = b"\x00\x01", b"\x02"
 
 
-def sent(exchange):
+def sent(exchange: Exchange) -> list[tuple[Any, Any]]:
     """The set requests of a request file, as (path, value), read back from its frame."""
     (frame,) = TransportReader().feed(exchange.frame)
     assert isinstance(frame, Frame)

@@ -211,7 +211,7 @@ def test_a_replaced_head_reports_no_round_that_began_after_it(book: RoundBook) -
 
 
 def test_who_has_a_term_that_was_skipped_was_never_head() -> None:
-    """After a restart terms go on a turn of the ring later: every member has one in the past, and none was appointed."""
+    """After a restart terms go on a turn of the ring later: every member has one in the past, none was appointed."""
     again = RoundBook(SUITE, VIEW, result_secret(bytes(32)), 0.0, term=7)
     for position in range(1, 7):
         assert again.receive(position, total(term=position), 1.0) == OUT_OF_TURN

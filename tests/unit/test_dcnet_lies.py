@@ -74,6 +74,41 @@ def lying(liar: int, kind: type[wire.RingMessage], **other: bytes) -> Twist:
 WRONG_SHARE = {"vector": bytes(32)}
 
 
+# --- confirmations ---------------------------------------------------------------------------------------------------
+
+
+def wrong_macs(liar: int) -> Twist:
+    return lambda index, message: (
+        replace(message, macs=bytes(len(message.macs)))
+        if index == liar and isinstance(message, wire.Confirm)
+        else message
+    )
+
+
+@pytest.mark.parametrize("size", [COMPLETE, SPARSE], ids=["complete", "sparse"])
+def test_wrong_confirmations_cost_nothing_while_each_neighbour_has_enough_others(size: RingSize) -> None:
+    ring = Ring(size)
+    ring.twist = wrong_macs(4)
+    for round_ in range(3):
+        ended = ring.play(round_)
+        assert (ended.outcome, ended.roster) == (OPENED, ring.view.everybody)
+    assert (ring.refused, ring.accused) == ([], [])
+
+
+def test_wrong_confirmations_where_nobody_has_another_to_spare_void_the_round_and_name_nobody() -> None:
+    """Three others are under the threshold of four; only the pair could tell a wrong MAC, and neither is believed."""
+    ring = Ring()
+    ring.twist = wrong_macs(4)
+    ring.silent = {5, 6}
+    assert ring.play(0).outcome is VOID
+    assert ring.refused.count("too_few_confirmations") == 4
+    ring.silent = {6}
+    assert ring.play(1).outcome is VOID  # who refused has missed its deadline, and 5 was not there to say READY
+    ended = ring.play(2)
+    assert (ended.outcome, ended.roster) == (OPENED, ring.view.everybody & ~(1 << 6))
+    assert ring.accused == []
+
+
 # --- seeds -----------------------------------------------------------------------------------------------------------
 
 

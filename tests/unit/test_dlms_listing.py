@@ -1,9 +1,11 @@
 """The layouts of pushed lists that the corpus does not have, and values of every kind."""
 
 import math
+from collections.abc import Iterable
 from datetime import datetime
 from decimal import Decimal
 from fractions import Fraction
+from typing import Any
 
 from node.lmn.dlms import apdu
 from node.lmn.dlms.axdr import BitString, Data, Type, octets, structure
@@ -19,19 +21,19 @@ CLOCK = octets(CosemDateTime.from_datetime(WHEN).to_bytes())
 TEMPLATE = Reading("fallback", None, None)
 
 
-def u32(value):
+def u32(value: int) -> Data:
     return Data(Type.DOUBLE_LONG_UNSIGNED, value)
 
 
-def scale(scaler, unit):
+def scale(scaler: int, unit: int) -> Data:
     return structure(Data(Type.INTEGER, scaler), Data(Type.ENUM, unit))
 
 
-def code(text):
+def code(text: str) -> Data:
     return octets(Obis.parse(text).to_bytes())
 
 
-def seen(readings):
+def seen(readings: Iterable[Reading]) -> list[tuple[Any, ...]]:
     return [(str(r.obis), r.value, r.scaler, r.unit) for r in readings]
 
 
@@ -78,7 +80,7 @@ def test_a_flat_list_of_code_value_and_scale() -> None:
 
 
 def test_the_standards_own_push_begins_with_its_description() -> None:
-    def entry(class_id, text, attribute):
+    def entry(class_id: int, text: str, attribute: int) -> Data:
         parts = (
             Data(Type.LONG_UNSIGNED, class_id),
             code(text),
@@ -112,7 +114,7 @@ def test_what_nothing_names_is_kept_with_its_place() -> None:
 
 
 def test_values_of_every_kind() -> None:
-    def value(data, text="1-0:1.8.0*255"):
+    def value(data: Data, text: str = "1-0:1.8.0*255") -> Any:
         return reading_of(data, Obis.parse(text), TEMPLATE)
 
     assert value(Data(Type.FLOAT32, 230.5)).decimal() == Decimal("230.5")

@@ -101,6 +101,39 @@ def test_every_metric_is_explained_and_no_other() -> None:
     assert set(re.findall(r"\bstromkreis_[a-z_]+", text)) == exposed(families)
 
 
+def test_what_an_alert_looks_at_is_there_before_its_first_event() -> None:
+    """`increase` over a series that appears with its first event misses that event."""
+    NodeMetrics(registry := CollectorRegistry())
+    series = [sample for family in registry.collect() for sample in family.samples]
+    CoordinatorMetrics(registry := CollectorRegistry())
+    series += [sample for family in registry.collect() for sample in family.samples]
+    (rules,) = re.findall(r"^```yaml\n(.*?)^```", text_of(ROOT / "docs" / "operations.md"), re.DOTALL | re.MULTILINE)
+    looked_at = re.findall(r"(stromkreis_\w+_total)(?:\{(\w+)=~?\"([^\"]+)\"\})?", rules)
+    assert len(looked_at) > 10
+    for name, label, values in looked_at:
+        for value in values.split("|"):
+            if name.startswith("stromkreis_lmn_"):  # by protocol: those of the meters that the node has
+                continue
+            found = [each for each in series if each.name == name]
+            assert any(not label or re.fullmatch(value, each.labels[label]) for each in found), (name, value)
+
+
+def test_metrics_keep_to_the_conventions_of_prometheus() -> None:
+    """As `promtool check metrics` has it: help, base units, `_total` on counters and on nothing else."""
+    NodeMetrics(registry := CollectorRegistry())
+    families = [*registry.collect(), *LMN_ERRORS.collect(), *LMN_READINGS.collect()]
+    CoordinatorMetrics(registry := CollectorRegistry())
+    families += registry.collect()
+    for family in families:
+        assert family.documentation, family.name
+        assert re.fullmatch(r"stromkreis_[a-z]+(?:_[a-z]+)*", family.name)
+        assert not re.search(r"_(ms|milliseconds|minutes|kb|kilobytes|percent|count|sum|bucket|info)$", family.name)
+        assert family.type == "counter" or not family.name.endswith("_total")
+        assert {label for sample in family.samples for label in sample.labels} <= {
+            "outcome", "reason", "phase", "event", "queue", "direction", "protocol", "certificate", "le",
+        }  # fmt: skip
+
+
 def test_reasons_that_are_named_exist() -> None:
     """Refusals of the tables at the end of operations.md are literals of the code."""
     text = text_of(ROOT / "docs" / "operations.md").partition("## Messages")[2]

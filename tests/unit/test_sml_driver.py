@@ -21,7 +21,7 @@ METER = SmlMeter("1STK0000000001", lambda _: [(Obis(1, 0, 1, 8, 0, 255), 42, -1,
 FRAME = METER.push(BEGIN)
 
 
-def now():
+def now() -> datetime:
     return BEGIN + timedelta(seconds=trio.current_time())
 
 

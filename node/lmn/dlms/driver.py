@@ -8,7 +8,7 @@ that a meter refuses costs only itself; anything else ends the session, and the 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final, Literal, TypeVar
@@ -304,11 +304,12 @@ async def pushes(
     silence_timeout_s: float,
     framing: PushFraming = "hdlc",
     now: Callable[[], datetime] | None = None,
-) -> AsyncIterator[Reading | RemoteProtocolError]:
+) -> AsyncGenerator[Sequence[Reading | RemoteProtocolError], None]:
     """
-    What a meter pushes, for as long as the stream lasts; broken telegrams come as errors between the readings.
+    What a meter pushes, a telegram at a time, for as long as the stream lasts; a broken one comes as an error.
 
-    Raises RemoteProtocolError `dlms_silence` after `silence_timeout_s` without a byte.
+    A telegram stays whole because an account takes it so: a register that is not in it counts as one that the meter
+    does not have.  Raises RemoteProtocolError `dlms_silence` after `silence_timeout_s` without a byte.
     """
     reader: FrameReader | WrapperReader | MbusReader
     reader = FrameReader() if framing == "hdlc" else WrapperReader() if framing == "wrapper" else MbusReader()
@@ -321,7 +322,7 @@ async def pushes(
             return
         received_at = now() if now is not None else None
         for item in reader.feed(data):
-            for found in _received(receiver, item, received_at):
+            if found := _received(receiver, item, received_at):
                 yield found
 
 
