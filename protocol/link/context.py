@@ -135,8 +135,11 @@ class LinkContext:
         Call the listener at `endpoint` whose CURVE public key is `server_public` (32 bytes).
 
         Returns at once; libzmq connects, and reconnects, in the background.  Raises `LinkError` for an endpoint that is
-        malformed or when sockets or file descriptors ran out.
+        malformed or when sockets or file descriptors ran out, and for every transport but TCP: addresses come from
+        peers, and `inproc` leads to the doorman of this very process.
         """
+        if not endpoint.startswith("tcp://"):
+            raise LinkError(f"cannot connect to {endpoint}: expected tcp://HOST:PORT")
         socket = self._socket(zmq.DEALER, endpoint, keys, limits)
         jitter = 1 + random.random()
         socket.setsockopt(zmq.CURVE_SERVERKEY, server_public)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -181,7 +182,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
     store = Store(f"sqlite:///{tmp_path / 'coordinator.sqlite'}")
     neighbourhood = Neighbourhood(store)
     up = threading.Event()
-    running: dict[str, object] = {}
+    running: dict[str, Any] = {}
 
     async def main() -> None:
         metrics = CoordinatorMetrics(CollectorRegistry())

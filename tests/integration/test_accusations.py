@@ -1,6 +1,7 @@
 """What gateways say of each other: it outlives the coordinator, counts once an epoch, and no liar makes it grow."""
 
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def store(path: Path):
+def store(path: Path) -> Iterator[Store]:
     made = Store(f"sqlite:///{path}")
     yield made
     made.close()
@@ -68,7 +69,9 @@ def test_what_was_not_repeated_is_forgotten(book: AccusationBook) -> None:
     assert [each.accuser for each in book.page(limit=10)] == ["BOB"]
 
 
-async def test_it_waits_for_a_database_that_fails(book: AccusationBook, path: Path, nursery, monkeypatch) -> None:
+async def test_it_waits_for_a_database_that_fails(
+    book: AccusationBook, path: Path, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("coordinator.gwa.accusations._RETRY_S", 0.01)
     with sqlite3.connect(path) as database:
         database.execute("CREATE TRIGGER refuse BEFORE INSERT ON accusations BEGIN SELECT RAISE(FAIL, 'full'); END")

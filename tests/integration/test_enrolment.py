@@ -90,7 +90,7 @@ def test_tokens_have_limits(store: Store, enrolment: Enrolment) -> None:
     assert refused(enrolment, request(three, 5)) == "token_used_up"
     for impossible in ({"uses": 0}, {"validity": timedelta(0)}):
         with pytest.raises(LocalProtocolError):
-            directory.create_token(NOW, **impossible)  # type: ignore[arg-type]
+            directory.create_token(NOW, **impossible)
 
 
 def test_a_stranger_waits_for_no_lock_and_holds_none(store: Store, enrolment: Enrolment) -> None:

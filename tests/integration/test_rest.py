@@ -75,7 +75,7 @@ class Service:
         self.turned = trio.Event()
 
 
-def ended(ring: int, round_: int, total: tuple[int, ...] = (3, 1234, 0, -50), **changes: object) -> Ended:
+def ended(ring: int, round_: int, total: tuple[int, ...] = (3, 1234, 0, -50), **changes: Any) -> Ended:
     made = Ended(
         1, ring, round_, Outcome.OPENED, 0, 1, 0b1111, 0b1011, tuple(word % 2**64 for word in total), True, "",
         START + 900.0, START + 900.03125,
@@ -83,7 +83,13 @@ def ended(ring: int, round_: int, total: tuple[int, ...] = (3, 1234, 0, -50), **
     return replace(made, **changes)
 
 
-VOID = {"outcome": Outcome.VOID, "roster": 0, "total": (), "verified": False, "reason": "no total in time"}
+VOID: dict[str, Any] = {
+    "outcome": Outcome.VOID,
+    "roster": 0,
+    "total": (),
+    "verified": False,
+    "reason": "no total in time",
+}
 
 
 @pytest.fixture
@@ -421,7 +427,10 @@ async def test_a_tariff_is_published_for_everybody_to_see(billed: FastAPI, tmp_p
         listed = (await client.get("/api/v1/tariffs")).json()["items"]
         absent = await client.get(f"/api/v1/tariffs/{'0' * 64}")
         odd = await client.get("/api/v1/tariffs/yesterday")
-        for broken in ({"prices": [1.5]}, {"prices": ["1"]}, {"prices": []}, {"name": ""}, {"start": "2026"}):
+        wrong: list[dict[str, Any]] = [
+            {"prices": [1.5]}, {"prices": ["1"]}, {"prices": []}, {"name": ""}, {"start": "2026"},
+        ]  # fmt: skip
+        for broken in wrong:
             refused = await client.post("https://coordinator/api/v1/tariffs", headers=bearer, json=TARIFF | broken)
             assert refused.status_code == 422, refused.text
         year = await client.post(
