@@ -1,6 +1,9 @@
 """A coordinator that is stopped in each phase of an epoch's making, and started anew on the same files."""
 
+from __future__ import annotations
+
 import logging
+from typing import TYPE_CHECKING
 
 import pytest
 import trio
@@ -8,18 +11,23 @@ import trio
 from coordinator.gwa.epochs import AreaEpoch
 from loadtest.network import Network
 
+if TYPE_CHECKING:
+    from tests.integration.conftest import Ledger
+
 MOMENTS = {"call": "invite", "join": "join", "deal": "deal"}
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
 async def test_an_epoch_whose_making_was_cut_off_costs_no_second_call(
-    network: Network, ledger, monkeypatch: pytest.MonkeyPatch, caplog, moment: str
+    network: Network, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, moment: str
 ) -> None:
     """Four gateways have heard the call, have joined, or have dealt, and the others not yet."""
     network.rounds = 120
     caplog.set_level(logging.INFO)
     method = getattr(AreaEpoch, MOMENTS[moment])
-    reached, first = trio.Event(), set()
+    reached = trio.Event()
+    first: set[str] = set()
+    is_back = False
 
     def hesitating(epoch: AreaEpoch, identity: str, *rest: object) -> object:
         if len(first) < 4:
@@ -29,7 +37,6 @@ async def test_an_epoch_whose_making_was_cut_off_costs_no_second_call(
             return []
         return method(epoch, identity, *rest)
 
-    is_back = False
     monkeypatch.setattr(AreaEpoch, MOMENTS[moment], hesitating)
     async with trio.open_nursery() as nursery:
         await network.start_meters(nursery)
