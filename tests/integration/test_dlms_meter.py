@@ -384,5 +384,5 @@ async def test_pushes_over_a_serial_line(sealed: bool, size: int) -> None:
     if sealed:
         assert [getattr(item, "reason", None) for item in again] == ["dlms_replay"]
     else:
-        assert numbers([item for item in again if isinstance(item, Reading)])[2:5] == REGISTERS
+        assert numbers(item for item in again if isinstance(item, Reading))[2:5] == REGISTERS
     assert {(r.device, r.measured_at, r.quality) for r in readings} == {("1STK0000000001", NOON, Quality.VALID)}

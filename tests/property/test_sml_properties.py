@@ -122,7 +122,11 @@ def test_decoding_undoes_encoding(name: str, data: st.DataObject) -> None:
     # Compared first, asserted then: pytest's own comparison of deep tuples takes minutes while hypothesis shrinks.
     same = decode_file(encoded) == file and encode_file(decode_file(encoded)) == encoded
     assert same
-    assert all(isinstance(reading, Reading) for reading in frame_readings(encoded, NOW))
+    try:
+        assert all(isinstance(reading, Reading) for reading in frame_readings(encoded, NOW))
+    except RemoteProtocolError as error:
+        if error.reason != "sml_count":  # a profile whose rows do not fit its header
+            raise
 
 
 PIECES = st.lists(st.sampled_from([b"\x1b", ESCAPE, START, b"\x1a", b"\x01", b"\x00", b"ab"]) | st.binary(max_size=9))

@@ -37,6 +37,7 @@ from node.lmn.sml.values import (
     signed,
     unsigned,
 )
+from node.lmn.timestamps import is_past
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 from protocol.metering.reading import Quality, Reading
 
@@ -305,6 +306,16 @@ def test_profiles_as_table_and_as_list() -> None:
     assert found[2].measured_at is not None
     assert found[0].measured_at == found[2].measured_at - timedelta(minutes=15)
     assert found[4].measured_at == found[2].measured_at
+    assert all(is_past(reading) for reading in found)  # or the account would take the last row for the register
+
+
+def test_a_row_of_a_profile_that_does_not_fit_its_header_is_refused() -> None:
+    header = (ProfileHeader(ENERGY, 30, -1), ProfileHeader(POWER, 27, 0))
+    for count in (1, 3):
+        row = ProfilePeriod(Time(SEC_INDEX, 5), 5, (SignedValue(unsigned(7)),) * count)
+        with pytest.raises(RemoteProtocolError) as caught:
+            readings([Message(b"1", GetProfilePackResponse(EMH, None, 900, (b"p",), header, (row,)))], NOW)
+        assert caught.value.reason == "sml_count"
 
 
 def test_unknown_bodies_are_kept_and_say_nothing() -> None:
