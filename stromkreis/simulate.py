@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 def simulate(
     seed: Annotated[int, typer.Option(help="First seed.")] = 0,
-    seeds: Annotated[int, typer.Option(help="How many seeds to play; 0 plays until stopped.")] = 100,
+    seeds: Annotated[int, typer.Option(help="How many seeds to play; 0 plays until stopped.", min=0)] = 100,
     gateways: Annotated[int, typer.Option(help="Members of the ring.", min=5, max=512)] = 16,
     rounds: Annotated[int, typer.Option(help="Rounds of a seed; the last 8 or more have no faults.", min=9)] = 24,
     loss: Annotated[float, typer.Option(help="Probability that a message is lost.", min=0, max=0.5)] = 0.0,

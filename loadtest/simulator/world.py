@@ -1,20 +1,18 @@
 """
 One simulated ring: real member, head and book machines, and everything between them that can go wrong.
 
-Time is a number, the network is a heap, chance is one seeded generator: the same seed gives the same bytes, in any
-process.  A gateway has a durable part (records, vectors, its register account) that survives a crash and a volatile
-part (its machines) that does not; a crash may come between any two instructions, so also between "durable" and
-"sent".  What the adversary could learn is watched by `ledger`, not by what the head says.
+The same seed gives the same bytes, in any process (`timeline`).  A gateway has a durable part (records, vectors, its
+register account) that survives a crash and a volatile part (its machines) that does not; a crash may come between any
+two instructions, so also between "durable" and "sent".  What the adversary could learn is watched by `ledger`, not by
+what the head says.
 """
 
 from __future__ import annotations
 
 import hashlib
-import heapq
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from random import Random
 
 import numpy as np
 
@@ -24,6 +22,7 @@ from loadtest.simulator.faults import Faults
 from loadtest.simulator.ledger import Ledger
 from loadtest.simulator.liar import Liar
 from loadtest.simulator.lying_member import LyingMember
+from loadtest.simulator.timeline import Timeline
 from protocol import wire
 from protocol.dcnet.book import Accusation, Announce, BookInstruction, Ended, Record, RoundBook
 from protocol.dcnet.events import (
@@ -79,23 +78,20 @@ class Tally:
     recoveries: int = 0
     refusals: int = 0
     heads_replaced: int = 0
-    messages: int = 0
 
 
-class World:
-    """A ring, its coordinator, its network."""
+class World(Timeline):
+    """A ring, its coordinator, and the network between them."""
 
     def __init__(
         self, suite: Suite, size: RingSize, seed: int, faults: Faults, liar: Liar | None = None,
         lying_member: LyingMember | None = None,
     ) -> None:  # fmt: skip
-        self.random = Random(seed)
-        self.faults = faults
+        super().__init__(seed, faults)
         self.liar = liar
         self.lying_member = lying_member
         self.accused: set[int] = set()
         self.tally = Tally()
-        self.now_s = 0.0
         self.transcript = hashlib.sha256()
         self._suite = suite
         ring_seed = hashlib.sha256(f"ring {seed}".encode()).digest()
@@ -111,17 +107,9 @@ class World:
         self.first_wh = list(self.register_wh)
         for gateway in self.gateways:
             gateway.opened_wh = self.register_wh[gateway.index]
-        self._heap: list[tuple[float, int, Callable[[], None]]] = []
-        self._sequence = 0
-        self._clogged: dict[tuple[str, str], float] = {}
         self._appointed = -1
-
-    # --- the heap --------------------------------------------------------------------------------------------------
-
-    def at(self, when_s: float, action: Callable[[], None]) -> None:
-        """Run `action` at a time."""
-        self._sequence += 1
-        heapq.heappush(self._heap, (max(when_s, self.now_s), self._sequence, action))
+        self._noted: wire.Message | None = None
+        self._noted_bytes = b""
 
     def at_life(self, gateway: Gateway, when_s: float, action: Callable[[], None]) -> None:
         """Run `action` at a time, unless the gateway has crashed by then."""
@@ -132,13 +120,6 @@ class World:
                 action()
 
         self.at(when_s, guarded)
-
-    def run_until(self, end_s: float) -> None:
-        """Let everything happen that happens before `end_s`."""
-        while self._heap and self._heap[0][0] <= end_s:
-            self.now_s, _, action = heapq.heappop(self._heap)
-            action()
-        self.now_s = end_s
 
     def start(self) -> None:
         """Everybody comes up, the first head is appointed, readings and the book's clock begin."""
@@ -252,16 +233,6 @@ class World:
 
     # --- the network -----------------------------------------------------------------------------------------------
 
-    def _send(self, source: str, target: str, deliver: Callable[[], None]) -> None:
-        self.tally.messages += 1
-        clog_s = self._clogged.get((source, target), 0.0)
-        for delay_s in self.faults.deliveries(self.random):
-            self.at(max(self.now_s, clog_s) + delay_s, deliver)
-
-    def clog(self, source: str, target: str, seconds: float) -> None:
-        """Nothing on this way arrives for so long, then all of it at once."""
-        self._clogged[source, target] = self.now_s + seconds
-
     def _carry_out(self, gateway: Gateway, instructions: Sequence[Instruction]) -> None:
         life = gateway.life
         for each in instructions:
@@ -312,7 +283,7 @@ class World:
                 self.tally.refusals += 1
                 target.head.lost(gateway.index, self.now_s)
 
-        self._send(f"m{gateway.index}", f"m{target.index}", deliver)
+        self.send(f"m{gateway.index}", f"m{target.index}", deliver)
 
     def _from_head(self, gateway: Gateway, instructions: Sequence[Instruction]) -> None:
         term = gateway.head_term
@@ -323,7 +294,7 @@ class World:
                 case ToMember(position, message):
                     self._note(position + 1000, message)
                     target = self.gateways[position]
-                    self._send(f"m{gateway.index}", f"m{position}", partial(self._at_member, target, message))
+                    self.send(f"m{gateway.index}", f"m{position}", partial(self._at_member, target, message))
                 case ToCoordinator(message):
                     if gateway.head_term == term:
                         self._to_book(gateway, message)
@@ -348,7 +319,7 @@ class World:
             except RemoteProtocolError:
                 self.tally.refusals += 1
 
-        self._send(f"m{gateway.index}", "book", deliver)
+        self.send(f"m{gateway.index}", "book", deliver)
 
     def _from_book(self, instructions: Sequence[BookInstruction]) -> None:
         for each in instructions:
@@ -380,10 +351,12 @@ class World:
                         self._from_head(gateway, gateway.head.result(message, self.now_s))
                     self._at_member(gateway, message)
 
-        self._send("book", f"m{gateway.index}", deliver)
+        self.send("book", f"m{gateway.index}", deliver)
 
     def _note(self, who: int, message: wire.Message) -> None:
-        self.transcript.update(who.to_bytes(2, "little") + wire.encode(message))
+        if message is not self._noted:  # what a head tells everybody is one message
+            self._noted, self._noted_bytes = message, wire.encode(message)
+        self.transcript.update(who.to_bytes(2, "little") + self._noted_bytes)
 
     # --- what must hold ----------------------------------------------------------------------------------------------
 

@@ -193,7 +193,8 @@ class Membership:
             if dealer >= self.view.size:
                 raise RemoteProtocolError("no_such_member", "a deal from a position that does not exist")
             try:
-                self.secrets.accept(dealer, commitments, sealed)
+                known = self._around.commitments.setdefault(dealer, commitments)
+                self.secrets.accept(dealer, known if known == commitments else commitments, sealed)
             except RemoteProtocolError as error:  # one bad dealer costs only its own recovery
                 self._around.metrics.protocol_error(error.reason)
                 self._around.to_coordinator(wire.BadDeal(self.view.epoch, self.view.ring, dealer))

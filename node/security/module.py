@@ -22,13 +22,14 @@ from typing import Protocol
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from nacl.exceptions import CryptoError
 from nacl.public import PrivateKey
 
 from protocol import pki
 from protocol.dcnet.commitments import derive_blinding
 from protocol.dcnet.secrets import EpochSecrets
 from protocol.dcnet.suite import Suite
-from protocol.errors import LocalProtocolError, RemoteProtocolError
+from protocol.errors import LocalProtocolError, RemoteProtocolError, StromkreisError
 from protocol.link import Keypair
 
 
@@ -100,15 +101,21 @@ class FileSecurityModule:
         self._path = directory.directory / f"{identity}.json"
         if not self._path.exists():
             self._make_keys()
-        stored = json.loads(self._path.read_text())
-        loaded = serialization.load_pem_private_key(stored["signature_key"].encode(), None)
+        try:
+            stored = json.loads(self._path.read_text())
+            loaded = serialization.load_pem_private_key(stored["signature_key"].encode(), None)
+            self._commitment_key = bytes.fromhex(stored["commitment_key"])
+            secret = bytes.fromhex(stored["curve_secret"])
+            self.curve = Keypair(bytes(PrivateKey(secret).public_key), secret)
+            self._chain = tuple(bytes.fromhex(each) for each in stored["chain"])
+        except (ValueError, KeyError, TypeError, CryptoError):  # whose text could quote the file
+            raise StromkreisError(
+                f"{self._path}: no keys of a gateway; put the file back from the backup. Without one the gateway must"
+                " be enrolled again, under another id"
+            ) from None
         if not isinstance(loaded, ec.EllipticCurvePrivateKey):
             raise LocalProtocolError(f"{self._path}: the signature key is no elliptic-curve key")
         self._key = loaded
-        self._commitment_key = bytes.fromhex(stored["commitment_key"])
-        secret = bytes.fromhex(stored["curve_secret"])
-        self.curve = Keypair(bytes(PrivateKey(secret).public_key), secret)
-        self._chain = tuple(bytes.fromhex(each) for each in stored["chain"])
 
     def _make_keys(self) -> None:
         key = ec.generate_private_key(ec.BrainpoolP256R1())

@@ -18,7 +18,7 @@ no new attempt: it is recovered like one that fell silent later.  The members' r
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import Enum
+from enum import StrEnum
 
 from protocol import wire
 from protocol.dcnet.attempt import Attempt, check_confirm, check_share
@@ -33,7 +33,7 @@ _NEVER = float("inf")
 _COMEBACK = 1 / 16  # of the wait for shares: what a link that broke gets to come back
 
 
-class State(Enum):
+class State(StrEnum):
     """Where the head stands."""
 
     GATHERING = "gathering"

@@ -1,5 +1,6 @@
 """The desk that asks for bills: again until there is an answer, through a failing database, no answer unasked."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -77,7 +78,7 @@ class Office:
 
 
 @pytest.fixture
-def office(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def office(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Office]:
     monkeypatch.setattr("coordinator.emp.desk._PACE_S", 0.0)  # the clock stands still between two jumps
     made = Office(tmp_path)
     yield made
@@ -149,7 +150,7 @@ async def test_a_database_that_fails_costs_nothing_but_time(
 ) -> None:
     broken: set[str] = set()
 
-    def failing(name: str):
+    def failing(name: str) -> Callable[..., object]:
         real = getattr(office.billing, name)
 
         def call(*arguments: object) -> object:

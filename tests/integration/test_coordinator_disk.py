@@ -6,6 +6,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -145,14 +146,14 @@ class Keeping:
         for name, epoch in self.epochs.items():
             self.keeper.keep(epoch, self.layouts[name])
 
-    async def until(self, condition) -> None:
+    async def until(self, condition: Callable[[], object]) -> None:
         with trio.fail_after(60):
             while not condition():
                 await trio.sleep(0.01)
 
 
 @pytest.fixture
-def keeping(tmp_path: Path):
+def keeping(tmp_path: Path) -> Iterator[Keeping]:
     made = Keeping(tmp_path / "coordinator.sqlite")
     yield made
     made.store.close()

@@ -1,10 +1,12 @@
 """Each protocol through the runtime: a simulated meter on real TCP or a pseudo-terminal, read by its profile alone."""
 
 import contextlib
+import math
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -24,7 +26,7 @@ from node.lmn.links import open_link
 from node.lmn.mbus.device import DeviceAddress
 from node.lmn.mbus.link import FCB, REQ_UD2, RSP_UD, SND_NKE, LongFrame
 from node.lmn.profiles import MeterProfile
-from node.lmn.runtime import LmnEvent, Periodic, run_meters
+from node.lmn.runtime import Backoff, LmnEvent, Periodic, run_meters
 from node.lmn.serial_link import open_serial
 from node.lmn.sml.bodies import GetProcParameterRequest, Message
 from protocol.errors import RemoteProtocolError
@@ -207,6 +209,73 @@ async def test_a_wired_mbus_meter_with_a_key_is_not_believed_in_the_clear(layers
         async with await open_link(link) as stream:
             with pytest.raises(RemoteProtocolError, match="not_secured"):
                 await DRIVERS["mbus"].ask(stream, profile, time.time)  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("protocol", ["sml", "dlms", "p1", "wmbus", "mbus"])
+async def test_a_serial_device_that_is_unplugged_and_comes_back(tmp_path: Path, protocol: str) -> None:
+    """Its reader hangs up or its path is gone; either is a named fault, and the meter is read again once it is back."""
+    path = tmp_path / "meter"
+    wire = mbus.MBusMeter(DEVICE, registers, now, primary=7)
+    radio = wmbus.WirelessMeter(DEVICE, registers, now, key=KEY, mode=7)
+    server = dlms.DlmsServer(CosemObjects(WIRES, registers, now))
+
+    def message() -> bytes:
+        match protocol:
+            case "sml":
+                return SmlMeter(WIRES, registers).push(now())
+            case "dlms":
+                return dlms.push_frames(server.notification(), Address(1), Address(16))
+            case "p1":
+                return p1.telegram(p1.P1Settings(WIRES), [registers(now())[0]], now())
+        return wmbus.framed(radio.datagram(), "imst")
+
+    async def plug(task_status: trio.TaskStatus[trio.CancelScope]) -> None:
+        with trio.CancelScope() as scope:
+            async with serial_bus() as (ours, theirs), open_serial(theirs) as device:
+                path.symlink_to(ours)
+                task_status.started(scope)
+                if protocol == "mbus":
+                    await mbus.serve_stream(device, [wire])
+                while True:
+                    await device.send_all(message())
+                    await trio.sleep(0.05)
+
+    tell_heard, heard = trio.open_memory_channel[None](math.inf)
+    faults: list[str] = []
+    gone = trio.Event()
+
+    def on_event(event: LmnEvent) -> None:
+        faults.append(event.kind)
+        if event.kind in {"link_closed", "link_broken", "connection_closed"}:
+            gone.set()
+
+    async def deliver(readings: list[Reading]) -> None:
+        assert {reading.decimal() for reading in readings if reading.obis == IMPORT} == {1234567}
+        tell_heard.send_nowait(None)
+
+    profile = MeterProfile(
+        device=WIRES, protocol=protocol, link=f"serial://{path}", push=protocol != "mbus", interval_s=60,
+        address="7" if protocol == "mbus" else "",
+        keys={"encryption": SecretStr(KEY.hex())} if protocol == "wmbus" else {},
+    )  # fmt: skip
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(
+                partial(
+                    run_meters, [profile], deliver, Periodic(0.5), rng=Random(1), backoff=Backoff(0.05, 0.1),
+                    on_event=on_event,
+                )
+            )  # fmt: skip
+            for _ in range(2):
+                scope = await nursery.start(plug)
+                await heard.receive()
+                scope.cancel()
+                path.unlink()
+                await gone.wait()
+                while heard.statistics().current_buffer_used:
+                    heard.receive_nowait()
+            nursery.cancel_scope.cancel()
+    assert "driver_defect" not in faults
 
 
 @pytest.mark.parametrize("mode", [0, 5, 7])

@@ -1,6 +1,7 @@
 """The wired LMN over pseudo-terminals: addresses, pairing, TLS inside HDLC, certificates (BSI 3 and 8)."""
 
 import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -33,7 +34,7 @@ TIMING = Timing(poll_interval_s=0.002)
 
 
 class Identity:
-    def __init__(self, device, curve=None) -> None:
+    def __init__(self, device: str, curve: ec.EllipticCurve | None = None) -> None:
         self.key = ec.generate_private_key(curve or ec.BrainpoolP256R1())
         self.certificate = make_certificate(device, self.key, 0x1122334455667788, START, END)
         self.pem = self.certificate.public_bytes(serialization.Encoding.PEM)
@@ -46,8 +47,10 @@ class Identity:
         )
 
 
-def echo_server(own, peer, outcome=None):
-    async def serve(stream) -> None:
+def echo_server(
+    own: Identity, peer: Identity, outcome: list[Any] | None = None
+) -> Callable[[trio.abc.Stream], Awaitable[None]]:
+    async def serve(stream: trio.abc.Stream) -> None:
         tls = LmnTlsStream(stream, lmn_context(own.pem, own.key_pem, peer.pem, server=True), server=True)
         try:
             await tls.handshake()
@@ -60,7 +63,7 @@ def echo_server(own, peer, outcome=None):
     return serve
 
 
-async def silent(stream) -> None:
+async def silent(stream: trio.abc.Stream) -> None:
     await stream.receive_some()
 
 
@@ -69,7 +72,7 @@ def refuse(message: bytes) -> bytes:
 
 
 @asynccontextmanager
-async def lmn(meters):
+async def lmn(meters: Sequence[LmnMeter]) -> AsyncIterator[HdlcBus]:
     """A bus with a gateway end and these meters running on it."""
     async with (
         serial_bus(len(meters) + 1) as paths,
@@ -83,7 +86,7 @@ async def lmn(meters):
         nursery.cancel_scope.cancel()
 
 
-async def run(meter, path) -> None:
+async def run(meter: LmnMeter, path: str) -> None:
     async with open_serial(path, 921600) as line:
         await meter.run(line)
 
@@ -117,7 +120,7 @@ async def test_two_newcomers_in_one_slot_both_come_through_in_the_end() -> None:
 
 
 @pytest.mark.parametrize("curve", [ec.BrainpoolP256R1(), ec.SECP256R1()], ids=lambda curve: curve.name)
-async def test_pairing_then_mutual_tls_with_what_it_brought(curve) -> None:
+async def test_pairing_then_mutual_tls_with_what_it_brought(curve: ec.EllipticCurve) -> None:
     gateway, meter_identity = Identity(GATEWAY, curve), Identity(METERS[0], curve)
     pairing = PairingMeter(MAIN_KEY, METERS[0].encode(), b"capabilities")
     meter = LmnMeter(METERS[0], echo_server(meter_identity, gateway), pairing.answer, random.Random(1).randrange)
@@ -167,7 +170,7 @@ async def test_a_stranger_gets_no_session(who: str) -> None:
             await talk(link, context)
 
 
-async def talk(link, context) -> None:
+async def talk(link: Any, context: Any) -> None:
     stream = await open_lks1(link, context, timeout_s=5)
     await stream.send_all(b"hello")
     assert await stream.receive_some() == b"olleh"

@@ -1,5 +1,6 @@
 """The wired driver against simulated meters over real TCP and over pseudo-terminals."""
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -16,6 +17,7 @@ from node.lmn.mbus.procedures import SecondaryAddress
 from node.lmn.serial_link import open_serial
 from protocol.errors import RemoteProtocolError
 from protocol.metering.obis import Obis
+from protocol.metering.reading import Reading
 
 IMPORT, EXPORT, POWER = Obis(1, 0, 1, 8, 0, 255), Obis(1, 0, 2, 8, 0, 255), Obis(1, 0, 1, 7, 0, 255)
 CLOCK = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
@@ -26,12 +28,12 @@ def device(number: int) -> DeviceAddress:
     return DeviceAddress.from_text(f"1ISK01{number:08d}", 2)
 
 
-def meter(number: int, primary: int = 0, **how) -> MBusMeter:
+def meter(number: int, primary: int = 0, **how: Any) -> MBusMeter:
     registers = [(IMPORT, number, -1, 30), (EXPORT, 2 * number, -1, 30), (POWER, -431, 0, 27)]
     return MBusMeter(device(number), lambda _: registers, lambda: CLOCK, primary=primary, **how)
 
 
-def values(readings) -> dict[Obis, int]:
+def values(readings: Iterable[Reading]) -> dict[Obis, Any]:
     return {r.obis: r.value for r in readings if r.obis is not None}
 
 
@@ -47,7 +49,7 @@ async def test_several_meters_on_one_tcp_converter() -> None:
             assert {r.received_at for r in first} == {CLOCK}
             together: list[Any] = []
 
-            async def read(address) -> None:
+            async def read(address: Any) -> None:
                 together.append(values(await bus.read_meter(address))[IMPORT])
 
             async with trio.open_nursery() as readers:  # the lock keeps questions and answers apart

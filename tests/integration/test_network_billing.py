@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import sys
 import time
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -99,7 +100,7 @@ def verified(network: Network) -> list[Ended]:
     return [each for each in network.ended() if each.verified]
 
 
-def interval_of(network: Network, ended) -> int:
+def interval_of(network: Network, ended: Ended) -> int:
     assert network.coordinator_config is not None
     store = Store(network.coordinator_config.database_url)
     try:
@@ -146,7 +147,7 @@ def metric(text: str, name: str) -> float:
 
 
 @asynccontextmanager
-async def running(network: Network):
+async def running(network: Network) -> AsyncIterator[trio.Nursery]:
     async with trio.open_nursery() as nursery:
         await network.start_meters(nursery)
         await network.start_coordinator(nursery)
@@ -299,7 +300,10 @@ async def test_the_command_bills_the_area_that_was_asked_for_and_no_other(networ
 
 
 @pytest.mark.parametrize("stage", ["before", "after", "sent"])
-async def test_a_node_killed_around_its_bill_gives_the_same_bill_once(network: Network, stage: str) -> None:
+async def test_a_node_killed_around_its_bill_gives_the_same_bill_once(
+    network: Network, stage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coordinator.emp.desk._AGAIN_S", 4.0)  # who comes back is not asked before
     network.origin_unix_s += 10  # all of them are in the first epoch
     async with running(network) as nursery:
         config = str(config_file(network, 6, 2, "dying"))
@@ -313,7 +317,7 @@ async def test_a_node_killed_around_its_bill_gives_the_same_bill_once(network: N
             assert child.returncode == -signal.SIGKILL
         store = sqlite3.connect(network.directory / "dying" / "registers.sqlite")
         before = store.execute("SELECT * FROM bill").fetchall()
-        assert len(before) == (0 if stage == "before" else 1)
+        assert bool(before) == (stage != "before")  # or both: the second gateway is not held up by the first
         with process(network, "-m", "stromkreis", "node", "--config", config):
             found = await operator.wait_for_bills(8)
         expected = truth(network, tariff, to_s)

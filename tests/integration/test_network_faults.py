@@ -1,5 +1,7 @@
 """Disks that fill, heads that die, gateways that are shut out, meters that send noise: the others go on, sums exact."""
 
+from __future__ import annotations
+
 import re
 import resource
 import signal
@@ -8,6 +10,7 @@ import sys
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
@@ -29,6 +32,9 @@ from protocol.errors import StromkreisError
 from protocol.link import Keypair, LinkContext
 from protocol.link.tls import client_context
 from protocol.wire import Outcome
+
+if TYPE_CHECKING:
+    from tests.integration.conftest import Ledger
 
 ROOT = Path(__file__).parents[2]
 
@@ -89,7 +95,7 @@ async def test_a_full_disk_stops_its_own_gateways_only_and_they_come_back(networ
 
 @pytest.mark.parametrize("relay", [False, True])
 async def test_a_head_that_dies_in_a_round_is_replaced(
-    network: Network, ledger, monkeypatch: pytest.MonkeyPatch, relay: bool
+    network: Network, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, relay: bool
 ) -> None:
     network.rounds, network.relay = 120, relay
     network.origin_unix_s += 7
@@ -150,7 +156,7 @@ async def test_a_revoked_gateway_is_in_no_later_epoch_although_it_is_connected(n
 
 
 async def test_a_gateway_that_shares_garbage_is_found_by_its_head_and_named_to_the_operator(
-    network: Network, ledger, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    network: Network, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     network.rounds = 120
     to_head = Membership._to_head
@@ -240,7 +246,7 @@ async def test_a_node_that_trusts_another_pki_does_not_enrol(
 
 
 async def test_a_meter_that_sends_noise_costs_only_itself_until_it_speaks_again(
-    network: Network, ledger, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    network: Network, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     network.rounds = 120
     noisy = "1STK0000000002"
@@ -248,7 +254,7 @@ async def test_a_meter_that_sends_noise_costs_only_itself_until_it_speaks_again(
     done = False
     answer = SmlMeter.respond
 
-    def damaged(meter: SmlMeter, *arguments, **named):
+    def damaged(meter: SmlMeter, *arguments: Any, **named: Any) -> bytes | None:
         data = answer(meter, *arguments, **named)
         if data is None or meter.device != noisy or done:
             return data

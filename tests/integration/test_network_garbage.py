@@ -1,7 +1,10 @@
 """Peers that send garbage in every message type cost themselves their connection; totals stay exact, rounds go on."""
 
+from __future__ import annotations
+
 import json
 from random import Random
+from typing import TYPE_CHECKING
 
 import pytest
 import trio
@@ -16,6 +19,9 @@ from protocol.dcnet.rings import RingView
 from protocol.dcnet.suite import StandardSuite
 from protocol.errors import RemoteProtocolError
 from protocol.link import Keypair, LinkContext
+
+if TYPE_CHECKING:
+    from tests.integration.conftest import Ledger
 
 SEED = 20_260_301
 
@@ -61,7 +67,7 @@ async def throw(link: LinkContext, endpoint: str, server: bytes, keys: Keypair, 
 
 
 async def test_a_members_garbage_harms_neither_coordinator_nor_head(
-    network: Network, ledger, head_at, caplog: pytest.LogCaptureFixture
+    network: Network, ledger: Ledger, head_at: list[tuple[RingView, wire.HeadAt]], caplog: pytest.LogCaptureFixture
 ) -> None:
     network.rounds = 120
     random = Random(SEED)
@@ -99,7 +105,9 @@ async def test_a_members_garbage_harms_neither_coordinator_nor_head(
     assert "member ESTK0000000007 broke the protocol" in caplog.text
 
 
-async def test_a_heads_garbage_harms_no_member(network: Network, ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_heads_garbage_harms_no_member(
+    network: Network, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
     network.rounds = 120
     random = Random(SEED)
     send = HeadDriver._send

@@ -1,6 +1,9 @@
 """Distributed noise over real sockets: announced, added, told; and a gateway that wants more of it stays away."""
 
+from __future__ import annotations
+
 import sqlite3
+from typing import TYPE_CHECKING
 
 import httpx
 import pytest
@@ -14,9 +17,12 @@ from protocol.dcnet.schema import DEFAULT_SCHEMA, Noise, signed
 from protocol.link.tls import client_context
 from protocol.wire import Outcome
 
+if TYPE_CHECKING:
+    from tests.integration.conftest import Ledger
+
 
 async def test_totals_are_noisy_and_say_so_and_who_wants_more_noise_takes_no_part(
-    network: Network, ledger, caplog: pytest.LogCaptureFixture
+    network: Network, ledger: Ledger, caplog: pytest.LogCaptureFixture
 ) -> None:
     network.noise_epsilon, network.gateways, network.ring_size = 1.0, 10, 10
     network.policy = PolicyConfig(noise_epsilon_max=1.0)

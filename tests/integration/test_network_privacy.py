@@ -1,10 +1,13 @@
 """A whole run with planted readings and keys: outside of the gateways there is nothing but totals."""
 
+from __future__ import annotations
+
 import base64
 import json
 import logging
 import sqlite3
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
@@ -18,6 +21,9 @@ from loadtest.network import Network
 from protocol.link.connection import Connection
 from protocol.link.listener import Listener
 from protocol.link.tls import client_context
+
+if TYPE_CHECKING:
+    from tests.integration.conftest import Ledger
 
 _START, _STEP, _POWER = 61_803_398_874_989, 27_182_818_284, 1_414_213_562
 
@@ -59,7 +65,7 @@ def private_keys(directory: Path) -> list[bytes]:
 
 @pytest.mark.parametrize("relay", [False, True])
 async def test_nothing_but_totals_leaves_the_gateways(
-    network: Network, ledger, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, relay: bool
+    network: Network, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, relay: bool
 ) -> None:
     network.rounds, network.relay = 10, relay
     network.origin_unix_s += 5
@@ -68,10 +74,10 @@ async def test_nothing_but_totals_leaves_the_gateways(
     seeds: set[bytes] = set()
     node_metrics: list[str] = []
 
-    def heard(kind) -> None:
+    def heard(kind: Any) -> None:
         take = kind.take
 
-        def noted(mine):
+        def noted(mine: Any) -> Any:
             got = take(mine)
             if got is not None:
                 on_links.append(got if isinstance(got, bytes) else got[1])

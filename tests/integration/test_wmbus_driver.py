@@ -32,7 +32,7 @@ def device(number: int) -> DeviceAddress:
     return DeviceAddress.from_text(f"8ISK01{number:08d}", 7)
 
 
-def meter(number: int, **how) -> WirelessMeter:
+def meter(number: int, **how: Any) -> WirelessMeter:
     return WirelessMeter(device(number), lambda _: [(VOLUME, number, -3, 13)], lambda: CLOCK, key=KEY, **how)
 
 

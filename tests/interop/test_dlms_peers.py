@@ -9,6 +9,7 @@ imported here.
 import json
 import os
 import subprocess
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -55,7 +56,7 @@ SERVER = {
 GURUX = {"NONE": "NONE", "LLS": "LOW", "HLS_GMAC": "HIGH_GMAC"}
 
 
-def meter(settings, rows=60, **more):
+def meter(settings: ServerSettings, rows: int = 60, **more: Any) -> DlmsServer:
     now = [NOON]
     objects = CosemObjects("1STK0000000001", lambda _: REGISTERS, lambda: now[0])
     for _ in range(rows):
@@ -64,7 +65,7 @@ def meter(settings, rows=60, **more):
     return DlmsServer(objects, ServerSettings(**{name: getattr(settings, name) for name in settings.__slots__} | more))
 
 
-async def run_peer(script, what):
+async def run_peer(script: str, what: dict[str, Any]) -> Any:
     command = [str(PYTHON), str(HERE / script), json.dumps(what)]
     with trio.fail_after(30):
         done = await trio.run_process(command, capture_stdout=True, capture_stderr=True, check=False)
@@ -73,7 +74,7 @@ async def run_peer(script, what):
 
 
 @asynccontextmanager
-async def on_tcp(server):
+async def on_tcp(server: DlmsServer) -> AsyncIterator[int]:
     async with trio.open_nursery() as nursery:
         listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
         nursery.start_soon(serve_tcp, lambda: server, listeners)
@@ -82,14 +83,14 @@ async def on_tcp(server):
 
 
 @asynccontextmanager
-async def on_serial(server, address, capabilities=None):
+async def on_serial(server: DlmsServer, address: Address, capabilities: Parameters | None = None) -> AsyncIterator[str]:
     async with serial_bus() as (ours, theirs), open_serial(ours) as stream, trio.open_nursery() as nursery:
         nursery.start_soon(serve_hdlc, server, stream, address, capabilities)
         yield theirs
         nursery.cancel_scope.cancel()
 
 
-def check_gurux(seen, server) -> None:
+def check_gurux(seen: dict[str, Any], server: DlmsServer) -> None:
     expected = [
         [".".join(map(str, code)), str(Decimal(value).scaleb(scaler)), unit] for code, value, scaler, unit in REGISTERS
     ]
@@ -104,7 +105,7 @@ def check_gurux(seen, server) -> None:
 async def test_gurux_reads_our_meter_over_tcp(authentication: str, ciphered: bool) -> None:
     server = meter(SERVER[authentication, ciphered], pdu_size_max=512)
     async with on_tcp(server) as port:
-        what = {"port": port, "hdlc": False, "pdu_size_max": 512, "ciphered": ciphered}
+        what: dict[str, Any] = {"port": port, "hdlc": False, "pdu_size_max": 512, "ciphered": ciphered}
         what |= {"authentication": GURUX[authentication], "password": "12345678"}
         check_gurux(await run_peer("dlms_peer_gurux_client.py", what), server)
 
@@ -113,12 +114,12 @@ async def test_gurux_reads_our_meter_over_tcp(authentication: str, ciphered: boo
 async def test_gurux_reads_our_meter_over_a_serial_line(authentication: str, ciphered: bool) -> None:
     server = meter(SERVER[authentication, ciphered], pdu_size_max=512)
     async with on_serial(server, Address(1), Parameters(128, 128)) as path:
-        what = {"path": path, "hdlc": True, "pdu_size_max": 512, "ciphered": ciphered}
+        what: dict[str, Any] = {"path": path, "hdlc": True, "pdu_size_max": 512, "ciphered": ciphered}
         what |= {"authentication": GURUX[authentication], "password": "12345678"}
         check_gurux(await run_peer("dlms_peer_gurux_client.py", what), server)
 
 
-def check_dlms_cosem(seen) -> None:
+def check_dlms_cosem(seen: dict[str, Any]) -> None:
     assert seen["profile_rows"] == 60
     for code, value, scaler, unit in REGISTERS:
         sent_value, sent_scale = seen["registers"][code.to_bytes().hex()]
@@ -133,7 +134,12 @@ CODES = [code.to_bytes().hex() for code, *_ in REGISTERS]
 async def test_dlms_cosem_reads_our_meter_over_tcp(authentication: str, ciphered: bool) -> None:
     server = meter(SERVER[authentication, ciphered], pdu_size_max=512)
     async with on_tcp(server) as port:
-        what = {"port": port, "authentication": authentication, "ciphered": ciphered, "registers": CODES}
+        what: dict[str, Any] = {
+            "port": port,
+            "authentication": authentication,
+            "ciphered": ciphered,
+            "registers": CODES,
+        }
         check_dlms_cosem(await run_peer("dlms_peer_dlms_cosem.py", what))
 
 
@@ -141,12 +147,12 @@ async def test_dlms_cosem_reads_our_meter_over_a_serial_line() -> None:
     """Plain only: this version waits for ever where a flag's byte stands inside a frame, as ciphered text has it."""
     server = meter(SERVER["LLS", False], pdu_size_max=512)
     async with on_serial(server, Address(1, 17, 2), Parameters(128, 128)) as path:
-        what = {"path": path, "authentication": "LLS", "ciphered": False, "registers": CODES}
+        what: dict[str, Any] = {"path": path, "authentication": "LLS", "ciphered": False, "registers": CODES}
         check_dlms_cosem(await run_peer("dlms_peer_dlms_cosem.py", what))
 
 
 @asynccontextmanager
-async def gurux_meter(told, *, authentication, ciphered):
+async def gurux_meter(told: list[Any], *, authentication: str, ciphered: bool) -> AsyncIterator[trio.SocketStream]:
     """gurux-dlms as a meter in its own process; what it says at the end is appended to `told`."""
     what = {"authentication": GURUX[authentication], "password": "12345678", "ciphered": ciphered, "pdu_size_max": 256}
     command = [str(PYTHON), str(HERE / "dlms_peer_gurux_server.py"), json.dumps(what)]

@@ -6,7 +6,7 @@ is named with its reason.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -26,6 +26,7 @@ from node.lmn.sml.transport import ESCAPE, wrap
 from node.lmn.sml.values import SEC_INDEX, TIMESTAMP, ListEntry, Time
 from protocol.errors import RemoteProtocolError
 from protocol.metering.obis import Obis
+from protocol.metering.reading import Reading
 from protocol.metering.units import unit_symbol
 
 PYTHON = peers_python()
@@ -56,15 +57,16 @@ def peer(request: pytest.FixtureRequest) -> Iterator[Named]:
         yield Named(request.param, process)
 
 
-def ours(frame):
+def ours(frame: bytes) -> tuple[list[Reading], list[RemoteProtocolError]]:
     items = list(decode_stream([frame]))
     errors = [item for item in items if isinstance(item, RemoteProtocolError)]
     return [item for item in items if not isinstance(item, RemoteProtocolError)], errors
 
 
-def agree(name, reading, register):
+def agree(name: str, reading: Reading, register: list[Any]) -> bool:
     """Whether a peer's [obis, value, scaler, unit] says the same as our reading."""
     obis, value, scaler, unit = register
+    assert reading.obis is not None
     if obis not in (str(reading.obis), reading.obis.to_bytes().hex()):
         return False
     if not isinstance(reading.value, int):
@@ -78,7 +80,7 @@ def agree(name, reading, register):
     return unit in (symbol, None, 0) and Decimal(repr(value)) == pytest.approx(reading.decimal(), rel=Decimal("1e-15"))
 
 
-def frame_of(entries):
+def frame_of(entries: Iterable[ListEntry]) -> bytes:
     return wrap(
         encode_file([
             Message(b"a", OpenResponse(None, None, b"1", b"meter", Time(SEC_INDEX, 5), 1)),
@@ -88,7 +90,7 @@ def frame_of(entries):
     )  # fmt: skip
 
 
-def extremes():
+def extremes() -> Iterator[Number]:
     """A number of every size, positive, negative and at the limits."""
     for size in range(1, 9):
         limit = 2 ** (8 * size - 1)

@@ -1,6 +1,9 @@
 """Primary and secondary station against each other on a line that loses frames, without I/O and with time as data."""
 
 import random
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -19,7 +22,7 @@ TIMING = Timing(response_timeout_s=1.0, retry_count_max=8, poll_interval_s=0.1)
 class Line:
     """Both stations, a clock, and losses by lot; the meter answers each unit with its reverse."""
 
-    def __init__(self, parameters, rng, loss) -> None:
+    def __init__(self, parameters: Parameters, rng: random.Random, loss: float) -> None:
         self.primary = PrimaryStation(CLIENT, SERVER, parameters, TIMING)
         self.secondary = SecondaryStation(SERVER, parameters)
         self.now, self.rng, self.loss = 0.0, rng, loss
@@ -28,14 +31,14 @@ class Line:
         self.ended: str | None = None
         self.readers = FrameReader(), FrameReader()
 
-    def carry(self, data, reader):
+    def carry(self, data: bytes, reader: FrameReader) -> list[Frame]:
         if self.rng.random() < self.loss:
             data = b"" if self.rng.random() < 0.5 else bytes([data[0], data[1] ^ 0x40]) + data[2:]
         frames = [item for item in reader.feed(data) if isinstance(item, Frame)]
         reader.reset()
         return frames
 
-    def follow(self, instructions) -> None:
+    def follow(self, instructions: Iterable[object]) -> None:
         for instruction in instructions:
             if isinstance(instruction, Transmit):
                 self.to_secondary(instruction.data)
@@ -44,7 +47,7 @@ class Line:
             elif isinstance(instruction, Disconnected):
                 self.ended = instruction.reason
 
-    def to_secondary(self, data) -> None:
+    def to_secondary(self, data: bytes) -> None:
         answers = []
         for frame in self.carry(data, self.readers[0]):
             for event in self.secondary.receive(frame):
@@ -57,7 +60,7 @@ class Line:
             for frame in self.carry(answer.data, self.readers[1]):
                 self.follow(self.primary.receive(frame, self.now))
 
-    def run(self, done) -> None:
+    def run(self, done: Callable[[], bool]) -> None:
         for _ in range(4000):
             if done() or self.ended:
                 return
@@ -75,7 +78,9 @@ class Line:
     st.integers(0, 2**32),
     st.sampled_from([0.0, 0.1, 0.25]),
 )
-def test_every_unit_arrives_once_and_in_order_or_the_connection_ends(units, window, size, seed, loss) -> None:
+def test_every_unit_arrives_once_and_in_order_or_the_connection_ends(
+    units: list[bytes], window: int, size: int, seed: int, loss: float
+) -> None:
     parameters = Parameters(size, size, window, window)
     line = Line(parameters, random.Random(seed), loss)
     line.follow(line.primary.connect(line.now))
@@ -84,7 +89,7 @@ def test_every_unit_arrives_once_and_in_order_or_the_connection_ends(units, wind
         if line.ended:
             break
         line.follow(line.primary.send(unit, line.now))
-        line.run(lambda index=index: len(line.delivered) == index + 1 and not line.primary.unacknowledged)
+        line.run(partial(arrived, line, index + 1))
     if line.ended:
         assert loss > 0
         assert line.ended in ("timeout", "no_progress")
@@ -97,7 +102,11 @@ def test_every_unit_arrives_once_and_in_order_or_the_connection_ends(units, wind
     assert line.heard == units[: len(line.heard)]
 
 
-def connected(parameters=None):
+def arrived(line: Line, count: int) -> bool:
+    return len(line.delivered) == count and not line.primary.unacknowledged
+
+
+def connected(parameters: Parameters | None = None) -> PrimaryStation:
     station = PrimaryStation(CLIENT, SERVER, parameters, TIMING)
     station.connect(0.0)
     (event,) = station.receive(answer(Kind.UNNUMBERED_ACKNOWLEDGE), 0.0)
@@ -105,7 +114,7 @@ def connected(parameters=None):
     return station
 
 
-def answer(kind, **more):
+def answer(kind: Kind, **more: Any) -> Frame:
     return Frame(CLIENT, SERVER, kind, **more)
 
 
@@ -115,6 +124,7 @@ def test_a_station_that_is_not_ready_is_asked_again_later() -> None:
     assert station.receive(answer(Kind.RECEIVE_NOT_READY, receive_number=1), 0.0) == []
     assert station.next_timer_s() == pytest.approx(0.1)
     (poll,) = station.timer(0.1)
+    assert isinstance(poll, Transmit)
     assert Frame.from_bytes(poll.data[1:-1]).kind is Kind.RECEIVE_READY
     (unit,) = station.receive(answer(Kind.INFORMATION, information=b"answer", receive_number=1), 0.2)
     assert unit == Delivered(b"answer")
@@ -135,7 +145,7 @@ def test_a_rejected_frame_goes_again() -> None:
         (answer(Kind.RECEIVE_READY, receive_number=5), "hdlc_sequence"),
     ],
 )
-def test_what_ends_a_connection(frame, reason: str) -> None:
+def test_what_ends_a_connection(frame: Frame, reason: str) -> None:
     station = connected()
     station.send(b"question", 0.0)
     assert station.receive(frame, 0.0) == [Disconnected(reason)]

@@ -18,6 +18,7 @@ from loadtest.ring import LocalRing, RingSize
 from node.aggregation.contribution import Contributions, Registers
 from node.store import Store
 from protocol.dcnet.events import Attempted, Progress
+from protocol.dcnet.rings import RingView
 from protocol.dcnet.schema import DEFAULT_SCHEMA, Kind, Noise, signed
 from protocol.dcnet.suite import StandardSuite
 
@@ -103,7 +104,7 @@ async def test_totals_minus_truth_are_two_sided_geometric_and_no_account_knows(t
     reopened.close()
 
 
-async def settle(account: Contributions, view, round_: int, included: bool) -> None:
+async def settle(account: Contributions, view: RingView, round_: int, included: bool) -> None:
     await account.attempted(view, Attempted(round_, 0, Progress.SHARED))
     await account.settle(view.epoch, round_, included=included)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -53,7 +54,7 @@ def test_the_table_says_what_was_missed_and_what_is_quoted(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("kind", [wire.Share, wire.Reveal])
-def test_a_measured_round_opens_the_exact_sum_and_counts_every_part(kind) -> None:
+def test_a_measured_round_opens_the_exact_sum_and_counts_every_part(kind: Any) -> None:
     played = play(ring_size(20, 8), dropped(20), kind)
     assert 0 < played.opening_s <= played.head_s < played.all_s
     assert played.member_s > 0

@@ -1,25 +1,28 @@
 """A gateway's account: every watt hour goes into one opened total, whatever order results and epochs come in."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import trio
 
-from node.aggregation.contribution import Contributions, Registers, SupersededError
+from node.aggregation.contribution import Contribution, Contributions, Registers, SupersededError
 from node.store import Statement, Store, StoreError
 from protocol.dcnet.events import Attempted, Progress, Settled
 from protocol.dcnet.member import Resume
+from protocol.dcnet.rings import RingView
 from protocol.dcnet.schema import DEFAULT_SCHEMA, VERIFIED_SCHEMA, WORD_MODULUS, Schema
 
 GATEWAY = "ESTK0000000001"
-OLD, NEW = SimpleNamespace(epoch=0, size=8, noise=()), SimpleNamespace(epoch=1, size=8, noise=())
+OLD: Any = SimpleNamespace(epoch=0, size=8, noise=())
+NEW: Any = SimpleNamespace(epoch=1, size=8, noise=())
 
 
 @asynccontextmanager
-async def account(path: Path, schema: Schema = DEFAULT_SCHEMA):
+async def account(path: Path, schema: Schema = DEFAULT_SCHEMA) -> AsyncIterator[Contributions]:
     """An account on a store of its own; leaving is a crash as far as the next one can tell."""
     async with trio.open_nursery() as nursery:
         store = Store(path)
@@ -38,11 +41,12 @@ def registers(interval: int, energy: int, feed_in: int = 0, power: int = 0) -> R
     return Registers(900 * interval, (1, energy, feed_in, power))
 
 
-def words(contribution) -> list[int]:
+def words(contribution: Contribution | None) -> list[int]:
+    assert contribution is not None
     return [word - WORD_MODULUS if word >> 63 else word for word in map(int, contribution.vector)]
 
 
-async def share(contributions: Contributions, view, round_: int, attempt: int = 0) -> None:
+async def share(contributions: Contributions, view: RingView, round_: int, attempt: int = 0) -> None:
     await contributions.attempted(view, Attempted(round_, attempt, Progress.SHARED))
 
 
@@ -124,20 +128,22 @@ async def test_what_was_built_on_an_account_that_has_moved_never_leaves(path: Pa
         assert mine.build(OLD, 9, registers(9, 150)) is None
 
 
-async def test_two_epochs_that_contribute_at_the_same_moment_cannot_both(path: Path) -> None:
+async def test_two_epochs_that_contribute_at_the_same_moment_cannot_both(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with account(path) as mine:
         await mine.first_reading((1, 100, 0, 0))
         mine.build(OLD, 9, registers(9, 150))
         done: list[str] = []
         writing, write = trio.Event(), mine._store.write
 
-        async def watched(statements) -> None:
+        async def watched(statements: Any) -> None:
             writing.set()
             await write(statements)
 
-        mine._store.write = watched
+        monkeypatch.setattr(mine._store, "write", watched)
 
-        async def attempt(name: str, view, round_: int) -> None:
+        async def attempt(name: str, view: RingView, round_: int) -> None:
             try:
                 await share(mine, view, round_)
             except SupersededError:
@@ -195,8 +201,8 @@ async def test_what_is_on_the_disk_is_what_the_account_knows_also_where_the_task
         await mine.first_reading((1, 100, 0, 0))
         mine.build(OLD, 9, registers(9, 150))
         await cancelled(lambda: share(mine, OLD, 9), mine)
-        assert mine.unsettled == (0, 9)
+        begun = mine.unsettled
         await cancelled(lambda: mine.settle(0, 9, included=True), mine)
-        assert mine.unsettled is None
+        assert (begun, mine.unsettled) == ((0, 9), None)
         await mine.settle(0, 9, included=True)
         assert words(mine.build(NEW, 0, registers(10, 151)))[1] == 1

@@ -763,14 +763,15 @@ def test_every_transition_of_the_table_happens() -> None:
             liar.say(message)
         seen.add((before, type(message), liar.member.state))
 
+    makes: list[Callable[[LyingHead], wire.RingMessage]] = [
+        *SAYINGS.values(),
+        lambda liar: liar.open(round_=1),
+        lambda liar: liar.roster(round_=1),
+        lambda liar: liar.confirmed(round_=1),
+        lambda liar: liar.result(5),
+    ]
     for state in State:
-        for make in (
-            *SAYINGS.values(),
-            lambda liar: liar.open(round_=1),
-            lambda liar: liar.roster(round_=1),
-            lambda liar: liar.confirmed(round_=1),
-            lambda liar: liar.result(5),
-        ):
+        for make in makes:
             liar = LyingHead(SUITE)
             LEADS[state](liar)
             step(liar, make(liar))

@@ -19,7 +19,7 @@ FOLDER = Path(__file__).parents[2] / "../shared/corpora/dlms"
 pytestmark = pytest.mark.skipif(not FOLDER.exists(), reason="the corpora are not beside this checkout")
 
 
-def rows(name):
+def rows(name: str) -> list[dict[str, Any]]:
     path = FOLDER / name
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
@@ -66,7 +66,7 @@ def decode(data: bytes) -> Any:
     return apdu.decode_apdu(data)
 
 
-def facts(text):
+def facts(text: str) -> dict[str, Any]:
     """What can be compared in dlms-cosem's text without knowing its classes."""
     found: dict[str, Any] = {}
     for name in ("invoke_id", "block_number", "long_invoke_id", "max_pdu_size", "server_max_receive_pdu_size"):
@@ -83,7 +83,7 @@ def facts(text):
     return found
 
 
-def ours(message):
+def ours(message: Any) -> dict[str, Any]:
     found = {}
     if hasattr(message, "invoke"):
         found["invoke_id"] = message.invoke & 0x0F
@@ -181,7 +181,7 @@ NAMES = {
 
 
 @pytest.mark.parametrize("row", rows("frames.jsonl"), ids=lambda row: row["id"])
-def test_every_push_frame_gives_what_amshan_sees(row) -> None:
+def test_every_push_frame_gives_what_amshan_sees(row: dict[str, Any]) -> None:
     items = list(decode_stream([bytes.fromhex(row["hex"])]))
     found = [item for item in items if isinstance(item, Reading)]
     assert found

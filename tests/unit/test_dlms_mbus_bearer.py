@@ -1,6 +1,7 @@
 """DLMS on wired M-Bus, as Austrian meters push it: a published telegram, segments, damage, and what is no DLMS."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -30,13 +31,13 @@ KEYS, TITLE = Keys(bytes(range(16)), bytes(range(16, 32))), b"STK\x00\x00\x00\x0
 NOON = datetime(2027, 1, 15, 12, tzinfo=UTC)
 
 
-def meter(value=4711):
+def meter(value: int = 4711) -> DlmsServer:
     registers = [(Obis(1, 0, c, 8, e, 255), value + c + e, 0, WATT_HOUR) for c in (1, 2) for e in range(10)]
     objects = CosemObjects("1STK0000000001", lambda _: registers, lambda: NOON)
     return DlmsServer(objects, ServerSettings(keys=KEYS, system_title=TITLE))
 
 
-def read(stream, key=KEYS.encryption + KEYS.authentication):
+def read(stream: bytes, key: bytes = KEYS.encryption + KEYS.authentication) -> tuple[list[int], list[str], list[Any]]:
     whole = list(decode_stream([stream], key))
     assert [str(item) for item in whole] == [str(item) for item in decode_stream([bytes((b,)) for b in stream], key)]
     numbers = [item.value for item in whole if isinstance(item, Reading) and isinstance(item.value, int)]

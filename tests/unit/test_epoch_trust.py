@@ -19,6 +19,7 @@ from node.trust import TrustStore
 from protocol import pki, wire
 from protocol.dcnet.book import Ended
 from protocol.dcnet.epoch import Policy, call_digest, check_call, join_text, verify_layout
+from protocol.dcnet.rings import RingView
 from protocol.dcnet.schema import DEFAULT_SCHEMA
 from protocol.dcnet.suite import StandardSuite
 from protocol.errors import RemoteProtocolError
@@ -73,15 +74,20 @@ class Neighbourhood:
             out = self.epoch.join(name, joined, NOW_S + 3)
         return out
 
-    def check(self, layout: wire.EpochLayout, policy: Policy = POLICY):
+    def check(self, layout: wire.EpochLayout, policy: Policy = POLICY) -> tuple[RingView, int]:
         key = self.modules[self.me].epoch(self.call.epoch).public_key
         return verify_layout(self.call, layout, self.me, key, policy, self.trust.check)
 
 
+Made = tuple[Neighbourhood, wire.EpochLayout]
+
+
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory):
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     hood = Neighbourhood(tmp_path_factory.mktemp("hood"))
-    layouts = [to.message for to in hood.all_join() if to.identity == hood.me]
+    layouts = [
+        to.message for to in hood.all_join() if to.identity == hood.me and isinstance(to.message, wire.EpochLayout)
+    ]
     return hood, layouts[0]
 
 
@@ -91,7 +97,7 @@ def refused(hood: Neighbourhood, layout: wire.EpochLayout, policy: Policy = POLI
     return caught.value.reason
 
 
-def with_member(layout: wire.EpochLayout, index: int, field: int, value: bytes) -> wire.EpochLayout:
+def with_member(layout: wire.EpochLayout, index: int, field: int, value: bytes | None) -> wire.EpochLayout:
     members: list[Any] = list(layout.members)
     members[index] = (*members[index][:field], value, *members[index][field + 1 :])
     return replace(layout, members=tuple(members))
@@ -101,14 +107,14 @@ def other_seat(hood: Neighbourhood, layout: wire.EpochLayout) -> int:
     return next(index for index, member in enumerate(layout.members) if member[0] != hood.me)
 
 
-def test_an_honest_layout_holds(made) -> None:
+def test_an_honest_layout_holds(made: Made) -> None:
     hood, layout = made
     view, position = hood.check(layout)
     assert view.members[position].identity == hood.me
     assert view.size == 6
 
 
-def test_a_forged_nonce_another_cut_and_a_missing_key_are_refused(made) -> None:
+def test_a_forged_nonce_another_cut_and_a_missing_key_are_refused(made: Made) -> None:
     hood, layout = made
     assert refused(hood, replace(layout, nonce=b"n" * 32)) == "wrong_nonce"
     assert refused(hood, replace(layout, submissions=layout.submissions[:-1])) in {"wrong_placement", "bad_layout"}
@@ -120,7 +126,7 @@ def test_a_forged_nonce_another_cut_and_a_missing_key_are_refused(made) -> None:
     assert refused(hood, replace(layout, ring=1)) == "wrong_placement"
 
 
-def test_a_members_swapped_keys_are_refused(made) -> None:
+def test_a_members_swapped_keys_are_refused(made: Made) -> None:
     hood, layout = made
     seat = other_seat(hood, layout)
     assert refused(hood, with_member(layout, seat, 1, b"k" * 32)) == "bad_layout"
@@ -134,7 +140,7 @@ def test_a_members_swapped_keys_are_refused(made) -> None:
     assert refused(hood, forged) in {"bad_signature", "wrong_placement"}
 
 
-def test_a_certificate_of_another_pki_or_of_another_gateway_is_refused(made) -> None:
+def test_a_certificate_of_another_pki_or_of_another_gateway_is_refused(made: Made) -> None:
     hood, layout = made
     seat = other_seat(hood, layout)
     name = layout.members[seat][0]
@@ -147,7 +153,7 @@ def test_a_certificate_of_another_pki_or_of_another_gateway_is_refused(made) -> 
     assert refused(hood, with_member(layout, seat, 4, b"\x30\x03\x02\x01\x00")).startswith("certificate")
 
 
-def test_trust_does_not_outlive_a_certificate(made) -> None:
+def test_trust_does_not_outlive_a_certificate(made: Made) -> None:
     hood, layout = made
     now_s = [NOW_S]
     trust = TrustStore(hood.authority.root, lambda: now_s[0])
@@ -159,7 +165,7 @@ def test_trust_does_not_outlive_a_certificate(made) -> None:
         trust.check(member[0], text, member[3], member[4], layout.intermediates)
 
 
-def test_a_weak_epoch_is_refused(made) -> None:
+def test_a_weak_epoch_is_refused(made: Made) -> None:
     hood, layout = made
     with pytest.raises(RemoteProtocolError, match="weak_epoch"):
         check_call(replace(hood.call, corrupt_ppm=9_999), Policy())
@@ -170,7 +176,7 @@ def test_a_weak_epoch_is_refused(made) -> None:
     assert refused(hood, layout, Policy(ring_size_min=7)) == "ring_too_small"
 
 
-def test_an_epoch_has_one_layout_for_a_gateway_also_after_a_restart(made, tmp_path: Path) -> None:
+def test_an_epoch_has_one_layout_for_a_gateway_also_after_a_restart(made: Made, tmp_path: Path) -> None:
     keys = KeyDirectory(tmp_path / "keys", SUITE)
     module = keys.open("ESTK0000000009")
     public = module.epoch(3).public_key
@@ -239,12 +245,14 @@ def test_private_keys_stay_in_files_that_only_we_can_read(tmp_path: Path) -> Non
     keys.close()
 
 
-def test_a_certificate_for_another_key_is_not_installed(made, tmp_path: Path) -> None:
+def test_a_certificate_for_another_key_is_not_installed(made: Made, tmp_path: Path) -> None:
     hood, _ = made
     keys = KeyDirectory(tmp_path / "keys", SUITE)
     module = keys.open(hood.names[1])
+    others = hood.modules[hood.names[1]].certificate
+    assert others is not None
     with pytest.raises(RemoteProtocolError, match="wrong_certificate"):
-        module.install(hood.modules[hood.names[1]].certificate, ())
+        module.install(others, ())
     assert keys.open(hood.names[1]).certificate is None
     keys.close()
 
@@ -252,7 +260,7 @@ def test_a_certificate_for_another_key_is_not_installed(made, tmp_path: Path) ->
 # --- the coordinator's side -------------------------------------------------------------------------------------------
 
 
-def test_a_join_that_the_ring_would_refuse_is_refused_at_once(made) -> None:
+def test_a_join_that_the_ring_would_refuse_is_refused_at_once(made: Made) -> None:
     hood, _ = made
     name = hood.names[1]
     join = hood.join(name)

@@ -164,6 +164,22 @@ def test_a_lost_end_costs_only_its_own_telegram() -> None:
     assert [e.reason for e in errors] == ["truncated"]
 
 
+@pytest.mark.parametrize("parity", [False, True])
+@pytest.mark.parametrize("checked", [False, True])
+def test_an_end_lost_within_a_line_costs_only_its_own_telegram_too(checked: bool, parity: bool) -> None:
+    if checked:
+        block = b"1.8.0(000042*kWh)\r\n!\r\n\x03"
+        good = b"/ABC5METER\r\n\x02" + block + bytes([block_check(block)])
+    else:
+        good = b"/ABC5METER\r\n\r\n1.8.0(000042*kWh)\r\n!\r\n"
+    for size in range(1, len(good) - 1):
+        stream = good[:size] + good + good
+        for pieces in ([stream], [stream[at : at + 1] for at in range(len(stream))]):
+            lined = [with_even_parity(piece) for piece in pieces] if parity else pieces
+            readings = [item for item in decode_stream(lined) if isinstance(item, Reading)]
+            assert [reading.value for reading in readings] == [42, 42], (size, len(pieces))
+
+
 def test_own_requests_on_the_line_are_no_noise() -> None:
     conversation = b"/?!\r\n/ABC5METER\r\n\x06050\r\n" + block()
     readings, errors = split(conversation)

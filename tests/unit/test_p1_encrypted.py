@@ -1,6 +1,7 @@
 """Encrypted P1: found in any stream, told by its tag, refused when played back; nothing plain beside it."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -20,13 +21,15 @@ TITLE = b"SAG\x00\x00\x00\x00\x07"
 NOON = datetime(2027, 1, 15, 12, tzinfo=UTC)
 
 
-def said(counter, wh=1_234_567, *, authentication=AUTHENTICATION_KEY_LUXEMBOURG, version=50):
+def said(
+    counter: int, wh: int = 1_234_567, *, authentication: bytes = AUTHENTICATION_KEY_LUXEMBOURG, version: int = 50
+) -> bytes:
     registers = [(Obis(1, 0, 1, 8, 0, 255), wh, 0, WATT_HOUR)]
     plain = telegram(P1Settings("1SAG0000000007", version=version), registers, NOON)
     return encrypted(plain, Keys(KEY, authentication), TITLE, counter)
 
 
-def read(stream, key=KEY, step=None):
+def read(stream: bytes, key: bytes | None = KEY, step: int | None = None) -> tuple[list[Any], list[str], list[Any]]:
     pieces = [stream] if step is None else [stream[at : at + step] for at in range(0, len(stream), step)]
     items = list(decode_stream(pieces, key))
     energies = [r.value for r in items if isinstance(r, Reading) and r.obis and r.obis.c == 1 and r.obis.d == 8]
@@ -80,7 +83,7 @@ def test_nothing_plain_is_believed_under_a_key_and_nothing_encrypted_read_withou
 
 @given(st.integers(0, 10_000), st.integers(1, 255))
 @example(156, 1)
-def test_an_altered_octet_costs_its_telegram_only(at, change) -> None:
+def test_an_altered_octet_costs_its_telegram_only(at: int, change: int) -> None:
     first = bytearray(said(1, 1))
     first[at % len(first)] ^= change
     energies, errors, _ = read(bytes(first) + said(2, 2))

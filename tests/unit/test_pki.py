@@ -139,6 +139,18 @@ def test_other_pki() -> None:
     assert refused(forged(issuer=sub_ca(), signer=key("sub2")), sub_ca()) == "certificate_signature"
 
 
+def test_a_sub_ca_that_the_root_did_not_sign_is_refused_however_often_it_comes() -> None:
+    """Signatures of CA certificates that held are remembered; one with the same name and key is another."""
+    pki.verify_chain(leaf(), [sub_ca()], root(), NOW)
+    false = forged(
+        issuer=root(), signer=key("sub2"), public_key=key("sub").public_key(), ca=True, path_length=0,
+        usage=pki.PROFILES[pki.Role.SUB_CA].key_usage(), name="Stromkreis.CA",
+    )  # fmt: skip
+    for _ in range(2):
+        assert refused(leaf(), false) == "certificate_signature"
+    pki.verify_chain(leaf(), [sub_ca()], root(), NOW)
+
+
 def test_a_gateway_cannot_certify() -> None:
     child = forged(issuer=leaf(), signer=key("leaf"))
     assert refused(child, leaf(), sub_ca()) == "basic_constraints"

@@ -8,7 +8,7 @@ from loadtest.meters.serial_bus import serial_bus
 from node.lmn.serial_link import open_serial
 
 
-async def receive(stream, size):
+async def receive(stream: trio.abc.ReceiveStream, size: int) -> bytes:
     data = b""
     with trio.fail_after(5):
         while len(data) < size:

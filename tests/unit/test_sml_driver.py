@@ -21,7 +21,7 @@ METER = SmlMeter("1STK0000000001", lambda _: [(Obis(1, 0, 1, 8, 0, 255), 42, -1,
 FRAME = METER.push(BEGIN)
 
 
-def now():
+def now() -> datetime:
     return BEGIN + timedelta(seconds=trio.current_time())
 
 
@@ -44,6 +44,28 @@ async def test_reception_is_the_first_byte_of_the_frame(autojump_clock: MockCloc
             found = await link.next_pushed(10)
             stamps.append({reading.received_at for reading in found})
     assert stamps == [{BEGIN}, {BEGIN + timedelta(seconds=2)}]
+
+
+@pytest.mark.parametrize("before", [FRAME[:-1] + b"\x00", FRAME[:40], FRAME[4:], FRAME[:12] + FRAME[:12]])
+async def test_what_came_before_a_frame_does_not_make_it_older(autojump_clock: MockClock, before: bytes) -> None:
+    """A damaged frame leaves bytes in the reader; a quarter hour later they are not the beginning of the next one."""
+    gateway, meter = memory_stream_pair()
+    link = SmlLink(gateway, now)
+    async with trio.open_nursery() as nursery:
+
+        async def send() -> None:
+            await meter.send_all(before)
+            await trio.sleep(900)
+            for byte in FRAME:
+                await meter.send_all(bytes((byte,)))
+                await trio.sleep(0.001)
+
+        nursery.start_soon(send)
+        found = await link.next_pushed(1000)
+    (received_at,) = {reading.received_at for reading in found}
+    assert received_at is not None
+    # Behind noise a start is known as one by its eighth byte.
+    assert timedelta() <= received_at - BEGIN - timedelta(seconds=900) <= timedelta(milliseconds=10)
 
 
 async def test_a_meter_that_does_not_read_is_silent(autojump_clock: MockClock) -> None:

@@ -1,6 +1,8 @@
 """SML's encoding and messages: the shapes that real meters send, and the refusal of those that are none."""
 
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -35,33 +37,44 @@ from node.lmn.sml.values import (
     signed,
     unsigned,
 )
+from node.lmn.timestamps import is_past
 from protocol.errors import LocalProtocolError, RemoteProtocolError
-from protocol.metering.reading import Quality
+from protocol.metering.reading import Quality, Reading
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 EMH = bytes.fromhex("0a01454d4800005e0b3c")
 ENERGY, POWER = bytes.fromhex("0100010800ff"), bytes.fromhex("0100100700ff")
 
 
-def message(body, *, crc_of=crc.x25, tag=b"\x63\x07\x01"):
+def message(body: bytes, *, crc_of: Callable[[bytes], int] = crc.x25, tag: bytes = b"\x63\x07\x01") -> bytes:
     data = b"\x76\x02\x31\x62\x00\x62\x00\x72" + tag + body
     value = crc_of(data)
     short = b"\x62" + value.to_bytes(1, "big") if value < 256 else b"\x63" + value.to_bytes(2, "big")
     return data + short + b"\x00"
 
 
-def get_list(entries, *, count=None, server=EMH, sent=b"\x01"):
+def get_list(
+    entries: Sequence[bytes], *, count: int | None = None, server: bytes = EMH, sent: bytes = b"\x01"
+) -> bytes:
     count = len(entries) if count is None else count
     head = bytes((0x70 + count,)) if count < 16 else bytes((0xF0 + (count >> 4), count & 0x0F))
     name = bytes((len(server) + 1,)) + server
     return b"\x77\x01" + name + b"\x01" + sent + head + b"".join(entries) + b"\x01\x01"
 
 
-def entry(value, *, name=ENERGY, status=b"\x01", time=b"\x01", unit=b"\x62\x1e", scaler=b"\x52\xff"):
+def entry(
+    value: bytes,
+    *,
+    name: bytes = ENERGY,
+    status: bytes = b"\x01",
+    time: bytes = b"\x01",
+    unit: bytes = b"\x62\x1e",
+    scaler: bytes = b"\x52\xff",
+) -> bytes:
     return b"\x77\x07" + name + status + time + unit + scaler + value + b"\x01"
 
 
-def only(*entries, **settings):
+def only(*entries: bytes, **settings: Any) -> list[Reading]:
     return frame_readings(message(get_list(entries, **settings)), NOW)
 
 
@@ -163,8 +176,11 @@ def test_times_in_every_form() -> None:
         assert (found.measured_at, found.meter_seconds) == expected, form
         assert found.received_at == NOW
     (local,) = only(entry(b"\x62\x05", time=bytes.fromhex("726203 7365671b6322 53003c 53003c")))
+    assert local.measured_at is not None
     assert local.measured_at.utcoffset() == timedelta(hours=2)
-    assert only(entry(b"\x62\x05"), sent=bytes.fromhex("726202 65671b6322"))[0].measured_at.year == 2024
+    measured_at = only(entry(b"\x62\x05"), sent=bytes.fromhex("726202 65671b6322"))[0].measured_at
+    assert measured_at is not None
+    assert measured_at.year == 2024
 
 
 @pytest.mark.parametrize("form", ["726204 6500000001", "7262 01", "42 01", "726203 7365671b6322 537fff 537fff"])
@@ -173,7 +189,7 @@ def test_times_that_are_none(form: str) -> None:
         only(entry(b"\x62\x05", time=bytes.fromhex(form)))
 
 
-def dzg(serial, value, *, status=b"\x01", name=POWER):
+def dzg(serial: int, value: str, *, status: bytes = b"\x01", name: bytes = POWER) -> Any:
     server = bytes.fromhex("0a01445a4700") + serial.to_bytes(4, "big")
     return only(
         entry(b"\x62\x05", status=status), entry(bytes.fromhex(value), name=name, scaler=b"\x52\xfe"), server=server
@@ -228,7 +244,7 @@ TREE = Tree(
 )
 
 
-def the(found):
+def the(found: Iterable[Reading]) -> tuple[Any, ...]:
     (reading,) = found
     return str(reading.obis), reading.value, reading.scaler, reading.unit, reading.status
 
@@ -290,6 +306,16 @@ def test_profiles_as_table_and_as_list() -> None:
     assert found[2].measured_at is not None
     assert found[0].measured_at == found[2].measured_at - timedelta(minutes=15)
     assert found[4].measured_at == found[2].measured_at
+    assert all(is_past(reading) for reading in found)  # or the account would take the last row for the register
+
+
+def test_a_row_of_a_profile_that_does_not_fit_its_header_is_refused() -> None:
+    header = (ProfileHeader(ENERGY, 30, -1), ProfileHeader(POWER, 27, 0))
+    for count in (1, 3):
+        row = ProfilePeriod(Time(SEC_INDEX, 5), 5, (SignedValue(unsigned(7)),) * count)
+        with pytest.raises(RemoteProtocolError) as caught:
+            readings([Message(b"1", GetProfilePackResponse(EMH, None, 900, (b"p",), header, (row,)))], NOW)
+        assert caught.value.reason == "sml_count"
 
 
 def test_unknown_bodies_are_kept_and_say_nothing() -> None:

@@ -1,18 +1,20 @@
 """SML transport version 1: escapes, fill bytes, check sums, and what goes wrong on the way."""
 
+from typing import Any
+
 import pytest
 
 from node.lmn.sml import crc
 from node.lmn.sml.transport import ESCAPE, START, Frame, FrameError, TransportReader, wrap
 
 
-def feed(data, **settings):
+def feed(data: bytes, **settings: Any) -> list[tuple[Any, int | None]]:
     reader = TransportReader(**settings)
     items = reader.feed(data) + reader.end()
     return [(item.payload if isinstance(item, Frame) else item.reason, item.offset) for item in items]
 
 
-def kermit_frame(payload):
+def kermit_frame(payload: bytes) -> bytes:
     fill = -len(payload) % 4
     frame = START + payload + bytes(fill) + ESCAPE + bytes((0x1A, fill))
     return frame + crc.kermit(frame).to_bytes(2, "big")

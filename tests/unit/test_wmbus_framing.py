@@ -31,7 +31,7 @@ GATEWAY = DeviceAddress.from_text("EPPC0100000001", 0x31)
 CLOCK = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
 
 
-def meter(**how) -> WirelessMeter:
+def meter(**how: Any) -> WirelessMeter:
     return WirelessMeter(DEVICE, lambda _: [(Obis(8, 0, 1, 0, 0, 255), 5, -3, 13)], lambda: CLOCK, **how)
 
 
@@ -50,7 +50,7 @@ FRAMINGS = [
 
 
 @pytest.mark.parametrize(("reader", "octets"), FRAMINGS)
-def test_datagrams_come_out_whole_and_octet_by_octet(reader, octets: bytes) -> None:
+def test_datagrams_come_out_whole_and_octet_by_octet(reader: type[Any], octets: bytes) -> None:
     whole, single = reader(), reader()
     stream = octets * 3
     expected = [DATAGRAM] * 3
@@ -60,7 +60,7 @@ def test_datagrams_come_out_whole_and_octet_by_octet(reader, octets: bytes) -> N
 
 
 @pytest.mark.parametrize(("reader", "octets"), FRAMINGS[:2])
-def test_a_damaged_frame_costs_itself_only(reader, octets: bytes) -> None:
+def test_a_damaged_frame_costs_itself_only(reader: type[Any], octets: bytes) -> None:
     for position in range(len(octets)):
         damaged = bytearray(octets)
         damaged[position] ^= 0x55
@@ -110,7 +110,7 @@ def test_one_octet_too_many_is_a_signal_strength_two_too_few_an_error() -> None:
 
 
 @pytest.mark.parametrize(("_", "octets"), FRAMINGS)
-def test_the_decoder_knows_the_framing_by_its_first_octets(_, octets: bytes) -> None:
+def test_the_decoder_knows_the_framing_by_its_first_octets(_: type[Any], octets: bytes) -> None:
     whole = [repr(item) for item in decode_stream([octets])]
     assert len(whole) == 2
     assert whole == [repr(item) for item in decode_stream(bytes([octet]) for octet in octets)]
