@@ -255,7 +255,8 @@ async def test_a_serial_device_that_is_unplugged_and_comes_back(tmp_path: Path, 
 
     profile = MeterProfile(
         device=WIRES, protocol=protocol, link=f"serial://{path}", push=protocol != "mbus", interval_s=60,
-        address="7" if protocol == "mbus" else "", keys={"encryption": SecretStr(KEY.hex())} if protocol == "wmbus" else {},
+        address="7" if protocol == "mbus" else "",
+        keys={"encryption": SecretStr(KEY.hex())} if protocol == "wmbus" else {},
     )  # fmt: skip
     with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
