@@ -70,7 +70,8 @@ def fixed_readings(data: bytes, received_at: datetime | None = None) -> list[Rea
         out.append(
             Reading(
                 str(address), _obis(address.medium, quantity, record["storage"]), value, scaler, unit,
-                status_word(status & ~_NOT_STATUS), None, None, received_at, Quality.METER_ERROR if faulty else Quality.VALID, record,
+                status_word(status & ~_NOT_STATUS), None, None, received_at,
+                Quality.METER_ERROR if faulty else Quality.VALID, record,
             )
         )  # fmt: skip
     return out
