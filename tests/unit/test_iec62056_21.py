@@ -278,6 +278,16 @@ def test_stamps() -> None:
     assert parse_clock("", "123456", zone=UTC) is None
 
 
+def test_an_hour_that_comes_twice_or_not_at_all_is_no_time_without_its_season() -> None:
+    zone = ZoneInfo("Europe/Berlin")
+    for text in ("261025023000", "260329023000"):
+        assert parse_stamp(text, zone=zone) is None
+        assert parse_clock(text[:6], text[6:], zone=zone) is None
+    assert parse_stamp("261025023000S") == datetime(2026, 10, 25, 0, 30, tzinfo=UTC)
+    assert parse_stamp("261025023000W") == datetime(2026, 10, 25, 1, 30, tzinfo=UTC)
+    assert parse_stamp("261025030000", zone=zone) == datetime(2026, 10, 25, 2, tzinfo=UTC)
+
+
 def test_device_ids() -> None:
     assert device_id("4B384547303034303436333935353037") == "K8EG004046395507"
     assert device_id("3960221976967177082151037881335713") == "3960221976967177082151037881335713"
