@@ -46,6 +46,9 @@ class CoordinatorMetrics:
         self._enrolments = Counter(
             "stromkreis_enrolments", "Enrolment requests answered, by outcome.", ["outcome"], registry=registry
         )
+        self._accusations = Counter(
+            "stromkreis_accusations", "What gateways said of each other, by the lie.", ["lie"], registry=registry
+        )
         self._bills = Counter("stromkreis_bills", "Bills, by how they stand.", ["outcome"], registry=registry)
         self._certificate = Gauge(
             "stromkreis_certificate_expiry_timestamp_seconds", "When a certificate of the coordinator ends.",
@@ -59,7 +62,9 @@ class CoordinatorMetrics:
             self._enrolments.labels(outcome)
         for outcome in ("asked", "verified", "refused", "declined"):
             self._bills.labels(outcome)
-        for reason in ("store_error", "head_replaced", "member_accused"):
+        for lie in ("wrong_seed", "spoilt_sum", "bad_deal"):
+            self._accusations.labels(lie)
+        for reason in ("store_error", "head_replaced"):
             self._errors.labels(reason)
 
     def round_opened(self, *, duration_s: float, attempt: int, present: int, size: int) -> None:
@@ -81,6 +86,10 @@ class CoordinatorMetrics:
     def enrolment(self, *, enrolled: bool) -> None:
         """An enrolment request was answered."""
         self._enrolments.labels("enrolled" if enrolled else "refused").inc()
+
+    def accusation(self, lie: str) -> None:
+        """A head said that a member lies (`wrong_seed`, `spoilt_sum`), or a member that one dealt ill (`bad_deal`)."""
+        self._accusations.labels(lie).inc()
 
     def bills(self, outcome: str, count: int = 1) -> None:
         """Bills were `asked` for, `verified`, `refused` (a wrong amount) or `declined` (by their gateway)."""

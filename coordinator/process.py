@@ -20,7 +20,7 @@ from coordinator.config import CoordinatorConfig
 from coordinator.emp.billing import Billing
 from coordinator.emp.desk import BillDesk
 from coordinator.gwa.ca import ROOT_FILE, TLS_CHAIN_FILE, TLS_KEY_FILE, CertificateAuthority, TariffSigner
-from coordinator.gwa.enrolment import Directory, Enrolment
+from coordinator.gwa.enrolment import Enrolment
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.service import Coordinator
 from coordinator.store import Store
@@ -49,7 +49,6 @@ async def run(config: CoordinatorConfig, *, ready: Callable[[list[str]], None] |
     keys = _curve_keys(config.data_dir / "curve.json")
     operator_token = _operator_token(config.data_dir / OPERATOR_TOKEN_FILE)
     store = Store(config.database_url)
-    directory = Directory(store)
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     metrics = CoordinatorMetrics(registry)
@@ -64,7 +63,6 @@ async def run(config: CoordinatorConfig, *, ready: Callable[[list[str]], None] |
         suite,
         config.epoch.aggregate_schema,
         store,
-        directory,
         intermediates,
         metrics,
         desk,
@@ -72,16 +70,19 @@ async def run(config: CoordinatorConfig, *, ready: Callable[[list[str]], None] |
     try:
         async with (
             LinkContext(max_sockets=_SOCKETS, io_threads=config.io_threads) as link,
-            link.listen(config.listen.replace(":0", ":*"), keys, coordinator.authorise) as listener,
+            link.listen(config.listen.replace(":0", ":*"), keys, coordinator.admission.authorise) as listener,
             trio.open_nursery() as nursery,
         ):
             endpoint = config.public_endpoint or listener.endpoint
             certificate = config.web.certificate or config.pki_path / TLS_CHAIN_FILE
             _tell_certificates(metrics, authority, certificate)
             enrolment = Enrolment(store, authority, coordinator_curve_key=keys.public, endpoint=endpoint)
+            app = make_app(
+                store, coordinator.board, metrics, enrolment=enrolment, desk=desk, operator_token=operator_token
+            )
             web = partial(
                 serve_web,
-                make_app(store, coordinator, metrics, enrolment=enrolment, desk=desk, operator_token=operator_token),
+                app,
                 config.web.listen,
                 certificate=certificate,
                 private_key=config.web.private_key or config.pki_path / TLS_KEY_FILE,

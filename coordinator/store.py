@@ -8,7 +8,7 @@ SQLite serves one machine; PostgreSQL by URL serves more.  Two things carry the 
 - What is answered is durable.  SQLite runs in WAL mode with synchronous=FULL (NORMAL may lose the last commits on a
   power cut, and a gateway that was told "opened" never carries that energy again).
 
-All calls block: run them through `trio.to_thread.run_sync`.  Writers take SQLite's write lock at BEGIN, because a
+All calls block: run them through `coordinator.threads`.  Writers take SQLite's write lock at BEGIN, because a
 transaction that begins by reading cannot wait for the lock later; it fails at once instead.
 """
 
@@ -227,7 +227,8 @@ def open_engine(url: str) -> Engine:
     not repeated.
     """
     try:
-        engine = create_engine(url, pool_pre_ping=True)
+        # Room for all that may ask at once, the web's threads included: a viewer's slow query keeps no round waiting.
+        engine = create_engine(url, pool_pre_ping=True, max_overflow=20)
     except (ArgumentError, ImportError) as error:
         raise StromkreisError(
             f"no database by that URL ({type(error).__name__}); expected a URL such as sqlite:///PATH or"

@@ -13,7 +13,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 Profile = Literal["H25", "H0", "G0", "PV"]
-MeterProtocol = Literal["sml", "dlms", "mbus", "wmbus", "iec62056-21", "p1"]
+MeterProtocol = Literal[
+    "sml", "lks1", "dlms", "dlms-mbus", "mbus", "wmbus", "iec62056-21", "p1", "p1-encrypted"
+]  # fmt: skip
 
 
 def _split(value: Any) -> Any:
@@ -32,7 +34,9 @@ class MetersConfig(BaseModel):
     """Load profiles, dealt out in turn: H25 and H0 households, G0 trade, PV household with a photovoltaic roof."""
 
     protocols: Annotated[tuple[MeterProtocol, ...], Field(min_length=1), BeforeValidator(_split)] = ("sml",)
-    """What the meters speak, dealt out in turn: sml, dlms, mbus, wmbus, iec62056-21, p1; a text with commas will do."""
+    """What the meters speak, dealt out in turn: sml, lks1 (the wired LMN: SML in TLS in HDLC), dlms (asked), dlms-mbus
+    (pushed on an M-Bus, as in Austria), mbus, wmbus, iec62056-21, p1, p1-encrypted (as in Luxembourg); a text with
+    commas will do."""
 
     link: Literal["tcp", "pty"] = "tcp"
     """tcp: a port for each meter. pty: a pseudo-terminal for each, which a gateway on this machine opens like a serial

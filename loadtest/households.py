@@ -16,7 +16,7 @@ from typing import NamedTuple, Protocol
 from loadtest.config import MetersConfig, Profile
 from loadtest.profiles import QUARTER_HOURS, SHARES, YearShares, year_shares
 
-_DECIMALS_MAX = {"p1": 0}  # kWh with three decimals, by the standard
+_DECIMALS_MAX = {"p1": 0, "p1-encrypted": 0}  # kWh with three decimals, by the standard
 _REGISTER_TENTH_WH_MAX = 1_000_000_000  # 100,000 kWh: a meter that has been in the cellar for some years
 
 

@@ -18,9 +18,14 @@ from protocol.errors import StromkreisError
 
 @dataclass(frozen=True, slots=True)
 class BookEntry:
-    """One meter of the book; `annual_wh` is None for a recording; `keys` are hexadecimal, by purpose."""
+    """
+    One meter of the book; `protocol` is what it speaks, as `stromkreis meters` names it.
+
+    `annual_wh` is None for a recording; `keys` are hexadecimal, by purpose.
+    """
 
     id: str
+    protocol: str
     url: str
     profile: str
     annual_wh: int | None

@@ -31,9 +31,9 @@ def told(book: Sequence[BookEntry], config: MetersConfig) -> str:
     """A few lines for standard output: how many of each protocol, the first of each, how to see one, where all are."""
     by_protocol: dict[str, list[BookEntry]] = {}
     for entry in book:
-        by_protocol.setdefault(entry.url.partition("+")[0], []).append(entry)
+        by_protocol.setdefault(entry.protocol, []).append(entry)
     lines = [f"{len(book)} meters listen, each on a line of its own; Ctrl-C ends."]
-    lines += [f"  {len(each):5d} {protocol:11}  first {each[0].url}" for protocol, each in by_protocol.items()]
+    lines += [f"  {len(each):5d} {protocol:12}  first {each[0].url}" for protocol, each in by_protocol.items()]
     shown = next((entry for entry in book if not entry.keys), book[0])
     can_ask = DRIVERS[shown.url.partition("+")[0]].ask is not None and "push=1" not in shown.url
     options = "--ask --once " if can_ask else ""

@@ -61,12 +61,13 @@ async def run(config: MetersConfig, *, ready: Callable[[list[BookEntry]], None] 
         _make_room(len(meters) * _FILES_PER_METER[config.link] + _FILES_BESIDE)
         for index, meter in enumerate(meters):
             if isinstance(meter, Recording):
-                speaks = _recorded(meter, clock)
+                protocol, speaks = "sml", _recorded(meter, clock)
             else:
-                serial = config.link == "pty"
-                speaks = speaker(config.protocol_of(homes), meter, clock, seed=config.seed, serial=serial)
+                protocol = config.protocol_of(homes)
+                speaks = speaker(protocol, meter, clock, seed=config.seed, serial=config.link == "pty")
                 homes += 1
-            book.append(await _start(nursery, config, speaks, meter, index))
+            url = await _start(nursery, config, speaks, index)
+            book.append(_entry(meter, protocol, url, speaks))
         if config.book is not None:
             write_book(config.book, clock, book)
         if config.gateways is not None:
@@ -94,9 +95,13 @@ def _recorded(meter: Recording, clock: SimulatedClock) -> Speaker:
     return Speaker("sml", partial(push, clock, lambda: meter.frame(clock.now())), query="push=1")
 
 
-async def _start(
-    nursery: trio.Nursery, config: MetersConfig, speaks: Speaker, meter: Household | Recording, index: int
-) -> BookEntry:
+def _entry(meter: Household | Recording, protocol: str, url: str, speaks: Speaker) -> BookEntry:
+    if isinstance(meter, Recording):
+        return BookEntry(meter.meter_id, protocol, url, "recording", None)
+    return BookEntry(meter.meter_id, protocol, url, meter.profile, meter.annual_wh, speaks.keys)
+
+
+async def _start(nursery: trio.Nursery, config: MetersConfig, speaks: Speaker, index: int) -> str:
     scheme = "radio" if speaks.radio else "tcp" if config.link == "tcp" else "serial"
     if config.link == "tcp":
         port = config.first_port + index if config.first_port else 0
@@ -112,10 +117,7 @@ async def _start(
             raise StromkreisError(f"no pseudo-terminal for meter {index} ({error.strerror})") from None
         base, settings = f"{scheme}://{path}", speaks.serial
     query = "&".join(part for part in (settings, speaks.query) if part)
-    url = f"{speaks.protocol}+{base}{'?' if query else ''}{query}"
-    if isinstance(meter, Recording):
-        return BookEntry(meter.meter_id, url, "recording", None)
-    return BookEntry(meter.meter_id, url, meter.profile, meter.annual_wh, speaks.keys)
+    return f"{speaks.driver}+{base}{'?' if query else ''}{query}"
 
 
 async def _serve_tcp(

@@ -92,8 +92,8 @@ class SmlMeter:
     One meter.  `device` is its id as on its plate, `1EMH0012345678`.
 
     `profile_period_s` with a registers callback that knows the past is its load profile.  `parameters` holds what was
-    set, by path; a path in it can be read back and set again.  `status` is the meter's word (bit 0 worth 1), whose
-    tamper bits a gateway may reset.  Time counts from `started_at`, as seconds of operation.
+    set, by path, once `accepts` has agreed; a path in it can be read back and set again.  `status` is the meter's word
+    (bit 0 worth 1), whose tamper bits a gateway may reset.  Time counts from `started_at`, as seconds of operation.
     """
 
     device: str
@@ -104,7 +104,7 @@ class SmlMeter:
     information: Mapping[Obis, bytes] = field(default_factory=dict)
     parameters: dict[tuple[bytes, ...], Tree] = field(default_factory=dict)
     status: int = 0
-    accepts_settings: bool = True
+    accepts: Callable[[tuple[bytes, ...], Tree], bool] = lambda _path, _tree: True
     server_id: bytes = field(init=False)
     _files: int = field(init=False, default=0)
 
@@ -141,7 +141,7 @@ class SmlMeter:
                     yield AttentionResponse(self.server_id, _UNKNOWN_OBJECT)
                 else:
                     yield GetProcParameterResponse(self.server_id, body.parameter_tree_path, tree)
-            case SetProcParameterRequest() if not self.accepts_settings:
+            case SetProcParameterRequest() if not self.accepts(body.parameter_tree_path, body.parameter_tree):
                 yield AttentionResponse(self.server_id, _NOT_ALLOWED)
             case SetProcParameterRequest():
                 self.parameters[body.parameter_tree_path] = body.parameter_tree

@@ -28,11 +28,13 @@ from loadtest.meters import dlms, mbus, p1, sml_server, wmbus
 from loadtest.meters.clock import SimulatedClock
 from loadtest.meters.dlms_objects import CosemObjects
 from loadtest.meters.iec62056_21 import MeterSettings, SimulatedMeter
+from loadtest.meters.lks1 import Lks1Meter, drawn_identity
 from loadtest.meters.sml import Register, SmlMeter
 from node.lmn.dlms.acse import Mechanism
 from node.lmn.dlms.security import InvocationCounter, Keys
 from node.lmn.hdlc.frame import Address
 from node.lmn.mbus.device import DeviceAddress
+from node.lmn.p1.encrypted import AUTHENTICATION_KEY_LUXEMBOURG
 from protocol.metering.obis import Obis
 from protocol.metering.units import WATT, WATT_HOUR
 
@@ -41,6 +43,7 @@ _POWER_IN, _POWER_OUT = Obis(1, 0, 1, 7, 0, 255), Obis(1, 0, 2, 7, 0, 255)
 _ELECTRICITY = 2  # device type of M-Bus
 _PAUSE_S = 0.02  # the shortest reaction time of IEC 62056-21 clause 6.4.3, for quarter hours of a second
 _METER_TITLE, _GATEWAY_TITLE = b"STK", b"SMG"  # three letters of a system title, five octets of a number
+_CERTIFICATE_YEARS = 7  # from the year in which the simulation begins
 
 Serve = Callable[[trio.abc.Stream], Awaitable[Any]]
 
@@ -50,10 +53,11 @@ class Speaker:
     """
     One meter on one line: `serve` a stream until it ends.
 
-    `serial` are the line's settings on a serial device; `query` and `keys` what the meter book tells a gateway.
+    `driver` is who reads it; `serial` are the line's settings on a serial device; `query` and `keys` what the meter
+    book tells a gateway.
     """
 
-    protocol: MeterProtocol
+    driver: str
     serve: Serve
     serial: str = "baud=9600&frame=8N1"
     radio: bool = False
@@ -69,6 +73,10 @@ def speaker(protocol: MeterProtocol, meter: Household, clock: SimulatedClock, *,
             return Speaker(protocol, partial(sml_server.serve_stream, [SmlMeter(meter.meter_id, shown)], _now))
         case "dlms":
             return _dlms(meter, shown, seed, serial)
+        case "dlms-mbus":
+            return _dlms_mbus(meter, shown, clock, seed)
+        case "lks1":
+            return _lks1(meter, shown, clock, seed)
         case "mbus":
             wired = mbus.MBusMeter(DeviceAddress.from_text(meter.meter_id, _ELECTRICITY), shown, _now, primary=1)
             served = partial(mbus.serve_stream, meters=[wired])
@@ -79,9 +87,9 @@ def speaker(protocol: MeterProtocol, meter: Household, clock: SimulatedClock, *,
             settings = MeterSettings(meter.meter_id[-8:], pause_s=_PAUSE_S)
             return Speaker(protocol, SimulatedMeter(settings, shown, _now).serve, "baud=300&frame=7E1")
         case "p1":
-            port = p1.P1Settings(meter.meter_id)
-            said = lambda: p1.telegram(port, _by_direction(shown(_now())), _now())  # noqa: E731
-            return Speaker(protocol, partial(push, clock, said), "baud=115200&frame=8N1")
+            return Speaker(protocol, partial(push, clock, _p1_telegram(meter, shown)), "baud=115200&frame=8N1")
+        case "p1-encrypted":
+            return _p1_encrypted(meter, shown, clock, seed)
 
 
 async def push(clock: SimulatedClock, telegram: Callable[[], bytes], stream: trio.abc.SendStream) -> None:
@@ -91,25 +99,66 @@ async def push(clock: SimulatedClock, telegram: Callable[[], bytes], stream: tri
         await stream.send_all(telegram())
 
 
-def _dlms(meter: Household, shown: Callable[[datetime], list[Register]], seed: int, serial: bool) -> Speaker:
-    number = int(meter.meter_id[-8:]).to_bytes(5, "big")
-    keys = Keys(_drawn("encryption", meter, seed), _drawn("authentication", meter, seed))
+Shown = Callable[[datetime], list[Register]]
+
+
+def _lks1(meter: Household, shown: Shown, clock: SimulatedClock, seed: int) -> Speaker:
+    year = datetime.fromtimestamp(clock.origin_unix_s, UTC).year
+    life = datetime(year, 1, 1, tzinfo=UTC), datetime(year + _CERTIFICATE_YEARS, 1, 1, tzinfo=UTC)
+    own = drawn_identity(meter.meter_id, str(seed), *life)
+    gateway = drawn_identity(f"ESTK00{meter.meter_id[-8:]}", str(seed), *life)
+    station = Lks1Meter(SmlMeter(meter.meter_id, shown), own, gateway.certificate, _now)
+    told = {
+        "certificate": gateway.certificate.hex(), "private_key": gateway.private_key.hex(),
+        "meter_certificate": own.certificate.hex(),
+    }  # fmt: skip
+    return Speaker("lks1", station.serve, "baud=921600&frame=8N1", query=f"id={meter.meter_id}", keys=told)
+
+
+def _p1_telegram(meter: Household, shown: Shown) -> Callable[[], bytes]:
+    port = p1.P1Settings(meter.meter_id)
+    return lambda: p1.telegram(port, _by_direction(shown(_now())), _now())
+
+
+def _p1_encrypted(meter: Household, shown: Shown, clock: SimulatedClock, seed: int) -> Speaker:
+    """As in Luxembourg: a key of the customer's, and an authentication key that all meters share."""
+    keys = Keys(_drawn("encryption", meter, seed), AUTHENTICATION_KEY_LUXEMBOURG)
+    counter, plain = InvocationCounter(int(time.time())), _p1_telegram(meter, shown)
+    said = lambda: p1.encrypted(plain(), keys, _title(_METER_TITLE, meter), counter.take())  # noqa: E731
+    return Speaker(
+        "p1", partial(push, clock, said), "baud=115200&frame=8N1", query=f"id={meter.meter_id}",
+        keys={"encryption": keys.encryption.hex()},
+    )  # fmt: skip
+
+
+def _dlms_mbus(meter: Household, shown: Shown, clock: SimulatedClock, seed: int) -> Speaker:
+    """As in Austria: a ciphered push with its tag in M-Bus frames."""
+    keys = _dlms_keys(meter, seed)
+    settings = dlms.ServerSettings(keys=keys, system_title=_title(_METER_TITLE, meter))
+    server = dlms.DlmsServer(CosemObjects(meter.meter_id, shown, _now), settings)
+    server.counter = InvocationCounter(int(time.time()))
+    said = lambda: dlms.push_mbus_frames(server.notification(sealed=True))  # noqa: E731
+    told = {"encryption": keys.encryption.hex(), "authentication": keys.authentication.hex()}
+    query = f"push=1&address=mbus:&id={meter.meter_id}"
+    return Speaker("dlms", partial(push, clock, said), "baud=2400&frame=8E1", query=query, keys=told)
+
+
+def _dlms(meter: Household, shown: Shown, seed: int, serial: bool) -> Speaker:
+    keys = _dlms_keys(meter, seed)
     settings = dlms.ServerSettings(
-        Mechanism.HLS_GMAC, _drawn("challenge", meter, seed), keys, _METER_TITLE + number
+        Mechanism.HLS_GMAC, _drawn("challenge", meter, seed), keys, _title(_METER_TITLE, meter)
     )  # fmt: skip
     server = dlms.DlmsServer(CosemObjects(meter.meter_id, shown, _now), settings)
     server.counter = InvocationCounter(int(time.time()))
     told = {
         "encryption": keys.encryption.hex(), "authentication": keys.authentication.hex(),
-        "system_title": (_GATEWAY_TITLE + number).hex(),
+        "system_title": _title(_GATEWAY_TITLE, meter).hex(),
     }  # fmt: skip
     served = partial(dlms.serve_hdlc, server, address=Address(1)) if serial else partial(dlms.serve_wrapper, server)
     return Speaker("dlms", served, query=f"id={meter.meter_id}", keys=told)
 
 
-def _wmbus(
-    meter: Household, shown: Callable[[datetime], list[Register]], clock: SimulatedClock, seed: int
-) -> Speaker:  # fmt: skip
+def _wmbus(meter: Household, shown: Shown, clock: SimulatedClock, seed: int) -> Speaker:
     key = _drawn("encryption", meter, seed)
     device = DeviceAddress.from_text(meter.meter_id, _ELECTRICITY)
     wireless = wmbus.WirelessMeter(device, shown, _now, key=key, mode=7, counter=int(time.time()))
@@ -118,6 +167,14 @@ def _wmbus(
         "wmbus", partial(push, clock, said), "baud=57600&frame=8N1", True, f"id={meter.meter_id}",
         {"encryption": key.hex()},
     )  # fmt: skip
+
+
+def _dlms_keys(meter: Household, seed: int) -> Keys:
+    return Keys(_drawn("encryption", meter, seed), _drawn("authentication", meter, seed))
+
+
+def _title(letters: bytes, meter: Household) -> bytes:
+    return letters + int(meter.meter_id[-8:]).to_bytes(5, "big")
 
 
 def _drawn(purpose: str, meter: Household, seed: int) -> bytes:

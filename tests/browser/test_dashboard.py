@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 from protocol.dcnet.schema import DEFAULT_SCHEMA, Kind, Noise, Schema
 
 if TYPE_CHECKING:
-    from conftest import Site
+    from tests.browser.conftest import Site
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine (Debian package chromium)")
@@ -22,7 +22,7 @@ FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
-expect.set_options(timeout=20_000)  # a page load parses 4.6 MB of chart library, on a busy machine slowly
+expect.set_options(timeout=60_000)  # a page load parses 4.6 MB of chart library, on a busy machine slowly
 CHARTS = ("load-chart", "energy-chart", "participation-chart", "latency-chart")
 
 
@@ -213,6 +213,36 @@ def test_bills_are_counted_and_a_refused_one_is_marked(watched: Watched, day: Si
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     page.select_option("#area", "Hafenviertel")
     expect(page.locator("#bills")).to_be_hidden()
+    assert watched.complaints == []
+
+
+def test_accusations_are_told_as_one_gateways_word(watched: Watched, day: Site) -> None:
+    page = opened(watched, day)
+    expect(page.locator("#opened")).to_have_text("398 of 400")
+    expect(page.locator("#accusations")).to_be_hidden()
+    expect(page.locator("#accusations-link")).to_be_hidden()
+    day.neighbourhood.accuse(12)
+    day.go_on()
+    expect(page.locator("#accusations")).to_be_visible()
+    expect(page.locator("#accusations-link")).to_have_text("12 accusations")
+    expect(page.locator("#accusations-note")).to_have_text("the last 10 of 12")
+    expect(page.locator("#accusations")).to_contain_text("One gateway’s word about another")
+    newest = page.locator("#accusations-rows tr").first.locator("td")
+    expect(newest).to_have_text(
+        [
+            "ESTK0100000030", "ESTK0100000026", "dealt a bad share", "12",
+            re.compile(r"^4 Mar 2026, 20:36 Nordring, epoch 1, ring 1, round 71$"),
+        ]
+    )  # fmt: skip
+    page.select_option("#area", "Südhang")
+    expect(page.locator("#accusations-link")).to_have_text("2 accusations")
+    expect(page.locator("#accusations-note")).to_have_text("")
+    for width in (1280, 900, 390):
+        page.set_viewport_size({"width": width, "height": 800})
+        page.reload()
+        expect(page.locator("#latency-chart .main-svg").first).to_be_visible()
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.locator("#accusations table").evaluate("e => e.scrollWidth <= e.parentElement.clientWidth"), width
     assert watched.complaints == []
 
 

@@ -89,6 +89,8 @@ def test_the_configuration_files_are_valid(tmp_path: Path) -> None:
     made = load(CoordinatorConfig, "coordinator", path, environ={})
     assert made.areas == DemoSettings().areas
     assert made.epoch.rounds == 96
+    assert made.epoch.origin_unix_s is not None
+    assert meters.origin_unix_s is not None
     assert made.epoch.origin_unix_s - meters.origin_unix_s == 1
     read = load(NodeConfig, "node", path, environ={}).all_gateways()
     assert [(each.id, each.area) for each in read] == [(each.id, each.area) for each in gateways]

@@ -13,12 +13,12 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import trio
 
-from loadtest.config import MetersConfig
+from loadtest.config import MeterProtocol, MetersConfig
 from loadtest.households import Household
 from loadtest.meters.book import BookEntry, read_book
 from loadtest.meters.clock import SimulatedClock
@@ -164,7 +164,7 @@ def test_the_command_serves_a_hundred_meters_and_stops_on_sigterm(tmp_path: Path
 async def test_the_gateways_that_are_told_read_every_meter_of_every_protocol(tmp_path: Path, link: Any) -> None:
     """The file is put into a node's configuration as it is; the registers are those of the households."""
     path = tmp_path / "gateways.toml"
-    protocols = ("sml", "dlms", "mbus", "wmbus", "iec62056-21", "p1")
+    protocols: Any = get_args(MeterProtocol)
     config = MetersConfig(
         count=len(protocols), protocols=protocols, link=link, first_port=0, period_s=3600, profiles=("H25",),
         register_decimals=0, gateways=path,
@@ -195,9 +195,9 @@ async def test_the_gateways_that_are_told_read_every_meter_of_every_protocol(tmp
 def test_what_is_told_of_the_meters_names_each_protocol_and_holds_no_key() -> None:
     key = "00112233445566778899aabbccddeeff"
     book = [
-        BookEntry("A", "wmbus+radio://h:1?id=A", "H25", 1, {"encryption": key}),
-        BookEntry("B", "p1+tcp://h:2", "H25", 1),
-        BookEntry("C", "p1+tcp://h:3", "H25", 1),
+        BookEntry("A", "wmbus", "wmbus+radio://h:1?id=A", "H25", 1, {"encryption": key}),
+        BookEntry("B", "p1", "p1+tcp://h:2", "H25", 1),
+        BookEntry("C", "p1", "p1+tcp://h:3", "H25", 1),
     ]
     lines = told(book, MetersConfig(book=Path("b.json"))).splitlines()
     assert lines[0].startswith("3 meters listen")

@@ -215,5 +215,6 @@ def test_the_peer_opens_our_encrypted_telegram_and_we_its() -> None:
     answer = json.loads(run.stdout)
     assert answer["value"] == "1234567"
     for stream in (sealed, bytes.fromhex(answer["sealed"])):
-        (energy,) = (r for r in decode_stream([stream], key + authentication) if r.obis == register[0])
+        items = [r for r in decode_stream([stream], key + authentication) if isinstance(r, Reading)]
+        (energy,) = (r for r in items if r.obis == register[0])
         assert (energy.decimal(), energy.unit, energy.quality) == (Decimal(1234567), WATT_HOUR, Quality.VALID)

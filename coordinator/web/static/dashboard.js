@@ -258,6 +258,41 @@ function rings(data) {
   }
 }
 
+/* --- accusations ---------------------------------------------------------------------------------------------- */
+
+const LIES = { wrong_seed: "revealed a seed unlike its share", spoilt_sum: "spoils its ring’s sums",
+  bad_deal: "dealt a bad share" };
+
+function accusations(data) {
+  const { count, newest } = data.accusations;
+  $("accusations").hidden = count === 0;
+  $("accusations-link").hidden = count === 0;
+  $("accusations-link").textContent = plural(count, "accusation");
+  $("accusations-note").textContent = newest.length < count ? `the last ${newest.length} of ${number(count)}` : "";
+  $("accusations-rows").replaceChildren(...newest.map((each) => {
+    const row = document.createElement("tr");
+    const cell = (text, detail) => {
+      const made = document.createElement("td");
+      made.append(text);
+      if (detail) {
+        const small = document.createElement("small");
+        small.append(` ${detail}`);
+        made.append(small);
+      }
+      row.append(made);
+      return made;
+    };
+    const when = new Date(each.last_s * 1000);
+    const day = when.toLocaleDateString("en-GB", { day: "numeric", month: "short", year: "numeric" });
+    cell(each.accused);
+    cell(each.accuser);
+    cell(LIES[each.lie]);
+    cell(number(each.epochs)).dataset.unit = each.epochs === 1 ? " epoch" : " epochs";
+    cell(`${day}, ${clock(each.last_s)}`, `${each.area}, epoch ${each.epoch}, ring ${each.ring}, round ${each.round}`);
+    return row;
+  }));
+}
+
 /* --- the page ------------------------------------------------------------------------------------------------- */
 
 function choices(data) {
@@ -290,6 +325,7 @@ function draw(data) {
   else {
     cards(data);
     bills(data);
+    accusations(data);
     rings(data);
     charts(data);
   }

@@ -8,6 +8,7 @@ the caller decides, and the log can name it.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
@@ -34,13 +35,61 @@ _ALLOWED_EXTENSIONS: Final = frozenset(
 _SIGNATURES: Final = frozenset({SignatureAlgorithmOID.ECDSA_WITH_SHA256, SignatureAlgorithmOID.ECDSA_WITH_SHA384})
 
 
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A certificate and the private key that it is about, both DER."""
+
+    certificate: bytes
+    private_key: bytes = field(repr=False)
+
+    @classmethod
+    def of(cls, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> Identity:
+        """Both as DER; the key as RFC 5915 has it, the shortest form."""
+        form = serialization.PrivateFormat.TraditionalOpenSSL
+        private = key.private_bytes(serialization.Encoding.DER, form, serialization.NoEncryption())
+        return cls(certificate.public_bytes(serialization.Encoding.DER), private)
+
+    def to_bytes(self) -> bytes:
+        """Key and certificate, one after the other [REQ.SML.CLI.UpdateMtrCertAndKey.10]."""
+        return self.private_key + self.certificate
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Identity:
+        """Inverse of `to_bytes`.  Raises ValueError, without a word of the key, for anything but such a pair."""
+        size = _element_size(data)
+        found = cls(data[size:], data[:size])
+        try:
+            key = serialization.load_der_private_key(found.private_key, None)
+            fits = x509.load_der_x509_certificate(found.certificate).public_key() == key.public_key()
+        except (ValueError, TypeError):
+            fits = False
+        if not fits:
+            raise ValueError("no private key with its certificate behind it")
+        return found
+
+
+def _element_size(data: bytes) -> int:
+    """Octets of the DER element that begins here."""
+    first = data[1] if len(data) > 1 else 0
+    length_size = first & 0x7F if first & 0x80 else 0
+    length = int.from_bytes(data[2 : 2 + length_size], "big") if length_size else first
+    return 2 + length_size + length
+
+
 def make_certificate(
-    device: str, key: ec.EllipticCurvePrivateKey, serial: int, not_before: datetime, not_after: datetime
+    device: str,
+    key: ec.EllipticCurvePrivateKey,
+    serial: int,
+    not_before: datetime,
+    not_after: datetime,
+    *,
+    deterministic: bool = False,
 ) -> x509.Certificate:
     """
     The self-signed certificate of a gateway or meter with its DIN 43849 identification, within 600 bytes.
 
-    `serial` is a random number of 8..20 bytes.  Raises LocalProtocolError for a wrong one, an identification of a
+    `serial` is a random number of 8..20 bytes.  `deterministic` (RFC 6979) gives the same octets each time, which a
+    simulated meter wants that is started again.  Raises LocalProtocolError for a wrong one, an identification of a
     medium that has no LMN certificate, or an end before the beginning.
     """
     medium = device[:1].lower()
@@ -55,7 +104,7 @@ def make_certificate(
         .add_extension(_digital_signature(), critical=True)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=False)
         .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
-        .sign(key, hashes.SHA256() if key.curve.key_size <= 256 else hashes.SHA384())
+        .sign(key, hashes.SHA256() if key.curve.key_size <= 256 else hashes.SHA384(), ecdsa_deterministic=deterministic)
     )
 
 
