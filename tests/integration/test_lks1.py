@@ -8,22 +8,18 @@ from datetime import UTC, datetime
 import pytest
 import trio
 import trio.testing
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
-from loadtest.meters.lmn_station import LmnMeter
+from loadtest.meters.lks1 import Lks1Meter, drawn_identity
 from loadtest.meters.serial_bus import serial_bus
 from loadtest.meters.sml import SmlMeter
-from loadtest.meters.sml_server import serve_stream
 from node.lmn.drivers import _LMN_TABLES, DRIVERS
-from node.lmn.hdlc.certificate import make_certificate
 from node.lmn.hdlc.primary import Timing
-from node.lmn.hdlc.tls import LmnTlsStream, lmn_context_from_der
+from node.lmn.hdlc.tls import lmn_context_from_der
 from node.lmn.lks1 import Lks1Bus, Lks1Settings, lks1_session
 from node.lmn.profiles import MeterProfile
 from node.lmn.runtime import Periodic, run_meters
 from node.lmn.serial_link import open_serial
-from node.lmn.sml.client import GATEWAY_CERTIFICATE, MAGNETIC_TAMPER, METER_KEY_AND_CERTIFICATE, SmlClient, object_path
+from node.lmn.sml.client import MAGNETIC_TAMPER, SmlClient, object_path
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 from protocol.metering.obis import Obis
 from protocol.metering.reading import Reading
@@ -33,73 +29,52 @@ NAMES = ["1STK0000000001", "1STK0000000002"]
 ENERGY, POWER = Obis(1, 0, 1, 8, 0, 255), Obis(1, 0, 16, 7, 0, 255)
 START, END = datetime(2026, 1, 1, tzinfo=UTC), datetime(2033, 1, 1, tzinfo=UTC)
 QUICK = Lks1Settings(20, 20, Timing(poll_interval_s=0.002))
-DER = serialization.Encoding.DER
 
 
 def now():
     return datetime.now(UTC)
 
 
-class Identity:
-    def __init__(self, device):
-        key = ec.generate_private_key(ec.BrainpoolP256R1())
-        self.certificate = make_certificate(device, key, 0x1122334455667788, START, END).public_bytes(DER)
-        form = serialization.PrivateFormat.TraditionalOpenSSL
-        self.key = key.private_bytes(DER, form, serialization.NoEncryption())
-
-
 class Home:
     """Meters on one bus, each with SML behind TLS, and the gateway's end of the line."""
 
     def __init__(self, names=NAMES, status=0):
-        self.gateway = Identity("ESTK0000000001")
-        self.identities = {name: Identity(name) for name in names}
+        self.gateway = drawn_identity("ESTK0000000001", "test", START, END)
+        self.identities = {name: drawn_identity(name, "test", START, END) for name in names}
         self.meters = {
             name: SmlMeter(name, lambda _, n=n: [(ENERGY, 1000 + n, -1, WATT_HOUR), (POWER, -n, 0, WATT)])
             for n, name in enumerate(names)
         }
         for meter in self.meters.values():
             meter.status = status
-        self.heard_in_clear = bytearray()
-
-    def station(self, name):
-        own = self.identities[name]
-
-        async def serve(stream):
-            context = lmn_context_from_der(own.certificate, own.key, self.gateway.certificate, server=True)
-            tls = LmnTlsStream(stream, context, server=True)
-            try:
-                await tls.handshake()
-                await serve_stream([self.meters[name]], now, tls)
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                return
-
-        def refuse(_):
-            raise RemoteProtocolError("sym_authentication", "paired already")
-
-        return LmnMeter(name, serve, refuse, random.Random(name).randrange)
+        self.stations = {
+            name: Lks1Meter(meter, self.identities[name], self.gateway.certificate, now)
+            for name, meter in self.meters.items()
+        }
 
     @asynccontextmanager
     async def line(self):
         """The path of the gateway's end."""
         async with serial_bus(len(self.meters) + 1) as paths, trio.open_nursery() as nursery:
             for name, path in zip(self.meters, paths[1:], strict=True):
-                nursery.start_soon(self._run, self.station(name), path)
+                nursery.start_soon(self._run, self.stations[name], path)
             await trio.testing.wait_all_tasks_blocked()
             yield paths[0]
             nursery.cancel_scope.cancel()
 
     async def _run(self, station, path):
         async with open_serial(path, 921600) as stream:
-            await station.run(stream)
+            await station.serve(stream)
 
     def context(self, name):
-        return lmn_context_from_der(self.gateway.certificate, self.gateway.key, self.identities[name].certificate)
+        return lmn_context_from_der(
+            self.gateway.certificate, self.gateway.private_key, self.identities[name].certificate
+        )
 
     def keys(self, name):
         return {
             "certificate": self.gateway.certificate.hex(),
-            "private_key": self.gateway.key.hex(),
+            "private_key": self.gateway.private_key.hex(),
             "meter_certificate": self.identities[name].certificate.hex(),
         }
 
@@ -136,14 +111,20 @@ async def test_two_meters_on_one_bus_are_read_by_their_profiles():
 
 
 async def test_certificates_and_key_reach_the_meter_through_the_session():
-    """REQ.SML.CLI.UpdateMtrCertAndKey.10, REQ.SML.CLI.UpdateSmgwCert.10."""
-    home, following, key = Home(), b"\x30\x82next" + bytes(600), b"\x30\x82key" + bytes(900)
+    """REQ.SML.CLI.UpdateMtrCertAndKey.10, REQ.SML.CLI.UpdateSmgwCert.10; what is none is refused."""
+    home = Home()
+    following = drawn_identity(NAMES[0], "next", START, END)
+    gateway = drawn_identity("ESTK0000000001", "next", START, END).certificate
     async with home.session(NAMES[0]) as session:
-        await session.renew_meter_certificate(key)
-        await session.renew_gateway_certificate(following)
-    said = home.meters[NAMES[0]].parameters
-    assert said[object_path(1, METER_KEY_AND_CERTIFICATE, 2)].value == key
-    assert said[object_path(1, GATEWAY_CERTIFICATE, 2)].value == following
+        for none in (b"\x30\x82next" + bytes(600), following.private_key + home.gateway.certificate):
+            with pytest.raises(RemoteProtocolError, match="meter_refused"):
+                await session.renew_meter_certificate(none)
+        with pytest.raises(RemoteProtocolError, match="meter_refused"):
+            await session.renew_gateway_certificate(b"\x30\x82next")
+        await session.renew_meter_certificate(following.to_bytes())
+        await session.renew_gateway_certificate(gateway)
+    meter = home.stations[NAMES[0]]
+    assert (meter.identity, meter.gateway_certificate) == (following, gateway)
     assert home.meters[NAMES[1]].parameters == {}
 
 

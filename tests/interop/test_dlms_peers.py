@@ -17,13 +17,19 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
+from loadtest.config import MetersConfig
+from loadtest.households import households
+from loadtest.meters.clock import SimulatedClock
 from loadtest.meters.dlms import DlmsServer, ServerSettings, serve_hdlc, serve_tcp
 from loadtest.meters.dlms_objects import CosemObjects
 from loadtest.meters.serial_bus import serial_bus
+from loadtest.meters.speakers import speaker
 from node.lmn.dlms.acse import Mechanism
 from node.lmn.dlms.axdr import Data, Type, decode_data, octets
 from node.lmn.dlms.client import Association
+from node.lmn.dlms.decode import decode_stream as dlms_stream
 from node.lmn.dlms.driver import MeterSession, MeterSettings
 from node.lmn.dlms.fields import Attribute
 from node.lmn.dlms.listing import scaler_unit
@@ -34,6 +40,7 @@ from node.lmn.hdlc.station import Parameters
 from node.lmn.serial_link import open_serial
 from protocol.errors import RemoteProtocolError
 from protocol.metering.obis import Obis
+from protocol.metering.reading import Quality
 
 HERE = Path(__file__).parent
 PYTHON = Path(os.environ.get("STROMKREIS_PEERS_DLMS") or HERE.parents[1] / ".venv-peers-dlms/bin/python")
@@ -123,6 +130,25 @@ def check_dlms_cosem(seen):
         sent_value, sent_scale = seen["registers"][code.to_bytes().hex()]
         assert decode_data(bytes.fromhex(sent_value)).value == value
         assert scaler_unit(decode_data(bytes.fromhex(sent_scale))) == (scaler, unit)
+
+
+async def test_gurux_reads_our_austrian_meters_push():
+    """The meter that `stromkreis meters --protocol dlms-mbus` is, off its line."""
+    (home,) = households(MetersConfig(count=1, protocols=("dlms-mbus",)))
+    austrian = speaker("dlms-mbus", home, SimulatedClock(0.0, 0.1), seed=1, serial=False)
+    ours, theirs = trio.testing.memory_stream_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(austrian.serve, theirs)
+        frames = bytes(await ours.receive_some())
+        nursery.cancel_scope.cancel()
+    seen = await run_peer("dlms_peer_gurux_push.py", {"frames": frames.hex(), **austrian.keys})
+    keys = "".join(austrian.keys[name] for name in ("encryption", "authentication"))
+    read = [r for r in dlms_stream([frames], bytes.fromhex(keys)) if r.obis is not None and r.unit is not None]
+    assert {r.quality for r in read} == {Quality.VALID}
+    assert seen["frames"] == 2
+    assert seen["rows"][2:] == [[r.obis.to_bytes().hex(), r.value, [r.scaler, r.unit]] for r in read]
+    assert [r.obis for r in read] == [ENERGY, EXPORT, POWER]
+    assert read[0].value > 0
 
 
 CODES = [code.to_bytes().hex() for code, *_ in REGISTERS]
