@@ -9,16 +9,18 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
 
 import trio
 from cryptography import x509
 from prometheus_client import CollectorRegistry
 
 from node.aggregation.bills import BillingRules
-from node.config import BillingConfig, GatewayConfig, NodeConfig, PolicyConfig
+from node.config import BillingConfig, GatewayConfig, MeterReadingConfig, NodeConfig, PolicyConfig
 from node.gateway import Gateway, Shared
 from node.lmn.counters import DurableCounters
-from node.lmn.metrics import LMN_ERRORS, LMN_READINGS
+from node.lmn.metrics import LMN_METRICS
+from node.lmn.pairing import PairingStore, RenewalPolicy
 from node.lmn.profiles import MeterProfile, profile_of_url
 from node.lmn.runtime import Backoff, check_profiles
 from node.metrics import NodeMetrics
@@ -73,6 +75,15 @@ def billing_rules(config: BillingConfig) -> BillingRules:
     return BillingRules(config.intervals_min, config.price_max, config.supplier, config.keep_days * 86_400)
 
 
+def renewal_policy(config: MeterReadingConfig) -> RenewalPolicy:
+    """The policy with its days as durations; a date begins at midnight UTC."""
+    after = config.certificates_issued_after
+    return RenewalPolicy(
+        timedelta(days=config.certificate_days), timedelta(days=config.renew_certificates_days),
+        None if after is None else datetime(after.year, after.month, after.day, tzinfo=UTC),
+    )  # fmt: skip
+
+
 async def run(config: NodeConfig, *, ready: Callable[[str], None] | None = None) -> None:
     """
     Serve until cancelled; `ready` is called with the monitoring address once every gateway is enrolled and runs.
@@ -82,8 +93,8 @@ async def run(config: NodeConfig, *, ready: Callable[[str], None] | None = None)
     gateways = config.all_gateways()
     profiles = [meter_profiles(each) for each in gateways]
     registry = CollectorRegistry()
-    registry.register(LMN_ERRORS)
-    registry.register(LMN_READINGS)
+    for each in LMN_METRICS:
+        registry.register(each)
     metrics = NodeMetrics(registry)
     try:
         root = x509.load_pem_x509_certificate(config.root_certificate.read_bytes())
@@ -110,7 +121,8 @@ async def run(config: NodeConfig, *, ready: Callable[[str], None] | None = None)
             modules = await _enrol(config, gateways, keys)
             async with LinkContext(max_sockets=64 + _SOCKETS_PER_GATEWAY * len(gateways)) as link:
                 shared = Shared(
-                    suite=suite, link=link, store=store, counters=DurableCounters(store), metrics=metrics,
+                    suite=suite, link=link, store=store, counters=DurableCounters(store),
+                    pairings=PairingStore(store, renewal_policy(config.lmn)), metrics=metrics,
                     trust=TrustStore(root, time.time), policy=policy_of(config.policy), listen=config.link.listen,
                     public_host=config.link.public_host, relay=config.link.mode == "relay",
                     billing=billing_rules(config.billing),

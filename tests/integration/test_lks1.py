@@ -2,24 +2,32 @@
 
 import gc
 import random
-from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import trio
 import trio.testing
+from cryptography import x509
+from pydantic import ValidationError
 
 from loadtest.meters.lks1 import Lks1Meter, drawn_identity
 from loadtest.meters.serial_bus import serial_bus
 from loadtest.meters.sml import SmlMeter
+from node.config import MeterReadingConfig
+from node.fleet import renewal_policy
 from node.lmn.drivers import _LMN_TABLES, DRIVERS
+from node.lmn.hdlc.certificate import deviations
 from node.lmn.hdlc.primary import Timing
 from node.lmn.hdlc.tls import lmn_context_from_der
-from node.lmn.lks1 import Lks1Bus, Lks1Settings, lks1_session
+from node.lmn.lks1 import Lks1Bus, Lks1Settings, lks1_session, read_meter
+from node.lmn.metrics import LMN_CERTIFICATE_END, LMN_CERTIFICATES_RENEWED
+from node.lmn.pairing import PairingStore, RenewalPolicy, lifetime
 from node.lmn.profiles import MeterProfile
 from node.lmn.runtime import Periodic, run_meters
 from node.lmn.serial_link import open_serial
 from node.lmn.sml.client import MAGNETIC_TAMPER, SmlClient, object_path
+from node.store import Store
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 from protocol.metering.obis import Obis
 from protocol.metering.reading import Reading
@@ -38,9 +46,9 @@ def now():
 class Home:
     """Meters on one bus, each with SML behind TLS, and the gateway's end of the line."""
 
-    def __init__(self, names=NAMES, status=0):
-        self.gateway = drawn_identity("ESTK0000000001", "test", START, END)
-        self.identities = {name: drawn_identity(name, "test", START, END) for name in names}
+    def __init__(self, names=NAMES, status=0, life=(START, END)):
+        self.gateway = drawn_identity("ESTK0000000001", "test", *life)
+        self.identities = {name: drawn_identity(name, "test", *life) for name in names}
         self.meters = {
             name: SmlMeter(name, lambda _, n=n: [(ENERGY, 1000 + n, -1, WATT_HOUR), (POWER, -n, 0, WATT)])
             for n, name in enumerate(names)
@@ -172,3 +180,170 @@ async def test_a_profile_without_its_certificates_is_said():
         ours, _ = trio.testing.memory_stream_pair()
         with pytest.raises(LocalProtocolError, match="meter_certificate"):
             await DRIVERS["lks1"].ask(ours, profile, lambda: 0.0)
+
+
+NOW = now().replace(microsecond=0)  # TLS has the machine's clock and no other
+ENDING = NOW - timedelta(days=2496), NOW + timedelta(days=61)
+POLICY = RenewalPolicy()
+
+
+@asynccontextmanager
+async def paired(home, path, policy=POLICY):
+    """Reads the first meter at a time that is given, with what the store knows; `start` is a gateway that starts."""
+    store = Store(path / "node.sqlite")
+    started = []
+
+    def start(**keys):
+        profile = MeterProfile(device="gw/0", protocol="lks1", link="tcp://h:1", meter_id=NAMES[0], keys=keys or first)
+        profile.keep_pairings_in(PairingStore(store, policy))
+        started[:] = [profile]
+
+    async def read(at=NOW):
+        async with home.line() as line, open_serial(line, 921600) as stream:
+            return await read_meter(Lks1Bus(stream), started[0], SmlClient(b"gateway"), lambda: at)
+
+    first = home.keys(NAMES[0])
+    start()
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(store.run)
+            yield read, start, started
+            nursery.cancel_scope.cancel()
+    finally:
+        store.close()
+
+
+@contextmanager
+def raises(reason, detail=""):
+    """A RemoteProtocolError out of the line's and the store's nurseries."""
+    with pytest.RaisesGroup(
+        pytest.RaisesExc(RemoteProtocolError, match=f"{reason}.*{detail}"), allow_unwrapped=True, flatten_subgroups=True
+    ):
+        yield
+
+
+def energies(found):
+    assert [item.reason for item in found if not isinstance(item, Reading)] == []
+    return [reading.value for reading in found if reading.obis == ENERGY]
+
+
+async def test_certificates_are_renewed_before_their_end_and_outlive_a_restart(tmp_path, caplog, monkeypatch):
+    """Meter's first, the gateway's after it; new keys; the old ones are forgotten once the new are seen in use."""
+    home = Home(NAMES[:1], life=ENDING)
+    station = home.stations[NAMES[0]]
+    caplog.set_level("DEBUG")
+    monkeypatch.setattr("node.lmn.metrics._ENDS", {})
+    first_end = lambda: next(iter(LMN_CERTIFICATE_END.collect())).samples[0].value  # noqa: E731
+    count = lambda whose: LMN_CERTIFICATES_RENEWED.labels(whose)._value.get()  # noqa: E731
+    before = count("meter"), count("gateway")
+    async with paired(home, tmp_path) as (read, start, started):
+        assert energies(await read(NOW - timedelta(days=60))) == [1000]
+        assert station.identity == home.identities[NAMES[0]]
+        ends = [first_end()]
+        for _ in range(4):
+            assert energies(await read()) == [1000]
+            start()
+        assert energies(await read(NOW + timedelta(days=62))) == [1000]  # the first ones have ended
+        kept = started[0].memory["paired"].pairing
+        ends.append(first_end())
+    assert (kept.meter, kept.own.certificate) == (station.identity.certificate, station.gateway_certificate)
+    assert (kept.next_meter, kept.next_own) == (None, None)
+    assert station.identity.private_key != home.identities[NAMES[0]].private_key
+    assert station.gateway_certificate != home.gateway.certificate
+    for each in (station.identity.certificate, station.gateway_certificate):
+        assert lifetime(each)[1] == NOW + POLICY.life
+        assert deviations(x509.load_der_x509_certificate(each)) == []
+    assert ends == [ENDING[1].timestamp(), (NOW + POLICY.life).timestamp()]
+    assert (count("meter") - before[0], count("gateway") - before[1]) == (1, 1)
+    for secret in (station.identity.private_key, kept.own.private_key, home.gateway.private_key):
+        assert secret.hex() not in caplog.text
+        assert repr(secret) not in caplog.text + repr(kept)
+
+
+@pytest.mark.parametrize("whose", ["meter", "gateway"])
+@pytest.mark.parametrize("heard", [False, True])
+async def test_a_crash_between_writing_down_and_the_answer_locks_nobody_out(tmp_path, whose, heard):
+    """The meter has the next certificate or has it not, and the gateway does not know: both are read, and it ends."""
+    home = Home(NAMES[:1], life=ENDING)
+    station = home.stations[NAMES[0]]
+    async with paired(home, tmp_path) as (read, start, started):
+        rounds = 1 if whose == "meter" else 3
+        for _ in range(rounds - 1):
+            await read()
+        before = station.identity, station.gateway_certificate
+        await read()
+        if not heard:
+            station.identity, station.gateway_certificate = before
+        start()
+        for _ in range(4):
+            assert energies(await read()) == [1000]
+        kept = started[0].memory["paired"].pairing
+    assert (kept.next_meter, kept.next_own) == (None, None)
+    assert (kept.meter, kept.own.certificate) == (station.identity.certificate, station.gateway_certificate)
+    assert kept.meter != home.identities[NAMES[0]].certificate
+
+
+async def test_past_its_end_no_certificate_is_believed_and_the_meter_is_not_asked(tmp_path):
+    home = Home(NAMES[:1])
+    asked = []
+    home.meters[NAMES[0]].registers = lambda _: asked.append(1) or []
+    async with paired(home, tmp_path) as (read, start, _):
+        for at in (END, START - timedelta(seconds=1)):
+            with raises("certificate_expired", r"holds from 2026-01-01 to 2033-01-01: .* pair anew"):
+                await read(at)
+        other = drawn_identity(NAMES[0], "stranger", START, END)
+        start(**{**home.keys(NAMES[0]), "meter_certificate": other.certificate.hex()})
+        with raises("lmn_tls"):
+            await read()
+    assert asked == []
+
+
+async def test_a_meter_that_refuses_is_read_told_of_and_left_in_peace_for_a_day(tmp_path):
+    home = Home(NAMES[:1], life=ENDING)
+    home.meters[NAMES[0]].accepts = lambda _path, _tree: False
+    home.stations[NAMES[0]] = Lks1Meter(home.meters[NAMES[0]], home.identities[NAMES[0]], home.gateway.certificate, now)
+    async with paired(home, tmp_path) as (read, _, started):
+        found = [await read(NOW + timedelta(hours=hours)) for hours in (0, 1, 25)]
+        pending = started[0].memory["paired"].pairing.next_meter
+    assert [[item.reason for item in each if not isinstance(item, Reading)] for each in found] == [
+        ["certificate_not_renewed"], [], ["certificate_not_renewed"]
+    ]  # fmt: skip
+    assert all(any(isinstance(item, Reading) and item.obis == ENERGY for item in each) for each in found)
+    assert "meter_refused" in found[0][-1].detail
+    assert pending is not None  # the same is offered again, no second key
+
+
+async def test_a_date_renews_what_was_made_before_it_once(tmp_path):
+    """After a loss of keys: nothing is near its end."""
+    home, day = Home(NAMES[:1]), NOW
+    async with paired(home, tmp_path, RenewalPolicy(issued_after=day)) as (read, _, started):
+        await read(day - timedelta(days=1))
+        assert started[0].memory["paired"].pairing.next_meter is None  # the date is still to come
+        for _ in range(4):
+            await read(day)
+        renewed = started[0].memory["paired"].pairing
+        await read(day + timedelta(days=1))
+        assert started[0].memory["paired"].pairing == renewed
+    assert renewed.meter != home.identities[NAMES[0]].certificate
+    assert renewed.own != home.gateway
+
+
+async def test_a_pair_that_is_configured_anew_wins_over_what_was_renewed(tmp_path):
+    home = Home(NAMES[:1], life=ENDING)
+    async with paired(home, tmp_path) as (read, start, _):
+        for _ in range(4):
+            await read()
+        station = home.stations[NAMES[0]]
+        station.identity = home.identities[NAMES[0]] = drawn_identity(NAMES[0], "anew", *ENDING)
+        station.gateway_certificate = home.gateway.certificate
+        with raises("lmn_tls"):
+            await read()
+        start(**home.keys(NAMES[0]))
+        assert energies(await read(NOW - timedelta(days=60))) == [1000]
+
+
+def test_a_policy_that_would_renew_for_ever_is_refused():
+    with pytest.raises(ValidationError, match="at most half"):
+        MeterReadingConfig(certificate_days=100, renew_certificates_days=51)
+    policy = renewal_policy(MeterReadingConfig(certificates_issued_after="2026-11-26"))
+    assert policy == RenewalPolicy(issued_after=datetime(2026, 11, 26, tzinfo=UTC))
