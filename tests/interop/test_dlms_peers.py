@@ -34,8 +34,9 @@ from node.lmn.dlms.driver import MeterSession, MeterSettings
 from node.lmn.dlms.fields import Attribute
 from node.lmn.dlms.listing import scaler_unit
 from node.lmn.dlms.security import Keys
-from node.lmn.dlms.transport import WrapperTransport
+from node.lmn.dlms.transport import HdlcTransport, WrapperTransport
 from node.lmn.hdlc.frame import Address
+from node.lmn.hdlc.link import HdlcBus, HdlcLink
 from node.lmn.hdlc.station import Parameters
 from node.lmn.serial_link import open_serial
 from protocol.errors import RemoteProtocolError
@@ -171,9 +172,10 @@ async def test_dlms_cosem_reads_our_meter_over_a_serial_line():
 
 
 @asynccontextmanager
-async def gurux_meter(told, *, authentication, ciphered):
+async def gurux_meter(told, *, authentication, ciphered, hdlc=False):
     """gurux-dlms as a meter in its own process; what it says at the end is appended to `told`."""
     what = {"authentication": GURUX[authentication], "password": "12345678", "ciphered": ciphered, "pdu_size_max": 256}
+    what["hdlc"] = hdlc
     command = [str(PYTHON), str(HERE / "dlms_peer_gurux_server.py"), json.dumps(what)]
     async with trio.open_nursery() as nursery:
         process = await nursery.start(partial(trio.run_process, command, stdout=subprocess.PIPE))
@@ -187,8 +189,9 @@ async def gurux_meter(told, *, authentication, ciphered):
         told.append(json.loads(said.splitlines()[-1]))
 
 
+@pytest.mark.parametrize("hdlc", [False, True])
 @pytest.mark.parametrize(("authentication", "ciphered"), SERVER)
-async def test_our_client_reads_gurux_meter(authentication, ciphered):
+async def test_our_client_reads_gurux_meter(authentication, ciphered, hdlc):
     """A meter that nobody here wrote: registers, objects, blocks, selection, lists, set, action, HLS and ciphers."""
     secret = {"NONE": b"", "LLS": b"12345678", "HLS_GMAC": b"clientchallenge1"}[authentication]
     keys = {"keys": KEYS, "system_title": CLIENT_TITLE} if ciphered else {}
@@ -196,8 +199,9 @@ async def test_our_client_reads_gurux_meter(authentication, ciphered):
     energy, power, message = (3, ENERGY), (3, POWER), (1, Obis(0, 0, 96, 13, 0, 255))
     load_profile = (7, Obis(1, 0, 99, 1, 0, 255))
     told = []
-    async with gurux_meter(told, authentication=authentication, ciphered=ciphered) as stream:
-        session = MeterSession(WrapperTransport(stream), what)
+    async with gurux_meter(told, authentication=authentication, ciphered=ciphered, hdlc=hdlc) as stream:
+        link = HdlcLink(HdlcBus(stream), Address(16), Address(1), Parameters(128, 128))
+        session = MeterSession(HdlcTransport(link) if hdlc else WrapperTransport(stream), what)
         await session.open()
         assert await session.objects() == [
             (15, Obis(0, 0, 40, 0, 0, 255)), (8, Obis(0, 0, 1, 0, 0, 255)), energy, power, message, load_profile
