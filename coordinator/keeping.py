@@ -17,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from coordinator.gwa.epochs import AreaEpoch, Phase, To
 from coordinator.store import Epoch, Ring, Store, fault_of
+from coordinator.threads import in_thread
 from protocol.dcnet.schema import Schema
 
 log = logging.getLogger(__name__)
@@ -86,7 +87,7 @@ class EpochKeeper:
         row = Epoch(call.epoch, call.area, self._schema, call.rounds, call.interval_start_s, call.interval_s)
         rings = [Ring(call.epoch, ring.view.ring, tuple(ring.positions)) for ring in epoch.rings]
         try:
-            await trio.to_thread.run_sync(_lay_out, self._store, row, rings, epoch.to_state())
+            await in_thread(_lay_out, self._store, row, rings, epoch.to_state())
         except SQLAlchemyError as error:
             self._failed()
             words = fault_of(error)
@@ -108,7 +109,7 @@ class EpochKeeper:
 
     async def _forget(self, number: int) -> bool:
         try:
-            await trio.to_thread.run_sync(self._store.drop_state, number)
+            await in_thread(self._store.drop_state, number)
         except SQLAlchemyError as error:
             self._failed()
             log.error("the keys of epoch %d, which is over, cannot be deleted yet: %s", number, fault_of(error))

@@ -9,6 +9,7 @@ coordinators can live in one test process.
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -45,7 +46,14 @@ class CoordinatorMetrics:
         self._enrolments = Counter(
             "stromkreis_enrolments", "Enrolment requests answered, by outcome.", ["outcome"], registry=registry
         )
+        self._accusations = Counter(
+            "stromkreis_accusations", "What gateways said of each other, by the lie.", ["lie"], registry=registry
+        )
         self._bills = Counter("stromkreis_bills", "Bills, by how they stand.", ["outcome"], registry=registry)
+        self._certificate = Gauge(
+            "stromkreis_certificate_expiry_timestamp_seconds", "When a certificate of the coordinator ends.",
+            ["certificate"], registry=registry,
+        )  # fmt: skip
         self._queue = Gauge("stromkreis_queue_length", "Ended rounds that wait for the disk.", registry=registry)
         # Series exist from the start: a rate over a counter that appears at its first event misses that event.
         for outcome in ("opened", "void"):
@@ -54,6 +62,10 @@ class CoordinatorMetrics:
             self._enrolments.labels(outcome)
         for outcome in ("asked", "verified", "refused", "declined"):
             self._bills.labels(outcome)
+        for lie in ("wrong_seed", "spoilt_sum", "bad_deal"):
+            self._accusations.labels(lie)
+        for reason in ("store_error", "head_replaced"):
+            self._errors.labels(reason)
 
     def round_opened(self, *, duration_s: float, attempt: int, present: int, size: int) -> None:
         """A ring round ended with a total of `present` out of `size` members, in attempt 0, 1 or 2."""
@@ -75,9 +87,17 @@ class CoordinatorMetrics:
         """An enrolment request was answered."""
         self._enrolments.labels("enrolled" if enrolled else "refused").inc()
 
+    def accusation(self, lie: str) -> None:
+        """A head said that a member lies (`wrong_seed`, `spoilt_sum`), or a member that one dealt ill (`bad_deal`)."""
+        self._accusations.labels(lie).inc()
+
     def bills(self, outcome: str, count: int = 1) -> None:
         """Bills were `asked` for, `verified`, `refused` (a wrong amount) or `declined` (by their gateway)."""
         self._bills.labels(outcome).inc(count)
+
+    def certificate(self, name: str, not_after: datetime) -> None:
+        """One of `root`, `sub_ca`, `web` ends then."""
+        self._certificate.labels(name).set(not_after.timestamp())
 
     def watch(
         self, *, enrolled: Callable[[], int], connected: Callable[[], int], queue_length: Callable[[], int]

@@ -13,13 +13,14 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import trio
-from prometheus_client import CollectorRegistry
+from cryptography import x509
+from prometheus_client import CollectorRegistry, ProcessCollector
 
 from coordinator.config import CoordinatorConfig
 from coordinator.emp.billing import Billing
 from coordinator.emp.desk import BillDesk
 from coordinator.gwa.ca import ROOT_FILE, TLS_CHAIN_FILE, TLS_KEY_FILE, CertificateAuthority, TariffSigner
-from coordinator.gwa.enrolment import Directory, Enrolment
+from coordinator.gwa.enrolment import Enrolment
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.service import Coordinator
 from coordinator.store import Store
@@ -28,6 +29,7 @@ from coordinator.web.serve import serve as serve_web
 from protocol import pki
 from protocol.dcnet.commitments import Pedersen
 from protocol.dcnet.suite import StandardSuite
+from protocol.errors import StromkreisError
 from protocol.link import Keypair, LinkContext
 
 log = logging.getLogger(__name__)
@@ -47,8 +49,9 @@ async def run(config: CoordinatorConfig, *, ready: Callable[[list[str]], None] |
     keys = _curve_keys(config.data_dir / "curve.json")
     operator_token = _operator_token(config.data_dir / OPERATOR_TOKEN_FILE)
     store = Store(config.database_url)
-    directory = Directory(store)
-    metrics = CoordinatorMetrics(CollectorRegistry())
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    metrics = CoordinatorMetrics(registry)
     suite = StandardSuite()
     intermediates = [pki.to_der(authority.sub_ca)]
     desk = BillDesk(
@@ -60,7 +63,6 @@ async def run(config: CoordinatorConfig, *, ready: Callable[[list[str]], None] |
         suite,
         config.epoch.aggregate_schema,
         store,
-        directory,
         intermediates,
         metrics,
         desk,
@@ -68,16 +70,21 @@ async def run(config: CoordinatorConfig, *, ready: Callable[[list[str]], None] |
     try:
         async with (
             LinkContext(max_sockets=_SOCKETS, io_threads=config.io_threads) as link,
-            link.listen(config.listen.replace(":0", ":*"), keys, coordinator.authorise) as listener,
+            link.listen(config.listen.replace(":0", ":*"), keys, coordinator.admission.authorise) as listener,
             trio.open_nursery() as nursery,
         ):
             endpoint = config.public_endpoint or listener.endpoint
+            certificate = config.web.certificate or config.pki_path / TLS_CHAIN_FILE
+            _tell_certificates(metrics, authority, certificate)
             enrolment = Enrolment(store, authority, coordinator_curve_key=keys.public, endpoint=endpoint)
+            app = make_app(
+                store, coordinator.board, metrics, enrolment=enrolment, desk=desk, operator_token=operator_token
+            )
             web = partial(
                 serve_web,
-                make_app(store, coordinator, metrics, enrolment=enrolment, desk=desk, operator_token=operator_token),
+                app,
                 config.web.listen,
-                certificate=config.web.certificate or config.pki_path / TLS_CHAIN_FILE,
+                certificate=certificate,
                 private_key=config.web.private_key or config.pki_path / TLS_KEY_FILE,
             )
             addresses = await nursery.start(web)
@@ -87,6 +94,17 @@ async def run(config: CoordinatorConfig, *, ready: Callable[[list[str]], None] |
             await coordinator.serve(listener)
     finally:
         store.close()
+
+
+def _tell_certificates(metrics: CoordinatorMetrics, authority: CertificateAuthority, web: Path) -> None:
+    metrics.certificate("root", authority.root.not_valid_after_utc)
+    metrics.certificate("sub_ca", authority.sub_ca.not_valid_after_utc)
+    if web.exists():  # without an https address there need be none
+        try:
+            (leaf, *_) = x509.load_pem_x509_certificates(web.read_bytes())
+        except ValueError as error:
+            raise StromkreisError(f"{web}: expected the web server's certificates in PEM, its own first") from error
+        metrics.certificate("web", leaf.not_valid_after_utc)
 
 
 def _authority(config: CoordinatorConfig, now: datetime) -> CertificateAuthority:
@@ -103,8 +121,14 @@ def _authority(config: CoordinatorConfig, now: datetime) -> CertificateAuthority
 
 def _curve_keys(path: Path) -> Keypair:
     if path.exists():
-        stored = json.loads(path.read_text())
-        return Keypair(bytes.fromhex(stored["public"]), bytes.fromhex(stored["secret"]))
+        try:
+            stored = json.loads(path.read_text())
+            return Keypair(bytes.fromhex(stored["public"]), bytes.fromhex(stored["secret"]))
+        except (ValueError, KeyError, TypeError) as error:
+            raise StromkreisError(
+                f"{path}: no CURVE key pair; put it back from the backup. Without one move it away: another is made,"
+                " and each node's coordinator.json wants its public part"
+            ) from error
     keys = Keypair.generate()
     _write_secret(path, json.dumps({"public": keys.public.hex(), "secret": keys.secret.hex()}))
     return keys

@@ -8,7 +8,7 @@ SQLite serves one machine; PostgreSQL by URL serves more.  Two things carry the 
 - What is answered is durable.  SQLite runs in WAL mode with synchronous=FULL (NORMAL may lose the last commits on a
   power cut, and a gateway that was told "opened" never carries that energy again).
 
-All calls block: run them through `trio.to_thread.run_sync`.  Writers take SQLite's write lock at BEGIN, because a
+All calls block: run them through `coordinator.threads`.  Writers take SQLite's write lock at BEGIN, because a
 transaction that begins by reading cannot wait for the lock later; it fails at once instead.
 """
 
@@ -24,12 +24,12 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, RowMapping, create_engine, event, func, select
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from coordinator.tables import epoch_states, epochs, metadata, ring_commitments, ring_rounds, rings
 from protocol.dcnet.book import Ended
 from protocol.dcnet.schema import Schema
-from protocol.errors import LocalProtocolError
+from protocol.errors import LocalProtocolError, StromkreisError
 from protocol.wire import Outcome
 
 
@@ -66,11 +66,21 @@ class Store:
     """
 
     def __init__(self, url: str) -> None:
-        """`url` is an SQLAlchemy URL (`sqlite:///path`, `postgresql+psycopg://...`); tables are made if absent."""
+        """
+        `url` is an SQLAlchemy URL (`sqlite:///path`, `postgresql+psycopg://...`); tables are made if absent.
+
+        Raises StromkreisError where it cannot be opened.
+        """
         self.engine = open_engine(url)
         self._writer = self.engine.execution_options(stromkreis_writes=True)
-        with self.write() as connection:
-            metadata.create_all(connection)
+        try:
+            with self.write() as connection:
+                metadata.create_all(connection)
+        except SQLAlchemyError as error:
+            self.close()
+            raise StromkreisError(
+                f"{self.engine.url.render_as_string()}: the database cannot be opened ({fault_of(error)})"
+            ) from error
 
     def close(self) -> None:
         """Give all connections back."""
@@ -210,8 +220,20 @@ class Store:
 
 
 def open_engine(url: str) -> Engine:
-    """An engine whose SQLite connections are durable, wait for each other, and begin writes by taking the lock."""
-    engine = create_engine(url, pool_pre_ping=True)
+    """
+    An engine whose SQLite connections are durable, wait for each other, and begin writes by taking the lock.
+
+    Raises StromkreisError for a URL that names no database we have a driver for; its text may hold a password and is
+    not repeated.
+    """
+    try:
+        # Room for all that may ask at once, the web's threads included: a viewer's slow query keeps no round waiting.
+        engine = create_engine(url, pool_pre_ping=True, max_overflow=20)
+    except (ArgumentError, ImportError) as error:
+        raise StromkreisError(
+            f"no database by that URL ({type(error).__name__}); expected a URL such as sqlite:///PATH or"
+            " postgresql+psycopg://USER:PASSWORD@HOST/DATABASE"
+        ) from error
     if engine.dialect.name == "sqlite":
         if engine.url.database not in (None, "", ":memory:"):
             _keep_to_ourselves(Path(str(engine.url.database)))

@@ -157,3 +157,18 @@ epoch_states = Table(  # what a restarted coordinator needs to go on with an epo
     Column("epoch", BigInteger, ForeignKey("epochs.epoch"), primary_key=True, autoincrement=False),
     Column("state", LargeBinary, nullable=False),
 )
+
+accusations = Table(  # what gateways say of each other, one gateway's word each
+    "accusations",
+    metadata,
+    Column("accuser", String(14), primary_key=True),
+    Column("accused", String(14), primary_key=True),
+    Column("lie", String(10), primary_key=True),
+    Column("area", String(64), nullable=False),
+    Column("epochs", Integer, nullable=False),  # in how many it was said
+    Column("epoch", BigInteger, nullable=False),  # where it was said last
+    Column("ring", Integer, nullable=False),
+    Column("round", Integer, nullable=False),
+    Column("first_ms", BigInteger, nullable=False),
+    Column("last_ms", BigInteger, nullable=False, index=True),
+)

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 
 import trio
 from cryptography import x509
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, ProcessCollector
 
 from node.aggregation.bills import BillingRules
 from node.config import BillingConfig, GatewayConfig, MeterReadingConfig, NodeConfig, PolicyConfig
 from node.gateway import Gateway, Shared
 from node.lmn.counters import DurableCounters
-from node.lmn.metrics import LMN_METRICS
+from node.lmn.metrics import LMN_METRICS, LMN_READINGS
 from node.lmn.pairing import PairingStore, RenewalPolicy
 from node.lmn.profiles import MeterProfile, profile_of_url
 from node.lmn.runtime import Backoff, check_profiles
@@ -95,7 +96,10 @@ async def run(config: NodeConfig, *, ready: Callable[[str], None] | None = None)
     registry = CollectorRegistry()
     for each in LMN_METRICS:
         registry.register(each)
+    ProcessCollector(registry=registry)
     metrics = NodeMetrics(registry)
+    for meter in chain(*profiles):
+        LMN_READINGS.labels(meter.protocol)
     try:
         root = x509.load_pem_x509_certificate(config.root_certificate.read_bytes())
     except (OSError, ValueError) as error:
@@ -134,12 +138,19 @@ async def run(config: NodeConfig, *, ready: Callable[[str], None] | None = None)
                         running.append(gateway)
                         gateway_nursery.start_soon(gateway.run)
                     metrics.gateways(len(running))
+                    metrics.certificates(_certificate_ends(module for module, _, _ in modules))
                     log.info("%d gateways run, monitoring at %s", len(running), address)
                     if ready is not None:
                         ready(address)
     finally:
         store.close()
         keys.close()
+
+
+def _certificate_ends(modules: Iterable[FileSecurityModule]) -> Iterator[datetime]:
+    for module in modules:
+        if module.certificate is not None:
+            yield x509.load_der_x509_certificate(module.certificate).not_valid_after_utc
 
 
 async def _enrol(

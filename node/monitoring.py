@@ -7,9 +7,22 @@ from typing import Any
 
 import anycorn
 import trio
+from anycorn.config import Sockets
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
+from protocol.errors import StromkreisError
+
 Health = Callable[[], str | None]
+
+
+class _Config(anycorn.Config):
+    """anycorn's settings; an address that cannot be bound is told by its name."""
+
+    def create_sockets(self) -> Sockets:
+        try:
+            return super().create_sockets()
+        except OSError as error:
+            raise StromkreisError(f"cannot listen on http://{self.bind[0]}: {error.strerror}") from error
 
 
 async def serve_monitoring(
@@ -19,8 +32,12 @@ async def serve_monitoring(
     not_ready: Health,
     task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve until cancelled at `http://HOST:PORT`; reports the address bound.  The two say what is wrong, or None."""
-    config = anycorn.Config()
+    """
+    Serve until cancelled at `http://HOST:PORT`; reports the address bound.  The two say what is wrong, or None.
+
+    Raises StromkreisError where the address is taken.
+    """
+    config = _Config()
     config.bind = [address.removeprefix("http://")]
     config.accesslog = None
     config.loglevel = "WARNING"

@@ -19,7 +19,7 @@ from typing import Annotated, Any
 
 import typer
 
-from protocol.errors import StromkreisError
+from stromkreis.failures import sentences
 
 _HELP = """
 Smart meter gateways that report exact area totals and no single reading.
@@ -49,6 +49,7 @@ COMMANDS = (
     _Command("node", "stromkreis.services", _RUN, "Smart meter gateways, one or thousands in one process."),
     _Command("pki", "stromkreis.pki", _RUN, "Certificates of the smart metering PKI, and enrolment tokens."),
     _Command("bill", "stromkreis.bill", _RUN, "Bills by a time-variable tariff, from commitments; no reading leaves."),
+    _Command("backup", "stromkreis.backup", _RUN, "A running coordinator's data, copied."),
     _Command(
         "config", "stromkreis.reference", _RUN, "A commented configuration file with every setting and its default."
     ),
@@ -109,11 +110,14 @@ def main() -> None:
     """Run the command line; the text of a failure on purpose goes to stderr without a traceback."""
     try:
         build(sys.argv[1:])()
-    except StromkreisError as error:
-        sys.stderr.write(f"stromkreis: {error}\n")
-        sys.exit(getattr(error, "exit_code", 1))
     except KeyboardInterrupt:
         sys.exit(130)
+    except BaseException as error:
+        told = sentences(error)
+        if told is None:
+            raise
+        sys.stderr.write("".join(f"stromkreis: {line}\n" for line in dict.fromkeys(told)))
+        sys.exit(getattr(error, "exit_code", 1))
 
 
 if __name__ == "__main__":

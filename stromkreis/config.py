@@ -125,6 +125,8 @@ def _explain(model: type[BaseModel], section: str, detail: ErrorDetails, origins
             expected = str(detail["ctx"]["error"])
         case "string_pattern_mismatch":
             expected = f"a text of the form {detail['ctx']['pattern']}"
+        case "tuple_type" | "list_type":
+            expected = "a list"
         case "path_type":
             expected = "a path as text"
         case _:

@@ -18,7 +18,7 @@ from coordinator.gwa.ca import CertificateAuthority
 from coordinator.gwa.enrolment import Directory
 from coordinator.store import Store
 from protocol import pki
-from protocol.errors import LocalProtocolError, RemoteProtocolError
+from protocol.errors import LocalProtocolError, RemoteProtocolError, StromkreisError
 from stromkreis.config import load
 from stromkreis.services import ConfigFile
 
@@ -26,7 +26,6 @@ app = typer.Typer(help="A demo SM-PKI: certificates of gateways and the tokens t
 
 PkiDirectory = Annotated[Path, typer.Option("--pki", help="Directory of the PKI.", envvar="STROMKREIS_PKI_DIR")]
 _DEFAULT_DIRECTORY = Path("var/coordinator/pki")
-_DEFAULT_DATABASE = "sqlite:///var/coordinator/coordinator.sqlite"
 
 
 @app.command()
@@ -50,14 +49,27 @@ def init(
 
 @app.command()
 def token(
-    database: Annotated[str, typer.Option(help="SQLAlchemy URL of the coordinator's database.")] = _DEFAULT_DATABASE,
+    config: ConfigFile = None,
+    database: Annotated[
+        str | None, typer.Option(help="SQLAlchemy URL of the coordinator's database, where no file says it.")
+    ] = None,
     uses: Annotated[int, typer.Option(min=1, max=1_000_000, help="How many gateways may enrol with it.")] = 1,
     area: Annotated[str | None, typer.Option(help="Admit to this area only.")] = None,
     days: Annotated[int, typer.Option(min=1, max=3650, help="Days until it expires.")] = 14,
     label: Annotated[str, typer.Option(help="A note for yourself.")] = "",
 ) -> None:
-    """Make an enrolment token and print it, the only time that it can be seen."""
-    store = Store(database)
+    """
+    Make an enrolment token and print it, the only time that it can be seen.
+
+    Example: stromkreis pki token -c stromkreis.toml --uses 100 --area Nord
+    """
+    settings = load(CoordinatorConfig, "coordinator", config)
+    if config is not None and area is not None and area not in settings.areas:
+        raise _failure(StromkreisError(f"{area} is none of coordinator.areas ({', '.join(settings.areas)})"))
+    url = database or settings.database_url
+    if config is None and database is None:  # said where it is, a database may be made before the coordinator starts
+        _require_database(url)
+    store = Store(url)
     try:
         made = Directory(store).create_token(_now(), label=label, uses=uses, validity=timedelta(days=days), area=area)
     except (LocalProtocolError, RemoteProtocolError) as error:
@@ -73,7 +85,9 @@ def revoke(
     config: ConfigFile = None,
 ) -> None:
     """Shut a gateway out, for good; a running coordinator cuts it off within seconds."""
-    store = Store(load(CoordinatorConfig, "coordinator", config).database_url)
+    url = load(CoordinatorConfig, "coordinator", config).database_url
+    _require_database(url)
+    store = Store(url)
     try:
         done = Directory(store).revoke(gateway, _now())
     finally:
@@ -137,6 +151,15 @@ def verify(
     except RemoteProtocolError as error:
         raise _failure(error) from error
     typer.echo(f"{verified.common_name}: good for {role.value} until {verified.not_after:%Y-%m-%d %H:%M} UTC")
+
+
+def _require_database(url: str) -> None:
+    """A file that is not there would be made, and what is written into it would be read by nobody."""
+    path = Path(url.removeprefix("sqlite:///"))
+    if url.startswith("sqlite:///") and not path.exists():
+        raise StromkreisError(
+            f"{path}: no such file; start the coordinator once, or say where its database is: --config or --database"
+        )
 
 
 def _certificates(file: Path) -> list[x509.Certificate]:

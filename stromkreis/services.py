@@ -18,7 +18,6 @@ from typing import Annotated
 import trio
 import typer
 
-from protocol.errors import StromkreisError
 from stromkreis.config import load
 from stromkreis.logs import LogFormat, set_up
 
@@ -156,7 +155,7 @@ def _set_up_logs(log_format: LogFormat, level: str) -> None:
 
 
 def serve(run: Callable[[], Awaitable[None]]) -> None:
-    """Run under trio until it returns or a signal cancels it; failures on purpose come out as one StromkreisError."""
+    """Run under trio until it returns or a signal cancels it."""
 
     async def until_signal() -> None:
         # The receiver is open before anything runs: a signal that comes early finds it.
@@ -168,26 +167,12 @@ def serve(run: Callable[[], Awaitable[None]]) -> None:
                 await run()
                 nursery.cancel_scope.cancel()
 
-    try:
-        trio.run(until_signal)
-    except BaseExceptionGroup as group:
-        told, others = group.split(StromkreisError)
-        if told is None or others is not None:
-            raise
-        # What the person must read is the sentence, not the tasks that it came through.
-        raise StromkreisError("\n".join(str(error) for error in _leaves(told))) from None
+    trio.run(until_signal)
 
 
 async def _cancel_at(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
     await anext(signals)
     scope.cancel()
-
-
-def _leaves(group: BaseExceptionGroup[StromkreisError]) -> list[StromkreisError]:
-    found: list[StromkreisError] = []
-    for error in group.exceptions:
-        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
-    return found
 
 
 async def _cancel_without_parent(scope: trio.CancelScope) -> None:

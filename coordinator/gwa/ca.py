@@ -60,10 +60,16 @@ class CertificateAuthority:
         Make root, sub-CA and the coordinator's TLS certificate in a directory of their own.
 
         `hosts` are the DNS names and IP addresses under which gateways reach the coordinator.
-        Raises LocalProtocolError where a root is there already.
+        Raises LocalProtocolError where a root, or what is left of a PKI, is there already.
         """
         if (directory / ROOT_FILE).exists():
             raise LocalProtocolError(f"there is a root certificate in {directory} already")
+        for left in (SUB_CA_FILE, _SUB_CA_KEY_FILE, _ROOT_KEY_FILE):
+            if (directory / left).exists():
+                raise LocalProtocolError(
+                    f"{directory} has {left} but no {ROOT_FILE}: put it back, gateways trust no other. Where none has"
+                    " enrolled, move the directory away: another PKI is made"
+                )
         for each in (directory.parent, directory):  # `parents` would make the data directory with the umask's mode
             each.mkdir(parents=True, exist_ok=True, mode=0o700)
         start = now.replace(microsecond=0) - CLOCK_SKEW

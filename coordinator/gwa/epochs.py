@@ -64,7 +64,9 @@ class Ring:
     deals: dict[int, wire.Deal] = field(default_factory=dict)
     book: RoundBook | None = None
     head_at: wire.HeadAt | None = None
+    head_at_told_s: float = 0.0
     expelled: int = 0
+    bad_deals: set[tuple[int, int]] = field(default_factory=set)  # who complained of whose deal, by position
 
     def told_expelled(self, identity: str) -> list[To]:
         """What a member must know of those who were shut out."""

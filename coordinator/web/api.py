@@ -19,11 +19,14 @@ from fastapi import APIRouter, Query, Request
 from pydantic import AwareDatetime
 
 from coordinator.emp.totals import AreaTotal, RoundKey, RoundRecord, Totals
+from coordinator.gwa.accusations import AccusationBook, Accused
+from coordinator.gwa.accusations import Key as AccusationKey
 from coordinator.gwa.enrolment import Directory, Enrolment, EnrolmentRequest, Gateway
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.web.errors import problem_responses
 from coordinator.web.models import (
-    AccusedView,
+    AccusationPage,
+    AccusationView,
     EnrolAnswer,
     EnrolRequest,
     GatewayCounts,
@@ -41,17 +44,20 @@ from coordinator.web.models import (
     TotalPage,
 )
 from coordinator.web.status import RingStatus, StatusSource
-from protocol import pki, wire
+from protocol import pki
 from protocol.errors import RemoteProtocolError
 
 AreaQuery = Annotated[str | None, Query(max_length=64, description="Only this area.")]
 LimitQuery = Annotated[int, Query(ge=1, le=1000, description="Size of a page.")]
+GatewayQuery = Annotated[str | None, Query(max_length=14, description="Only this gateway.")]
 _CURSOR = re.compile(r"(\d{1,18})-(\d{1,9})-(\d{1,9})")
+_ACCUSATION_CURSOR = re.compile(r"(\d{1,18})-([A-Z0-9]{14})-([A-Z0-9]{14})-([a-z_]{1,10})")
 
 
 def make_router(
     totals: Totals,
     directory: Directory,
+    book: AccusationBook,
     source: StatusSource,
     *,
     enrolment: Enrolment | None,
@@ -102,6 +108,21 @@ def make_router(
         return RingPage(
             items=[_ring(ring) for ring in page], next=offset + limit if len(found) > offset + limit else None
         )
+
+    @router.get("/accusations", operation_id="accusations", tags=["rings"])
+    def _accusations(
+        area: AreaQuery = None,
+        accuser: GatewayQuery = None,
+        accused: GatewayQuery = None,
+        cursor: Annotated[str | None, Query(description="`next` of the page before.")] = None,
+        limit: LimitQuery = 100,
+    ) -> AccusationPage:
+        """What gateways say of each other, the last said first: heads of members that lie, members of bad deals."""
+        before = None if cursor is None else _accusation_key(cursor)
+        found = book.page(limit=limit + 1, area=area, accuser=accuser, accused=accused, before=before)
+        page = found[:limit]
+        following = "-".join(map(str, page[-1].key)) if len(found) > limit else None
+        return AccusationPage(items=[_accusation(each) for each in page], next=following)
 
     @router.get("/gateways", operation_id="gateways", tags=["gateways"])
     def _gateways(
@@ -154,6 +175,13 @@ def _key(cursor: str) -> RoundKey:
         raise RemoteProtocolError("cursor", "not a cursor of this interface")
     epoch, round_, ring = map(int, match.groups())
     return epoch, round_, ring
+
+
+def _accusation_key(cursor: str) -> AccusationKey:
+    match = _ACCUSATION_CURSOR.fullmatch(cursor)
+    if match is None:
+        raise RemoteProtocolError("cursor", "not a cursor of this interface")
+    return int(match[1]), match[2], match[3], match[4]
 
 
 def _time(seconds: float) -> datetime:
@@ -209,13 +237,14 @@ def _ring(ring: RingStatus) -> RingView:
         head=None if ring.head is None else _places(ring.members, (ring.head,))[0],
         last_round=ring.last_round, last_outcome=ring.last_outcome,
         last_latency_ms=None if ring.last_latency_s is None else round(ring.last_latency_s * 1000, 3),
-        accused=[
-            AccusedView(
-                member=_places(ring.members, (each.position,))[0], head=_places(ring.members, (each.head,))[0],
-                round=each.round, lie="wrong_seed" if each.lie is wire.Lie.WRONG_SEED else "spoilt_sum",
-            )
-            for each in ring.accused
-        ],
+    )  # fmt: skip
+
+
+def _accusation(said: Accused) -> AccusationView:
+    lie: Any = said.lie
+    return AccusationView(
+        accuser=said.accuser, accused=said.accused, lie=lie, area=said.area, epochs=said.epochs, epoch=said.epoch,
+        ring=said.ring, round=said.round, first_at=_time(said.first_ms / 1000), last_at=_time(said.last_ms / 1000),
     )  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from prometheus_client.exposition import choose_encoder
 
 from coordinator.emp.desk import BillDesk
 from coordinator.emp.totals import Totals
+from coordinator.gwa.accusations import AccusationBook
 from coordinator.gwa.enrolment import Directory, Enrolment
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.store import Store
@@ -51,18 +52,22 @@ def make_app(
         docs_url=None,
         redoc_url=None,
     )
-    totals = Totals(store)
+    totals, accusations = Totals(store), AccusationBook(store)
     app.add_middleware(Guard)
     install_errors(app, metrics)
-    app.include_router(make_router(totals, Directory(store), source, enrolment=enrolment, metrics=metrics, clock=clock))
+    app.include_router(
+        make_router(
+            totals, Directory(store), accusations, source, enrolment=enrolment, metrics=metrics, clock=clock
+        )
+    )  # fmt: skip
     if desk is not None:
         if not operator_token:
             raise LocalProtocolError("the routes of bills need an operator's token")
         app.include_router(make_bill_router(desk, operator_token))
-    app.include_router(make_dashboard(totals, source, None if desk is None else desk.billing))
+    app.include_router(make_dashboard(totals, accusations, source, None if desk is None else desk.billing))
 
     @app.get("/metrics", include_in_schema=False)
-    def _metrics(request: Request) -> Response:
+    async def _metrics(request: Request) -> Response:
         encode, media_type = choose_encoder(request.headers.get("accept", ""))
         return Response(encode(metrics.registry), headers={"Content-Type": media_type})
 

@@ -26,12 +26,14 @@ from starlette.types import Receive, Scope, Send
 
 from coordinator.emp.billing import Billing
 from coordinator.emp.totals import AreaTotal, Totals
+from coordinator.gwa.accusations import AccusationBook
 from coordinator.web.status import RingStatus, Status, StatusSource
 from protocol.dcnet.schema import Kind, Slot
 from protocol.metering.obis import Obis
 
 KEEP_ALIVE_S = 15.0
 PAUSE_S = 0.5  # at most two revisions a second reach a viewer: a day of 160 rings costs 150 ms of CPU to show
+ACCUSATIONS_SHOWN = 10
 WINDOWS = (24, 96, 288, 672)  # intervals: with quarter hours 6 h, 1 day, 3 days, a week
 _FEED_IN = 2  # OBIS value group C of active energy into the grid (IEC 62056-61)
 _ASSETS = {
@@ -41,7 +43,9 @@ _ASSETS = {
 }
 
 
-def make_dashboard(totals: Totals, source: StatusSource, billing: Billing | None = None) -> APIRouter:
+def make_dashboard(
+    totals: Totals, accusations: AccusationBook, source: StatusSource, billing: Billing | None = None
+) -> APIRouter:
     """The routes of the dashboard; they are no part of the REST interface and not in its OpenAPI document."""
     router = APIRouter(include_in_schema=False)
     pages = Environment(
@@ -69,7 +73,8 @@ def make_dashboard(totals: Totals, source: StatusSource, billing: Billing | None
         area: Annotated[str | None, Query(max_length=64)] = None, window: Literal["24", "96", "288", "672"] = "96"
     ) -> dict[str, Any]:
         shown = document(totals, source.status(), area=area or None, window=int(window))
-        return shown | {"bills": None if billing is None else billing.counts(area=area or None)}
+        bills = None if billing is None else billing.counts(area=area or None)
+        return shown | {"accusations": _accusations(accusations, area or None), "bills": bills}
 
     @router.get("/dashboard/events")
     async def _events() -> Response:
@@ -185,6 +190,19 @@ def _ring(ring: RingStatus) -> dict[str, Any]:
         "outcome": ring.last_outcome,
         "latency_ms": None if ring.last_latency_s is None else round(ring.last_latency_s * 1000, 1),
     }
+
+
+def _accusations(book: AccusationBook, area: str | None) -> dict[str, Any]:
+    """How many there are, and the newest of them."""
+    newest = [
+        {
+            "accuser": each.accuser, "accused": each.accused, "lie": each.lie, "area": each.area,
+            "epochs": each.epochs, "epoch": each.epoch, "ring": each.ring, "round": each.round,
+            "last_s": each.last_ms / 1000,
+        }
+        for each in book.page(limit=ACCUSATIONS_SHOWN, area=area)
+    ]  # fmt: skip
+    return {"count": book.count(area=area), "newest": newest}
 
 
 def _quantiles(latencies_s: Sequence[float]) -> dict[str, float] | None:

@@ -68,15 +68,30 @@ class RoundPage(_Model):
     """`cursor` of the next page, null at the end."""
 
 
-class AccusedView(_Model):
-    """What the head of a ring said of a member; its word alone."""
+class AccusationView(_Model):
+    """What one gateway says of another: its word alone, and nothing follows from it."""
 
-    member: Member
-    head: Member
-    """Who said it."""
+    accuser: str
+    accused: str
+    lie: Literal["wrong_seed", "spoilt_sum", "bad_deal"]
+    """Of a head: a seed that does not fit its share, or sums that open only without it. Of a neighbour: a bad share."""
+    area: str
+    epochs: int
+    """In how many epochs it was said."""
+    epoch: int
+    """Where it was said last, with `ring` and `round`."""
+    ring: int
     round: int
-    lie: Literal["wrong_seed", "spoilt_sum"]
-    """A seed that does not fit its share, or sums that open only without it."""
+    first_at: datetime
+    last_at: datetime
+
+
+class AccusationPage(_Model):
+    """Accusations, the last said first."""
+
+    items: list[AccusationView]
+    next: str | None
+    """`cursor` of the next page, null at the end."""
 
 
 class RingView(_Model):
@@ -91,8 +106,6 @@ class RingView(_Model):
     last_round: int | None
     last_outcome: str | None
     last_latency_ms: float | None
-    accused: list[AccusedView]
-    """Members that heads of this ring said to lie; such a head leaves them out."""
 
 
 class RingPage(_Model):

@@ -18,16 +18,19 @@ from pathlib import Path
 from typing import Any, cast
 
 import anycorn
+import anyio.to_thread
 import trio
 from anycorn.config import Sockets
 from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
-from protocol.errors import LocalProtocolError
+from protocol.errors import LocalProtocolError, StromkreisError
 from protocol.link.tls import server_context
 
 # Lowering it drops slow viewers (they reconnect by themselves), raising it delays the end of the process.
 STALL_S = 5.0
+# Requests that ask the database or draw, at once; more wait.  Raising it takes the interpreter from the rounds.
+THREADS = 8
 
 
 class _Config(anycorn.Config):
@@ -43,7 +46,12 @@ class _Config(anycorn.Config):
         return self.context is not None
 
     def create_sockets(self) -> Sockets:
-        sockets = super().create_sockets()
+        try:
+            sockets = super().create_sockets()
+        except OSError as error:
+            addresses = [f"https://{each}" for each in self.bind] if self.ssl_enabled else []
+            addresses += [f"http://{each}" for each in (self.insecure_bind if self.ssl_enabled else self.bind)]
+            raise StromkreisError(f"cannot listen on {' or '.join(addresses)}: {error.strerror}") from error
         if hasattr(socket, "TCP_USER_TIMEOUT"):
             for listener in (*sockets.secure_sockets, *sockets.insecure_sockets):
                 listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(STALL_S * 1000))
@@ -62,7 +70,7 @@ async def serve(
     Serve until cancelled on addresses such as `http://127.0.0.1:7380` and `https://[::]:7381`; port 0 takes a free one.
 
     `task_status` gets the addresses really bound, in the order https, http.
-    Raises LocalProtocolError for an https address without certificate, OSError where an address is taken.
+    Raises LocalProtocolError for an https address without certificate, StromkreisError where an address is taken.
     """
     config = _Config()
     secure = [_bind(address) for address in listen if address.startswith("https://")]
@@ -82,6 +90,7 @@ async def serve(
     config.shutdown_timeout = 1.0
     config.ssl_handshake_timeout = 10.0
     config.read_timeout = None
+    anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS
     # anycorn types ASGI and task status in its own and anyio's terms, which Starlette and trio do not match by name.
     asgi, started = cast(Any, _Unborn(app)), cast(Any, task_status)
     await anycorn.serve(asgi, config, mode="asgi", task_status=started)

@@ -1,27 +1,21 @@
 """
 What the web server may know of the running service: rings, who is missing, how fast; never a value.
 
-The service implements `StatusSource`; the web server only looks.  Everything durable it takes from the store instead.
+`Board` is where the service says that something changed; the web server only looks.  Everything durable it takes from
+the store instead.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+import trio
+
+from coordinator.gwa.areas import Areas
 from coordinator.gwa.epochs import AreaEpoch, Ring
-from protocol import wire
 from protocol.dcnet.rings import positions_of
-
-
-@dataclass(frozen=True, slots=True)
-class AccusedMember:
-    """The head at position `head` said in `round` that the member at `position` lies, and how."""
-
-    position: int
-    head: int
-    round: int
-    lie: wire.Lie
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +36,6 @@ class RingStatus:
     last_round: int | None = None
     last_outcome: str | None = None
     last_latency_s: float | None = None
-    accused: tuple[AccusedMember, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +72,35 @@ def ring_status(epoch: AreaEpoch, ring: Ring) -> RingStatus:
         last_round=None if last is None else last.round,
         last_outcome=None if last is None else last.outcome.name.lower(),
         last_latency_s=None if last is None else last.ended_s - last.opened_s,
-        accused=tuple(
-            AccusedMember(each.position, each.head, each.round, each.lie)
-            for each in (() if book is None else book.accusations.values())
-        ),
     )  # fmt: skip
+
+
+class Board:
+    """The state of a running service, as a `StatusSource`."""
+
+    def __init__(self, areas: Areas, enrolled: Callable[[], int]) -> None:
+        self.is_open = False
+        self._areas = areas
+        self._enrolled = enrolled
+        self._revision = 0
+        self._change = trio.Event()
+
+    def turn(self) -> None:
+        """Something changed that a viewer may want to see."""
+        self._revision += 1
+        event, self._change = self._change, trio.Event()
+        event.set()
+
+    def status(self) -> Status:
+        """See `StatusSource`."""
+        rings = tuple(ring_status(epoch, ring) for epoch, ring in self._areas.rings())
+        return Status(self._revision, rings, self._enrolled(), self._areas.present_count)
+
+    async def changed(self, revision: int) -> None:
+        """See `StatusSource`."""
+        while self._revision == revision:
+            await self._change.wait()
+
+    def not_ready(self) -> str | None:
+        """See `StatusSource`."""
+        return None if self.is_open else "the ZeroMQ socket is not open yet"

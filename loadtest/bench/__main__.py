@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from loadtest.bench import codecs, curve, engine, rounds
+from loadtest.bench import bills, codecs, curve, engine, rounds
 from loadtest.bench.measure import Row
 from loadtest.bench.table import machine, now, write_json, write_markdown
 
@@ -27,6 +27,7 @@ _SUITES: dict[str, tuple[str, Callable[..., list[Row]]]] = {
     "gateway": ("One gateway's work for one round", engine.gateway),
     "curve": ("A ring over the network", curve.rows),
     "scaling": ("Scaling in members, neighbours and slots", engine.scaling),
+    "bills": ("Bills", bills.rows),
     "sml": ("SML", codecs.sml_rows),
     "mbus": ("M-Bus and wireless M-Bus", codecs.mbus_rows),
     "link": ("Links and store", codecs.link_rows),

@@ -97,8 +97,7 @@ class Share:
         masks = MaskSchedule(self.suite, self.view, self.secrets)
         for round_ in range(self.view.rounds):
             masks.prepare(round_)
-            masked = self_mask(self.suite, _KEY, self.view.word_count)
-            masked += self.vector
+            masked = self_mask(self.suite, _KEY, self.view.word_count) + self.vector
             masks.add(masked, round_, 0, self.view.everybody)
         return 1e6 * (process_time() - begin) / self.view.rounds
 
@@ -114,10 +113,10 @@ class Share:
         """CPU time of what an OPEN leaves to do, of a round whose masks are there."""
         masks = MaskSchedule(self.suite, self.view, self.secrets)
         masks.prepare(0)
-        masked = self_mask(self.suite, _KEY, self.view.word_count)
+        mask = self_mask(self.suite, _KEY, self.view.word_count)
 
         def share() -> None:
-            np.add(masked, self.vector, masked)
+            masked = mask + self.vector
             masks.add(masked, 0, 0, self.view.everybody)
 
         return cpu_us(share, 1000)

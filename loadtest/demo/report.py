@@ -7,10 +7,14 @@ count.  Only the rounds that were asked for are judged; a demo that stays up goe
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
+import platform
 import statistics
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.console import Console
@@ -20,7 +24,9 @@ from sqlalchemy import select
 from coordinator.config import EpochConfig
 from coordinator.store import Epoch, Store, epoch_of
 from coordinator.tables import epochs
-from loadtest.demo.plan import Schedule
+from loadtest.demo.costs import Costs, Counts, Phase, Sample, Spent, phases
+from loadtest.demo.plan import INTERVAL_S, DemoSettings, Schedule
+from loadtest.demo.processes import cpu_count
 from loadtest.households import SimulatedMeter
 from loadtest.truth import RoundRow, Verdict, check
 from protocol.dcnet.book import Ended
@@ -69,27 +75,91 @@ def read_book(url: str, rounds: int) -> Book:
 
 
 @dataclass(frozen=True, slots=True)
+class RingRound:
+    """How a ring's round ended; times in seconds since the first round of all."""
+
+    area: str
+    epoch: int
+    ring: int
+    round: int
+    opened: bool
+    attempt: int
+    members: int
+    present: int
+    opened_at_s: float
+    latency_ms: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """The process that was killed, its gateways, and when; seconds since the first round."""
+
+    process: str
+    gateways: tuple[str, ...]
+    killed_at_s: float
+    back_at_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What was played, on what: with the same seed and sizes the households and their order are the same."""
+
+    started_at: str
+    version: str
+    seed: int
+    period_s: float
+    interval_s: int
+    areas: int
+    ring_size: int
+    corrupt: float
+    dropout: float
+    recorded_meters: bool
+    python: str
+    machine: str
+    cpu_count: int
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
-    """`report.json`; latencies from a round's opening to its end, costs over the processes that host gateways."""
+    """
+    `report.json`: the verdict, what it cost, and everything that a figure is drawn from.
+
+    Latencies go from a round's opening to its end.  Costs are those of the processes that host gateways, from the
+    first round on, all lives of a killed one; bytes are payload on ZeroMQ links, without CURVE, TCP and IP.
+    """
 
     rounds: int
     rings: int
     opened: int
     void: int
+    retries: int
     exact: bool
     conservation_error_wh: float
     round_ms_p50: float
     round_ms_p95: float
+    round_ms_max: float
+    phases: Mapping[str, Phase]
     gateways: int
     killed: int
     recovered: int
     cpu_ms_per_gateway_round: float
     memory_kb_per_gateway: float
+    sent_bytes_per_gateway_round: float
+    received_bytes_per_gateway_round: float
+    setup_sent_bytes_per_gateway: float
+    setup_received_bytes_per_gateway: float
+    coordinator_cpu_ms_per_gateway_round: float
+    coordinator_memory_kb: int
     processes: int
     opened_of_expected: float
     energy_import_wh: float
     energy_export_wh: float
     difference: str | None
+    settings: Settings
+    outage: Outage | None
+    ring_rounds: tuple[RingRound, ...]
+    samples: tuple[Sample, ...]
 
     @property
     def failures(self) -> list[str]:
@@ -102,15 +172,6 @@ class Report:
         if self.opened_of_expected < _OPENED_MIN:
             found.append(f"only {self.opened_of_expected:.0%} of the ring rounds opened, expected {_OPENED_MIN:.0%}")
         return found
-
-
-@dataclass(frozen=True, slots=True)
-class Costs:
-    """What the processes with gateways took: CPU seconds from the first round on, memory at the end."""
-
-    cpu_s: float
-    memory_kb: int
-    processes: int
 
 
 def judge(book: Book, epoch_config: EpochConfig, meters: Mapping[str, Sequence[SimulatedMeter]]) -> Verdict:
@@ -130,35 +191,90 @@ def judge(book: Book, epoch_config: EpochConfig, meters: Mapping[str, Sequence[S
 
 
 def make_report(
-    book: Book, verdict: Verdict, costs: Costs, *, gateways: int, killed: Sequence[str], back_since_s: float | None
+    settings: DemoSettings, book: Book, verdict: Verdict, costs: Costs, *, origin_unix_s: float, outage: Outage | None
 ) -> Report:
-    """Put the figures together; `killed` are gateway ids, back since that Unix time."""
-    latencies_ms = sorted((e.ended_s - e.opened_s) * 1000 for e in book.ended if e.outcome is Outcome.OPENED) or [0.0]
-    back: set[str] = set()
-    if back_since_s is not None:
-        for each in book.ended:
-            if each.outcome is Outcome.OPENED and each.opened_s > back_since_s:
-                back.update(book.roster(each))
-    rounds = book.rounds
+    """Put the figures together; the first round was opened at `origin_unix_s`."""
+    ring_rounds = tuple(_ring_round(book, each, origin_unix_s) for each in book.ended)
+    latencies_ms = sorted(each.latency_ms for each in ring_rounds if each.opened) or [0.0]
+    coordinator = costs.spent.get("coordinator", Spent())
+    nodes = [spent for name, spent in costs.spent.items() if name != "coordinator"]
+    counts, setup = _sum(spent.counts for spent in nodes), _sum(spent.setup for spent in nodes)
+    gateways, rounds = settings.gateways, book.rounds
     return Report(
         rounds=rounds,
         rings=len(book.members),
         opened=verdict.opened,
         void=verdict.void,
+        retries=sum(each.attempt for each in ring_rounds),
         exact=verdict.exact,
         conservation_error_wh=float(verdict.conservation_error_wh),
         round_ms_p50=round(statistics.median(latencies_ms), 1),
         round_ms_p95=round(latencies_ms[min(len(latencies_ms) - 1, int(0.95 * len(latencies_ms)))], 1),
+        round_ms_max=latencies_ms[-1],
+        phases=phases(counts),
         gateways=gateways,
-        killed=len(killed),
-        recovered=len(back & set(killed)),
-        cpu_ms_per_gateway_round=round(1000 * costs.cpu_s / (gateways * rounds), 3),
-        memory_kb_per_gateway=round(costs.memory_kb / gateways, 1),
-        processes=costs.processes,
+        killed=len(outage.gateways) if outage is not None else 0,
+        recovered=len(_back(book, outage, origin_unix_s)) if outage is not None else 0,
+        cpu_ms_per_gateway_round=round(1000 * sum(spent.cpu_s for spent in nodes) / (gateways * rounds), 3),
+        memory_kb_per_gateway=round(sum(spent.memory_kb for spent in nodes) / gateways, 1),
+        sent_bytes_per_gateway_round=round(counts["sent", 0.0] / (gateways * rounds), 1),
+        received_bytes_per_gateway_round=round(counts["received", 0.0] / (gateways * rounds), 1),
+        setup_sent_bytes_per_gateway=round(setup["sent", 0.0] / gateways, 1),
+        setup_received_bytes_per_gateway=round(setup["received", 0.0] / gateways, 1),
+        coordinator_cpu_ms_per_gateway_round=round(1000 * coordinator.cpu_s / (gateways * rounds), 3),
+        coordinator_memory_kb=coordinator.memory_kb,
+        processes=len(nodes),
         opened_of_expected=round(verdict.opened / max(1, book.expected), 4),
         energy_import_wh=float(verdict.energy_import_wh),
         energy_export_wh=float(verdict.energy_export_wh),
         difference=str(verdict.differences[0]) if verdict.differences else None,
+        settings=_settings(settings, origin_unix_s),
+        outage=outage,
+        ring_rounds=ring_rounds,
+        samples=tuple(costs.samples),
+    )
+
+
+def _sum(counts: Iterable[Counts]) -> Counts:
+    total: Counts = Counter()
+    for each in counts:
+        total.update(each)  # `+` would drop the buckets that nobody was in, and they say where the others begin
+    return total
+
+
+def _ring_round(book: Book, ended: Ended, origin_unix_s: float) -> RingRound:
+    area = next(epoch.area for epoch in book.epochs if epoch.epoch == ended.epoch)
+    return RingRound(
+        area, ended.epoch, ended.ring, ended.round, ended.outcome is Outcome.OPENED, ended.attempt,
+        len(book.members[ended.epoch, ended.ring]), ended.roster.bit_count(), round(ended.opened_s - origin_unix_s, 3),
+        round(1000 * (ended.ended_s - ended.opened_s), 1), ended.reason,
+    )  # fmt: skip
+
+
+def _back(book: Book, outage: Outage, origin_unix_s: float) -> set[str]:
+    """The killed gateways that were in a total of a round after their process was there again."""
+    if outage.back_at_s is None:
+        return set()
+    back_since_s = origin_unix_s + outage.back_at_s
+    late = [each for each in book.ended if each.outcome is Outcome.OPENED and each.opened_s > back_since_s]
+    return {name for each in late for name in book.roster(each)} & set(outage.gateways)
+
+
+def _settings(settings: DemoSettings, origin_unix_s: float) -> Settings:
+    return Settings(
+        started_at=datetime.fromtimestamp(origin_unix_s, UTC).isoformat(),
+        version=importlib.metadata.version("stromkreis"),
+        seed=settings.seed,
+        period_s=settings.period_in_force_s,
+        interval_s=INTERVAL_S,
+        areas=len(settings.areas),
+        ring_size=settings.ring_size_in_force,
+        corrupt=EpochConfig().corrupt,
+        dropout=settings.dropout,
+        recorded_meters=settings.replay is not None,
+        python=platform.python_version(),
+        machine=f"{platform.system()} {platform.machine()}",
+        cpu_count=cpu_count(),
     )
 
 
@@ -169,7 +285,7 @@ def write_report(report: Report, path: Path) -> None:
 
 
 def print_report(report: Report, path: Path, console: Console) -> None:
-    """The summary for a person."""
+    """The summary for a person; `path` is the report to look at."""
     table = Table(title="What the neighbourhood did", title_justify="left", box=None, show_header=False)
     for name, value in (
         ("gateways", f"{report.gateways} in {report.processes} processes, {report.rings} rings"),
@@ -181,9 +297,11 @@ def print_report(report: Report, path: Path, console: Console) -> None:
         ("a round took", f"{report.round_ms_p50:g} ms (median), {report.round_ms_p95:g} ms (95 of 100)"),
         (
             "a gateway cost",
-            f"{report.cpu_ms_per_gateway_round:g} ms of CPU a round, {report.memory_kb_per_gateway:,.0f} KB of memory",
+            f"{report.cpu_ms_per_gateway_round:g} ms of CPU and"
+            f" {report.sent_bytes_per_gateway_round + report.received_bytes_per_gateway_round:,.0f} bytes a round,"
+            f" {report.memory_kb_per_gateway:,.0f} KB of memory",
         ),
-        ("report", str(path)),
+        ("report", f"{path}, figures in {path.with_suffix('.json').name}"),
     ):
         table.add_row(name, value)
     console.print(table, highlight=False)

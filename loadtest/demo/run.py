@@ -8,11 +8,14 @@ lies before the first round and after every gateway's first reading, so that gro
 
 from __future__ import annotations
 
+import fcntl
+import math
 import os
 import shutil
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -25,6 +28,8 @@ from coordinator.gwa.ca import ROOT_FILE, CertificateAuthority
 from coordinator.gwa.enrolment import Directory
 from coordinator.store import Store
 from loadtest.config import MetersConfig
+from loadtest.demo.costs import Costs
+from loadtest.demo.page import write_page
 from loadtest.demo.plan import (
     DemoSettings,
     PlannedGateway,
@@ -36,8 +41,8 @@ from loadtest.demo.plan import (
     planned_gateways,
     to_toml,
 )
-from loadtest.demo.processes import Child, Children, DemoError, Usage, children, usage
-from loadtest.demo.report import Costs, Report, judge, make_report, print_report, read_book, write_report
+from loadtest.demo.processes import Child, Children, DemoError, children
+from loadtest.demo.report import Outage, Report, judge, make_report, print_report, read_book, write_report
 from loadtest.demo.view import DemoState, View
 from loadtest.demo.watch import Watch
 from loadtest.meters.book import read_book as read_meter_book
@@ -45,19 +50,26 @@ from loadtest.meters.run import simulated_meters
 
 _START_TIMEOUT_S = 60.0
 _STALL_S_MIN = 20.0
+_LOOK_S = 1.0
+
+
+class SetupTooShortError(DemoError):
+    """The first round was due before the gateways were ready; `needed_s` of set-up will do."""
+
+    def __init__(self, needed_s: int) -> None:
+        self.needed_s = needed_s
+        super().__init__(f"this machine needed more time to set up than planned: run again with --setup-s {needed_s}")
 
 
 @dataclass(slots=True)
 class _Node:
-    """One process with gateways: what starts it, and what its past lives have used."""
+    """One process with gateways, and what starts it."""
 
     name: str
     config: Path
-    ready_url: str
+    address: str
     gateways: list[PlannedGateway]
     child: Child | None = None
-    before: Usage = field(default_factory=Usage)
-    past_cpu_s: float = 0.0
 
 
 class Demo:
@@ -77,8 +89,7 @@ class Demo:
         self.report: Report | None = None
         self._tokens: dict[str, str] = {}
         self._nodes: list[_Node] = []
-        self._victims: list[PlannedGateway] = []
-        self._back_since_s: float | None = None
+        self._outage: Outage | None = None
 
     async def run(self) -> None:
         """
@@ -86,6 +97,23 @@ class Demo:
 
         Raises DemoError that names the process, its log and its last lines.
         """
+        with self.alone():
+            await self._run()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold the output directory: another demo would remove this one's files.  Raises DemoError where it is held."""
+        self._settings.out.mkdir(parents=True, exist_ok=True)
+        with (self._settings.out / ".lock").open("w") as lock:  # the system lets go of it, however this process ends
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise DemoError(
+                    f"another demo runs in {self._settings.out}: end it, or give this one another directory by --out"
+                ) from None
+            yield
+
+    async def _run(self) -> None:
         settings = self._settings
         await trio.to_thread.run_sync(self._prepare)
         async with (
@@ -93,20 +121,22 @@ class Demo:
             children(self._work / "log") as group,
         ):
             state = DemoState(settings.gateways, settings.rounds, self._web[1], Watch(client))
-            view = View(state, self._console)
+            view, costs = View(state, self._console), Costs(client)
             with view.shown():
-                coordinator, meters = await self._start(group, view, state)
-                await self._rounds(group, view, state, coordinator)
-                costs = self._costs()
+                coordinator, meters = await self._start(group, view, state, costs)
+                await self._rounds(group, view, state, coordinator, costs)
+                for child in (coordinator, *self._living()):
+                    await costs.end(child)
                 if not settings.keep:
                     state.phase = "stopping"
                     view.say("all rounds have ended; stopping")
-                    for part in ([n.child for n in self._nodes if n.child is not None], [coordinator], [meters]):
+                    for part in (self._living(), [coordinator], [meters]):
                         await group.stop(part)
             self.report = await trio.to_thread.run_sync(self._judge, costs)
             path = settings.out / "report.json"
             write_report(self.report, path)
-            print_report(self.report, path, self._console)
+            await trio.to_thread.run_sync(write_page, self.report, path.with_suffix(".html"))
+            print_report(self.report, path.with_suffix(".html"), self._console)
             if settings.keep:
                 self._console.print(f"It stays up: {self._web[1]}  (Ctrl-C ends it)", highlight=False)
                 await trio.sleep_forever()
@@ -138,7 +168,7 @@ class Demo:
 
     # --- start -------------------------------------------------------------------------------------------------
 
-    async def _start(self, group: Children, view: View, state: DemoState) -> tuple[Child, Child]:
+    async def _start(self, group: Children, view: View, state: DemoState, costs: Costs) -> tuple[Child, Child]:
         meters = await group.start("meters", ["meters", "--config", str(self._work / "meters.toml")])
         coordinator = await group.start(
             "coordinator",
@@ -155,21 +185,21 @@ class Demo:
         for node in self._nodes:
             await self._start_node(group, node)
         await group.until_ready(
-            [node.child for node in self._nodes if node.child is not None],
+            self._living(),
             max(_START_TIMEOUT_S, self._schedule.meters_origin_unix_s - time.time()),
         )
         left_s = self._schedule.meters_origin_unix_s - time.time()
         view.say(f"{len(self._gateways)} gateways in {len(self._nodes)} processes are enrolled and sit in rings")
         if left_s < 0:
             needed_s = self._settings.setup_in_force_s - left_s
-            raise DemoError(
-                f"this machine needed more time to set up than planned: run again with --setup-s {needed_s * 1.3:.0f}"
-            )
+            raise SetupTooShortError(round(needed_s * 1.3))
         state.phase = f"first round in {left_s + self._schedule.period_s:.0f} s"
         view.refresh()
         await trio.sleep(left_s)
+        await costs.begin(coordinator, f"{self._web[1]}/metrics")
         for node in self._nodes:
-            node.before = usage(node.child.pid) if node.child is not None else Usage()
+            if node.child is not None:
+                await costs.begin(node.child, f"{node.address}/metrics")
         state.phase = "running"
         return coordinator, meters
 
@@ -186,30 +216,40 @@ class Demo:
         urls = {gateway.id: entry.url for gateway, entry in zip(self._gateways, book, strict=True)}
         for index in range(self._settings.processes):
             mine = [gateway for gateway in self._gateways if gateway.process == index]
-            name, metrics = f"node-{index + 1}", f"http://127.0.0.1:{free_port()}"
+            name, address = f"node-{index + 1}", f"http://127.0.0.1:{free_port()}"
             section = node_section(
                 name, mine, urls, self._tokens, work=self._work, coordinator=self._web[0],
-                root_certificate=self._coordinator_config.pki_path / ROOT_FILE, metrics=metrics,
+                root_certificate=self._coordinator_config.pki_path / ROOT_FILE, metrics=address,
             )  # fmt: skip
             path = self._write(name, to_toml("node", section))
-            self._nodes.append(_Node(name, path, f"{metrics}/readyz", mine))
+            self._nodes.append(_Node(name, path, address, mine))
 
     async def _start_node(self, group: Children, node: _Node) -> None:
         arguments = ["node", "--config", str(node.config), "--log-format", "json"]
-        node.child = await group.start(node.name, arguments, ready_url=node.ready_url)
+        node.child = await group.start(node.name, arguments, ready_url=f"{node.address}/readyz")
+
+    def _living(self) -> list[Child]:
+        return [node.child for node in self._nodes if node.child is not None]
+
+    def _now_s(self) -> float:
+        """Since the first round."""
+        return round(time.time() - self._schedule.origin_unix_s, 3)
 
     # --- rounds ------------------------------------------------------------------------------------------------
 
-    async def _rounds(self, group: Children, view: View, state: DemoState, coordinator: Child) -> None:
+    async def _rounds(self, group: Children, view: View, state: DemoState, coordinator: Child, costs: Costs) -> None:
         rounds, period_s = self._settings.rounds, self._schedule.period_s
         kill_after, restart_after = rounds // 3, max(rounds // 3 + 2, rounds // 2)
         stall_s = max(_STALL_S_MIN, 6 * period_s)
         victim = self._nodes[-1]
-        known, progress_s = 0, trio.current_time()
+        known, progress_s, looked_s = 0, trio.current_time(), -math.inf
         while not self._all_ended(state.watch):
             await trio.sleep(min(0.4, period_s / 3))
             await state.watch.poll()
             view.refresh()
+            if trio.current_time() - looked_s >= _LOOK_S:
+                looked_s = trio.current_time()
+                costs.look(self._now_s())
             if len(state.watch.rounds) > known:
                 known, progress_s = len(state.watch.rounds), trio.current_time()
             elif trio.current_time() - progress_s > stall_s:
@@ -218,15 +258,16 @@ class Demo:
                 view.say(f"no round has ended for {stall_s:g} s; judging what there is")
                 return
             ended = state.watch.last_round + 1
-            if not self._victims and ended >= kill_after and victim.child is not None:
-                self._victims = victim.gateways
-                victim.past_cpu_s += usage(victim.child.pid).cpu_s - victim.before.cpu_s
+            if self._outage is None and ended >= kill_after and victim.child is not None:
+                await costs.end(victim.child)
+                self._outage = Outage(victim.name, tuple(each.id for each in victim.gateways), self._now_s())
                 await group.kill(victim.child)
                 view.say(f"killed {victim.name} (SIGKILL): {len(victim.gateways)} gateways are gone")
-            if self._victims and self._back_since_s is None and ended >= restart_after:
-                victim.before = Usage()
+            if self._outage is not None and self._outage.back_at_s is None and ended >= restart_after:
                 await self._start_node(group, victim)
-                self._back_since_s = time.time()
+                if victim.child is not None:
+                    await costs.begin(victim.child, f"{victim.address}/metrics", anew=True)
+                self._outage = replace(self._outage, back_at_s=self._now_s())
                 view.say(f"started {victim.name} again: what its meters counted meanwhile must reappear")
 
     def _all_ended(self, watch: Watch) -> bool:
@@ -242,23 +283,14 @@ class Demo:
 
     # --- the end -----------------------------------------------------------------------------------------------
 
-    def _costs(self) -> Costs:
-        cpu_s, memory_kb = 0.0, 0
-        for node in self._nodes:
-            now = usage(node.child.pid) if node.child is not None else Usage()
-            cpu_s += node.past_cpu_s + now.cpu_s - node.before.cpu_s
-            memory_kb += now.memory_kb
-        return Costs(cpu_s, memory_kb, len(self._nodes))
-
     def _judge(self, costs: Costs) -> Report:
         simulated = simulated_meters(self._meters)
         meters = {gateway.id: (meter,) for gateway, meter in zip(self._gateways, simulated, strict=True)}
         book = read_book(self._coordinator_config.database_url, self._settings.rounds)
         verdict = judge(book, self._coordinator_config.epoch, meters)
         return make_report(
-            book, verdict, costs, gateways=len(self._gateways), killed=[each.id for each in self._victims],
-            back_since_s=self._back_since_s,
-        )  # fmt: skip
+            self._settings, book, verdict, costs, origin_unix_s=self._schedule.origin_unix_s, outage=self._outage
+        )
 
 
 def wrong_settings(settings: DemoSettings) -> Sequence[str]:

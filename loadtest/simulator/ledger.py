@@ -47,7 +47,10 @@ class Ledger:
             for key in [key for key in self._attempts if key[0] < round_ - 2]:
                 self._close(key)
             self._current = round_
-        return self._attempts.setdefault((round_, attempt), _Attempt())
+        known = self._attempts.get((round_, attempt))
+        if known is None:
+            known = self._attempts[round_, attempt] = _Attempt()
+        return known
 
     def served(self, member: int, round_: int, attempt: int) -> None:
         """A member made durable that it serves an attempt."""

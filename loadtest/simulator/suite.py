@@ -16,10 +16,8 @@ from protocol.errors import RemoteProtocolError
 
 
 def _hash(size: int, *parts: bytes) -> bytes:
-    state = hashlib.shake_128()
-    for part in parts:
-        state.update(len(part).to_bytes(4, "little") + part)
-    return state.digest(size)
+    lengths = struct.pack(f"<{len(parts)}I", *map(len, parts))
+    return hashlib.shake_128(lengths + b"".join(parts)).digest(size)
 
 
 class CheapEncryptor:

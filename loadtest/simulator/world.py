@@ -1,20 +1,18 @@
 """
 One simulated ring: real member, head and book machines, and everything between them that can go wrong.
 
-Time is a number, the network is a heap, chance is one seeded generator: the same seed gives the same bytes, in any
-process.  A gateway has a durable part (records, vectors, its register account) that survives a crash and a volatile
-part (its machines) that does not; a crash may come between any two instructions, so also between "durable" and
-"sent".  What the adversary could learn is watched by `ledger`, not by what the head says.
+The same seed gives the same bytes, in any process (`timeline`).  A gateway has a durable part (records, vectors, its
+register account) that survives a crash and a volatile part (its machines) that does not; a crash may come between any
+two instructions, so also between "durable" and "sent".  What the adversary could learn is watched by `ledger`, not by
+what the head says.
 """
 
 from __future__ import annotations
 
 import hashlib
-import heapq
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from random import Random
 
 import numpy as np
 
@@ -24,6 +22,7 @@ from loadtest.simulator.faults import Faults
 from loadtest.simulator.ledger import Ledger
 from loadtest.simulator.liar import Liar
 from loadtest.simulator.lying_member import LyingMember
+from loadtest.simulator.timeline import Timeline
 from protocol import wire
 from protocol.dcnet.book import Accusation, Announce, BookInstruction, Ended, Record, RoundBook
 from protocol.dcnet.events import (
@@ -79,23 +78,20 @@ class Tally:
     recoveries: int = 0
     refusals: int = 0
     heads_replaced: int = 0
-    messages: int = 0
 
 
-class World:
-    """A ring, its coordinator, its network."""
+class World(Timeline):
+    """A ring, its coordinator, and the network between them."""
 
     def __init__(
         self, suite: Suite, size: RingSize, seed: int, faults: Faults, liar: Liar | None = None,
         lying_member: LyingMember | None = None,
     ) -> None:  # fmt: skip
-        self.random = Random(seed)
-        self.faults = faults
+        super().__init__(seed, faults)
         self.liar = liar
         self.lying_member = lying_member
         self.accused: set[int] = set()
         self.tally = Tally()
-        self.now_s = 0.0
         self.transcript = hashlib.sha256()
         self._suite = suite
         ring_seed = hashlib.sha256(f"ring {seed}".encode()).digest()
@@ -104,23 +100,16 @@ class World:
         self.ledger = Ledger(self.view, corrupt if lying_member is None else corrupt | {lying_member.position})
         self.gateways = [Gateway(index, each) for index, each in enumerate(secrets)]
         self._masks = [MaskSchedule(suite, self.view, each) for each in secrets]
-        self.book = RoundBook(suite, self.view, result_secret(ring_seed), 0.0)
+        self._result_secret = result_secret(ring_seed)
+        self.book = RoundBook(suite, self.view, self._result_secret, 0.0)
         self.ended: dict[int, Ended] = {}
         self.register_wh = [self.random.randrange(10**9) for _ in secrets]
         self.first_wh = list(self.register_wh)
         for gateway in self.gateways:
             gateway.opened_wh = self.register_wh[gateway.index]
-        self._heap: list[tuple[float, int, Callable[[], None]]] = []
-        self._sequence = 0
-        self._clogged: dict[tuple[str, str], float] = {}
         self._appointed = -1
-
-    # --- the heap --------------------------------------------------------------------------------------------------
-
-    def at(self, when_s: float, action: Callable[[], None]) -> None:
-        """Run `action` at a time."""
-        self._sequence += 1
-        heapq.heappush(self._heap, (max(when_s, self.now_s), self._sequence, action))
+        self._noted: wire.Message | None = None
+        self._noted_bytes = b""
 
     def at_life(self, gateway: Gateway, when_s: float, action: Callable[[], None]) -> None:
         """Run `action` at a time, unless the gateway has crashed by then."""
@@ -131,13 +120,6 @@ class World:
                 action()
 
         self.at(when_s, guarded)
-
-    def run_until(self, end_s: float) -> None:
-        """Let everything happen that happens before `end_s`."""
-        while self._heap and self._heap[0][0] <= end_s:
-            self.now_s, _, action = heapq.heappop(self._heap)
-            action()
-        self.now_s = end_s
 
     def start(self) -> None:
         """Everybody comes up, the first head is appointed, readings and the book's clock begin."""
@@ -153,6 +135,12 @@ class World:
         when_s = self.book.next_timer_s()
         if when_s < float("inf"):
             self.at(max(when_s, self.now_s + 0.01), self._book_timer)
+
+    def restart_book(self) -> None:
+        """The coordinator comes back: what ended has ended, and terms go on a turn of the ring later."""
+        term = max((each.term for each in self.ended.values()), default=0) + self.view.size
+        self.book = RoundBook(self._suite, self.view, self._result_secret, self.now_s, self.ended, term)
+        self._from_book(self.book.start())
 
     # --- gateways --------------------------------------------------------------------------------------------------
 
@@ -217,6 +205,8 @@ class World:
         if self.faults.crash and self.random.random() < self.faults.crash * len(self.gateways):
             victim = self.random.choice(self.gateways)
             self.at(self.now_s + self.random.random() * PERIOD_S, lambda: self.crash(victim))
+        if self.faults.book_crash and self.random.random() < self.faults.book_crash:
+            self.at(self.now_s + self.random.random() * PERIOD_S, self.restart_book)
 
     def _offer(self, gateway: Gateway, round_: int) -> None:
         """As the node does: the stored vector again, or a new one once the last contribution is settled."""
@@ -242,16 +232,6 @@ class World:
             self.tally.refusals += 1
 
     # --- the network -----------------------------------------------------------------------------------------------
-
-    def _send(self, source: str, target: str, deliver: Callable[[], None]) -> None:
-        self.tally.messages += 1
-        clog_s = self._clogged.get((source, target), 0.0)
-        for delay_s in self.faults.deliveries(self.random):
-            self.at(max(self.now_s, clog_s) + delay_s, deliver)
-
-    def clog(self, source: str, target: str, seconds: float) -> None:
-        """Nothing on this way arrives for so long, then all of it at once."""
-        self._clogged[source, target] = self.now_s + seconds
 
     def _carry_out(self, gateway: Gateway, instructions: Sequence[Instruction]) -> None:
         life = gateway.life
@@ -285,6 +265,9 @@ class World:
         if member is None:
             return
         if self.lying_member is not None and self.lying_member.position == gateway.index:
+            usurped = self.lying_member.usurp(message, member)
+            if usurped is not None:
+                self._to_book(gateway, usurped)
             message = self.lying_member.twist(message, member)
         self._note(gateway.index, message)
         self.ledger.sent(gateway.index, message, member)
@@ -300,7 +283,7 @@ class World:
                 self.tally.refusals += 1
                 target.head.lost(gateway.index, self.now_s)
 
-        self._send(f"m{gateway.index}", f"m{target.index}", deliver)
+        self.send(f"m{gateway.index}", f"m{target.index}", deliver)
 
     def _from_head(self, gateway: Gateway, instructions: Sequence[Instruction]) -> None:
         term = gateway.head_term
@@ -311,7 +294,7 @@ class World:
                 case ToMember(position, message):
                     self._note(position + 1000, message)
                     target = self.gateways[position]
-                    self._send(f"m{gateway.index}", f"m{position}", partial(self._at_member, target, message))
+                    self.send(f"m{gateway.index}", f"m{position}", partial(self._at_member, target, message))
                 case ToCoordinator(message):
                     if gateway.head_term == term:
                         self._to_book(gateway, message)
@@ -336,7 +319,7 @@ class World:
             except RemoteProtocolError:
                 self.tally.refusals += 1
 
-        self._send(f"m{gateway.index}", "book", deliver)
+        self.send(f"m{gateway.index}", "book", deliver)
 
     def _from_book(self, instructions: Sequence[BookInstruction]) -> None:
         for each in instructions:
@@ -368,10 +351,12 @@ class World:
                         self._from_head(gateway, gateway.head.result(message, self.now_s))
                     self._at_member(gateway, message)
 
-        self._send("book", f"m{gateway.index}", deliver)
+        self.send("book", f"m{gateway.index}", deliver)
 
     def _note(self, who: int, message: wire.Message) -> None:
-        self.transcript.update(who.to_bytes(2, "little") + wire.encode(message))
+        if message is not self._noted:  # what a head tells everybody is one message
+            self._noted, self._noted_bytes = message, wire.encode(message)
+        self.transcript.update(who.to_bytes(2, "little") + self._noted_bytes)
 
     # --- what must hold ----------------------------------------------------------------------------------------------
 
@@ -388,6 +373,8 @@ class World:
         expected = [0] * self.view.word_count
         for gateway in self.gateways:
             if ended.roster >> gateway.index & 1:
+                if ended.round not in gateway.contributed:
+                    raise Violation(f"round {ended.round} opened with a member that contributed nothing")
                 vector, _ = gateway.contributed[ended.round]
                 expected = [(a + int(b)) % WORD_MODULUS for a, b in zip(expected, vector, strict=True)]
         if tuple(expected) != ended.total:

@@ -122,10 +122,15 @@ class Contributions:
         if self._opened is not None:
             return
         packed = _pack(values)
-        await self._store.write(
+        await self._write(
             [Statement("INSERT OR IGNORE INTO baseline VALUES (?, ?, ?)", (self._gateway, packed, packed))]
         )
         self._opened = values
+
+    async def _write(self, statements: list[Statement]) -> None:
+        """Through a cancellation, which may come with an epoch's end: what is on the disk is what we remember."""
+        with trio.CancelScope(shield=True):
+            await self._store.write(statements)
 
     @property
     def unsettled(self) -> tuple[int, int] | None:
@@ -209,7 +214,7 @@ class Contributions:
         await self._take_lock()
         try:
             contribution = self._allowed(view.epoch, record.round)
-            await self._store.write(
+            await self._write(
                 [
                     Statement(
                         "INSERT INTO contribution VALUES (?, ?, ?, ?, ?, ?, 0, 0, ?, ?) ON CONFLICT DO UPDATE SET"
@@ -278,7 +283,7 @@ class Contributions:
                     )
                 )
                 statements += self._billable(contribution)
-            await self._store.write(statements)
+            await self._write(statements)
             if included:
                 self._opened = contribution.registers.values
             past = self._last[1]

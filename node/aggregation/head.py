@@ -127,8 +127,6 @@ class HeadDriver:
                     self._carry_out(self._head.on_timer(clock()))
                 case _FromBook(message):
                     self._carry_out(self._head.result(message, clock()))
-                case _FromMember(position, _) if self._expelled >> position & 1:
-                    around.metrics.protocol_error("expelled_member")
                 case _FromMember(position, message):
                     self._hear(position, message)
                 case (int() as position, data):  # the name that our own `authorise` gave
@@ -138,6 +136,9 @@ class HeadDriver:
                     raise AssertionError("members are known by their positions")
 
     def _hear(self, position: int, message: wire.RingMessage | bytes) -> None:
+        if self._expelled >> position & 1:  # by the relay, or by a second link that was open before
+            self._around.metrics.protocol_error("expelled_member")
+            return
         try:
             if isinstance(message, bytes):
                 message = wire.decode(message, wire.FROM_MEMBER)  # type: ignore[assignment]  # those are ring messages

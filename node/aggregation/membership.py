@@ -66,6 +66,7 @@ class Membership:
         self._nursery: trio.Nursery | None = None
         self._address: wire.HeadAt | None = None
         self._expelled = 0
+        self._offered = -1
 
     def _resume(self) -> Member:
         around = self._around
@@ -178,8 +179,12 @@ class Membership:
         if not contributions.is_free_for(self.view.epoch):
             return
         self._waiting = None
+        if waiting.round < self._offered:  # a clock that was set back; the energy is in what is offered
+            self._around.metrics.noted("reading_out_of_order")
+            return
         contribution = contributions.build(self.view, waiting.round, waiting.registers)
         if contribution is not None:
+            self._offered = waiting.round
             now_s = self._around.clock()
             await self._carry_out(self._member.offer(waiting.round, contribution.vector, now_s, contribution.blindings))
 
@@ -188,7 +193,8 @@ class Membership:
             if dealer >= self.view.size:
                 raise RemoteProtocolError("no_such_member", "a deal from a position that does not exist")
             try:
-                self.secrets.accept(dealer, commitments, sealed)
+                known = self._around.commitments.setdefault(dealer, commitments)
+                self.secrets.accept(dealer, known if known == commitments else commitments, sealed)
             except RemoteProtocolError as error:  # one bad dealer costs only its own recovery
                 self._around.metrics.protocol_error(error.reason)
                 self._around.to_coordinator(wire.BadDeal(self.view.epoch, self.view.ring, dealer))
@@ -196,6 +202,7 @@ class Membership:
     def _on_expelled(self, message: wire.Expelled) -> None:
         """Who was shut out stays out until the epoch is over: what a coordinator says next lets nobody in again."""
         self._expelled |= self.view.from_wire(message.members)
+        self._member.expelled(self._expelled)
         if self._head is not None:
             self._head.expel(self._expelled)
 
@@ -249,14 +256,22 @@ class Membership:
         await self._drop_link()
         self._address = message
         if position != self._position and message.endpoint != RELAY:
-            self._connection = self._around.link.connect(
-                message.endpoint, self.view.members[position].curve_key, self._around.module.curve
-            )
-            self._inbox.follow(self._connection)
+            self._connect(message.endpoint, self.view.members[position].curve_key)
         now_s = self._around.clock()
         # Not before: now those of the ring who live in this process have joined it, and a pair's masks are made once.
         self._masks.prepare(min(max(0, self.view.timing.round_at(now_s)), self.view.rounds - 1))
         await self._carry_out(self._member.appointed(message.term, now_s))
+
+    def _connect(self, endpoint: str, curve_key: bytes) -> None:
+        """A head may sign any text as its address; one that is none leaves it silent, and the ring has deputies."""
+        around = self._around
+        try:
+            self._connection = around.link.connect(endpoint, curve_key, around.module.curve)
+        except LinkError as error:
+            around.metrics.noted("head_unreachable")
+            log.warning("gateway %s does not reach the head of its ring: %s", around.module.identity, error)
+        else:
+            self._inbox.follow(self._connection)
 
     def _is_linked(self) -> bool:
         if self._address is None:

@@ -52,3 +52,4 @@ class Surroundings:
     public_host: str | None
     relay: bool
     fleet: Fleet = field(default_factory=Fleet)  # whose masks are made along with ours
+    commitments: dict[int, tuple[bytes, ...]] = field(default_factory=dict)  # by dealer, for all of the ring here

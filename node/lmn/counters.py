@@ -10,7 +10,8 @@ see the same number twice.  A first block begins at the Unix second, so that a g
 whatever it used at less than one number a second.
 
 What a meter sent under a number is taken once: the highest number taken from each sender is durable before the reading
-goes on, or a recording played back after a restart would pass for a meter.
+goes on, or a recording played back after a restart would pass for a meter.  A meter that is given a new key may count
+from 0 again (DLMS resets its invocation counters with the key), so numbers are remembered by sender and key.
 """
 
 from __future__ import annotations
@@ -20,10 +21,13 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 import trio
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from node.store import Statement, Store
 
 BLOCK_SIZE: Final = 16_384  # 2^32 numbers are 262,144 restarts; smaller blocks are more durable writes
+_MARK_SIZE: Final = 8
 
 
 class CounterStore(Protocol):
@@ -37,6 +41,33 @@ class CounterStore(Protocol):
 
     async def take(self, receiver: str, sender: str, number: int) -> None:
         """Remember that `receiver` took this number, the highest so far."""
+
+
+class Taken:
+    """What one receiver took from its meters, each number under the key that its sender has now: `key_of(sender)`."""
+
+    def __init__(self, counters: CounterStore, receiver: str, key_of: Callable[[str], bytes | None]) -> None:
+        self._counters = counters
+        self._receiver = receiver
+        self._key_of = key_of
+
+    def highest(self) -> dict[str, int]:
+        """The highest number of each sender under its present key."""
+        named = (
+            (name.partition("/")[0], name, number) for name, number in self._counters.taken(self._receiver).items()
+        )
+        return {sender: number for sender, name, number in named if name == self._name(sender)}
+
+    async def keep(self, sender: str, number: int) -> None:
+        """Return when it is durable: only then may the reading go on."""
+        await self._counters.take(self._receiver, self._name(sender), number)
+
+    def _name(self, sender: str) -> str:
+        key = self._key_of(sender)
+        if key is None:
+            return sender
+        mark = HKDF(SHA256(), _MARK_SIZE, None, b"stromkreis mark of a meter's key beside its counters").derive(key)
+        return f"{sender}/{mark.hex()}"
 
 
 class VolatileCounters:

@@ -19,7 +19,7 @@ from weakref import WeakKeyDictionary
 import trio
 
 from node.lmn import lks1, s0
-from node.lmn.counters import BLOCK_SIZE
+from node.lmn.counters import BLOCK_SIZE, Taken
 from node.lmn.dlms import driver as dlms
 from node.lmn.dlms import security as dlms_security
 from node.lmn.dlms.acse import Mechanism
@@ -93,8 +93,10 @@ def _now(clock: Clock) -> Callable[[], datetime]:
 def _guard(profile: MeterProfile) -> dlms_security.ReplayGuard:
     """The invocation counters taken from a meter, which outlive the link."""
     if "guard" not in profile.memory:
-        taken = profile.counters.taken(profile.device)
-        highest = {bytes.fromhex(title): number for title, number in taken.items()}
+        taken = profile.memory["taken"] = Taken(
+            profile.counters, profile.device, lambda _title: profile.key("encryption")
+        )
+        highest = {bytes.fromhex(title): number for title, number in taken.highest().items()}
         news = profile.memory["news"] = {}
         profile.memory["guard"] = dlms_security.ReplayGuard(highest, lambda title, n: news.update({title.hex(): n}))
     guard: dlms_security.ReplayGuard = profile.memory["guard"]
@@ -104,7 +106,7 @@ def _guard(profile: MeterProfile) -> dlms_security.ReplayGuard:
 async def _keep_taken(profile: MeterProfile, news: dict[str, int]) -> None:
     """What was taken is durable before the reading goes on."""
     while news:
-        await profile.counters.take(profile.device, *news.popitem())
+        await profile.memory["taken"].keep(*news.popitem())
 
 
 # --- IEC 62056-21, P1, S0 ---------------------------------------------------------------------------------------------
@@ -324,7 +326,8 @@ def _receiver(profile: MeterProfile, profiles: Sequence[MeterProfile]) -> Receiv
         # The only meter of a line that is asked may be anyone: the key is for whoever answers.
         anyone = profile.key("encryption") if profile.meter_id == ANY_METER and profile.protocol == "mbus" else None
         store = KeyStore(keys, anyone, all_secured=anyone is not None)
-        profile.memory["receiver"] = Receiver(store, counters=profile.counters.taken(profile.device))
+        taken = profile.memory["taken"] = Taken(profile.counters, profile.device, store.key_named)
+        profile.memory["receiver"] = Receiver(store, counters=taken.highest())
     receiver: Receiver = profile.memory["receiver"]
     return receiver
 

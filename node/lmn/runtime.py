@@ -47,6 +47,7 @@ from protocol.metering.reading import Reading
 Clock = Callable[[], float]
 Deliver = Callable[[list[Reading]], Awaitable[None]]
 OpenLink = Callable[[str], Awaitable[trio.abc.Stream]]
+_SLEEP_S_MAX = 60.0  # bounds the harm of a clock that is set
 _IDLE_MAX_S = 60.0  # a link unused for longer is opened anew: one that died unnoticed costs a time-out when it counts
 _EVENT_PAUSE_S = 890.0  # the same fault of the same meter is news again at the next quarter hour
 _TOLD_MAX = 256
@@ -124,11 +125,11 @@ async def run_meters(
     Read the meters of one gateway until cancelled.
 
     `deliver` gets the readings of one telegram or readout at a time, never an empty list, and may wait: the bus then
-    waits too.  `clock` gives seconds of the Unix epoch and must run at the speed of trio's clock; reception times
-    and the schedule are in it.  `rng` jitters the waits.  `counters` keeps what must not come twice over a restart;
-    without it such numbers rest on the clock (`node.lmn.counters`).  `pairings` keeps the certificates of the wired LMN
-    that are renewed; without it none is.  Raises LocalProtocolError for profiles that
-    contradict each other, before any link is opened.
+    waits too.  `clock` gives seconds of the Unix epoch and must run at the speed of trio's clock, but may be set;
+    reception times and the schedule are in it.  `rng` jitters the waits.  `counters` keeps what must not come twice
+    over a restart; without it such numbers rest on the clock (`node.lmn.counters`).  `pairings` keeps the certificates
+    of the wired LMN that are renewed; without it none is.  Raises LocalProtocolError for profiles that contradict each
+    other, before any link is opened.
     """
     run = _Run(deliver, schedule, clock, rng, on_event, backoff, open_stream, MonotonicWatch())
     if counters is not None:
@@ -156,8 +157,10 @@ class _Bus:
     fault_count: int = 0  # in a row
     missing: set[str] = field(default_factory=set)  # devices without a value at the last reading time
     stream: trio.abc.Stream | None = None  # of a bus that is asked
-    told_s: dict[tuple[str, str], float] = field(default_factory=dict)  # (kind, device): when it was an event
-    heard_s: dict[str, float] = field(default_factory=dict)  # of a bus that pushes: when each device last spoke
+    # In trio's time, which nobody sets: (kind, device) to when it was an event; device to when it spoke on a bus that
+    # pushes.
+    told_s: dict[tuple[str, str], float] = field(default_factory=dict)
+    heard_s: dict[str, float] = field(default_factory=dict)
 
     async def close(self) -> None:
         """Close the link at once; whatever was still to come on it must not be taken for a later answer."""
@@ -222,14 +225,13 @@ class _Run:
     async def _ask(self, bus: _Bus) -> None:
         at_s = self.clock()
         while True:
-            at_s = self._following(at_s)
-            await self._sleep_until(at_s)
+            at_s = await self._reading_time_after(at_s)
             # Those that did not answer last time come last: waiting for them must not make the others late.
             order = sorted(bus.profiles, key=lambda profile: profile.device in bus.missing)
             unread = await self._ask_each(bus, order, math.inf)
             # A late retry would make the next quarter hour late for everyone, so it is cut off there.
             until_s = self.schedule.next_reading_time(at_s + _TICK_S)
-            while unread and self.clock() < until_s:
+            while unread and self.clock() < until_s and not self._was_set_back(at_s):
                 wait_s = self.backoff.delay_s(bus.fault_count, self.rng)
                 await trio.sleep(min(wait_s, until_s - self.clock()))
                 if self.clock() < until_s:
@@ -239,6 +241,21 @@ class _Run:
                 self._event(bus, "no_value", device)
             if self.schedule.next_reading_time(at_s + _TICK_S) - self.clock() > _IDLE_MAX_S:
                 await bus.close()
+
+    async def _reading_time_after(self, last_s: float) -> float:
+        """Sleep until the next reading time; it is looked up anew each minute, since clocks and schedules are set."""
+        while True:
+            if self._was_set_back(last_s):
+                last_s = self.clock()
+            at_s = self._following(last_s)
+            # Waking early by a rounding error of the clocks would read the same quarter hour twice.
+            if (left_s := at_s - self.clock()) <= 0:
+                return at_s
+            await trio.sleep(min(left_s, _SLEEP_S_MAX))
+
+    def _was_set_back(self, last_s: float) -> bool:
+        """Whether the clock shows a time before `last_s` that it had shown: to wait for that again might take days."""
+        return self.schedule.next_reading_time(self.clock()) < last_s - _TICK_S
 
     def _following(self, at_s: float) -> float:
         """The next reading time; the last one that is due where several have passed meanwhile."""
@@ -292,11 +309,11 @@ class _Run:
 
     async def miss_the_silent(self, bus: _Bus) -> None:
         """An alarm for each meter that says nothing on a bus where others still speak."""
-        began_s = self.clock()
+        began_s = trio.current_time()
         bus.heard_s |= {profile.device: began_s for profile in bus.profiles}
         while True:
-            await self._sleep_until(min(bus.heard_s[each.device] + each.silence_s for each in bus.profiles))
-            now_s = self.clock()
+            await trio.sleep_until(min(bus.heard_s[each.device] + each.silence_s for each in bus.profiles))
+            now_s = trio.current_time()
             for profile in bus.profiles:
                 if bus.heard_s[profile.device] + profile.silence_s <= now_s:
                     bus.heard_s[profile.device] = now_s  # and again after as long a silence
@@ -323,7 +340,7 @@ class _Run:
                     self._fault(bus, _Fault("unknown_device"), item.device)
                 continue
             heard = True
-            bus.heard_s[profile.device] = self.clock()
+            bus.heard_s[profile.device] = trio.current_time()
             if not profile.registers or item.obis in profile.registers:
                 readings.append(item if item.device == profile.device else replace(item, device=profile.device))
         if heard:
@@ -344,18 +361,13 @@ class _Run:
 
     def _event(self, bus: _Bus, kind: str, device: str, detail: str = "", *, always: bool = False) -> None:
         LMN_ERRORS.labels(bus.driver.name, kind).inc()
-        now_s = self.clock()
+        now_s = trio.current_time()
         if not always and now_s - bus.told_s.get((kind, device), -math.inf) < _EVENT_PAUSE_S:
             return
         if len(bus.told_s) >= _TOLD_MAX:
             bus.told_s.clear()
         bus.told_s[kind, device] = now_s
-        self.on_event(LmnEvent(kind, bus.driver.name, device, now_s, detail))
-
-    async def _sleep_until(self, at_s: float) -> None:
-        # Waking early by a rounding error of the clocks would read the same quarter hour twice.
-        while (left_s := at_s - self.clock()) > 0:
-            await trio.sleep(left_s)
+        self.on_event(LmnEvent(kind, bus.driver.name, device, self.clock(), detail))
 
 
 async def _caught(step: Awaitable[_T], timeout_s: float) -> _T | _Fault:

@@ -54,6 +54,7 @@ class Severity(Enum):
     FATAL = "fatal"
 
 
+_PERMANENT_ERROR: Final = 28  # of a wireless meter
 _ALWAYS: Final = frozenset({0, 2})
 _GATEWAY_BITS: Final = _ALWAYS | frozenset(GatewayBit)
 _W, _TIME, _T, _E, _F = Severity.WARNING, Severity.TIME, Severity.TAMPER, Severity.ERROR, Severity.FATAL
@@ -148,8 +149,9 @@ def combine(
     """
     The word that the gateway forms from a meter's word (bytes in the order of the table) and its own findings.
 
-    What the meter reports, the gateway's half repeats: manipulation sets bit 14, and for wireless meters a temporary
-    or permanent error in STS sets bit 15.  A meter without a status has none set (REQ.TLSHDLC.SMGW.100, hint).
+    What the meter reports, the gateway's half repeats: manipulation sets bit 14, and for wireless meters an anomaly or
+    error (the bits that the table marks MTR_Error, and the permanent error) sets bit 15.  A meter without a status has
+    none set (REQ.TLSHDLC.SMGW.100, hint).
     """
     if len(meter_word) != 4:
         raise LocalProtocolError("a meter's status word has 4 bytes")
@@ -159,6 +161,6 @@ def combine(
     status = CombinedStatus(frozenset(gateway), bits_of(meter_word))
     if Severity.TAMPER in status.severities():
         gateway.add(GatewayBit.METER_TAMPER)
-    if wireless and status.meter & {27, 28}:
+    if wireless and (Severity.ERROR in status.severities() or _PERMANENT_ERROR in status.meter):
         gateway.add(GatewayBit.METER_ERROR)
     return CombinedStatus(frozenset(gateway), status.meter)

@@ -22,13 +22,14 @@ from typing import Protocol
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from nacl.exceptions import CryptoError
 from nacl.public import PrivateKey
 
 from protocol import pki
 from protocol.dcnet.commitments import derive_blinding
 from protocol.dcnet.secrets import EpochSecrets
 from protocol.dcnet.suite import Suite
-from protocol.errors import LocalProtocolError, RemoteProtocolError
+from protocol.errors import LocalProtocolError, RemoteProtocolError, StromkreisError
 from protocol.link import Keypair
 
 
@@ -49,6 +50,7 @@ class SecurityModule(Protocol):
     def random_bits(self, count: int) -> int: ...  # noqa: D102
     def epoch(self, epoch: int) -> EpochSecrets: ...  # noqa: D102
     def fix_layout(self, epoch: int, layout_digest: bytes) -> None: ...  # noqa: D102
+    def forget_epoch(self, epoch: int) -> None: ...  # noqa: D102
     def forget_epochs_before(self, epoch: int) -> None: ...  # noqa: D102
 
 
@@ -68,6 +70,8 @@ class KeyDirectory:
             "CREATE TABLE IF NOT EXISTS seed (gateway TEXT, epoch INTEGER, seed BLOB, layout BLOB,"
             " PRIMARY KEY (gateway, epoch)) WITHOUT ROWID"
         )
+        # The newest epoch of a gateway that was bound to a layout; it stays when the seed goes.
+        self.seeds.execute("CREATE TABLE IF NOT EXISTS bound (gateway TEXT PRIMARY KEY, epoch INTEGER) WITHOUT ROWID")
 
     def close(self) -> None:
         """Close the seed file."""
@@ -97,15 +101,21 @@ class FileSecurityModule:
         self._path = directory.directory / f"{identity}.json"
         if not self._path.exists():
             self._make_keys()
-        stored = json.loads(self._path.read_text())
-        loaded = serialization.load_pem_private_key(stored["signature_key"].encode(), None)
+        try:
+            stored = json.loads(self._path.read_text())
+            loaded = serialization.load_pem_private_key(stored["signature_key"].encode(), None)
+            self._commitment_key = bytes.fromhex(stored["commitment_key"])
+            secret = bytes.fromhex(stored["curve_secret"])
+            self.curve = Keypair(bytes(PrivateKey(secret).public_key), secret)
+            self._chain = tuple(bytes.fromhex(each) for each in stored["chain"])
+        except (ValueError, KeyError, TypeError, CryptoError):  # whose text could quote the file
+            raise StromkreisError(
+                f"{self._path}: no keys of a gateway; put the file back from the backup. Without one the gateway must"
+                " be enrolled again, under another id"
+            ) from None
         if not isinstance(loaded, ec.EllipticCurvePrivateKey):
             raise LocalProtocolError(f"{self._path}: the signature key is no elliptic-curve key")
         self._key = loaded
-        self._commitment_key = bytes.fromhex(stored["commitment_key"])
-        secret = bytes.fromhex(stored["curve_secret"])
-        self.curve = Keypair(bytes(PrivateKey(secret).public_key), secret)
-        self._chain = tuple(bytes.fromhex(each) for each in stored["chain"])
 
     def _make_keys(self) -> None:
         key = ec.generate_private_key(ec.BrainpoolP256R1())
@@ -159,12 +169,21 @@ class FileSecurityModule:
         return secrets.randbits(count)
 
     def epoch(self, epoch: int) -> EpochSecrets:
-        """The epoch's secrets, made the first time and the same ones after a restart."""
+        """
+        The epoch's secrets, made the first time and the same ones after a restart.
+
+        Raises RemoteProtocolError for an epoch whose seed is gone and that is not after every epoch that had a layout:
+        what was contributed is remembered by epoch and round, and under a used number it would pass for another ring's.
+        """
         seeds = self._directory.seeds
-        seeds.execute(
-            "INSERT OR IGNORE INTO seed (gateway, epoch, seed) VALUES (?, ?, ?)", (self.identity, epoch, os.urandom(32))
-        )
-        row = seeds.execute("SELECT seed FROM seed WHERE gateway=? AND epoch=?", (self.identity, epoch)).fetchone()
+        query = "SELECT seed FROM seed WHERE gateway=? AND epoch=?"
+        row = seeds.execute(query, (self.identity, epoch)).fetchone()
+        if row is None:
+            for (newest,) in seeds.execute("SELECT epoch FROM bound WHERE gateway=?", (self.identity,)):
+                if epoch <= newest:
+                    raise RemoteProtocolError("past_epoch", f"epoch {epoch} is called, and epoch {newest} was before")
+            row = (os.urandom(32),)
+            seeds.execute("INSERT INTO seed (gateway, epoch, seed) VALUES (?, ?, ?)", (self.identity, epoch, *row))
         return EpochSecrets(self._directory.suite, row[0])
 
     def fix_layout(self, epoch: int, layout_digest: bytes) -> None:
@@ -177,7 +196,15 @@ class FileSecurityModule:
         row = seeds.execute("SELECT layout FROM seed WHERE gateway=? AND epoch=?", (self.identity, epoch)).fetchone()
         if row is None or row[0] != layout_digest:
             raise RemoteProtocolError("second_layout", "another layout for an epoch that has one")
+        seeds.execute(
+            "INSERT INTO bound VALUES (?, ?) ON CONFLICT DO UPDATE SET epoch=MAX(epoch, excluded.epoch)",
+            (self.identity, epoch),
+        )
+
+    def forget_epoch(self, epoch: int) -> None:
+        """Delete an epoch's seed: what was masked with it stays masked (forward secrecy)."""
+        self._directory.seeds.execute("DELETE FROM seed WHERE gateway=? AND epoch=?", (self.identity, epoch))
 
     def forget_epochs_before(self, epoch: int) -> None:
-        """Delete the seeds of earlier epochs: what was masked with them stays masked (forward secrecy)."""
+        """Delete the seeds of earlier epochs, those that ended while we were down."""
         self._directory.seeds.execute("DELETE FROM seed WHERE gateway=? AND epoch<?", (self.identity, epoch))

@@ -57,8 +57,14 @@ class Enroller:
         Raises StromkreisError that says what stands in the way.
         """
         if module.certificate is not None:
-            stored = json.loads(self._known.read_text())
-            return stored["endpoint"], bytes.fromhex(stored["curve_key"])
+            try:
+                stored = json.loads(self._known.read_text())
+                return stored["endpoint"], bytes.fromhex(stored["curve_key"])
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                raise StromkreisError(
+                    f"{self._known}: no endpoint and key of the coordinator ({type(error).__name__}); copy the file"
+                    " from another node of this coordinator, or from the backup"
+                ) from error
         if gateway.token is None:
             raise StromkreisError(
                 f"gateway {gateway.id} is not enrolled and has no token: ask the administrator for one and give it as"
@@ -91,7 +97,7 @@ class Enroller:
             try:
                 response = await self._client.post("/api/v1/enrol", json=body)
             except httpx.TransportError as error:
-                trouble = f"{type(error).__name__}; expected its HTTPS address in node.coordinator"
+                trouble = f"{type(error).__name__}: {error}; expected its HTTPS address in node.coordinator"
             else:
                 if response.status_code == 201:
                     answer: dict[str, str] = response.json()

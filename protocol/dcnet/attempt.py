@@ -1,4 +1,8 @@
-"""What one attempt at a round has brought in at its head, and the sum that comes out of it."""
+"""
+What one attempt at a round has brought in at its head, and what follows from that alone: who is told what, and the sum.
+
+When to go on, how long to wait and what to do where something is missing is the head's (`head`).
+"""
 
 from __future__ import annotations
 
@@ -7,10 +11,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from protocol import wire
-from protocol.dcnet.commitments import Lane, add_lanes, decode_lane, subtract_lanes
+from protocol.dcnet.commitments import Lane, add_lanes, decode_lane, encode_lane, subtract_lanes
+from protocol.dcnet.events import Instruction, ToMember
 from protocol.dcnet.masks import Words, self_blinding, self_masks, words_from_bytes
 from protocol.dcnet.recovery import Recovery
-from protocol.dcnet.rings import RingView, positions_of
+from protocol.dcnet.rings import RingView, bitmap, positions_of
+from protocol.dcnet.secrets import mask_label
 from protocol.dcnet.suite import MAC_SIZE, Suite
 from protocol.errors import RemoteProtocolError
 
@@ -36,11 +42,51 @@ class Attempt:
         r"""E \ U, towards whom the others' words are owed."""
         return self.expected & ~self.roster
 
-    def macs_by_target(self, view: RingView, maker: int) -> dict[int, bytes]:
-        """The MACs that a member made, by the neighbour they are for."""
+    @property
+    def silent(self) -> int:
+        """The members of U whose seeds are to be recovered: they have revealed none that is right."""
+        return self.roster & ~bitmap(list(self.seeds))
+
+    def confirmations(self, view: RingView) -> list[Instruction]:
+        """CONFIRMED to each that confirmed: the MACs that its neighbours made for it."""
+        macs = {maker: self._macs_by_target(view, maker) for maker in self.confirms}
+        out: list[Instruction] = []
+        for i in self.confirms:
+            makers = view.neighbourhoods[i] & self.confirmed
+            joined = b"".join(macs[other][i] for other in positions_of(makers))
+            message = wire.Confirmed(view.epoch, view.ring, self.round, self.attempt, view.to_wire(makers), joined)
+            out.append(ToMember(i, message))
+        return out
+
+    def _macs_by_target(self, view: RingView, maker: int) -> dict[int, bytes]:
         macs = self.confirms[maker].macs
         others = positions_of(view.neighbourhoods[maker] & self.roster)
         return {other: macs[MAC_SIZE * i : MAC_SIZE * (i + 1)] for i, other in enumerate(others)}
+
+    def is_beyond_help(self, view: RingView) -> bool:
+        """Whether a silent member has fewer than t neighbours who have revealed, and so may help."""
+        helpers = bitmap(list(self.seeds))
+        return any((view.neighbourhoods[i] & helpers).bit_count() < view.t for i in positions_of(self.silent))
+
+    def begin_recoveries(self, view: RingView, commitments: dict[int, tuple[bytes, ...]]) -> list[Instruction]:
+        """RECOVER to those who may help; `commitments` are the dealers' that the head holds, by position."""
+        label, silent = mask_label(view, self.round, self.attempt), self.silent
+        self.recoveries = {
+            i: Recovery(i, view.t, label, self.shares[i].binding, commitments.get(i)) for i in positions_of(silent)
+        }
+        message = wire.Recover(view.epoch, view.ring, self.round, self.attempt, view.to_wire(silent))
+        return [ToMember(i, message) for i in self.seeds if view.neighbourhoods[i] & silent]
+
+    def report(self, suite: Suite, view: RingView, term: int) -> wire.RingTotal | None:
+        """The ring's total; None where slot 0 does not count the roster, so that somebody's masks did not cancel."""
+        total, blinding = self.total(suite, view)
+        if int(total[0]) != self.roster.bit_count():
+            return None
+        commitments = b"".join(self.shares[i].commitments for i in positions_of(self.roster))
+        return wire.RingTotal(
+            view.epoch, view.ring, self.round, self.attempt, term, view.to_wire(self.expected),
+            view.to_wire(self.roster), total.tobytes(), commitments, encode_lane(suite.group, blinding),
+        )  # fmt: skip
 
     def total(self, suite: Suite, view: RingView) -> tuple[Words, Lane]:
         """Σ shares - Σ words towards the dropped - Σ self masks, in both lanes; every seed is there."""

@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from protocol.dcnet.commitments import Pedersen
+from protocol.dcnet.group import Group
 from protocol.dcnet.suite import digest
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 
@@ -107,9 +108,10 @@ def verify_bill(
     Whether the gateway's `bill` is the one for `prices` (the EMP's own) over the committed readings.
 
     `reading_max` bounds a reading's absolute value (at most `READING_MAX`): an amount over reading_max · Σ|p| is
-    refused without a look at the equation. Costs an addition for each interval and a multiplication for each distinct
-    price. Raises `RemoteProtocolError` for commitments that are no elements, `LocalProtocolError` for arguments out of
-    range.
+    refused without a look at the equation. Commitments come from totals that were verified, where each was checked to
+    be an element; here only their sum is, by the equation. Costs an addition for each interval and some two for each
+    distinct price. Raises `RemoteProtocolError` for commitments off the curve, `LocalProtocolError` for arguments out
+    of range.
     """
     if len(prices) != len(commitments) or not 0 < len(prices) <= INTERVAL_COUNT_MAX:
         raise LocalProtocolError("one price for each commitment, and a bounded number")
@@ -118,10 +120,34 @@ def verify_bill(
     group = pedersen.group
     if abs(bill.amount) > reading_max * sum(map(abs, prices)) or not 0 <= bill.blinding < group.order:
         return False
-    by_price: dict[int, list[bytes]] = {}
+    return pedersen.opens(_priced(group, prices, commitments), bill.amount, bill.blinding)
+
+
+def _priced(group: Group, prices: Sequence[int], commitments: Sequence[bytes]) -> bytes:
+    """
+    Σ p·C by additions alone: those of one price are added up first, and the sums weighed digit by digit.
+
+    The bucket method for many small weights: for each digit the sums that have it are added up, and the buckets again
+    from the largest down, so that bucket d counts d times. Source: Bernstein, Doumen, Lange, Oosterwijk, "Faster Batch
+    Forgery Identification", Indocrypt 2012, section 4.
+    """
+    identity = group.multiply_base(0)
+    alike: dict[int, bytes] = {}
     for price, commitment in zip(prices, commitments, strict=True):
-        by_price.setdefault(price, []).append(commitment)
-    priced = group.multiply_base(0)
-    for price, alike in by_price.items():
-        priced = group.add(priced, group.multiply(price, pedersen.total(alike)))
-    return pedersen.opens(priced, bill.amount, bill.blinding)
+        alike[abs(price)] = (group.subtract if price < 0 else group.add)(alike.get(abs(price), identity), commitment)
+    bits = max(alike).bit_length()
+    width = min(range(1, 13), key=lambda each: -(-bits // each) * (len(alike) + 2 ** (each + 1)))
+    result = identity
+    for shift in reversed(range(0, bits, width)):
+        for _ in range(width):
+            result = group.add(result, result)
+        buckets = [identity] * (1 << width)
+        for price, commitment in alike.items():
+            digit = price >> shift & (1 << width) - 1
+            if digit:
+                buckets[digit] = group.add(buckets[digit], commitment)
+        running = identity
+        for bucket in reversed(buckets[1:]):
+            running = group.add(running, bucket)
+            result = group.add(result, running)
+    return result

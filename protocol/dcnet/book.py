@@ -106,6 +106,7 @@ class RoundBook:
         self._pedersen = Pedersen(suite.group) if view.committed else None
         self._secret = result_secret
         self._complaints: set[int] = set()
+        self._reigned: dict[int, int] = {}  # of each head that was replaced, the last round that had begun by then
         self._expelled = 0
         self._void_rounds = 0  # in a row, under the present head, but for those that its search may cost
         self._search_left = [lost_rounds_granted(view)] * view.size  # of each head in the epoch
@@ -161,9 +162,17 @@ class RoundBook:
                 raise RemoteProtocolError("message_not_allowed", f"{type(message).__name__} is not for the round book")
 
     def _check_head(self, position: int, term: int) -> None:
-        """A head that was replaced meanwhile may still report what it has opened: a sum is a sum."""
         if term > self.term or position != self.view.head_of(term):
             raise RemoteProtocolError("not_the_head", "a report from somebody who was not appointed")
+
+    def _is_head_of(self, position: int, round_: int) -> bool:
+        """
+        Whether a head's report on a round counts: a replaced one's does if that began before; a sum is a sum.
+
+        Nothing later: the first total stands, and a false one would come before its successor's.  After a restart
+        every member has a term in the past, and hardly any was head.  An honest one is only late, so nobody is blamed.
+        """
+        return position == self.view.head_of(self.term) or round_ <= self._reigned.get(position, -1)
 
     def _check_round(self, round_: int, now_s: float) -> None:
         if round_ >= self.view.rounds or round_ > self.view.timing.round_at(now_s):
@@ -190,11 +199,13 @@ class RoundBook:
         self._check_round(message.round, now_s)
         if message.position >= self.view.size:
             raise RemoteProtocolError("no_such_member", "an accusation of nobody")
+        if not self._is_head_of(position, message.round):
+            return [Observed("report_out_of_turn")]
         if (position, message.position) in self.accusations:
             return []
         accusation = Accusation(message.round, position, message.position, wire.Lie(message.lie))
         self.accusations[position, message.position] = accusation
-        return [Observed("member_accused"), accusation]
+        return [accusation]
 
     def _on_total(self, position: int, message: wire.RingTotal, now_s: float) -> list[BookInstruction]:
         view = self.view
@@ -202,6 +213,8 @@ class RoundBook:
             return [*self._answer(position, message.round), Observed("total_after_end")]
         self._check_head(position, message.term)
         self._check_round(message.round, now_s)
+        if not self._is_head_of(position, message.round):
+            return [Observed("report_out_of_turn")]
         roster, expected = view.from_wire(message.roster), view.from_wire(message.expected)
         if roster & ~expected or roster.bit_count() < view.n_min or len(message.total) != 8 * view.word_count:
             raise RemoteProtocolError("bad_total", f"expected {view.word_count} words of at least {view.n_min} members")
@@ -251,6 +264,7 @@ class RoundBook:
     def _next_term(self, now_s: float) -> list[BookInstruction]:
         if not self.view.everybody & ~self._expelled:
             return []
+        self._reigned[self.view.head_of(self.term)] = self.view.timing.round_at(now_s)
         self.term += 1
         while self._expelled >> self.view.head_of(self.term) & 1:
             self.term += 1

@@ -18,17 +18,14 @@ no new attempt: it is recovered like one that fell silent later.  The members' r
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import Enum
+from enum import StrEnum
 
 from protocol import wire
 from protocol.dcnet.attempt import Attempt, check_confirm, check_share
-from protocol.dcnet.commitments import encode_lane
 from protocol.dcnet.events import Instruction, Note, ToCoordinator, ToMember
 from protocol.dcnet.masks import seed_binding
-from protocol.dcnet.recovery import Recovery
 from protocol.dcnet.rings import RingView, bitmap, positions_of
 from protocol.dcnet.search import Search
-from protocol.dcnet.secrets import mask_label
 from protocol.dcnet.suite import Suite, mac_equal
 from protocol.errors import InvariantError, RemoteProtocolError
 
@@ -36,7 +33,7 @@ _NEVER = float("inf")
 _COMEBACK = 1 / 16  # of the wait for shares: what a link that broke gets to come back
 
 
-class State(Enum):
+class State(StrEnum):
     """Where the head stands."""
 
     GATHERING = "gathering"
@@ -163,7 +160,7 @@ class Head:
             case State.CONFIRMING:
                 return self._close_confirmations(attempt, now_s)
             case State.REVEALING:
-                if self._beyond_help(attempt) and self._wait_until(attempt.round, now_s):
+                if attempt.is_beyond_help(self.view) and self._wait_until(attempt.round, now_s):
                     return []
                 return self._recover(attempt, now_s)
             case _:
@@ -179,12 +176,6 @@ class Head:
             return False
         self._deadline_s = min(last_s, now_s + timing.reveal_s / 2)
         return True
-
-    def _beyond_help(self, attempt: Attempt) -> list[int]:
-        """The members who have not revealed and have too few neighbours who did."""
-        helpers = bitmap(list(attempt.seeds))
-        silent = attempt.roster & ~helpers
-        return [i for i in positions_of(silent) if (self.view.neighbourhoods[i] & helpers).bit_count() < self.view.t]
 
     # --- one attempt ---------------------------------------------------------------------------------------------
 
@@ -288,20 +279,9 @@ class Head:
                 Note("retry"),
                 *self._start(attempt.round, attempt.attempt + 1, confirmed & self.present, attempt.opened_s, now_s),
             ]
-        macs = {i: attempt.macs_by_target(view, i) for i in attempt.confirms}
         self.state = State.REVEALING
         self._deadline_s = now_s + view.timing.reveal_s
-        out: list[Instruction] = [Note("confirm", now_s - attempt.opened_s)]
-        for i in attempt.confirms:
-            makers = view.neighbourhoods[i] & confirmed
-            joined = b"".join(macs[other][i] for other in positions_of(makers))
-            out.append(
-                ToMember(
-                    i,
-                    wire.Confirmed(view.epoch, view.ring, attempt.round, attempt.attempt, view.to_wire(makers), joined),
-                )
-            )
-        return out
+        return [Note("confirm", now_s - attempt.opened_s), *attempt.confirmations(view)]
 
     def _on_reveal(self, attempt: Attempt, position: int, message: wire.Reveal, now_s: float) -> list[Instruction]:
         if not attempt.confirmed >> position & 1:
@@ -323,26 +303,18 @@ class Head:
 
     def _recover(self, attempt: Attempt, now_s: float) -> list[Instruction]:
         view = self.view
-        helpers = bitmap(list(attempt.seeds))
-        silent = attempt.roster & ~helpers
+        silent = attempt.silent
         self.present &= ~silent | bitmap(list(attempt.wrong_seeds))
         out: list[Instruction] = [Note("reveal", now_s - attempt.opened_s)]
         if not silent:
             return out + self._finish(attempt, now_s)
-        if self._beyond_help(attempt):
+        if attempt.is_beyond_help(view):
             return out + self._give_up(
                 attempt, f"a silent member has fewer than {view.t} neighbours to recover it", now_s
             )
         self.state = State.RECOVERING
         self._deadline_s = now_s + view.timing.reveal_s
-        label = mask_label(view, attempt.round, attempt.attempt)
-        attempt.recoveries = {
-            i: Recovery(i, view.t, label, attempt.shares[i].binding, self._commitments.get(i))
-            for i in positions_of(silent)
-        }
-        message = wire.Recover(view.epoch, view.ring, attempt.round, attempt.attempt, view.to_wire(silent))
-        asked = [i for i in attempt.seeds if view.neighbourhoods[i] & silent]
-        return out + [ToMember(i, message) for i in asked]
+        return out + attempt.begin_recoveries(view, self._commitments)
 
     def _on_partial(self, attempt: Attempt, position: int, message: wire.Partial, now_s: float) -> list[Instruction]:
         recovery = attempt.recoveries.get(message.silent)
@@ -350,11 +322,12 @@ class Head:
             return [Note("head_message_out_of_season")]
         if not self._suite.group.is_element(message.element):
             raise RemoteProtocolError("bad_partial", "a partial evaluation is no group element")
-        before, wrong = recovery.refuted, attempt.wrong_seeds.get(message.silent, b"")
+        before, caught = recovery.refuted, recovery.is_dealers_lie
+        wrong = attempt.wrong_seeds.get(message.silent, b"")
         recovery.help(self._suite, position, message.element, message.proof, wrong)
         self.refuted |= recovery.refuted
         out: list[Instruction] = [Note("partial_refuted")] if recovery.refuted != before else []
-        if recovery.is_dealers_lie and message.silent not in attempt.wrong_seeds:
+        if recovery.is_dealers_lie and not caught and message.silent not in attempt.wrong_seeds:
             out += self._catch(attempt, message.silent)
         return out + self._finish_if_open(attempt, now_s)
 
@@ -373,17 +346,10 @@ class Head:
     # --- the end of an attempt -----------------------------------------------------------------------------------
 
     def _finish(self, attempt: Attempt, now_s: float) -> list[Instruction]:
-        total, blinding = attempt.total(self._suite, self.view)
-        if int(total[0]) != attempt.roster.bit_count():
+        report = attempt.report(self._suite, self.view, self.term)
+        if report is None:
             return self._give_up(attempt, "the masks did not cancel", now_s, culprits=attempt.roster)
-        view = self.view
-        commitments = b"".join(attempt.shares[i].commitments for i in positions_of(attempt.roster))
         self._report(attempt, now_s)
-        report = wire.RingTotal(
-            view.epoch, view.ring, attempt.round, attempt.attempt, self.term, view.to_wire(attempt.expected),
-            view.to_wire(attempt.roster), total.tobytes(), commitments,
-            encode_lane(self._suite.group, blinding),
-        )  # fmt: skip
         found = self._accuse(attempt, self.search.opened(attempt.roster), wire.Lie.SPOILT_SUM)
         return [Note("sum", now_s - attempt.opened_s), ToCoordinator(report), *found]
 

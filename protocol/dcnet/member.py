@@ -134,6 +134,11 @@ class Member:
         self._deadline_s = self._next_deadline(now_s)
         return [self._ready()]
 
+    def expelled(self, members: int) -> None:
+        """These were shut out of the ring, a bitmap: an OPEN that is held, with one of them in its E, is dropped."""
+        if self._held is not None and self.view.from_wire(self._held.expected) & members:
+            self._held = None
+
     def offer(self, round_: int, vector: Words, now_s: float, blindings: Sequence[int] = ()) -> list[Instruction]:
         """
         Our own contribution for a round: m words of which the first is 1, and a blinding per committed slot.
@@ -155,11 +160,13 @@ class Member:
         return self._try_share(now_s)
 
     def _self_mask_of(self, round_: int, attempt: int) -> tuple[bytes, Words]:
-        """The seed of an attempt's self mask, and the mask; those made ahead are kept until the attempt takes them."""
+        """The seed of an attempt's self mask, and the mask, read-only; made ahead, kept until an attempt takes them."""
         if self._ahead is None or self._ahead[0] != (round_, attempt):
             label = mask_label(self.view, round_, attempt)
             seed = prf.mask_seed(self._secrets.evaluate(label), label)
-            self._ahead = (round_, attempt), seed, self_mask(self._suite, seed, self.view.word_count)
+            mask = self_mask(self._suite, seed, self.view.word_count)
+            mask.flags.writeable = False
+            self._ahead = (round_, attempt), seed, mask
         return self._ahead[1:]
 
     def receive(self, message: wire.RingMessage, now_s: float) -> list[Instruction]:
@@ -255,9 +262,9 @@ class Member:
         self.expected = view.from_wire(held.expected)
         self.state, self.round, self.attempt = State.SHARED, round_, attempt
         self._over, self._helped, self.unsettled, self._opened_by = False, 0, round_, self.term
-        self._seed, masked = self._self_mask_of(round_, attempt)
+        self._seed, mask = self._self_mask_of(round_, attempt)
         self._ahead = None
-        masked += vector
+        masked = mask + vector
         self._masks.add(masked, round_, attempt, self.expected)
         commitments, lane = b"", b""
         if self._pedersen is not None:

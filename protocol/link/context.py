@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import random
 import resource
-from collections.abc import Callable, Hashable
 from types import TracebackType
 
 import trio
@@ -22,7 +21,7 @@ from protocol.link.edge import EdgeSocket, Poller
 from protocol.link.inbox import Event, Inbox, Message
 from protocol.link.keys import Keypair
 from protocol.link.limits import CURVE_OVERHEAD_BYTES, LinkLimits
-from protocol.link.listener import Listener
+from protocol.link.listener import Authorise, Listener
 from protocol.link.zap import ENDPOINT, Doorman
 
 DEFAULT_LIMITS = LinkLimits()
@@ -99,15 +98,16 @@ class LinkContext:
         self,
         endpoint: str,
         keys: Keypair,
-        authorise: Callable[[bytes], Hashable | None],
+        authorise: Authorise,
         *,
         limits: LinkLimits = DEFAULT_LIMITS,
     ) -> Listener:
         """
         Bind `endpoint` ("tcp://127.0.0.1:*" takes a free port) and admit the keys that `authorise` names.
 
-        `authorise(public_key)` gets 32 bytes and returns the peer's name, or None to refuse it.  It is called once per
-        handshake, between two other steps of the program: it must be quick, and must not raise.
+        `authorise(public_key)` gets 32 bytes and returns the peer's name, or None to refuse it; or an awaitable of
+        either, where that wants a look elsewhere: then other handshakes and everything else go on meanwhile.  It is
+        called once per handshake, and must not raise.
         Raises `LinkError` if the endpoint cannot be bound.
         """
         socket = self._socket(zmq.ROUTER, endpoint, keys, limits)
@@ -135,8 +135,11 @@ class LinkContext:
         Call the listener at `endpoint` whose CURVE public key is `server_public` (32 bytes).
 
         Returns at once; libzmq connects, and reconnects, in the background.  Raises `LinkError` for an endpoint that is
-        malformed or when sockets or file descriptors ran out.
+        malformed or when sockets or file descriptors ran out, and for every transport but TCP: addresses come from
+        peers, and `inproc` leads to the doorman of this very process.
         """
+        if not endpoint.startswith("tcp://"):
+            raise LinkError(f"cannot connect to {endpoint}: expected tcp://HOST:PORT")
         socket = self._socket(zmq.DEALER, endpoint, keys, limits)
         jitter = 1 + random.random()
         socket.setsockopt(zmq.CURVE_SERVERKEY, server_public)

@@ -17,7 +17,7 @@ limit on the process (cgroup) contains that.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Awaitable, Callable, Hashable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -29,6 +29,9 @@ from protocol.link.edge import NOBLOCK, EdgeSocket
 from protocol.link.limits import LinkLimits
 
 _MORE = int(zmq.SNDMORE) | NOBLOCK
+
+Authorise = Callable[[bytes], "Hashable | Awaitable[Hashable | None] | None"]
+"""Given a public key (32 bytes): the peer's name, None to refuse it, or an awaitable of either."""
 
 
 @dataclass(slots=True)
@@ -63,7 +66,7 @@ class Listener:
         self,
         edge: EdgeSocket,
         endpoint: str,
-        authorise: Callable[[bytes], Hashable | None],
+        authorise: Authorise,
         limits: LinkLimits,
         on_close: Callable[[], None],
     ) -> None:
@@ -149,9 +152,11 @@ class Listener:
     ) -> None:
         await self.aclose()
 
-    def admit(self, public_key: bytes) -> tuple[str | None, float]:
+    async def admit(self, public_key: bytes) -> tuple[str | None, float]:
         """For the doorman: the User-Id of `public_key` (32 bytes), or None, and how long to hold a refusal, in s."""
         name = self._authorise(public_key)
+        if isinstance(name, Awaitable):
+            name = await name
         if name is None:
             self.counters.handshakes_refused += 1
             return None, self._limits.refusal_delay_s

@@ -14,12 +14,15 @@ Findings about libzmq 4.3.5 that shaped the answers:
   connection: it knocks again.  That is the refusal we want, so `REFUSED` is such a status.
 - That client then knocks at its first reconnect interval for ever, without backing off, and each knock costs us a CURVE
   handshake.  So a refusal is held back for a while.  How many are held is bounded; over that they go out at once.
+
+A listener may take its time over a key.  Others are asked about meanwhile, `ASKED_MAX` at most: who knocks beyond is
+refused, and knocks again.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import trio
 
@@ -28,9 +31,10 @@ from protocol.link.edge import NOBLOCK, EdgeSocket
 
 ENDPOINT = "inproc://zeromq.zap.01"
 REFUSALS_HELD_MAX = 4096
+ASKED_MAX = 4096
 REFUSED = b"999"
 
-Admit = Callable[[bytes], "tuple[str | None, float]"]
+Admit = Callable[[bytes], Awaitable[tuple[str | None, float]]]
 """Given a public key (32 bytes): the User-Id to stamp on its messages, or None; and for how long to hold a refusal."""
 
 
@@ -42,6 +46,7 @@ class Doorman:
         self._domains: dict[bytes, Admit] = {}
         self._held: deque[tuple[float, list[bytes]]] = deque()
         self._somebody_held = trio.Event()
+        self._asked = 0
 
     def open(self, domain: bytes, admit: Admit) -> None:
         """Ask `admit` about the visitors of `domain`."""
@@ -53,28 +58,35 @@ class Doorman:
 
     async def run(self) -> None:
         """Answer, for ever."""
-        while True:
-            frames = await self._edge.receive(self._take)
-            if len(frames) < 8 or frames[2] != b"1.0":
-                raise InvariantError("libzmq sent a ZAP request that is not version 1.0")
-            domain, mechanism, credentials = frames[4], frames[7], frames[8:]
-            user_id, hold_s = None, 0.0
-            if (
-                mechanism == b"CURVE"
-                and len(credentials) == 1
-                and len(credentials[0]) == 32
-                and domain in self._domains
-            ):
-                user_id, hold_s = self._domains[domain](credentials[0])
-            if user_id is not None:
-                self._answer([*frames[:4], b"200", b"OK", user_id.encode("ascii"), b""])
-                continue
-            refusal = [*frames[:4], REFUSED, b"not enrolled", b"", b""]
-            if hold_s > 0 and len(self._held) < REFUSALS_HELD_MAX:
-                self._held.append((trio.current_time() + hold_s, refusal))
-                self._somebody_held.set()
-            else:
-                self._answer(refusal)
+        async with trio.open_nursery() as nursery:
+            while True:
+                frames = await self._edge.receive(self._take)
+                if len(frames) < 8 or frames[2] != b"1.0":
+                    raise InvariantError("libzmq sent a ZAP request that is not version 1.0")
+                domain, mechanism, credentials = frames[4], frames[7], frames[8:]
+                admit = self._domains.get(domain)
+                is_curve = mechanism == b"CURVE" and len(credentials) == 1 and len(credentials[0]) == 32
+                if admit is None or not is_curve or self._asked >= ASKED_MAX:
+                    self._refuse(frames, 0.0)
+                    continue
+                self._asked += 1
+                nursery.start_soon(self._ask, admit, frames, credentials[0])
+
+    async def _ask(self, admit: Admit, frames: list[bytes], key: bytes) -> None:
+        user_id, hold_s = await admit(key)
+        self._asked -= 1
+        if user_id is not None:
+            self._answer([*frames[:4], b"200", b"OK", user_id.encode("ascii"), b""])
+        else:
+            self._refuse(frames, hold_s)
+
+    def _refuse(self, frames: list[bytes], hold_s: float) -> None:
+        refusal = [*frames[:4], REFUSED, b"not enrolled", b"", b""]
+        if hold_s > 0 and len(self._held) < REFUSALS_HELD_MAX:
+            self._held.append((trio.current_time() + hold_s, refusal))
+            self._somebody_held.set()
+        else:
+            self._answer(refusal)
 
     async def run_refusals(self) -> None:
         """Send the refusals that were held back, for ever, first in, first out: a short hold may wait for a longer."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -16,6 +17,7 @@ from prometheus_client import CollectorRegistry
 
 from coordinator.emp.billing import Billing
 from coordinator.emp.desk import BillDesk
+from coordinator.gwa.accusations import LIES, AccusationBook, Accused
 from coordinator.gwa.ca import CertificateAuthority, TariffSigner
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.store import Epoch, Ring, Store
@@ -88,6 +90,21 @@ class Neighbourhood:
                 for _ in range(count)
             ]  # fmt: skip
             connection.execute(bills.insert(), rows)
+
+    def accuse(self, count: int) -> None:
+        """So many accusations, ten minutes apart, all over the rings."""
+        start_ms = (DAY_START_S + 64_000) * 1000
+        said = []
+        for index in range(count):
+            epoch, ring = self.layout[index % len(self.layout)]
+            last_ms = start_ms + index * 600_000
+            said.append(
+                Accused(
+                    ring.members[index % 3], ring.members[5 + index % 10], LIES[index % 3], epoch.area, index + 1,
+                    epoch.epoch, ring.ring, 60 + index, start_ms, last_ms,
+                )
+            )  # fmt: skip
+        AccusationBook(self.store).write(said, start_ms)
 
     def _end(self, ring: Ring, round_: int) -> Ended:
         draw, size = self.random, len(ring.members)
@@ -165,7 +182,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
     store = Store(f"sqlite:///{tmp_path / 'coordinator.sqlite'}")
     neighbourhood = Neighbourhood(store)
     up = threading.Event()
-    running: dict[str, object] = {}
+    running: dict[str, Any] = {}
 
     async def main() -> None:
         metrics = CoordinatorMetrics(CollectorRegistry())

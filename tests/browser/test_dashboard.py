@@ -9,12 +9,12 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
 from protocol.dcnet.schema import DEFAULT_SCHEMA, Kind, Noise, Schema
 
 if TYPE_CHECKING:
-    from conftest import Site
+    from tests.browser.conftest import Site
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine (Debian package chromium)")
@@ -22,7 +22,7 @@ FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
-expect.set_options(timeout=20_000)  # a page load parses 4.6 MB of chart library, on a busy machine slowly
+expect.set_options(timeout=60_000)  # a page load parses 4.6 MB of chart library, on a busy machine slowly
 CHARTS = ("load-chart", "energy-chart", "participation-chart", "latency-chart")
 
 
@@ -98,6 +98,36 @@ def test_a_round_that_ends_appears_by_itself(watched: Watched, day: Site) -> Non
     expect(page.locator("#opened")).to_have_text("403 of 405")
     assert page.locator("#power-note").text_content() != before
     assert len([url for url in watched.requests if url == f"{day.address}/"]) == loads == 1  # it was not reloaded
+    assert watched.complaints == []
+
+
+def test_it_comes_back_after_a_proxy_said_that_the_coordinator_is_away(watched: Watched, day: Site) -> None:
+    """A browser gives an event stream up that is answered with an error, as a reverse proxy does meanwhile."""
+    page = watched.page
+    away = iter([True, True])
+
+    def proxy(route: Route) -> None:
+        if next(away, False):
+            route.fulfill(status=502, body="Bad Gateway")
+        else:
+            route.continue_()
+
+    page.route("**/dashboard/events", proxy)
+    page.goto(day.address)
+    expect(page.locator("#live")).to_have_text("reconnecting")
+    expect(page.locator("#live")).to_have_text("live")
+    before = page.locator("#opened").text_content()
+    day.go_on()
+    expect(page.locator("#opened")).not_to_have_text(before or "")
+
+
+def test_a_ring_without_a_round_claims_no_total(watched: Watched, day: Site) -> None:
+    day.neighbourhood.last.pop((3, 0))
+    page = opened(watched, day)
+    ring = page.locator("figure.ring", has_text="first round to come")
+    expect(ring.locator("text").first).to_have_text("17")
+    expect(ring.locator("svg")).to_have_attribute("aria-label", "Ring 0 of Südhang: 17 gateways, first round to come")
+    assert ring.locator("circle").first.evaluate("dot => getComputedStyle(dot).fill") == "none"
     assert watched.complaints == []
 
 
@@ -183,6 +213,36 @@ def test_bills_are_counted_and_a_refused_one_is_marked(watched: Watched, day: Si
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     page.select_option("#area", "Hafenviertel")
     expect(page.locator("#bills")).to_be_hidden()
+    assert watched.complaints == []
+
+
+def test_accusations_are_told_as_one_gateways_word(watched: Watched, day: Site) -> None:
+    page = opened(watched, day)
+    expect(page.locator("#opened")).to_have_text("398 of 400")
+    expect(page.locator("#accusations")).to_be_hidden()
+    expect(page.locator("#accusations-link")).to_be_hidden()
+    day.neighbourhood.accuse(12)
+    day.go_on()
+    expect(page.locator("#accusations")).to_be_visible()
+    expect(page.locator("#accusations-link")).to_have_text("12 accusations")
+    expect(page.locator("#accusations-note")).to_have_text("the last 10 of 12")
+    expect(page.locator("#accusations")).to_contain_text("One gateway’s word about another")
+    newest = page.locator("#accusations-rows tr").first.locator("td")
+    expect(newest).to_have_text(
+        [
+            "ESTK0100000030", "ESTK0100000026", "dealt a bad share", "12",
+            re.compile(r"^4 Mar 2026, 20:36 Nordring, epoch 1, ring 1, round 71$"),
+        ]
+    )  # fmt: skip
+    page.select_option("#area", "Südhang")
+    expect(page.locator("#accusations-link")).to_have_text("2 accusations")
+    expect(page.locator("#accusations-note")).to_have_text("")
+    for width in (1280, 900, 390):
+        page.set_viewport_size({"width": width, "height": 800})
+        page.reload()
+        expect(page.locator("#latency-chart .main-svg").first).to_be_visible()
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.locator("#accusations table").evaluate("e => e.scrollWidth <= e.parentElement.clientWidth"), width
     assert watched.complaints == []
 
 

@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,6 +33,12 @@ def _server_binaries() -> Path | None:
     )
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if isinstance(item, pytest.Function) and "network" in item.fixturenames:
+            item.add_marker(pytest.mark.rounds)
+
+
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[str]:
     """A PostgreSQL server of our own on a free port, as a user other than root (it refuses to be root)."""
@@ -48,7 +55,7 @@ def postgresql() -> Iterator[str]:
         port = free.getsockname()[1]
     control = [str(binaries / "pg_ctl"), "-D", str(home / "data"), "-w", "-t", "60"]
     options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={home} -c max_connections=40"
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": home, **user}
+    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": home, **user}
     initdb = [str(binaries / "initdb"), "-D", str(home / "data"), "-U", "stromkreis", "-A", "trust", "-E", "UTF8"]
     try:
         subprocess.run([*initdb, "--locale=C"], check=True, **quiet)

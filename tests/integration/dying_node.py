@@ -10,44 +10,46 @@ around its first bill.
 import os
 import signal
 import sys
+from typing import Any
 
 from node.aggregation.bills import Bills
 from node.aggregation.contribution import Contributions
 from node.aggregation.membership import Membership
 from node.gateway import Gateway
 from protocol import wire
-from protocol.dcnet.events import Progress
+from protocol.dcnet.events import Attempted, Progress
+from protocol.dcnet.rings import RingView
 from stromkreis.__main__ import main
 
 
-def die():
+def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def arm_bill(stage):
+def arm_bill(stage: str) -> None:
     keep, to_coordinator = Bills._keep, Gateway._to_coordinator
 
-    async def dying(mine, *arguments):
+    async def dying(mine: Bills, *arguments: Any) -> None:
         if stage == "before":
             die()
         await keep(mine, *arguments)
         if stage == "after":
             die()
 
-    def sending(mine, message):
+    def sending(mine: Gateway, message: wire.Message) -> None:
         to_coordinator(mine, message)
         if stage == "sent" and isinstance(message, wire.Bill):
             die()
 
-    Bills._keep, Gateway._to_coordinator = dying, sending
+    Bills._keep, Gateway._to_coordinator = dying, sending  # type: ignore[method-assign, assignment]
 
 
-def arm(progress, stage, first_round):
+def arm(progress: Progress, stage: str, first_round: int) -> None:
     rounds = set()
     attempted, to_head = Contributions.attempted, Membership._to_head
-    message_of = {Progress.SHARED: wire.Share, Progress.SERVED: wire.Reveal}[progress]
+    message_of: type[wire.Share | wire.Reveal] = {Progress.SHARED: wire.Share, Progress.SERVED: wire.Reveal}[progress]
 
-    async def dying(mine, view, record):
+    async def dying(mine: Contributions, view: RingView, record: Attempted) -> None:
         rounds.add((view.epoch, record.round))
         due = record.round >= first_round and len(rounds) > 1 and record.progress is progress
         if due and stage == "before":
@@ -56,12 +58,12 @@ def arm(progress, stage, first_round):
         if due and stage == "after":
             die()
 
-    async def sending(mine, message):
+    async def sending(mine: Membership, message: wire.RingMessage) -> None:
         await to_head(mine, message)
         if stage == "sent" and isinstance(message, message_of) and message.round >= first_round and len(rounds) > 1:
             die()
 
-    Contributions.attempted, Membership._to_head = dying, sending
+    Contributions.attempted, Membership._to_head = dying, sending  # type: ignore[method-assign, assignment]
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The desk that asks for bills: again until there is an answer, through a failing database, no answer unasked."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,6 +10,7 @@ import trio
 import trio.testing
 from prometheus_client import CollectorRegistry
 from sqlalchemy.exc import OperationalError
+from trio.testing import MockClock
 
 from coordinator.emp.billing import Billing, BillStatus
 from coordinator.emp.desk import BillDesk
@@ -55,7 +57,8 @@ class Office:
         nursery.start_soon(self.desk.run, lambda: self.present, self.send, lambda: self._changed.send_nowait(None))
         await self.changed.receive()
 
-    def send(self, gateway: str, message: wire.BillRequest) -> None:
+    def send(self, gateway: str, message: wire.Message) -> None:
+        assert isinstance(message, wire.BillRequest)
         self._sent.send_nowait((trio.current_time(), gateway, message))
 
     def ask(self) -> None:
@@ -75,14 +78,14 @@ class Office:
 
 
 @pytest.fixture
-def office(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def office(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Office]:
     monkeypatch.setattr("coordinator.emp.desk._PACE_S", 0.0)  # the clock stands still between two jumps
     made = Office(tmp_path)
     yield made
     made.store.close()
 
 
-async def test_a_bill_is_asked_for_again_and_again_but_not_too_often(office: Office, mock_clock) -> None:
+async def test_a_bill_is_asked_for_again_and_again_but_not_too_often(office: Office, mock_clock: MockClock) -> None:
     async with trio.open_nursery() as nursery:
         await office.open(nursery)
         office.ask()
@@ -104,7 +107,7 @@ async def test_a_bill_is_asked_for_again_and_again_but_not_too_often(office: Off
     assert [at - first for at in times] == [0.0, 32.0, 64.0]
 
 
-async def test_answers_are_judged_and_what_nobody_asked_for_is_not(office: Office, mock_clock) -> None:
+async def test_answers_are_judged_and_what_nobody_asked_for_is_not(office: Office, mock_clock: MockClock) -> None:
     async with trio.open_nursery() as nursery:
         await office.open(nursery)
         office.ask()
@@ -125,7 +128,9 @@ async def test_answers_are_judged_and_what_nobody_asked_for_is_not(office: Offic
     assert office.count("stromkreis_bills_total", outcome="declined") == 1
 
 
-async def test_a_wrong_bill_is_refused_once_and_for_good(office: Office, mock_clock, caplog) -> None:
+async def test_a_wrong_bill_is_refused_once_and_for_good(
+    office: Office, mock_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
     async with trio.open_nursery() as nursery:
         await office.open(nursery)
         office.ask()
@@ -141,11 +146,11 @@ async def test_a_wrong_bill_is_refused_once_and_for_good(office: Office, mock_cl
 
 
 async def test_a_database_that_fails_costs_nothing_but_time(
-    office: Office, mock_clock, monkeypatch: pytest.MonkeyPatch, caplog
+    office: Office, mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     broken: set[str] = set()
 
-    def failing(name: str):
+    def failing(name: str) -> Callable[..., object]:
         real = getattr(office.billing, name)
 
         def call(*arguments: object) -> object:

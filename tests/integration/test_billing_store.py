@@ -20,7 +20,7 @@ from protocol.dcnet.tariff import Tariff, read_tariff, unpack_intervals
 from protocol.errors import RemoteProtocolError
 
 START = 1_772_582_400
-IMPORT, EXPORT = (VERIFIED_SCHEMA.slots[index].obis for index in VERIFIED_SCHEMA.committed)
+IMPORT, EXPORT = (str(VERIFIED_SCHEMA.slots[index].obis) for index in VERIFIED_SCHEMA.committed)
 A, B, C, D, E, F = NAMES = [f"ESTK00{number:08d}" for number in range(6)]
 PEDERSEN = Pedersen(Edwards25519())
 NORTH = Epoch(1, "north", VERIFIED_SCHEMA, rounds=4, interval_start_s=START, interval_s=900)

@@ -6,6 +6,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -73,7 +74,7 @@ async def test_a_full_disk_costs_an_epoch_and_the_next_one_runs(network: Network
 
         def enrolled() -> bool:
             with store.read() as connection:
-                return connection.scalar(text("SELECT count(*) FROM gateways")) == 8
+                return bool(connection.scalar(text("SELECT count(*) FROM gateways")) == 8)
 
         async with trio.open_nursery() as nursery:
             await network.start_meters(nursery)
@@ -145,20 +146,22 @@ class Keeping:
         for name, epoch in self.epochs.items():
             self.keeper.keep(epoch, self.layouts[name])
 
-    async def until(self, condition) -> None:
+    async def until(self, condition: Callable[[], object]) -> None:
         with trio.fail_after(60):
             while not condition():
                 await trio.sleep(0.01)
 
 
 @pytest.fixture
-def keeping(tmp_path: Path):
+def keeping(tmp_path: Path) -> Iterator[Keeping]:
     made = Keeping(tmp_path / "coordinator.sqlite")
     yield made
     made.store.close()
 
 
-async def test_an_area_whose_layout_cannot_be_kept_waits_alone(keeping: Keeping, caplog, nursery) -> None:
+async def test_an_area_whose_layout_cannot_be_kept_waits_alone(
+    keeping: Keeping, caplog: pytest.LogCaptureFixture, nursery: trio.Nursery
+) -> None:
     keeping.refuse_the_south()
     south, north = keeping.epochs["south"], keeping.epochs["north"]
     keeping.keep_all()
@@ -179,7 +182,9 @@ async def test_an_area_whose_layout_cannot_be_kept_waits_alone(keeping: Keeping,
     assert len(keeping.store.states()) == 2
 
 
-async def test_an_epoch_that_was_given_up_says_no_layout_and_leaves_no_key(keeping: Keeping, nursery) -> None:
+async def test_an_epoch_that_was_given_up_says_no_layout_and_leaves_no_key(
+    keeping: Keeping, nursery: trio.Nursery
+) -> None:
     keeping.refuse_the_south()
     south = keeping.epochs["south"]
     keeping.keep_all()
@@ -195,7 +200,7 @@ async def test_an_epoch_that_was_given_up_says_no_layout_and_leaves_no_key(keepi
     assert keeping.store.last_epoch() == 0
 
 
-async def test_a_layout_that_was_written_unheard_is_not_written_twice(keeping: Keeping, nursery) -> None:
+async def test_a_layout_that_was_written_unheard_is_not_written_twice(keeping: Keeping, nursery: trio.Nursery) -> None:
     """A connection that breaks at the commit: the rows are there, and nobody was told so."""
     epoch = keeping.epochs["north"]
     run_sql(keeping.path, "CREATE TRIGGER refuse BEFORE INSERT ON epoch_states BEGIN SELECT RAISE(FAIL, 'broken'); END")
@@ -208,7 +213,10 @@ async def test_a_layout_that_was_written_unheard_is_not_written_twice(keeping: K
     assert keeping.sent == keeping.layouts["north"]
 
 
-async def test_gateways_join_although_the_directory_cannot_be_read_for_a_while(network: Network, caplog) -> None:
+async def test_gateways_join_although_the_directory_cannot_be_read_for_a_while(
+    network: Network, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("coordinator.admission.EXPEL_S", 0.2)
     network.rounds = 6
     path = network.directory / "coordinator" / "coordinator.sqlite"
     async with trio.open_nursery() as nursery:
@@ -218,7 +226,8 @@ async def test_gateways_join_although_the_directory_cannot_be_read_for_a_while(n
         await network.wait_until(lambda: [each for each in network.ended() if each.roster == 0xFF])
         root = client_context(network.directory / "coordinator" / "pki" / ROOT_FILE)
         async with httpx.AsyncClient(verify=root) as client:
-            assert "stromkreis_gateways_enrolled 8.0" in (await client.get(f"{network.web[0]}/metrics")).text
+            while "stromkreis_gateways_enrolled 8.0" not in (await client.get(f"{network.web[0]}/metrics")).text:
+                await trio.sleep(0.05)
         run_sql(path, "ALTER TABLE gateways RENAME TO hidden")
         await network.wait_until(lambda: "gateways wait to join: no such table: gateways" in caplog.text)
         async with httpx.AsyncClient(verify=root) as client:
@@ -232,7 +241,9 @@ async def test_gateways_join_although_the_directory_cannot_be_read_for_a_while(n
     assert network.flown("node").is_conserved
 
 
-async def test_a_question_that_the_database_cannot_answer_ends_nothing(network: Network, caplog) -> None:
+async def test_a_question_that_the_database_cannot_answer_ends_nothing(
+    network: Network, caplog: pytest.LogCaptureFixture
+) -> None:
     path = network.directory / "coordinator" / "coordinator.sqlite"
     question = wire.encode(wire.AskAccount(7, 0))
     async with trio.open_nursery() as nursery:
@@ -259,7 +270,7 @@ async def test_a_question_that_the_database_cannot_answer_ends_nothing(network: 
     assert answer == wire.Refused(7, "this gateway sat in no ring of the epoch")
 
 
-async def test_a_gateway_enrols_once_the_database_takes_it(network: Network, caplog) -> None:
+async def test_a_gateway_enrols_once_the_database_takes_it(network: Network, caplog: pytest.LogCaptureFixture) -> None:
     path = network.directory / "coordinator" / "coordinator.sqlite"
     async with trio.open_nursery() as nursery:
         await network.start_meters(nursery)
@@ -289,7 +300,9 @@ async def test_a_gateway_enrols_once_the_database_takes_it(network: Network, cap
         nursery.cancel_scope.cancel()
 
 
-async def test_a_coordinator_whose_database_stays_broken_is_named(network: Network, monkeypatch) -> None:
+async def test_a_coordinator_whose_database_stays_broken_is_named(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("node.wan.enrolment._PATIENCE_S", 0.5)
     path = network.directory / "coordinator" / "coordinator.sqlite"
     async with trio.open_nursery() as nursery:

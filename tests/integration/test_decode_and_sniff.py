@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -44,7 +45,7 @@ app.command()(decode)
 needs_corpora = pytest.mark.skipif(not CORPORA.is_dir(), reason="no corpora beside the repository")
 
 
-def rows(name: str) -> list[dict[str, object]]:
+def rows(name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (CORPORA / name).read_text().splitlines()]
 
 
@@ -182,6 +183,10 @@ def test_what_sniff_cannot_do_is_a_sentence(arguments: list[str], code: int, tol
 async def test_search_tries_the_speeds_of_mbus_meters_where_none_is_given(capsys: pytest.CaptureFixture[str]) -> None:
     """A meter of 300 baud: what it hears at another speed is noise."""
     heard_at: list[int] = []
+    descriptor = -1
+
+    def speed() -> int:
+        return {termios.B300: 300, termios.B2400: 2400}.get(termios.tcgetattr(descriptor)[5], 0)
 
     class At300(MBusMeter):
         def answer(self, frame: Frame) -> bytes:
@@ -191,7 +196,6 @@ async def test_search_tries_the_speeds_of_mbus_meters_where_none_is_given(capsys
     meter = At300(DeviceAddress.from_text("1ISK0112345678", 2), lambda _: [], lambda: datetime(2026, 1, 1, tzinfo=UTC))
     async with serial_bus(2) as (here, there), trio.open_nursery() as nursery:
         descriptor = os.open(here, os.O_RDWR | os.O_NOCTTY)
-        speed = lambda: {termios.B300: 300, termios.B2400: 2400}.get(termios.tcgetattr(descriptor)[5], 0)  # noqa: E731
         nursery.start_soon(serve_stream, open_serial(there, 38400), [meter])
         found = await sniff._search(profile_of_url(f"mbus+serial://{here}", "meter", {}), (2400, 300))
         os.close(descriptor)
@@ -217,6 +221,15 @@ def test_output_that_cannot_be_written_is_a_sentence_and_a_closed_pipe_none(tmp_
         assert (process.stderr.read(), process.wait(30)) == ("", 1)
 
 
+@pytest.fixture
+def in_the_foreground() -> Iterator[None]:
+    """What a shell runs in the background ignores Ctrl-C, and so would its children: not those of this test."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("in_the_foreground")
 @pytest.mark.parametrize("ask", [False, True])
 def test_ctrl_c_ends_sniff_without_a_word(tmp_path: Path, ask: bool) -> None:
     with meters(tmp_path, "--count", "1", "--protocol", "sml" if ask else "p1") as (entry,):

@@ -1,18 +1,23 @@
 """The demo's parts for real, each alone: children that end with it, watching over REST, judging a database."""
 
 import io
+import json
+import math
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import pytest
 import trio
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, generate_latest
 from rich.console import Console
 
 from coordinator.config import CoordinatorConfig, EpochConfig
@@ -21,6 +26,8 @@ from coordinator.store import Epoch, Ring, Store
 from coordinator.web.app import make_app
 from coordinator.web.status import Status
 from loadtest.config import MetersConfig
+from loadtest.demo.costs import Costs, Sample, Spent, counts_in, phases
+from loadtest.demo.page import write_page
 from loadtest.demo.plan import (
     DemoSettings,
     Schedule,
@@ -32,12 +39,13 @@ from loadtest.demo.plan import (
     to_toml,
 )  # fmt: skip
 from loadtest.demo.processes import DemoError, children, usage
-from loadtest.demo.report import Costs, judge, make_report, print_report, read_book, write_report
-from loadtest.demo.run import wrong_settings
+from loadtest.demo.report import Outage, Report, judge, make_report, print_report, read_book, write_report
+from loadtest.demo.run import Demo, wrong_settings
 from loadtest.demo.view import DemoState, View, render
 from loadtest.demo.watch import Watch
 from loadtest.households import households
 from node.config import NodeConfig
+from node.metrics import NodeMetrics
 from protocol.dcnet.book import Ended
 from protocol.dcnet.schema import DEFAULT_SCHEMA, WORD_MODULUS
 from protocol.wire import Outcome
@@ -81,6 +89,8 @@ def test_the_configuration_files_are_valid(tmp_path: Path) -> None:
     made = load(CoordinatorConfig, "coordinator", path, environ={})
     assert made.areas == DemoSettings().areas
     assert made.epoch.rounds == 96
+    assert made.epoch.origin_unix_s is not None
+    assert meters.origin_unix_s is not None
     assert made.epoch.origin_unix_s - meters.origin_unix_s == 1
     read = load(NodeConfig, "node", path, environ={}).all_gateways()
     assert [(each.id, each.area) for each in read] == [(each.id, each.area) for each in gateways]
@@ -272,22 +282,39 @@ async def test_a_coordinator_that_does_not_answer_is_asked_again_later() -> None
         assert not await Watch(client).poll()
 
 
+def _report(url: str) -> Report:
+    costs = Costs(httpx.AsyncClient())
+    mine = Counter({("sent", 0.0): 3600, ("received", 0.0): 1800, ("sum", 0.05): 6, ("sum", math.inf): 12})
+    costs.spent = {"node-4": Spent(0.036, 600, mine, Counter({("sent", 0.0): 180})), "coordinator": Spent(0.072, 900)}
+    costs.samples = [Sample(0.0, "node-4", 0.0, 600), Sample(1.0, "node-4", 0.01, 600), Sample(4.0, "node-4", 0.0, 5)]
+    book = read_book(url, 6)
+    outage = Outage("node-4", (KILLED,), 1.9, 3.5)
+    settings = DemoSettings(gateways=6, rounds_wanted=6)
+    verdict = judge(book, EPOCH, METERS)
+    return make_report(settings, book, verdict, costs, origin_unix_s=5_000, outage=outage)
+
+
 def test_a_run_is_judged_from_the_database(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/c.sqlite"
     _played(url).close()
-    book = read_book(url, 6)
-    verdict = judge(book, EPOCH, METERS)
-    assert verdict.exact
-    assert verdict.conservation_error_wh == 0
-    report = make_report(book, verdict, Costs(0.036, 600, 4), gateways=6, killed=[KILLED], back_since_s=5_003.5)
+    report = _report(url)
+    assert report.exact
+    assert report.conservation_error_wh == 0
     assert (report.rounds, report.rings, report.opened, report.void) == (6, 2, 11, 1)
     assert (report.killed, report.recovered, report.gateways) == (1, 1, 6)
     assert (report.round_ms_p50, report.round_ms_p95) == (20.0, 20.0)
     assert (report.cpu_ms_per_gateway_round, report.memory_kb_per_gateway) == (1.0, 100.0)
     assert report.failures == []
+    assert (report.sent_bytes_per_gateway_round, report.received_bytes_per_gateway_round) == (100.0, 50.0)
+    assert (report.setup_sent_bytes_per_gateway, report.coordinator_cpu_ms_per_gateway_round) == (30.0, 2.0)
     path = tmp_path / "out" / "report.json"
     write_report(report, path)
-    assert '"exact": true' in path.read_text()
+    written = json.loads(path.read_text())
+    assert written["exact"] is True
+    assert written["settings"]["seed"] == 1
+    assert written["outage"] == {"process": "node-4", "gateways": [KILLED], "killed_at_s": 1.9, "back_at_s": 3.5}
+    assert len(written["ring_rounds"]) == 12
+    assert [each["reason"] for each in written["ring_rounds"] if not each["opened"]] == ["too_few"]
     console = Console(width=120, record=True, file=io.StringIO())
     print_report(report, path, console)
     assert "yes, every slot of every total" in console.export_text()
@@ -303,8 +330,7 @@ def test_a_wrong_total_fails_the_demo(tmp_path: Path) -> None:
         wrong = ring_rounds.update().where(ring_rounds.c.epoch == 1, ring_rounds.c.round == 4)
         connection.execute(wrong.values(total=pack_words((3, 1, 2, 3))))
     store.close()
-    book = read_book(url, 6)
-    report = make_report(book, judge(book, EPOCH, METERS), Costs(0, 0, 4), gateways=6, killed=[], back_since_s=None)
+    report = _report(url)
     assert not report.exact
     assert len(report.failures) == 2
     assert "epoch 1, ring 0, round 4" in report.failures[0]
@@ -318,7 +344,98 @@ def test_too_few_opened_rounds_fail_the_demo(tmp_path: Path) -> None:
 
         connection.execute(ring_rounds.delete().where(ring_rounds.c.epoch == 1, ring_rounds.c.round == 5))
     store.close()
-    book = read_book(url, 6)
-    report = make_report(book, judge(book, EPOCH, METERS), Costs(0, 0, 4), gateways=6, killed=[], back_since_s=None)
+    report = _report(url)
     assert report.exact
     assert report.failures == ["only 83% of the ring rounds opened, expected 90%"]
+
+
+# --- costs and the report to look at --------------------------------------------------------------------------------
+
+
+def test_costs_are_read_from_the_metrics_of_both_sides() -> None:
+    node = NodeMetrics(registry := CollectorRegistry())
+    node.sent(7)
+    node.received(5)
+    for seconds in (0.003, 0.04, 0.04, 60.0):
+        node.phase("collect", seconds)
+    counts = counts_in(generate_latest(registry).decode())
+    assert (counts["sent", 0.0], counts["received", 0.0]) == (7, 5)
+    collect = phases(counts)["collect"]
+    assert list(phases(counts)) == ["collect"]
+    assert (collect.rounds[0], collect.rounds[-1], collect.bounds_ms[-1]) == (0, 4, None)
+    assert 20 < collect.p50_ms <= 50
+    assert collect.p95_ms == collect.bounds_ms[-2], "more is not known beyond the last bound"
+    metrics = CoordinatorMetrics(registry := CollectorRegistry())
+    metrics.sent.inc(9)
+    assert counts_in(generate_latest(registry).decode())["sent", 0.0] == 9
+
+
+async def test_a_process_is_counted_over_both_its_lives(tmp_path: Path, on_path: None) -> None:
+    told = iter([100, 130, 40])
+    empty = 'stromkreis_node_round_phase_duration_seconds_bucket{le="0.1",phase="collect"} 0\n'
+
+    def answer(_request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, text=f'stromkreis_node_link_bytes_total{{direction="sent"}} {next(told)}\n' + empty)
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as client, children(tmp_path) as group:
+        costs = Costs(client)
+        first = await group.start("node-1", _meters(tmp_path, "one.json"))
+        await _book(tmp_path, "one.json")
+        await costs.begin(first, "http://n/metrics")
+        costs.look(1.5)
+        await costs.end(first)
+        await group.kill(first)
+        second = await group.start("node-1", _meters(tmp_path, "two.json"))
+        await costs.begin(second, "http://n/metrics", anew=True)
+        await _book(tmp_path, "two.json")
+        await costs.end(second)
+    spent = costs.spent["node-1"]
+    assert (("collect", 0.1), 0) in spent.counts.items(), "an empty bucket says where the others begin"
+    assert (spent.setup["sent", 0.0], spent.counts["sent", 0.0]) == (100, 30 + 40)
+    assert spent.cpu_s > 0
+    assert [(each.at_s, each.process) for each in costs.samples] == [(1.5, "node-1")]
+
+
+async def test_a_process_that_is_not_up_again_by_the_end_has_sent_nothing(tmp_path: Path, on_path: None) -> None:
+    async with httpx.AsyncClient() as client, children(tmp_path) as group:
+        costs = Costs(client)
+        child = await group.start("node-1", _meters(tmp_path, "one.json"))
+        await costs.begin(child, f"http://127.0.0.1:{free_port()}/metrics", anew=True)
+        await costs.end(child)
+    assert not costs.spent["node-1"].counts
+
+
+async def test_a_process_without_metrics_is_told(tmp_path: Path, on_path: None) -> None:
+    with pytest.RaisesGroup(DemoError) as caught:
+        async with httpx.AsyncClient() as client, children(tmp_path) as group:
+            child = await group.start("node-1", _meters(tmp_path, "one.json"))
+            await Costs(client).begin(child, f"http://127.0.0.1:{free_port()}/metrics")
+    assert "node-1 tells no metrics" in str(caught.value.exceptions[0])
+
+
+def test_the_page_needs_nothing_else_and_repeats_no_markup(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/c.sqlite"
+    _played(url).close()
+    report = _report(url)
+    evil = tuple(replace(each, area="</script><b>", opened=False, reason="<i>") for each in report.ring_rounds)
+    write_page(
+        replace(report, ring_rounds=(*report.ring_rounds, *evil), difference="<u>", exact=False), tmp_path / "r.html"
+    )
+    page = (tmp_path / "r.html").read_text()
+    assert "Plotly.newPlot(" in page
+    assert "</script><b>" not in page
+    assert "<u>" not in page.rpartition("</script>")[0].partition("<body>")[2]
+    outside = page.partition("<script>")[0] + page.partition("<body>")[2]
+    assert "http" not in re.sub(r"<script>.*?</script>", "", outside, flags=re.DOTALL)
+
+
+def test_a_second_demo_leaves_the_first_ones_files_alone(tmp_path: Path) -> None:
+    first = Demo(DemoSettings(out=tmp_path), Console(file=io.StringIO()))
+    second = Demo(DemoSettings(out=tmp_path), Console(file=io.StringIO()))
+    with first.alone():
+        (tmp_path / "run").mkdir()
+        with pytest.raises(DemoError, match=f"another demo runs in {tmp_path}: .*--out"), second.alone():
+            pass
+        assert (tmp_path / "run").exists()
+    with second.alone():
+        pass

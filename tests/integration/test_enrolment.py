@@ -64,7 +64,8 @@ def test_a_gateway_enrols_and_its_chain_stands(
     (gateway,) = directory.gateways()
     assert (gateway.area, gateway.status, gateway.curve_key) == ("Nordring", Status.ACTIVE, b"\x01" * 32)
     assert gateway.certificate == pki.to_der(leaf)
-    assert directory.active_by_curve_key(b"\x01" * 32) == gateway == directory.gateway("ESTK0100000001")
+    assert directory.active_by_curve_key(b"\x01" * 32) == gateway
+    assert directory.some(["ESTK0100000001", "ESTK0199999999"]) == {"ESTK0100000001": gateway}
     assert directory.active_by_curve_key(b"\x02" * 32) is None
     assert directory.count() == 1
 
@@ -89,7 +90,13 @@ def test_tokens_have_limits(store: Store, enrolment: Enrolment) -> None:
     assert refused(enrolment, request(three, 5)) == "token_used_up"
     for impossible in ({"uses": 0}, {"validity": timedelta(0)}):
         with pytest.raises(LocalProtocolError):
-            directory.create_token(NOW, **impossible)  # type: ignore[arg-type]
+            directory.create_token(NOW, **impossible)
+
+
+def test_a_stranger_waits_for_no_lock_and_holds_none(store: Store, enrolment: Enrolment) -> None:
+    """While the round book writes, and with a request that is none: the token comes before everything else."""
+    with store.write():
+        assert refused(enrolment, replace(request("stk_guess"), signing_request=b"junk")) == "token_unknown"
 
 
 def test_a_token_is_kept_nowhere(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from decimal import Decimal
 from random import Random
 
 import pytest
@@ -14,8 +15,9 @@ import trio
 from trio.testing import memory_stream_pair
 
 from loadtest.meters import p1
-from loadtest.meters.iec62056_21 import MeterSettings, Mode, Register, SimulatedMeter
+from loadtest.meters.iec62056_21 import MeterSettings, Register, SimulatedMeter
 from loadtest.meters.serial_bus import serial_bus
+from node.lmn.iec62056_21.client import Mode
 from node.lmn.iec62056_21.driver import listen, read_meter
 from node.lmn.profiles import MeterProfile
 from node.lmn.runtime import LmnEvent, Periodic, run_meters
@@ -43,7 +45,7 @@ def meter(**settings: object) -> SimulatedMeter:
 
 def imported(items: list[Reading | RemoteProtocolError]) -> Reading:
     (reading,) = (item for item in items if isinstance(item, Reading) and item.obis == IMPORT)
-    assert (reading.decimal(), reading.unit, reading.quality) == (1234567, WATT_HOUR, Quality.VALID)
+    assert (reading.decimal(), reading.unit, reading.quality) == (Decimal(1234567), WATT_HOUR, Quality.VALID)
     return reading
 
 

@@ -7,6 +7,7 @@ import pytest
 import trio
 import trio.testing
 import zmq
+from trio.testing import MockClock
 
 from protocol.link import Inbox, Keypair, LinkContext
 from protocol.link.alarms import Alarm, Alarms
@@ -18,13 +19,15 @@ WATCHDOG_S = 20
 
 
 @pytest.fixture
-async def alarms(nursery) -> Alarms:
+async def alarms(nursery: trio.Nursery) -> Alarms:
     alarms = Alarms()
     nursery.start_soon(alarms.run)
     return alarms
 
 
-async def test_a_deadline_is_met_to_the_moment_however_often_it_was_moved(alarms: Alarms, autojump_clock) -> None:
+async def test_a_deadline_is_met_to_the_moment_however_often_it_was_moved(
+    alarms: Alarms, autojump_clock: MockClock
+) -> None:
     inbox: Inbox[str, bytes] = Inbox(alarms, 4)
     began_s = trio.current_time()
     for wait_s in (5.0, 60.0, 0.5, 7200.0, 0.0, 3.0, -1.0):
@@ -48,7 +51,7 @@ async def test_a_deadline_is_met_to_the_moment_however_often_it_was_moved(alarms
 
 
 async def test_alarms_of_many_ring_in_their_order_and_none_is_kept_after_its_time(
-    alarms: Alarms, autojump_clock
+    alarms: Alarms, autojump_clock: MockClock
 ) -> None:
     dice = random.Random(1)
     waits_s = [dice.uniform(0.0, 50.0) for _ in range(200)]
@@ -66,7 +69,9 @@ async def test_alarms_of_many_ring_in_their_order_and_none_is_kept_after_its_tim
     assert not alarms._heap
 
 
-async def test_a_later_alarm_is_not_entered_and_an_earlier_one_is_at_once(alarms: Alarms, autojump_clock) -> None:
+async def test_a_later_alarm_is_not_entered_and_an_earlier_one_is_at_once(
+    alarms: Alarms, autojump_clock: MockClock
+) -> None:
     alarm = Alarm(trio.lowlevel.ParkingLot())
     alarms.set(alarm, 50.0)
     for due_s in (60.0, 50.0, 70.0):
@@ -80,14 +85,18 @@ async def test_a_later_alarm_is_not_entered_and_an_earlier_one_is_at_once(alarms
     assert trio.current_time() - began_s == pytest.approx(3.0)
 
 
-async def test_an_inbox_is_bounded_and_what_is_there_comes_before_a_deadline(alarms: Alarms, autojump_clock) -> None:
+async def test_an_inbox_is_bounded_and_what_is_there_comes_before_a_deadline(
+    alarms: Alarms, autojump_clock: MockClock
+) -> None:
     inbox: Inbox[int, bytes] = Inbox(alarms, 3)
     assert [inbox.post(number) for number in range(5)] == [True, True, True, False, False]
     assert [await inbox.receive(-1.0) for _ in range(4)] == [0, 1, 2, None]
     assert inbox.post(9)
 
 
-async def test_a_full_inbox_and_a_deadline_that_is_always_due_let_others_run(alarms: Alarms, autojump_clock) -> None:
+async def test_a_full_inbox_and_a_deadline_that_is_always_due_let_others_run(
+    alarms: Alarms, autojump_clock: MockClock
+) -> None:
     inbox: Inbox[int, bytes] = Inbox(alarms, 1)
     turns = 0
 
@@ -110,7 +119,7 @@ async def test_a_full_inbox_and_a_deadline_that_is_always_due_let_others_run(ala
         nursery.cancel_scope.cancel()
 
 
-async def test_cancelling_takes_no_event(alarms: Alarms, autojump_clock) -> None:
+async def test_cancelling_takes_no_event(alarms: Alarms, autojump_clock: MockClock) -> None:
     inbox: Inbox[int, bytes] = Inbox(alarms, 4)
     with trio.move_on_after(1.0) as scope:
         await inbox.receive(100.0)

@@ -3,7 +3,9 @@
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -13,7 +15,7 @@ from loadtest.meters.dlms import DlmsServer, ServerSettings, push_frames
 from loadtest.meters.dlms_objects import CosemObjects
 from loadtest.meters.wmbus import WirelessMeter, framed
 from node.lmn.counters import BLOCK_SIZE, DurableCounters, VolatileCounters
-from node.lmn.dlms.security import Keys
+from node.lmn.dlms.security import InvocationCounter, Keys
 from node.lmn.drivers import DRIVERS
 from node.lmn.hdlc.frame import Address
 from node.lmn.mbus.device import DeviceAddress
@@ -79,32 +81,52 @@ async def test_tasks_that_reserve_at_once_get_different_blocks(tmp_path: Path) -
 
 @pytest.mark.parametrize("protocol", ["wmbus", "dlms"])
 async def test_a_telegram_played_back_after_a_restart_is_refused(tmp_path: Path, protocol: str) -> None:
-    registers = [(Obis(1, 0, 1, 8, 0, 255), 5, 0, 30)]
-    device = DeviceAddress.from_text("1STK0100000001", 2)
-    meter = WirelessMeter(device, lambda _: registers, now, key=KEY, mode=7)
-    objects = CosemObjects("1STK0100000001", lambda _: registers, now)
-    pushing = DlmsServer(objects, ServerSettings(keys=Keys(KEY, KEY), system_title=b"STK\0\0\0\0\1"))
     keys = {"encryption": KEY.hex(), "authentication": KEY.hex()}
-    telegram = framed(meter.datagram(), "imst")
-    if protocol == "dlms":
-        telegram = push_frames(pushing.notification(sealed=True), Address(1), Address(16))
+    telegram = telegram_of(protocol, KEY, 1)
+    assert await with_store(tmp_path / "s", partial(heard, protocol, telegram, keys)) == [5]
+    assert await with_store(tmp_path / "s", partial(heard, protocol, telegram, keys)) == []
+    assert await with_store(tmp_path / "other", partial(heard, protocol, telegram, keys)) == [5]
 
-    async def hear(store: Store) -> list[int]:
-        profile = MeterProfile(
-            device="G/0", meter_id="1STK0100000001", protocol=protocol, link="radio://h:1", keys=keys, push=True
-        )  # fmt: skip
-        profile.keep_counters_in(DurableCounters(store))
-        listen = DRIVERS[protocol].listen
-        assert listen is not None
-        ours, theirs = trio.testing.memory_stream_pair()
-        await theirs.send_all(telegram)
-        await theirs.aclose()
-        batches = [batch async for batch in listen(ours, [profile], time.time)]
-        return [item.value for batch in batches for item in batch if isinstance(item, Reading) and item.unit == 30]
 
-    assert await with_store(tmp_path / "s", hear) == [5]
-    assert await with_store(tmp_path / "s", hear) == []
-    assert await with_store(tmp_path / "other", hear) == [5]
+@pytest.mark.parametrize("protocol", ["wmbus", "dlms"])
+async def test_a_meter_counts_from_the_beginning_under_a_new_key(tmp_path: Path, protocol: str) -> None:
+    """Its counters are those of its key; else a meter would be lost for good when its key is exchanged."""
+    for key, counters, values in ((KEY, (7, 8), [[5], [5]]), (KEY[::-1], (0, 1, 0), [[5], [5], []])):
+        told = {"encryption": key.hex(), "authentication": key.hex()}
+        got = [
+            await with_store(tmp_path / "s", partial(heard, protocol, telegram_of(protocol, key, counter), told))
+            for counter in counters
+        ]
+        assert got == values
+
+
+def telegram_of(protocol: str, key: bytes, counter: int) -> bytes:
+    """A pushed telegram of the meter 1STK0100000001, sealed under the key with this counter."""
+    registers = [(Obis(1, 0, 1, 8, 0, 255), 5, 0, 30)]
+    if protocol == "wmbus":
+        device = DeviceAddress.from_text("1STK0100000001", 2)
+        meter = WirelessMeter(device, lambda _: registers, now, key=key, mode=7, counter=counter)
+        return framed(meter.datagram(), "imst")
+    objects = CosemObjects("1STK0100000001", lambda _: registers, now)
+    pushing = DlmsServer(objects, ServerSettings(keys=Keys(key, key), system_title=b"STK\0\0\0\0\1"))
+    pushing.counter = InvocationCounter(counter)
+    return push_frames(pushing.notification(sealed=True), Address(1), Address(16))
+
+
+async def heard(protocol: str, telegram: bytes, keys: dict[str, Any], store: Store) -> list[int]:
+    """The values in Wh that a gateway with these keys, just started, takes from a telegram."""
+    profile = MeterProfile(
+        device="G/0", meter_id="1STK0100000001", protocol=protocol, link="radio://h:1", keys=keys, push=True
+    )  # fmt: skip
+    profile.keep_counters_in(DurableCounters(store))
+    listen = DRIVERS[protocol].listen
+    assert listen is not None
+    ours, theirs = trio.testing.memory_stream_pair()
+    await theirs.send_all(telegram)
+    await theirs.aclose()
+    batches = [batch async for batch in listen(ours, [profile], time.time)]
+    readings = [item for batch in batches for item in batch if isinstance(item, Reading) and item.unit == 30]
+    return [reading.value for reading in readings if isinstance(reading.value, int)]
 
 
 async def test_nothing_is_sent_where_the_counter_cannot_be_stored() -> None:
@@ -113,7 +135,7 @@ async def test_nothing_is_sent_where_the_counter_cannot_be_stored() -> None:
             assert (name, size) == (TITLE, BLOCK_SIZE)
             raise StoreError("the disk is full")
 
-    keys = {"encryption": "00" * 16, "authentication": "11" * 16, "system_title": TITLE}
+    keys: dict[str, Any] = {"encryption": "00" * 16, "authentication": "11" * 16, "system_title": TITLE}
     profile = MeterProfile(device="X", protocol="dlms", link="tcp://h:1", keys=keys)
     profile.keep_counters_in(Broken())
     ours, theirs = trio.testing.memory_stream_pair()

@@ -1,15 +1,18 @@
 """Each protocol through the runtime: a simulated meter on real TCP or a pseudo-terminal, read by its profile alone."""
 
 import contextlib
+import math
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
 import trio
+from pydantic import SecretStr
 
 from loadtest.meters import dlms, mbus, p1, sml_server, wmbus
 from loadtest.meters.dlms_objects import CosemObjects
@@ -23,7 +26,7 @@ from node.lmn.links import open_link
 from node.lmn.mbus.device import DeviceAddress
 from node.lmn.mbus.link import FCB, REQ_UD2, RSP_UD, SND_NKE, LongFrame
 from node.lmn.profiles import MeterProfile
-from node.lmn.runtime import LmnEvent, Periodic, run_meters
+from node.lmn.runtime import Backoff, LmnEvent, Periodic, run_meters
 from node.lmn.serial_link import open_serial
 from node.lmn.sml.bodies import GetProcParameterRequest, Message
 from protocol.errors import RemoteProtocolError
@@ -118,7 +121,11 @@ async def test_two_sml_meters_on_one_bus() -> None:
 
 @pytest.mark.parametrize("secured", [False, True])
 async def test_dlms_over_tcp(secured: bool) -> None:
-    keys = {"encryption": KEY.hex(), "authentication": AUTHENTICATION.hex(), "system_title": b"SKR\0\0\0\0\x01".hex()}
+    keys: dict[str, Any] = {
+        "encryption": KEY.hex(),
+        "authentication": AUTHENTICATION.hex(),
+        "system_title": b"SKR\0\0\0\0\x01".hex(),
+    }
     settings = dlms.ServerSettings()
     if secured:
         settings = dlms.ServerSettings(
@@ -172,7 +179,7 @@ def sealed_frames(mode: int) -> Callable[[], LongFrame]:
 async def test_a_wired_mbus_meter_that_encrypts_is_read_with_the_profiles_key(mode: int) -> None:
     meter = mbus.MBusMeter(DEVICE, registers, now, primary=1, sealed=sealed_frames(mode))
     async with serving(partial(mbus.serve, [meter])) as link:
-        keys = {"encryption": KEY.hex()}
+        keys: dict[str, Any] = {"encryption": KEY.hex()}
         profile = MeterProfile(device=str(DEVICE), protocol="mbus", link=link, address="1", keys=keys)
         got, events = await read_twice(profile, period_s=1.0)
     assert events == []
@@ -196,12 +203,79 @@ async def test_a_wired_mbus_meter_with_a_key_is_not_believed_in_the_clear(layers
     meter = mbus.MBusMeter(DEVICE, registers, now, primary=1, sealed=clear_frames(layers))
     async with serving(partial(mbus.serve, [meter])) as link:
         profile = MeterProfile(
-            device=str(DEVICE), protocol="mbus", link=link, address="1", keys={"encryption": KEY.hex()},
+            device=str(DEVICE), protocol="mbus", link=link, address="1", keys={"encryption": SecretStr(KEY.hex())},
             meter_id=meter_id,
         )  # fmt: skip
         async with await open_link(link) as stream:
             with pytest.raises(RemoteProtocolError, match="not_secured"):
                 await DRIVERS["mbus"].ask(stream, profile, time.time)  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("protocol", ["sml", "dlms", "p1", "wmbus", "mbus"])
+async def test_a_serial_device_that_is_unplugged_and_comes_back(tmp_path: Path, protocol: str) -> None:
+    """Its reader hangs up or its path is gone; either is a named fault, and the meter is read again once it is back."""
+    path = tmp_path / "meter"
+    wire = mbus.MBusMeter(DEVICE, registers, now, primary=7)
+    radio = wmbus.WirelessMeter(DEVICE, registers, now, key=KEY, mode=7)
+    server = dlms.DlmsServer(CosemObjects(WIRES, registers, now))
+
+    def message() -> bytes:
+        match protocol:
+            case "sml":
+                return SmlMeter(WIRES, registers).push(now())
+            case "dlms":
+                return dlms.push_frames(server.notification(), Address(1), Address(16))
+            case "p1":
+                return p1.telegram(p1.P1Settings(WIRES), [registers(now())[0]], now())
+        return wmbus.framed(radio.datagram(), "imst")
+
+    async def plug(task_status: trio.TaskStatus[trio.CancelScope]) -> None:
+        with trio.CancelScope() as scope:
+            async with serial_bus() as (ours, theirs), open_serial(theirs) as device:
+                path.symlink_to(ours)
+                task_status.started(scope)
+                if protocol == "mbus":
+                    await mbus.serve_stream(device, [wire])
+                while True:
+                    await device.send_all(message())
+                    await trio.sleep(0.05)
+
+    tell_heard, heard = trio.open_memory_channel[None](math.inf)
+    faults: list[str] = []
+    gone = trio.Event()
+
+    def on_event(event: LmnEvent) -> None:
+        faults.append(event.kind)
+        if event.kind in {"link_closed", "link_broken", "connection_closed"}:
+            gone.set()
+
+    async def deliver(readings: list[Reading]) -> None:
+        assert {reading.decimal() for reading in readings if reading.obis == IMPORT} == {1234567}
+        tell_heard.send_nowait(None)
+
+    profile = MeterProfile(
+        device=WIRES, protocol=protocol, link=f"serial://{path}", push=protocol != "mbus", interval_s=60,
+        address="7" if protocol == "mbus" else "",
+        keys={"encryption": SecretStr(KEY.hex())} if protocol == "wmbus" else {},
+    )  # fmt: skip
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(
+                partial(
+                    run_meters, [profile], deliver, Periodic(0.5), rng=Random(1), backoff=Backoff(0.05, 0.1),
+                    on_event=on_event,
+                )
+            )  # fmt: skip
+            for _ in range(2):
+                scope = await nursery.start(plug)
+                await heard.receive()
+                scope.cancel()
+                path.unlink()
+                await gone.wait()
+                while heard.statistics().current_buffer_used:
+                    heard.receive_nowait()
+            nursery.cancel_scope.cancel()
+    assert "driver_defect" not in faults
 
 
 @pytest.mark.parametrize("mode", [0, 5, 7])
@@ -212,7 +286,7 @@ async def test_wireless_mbus_with_a_neighbour(mode: Any) -> None:
     neighbour = wmbus.WirelessMeter(other, registers, now, key=AUTHENTICATION, mode=mode)
     async with serving(partial(wmbus.serve, [neighbour, ours], "imst", interval_s=0.05)) as link:
         radio = link.replace("tcp:", "radio:")
-        profile = MeterProfile(device=WIRES, protocol="wmbus", link=radio, keys={"encryption": KEY.hex()})
+        profile = MeterProfile(device=WIRES, protocol="wmbus", link=radio, keys={"encryption": SecretStr(KEY.hex())})
         got, events = await read_twice(profile)
     assert {reading.quality for reading in got[WIRES]} == {Quality.VALID}
     assert events == []
@@ -242,7 +316,11 @@ async def test_a_bidirectional_wireless_meter_is_asked_once_a_quarter_hour(modul
         radio = link.replace("tcp:", "radio:")
         profiles = [
             MeterProfile(
-                device=name, protocol="wmbus", link=radio, keys={"encryption": KEY.hex()}, address=f"{module}/{GATEWAY}"
+                device=name,
+                protocol="wmbus",
+                link=radio,
+                keys={"encryption": SecretStr(KEY.hex())},
+                address=f"{module}/{GATEWAY}",
             )
             for name in (WIRES, str(silent))
         ]
@@ -299,7 +377,7 @@ async def test_dlms_pushed_on_the_mbus_of_austrian_meters() -> None:
         CosemObjects(WIRES, registers, now), dlms.ServerSettings(keys=Keys(KEY, AUTHENTICATION), system_title=TITLE)
     )
     messages = [dlms.push_mbus_frames(server.notification(sealed=True), size_max=100) for _ in range(100)]
-    keys = {"encryption": KEY.hex(), "authentication": AUTHENTICATION.hex()}
+    keys: dict[str, Any] = {"encryption": KEY.hex(), "authentication": AUTHENTICATION.hex()}
     async with serving(partial(pushing, messages=messages)) as link:
         profile = MeterProfile(device=WIRES, protocol="dlms", link=link, push=True, address="mbus:", keys=keys)
         got, events = await read_twice(profile)
@@ -311,7 +389,7 @@ async def test_encrypted_p1() -> None:
     keys = Keys(KEY, AUTHENTICATION)
     plain = p1.telegram(p1.P1Settings(WIRES), [registers(now())[0]], now())
     messages = [p1.encrypted(plain, keys, TITLE, counter) for counter in range(1, 100)]
-    told = {"encryption": KEY.hex(), "authentication": AUTHENTICATION.hex()}
+    told: dict[str, Any] = {"encryption": KEY.hex(), "authentication": AUTHENTICATION.hex()}
     async with serving(partial(pushing, messages=messages)) as link:
         got, events = await read_twice(MeterProfile(device=WIRES, protocol="p1", link=link, push=True, keys=told))
     assert {reading.quality for reading in got[WIRES]} == {Quality.VALID}

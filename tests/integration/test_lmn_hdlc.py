@@ -1,8 +1,10 @@
 """The wired LMN over pseudo-terminals: addresses, pairing, TLS inside HDLC, certificates (BSI 3 and 8)."""
 
 import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 import trio
@@ -32,7 +34,7 @@ TIMING = Timing(poll_interval_s=0.002)
 
 
 class Identity:
-    def __init__(self, device, curve=None):
+    def __init__(self, device: str, curve: ec.EllipticCurve | None = None) -> None:
         self.key = ec.generate_private_key(curve or ec.BrainpoolP256R1())
         self.certificate = make_certificate(device, self.key, 0x1122334455667788, START, END)
         self.pem = self.certificate.public_bytes(serialization.Encoding.PEM)
@@ -45,8 +47,10 @@ class Identity:
         )
 
 
-def echo_server(own, peer, outcome=None):
-    async def serve(stream):
+def echo_server(
+    own: Identity, peer: Identity, outcome: list[Any] | None = None
+) -> Callable[[trio.abc.Stream], Awaitable[None]]:
+    async def serve(stream: trio.abc.Stream) -> None:
         tls = LmnTlsStream(stream, lmn_context(own.pem, own.key_pem, peer.pem, server=True), server=True)
         try:
             await tls.handshake()
@@ -59,16 +63,16 @@ def echo_server(own, peer, outcome=None):
     return serve
 
 
-async def silent(stream):
+async def silent(stream: trio.abc.Stream) -> None:
     await stream.receive_some()
 
 
-def refuse(message):
+def refuse(message: bytes) -> bytes:
     raise RemoteProtocolError("sym_authentication", "not paired this way")
 
 
 @asynccontextmanager
-async def lmn(meters):
+async def lmn(meters: Sequence[LmnMeter]) -> AsyncIterator[HdlcBus]:
     """A bus with a gateway end and these meters running on it."""
     async with (
         serial_bus(len(meters) + 1) as paths,
@@ -82,12 +86,12 @@ async def lmn(meters):
         nursery.cancel_scope.cancel()
 
 
-async def run(meter, path):
+async def run(meter: LmnMeter, path: str) -> None:
     async with open_serial(path, 921600) as line:
         await meter.run(line)
 
 
-async def test_participants_get_addresses_by_their_identification_and_silence_is_noticed():
+async def test_participants_get_addresses_by_their_identification_and_silence_is_noticed() -> None:
     rng = random.Random(7)
     meters = [LmnMeter(name, silent, refuse, rng.randrange) for name in METERS]
     table = AddressTable(slot_count=16, slot_ms=20)
@@ -98,14 +102,14 @@ async def test_participants_get_addresses_by_their_identification_and_silence_is
         for meter in meters:
             assert meter.participant.me.address == table.participants[meter.participant.me.sensor_id].address
         assert await check_presence(bus, table) == []
-        meters[1].participant.receive = lambda *_: None
+        meters[1].participant.receive = lambda *_: None  # type: ignore[method-assign]
         gone = [await check_presence(bus, table) for _ in range(3)]
     assert [len(step) for step in gone] == [0, 0, 1]
     assert gone[2][0].sensor_id == METERS[1]
     assert set(table.participants) == {METERS[0], METERS[2]}
 
 
-async def test_two_newcomers_in_one_slot_both_come_through_in_the_end():
+async def test_two_newcomers_in_one_slot_both_come_through_in_the_end() -> None:
     draws = iter([3, 3, 1, 2])
     meters = [LmnMeter(name, silent, refuse, lambda n: next(draws) % n) for name in METERS[:2]]
     table = AddressTable(slot_count=8, slot_ms=20)
@@ -116,7 +120,7 @@ async def test_two_newcomers_in_one_slot_both_come_through_in_the_end():
 
 
 @pytest.mark.parametrize("curve", [ec.BrainpoolP256R1(), ec.SECP256R1()], ids=lambda curve: curve.name)
-async def test_pairing_then_mutual_tls_with_what_it_brought(curve):
+async def test_pairing_then_mutual_tls_with_what_it_brought(curve: ec.EllipticCurve) -> None:
     gateway, meter_identity = Identity(GATEWAY, curve), Identity(METERS[0], curve)
     pairing = PairingMeter(MAIN_KEY, METERS[0].encode(), b"capabilities")
     meter = LmnMeter(METERS[0], echo_server(meter_identity, gateway), pairing.answer, random.Random(1).randrange)
@@ -151,9 +155,9 @@ async def test_pairing_then_mutual_tls_with_what_it_brought(curve):
 
 
 @pytest.mark.parametrize("who", ["meter", "gateway"])
-async def test_a_stranger_gets_no_session(who):
+async def test_a_stranger_gets_no_session(who: str) -> None:
     gateway, meter_identity, stranger = Identity(GATEWAY), Identity(METERS[0]), Identity(METERS[0])
-    outcome = []
+    outcome: list[Any] = []
     shown = stranger if who == "meter" else meter_identity
     meter = LmnMeter(METERS[0], echo_server(shown, gateway, outcome), refuse, random.Random(1).randrange)
     table = AddressTable(slot_count=8, slot_ms=20)
@@ -166,20 +170,20 @@ async def test_a_stranger_gets_no_session(who):
             await talk(link, context)
 
 
-async def talk(link, context):
+async def talk(link: Any, context: Any) -> None:
     stream = await open_lks1(link, context, timeout_s=5)
     await stream.send_all(b"hello")
     assert await stream.receive_some() == b"olleh"
 
 
-def test_no_record_is_longer_than_the_standard_allows():
+def test_no_record_is_longer_than_the_standard_allows() -> None:
     record = b"\x17\x03\x03" + (2029).to_bytes(2, "big") + bytes(2029)
     assert list(split_records(record + record)) == [record, record]
     with pytest.raises(LocalProtocolError):
         list(split_records(b"\x17\x03\x03" + (2030).to_bytes(2, "big") + bytes(2030)))
 
 
-def test_pairing_messages_do_not_pass_for_others():
+def test_pairing_messages_do_not_pass_for_others() -> None:
     gateway, meter = PairingGateway(MAIN_KEY, b"1STK0000000001", 5), PairingMeter(MAIN_KEY, b"1STK0000000001")
     question = gateway.hello()
     answer = meter.answer(question)
@@ -205,7 +209,7 @@ def test_pairing_messages_do_not_pass_for_others():
     assert unseal(gateway.reset(), MAIN_KEY, b"1STK0000000001", from_gateway=True).type is Type.RESET
 
 
-def test_a_paired_meter_takes_no_second_credentials_before_a_reset():
+def test_a_paired_meter_takes_no_second_credentials_before_a_reset() -> None:
     gateway, meter = PairingGateway(MAIN_KEY, b"1STK0000000001", 1), PairingMeter(MAIN_KEY, b"1STK0000000001")
     gateway.receive(meter.answer(gateway.credentials(Credentials(b"a", b"b", b"c"))))
     with pytest.raises(RemoteProtocolError, match="sym_refused"):
@@ -214,7 +218,7 @@ def test_a_paired_meter_takes_no_second_credentials_before_a_reset():
     gateway.receive(meter.answer(gateway.credentials(Credentials(b"d", b"e", b"f"))))
 
 
-def test_certificates_keep_the_profile_and_others_are_told_apart():
+def test_certificates_keep_the_profile_and_others_are_told_apart() -> None:
     identity = Identity(GATEWAY)
     assert deviations(identity.certificate) == []
     assert len(identity.der) <= 600
@@ -229,12 +233,14 @@ def test_certificates_keep_the_profile_and_others_are_told_apart():
         make_certificate("XSTK0000000001", identity.key, 1 << 63, START, END)
 
 
-def test_a_full_bus_and_a_malformed_entry_are_the_remote_kind():
+def test_a_full_bus_and_a_malformed_entry_are_the_remote_kind() -> None:
     table = AddressTable(slot_count=2)
     ends = station(1, Selector.INVITATION), station(2, Selector.INVITATION)
     for name in METERS[:2]:
         entry = Participant(name, name).to_bytes()
-        assert table.answer(Frame(*ends, Kind.UNNUMBERED_INFORMATION, True, entry)).sensor_id == name
+        answered = table.answer(Frame(*ends, Kind.UNNUMBERED_INFORMATION, True, entry))
+        assert answered is not None
+        assert answered.sensor_id == name
     with pytest.raises(RemoteProtocolError, match="lmn_bus_full"):
         table.answer(Frame(*ends, Kind.UNNUMBERED_INFORMATION, True, Participant(METERS[2], METERS[2]).to_bytes()))
     with pytest.raises(RemoteProtocolError, match="lmn_participant"):

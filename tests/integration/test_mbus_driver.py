@@ -1,11 +1,13 @@
 """The wired driver against simulated meters over real TCP and over pseudo-terminals."""
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import partial
+from typing import Any
 
 import pytest
 import trio
-from trio.testing import memory_stream_pair
+from trio.testing import MockClock, memory_stream_pair
 
 from loadtest.meters.mbus import MBusMeter, serve, serve_stream
 from loadtest.meters.serial_bus import serial_bus
@@ -15,6 +17,7 @@ from node.lmn.mbus.procedures import SecondaryAddress
 from node.lmn.serial_link import open_serial
 from protocol.errors import RemoteProtocolError
 from protocol.metering.obis import Obis
+from protocol.metering.reading import Reading
 
 IMPORT, EXPORT, POWER = Obis(1, 0, 1, 8, 0, 255), Obis(1, 0, 2, 8, 0, 255), Obis(1, 0, 1, 7, 0, 255)
 CLOCK = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
@@ -25,12 +28,12 @@ def device(number: int) -> DeviceAddress:
     return DeviceAddress.from_text(f"1ISK01{number:08d}", 2)
 
 
-def meter(number: int, primary: int = 0, **how) -> MBusMeter:
+def meter(number: int, primary: int = 0, **how: Any) -> MBusMeter:
     registers = [(IMPORT, number, -1, 30), (EXPORT, 2 * number, -1, 30), (POWER, -431, 0, 27)]
     return MBusMeter(device(number), lambda _: registers, lambda: CLOCK, primary=primary, **how)
 
 
-def values(readings) -> dict[Obis, int]:
+def values(readings: Iterable[Reading]) -> dict[Obis, Any]:
     return {r.obis: r.value for r in readings if r.obis is not None}
 
 
@@ -44,9 +47,9 @@ async def test_several_meters_on_one_tcp_converter() -> None:
             assert values(first) == {IMPORT: 11111111, EXPORT: 22222222, POWER: -431}
             assert {r.device for r in first} == {"1ISK0111111111"}
             assert {r.received_at for r in first} == {CLOCK}
-            together: list = []
+            together: list[Any] = []
 
-            async def read(address) -> None:
+            async def read(address: Any) -> None:
                 together.append(values(await bus.read_meter(address))[IMPORT])
 
             async with trio.open_nursery() as readers:  # the lock keeps questions and answers apart
@@ -75,7 +78,7 @@ async def test_reading_and_searching_on_a_serial_bus() -> None:
         nursery.cancel_scope.cancel()
 
 
-async def test_search_over_a_stream(autojump_clock) -> None:
+async def test_search_over_a_stream(autojump_clock: MockClock) -> None:
     ours, theirs = memory_stream_pair()
     numbers = (12345678, 12345679, 555, 98765432)
     async with trio.open_nursery() as nursery:
@@ -87,7 +90,7 @@ async def test_search_over_a_stream(autojump_clock) -> None:
         nursery.cancel_scope.cancel()
 
 
-async def test_a_silent_bus_takes_as_long_as_the_standard_says(autojump_clock) -> None:
+async def test_a_silent_bus_takes_as_long_as_the_standard_says(autojump_clock: MockClock) -> None:
     ours, _theirs = memory_stream_pair()
     with pytest.raises(RemoteProtocolError, match="no_answer"):
         await Bus(ours, Timing(2400, 0.0)).read_meter(1)
@@ -99,7 +102,7 @@ async def test_a_silent_bus_takes_as_long_as_the_standard_says(autojump_clock) -
     ("answer", "reason"),
     [(b"\x68\x1f\x1f\x68\x08\x02", "frame_truncated"), (b"\xff\x00\xff", "not_a_frame"), (b"\xe5", "unexpected_ack")],
 )
-async def test_what_is_no_answer_is_named(autojump_clock, answer: bytes, reason: str) -> None:
+async def test_what_is_no_answer_is_named(autojump_clock: MockClock, answer: bytes, reason: str) -> None:
     ours, theirs = memory_stream_pair()
 
     async def noise() -> None:

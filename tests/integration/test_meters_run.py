@@ -164,7 +164,7 @@ def test_the_command_serves_a_hundred_meters_and_stops_on_sigterm(tmp_path: Path
 async def test_the_gateways_that_are_told_read_every_meter_of_every_protocol(tmp_path: Path, link: Any) -> None:
     """The file is put into a node's configuration as it is; the registers are those of the households."""
     path = tmp_path / "gateways.toml"
-    protocols = get_args(MeterProtocol)
+    protocols: Any = get_args(MeterProtocol)
     config = MetersConfig(
         count=len(protocols), protocols=protocols, link=link, first_port=0, period_s=3600, profiles=("H25",),
         register_decimals=0, gateways=path,

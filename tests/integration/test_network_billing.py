@@ -7,10 +7,12 @@ import signal
 import sqlite3
 import sys
 import time
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -24,6 +26,7 @@ from loadtest.network import Network
 from node.aggregation.bills import Bills
 from node.config import BillingConfig
 from protocol import wire
+from protocol.dcnet.book import Ended
 from protocol.dcnet.group import Edwards25519
 from protocol.link.tls import client_context
 
@@ -46,7 +49,7 @@ def prices(count: int) -> list[int]:
     return [3000 + 17 * i if i % 7 else -40 * i for i in range(count)]
 
 
-def document(network: Network, count: int, **changes: object) -> dict:
+def document(network: Network, count: int, **changes: object) -> dict[str, Any]:
     start = datetime.fromtimestamp(network.origin_unix_s, UTC)
     return {
         "name": "Dynamic", "obis": REGISTER, "unit": "Wh", "currency": "ct", "price_scaler": -5,
@@ -59,30 +62,32 @@ class Operator:
 
     def __init__(self, network: Network) -> None:
         config = network.coordinator_config
+        assert config is not None
         token = (config.data_dir / OPERATOR_TOKEN_FILE).read_text().strip()
         self._network = network
         self._context = client_context(config.pki_path / "root.pem")
         self._headers = {"Authorization": f"Bearer {token}"}
 
-    async def call(self, method: str, path: str, status: int, **how: object) -> dict:
+    async def call(self, method: str, path: str, status: int, **how: Any) -> dict[str, Any]:
         address = f"{self._network.web[0]}/api/v1{path}"
         async with httpx.AsyncClient(verify=self._context, headers=self._headers, timeout=30) as client:
             answer = await client.request(method, address, **how)
         assert answer.status_code == status, answer.text
-        return answer.json()
+        told: dict[str, Any] = answer.json()
+        return told
 
     async def publish(self, **document: object) -> str:
-        return (await self.call("POST", "/tariffs", 201, json=document))["digest"]
+        return str((await self.call("POST", "/tariffs", 201, json=document))["digest"])
 
-    async def ask(self, tariff: str, to_s: int, area: str = "north", status: int = 202) -> dict:
+    async def ask(self, tariff: str, to_s: int, area: str = "north", status: int = 202) -> dict[str, Any]:
         to = f"{datetime.fromtimestamp(to_s, UTC):%Y-%m-%dT%H:%M:%SZ}"
         body = {"area": area, "from": "1970-01-01T00:00:00Z", "to": to, "tariff": tariff}
         return await self.call("POST", "/bills", status, json=body)
 
-    async def bills(self, **query: object) -> list[dict]:
-        return (await self.call("GET", "/bills", 200, params=query))["items"]
+    async def bills(self, **query: object) -> list[dict[str, Any]]:
+        return list((await self.call("GET", "/bills", 200, params=query))["items"])
 
-    async def wait_for_bills(self, count: int, **query: object) -> list[dict]:
+    async def wait_for_bills(self, count: int, **query: object) -> list[dict[str, Any]]:
         with trio.fail_after(60):
             while True:
                 found = await self.bills(**query)
@@ -91,11 +96,12 @@ class Operator:
                 await trio.sleep(0.2)
 
 
-def verified(network: Network) -> list:
+def verified(network: Network) -> list[Ended]:
     return [each for each in network.ended() if each.verified]
 
 
-def interval_of(network: Network, ended) -> int:
+def interval_of(network: Network, ended: Ended) -> int:
+    assert network.coordinator_config is not None
     store = Store(network.coordinator_config.database_url)
     try:
         return next(e for e in store.latest_epochs() if e.epoch == ended.epoch).interval_of(ended.round)
@@ -107,7 +113,7 @@ async def after_rounds(network: Network, count: int) -> int:
     """Wait for so many verified rounds of each ring; the end of the last interval that all of them reached."""
 
     def enough() -> bool:
-        by_ring: dict = {}
+        by_ring: dict[tuple[int, int], int] = {}
         for each in verified(network):
             by_ring[each.epoch, each.ring] = by_ring.get((each.epoch, each.ring), 0) + 1
         return len(by_ring) >= 1 + len(network.more_areas) and min(by_ring.values()) >= count
@@ -119,7 +125,7 @@ async def after_rounds(network: Network, count: int) -> int:
     return min(newest.values()) + 900
 
 
-def truth(network: Network, tariff: dict, to_s: int) -> dict[str, Decimal]:
+def truth(network: Network, tariff: dict[str, Any], to_s: int) -> dict[str, Decimal]:
     """Σ price · what the meter's register moved by, from the meters themselves and who was in which verified total."""
     start_s = int(network.origin_unix_s)
     homes = {f"ESTK00{i:08d}": home for i, home in enumerate(households(network.meters_config()))}
@@ -141,7 +147,7 @@ def metric(text: str, name: str) -> float:
 
 
 @asynccontextmanager
-async def running(network: Network):
+async def running(network: Network) -> AsyncIterator[trio.Nursery]:
     async with trio.open_nursery() as nursery:
         await network.start_meters(nursery)
         await network.start_coordinator(nursery)
@@ -149,7 +155,7 @@ async def running(network: Network):
         nursery.cancel_scope.cancel()
 
 
-async def test_bills_are_exact_and_each_interval_is_in_one(network: Network, caplog) -> None:
+async def test_bills_are_exact_and_each_interval_is_in_one(network: Network, caplog: pytest.LogCaptureFixture) -> None:
     for room in ("node", "coordinator", "protocol"):
         caplog.set_level(logging.DEBUG, room)
     async with running(network) as nursery:
@@ -183,7 +189,7 @@ async def test_bills_are_exact_and_each_interval_is_in_one(network: Network, cap
 
 
 async def test_a_gateway_that_lies_about_its_bill_is_refused_and_the_others_are_not(
-    network: Network, monkeypatch: pytest.MonkeyPatch, caplog
+    network: Network, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     honest = Bills.answer
 
@@ -244,6 +250,7 @@ async def test_a_bill_waits_for_its_gateway_across_a_restart_of_the_coordinator(
 async def command(network: Network, *arguments: str, status: int = 0) -> tuple[str, str]:
     """Run `stromkreis bill` as an operator does."""
     config = network.coordinator_config
+    assert config is not None
     places = ["--coordinator", network.web[0], "--root", str(config.pki_path / "root.pem")]
     token = ["--token-file", str(config.data_dir / OPERATOR_TOKEN_FILE)]
     done = await trio.run_process(
@@ -293,7 +300,10 @@ async def test_the_command_bills_the_area_that_was_asked_for_and_no_other(networ
 
 
 @pytest.mark.parametrize("stage", ["before", "after", "sent"])
-async def test_a_node_killed_around_its_bill_gives_the_same_bill_once(network: Network, stage: str) -> None:
+async def test_a_node_killed_around_its_bill_gives_the_same_bill_once(
+    network: Network, stage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coordinator.emp.desk._AGAIN_S", 4.0)  # who comes back is not asked before
     network.origin_unix_s += 10  # all of them are in the first epoch
     async with running(network) as nursery:
         config = str(config_file(network, 6, 2, "dying"))
@@ -307,7 +317,7 @@ async def test_a_node_killed_around_its_bill_gives_the_same_bill_once(network: N
             assert child.returncode == -signal.SIGKILL
         store = sqlite3.connect(network.directory / "dying" / "registers.sqlite")
         before = store.execute("SELECT * FROM bill").fetchall()
-        assert len(before) == (0 if stage == "before" else 1)
+        assert bool(before) == (stage != "before")  # or both: the second gateway is not held up by the first
         with process(network, "-m", "stromkreis", "node", "--config", config):
             found = await operator.wait_for_bills(8)
         expected = truth(network, tariff, to_s)

@@ -1,5 +1,9 @@
 """The round book says nothing that is not durable, whatever the coordinator's disk does."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 import pytest
 import trio
 from sqlalchemy.exc import OperationalError
@@ -11,10 +15,13 @@ from protocol.dcnet.events import Settled
 from protocol.dcnet.rings import RingView
 from protocol.wire import Outcome
 
+if TYPE_CHECKING:
+    from tests.integration.conftest import Ledger
+
 
 @pytest.mark.parametrize("relay", [False, True])
 async def test_what_members_are_told_is_in_the_database(
-    network: Network, ledger, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, relay: bool
+    network: Network, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, relay: bool
 ) -> None:
     network.rounds, network.relay = 60, relay
     network.origin_unix_s += 5
@@ -22,7 +29,7 @@ async def test_what_members_are_told_is_in_the_database(
     full = False
     record_many, settled = Store.record_many, Contributions.settled
 
-    def refusing(store: Store, batch, commitments):
+    def refusing(store: Store, batch: Any, commitments: Any) -> list[bool]:
         if full:
             raise OperationalError("INSERT", {}, Exception("database or disk is full"))
         return record_many(store, batch, commitments)

@@ -1,12 +1,20 @@
 """Gateways that go, come and miss rounds: every total exact, no energy lost or twice, no key left behind."""
 
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import trio
 
 from loadtest.network import Network
 from protocol.wire import Outcome
 
+if TYPE_CHECKING:
+    from tests.integration.conftest import Ledger
 
-async def test_gateways_that_miss_rounds_carry_their_energy(network: Network, ledger) -> None:
+
+async def test_gateways_that_miss_rounds_carry_their_energy(network: Network, ledger: Ledger) -> None:
     network.rounds = 60
     async with trio.open_nursery() as nursery:
         await network.start_meters(nursery)
@@ -28,7 +36,9 @@ async def test_gateways_that_miss_rounds_carry_their_energy(network: Network, le
     assert flown.opened[0] > 0
 
 
-async def test_epochs_follow_without_a_gap_and_their_seeds_do_not_stay(network: Network, ledger, tmp_path) -> None:
+async def test_epochs_follow_without_a_gap_and_their_seeds_do_not_stay(
+    network: Network, ledger: Ledger, tmp_path: Path
+) -> None:
     network.rounds = 6
     seeds = {}
     async with trio.open_nursery() as nursery:
@@ -56,7 +66,7 @@ async def test_epochs_follow_without_a_gap_and_their_seeds_do_not_stay(network: 
             assert seed.hex().encode() not in on_disk
 
 
-def epoch_seeds(keys):
+def epoch_seeds(keys: Path) -> dict[tuple[str, int], bytes]:
     import sqlite3
 
     connection = sqlite3.connect(f"file:{keys / 'epochs.sqlite'}?mode=ro", uri=True)

@@ -1,6 +1,8 @@
 """Exactly once after a crash: a node killed between "durable" and "sent", in both orders, loses and repeats nothing."""
 
 import signal
+import subprocess
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -8,12 +10,17 @@ import trio
 
 from loadtest.children import config_file, process
 from loadtest.network import Network
+from protocol.dcnet.book import Ended
 from protocol.wire import Outcome
 
 MOMENTS = [f"{progress}-{stage}" for progress in ("SHARED", "SERVED") for stage in ("before", "after", "sent")]
 
 
-def with_all(network: Network, seen: int) -> list:
+def has_ended(child: subprocess.Popen[bytes]) -> bool:
+    return child.poll() is not None
+
+
+def with_all(network: Network, seen: int) -> list[Ended]:
     return [each for each in network.ended()[seen:] if each.roster == 0xFF]
 
 
@@ -28,7 +35,7 @@ async def test_a_node_killed_at_every_moment_between_durable_and_sent_counts_onc
         await network.start_node(nursery, 0, 6, "steady")
         for moment in MOMENTS:
             with process(network, script, moment, "0", config) as child:
-                await network.wait_until(lambda child=child: child.poll() is not None, 60)
+                await network.wait_until(partial(has_ended, child), 60)
                 assert child.returncode == -signal.SIGKILL
         seen = len(network.ended())
         with process(network, "-m", "stromkreis", "node", "--config", config):

@@ -1,5 +1,7 @@
 """Disks that fill, heads that die, gateways that are shut out, meters that send noise: the others go on, sums exact."""
 
+from __future__ import annotations
+
 import re
 import resource
 import signal
@@ -8,6 +10,7 @@ import sys
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
@@ -23,20 +26,24 @@ from node.aggregation.membership import Membership
 from node.security.module import KeyDirectory
 from node.wan.enrolment import Enroller
 from protocol import wire
+from protocol.dcnet.book import Ended
 from protocol.dcnet.suite import StandardSuite
 from protocol.errors import StromkreisError
 from protocol.link import Keypair, LinkContext
 from protocol.link.tls import client_context
 from protocol.wire import Outcome
 
+if TYPE_CHECKING:
+    from tests.integration.conftest import Ledger
+
 ROOT = Path(__file__).parents[2]
 
 
-def full(network: Network, seen: int = 0) -> list:
+def full(network: Network, seen: int = 0) -> list[Ended]:
     return [each for each in network.ended()[seen:] if each.roster == 0xFF]
 
 
-def of(network: Network, count: int, seen: int = 0) -> list:
+def of(network: Network, count: int, seen: int = 0) -> list[Ended]:
     return [each for each in network.ended()[seen:] if each.roster.bit_count() == count]
 
 
@@ -88,7 +95,7 @@ async def test_a_full_disk_stops_its_own_gateways_only_and_they_come_back(networ
 
 @pytest.mark.parametrize("relay", [False, True])
 async def test_a_head_that_dies_in_a_round_is_replaced(
-    network: Network, ledger, monkeypatch: pytest.MonkeyPatch, relay: bool
+    network: Network, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, relay: bool
 ) -> None:
     network.rounds, network.relay = 120, relay
     network.origin_unix_s += 7
@@ -100,6 +107,7 @@ async def test_a_head_that_dies_in_a_round_is_replaced(
     async def sending(mine: Membership, message: wire.RingMessage) -> None:
         await to_head(mine, message)
         if armed and not dying and isinstance(message, wire.Confirm):
+            assert mine._address is not None
             dying.append(mine.view.members[mine.view.head_of(mine._address.term)].identity)
             scopes[dying[0]].cancel()
 
@@ -134,6 +142,7 @@ async def test_a_revoked_gateway_is_in_no_later_epoch_although_it_is_connected(n
         assert network.coordinator_config is not None
         store = Store(network.coordinator_config.database_url)
         last = store.last_epoch()
+        assert last is not None
         assert Directory(store).revoke("ESTK0000000003", datetime.now(UTC))
         store.close()
         await network.wait_until(
@@ -147,7 +156,7 @@ async def test_a_revoked_gateway_is_in_no_later_epoch_although_it_is_connected(n
 
 
 async def test_a_gateway_that_shares_garbage_is_found_by_its_head_and_named_to_the_operator(
-    network: Network, ledger, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    network: Network, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     network.rounds = 120
     to_head = Membership._to_head
@@ -237,7 +246,7 @@ async def test_a_node_that_trusts_another_pki_does_not_enrol(
 
 
 async def test_a_meter_that_sends_noise_costs_only_itself_until_it_speaks_again(
-    network: Network, ledger, monkeypatch: pytest.MonkeyPatch, caplog
+    network: Network, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     network.rounds = 120
     noisy = "1STK0000000002"
@@ -245,9 +254,9 @@ async def test_a_meter_that_sends_noise_costs_only_itself_until_it_speaks_again(
     done = False
     answer = SmlMeter.respond
 
-    def damaged(meter: SmlMeter, *arguments, **named):
+    def damaged(meter: SmlMeter, *arguments: Any, **named: Any) -> bytes | None:
         data = answer(meter, *arguments, **named)
-        if meter.device != noisy or done:
+        if data is None or meter.device != noisy or done:
             return data
         return damage(data, noise[len(data) % len(noise)])
 

@@ -1,7 +1,10 @@
 """Peers that send garbage in every message type cost themselves their connection; totals stay exact, rounds go on."""
 
+from __future__ import annotations
+
 import json
 from random import Random
+from typing import TYPE_CHECKING
 
 import pytest
 import trio
@@ -12,9 +15,13 @@ from node.aggregation.head import HeadDriver
 from node.aggregation.membership import Membership
 from node.security.module import KeyDirectory
 from protocol import wire
+from protocol.dcnet.rings import RingView
 from protocol.dcnet.suite import StandardSuite
 from protocol.errors import RemoteProtocolError
 from protocol.link import Keypair, LinkContext
+
+if TYPE_CHECKING:
+    from tests.integration.conftest import Ledger
 
 SEED = 20_260_301
 
@@ -23,7 +30,7 @@ def test_a_message_of_garbage_is_one_that_the_table_takes() -> None:
     for kinds in (wire.FROM_GATEWAY, wire.FROM_COORDINATOR, wire.FROM_MEMBER, wire.FROM_HEAD):
         for message in messages(kinds, Random(SEED), 30, epoch=1, ring=0):
             assert wire.decode(wire.encode(message), kinds) == message
-        outcomes = set()
+        outcomes: set[object] = set()
         for data in frames(kinds, Random(SEED), 30, epoch=1, ring=0):
             try:
                 outcomes.add(type(wire.decode(data, kinds)))
@@ -34,7 +41,7 @@ def test_a_message_of_garbage_is_one_that_the_table_takes() -> None:
 
 
 @pytest.fixture
-def head_at(monkeypatch: pytest.MonkeyPatch) -> list:
+def head_at(monkeypatch: pytest.MonkeyPatch) -> list[tuple[RingView, wire.HeadAt]]:
     """The head's address as the members heard it, newest last: (view, message)."""
     heard = []
     on_head_at = Membership._on_head_at
@@ -59,7 +66,9 @@ async def throw(link: LinkContext, endpoint: str, server: bytes, keys: Keypair, 
     return sent
 
 
-async def test_a_members_garbage_harms_neither_coordinator_nor_head(network: Network, ledger, head_at, caplog) -> None:
+async def test_a_members_garbage_harms_neither_coordinator_nor_head(
+    network: Network, ledger: Ledger, head_at: list[tuple[RingView, wire.HeadAt]], caplog: pytest.LogCaptureFixture
+) -> None:
     network.rounds = 120
     random = Random(SEED)
     async with trio.open_nursery() as nursery:
@@ -96,7 +105,9 @@ async def test_a_members_garbage_harms_neither_coordinator_nor_head(network: Net
     assert "member ESTK0000000007 broke the protocol" in caplog.text
 
 
-async def test_a_heads_garbage_harms_no_member(network: Network, ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_heads_garbage_harms_no_member(
+    network: Network, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
     network.rounds = 120
     random = Random(SEED)
     send = HeadDriver._send

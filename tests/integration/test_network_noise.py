@@ -1,8 +1,12 @@
 """Distributed noise over real sockets: announced, added, told; and a gateway that wants more of it stays away."""
 
+from __future__ import annotations
+
 import sqlite3
+from typing import TYPE_CHECKING
 
 import httpx
+import pytest
 import trio
 
 from coordinator.store import Store
@@ -13,9 +17,12 @@ from protocol.dcnet.schema import DEFAULT_SCHEMA, Noise, signed
 from protocol.link.tls import client_context
 from protocol.wire import Outcome
 
+if TYPE_CHECKING:
+    from tests.integration.conftest import Ledger
+
 
 async def test_totals_are_noisy_and_say_so_and_who_wants_more_noise_takes_no_part(
-    network: Network, ledger, caplog
+    network: Network, ledger: Ledger, caplog: pytest.LogCaptureFixture
 ) -> None:
     network.noise_epsilon, network.gateways, network.ring_size = 1.0, 10, 10
     network.policy = PolicyConfig(noise_epsilon_max=1.0)
@@ -29,6 +36,7 @@ async def test_totals_are_noisy_and_say_so_and_who_wants_more_noise_takes_no_par
             while len([each for each in network.ended() if each.outcome is Outcome.OPENED]) < 4:
                 await trio.sleep(0.2)
         opened = ledger.check(network)
+        assert network.coordinator_config is not None
         async with httpx.AsyncClient(verify=client_context(network.coordinator_config.pki_path / "root.pem")) as client:
             span = {"from": "1970-01-01T00:00:00Z", "to": "2100-01-01T00:00:00Z"}
             totals = (await client.get(f"{network.web[0]}/api/v1/totals", params=span)).json()["items"]

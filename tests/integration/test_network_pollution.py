@@ -1,6 +1,10 @@
 """A real member that lies in one committed slot, against the real coordinator: its ring is caught, no other is."""
 
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pytest
 import trio
@@ -11,6 +15,7 @@ from coordinator.store import Store
 from loadtest.network import Network
 from node.aggregation.membership import Membership
 from protocol import wire
+from protocol.dcnet.book import Ended
 from protocol.dcnet.commitments import Pedersen
 from protocol.dcnet.group import Edwards25519
 from protocol.dcnet.rings import positions_of
@@ -18,13 +23,16 @@ from protocol.dcnet.schema import WORD_MODULUS, signed
 from protocol.dcnet.tariff import Tariff
 from protocol.wire import Outcome
 
+if TYPE_CHECKING:
+    from tests.integration.conftest import Ledger
+
 LIAR = "ESTK0000000003"
 TOO_MUCH = 5000
 
 
 @pytest.mark.parametrize("slot", [1, 2])
 async def test_a_member_that_lies_in_one_committed_slot_is_caught_and_mixes_into_no_verified_total(
-    network: Network, ledger, monkeypatch: pytest.MonkeyPatch, slot: int
+    network: Network, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, slot: int
 ) -> None:
     to_head = Membership._to_head
 
@@ -57,6 +65,7 @@ async def test_a_member_that_lies_in_one_committed_slot_is_caught_and_mixes_into
         names = [members[each.epoch, each.ring][position] for position in positions_of(each.roster)]
         true = sum(ledger.contributed[name, each.epoch, each.round][slot] for name in names)
         assert signed(each.total[slot]) - true == (TOO_MUCH if LIAR in names and not each.verified else 0)
+    assert network.coordinator_config is not None
     store = Store(network.coordinator_config.database_url)
     try:
         totals = Totals(store).totals(0, 2**40, area="north")
@@ -78,10 +87,10 @@ async def test_a_member_that_lies_in_one_committed_slot_is_caught_and_mixes_into
         store.close()
 
 
-def _is_in(name: str, ended, members) -> bool:
+def _is_in(name: str, ended: Ended, members: Mapping[tuple[int, int], Sequence[str]]) -> bool:
     names = members[ended.epoch, ended.ring]
     return name in names and bool(ended.roster >> names.index(name) & 1)
 
 
-def _interval(store: Store, ended) -> int:
+def _interval(store: Store, ended: Ended) -> int:
     return next(e for e in store.latest_epochs() if e.epoch == ended.epoch).interval_of(ended.round)

@@ -1,15 +1,19 @@
 """A whole run with planted readings and keys: outside of the gateways there is nothing but totals."""
 
+from __future__ import annotations
+
 import base64
 import json
 import logging
 import sqlite3
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 import trio
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from zmq.utils import z85
 
 from loadtest.households import Household, Registers
@@ -17,6 +21,9 @@ from loadtest.network import Network
 from protocol.link.connection import Connection
 from protocol.link.listener import Listener
 from protocol.link.tls import client_context
+
+if TYPE_CHECKING:
+    from tests.integration.conftest import Ledger
 
 _START, _STEP, _POWER = 61_803_398_874_989, 27_182_818_284, 1_414_213_562
 
@@ -51,13 +58,14 @@ def private_keys(directory: Path) -> list[bytes]:
         stored = json.loads(path.read_text())
         found.append(bytes.fromhex(stored["curve_secret"]))
         key = serialization.load_pem_private_key(stored["signature_key"].encode(), None)
+        assert isinstance(key, ec.EllipticCurvePrivateKey)
         found.append(key.private_numbers().private_value.to_bytes(32, "big"))
     return found
 
 
 @pytest.mark.parametrize("relay", [False, True])
 async def test_nothing_but_totals_leaves_the_gateways(
-    network: Network, ledger, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, relay: bool
+    network: Network, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, relay: bool
 ) -> None:
     network.rounds, network.relay = 10, relay
     network.origin_unix_s += 5
@@ -66,10 +74,10 @@ async def test_nothing_but_totals_leaves_the_gateways(
     seeds: set[bytes] = set()
     node_metrics: list[str] = []
 
-    def heard(kind):
+    def heard(kind: Any) -> None:
         take = kind.take
 
-        def noted(mine):
+        def noted(mine: Any) -> Any:
             got = take(mine)
             if got is not None:
                 on_links.append(got if isinstance(got, bytes) else got[1])

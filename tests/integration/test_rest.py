@@ -25,6 +25,7 @@ from prometheus_client import CollectorRegistry
 from coordinator.emp.billing import Billing
 from coordinator.emp.desk import BillDesk
 from coordinator.gwa import ca
+from coordinator.gwa.accusations import AccusationBook, Accused
 from coordinator.gwa.ca import CertificateAuthority, TariffSigner
 from coordinator.gwa.enrolment import Directory, Enrolment
 from coordinator.metrics import CoordinatorMetrics
@@ -33,8 +34,8 @@ from coordinator.web import dashboard
 from coordinator.web import serve as web_server
 from coordinator.web.app import make_app
 from coordinator.web.serve import serve
-from coordinator.web.status import AccusedMember, RingStatus, Status
-from protocol import pki, wire
+from coordinator.web.status import RingStatus, Status
+from protocol import pki
 from protocol.dcnet.book import Ended
 from protocol.dcnet.commitments import Pedersen
 from protocol.dcnet.group import Edwards25519
@@ -74,7 +75,7 @@ class Service:
         self.turned = trio.Event()
 
 
-def ended(ring: int, round_: int, total: tuple[int, ...] = (3, 1234, 0, -50), **changes: object) -> Ended:
+def ended(ring: int, round_: int, total: tuple[int, ...] = (3, 1234, 0, -50), **changes: Any) -> Ended:
     made = Ended(
         1, ring, round_, Outcome.OPENED, 0, 1, 0b1111, 0b1011, tuple(word % 2**64 for word in total), True, "",
         START + 900.0, START + 900.03125,
@@ -82,7 +83,13 @@ def ended(ring: int, round_: int, total: tuple[int, ...] = (3, 1234, 0, -50), **
     return replace(made, **changes)
 
 
-VOID = {"outcome": Outcome.VOID, "roster": 0, "total": (), "verified": False, "reason": "no total in time"}
+VOID: dict[str, Any] = {
+    "outcome": Outcome.VOID,
+    "roster": 0,
+    "total": (),
+    "verified": False,
+    "reason": "no total in time",
+}
 
 
 @pytest.fixture
@@ -164,18 +171,35 @@ async def test_rounds(app: FastAPI, store: Store) -> None:
 
 
 async def test_rings(app: FastAPI, service: Service) -> None:
-    accused = (AccusedMember(2, 0, 5, wire.Lie.SPOILT_SUM), AccusedMember(3, 0, 6, wire.Lie.WRONG_SEED))
-    rings = tuple(RingStatus(1, n, "Nordring", MEMBERS[:4], (3,), 0, 7, "opened", 0.0125, accused) for n in range(3))
+    rings = tuple(RingStatus(1, n, "Nordring", MEMBERS[:4], (3,), 0, 7, "opened", 0.0125) for n in range(3))
     service.now = Status(2, rings, 8, 7)
     page = await get(app, "/api/v1/rings", limit=2)
     assert [r["ring"] for r in page["items"]] == [0, 1]
     assert page["items"][0]["missing"] == [{"position": 3, "gateway": MEMBERS[3]}]
     assert page["items"][0]["last_latency_ms"] == 12.5
-    member, head = ({"position": position, "gateway": MEMBERS[position]} for position in (2, 0))
-    assert page["items"][0]["accused"][0] == {"member": member, "head": head, "round": 5, "lie": "spoilt_sum"}
-    assert page["items"][0]["accused"][1]["lie"] == "wrong_seed"
     assert [r["ring"] for r in (await get(app, "/api/v1/rings", offset=page["next"]))["items"]] == [2]
     assert (await get(app, "/api/v1/rings", area="elsewhere"))["items"] == []
+
+
+async def test_accusations(app: FastAPI, store: Store) -> None:
+    said = [
+        Accused(MEMBERS[n], MEMBERS[n + 1], lie, area, 1, 7, 0, 5, 1_772_582_400_000, 1_772_582_400_000 + n)
+        for n, (lie, area) in enumerate([("wrong_seed", "Nordring"), ("spoilt_sum", "south"), ("bad_deal", "Nordring")])
+    ]
+    AccusationBook(store).write(said, 1_772_582_400_000)
+    page = await get(app, "/api/v1/accusations", limit=2)
+    assert [each["lie"] for each in page["items"]] == ["bad_deal", "spoilt_sum"]
+    assert page["items"][0] == {
+        "accuser": MEMBERS[2], "accused": MEMBERS[3], "lie": "bad_deal", "area": "Nordring", "epochs": 1, "epoch": 7,
+        "ring": 0, "round": 5, "first_at": "2026-03-04T00:00:00Z", "last_at": "2026-03-04T00:00:00.002000Z",
+    }  # fmt: skip
+    rest = await get(app, "/api/v1/accusations", limit=2, cursor=page["next"])
+    assert ([each["lie"] for each in rest["items"]], rest["next"]) == (["wrong_seed"], None)
+    assert len((await get(app, "/api/v1/accusations", area="Nordring"))["items"]) == 2
+    assert [e["accused"] for e in (await get(app, "/api/v1/accusations", accuser=MEMBERS[1]))["items"]] == [MEMBERS[2]]
+    assert [e["accuser"] for e in (await get(app, "/api/v1/accusations", accused=MEMBERS[1]))["items"]] == [MEMBERS[0]]
+    async with client_of(app) as client:
+        assert (await client.get("/api/v1/accusations?cursor=yesterday")).json()["reason"] == "cursor"
 
 
 @pytest.mark.parametrize(
@@ -221,7 +245,7 @@ async def test_the_openapi_document(app: FastAPI) -> None:
     document = await get(app, "/api/v1/openapi.json")
     OpenAPI.model_validate(document)
     operations = [op for path in document["paths"].values() for op in path.values()]
-    assert sorted(op["operationId"] for op in operations) == ["gateways", "rings", "rounds", "totals"]
+    assert sorted(op["operationId"] for op in operations) == ["accusations", "gateways", "rings", "rounds", "totals"]
     schemas = document["components"]["schemas"]
 
     def references(node: Any) -> set[str]:
@@ -403,7 +427,10 @@ async def test_a_tariff_is_published_for_everybody_to_see(billed: FastAPI, tmp_p
         listed = (await client.get("/api/v1/tariffs")).json()["items"]
         absent = await client.get(f"/api/v1/tariffs/{'0' * 64}")
         odd = await client.get("/api/v1/tariffs/yesterday")
-        for broken in ({"prices": [1.5]}, {"prices": ["1"]}, {"prices": []}, {"name": ""}, {"start": "2026"}):
+        wrong: list[dict[str, Any]] = [
+            {"prices": [1.5]}, {"prices": ["1"]}, {"prices": []}, {"name": ""}, {"start": "2026"},
+        ]  # fmt: skip
+        for broken in wrong:
             refused = await client.post("https://coordinator/api/v1/tariffs", headers=bearer, json=TARIFF | broken)
             assert refused.status_code == 422, refused.text
         year = await client.post(

@@ -1,6 +1,9 @@
 """A gateway that is shut out while it is connected: nothing more is taken from it, by a coordinator that runs on."""
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import trio
@@ -13,12 +16,15 @@ from node.aggregation.head import HeadDriver
 from protocol.dcnet.book import Ended
 from stromkreis.pki import app
 
+if TYPE_CHECKING:
+    from tests.integration.conftest import Ledger
+
 
 class Revoked:
     """A ring of eight over real sockets, one of whose members is shut out by the command while rounds run."""
 
     def __init__(self, network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("coordinator.service.EXPEL_S", 0.2)
+        monkeypatch.setattr("coordinator.admission.EXPEL_S", 0.2)
         network.rounds, network.dropout = 120, 0.2
         self.network = network
         self.config = tmp_path / "stromkreis.toml"
@@ -60,7 +66,7 @@ def revoked(network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize("relay", [False, True], ids=["direct", "relay"])
 @pytest.mark.parametrize("is_head", [False, True], ids=["member", "head"])
 async def test_a_gateway_that_is_shut_out_is_out_of_its_ring_at_once(
-    revoked: Revoked, ledger, *, relay: bool, is_head: bool
+    revoked: Revoked, ledger: Ledger, *, relay: bool, is_head: bool
 ) -> None:
     revoked.network.relay = relay
     after = await revoked.run(is_head=is_head)
@@ -71,7 +77,7 @@ async def test_a_gateway_that_is_shut_out_is_out_of_its_ring_at_once(
 
 
 async def test_a_gateway_that_was_shut_out_while_the_coordinator_was_down_is_out_when_it_is_back(
-    revoked: Revoked, ledger
+    revoked: Revoked, ledger: Ledger
 ) -> None:
     after = await revoked.run(is_head=False, is_down=True)
     assert [each for each in after if each.roster & ~revoked.without] == []
@@ -81,7 +87,7 @@ async def test_a_gateway_that_was_shut_out_while_the_coordinator_was_down_is_out
 
 
 async def test_a_head_that_keeps_a_gateway_that_was_shut_out_opens_nothing(
-    revoked: Revoked, monkeypatch: pytest.MonkeyPatch, caplog
+    revoked: Revoked, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     liars: list[HeadDriver] = []
     expel = HeadDriver.expel

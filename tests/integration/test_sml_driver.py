@@ -1,15 +1,18 @@
 """The SML driver against simulated meters, over real TCP sockets on loopback."""
 
 import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
+from trio.testing import MockClock
 
-from loadtest.meters.sml import ReplayMeter, SmlMeter
+from loadtest.meters.sml import Register, ReplayMeter, SmlMeter
 from loadtest.meters.sml_server import serve
 from node.lmn.sml.bodies import SetCosemRequest
 from node.lmn.sml.client import (
@@ -32,35 +35,38 @@ IMPORT, EXPORT, POWER = Obis(1, 0, 1, 8, 0, 255), Obis(1, 0, 2, 8, 0, 255), Obis
 CORPUS = Path(__file__).parents[2] / "../shared/corpora/sml"
 
 
-def registers_of(number):
-    def registers(now):
+def registers_of(number: int) -> Callable[[datetime], list[Register]]:
+    def registers(now: datetime) -> list[Register]:
         seconds = int((now - datetime(2026, 1, 1, tzinfo=UTC)).total_seconds())
         return [(IMPORT, 10_000 * number + seconds, -1, 30), (EXPORT, number, 0, 30), (POWER, -250 * number, -1, 27)]
 
     return registers
 
 
-def meter(number, **settings):
+def meter(number: int, **settings: Any) -> SmlMeter:
     return SmlMeter(f"1STK00{number:08d}", registers_of(number), **settings)
 
 
+Connect = Callable[[Sequence[SmlMeter | ReplayMeter]], Awaitable[trio.SocketStream]]
+
+
 @pytest.fixture
-async def connect(nursery):
+async def connect(nursery: trio.Nursery) -> AsyncIterator[Connect]:
     async with AsyncExitStack() as streams:
 
-        async def to(meters):
+        async def to(meters: Sequence[SmlMeter | ReplayMeter]) -> trio.SocketStream:
             port = await nursery.start(partial(serve, meters, lambda: NOW))
             return await streams.enter_async_context(await trio.open_tcp_stream("127.0.0.1", port))
 
         yield to
 
 
-def client(device=None):
+def client(device: int | None = None) -> SmlClient:
     server = None if device is None else meter(device).server_id
     return SmlClient(b"gateway", server_id=server)
 
 
-async def test_asks_one_meter_for_its_list(connect):
+async def test_asks_one_meter_for_its_list(connect: Connect) -> None:
     stream = await connect([meter(1)])
     found = await read_meter(stream, client(), lambda: NOW, timeout_s=5)
     assert [(r.obis, r.value, r.scaler, r.unit) for r in found[1:]] == registers_of(1)(NOW)
@@ -69,7 +75,7 @@ async def test_asks_one_meter_for_its_list(connect):
     assert found[1].received_at == NOW
 
 
-async def test_a_thousand_meters_share_one_port_by_server_id(connect):
+async def test_a_thousand_meters_share_one_port_by_server_id(connect: Connect) -> None:
     stream = await connect([meter(number) for number in range(1000)])
     link = SmlLink(stream, lambda: NOW)
     for number in (0, 7, 999):
@@ -78,7 +84,7 @@ async def test_a_thousand_meters_share_one_port_by_server_id(connect):
         assert {r.device for r in found} == {f"1STK00{number:08d}"}
 
 
-async def test_listens_to_pushes_and_still_gets_its_answer(connect):
+async def test_listens_to_pushes_and_still_gets_its_answer(connect: Connect) -> None:
     stream = await connect([meter(1, push_interval_s=0.001)])
     link = SmlLink(stream, lambda: NOW)
     seen = 0
@@ -91,7 +97,7 @@ async def test_listens_to_pushes_and_still_gets_its_answer(connect):
     assert [(r.obis, r.value, r.scaler, r.unit, r.status) for r in found] == [(POWER, -250, -1, 27, 0)]
 
 
-async def test_chapter_9_use_cases(connect):
+async def test_chapter_9_use_cases(connect: Connect) -> None:
     version = b"1.2.3"
     stream = await connect([meter(3, information={FIRMWARE[0]: version})])
     link, asker = SmlLink(stream, lambda: NOW), client()
@@ -120,7 +126,7 @@ async def test_chapter_9_use_cases(connect):
         assert {a.attention_no.hex() for a in attentions(answer)} == {"8181c7c7fd00"}
 
 
-async def test_keys_and_certificates_do_not_go_in_clear(connect):
+async def test_keys_and_certificates_do_not_go_in_clear(connect: Connect) -> None:
     device = meter(3)
     link, asker = SmlLink(await connect([device]), lambda: NOW), client()
     for exchange in (asker.update_meter_key(b"\x30\x82" + bytes(900)), asker.update_gateway_certificate(b"\x30\x82")):
@@ -131,7 +137,7 @@ async def test_keys_and_certificates_do_not_go_in_clear(connect):
     assert device.parameters == {}
 
 
-async def test_what_was_set_can_be_read_back(connect):
+async def test_what_was_set_can_be_read_back(connect: Connect) -> None:
     device = meter(4)
     stream = await connect([device])
     link, asker = SmlLink(stream, lambda: NOW), client()
@@ -140,7 +146,7 @@ async def test_what_was_set_can_be_read_back(connect):
     assert len(device.parameters) == 1
 
 
-async def test_a_refusal_is_an_error_with_the_meters_reason(connect):
+async def test_a_refusal_is_an_error_with_the_meters_reason(connect: Connect) -> None:
     stream = await connect([meter(1)])
     link, asker = SmlLink(stream, lambda: NOW), client()
     with pytest.raises(RemoteProtocolError, match="8181c7c7fe0e"):
@@ -151,14 +157,14 @@ async def test_a_refusal_is_an_error_with_the_meters_reason(connect):
         )
 
 
-async def test_a_meter_that_is_not_on_the_bus_is_silent(connect, autojump_clock):
+async def test_a_meter_that_is_not_on_the_bus_is_silent(connect: Connect, autojump_clock: MockClock) -> None:
     stream = await connect([meter(1)])
     with pytest.raises(RemoteProtocolError, match="meter_silent"):
         await read_meter(stream, client(2), lambda: NOW, timeout_s=30)
     assert 30 <= trio.current_time() < 31
 
 
-async def test_broken_frames_cost_themselves_only(connect):
+async def test_broken_frames_cost_themselves_only(connect: Connect) -> None:
     good, bad = meter(1).push(NOW), bytearray(meter(1).push(NOW))
     bad[60] ^= 1
     frames = [bytes(bad), good[:70], good, b"\x1b\x1b" + good]
@@ -175,7 +181,7 @@ async def test_broken_frames_cost_themselves_only(connect):
     assert {"transport_crc", "frame_restarted", "noise"} <= set(errors)
 
 
-async def test_a_closed_connection_is_the_remote_kind_of_error():
+async def test_a_closed_connection_is_the_remote_kind_of_error() -> None:
     async with trio.open_nursery() as servers:
         port = await servers.start(partial(serve, [meter(1)], lambda: NOW))
         async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
@@ -187,7 +193,7 @@ async def test_a_closed_connection_is_the_remote_kind_of_error():
 
 
 @pytest.mark.skipif(not CORPUS.is_dir(), reason="no recorded meters beside the repository")
-async def test_recorded_meters_replayed_byte_for_byte(connect):
+async def test_recorded_meters_replayed_byte_for_byte(connect: Connect) -> None:
     rows = [json.loads(line) for line in (CORPUS / "frames.jsonl").read_text().splitlines()]
     rows = [row for row in rows if row["end"] == "end"]
     sent = iter(range(10**6))
@@ -201,12 +207,12 @@ async def test_recorded_meters_replayed_byte_for_byte(connect):
             break
 
 
-async def test_many_gateways_read_one_meter_each(nursery):
+async def test_many_gateways_read_one_meter_each(nursery: trio.Nursery) -> None:
     count = 100
     port = await nursery.start(partial(serve, [meter(number) for number in range(count)], lambda: NOW))
     done = []
 
-    async def gateway(number):
+    async def gateway(number: int) -> None:
         async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
             found = await read_meter(stream, client(number), lambda: NOW, timeout_s=20)
             assert [r.value for r in found[1:]] == [value for _, value, _, _ in registers_of(number)(NOW)]
@@ -218,7 +224,7 @@ async def test_many_gateways_read_one_meter_each(nursery):
     assert sorted(done) == list(range(count))
 
 
-async def test_a_server_ignores_what_is_no_request(connect):
+async def test_a_server_ignores_what_is_no_request(connect: Connect) -> None:
     stream = await connect([meter(1)])
     await stream.send_all(b"garbage" * 50 + meter(1).push(NOW))
     assert len(await read_meter(stream, client(), lambda: NOW, timeout_s=5)) == 4

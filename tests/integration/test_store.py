@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -34,7 +35,7 @@ def words(*numbers: int) -> tuple[int, ...]:
     return tuple(number % 2**64 for number in numbers)
 
 
-def opened(ring: int, round_: int = 0, total: tuple[int, ...] = (3, 10, 0, -5), **changes: object) -> Ended:
+def opened(ring: int, round_: int = 0, total: tuple[int, ...] = (3, 10, 0, -5), **changes: Any) -> Ended:
     made = Ended(
         7, ring, round_, Outcome.OPENED, attempt=0, term=5, expected=0b1111, roster=0b1011, total=words(*total),
         verified=True, reason="", opened_s=1_700_000_000.125, ended_s=1_700_000_000.15625,
@@ -42,7 +43,7 @@ def opened(ring: int, round_: int = 0, total: tuple[int, ...] = (3, 10, 0, -5), 
     return replace(made, **changes)
 
 
-def void(ring: int, round_: int = 0, **changes: object) -> Ended:
+def void(ring: int, round_: int = 0, **changes: Any) -> Ended:
     made = Ended(
         7, ring, round_, Outcome.VOID, attempt=2, term=2, expected=0, roster=0, total=(), verified=False,
         reason="no total in time", opened_s=1_700_000_000.0, ended_s=1_700_000_009.0,

@@ -9,11 +9,13 @@ imported here.
 import json
 import os
 import subprocess
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -34,14 +36,14 @@ from node.lmn.dlms.driver import MeterSession, MeterSettings
 from node.lmn.dlms.fields import Attribute
 from node.lmn.dlms.listing import scaler_unit
 from node.lmn.dlms.security import Keys
-from node.lmn.dlms.transport import HdlcTransport, WrapperTransport
+from node.lmn.dlms.transport import HdlcTransport, Transport, WrapperTransport
 from node.lmn.hdlc.frame import Address
 from node.lmn.hdlc.link import HdlcBus, HdlcLink
 from node.lmn.hdlc.station import Parameters
 from node.lmn.serial_link import open_serial
 from protocol.errors import RemoteProtocolError
 from protocol.metering.obis import Obis
-from protocol.metering.reading import Quality
+from protocol.metering.reading import Quality, Reading
 
 HERE = Path(__file__).parent
 PYTHON = Path(os.environ.get("STROMKREIS_PEERS_DLMS") or HERE.parents[1] / ".venv-peers-dlms/bin/python")
@@ -62,7 +64,7 @@ SERVER = {
 GURUX = {"NONE": "NONE", "LLS": "LOW", "HLS_GMAC": "HIGH_GMAC"}
 
 
-def meter(settings, rows=60, **more):
+def meter(settings: ServerSettings, rows: int = 60, **more: Any) -> DlmsServer:
     now = [NOON]
     objects = CosemObjects("1STK0000000001", lambda _: REGISTERS, lambda: now[0])
     for _ in range(rows):
@@ -71,7 +73,7 @@ def meter(settings, rows=60, **more):
     return DlmsServer(objects, ServerSettings(**{name: getattr(settings, name) for name in settings.__slots__} | more))
 
 
-async def run_peer(script, what):
+async def run_peer(script: str, what: dict[str, Any]) -> Any:
     command = [str(PYTHON), str(HERE / script), json.dumps(what)]
     with trio.fail_after(30):
         done = await trio.run_process(command, capture_stdout=True, capture_stderr=True, check=False)
@@ -80,7 +82,7 @@ async def run_peer(script, what):
 
 
 @asynccontextmanager
-async def on_tcp(server):
+async def on_tcp(server: DlmsServer) -> AsyncIterator[int]:
     async with trio.open_nursery() as nursery:
         listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
         nursery.start_soon(serve_tcp, lambda: server, listeners)
@@ -89,14 +91,14 @@ async def on_tcp(server):
 
 
 @asynccontextmanager
-async def on_serial(server, address, capabilities=None):
+async def on_serial(server: DlmsServer, address: Address, capabilities: Parameters | None = None) -> AsyncIterator[str]:
     async with serial_bus() as (ours, theirs), open_serial(ours) as stream, trio.open_nursery() as nursery:
         nursery.start_soon(serve_hdlc, server, stream, address, capabilities)
         yield theirs
         nursery.cancel_scope.cancel()
 
 
-def check_gurux(seen, server):
+def check_gurux(seen: dict[str, Any], server: DlmsServer) -> None:
     expected = [
         [".".join(map(str, code)), str(Decimal(value).scaleb(scaler)), unit] for code, value, scaler, unit in REGISTERS
     ]
@@ -108,24 +110,24 @@ def check_gurux(seen, server):
 
 
 @pytest.mark.parametrize(("authentication", "ciphered"), SERVER)
-async def test_gurux_reads_our_meter_over_tcp(authentication, ciphered):
+async def test_gurux_reads_our_meter_over_tcp(authentication: str, ciphered: bool) -> None:
     server = meter(SERVER[authentication, ciphered], pdu_size_max=512)
     async with on_tcp(server) as port:
-        what = {"port": port, "hdlc": False, "pdu_size_max": 512, "ciphered": ciphered}
+        what: dict[str, Any] = {"port": port, "hdlc": False, "pdu_size_max": 512, "ciphered": ciphered}
         what |= {"authentication": GURUX[authentication], "password": "12345678"}
         check_gurux(await run_peer("dlms_peer_gurux_client.py", what), server)
 
 
 @pytest.mark.parametrize(("authentication", "ciphered"), [("LLS", False), ("HLS_GMAC", True)])
-async def test_gurux_reads_our_meter_over_a_serial_line(authentication, ciphered):
+async def test_gurux_reads_our_meter_over_a_serial_line(authentication: str, ciphered: bool) -> None:
     server = meter(SERVER[authentication, ciphered], pdu_size_max=512)
     async with on_serial(server, Address(1), Parameters(128, 128)) as path:
-        what = {"path": path, "hdlc": True, "pdu_size_max": 512, "ciphered": ciphered}
+        what: dict[str, Any] = {"path": path, "hdlc": True, "pdu_size_max": 512, "ciphered": ciphered}
         what |= {"authentication": GURUX[authentication], "password": "12345678"}
         check_gurux(await run_peer("dlms_peer_gurux_client.py", what), server)
 
 
-def check_dlms_cosem(seen):
+def check_dlms_cosem(seen: dict[str, Any]) -> None:
     assert seen["profile_rows"] == 60
     for code, value, scaler, unit in REGISTERS:
         sent_value, sent_scale = seen["registers"][code.to_bytes().hex()]
@@ -133,7 +135,7 @@ def check_dlms_cosem(seen):
         assert scaler_unit(decode_data(bytes.fromhex(sent_scale))) == (scaler, unit)
 
 
-async def test_gurux_reads_our_austrian_meters_push():
+async def test_gurux_reads_our_austrian_meters_push() -> None:
     """The meter that `stromkreis meters --protocol dlms-mbus` is, off its line."""
     (home,) = households(MetersConfig(count=1, protocols=("dlms-mbus",)))
     austrian = speaker("dlms-mbus", home, SimulatedClock(0.0, 0.1), seed=1, serial=False)
@@ -144,35 +146,43 @@ async def test_gurux_reads_our_austrian_meters_push():
         nursery.cancel_scope.cancel()
     seen = await run_peer("dlms_peer_gurux_push.py", {"frames": frames.hex(), **austrian.keys})
     keys = "".join(austrian.keys[name] for name in ("encryption", "authentication"))
-    read = [r for r in dlms_stream([frames], bytes.fromhex(keys)) if r.obis is not None and r.unit is not None]
-    assert {r.quality for r in read} == {Quality.VALID}
+    found = [item for item in dlms_stream([frames], bytes.fromhex(keys)) if isinstance(item, Reading)]
+    read = [(r.obis, r) for r in found if r.obis is not None and r.unit is not None]
+    assert {r.quality for _, r in read} == {Quality.VALID}
     assert seen["frames"] == 2
-    assert seen["rows"][2:] == [[r.obis.to_bytes().hex(), r.value, [r.scaler, r.unit]] for r in read]
-    assert [r.obis for r in read] == [ENERGY, EXPORT, POWER]
-    assert read[0].value > 0
+    assert seen["rows"][2:] == [[obis.to_bytes().hex(), r.value, [r.scaler, r.unit]] for obis, r in read]
+    assert [obis for obis, _ in read] == [ENERGY, EXPORT, POWER]
+    assert read[0][1].decimal() > 0
 
 
 CODES = [code.to_bytes().hex() for code, *_ in REGISTERS]
 
 
 @pytest.mark.parametrize(("authentication", "ciphered"), [("NONE", False), ("LLS", False), ("HLS_GMAC", True)])
-async def test_dlms_cosem_reads_our_meter_over_tcp(authentication, ciphered):
+async def test_dlms_cosem_reads_our_meter_over_tcp(authentication: str, ciphered: bool) -> None:
     server = meter(SERVER[authentication, ciphered], pdu_size_max=512)
     async with on_tcp(server) as port:
-        what = {"port": port, "authentication": authentication, "ciphered": ciphered, "registers": CODES}
+        what: dict[str, Any] = {
+            "port": port,
+            "authentication": authentication,
+            "ciphered": ciphered,
+            "registers": CODES,
+        }
         check_dlms_cosem(await run_peer("dlms_peer_dlms_cosem.py", what))
 
 
-async def test_dlms_cosem_reads_our_meter_over_a_serial_line():
+async def test_dlms_cosem_reads_our_meter_over_a_serial_line() -> None:
     """Plain only: this version waits for ever where a flag's byte stands inside a frame, as ciphered text has it."""
     server = meter(SERVER["LLS", False], pdu_size_max=512)
     async with on_serial(server, Address(1, 17, 2), Parameters(128, 128)) as path:
-        what = {"path": path, "authentication": "LLS", "ciphered": False, "registers": CODES}
+        what: dict[str, Any] = {"path": path, "authentication": "LLS", "ciphered": False, "registers": CODES}
         check_dlms_cosem(await run_peer("dlms_peer_dlms_cosem.py", what))
 
 
 @asynccontextmanager
-async def gurux_meter(told, *, authentication, ciphered, hdlc=False):
+async def gurux_meter(
+    told: list[Any], *, authentication: str, ciphered: bool, hdlc: bool = False
+) -> AsyncIterator[trio.SocketStream]:
     """gurux-dlms as a meter in its own process; what it says at the end is appended to `told`."""
     what = {"authentication": GURUX[authentication], "password": "12345678", "ciphered": ciphered, "pdu_size_max": 256}
     what["hdlc"] = hdlc
@@ -191,17 +201,18 @@ async def gurux_meter(told, *, authentication, ciphered, hdlc=False):
 
 @pytest.mark.parametrize("hdlc", [False, True])
 @pytest.mark.parametrize(("authentication", "ciphered"), SERVER)
-async def test_our_client_reads_gurux_meter(authentication, ciphered, hdlc):
+async def test_our_client_reads_gurux_meter(authentication: str, ciphered: bool, hdlc: bool) -> None:
     """A meter that nobody here wrote: registers, objects, blocks, selection, lists, set, action, HLS and ciphers."""
     secret = {"NONE": b"", "LLS": b"12345678", "HLS_GMAC": b"clientchallenge1"}[authentication]
-    keys = {"keys": KEYS, "system_title": CLIENT_TITLE} if ciphered else {}
+    keys: dict[str, Any] = {"keys": KEYS, "system_title": CLIENT_TITLE} if ciphered else {}
     what = MeterSettings("1GRX0000000007", Association(Mechanism[authentication], secret, **keys))
     energy, power, message = (3, ENERGY), (3, POWER), (1, Obis(0, 0, 96, 13, 0, 255))
     load_profile = (7, Obis(1, 0, 99, 1, 0, 255))
-    told = []
+    told: list[Any] = []
     async with gurux_meter(told, authentication=authentication, ciphered=ciphered, hdlc=hdlc) as stream:
         link = HdlcLink(HdlcBus(stream), Address(16), Address(1), Parameters(128, 128))
-        session = MeterSession(HdlcTransport(link) if hdlc else WrapperTransport(stream), what)
+        transport: Transport = HdlcTransport(link) if hdlc else WrapperTransport(stream)
+        session = MeterSession(transport, what)
         await session.open()
         assert await session.objects() == [
             (15, Obis(0, 0, 40, 0, 0, 255)), (8, Obis(0, 0, 1, 0, 0, 255)), energy, power, message, load_profile
@@ -210,11 +221,14 @@ async def test_our_client_reads_gurux_meter(authentication, ciphered, hdlc):
         assert [(r.obis, r.value, r.scaler, r.unit) for r in readings] == [
             (ENERGY, 123_456_789, -1, 30), (POWER, -250, 0, 27)
         ]  # fmt: skip
-        assert {r.measured_at.replace(tzinfo=None) for r in readings} == {NOON.replace(tzinfo=None)}
+        assert {r.measured_at and r.measured_at.replace(tzinfo=None) for r in readings} == {NOON.replace(tzinfo=None)}
         assert await session.get(*message, 2) == octets(b"x" * 700)
         rows = await session.profile(load_profile[1])
         assert [(r.value, r.scaler, r.unit) for r in rows] == [(1000 + n, -1, 30) for n in range(60)]
-        half_hour = {"begin": NOON.replace(tzinfo=None), "end": NOON.replace(tzinfo=None) + timedelta(minutes=30)}
+        half_hour: dict[str, Any] = {
+            "begin": NOON.replace(tzinfo=None),
+            "end": NOON.replace(tzinfo=None) + timedelta(minutes=30),
+        }
         assert [r.value for r in await session.profile(load_profile[1], **half_hour)] == [1000, 1001, 1002]
         assert [r.value for r in await session.profile(load_profile[1], entries=(59, 60))] == [1058, 1059]
         absent = Attribute(3, Obis(1, 0, 9, 8, 0, 255), 2)
@@ -235,7 +249,7 @@ async def test_our_client_reads_gurux_meter(authentication, ciphered, hdlc):
     assert told[0]["called"] == [["1.0.99.1.0.255", 2]]
 
 
-async def test_gurux_meter_refuses_a_wrong_password():
+async def test_gurux_meter_refuses_a_wrong_password() -> None:
     async with gurux_meter([], authentication="LLS", ciphered=False) as stream:
         wrong = MeterSettings("1GRX0000000007", Association(Mechanism.LLS, b"87654321"))
         session = MeterSession(WrapperTransport(stream), wrong)

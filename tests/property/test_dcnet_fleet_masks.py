@@ -14,7 +14,7 @@ from protocol.dcnet.secrets import EpochSecrets
 from protocol.dcnet.suite import StandardSuite
 
 N, ROUNDS, WORDS = 7, 6, 5
-SUITES = (CheapSuite(), StandardSuite())
+SUITES: tuple[CheapSuite | StandardSuite, ...] = (CheapSuite(), StandardSuite())
 
 
 def bound(suite: CheapSuite | StandardSuite, k: int) -> tuple[RingView, list[EpochSecrets]]:

@@ -1,7 +1,10 @@
 """Any bytes, any cuts, any values: the codecs of HDLC and DLMS hold their invariants."""
 
+import random
 import tracemalloc
+from collections.abc import Iterator
 from datetime import datetime
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
@@ -30,7 +33,7 @@ INTEGERS = {
 }  # fmt: skip
 
 
-def integers(kind):
+def integers(kind: Type) -> st.SearchStrategy[Data]:
     size, signed = INTEGERS[kind]
     low = -(1 << 8 * size - 1) if signed else 0
     return st.integers(low, low + (1 << 8 * size) - 1).map(lambda value: Data(kind, value))
@@ -108,17 +111,17 @@ APDUS = st.one_of(
 
 
 @given(DATA)
-def test_data_comes_back(data):
+def test_data_comes_back(data: Data) -> None:
     assert decode_data(data.to_bytes()) == data
 
 
 @given(APDUS)
-def test_apdus_come_back(message):
+def test_apdus_come_back(message: Any) -> None:
     assert apdu.decode_apdu(message.to_bytes()) == message
 
 
 @given(APDUS, st.data())
-def test_a_cut_apdu_is_the_remote_kind(message, data):
+def test_a_cut_apdu_is_the_remote_kind(message: Any, data: st.DataObject) -> None:
     whole = message.to_bytes()
     cut = whole[: data.draw(st.integers(0, len(whole) - 1))]
     with pytest.raises(RemoteProtocolError):
@@ -130,7 +133,7 @@ def test_a_cut_apdu_is_the_remote_kind(message, data):
 @example(b"\x13\x01\xff\xff\x01\xff\xff\x00\x00")
 @example(b"\x01" * 200)
 @example(b"\x02\x01" * 100)
-def test_any_bytes_are_data_or_the_remote_kind(junk):
+def test_any_bytes_are_data_or_the_remote_kind(junk: bytes) -> None:
     for decoder in DECODERS:
         try:
             decoder(junk)
@@ -139,17 +142,19 @@ def test_any_bytes_are_data_or_the_remote_kind(junk):
 
 
 @given(st.binary(min_size=12, max_size=12))
-def test_any_date_time_is_a_moment_or_none(raw):
+def test_any_date_time_is_a_moment_or_none(raw: bytes) -> None:
     when = CosemDateTime.from_bytes(raw)
     assert when.to_bytes() == raw
     assert when.to_datetime() is None or isinstance(when.to_datetime(), datetime)
 
 
-def test_month_not_specified_is_no_moment_and_no_error():
+def test_month_not_specified_is_no_moment_and_no_error() -> None:
     when = CosemDateTime.from_bytes(bytes.fromhex("07e4ffffff00000000800000"))
     assert when.to_datetime() is None
     winter = CosemDateTime.from_bytes(bytes.fromhex("07e4010f03 0c000000 ffc4 00".replace(" ", "")))
-    assert winter.to_datetime().isoformat() == "2020-01-15T12:00:00+01:00"
+    noon = winter.to_datetime()
+    assert noon is not None
+    assert noon.isoformat() == "2020-01-15T12:00:00+01:00"
 
 
 ADDRESSES = st.one_of(
@@ -164,7 +169,7 @@ FRAMES = st.builds(
 
 
 @given(st.lists(st.tuples(st.binary(max_size=20), FRAMES), max_size=5), st.lists(st.integers(1, 60), max_size=40))
-def test_frames_are_found_however_the_stream_is_cut(parts, cuts):
+def test_frames_are_found_however_the_stream_is_cut(parts: list[tuple[bytes, Frame]], cuts: list[int]) -> None:
     stream = b"".join(frame.to_bytes() for _, frame in parts)
     reader, found, at = FrameReader(), [], 0
     for cut in [*cuts, len(stream) + 1]:
@@ -174,7 +179,7 @@ def test_frames_are_found_however_the_stream_is_cut(parts, cuts):
 
 
 @given(st.binary(max_size=30).map(lambda junk: junk.replace(b"\x7e", b"")), FRAMES, FRAMES)
-def test_a_frame_after_junk_and_after_a_broken_start_is_found(junk, broken, frame):
+def test_a_frame_after_junk_and_after_a_broken_start_is_found(junk: bytes, broken: Frame, frame: Frame) -> None:
     stream = junk + broken.to_bytes()[:-4] + frame.to_bytes()
     reader = FrameReader()
     found = reader.feed(stream) + reader.end()
@@ -182,7 +187,7 @@ def test_a_frame_after_junk_and_after_a_broken_start_is_found(junk, broken, fram
 
 
 @given(FRAMES, st.data())
-def test_no_single_bit_goes_unnoticed(frame, data):
+def test_no_single_bit_goes_unnoticed(frame: Frame, data: st.DataObject) -> None:
     whole = bytearray(frame.to_bytes()[1:-1])
     bit = data.draw(st.integers(0, 8 * len(whole) - 1))
     whole[bit // 8] ^= 1 << bit % 8
@@ -190,13 +195,13 @@ def test_no_single_bit_goes_unnoticed(frame, data):
         Frame.from_bytes(bytes(whole))
 
 
-def test_the_check_sequence_is_the_published_one():
+def test_the_check_sequence_is_the_published_one() -> None:
     assert crc_x25(b"123456789") == (0x906E).to_bytes(2, "little")
 
 
 @settings(suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.binary(min_size=1, max_size=300), max_size=6), st.integers(1, 7), st.integers(1, 60), st.randoms())
-def test_units_pass_through_windows_with_losses(units, window, size, rng):
+def test_units_pass_through_windows_with_losses(units: list[bytes], window: int, size: int, rng: random.Random) -> None:
     sender, receiver = Sender(Parameters(transmit_size_max=size, transmit_window=window)), Receiver()
     for unit in units:
         sender.add(unit)
@@ -206,9 +211,9 @@ def test_units_pass_through_windows_with_losses(units, window, size, rng):
             if rng.random() < 0.2:
                 continue
             frame = Frame(Address(1), Address(2), Kind.INFORMATION, True, information, number, 0, segmented)
-            unit = receiver.accept(frame)
-            if unit is not None:
-                got.append(unit)
+            whole = receiver.accept(frame)
+            if whole is not None:
+                got.append(whole)
         sender.acknowledge(receiver.next_number)
     assert got == units
 
@@ -219,12 +224,12 @@ TITLE = b"STK\x00\x00\x00\x00\x01"
 REGISTERS = [(Obis(1, 0, 1, 8, 0, 255), 987654321, 0, 30), (Obis(1, 0, 16, 7, 0, 255), -77, 0, 27)]
 
 
-def server():
+def server() -> DlmsServer:
     objects = CosemObjects("1STK0000000001", lambda _: REGISTERS, lambda: datetime(2026, 1, 1, 12))
     return DlmsServer(objects, ServerSettings(keys=KEYS, system_title=TITLE))
 
 
-def shapes():
+def shapes() -> Any:
     meter = server()
     plain, sealed = meter.notification(), meter.notification(sealed=True)
     for message in (plain, sealed):
@@ -249,7 +254,7 @@ DECODERS = [
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_recording_gives_the_same_whole_and_byte_by_byte_and_only_whole_telegrams_give_readings(shape):
+def test_a_recording_gives_the_same_whole_and_byte_by_byte_and_only_whole_telegrams_give_readings(shape: bytes) -> None:
     whole = [str(item) for item in decode_stream([shape], BOTH_KEYS)]
     assert whole == [str(item) for item in decode_stream([bytes([byte]) for byte in shape], BOTH_KEYS)]
     values = [item.value for item in decode_stream([shape], BOTH_KEYS) if isinstance(item, Reading)]
@@ -260,7 +265,9 @@ def test_a_recording_gives_the_same_whole_and_byte_by_byte_and_only_whole_telegr
 
 @settings(suppress_health_check=[HealthCheck.too_slow])
 @given(st.sampled_from(SHAPES), st.data())
-def test_an_altered_telegram_never_gives_another_value_where_a_check_sum_stands(shape, data):
+def test_an_altered_telegram_never_gives_another_value_where_a_check_sum_stands(
+    shape: Any, data: st.DataObject
+) -> None:
     altered = bytearray(shape)
     for _ in range(data.draw(st.integers(1, 3))):
         altered[data.draw(st.integers(0, len(altered) - 1))] ^= data.draw(st.integers(1, 255))
@@ -272,7 +279,9 @@ def test_an_altered_telegram_never_gives_another_value_where_a_check_sum_stands(
 
 @settings(max_examples=300)
 @given(st.binary(max_size=600), st.sampled_from(BEGINNINGS), st.sampled_from([None, ENCRYPTION, BOTH_KEYS]))
-def test_any_bytes_give_readings_or_the_remote_kind_whole_and_byte_by_byte(junk, head, key):
+def test_any_bytes_give_readings_or_the_remote_kind_whole_and_byte_by_byte(
+    junk: bytes, head: bytes, key: bytes | None
+) -> None:
     stream = head + junk
     whole = [str(item) for item in decode_stream([stream], key)]
     assert whole == [str(item) for item in decode_stream([bytes([byte]) for byte in stream], key)]
@@ -280,18 +289,18 @@ def test_any_bytes_give_readings_or_the_remote_kind_whole_and_byte_by_byte(junk,
         assert all(isinstance(item, Reading | RemoteProtocolError) for item in decode_stream([stream], key))
 
 
-def test_a_packet_before_a_broken_one_is_not_lost_with_it():
+def test_a_packet_before_a_broken_one_is_not_lost_with_it() -> None:
     """Found by fuzzing: the reader of wrapped packets threw away what came in the same piece as the damage."""
     good = wrap(1, 16, server().notification())
     stream = good + b"\x00\x07\x00\x01\x00\x10\x00\x00" + good
     for pieces in ([stream], [bytes([byte]) for byte in stream]):
         found = list(decode_stream(pieces))
         assert isinstance(found[-1], RemoteProtocolError)
-        assert [item.value for item in found[:-1]][-1] == -77
+        assert [item.value for item in found[:-1] if isinstance(item, Reading)][-1] == -77
 
 
-def test_memory_stays_bounded_on_an_endless_stream_without_a_frame():
-    def endless():
+def test_memory_stays_bounded_on_an_endless_stream_without_a_frame() -> None:
+    def endless() -> Iterator[bytes]:
         for _ in range(40):
             yield b"\x7e\xa7\xff\x03\x03\x13" * 200
 
@@ -304,7 +313,7 @@ def test_memory_stays_bounded_on_an_endless_stream_without_a_frame():
 
 
 @given(st.binary(max_size=200), st.integers(0, 2**32 - 1), st.data())
-def test_protection_opens_only_with_everything_right(plain, counter, data):
+def test_protection_opens_only_with_everything_right(plain: bytes, counter: int, data: st.DataObject) -> None:
     sealed = protect(plain, KEYS, TITLE, counter)
     assert unprotect(sealed, KEYS, TITLE)[:2] == (plain, counter)
     at = data.draw(st.integers(0, len(sealed) - 1))
@@ -318,7 +327,7 @@ def test_protection_opens_only_with_everything_right(plain, counter, data):
     assert opened != plain or not control & 0x20
 
 
-def test_a_counter_ends_with_its_reservation_and_with_the_key():
+def test_a_counter_ends_with_its_reservation_and_with_the_key() -> None:
     counter = InvocationCounter(5, 7)
     assert [counter.left, counter.take(), counter.take(), counter.left] == [2, 5, 6, 0]
     with pytest.raises(LocalProtocolError):
@@ -330,14 +339,14 @@ def test_a_counter_ends_with_its_reservation_and_with_the_key():
 
 
 @given(st.lists(st.binary(max_size=100), max_size=6))
-def test_the_meter_answers_anything(requests):
+def test_the_meter_answers_anything(requests: list[bytes]) -> None:
     meter = server()
     for request in requests:
         for answer in meter.answer(request):
             assert isinstance(answer, bytes)
 
 
-def test_values_in_one_message_are_bounded():
+def test_values_in_one_message_are_bounded() -> None:
     body = b"\x13\x02\x05" + b"\x00" * 5 + b"\x82\xff\xff"
     with pytest.raises(RemoteProtocolError):
         decode_data(body)

@@ -4,9 +4,11 @@ Any bytes: readings or the remote kind of error, the same whole and octet by oct
 And back: what our encoder writes our decoder reads, for every data type, storage, tariff and subunit.
 """
 
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
+from typing import Any
 
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from loadtest.meters.wmbus import WirelessMeter
@@ -20,6 +22,7 @@ from node.lmn.mbus.values import real32
 from node.lmn.wmbus.decode import decode_stream as decode_wireless
 from node.lmn.wmbus.framing import amber_frame, imst_frame, rtl_wmbus_line
 from node.lmn.wmbus.keys import KeyStore
+from node.lmn.wmbus.link import Format, guess_format
 from node.lmn.wmbus.receiver import Receiver
 from protocol.errors import RemoteProtocolError
 from protocol.metering.obis import Obis
@@ -44,7 +47,7 @@ RECORD_LIKE = st.lists(
 ).map(b"".join)  # fmt: skip
 
 
-def outcome(stream) -> list[str]:
+def outcome(stream: Iterable[Reading | RemoteProtocolError]) -> list[str]:
     out = list(stream)
     assert all(isinstance(item, Reading | RemoteProtocolError) for item in out)
     for item in out:
@@ -129,6 +132,7 @@ def test_floats_are_exact_to_the_last_bit(octets: bytes) -> None:
 
     decoded = real32(octets)
     if decoded.value is not None:
+        assert isinstance(decoded.value, int)
         back = struct.pack("<f", float(Decimal(decoded.value).scaleb(decoded.scaler)))
         assert back == octets or octets == b"\0\0\0\x80"
 
@@ -137,6 +141,7 @@ def test_floats_are_exact_to_the_last_bit(octets: bytes) -> None:
 def test_any_profile(octets: bytes) -> None:
     record = encode_record(b"\x83\x13", bytes([len(octets)]) + octets, 0xD)
     (item,) = parse_records(record)
+    assert isinstance(item, Record)
     base, moment = find_base(item, [item])
     try:
         values = unroll(item, base, moment)
@@ -149,13 +154,19 @@ def test_any_profile(octets: bytes) -> None:
     st.sampled_from([0, 5, 7, 10]), st.integers(0, (1 << 40)), st.booleans(), st.booleans(),
     st.sampled_from([imst_frame, amber_frame, rtl_wmbus_line]),
 )  # fmt: skip
-def test_telegrams_there_and_back(mode: int, value: int, compact: bool, long: bool, framed) -> None:
+def test_telegrams_there_and_back(
+    mode: Any, value: int, compact: bool, long: bool, framed: Callable[[bytes], bytes]
+) -> None:
     radio = DeviceAddress.from_text("FRAD0287654321", 0x37) if long else None
     volume = Obis(8, 0, 1, 0, 0, 255)
     meter = WirelessMeter(
         DEVICE, lambda _: [(volume, value, -3, 13)], lambda: CLOCK,
         key=KEY, mode=mode, radio=radio, compact=compact, full_every=2,
     )  # fmt: skip
-    stream = b"".join(framed(meter.datagram()) for _ in range(2))
+    datagrams = [meter.datagram() for _ in range(2)]
+    # Where a line's last two octets happen to be its check sum, nothing says that they are not one: one line in 65,536.
+    assume(all(guess_format(each) is Format.STRIPPED for each in datagrams))
+    stream = b"".join(map(framed, datagrams))
     out = list(decode_wireless([stream], KEY))
-    assert [(r.device, r.obis, r.value) for r in out[::2]] == [(str(DEVICE), volume, value)] * 2
+    readings = [r for r in out[::2] if isinstance(r, Reading)]
+    assert [(r.device, r.obis, r.value) for r in readings] == [(str(DEVICE), volume, value)] * 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -14,7 +15,7 @@ from protocol.errors import RemoteProtocolError
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 ROOT_KEY, SUB_KEY, LEAF_KEY = (ec.derive_private_key(n, ec.BrainpoolP256R1()) for n in (11, 22, 33))
-VALID = {"not_before": NOW - timedelta(days=1), "not_after": NOW + timedelta(days=1)}
+VALID: dict[str, Any] = {"not_before": NOW - timedelta(days=1), "not_after": NOW + timedelta(days=1)}
 ROOT = pki.issue(
     pki.Role.ROOT, pki.subject("R.CA"), ROOT_KEY.public_key(), issuer=None, issuer_key=ROOT_KEY, serial=1, **VALID
 )

@@ -26,7 +26,7 @@ from loadtest.lying_head import LyingHead
 from loadtest.ring import RingSize
 from loadtest.simulator.suite import CheapSuite
 from protocol import wire
-from protocol.dcnet.events import Instruction, Persist, Progress, Settled, ToHead
+from protocol.dcnet.events import Attempted, Instruction, Persist, Progress, Settled, ToHead
 from protocol.dcnet.member import Member, Resume
 from protocol.dcnet.rings import bitmap, positions_of
 from protocol.errors import InvariantError, RemoteProtocolError
@@ -71,9 +71,10 @@ class Explorer:
         everybody = range(size.n)
         self.sets = [frozenset(each) for m in (size.n_min, size.n) for each in combinations(everybody, m) if 0 in each]
         wrong = [frozenset(everybody) - {0}, frozenset(range(size.n_min - 1))]  # without it, and too small
-        self.fixed = [
+        self.fixed: list[wire.RingMessage] = [
             say(attempt, members)
-            for attempt, members, say in product(ATTEMPTS, self.sets + wrong, (self.liar.open, self.roster))
+            for attempt, members in product(ATTEMPTS, self.sets + wrong)
+            for say in (self.liar.open, self.roster)
         ]  # fmt: skip
         self.fixed += [self.liar.recover({0}, attempt) for attempt in ATTEMPTS]
         self.fixed += [self.liar.result(0), self.liar.result(0, wire.Outcome.VOID)]
@@ -121,7 +122,6 @@ class Explorer:
         yield replace(node, member=self.start(node.durable))
         for message in self.menu(node.member):
             member = copy.copy(node.member)
-            member._ahead = copy.deepcopy(member._ahead)  # the member adds to its mask in place
             member._handlers = {kind: getattr(member, handler.__name__) for kind, handler in member._handlers.items()}
             try:
                 out = member.receive(message, 0.0) if message else member.offer(0, self.liar.vector(), 0.0)
@@ -142,7 +142,7 @@ class Explorer:
             match each:
                 case Persist(Settled()):
                     durable = replace(durable, settled=True)
-                case Persist(record):
+                case Persist(Attempted() as record):
                     durable = Resume(record.round, record.attempt, record.progress, settled=False)
                 case ToHead(message):
                     events = list(self.events(member, message))

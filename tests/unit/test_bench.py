@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -17,23 +20,23 @@ from protocol.dcnet.masks import MaskSchedule, words_from_bytes
 from protocol.dcnet.suite import StandardSuite, counter_block, zeros
 
 
-def test_a_ratio_is_taken_pair_by_pair():
+def test_a_ratio_is_taken_pair_by_pair() -> None:
     ours, theirs = iter([9.0, 1.0, 2.0, 4.0]), iter([9.0, 2.0, 6.0, 40.0])
     mine, peers, ratio = pairs(lambda: next(ours), lambda: next(theirs), 3)
     assert (mine.median, peers.median, ratio.median) == (2.0, 6.0, 3.0)  # the first pair only warms up
 
 
 @pytest.mark.parametrize(("at_least", "value", "met"), [(True, 500, True), (True, 499, False), (False, 20, False)])
-def test_a_target_is_met_or_missed(at_least, value, met):
+def test_a_target_is_met_or_missed(at_least: bool, value: int, met: bool) -> None:
     row = Row("x", "ms", Spread.of([value]), target=Target("ours", 500 if at_least else 20, at_least=at_least))
     assert row.met is met
 
 
-def test_a_target_on_a_ratio_is_open_where_no_peer_was_measured():
+def test_a_target_on_a_ratio_is_open_where_no_peer_was_measured() -> None:
     assert Row("x", "ms", Spread.of([1.0]), target=Target("ratio", 500, at_least=True)).met is None
 
 
-def test_the_table_says_what_was_missed_and_what_is_quoted(tmp_path):
+def test_the_table_says_what_was_missed_and_what_is_quoted(tmp_path: Path) -> None:
     about = {
         "cpu": "c", "cores": 2, "memory_gb": 1.0, "system": "s", "python": "p", "cryptography": "1", "numpy": "2",
         "pynacl": "3", "pyzmq": "4", "date": "2026-01-01 00:00 UTC", "load_start": 3.0, "load_end": 1.0, "quick": False,
@@ -51,14 +54,14 @@ def test_the_table_says_what_was_missed_and_what_is_quoted(tmp_path):
 
 
 @pytest.mark.parametrize("kind", [wire.Share, wire.Reveal])
-def test_a_measured_round_opens_the_exact_sum_and_counts_every_part(kind):
+def test_a_measured_round_opens_the_exact_sum_and_counts_every_part(kind: Any) -> None:
     played = play(ring_size(20, 8), dropped(20), kind)
     assert 0 < played.opening_s <= played.head_s < played.all_s
     assert played.member_s > 0
     assert played.up_octets > 8 * 8
 
 
-def test_a_fleet_has_every_gateway_once_and_loses_a_twentieth():
+def test_a_fleet_has_every_gateway_once_and_loses_a_twentieth() -> None:
     rings = sizes(10_000)
     assert sum(rings) == 10_000
     assert max(rings) <= 64
@@ -67,7 +70,7 @@ def test_a_fleet_has_every_gateway_once_and_loses_a_twentieth():
     assert not any(0 in each for each in gone)
 
 
-def test_a_ledger_refuses_a_total_that_is_not_the_sum():
+def test_a_ledger_refuses_a_total_that_is_not_the_sum() -> None:
     def ended(round_: int, roster: int, energy: int) -> Ended:
         who = [i for i in range(3) if roster >> i & 1]
         total = (len(who), *[energy] * (SLOTS - 2), sum(who))
@@ -80,7 +83,7 @@ def test_a_ledger_refuses_a_total_that_is_not_the_sum():
         ledger.check(ended(2, 0b111, 1 + 2 + 2 * 3))
 
 
-def test_masks_from_one_buffer_are_the_pairs_keystreams():
+def test_masks_from_one_buffer_are_the_pairs_keystreams() -> None:
     suite = StandardSuite()
     view, secrets = make_ring(suite, RingSize(5, 4, 3, 3, 3, 4, words=5, rounds=7), bytes(32))
     masks = MaskSchedule(suite, view, secrets[2])
@@ -94,7 +97,7 @@ def test_masks_from_one_buffer_are_the_pairs_keystreams():
     )
 
 
-def test_a_stream_longer_than_the_zeros_is_one_stream():
+def test_a_stream_longer_than_the_zeros_is_one_stream() -> None:
     suite = StandardSuite()
     whole = suite.keystream(bytes(32), 3, 0, (1 << 17) + 64)
     assert whole[1 << 17 :] == suite.keystream(bytes(32), 3, 1 << 17, 64)

@@ -8,15 +8,16 @@ import signal
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from typer.main import get_command
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from coordinator.config import CoordinatorConfig
 from loadtest.config import MetersConfig
-from stromkreis.__main__ import COMMANDS, build
+from stromkreis.__main__ import COMMANDS, _Command, build
 from stromkreis.config import load
 from stromkreis.logs import LogFormat, set_up
 from stromkreis.reference import Section, reference
@@ -24,7 +25,7 @@ from stromkreis.reference import Section, reference
 ROOT = Path(__file__).parents[2]
 
 
-def _invoke(*arguments: str):
+def _invoke(*arguments: str) -> Result:
     return CliRunner().invoke(build(arguments), list(arguments), env={"COLUMNS": "200", "TERM": "dumb"})
 
 
@@ -43,7 +44,7 @@ def test_help_lists_every_command_with_a_sentence() -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
-def test_each_command_explains_itself(command) -> None:
+def test_each_command_explains_itself(command: _Command) -> None:
     if importlib.util.find_spec(command.module) is None:
         pytest.skip(f"{command.module} is not part of this checkout")
     result = _invoke(command.name, "--help")
@@ -125,14 +126,16 @@ def test_the_reference_tells_each_key_that_can_be_set() -> None:
 
 
 @pytest.fixture
-def root_logger():
+def root_logger() -> Iterator[logging.Logger]:
     root = logging.getLogger()
     before = root.handlers[:], root.level
     yield root
     root.handlers[:], root.level = before
 
 
-def test_json_log_lines_carry_the_event_and_what_varies(capsys: pytest.CaptureFixture[str], root_logger) -> None:
+def test_json_log_lines_carry_the_event_and_what_varies(
+    capsys: pytest.CaptureFixture[str], root_logger: logging.Logger
+) -> None:
     set_up(LogFormat.JSON, "info")
     logging.getLogger("node.ring").info("ring opened", extra={"ring": 3})
     logging.getLogger("node.ring").debug("not told")
@@ -141,7 +144,7 @@ def test_json_log_lines_carry_the_event_and_what_varies(capsys: pytest.CaptureFi
     assert (told["event"], told["ring"], told["level"], told["logger"]) == ("ring opened", 3, "info", "node.ring")
 
 
-def test_console_log_lines_carry_the_same(capsys: pytest.CaptureFixture[str], root_logger) -> None:
+def test_console_log_lines_carry_the_same(capsys: pytest.CaptureFixture[str], root_logger: logging.Logger) -> None:
     set_up(LogFormat.CONSOLE, "INFO")
     logging.getLogger("node.ring").warning("ring void", extra={"ring": 3, "reason": "silent"})
     assert capsys.readouterr().err.endswith("WARNING node.ring: ring void ring=3 reason=silent\n")

@@ -1,27 +1,33 @@
 """Chapter 9's messages to the meter, as they leave the gateway: which path, which value."""
 
-from node.lmn.sml.bodies import CloseRequest, OpenRequest, SetProcParameterRequest
-from node.lmn.sml.client import SmlClient
+from datetime import datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from node.lmn.sml.bodies import CloseRequest, GetProfilePackRequest, OpenRequest, SetProcParameterRequest
+from node.lmn.sml.client import Exchange, SmlClient
 from node.lmn.sml.decode import decode_stream
 from node.lmn.sml.messages import decode_file
 from node.lmn.sml.transport import Frame, TransportReader
+from node.lmn.sml.values import LOCAL_TIMESTAMP, Time
 
 CLASS_DATA, VALUE = b"\x00\x01", b"\x02"
 
 
-def sent(exchange):
+def sent(exchange: Exchange) -> list[tuple[Any, Any]]:
     """The set requests of a request file, as (path, value), read back from its frame."""
     (frame,) = TransportReader().feed(exchange.frame)
     assert isinstance(frame, Frame)
     first, *bodies, last = (message.body for message in decode_file(frame.payload))
     assert isinstance(first, OpenRequest)
     assert isinstance(last, CloseRequest)
-    assert all(isinstance(body, SetProcParameterRequest) for body in bodies)
+    requests = [body for body in bodies if isinstance(body, SetProcParameterRequest)]
+    assert requests == bodies
     assert list(decode_stream([exchange.frame])) == []
-    return [(body.parameter_tree_path, body.parameter_tree.value) for body in bodies]
+    return [(body.parameter_tree_path, body.parameter_tree.value) for body in requests]
 
 
-def test_certificates_and_key_go_to_their_addresses():
+def test_certificates_and_key_go_to_their_addresses() -> None:
     """REQ.SML.CLI.UpdateMtrCertAndKey.10, REQ.SML.CLI.UpdateSmgwCert.10."""
     client, content = SmlClient(b"gateway"), b"\x30\x82" + bytes(900)
     key_path = (CLASS_DATA, bytes.fromhex("01005e310004"), VALUE)
@@ -30,7 +36,7 @@ def test_certificates_and_key_go_to_their_addresses():
     assert sent(client.update_gateway_certificate(content)) == [(gateway_path, content)]
 
 
-def test_tamper_states_are_reset_at_their_addresses():
+def test_tamper_states_are_reset_at_their_addresses() -> None:
     """REQ.SML.CLI.ResetTamperState.10 and .20."""
     client = SmlClient(b"gateway")
     magnetic = (CLASS_DATA, bytes.fromhex("01005e310104"), VALUE)
@@ -38,3 +44,15 @@ def test_tamper_states_are_reset_at_their_addresses():
     assert sent(client.reset_tamper_state(magnetic=True, mechanical=False)) == [(magnetic, True)]
     assert sent(client.reset_tamper_state(magnetic=False, mechanical=True)) == [(mechanical, True)]
     assert sent(client.reset_tamper_state(magnetic=True, mechanical=True)) == [(magnetic, True), (mechanical, True)]
+
+
+def test_history_is_asked_for_in_local_timestamps_that_count_in_utc() -> None:
+    """Chapter 9.3.10.2: SML_TimestampLocal, its seconds in UTC, its two offsets together those of RFC 3339."""
+    zone = ZoneInfo("Europe/Berlin")
+    begin, end = datetime(2026, 3, 29, 1, tzinfo=zone), datetime(2026, 3, 29, 3, tzinfo=zone)
+    (frame,) = TransportReader().feed(SmlClient(b"gateway").read_registered_values(begin, end, []).frame)
+    assert isinstance(frame, Frame)
+    _, request, _ = (message.body for message in decode_file(frame.payload))
+    assert isinstance(request, GetProfilePackRequest)
+    assert request.begin_time == Time(LOCAL_TIMESTAMP, int(begin.timestamp()), 60, 0)
+    assert request.end_time == Time(LOCAL_TIMESTAMP, int(end.timestamp()), 60, 60)

@@ -1,29 +1,33 @@
 """A gateway's account: every watt hour goes into one opened total, whatever order results and epochs come in."""
 
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import trio
 
-from node.aggregation.contribution import Contributions, Registers, SupersededError
+from node.aggregation.contribution import Contribution, Contributions, Registers, SupersededError
 from node.store import Statement, Store, StoreError
 from protocol.dcnet.events import Attempted, Progress, Settled
 from protocol.dcnet.member import Resume
-from protocol.dcnet.schema import DEFAULT_SCHEMA, WORD_MODULUS
+from protocol.dcnet.rings import RingView
+from protocol.dcnet.schema import DEFAULT_SCHEMA, VERIFIED_SCHEMA, WORD_MODULUS, Schema
 
 GATEWAY = "ESTK0000000001"
-OLD, NEW = SimpleNamespace(epoch=0, size=8, noise=()), SimpleNamespace(epoch=1, size=8, noise=())
+OLD: Any = SimpleNamespace(epoch=0, size=8, noise=())
+NEW: Any = SimpleNamespace(epoch=1, size=8, noise=())
 
 
 @asynccontextmanager
-async def account(path: Path):
+async def account(path: Path, schema: Schema = DEFAULT_SCHEMA) -> AsyncIterator[Contributions]:
     """An account on a store of its own; leaving is a crash as far as the next one can tell."""
     async with trio.open_nursery() as nursery:
         store = Store(path)
         nursery.start_soon(store.run)
-        yield Contributions(store, GATEWAY, DEFAULT_SCHEMA)
+        yield Contributions(store, GATEWAY, schema, lambda _label: 1)
         nursery.cancel_scope.cancel()
     store.close()
 
@@ -37,11 +41,12 @@ def registers(interval: int, energy: int, feed_in: int = 0, power: int = 0) -> R
     return Registers(900 * interval, (1, energy, feed_in, power))
 
 
-def words(contribution) -> list[int]:
+def words(contribution: Contribution | None) -> list[int]:
+    assert contribution is not None
     return [word - WORD_MODULUS if word >> 63 else word for word in map(int, contribution.vector)]
 
 
-async def share(contributions: Contributions, view, round_: int, attempt: int = 0) -> None:
+async def share(contributions: Contributions, view: RingView, round_: int, attempt: int = 0) -> None:
     await contributions.attempted(view, Attempted(round_, attempt, Progress.SHARED))
 
 
@@ -70,7 +75,7 @@ async def test_what_did_not_open_is_carried_and_what_opened_is_not(path: Path) -
         assert mine.build(OLD, 3, registers(1, 127)) is None  # an interval that was contributed
 
 
-async def test_a_register_that_falls_is_told_and_not_contributed(path: Path, caplog) -> None:
+async def test_a_register_that_falls_is_told_and_not_contributed(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async with account(path) as mine:
         await mine.first_reading((1, 987654321, 0, 0))
         assert mine.build(OLD, 0, registers(0, 987654320)) is None
@@ -123,20 +128,22 @@ async def test_what_was_built_on_an_account_that_has_moved_never_leaves(path: Pa
         assert mine.build(OLD, 9, registers(9, 150)) is None
 
 
-async def test_two_epochs_that_contribute_at_the_same_moment_cannot_both(path: Path) -> None:
+async def test_two_epochs_that_contribute_at_the_same_moment_cannot_both(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with account(path) as mine:
         await mine.first_reading((1, 100, 0, 0))
         mine.build(OLD, 9, registers(9, 150))
         done: list[str] = []
         writing, write = trio.Event(), mine._store.write
 
-        async def watched(statements) -> None:
+        async def watched(statements: Any) -> None:
             writing.set()
             await write(statements)
 
-        mine._store.write = watched
+        monkeypatch.setattr(mine._store, "write", watched)
 
-        async def attempt(name: str, view, round_: int) -> None:
+        async def attempt(name: str, view: RingView, round_: int) -> None:
             try:
                 await share(mine, view, round_)
             except SupersededError:
@@ -163,8 +170,7 @@ async def test_a_write_that_fails_leaves_the_account_as_it_was(path: Path) -> No
         await mine._store.write([Statement(full.format("INSERT ON contribution"), ())])
         with pytest.raises(StoreError):
             await share(mine, OLD, 0)
-        assert mine.unsettled is None
-        assert mine.resume(0) is None
+        assert (mine.unsettled, mine.resume(0)) == (None, None)
         await mine._store.write([Statement("DROP TRIGGER full", ())])
         assert words(mine.build(OLD, 1, registers(1, 120)))[1] == 20
         await share(mine, OLD, 1)
@@ -175,3 +181,28 @@ async def test_a_write_that_fails_leaves_the_account_as_it_was(path: Path) -> No
         await mine._store.write([Statement("DROP TRIGGER full", ())])
         await mine.settled(OLD, Settled(1, included=True))
         assert words(mine.build(OLD, 2, registers(2, 121)))[1] == 1
+
+
+async def cancelled(call: Callable[[], Awaitable[None]], mine: Contributions) -> None:
+    """Cancel a call while its write is under way, as the end of an epoch does, and wait until that is on the disk."""
+    written = mine._store.counters.transactions
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(call)
+        while not mine._lock.locked():
+            await trio.lowlevel.checkpoint()
+        nursery.cancel_scope.cancel()
+    while mine._store.counters.transactions == written:
+        await trio.sleep(0.001)
+
+
+async def test_what_is_on_the_disk_is_what_the_account_knows_also_where_the_task_was_cancelled(path: Path) -> None:
+    """An epoch's tasks end in the middle of a write: the next epoch goes on with the very same account."""
+    async with account(path, VERIFIED_SCHEMA) as mine:
+        await mine.first_reading((1, 100, 0, 0))
+        mine.build(OLD, 9, registers(9, 150))
+        await cancelled(lambda: share(mine, OLD, 9), mine)
+        begun = mine.unsettled
+        await cancelled(lambda: mine.settle(0, 9, included=True), mine)
+        assert (begun, mine.unsettled) == ((0, 9), None)
+        await mine.settle(0, 9, included=True)
+        assert words(mine.build(NEW, 0, registers(10, 151)))[1] == 1

@@ -5,9 +5,10 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from coordinator.gwa.accusations import LIES
 from coordinator.metrics import CoordinatorMetrics
 
-LABELS = {"outcome", "le", "reason"}
+LABELS = {"outcome", "le", "reason", "lie"}
 
 
 def scrape(metrics: CoordinatorMetrics) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
@@ -19,6 +20,8 @@ def test_series_are_there_before_the_first_event() -> None:
     found = scrape(CoordinatorMetrics(CollectorRegistry()))
     for outcome in ("opened", "void"):
         assert found["stromkreis_rounds_total", frozenset({("outcome", outcome)})] == 0
+    for lie in LIES:
+        assert found["stromkreis_accusations_total", frozenset({("lie", lie)})] == 0
 
 
 def test_rounds_are_counted() -> None:

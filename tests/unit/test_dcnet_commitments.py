@@ -225,7 +225,25 @@ def test_billing_arguments() -> None:
         with pytest.raises(LocalProtocolError):
             verify_bill(PEDERSEN, prices, points, bill, reading_max=reading_max)
     with pytest.raises(RemoteProtocolError, match="not_a_group_element"):
-        verify_bill(PEDERSEN, PRICES, [bytes(32), *points[1:]], bill, reading_max=2**41)
+        verify_bill(PEDERSEN, PRICES, [b"\x02" + bytes(31), *points[1:]], bill, reading_max=2**41)
+    of_order_4 = bytes(32)
+    assert not verify_bill(PEDERSEN, PRICES, [of_order_4, *points[1:]], bill, reading_max=2**41)
+    shifted = GROUP.add(points[5], of_order_4)
+    assert not verify_bill(PEDERSEN, PRICES, [*points[:5], shifted], bill, reading_max=2**41)
+
+
+@pytest.mark.parametrize("price_max", [0, 1, 2, 255, 256, PRICE_MAX])
+def test_many_prices_are_weighed_exactly(price_max: int) -> None:
+    draw = random.Random(price_max)
+    count = 60
+    prices = [draw.randint(-price_max, price_max) for _ in range(count)]
+    readings, rhos = [draw.randrange(-(2**63), 2**63) for _ in range(count)], blindings(price_max, count)
+    points = [PEDERSEN.commit(x, rho) for x, rho in zip(readings, rhos, strict=True)]
+    bill = make_bill(PEDERSEN, prices, readings, rhos)
+    assert verify_bill(PEDERSEN, prices, points, bill, reading_max=2**63)
+    for index in range(count):
+        other = [*prices[:index], prices[index] + (-1 if prices[index] > 0 else 1), *prices[index + 1 :]]
+        assert not verify_bill(PEDERSEN, other, points, bill, reading_max=2**63)
 
 
 @pytest.mark.parametrize(

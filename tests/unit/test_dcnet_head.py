@@ -265,7 +265,7 @@ def lying_partials(*liars: int) -> Callable[[int, wire.RingMessage], wire.RingMe
 
 def test_a_partial_that_lies_is_refuted_by_its_proof_and_done_without() -> None:
     ring = Ring(SUITE, COMPLETE)
-    ring.twist = lying_partials(1)  # type: ignore[method-assign]
+    ring.twist = lying_partials(1)
     ended, vectors = play(ring, (3, wire.Reveal, 0))
     is_exact(ended, vectors, range(7))
     assert positions_of(ring.head.refuted) == [1]
@@ -274,7 +274,7 @@ def test_a_partial_that_lies_is_refuted_by_its_proof_and_done_without() -> None:
 
 def test_liars_over_two_recoveries_are_all_named() -> None:
     ring = Ring(SUITE, replace(COMPLETE, n=9, k=8))
-    ring.twist = lying_partials(1, 2)  # type: ignore[method-assign]
+    ring.twist = lying_partials(1, 2)
     ended, vectors = play(ring, (3, wire.Reveal, 0), (5, wire.Reveal, 0))
     is_exact(ended, vectors, range(9))
     assert positions_of(ring.head.refuted) == [1, 2]
@@ -282,7 +282,7 @@ def test_liars_over_two_recoveries_are_all_named() -> None:
 
 def test_more_liars_than_the_threshold_can_spare_cost_the_round() -> None:
     ring = Ring(SUITE, COMPLETE, timing=PATIENT)
-    ring.twist = lying_partials(1, 2, 4)  # type: ignore[method-assign]
+    ring.twist = lying_partials(1, 2, 4)
     ended, _ = play(ring, (3, wire.Reveal, 0))
     assert ended.outcome is VOID
     assert ring.given_up[0] == "too few neighbours helped to recover a silent member"
@@ -291,7 +291,7 @@ def test_more_liars_than_the_threshold_can_spare_cost_the_round() -> None:
 
 def test_without_the_dealers_commitments_one_liar_is_found_by_leaving_each_helper_out() -> None:
     ring = Ring(SUITE, SPARSE)  # the head at 0 is no neighbour of 6
-    ring.twist = lying_partials(5)  # type: ignore[method-assign]
+    ring.twist = lying_partials(5)
     ended, vectors = play(ring, (6, wire.Reveal, 0))
     is_exact(ended, vectors, range(12))
     assert positions_of(ring.head.refuted) == [5]
@@ -299,7 +299,7 @@ def test_without_the_dealers_commitments_one_liar_is_found_by_leaving_each_helpe
 
 def test_without_the_dealers_commitments_two_cannot_be_told_apart_and_are_searched_for() -> None:
     ring = Ring(SUITE, SPARSE, timing=PATIENT)
-    ring.twist = lying_partials(5, 7)  # type: ignore[method-assign]
+    ring.twist = lying_partials(5, 7)
     ended, _ = play(ring, (6, wire.Reveal, 0))
     assert ended.outcome is VOID
     assert ring.given_up[0] == "what the neighbours of a silent member gave does not fit its share"
@@ -360,7 +360,7 @@ def test_pollution_of_a_committed_slot_is_caught(slot: int) -> None:
             return replace(message, vector=words.tobytes())
         return message
 
-    ring.twist = twist  # type: ignore[method-assign]
+    ring.twist = twist
     ended = ring.round(0, vectors, None, blindings)
     assert (ended.outcome, ended.verified) == (OPENED, False)
     assert ended.total[slot] == (sum(int(v[slot]) for v in vectors) + 1000) % 2**64

@@ -74,6 +74,75 @@ def lying(liar: int, kind: type[wire.RingMessage], **other: bytes) -> Twist:
 WRONG_SHARE = {"vector": bytes(32)}
 
 
+# --- confirmations ---------------------------------------------------------------------------------------------------
+
+
+def wrong_macs(liar: int) -> Twist:
+    return lambda index, message: (
+        replace(message, macs=bytes(len(message.macs)))
+        if index == liar and isinstance(message, wire.Confirm)
+        else message
+    )
+
+
+@pytest.mark.parametrize("size", [COMPLETE, SPARSE], ids=["complete", "sparse"])
+def test_wrong_confirmations_cost_nothing_while_each_neighbour_has_enough_others(size: RingSize) -> None:
+    ring = Ring(size)
+    ring.twist = wrong_macs(4)
+    for round_ in range(3):
+        ended = ring.play(round_)
+        assert (ended.outcome, ended.roster) == (OPENED, ring.view.everybody)
+    assert (ring.refused, ring.accused) == ([], [])
+
+
+def test_wrong_confirmations_where_nobody_has_another_to_spare_void_the_round_and_name_nobody() -> None:
+    """Three others are under the threshold of four; only the pair could tell a wrong MAC, and neither is believed."""
+    ring = Ring()
+    ring.twist = wrong_macs(4)
+    ring.silent = {5, 6}
+    assert ring.play(0).outcome is VOID
+    assert ring.refused.count("too_few_confirmations") == 4
+    ring.silent = {6}
+    assert ring.play(1).outcome is VOID  # who refused has missed its deadline, and 5 was not there to say READY
+    ended = ring.play(2)
+    assert (ended.outcome, ended.roster) == (OPENED, ring.view.everybody & ~(1 << 6))
+    assert ring.accused == []
+
+
+# --- deals -----------------------------------------------------------------------------------------------------------
+
+
+def badly_dealt(ring: Ring, dealer: int, **share: Callable[[int], int]) -> None:
+    """Everybody got commitments of a dealer that are no group elements, and the head takes its term with them."""
+    for position in set(range(ring.view.size)) - {dealer}:
+        received = ring.secrets[position]._received
+        made = {name: make(position) for name, make in share.items()}
+        received[dealer] = replace(received[dealer], commitments=(b"\xff" * 32,) * ring.view.t, **made)
+    ring._appoint(0)
+
+
+def test_commitments_that_are_none_are_their_dealers_lie_and_not_its_helpers() -> None:
+    """A deal is looked at on suspicion, so such commitments get as far as the recovery; helpers are not cut off."""
+    ring = Ring()
+    badly_dealt(ring, 3, share=lambda position: 1000 + position**5)
+    head = ring.head
+    assert ring.play(0, silent_at(3, wire.Reveal)).outcome is VOID
+    assert "bad_share_commitment" not in ring.refused
+    assert ring.accused == [(3, Lie.WRONG_SEED)]
+    assert ring.notes.count("member_wrong_seed") == 1
+    assert head.search.named == 1 << 3
+
+
+def test_without_commitments_worth_the_name_a_good_deal_still_recovers() -> None:
+    ring = Ring()
+    badly_dealt(ring, 3)
+    ring.twist = lying(1, wire.Partial, element=SUITE.group.multiply_base(4242))
+    ended = ring.play(0, silent_at(3, wire.Reveal))
+    assert (ended.outcome, ended.roster) == (OPENED, ring.view.everybody)
+    assert positions_of(ring.head.refuted) == [1]
+    assert ring.accused == [(3, Lie.WRONG_SEED)]
+
+
 # --- seeds -----------------------------------------------------------------------------------------------------------
 
 
@@ -81,7 +150,7 @@ WRONG_SHARE = {"vector": bytes(32)}
 @pytest.mark.parametrize("liar", [0, 4, 6])
 def test_a_wrong_seed_is_refused_its_sender_named_and_recovered(size: RingSize, liar: int) -> None:
     ring = Ring(size)
-    ring.twist = lying(liar, wire.Reveal, seed=bytes(32))  # type: ignore[method-assign]
+    ring.twist = lying(liar, wire.Reveal, seed=bytes(32))
     ended = ring.play(0)
     assert (ended.outcome, ended.roster) == (OPENED, ring.view.everybody)
     assert ring.accused == [(liar, Lie.WRONG_SEED)]
@@ -95,7 +164,7 @@ def test_a_wrong_seed_is_refused_its_sender_named_and_recovered(size: RingSize, 
 def test_a_wrong_binding_costs_nothing_either(size: RingSize) -> None:
     """The seed that it revealed is the one that its neighbours give: only the binding was wrong."""
     ring = Ring(size)
-    ring.twist = lying(6, wire.Share, binding=bytes(16))  # type: ignore[method-assign]
+    ring.twist = lying(6, wire.Share, binding=bytes(16))
     ended = ring.play(0)
     assert (ended.outcome, ended.roster) == (OPENED, ring.view.everybody)
     assert ring.accused == [(6, Lie.WRONG_SEED)]
@@ -107,7 +176,7 @@ def silent_at(position: int, kind: type[wire.Message]) -> Callable[[int, wire.Me
 
 def test_a_wrong_binding_of_a_silent_member_is_told_from_wrong_help_by_the_proofs() -> None:
     ring = Ring()
-    ring.twist = lying(3, wire.Share, binding=bytes(16))  # type: ignore[method-assign]
+    ring.twist = lying(3, wire.Share, binding=bytes(16))
     ended = ring.play(0, silent_at(3, wire.Reveal))
     assert (ended.outcome, ended.roster) == (OPENED, ring.view.everybody)
     assert ring.accused == [(3, Lie.WRONG_SEED)]
@@ -116,8 +185,8 @@ def test_a_wrong_binding_of_a_silent_member_is_told_from_wrong_help_by_the_proof
 
 def test_a_wrong_seed_and_a_wrong_binding_are_told_by_the_proofs_too() -> None:
     ring = Ring()
-    ring.twist = lambda index, message: (  # type: ignore[method-assign]
-        lying(3, wire.Share, binding=bytes(16))(index, lying(3, wire.Reveal, seed=bytes(32))(index, message))
+    ring.twist = lambda index, message: lying(3, wire.Share, binding=bytes(16))(
+        index, lying(3, wire.Reveal, seed=bytes(32))(index, message)
     )
     ended = ring.play(0)
     assert (ended.outcome, ended.roster, ring.accused) == (OPENED, ring.view.everybody, [(3, Lie.WRONG_SEED)])
@@ -126,7 +195,7 @@ def test_a_wrong_seed_and_a_wrong_binding_are_told_by_the_proofs_too() -> None:
 def test_wrong_seeds_that_nobody_can_recover_cost_the_round_and_the_next_one_opens() -> None:
     ring = Ring(SPARSE)
     liars = (4, 5, 6)
-    ring.twist = lambda index, message: (  # type: ignore[method-assign]
+    ring.twist = lambda index, message: (
         replace(message, seed=bytes(32)) if index in liars and isinstance(message, wire.Reveal) else message
     )
     assert ring.play(0).reason == "a silent member has fewer than 3 neighbours to recover it"
@@ -226,7 +295,7 @@ def test_a_late_reveal_that_is_wrong_does_not_end_the_recovery() -> None:
 @pytest.mark.parametrize("liar", [0, 1, 5, 6])
 def test_a_wrong_share_is_found_by_leaving_members_out(size: RingSize, liar: int) -> None:
     ring = Ring(size)
-    ring.twist = lying(liar, wire.Share, **WRONG_SHARE)  # type: ignore[method-assign]
+    ring.twist = lying(liar, wire.Share, **WRONG_SHARE)
     bound = lost_rounds_max(size.n, room(ring.view)) if size is COMPLETE else lost_rounds_granted(ring.view)
     lost = round_ = 0
     while not ring.accused:
@@ -245,7 +314,7 @@ def test_a_wrong_share_is_found_by_leaving_members_out(size: RingSize, liar: int
 def test_members_left_out_do_not_complain_of_the_head() -> None:
     """A round of the search that takes long: they hear the last result when it opens."""
     ring = Ring(timing=replace(Timing.spread(0.0, 10.0), share_s=4.0))
-    ring.twist = lying(4, wire.Share, **WRONG_SHARE)  # type: ignore[method-assign]
+    ring.twist = lying(4, wire.Share, **WRONG_SHARE)
     assert ring.play(0).outcome is VOID
     out = positions_of(ring.view.everybody & ~ring.head.search.expected(ring.view.everybody))
     said: list[tuple[str, wire.Message]] = []
@@ -260,7 +329,7 @@ def test_members_left_out_do_not_complain_of_the_head() -> None:
 def test_wrong_words_towards_the_dropped_are_a_spoilt_sum() -> None:
     ring = Ring()
     words = bytes(8 * ring.view.word_count)
-    ring.twist = lambda index, message: (  # type: ignore[method-assign]
+    ring.twist = lambda index, message: (
         replace(message, dropped=words)
         if index == 4 and isinstance(message, wire.Confirm) and message.dropped
         else message
@@ -273,7 +342,7 @@ def test_wrong_words_towards_the_dropped_are_a_spoilt_sum() -> None:
 
 def test_a_head_that_meets_a_liar_says_whom_it_suspects() -> None:
     ring = Ring()
-    ring.twist = lying(4, wire.Share, **WRONG_SHARE)  # type: ignore[method-assign]
+    ring.twist = lying(4, wire.Share, **WRONG_SHARE)
     said: list[wire.Message] = []
     ring.trace = lambda _to, _index, message: said.append(message)
     for round_ in range(2):
@@ -356,13 +425,18 @@ def test_claims_are_of_the_round_that_a_head_begins_with() -> None:
     assert opening == ToMember(0, wire.Open(1, 0, 1, 4, 0, view.to_wire(view.everybody)))
 
 
-def test_an_accusation_follows_the_report_that_proves_it() -> None:
+def test_an_accusation_follows_the_report_that_proves_it(monkeypatch: pytest.MonkeyPatch) -> None:
     ring = Ring()
     ring.play(0)
     ring.head.search.spoilt(1 << 4)
     said: list[Instruction] = []
     from_head = ring._from_head
-    ring._from_head = lambda out: (said.extend(out), from_head(out))[1]  # type: ignore[method-assign]
+
+    def noted(instructions: Sequence[Instruction]) -> None:
+        said.extend(instructions)
+        from_head(instructions)
+
+    monkeypatch.setattr(ring, "_from_head", noted)
     assert ring.play(1).roster == ring.view.everybody & ~(1 << 4)
     report = next(
         i for i, e in enumerate(said) if isinstance(e, ToCoordinator) and isinstance(e.message, wire.RingTotal)

@@ -7,6 +7,7 @@ says is well formed and carries genuine MACs, so only the rule that a test names
 
 from collections.abc import Callable, Collection
 from contextlib import suppress
+from copy import copy
 from dataclasses import replace
 from itertools import product
 from typing import Any
@@ -22,7 +23,7 @@ from protocol.dcnet.commitments import Pedersen, decode_lane, subtract_lanes
 from protocol.dcnet.events import Attempted, Note, Persist, Progress, Settled, ToHead
 from protocol.dcnet.masks import seed_binding, self_blinding, self_mask, words_from_bytes
 from protocol.dcnet.member import TRANSITIONS, Resume, State
-from protocol.dcnet.rings import bitmap
+from protocol.dcnet.rings import bitmap, result_text
 from protocol.dcnet.secrets import mask_label
 from protocol.errors import InvariantError, LocalProtocolError, RemoteProtocolError
 
@@ -546,7 +547,7 @@ def test_a_result_settles_the_contribution_once(
 
 def test_a_void_round_counts_nobody_whatever_its_roster_says(liar: LyingHead) -> None:
     liar.confirm()
-    text = member.result_text(liar.view, 0, VOID, liar.view.everybody)
+    text = result_text(liar.view, 0, VOID, liar.view.everybody)
     full = liar.view.to_wire(liar.view.everybody)
     signature = SUITE.sign(liar._result_secret, text)
     liar.say(wire.Result(liar.view.epoch, liar.view.ring, 0, VOID, full, signature))
@@ -682,8 +683,8 @@ def test_the_wait_after_a_message_in_mid_epoch_is_for_the_round_after(liar: Lyin
 
 # --- the table: what is not in it changes nothing -----------------------------------------------------------------
 
-LEADS: dict[State, Callable[[LyingHead], None]] = {
-    State.WAITING: lambda liar: liar.offer() and None,
+LEADS: dict[State, Callable[[LyingHead], object]] = {
+    State.WAITING: lambda liar: liar.offer(),
     State.SHARED: lambda liar: liar.share(),
     State.CONFIRMED: lambda liar: liar.confirm(),
     State.SERVED: lambda liar: liar.serve(),
@@ -730,11 +731,12 @@ def test_what_members_say_is_not_for_members(liar: LyingHead, state: State, mess
 def test_another_epochs_or_rings_message(liar: LyingHead, state: State, change: dict[str, int]) -> None:
     LEADS[state](liar)
     for make in SAYINGS.values():
-        refuses(liar, replace(make(liar), **change), "wrong_ring")
+        message: Any = make(liar)
+        refuses(liar, replace(message, **change), "wrong_ring")
 
 
 @pytest.mark.parametrize("other", [{"round_": 1}, {"attempt": 1}], ids=str)
-def test_what_is_about_another_attempt_is_out_of_season(liar: LyingHead, other: dict[str, int]) -> None:
+def test_what_is_about_another_attempt_is_out_of_season(liar: LyingHead, other: dict[str, Any]) -> None:
     liar.share()
     assert liar.say(liar.roster(**other)) == []
     liar.say(liar.roster())
@@ -761,14 +763,15 @@ def test_every_transition_of_the_table_happens() -> None:
             liar.say(message)
         seen.add((before, type(message), liar.member.state))
 
+    makes: list[Callable[[LyingHead], wire.RingMessage]] = [
+        *SAYINGS.values(),
+        lambda liar: liar.open(round_=1),
+        lambda liar: liar.roster(round_=1),
+        lambda liar: liar.confirmed(round_=1),
+        lambda liar: liar.result(5),
+    ]
     for state in State:
-        for make in (
-            *SAYINGS.values(),
-            lambda liar: liar.open(round_=1),
-            lambda liar: liar.roster(round_=1),
-            lambda liar: liar.confirmed(round_=1),
-            lambda liar: liar.result(5),
-        ):
+        for make in makes:
             liar = LyingHead(SUITE)
             LEADS[state](liar)
             step(liar, make(liar))
@@ -926,6 +929,17 @@ def test_the_same_head_named_again_changes_nothing(liar: LyingHead) -> None:
     assert kinds(liar.offer()) == [wire.Share]
 
 
+def test_an_opening_that_is_held_with_an_expelled_member_in_its_e_is_dropped(liar: LyingHead) -> None:
+    liar.member.expelled(1 << 5)
+    liar.say(liar.open(expected=liar.everybody(5)))
+    liar.member.expelled(1 << 5)
+    assert kinds(liar.offer()) == [wire.Share]
+    liar.say(liar.result(), liar.open(round_=1))
+    liar.member.expelled(1 << 5 | 1 << 3)
+    assert liar.offer(1) == []
+    assert kinds(liar.say(liar.open(1, liar.everybody(3, 5), round_=1))) == [wire.Share]
+
+
 def test_the_same_round_may_be_offered_again(liar: LyingHead) -> None:
     assert liar.offer() == liar.offer() == []
     for words in (3, 5):
@@ -1020,6 +1034,19 @@ def test_an_opening_leaves_nothing_but_additions(liar: LyingHead, monkeypatch: p
     seed = prf.mask_seed(liar.secrets[0].evaluate(label), label)
     bare = words_from_bytes(share.vector) - liar.masks.words(0, 0, liar.view.everybody) - self_mask(SUITE, seed, 4)
     assert bare.tolist() == liar.vector().tolist()
+
+
+def test_who_copies_a_member_gets_the_same_share_from_either(liar: LyingHead) -> None:
+    """The mask that was made ahead is in both: a share is a new array, and the mask stays as it was."""
+    liar.offer()
+    twin = copy(liar.member)
+    twin._handlers = {kind: getattr(twin, each.__name__) for kind, each in twin._handlers.items()}
+    assert twin.receive(liar.open(), 0.0) == liar.member.receive(liar.open(), 0.0)
+    assert twin.receive(liar.open(1), 0.0) == liar.member.receive(liar.open(1), 0.0)
+    liar.offer()
+    assert liar.member._ahead is not None
+    with pytest.raises(ValueError, match="read-only"):
+        liar.member._ahead[2][0] = 1
 
 
 def test_just_before_the_first_round_nobody_is_late(liar: LyingHead) -> None:

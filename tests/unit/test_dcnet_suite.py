@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+from typing import Any
 
 import pytest
 
@@ -75,7 +76,14 @@ def test_ed25519_rfc_8032_section_7_1_test_1() -> None:
 
 
 def test_no_two_lists_of_parts_hash_alike() -> None:
-    lists = [("a", b"bc"), ("a", b"b", b"c"), ("a", b"", b"bc"), ("ab", b"c"), ("a",), ("a", b"")]
+    lists: list[tuple[Any, ...]] = [
+        ("a", b"bc"),
+        ("a", b"b", b"c"),
+        ("a", b"", b"bc"),
+        ("ab", b"c"),
+        ("a",),
+        ("a", b""),
+    ]
     assert len({digest(*each) for each in lists}) == len(lists)
     assert len({derive(bytes(32), *each) for each in lists}) == len(lists)
     assert len(derive(bytes(32), "x", size=64)) == 64

@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,10 +32,8 @@ Twist = Callable[[str, int, wire.Message], list[wire.Message]]
 class Transcribed(LocalRing):
     """Writes down what everybody is told; `twist` may change what the head or the member at a position says."""
 
-    twist: ClassVar[Twist] = staticmethod(lambda _who, _position, message: [message])
-
     def __init__(self, twist: Twist | None = None) -> None:
-        self.twisting = twist or self.twist
+        self.twisting: Twist = twist or (lambda _who, _position, message: [message])
         self.lines: list[dict[str, Any]] = []
         super().__init__(StandardSuite(), SIZE, hashlib.sha256(b"golden transcripts").digest())
         self.trace = self._write

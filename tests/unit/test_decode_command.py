@@ -18,7 +18,7 @@ from protocol.errors import RemoteProtocolError
 from protocol.metering.obis import Obis
 from protocol.metering.reading import Reading
 from protocol.metering.units import WATT_HOUR
-from stromkreis import sniff
+from stromkreis.board import Board
 from stromkreis.decode import decode
 
 DATA = telegram(
@@ -125,7 +125,7 @@ def test_unknown_protocol() -> None:
 
 
 def test_the_board_of_sniff() -> None:
-    board = sniff.Board()
+    board = Board()
     board.add(Reading("m", Obis(1, 0, 1, 8, 0, 255), 12345, -1, WATT_HOUR))
     board.add(Reading("m", Obis(1, 0, 1, 8, 0, 255), 12346, -1, WATT_HOUR))
     board.add(Reading("m", None, b"\x01", record={"vif": "0x7f"}))
@@ -140,7 +140,7 @@ def test_the_board_of_sniff() -> None:
 
 
 def test_the_board_fits_a_terminal_and_names_a_record_by_what_stays() -> None:
-    board = sniff.Board()
+    board = Board()
     record = {"function": "maximum", "storage": 3, "tariff": 0, "subunit": 0, "quantity": "volume flow"}
     for minute in range(3):
         board.add(Reading("1STK0000000001", None, minute, record={**record, "meter_time": f"2026-01-01T00:0{minute}"}))
@@ -157,7 +157,7 @@ def test_the_board_fits_a_terminal_and_names_a_record_by_what_stays() -> None:
 
 
 def test_the_board_says_what_it_leaves_out() -> None:
-    board = sniff.Board()
+    board = Board()
     for index in range(501):
         board.add(Reading(f"m{index}", Obis(1, 0, 1, 8, 0, 255), 1))
     assert "1 readings beyond 500 registers" in str(board.table().caption)

@@ -1,15 +1,19 @@
 """The layouts of pushed lists that the corpus does not have, and values of every kind."""
 
 import math
+from collections.abc import Iterable
+from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from fractions import Fraction
+from typing import Any
 
 from node.lmn.dlms import apdu
 from node.lmn.dlms.axdr import BitString, Data, Type, octets, structure
 from node.lmn.dlms.clock import CosemDateTime
-from node.lmn.dlms.listing import reading_of, readings_from_list
+from node.lmn.dlms.listing import profile_readings, reading_of, readings_from_list
 from node.lmn.dlms.push import PushReceiver
+from node.lmn.timestamps import is_past
 from protocol.errors import RemoteProtocolError
 from protocol.metering.obis import Obis
 from protocol.metering.reading import Quality, Reading
@@ -19,23 +23,23 @@ CLOCK = octets(CosemDateTime.from_datetime(WHEN).to_bytes())
 TEMPLATE = Reading("fallback", None, None)
 
 
-def u32(value):
+def u32(value: int) -> Data:
     return Data(Type.DOUBLE_LONG_UNSIGNED, value)
 
 
-def scale(scaler, unit):
+def scale(scaler: int, unit: int) -> Data:
     return structure(Data(Type.INTEGER, scaler), Data(Type.ENUM, unit))
 
 
-def code(text):
+def code(text: str) -> Data:
     return octets(Obis.parse(text).to_bytes())
 
 
-def seen(readings):
+def seen(readings: Iterable[Reading]) -> list[tuple[Any, ...]]:
     return [(str(r.obis), r.value, r.scaler, r.unit) for r in readings]
 
 
-def test_kaifa_list_2_and_3_of_three_phases():
+def test_kaifa_list_2_and_3_of_three_phases() -> None:
     head = [octets(b"KFM_001"), octets(b"6970631401234567"), octets(b"MA304H3E")]
     values = [u32(n) for n in (1500, 0, 7, 80, 2400, 1200, 600, 2301, 2302, 2303)]
     energy = [u32(n) for n in (123456, 1, 2, 3)]
@@ -54,7 +58,7 @@ def test_kaifa_list_2_and_3_of_three_phases():
     ]  # fmt: skip
 
 
-def test_kaifa_lists_of_one_phase():
+def test_kaifa_lists_of_one_phase() -> None:
     head = [octets(b"KFM_001"), octets(b"6970631401234567"), octets(b"MA105H2E")]
     values = [u32(n) for n in (1500, 0, 7, 80, 2400, 2301)]
     assert seen(readings_from_list(structure(*head, *values), WHEN, TEMPLATE))[-1] == ("1-0:32.7.0*255", 2301, -1, 35)
@@ -62,7 +66,7 @@ def test_kaifa_lists_of_one_phase():
     assert seen(long)[-1] == ("1-0:4.8.0*255", 6, 0, 32)
 
 
-def test_a_flat_list_of_code_value_and_scale():
+def test_a_flat_list_of_code_value_and_scale() -> None:
     body = structure(
         code("0-0:1.0.0*255"), CLOCK,
         code("1-0:32.7.0*255"), Data(Type.LONG_UNSIGNED, 2337), scale(-1, 35),
@@ -77,8 +81,8 @@ def test_a_flat_list_of_code_value_and_scale():
     assert {(r.device, r.measured_at) for r in readings} == {("1KFM0200000001", WHEN)}
 
 
-def test_the_standards_own_push_begins_with_its_description():
-    def entry(class_id, text, attribute):
+def test_the_standards_own_push_begins_with_its_description() -> None:
+    def entry(class_id: int, text: str, attribute: int) -> Data:
         parts = (
             Data(Type.LONG_UNSIGNED, class_id),
             code(text),
@@ -100,7 +104,51 @@ def test_the_standards_own_push_begins_with_its_description():
     assert {(r.device, r.measured_at) for r in readings} == {("1ABC0000000001", WHEN)}
 
 
-def test_what_nothing_names_is_kept_with_its_place():
+def test_other_attributes_of_a_register_do_not_pass_for_its_value() -> None:
+    """A status or a time under the register's code would stand in its place, and look like a counter that falls."""
+
+    def entry(class_id: int, text: str, attribute: int) -> Data:
+        parts = (Data(Type.LONG_UNSIGNED, class_id), code(text), Data(Type.INTEGER, attribute))
+        return structure(*parts, Data(Type.LONG_UNSIGNED, 0))
+
+    energy = "1-0:1.8.0*255"
+    description = Data(
+        Type.ARRAY,
+        (
+            entry(40, "0-0:25.9.0*255", 2),
+            entry(4, energy, 2),
+            entry(4, energy, 3),
+            entry(4, energy, 4),
+            entry(4, energy, 5),
+        ),
+    )
+    body = structure(description, u32(77), scale(1, 30), u32(8), CLOCK)
+    value, status, captured = readings_from_list(body, WHEN, TEMPLATE)
+    assert (str(value.obis), value.value) == (energy, 77)
+    assert (status.obis, status.value, status.record) == (None, 8, {"class": 4, "object": energy, "attribute": 4})
+    assert (captured.obis, captured.record["attribute"]) == (None, 5)
+
+
+def test_the_rows_of_a_profile_are_past_values_and_its_statuses_no_register() -> None:
+    columns = [
+        (8, Obis.parse("0-0:1.0.0*255"), 2),
+        (3, Obis.parse("1-0:1.8.0*255"), 2),
+        (4, Obis.parse("1-0:1.8.0*255"), 4),
+    ]
+    rows = Data(Type.ARRAY, tuple(structure(CLOCK, u32(n), u32(8)) for n in (5, 6)))
+    readings = profile_readings(rows, columns, {Obis.parse("1-0:1.8.0*255"): (0, 30)}, TEMPLATE)
+    assert [(r.obis is None, r.value, r.record["period"], is_past(r)) for r in readings] == [
+        (False, 5, 0, True), (True, 8, 0, True), (False, 6, 1, True), (True, 8, 1, True),
+    ]  # fmt: skip
+
+
+def test_a_time_that_the_meter_itself_doubts_is_none() -> None:
+    when = CosemDateTime.from_datetime(WHEN)
+    for status, valid in ((0, True), (0x80, True), (0xFF, True), (0x01, False), (0x81, False)):
+        assert (replace(when, status=status).to_datetime() is not None) is valid
+
+
+def test_what_nothing_names_is_kept_with_its_place() -> None:
     body = structure(u32(5), scale(0, 30), octets(b"\x00\x01"))
     readings = readings_from_list(body, WHEN, TEMPLATE)
     assert [(r.obis, r.value, r.record) for r in readings] == [
@@ -111,8 +159,8 @@ def test_what_nothing_names_is_kept_with_its_place():
     assert {r.device for r in readings} == {"fallback"}
 
 
-def test_values_of_every_kind():
-    def value(data, text="1-0:1.8.0*255"):
+def test_values_of_every_kind() -> None:
+    def value(data: Data, text: str = "1-0:1.8.0*255") -> Any:
         return reading_of(data, Obis.parse(text), TEMPLATE)
 
     assert value(Data(Type.FLOAT32, 230.5)).decimal() == Decimal("230.5")
@@ -125,11 +173,12 @@ def test_values_of_every_kind():
     assert value(Data(Type.NULL)).value is None
     assert value(octets(b"text"), "0-0:96.1.0*255").value == "text"
     assert value(octets(b"text")).value == b"text"
+    assert value(Data(Type.BCD, 0x12)).value == b"\x12"  # 12 by the standard, 18 to others: no number
     nested = structure(u32(1))
     assert value(nested).value == nested.to_bytes()
 
 
-def test_a_push_in_general_blocks_and_one_of_which_a_block_is_lost():
+def test_a_push_in_general_blocks_and_one_of_which_a_block_is_lost() -> None:
     whole = apdu.DataNotification(1, None, structure(code("1-0:1.8.0*255"), u32(4711))).to_bytes()
     parts = [whole[at : at + 7] for at in range(0, len(whole), 7)]
     blocks = [

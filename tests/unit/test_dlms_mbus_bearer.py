@@ -1,6 +1,7 @@
 """DLMS on wired M-Bus, as Austrian meters push it: a published telegram, segments, damage, and what is no DLMS."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -30,20 +31,20 @@ KEYS, TITLE = Keys(bytes(range(16)), bytes(range(16, 32))), b"STK\x00\x00\x00\x0
 NOON = datetime(2027, 1, 15, 12, tzinfo=UTC)
 
 
-def meter(value=4711):
+def meter(value: int = 4711) -> DlmsServer:
     registers = [(Obis(1, 0, c, 8, e, 255), value + c + e, 0, WATT_HOUR) for c in (1, 2) for e in range(10)]
     objects = CosemObjects("1STK0000000001", lambda _: registers, lambda: NOON)
     return DlmsServer(objects, ServerSettings(keys=KEYS, system_title=TITLE))
 
 
-def read(stream, key=KEYS.encryption + KEYS.authentication):
+def read(stream: bytes, key: bytes = KEYS.encryption + KEYS.authentication) -> tuple[list[int], list[str], list[Any]]:
     whole = list(decode_stream([stream], key))
     assert [str(item) for item in whole] == [str(item) for item in decode_stream([bytes((b,)) for b in stream], key)]
     numbers = [item.value for item in whole if isinstance(item, Reading) and isinstance(item.value, int)]
     return numbers, [item.reason for item in whole if isinstance(item, RemoteProtocolError)], whole
 
 
-def test_the_published_telegram_of_a_kaifa_ma309m():
+def test_the_published_telegram_of_a_kaifa_ma309m() -> None:
     _, errors, items = read(KAIFA, KAIFA_KEY)
     assert errors == []
     assert {(str(r.obis), r.value, r.scaler, r.unit) for r in items if isinstance(r.value, int)} == {
@@ -57,20 +58,20 @@ def test_the_published_telegram_of_a_kaifa_ma309m():
 
 
 @pytest.mark.parametrize("begun", [1, 60, 100, 255, 270])
-def test_a_recording_begins_anywhere(begun):
+def test_a_recording_begins_anywhere(begun: int) -> None:
     numbers, errors, _ = read(KAIFA[begun:] + KAIFA, KAIFA_KEY)
     assert numbers == [2308, 0, 0, 0, 9108, 0, 96, 9]
     assert set(errors) <= {"not_a_frame", "mbus_segment", "length_field", "stop_byte_missing"}
 
 
-def test_one_segment_or_many():
+def test_one_segment_or_many() -> None:
     server = meter()
     sealed = server.notification(sealed=True)
     assert read(push_mbus_frames(sealed, size_max=60))[:2] == ([4711 + c + e for c in (1, 2) for e in range(10)], [])
     assert len(read(push_mbus_frames(server.notification()))[0]) == 20
 
 
-def test_a_lost_doubled_or_damaged_segment_costs_its_message_only():
+def test_a_lost_doubled_or_damaged_segment_costs_its_message_only() -> None:
     server = meter()
     frames = [push_mbus_frames(server.notification(sealed=True)) for _ in range(3)]
     at = 6 + frames[1][1]
@@ -83,7 +84,7 @@ def test_a_lost_doubled_or_damaged_segment_costs_its_message_only():
         assert errors
 
 
-def test_segments_of_two_conversations_are_not_put_together():
+def test_segments_of_two_conversations_are_not_put_together() -> None:
     server = meter()
     first, second = (push_mbus_frames(server.notification(sealed=True), 1, to) for to in (0x67, 0x66))
     numbers, errors, _ = read(first[: 6 + first[1]] + second[6 + second[1] :])
@@ -91,7 +92,7 @@ def test_segments_of_two_conversations_are_not_put_together():
     assert set(errors) == {"mbus_segment"}
 
 
-def test_other_frames_on_the_line_are_passed_over_and_a_segment_without_access_points_is_told():
+def test_other_frames_on_the_line_are_passed_over_and_a_segment_without_access_points_is_told() -> None:
     segments = Segments()
     assert segments.accept(LongFrame(0x08, 1, 0x72, b"meter")) == []
     (error,) = segments.accept(LongFrame(0x53, 0xFF, 0x10, b"\x01"))
@@ -101,7 +102,7 @@ def test_other_frames_on_the_line_are_passed_over_and_a_segment_without_access_p
     assert len(read(push_mbus_frames(server.notification()) + other)[0]) == 20
 
 
-def test_a_tag_that_cannot_be_checked_leaves_its_readings_unverified():
+def test_a_tag_that_cannot_be_checked_leaves_its_readings_unverified() -> None:
     sealed = meter().notification(sealed=True)
     for key, quality in ((KEYS.encryption, Quality.UNVERIFIED), (KEYS.encryption + KEYS.authentication, Quality.VALID)):
         items = read(push_mbus_frames(sealed), key)[2]

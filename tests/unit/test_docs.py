@@ -17,6 +17,9 @@ from loadtest.config import MetersConfig
 from node.config import NodeConfig
 from node.lmn.metrics import LMN_METRICS
 from node.metrics import NodeMetrics
+from protocol.dcnet.parameters import choose
+from protocol.errors import LocalProtocolError
+from protocol.wire.fields import MAX_AREA
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
@@ -101,6 +104,39 @@ def test_every_metric_is_explained_and_no_other() -> None:
     assert set(re.findall(r"\bstromkreis_[a-z_]+", text)) == exposed(families)
 
 
+def test_what_an_alert_looks_at_is_there_before_its_first_event() -> None:
+    """`increase` over a series that appears with its first event misses that event."""
+    NodeMetrics(registry := CollectorRegistry())
+    series = [sample for family in registry.collect() for sample in family.samples]
+    CoordinatorMetrics(registry := CollectorRegistry())
+    series += [sample for family in registry.collect() for sample in family.samples]
+    (rules,) = re.findall(r"^```yaml\n(.*?)^```", text_of(ROOT / "docs" / "operations.md"), re.DOTALL | re.MULTILINE)
+    looked_at = re.findall(r"(stromkreis_\w+_total)(?:\{(\w+)=~?\"([^\"]+)\"\})?", rules)
+    assert len(looked_at) > 10
+    for name, label, values in looked_at:
+        for value in values.split("|"):
+            if name.startswith("stromkreis_lmn_"):  # by protocol: those of the meters that the node has
+                continue
+            found = [each for each in series if each.name == name]
+            assert any(not label or re.fullmatch(value, each.labels[label]) for each in found), (name, value)
+
+
+def test_metrics_keep_to_the_conventions_of_prometheus() -> None:
+    """As `promtool check metrics` has it: help, base units, `_total` on counters and on nothing else."""
+    NodeMetrics(registry := CollectorRegistry())
+    families = [*registry.collect(), *(family for each in LMN_METRICS for family in each.collect())]
+    CoordinatorMetrics(registry := CollectorRegistry())
+    families += registry.collect()
+    for family in families:
+        assert family.documentation, family.name
+        assert re.fullmatch(r"stromkreis_[a-z]+(?:_[a-z]+)*", family.name)
+        assert not re.search(r"_(ms|milliseconds|minutes|kb|kilobytes|percent|count|sum|bucket|info)$", family.name)
+        assert family.type == "counter" or not family.name.endswith("_total")
+        assert {label for sample in family.samples for label in sample.labels} <= {
+            "outcome", "reason", "lie", "phase", "event", "queue", "direction", "protocol", "certificate", "le",
+        }  # fmt: skip
+
+
 def test_reasons_that_are_named_exist() -> None:
     """Refusals of the tables at the end of operations.md are literals of the code."""
     text = text_of(ROOT / "docs" / "operations.md").partition("## Messages")[2]
@@ -111,6 +147,22 @@ def test_reasons_that_are_named_exist() -> None:
     )
     assert len(named) > 40
     assert sorted(name for name in named if f'"{name}"' not in code) == []
+
+
+def test_areas_work_up_to_the_sizes_of_the_table() -> None:
+    text = text_of(ROOT / "docs" / "operations.md").partition("## Sizing")[2].partition("\n## ")[0]
+    rates = [(0.05, 0.05), (0.01, 0.05), (0.01, 0.02)]
+    rows = re.findall(r"^\| (\d+)[^|]*\|(.*)\|$", text, re.MULTILINE)
+    assert [int(size) for size, _ in rows] == [12, 24, 48, 64, 96]
+    for size, cells in ((int(size), cells.split("|")) for size, cells in rows):
+        for (corrupt, dropout), cell in zip(rates, cells, strict=True):
+            area, *numbers = re.findall(r"any|[\d,]+", cell.replace(", ", " "))
+            largest = MAX_AREA // size * size if area == "any" else int(area.replace(",", ""))
+            chosen = choose(size, corrupt, dropout, model="unsplittable", population=largest)
+            assert [chosen.k, chosen.t, chosen.n_min] == [int(number) for number in numbers]
+            if area != "any":
+                with pytest.raises(LocalProtocolError):
+                    choose(size, corrupt, dropout, model="unsplittable", population=largest + size)
 
 
 def test_the_configuration_example_is_valid() -> None:

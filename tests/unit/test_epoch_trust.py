@@ -3,6 +3,7 @@
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -18,6 +19,7 @@ from node.trust import TrustStore
 from protocol import pki, wire
 from protocol.dcnet.book import Ended
 from protocol.dcnet.epoch import Policy, call_digest, check_call, join_text, verify_layout
+from protocol.dcnet.rings import RingView
 from protocol.dcnet.schema import DEFAULT_SCHEMA
 from protocol.dcnet.suite import StandardSuite
 from protocol.errors import RemoteProtocolError
@@ -57,8 +59,9 @@ class Neighbourhood:
         text = join_text(call_digest(self.call), name, key, module.curve.public)
         return wire.Join(self.call.epoch, key, module.sign(text))
 
-    def line(self, name: str, **changes: object) -> Gateway:
+    def line(self, name: str, **changes: Any) -> Gateway:
         module = self.modules[name]
+        assert module.certificate is not None
         line = Gateway(name, "north", module.certificate, module.curve.public, Status.ACTIVE, 0)
         return replace(line, **changes)
 
@@ -66,19 +69,25 @@ class Neighbourhood:
         out: list[To] = []
         for name in self.names:
             module, join = self.modules[name], self.join(name)
+            assert module.certificate is not None
             joined = Joined(join.public_key, module.curve.public, join.signature, module.certificate)
             out = self.epoch.join(name, joined, NOW_S + 3)
         return out
 
-    def check(self, layout: wire.EpochLayout, policy: Policy = POLICY):
+    def check(self, layout: wire.EpochLayout, policy: Policy = POLICY) -> tuple[RingView, int]:
         key = self.modules[self.me].epoch(self.call.epoch).public_key
         return verify_layout(self.call, layout, self.me, key, policy, self.trust.check)
 
 
+Made = tuple[Neighbourhood, wire.EpochLayout]
+
+
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     hood = Neighbourhood(tmp_path_factory.mktemp("hood"))
-    layouts = [to.message for to in hood.all_join() if to.identity == hood.me]
+    layouts = [
+        to.message for to in hood.all_join() if to.identity == hood.me and isinstance(to.message, wire.EpochLayout)
+    ]
     return hood, layouts[0]
 
 
@@ -88,8 +97,8 @@ def refused(hood: Neighbourhood, layout: wire.EpochLayout, policy: Policy = POLI
     return caught.value.reason
 
 
-def with_member(layout: wire.EpochLayout, index: int, field: int, value: bytes) -> wire.EpochLayout:
-    members = list(layout.members)
+def with_member(layout: wire.EpochLayout, index: int, field: int, value: bytes | None) -> wire.EpochLayout:
+    members: list[Any] = list(layout.members)
     members[index] = (*members[index][:field], value, *members[index][field + 1 :])
     return replace(layout, members=tuple(members))
 
@@ -98,14 +107,14 @@ def other_seat(hood: Neighbourhood, layout: wire.EpochLayout) -> int:
     return next(index for index, member in enumerate(layout.members) if member[0] != hood.me)
 
 
-def test_an_honest_layout_holds(made) -> None:
+def test_an_honest_layout_holds(made: Made) -> None:
     hood, layout = made
     view, position = hood.check(layout)
     assert view.members[position].identity == hood.me
     assert view.size == 6
 
 
-def test_a_forged_nonce_another_cut_and_a_missing_key_are_refused(made) -> None:
+def test_a_forged_nonce_another_cut_and_a_missing_key_are_refused(made: Made) -> None:
     hood, layout = made
     assert refused(hood, replace(layout, nonce=b"n" * 32)) == "wrong_nonce"
     assert refused(hood, replace(layout, submissions=layout.submissions[:-1])) in {"wrong_placement", "bad_layout"}
@@ -117,7 +126,7 @@ def test_a_forged_nonce_another_cut_and_a_missing_key_are_refused(made) -> None:
     assert refused(hood, replace(layout, ring=1)) == "wrong_placement"
 
 
-def test_a_members_swapped_keys_are_refused(made) -> None:
+def test_a_members_swapped_keys_are_refused(made: Made) -> None:
     hood, layout = made
     seat = other_seat(hood, layout)
     assert refused(hood, with_member(layout, seat, 1, b"k" * 32)) == "bad_layout"
@@ -131,7 +140,7 @@ def test_a_members_swapped_keys_are_refused(made) -> None:
     assert refused(hood, forged) in {"bad_signature", "wrong_placement"}
 
 
-def test_a_certificate_of_another_pki_or_of_another_gateway_is_refused(made) -> None:
+def test_a_certificate_of_another_pki_or_of_another_gateway_is_refused(made: Made) -> None:
     hood, layout = made
     seat = other_seat(hood, layout)
     name = layout.members[seat][0]
@@ -144,7 +153,7 @@ def test_a_certificate_of_another_pki_or_of_another_gateway_is_refused(made) -> 
     assert refused(hood, with_member(layout, seat, 4, b"\x30\x03\x02\x01\x00")).startswith("certificate")
 
 
-def test_trust_does_not_outlive_a_certificate(made) -> None:
+def test_trust_does_not_outlive_a_certificate(made: Made) -> None:
     hood, layout = made
     now_s = [NOW_S]
     trust = TrustStore(hood.authority.root, lambda: now_s[0])
@@ -156,7 +165,7 @@ def test_trust_does_not_outlive_a_certificate(made) -> None:
         trust.check(member[0], text, member[3], member[4], layout.intermediates)
 
 
-def test_a_weak_epoch_is_refused(made) -> None:
+def test_a_weak_epoch_is_refused(made: Made) -> None:
     hood, layout = made
     with pytest.raises(RemoteProtocolError, match="weak_epoch"):
         check_call(replace(hood.call, corrupt_ppm=9_999), Policy())
@@ -167,7 +176,7 @@ def test_a_weak_epoch_is_refused(made) -> None:
     assert refused(hood, layout, Policy(ring_size_min=7)) == "ring_too_small"
 
 
-def test_an_epoch_has_one_layout_for_a_gateway_also_after_a_restart(made, tmp_path: Path) -> None:
+def test_an_epoch_has_one_layout_for_a_gateway_also_after_a_restart(made: Made, tmp_path: Path) -> None:
     keys = KeyDirectory(tmp_path / "keys", SUITE)
     module = keys.open("ESTK0000000009")
     public = module.epoch(3).public_key
@@ -194,8 +203,33 @@ def test_forgotten_seeds_are_not_in_the_file_and_never_come_back(tmp_path: Path)
     stored = b"".join(path.read_bytes() for path in keys.directory.iterdir())
     assert [seed in stored for seed in seeds] == [False, False, True]
     assert module.epoch(2).public_key == publics[2]
-    assert module.epoch(0).public_key != publics[0]
+    assert module.epoch(0).public_key != publics[0]  # no layout was ever bound to it: it begins anew
     assert other.epoch(0).public_key == theirs
+    keys.close()
+
+
+def test_an_epoch_that_had_a_layout_is_not_begun_again_nor_one_before_it(tmp_path: Path) -> None:
+    """Under its number the account knows the round it last shared in: in another ring that would be shared again."""
+    keys = KeyDirectory(tmp_path / "keys", SUITE)
+    module = keys.open("ESTK0000000001")
+    module.epoch(6)
+    for number in (5, 7):
+        module.epoch(number)
+        module.fix_layout(number, b"a" * 32)
+    public = module.epoch(7).public_key
+    module.forget_epoch(5)
+    assert module.epoch(6)
+    assert module.epoch(7).public_key == public
+    module.forget_epochs_before(8)
+    keys.close()
+    keys = KeyDirectory(tmp_path / "keys", SUITE)
+    module = keys.open("ESTK0000000001")
+    for number in (0, 5, 6, 7):
+        with pytest.raises(RemoteProtocolError, match="past_epoch"):
+            module.epoch(number)
+        assert keys.seeds.execute("SELECT COUNT(*) FROM seed").fetchone() == (0,)
+    assert module.epoch(8)
+    assert keys.open("ESTK0000000002").epoch(5)
     keys.close()
 
 
@@ -211,12 +245,14 @@ def test_private_keys_stay_in_files_that_only_we_can_read(tmp_path: Path) -> Non
     keys.close()
 
 
-def test_a_certificate_for_another_key_is_not_installed(made, tmp_path: Path) -> None:
+def test_a_certificate_for_another_key_is_not_installed(made: Made, tmp_path: Path) -> None:
     hood, _ = made
     keys = KeyDirectory(tmp_path / "keys", SUITE)
     module = keys.open(hood.names[1])
+    others = hood.modules[hood.names[1]].certificate
+    assert others is not None
     with pytest.raises(RemoteProtocolError, match="wrong_certificate"):
-        module.install(hood.modules[hood.names[1]].certificate, ())
+        module.install(others, ())
     assert keys.open(hood.names[1]).certificate is None
     keys.close()
 
@@ -224,7 +260,7 @@ def test_a_certificate_for_another_key_is_not_installed(made, tmp_path: Path) ->
 # --- the coordinator's side -------------------------------------------------------------------------------------------
 
 
-def test_a_join_that_the_ring_would_refuse_is_refused_at_once(made) -> None:
+def test_a_join_that_the_ring_would_refuse_is_refused_at_once(made: Made) -> None:
     hood, _ = made
     name = hood.names[1]
     join = hood.join(name)
@@ -248,7 +284,7 @@ def test_an_epoch_goes_from_call_to_running_and_back_from_its_state(tmp_path: Pa
     hood = Neighbourhood(tmp_path)
     epoch = hood.epoch
     assert hood.areas.epoch(0) == (hood.areas.areas["north"], epoch)
-    layouts = {to.identity: to.message for to in hood.all_join()}
+    layouts = {to.identity: to.message for to in hood.all_join() if isinstance(to.message, wire.EpochLayout)}
     assert epoch.phase is Phase.DEALING
     assert set(layouts) == set(hood.names)
     assert epoch.join("late", Joined(b"", b"", b"", b""), NOW_S) == []
@@ -268,7 +304,7 @@ def test_an_epoch_goes_from_call_to_running_and_back_from_its_state(tmp_path: Pa
         out = epoch.deal(name, deal, NOW_S + 4)
     with pytest.raises(RemoteProtocolError, match=r"[a-z]"):
         epoch.deal("nobody", deal, NOW_S + 4)
-    assert epoch.phase is Phase.RUNNING
+    assert hood.epoch.phase is Phase.RUNNING
     assert sum(isinstance(to.message, wire.Appoint) for to in out) == 1
     ended = Ended(0, 0, 2, wire.Outcome.VOID, 0, 4, 0, 0, (), False, "because", NOW_S, NOW_S)
     restarted = AreaEpoch.from_state(SUITE, epoch.to_state(), [ended], NOW_S + 5)
@@ -276,6 +312,7 @@ def test_an_epoch_goes_from_call_to_running_and_back_from_its_state(tmp_path: Pa
     assert (restarted.phase, restarted.call, restarted.members) == (Phase.RUNNING, epoch.call, epoch.members)
     ring = restarted.rings[0]
     assert (ring.view, ring.deals) == (epoch.rings[0].view, epoch.rings[0].deals)
+    assert ring.book is not None
     assert ring.book.ended == {2: ended}
     assert ring.book.term == 4 + ring.view.size  # the same head, in a term that nobody has heard of
     assert [type(to.message) for to in restarted.invite(hood.me)[:3]] == [

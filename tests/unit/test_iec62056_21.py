@@ -1,6 +1,7 @@
 """IEC 62056-21: framing, numbers, addresses, and the client machine."""
 
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -163,6 +164,22 @@ def test_a_lost_end_costs_only_its_own_telegram() -> None:
     assert [e.reason for e in errors] == ["truncated"]
 
 
+@pytest.mark.parametrize("parity", [False, True])
+@pytest.mark.parametrize("checked", [False, True])
+def test_an_end_lost_within_a_line_costs_only_its_own_telegram_too(checked: bool, parity: bool) -> None:
+    if checked:
+        block = b"1.8.0(000042*kWh)\r\n!\r\n\x03"
+        good = b"/ABC5METER\r\n\x02" + block + bytes([block_check(block)])
+    else:
+        good = b"/ABC5METER\r\n\r\n1.8.0(000042*kWh)\r\n!\r\n"
+    for size in range(1, len(good) - 1):
+        stream = good[:size] + good + good
+        for pieces in ([stream], [stream[at : at + 1] for at in range(len(stream))]):
+            lined = [with_even_parity(piece) for piece in pieces] if parity else pieces
+            readings = [item for item in decode_stream(lined) if isinstance(item, Reading)]
+            assert [reading.value for reading in readings] == [42, 42], (size, len(pieces))
+
+
 def test_own_requests_on_the_line_are_no_noise() -> None:
     conversation = b"/?!\r\n/ABC5METER\r\n\x06050\r\n" + block()
     readings, errors = split(conversation)
@@ -214,8 +231,8 @@ def test_a_peak_is_of_the_time_behind_it() -> None:
     readings, errors = split(answer(body), zone=berlin)
     assert not errors
     assert [(str(r.obis), r.decimal(), r.measured_at) for r in readings[2:]] == [
-        ("1-0:1.6.1*255", 1250, datetime(2026, 2, 14, 18, 15, tzinfo=berlin)),
-        ("1-0:1.6.1*2", 1500, datetime(2026, 1, 15, 18, 15, tzinfo=berlin)),
+        ("1-0:1.6.1*255", Decimal(1250), datetime(2026, 2, 14, 18, 15, tzinfo=berlin)),
+        ("1-0:1.6.1*2", Decimal(1500), datetime(2026, 1, 15, 18, 15, tzinfo=berlin)),
     ]
     unfixed, _ = split(answer(body))
     assert [(r.measured_at, r.record["stamp"]) for r in unfixed[2:]] == [(None, "2602141815"), (None, "260115181500")]
@@ -235,8 +252,8 @@ def test_the_belgian_history_of_peaks() -> None:
     peak, *history = [r for r in readings if r.obis == Obis(1, 0, 1, 6, 0, 255)]
     assert peak.measured_at == datetime(2020, 5, 9, 11, 45, 58, tzinfo=UTC)
     assert [(r.decimal(), r.measured_at, r.record["closed"], r.record["period"]) for r in history] == [
-        (3695, datetime(2020, 4, 23, 17, 25, 38, tzinfo=UTC), "200501000000S", 1),
-        (5980, datetime(2020, 3, 5, 11, 21, 39, tzinfo=UTC), "200401000000S", 2),
+        (Decimal(3695), datetime(2020, 4, 23, 17, 25, 38, tzinfo=UTC), "200501000000S", 1),
+        (Decimal(5980), datetime(2020, 3, 5, 11, 21, 39, tzinfo=UTC), "200401000000S", 2),
     ]
     assert readings[-1].device == "8SAG1234567"
 
@@ -284,9 +301,9 @@ def test_client_mode_c_changes_speed_after_the_acknowledgement() -> None:
     assert client.start() == [SetBaudrate(300), Send(b"/?!\r\n")]
     assert client.receive(b"/ABC5METER\r") == []
     assert client.receive(b"\n") == [Send(b"\x06050\r\n", after_s=0.2), SetBaudrate(9600)]
-    assert not client.data_begun
+    begun = [client.data_begun]
     assert client.receive(block()[:5]) == []
-    assert client.data_begun
+    assert [*begun, client.data_begun] == [False, True]
     (done,) = client.receive(block()[5:])
     assert isinstance(done, Done)
     assert done.readout.verified

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from random import Random
+from zoneinfo import ZoneInfo
 
 import pytest
 import trio
@@ -47,6 +48,10 @@ class Bench:
         self.events: list[LmnEvent] = []
         self.opened: list[tuple[float, str]] = []
         self.meters: dict[str, Callable[[trio.abc.Stream], object]] = {}
+        self.clock_ahead_s = 0.0
+
+    def clock(self) -> float:
+        return trio.current_time() + self.clock_ahead_s
 
     async def deliver(self, readings: list[Reading]) -> None:
         assert readings
@@ -62,7 +67,7 @@ class Bench:
 
     async def run(self, *profiles: MeterProfile, period_s: float = 900.0, **options: object) -> None:
         await run_meters(
-            profiles, self.deliver, Periodic(period_s), clock=trio.current_time, rng=Random(1),
+            profiles, self.deliver, Periodic(period_s), clock=self.clock, rng=Random(1),
             on_event=self.events.append, open_stream=self.open_stream, **options,  # type: ignore[arg-type]
         )  # fmt: skip
 
@@ -99,6 +104,82 @@ async def test_asked_on_the_quarter_hour(autojump_clock: MockClock) -> None:
             assert reading.received_at.timestamp() % 900 < 2
         assert b.events == []
         assert len(b.opened) == 3
+
+
+@pytest.mark.parametrize("step_s", [660.0, 7 * 900.0, -600.0, -7 * 900.0, -86_400.0])
+async def test_a_clock_that_is_set_costs_no_quarter_hour_to_come(autojump_clock: MockClock, step_s: float) -> None:
+    """Set forward, a quarter hour that began meanwhile is read within a minute; set back, the next one is read."""
+    async with bench() as b:
+        b.meters["tcp://a:1"] = iec_meter("00000001").serve
+        b.clock_ahead_s = 1_000_000 * 900.0 - trio.current_time()
+        b.nursery.start_soon(b.run, profile("00000001", registers=[IMPORT]))
+        await trio.sleep(2 * 900 + 300)
+        assert len(b.delivered) == 2
+        b.clock_ahead_s += step_s
+        set_s = b.clock()
+        await trio.sleep(2 * 900)
+        read_s = [at + b.clock_ahead_s for at, _ in b.delivered[2:]]
+        if step_s > 0:  # the quarter hour that the step led into
+            assert 0 <= read_s.pop(0) - set_s <= 62
+        first_s = (set_s // 900 + 1) * 900
+        if step_s == -600:  # that one was read before the clock was set
+            first_s += 900
+        assert [round(at - first_s) // 2 for at in read_s] == [450 * n for n in range(len(read_s))]
+        assert first_s + 900 * len(read_s) + 2 > b.clock()
+
+
+async def test_a_dead_meter_does_not_hold_the_bus_when_the_clock_is_set_back(autojump_clock: MockClock) -> None:
+    async with bench() as b:
+        b.meters["tcp://a:1"] = iec_meter("00000001", address="11").serve
+        b.clock_ahead_s = 1_000_000 * 900.0 - trio.current_time()
+        b.nursery.start_soon(b.run, profile("00000002", address="22"), profile("00000001", address="11"))
+        await trio.sleep(900 + 300)
+        assert len(b.delivered) == 1
+        b.clock_ahead_s -= 86_400.0
+        await trio.sleep(2 * 900)
+        assert len(b.delivered) == 3
+
+
+async def test_alarms_do_not_depend_on_a_clock_that_is_set(autojump_clock: MockClock) -> None:
+    async with bench() as b:
+        b.nursery.start_soon(b.run, profile("00000001"))
+        await trio.sleep(905)
+        assert "link_broken" in b.kinds()
+        b.clock_ahead_s -= 400.0
+        told = len(b.events)
+        await trio.sleep(1000)
+        assert [event.kind for event in b.events[told:]].count("link_broken") == 1
+
+
+async def test_a_clock_set_forward_makes_no_meter_silent(autojump_clock: MockClock) -> None:
+    def listen(
+        stream: trio.abc.Stream, profiles: Sequence[MeterProfile], clock: Callable[[], float]
+    ) -> AsyncGenerator[Batch, None]:
+        async def batches() -> AsyncGenerator[Batch, None]:
+            for second in itertools.count():
+                yield [Reading(name, IMPORT, second) for name in "XY"]
+                await trio.sleep(1)
+
+        return batches()
+
+    async with bench() as b:
+        b.meters["tcp://a:1"] = lambda _: trio.sleep_forever()
+        both = [profile(name, protocol="r", interval_s=2) for name in "XY"]
+        b.nursery.start_soon(lambda: b.run(*both, drivers={"r": Driver("r", listen=listen)}))
+        await trio.sleep(10.5)
+        b.clock_ahead_s = 86_400.0
+        await trio.sleep(100)
+        assert b.events == []
+
+
+@pytest.mark.parametrize("day", [datetime(2026, 3, 29, tzinfo=UTC), datetime(2026, 10, 25, tzinfo=UTC)])
+def test_quarter_hours_stay_quarter_hours_where_summer_time_begins_and_ends(day: datetime) -> None:
+    zone, schedule, at_s = ZoneInfo("Europe/Berlin"), Periodic(), day.timestamp() - 1
+    for quarter in range(24):
+        at_s = schedule.next_reading_time(at_s)
+        assert at_s == day.timestamp() + 900 * quarter
+        local = datetime.fromtimestamp(at_s, zone)
+        assert (local.minute % 15, local.second) == (0, 0)
 
 
 async def test_reception_time_is_the_first_character_s_on_a_slow_line(autojump_clock: MockClock) -> None:

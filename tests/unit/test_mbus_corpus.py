@@ -7,6 +7,7 @@ Every number is compared in the expected unit; every difference is named here wi
 import json
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -58,7 +59,7 @@ DIFFERENCES = {
 MORE_FOLLOW = "More records follow"  # link control, not a record: the driver asks for the next telegram
 
 
-def rows() -> list[dict]:
+def rows() -> list[dict[str, Any]]:
     return [json.loads(line) for line in CORPUS.read_text().splitlines()]
 
 

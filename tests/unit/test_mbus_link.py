@@ -1,5 +1,7 @@
 """The link layer: frames there and back, and what a reader makes of damage."""
 
+from typing import Any
+
 import pytest
 
 from node.lmn.mbus.link import Ack, FrameReader, LongFrame, ShortFrame, encode_frame
@@ -11,7 +13,7 @@ FRAME = LongFrame(8, 1, 0x72, bytes(range(20)))
 @pytest.mark.parametrize(
     "frame", [Ack(), ShortFrame(0x40, 5), LongFrame(0x53, 253, 0x52), FRAME, LongFrame(8, 1, 0x72, bytes(252))]
 )
-def test_a_frame_survives_the_wire(frame) -> None:
+def test_a_frame_survives_the_wire(frame: Any) -> None:
     assert list(FrameReader().feed(encode_frame(frame))) == [frame]
 
 

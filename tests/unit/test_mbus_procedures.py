@@ -1,15 +1,18 @@
 """The primary station's procedures without I/O, against simulated meters: order, retries, selection, search."""
 
+from collections.abc import Collection, Generator, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
 from loadtest.meters.mbus import MBusMeter, answers
 from node.lmn.mbus.device import DeviceAddress
-from node.lmn.mbus.link import FrameReader, LongFrame, ShortFrame, encode_frame
+from node.lmn.mbus.link import Frame, FrameReader, LongFrame, ShortFrame, encode_frame
 from node.lmn.mbus.procedures import (
     Answered,
     Ask,
+    Expect,
     Found,
     Garbled,
     SecondaryAddress,
@@ -31,11 +34,11 @@ def device(number: int) -> DeviceAddress:
     return DeviceAddress.from_text(f"1ISK01{number:08d}", 2)
 
 
-def meter(number: int, primary: int = 0, **how) -> MBusMeter:
+def meter(number: int, primary: int = 0, **how: Any) -> MBusMeter:
     return MBusMeter(device(number), lambda _: [(IMPORT, number, 0, 30)] * 5, lambda: CLOCK, primary=primary, **how)
 
 
-def outcome(ask: Ask, heard: bytes):
+def outcome(ask: Ask, heard: bytes) -> Any:
     if not heard:
         return Silent()
     for event in (reader := FrameReader()).feed(heard):
@@ -46,7 +49,12 @@ def outcome(ask: Ask, heard: bytes):
     return Garbled(RemoteProtocolError("frame_truncated")) if reader.pending_size else Silent()
 
 
-def drive(procedure, meters, log=None, lose=()):
+def drive(
+    procedure: Generator[Ask, Any, Any],
+    meters: Sequence[MBusMeter],
+    log: list[Frame] | None = None,
+    lose: Collection[int] = (),
+) -> Any:
     """Run a procedure against meters; `lose` are the indices of the questions whose answers get lost."""
     ask = next(procedure)
     count = 0
@@ -63,23 +71,23 @@ def drive(procedure, meters, log=None, lose=()):
 
 
 def test_reading_begins_with_a_reset_and_the_frame_count_bit_set() -> None:
-    log = []
+    log: list[Frame] = []
     (frame,) = drive(read_telegrams(5), [meter(1, 5)], log)
     assert log == [ShortFrame(0x40, 5), ShortFrame(0x7B, 5)]
     assert decode_telegram(frame)[0].value == 1
 
 
 def test_several_telegrams_are_read_with_the_bit_toggled() -> None:
-    log = []
+    log: list[Frame] = []
     frames = drive(read_telegrams(5), [meter(1, 5, records_size_max=6)], log)
-    assert [frame.control for frame in log[1:]] == [0x7B, 0x5B, 0x7B, 0x5B, 0x7B, 0x5B]
+    assert [getattr(frame, "control", None) for frame in log[1:]] == [0x7B, 0x5B, 0x7B, 0x5B, 0x7B, 0x5B]
     assert len([r for f in frames for r in decode_telegram(f)]) == 6
 
 
 def test_a_lost_answer_is_asked_for_again_with_the_same_bit_and_no_telegram_is_missed_or_doubled() -> None:
-    log = []
+    log: list[Frame] = []
     frames = drive(read_telegrams(5), [meter(1, 5, records_size_max=6)], log, lose={1, 3})
-    assert [frame.control for frame in log[1:]] == [0x7B, 0x7B, 0x5B, 0x5B, 0x7B, 0x5B, 0x7B, 0x5B]
+    assert [getattr(frame, "control", None) for frame in log[1:]] == [0x7B, 0x7B, 0x5B, 0x5B, 0x7B, 0x5B, 0x7B, 0x5B]
     assert len({frame.data for frame in frames}) == 6
 
 
@@ -88,7 +96,7 @@ def test_a_meter_that_sleeps_through_the_first_request_is_read() -> None:
 
 
 def test_a_silent_address_is_asked_three_times_and_given_up() -> None:
-    log = []
+    log: list[Frame] = []
     with pytest.raises(RemoteProtocolError) as caught:
         drive(read_telegrams(6), [meter(1, 5)], log)
     assert caught.value.reason == "no_answer"
@@ -109,7 +117,7 @@ def test_secondary_addressing_reads_the_one_meant() -> None:
 
 
 def test_an_application_reset_comes_before_the_data() -> None:
-    log = []
+    log: list[Frame] = []
     drive(read_telegrams(5, application_reset=True), [meter(1, 5)], log)
     assert log[1] == LongFrame(0x73, 5, 0x50)
 
@@ -173,7 +181,7 @@ def test_a_meter_that_never_ends_is_stopped() -> None:
 
 
 def test_the_answer_of_another_meter_is_no_answer() -> None:
-    ask = Ask(ShortFrame(0x7B, 5), None)
+    ask = Ask(ShortFrame(0x7B, 5), Expect.DATA)
     assert not is_answer(LongFrame(8, 6, 0x72), ask)
     assert not is_answer(LongFrame(0x53, 5, 0x72), ask)
     assert is_answer(LongFrame(0x28, 5, 0x72), ask)

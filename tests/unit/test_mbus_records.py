@@ -8,7 +8,7 @@ import pytest
 from node.lmn.mbus.application import Context, readings_of
 from node.lmn.mbus.device import DeviceAddress, manufacturer_code, manufacturer_letters
 from node.lmn.mbus.profiles import Spacing, spacing_of
-from node.lmn.mbus.records import encode_record, parse_records
+from node.lmn.mbus.records import Record, encode_record, parse_records
 from node.lmn.mbus.values import bcd, decode_value, real32, variable_size
 from node.lmn.mbus.vif import EXTENSION_FB, EXTENSION_FD, PRIMARY, Kind, value_information
 from protocol.errors import RemoteProtocolError
@@ -85,6 +85,7 @@ def test_a_real_value_is_exact_and_not_for_billing() -> None:
 )
 def test_the_shortest_decimal_of_a_float(octets: str, text: str) -> None:
     decoded = real32(bytes.fromhex(octets))
+    assert isinstance(decoded.value, int)
     assert Decimal(decoded.value).scaleb(decoded.scaler) == Decimal(text)
 
 
@@ -136,7 +137,7 @@ def test_every_lvar_code_has_a_size_or_is_reserved() -> None:
 
 def test_storage_tariff_subunit_and_function() -> None:
     reading = one("da023b1301")
-    assert reading.record | {"quantity": ""} == {
+    assert {**reading.record, "quantity": ""} == {
         "function": "maximum",
         "storage": 5,
         "tariff": 0,
@@ -148,6 +149,7 @@ def test_storage_tariff_subunit_and_function() -> None:
     header = next(
         iter(parse_records(encode_record(b"\x03", b"\x01", 1, storage=1 << 40, tariff=1 << 19, subunit=1 << 9)))
     )
+    assert isinstance(header, Record)
     assert (header.header.data.storage, header.header.data.tariff, header.header.data.subunit) == (
         1 << 40,
         1 << 19,
@@ -224,6 +226,43 @@ def test_a_modifier_that_makes_another_quantity_is_named_and_has_no_code(vib: st
 
 
 @pytest.mark.parametrize(
+    ("text", "value", "unit", "modifier"),
+    [
+        ("02ab410500", 5, 255, "number of exceeds of lower limit"),
+        ("02ab49ffff", 65535, 255, "number of exceeds of upper limit"),
+        ("0493142a000000", 42, None, "relative deviation"),
+        ("04933d2a000000", 42, None, "non-metric"),
+        ("0493fc0d2a000000", 42, None, "alternate non-metric"),
+    ],
+)
+def test_a_modifier_that_takes_the_unit_away_leaves_neither_unit_nor_power_of_ten(
+    text: str, value: int, unit: int | None, modifier: str
+) -> None:
+    reading = one(text, 7)
+    assert (reading.value, reading.scaler, reading.unit, reading.obis) == (value, 0, unit, None)
+    assert reading.record["modifiers"] == [modifier]
+    assert "unit" not in reading.record
+
+
+@pytest.mark.parametrize("form", ["fc11", "fc12"])
+def test_what_is_presented_as_type_c_or_d_has_no_sign(form: str) -> None:
+    assert one(f"0483{form}feffffff").value == 0xFFFFFFFE
+    invalid_as_type_b = one(f"0483{form}00000080")
+    assert (invalid_as_type_b.value, invalid_as_type_b.quality) == (1 << 31, Quality.VALID)
+
+
+def test_what_names_something_has_no_sign_in_bcd_either() -> None:
+    reading = one("0c78785634f2")
+    assert (reading.value, reading.quality, reading.record["raw"]) == (None, Quality.METER_ERROR, "785634f2")
+
+
+def test_a_reserved_modifier_is_not_overlooked() -> None:
+    for code in ("10", "11"):
+        reading = one(f"0483{code}01000000")
+        assert (reading.obis, reading.record["vib"]) == (None, f"83{code}")
+
+
+@pytest.mark.parametrize(
     ("medium", "text", "code"),
     [
         (2, "0403", "1-0:1.8.0*255"), (2, "04833c", "1-0:2.8.0*255"), (2, "841003", "1-0:1.8.1*255"),
@@ -294,6 +333,7 @@ def test_status_of_a_meter_in_the_numbering_of_the_specification() -> None:
     readings = read("04030100000003fd971d800103")
     assert readings[0].status == 0x80010300
     assert read("04030100000003fd17800103")[0].status == 0  # the manufacturer's own flags are not the standard's
+    assert read("0403010000000dfd971de3800103")[0].status == 0x80010300  # the length byte is no flag
 
 
 def test_inverse_compact_profile() -> None:

@@ -1,6 +1,7 @@
 """Wired telegrams that encrypt, and those that are no answers."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ DEVICE = DeviceAddress.from_text("8ISK0112345678", 7)
 CLOCK = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
 
 
-def secured(mode: int) -> LongFrame:
+def secured(mode: Any) -> LongFrame:
     """What a wireless meter sends behind its link layer, in a wired frame; a radio of its own makes the header long."""
     meter = WirelessMeter(
         DEVICE, lambda _: [(Obis(8, 0, 1, 0, 0, 255), 5, -3, 13)], lambda: CLOCK,

@@ -1,11 +1,13 @@
 """What a gateway answers when it is asked for a bill, and what it never answers: a lying EMP against each rule."""
 
 import json
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, Self
 
 import pytest
 import trio
@@ -31,7 +33,7 @@ GATEWAY = "ESTK0000000001"
 IMPORT, EXPORT = "1-0:1.8.0*255", "1-0:2.8.0*255"
 GROUP = Edwards25519()
 PEDERSEN = Pedersen(GROUP)
-VIEW = SimpleNamespace(epoch=0, size=8, noise=())
+VIEW: Any = SimpleNamespace(epoch=0, size=8, noise=())
 RULES = BillingRules(priced_count_min=4, price_max=10**6)
 MOVED = [11, 0, 250, 31, 7, 1999, 3, 45]  # what the register moves by in the intervals 1 to 8
 
@@ -59,7 +61,7 @@ class Gateway:
         self.rules = rules
 
     @asynccontextmanager
-    async def opened(self):
+    async def opened(self) -> AsyncIterator[Self]:
         async with trio.open_nursery() as nursery:
             self.store = Store(self.path)
             nursery.start_soon(self.store.run)
@@ -103,12 +105,13 @@ def request(
     )  # fmt: skip
 
 
-def holds(answer: wire.Bill, prices: list[int], moved: list[int], intervals: list[int]) -> bool:
+def holds(answer: wire.Bill | None, prices: list[int], moved: list[int], intervals: list[int]) -> bool:
     """What the EMP checks, with commitments made from the values that the test knows."""
     commitments = [
         PEDERSEN.commit(value, blind(blinding_label(GATEWAY, IMPORT, 900 * interval)))
         for value, interval in zip(moved, intervals, strict=True)
     ]
+    assert answer is not None
     bill = Bill(int.from_bytes(answer.amount, "little", signed=True), int.from_bytes(answer.blinding, "little"))
     return verify_bill(PEDERSEN, prices, commitments, bill, reading_max=2**63 - 1)
 
@@ -119,11 +122,14 @@ async def declines(gateway: Gateway, asked: wire.BillRequest, reason: str) -> No
     assert caught.value.reason == reason
 
 
-async def test_a_bill_is_what_the_commitments_say_and_is_the_same_after_a_restart(gateway, authority, signer) -> None:
+async def test_a_bill_is_what_the_commitments_say_and_is_the_same_after_a_restart(
+    gateway: Gateway, authority: CertificateAuthority, signer: TariffSigner
+) -> None:
     asked = request(authority, signer)
     async with gateway.opened():
         await gateway.live()
         answer = await gateway.bills.answer(asked)
+        assert answer is not None
         assert int.from_bytes(answer.amount, "little", signed=True) == sum(
             price * moved for price, moved in zip(TARIFF.prices, MOVED, strict=True)
         )
@@ -135,7 +141,9 @@ async def test_a_bill_is_what_the_commitments_say_and_is_the_same_after_a_restar
         assert {obis for obis, _ in kept} == {EXPORT}  # what was billed is nobody's to read any more
 
 
-async def test_the_same_intervals_at_other_prices_are_declined_for_good(gateway, authority, signer) -> None:
+async def test_the_same_intervals_at_other_prices_are_declined_for_good(
+    gateway: Gateway, authority: CertificateAuthority, signer: TariffSigner
+) -> None:
     dearer = replace(TARIFF, prices=tuple(price + 1 for price in TARIFF.prices))
     async with gateway.opened():
         await gateway.live()
@@ -159,7 +167,9 @@ async def test_the_same_intervals_at_other_prices_are_declined_for_good(gateway,
         (replace(TARIFF, obis="1-0:16.7.0*255"), None, "interval_not_contributed"),
     ],
 )
-async def test_what_is_never_answered(gateway, authority, signer, tariff, intervals, reason) -> None:
+async def test_what_is_never_answered(
+    gateway: Gateway, authority: CertificateAuthority, signer: TariffSigner, tariff: Tariff, intervals: Any, reason: str
+) -> None:
     async with gateway.opened():
         await gateway.live()
         await declines(gateway, request(authority, signer, tariff, intervals), reason)
@@ -167,7 +177,9 @@ async def test_what_is_never_answered(gateway, authority, signer, tariff, interv
         assert gateway.store.read("SELECT count(*) FROM committed WHERE bill NOT NULL") == [(0,)]
 
 
-async def test_a_price_that_outweighs_all_others_is_not_answered(gateway, authority, signer) -> None:
+async def test_a_price_that_outweighs_all_others_is_not_answered(
+    gateway: Gateway, authority: CertificateAuthority, signer: TariffSigner
+) -> None:
     gateway.rules = replace(RULES, priced_count_min=8)
     async with gateway.opened():
         await gateway.live()
@@ -176,7 +188,9 @@ async def test_a_price_that_outweighs_all_others_is_not_answered(gateway, author
         assert await gateway.bills.answer(request(authority, signer, replace(TARIFF, prices=(1, 1, 1, 7, 1, 1, 1, 1))))
 
 
-async def test_only_a_market_participants_signature_makes_a_tariff(gateway, authority, signer, tmp_path) -> None:
+async def test_only_a_market_participants_signature_makes_a_tariff(
+    gateway: Gateway, authority: CertificateAuthority, signer: TariffSigner, tmp_path: Path
+) -> None:
     good = request(authority, signer)
     key = ec.generate_private_key(ec.BrainpoolP256R1())
     tls = pki.issue(
@@ -209,7 +223,9 @@ async def test_only_a_market_participants_signature_makes_a_tariff(gateway, auth
         assert await gateway.bills.answer(good) is not None
 
 
-async def test_a_document_that_is_signed_but_no_tariff_is_declined(gateway, authority, signer) -> None:
+async def test_a_document_that_is_signed_but_no_tariff_is_declined(
+    gateway: Gateway, authority: CertificateAuthority, signer: TariffSigner
+) -> None:
     loose = json.dumps(json.loads(TARIFF.to_bytes()), indent=1).encode()
     asked = replace(request(authority, signer), tariff=loose, signature=signer.sign(tariff_digest(loose)))
     short = replace(request(authority, signer), intervals=b"\xff\x00")
@@ -222,7 +238,7 @@ async def test_a_document_that_is_signed_but_no_tariff_is_declined(gateway, auth
 
 
 async def test_void_rounds_are_not_billable_and_their_energy_is_in_the_next_interval(
-    gateway, authority, signer
+    gateway: Gateway, authority: CertificateAuthority, signer: TariffSigner
 ) -> None:
     async with gateway.opened():
         await gateway.account.first_reading((1, 1000, 0, 0))
@@ -236,7 +252,9 @@ async def test_void_rounds_are_not_billable_and_their_energy_is_in_the_next_inte
         assert holds(answer, [1, 100, 300, 500], [10, 40, 10, 1], [1, 3, 4, 5])
 
 
-async def test_an_interval_whose_result_is_not_known_makes_the_answer_wait(gateway, authority, signer) -> None:
+async def test_an_interval_whose_result_is_not_known_makes_the_answer_wait(
+    gateway: Gateway, authority: CertificateAuthority, signer: TariffSigner
+) -> None:
     asked = request(authority, signer, intervals=[0, 3, 4, 5, 6, 7])
     async with gateway.opened():
         await gateway.account.first_reading((1, 1000, 0, 0))
@@ -250,7 +268,9 @@ async def test_an_interval_whose_result_is_not_known_makes_the_answer_wait(gatew
         assert await gateway.bills.answer(asked) is not None
 
 
-async def test_a_bill_that_cannot_be_written_does_not_leave(gateway, authority, signer) -> None:
+async def test_a_bill_that_cannot_be_written_does_not_leave(
+    gateway: Gateway, authority: CertificateAuthority, signer: TariffSigner
+) -> None:
     asked = request(authority, signer)
     full = "CREATE TRIGGER full BEFORE UPDATE ON committed BEGIN SELECT RAISE(ABORT, 'full'); END"
     async with gateway.opened():
@@ -263,10 +283,12 @@ async def test_a_bill_that_cannot_be_written_does_not_leave(gateway, authority, 
         assert holds(await gateway.bills.answer(asked), list(TARIFF.prices), MOVED, list(range(1, 9)))
 
 
-async def test_two_requests_at_the_same_moment_cannot_both_have_an_interval(gateway, authority, signer) -> None:
+async def test_two_requests_at_the_same_moment_cannot_both_have_an_interval(
+    gateway: Gateway, authority: CertificateAuthority, signer: TariffSigner
+) -> None:
     first = request(authority, signer, intervals=[0, 1, 3, 4, 5])
     second = request(authority, signer, intervals=[0, 4, 5, 6, 7])
-    outcomes = []
+    outcomes: list[object] = []
     async with gateway.opened():
         await gateway.live()
 

@@ -1,6 +1,7 @@
 """Encrypted P1: found in any stream, told by its tag, refused when played back; nothing plain beside it."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -20,13 +21,15 @@ TITLE = b"SAG\x00\x00\x00\x00\x07"
 NOON = datetime(2027, 1, 15, 12, tzinfo=UTC)
 
 
-def said(counter, wh=1_234_567, *, authentication=AUTHENTICATION_KEY_LUXEMBOURG, version=50):
+def said(
+    counter: int, wh: int = 1_234_567, *, authentication: bytes = AUTHENTICATION_KEY_LUXEMBOURG, version: int = 50
+) -> bytes:
     registers = [(Obis(1, 0, 1, 8, 0, 255), wh, 0, WATT_HOUR)]
     plain = telegram(P1Settings("1SAG0000000007", version=version), registers, NOON)
     return encrypted(plain, Keys(KEY, authentication), TITLE, counter)
 
 
-def read(stream, key=KEY, step=None):
+def read(stream: bytes, key: bytes | None = KEY, step: int | None = None) -> tuple[list[Any], list[str], list[Any]]:
     pieces = [stream] if step is None else [stream[at : at + step] for at in range(0, len(stream), step)]
     items = list(decode_stream(pieces, key))
     energies = [r.value for r in items if isinstance(r, Reading) and r.obis and r.obis.c == 1 and r.obis.d == 8]
@@ -34,7 +37,7 @@ def read(stream, key=KEY, step=None):
 
 
 @pytest.mark.parametrize("step", [None, 1, 7])
-def test_telegrams_one_after_the_other_begun_in_the_middle_of_one(step):
+def test_telegrams_one_after_the_other_begun_in_the_middle_of_one(step: int | None) -> None:
     stream = said(1)[100:] + said(2) + said(3, 1_234_568)
     energies, errors, items = read(stream, step=step)
     assert energies == [1_234_567, 1_234_568]
@@ -43,7 +46,7 @@ def test_telegrams_one_after_the_other_begun_in_the_middle_of_one(step):
     assert {item.device for item in items if isinstance(item, Reading)} == {"1SAG0000000007"}
 
 
-def test_a_meter_with_an_authentication_key_of_its_own():
+def test_a_meter_with_an_authentication_key_of_its_own() -> None:
     stream = said(1, authentication=OWN)
     energies, errors, items = read(stream, KEY + OWN)
     assert (energies, errors, {item.quality for item in items}) == ([1_234_567], [], {Quality.VALID})
@@ -51,26 +54,26 @@ def test_a_meter_with_an_authentication_key_of_its_own():
     assert (energies, errors, {item.quality for item in items}) == ([1_234_567], [], {Quality.UNVERIFIED})
 
 
-def test_where_neither_tag_nor_crc_can_be_checked_nothing_is_read():
+def test_where_neither_tag_nor_crc_can_be_checked_nothing_is_read() -> None:
     assert read(said(1, authentication=OWN, version=30))[:2] == ([], ["dlms_authentication"])
     assert read(said(1), KEY + OWN)[:2] == ([], ["dlms_authentication"])
 
 
-def test_the_tag_vouches_for_a_telegram_without_a_crc():
+def test_the_tag_vouches_for_a_telegram_without_a_crc() -> None:
     assert {item.quality for item in read(said(1, version=30))[2]} == {Quality.VALID}
 
 
-def test_under_a_wrong_key_every_telegram_is_told_and_none_is_read():
+def test_under_a_wrong_key_every_telegram_is_told_and_none_is_read() -> None:
     energies, errors, _ = read(said(1) + said(2), OWN)
     assert energies == []
     assert errors.count("dlms_authentication") == 2
 
 
-def test_a_telegram_played_back_is_refused():
+def test_a_telegram_played_back_is_refused() -> None:
     assert read(said(5) + said(5) + said(4) + said(6))[:2] == ([1_234_567] * 2, ["dlms_replay"] * 2)
 
 
-def test_nothing_plain_is_believed_under_a_key_and_nothing_encrypted_read_without():
+def test_nothing_plain_is_believed_under_a_key_and_nothing_encrypted_read_without() -> None:
     plain = telegram(P1Settings("1SAG0000000007"), [(Obis(1, 0, 1, 8, 0, 255), 1, 0, WATT_HOUR)], NOON)
     assert read(plain)[:2] == ([], ["noise"])
     energies, errors, _ = read(said(1), None)
@@ -80,7 +83,7 @@ def test_nothing_plain_is_believed_under_a_key_and_nothing_encrypted_read_withou
 
 @given(st.integers(0, 10_000), st.integers(1, 255))
 @example(156, 1)
-def test_an_altered_octet_costs_its_telegram_only(at, change):
+def test_an_altered_octet_costs_its_telegram_only(at: int, change: int) -> None:
     first = bytearray(said(1, 1))
     first[at % len(first)] ^= change
     energies, errors, _ = read(bytes(first) + said(2, 2))
@@ -91,7 +94,7 @@ def test_an_altered_octet_costs_its_telegram_only(at, change):
     assert errors or energies == [1, 2]
 
 
-def test_a_false_beginning_holds_no_more_than_a_telegram():
+def test_a_false_beginning_holds_no_more_than_a_telegram() -> None:
     reader = EncryptedReader(KEY)
     false = b"\xdb\x08" + TITLE + b"\x82\x80\x00\x30"
     for _ in range(400):
@@ -101,6 +104,6 @@ def test_a_false_beginning_holds_no_more_than_a_telegram():
     assert any(not isinstance(item, RemoteProtocolError) for item in found)
 
 
-def test_keys_have_sixteen_bytes():
+def test_keys_have_sixteen_bytes() -> None:
     with pytest.raises(LocalProtocolError):
         list(decode_stream([b""], b"short"))

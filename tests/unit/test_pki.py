@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -52,23 +53,24 @@ def leaf(
 
 
 def forged(
-    *, issuer: x509.Certificate, signer: ec.EllipticCurvePrivateKey, public_key: object = None, ca: bool = False,
+    *, issuer: x509.Certificate, signer: ec.EllipticCurvePrivateKey, public_key: Any = None, ca: bool = False,
     path_length: int | None = None, usage: x509.KeyUsage | None = None, purposes: bool = False,
     unknown: bool = False, name: str = f"{DEVICE}.SMGW", identifier: x509.Certificate | None = None,
-    digest: hashes.HashAlgorithm | None = None, leave_out: tuple[type, ...] = (),
+    digest: Any = None, leave_out: tuple[type, ...] = (),
 ) -> x509.Certificate:  # fmt: skip
     """A certificate that `issue` would refuse to make."""
     public = public_key or key("forged").public_key()
+    issuer_key: Any = (identifier or issuer).public_key()
     builder = x509.CertificateBuilder(issuer.subject, pki.subject(name), public, 1 << 71, START, END)
     profile = pki.PROFILES[pki.Role.GATEWAY_SIGNATURE]
     extensions: list[tuple[x509.ExtensionType, bool]] = [
         (x509.BasicConstraints(ca, path_length), True),
         (usage or profile.key_usage(), True),
         (x509.SubjectKeyIdentifier.from_public_key(public), False),
-        (x509.AuthorityKeyIdentifier.from_issuer_public_key((identifier or issuer).public_key()), False),
+        (x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key), False),
     ]
     if purposes:
-        extensions.append((x509.ExtendedKeyUsage([x509.ExtendedKeyUsageOID.CLIENT_AUTH]), False))
+        extensions.append((x509.ExtendedKeyUsage([x509.oid.ExtendedKeyUsageOID.CLIENT_AUTH]), False))
     if unknown:
         extensions.append((x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4"), b"\x05\x00"), True))
     for value, critical in extensions:
@@ -137,6 +139,18 @@ def test_other_pki() -> None:
     assert refused(forged(issuer=sub_ca(), signer=key("sub2")), sub_ca()) == "certificate_signature"
 
 
+def test_a_sub_ca_that_the_root_did_not_sign_is_refused_however_often_it_comes() -> None:
+    """Signatures of CA certificates that held are remembered; one with the same name and key is another."""
+    pki.verify_chain(leaf(), [sub_ca()], root(), NOW)
+    false = forged(
+        issuer=root(), signer=key("sub2"), public_key=key("sub").public_key(), ca=True, path_length=0,
+        usage=pki.PROFILES[pki.Role.SUB_CA].key_usage(), name="Stromkreis.CA",
+    )  # fmt: skip
+    for _ in range(2):
+        assert refused(leaf(), false) == "certificate_signature"
+    pki.verify_chain(leaf(), [sub_ca()], root(), NOW)
+
+
 def test_a_gateway_cannot_certify() -> None:
     child = forged(issuer=leaf(), signer=key("leaf"))
     assert refused(child, leaf(), sub_ca()) == "basic_constraints"
@@ -195,7 +209,7 @@ def test_gateway_id() -> None:
         pki.gateway_id(sub_ca())
     for arguments in ({"number": 10**8}, {"number": 1, "block": 256}, {"number": 1, "manufacturer": "st"}):
         with pytest.raises(LocalProtocolError):
-            pki.make_gateway_id(**arguments)  # type: ignore[arg-type]
+            pki.make_gateway_id(**arguments)
 
 
 def test_issue_refuses_what_would_not_stand() -> None:
@@ -219,7 +233,7 @@ def test_signing_requests() -> None:
             pki.check_request(form)
         return caught.value.reason
 
-    def other(name: str, by: ec.EllipticCurvePrivateKey, digest: hashes.HashAlgorithm) -> bytes:
+    def other(name: str, by: ec.EllipticCurvePrivateKey, digest: Any) -> bytes:
         request = x509.CertificateSigningRequestBuilder(pki.subject(name)).sign(by, digest)
         return request.public_bytes(serialization.Encoding.DER)
 

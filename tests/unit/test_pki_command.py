@@ -65,6 +65,7 @@ def test_what_is_wrong_is_said(home: Path, tmp_path: Path) -> None:
 
 
 def test_token(tmp_path: Path) -> None:
+    (tmp_path / "coordinator.sqlite").touch()
     database = f"sqlite:///{tmp_path / 'coordinator.sqlite'}"
     first, second = (run("token", "--database", database, "--uses", 5, "--area", "Nord") for _ in range(2))
     assert first.output.startswith("stk_")

@@ -1,5 +1,7 @@
 """Registers as the schema wants them: all meters heard, summed, at the slot's scale, and nothing that is not usable."""
 
+from typing import Any
+
 import pytest
 
 from node.aggregation.contribution import Registers
@@ -13,7 +15,9 @@ from protocol.metering.units import WATT, WATT_HOUR
 IMPORT, EXPORT, POWER = Obis(1, 0, 1, 8, 0, 255), Obis(1, 0, 2, 8, 0, 255), Obis(1, 0, 16, 7, 0, 255)
 
 
-def reading(device: str, obis: Obis, value: int | bytes, scaler: int = -1, unit: int = WATT_HOUR, **more) -> Reading:
+def reading(
+    device: str, obis: Obis, value: int | bytes, scaler: int = -1, unit: int = WATT_HOUR, **more: Any
+) -> Reading:
     return Reading(device=device, obis=obis, value=value, scaler=scaler, unit=unit, **more)
 
 

@@ -8,7 +8,7 @@ from loadtest.meters.serial_bus import serial_bus
 from node.lmn.serial_link import open_serial
 
 
-async def receive(stream, size):
+async def receive(stream: trio.abc.ReceiveStream, size: int) -> bytes:
     data = b""
     with trio.fail_after(5):
         while len(data) < size:
@@ -16,7 +16,7 @@ async def receive(stream, size):
     return data
 
 
-async def test_bytes_pass_in_both_directions_unchanged():
+async def test_bytes_pass_in_both_directions_unchanged() -> None:
     everything = bytes(range(256)) * 40
     async with (
         serial_bus() as (left, right),
@@ -30,7 +30,7 @@ async def test_bytes_pass_in_both_directions_unchanged():
         assert await receive(a, 300) == everything[:300]
 
 
-async def test_seven_bits_even_parity_is_what_the_line_carries():
+async def test_seven_bits_even_parity_is_what_the_line_carries() -> None:
     async with serial_bus() as (left, right), open_serial(left, 300, 7, "E") as a, open_serial(right, 300) as raw:
         await a.send_all(b"/?!\r\n")
         assert await receive(raw, 5) == bytes([0xAF, 0x3F, 0x21, 0x8D, 0x0A])
@@ -39,7 +39,7 @@ async def test_seven_bits_even_parity_is_what_the_line_carries():
         assert a.parity_error_count == 1
 
 
-async def test_parity_that_a_pseudo_terminal_cannot_have_is_no_obstacle():
+async def test_parity_that_a_pseudo_terminal_cannot_have_is_no_obstacle() -> None:
     async with (
         serial_bus() as (left, right),
         open_serial(left, 2400, 8, "E") as a,
@@ -49,14 +49,14 @@ async def test_parity_that_a_pseudo_terminal_cannot_have_is_no_obstacle():
         assert await receive(b, 5) == b"\x10\x40\x01\x41\x16"
 
 
-async def test_the_speed_changes_after_the_last_byte():
+async def test_the_speed_changes_after_the_last_byte() -> None:
     async with serial_bus() as (left, _), open_serial(left, 300, 7, "E") as a:
         await a.send_all(b"\x06050\r\n")
         await a.set_baudrate(9600)
         assert a.baudrate == 9600
 
 
-async def test_every_participant_of_a_bus_hears_the_others():
+async def test_every_participant_of_a_bus_hears_the_others() -> None:
     async with (
         serial_bus(3) as paths,
         open_serial(paths[0]) as a,
@@ -68,11 +68,11 @@ async def test_every_participant_of_a_bus_hears_the_others():
         assert await receive(c, 5) == b"hello"
 
 
-async def test_closed_is_closed_and_wakes_the_reader():
+async def test_closed_is_closed_and_wakes_the_reader() -> None:
     async with serial_bus() as (left, _):
         a = open_serial(left)
 
-        async def reader():
+        async def reader() -> None:
             with pytest.raises(trio.ClosedResourceError):
                 await a.receive_some()
 
@@ -84,12 +84,12 @@ async def test_closed_is_closed_and_wakes_the_reader():
             await a.send_all(b"x")
 
 
-def test_a_device_that_is_not_there_is_an_os_error():
+def test_a_device_that_is_not_there_is_an_os_error() -> None:
     with pytest.raises(OSError, match="no-such-device"):
         open_serial("/dev/no-such-device")
 
 
-async def test_a_device_belongs_to_one_process():
+async def test_a_device_belongs_to_one_process() -> None:
     async with serial_bus() as (left, _), open_serial(left):
         with pytest.raises(OSError, match="exclusively lock"):
             open_serial(left)

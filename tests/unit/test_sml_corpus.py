@@ -6,38 +6,41 @@ The rules, and each difference with whose fault it is, stand where they are appl
 
 import json
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from node.lmn.sml.decode import decode_stream
 from node.lmn.sml.readings import frame_readings
 from protocol.errors import RemoteProtocolError
+from protocol.metering.reading import Reading
 
 CORPUS = Path(__file__).parents[2] / "../shared/corpora/sml"
 pytestmark = pytest.mark.skipif(not CORPUS.is_dir(), reason="no recorded meters beside the repository")
 
 
-def rows(name):
+def rows(name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (CORPUS / name).read_text().splitlines()]
 
 
-def split(stream):
+def split(stream: Iterable[bytes]) -> tuple[list[Reading], list[RemoteProtocolError]]:
     items = list(decode_stream(stream))
     good = [item for item in items if not isinstance(item, RemoteProtocolError)]
     return good, [item for item in items if isinstance(item, RemoteProtocolError)]
 
 
-def plain(value):
+def plain(value: object) -> object:
     return value.hex() if isinstance(value, bytes) else value
 
 
-def as_libsml(reading):
+def as_libsml(reading: Reading) -> tuple[Any, ...]:
     # libsml gives 0 or null for an absent unit and scaler alike, depending on the meter's encoding.
     return str(reading.obis), plain(reading.value), reading.scaler, reading.unit or 0
 
 
-def libsml_list(messages):
+def libsml_list(messages: list[dict[str, Any]]) -> list[tuple[Any, Any]]:
     """(what `as_libsml` gives, status, device's server id) of every entry."""
     return [
         (
@@ -54,8 +57,8 @@ def libsml_list(messages):
     ]
 
 
-def test_frames_one_by_one():
-    count = Counter()
+def test_frames_one_by_one() -> None:
+    count: Counter[str] = Counter()
     for row in rows("frames.jsonl"):
         raw = bytes.fromhex(row["hex"])
         good, errors = split([raw])
@@ -74,7 +77,7 @@ def test_frames_one_by_one():
     assert count == {"frames": 110, "readings": 685, "truncated": 8}
 
 
-def test_whole_captures():
+def test_whole_captures() -> None:
     """Our errors are the stretches that sml-rs discards: noise before the first frame, a cut one at the end."""
     readings_count, discarded = 0, 0
     for row in rows("dumps.jsonl"):
@@ -88,7 +91,7 @@ def test_whole_captures():
                 assert float(line.split("#")[1]) == pytest.approx(float(reading.decimal())), row["id"]
         ends = [error.offset for error in errors if error.reason == "truncated"]
         noise = [int(error.detail.split()[0]) for error in errors if error.reason == "noise"]
-        lost = [len(raw) - offset for offset in ends]
+        lost = [len(raw) - offset for offset in ends if offset is not None]
         assert len(errors) == len(ends) + len(noise)
         assert noise + lost == [item["Err"]["DiscardedBytes"] for item in expected["sml_rs_results"] if "Err" in item]
         readings_count += len(good)
@@ -96,7 +99,7 @@ def test_whole_captures():
     assert (readings_count, discarded) == (685, 11)
 
 
-def sml_rs_values(result):
+def sml_rs_values(result: Any) -> Any:
     for message in result.get("Ok", ()):
         body = message["message_body"]
         if isinstance(body, dict) and body["_"] == "GetListResponse":
@@ -105,7 +108,7 @@ def sml_rs_values(result):
                 yield bytes(value).hex() if isinstance(value, list) else value["v"]
 
 
-def test_whole_captures_against_sml_rs():
+def test_whole_captures_against_sml_rs() -> None:
     """sml-rs reads the DZG DVS74's power as the meter writes it, -29912; it is 35624, as libsml has it, and we."""
     differences = []
     for row in rows("dumps.jsonl"):
@@ -133,7 +136,7 @@ LOCAL_TIMES = (
 )
 
 
-def test_frames_of_smllib():
+def test_frames_of_smllib() -> None:
     refused, count = {}, 0
     for row in rows("smllib_frames.jsonl"):
         raw = bytes.fromhex(row["hex"])

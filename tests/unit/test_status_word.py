@@ -58,6 +58,7 @@ def test_wired_gas_has_its_own_column() -> None:
     [
         (0x01, {31}, None),  # busy
         (0x02, {30}, Severity.ERROR),  # application error
+        (0x03, {30, 31}, Severity.ERROR),  # abnormal condition, the table's "Anomalie"
         (0x04, {29}, Severity.WARNING),  # power low
         (0x08, {28}, Severity.FATAL),  # permanent
         (0x10, {27}, Severity.ERROR),  # temporary
@@ -69,12 +70,13 @@ def test_sts_of_a_wireless_meter(sts: int, meter: set[int], severity: Severity |
     assert status.kind is MeterKind.WIRELESS
     assert status.meter == meter
     assert status.severities() == (frozenset() if severity is None else {severity})
-    assert (GatewayBit.METER_ERROR in status.gateway) == bool(meter & {27, 28})
+    assert (GatewayBit.METER_ERROR in status.gateway) == bool(meter & {27, 28, 30})
 
 
 def test_error_flags_of_a_wireless_meter_keep_their_order() -> None:
     assert wireless_word(0x00, 0x81, 0x40, 0x02).hex() == "81400200"
     assert combine(wireless_word(0, ef1=0x81), wireless=True).gateway == {0, 2, 14, 17}
+    assert combine(wireless_word(0, ef1=0x90), wireless=True).gateway == {0, 2, 15, 17}  # hardware fault: MTR_Error
     with pytest.raises(LocalProtocolError):
         wireless_word(256)
 

@@ -180,14 +180,14 @@ def test_every_message_there_and_back(message: wire.Message) -> None:
 @pytest.mark.parametrize(("message", "name"), FIELDS, ids=label)
 def test_every_field_at_its_limits(message: wire.Message, name: str) -> None:
     for value in limits_of(type(message), name)[0]:
-        changed = replace(message, **{name: value})  # type: ignore[arg-type]
+        changed = replace(message, **{name: value})
         assert wire.decode(wire.encode(changed), EVERYTHING) == changed
 
 
 @pytest.mark.parametrize(("message", "name"), FIELDS, ids=label)
 def test_every_field_beyond_its_limits(message: wire.Message, name: str) -> None:
     for value in limits_of(type(message), name)[1]:
-        changed = replace(message, **{name: value})  # type: ignore[arg-type]
+        changed = replace(message, **{name: value})
         refuses(wire.encode(changed), "malformed_message")
 
 

@@ -10,6 +10,7 @@ import json
 import re
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -104,16 +105,16 @@ ERRORS = (
 )  # fmt: skip
 
 
-def rows(name: str = "telegrams") -> list[dict]:
+def rows(name: str = "telegrams") -> list[dict[str, Any]]:
     return [json.loads(line) for line in (FOLDER / f"{name}.jsonl").read_text().splitlines()]
 
 
-def key_of(row: dict) -> bytes | None:
+def key_of(row: dict[str, Any]) -> bytes | None:
     key = bytes.fromhex(row["key"]) if row.get("key") else None
     return key if key and len(key) == KEY_SIZE else None
 
 
-def decoded(row: dict) -> list[Reading | RemoteProtocolError]:
+def decoded(row: dict[str, Any]) -> list[Reading | RemoteProtocolError]:
     if row["protocol"] == "mbus-wired":
         return list(decode_wired([bytes.fromhex(row["hex"])]))
     lines = row.get("hex_sequence") or [row.get("hex_with_dll_crc") or row["hex"]]
@@ -141,7 +142,7 @@ def has_date(readings: list[Reading], expected: str) -> bool:
     return any(text and (text.startswith(wanted) or wanted.startswith(text)) for text in dates if len(text) >= 10)
 
 
-def missing(row: dict, readings: list[Reading]) -> tuple[int, list[str]]:
+def missing(row: dict[str, Any], readings: list[Reading]) -> tuple[int, list[str]]:
     """How many expected numbers and dates were found, and the names of those that were not."""
     found, lost = 0, []
     for field, expected in (row.get("expected") or {}).items():

@@ -1,6 +1,7 @@
 """Wireless telegrams: layers, security modes, compact frames, replays, and what real radio does to them."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -8,6 +9,7 @@ from loadtest.meters.wmbus import WirelessMeter
 from node.lmn.mbus.device import DeviceAddress
 from node.lmn.wmbus import security
 from node.lmn.wmbus.compact import FormatCache
+from node.lmn.wmbus.framing import Datagram, RawReader
 from node.lmn.wmbus.keys import KeyStore
 from node.lmn.wmbus.link import Format, crc16, guess_format, seal, strip
 from node.lmn.wmbus.receiver import Receiver
@@ -31,7 +33,7 @@ REAL_MODE_10 = bytes.fromhex(
 REAL_MODE_10_KEY = bytes.fromhex("BF902DD6DFADAFE83E4AE6832B5FA14C")
 
 
-def meter(mode: int = 5, **how) -> WirelessMeter:
+def meter(mode: Any = 5, **how: Any) -> WirelessMeter:
     return WirelessMeter(DEVICE, lambda _: [(VOLUME, 876543, -3, 13)], lambda: CLOCK, key=KEY, mode=mode, **how)
 
 
@@ -123,6 +125,11 @@ def test_tags_of_mode_10(tag_size: int) -> None:
         assert reason(Receiver(KEYS), datagram) == "mac_too_short"
     else:
         assert [r.value for r in Receiver(KEYS).decode(datagram)] == [1, 2]
+
+
+def test_the_nonce_of_mode_10_octet_by_octet() -> None:
+    """Table 10.1 of the specification: manufacturer and number least significant first, the counter most."""
+    assert security.mode10_nonce(DEVICE, bytes.fromhex("02010000")).hex() == "6b267856341201070000000102"
 
 
 def test_cmac_and_key_derivation_against_published_values() -> None:
@@ -225,15 +232,68 @@ def test_less_ciphertext_than_declared_and_plaintext_after_it() -> None:
     assert reason(Receiver(KEYS), bytes(datagram)) == "ciphertext_short"
     source = meter(5).datagram()
     longer = bytes([source[0] + 6]) + source[1:] + bytes.fromhex("041307000000")
-    assert [r.value for r in Receiver(KEYS).decode(longer)][-1] == 7
+    *inside, outside = Receiver(KEYS).decode(longer)
+    assert outside.value == 7
+    assert {r.quality for r in inside} == {Quality.VALID}
+
+
+def test_what_stands_in_the_clear_behind_the_blocks_of_mode_5_is_not_believed() -> None:
+    """Anybody may hang a register on to a recorded telegram: mode 5 has no check sum under the key."""
+    source = meter(5).datagram()
+    for tail, quality in (("0413ffffff00", Quality.UNVERIFIED), ("2f2f2f", None)):
+        forged = bytes([source[0] + len(tail) // 2]) + source[1:] + bytes.fromhex(tail)
+        readings = Receiver(KEYS).decode(forged)
+        assert (readings[0].value, readings[0].quality) == (876543, Quality.VALID)
+        assert [r.quality for r in readings if r.value == 0xFFFFFF] == ([] if quality is None else [quality])
+    assert len(Receiver(KEYS).decode(source)) == 2
+
+
+@pytest.mark.parametrize(("tail", "read"), [("2f2f", True), ("0413ffffff00", False)])
+def test_a_compact_frame_does_not_go_on_in_the_clear(tail: str, read: bool) -> None:
+    source, receiver = meter(5, compact=True, full_every=2), Receiver(KEYS)
+    receiver.decode(source.datagram())
+    compact = source.datagram()
+    longer = bytes([compact[0] + len(tail) // 2]) + compact[1:] + bytes.fromhex(tail)
+    if read:
+        assert receiver.decode(longer)[0].value == 876543
+    else:
+        assert reason(receiver, longer) == "not_secured"
+
+
+def test_no_record_reaches_from_the_blocks_of_mode_5_into_the_clear() -> None:
+    """Its first octets came under the key and its value from anybody."""
+    plain = bytes.fromhex("2f2f0413010000002f2f2f2f2f2f2f04")
+    vector = security.mode5_vector(DEVICE, 1)
+    body = b"\x44" + DEVICE.to_link() + b"\x7a\x01\x00\x10\x05" + security.encrypt_cbc(KEY, vector, plain)
+    datagram = body + bytes.fromhex("1309000000")
+    assert reason(Receiver(KEYS), bytes([len(datagram)]) + datagram) == "record_truncated"
+
+
+def fragment(number: int, more: bool, payload: bytes, length: int | None = None) -> bytes:
+    control = number | (0x4000 if more else 0) | (0 if length is None else 0x1000)
+    header = control.to_bytes(2, "little") + (b"" if length is None else length.to_bytes(2, "little"))
+    body = b"\x44" + DEVICE.to_link() + bytes([0x90, len(header)]) + header + payload
+    return bytes([len(body)]) + body
+
+
+def test_a_fragment_without_those_before_it_is_no_telegram() -> None:
+    """What it begins with may look like any header and record."""
+    for lost, more in ((2, False), (3, False), (2, True)):
+        assert reason(Receiver(), fragment(lost, more, bytes.fromhex("780413ffffff00"))) == "afl_fragment_missing"
+    receiver = Receiver()
+    assert receiver.decode(fragment(1, True, b"\x78\x04")) == []
+    assert reason(receiver, fragment(3, False, bytes.fromhex("780413ffffff00"))) == "afl_fragment_missing"
+    assert reason(receiver, fragment(2, False, bytes.fromhex("780413ffffff00"))) == "afl_fragment_missing"
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_an_unfragmented_message_has_the_length_that_it_says(number: int) -> None:
+    payload = bytes.fromhex("780413070000000413")
+    assert [r.value for r in Receiver().decode(fragment(number, False, payload[:7], 7))] == [7]
+    assert reason(Receiver(), fragment(number, False, payload[:7], 13)) == "afl_length"
 
 
 def test_fragments_are_put_together() -> None:
-    def fragment(number: int, more: bool, payload: bytes) -> bytes:
-        afl = bytes([0x90, 2, number, 0x40 if more else 0]) + payload
-        body = b"\x44" + DEVICE.to_link() + afl
-        return bytes([len(body)]) + body
-
     whole = b"\x78" + bytes.fromhex("041301000000")
     receiver = Receiver()
     assert receiver.decode(fragment(1, True, whole[:3])) == []
@@ -276,6 +336,29 @@ def test_both_frame_formats(frame_format: Format) -> None:
             damaged[position] ^= 4
             with pytest.raises(RemoteProtocolError, match="block_crc"):
                 strip(bytes(damaged), frame_format)
+
+
+@pytest.mark.parametrize("frame_format", [Format.A, Format.B])
+def test_every_length_is_cut_where_the_standard_cuts_it(frame_format: Format) -> None:
+    """Blocks by EN 13757-4: A 10, then 16 octets each; B 126, then the rest; L counts the check sums in B only."""
+    for size in range(11, 252):
+        stripped = bytes([size - 1, 0x44]) + bytes((11 * n) & 0xFF for n in range(size - 2))
+        if frame_format is Format.A:
+            blocks = [stripped[:10]] + [stripped[at : at + 16] for at in range(10, size, 16)]
+        else:
+            length = size - 1 + (2 if size <= 126 else 4)
+            whole = bytes([length]) + stripped[1:]
+            blocks = [block for block in (whole[:126], whole[126:]) if block]
+        on_air = b"".join(block + crc16(block).to_bytes(2, "big") for block in blocks)
+        assert seal(stripped, frame_format) == on_air
+        assert strip(on_air, frame_format) == stripped
+        assert guess_format(on_air) is frame_format
+        assert [event.octets for event in RawReader().feed(on_air * 2) if isinstance(event, Datagram)] == [stripped] * 2
+        for at in range(0, len(on_air), 7):
+            broken = on_air[:at] + bytes([on_air[at] ^ 0x10]) + on_air[at + 1 :]
+            if at:  # the length itself makes it another datagram
+                with pytest.raises(RemoteProtocolError):
+                    strip(broken, frame_format)
 
 
 def test_the_check_sum_is_the_standards() -> None:

@@ -74,10 +74,13 @@ class CosemDateTime:
 
     def to_datetime(self) -> datetime | None:
         """
-        The moment, if it is one: None while year, month, day, hour or minute are open or impossible.
+        The moment, if it is one: None while year, month, day, hour or minute are open or impossible, or the meter says
+        that its time is invalid.
 
         Seconds and hundredths that are not specified count as zero.
         """
+        if not self.is_valid:
+            return None
         second = 0 if self.second == NOT_SPECIFIED else self.second
         microsecond = 0 if self.hundredths == NOT_SPECIFIED else self.hundredths * 10_000
         zone = None

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final, Literal, TypeVar
 
 import trio
 
+from node.lmn.arrival import Arrival
 from node.lmn.dlms.axdr import Data, Type, octets, structure
 from node.lmn.dlms.client import ASSOCIATION, Association, DlmsClient
 from node.lmn.dlms.clock import CosemDateTime
@@ -209,8 +210,7 @@ class MeterSession:
             return None
         if data.type not in (Type.OCTET_STRING, Type.DATE_TIME):
             return None
-        when = CosemDateTime.from_bytes(data.value)
-        return when.to_datetime() if when.is_valid else None
+        return CosemDateTime.from_bytes(data.value).to_datetime()
 
     async def read_registers(self, now: Callable[[], datetime] | None = None) -> list[Reading]:
         """The registers of the settings, stamped with the meter's clock and the time of reception."""
@@ -295,6 +295,15 @@ def by_entry(first: int, last: int) -> Access:
 
 
 PushFraming = Literal["hdlc", "wrapper", "mbus"]
+_PushReader = FrameReader | WrapperReader | MbusReader
+
+
+def _holds(reader: _PushReader) -> bool:
+    return bool(reader.pending_size if isinstance(reader, MbusReader) else reader.pending)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 async def pushes(
@@ -303,16 +312,19 @@ async def pushes(
     *,
     silence_timeout_s: float,
     framing: PushFraming = "hdlc",
-    now: Callable[[], datetime] | None = None,
+    now: Callable[[], datetime] = _now,
 ) -> AsyncGenerator[Sequence[Reading | RemoteProtocolError], None]:
     """
     What a meter pushes, a telegram at a time, for as long as the stream lasts; a broken one comes as an error.
 
+    All readings of a telegram have the time at which its first byte came.
+
     A telegram stays whole because an account takes it so: a register that is not in it counts as one that the meter
     does not have.  Raises RemoteProtocolError `dlms_silence` after `silence_timeout_s` without a byte.
     """
-    reader: FrameReader | WrapperReader | MbusReader
+    reader: _PushReader
     reader = FrameReader() if framing == "hdlc" else WrapperReader() if framing == "wrapper" else MbusReader()
+    arrival = Arrival(now)
     while True:
         with trio.move_on_after(silence_timeout_s) as scope:
             data = bytes(await stream.receive_some())
@@ -320,9 +332,14 @@ async def pushes(
             raise RemoteProtocolError("dlms_silence", f"nothing for {silence_timeout_s} s")
         if not data:
             return
-        received_at = now() if now is not None else None
+        arrival.heard(inside=_holds(reader) or receiver.in_message)
         for item in reader.feed(data):
-            if found := _received(receiver, item, received_at):
+            found = _received(receiver, item, arrival.began_at)
+            if isinstance(item, RemoteProtocolError):
+                arrival.failed()
+            elif not receiver.in_message:
+                arrival.ended()
+            if found:
                 yield found
 
 

@@ -21,6 +21,7 @@ from typing import Final
 
 from node.lmn.dlms.axdr import INTEGER_TYPES, BitString, Data, Type
 from node.lmn.dlms.clock import CosemDateTime
+from node.lmn.dlms.fields import Attribute
 from protocol.errors import RemoteProtocolError
 from protocol.metering.obis import Obis
 from protocol.metering.reading import Quality, Reading
@@ -88,7 +89,9 @@ def reading_of(data: Data, obis: Obis | None, template: Reading, scaler: int = 0
     """One value as a reading; numbers keep their exact value, what is no number its octets."""
     value: int | str | bytes | None
     quality = template.quality
-    if data.type in INTEGER_TYPES or data.type is Type.BOOLEAN:
+    if data.type is Type.BCD:  # 0x12 is 12 by the standard and 18 to the libraries that read it: no number comes out
+        value = bytes((data.value,))
+    elif data.type in INTEGER_TYPES or data.type is Type.BOOLEAN:
         value = int(data.value)
     elif data.type in (Type.FLOAT32, Type.FLOAT64):
         value, shift = _exact(data.value)
@@ -108,6 +111,20 @@ def reading_of(data: Data, obis: Obis | None, template: Reading, scaler: int = 0
     return replace(template, obis=obis, value=value, scaler=scaler, unit=unit, quality=quality)
 
 
+def attribute_reading(
+    data: Data, attribute: Attribute, template: Reading, scaler: int = 0, unit: int | None = None
+) -> Reading:
+    """
+    An attribute as a reading; only the second, an object's value, has the object's code.
+
+    A status or a time of capture under the code of its register would pass for the register.
+    """
+    if attribute.index == 2:
+        return reading_of(data, attribute.obis, template, scaler, unit)
+    of = {"class": attribute.class_id, "object": str(attribute.obis), "attribute": attribute.index}
+    return replace(reading_of(data, None, template), record={**template.record, **of})
+
+
 def profile_readings(
     buffer: Data, columns: Sequence[tuple[int, Obis, int]], units: dict[Obis, tuple[int, int]], template: Reading
 ) -> list[Reading]:
@@ -115,13 +132,13 @@ def profile_readings(
     The rows of a profile's buffer as readings.
 
     `columns` are its capture objects (class, code, attribute); a clock column dates its row, and where a meter
-    leaves it empty the row before is not carried on: the period is not ours to guess.  Raises RemoteProtocolError
-    for rows of another width.
+    leaves it empty the row before is not carried on: the period is not ours to guess.  `record["period"]` is the row:
+    its values are past ones.  Raises RemoteProtocolError for rows of another width.
     """
     if buffer.type not in (Type.ARRAY, Type.COMPACT_ARRAY):
         raise RemoteProtocolError("dlms_profile", "the buffer is no array")
     readings = []
-    for row in buffer.value:
+    for period, row in enumerate(buffer.value):
         if row.type not in _COMPOUND or len(row.value) != len(columns):
             raise RemoteProtocolError("dlms_profile", "a row of another width than the capture objects")
         when = None
@@ -132,7 +149,8 @@ def profile_readings(
             if class_id == 8 or cell.type is Type.NULL:
                 continue
             scale = units.get(obis, (0, None)) if attribute == 2 else (0, None)
-            readings.append(replace(reading_of(cell, obis, template, *scale), measured_at=when))
+            dated = replace(template, measured_at=when, record={"period": period})
+            readings.append(attribute_reading(cell, Attribute(class_id, obis, attribute), dated, *scale))
     return readings
 
 
@@ -223,10 +241,8 @@ def _described(items: Sequence[Data], template: Reading) -> list[Reading] | None
         if attribute == 3 and scales.get(obis) is not None:
             continue
         scale = scales.get(obis) if attribute == 2 else None
-        reading = reading_of(item, obis, template, *((scale.scaler, scale.unit) if scale else (0, None)))
-        if attribute != 2:
-            reading = replace(reading, record={"class": class_id, "attribute": attribute})
-        readings.append(reading)
+        scaled = (scale.scaler, scale.unit) if scale else (0, None)
+        readings.append(attribute_reading(item, Attribute(class_id, obis, attribute), template, *scaled))
     return readings
 
 

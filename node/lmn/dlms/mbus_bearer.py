@@ -32,6 +32,11 @@ class Segments:
         self._parts: list[bytes] = []
         self._points = b""
 
+    @property
+    def in_message(self) -> bool:
+        """Whether a segment has come and not the last one."""
+        return bool(self._parts)
+
     def reset(self) -> None:
         """Forget the message under way: a frame was lost or broken."""
         self._parts.clear()

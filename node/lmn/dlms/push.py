@@ -20,7 +20,7 @@ from typing import Final
 
 from node.lmn.dlms import apdu
 from node.lmn.dlms.axdr import Reader
-from node.lmn.dlms.listing import reading_of, readings_from_list
+from node.lmn.dlms.listing import attribute_reading, readings_from_list
 from node.lmn.dlms.mbus_bearer import Segments
 from node.lmn.dlms.security import Control, Keys, ReplayGuard, unprotect
 from node.lmn.dlms.transport import LLC_COMMAND, LLC_RESPONSE
@@ -61,6 +61,11 @@ class PushReceiver:
         self._mbus_segments = Segments()
         self._blocks = bytearray()
         self._next_block = 1
+
+    @property
+    def in_message(self) -> bool:
+        """Whether a part of a message has come and not its end."""
+        return bool(self._segments or self._blocks or self._mbus_segments.in_message)
 
     def reset(self) -> None:
         """Forget the message under way: a frame was lost or broken."""
@@ -138,9 +143,7 @@ class PushReceiver:
             return readings_from_list(message.body, when, template)
         if isinstance(message, apdu.EventNotification):
             when = message.date_time.to_datetime() if message.date_time else None
-            reading = reading_of(message.body, message.attribute.obis, template)
-            record = {"class": message.attribute.class_id, "attribute": message.attribute.index}
-            return [replace(reading, measured_at=when, record=record)]
+            return [replace(attribute_reading(message.body, message.attribute, template), measured_at=when)]
         raise RemoteProtocolError("dlms_unexpected", f"{type(message).__name__} is no push")
 
     def _collect(self, block: apdu.GeneralBlock) -> bytes | None:

@@ -13,6 +13,7 @@ from typing import Protocol, runtime_checkable
 
 import trio
 
+from node.lmn.arrival import Arrival
 from node.lmn.iec62056_21.client import Done, Instruction, ReadoutClient, Send, SetBaudrate
 from node.lmn.iec62056_21.framing import Readout, ReadoutReader, TelegramReader
 from node.lmn.iec62056_21.readings import Interpretation, readings_of
@@ -97,17 +98,16 @@ async def listen(
     they are not plain text.
     """
     reader = reader or ReadoutReader()
-    began_s = clock()
-    while data := await stream.receive_some(_RECEIVE_SIZE):
-        now_s = clock()
-        if not reader.in_telegram:
-            began_s = now_s
-        for item in reader.receive(data):
+    arrival = Arrival(lambda: datetime.fromtimestamp(clock(), UTC))
+    data: bytes | bytearray = b""
+    while True:
+        if data := await stream.receive_some(_RECEIVE_SIZE):
+            arrival.heard(inside=reader.in_telegram)
+        for item in reader.receive(data) if data else reader.end():
             if isinstance(item, RemoteProtocolError):
+                arrival.failed()
                 yield [item]
-                continue
-            yield readings_of(item, interpretation, received_at=datetime.fromtimestamp(began_s, UTC))
-            began_s = now_s
-    for item in reader.end():
-        stamp = datetime.fromtimestamp(began_s, UTC)
-        yield [item] if isinstance(item, RemoteProtocolError) else readings_of(item, interpretation, received_at=stamp)
+            else:
+                yield readings_of(item, interpretation, received_at=arrival.ended())
+        if not data:
+            return

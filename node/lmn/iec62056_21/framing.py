@@ -8,8 +8,9 @@ with a CRC-16 in hexadecimal after the `!` where the meter follows DSMR 4 or lat
 Complications that real lines force:
 - Eight-bit links hand out the even parity bit of 7E1 as bit 7.  `/` then arrives as AF, which no plain telegram has,
   so the first character says which of the two it is; with parity every character is checked.
-- A telegram may lose its end.  `/ABC` at the start of a line cannot be data, so the reader drops only what came
-  before it: a broken telegram costs itself and nothing else.
+- A telegram may lose its end, within a line too.  `/ABC` at the start of a line cannot be data, nor can a whole
+  identification with the empty line or STX behind it, so the reader drops only what came before it: a broken
+  telegram costs itself and nothing else.
 - Heads echo what we send.  Echoes of our own requests are no noise.
 
 All searches end `size_max` bytes after the start, wherever the chunks were cut: whole or byte by byte, same result.
@@ -33,7 +34,10 @@ _END_SIZE_MAX = 8  # "!" 4 hexadecimal digits CR LF, and one to spare
 
 _ODD = bytes(c for c in range(256) if c.bit_count() % 2)
 _STRIP = bytes(c & 0x7F for c in range(256))
-_RESTART = re.compile(rb"\n(?=[/\xaf][A-Za-z\xc1-\xda\xe1-\xfa]{3})")
+_RESTART = re.compile(
+    rb"\n[/\xaf][A-Za-z\xc1-\xda\xe1-\xfa]{3}"
+    rb"|[^\n][/\xaf][A-Za-z\xc1-\xda\xe1-\xfa]{3}[^\r\n\x8d]{1,76}[\r\x8d]?\n(?:[\r\x8d]?\n|[\x02\x82])"
+)
 _START = re.compile(rb"[/\xaf]")
 _OWN_MESSAGES = re.compile(rb"/\?[^!\r\n]{0,32}!\r\n|\x06[0-9A-Za-z]{3}\r\n|\x15|[\s\x00\x7f\xff]")
 

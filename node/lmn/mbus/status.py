@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Final
 
 from node.lmn.mbus.records import Record
+from node.lmn.mbus.values import VARIABLE
 from node.lmn.status_word import wireless_word
 
 PERMANENT_ERROR: Final = 0x08  # of the status octet (EN 13757-7 table 8)
@@ -27,5 +28,5 @@ def standard_error_flags(records: list[Record]) -> bytes:
     for record in records:
         value, data = record.header.value, record.header.data
         if value.quantity == "error flags" and value.standard_conform and not (data.storage or data.subunit):
-            return record.octets
+            return record.octets[1:] if data.field == VARIABLE else record.octets
     return b""

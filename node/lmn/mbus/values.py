@@ -161,7 +161,8 @@ def decode_value(field: int, kind: Kind, data: bytes) -> Decoded:
         return real32(data)
     if field > 8:
         number = bcd(data)
-        return _INVALID if number is None else Decoded(number)
+        may_be_negative = kind is Kind.NUMBER or kind is Kind.FOREIGN
+        return _INVALID if number is None or (number < 0 and not may_be_negative) else Decoded(number)
     if not data:
         return Decoded(None)
     if kind is not Kind.NUMBER and kind is not Kind.FOREIGN:

@@ -184,12 +184,16 @@ _PER_MORE: Final = {
 }  # fmt: skip
 # EN 13757-3 table 16, orthogonal VIFEs that leave the unit alone.
 _MEANINGS: Final = {
-    0x12: "averaged", 0x14: "relative deviation", 0x3A: "uncorrected", 0x3B: "forward", 0x3C: "backward",
-    0x3D: "non-metric", 0x3E: "base conditions", 0x3F: "OBIS declaration", 0x40: "lower limit", 0x48: "upper limit",
-    0x41: "number of exceeds of lower limit", 0x49: "number of exceeds of upper limit",
-    0x68: "during lower limit exceed", 0x6C: "during upper limit exceed", 0x69: "leakage", 0x6D: "overflow",
-    0x7E: "future",
+    0x12: "averaged", 0x3A: "uncorrected", 0x3B: "forward", 0x3C: "backward", 0x3E: "base conditions",
+    0x40: "lower limit", 0x48: "upper limit", 0x68: "during lower limit exceed", 0x6C: "during upper limit exceed",
+    0x69: "leakage", 0x6D: "overflow", 0x7E: "future",
 }  # fmt: skip
+# The same table, VIFEs that count how often, whatever the unit of what is counted.
+_COUNTS: Final = {0x41: "number of exceeds of lower limit", 0x49: "number of exceeds of upper limit"}
+# The same table, VIFEs under which the number is not in the VIF's unit, and no text at hand says in which: a US gallon
+# must not pass for a cubic metre.
+_UNITLESS: Final = {0x14: "relative deviation", 0x3D: "non-metric", 0x3F: "OBIS declaration"}
+_UNITLESS_EXTENDED: Final = frozenset({0x0D})
 # EN 13757-3:2018 and its later editions, extension of the orthogonal VIFEs (FC).
 _EXTENDED_MEANINGS: Final = {
     0x01: "L1", 0x02: "L2", 0x03: "L3", 0x04: "N", 0x05: "L1-L2", 0x06: "L2-L3", 0x07: "L3-L1", 0x08: "quadrant 1",
@@ -201,6 +205,7 @@ _EXTENDED_MEANINGS: Final = {
 
 
 _END_DATE: Final = 0x13
+_UNSIGNED: Final = frozenset({0x11, 0x12})  # types C and D have no sign
 
 
 def _edge(code: int) -> str:
@@ -229,7 +234,7 @@ class _Builder:
 
     def modify(self, code: int) -> None:
         match code:
-            case 0x00 | 0x11:
+            case 0x00:
                 pass
             case 0x13 | 0x1E | 0x1F:
                 self.profile = Profile(code)
@@ -243,6 +248,10 @@ class _Builder:
                 self._per(_PER_MORE[code])
             case code if code in _MEANINGS:
                 self.modifiers.append(_MEANINGS[code])
+            case code if code in _COUNTS:
+                self._becomes(_COUNTS[code], Kind.BITS, 255)
+            case code if code in _UNITLESS:
+                self._becomes(_UNITLESS[code], self.kind, None)
             case code if code in _DATES:
                 self._becomes(_DATES[code], Kind.DATETIME, None)
             case code if 0x50 <= code <= 0x5F:
@@ -265,8 +274,12 @@ class _Builder:
             self.unknown(f"VIFE fc{code:02x}")
         elif code == _END_DATE:
             self._becomes(name, Kind.DATETIME, None)
+        elif code in _UNITLESS_EXTENDED:
+            self._becomes(name, self.kind, None)
         else:
             self.modifiers.append(name)
+            if code in _UNSIGNED and self.kind is Kind.NUMBER:
+                self.kind = Kind.BITS
 
     def unknown(self, name: str) -> None:
         self.modifiers.append(name)

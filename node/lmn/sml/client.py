@@ -39,7 +39,7 @@ from node.lmn.sml.bodies import (
 from node.lmn.sml.messages import encode_file
 from node.lmn.sml.readings import VALUE_ATTRIBUTE
 from node.lmn.sml.transport import wrap
-from node.lmn.sml.values import TIMESTAMP, Time, Tree, Value, signed, unsigned
+from node.lmn.sml.values import LOCAL_TIMESTAMP, Time, Tree, Value, signed, unsigned
 from protocol.metering.obis import Obis
 from protocol.metering.reading import Reading
 
@@ -172,9 +172,9 @@ class SmlClient:
         return self.exchange([self._get(object_path(CLASS_DATA, obis)) for obis in codes])
 
     def read_registered_values(self, begin: datetime, end: datetime, registers: Iterable[Obis]) -> Exchange:
-        """The load profile's records from `begin` to `end` (aware), for `registers`."""
+        """The load profile's records from `begin` to `end` (aware), for `registers`; times as in clause 9.3.10.2."""
         names = tuple(obis.to_bytes() for obis in registers)
-        times = (Time(TIMESTAMP, int(begin.timestamp())), Time(TIMESTAMP, int(end.timestamp())))
+        times = (_local_timestamp(begin), _local_timestamp(end))
         request = GetProfilePackRequest(
             self.server_id, self.username, self.password, False, *times, (LOAD_PROFILE.to_bytes(),), names
         )
@@ -201,7 +201,8 @@ class SmlClient:
 
     def update_meter_key(self, key_and_certificate: bytes) -> Exchange:
         """
-        Give the meter its next certificate and private key, DER, concatenated [REQ.SML.CLI.UpdateMtrCertAndKey.10].
+        Give the meter its next certificate and private key, DER, concatenated [REQ.SML.CLI.UpdateMtrCertAndKey.10]:
+        first the certificate (RFC 5280), then the key (RFC 5915), as the requirement's footnote has it.
 
         For a TLS connection only: the frame carries the key in clear.
         """
@@ -228,6 +229,12 @@ class SmlClient:
 
     def _confidential(self, obis: Obis, value: bytes) -> Exchange:
         return replace(self.exchange([self._set_value(obis, value)]), needs_tls=True)
+
+
+def _local_timestamp(when: datetime) -> Time:
+    offset, season = when.utcoffset() or timedelta(), when.dst() or timedelta()
+    minute = timedelta(minutes=1)
+    return Time(LOCAL_TIMESTAMP, int(when.timestamp()), (offset - season) // minute, season // minute)
 
 
 def device_info(answer: Iterable[Message]) -> dict[Obis, bytes]:

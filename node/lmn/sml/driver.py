@@ -17,11 +17,12 @@ from datetime import datetime
 
 import trio
 
+from node.lmn.arrival import Arrival
 from node.lmn.sml.bodies import Message
 from node.lmn.sml.client import Exchange, SmlClient, attentions
 from node.lmn.sml.messages import decode_file
 from node.lmn.sml.readings import readings
-from node.lmn.sml.transport import FRAME_SIZE_MAX, Frame, FrameError, TransportReader
+from node.lmn.sml.transport import FRAME_SIZE_MAX, FrameError, TransportReader
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 from protocol.metering.reading import Reading
 
@@ -53,11 +54,10 @@ class SmlLink:
         is_confidential: bool = False,
     ) -> None:
         self._stream = stream
-        self._now = now
         self._on_error = on_error
         self._is_confidential = is_confidential
         self._reader = TransportReader(frame_size_max)
-        self._began_at: datetime | None = None
+        self._arrival = Arrival(now)
         self._files: deque[tuple[list[Message], datetime]] = deque()
 
     async def receive(self, timeout_s: float) -> tuple[list[Message], datetime]:
@@ -85,18 +85,17 @@ class SmlLink:
         return bytes(data)
 
     def _take(self, data: bytes) -> None:
-        now = self._now()
-        began_at = self._began_at if self._began_at is not None and self._reader.buffered else now
-        items = self._reader.feed(data)
-        self._began_at = now if items else began_at
-        for item in items:
-            if isinstance(item, Frame):
-                try:
-                    self._files.append((decode_file(item.payload), began_at))
-                except RemoteProtocolError as error:
-                    self._on_error(error)
-            else:
+        self._arrival.heard(inside=self._reader.in_frame)
+        for item in self._reader.feed(data):
+            if isinstance(item, FrameError):
+                self._arrival.failed()
                 self._on_error(item)
+                continue
+            began_at = self._arrival.ended()
+            try:
+                self._files.append((decode_file(item.payload), began_at))
+            except RemoteProtocolError as error:
+                self._on_error(error)
 
     async def ask(self, exchange: Exchange, timeout_s: float) -> tuple[list[Message], datetime]:
         """

@@ -253,7 +253,8 @@ def readings(messages: Iterable[Message], received_at: datetime | None = None) -
     """
     What the messages of one file say of registers, in their order.  `received_at` is the gateway's (aware) time.
 
-    Raises RemoteProtocolError for a time that cannot be.
+    The values of a profile are past ones and say so: `record["period"]` is their row.
+    Raises RemoteProtocolError for a time that cannot be, and a profile whose rows do not fit its header.
     """
     out: list[Reading] = []
     sent: Time | None = None
@@ -282,13 +283,20 @@ def readings(messages: Iterable[Message], received_at: datetime | None = None) -
                 builder = _Builder(body.server_id, body.act_time or sent, received_at)
                 when = _when(body.val_time, builder.sent, received_at)
                 for cell in body.period_list:
-                    builder.add(cell.obj_name, cell.value, cell.scaler, cell.unit, body.status, when=when)
+                    builder.add(
+                        cell.obj_name, cell.value, cell.scaler, cell.unit, body.status, when=when, record={"period": 0}
+                    )  # fmt: skip
             case GetProfilePackResponse():
                 builder = _Builder(body.server_id, body.act_time or sent, received_at)
-                for row in body.period_list:
+                for period, row in enumerate(body.period_list):
                     when = _when(row.val_time, builder.sent, received_at)
-                    for column, content in zip(body.header_list, row.value_list, strict=False):
-                        builder.add(column.obj_name, content.value, column.scaler, column.unit, row.status, when=when)
+                    if len(row.value_list) != len(body.header_list):
+                        raise RemoteProtocolError("sml_count", "a profile's row has other columns than its header")
+                    for column, content in zip(body.header_list, row.value_list, strict=True):
+                        builder.add(
+                            column.obj_name, content.value, column.scaler, column.unit, row.status, when=when,
+                            record={"period": period},
+                        )  # fmt: skip
             case _:
                 continue
         out += builder.out

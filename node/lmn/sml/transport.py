@@ -61,6 +61,11 @@ class TransportReader:
         """How many bytes are held."""
         return len(self._buffer)
 
+    @property
+    def in_frame(self) -> bool:
+        """Whether a frame has begun and not ended; bytes that only may become a start do not count, if not alone."""
+        return self._inside or (bool(self._buffer) and START.startswith(self._buffer))
+
     def feed(self, data: bytes | bytearray) -> list[Frame | FrameError]:
         """Take the next bytes; return the frames and errors that they complete, in order.  Never raises."""
         self._buffer += data

@@ -44,6 +44,10 @@ class KeyStore:
         """The key of a meter, None where there is none."""
         return self._own_key(address) or self._default
 
+    def key_named(self, device: str) -> bytes | None:
+        """The same by the meter's 14 characters."""
+        return self._keys.get(device) or self._keys.get(device[-8:]) or self._default
+
     def must_be_secured(self, address: DeviceAddress) -> bool:
         """Whether the meter has a key of its own: then what comes in the clear is not from it."""
         return self._all_secured or self._own_key(address) is not None

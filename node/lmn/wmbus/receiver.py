@@ -16,13 +16,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final
 
 from node.lmn.mbus.application import Context, readings_of
 from node.lmn.mbus.device import DeviceAddress
-from node.lmn.mbus.records import Item, ManufacturerData, Record, parse_records
+from node.lmn.mbus.records import IDLE_FILLER, Item, ManufacturerData, Record, parse_records
 from node.lmn.wmbus import security
 from node.lmn.wmbus.compact import FormatCache, Layout
 from node.lmn.wmbus.keys import KeyStore
@@ -113,13 +114,13 @@ class Receiver:
             raise RemoteProtocolError("no_address", "a secured telegram that does not say whose it is")
         if transport.mode >= MANUFACTURER_MODE_MIN:
             return [_manufacturer_reading(address, transport.ci, transport.data, received_at)]
-        plain, opened = self._open_transport(address, transport, fragment, data)
+        plain, clear, opened = self._open_transport(address, transport, fragment, data)
         verified = opened if opened is not None else verified
         if verified is None and self._keys.must_be_secured(address):
             if not self._accept_decrypted:
                 raise RemoteProtocolError("not_secured", f"in the clear, from meter {address}, which has a key")
             verified = False
-        return self._readings(sender, address, transport, plain, verified, received_at)
+        return self._readings(sender, address, transport, plain, clear, verified, received_at)
 
     def _readings(
         self,
@@ -127,6 +128,7 @@ class Receiver:
         address: DeviceAddress,
         transport: Transport,
         plain: bytes,
+        clear: bytes,
         verified: bool | None,
         received_at: datetime | None,
     ) -> list[Reading]:
@@ -135,18 +137,25 @@ class Receiver:
             raise RemoteProtocolError("application_error" if content == ERROR else "alarm", "reported by the meter")
         formats = self._formats[verified is True]
         items: list[Item]
+        outside: list[Item] = []
         if content == COMPACT:
+            if clear.strip(bytes([IDLE_FILLER])):
+                raise RemoteProtocolError("not_secured", "a compact frame that goes on in the clear")
             items = formats.expand(plain.removeprefix(security.VERIFICATION) if transport.mode else plain)
         else:
-            items = list(parse_records(plain, tail_size_max=TAIL_SIZE_MAX))
-            if items and isinstance(items[-1], ManufacturerData) and items[-1].is_tail:
+            items, outside = _parsed(plain, clear)
+            last = (items + outside)[-1:]
+            if last and isinstance(last[0], ManufacturerData) and last[0].is_tail:
                 verified = False
             else:
-                formats.learn(_layout(items))
+                formats.learn(_layout(items + outside))
         extra: dict[str, Any] | None = {"link_device": str(sender)} if sender not in (None, address) else None
         quality = Quality.UNVERIFIED if verified is False else Quality.VALID
         context = Context(_text(address), address.medium, transport.header.status, received_at, quality, extra)
-        return readings_of(items, context)
+        readings = readings_of(items, context)
+        if outside:  # read apart, so that no clock or flag in the clear has a say in what came under the key
+            readings += readings_of(outside, replace(context, quality=Quality.UNVERIFIED))
+        return readings
 
     def _open_session(self, sender: DeviceAddress, extended: ExtendedLink, data: bytes) -> tuple[bytes, bool | None]:
         if len(data) < 2:
@@ -166,26 +175,27 @@ class Receiver:
 
     def _open_transport(
         self, address: DeviceAddress, transport: Transport, fragment: Fragment | None, tpdu: bytes
-    ) -> tuple[bytes, bool | None]:
+    ) -> tuple[bytes, bytes, bool | None]:
+        """The octets that count, those in the clear behind them that no key vouches for, and `verified`."""
         mode, data = transport.mode, transport.data
         if mode == security.MODE_NONE:
             if fragment is not None and fragment.mac is not None:
                 self._verify(address, fragment, tpdu, derived=True)
-                return data, True
-            return data, None
+                return data, b"", True
+            return data, b"", None
         if mode not in (security.MODE_5, security.MODE_7, security.MODE_10):
             raise RemoteProtocolError("security_mode_unsupported", f"mode {mode}")
         key = self._keys.key_of(address)
         if key is None:
             if self._accept_decrypted and (data[:2] == security.VERIFICATION or not transport.block_count):
-                return data, False
+                return data, b"", False
             raise RemoteProtocolError("no_key", f"an encrypted telegram of meter {address}, whose key is not here")
         if mode == security.MODE_5:
             if not transport.block_count:
-                return data, None
+                return data, b"", None
             vector = security.mode5_vector(address, transport.header.access)
             size = transport.block_count * security.BLOCK_SIZE
-            return security.decrypt_cbc(key, vector, data, transport.block_count) + data[size:], True
+            return security.decrypt_cbc(key, vector, data, transport.block_count), data[size:], True
         if mode == security.MODE_7:
             if fragment is None or fragment.mac is None:
                 raise RemoteProtocolError("mac_missing", "mode 7 without an authenticated fragmentation layer")
@@ -197,8 +207,8 @@ class Receiver:
                 )  # fmt: skip
             size = transport.block_count * security.BLOCK_SIZE
             opened = security.decrypt_cbc(key, bytes(16), data, transport.block_count) if size else b""
-            return opened + data[size:], True
-        return self._open_mode10(address, transport, key), True
+            return opened + data[size:], b"", True
+        return self._open_mode10(address, transport, key), b"", True
 
     def _open_mode10(self, address: DeviceAddress, transport: Transport, key: bytes) -> bytes:
         counter = transport.counter or b""
@@ -246,10 +256,10 @@ class Receiver:
 
     def _assembled(self, sender: DeviceAddress | None, fragment: Fragment) -> Fragment | None:
         pending = self._fragments.pop(sender, [])
-        if pending and fragment.number != pending[-1].number + 1:
+        if fragment.number <= 1:  # a message begins, whole (0 or 1) or in parts (from 1 on)
             pending = []
-        if not pending and not fragment.more:
-            return fragment
+        elif not pending or fragment.number != pending[-1].number + 1:
+            raise RemoteProtocolError("afl_fragment_missing", f"fragment {fragment.number} without those before it")
         pending.append(fragment)
         if fragment.more:
             if len(pending) < FRAGMENT_COUNT_MAX:
@@ -264,6 +274,16 @@ class Receiver:
         counter = first.counter or fragment.counter
         authenticated = b"".join(part.authenticated for part in pending)
         return Fragment(0, False, first.message_control, counter, fragment.mac, first.length, authenticated, payload)
+
+
+def _parsed(plain: bytes, clear: bytes) -> tuple[list[Item], list[Item]]:
+    """The records before and behind the end of the encrypted blocks; none may reach over it."""
+    if not clear:
+        return list(parse_records(plain, tail_size_max=TAIL_SIZE_MAX)), []
+    items = list(parse_records(plain))
+    if items and isinstance(items[-1], ManufacturerData):  # they go on to the end of the telegram
+        return list(parse_records(plain + clear)), []
+    return items, list(parse_records(clear, tail_size_max=TAIL_SIZE_MAX))
 
 
 @lru_cache(maxsize=1024)

@@ -1,0 +1,74 @@
+"""
+Answers to ASK ACCOUNT, from what is durable only, read in a worker thread.
+
+A gateway has one question waiting at most, its newest: however fast it asks, it costs one look at a time.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import trio
+from sqlalchemy.exc import SQLAlchemyError
+
+from coordinator.keeping import RETRY_S
+from coordinator.store import Store, fault_of
+from coordinator.threads import look_up
+from protocol import wire
+
+log = logging.getLogger(__name__)
+
+
+class Accounts:
+    """Was a gateway in an opened total?  `is_living` says whether an epoch's rounds may still end."""
+
+    def __init__(
+        self,
+        store: Store,
+        is_living: Callable[[int], bool],
+        send: Callable[[str, wire.Message], None],
+        failed: Callable[[], None],
+    ) -> None:
+        self._store = store
+        self._is_living = is_living
+        self._send = send
+        self._failed = failed
+        self._questions: dict[str, wire.AskAccount] = {}
+        self._asked = trio.Event()
+
+    def ask(self, identity: str, question: wire.AskAccount) -> None:
+        """Answer a gateway, unless it asks about something else before."""
+        self._questions[identity] = question
+        self._asked.set()
+
+    async def run(self) -> None:
+        """Answer until cancelled."""
+        while True:
+            await self._asked.wait()
+            self._asked = trio.Event()
+            questions, self._questions = self._questions, {}
+            for identity, question in questions.items():
+                is_living = self._is_living(question.epoch)
+                try:
+                    answer = await look_up(self._answer, identity, question, is_living)
+                except SQLAlchemyError as error:  # it asks again
+                    self._failed()
+                    log.error("gateway %s gets no answer, the database cannot be read: %s", identity, fault_of(error))
+                    await trio.sleep(RETRY_S)
+                    continue
+                if answer is not None:
+                    self._send(identity, answer)
+
+    def _answer(self, identity: str, question: wire.AskAccount, is_living: bool) -> wire.Message | None:
+        """A round of a living epoch that is still open has no answer yet."""
+        rings = self._store.epoch_rings(question.epoch)
+        mine = next(((ring, ring.members.index(identity)) for ring in rings if identity in ring.members), None)
+        if mine is None:
+            return wire.Refused(question.epoch, "this gateway sat in no ring of the epoch")
+        ring, position = mine
+        ended = self._store.ended(question.epoch, ring.ring, question.round)
+        if ended is None and is_living:
+            return None
+        included = ended is not None and ended.outcome is wire.Outcome.OPENED and bool(ended.roster >> position & 1)
+        return wire.Account(question.epoch, question.round, int(included))

@@ -1,0 +1,161 @@
+"""
+Who may connect and join, by the directory, which worker threads ask: a database that stalls holds no round up.
+
+Every handshake and every join is looked up anew; nothing that is remembered lets anybody in.  So whoever was revoked a
+moment ago is refused by the next look, and while the directory cannot be read nobody comes in and those who are here
+go on.  Whoever was revoked while connected is found by a look at the whole list every EXPEL_S.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import trio
+from sqlalchemy.exc import SQLAlchemyError
+
+from coordinator.gwa.enrolment import Directory, Gateway
+from coordinator.gwa.enrolment import Status as Activity
+from coordinator.gwa.epochs import AreaEpoch, Joined, Phase
+from coordinator.gwa.joining import check_join
+from coordinator.keeping import RETRY_S
+from coordinator.store import fault_of
+from coordinator.threads import look_up
+from protocol import wire
+from protocol.dcnet.suite import Suite
+from protocol.errors import RemoteProtocolError
+
+log = logging.getLogger(__name__)
+EXPEL_S = 5.0  # between two looks for gateways that were shut out; longer, and one stays connected longer
+_LOOKS_MAX = 4  # handshakes looked up at once; more wait their turn, and other threads find the database free
+_JOINS_MAX = 64  # joins looked up at once: those who came first need not wait for thousands behind them
+
+
+@dataclass(frozen=True, slots=True)
+class _Join:
+    epoch: AreaEpoch
+    identity: str
+    message: wire.Join
+
+
+class Admission:
+    """The gateways that were let in since the start, and the count of those enrolled, at the last look."""
+
+    def __init__(
+        self,
+        suite: Suite,
+        directory: Directory,
+        clock: Callable[[], float],
+        failed: Callable[[], None],
+        joined: Callable[[AreaEpoch, str, Joined], None],
+        refused: Callable[[str, RemoteProtocolError], None],
+        shut_out: Callable[[frozenset[str]], None],
+    ) -> None:
+        """
+        `joined` and `refused` get the gateways whose join holds, or does not; `shut_out` everybody who was ever
+        revoked, again and again: a connection that was admitted just before has begun just after.
+        """
+        self.gateways: dict[str, Gateway] = {}
+        self.enrolled = 0
+        self._suite = suite
+        self._directory = directory
+        self._clock = clock
+        self._failed = failed
+        self._joined = joined
+        self._refused = refused
+        self._shut_out = shut_out
+        self._revoked: frozenset[str] = frozenset()
+        self._looks = trio.CapacityLimiter(_LOOKS_MAX)
+        self._joins: dict[tuple[int, str], _Join] = {}
+        self._wanted = trio.Event()
+        self._told_s: dict[str, float] = {}
+
+    async def authorise(self, curve_key: bytes) -> str | None:
+        """The gateway that owns a CURVE key, if it is enrolled and active: what ZAP asks."""
+        try:
+            gateway = await trio.to_thread.run_sync(
+                self._directory.active_by_curve_key, curve_key, limiter=self._looks, abandon_on_cancel=True
+            )
+        except SQLAlchemyError as error:
+            self._store_failed("the directory cannot be read, nobody is let in", error)
+            return None
+        if gateway is None or gateway.gateway_id in self._revoked:
+            return None
+        self.gateways[gateway.gateway_id] = gateway
+        return gateway.gateway_id
+
+    def join(self, epoch: AreaEpoch, identity: str, message: wire.Join) -> None:
+        """Look a join up; while the directory cannot be read again and again, until the window closes."""
+        if epoch.phase is Phase.CALLED:
+            self._joins.setdefault((epoch.call.epoch, identity), _Join(epoch, identity, message))
+            self._wanted.set()
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._look_joins_up)
+            nursery.start_soon(self._look_for_revoked)
+
+    async def _look_joins_up(self) -> None:
+        while True:
+            await self._wanted.wait()
+            self._wanted = trio.Event()
+            while self._joins:
+                self._joins = {key: each for key, each in self._joins.items() if each.epoch.phase is Phase.CALLED}
+                batch = list(self._joins.values())[:_JOINS_MAX]
+                try:
+                    found = await look_up(self._check, batch)
+                except SQLAlchemyError as error:
+                    self._store_failed("the directory cannot be read, gateways wait to join", error)
+                    await trio.sleep(RETRY_S)
+                    continue
+                for join, answer in zip(batch, found, strict=True):
+                    del self._joins[join.epoch.call.epoch, join.identity]
+                    if isinstance(answer, RemoteProtocolError):
+                        self._refused(join.identity, answer)
+                    elif join.identity in self._revoked:
+                        self._refused(join.identity, _was_shut_out())
+                    else:
+                        self._joined(join.epoch, join.identity, answer)
+
+    def _check(self, batch: Sequence[_Join]) -> list[Joined | RemoteProtocolError]:
+        """In a worker thread: what goes into the layout for each join, or why it does not."""
+        found = self._directory.some([each.identity for each in batch])
+        return [self._check_one(each, found.get(each.identity)) for each in batch]
+
+    def _check_one(self, join: _Join, gateway: Gateway | None) -> Joined | RemoteProtocolError:
+        if gateway is None or gateway.status is not Activity.ACTIVE:
+            return _was_shut_out()
+        try:
+            check_join(self._suite, join.epoch.call, gateway, join.message, self._clock())
+        except RemoteProtocolError as error:
+            return error
+        return Joined(join.message.public_key, gateway.curve_key, join.message.signature, gateway.certificate)
+
+    async def _look_for_revoked(self) -> None:
+        while True:
+            try:
+                revoked, self.enrolled = await look_up(self._look)
+            except SQLAlchemyError as error:
+                self._store_failed("the directory cannot be read, nobody is shut out", error)
+            else:
+                self._revoked = frozenset(revoked)
+            self._shut_out(self._revoked)
+            await trio.sleep(EXPEL_S)
+
+    def _look(self) -> tuple[list[str], int]:
+        return self._directory.revoked(), self._directory.count()
+
+    def _store_failed(self, what: str, error: SQLAlchemyError) -> None:
+        """Told once in a while: whoever knocks, enrolled or not, would write a line."""
+        self._failed()
+        now_s = trio.current_time()
+        if now_s >= self._told_s.get(what, -math.inf) + RETRY_S:
+            self._told_s[what] = now_s
+            log.error("%s: %s", what, fault_of(error))
+
+
+def _was_shut_out() -> RemoteProtocolError:
+    return RemoteProtocolError("gateway_revoked", "a join of a gateway that was shut out")

@@ -1,0 +1,148 @@
+"""
+What gateways say in a running ring, and carrying out what its round book answers.
+
+The end of a round is durable before anybody hears of it (`coordinator.writing`); everything else is said at once.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+from coordinator.gwa.accusations import BAD_DEAL, Accusations
+from coordinator.gwa.epochs import AreaEpoch, Ring
+from coordinator.metrics import CoordinatorMetrics
+from coordinator.store import Store
+from coordinator.writing import Ending, RoundWriter
+from protocol import wire
+from protocol.dcnet.book import Accusation, Announce, BookInstruction, Observed, Record
+from protocol.dcnet.rings import RingView
+from protocol.errors import RemoteProtocolError
+
+log = logging.getLogger(__name__)
+HEAD_AT_S = 0.5  # between two broadcasts of one head's address; a head that is started anew takes longer
+
+
+class Rounds:
+    """The running rings' messages, heads and endings; `changed` is called when a round has ended."""
+
+    def __init__(
+        self,
+        store: Store,
+        metrics: CoordinatorMetrics,
+        accusations: Accusations,
+        send: Callable[[str, wire.Message], None],
+        changed: Callable[[], None],
+    ) -> None:
+        self.writer = RoundWriter(store, metrics, self._on_written)
+        self._metrics = metrics
+        self._accusations = accusations
+        self._send = send
+        self._changed = changed
+
+    def receive(self, identity: str, epoch: AreaEpoch, message: wire.Message, now_s: float) -> None:
+        """A gateway's message about its ring.  Raises RemoteProtocolError where it breaks a rule."""
+        place = epoch.place_of(identity)
+        book = None if place is None else place[0].book
+        if place is None or book is None:
+            self._send(identity, wire.Refused(epoch.call.epoch, "this gateway sits in no running ring of the epoch"))
+            return
+        ring, position = place
+        match message:
+            case wire.HeadAt():
+                if message.term == book.term and ring.view.head_of(message.term) == position:
+                    self._on_head_at(ring, message, now_s)
+            case wire.Relay():
+                if message.position >= ring.view.size:
+                    raise RemoteProtocolError("no_such_member", "a relayed message for nobody")
+                if len(message.sealed) > _relayed_bytes_max(ring.view):
+                    raise RemoteProtocolError("oversized_message", "a relayed message larger than any of its ring")
+                forwarded = wire.Relay(message.epoch, message.ring, position, message.sealed)
+                self._send(ring.view.members[message.position].identity, forwarded)
+            case wire.BadDeal():
+                self._on_bad_deal(epoch, ring, position, message.dealer, now_s)
+            case _:
+                if isinstance(message, wire.HeadSilent) and ring.head_at is not None:
+                    self._send(identity, ring.head_at)
+                self.carry_out(epoch, ring, book.receive(position, message, now_s))
+
+    def _on_head_at(self, ring: Ring, message: wire.HeadAt, now_s: float) -> None:
+        """Tell the ring, now and then only where a head goes on saying it: who missed it asks, and is told the last."""
+        is_new = ring.head_at is None or ring.head_at.term != message.term
+        ring.head_at = message
+        if is_new or abs(now_s - ring.head_at_told_s) >= HEAD_AT_S:
+            ring.head_at_told_s = now_s
+            for member in ring.positions:
+                self._send(member, message)
+
+    def _on_bad_deal(self, epoch: AreaEpoch, ring: Ring, position: int, dealer: int, now_s: float) -> None:
+        if not ring.view.neighbourhoods[position] >> dealer & 1:
+            raise RemoteProtocolError("not_a_neighbour", "a complaint about a deal of somebody who deals it nothing")
+        if (position, dealer) in ring.bad_deals:
+            return
+        ring.bad_deals.add((position, dealer))
+        round_ = max(0, ring.view.timing.round_at(now_s))
+        self._accuse(epoch, ring, position, dealer, BAD_DEAL, round_)
+
+    def _accuse(self, epoch: AreaEpoch, ring: Ring, accuser: int, accused: int, lie: str, round_: int) -> None:
+        members = ring.view.members
+        place = (epoch.call.epoch, ring.view.ring, round_)
+        self._accusations.hear(members[accuser].identity, members[accused].identity, lie, epoch.call.area, place)
+
+    def carry_out(self, epoch: AreaEpoch, ring: Ring, instructions: Sequence[BookInstruction]) -> None:
+        """Do what a book says, in its order."""
+        ending: Ending | None = None
+        for each in instructions:
+            match each:
+                case Record():
+                    ending = Ending(each, ring, epoch)
+                    self.writer.add(ending)
+                case Announce() if ending is not None:
+                    ending.then.append(each)
+                case Announce():
+                    self._announce(ring, each)
+                case Accusation(round_, head, position, lie):
+                    self._accuse(epoch, ring, head, position, lie.name.lower(), round_)
+                case Observed(name):
+                    self._metrics.peer_error(name)
+                    if name == "head_replaced":
+                        log.info("epoch %d ring %d: head replaced", epoch.call.epoch, ring.view.ring)
+                        ring.head_at = None
+
+    def _announce(self, ring: Ring, announce: Announce) -> None:
+        message = announce.message
+        if isinstance(message, wire.Result) and self.writer.is_waiting(message.epoch, message.ring, message.round):
+            return  # who asks while the disk is busy hears it when it is durable, or asks again
+        targets = ring.positions.values() if announce.position is None else [announce.position]
+        for position in targets:
+            if isinstance(message, wire.Appoint) and position != ring.view.head_of(message.term):
+                # Only the appointed needs the appointment; the others wait for its signed address.
+                if ring.head_at is not None and ring.head_at.term == message.term:
+                    self._send(ring.view.members[position].identity, ring.head_at)
+                continue
+            self._send(ring.view.members[position].identity, message)
+
+    def _on_written(self, ending: Ending) -> None:
+        self._observe(ending)
+        for announce in ending.then:
+            self._announce(ending.ring, announce)
+
+    def _observe(self, ending: Ending) -> None:
+        ended, size = ending.ended, ending.ring.view.size
+        seconds = ended.ended_s - ended.opened_s
+        opened = ended.outcome is wire.Outcome.OPENED
+        if opened:
+            present = ended.roster.bit_count()
+            self._metrics.round_opened(duration_s=seconds, attempt=ended.attempt, present=present, size=size)
+        else:
+            self._metrics.round_void(attempt=ended.attempt)
+            log.warning("epoch %d ring %d round %d is void: %s", ended.epoch, ended.ring, ended.round, ended.reason)
+        self._changed()
+
+
+def _relayed_bytes_max(view: RingView) -> int:
+    """
+    More than any ring message and its seal take: its words, what it commits to with the blindings, a MAC or a position
+    for every member.  What waits for a member that does not read is bounded by it, times the queue of its link.
+    """
+    return 2048 + 8 * view.word_count + 96 * view.committed_count + 32 * view.size

@@ -1,0 +1,98 @@
+"""
+Time: when epochs are called, cut, begun and forgotten, and when rounds are over.
+
+The machines (areas, epochs, round books) say when they want to be woken; here is the one task that does it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+import trio
+
+from coordinator.gwa.areas import Areas
+from coordinator.gwa.epochs import AreaEpoch, Phase, To
+from coordinator.keeping import EpochKeeper
+from coordinator.metrics import CoordinatorMetrics
+from coordinator.rounds import Rounds
+
+log = logging.getLogger(__name__)
+_TICK_S = 5.0  # longest sleep of the timer loop: bounds the harm of a clock that is set
+
+
+class Timekeeper:
+    """Wakes the machines; `run` serves until cancelled."""
+
+    def __init__(
+        self,
+        areas: Areas,
+        keeper: EpochKeeper,
+        rounds: Rounds,
+        metrics: CoordinatorMetrics,
+        send_all: Callable[[Sequence[To]], None],
+        clock: Callable[[], float],
+    ) -> None:
+        self._areas = areas
+        self._keeper = keeper
+        self._rounds = rounds
+        self._metrics = metrics
+        self._send_all = send_all
+        self._clock = clock
+        self._wake = trio.Event()
+
+    def wake(self) -> None:
+        """Something happened that may be due earlier."""
+        self._wake.set()
+
+    def after_phase(self, epoch: AreaEpoch, messages: Sequence[To]) -> None:
+        """An epoch has (perhaps) gone on: make it durable, then say what it has to say."""
+        if epoch.phase in {Phase.DEALING, Phase.RUNNING} and messages:
+            self._keeper.keep(epoch, messages)
+        elif epoch.phase is Phase.REFUSED:
+            log.warning("epoch %d: %s", epoch.call.epoch, epoch.refusal)
+            self._metrics.peer_error("epoch_refused")
+            self._keeper.drop(epoch.call.epoch)
+            self._send_all(messages)
+        self.wake()
+
+    async def run(self) -> None:
+        """Keep time until cancelled."""
+        while True:
+            self._on_time(self._clock())
+            with trio.move_on_after(min(_TICK_S, max(0.0, self._next_timer_s() - self._clock()))):
+                await self._wake.wait()
+            self._wake = trio.Event()
+            await trio.lowlevel.checkpoint()
+
+    def _next_timer_s(self) -> float:
+        times = [self._areas.next_timer_s()]
+        for area in self._areas.areas.values():
+            times += [epoch.next_timer_s() for epoch in area.epochs]
+        times += [ring.book.next_timer_s() for _, ring in self._areas.rings() if ring.book is not None]
+        return min(times)
+
+    def _on_time(self, now_s: float) -> None:
+        self._areas.forget_silent(now_s)
+        for area in self._areas.areas.values():
+            for epoch in area.epochs:
+                self._on_epoch_time(epoch, now_s)
+        for epoch, ring in self._areas.rings():
+            if ring.book is not None:
+                self._rounds.carry_out(epoch, ring, ring.book.on_timer(now_s))
+        for epoch in self._areas.drop_finished(now_s):
+            self._keeper.drop(epoch.call.epoch)
+        for area, epoch in self._areas.call_due(now_s):
+            log.info("epoch %d of area %s: called %d gateways", epoch.call.epoch, area.name, len(area.present))
+            for identity in sorted(area.present):
+                self._send_all(epoch.invite(identity))
+        rings = self._areas.rings()
+        self._metrics.rings.set(len(rings))
+        self._metrics.ring_members.set(sum(ring.view.size for _, ring in rings))
+
+    def _on_epoch_time(self, epoch: AreaEpoch, now_s: float) -> None:
+        if epoch.phase is Phase.DEALING and self._keeper.holds(epoch) and now_s >= epoch.next_timer_s():
+            reason = f"area {epoch.call.area} cannot form rings: their layout could not be made durable in time"
+            self.after_phase(epoch, epoch.give_up(reason))
+        elif messages := epoch.on_timer(now_s):
+            self.after_phase(epoch, messages)

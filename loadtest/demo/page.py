@@ -1,0 +1,203 @@
+"""
+`report.html`: the report of a demo to look at, one file that needs nothing else.
+
+The charts are Plotly figures as plain dictionaries; the library's JavaScript, from the installed wheel, is written into
+the page, so that it opens years later and without a network.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from importlib.resources import files
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from loadtest.demo.costs import Sample
+from loadtest.demo.report import Report, RingRound
+
+_BLUE, _ORANGE, _RED, _GREEN = "#1f66ad", "#d97706", "#d6336c", "#2b8a3e"
+_TONES = (_BLUE, _ORANGE, _GREEN, "#7048c6", "#0c8599", "#8a5a2b", "#5c6b7a")
+Figure = dict[str, Any]
+Rows = dict[str, list[tuple[float, float | None]]]
+
+
+def write_page(report: Report, path: Path) -> None:
+    """Draw the report into one HTML file of some 5 MB."""
+    pages = Environment(loader=PackageLoader("loadtest.demo"), autoescape=True, undefined=StrictUndefined)
+    page = pages.get_template("report.html").render(
+        report=report,
+        cards=_cards(report),
+        figures=[(title, note, json.dumps(figure).replace("</", "<\\/")) for title, note, figure in figures(report)],
+        plotly=files("plotly").joinpath("package_data/plotly.min.js").read_text(encoding="utf-8"),
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(page, encoding="utf-8")
+
+
+def _cards(report: Report) -> list[tuple[str, str, str]]:
+    both = report.sent_bytes_per_gateway_round + report.received_bytes_per_gateway_round
+    return [
+        ("Totals", "exact" if report.exact else "wrong", f"{report.conservation_error_wh:g} Wh lost"),
+        ("Ring rounds", f"{report.opened:,}", f"opened; {report.void} void, {report.retries} retries"),
+        ("Round latency", f"{report.round_ms_p50:g} ms", f"median; 95 % within {report.round_ms_p95:g} ms"),
+        ("CPU", f"{report.cpu_ms_per_gateway_round:.2f} ms", "a gateway and round"),
+        ("Traffic", f"{both / 1000:,.1f} KB", "payload sent and received, a gateway and round"),
+        ("Memory", f"{report.memory_kb_per_gateway / 1000:,.1f} MB", "a gateway, its part of the process"),
+    ]
+
+
+def figures(report: Report) -> Iterator[tuple[str, str, Figure]]:
+    """Title, note and Plotly figure of every chart."""
+    outage = report.outage
+    since = "" if outage is None else f"; grey: {outage.process} is away"
+    yield "Round latency", f"ms from a round's opening to its end, each ring{since}", _latency(report)
+    yield "Gateways in the total", f"by quarter hour{since}", _participation(report)
+    yield "Latency, distribution", "part of the rounds that had ended after so long", _distribution(report)
+    if report.phases:
+        yield "Phases", "part of the rounds whose head had each phase behind it, since its OPEN", _phases(report)
+    for title, note, rows in (
+        ("CPU", "percent of a core, each process", _cpu(report.samples)),
+        ("Memory", "MB, each process; shared pages by proportion", _memory(report.samples)),
+    ):
+        if rows:
+            yield title, note + since, _lines(rows, report)
+
+
+def _layout(x: str, y: str, report: Report | None = None, **more: Any) -> Figure:
+    """Axis titles, and where a report is given its outage, on an axis of seconds."""
+    shapes = []
+    if report is not None and report.outage is not None:
+        end_s = report.outage.back_at_s if report.outage.back_at_s is not None else _end_s(report)
+        shapes.append({
+            "type": "rect", "yref": "paper", "y0": 0, "y1": 1, "x0": report.outage.killed_at_s, "x1": end_s,
+            "fillcolor": "#9aa5b1", "opacity": 0.22, "line": {"width": 0}, "layer": "below",
+        })  # fmt: skip
+    return {
+        "margin": {"l": 56, "r": 12, "t": 8, "b": 44}, "height": 300, "shapes": shapes, "hovermode": "closest",
+        "plot_bgcolor": "#fff", "paper_bgcolor": "#fff", "font": {"family": "system-ui, sans-serif", "size": 12},
+        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
+        "xaxis": {"title": {"text": x}, "gridcolor": "#e6e9ee", "zeroline": False},
+        "yaxis": {"title": {"text": y}, "gridcolor": "#e6e9ee", "rangemode": "tozero", "zeroline": False}, **more,
+    }  # fmt: skip
+
+
+def _end_s(report: Report) -> float:
+    return max((each.opened_at_s for each in report.ring_rounds), default=0.0) + report.settings.period_s
+
+
+def _latency(report: Report) -> Figure:
+    opened = [each for each in report.ring_rounds if each.opened]
+    void = [each for each in report.ring_rounds if not each.opened]
+
+    def dots(name: str, rounds: Sequence[RingRound], colour: str, symbol: str) -> Figure:
+        return {
+            "type": "scatter", "mode": "markers", "name": name, "x": [each.opened_at_s for each in rounds],
+            "y": [each.latency_ms for each in rounds],
+            "text": [f"{each.area}, ring {each.ring}, round {each.round} {each.reason}" for each in rounds],
+            "marker": {"color": colour, "size": 6, "opacity": 0.75, "symbol": symbol},
+            "hovertemplate": "%{text}<br>%{y} ms<extra></extra>",
+        }  # fmt: skip
+
+    traces = [dots("opened", opened, _BLUE, "circle")]
+    if void:
+        traces.append(dots("void", void, _RED, "x"))
+    return {"data": traces, "layout": _layout("s since the first round", "ms", report, showlegend=bool(void))}
+
+
+def _participation(report: Report) -> Figure:
+    present: dict[int, int] = {}
+    members: dict[int, int] = {}
+    for each in report.ring_rounds:
+        present[each.round] = present.get(each.round, 0) + each.present
+        members[each.round] = members.get(each.round, 0) + each.members
+    rounds = sorted(members)
+    period_s = report.settings.period_s
+
+    def bars(name: str, values: Sequence[int], colour: str) -> Figure:
+        return {
+            "type": "bar", "name": name, "x": [round_ * period_s for round_ in rounds], "y": list(values),
+            "marker": {"color": colour}, "hovertemplate": f"%{{y}} {name}<extra></extra>",
+        }  # fmt: skip
+
+    data = [
+        bars("in the total", [present[each] for each in rounds], _BLUE),
+        bars("missing", [members[each] - present[each] for each in rounds], _RED),
+    ]
+    return {"data": data, "layout": _layout("s since the first round", "gateways", report, barmode="stack")}
+
+
+def _distribution(report: Report) -> Figure:
+    latencies = sorted(each.latency_ms for each in report.ring_rounds if each.opened)
+    parts = [(index + 1) / len(latencies) for index in range(len(latencies))]
+    trace = {
+        "type": "scatter", "mode": "lines", "line": {"shape": "hv", "color": _BLUE, "width": 2}, "x": latencies,
+        "y": parts, "hovertemplate": "%{y:.1%} within %{x} ms<extra></extra>",
+    }  # fmt: skip
+    return {"data": [trace], "layout": _layout("ms", "part of the rounds", showlegend=False)}
+
+
+def _phases(report: Report) -> Figure:
+    traces = []
+    for (name, phase), colour in zip(report.phases.items(), _TONES, strict=False):
+        bounds = [(bound, count) for bound, count in zip(phase.bounds_ms, phase.rounds, strict=True) if bound]
+        traces.append({
+            "type": "scatter", "mode": "lines+markers", "name": name, "x": [bound for bound, _ in bounds],
+            "y": [count / phase.rounds[-1] for _, count in bounds], "line": {"color": colour, "width": 2},
+            "hovertemplate": f"%{{y:.1%}} past {name} within %{{x}} ms<extra></extra>",
+        })  # fmt: skip
+    layout = _layout("ms, logarithmic", "part of the rounds")
+    ends = [
+        bound
+        for phase in report.phases.values()
+        for bound, count in zip(phase.bounds_ms, phase.rounds, strict=True)
+        if bound and 0 < count < phase.rounds[-1]
+    ]
+    # A decade around where something happens, not the whole span of the buckets.
+    low, high = min(ends, default=10.0), max(ends, default=100.0)
+    layout["xaxis"] |= {"type": "log", "range": [math.log10(low / 1.3), math.log10(high * 3)]}
+    return {"data": traces, "layout": layout}
+
+
+def _cpu(samples: Sequence[Sample]) -> Rows:
+    rows: Rows = {}
+    for name, mine in _by_process(samples).items():
+        for before, after in pairwise(mine):
+            percent = 100 * (after.cpu_s - before.cpu_s) / max(1e-3, after.at_s - before.at_s)
+            # Less than before is another life, counted anew: the line has a gap.
+            rows.setdefault(name, []).append((after.at_s, round(percent, 1) if percent >= 0 else None))
+    return rows
+
+
+def _memory(samples: Sequence[Sample]) -> Rows:
+    rows: Rows = {}
+    for name, mine in _by_process(samples).items():
+        rows[name] = [(mine[0].at_s, round(mine[0].memory_kb / 1000, 1))]
+        for before, after in pairwise(mine):
+            if after.cpu_s < before.cpu_s:
+                rows[name].append((before.at_s, None))
+            rows[name].append((after.at_s, round(after.memory_kb / 1000, 1)))
+    return rows
+
+
+def _by_process(samples: Sequence[Sample]) -> dict[str, list[Sample]]:
+    found: dict[str, list[Sample]] = {}
+    for each in samples:
+        found.setdefault(each.process, []).append(each)
+    return found
+
+
+def _lines(rows: Rows, report: Report) -> Figure:
+    traces = [
+        {
+            "type": "scatter", "mode": "lines", "name": name, "x": [at_s for at_s, _ in points],
+            "y": [value for _, value in points], "line": {"color": _TONES[index % len(_TONES)], "width": 2},
+            "hovertemplate": f"{name}: %{{y}}<extra></extra>",
+        }
+        for index, (name, points) in enumerate(rows.items())
+    ]  # fmt: skip
+    return {"data": traces, "layout": _layout("s since the first round", "", report)}

@@ -1,0 +1,49 @@
+"""
+Time and network of a simulated ring: a heap of what is still to happen.
+
+Time is a number that only `run_until` moves, chance is one seeded generator, and what is due at the same moment happens
+in the order in which it was entered: so a seed is the same run to the byte, in any process.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from random import Random
+
+from loadtest.simulator.faults import Faults
+
+
+class Timeline:
+    """Everything to come, and the ways between places that may lose, delay or hold up what is sent."""
+
+    def __init__(self, seed: int, faults: Faults) -> None:
+        self.random = Random(seed)
+        self.faults = faults
+        self.now_s = 0.0
+        self._heap: list[tuple[float, int, Callable[[], None]]] = []
+        self._sequence = 0
+        self._clogged: dict[tuple[str, str], float] = {}
+
+    def at(self, when_s: float, action: Callable[[], None]) -> None:
+        """Run `action` at a time."""
+        self._sequence += 1
+        heapq.heappush(self._heap, (max(when_s, self.now_s), self._sequence, action))
+
+    def run_until(self, end_s: float) -> None:
+        """Let everything happen that happens before `end_s`."""
+        heap = self._heap
+        while heap and heap[0][0] <= end_s:
+            self.now_s, _, action = heapq.heappop(heap)
+            action()
+        self.now_s = end_s
+
+    def send(self, source: str, target: str, deliver: Callable[[], None]) -> None:
+        """Run `deliver` when a message from one place has come to the other: once, more often, or never."""
+        clog_s = self._clogged.get((source, target), 0.0)
+        for delay_s in self.faults.deliveries(self.random):
+            self.at(max(self.now_s, clog_s) + delay_s, deliver)
+
+    def clog(self, source: str, target: str, seconds: float) -> None:
+        """Nothing on this way arrives for so long, then all of it at once."""
+        self._clogged[source, target] = self.now_s + seconds

@@ -1,0 +1,97 @@
+"""What gateways say of each other: it outlives the coordinator, counts once an epoch, and no liar makes it grow."""
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trio
+from prometheus_client import CollectorRegistry
+
+from coordinator.gwa.accusations import ACCUSED_MAX, KEEP_DAYS, AccusationBook, Accusations, Accused
+from coordinator.metrics import CoordinatorMetrics
+from coordinator.store import Store
+
+NOW_S = 1_772_000_000.0
+NOW_MS = 1_772_000_000_000
+DAY_MS = 86_400_000
+
+
+def said(accuser: str, accused: str, epoch: int = 1, lie: str = "spoilt_sum", ms: int = NOW_MS) -> Accused:
+    return Accused(accuser, accused, lie, "north", 1, epoch, 0, 7, ms, ms)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "coordinator.sqlite"
+
+
+@pytest.fixture
+def store(path: Path) -> Iterator[Store]:
+    made = Store(f"sqlite:///{path}")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def book(store: Store) -> AccusationBook:
+    return AccusationBook(store)
+
+
+def test_it_is_counted_once_an_epoch_and_read_from_a_reopened_store(book: AccusationBook, path: Path) -> None:
+    for epoch, ms in ((1, 0), (1, 10), (2, 20), (2, 30), (5, 40)):  # said again in an epoch: after a restart
+        book.write([said("ALICE", "MALLORY", epoch, ms=NOW_MS + ms)], NOW_MS + ms)
+    book.write([said("BOB", "MALLORY", 5, ms=NOW_MS + 50), said("ALICE", "MALLORY", 5, "bad_deal")], NOW_MS + 50)
+    again = Store(f"sqlite:///{path}")
+    found = AccusationBook(again).page(limit=10)
+    assert [(each.accuser, each.lie, each.epochs, each.epoch) for each in found] == [
+        ("BOB", "spoilt_sum", 1, 5), ("ALICE", "spoilt_sum", 3, 5), ("ALICE", "bad_deal", 1, 5)
+    ]  # fmt: skip
+    assert (found[1].first_ms, found[1].last_ms) == (NOW_MS, NOW_MS + 40)
+    again.close()
+
+
+def test_a_head_that_accuses_everybody_in_every_epoch_fills_no_table(book: AccusationBook) -> None:
+    book.write([said("HONEST", "LIAR")], NOW_MS)
+    for epoch in range(1, 9):
+        batch = [said("LIAR", f"VICTIM{epoch * 40 + n}", epoch, ms=NOW_MS + epoch) for n in range(80)]
+        book.write(batch, NOW_MS + epoch)
+    assert book.count() == ACCUSED_MAX + 1
+    kept = book.page(limit=1000, accuser="LIAR")
+    assert {each.epoch for each in kept} == {8}, "what it said last"
+    assert book.page(limit=10, accuser="HONEST") == [said("HONEST", "LIAR")]
+
+
+def test_what_was_not_repeated_is_forgotten(book: AccusationBook) -> None:
+    book.write([said("ALICE", "MALLORY"), said("BOB", "MALLORY")], NOW_MS)
+    book.write([said("BOB", "MALLORY", 2, ms=NOW_MS + DAY_MS)], NOW_MS + DAY_MS)
+    book.write([], NOW_MS + KEEP_DAYS * DAY_MS + 1)
+    assert [each.accuser for each in book.page(limit=10)] == ["BOB"]
+
+
+async def test_it_waits_for_a_database_that_fails(
+    book: AccusationBook, path: Path, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coordinator.gwa.accusations._RETRY_S", 0.01)
+    with sqlite3.connect(path) as database:
+        database.execute("CREATE TRIGGER refuse BEFORE INSERT ON accusations BEGIN SELECT RAISE(FAIL, 'full'); END")
+    metrics = CoordinatorMetrics(CollectorRegistry())
+    accusations, turned = Accusations(book, metrics, lambda: NOW_S), trio.Event()
+    accusations.hear("ALICE", "MALLORY", "wrong_seed", "north", (1, 0, 7))
+    nursery.start_soon(accusations.run, turned.set)
+
+    def value(name: str, **labels: str) -> float | None:
+        return metrics.registry.get_sample_value(name, labels)
+
+    with trio.fail_after(30):
+        while not value("stromkreis_peer_errors_total", reason="store_error"):
+            await trio.sleep(0.01)
+        accusations.hear("BOB", "MALLORY", "wrong_seed", "north", (1, 0, 8))
+        assert (book.count(), turned.is_set()) == (0, False)
+        with sqlite3.connect(path) as database:
+            database.execute("DROP TRIGGER refuse")
+        await turned.wait()
+        while book.count() < 2:
+            await trio.sleep(0.01)
+    assert {each.accuser for each in book.page(limit=10)} == {"ALICE", "BOB"}
+    assert value("stromkreis_accusations_total", lie="wrong_seed") == 2

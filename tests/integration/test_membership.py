@@ -1,0 +1,252 @@
+"""
+One membership among liars, on a real store and real links: its head, its coordinator and its clock are the attacker's.
+
+The gateway sits at position 0 of a ring of six.  It reaches its head through the coordinator's relay, so what leaves it
+is what the coordinator gets; what the head says is handed in as a link would.
+"""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+import trio
+import zmq
+from prometheus_client import CollectorRegistry
+
+import node.gateway
+from coordinator.gwa.ca import CertificateAuthority
+from loadtest.lying_head import LyingHead
+from loadtest.simulator.suite import CheapSuite
+from node.aggregation.contribution import Contributions, Registers
+from node.aggregation.head import HeadDriver
+from node.aggregation.membership import Membership
+from node.aggregation.surroundings import RELAY, FromCoordinator, FromHead, Surroundings
+from node.gateway import Shared
+from node.lmn.counters import DurableCounters
+from node.metrics import NodeMetrics
+from node.security.module import KeyDirectory
+from node.store import Store
+from node.trust import TrustStore
+from protocol import wire
+from protocol.dcnet.epoch import Policy
+from protocol.dcnet.rings import bitmap
+from protocol.dcnet.schema import DEFAULT_SCHEMA, Schema, Slot
+from protocol.errors import RemoteProtocolError
+from protocol.link import Keypair, LinkContext
+
+SUITE = CheapSuite()
+NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
+Kind = TypeVar("Kind", wire.Share, wire.Ready)
+TERM = 1  # the head is the member at position 1
+
+
+class Gateway:
+    """The membership, and what its surroundings have heard of it."""
+
+    def __init__(self, membership: Membership, liar: LyingHead, registry: CollectorRegistry) -> None:
+        self.membership = membership
+        self.liar = liar
+        self.sent: list[wire.Message] = []
+        self._registry = registry
+
+    def heard(self) -> list[wire.Message]:
+        """What it told its head."""
+        liar = self.liar
+        return [
+            wire.decode(liar.secrets[each.position].unseal_relay(0, each.sealed), wire.FROM_MEMBER)
+            for each in self.sent
+            if isinstance(each, wire.Relay)
+        ]
+
+    def count(self, name: str, **labels: str) -> float:
+        return self._registry.get_sample_value(f"stromkreis_node_{name}_total", labels) or 0.0
+
+    async def until(self, kind: type[Kind], count: int = 1) -> list[Kind]:
+        """Wait for so many messages of a kind to the head."""
+        with trio.fail_after(10):
+            while len(found := [each for each in self.heard() if isinstance(each, kind)]) < count:
+                await trio.sleep(0.002)
+        return found
+
+    def head_at(self, endpoint: str = RELAY, term: int = TERM) -> None:
+        liar = self.liar
+        message = wire.HeadAt(liar.view.epoch, liar.view.ring, term, endpoint, bytes(64))
+        self.membership.post(FromCoordinator(message))
+
+    def hears(self, *messages: wire.RingMessage) -> None:
+        for message in messages:
+            self.membership.post(FromHead(message))
+
+    def reads(self, round_: int, energy: int) -> None:
+        self.membership.reading(round_, Registers(900 * round_, (1, energy, 0, 0)))
+
+
+@asynccontextmanager
+async def gateway(tmp_path: Path) -> AsyncIterator[Gateway]:
+    liar = LyingHead(SUITE)
+    liar.term = TERM
+    registry = CollectorRegistry()
+    keys = KeyDirectory(tmp_path / "keys", SUITE)
+    store = Store(tmp_path / "registers.sqlite")
+    async with LinkContext() as link, trio.open_nursery() as nursery:
+        nursery.start_soon(store.run)
+        contributions = Contributions(store, "ESTK0000000001", DEFAULT_SCHEMA)
+        await contributions.first_reading((1, 100, 0, 0))
+        sent: list[wire.Message] = []
+        around = Surroundings(
+            SUITE, keys.open("ESTK0000000001"), link, contributions, NodeMetrics(registry), lambda: 0.0, sent.append,
+            lambda: None, lambda *_: None, "tcp://127.0.0.1:*", None, relay=False,
+        )  # fmt: skip
+        made = Gateway(Membership(around, liar.view, liar.secrets[0]), liar, registry)
+        made.sent = sent
+        nursery.start_soon(made.membership.run)
+        yield made
+        nursery.cancel_scope.cancel()
+    store.close()
+    keys.close()
+
+
+async def test_an_opening_that_waits_for_the_reading_is_not_answered_once_its_e_has_an_expelled_member(
+    tmp_path: Path,
+) -> None:
+    async with gateway(tmp_path) as mine:
+        liar = mine.liar
+        mine.head_at()
+        mine.hears(liar.open())
+        expelled = wire.Expelled(liar.view.epoch, liar.view.ring, liar.view.to_wire(bitmap([3])))
+        mine.membership.post(FromCoordinator(expelled))
+        mine.reads(0, 150)
+        mine.hears(liar.open(1))
+        mine.hears(liar.open(2, liar.everybody(3)))
+        (share,) = await mine.until(wire.Share)
+        assert (share.round, share.attempt) == (0, 2)
+        assert mine.count("protocol_errors", reason="expelled_member") == 1
+
+
+async def test_a_clock_that_is_set_back_costs_its_rounds_and_not_the_node(tmp_path: Path) -> None:
+    async with gateway(tmp_path) as mine:
+        mine.head_at()
+        mine.reads(3, 150)  # offered, and never opened
+        mine.reads(2, 140)
+        mine.reads(4, 160)
+        mine.hears(mine.liar.open(round_=4))
+        (share,) = await mine.until(wire.Share)
+        assert share.round == 4
+
+
+@pytest.mark.parametrize("endpoint", ["inproc://zeromq.zap.01", "ipc:///tmp/x", "tcp://nowhere", "nonsense"])
+async def test_a_head_whose_address_is_none_costs_its_ring_a_head_and_not_the_node(
+    tmp_path: Path, endpoint: str
+) -> None:
+    """The first is the door of our own process: what is sent there is taken for a question of libzmq's."""
+    async with gateway(tmp_path) as mine:
+        mine.head_at(endpoint)
+        mine.head_at(term=TERM + 6)
+        (ready,) = await mine.until(wire.Ready)
+        assert ready.term == TERM + 6
+        await trio.sleep(0.05)
+        assert mine.count("ring_events", event="head_unreachable") == 1
+
+
+async def test_a_member_that_was_shut_out_does_not_come_back_by_another_link_that_it_holds(tmp_path: Path) -> None:
+    """Its key opens no new link; but an empty message on an old one is a hello, and moves its route there."""
+    liar, registry, theirs = LyingHead(SUITE), CollectorRegistry(), Keypair.generate()
+    seats = (*liar.view.members[:3], replace(liar.view.members[3], curve_key=theirs.public), *liar.view.members[4:])
+    view = replace(liar.view, members=seats)
+    keys = KeyDirectory(tmp_path / "keys", SUITE)
+    module = keys.open("ESTK0000000001")
+    store = Store(tmp_path / "registers.sqlite")
+    bare: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    async with LinkContext() as link, trio.open_nursery() as nursery:
+        around = Surroundings(
+            SUITE, module, link, Contributions(store, "ESTK0000000001", DEFAULT_SCHEMA),
+            NodeMetrics(registry), lambda: 0.0, lambda _: None, lambda: None, lambda *_: None, "tcp://127.0.0.1:*",
+            None, relay=False,
+        )  # fmt: skip
+        head = HeadDriver(around, view, 0, {}, lambda _: None, first=(0, 0), secrets=liar.secrets[0])
+        endpoint = await nursery.start(head.run)
+        links = []
+        for _ in range(2):
+            socket = bare.socket(zmq.DEALER)
+            socket.linger = 0
+            socket.setsockopt(zmq.CURVE_SERVERKEY, module.curve.public)
+            socket.setsockopt(zmq.CURVE_PUBLICKEY, theirs.public)
+            socket.setsockopt(zmq.CURVE_SECRETKEY, theirs.secret)
+            socket.connect(endpoint)
+            socket.send(b"")
+            links.append(socket)
+            await _until(lambda: head._listener is not None and head._listener.counters.connects == len(links))
+        ready = wire.encode(wire.Ready(view.epoch, view.ring, 0, 0, 0))
+        links[1].send(ready)
+        await _until(lambda: head._head.present == 1 << 3)
+        head.expel(1 << 3)
+        assert head._head.present == 0
+        links[0].send(b"")
+        links[0].send(ready)
+        refused = "stromkreis_node_protocol_errors_total", {"reason": "expelled_member"}
+        await _until(lambda: registry.get_sample_value(*refused) == 1)
+        assert head._head.present == 0
+        nursery.cancel_scope.cancel()
+    bare.destroy()
+    store.close()
+    keys.close()
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    with trio.fail_after(10):
+        while not condition():
+            await trio.sleep(0.002)
+
+
+def whole(mine: Gateway, tmp_path: Path) -> node.gateway.Gateway:
+    """The gateway around a membership, as far as the coordinator's messages reach."""
+    around = mine.membership._around
+    store = around.contributions._store
+    shared = Shared(
+        SUITE, around.link, store, DurableCounters(store), around.metrics,
+        TrustStore(CertificateAuthority.create(tmp_path / "pki", NOW).root, lambda: 0.0), Policy(), "", None,
+        relay=False,
+    )  # fmt: skip
+    return node.gateway.Gateway(shared, around.module, "tcp://127.0.0.1:1", bytes(32), [])
+
+
+def call(schema: Schema, epoch: int = 1) -> wire.EpochCall:
+    return wire.EpochCall(epoch, "north", bytes(32), schema.to_bytes(), 8, 0, 10_000, 0, 900, 6, 50_000, 0, 0)
+
+
+@pytest.mark.parametrize("is_over", [False, True], ids=["living", "over"])
+async def test_while_a_ring_lives_the_coordinators_bare_word_settles_nothing(tmp_path: Path, *, is_over: bool) -> None:
+    async with gateway(tmp_path) as mine:
+        liar, contributions = mine.liar, mine.membership._around.contributions
+        mine.head_at()
+        mine.hears(liar.open())
+        mine.reads(0, 150)
+        await mine.until(wire.Share)
+        ours = whole(mine, tmp_path)
+        ours._contributions = contributions
+        if not is_over:
+            living = node.gateway._Epoch(call(DEFAULT_SCHEMA), liar.secrets[0], membership=mine.membership)
+            ours._epochs[1] = living
+        await ours._dispatch(wire.Account(liar.view.epoch, 0, 0))
+        assert contributions.unsettled == (None if is_over else (1, 0))
+
+
+COUNT, ENERGY, *_ = DEFAULT_SCHEMA.slots
+
+
+@pytest.mark.parametrize(
+    "slots",
+    [(COUNT,), (COUNT, replace(ENERGY, obis="nonsense")), (COUNT, replace(ENERGY, unit="furlong"))],
+    ids=["no energy", "no OBIS code", "no unit"],
+)
+async def test_a_call_for_registers_that_no_meter_has_is_refused(tmp_path: Path, slots: tuple[Slot, ...]) -> None:
+    async with gateway(tmp_path) as mine, trio.open_nursery() as nursery:
+        ours = whole(mine, tmp_path)
+        ours._nursery = nursery
+        with pytest.raises(RemoteProtocolError, match="unknown_schema"):
+            await ours._dispatch(call(Schema(slots)))
+        assert (ours._epochs, ours._registers) == ({}, None)
