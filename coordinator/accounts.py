@@ -12,7 +12,9 @@ from collections.abc import Callable
 import trio
 from sqlalchemy.exc import SQLAlchemyError
 
+from coordinator.keeping import RETRY_S
 from coordinator.store import Store, fault_of
+from coordinator.threads import look_up
 from protocol import wire
 
 log = logging.getLogger(__name__)
@@ -49,12 +51,11 @@ class Accounts:
             for identity, question in questions.items():
                 is_living = self._is_living(question.epoch)
                 try:
-                    answer = await trio.to_thread.run_sync(
-                        self._answer, identity, question, is_living, abandon_on_cancel=True
-                    )
+                    answer = await look_up(self._answer, identity, question, is_living)
                 except SQLAlchemyError as error:  # it asks again
                     self._failed()
                     log.error("gateway %s gets no answer, the database cannot be read: %s", identity, fault_of(error))
+                    await trio.sleep(RETRY_S)
                     continue
                 if answer is not None:
                     self._send(identity, answer)

@@ -9,6 +9,7 @@ go on.  Whoever was revoked while connected is found by a look at the whole list
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -21,6 +22,7 @@ from coordinator.gwa.epochs import AreaEpoch, Joined, Phase
 from coordinator.gwa.joining import check_join
 from coordinator.keeping import RETRY_S
 from coordinator.store import fault_of
+from coordinator.threads import look_up
 from protocol import wire
 from protocol.dcnet.suite import Suite
 from protocol.errors import RemoteProtocolError
@@ -68,6 +70,7 @@ class Admission:
         self._looks = trio.CapacityLimiter(_LOOKS_MAX)
         self._joins: dict[tuple[int, str], _Join] = {}
         self._wanted = trio.Event()
+        self._told_s: dict[str, float] = {}
 
     async def authorise(self, curve_key: bytes) -> str | None:
         """The gateway that owns a CURVE key, if it is enrolled and active: what ZAP asks."""
@@ -103,7 +106,7 @@ class Admission:
                 self._joins = {key: each for key, each in self._joins.items() if each.epoch.phase is Phase.CALLED}
                 batch = list(self._joins.values())[:_JOINS_MAX]
                 try:
-                    found = await trio.to_thread.run_sync(self._check, batch, abandon_on_cancel=True)
+                    found = await look_up(self._check, batch)
                 except SQLAlchemyError as error:
                     self._store_failed("the directory cannot be read, gateways wait to join", error)
                     await trio.sleep(RETRY_S)
@@ -134,7 +137,7 @@ class Admission:
     async def _look_for_revoked(self) -> None:
         while True:
             try:
-                revoked, self.enrolled = await trio.to_thread.run_sync(self._look, abandon_on_cancel=True)
+                revoked, self.enrolled = await look_up(self._look)
             except SQLAlchemyError as error:
                 self._store_failed("the directory cannot be read, nobody is shut out", error)
             else:
@@ -146,8 +149,12 @@ class Admission:
         return self._directory.revoked(), self._directory.count()
 
     def _store_failed(self, what: str, error: SQLAlchemyError) -> None:
+        """Told once in a while: whoever knocks, enrolled or not, would write a line."""
         self._failed()
-        log.error("%s: %s", what, fault_of(error))
+        now_s = trio.current_time()
+        if now_s >= self._told_s.get(what, -math.inf) + RETRY_S:
+            self._told_s[what] = now_s
+            log.error("%s: %s", what, fault_of(error))
 
 
 def _was_shut_out() -> RemoteProtocolError:

@@ -16,9 +16,11 @@ from coordinator.store import Store
 from coordinator.writing import Ending, RoundWriter
 from protocol import wire
 from protocol.dcnet.book import Accusation, Announce, BookInstruction, Observed, Record
+from protocol.dcnet.rings import RingView
 from protocol.errors import RemoteProtocolError
 
 log = logging.getLogger(__name__)
+HEAD_AT_S = 0.5  # between two broadcasts of one head's address; a head that is started anew takes longer
 
 
 class Rounds:
@@ -49,12 +51,12 @@ class Rounds:
         match message:
             case wire.HeadAt():
                 if message.term == book.term and ring.view.head_of(message.term) == position:
-                    ring.head_at = message
-                    for member in ring.positions:
-                        self._send(member, message)
+                    self._on_head_at(ring, message, now_s)
             case wire.Relay():
                 if message.position >= ring.view.size:
                     raise RemoteProtocolError("no_such_member", "a relayed message for nobody")
+                if len(message.sealed) > _relayed_bytes_max(ring.view):
+                    raise RemoteProtocolError("oversized_message", "a relayed message larger than any of its ring")
                 forwarded = wire.Relay(message.epoch, message.ring, position, message.sealed)
                 self._send(ring.view.members[message.position].identity, forwarded)
             case wire.BadDeal():
@@ -63,6 +65,15 @@ class Rounds:
                 if isinstance(message, wire.HeadSilent) and ring.head_at is not None:
                     self._send(identity, ring.head_at)
                 self.carry_out(epoch, ring, book.receive(position, message, now_s))
+
+    def _on_head_at(self, ring: Ring, message: wire.HeadAt, now_s: float) -> None:
+        """Tell the ring, now and then only where a head goes on saying it: who missed it asks, and is told the last."""
+        is_new = ring.head_at is None or ring.head_at.term != message.term
+        ring.head_at = message
+        if is_new or abs(now_s - ring.head_at_told_s) >= HEAD_AT_S:
+            ring.head_at_told_s = now_s
+            for member in ring.positions:
+                self._send(member, message)
 
     def _on_bad_deal(self, epoch: AreaEpoch, ring: Ring, position: int, dealer: int, now_s: float) -> None:
         if not ring.view.neighbourhoods[position] >> dealer & 1:
@@ -127,3 +138,11 @@ class Rounds:
             self._metrics.round_void(attempt=ended.attempt)
             log.warning("epoch %d ring %d round %d is void: %s", ended.epoch, ended.ring, ended.round, ended.reason)
         self._changed()
+
+
+def _relayed_bytes_max(view: RingView) -> int:
+    """
+    More than any ring message and its seal take: its words, what it commits to with the blindings, a MAC or a position
+    for every member.  What waits for a member that does not read is bounded by it, times the queue of its link.
+    """
+    return 2048 + 8 * view.word_count + 96 * view.committed_count + 32 * view.size

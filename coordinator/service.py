@@ -39,6 +39,9 @@ from protocol.errors import RemoteProtocolError
 from protocol.link import Listener
 
 log = logging.getLogger(__name__)
+HELLOS_MAX = 5  # of a gateway in a row; it says one every 10 s, and one when it is started or linked anew
+HELLO_S = 2.0  # for each there is another one: an answer may be two layouts of a megabyte
+_TELL_S = 10.0  # between two lines about one gateway that breaks the protocol: the counter has them all
 
 
 class Coordinator:
@@ -77,6 +80,8 @@ class Coordinator:
         self._time = Timekeeper(self.areas, self._keeper, self._rounds, metrics, self._send_all, clock)
         self._listener: Listener | None = None
         self._told_shut_out: set[str] = set()
+        self._told_broken: dict[str, float] = {}
+        self._hellos: dict[str, tuple[float, float]] = {}  # by gateway: how many it has left, as of when
         metrics.watch(
             enrolled=lambda: self.admission.enrolled, connected=lambda: self.areas.present_count,
             queue_length=lambda: self._rounds.writer.queued,
@@ -120,7 +125,10 @@ class Coordinator:
 
     def _broke_the_protocol(self, identity: str, error: RemoteProtocolError) -> None:
         self.metrics.peer_error(error.reason)
-        log.warning("gateway %s broke the protocol: %s", identity, error)
+        now_s = self._clock()
+        if abs(now_s - self._told_broken.get(identity, 0.0)) >= _TELL_S:
+            self._told_broken[identity] = now_s
+            log.warning("gateway %s broke the protocol: %s", identity, error)
         if self._listener is not None:
             self._listener.disconnect(identity)
 
@@ -128,15 +136,21 @@ class Coordinator:
         self.metrics.peer_error("store_error")
 
     def _send(self, identity: str, message: wire.Message) -> None:
-        data = wire.encode(message)
+        self._send_bytes(identity, wire.encode(message))
+
+    def _send_bytes(self, identity: str, data: bytes) -> None:
         if self._listener is not None and self._listener.send(identity, data):
             self.metrics.sent.inc(len(data))
         else:
             self.metrics.peer_error("undeliverable")
 
     def _send_all(self, messages: Sequence[To]) -> None:
+        """A layout is the same message to all of its ring: it is encoded once."""
+        message, data = None, b""
         for each in messages:
-            self._send(each.identity, each.message)
+            if each.message is not message:
+                message, data = each.message, wire.encode(each.message)
+            self._send_bytes(each.identity, data)
 
     # --- what gateways say ---------------------------------------------------------------------------------------
 
@@ -162,10 +176,20 @@ class Coordinator:
         if area is None:
             self._send(identity, wire.Refused(0, f"area {name} is not served here"))
             return
+        if not self._may_say_hello(identity):
+            self.metrics.peer_error("too_many_hellos")
+            return
         for epoch in area.epochs:
             known = epoch.call.epoch <= message.known_epoch
             self._keeper.greet(epoch, identity, partial(epoch.greet_again if known else epoch.invite, identity))
         self._time.wake()
+
+    def _may_say_hello(self, identity: str) -> bool:
+        now_s = self._clock()
+        left, since_s = self._hellos.get(identity, (HELLOS_MAX, now_s))
+        left = min(HELLOS_MAX, left + abs(now_s - since_s) / HELLO_S)
+        self._hellos[identity] = (left - 1 if left >= 1 else left), now_s
+        return left >= 1
 
     def _on_epoch_message(self, identity: str, message: wire.Message, now_s: float) -> None:
         number = getattr(message, "epoch")  # noqa: B009 - each of these has one, mypy cannot know

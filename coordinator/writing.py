@@ -17,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from coordinator.gwa.epochs import AreaEpoch, Ring
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.store import Store, fault_of
+from coordinator.threads import in_thread
 from protocol.dcnet.book import Announce, Ended, Record
 
 log = logging.getLogger(__name__)
@@ -74,7 +75,7 @@ class RoundWriter:
             self._wanted = trio.Event()
             batch, self._queue = self._queue, []
             try:
-                await trio.to_thread.run_sync(self._write, batch)
+                await in_thread(self._write, batch)
             except SQLAlchemyError as error:
                 self._metrics.peer_error("store_error")
                 log.error("the round book cannot be written, rounds stay unanswered: %s", fault_of(error))

@@ -22,6 +22,7 @@ from node.aggregation.contribution import Contributions
 from node.aggregation.membership import Membership
 from node.aggregation.surroundings import AccountMoved, FromCoordinator, Surroundings
 from node.lmn.counters import CounterStore
+from node.lmn.pairing import PairingStore
 from node.lmn.profiles import MeterProfile
 from node.lmn.runtime import Backoff, run_meters
 from node.metering.registers import RegisterSet
@@ -39,7 +40,7 @@ from protocol.dcnet.schema import Schema
 from protocol.dcnet.secrets import EpochSecrets
 from protocol.dcnet.suite import Suite
 from protocol.errors import RemoteProtocolError
-from protocol.link import Connection, LinkContext
+from protocol.link import Connection, Inbox, LinkContext
 from protocol.metering.reading import Reading
 
 log = logging.getLogger(__name__)
@@ -68,6 +69,7 @@ class Shared:
     clock: Callable[[], float] = time.time
     fleet: Fleet = field(default_factory=Fleet)
     rings: PublicRings = field(default_factory=PublicRings)
+    pairings: PairingStore | None = None
 
 
 @dataclass(slots=True)
@@ -111,7 +113,7 @@ class Gateway:
         self._coordinator_key = coordinator_key
         self._profiles = profiles
         self._epochs: dict[int, _Epoch] = {}
-        self._outbox_send, self._outbox = trio.open_memory_channel[wire.Message](_OUTBOX)
+        self._inbox: Inbox[wire.Message, bytes] = shared.link.inbox(_OUTBOX)  # posted is what goes to the coordinator
         self._nursery: trio.Nursery | None = None
         self._registers: RegisterSet | None = None
         self._contributions: Contributions | None = None
@@ -127,31 +129,41 @@ class Gateway:
         """Serve until cancelled."""
         connection = self._shared.link.connect(self._endpoint, self._coordinator_key, self._module.curve)
         async with connection, trio.open_nursery() as self._nursery:
-            self._nursery.start_soon(self._listen, connection)
-            self._nursery.start_soon(self._speak, connection)
-            self._nursery.start_soon(self._greet, connection)
-            self._nursery.start_soon(self._keep_account)
+            self._nursery.start_soon(self._serve, connection)
             await self._timed.wait()
             await self._read_meters()
 
-    async def _greet(self, connection: Connection) -> None:
-        """Say that we are here; again and again, since the coordinator may have been restarted."""
+    async def _serve(self, connection: Connection) -> None:
+        """Hear the coordinator, say what is to be said, and repeat what it may have missed or forgotten."""
+        self._inbox.follow(connection)
+        greet_s = ask_s = trio.current_time()
         connects = 1  # the first is no reconnection
         while True:
+            now_s = trio.current_time()
+            if now_s >= greet_s:
+                greet_s = now_s + _HELLO_S
+                self._greet()
+            if now_s >= ask_s:
+                ask_s = now_s + _ASK_ACCOUNT_S
+                self._ask_account()
+            match await self._inbox.receive(min(greet_s, ask_s) - now_s):
+                case None:
+                    pass
+                case bytes() as data:
+                    await self._hear(data)
+                case message:
+                    await self._say(connection, message)
             if connection.counters.connects > connects:
                 self._shared.metrics.reconnected(connection.counters.connects - connects)
                 connects = connection.counters.connects
-            known = max((number for number, each in self._epochs.items() if each.membership is not None), default=-1)
-            self._to_coordinator(wire.Hello(wire.VERSION, known))
-            await trio.sleep(_HELLO_S)
 
-    async def _keep_account(self) -> None:
-        """A contribution whose ring is gone, and its result unheard: ask, and contribute nothing before the answer."""
-        while True:
-            self._ask_account()
-            await trio.sleep(_ASK_ACCOUNT_S)
+    def _greet(self) -> None:
+        """Say that we are here; again and again, since the coordinator may have been restarted."""
+        known = max((number for number, each in self._epochs.items() if each.membership is not None), default=-1)
+        self._to_coordinator(wire.Hello(wire.VERSION, known))
 
     def _ask_account(self) -> None:
+        """A contribution whose ring is gone, and its result unheard: ask, and contribute nothing before the answer."""
         unsettled = None if self._contributions is None else self._contributions.unsettled
         if unsettled is not None:
             epoch = self._epochs.get(unsettled[0])
@@ -178,16 +190,13 @@ class Gateway:
         self._shared.metrics.store_error()
         log.error("gateway %s does not contribute: %s", self.identity, error)
 
-    async def _speak(self, connection: Connection) -> None:
-        async for message in self._outbox:
-            data = wire.encode(message)
-            await connection.send(data)
-            self._shared.metrics.sent(len(data))
+    async def _say(self, connection: Connection, message: wire.Message) -> None:
+        data = wire.encode(message)
+        await connection.send(data)
+        self._shared.metrics.sent(len(data))
 
     def _to_coordinator(self, message: wire.Message) -> None:
-        try:
-            self._outbox_send.send_nowait(message)
-        except trio.WouldBlock:
+        if not self._inbox.post(message):
             self._shared.metrics.dropped("outbox")
 
     # --- meters --------------------------------------------------------------------------------------------------
@@ -197,6 +206,7 @@ class Gateway:
         await run_meters(
             self._profiles, self._deliver, self, clock=self._shared.clock, rng=seed, backoff=self._shared.backoff,
             counters=self._shared.counters,
+            pairings=self._shared.pairings,
         )  # fmt: skip
 
     def next_reading_time(self, now_s: float) -> float:
@@ -228,15 +238,13 @@ class Gateway:
 
     # --- the coordinator -----------------------------------------------------------------------------------------
 
-    async def _listen(self, connection: Connection) -> None:
-        while True:
-            data = await connection.receive()
-            self._shared.metrics.received(len(data))
-            try:
-                await self._dispatch(wire.decode(data, wire.FROM_COORDINATOR))
-            except RemoteProtocolError as error:
-                self._shared.metrics.protocol_error(error.reason)
-                log.warning("gateway %s refuses the coordinator's message: %s", self.identity, error)
+    async def _hear(self, data: bytes) -> None:
+        self._shared.metrics.received(len(data))
+        try:
+            await self._dispatch(wire.decode(data, wire.FROM_COORDINATOR))
+        except RemoteProtocolError as error:
+            self._shared.metrics.protocol_error(error.reason)
+            log.warning("gateway %s refuses the coordinator's message: %s", self.identity, error)
 
     async def _dispatch(self, message: wire.Message) -> None:
         match message:
@@ -254,7 +262,6 @@ class Gateway:
                 epoch = self._epochs.get(message.epoch)
                 if epoch is not None and epoch.membership is not None:
                     epoch.membership.post(FromCoordinator(message))
-        await trio.lowlevel.checkpoint()
 
     def _on_bill_request(self, request: wire.BillRequest) -> None:
         """One at a time, beside the rounds; who is told nothing asks again."""
@@ -308,7 +315,13 @@ class Gateway:
     def _use_schema(self, schema: Schema) -> None:
         schema = schema.without_noise()
         if self._registers is None:
-            self._registers = RegisterSet(schema, [profile.device for profile in self._profiles])
+            try:
+                self._registers = RegisterSet(schema, [profile.device for profile in self._profiles])
+            except (ValueError, KeyError, StopIteration) as error:
+                expected = "expected OBIS codes, units of the DLMS table and an energy"
+                raise RemoteProtocolError(
+                    "unknown_schema", f"a schema of registers that no meter has; {expected}"
+                ) from error
             self._contributions = Contributions(
                 self._shared.store, self.identity, schema, self._module.blinding,
                 keep_committed_s=self._shared.billing.keep_s, random_bits=self._module.random_bits,

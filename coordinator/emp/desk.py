@@ -21,6 +21,7 @@ from coordinator.emp.tariffs import Published
 from coordinator.gwa.ca import TariffSigner
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.store import fault_of
+from coordinator.threads import in_thread, look_up
 from protocol import wire
 from protocol.dcnet.tariff import Tariff, tariff_digest
 
@@ -120,7 +121,7 @@ class BillDesk:
 
     async def _look_up(self) -> bool:
         try:
-            found = await trio.to_thread.run_sync(self.billing.outstanding)
+            found = await look_up(self.billing.outstanding)
         except SQLAlchemyError as error:
             self._failed("bills cannot be read, nobody is asked", error)
             return False
@@ -135,10 +136,10 @@ class BillDesk:
         if not requests:
             return
         request = next(iter(requests))
-        if self._clock() < requests[request] + _AGAIN_S:
+        if 0 <= self._clock() - requests[request] < _AGAIN_S:  # negative: the clock was set back
             return
         try:
-            message = await trio.to_thread.run_sync(self.billing.message, gateway, request, self._intermediates)
+            message = await look_up(self.billing.message, gateway, request, self._intermediates)
         except SQLAlchemyError as error:
             self._failed("a bill cannot be read", error)
             return
@@ -165,9 +166,9 @@ class BillDesk:
     async def _judge(self, gateway: str, message: wire.Bill | wire.BillDeclined) -> None:
         status: BillStatus | None
         if isinstance(message, wire.Bill):
-            status = await trio.to_thread.run_sync(self.billing.judge, gateway, message, self._now_ms())
+            status = await in_thread(self.billing.judge, gateway, message, self._now_ms())
         else:
-            done = await trio.to_thread.run_sync(self.billing.decline, gateway, message, self._now_ms())
+            done = await in_thread(self.billing.decline, gateway, message, self._now_ms())
             status = BillStatus.DECLINED if done else None
         requests = self._waiting.get(gateway, {})
         requests.pop(message.request, None)
@@ -184,7 +185,7 @@ class BillDesk:
     async def _forget(self) -> None:
         while True:
             try:
-                await trio.to_thread.run_sync(self.billing.forget, self._keep_s)
+                await in_thread(self.billing.forget, self._keep_s)
             except SQLAlchemyError as error:
                 self._failed("old commitments cannot be deleted", error)
             await trio.sleep(_FORGET_S)

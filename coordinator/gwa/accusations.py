@@ -20,6 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.store import Store, fault_of
 from coordinator.tables import accusations
+from coordinator.threads import in_thread
 from protocol.wire import Lie
 
 log = logging.getLogger(__name__)
@@ -134,7 +135,7 @@ class Accusations:
             batch, self._waiting = self._waiting, {}
             self._wanted = trio.Event()
             try:
-                await trio.to_thread.run_sync(self._book.write, list(batch.values()), self._now_ms())
+                await in_thread(self._book.write, list(batch.values()), self._now_ms())
             except SQLAlchemyError as error:
                 self._metrics.peer_error("store_error")
                 log.error("accusations cannot be written, they wait: %s", fault_of(error))

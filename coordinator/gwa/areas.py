@@ -65,10 +65,20 @@ class Areas:
         area.present[identity] = now_s
 
     def forget_silent(self, now_s: float) -> None:
-        """Who was not heard for HEARD_S is not here: nobody counts it, and no epoch waits for it."""
+        """
+        Who was not heard for HEARD_S is not here: nobody counts it, and no epoch waits for it.
+
+        What is noted for later than now was noted before the clock was set back, and counts from now.
+        """
         for area in self.areas.values():
-            for identity in [each for each, heard_s in area.present.items() if now_s - heard_s > HEARD_S]:
-                del area.present[identity]
+            for identity, heard_s in list(area.present.items()):
+                if now_s - heard_s > HEARD_S:
+                    del area.present[identity]
+                elif heard_s > now_s:
+                    area.present[identity] = now_s
+            if area.last_arrival_s != _NEVER:
+                area.last_arrival_s = min(area.last_arrival_s, now_s)
+            area.not_before_s = min(area.not_before_s, now_s + self._config.period_s)
 
     def expel(self, identity: str) -> None:
         """A gateway was shut out: it is not here, whatever it says."""

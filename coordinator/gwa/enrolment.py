@@ -167,20 +167,21 @@ class Enrolment:
         check_area(request.area)
         if len(request.curve_key) != CURVE_KEY_SIZE or not any(request.curve_key):
             raise RemoteProtocolError("curve_key", f"expected {CURVE_KEY_SIZE} bytes that are not all zero")
+        token = _digest(request.token)
+        # Without a token nobody learns which gateways there are.
+        with self._store.read() as connection:  # a stranger costs no signature check, and never the round book's lock
+            if connection.execute(select(tokens.c.digest).where(tokens.c.digest == token)).first() is None:
+                raise RemoteProtocolError("token_unknown", "no such enrolment token")
         signing = pki.check_request(request.signing_request)
         if signing.gateway_id != request.gateway_id:
             raise RemoteProtocolError("gateway_id_mismatch", "the signing request names another gateway")
         key_digest = _key_digest(signing.public_key)
-        token = _digest(request.token)
         same = or_(
             gateways.c.gateway_id == request.gateway_id, gateways.c.key_digest == key_digest,
             gateways.c.curve_key == request.curve_key,
         )  # fmt: skip
         with self._store.write() as connection:
-            # The token comes first: without one nobody learns which gateways there are.
-            terms = connection.execute(select(tokens).where(tokens.c.digest == token)).mappings().first()
-            if terms is None:
-                raise RemoteProtocolError("token_unknown", "no such enrolment token")
+            terms = connection.execute(select(tokens).where(tokens.c.digest == token)).mappings().one()
             known = connection.execute(select(gateways).where(same)).mappings().all()
             if known:
                 return self._answer(_repeated(known, request, key_digest, token))

@@ -64,6 +64,7 @@ class Ring:
     deals: dict[int, wire.Deal] = field(default_factory=dict)
     book: RoundBook | None = None
     head_at: wire.HeadAt | None = None
+    head_at_told_s: float = 0.0
     expelled: int = 0
     bad_deals: set[tuple[int, int]] = field(default_factory=set)  # who complained of whose deal, by position
 

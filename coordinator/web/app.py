@@ -67,7 +67,7 @@ def make_app(
     app.include_router(make_dashboard(totals, accusations, source, None if desk is None else desk.billing))
 
     @app.get("/metrics", include_in_schema=False)
-    def _metrics(request: Request) -> Response:
+    async def _metrics(request: Request) -> Response:
         encode, media_type = choose_encoder(request.headers.get("accept", ""))
         return Response(encode(metrics.registry), headers={"Content-Type": media_type})
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import anycorn
+import anyio.to_thread
 import trio
 from anycorn.config import Sockets
 from fastapi import FastAPI
@@ -28,6 +29,8 @@ from protocol.link.tls import server_context
 
 # Lowering it drops slow viewers (they reconnect by themselves), raising it delays the end of the process.
 STALL_S = 5.0
+# Requests that ask the database or draw, at once; more wait.  Raising it takes the interpreter from the rounds.
+THREADS = 8
 
 
 class _Config(anycorn.Config):
@@ -87,6 +90,7 @@ async def serve(
     config.shutdown_timeout = 1.0
     config.ssl_handshake_timeout = 10.0
     config.read_timeout = None
+    anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS
     # anycorn types ASGI and task status in its own and anyio's terms, which Starlette and trio do not match by name.
     asgi, started = cast(Any, _Unborn(app)), cast(Any, task_status)
     await anycorn.serve(asgi, config, mode="asgi", task_status=started)

@@ -2,7 +2,8 @@
 A member that lies: the real machine, and what it says to its head is changed on the way out.
 
 Each lie is one that the head cannot see in the message itself.  `whim` lies in half of its rounds, `framing` does so
-exactly where another member is in E, to have that one named; both look at what the head does, as a liar can.
+exactly where another member is in E, to have that one named; both look at what the head does, as a liar can.  `usurp`
+lies to the round book, in the head's place.
 """
 
 from __future__ import annotations
@@ -36,6 +37,16 @@ class LyingMember:
         twisted = LIES[self.lie](self, message, member) if self._in_mood else message
         self.told += twisted != message
         return twisted
+
+    def usurp(self, message: wire.RingMessage, member: Member) -> wire.RingTotal | None:
+        """A total of nothing, before the head has one, under a term that is in the past and was never its turn."""
+        view, term = member.view, self.position
+        if self.lie != "usurp" or not isinstance(message, wire.Share) or member.term % view.size >= term:
+            return None
+        self.told += 1
+        bits = view.to_wire(view.everybody)
+        total = view.size.to_bytes(8, "little") * view.word_count
+        return wire.RingTotal(view.epoch, view.ring, message.round, message.attempt, term, bits, bits, total, b"", b"")
 
 
 def _share(liar: LyingMember, message: wire.RingMessage, _member: Member) -> wire.RingMessage:
@@ -78,6 +89,11 @@ def _macs(liar: LyingMember, message: wire.RingMessage, _member: Member) -> wire
     )
 
 
+def _usurp(_liar: LyingMember, message: wire.RingMessage, _member: Member) -> wire.RingMessage:
+    """To its head it says the truth: see `LyingMember.usurp`."""
+    return message
+
+
 def _whim(liar: LyingMember, message: wire.RingMessage, member: Member) -> wire.RingMessage:
     """A wrong share or wrong words."""
     return _words(liar, _share(liar, message, member), member)
@@ -95,6 +111,7 @@ LIES: dict[str, Callable[[LyingMember, wire.RingMessage, Member], wire.RingMessa
     "binding": _binding,
     "partial": _partial,
     "macs": _macs,
+    "usurp": _usurp,
     "whim": _whim,
     "framing": _framing,
 }

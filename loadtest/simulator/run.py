@@ -121,7 +121,9 @@ def _check_search(world: World, scenario: Scenario, liar: LyingMember, healing: 
             raise Violation("a member that lies in every round was not found")
     if scenario.faults != CALM:
         return
-    bound = 0 if liar.lie in {"seed", "binding", "partial", "words", "macs"} else lost_rounds_granted(world.view)
+    bound = (
+        0 if liar.lie in {"seed", "binding", "partial", "words", "macs", "usurp"} else lost_rounds_granted(world.view)
+    )
     if liar.lie in {"whim", "framing"}:
         bound += scenario.rounds.bit_length()
     spoilt = sum(each.reason == "the masks did not cancel" for each in world.ended.values())

@@ -100,7 +100,8 @@ class World(Timeline):
         self.ledger = Ledger(self.view, corrupt if lying_member is None else corrupt | {lying_member.position})
         self.gateways = [Gateway(index, each) for index, each in enumerate(secrets)]
         self._masks = [MaskSchedule(suite, self.view, each) for each in secrets]
-        self.book = RoundBook(suite, self.view, result_secret(ring_seed), 0.0)
+        self._result_secret = result_secret(ring_seed)
+        self.book = RoundBook(suite, self.view, self._result_secret, 0.0)
         self.ended: dict[int, Ended] = {}
         self.register_wh = [self.random.randrange(10**9) for _ in secrets]
         self.first_wh = list(self.register_wh)
@@ -134,6 +135,12 @@ class World(Timeline):
         when_s = self.book.next_timer_s()
         if when_s < float("inf"):
             self.at(max(when_s, self.now_s + 0.01), self._book_timer)
+
+    def restart_book(self) -> None:
+        """The coordinator comes back: what ended has ended, and terms go on a turn of the ring later."""
+        term = max((each.term for each in self.ended.values()), default=0) + self.view.size
+        self.book = RoundBook(self._suite, self.view, self._result_secret, self.now_s, self.ended, term)
+        self._from_book(self.book.start())
 
     # --- gateways --------------------------------------------------------------------------------------------------
 
@@ -198,6 +205,8 @@ class World(Timeline):
         if self.faults.crash and self.random.random() < self.faults.crash * len(self.gateways):
             victim = self.random.choice(self.gateways)
             self.at(self.now_s + self.random.random() * PERIOD_S, lambda: self.crash(victim))
+        if self.faults.book_crash and self.random.random() < self.faults.book_crash:
+            self.at(self.now_s + self.random.random() * PERIOD_S, self.restart_book)
 
     def _offer(self, gateway: Gateway, round_: int) -> None:
         """As the node does: the stored vector again, or a new one once the last contribution is settled."""
@@ -256,6 +265,9 @@ class World(Timeline):
         if member is None:
             return
         if self.lying_member is not None and self.lying_member.position == gateway.index:
+            usurped = self.lying_member.usurp(message, member)
+            if usurped is not None:
+                self._to_book(gateway, usurped)
             message = self.lying_member.twist(message, member)
         self._note(gateway.index, message)
         self.ledger.sent(gateway.index, message, member)
@@ -361,6 +373,8 @@ class World(Timeline):
         expected = [0] * self.view.word_count
         for gateway in self.gateways:
             if ended.roster >> gateway.index & 1:
+                if ended.round not in gateway.contributed:
+                    raise Violation(f"round {ended.round} opened with a member that contributed nothing")
                 vector, _ = gateway.contributed[ended.round]
                 expected = [(a + int(b)) % WORD_MODULUS for a, b in zip(expected, vector, strict=True)]
         if tuple(expected) != ended.total:

@@ -322,11 +322,12 @@ class Head:
             return [Note("head_message_out_of_season")]
         if not self._suite.group.is_element(message.element):
             raise RemoteProtocolError("bad_partial", "a partial evaluation is no group element")
-        before, wrong = recovery.refuted, attempt.wrong_seeds.get(message.silent, b"")
+        before, caught = recovery.refuted, recovery.is_dealers_lie
+        wrong = attempt.wrong_seeds.get(message.silent, b"")
         recovery.help(self._suite, position, message.element, message.proof, wrong)
         self.refuted |= recovery.refuted
         out: list[Instruction] = [Note("partial_refuted")] if recovery.refuted != before else []
-        if recovery.is_dealers_lie and message.silent not in attempt.wrong_seeds:
+        if recovery.is_dealers_lie and not caught and message.silent not in attempt.wrong_seeds:
             out += self._catch(attempt, message.silent)
         return out + self._finish_if_open(attempt, now_s)
 

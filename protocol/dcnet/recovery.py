@@ -7,6 +7,7 @@ Proofs tell the helpers' part, as far as the head holds the dealer's commitments
 
 - some proofs fail: those helpers' parts are put aside (`refuted`: the helper lied, or was dealt a bad share);
 - t parts hold and do not give what was bound: the dealer lied (`is_dealers_lie`), and what they give is taken;
+- its commitments are no group elements: the dealer lied, and they are done without;
 - no commitments: of t + 1 helpers each is left out once, which finds one liar; with more of them nobody is told apart
   (`culprits`).
 """
@@ -19,6 +20,7 @@ from protocol.dcnet import prf, shamir
 from protocol.dcnet.masks import seed_binding
 from protocol.dcnet.rings import bitmap
 from protocol.dcnet.suite import Suite, mac_equal
+from protocol.errors import RemoteProtocolError
 
 
 @dataclass(slots=True)
@@ -51,8 +53,7 @@ class Recovery:
         self.parts[helper] = element, proof
         if len(self.parts) < self.t or self._try(suite, [*self.parts][-self.t :], revealed):
             return
-        if self.commitments is not None:
-            self._put_aside(suite, self.commitments)
+        if self.commitments is not None and self._put_aside(suite, self.commitments):
             holders = [*self.parts][: self.t]
             if len(holders) == self.t and not self._try(suite, holders, revealed):
                 self.is_dealers_lie = True
@@ -72,13 +73,19 @@ class Recovery:
             self.seed, self.is_dealers_lie = seed, True
         return bool(self.seed)
 
-    def _put_aside(self, suite: Suite, commitments: tuple[bytes, ...]) -> None:
-        """Forget the parts whose proof fails."""
+    def _put_aside(self, suite: Suite, commitments: tuple[bytes, ...]) -> bool:
+        """Forget the parts whose proof fails; False where the commitments are none, and prove nothing but a lie."""
+        try:
+            keys = {helper: shamir.share_key(suite.group, commitments, helper + 1) for helper in self.parts}
+        except RemoteProtocolError:
+            self.commitments, self.is_dealers_lie = None, True
+            return False
         for helper, (element, proof) in list(self.parts.items()):
-            key = shamir.share_key(suite.group, commitments, helper + 1)
+            key = keys[helper]
             if not prf.verify_partial(suite.group, key, self.label, element, proof):
                 del self.parts[helper]
                 self.refuted |= 1 << helper
+        return True
 
     def _leave_one_out(self, suite: Suite, revealed: bytes) -> None:
         """One liar among t + 1 helpers is the one without whom it fits."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
 from protocol.dcnet.schema import DEFAULT_SCHEMA, Kind, Noise, Schema
 
@@ -22,7 +22,7 @@ FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
-expect.set_options(timeout=20_000)  # a page load parses 4.6 MB of chart library, on a busy machine slowly
+expect.set_options(timeout=60_000)  # a page load parses 4.6 MB of chart library, on a busy machine slowly
 CHARTS = ("load-chart", "energy-chart", "participation-chart", "latency-chart")
 
 
@@ -98,6 +98,36 @@ def test_a_round_that_ends_appears_by_itself(watched: Watched, day: Site) -> Non
     expect(page.locator("#opened")).to_have_text("403 of 405")
     assert page.locator("#power-note").text_content() != before
     assert len([url for url in watched.requests if url == f"{day.address}/"]) == loads == 1  # it was not reloaded
+    assert watched.complaints == []
+
+
+def test_it_comes_back_after_a_proxy_said_that_the_coordinator_is_away(watched: Watched, day: Site) -> None:
+    """A browser gives an event stream up that is answered with an error, as a reverse proxy does meanwhile."""
+    page = watched.page
+    away = iter([True, True])
+
+    def proxy(route: Route) -> None:
+        if next(away, False):
+            route.fulfill(status=502, body="Bad Gateway")
+        else:
+            route.continue_()
+
+    page.route("**/dashboard/events", proxy)
+    page.goto(day.address)
+    expect(page.locator("#live")).to_have_text("reconnecting")
+    expect(page.locator("#live")).to_have_text("live")
+    before = page.locator("#opened").text_content()
+    day.go_on()
+    expect(page.locator("#opened")).not_to_have_text(before or "")
+
+
+def test_a_ring_without_a_round_claims_no_total(watched: Watched, day: Site) -> None:
+    day.neighbourhood.last.pop((3, 0))
+    page = opened(watched, day)
+    ring = page.locator("figure.ring", has_text="first round to come")
+    expect(ring.locator("text").first).to_have_text("17")
+    expect(ring.locator("svg")).to_have_attribute("aria-label", "Ring 0 of Südhang: 17 gateways, first round to come")
+    assert ring.locator("circle").first.evaluate("dot => getComputedStyle(dot).fill") == "none"
     assert watched.complaints == []
 
 

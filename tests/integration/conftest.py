@@ -33,6 +33,12 @@ def _server_binaries() -> Path | None:
     )
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if isinstance(item, pytest.Function) and "network" in item.fixturenames:
+            item.add_marker(pytest.mark.rounds)
+
+
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[str]:
     """A PostgreSQL server of our own on a free port, as a user other than root (it refuses to be root)."""

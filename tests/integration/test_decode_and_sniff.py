@@ -221,6 +221,15 @@ def test_output_that_cannot_be_written_is_a_sentence_and_a_closed_pipe_none(tmp_
         assert (process.stderr.read(), process.wait(30)) == ("", 1)
 
 
+@pytest.fixture
+def in_the_foreground() -> Iterator[None]:
+    """What a shell runs in the background ignores Ctrl-C, and so would its children: not those of this test."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("in_the_foreground")
 @pytest.mark.parametrize("ask", [False, True])
 def test_ctrl_c_ends_sniff_without_a_word(tmp_path: Path, ask: bool) -> None:
     with meters(tmp_path, "--count", "1", "--protocol", "sml" if ask else "p1") as (entry,):

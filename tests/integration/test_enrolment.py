@@ -93,6 +93,12 @@ def test_tokens_have_limits(store: Store, enrolment: Enrolment) -> None:
             directory.create_token(NOW, **impossible)
 
 
+def test_a_stranger_waits_for_no_lock_and_holds_none(store: Store, enrolment: Enrolment) -> None:
+    """While the round book writes, and with a request that is none: the token comes before everything else."""
+    with store.write():
+        assert refused(enrolment, replace(request("stk_guess"), signing_request=b"junk")) == "token_unknown"
+
+
 def test_a_token_is_kept_nowhere(tmp_path: Path) -> None:
     store = Store(f"sqlite:///{tmp_path / 'coordinator.sqlite'}")
     token = Directory(store).create_token(NOW, label="Elm Street")

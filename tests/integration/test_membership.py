@@ -34,7 +34,8 @@ from node.trust import TrustStore
 from protocol import wire
 from protocol.dcnet.epoch import Policy
 from protocol.dcnet.rings import bitmap
-from protocol.dcnet.schema import DEFAULT_SCHEMA
+from protocol.dcnet.schema import DEFAULT_SCHEMA, Schema, Slot
+from protocol.errors import RemoteProtocolError
 from protocol.link import Keypair, LinkContext
 
 SUITE = CheapSuite()
@@ -201,24 +202,51 @@ async def _until(condition: Callable[[], bool]) -> None:
             await trio.sleep(0.002)
 
 
+def whole(mine: Gateway, tmp_path: Path) -> node.gateway.Gateway:
+    """The gateway around a membership, as far as the coordinator's messages reach."""
+    around = mine.membership._around
+    store = around.contributions._store
+    shared = Shared(
+        SUITE, around.link, store, DurableCounters(store), around.metrics,
+        TrustStore(CertificateAuthority.create(tmp_path / "pki", NOW).root, lambda: 0.0), Policy(), "", None,
+        relay=False,
+    )  # fmt: skip
+    return node.gateway.Gateway(shared, around.module, "tcp://127.0.0.1:1", bytes(32), [])
+
+
+def call(schema: Schema, epoch: int = 1) -> wire.EpochCall:
+    return wire.EpochCall(epoch, "north", bytes(32), schema.to_bytes(), 8, 0, 10_000, 0, 900, 6, 50_000, 0, 0)
+
+
 @pytest.mark.parametrize("is_over", [False, True], ids=["living", "over"])
 async def test_while_a_ring_lives_the_coordinators_bare_word_settles_nothing(tmp_path: Path, *, is_over: bool) -> None:
     async with gateway(tmp_path) as mine:
-        liar, around = mine.liar, mine.membership._around
+        liar, contributions = mine.liar, mine.membership._around.contributions
         mine.head_at()
         mine.hears(liar.open())
         mine.reads(0, 150)
         await mine.until(wire.Share)
-        store = around.contributions._store
-        shared = Shared(
-            SUITE, around.link, store, DurableCounters(store), around.metrics,
-            TrustStore(CertificateAuthority.create(tmp_path / "pki", NOW).root, lambda: 0.0), Policy(), "", None,
-            relay=False,
-        )  # fmt: skip
-        whole = node.gateway.Gateway(shared, around.module, "tcp://127.0.0.1:1", bytes(32), [])
-        whole._contributions = around.contributions
+        ours = whole(mine, tmp_path)
+        ours._contributions = contributions
         if not is_over:
-            call = wire.EpochCall(1, "north", bytes(32), b"[]", 8, 0, 10_000, 0, 900, 6, 0, 0, 0)
-            whole._epochs[1] = node.gateway._Epoch(call, liar.secrets[0], membership=mine.membership)
-        await whole._dispatch(wire.Account(liar.view.epoch, 0, 0))
-        assert around.contributions.unsettled == (None if is_over else (1, 0))
+            living = node.gateway._Epoch(call(DEFAULT_SCHEMA), liar.secrets[0], membership=mine.membership)
+            ours._epochs[1] = living
+        await ours._dispatch(wire.Account(liar.view.epoch, 0, 0))
+        assert contributions.unsettled == (None if is_over else (1, 0))
+
+
+COUNT, ENERGY, *_ = DEFAULT_SCHEMA.slots
+
+
+@pytest.mark.parametrize(
+    "slots",
+    [(COUNT,), (COUNT, replace(ENERGY, obis="nonsense")), (COUNT, replace(ENERGY, unit="furlong"))],
+    ids=["no energy", "no OBIS code", "no unit"],
+)
+async def test_a_call_for_registers_that_no_meter_has_is_refused(tmp_path: Path, slots: tuple[Slot, ...]) -> None:
+    async with gateway(tmp_path) as mine, trio.open_nursery() as nursery:
+        ours = whole(mine, tmp_path)
+        ours._nursery = nursery
+        with pytest.raises(RemoteProtocolError, match="unknown_schema"):
+            await ours._dispatch(call(Schema(slots)))
+        assert (ours._epochs, ours._registers) == ({}, None)

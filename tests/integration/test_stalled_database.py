@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import httpx
+import pytest
 import trio
+from prometheus_client import CollectorRegistry
 from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 
 from coordinator.config import CoordinatorConfig, EpochConfig, WebConfig
 from coordinator.gwa.enrolment import Directory
-from coordinator.store import Store
+from coordinator.metrics import CoordinatorMetrics
+from coordinator.store import Epoch, Ring, Store, open_engine
 from coordinator.tables import metadata
+from coordinator.threads import in_thread
+from coordinator.web.app import make_app
+from coordinator.web.serve import THREADS, serve
+from coordinator.web.status import Status
 from loadtest.network import Network, free_port
 from node.security.module import KeyDirectory
 from node.wan.enrolment import Enroller
 from protocol import wire
+from protocol.dcnet.book import Ended
+from protocol.dcnet.schema import DEFAULT_SCHEMA
 from protocol.dcnet.suite import StandardSuite
 from protocol.link import LinkContext
 
@@ -70,6 +81,68 @@ async def test_rounds_go_on_while_the_directory_stalls_and_a_revoked_gateway_sta
             nursery.cancel_scope.cancel()
         assert heard == [], "it was let in"
         assert network.flown("node").is_conserved
+    finally:
+        with store.write() as connection:
+            metadata.drop_all(connection)
+        store.close()
+
+
+def test_postgresql_gives_up_a_statement_that_waits_for_ever(postgresql: str) -> None:
+    by_default, impatient = open_engine(postgresql), open_engine(f"{postgresql}?options=-c%20statement_timeout%3D200")
+    with by_default.connect() as one, impatient.connect() as other:
+        assert one.scalar(text("SHOW statement_timeout")) == "1min"
+        one.execute(text("SELECT pg_advisory_xact_lock(7)"))
+        with pytest.raises(OperationalError, match="statement timeout"):
+            other.execute(text("SELECT pg_advisory_xact_lock(7)"))
+    by_default.dispose()
+    impatient.dispose()
+
+
+class Nothing:
+    """A service without rings."""
+
+    def status(self) -> Status:
+        return Status(1, (), 0, 0)
+
+    async def changed(self, revision: int) -> None:
+        await trio.sleep_forever()
+
+    def not_ready(self) -> str | None:
+        return None
+
+
+async def test_viewers_who_wait_for_a_table_keep_neither_rounds_nor_metrics_waiting(postgresql: str) -> None:
+    store = Store(postgresql)
+    members = tuple(f"ESTK{number:010}" for number in range(3))
+    store.add_epoch(Epoch(1, "north", DEFAULT_SCHEMA, 96, 0, 900), [Ring(1, 0, members)])
+    ended = Ended(1, 0, 0, wire.Outcome.VOID, 0, 0, 0, 0, (), False, "no total in time", 0.0, 1.0)
+    app = make_app(store, Nothing(), CoordinatorMetrics(CollectorRegistry()))
+    try:
+        async with trio.open_nursery() as nursery:
+            (address,) = await nursery.start(serve, app, ["http://127.0.0.1:0"])
+            limits = httpx.Limits(max_connections=None)
+            async with httpx.AsyncClient(base_url=address, timeout=60, limits=limits) as client:
+                with store.engine.connect() as locked:
+                    locked.execute(text("LOCK TABLE gateways IN ACCESS EXCLUSIVE MODE"))
+                    answers: list[int] = []
+
+                    async def look() -> None:
+                        answers.append((await client.get("/api/v1/gateways")).status_code)
+
+                    async with trio.open_nursery() as viewers:
+                        for _ in range(40):
+                            viewers.start_soon(look)
+                        waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+                        with trio.fail_after(20):
+                            while locked.scalar(waiting) < THREADS:
+                                await trio.sleep(0.02)
+                            assert "stromkreis_rounds_total" in (await client.get("/metrics")).text
+                            assert (await client.get("/readyz")).status_code == 200
+                            assert await in_thread(store.record, ended)
+                            assert answers == []
+                        locked.rollback()
+                assert answers == [200] * 40
+            nursery.cancel_scope.cancel()
     finally:
         with store.write() as connection:
             metadata.drop_all(connection)

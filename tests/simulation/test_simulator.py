@@ -19,6 +19,7 @@ from loadtest.simulator.run import Scenario, play
 from loadtest.simulator.suite import CheapSuite
 from loadtest.simulator.world import Violation, World
 from protocol import wire
+from protocol.dcnet.book import RoundBook
 from protocol.dcnet.events import Instruction
 from protocol.dcnet.head import Head
 from protocol.dcnet.member import TRANSITIONS, Member, State
@@ -29,6 +30,7 @@ SCENARIOS = {
     "loss": replace(SMALL, faults=Faults(loss=0.02)),
     "slow": replace(SMALL, faults=Faults(delay_s=0.4, duplicate=0.1)),
     "crash": replace(SMALL, faults=Faults(crash=0.05)),
+    "book crash": replace(SMALL, faults=Faults(book_crash=0.2, crash=0.02, delay_s=0.1)),
     "clogged": replace(SMALL, faults=Faults(clog=0.5, delay_s=0.1)),
     "everything": replace(SMALL, faults=Faults(loss=0.01, crash=0.03, duplicate=0.05, delay_s=0.1, clog=0.3)),
     "lying head": replace(SMALL, liar="head"),
@@ -46,7 +48,7 @@ SCENARIOS = {
 @pytest.mark.parametrize("chunk", range(3))
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_no_seed_breaks_an_invariant(name: str, chunk: int) -> None:
-    count = 35 if SCENARIOS[name].liar == "member" else 100  # twice as many rounds, and every lie five times
+    count = 36 if SCENARIOS[name].liar == "member" else 100  # twice as many rounds, and every lie four times
     for seed in range(count * chunk, count * chunk + count):
         play(seed, SCENARIOS[name])
 
@@ -100,15 +102,28 @@ def test_every_lie_is_told_and_opens_nothing(lie: str) -> None:
     assert told > 0
 
 
+USURPER = replace(SCENARIOS["lying member"], lie="usurp", faults=Faults(book_crash=0.2))
+
+
 @pytest.mark.parametrize("lie", MEMBERS_LIES)
 def test_every_lie_of_a_member_is_told_and_costs_what_is_stated(lie: str) -> None:
-    """Some lies need somebody who falls silent to be told at all; who can be caught in the act is."""
-    faults = Faults(loss=0.01) if lie in {"words", "partial"} else CALM
+    """Some lies need somebody who falls silent, or a book with past terms; who can be caught in the act is."""
+    faults = {"words": Faults(loss=0.01), "partial": Faults(loss=0.01), "usurp": USURPER.faults}.get(lie, CALM)
     played = [play(seed, replace(SCENARIOS["lying member"], lie=lie, faults=faults)) for seed in range(12)]
     assert all(each.lies for each in played) or faults != CALM
     assert sum(each.lies for each in played) >= 4
     if lie in STEADY:
         assert all(each.is_named for each in played)
+
+
+def test_a_total_of_who_is_not_head_never_stands_however_often_the_book_restarts() -> None:
+    _plays(USURPER, 20)
+
+
+def test_a_book_that_hears_every_past_term_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RoundBook, "_is_head_of", lambda *_: True)
+    with pytest.raises(Violation, match=r"contributed nothing|something else"):
+        _plays(USURPER, 20)
 
 
 def test_a_search_that_names_whom_it_likes_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:

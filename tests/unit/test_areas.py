@@ -49,6 +49,16 @@ def test_an_area_whose_last_gateway_has_gone_calls_nobody(areas: Areas) -> None:
     assert areas.call_due(NOW_S + 1_000_000) == []
 
 
+def test_a_clock_that_is_set_back_delays_no_epoch_and_keeps_nobody(areas: Areas) -> None:
+    earlier_s = NOW_S - 7200
+    areas.areas["north"].not_before_s = NOW_S + 900  # an epoch was refused a moment ago
+    areas.forget_silent(earlier_s)
+    assert areas.call_due(earlier_s + 899) == []
+    assert areas.next_timer_s() == earlier_s + 900
+    areas.forget_silent(earlier_s + HEARD_S + 1)
+    assert areas.present_count == 0
+
+
 def joined(size: int, ring_size: int, certificate_size: int) -> tuple[AreaEpoch, list[To]]:
     """An area in which so many have joined, with certificates of so many bytes."""
     areas = Areas(StandardSuite(), EpochConfig(ring_size=ring_size), DEFAULT_SCHEMA, [], ["north"], bytes, 0)

@@ -109,6 +109,40 @@ def test_wrong_confirmations_where_nobody_has_another_to_spare_void_the_round_an
     assert ring.accused == []
 
 
+# --- deals -----------------------------------------------------------------------------------------------------------
+
+
+def badly_dealt(ring: Ring, dealer: int, **share: Callable[[int], int]) -> None:
+    """Everybody got commitments of a dealer that are no group elements, and the head takes its term with them."""
+    for position in set(range(ring.view.size)) - {dealer}:
+        received = ring.secrets[position]._received
+        made = {name: make(position) for name, make in share.items()}
+        received[dealer] = replace(received[dealer], commitments=(b"\xff" * 32,) * ring.view.t, **made)
+    ring._appoint(0)
+
+
+def test_commitments_that_are_none_are_their_dealers_lie_and_not_its_helpers() -> None:
+    """A deal is looked at on suspicion, so such commitments get as far as the recovery; helpers are not cut off."""
+    ring = Ring()
+    badly_dealt(ring, 3, share=lambda position: 1000 + position**5)
+    head = ring.head
+    assert ring.play(0, silent_at(3, wire.Reveal)).outcome is VOID
+    assert "bad_share_commitment" not in ring.refused
+    assert ring.accused == [(3, Lie.WRONG_SEED)]
+    assert ring.notes.count("member_wrong_seed") == 1
+    assert head.search.named == 1 << 3
+
+
+def test_without_commitments_worth_the_name_a_good_deal_still_recovers() -> None:
+    ring = Ring()
+    badly_dealt(ring, 3)
+    ring.twist = lying(1, wire.Partial, element=SUITE.group.multiply_base(4242))
+    ended = ring.play(0, silent_at(3, wire.Reveal))
+    assert (ended.outcome, ended.roster) == (OPENED, ring.view.everybody)
+    assert positions_of(ring.head.refuted) == [1]
+    assert ring.accused == [(3, Lie.WRONG_SEED)]
+
+
 # --- seeds -----------------------------------------------------------------------------------------------------------
 
 

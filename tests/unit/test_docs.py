@@ -15,8 +15,11 @@ from coordinator.metrics import CoordinatorMetrics
 from loadtest import diagrams
 from loadtest.config import MetersConfig
 from node.config import NodeConfig
-from node.lmn.metrics import LMN_ERRORS, LMN_READINGS
+from node.lmn.metrics import LMN_METRICS
 from node.metrics import NodeMetrics
+from protocol.dcnet.parameters import choose
+from protocol.errors import LocalProtocolError
+from protocol.wire.fields import MAX_AREA
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
@@ -94,7 +97,7 @@ def exposed(families: list[Metric]) -> set[str]:
 def test_every_metric_is_explained_and_no_other() -> None:
     registry = CollectorRegistry()
     NodeMetrics(registry)
-    families = [*registry.collect(), *LMN_ERRORS.collect(), *LMN_READINGS.collect()]
+    families = [*registry.collect(), *(family for each in LMN_METRICS for family in each.collect())]
     CoordinatorMetrics(registry := CollectorRegistry())
     families += registry.collect()
     text = text_of(ROOT / "docs" / "operations.md")
@@ -121,7 +124,7 @@ def test_what_an_alert_looks_at_is_there_before_its_first_event() -> None:
 def test_metrics_keep_to_the_conventions_of_prometheus() -> None:
     """As `promtool check metrics` has it: help, base units, `_total` on counters and on nothing else."""
     NodeMetrics(registry := CollectorRegistry())
-    families = [*registry.collect(), *LMN_ERRORS.collect(), *LMN_READINGS.collect()]
+    families = [*registry.collect(), *(family for each in LMN_METRICS for family in each.collect())]
     CoordinatorMetrics(registry := CollectorRegistry())
     families += registry.collect()
     for family in families:
@@ -130,7 +133,7 @@ def test_metrics_keep_to_the_conventions_of_prometheus() -> None:
         assert not re.search(r"_(ms|milliseconds|minutes|kb|kilobytes|percent|count|sum|bucket|info)$", family.name)
         assert family.type == "counter" or not family.name.endswith("_total")
         assert {label for sample in family.samples for label in sample.labels} <= {
-            "outcome", "reason", "phase", "event", "queue", "direction", "protocol", "certificate", "le",
+            "outcome", "reason", "lie", "phase", "event", "queue", "direction", "protocol", "certificate", "le",
         }  # fmt: skip
 
 
@@ -146,6 +149,22 @@ def test_reasons_that_are_named_exist() -> None:
     assert sorted(name for name in named if f'"{name}"' not in code) == []
 
 
+def test_areas_work_up_to_the_sizes_of_the_table() -> None:
+    text = text_of(ROOT / "docs" / "operations.md").partition("## Sizing")[2].partition("\n## ")[0]
+    rates = [(0.05, 0.05), (0.01, 0.05), (0.01, 0.02)]
+    rows = re.findall(r"^\| (\d+)[^|]*\|(.*)\|$", text, re.MULTILINE)
+    assert [int(size) for size, _ in rows] == [12, 24, 48, 64, 96]
+    for size, cells in ((int(size), cells.split("|")) for size, cells in rows):
+        for (corrupt, dropout), cell in zip(rates, cells, strict=True):
+            area, *numbers = re.findall(r"any|[\d,]+", cell.replace(", ", " "))
+            largest = MAX_AREA // size * size if area == "any" else int(area.replace(",", ""))
+            chosen = choose(size, corrupt, dropout, model="unsplittable", population=largest)
+            assert [chosen.k, chosen.t, chosen.n_min] == [int(number) for number in numbers]
+            if area != "any":
+                with pytest.raises(LocalProtocolError):
+                    choose(size, corrupt, dropout, model="unsplittable", population=largest + size)
+
+
 def test_the_configuration_example_is_valid() -> None:
     (example,) = re.findall(r"^```toml\n(.*?)^```", text_of(ROOT / "docs" / "operations.md"), re.DOTALL | re.MULTILINE)
     document = tomllib.loads(example)
@@ -154,3 +173,26 @@ def test_the_configuration_example_is_valid() -> None:
     meters = MetersConfig.model_validate(document.pop("meters"))
     assert document == {}
     assert len(node.all_gateways()) == meters.count == coordinator.epoch.ring_size
+
+
+def _names_of_the_code() -> set[str]:
+    """What is defined, imported, assigned, passed by name or said as a word in our texts; files and options too."""
+    found: set[str] = set()
+    for room in (*ROOMS, "mutation", "fuzz"):
+        for path in (ROOT / room).rglob("*"):
+            found.add(path.name)
+            if path.suffix in {".py", ".js", ".toml"}:
+                found |= set(re.findall(r"[A-Za-z_]\w*", text_of(path)))
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_names_that_are_quoted_are_those_of_the_code(page: Path) -> None:
+    """Functions, classes, methods and settings: `a.b` is two of them, the last parts of `a.b.c()` are enough."""
+    text = FENCE.sub("", text_of(page))
+    quoted = re.findall(r"`([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)(?:\([^`)]*\))?`", text)
+    known = _names_of_the_code()
+    words = {part for name in quoted for part in ([name] if name in known else name.split("."))}
+    # What others call so: systemd, a key of a corpus.  Metrics have a test of their own.
+    foreign = re.compile(r"LimitNOFILE|dlms_cosem_25_1_0|stromkreis_\w+|process_\w+")
+    assert sorted(word for word in words if word not in known and not foreign.fullmatch(word)) == []

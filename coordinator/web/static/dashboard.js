@@ -6,6 +6,7 @@ const $ = (id) => document.getElementById(id);
 const RINGS_MAX = 36; // drawn at once, those that miss somebody first; the rest is counted
 const MISSING_MAX = 50;
 const INTERVALS_MIN = 12;
+const RETRY_MS = 3000;
 let shown = -1; // revision on the screen
 let wanted = 0; // counts the calls to refresh while one is under way
 let busy = false;
@@ -197,9 +198,12 @@ function ringFigure(ring) {
   const missing = new Map(ring.missing);
   const lost = ring.outcome === "void";
   const box = document.createElement("figure");
-  box.className = lost ? "ring void" : "ring";
+  const young = ring.round === null;
+  box.className = lost ? "ring void" : young ? "ring young" : "ring";
+  const present = young ? `${ring.size}` : `${ring.size - missing.size}/${ring.size}`;
   const drawing = svg("svg", { viewBox: "0 0 120 120", role: "img",
-    "aria-label": `Ring ${ring.ring} of ${ring.area}: ${ring.size - missing.size} of ${ring.size} gateways` });
+    "aria-label": `Ring ${ring.ring} of ${ring.area}: ` + (young ? `${ring.size} gateways, first round to come`
+      : `${ring.size - missing.size} of ${ring.size} gateways`) });
   const radius = Math.max(1.2, Math.min(5, 150 / ring.size));
   for (let i = 0; i < ring.size; i += 1) {
     const angle = (2 * Math.PI * i) / ring.size - Math.PI / 2;
@@ -210,11 +214,11 @@ function ringFigure(ring) {
     if (out) dot.append(svg("title", {}, `position ${i}: ${missing.get(i)}`));
     drawing.append(dot);
   }
-  drawing.append(svg("text", { x: 60, y: 60 }, `${ring.size - missing.size}/${ring.size}`));
+  drawing.append(svg("text", { x: 60, y: 60 }, present));
   drawing.append(svg("text", { x: 60, y: 76, class: "sub" }, `ring ${ring.ring}`));
   const caption = document.createElement("figcaption");
   caption.append(ring.area, document.createElement("br"));
-  if (ring.round === null) caption.append("first round to come");
+  if (young) caption.append("first round to come");
   else if (lost) {
     const word = document.createElement("b");
     word.append("void");
@@ -356,12 +360,20 @@ function live(state, text) {
   $("live").textContent = text;
 }
 
-const stream = new EventSource("dashboard/events");
-stream.addEventListener("revision", (event) => {
-  live("live", "live");
-  if (Number(event.data) !== shown) refresh();
-});
-stream.addEventListener("error", () => live("error", "reconnecting"));
+function listen() {
+  const stream = new EventSource("dashboard/events");
+  stream.addEventListener("revision", (event) => {
+    live("live", "live");
+    if (Number(event.data) !== shown) refresh();
+  });
+  stream.addEventListener("error", () => {
+    live("error", "reconnecting");
+    shown = -1; // a coordinator that starts again counts its revisions anew
+    // A lost connection is made again by the browser, one that was answered with an error is given up by it.
+    if (stream.readyState === EventSource.CLOSED) setTimeout(listen, RETRY_MS);
+  });
+}
+listen();
 $("area").addEventListener("change", refresh);
 $("window").addEventListener("change", refresh);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", refresh);
