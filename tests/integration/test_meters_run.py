@@ -26,7 +26,8 @@ from loadtest.meters.guide import told
 from loadtest.meters.run import run, simulated_meters
 from node.config import GatewayConfig
 from node.fleet import meter_profiles
-from node.lmn.runtime import LmnEvent, Periodic, run_meters
+from node.lmn.events import LmnEvent
+from node.lmn.runtime import Periodic, run_meters
 from node.lmn.sml.client import SmlClient
 from node.lmn.sml.driver import SmlLink, read_meter
 from protocol.errors import StromkreisError
