@@ -113,7 +113,7 @@ async def test_what_is_relayed_is_no_larger_than_what_the_ring_says(running: Run
     share = wire.Share(
         view.epoch, view.ring, 3, 0, bytes(8 * view.word_count), bytes(16), b"", b""
     )  # fmt: skip
-    confirmed = wire.Confirmed(view.epoch, view.ring, 0, 3, view.to_wire(view.everybody), bytes(16 * view.size))
+    confirmed = wire.Confirmed(view.epoch, view.ring, 3, 0, bytes(2), bytes(16 * view.size))
     for message in (share, confirmed):
         running.say(2, wire.Relay(view.epoch, view.ring, 0, wire.encode(message) + bytes(64)))
     assert len(running.sent) == 2

@@ -15,7 +15,7 @@ from coordinator.metrics import CoordinatorMetrics
 from loadtest import diagrams
 from loadtest.config import MetersConfig
 from node.config import NodeConfig
-from node.lmn.metrics import LMN_ERRORS, LMN_READINGS
+from node.lmn.metrics import LMN_METRICS
 from node.metrics import NodeMetrics
 from protocol.dcnet.parameters import choose
 from protocol.errors import LocalProtocolError
@@ -97,7 +97,7 @@ def exposed(families: list[Metric]) -> set[str]:
 def test_every_metric_is_explained_and_no_other() -> None:
     registry = CollectorRegistry()
     NodeMetrics(registry)
-    families = [*registry.collect(), *LMN_ERRORS.collect(), *LMN_READINGS.collect()]
+    families = [*registry.collect(), *(family for each in LMN_METRICS for family in each.collect())]
     CoordinatorMetrics(registry := CollectorRegistry())
     families += registry.collect()
     text = text_of(ROOT / "docs" / "operations.md")
@@ -124,7 +124,7 @@ def test_what_an_alert_looks_at_is_there_before_its_first_event() -> None:
 def test_metrics_keep_to_the_conventions_of_prometheus() -> None:
     """As `promtool check metrics` has it: help, base units, `_total` on counters and on nothing else."""
     NodeMetrics(registry := CollectorRegistry())
-    families = [*registry.collect(), *LMN_ERRORS.collect(), *LMN_READINGS.collect()]
+    families = [*registry.collect(), *(family for each in LMN_METRICS for family in each.collect())]
     CoordinatorMetrics(registry := CollectorRegistry())
     families += registry.collect()
     for family in families:
@@ -173,3 +173,26 @@ def test_the_configuration_example_is_valid() -> None:
     meters = MetersConfig.model_validate(document.pop("meters"))
     assert document == {}
     assert len(node.all_gateways()) == meters.count == coordinator.epoch.ring_size
+
+
+def _names_of_the_code() -> set[str]:
+    """What is defined, imported, assigned, passed by name or said as a word in our texts; files and options too."""
+    found: set[str] = set()
+    for room in (*ROOMS, "mutation", "fuzz"):
+        for path in (ROOT / room).rglob("*"):
+            found.add(path.name)
+            if path.suffix in {".py", ".js", ".toml"}:
+                found |= set(re.findall(r"[A-Za-z_]\w*", text_of(path)))
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_names_that_are_quoted_are_those_of_the_code(page: Path) -> None:
+    """Functions, classes, methods and settings: `a.b` is two of them, the last parts of `a.b.c()` are enough."""
+    text = FENCE.sub("", text_of(page))
+    quoted = re.findall(r"`([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)(?:\([^`)]*\))?`", text)
+    known = _names_of_the_code()
+    words = {part for name in quoted for part in ([name] if name in known else name.split("."))}
+    # What others call so: systemd, a key of a corpus.  Metrics have a test of their own.
+    foreign = re.compile(r"LimitNOFILE|dlms_cosem_25_1_0|stromkreis_\w+|process_\w+")
+    assert sorted(word for word in words if word not in known and not foreign.fullmatch(word)) == []
