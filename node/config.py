@@ -8,6 +8,7 @@ and a pattern, and `all_gateways()` gives the one list that the fleet starts fro
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
@@ -121,6 +122,24 @@ class MeterReadingConfig(_Section):
     reconnect_s_max: Annotated[float, Field(gt=0, le=3_600)] = 60.0
     """Longest pause between attempts to reach a silent meter: 0.5, 1, 2, 4 ... s up to this. Raising it spares the
     link and finds a meter that is back later."""
+
+    certificate_days: Annotated[int, Field(ge=2, le=36_525)] = 2_557
+    """Days for which a renewed certificate of the wired LMN (lks1) holds; 2557 are seven years. What may be set stands
+    in TR-03109-3. Raising it renews seldom and lets a stolen key be used for longer."""
+
+    renew_certificates_days: Annotated[int, Field(ge=1, le=3_650)] = 90
+    """Days before its end at which such a certificate, the gateway's or the meter's, is renewed with a new key. Past
+    its end a meter is not read until it is paired anew. Raising it leaves more time for a meter that is away."""
+
+    certificates_issued_after: date | None = None
+    """Renew all such certificates that were made before this date, for example 2026-11-26: after a key was lost or an
+    algorithm has fallen. None: only those that end."""
+
+    @model_validator(mode="after")
+    def _renewals_end(self) -> Self:
+        if 2 * self.renew_certificates_days > self.certificate_days:
+            raise ValueError("renew_certificates_days at most half of certificate_days, or each session would renew")
+        return self
 
 
 class PolicyConfig(_Section):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from itertools import chain
 
 import trio
@@ -17,10 +17,11 @@ from cryptography import x509
 from prometheus_client import CollectorRegistry, ProcessCollector
 
 from node.aggregation.bills import BillingRules
-from node.config import BillingConfig, GatewayConfig, NodeConfig, PolicyConfig
+from node.config import BillingConfig, GatewayConfig, MeterReadingConfig, NodeConfig, PolicyConfig
 from node.gateway import Gateway, Shared
 from node.lmn.counters import DurableCounters
-from node.lmn.metrics import LMN_ERRORS, LMN_READINGS
+from node.lmn.metrics import LMN_METRICS, LMN_READINGS
+from node.lmn.pairing import PairingStore, RenewalPolicy
 from node.lmn.profiles import MeterProfile, profile_of_url
 from node.lmn.runtime import Backoff, check_profiles
 from node.metrics import NodeMetrics
@@ -75,6 +76,15 @@ def billing_rules(config: BillingConfig) -> BillingRules:
     return BillingRules(config.intervals_min, config.price_max, config.supplier, config.keep_days * 86_400)
 
 
+def renewal_policy(config: MeterReadingConfig) -> RenewalPolicy:
+    """The policy with its days as durations; a date begins at midnight UTC."""
+    after = config.certificates_issued_after
+    return RenewalPolicy(
+        timedelta(days=config.certificate_days), timedelta(days=config.renew_certificates_days),
+        None if after is None else datetime(after.year, after.month, after.day, tzinfo=UTC),
+    )  # fmt: skip
+
+
 async def run(config: NodeConfig, *, ready: Callable[[str], None] | None = None) -> None:
     """
     Serve until cancelled; `ready` is called with the monitoring address once every gateway is enrolled and runs.
@@ -84,8 +94,8 @@ async def run(config: NodeConfig, *, ready: Callable[[str], None] | None = None)
     gateways = config.all_gateways()
     profiles = [meter_profiles(each) for each in gateways]
     registry = CollectorRegistry()
-    registry.register(LMN_ERRORS)
-    registry.register(LMN_READINGS)
+    for each in LMN_METRICS:
+        registry.register(each)
     ProcessCollector(registry=registry)
     metrics = NodeMetrics(registry)
     for meter in chain(*profiles):
@@ -115,7 +125,8 @@ async def run(config: NodeConfig, *, ready: Callable[[str], None] | None = None)
             modules = await _enrol(config, gateways, keys)
             async with LinkContext(max_sockets=64 + _SOCKETS_PER_GATEWAY * len(gateways)) as link:
                 shared = Shared(
-                    suite=suite, link=link, store=store, counters=DurableCounters(store), metrics=metrics,
+                    suite=suite, link=link, store=store, counters=DurableCounters(store),
+                    pairings=PairingStore(store, renewal_policy(config.lmn)), metrics=metrics,
                     trust=TrustStore(root, time.time), policy=policy_of(config.policy), listen=config.link.listen,
                     public_host=config.link.public_host, relay=config.link.mode == "relay",
                     billing=billing_rules(config.billing),

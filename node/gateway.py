@@ -22,6 +22,7 @@ from node.aggregation.contribution import Contributions
 from node.aggregation.membership import Membership
 from node.aggregation.surroundings import AccountMoved, FromCoordinator, Surroundings
 from node.lmn.counters import CounterStore
+from node.lmn.pairing import PairingStore
 from node.lmn.profiles import MeterProfile
 from node.lmn.runtime import Backoff, run_meters
 from node.metering.registers import RegisterSet
@@ -68,6 +69,7 @@ class Shared:
     clock: Callable[[], float] = time.time
     fleet: Fleet = field(default_factory=Fleet)
     rings: PublicRings = field(default_factory=PublicRings)
+    pairings: PairingStore | None = None
 
 
 @dataclass(slots=True)
@@ -204,6 +206,7 @@ class Gateway:
         await run_meters(
             self._profiles, self._deliver, self, clock=self._shared.clock, rng=seed, backoff=self._shared.backoff,
             counters=self._shared.counters,
+            pairings=self._shared.pairings,
         )  # fmt: skip
 
     def next_reading_time(self, now_s: float) -> float:

@@ -48,6 +48,8 @@ CREATE TABLE IF NOT EXISTS bill (
 CREATE TABLE IF NOT EXISTS counter (name TEXT PRIMARY KEY, next INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS taken (
   receiver TEXT NOT NULL, sender TEXT NOT NULL, number INTEGER NOT NULL, PRIMARY KEY (receiver, sender)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS lmn_pairing (
+  meter TEXT PRIMARY KEY, origin BLOB NOT NULL, pairing BLOB NOT NULL) WITHOUT ROWID;
 """
 
 _REFUSALS = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError, OverflowError)

@@ -43,6 +43,7 @@ _POWER_IN, _POWER_OUT = Obis(1, 0, 1, 7, 0, 255), Obis(1, 0, 2, 7, 0, 255)
 _ELECTRICITY = 2  # device type of M-Bus
 _PAUSE_S = 0.02  # the shortest reaction time of IEC 62056-21 clause 6.4.3, for quarter hours of a second
 _METER_TITLE, _GATEWAY_TITLE = b"STK", b"SMG"  # three letters of a system title, five octets of a number
+_SEGMENT_SIZE = 120  # cuts a push of three registers as 245 octets cut the longer one of a real meter
 _CERTIFICATE_YEARS = 7  # from the year in which the simulation begins
 
 Serve = Callable[[trio.abc.Stream], Awaitable[Any]]
@@ -132,12 +133,12 @@ def _p1_encrypted(meter: Household, shown: Shown, clock: SimulatedClock, seed: i
 
 
 def _dlms_mbus(meter: Household, shown: Shown, clock: SimulatedClock, seed: int) -> Speaker:
-    """As in Austria: a ciphered push with its tag in M-Bus frames."""
+    """As in Austria: a ciphered push with its tag, in two M-Bus frames."""
     keys = _dlms_keys(meter, seed)
     settings = dlms.ServerSettings(keys=keys, system_title=_title(_METER_TITLE, meter))
     server = dlms.DlmsServer(CosemObjects(meter.meter_id, shown, _now), settings)
     server.counter = InvocationCounter(int(time.time()))
-    said = lambda: dlms.push_mbus_frames(server.notification(sealed=True))  # noqa: E731
+    said = lambda: dlms.push_mbus_frames(server.notification(sealed=True), size_max=_SEGMENT_SIZE)  # noqa: E731
     told = {"encryption": keys.encryption.hex(), "authentication": keys.authentication.hex()}
     query = f"push=1&address=mbus:&id={meter.meter_id}"
     return Speaker("dlms", partial(push, clock, said), "baud=2400&frame=8E1", query=query, keys=told)

@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 
 import trio
 
-from node.lmn import s0
+from node.lmn import lks1, s0
 from node.lmn.counters import BLOCK_SIZE, Taken
 from node.lmn.dlms import driver as dlms
 from node.lmn.dlms import security as dlms_security
@@ -30,7 +30,7 @@ from node.lmn.hdlc.lmn import AddressTable, discover
 from node.lmn.iec62056_21 import driver as iec62056_21
 from node.lmn.iec62056_21.readings import Interpretation
 from node.lmn.links import parse_link
-from node.lmn.lks1 import Lks1Bus, lks1_session, profile_context
+from node.lmn.lks1 import Lks1Bus
 from node.lmn.mbus import driver as mbus
 from node.lmn.mbus.device import DeviceAddress
 from node.lmn.mbus.procedures import parse_address
@@ -209,12 +209,7 @@ _LMN_TABLES: WeakKeyDictionary[trio.abc.Stream, AddressTable] = WeakKeyDictionar
 async def _ask_lks1(stream: trio.abc.Stream, profile: MeterProfile, clock: Clock) -> Batch:
     bus = Lks1Bus(stream, _LMN_TABLES.setdefault(stream, AddressTable()))
     client = profile.memory.setdefault("client", SmlClient(profile.device.encode()))
-    faults: list[Reading | RemoteProtocolError] = []
-    opened = lks1_session(
-        bus, profile.name_on_bus, profile_context(profile), client, _now(clock), on_error=faults.append
-    )
-    async with opened as session:
-        return [*await session.read(profile.registers), *faults]
+    return await lks1.read_meter(bus, profile, client, _now(clock))
 
 
 async def _find_lks1(stream: trio.abc.Stream, _profile: MeterProfile, _clock: Clock) -> list[Found]:

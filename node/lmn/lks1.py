@@ -22,10 +22,12 @@ from typing import Final
 
 import trio
 
+from node.lmn.hdlc.certificate import Identity
 from node.lmn.hdlc.link import HdlcBus
 from node.lmn.hdlc.lmn import AddressTable, Participant, Selector, discover, lmn_link
 from node.lmn.hdlc.primary import Timing
 from node.lmn.hdlc.tls import lmn_context_from_der, open_lks1
+from node.lmn.pairing import PairedMeter, Pairing
 from node.lmn.profiles import MeterProfile
 from node.lmn.sml.client import Exchange, SmlClient, refused
 from node.lmn.sml.driver import SmlLink
@@ -66,9 +68,14 @@ class Lks1Bus:
 
 
 class Lks1Session:
-    """An open TLS session with one meter.  Everything raises RemoteProtocolError."""
+    """
+    An open TLS session with one meter, which has shown `peer_certificate` (DER).
 
-    def __init__(self, link: SmlLink, client: SmlClient, answer_timeout_s: float) -> None:
+    Everything raises RemoteProtocolError.
+    """
+
+    def __init__(self, link: SmlLink, client: SmlClient, answer_timeout_s: float, peer_certificate: bytes) -> None:
+        self.peer_certificate = peer_certificate
         self._link = link
         self._client = client
         self._timeout_s = answer_timeout_s
@@ -109,17 +116,52 @@ class Lks1Session:
             raise RemoteProtocolError("meter_refused", f"attention {refusal.hex()}")
 
 
-def profile_context(profile: MeterProfile) -> ssl.SSLContext:
-    """TLS with the certificates and key of a profile.  Raises LocalProtocolError for what is missing or none."""
-    names = ("certificate", "private_key", "meter_certificate")
-    parts = [profile.key(name) for name in names]
-    if None in parts:
-        raise LocalProtocolError(f"a meter with TLS needs the keys {', '.join(names)} (DER, hexadecimal)")
-    own, private, meter = (part or b"" for part in parts)
-    try:
-        return lmn_context_from_der(own, private, meter)
-    except (ValueError, TypeError, ssl.SSLError):
-        raise LocalProtocolError("certificate, private_key or meter_certificate is none, or they do not fit") from None
+def paired_meter(profile: MeterProfile) -> PairedMeter:
+    """
+    The pairing of a profile, with what has become of it since.
+
+    Raises LocalProtocolError for certificates and keys that are missing or none, StoreError.
+    """
+    if "paired" not in profile.memory:
+        names = ("certificate", "private_key", "meter_certificate")
+        parts = [profile.key(name) for name in names]
+        if None in parts:
+            raise LocalProtocolError(f"a meter with TLS needs the keys {', '.join(names)} (DER, hexadecimal)")
+        own, private, meter = (part or b"" for part in parts)
+        try:
+            lmn_context_from_der(own, private, meter)
+        except (ValueError, TypeError, ssl.SSLError):
+            raise LocalProtocolError(
+                "certificate, private_key or meter_certificate is none, or they do not fit"
+            ) from None
+        profile.memory["paired"] = PairedMeter(
+            profile.name_on_bus, Pairing(Identity(own, private), meter), profile.pairings
+        )
+    paired: PairedMeter = profile.memory["paired"]
+    return paired
+
+
+async def read_meter(
+    bus: Lks1Bus, profile: MeterProfile, client: SmlClient, now: Callable[[], datetime]
+) -> list[Reading | RemoteProtocolError]:
+    """
+    The registers of a profile's meter; what is due of certificates is renewed in the same session.
+
+    Raises RemoteProtocolError where no session comes about, `certificate_expired` before one is tried.
+    """
+    paired, faults = paired_meter(profile), list[Reading | RemoteProtocolError]()
+    ways = paired.ways(now())
+    for number, (own, believed) in enumerate(ways, start=1):
+        context = lmn_context_from_der(own.certificate, own.private_key, *believed)
+        try:
+            opened = lks1_session(bus, profile.name_on_bus, context, client, now, on_error=faults.append)
+            async with opened as session:
+                readings = await session.read(profile.registers)
+                return [*readings, *await paired.keep(own, session, now()), *faults]
+        except RemoteProtocolError:
+            if number == len(ways):
+                raise
+    raise LocalProtocolError("unreachable")
 
 
 @asynccontextmanager
@@ -143,7 +185,7 @@ async def lks1_session(
     stream = await open_lks1(hdlc, context, how.connect_timeout_s)
     try:
         link = SmlLink(stream, now, on_error=on_error or (lambda _: None), is_confidential=True)
-        yield Lks1Session(link, client, how.answer_timeout_s)
+        yield Lks1Session(link, client, how.answer_timeout_s, stream.peer_certificate)
     finally:
         with trio.move_on_after(_CLOSE_TIMEOUT_S, shield=True):
             try:

@@ -26,6 +26,7 @@ from pydantic import (
 
 from node.lmn.counters import CounterStore, VolatileCounters
 from node.lmn.links import with_defaults
+from node.lmn.pairing import PairingStore
 from protocol.metering.obis import Obis
 
 ANY_METER = "*"
@@ -74,6 +75,7 @@ class MeterProfile(BaseModel):
 
     _memory: dict[str, Any] = PrivateAttr(default_factory=dict)
     _counters: CounterStore = PrivateAttr(default_factory=VolatileCounters)
+    _pairings: PairingStore | None = PrivateAttr(default=None)
 
     @field_validator("link")
     @classmethod
@@ -123,6 +125,15 @@ class MeterProfile(BaseModel):
     def keep_counters_in(self, counters: CounterStore) -> None:
         """Reserve such numbers there from now on; without it they rest on the clock alone."""
         self._counters = counters
+
+    @property
+    def pairings(self) -> PairingStore | None:
+        """Where renewed certificates are kept; None: none is renewed."""
+        return self._pairings
+
+    def keep_pairings_in(self, pairings: PairingStore) -> None:
+        """Renew the certificates of the wired LMN from now on, and keep them there."""
+        self._pairings = pairings
 
     def key(self, name: str) -> bytes | None:
         """A key's octets, or None if the profile has none of that name."""

@@ -37,6 +37,7 @@ from node.lmn.counters import CounterStore
 from node.lmn.drivers import DRIVERS, Batch, Driver
 from node.lmn.links import open_link, parse_link
 from node.lmn.metrics import LMN_ERRORS, LMN_READINGS
+from node.lmn.pairing import PairingStore
 from node.lmn.profiles import ANY_METER, MeterProfile
 from node.lmn.s0 import is_billable
 from node.lmn.timestamps import MonotonicWatch, is_cumulative
@@ -118,6 +119,7 @@ async def run_meters(
     backoff: Backoff = Backoff(),
     open_stream: OpenLink = open_link,
     counters: CounterStore | None = None,
+    pairings: PairingStore | None = None,
 ) -> None:
     """
     Read the meters of one gateway until cancelled.
@@ -125,13 +127,17 @@ async def run_meters(
     `deliver` gets the readings of one telegram or readout at a time, never an empty list, and may wait: the bus then
     waits too.  `clock` gives seconds of the Unix epoch and must run at the speed of trio's clock, but may be set;
     reception times and the schedule are in it.  `rng` jitters the waits.  `counters` keeps what must not come twice
-    over a restart; without it such numbers rest on the clock (`node.lmn.counters`).  Raises LocalProtocolError for
-    profiles that contradict each other, before any link is opened.
+    over a restart; without it such numbers rest on the clock (`node.lmn.counters`).  `pairings` keeps the certificates
+    of the wired LMN that are renewed; without it none is.  Raises LocalProtocolError for profiles that contradict each
+    other, before any link is opened.
     """
     run = _Run(deliver, schedule, clock, rng, on_event, backoff, open_stream, MonotonicWatch())
     if counters is not None:
         for profile in profiles:
             profile.keep_counters_in(counters)
+    if pairings is not None:
+        for profile in profiles:
+            profile.keep_pairings_in(pairings)
     buses = _buses(profiles, drivers)
     async with trio.open_nursery() as nursery:
         for bus in buses:

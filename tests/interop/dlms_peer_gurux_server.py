@@ -1,8 +1,8 @@
 """
 Run by the peers' own interpreter, never by ours: gurux-dlms as a meter on TCP, for our client to read.
 
-Usage: dlms_peer_gurux_server.py JSON, with authentication, password, ciphered, pdu_size_max; prints its port, then
-what was written to it once the client has left.
+Usage: dlms_peer_gurux_server.py JSON, with hdlc, authentication, password, ciphered, pdu_size_max; prints its port,
+then what was written to it once the client has left.
 
 The dispatcher of gurux-dlms 1.0.203's server (GXDLMSServer.handleRequest, GXDLMSLNCommandHandler) was translated from
 Java and never run: it calls methods that its own classes do not have, and takes int() of byte strings.  `serve` stands
@@ -73,7 +73,7 @@ class Meter(GXDLMSSecureServer):
         return 1
 
 
-meter = Meter(True, InterfaceType.WRAPPER)
+meter = Meter(True, InterfaceType.HDLC if what["hdlc"] else InterfaceType.WRAPPER)
 settings = meter.settings
 settings.maxServerPDUSize = settings.maxPduSize = what["pdu_size_max"]
 if what["ciphered"] or what["authentication"] == "HIGH_GMAC":
@@ -130,6 +130,8 @@ def open_request(_settings, info):
     """GXDLMS.handleGloDedRequest leaves out the first argument of AesGcmParameter."""
     cipher = settings.cipher
     info.data.position = info.data.position - 1
+    if info.isMoreData():
+        return  # the rest comes in further frames
     right = AesGcmParameter(0, settings.sourceSystemTitle, cipher.blockCipherKey, cipher.authenticationKey)
     plain = GXCiphering.decrypt(settings, right, info.data)
     info.data.clear()
@@ -138,6 +140,7 @@ def open_request(_settings, info):
 
 
 GXDLMS.handleGloDedRequest = open_request
+GXReplyData.getCipherIndex = lambda self: self.cipherIndex  # the library calls a method that it does not have
 
 
 def find(data):
@@ -299,16 +302,49 @@ def answer(info):
     return serve[info.command](info.data)
 
 
+def wrapped(info):
+    return bytes(GXDLMS.getWrapperFrame(settings, info.command, answer(info)))
+
+
+def frame(control, data=None):
+    return bytes(GXDLMS.getHdlcFrame(settings, control, data))
+
+
+segments, pending = bytearray(), GXByteBuffer()  # of a request that is under way, of an answer
+
+
+def in_hdlc(info):
+    """The next frame: windows of one, see docs/lmn.md."""
+    if info.command == Command.SNRM:
+        settings.hdlc.maxInfoTX = settings.hdlc.maxInfoRX = 128
+        GXDLMS.parseSnrmUaResponse(info.data, settings.hdlc)
+        agreed = GXByteBuffer()
+        for octet in bytes.fromhex("818012050180060180070400000001080400000001"):
+            agreed.setUInt8(octet)
+        settings.connected = ConnectionState.HDLC
+        return frame(Command.UA, agreed)
+    if info.command == Command.DISCONNECT_REQUEST:
+        return frame(Command.UA)
+    if info.isMoreData():
+        return frame(settings.getReceiverReady())
+    if info.command != Command.NONE:
+        pending.clear()
+        pending.set(answer(info))
+        return frame(0, pending)
+    return frame(settings.getNextSend(False), pending)
+
+
 listener = socket.create_server(("127.0.0.1", 0))
 print(json.dumps({"port": listener.getsockname()[1]}), flush=True)
 connection, _ = listener.accept()
-received = GXByteBuffer()
+received, info = GXByteBuffer(), GXReplyData()
 while piece := connection.recv(65536):
     received.set(piece)
-    info = GXReplyData()
     GXDLMS.getData(settings, received, info, None)
     if not info.complete:
         continue
     received.clear()
-    connection.sendall(bytes(GXDLMS.getWrapperFrame(settings, info.command, answer(info))))
+    connection.sendall(in_hdlc(info) if what["hdlc"] else wrapped(info))
+    if not info.isMoreData():
+        info = GXReplyData()
 print(json.dumps({"written": written, "called": called}))

@@ -19,23 +19,31 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
+from loadtest.config import MetersConfig
+from loadtest.households import households
+from loadtest.meters.clock import SimulatedClock
 from loadtest.meters.dlms import DlmsServer, ServerSettings, serve_hdlc, serve_tcp
 from loadtest.meters.dlms_objects import CosemObjects
 from loadtest.meters.serial_bus import serial_bus
+from loadtest.meters.speakers import speaker
 from node.lmn.dlms.acse import Mechanism
 from node.lmn.dlms.axdr import Data, Type, decode_data, octets
 from node.lmn.dlms.client import Association
+from node.lmn.dlms.decode import decode_stream as dlms_stream
 from node.lmn.dlms.driver import MeterSession, MeterSettings
 from node.lmn.dlms.fields import Attribute
 from node.lmn.dlms.listing import scaler_unit
 from node.lmn.dlms.security import Keys
-from node.lmn.dlms.transport import WrapperTransport
+from node.lmn.dlms.transport import HdlcTransport, Transport, WrapperTransport
 from node.lmn.hdlc.frame import Address
+from node.lmn.hdlc.link import HdlcBus, HdlcLink
 from node.lmn.hdlc.station import Parameters
 from node.lmn.serial_link import open_serial
 from protocol.errors import RemoteProtocolError
 from protocol.metering.obis import Obis
+from protocol.metering.reading import Quality, Reading
 
 HERE = Path(__file__).parent
 PYTHON = Path(os.environ.get("STROMKREIS_PEERS_DLMS") or HERE.parents[1] / ".venv-peers-dlms/bin/python")
@@ -127,6 +135,26 @@ def check_dlms_cosem(seen: dict[str, Any]) -> None:
         assert scaler_unit(decode_data(bytes.fromhex(sent_scale))) == (scaler, unit)
 
 
+async def test_gurux_reads_our_austrian_meters_push() -> None:
+    """The meter that `stromkreis meters --protocol dlms-mbus` is, off its line."""
+    (home,) = households(MetersConfig(count=1, protocols=("dlms-mbus",)))
+    austrian = speaker("dlms-mbus", home, SimulatedClock(0.0, 0.1), seed=1, serial=False)
+    ours, theirs = trio.testing.memory_stream_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(austrian.serve, theirs)
+        frames = bytes(await ours.receive_some())
+        nursery.cancel_scope.cancel()
+    seen = await run_peer("dlms_peer_gurux_push.py", {"frames": frames.hex(), **austrian.keys})
+    keys = "".join(austrian.keys[name] for name in ("encryption", "authentication"))
+    found = [item for item in dlms_stream([frames], bytes.fromhex(keys)) if isinstance(item, Reading)]
+    read = [(r.obis, r) for r in found if r.obis is not None and r.unit is not None]
+    assert {r.quality for _, r in read} == {Quality.VALID}
+    assert seen["frames"] == 2
+    assert seen["rows"][2:] == [[obis.to_bytes().hex(), r.value, [r.scaler, r.unit]] for obis, r in read]
+    assert [obis for obis, _ in read] == [ENERGY, EXPORT, POWER]
+    assert read[0][1].decimal() > 0
+
+
 CODES = [code.to_bytes().hex() for code, *_ in REGISTERS]
 
 
@@ -152,9 +180,12 @@ async def test_dlms_cosem_reads_our_meter_over_a_serial_line() -> None:
 
 
 @asynccontextmanager
-async def gurux_meter(told: list[Any], *, authentication: str, ciphered: bool) -> AsyncIterator[trio.SocketStream]:
+async def gurux_meter(
+    told: list[Any], *, authentication: str, ciphered: bool, hdlc: bool = False
+) -> AsyncIterator[trio.SocketStream]:
     """gurux-dlms as a meter in its own process; what it says at the end is appended to `told`."""
     what = {"authentication": GURUX[authentication], "password": "12345678", "ciphered": ciphered, "pdu_size_max": 256}
+    what["hdlc"] = hdlc
     command = [str(PYTHON), str(HERE / "dlms_peer_gurux_server.py"), json.dumps(what)]
     async with trio.open_nursery() as nursery:
         process = await nursery.start(partial(trio.run_process, command, stdout=subprocess.PIPE))
@@ -168,8 +199,9 @@ async def gurux_meter(told: list[Any], *, authentication: str, ciphered: bool) -
         told.append(json.loads(said.splitlines()[-1]))
 
 
+@pytest.mark.parametrize("hdlc", [False, True])
 @pytest.mark.parametrize(("authentication", "ciphered"), SERVER)
-async def test_our_client_reads_gurux_meter(authentication: str, ciphered: bool) -> None:
+async def test_our_client_reads_gurux_meter(authentication: str, ciphered: bool, hdlc: bool) -> None:
     """A meter that nobody here wrote: registers, objects, blocks, selection, lists, set, action, HLS and ciphers."""
     secret = {"NONE": b"", "LLS": b"12345678", "HLS_GMAC": b"clientchallenge1"}[authentication]
     keys: dict[str, Any] = {"keys": KEYS, "system_title": CLIENT_TITLE} if ciphered else {}
@@ -177,8 +209,10 @@ async def test_our_client_reads_gurux_meter(authentication: str, ciphered: bool)
     energy, power, message = (3, ENERGY), (3, POWER), (1, Obis(0, 0, 96, 13, 0, 255))
     load_profile = (7, Obis(1, 0, 99, 1, 0, 255))
     told: list[Any] = []
-    async with gurux_meter(told, authentication=authentication, ciphered=ciphered) as stream:
-        session = MeterSession(WrapperTransport(stream), what)
+    async with gurux_meter(told, authentication=authentication, ciphered=ciphered, hdlc=hdlc) as stream:
+        link = HdlcLink(HdlcBus(stream), Address(16), Address(1), Parameters(128, 128))
+        transport: Transport = HdlcTransport(link) if hdlc else WrapperTransport(stream)
+        session = MeterSession(transport, what)
         await session.open()
         assert await session.objects() == [
             (15, Obis(0, 0, 40, 0, 0, 255)), (8, Obis(0, 0, 1, 0, 0, 255)), energy, power, message, load_profile

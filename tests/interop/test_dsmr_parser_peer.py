@@ -9,10 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
+import trio.testing
 
-from loadtest.meters.p1 import P1Settings, encrypted, telegram
-from node.lmn.dlms.security import Keys
-from node.lmn.iec62056_21.framing import crc16_arc
+from loadtest.config import MetersConfig
+from loadtest.households import households
+from loadtest.meters.clock import SimulatedClock
+from loadtest.meters.p1 import P1Settings, telegram
+from loadtest.meters.speakers import speaker
 from node.lmn.p1.decode import decode_stream
 from protocol.errors import RemoteProtocolError
 from protocol.metering.obis import Obis
@@ -187,34 +191,43 @@ from dlms_cosem.security import SecurityControlField, encrypt
 from dsmr_parser import telegram_specifications as specs
 from dsmr_parser.parsers import TelegramParser
 job = json.loads(sys.stdin.read())
-key, authentication, title = (bytes.fromhex(job[name]) for name in ("key", "authentication", "title"))
-telegram = TelegramParser(specs.SAGEMCOM_T210_D_R).parse(job["sealed"], key.hex(), authentication.hex())
+key, authentication = bytes.fromhex(job["key"]), bytes.fromhex(specs.MSN["authentication_key"])
+telegram = TelegramParser(specs.MSN).parse(job["sealed"], job["key"], authentication.hex())
 control = SecurityControlField(security_suite=0, authenticated=True, encrypted=True)
+title = b"SAG\\x00\\x00\\x00\\x00\\x07"
 text = encrypt(control, title, 7, key, job["plain"].encode("latin-1"), authentication)
 text = control.to_bytes() + (7).to_bytes(4, "big") + text
 # GeneralGlobalCipher.to_bytes writes lengths of one byte only; meters write 82 and two.
 whole = b"\\xdb\\x08" + title + b"\\x82" + len(text).to_bytes(2, "big") + text
-print(json.dumps({"value": str(telegram.ELECTRICITY_IMPORTED_TOTAL.value), "sealed": whole.hex()}))
+names = ("ELECTRICITY_IMPORTED_TOTAL", "ELECTRICITY_EXPORTED_TOTAL", "CURRENT_ELECTRICITY_USAGE")
+rows = [[str(getattr(telegram, name).value), getattr(telegram, name).unit] for name in names]
+print(json.dumps({"rows": rows, "sealed": whole.hex()}))
 """
 
 
-def test_the_peer_opens_our_encrypted_telegram_and_we_its() -> None:
-    key, authentication, title = bytes(range(16)), bytes(range(16, 32)), b"SAG\x00\x00\x00\x00\x07"
-    register = (Obis(1, 0, 1, 8, 0, 255), 1234567, 0, WATT_HOUR)
-    plain = telegram(P1Settings("E0044007382246019"), [register], WINTER)
-    # The specification of the peer wants Wh without a point, as this meter sends it.
-    text = plain.split(b"!")[0].replace(b"001234.567*kWh", b"001234567*Wh") + b"!"
-    plain = text + f"{crc16_arc(text):04X}\r\n".encode()
-    sealed = encrypted(plain, Keys(key, authentication), title, 5)
-    job = {"key": key.hex(), "authentication": authentication.hex(), "title": title.hex(), "sealed": sealed.hex()}
-    told = json.dumps(job | {"plain": plain.decode()})
-    run = subprocess.run(
-        [str(PEER), "-c", ENCRYPTED], input=told, capture_output=True, text=True, timeout=60, check=False
+async def test_the_peer_opens_our_encrypted_meter_and_we_what_it_ciphers() -> None:
+    """The meter that `stromkreis meters --protocol p1-encrypted` is, off its line."""
+    (home,) = households(MetersConfig(count=1, protocols=("p1-encrypted",)))
+    meter = speaker("p1-encrypted", home, SimulatedClock(0.0, 0.1), seed=1, serial=False)
+    ours, theirs = trio.testing.memory_stream_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(meter.serve, theirs)
+        sealed = bytes(await ours.receive_some())
+        nursery.cancel_scope.cancel()
+    key = meter.keys["encryption"]
+    plain = telegram(P1Settings("E0044007382246019"), [(Obis(1, 0, 1, 8, 0, 255), 1234567, 0, WATT_HOUR)], WINTER)
+    told = json.dumps({"key": key, "sealed": sealed.hex(), "plain": plain.decode()})
+    run = await trio.run_process(
+        [str(PEER), "-c", ENCRYPTED], stdin=told.encode(), capture_stdout=True, capture_stderr=True, check=False
     )
     assert run.returncode == 0, run.stderr[-2000:]
     answer = json.loads(run.stdout)
-    assert answer["value"] == "1234567"
-    for stream in (sealed, bytes.fromhex(answer["sealed"])):
-        items = [r for r in decode_stream([stream], key + authentication) if isinstance(r, Reading)]
-        (energy,) = (r for r in items if r.obis == register[0])
-        assert (energy.decimal(), energy.unit, energy.quality) == (Decimal(1234567), WATT_HOUR, Quality.VALID)
+    read = {str(r.obis): r for r in decode_stream([sealed], bytes.fromhex(key)) if isinstance(r, Reading)}
+    kilo = [read[f"1-0:{code}*255"].decimal() / 1000 for code in ("1.8.0", "2.8.0", "1.7.0")]
+    assert [[Decimal(value), unit] for value, unit in answer["rows"]] == [
+        [value, unit] for value, unit in zip(kilo, ("kWh", "kWh", "kW"), strict=True)
+    ]
+    assert kilo[0] > 0
+    back = decode_stream([bytes.fromhex(answer["sealed"])], bytes.fromhex(key))
+    (energy,) = (r for r in back if isinstance(r, Reading) and r.obis == Obis(1, 0, 1, 8, 0, 255))
+    assert (energy.decimal(), energy.unit, energy.quality) == (Decimal(1234567), WATT_HOUR, Quality.VALID)

@@ -15,7 +15,7 @@ from coordinator.metrics import CoordinatorMetrics
 from loadtest import diagrams
 from loadtest.config import MetersConfig
 from node.config import NodeConfig
-from node.lmn.metrics import LMN_ERRORS, LMN_READINGS
+from node.lmn.metrics import LMN_METRICS
 from node.metrics import NodeMetrics
 from protocol.dcnet.parameters import choose
 from protocol.errors import LocalProtocolError
@@ -97,7 +97,7 @@ def exposed(families: list[Metric]) -> set[str]:
 def test_every_metric_is_explained_and_no_other() -> None:
     registry = CollectorRegistry()
     NodeMetrics(registry)
-    families = [*registry.collect(), *LMN_ERRORS.collect(), *LMN_READINGS.collect()]
+    families = [*registry.collect(), *(family for each in LMN_METRICS for family in each.collect())]
     CoordinatorMetrics(registry := CollectorRegistry())
     families += registry.collect()
     text = text_of(ROOT / "docs" / "operations.md")
@@ -124,7 +124,7 @@ def test_what_an_alert_looks_at_is_there_before_its_first_event() -> None:
 def test_metrics_keep_to_the_conventions_of_prometheus() -> None:
     """As `promtool check metrics` has it: help, base units, `_total` on counters and on nothing else."""
     NodeMetrics(registry := CollectorRegistry())
-    families = [*registry.collect(), *LMN_ERRORS.collect(), *LMN_READINGS.collect()]
+    families = [*registry.collect(), *(family for each in LMN_METRICS for family in each.collect())]
     CoordinatorMetrics(registry := CollectorRegistry())
     families += registry.collect()
     for family in families:
@@ -176,7 +176,7 @@ def test_the_configuration_example_is_valid() -> None:
 
 
 def _names_of_the_code() -> set[str]:
-    """What is defined, imported, assigned, passed by name or said as a word in a text of ours; files and options too."""
+    """What is defined, imported, assigned, passed by name or said as a word in our texts; files and options too."""
     found: set[str] = set()
     for room in (*ROOMS, "mutation", "fuzz"):
         for path in (ROOT / room).rglob("*"):

@@ -134,7 +134,7 @@ class PushReceiver:
             has_tag = bool(message.protected[0] & Control.AUTHENTICATED)
             if verified or has_tag:
                 quality = Quality.VALID if verified else Quality.UNVERIFIED
-            message = apdu.decode_apdu(plain)
+            message = _deciphered(plain, verified=verified)
         elif self._plain_refused and isinstance(message, _PLAIN):
             raise RemoteProtocolError("dlms_unprotected", "a plain message from a meter whose keys are known")
         template = Reading(self._device or title.hex(), None, None, received_at=received_at, quality=quality)
@@ -172,3 +172,14 @@ class PushReceiver:
         if verified:
             self._guard.accept(title, counter)
         return plain, verified
+
+
+def _deciphered(plain: bytes, *, verified: bool) -> apdu.Apdu:
+    try:
+        return apdu.decode_apdu(plain)
+    except RemoteProtocolError as error:
+        if verified:
+            raise
+        raise RemoteProtocolError(
+            "dlms_key_wrong", f"deciphered it is no message ({error.reason}): another key?"
+        ) from None

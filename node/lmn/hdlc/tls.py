@@ -40,7 +40,7 @@ CIPHERS_TLS_1_2: Final = ":".join(
 
 def lmn_context(certificate_pem: bytes, key_pem: bytes, peer_pem: bytes, *, server: bool = False) -> ssl.SSLContext:
     """
-    A context that shows our certificate and accepts one peer certificate only.
+    A context that shows our certificate and accepts the peer's only: one, or the old and the next one (PEM).
 
     TLS 1.2 and, where both can, 1.3, with the ECDHE-ECDSA suites; with a key on a Brainpool curve only 1.2, because
     OpenSSL before 3.2 has no Brainpool in 1.3.  Raises ssl.SSLError for a key that does not fit.
@@ -66,13 +66,14 @@ def lmn_context(certificate_pem: bytes, key_pem: bytes, peer_pem: bytes, *, serv
     return context
 
 
-def lmn_context_from_der(certificate: bytes, key: bytes, peer: bytes, *, server: bool = False) -> ssl.SSLContext:
-    """As `lmn_context`, of DER.  Raises ValueError for what is no certificate or key."""
+def lmn_context_from_der(certificate: bytes, key: bytes, *peers: bytes, server: bool = False) -> ssl.SSLContext:
+    """As `lmn_context`, of DER, with each certificate that the peer may show.  Raises ValueError for what is none."""
     pem = serialization.Encoding.PEM
     private = serialization.load_der_private_key(key, None)
     form = serialization.PrivateFormat.PKCS8
-    own, other = (x509.load_der_x509_certificate(each).public_bytes(pem) for each in (certificate, peer))
-    return lmn_context(own, private.private_bytes(pem, form, serialization.NoEncryption()), other, server=server)
+    own, *others = (x509.load_der_x509_certificate(each).public_bytes(pem) for each in (certificate, *peers))
+    secret = private.private_bytes(pem, form, serialization.NoEncryption())
+    return lmn_context(own, secret, b"".join(others), server=server)
 
 
 def split_records(data: bytes) -> Iterator[bytes]:
@@ -143,6 +144,12 @@ class LmnTlsStream(trio.abc.Stream):
 
     def __init__(self, transport: trio.abc.Stream, context: ssl.SSLContext, *, server: bool = False) -> None:
         self._tls = trio.SSLStream(transport, context, server_side=server, https_compatible=True)
+
+    @property
+    def peer_certificate(self) -> bytes:
+        """What the peer has shown (DER), once the handshake is done."""
+        shown: bytes = self._tls.getpeercert(binary_form=True)
+        return shown
 
     async def handshake(self) -> None:
         """Raises trio.BrokenResourceError where the peer cannot prove to be the pinned one."""
