@@ -1,9 +1,10 @@
 """
-What gateways are told while an epoch is made (layout, deals, first appointment) leaves once the epoch is durable.
+What gateways are told while an epoch is made leaves once it is durable: of the call its number, as gateways take no
+second call of one; of layout, deals and first appointment the whole epoch.
 
 Epochs are written in a worker thread and again every RETRY_S where the database refuses, so a full disk delays what it
-concerns and nothing else.  A layout that cannot be written before its gateways would have to deal has come to nothing:
-the coordinator then gives that epoch up.
+concerns and nothing else.  What cannot be written before its gateways would have to answer has come to nothing: the
+coordinator then gives that epoch up.
 """
 
 from __future__ import annotations
@@ -87,7 +88,10 @@ class EpochKeeper:
         row = Epoch(call.epoch, call.area, self._schema, call.rounds, call.interval_start_s, call.interval_s)
         rings = [Ring(call.epoch, ring.view.ring, tuple(ring.positions)) for ring in epoch.rings]
         try:
-            await in_thread(_lay_out, self._store, row, rings, epoch.to_state())
+            if epoch.phase is Phase.CALLED:
+                await in_thread(self._store.note_call, call.area, call.epoch)
+            else:
+                await in_thread(_lay_out, self._store, row, rings, epoch.to_state())
         except SQLAlchemyError as error:
             self._failed()
             words = fault_of(error)

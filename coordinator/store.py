@@ -22,11 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, RowMapping, create_engine, event, func, select
+from sqlalchemy import URL, Connection, Engine, RowMapping, create_engine, event, func, make_url, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
-from coordinator.tables import epoch_states, epochs, metadata, ring_commitments, ring_rounds, rings
+from coordinator.tables import epoch_calls, epoch_states, epochs, metadata, ring_commitments, ring_rounds, rings
 from protocol.dcnet.book import Ended
 from protocol.dcnet.schema import Schema
 from protocol.errors import LocalProtocolError, StromkreisError
@@ -118,11 +118,19 @@ class Store:
             if ring_rows:
                 connection.execute(rings.insert(), ring_rows)
 
+    def note_call(self, area: str, epoch: int) -> None:
+        """An area is about to be called into an epoch: the number is used up, whatever becomes of it."""
+        statement = self.insert(epoch_calls).values(area=area, epoch=epoch)
+        with self.write() as connection:
+            connection.execute(
+                statement.on_conflict_do_update(index_elements=["area"], set_={"epoch": statement.excluded.epoch})
+            )
+
     def last_epoch(self) -> int | None:
         """The highest epoch number in use."""
         with self.read() as connection:
-            last: int | None = connection.scalar(select(func.max(epochs.c.epoch)))
-        return last
+            used = [connection.scalar(select(func.max(column))) for column in (epochs.c.epoch, epoch_calls.c.epoch)]
+        return max((each for each in used if each is not None), default=None)
 
     def latest_epochs(self) -> list[Epoch]:
         """The newest epoch of every area, by area."""
@@ -228,7 +236,7 @@ def open_engine(url: str) -> Engine:
     """
     try:
         # Room for all that may ask at once, the web's threads included: a viewer's slow query keeps no round waiting.
-        engine = create_engine(url, pool_pre_ping=True, max_overflow=20)
+        engine = create_engine(url, pool_pre_ping=True, max_overflow=20, connect_args=_patience(make_url(url)))
     except (ArgumentError, ImportError) as error:
         raise StromkreisError(
             f"no database by that URL ({type(error).__name__}); expected a URL such as sqlite:///PATH or"
@@ -250,6 +258,19 @@ def open_engine(url: str) -> Engine:
             connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine
+
+
+def _patience(url: URL) -> dict[str, str]:
+    """
+    PostgreSQL gives up instead of waiting for ever: on a lock or a query after a minute, on a dead network earlier.
+
+    What the URL says of these itself is left as it is.  Source: PostgreSQL documentation, "Parameter Key Words" of
+    libpq, and `statement_timeout`.
+    """
+    if url.get_backend_name() != "postgresql":
+        return {}
+    wanted = {"connect_timeout": "10", "tcp_user_timeout": "30000", "options": "-c statement_timeout=60s"}
+    return {name: value for name, value in wanted.items() if name not in url.query}
 
 
 def _keep_to_ourselves(path: Path) -> None:

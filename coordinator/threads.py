@@ -10,16 +10,40 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
+import outcome
 import trio
 
 _THREADS = 16  # more than the tasks that wait for a thread at the same moment
+GRACE_S = 10.0  # for a write when the process is told to end; longer than a slow disk, shorter than systemd waits
 _limiter: trio.lowlevel.RunVar[trio.CapacityLimiter] = trio.lowlevel.RunVar("coordinator threads")
 R = TypeVar("R")
 
 
 async def in_thread(call: Callable[..., R], *arguments: object) -> R:
-    """What `call` returns or raises; a cancellation waits for it, as a transaction is not left half way."""
-    return await trio.to_thread.run_sync(call, *arguments, limiter=_own())
+    """
+    What `call` returns or raises; a cancellation waits for it, as a transaction is better not left half way.
+
+    For GRACE_S at most: what a database that does not answer made of it is found at the next start, as after kill -9.
+    """
+    patience = trio.CancelScope(shield=True)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_end, patience)
+        with patience:
+            # What it raises is captured in there: out of here the nursery would wrap it in a group.
+            made = await trio.to_thread.run_sync(
+                outcome.capture, call, *arguments, limiter=_own(), abandon_on_cancel=True
+            )
+        nursery.cancel_scope.cancel()
+    if patience.cancelled_caught:
+        await trio.sleep_forever()  # the cancellation that ended the patience is still there
+    return made.unwrap()
+
+
+async def _end(patience: trio.CancelScope) -> None:
+    try:
+        await trio.sleep_forever()
+    finally:
+        patience.deadline = trio.current_time() + GRACE_S
 
 
 async def look_up(call: Callable[..., R], *arguments: object) -> R:

@@ -84,15 +84,15 @@ class Timekeeper:
             self._keeper.drop(epoch.call.epoch)
         for area, epoch in self._areas.call_due(now_s):
             log.info("epoch %d of area %s: called %d gateways", epoch.call.epoch, area.name, len(area.present))
-            for identity in sorted(area.present):
-                self._send_all(epoch.invite(identity))
+            self._keeper.keep(epoch, [to for identity in sorted(area.present) for to in epoch.invite(identity)])
         rings = self._areas.rings()
         self._metrics.rings.set(len(rings))
         self._metrics.ring_members.set(sum(ring.view.size for _, ring in rings))
 
     def _on_epoch_time(self, epoch: AreaEpoch, now_s: float) -> None:
-        if epoch.phase is Phase.DEALING and self._keeper.holds(epoch) and now_s >= epoch.next_timer_s():
-            reason = f"area {epoch.call.area} cannot form rings: their layout could not be made durable in time"
+        if self._keeper.holds(epoch) and now_s >= epoch.next_timer_s():
+            what = "their call" if epoch.phase is Phase.CALLED else "their layout"
+            reason = f"area {epoch.call.area} cannot form rings: {what} could not be made durable in time"
             self.after_phase(epoch, epoch.give_up(reason))
         elif messages := epoch.on_timer(now_s):
             self.after_phase(epoch, messages)

@@ -165,7 +165,7 @@ class Network:
         stores = [self.directory / name / "registers.sqlite" for name in nodes]
         return flown(DEFAULT_SCHEMA, self.ended(), self.members(), stores)
 
-    async def wait_until(self, condition: Callable[[], object], timeout_s: float = 60.0) -> None:
+    async def wait_until(self, condition: Callable[[], object], timeout_s: float = 120.0) -> None:
         """Return as soon as `condition` is true of the files; raises trio.TooSlowError after `timeout_s`."""
         with trio.fail_after(timeout_s):
             while not await trio.to_thread.run_sync(condition):
@@ -182,7 +182,7 @@ class Network:
         finally:
             store.close()
 
-    async def wait_for_rounds(self, count: int, timeout_s: float = 60.0) -> list[Ended]:
+    async def wait_for_rounds(self, count: int, timeout_s: float = 120.0) -> list[Ended]:
         """Return as soon as `count` ring rounds have ended; raises trio.TooSlowError after `timeout_s`."""
         with trio.fail_after(timeout_s):
             while len(ended := await trio.to_thread.run_sync(self.ended)) < count:

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from coordinator.gwa.ca import CertificateAuthority
 from coordinator.store import Epoch, Ring, Store
@@ -24,7 +24,7 @@ def config(tmp_path: Path) -> Path:
     return path
 
 
-def backup(config: Path, directory: Path):
+def backup(config: Path, directory: Path) -> Result:
     arguments = ["backup", "-c", str(config), str(directory)]
     return CliRunner().invoke(build(arguments), arguments)
 

@@ -1,9 +1,13 @@
 """One enrolled gateway at full speed: it costs the coordinator little memory, few lines, and the ring nothing."""
 
+from __future__ import annotations
+
 import json
 import re
+from typing import TYPE_CHECKING
 
 import httpx
+import pytest
 import trio
 
 from coordinator.gwa.ca import ROOT_FILE
@@ -15,10 +19,15 @@ from protocol.dcnet.suite import StandardSuite
 from protocol.link import LinkContext
 from protocol.link.tls import client_context
 
+if TYPE_CHECKING:
+    from tests.integration.conftest import Ledger
+
 ROGUE = "ESTK0000000007"
 
 
-async def test_hellos_and_garbage_at_full_speed(network: Network, ledger, caplog) -> None:
+async def test_hellos_and_garbage_at_full_speed(
+    network: Network, ledger: Ledger, caplog: pytest.LogCaptureFixture
+) -> None:
     network.rounds = 120
     layouts = 0
     async with trio.open_nursery() as nursery:

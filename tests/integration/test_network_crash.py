@@ -35,11 +35,11 @@ async def test_a_node_killed_at_every_moment_between_durable_and_sent_counts_onc
         await network.start_node(nursery, 0, 6, "steady")
         for moment in MOMENTS:
             with process(network, script, moment, "0", config) as child:
-                await network.wait_until(partial(has_ended, child), 60)
+                await network.wait_until(partial(has_ended, child))
                 assert child.returncode == -signal.SIGKILL
         seen = len(network.ended())
         with process(network, "-m", "stromkreis", "node", "--config", config):
-            await network.wait_until(lambda: with_all(network, seen)[1:], 60)
+            await network.wait_until(lambda: with_all(network, seen)[1:])
         nursery.cancel_scope.cancel()
     flown = network.flown("steady", "dying")
     assert flown.gateways == 8
@@ -60,7 +60,7 @@ async def test_a_node_killed_in_an_epochs_last_round_and_back_in_the_next_counts
         config = config_file(network, 6, 2, "dying")
         script = str(Path(__file__).with_name("dying_node.py"))
         with process(network, script, moment, "8", str(config)) as child:
-            await network.wait_until(lambda: child.poll() is not None, 90)
+            await network.wait_until(lambda: child.poll() is not None)
         # Only now: the epoch in which it died is over, and its ring is gone.
         died = max(each.epoch for each in network.ended())
         await network.wait_until(
@@ -68,7 +68,7 @@ async def test_a_node_killed_in_an_epochs_last_round_and_back_in_the_next_counts
         )
         seen = len(network.ended())
         with process(network, "-m", "stromkreis", "node", "--config", str(config)):
-            await network.wait_until(lambda: with_all(network, seen)[1:], 90)
+            await network.wait_until(lambda: with_all(network, seen)[1:])
         nursery.cancel_scope.cancel()
     flown = network.flown("steady", "dying")
     assert flown.gateways == 8

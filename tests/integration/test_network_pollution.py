@@ -51,14 +51,11 @@ async def test_a_member_that_lies_in_one_committed_slot_is_caught_and_mixes_into
         await network.start_meters(nursery)
         await network.start_coordinator(nursery)
         await network.start_node(nursery, 0, 14, "node")
-        ended = await network.wait_for_rounds(16)
+        await network.wait_until(lambda: min(map(len, _sorted(network))) >= 3)
         nursery.cancel_scope.cancel()
-    opened = [each for each in ended if each.outcome is Outcome.OPENED]
     members = network.members()
-    with_liar = [each for each in opened if _is_in(LIAR, each, members)]
-    without = [each for each in opened if not _is_in(LIAR, each, members)]
-    assert len(with_liar) >= 3
-    assert len(without) >= 3
+    with_liar, without = _sorted(network)
+    opened = with_liar + without
     assert not any(each.verified for each in with_liar)
     assert all(each.verified for each in without)
     for each in opened:  # the lie is in the total, to the last digit: opened, but worth nothing
@@ -85,6 +82,15 @@ async def test_a_member_that_lies_in_one_committed_slot_is_caught_and_mixes_into
         assert asked.isdisjoint(ring_of_liar)  # nobody is billed by commitments that do not add up
     finally:
         store.close()
+
+
+def _sorted(network: Network) -> tuple[list[Ended], list[Ended]]:
+    """The opened rounds with the liar and those without it."""
+    opened, members = [each for each in network.ended() if each.outcome is Outcome.OPENED], network.members()
+    return (
+        [each for each in opened if _is_in(LIAR, each, members)],
+        [each for each in opened if not _is_in(LIAR, each, members)],
+    )
 
 
 def _is_in(name: str, ended: Ended, members: Mapping[tuple[int, int], Sequence[str]]) -> bool:

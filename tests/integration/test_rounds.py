@@ -1,5 +1,6 @@
 """What members say in a running ring, as the coordinator takes it: bounded, whoever says it however often."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ NOW_S = 1_772_000_000.0
 
 
 @pytest.fixture
-def store(tmp_path: Path):
+def store(tmp_path: Path) -> Iterator[Store]:
     made = Store(f"sqlite:///{tmp_path / 'coordinator.sqlite'}")
     yield made
     made.close()
@@ -65,7 +66,9 @@ def running(store: Store) -> Running:
     return Running(store)
 
 
-async def test_a_bad_deal_is_heard_once_for_each_neighbour_and_of_nobody_else(running: Running, caplog) -> None:
+async def test_a_bad_deal_is_heard_once_for_each_neighbour_and_of_nobody_else(
+    running: Running, caplog: pytest.LogCaptureFixture
+) -> None:
     view = running.ring.view
     neighbours = positions_of(view.neighbourhoods[2])
     for _ in range(50):
@@ -78,7 +81,7 @@ async def test_a_bad_deal_is_heard_once_for_each_neighbour_and_of_nobody_else(ru
     assert running.counted("bad_deal") == 1
 
 
-async def test_what_a_ring_says_is_in_the_store(running: Running, store: Store, nursery) -> None:
+async def test_what_a_ring_says_is_in_the_store(running: Running, store: Store, nursery: trio.Nursery) -> None:
     view, turned = running.ring.view, trio.Event()
     dealer = positions_of(view.neighbourhoods[2])[0]
     running.say(0, wire.Accused(view.epoch, view.ring, 0, 3, 5, int(wire.Lie.SPOILT_SUM)))
@@ -110,7 +113,7 @@ async def test_what_is_relayed_is_no_larger_than_what_the_ring_says(running: Run
     share = wire.Share(
         view.epoch, view.ring, 3, 0, bytes(8 * view.word_count), bytes(16), b"", b""
     )  # fmt: skip
-    confirmed = wire.Confirmed(view.epoch, view.ring, 0, 3, 0, bytes(16 * view.size))
+    confirmed = wire.Confirmed(view.epoch, view.ring, 3, 0, bytes(2), bytes(16 * view.size))
     for message in (share, confirmed):
         running.say(2, wire.Relay(view.epoch, view.ring, 0, wire.encode(message) + bytes(64)))
     assert len(running.sent) == 2

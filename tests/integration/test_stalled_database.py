@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import httpx
+import pytest
 import trio
 from prometheus_client import CollectorRegistry
 from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 
 from coordinator.config import CoordinatorConfig, EpochConfig, WebConfig
 from coordinator.gwa.enrolment import Directory
 from coordinator.metrics import CoordinatorMetrics
-from coordinator.store import Epoch, Ring, Store
+from coordinator.store import Epoch, Ring, Store, open_engine
 from coordinator.tables import metadata
 from coordinator.threads import in_thread
 from coordinator.web.app import make_app
@@ -83,6 +85,17 @@ async def test_rounds_go_on_while_the_directory_stalls_and_a_revoked_gateway_sta
         with store.write() as connection:
             metadata.drop_all(connection)
         store.close()
+
+
+def test_postgresql_gives_up_a_statement_that_waits_for_ever(postgresql: str) -> None:
+    by_default, impatient = open_engine(postgresql), open_engine(f"{postgresql}?options=-c%20statement_timeout%3D200")
+    with by_default.connect() as one, impatient.connect() as other:
+        assert one.scalar(text("SHOW statement_timeout")) == "1min"
+        one.execute(text("SELECT pg_advisory_xact_lock(7)"))
+        with pytest.raises(OperationalError, match="statement timeout"):
+            other.execute(text("SELECT pg_advisory_xact_lock(7)"))
+    by_default.dispose()
+    impatient.dispose()
 
 
 class Nothing:

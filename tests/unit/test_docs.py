@@ -173,3 +173,26 @@ def test_the_configuration_example_is_valid() -> None:
     meters = MetersConfig.model_validate(document.pop("meters"))
     assert document == {}
     assert len(node.all_gateways()) == meters.count == coordinator.epoch.ring_size
+
+
+def _names_of_the_code() -> set[str]:
+    """What is defined, imported, assigned, passed by name or said as a word in our texts; files and options too."""
+    found: set[str] = set()
+    for room in (*ROOMS, "mutation", "fuzz"):
+        for path in (ROOT / room).rglob("*"):
+            found.add(path.name)
+            if path.suffix in {".py", ".js", ".toml"}:
+                found |= set(re.findall(r"[A-Za-z_]\w*", text_of(path)))
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_names_that_are_quoted_are_those_of_the_code(page: Path) -> None:
+    """Functions, classes, methods and settings: `a.b` is two of them, the last parts of `a.b.c()` are enough."""
+    text = FENCE.sub("", text_of(page))
+    quoted = re.findall(r"`([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)(?:\([^`)]*\))?`", text)
+    known = _names_of_the_code()
+    words = {part for name in quoted for part in ([name] if name in known else name.split("."))}
+    # What others call so: systemd, a key of a corpus.  Metrics have a test of their own.
+    foreign = re.compile(r"LimitNOFILE|dlms_cosem_25_1_0|stromkreis_\w+|process_\w+")
+    assert sorted(word for word in words if word not in known and not foreign.fullmatch(word)) == []

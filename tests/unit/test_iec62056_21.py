@@ -225,6 +225,14 @@ def test_profile_rows_get_their_own_times() -> None:
     assert readings[0].record["stamp"] == "260101120000"
 
 
+@pytest.mark.parametrize("first", ["260329013000", "261025013000"])
+def test_the_rows_of_a_profile_keep_their_period_where_summer_time_begins_and_ends(first: str) -> None:
+    body = f"P.01({first})(00)(30)(1)(1.5)(kW)\r\n(0.1)\r\n(0.2)\r\n(0.3)\r\n(0.4)\r\n!\r\n".encode()
+    readings, _ = split(answer(body), zone=ZoneInfo("Europe/Berlin"))
+    moments = [reading.measured_at.astimezone(UTC) for reading in readings if reading.measured_at is not None]
+    assert [moment - moments[0] for moment in moments] == [timedelta(minutes=30 * row) for row in range(4)]
+
+
 def test_a_peak_is_of_the_time_behind_it() -> None:
     body = b"0.9.1(120000)\r\n0.9.2(260301)\r\n1.6.1(01.250*kW)(2602141815)\r\n1.6.1*02(01.5*kW)(260115181500)\r\n!\r\n"
     berlin = ZoneInfo("Europe/Berlin")
@@ -276,6 +284,16 @@ def test_stamps() -> None:
     assert parse_stamp("170102192002") is None
     assert parse_clock("1-26-01-02", "0:12:34:56", zone=UTC) == datetime(2026, 1, 2, 12, 34, 56, tzinfo=UTC)
     assert parse_clock("", "123456", zone=UTC) is None
+
+
+def test_an_hour_that_comes_twice_or_not_at_all_is_no_time_without_its_season() -> None:
+    zone = ZoneInfo("Europe/Berlin")
+    for text in ("261025023000", "260329023000"):
+        assert parse_stamp(text, zone=zone) is None
+        assert parse_clock(text[:6], text[6:], zone=zone) is None
+    assert parse_stamp("261025023000S") == datetime(2026, 10, 25, 0, 30, tzinfo=UTC)
+    assert parse_stamp("261025023000W") == datetime(2026, 10, 25, 1, 30, tzinfo=UTC)
+    assert parse_stamp("261025030000", zone=zone) == datetime(2026, 10, 25, 2, tzinfo=UTC)
 
 
 def test_device_ids() -> None:

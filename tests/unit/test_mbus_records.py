@@ -46,8 +46,8 @@ def one(text: str, medium: int = 2) -> Reading:
         ("05030000807f", None, 0, 30),
         ("0003", None, 0, 30),
         ("041312345678", 0x78563412, -3, 13),
-        ("04930a01000000", None, 0, None),  # VIFE 0A is no modifier
-    ][:-1],
+        ("04930a01000000", 1, -3, 13),  # VIFE 0A is no modifier: see the unknown ones
+    ],
 )
 def test_data_types(text: str, value: int | None, scaler: int, unit: int) -> None:
     reading = one(text)
@@ -185,7 +185,7 @@ def test_a_record_error_is_no_value() -> None:
     assert (reading.record["error"], reading.quality, reading.obis) == ("no data available", Quality.METER_ERROR, None)
 
 
-@pytest.mark.parametrize("vib", ["6f", "ef01", "fd7c01"[:4], "fb06", "7f", "ff8301"])
+@pytest.mark.parametrize("vib", ["6f", "ef01", "fd7c", "fb06", "7f", "ff8301", "930a"])
 def test_unknown_vifs_are_kept(vib: str) -> None:
     reading = one(f"01{vib}05")
     assert reading.value == 5

@@ -87,6 +87,7 @@ def test_the_status_of_the_fixed_structure(status: int, value: int | None, quali
     """Two numberings of its bits are about; where they contradict each other on the coding there is no number."""
     data = bytes.fromhex("785634120A00E97E0100000035010000")
     first, second = decode_telegram(LongFrame(0x08, 5, 0x73, data[:5] + bytes([status]) + data[6:]), CLOCK)
-    assert (first.value, first.quality, first.record["storage"], first.status) == (value, quality, storage, status)
+    assert (first.value, first.quality, first.record["storage"]) == (value, quality, storage)
+    assert first.status == status & 0xFC  # its two lowest bits are no application status, as in the word they would be
     assert second.value == (None if value is None else 0x135 if status & 0x01 else 135)
     assert second.record["storage"] == 1

@@ -155,3 +155,13 @@ def test_a_window_opened_by_the_configuration_word() -> None:
     datagram = bytearray(meter().datagram())
     datagram[14] |= 0x80
     assert DataRequest(GATEWAY, DEVICE).heard(bytes(datagram), 0.0) is not None
+
+
+@pytest.mark.parametrize("length", [0xA5, 0xFF])
+def test_a_recorded_datagram_as_long_as_a_modules_start_byte_is_read(length: int) -> None:
+    """A5 and FF open the frames of radio modules, and are lengths as well; the C field behind tells."""
+    body = b"\x44" + DeviceAddress.from_text("8STK0100000001", 7).to_link() + bytes.fromhex("78041307000000")
+    datagram = bytes([length]) + body + b"\x2f" * (length - len(body))
+    (reading,) = decode_stream([datagram])
+    assert isinstance(reading, Reading)
+    assert reading.value == 7

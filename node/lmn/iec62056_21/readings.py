@@ -19,7 +19,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
 
 from node.lmn.iec62056_21.datasets import DataSet, data_sets, parse_address
@@ -240,12 +240,20 @@ def _profile(item: DataSet, how: Interpretation) -> list[_Row] | None:
     rows: list[_Row] = []
     for index, value in enumerate(values):
         period, column = divmod(index, count)
-        at = None if start is None else start + period * timedelta(minutes=int(minutes))
+        at = None if start is None else _later(start, period * timedelta(minutes=int(minutes)))
         extra: dict[str, Any] = {"profile": item.address, "profile_status": status, "period": period}
         if at is None:
             extra["stamp"] = plain[0]
         rows.append((_code(codes[column], how), (value, units[column]), at, extra))
     return rows
+
+
+def _later(start: datetime, by: timedelta) -> datetime | None:
+    """Counted in UTC: on the wall clock a period is an hour longer or shorter where summer time begins and ends."""
+    try:
+        return (start.astimezone(UTC) + by).astimezone(start.tzinfo)
+    except OverflowError:
+        return None
 
 
 def _event_log(item: DataSet, how: Interpretation) -> list[_Row] | None:

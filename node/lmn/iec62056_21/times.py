@@ -2,7 +2,8 @@
 Time stamps of meters in text.
 
 DSMR ends a stamp with S or W (summer, winter), which fixes the offset from UTC.  A stamp without it is local time of
-an unknown place: without a time zone from the meter profile it stays text, because an hour's error bills wrongly.
+an unknown place: without a time zone from the meter profile it stays text, because an hour's error bills wrongly; so
+does one in the hour that the end of summer time repeats, or that its beginning leaves out.
 """
 
 from __future__ import annotations
@@ -38,9 +39,10 @@ def parse_stamp(
         return None
     year, month, day, hour, minute, second = (int(match[i]) for i in range(1, 7))
     try:
-        return datetime(year + (2000 if year < 70 else 1900), month, day, hour, minute, second, tzinfo=fixed)
+        when = datetime(year + (2000 if year < 70 else 1900), month, day, hour, minute, second, tzinfo=fixed)
     except ValueError:
         return None
+    return when if when.utcoffset() == when.replace(fold=1).utcoffset() else None
 
 
 def parse_clock(date: str, time: str, *, zone: tzinfo | None) -> datetime | None:

@@ -17,7 +17,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from node.lmn.mbus.device import DeviceAddress
-from node.lmn.mbus.status import PERMANENT_ERROR
+from node.lmn.mbus.status import PERMANENT_ERROR, status_word
 from node.lmn.mbus.values import bcd
 from protocol.errors import RemoteProtocolError
 from protocol.metering.obis import Obis
@@ -26,6 +26,7 @@ from protocol.metering.reading import Quality, Reading
 _BINARY: Final = 0x01
 _BINARY_ELSEWHERE: Final = 0x80
 _STORED_AT_DATE: Final = 0x02 | 0x40  # a stored value taken for the present one would be billed
+_NOT_STATUS: Final = 0x03  # coding and date: in the status word these bits are the application's state
 _SAME_BUT_HISTORIC: Final = 0x3E
 
 # Unit codes (EN 1434-3 table of units): first code, how many, quantity, power of ten of the first, DLMS unit.
@@ -68,8 +69,9 @@ def fixed_readings(data: bytes, received_at: datetime | None = None) -> list[Rea
         faulty = value is None or bool(status & PERMANENT_ERROR)
         out.append(
             Reading(
-                str(address), _obis(address.medium, quantity, record["storage"]), value, scaler, unit, status,
-                None, None, received_at, Quality.METER_ERROR if faulty else Quality.VALID, record,
+                str(address), _obis(address.medium, quantity, record["storage"]), value, scaler, unit,
+                status_word(status & ~_NOT_STATUS), None, None, received_at,
+                Quality.METER_ERROR if faulty else Quality.VALID, record,
             )
         )  # fmt: skip
     return out

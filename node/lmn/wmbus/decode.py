@@ -1,9 +1,10 @@
 """
 A recorded receiver's stream to readings, for `stromkreis decode wmbus` and for eyes.
 
-The framing is told from the first octets: A5 and FF open the two serial framings, sixteen printable characters are
-text lines, anything else is taken as raw datagrams.  At the desk recordings that somebody has decrypted already are
-accepted and marked; counters are not checked, since a recording may be looked at twice.
+The framing is told from the first octets: A5 and FF open the two serial framings, unless the C field of a meter stands
+behind them; sixteen printable characters are text lines, anything else is taken as raw datagrams.  At the desk
+recordings that somebody has decrypted already are accepted and marked; counters are not checked, since a recording may
+be looked at twice.
 """
 
 from __future__ import annotations
@@ -13,20 +14,20 @@ from typing import Final
 
 from node.lmn.wmbus.framing import AmberReader, Event, ImstReader, LineReader, RawReader, Reader
 from node.lmn.wmbus.keys import KeyStore
+from node.lmn.wmbus.link import SND_IR, SND_NR
 from node.lmn.wmbus.receiver import Receiver
 from protocol.errors import RemoteProtocolError
 from protocol.metering.reading import Reading
 
 _PROBE_SIZE: Final = 16
+_UNASKED: Final = (bytes([SND_NR]), bytes([SND_IR]))  # in second place: no message of a module has these
 _PRINTABLE: Final = frozenset(range(0x20, 0x7F)) | {0x09, 0x0A, 0x0D}
 
 
 def reader_for(head: bytes) -> Reader:
     """The reader for a stream that begins like this."""
-    if head[:1] == b"\xa5":
-        return ImstReader()
-    if head[:1] == b"\xff":
-        return AmberReader()
+    if head[:1] in (b"\xa5", b"\xff") and head[1:2] not in _UNASKED:
+        return ImstReader() if head[0] == 0xA5 else AmberReader()
     if _PRINTABLE.issuperset(head):
         return LineReader()
     return RawReader()
