@@ -208,7 +208,7 @@ async def _counting(profile: MeterProfile, work: Callable[[], Awaitable[T]]) -> 
         done: list[T | StromkreisError] = []
         async with trio.open_nursery() as nursery:
             nursery.start_soon(store.run)
-            profile.keep_counters_in(DurableCounters(store))
+            profile.keep_in(DurableCounters(store))
             try:
                 done.append(await work())
             except StromkreisError as error:
