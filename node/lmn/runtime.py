@@ -113,12 +113,8 @@ async def run_meters(
     other, before any link is opened.
     """
     run = _Run(deliver, schedule, clock, rng, on_event, backoff, open_stream, MonotonicWatch())
-    if counters is not None:
-        for profile in profiles:
-            profile.keep_counters_in(counters)
-    if pairings is not None:
-        for profile in profiles:
-            profile.keep_pairings_in(pairings)
+    for profile in profiles:
+        profile.keep_in(counters, pairings)
     buses = _buses(profiles, drivers)
     async with trio.open_nursery() as nursery:
         for bus in buses:
