@@ -6,6 +6,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -198,6 +199,30 @@ async def test_an_epoch_that_was_given_up_says_no_layout_and_leaves_no_key(
     await keeping.until(lambda: not keeping.store.states())
     assert keeping.sent == keeping.layouts["north"]
     assert keeping.store.last_epoch() == 0
+
+
+async def test_an_epoch_that_is_given_up_while_it_is_written_says_no_layout(
+    keeping: Keeping, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    south, writing, go_on = keeping.epochs["south"], threading.Event(), threading.Event()
+    keep_state = keeping.store.keep_state
+
+    def slow(epoch: int, state: bytes) -> None:
+        writing.set()
+        assert go_on.wait(60)
+        keep_state(epoch, state)
+
+    monkeypatch.setattr(keeping.store, "keep_state", slow)
+    keeping.keeper.keep(south, keeping.layouts["south"])
+    nursery.start_soon(keeping.keeper.run)
+    await keeping.until(writing.is_set)
+    south.give_up("its gateways would have to deal by now")
+    keeping.keeper.drop(south.call.epoch)
+    go_on.set()
+    keeping.keeper.keep(keeping.epochs["north"], keeping.layouts["north"])
+    await keeping.until(lambda: len(keeping.store.states()) == 1 and keeping.sent)
+    assert keeping.sent == keeping.layouts["north"]
+    assert not keeping.keeper.holds(south)
 
 
 async def test_a_layout_that_was_written_unheard_is_not_written_twice(keeping: Keeping, nursery: trio.Nursery) -> None:

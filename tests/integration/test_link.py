@@ -229,6 +229,81 @@ async def test_a_peer_that_comes_back_takes_its_route_along() -> None:
                 assert await after.receive() == b"again"
 
 
+async def test_a_name_that_got_a_new_key_is_heard_by_that_key_alone() -> None:
+    enrolled = {ALICE.public: "alice"}
+    with trio.fail_after(WATCHDOG_S):
+        async with LinkContext() as links, trio.open_nursery() as nursery:
+            listener = links.listen(ANY_PORT, SERVER, enrolled.get)
+            old = links.connect(listener.endpoint, SERVER.public, ALICE)
+            await old.send(b"by the old key")
+            assert await listener.receive() == ("alice", b"by the old key")
+            enrolled.clear()
+            enrolled[BOB.public] = "alice"
+            new = links.connect(listener.endpoint, SERVER.public, BOB)
+            await new.send(b"by the new key")
+            assert await listener.receive() == ("alice", b"by the new key")
+            nursery.start_soon(keep_receiving, listener)
+            await old.send(b"by a key that is nobody's")
+            await eventually(lambda: listener.counters.dropped_disconnected == 1)
+            assert listener.counters.messages_received == 2
+            assert listener.send("alice", b"answer")
+            assert await new.receive() == b"answer"
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_key_that_got_a_new_name_leaves_nobody_behind_under_the_old_one() -> None:
+    enrolled = {ALICE.public: "alice"}
+    with trio.fail_after(WATCHDOG_S):
+        async with LinkContext() as links:
+            listener = links.listen(ANY_PORT, SERVER, enrolled.get)
+            for name in ("alice", "alice's successor"):
+                enrolled[ALICE.public] = name
+                async with links.connect(listener.endpoint, SERVER.public, ALICE) as connection:
+                    await connection.send(b"who am I?")
+                    assert await listener.receive() == (name, b"who am I?")
+                    assert list(listener.peers()) == [name]
+            assert not listener.send("alice", b"anybody there?")
+
+
+async def test_as_many_are_asked_about_at_once_as_may_be_however_many_have_knocked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("protocol.link.zap.ASKED_MAX", 2)
+    limits = LinkLimits(reconnect_s=0.02)
+    opened = trio.Event()
+    asked: list[bytes] = []
+
+    async def authorise(key: bytes) -> bytes:
+        asked.append(key)
+        await opened.wait()
+        return key
+
+    keys = [Keypair.generate() for _ in range(5)]
+    with trio.fail_after(WATCHDOG_S):
+        async with LinkContext() as links, trio.open_nursery() as nursery:
+            listener = links.listen(ANY_PORT, SERVER, authorise)
+            for key in keys:
+                nursery.start_soon(links.connect(listener.endpoint, SERVER.public, key, limits=limits).send, b"me")
+            await eventually(lambda: len(asked) == 2)
+            assert listener.counters.handshakes_admitted == 0
+            opened.set()  # three were refused or will be: they knock again, and each finds a place
+            heard = {(await listener.receive())[0] for _ in keys}
+            assert heard == {key.public for key in keys}
+            assert len(asked) == len(keys)
+
+
+async def test_refusals_beyond_what_may_be_held_go_out_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("protocol.link.zap.REFUSALS_HELD_MAX", 1)
+    limits = LinkLimits(refusal_delay_s=29)
+    with trio.fail_after(WATCHDOG_S):
+        async with LinkContext() as links:
+            listener = links.listen(ANY_PORT, SERVER, ENROLLED.get, limits=limits)
+            knocking = LinkLimits(reconnect_s=0.02)
+            for _ in range(3):  # the first is waited for, the second is held, the third has its answer: it knocks again
+                links.connect(listener.endpoint, SERVER.public, Keypair.generate(), limits=knocking)
+            await eventually(lambda: listener.counters.handshakes_refused >= 6)
+
+
 async def test_a_listener_that_restarts_gets_its_peers_back_and_can_speak_first() -> None:
     limits = LinkLimits(reconnect_s=0.02, reconnect_s_max=0.1)
     with trio.fail_after(WATCHDOG_S):

@@ -15,6 +15,8 @@ from loadtest.config import MeterProtocol
 from loadtest.households import households
 from loadtest.network import Network
 from loadtest.truth import RoundRow, Verdict, check
+from node.aggregation.membership import Membership
+from protocol import wire
 from protocol.dcnet.book import Ended
 from protocol.dcnet.schema import DEFAULT_SCHEMA
 from protocol.wire import Outcome
@@ -99,17 +101,27 @@ async def test_one_ring_of_every_protocol_has_exact_totals(
     assert not [key for key in secrets if key in repr(network.book)]
 
 
-async def test_rings_run_through_the_coordinators_relay(network: Network) -> None:
+async def test_rings_run_through_the_coordinators_relay(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
     network.relay = True
+    ways: set[tuple[int, int]] = set()
+    on_relay = Membership._on_relay
+
+    async def noted(mine: Membership, message: wire.Relay) -> None:
+        ways.add((message.position, mine._position))
+        await on_relay(mine, message)
+
+    monkeypatch.setattr(Membership, "_on_relay", noted)
     async with trio.open_nursery() as nursery:
         await network.start_meters(nursery)
         await network.start_coordinator(nursery)
         await network.start_node(nursery, 0, 4, "a")
         await network.start_node(nursery, 4, 4, "b")
-        with trio.fail_after(40):
-            while len(opened(network.ended())) < 3:
-                await trio.sleep(0.2)
+        await network.wait_until(lambda: len(full(network)) >= 3)
         nursery.cancel_scope.cancel()
+    head = full(network)[0].term % 8
+    others = set(range(8)) - {head}
+    assert {(head, each) for each in others} | {(each, head) for each in others} <= ways
+    assert network.flown("a", "b").is_conserved
 
 
 async def test_totals_are_verified_where_the_gateways_commit(network: Network) -> None:

@@ -110,9 +110,8 @@ async def test_a_head_that_keeps_a_gateway_that_was_shut_out_opens_nothing(
 def test_who_is_not_there_cannot_be_shut_out(tmp_path: Path) -> None:
     config = tmp_path / "stromkreis.toml"
     config.write_text(f'[coordinator]\ndata_dir = "{tmp_path}"\n')
-    Store(f"sqlite:///{tmp_path / 'coordinator.sqlite'}").close()
+    store = Store(f"sqlite:///{tmp_path / 'coordinator.sqlite'}")
     result = CliRunner().invoke(app, ["revoke", "ESTK0000000001", "-c", str(config)])
     assert (result.exit_code, "no active gateway ESTK0000000001" in result.stderr) == (1, True)
-    store = Store(f"sqlite:///{tmp_path / 'coordinator.sqlite'}")
     assert Directory(store).revoked() == []
     store.close()
