@@ -21,9 +21,9 @@ $(VENV)/.test: requirements-test.lock pyproject.toml
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation -e .
 	touch $@ $(VENV)/.run
 
-demo: $(VENV)/.run ## a neighbourhood on this machine (GATEWAYS=1000, ROUNDS=, PERIOD_S=, KEEP=1)
+demo: $(VENV)/.run ## a neighbourhood on this machine (GATEWAYS=1000, ROUNDS=, PERIOD_S=, SEED=, OUT=, KEEP=1)
 	$(BIN)/stromkreis demo $(if $(GATEWAYS),--gateways $(GATEWAYS)) $(if $(ROUNDS),--rounds $(ROUNDS)) \
-	  $(if $(PERIOD_S),--period-s $(PERIOD_S)) $(if $(KEEP),--keep)
+	  $(if $(PERIOD_S),--period-s $(PERIOD_S)) $(if $(SEED),--seed $(SEED)) $(if $(OUT),--out $(OUT)) $(if $(KEEP),--keep)
 
 lint: $(VENV)/.test ## style, types and the layer rules
 	$(BIN)/ruff check .

@@ -59,7 +59,8 @@ class MetersConfig(BaseModel):
     """Port of the first meter, the next take the next; 0 takes free ones, which the meter book then tells."""
 
     origin_unix_s: float | None = None
-    """Start of simulated quarter hour 0 as Unix time in seconds; None: now."""
+    """Start of simulated quarter hour 0 as Unix time in seconds; None: the last multiple of four years, simulated ones
+    where they go by faster, so that registers go on over a restart."""
 
     period_s: Annotated[float, Field(gt=0, le=86_400)] = 900.0
     """Wall-clock seconds of one simulated quarter hour; 900 is real time, 1 is 900-fold time lapse."""

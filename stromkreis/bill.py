@@ -194,14 +194,20 @@ def _pages(context: typer.Context, query: dict[str, Any]) -> Iterator[dict[str, 
 
 
 def _summary(found: list[dict[str, Any]]) -> None:
-    counts = {status: sum(each["status"] == status for each in found) for status in Status}
-    told = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+    told = ", ".join(_counted(found, status) for status in Status if any(each["status"] == status for each in found))
     sums: dict[str, Decimal] = {}
     for each in found:
         if each["status"] == Status.VERIFIED:
             sums[each["currency"]] = sums.get(each["currency"], Decimal(0)) + Decimal(each["amount"])
     total = "; verified in all: " + ", ".join(f"{amount:f} {currency}" for currency, amount in sums.items())
     typer.echo(f"{told or 'no bills'}{total if sums else ''}")
+
+
+def _counted(found: list[dict[str, Any]], status: Status) -> str:
+    """`24 declined (too_few_priced_intervals)`: whoever waits for bills shall not have to list them for the reason."""
+    mine = [each["reason"] for each in found if each["status"] == status]
+    reasons = ", ".join(sorted({reason for reason in mine if reason}))
+    return f"{len(mine)} {status}" + (f" ({reasons})" if reasons else "")
 
 
 def _lines(items: list[dict[str, Any]]) -> None:

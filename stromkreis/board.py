@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Literal
 
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 from protocol.errors import RemoteProtocolError
@@ -20,9 +21,15 @@ _PRESENT = {"function": "instantaneous", "storage": 0, "tariff": 0, "subunit": 0
 
 
 class Board:
-    """The latest reading of each register, how often it came, and the faults by reason; at most ROWS_MAX registers."""
+    """
+    The latest reading of each register, how often it came, and the faults by reason; at most ROWS_MAX registers.
 
-    def __init__(self) -> None:
+    `advice` says what to try for a reason; that for the latest fault stands below the table.
+    """
+
+    def __init__(self, advice: Callable[[str], str] = lambda _reason: "") -> None:
+        self._advice = advice
+        self._latest = ""
         self._rows: dict[tuple[str, str], tuple[Reading, int]] = {}
         self._faults: dict[str, int] = {}
         self._left_out = 0
@@ -32,6 +39,9 @@ class Board:
         """Take what the codec gave."""
         if isinstance(item, RemoteProtocolError):
             self._faults[item.reason] = self._faults.get(item.reason, 0) + 1
+            self._latest = f"{item}"
+            if tried := self._advice(item.reason):
+                self._latest += f"\n{tried}"
             return
         self.reading_count += 1
         name = _named(item.record) if item.obis is None else str(item.obis).removesuffix("*255")
@@ -45,8 +55,9 @@ class Board:
         """The board as a table."""
         faults = ", ".join(f"{reason} {count}" for reason, count in sorted(self._faults.items()))
         left_out = f"; {self._left_out} readings beyond {ROWS_MAX} registers are not shown" if self._left_out else ""
+        latest = escape(f"\nlatest: {self._latest}") if self._latest else ""
         table = Table(
-            title="Ctrl-C ends", caption=f"faults: {faults or 'none'}{left_out}", box=box.SIMPLE, pad_edge=False
+            title="Ctrl-C ends", caption=f"faults: {faults or 'none'}{left_out}{latest}", box=box.SIMPLE, pad_edge=False
         )
         for column in ("device", "register", "value", "unit", "at", "quality", "n"):
             justify: Literal["left", "right"] = "right" if column in {"value", "n"} else "left"

@@ -71,6 +71,8 @@ def _play(settings: DemoSettings, console: Console) -> Demo:
         if settings.setup_s is not None:
             raise
         needed_s = [each.needed_s for each in _each(slow)]
+    finally:
+        played.close()
     if not needed_s:
         return played
     console.print(f"setting up took longer than planned: once more, with {needed_s[0]} s for it", highlight=False)

@@ -34,8 +34,9 @@ from protocol.errors import RemoteProtocolError, StromkreisError
 from protocol.metering.reading import Reading
 from stromkreis.board import Board
 from stromkreis.decode import Keys, MeterProtocol, decoder, error_line, named_key, write_line
+from stromkreis.ear import Ear
+from stromkreis.hints import hint
 
-_RECEIVE_SIZE = 4096
 _PURPOSES = (
     "encryption", "authentication", "password", "system_title", "certificate", "private_key", "meter_certificate",
 )  # fmt: skip
@@ -84,16 +85,22 @@ def sniff(
         raise typer.BadParameter(
             f"{profile.protocol} meters cannot be asked, they speak by themselves", param_hint="--ask"
         )
+    if ask and profile.push:
+        raise typer.BadParameter(
+            "push=1 says that the meter speaks by itself: leave one of the two out", param_hint="--ask"
+        )
     if not ask and profile.protocol not in set(MeterProtocol):
         raise typer.BadParameter(f"{profile.protocol} cannot be listened to here", param_hint="LINK")
     decode_stream = None if ask else decoder(MeterProtocol(profile.protocol), key)
-    show = _print_lines if as_json or once or not sys.stdout.isatty() else _show_table
+    shown = _print_lines if as_json or once or not sys.stdout.isatty() else _show_table
+    show = partial(shown, profile)
 
     async def run() -> int:
         if decode_stream is None:
             return await trio.to_thread.run_sync(show, _asked(profile, every_s, once=once))
         async with await _open(profile.link) as stream:
-            return await trio.to_thread.run_sync(show, decode_stream(_chunks(stream)))
+            ear = Ear(stream, profile.protocol, profile.link)
+            return await trio.to_thread.run_sync(show, ear.noted(decode_stream(ear.chunks())))
 
     _run(run)
 
@@ -140,7 +147,7 @@ async def _searched(profile: MeterProfile, baudrates: Sequence[int]) -> int:
     try:
         return await _counting(profile, partial(_search, profile, baudrates))
     except RemoteProtocolError as error:
-        typer.echo(error_line(error), err=True)
+        _tell(error, profile, set())
         return 0
 
 
@@ -178,18 +185,6 @@ async def _search(profile: MeterProfile, baudrates: Sequence[int]) -> int:
     return len(found.meters)
 
 
-def _chunks(stream: trio.abc.Stream) -> Iterator[bytes]:
-    while True:
-        try:
-            data = trio.from_thread.run(stream.receive_some, _RECEIVE_SIZE)
-        except trio.BrokenResourceError:
-            data = b""
-        if not data:
-            typer.echo("the link has ended", err=True)
-            return
-        yield bytes(data)
-
-
 def _asked(profile: MeterProfile, every_s: float, *, once: bool) -> Iterator[Item]:
     while True:
         began_s = time.monotonic()
@@ -213,7 +208,7 @@ async def _counting(profile: MeterProfile, work: Callable[[], Awaitable[T]]) -> 
         done: list[T | StromkreisError] = []
         async with trio.open_nursery() as nursery:
             nursery.start_soon(store.run)
-            profile.keep_counters_in(DurableCounters(store))
+            profile.keep_in(DurableCounters(store))
             try:
                 done.append(await work())
             except StromkreisError as error:
@@ -237,19 +232,27 @@ async def _ask(profile: MeterProfile) -> list[Item]:
             return [RemoteProtocolError("link_broken", type(error).__name__)]
 
 
-def _print_lines(items: Iterator[Item]) -> int:
-    count = 0
+def _tell(error: RemoteProtocolError, profile: MeterProfile, told: set[str]) -> None:
+    """An error, and what to try once for each reason."""
+    typer.echo(error_line(error), err=True)
+    if error.reason not in told and (advice := hint(error.reason, profile)):
+        typer.echo(f"  {advice}", err=True)
+    told.add(error.reason)
+
+
+def _print_lines(profile: MeterProfile, items: Iterator[Item]) -> int:
+    count, told = 0, set[str]()
     for item in items:
         if isinstance(item, RemoteProtocolError):
-            typer.echo(error_line(item), err=True)
+            _tell(item, profile, told)
         else:
             write_line(json.dumps(item.to_json(), ensure_ascii=False))
             count += 1
     return count
 
 
-def _show_table(items: Iterator[Item]) -> int:
-    board = Board()
+def _show_table(profile: MeterProfile, items: Iterator[Item]) -> int:
+    board = Board(lambda reason: hint(reason, profile))
     with Live(board.table(), refresh_per_second=4) as live:
         for item in items:
             board.add(item)

@@ -329,7 +329,11 @@ def _require_over(connection: Connection, area: str, to_s: int) -> None:
         .order_by(ring_rounds.c.interval_start_s.desc())
         .limit(1)
     ).first()
-    if newest is None or newest.interval_start_s + newest.interval_s < to_s:
+    if newest is None:
+        raise RemoteProtocolError(
+            "period_not_over", f"no round of area {area} has ended; is it one of coordinator.areas?"
+        )
+    if newest.interval_start_s + newest.interval_s < to_s:
         raise RemoteProtocolError("period_not_over", "the last interval of the period has not ended in this area")
 
 

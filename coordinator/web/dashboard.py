@@ -32,6 +32,7 @@ from protocol.dcnet.schema import Kind, Slot
 from protocol.metering.obis import Obis
 
 KEEP_ALIVE_S = 15.0
+VIEWERS_MAX = 100  # event streams at once: each turn of the state is told to all of them
 PAUSE_S = 0.5  # at most two revisions a second reach a viewer: a day of 160 rings costs 150 ms of CPU to show
 ACCUSATIONS_SHOWN = 10
 WINDOWS = (24, 96, 288, 672)  # intervals: with quarter hours 6 h, 1 day, 3 days, a week
@@ -76,9 +77,13 @@ def make_dashboard(
         bills = None if billing is None else billing.counts(area=area or None)
         return shown | {"accusations": _accusations(accusations, area or None), "bills": bills}
 
+    viewers = trio.CapacityLimiter(VIEWERS_MAX)
+
     @router.get("/dashboard/events")
     async def _events() -> Response:
-        return _Revisions(source)
+        if not viewers.available_tokens:
+            raise HTTPException(503, f"{VIEWERS_MAX} viewers are here already")
+        return _Revisions(source, viewers)
 
     return router
 
@@ -92,14 +97,15 @@ class _Revisions(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, source: StatusSource) -> None:
+    def __init__(self, source: StatusSource, viewers: trio.CapacityLimiter) -> None:
         super().__init__(headers={"Cache-Control": "no-store"})
         del self.headers["content-length"]
         self._source = source
+        self._viewers = viewers
 
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one viewer until it goes away."""
-        async with trio.open_nursery() as nursery:
+        async with self._viewers, trio.open_nursery() as nursery:
             nursery.start_soon(self._send_all, send)
             while (await receive())["type"] != "http.disconnect":
                 pass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+import trio
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -19,6 +20,7 @@ from protocol.errors import RemoteProtocolError
 
 log = logging.getLogger(__name__)
 BODY_SIZE_MAX = 32 * 1024  # bytes; an enrolment request takes about 1 KB
+BODY_S = 10.0  # for the whole of it to arrive; longer, and strangers hold more connections open
 TARIFF_BODY_SIZE_MAX = 512 * 1024  # a year of quarter hours takes some 250 KB
 _STATUS = {
     "https_required": 403, "token_unknown": 403, "token_expired": 403, "token_used_up": 403, "token_area": 403,
@@ -84,7 +86,7 @@ def _problem(status: int, detail: str, reason: str, fields: dict[str, str] | Non
 
 
 class Guard:
-    """ASGI middleware: bounded request bodies and the security headers on every answer."""
+    """ASGI middleware: request bodies of bounded size and time, and the security headers on every answer."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -95,11 +97,17 @@ class Guard:
             await self._app(scope, receive, send)
             return
         most = TARIFF_BODY_SIZE_MAX if scope["path"] == "/api/v1/tariffs" else BODY_SIZE_MAX
-        left = most
+        left, is_complete, until_s = most, False, trio.current_time() + BODY_S
 
         async def bounded() -> Message:
-            nonlocal left
-            message = await receive()
+            nonlocal left, is_complete
+            if is_complete:  # what comes now is the end of the connection
+                return await receive()
+            with trio.move_on_at(until_s) as patience:
+                message = await receive()
+            if patience.cancelled_caught:
+                raise HTTPException(408, f"a request has to arrive within {BODY_S:g} seconds")
+            is_complete = not message.get("more_body", False)
             left -= len(message.get("body", b""))
             if left < 0:
                 raise HTTPException(413, f"a request has at most {most} bytes")

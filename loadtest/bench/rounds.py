@@ -29,7 +29,7 @@ from protocol.dcnet.head import Head
 from protocol.dcnet.masks import Words
 from protocol.dcnet.member import Member
 from protocol.dcnet.parameters import choose
-from protocol.dcnet.suite import StandardSuite
+from protocol.dcnet.suite import StandardSuite, signature_holds
 
 ROUNDS = 96
 WORDS = 96
@@ -42,8 +42,8 @@ class Metered:
     """
     Stands before a machine and adds up the CPU time of its calls, by method and kind of message.
 
-    The hash of the round's label is public and a process keeps it; in the field each gateway is a process, so here
-    each pays for its own.
+    The hash of the round's label and the check of its result's signature are public and a process keeps them; in the
+    field each gateway is a process, so here each pays for its own.
     """
 
     def __init__(self, machine: object) -> None:
@@ -60,6 +60,8 @@ class Metered:
             kind = type(arguments[of_head]).__name__ if name == "receive" else name
             if kind == "Open":
                 hash_to_edwards25519.cache_clear()
+            if kind == "Result":
+                signature_holds.cache_clear()
             begin = process_time()
             try:
                 return attribute(*arguments)

@@ -12,12 +12,14 @@ import fcntl
 import math
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import IO
 
 import httpx
 import trio
@@ -82,7 +84,8 @@ class Demo:
         self._schedule = Schedule.after(settings.setup_in_force_s, settings.period_in_force_s)
         self._gateways = planned_gateways(settings)
         self._meters: MetersConfig = meters_config(settings, self._schedule, self._work)
-        self._web = (f"https://127.0.0.1:{free_port()}", f"http://127.0.0.1:{free_port(settings.web_port)}")
+        self._claim, web_port = _claim(settings.web_port)
+        self._web = (f"https://127.0.0.1:{free_port()}", f"http://127.0.0.1:{web_port}")
         section = coordinator_section(settings, self._schedule, self._work, self._web)
         self._coordinator_config = CoordinatorConfig.model_validate(section)
         self._coordinator_toml = to_toml("coordinator", section)
@@ -90,6 +93,15 @@ class Demo:
         self._tokens: dict[str, str] = {}
         self._nodes: list[_Node] = []
         self._outage: Outage | None = None
+
+    @property
+    def dashboard(self) -> str:
+        """Where it will be."""
+        return self._web[1]
+
+    def close(self) -> None:
+        """Let go of the dashboard's port."""
+        self._claim.close()
 
     async def run(self) -> None:
         """
@@ -291,6 +303,21 @@ class Demo:
         return make_report(
             self._settings, book, verdict, costs, origin_unix_s=self._schedule.origin_unix_s, outage=self._outage
         )
+
+
+def _claim(port: int) -> tuple[IO[str], int]:
+    """
+    The port for the dashboard, if it is free and no other demo has claimed it, else another; and the claim.
+
+    A look at the port alone is not enough: seconds go by until the coordinator listens.
+    """
+    path = Path(tempfile.gettempdir()) / f"stromkreis-demo-{os.getuid()}-{port}.lock"
+    lock = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600), "r+")  # /tmp is everybody's
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return lock, free_port()
+    return lock, free_port(port)
 
 
 def wrong_settings(settings: DemoSettings) -> Sequence[str]:

@@ -6,8 +6,26 @@ import math
 import time
 from dataclasses import dataclass
 
+from loadtest.config import MetersConfig
+from loadtest.profiles import QUARTER_HOURS
+
+_YEARS = 4
+_QUARTER_HOUR_S = 900.0
 _PUSH_INTERVAL_S_MAX = 1.0  # what most meters' optical ports do; faster where a quarter hour is only seconds long
 _PUSH_DELAY_S = 0.003  # after a quarter hour's begin: surely in it by every clock of one machine
+
+
+def clock_of(config: MetersConfig, now_s: float) -> SimulatedClock:
+    """
+    The clock of meters that are started at `now_s`, Unix time.
+
+    Without an origin of their own it is the last multiple of four years, simulated ones where they go by faster:
+    whoever starts again within them, and that is nearly always, shows registers that have gone on; no register
+    outgrows its telegrams, and no certificate of a meter, which are as old as the origin, has ended.
+    """
+    span_s = _YEARS * QUARTER_HOURS * min(config.period_s, _QUARTER_HOUR_S)
+    origin_unix_s = config.origin_unix_s if config.origin_unix_s is not None else now_s // span_s * span_s
+    return SimulatedClock(origin_unix_s, config.period_s)
 
 
 @dataclass(frozen=True, slots=True)

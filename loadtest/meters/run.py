@@ -19,7 +19,7 @@ import trio
 from loadtest.config import MetersConfig
 from loadtest.households import Household, households
 from loadtest.meters.book import BookEntry, write_book, write_private
-from loadtest.meters.clock import SimulatedClock
+from loadtest.meters.clock import SimulatedClock, clock_of
 from loadtest.meters.guide import gateways_toml
 from loadtest.meters.serial_bus import serial_bus
 from loadtest.meters.speakers import Serve, Speaker, push, speaker
@@ -52,8 +52,7 @@ async def run(config: MetersConfig, *, ready: Callable[[list[BookEntry]], None] 
 
     Raises StromkreisError where load profiles, recordings, a free port or open files are missing.
     """
-    origin_unix_s = config.origin_unix_s if config.origin_unix_s is not None else time.time()
-    clock = SimulatedClock(origin_unix_s, config.period_s)
+    clock = clock_of(config, time.time())
     book = []
     async with trio.open_nursery() as nursery:
         homes = 0

@@ -88,6 +88,7 @@ class Membership:
             async with trio.open_nursery() as self._nursery:
                 await self._serve()
         finally:
+            self._head = None  # which knows us: two that held each other would keep the epoch's keys in memory
             if self._connection is not None:  # the poller would keep it, one more each epoch
                 with trio.CancelScope(shield=True):
                     await self._connection.aclose()

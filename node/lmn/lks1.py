@@ -64,7 +64,8 @@ class Lks1Bus:
                 await discover(self.bus, self.table)
         if meter_id in self.table.participants:
             return self.table.participants[meter_id]
-        raise RemoteProtocolError("lmn_absent", "the meter does not answer an invitation")
+        others = len(self.table.participants)
+        raise RemoteProtocolError("lmn_absent", f"{meter_id!r} does not answer an invitation, {others} others do")
 
 
 class Lks1Session:

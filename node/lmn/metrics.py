@@ -5,7 +5,7 @@ from prometheus_client import Counter, Gauge
 LMN_ERRORS = Counter("stromkreis_lmn_errors_total", "Faults of meters and their links", ["protocol", "reason"])
 LMN_READINGS = Counter("stromkreis_lmn_readings_total", "Readings delivered", ["protocol"])
 LMN_CERTIFICATES_RENEWED = Counter(
-    "stromkreis_lmn_certificates_renewed_total", "Certificates of the wired LMN renewed and in use", ["whose"]
+    "stromkreis_lmn_certificates_renewed_total", "Certificates of the wired LMN renewed and in use", ["certificate"]
 )
 LMN_CERTIFICATE_END = Gauge(
     "stromkreis_lmn_certificate_end_timestamp_seconds", "When the first certificate of the wired LMN ends; 0: none"

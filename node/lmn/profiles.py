@@ -122,18 +122,19 @@ class MeterProfile(BaseModel):
         """Where a driver reserves numbers that must never come twice."""
         return self._counters
 
-    def keep_counters_in(self, counters: CounterStore) -> None:
-        """Reserve such numbers there from now on; without it they rest on the clock alone."""
-        self._counters = counters
-
     @property
     def pairings(self) -> PairingStore | None:
         """Where renewed certificates are kept; None: none is renewed."""
         return self._pairings
 
-    def keep_pairings_in(self, pairings: PairingStore) -> None:
-        """Renew the certificates of the wired LMN from now on, and keep them there."""
-        self._pairings = pairings
+    def keep_in(self, counters: CounterStore | None = None, pairings: PairingStore | None = None) -> None:
+        """
+        Reserve such numbers there from now on, and keep renewed certificates there.
+
+        Without the one they rest on the clock alone, without the other none is renewed.
+        """
+        self._counters = self._counters if counters is None else counters
+        self._pairings = self._pairings if pairings is None else pairings
 
     def key(self, name: str) -> bytes | None:
         """A key's octets, or None if the profile has none of that name."""

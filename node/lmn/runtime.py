@@ -22,7 +22,6 @@ Complications, and why they are here:
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -35,6 +34,7 @@ import trio
 
 from node.lmn.counters import CounterStore
 from node.lmn.drivers import DRIVERS, Batch, Driver
+from node.lmn.events import LmnEvent, News, log_event
 from node.lmn.links import open_link, parse_link
 from node.lmn.metrics import LMN_ERRORS, LMN_READINGS
 from node.lmn.pairing import PairingStore
@@ -49,12 +49,9 @@ Deliver = Callable[[list[Reading]], Awaitable[None]]
 OpenLink = Callable[[str], Awaitable[trio.abc.Stream]]
 _SLEEP_S_MAX = 60.0  # bounds the harm of a clock that is set
 _IDLE_MAX_S = 60.0  # a link unused for longer is opened anew: one that died unnoticed costs a time-out when it counts
-_EVENT_PAUSE_S = 890.0  # the same fault of the same meter is news again at the next quarter hour
-_TOLD_MAX = 256
 _TICK_S = 0.001  # a schedule that computes in floating point may name one time twice; this far on it cannot
 
 _T = TypeVar("_T")
-_log = logging.getLogger(__name__)
 
 
 class Schedule(Protocol):
@@ -91,22 +88,6 @@ class Backoff:
         return min(self.max_s, self.min_s * 2.0 ** min(fault_count - 1, 30)) * rng.uniform(0.5, 1.0)
 
 
-@dataclass(frozen=True, slots=True)
-class LmnEvent:
-    """Something for the gateway's log: a fault's kind, where, when.  Never a value, a key or received bytes."""
-
-    kind: str
-    protocol: str
-    device: str
-    at_s: float
-    detail: str = ""
-
-
-def log_event(event: LmnEvent) -> None:
-    """The event as a line of the process log, where the gateway has no better place."""
-    _log.warning("meter fault %s (%s, %s) %s", event.kind, event.protocol, event.device or "bus", event.detail)
-
-
 async def run_meters(
     profiles: Sequence[MeterProfile],
     deliver: Deliver,
@@ -132,12 +113,8 @@ async def run_meters(
     other, before any link is opened.
     """
     run = _Run(deliver, schedule, clock, rng, on_event, backoff, open_stream, MonotonicWatch())
-    if counters is not None:
-        for profile in profiles:
-            profile.keep_counters_in(counters)
-    if pairings is not None:
-        for profile in profiles:
-            profile.keep_pairings_in(pairings)
+    for profile in profiles:
+        profile.keep_in(counters, pairings)
     buses = _buses(profiles, drivers)
     async with trio.open_nursery() as nursery:
         for bus in buses:
@@ -157,10 +134,10 @@ class _Bus:
     fault_count: int = 0  # in a row
     missing: set[str] = field(default_factory=set)  # devices without a value at the last reading time
     stream: trio.abc.Stream | None = None  # of a bus that is asked
-    # In trio's time, which nobody sets: (kind, device) to when it was an event; device to when it spoke on a bus that
-    # pushes.
-    told_s: dict[tuple[str, str], float] = field(default_factory=dict)
-    heard_s: dict[str, float] = field(default_factory=dict)
+    heard_s: dict[str, float] = field(
+        default_factory=dict
+    )  # of a bus that pushes: when each device spoke (trio's time)
+    news: News = field(default_factory=News)
 
     async def close(self) -> None:
         """Close the link at once; whatever was still to come on it must not be taken for a later answer."""
@@ -195,6 +172,7 @@ def _buses(profiles: Sequence[MeterProfile], drivers: Mapping[str, Driver]) -> l
             raise LocalProtocolError(f"two meters {meter_id!r} on one link")
         bus.by_meter_id[meter_id] = profile
         bus.profiles.append(profile)
+        bus.news.ours.add(profile.device)
     return list(buses.values())
 
 
@@ -361,12 +339,8 @@ class _Run:
 
     def _event(self, bus: _Bus, kind: str, device: str, detail: str = "", *, always: bool = False) -> None:
         LMN_ERRORS.labels(bus.driver.name, kind).inc()
-        now_s = trio.current_time()
-        if not always and now_s - bus.told_s.get((kind, device), -math.inf) < _EVENT_PAUSE_S:
+        if not (always or bus.news.is_news(kind, device)):
             return
-        if len(bus.told_s) >= _TOLD_MAX:
-            bus.told_s.clear()
-        bus.told_s[kind, device] = now_s
         self.on_event(LmnEvent(kind, bus.driver.name, device, self.clock(), detail))
 
 

@@ -104,8 +104,7 @@ class Enroller:
                     return answer
                 if response.status_code != _UNAVAILABLE:
                     raise StromkreisError(
-                        f"gateway {gateway.id}: enrolment refused with status {response.status_code}:"
-                        f" {response.text[:300]}"
+                        f"gateway {gateway.id}: enrolment refused with status {response.status_code}: {_told(response)}"
                     )
                 trouble = f"its database fails, see its log; status {_UNAVAILABLE}"
             if trio.current_time() > give_up_s:
@@ -114,6 +113,15 @@ class Enroller:
                 )
             await trio.sleep(pause_s)
             pause_s = min(5.0, 2 * pause_s)
+
+
+def _told(response: httpx.Response) -> str:
+    """The reason and detail of a problem document, or what a proxy said instead."""
+    try:
+        problem = response.json()
+        return f"{problem['reason']}: {problem['detail']}"
+    except (ValueError, KeyError, TypeError):
+        return response.text[:300]
 
 
 def _write(path: Path, text: str) -> None:

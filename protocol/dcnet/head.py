@@ -17,7 +17,6 @@ no new attempt: it is recovered like one that fell silent later.  The members' r
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from enum import StrEnum
 
 from protocol import wire
@@ -55,6 +54,13 @@ TRANSITIONS: dict[tuple[State, type[wire.RingMessage]], tuple[State, ...]] = {
     (State.RECOVERING, wire.Partial): (State.RECOVERING, State.REPORTED),
 }
 
+# Names, as the member's.
+_HANDLERS: dict[type[wire.RingMessage], str] = {
+    wire.Share: "_on_share",
+    wire.Confirm: "_on_confirm",
+    wire.Reveal: "_on_reveal",
+    wire.Partial: "_on_partial",
+}
 
 _NO_ATTEMPT = Attempt(round=-1, attempt=-1, expected=0, opened_s=0.0)
 
@@ -83,12 +89,6 @@ class Head:
         self._current = _NO_ATTEMPT
         self._last_result: wire.Result | None = None
         self._claims: dict[int, tuple[int, int]] = {}  # what members said they can still take part in
-        self._handlers: dict[type[wire.RingMessage], Callable[..., list[Instruction]]] = {
-            wire.Share: self._on_share,
-            wire.Confirm: self._on_confirm,
-            wire.Reveal: self._on_reveal,
-            wire.Partial: self._on_partial,
-        }
         self._next_round = max(first_round, view.timing.round_at(now_s), 0)
         self._next_attempt = first_attempt if self._next_round == first_round else 0
         opening_s = view.timing.open_at_s(self._next_round)
@@ -114,7 +114,7 @@ class Head:
         ):
             out = [Note("head_message_out_of_season")]
         else:
-            out = self._handlers[type(message)](attempt, position, message, now_s)
+            out = getattr(self, _HANDLERS[type(message)])(attempt, position, message, now_s)
         if self.state not in TRANSITIONS.get((before, type(message)), (before,)):
             raise InvariantError(f"a {type(message).__name__} led to {self.state.value}")
         return out

@@ -16,9 +16,9 @@ newest) and answered when we can.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from typing import Protocol
 
 from protocol import wire
@@ -33,7 +33,7 @@ from protocol.dcnet.suite import MAC_SIZE, Suite, mac_equal
 from protocol.errors import InvariantError, LocalProtocolError, RemoteProtocolError
 
 
-class State(Enum):
+class State(StrEnum):
     """Where the member stands in the current round."""
 
     WAITING = "waiting"
@@ -79,6 +79,15 @@ TRANSITIONS: dict[tuple[State, type[wire.RingMessage]], tuple[State, ...]] = {
     (State.SERVED, wire.Result): (State.SERVED, State.WAITING),
 }
 
+# Names: a machine that held its own methods would wait in memory, keys and all, for the garbage collector.
+_HANDLERS: dict[type[wire.RingMessage], str] = {
+    wire.Open: "_on_open",
+    wire.Roster: "_on_roster",
+    wire.Confirmed: "_on_confirmed",
+    wire.Recover: "_on_recover",
+    wire.Result: "_on_result",
+}
+
 
 class Member:
     """One member.  Feed it messages and the time; carry out what it returns, in order."""
@@ -113,13 +122,6 @@ class Member:
         self._heard_s = float("-inf")
         self._complained = (-1, -1)
         self._deadline_s = view.timing.open_at_s(max(0, past.round)) + view.timing.silent_s
-        self._handlers: dict[type[wire.RingMessage], Callable[..., list[Instruction]]] = {
-            wire.Open: self._on_open,
-            wire.Roster: self._on_roster,
-            wire.Confirmed: self._on_confirmed,
-            wire.Recover: self._on_recover,
-            wire.Result: self._on_result,
-        }
 
     # --- what happens here ---------------------------------------------------------------------------------------
 
@@ -174,11 +176,11 @@ class Member:
         if (message.epoch, message.ring) != (self.view.epoch, self.view.ring):
             raise RemoteProtocolError("wrong_ring", "a message for another ring or epoch")
         if (self.state, type(message)) not in TRANSITIONS:
-            if type(message) in self._handlers:
+            if type(message) in _HANDLERS:
                 return [Note("member_message_out_of_season")]  # late or early, and harmless: the network does that
             raise RemoteProtocolError("message_not_allowed", f"{type(message).__name__} is not for members")
         allowed = TRANSITIONS[self.state, type(message)]
-        instructions = self._handlers[type(message)](message, now_s)
+        instructions: list[Instruction] = getattr(self, _HANDLERS[type(message)])(message, now_s)
         if self.state not in allowed:
             raise InvariantError(f"a {type(message).__name__} led to {self.state.value}")
         self._heard_s = now_s

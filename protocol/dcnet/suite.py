@@ -163,12 +163,13 @@ class StandardSuite:
 
     def verify(self, public: bytes, message: bytes, signature: bytes) -> bool:
         """Whether an Ed25519 signature holds."""
-        return _holds(public, message, signature)
+        return signature_holds(public, message, signature)
 
 
 # All members of a ring check the signature of the same result: each process does it once.
 @lru_cache(maxsize=512)
-def _holds(public: bytes, message: bytes, signature: bytes) -> bool:
+def signature_holds(public: bytes, message: bytes, signature: bytes) -> bool:
+    """See `StandardSuite.verify`; all three are public, or they would not be kept."""
     try:
         nacl.bindings.crypto_sign_open(signature + message, public)
     except nacl.exceptions.BadSignatureError:

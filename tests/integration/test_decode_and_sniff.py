@@ -152,7 +152,35 @@ def test_sniff_asks_meters_and_finds_those_of_an_mbus(tmp_path: Path, link: str)
         again = sniffed("--ask", "--once", mbus.url.replace("address=1", f"address={address}"))
         assert json.loads(again.stdout.splitlines()[0])["device"] == mbus.id
         silent = sniffed("--ask", "--once", mbus.url.replace("address=1", "address=77"))
-        assert (silent.returncode, silent.stdout, silent.stderr) == (1, "", "no_answer: the meter does not answer\n")
+        assert (silent.returncode, silent.stdout) == (1, "")
+        first, tried = silent.stderr.splitlines()
+        assert first == "no_answer: the meter does not answer"
+        assert "is its address right (77)? --search finds the meters of a bus" in tried
+        assert ("baud=2400, frame=8E1" in tried) == (link == "pty")
+
+
+def test_sniff_says_what_was_wrong_with_keys_certificates_and_names(tmp_path: Path) -> None:
+    """Whose fault it was, what was expected, what to try; no key in it."""
+    with meters(tmp_path, "--count", "3", "--protocol", "dlms,lks1,dlms-mbus") as book:
+        dlms, lks1, push = book
+
+        def told(entry: BookEntry, url: str, **other: str) -> str:
+            keys = [part for name, key in {**entry.keys, **other}.items() for part in ("--key", f"{name}={key}")]
+            done = sniffed("--ask", "--once", url, *keys, state=tmp_path)
+            assert (done.returncode != 0, done.stdout) == (True, "")
+            assert not [key for key in entry.keys.values() if key in done.stderr]
+            return " ".join(done.stderr.replace("│", " ").split())
+
+        assert "its keys may be others" in told(dlms, dlms.url, encryption="00" * 16)
+        shown = told(lks1, lks1.url, meter_certificate=lks1.keys["certificate"])
+        assert "lmn_tls: the meter shows another certificate than the one it is known by" in shown
+        assert "meter_certificate= the meter's" in shown
+        absent = told(lks1, lks1.url.replace(lks1.id, "1STK0000000099"))
+        assert "lmn_absent: '1STK0000000099' does not answer an invitation, 1 others do" in absent
+        assert "tells who is on the line" in absent
+        assert "speaks by itself" in told(push, push.url)
+        plain = sniffed("--ask", "--once", dlms.url)
+        assert "refused for good: another authentication mechanism is wanted (11)" in plain.stderr
 
 
 @pytest.mark.parametrize(

@@ -439,3 +439,19 @@ def test_a_second_demo_leaves_the_first_ones_files_alone(tmp_path: Path) -> None
         assert (tmp_path / "run").exists()
     with second.alone():
         pass
+    for each in (first, second):
+        each.close()
+
+
+def test_two_demos_that_start_at_once_take_two_ports(tmp_path: Path) -> None:
+    """Both find the port free, seconds before their coordinators listen."""
+    port = free_port()
+    first = Demo(DemoSettings(out=tmp_path / "1", web_port=port), Console(file=io.StringIO()))
+    second = Demo(DemoSettings(out=tmp_path / "2", web_port=port), Console(file=io.StringIO()))
+    assert first.dashboard == f"http://127.0.0.1:{port}"
+    assert second.dashboard != first.dashboard
+    first.close()
+    third = Demo(DemoSettings(out=tmp_path / "3", web_port=port), Console(file=io.StringIO()))
+    assert third.dashboard == f"http://127.0.0.1:{port}"
+    for each in (second, third):
+        each.close()

@@ -8,14 +8,22 @@ import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
+from typer.testing import CliRunner
 
+import stromkreis.bill
 from coordinator.gwa.ca import CertificateAuthority
+from node.config import NodeConfig
 from node.security.module import KeyDirectory
+from node.wan.enrolment import Enroller
 from protocol import pki
 from protocol.dcnet.suite import StandardSuite
-from stromkreis.__main__ import main
+from protocol.errors import StromkreisError
+from stromkreis.__main__ import build, main
+from stromkreis.config import load
 
 ROOT = Path(__file__).parents[2]
 NODE = '[node]\nroot_certificate = "{pki}/root.pem"\narea = "Nord"\ndata_dir = "{dir}/node"\nmetrics = "{metrics}"\n'
@@ -194,3 +202,36 @@ def test_a_defect_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command_line, "build", broken)
     with pytest.raises(ExceptionGroup):
         command_line.main()
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ({"json": {"reason": "token_area", "detail": "for another area"}}, "status 403: token_area: for another area"),
+        ({"text": "<html>not today</html>"}, "status 403: <html>not today</html>"),
+    ],
+)
+async def test_a_refused_enrolment_is_told_by_its_reason(tmp_path: Path, answer: dict[str, Any], expected: str) -> None:
+    settings = load(NodeConfig, "node", node(tmp_path), environ={})
+    directory = KeyDirectory(tmp_path / "keys", StandardSuite())
+    async with Enroller(settings) as enroller:
+        await enroller._client.aclose()
+        enroller._client = httpx.AsyncClient(
+            transport=httpx.MockTransport(lambda _request: httpx.Response(403, **answer)), base_url="https://c"
+        )
+        with pytest.raises(StromkreisError) as caught:
+            await enroller.enrol(directory.open("ESTK0000000001"), settings.gateways[0])
+    directory.close()
+    assert str(caught.value) == f"gateway ESTK0000000001: enrolment refused with {expected}"
+
+
+def test_waiting_for_bills_tells_why_they_were_declined(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers: list[dict[str, Any]] = [
+        {"bills": 2, "intervals": 8, "nothing_left": 0}, {"items": [], "next": None},
+        {"items": [{"status": "declined", "reason": "price_range"}, {"status": "asked", "reason": ""}], "next": None},
+    ]  # fmt: skip
+    monkeypatch.setattr(stromkreis.bill, "_call", lambda *_call, **_how: answers.pop(0))
+    period = ("--from", "2026-11-01", "--to", "2026-11-02")
+    arguments = ["bill", "ask", "--area", "Nord", *period, "--tariff", "00", "--wait"]
+    told = CliRunner().invoke(build(arguments), arguments).output
+    assert told.splitlines()[-1] == "1 asked, 1 declined (price_range)"

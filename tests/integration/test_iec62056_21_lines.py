@@ -17,10 +17,11 @@ from trio.testing import memory_stream_pair
 from loadtest.meters import p1
 from loadtest.meters.iec62056_21 import MeterSettings, Register, SimulatedMeter
 from loadtest.meters.serial_bus import serial_bus
+from node.lmn.events import LmnEvent
 from node.lmn.iec62056_21.client import Mode
 from node.lmn.iec62056_21.driver import listen, read_meter
 from node.lmn.profiles import MeterProfile
-from node.lmn.runtime import LmnEvent, Periodic, run_meters
+from node.lmn.runtime import Periodic, run_meters
 from node.lmn.serial_link import open_serial
 from protocol.errors import RemoteProtocolError
 from protocol.metering.obis import Obis

@@ -21,12 +21,13 @@ from loadtest.meters.sml import SmlMeter
 from node.lmn.dlms.acse import Mechanism
 from node.lmn.dlms.security import Keys
 from node.lmn.drivers import DRIVERS
+from node.lmn.events import LmnEvent
 from node.lmn.hdlc.frame import Address
 from node.lmn.links import open_link
 from node.lmn.mbus.device import DeviceAddress
 from node.lmn.mbus.link import FCB, REQ_UD2, RSP_UD, SND_NKE, LongFrame
 from node.lmn.profiles import MeterProfile
-from node.lmn.runtime import Backoff, LmnEvent, Periodic, run_meters
+from node.lmn.runtime import Backoff, Periodic, run_meters
 from node.lmn.serial_link import open_serial
 from node.lmn.sml.bodies import GetProcParameterRequest, Message
 from protocol.errors import RemoteProtocolError

@@ -19,14 +19,15 @@ import pytest
 import trio
 
 from loadtest.config import MeterProtocol, MetersConfig
-from loadtest.households import Household
+from loadtest.households import Household, households
 from loadtest.meters.book import BookEntry, read_book
-from loadtest.meters.clock import SimulatedClock
+from loadtest.meters.clock import SimulatedClock, clock_of
 from loadtest.meters.guide import told
 from loadtest.meters.run import run, simulated_meters
 from node.config import GatewayConfig
 from node.fleet import meter_profiles
-from node.lmn.runtime import LmnEvent, Periodic, run_meters
+from node.lmn.events import LmnEvent
+from node.lmn.runtime import Periodic, run_meters
 from node.lmn.sml.client import SmlClient
 from node.lmn.sml.driver import SmlLink, read_meter
 from protocol.errors import StromkreisError
@@ -167,7 +168,7 @@ async def test_the_gateways_that_are_told_read_every_meter_of_every_protocol(tmp
     protocols: Any = get_args(MeterProtocol)
     config = MetersConfig(
         count=len(protocols), protocols=protocols, link=link, first_port=0, period_s=3600, profiles=("H25",),
-        register_decimals=0, gateways=path,
+        register_decimals=0, gateways=path, origin_unix_s=time.time(),
     )  # fmt: skip
     shown: dict[str, int] = {}
     faults: list[LmnEvent] = []
@@ -238,3 +239,20 @@ def test_pushes_keep_away_from_the_quarter_hours_borders(period_s: float) -> Non
     assert min(pushes) == pytest.approx(0.003, abs=1e-6)
     assert max(pushes) < period_s - 0.2
     assert len(pushes) >= 3 * max(4, period_s)
+
+
+def test_registers_go_on_where_they_were_when_the_meters_start_again() -> None:
+    """A register that falls ends its gateway's contributions, so a restart must not be an exchange of all meters."""
+    config = MetersConfig(count=1, period_s=5)
+    (home,) = households(config)
+    shown = [
+        home.registers(clock_of(config, now_s).quarter_hour(now_s))
+        for now_s in (1_795_650_000.0, 1_795_650_007.0, 1_795_736_400.0)
+    ]
+    assert shown == sorted(shown)
+    assert shown[2].import_tenth_wh > shown[0].import_tenth_wh
+    assert home.registers(clock_of(config, 2e9).quarter_hour(2e9)).import_tenth_wh < 10**9 + 4 * 10 * home.annual_wh
+    slow = clock_of(MetersConfig(count=1, period_s=3600), 1_795_650_000.0)
+    assert 1_795_650_000.0 - slow.origin_unix_s < 4 * 366 * 86_400, "certificates of meters begin with the origin"
+    given = MetersConfig(count=1, period_s=5, origin_unix_s=77.0)
+    assert clock_of(given, 1_795_650_000.0) == SimulatedClock(77.0, 5)

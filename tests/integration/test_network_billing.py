@@ -295,7 +295,7 @@ async def test_the_command_bills_the_area_that_was_asked_for_and_no_other(networ
     assert all(f"{each['gateway']} " in table and f"{each['amount']} ct" in table for each in found)
     assert none.endswith("no bills\n")
     assert digest.strip() in named
-    assert "refuses: period_not_over: " in wrong
+    assert "refuses: period_not_over: no round of area west has ended; is it one of coordinator.areas?" in wrong
     assert "no tariff: bad_tariff: prices: expected whole numbers" in broken
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -109,7 +109,12 @@ def service() -> Service:
 
 @pytest.fixture
 def app(store: Store, service: Service) -> FastAPI:
-    return make_app(store, service, CoordinatorMetrics(CollectorRegistry()))
+    made = make_app(store, service, CoordinatorMetrics(CollectorRegistry()))
+
+    @made.post("/slow", include_in_schema=False)
+    async def _slow(body: dict[str, int]) -> None: ...
+
+    return made
 
 
 @asynccontextmanager
@@ -340,6 +345,40 @@ async def test_the_event_stream_tells_revisions(app: FastAPI, service: Service) 
         nursery.cancel_scope.cancel()
     assert b"content-type: text/event-stream" in data
     assert re.findall(rb"event: revision\ndata: (\d+)\n\n", data) == [b"1", b"2", b"3"]
+
+
+async def test_a_body_that_never_ends_is_given_up(app: FastAPI, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever reaches the port could hold connections open else, until the gateways find none."""
+    monkeypatch.setattr("coordinator.web.errors.BODY_S", 0.3)
+    async with trio.open_nursery() as nursery:
+        address = (await nursery.start(serve, app, ["http://127.0.0.1:0"]))[0]
+        async with await trio.open_tcp_stream("127.0.0.1", int(address.rsplit(":", 1)[1])) as stream:
+            await stream.send_all(b"POST /slow HTTP/1.1\r\nHost: coordinator\r\nContent-Length: 500\r\n\r\n{")
+            with trio.fail_after(20):
+                data = b""
+                while part := await stream.receive_some():
+                    data += part
+        nursery.cancel_scope.cancel()
+    assert data.startswith(b"HTTP/1.1 408 ")
+
+
+async def test_viewers_are_bounded(app: FastAPI, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with trio.open_nursery() as nursery:
+        address = (await nursery.start(serve, app, ["http://127.0.0.1:0"]))[0]
+        limits = httpx.Limits(max_connections=None)
+        async with httpx.AsyncClient(base_url=address, limits=limits) as client, AsyncExitStack() as viewers:
+            for _ in range(dashboard.VIEWERS_MAX):
+                answer = await viewers.enter_async_context(client.stream("GET", "/dashboard/events"))
+                assert answer.status_code == 200
+            assert (await client.get("/dashboard/events")).status_code == 503
+            assert (await client.get("/healthz")).status_code == 200
+            await viewers.aclose()
+            with trio.fail_after(20):
+                while True:
+                    async with client.stream("GET", "/dashboard/events") as again:
+                        if again.status_code == 200:
+                            break
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_viewer_that_does_not_read_cannot_keep_the_server_up(

@@ -152,7 +152,7 @@ def of_record(record: bytes) -> bytes:
 
 
 SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
-# What pyMeterBus has as reserved or leaves in another unit; FB 79 it scales as FB 78.
+# What pyMeterBus has as reserved or names with another unit (FB 30: joule for joule an hour); FB 79 it scales as FB 78.
 NOT_OF_PEER = {
     0x02,
     0x03,
@@ -164,7 +164,7 @@ NOT_OF_PEER = {
     *range(0x14, 0x18),
     0x1B,
     0x20,
-    *range(0x28, 0x38),
+    *range(0x2A, 0x38),
     0x79,
 }
 

@@ -37,7 +37,7 @@ ATTEMPTS = (0, 1)
 # Clocks decide when a timer complains, never what a message does; the rest is the same for ever.
 NOT_STATE = {
     "_deadline_s", "_heard_s", "_reached_head_s", "_complained",
-    "view", "position", "_suite", "_secrets", "_masks", "_pedersen", "_neighbours", "_handlers",
+    "view", "position", "_suite", "_secrets", "_masks", "_pedersen", "_neighbours",
 }  # fmt: skip
 
 Given = frozenset[tuple[Any, ...]]  # what has left the house: ("share", attempt, E), ("confirm", attempt, E, U), ...
@@ -122,7 +122,6 @@ class Explorer:
         yield replace(node, member=self.start(node.durable))
         for message in self.menu(node.member):
             member = copy.copy(node.member)
-            member._handlers = {kind: getattr(member, handler.__name__) for kind, handler in member._handlers.items()}
             try:
                 out = member.receive(message, 0.0) if message else member.offer(0, self.liar.vector(), 0.0)
             except RemoteProtocolError:

@@ -176,7 +176,7 @@ def test_the_configuration_example_is_valid() -> None:
 
 
 def _names_of_the_code() -> set[str]:
-    """What is defined, imported, assigned, passed by name or said as a word in our texts; files and options too."""
+    """What is defined, imported, assigned, passed by name or said in a text of ours; names of files too."""
     found: set[str] = set()
     for room in (*ROOMS, "mutation", "fuzz"):
         for path in (ROOT / room).rglob("*"):

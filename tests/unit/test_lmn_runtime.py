@@ -17,9 +17,10 @@ from trio.testing import MockClock, memory_stream_pair
 from loadtest.meters.iec62056_21 import MeterSettings, Register, SimulatedMeter
 from loadtest.meters.p1 import P1Settings, telegram
 from node.lmn.drivers import DRIVERS, Batch, Driver
+from node.lmn.events import LmnEvent, log_event
 from node.lmn.links import parse_link
 from node.lmn.profiles import MeterProfile
-from node.lmn.runtime import Backoff, LmnEvent, Periodic, log_event, run_meters
+from node.lmn.runtime import Backoff, Periodic, run_meters
 from protocol.errors import InvariantError, LocalProtocolError, RemoteProtocolError
 from protocol.metering.obis import Obis
 from protocol.metering.reading import Reading
@@ -366,6 +367,32 @@ async def test_noise_is_one_event_and_many_counts(autojump_clock: MockClock) -> 
         await trio.sleep(50.5)
         assert b.kinds() == ["malformed_line"]
         assert count() - before == 51
+
+
+async def test_a_flood_of_strangers_on_a_wire_does_not_flood_the_log(autojump_clock: MockClock) -> None:
+    def listen(
+        stream: trio.abc.Stream, profiles: Sequence[MeterProfile], clock: Callable[[], float]
+    ) -> AsyncGenerator[Batch, None]:
+        async def batches() -> AsyncGenerator[Batch, None]:
+            for number in itertools.count():
+                yield [Reading(f"{number:014}", IMPORT, 1), Reading("X", IMPORT, 9 - number // 500)]
+                await trio.sleep(0.1)
+                if number == 990:
+                    raise RemoteProtocolError("broken", "told although the strangers fill the log's share")
+
+        return batches()
+
+    async with bench() as b:
+        b.meters["tcp://a:1"] = lambda _: trio.sleep_forever()
+        b.nursery.start_soon(
+            lambda: b.run(profile("X", protocol="r", interval_s=1e6), drivers={"r": Driver("r", listen=listen)})
+        )
+        await trio.sleep(100)
+        kinds = b.kinds()
+        assert kinds.count("unknown_device") == 256
+        assert set(kinds) == {"unknown_device", "broken", "decremented_counter"}
+        await trio.sleep(850)
+        assert b.kinds().count("unknown_device") <= 2 * 256
 
 
 async def test_a_falling_counter_is_an_event(autojump_clock: MockClock) -> None:

@@ -1,5 +1,6 @@
 """The SML link's clocks and deadlines, on in-memory streams and trio's mock clock."""
 
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -90,6 +91,35 @@ async def test_a_meter_that_only_babbles_is_silent(autojump_clock: MockClock, nu
         await link.ask(SmlClient(b"g").get_list(), 20)
     assert trio.current_time() == pytest.approx(20)
     assert {error.reason for error in errors} == {"frame_restarted"}
+
+
+async def test_a_flood_of_broken_frames_is_not_kept_until_silence(
+    autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    """A start every eight bytes is a fault every eight bytes: whoever collects them needs a bound."""
+    gateway, meter = memory_stream_pair()
+
+    async def flood() -> None:
+        for _ in range(200):
+            await meter.send_all(b"\x1b\x1b\x1b\x1b\x01\x01\x01\x01" * 500)
+            await trio.sleep(0.001)
+        await meter.send_all(FRAME)
+
+    nursery.start_soon(flood)
+    errors: list[RemoteProtocolError] = []
+    link = SmlLink(gateway, now, on_error=errors.append)
+    with pytest.raises(RemoteProtocolError, match="only_faults"):
+        await link.ask(SmlClient(b"g").get_list(), 20)
+    assert len(errors) < 1000
+    for _ in range(100):
+        errors.clear()
+        with pytest.raises(RemoteProtocolError, match="only_faults"):
+            await link.next_pushed(900)
+        assert len(errors) < 1000
+    while True:
+        with suppress(RemoteProtocolError):
+            assert await link.next_pushed(900)  # and the good frame behind them is not lost
+            break
 
 
 async def test_the_answer_to_another_request_is_not_ours(autojump_clock: MockClock) -> None:

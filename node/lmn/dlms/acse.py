@@ -75,6 +75,14 @@ class AssociationRequest:
         )
 
 
+_DIAGNOSTICS: Final = {
+    1: "no reason given", 2: "application context not supported", 3: "system title of the client not recognised",
+    11: "another authentication mechanism is wanted", 12: "authentication mechanism missing",
+    13: "authentication failure, a wrong password or key", 14: "authentication required",
+}  # fmt: skip
+"""Of the ACSE service user, IEC 62056-5-3."""
+
+
 @dataclass(frozen=True, slots=True)
 class AssociationResponse:
     """AARE: `result` 0 accepted, 1 and 2 rejected; `diagnostic` 14 means that HLS has yet to be completed."""
@@ -102,6 +110,13 @@ class AssociationResponse:
             if self.authentication:
                 body += _tlv(0xAA, _tlv(0x80, self.authentication))
         return _tlv(AARE, body + _user_information(self.user_information))
+
+    @property
+    def refusal(self) -> str:
+        """Why the meter does not want the association, in words."""
+        kind = {1: "for good", 2: "for now"}.get(self.result, f"result {self.result}")
+        known = {} if self.diagnostic_of_provider else _DIAGNOSTICS
+        return f"refused {kind}: {known.get(self.diagnostic, 'diagnostic')} ({self.diagnostic})"
 
     @classmethod
     def from_bytes(cls, data: bytes) -> AssociationResponse:

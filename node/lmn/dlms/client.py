@@ -120,13 +120,15 @@ class DlmsClient:
             settings.secret,
             self._seal(initiate.to_bytes(), general=False),
         )
-        answer = acse.AssociationResponse.from_bytes((yield request.to_bytes()))
+        answer = acse.AssociationResponse.from_bytes(
+            _accepted((yield request.to_bytes()), ciphered=settings.keys is not None)
+        )
         if answer.system_title:
             if settings.meter_title not in (b"", answer.system_title):
                 raise RemoteProtocolError("dlms_system_title", "another meter answers than the one expected")
             self.meter_title = answer.system_title
         if answer.result != 0:
-            raise RemoteProtocolError("dlms_association", f"refused: result {answer.result}, {answer.diagnostic}")
+            raise RemoteProtocolError("dlms_association", answer.refusal)
         agreed = apdu.decode_apdu(self._open(answer.user_information))
         if not isinstance(agreed, apdu.InitiateResponse) or agreed.dlms_version != _DLMS_VERSION:
             raise RemoteProtocolError("dlms_association", "no InitiateResponse of DLMS version 6")
@@ -381,3 +383,13 @@ def _as_many(results: Sequence[T], asked: Sequence[object]) -> Sequence[T]:
 def _refusal(result: int) -> RemoteProtocolError:
     name = apdu.DATA_ACCESS_RESULTS.get(result, "unknown")
     return RemoteProtocolError(f"dlms_access_{name.replace('-', '_')}", f"data-access-result {result}")
+
+
+def _accepted(answer: bytes, *, ciphered: bool) -> bytes:
+    """What answers AARQ, unless the meter says that it cannot read it."""
+    if answer[:1] in (b"\xd8", b"\x0e"):
+        why = "; its keys may be others, or it has seen a higher invocation counter" if ciphered else ""
+        raise RemoteProtocolError(
+            "dlms_association", f"refused: the meter cannot take the request ({answer[:8].hex()}){why}"
+        )
+    return answer

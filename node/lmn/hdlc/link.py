@@ -161,7 +161,10 @@ class HdlcLink:
                 self._units.append(instruction.data)
             elif isinstance(instruction, Disconnected) and instruction.reason != "requested":
                 reason = instruction.reason.removeprefix("hdlc_")
-                raise RemoteProtocolError(f"hdlc_{reason}", "the connection to the secondary station has ended")
+                local, remote = self._settings[:2]
+                ends = f"station {remote.upper}/{remote.lower}, asked by {local.upper}"
+                told = "no answer from" if reason == "timeout" else "the connection has ended to"
+                raise RemoteProtocolError(f"hdlc_{reason}", f"{told} {ends}")
 
 
 async def serve_secondary(

@@ -173,6 +173,16 @@ class LmnTlsStream(trio.abc.Stream):
         await self._tls.aclose()
 
 
+def _why(cause: BaseException | None) -> str:
+    match cause:
+        case ssl.SSLCertVerificationError():
+            return f"the meter shows another certificate than the one it is known by ({cause.verify_message})"
+        case ssl.SSLError() if "ALERT" in (cause.reason or ""):
+            return f"the meter does not take the gateway's certificate ({cause.reason})"
+        case _:
+            return "the TLS handshake failed"
+
+
 async def open_lks1(link: HdlcLink, context: ssl.SSLContext, timeout_s: float) -> LmnTlsStream:
     """
     Connect HDLC and shake hands: a stream for SML to and from one meter.
@@ -186,7 +196,7 @@ async def open_lks1(link: HdlcLink, context: ssl.SSLContext, timeout_s: float) -
             await stream.handshake()
         except trio.BrokenResourceError as error:
             await link.disconnect()
-            raise RemoteProtocolError("lmn_tls", "the TLS handshake failed") from error
+            raise RemoteProtocolError("lmn_tls", _why(error.__cause__)) from error
         return stream
     if scope.cancelled_caught:
         raise RemoteProtocolError("lmn_timeout", f"no TLS session within {timeout_s} s")

@@ -30,6 +30,7 @@ Now = Callable[[], datetime]
 OnError = Callable[[RemoteProtocolError], None]
 
 _CHUNK_SIZE = 4096
+_FAULTS_MAX = 256  # then whoever waits hears of it: a stream may hold a fault every eight bytes
 
 
 def _ignore(_: RemoteProtocolError) -> None:
@@ -59,15 +60,24 @@ class SmlLink:
         self._reader = TransportReader(frame_size_max)
         self._arrival = Arrival(now)
         self._files: deque[tuple[list[Message], datetime]] = deque()
+        self._faults_left = _FAULTS_MAX
 
     async def receive(self, timeout_s: float) -> tuple[list[Message], datetime]:
         """
         The next good file and when its first byte came.
 
-        Raises RemoteProtocolError: `meter_silent` after `timeout_s`, `connection_closed`, `connection_lost`.
+        Raises RemoteProtocolError: `meter_silent` after `timeout_s`, `only_faults` after 256 broken frames,
+        `connection_closed`, `connection_lost`.
         """
+        self._faults_left = _FAULTS_MAX
+        return await self._receive(timeout_s)
+
+    async def _receive(self, timeout_s: float) -> tuple[list[Message], datetime]:
         with trio.move_on_after(timeout_s):
             while not self._files:
+                if self._faults_left <= 0:
+                    self._faults_left = _FAULTS_MAX
+                    raise RemoteProtocolError("only_faults", f"{_FAULTS_MAX} broken frames, and not the one awaited")
                 self._take(await self._receive_some())
             return self._files.popleft()
         raise RemoteProtocolError("meter_silent", f"no good frame within {timeout_s} s")
@@ -80,7 +90,7 @@ class SmlLink:
         if not data:
             for item in self._reader.end():
                 if isinstance(item, FrameError):
-                    self._on_error(item)
+                    self._fail(item)
             raise RemoteProtocolError("connection_closed", "the meter's side closed the stream")
         return bytes(data)
 
@@ -89,13 +99,17 @@ class SmlLink:
         for item in self._reader.feed(data):
             if isinstance(item, FrameError):
                 self._arrival.failed()
-                self._on_error(item)
+                self._fail(item)
                 continue
             began_at = self._arrival.ended()
             try:
                 self._files.append((decode_file(item.payload), began_at))
             except RemoteProtocolError as error:
-                self._on_error(error)
+                self._fail(error)
+
+    def _fail(self, error: RemoteProtocolError) -> None:
+        self._faults_left -= 1
+        self._on_error(error)
 
     async def ask(self, exchange: Exchange, timeout_s: float) -> tuple[list[Message], datetime]:
         """
@@ -105,13 +119,14 @@ class SmlLink:
         """
         if exchange.needs_tls and not self._is_confidential:
             raise LocalProtocolError("a key or certificate goes to a meter through TLS only")
+        self._faults_left = _FAULTS_MAX
         with trio.move_on_after(timeout_s):
             try:
                 await self._stream.send_all(exchange.frame)
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
                 raise RemoteProtocolError("connection_lost", "the stream broke") from error
             while True:
-                messages, received_at = await self.receive(timeout_s)
+                messages, received_at = await self._receive(timeout_s)
                 answer = exchange.answer(messages)
                 if answer is not None:
                     return answer, received_at
@@ -137,12 +152,13 @@ class SmlLink:
 
         Raises RemoteProtocolError as `receive` does; `silence_s_max` is several times the meter's interval.
         """
+        self._faults_left = _FAULTS_MAX
         while True:
-            messages, received_at = await self.receive(silence_s_max)
+            messages, received_at = await self._receive(silence_s_max)
             try:
                 found = readings(messages, received_at)
             except RemoteProtocolError as error:
-                self._on_error(error)
+                self._fail(error)
                 continue
             if found:
                 return found

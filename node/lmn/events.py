@@ -1,0 +1,55 @@
+"""
+Faults of meters as events of the gateway's log: which there are, and which of them are news.
+
+A fault is counted every time and an event once a quarter hour: noise must not flood a log.  The gateway's own meters
+are few; strangers on a wire may have any name, so of theirs only so many are told.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass
+from typing import Final
+
+import trio
+
+_PAUSE_S: Final = 890.0  # the same fault of the same meter is news again at the next quarter hour
+_TOLD_MAX: Final = 256  # faults of one bus told in a quarter hour, beyond which strangers' are only counted
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class LmnEvent:
+    """Something for the gateway's log: a fault's kind, where, when.  Never a value, a key or received bytes."""
+
+    kind: str
+    protocol: str
+    device: str
+    at_s: float
+    detail: str = ""
+
+
+def log_event(event: LmnEvent) -> None:
+    """The event as a line of the process log, where the gateway has no better place."""
+    _log.warning("meter fault %s (%s, %s) %s", event.kind, event.protocol, event.device or "bus", event.detail)
+
+
+class News:
+    """What one bus has told, by trio's clock, which nobody sets; `ours` are the gateway's devices on it."""
+
+    def __init__(self) -> None:
+        self.ours: set[str] = set()
+        self._told_s: dict[tuple[str, str], float] = {}
+
+    def is_news(self, kind: str, device: str) -> bool:
+        """Whether to tell a fault (of the bus itself where `device` is empty); one that is told is not news again."""
+        now_s = trio.current_time()
+        if now_s - self._told_s.get((kind, device), -math.inf) < _PAUSE_S:
+            return False
+        if len(self._told_s) >= _TOLD_MAX:
+            self._told_s = {fault: at_s for fault, at_s in self._told_s.items() if now_s - at_s < _PAUSE_S}
+        if len(self._told_s) >= _TOLD_MAX and device and device not in self.ours:
+            return False
+        self._told_s[kind, device] = now_s
+        return True
