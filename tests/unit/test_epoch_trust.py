@@ -347,3 +347,15 @@ def test_the_next_epoch_follows_the_last_round_on_the_same_grid(tmp_path: Path) 
     assert follower.call.start_ms == call.start_ms + call.rounds * call.period_ms
     assert follower.call.interval_start_s == call.interval_start_s + call.rounds * call.interval_s
     assert hood.areas.call_due(due_s + 1) == []
+
+
+def test_a_gateways_certificate_that_holds_for_its_role_holds_for_no_other(made: Made) -> None:
+    """Also where the chain is remembered: else any member could sign tariffs."""
+    hood, _ = made
+    module, text, below = hood.modules[hood.me], b"a tariff", [pki.to_der(hood.authority.sub_ca)]
+    signature, certificate = module.sign(text), module.certificate
+    assert certificate is not None
+    hood.trust.check(hood.me, text, signature, certificate, below)
+    with pytest.raises(RemoteProtocolError):
+        hood.trust.check_participant(None, text, signature, certificate, below)
+    hood.trust.check(hood.me, text, signature, certificate, below)

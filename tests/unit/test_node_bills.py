@@ -326,3 +326,15 @@ async def test_what_is_older_than_the_retention_is_deleted_from_the_file_too(
         nursery.cancel_scope.cancel()
     store.close()
     assert (planted.to_bytes(6, "big") in path.read_bytes()) == (kept == 5)
+
+
+async def test_an_earlier_bill_is_answered_again_after_a_later_one(
+    gateway: Gateway, authority: CertificateAuthority, signer: TariffSigner
+) -> None:
+    flat = replace(TARIFF, prices=(3000,) * 8)
+    earlier, later = (request(authority, signer, flat, intervals) for intervals in ([0, 1, 2, 3], [4, 5, 6, 7]))
+    async with gateway.opened():
+        await gateway.live()
+        answer = await gateway.bills.answer(earlier)
+        assert await gateway.bills.answer(later) is not None
+        assert await gateway.bills.answer(earlier) == answer
