@@ -1,5 +1,5 @@
 """
-Time and network of a simulated ring: a heap of what is still to happen.
+Time and network of a simulated ring: a heap of what is still to happen, and a digest of what was said.
 
 Time is a number that only `run_until` moves, chance is one seeded generator, and what is due at the same moment happens
 in the order in which it was entered: so a seed is the same run to the byte, in any process.
@@ -7,11 +7,13 @@ in the order in which it was entered: so a seed is the same run to the byte, in 
 
 from __future__ import annotations
 
+import hashlib
 import heapq
 from collections.abc import Callable
 from random import Random
 
 from loadtest.simulator.faults import Faults
+from protocol import wire
 
 
 class Timeline:
@@ -47,3 +49,22 @@ class Timeline:
     def clog(self, source: str, target: str, seconds: float) -> None:
         """Nothing on this way arrives for so long, then all of it at once."""
         self._clogged[source, target] = self.now_s + seconds
+
+
+class Transcript:
+    """Every message in order, as one digest."""
+
+    def __init__(self) -> None:
+        self._state = hashlib.sha256()
+        self._message: wire.Message | None = None
+        self._data = b""
+
+    def note(self, who: int, message: wire.Message) -> None:
+        """Somebody (at most 65,535) sent a message."""
+        if message is not self._message:  # what a head tells everybody is one
+            self._message, self._data = message, wire.encode(message)
+        self._state.update(who.to_bytes(2, "little") + self._data)
+
+    def hexdigest(self) -> str:
+        """The digest so far."""
+        return self._state.hexdigest()

@@ -22,7 +22,7 @@ from loadtest.simulator.faults import Faults
 from loadtest.simulator.ledger import Ledger
 from loadtest.simulator.liar import Liar
 from loadtest.simulator.lying_member import LyingMember
-from loadtest.simulator.timeline import Timeline
+from loadtest.simulator.timeline import Timeline, Transcript
 from protocol import wire
 from protocol.dcnet.book import Accusation, Announce, BookInstruction, Ended, Record, RoundBook
 from protocol.dcnet.events import (
@@ -92,7 +92,7 @@ class World(Timeline):
         self.lying_member = lying_member
         self.accused: set[int] = set()
         self.tally = Tally()
-        self.transcript = hashlib.sha256()
+        self.transcript = Transcript()
         self._suite = suite
         ring_seed = hashlib.sha256(f"ring {seed}".encode()).digest()
         self.view, secrets = make_ring(suite, size, ring_seed, Timing.spread(1.0, PERIOD_S))
@@ -108,8 +108,6 @@ class World(Timeline):
         for gateway in self.gateways:
             gateway.opened_wh = self.register_wh[gateway.index]
         self._appointed = -1
-        self._noted: wire.Message | None = None
-        self._noted_bytes = b""
 
     def at_life(self, gateway: Gateway, when_s: float, action: Callable[[], None]) -> None:
         """Run `action` at a time, unless the gateway has crashed by then."""
@@ -269,7 +267,7 @@ class World(Timeline):
             if usurped is not None:
                 self._to_book(gateway, usurped)
             message = self.lying_member.twist(message, member)
-        self._note(gateway.index, message)
+        self.transcript.note(gateway.index, message)
         self.ledger.sent(gateway.index, message, member)
         term = member.term
         target = self.gateways[self.view.head_of(term)]
@@ -292,7 +290,7 @@ class World(Timeline):
         for each in instructions:
             match each:
                 case ToMember(position, message):
-                    self._note(position + 1000, message)
+                    self.transcript.note(position + 1000, message)
                     target = self.gateways[position]
                     self.send(f"m{gateway.index}", f"m{position}", partial(self._at_member, target, message))
                 case ToCoordinator(message):
@@ -352,11 +350,6 @@ class World(Timeline):
                     self._at_member(gateway, message)
 
         self.send("book", f"m{gateway.index}", deliver)
-
-    def _note(self, who: int, message: wire.Message) -> None:
-        if message is not self._noted:  # what a head tells everybody is one message
-            self._noted, self._noted_bytes = message, wire.encode(message)
-        self.transcript.update(who.to_bytes(2, "little") + self._noted_bytes)
 
     # --- what must hold ----------------------------------------------------------------------------------------------
 
