@@ -15,6 +15,7 @@ from random import Random
 from protocol import wire
 from protocol.dcnet.group import Group
 from protocol.dcnet.member import Member
+from protocol.dcnet.rings import RingView
 
 
 @dataclass(slots=True)
@@ -38,15 +39,16 @@ class LyingMember:
         self.told += twisted != message
         return twisted
 
-    def usurp(self, message: wire.RingMessage, member: Member) -> wire.RingTotal | None:
-        """A total of nothing, before the head has one, under a term that is in the past and was never its turn."""
-        view, term = member.view, self.position
-        if self.lie != "usurp" or not isinstance(message, wire.Share) or member.term % view.size >= term:
+    def usurp(self, share: wire.Share, view: RingView, term: int) -> wire.RingTotal | None:
+        """A total of nothing, before the head of `term` has one, as if our turn had been: None where it has."""
+        if term % view.size >= self.position:
             return None
         self.told += 1
         bits = view.to_wire(view.everybody)
         total = view.size.to_bytes(8, "little") * view.word_count
-        return wire.RingTotal(view.epoch, view.ring, message.round, message.attempt, term, bits, bits, total, b"", b"")
+        return wire.RingTotal(
+            view.epoch, view.ring, share.round, share.attempt, self.position, bits, bits, total, b"", b""
+        )  # fmt: skip
 
 
 def _share(liar: LyingMember, message: wire.RingMessage, _member: Member) -> wire.RingMessage:

@@ -263,9 +263,8 @@ class World(Timeline):
         if member is None:
             return
         if self.lying_member is not None and self.lying_member.position == gateway.index:
-            usurped = self.lying_member.usurp(message, member)
-            if usurped is not None:
-                self._to_book(gateway, usurped)
+            if self.lying_member.lie == "usurp" and isinstance(message, wire.Share):
+                self._usurp(self.lying_member, message)
             message = self.lying_member.twist(message, member)
         self.transcript.note(gateway.index, message)
         self.ledger.sent(gateway.index, message, member)
@@ -311,13 +310,22 @@ class World(Timeline):
             self.tally.refusals += 1
 
     def _to_book(self, gateway: Gateway, message: wire.Message) -> None:
-        def deliver() -> None:
-            try:
-                self._from_book(self.book.receive(gateway.index, message, self.now_s))
-            except RemoteProtocolError:
-                self.tally.refusals += 1
+        self.send(f"m{gateway.index}", "book", lambda: self._at_book(gateway.index, message))
 
-        self.send(f"m{gateway.index}", "book", deliver)
+    def _at_book(self, position: int, message: wire.Message) -> None:
+        try:
+            self._from_book(self.book.receive(position, message, self.now_s))
+        except RemoteProtocolError:
+            self.tally.refusals += 1
+
+    def _usurp(self, liar: LyingMember, share: wire.Share) -> None:
+        def deliver() -> None:
+            # By the term of that moment: a liar that has become head may report any total, and usurps nothing.
+            usurped = liar.usurp(share, self.view, self.book.term)
+            if usurped is not None:
+                self._at_book(liar.position, usurped)
+
+        self.send(f"m{liar.position}", "book", deliver)
 
     def _from_book(self, instructions: Sequence[BookInstruction]) -> None:
         for each in instructions:
