@@ -103,9 +103,9 @@ class Lks1Session:
                 found.append(error)
         return found
 
-    async def renew_meter_certificate(self, key_and_certificate: bytes) -> None:
-        """The meter's next key pair and certificate (DER, one after the other); it is used from the next session on."""
-        await self._send(self._client.update_meter_key(key_and_certificate))
+    async def renew_meter_certificate(self, certificate_and_key: bytes) -> None:
+        """The meter's next certificate and private key (DER, one after the other); they are used from the next session on."""
+        await self._send(self._client.update_meter_key(certificate_and_key))
 
     async def renew_gateway_certificate(self, certificate: bytes) -> None:
         """The certificate (DER) by which the meter will know the gateway from the next session on."""

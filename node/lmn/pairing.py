@@ -111,7 +111,7 @@ class PairingSession(Protocol):
 
     peer_certificate: bytes
 
-    async def renew_meter_certificate(self, key_and_certificate: bytes) -> None:
+    async def renew_meter_certificate(self, certificate_and_key: bytes) -> None:
         """Raises RemoteProtocolError, `meter_refused` where the meter says no."""
 
     async def renew_gateway_certificate(self, certificate: bytes) -> None:

@@ -131,11 +131,13 @@ async def test_certificates_and_key_reach_the_meter_through_the_session() -> Non
     following = drawn_identity(NAMES[0], "next", START, END)
     gateway = drawn_identity("ESTK0000000001", "next", START, END).certificate
     async with home.session(NAMES[0]) as session:
-        for none in (b"\x30\x82next" + bytes(600), following.private_key + home.gateway.certificate):
+        turned = following.private_key + following.certificate
+        for none in (b"\x30\x82next" + bytes(600), home.gateway.certificate + following.private_key, turned):
             with pytest.raises(RemoteProtocolError, match="meter_refused"):
                 await session.renew_meter_certificate(none)
         with pytest.raises(RemoteProtocolError, match="meter_refused"):
             await session.renew_gateway_certificate(b"\x30\x82next")
+        assert following.to_bytes() == following.certificate + following.private_key  # the requirement's footnote
         await session.renew_meter_certificate(following.to_bytes())
         await session.renew_gateway_certificate(gateway)
     meter = home.stations[NAMES[0]]

@@ -50,21 +50,21 @@ class Identity:
         return cls(certificate.public_bytes(serialization.Encoding.DER), private)
 
     def to_bytes(self) -> bytes:
-        """Key and certificate, one after the other [REQ.SML.CLI.UpdateMtrCertAndKey.10]."""
-        return self.private_key + self.certificate
+        """Certificate, then key, as the footnote of REQ.SML.CLI.UpdateMtrCertAndKey.10 has it."""
+        return self.certificate + self.private_key
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Identity:
         """Inverse of `to_bytes`.  Raises ValueError, without a word of the key, for anything but such a pair."""
         size = _element_size(data)
-        found = cls(data[size:], data[:size])
+        found = cls(data[:size], data[size:])
         try:
             key = serialization.load_der_private_key(found.private_key, None)
             fits = x509.load_der_x509_certificate(found.certificate).public_key() == key.public_key()
         except (ValueError, TypeError):
             fits = False
         if not fits:
-            raise ValueError("no private key with its certificate behind it")
+            raise ValueError("no certificate with its private key behind it")
         return found
 
 

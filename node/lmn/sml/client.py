@@ -199,14 +199,14 @@ class SmlClient:
         """The attributes of the meter's clock."""
         return self.exchange([self._get(object_path(CLASS_CLOCK, CLOCK))])
 
-    def update_meter_key(self, key_and_certificate: bytes) -> Exchange:
+    def update_meter_key(self, certificate_and_key: bytes) -> Exchange:
         """
         Give the meter its next certificate and private key, DER, concatenated [REQ.SML.CLI.UpdateMtrCertAndKey.10]:
         first the certificate (RFC 5280), then the key (RFC 5915), as the requirement's footnote has it.
 
         For a TLS connection only: the frame carries the key in clear.
         """
-        return self._confidential(METER_KEY_AND_CERTIFICATE, key_and_certificate)
+        return self._confidential(METER_KEY_AND_CERTIFICATE, certificate_and_key)
 
     def update_gateway_certificate(self, certificate: bytes) -> Exchange:
         """Give the meter the gateway's next certificate, DER [REQ.SML.CLI.UpdateSmgwCert.10]."""
