@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 
-from loadtest.ring import RingSize, make_ring, result_secret
+from loadtest.ring import RingSize, book_secrets, make_ring
 from protocol import wire
 from protocol.dcnet.events import Attempted, Instruction, Note, Persist, Settled, ToCoordinator, ToHead
 from protocol.dcnet.masks import MaskSchedule, Words
@@ -40,7 +40,7 @@ class LyingHead:
         self.sent: list[wire.Message] = []
         self.notes: list[str] = []
         self.term = 0
-        self._result_secret = result_secret(seed)
+        self.book_secrets = book_secrets(suite, seed)
         self.member = self.boot()
 
     # --- the member's surroundings -----------------------------------------------------------------------------------
@@ -147,7 +147,7 @@ class LyingHead:
         """RESULT as the round book signs it."""
         bits = self._bits(roster if outcome is wire.Outcome.OPENED else ())
         text = result_text(self.view, round_, outcome, self.view.from_wire(bits))
-        signature = self.suite.sign(self._result_secret, text)
+        signature = self.book_secrets.sign(text)
         return wire.Result(self.view.epoch, self.view.ring, round_, int(outcome), bits, signature)
 
     # --- shortcuts ---------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from protocol import wire
+from protocol.dcnet.attestation import BookSecrets
 from protocol.dcnet.book import Announce, BookInstruction, Ended, Record, RoundBook
 from protocol.dcnet.events import Instruction, Note, Persist, ToCoordinator, ToHead, ToMember
 from protocol.dcnet.head import Head
@@ -46,12 +47,13 @@ def lay_out(
 ) -> tuple[RingView, list[EpochSecrets]]:
     """A ring of fresh members who have agreed on no keys yet; everything grows from `seed`."""
     secrets = [EpochSecrets(suite, derive(seed, "member", index.to_bytes(4, "big"))) for index in range(size.n)]
+    book = book_secrets(suite, seed)
     view = RingView(
         epoch=1, ring=0,
         members=tuple(Seat(f"gateway-{i:04}", each.public_key, bytes(32)) for i, each in enumerate(secrets)),
         schema_digest=derive(seed, "schema"), word_count=size.words, committed=size.committed, rounds=size.rounds,
         k=size.k, t=size.t, t_c=size.t_c, k_min=size.k_min, n_min=size.n_min,
-        result_key=suite.verify_key(result_secret(seed)), timing=timing or Timing.spread(0.0, 10.0),
+        result_key=book.result_key, attest_key=book.attest_key, timing=timing or Timing.spread(0.0, 10.0),
     )  # fmt: skip
     return view, secrets
 
@@ -70,9 +72,9 @@ def make_ring(
     return view, secrets
 
 
-def result_secret(seed: bytes) -> bytes:
-    """The round book's Ed25519 seed."""
-    return derive(seed, "result")
+def book_secrets(suite: Suite, seed: bytes) -> BookSecrets:
+    """The round book's keys."""
+    return BookSecrets(suite, derive(seed, "book"))
 
 
 class LocalRing:
@@ -82,7 +84,7 @@ class LocalRing:
         self.view, self.secrets = make_ring(suite, size, seed, timing)
         self.members = [Member(suite, self.view, each, MaskSchedule(suite, self.view, each)) for each in self.secrets]
         self.suite = suite
-        self.book = RoundBook(suite, self.view, result_secret(seed), 0.0)
+        self.book = RoundBook(suite, self.view, book_secrets(suite, seed), 0.0)
         self.ended: list[Ended] = []
         self.persisted: list[tuple[int, object]] = []
         self.notes: list[str] = []
@@ -222,4 +224,4 @@ def random_vectors(rng: np.random.Generator, n: int, words: int) -> list[Words]:
     return vectors
 
 
-__all__ = ["LocalRing", "RingSize", "lay_out", "make_ring", "random_vectors", "result_secret"]
+__all__ = ["LocalRing", "RingSize", "book_secrets", "lay_out", "make_ring", "random_vectors"]

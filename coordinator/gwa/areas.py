@@ -135,7 +135,7 @@ class Areas:
         join_s, deal_s = self._windows_s()
         earliest_s = max([now_s + join_s + deal_s, config.origin_unix_s, *(each.end_s() for each in area.epochs)])
         interval = math.ceil((earliest_s - config.origin_unix_s) / config.period_s - 1e-6)
-        nonce, secret = self._entropy(32), self._entropy(32)
+        nonce, seed = self._entropy(32), self._entropy(32)
         call = wire.EpochCall(
             epoch=self._next_epoch, area=area.name, nonce_commitment=commit_nonce(nonce),
             schema=self._schema.to_bytes(), rounds=config.rounds,
@@ -146,10 +146,7 @@ class Areas:
             dropout_ppm=round(config.dropout * 1_000_000), join_until_ms=round((now_s + join_s) * 1000),
         )  # fmt: skip
         self._next_epoch += 1
-        epoch = AreaEpoch(
-            self._suite, call, nonce, secret, self._suite.verify_key(secret), self._intermediates,
-            sorted(area.present),
-        )  # fmt: skip
+        epoch = AreaEpoch(self._suite, call, nonce, seed, self._intermediates, sorted(area.present))
         area.epochs.append(epoch)
         return epoch
 

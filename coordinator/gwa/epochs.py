@@ -17,6 +17,7 @@ from enum import Enum
 import msgpack
 
 from protocol import wire
+from protocol.dcnet.attestation import BookSecrets
 from protocol.dcnet.book import Ended, RoundBook
 from protocol.dcnet.epoch import make_view
 from protocol.dcnet.rings import RingView, beacon, bitmap, cut_rings, positions_of
@@ -83,8 +84,7 @@ class AreaEpoch:
         suite: Suite,
         call: wire.EpochCall,
         nonce: bytes,
-        result_secret: bytes,
-        result_key: bytes,
+        seed: bytes,
         intermediates: Sequence[bytes],
         invited: Sequence[str],
     ) -> None:
@@ -94,8 +94,8 @@ class AreaEpoch:
         self.refusal = ""
         self._suite = suite
         self._nonce = nonce
-        self._result_secret = result_secret
-        self._result_key = result_key
+        self._seed = seed
+        self._secrets = BookSecrets(suite, seed)
         self._intermediates = tuple(intermediates)
         self._invited = set(invited)
         self._joined: dict[str, Joined] = {}
@@ -168,7 +168,9 @@ class AreaEpoch:
                 cut_rings(value, [each for each, _ in submissions], self.call.ring_size)
             ):
                 members = [(each, self._joined[each].public_key, self._joined[each].curve_key) for each in identities]
-                view = make_view(self.call, index, members, len(submissions), self._result_key)
+                view = make_view(
+                    self.call, index, members, len(submissions), self._secrets.result_key, self._secrets.attest_key
+                )
                 ring = Ring(view, {each: position for position, each in enumerate(identities)})
                 self.rings.append(ring)
         except LocalProtocolError as error:
@@ -182,7 +184,7 @@ class AreaEpoch:
                     (each, joined.public_key, joined.curve_key, joined.signature, joined.certificate)
                     for each, joined in ((each, self._joined[each]) for each in ring.positions)
                 ),
-                self._intermediates, self._result_key,
+                self._intermediates, self._secrets.result_key, self._secrets.attest_key,
             )  # fmt: skip
             if (size := len(wire.encode(layout))) > _LAYOUT_SIZE_MAX:
                 return self.give_up(
@@ -240,7 +242,7 @@ class AreaEpoch:
         out: list[To] = []
         for ring in self.rings:
             out += [To(each, self._deals_for(ring, position)) for each, position in ring.positions.items()]
-            book = ring.book = RoundBook(self._suite, ring.view, self._result_secret, now_s)
+            book = ring.book = RoundBook(self._suite, ring.view, self._secrets, now_s)
             book.expel(ring.expelled, now_s)
             head = ring.view.members[ring.view.head_of(book.term)].identity
             out.append(To(head, wire.Appoint(self.call.epoch, ring.view.ring, book.term)))
@@ -281,7 +283,7 @@ class AreaEpoch:
     # --- a restart of the coordinator ------------------------------------------------------------------------------
 
     def to_state(self) -> bytes:
-        """Everything that the rings and their books follow from; holds the epoch's result key, so keep it close."""
+        """Everything that the rings and their books follow from; holds the seed of its keys, so keep it close."""
         joined = [
             (identity, each.public_key, each.curve_key, each.signature, each.certificate)
             for identity, each in self._joined.items()
@@ -293,8 +295,7 @@ class AreaEpoch:
             (
                 wire.encode(self.call),
                 self._nonce,
-                self._result_secret,
-                self._result_key,
+                self._seed,
                 self._intermediates,
                 joined,
                 deals,
@@ -318,11 +319,11 @@ class AreaEpoch:
         Terms go on one full turn of the ring after the last one recorded: the same head, and above every term that a
         member may have heard of in the meantime.
         """
-        call_bytes, nonce, secret, key, intermediates, joined, deals = msgpack.unpackb(state, use_list=False)
+        call_bytes, nonce, seed, intermediates, joined, deals = msgpack.unpackb(state, use_list=False)
         call = wire.decode(call_bytes, frozenset({wire.EpochCall}))
         if not isinstance(call, wire.EpochCall):
             raise InvariantError("the kept state of an epoch begins with its call")
-        epoch = cls(suite, call, nonce, secret, key, intermediates, ())
+        epoch = cls(suite, call, nonce, seed, intermediates, ())
         epoch._joined = {identity: Joined(*parts) for identity, *parts in joined}
         epoch._cut(now_s)
         for index, dealer, data in deals:
@@ -334,7 +335,7 @@ class AreaEpoch:
             for ring in epoch.rings:
                 mine = {each.round: each for each in ended if each.ring == ring.view.ring}
                 term = max((each.term for each in mine.values()), default=0) + ring.view.size
-                ring.book = RoundBook(suite, ring.view, secret, now_s, mine, term)
+                ring.book = RoundBook(suite, ring.view, epoch._secrets, now_s, mine, term)
         return epoch
 
     def greet_again(self, identity: str) -> list[To]:

@@ -17,7 +17,7 @@ from typing import cast
 import trio
 
 from loadtest.bench.rounds import ring_size
-from loadtest.ring import lay_out, result_secret
+from loadtest.ring import book_secrets, lay_out
 from node.aggregation.contribution import Contributions, Registers
 from node.aggregation.membership import Membership
 from node.aggregation.surroundings import Surroundings
@@ -86,7 +86,8 @@ class Ring:
 
 def ring_book(suite: StandardSuite, seed: bytes, view: RingView, now_s: float) -> RoundBook:
     """The round book of a ring that was grown from `seed`."""
-    return RoundBook(suite, view, result_secret(derive(seed, "bench-ring", view.ring.to_bytes(4, "little"))), now_s)
+    own = derive(seed, "bench-ring", view.ring.to_bytes(4, "little"))
+    return RoundBook(suite, view, book_secrets(suite, own), now_s)
 
 
 def curve_pair(secret: bytes) -> Keypair:

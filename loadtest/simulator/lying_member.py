@@ -47,7 +47,7 @@ class LyingMember:
         bits = view.to_wire(view.everybody)
         total = view.size.to_bytes(8, "little") * view.word_count
         return wire.RingTotal(
-            view.epoch, view.ring, share.round, share.attempt, self.position, bits, bits, total, b"", b""
+            view.epoch, view.ring, share.round, share.attempt, self.position, bits, bits, total, b"", b"", b"",
         )  # fmt: skip
 
 

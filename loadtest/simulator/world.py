@@ -16,7 +16,7 @@ from functools import partial
 
 import numpy as np
 
-from loadtest.ring import RingSize, make_ring, result_secret
+from loadtest.ring import RingSize, book_secrets, make_ring
 from loadtest.simulator.adversary import Adversary
 from loadtest.simulator.faults import Faults
 from loadtest.simulator.ledger import Ledger
@@ -100,8 +100,8 @@ class World(Timeline):
         self.ledger = Ledger(self.view, corrupt if lying_member is None else corrupt | {lying_member.position})
         self.gateways = [Gateway(index, each) for index, each in enumerate(secrets)]
         self._masks = [MaskSchedule(suite, self.view, each) for each in secrets]
-        self._result_secret = result_secret(ring_seed)
-        self.book = RoundBook(suite, self.view, self._result_secret, 0.0)
+        self._book_secrets = book_secrets(suite, ring_seed)
+        self.book = RoundBook(suite, self.view, self._book_secrets, 0.0)
         self.ended: dict[int, Ended] = {}
         self.register_wh = [self.random.randrange(10**9) for _ in secrets]
         self.first_wh = list(self.register_wh)
@@ -137,7 +137,7 @@ class World(Timeline):
     def restart_book(self) -> None:
         """The coordinator comes back: what ended has ended, and terms go on a turn of the ring later."""
         term = max((each.term for each in self.ended.values()), default=0) + self.view.size
-        self.book = RoundBook(self._suite, self.view, self._result_secret, self.now_s, self.ended, term)
+        self.book = RoundBook(self._suite, self.view, self._book_secrets, self.now_s, self.ended, term)
         self._from_book(self.book.start())
 
     # --- gateways --------------------------------------------------------------------------------------------------

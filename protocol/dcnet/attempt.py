@@ -83,9 +83,11 @@ class Attempt:
         if int(total[0]) != self.roster.bit_count():
             return None
         commitments = b"".join(self.shares[i].commitments for i in positions_of(self.roster))
+        attestations = b"".join(self.shares[i].attestation for i in positions_of(self.roster))
         return wire.RingTotal(
             view.epoch, view.ring, self.round, self.attempt, term, view.to_wire(self.expected),
             view.to_wire(self.roster), total.tobytes(), commitments, encode_lane(suite.group, blinding),
+            attestations,
         )  # fmt: skip
 
     def total(self, suite: Suite, view: RingView) -> tuple[Words, Lane]:
@@ -119,8 +121,9 @@ def check_share(suite: Suite, view: RingView, message: wire.Share) -> None:
         len(message.vector) != 8 * view.word_count
         or len(message.commitments) != 32 * count
         or len(message.blinding) != 32 * count
+        or len(message.attestation) != MAC_SIZE * bool(count)
     ):
-        raise RemoteProtocolError("bad_share", f"expected {view.word_count} words and {count} commitments")
+        raise RemoteProtocolError("bad_share", f"expected {view.word_count} words and {count} commitments, attested")
     decode_lane(suite.group, message.blinding, count)
     if not all(suite.group.is_element(message.commitments[32 * i : 32 * (i + 1)]) for i in range(count)):
         raise RemoteProtocolError("bad_share", "a commitment is no group element")

@@ -12,8 +12,9 @@ A head that says it searches for a liar (`search`) may give more rounds up, as m
 to find one liar, and no more: the excuse of a head that lies ends there.  Whom a head accuses is passed on for the
 operator to read; the book draws nothing from it.
 
-The book checks what it can: that the count in slot 0 is the roster's size, and where slots are committed that the
-total is what the members committed to.  It never sees more than sums.
+The book checks what it can: that the count in slot 0 is the roster's size, and where slots are committed that each
+member of the roster attested to its commitments in this very attempt, and that the total is what they committed to.
+It never sees more than sums.
 """
 
 from __future__ import annotations
@@ -21,12 +22,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from protocol import wire
+from protocol.dcnet.attestation import BookSecrets, attestation_text
 from protocol.dcnet.commitments import Pedersen, decode_lane
 from protocol.dcnet.masks import words_from_bytes
-from protocol.dcnet.rings import RingView, result_text
+from protocol.dcnet.rings import RingView, positions_of, result_text
 from protocol.dcnet.schema import signed
 from protocol.dcnet.search import lost_rounds_granted
-from protocol.dcnet.suite import Suite
+from protocol.dcnet.suite import MAC_SIZE, Suite, mac_equal
 from protocol.errors import RemoteProtocolError
 
 _NEVER = float("inf")
@@ -96,7 +98,7 @@ class RoundBook:
     """One ring's book for one epoch."""
 
     def __init__(
-        self, suite: Suite, view: RingView, result_secret: bytes, now_s: float, ended: dict[int, Ended] | None = None,
+        self, suite: Suite, view: RingView, secrets: BookSecrets, now_s: float, ended: dict[int, Ended] | None = None,
         term: int = 0,
     ) -> None:  # fmt: skip
         self.view = view
@@ -104,7 +106,8 @@ class RoundBook:
         self.ended: dict[int, Ended] = dict(ended or {})
         self._suite = suite
         self._pedersen = Pedersen(suite.group) if view.committed else None
-        self._secret = result_secret
+        self._secrets = secrets
+        self._attest_keys: dict[int, bytes] = {}  # by position, agreed on when first needed
         self._complaints: set[int] = set()
         self._reigned: dict[int, int] = {}  # of each head that was replaced, the last round that had begun by then
         self._expelled = 0
@@ -229,17 +232,33 @@ class RoundBook:
         return [*self._end(ended, commitments), *self._answer(position, message.round)]
 
     def _is_verified(self, message: wire.RingTotal, roster: int, total: tuple[int, ...]) -> bool:
-        """Whether the total is what the members committed to; a ring without commitments never is."""
+        """Whether the total is what the members attest that they committed to; without commitments none is."""
         if self._pedersen is None:
             return False
         count, group = self.view.committed_count, self._suite.group
         if len(message.commitments) != 32 * count * roster.bit_count():
             raise RemoteProtocolError("bad_total", "expected a commitment of each member to each committed slot")
+        if len(message.attestations) != MAC_SIZE * roster.bit_count():
+            raise RemoteProtocolError("bad_total", "expected an attestation of each member")
         blindings = decode_lane(group, message.blinding, count)
         elements = [message.commitments[i : i + 32] for i in range(0, len(message.commitments), 32)]
         rows = [elements[i : i + count] for i in range(0, len(elements), count)]
         totals = [signed(total[index]) for index in self.view.committed]
-        return self._pedersen.verify_totals(rows, totals, blindings)
+        is_attested = self._is_attested(message, positions_of(roster))
+        return self._pedersen.verify_totals(rows, totals, blindings) and is_attested
+
+    def _is_attested(self, message: wire.RingTotal, members: list[int]) -> bool:
+        """Whether each of `members` attested in this attempt to the commitments that are said to be its own."""
+        size = 32 * self.view.committed_count
+        for i, position in enumerate(members):
+            if position not in self._attest_keys:
+                self._attest_keys[position] = self._secrets.member_key(self.view, position)
+            own = message.commitments[size * i : size * (i + 1)]
+            text = attestation_text(self.view, message.round, message.attempt, position, own)
+            attestation = message.attestations[MAC_SIZE * i : MAC_SIZE * (i + 1)]
+            if not mac_equal(self._suite.mac(self._attest_keys[position], text), attestation):
+                return False
+        return True
 
     def _on_head_silent(self, position: int, message: wire.HeadSilent, now_s: float) -> list[BookInstruction]:
         if message.term < self.term:  # it has not heard of the new head yet
@@ -299,6 +318,6 @@ class RoundBook:
             text = result_text(self.view, round_, ended.outcome, ended.roster)
             result = self._results[round_] = wire.Result(
                 self.view.epoch, self.view.ring, round_, int(ended.outcome), self.view.to_wire(ended.roster),
-                self._suite.sign(self._secret, text),
+                self._secrets.sign(text),
             )  # fmt: skip
         return [Announce(position, result)]

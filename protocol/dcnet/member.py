@@ -23,6 +23,7 @@ from typing import Protocol
 
 from protocol import wire
 from protocol.dcnet import prf
+from protocol.dcnet.attestation import attestation_text
 from protocol.dcnet.commitments import Pedersen, add_lanes, encode_lane
 from protocol.dcnet.events import Attempted, Instruction, Note, Persist, Progress, Settled, ToCoordinator, ToHead
 from protocol.dcnet.masks import MaskSchedule, Words, seed_binding, self_blinding, self_mask
@@ -49,6 +50,7 @@ class Secrets(Protocol):
 
     def pair(self, other: int) -> PairKeys: ...  # noqa: D102
     def evaluate(self, label: bytes) -> bytes: ...  # noqa: D102
+    def attest(self, text: bytes) -> bytes: ...  # noqa: D102
     def partial(self, dealer: int, label: bytes) -> tuple[bytes, bytes] | None: ...  # noqa: D102
     def is_good_deal(self, dealer: int) -> bool: ...  # noqa: D102
 
@@ -268,7 +270,7 @@ class Member:
         self._ahead = None
         masked = mask + vector
         self._masks.add(masked, round_, attempt, self.expected)
-        commitments, lane = b"", b""
+        commitments, lane, attestation = b"", b"", b""
         if self._pedersen is not None:
             values = [signed(int(vector[index])) for index in view.committed]
             pairs = zip(values, blindings, strict=True)
@@ -278,10 +280,12 @@ class Member:
             lane = encode_lane(
                 group, add_lanes(group, tuple(blindings), masks, self_blinding(self._suite, self._seed, len(values)))
             )
+            attestation = self._secrets.attest(attestation_text(view, round_, attempt, self.position, commitments))
         self._deadline_s = self._next_deadline(now_s)
         share = wire.Share(
-            view.epoch, view.ring, round_, attempt, masked.tobytes(), seed_binding(self._seed), commitments, lane
-        )
+            view.epoch, view.ring, round_, attempt, masked.tobytes(), seed_binding(self._seed), commitments, lane,
+            attestation,
+        )  # fmt: skip
         return [Persist(Attempted(round_, attempt, Progress.SHARED)), ToHead(share)]  # rule 5
 
     def _is_current(self, message: wire.Roster | wire.Confirmed | wire.Recover) -> bool:

@@ -14,6 +14,7 @@ import struct
 from dataclasses import dataclass, field
 
 from protocol.dcnet import prf, shamir
+from protocol.dcnet.attestation import attestation_key
 from protocol.dcnet.rings import RingView, positions_of
 from protocol.dcnet.suite import Suite, derive, digest
 from protocol.errors import LocalProtocolError, RemoteProtocolError
@@ -56,14 +57,21 @@ class EpochSecrets:
         self.position = -1
         self._pairs: dict[int, PairKeys] = {}
         self._received: dict[int, _ReceivedDeal] = {}
+        self._attest_key: bytes | None = None
 
     def bind(self, view: RingView, position: int) -> None:
-        """Agree with every neighbour.  Raises RemoteProtocolError where a member's key is no good."""
+        """
+        Agree with every neighbour, and where slots are committed with the round book.
+
+        Raises RemoteProtocolError where a key of theirs is no good.
+        """
         if view.members[position].public_key != self.public_key:
             raise LocalProtocolError("this layout has another epoch key at our position")
         self._view, self.position = view, position
         self._prf_key = self._scalar("epoch-prf", 0)
         self._pairs = {other: self._agree(other) for other in positions_of(view.neighbourhoods[position])}
+        if view.committed:
+            self._attest_key = attestation_key(self._suite, self._private, view.attest_key, view, position)
 
     def _scalar(self, purpose: str, index: int) -> int:
         """A uniform scalar other than 0 (the bias of 64 bytes modulo the order is below 2^-250)."""
@@ -141,6 +149,12 @@ class EpochSecrets:
     def evaluate(self, label: bytes) -> bytes:
         """F(K, label), our own self mask's root."""
         return prf.evaluate(self._suite.group, self._prf_key, label)
+
+    def attest(self, text: bytes) -> bytes:
+        """The MAC for the round book over an `attestation_text`, 16 bytes."""
+        if self._attest_key is None:
+            raise LocalProtocolError("nothing is attested in a ring without committed slots")
+        return self._suite.mac(self._attest_key, text)
 
     def partial(self, dealer: int, label: bytes) -> tuple[bytes, bytes] | None:
         """Our part of F(K_dealer, label) and the proof that it fits what we were dealt; None where we hold no deal."""

@@ -20,6 +20,7 @@ from protocol.wire.fields import (
     Fraction,
     Identity,
     Key,
+    Macs,
     Position,
     Reason,
     Ring,
@@ -108,6 +109,7 @@ class EpochLayout:
     ]  # identity, epoch key, CURVE key, signature of the join, certificate (DER)
     intermediates: Annotated[tuple[bytes, ...], many(octets(1, 4096), 4)]
     result_key: Key
+    attest_key: Key
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,8 +167,9 @@ class RingTotal:
     """
     The head's sum over the roster; slot 0 must be the roster's size.
 
-    `commitments` and `blinding` are empty unless the schema has committed slots: then they hold, slot by slot of
-    the committed ones, each member's Pedersen commitment in roster order and the sum of the blindings.
+    `commitments`, `blinding` and `attestations` are empty unless the schema has committed slots: then they hold,
+    slot by slot of the committed ones, each member's Pedersen commitment in roster order and the sum of the blindings,
+    and each member's MAC over its commitments, in roster order.
     """
 
     epoch: Epoch
@@ -179,6 +182,7 @@ class RingTotal:
     total: Vector
     commitments: Elements
     blinding: Scalars
+    attestations: Macs
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,8 +51,8 @@ class Open:
 @dataclass(frozen=True, slots=True)
 class Share:
     """
-    A member's masked vector and a binding to its self mask's seed; with committed slots also its commitments and its
-    masked blindings.
+    A member's masked vector and a binding to its self mask's seed; with committed slots also its commitments, its
+    masked blindings, and a MAC for the round book over the commitments.
     """
 
     epoch: Epoch
@@ -63,6 +63,7 @@ class Share:
     binding: Binding
     commitments: Elements
     blinding: Scalars
+    attestation: Annotated[bytes, octets(0, 16, 16)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from loadtest.ring import LocalRing, RingSize, random_vectors, result_secret
+from loadtest.ring import LocalRing, RingSize, book_secrets, random_vectors
 from loadtest.simulator.suite import CheapSuite
 from protocol import wire
+from protocol.dcnet.attestation import attestation_text
 from protocol.dcnet.book import Accusation, Announce, BookInstruction, Ended, Observed, Record, RoundBook
 from protocol.dcnet.commitments import Pedersen, encode_lane
 from protocol.dcnet.rings import result_text
@@ -18,18 +19,19 @@ SUITE = CheapSuite()
 SIZE = RingSize(n=7, k=6, t=4, t_c=4, k_min=4, n_min=4, rounds=4)
 RING = LocalRing(SUITE, SIZE)
 VIEW = RING.view
+SECRETS = book_secrets(SUITE, bytes(32))
 OPENED, VOID = wire.Outcome.OPENED, wire.Outcome.VOID
 EVERYBODY = b"\x7f"
 
 
 @pytest.fixture
 def book() -> RoundBook:
-    return RoundBook(SUITE, VIEW, result_secret(bytes(32)), 0.0)
+    return RoundBook(SUITE, VIEW, SECRETS, 0.0)
 
 
 def total(round_: int = 0, term: int = 0, count: int = 7, roster: bytes = EVERYBODY) -> wire.RingTotal:
     words = np.array([count, 100, 200, 300], dtype=np.uint64)
-    return wire.RingTotal(1, 0, round_, 0, term, EVERYBODY, roster, words.tobytes(), b"", b"")
+    return wire.RingTotal(1, 0, round_, 0, term, EVERYBODY, roster, words.tobytes(), b"", b"", b"")
 
 
 def void(round_: int = 0, term: int = 0, suspects: bytes = b"\0") -> wire.RingVoid:
@@ -43,7 +45,7 @@ def silent(round_: int = 0, term: int = 0) -> wire.HeadSilent:
 def result(outcome: wire.Outcome, round_: int = 0) -> wire.Result:
     roster = VIEW.everybody if outcome is OPENED else 0
     text = result_text(VIEW, round_, outcome, roster)
-    signature = SUITE.sign(result_secret(bytes(32)), text)
+    signature = SECRETS.sign(text)
     return wire.Result(1, 0, round_, int(outcome), VIEW.to_wire(roster), signature)
 
 
@@ -97,7 +99,7 @@ def test_void_after_a_total_changes_nothing(book: RoundBook) -> None:
 
 def test_what_ended_before_a_restart_has_ended(book: RoundBook) -> None:
     book.receive(0, total(), 1.0)
-    again = RoundBook(SUITE, VIEW, result_secret(bytes(32)), 2.0, book.ended, term=3)
+    again = RoundBook(SUITE, VIEW, SECRETS, 2.0, book.ended, term=3)
     assert again.start() == [appoint(3)]
     assert again.receive(0, total(), 2.0) == [Announce(0, result(OPENED)), Observed("total_after_end")]
     assert again.next_timer_s() == 18.2
@@ -212,7 +214,7 @@ def test_a_replaced_head_reports_no_round_that_began_after_it(book: RoundBook) -
 
 def test_who_has_a_term_that_was_skipped_was_never_head() -> None:
     """After a restart terms go on a turn of the ring later: every member has one in the past, none was appointed."""
-    again = RoundBook(SUITE, VIEW, result_secret(bytes(32)), 0.0, term=7)
+    again = RoundBook(SUITE, VIEW, SECRETS, 0.0, term=7)
     for position in range(1, 7):
         assert again.receive(position, total(term=position), 1.0) == OUT_OF_TURN
         assert again.receive(position, accused(term=position), 1.0) == OUT_OF_TURN
@@ -242,7 +244,7 @@ def test_enough_complaints_replace_the_head(book: RoundBook) -> None:
 
 
 def test_half_of_the_ring_must_complain() -> None:
-    large = RoundBook(SUITE, LocalRing(SUITE, replace(SIZE, n=17, k=16, n_min=9)).view, bytes(32), 0.0)
+    large = RoundBook(SUITE, LocalRing(SUITE, replace(SIZE, n=17, k=16, n_min=9)).view, SECRETS, 0.0)
     for position in range(1, 9):
         assert large.receive(position, silent(), 3.0) == []
     assert large.receive(9, silent(), 3.0) == [Observed("head_replaced"), appoint(1)]
@@ -344,7 +346,7 @@ def searching(book: RoundBook, rounds: range, term: int = 0, suspects: bytes = E
 
 
 def patient_book() -> RoundBook:
-    return RoundBook(SUITE, replace(VIEW, rounds=96), result_secret(bytes(32)), 0.0)
+    return RoundBook(SUITE, replace(VIEW, rounds=96), SECRETS, 0.0)
 
 
 def test_a_head_that_searches_for_a_liar_may_give_up_as_many_rounds_as_that_takes_and_two_more() -> None:
@@ -376,7 +378,7 @@ def test_what_a_search_may_cost_is_for_a_head_and_an_epoch() -> None:
 
 
 def test_a_search_in_a_ring_that_can_spare_nobody_is_no_excuse() -> None:
-    book = RoundBook(SUITE, replace(VIEW, n_min=7, rounds=96), result_secret(bytes(32)), 0.0)
+    book = RoundBook(SUITE, replace(VIEW, n_min=7, rounds=96), SECRETS, 0.0)
     searching(book, range(2))
     assert book.term == 1
 
@@ -424,7 +426,7 @@ def test_accusations_that_cannot_be(book: RoundBook) -> None:
 
 
 def test_deputies_follow_round_the_ring() -> None:
-    book = RoundBook(SUITE, VIEW, result_secret(bytes(32)), 0.0, term=7)
+    book = RoundBook(SUITE, VIEW, SECRETS, 0.0, term=7)
     assert ends(book.receive(0, total(term=7), 1.0))
     with pytest.raises(RemoteProtocolError, match="not_the_head"):
         book.receive(1, total(1, term=7), 11.0)
@@ -442,10 +444,12 @@ def committed() -> tuple[RoundBook, wire.RingTotal]:
     rows = [pedersen.commit(10, 3 + i) + pedersen.commit(-20, 5 + i) for i in range(7)]
     words = [7, 70, 0, 2**64 - 140]
     lane = encode_lane(SUITE.group, (sum(3 + i for i in range(7)), sum(5 + i for i in range(7))))
+    attestations = [each.attest(attestation_text(ring.view, 0, 0, i, rows[i])) for i, each in enumerate(ring.secrets)]
     message = replace(
-        total(), total=np.array(words, dtype=np.uint64).tobytes(), commitments=b"".join(rows), blinding=lane
-    )
-    return RoundBook(SUITE, ring.view, result_secret(bytes(32)), 0.0), message
+        total(), total=np.array(words, dtype=np.uint64).tobytes(), commitments=b"".join(rows), blinding=lane,
+        attestations=b"".join(attestations),
+    )  # fmt: skip
+    return RoundBook(SUITE, ring.view, SECRETS, 0.0), message
 
 
 def test_a_total_that_the_members_committed_to_is_verified() -> None:

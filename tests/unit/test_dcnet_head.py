@@ -392,7 +392,9 @@ class Alone:
     def share(self, attempt: int = 0) -> wire.Share:
         count = len(self.view.committed)
         element = SUITE.group.multiply_base(5)
-        return wire.Share(1, 0, 0, attempt, bytes(32), seed_binding(bytes(32)), element * count, bytes(32 * count))
+        lane, attestation = bytes(32 * count), bytes(16 * bool(count))
+        binding = seed_binding(bytes(32))
+        return wire.Share(1, 0, 0, attempt, bytes(32), binding, element * count, lane, attestation)
 
     def confirm(self, gone: int = 0) -> wire.Confirm:
         macs = self.view.size - 1 - gone
@@ -552,7 +554,9 @@ def test_a_bad_deal_is_counted() -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"vector": bytes(24)}, {"commitments": bytes(32)}, {"blinding": bytes(32)}], ids=str
+    "change",
+    [{"vector": bytes(24)}, {"commitments": bytes(32)}, {"blinding": bytes(32)}, {"attestation": bytes(16)}],
+    ids=str,
 )
 def test_a_share_of_another_shape(change: dict[str, bytes]) -> None:
     alone = Alone()
@@ -566,6 +570,8 @@ def test_a_share_with_a_commitment_that_is_no_element() -> None:
     good = alone.share()
     with pytest.raises(RemoteProtocolError, match="bad_share"):
         alone.say(1, replace(good, commitments=good.commitments[:32] + bytes(32)))
+    with pytest.raises(RemoteProtocolError, match="bad_share"):
+        alone.say(1, replace(good, attestation=b""))
     with pytest.raises(RemoteProtocolError, match="scalar_not_reduced"):
         alone.say(1, replace(good, blinding=b"\xff" * 64))
     assert alone.say(1, good) == []
@@ -689,7 +695,7 @@ def test_what_the_table_does_not_name_moves_nothing(state: State) -> None:
         )],
     }  # fmt: skip
     says: list[wire.RingMessage] = [
-        wire.Share(1, 0, 0, 0, bytes(32), seed_binding(bytes(32)), b"", b""),
+        wire.Share(1, 0, 0, 0, bytes(32), seed_binding(bytes(32)), b"", b"", b""),
         wire.Confirm(1, 0, 0, 0, bytes(96), b"", b""),
         wire.Reveal(1, 0, 0, 0, bytes(32)),
         wire.Partial(1, 0, 0, 0, 6, SUITE.group.multiply_base(9), bytes(64)),

@@ -19,6 +19,7 @@ from loadtest.lying_head import SMALL, LyingHead
 from loadtest.simulator.suite import CheapSuite
 from protocol import wire
 from protocol.dcnet import member, prf
+from protocol.dcnet.attestation import attestation_text
 from protocol.dcnet.commitments import Pedersen, decode_lane, subtract_lanes
 from protocol.dcnet.events import Attempted, Note, Persist, Progress, Settled, ToHead
 from protocol.dcnet.masks import seed_binding, self_blinding, self_mask, words_from_bytes
@@ -549,7 +550,7 @@ def test_a_void_round_counts_nobody_whatever_its_roster_says(liar: LyingHead) ->
     liar.confirm()
     text = result_text(liar.view, 0, VOID, liar.view.everybody)
     full = liar.view.to_wire(liar.view.everybody)
-    signature = SUITE.sign(liar._result_secret, text)
+    signature = liar.book_secrets.sign(text)
     liar.say(wire.Result(liar.view.epoch, liar.view.ring, 0, VOID, full, signature))
     assert liar.records[-1] == Settled(0, included=False)
 
@@ -713,7 +714,7 @@ def test_what_the_table_does_not_name_changes_nothing(liar: LyingHead, state: St
     "message",
     [
         wire.Ready(1, 0, 0, 0, 0),
-        wire.Share(1, 0, 0, 0, bytes(32), bytes(16), b"", b""),
+        wire.Share(1, 0, 0, 0, bytes(32), bytes(16), b"", b"", b""),
         wire.Confirm(1, 0, 0, 0, b"", b"", b""),
         wire.Reveal(1, 0, 0, 0, bytes(32)),
         wire.Partial(1, 0, 0, 0, 1, bytes(32), bytes(64)),
@@ -798,7 +799,7 @@ def test_a_share_is_the_reading_under_both_kinds_of_masks(
     others = liar.view.everybody if expected is None else bitmap(list(expected))
     masked = words_from_bytes(share.vector) - liar.masks.words(0, attempt, others) - self_mask(SUITE, seed, 4)
     assert masked.tolist() == liar.vector().tolist()
-    assert (share.commitments, share.blinding) == (b"", b"")
+    assert (share.commitments, share.blinding, share.attestation) == (b"", b"", b"")
 
 
 @pytest.mark.parametrize("attempt", [0, 1])
@@ -832,6 +833,8 @@ def test_a_share_with_committed_slots() -> None:
     assert isinstance(share, wire.Share)
     pedersen = Pedersen(SUITE.group)
     assert share.commitments == pedersen.commit(5, 11) + pedersen.commit(-7, 12)
+    key = liar.book_secrets.member_key(liar.view, 0)
+    assert share.attestation == SUITE.mac(key, attestation_text(liar.view, 0, 0, 0, share.commitments))
     label = mask_label(liar.view, 0, 0)
     seed = prf.mask_seed(liar.secrets[0].evaluate(label), label)
     lane = decode_lane(SUITE.group, share.blinding, 2)
@@ -840,6 +843,10 @@ def test_a_share_with_committed_slots() -> None:
     (confirm,) = liar.say(liar.roster(PART))
     assert isinstance(confirm, wire.Confirm)
     assert decode_lane(SUITE.group, confirm.dropped_blinding, 2) == liar.masks.blindings(0, 0, 1 << 1)
+    (again,) = liar.say(liar.open(1))
+    assert isinstance(again, wire.Share)
+    assert again.commitments == share.commitments
+    assert again.attestation == SUITE.mac(key, attestation_text(liar.view, 0, 1, 0, share.commitments))
 
 
 def test_the_driver_keeps_to_its_contract(liar: LyingHead) -> None:
