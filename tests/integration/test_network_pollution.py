@@ -1,4 +1,4 @@
-"""A real member that lies in one committed slot, against the real coordinator: its ring is caught, no other is."""
+"""Who lies about committed slots, member or head, against the real coordinator: its ring is caught, no other is."""
 
 from __future__ import annotations
 
@@ -8,18 +8,22 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+from sqlalchemy import select
 
 from coordinator.emp.billing import Billing
 from coordinator.emp.totals import Totals
 from coordinator.store import Store
+from coordinator.tables import ring_commitments
 from loadtest.network import Network
 from node.aggregation.membership import Membership
 from protocol import wire
+from protocol.dcnet.attempt import Attempt
 from protocol.dcnet.book import Ended
 from protocol.dcnet.commitments import Pedersen
 from protocol.dcnet.group import Edwards25519
-from protocol.dcnet.rings import positions_of
+from protocol.dcnet.rings import RingView, positions_of
 from protocol.dcnet.schema import WORD_MODULUS, signed
+from protocol.dcnet.suite import Suite
 from protocol.dcnet.tariff import Tariff
 from protocol.wire import Outcome
 
@@ -82,6 +86,48 @@ async def test_a_member_that_lies_in_one_committed_slot_is_caught_and_mixes_into
         assert asked.isdisjoint(ring_of_liar)  # nobody is billed by commitments that do not add up
     finally:
         store.close()
+
+
+async def test_a_head_that_swaps_two_members_commitments_has_nobody_billed_by_them(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = Attempt.report
+
+    def swapping(mine: Attempt, suite: Suite, view: RingView, term: int) -> wire.RingTotal | None:
+        """The sum stays what it is, and so what the commitments add up to."""
+        said = report(mine, suite, view, term)
+        if said is None or view.ring != 0:
+            return said
+        size = 32 * view.committed_count
+        rows = said.commitments
+        return replace(said, commitments=rows[size : 2 * size] + rows[:size] + rows[2 * size :])
+
+    monkeypatch.setattr(Attempt, "report", swapping)
+    network.verified, network.gateways, network.ring_size, network.rounds = True, 14, 7, 200
+    async with trio.open_nursery() as nursery:
+        await network.start_meters(nursery)
+        await network.start_coordinator(nursery)
+        await network.start_node(nursery, 0, 14, "node")
+        await network.wait_until(lambda: min(len(_opened(network, ring)) for ring in (0, 1)) >= 3)
+        nursery.cancel_scope.cancel()
+    assert not any(each.verified for each in _opened(network, 0))
+    assert all(each.verified for each in _opened(network, 1))
+    assert network.coordinator_config is not None
+    store = Store(network.coordinator_config.database_url)
+    try:
+        assert {ring for _, ring in _kept(store)} == {1}
+    finally:
+        store.close()
+
+
+def _opened(network: Network, ring: int) -> list[Ended]:
+    return [each for each in network.ended() if each.outcome is Outcome.OPENED and each.ring == ring]
+
+
+def _kept(store: Store) -> list[tuple[int, int]]:
+    """Epoch and ring of all the commitments that bills could be verified by."""
+    with store.engine.connect() as connection:
+        return [(row.epoch, row.ring) for row in connection.execute(select(ring_commitments))]
 
 
 def _sorted(network: Network) -> tuple[list[Ended], list[Ended]]:
