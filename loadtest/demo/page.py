@@ -61,8 +61,8 @@ def figures(report: Report) -> Iterator[tuple[str, str, Figure]]:
     if report.phases:
         yield "Phases", "part of the rounds whose head had each phase behind it, since its OPEN", _phases(report)
     for title, note, rows in (
-        ("CPU", "percent of a core, each process", _cpu(report.samples)),
-        ("Memory", "MB, each process; shared pages by proportion", _memory(report.samples)),
+        ("CPU", "percent of a core, each process", _cpu(report)),
+        ("Memory", "MB, each process; shared pages by proportion", _memory(report)),
     ):
         if rows:
             yield title, note + since, _lines(rows, report)
@@ -163,25 +163,30 @@ def _phases(report: Report) -> Figure:
     return {"data": traces, "layout": layout}
 
 
-def _cpu(samples: Sequence[Sample]) -> Rows:
+def _cpu(report: Report) -> Rows:
     rows: Rows = {}
-    for name, mine in _by_process(samples).items():
+    for name, mine in _by_process(report.samples).items():
         for before, after in pairwise(mine):
             percent = 100 * (after.cpu_s - before.cpu_s) / max(1e-3, after.at_s - before.at_s)
-            # Less than before is another life, counted anew: the line has a gap.
-            rows.setdefault(name, []).append((after.at_s, round(percent, 1) if percent >= 0 else None))
+            rows.setdefault(name, []).append((after.at_s, None if _died(report, before, after) else round(percent, 1)))
     return rows
 
 
-def _memory(samples: Sequence[Sample]) -> Rows:
+def _memory(report: Report) -> Rows:
     rows: Rows = {}
-    for name, mine in _by_process(samples).items():
+    for name, mine in _by_process(report.samples).items():
         rows[name] = [(mine[0].at_s, round(mine[0].memory_kb / 1000, 1))]
         for before, after in pairwise(mine):
-            if after.cpu_s < before.cpu_s:
+            if _died(report, before, after):
                 rows[name].append((before.at_s, None))
             rows[name].append((after.at_s, round(after.memory_kb / 1000, 1)))
     return rows
+
+
+def _died(report: Report, before: Sample, after: Sample) -> bool:
+    """Whether the process's life ended between two of its samples: its line has a gap there."""
+    outage = report.outage
+    return outage is not None and after.process == outage.process and before.at_s <= outage.killed_at_s < after.at_s
 
 
 def _by_process(samples: Sequence[Sample]) -> dict[str, list[Sample]]:

@@ -27,7 +27,7 @@ from coordinator.web.app import make_app
 from coordinator.web.status import Status
 from loadtest.config import MetersConfig
 from loadtest.demo.costs import Costs, Sample, Spent, counts_in, phases
-from loadtest.demo.page import write_page
+from loadtest.demo.page import figures, write_page
 from loadtest.demo.plan import (
     DemoSettings,
     Schedule,
@@ -286,7 +286,7 @@ def _report(url: str) -> Report:
     costs = Costs(httpx.AsyncClient())
     mine = Counter({("sent", 0.0): 3600, ("received", 0.0): 1800, ("sum", 0.05): 6, ("sum", math.inf): 12})
     costs.spent = {"node-4": Spent(0.036, 600, mine, Counter({("sent", 0.0): 180})), "coordinator": Spent(0.072, 900)}
-    costs.samples = [Sample(0.0, "node-4", 0.0, 600), Sample(1.0, "node-4", 0.01, 600), Sample(4.0, "node-4", 0.0, 5)]
+    costs.samples = [Sample(0.0, "node-4", 0.0, 600), Sample(1.0, "node-4", 0.01, 600), Sample(4.0, "node-4", 2.0, 5)]
     book = read_book(url, 6)
     outage = Outage("node-4", (KILLED,), 1.9, 3.5)
     settings = DemoSettings(gateways=6, rounds_wanted=6)
@@ -427,6 +427,15 @@ def test_the_page_needs_nothing_else_and_repeats_no_markup(tmp_path: Path) -> No
     assert "<u>" not in page.rpartition("</script>")[0].partition("<body>")[2]
     outside = page.partition("<script>")[0] + page.partition("<body>")[2]
     assert "http" not in re.sub(r"<script>.*?</script>", "", outside, flags=re.DOTALL)
+
+
+def test_lines_of_a_process_have_a_gap_while_it_is_dead(tmp_path: Path) -> None:
+    """Also where its new life has spent more than the old one had."""
+    url = f"sqlite:///{tmp_path}/c.sqlite"
+    _played(url).close()
+    drawn = {title: figure for title, _, figure in figures(_report(url))}
+    assert [trace["y"] for trace in drawn["CPU"]["data"]] == [[1.0, None]]
+    assert [trace["y"] for trace in drawn["Memory"]["data"]] == [[0.6, 0.6, None, 0.0]]
 
 
 def test_a_second_demo_leaves_the_first_ones_files_alone(tmp_path: Path) -> None:
