@@ -104,7 +104,7 @@ class Lks1Session:
         return found
 
     async def renew_meter_certificate(self, certificate_and_key: bytes) -> None:
-        """The meter's next certificate and private key (DER, one after the other); they are used from the next session on."""
+        """The meter's next certificate and private key (DER, one after the other), used from the next session on."""
         await self._send(self._client.update_meter_key(certificate_and_key))
 
     async def renew_gateway_certificate(self, certificate: bytes) -> None:
