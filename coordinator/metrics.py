@@ -64,7 +64,7 @@ class CoordinatorMetrics:
             self._bills.labels(outcome)
         for lie in ("wrong_seed", "spoilt_sum", "bad_deal"):
             self._accusations.labels(lie)
-        for reason in ("store_error", "head_replaced"):
+        for reason in ("store_error", "head_replaced", "total_unverified"):
             self._errors.labels(reason)
 
     def round_opened(self, *, duration_s: float, attempt: int, present: int, size: int) -> None:

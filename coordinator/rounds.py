@@ -134,6 +134,12 @@ class Rounds:
         if opened:
             present = ended.roster.bit_count()
             self._metrics.round_opened(duration_s=seconds, attempt=ended.attempt, present=present, size=size)
+            if ending.ring.view.committed and not ended.verified:
+                self._metrics.peer_error("total_unverified")
+                log.warning(
+                    "epoch %d ring %d round %d is not verified: its total is not what its members attest to",
+                    ended.epoch, ended.ring, ended.round,
+                )  # fmt: skip
         else:
             self._metrics.round_void(attempt=ended.attempt)
             log.warning("epoch %d ring %d round %d is void: %s", ended.epoch, ended.ring, ended.round, ended.reason)

@@ -36,7 +36,7 @@ TOO_MUCH = 5000
 
 @pytest.mark.parametrize("slot", [1, 2])
 async def test_a_member_that_lies_in_one_committed_slot_is_caught_and_mixes_into_no_verified_total(
-    network: Network, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, slot: int
+    network: Network, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, slot: int
 ) -> None:
     to_head = Membership._to_head
 
@@ -62,6 +62,10 @@ async def test_a_member_that_lies_in_one_committed_slot_is_caught_and_mixes_into
     opened = with_liar + without
     assert not any(each.verified for each in with_liar)
     assert all(each.verified for each in without)
+    for each in with_liar:
+        assert f"epoch {each.epoch} ring {each.ring} round {each.round} is not verified" in caplog.text
+    for each in without:
+        assert f"epoch {each.epoch} ring {each.ring} round {each.round} is not verified" not in caplog.text
     for each in opened:  # the lie is in the total, to the last digit: opened, but worth nothing
         names = [members[each.epoch, each.ring][position] for position in positions_of(each.roster)]
         true = sum(ledger.contributed[name, each.epoch, each.round][slot] for name in names)
