@@ -14,8 +14,8 @@ keeps its word, and `meter_tampered` goes to the log.
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncGenerator, Callable, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -150,19 +150,24 @@ async def read_meter(
 
     Raises RemoteProtocolError where no session comes about, `certificate_expired` before one is tried.
     """
+    paired = paired_meter(profile)
+    *likelier, last = paired.ways(now())
+    for own, believed in likelier:
+        with suppress(RemoteProtocolError):
+            return await _read_showing(own, believed, bus, profile, client, now)
+    return await _read_showing(*last, bus, profile, client, now)
+
+
+async def _read_showing(
+    own: Identity, believed: Sequence[bytes], bus: Lks1Bus, profile: MeterProfile, client: SmlClient,
+    now: Callable[[], datetime],
+) -> list[Reading | RemoteProtocolError]:  # fmt: skip
     paired, faults = paired_meter(profile), list[Reading | RemoteProtocolError]()
-    ways = paired.ways(now())
-    for number, (own, believed) in enumerate(ways, start=1):
-        context = lmn_context_from_der(own.certificate, own.private_key, *believed)
-        try:
-            opened = lks1_session(bus, profile.name_on_bus, context, client, now, on_error=faults.append)
-            async with opened as session:
-                readings = await session.read(profile.registers)
-                return [*readings, *await paired.keep(own, session, now()), *faults]
-        except RemoteProtocolError:
-            if number == len(ways):
-                raise
-    raise LocalProtocolError("unreachable")
+    context = lmn_context_from_der(own.certificate, own.private_key, *believed)
+    opened = lks1_session(bus, profile.name_on_bus, context, client, now, on_error=faults.append)
+    async with opened as session:
+        readings = await session.read(profile.registers)
+        return [*readings, *await paired.keep(own, session, now()), *faults]
 
 
 @asynccontextmanager

@@ -134,9 +134,7 @@ class _Bus:
     fault_count: int = 0  # in a row
     missing: set[str] = field(default_factory=set)  # devices without a value at the last reading time
     stream: trio.abc.Stream | None = None  # of a bus that is asked
-    heard_s: dict[str, float] = field(
-        default_factory=dict
-    )  # of a bus that pushes: when each device spoke (trio's time)
+    heard_s: dict[str, float] = field(default_factory=dict)  # when a pushing device spoke last (trio's time)
     news: News = field(default_factory=News)
 
     async def close(self) -> None:
