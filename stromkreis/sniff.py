@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -18,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, TypeVar
 
+import outcome
 import trio
 import typer
 from pydantic import SecretStr
@@ -105,8 +107,34 @@ def sniff(
     _run(run)
 
 
-def _run(run: Callable[[], object]) -> None:
-    if not trio.run(run):  # type: ignore[arg-type]
+def _run(run: Callable[[], Awaitable[int]]) -> None:
+    """
+    Exit with 1 where nothing came out; raises KeyboardInterrupt where Ctrl-C ended it.
+
+    The signal is received and not left to raise wherever the program is: between the making of a coroutine and its
+    start that would leave a warning on the screen.
+    """
+
+    async def until_interrupted() -> int:
+        interrupted = False
+
+        async def watch() -> None:
+            nonlocal interrupted
+            await anext(signals)
+            interrupted = True
+            nursery.cancel_scope.cancel()
+
+        with trio.open_signal_receiver(signal.SIGINT) as signals:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(watch)
+                # What it raises is captured in there: out of here the nursery would wrap it in a group.
+                found = await outcome.acapture(run)
+                nursery.cancel_scope.cancel()
+        if interrupted:
+            raise KeyboardInterrupt
+        return found.unwrap()
+
+    if not trio.run(until_interrupted):
         raise typer.Exit(1)
 
 
