@@ -1,5 +1,5 @@
 """
-Answers to ASK ACCOUNT, from what is durable only, read in a worker thread.
+Answers to CONTRIBUTION_STATUS_REQUEST, from what is durable only, read in a worker thread.
 
 A gateway has one question waiting at most, its newest: however fast it asks, it costs one look at a time.
 """
@@ -12,7 +12,7 @@ from collections.abc import Callable
 import trio
 from sqlalchemy.exc import SQLAlchemyError
 
-from coordinator.keeping import RETRY_S
+from coordinator.epoch_writer import RETRY_S
 from coordinator.store import Store, fault_of
 from coordinator.threads import look_up
 from protocol import wire
@@ -34,10 +34,10 @@ class Accounts:
         self._is_living = is_living
         self._send = send
         self._failed = failed
-        self._questions: dict[str, wire.AskAccount] = {}
+        self._questions: dict[str, wire.ContributionStatusRequest] = {}
         self._asked = trio.Event()
 
-    def ask(self, identity: str, question: wire.AskAccount) -> None:
+    def ask(self, identity: str, question: wire.ContributionStatusRequest) -> None:
         """Answer a gateway, unless it asks about something else before."""
         self._questions[identity] = question
         self._asked.set()
@@ -60,7 +60,7 @@ class Accounts:
                 if answer is not None:
                     self._send(identity, answer)
 
-    def _answer(self, identity: str, question: wire.AskAccount, is_living: bool) -> wire.Message | None:
+    def _answer(self, identity: str, question: wire.ContributionStatusRequest, is_living: bool) -> wire.Message | None:
         """A round of a living epoch that is still open has no answer yet."""
         rings = self._store.epoch_rings(question.epoch)
         mine = next(((ring, ring.members.index(identity)) for ring in rings if identity in ring.members), None)
@@ -71,4 +71,4 @@ class Accounts:
         if ended is None and is_living:
             return None
         included = ended is not None and ended.outcome is wire.Outcome.OPENED and bool(ended.roster >> position & 1)
-        return wire.Account(question.epoch, question.round, int(included))
+        return wire.ContributionStatus(question.epoch, question.round, int(included))

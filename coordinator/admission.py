@@ -16,11 +16,11 @@ from dataclasses import dataclass
 import trio
 from sqlalchemy.exc import SQLAlchemyError
 
+from coordinator.epoch_writer import RETRY_S
 from coordinator.gwa.enrolment import Directory, Gateway
 from coordinator.gwa.enrolment import Status as Activity
 from coordinator.gwa.epochs import AreaEpoch, Joined, Phase
 from coordinator.gwa.joining import check_join
-from coordinator.keeping import RETRY_S
 from coordinator.store import fault_of
 from coordinator.threads import look_up
 from protocol import wire
@@ -51,10 +51,10 @@ class Admission:
         failed: Callable[[], None],
         joined: Callable[[AreaEpoch, str, Joined], None],
         refused: Callable[[str, RemoteProtocolError], None],
-        shut_out: Callable[[frozenset[str]], None],
+        on_revoked: Callable[[frozenset[str]], None],
     ) -> None:
         """
-        `joined` and `refused` get the gateways whose join holds, or does not; `shut_out` everybody who was ever
+        `joined` and `refused` get the gateways whose join holds, or does not; `on_revoked` everybody who was ever
         revoked, again and again: a connection that was admitted just before has begun just after.
         """
         self.gateways: dict[str, Gateway] = {}
@@ -65,7 +65,7 @@ class Admission:
         self._failed = failed
         self._joined = joined
         self._refused = refused
-        self._shut_out = shut_out
+        self._drop_revoked = on_revoked
         self._revoked: frozenset[str] = frozenset()
         self._looks = trio.CapacityLimiter(_LOOKS_MAX)
         self._joins: dict[tuple[int, str], _Join] = {}
@@ -116,7 +116,7 @@ class Admission:
                     if isinstance(answer, RemoteProtocolError):
                         self._refused(join.identity, answer)
                     elif join.identity in self._revoked:
-                        self._refused(join.identity, _was_shut_out())
+                        self._refused(join.identity, _revoked_error())
                     else:
                         self._joined(join.epoch, join.identity, answer)
 
@@ -127,7 +127,7 @@ class Admission:
 
     def _check_one(self, join: _Join, gateway: Gateway | None) -> Joined | RemoteProtocolError:
         if gateway is None or gateway.status is not Activity.ACTIVE:
-            return _was_shut_out()
+            return _revoked_error()
         try:
             check_join(self._suite, join.epoch.call, gateway, join.message, self._clock())
         except RemoteProtocolError as error:
@@ -142,7 +142,7 @@ class Admission:
                 self._store_failed("the directory cannot be read, nobody is shut out", error)
             else:
                 self._revoked = frozenset(revoked)
-            self._shut_out(self._revoked)
+            self._drop_revoked(self._revoked)
             await trio.sleep(EXPEL_S)
 
     def _look(self) -> tuple[list[str], int]:
@@ -157,5 +157,5 @@ class Admission:
             log.error("%s: %s", what, fault_of(error))
 
 
-def _was_shut_out() -> RemoteProtocolError:
+def _revoked_error() -> RemoteProtocolError:
     return RemoteProtocolError("gateway_revoked", "a join of a gateway that was shut out")

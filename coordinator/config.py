@@ -156,7 +156,7 @@ class CoordinatorConfig(_Section):
     """Section `[coordinator]`."""
 
     listen: ZmqEndpoint = "tcp://127.0.0.1:7300"
-    """ZeroMQ endpoint (CURVE) for gateways: epochs, round book, relay. Port 0 takes a free one."""
+    """ZeroMQ endpoint (CURVE) for gateways: epochs, round ledger, relay. Port 0 takes a free one."""
 
     public_endpoint: ZmqEndpoint | None = None
     """What gateways are told to connect to, if it differs from `listen` (NAT, container)."""

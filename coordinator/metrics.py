@@ -62,7 +62,7 @@ class CoordinatorMetrics:
             self._enrolments.labels(outcome)
         for outcome in ("asked", "verified", "refused", "declined"):
             self._bills.labels(outcome)
-        for lie in ("wrong_seed", "spoilt_sum", "bad_deal"):
+        for lie in ("wrong_seed", "corrupt_sum", "bad_deal"):
             self._accusations.labels(lie)
         for reason in ("store_error", "head_replaced", "total_unverified"):
             self._errors.labels(reason)
@@ -88,7 +88,7 @@ class CoordinatorMetrics:
         self._enrolments.labels("enrolled" if enrolled else "refused").inc()
 
     def accusation(self, lie: str) -> None:
-        """A head said that a member lies (`wrong_seed`, `spoilt_sum`), or a member that one dealt ill (`bad_deal`)."""
+        """A head said that a member lies (`wrong_seed`, `corrupt_sum`), or a member that one dealt ill (`bad_deal`)."""
         self._accusations.labels(lie).inc()
 
     def bills(self, outcome: str, count: int = 1) -> None:

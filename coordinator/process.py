@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 
 from coordinator.config import CoordinatorConfig
 from coordinator.emp.billing import Billing
-from coordinator.emp.desk import BillDesk
+from coordinator.emp.billing_service import BillingService
 from coordinator.gwa.ca import ROOT_FILE, TLS_CHAIN_FILE, TLS_KEY_FILE, CertificateAuthority, TariffSigner
 from coordinator.gwa.enrolment import Enrolment
 from coordinator.metrics import CoordinatorMetrics
@@ -54,7 +54,7 @@ async def run(config: CoordinatorConfig, *, ready: Callable[[list[str]], None] |
     metrics = CoordinatorMetrics(registry)
     suite = StandardSuite()
     intermediates = [pki.to_der(authority.sub_ca)]
-    desk = BillDesk(
+    desk = BillingService(
         Billing(store, Pedersen(suite.group)), TariffSigner(config.pki_path, authority, now), intermediates, metrics,
         keep_s=config.commitments_keep_days * 86_400,
     )  # fmt: skip
@@ -78,7 +78,7 @@ async def run(config: CoordinatorConfig, *, ready: Callable[[list[str]], None] |
             _tell_certificates(metrics, authority, certificate)
             enrolment = Enrolment(store, authority, coordinator_curve_key=keys.public, endpoint=endpoint)
             app = make_app(
-                store, coordinator.board, metrics, enrolment=enrolment, desk=desk, operator_token=operator_token
+                store, coordinator.status_feed, metrics, enrolment=enrolment, desk=desk, operator_token=operator_token
             )
             web = partial(
                 serve_web,

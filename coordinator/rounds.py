@@ -1,7 +1,7 @@
 """
-What gateways say in a running ring, and carrying out what its round book answers.
+What gateways say in a running ring, and carrying out what its round ledger answers.
 
-The end of a round is durable before anybody hears of it (`coordinator.writing`); everything else is said at once.
+The end of a round is durable before anybody hears of it (`coordinator.round_writer`); everything else is said at once.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 
-from coordinator.gwa.accusations import BAD_DEAL, Accusations
 from coordinator.gwa.epochs import AreaEpoch, Ring
+from coordinator.gwa.misbehaviour import BAD_DEAL, MisbehaviourReports
 from coordinator.metrics import CoordinatorMetrics
+from coordinator.round_writer import PendingRoundResult, RoundWriter
 from coordinator.store import Store
-from coordinator.writing import Ending, RoundWriter
 from protocol import wire
-from protocol.dcnet.book import Accusation, Announce, BookInstruction, Observed, Record
+from protocol.dcnet.ledger import Accusation, Announce, LedgerInstruction, Observed, Record
 from protocol.dcnet.rings import RingView
 from protocol.errors import RemoteProtocolError
 
@@ -30,7 +30,7 @@ class Rounds:
         self,
         store: Store,
         metrics: CoordinatorMetrics,
-        accusations: Accusations,
+        accusations: MisbehaviourReports,
         send: Callable[[str, wire.Message], None],
         changed: Callable[[], None],
     ) -> None:
@@ -43,14 +43,14 @@ class Rounds:
     def receive(self, identity: str, epoch: AreaEpoch, message: wire.Message, now_s: float) -> None:
         """A gateway's message about its ring.  Raises RemoteProtocolError where it breaks a rule."""
         place = epoch.place_of(identity)
-        book = None if place is None else place[0].book
-        if place is None or book is None:
+        ledger = None if place is None else place[0].ledger
+        if place is None or ledger is None:
             self._send(identity, wire.Refused(epoch.call.epoch, "this gateway sits in no running ring of the epoch"))
             return
         ring, position = place
         match message:
             case wire.HeadAt():
-                if message.term == book.term and ring.view.head_of(message.term) == position:
+                if message.term == ledger.term and ring.view.head_of(message.term) == position:
                     self._on_head_at(ring, message, now_s)
             case wire.Relay():
                 if message.position >= ring.view.size:
@@ -64,7 +64,7 @@ class Rounds:
             case _:
                 if isinstance(message, wire.HeadSilent) and ring.head_at is not None:
                     self._send(identity, ring.head_at)
-                self.carry_out(epoch, ring, book.receive(position, message, now_s))
+                self.carry_out(epoch, ring, ledger.receive(position, message, now_s))
 
     def _on_head_at(self, ring: Ring, message: wire.HeadAt, now_s: float) -> None:
         """Tell the ring, now and then only where a head goes on saying it: who missed it asks, and is told the last."""
@@ -89,13 +89,13 @@ class Rounds:
         place = (epoch.call.epoch, ring.view.ring, round_)
         self._accusations.hear(members[accuser].identity, members[accused].identity, lie, epoch.call.area, place)
 
-    def carry_out(self, epoch: AreaEpoch, ring: Ring, instructions: Sequence[BookInstruction]) -> None:
-        """Do what a book says, in its order."""
-        ending: Ending | None = None
+    def carry_out(self, epoch: AreaEpoch, ring: Ring, instructions: Sequence[LedgerInstruction]) -> None:
+        """Do what a ledger says, in its order."""
+        ending: PendingRoundResult | None = None
         for each in instructions:
             match each:
                 case Record():
-                    ending = Ending(each, ring, epoch)
+                    ending = PendingRoundResult(each, ring, epoch)
                     self.writer.add(ending)
                 case Announce() if ending is not None:
                     ending.then.append(each)
@@ -122,12 +122,12 @@ class Rounds:
                 continue
             self._send(ring.view.members[position].identity, message)
 
-    def _on_written(self, ending: Ending) -> None:
+    def _on_written(self, ending: PendingRoundResult) -> None:
         self._observe(ending)
         for announce in ending.then:
             self._announce(ending.ring, announce)
 
-    def _observe(self, ending: Ending) -> None:
+    def _observe(self, ending: PendingRoundResult) -> None:
         ended, size = ending.ended, ending.ring.view.size
         seconds = ended.ended_s - ended.opened_s
         opened = ended.outcome is wire.Outcome.OPENED

@@ -1,11 +1,11 @@
 """
 The coordinator: puts its parts together, and takes gateways' messages to the one that each is for.
 
-Messages go to machines without I/O (areas, epochs, round books).  What these return is sent at once, except the making
-of an epoch (`coordinator.keeping`) and the end of a round (`coordinator.writing`): these are durable first.  What
-cannot be written is not said, the gateways keep asking, and the operator reads why in the log and in
-`stromkreis_peer_errors_total{reason="store_error"}`.  Nothing here asks the database: that is done in worker threads
-(`admission`, `accounts`, `emp.desk`), so that one which is slow holds no round up.
+Messages go to machines without I/O (areas, epochs, round ledgers).  What these return is sent at once, except the
+making of an epoch (`coordinator.epoch_writer`) and the end of a round (`coordinator.round_writer`): these are
+durable first.  What cannot be written is not sent, the gateways keep asking, and the operator reads why in the log and
+in `stromkreis_peer_errors_total{reason="store_error"}`.  Nothing here asks the database: that is done in worker threads
+(`admission`, `accounts`, `emp.billing_service`), so that one which is slow holds no round up.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ import trio
 from coordinator.accounts import Accounts
 from coordinator.admission import Admission
 from coordinator.config import CoordinatorConfig
-from coordinator.emp.desk import BillDesk
-from coordinator.gwa.accusations import AccusationBook, Accusations
+from coordinator.emp.billing_service import BillingService
+from coordinator.epoch_writer import EpochWriter
 from coordinator.gwa.areas import Area, Areas
 from coordinator.gwa.enrolment import Directory
 from coordinator.gwa.epochs import AreaEpoch, Joined, To
-from coordinator.keeping import EpochKeeper
+from coordinator.gwa.misbehaviour import MisbehaviourLog, MisbehaviourReports
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.rounds import Rounds
+from coordinator.scheduler import Scheduler
 from coordinator.store import Store
-from coordinator.timekeeping import Timekeeper
-from coordinator.web.status import Board
+from coordinator.web.status import StatusFeed
 from protocol import wire
 from protocol.dcnet.schema import Schema
 from protocol.dcnet.suite import Suite
@@ -55,7 +55,7 @@ class Coordinator:
         store: Store,
         intermediates: Sequence[bytes],
         metrics: CoordinatorMetrics,
-        desk: BillDesk,
+        desk: BillingService,
         clock: Callable[[], float] = time.time,
     ) -> None:
         last = store.last_epoch()
@@ -65,21 +65,21 @@ class Coordinator:
         )  # fmt: skip
         self.admission = Admission(
             suite, Directory(store), clock, self._store_failed, self._on_joined, self._broke_the_protocol,
-            self._shut_out,
+            self._drop_revoked,
         )  # fmt: skip
-        self.board = Board(self.areas, lambda: self.admission.enrolled)
+        self.status_feed = StatusFeed(self.areas, lambda: self.admission.enrolled)
         self.metrics = metrics
         self._clock = clock
         self._desk = desk
-        self._accusations = Accusations(AccusationBook(store), metrics, clock)
+        self._accusations = MisbehaviourReports(MisbehaviourLog(store), metrics, clock)
         self._accounts = Accounts(
             store, lambda epoch: self.areas.epoch(epoch) is not None, self._send, self._store_failed
         )
-        self._keeper = EpochKeeper(store, schema, self._send_all, self._store_failed)
-        self._rounds = Rounds(store, metrics, self._accusations, self._send, self.board.turn)
-        self._time = Timekeeper(self.areas, self._keeper, self._rounds, metrics, self._send_all, clock)
+        self._keeper = EpochWriter(store, schema, self._send_all, self._store_failed)
+        self._rounds = Rounds(store, metrics, self._accusations, self._send, self.status_feed.bump_revision)
+        self._time = Scheduler(self.areas, self._keeper, self._rounds, metrics, self._send_all, clock)
         self._listener: Listener | None = None
-        self._told_shut_out: set[str] = set()
+        self._logged_revoked: set[str] = set()
         self._told_broken: dict[str, float] = {}
         self._hellos: dict[str, tuple[float, float]] = {}  # by gateway: how many it has left, as of when
         metrics.watch(
@@ -102,16 +102,16 @@ class Coordinator:
     async def serve(self, listener: Listener) -> None:
         """Run until cancelled."""
         self._listener = listener
-        self.board.is_open = True
+        self.status_feed.is_open = True
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._receive, listener)
             nursery.start_soon(self._time.run)
             nursery.start_soon(self._rounds.writer.run)
-            nursery.start_soon(self._desk.run, self.areas.everybody, self._send, self.board.turn)
+            nursery.start_soon(self._desk.run, self.areas.everybody, self._send, self.status_feed.bump_revision)
             nursery.start_soon(self._keeper.run)
             nursery.start_soon(self.admission.run)
             nursery.start_soon(self._accounts.run)
-            nursery.start_soon(self._accusations.run, self.board.turn)
+            nursery.start_soon(self._accusations.run, self.status_feed.bump_revision)
 
     async def _receive(self, listener: Listener) -> None:
         while True:
@@ -163,7 +163,7 @@ class Coordinator:
         match message:
             case wire.Hello():
                 self._on_hello(identity, name, area, message)
-            case wire.AskAccount():
+            case wire.ContributionStatusRequest():
                 self._accounts.ask(identity, message)
             case wire.Bill() | wire.BillDeclined():
                 self._desk.receive(identity, message)
@@ -212,14 +212,14 @@ class Coordinator:
     def _on_joined(self, epoch: AreaEpoch, identity: str, joined: Joined) -> None:
         self._time.after_phase(epoch, epoch.join(identity, joined, self._clock()))
 
-    def _shut_out(self, revoked: frozenset[str]) -> None:
+    def _drop_revoked(self, revoked: frozenset[str]) -> None:
         """Cut off who was shut out, by another process, while it was connected, and have its rings do the same."""
         for identity in self.admission.gateways.keys() & revoked:
             if self._listener is not None:
                 self._listener.disconnect(identity)
             self.areas.expel(identity)
-            if identity not in self._told_shut_out:
-                self._told_shut_out.add(identity)
+            if identity not in self._logged_revoked:
+                self._logged_revoked.add(identity)
                 log.info("gateway %s was shut out", identity)
         for area in self.areas.areas.values():
             for epoch in area.epochs:
@@ -230,5 +230,5 @@ class Coordinator:
         for ring, messages in epoch.expel(revoked):
             log.info("epoch %d ring %d: told its members whom to leave out", epoch.call.epoch, ring.view.ring)
             self._send_all(messages)
-            if ring.book is not None:
-                self._rounds.carry_out(epoch, ring, ring.book.expel(ring.expelled, self._clock()))
+            if ring.ledger is not None:
+                self._rounds.carry_out(epoch, ring, ring.ledger.expel(ring.expelled, self._clock()))

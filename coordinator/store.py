@@ -1,5 +1,5 @@
 """
-The coordinator's memory on SQLAlchemy Core: directory, epochs, and the round book that lasts.
+The coordinator's memory on SQLAlchemy Core: directory, epochs, and the round ledger that lasts.
 
 SQLite serves one machine; PostgreSQL by URL serves more.  Two things carry the weight:
 
@@ -27,7 +27,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from coordinator.tables import epoch_calls, epoch_states, epochs, metadata, ring_commitments, ring_rounds, rings
-from protocol.dcnet.book import Ended
+from protocol.dcnet.ledger import Ended
 from protocol.dcnet.schema import Schema
 from protocol.errors import LocalProtocolError, StromkreisError
 from protocol.wire import Outcome
@@ -164,7 +164,7 @@ class Store:
         with self.read() as connection:
             return list(connection.scalars(select(epoch_states.c.state).order_by(epoch_states.c.epoch)))
 
-    # --- the round book --------------------------------------------------------------------------------------------
+    # --- the round ledger --------------------------------------------------------------------------------------------
 
     def record(self, ended: Ended) -> bool:
         """End one round; False where it had ended before (this outcome is then not the one that counts)."""
@@ -236,7 +236,7 @@ def open_engine(url: str) -> Engine:
     """
     try:
         # Room for all that may ask at once, the web's threads included: a viewer's slow query keeps no round waiting.
-        engine = create_engine(url, pool_pre_ping=True, max_overflow=20, connect_args=_patience(make_url(url)))
+        engine = create_engine(url, pool_pre_ping=True, max_overflow=20, connect_args=_postgres_timeouts(make_url(url)))
     except (ArgumentError, ImportError) as error:
         raise StromkreisError(
             f"no database by that URL ({type(error).__name__}); expected a URL such as sqlite:///PATH or"
@@ -244,7 +244,7 @@ def open_engine(url: str) -> Engine:
         ) from error
     if engine.dialect.name == "sqlite":
         if engine.url.database not in (None, "", ":memory:"):
-            _keep_to_ourselves(Path(str(engine.url.database)))
+            _restrict_permissions(Path(str(engine.url.database)))
 
         @event.listens_for(engine, "connect")
         def _on_connect(connection: Any, _record: Any) -> None:
@@ -260,7 +260,7 @@ def open_engine(url: str) -> Engine:
     return engine
 
 
-def _patience(url: URL) -> dict[str, str]:
+def _postgres_timeouts(url: URL) -> dict[str, str]:
     """
     PostgreSQL gives up instead of waiting for ever: on a lock or a query after a minute, on a dead network earlier.
 
@@ -273,7 +273,7 @@ def _patience(url: URL) -> dict[str, str]:
     return {name: value for name, value in wanted.items() if name not in url.query}
 
 
-def _keep_to_ourselves(path: Path) -> None:
+def _restrict_permissions(path: Path) -> None:
     """Nobody else's to read, whatever the umask: it holds living epochs' keys.  SQLite gives its log the same mode."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))

@@ -2,9 +2,9 @@
 The conservation law from the books alone: what the totals add up to, and by how much the gateways' accounts moved.
 
 `loadtest.truth` knows the meters and every quarter hour; this knows the node's durable account and the coordinator's
-round book, and so needs no clock: it holds for any run, with any churn, of processes that were killed at any moment.
+round ledger, and so needs no clock: it holds for any run, with any churn, of processes that were killed at any moment.
 The account of a gateway goes from its first reading to the registers of the last contribution that opened.  Whether
-the very last one opened may be unknown to a gateway that was killed; then the round book says.
+the very last one opened may be unknown to a gateway that was killed; then the round ledger says.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from protocol.dcnet.book import Ended
+from protocol.dcnet.ledger import Ended
 from protocol.dcnet.rings import positions_of
 from protocol.dcnet.schema import Kind, Schema, signed
 from protocol.wire import Outcome
 
 
 @dataclass(frozen=True, slots=True)
-class Flown:
+class EnergyBalance:
     """Sums of the energy slots, at the schema's scalers: of all opened totals, and of all accounts."""
 
     opened: tuple[int, ...]
@@ -37,9 +37,9 @@ class Flown:
 
 def flown(
     schema: Schema, ended: Iterable[Ended], members: Mapping[tuple[int, int], Sequence[str]], stores: Sequence[Path]
-) -> Flown:
+) -> EnergyBalance:
     """
-    Hold a round book against the node stores of a run (SQLite files of nodes that have stopped).
+    Hold a round ledger against the node stores of a run (SQLite files of nodes that have stopped).
 
     `members` are the gateways of each (epoch, ring) in position order.
     """
@@ -68,7 +68,7 @@ def flown(
             for index in energy:
                 moved[index] += end[index] - begin[index]
         connection.close()
-    return Flown(tuple(sums[i] for i in energy), tuple(moved[i] for i in energy), gateways)
+    return EnergyBalance(tuple(sums[i] for i in energy), tuple(moved[i] for i in energy), gateways)
 
 
 def _words(data: bytes) -> tuple[int, ...]:

@@ -56,7 +56,7 @@ class MetersConfig(BaseModel):
     """Address to listen on. Simulated meters have no protection: keep them off real networks."""
 
     first_port: Annotated[int, Field(ge=0, le=65_535)] = 20_000
-    """Port of the first meter, the next take the next; 0 takes free ones, which the meter book then tells."""
+    """Port of the first meter, the next take the next; 0 takes free ones, which the meter meter_list then tells."""
 
     origin_unix_s: float | None = None
     """Start of simulated quarter hour 0 as Unix time in seconds; None: the last multiple of four years, simulated ones
@@ -81,7 +81,7 @@ class MetersConfig(BaseModel):
     """Digits behind the point of a Wh that energy registers show: 1 is 0.1 Wh, 0 is 1 Wh, -3 is 1 kWh. P1 shows at
     most 1 Wh."""
 
-    book: Path | None = None
+    meter_list: Path | None = None
     """JSON file that says which meter is where and what its keys are, written once all listen."""
 
     gateways: Path | None = None

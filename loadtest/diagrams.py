@@ -31,13 +31,18 @@ def _machine(name: str) -> tuple[Enum, _Arrows]:
     return head.State.GATHERING, ((*key, targets) for key, targets in head.TRANSITIONS.items())
 
 
+def _constant_case(name: str) -> str:
+    """The name of a message as the documentation writes it: `MaskedInput` is MASKED_INPUT."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).upper()
+
+
 def mermaid(name: str) -> str:
     """The Mermaid text of one machine, in the order of its table; messages that share an arrow share its label."""
     start, table = _machine(name)
     arrows: dict[tuple[str, str], list[str]] = {}
     for source, message, targets in table:
         for target in targets:
-            arrows.setdefault((source.value, target.value), []).append(message.__name__.upper())
+            arrows.setdefault((source.value, target.value), []).append(_constant_case(message.__name__))
     lines = ["stateDiagram-v2", f"    [*] --> {start.value}"]
     lines += [f"    {source} --> {target}: {', '.join(labels)}" for (source, target), labels in arrows.items()]
     return "\n".join(lines)

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 
-from loadtest.ring import RingSize, book_secrets, make_ring
+from loadtest.ring import RingSize, ledger_secrets, make_ring
 from protocol import wire
 from protocol.dcnet.events import Attempted, Instruction, Note, Persist, Settled, ToCoordinator, ToHead
 from protocol.dcnet.masks import MaskSchedule, Words
@@ -40,7 +40,7 @@ class LyingHead:
         self.sent: list[wire.Message] = []
         self.notes: list[str] = []
         self.term = 0
-        self.book_secrets = book_secrets(suite, seed)
+        self.ledger_secrets = ledger_secrets(suite, seed)
         self.member = self.boot()
 
     # --- the member's surroundings -----------------------------------------------------------------------------------
@@ -144,10 +144,10 @@ class LyingHead:
     def result(
         self, round_: int = 0, outcome: wire.Outcome = wire.Outcome.OPENED, roster: Collection[int] | None = None
     ) -> wire.Result:
-        """RESULT as the round book signs it."""
+        """RESULT as the round ledger signs it."""
         bits = self._bits(roster if outcome is wire.Outcome.OPENED else ())
         text = result_text(self.view, round_, outcome, self.view.from_wire(bits))
-        signature = self.book_secrets.sign(text)
+        signature = self.ledger_secrets.sign(text)
         return wire.Result(self.view.epoch, self.view.ring, round_, int(outcome), bits, signature)
 
     # --- shortcuts ---------------------------------------------------------------------------------------------------

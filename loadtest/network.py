@@ -23,13 +23,13 @@ from coordinator.gwa.ca import ROOT_FILE
 from coordinator.gwa.enrolment import Directory
 from coordinator.process import run as run_coordinator
 from coordinator.store import Store
-from loadtest.account import Flown, flown
+from loadtest.account import EnergyBalance, flown
 from loadtest.config import MeterProtocol, MetersConfig
-from loadtest.meters.book import BookEntry
+from loadtest.meters.meter_list import MeterEntry
 from loadtest.meters.run import run as run_meters
 from node.config import BillingConfig, GatewayConfig, LinkConfig, NodeConfig, PolicyConfig
 from node.fleet import run as run_node
-from protocol.dcnet.book import Ended
+from protocol.dcnet.ledger import Ended
 from protocol.dcnet.schema import DEFAULT_SCHEMA
 
 _JUNE_NOON = 172 * 96 + 48  # a quarter hour in which roofs feed in
@@ -55,14 +55,14 @@ class Network:
     more_areas: tuple[str, ...] = ()
     noise_epsilon: float | None = None
     policy: PolicyConfig = field(default_factory=PolicyConfig)
-    book: list[BookEntry] = field(default_factory=list)
+    meter_list: list[MeterEntry] = field(default_factory=list)
     coordinator_config: CoordinatorConfig | None = None
     token: SecretStr | None = None
     web: list[str] = field(default_factory=list)
 
     async def start_meters(self, nursery: trio.Nursery) -> None:
         """Serve the meters; returns when all of them listen."""
-        self.book = await _started(nursery, partial(run_meters, self.meters_config()))
+        self.meter_list = await _started(nursery, partial(run_meters, self.meters_config()))
 
     def meters_config(self) -> MetersConfig:
         """The neighbourhood; quarter hour q is the coordinator's interval q."""
@@ -98,7 +98,7 @@ class Network:
         """The configuration of a node that hosts gateways `first` to `first + count - 1`, in their area."""
         if self.coordinator_config is None:
             raise RuntimeError("start the coordinator first")
-        entries = self.book[first : first + count]
+        entries = self.meter_list[first : first + count]
         return NodeConfig(
             data_dir=self.directory / name, coordinator=self.web[0], area=area or self.area,
             billing=self.billing, policy=self.policy,
@@ -135,7 +135,7 @@ class Network:
         return scope
 
     def ended(self) -> list[Ended]:
-        """The round book as it stands in the database, by epoch, ring and round."""
+        """The round meter_list as it stands in the database, by epoch, ring and round."""
         if self.coordinator_config is None:
             return []
         store = Store(self.coordinator_config.database_url)
@@ -158,8 +158,8 @@ class Network:
         finally:
             store.close()
 
-    def flown(self, *nodes: str) -> Flown:
-        """Hold the book's totals against the stores of these stopped nodes; see `loadtest.account`."""
+    def flown(self, *nodes: str) -> EnergyBalance:
+        """Hold the meter_list's totals against the stores of these stopped nodes; see `loadtest.account`."""
         if self.coordinator_config is None:
             raise RuntimeError("start the coordinator first")
         stores = [self.directory / name / "registers.sqlite" for name in nodes]

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from protocol import wire
-from protocol.dcnet.attestation import BookSecrets
-from protocol.dcnet.book import Announce, BookInstruction, Ended, Record, RoundBook
+from protocol.dcnet.attestation import LedgerSecrets
 from protocol.dcnet.events import Instruction, Note, Persist, ToCoordinator, ToHead, ToMember
 from protocol.dcnet.head import Head
+from protocol.dcnet.ledger import Announce, Ended, LedgerInstruction, Record, RoundLedger
 from protocol.dcnet.masks import MaskSchedule, Words
 from protocol.dcnet.member import Member
 from protocol.dcnet.rings import Member as Seat
@@ -47,13 +47,13 @@ def lay_out(
 ) -> tuple[RingView, list[EpochSecrets]]:
     """A ring of fresh members who have agreed on no keys yet; everything grows from `seed`."""
     secrets = [EpochSecrets(suite, derive(seed, "member", index.to_bytes(4, "big"))) for index in range(size.n)]
-    book = book_secrets(suite, seed)
+    ledger = ledger_secrets(suite, seed)
     view = RingView(
         epoch=1, ring=0,
         members=tuple(Seat(f"gateway-{i:04}", each.public_key, bytes(32)) for i, each in enumerate(secrets)),
         schema_digest=derive(seed, "schema"), word_count=size.words, committed=size.committed, rounds=size.rounds,
         k=size.k, t=size.t, t_c=size.t_c, k_min=size.k_min, n_min=size.n_min,
-        result_key=book.result_key, attest_key=book.attest_key, timing=timing or Timing.spread(0.0, 10.0),
+        result_key=ledger.result_key, attest_key=ledger.attest_key, timing=timing or Timing.spread(0.0, 10.0),
     )  # fmt: skip
     return view, secrets
 
@@ -72,9 +72,9 @@ def make_ring(
     return view, secrets
 
 
-def book_secrets(suite: Suite, seed: bytes) -> BookSecrets:
-    """The round book's keys."""
-    return BookSecrets(suite, derive(seed, "book"))
+def ledger_secrets(suite: Suite, seed: bytes) -> LedgerSecrets:
+    """The round ledger's keys."""
+    return LedgerSecrets(suite, derive(seed, "ledger"))
 
 
 class LocalRing:
@@ -84,7 +84,7 @@ class LocalRing:
         self.view, self.secrets = make_ring(suite, size, seed, timing)
         self.members = [Member(suite, self.view, each, MaskSchedule(suite, self.view, each)) for each in self.secrets]
         self.suite = suite
-        self.book = RoundBook(suite, self.view, book_secrets(suite, seed), 0.0)
+        self.ledger = RoundLedger(suite, self.view, ledger_secrets(suite, seed), 0.0)
         self.ended: list[Ended] = []
         self.persisted: list[tuple[int, object]] = []
         self.notes: list[str] = []
@@ -132,10 +132,10 @@ class LocalRing:
                     index, member.offer(round_, vectors[index], self.now_s, blindings[index] if blindings else ())
                 )
         self._run()
-        while round_ not in self.book.ended:
+        while round_ not in self.ledger.ended:
             self.now_s = min(
                 [self.head.next_timer_s() if self.view.head_of(self.head.term) not in self.silent else float("inf"),
-                 self.book.next_timer_s(),
+                 self.ledger.next_timer_s(),
                  *(m.next_timer_s() for i, m in enumerate(self.members) if i not in self.silent)]
             )  # fmt: skip
             if self.view.head_of(self.head.term) not in self.silent:
@@ -143,9 +143,9 @@ class LocalRing:
             for index, member in enumerate(self.members):
                 if index not in self.silent:
                     self._from_member(index, member.on_timer(self.now_s))
-            self._from_book(self.book.on_timer(self.now_s))
+            self._from_ledger(self.ledger.on_timer(self.now_s))
             self._run()
-        return self.book.ended[round_]
+        return self.ledger.ended[round_]
 
     _vanish: Callable[[int, wire.Message], bool] = staticmethod(lambda _position, _message: False)
 
@@ -162,7 +162,7 @@ class LocalRing:
                         return
                     self._queue.append(("head", index, message))
                 case ToCoordinator(message):
-                    self._queue.append(("book", index, message))
+                    self._queue.append(("ledger", index, message))
                 case Note(name):
                     self.notes.append(name)
                 case ToMember():
@@ -175,13 +175,13 @@ class LocalRing:
                 case ToMember(position, message):
                     self._queue.append(("member", position, message))
                 case ToCoordinator(message):
-                    self._queue.append(("book", source, message))
+                    self._queue.append(("ledger", source, message))
                 case Note(name):
                     self.notes.append(name)
                 case _:
                     raise AssertionError("heads persist nothing")
 
-    def _from_book(self, instructions: Sequence[BookInstruction]) -> None:
+    def _from_ledger(self, instructions: Sequence[LedgerInstruction]) -> None:
         for instruction in instructions:
             match instruction:
                 case Record(ended):
@@ -200,8 +200,8 @@ class LocalRing:
                 self.refused.append(error.reason)
 
     def _deliver(self, target: str, index: int, message: wire.Message) -> None:
-        if target == "book":
-            self._from_book(self.book.receive(index, message, self.now_s))
+        if target == "ledger":
+            self._from_ledger(self.ledger.receive(index, message, self.now_s))
         elif target == "head":
             if self.view.head_of(self.head.term) not in self.silent:
                 self._from_head(self.head.receive(index, message, self.now_s))  # type: ignore[arg-type]
@@ -224,4 +224,4 @@ def random_vectors(rng: np.random.Generator, n: int, words: int) -> list[Words]:
     return vectors
 
 
-__all__ = ["LocalRing", "RingSize", "book_secrets", "lay_out", "make_ring", "random_vectors"]
+__all__ = ["LocalRing", "RingSize", "lay_out", "ledger_secrets", "make_ring", "random_vectors"]

@@ -2,7 +2,7 @@
 Ground truth: what every opened total must be, slot by slot, from the simulated meters' own registers.
 
 The checker knows what no part of the system knows: every household's register in every quarter hour.  It walks the
-coordinator's round book in time and keeps, for each gateway, the quarter hour of the last round that opened with it.
+coordinator's round ledger in time and keeps, for each gateway, the quarter hour of the last round that opened with it.
 Energy is the difference since then (aggregation.md, section 7), so a round that was lost must reappear in the next one
 and nothing may appear twice; power is a snapshot; slot 0 counts.  Conservation is checked apart from the slots, on the
 sums of a whole run: two faults that cancel in one are seen in the other.
@@ -27,7 +27,7 @@ _REGISTERS = {  # where a slot's OBIS code is found among the registers, and at 
 @dataclass(frozen=True, slots=True)
 class RoundRow:
     """
-    One ended round of one ring in the round book.
+    One ended round of one ring in the round ledger.
 
     `q` is the metering interval's index, `roster` the gateway ids in the sum, `total` its words (signed or mod 2^64);
     both are empty where the round is void.
@@ -60,7 +60,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the round book is worth.  Energies are sums over all opened totals."""
+    """What the round ledger is worth.  Energies are sums over all opened totals."""
 
     opened: int
     void: int
@@ -83,7 +83,7 @@ def check(
     base_q: int = 0,
 ) -> Verdict:
     """
-    Hold a round book against the meters of each gateway.
+    Hold a round ledger against the meters of each gateway.
 
     `base_q` is the quarter hour whose registers every gateway began from.  A roster with a gateway that has no meters
     here, or a total of another length than the schema, counts as a difference of slot 0.

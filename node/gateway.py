@@ -18,16 +18,16 @@ from random import Random
 import trio
 
 from node.aggregation.bills import BillingRules, Bills
+from node.aggregation.context import AccountMoved, FromCoordinator, MembershipContext
 from node.aggregation.contribution import Contributions
 from node.aggregation.membership import Membership
-from node.aggregation.surroundings import AccountMoved, FromCoordinator, Surroundings
 from node.lmn.counters import CounterStore
 from node.lmn.pairing import PairingStore
 from node.lmn.profiles import MeterProfile
 from node.lmn.runtime import Backoff, run_meters
 from node.metering.registers import RegisterSet
 from node.metrics import NodeMetrics
-from node.ringmates import PublicRings
+from node.ring_cache import PublicRings
 from node.security.module import SecurityModule
 from node.store import Store, StoreError
 from node.trust import TrustStore
@@ -168,9 +168,9 @@ class Gateway:
         if unsettled is not None:
             epoch = self._epochs.get(unsettled[0])
             if epoch is None or epoch.membership is None:
-                self._to_coordinator(wire.AskAccount(*unsettled))
+                self._to_coordinator(wire.ContributionStatusRequest(*unsettled))
 
-    async def _on_account(self, message: wire.Account) -> None:
+    async def _on_account(self, message: wire.ContributionStatus) -> None:
         epoch = self._epochs.get(message.epoch)
         if self._contributions is None or (epoch is not None and epoch.membership is not None):
             return  # while a ring lives its member hears the RESULT, which is signed: this is the coordinator's word
@@ -252,7 +252,7 @@ class Gateway:
                 await self._on_call(message)
             case wire.EpochLayout():
                 self._on_layout(message)
-            case wire.Account():
+            case wire.ContributionStatus():
                 await self._on_account(message)
             case wire.BillRequest():
                 self._on_bill_request(message)
@@ -349,12 +349,12 @@ class Gateway:
             identity = ring.view.members[other].identity
             shared.trust.check(identity, text, signature, ring.certificates[identity], ring.intermediates)
 
-        around = Surroundings(
+        context = MembershipContext(
             shared.suite, self._module, shared.link, self._contributions, shared.metrics, shared.clock,
             self._to_coordinator, self._account_moved, verify_member, shared.listen, shared.public_host, shared.relay,
             shared.fleet, ring.commitments,
         )  # fmt: skip
-        epoch.membership = Membership(around, ring.view, epoch.secrets)
+        epoch.membership = Membership(context, ring.view, epoch.secrets)
         epoch.nursery.start_soon(epoch.membership.run)
         self._deal(epoch)
         self.ready = True

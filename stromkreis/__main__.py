@@ -19,7 +19,7 @@ from typing import Annotated, Any
 
 import typer
 
-from stromkreis.failures import sentences
+from stromkreis.user_messages import user_messages
 
 _HELP = """
 Smart meter gateways that report exact area totals and no single reading.
@@ -113,7 +113,7 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     except BaseException as error:
-        told = sentences(error)
+        told = user_messages(error)
         if told is None:
             raise
         sys.stderr.write("".join(f"stromkreis: {line}\n" for line in dict.fromkeys(told)))

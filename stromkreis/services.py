@@ -40,7 +40,7 @@ def coordinator(
     log_level: LogLevel = "INFO",
 ) -> None:
     """
-    Run the operator's side: enrolment, rings, the round book, totals, dashboard and REST.
+    Run the operator's side: enrolment, rings, the round ledger, totals, dashboard and REST.
 
     Without a file it listens on loopback with the defaults of `stromkreis config coordinator`.
 
@@ -113,7 +113,7 @@ def meters(
     register_decimals: Annotated[
         int | None, typer.Option(help="Resolution: digits of a Wh behind the point, 1 to -3 (kWh).", show_default="1")
     ] = None,
-    book: Annotated[Path | None, typer.Option(help="JSON file for which meter is where, with its keys.")] = None,
+    meter_list: Annotated[Path | None, typer.Option(help="JSON file for which meter is where, with its keys.")] = None,
     gateways: Annotated[
         Path | None, typer.Option(help="TOML file for a gateway of each meter, to be put into a node's configuration.")
     ] = None,
@@ -135,14 +135,15 @@ def meters(
     options = {
         "count": count, "profiles": profiles or None, "protocols": protocol, "link": link, "replay": replay,
         "seed": seed, "first_port": first_port, "period_s": period_s, "annual_kwh": annual_kwh,
-        "feed_in_percent": feed_in_percent, "register_decimals": register_decimals, "book": book, "gateways": gateways,
+        "feed_in_percent": feed_in_percent, "register_decimals": register_decimals, "meter_list": meter_list,
+        "gateways": gateways,
     }  # fmt: skip
     settings = load(MetersConfig, "meters", config, options=options)
     _set_up_logs(log_format, log_level)
-    from loadtest.meters.guide import told  # noqa: PLC0415
+    from loadtest.meters.guide import meter_summary  # noqa: PLC0415
     from loadtest.meters.run import run  # noqa: PLC0415
 
-    serve(lambda: run(settings, ready=lambda entries: typer.echo(told(entries, settings))))
+    serve(lambda: run(settings, ready=lambda entries: typer.echo(meter_summary(entries, settings))))
 
 
 def _set_up_logs(log_format: LogFormat, level: str) -> None:

@@ -19,11 +19,13 @@ def simulate(
     duplicate: Annotated[float, typer.Option(help="Probability that a message comes twice.", min=0, max=1)] = 0.0,
     delay_s: Annotated[float, typer.Option(help="Mean delay of a message; a round has 10 s.", min=0.0001)] = 0.02,
     crash: Annotated[float, typer.Option(help="Probability that a gateway crashes in a round.", min=0, max=1)] = 0.0,
-    book_crash: Annotated[
+    ledger_crash: Annotated[
         float, typer.Option(help="Probability that the coordinator crashes in a round.", min=0, max=1)
     ] = 0.0,
     clog: Annotated[float, typer.Option(help="Probability that a round finds some ways blocked.", min=0, max=1)] = 0.0,
-    liar: Annotated[str, typer.Option(help="Who lies: head (twisted tongue), cunning (head with plans), member.")] = "",
+    liar: Annotated[
+        str, typer.Option(help="Who lies: head (twisted tongue), adaptive (head with plans), member.")
+    ] = "",
     real: Annotated[bool, typer.Option("--real", help="Real cryptography instead of the cheap stand-ins.")] = False,
 ) -> None:
     """
@@ -37,9 +39,9 @@ def simulate(
     from loadtest.simulator.run import Scenario, play  # noqa: PLC0415
     from protocol.errors import StromkreisError  # noqa: PLC0415
 
-    if liar not in {"", "head", "cunning", "member"}:
-        raise typer.BadParameter(f"found {liar}; expected head, cunning or member", param_hint="--liar")
-    faults = Faults(loss=loss, duplicate=duplicate, delay_s=delay_s, crash=crash, book_crash=book_crash, clog=clog)
+    if liar not in {"", "head", "adaptive", "member"}:
+        raise typer.BadParameter(f"found {liar}; expected head, adaptive or member", param_hint="--liar")
+    faults = Faults(loss=loss, duplicate=duplicate, delay_s=delay_s, crash=crash, ledger_crash=ledger_crash, clog=clog)
     scenario = Scenario(gateways=gateways, rounds=rounds, faults=faults, liar=liar, real=real)
     console = Console(stderr=True)
     started_s, played, opened, void, smallest = time.monotonic(), 0, 0, 0, gateways
@@ -77,7 +79,7 @@ def _replay(seed: int, scenario: object) -> str:
     words = [
         "stromkreis simulate", f"--seed {seed} --seeds 1 --gateways {scenario.gateways} --rounds {scenario.rounds}",
         f"--loss {faults.loss} --duplicate {faults.duplicate} --delay-s {faults.delay_s}",
-        f"--crash {faults.crash} --book-crash {faults.book_crash} --clog {faults.clog}",
+        f"--crash {faults.crash} --ledger-crash {faults.ledger_crash} --clog {faults.clog}",
     ]  # fmt: skip
     if scenario.liar:
         words.append(f"--liar {scenario.liar}")

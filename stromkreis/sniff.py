@@ -34,10 +34,10 @@ from node.lmn.profiles import ANY_METER, MeterProfile, profile_of_url
 from node.store import Store
 from protocol.errors import RemoteProtocolError, StromkreisError
 from protocol.metering.reading import Reading
-from stromkreis.board import Board
 from stromkreis.decode import Keys, MeterProtocol, decoder, error_line, named_key, write_line
-from stromkreis.ear import Ear
 from stromkreis.hints import hint
+from stromkreis.live_source import LiveByteSource
+from stromkreis.reading_table import ReadingTable
 
 _PURPOSES = (
     "encryption", "authentication", "password", "system_title", "certificate", "private_key", "meter_certificate",
@@ -101,8 +101,8 @@ def sniff(
         if decode_stream is None:
             return await trio.to_thread.run_sync(show, _asked(profile, every_s, once=once))
         async with await _open(profile.link) as stream:
-            ear = Ear(stream, profile.protocol, profile.link)
-            return await trio.to_thread.run_sync(show, ear.noted(decode_stream(ear.chunks())))
+            source = LiveByteSource(stream, profile.protocol, profile.link)
+            return await trio.to_thread.run_sync(show, source.noted(decode_stream(source.chunks())))
 
     _run(run)
 
@@ -190,7 +190,7 @@ async def _search(profile: MeterProfile, baudrates: Sequence[int]) -> int:
         async with await _open(profile.link) as stream:
             items = await find(stream, profile, time.time)
         for item in items:
-            write_line(f"{item.name}  {item.about}")
+            write_line(f"{item.name}  {item.description}")
         return len(items)
     if profile.protocol != MeterProtocol.MBUS:
         told = "only the meters of an M-Bus or the wired LMN, or the objects of an SML or DLMS meter can be looked for"
@@ -236,7 +236,7 @@ async def _counting(profile: MeterProfile, work: Callable[[], Awaitable[T]]) -> 
         done: list[T | StromkreisError] = []
         async with trio.open_nursery() as nursery:
             nursery.start_soon(store.run)
-            profile.keep_in(DurableCounters(store))
+            profile.bind_stores(DurableCounters(store))
             try:
                 done.append(await work())
             except StromkreisError as error:
@@ -280,9 +280,9 @@ def _print_lines(profile: MeterProfile, items: Iterator[Item]) -> int:
 
 
 def _show_table(profile: MeterProfile, items: Iterator[Item]) -> int:
-    board = Board(lambda reason: hint(reason, profile))
-    with Live(board.table(), refresh_per_second=4) as live:
+    table = ReadingTable(lambda reason: hint(reason, profile))
+    with Live(table.table(), refresh_per_second=4) as live:
         for item in items:
-            board.add(item)
-            live.update(board.table())
-    return board.reading_count
+            table.add(item)
+            live.update(table.table())
+    return table.reading_count

@@ -1,1 +1,1 @@
-"""The external market participant: round book and totals."""
+"""The external market participant: round ledger and totals."""

@@ -102,7 +102,7 @@ class Billing:
         Raises RemoteProtocolError: `tariff_unknown`, `period_not_over`, `tariff_grid` (the intervals are not the
         tariff's, or it has no price for one of them), `tariff_register` (not a committed register of that unit).
         """
-        # One at a time, so that nobody takes an interval meanwhile; only its end keeps the round book waiting.
+        # One at a time, so that nobody takes an interval meanwhile; only its end keeps the round ledger waiting.
         with self._asking:
             with self._store.read() as connection:
                 published = published_tariff(connection, tariff_digest_)

@@ -1,5 +1,5 @@
 """
-What the market participant asks the round book: totals by time and area, how rounds ended, who took part.
+What the market participant asks the round ledger: totals by time and area, how rounds ended, who took part.
 
 Rings are a means: the operator wants areas.  A total of an area is the exact integer sum of its rings' totals of one
 metering interval; it is complete once every ring has ended that round, opened or void.  Sums are made with Python's
@@ -20,7 +20,7 @@ from sqlalchemy import Connection, Row, func, select, tuple_
 
 from coordinator.store import Epoch, Store, ended_of, epoch_of
 from coordinator.tables import epochs, ring_rounds, rings
-from protocol.dcnet.book import Ended
+from protocol.dcnet.ledger import Ended
 from protocol.dcnet.noise import total_deviation
 from protocol.dcnet.schema import Schema
 
@@ -106,7 +106,7 @@ class _Layout:
 
 
 class Totals:
-    """Queries over the round book; all of them block."""
+    """Queries over the round ledger; all of them block."""
 
     def __init__(self, store: Store) -> None:
         self._store = store

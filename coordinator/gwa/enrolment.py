@@ -169,7 +169,7 @@ class Enrolment:
             raise RemoteProtocolError("curve_key", f"expected {CURVE_KEY_SIZE} bytes that are not all zero")
         token = _digest(request.token)
         # Without a token nobody learns which gateways there are.
-        with self._store.read() as connection:  # a stranger costs no signature check, and never the round book's lock
+        with self._store.read() as connection:  # a stranger costs no signature check, and never the round ledger's lock
             if connection.execute(select(tokens.c.digest).where(tokens.c.digest == token)).first() is None:
                 raise RemoteProtocolError("token_unknown", "no such enrolment token")
         signing = pki.check_request(request.signing_request)

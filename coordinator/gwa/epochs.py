@@ -17,9 +17,9 @@ from enum import Enum
 import msgpack
 
 from protocol import wire
-from protocol.dcnet.attestation import BookSecrets
-from protocol.dcnet.book import Ended, RoundBook
+from protocol.dcnet.attestation import LedgerSecrets
 from protocol.dcnet.epoch import make_view
+from protocol.dcnet.ledger import Ended, RoundLedger
 from protocol.dcnet.rings import RingView, beacon, bitmap, cut_rings, positions_of
 from protocol.dcnet.suite import Suite
 from protocol.errors import InvariantError, LocalProtocolError, RemoteProtocolError
@@ -58,12 +58,12 @@ class Joined:
 
 @dataclass(slots=True)
 class Ring:
-    """One ring: its view, its book once it runs, and the deals that went through here, sealed."""
+    """One ring: its view, its ledger once it runs, and the deals that went through here, sealed."""
 
     view: RingView
     positions: dict[str, int]
     deals: dict[int, wire.Deal] = field(default_factory=dict)
-    book: RoundBook | None = None
+    ledger: RoundLedger | None = None
     head_at: wire.HeadAt | None = None
     head_at_told_s: float = 0.0
     expelled: int = 0
@@ -95,7 +95,7 @@ class AreaEpoch:
         self._suite = suite
         self._nonce = nonce
         self._seed = seed
-        self._secrets = BookSecrets(suite, seed)
+        self._secrets = LedgerSecrets(suite, seed)
         self._intermediates = tuple(intermediates)
         self._invited = set(invited)
         self._joined: dict[str, Joined] = {}
@@ -117,7 +117,7 @@ class AreaEpoch:
         """Whether nothing can happen any more."""
         if self.phase is Phase.REFUSED:
             return True
-        return self.phase is Phase.RUNNING and all(ring.book is not None and ring.book.over for ring in self.rings)
+        return self.phase is Phase.RUNNING and all(ring.ledger is not None and ring.ledger.over for ring in self.rings)
 
     def end_s(self) -> float:
         """When the last round's time is over."""
@@ -143,8 +143,8 @@ class AreaEpoch:
             out.append(To(identity, self._deals_for(ring, position)))
             if ring.head_at is not None:
                 out.append(To(identity, ring.head_at))
-            if ring.book is not None and ring.view.head_of(ring.book.term) == position:
-                out.append(To(identity, wire.Appoint(self.call.epoch, ring.view.ring, ring.book.term)))
+            if ring.ledger is not None and ring.view.head_of(ring.ledger.term) == position:
+                out.append(To(identity, wire.Appoint(self.call.epoch, ring.view.ring, ring.ledger.term)))
         return out
 
     def join(self, identity: str, joined: Joined, now_s: float) -> list[To]:
@@ -242,10 +242,10 @@ class AreaEpoch:
         out: list[To] = []
         for ring in self.rings:
             out += [To(each, self._deals_for(ring, position)) for each, position in ring.positions.items()]
-            book = ring.book = RoundBook(self._suite, ring.view, self._secrets, now_s)
-            book.expel(ring.expelled, now_s)
-            head = ring.view.members[ring.view.head_of(book.term)].identity
-            out.append(To(head, wire.Appoint(self.call.epoch, ring.view.ring, book.term)))
+            ledger = ring.ledger = RoundLedger(self._suite, ring.view, self._secrets, now_s)
+            ledger.expel(ring.expelled, now_s)
+            head = ring.view.members[ring.view.head_of(ledger.term)].identity
+            out.append(To(head, wire.Appoint(self.call.epoch, ring.view.ring, ledger.term)))
         return out
 
     def _require(self, identity: str) -> tuple[Ring, int]:
@@ -269,7 +269,7 @@ class AreaEpoch:
     # --- time ----------------------------------------------------------------------------------------------------
 
     def next_timer_s(self) -> float:
-        """When joins or deals must be closed; the books keep their own time."""
+        """When joins or deals must be closed; the ledgers keep their own time."""
         if self.phase is Phase.CALLED:
             return self.call.join_until_ms / 1000
         return self._deal_until_s if self.phase is Phase.DEALING else _NEVER
@@ -283,7 +283,7 @@ class AreaEpoch:
     # --- a restart of the coordinator ------------------------------------------------------------------------------
 
     def to_state(self) -> bytes:
-        """Everything that the rings and their books follow from; holds the seed of its keys, so keep it close."""
+        """Everything that the rings and their ledgers follow from; holds the seed of its keys, so keep it close."""
         joined = [
             (identity, each.public_key, each.curve_key, each.signature, each.certificate)
             for identity, each in self._joined.items()
@@ -335,13 +335,13 @@ class AreaEpoch:
             for ring in epoch.rings:
                 mine = {each.round: each for each in ended if each.ring == ring.view.ring}
                 term = max((each.term for each in mine.values()), default=0) + ring.view.size
-                ring.book = RoundBook(suite, ring.view, epoch._secrets, now_s, mine, term)
+                ring.ledger = RoundLedger(suite, ring.view, epoch._secrets, now_s, mine, term)
         return epoch
 
     def greet_again(self, identity: str) -> list[To]:
         """A gateway that knows this epoch is still there: who is its head?"""
         place = self._place.get(identity)
-        if place is None or place[0].book is None:
+        if place is None or place[0].ledger is None:
             return []
         ring, position = place
         out: list[To] = []
@@ -350,6 +350,6 @@ class AreaEpoch:
         out += ring.told_expelled(identity)
         if ring.head_at is not None:
             out.append(To(identity, ring.head_at))
-        elif ring.book is not None and ring.view.head_of(ring.book.term) == position:
-            out.append(To(identity, wire.Appoint(self.call.epoch, ring.view.ring, ring.book.term)))
+        elif ring.ledger is not None and ring.view.head_of(ring.ledger.term) == position:
+            out.append(To(identity, wire.Appoint(self.call.epoch, ring.view.ring, ring.ledger.term)))
         return out

@@ -19,9 +19,9 @@ from fastapi import APIRouter, Query, Request
 from pydantic import AwareDatetime
 
 from coordinator.emp.totals import AreaTotal, RoundKey, RoundRecord, Totals
-from coordinator.gwa.accusations import AccusationBook, Accused
-from coordinator.gwa.accusations import Key as AccusationKey
 from coordinator.gwa.enrolment import Directory, Enrolment, EnrolmentRequest, Gateway
+from coordinator.gwa.misbehaviour import Accused, MisbehaviourLog
+from coordinator.gwa.misbehaviour import Key as AccusationKey
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.web.errors import problem_responses
 from coordinator.web.models import (
@@ -57,7 +57,7 @@ _ACCUSATION_CURSOR = re.compile(r"(\d{1,18})-([A-Z0-9]{14})-([A-Z0-9]{14})-([a-z
 def make_router(
     totals: Totals,
     directory: Directory,
-    book: AccusationBook,
+    reports: MisbehaviourLog,
     source: StatusSource,
     *,
     enrolment: Enrolment | None,
@@ -119,7 +119,7 @@ def make_router(
     ) -> AccusationPage:
         """What gateways say of each other, the last said first: heads of members that lie, members of bad deals."""
         before = None if cursor is None else _accusation_key(cursor)
-        found = book.page(limit=limit + 1, area=area, accuser=accuser, accused=accused, before=before)
+        found = reports.page(limit=limit + 1, area=area, accuser=accuser, accused=accused, before=before)
         page = found[:limit]
         following = "-".join(map(str, page[-1].key)) if len(found) > limit else None
         return AccusationPage(items=[_accusation(each) for each in page], next=following)

@@ -15,10 +15,10 @@ from fastapi import FastAPI, Request
 from fastapi.responses import PlainTextResponse, Response
 from prometheus_client.exposition import choose_encoder
 
-from coordinator.emp.desk import BillDesk
+from coordinator.emp.billing_service import BillingService
 from coordinator.emp.totals import Totals
-from coordinator.gwa.accusations import AccusationBook
 from coordinator.gwa.enrolment import Directory, Enrolment
+from coordinator.gwa.misbehaviour import MisbehaviourLog
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.store import Store
 from coordinator.web.api import make_router
@@ -39,7 +39,7 @@ def make_app(
     metrics: CoordinatorMetrics,
     *,
     enrolment: Enrolment | None = None,
-    desk: BillDesk | None = None,
+    desk: BillingService | None = None,
     operator_token: str = "",
     clock: Callable[[], datetime] = _now,
 ) -> FastAPI:
@@ -52,7 +52,7 @@ def make_app(
         docs_url=None,
         redoc_url=None,
     )
-    totals, accusations = Totals(store), AccusationBook(store)
+    totals, accusations = Totals(store), MisbehaviourLog(store)
     app.add_middleware(Guard)
     install_errors(app, metrics)
     app.include_router(

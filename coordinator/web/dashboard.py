@@ -26,7 +26,7 @@ from starlette.types import Receive, Scope, Send
 
 from coordinator.emp.billing import Billing
 from coordinator.emp.totals import AreaTotal, Totals
-from coordinator.gwa.accusations import AccusationBook
+from coordinator.gwa.misbehaviour import MisbehaviourLog
 from coordinator.web.status import RingStatus, Status, StatusSource
 from protocol.dcnet.schema import Kind, Slot
 from protocol.metering.obis import Obis
@@ -45,7 +45,7 @@ _ASSETS = {
 
 
 def make_dashboard(
-    totals: Totals, accusations: AccusationBook, source: StatusSource, billing: Billing | None = None
+    totals: Totals, accusations: MisbehaviourLog, source: StatusSource, billing: Billing | None = None
 ) -> APIRouter:
     """The routes of the dashboard; they are no part of the REST interface and not in its OpenAPI document."""
     router = APIRouter(include_in_schema=False)
@@ -198,7 +198,7 @@ def _ring(ring: RingStatus) -> dict[str, Any]:
     }
 
 
-def _accusations(book: AccusationBook, area: str | None) -> dict[str, Any]:
+def _accusations(reports: MisbehaviourLog, area: str | None) -> dict[str, Any]:
     """How many there are, and the newest of them."""
     newest = [
         {
@@ -206,9 +206,9 @@ def _accusations(book: AccusationBook, area: str | None) -> dict[str, Any]:
             "epochs": each.epochs, "epoch": each.epoch, "ring": each.ring, "round": each.round,
             "last_s": each.last_ms / 1000,
         }
-        for each in book.page(limit=ACCUSATIONS_SHOWN, area=area)
+        for each in reports.page(limit=ACCUSATIONS_SHOWN, area=area)
     ]  # fmt: skip
-    return {"count": book.count(area=area), "newest": newest}
+    return {"count": reports.count(area=area), "newest": newest}
 
 
 def _quantiles(latencies_s: Sequence[float]) -> dict[str, float] | None:

@@ -73,7 +73,7 @@ class AccusationView(_Model):
 
     accuser: str
     accused: str
-    lie: Literal["wrong_seed", "spoilt_sum", "bad_deal"]
+    lie: Literal["wrong_seed", "corrupt_sum", "bad_deal"]
     """Of a head: a seed that does not fit its share, or sums that open only without it. Of a neighbour: a bad share."""
     area: str
     epochs: int
@@ -87,7 +87,7 @@ class AccusationView(_Model):
 
 
 class AccusationPage(_Model):
-    """Accusations, the last said first."""
+    """MisbehaviourReports, the last said first."""
 
     items: list[AccusationView]
     next: str | None

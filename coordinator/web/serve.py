@@ -92,11 +92,11 @@ async def serve(
     config.read_timeout = None
     anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS
     # anycorn types ASGI and task status in its own and anyio's terms, which Starlette and trio do not match by name.
-    asgi, started = cast(Any, _Unborn(app)), cast(Any, task_status)
+    asgi, started = cast(Any, LifespanStub(app)), cast(Any, task_status)
     await anycorn.serve(asgi, config, mode="asgi", task_status=started)
 
 
-class _Unborn:
+class LifespanStub:
     """
     Answers the ASGI lifespan itself: the application has none, its parts are made and closed by whoever made them.
 
@@ -107,6 +107,7 @@ class _Unborn:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer the lifespan events, hand everything else to the application."""
         if scope["type"] != "lifespan":
             await self._app(scope, receive, send)
             return

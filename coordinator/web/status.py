@@ -1,7 +1,7 @@
 """
 What the web server may know of the running service: rings, who is missing, how fast; never a value.
 
-`Board` is where the service says that something changed; the web server only looks.  Everything durable it takes from
+`StatusFeed` is where the service says that something changed; the web server only looks.  Everything durable comes from
 the store instead.
 """
 
@@ -63,19 +63,19 @@ class StatusSource(Protocol):
 
 def ring_status(epoch: AreaEpoch, ring: Ring) -> RingStatus:
     """How a ring of a living epoch stands."""
-    view, book = ring.view, ring.book
-    last = book.ended[max(book.ended)] if book is not None and book.ended else None
+    view, ledger = ring.view, ring.ledger
+    last = ledger.ended[max(ledger.ended)] if ledger is not None and ledger.ended else None
     missing = view.everybody & ~last.roster if last is not None else 0
     return RingStatus(
         epoch=view.epoch, ring=view.ring, area=epoch.call.area, members=tuple(ring.positions),
-        missing=tuple(positions_of(missing)), head=None if book is None else view.head_of(book.term),
+        missing=tuple(positions_of(missing)), head=None if ledger is None else view.head_of(ledger.term),
         last_round=None if last is None else last.round,
         last_outcome=None if last is None else last.outcome.name.lower(),
         last_latency_s=None if last is None else last.ended_s - last.opened_s,
     )  # fmt: skip
 
 
-class Board:
+class StatusFeed:
     """The state of a running service, as a `StatusSource`."""
 
     def __init__(self, areas: Areas, enrolled: Callable[[], int]) -> None:
@@ -85,7 +85,7 @@ class Board:
         self._revision = 0
         self._change = trio.Event()
 
-    def turn(self) -> None:
+    def bump_revision(self) -> None:
         """Something changed that a viewer may want to see."""
         self._revision += 1
         event, self._change = self._change, trio.Event()

@@ -20,9 +20,9 @@ from coordinator.store import Epoch, Ring, Store
 from loadtest.bench.measure import Row, Spread
 from protocol import wire
 from protocol.dcnet.billing import make_bill
-from protocol.dcnet.book import Ended
 from protocol.dcnet.commitments import Pedersen
 from protocol.dcnet.group import Edwards25519
+from protocol.dcnet.ledger import Ended
 from protocol.dcnet.schema import VERIFIED_SCHEMA
 from protocol.dcnet.tariff import Tariff
 

@@ -3,8 +3,8 @@ A ring of 64 gateways over CURVE on loopback, in two processes, and how long one
 
 The head and half of the members are in one process, the other half in the second: this machine has two cores, and what
 64 gateways compute in the field at once they compute here one after the other.  Only the coordinator's process is left
-out; its round book is in the head's process and answers at once.  A round's time is by the clock, from its opening to
-the total at the round book, and contains two flushes of each process's store to disk (shares and reveals).
+out; its round ledger is in the head's process and answers at once.  A round's time is by the clock, from its opening to
+the total at the round ledger, and contains two flushes of each process's store to disk (shares and reveals).
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from pathlib import Path
 import trio
 from prometheus_client import CollectorRegistry
 
-from loadtest.bench.gateways import Ledger, Process, Ring, bench_schema, registers, ring_book, wait_until
+from loadtest.bench.gateways import EnergyCheck, Process, Ring, bench_schema, registers, ring_ledger, wait_until
 from loadtest.bench.measure import Row, Spread, Target
+from node.aggregation.context import FromCoordinator
 from node.aggregation.membership import Membership
-from node.aggregation.surroundings import FromCoordinator
 from node.metrics import NodeMetrics
 from node.store import Store
 from protocol import wire
-from protocol.dcnet.book import Announce, BookInstruction, Record
+from protocol.dcnet.ledger import Announce, LedgerInstruction, Record
 from protocol.dcnet.rings import Timing
 from protocol.dcnet.suite import StandardSuite
 from protocol.link import LinkContext
@@ -41,23 +41,23 @@ async def play(folder: Path, rounds: int) -> list[float]:
     """Run a ring for `rounds` rounds and give the milliseconds of each; raises ValueError where a sum is not exact."""
     begin_s = time.monotonic() + 4.0
     ring = Ring.grow(StandardSuite(), _SEED, 0, N, Timing.spread(begin_s, PERIOD_S))
-    book = ring_book(StandardSuite(), _SEED, ring.view, time.monotonic())
-    ledger = Ledger(N)
+    ledger = ring_ledger(StandardSuite(), _SEED, ring.view, time.monotonic())
+    energy_check = EnergyCheck(N)
     took_ms: list[float] = []
     members: list[Membership] = []
     command = [sys.executable, "-m", "loadtest.bench.curve", str(begin_s), str(rounds)]
     with subprocess.Popen(command, stdin=subprocess.PIPE) as other:  # noqa: S603 - ourselves
 
-        def carry_out(instructions: list[BookInstruction]) -> None:
+        def carry_out(instructions: list[LedgerInstruction]) -> None:
             for instruction in instructions:
                 match instruction:
                     case Record(ended):
-                        ledger.check(ended)
+                        energy_check.check(ended)
                         if ended.outcome is wire.Outcome.OPENED:
                             took_ms.append(1e3 * (ended.ended_s - ended.opened_s))
                     case Announce(position, message):
                         at_head = position is None or isinstance(message, wire.Appoint)
-                        target = ring.view.head_of(book.term) if at_head or position is None else position
+                        target = ring.view.head_of(ledger.term) if at_head or position is None else position
                         if target < len(members):
                             members[target].post(FromCoordinator(message))
 
@@ -68,10 +68,10 @@ async def play(folder: Path, rounds: int) -> list[float]:
                 for each in members:
                     each.post(FromCoordinator(message))
             else:
-                carry_out(book.receive(position, message, time.monotonic()))
+                carry_out(ledger.receive(position, message, time.monotonic()))
 
         try:
-            await _half(folder, ring, range(N // 2), rounds, members, to_coordinator, lambda: carry_out(book.start()))
+            await _half(folder, ring, range(N // 2), rounds, members, to_coordinator, lambda: carry_out(ledger.start()))
         finally:
             other.terminate()
     return took_ms
@@ -135,7 +135,7 @@ def rows(*, quick: bool = False) -> list[Row]:
         Row(
             f"ring round over CURVE on loopback, {N} members in two processes, 16 slots", "ms",
             Spread.of(took_ms[warm_up:]), target=Target("ours", 50, at_least=False), clock="wall",
-            note="the node's drivers, links and store on disk; from the opening to the total at the round book",
+            note="the node's drivers, links and store on disk; from the opening to the total at the round ledger",
         )
     ]  # fmt: skip
 

@@ -4,8 +4,8 @@
     python -m loadtest.bench.fleet [--gateways 256 1000 4000 10000] [--workers 3] [--share S] [--period S]
 
 Worker processes run the gateways as a node does (a node's 20,000 file descriptors are why there are several), a process
-of its own keeps all round books (`fleet_processes`); this one tells them what comes next and waits, aloud, for what
-they report.  Every gateway has two connections of its own: to its ring's head and to the round books.
+of its own keeps all round ledgers (`fleet_processes`); this one tells them what comes next and waits, aloud, for what
+they report.  Every gateway has two connections of its own: to its ring's head and to the round ledgers.
 
 First everybody is set up and linked.  How long the links took says how fast the machine is today, and from that come
 the waits: `--share`, how long a head waits for shares, and `--period`, the time between rounds.  Then rounds are
@@ -86,7 +86,7 @@ class Fleet:
         self.costs: list[dict[str, float]] = []
         self.rounds: defaultdict[int, list[dict[str, Any]]] = defaultdict(list)
         self.workers: list[Child] = []
-        self.books: Child
+        self.ledgers: Child
         self._options = options
         self._began_s = time.monotonic()
         self._changed = trio.Event()
@@ -103,7 +103,7 @@ class Fleet:
             child = Child(process, self._hear)
             nursery.start_soon(child.listen)
             if part == "--books":
-                self.books = child
+                self.ledgers = child
             else:
                 self.workers.append(child)
 
@@ -152,9 +152,9 @@ class Fleet:
         print(f"[{time.monotonic() - self._began_s:6.1f} s] {text}", file=sys.stderr, flush=True)
 
     async def all_costs(self) -> list[dict[str, float]]:
-        """What every process has used by now, the round books' first or anywhere."""
+        """What every process has used by now, the round ledgers' first or anywhere."""
         self.costs.clear()
-        for each in (self.books, *self.workers):
+        for each in (self.ledgers, *self.workers):
             await each.tell(costs=True)
         await self.until("processes have told their costs", lambda: len(self.costs), len(self.workers) + 1)
         return list(self.costs)
@@ -188,10 +188,10 @@ async def measure(options: argparse.Namespace, gateways: int) -> list[Row]:
         fleet = Fleet(options, gateways)
         await fleet.start(stack, nursery)
         await fleet.until("gateways have agreed on keys and dealt", lambda: fleet.set_up, gateways)
-        await fleet.until("round books listen", lambda: int(bool(fleet.endpoint)), 1)
+        await fleet.until("round ledgers listen", lambda: int(bool(fleet.endpoint)), 1)
         began_s = time.monotonic()
         await fleet.tell(endpoint=fleet.endpoint)
-        await fleet.until("gateways are linked to the round books", lambda: fleet.linked, gateways)
+        await fleet.until("gateways are linked to the round ledgers", lambda: fleet.linked, gateways)
         links_s = time.monotonic() - began_s
         share_s = options.share or 0.5 + links_s
         period_s = options.period or 4 + 2 * links_s + 2 * share_s
@@ -199,7 +199,7 @@ async def measure(options: argparse.Namespace, gateways: int) -> list[Row]:
         when = {"first_open_s": opens_s, "period_s": period_s, "share_s": share_s}
         fleet.log(f"links took {links_s:.1f} s: heads wait {share_s:.1f} s for shares, a round every {period_s:.1f} s")
         await fleet.tell(timing=when)
-        await fleet.books.tell(timing=when)
+        await fleet.ledgers.tell(timing=when)
         await fleet.until("heads can be reached", lambda: fleet.heads, fleet.rings)
         for round_ in range(_WHOLE_ROUND_MAX):
             opened = await fleet.play(round_, opens_s + round_ * period_s, churn=False, back=None)
@@ -242,7 +242,7 @@ def rows(
         Row(
             f"{gateways:,} gateways, a full round with 5 % churn, until the last total", "s", Spread.of([max(took_s)]),
             target=Target("ours", 10, at_least=False) if is_whole else None, clock="wall",
-            note=f"{fleet.rings} rings, {options.workers} processes of gateways and one of round books; {gone} "
+            note=f"{fleet.rings} rings, {options.workers} processes of gateways and one of round ledgers; {gone} "
             f"gateways crash, {included:,} in the totals"
             + (f", {late} too late for them" if late > 0 else "")
             + (f"; {lost} rounds before it were not opened by every ring" if lost else ""),
@@ -274,9 +274,9 @@ def main() -> int:
     parser.add_argument("--books", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.books or options.worker is not None:
+    if options.ledgers or options.worker is not None:
         options.gateways = options.gateways[0]
-        trio.run(keep if options.books else work, options)
+        trio.run(keep if options.ledgers else work, options)
         return 0
     about = machine() | {"date": now(), "load_start": os.getloadavg()[0], "quick": False}
     measured = [row for gateways in options.gateways for row in trio.run(measure, options, gateways)]

@@ -1,9 +1,9 @@
 """
-The processes of a fleet on one machine: those of its gateways, and the one that keeps all round books.
+The processes of a fleet on one machine: those of its gateways, and the one that keeps all round ledgers.
 
 Each is started with its part on the command line, takes one command a line (JSON) on its standard input, and answers
 in lines on its standard output.  `fleet` is who commands.  A process of gateways grows its rings, links every gateway
-to the round books, and then runs their memberships as a node does.  The round books say what they hear while they hear
+to the round ledgers, and then runs their memberships as a node does.  They say what they hear while they hear
 it, so that whoever waits knows what for.
 """
 
@@ -23,14 +23,23 @@ from typing import Any
 import trio
 from prometheus_client import CollectorRegistry
 
-from loadtest.bench.gateways import Ledger, Process, Ring, bench_schema, curve_pair, registers, ring_book, wait_until
+from loadtest.bench.gateways import (
+    EnergyCheck,
+    Process,
+    Ring,
+    bench_schema,
+    curve_pair,
+    registers,
+    ring_ledger,
+    wait_until,
+)
 from loadtest.bench.link import cpu_s, resident_kb
+from node.aggregation.context import FromCoordinator
 from node.aggregation.membership import Membership
-from node.aggregation.surroundings import FromCoordinator
 from node.metrics import NodeMetrics
 from node.store import Store
 from protocol import wire
-from protocol.dcnet.book import Announce, BookInstruction, Record, RoundBook
+from protocol.dcnet.ledger import Announce, LedgerInstruction, Record, RoundLedger
 from protocol.dcnet.rings import RingView, Timing
 from protocol.dcnet.suite import StandardSuite, derive
 from protocol.link import Inbox, LinkContext, Listener
@@ -38,7 +47,7 @@ from protocol.link import Inbox, LinkContext, Listener
 RING = 64
 CHURN = 0.05
 _SEED = bytes(32)
-_BOOKS = curve_pair(derive(_SEED, "books"))
+_BOOKS = curve_pair(derive(_SEED, "ledgers"))
 _AT_ONCE = 100  # handshakes that a process starts together
 _RINGS_AT_ONCE = 4  # whose members connect to their heads together
 _NEVER = Timing(
@@ -98,14 +107,14 @@ class Costs:
 
 
 class Books:
-    """The process of the round books: one listener, a book for each ring."""
+    """The process of the round ledgers: one listener, a ledger for each ring."""
 
     def __init__(self, rings: list[Ring], suite: StandardSuite, clock: Callable[[], float]) -> None:
         self._suite = suite
         self._clock = clock
         self._views = [ring.view for ring in rings]
-        self._ledgers = [Ledger(view.size) for view in self._views]
-        self._books: list[RoundBook] = []
+        self._energy_checks = [EnergyCheck(view.size) for view in self._views]
+        self._books: list[RoundLedger] = []
         self._places: dict[bytes, Hashable] = {
             pair.public: (ring.view.ring, position) for ring in rings for position, pair in enumerate(ring.curves)
         }
@@ -125,19 +134,19 @@ class Books:
                     ring, position = place
                     self._hear(ring, position, wire.decode(data, wire.FROM_GATEWAY))
                     continue
-                for number, book in enumerate(self._books):
-                    self._carry_out(number, book.on_timer(self._clock()))
-                self._next_timer_s = min((book.next_timer_s() for book in self._books), default=float("inf"))
+                for number, ledger in enumerate(self._books):
+                    self._carry_out(number, ledger.on_timer(self._clock()))
+                self._next_timer_s = min((ledger.next_timer_s() for ledger in self._books), default=float("inf"))
 
     async def appoint(self, when: Timing) -> None:
         """Everybody is linked to us: the rings may begin, a few at a time."""
         self._views = [replace(view, timing=when) for view in self._views]
-        self._books = [ring_book(self._suite, _SEED, view, self._clock()) for view in self._views]
+        self._books = [ring_ledger(self._suite, _SEED, view, self._clock()) for view in self._views]
         self._next_timer_s = when.open_at_s(0) + when.void_s
-        for number, book in enumerate(self._books):
+        for number, ledger in enumerate(self._books):
             while number - len(self._heads) >= _RINGS_AT_ONCE:
                 await trio.sleep(0.01)
-            self._carry_out(number, book.start())
+            self._carry_out(number, ledger.start())
 
     def _hear(self, ring: int, position: int, message: wire.Message) -> None:
         match message:
@@ -152,12 +161,12 @@ class Books:
             case _:
                 self._carry_out(ring, self._books[ring].receive(position, message, self._clock()))
 
-    def _carry_out(self, ring: int, instructions: list[BookInstruction]) -> None:
+    def _carry_out(self, ring: int, instructions: list[LedgerInstruction]) -> None:
         view = self._views[ring]
         for each in instructions:
             match each:
                 case Record(ended):
-                    self._ledgers[ring].check(ended)
+                    self._energy_checks[ring].check(ended)
                     say(
                         round=ended.round, ring=ring, opened=ended.outcome is wire.Outcome.OPENED, reason=ended.reason,
                         took_s=ended.ended_s - ended.opened_s, expected=ended.expected.bit_count(),
@@ -173,23 +182,23 @@ class Books:
 
 
 async def keep(options: argparse.Namespace) -> None:
-    """Be the process of the round books."""
+    """Be the process of the round ledgers."""
     suite, costs = StandardSuite(), Costs()
     rings = grow(suite, options.gateways, range(len(sizes(options.gateways))))
-    books = Books(rings, suite, time.time)
+    ledgers = Books(rings, suite, time.time)
     del rings
     async with LinkContext() as link, trio.open_nursery() as nursery:
-        nursery.start_soon(books.run, link)
+        nursery.start_soon(ledgers.run, link)
         async for command in commands():
             if "timing" in command:
-                nursery.start_soon(books.appoint, timing(**command["timing"]))
+                nursery.start_soon(ledgers.appoint, timing(**command["timing"]))
             else:
                 costs.say()
         nursery.cancel_scope.cancel()
 
 
 class Gateway:
-    """One gateway of a process: its link to the round books, its membership once it is known when rounds are."""
+    """One gateway of a process: its link to the round ledgers, its membership once it is known when rounds are."""
 
     def __init__(self, process: Process, endpoint: str, ring: Ring, position: int) -> None:
         self.ring = ring
@@ -252,7 +261,7 @@ class Worker:
         self._views: dict[int, RingView] = {}
 
     async def connect(self, endpoint: str) -> None:
-        """Link every gateway to the round books, some at a time."""
+        """Link every gateway to the round ledgers, some at a time."""
         self._endpoint = endpoint
         places = [(ring, position) for ring in self._rings for position in range(ring.view.size)]
         for start in range(0, len(places), _AT_ONCE):

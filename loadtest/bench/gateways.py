@@ -3,7 +3,7 @@ Gateways of rings without their meters, their certificates and their web: the no
 
 What a node runs for a gateway in a round is all here: the member machine with its inbox, the head's while it is
 appointed, the durable record before a share leaves, the CURVE connection to the head.  Registers are handed in
-instead of being read from a meter, and an epoch's layout comes from a seed, so that the process of the round book can
+instead of being read from a meter, and an epoch's layout comes from a seed, so that the process of the round ledger can
 grow the same ring by itself.
 """
 
@@ -17,15 +17,15 @@ from typing import cast
 import trio
 
 from loadtest.bench.rounds import ring_size
-from loadtest.ring import book_secrets, lay_out
+from loadtest.ring import lay_out, ledger_secrets
+from node.aggregation.context import MembershipContext
 from node.aggregation.contribution import Contributions, Registers
 from node.aggregation.membership import Membership
-from node.aggregation.surroundings import Surroundings
 from node.metrics import NodeMetrics
 from node.security.module import SecurityModule
 from node.store import Store
 from protocol import wire
-from protocol.dcnet.book import Ended, RoundBook
+from protocol.dcnet.ledger import Ended, RoundLedger
 from protocol.dcnet.masks import Fleet
 from protocol.dcnet.rings import Member, RingView, Timing, positions_of
 from protocol.dcnet.schema import Kind, Schema, Slot
@@ -84,10 +84,10 @@ class Ring:
                 self.secrets[other].accept(position, commitments, share)
 
 
-def ring_book(suite: StandardSuite, seed: bytes, view: RingView, now_s: float) -> RoundBook:
-    """The round book of a ring that was grown from `seed`."""
+def ring_ledger(suite: StandardSuite, seed: bytes, view: RingView, now_s: float) -> RoundLedger:
+    """The round ledger of a ring that was grown from `seed`."""
     own = derive(seed, "bench-ring", view.ring.to_bytes(4, "little"))
-    return RoundBook(suite, view, book_secrets(suite, own), now_s)
+    return RoundLedger(suite, view, ledger_secrets(suite, own), now_s)
 
 
 def curve_pair(secret: bytes) -> Keypair:
@@ -119,15 +119,15 @@ class Process:
         contributions = Contributions(self.store, identity, self.schema)
         await contributions.first_reading(registers(position, -1).values)
         module = SimpleNamespace(identity=identity, curve=ring.curves[position], sign=lambda _text: bytes(64))
-        around = Surroundings(
+        context = MembershipContext(
             self.suite, cast(SecurityModule, module), self.link, contributions, self.metrics, self.clock,
             to_coordinator, lambda: None, lambda _position, _text, _signature: None, "tcp://127.0.0.1:*", None,
             relay=False, fleet=self.fleet,
         )  # fmt: skip
-        return Membership(around, view, ring.secrets[position])
+        return Membership(context, view, ring.secrets[position])
 
 
-class Ledger:
+class EnergyCheck:
     """What a ring's totals must be: every opened one is held against the registers of its roster."""
 
     def __init__(self, n: int) -> None:

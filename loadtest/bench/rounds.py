@@ -94,7 +94,7 @@ def ring_size(n: int, words: int = WORDS) -> RingSize:
     return RingSize(n, chosen.k, chosen.t, chosen.t_c, chosen.k_min, chosen.n_min, words=words, rounds=ROUNDS)
 
 
-def play(size: RingSize, silent: frozenset[int], kind: type[wire.Message] = wire.Share) -> Played:
+def play(size: RingSize, silent: frozenset[int], kind: type[wire.Message] = wire.MaskedInput) -> Played:
     """
     One round of a fresh ring in which the members `silent` vanish before they send a message of `kind`.
 
@@ -122,7 +122,7 @@ def play(size: RingSize, silent: frozenset[int], kind: type[wire.Message] = wire
     ended = ring.round(0, vectors, vanish)
     who = [i for i in range(size.n) if ended.roster >> i & 1]
     exact: Words = np.sum([vectors[i] for i in who], axis=0, dtype=np.uint64)
-    expected = size.n - (len(silent) if kind is wire.Share else 0)
+    expected = size.n - (len(silent) if kind is wire.MaskedInput else 0)
     if ended.outcome != wire.Outcome.OPENED or len(who) != expected or ended.total != tuple(exact.tolist()):
         raise ValueError("the ring did not open the exact sum of its roster")
     opening = ("Confirm", "Reveal", "Partial", "on_timer")

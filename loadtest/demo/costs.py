@@ -78,21 +78,21 @@ class Costs:
 
     async def begin(self, child: Child, url: str, *, anew: bool = False) -> None:
         """From here on a process counts; `anew` where it was just started and all that it takes counts."""
-        book = self.spent.setdefault(child.name, Spent())
+        account = self.spent.setdefault(child.name, Spent())
         life = _Life(child, url, anew)
         if not anew:
             life.cpu_before_s, life.counts_before = usage(child.pid).cpu_s, await self._counts(life)
-            book.setup.update(life.counts_before)
+            account.setup.update(life.counts_before)
         self._lives[child.name] = life
 
     async def end(self, child: Child) -> None:
         """Take the figures of a life to its books, before it is stopped or killed."""
-        life, book = self._lives.pop(child.name), self.spent[child.name]
+        life, account = self._lives.pop(child.name), self.spent[child.name]
         now = usage(child.pid)
-        book.cpu_s += now.cpu_s - life.cpu_before_s
-        book.memory_kb = now.memory_kb
-        book.counts.update(await self._counts(life))
-        book.counts.subtract(life.counts_before)
+        account.cpu_s += now.cpu_s - life.cpu_before_s
+        account.memory_kb = now.memory_kb
+        account.counts.update(await self._counts(life))
+        account.counts.subtract(life.counts_before)
 
     def look(self, at_s: float) -> None:
         """Sample every living process; `at_s` is the time since the first round."""

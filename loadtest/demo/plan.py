@@ -96,7 +96,7 @@ class PlannedGateway:
 
 
 def planned_gateways(settings: DemoSettings) -> list[PlannedGateway]:
-    """All gateways in order; gateway i reads meter i of the book."""
+    """All gateways in order; gateway i reads meter i of the meter_list."""
     last = settings.processes - 1
     areas = settings.areas
     pattern = [*range(last), *range(last), last]
@@ -135,7 +135,7 @@ def meters_config(settings: DemoSettings, schedule: Schedule, work: Path) -> Met
     return MetersConfig(
         count=settings.gateways - recorded, replay=settings.replay if recorded else None, replay_count_max=recorded,
         seed=settings.seed, first_port=0, origin_unix_s=schedule.meters_origin_unix_s, period_s=schedule.period_s,
-        start_quarter_hour=_START_QUARTER_HOUR, book=work / "meters.json",
+        start_quarter_hour=_START_QUARTER_HOUR, meter_list=work / "meters.json",
     )  # fmt: skip
 
 

@@ -1,5 +1,5 @@
 """
-The verdict: the durable round book against ground truth, and what the run cost.
+The verdict: the durable round recorded against ground truth, and what the run cost.
 
 It reads the coordinator's database, not what was shown: a total that a person saw but that a crash would lose does not
 count.  Only the rounds that were asked for are judged; a demo that stays up goes on beyond them.
@@ -29,7 +29,7 @@ from loadtest.demo.plan import INTERVAL_S, DemoSettings, Schedule
 from loadtest.demo.processes import cpu_count
 from loadtest.households import SimulatedMeter
 from loadtest.truth import RoundRow, Verdict, check
-from protocol.dcnet.book import Ended
+from protocol.dcnet.ledger import Ended
 from protocol.dcnet.rings import positions_of
 from protocol.errors import StromkreisError
 from protocol.wire import Outcome
@@ -38,7 +38,7 @@ _OPENED_MIN = 0.9
 
 
 @dataclass(frozen=True, slots=True)
-class Book:
+class RecordedRounds:
     """The first `rounds` durable rounds of each area's first epoch."""
 
     epochs: tuple[Epoch, ...]
@@ -58,7 +58,7 @@ class Book:
         return tuple(members[position] for position in positions_of(ended.roster))
 
 
-def read_book(url: str, rounds: int) -> Book:
+def read_rounds(url: str, rounds: int) -> RecordedRounds:
     """Read it from the database.  Raises StromkreisError where no epoch was ever laid out."""
     store = Store(url)
     try:
@@ -71,7 +71,7 @@ def read_book(url: str, rounds: int) -> Book:
         store.close()
     if not first:
         raise StromkreisError("the coordinator laid out no epoch: too few gateways joined")
-    return Book(tuple(first.values()), members, tuple(ended), rounds)
+    return RecordedRounds(tuple(first.values()), members, tuple(ended), rounds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,35 +174,43 @@ class Report:
         return found
 
 
-def judge(book: Book, epoch_config: EpochConfig, meters: Mapping[str, Sequence[SimulatedMeter]]) -> Verdict:
+def judge(
+    recorded: RecordedRounds, epoch_config: EpochConfig, meters: Mapping[str, Sequence[SimulatedMeter]]
+) -> Verdict:
     """Hold every opened total against the meters, by gateway id."""
-    by_number = {epoch.epoch: epoch for epoch in book.epochs}
-    schemas = {epoch.schema.digest(): epoch.schema for epoch in book.epochs}
+    by_number = {epoch.epoch: epoch for epoch in recorded.epochs}
+    schemas = {epoch.schema.digest(): epoch.schema for epoch in recorded.epochs}
     if len(schemas) != 1:
         raise StromkreisError("the areas use different schemas; the demo knows one")
     rows = []
-    for ended in book.ended:
+    for ended in recorded.ended:
         interval = epoch_config.interval_index(by_number[ended.epoch].interval_of(ended.round))
         q = Schedule.quarter_hour(interval)
         opened = ended.outcome is Outcome.OPENED
-        roster = book.roster(ended) if opened else ()
+        roster = recorded.roster(ended) if opened else ()
         rows.append(RoundRow(ended.epoch, ended.ring, ended.round, q, opened, roster, ended.total))
     return check(next(iter(schemas.values())), meters, rows)
 
 
 def make_report(
-    settings: DemoSettings, book: Book, verdict: Verdict, costs: Costs, *, origin_unix_s: float, outage: Outage | None
+    settings: DemoSettings,
+    recorded: RecordedRounds,
+    verdict: Verdict,
+    costs: Costs,
+    *,
+    origin_unix_s: float,
+    outage: Outage | None,
 ) -> Report:
     """Put the figures together; the first round was opened at `origin_unix_s`."""
-    ring_rounds = tuple(_ring_round(book, each, origin_unix_s) for each in book.ended)
+    ring_rounds = tuple(_ring_round(recorded, each, origin_unix_s) for each in recorded.ended)
     latencies_ms = sorted(each.latency_ms for each in ring_rounds if each.opened) or [0.0]
     coordinator = costs.spent.get("coordinator", Spent())
     nodes = [spent for name, spent in costs.spent.items() if name != "coordinator"]
     counts, setup = _sum(spent.counts for spent in nodes), _sum(spent.setup for spent in nodes)
-    gateways, rounds = settings.gateways, book.rounds
+    gateways, rounds = settings.gateways, recorded.rounds
     return Report(
         rounds=rounds,
-        rings=len(book.members),
+        rings=len(recorded.members),
         opened=verdict.opened,
         void=verdict.void,
         retries=sum(each.attempt for each in ring_rounds),
@@ -214,7 +222,7 @@ def make_report(
         phases=phases(counts),
         gateways=gateways,
         killed=len(outage.gateways) if outage is not None else 0,
-        recovered=len(_back(book, outage, origin_unix_s)) if outage is not None else 0,
+        recovered=len(_back(recorded, outage, origin_unix_s)) if outage is not None else 0,
         cpu_ms_per_gateway_round=round(1000 * sum(spent.cpu_s for spent in nodes) / (gateways * rounds), 3),
         memory_kb_per_gateway=round(sum(spent.memory_kb for spent in nodes) / gateways, 1),
         sent_bytes_per_gateway_round=round(counts["sent", 0.0] / (gateways * rounds), 1),
@@ -224,7 +232,7 @@ def make_report(
         coordinator_cpu_ms_per_gateway_round=round(1000 * coordinator.cpu_s / (gateways * rounds), 3),
         coordinator_memory_kb=coordinator.memory_kb,
         processes=len(nodes),
-        opened_of_expected=round(verdict.opened / max(1, book.expected), 4),
+        opened_of_expected=round(verdict.opened / max(1, recorded.expected), 4),
         energy_import_wh=float(verdict.energy_import_wh),
         energy_export_wh=float(verdict.energy_export_wh),
         difference=str(verdict.differences[0]) if verdict.differences else None,
@@ -242,22 +250,23 @@ def _sum(counts: Iterable[Counts]) -> Counts:
     return total
 
 
-def _ring_round(book: Book, ended: Ended, origin_unix_s: float) -> RingRound:
-    area = next(epoch.area for epoch in book.epochs if epoch.epoch == ended.epoch)
+def _ring_round(recorded: RecordedRounds, ended: Ended, origin_unix_s: float) -> RingRound:
+    area = next(epoch.area for epoch in recorded.epochs if epoch.epoch == ended.epoch)
     return RingRound(
         area, ended.epoch, ended.ring, ended.round, ended.outcome is Outcome.OPENED, ended.attempt,
-        len(book.members[ended.epoch, ended.ring]), ended.roster.bit_count(), round(ended.opened_s - origin_unix_s, 3),
+        len(recorded.members[ended.epoch, ended.ring]), ended.roster.bit_count(),
+        round(ended.opened_s - origin_unix_s, 3),
         round(1000 * (ended.ended_s - ended.opened_s), 1), ended.reason,
     )  # fmt: skip
 
 
-def _back(book: Book, outage: Outage, origin_unix_s: float) -> set[str]:
+def _back(recorded: RecordedRounds, outage: Outage, origin_unix_s: float) -> set[str]:
     """The killed gateways that were in a total of a round after their process was there again."""
     if outage.back_at_s is None:
         return set()
     back_since_s = origin_unix_s + outage.back_at_s
-    late = [each for each in book.ended if each.outcome is Outcome.OPENED and each.opened_s > back_since_s]
-    return {name for each in late for name in book.roster(each)} & set(outage.gateways)
+    late = [each for each in recorded.ended if each.outcome is Outcome.OPENED and each.opened_s > back_since_s]
+    return {name for each in late for name in recorded.roster(each)} & set(outage.gateways)
 
 
 def _settings(settings: DemoSettings, origin_unix_s: float) -> Settings:

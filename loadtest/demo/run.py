@@ -44,10 +44,10 @@ from loadtest.demo.plan import (
     to_toml,
 )
 from loadtest.demo.processes import Child, Children, DemoError, children
-from loadtest.demo.report import Outage, Report, judge, make_report, print_report, read_book, write_report
+from loadtest.demo.report import Outage, Report, judge, make_report, print_report, read_rounds, write_report
 from loadtest.demo.view import DemoState, View
 from loadtest.demo.watch import Watch
-from loadtest.meters.book import read_book as read_meter_book
+from loadtest.meters.meter_list import read_meter_list
 from loadtest.meters.run import simulated_meters
 
 _START_TIMEOUT_S = 60.0
@@ -216,16 +216,16 @@ class Demo:
         return coordinator, meters
 
     async def _meters_listen(self, meters: Child) -> None:
-        book = self._meters.book
+        meter_list = self._meters.meter_list
         with trio.move_on_after(_START_TIMEOUT_S):
-            while book is None or not book.exists():
+            while meter_list is None or not meter_list.exists():
                 await trio.sleep(0.05)
             return
         raise meters.failure(f"did not listen within {_START_TIMEOUT_S:g} s")
 
     def _make_nodes(self) -> None:
-        book = read_meter_book(self._work / "meters.json")
-        urls = {gateway.id: entry.url for gateway, entry in zip(self._gateways, book, strict=True)}
+        meter_list = read_meter_list(self._work / "meters.json")
+        urls = {gateway.id: entry.url for gateway, entry in zip(self._gateways, meter_list, strict=True)}
         for index in range(self._settings.processes):
             mine = [gateway for gateway in self._gateways if gateway.process == index]
             name, address = f"node-{index + 1}", f"http://127.0.0.1:{free_port()}"
@@ -298,10 +298,10 @@ class Demo:
     def _judge(self, costs: Costs) -> Report:
         simulated = simulated_meters(self._meters)
         meters = {gateway.id: (meter,) for gateway, meter in zip(self._gateways, simulated, strict=True)}
-        book = read_book(self._coordinator_config.database_url, self._settings.rounds)
-        verdict = judge(book, self._coordinator_config.epoch, meters)
+        recorded = read_rounds(self._coordinator_config.database_url, self._settings.rounds)
+        verdict = judge(recorded, self._coordinator_config.epoch, meters)
         return make_report(
-            self._settings, book, verdict, costs, origin_unix_s=self._schedule.origin_unix_s, outage=self._outage
+            self._settings, recorded, verdict, costs, origin_unix_s=self._schedule.origin_unix_s, outage=self._outage
         )
 
 

@@ -2,7 +2,7 @@
 What the demo sees of the coordinator: its public REST interface and nothing else.
 
 The demo watches as an operator would, with the same numbers that a dashboard or a script gets; only the verdict at
-the end is made from the durable round book, because what counts is what is on the disk.
+the end is made from the durable round ledger, because what counts is what is on the disk.
 """
 
 from __future__ import annotations

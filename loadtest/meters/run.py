@@ -1,9 +1,9 @@
 """
-`stromkreis meters`: a neighbourhood of simulated meters, each on a line of its own, and a book that says where.
+`stromkreis meters`: a neighbourhood of simulated meters, each on a line of its own, and a meter_list that says where.
 
 Simulated time runs from an origin that the configuration gives, `period_s` of wall clock a quarter hour, so several
 processes with one configuration see the same registers.  A TCP port or a pseudo-terminal per meter is what a gateway in
-the field has too: one cable.  The book is written when all of them listen.
+the field has too: one cable.  The meter_list is written when all of them listen.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ import trio
 
 from loadtest.config import MetersConfig
 from loadtest.households import Household, households
-from loadtest.meters.book import BookEntry, write_book, write_private
 from loadtest.meters.clock import SimulatedClock, clock_of
 from loadtest.meters.guide import gateways_toml
+from loadtest.meters.meter_list import MeterEntry, write_meter_list, write_private
 from loadtest.meters.serial_bus import serial_bus
-from loadtest.meters.speakers import Serve, Speaker, push, speaker
+from loadtest.meters.servers import MeterServer, Serve, push, speaker
 from loadtest.replays import Recording, recordings
 from node.lmn.links import open_link
 from protocol.errors import StromkreisError
@@ -41,19 +41,19 @@ SimulatedMeters = list[Household | Recording]
 
 
 def simulated_meters(config: MetersConfig) -> SimulatedMeters:
-    """The recordings, then the households: in the order in which the book has them.  Raises StromkreisError."""
+    """The recordings, then the households: in the order in which the meter_list has them.  Raises StromkreisError."""
     replayed = recordings(config.replay, count_max=config.replay_count_max) if config.replay is not None else []
     return [*replayed, *households(config)]
 
 
-async def run(config: MetersConfig, *, ready: Callable[[list[BookEntry]], None] | None = None) -> None:
+async def run(config: MetersConfig, *, ready: Callable[[list[MeterEntry]], None] | None = None) -> None:
     """
-    Serve until cancelled; `ready` is called with the book once all meters listen.
+    Serve until cancelled; `ready` is called with the meter_list once all meters listen.
 
     Raises StromkreisError where load profiles, recordings, a free port or open files are missing.
     """
     clock = clock_of(config, time.time())
-    book = []
+    meter_list = []
     async with trio.open_nursery() as nursery:
         homes = 0
         meters = simulated_meters(config)
@@ -66,14 +66,14 @@ async def run(config: MetersConfig, *, ready: Callable[[list[BookEntry]], None] 
                 speaks = speaker(protocol, meter, clock, seed=config.seed, serial=config.link == "pty")
                 homes += 1
             url = await _start(nursery, config, speaks, index)
-            book.append(_entry(meter, protocol, url, speaks))
-        if config.book is not None:
-            write_book(config.book, clock, book)
+            meter_list.append(_entry(meter, protocol, url, speaks))
+        if config.meter_list is not None:
+            write_meter_list(config.meter_list, clock, meter_list)
         if config.gateways is not None:
-            write_private(config.gateways, gateways_toml(book))
-        log.info("meters listen", extra={"meters": len(book), "first": book[0].url})
+            write_private(config.gateways, gateways_toml(meter_list))
+        log.info("meters listen", extra={"meters": len(meter_list), "first": meter_list[0].url})
         if ready is not None:
-            ready(book)
+            ready(meter_list)
         await trio.sleep_forever()
 
 
@@ -90,17 +90,17 @@ def _make_room(file_count: int) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (file_count, hard))
 
 
-def _recorded(meter: Recording, clock: SimulatedClock) -> Speaker:
-    return Speaker("sml", partial(push, clock, lambda: meter.frame(clock.now())), query="push=1")
+def _recorded(meter: Recording, clock: SimulatedClock) -> MeterServer:
+    return MeterServer("sml", partial(push, clock, lambda: meter.frame(clock.now())), query="push=1")
 
 
-def _entry(meter: Household | Recording, protocol: str, url: str, speaks: Speaker) -> BookEntry:
+def _entry(meter: Household | Recording, protocol: str, url: str, speaks: MeterServer) -> MeterEntry:
     if isinstance(meter, Recording):
-        return BookEntry(meter.meter_id, protocol, url, "recording", None)
-    return BookEntry(meter.meter_id, protocol, url, meter.profile, meter.annual_wh, speaks.keys)
+        return MeterEntry(meter.meter_id, protocol, url, "recording", None)
+    return MeterEntry(meter.meter_id, protocol, url, meter.profile, meter.annual_wh, speaks.keys)
 
 
-async def _start(nursery: trio.Nursery, config: MetersConfig, speaks: Speaker, index: int) -> str:
+async def _start(nursery: trio.Nursery, config: MetersConfig, speaks: MeterServer, index: int) -> str:
     scheme = "radio" if speaks.radio else "tcp" if config.link == "tcp" else "serial"
     if config.link == "tcp":
         port = config.first_port + index if config.first_port else 0

@@ -4,7 +4,7 @@ A head that is nobody's machine: it plays the members against each other with ev
 Where `liar` twists what an honest head would say, this one has a plan for each round: it cuts the ring into parties,
 shows every party a roster of its own, hands each member exactly the confirmations that fit what it was shown, asks for
 the recovery of whoever it likes, and then tries the next attempt with other parties.  It never reports a total; what
-it could open with all it was given is the ledger's business.
+it could open with all it was given is the exposure's business.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class Adversary:
         match message:
             case wire.Ready():
                 self.present |= 1 << position
-            case wire.Share() if (message.round, message.attempt) == (self._round, self._attempt):
+            case wire.MaskedInput() if (message.round, message.attempt) == (self._round, self._attempt):
                 self._shared |= 1 << position
             case wire.Confirm() if (message.round, message.attempt) == (self._round, self._attempt):
                 self._macs[position] = message.macs

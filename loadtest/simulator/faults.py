@@ -9,16 +9,16 @@ from random import Random
 @dataclass(frozen=True, slots=True)
 class Faults:
     """
-    Rates are probabilities: `loss` and `duplicate` per message, `crash` per gateway and round, `book_crash` per round.
+    Rates are probabilities: `loss`, `duplicate` per message, `crash` per gateway and round, `ledger_crash` per round.
 
-    A book that crashes is there again at once, from what is durable and some terms later.
+    A ledger that crashes is there again at once, from what is durable and some terms later.
     """
 
     loss: float = 0.0
     duplicate: float = 0.0
     delay_s: float = 0.02  # mean; exponential, so messages overtake each other
     crash: float = 0.0
-    book_crash: float = 0.0
+    ledger_crash: float = 0.0
     down_s: float = 15.0  # mean time until a crashed gateway is back
     clog: float = 0.0  # per round: some ways are blocked for a while, then everything arrives at once
 

@@ -3,7 +3,7 @@ A head that lies: it runs the real machine and twists what leaves it, to get mor
 
 Each lie aims at a rule of aggregation.md, section 6; a round's lie is drawn at random, so that they also combine over
 the rounds.  Corrupt gateways other than the head follow the protocol and lend the adversary their keys, which the
-ledger accounts for.
+exposure accounts for.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from protocol import wire
 from protocol.dcnet.events import Instruction, ToMember
 from protocol.dcnet.rings import RingView, positions_of
 
-Lie = Callable[["Liar", RingView, ToMember, Random], list[ToMember]]
+Misbehaviour = Callable[["Liar", RingView, ToMember, Random], list[ToMember]]
 
 
 def _split_roster(liar: Liar, view: RingView, to: ToMember, random: Random) -> list[ToMember]:
@@ -137,7 +137,7 @@ def _forged_result(liar: Liar, view: RingView, to: ToMember, random: Random) -> 
     return [ToMember(to.position, replace(message, outcome=int(other))), to]
 
 
-LIES: dict[str, Lie] = {
+LIES: dict[str, Misbehaviour] = {
     "split_roster": _split_roster,
     "two_camps": _two_camps,
     "isolate": _isolate,

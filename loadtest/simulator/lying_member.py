@@ -3,7 +3,7 @@ A member that lies: the real machine, and what it says to its head is changed on
 
 Each lie is one that the head cannot see in the message itself.  `whim` lies in half of its rounds, `framing` does so
 exactly where another member is in E, to have that one named; both look at what the head does, as a liar can.  `usurp`
-lies to the round book, in the head's place.
+lies to the round ledger, in the head's place.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class LyingMember:
         self.told += twisted != message
         return twisted
 
-    def usurp(self, share: wire.Share, view: RingView, term: int) -> wire.RingTotal | None:
+    def usurp(self, share: wire.MaskedInput, view: RingView, term: int) -> wire.RingTotal | None:
         """A total of nothing, before the head of `term` has one, as if our turn had been: None where it has."""
         if term % view.size >= self.position:
             return None
@@ -53,7 +53,7 @@ class LyingMember:
 
 def _share(liar: LyingMember, message: wire.RingMessage, _member: Member) -> wire.RingMessage:
     """A share whose masks do not cancel."""
-    if not isinstance(message, wire.Share):
+    if not isinstance(message, wire.MaskedInput):
         return message
     return replace(message, vector=liar.random.randbytes(len(message.vector)))
 
@@ -70,9 +70,13 @@ def _seed(liar: LyingMember, message: wire.RingMessage, _member: Member) -> wire
     return replace(message, seed=liar.random.randbytes(32)) if isinstance(message, wire.Reveal) else message
 
 
-def _binding(liar: LyingMember, message: wire.RingMessage, _member: Member) -> wire.RingMessage:
+def _seed_commitment(liar: LyingMember, message: wire.RingMessage, _member: Member) -> wire.RingMessage:
     """The right seed, bound to another one."""
-    return replace(message, binding=liar.random.randbytes(16)) if isinstance(message, wire.Share) else message
+    return (
+        replace(message, seed_commitment=liar.random.randbytes(16))
+        if isinstance(message, wire.MaskedInput)
+        else message
+    )
 
 
 def _partial(liar: LyingMember, message: wire.RingMessage, _member: Member) -> wire.RingMessage:
@@ -110,11 +114,11 @@ LIES: dict[str, Callable[[LyingMember, wire.RingMessage, Member], wire.RingMessa
     "share": _share,
     "words": _words,
     "seed": _seed,
-    "binding": _binding,
+    "seed_commitment": _seed_commitment,
     "partial": _partial,
     "macs": _macs,
     "usurp": _usurp,
     "whim": _whim,
     "framing": _framing,
 }
-STEADY = frozenset({"share", "seed", "binding"})  # told in every round
+STEADY = frozenset({"share", "seed", "seed_commitment"})  # told in every round

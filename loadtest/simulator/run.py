@@ -24,7 +24,7 @@ class Scenario:
     """
     What to simulate.
 
-    `liar` is "head" (an honest machine with a twisted tongue), "cunning" (a head with plans), "member" or empty.  As
+    `liar` is "head" (an honest machine with a twisted tongue), "adaptive" (a head with plans), "member" or empty.  As
     many gateways are corrupt as the ring's numbers allow for, and first in turn to be head; a lying member is one, at
     any place, and tells the kind of lie `lie`, or another one in each seed.  `real` takes the real primitives.
     """
@@ -61,7 +61,7 @@ def play(seed: int, scenario: Scenario) -> Played:
     """Play a seed.  Raises Violation or PrivacyBroken where something does not hold."""
     suite: Suite = StandardSuite() if scenario.real else CheapSuite()
     corrupt = set(range(max(1, choose(scenario.gateways, scenario.corrupt, scenario.dropout).corrupt)))
-    liar = Liar(corrupt, is_cunning=scenario.liar == "cunning") if scenario.liar in {"head", "cunning"} else None
+    liar = Liar(corrupt, is_cunning=scenario.liar == "adaptive") if scenario.liar in {"head", "adaptive"} else None
     lying_member = _lying_member(suite, seed, scenario) if scenario.liar == "member" else None
     world = World(suite, ring_size(scenario), seed, scenario.faults, liar, lying_member)
     world.start()
@@ -73,7 +73,7 @@ def play(seed: int, scenario: Scenario) -> Played:
         world.run_until(1.0 + round_ * PERIOD_S)
     world.faults = CALM
     world.run_until(1.0 + (scenario.rounds + 4) * PERIOD_S)
-    world.ledger.close()
+    world.exposure.close()
     if liar is None:
         world.check_conservation()
         _check_all_ended(world, scenario)
@@ -82,7 +82,7 @@ def play(seed: int, scenario: Scenario) -> Played:
     elif liar is None:
         _check_progress(world, scenario)
     lies = 0 if lying_member is None else lying_member.told
-    return Played(seed, world.tally, world.transcript.hexdigest(), world.ledger.smallest, bool(world.accused), lies)
+    return Played(seed, world.tally, world.transcript.hexdigest(), world.exposure.smallest, bool(world.accused), lies)
 
 
 def _lying_member(suite: Suite, seed: int, scenario: Scenario) -> LyingMember:
@@ -97,7 +97,7 @@ def _clog(world: World) -> None:
     """Swizzled clogging: a random set of ways stops, and they open again one after the other."""
     victims = world.random.sample(range(world.view.size), world.view.size // 4)
     for index in victims:
-        for other in ("book", f"m{world.random.randrange(world.view.size)}"):
+        for other in ("ledger", f"m{world.random.randrange(world.view.size)}"):
             world.clog(f"m{index}", other, world.random.random() * PERIOD_S)
             world.clog(other, f"m{index}", world.random.random() * PERIOD_S)
 
@@ -112,7 +112,7 @@ def _check_search(world: World, scenario: Scenario, liar: LyingMember, healing: 
     A lying member costs no more rounds than are stated, and one that lies in every round is named and left out.
 
     The first without faults only: a head that is replaced in the middle of a search begins another one.  A seed or a
-    binding costs nothing.  Who does not always lie may do so again each time that the search is laid down.
+    seed_commitment costs nothing.  Who does not always lie may do so again each time that the search is laid down.
     """
     if liar.lie in STEADY and scenario.rounds > healing:
         honest = world.view.everybody & ~(1 << liar.position)
@@ -122,7 +122,9 @@ def _check_search(world: World, scenario: Scenario, liar: LyingMember, healing: 
     if scenario.faults != CALM:
         return
     bound = (
-        0 if liar.lie in {"seed", "binding", "partial", "words", "macs", "usurp"} else lost_rounds_granted(world.view)
+        0
+        if liar.lie in {"seed", "seed_commitment", "partial", "words", "macs", "usurp"}
+        else lost_rounds_granted(world.view)
     )
     if liar.lie in {"whim", "framing"}:
         bound += scenario.rounds.bit_length()

@@ -1,9 +1,9 @@
 """
-One simulated ring: real member, head and book machines, and everything between them that can go wrong.
+One simulated ring: real member, head and ledger machines, and everything between them that can go wrong.
 
 The same seed gives the same bytes, in any process (`timeline`).  A gateway has a durable part (records, vectors, its
 register account) that survives a crash and a volatile part (its machines) that does not; a crash may come between any
-two instructions, so also between "durable" and "sent".  What the adversary could learn is watched by `ledger`, not by
+two instructions, so also between "durable" and "sent".  What the adversary could learn is watched by `exposure`, not by
 what the head says.
 """
 
@@ -16,15 +16,14 @@ from functools import partial
 
 import numpy as np
 
-from loadtest.ring import RingSize, book_secrets, make_ring
+from loadtest.ring import RingSize, ledger_secrets, make_ring
 from loadtest.simulator.adversary import Adversary
+from loadtest.simulator.exposure import ExposureLog
 from loadtest.simulator.faults import Faults
-from loadtest.simulator.ledger import Ledger
 from loadtest.simulator.liar import Liar
 from loadtest.simulator.lying_member import LyingMember
 from loadtest.simulator.timeline import Timeline, Transcript
 from protocol import wire
-from protocol.dcnet.book import Accusation, Announce, BookInstruction, Ended, Record, RoundBook
 from protocol.dcnet.events import (
     Attempted,
     Instruction,
@@ -37,6 +36,7 @@ from protocol.dcnet.events import (
     ToMember,
 )
 from protocol.dcnet.head import Head
+from protocol.dcnet.ledger import Accusation, Announce, Ended, LedgerInstruction, Record, RoundLedger
 from protocol.dcnet.masks import MaskSchedule, Words
 from protocol.dcnet.member import Member, Resume
 from protocol.dcnet.rings import Timing
@@ -97,11 +97,11 @@ class World(Timeline):
         ring_seed = hashlib.sha256(f"ring {seed}".encode()).digest()
         self.view, secrets = make_ring(suite, size, ring_seed, Timing.spread(1.0, PERIOD_S))
         corrupt = set() if liar is None else liar.corrupt
-        self.ledger = Ledger(self.view, corrupt if lying_member is None else corrupt | {lying_member.position})
+        self.exposure = ExposureLog(self.view, corrupt if lying_member is None else corrupt | {lying_member.position})
         self.gateways = [Gateway(index, each) for index, each in enumerate(secrets)]
         self._masks = [MaskSchedule(suite, self.view, each) for each in secrets]
-        self._book_secrets = book_secrets(suite, ring_seed)
-        self.book = RoundBook(suite, self.view, self._book_secrets, 0.0)
+        self._book_secrets = ledger_secrets(suite, ring_seed)
+        self.ledger = RoundLedger(suite, self.view, self._book_secrets, 0.0)
         self.ended: dict[int, Ended] = {}
         self.register_wh = [self.random.randrange(10**9) for _ in secrets]
         self.first_wh = list(self.register_wh)
@@ -120,25 +120,25 @@ class World(Timeline):
         self.at(when_s, guarded)
 
     def start(self) -> None:
-        """Everybody comes up, the first head is appointed, readings and the book's clock begin."""
+        """Everybody comes up, the first head is appointed, readings and the ledger's clock begin."""
         for gateway in self.gateways:
             self._boot(gateway)
-        self._from_book(self.book.start())
+        self._from_ledger(self.ledger.start())
         self._book_timer()
         for round_ in range(self.view.rounds):
             self.at(self.view.timing.open_at_s(round_) - 0.5, partial(self._read_meters, round_))
 
     def _book_timer(self) -> None:
-        self._from_book(self.book.on_timer(self.now_s))
-        when_s = self.book.next_timer_s()
+        self._from_ledger(self.ledger.on_timer(self.now_s))
+        when_s = self.ledger.next_timer_s()
         if when_s < float("inf"):
             self.at(max(when_s, self.now_s + 0.01), self._book_timer)
 
-    def restart_book(self) -> None:
+    def restart_ledger(self) -> None:
         """The coordinator comes back: what ended has ended, and terms go on a turn of the ring later."""
         term = max((each.term for each in self.ended.values()), default=0) + self.view.size
-        self.book = RoundBook(self._suite, self.view, self._book_secrets, self.now_s, self.ended, term)
-        self._from_book(self.book.start())
+        self.ledger = RoundLedger(self._suite, self.view, self._book_secrets, self.now_s, self.ended, term)
+        self._from_ledger(self.ledger.start())
 
     # --- gateways --------------------------------------------------------------------------------------------------
 
@@ -186,10 +186,10 @@ class World(Timeline):
             return
         secrets = gateway.secrets
         commitments = {d: c for d in secrets.dealers if (c := secrets.commitments_of(d)) is not None}
-        cunning = self.liar is not None and self.liar.is_cunning and gateway.index in self.liar.corrupt
+        adaptive = self.liar is not None and self.liar.is_cunning and gateway.index in self.liar.corrupt
         gateway.head = (
             Adversary(self.view, term, self.now_s, self.random)
-            if cunning
+            if adaptive
             else Head(self._suite, self.view, term, self.now_s, commitments, *member.next_attempt)
         )
         gateway.head_term = term
@@ -203,8 +203,8 @@ class World(Timeline):
         if self.faults.crash and self.random.random() < self.faults.crash * len(self.gateways):
             victim = self.random.choice(self.gateways)
             self.at(self.now_s + self.random.random() * PERIOD_S, lambda: self.crash(victim))
-        if self.faults.book_crash and self.random.random() < self.faults.book_crash:
-            self.at(self.now_s + self.random.random() * PERIOD_S, self.restart_book)
+        if self.faults.ledger_crash and self.random.random() < self.faults.ledger_crash:
+            self.at(self.now_s + self.random.random() * PERIOD_S, self.restart_ledger)
 
     def _offer(self, gateway: Gateway, round_: int) -> None:
         """As the node does: the stored vector again, or a new one once the last contribution is settled."""
@@ -242,7 +242,7 @@ class World(Timeline):
                 case Persist(Attempted() as record):
                     gateway.last = Resume(record.round, record.attempt, record.progress, settled=False)
                     if record.progress is Progress.SERVED:
-                        self.ledger.served(gateway.index, record.round, record.attempt)
+                        self.exposure.served(gateway.index, record.round, record.attempt)
                 case Persist(Settled() as record):
                     past = gateway.last
                     if past is not None:
@@ -252,7 +252,7 @@ class World(Timeline):
                 case ToHead(message):
                     self._to_head(gateway, message)
                 case ToCoordinator(message):
-                    self._to_book(gateway, message)
+                    self._to_ledger(gateway, message)
                 case Note():
                     pass
                 case ToMember():
@@ -263,11 +263,11 @@ class World(Timeline):
         if member is None:
             return
         if self.lying_member is not None and self.lying_member.position == gateway.index:
-            if self.lying_member.lie == "usurp" and isinstance(message, wire.Share):
+            if self.lying_member.lie == "usurp" and isinstance(message, wire.MaskedInput):
                 self._usurp(self.lying_member, message)
             message = self.lying_member.twist(message, member)
         self.transcript.note(gateway.index, message)
-        self.ledger.sent(gateway.index, message, member)
+        self.exposure.sent(gateway.index, message, member)
         term = member.term
         target = self.gateways[self.view.head_of(term)]
 
@@ -294,7 +294,7 @@ class World(Timeline):
                     self.send(f"m{gateway.index}", f"m{position}", partial(self._at_member, target, message))
                 case ToCoordinator(message):
                     if gateway.head_term == term:
-                        self._to_book(gateway, message)
+                        self._to_ledger(gateway, message)
                 case Note(name):
                     self.tally.retries += name == "retry"
                     self.tally.recoveries += name == "recover"
@@ -309,25 +309,25 @@ class World(Timeline):
         except RemoteProtocolError:
             self.tally.refusals += 1
 
-    def _to_book(self, gateway: Gateway, message: wire.Message) -> None:
-        self.send(f"m{gateway.index}", "book", lambda: self._at_book(gateway.index, message))
+    def _to_ledger(self, gateway: Gateway, message: wire.Message) -> None:
+        self.send(f"m{gateway.index}", "ledger", lambda: self._at_ledger(gateway.index, message))
 
-    def _at_book(self, position: int, message: wire.Message) -> None:
+    def _at_ledger(self, position: int, message: wire.Message) -> None:
         try:
-            self._from_book(self.book.receive(position, message, self.now_s))
+            self._from_ledger(self.ledger.receive(position, message, self.now_s))
         except RemoteProtocolError:
             self.tally.refusals += 1
 
-    def _usurp(self, liar: LyingMember, share: wire.Share) -> None:
+    def _usurp(self, liar: LyingMember, share: wire.MaskedInput) -> None:
         def deliver() -> None:
             # By the term of that moment: a liar that has become head may report any total, and usurps nothing.
-            usurped = liar.usurp(share, self.view, self.book.term)
+            usurped = liar.usurp(share, self.view, self.ledger.term)
             if usurped is not None:
-                self._at_book(liar.position, usurped)
+                self._at_ledger(liar.position, usurped)
 
-        self.send(f"m{liar.position}", "book", deliver)
+        self.send(f"m{liar.position}", "ledger", deliver)
 
-    def _from_book(self, instructions: Sequence[BookInstruction]) -> None:
+    def _from_ledger(self, instructions: Sequence[LedgerInstruction]) -> None:
         for each in instructions:
             match each:
                 case Record(ended):
@@ -357,7 +357,7 @@ class World(Timeline):
                         self._from_head(gateway, gateway.head.result(message, self.now_s))
                     self._at_member(gateway, message)
 
-        self.send("book", f"m{gateway.index}", deliver)
+        self.send("ledger", f"m{gateway.index}", deliver)
 
     # --- what must hold ----------------------------------------------------------------------------------------------
 
@@ -370,7 +370,7 @@ class World(Timeline):
             return
         self.tally.opened += 1
         if self.liar is not None and self.view.head_of(ended.term) in self.liar.corrupt:
-            return  # a lying head may report any sum: what it may not do is in the ledger
+            return  # a lying head may report any sum: what it may not do is in the exposure
         expected = [0] * self.view.word_count
         for gateway in self.gateways:
             if ended.roster >> gateway.index & 1:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import trio
 
-from node.aggregation.surroundings import RELAY, FromHead, Surroundings
+from node.aggregation.context import RELAY, FromHead, MembershipContext
 from protocol import wire
 from protocol.dcnet.events import Instruction, Note, ToCoordinator, ToMember
 from protocol.dcnet.head import Head
@@ -33,7 +33,7 @@ class _FromMember:
 
 
 @dataclass(frozen=True, slots=True)
-class _FromBook:
+class _FromLedger:
     message: wire.Result
 
 
@@ -42,7 +42,7 @@ class HeadDriver:
 
     def __init__(
         self,
-        around: Surroundings,
+        context: MembershipContext,
         view: RingView,
         term: int,
         commitments: dict[int, tuple[bytes, ...]],
@@ -52,14 +52,14 @@ class HeadDriver:
         secrets: EpochSecrets,
     ) -> None:
         self.term = term
-        self._around = around
+        self._context = context
         self._view = view
         self._secrets = secrets
         self._to_own_member = to_own_member
-        self._inbox: Inbox[_FromMember | _FromBook, tuple[Hashable, bytes]] = around.link.inbox(16 + 4 * view.size)
+        self._inbox: Inbox[_FromMember | _FromLedger, tuple[Hashable, bytes]] = context.link.inbox(16 + 4 * view.size)
         self._scope = trio.CancelScope()
         self._listener: Listener | None = None
-        self._head = Head(around.suite, view, term, around.clock(), commitments, *first)
+        self._head = Head(context.suite, view, term, context.clock(), commitments, *first)
         self._by_curve_key = {member.curve_key: position for position, member in enumerate(view.members)}
         self._expelled = 0
 
@@ -72,82 +72,84 @@ class HeadDriver:
         self._expelled |= members
         for position in positions_of(members):
             self._by_curve_key.pop(self._view.members[position].curve_key, None)
-            self._head.lost(position, self._around.clock())
+            self._head.lost(position, self._context.clock())
             if self._listener is not None:
                 self._listener.disconnect(position)
 
     def from_member(self, position: int, message: wire.RingMessage) -> None:
         """A member's message, from the listener, the relay or our own member."""
         if not self._inbox.post(_FromMember(position, message)):
-            self._around.metrics.dropped("head_inbox")
+            self._context.metrics.dropped("head_inbox")
 
     def result(self, message: wire.Result) -> None:
-        """The round book's answer to our report."""
-        if not self._inbox.post(_FromBook(message)):
-            self._around.metrics.dropped("head_inbox")
+        """The round ledger's answer to our report."""
+        if not self._inbox.post(_FromLedger(message)):
+            self._context.metrics.dropped("head_inbox")
 
     async def run(self, task_status: trio.TaskStatus[str]) -> None:
         """Listen and serve until the term is over; reports the endpoint that members reach us at."""
-        around = self._around
-        around.metrics.heads(1)
+        context = self._context
+        context.metrics.heads(1)
         try:
             with self._scope:
-                if around.relay:
+                if context.relay:
                     task_status.started(RELAY)
                     await self._serve()
                     return
-                async with around.link.listen(around.listen, around.module.curve, self._by_curve_key.get) as listener:
+                async with context.link.listen(
+                    context.listen, context.module.curve, self._by_curve_key.get
+                ) as listener:
                     self._listener = listener
                     endpoint = listener.endpoint
-                    if around.public_host is not None:
-                        endpoint = f"tcp://{around.public_host}:{endpoint.rpartition(':')[2]}"
+                    if context.public_host is not None:
+                        endpoint = f"tcp://{context.public_host}:{endpoint.rpartition(':')[2]}"
                     self._inbox.follow(listener)
                     task_status.started(endpoint)
                     await self._serve()
         finally:
-            around.metrics.heads(-1)
+            context.metrics.heads(-1)
 
     def _refuse(self, position: int, error: RemoteProtocolError) -> None:
-        self._around.metrics.protocol_error(error.reason)
+        self._context.metrics.protocol_error(error.reason)
         log.warning(
             "epoch %d ring %d: member %s broke the protocol: %s",
             self._view.epoch, self._view.ring, self._view.members[position].identity, error,
         )  # fmt: skip
-        self._head.lost(position, self._around.clock())
+        self._head.lost(position, self._context.clock())
         if self._listener is not None:
             self._listener.disconnect(position)
 
     async def _serve(self) -> None:
-        around = self._around
-        clock = around.clock
+        context = self._context
+        clock = context.clock
         while True:
             event = await self._inbox.receive(self._head.next_timer_s() - clock())
             match event:
                 case None:
                     self._carry_out(self._head.on_timer(clock()))
-                case _FromBook(message):
+                case _FromLedger(message):
                     self._carry_out(self._head.result(message, clock()))
                 case _FromMember(position, message):
                     self._hear(position, message)
                 case (int() as position, data):  # the name that our own `authorise` gave
-                    self._around.metrics.received(len(data))
+                    self._context.metrics.received(len(data))
                     self._hear(position, data)
                 case _:
                     raise AssertionError("members are known by their positions")
 
     def _hear(self, position: int, message: wire.RingMessage | bytes) -> None:
         if self._expelled >> position & 1:  # by the relay, or by a second link that was open before
-            self._around.metrics.protocol_error("expelled_member")
+            self._context.metrics.protocol_error("expelled_member")
             return
         try:
             if isinstance(message, bytes):
                 message = wire.decode(message, wire.FROM_MEMBER)  # type: ignore[assignment]  # those are ring messages
-            self._carry_out(self._head.receive(position, message, self._around.clock()))  # type: ignore[arg-type]
+            self._carry_out(self._head.receive(position, message, self._context.clock()))  # type: ignore[arg-type]
         except RemoteProtocolError as error:
             self._refuse(position, error)
 
     def _carry_out(self, instructions: list[Instruction]) -> None:
-        around = self._around
+        context = self._context
         encoded: dict[int, bytes] = {}  # OPEN, ROSTER and RESULT are one message for everybody: encoded once
         for each in instructions:
             match each:
@@ -160,26 +162,26 @@ class HeadDriver:
                         data = encoded[id(message)] = wire.encode(message)
                     self._send(position, data)
                 case ToCoordinator(message):
-                    if isinstance(message, wire.Accused):
+                    if isinstance(message, wire.MisbehaviourReport):
                         self._log_accused(message)
-                    around.to_coordinator(message)
+                    context.to_coordinator(message)
                 case Note(name, seconds):
-                    around.metrics.phase(name, seconds)
+                    context.metrics.phase(name, seconds)
                 case _:
                     raise AssertionError("heads persist nothing")
 
-    def _log_accused(self, message: wire.Accused) -> None:
+    def _log_accused(self, message: wire.MisbehaviourReport) -> None:
         log.warning(
             "epoch %d ring %d: member %s lies (%s) and is left out",
             message.epoch, message.ring, self._view.members[message.position].identity,
-            wire.Lie(message.lie).name.lower(),
+            wire.Misbehaviour(message.misbehaviour).name.lower(),
         )  # fmt: skip
 
     def _send(self, position: int, data: bytes) -> None:
-        around = self._around
-        around.metrics.sent(len(data))
+        context = self._context
+        context.metrics.sent(len(data))
         if self._listener is None:
             sealed = self._secrets.seal_relay(position, data, os.urandom(12))
-            around.to_coordinator(wire.Relay(self._view.epoch, self._view.ring, position, sealed))
+            context.to_coordinator(wire.Relay(self._view.epoch, self._view.ring, position, sealed))
         elif not self._listener.send(position, data):
-            self._head.lost(position, self._around.clock())
+            self._head.lost(position, self._context.clock())

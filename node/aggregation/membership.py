@@ -17,9 +17,9 @@ from dataclasses import dataclass
 
 import trio
 
+from node.aggregation.context import RELAY, AccountMoved, FromCoordinator, FromHead, MembershipContext
 from node.aggregation.contribution import Registers, SupersededError
 from node.aggregation.head import HeadDriver
-from node.aggregation.surroundings import RELAY, AccountMoved, FromCoordinator, FromHead, Surroundings
 from node.store import StoreError
 from protocol import wire
 from protocol.dcnet.epoch import head_text
@@ -50,14 +50,14 @@ Event = _Reading | FromHead | FromCoordinator | AccountMoved
 class Membership:
     """A gateway in a ring, from the layout to the epoch's last round."""
 
-    def __init__(self, around: Surroundings, view: RingView, secrets: EpochSecrets) -> None:
+    def __init__(self, context: MembershipContext, view: RingView, secrets: EpochSecrets) -> None:
         self.view = view
         self.secrets = secrets
         self.last_heard_s = 0.0
-        self._around = around
+        self._context = context
         self._position = secrets.position
-        self._masks = MaskSchedule(around.suite, view, secrets, around.fleet)
-        self._inbox: Inbox[Event, bytes] = around.link.inbox(_INBOX)
+        self._masks = MaskSchedule(context.suite, view, secrets, context.fleet)
+        self._inbox: Inbox[Event, bytes] = context.link.inbox(_INBOX)
         self._member = self._resume()
         self._head: HeadDriver | None = None
         self._connection: Connection | None = None
@@ -69,14 +69,14 @@ class Membership:
         self._offered = -1
 
     def _resume(self) -> Member:
-        around = self._around
-        resume = around.contributions.resume(self.view.epoch)
-        return Member(around.suite, self.view, self.secrets, self._masks, resume)
+        context = self._context
+        resume = context.contributions.resume(self.view.epoch)
+        return Member(context.suite, self.view, self.secrets, self._masks, resume)
 
     def post(self, event: Event) -> None:
         """Put an event into the inbox; it is dropped where the inbox is full."""
         if not self._inbox.post(event):
-            self._around.metrics.dropped("member_inbox")
+            self._context.metrics.dropped("member_inbox")
 
     def reading(self, round_: int, registers: Registers) -> None:
         """The meters were read for a round."""
@@ -94,7 +94,7 @@ class Membership:
                     await self._connection.aclose()
 
     async def _serve(self) -> None:
-        clock = self._around.clock
+        clock = self._context.clock
         while True:
             event = await self._inbox.receive(self._member.next_timer_s() - clock())
             try:
@@ -105,27 +105,27 @@ class Membership:
                 await self._offer()
             except StoreError as error:
                 # Nothing that was not durable has left.  Start again from what is, once the disk has had a rest.
-                self._around.metrics.store_error()
-                log.error("gateway %s does not contribute: %s", self._around.module.identity, error)
+                self._context.metrics.store_error()
+                log.error("gateway %s does not contribute: %s", self._context.module.identity, error)
                 await trio.sleep(_STORE_RETRY_S)
                 await self._start_again()
             except SupersededError as error:
-                around = self._around
-                around.metrics.noted("contribution_superseded")
-                log.info("gateway %s does not contribute: %s", around.module.identity, error)
+                context = self._context
+                context.metrics.noted("contribution_superseded")
+                log.info("gateway %s does not contribute: %s", context.module.identity, error)
                 await self._start_again()
 
     async def _start_again(self) -> None:
         term = self._member.term
         self._member = self._resume()
-        await self._carry_out(self._member.appointed(term, self._around.clock()))
+        await self._carry_out(self._member.appointed(term, self._context.clock()))
 
     async def _on_event(self, event: Event | bytes) -> None:
-        around, now_s = self._around, self._around.clock()
+        context, now_s = self._context, self._context.clock()
         try:
             match event:
                 case bytes():
-                    around.metrics.received(len(event))
+                    context.metrics.received(len(event))
                     await self._hear(wire.decode(event, wire.FROM_HEAD))  # type: ignore[arg-type]
                 case _Reading():
                     self._waiting = event
@@ -150,43 +150,43 @@ class Membership:
                 case _:
                     raise RemoteProtocolError("message_not_allowed", "not about a ring")
         except RemoteProtocolError as error:
-            around.metrics.protocol_error(error.reason)
-            log.warning("gateway %s refuses: %s", around.module.identity, error)
+            context.metrics.protocol_error(error.reason)
+            log.warning("gateway %s refuses: %s", context.module.identity, error)
 
     async def _carry_out(self, instructions: list[Instruction]) -> None:
-        around = self._around
+        context = self._context
         for each in instructions:
             match each:
                 case Persist(Attempted() as record):
-                    await around.contributions.attempted(self.view, record)
+                    await context.contributions.attempted(self.view, record)
                 case Persist(Settled() as record):
-                    await around.contributions.settled(self.view, record)
-                    around.metrics.settled(included=record.included)
-                    around.account_moved()
+                    await context.contributions.settled(self.view, record)
+                    context.metrics.settled(included=record.included)
+                    context.account_moved()
                 case ToHead(message):
                     await self._to_head(message)
                 case ToCoordinator(message):
-                    around.to_coordinator(message)
+                    context.to_coordinator(message)
                 case Note(name):
-                    around.metrics.noted(name)
+                    context.metrics.noted(name)
                 case _:
                     raise AssertionError("members do not send to members")
 
     async def _offer(self) -> None:
         """Build the contribution once we know how the last one ended: its registers are differences to it."""
-        waiting, contributions = self._waiting, self._around.contributions
+        waiting, contributions = self._waiting, self._context.contributions
         if waiting is None or self._member.unsettled not in (None, waiting.round):
             return
         if not contributions.is_free_for(self.view.epoch):
             return
         self._waiting = None
         if waiting.round < self._offered:  # a clock that was set back; the energy is in what is offered
-            self._around.metrics.noted("reading_out_of_order")
+            self._context.metrics.noted("reading_out_of_order")
             return
         contribution = contributions.build(self.view, waiting.round, waiting.registers)
         if contribution is not None:
             self._offered = waiting.round
-            now_s = self._around.clock()
+            now_s = self._context.clock()
             await self._carry_out(self._member.offer(waiting.round, contribution.vector, now_s, contribution.blindings))
 
     def _take_deals(self, message: wire.Deals) -> None:
@@ -194,11 +194,11 @@ class Membership:
             if dealer >= self.view.size:
                 raise RemoteProtocolError("no_such_member", "a deal from a position that does not exist")
             try:
-                known = self._around.commitments.setdefault(dealer, commitments)
+                known = self._context.commitments.setdefault(dealer, commitments)
                 self.secrets.accept(dealer, known if known == commitments else commitments, sealed)
             except RemoteProtocolError as error:  # one bad dealer costs only its own recovery
-                self._around.metrics.protocol_error(error.reason)
-                self._around.to_coordinator(wire.BadDeal(self.view.epoch, self.view.ring, dealer))
+                self._context.metrics.protocol_error(error.reason)
+                self._context.to_coordinator(wire.BadDeal(self.view.epoch, self.view.ring, dealer))
 
     def _on_expelled(self, message: wire.Expelled) -> None:
         """Who was shut out stays out until the epoch is over: what a coordinator says next lets nobody in again."""
@@ -209,7 +209,7 @@ class Membership:
 
     async def _hear(self, message: wire.RingMessage) -> None:
         """A head that was told of the expelled starts no attempt with one; a head that does gets no share of ours."""
-        self.last_heard_s = now_s = self._around.clock()
+        self.last_heard_s = now_s = self._context.clock()
         if isinstance(message, wire.Open) and self.view.from_wire(message.expected) & self._expelled:
             raise RemoteProtocolError("expelled_member", "the expected set has a member that was shut out")
         await self._carry_out(self._member.receive(message, now_s))
@@ -224,7 +224,7 @@ class Membership:
             return
         if self._nursery is None:
             return
-        around = self._around
+        context = self._context
         await self._drop_link()
         commitments = {
             dealer: known
@@ -232,25 +232,25 @@ class Membership:
             if (known := self.secrets.commitments_of(dealer)) is not None
         }
         self._head = HeadDriver(
-            around, self.view, message.term, commitments, self.post,
+            context, self.view, message.term, commitments, self.post,
             first=self._member.next_attempt, secrets=self.secrets,
         )  # fmt: skip
         self._head.expel(self._expelled)
         try:
             endpoint = await self._nursery.start(self._head.run)
         except LinkError as error:  # the ring goes on under the next deputy
-            log.error("gateway %s cannot be head of its ring: %s", around.module.identity, error)
-            around.metrics.noted("head_cannot_listen")
+            log.error("gateway %s cannot be head of its ring: %s", context.module.identity, error)
+            context.metrics.noted("head_cannot_listen")
             self._head = None
             return
-        signature = around.module.sign(head_text(self.view, message.term, endpoint))
-        around.to_coordinator(wire.HeadAt(self.view.epoch, self.view.ring, message.term, endpoint, signature))
+        signature = context.module.sign(head_text(self.view, message.term, endpoint))
+        context.to_coordinator(wire.HeadAt(self.view.epoch, self.view.ring, message.term, endpoint, signature))
 
     async def _on_head_at(self, message: wire.HeadAt) -> None:
         if message.term < self._member.term or (self._address == message and self._is_linked()):
             return
         position = self.view.head_of(message.term)
-        self._around.verify_member(position, head_text(self.view, message.term, message.endpoint), message.signature)
+        self._context.verify_member(position, head_text(self.view, message.term, message.endpoint), message.signature)
         if self._head is not None and self._head.term < message.term:
             self._head.stop()
             self._head = None
@@ -258,19 +258,19 @@ class Membership:
         self._address = message
         if position != self._position and message.endpoint != RELAY:
             self._connect(message.endpoint, self.view.members[position].curve_key)
-        now_s = self._around.clock()
+        now_s = self._context.clock()
         # Not before: now those of the ring who live in this process have joined it, and a pair's masks are made once.
         self._masks.prepare(min(max(0, self.view.timing.round_at(now_s)), self.view.rounds - 1))
         await self._carry_out(self._member.appointed(message.term, now_s))
 
     def _connect(self, endpoint: str, curve_key: bytes) -> None:
         """A head may sign any text as its address; one that is none leaves it silent, and the ring has deputies."""
-        around = self._around
+        context = self._context
         try:
-            self._connection = around.link.connect(endpoint, curve_key, around.module.curve)
+            self._connection = context.link.connect(endpoint, curve_key, context.module.curve)
         except LinkError as error:
-            around.metrics.noted("head_unreachable")
-            log.warning("gateway %s does not reach the head of its ring: %s", around.module.identity, error)
+            context.metrics.noted("head_unreachable")
+            log.warning("gateway %s does not reach the head of its ring: %s", context.module.identity, error)
         else:
             self._inbox.follow(self._connection)
 
@@ -299,10 +299,10 @@ class Membership:
                 self._head.from_member(self._position, message)
             return
         data = wire.encode(message)
-        self._around.metrics.sent(len(data))
+        self._context.metrics.sent(len(data))
         if self._address.endpoint == RELAY:
             sealed = self.secrets.seal_relay(position, data, os.urandom(12))
-            self._around.to_coordinator(wire.Relay(self.view.epoch, self.view.ring, position, sealed))
+            self._context.to_coordinator(wire.Relay(self.view.epoch, self.view.ring, position, sealed))
         elif self._connection is not None and not self._connection.send_nowait(data) and not self._sending:
             # Not connected yet, or the head takes nothing: one message may wait for it, never the machine.
             self._sending = True

@@ -43,7 +43,7 @@ class CounterStore(Protocol):
         """Remember that `receiver` took this number, the highest so far."""
 
 
-class Taken:
+class ReplayCounters:
     """What one receiver took from its meters, each number under the key that its sender has now: `key_of(sender)`."""
 
     def __init__(self, counters: CounterStore, receiver: str, key_of: Callable[[str], bytes | None]) -> None:

@@ -19,7 +19,7 @@ from weakref import WeakKeyDictionary
 import trio
 
 from node.lmn import lks1, s0
-from node.lmn.counters import BLOCK_SIZE, Taken
+from node.lmn.counters import BLOCK_SIZE, ReplayCounters
 from node.lmn.dlms import driver as dlms
 from node.lmn.dlms import security as dlms_security
 from node.lmn.dlms.acse import Mechanism
@@ -40,7 +40,7 @@ from node.lmn.sml.client import SmlClient, register_class
 from node.lmn.sml.driver import SmlLink
 from node.lmn.sml.readings import server_id
 from node.lmn.wmbus import driver as wmbus
-from node.lmn.wmbus.exchange import Plan
+from node.lmn.wmbus.exchange import PollSchedule
 from node.lmn.wmbus.keys import KeyStore
 from node.lmn.wmbus.receiver import Receiver
 from protocol.errors import LocalProtocolError, RemoteProtocolError
@@ -65,7 +65,7 @@ class Found:
     """What a line or a meter has when it is asked what it has: a participant or an object, and what to know of it."""
 
     name: str
-    about: str
+    description: str
 
 
 Find = Callable[[trio.abc.Stream, MeterProfile, Clock], Awaitable[list[Found]]]
@@ -93,7 +93,7 @@ def _now(clock: Clock) -> Callable[[], datetime]:
 def _guard(profile: MeterProfile) -> dlms_security.ReplayGuard:
     """The invocation counters taken from a meter, which outlive the link."""
     if "guard" not in profile.memory:
-        taken = profile.memory["taken"] = Taken(
+        taken = profile.memory["taken"] = ReplayCounters(
             profile.counters, profile.device, lambda _title: profile.key("encryption")
         )
         highest = {bytes.fromhex(title): number for title, number in taken.highest().items()}
@@ -255,7 +255,7 @@ async def _dlms_counter(profile: MeterProfile) -> dlms_security.InvocationCounte
     return counter
 
 
-def _dlms_way(profile: MeterProfile) -> tuple[dlms.HdlcSettings | None, tuple[int, int]]:
+def _dlms_addressing(profile: MeterProfile) -> tuple[dlms.HdlcSettings | None, tuple[int, int]]:
     """The stations of HDLC, or the ports of the wrapper, that the profile's address means."""
     match = _DLMS_ADDRESS.fullmatch(profile.address or "16/1")
     if match is None:
@@ -270,7 +270,7 @@ def _dlms_way(profile: MeterProfile) -> tuple[dlms.HdlcSettings | None, tuple[in
 
 
 async def _ask_dlms(stream: trio.abc.Stream, profile: MeterProfile, clock: Clock) -> Batch:
-    hdlc, wrapper = _dlms_way(profile)
+    hdlc, wrapper = _dlms_addressing(profile)
     registers = [(dlms.REGISTER, obis) for obis in profile.registers] or None
     settings = dlms.MeterSettings(profile.name_on_bus, _dlms_association(profile), registers)
     counter = await _dlms_counter(profile)
@@ -284,7 +284,7 @@ async def _ask_dlms(stream: trio.abc.Stream, profile: MeterProfile, clock: Clock
 
 async def _find_dlms(stream: trio.abc.Stream, profile: MeterProfile, _: Clock) -> list[Found]:
     """The objects that this association may see."""
-    hdlc, wrapper = _dlms_way(profile)
+    hdlc, wrapper = _dlms_addressing(profile)
     settings = dlms.MeterSettings(profile.name_on_bus, _dlms_association(profile))
     counter, guard = await _dlms_counter(profile), _guard(profile)
     objects = await dlms.read_objects(stream, settings, hdlc=hdlc, wrapper=wrapper, counter=counter, guard=guard)
@@ -326,7 +326,7 @@ def _receiver(profile: MeterProfile, profiles: Sequence[MeterProfile]) -> Receiv
         # The only meter of a line that is asked may be anyone: the key is for whoever answers.
         anyone = profile.key("encryption") if profile.meter_id == ANY_METER and profile.protocol == "mbus" else None
         store = KeyStore(keys, anyone, all_secured=anyone is not None)
-        taken = profile.memory["taken"] = Taken(profile.counters, profile.device, store.key_named)
+        taken = profile.memory["taken"] = ReplayCounters(profile.counters, profile.device, store.key_named)
         profile.memory["receiver"] = Receiver(store, counters=taken.highest())
     receiver: Receiver = profile.memory["receiver"]
     return receiver
@@ -373,7 +373,7 @@ async def _listen_wmbus(
     def is_ours(address: DeviceAddress) -> bool:
         return ANY_METER in ours or str(address) in ours
 
-    plan = Plan(_radio_address(gateway, framing), is_ours) if gateway else None
+    plan = PollSchedule(_radio_address(gateway, framing), is_ours) if gateway else None
     heard = wmbus.listen(stream, framing, receiver, plan=plan, is_ours=is_ours, now=_now(clock))
     async with aclosing(heard) as batches:
         async for batch in batches:

@@ -1,5 +1,5 @@
 """
-Faults of meters as events of the gateway's log: which there are, and which of them are news.
+Faults of meters as events of the gateway's log: which there are, and which of them are throttle.
 
 A fault is counted every time and an event once a quarter hour: noise must not flood a log.  The gateway's own meters
 are few; strangers on a wire may have any name, so of theirs only so many are told.
@@ -14,7 +14,7 @@ from typing import Final
 
 import trio
 
-_PAUSE_S: Final = 890.0  # the same fault of the same meter is news again at the next quarter hour
+_PAUSE_S: Final = 890.0  # the same fault of the same meter is throttle again at the next quarter hour
 _TOLD_MAX: Final = 256  # faults of one bus told in a quarter hour, beyond which strangers' are only counted
 _log = logging.getLogger(__name__)
 
@@ -35,15 +35,15 @@ def log_event(event: LmnEvent) -> None:
     _log.warning("meter fault %s (%s, %s) %s", event.kind, event.protocol, event.device or "bus", event.detail)
 
 
-class News:
+class FaultThrottle:
     """What one bus has told, by trio's clock, which nobody sets; `ours` are the gateway's devices on it."""
 
     def __init__(self) -> None:
         self.ours: set[str] = set()
         self._told_s: dict[tuple[str, str], float] = {}
 
-    def is_news(self, kind: str, device: str) -> bool:
-        """Whether to tell a fault (of the bus itself where `device` is empty); one that is told is not news again."""
+    def should_report(self, kind: str, device: str) -> bool:
+        """Whether to report a fault (of the bus itself where `device` is empty); one that was is not reported again."""
         now_s = trio.current_time()
         if now_s - self._told_s.get((kind, device), -math.inf) < _PAUSE_S:
             return False

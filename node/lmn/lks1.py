@@ -151,7 +151,7 @@ async def read_meter(
     Raises RemoteProtocolError where no session comes about, `certificate_expired` before one is tried.
     """
     paired = paired_meter(profile)
-    *likelier, last = paired.ways(now())
+    *likelier, last = paired.credential_candidates(now())
     for own, believed in likelier:
         with suppress(RemoteProtocolError):
             return await _read_showing(own, believed, bus, profile, client, now)

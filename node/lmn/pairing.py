@@ -88,7 +88,7 @@ class Pairing:
         rest = [Identity(*each) if each else None for each in (next_meter, next_own)]
         return cls(Identity(certificate, key), meter, *rest)
 
-    def ways(self, now: datetime) -> list[tuple[Identity, list[bytes]]]:
+    def credential_candidates(self, now: datetime) -> list[tuple[Identity, list[bytes]]]:
         """
         What to show and whom to believe, the likeliest first.
 
@@ -151,11 +151,11 @@ class PairedMeter:
         self.pairing = configured if store is None else store.load(meter_id, configured)
         self._not_before: datetime | None = None
 
-    def ways(self, now: datetime) -> list[tuple[Identity, list[bytes]]]:
-        """As `Pairing.ways`; the metric hears of the first end."""
+    def credential_candidates(self, now: datetime) -> list[tuple[Identity, list[bytes]]]:
+        """As `Pairing.credential_candidates`; the metric hears of the first end."""
         ends = [lifetime(each)[1] for each in (self.pairing.own.certificate, self.pairing.meter)]
         certificate_ends(self.meter_id, min(ends).timestamp())
-        return self.pairing.ways(now)
+        return self.pairing.credential_candidates(now)
 
     async def keep(self, shown: Identity, session: PairingSession, now: datetime) -> list[RemoteProtocolError]:
         """

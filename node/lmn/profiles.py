@@ -127,7 +127,7 @@ class MeterProfile(BaseModel):
         """Where renewed certificates are kept; None: none is renewed."""
         return self._pairings
 
-    def keep_in(self, counters: CounterStore | None = None, pairings: PairingStore | None = None) -> None:
+    def bind_stores(self, counters: CounterStore | None = None, pairings: PairingStore | None = None) -> None:
         """
         Reserve such numbers there from now on, and keep renewed certificates there.
 

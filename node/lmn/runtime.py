@@ -34,7 +34,7 @@ import trio
 
 from node.lmn.counters import CounterStore
 from node.lmn.drivers import DRIVERS, Batch, Driver
-from node.lmn.events import LmnEvent, News, log_event
+from node.lmn.events import FaultThrottle, LmnEvent, log_event
 from node.lmn.links import open_link, parse_link
 from node.lmn.metrics import LMN_ERRORS, LMN_READINGS
 from node.lmn.pairing import PairingStore
@@ -114,13 +114,13 @@ async def run_meters(
     """
     run = _Run(deliver, schedule, clock, rng, on_event, backoff, open_stream, MonotonicWatch())
     for profile in profiles:
-        profile.keep_in(counters, pairings)
+        profile.bind_stores(counters, pairings)
     buses = _buses(profiles, drivers)
     async with trio.open_nursery() as nursery:
         for bus in buses:
             nursery.start_soon(run.listen if bus.pushes else run.ask, bus)
-            if bus.pushes and (len(bus.profiles) > 1 or bus.strangers_are_normal):
-                nursery.start_soon(run.miss_the_silent, bus)
+            if bus.pushes and (len(bus.profiles) > 1 or bus.allows_unknown_meters):
+                nursery.start_soon(run.watch_silence, bus)
 
 
 @dataclass(slots=True)
@@ -130,12 +130,12 @@ class _Bus:
     pushes: bool
     profiles: list[MeterProfile]
     by_meter_id: dict[str, MeterProfile]
-    strangers_are_normal: bool
+    allows_unknown_meters: bool
     fault_count: int = 0  # in a row
     missing: set[str] = field(default_factory=set)  # devices without a value at the last reading time
     stream: trio.abc.Stream | None = None  # of a bus that is asked
     heard_s: dict[str, float] = field(default_factory=dict)  # when a pushing device spoke last (trio's time)
-    news: News = field(default_factory=News)
+    throttle: FaultThrottle = field(default_factory=FaultThrottle)
 
     async def close(self) -> None:
         """Close the link at once; whatever was still to come on it must not be taken for a later answer."""
@@ -170,7 +170,7 @@ def _buses(profiles: Sequence[MeterProfile], drivers: Mapping[str, Driver]) -> l
             raise LocalProtocolError(f"two meters {meter_id!r} on one link")
         bus.by_meter_id[meter_id] = profile
         bus.profiles.append(profile)
-        bus.news.ours.add(profile.device)
+        bus.throttle.ours.add(profile.device)
     return list(buses.values())
 
 
@@ -283,7 +283,7 @@ class _Run:
                 self._fault(bus, batch, "")
             await trio.sleep(self.backoff.delay_s(bus.fault_count, self.rng))
 
-    async def miss_the_silent(self, bus: _Bus) -> None:
+    async def watch_silence(self, bus: _Bus) -> None:
         """An alarm for each meter that says nothing on a bus where others still speak."""
         began_s = trio.current_time()
         bus.heard_s |= {profile.device: began_s for profile in bus.profiles}
@@ -312,7 +312,7 @@ class _Run:
                 continue
             profile = bus.by_meter_id.get(item.device) or bus.by_meter_id.get(ANY_METER)
             if profile is None:
-                if not bus.strangers_are_normal:
+                if not bus.allows_unknown_meters:
                     self._fault(bus, _Fault("unknown_device"), item.device)
                 continue
             heard = True
@@ -337,7 +337,7 @@ class _Run:
 
     def _event(self, bus: _Bus, kind: str, device: str, detail: str = "", *, always: bool = False) -> None:
         LMN_ERRORS.labels(bus.driver.name, kind).inc()
-        if not (always or bus.news.is_news(kind, device)):
+        if not (always or bus.throttle.should_report(kind, device)):
             return
         self.on_event(LmnEvent(kind, bus.driver.name, device, self.clock(), detail))
 

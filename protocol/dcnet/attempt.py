@@ -11,7 +11,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from protocol import wire
-from protocol.dcnet.commitments import Lane, add_lanes, decode_lane, encode_lane, subtract_lanes
+from protocol.dcnet.commitments import (
+    BlindingVector,
+    add_blinding_vectors,
+    decode_blinding_vector,
+    encode_blinding_vector,
+    subtract_blinding_vectors,
+)
 from protocol.dcnet.events import Instruction, ToMember
 from protocol.dcnet.masks import Words, self_blinding, self_masks, words_from_bytes
 from protocol.dcnet.recovery import Recovery
@@ -31,7 +37,7 @@ class Attempt:
     opened_s: float
     roster: int = 0
     confirmed: int = 0
-    shares: dict[int, wire.Share] = field(default_factory=dict)
+    shares: dict[int, wire.MaskedInput] = field(default_factory=dict)
     confirms: dict[int, wire.Confirm] = field(default_factory=dict)
     seeds: dict[int, bytes] = field(default_factory=dict)
     wrong_seeds: dict[int, bytes] = field(default_factory=dict)
@@ -63,7 +69,7 @@ class Attempt:
         others = positions_of(view.neighbourhoods[maker] & self.roster)
         return {other: macs[MAC_SIZE * i : MAC_SIZE * (i + 1)] for i, other in enumerate(others)}
 
-    def is_beyond_help(self, view: RingView) -> bool:
+    def is_unrecoverable(self, view: RingView) -> bool:
         """Whether a silent member has fewer than t neighbours who have revealed, and so may help."""
         helpers = bitmap(list(self.seeds))
         return any((view.neighbourhoods[i] & helpers).bit_count() < view.t for i in positions_of(self.silent))
@@ -72,7 +78,8 @@ class Attempt:
         """RECOVER to those who may help; `commitments` are the dealers' that the head holds, by position."""
         label, silent = mask_label(view, self.round, self.attempt), self.silent
         self.recoveries = {
-            i: Recovery(i, view.t, label, self.shares[i].binding, commitments.get(i)) for i in positions_of(silent)
+            i: Recovery(i, view.t, label, self.shares[i].seed_commitment, commitments.get(i))
+            for i in positions_of(silent)
         }
         message = wire.Recover(view.epoch, view.ring, self.round, self.attempt, view.to_wire(silent))
         return [ToMember(i, message) for i in self.seeds if view.neighbourhoods[i] & silent]
@@ -86,15 +93,15 @@ class Attempt:
         attestations = b"".join(self.shares[i].attestation for i in positions_of(self.roster))
         return wire.RingTotal(
             view.epoch, view.ring, self.round, self.attempt, term, view.to_wire(self.expected),
-            view.to_wire(self.roster), total.tobytes(), commitments, encode_lane(suite.group, blinding),
+            view.to_wire(self.roster), total.tobytes(), commitments, encode_blinding_vector(suite.group, blinding),
             attestations,
         )  # fmt: skip
 
-    def total(self, suite: Suite, view: RingView) -> tuple[Words, Lane]:
-        """Σ shares - Σ words towards the dropped - Σ self masks, in both lanes; every seed is there."""
+    def total(self, suite: Suite, view: RingView) -> tuple[Words, BlindingVector]:
+        """Σ shares - Σ words towards the dropped - Σ self masks, in both blinding_vectors; every seed is there."""
         group, count = suite.group, view.committed_count
         total = np.zeros(view.word_count, dtype=np.uint64)
-        lane: Lane = (0,) * count
+        blinding_vector: BlindingVector = (0,) * count
         seeds = []
         for i in positions_of(self.roster):
             share = self.shares[i]
@@ -106,16 +113,20 @@ class Attempt:
             if confirm is not None and towards_dropped:
                 total -= words_from_bytes(confirm.dropped)
             if count:
-                lane = add_lanes(group, lane, decode_lane(group, share.blinding, count))
-                lane = subtract_lanes(group, lane, self_blinding(suite, seed, count))
+                blinding_vector = add_blinding_vectors(
+                    group, blinding_vector, decode_blinding_vector(group, share.blinding, count)
+                )
+                blinding_vector = subtract_blinding_vectors(group, blinding_vector, self_blinding(suite, seed, count))
                 if confirm is not None and towards_dropped:
-                    lane = subtract_lanes(group, lane, decode_lane(group, confirm.dropped_blinding, count))
+                    blinding_vector = subtract_blinding_vectors(
+                        group, blinding_vector, decode_blinding_vector(group, confirm.dropped_blinding, count)
+                    )
         total -= self_masks(suite, seeds, view.word_count)
-        return total, lane
+        return total, blinding_vector
 
 
-def check_share(suite: Suite, view: RingView, message: wire.Share) -> None:
-    """A share's shape.  Raises RemoteProtocolError, here at its sender, or the round book would blame the head."""
+def check_share(suite: Suite, view: RingView, message: wire.MaskedInput) -> None:
+    """A share's shape.  Raises RemoteProtocolError, here at its sender, or the round ledger would blame the head."""
     count = view.committed_count
     if (
         len(message.vector) != 8 * view.word_count
@@ -124,7 +135,7 @@ def check_share(suite: Suite, view: RingView, message: wire.Share) -> None:
         or len(message.attestation) != MAC_SIZE * bool(count)
     ):
         raise RemoteProtocolError("bad_share", f"expected {view.word_count} words and {count} commitments, attested")
-    decode_lane(suite.group, message.blinding, count)
+    decode_blinding_vector(suite.group, message.blinding, count)
     if not all(suite.group.is_element(message.commitments[32 * i : 32 * (i + 1)]) for i in range(count)):
         raise RemoteProtocolError("bad_share", "a commitment is no group element")
 
@@ -139,4 +150,4 @@ def check_confirm(suite: Suite, view: RingView, attempt: Attempt, position: int,
         or len(message.dropped_blinding) != 32 * view.committed_count * has_gone
     ):
         raise RemoteProtocolError("bad_confirm", "expected a MAC per neighbour and the words towards the dropped")
-    decode_lane(suite.group, message.dropped_blinding, view.committed_count * has_gone)
+    decode_blinding_vector(suite.group, message.dropped_blinding, view.committed_count * has_gone)

@@ -1,9 +1,9 @@
 """
-What binds commitments to the member that made them, on their way through a head to the round book.
+What binds commitments to the member that made them, on their way through a head to the round ledger.
 
 A head that could name commitments of its own would have any total verified, and one that could swap two members'
-would have honest bills refused.  So each member makes a MAC over its commitments for the round book alone, under a
-key that it agrees on with the book once in an epoch.  The book holds the same key: the MAC convinces it and nobody
+would have honest bills refused.  So each member makes a MAC over its commitments for the round ledger alone, under a
+key that it agrees on with the ledger once in an epoch.  The ledger holds the same key: the MAC convinces it and nobody
 else, and says nothing of the values.
 """
 
@@ -23,14 +23,14 @@ def attestation_text(view: RingView, round_: int, attempt: int, position: int, c
 
 def attestation_key(suite: Suite, private: bytes, public: bytes, view: RingView, position: int) -> bytes:
     """
-    The key of the member at `position` and the round book, from either one's private half, 32 bytes.
+    The key of the member at `position` and the round ledger, from either one's private half, 32 bytes.
 
     Raises RemoteProtocolError for a public key of low order.
     """
     return derive(suite.agree(private, public, view.digest), "book-attestation", struct.pack("<Q", position))
 
 
-class BookSecrets:
+class LedgerSecrets:
     """What the coordinator keeps secret for one epoch, grown from 32 bytes: both keys come back after a restart."""
 
     def __init__(self, suite: Suite, seed: bytes) -> None:

@@ -1,15 +1,15 @@
 """
-Pedersen commitments to the slots of a contribution, and the second DC-net lane that sums their blindings.
+Pedersen commitments to the slots of a contribution, and the second DC-net blinding_vector that sums their blindings.
 
 A member commits to the value x of a slot by C = x·G + ρ·H. Nobody learns x from C (ρ is uniform: perfectly hiding),
 and nobody can open C to another value without knowing the discrete logarithm of H (binding). Sums of commitments commit
-to sums, so a coordinator that learns S = Σx from the first lane and R = Σρ from the second checks ΣC = S·G + R·H: the
+to sums, so a coordinator that learns S = Σx and R = Σρ from the two sums checks ΣC = S·G + R·H: the
 total is that of the very values the members committed to, and the same commitments serve billing later. Source:
 Pedersen, Crypto 1991, section 3. H = HashToGroup of a fixed text, so nobody can have chosen it with a trapdoor.
 
 Two moduli meet here, and that needs care:
 
-- The first lane counts mod 2^64 (a word; signed slots in two's complement), commitments count mod the group order L of
+- The values count mod 2^64 (a word; signed slots in two's complement), commitments count mod the group order L of
   253 bits. A word's residue does not determine the integer; the schema's sign and a bound do. Each of at most n members
   contributes at most `contribution_limit(n)` in absolute value, so the true total lies in the range of one signed (or
   unsigned) word, `total_of_word` recovers it exactly, and it is far from wrapping mod L. The bound is the gateway's to
@@ -20,8 +20,8 @@ Two moduli meet here, and that needs care:
   shared is not detected: commitments bind a member to its value, they do not make it true, and without a range proof
   its size is not limited either.
 
-The lane of blindings: every pair of neighbours and every self mask adds scalars mod L made from 64 bytes of keystream
-for each slot, reduced (bias below 2^-250; 32 bytes would be biased noticeably). It keeps every rule of the first lane,
+The blinding vector: every pair of neighbours and every self mask adds scalars mod L made from 64 bytes of keystream
+for each slot, reduced (bias below 2^-250; 32 bytes would be biased noticeably). It keeps every rule of the values,
 has the same roster, and is opened by the same reveals. R without the single ρ tells nothing.
 
 A commitment and its blinding belong to (register, interval), not to an attempt: repeated attempts repeat C, so two
@@ -37,12 +37,12 @@ from protocol.dcnet.group import SCALAR_SIZE, Group, decode_scalar, encode_scala
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 
 WORD_MODULUS = 2**64
-LANE_MASK_SIZE = 64
+BLINDING_MASK_SIZE = 64
 
 _GENERATOR_DOMAIN = b"stromkreis/1 Pedersen generator H"
 _BLINDING_DOMAIN = b"stromkreis/1 Pedersen blinding"
 
-Lane = tuple[int, ...]
+BlindingVector = tuple[int, ...]
 
 
 class Pedersen:
@@ -82,8 +82,9 @@ class Pedersen:
         Whether the totals of a ring are those that its members committed to.
 
         `commitments` has a row for each member in the sum and a column for each committed slot; `totals` are integers
-        (see `total_of_word`), `blindings` the opened second lane. False if any slot disagrees: the ring is unverified
-        as a whole. Raises `RemoteProtocolError` for rows of the wrong length or commitments that are no elements.
+        (see `total_of_word`), `blindings` the opened blinding vector. False if any slot disagrees: the ring is
+        unverified as a whole. Raises `RemoteProtocolError` for rows of the wrong length or commitments that are no
+        elements.
         """
         if len(totals) != len(blindings):
             raise LocalProtocolError("one blinding total for each committed slot")
@@ -120,39 +121,45 @@ def contribution_limit(ring_size: int, *, signed: bool) -> int:
 
 
 def total_of_word(word: int, *, signed: bool) -> int:
-    """The integer that a summed word of the first lane stands for, provided all kept to `contribution_limit`."""
+    """The integer that a summed word of the values stands for, provided all kept to `contribution_limit`."""
     if not 0 <= word < WORD_MODULUS:
         raise LocalProtocolError("a word has 64 bits")
     return word - WORD_MODULUS if signed and word >= WORD_MODULUS // 2 else word
 
 
-def lane_masks(group: Group, keystream: bytes) -> Lane:
-    """One uniform scalar for each `LANE_MASK_SIZE` bytes of keystream, which must be a whole number of these."""
-    if len(keystream) % LANE_MASK_SIZE:
-        raise LocalProtocolError(f"the keystream of the blinding lane comes in blocks of {LANE_MASK_SIZE} bytes")
+def blinding_masks(group: Group, keystream: bytes) -> BlindingVector:
+    """One uniform scalar for each `BLINDING_MASK_SIZE` bytes of keystream, which must be a whole number of these."""
+    if len(keystream) % BLINDING_MASK_SIZE:
+        raise LocalProtocolError(
+            f"the keystream of the blinding blinding_vector comes in blocks of {BLINDING_MASK_SIZE} bytes"
+        )
     return tuple(
-        wide_scalar(group, uniform=keystream[start : start + LANE_MASK_SIZE])
-        for start in range(0, len(keystream), LANE_MASK_SIZE)
+        wide_scalar(group, uniform=keystream[start : start + BLINDING_MASK_SIZE])
+        for start in range(0, len(keystream), BLINDING_MASK_SIZE)
     )
 
 
-def add_lanes(group: Group, *lanes: Lane) -> Lane:
-    """The slot-wise sum mod the order of lanes of one length."""
-    return tuple(sum(slot) % group.order for slot in zip(*lanes, strict=True))
+def add_blinding_vectors(group: Group, *blinding_vectors: BlindingVector) -> BlindingVector:
+    """The slot-wise sum mod the order of blinding_vectors of one length."""
+    return tuple(sum(slot) % group.order for slot in zip(*blinding_vectors, strict=True))
 
 
-def subtract_lanes(group: Group, lane: Lane, *lanes: Lane) -> Lane:
-    """`lane` minus all `lanes`, slot-wise mod the order."""
-    return tuple((first - sum(rest)) % group.order for first, *rest in zip(lane, *lanes, strict=True))
+def subtract_blinding_vectors(
+    group: Group, blinding_vector: BlindingVector, *blinding_vectors: BlindingVector
+) -> BlindingVector:
+    """`blinding_vector` minus all `blinding_vectors`, slot-wise mod the order."""
+    return tuple(
+        (first - sum(rest)) % group.order for first, *rest in zip(blinding_vector, *blinding_vectors, strict=True)
+    )
 
 
-def encode_lane(group: Group, lane: Lane) -> bytes:
+def encode_blinding_vector(group: Group, blinding_vector: BlindingVector) -> bytes:
     """32 bytes little-endian for each slot."""
-    return b"".join(encode_scalar(group, scalar) for scalar in lane)
+    return b"".join(encode_scalar(group, scalar) for scalar in blinding_vector)
 
 
-def decode_lane(group: Group, data: bytes, slot_count: int) -> Lane:
-    """Strict inverse of `encode_lane`; raises `RemoteProtocolError` for another size or an unreduced scalar."""
+def decode_blinding_vector(group: Group, data: bytes, slot_count: int) -> BlindingVector:
+    """Strict inverse of `encode_blinding_vector`.  Raises RemoteProtocolError for a wrong size or scalar."""
     if len(data) != slot_count * SCALAR_SIZE:
         raise RemoteProtocolError("lane_size", f"{len(data)} bytes instead of {slot_count * SCALAR_SIZE}")
     return tuple(decode_scalar(group, data[start : start + SCALAR_SIZE]) for start in range(0, len(data), SCALAR_SIZE))

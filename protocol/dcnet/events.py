@@ -31,7 +31,7 @@ class Attempted:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """Durable record: the round book has spoken; `included` says whether our contribution is in an opened total."""
+    """Durable record: the round ledger has spoken; `included` says whether our contribution is in an opened total."""
 
     round: int
     included: bool

@@ -22,14 +22,14 @@ from enum import StrEnum
 from protocol import wire
 from protocol.dcnet.attempt import Attempt, check_confirm, check_share
 from protocol.dcnet.events import Instruction, Note, ToCoordinator, ToMember
-from protocol.dcnet.masks import seed_binding
+from protocol.dcnet.masks import seed_commitment
 from protocol.dcnet.rings import RingView, bitmap, positions_of
 from protocol.dcnet.search import Search
 from protocol.dcnet.suite import Suite, mac_equal
 from protocol.errors import InvariantError, RemoteProtocolError
 
 _NEVER = float("inf")
-_COMEBACK = 1 / 16  # of the wait for shares: what a link that broke gets to come back
+_RECONNECT_FRACTION = 1 / 16  # of the wait for shares: what a link that broke gets to come back
 
 
 class State(StrEnum):
@@ -47,7 +47,7 @@ class State(StrEnum):
 # Which member message moves what in which state.  READY is noted in every state, any other is late or early.
 TRANSITIONS: dict[tuple[State, type[wire.RingMessage]], tuple[State, ...]] = {
     (State.GATHERING, wire.Ready): (State.GATHERING, State.COLLECTING, State.IDLE),
-    (State.COLLECTING, wire.Share): (State.COLLECTING, State.CONFIRMING, State.REPORTED),
+    (State.COLLECTING, wire.MaskedInput): (State.COLLECTING, State.CONFIRMING, State.REPORTED),
     (State.CONFIRMING, wire.Confirm): (State.CONFIRMING, State.REVEALING),
     (State.REVEALING, wire.Reveal): (State.REVEALING, State.RECOVERING, State.REPORTED),
     (State.RECOVERING, wire.Reveal): (State.RECOVERING, State.REPORTED),
@@ -56,7 +56,7 @@ TRANSITIONS: dict[tuple[State, type[wire.RingMessage]], tuple[State, ...]] = {
 
 # Names, as the member's.
 _HANDLERS: dict[type[wire.RingMessage], str] = {
-    wire.Share: "_on_share",
+    wire.MaskedInput: "_on_share",
     wire.Confirm: "_on_confirm",
     wire.Reveal: "_on_reveal",
     wire.Partial: "_on_partial",
@@ -106,7 +106,7 @@ class Head:
         before, attempt = self.state, self._current
         if isinstance(message, wire.Ready):
             out = self._on_ready(position, message, now_s)
-        elif not isinstance(message, wire.Share | wire.Confirm | wire.Reveal | wire.Partial):
+        elif not isinstance(message, wire.MaskedInput | wire.Confirm | wire.Reveal | wire.Partial):
             raise RemoteProtocolError("message_not_allowed", f"{type(message).__name__} is not for heads")
         elif (before, type(message)) not in TRANSITIONS or (message.round, message.attempt) != (
             attempt.round,
@@ -123,10 +123,10 @@ class Head:
         """The link to a member is gone: leave it out until it says READY, and hardly wait for its share."""
         self.present &= ~(1 << position)
         if self.state is State.COLLECTING:
-            self._hurry(self._current, now_s)
+            self._shorten_deadline(self._current, now_s)
 
     def result(self, message: wire.Result, now_s: float) -> list[Instruction]:
-        """The round book's answer: pass it to everybody who can hear it, then wait for the next round's time."""
+        """The round ledger's answer: pass it to everybody who can hear it, then wait for the next round's time."""
         out: list[Instruction] = [ToMember(other, message) for other in positions_of(self.present)]
         self._last_result = message
         attempt = self._current
@@ -160,7 +160,7 @@ class Head:
             case State.CONFIRMING:
                 return self._close_confirmations(attempt, now_s)
             case State.REVEALING:
-                if attempt.is_beyond_help(self.view) and self._wait_until(attempt.round, now_s):
+                if attempt.is_unrecoverable(self.view) and self._wait_until(attempt.round, now_s):
                     return []
                 return self._recover(attempt, now_s)
             case _:
@@ -208,7 +208,7 @@ class Head:
     def _open(self, now_s: float) -> list[Instruction]:
         timing = self.view.timing
         latest = timing.round_at(now_s)
-        if latest > self._next_round:  # we overslept: the round book has closed the earlier ones
+        if latest > self._next_round:  # we overslept: the round ledger has closed the earlier ones
             self._next_round, self._next_attempt = latest, 0
         if self._next_round >= self.view.rounds:
             self.state, self._deadline_s = State.IDLE, _NEVER
@@ -229,21 +229,21 @@ class Head:
             out += [ToMember(other, self._last_result) for other in positions_of(self.present & ~expected)]
         return out
 
-    def _on_share(self, attempt: Attempt, position: int, message: wire.Share, now_s: float) -> list[Instruction]:
+    def _on_share(self, attempt: Attempt, position: int, message: wire.MaskedInput, now_s: float) -> list[Instruction]:
         check_share(self._suite, self.view, message)
         if not attempt.expected >> position & 1:
             return [Note("head_message_out_of_season")]
         attempt.shares.setdefault(position, message)
         if len(attempt.shares) < attempt.expected.bit_count():
-            self._hurry(attempt, now_s)
+            self._shorten_deadline(attempt, now_s)
             return []
         return self._close_roster(attempt, now_s)
 
-    def _hurry(self, attempt: Attempt, now_s: float) -> None:
+    def _shorten_deadline(self, attempt: Attempt, now_s: float) -> None:
         """Where shares are missing of those only whose links are gone, the wait is for a link to come back."""
         there = attempt.expected & self.present
         if len(attempt.shares) >= there.bit_count() and not there & ~bitmap(list(attempt.shares)):
-            self._deadline_s = min(self._deadline_s, now_s + _COMEBACK * self.view.timing.share_s)
+            self._deadline_s = min(self._deadline_s, now_s + _RECONNECT_FRACTION * self.view.timing.share_s)
 
     def _close_roster(self, attempt: Attempt, now_s: float) -> list[Instruction]:
         view = self.view
@@ -289,7 +289,7 @@ class Head:
         if position in attempt.seeds:
             return []
         out: list[Instruction] = []
-        if mac_equal(seed_binding(message.seed), attempt.shares[position].binding):
+        if mac_equal(seed_commitment(message.seed), attempt.shares[position].seed_commitment):
             attempt.seeds[position] = message.seed
             attempt.recoveries.pop(position, None)
         elif position not in attempt.wrong_seeds:
@@ -308,7 +308,7 @@ class Head:
         out: list[Instruction] = [Note("reveal", now_s - attempt.opened_s)]
         if not silent:
             return out + self._finish(attempt, now_s)
-        if attempt.is_beyond_help(view):
+        if attempt.is_unrecoverable(view):
             return out + self._give_up(
                 attempt, f"a silent member has fewer than {view.t} neighbours to recover it", now_s
             )
@@ -350,7 +350,7 @@ class Head:
         if report is None:
             return self._give_up(attempt, "the masks did not cancel", now_s, culprits=attempt.roster)
         self._report(attempt, now_s)
-        found = self._accuse(attempt, self.search.opened(attempt.roster), wire.Lie.SPOILT_SUM)
+        found = self._accuse(attempt, self.search.opened(attempt.roster), wire.Misbehaviour.CORRUPT_SUM)
         return [Note("sum", now_s - attempt.opened_s), ToCoordinator(report), *found]
 
     def _give_up(self, attempt: Attempt, reason: str, now_s: float, culprits: int = 0) -> list[Instruction]:
@@ -360,7 +360,7 @@ class Head:
         view = self.view
         suspects = view.to_wire(self.search.suspects if culprits else 0)
         void = wire.RingVoid(view.epoch, view.ring, attempt.round, self.term, reason, suspects)
-        return [ToCoordinator(void), *self._accuse(attempt, found, wire.Lie.SPOILT_SUM)]
+        return [ToCoordinator(void), *self._accuse(attempt, found, wire.Misbehaviour.CORRUPT_SUM)]
 
     def _report(self, attempt: Attempt, now_s: float) -> None:
         self.state = State.REPORTED
@@ -368,13 +368,13 @@ class Head:
         self._deadline_s = max(timing.open_at_s(attempt.round) + timing.void_s, now_s + timing.reveal_s)
 
     def _catch(self, attempt: Attempt, position: int) -> list[Instruction]:
-        """A seed that does not fit its binding: nobody else can have done it."""
+        """A seed that does not fit its seed_commitment: nobody else can have done it."""
         self.search.name(position)
-        return self._accuse(attempt, 1 << position, wire.Lie.WRONG_SEED)
+        return self._accuse(attempt, 1 << position, wire.Misbehaviour.WRONG_SEED)
 
-    def _accuse(self, attempt: Attempt, found: int, lie: wire.Lie) -> list[Instruction]:
+    def _accuse(self, attempt: Attempt, found: int, lie: wire.Misbehaviour) -> list[Instruction]:
         out: list[Instruction] = []
         for i in positions_of(found):
-            accused = wire.Accused(self.view.epoch, self.view.ring, self.term, attempt.round, i, int(lie))
+            accused = wire.MisbehaviourReport(self.view.epoch, self.view.ring, self.term, attempt.round, i, int(lie))
             out += [Note(f"member_{lie.name.lower()}"), ToCoordinator(accused)]
         return out

@@ -10,7 +10,7 @@ every stream on where the last block ended, under a cipher that is set up once.
 Gateways of one process may share a `Fleet`: a pair with both ends in it has its keystream made once, added to the
 one's block and subtracted from the other's.  The words are the same, and a gateway of its own is a fleet of one.
 
-The stride is even because a cipher block is two words.  The second lane (blindings of committed slots) does the
+The stride is even because a cipher block is two words.  The blinding vector (of committed slots) does the
 same with scalars modulo the group order (see `commitments`).
 """
 
@@ -22,13 +22,19 @@ from weakref import WeakSet, WeakValueDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from protocol.dcnet.commitments import LANE_MASK_SIZE, Lane, add_lanes, lane_masks, subtract_lanes
+from protocol.dcnet.commitments import (
+    BLINDING_MASK_SIZE,
+    BlindingVector,
+    add_blinding_vectors,
+    blinding_masks,
+    subtract_blinding_vectors,
+)
 from protocol.dcnet.rings import RingView, bitmap, positions_of
 from protocol.dcnet.secrets import EpochSecrets
 from protocol.dcnet.suite import Encryptor, Suite, counter_block, derive, zeros
 
 Words = NDArray[np.uint64]
-BINDING_SIZE = 16
+SEED_COMMITMENT_SIZE = 16
 _WORD = np.dtype("<u8")
 _BLOCK_BYTES = 1 << 16  # of keystream per pair and block: bounds memory however long the epoch
 _PIECE_WORDS = 1 << 14  # of keystream per call: the cache holds it until it is added, and calls cost next to nothing
@@ -70,21 +76,21 @@ def _buffer(word_count: int) -> tuple[Words, memoryview]:
     return buffer, buffer.data.cast("B")
 
 
-def seed_binding(seed: bytes) -> bytes:
+def seed_commitment(seed: bytes) -> bytes:
     """
-    16 bytes that a SHARE binds its self mask's seed with; a seed that is revealed or recovered is held against them.
+    16 bytes by which a MASKED_INPUT commits to its self mask's seed; a revealed or recovered seed must fit them.
 
     The seed is uniform and expanded for each purpose on its own, so they say nothing of the masks.  Another seed with
     the same binding takes 2^128 trials; two that a liar makes for itself, 2^64, would spare it this check alone.
     """
-    return derive(seed, "self-binding")[:BINDING_SIZE]
+    return derive(seed, "self-binding")[:SEED_COMMITMENT_SIZE]
 
 
-def self_blinding(suite: Suite, seed: bytes, count: int) -> Lane:
-    """The blinding lane's self mask from the same seed."""
+def self_blinding(suite: Suite, seed: bytes, count: int) -> BlindingVector:
+    """The blinding blinding_vector's self mask from the same seed."""
     if not count:
         return ()
-    return lane_masks(suite.group, suite.keystream(derive(seed, "self-scalars"), 0, 0, LANE_MASK_SIZE * count))
+    return blinding_masks(suite.group, suite.keystream(derive(seed, "self-scalars"), 0, 0, BLINDING_MASK_SIZE * count))
 
 
 class Fleet:
@@ -165,16 +171,22 @@ class MaskSchedule:
         pairs, encryptor = self._pairs, self._suite.encryptor
         return [(other, encryptor(pairs[other].mask, counter)) for other in positions_of(others)]
 
-    def blindings(self, round_: int, attempt: int, others: int) -> Lane:
-        """The blinding lane's Σ ± over the neighbours in `others`, one scalar for each committed slot."""
+    def blindings(self, round_: int, attempt: int, others: int) -> BlindingVector:
+        """The blinding blinding_vector's Σ ± over the neighbours in `others`, one scalar for each committed slot."""
         group, count = self._suite.group, self.view.committed_count
-        total: Lane = (0,) * count
+        total: BlindingVector = (0,) * count
         if not count:
             return total
-        size = LANE_MASK_SIZE * count
+        size = BLINDING_MASK_SIZE * count
         for other in positions_of(self._neighbours & others):
-            lane = lane_masks(group, self._suite.keystream(self._pairs[other].blinding, attempt, size * round_, size))
-            total = add_lanes(group, total, lane) if self.position < other else subtract_lanes(group, total, lane)
+            blinding_vector = blinding_masks(
+                group, self._suite.keystream(self._pairs[other].blinding, attempt, size * round_, size)
+            )
+            total = (
+                add_blinding_vectors(group, total, blinding_vector)
+                if self.position < other
+                else subtract_blinding_vectors(group, total, blinding_vector)
+            )
         return total
 
 

@@ -24,9 +24,9 @@ from typing import Protocol
 from protocol import wire
 from protocol.dcnet import prf
 from protocol.dcnet.attestation import attestation_text
-from protocol.dcnet.commitments import Pedersen, add_lanes, encode_lane
+from protocol.dcnet.commitments import Pedersen, add_blinding_vectors, encode_blinding_vector
 from protocol.dcnet.events import Attempted, Instruction, Note, Persist, Progress, Settled, ToCoordinator, ToHead
-from protocol.dcnet.masks import MaskSchedule, Words, seed_binding, self_blinding, self_mask
+from protocol.dcnet.masks import MaskSchedule, Words, seed_commitment, self_blinding, self_mask
 from protocol.dcnet.rings import RingView, positions_of, result_text, round_digest
 from protocol.dcnet.schema import signed
 from protocol.dcnet.secrets import PairKeys, mask_label
@@ -110,16 +110,16 @@ class Member:
         self._masks = masks
         self._pedersen = Pedersen(suite.group) if view.committed else None
         self._neighbours = view.neighbourhoods[self.position]
-        self._over = past.settled or past.progress is Progress.SERVED  # no later attempt of `round`
+        self._round_closed = past.settled or past.progress is Progress.SERVED  # no later attempt of `round`
         self._opened_by = 0
         self.expected = 0
         self.roster = 0
         self._digest = b""
         self._seed = b""
-        self._ahead: tuple[tuple[int, int], bytes, Words] | None = None
+        self._precomputed_mask: tuple[tuple[int, int], bytes, Words] | None = None
         self._helped = 0
         self._offer: tuple[int, Words, Sequence[int]] | None = None
-        self._held: wire.Open | None = None
+        self._pending_open: wire.Open | None = None
         self._reached_head_s = float("inf")
         self._heard_s = float("-inf")
         self._complained = (-1, -1)
@@ -132,7 +132,7 @@ class Member:
         if term < self.term:
             return []
         if term > self.term:
-            self._held = None  # its head is gone, and its E with it
+            self._pending_open = None  # its head is gone, and its E with it
         self.term = term
         self._reached_head_s = now_s
         self._deadline_s = self._next_deadline(now_s)
@@ -140,8 +140,8 @@ class Member:
 
     def expelled(self, members: int) -> None:
         """These were shut out of the ring, a bitmap: an OPEN that is held, with one of them in its E, is dropped."""
-        if self._held is not None and self.view.from_wire(self._held.expected) & members:
-            self._held = None
+        if self._pending_open is not None and self.view.from_wire(self._pending_open.expected) & members:
+            self._pending_open = None
 
     def offer(self, round_: int, vector: Words, now_s: float, blindings: Sequence[int] = ()) -> list[Instruction]:
         """
@@ -165,13 +165,13 @@ class Member:
 
     def _self_mask_of(self, round_: int, attempt: int) -> tuple[bytes, Words]:
         """The seed of an attempt's self mask, and the mask, read-only; made ahead, kept until an attempt takes them."""
-        if self._ahead is None or self._ahead[0] != (round_, attempt):
+        if self._precomputed_mask is None or self._precomputed_mask[0] != (round_, attempt):
             label = mask_label(self.view, round_, attempt)
             seed = prf.mask_seed(self._secrets.evaluate(label), label)
             mask = self_mask(self._suite, seed, self.view.word_count)
             mask.flags.writeable = False
-            self._ahead = (round_, attempt), seed, mask
-        return self._ahead[1:]
+            self._precomputed_mask = (round_, attempt), seed, mask
+        return self._precomputed_mask[1:]
 
     def receive(self, message: wire.RingMessage, now_s: float) -> list[Instruction]:
         """A message of our ring's head.  Raises RemoteProtocolError where it breaks a rule; nothing changes then."""
@@ -210,7 +210,7 @@ class Member:
         due = self.view.timing.round_at(now_s)
         out: list[Instruction] = []
         if self.unsettled is not None:
-            out.append(ToCoordinator(wire.Ask(self.view.epoch, self.view.ring, self.unsettled)))
+            out.append(ToCoordinator(wire.RoundStatusRequest(self.view.epoch, self.view.ring, self.unsettled)))
         # An OPEN that we hold for want of our own reading is not the head's fault.
         is_silent = self.state is not State.WAITING or self._heard_s < self.view.timing.open_at_s(due)
         if 0 <= due < self.view.rounds:
@@ -235,10 +235,10 @@ class Member:
             raise RemoteProtocolError("no_such_round", f"round {message.round} of an epoch of {view.rounds}")
         if (message.round, message.attempt) <= (self.round, self.attempt):  # rule 4: attempts only go up
             raise RemoteProtocolError("stale_attempt", "an attempt that is not after the last one")
-        if message.round == self.round and self._over:  # rule 1: never serve two attempts
+        if message.round == self.round and self._round_closed:  # rule 1: never serve two attempts
             raise RemoteProtocolError("already_served", "this round has ended or was served in an earlier attempt")
         self._check_members(view.from_wire(message.expected), view.everybody, "expected")
-        self._held = message
+        self._pending_open = message
         return self._try_share(now_s)
 
     def _check_members(self, members: int, within: int, what: str) -> None:
@@ -253,37 +253,41 @@ class Member:
             raise RemoteProtocolError("too_few_neighbours", f"the {what} set has under {self.view.k_min} neighbours")
 
     def _try_share(self, now_s: float) -> list[Instruction]:
-        held, offer = self._held, self._offer
+        held, offer = self._pending_open, self._offer
         if held is None:
             return []
         if self.unsettled is not None and self.unsettled != held.round:
-            return [ToCoordinator(wire.Ask(self.view.epoch, self.view.ring, self.unsettled))]
+            return [ToCoordinator(wire.RoundStatusRequest(self.view.epoch, self.view.ring, self.unsettled))]
         if offer is None or offer[0] != held.round:
             return []
-        self._held = None
+        self._pending_open = None
         view, round_, attempt = self.view, held.round, held.attempt
         _, vector, blindings = offer
         self.expected = view.from_wire(held.expected)
         self.state, self.round, self.attempt = State.SHARED, round_, attempt
-        self._over, self._helped, self.unsettled, self._opened_by = False, 0, round_, self.term
+        self._round_closed, self._helped, self.unsettled, self._opened_by = False, 0, round_, self.term
         self._seed, mask = self._self_mask_of(round_, attempt)
-        self._ahead = None
+        self._precomputed_mask = None
         masked = mask + vector
         self._masks.add(masked, round_, attempt, self.expected)
-        commitments, lane, attestation = b"", b"", b""
+        commitments, blinding_vector, attestation = b"", b"", b""
         if self._pedersen is not None:
             values = [signed(int(vector[index])) for index in view.committed]
             pairs = zip(values, blindings, strict=True)
             commitments = b"".join(self._pedersen.commit(value, blinding) for value, blinding in pairs)
             group = self._suite.group
             masks = self._masks.blindings(round_, attempt, self.expected)
-            lane = encode_lane(
-                group, add_lanes(group, tuple(blindings), masks, self_blinding(self._suite, self._seed, len(values)))
+            blinding_vector = encode_blinding_vector(
+                group,
+                add_blinding_vectors(
+                    group, tuple(blindings), masks, self_blinding(self._suite, self._seed, len(values))
+                ),
             )
             attestation = self._secrets.attest(attestation_text(view, round_, attempt, self.position, commitments))
         self._deadline_s = self._next_deadline(now_s)
-        share = wire.Share(
-            view.epoch, view.ring, round_, attempt, masked.tobytes(), seed_binding(self._seed), commitments, lane,
+        share = wire.MaskedInput(
+            view.epoch, view.ring, round_, attempt, masked.tobytes(), seed_commitment(self._seed), commitments,
+            blinding_vector,
             attestation,
         )  # fmt: skip
         return [Persist(Attempted(round_, attempt, Progress.SHARED)), ToHead(share)]  # rule 5
@@ -310,11 +314,13 @@ class Member:
         )
         # Rule 2: only words towards members outside the one roster we confirmed, and only their net sum.
         gone = self._neighbours & self.expected & ~roster
-        dropped, lane = b"", b""
+        dropped, blinding_vector = b"", b""
         if gone:
             dropped = self._masks.words(self.round, self.attempt, gone).tobytes()
-            lane = encode_lane(self._suite.group, self._masks.blindings(self.round, self.attempt, gone))
-        return [ToHead(wire.Confirm(view.epoch, view.ring, self.round, self.attempt, macs, dropped, lane))]
+            blinding_vector = encode_blinding_vector(
+                self._suite.group, self._masks.blindings(self.round, self.attempt, gone)
+            )
+        return [ToHead(wire.Confirm(view.epoch, view.ring, self.round, self.attempt, macs, dropped, blinding_vector))]
 
     def _mac_text(self, maker: int, digest: bytes) -> bytes:
         """A MAC names its maker, or a neighbour's own MAC could be handed back to it."""
@@ -333,7 +339,7 @@ class Member:
             valid += mac_equal(ours, message.macs[MAC_SIZE * index : MAC_SIZE * (index + 1)])
         if valid < view.t_c:  # rule 3
             raise RemoteProtocolError("too_few_confirmations", f"under {view.t_c} neighbours confirmed this roster")
-        self.state, self._over = State.SERVED, True
+        self.state, self._round_closed = State.SERVED, True
         return [
             Persist(Attempted(self.round, self.attempt, Progress.SERVED)),  # rule 5
             ToHead(wire.Reveal(view.epoch, view.ring, self.round, self.attempt, self._seed)),
@@ -364,7 +370,7 @@ class Member:
         roster = view.from_wire(message.roster)
         text = result_text(view, message.round, message.outcome, roster)
         if not self._suite.verify(view.result_key, text, message.signature):
-            raise RemoteProtocolError("forged_result", "a result that the round book did not sign")
+            raise RemoteProtocolError("forged_result", "a result that the round ledger did not sign")
         included = bool(roster >> self.position & 1) and message.outcome == wire.Outcome.OPENED
         out: list[Instruction] = []
         if message.round == self.unsettled:
@@ -378,9 +384,9 @@ class Member:
                     if not self._secrets.is_good_deal(dealer)
                 ]
             self._helped = 0
-            self.state, self.round, self._over = State.WAITING, message.round, True
-            if self._held is not None and self._held.round <= self.round:
-                self._held = None
+            self.state, self.round, self._round_closed = State.WAITING, message.round, True
+            if self._pending_open is not None and self._pending_open.round <= self.round:
+                self._pending_open = None
         if not included and message.outcome == wire.Outcome.OPENED:
             out.append(self._ready())
         return out
@@ -388,7 +394,7 @@ class Member:
     def _next_deadline(self, now_s: float) -> float:
         """In an attempt: the head's next word.  Otherwise: the opening of the next round, and some patience."""
         timing = self.view.timing
-        if self.state is not State.WAITING or self._held is not None or self.unsettled is not None:
+        if self.state is not State.WAITING or self._pending_open is not None or self.unsettled is not None:
             return now_s + timing.silent_s
         due = max(self.round + 1, timing.round_at(max(now_s, self._heard_s)) + 1, 0)
         if due >= self.view.rounds:

@@ -1,8 +1,9 @@
 """
 The self-mask seed of a member that did not reveal it, or revealed a wrong one, out of its neighbours' help.
 
-The member bound its seed in its SHARE, so a seed that comes out right is known to be right, and one that does not tells
-that somebody lied: a helper, the dealer of the shares, or the member in what it was bound to (the last two are one).
+The member committed to its seed in its MASKED_INPUT, so a seed that comes out right is known to be right, and one that
+does not tells that somebody lied: a helper, the dealer of the shares, or the member in its commitment
+(the last two are one).
 Proofs tell the helpers' part, as far as the head holds the dealer's commitments, which its neighbours do:
 
 - some proofs fail: those helpers' parts are put aside (`refuted`: the helper lied, or was dealt a bad share);
@@ -17,7 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from protocol.dcnet import prf, shamir
-from protocol.dcnet.masks import seed_binding
+from protocol.dcnet.masks import seed_commitment
 from protocol.dcnet.rings import bitmap
 from protocol.dcnet.suite import Suite, mac_equal
 from protocol.errors import RemoteProtocolError
@@ -30,7 +31,7 @@ class Recovery:
     dealer: int
     t: int
     label: bytes
-    binding: bytes
+    seed_commitment: bytes
     commitments: tuple[bytes, ...] | None = None
     parts: dict[int, tuple[bytes, bytes]] = field(default_factory=dict, repr=False)
     refuted: int = 0
@@ -46,7 +47,7 @@ class Recovery:
         """
         A helper's part, a group element, and its proof; the first one of each helper counts.
 
-        `revealed` is the seed that the member itself revealed and that does not fit its binding, or empty.
+        `revealed` is the seed that the member itself revealed and that does not fit its seed_commitment, or empty.
         """
         if self.seed or helper in self.parts or self.refuted >> helper & 1:
             return
@@ -67,9 +68,9 @@ class Recovery:
 
     def _try(self, suite: Suite, holders: list[int], revealed: bytes) -> bool:
         seed = self._combine(suite, holders)
-        if mac_equal(seed_binding(seed), self.binding):
+        if mac_equal(seed_commitment(seed), self.seed_commitment):
             self.seed = seed
-        elif mac_equal(seed, revealed):  # it said so itself: only its binding is wrong
+        elif mac_equal(seed, revealed):  # it said so itself: only its seed_commitment is wrong
             self.seed, self.is_dealers_lie = seed, True
         return bool(self.seed)
 

@@ -89,7 +89,7 @@ class Timing:
     confirm_s: float  # from ROSTER to the confirmations
     reveal_s: float  # from CONFIRMED to the reveals, and again for the partials
     silent_s: float  # a member waits this long for its head's next word
-    void_s: float  # after a round's opening time, when the round book closes it
+    void_s: float  # after a round's opening time, when the round ledger closes it
 
     def open_at_s(self, round_: int) -> float:
         """When round `round_` is opened."""
@@ -131,7 +131,7 @@ class RingView:
     k_min: int
     n_min: int
     result_key: bytes
-    attest_key: bytes  # X25519; the round book's, for the MACs over commitments
+    attest_key: bytes  # X25519; the round ledger's, for the MACs over commitments
     timing: Timing
     corrupt: int = 0  # members that were assumed to be so at most; follows from what is in the digest
     noise: tuple[tuple[int, Noise], ...] = ()  # by slot; its schema is in the digest
@@ -203,5 +203,5 @@ def round_digest(view: RingView, round_: int, attempt: int, term: int, expected:
 
 
 def result_text(view: RingView, round_: int, outcome: int, roster: int) -> bytes:
-    """What the round book signs."""
+    """What the round ledger signs."""
     return digest("result", view.digest, struct.pack("<QQQ", view.ring, round_, outcome), view.to_wire(roster))

@@ -82,7 +82,7 @@ def lost_rounds_max(size: int, room: int) -> int:
 
 def lost_rounds_granted(view: RingView) -> int:
     """
-    What the round book lets a head lose by its search: with half of the room.
+    What the round ledger lets a head lose by its search: with half of the room.
 
     That is for members that are away, and for suspects that sit too close on a sparse circle to be left out together.
     """

@@ -61,7 +61,7 @@ class EpochSecrets:
 
     def bind(self, view: RingView, position: int) -> None:
         """
-        Agree with every neighbour, and where slots are committed with the round book.
+        Agree with every neighbour, and where slots are committed with the round ledger.
 
         Raises RemoteProtocolError where a key of theirs is no good.
         """
@@ -151,7 +151,7 @@ class EpochSecrets:
         return prf.evaluate(self._suite.group, self._prf_key, label)
 
     def attest(self, text: bytes) -> bytes:
-        """The MAC for the round book over an `attestation_text`, 16 bytes."""
+        """The MAC for the round ledger over an `attestation_text`, 16 bytes."""
         if self._attest_key is None:
             raise LocalProtocolError("nothing is attested in a ring without committed slots")
         return self._suite.mac(self._attest_key, text)

@@ -70,7 +70,7 @@ class Connection:
         except zmq.Again:
             return False
         finally:
-            self.edge.touched()
+            self.edge.after_call()
         self.counters.messages_sent += 1
         self.counters.bytes_sent += len(data)
         return True

@@ -14,7 +14,7 @@ The rules that close the trap, all in this file:
 - After *every* libzmq call that may have read the mailbox, `refresh` reads ZMQ_EVENTS and wakes whoever can go on, if
   anybody is parked at all.
 - Before a task parks it looks at ZMQ_EVENTS itself, since its own `refresh` may be the one that cleared the descriptor.
-  There is no await between that look and the parking.
+  There is no await between that poll_readable and the parking.
 - The selector is level-triggered: a descriptor that nobody cleared is reported again.
 - A task that also waits for other things (`Inbox`) brings its own parking lot and follows the same rules.
 
@@ -65,13 +65,13 @@ class EdgeSocket:
             self._senders.unpark()
         return events
 
-    def touched(self) -> None:
+    def after_call(self) -> None:
         """To be called after a libzmq call on the socket: it may have cleared ZMQ_FD under the parked tasks."""
         if self.receivers or self._senders:
             self.refresh()
 
-    def look(self) -> bool:
-        """Whether there is a message to take; False is the look after which a task may park among the receivers."""
+    def poll_readable(self) -> bool:
+        """Whether there is a message to take; after False a task may park among the receivers."""
         return self.readable or bool(self.refresh() & POLLIN)
 
     async def receive(self, attempt: Callable[[], T]) -> T:
@@ -95,7 +95,7 @@ class EdgeSocket:
             if not can_go_on:  # outside the handler, or a parked task keeps the exception and its traceback alive
                 self._burst = 0
                 await lot.park()
-        self.touched()
+        self.after_call()
         self._burst += 1
         if self._burst >= BURST:
             self._burst = 0

@@ -17,7 +17,7 @@ from typing import Generic, Protocol, TypeVar
 import trio
 import zmq
 
-from protocol.link.alarms import Alarm, Alarms
+from protocol.link.deadlines import Alarm, DeadlineQueue
 from protocol.link.edge import BURST, EdgeSocket
 
 Event = TypeVar("Event")
@@ -44,7 +44,7 @@ class Inbox(Generic[Event, Message]):
 
     __slots__ = ("_alarm", "_alarms", "_burst", "_events", "_link", "_lot", "_size")
 
-    def __init__(self, alarms: Alarms, size: int) -> None:
+    def __init__(self, alarms: DeadlineQueue, size: int) -> None:
         self._alarms = alarms
         self._size = size
         self._lot = trio.lowlevel.ParkingLot()
@@ -85,7 +85,7 @@ class Inbox(Generic[Event, Message]):
             if self._events:
                 return self._events.popleft()
             link = self._link
-            if link is not None and not link.edge.closed and link.edge.look():
+            if link is not None and not link.edge.closed and link.edge.poll_readable():
                 message = self._take(link)
                 if message is not None:
                     return message
@@ -107,4 +107,4 @@ class Inbox(Generic[Event, Message]):
         except zmq.Again:
             return None
         finally:
-            link.edge.touched()
+            link.edge.after_call()

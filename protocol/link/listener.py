@@ -119,7 +119,7 @@ class Listener:
             self.counters.dropped_peer_gone += 1
             return False
         finally:
-            self.edge.touched()
+            self.edge.after_call()
         self.counters.messages_sent += 1
         self.counters.bytes_sent += len(data)
         return True

@@ -38,7 +38,7 @@ Admit = Callable[[bytes], Awaitable[tuple[str | None, float]]]
 """Given a public key (32 bytes): the User-Id to stamp on its messages, or None; and for how long to hold a refusal."""
 
 
-class Doorman:
+class ZapAuthenticator:
     """Answers libzmq's questions about keys, by domain."""
 
     def __init__(self, edge: EdgeSocket) -> None:
@@ -104,4 +104,4 @@ class Doorman:
     def _answer(self, frames: list[bytes]) -> None:
         # A reply to a session that has gone is dropped by the ROUTER; its pipes have no high-water mark.
         self._edge.socket.send_multipart(frames, NOBLOCK)
-        self._edge.touched()
+        self._edge.after_call()

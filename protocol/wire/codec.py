@@ -10,11 +10,9 @@ import msgpack
 from protocol.errors import RemoteProtocolError
 from protocol.wire.billing import Bill, BillDeclined, BillRequest
 from protocol.wire.coordination import (
-    Account,
-    Accused,
     Appoint,
-    Ask,
-    AskAccount,
+    ContributionStatus,
+    ContributionStatusRequest,
     Deal,
     Deals,
     EpochCall,
@@ -24,28 +22,31 @@ from protocol.wire.coordination import (
     HeadSilent,
     Hello,
     Join,
+    MisbehaviourReport,
     Refused,
     Relay,
     Result,
     RingTotal,
     RingVoid,
+    RoundStatusRequest,
 )
 from protocol.wire.fields import MAX_FRAME_SIZE, Read, malformed
-from protocol.wire.ring import BadDeal, Confirm, Confirmed, Open, Partial, Ready, Recover, Reveal, Roster, Share
+from protocol.wire.ring import BadDeal, Confirm, Confirmed, MaskedInput, Open, Partial, Ready, Recover, Reveal, Roster
 
 Message = (
-    Hello | EpochCall | Join | EpochLayout | Deal | Deals | Appoint | HeadAt | HeadSilent | RingTotal
-    | RingVoid | Accused | Expelled | Ask | AskAccount | Account | Result | Relay | Refused | Ready | Open | Share
-    | Roster | Confirm | Confirmed | Reveal | Recover | Partial | BadDeal | BillRequest | Bill | BillDeclined
+    Hello | EpochCall | Join | EpochLayout | Deal | Deals | Appoint | HeadAt | HeadSilent | RingTotal | RingVoid
+    | MisbehaviourReport | Expelled | RoundStatusRequest | ContributionStatusRequest | ContributionStatus | Result
+    | Relay | Refused | Ready | Open | MaskedInput | Roster | Confirm | Confirmed | Reveal | Recover | Partial | BadDeal
+    | BillRequest | Bill | BillDeclined
 )  # fmt: skip
-RingMessage = Ready | Open | Share | Roster | Confirm | Confirmed | Reveal | Recover | Partial | BadDeal | Result
+RingMessage = Ready | Open | MaskedInput | Roster | Confirm | Confirmed | Reveal | Recover | Partial | BadDeal | Result
 
 TABLE: dict[int, type[Message]] = {
     1: Hello, 2: EpochCall, 3: Join, 4: EpochLayout, 5: Deal, 7: Deals, 8: Appoint, 9: HeadAt,
-    10: HeadSilent, 11: RingTotal, 12: RingVoid, 13: Ask, 14: Result, 15: Relay, 16: Refused,
-    17: AskAccount, 18: Account, 19: Accused, 20: BillRequest, 21: Bill,
+    10: HeadSilent, 11: RingTotal, 12: RingVoid, 13: RoundStatusRequest, 14: Result, 15: Relay, 16: Refused,
+    17: ContributionStatusRequest, 18: ContributionStatus, 19: MisbehaviourReport, 20: BillRequest, 21: Bill,
     22: BillDeclined, 24: Expelled,
-    32: Ready, 33: Open, 34: Share, 35: Roster, 36: Confirm, 37: Confirmed, 38: Reveal, 39: Recover, 40: Partial,
+    32: Ready, 33: Open, 34: MaskedInput, 35: Roster, 36: Confirm, 37: Confirmed, 38: Reveal, 39: Recover, 40: Partial,
     41: BadDeal,
 }  # fmt: skip
 
@@ -58,9 +59,9 @@ FROM_GATEWAY = frozenset(
         HeadSilent,
         RingTotal,
         RingVoid,
-        Accused,
-        Ask,
-        AskAccount,
+        MisbehaviourReport,
+        RoundStatusRequest,
+        ContributionStatusRequest,
         Relay,
         BadDeal,
         Bill,
@@ -68,9 +69,9 @@ FROM_GATEWAY = frozenset(
     }
 )
 FROM_COORDINATOR = frozenset(
-    {EpochCall, EpochLayout, Deals, Appoint, HeadAt, Account, Result, Relay, Refused, Expelled, BillRequest}
+    {EpochCall, EpochLayout, Deals, Appoint, HeadAt, ContributionStatus, Result, Relay, Refused, Expelled, BillRequest}
 )
-FROM_MEMBER = frozenset({Ready, Share, Confirm, Reveal, Partial, BadDeal})
+FROM_MEMBER = frozenset({Ready, MaskedInput, Confirm, Reveal, Partial, BadDeal})
 FROM_HEAD = frozenset({Open, Roster, Confirmed, Recover, Result})
 
 _CODES = {kind: code for code, kind in TABLE.items()}

@@ -47,11 +47,11 @@ class Outcome(IntEnum):
     VOID = 2
 
 
-class Lie(IntEnum):
+class Misbehaviour(IntEnum):
     """What a head says of a member: its seed fits not what its share was bound to, or it is what spoils the sums."""
 
     WRONG_SEED = 1
-    SPOILT_SUM = 2
+    CORRUPT_SUM = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +198,7 @@ class RingVoid:
 
 
 @dataclass(frozen=True, slots=True)
-class Accused:
+class MisbehaviourReport:
     """The head of `term` found in `round` that the member at `position` lied: a head's claim, for the operator."""
 
     epoch: Epoch
@@ -206,11 +206,11 @@ class Accused:
     term: Term
     round: Round
     position: Position
-    lie: Annotated[int, integer(1, 2)]
+    misbehaviour: Annotated[int, integer(1, 2)]
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class RoundStatusRequest:
     """How did this round of my ring end?"""
 
     epoch: Epoch
@@ -219,7 +219,7 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
-class AskAccount:
+class ContributionStatusRequest:
     """Was I in an opened total of this round?  For a round whose ring, and its keys, the asker no longer has."""
 
     epoch: Epoch
@@ -227,8 +227,8 @@ class AskAccount:
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
-    """The answer from the round book's durable record: whether the receiver was in the round's opened total."""
+class ContributionStatus:
+    """The answer from the round ledger's durable record: whether the receiver was in the round's opened total."""
 
     epoch: Epoch
     round: Round
@@ -237,7 +237,7 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The round book's word on a round, signed with the epoch's result key, so that a head cannot bend it."""
+    """The round ledger's word on a round, signed with the epoch's result key, so that a head cannot bend it."""
 
     epoch: Epoch
     ring: Ring

@@ -8,7 +8,6 @@ from typing import Annotated
 from protocol.wire.fields import (
     MAX_ROUNDS,
     Attempt,
-    Binding,
     Bitmap,
     Elements,
     Epoch,
@@ -18,6 +17,7 @@ from protocol.wire.fields import (
     Ring,
     Round,
     Scalars,
+    SeedCommitment,
     Term,
     Vector,
     integer,
@@ -49,10 +49,10 @@ class Open:
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class MaskedInput:
     """
-    A member's masked vector and a binding to its self mask's seed; with committed slots also its commitments, its
-    masked blindings, and a MAC for the round book over the commitments.
+    A member's masked vector and a commitment to its self mask's seed; with committed slots also its commitments, its
+    masked blindings, and a MAC for the round ledger over the commitments.
     """
 
     epoch: Epoch
@@ -60,7 +60,7 @@ class Share:
     round: Round
     attempt: Attempt
     vector: Vector
-    binding: Binding
+    seed_commitment: SeedCommitment
     commitments: Elements
     blinding: Scalars
     attestation: Annotated[bytes, octets(0, 16, 16)]

@@ -16,18 +16,18 @@ import trio
 from prometheus_client import CollectorRegistry
 
 from coordinator.emp.billing import Billing
-from coordinator.emp.desk import BillDesk
-from coordinator.gwa.accusations import LIES, AccusationBook, Accused
+from coordinator.emp.billing_service import BillingService
 from coordinator.gwa.ca import CertificateAuthority, TariffSigner
+from coordinator.gwa.misbehaviour import LIES, Accused, MisbehaviourLog
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.store import Epoch, Ring, Store
 from coordinator.tables import bills, tariffs
 from coordinator.web.app import make_app
 from coordinator.web.serve import serve
 from coordinator.web.status import RingStatus, Status
-from protocol.dcnet.book import Ended
 from protocol.dcnet.commitments import Pedersen
 from protocol.dcnet.group import Edwards25519
+from protocol.dcnet.ledger import Ended
 from protocol.dcnet.schema import DEFAULT_SCHEMA, Schema
 from protocol.dcnet.tariff import Tariff
 from protocol.wire import Outcome
@@ -104,7 +104,7 @@ class Neighbourhood:
                     epoch.epoch, ring.ring, 60 + index, start_ms, last_ms,
                 )
             )  # fmt: skip
-        AccusationBook(self.store).write(said, start_ms)
+        MisbehaviourLog(self.store).write(said, start_ms)
 
     def _end(self, ring: Ring, round_: int) -> Ended:
         draw, size = self.random, len(ring.members)
@@ -188,7 +188,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
         metrics = CoordinatorMetrics(CollectorRegistry())
         now = datetime.now(UTC)
         signer = TariffSigner(tmp_path / "pki", CertificateAuthority.create(tmp_path / "pki", now), now)
-        desk = BillDesk(Billing(store, Pedersen(Edwards25519())), signer, [], metrics, keep_s=10**7)
+        desk = BillingService(Billing(store, Pedersen(Edwards25519())), signer, [], metrics, keep_s=10**7)
         app = make_app(store, neighbourhood, metrics, desk=desk, operator_token="not used here")
         async with trio.open_nursery() as nursery:
             running["address"] = (await nursery.start(serve, app, ["http://127.0.0.1:0"]))[0]

@@ -47,7 +47,10 @@ def arm_bill(stage: str) -> None:
 def arm(progress: Progress, stage: str, first_round: int) -> None:
     rounds = set()
     attempted, to_head = Contributions.attempted, Membership._to_head
-    message_of: type[wire.Share | wire.Reveal] = {Progress.SHARED: wire.Share, Progress.SERVED: wire.Reveal}[progress]
+    message_of: type[wire.MaskedInput | wire.Reveal] = {
+        Progress.SHARED: wire.MaskedInput,
+        Progress.SERVED: wire.Reveal,
+    }[progress]
 
     async def dying(mine: Contributions, view: RingView, record: Attempted) -> None:
         rounds.add((view.epoch, record.round))

@@ -11,9 +11,9 @@ from coordinator.emp.billing import Asked, Billing, BillStatus
 from coordinator.store import Epoch, Ring, Store
 from protocol import wire
 from protocol.dcnet.billing import Bill, make_bill
-from protocol.dcnet.book import Ended
 from protocol.dcnet.commitments import Pedersen, derive_blinding
 from protocol.dcnet.group import Edwards25519
+from protocol.dcnet.ledger import Ended
 from protocol.dcnet.rings import positions_of
 from protocol.dcnet.schema import VERIFIED_SCHEMA
 from protocol.dcnet.tariff import Tariff, read_tariff, unpack_intervals

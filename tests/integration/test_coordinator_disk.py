@@ -18,11 +18,11 @@ from pydantic import SecretStr
 from sqlalchemy import text
 
 from coordinator.config import CoordinatorConfig, EpochConfig, WebConfig
+from coordinator.epoch_writer import EpochWriter
 from coordinator.gwa.areas import SETTLE_S, Areas
 from coordinator.gwa.ca import ROOT_FILE
 from coordinator.gwa.enrolment import Directory
 from coordinator.gwa.epochs import AreaEpoch, Joined, Phase, To
-from coordinator.keeping import EpochKeeper
 from coordinator.store import Store
 from loadtest.demo.plan import to_toml
 from loadtest.network import Network, free_port
@@ -113,14 +113,14 @@ async def test_a_full_disk_costs_an_epoch_and_the_next_one_runs(network: Network
 
 
 class Keeping:
-    """An `EpochKeeper` on a real database, and epochs of two areas whose gateways have all joined."""
+    """An `EpochWriter` on a real database, and epochs of two areas whose gateways have all joined."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.store = Store(f"sqlite:///{path}")
         self.sent: list[To] = []
         self.failures = 0
-        self.keeper = EpochKeeper(self.store, DEFAULT_SCHEMA, self.sent.extend, self._failed)
+        self.keeper = EpochWriter(self.store, DEFAULT_SCHEMA, self.sent.extend, self._failed)
         areas = Areas(StandardSuite(), EpochConfig(), DEFAULT_SCHEMA, [], ["north", "south"], bytes, 0)
         for area in areas.areas.values():
             for index in range(8):
@@ -270,7 +270,7 @@ async def test_a_question_that_the_database_cannot_answer_ends_nothing(
     network: Network, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = network.directory / "coordinator" / "coordinator.sqlite"
-    question = wire.encode(wire.AskAccount(7, 0))
+    question = wire.encode(wire.ContributionStatusRequest(7, 0))
     async with trio.open_nursery() as nursery:
         await network.start_meters(nursery)
         await network.start_coordinator(nursery)

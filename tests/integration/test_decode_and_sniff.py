@@ -18,8 +18,8 @@ import trio
 import typer
 from typer.testing import CliRunner
 
-from loadtest.meters.book import BookEntry, read_book
 from loadtest.meters.mbus import MBusMeter, serve_stream
+from loadtest.meters.meter_list import MeterEntry, read_meter_list
 from loadtest.meters.p1 import P1Settings, telegram
 from loadtest.meters.serial_bus import serial_bus
 from node.lmn.mbus.device import DeviceAddress
@@ -81,9 +81,9 @@ def test_no_recorded_telegram_ends_in_a_traceback(protocol: str) -> None:
 
 
 @contextmanager
-def meters(tmp_path: Path, *options: str) -> Iterator[list[BookEntry]]:
-    """A `stromkreis meters` process and its book."""
-    book = tmp_path / "book.json"
+def meters(tmp_path: Path, *options: str) -> Iterator[list[MeterEntry]]:
+    """A `stromkreis meters` process and its meter_list."""
+    meter_list = tmp_path / "meter_list.json"
     command = [
         sys.executable,
         "-m",
@@ -93,15 +93,15 @@ def meters(tmp_path: Path, *options: str) -> Iterator[list[BookEntry]]:
         "0",
         "--period-s",
         "1",
-        "--book",
-        str(book),
+        "--meter-list",
+        str(meter_list),
     ]
     with subprocess.Popen([*command, *options], env=ENVIRON, stderr=subprocess.PIPE, text=True) as process:
         try:
             assert process.stderr is not None
             assert "meters listen" in process.stderr.readline()
-            assert book.stat().st_mode & 0o777 == 0o600
-            yield read_book(book)
+            assert meter_list.stat().st_mode & 0o777 == 0o600
+            yield read_meter_list(meter_list)
         finally:
             process.terminate()
             process.wait(10)
@@ -109,8 +109,8 @@ def meters(tmp_path: Path, *options: str) -> Iterator[list[BookEntry]]:
 
 @pytest.mark.parametrize("link", ["tcp", "pty"])
 def test_sniff_shows_meters_that_speak_unasked(tmp_path: Path, link: str) -> None:
-    with meters(tmp_path, "--count", "2", "--protocol", "p1,wmbus", "--link", link) as book:
-        for entry in book:
+    with meters(tmp_path, "--count", "2", "--protocol", "p1,wmbus", "--link", link) as meter_list:
+        for entry in meter_list:
             protocol, _, url = entry.url.partition("+")
             bare = url.replace(f"id={entry.id}", "").rstrip("?&")
             key = ["--key", f"{entry.id}={entry.keys['encryption']}"] if entry.keys else []
@@ -131,9 +131,9 @@ def sniffed(*arguments: str, state: Path | None = None) -> subprocess.CompletedP
 
 @pytest.mark.parametrize("link", ["tcp", "pty"])
 def test_sniff_asks_meters_and_finds_those_of_an_mbus(tmp_path: Path, link: str) -> None:
-    """The URL of the meter book is all it takes, with the keys of a meter that has some."""
-    with meters(tmp_path, "--count", "4", "--protocol", "sml,dlms,mbus,iec62056-21", "--link", link) as book:
-        for entry in book:
+    """The URL of the meter meter_list is all it takes, with the keys of a meter that has some."""
+    with meters(tmp_path, "--count", "4", "--protocol", "sml,dlms,mbus,iec62056-21", "--link", link) as meter_list:
+        for entry in meter_list:
             keys = [part for purpose, key in entry.keys.items() for part in ("--key", f"{purpose}={key}")]
             done = sniffed("--ask", "--once", entry.url, *keys, state=tmp_path)
             rows = [json.loads(line) for line in done.stdout.splitlines()]
@@ -145,7 +145,7 @@ def test_sniff_asks_meters_and_finds_those_of_an_mbus(tmp_path: Path, link: str)
                 assert (found.returncode, found.stderr) == (0, "")
                 names = [line.split()[0] for line in found.stdout.splitlines()]
                 assert {"1-0:1.8.0*255", "1-0:2.8.0*255", "1-0:16.7.0*255"} <= set(names)
-        (mbus,) = (entry for entry in book if entry.url.startswith("mbus"))
+        (mbus,) = (entry for entry in meter_list if entry.url.startswith("mbus"))
         found = sniffed("--search", mbus.url)
         assert (found.returncode, found.stdout.split()[0]) == (0, mbus.id)
         address = found.stdout.split("address=")[1].split()[0]
@@ -161,10 +161,10 @@ def test_sniff_asks_meters_and_finds_those_of_an_mbus(tmp_path: Path, link: str)
 
 def test_sniff_says_what_was_wrong_with_keys_certificates_and_names(tmp_path: Path) -> None:
     """Whose fault it was, what was expected, what to try; no key in it."""
-    with meters(tmp_path, "--count", "3", "--protocol", "dlms,lks1,dlms-mbus") as book:
-        dlms, lks1, push = book
+    with meters(tmp_path, "--count", "3", "--protocol", "dlms,lks1,dlms-mbus") as meter_list:
+        dlms, lks1, push = meter_list
 
-        def told(entry: BookEntry, url: str, **other: str) -> str:
+        def told(entry: MeterEntry, url: str, **other: str) -> str:
             keys = [part for name, key in {**entry.keys, **other}.items() for part in ("--key", f"{name}={key}")]
             done = sniffed("--ask", "--once", url, *keys, state=tmp_path)
             assert (done.returncode != 0, done.stdout) == (True, "")

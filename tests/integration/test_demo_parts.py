@@ -39,14 +39,14 @@ from loadtest.demo.plan import (
     to_toml,
 )  # fmt: skip
 from loadtest.demo.processes import DemoError, children, usage
-from loadtest.demo.report import Outage, Report, judge, make_report, print_report, read_book, write_report
+from loadtest.demo.report import Outage, Report, judge, make_report, print_report, read_rounds, write_report
 from loadtest.demo.run import Demo, wrong_settings
 from loadtest.demo.view import DemoState, View, render
 from loadtest.demo.watch import Watch
 from loadtest.households import households
 from node.config import NodeConfig
 from node.metrics import NodeMetrics
-from protocol.dcnet.book import Ended
+from protocol.dcnet.ledger import Ended
 from protocol.dcnet.schema import DEFAULT_SCHEMA, WORD_MODULUS
 from protocol.wire import Outcome
 from stromkreis.config import load
@@ -124,14 +124,14 @@ def on_path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
 
-async def _book(tmp_path: Path, name: str) -> None:
+async def _write_list(tmp_path: Path, name: str) -> None:
     with trio.fail_after(20):
         while not (tmp_path / name).exists():
             await trio.sleep(0.02)
 
 
 def _meters(tmp_path: Path, name: str) -> list[str]:
-    return ["meters", "--count", "1", "--first-port", "0", "--book", str(tmp_path / name)]
+    return ["meters", "--count", "1", "--first-port", "0", "--meter-list", str(tmp_path / name)]
 
 
 async def test_children_end_with_the_context_whatever_ends_it(tmp_path: Path, on_path: None) -> None:
@@ -139,8 +139,8 @@ async def test_children_end_with_the_context_whatever_ends_it(tmp_path: Path, on
         async with children(tmp_path) as group:
             one = await group.start("one", _meters(tmp_path, "one.json"))
             two = await group.start("two", _meters(tmp_path, "two.json"))
-            await _book(tmp_path, "one.json")
-            await _book(tmp_path, "two.json")
+            await _write_list(tmp_path, "one.json")
+            await _write_list(tmp_path, "two.json")
             assert usage(one.pid).cpu_s > 0
             await group.kill(two)
             raise KeyError
@@ -176,8 +176,8 @@ def test_a_killed_demo_takes_its_children_along(tmp_path: Path) -> None:
         "import sys, trio; from pathlib import Path; from loadtest.demo.processes import children\n"
         "async def main():\n"
         f"    async with children(Path({str(tmp_path)!r})) as group:\n"
-        f"        child = await group.start('orphan', {_meters(tmp_path, 'book.json')!r})\n"
-        f"        while not Path({str(tmp_path / 'book.json')!r}).exists(): await trio.sleep(0.02)\n"
+        f"        child = await group.start('orphan', {_meters(tmp_path, 'meters.json')!r})\n"
+        f"        while not Path({str(tmp_path / 'meters.json')!r}).exists(): await trio.sleep(0.02)\n"
         "        print(child.pid, flush=True)\n"
         "        await trio.sleep_forever()\n"
         "trio.run(main)\n"
@@ -287,11 +287,11 @@ def _report(url: str) -> Report:
     mine = Counter({("sent", 0.0): 3600, ("received", 0.0): 1800, ("sum", 0.05): 6, ("sum", math.inf): 12})
     costs.spent = {"node-4": Spent(0.036, 600, mine, Counter({("sent", 0.0): 180})), "coordinator": Spent(0.072, 900)}
     costs.samples = [Sample(0.0, "node-4", 0.0, 600), Sample(1.0, "node-4", 0.01, 600), Sample(4.0, "node-4", 2.0, 5)]
-    book = read_book(url, 6)
+    recorded = read_rounds(url, 6)
     outage = Outage("node-4", (KILLED,), 1.9, 3.5)
     settings = DemoSettings(gateways=6, rounds_wanted=6)
-    verdict = judge(book, EPOCH, METERS)
-    return make_report(settings, book, verdict, costs, origin_unix_s=5_000, outage=outage)
+    verdict = judge(recorded, EPOCH, METERS)
+    return make_report(settings, recorded, verdict, costs, origin_unix_s=5_000, outage=outage)
 
 
 def test_a_run_is_judged_from_the_database(tmp_path: Path) -> None:
@@ -380,14 +380,14 @@ async def test_a_process_is_counted_over_both_its_lives(tmp_path: Path, on_path:
     async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as client, children(tmp_path) as group:
         costs = Costs(client)
         first = await group.start("node-1", _meters(tmp_path, "one.json"))
-        await _book(tmp_path, "one.json")
+        await _write_list(tmp_path, "one.json")
         await costs.begin(first, "http://n/metrics")
         costs.look(1.5)
         await costs.end(first)
         await group.kill(first)
         second = await group.start("node-1", _meters(tmp_path, "two.json"))
         await costs.begin(second, "http://n/metrics", anew=True)
-        await _book(tmp_path, "two.json")
+        await _write_list(tmp_path, "two.json")
         await costs.end(second)
     spent = costs.spent["node-1"]
     assert (("collect", 0.1), 0) in spent.counts.items(), "an empty bucket says where the others begin"

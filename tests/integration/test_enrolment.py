@@ -94,7 +94,7 @@ def test_tokens_have_limits(store: Store, enrolment: Enrolment) -> None:
 
 
 def test_a_stranger_waits_for_no_lock_and_holds_none(store: Store, enrolment: Enrolment) -> None:
-    """While the round book writes, and with a request that is none: the token comes before everything else."""
+    """While the round ledger writes, and with a request that is none: the token comes before everything else."""
     with store.write():
         assert refused(enrolment, replace(request("stk_guess"), signing_request=b"junk")) == "token_unknown"
 

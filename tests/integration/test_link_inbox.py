@@ -10,7 +10,7 @@ import zmq
 from trio.testing import MockClock
 
 from protocol.link import Inbox, Keypair, LinkContext
-from protocol.link.alarms import Alarm, Alarms
+from protocol.link.deadlines import Alarm, DeadlineQueue
 from protocol.link.edge import BURST
 
 SERVER, ALICE = Keypair.generate(), Keypair.generate()
@@ -19,14 +19,14 @@ WATCHDOG_S = 20
 
 
 @pytest.fixture
-async def alarms(nursery: trio.Nursery) -> Alarms:
-    alarms = Alarms()
+async def alarms(nursery: trio.Nursery) -> DeadlineQueue:
+    alarms = DeadlineQueue()
     nursery.start_soon(alarms.run)
     return alarms
 
 
 async def test_a_deadline_is_met_to_the_moment_however_often_it_was_moved(
-    alarms: Alarms, autojump_clock: MockClock
+    alarms: DeadlineQueue, autojump_clock: MockClock
 ) -> None:
     inbox: Inbox[str, bytes] = Inbox(alarms, 4)
     began_s = trio.current_time()
@@ -51,7 +51,7 @@ async def test_a_deadline_is_met_to_the_moment_however_often_it_was_moved(
 
 
 async def test_alarms_of_many_ring_in_their_order_and_none_is_kept_after_its_time(
-    alarms: Alarms, autojump_clock: MockClock
+    alarms: DeadlineQueue, autojump_clock: MockClock
 ) -> None:
     dice = random.Random(1)
     waits_s = [dice.uniform(0.0, 50.0) for _ in range(200)]
@@ -70,7 +70,7 @@ async def test_alarms_of_many_ring_in_their_order_and_none_is_kept_after_its_tim
 
 
 async def test_a_later_alarm_is_not_entered_and_an_earlier_one_is_at_once(
-    alarms: Alarms, autojump_clock: MockClock
+    alarms: DeadlineQueue, autojump_clock: MockClock
 ) -> None:
     alarm = Alarm(trio.lowlevel.ParkingLot())
     alarms.set(alarm, 50.0)
@@ -86,7 +86,7 @@ async def test_a_later_alarm_is_not_entered_and_an_earlier_one_is_at_once(
 
 
 async def test_an_inbox_is_bounded_and_what_is_there_comes_before_a_deadline(
-    alarms: Alarms, autojump_clock: MockClock
+    alarms: DeadlineQueue, autojump_clock: MockClock
 ) -> None:
     inbox: Inbox[int, bytes] = Inbox(alarms, 3)
     assert [inbox.post(number) for number in range(5)] == [True, True, True, False, False]
@@ -95,7 +95,7 @@ async def test_an_inbox_is_bounded_and_what_is_there_comes_before_a_deadline(
 
 
 async def test_a_full_inbox_and_a_deadline_that_is_always_due_let_others_run(
-    alarms: Alarms, autojump_clock: MockClock
+    alarms: DeadlineQueue, autojump_clock: MockClock
 ) -> None:
     inbox: Inbox[int, bytes] = Inbox(alarms, 1)
     turns = 0
@@ -119,7 +119,7 @@ async def test_a_full_inbox_and_a_deadline_that_is_always_due_let_others_run(
         nursery.cancel_scope.cancel()
 
 
-async def test_cancelling_takes_no_event(alarms: Alarms, autojump_clock: MockClock) -> None:
+async def test_cancelling_takes_no_event(alarms: DeadlineQueue, autojump_clock: MockClock) -> None:
     inbox: Inbox[int, bytes] = Inbox(alarms, 4)
     with trio.move_on_after(1.0) as scope:
         await inbox.receive(100.0)
@@ -140,7 +140,7 @@ async def test_posted_events_come_before_the_links_messages_and_both_wake() -> N
             mine: Inbox[str, bytes] = links.inbox(8)
             mine.follow(connection)
             assert listener.send("alice", b"two")
-            while not connection.edge.look():
+            while not connection.edge.poll_readable():
                 await trio.sleep(0.001)
             assert mine.post("posted")
             assert [await mine.receive(1.0), await mine.receive(1.0)] == ["posted", b"two"]
@@ -169,7 +169,7 @@ async def test_a_flood_of_what_is_nobodys_lets_others_run() -> None:
             listener.disconnect("alice")
             for _ in range(200):
                 await connection.send(b"unheard")
-            while not listener.edge.look():
+            while not listener.edge.poll_readable():
                 await trio.sleep(0.001)
             inbox: Inbox[str, tuple[object, bytes]] = links.inbox(1)
             inbox.follow(listener)
@@ -218,7 +218,7 @@ async def test_random_senders_on_a_followed_link_lose_nothing(seed: int) -> None
                 for number in range(count):
                     assert inbox.post(number)
                     connection.edge.socket.getsockopt(zmq.EVENTS)  # clears the descriptor, and tells nobody
-                    connection.edge.touched()
+                    connection.edge.after_call()
                     await pause()
 
             async def collect() -> None:

@@ -212,7 +212,7 @@ async def paired(home: Home, path: Path, policy: RenewalPolicy = POLICY) -> Asyn
 
     def start(**keys: Any) -> None:
         profile = MeterProfile(device="gw/0", protocol="lks1", link="tcp://h:1", meter_id=NAMES[0], keys=keys or first)
-        profile.keep_in(pairings=PairingStore(store, policy))
+        profile.bind_stores(pairings=PairingStore(store, policy))
         started[:] = [profile]
 
     async def read(at: datetime = NOW) -> list[Reading | RemoteProtocolError]:

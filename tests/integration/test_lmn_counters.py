@@ -118,7 +118,7 @@ async def heard(protocol: str, telegram: bytes, keys: dict[str, Any], store: Sto
     profile = MeterProfile(
         device="G/0", meter_id="1STK0100000001", protocol=protocol, link="radio://h:1", keys=keys, push=True
     )  # fmt: skip
-    profile.keep_in(DurableCounters(store))
+    profile.bind_stores(DurableCounters(store))
     listen = DRIVERS[protocol].listen
     assert listen is not None
     ours, theirs = trio.testing.memory_stream_pair()
@@ -137,7 +137,7 @@ async def test_nothing_is_sent_where_the_counter_cannot_be_stored() -> None:
 
     keys: dict[str, Any] = {"encryption": "00" * 16, "authentication": "11" * 16, "system_title": TITLE}
     profile = MeterProfile(device="X", protocol="dlms", link="tcp://h:1", keys=keys)
-    profile.keep_in(Broken())
+    profile.bind_stores(Broken())
     ours, theirs = trio.testing.memory_stream_pair()
     ask = DRIVERS["dlms"].ask
     assert ask is not None

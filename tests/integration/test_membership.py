@@ -21,10 +21,10 @@ import node.gateway
 from coordinator.gwa.ca import CertificateAuthority
 from loadtest.lying_head import LyingHead
 from loadtest.simulator.suite import CheapSuite
+from node.aggregation.context import RELAY, FromCoordinator, FromHead, MembershipContext
 from node.aggregation.contribution import Contributions, Registers
 from node.aggregation.head import HeadDriver
 from node.aggregation.membership import Membership
-from node.aggregation.surroundings import RELAY, FromCoordinator, FromHead, Surroundings
 from node.gateway import Shared
 from node.lmn.counters import DurableCounters
 from node.metrics import NodeMetrics
@@ -40,7 +40,7 @@ from protocol.link import Keypair, LinkContext
 
 SUITE = CheapSuite()
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
-Kind = TypeVar("Kind", wire.Share, wire.Ready)
+Kind = TypeVar("Kind", wire.MaskedInput, wire.Ready)
 TERM = 1  # the head is the member at position 1
 
 
@@ -97,11 +97,11 @@ async def gateway(tmp_path: Path) -> AsyncIterator[Gateway]:
         contributions = Contributions(store, "ESTK0000000001", DEFAULT_SCHEMA)
         await contributions.first_reading((1, 100, 0, 0))
         sent: list[wire.Message] = []
-        around = Surroundings(
+        context = MembershipContext(
             SUITE, keys.open("ESTK0000000001"), link, contributions, NodeMetrics(registry), lambda: 0.0, sent.append,
             lambda: None, lambda *_: None, "tcp://127.0.0.1:*", None, relay=False,
         )  # fmt: skip
-        made = Gateway(Membership(around, liar.view, liar.secrets[0]), liar, registry)
+        made = Gateway(Membership(context, liar.view, liar.secrets[0]), liar, registry)
         made.sent = sent
         nursery.start_soon(made.membership.run)
         yield made
@@ -122,7 +122,7 @@ async def test_an_opening_that_waits_for_the_reading_is_not_answered_once_its_e_
         mine.reads(0, 150)
         mine.hears(liar.open(1))
         mine.hears(liar.open(2, liar.everybody(3)))
-        (share,) = await mine.until(wire.Share)
+        (share,) = await mine.until(wire.MaskedInput)
         assert (share.round, share.attempt) == (0, 2)
         assert mine.count("protocol_errors", reason="expelled_member") == 1
 
@@ -134,7 +134,7 @@ async def test_a_clock_that_is_set_back_costs_its_rounds_and_not_the_node(tmp_pa
         mine.reads(2, 140)
         mine.reads(4, 160)
         mine.hears(mine.liar.open(round_=4))
-        (share,) = await mine.until(wire.Share)
+        (share,) = await mine.until(wire.MaskedInput)
         assert share.round == 4
 
 
@@ -162,12 +162,12 @@ async def test_a_member_that_was_shut_out_does_not_come_back_by_another_link_tha
     store = Store(tmp_path / "registers.sqlite")
     bare: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     async with LinkContext() as link, trio.open_nursery() as nursery:
-        around = Surroundings(
+        context = MembershipContext(
             SUITE, module, link, Contributions(store, "ESTK0000000001", DEFAULT_SCHEMA),
             NodeMetrics(registry), lambda: 0.0, lambda _: None, lambda: None, lambda *_: None, "tcp://127.0.0.1:*",
             None, relay=False,
         )  # fmt: skip
-        head = HeadDriver(around, view, 0, {}, lambda _: None, first=(0, 0), secrets=liar.secrets[0])
+        head = HeadDriver(context, view, 0, {}, lambda _: None, first=(0, 0), secrets=liar.secrets[0])
         endpoint = await nursery.start(head.run)
         links = []
         for _ in range(2):
@@ -203,15 +203,15 @@ async def _until(condition: Callable[[], bool]) -> None:
 
 
 def whole(mine: Gateway, tmp_path: Path) -> node.gateway.Gateway:
-    """The gateway around a membership, as far as the coordinator's messages reach."""
-    around = mine.membership._around
-    store = around.contributions._store
+    """The gateway context a membership, as far as the coordinator's messages reach."""
+    context = mine.membership._context
+    store = context.contributions._store
     shared = Shared(
-        SUITE, around.link, store, DurableCounters(store), around.metrics,
+        SUITE, context.link, store, DurableCounters(store), context.metrics,
         TrustStore(CertificateAuthority.create(tmp_path / "pki", NOW).root, lambda: 0.0), Policy(), "", None,
         relay=False,
     )  # fmt: skip
-    return node.gateway.Gateway(shared, around.module, "tcp://127.0.0.1:1", bytes(32), [])
+    return node.gateway.Gateway(shared, context.module, "tcp://127.0.0.1:1", bytes(32), [])
 
 
 def call(schema: Schema, epoch: int = 1) -> wire.EpochCall:
@@ -221,17 +221,17 @@ def call(schema: Schema, epoch: int = 1) -> wire.EpochCall:
 @pytest.mark.parametrize("is_over", [False, True], ids=["living", "over"])
 async def test_while_a_ring_lives_the_coordinators_bare_word_settles_nothing(tmp_path: Path, *, is_over: bool) -> None:
     async with gateway(tmp_path) as mine:
-        liar, contributions = mine.liar, mine.membership._around.contributions
+        liar, contributions = mine.liar, mine.membership._context.contributions
         mine.head_at()
         mine.hears(liar.open())
         mine.reads(0, 150)
-        await mine.until(wire.Share)
+        await mine.until(wire.MaskedInput)
         ours = whole(mine, tmp_path)
         ours._contributions = contributions
         if not is_over:
             living = node.gateway._Epoch(call(DEFAULT_SCHEMA), liar.secrets[0], membership=mine.membership)
             ours._epochs[1] = living
-        await ours._dispatch(wire.Account(liar.view.epoch, 0, 0))
+        await ours._dispatch(wire.ContributionStatus(liar.view.epoch, 0, 0))
         assert contributions.unsettled == (None if is_over else (1, 0))
 
 

@@ -1,4 +1,4 @@
-"""`stromkreis meters` for real: sockets, the book, our own gateway driver reading what truth says."""
+"""`stromkreis meters` for real: sockets, the meter list, our own gateway driver reading what truth says."""
 
 import json
 import os
@@ -20,9 +20,9 @@ import trio
 
 from loadtest.config import MeterProtocol, MetersConfig
 from loadtest.households import Household, households
-from loadtest.meters.book import BookEntry, read_book
 from loadtest.meters.clock import SimulatedClock, clock_of
-from loadtest.meters.guide import told
+from loadtest.meters.guide import meter_summary
+from loadtest.meters.meter_list import MeterEntry, read_meter_list
 from loadtest.meters.run import run, simulated_meters
 from node.config import GatewayConfig
 from node.fleet import meter_profiles
@@ -38,7 +38,7 @@ ROOT = Path(__file__).parents[2]
 CORPUS = ROOT / "../shared/corpora/sml"
 
 
-async def _read(entry: BookEntry) -> dict[str, tuple[object, int]]:
+async def _read(entry: MeterEntry) -> dict[str, tuple[object, int]]:
     host, port = entry.url.removeprefix("sml+tcp://").partition("?")[0].split(":")
     stream = await trio.open_tcp_stream(host, int(port))
     async with stream:
@@ -50,12 +50,12 @@ async def _read(entry: BookEntry) -> dict[str, tuple[object, int]]:
     return {str(reading.obis): (reading.value, reading.scaler) for reading in readings}
 
 
-async def _serve(nursery: trio.Nursery, config: MetersConfig) -> list[BookEntry]:
-    found: list[BookEntry] = []
+async def _serve(nursery: trio.Nursery, config: MetersConfig) -> list[MeterEntry]:
+    found: list[MeterEntry] = []
     listening = trio.Event()
 
-    def ready(book: list[BookEntry]) -> None:
-        found.extend(book)
+    def ready(meter_list: list[MeterEntry]) -> None:
+        found.extend(meter_list)
         listening.set()
 
     nursery.start_soon(lambda: run(config, ready=ready))
@@ -68,20 +68,20 @@ async def test_a_meter_says_over_sml_what_truth_says(q: int, tmp_path: Path) -> 
     # A long quarter hour around now, so that it cannot end while the test reads.
     period_s = 1_000.0
     origin_unix_s = time.time() - (q + 0.5) * period_s
-    book_path = tmp_path / "sub" / "book.json"
+    list_path = tmp_path / "sub" / "meter_list.json"
     config = MetersConfig(
         count=4,
         first_port=0,
         origin_unix_s=origin_unix_s,
         period_s=period_s,
         start_quarter_hour=172 * 96 + 44,
-        book=book_path,
+        meter_list=list_path,
     )
     async with trio.open_nursery() as nursery:
-        book = await _serve(nursery, config)
-        assert read_book(book_path) == book
-        assert [entry.profile for entry in book] == ["H25", "H0", "G0", "PV"]
-        for meter, entry in zip(simulated_meters(config), book, strict=True):
+        meter_list = await _serve(nursery, config)
+        assert read_meter_list(list_path) == meter_list
+        assert [entry.profile for entry in meter_list] == ["H25", "H0", "G0", "PV"]
+        for meter, entry in zip(simulated_meters(config), meter_list, strict=True):
             said, shown = await _read(entry), meter.registers(q)
             assert said["1-0:1.8.0*255"] == (shown.import_tenth_wh, -1)
             assert said["1-0:2.8.0*255"] == (shown.export_tenth_wh, -1)
@@ -97,16 +97,16 @@ async def test_every_recording_says_over_sml_what_libsml_says() -> None:
             count=0, replay=CORPUS, first_port=0, origin_unix_s=time.time() - (q + 0.5) * 1_000, period_s=1_000
         )
         async with trio.open_nursery() as nursery:
-            book = await _serve(nursery, config)
+            meter_list = await _serve(nursery, config)
             readouts: dict[str, dict[str, tuple[object, int]]] = {}
 
-            async def read(entry: BookEntry, into: dict[str, dict[str, tuple[object, int]]] = readouts) -> None:
+            async def read(entry: MeterEntry, into: dict[str, dict[str, tuple[object, int]]] = readouts) -> None:
                 into[entry.id] = await _read(entry)
 
             async with trio.open_nursery() as reading:
-                for entry in book:
+                for entry in meter_list:
                     reading.start_soon(read, entry)
-            for meter, entry in zip(simulated_meters(config), book, strict=True):
+            for meter, entry in zip(simulated_meters(config), meter_list, strict=True):
                 said, shown = readouts[entry.id], meter.registers(q)
                 for code, expected, scaler in (
                     ("1-0:1.8.0*255", shown.import_tenth_wh, -1),
@@ -133,11 +133,11 @@ def test_a_taken_port_is_told_in_a_sentence() -> None:
     assert done.stderr == f"stromkreis: port {port} of 127.0.0.1 cannot be listened on (Address already in use)\n"
 
 
-def test_a_book_that_is_none_is_refused(tmp_path: Path) -> None:
+def test_a_malformed_meter_list_is_refused(tmp_path: Path) -> None:
     for text in ("{", "[]", '{"meters": [{"id": 1}]}'):
-        (tmp_path / "book.json").write_text(text)
-        with pytest.raises(StromkreisError, match="no meter book"):
-            read_book(tmp_path / "book.json")
+        (tmp_path / "meter_list.json").write_text(text)
+        with pytest.raises(StromkreisError, match="no meter list"):
+            read_meter_list(tmp_path / "meter_list.json")
 
 
 def test_quarter_hours_of_the_clock() -> None:
@@ -146,15 +146,16 @@ def test_quarter_hours_of_the_clock() -> None:
 
 
 def test_the_command_serves_a_hundred_meters_and_stops_on_sigterm(tmp_path: Path) -> None:
-    book = tmp_path / "book.json"
-    command = [sys.executable, "-m", "stromkreis", "meters", "--count", "100", "--first-port", "0", "--book", str(book)]
+    meter_list = tmp_path / "meter_list.json"
+    command = [sys.executable, "-m", "stromkreis", "meters", "--count", "100", "--first-port", "0"]
+    command += ["--meter-list", str(meter_list)]
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
     arguments = ["--period-s", "1", "--log-format", "json"]
     with subprocess.Popen([*command, *arguments], env=environ, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         line = json.loads(process.stderr.readline())
         assert (line["event"], line["meters"]) == ("meters listen", 100)
-        entries = read_book(book)
+        entries = read_meter_list(meter_list)
         assert len({entry.url for entry in entries}) == 100
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0
@@ -195,12 +196,12 @@ async def test_the_gateways_that_are_told_read_every_meter_of_every_protocol(tmp
 
 def test_what_is_told_of_the_meters_names_each_protocol_and_holds_no_key() -> None:
     key = "00112233445566778899aabbccddeeff"
-    book = [
-        BookEntry("A", "wmbus", "wmbus+radio://h:1?id=A", "H25", 1, {"encryption": key}),
-        BookEntry("B", "p1", "p1+tcp://h:2", "H25", 1),
-        BookEntry("C", "p1", "p1+tcp://h:3", "H25", 1),
+    meter_list = [
+        MeterEntry("A", "wmbus", "wmbus+radio://h:1?id=A", "H25", 1, {"encryption": key}),
+        MeterEntry("B", "p1", "p1+tcp://h:2", "H25", 1),
+        MeterEntry("C", "p1", "p1+tcp://h:3", "H25", 1),
     ]
-    lines = told(book, MetersConfig(book=Path("b.json"))).splitlines()
+    lines = meter_summary(meter_list, MetersConfig(meter_list=Path("b.json"))).splitlines()
     assert lines[0].startswith("3 meters listen")
     assert [line.split()[:3] for line in lines[1:3]] == [["1", "wmbus", "first"], ["2", "p1", "first"]]
     assert lines[3].split()[2:] == ["stromkreis", "sniff", "p1+tcp://h:2"]

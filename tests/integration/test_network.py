@@ -17,7 +17,7 @@ from loadtest.network import Network
 from loadtest.truth import RoundRow, Verdict, check
 from node.aggregation.membership import Membership
 from protocol import wire
-from protocol.dcnet.book import Ended
+from protocol.dcnet.ledger import Ended
 from protocol.dcnet.schema import DEFAULT_SCHEMA
 from protocol.wire import Outcome
 
@@ -51,7 +51,7 @@ async def test_every_gateway_is_in_the_totals_and_epochs_follow_without_a_gap(ne
 
 
 def judged(network: Network, ended: Iterable[Ended]) -> Verdict:
-    """The round book held against the meters' own registers; every gateway's account begins in quarter hour 0."""
+    """The round ledger held against the meters' own registers; every gateway's account begins in quarter hour 0."""
     config = network.coordinator_config
     assert config is not None
     homes = households(network.meters_config())
@@ -84,7 +84,7 @@ async def test_one_ring_of_every_protocol_has_exact_totals(
     caplog.set_level("DEBUG", "loadtest")
     async with trio.open_nursery() as nursery:
         await network.start_meters(nursery)
-        assert Counter(entry.protocol for entry in network.book) == dict.fromkeys(network.protocols, 3)
+        assert Counter(entry.protocol for entry in network.meter_list) == dict.fromkeys(network.protocols, 3)
         await network.start_coordinator(nursery)
         await network.start_node(nursery, 0, 27, "node")
         await network.wait_until(lambda: len(network.ended()) >= 7 and len(full(network)) >= 3)
@@ -95,10 +95,10 @@ async def test_one_ring_of_every_protocol_has_exact_totals(
     assert verdict.energy_import_wh > 0
     assert verdict.energy_export_wh > 0
     public = {"system_title", "certificate", "meter_certificate"}
-    secrets = [key for entry in network.book for name, key in entry.keys.items() if name not in public]
+    secrets = [key for entry in network.meter_list for name, key in entry.keys.items() if name not in public]
     assert len(secrets) == 3 * (1 + 2 + 2 + 1 + 1)  # lks1, dlms and its push, wmbus, p1-encrypted
     assert not [key for key in secrets if key in caplog.text]
-    assert not [key for key in secrets if key in repr(network.book)]
+    assert not [key for key in secrets if key in repr(network.meter_list)]
 
 
 async def test_rings_run_through_the_coordinators_relay(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,8 +26,8 @@ from loadtest.network import Network
 from node.aggregation.bills import Bills
 from node.config import BillingConfig
 from protocol import wire
-from protocol.dcnet.book import Ended
 from protocol.dcnet.group import Edwards25519
+from protocol.dcnet.ledger import Ended
 from protocol.link.tls import client_context
 
 PERIOD_S = 1.5
@@ -303,7 +303,7 @@ async def test_the_command_bills_the_area_that_was_asked_for_and_no_other(networ
 async def test_a_node_killed_around_its_bill_gives_the_same_bill_once(
     network: Network, stage: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("coordinator.emp.desk._AGAIN_S", 4.0)  # who comes back is not asked before
+    monkeypatch.setattr("coordinator.emp.billing_service._AGAIN_S", 4.0)  # who comes back is not asked before
     network.origin_unix_s += 10  # all of them are in the first epoch
     async with running(network) as nursery:
         config = str(config_file(network, 6, 2, "dying"))

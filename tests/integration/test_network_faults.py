@@ -26,7 +26,7 @@ from node.aggregation.membership import Membership
 from node.security.module import KeyDirectory
 from node.wan.enrolment import Enroller
 from protocol import wire
-from protocol.dcnet.book import Ended
+from protocol.dcnet.ledger import Ended
 from protocol.dcnet.suite import StandardSuite
 from protocol.errors import StromkreisError
 from protocol.link import Keypair, LinkContext
@@ -163,7 +163,7 @@ async def test_a_gateway_that_shares_garbage_is_found_by_its_head_and_named_to_t
     liar: list[str] = []
 
     async def lying(membership: Membership, message: wire.RingMessage) -> None:
-        if membership._position == 5 and isinstance(message, wire.Share):
+        if membership._position == 5 and isinstance(message, wire.MaskedInput):
             liar[:] = [membership.view.members[5].identity]
             message = replace(message, vector=bytes(len(message.vector)))
         await to_head(membership, message)
@@ -180,9 +180,9 @@ async def test_a_gateway_that_shares_garbage_is_found_by_its_head_and_named_to_t
         async with httpx.AsyncClient(base_url=network.web[0], verify=context) as client:
             said = (await client.get("/api/v1/accusations")).json()["items"]
         nursery.cancel_scope.cancel()
-    assert {(each["accused"], each["lie"], each["epochs"]) for each in said} == {(liar[0], "spoilt_sum", 1)}
-    assert f"says that {liar[0]} lies: spoilt_sum" in caplog.text
-    assert f"member {liar[0]} lies (spoilt_sum) and is left out" in caplog.text
+    assert {(each["accused"], each["lie"], each["epochs"]) for each in said} == {(liar[0], "corrupt_sum", 1)}
+    assert f"says that {liar[0]} lies: corrupt_sum" in caplog.text
+    assert f"member {liar[0]} lies (corrupt_sum) and is left out" in caplog.text
     assert ledger.check(network)
     assert not any(each.roster >> 5 & 1 for each in network.ended())
     assert network.flown("node").is_conserved

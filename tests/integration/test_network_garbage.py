@@ -86,7 +86,7 @@ async def test_a_members_garbage_harms_neither_coordinator_nor_head(
             garbage = list(frames(wire.FROM_GATEWAY | wire.FROM_MEMBER, random, 6, **known))
             assert await throw(link, told["endpoint"], bytes.fromhex(told["curve_key"]), keys, garbage) > 50
             # As READY at the right term would, a lie about its share costs rounds: those are left out here.
-            kinds = wire.FROM_MEMBER - {wire.Share}
+            kinds = wire.FROM_MEMBER - {wire.MaskedInput}
             for _ in range(3):
                 view, address = head_at[-1]
                 server = view.members[view.head_of(address.term)].curve_key

@@ -18,9 +18,9 @@ from loadtest.network import Network
 from node.aggregation.membership import Membership
 from protocol import wire
 from protocol.dcnet.attempt import Attempt
-from protocol.dcnet.book import Ended
 from protocol.dcnet.commitments import Pedersen
 from protocol.dcnet.group import Edwards25519
+from protocol.dcnet.ledger import Ended
 from protocol.dcnet.rings import RingView, positions_of
 from protocol.dcnet.schema import WORD_MODULUS, signed
 from protocol.dcnet.suite import Suite
@@ -42,7 +42,7 @@ async def test_a_member_that_lies_in_one_committed_slot_is_caught_and_mixes_into
 
     async def lying(mine: Membership, message: wire.RingMessage) -> None:
         """What it shares is not what it commits to, by one word."""
-        if isinstance(message, wire.Share) and mine._around.module.identity == LIAR:
+        if isinstance(message, wire.MaskedInput) and mine._context.module.identity == LIAR:
             words = bytearray(message.vector)
             word = int.from_bytes(words[8 * slot : 8 * slot + 8], "little") + TOO_MUCH
             words[8 * slot : 8 * slot + 8] = (word % WORD_MODULUS).to_bytes(8, "little")

@@ -23,11 +23,11 @@ from fastapi.openapi.models import OpenAPI
 from prometheus_client import CollectorRegistry
 
 from coordinator.emp.billing import Billing
-from coordinator.emp.desk import BillDesk
+from coordinator.emp.billing_service import BillingService
 from coordinator.gwa import ca
-from coordinator.gwa.accusations import AccusationBook, Accused
 from coordinator.gwa.ca import CertificateAuthority, TariffSigner
 from coordinator.gwa.enrolment import Directory, Enrolment
+from coordinator.gwa.misbehaviour import Accused, MisbehaviourLog
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.store import Epoch, Ring, Store
 from coordinator.web import dashboard
@@ -36,9 +36,9 @@ from coordinator.web.app import make_app
 from coordinator.web.serve import serve
 from coordinator.web.status import RingStatus, Status
 from protocol import pki
-from protocol.dcnet.book import Ended
 from protocol.dcnet.commitments import Pedersen
 from protocol.dcnet.group import Edwards25519
+from protocol.dcnet.ledger import Ended
 from protocol.dcnet.schema import DEFAULT_SCHEMA
 from protocol.dcnet.tariff import Tariff, tariff_digest
 from protocol.errors import LocalProtocolError
@@ -189,11 +189,13 @@ async def test_rings(app: FastAPI, service: Service) -> None:
 async def test_accusations(app: FastAPI, store: Store) -> None:
     said = [
         Accused(MEMBERS[n], MEMBERS[n + 1], lie, area, 1, 7, 0, 5, 1_772_582_400_000, 1_772_582_400_000 + n)
-        for n, (lie, area) in enumerate([("wrong_seed", "Nordring"), ("spoilt_sum", "south"), ("bad_deal", "Nordring")])
+        for n, (lie, area) in enumerate(
+            [("wrong_seed", "Nordring"), ("corrupt_sum", "south"), ("bad_deal", "Nordring")]
+        )
     ]
-    AccusationBook(store).write(said, 1_772_582_400_000)
+    MisbehaviourLog(store).write(said, 1_772_582_400_000)
     page = await get(app, "/api/v1/accusations", limit=2)
-    assert [each["lie"] for each in page["items"]] == ["bad_deal", "spoilt_sum"]
+    assert [each["lie"] for each in page["items"]] == ["bad_deal", "corrupt_sum"]
     assert page["items"][0] == {
         "accuser": MEMBERS[2], "accused": MEMBERS[3], "lie": "bad_deal", "area": "Nordring", "epochs": 1, "epoch": 7,
         "ring": 0, "round": 5, "first_at": "2026-03-04T00:00:00Z", "last_at": "2026-03-04T00:00:00.002000Z",
@@ -436,7 +438,7 @@ def billed(store: Store, service: Service, tmp_path: Path) -> FastAPI:
     now, metrics = datetime.now(UTC), CoordinatorMetrics(CollectorRegistry())
     authority = CertificateAuthority.create(tmp_path / "pki", now)
     billing = Billing(store, Pedersen(Edwards25519()))
-    desk = BillDesk(billing, TariffSigner(tmp_path / "pki", authority, now), [], metrics, keep_s=1)
+    desk = BillingService(billing, TariffSigner(tmp_path / "pki", authority, now), [], metrics, keep_s=1)
     return make_app(store, service, metrics, desk=desk, operator_token=TOKEN)
 
 

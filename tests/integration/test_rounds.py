@@ -8,9 +8,9 @@ import trio
 from prometheus_client import CollectorRegistry
 
 from coordinator.config import EpochConfig
-from coordinator.gwa.accusations import AccusationBook, Accusations
 from coordinator.gwa.areas import SETTLE_S, Areas
 from coordinator.gwa.epochs import Joined, Phase, Ring
+from coordinator.gwa.misbehaviour import MisbehaviourLog, MisbehaviourReports
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.rounds import HEAD_AT_S, Rounds
 from coordinator.store import Store
@@ -37,7 +37,7 @@ class Running:
         self.now_s = NOW_S
         self.sent: list[tuple[str, wire.Message]] = []
         self.metrics = CoordinatorMetrics(CollectorRegistry())
-        self.accusations = Accusations(AccusationBook(store), self.metrics, lambda: self.now_s)
+        self.accusations = MisbehaviourReports(MisbehaviourLog(store), self.metrics, lambda: self.now_s)
         self.rounds = Rounds(store, self.metrics, self.accusations, lambda *sent: self.sent.append(sent), lambda: None)
         config = EpochConfig(ring_size=16, corrupt=0.0, dropout=0.1)
         areas = Areas(StandardSuite(), config, DEFAULT_SCHEMA, [], ["north"], bytes, 0)
@@ -84,14 +84,14 @@ async def test_a_bad_deal_is_heard_once_for_each_neighbour_and_of_nobody_else(
 async def test_what_a_ring_says_is_in_the_store(running: Running, store: Store, nursery: trio.Nursery) -> None:
     view, turned = running.ring.view, trio.Event()
     dealer = positions_of(view.neighbourhoods[2])[0]
-    running.say(0, wire.Accused(view.epoch, view.ring, 0, 3, 5, int(wire.Lie.SPOILT_SUM)))
+    running.say(0, wire.MisbehaviourReport(view.epoch, view.ring, 0, 3, 5, int(wire.Misbehaviour.CORRUPT_SUM)))
     running.say(2, wire.BadDeal(view.epoch, view.ring, dealer))
     nursery.start_soon(running.accusations.run, turned.set)
     with trio.fail_after(30):
         await turned.wait()
     names = [each.identity for each in view.members]
-    assert {(each.accuser, each.accused, each.lie, each.round) for each in AccusationBook(store).page(limit=10)} == {
-        (names[0], names[5], "spoilt_sum", 3), (names[2], names[dealer], "bad_deal", 3)
+    assert {(each.accuser, each.accused, each.lie, each.round) for each in MisbehaviourLog(store).page(limit=10)} == {
+        (names[0], names[5], "corrupt_sum", 3), (names[2], names[dealer], "bad_deal", 3)
     }  # fmt: skip
 
 
@@ -110,7 +110,7 @@ async def test_a_head_that_goes_on_saying_where_it_is_does_not_flood_its_ring(ru
 
 async def test_what_is_relayed_is_no_larger_than_what_the_ring_says(running: Running) -> None:
     view = running.ring.view
-    share = wire.Share(
+    share = wire.MaskedInput(
         view.epoch, view.ring, 3, 0, bytes(8 * view.word_count), bytes(16), b"", b"", b""
     )  # fmt: skip
     confirmed = wire.Confirmed(view.epoch, view.ring, 3, 0, bytes(2), bytes(16 * view.size))

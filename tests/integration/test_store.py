@@ -1,4 +1,4 @@
-"""The round book on real databases."""
+"""The round ledger on real databases."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from coordinator import store as room
 from coordinator.emp.totals import Totals
 from coordinator.store import Epoch, Ring, Store, fault_of
 from coordinator.tables import rings
-from protocol.dcnet.book import Ended
+from protocol.dcnet.ledger import Ended
 from protocol.dcnet.schema import DEFAULT_SCHEMA, Schema
 from protocol.errors import LocalProtocolError
 from protocol.wire import Outcome

@@ -27,7 +27,7 @@ from loadtest.meters.clock import SimulatedClock
 from loadtest.meters.dlms import DlmsServer, ServerSettings, serve_hdlc, serve_tcp
 from loadtest.meters.dlms_objects import CosemObjects
 from loadtest.meters.serial_bus import serial_bus
-from loadtest.meters.speakers import speaker
+from loadtest.meters.servers import speaker
 from node.lmn.dlms.acse import Mechanism
 from node.lmn.dlms.axdr import Data, Type, decode_data, octets
 from node.lmn.dlms.client import Association

@@ -16,7 +16,7 @@ from loadtest.config import MetersConfig
 from loadtest.households import households
 from loadtest.meters.clock import SimulatedClock
 from loadtest.meters.p1 import P1Settings, telegram
-from loadtest.meters.speakers import speaker
+from loadtest.meters.servers import speaker
 from node.lmn.p1.decode import decode_stream
 from protocol.errors import RemoteProtocolError
 from protocol.metering.obis import Obis

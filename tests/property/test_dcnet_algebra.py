@@ -1,4 +1,4 @@
-"""Laws of sharing, combining, lanes and totals, for any values; on a group that is cheap enough for many examples."""
+"""Laws of sharing, combining, blinding vectors and totals, for any values; on a cheap group."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -6,7 +6,13 @@ from hypothesis import strategies as st
 from loadtest.transparent_group import TransparentGroup
 from protocol.dcnet import prf, shamir
 from protocol.dcnet.billing import make_bill, verify_bill
-from protocol.dcnet.commitments import Pedersen, add_lanes, contribution_limit, subtract_lanes, total_of_word
+from protocol.dcnet.commitments import (
+    Pedersen,
+    add_blinding_vectors,
+    contribution_limit,
+    subtract_blinding_vectors,
+    total_of_word,
+)
 from protocol.dcnet.group import Group
 
 GROUP: Group = TransparentGroup()
@@ -34,10 +40,10 @@ def test_any_t_neighbours_open_what_the_owner_masked(secret: int, label: bytes, 
         assert prf.verify_partial(GROUP, key, label, prf.partial(GROUP, share, label), proof)
 
 
-@given(lanes=st.lists(st.tuples(scalars, scalars), min_size=1, max_size=8))
-def test_lanes_cancel(lanes: list[tuple[int, ...]]) -> None:
-    total = add_lanes(GROUP, *lanes)
-    assert subtract_lanes(GROUP, total, *lanes) == (0, 0)
+@given(blinding_vectors=st.lists(st.tuples(scalars, scalars), min_size=1, max_size=8))
+def test_lanes_cancel(blinding_vectors: list[tuple[int, ...]]) -> None:
+    total = add_blinding_vectors(GROUP, *blinding_vectors)
+    assert subtract_blinding_vectors(GROUP, total, *blinding_vectors) == (0, 0)
 
 
 @given(n=st.integers(1, 200), signs=st.booleans(), data=st.data())

@@ -154,7 +154,7 @@ class Explorer:
     def events(self, member: Member, message: wire.Message) -> Iterator[tuple[Any, ...]]:
         expected, roster = member.expected, member.roster
         match message:
-            case wire.Share():
+            case wire.MaskedInput():
                 yield "share", message.attempt, expected
             case wire.Confirm():
                 gone = expected & ~roster
@@ -188,7 +188,9 @@ class Explorer:
             for members in (expected, *roster):
                 if not members & 1 or members & ~expected or members.bit_count() < self.size.n_min:
                     raise Broken("rule 4: an E or U that may not be")
-        if isinstance(message, wire.Share) and durable != Resume(0, message.attempt, Progress.SHARED, settled=False):
+        if isinstance(message, wire.MaskedInput) and durable != Resume(
+            0, message.attempt, Progress.SHARED, settled=False
+        ):
             raise Broken("rule 5: shared before it was durable")
         if isinstance(message, wire.Reveal | wire.Partial) and durable.progress is not Progress.SERVED:
             raise Broken("rule 5: revealed before it was durable")
@@ -214,7 +216,7 @@ class ForgetsItServed(Member):
 
     def _on_confirmed(self, message: wire.Confirmed, now_s: float) -> list[Instruction]:
         out = super()._on_confirmed(message, now_s)
-        self._over = False
+        self._round_closed = False
         return out
 
 

@@ -18,7 +18,7 @@ class DeafDeputy(LocalRing):
             super()._deliver(target, index, message)
 
 
-@pytest.mark.parametrize("phase", [wire.Share, wire.Confirm], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("phase", [wire.MaskedInput, wire.Confirm], ids=lambda kind: kind.__name__)
 def test_a_deputy_that_never_saw_the_round_opens_its_next_attempt(phase: type[wire.Message]) -> None:
     ring = DeafDeputy(CheapSuite(), SIZE)
     vectors = random_vectors(np.random.default_rng(1), SIZE.n, 4)

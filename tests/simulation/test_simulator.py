@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from loadtest.simulator import run
+from loadtest.simulator.exposure import PrivacyBroken
 from loadtest.simulator.faults import CALM, Faults
-from loadtest.simulator.ledger import PrivacyBroken
 from loadtest.simulator.liar import LIES, Liar
 from loadtest.simulator.lying_member import LIES as MEMBERS_LIES
 from loadtest.simulator.lying_member import STEADY
@@ -19,9 +19,9 @@ from loadtest.simulator.run import Scenario, play
 from loadtest.simulator.suite import CheapSuite
 from loadtest.simulator.world import Violation, World
 from protocol import wire
-from protocol.dcnet.book import RoundBook
 from protocol.dcnet.events import Instruction
 from protocol.dcnet.head import Head
+from protocol.dcnet.ledger import RoundLedger
 from protocol.dcnet.member import TRANSITIONS, Member, State
 
 SMALL = Scenario(gateways=8, rounds=14)
@@ -30,11 +30,11 @@ SCENARIOS = {
     "loss": replace(SMALL, faults=Faults(loss=0.02)),
     "slow": replace(SMALL, faults=Faults(delay_s=0.4, duplicate=0.1)),
     "crash": replace(SMALL, faults=Faults(crash=0.05)),
-    "book crash": replace(SMALL, faults=Faults(book_crash=0.2, crash=0.02, delay_s=0.1)),
+    "ledger crash": replace(SMALL, faults=Faults(ledger_crash=0.2, crash=0.02, delay_s=0.1)),
     "clogged": replace(SMALL, faults=Faults(clog=0.5, delay_s=0.1)),
     "everything": replace(SMALL, faults=Faults(loss=0.01, crash=0.03, duplicate=0.05, delay_s=0.1, clog=0.3)),
     "lying head": replace(SMALL, liar="head"),
-    "cunning head": replace(SMALL, liar="cunning"),
+    "adaptive head": replace(SMALL, liar="adaptive"),
     "lying member": replace(SMALL, rounds=30, liar="member"),
     "lying member, and everything": replace(
         SMALL, rounds=30, liar="member", faults=Faults(loss=0.01, crash=0.03, duplicate=0.05, delay_s=0.1, clog=0.3)
@@ -53,7 +53,7 @@ def test_no_seed_breaks_an_invariant(name: str, chunk: int) -> None:
         play(seed, SCENARIOS[name])
 
 
-@pytest.mark.parametrize("name", ["everything", "lying head", "cunning head", "lying member"])
+@pytest.mark.parametrize("name", ["everything", "lying head", "adaptive head", "lying member"])
 def test_rings_of_sixteen_hold_too(name: str) -> None:
     for seed in range(21):
         play(seed, replace(SCENARIOS[name], gateways=16, rounds=max(18, SCENARIOS[name].rounds)))
@@ -97,17 +97,17 @@ def test_every_lie_is_told_and_opens_nothing(lie: str) -> None:
         world = World(CheapSuite(), run.ring_size(replace(SMALL, gateways=12)), seed, Faults(delay_s=0.05), liar)
         world.start()
         world.run_until(150.0)
-        world.ledger.close()
+        world.exposure.close()
         told += liar.told.get(lie, 0)
     assert told > 0
 
 
-USURPER = replace(SCENARIOS["lying member"], lie="usurp", faults=Faults(book_crash=0.2))
+USURPER = replace(SCENARIOS["lying member"], lie="usurp", faults=Faults(ledger_crash=0.2))
 
 
 @pytest.mark.parametrize("lie", MEMBERS_LIES)
 def test_every_lie_of_a_member_is_told_and_costs_what_is_stated(lie: str) -> None:
-    """Some lies need somebody who falls silent, or a book with past terms; who can be caught in the act is."""
+    """Some lies need somebody who falls silent, or a ledger with past terms; who can be caught in the act is."""
     faults = {"words": Faults(loss=0.01), "partial": Faults(loss=0.01), "usurp": USURPER.faults}.get(lie, CALM)
     played = [play(seed, replace(SCENARIOS["lying member"], lie=lie, faults=faults)) for seed in range(12)]
     assert all(each.lies for each in played) or faults != CALM
@@ -121,7 +121,7 @@ def test_a_total_of_who_is_not_head_never_stands_however_often_the_book_restarts
 
 
 def test_a_book_that_hears_every_past_term_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(RoundBook, "_is_head_of", lambda *_: True)
+    monkeypatch.setattr(RoundLedger, "_is_head_of", lambda *_: True)
     with pytest.raises(Violation, match=r"contributed nothing|something else"):
         _plays(USURPER, 20)
 
@@ -154,7 +154,7 @@ def test_a_deputy_that_never_saw_the_round_opened_takes_it_over(monkeypatch: pyt
             world = World(CheapSuite(), run.ring_size(SMALL), seed, CALM)
             world.start()
             world.run_until(15.0)
-            head = world.gateways[world.view.head_of(world.book.term)]
+            head = world.gateways[world.view.head_of(world.ledger.term)]
             deputy = world.gateways[(head.index + 1) % world.view.size]
             world.clog(f"m{head.index}", f"m{deputy.index}", 60.0)
             while not any(g.member is not None and g.member.round == 2 for g in world.gateways):
@@ -175,20 +175,20 @@ def _plays(scenario: Scenario, seeds: int) -> None:
 
 
 def test_members_that_ask_for_too_little_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rules 3 and 4 gone (no confirmations, any roster): the ledger must see small sums come open."""
+    """Rules 3 and 4 gone (no confirmations, any roster): the exposure must see small sums come open."""
     size = run.ring_size
     monkeypatch.setattr(run, "ring_size", lambda scenario: replace(size(scenario), t_c=0))
     monkeypatch.setattr(Member, "_check_members", lambda *_: None)
     with pytest.raises(PrivacyBroken, match="came open"):
-        _plays(replace(SMALL, liar="cunning"), 60)
+        _plays(replace(SMALL, liar="adaptive"), 60)
 
 
 def test_a_member_that_serves_two_attempts_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rule 1 gone: the ledger must see one reading given away twice."""
+    """Rule 1 gone: the exposure must see one reading given away twice."""
 
     class Forgetful(Member):
         def _on_open(self, message: wire.Open, now_s: float) -> list[Instruction]:
-            self._over = False
+            self._round_closed = False
             return super()._on_open(message, now_s)
 
     # The machine's own table would notice as well.

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from loadtest.bench.fleet_processes import crashed, sizes
-from loadtest.bench.gateways import SLOTS, Ledger
+from loadtest.bench.gateways import SLOTS, EnergyCheck
 from loadtest.bench.measure import Row, Spread, Target, pairs
 from loadtest.bench.rounds import dropped, play, ring_size
 from loadtest.bench.table import write_json, write_markdown
 from loadtest.ring import RingSize, make_ring
 from protocol import wire
-from protocol.dcnet.book import Ended
+from protocol.dcnet.ledger import Ended
 from protocol.dcnet.masks import MaskSchedule, words_from_bytes
 from protocol.dcnet.suite import StandardSuite, counter_block, zeros
 
@@ -53,7 +53,7 @@ def test_the_table_says_what_was_missed_and_what_is_quoted(tmp_path: Path) -> No
     assert "| quoted | 1 ms | Somebody (quoted): 4,070 ms |  |" in text
 
 
-@pytest.mark.parametrize("kind", [wire.Share, wire.Reveal])
+@pytest.mark.parametrize("kind", [wire.MaskedInput, wire.Reveal])
 def test_a_measured_round_opens_the_exact_sum_and_counts_every_part(kind: Any) -> None:
     played = play(ring_size(20, 8), dropped(20), kind)
     assert 0 < played.opening_s <= played.head_s < played.all_s
@@ -76,11 +76,11 @@ def test_a_ledger_refuses_a_total_that_is_not_the_sum() -> None:
         total = (len(who), *[energy] * (SLOTS - 2), sum(who))
         return Ended(1, 0, round_, wire.Outcome.OPENED, 0, 0, 7, roster, total, False, "", 0.0, 0.0)
 
-    ledger = Ledger(3)
-    ledger.check(ended(0, 0b011, 1 + 2))
-    ledger.check(ended(1, 0b111, 1 + 2 + 2 * 3))  # the third carries the energy of the round it missed
+    energy_check = EnergyCheck(3)
+    energy_check.check(ended(0, 0b011, 1 + 2))
+    energy_check.check(ended(1, 0b111, 1 + 2 + 2 * 3))  # the third carries the energy of the round it missed
     with pytest.raises(ValueError, match="something else"):
-        ledger.check(ended(2, 0b111, 1 + 2 + 2 * 3))
+        energy_check.check(ended(2, 0b111, 1 + 2 + 2 * 3))
 
 
 def test_masks_from_one_buffer_are_the_pairs_keystreams() -> None:

@@ -6,11 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from loadtest.ring import LocalRing, RingSize, book_secrets
+from loadtest.ring import LocalRing, RingSize, ledger_secrets
 from protocol import wire
-from protocol.dcnet.attestation import BookSecrets, attestation_key, attestation_text
-from protocol.dcnet.book import Ended, Record, RoundBook
-from protocol.dcnet.commitments import Pedersen, encode_lane
+from protocol.dcnet.attestation import LedgerSecrets, attestation_key, attestation_text
+from protocol.dcnet.commitments import Pedersen, encode_blinding_vector
+from protocol.dcnet.ledger import Ended, Record, RoundLedger
 from protocol.dcnet.masks import Words
 from protocol.dcnet.rings import bitmap
 from protocol.dcnet.secrets import EpochSecrets
@@ -26,7 +26,7 @@ Bend = Callable[[wire.RingTotal], wire.RingTotal]
 
 
 class Ring(LocalRing):
-    """A ring of real machines whose head reports to the book what `bend` makes of its report."""
+    """A ring of real machines whose head reports to the ledger what `bend` makes of its report."""
 
     def __init__(self, size: RingSize = SIZE, seed: bytes = SEED) -> None:
         super().__init__(SUITE, size, seed)
@@ -54,8 +54,8 @@ def invented(report: wire.RingTotal) -> wire.RingTotal:
     pedersen, count = Pedersen(SUITE.group), len(report.commitments) // 64
     words = np.array([count, 1000 * count, 0, 2000 * count], dtype=np.uint64)
     row = pedersen.commit(1000, 5) + pedersen.commit(2000, 6)
-    lane = encode_lane(SUITE.group, (5 * count, 6 * count))
-    return replace(report, total=words.tobytes(), commitments=row * count, blinding=lane)
+    blinding_vector = encode_blinding_vector(SUITE.group, (5 * count, 6 * count))
+    return replace(report, total=words.tobytes(), commitments=row * count, blinding=blinding_vector)
 
 
 def swapped(report: wire.RingTotal) -> wire.RingTotal:
@@ -77,14 +77,14 @@ def last_one_wrong(report: wire.RingTotal) -> wire.RingTotal:
     return replace(report, attestations=report.attestations[:-1] + bytes([report.attestations[-1] ^ 1]))
 
 
-def recorded(book: RoundBook, report: wire.RingTotal) -> Record:
-    """What the book makes durable of a report of its first head."""
-    return next(each for each in book.receive(0, report, 40.0) if isinstance(each, Record))
+def recorded(ledger: RoundLedger, report: wire.RingTotal) -> Record:
+    """What the ledger makes durable of a report of its first head."""
+    return next(each for each in ledger.receive(0, report, 40.0) if isinstance(each, Record))
 
 
-def new_book(ring: Ring, secrets: BookSecrets | None = None) -> RoundBook:
-    """The book of the ring as after a restart, all that ended forgotten."""
-    return RoundBook(SUITE, ring.view, secrets or book_secrets(SUITE, SEED), 0.0)
+def new_book(ring: Ring, secrets: LedgerSecrets | None = None) -> RoundLedger:
+    """The ledger of the ring as after a restart, all that ended forgotten."""
+    return RoundLedger(SUITE, ring.view, secrets or ledger_secrets(SUITE, SEED), 0.0)
 
 
 def test_an_honest_report_is_verified_with_its_commitments(ring: Ring) -> None:
@@ -100,13 +100,13 @@ def test_round_after_round_is_verified(ring: Ring) -> None:
 
 
 def test_with_a_member_missing_each_attestation_stays_with_its_member(ring: Ring) -> None:
-    ended = ring.play(vanish=lambda position, message: position == 2 and isinstance(message, wire.Share))
+    ended = ring.play(vanish=lambda position, message: position == 2 and isinstance(message, wire.MaskedInput))
     assert (ended.roster, ended.verified) == (bitmap([0, 1, 3, 4, 5]), True)
     assert len(ring.reports[0].attestations) == 5 * 16
 
 
 def test_another_attempt_is_attested_anew(ring: Ring) -> None:
-    losses = {(3, wire.Share): 0, (5, wire.Confirm): 0}
+    losses = {(3, wire.MaskedInput): 0, (5, wire.Confirm): 0}
     ended = ring.play(
         vanish=lambda position, message: losses.get((position, type(message))) == getattr(message, "attempt", None)
     )
@@ -159,8 +159,8 @@ def test_an_attestation_of_another_epoch_is_worth_nothing(ring: Ring) -> None:
         replace(ring.view, schema_digest=b"\1" * 32),
     ]
     for view in others:
-        book = RoundBook(SUITE, view, book_secrets(SUITE, SEED), 0.0)
-        assert not recorded(book, replace(ring.reports[0], epoch=view.epoch)).ended.verified
+        ledger = RoundLedger(SUITE, view, ledger_secrets(SUITE, SEED), 0.0)
+        assert not recorded(ledger, replace(ring.reports[0], epoch=view.epoch)).ended.verified
 
 
 def test_the_text_says_everything(ring: Ring) -> None:
@@ -174,16 +174,16 @@ def test_the_text_says_everything(ring: Ring) -> None:
 
 def test_a_book_of_another_seed_verifies_nothing_and_that_of_the_same_goes_on_after_a_restart(ring: Ring) -> None:
     ring.play()
-    other = BookSecrets(SUITE, b"\1" * 32)
+    other = LedgerSecrets(SUITE, b"\1" * 32)
     assert not recorded(new_book(ring, other), ring.reports[0]).ended.verified
-    again = book_secrets(SUITE, SEED)
+    again = ledger_secrets(SUITE, SEED)
     assert (again.result_key, again.attest_key) == (ring.view.result_key, ring.view.attest_key)
     assert recorded(new_book(ring, again), ring.reports[0]).ended.verified
 
 
 def test_both_ends_agree_on_a_key_for_each_member_that_is_no_other_key(ring: Ring) -> None:
-    book = book_secrets(SUITE, SEED)
-    keys = {book.member_key(ring.view, position) for position in range(6)}
+    ledger = ledger_secrets(SUITE, SEED)
+    keys = {ledger.member_key(ring.view, position) for position in range(6)}
     assert keys == {secrets._attest_key for secrets in ring.secrets}
     assert len(keys) == 6
     told_otherwise = replace(ring.view, attest_key=SUITE.public_key(b"\2" * 32))
@@ -211,7 +211,7 @@ def test_a_key_of_low_order_is_refused_at_either_end(ring: Ring, key: bytes) -> 
     bad = replace(ring.view.members[3], public_key=key)
     view = replace(ring.view, members=(*ring.view.members[:3], bad, *ring.view.members[4:]))
     with pytest.raises(RemoteProtocolError, match="low_order_key"):
-        book_secrets(SUITE, SEED).member_key(view, 3)
+        ledger_secrets(SUITE, SEED).member_key(view, 3)
     with pytest.raises(RemoteProtocolError, match="low_order_key"):
         attestation_key(SUITE, bytes(32), key, ring.view, 0)
 

@@ -1,10 +1,10 @@
-"""Commitments, the blinding lane and verified totals; bills from the same commitments."""
+"""Commitments, the blinding blinding_vector and verified totals; bills from the same commitments."""
 
 import random
 
 import pytest
 
-from protocol.dcnet import commitments as lanes
+from protocol.dcnet import commitments as blinding_vectors
 from protocol.dcnet.billing import (
     INTERVAL_COUNT_MAX,
     PRICE_MAX,
@@ -70,17 +70,23 @@ def test_a_ring_total_is_verified_through_both_lanes() -> None:
     values, rhos, points = ring_of_four()
     rng = random.Random(3)
     shares, words = [], []
-    pair_masks = {(i, j): lanes.lane_masks(GROUP, rng.randbytes(128)) for i in range(4) for j in range(i)}
+    pair_masks = {
+        (i, j): blinding_vectors.blinding_masks(GROUP, rng.randbytes(128)) for i in range(4) for j in range(i)
+    }
     for i in range(4):
-        lane = tuple(rhos[i])
+        blinding_vector = tuple(rhos[i])
         for (high, low), mask in pair_masks.items():
             if i == low:
-                lane = lanes.add_lanes(GROUP, lane, mask)
+                blinding_vector = blinding_vectors.add_blinding_vectors(GROUP, blinding_vector, mask)
             if i == high:
-                lane = lanes.subtract_lanes(GROUP, lane, mask)
-        shares.append(lanes.decode_lane(GROUP, lanes.encode_lane(GROUP, lane), 2))
+                blinding_vector = blinding_vectors.subtract_blinding_vectors(GROUP, blinding_vector, mask)
+        shares.append(
+            blinding_vectors.decode_blinding_vector(
+                GROUP, blinding_vectors.encode_blinding_vector(GROUP, blinding_vector), 2
+            )
+        )
         words.append([x % WORD for x in values[i]])
-    opened = lanes.add_lanes(GROUP, *shares)
+    opened = blinding_vectors.add_blinding_vectors(GROUP, *shares)
     totals = [total_of_word(sum(column) % WORD, signed=True) for column in zip(*words, strict=True)]
     assert totals == [1200 + 87 + 2**40, -24]
     assert PEDERSEN.verify_totals(points, totals, opened)
@@ -131,24 +137,24 @@ def test_words_mean_integers_within_the_limit() -> None:
 
 
 def test_lanes_are_strict() -> None:
-    masks = lanes.lane_masks(GROUP, bytes(range(128)))
+    masks = blinding_vectors.blinding_masks(GROUP, bytes(range(128)))
     assert masks == tuple(int.from_bytes(bytes(range(start, start + 64)), "little") % ORDER for start in (0, 64))
     with pytest.raises(LocalProtocolError):
-        lanes.lane_masks(GROUP, bytes(32))
-    assert lanes.add_lanes(GROUP, (ORDER - 1, 2), (1, 3), (5, 0)) == (5, 5)
-    assert lanes.subtract_lanes(GROUP, (0, 9), (1, 3), (1, 3)) == (ORDER - 2, 3)
+        blinding_vectors.blinding_masks(GROUP, bytes(32))
+    assert blinding_vectors.add_blinding_vectors(GROUP, (ORDER - 1, 2), (1, 3), (5, 0)) == (5, 5)
+    assert blinding_vectors.subtract_blinding_vectors(GROUP, (0, 9), (1, 3), (1, 3)) == (ORDER - 2, 3)
     with pytest.raises(ValueError, match="shorter"):
-        lanes.add_lanes(GROUP, (1, 2), (1,))
+        blinding_vectors.add_blinding_vectors(GROUP, (1, 2), (1,))
     with pytest.raises(RemoteProtocolError, match="lane_size"):
-        lanes.decode_lane(GROUP, bytes(32), 2)
+        blinding_vectors.decode_blinding_vector(GROUP, bytes(32), 2)
     with pytest.raises(RemoteProtocolError, match="scalar_not_reduced"):
-        lanes.decode_lane(GROUP, bytes(32) + b"\xff" * 32, 2)
+        blinding_vectors.decode_blinding_vector(GROUP, bytes(32) + b"\xff" * 32, 2)
 
 
 def test_lane_masks_are_not_biased() -> None:
     """The upper half of the range is hit half of the time; 256-bit reduction would hit 0..order/16 too often."""
     keystream = random.Random(8).randbytes(64 * 4000)
-    masks = lanes.lane_masks(GROUP, keystream)
+    masks = blinding_vectors.blinding_masks(GROUP, keystream)
     sixteenths = [0] * 16
     for mask in masks:
         sixteenths[mask * 16 // ORDER] += 1

@@ -16,10 +16,10 @@ from loadtest.simulator.suite import CheapSuite
 from protocol import wire
 from protocol.dcnet import head as head_module
 from protocol.dcnet import secrets as secrets_module
-from protocol.dcnet.book import Ended
 from protocol.dcnet.events import Instruction, Note, ToCoordinator, ToHead, ToMember
 from protocol.dcnet.head import Head, State
-from protocol.dcnet.masks import Words, seed_binding
+from protocol.dcnet.ledger import Ended
+from protocol.dcnet.masks import Words, seed_commitment
 from protocol.dcnet.rings import Timing, bitmap, positions_of
 from protocol.dcnet.suite import Suite
 from protocol.errors import InvariantError, RemoteProtocolError
@@ -29,7 +29,7 @@ COMPLETE = RingSize(n=7, k=6, t=4, t_c=4, k_min=4, n_min=4, rounds=8)
 SPARSE = RingSize(n=12, k=4, t=3, t_c=3, k_min=3, n_min=8, rounds=8)
 OPENED, VOID = wire.Outcome.OPENED, wire.Outcome.VOID
 PATIENT = replace(Timing.spread(0.0, 10.0), silent_s=9.0)  # members that never complain
-FIRST_TO_LAST = [wire.Share, wire.Confirm, wire.Reveal]
+FIRST_TO_LAST = [wire.MaskedInput, wire.Confirm, wire.Reveal]
 
 
 class Ring(LocalRing):
@@ -96,7 +96,7 @@ def test_a_good_round(size: RingSize) -> None:
 def test_silent_before_the_share_it_is_not_in_the_sum(size: RingSize) -> None:
     ring = Ring(SUITE, size)
     far = 7 if size is SPARSE else 4  # on the circle nobody is the neighbour of both
-    ended, vectors = play(ring, (1, wire.Share, 0), (far, wire.Share, 0))
+    ended, vectors = play(ring, (1, wire.MaskedInput, 0), (far, wire.MaskedInput, 0))
     is_exact(ended, vectors, others(ring, 1, far))
     assert ended.attempt == 0
 
@@ -111,14 +111,14 @@ def test_silent_before_its_confirmation_it_is_recovered_where_no_words_are_missi
 
 def test_silent_before_its_confirmation_far_from_the_dropped_it_is_recovered_too() -> None:
     ring = Ring(SUITE, SPARSE)
-    ended, vectors = play(ring, (1, wire.Share, 0), (7, wire.Confirm, 0))
+    ended, vectors = play(ring, (1, wire.MaskedInput, 0), (7, wire.Confirm, 0))
     is_exact(ended, vectors, others(ring, 1))
     assert ended.attempt == 0
 
 
 def test_silent_with_words_missing_there_is_another_attempt() -> None:
     ring = Ring(SUITE, COMPLETE)
-    ended, vectors = play(ring, (3, wire.Share, 0), (5, wire.Confirm, 0))
+    ended, vectors = play(ring, (3, wire.MaskedInput, 0), (5, wire.Confirm, 0))
     is_exact(ended, vectors, others(ring, 3, 5))
     assert ended.attempt == 1
     assert ring.notes.count("retry") == 1
@@ -127,7 +127,7 @@ def test_silent_with_words_missing_there_is_another_attempt() -> None:
 
 def test_another_attempt_that_leaves_a_member_too_few_neighbours_is_refused_by_it() -> None:
     ring = Ring(SUITE, SPARSE)
-    ended, _ = play(ring, (3, wire.Share, 0), (4, wire.Confirm, 0))
+    ended, _ = play(ring, (3, wire.MaskedInput, 0), (4, wire.Confirm, 0))
     assert ended.outcome is VOID
     assert set(ring.refused) == {"too_few_neighbours"}
 
@@ -142,7 +142,9 @@ def test_silent_before_its_reveal_it_is_recovered(size: RingSize) -> None:
 
 def test_silent_in_every_phase_at_once() -> None:
     ring = Ring(SUITE, replace(COMPLETE, n=9, k=8, t=5, t_c=5, k_min=5, n_min=5))
-    ended, vectors = play(ring, (1, wire.Share, 0), (2, wire.Confirm, 0), (3, wire.Reveal, 1), (4, wire.Confirm, 1))
+    ended, vectors = play(
+        ring, (1, wire.MaskedInput, 0), (2, wire.Confirm, 0), (3, wire.Reveal, 1), (4, wire.Confirm, 1)
+    )
     is_exact(ended, vectors, others(ring, 1, 2))
     assert ended.attempt == 1
 
@@ -156,7 +158,8 @@ def test_a_helper_that_falls_silent_is_done_without() -> None:
 def test_three_attempts_then_the_round_is_given_up_and_the_next_one_opens() -> None:
     patient = replace(Timing.spread(0.0, 20.0), share_s=2.0, confirm_s=1.5, reveal_s=1.5)
     ring = Ring(SUITE, replace(COMPLETE, n=11, k=10, t=6, t_c=6, k_min=4, n_min=4), timing=patient)
-    losses = [(10, wire.Share, 0), (9, wire.Confirm, 0), (8, wire.Share, 1), (7, wire.Confirm, 1), (6, wire.Share, 2),
+    losses = [(10, wire.MaskedInput, 0), (9, wire.Confirm, 0), (8, wire.MaskedInput, 1), (7, wire.Confirm, 1),
+              (6, wire.MaskedInput, 2),
               (5, wire.Confirm, 2)]  # fmt: skip
     ended, _ = play(ring, *losses)
     assert (ended.outcome, ended.reason) == (VOID, "members fell silent in every attempt")
@@ -171,7 +174,7 @@ def test_three_attempts_then_the_round_is_given_up_and_the_next_one_opens() -> N
 
 def test_too_few_shares_is_waited_for_and_then_given_up() -> None:
     ring = Ring(SUITE, COMPLETE, timing=PATIENT)
-    ended, _ = play(ring, *[(i, wire.Share, 0) for i in (1, 3, 5, 6)])
+    ended, _ = play(ring, *[(i, wire.MaskedInput, 0) for i in (1, 3, 5, 6)])
     assert ended.outcome is VOID
     assert ring.given_up[0] == "fewer than 4 members sent a share"
     assert 7 < ended.ended_s <= 8.2
@@ -179,7 +182,7 @@ def test_too_few_shares_is_waited_for_and_then_given_up() -> None:
 
 def test_a_member_that_would_refuse_for_want_of_neighbours_is_not_asked() -> None:
     ring = Ring(SUITE, SPARSE)
-    ended, _ = play(ring, (1, wire.Share, 0), (3, wire.Share, 0))
+    ended, _ = play(ring, (1, wire.MaskedInput, 0), (3, wire.MaskedInput, 0))
     assert (ended.outcome, ended.reason) == (VOID, "a member has fewer than 3 neighbours left")
 
 
@@ -199,13 +202,13 @@ def test_helpers_that_fall_silent_leave_too_few() -> None:
 
 def test_too_few_left_for_another_attempt() -> None:
     ring = Ring(SUITE, replace(COMPLETE, n_min=6))
-    ended, _ = play(ring, (3, wire.Share, 0), (5, wire.Confirm, 0))
+    ended, _ = play(ring, (3, wire.MaskedInput, 0), (5, wire.Confirm, 0))
     assert (ended.outcome, ended.reason) == (VOID, "fewer than 6 members are present")
 
 
 def test_those_who_come_back_are_in_the_next_round() -> None:
     ring = Ring(SUITE, COMPLETE)
-    play(ring, (3, wire.Share, 0))
+    play(ring, (3, wire.MaskedInput, 0))
     ring.silent.clear()
     ring.now_s = 9.0
     ring._from_member(3, ring.members[3].on_timer(9.0))
@@ -313,11 +316,13 @@ def test_a_dealer_that_cheated_costs_its_round_and_is_named_by_its_neighbours() 
         received = ring.secrets[position]._received
         received[3] = replace(received[3], share=1000 + position**5)
     ring.trace = lambda target, index, message: (
-        accused.append((int(index), message.dealer)) if target == "book" and isinstance(message, wire.BadDeal) else None
+        accused.append((int(index), message.dealer))
+        if target == "ledger" and isinstance(message, wire.BadDeal)
+        else None
     )
     vectors = random_vectors(np.random.default_rng(5), 7, 4)
-    receive = ring.book.receive
-    ring.book.receive = lambda position, message, now_s: (  # type: ignore[method-assign]
+    receive = ring.ledger.receive
+    ring.ledger.receive = lambda position, message, now_s: (  # type: ignore[method-assign]
         [] if isinstance(message, wire.BadDeal) else receive(position, message, now_s)
     )
     ended = ring.round(0, vectors, Plan((3, wire.Reveal, 0)))
@@ -337,8 +342,8 @@ def committed_ring(size: RingSize = COMPLETE) -> tuple[Ring, list[Words], list[t
 
 @pytest.mark.parametrize(
     "losses",
-    [(), ((3, wire.Share, 0),), ((3, wire.Reveal, 0),), ((3, wire.Share, 0), (5, wire.Confirm, 0)),
-     ((3, wire.Share, 0), (5, wire.Reveal, 0))],
+    [(), ((3, wire.MaskedInput, 0),), ((3, wire.Reveal, 0),), ((3, wire.MaskedInput, 0), (5, wire.Confirm, 0)),
+     ((3, wire.MaskedInput, 0), (5, wire.Reveal, 0))],
     ids=["nobody", "share", "reveal", "share and confirm", "share and reveal"],
 )  # fmt: skip
 def test_totals_are_verified_whoever_is_missing(losses: tuple[tuple[int, type[wire.Message], int], ...]) -> None:
@@ -354,7 +359,7 @@ def test_pollution_of_a_committed_slot_is_caught(slot: int) -> None:
     ring, vectors, blindings = committed_ring()
 
     def twist(index: int, message: wire.RingMessage) -> wire.RingMessage:
-        if index == 4 and isinstance(message, wire.Share):
+        if index == 4 and isinstance(message, wire.MaskedInput):
             words = np.frombuffer(message.vector, dtype="<u8").copy()
             words[slot] += np.uint64(1000)
             return replace(message, vector=words.tobytes())
@@ -389,12 +394,12 @@ class Alone:
         self.out = self.head.receive(position, message, now_s)
         return self.out
 
-    def share(self, attempt: int = 0) -> wire.Share:
+    def share(self, attempt: int = 0) -> wire.MaskedInput:
         count = len(self.view.committed)
         element = SUITE.group.multiply_base(5)
-        lane, attestation = bytes(32 * count), bytes(16 * bool(count))
-        binding = seed_binding(bytes(32))
-        return wire.Share(1, 0, 0, attempt, bytes(32), binding, element * count, lane, attestation)
+        blinding_vector, attestation = bytes(32 * count), bytes(16 * bool(count))
+        commitment = seed_commitment(bytes(32))
+        return wire.MaskedInput(1, 0, 0, attempt, bytes(32), commitment, element * count, blinding_vector, attestation)
 
     def confirm(self, gone: int = 0) -> wire.Confirm:
         macs = self.view.size - 1 - gone
@@ -565,7 +570,7 @@ def test_a_share_of_another_shape(change: dict[str, bytes]) -> None:
 
 
 def test_a_share_with_a_commitment_that_is_no_element() -> None:
-    """Found at the member that sent it, or the round book would blame the head."""
+    """Found at the member that sent it, or the round ledger would blame the head."""
     alone = Alone(replace(COMPLETE, committed=(1, 2)))
     good = alone.share()
     with pytest.raises(RemoteProtocolError, match="bad_share"):
@@ -695,7 +700,7 @@ def test_what_the_table_does_not_name_moves_nothing(state: State) -> None:
         )],
     }  # fmt: skip
     says: list[wire.RingMessage] = [
-        wire.Share(1, 0, 0, 0, bytes(32), seed_binding(bytes(32)), b"", b"", b""),
+        wire.MaskedInput(1, 0, 0, 0, bytes(32), seed_commitment(bytes(32)), b"", b"", b""),
         wire.Confirm(1, 0, 0, 0, bytes(96), b"", b""),
         wire.Reveal(1, 0, 0, 0, bytes(32)),
         wire.Partial(1, 0, 0, 0, 6, SUITE.group.multiply_base(9), bytes(64)),

@@ -1,4 +1,4 @@
-"""Masks cancel, whoever is missing, in whatever block, attempt and lane; and nowhere else are two words alike."""
+"""Masks cancel, whoever is missing, in whatever block, attempt and vector; and nowhere else are two words alike."""
 
 import gc
 import tracemalloc
@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from loadtest.ring import RingSize, lay_out, make_ring
 from loadtest.simulator.suite import CheapEncryptor, CheapSuite
 from protocol.dcnet import masks as masks_module
-from protocol.dcnet.commitments import add_lanes, subtract_lanes
+from protocol.dcnet.commitments import add_blinding_vectors, subtract_blinding_vectors
 from protocol.dcnet.masks import (
     Fleet,
     MaskSchedule,
     Words,
-    seed_binding,
+    seed_commitment,
     self_blinding,
     self_mask,
     self_masks,
@@ -53,14 +53,14 @@ def test_masks_cancel_for_any_e_and_any_u_within_it(k: int, round_: int, attempt
     expected = data.draw(members)
     roster = data.draw(st.frozensets(st.sampled_from(sorted(expected)), min_size=1))
     ring, gone = RINGS[k], bitmap(expected - roster)
-    words, lanes = [], []
+    words, blinding_vectors = [], []
     group = CHEAP.group
     for i in roster:
         words.append(ring[i].words(round_, attempt, bitmap(expected)) - ring[i].words(round_, attempt, gone))
-        lanes.append(ring[i].blindings(round_, attempt, bitmap(expected)))
-        lanes.append(subtract_lanes(group, (0, 0), ring[i].blindings(round_, attempt, gone)))
+        blinding_vectors.append(ring[i].blindings(round_, attempt, bitmap(expected)))
+        blinding_vectors.append(subtract_blinding_vectors(group, (0, 0), ring[i].blindings(round_, attempt, gone)))
     assert total(words) == [0, 0, 0]
-    assert add_lanes(group, *lanes) == (0, 0)
+    assert add_blinding_vectors(group, *blinding_vectors) == (0, 0)
 
 
 @pytest.mark.parametrize("word_count", [1, 2, 3, 4, 96, 97])
@@ -237,10 +237,10 @@ def test_no_two_words_of_an_epoch_are_alike() -> None:
 
 def test_no_two_blindings_of_an_epoch_are_alike() -> None:
     ring = schedules(SIZE, REAL)
-    lanes = [
+    blinding_vectors = [
         ring[0].blindings(r, a, 1 << j) for r in range(5) for a in range(3) for j in positions_of(ring[0]._neighbours)
     ]
-    scalars = [scalar for lane in lanes for scalar in lane]
+    scalars = [scalar for blinding_vector in blinding_vectors for scalar in blinding_vector]
     assert len(set(scalars)) == len(scalars) == 5 * 3 * 4 * 2
 
 
@@ -267,6 +267,6 @@ def test_a_binding_is_neither_a_mask_nor_a_key_of_one() -> None:
     seed = bytes(range(32))
     other = [derive(seed, purpose)[:16] for purpose in ("self-words", "self-scalars")]
     masks = [self_mask(StandardSuite(), seed, 2).tobytes(), seed[:16]]
-    assert seed_binding(seed) not in [*other, *masks]
-    assert seed_binding(seed) == derive(seed, "self-binding")[:16]
-    assert seed_binding(seed) != seed_binding(bytes(32))
+    assert seed_commitment(seed) not in [*other, *masks]
+    assert seed_commitment(seed) == derive(seed, "self-binding")[:16]
+    assert seed_commitment(seed) != seed_commitment(bytes(32))

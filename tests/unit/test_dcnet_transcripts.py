@@ -42,7 +42,7 @@ class Transcribed(LocalRing):
         told = {
             "member": f"head {self.view.head_of(self.head.term)} to member {position}",
             "head": f"member {position} to head {self.view.head_of(self.head.term)}",
-            "book": f"gateway {position} to coordinator",
+            "ledger": f"gateway {position} to coordinator",
             "gateway": f"coordinator to gateway {position}",
         }
         self.lines.append(
@@ -106,7 +106,7 @@ def wrong_seed(who: str, position: int, message: wire.Message) -> list[wire.Mess
 
 def wrong_share(who: str, position: int, message: wire.Message) -> list[wire.Message]:
     """Member 5 shares words that are no masked vector, in every round."""
-    if (who, position) == ("member", 5) and isinstance(message, wire.Share):
+    if (who, position) == ("member", 5) and isinstance(message, wire.MaskedInput):
         return [replace(message, vector=hashlib.sha256(message.vector).digest()[:24])]
     return [message]
 
@@ -127,7 +127,7 @@ def two_rosters(who: str, position: int, message: wire.Message) -> list[wire.Mes
 
 def pollution(who: str, position: int, message: wire.Message) -> list[wire.Message]:
     """Member 2 shares more than it committed to."""
-    if (who, position) == ("member", 2) and isinstance(message, wire.Share):
+    if (who, position) == ("member", 2) and isinstance(message, wire.MaskedInput):
         words = np.frombuffer(message.vector, dtype="<u8").copy()
         words[1] += np.uint64(10_000)
         return [replace(message, vector=words.tobytes())]
@@ -137,9 +137,9 @@ def pollution(who: str, position: int, message: wire.Message) -> list[wire.Messa
 NOBODY = loses()
 ROUNDS: dict[str, tuple[Callable[[int, wire.Message], bool], Twist | None]] = {
     "good": (NOBODY, None),
-    "silent_before_share": (loses((3, wire.Share, 0)), None),
+    "silent_before_share": (loses((3, wire.MaskedInput, 0)), None),
     "silent_before_confirm": (loses((3, wire.Confirm, 0)), None),
-    "silent_before_share_and_confirm": (loses((4, wire.Share, 0), (3, wire.Confirm, 0)), None),
+    "silent_before_share_and_confirm": (loses((4, wire.MaskedInput, 0), (3, wire.Confirm, 0)), None),
     "silent_before_reveal": (loses((3, wire.Reveal, 0)), None),
     "silent_head": (loses((0, wire.Confirm, 0)), None),
     "lying_partial": (loses((3, wire.Reveal, 0)), lying_partial),

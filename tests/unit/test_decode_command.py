@@ -18,8 +18,8 @@ from protocol.errors import RemoteProtocolError
 from protocol.metering.obis import Obis
 from protocol.metering.reading import Reading
 from protocol.metering.units import WATT_HOUR
-from stromkreis.board import Board
 from stromkreis.decode import decode
+from stromkreis.reading_table import ReadingTable
 
 DATA = telegram(
     P1Settings("1SKR0000000001"), [(Obis(1, 0, 1, 8, 0, 255), 1234567, 0, WATT_HOUR)], datetime.fromtimestamp(0, UTC)
@@ -125,13 +125,13 @@ def test_unknown_protocol() -> None:
 
 
 def test_the_board_of_sniff() -> None:
-    board = Board()
-    board.add(Reading("m", Obis(1, 0, 1, 8, 0, 255), 12345, -1, WATT_HOUR))
-    board.add(Reading("m", Obis(1, 0, 1, 8, 0, 255), 12346, -1, WATT_HOUR))
-    board.add(Reading("m", None, b"\x01", record={"vif": "0x7f"}))
-    board.add(RemoteProtocolError("noise"))
+    table = ReadingTable()
+    table.add(Reading("m", Obis(1, 0, 1, 8, 0, 255), 12345, -1, WATT_HOUR))
+    table.add(Reading("m", Obis(1, 0, 1, 8, 0, 255), 12346, -1, WATT_HOUR))
+    table.add(Reading("m", None, b"\x01", record={"vif": "0x7f"}))
+    table.add(RemoteProtocolError("noise"))
     console = Console(width=160, record=True, file=io.StringIO())
-    console.print(board.table())
+    console.print(table.table())
     text = console.export_text()
     assert "1234.6" in text
     assert "1234.5" not in text
@@ -140,27 +140,27 @@ def test_the_board_of_sniff() -> None:
 
 
 def test_the_board_fits_a_terminal_and_names_a_record_by_what_stays() -> None:
-    board = Board()
+    table = ReadingTable()
     record = {"function": "maximum", "storage": 3, "tariff": 0, "subunit": 0, "quantity": "volume flow"}
     for minute in range(3):
-        board.add(Reading("1STK0000000001", None, minute, record={**record, "meter_time": f"2026-01-01T00:0{minute}"}))
+        table.add(Reading("1STK0000000001", None, minute, record={**record, "meter_time": f"2026-01-01T00:0{minute}"}))
     at = datetime.now(UTC)
-    board.add(Reading("1STK0000000001", Obis(1, 0, 1, 8, 0, 255), 1234567890, -1, WATT_HOUR, measured_at=at))
+    table.add(Reading("1STK0000000001", Obis(1, 0, 1, 8, 0, 255), 1234567890, -1, WATT_HOUR, measured_at=at))
     console = Console(width=80, record=True, file=io.StringIO())
-    console.print(board.table())
+    console.print(table.table())
     lines = [line.split() for line in console.export_text().splitlines()]
     assert ["1STK0000000001", "1-0:1.8.0", "123456789.0", "Wh", f"{at:%H:%M:%S}", "valid", "1"] in lines
     assert sum("1STK0000000001" in line for line in lines) == 2
     wide = Console(width=120, record=True, file=io.StringIO())
-    wide.print(board.table())
+    wide.print(table.table())
     assert "volume flow, maximum, storage 3" in wide.export_text()
 
 
 def test_the_board_says_what_it_leaves_out() -> None:
-    board = Board()
+    table = ReadingTable()
     for index in range(501):
-        board.add(Reading(f"m{index}", Obis(1, 0, 1, 8, 0, 255), 1))
-    assert "1 readings beyond 500 registers" in str(board.table().caption)
+        table.add(Reading(f"m{index}", Obis(1, 0, 1, 8, 0, 255), 1))
+    assert "1 readings beyond 500 registers" in str(table.table().caption)
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,8 @@ from coordinator.gwa.joining import check_join
 from node.security.module import KeyDirectory
 from node.trust import TrustStore
 from protocol import pki, wire
-from protocol.dcnet.book import Ended
 from protocol.dcnet.epoch import Policy, call_digest, check_call, join_text, verify_layout
+from protocol.dcnet.ledger import Ended
 from protocol.dcnet.rings import RingView
 from protocol.dcnet.schema import DEFAULT_SCHEMA
 from protocol.dcnet.suite import StandardSuite
@@ -312,14 +312,14 @@ def test_an_epoch_goes_from_call_to_running_and_back_from_its_state(tmp_path: Pa
     assert (restarted.phase, restarted.call, restarted.members) == (Phase.RUNNING, epoch.call, epoch.members)
     ring = restarted.rings[0]
     assert (ring.view, ring.deals) == (epoch.rings[0].view, epoch.rings[0].deals)
-    before = epoch.rings[0].book
-    assert ring.book is not None
+    before = epoch.rings[0].ledger
+    assert ring.ledger is not None
     assert before is not None
-    assert ring.book.ended == {2: ended}
+    assert ring.ledger.ended == {2: ended}
     for position in range(ring.view.size):  # what members attest to verifies on
-        assert ring.book._secrets.member_key(ring.view, position) == before._secrets.member_key(ring.view, position)
-    assert ring.book._secrets.sign(b"text") == before._secrets.sign(b"text")
-    assert ring.book.term == 4 + ring.view.size  # the same head, in a term that nobody has heard of
+        assert ring.ledger._secrets.member_key(ring.view, position) == before._secrets.member_key(ring.view, position)
+    assert ring.ledger._secrets.sign(b"text") == before._secrets.sign(b"text")
+    assert ring.ledger.term == 4 + ring.view.size  # the same head, in a term that nobody has heard of
     assert [type(to.message) for to in restarted.invite(hood.me)[:3]] == [
         wire.EpochCall, wire.EpochLayout, wire.Deals,
     ]  # fmt: skip

@@ -6,8 +6,8 @@ import trio
 from prometheus_client import CollectorRegistry
 
 from loadtest.bench.gateways import Process, Ring, bench_schema
+from node.aggregation.context import RELAY
 from node.aggregation.membership import Membership
-from node.aggregation.surroundings import RELAY
 from node.metrics import NodeMetrics
 from node.store import Store
 from protocol import wire

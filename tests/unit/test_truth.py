@@ -1,4 +1,4 @@
-"""The truth checker: it accepts an honest round book, and finds every kind of planted fault."""
+"""The truth checker: it accepts an honest round ledger, and finds every kind of planted fault."""
 
 from dataclasses import replace
 from decimal import Decimal

@@ -38,17 +38,17 @@ EXAMPLES: list[wire.Message] = [
     wire.HeadSilent(7, 3, 2, 95),
     wire.RingTotal(7, 3, 95, 1, 2, b"\x7f", b"\x3f", bytes(32), KEY + OTHER, KEY, bytes(32)),
     wire.RingVoid(7, 3, 95, 2, "too few members", b"\x7f"),
-    wire.Accused(7, 3, 2, 95, 4, 1),
-    wire.Ask(7, 3, 95),
-    wire.AskAccount(7, 95),
-    wire.Account(7, 95, 1),
+    wire.MisbehaviourReport(7, 3, 2, 95, 4, 1),
+    wire.RoundStatusRequest(7, 3, 95),
+    wire.ContributionStatusRequest(7, 95),
+    wire.ContributionStatus(7, 95, 1),
     wire.Result(7, 3, 95, 1, b"\x3f", LONG),
     wire.Relay(7, 3, 4, bytes(28)),
     wire.Refused(7, "the area is too small"),
     wire.Expelled(7, 3, b"\x24"),
     wire.Ready(7, 3, 2, 95, 1),
     wire.Open(7, 3, 2, 95, 1, b"\x7f"),
-    wire.Share(7, 3, 95, 1, bytes(32), bytes(16), KEY, OTHER, bytes(16)),
+    wire.MaskedInput(7, 3, 95, 1, bytes(32), bytes(16), KEY, OTHER, bytes(16)),
     wire.Roster(7, 3, 95, 1, b"\x3f"),
     wire.Confirm(7, 3, 95, 1, bytes(64), bytes(32), KEY),
     wire.Confirmed(7, 3, 95, 1, b"\x36", bytes(64)),
@@ -95,12 +95,12 @@ LIMITS: dict[Any, tuple[list[Any], list[Any]]] = {
     wire.Vector: octets(0, 8 * 4096, 8),
     wire.Elements: octets(0, 32 * 4096, 32),
     wire.Macs: octets(0, 16 * 1024, 16),
-    wire.Binding: octets(16, 16),
+    wire.SeedCommitment: octets(16, 16),
     wire.Reason: text(200),
     wire.Fraction: number(0, 1_000_000),
     (wire.Hello, "version"): number(0, 255),
     (wire.Hello, "known_epoch"): number(-1, 2**40),
-    (wire.Accused, "lie"): number(1, 2),
+    (wire.MisbehaviourReport, "misbehaviour"): number(1, 2),
     (wire.Ready, "round"): number(0, 2**20),
     (wire.EpochCall, "schema"): octets(1, 65_536),
     (wire.EpochCall, "rounds"): number(1, 2**20),
@@ -130,10 +130,10 @@ LIMITS: dict[Any, tuple[list[Any], list[Any]]] = {
         [((0, (), b"x"),) * 1025, ((0, (KEY,) * 1025, b"x"),), ((0, (), b""),), ((0, ()),)],
     ),
     (wire.Result, "outcome"): number(1, 2),
-    (wire.Account, "included"): number(0, 1),
+    (wire.ContributionStatus, "included"): number(0, 1),
     (wire.RingTotal, "blinding"): octets(0, 32 * 4096, 32),
-    (wire.Share, "blinding"): octets(0, 32 * 4096, 32),
-    (wire.Share, "attestation"): octets(0, 16, 16),
+    (wire.MaskedInput, "blinding"): octets(0, 32 * 4096, 32),
+    (wire.MaskedInput, "attestation"): octets(0, 16, 16),
     (wire.Confirm, "dropped_blinding"): octets(0, 32 * 4096, 32),
     (wire.HeadAt, "endpoint"): text(200),
     (wire.EpochCall, "nonce_commitment"): octets(32, 32),
@@ -203,11 +203,12 @@ def test_no_field_more_and_none_less(message: wire.Message) -> None:
 
 # Who may say what; HEAD_AT and RELAY go both ways, BAD_DEAL to head and coordinator alike.
 DIRECTIONS = {
-    "gateway": (wire.FROM_GATEWAY, "Hello Join Deal HeadAt HeadSilent RingTotal RingVoid Accused Ask"
-                                   " AskAccount Relay BadDeal Bill BillDeclined"),
-    "coordinator": (wire.FROM_COORDINATOR, "EpochCall EpochLayout Deals Appoint HeadAt Account Result Relay"
+    "gateway": (wire.FROM_GATEWAY, "Hello Join Deal HeadAt HeadSilent RingTotal RingVoid MisbehaviourReport"
+                                   " RoundStatusRequest"
+                                   " ContributionStatusRequest Relay BadDeal Bill BillDeclined"),
+    "coordinator": (wire.FROM_COORDINATOR, "EpochCall EpochLayout Deals Appoint HeadAt ContributionStatus Result Relay"
                                            " Refused Expelled BillRequest"),
-    "member": (wire.FROM_MEMBER, "Ready Share Confirm Reveal Partial BadDeal"),
+    "member": (wire.FROM_MEMBER, "Ready MaskedInput Confirm Reveal Partial BadDeal"),
     "head": (wire.FROM_HEAD, "Open Roster Confirmed Recover Result"),
 }  # fmt: skip
 

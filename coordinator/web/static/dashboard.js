@@ -260,7 +260,7 @@ function rings(data) {
 
 /* --- accusations ---------------------------------------------------------------------------------------------- */
 
-const LIES = { wrong_seed: "revealed a seed unlike its share", spoilt_sum: "spoils its ring’s sums",
+const LIES = { wrong_seed: "revealed a seed unlike its share", corrupt_sum: "spoils its ring’s sums",
   bad_deal: "dealt a bad share" };
 
 function accusations(data) {

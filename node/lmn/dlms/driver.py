@@ -15,7 +15,6 @@ from typing import Final, Literal, TypeVar
 
 import trio
 
-from node.lmn.arrival import Arrival
 from node.lmn.dlms.axdr import Data, Type, octets, structure
 from node.lmn.dlms.client import ASSOCIATION, Association, DlmsClient
 from node.lmn.dlms.clock import CosemDateTime
@@ -30,6 +29,7 @@ from node.lmn.hdlc.primary import Timing
 from node.lmn.hdlc.station import Parameters
 from node.lmn.mbus.link import Frame as MbusFrame
 from node.lmn.mbus.link import FrameReader as MbusReader
+from node.lmn.reception_time import ReceptionTime
 from protocol.errors import RemoteProtocolError
 from protocol.metering.obis import Obis
 from protocol.metering.reading import Quality, Reading
@@ -324,7 +324,7 @@ async def pushes(
     """
     reader: _PushReader
     reader = FrameReader() if framing == "hdlc" else WrapperReader() if framing == "wrapper" else MbusReader()
-    arrival = Arrival(now)
+    arrival = ReceptionTime(now)
     while True:
         with trio.move_on_after(silence_timeout_s) as scope:
             data = bytes(await stream.receive_some())

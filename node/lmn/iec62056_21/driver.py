@@ -13,10 +13,10 @@ from typing import Protocol, runtime_checkable
 
 import trio
 
-from node.lmn.arrival import Arrival
 from node.lmn.iec62056_21.client import Done, Instruction, ReadoutClient, Send, SetBaudrate
 from node.lmn.iec62056_21.framing import Readout, ReadoutReader, TelegramReader
 from node.lmn.iec62056_21.readings import Interpretation, readings_of
+from node.lmn.reception_time import ReceptionTime
 from protocol.errors import RemoteProtocolError
 from protocol.metering.reading import Reading
 
@@ -98,7 +98,7 @@ async def listen(
     they are not plain text.
     """
     reader = reader or ReadoutReader()
-    arrival = Arrival(lambda: datetime.fromtimestamp(clock(), UTC))
+    arrival = ReceptionTime(lambda: datetime.fromtimestamp(clock(), UTC))
     data: bytes | bytearray = b""
     while True:
         if data := await stream.receive_some(_RECEIVE_SIZE):

@@ -17,7 +17,7 @@ from datetime import datetime
 
 import trio
 
-from node.lmn.arrival import Arrival
+from node.lmn.reception_time import ReceptionTime
 from node.lmn.sml.bodies import Message
 from node.lmn.sml.client import Exchange, SmlClient, attentions
 from node.lmn.sml.messages import decode_file
@@ -58,7 +58,7 @@ class SmlLink:
         self._on_error = on_error
         self._is_confidential = is_confidential
         self._reader = TransportReader(frame_size_max)
-        self._arrival = Arrival(now)
+        self._arrival = ReceptionTime(now)
         self._files: deque[tuple[list[Message], datetime]] = deque()
         self._faults_left = _FAULTS_MAX
 

@@ -16,7 +16,7 @@ from typing import Final, Literal
 import trio
 
 from node.lmn.mbus.device import DeviceAddress
-from node.lmn.wmbus.exchange import DataRequest, Plan, State, senders
+from node.lmn.wmbus.exchange import DataRequest, PollSchedule, State, senders
 from node.lmn.wmbus.framing import (
     AmberReader,
     Datagram,
@@ -64,7 +64,7 @@ async def listen(
     receiver: Receiver,
     *,
     requests: list[DataRequest] | None = None,
-    plan: Plan | None = None,
+    plan: PollSchedule | None = None,
     is_ours: Callable[[DeviceAddress], bool] | None = None,
     now: Callable[[], datetime] = _now,
 ) -> AsyncGenerator[Batch, None]:

@@ -5,7 +5,8 @@ A battery meter only listens for a moment after it has spoken, so the gateway ca
 it hears the meter, answers into the window at once, and takes a lost answer up again at the next transmission, with
 the frame count bit unchanged so that the meter repeats itself.  A final SND-NKE lets the meter sleep.
 
-States: WAITING for the meter to speak, ASKED for data, ENDED.  `Plan` asks each of our meters once a quarter hour.
+States: WAITING for the meter to speak, ASKED for data, ENDED.  `PollSchedule` asks each of our meters once a quarter
+hour.
 """
 
 from __future__ import annotations
@@ -143,7 +144,7 @@ class DataRequest:
         return bytes([len(body)]) + body
 
 
-class Plan:
+class PollSchedule:
     """
     Which meters to ask when: each that `is_ours` once a period of the clock, when it speaks.
 

@@ -50,12 +50,12 @@ Serve = Callable[[trio.abc.Stream], Awaitable[Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class Speaker:
+class MeterServer:
     """
     One meter on one line: `serve` a stream until it ends.
 
     `driver` is who reads it; `serial` are the line's settings on a serial device; `query` and `keys` what the meter
-    book tells a gateway.
+    meter_list tells a gateway.
     """
 
     driver: str
@@ -66,12 +66,14 @@ class Speaker:
     keys: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
-def speaker(protocol: MeterProtocol, meter: Household, clock: SimulatedClock, *, seed: int, serial: bool) -> Speaker:
+def speaker(
+    protocol: MeterProtocol, meter: Household, clock: SimulatedClock, *, seed: int, serial: bool
+) -> MeterServer:
     """The meter of a household in that protocol; `serial` where the line is one."""
     shown = partial(_registers, meter, clock)
     match protocol:
         case "sml":
-            return Speaker(protocol, partial(sml_server.serve_stream, [SmlMeter(meter.meter_id, shown)], _now))
+            return MeterServer(protocol, partial(sml_server.serve_stream, [SmlMeter(meter.meter_id, shown)], _now))
         case "dlms":
             return _dlms(meter, shown, seed, serial)
         case "dlms-mbus":
@@ -81,14 +83,14 @@ def speaker(protocol: MeterProtocol, meter: Household, clock: SimulatedClock, *,
         case "mbus":
             wired = mbus.MBusMeter(DeviceAddress.from_text(meter.meter_id, _ELECTRICITY), shown, _now, primary=1)
             served = partial(mbus.serve_stream, meters=[wired])
-            return Speaker(protocol, served, "baud=2400&frame=8E1", query="address=1")
+            return MeterServer(protocol, served, "baud=2400&frame=8E1", query="address=1")
         case "wmbus":
             return _wmbus(meter, shown, clock, seed)
         case "iec62056-21":
             settings = MeterSettings(meter.meter_id[-8:], pause_s=_PAUSE_S)
-            return Speaker(protocol, SimulatedMeter(settings, shown, _now).serve, "baud=300&frame=7E1")
+            return MeterServer(protocol, SimulatedMeter(settings, shown, _now).serve, "baud=300&frame=7E1")
         case "p1":
-            return Speaker(protocol, partial(push, clock, _p1_telegram(meter, shown)), "baud=115200&frame=8N1")
+            return MeterServer(protocol, partial(push, clock, _p1_telegram(meter, shown)), "baud=115200&frame=8N1")
         case "p1-encrypted":
             return _p1_encrypted(meter, shown, clock, seed)
 
@@ -103,7 +105,7 @@ async def push(clock: SimulatedClock, telegram: Callable[[], bytes], stream: tri
 Shown = Callable[[datetime], list[Register]]
 
 
-def _lks1(meter: Household, shown: Shown, clock: SimulatedClock, seed: int) -> Speaker:
+def _lks1(meter: Household, shown: Shown, clock: SimulatedClock, seed: int) -> MeterServer:
     year = datetime.fromtimestamp(clock.origin_unix_s, UTC).year
     life = datetime(year, 1, 1, tzinfo=UTC), datetime(year + _CERTIFICATE_YEARS, 1, 1, tzinfo=UTC)
     own = drawn_identity(meter.meter_id, str(seed), *life)
@@ -113,7 +115,7 @@ def _lks1(meter: Household, shown: Shown, clock: SimulatedClock, seed: int) -> S
         "certificate": gateway.certificate.hex(), "private_key": gateway.private_key.hex(),
         "meter_certificate": own.certificate.hex(),
     }  # fmt: skip
-    return Speaker("lks1", station.serve, "baud=921600&frame=8N1", query=f"id={meter.meter_id}", keys=told)
+    return MeterServer("lks1", station.serve, "baud=921600&frame=8N1", query=f"id={meter.meter_id}", keys=told)
 
 
 def _p1_telegram(meter: Household, shown: Shown) -> Callable[[], bytes]:
@@ -121,18 +123,18 @@ def _p1_telegram(meter: Household, shown: Shown) -> Callable[[], bytes]:
     return lambda: p1.telegram(port, _by_direction(shown(_now())), _now())
 
 
-def _p1_encrypted(meter: Household, shown: Shown, clock: SimulatedClock, seed: int) -> Speaker:
+def _p1_encrypted(meter: Household, shown: Shown, clock: SimulatedClock, seed: int) -> MeterServer:
     """As in Luxembourg: a key of the customer's, and an authentication key that all meters share."""
     keys = Keys(_drawn("encryption", meter, seed), AUTHENTICATION_KEY_LUXEMBOURG)
     counter, plain = InvocationCounter(int(time.time())), _p1_telegram(meter, shown)
     said = lambda: p1.encrypted(plain(), keys, _title(_METER_TITLE, meter), counter.take())  # noqa: E731
-    return Speaker(
+    return MeterServer(
         "p1", partial(push, clock, said), "baud=115200&frame=8N1", query=f"id={meter.meter_id}",
         keys={"encryption": keys.encryption.hex()},
     )  # fmt: skip
 
 
-def _dlms_mbus(meter: Household, shown: Shown, clock: SimulatedClock, seed: int) -> Speaker:
+def _dlms_mbus(meter: Household, shown: Shown, clock: SimulatedClock, seed: int) -> MeterServer:
     """As in Austria: a ciphered push with its tag, in two M-Bus frames."""
     keys = _dlms_keys(meter, seed)
     settings = dlms.ServerSettings(keys=keys, system_title=_title(_METER_TITLE, meter))
@@ -141,10 +143,10 @@ def _dlms_mbus(meter: Household, shown: Shown, clock: SimulatedClock, seed: int)
     said = lambda: dlms.push_mbus_frames(server.notification(sealed=True), size_max=_SEGMENT_SIZE)  # noqa: E731
     told = {"encryption": keys.encryption.hex(), "authentication": keys.authentication.hex()}
     query = f"push=1&address=mbus:&id={meter.meter_id}"
-    return Speaker("dlms", partial(push, clock, said), "baud=2400&frame=8E1", query=query, keys=told)
+    return MeterServer("dlms", partial(push, clock, said), "baud=2400&frame=8E1", query=query, keys=told)
 
 
-def _dlms(meter: Household, shown: Shown, seed: int, serial: bool) -> Speaker:
+def _dlms(meter: Household, shown: Shown, seed: int, serial: bool) -> MeterServer:
     keys = _dlms_keys(meter, seed)
     settings = dlms.ServerSettings(
         Mechanism.HLS_GMAC, _drawn("challenge", meter, seed), keys, _title(_METER_TITLE, meter)
@@ -156,15 +158,15 @@ def _dlms(meter: Household, shown: Shown, seed: int, serial: bool) -> Speaker:
         "system_title": _title(_GATEWAY_TITLE, meter).hex(),
     }  # fmt: skip
     served = partial(dlms.serve_hdlc, server, address=Address(1)) if serial else partial(dlms.serve_wrapper, server)
-    return Speaker("dlms", served, query=f"id={meter.meter_id}", keys=told)
+    return MeterServer("dlms", served, query=f"id={meter.meter_id}", keys=told)
 
 
-def _wmbus(meter: Household, shown: Shown, clock: SimulatedClock, seed: int) -> Speaker:
+def _wmbus(meter: Household, shown: Shown, clock: SimulatedClock, seed: int) -> MeterServer:
     key = _drawn("encryption", meter, seed)
     device = DeviceAddress.from_text(meter.meter_id, _ELECTRICITY)
     wireless = wmbus.WirelessMeter(device, shown, _now, key=key, mode=7, counter=int(time.time()))
     said = lambda: wmbus.framed(wireless.datagram(), "imst")  # noqa: E731
-    return Speaker(
+    return MeterServer(
         "wmbus", partial(push, clock, said), "baud=57600&frame=8N1", True, f"id={meter.meter_id}",
         {"encryption": key.hex()},
     )  # fmt: skip

@@ -21,11 +21,11 @@ from coordinator.metrics import CoordinatorMetrics
 from coordinator.store import Store, fault_of
 from coordinator.tables import accusations
 from coordinator.threads import in_thread
-from protocol.wire import Lie
+from protocol.wire import Misbehaviour
 
 log = logging.getLogger(__name__)
 BAD_DEAL = "bad_deal"
-LIES = (*(each.name.lower() for each in Lie), BAD_DEAL)
+LIES = (*(each.name.lower() for each in Misbehaviour), BAD_DEAL)
 ACCUSED_MAX = 64  # of one accuser: who names more says it of itself; more makes the table larger, rows a gateway
 KEEP_DAYS = 400
 _WAITING_MAX = 10_000  # claims that wait for the disk
@@ -57,7 +57,7 @@ class Accused:
         return self.last_ms, self.accuser, self.accused, self.lie
 
 
-class AccusationBook:
+class MisbehaviourLog:
     """The accusations in a coordinator's database; all calls block."""
 
     def __init__(self, store: Store) -> None:
@@ -87,7 +87,7 @@ class AccusationBook:
         self, *, limit: int, area: str | None = None, accuser: str | None = None, accused: str | None = None,
         before: Key | None = None,
     ) -> list[Accused]:  # fmt: skip
-        """Accusations, the last said first, those before `before`."""
+        """MisbehaviourReports, the last said first, those before `before`."""
         columns = accusations.c
         order = (columns.last_ms, columns.accuser, columns.accused, columns.lie)
         statement = select(accusations).order_by(*(each.desc() for each in order)).limit(limit)
@@ -108,11 +108,11 @@ class AccusationBook:
             return connection.scalar(statement) or 0
 
 
-class Accusations:
+class MisbehaviourReports:
     """Hears them, on the trio thread, and has them written; `run` serves until cancelled."""
 
-    def __init__(self, book: AccusationBook, metrics: CoordinatorMetrics, clock: Callable[[], float]) -> None:
-        self._book = book
+    def __init__(self, reports: MisbehaviourLog, metrics: CoordinatorMetrics, clock: Callable[[], float]) -> None:
+        self._reports = reports
         self._metrics = metrics
         self._clock = clock
         self._waiting: dict[tuple[str, str, str], Accused] = {}
@@ -135,7 +135,7 @@ class Accusations:
             batch, self._waiting = self._waiting, {}
             self._wanted = trio.Event()
             try:
-                await in_thread(self._book.write, list(batch.values()), self._now_ms())
+                await in_thread(self._reports.write, list(batch.values()), self._now_ms())
             except SQLAlchemyError as error:
                 self._metrics.peer_error("store_error")
                 log.error("accusations cannot be written, they wait: %s", fault_of(error))

@@ -33,7 +33,7 @@ _FORGET_S = 3600.0
 _ANSWERS_MAX = 10_000  # answers that wait to be judged; what is dropped comes again
 
 
-class BillDesk:
+class BillingService:
     """Asks gateways for their bills and judges what they answer; `run` serves until cancelled."""
 
     def __init__(

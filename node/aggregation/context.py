@@ -36,7 +36,7 @@ class AccountMoved:
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class MembershipContext:
     """What a membership shares with its gateway and its process."""
 
     suite: Suite

@@ -1,5 +1,5 @@
 """
-The round book: the one arbiter of how a ring's rounds ended, and of who is its head.
+The round ledger: the one arbiter of how a ring's rounds ended, and of who is its head.
 
 A round ends as OPENED with one total or as VOID, once; the record is durable before anybody hears of it.  A total
 that comes after void, and a second total, are answered with the outcome that stands.  The head is a matter of terms,
@@ -10,9 +10,9 @@ head costs their reconnection and no total.
 
 A head that says it searches for a liar (`search`) may give more rounds up, as many in an epoch as an honest one needs
 to find one liar, and no more: the excuse of a head that lies ends there.  Whom a head accuses is passed on for the
-operator to read; the book draws nothing from it.
+operator to read; the ledger draws nothing from it.
 
-The book checks what it can: that the count in slot 0 is the roster's size, and where slots are committed that each
+The ledger checks what it can: that the count in slot 0 is the roster's size, and where slots are committed that each
 member of the roster attested to its commitments in this very attempt, and that the total is what they committed to.
 It never sees more than sums.
 """
@@ -22,8 +22,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from protocol import wire
-from protocol.dcnet.attestation import BookSecrets, attestation_text
-from protocol.dcnet.commitments import Pedersen, decode_lane
+from protocol.dcnet.attestation import LedgerSecrets, attestation_text
+from protocol.dcnet.commitments import Pedersen, decode_blinding_vector
 from protocol.dcnet.masks import words_from_bytes
 from protocol.dcnet.rings import RingView, positions_of, result_text
 from protocol.dcnet.schema import signed
@@ -88,17 +88,17 @@ class Accusation:
     round: int
     head: int
     position: int
-    lie: wire.Lie
+    lie: wire.Misbehaviour
 
 
-BookInstruction = Record | Announce | Observed | Accusation
+LedgerInstruction = Record | Announce | Observed | Accusation
 
 
-class RoundBook:
-    """One ring's book for one epoch."""
+class RoundLedger:
+    """One ring's ledger for one epoch."""
 
     def __init__(
-        self, suite: Suite, view: RingView, secrets: BookSecrets, now_s: float, ended: dict[int, Ended] | None = None,
+        self, suite: Suite, view: RingView, secrets: LedgerSecrets, now_s: float, ended: dict[int, Ended] | None = None,
         term: int = 0,
     ) -> None:  # fmt: skip
         self.view = view
@@ -109,7 +109,9 @@ class RoundBook:
         self._secrets = secrets
         self._attest_keys: dict[int, bytes] = {}  # by position, agreed on when first needed
         self._complaints: set[int] = set()
-        self._reigned: dict[int, int] = {}  # of each head that was replaced, the last round that had begun by then
+        self._last_round_as_head: dict[
+            int, int
+        ] = {}  # of each head that was replaced, the last round that had begun by then
         self._expelled = 0
         self._void_rounds = 0  # in a row, under the present head, but for those that its search may cost
         self._search_left = [lost_rounds_granted(view)] * view.size  # of each head in the epoch
@@ -123,7 +125,7 @@ class RoundBook:
         """Whether every round of the epoch has ended."""
         return self._void_next >= self.view.rounds
 
-    def start(self) -> list[BookInstruction]:
+    def start(self) -> list[LedgerInstruction]:
         """Appoint the head of the current term."""
         return [Announce(None, wire.Appoint(self.view.epoch, self.view.ring, self.term))]
 
@@ -133,14 +135,14 @@ class RoundBook:
             return _NEVER
         return self.view.timing.open_at_s(self._void_next) + self.view.timing.void_s
 
-    def on_timer(self, now_s: float) -> list[BookInstruction]:
+    def on_timer(self, now_s: float) -> list[LedgerInstruction]:
         """
         Close every round whose time is over; a head that let two pass in silence is replaced.
 
         One round may be the machine's fault, and a change of head costs every member a new connection: on a busy
         machine heads that follow each other too quickly are what keeps rounds from opening.
         """
-        out: list[BookInstruction] = []
+        out: list[LedgerInstruction] = []
         while now_s >= self.next_timer_s():
             out += self._end_void(self._void_next, "no total in time", now_s, everybody=True)
             self._void_rounds += 1
@@ -148,21 +150,23 @@ class RoundBook:
             out += self._next_term(now_s)
         return out
 
-    def receive(self, position: int, message: wire.Message, now_s: float) -> list[BookInstruction]:
+    def receive(self, position: int, message: wire.Message, now_s: float) -> list[LedgerInstruction]:
         """A message of the ring's member at `position`.  Raises RemoteProtocolError where it breaks a rule."""
         match message:
             case wire.RingTotal():
                 return self._on_total(position, message, now_s)
             case wire.RingVoid():
                 return self._on_void(position, message, now_s)
-            case wire.Accused():
+            case wire.MisbehaviourReport():
                 return self._on_accused(position, message, now_s)
             case wire.HeadSilent():
                 return self._on_head_silent(position, message, now_s)
-            case wire.Ask():
+            case wire.RoundStatusRequest():
                 return self._answer(position, message.round)
             case _:
-                raise RemoteProtocolError("message_not_allowed", f"{type(message).__name__} is not for the round book")
+                raise RemoteProtocolError(
+                    "message_not_allowed", f"{type(message).__name__} is not for the round ledger"
+                )
 
     def _check_head(self, position: int, term: int) -> None:
         if term > self.term or position != self.view.head_of(term):
@@ -175,13 +179,13 @@ class RoundBook:
         Nothing later: the first total stands, and a false one would come before its successor's.  After a restart
         every member has a term in the past, and hardly any was head.  An honest one is only late, so nobody is blamed.
         """
-        return position == self.view.head_of(self.term) or round_ <= self._reigned.get(position, -1)
+        return position == self.view.head_of(self.term) or round_ <= self._last_round_as_head.get(position, -1)
 
     def _check_round(self, round_: int, now_s: float) -> None:
         if round_ >= self.view.rounds or round_ > self.view.timing.round_at(now_s):
             raise RemoteProtocolError("no_such_round", "a report on a round that has not begun")
 
-    def _on_void(self, position: int, message: wire.RingVoid, now_s: float) -> list[BookInstruction]:
+    def _on_void(self, position: int, message: wire.RingVoid, now_s: float) -> list[LedgerInstruction]:
         self._check_head(position, message.term)
         if message.round in self.ended:
             return self._answer(position, message.round)
@@ -197,7 +201,7 @@ class RoundBook:
         out = self._end_void(message.round, message.reason, now_s, everybody=is_replaced)
         return [*out, *self._next_term(now_s)] if is_replaced else out
 
-    def _on_accused(self, position: int, message: wire.Accused, now_s: float) -> list[BookInstruction]:
+    def _on_accused(self, position: int, message: wire.MisbehaviourReport, now_s: float) -> list[LedgerInstruction]:
         self._check_head(position, message.term)
         self._check_round(message.round, now_s)
         if message.position >= self.view.size:
@@ -206,11 +210,11 @@ class RoundBook:
             return [Observed("report_out_of_turn")]
         if (position, message.position) in self.accusations:
             return []
-        accusation = Accusation(message.round, position, message.position, wire.Lie(message.lie))
+        accusation = Accusation(message.round, position, message.position, wire.Misbehaviour(message.misbehaviour))
         self.accusations[position, message.position] = accusation
         return [accusation]
 
-    def _on_total(self, position: int, message: wire.RingTotal, now_s: float) -> list[BookInstruction]:
+    def _on_total(self, position: int, message: wire.RingTotal, now_s: float) -> list[LedgerInstruction]:
         view = self.view
         if message.round in self.ended:  # opened or void, once: what stands is repeated, never changed
             return [*self._answer(position, message.round), Observed("total_after_end")]
@@ -240,7 +244,7 @@ class RoundBook:
             raise RemoteProtocolError("bad_total", "expected a commitment of each member to each committed slot")
         if len(message.attestations) != MAC_SIZE * roster.bit_count():
             raise RemoteProtocolError("bad_total", "expected an attestation of each member")
-        blindings = decode_lane(group, message.blinding, count)
+        blindings = decode_blinding_vector(group, message.blinding, count)
         elements = [message.commitments[i : i + 32] for i in range(0, len(message.commitments), 32)]
         rows = [elements[i : i + count] for i in range(0, len(elements), count)]
         totals = [signed(total[index]) for index in self.view.committed]
@@ -260,7 +264,7 @@ class RoundBook:
                 return False
         return True
 
-    def _on_head_silent(self, position: int, message: wire.HeadSilent, now_s: float) -> list[BookInstruction]:
+    def _on_head_silent(self, position: int, message: wire.HeadSilent, now_s: float) -> list[LedgerInstruction]:
         if message.term < self.term:  # it has not heard of the new head yet
             return [Announce(position, wire.Appoint(self.view.epoch, self.view.ring, self.term))]
         if message.term > self.term:
@@ -275,15 +279,15 @@ class RoundBook:
             return []
         return self._next_term(now_s)
 
-    def expel(self, members: int, now_s: float) -> list[BookInstruction]:
+    def expel(self, members: int, now_s: float) -> list[LedgerInstruction]:
         """Members that were shut out, a bitmap: none of them is head any more.  What they opened before stands."""
         self._expelled |= members
         return self._next_term(now_s) if self._expelled >> self.view.head_of(self.term) & 1 else []
 
-    def _next_term(self, now_s: float) -> list[BookInstruction]:
+    def _next_term(self, now_s: float) -> list[LedgerInstruction]:
         if not self.view.everybody & ~self._expelled:
             return []
-        self._reigned[self.view.head_of(self.term)] = self.view.timing.round_at(now_s)
+        self._last_round_as_head[self.view.head_of(self.term)] = self.view.timing.round_at(now_s)
         self.term += 1
         while self._expelled >> self.view.head_of(self.term) & 1:
             self.term += 1
@@ -292,7 +296,7 @@ class RoundBook:
         self._void_rounds = 0
         return [Observed("head_replaced"), *self.start()]
 
-    def _end_void(self, round_: int, reason: str, now_s: float, *, everybody: bool) -> list[BookInstruction]:
+    def _end_void(self, round_: int, reason: str, now_s: float, *, everybody: bool) -> list[LedgerInstruction]:
         view = self.view
         ended = Ended(
             view.epoch, view.ring, round_, wire.Outcome.VOID, 0, self.term, 0, 0, (), False, reason,
@@ -300,7 +304,7 @@ class RoundBook:
         )  # fmt: skip
         return [*self._end(ended), *self._answer(None if everybody else view.head_of(self.term), round_)]
 
-    def _end(self, ended: Ended, commitments: bytes = b"") -> list[BookInstruction]:
+    def _end(self, ended: Ended, commitments: bytes = b"") -> list[LedgerInstruction]:
         self.ended[ended.round] = ended
         if ended.outcome is wire.Outcome.OPENED:  # the head works: what was said of it before is settled
             self._complaints.clear()
@@ -309,7 +313,7 @@ class RoundBook:
             self._void_next += 1
         return [Record(ended, commitments)]
 
-    def _answer(self, position: int | None, round_: int) -> list[BookInstruction]:
+    def _answer(self, position: int | None, round_: int) -> list[LedgerInstruction]:
         ended = self.ended.get(round_)
         if ended is None:
             return []  # still open: the result goes out when it ends

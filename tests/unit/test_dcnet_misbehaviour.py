@@ -14,15 +14,15 @@ from loadtest.ring import LocalRing, RingSize, random_vectors
 from loadtest.simulator.suite import CheapSuite
 from protocol import wire
 from protocol.dcnet import prf
-from protocol.dcnet.book import Ended
 from protocol.dcnet.events import Instruction, Note, ToCoordinator, ToHead, ToMember
 from protocol.dcnet.head import Head, State
-from protocol.dcnet.masks import seed_binding
+from protocol.dcnet.ledger import Ended
+from protocol.dcnet.masks import seed_commitment
 from protocol.dcnet.recovery import Recovery
 from protocol.dcnet.rings import Timing, positions_of
 from protocol.dcnet.search import lost_rounds_granted, lost_rounds_max, room
 from protocol.dcnet.secrets import mask_label
-from protocol.wire import Lie
+from protocol.wire import Misbehaviour
 
 SUITE = CheapSuite()
 COMPLETE = RingSize(n=7, k=6, t=4, t_c=4, k_min=4, n_min=4, rounds=24)
@@ -60,8 +60,8 @@ class Ring(LocalRing):
         return ended
 
     @property
-    def accused(self) -> list[tuple[int, Lie]]:
-        return [(each.position, each.lie) for each in self.book.accusations.values()]
+    def accused(self) -> list[tuple[int, Misbehaviour]]:
+        return [(each.position, each.lie) for each in self.ledger.accusations.values()]
 
 
 def lying(liar: int, kind: type[wire.RingMessage], **other: bytes) -> Twist:
@@ -128,7 +128,7 @@ def test_commitments_that_are_none_are_their_dealers_lie_and_not_its_helpers() -
     head = ring.head
     assert ring.play(0, silent_at(3, wire.Reveal)).outcome is VOID
     assert "bad_share_commitment" not in ring.refused
-    assert ring.accused == [(3, Lie.WRONG_SEED)]
+    assert ring.accused == [(3, Misbehaviour.WRONG_SEED)]
     assert ring.notes.count("member_wrong_seed") == 1
     assert head.search.named == 1 << 3
 
@@ -140,7 +140,7 @@ def test_without_commitments_worth_the_name_a_good_deal_still_recovers() -> None
     ended = ring.play(0, silent_at(3, wire.Reveal))
     assert (ended.outcome, ended.roster) == (OPENED, ring.view.everybody)
     assert positions_of(ring.head.refuted) == [1]
-    assert ring.accused == [(3, Lie.WRONG_SEED)]
+    assert ring.accused == [(3, Misbehaviour.WRONG_SEED)]
 
 
 # --- seeds -----------------------------------------------------------------------------------------------------------
@@ -153,7 +153,7 @@ def test_a_wrong_seed_is_refused_its_sender_named_and_recovered(size: RingSize, 
     ring.twist = lying(liar, wire.Reveal, seed=bytes(32))
     ended = ring.play(0)
     assert (ended.outcome, ended.roster) == (OPENED, ring.view.everybody)
-    assert ring.accused == [(liar, Lie.WRONG_SEED)]
+    assert ring.accused == [(liar, Misbehaviour.WRONG_SEED)]
     assert ring.notes.count("member_wrong_seed") == 1
     for round_ in (1, 2):
         assert ring.play(round_).roster == ring.view.everybody & ~(1 << liar)
@@ -162,12 +162,12 @@ def test_a_wrong_seed_is_refused_its_sender_named_and_recovered(size: RingSize, 
 
 @pytest.mark.parametrize("size", [COMPLETE, SPARSE], ids=["complete", "sparse"])
 def test_a_wrong_binding_costs_nothing_either(size: RingSize) -> None:
-    """The seed that it revealed is the one that its neighbours give: only the binding was wrong."""
+    """The seed that it revealed is the one that its neighbours give: only the seed_commitment was wrong."""
     ring = Ring(size)
-    ring.twist = lying(6, wire.Share, binding=bytes(16))
+    ring.twist = lying(6, wire.MaskedInput, seed_commitment=bytes(16))
     ended = ring.play(0)
     assert (ended.outcome, ended.roster) == (OPENED, ring.view.everybody)
-    assert ring.accused == [(6, Lie.WRONG_SEED)]
+    assert ring.accused == [(6, Misbehaviour.WRONG_SEED)]
 
 
 def silent_at(position: int, kind: type[wire.Message]) -> Callable[[int, wire.Message], bool]:
@@ -176,20 +176,20 @@ def silent_at(position: int, kind: type[wire.Message]) -> Callable[[int, wire.Me
 
 def test_a_wrong_binding_of_a_silent_member_is_told_from_wrong_help_by_the_proofs() -> None:
     ring = Ring()
-    ring.twist = lying(3, wire.Share, binding=bytes(16))
+    ring.twist = lying(3, wire.MaskedInput, seed_commitment=bytes(16))
     ended = ring.play(0, silent_at(3, wire.Reveal))
     assert (ended.outcome, ended.roster) == (OPENED, ring.view.everybody)
-    assert ring.accused == [(3, Lie.WRONG_SEED)]
+    assert ring.accused == [(3, Misbehaviour.WRONG_SEED)]
     assert ring.head.refuted == 0
 
 
 def test_a_wrong_seed_and_a_wrong_binding_are_told_by_the_proofs_too() -> None:
     ring = Ring()
-    ring.twist = lambda index, message: lying(3, wire.Share, binding=bytes(16))(
+    ring.twist = lambda index, message: lying(3, wire.MaskedInput, seed_commitment=bytes(16))(
         index, lying(3, wire.Reveal, seed=bytes(32))(index, message)
     )
     ended = ring.play(0)
-    assert (ended.outcome, ended.roster, ring.accused) == (OPENED, ring.view.everybody, [(3, Lie.WRONG_SEED)])
+    assert (ended.outcome, ended.roster, ring.accused) == (OPENED, ring.view.everybody, [(3, Misbehaviour.WRONG_SEED)])
 
 
 def test_wrong_seeds_that_nobody_can_recover_cost_the_round_and_the_next_one_opens() -> None:
@@ -216,7 +216,7 @@ def test_a_dealer_that_is_caught_explains_the_sum_that_it_spoils() -> None:
     ring.head._commitments[3] = commitments
     ended = ring.play(0, silent_at(3, wire.Reveal))
     assert (ended.outcome, ended.reason) == (VOID, "the masks did not cancel")
-    assert (ring.accused, ring.head.search.suspects) == ([(3, Lie.WRONG_SEED)], 0)
+    assert (ring.accused, ring.head.search.suspects) == ([(3, Misbehaviour.WRONG_SEED)], 0)
 
 
 # --- one member's recovery -------------------------------------------------------------------------------------------
@@ -232,7 +232,7 @@ def test_what_comes_after_the_seed_and_a_second_part_of_one_helper_do_nothing() 
     ring = Ring()
     label = mask_label(ring.view, 0, 0)
     seed = prf.mask_seed(ring.secrets[3].evaluate(label), label)
-    recovery = Recovery(3, ring.view.t, label, seed_binding(seed), ring.secrets[0].commitments_of(3))
+    recovery = Recovery(3, ring.view.t, label, seed_commitment(seed), ring.secrets[0].commitments_of(3))
     parts = helped(ring, 3, label)
     wrong = SUITE.group.multiply_base(9)
     recovery.help(SUITE, 1, *parts[1], b"")
@@ -254,7 +254,7 @@ def test_without_commitments_more_than_one_liar_leaves_all_of_them_under_suspici
     ring = Ring()
     label = mask_label(ring.view, 0, 0)
     seed = prf.mask_seed(ring.secrets[3].evaluate(label), label)
-    recovery = Recovery(3, ring.view.t, label, seed_binding(seed))
+    recovery = Recovery(3, ring.view.t, label, seed_commitment(seed))
     parts = helped(ring, 3, label)
     wrong = SUITE.group.multiply_base(9)
     for helper in (0, 1):
@@ -285,7 +285,7 @@ def test_a_late_reveal_that_is_wrong_does_not_end_the_recovery() -> None:
     ring.head.receive = wrong_in_between  # type: ignore[method-assign]
     ended = ring.play(0, keep)
     assert (ended.outcome, ended.roster) == (OPENED, ring.view.everybody)
-    assert ring.accused == [(3, Lie.WRONG_SEED)]
+    assert ring.accused == [(3, Misbehaviour.WRONG_SEED)]
 
 
 # --- shares and words ------------------------------------------------------------------------------------------------
@@ -295,7 +295,7 @@ def test_a_late_reveal_that_is_wrong_does_not_end_the_recovery() -> None:
 @pytest.mark.parametrize("liar", [0, 1, 5, 6])
 def test_a_wrong_share_is_found_by_leaving_members_out(size: RingSize, liar: int) -> None:
     ring = Ring(size)
-    ring.twist = lying(liar, wire.Share, **WRONG_SHARE)
+    ring.twist = lying(liar, wire.MaskedInput, **WRONG_SHARE)
     bound = lost_rounds_max(size.n, room(ring.view)) if size is COMPLETE else lost_rounds_granted(ring.view)
     lost = round_ = 0
     while not ring.accused:
@@ -304,9 +304,9 @@ def test_a_wrong_share_is_found_by_leaving_members_out(size: RingSize, liar: int
         assert ended.reason in {"", "the masks did not cancel"}
         round_ += 1
     assert 0 < lost <= bound
-    assert ring.accused == [(liar, Lie.SPOILT_SUM)]
-    assert ring.head.term == 0  # the book lets it search
-    assert ring.notes.count("member_spoilt_sum") == 1
+    assert ring.accused == [(liar, Misbehaviour.CORRUPT_SUM)]
+    assert ring.head.term == 0  # the ledger lets it search
+    assert ring.notes.count("member_corrupt_sum") == 1
     assert "head_message_out_of_season" not in ring.notes
     assert ring.play(round_).roster == ring.view.everybody & ~(1 << liar)
 
@@ -314,19 +314,19 @@ def test_a_wrong_share_is_found_by_leaving_members_out(size: RingSize, liar: int
 def test_members_left_out_do_not_complain_of_the_head() -> None:
     """A round of the search that takes long: they hear the last result when it opens."""
     ring = Ring(timing=replace(Timing.spread(0.0, 10.0), share_s=4.0))
-    ring.twist = lying(4, wire.Share, **WRONG_SHARE)
+    ring.twist = lying(4, wire.MaskedInput, **WRONG_SHARE)
     assert ring.play(0).outcome is VOID
     out = positions_of(ring.view.everybody & ~ring.head.search.expected(ring.view.everybody))
     said: list[tuple[str, wire.Message]] = []
     ring.trace = lambda _to, index, message: said.append((index, message))
     slow = next(i for i in range(1, 7) if i not in out)
-    ring.play(1, silent_at(slow, wire.Share))
+    ring.play(1, silent_at(slow, wire.MaskedInput))
     complaining = {int(index) for index, message in said if isinstance(message, wire.HeadSilent)}
     assert out
     assert not complaining & set(out)
 
 
-def test_wrong_words_towards_the_dropped_are_a_spoilt_sum() -> None:
+def test_wrong_words_towards_the_dropped_are_a_corrupt_sum() -> None:
     ring = Ring()
     words = bytes(8 * ring.view.word_count)
     ring.twist = lambda index, message: (
@@ -334,7 +334,7 @@ def test_wrong_words_towards_the_dropped_are_a_spoilt_sum() -> None:
         if index == 4 and isinstance(message, wire.Confirm) and message.dropped
         else message
     )
-    ended = ring.play(0, silent_at(2, wire.Share))
+    ended = ring.play(0, silent_at(2, wire.MaskedInput))
     assert (ended.outcome, ended.reason) == (VOID, "the masks did not cancel")
     assert positions_of(ring.head.search.suspects) == [0, 1, 3, 4, 5, 6]
     assert ring.play(1).outcome is OPENED  # nobody is dropped: it spoils nothing
@@ -342,7 +342,7 @@ def test_wrong_words_towards_the_dropped_are_a_spoilt_sum() -> None:
 
 def test_a_head_that_meets_a_liar_says_whom_it_suspects() -> None:
     ring = Ring()
-    ring.twist = lying(4, wire.Share, **WRONG_SHARE)
+    ring.twist = lying(4, wire.MaskedInput, **WRONG_SHARE)
     said: list[wire.Message] = []
     ring.trace = lambda _to, _index, message: said.append(message)
     for round_ in range(2):
@@ -441,6 +441,6 @@ def test_an_accusation_follows_the_report_that_proves_it(monkeypatch: pytest.Mon
     report = next(
         i for i, e in enumerate(said) if isinstance(e, ToCoordinator) and isinstance(e.message, wire.RingTotal)
     )
-    accused = ToCoordinator(wire.Accused(1, 0, 0, 1, 4, int(Lie.SPOILT_SUM)))
-    assert said[report + 1 : report + 3] == [Note("member_spoilt_sum"), accused]
+    accused = ToCoordinator(wire.MisbehaviourReport(1, 0, 0, 1, 4, int(Misbehaviour.CORRUPT_SUM)))
+    assert said[report + 1 : report + 3] == [Note("member_corrupt_sum"), accused]
     assert ring.head.search.named == 1 << 4

@@ -21,7 +21,7 @@ _SHOWN_SIZE = 16
 _T = TypeVar("_T")
 
 
-class Ear:
+class LiveByteSource:
     """Listens in a thread to a stream that lives in trio."""
 
     def __init__(self, stream: trio.abc.Stream, protocol: str, link: str) -> None:

@@ -1,4 +1,4 @@
-"""The round book says nothing that is not durable, whatever the coordinator's disk does."""
+"""The round ledger says nothing that is not durable, whatever the coordinator's disk does."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def test_what_members_are_told_is_in_the_database(
         await network.start_node(nursery, 0, 8, "node")
         await network.wait_until(lambda: [e for e in network.ended() if e.roster == 0xFF])
         full = True
-        await network.wait_until(lambda: caplog.text.count("the round book cannot be written") > 1)
+        await network.wait_until(lambda: caplog.text.count("the round ledger cannot be written") > 1)
         full = False
         seen = len(network.ended())
         await network.wait_until(lambda: [e for e in network.ended()[seen:] if e.roster == 0xFF][1:])

@@ -19,7 +19,7 @@ PAUSE_S: Final = 2.0  # longer makes a stale beginning count, shorter makes a te
 T = TypeVar("T")
 
 
-class Arrival(Generic[T]):
+class ReceptionTime(Generic[T]):
     """The reception time of what is being received on one line, in the time of `now`."""
 
     def __init__(self, now: Callable[[], T]) -> None:

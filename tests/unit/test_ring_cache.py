@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from loadtest.ring import RingSize, make_ring
-from node.ringmates import PublicRings
+from node.ring_cache import PublicRings
 from protocol import wire
 from protocol.dcnet.rings import RingView, Timing
 from protocol.dcnet.suite import StandardSuite

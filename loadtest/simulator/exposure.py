@@ -1,7 +1,7 @@
 """
 What an adversary that sees every message of a ring could open: kept apart from what the machines believe.
 
-For each attempt the ledger knows who shared under which E, whose words towards whom were given away, and whose self
+For each attempt the exposure knows who shared under which E, whose words towards whom were given away, and whose self
 mask is open (revealed, or t partial evaluations were sent).  The shares of a set of members sum to their readings
 exactly when all their self masks are open and every pair of the set's members with somebody outside has been given
 away; so the sums that come open are the connected components, over pairs that were not given away, all of whose
@@ -30,7 +30,7 @@ class _Attempt:
     partials: dict[int, set[int]] = field(default_factory=dict)
 
 
-class Ledger:
+class ExposureLog:
     """Watches what members send."""
 
     def __init__(self, view: RingView, corrupt: set[int]) -> None:
@@ -60,7 +60,7 @@ class Ledger:
     def sent(self, member: int, message: wire.RingMessage, machine: Member) -> None:
         """A member sent a message to its head."""
         match message:
-            case wire.Share():
+            case wire.MaskedInput():
                 self._attempt(message.round, message.attempt).shared[member] = machine.expected
             case wire.Confirm():
                 gone = machine.expected & ~machine.roster & self._view.neighbourhoods[member]

@@ -18,13 +18,13 @@ from coordinator.gwa.epochs import AreaEpoch, Ring
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.store import Store, fault_of
 from coordinator.threads import in_thread
-from protocol.dcnet.book import Announce, Ended, Record
+from protocol.dcnet.ledger import Announce, Ended, Record
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
-class Ending:
+class PendingRoundResult:
     """The end of a ring's round that waits for the disk, with what follows it."""
 
     record: Record
@@ -45,15 +45,17 @@ def _key(ended: Ended) -> tuple[int, int, int]:
 class RoundWriter:
     """The queue to the disk; `written` is called with each end as soon as it is durable."""
 
-    def __init__(self, store: Store, metrics: CoordinatorMetrics, written: Callable[[Ending], None]) -> None:
+    def __init__(
+        self, store: Store, metrics: CoordinatorMetrics, written: Callable[[PendingRoundResult], None]
+    ) -> None:
         self._store = store
         self._metrics = metrics
         self._written = written
-        self._queue: list[Ending] = []
+        self._queue: list[PendingRoundResult] = []
         self._undurable: set[tuple[int, int, int]] = set()
         self._wanted = trio.Event()
 
-    def add(self, ending: Ending) -> None:
+    def add(self, ending: PendingRoundResult) -> None:
         """Have it written."""
         self._queue.append(ending)
         self._undurable.add(_key(ending.ended))
@@ -78,7 +80,7 @@ class RoundWriter:
                 await in_thread(self._write, batch)
             except SQLAlchemyError as error:
                 self._metrics.peer_error("store_error")
-                log.error("the round book cannot be written, rounds stay unanswered: %s", fault_of(error))
+                log.error("the round ledger cannot be written, rounds stay unanswered: %s", fault_of(error))
                 self._queue = batch + self._queue
                 await trio.sleep(1.0)
                 self._wanted.set()
@@ -87,6 +89,6 @@ class RoundWriter:
                 self._undurable.discard(_key(each.ended))
                 self._written(each)
 
-    def _write(self, batch: list[Ending]) -> None:
+    def _write(self, batch: list[PendingRoundResult]) -> None:
         commitments = {_key(each.ended): each.record.commitments for each in batch if each.record.commitments}
         self._store.record_many([each.ended for each in batch], commitments)

@@ -24,7 +24,7 @@ class Alarm:
         self.due_s = float("inf")  # as it is entered
 
 
-class Alarms:
+class DeadlineQueue:
     """All of a process; times are trio's."""
 
     def __init__(self) -> None:

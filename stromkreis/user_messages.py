@@ -10,11 +10,11 @@ from __future__ import annotations
 from protocol.errors import StromkreisError
 
 
-def sentences(error: BaseException) -> list[str] | None:
+def user_messages(error: BaseException) -> list[str] | None:
     """What to tell the person, or None where a defect is among it."""
     match error:
         case BaseExceptionGroup():
-            told = [sentences(each) for each in error.exceptions]
+            told = [user_messages(each) for each in error.exceptions]
             return None if None in told else [line for each in told if each is not None for line in each]
         case StromkreisError():
             return [str(error)]

@@ -20,7 +20,7 @@ _ROOM = {"register": 14, "value": 12}
 _PRESENT = {"function": "instantaneous", "storage": 0, "tariff": 0, "subunit": 0}  # what goes without saying
 
 
-class Board:
+class ReadingTable:
     """
     The latest reading of each register, how often it came, and the faults by reason; at most ROWS_MAX registers.
 
@@ -52,7 +52,7 @@ class Board:
             self._left_out += 1
 
     def table(self) -> Table:
-        """The board as a table."""
+        """The table as a table."""
         faults = ", ".join(f"{reason} {count}" for reason, count in sorted(self._faults.items()))
         left_out = f"; {self._left_out} readings beyond {ROWS_MAX} registers are not shown" if self._left_out else ""
         latest = escape(f"\nlatest: {self._latest}") if self._latest else ""

@@ -13,15 +13,15 @@ from sqlalchemy.exc import OperationalError
 from trio.testing import MockClock
 
 from coordinator.emp.billing import Billing, BillStatus
-from coordinator.emp.desk import BillDesk
+from coordinator.emp.billing_service import BillingService
 from coordinator.gwa.ca import CertificateAuthority, TariffSigner
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.store import Epoch, Ring, Store
 from protocol import wire
 from protocol.dcnet.billing import make_bill
-from protocol.dcnet.book import Ended
 from protocol.dcnet.commitments import Pedersen
 from protocol.dcnet.group import Edwards25519
+from protocol.dcnet.ledger import Ended
 from protocol.dcnet.schema import VERIFIED_SCHEMA
 from protocol.dcnet.tariff import Tariff
 
@@ -47,7 +47,7 @@ class Office:
         self.billing = Billing(self.store, PEDERSEN)
         now = datetime.now(UTC)
         signer = TariffSigner(path / "pki", CertificateAuthority.create(path / "pki", now), now)
-        self.desk = BillDesk(self.billing, signer, [], self.metrics, keep_s=10**6, clock=trio.current_time)
+        self.desk = BillingService(self.billing, signer, [], self.metrics, keep_s=10**6, clock=trio.current_time)
         self.present = {NAMES[0]}
         self._sent, self.sent = trio.open_memory_channel[tuple[float, str, wire.BillRequest]](100)
         self._changed, self.changed = trio.open_memory_channel[None](100)
@@ -79,7 +79,7 @@ class Office:
 
 @pytest.fixture
 def office(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Office]:
-    monkeypatch.setattr("coordinator.emp.desk._PACE_S", 0.0)  # the clock stands still between two jumps
+    monkeypatch.setattr("coordinator.emp.billing_service._PACE_S", 0.0)  # the clock stands still between two jumps
     made = Office(tmp_path)
     yield made
     made.store.close()

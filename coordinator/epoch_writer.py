@@ -34,7 +34,7 @@ class _Held:
     greetings: dict[str, Callable[[], Sequence[To]]] = field(default_factory=dict)
 
 
-class EpochKeeper:
+class EpochWriter:
     """Durable first, then said.  `send` gets what may leave, `failed` is called for each write that did not succeed."""
 
     def __init__(

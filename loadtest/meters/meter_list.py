@@ -1,5 +1,5 @@
 """
-The meter book: which simulated meter is where, and what a gateway must know to read it.
+The meter meter_list: which simulated meter is where, and what a gateway must know to read it.
 
 It is written when all of them listen, under another name first: who finds it can use all of it.  It holds the meters'
 keys, so it is its owner's to read.
@@ -17,9 +17,9 @@ from protocol.errors import StromkreisError
 
 
 @dataclass(frozen=True, slots=True)
-class BookEntry:
+class MeterEntry:
     """
-    One meter of the book; `protocol` is what it speaks, as `stromkreis meters` names it.
+    One meter of the meter_list; `protocol` is what it speaks, as `stromkreis meters` names it.
 
     `annual_wh` is None for a recording; `keys` are hexadecimal, by purpose.
     """
@@ -32,9 +32,9 @@ class BookEntry:
     keys: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
-def write_book(path: Path, clock: SimulatedClock, book: Sequence[BookEntry]) -> None:
-    """The book as JSON, with the clock of the meters.  Raises StromkreisError."""
-    content = {**asdict(clock), "meters": [asdict(entry) for entry in book]}
+def write_meter_list(path: Path, clock: SimulatedClock, meter_list: Sequence[MeterEntry]) -> None:
+    """The meter_list as JSON, with the clock of the meters.  Raises StromkreisError."""
+    content = {**asdict(clock), "meters": [asdict(entry) for entry in meter_list]}
     write_private(path, json.dumps(content, indent=1) + "\n")
 
 
@@ -51,10 +51,10 @@ def write_private(path: Path, text: str) -> None:
         raise StromkreisError(f"{path}: cannot be written ({error.strerror})") from None
 
 
-def read_book(path: Path) -> list[BookEntry]:
-    """The meters of a book, in order.  Raises StromkreisError where there is none."""
+def read_meter_list(path: Path) -> list[MeterEntry]:
+    """The meters of a meter_list, in order.  Raises StromkreisError where there is none."""
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))["meters"]
-        return [BookEntry(**row) for row in rows]
+        return [MeterEntry(**row) for row in rows]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StromkreisError(f"{path}: no meter book ({type(error).__name__})") from None
+        raise StromkreisError(f"{path}: no meter meter_list ({type(error).__name__})") from None

@@ -1,7 +1,7 @@
 """
 Time: when epochs are called, cut, begun and forgotten, and when rounds are over.
 
-The machines (areas, epochs, round books) say when they want to be woken; here is the one task that does it.
+The machines (areas, epochs, round ledgers) say when they want to be woken; here is the one task that does it.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 
 import trio
 
+from coordinator.epoch_writer import EpochWriter
 from coordinator.gwa.areas import Areas
 from coordinator.gwa.epochs import AreaEpoch, Phase, To
-from coordinator.keeping import EpochKeeper
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.rounds import Rounds
 
@@ -21,13 +21,13 @@ log = logging.getLogger(__name__)
 _TICK_S = 5.0  # longest sleep of the timer loop: bounds the harm of a clock that is set
 
 
-class Timekeeper:
+class Scheduler:
     """Wakes the machines; `run` serves until cancelled."""
 
     def __init__(
         self,
         areas: Areas,
-        keeper: EpochKeeper,
+        keeper: EpochWriter,
         rounds: Rounds,
         metrics: CoordinatorMetrics,
         send_all: Callable[[Sequence[To]], None],
@@ -69,7 +69,7 @@ class Timekeeper:
         times = [self._areas.next_timer_s()]
         for area in self._areas.areas.values():
             times += [epoch.next_timer_s() for epoch in area.epochs]
-        times += [ring.book.next_timer_s() for _, ring in self._areas.rings() if ring.book is not None]
+        times += [ring.ledger.next_timer_s() for _, ring in self._areas.rings() if ring.ledger is not None]
         return min(times)
 
     def _on_time(self, now_s: float) -> None:
@@ -78,8 +78,8 @@ class Timekeeper:
             for epoch in area.epochs:
                 self._on_epoch_time(epoch, now_s)
         for epoch, ring in self._areas.rings():
-            if ring.book is not None:
-                self._rounds.carry_out(epoch, ring, ring.book.on_timer(now_s))
+            if ring.ledger is not None:
+                self._rounds.carry_out(epoch, ring, ring.ledger.on_timer(now_s))
         for epoch in self._areas.drop_finished(now_s):
             self._keeper.drop(epoch.call.epoch)
         for area, epoch in self._areas.call_due(now_s):

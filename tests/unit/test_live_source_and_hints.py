@@ -6,9 +6,9 @@ import trio.testing
 
 from node.lmn.profiles import profile_of_url
 from protocol.errors import RemoteProtocolError
-from stromkreis.board import Board
-from stromkreis.ear import Ear
 from stromkreis.hints import hint
+from stromkreis.live_source import LiveByteSource
+from stromkreis.reading_table import ReadingTable
 
 SERIAL = "serial:///dev/ttyUSB0?baud=2400&frame=8E1"
 
@@ -46,10 +46,10 @@ async def test_a_line_of_which_nothing_comes_is_told(
     said: bytes, decodes: bool, told: str, autojump_clock: trio.testing.MockClock, capsys: pytest.CaptureFixture[str]
 ) -> None:
     del autojump_clock
-    ear = Ear(Line([said, None, b""] if said else [None, b""]), "sml", SERIAL)
+    source = LiveByteSource(Line([said, None, b""] if said else [None, b""]), "sml", SERIAL)
 
     def listen() -> bytes:
-        return b"".join(ear.noted(ear.chunks()) if decodes else ear.chunks())
+        return b"".join(source.noted(source.chunks()) if decodes else source.chunks())
 
     assert await trio.to_thread.run_sync(listen) == said
     lines = capsys.readouterr().err.splitlines()
@@ -69,6 +69,6 @@ def test_what_to_try_names_the_line_and_the_address_as_they_are_set() -> None:
 
 
 def test_the_board_shows_the_latest_fault_in_words() -> None:
-    board = Board(lambda reason: f"try {reason}")
-    board.add(RemoteProtocolError("no_key", "an encrypted telegram [bold]"))
-    assert str(board.table().caption).endswith("latest: no_key: an encrypted telegram \\[bold]\ntry no_key")
+    table = ReadingTable(lambda reason: f"try {reason}")
+    table.add(RemoteProtocolError("no_key", "an encrypted telegram [bold]"))
+    assert str(table.table().caption).endswith("latest: no_key: an encrypted telegram \\[bold]\ntry no_key")
