@@ -27,7 +27,7 @@ from node.lmn.runtime import Backoff, check_profiles
 from node.metrics import NodeMetrics
 from node.monitoring import serve_monitoring
 from node.security.module import FileSecurityModule, KeyDirectory
-from node.store import Store
+from node.storage.engine import Store
 from node.trust import TrustStore
 from node.wan.enrolment import Enroller
 from protocol.dcnet.epoch import Policy

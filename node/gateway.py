@@ -29,7 +29,7 @@ from node.metering.registers import RegisterSet
 from node.metrics import NodeMetrics
 from node.ring_cache import PublicRings
 from node.security.module import SecurityModule
-from node.store import Store, StoreError
+from node.storage.engine import Store, StoreError
 from node.trust import TrustStore
 from protocol import wire
 from protocol.dcnet.billing import request_digest

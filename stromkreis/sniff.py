@@ -31,7 +31,7 @@ from node.lmn.iec62056_21.driver import SpeedLink
 from node.lmn.links import open_link, parse_link
 from node.lmn.mbus.driver import Bus, Timing
 from node.lmn.profiles import ANY_METER, MeterProfile, profile_of_url
-from node.store import Store
+from node.storage.engine import Store
 from protocol.errors import RemoteProtocolError, StromkreisError
 from protocol.metering.reading import Reading
 from stromkreis.decode import Keys, MeterProtocol, decoder, error_line, named_key, write_line

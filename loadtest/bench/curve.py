@@ -25,7 +25,7 @@ from loadtest.bench.measure import Row, Spread, Target
 from node.aggregation.context import FromCoordinator
 from node.aggregation.membership import Membership
 from node.metrics import NodeMetrics
-from node.store import Store
+from node.storage.engine import Store
 from protocol import wire
 from protocol.dcnet.ledger import Announce, LedgerInstruction, Record
 from protocol.dcnet.rings import Timing

@@ -37,7 +37,7 @@ from loadtest.bench.link import cpu_s, resident_kb
 from node.aggregation.context import FromCoordinator
 from node.aggregation.membership import Membership
 from node.metrics import NodeMetrics
-from node.store import Store
+from node.storage.engine import Store
 from protocol import wire
 from protocol.dcnet.ledger import Announce, LedgerInstruction, Record, RoundLedger
 from protocol.dcnet.rings import RingView, Timing

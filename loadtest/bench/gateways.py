@@ -23,7 +23,7 @@ from node.aggregation.contribution import Contributions, Registers
 from node.aggregation.membership import Membership
 from node.metrics import NodeMetrics
 from node.security.module import SecurityModule
-from node.store import Store
+from node.storage.engine import Store
 from protocol import wire
 from protocol.dcnet.ledger import Ended, RoundLedger
 from protocol.dcnet.masks import Fleet

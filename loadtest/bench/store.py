@@ -16,7 +16,7 @@ from pathlib import Path
 
 import trio
 
-from node.store import Statement, Store
+from node.storage.engine import Statement, Store
 
 WRITE = "INSERT INTO contribution VALUES (?, 1, ?, 0, ?, 1, 0, 0, ?, ?)"
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import trio
 
 from node.aggregation.contribution import blinding_label
-from node.store import Statement, Store
+from node.storage.engine import Statement, Store
 from node.trust import TrustStore
 from protocol import wire
 from protocol.dcnet.billing import PRICE_MAX, Bill, check_request, make_bill, request_digest

@@ -30,7 +30,7 @@ from dataclasses import dataclass
 import numpy as np
 import trio
 
-from node.store import Statement, Store
+from node.storage.engine import Statement, Store
 from protocol.dcnet.commitments import contribution_limit
 from protocol.dcnet.events import Attempted, Progress, Settled
 from protocol.dcnet.masks import Words, words_from_bytes

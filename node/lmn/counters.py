@@ -24,7 +24,7 @@ import trio
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from node.store import Statement, Store
+from node.storage.engine import Statement, Store
 
 BLOCK_SIZE: Final = 16_384  # 2^32 numbers are 262,144 restarts; smaller blocks are more durable writes
 _MARK_SIZE: Final = 8

@@ -32,7 +32,7 @@ from node.lmn.profiles import MeterProfile
 from node.lmn.runtime import Periodic, run_meters
 from node.lmn.serial_link import open_serial
 from node.lmn.sml.client import MAGNETIC_TAMPER, SmlClient, object_path
-from node.store import Store
+from node.storage.engine import Store
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 from protocol.metering.obis import Obis
 from protocol.metering.reading import Reading

@@ -20,7 +20,7 @@ from node.lmn.drivers import DRIVERS
 from node.lmn.hdlc.frame import Address
 from node.lmn.mbus.device import DeviceAddress
 from node.lmn.profiles import MeterProfile
-from node.store import Store, StoreError
+from node.storage.engine import Store, StoreError
 from protocol.metering.obis import Obis
 from protocol.metering.reading import Reading
 

@@ -29,7 +29,7 @@ from node.gateway import Shared
 from node.lmn.counters import DurableCounters
 from node.metrics import NodeMetrics
 from node.security.module import KeyDirectory
-from node.store import Store
+from node.storage.engine import Store
 from node.trust import TrustStore
 from protocol import wire
 from protocol.dcnet.epoch import Policy

@@ -16,7 +16,7 @@ import trio
 
 from loadtest.ring import LocalRing, RingSize
 from node.aggregation.contribution import Contributions, Registers
-from node.store import Store
+from node.storage.engine import Store
 from protocol.dcnet.events import Attempted, Progress
 from protocol.dcnet.rings import RingView
 from protocol.dcnet.schema import DEFAULT_SCHEMA, Kind, Noise, signed

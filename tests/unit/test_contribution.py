@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from node.aggregation.contribution import Contribution, Contributions, Registers, SupersededError
-from node.store import Statement, Store, StoreError
+from node.storage.engine import Statement, Store, StoreError
 from protocol.dcnet.events import Attempted, Progress, Settled
 from protocol.dcnet.member import Resume
 from protocol.dcnet.rings import RingView

@@ -9,7 +9,7 @@ from loadtest.bench.gateways import Process, Ring, bench_schema
 from node.aggregation.context import RELAY
 from node.aggregation.membership import Membership
 from node.metrics import NodeMetrics
-from node.store import Store
+from node.storage.engine import Store
 from protocol import wire
 from protocol.dcnet.masks import MaskSchedule
 from protocol.dcnet.rings import Timing

@@ -24,33 +24,15 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import trio
 
+from node.storage.migrations import SchemaError, check_version, migrate
 from protocol.errors import StromkreisError
-
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS baseline (
-  gateway TEXT PRIMARY KEY, first BLOB NOT NULL, opened BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS contribution (
-  gateway TEXT NOT NULL, epoch INTEGER NOT NULL, round INTEGER NOT NULL, attempt INTEGER NOT NULL,
-  interval_s INTEGER NOT NULL, progress INTEGER NOT NULL, settled INTEGER NOT NULL, included INTEGER NOT NULL,
-  registers BLOB NOT NULL, vector BLOB NOT NULL, PRIMARY KEY (gateway, epoch, round)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS committed (
-  gateway TEXT NOT NULL, obis TEXT NOT NULL, interval_s INTEGER NOT NULL, value INTEGER, bill BLOB,
-  PRIMARY KEY (gateway, obis, interval_s)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS bill (
-  gateway TEXT NOT NULL, request BLOB NOT NULL, tariff BLOB NOT NULL, until_s INTEGER NOT NULL, amount BLOB NOT NULL,
-  blinding BLOB NOT NULL, PRIMARY KEY (gateway, request)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS counter (name TEXT PRIMARY KEY, next INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS taken (
-  receiver TEXT NOT NULL, sender TEXT NOT NULL, number INTEGER NOT NULL, PRIMARY KEY (receiver, sender)) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS lmn_pairing (
-  meter TEXT PRIMARY KEY, origin BLOB NOT NULL, pairing BLOB NOT NULL) WITHOUT ROWID;
-"""
 
 _REFUSALS = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError, OverflowError)
 """What SQLite says about one write; everything else is about the file."""
@@ -112,30 +94,37 @@ class Store:
         self._next = _Batch()
         self._wanted = trio.Event()
         self._stopped = False
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            # A file of its own: closing any other descriptor of the database would drop SQLite's locks on it.
-            self._lock = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o600)
-        except OSError as error:
-            raise self._error(error) from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Nobody else's to read.  SQLite gives its log the mode of the database.
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-            self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-            for pragma in ("journal_mode=WAL", "synchronous=FULL", "secure_delete=ON", "temp_store=MEMORY"):
-                self._connection.execute(f"PRAGMA {pragma}")
-            self._connection.executescript(_SCHEMA)
-            # A connection of its own: reading must not wait, and the event loop with it, for the writer's flush.
-            self._reader = sqlite3.connect(path, isolation_level=None)
-            self._reader.execute("PRAGMA query_only=ON")
-            # The name of a new file is only durable once its directory is.
-            directory = os.open(path.parent, os.O_RDONLY)
-            os.fsync(directory)
-            os.close(directory)
-        except (OSError, sqlite3.Error) as error:
-            os.close(self._lock)
-            raise self._error(error) from error
+        with ExitStack() as opened:
+            try:
+                self._open(path, opened)
+            except (OSError, sqlite3.Error) as error:
+                raise self._error(error) from error
+            except SchemaError as error:
+                raise StoreError(f"{path}: {error}") from None
+            self._resources = opened.pop_all()
+
+    def _open(self, path: Path, opened: ExitStack) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        # A file of its own: closing any other descriptor of the database would drop SQLite's locks on it.
+        lock = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o600)
+        opened.callback(os.close, lock)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Nobody else's to read.  SQLite gives its log the mode of the database.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        opened.callback(self._connection.close)
+        check_version(self._connection)  # before a pragma changes the file of a later release
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "secure_delete=ON", "temp_store=MEMORY"):
+            self._connection.execute(f"PRAGMA {pragma}")
+        migrate(self._connection)
+        # A connection of its own: reading must not wait, and the event loop with it, for the writer's flush.
+        self._reader = sqlite3.connect(path, isolation_level=None)
+        opened.callback(self._reader.close)
+        self._reader.execute("PRAGMA query_only=ON")
+        # The name of a new file is only durable once its directory is.
+        directory = os.open(path.parent, os.O_RDONLY)
+        os.fsync(directory)
+        os.close(directory)
 
     @property
     def queued(self) -> int:
@@ -193,9 +182,7 @@ class Store:
 
     def close(self) -> None:
         """Close the file; another process may have it then."""
-        self._connection.close()
-        self._reader.close()
-        os.close(self._lock)
+        self._resources.close()
 
     def _commit(self, writes: Sequence[_Write]) -> None:
         """Write all in one transaction; if that fails, each in its own.  In a worker thread."""

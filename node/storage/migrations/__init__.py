@@ -1,0 +1,60 @@
+"""
+The schema of the node's store: numbered steps, each from one `PRAGMA user_version` to the next.
+
+A step and its new version number are one transaction, so a process that is killed in between finds the step done or
+not begun.  Steps are never changed after a release: what comes later is a step of its own.  Version 0 is an empty file,
+or a store from the time before versions, whose tables step 1 takes over as they are.
+
+To add one: a module `stepNNN_what.py` with `upgrade(connection)`, at the end of `STEPS`.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from node.storage.migrations import step001_unversioned
+from node.storage.migrations.errors import SchemaError
+
+__all__ = ["STEPS", "SchemaError", "Step", "check_version", "migrate"]
+
+Step = Callable[[sqlite3.Connection], None]
+
+STEPS: Final[tuple[Step, ...]] = (step001_unversioned.upgrade,)
+
+
+def check_version(connection: sqlite3.Connection, steps: Sequence[Step] = STEPS) -> int:
+    """
+    Return the schema version of an open store; 0 is an empty file, or one from the time before versions.
+
+    Raises SchemaError where a later release has written it.
+    """
+    ((found,),) = connection.execute("PRAGMA user_version")
+    if found > len(steps):
+        raise SchemaError(
+            f"its schema has version {found}, this release knows versions up to {len(steps)}; run the release that"
+            " wrote it, or a later one; the file is as it was"
+        )
+    return int(found)
+
+
+def migrate(connection: sqlite3.Connection, steps: Sequence[Step] = STEPS) -> int:
+    """
+    Bring an open store to the newest version; return the one that it had.
+
+    The connection is in autocommit mode.  Raises SchemaError, and sqlite3.Error of a step: the store then stays at the
+    last version that was reached.
+    """
+    found = check_version(connection, steps)
+    for number, step in enumerate(steps[found:], found + 1):
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            step(connection)
+            connection.execute(f"PRAGMA user_version={number}")
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+    return found
