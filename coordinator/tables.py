@@ -170,7 +170,7 @@ accusations = Table(  # what gateways say of each other, one gateway's word each
     metadata,
     Column("accuser", String(14), primary_key=True),
     Column("accused", String(14), primary_key=True),
-    Column("lie", String(10), primary_key=True),
+    Column("lie", String(20), primary_key=True),
     Column("area", String(64), nullable=False),
     Column("epochs", Integer, nullable=False),  # in how many it was said
     Column("epoch", BigInteger, nullable=False),  # where it was said last

@@ -56,7 +56,7 @@ class MetersConfig(BaseModel):
     """Address to listen on. Simulated meters have no protection: keep them off real networks."""
 
     first_port: Annotated[int, Field(ge=0, le=65_535)] = 20_000
-    """Port of the first meter, the next take the next; 0 takes free ones, which the meter meter_list then tells."""
+    """Port of the first meter, the next take the next; 0 takes free ones, which the meter list then tells."""
 
     origin_unix_s: float | None = None
     """Start of simulated quarter hour 0 as Unix time in seconds; None: the last multiple of four years, simulated ones

@@ -51,7 +51,7 @@ AreaQuery = Annotated[str | None, Query(max_length=64, description="Only this ar
 LimitQuery = Annotated[int, Query(ge=1, le=1000, description="Size of a page.")]
 GatewayQuery = Annotated[str | None, Query(max_length=14, description="Only this gateway.")]
 _CURSOR = re.compile(r"(\d{1,18})-(\d{1,9})-(\d{1,9})")
-_ACCUSATION_CURSOR = re.compile(r"(\d{1,18})-([A-Z0-9]{14})-([A-Z0-9]{14})-([a-z_]{1,10})")
+_ACCUSATION_CURSOR = re.compile(r"(\d{1,18})-([A-Z0-9]{14})-([A-Z0-9]{14})-([a-z_]{1,20})")
 
 
 def make_router(

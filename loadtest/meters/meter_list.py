@@ -1,5 +1,5 @@
 """
-The meter meter_list: which simulated meter is where, and what a gateway must know to read it.
+The meter list: which simulated meter is where, and what a gateway must know to read it.
 
 It is written when all of them listen, under another name first: who finds it can use all of it.  It holds the meters'
 keys, so it is its owner's to read.
@@ -57,4 +57,4 @@ def read_meter_list(path: Path) -> list[MeterEntry]:
         rows = json.loads(path.read_text(encoding="utf-8"))["meters"]
         return [MeterEntry(**row) for row in rows]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StromkreisError(f"{path}: no meter meter_list ({type(error).__name__})") from None
+        raise StromkreisError(f"{path}: no meter list ({type(error).__name__})") from None

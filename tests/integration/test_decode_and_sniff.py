@@ -131,7 +131,7 @@ def sniffed(*arguments: str, state: Path | None = None) -> subprocess.CompletedP
 
 @pytest.mark.parametrize("link", ["tcp", "pty"])
 def test_sniff_asks_meters_and_finds_those_of_an_mbus(tmp_path: Path, link: str) -> None:
-    """The URL of the meter meter_list is all it takes, with the keys of a meter that has some."""
+    """The URL of the meter list is all it takes, with the keys of a meter that has some."""
     with meters(tmp_path, "--count", "4", "--protocol", "sml,dlms,mbus,iec62056-21", "--link", link) as meter_list:
         for entry in meter_list:
             keys = [part for purpose, key in entry.keys.items() for part in ("--key", f"{purpose}={key}")]
