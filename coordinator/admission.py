@@ -24,7 +24,7 @@ from coordinator.gwa.joining import check_join
 from coordinator.store import fault_of
 from coordinator.threads import look_up
 from protocol import wire
-from protocol.dcnet.suite import Suite
+from protocol.dcnet.crypto.suite import Suite
 from protocol.errors import RemoteProtocolError
 
 log = logging.getLogger(__name__)

@@ -19,7 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from coordinator.gwa.epochs import AreaEpoch, Phase, To
 from coordinator.store import Epoch, Ring, Store, fault_of
 from coordinator.threads import in_thread
-from protocol.dcnet.schema import Schema
+from protocol.dcnet.setup.schema import Schema
 
 log = logging.getLogger(__name__)
 RETRY_S = 1.0

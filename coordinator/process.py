@@ -27,8 +27,8 @@ from coordinator.store import Store
 from coordinator.web.app import make_app
 from coordinator.web.serve import serve as serve_web
 from protocol import pki
-from protocol.dcnet.commitments import Pedersen
-from protocol.dcnet.suite import StandardSuite
+from protocol.dcnet.crypto.commitments import Pedersen
+from protocol.dcnet.crypto.suite import StandardSuite
 from protocol.errors import StromkreisError
 from protocol.link import Keypair, LinkContext
 

@@ -18,7 +18,7 @@ from coordinator.gwa.epochs import AreaEpoch, Ring
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.store import Store, fault_of
 from coordinator.threads import in_thread
-from protocol.dcnet.ledger import Announce, Ended, Record
+from protocol.dcnet.machines.ledger import Announce, Ended, Record
 
 log = logging.getLogger(__name__)
 

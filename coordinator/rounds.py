@@ -15,8 +15,8 @@ from coordinator.metrics import CoordinatorMetrics
 from coordinator.round_writer import PendingRoundResult, RoundWriter
 from coordinator.store import Store
 from protocol import wire
-from protocol.dcnet.ledger import Accusation, Announce, LedgerInstruction, Observed, Record
-from protocol.dcnet.rings import RingView
+from protocol.dcnet.machines.ledger import Accusation, Announce, LedgerInstruction, Observed, Record
+from protocol.dcnet.setup.rings import RingView
 from protocol.errors import RemoteProtocolError
 
 log = logging.getLogger(__name__)

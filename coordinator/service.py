@@ -33,8 +33,8 @@ from coordinator.scheduler import Scheduler
 from coordinator.store import Store
 from coordinator.web.status import StatusFeed
 from protocol import wire
-from protocol.dcnet.schema import Schema
-from protocol.dcnet.suite import Suite
+from protocol.dcnet.crypto.suite import Suite
+from protocol.dcnet.setup.schema import Schema
 from protocol.errors import RemoteProtocolError
 from protocol.link import Listener
 

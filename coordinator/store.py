@@ -27,8 +27,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from coordinator.tables import epoch_calls, epoch_states, epochs, metadata, ring_commitments, ring_rounds, rings
-from protocol.dcnet.ledger import Ended
-from protocol.dcnet.schema import Schema
+from protocol.dcnet.machines.ledger import Ended
+from protocol.dcnet.setup.schema import Schema
 from protocol.errors import LocalProtocolError, StromkreisError
 from protocol.wire import Outcome
 

@@ -15,9 +15,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from protocol.dcnet.ledger import Ended
-from protocol.dcnet.rings import positions_of
-from protocol.dcnet.schema import Kind, Schema, signed
+from protocol.dcnet.machines.ledger import Ended
+from protocol.dcnet.setup.rings import positions_of
+from protocol.dcnet.setup.schema import Kind, Schema, signed
 from protocol.wire import Outcome
 
 

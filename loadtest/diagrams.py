@@ -19,7 +19,7 @@ from typing import Annotated
 import typer
 
 from protocol import wire
-from protocol.dcnet import head, member
+from protocol.dcnet.machines import head, member
 
 _Arrows = Iterable[tuple[Enum, type[wire.RingMessage], tuple[Enum, ...]]]
 NAMES = ("member", "head")

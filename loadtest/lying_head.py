@@ -14,11 +14,11 @@ import numpy as np
 
 from loadtest.ring import RingSize, ledger_secrets, make_ring
 from protocol import wire
-from protocol.dcnet.events import Attempted, Instruction, Note, Persist, Settled, ToCoordinator, ToHead
-from protocol.dcnet.masks import MaskSchedule, Words
-from protocol.dcnet.member import Member, Resume
-from protocol.dcnet.rings import bitmap, positions_of, result_text, round_digest
-from protocol.dcnet.suite import Suite
+from protocol.dcnet.crypto.suite import Suite
+from protocol.dcnet.machines.effects import Attempted, Instruction, Note, Persist, Settled, ToCoordinator, ToHead
+from protocol.dcnet.machines.masks import MaskSchedule, Words
+from protocol.dcnet.machines.member import Member, Resume
+from protocol.dcnet.setup.rings import bitmap, positions_of, result_text, round_digest
 
 SMALL = RingSize(n=6, k=4, t=3, t_c=3, k_min=3, n_min=4, rounds=8)
 

@@ -14,22 +14,22 @@ from dataclasses import dataclass
 import numpy as np
 
 from protocol import wire
-from protocol.dcnet.attestation import LedgerSecrets
-from protocol.dcnet.events import Instruction, Note, Persist, ToCoordinator, ToHead, ToMember
-from protocol.dcnet.head import Head
-from protocol.dcnet.ledger import Announce, Ended, LedgerInstruction, Record, RoundLedger
-from protocol.dcnet.masks import MaskSchedule, Words
-from protocol.dcnet.member import Member
-from protocol.dcnet.rings import Member as Seat
-from protocol.dcnet.rings import RingView, Timing
-from protocol.dcnet.secrets import EpochSecrets
-from protocol.dcnet.suite import Suite, derive
+from protocol.dcnet.crypto.suite import Suite, derive
+from protocol.dcnet.machines.effects import Instruction, Note, Persist, ToCoordinator, ToHead, ToMember
+from protocol.dcnet.machines.head import Head
+from protocol.dcnet.machines.ledger import Announce, Ended, LedgerInstruction, Record, RoundLedger
+from protocol.dcnet.machines.masks import MaskSchedule, Words
+from protocol.dcnet.machines.member import Member
+from protocol.dcnet.setup.attestation import LedgerSecrets
+from protocol.dcnet.setup.rings import Member as Seat
+from protocol.dcnet.setup.rings import RingView, Timing
+from protocol.dcnet.setup.secrets import EpochSecrets
 from protocol.errors import RemoteProtocolError
 
 
 @dataclass(frozen=True, slots=True)
 class RingSize:
-    """The numbers of a ring; see `protocol.dcnet.parameters` for how they are chosen."""
+    """The numbers of a ring; see `protocol.dcnet.parameters.choice` for how they are chosen."""
 
     n: int
     k: int

@@ -7,7 +7,7 @@ cost of the curve. Whoever sees an element sees the scalar, so it must never be 
 
 import hashlib
 
-from protocol.dcnet.group import ELEMENT_SIZE, Edwards25519
+from protocol.dcnet.crypto.group import ELEMENT_SIZE, Edwards25519
 from protocol.errors import RemoteProtocolError
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from loadtest.households import Registers, SimulatedMeter
-from protocol.dcnet.schema import WORD_MODULUS, Kind, Schema, Slot, signed
+from protocol.dcnet.setup.schema import WORD_MODULUS, Kind, Schema, Slot, signed
 
 _REGISTERS = {  # where a slot's OBIS code is found among the registers, and at which power of ten
     "1-0:1.8.0*255": ("import_tenth_wh", -1),

@@ -30,8 +30,8 @@ from node.security.module import FileSecurityModule, KeyDirectory
 from node.storage.engine import Store
 from node.trust import TrustStore
 from node.wan.enrolment import Enroller
-from protocol.dcnet.epoch import Policy
-from protocol.dcnet.suite import StandardSuite
+from protocol.dcnet.crypto.suite import StandardSuite
+from protocol.dcnet.setup.epoch import Policy
 from protocol.errors import LocalProtocolError, StromkreisError
 from protocol.link import LinkContext
 

@@ -2,7 +2,7 @@
 One smart meter gateway: its meters, its link to the coordinator, its place in the rings.
 
 A gateway is one nursery.  The coordinator calls epochs; the gateway checks each call and layout against its own
-policy and trust (protocol.dcnet.epoch), keeps a membership for every living epoch, and hands each quarter hour's
+policy and trust (protocol.dcnet.setup.epoch), keeps a membership for every living epoch, and hands each quarter hour's
 registers to the one that the interval belongs to.
 """
 
@@ -32,13 +32,13 @@ from node.security.module import SecurityModule
 from node.storage.engine import Store, StoreError
 from node.trust import TrustStore
 from protocol import wire
-from protocol.dcnet.billing import request_digest
-from protocol.dcnet.commitments import Pedersen
-from protocol.dcnet.epoch import Policy, call_digest, check_call, join_text, ring_timing, verify_layout
-from protocol.dcnet.masks import Fleet
-from protocol.dcnet.schema import Schema
-from protocol.dcnet.secrets import EpochSecrets
-from protocol.dcnet.suite import Suite
+from protocol.dcnet.billing.bill import request_digest
+from protocol.dcnet.crypto.commitments import Pedersen
+from protocol.dcnet.crypto.suite import Suite
+from protocol.dcnet.machines.masks import Fleet
+from protocol.dcnet.setup.epoch import Policy, call_digest, check_call, join_text, ring_timing, verify_layout
+from protocol.dcnet.setup.schema import Schema
+from protocol.dcnet.setup.secrets import EpochSecrets
 from protocol.errors import RemoteProtocolError
 from protocol.link import Connection, Inbox, LinkContext
 from protocol.metering.reading import Reading

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from weakref import WeakValueDictionary
 
 from protocol import wire
-from protocol.dcnet.rings import RingView
+from protocol.dcnet.setup.rings import RingView
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from protocol.dcnet.tariff import Tariff
+from protocol.dcnet.billing.tariff import Tariff
 from protocol.errors import RemoteProtocolError, StromkreisError
 from protocol.link.tls import client_context
 

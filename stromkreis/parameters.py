@@ -1,9 +1,9 @@
 """
 `stromkreis parameters`: what a ring must look like for a threat, in words that an operator can decide by.
 
-All mathematics is in `protocol.dcnet.parameters`; here it becomes a sentence and a table: each number, what it means
-for the running of the ring, and what is tolerated.  Unless told otherwise the numbers are those that the coordinator
-and every gateway use.  An impossible wish ends with its reason and exit code 1.
+All mathematics is in `protocol.dcnet.parameters.choice`; here it becomes a sentence and a table: each number, what it
+means for the running of the ring, and what is tolerated.  Unless told otherwise the numbers are those that the
+coordinator and every gateway use.  An impossible wish ends with its reason and exit code 1.
 """
 
 import math
@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from protocol.dcnet.parameters import Parameters, choose, plain_circle
+from protocol.dcnet.parameters.choice import Parameters, choose, plain_circle
 from protocol.errors import LocalProtocolError
 
 

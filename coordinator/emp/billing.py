@@ -1,10 +1,11 @@
 """
 Bills from the commitments of verified rounds: which intervals a gateway is asked for, and whether its answer holds.
 
-The market participant publishes a tariff (protocol.dcnet.tariff), signed with a key that serves nothing else.  A bill
-is a row, made before its gateway is asked: `asked`, then once and for good `verified` (the amount is the one for these
-prices over the committed values), `refused` (it is not) or `declined` (a rule of the gateway stands against it, see the
-reason; this one may be asked again).  An interval of a register is in one bill of a gateway, unless that was declined.
+The market participant publishes a tariff (protocol.dcnet.billing.tariff), signed with a key that serves nothing else.
+A bill is a row, made before its gateway is asked: `asked`, then once and for good `verified` (the amount is the one for
+these prices over the committed values), `refused` (it is not) or `declined` (a rule of the gateway stands against it,
+see the reason; this one may be asked again).  An interval of a register is in one bill of a gateway, unless that was
+declined.
 
 Energy is billed at the price of the interval that it was committed in: what was carried, because rounds were void or
 went without the gateway, has the price of the interval that took it along.  All calls block.
@@ -29,10 +30,10 @@ from coordinator.emp.tariffs import Published, Tariffs, published_tariff
 from coordinator.store import Store, unpack_positions
 from coordinator.tables import bills, epochs, ring_commitments, ring_rounds
 from protocol import wire
-from protocol.dcnet.billing import READING_MAX, Bill, request_digest, verify_bill
-from protocol.dcnet.commitments import Pedersen
-from protocol.dcnet.schema import Schema
-from protocol.dcnet.tariff import Tariff, money, pack_intervals, unpack_intervals
+from protocol.dcnet.billing.bill import READING_MAX, Bill, request_digest, verify_bill
+from protocol.dcnet.billing.tariff import Tariff, money, pack_intervals, unpack_intervals
+from protocol.dcnet.crypto.commitments import Pedersen
+from protocol.dcnet.setup.schema import Schema
 from protocol.errors import RemoteProtocolError
 
 ELEMENT_SIZE = 32

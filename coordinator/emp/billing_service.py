@@ -23,7 +23,7 @@ from coordinator.metrics import CoordinatorMetrics
 from coordinator.store import fault_of
 from coordinator.threads import in_thread, look_up
 from protocol import wire
-from protocol.dcnet.tariff import Tariff, tariff_digest
+from protocol.dcnet.billing.tariff import Tariff, tariff_digest
 
 log = logging.getLogger(__name__)
 _LOOK_S = 2.0  # between two looks for gateways that have come; longer, and a bill waits longer for one

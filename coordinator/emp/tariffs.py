@@ -9,7 +9,7 @@ from sqlalchemy import Connection, select
 from coordinator.store import Store
 from coordinator.tables import tariffs
 from protocol import wire
-from protocol.dcnet.tariff import Tariff, read_tariff, tariff_digest
+from protocol.dcnet.billing.tariff import Tariff, read_tariff, tariff_digest
 from protocol.errors import RemoteProtocolError
 
 

@@ -20,9 +20,9 @@ from sqlalchemy import Connection, Row, func, select, tuple_
 
 from coordinator.store import Epoch, Store, ended_of, epoch_of
 from coordinator.tables import epochs, ring_rounds, rings
-from protocol.dcnet.ledger import Ended
-from protocol.dcnet.noise import total_deviation
-from protocol.dcnet.schema import Schema
+from protocol.dcnet.crypto.noise import total_deviation
+from protocol.dcnet.machines.ledger import Ended
+from protocol.dcnet.setup.schema import Schema
 
 RoundKey = tuple[int, int, int]  # epoch, round, ring: the order of pages, newest first
 _JOINED = ring_rounds.join(epochs, ring_rounds.c.epoch == epochs.c.epoch)

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from coordinator.config import EpochConfig
 from coordinator.gwa.epochs import AreaEpoch, Phase, Ring
 from protocol import wire
-from protocol.dcnet.rings import commit_nonce
-from protocol.dcnet.schema import Schema
-from protocol.dcnet.suite import Suite
+from protocol.dcnet.crypto.suite import Suite
+from protocol.dcnet.setup.rings import commit_nonce
+from protocol.dcnet.setup.schema import Schema
 
 _NEVER = float("inf")
 SETTLE_S = 2.0  # no new gateway for so long: the area is complete as far as we can know

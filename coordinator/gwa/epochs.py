@@ -17,11 +17,11 @@ from enum import Enum
 import msgpack
 
 from protocol import wire
-from protocol.dcnet.attestation import LedgerSecrets
-from protocol.dcnet.epoch import make_view
-from protocol.dcnet.ledger import Ended, RoundLedger
-from protocol.dcnet.rings import RingView, beacon, bitmap, cut_rings, positions_of
-from protocol.dcnet.suite import Suite
+from protocol.dcnet.crypto.suite import Suite
+from protocol.dcnet.machines.ledger import Ended, RoundLedger
+from protocol.dcnet.setup.attestation import LedgerSecrets
+from protocol.dcnet.setup.epoch import make_view
+from protocol.dcnet.setup.rings import RingView, beacon, bitmap, cut_rings, positions_of
 from protocol.errors import InvariantError, LocalProtocolError, RemoteProtocolError
 from protocol.link import LinkLimits
 

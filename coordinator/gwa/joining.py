@@ -1,9 +1,9 @@
 """
 What the coordinator checks of a join before it goes into a layout.
 
-Every member checks every other anyway and believes nobody (protocol.dcnet.epoch); but what one of them refuses ends
-the ring for all of them, for a whole epoch.  So one gateway's bad signature, key or certificate is turned away here,
-where it costs only its sender.
+Every member checks every other anyway and believes nobody (protocol.dcnet.setup.epoch); but what one of them refuses
+ends the ring for all of them, for a whole epoch.  So one gateway's bad signature, key or certificate is turned away
+here, where it costs only its sender.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from coordinator.gwa.enrolment import Gateway
 from protocol import pki, wire
-from protocol.dcnet.epoch import call_digest, join_text
-from protocol.dcnet.suite import Suite
+from protocol.dcnet.crypto.suite import Suite
+from protocol.dcnet.setup.epoch import call_digest, join_text
 from protocol.errors import RemoteProtocolError
 
 _ANY_PRIVATE_KEY = bytes(range(32))  # with a key of low order every private key agrees on zero

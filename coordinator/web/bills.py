@@ -21,7 +21,7 @@ from coordinator.emp.billing_service import BillingService
 from coordinator.emp.tariffs import Published
 from coordinator.web.errors import problem_responses
 from coordinator.web.models import BillPage, BillsAnswer, BillsRequest, BillView, TariffDocument, TariffPage, TariffView
-from protocol.dcnet.tariff import Tariff
+from protocol.dcnet.billing.tariff import Tariff
 from protocol.errors import RemoteProtocolError
 
 _CURSOR = re.compile(r"([A-Z0-9]{14})-([0-9a-f]{64})")

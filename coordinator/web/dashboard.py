@@ -28,7 +28,7 @@ from coordinator.emp.billing import Billing
 from coordinator.emp.totals import AreaTotal, Totals
 from coordinator.gwa.misbehaviour import MisbehaviourLog
 from coordinator.web.status import RingStatus, Status, StatusSource
-from protocol.dcnet.schema import Kind, Slot
+from protocol.dcnet.setup.schema import Kind, Slot
 from protocol.metering.obis import Obis
 
 KEEP_ALIVE_S = 15.0

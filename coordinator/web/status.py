@@ -15,7 +15,7 @@ import trio
 
 from coordinator.gwa.areas import Areas
 from coordinator.gwa.epochs import AreaEpoch, Ring
-from protocol.dcnet.rings import positions_of
+from protocol.dcnet.setup.rings import positions_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,12 +19,12 @@ from coordinator.emp.billing import Billing, BillStatus
 from coordinator.store import Epoch, Ring, Store
 from loadtest.bench.measure import Row, Spread
 from protocol import wire
-from protocol.dcnet.billing import make_bill
-from protocol.dcnet.commitments import Pedersen
-from protocol.dcnet.group import Edwards25519
-from protocol.dcnet.ledger import Ended
-from protocol.dcnet.schema import VERIFIED_SCHEMA
-from protocol.dcnet.tariff import Tariff
+from protocol.dcnet.billing.bill import make_bill
+from protocol.dcnet.billing.tariff import Tariff
+from protocol.dcnet.crypto.commitments import Pedersen
+from protocol.dcnet.crypto.group import Edwards25519
+from protocol.dcnet.machines.ledger import Ended
+from protocol.dcnet.setup.schema import VERIFIED_SCHEMA
 
 _START_S = 1_772_323_200  # 2026-03-01 00:00 UTC
 _DAYS, _ROUNDS, _MEMBERS = 31, 96, 64

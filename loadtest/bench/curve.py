@@ -27,9 +27,9 @@ from node.aggregation.membership import Membership
 from node.metrics import NodeMetrics
 from node.storage.engine import Store
 from protocol import wire
-from protocol.dcnet.ledger import Announce, LedgerInstruction, Record
-from protocol.dcnet.rings import Timing
-from protocol.dcnet.suite import StandardSuite
+from protocol.dcnet.crypto.suite import StandardSuite
+from protocol.dcnet.machines.ledger import Announce, LedgerInstruction, Record
+from protocol.dcnet.setup.rings import Timing
 from protocol.link import LinkContext
 
 N = 64

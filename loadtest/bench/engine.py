@@ -17,11 +17,11 @@ from loadtest.bench.peers import Peer, peer_python
 from loadtest.bench.rounds import ROUNDS, Metered, play, ring_size
 from loadtest.ring import LocalRing, RingSize, lay_out, random_vectors
 from protocol import wire
-from protocol.dcnet import prf, shamir
-from protocol.dcnet.masks import Fleet, MaskSchedule, self_mask, words_from_bytes
-from protocol.dcnet.rings import RingView
-from protocol.dcnet.secrets import EpochSecrets
-from protocol.dcnet.suite import StandardSuite, counter_block, derive, zeros
+from protocol.dcnet.crypto import prf, shamir
+from protocol.dcnet.crypto.suite import StandardSuite, counter_block, derive, zeros
+from protocol.dcnet.machines.masks import Fleet, MaskSchedule, self_mask, words_from_bytes
+from protocol.dcnet.setup.rings import RingView
+from protocol.dcnet.setup.secrets import EpochSecrets
 
 LONG_WORDS = 16_000
 FLAMINGO_S = 4.07

@@ -39,9 +39,9 @@ from node.aggregation.membership import Membership
 from node.metrics import NodeMetrics
 from node.storage.engine import Store
 from protocol import wire
-from protocol.dcnet.ledger import Announce, LedgerInstruction, Record, RoundLedger
-from protocol.dcnet.rings import RingView, Timing
-from protocol.dcnet.suite import StandardSuite, derive
+from protocol.dcnet.crypto.suite import StandardSuite, derive
+from protocol.dcnet.machines.ledger import Announce, LedgerInstruction, Record, RoundLedger
+from protocol.dcnet.setup.rings import RingView, Timing
 from protocol.link import Inbox, LinkContext, Listener
 
 RING = 64

@@ -25,12 +25,12 @@ from node.metrics import NodeMetrics
 from node.security.module import SecurityModule
 from node.storage.engine import Store
 from protocol import wire
-from protocol.dcnet.ledger import Ended, RoundLedger
-from protocol.dcnet.masks import Fleet
-from protocol.dcnet.rings import Member, RingView, Timing, positions_of
-from protocol.dcnet.schema import Kind, Schema, Slot
-from protocol.dcnet.secrets import EpochSecrets
-from protocol.dcnet.suite import StandardSuite, derive
+from protocol.dcnet.crypto.suite import StandardSuite, derive
+from protocol.dcnet.machines.ledger import Ended, RoundLedger
+from protocol.dcnet.machines.masks import Fleet
+from protocol.dcnet.setup.rings import Member, RingView, Timing, positions_of
+from protocol.dcnet.setup.schema import Kind, Schema, Slot
+from protocol.dcnet.setup.secrets import EpochSecrets
 from protocol.link import Keypair, LinkContext
 
 SLOTS = 16

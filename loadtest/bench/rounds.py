@@ -24,12 +24,12 @@ from loadtest.bench.measure import Row, Spread, Target
 from loadtest.bench.peers import Peer, peer_python
 from loadtest.ring import LocalRing, RingSize, random_vectors
 from protocol import wire
-from protocol.dcnet.group import hash_to_edwards25519
-from protocol.dcnet.head import Head
-from protocol.dcnet.masks import Words
-from protocol.dcnet.member import Member
-from protocol.dcnet.parameters import choose
-from protocol.dcnet.suite import StandardSuite, signature_holds
+from protocol.dcnet.crypto.group import hash_to_edwards25519
+from protocol.dcnet.crypto.suite import StandardSuite, signature_holds
+from protocol.dcnet.machines.head import Head
+from protocol.dcnet.machines.masks import Words
+from protocol.dcnet.machines.member import Member
+from protocol.dcnet.parameters.choice import choose
 
 ROUNDS = 96
 WORDS = 96

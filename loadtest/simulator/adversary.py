@@ -13,9 +13,9 @@ from collections.abc import Callable
 from random import Random
 
 from protocol import wire
-from protocol.dcnet.events import Instruction, ToMember
-from protocol.dcnet.rings import RingView, bitmap, positions_of
-from protocol.dcnet.suite import MAC_SIZE
+from protocol.dcnet.crypto.suite import MAC_SIZE
+from protocol.dcnet.machines.effects import Instruction, ToMember
+from protocol.dcnet.setup.rings import RingView, bitmap, positions_of
 
 Parties = dict[int, int]  # member -> the roster it is shown
 Plan = Callable[[RingView, int, Random], Parties]

@@ -14,8 +14,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from protocol import wire
-from protocol.dcnet.member import Member
-from protocol.dcnet.rings import RingView, positions_of
+from protocol.dcnet.machines.member import Member
+from protocol.dcnet.setup.rings import RingView, positions_of
 
 
 class PrivacyBroken(AssertionError):

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field, replace
 from random import Random
 
 from protocol import wire
-from protocol.dcnet.events import Instruction, ToMember
-from protocol.dcnet.rings import RingView, positions_of
+from protocol.dcnet.machines.effects import Instruction, ToMember
+from protocol.dcnet.setup.rings import RingView, positions_of
 
 Misbehaviour = Callable[["Liar", RingView, ToMember, Random], list[ToMember]]
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from random import Random
 
 from protocol import wire
-from protocol.dcnet.group import Group
-from protocol.dcnet.member import Member
-from protocol.dcnet.rings import RingView
+from protocol.dcnet.crypto.group import Group
+from protocol.dcnet.machines.member import Member
+from protocol.dcnet.setup.rings import RingView
 
 
 @dataclass(slots=True)

@@ -11,9 +11,9 @@ from loadtest.simulator.liar import Liar
 from loadtest.simulator.lying_member import LIES, STEADY, LyingMember
 from loadtest.simulator.suite import CheapSuite
 from loadtest.simulator.world import PERIOD_S, Tally, Violation, World
-from protocol.dcnet.parameters import choose
-from protocol.dcnet.search import lost_rounds_granted
-from protocol.dcnet.suite import StandardSuite, Suite
+from protocol.dcnet.crypto.suite import StandardSuite, Suite
+from protocol.dcnet.machines.search import lost_rounds_granted
+from protocol.dcnet.parameters.choice import choose
 from protocol.wire import Outcome
 
 HEALING_ROUNDS = 8

@@ -11,7 +11,7 @@ import hashlib
 import struct
 
 from loadtest.transparent_group import TransparentGroup
-from protocol.dcnet.group import Group
+from protocol.dcnet.crypto.group import Group
 from protocol.errors import RemoteProtocolError
 
 
@@ -21,7 +21,7 @@ def _hash(size: int, *parts: bytes) -> bytes:
 
 
 class CheapEncryptor:
-    """Implements `protocol.dcnet.suite.Encryptor`, for zeros alone."""
+    """Implements `protocol.dcnet.crypto.suite.Encryptor`, for zeros alone."""
 
     def __init__(self, suite: CheapSuite, key: bytes, counter: bytes) -> None:
         self._suite = suite
@@ -42,7 +42,7 @@ class CheapEncryptor:
 
 
 class CheapSuite:
-    """Implements `protocol.dcnet.suite.Suite` without any security."""
+    """Implements `protocol.dcnet.crypto.suite.Suite` without any security."""
 
     def __init__(self) -> None:
         self.group: Group = TransparentGroup()

@@ -24,7 +24,8 @@ from loadtest.simulator.liar import Liar
 from loadtest.simulator.lying_member import LyingMember
 from loadtest.simulator.timeline import Timeline, Transcript
 from protocol import wire
-from protocol.dcnet.events import (
+from protocol.dcnet.crypto.suite import Suite
+from protocol.dcnet.machines.effects import (
     Attempted,
     Instruction,
     Note,
@@ -35,14 +36,13 @@ from protocol.dcnet.events import (
     ToHead,
     ToMember,
 )
-from protocol.dcnet.head import Head
-from protocol.dcnet.ledger import Accusation, Announce, Ended, LedgerInstruction, Record, RoundLedger
-from protocol.dcnet.masks import MaskSchedule, Words
-from protocol.dcnet.member import Member, Resume
-from protocol.dcnet.rings import Timing
-from protocol.dcnet.schema import WORD_MODULUS
-from protocol.dcnet.secrets import EpochSecrets
-from protocol.dcnet.suite import Suite
+from protocol.dcnet.machines.head import Head
+from protocol.dcnet.machines.ledger import Accusation, Announce, Ended, LedgerInstruction, Record, RoundLedger
+from protocol.dcnet.machines.masks import MaskSchedule, Words
+from protocol.dcnet.machines.member import Member, Resume
+from protocol.dcnet.setup.rings import Timing
+from protocol.dcnet.setup.schema import WORD_MODULUS
+from protocol.dcnet.setup.secrets import EpochSecrets
 from protocol.errors import RemoteProtocolError
 
 PERIOD_S = 10.0

@@ -19,9 +19,9 @@ from node.aggregation.contribution import blinding_label
 from node.storage.engine import Statement, Store
 from node.trust import TrustStore
 from protocol import wire
-from protocol.dcnet.billing import PRICE_MAX, Bill, check_request, make_bill, request_digest
-from protocol.dcnet.commitments import Pedersen
-from protocol.dcnet.tariff import Tariff, read_tariff, tariff_digest, unpack_intervals
+from protocol.dcnet.billing.bill import PRICE_MAX, Bill, check_request, make_bill, request_digest
+from protocol.dcnet.billing.tariff import Tariff, read_tariff, tariff_digest, unpack_intervals
+from protocol.dcnet.crypto.commitments import Pedersen
 from protocol.errors import RemoteProtocolError
 
 

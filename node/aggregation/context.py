@@ -9,8 +9,8 @@ from node.aggregation.contribution import Contributions
 from node.metrics import NodeMetrics
 from node.security.module import SecurityModule
 from protocol import wire
-from protocol.dcnet.masks import Fleet
-from protocol.dcnet.suite import Suite
+from protocol.dcnet.crypto.suite import Suite
+from protocol.dcnet.machines.masks import Fleet
 from protocol.link import LinkContext
 
 RELAY = "relay:"  # the endpoint of a head that cannot accept connections

@@ -31,13 +31,13 @@ import numpy as np
 import trio
 
 from node.storage.engine import Statement, Store
-from protocol.dcnet.commitments import contribution_limit
-from protocol.dcnet.events import Attempted, Progress, Settled
-from protocol.dcnet.masks import Words, words_from_bytes
-from protocol.dcnet.member import Resume
-from protocol.dcnet.noise import RandomBits, noise_share
-from protocol.dcnet.rings import RingView
-from protocol.dcnet.schema import WORD_MODULUS, Kind, Schema, signed
+from protocol.dcnet.crypto.commitments import contribution_limit
+from protocol.dcnet.crypto.noise import RandomBits, noise_share
+from protocol.dcnet.machines.effects import Attempted, Progress, Settled
+from protocol.dcnet.machines.masks import Words, words_from_bytes
+from protocol.dcnet.machines.member import Resume
+from protocol.dcnet.setup.rings import RingView
+from protocol.dcnet.setup.schema import WORD_MODULUS, Kind, Schema, signed
 from protocol.errors import StromkreisError
 
 log = logging.getLogger(__name__)

@@ -16,10 +16,10 @@ import trio
 
 from node.aggregation.context import RELAY, FromHead, MembershipContext
 from protocol import wire
-from protocol.dcnet.events import Instruction, Note, ToCoordinator, ToMember
-from protocol.dcnet.head import Head
-from protocol.dcnet.rings import RingView, positions_of
-from protocol.dcnet.secrets import EpochSecrets
+from protocol.dcnet.machines.effects import Instruction, Note, ToCoordinator, ToMember
+from protocol.dcnet.machines.head import Head
+from protocol.dcnet.setup.rings import RingView, positions_of
+from protocol.dcnet.setup.secrets import EpochSecrets
 from protocol.errors import RemoteProtocolError
 from protocol.link import Inbox, Listener
 

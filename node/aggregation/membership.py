@@ -22,12 +22,12 @@ from node.aggregation.contribution import Registers, SupersededError
 from node.aggregation.head import HeadDriver
 from node.storage.engine import StoreError
 from protocol import wire
-from protocol.dcnet.epoch import head_text
-from protocol.dcnet.events import Attempted, Instruction, Note, Persist, Settled, ToCoordinator, ToHead
-from protocol.dcnet.masks import MaskSchedule
-from protocol.dcnet.member import Member
-from protocol.dcnet.rings import RingView
-from protocol.dcnet.secrets import EpochSecrets
+from protocol.dcnet.machines.effects import Attempted, Instruction, Note, Persist, Settled, ToCoordinator, ToHead
+from protocol.dcnet.machines.masks import MaskSchedule
+from protocol.dcnet.machines.member import Member
+from protocol.dcnet.setup.epoch import head_text
+from protocol.dcnet.setup.rings import RingView
+from protocol.dcnet.setup.secrets import EpochSecrets
 from protocol.errors import RemoteProtocolError
 from protocol.link import Connection, Inbox, LinkError
 

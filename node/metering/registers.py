@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from node.aggregation.contribution import Registers
 from node.lmn.s0 import is_billable
 from node.lmn.timestamps import is_past
-from protocol.dcnet.schema import Kind, Schema
+from protocol.dcnet.setup.schema import Kind, Schema
 from protocol.metering.obis import Obis
 from protocol.metering.reading import Reading
 from protocol.metering.units import unit_code

@@ -26,9 +26,9 @@ from nacl.exceptions import CryptoError
 from nacl.public import PrivateKey
 
 from protocol import pki
-from protocol.dcnet.commitments import derive_blinding
-from protocol.dcnet.secrets import EpochSecrets
-from protocol.dcnet.suite import Suite
+from protocol.dcnet.crypto.commitments import derive_blinding
+from protocol.dcnet.crypto.suite import Suite
+from protocol.dcnet.setup.secrets import EpochSecrets
 from protocol.errors import LocalProtocolError, RemoteProtocolError, StromkreisError
 from protocol.link import Keypair
 

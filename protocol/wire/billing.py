@@ -1,4 +1,4 @@
-"""Messages between gateway and coordinator: a bill from commitments (protocol.dcnet.billing)."""
+"""Messages between gateway and coordinator: a bill from commitments (protocol.dcnet.billing.bill)."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class BillRequest:
     """
     The EMP asks what a gateway owes for some of a tariff's intervals.
 
-    `tariff` is the published document itself (protocol.dcnet.tariff), `signature` the one of the key that `certificate`
-    names, `intervals` a bitmap over the tariff's prices: interval i is bit i%8 of byte i//8.
+    `tariff` is the published document itself (protocol.dcnet.billing.tariff), `signature` the one of the key that
+    `certificate` names, `intervals` a bitmap over the tariff's prices: interval i is bit i%8 of byte i//8.
     """
 
     tariff: Annotated[bytes, octets(1, MAX_TARIFF_SIZE)]

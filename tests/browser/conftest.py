@@ -25,11 +25,11 @@ from coordinator.tables import bills, tariffs
 from coordinator.web.app import make_app
 from coordinator.web.serve import serve
 from coordinator.web.status import RingStatus, Status
-from protocol.dcnet.commitments import Pedersen
-from protocol.dcnet.group import Edwards25519
-from protocol.dcnet.ledger import Ended
-from protocol.dcnet.schema import DEFAULT_SCHEMA, Schema
-from protocol.dcnet.tariff import Tariff
+from protocol.dcnet.billing.tariff import Tariff
+from protocol.dcnet.crypto.commitments import Pedersen
+from protocol.dcnet.crypto.group import Edwards25519
+from protocol.dcnet.machines.ledger import Ended
+from protocol.dcnet.setup.schema import DEFAULT_SCHEMA, Schema
 from protocol.wire import Outcome
 
 DAY_START_S = 1_772_582_400  # 2026-03-04 00:00 UTC

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
-from protocol.dcnet.schema import DEFAULT_SCHEMA, Kind, Noise, Schema
+from protocol.dcnet.setup.schema import DEFAULT_SCHEMA, Kind, Noise, Schema
 
 if TYPE_CHECKING:
     from tests.browser.conftest import Site

@@ -18,10 +18,10 @@ from coordinator.store import Store
 from coordinator.tables import metadata
 from loadtest.network import Network
 from node.aggregation.contribution import Contributions
-from protocol.dcnet.events import Attempted
-from protocol.dcnet.ledger import Ended
-from protocol.dcnet.rings import RingView, positions_of
-from protocol.dcnet.schema import WORD_MODULUS
+from protocol.dcnet.machines.effects import Attempted
+from protocol.dcnet.machines.ledger import Ended
+from protocol.dcnet.setup.rings import RingView, positions_of
+from protocol.dcnet.setup.schema import WORD_MODULUS
 from protocol.wire import Outcome
 
 

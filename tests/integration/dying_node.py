@@ -17,8 +17,8 @@ from node.aggregation.contribution import Contributions
 from node.aggregation.membership import Membership
 from node.gateway import Gateway
 from protocol import wire
-from protocol.dcnet.events import Attempted, Progress
-from protocol.dcnet.rings import RingView
+from protocol.dcnet.machines.effects import Attempted, Progress
+from protocol.dcnet.setup.rings import RingView
 from stromkreis.__main__ import main
 
 

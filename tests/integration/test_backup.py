@@ -8,7 +8,7 @@ from typer.testing import CliRunner, Result
 
 from coordinator.gwa.ca import CertificateAuthority
 from coordinator.store import Epoch, Ring, Store
-from protocol.dcnet.schema import DEFAULT_SCHEMA
+from protocol.dcnet.setup.schema import DEFAULT_SCHEMA
 from stromkreis.__main__ import build
 
 

@@ -18,12 +18,12 @@ from coordinator.gwa.ca import CertificateAuthority, TariffSigner
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.store import Epoch, Ring, Store
 from protocol import wire
-from protocol.dcnet.billing import make_bill
-from protocol.dcnet.commitments import Pedersen
-from protocol.dcnet.group import Edwards25519
-from protocol.dcnet.ledger import Ended
-from protocol.dcnet.schema import VERIFIED_SCHEMA
-from protocol.dcnet.tariff import Tariff
+from protocol.dcnet.billing.bill import make_bill
+from protocol.dcnet.billing.tariff import Tariff
+from protocol.dcnet.crypto.commitments import Pedersen
+from protocol.dcnet.crypto.group import Edwards25519
+from protocol.dcnet.machines.ledger import Ended
+from protocol.dcnet.setup.schema import VERIFIED_SCHEMA
 
 START = 1_772_582_400
 NAMES = ("ESTK0000000001", "ESTK0000000002")

@@ -10,13 +10,13 @@ import pytest
 from coordinator.emp.billing import Asked, Billing, BillStatus
 from coordinator.store import Epoch, Ring, Store
 from protocol import wire
-from protocol.dcnet.billing import Bill, make_bill
-from protocol.dcnet.commitments import Pedersen, derive_blinding
-from protocol.dcnet.group import Edwards25519
-from protocol.dcnet.ledger import Ended
-from protocol.dcnet.rings import positions_of
-from protocol.dcnet.schema import VERIFIED_SCHEMA
-from protocol.dcnet.tariff import Tariff, read_tariff, unpack_intervals
+from protocol.dcnet.billing.bill import Bill, make_bill
+from protocol.dcnet.billing.tariff import Tariff, read_tariff, unpack_intervals
+from protocol.dcnet.crypto.commitments import Pedersen, derive_blinding
+from protocol.dcnet.crypto.group import Edwards25519
+from protocol.dcnet.machines.ledger import Ended
+from protocol.dcnet.setup.rings import positions_of
+from protocol.dcnet.setup.schema import VERIFIED_SCHEMA
 from protocol.errors import RemoteProtocolError
 
 START = 1_772_582_400

@@ -29,8 +29,8 @@ from loadtest.network import Network, free_port
 from node.security.module import KeyDirectory
 from node.wan.enrolment import Enroller
 from protocol import wire
-from protocol.dcnet.schema import DEFAULT_SCHEMA
-from protocol.dcnet.suite import StandardSuite
+from protocol.dcnet.crypto.suite import StandardSuite
+from protocol.dcnet.setup.schema import DEFAULT_SCHEMA
 from protocol.errors import StromkreisError
 from protocol.link import LinkContext
 from protocol.link.tls import client_context

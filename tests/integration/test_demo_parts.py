@@ -46,8 +46,8 @@ from loadtest.demo.watch import Watch
 from loadtest.households import households
 from node.config import NodeConfig
 from node.metrics import NodeMetrics
-from protocol.dcnet.ledger import Ended
-from protocol.dcnet.schema import DEFAULT_SCHEMA, WORD_MODULUS
+from protocol.dcnet.machines.ledger import Ended
+from protocol.dcnet.setup.schema import DEFAULT_SCHEMA, WORD_MODULUS
 from protocol.wire import Outcome
 from stromkreis.config import load
 

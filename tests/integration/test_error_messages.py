@@ -20,7 +20,7 @@ from node.config import NodeConfig
 from node.security.module import KeyDirectory
 from node.wan.enrolment import Enroller
 from protocol import pki
-from protocol.dcnet.suite import StandardSuite
+from protocol.dcnet.crypto.suite import StandardSuite
 from protocol.errors import StromkreisError
 from stromkreis.__main__ import build, main
 from stromkreis.config import load

@@ -15,7 +15,7 @@ from coordinator.service import HELLO_S, HELLOS_MAX
 from loadtest.network import Network
 from node.security.module import KeyDirectory
 from protocol import wire
-from protocol.dcnet.suite import StandardSuite
+from protocol.dcnet.crypto.suite import StandardSuite
 from protocol.link import LinkContext
 from protocol.link.tls import client_context
 

@@ -32,9 +32,9 @@ from node.security.module import KeyDirectory
 from node.storage.engine import Store
 from node.trust import TrustStore
 from protocol import wire
-from protocol.dcnet.epoch import Policy
-from protocol.dcnet.rings import bitmap
-from protocol.dcnet.schema import DEFAULT_SCHEMA, Schema, Slot
+from protocol.dcnet.setup.epoch import Policy
+from protocol.dcnet.setup.rings import bitmap
+from protocol.dcnet.setup.schema import DEFAULT_SCHEMA, Schema, Slot
 from protocol.errors import RemoteProtocolError
 from protocol.link import Keypair, LinkContext
 

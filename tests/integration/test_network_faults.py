@@ -26,8 +26,8 @@ from node.aggregation.membership import Membership
 from node.security.module import KeyDirectory
 from node.wan.enrolment import Enroller
 from protocol import wire
-from protocol.dcnet.ledger import Ended
-from protocol.dcnet.suite import StandardSuite
+from protocol.dcnet.crypto.suite import StandardSuite
+from protocol.dcnet.machines.ledger import Ended
 from protocol.errors import StromkreisError
 from protocol.link import Keypair, LinkContext
 from protocol.link.tls import client_context

@@ -15,8 +15,8 @@ from node.aggregation.head import HeadDriver
 from node.aggregation.membership import Membership
 from node.security.module import KeyDirectory
 from protocol import wire
-from protocol.dcnet.rings import RingView
-from protocol.dcnet.suite import StandardSuite
+from protocol.dcnet.crypto.suite import StandardSuite
+from protocol.dcnet.setup.rings import RingView
 from protocol.errors import RemoteProtocolError
 from protocol.link import Keypair, LinkContext
 

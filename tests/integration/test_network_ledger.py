@@ -11,8 +11,8 @@ from sqlalchemy.exc import OperationalError
 from coordinator.store import Store
 from loadtest.network import Network
 from node.aggregation.contribution import Contributions
-from protocol.dcnet.events import Settled
-from protocol.dcnet.rings import RingView
+from protocol.dcnet.machines.effects import Settled
+from protocol.dcnet.setup.rings import RingView
 from protocol.wire import Outcome
 
 if TYPE_CHECKING:

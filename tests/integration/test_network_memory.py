@@ -9,10 +9,10 @@ import pytest
 import trio
 
 from loadtest.network import Network
-from protocol.dcnet.head import Head
-from protocol.dcnet.masks import MaskSchedule
-from protocol.dcnet.member import Member
-from protocol.dcnet.secrets import EpochSecrets
+from protocol.dcnet.machines.head import Head
+from protocol.dcnet.machines.masks import MaskSchedule
+from protocol.dcnet.machines.member import Member
+from protocol.dcnet.setup.secrets import EpochSecrets
 
 
 @pytest.fixture

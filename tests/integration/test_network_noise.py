@@ -13,7 +13,7 @@ from coordinator.store import Store
 from loadtest.households import households
 from loadtest.network import Network
 from node.config import PolicyConfig
-from protocol.dcnet.schema import DEFAULT_SCHEMA, Noise, signed
+from protocol.dcnet.setup.schema import DEFAULT_SCHEMA, Noise, signed
 from protocol.link.tls import client_context
 from protocol.wire import Outcome
 

@@ -17,14 +17,14 @@ from coordinator.tables import ring_commitments
 from loadtest.network import Network
 from node.aggregation.membership import Membership
 from protocol import wire
-from protocol.dcnet.attempt import Attempt
-from protocol.dcnet.commitments import Pedersen
-from protocol.dcnet.group import Edwards25519
-from protocol.dcnet.ledger import Ended
-from protocol.dcnet.rings import RingView, positions_of
-from protocol.dcnet.schema import WORD_MODULUS, signed
-from protocol.dcnet.suite import Suite
-from protocol.dcnet.tariff import Tariff
+from protocol.dcnet.billing.tariff import Tariff
+from protocol.dcnet.crypto.commitments import Pedersen
+from protocol.dcnet.crypto.group import Edwards25519
+from protocol.dcnet.crypto.suite import Suite
+from protocol.dcnet.machines.attempt import Attempt
+from protocol.dcnet.machines.ledger import Ended
+from protocol.dcnet.setup.rings import RingView, positions_of
+from protocol.dcnet.setup.schema import WORD_MODULUS, signed
 from protocol.wire import Outcome
 
 if TYPE_CHECKING:

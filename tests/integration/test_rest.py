@@ -36,11 +36,11 @@ from coordinator.web.app import make_app
 from coordinator.web.serve import serve
 from coordinator.web.status import RingStatus, Status
 from protocol import pki
-from protocol.dcnet.commitments import Pedersen
-from protocol.dcnet.group import Edwards25519
-from protocol.dcnet.ledger import Ended
-from protocol.dcnet.schema import DEFAULT_SCHEMA
-from protocol.dcnet.tariff import Tariff, tariff_digest
+from protocol.dcnet.billing.tariff import Tariff, tariff_digest
+from protocol.dcnet.crypto.commitments import Pedersen
+from protocol.dcnet.crypto.group import Edwards25519
+from protocol.dcnet.machines.ledger import Ended
+from protocol.dcnet.setup.schema import DEFAULT_SCHEMA
 from protocol.errors import LocalProtocolError
 from protocol.link.tls import client_context
 from protocol.wire import Outcome

@@ -15,9 +15,9 @@ from coordinator.metrics import CoordinatorMetrics
 from coordinator.rounds import HEAD_AT_S, Rounds
 from coordinator.store import Store
 from protocol import wire
-from protocol.dcnet.rings import positions_of
-from protocol.dcnet.schema import DEFAULT_SCHEMA
-from protocol.dcnet.suite import StandardSuite
+from protocol.dcnet.crypto.suite import StandardSuite
+from protocol.dcnet.setup.rings import positions_of
+from protocol.dcnet.setup.schema import DEFAULT_SCHEMA
 from protocol.errors import RemoteProtocolError
 
 NOW_S = 1_772_000_000.0

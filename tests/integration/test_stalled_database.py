@@ -22,9 +22,9 @@ from loadtest.network import Network, free_port
 from node.security.module import KeyDirectory
 from node.wan.enrolment import Enroller
 from protocol import wire
-from protocol.dcnet.ledger import Ended
-from protocol.dcnet.schema import DEFAULT_SCHEMA
-from protocol.dcnet.suite import StandardSuite
+from protocol.dcnet.crypto.suite import StandardSuite
+from protocol.dcnet.machines.ledger import Ended
+from protocol.dcnet.setup.schema import DEFAULT_SCHEMA
 from protocol.link import LinkContext
 
 

@@ -4,16 +4,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loadtest.transparent_group import TransparentGroup
-from protocol.dcnet import prf, shamir
-from protocol.dcnet.billing import make_bill, verify_bill
-from protocol.dcnet.commitments import (
+from protocol.dcnet.billing.bill import make_bill, verify_bill
+from protocol.dcnet.crypto import prf, shamir
+from protocol.dcnet.crypto.commitments import (
     Pedersen,
     add_blinding_vectors,
     contribution_limit,
     subtract_blinding_vectors,
     total_of_word,
 )
-from protocol.dcnet.group import Group
+from protocol.dcnet.crypto.group import Group
 
 GROUP: Group = TransparentGroup()
 ORDER = GROUP.order

@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 
 from loadtest.ring import RingSize, lay_out
 from loadtest.simulator.suite import CheapSuite
-from protocol.dcnet import masks
-from protocol.dcnet.masks import Fleet, MaskSchedule
-from protocol.dcnet.rings import RingView
-from protocol.dcnet.secrets import EpochSecrets
-from protocol.dcnet.suite import StandardSuite
+from protocol.dcnet.crypto.suite import StandardSuite
+from protocol.dcnet.machines import masks
+from protocol.dcnet.machines.masks import Fleet, MaskSchedule
+from protocol.dcnet.setup.rings import RingView
+from protocol.dcnet.setup.secrets import EpochSecrets
 
 N, ROUNDS, WORDS = 7, 6, 5
 SUITES: tuple[CheapSuite | StandardSuite, ...] = (CheapSuite(), StandardSuite())

@@ -26,9 +26,9 @@ from loadtest.lying_head import LyingHead
 from loadtest.ring import RingSize
 from loadtest.simulator.suite import CheapSuite
 from protocol import wire
-from protocol.dcnet.events import Attempted, Instruction, Persist, Progress, Settled, ToHead
-from protocol.dcnet.member import Member, Resume
-from protocol.dcnet.rings import bitmap, positions_of
+from protocol.dcnet.machines.effects import Attempted, Instruction, Persist, Progress, Settled, ToHead
+from protocol.dcnet.machines.member import Member, Resume
+from protocol.dcnet.setup.rings import bitmap, positions_of
 from protocol.errors import InvariantError, RemoteProtocolError
 
 FOUR = RingSize(n=4, k=3, t=2, t_c=2, k_min=2, n_min=3, rounds=2)

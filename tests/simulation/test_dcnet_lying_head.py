@@ -10,7 +10,7 @@ import pytest
 from loadtest.exhaustive import algebra
 from loadtest.exhaustive.model import Masks, Ring, closed_masks, opened, smallest
 from loadtest.exhaustive.search import exhaustive, sampled, two_attempts
-from protocol.dcnet.parameters import choose
+from protocol.dcnet.parameters.choice import choose
 
 SIX = Ring(6, 4, t=3, t_c=3, k_min=3, n_min=4)
 SEVEN = Ring(7, 4, t=3, t_c=3, k_min=3, n_min=5)

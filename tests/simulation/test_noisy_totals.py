@@ -17,10 +17,10 @@ import trio
 from loadtest.ring import LocalRing, RingSize
 from node.aggregation.contribution import Contributions, Registers
 from node.storage.engine import Store
-from protocol.dcnet.events import Attempted, Progress
-from protocol.dcnet.rings import RingView
-from protocol.dcnet.schema import DEFAULT_SCHEMA, Kind, Noise, signed
-from protocol.dcnet.suite import StandardSuite
+from protocol.dcnet.crypto.suite import StandardSuite
+from protocol.dcnet.machines.effects import Attempted, Progress
+from protocol.dcnet.setup.rings import RingView
+from protocol.dcnet.setup.schema import DEFAULT_SCHEMA, Kind, Noise, signed
 
 ROUNDS = 660
 VOID = 11  # every so many rounds one is void, and its energy is carried

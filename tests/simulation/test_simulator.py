@@ -19,10 +19,10 @@ from loadtest.simulator.run import Scenario, play
 from loadtest.simulator.suite import CheapSuite
 from loadtest.simulator.world import Violation, World
 from protocol import wire
-from protocol.dcnet.events import Instruction
-from protocol.dcnet.head import Head
-from protocol.dcnet.ledger import RoundLedger
-from protocol.dcnet.member import TRANSITIONS, Member, State
+from protocol.dcnet.machines.effects import Instruction
+from protocol.dcnet.machines.head import Head
+from protocol.dcnet.machines.ledger import RoundLedger
+from protocol.dcnet.machines.member import TRANSITIONS, Member, State
 
 SMALL = Scenario(gateways=8, rounds=14)
 SCENARIOS = {
@@ -128,19 +128,19 @@ def test_a_book_that_hears_every_past_term_is_caught(monkeypatch: pytest.MonkeyP
 
 def test_a_search_that_names_whom_it_likes_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """The simulator would notice an honest head that names an innocent member."""
-    monkeypatch.setattr("protocol.dcnet.search._OneLiar.opened", lambda _self, roster: roster & -roster)
+    monkeypatch.setattr("protocol.dcnet.machines.search._OneLiar.opened", lambda _self, roster: roster & -roster)
     with pytest.raises(Violation, match="named member"):
         _plays(SCENARIOS["lying member"], 20)
 
 
 def test_a_search_that_finds_nobody_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("protocol.dcnet.search.Search.spoilt", lambda _self, _culprits: 0)
+    monkeypatch.setattr("protocol.dcnet.machines.search.Search.spoilt", lambda _self, _culprits: 0)
     with pytest.raises(Violation, match="was not found"):
         _plays(SCENARIOS["lying member"], 20)
 
 
 def test_a_seed_that_is_not_held_against_its_binding_costs_a_round(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("protocol.dcnet.head.mac_equal", lambda _left, _right: True)
+    monkeypatch.setattr("protocol.dcnet.machines.head.mac_equal", lambda _left, _right: True)
     with pytest.raises(Violation, match="cost"):
         _plays(replace(SCENARIOS["lying member"], lie="seed"), 20)
 

@@ -6,8 +6,8 @@ from coordinator.config import EpochConfig
 from coordinator.gwa.areas import HEARD_S, SETTLE_S, Areas
 from coordinator.gwa.epochs import AreaEpoch, Joined, Phase, To
 from protocol import wire
-from protocol.dcnet.schema import DEFAULT_SCHEMA
-from protocol.dcnet.suite import StandardSuite
+from protocol.dcnet.crypto.suite import StandardSuite
+from protocol.dcnet.setup.schema import DEFAULT_SCHEMA
 
 NOW_S = 1_772_000_000.0
 

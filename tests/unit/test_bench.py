@@ -15,9 +15,9 @@ from loadtest.bench.rounds import dropped, play, ring_size
 from loadtest.bench.table import write_json, write_markdown
 from loadtest.ring import RingSize, make_ring
 from protocol import wire
-from protocol.dcnet.ledger import Ended
-from protocol.dcnet.masks import MaskSchedule, words_from_bytes
-from protocol.dcnet.suite import StandardSuite, counter_block, zeros
+from protocol.dcnet.crypto.suite import StandardSuite, counter_block, zeros
+from protocol.dcnet.machines.ledger import Ended
+from protocol.dcnet.machines.masks import MaskSchedule, words_from_bytes
 
 
 def test_a_ratio_is_taken_pair_by_pair() -> None:

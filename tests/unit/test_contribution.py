@@ -11,10 +11,10 @@ import trio
 
 from node.aggregation.contribution import Contribution, Contributions, Registers, SupersededError
 from node.storage.engine import Statement, Store, StoreError
-from protocol.dcnet.events import Attempted, Progress, Settled
-from protocol.dcnet.member import Resume
-from protocol.dcnet.rings import RingView
-from protocol.dcnet.schema import DEFAULT_SCHEMA, VERIFIED_SCHEMA, WORD_MODULUS, Schema
+from protocol.dcnet.machines.effects import Attempted, Progress, Settled
+from protocol.dcnet.machines.member import Resume
+from protocol.dcnet.setup.rings import RingView
+from protocol.dcnet.setup.schema import DEFAULT_SCHEMA, VERIFIED_SCHEMA, WORD_MODULUS, Schema
 
 GATEWAY = "ESTK0000000001"
 OLD: Any = SimpleNamespace(epoch=0, size=8, noise=())

@@ -8,13 +8,13 @@ import pytest
 
 from loadtest.ring import LocalRing, RingSize, ledger_secrets
 from protocol import wire
-from protocol.dcnet.attestation import LedgerSecrets, attestation_key, attestation_text
-from protocol.dcnet.commitments import Pedersen, encode_blinding_vector
-from protocol.dcnet.ledger import Ended, Record, RoundLedger
-from protocol.dcnet.masks import Words
-from protocol.dcnet.rings import bitmap
-from protocol.dcnet.secrets import EpochSecrets
-from protocol.dcnet.suite import StandardSuite, derive
+from protocol.dcnet.crypto.commitments import Pedersen, encode_blinding_vector
+from protocol.dcnet.crypto.suite import StandardSuite, derive
+from protocol.dcnet.machines.ledger import Ended, Record, RoundLedger
+from protocol.dcnet.machines.masks import Words
+from protocol.dcnet.setup.attestation import LedgerSecrets, attestation_key, attestation_text
+from protocol.dcnet.setup.rings import bitmap
+from protocol.dcnet.setup.secrets import EpochSecrets
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 
 SUITE = StandardSuite()

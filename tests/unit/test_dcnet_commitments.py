@@ -4,8 +4,7 @@ import random
 
 import pytest
 
-from protocol.dcnet import commitments as blinding_vectors
-from protocol.dcnet.billing import (
+from protocol.dcnet.billing.bill import (
     INTERVAL_COUNT_MAX,
     PRICE_MAX,
     READING_MAX,
@@ -15,8 +14,9 @@ from protocol.dcnet.billing import (
     request_digest,
     verify_bill,
 )
-from protocol.dcnet.commitments import Pedersen, contribution_limit, derive_blinding, total_of_word
-from protocol.dcnet.group import Edwards25519
+from protocol.dcnet.crypto import commitments as blinding_vectors
+from protocol.dcnet.crypto.commitments import Pedersen, contribution_limit, derive_blinding, total_of_word
+from protocol.dcnet.crypto.group import Edwards25519
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 
 GROUP = Edwards25519()

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from protocol import wire
-from protocol.dcnet.epoch import (
+from protocol.dcnet.setup.epoch import (
     READING_SHARE,
     Policy,
     call_digest,
@@ -18,8 +18,8 @@ from protocol.dcnet.epoch import (
     ring_parameters,
     verify_layout,
 )
-from protocol.dcnet.rings import beacon, commit_nonce, cut_rings
-from protocol.dcnet.schema import DEFAULT_SCHEMA, VERIFIED_SCHEMA, Noise, Schema
+from protocol.dcnet.setup.rings import beacon, commit_nonce, cut_rings
+from protocol.dcnet.setup.schema import DEFAULT_SCHEMA, VERIFIED_SCHEMA, Noise, Schema
 from protocol.errors import RemoteProtocolError
 
 NONCE = bytes(range(32))

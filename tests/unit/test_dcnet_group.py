@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from protocol.dcnet import prf, shamir
-from protocol.dcnet.group import Edwards25519, decode_scalar, encode_scalar, require_element, wide_scalar
+from protocol.dcnet.crypto import prf, shamir
+from protocol.dcnet.crypto.group import Edwards25519, decode_scalar, encode_scalar, require_element, wide_scalar
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 
 GROUP = Edwards25519()

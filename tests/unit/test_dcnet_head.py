@@ -14,14 +14,14 @@ import pytest
 from loadtest.ring import LocalRing, RingSize, random_vectors
 from loadtest.simulator.suite import CheapSuite
 from protocol import wire
-from protocol.dcnet import head as head_module
-from protocol.dcnet import secrets as secrets_module
-from protocol.dcnet.events import Instruction, Note, ToCoordinator, ToHead, ToMember
-from protocol.dcnet.head import Head, State
-from protocol.dcnet.ledger import Ended
-from protocol.dcnet.masks import Words, seed_commitment
-from protocol.dcnet.rings import Timing, bitmap, positions_of
-from protocol.dcnet.suite import Suite
+from protocol.dcnet.crypto.suite import Suite
+from protocol.dcnet.machines import head as head_module
+from protocol.dcnet.machines.effects import Instruction, Note, ToCoordinator, ToHead, ToMember
+from protocol.dcnet.machines.head import Head, State
+from protocol.dcnet.machines.ledger import Ended
+from protocol.dcnet.machines.masks import Words, seed_commitment
+from protocol.dcnet.setup import secrets as secrets_module
+from protocol.dcnet.setup.rings import Timing, bitmap, positions_of
 from protocol.errors import InvariantError, RemoteProtocolError
 
 SUITE = CheapSuite()

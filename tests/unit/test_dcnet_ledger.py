@@ -8,11 +8,11 @@ import pytest
 from loadtest.ring import LocalRing, RingSize, ledger_secrets, random_vectors
 from loadtest.simulator.suite import CheapSuite
 from protocol import wire
-from protocol.dcnet.attestation import attestation_text
-from protocol.dcnet.commitments import Pedersen, encode_blinding_vector
-from protocol.dcnet.ledger import Accusation, Announce, Ended, LedgerInstruction, Observed, Record, RoundLedger
-from protocol.dcnet.rings import result_text
-from protocol.dcnet.search import lost_rounds_granted
+from protocol.dcnet.crypto.commitments import Pedersen, encode_blinding_vector
+from protocol.dcnet.machines.ledger import Accusation, Announce, Ended, LedgerInstruction, Observed, Record, RoundLedger
+from protocol.dcnet.machines.search import lost_rounds_granted
+from protocol.dcnet.setup.attestation import attestation_text
+from protocol.dcnet.setup.rings import result_text
 from protocol.errors import RemoteProtocolError
 
 SUITE = CheapSuite()

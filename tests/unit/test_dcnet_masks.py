@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from loadtest.ring import RingSize, lay_out, make_ring
 from loadtest.simulator.suite import CheapEncryptor, CheapSuite
-from protocol.dcnet import masks as masks_module
-from protocol.dcnet.commitments import add_blinding_vectors, subtract_blinding_vectors
-from protocol.dcnet.masks import (
+from protocol.dcnet.crypto.commitments import add_blinding_vectors, subtract_blinding_vectors
+from protocol.dcnet.crypto.suite import StandardSuite, derive
+from protocol.dcnet.machines import masks as masks_module
+from protocol.dcnet.machines.masks import (
     Fleet,
     MaskSchedule,
     Words,
@@ -23,8 +24,7 @@ from protocol.dcnet.masks import (
     self_masks,
     words_from_bytes,
 )
-from protocol.dcnet.rings import bitmap, positions_of
-from protocol.dcnet.suite import StandardSuite, derive
+from protocol.dcnet.setup.rings import bitmap, positions_of
 
 CHEAP, REAL = CheapSuite(), StandardSuite()
 SIZE = RingSize(n=7, k=4, t=3, t_c=3, k_min=3, n_min=4, rounds=5, words=3, committed=(1, 2))

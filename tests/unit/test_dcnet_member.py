@@ -18,14 +18,15 @@ import pytest
 from loadtest.lying_head import SMALL, LyingHead
 from loadtest.simulator.suite import CheapSuite
 from protocol import wire
-from protocol.dcnet import member, prf
-from protocol.dcnet.attestation import attestation_text
-from protocol.dcnet.commitments import Pedersen, decode_blinding_vector, subtract_blinding_vectors
-from protocol.dcnet.events import Attempted, Note, Persist, Progress, Settled, ToHead
-from protocol.dcnet.masks import seed_commitment, self_blinding, self_mask, words_from_bytes
-from protocol.dcnet.member import TRANSITIONS, Resume, State
-from protocol.dcnet.rings import bitmap, result_text
-from protocol.dcnet.secrets import mask_label
+from protocol.dcnet.crypto import prf
+from protocol.dcnet.crypto.commitments import Pedersen, decode_blinding_vector, subtract_blinding_vectors
+from protocol.dcnet.machines import member
+from protocol.dcnet.machines.effects import Attempted, Note, Persist, Progress, Settled, ToHead
+from protocol.dcnet.machines.masks import seed_commitment, self_blinding, self_mask, words_from_bytes
+from protocol.dcnet.machines.member import TRANSITIONS, Resume, State
+from protocol.dcnet.setup.attestation import attestation_text
+from protocol.dcnet.setup.rings import bitmap, result_text
+from protocol.dcnet.setup.secrets import mask_label
 from protocol.errors import InvariantError, LocalProtocolError, RemoteProtocolError
 
 SUITE = CheapSuite()

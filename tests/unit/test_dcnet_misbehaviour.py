@@ -13,15 +13,15 @@ import pytest
 from loadtest.ring import LocalRing, RingSize, random_vectors
 from loadtest.simulator.suite import CheapSuite
 from protocol import wire
-from protocol.dcnet import prf
-from protocol.dcnet.events import Instruction, Note, ToCoordinator, ToHead, ToMember
-from protocol.dcnet.head import Head, State
-from protocol.dcnet.ledger import Ended
-from protocol.dcnet.masks import seed_commitment
-from protocol.dcnet.recovery import Recovery
-from protocol.dcnet.rings import Timing, positions_of
-from protocol.dcnet.search import lost_rounds_granted, lost_rounds_max, room
-from protocol.dcnet.secrets import mask_label
+from protocol.dcnet.crypto import prf
+from protocol.dcnet.machines.effects import Instruction, Note, ToCoordinator, ToHead, ToMember
+from protocol.dcnet.machines.head import Head, State
+from protocol.dcnet.machines.ledger import Ended
+from protocol.dcnet.machines.masks import seed_commitment
+from protocol.dcnet.machines.recovery import Recovery
+from protocol.dcnet.machines.search import lost_rounds_granted, lost_rounds_max, room
+from protocol.dcnet.setup.rings import Timing, positions_of
+from protocol.dcnet.setup.secrets import mask_label
 from protocol.wire import Misbehaviour
 
 SUITE = CheapSuite()

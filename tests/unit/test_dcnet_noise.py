@@ -10,7 +10,7 @@ from fractions import Fraction
 
 import pytest
 
-from protocol.dcnet.noise import NoiseShare, noise_share, total_deviation
+from protocol.dcnet.crypto.noise import NoiseShare, noise_share, total_deviation
 from protocol.errors import LocalProtocolError
 
 CRITICAL = {8: 26.12, 10: 29.59, 12: 32.91}

@@ -9,9 +9,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from protocol.dcnet.epoch import ring_parameters
-from protocol.dcnet.hypergeometric import least_safe, sum_bits, tail_bits
-from protocol.dcnet.parameters import CIRCLE_WARNING, Model, choose, plain_circle
+from protocol.dcnet.parameters.choice import CIRCLE_WARNING, Model, choose, plain_circle
+from protocol.dcnet.parameters.hypergeometric import least_safe, sum_bits, tail_bits
+from protocol.dcnet.setup.epoch import ring_parameters
 from protocol.errors import LocalProtocolError
 from stromkreis.parameters import parameters
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol import wire
-from protocol.dcnet.rings import (
+from protocol.dcnet.setup.rings import (
     Member,
     RingView,
     Timing,

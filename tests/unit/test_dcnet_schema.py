@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocol.dcnet.schema import DEFAULT_SCHEMA, VERIFIED_SCHEMA, Kind, Noise, Schema, Slot, signed
+from protocol.dcnet.setup.schema import DEFAULT_SCHEMA, VERIFIED_SCHEMA, Kind, Noise, Schema, Slot, signed
 from protocol.errors import RemoteProtocolError
 
 COUNT = DEFAULT_SCHEMA.slots[0]

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 
 from loadtest.ring import RingSize, lay_out
 from loadtest.simulator.suite import CheapSuite
-from protocol.dcnet.epoch import ring_parameters
-from protocol.dcnet.rings import RingView, bitmap, positions_of
-from protocol.dcnet.search import Search, leave_out, lost_rounds_granted, lost_rounds_max, room, spread
+from protocol.dcnet.machines.search import Search, leave_out, lost_rounds_granted, lost_rounds_max, room, spread
+from protocol.dcnet.setup.epoch import ring_parameters
+from protocol.dcnet.setup.rings import RingView, bitmap, positions_of
 
 Lies = Callable[[int, int], bool]  # (round, E) -> whether the round is spoilt
 SIZES = (5, 6, 7, 8, 10, 12, 16, 20, 24, 32, 50, 100, 200)

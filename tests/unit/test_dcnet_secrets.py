@@ -6,10 +6,10 @@ from itertools import combinations
 import pytest
 
 from loadtest.ring import RingSize, make_ring
-from protocol.dcnet import prf, shamir
-from protocol.dcnet.rings import Member
-from protocol.dcnet.secrets import EpochSecrets, mask_label
-from protocol.dcnet.suite import StandardSuite, derive
+from protocol.dcnet.crypto import prf, shamir
+from protocol.dcnet.crypto.suite import StandardSuite, derive
+from protocol.dcnet.setup.rings import Member
+from protocol.dcnet.setup.secrets import EpochSecrets, mask_label
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 
 SUITE = StandardSuite()

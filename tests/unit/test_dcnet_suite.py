@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from protocol.dcnet.suite import StandardSuite, derive, digest, mac_equal
+from protocol.dcnet.crypto.suite import StandardSuite, derive, digest, mac_equal
 from protocol.errors import RemoteProtocolError
 
 SUITE = StandardSuite()

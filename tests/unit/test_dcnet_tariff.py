@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocol import wire
-from protocol.dcnet.tariff import Tariff, money, pack_intervals, read_tariff, tariff_digest, unpack_intervals
+from protocol.dcnet.billing.tariff import Tariff, money, pack_intervals, read_tariff, tariff_digest, unpack_intervals
 from protocol.errors import RemoteProtocolError
 from protocol.link import LinkLimits
 

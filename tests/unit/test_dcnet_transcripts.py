@@ -18,9 +18,9 @@ import pytest
 
 from loadtest.ring import LocalRing, RingSize
 from protocol import wire
-from protocol.dcnet.events import Instruction, ToHead, ToMember
-from protocol.dcnet.rings import positions_of
-from protocol.dcnet.suite import StandardSuite
+from protocol.dcnet.crypto.suite import StandardSuite
+from protocol.dcnet.machines.effects import Instruction, ToHead, ToMember
+from protocol.dcnet.setup.rings import positions_of
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SIZE = RingSize(n=6, k=5, t=3, t_c=3, k_min=3, n_min=4, words=3, rounds=8, committed=(1,))

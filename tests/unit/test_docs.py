@@ -17,7 +17,7 @@ from loadtest.config import MetersConfig
 from node.config import NodeConfig
 from node.lmn.metrics import LMN_METRICS
 from node.metrics import NodeMetrics
-from protocol.dcnet.parameters import choose
+from protocol.dcnet.parameters.choice import choose
 from protocol.errors import LocalProtocolError
 from protocol.wire.fields import MAX_AREA
 

@@ -17,11 +17,11 @@ from coordinator.gwa.joining import check_join
 from node.security.module import KeyDirectory
 from node.trust import TrustStore
 from protocol import pki, wire
-from protocol.dcnet.epoch import Policy, call_digest, check_call, join_text, verify_layout
-from protocol.dcnet.ledger import Ended
-from protocol.dcnet.rings import RingView
-from protocol.dcnet.schema import DEFAULT_SCHEMA
-from protocol.dcnet.suite import StandardSuite
+from protocol.dcnet.crypto.suite import StandardSuite
+from protocol.dcnet.machines.ledger import Ended
+from protocol.dcnet.setup.epoch import Policy, call_digest, check_call, join_text, verify_layout
+from protocol.dcnet.setup.rings import RingView
+from protocol.dcnet.setup.schema import DEFAULT_SCHEMA
 from protocol.errors import RemoteProtocolError
 
 SUITE = StandardSuite()

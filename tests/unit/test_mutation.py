@@ -9,7 +9,7 @@ import pytest
 from mutation.survivors import Mutant, annotation_spans, as_toml, compare, explained, from_diff, within
 
 ROOT = Path(__file__).parents[2]
-SOURCE = (ROOT / "protocol" / "dcnet" / "member.py").read_text(encoding="utf-8")
+SOURCE = (ROOT / "protocol" / "dcnet" / "machines" / "member.py").read_text(encoding="utf-8")
 
 
 def lines_by_definition(source: str) -> dict[str, set[str]]:

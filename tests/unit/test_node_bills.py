@@ -20,12 +20,12 @@ from node.aggregation.contribution import Contributions, Registers, blinding_lab
 from node.storage.engine import Statement, Store, StoreError
 from node.trust import TrustStore
 from protocol import pki, wire
-from protocol.dcnet.billing import Bill, verify_bill
-from protocol.dcnet.commitments import Pedersen, derive_blinding
-from protocol.dcnet.events import Attempted, Progress
-from protocol.dcnet.group import Edwards25519
-from protocol.dcnet.schema import VERIFIED_SCHEMA
-from protocol.dcnet.tariff import Tariff, pack_intervals, tariff_digest
+from protocol.dcnet.billing.bill import Bill, verify_bill
+from protocol.dcnet.billing.tariff import Tariff, pack_intervals, tariff_digest
+from protocol.dcnet.crypto.commitments import Pedersen, derive_blinding
+from protocol.dcnet.crypto.group import Edwards25519
+from protocol.dcnet.machines.effects import Attempted, Progress
+from protocol.dcnet.setup.schema import VERIFIED_SCHEMA
 from protocol.errors import RemoteProtocolError
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)

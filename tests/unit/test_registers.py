@@ -7,7 +7,7 @@ import pytest
 from node.aggregation.contribution import Registers
 from node.lmn.s0 import PulseInput
 from node.metering.registers import RegisterSet
-from protocol.dcnet.schema import DEFAULT_SCHEMA
+from protocol.dcnet.setup.schema import DEFAULT_SCHEMA
 from protocol.metering.obis import Obis
 from protocol.metering.reading import Quality, Reading
 from protocol.metering.units import WATT, WATT_HOUR

@@ -8,8 +8,8 @@ import pytest
 from loadtest.ring import RingSize, make_ring
 from node.ring_cache import PublicRings
 from protocol import wire
-from protocol.dcnet.rings import RingView, Timing
-from protocol.dcnet.suite import StandardSuite
+from protocol.dcnet.crypto.suite import StandardSuite
+from protocol.dcnet.setup.rings import RingView, Timing
 
 
 def view_of(seed: int) -> RingView:

@@ -11,9 +11,9 @@ from node.aggregation.membership import Membership
 from node.metrics import NodeMetrics
 from node.storage.engine import Store
 from protocol import wire
-from protocol.dcnet.masks import MaskSchedule
-from protocol.dcnet.rings import Timing
-from protocol.dcnet.suite import Encryptor, StandardSuite
+from protocol.dcnet.crypto.suite import Encryptor, StandardSuite
+from protocol.dcnet.machines.masks import MaskSchedule
+from protocol.dcnet.setup.rings import Timing
 from protocol.link import LinkContext
 
 N = 16

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from loadtest.config import MetersConfig
 from loadtest.households import households
 from loadtest.truth import RoundRow, Verdict, check
-from protocol.dcnet.schema import DEFAULT_SCHEMA, WORD_MODULUS, Kind, Schema, Slot
+from protocol.dcnet.setup.schema import DEFAULT_SCHEMA, WORD_MODULUS, Kind, Schema, Slot
 
 HOMES = households(MetersConfig(count=8, start_quarter_hour=172 * 96 + 40))
 METERS = {f"g{i}": (home,) for i, home in enumerate(HOMES)}

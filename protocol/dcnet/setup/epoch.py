@@ -17,10 +17,10 @@ from fractions import Fraction
 from functools import lru_cache
 
 from protocol import wire
-from protocol.dcnet.parameters import Parameters, choose
-from protocol.dcnet.rings import Member, RingView, Timing, beacon, commit_nonce, cut_rings
-from protocol.dcnet.schema import Kind, Schema, Slot
-from protocol.dcnet.suite import digest
+from protocol.dcnet.crypto.suite import digest
+from protocol.dcnet.parameters.choice import Parameters, choose
+from protocol.dcnet.setup.rings import Member, RingView, Timing, beacon, commit_nonce, cut_rings
+from protocol.dcnet.setup.schema import Kind, Schema, Slot
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 
 READING_SHARE = 0.15  # of the period: meters are read before the ring opens

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import struct
 
-from protocol.dcnet.rings import RingView
-from protocol.dcnet.suite import Suite, derive, digest
+from protocol.dcnet.crypto.suite import Suite, derive, digest
+from protocol.dcnet.setup.rings import RingView
 
 
 def attestation_text(view: RingView, round_: int, attempt: int, position: int, commitments: bytes) -> bytes:

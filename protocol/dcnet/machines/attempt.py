@@ -11,19 +11,19 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from protocol import wire
-from protocol.dcnet.commitments import (
+from protocol.dcnet.crypto.commitments import (
     BlindingVector,
     add_blinding_vectors,
     decode_blinding_vector,
     encode_blinding_vector,
     subtract_blinding_vectors,
 )
-from protocol.dcnet.events import Instruction, ToMember
-from protocol.dcnet.masks import Words, self_blinding, self_masks, words_from_bytes
-from protocol.dcnet.recovery import Recovery
-from protocol.dcnet.rings import RingView, bitmap, positions_of
-from protocol.dcnet.secrets import mask_label
-from protocol.dcnet.suite import MAC_SIZE, Suite
+from protocol.dcnet.crypto.suite import MAC_SIZE, Suite
+from protocol.dcnet.machines.effects import Instruction, ToMember
+from protocol.dcnet.machines.masks import Words, self_blinding, self_masks, words_from_bytes
+from protocol.dcnet.machines.recovery import Recovery
+from protocol.dcnet.setup.rings import RingView, bitmap, positions_of
+from protocol.dcnet.setup.secrets import mask_label
 from protocol.errors import RemoteProtocolError
 
 

@@ -20,12 +20,12 @@ from __future__ import annotations
 from enum import StrEnum
 
 from protocol import wire
-from protocol.dcnet.attempt import Attempt, check_confirm, check_share
-from protocol.dcnet.events import Instruction, Note, ToCoordinator, ToMember
-from protocol.dcnet.masks import seed_commitment
-from protocol.dcnet.rings import RingView, bitmap, positions_of
-from protocol.dcnet.search import Search
-from protocol.dcnet.suite import Suite, mac_equal
+from protocol.dcnet.crypto.suite import Suite, mac_equal
+from protocol.dcnet.machines.attempt import Attempt, check_confirm, check_share
+from protocol.dcnet.machines.effects import Instruction, Note, ToCoordinator, ToMember
+from protocol.dcnet.machines.masks import seed_commitment
+from protocol.dcnet.machines.search import Search
+from protocol.dcnet.setup.rings import RingView, bitmap, positions_of
 from protocol.errors import InvariantError, RemoteProtocolError
 
 _NEVER = float("inf")

@@ -25,8 +25,8 @@ from typing import Any
 
 import numpy as np
 
-from protocol.dcnet.billing import PRICE_MAX
-from protocol.dcnet.suite import digest
+from protocol.dcnet.billing.bill import PRICE_MAX
+from protocol.dcnet.crypto.suite import digest
 from protocol.errors import RemoteProtocolError
 from protocol.wire import MAX_PRICES, MAX_TARIFF_SIZE
 

@@ -13,10 +13,10 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, field
 
-from protocol.dcnet import prf, shamir
-from protocol.dcnet.attestation import attestation_key
-from protocol.dcnet.rings import RingView, positions_of
-from protocol.dcnet.suite import Suite, derive, digest
+from protocol.dcnet.crypto import prf, shamir
+from protocol.dcnet.crypto.suite import Suite, derive, digest
+from protocol.dcnet.setup.attestation import attestation_key
+from protocol.dcnet.setup.rings import RingView, positions_of
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 
 

@@ -22,13 +22,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from protocol import wire
-from protocol.dcnet.attestation import LedgerSecrets, attestation_text
-from protocol.dcnet.commitments import Pedersen, decode_blinding_vector
-from protocol.dcnet.masks import words_from_bytes
-from protocol.dcnet.rings import RingView, positions_of, result_text
-from protocol.dcnet.schema import signed
-from protocol.dcnet.search import lost_rounds_granted
-from protocol.dcnet.suite import MAC_SIZE, Suite, mac_equal
+from protocol.dcnet.crypto.commitments import Pedersen, decode_blinding_vector
+from protocol.dcnet.crypto.suite import MAC_SIZE, Suite, mac_equal
+from protocol.dcnet.machines.masks import words_from_bytes
+from protocol.dcnet.machines.search import lost_rounds_granted
+from protocol.dcnet.setup.attestation import LedgerSecrets, attestation_text
+from protocol.dcnet.setup.rings import RingView, positions_of, result_text
+from protocol.dcnet.setup.schema import signed
 from protocol.errors import RemoteProtocolError
 
 _NEVER = float("inf")

@@ -16,7 +16,7 @@ Zero is excluded for the secret and for every coefficient: its commitment would 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from protocol.dcnet.group import Group
+from protocol.dcnet.crypto.group import Group
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 
 

@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from protocol.dcnet.schema import Noise
-from protocol.dcnet.suite import digest
+from protocol.dcnet.crypto.suite import digest
+from protocol.dcnet.setup.schema import Noise
 from protocol.errors import RemoteProtocolError
 from protocol.wire import VERSION
 

@@ -33,7 +33,7 @@ from collections.abc import Sequence
 from cryptography.hazmat.primitives.hashes import SHA512
 from cryptography.hazmat.primitives.hmac import HMAC
 
-from protocol.dcnet.group import SCALAR_SIZE, Group, decode_scalar, encode_scalar, require_element, wide_scalar
+from protocol.dcnet.crypto.group import SCALAR_SIZE, Group, decode_scalar, encode_scalar, require_element, wide_scalar
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 
 WORD_MODULUS = 2**64

@@ -22,16 +22,16 @@ from weakref import WeakSet, WeakValueDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from protocol.dcnet.commitments import (
+from protocol.dcnet.crypto.commitments import (
     BLINDING_MASK_SIZE,
     BlindingVector,
     add_blinding_vectors,
     blinding_masks,
     subtract_blinding_vectors,
 )
-from protocol.dcnet.rings import RingView, bitmap, positions_of
-from protocol.dcnet.secrets import EpochSecrets
-from protocol.dcnet.suite import Encryptor, Suite, counter_block, derive, zeros
+from protocol.dcnet.crypto.suite import Encryptor, Suite, counter_block, derive, zeros
+from protocol.dcnet.setup.rings import RingView, bitmap, positions_of
+from protocol.dcnet.setup.secrets import EpochSecrets
 
 Words = NDArray[np.uint64]
 SEED_COMMITMENT_SIZE = 16

@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.hashes import SHA256, SHA512, Hash
 from cryptography.hazmat.primitives.hmac import HMAC
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from protocol.dcnet.group import (
+from protocol.dcnet.crypto.group import (
     ELEMENT_SIZE,
     SCALAR_SIZE,
     Group,
@@ -35,7 +35,7 @@ from protocol.dcnet.group import (
     require_element,
     wide_scalar,
 )
-from protocol.dcnet.shamir import lagrange_at_zero
+from protocol.dcnet.crypto.shamir import lagrange_at_zero
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 
 PROOF_SIZE = 2 * SCALAR_SIZE

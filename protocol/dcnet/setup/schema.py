@@ -14,8 +14,8 @@ from enum import StrEnum
 from fractions import Fraction
 from typing import Any
 
-from protocol.dcnet.noise import EXPONENT_MAX, EXPONENT_MIN
-from protocol.dcnet.suite import digest
+from protocol.dcnet.crypto.noise import EXPONENT_MAX, EXPONENT_MIN
+from protocol.dcnet.crypto.suite import digest
 from protocol.errors import RemoteProtocolError
 
 WORD_MODULUS = 1 << 64
@@ -34,7 +34,8 @@ class Kind(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Noise:
     """
-    Distributed noise of a slot (protocol.dcnet.noise): privacy loss ε of one total in parts in a million, sensitivity.
+    Distributed noise of a slot (protocol.dcnet.crypto.noise): privacy loss ε of one total in parts in a million,
+    and sensitivity.
 
     `sensitivity` is the most by which one household changes the total, an integer at the slot's scaler.
     """

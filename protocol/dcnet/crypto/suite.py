@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF, HKDFExpand
 
-from protocol.dcnet.group import Edwards25519, Group
+from protocol.dcnet.crypto.group import Edwards25519, Group
 from protocol.errors import RemoteProtocolError
 
 MAC_SIZE = 16

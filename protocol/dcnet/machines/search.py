@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import combinations
 
-from protocol.dcnet.rings import RingView, bitmap, positions_of
+from protocol.dcnet.setup.rings import RingView, bitmap, positions_of
 
 _TRIES_OF_A_HEAD = 5  # sets that a head gets to leave out before it is replaced: where its successor goes on
 

@@ -26,9 +26,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from protocol.dcnet.commitments import Pedersen
-from protocol.dcnet.group import Group
-from protocol.dcnet.suite import digest
+from protocol.dcnet.crypto.commitments import Pedersen
+from protocol.dcnet.crypto.group import Group
+from protocol.dcnet.crypto.suite import digest
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 
 PRICE_MAX = 2**32

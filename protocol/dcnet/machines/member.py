@@ -22,15 +22,24 @@ from enum import StrEnum
 from typing import Protocol
 
 from protocol import wire
-from protocol.dcnet import prf
-from protocol.dcnet.attestation import attestation_text
-from protocol.dcnet.commitments import Pedersen, add_blinding_vectors, encode_blinding_vector
-from protocol.dcnet.events import Attempted, Instruction, Note, Persist, Progress, Settled, ToCoordinator, ToHead
-from protocol.dcnet.masks import MaskSchedule, Words, seed_commitment, self_blinding, self_mask
-from protocol.dcnet.rings import RingView, positions_of, result_text, round_digest
-from protocol.dcnet.schema import signed
-from protocol.dcnet.secrets import PairKeys, mask_label
-from protocol.dcnet.suite import MAC_SIZE, Suite, mac_equal
+from protocol.dcnet.crypto import prf
+from protocol.dcnet.crypto.commitments import Pedersen, add_blinding_vectors, encode_blinding_vector
+from protocol.dcnet.crypto.suite import MAC_SIZE, Suite, mac_equal
+from protocol.dcnet.machines.effects import (
+    Attempted,
+    Instruction,
+    Note,
+    Persist,
+    Progress,
+    Settled,
+    ToCoordinator,
+    ToHead,
+)
+from protocol.dcnet.machines.masks import MaskSchedule, Words, seed_commitment, self_blinding, self_mask
+from protocol.dcnet.setup.attestation import attestation_text
+from protocol.dcnet.setup.rings import RingView, positions_of, result_text, round_digest
+from protocol.dcnet.setup.schema import signed
+from protocol.dcnet.setup.secrets import PairKeys, mask_label
 from protocol.errors import InvariantError, LocalProtocolError, RemoteProtocolError
 
 

@@ -17,10 +17,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from protocol.dcnet import prf, shamir
-from protocol.dcnet.masks import seed_commitment
-from protocol.dcnet.rings import bitmap
-from protocol.dcnet.suite import Suite, mac_equal
+from protocol.dcnet.crypto import prf, shamir
+from protocol.dcnet.crypto.suite import Suite, mac_equal
+from protocol.dcnet.machines.masks import seed_commitment
+from protocol.dcnet.setup.rings import bitmap
 from protocol.errors import RemoteProtocolError
 
 

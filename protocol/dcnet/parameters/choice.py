@@ -46,7 +46,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal, get_args
 
-from protocol.dcnet.hypergeometric import least_safe, sum_bits, tail_bits
+from protocol.dcnet.parameters.hypergeometric import least_safe, sum_bits, tail_bits
 from protocol.errors import LocalProtocolError
 
 Model = Literal["honest-but-curious", "semi-malicious", "unsplittable"]

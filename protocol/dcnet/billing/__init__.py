@@ -1,0 +1,1 @@
+"""Bills from commitments, and the tariffs that they are computed by."""

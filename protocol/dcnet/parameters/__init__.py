@@ -1,0 +1,1 @@
+"""How many neighbours, shares and members a ring needs under which threat."""
