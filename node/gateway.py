@@ -29,7 +29,8 @@ from node.metering.registers import RegisterSet
 from node.metrics import NodeMetrics
 from node.ring_cache import PublicRings
 from node.security.module import SecurityModule
-from node.storage.engine import Store, StoreError
+from node.storage.engine import Store
+from node.storage.errors import StoreError
 from node.trust import TrustStore
 from protocol import wire
 from protocol.dcnet.billing.bill import request_digest

@@ -20,7 +20,7 @@ import trio
 from node.aggregation.context import RELAY, AccountMoved, FromCoordinator, FromHead, MembershipContext
 from node.aggregation.contribution import Registers, SupersededError
 from node.aggregation.head import HeadDriver
-from node.storage.engine import StoreError
+from node.storage.errors import StoreError
 from protocol import wire
 from protocol.dcnet.machines.effects import Attempted, Instruction, Note, Persist, Settled, ToCoordinator, ToHead
 from protocol.dcnet.machines.masks import MaskSchedule

@@ -30,7 +30,8 @@ from cryptography.x509.oid import NameOID
 
 from node.lmn.hdlc.certificate import Identity, make_certificate
 from node.lmn.metrics import LMN_CERTIFICATES_RENEWED, certificate_ends
-from node.storage.engine import Statement, Store, StoreError
+from node.storage.engine import Statement, Store
+from node.storage.errors import StoreError
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 
 _SLOW_CLOCK: Final = timedelta(days=1)  # a meter whose clock is behind must not find its certificate not yet valid

@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from nacl.exceptions import CryptoError
 from nacl.public import PrivateKey
 
+from node.security.storage_key import FILE_NAME, FileStorageKeys
 from protocol import pki
 from protocol.dcnet.crypto.commitments import derive_blinding
 from protocol.dcnet.crypto.suite import Suite
@@ -62,6 +63,7 @@ class KeyDirectory:
         directory.chmod(0o700)
         self.directory = directory
         self.suite = suite
+        self._storage_keys = FileStorageKeys(directory / FILE_NAME)
         self.seeds = sqlite3.connect(directory / "epochs.sqlite", isolation_level=None)
         (directory / "epochs.sqlite").chmod(0o600)
         for pragma in ("secure_delete=ON", "journal_mode=MEMORY", "synchronous=NORMAL", "busy_timeout=5000"):
@@ -72,6 +74,10 @@ class KeyDirectory:
         )
         # The newest epoch of a gateway that was bound to a layout; it stays when the seed goes.
         self.seeds.execute("CREATE TABLE IF NOT EXISTS bound (gateway TEXT PRIMARY KEY, epoch INTEGER) WITHOUT ROWID")
+
+    def storage_key(self, purpose: str) -> bytes:
+        """The key under which the node keeps what belongs to `purpose`; see node.storage.cipher."""
+        return self._storage_keys.storage_key(purpose)
 
     def close(self) -> None:
         """Close the seed file."""

@@ -31,15 +31,11 @@ from typing import Any
 
 import trio
 
-from node.storage.migrations import SchemaError, check_version, migrate
-from protocol.errors import StromkreisError
+from node.storage.errors import SchemaError, StoreError
+from node.storage.migrations import check_version, migrate
 
 _REFUSALS = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError, OverflowError)
 """What SQLite says about one write; everything else is about the file."""
-
-
-class StoreError(StromkreisError):
-    """The store could not be read or written: what was wrong, in which file, and what to do."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,8 @@ from node.lmn.drivers import DRIVERS
 from node.lmn.hdlc.frame import Address
 from node.lmn.mbus.device import DeviceAddress
 from node.lmn.profiles import MeterProfile
-from node.storage.engine import Store, StoreError
+from node.storage.engine import Store
+from node.storage.errors import StoreError
 from protocol.metering.obis import Obis
 from protocol.metering.reading import Reading
 

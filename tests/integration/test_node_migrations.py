@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from node.storage.engine import Store, StoreError
-from node.storage.migrations import STEPS, SchemaError, migrate
+from node.storage.engine import Store
+from node.storage.errors import SchemaError, StoreError
+from node.storage.migrations import STEPS, migrate
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ import pytest
 import trio
 import trio.testing
 
-from node.storage.engine import Statement, Store, StoreError
+from node.storage.engine import Statement, Store
+from node.storage.errors import StoreError
 
 WATCHDOG_S = 30
 ROOT = Path(__file__).parents[2]
@@ -112,7 +113,8 @@ async def test_a_full_file_fails_the_write_that_does_not_fit_and_recovers_with_r
 PREAMBLE = """
 import os, resource, sys, trio
 from pathlib import Path
-from node.storage.engine import Statement, Store, StoreError
+from node.storage.engine import Statement, Store
+from node.storage.errors import StoreError
 SQL = "INSERT INTO contribution VALUES (?, 1, ?, 0, 0, 1, 0, 0, ?, ?)"
 store = Store(Path(sys.argv[1]))
 """

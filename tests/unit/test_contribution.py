@@ -10,7 +10,8 @@ import pytest
 import trio
 
 from node.aggregation.contribution import Contribution, Contributions, Registers, SupersededError
-from node.storage.engine import Statement, Store, StoreError
+from node.storage.engine import Statement, Store
+from node.storage.errors import StoreError
 from protocol.dcnet.machines.effects import Attempted, Progress, Settled
 from protocol.dcnet.machines.member import Resume
 from protocol.dcnet.setup.rings import RingView

@@ -17,7 +17,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from coordinator.gwa.ca import CertificateAuthority, TariffSigner
 from node.aggregation.bills import BillingRules, Bills
 from node.aggregation.contribution import Contributions, Registers, blinding_label
-from node.storage.engine import Statement, Store, StoreError
+from node.storage.engine import Statement, Store
+from node.storage.errors import StoreError
 from node.trust import TrustStore
 from protocol import pki, wire
 from protocol.dcnet.billing.bill import Bill, verify_bill

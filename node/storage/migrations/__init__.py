@@ -14,10 +14,8 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from node.storage.errors import SchemaError
 from node.storage.migrations import step001_unversioned
-from node.storage.migrations.errors import SchemaError
-
-__all__ = ["STEPS", "SchemaError", "Step", "check_version", "migrate"]
 
 Step = Callable[[sqlite3.Connection], None]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from typing import Final
 
-from node.storage.migrations.errors import SchemaError
+from node.storage.errors import SchemaError
 
 _TABLES: Final = {
     "baseline": """(
