@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from protocol.dcnet.setup.schema import DEFAULT_SCHEMA, VERIFIED_SCHEMA, Kind, Noise, Schema, Slot
+from protocol.metering.interval import index_at
 
 
 def _zmq_endpoint(text: str) -> str:
@@ -126,7 +127,7 @@ class EpochConfig(_Section):
 
     def interval_index(self, interval_start_unix_s: int) -> int:
         """Which interval starts at this metering time."""
-        return (interval_start_unix_s - self.metering_start_unix_s) // self.interval_s
+        return index_at(interval_start_unix_s, self.metering_start_unix_s, self.interval_s)
 
 
 class WebConfig(_Section):

@@ -30,6 +30,7 @@ from coordinator.tables import epoch_calls, epoch_states, epochs, metadata, ring
 from protocol.dcnet.machines.ledger import Ended
 from protocol.dcnet.setup.schema import Schema
 from protocol.errors import LocalProtocolError, StromkreisError
+from protocol.metering.interval import start_of
 from protocol.wire import Outcome
 
 
@@ -46,7 +47,7 @@ class Epoch:
 
     def interval_of(self, round_: int) -> int:
         """The start of a round's metering interval, Unix time in seconds."""
-        return self.interval_start_s + round_ * self.interval_s
+        return start_of(round_, self.interval_start_s, self.interval_s)
 
 
 @dataclass(frozen=True, slots=True)

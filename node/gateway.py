@@ -9,7 +9,6 @@ registers to the one that the interval belongs to.
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -37,11 +36,20 @@ from protocol.dcnet.billing.bill import request_digest
 from protocol.dcnet.crypto.commitments import Pedersen
 from protocol.dcnet.crypto.suite import Suite
 from protocol.dcnet.machines.masks import Fleet
-from protocol.dcnet.setup.epoch import Policy, call_digest, check_call, join_text, ring_timing, verify_layout
+from protocol.dcnet.setup.epoch import (
+    Policy,
+    call_digest,
+    check_call,
+    join_text,
+    registration_grid,
+    ring_timing,
+    verify_layout,
+)
 from protocol.dcnet.setup.schema import Schema
 from protocol.dcnet.setup.secrets import EpochSecrets
 from protocol.errors import RemoteProtocolError
 from protocol.link import Connection, Inbox, LinkContext
+from protocol.metering.interval import RegistrationGrid
 from protocol.metering.reading import Reading
 
 log = logging.getLogger(__name__)
@@ -83,23 +91,6 @@ class _Epoch:
     membership: Membership | None = None
 
 
-class _Quarters:
-    """The epoch's reading times as the meters' schedule."""
-
-    def __init__(self, call: wire.EpochCall) -> None:
-        self._start_s = call.start_ms / 1000
-        self._period_s = call.period_ms / 1000
-
-    def next_reading_time(self, now_s: float) -> float:
-        """The next quarter hour, accelerated or not, after `now_s`."""
-        return self._start_s + (math.floor((now_s - self._start_s) / self._period_s) + 1) * self._period_s
-
-
-def _interval_s(call: wire.EpochCall, now_s: float) -> int:
-    """The metering interval that has begun by now."""
-    return call.interval_start_s + math.floor((now_s * 1000 - call.start_ms) / call.period_ms) * call.interval_s
-
-
 class Gateway:
     """One gateway; `run` serves until cancelled."""
 
@@ -118,7 +109,7 @@ class Gateway:
         self._nursery: trio.Nursery | None = None
         self._registers: RegisterSet | None = None
         self._contributions: Contributions | None = None
-        self._quarters: _Quarters | None = None
+        self._grid: RegistrationGrid | None = None
         self._timed = trio.Event()
         self._bills = Bills(
             shared.store, self.identity, Pedersen(shared.suite.group), module.blinding, shared.trust, shared.billing
@@ -212,7 +203,7 @@ class Gateway:
 
     def next_reading_time(self, now_s: float) -> float:
         """The meters' schedule: the newest epoch's quarter hours."""
-        return now_s + 3600.0 if self._quarters is None else self._quarters.next_reading_time(now_s)
+        return now_s + 3600.0 if self._grid is None else self._grid.next_time_s(now_s)
 
     async def _deliver(self, readings: list[Reading]) -> None:
         if self._registers is None or self._contributions is None:
@@ -222,7 +213,8 @@ class Gateway:
         if not calls:
             return
         # All epochs share one grid of quarter hours, so the newest call names the interval for each of them.
-        registers = self._registers.take(_interval_s(calls[-1], now_s), readings)
+        grid = registration_grid(calls[-1])
+        registers = self._registers.take(grid.registration_s(grid.index_at(now_s)), readings)
         if registers is None:
             return
         try:
@@ -231,8 +223,8 @@ class Gateway:
             self._store_failed(error)
             return
         for epoch in reversed(list(self._epochs.values())):
-            round_, rest = divmod(registers.interval_s - epoch.call.interval_start_s, epoch.call.interval_s)
-            if not rest and 0 <= round_ < epoch.call.rounds and epoch.membership is not None:
+            round_ = registration_grid(epoch.call).index_of(registers.interval_s, epoch.call.rounds)
+            if round_ is not None and epoch.membership is not None:
                 epoch.membership.reading(round_, registers)
                 # One reading, one ring: in two of different members the totals' difference would show it.
                 return
@@ -307,7 +299,7 @@ class Gateway:
             self._epochs[call.epoch] = known = _Epoch(call, secrets)
             self._module.forget_epochs_before(min(self._epochs))
             await self._nursery.start(self._live, known)
-            self._quarters = _Quarters(call)
+            self._grid = registration_grid(call)
             self._timed.set()
             self._ask_account()
         text = join_text(call_digest(call), self.identity, known.secrets.public_key, self._module.curve.public)

@@ -23,6 +23,7 @@ from coordinator.tables import epochs, ring_rounds, rings
 from protocol.dcnet.crypto.noise import total_deviation
 from protocol.dcnet.machines.ledger import Ended
 from protocol.dcnet.setup.schema import Schema
+from protocol.metering.interval import index_at
 
 RoundKey = tuple[int, int, int]  # epoch, round, ring: the order of pages, newest first
 _JOINED = ring_rounds.join(epochs, ring_rounds.c.epoch == epochs.c.epoch)
@@ -101,8 +102,8 @@ class _Layout:
     members: int
 
     def covers(self, interval_start_s: int) -> bool:
-        offset = interval_start_s - self.epoch.interval_start_s
-        return 0 <= offset < self.epoch.rounds * self.epoch.interval_s
+        epoch = self.epoch
+        return 0 <= index_at(interval_start_s, epoch.interval_start_s, epoch.interval_s) < epoch.rounds
 
 
 class Totals:

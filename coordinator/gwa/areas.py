@@ -8,7 +8,6 @@ Without I/O: time and randomness come in.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -18,6 +17,7 @@ from protocol import wire
 from protocol.dcnet.crypto.suite import Suite
 from protocol.dcnet.setup.rings import commit_nonce
 from protocol.dcnet.setup.schema import Schema
+from protocol.metering.interval import first_index_from, start_of
 
 _NEVER = float("inf")
 SETTLE_S = 2.0  # no new gateway for so long: the area is complete as far as we can know
@@ -134,14 +134,15 @@ class Areas:
         config = self._config
         join_s, deal_s = self._windows_s()
         earliest_s = max([now_s + join_s + deal_s, config.origin_unix_s, *(each.end_s() for each in area.epochs)])
-        interval = math.ceil((earliest_s - config.origin_unix_s) / config.period_s - 1e-6)
+        interval = first_index_from(earliest_s, config.origin_unix_s, config.period_s)
         nonce, seed = self._entropy(32), self._entropy(32)
         call = wire.EpochCall(
             epoch=self._next_epoch, area=area.name, nonce_commitment=commit_nonce(nonce),
             schema=self._schema.to_bytes(), rounds=config.rounds,
-            start_ms=round((config.origin_unix_s + interval * config.period_s) * 1000),
+            start_ms=round(start_of(interval, config.origin_unix_s, config.period_s) * 1000),
             period_ms=round(config.period_s * 1000),
-            interval_start_s=config.metering_start_unix_s + interval * config.interval_s, interval_s=config.interval_s,
+            interval_start_s=start_of(interval, config.metering_start_unix_s, config.interval_s),
+            interval_s=config.interval_s,
             ring_size=config.ring_size, corrupt_ppm=round(config.corrupt * 1_000_000),
             dropout_ppm=round(config.dropout * 1_000_000), join_until_ms=round((now_s + join_s) * 1000),
         )  # fmt: skip

@@ -20,7 +20,7 @@ from protocol import wire
 from protocol.dcnet.crypto.suite import Suite
 from protocol.dcnet.machines.ledger import Ended, RoundLedger
 from protocol.dcnet.setup.attestation import LedgerSecrets
-from protocol.dcnet.setup.epoch import make_view
+from protocol.dcnet.setup.epoch import make_view, registration_grid
 from protocol.dcnet.setup.rings import RingView, beacon, bitmap, cut_rings, positions_of
 from protocol.errors import InvariantError, LocalProtocolError, RemoteProtocolError
 from protocol.link import LinkLimits
@@ -121,7 +121,7 @@ class AreaEpoch:
 
     def end_s(self) -> float:
         """When the last round's time is over."""
-        return (self.call.start_ms + self.call.rounds * self.call.period_ms) / 1000
+        return registration_grid(self.call).time_s(self.call.rounds)
 
     def place_of(self, identity: str) -> tuple[Ring, int] | None:
         """A gateway's ring and position."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from loadtest.config import MetersConfig
 from loadtest.profiles import QUARTER_HOURS
+from protocol.metering.interval import index_at
 
 _YEARS = 4
 _QUARTER_HOUR_S = 900.0
@@ -37,7 +38,7 @@ class SimulatedClock:
 
     def quarter_hour(self, unix_s: float) -> int:
         """The index of the quarter hour at a moment; negative before the origin."""
-        return int((unix_s - self.origin_unix_s) // self.period_s)
+        return index_at(unix_s, self.origin_unix_s, self.period_s)
 
     def now(self) -> int:
         """The index of the present quarter hour."""

@@ -42,6 +42,7 @@ from node.lmn.profiles import ANY_METER, MeterProfile
 from node.lmn.s0 import is_billable
 from node.lmn.timestamps import MonotonicWatch, is_cumulative
 from protocol.errors import InvariantError, LocalProtocolError, RemoteProtocolError
+from protocol.metering.interval import next_start
 from protocol.metering.reading import Reading
 
 Clock = Callable[[], float]
@@ -69,7 +70,7 @@ class Periodic:
 
     def next_reading_time(self, now_s: float) -> float:
         """The next multiple of the period."""
-        return (math.floor(now_s / self.period_s) + 1) * self.period_s
+        return next_start(now_s, 0.0, self.period_s)
 
 
 @dataclass(frozen=True, slots=True)

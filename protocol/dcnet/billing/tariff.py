@@ -28,6 +28,7 @@ import numpy as np
 from protocol.dcnet.billing.bill import PRICE_MAX
 from protocol.dcnet.crypto.suite import digest
 from protocol.errors import RemoteProtocolError
+from protocol.metering.interval import index_starting_at, start_of
 from protocol.wire import MAX_PRICES, MAX_TARIFF_SIZE
 
 SCALER_RANGE = range(-12, 7)
@@ -92,12 +93,11 @@ class Tariff:
 
     def interval_s_of(self, index: int) -> int:
         """The start of the interval of price `index`, Unix time in seconds."""
-        return self.start_s + index * self.interval_s
+        return start_of(index, self.start_s, self.interval_s)
 
     def index_of(self, interval_start_s: int) -> int | None:
         """The index of the price of an interval, None where the tariff has none for it."""
-        index, rest = divmod(interval_start_s - self.start_s, self.interval_s)
-        return index if not rest and 0 <= index < len(self.prices) else None
+        return index_starting_at(interval_start_s, self.start_s, self.interval_s, len(self.prices))
 
 
 def money(amount: int, scaler: int) -> Decimal:

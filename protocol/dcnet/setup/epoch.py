@@ -22,6 +22,7 @@ from protocol.dcnet.parameters.choice import Parameters, choose
 from protocol.dcnet.setup.rings import Member, RingView, Timing, beacon, commit_nonce, cut_rings
 from protocol.dcnet.setup.schema import Kind, Schema, Slot
 from protocol.errors import LocalProtocolError, RemoteProtocolError
+from protocol.metering.interval import RegistrationGrid
 
 READING_SHARE = 0.15  # of the period: meters are read before the ring opens
 
@@ -82,10 +83,15 @@ def ring_parameters(size: int, population: int, corrupt_ppm: int, dropout_ppm: i
     return choose(size, *rates, model="unsplittable", population=population)
 
 
+def registration_grid(call: wire.EpochCall) -> RegistrationGrid:
+    """The registration periods of an epoch: period r is that of round r."""
+    return RegistrationGrid(call.start_ms, call.period_ms, call.interval_start_s, call.interval_s)
+
+
 def ring_timing(call: wire.EpochCall) -> Timing:
     """The ring's waits: the opening comes after the time in which meters are read."""
-    period_s = call.period_ms / 1000
-    return Timing.spread(call.start_ms / 1000 + READING_SHARE * period_s, period_s)
+    grid = registration_grid(call)
+    return Timing.spread(grid.time_s(0) + READING_SHARE * grid.period_s, grid.period_s)
 
 
 def make_view(

@@ -20,6 +20,7 @@ from functools import cached_property
 from protocol.dcnet.crypto.suite import digest
 from protocol.dcnet.setup.schema import Noise
 from protocol.errors import RemoteProtocolError
+from protocol.metering.interval import index_at, start_of
 from protocol.wire import VERSION
 
 
@@ -93,11 +94,11 @@ class Timing:
 
     def open_at_s(self, round_: int) -> float:
         """When round `round_` is opened."""
-        return self.first_open_s + round_ * self.period_s
+        return start_of(round_, self.first_open_s, self.period_s)
 
     def round_at(self, now_s: float) -> int:
         """The last round whose opening time has come; negative before the first."""
-        return int((now_s - self.first_open_s) // self.period_s)
+        return index_at(now_s, self.first_open_s, self.period_s)
 
     @classmethod
     def spread(cls, first_open_s: float, period_s: float) -> Timing:
