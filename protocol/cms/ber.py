@@ -11,6 +11,7 @@ from __future__ import annotations
 from protocol.errors import RemoteProtocolError
 
 _OCTET_STRING, _OCTET_STRING_IN_PIECES = 0x04, 0x24
+_CONTEXT_0, _CONTEXT_0_CONSTRUCTED, _SEQUENCE = 0x80, 0xA0, 0x30
 _CONSTRUCTED, _LONG_TAG = 0x20, 0x1F
 _INDEFINITE = 0x80
 _LENGTH_SIZE_MAX = 4  # octets of a length: 4 GiB, more than any bound on a message
@@ -77,19 +78,43 @@ class _Reader:
         return int.from_bytes(self._data[at + 1 : at + 1 + count], "big"), at + 1 + count
 
     def _constructed(self, tag: int, at: int, end: int, indefinite: bool, depth: int) -> tuple[bytes, int]:
-        parts = []
+        parts: list[bytes] = []
         while indefinite or at < end:
             if indefinite and self._data[at : at + 2] == b"\0\0" and at + 2 <= end:
                 at += 2
                 break
             part, at = self.element(at, end, depth + 1)
-            parts.append(part)
+            after_algorithm = bool(parts) and parts[-1][0] == _SEQUENCE
+            parts.append(_joined_content(part, depth, self._depth_max) if after_algorithm else part)
         if tag == _OCTET_STRING_IN_PIECES:
-            return encode(_OCTET_STRING, b"".join(map(_string_piece, parts))), at
+            return encode(_OCTET_STRING, _join(parts)), at
         return encode(tag, b"".join(parts)), at
 
 
-def _string_piece(element: bytes) -> bytes:
-    if element[0] != _OCTET_STRING:
+def _joined_content(element: bytes, depth: int, depth_max: int) -> bytes:
+    """
+    Content in pieces, encryptedContent [0] IMPLICIT OCTET STRING, in one.
+
+    Its place tells it from eContent, [0] EXPLICIT: it follows an AlgorithmIdentifier, and nothing else in CMS that does
+    is made of OCTET STRINGs.
+    """
+    if element[0] != _CONTEXT_0_CONSTRUCTED:
+        return element
+    body, pieces, at = _value(element), [], 0
+    reader = _Reader(body, depth_max, len(body))
+    while at < len(body):
+        if body[at] != _OCTET_STRING:
+            return element
+        piece, at = reader.element(at, len(body), depth)
+        pieces.append(piece)
+    return encode(_CONTEXT_0, _join(pieces))
+
+
+def _join(pieces: list[bytes]) -> bytes:
+    if any(piece[0] != _OCTET_STRING for piece in pieces):
         raise RemoteProtocolError("cms_malformed", "an OCTET STRING in pieces that are none")
+    return b"".join(map(_value, pieces))
+
+
+def _value(element: bytes) -> bytes:
     return element[2 + (element[1] & 0x7F if element[1] & 0x80 else 0) :]

@@ -1,8 +1,8 @@
 """
 Authenticated content encryption: AES-GCM (RFC 5084) and AES-CBC with CMAC (section 5.4).
 
-`aad` is the DER encoding of authAttrs with the tag of SET OF (RFC 5083 section 2.2), empty without attributes.  The CMAC
-is over C || AAD (REQ.CMS.AesCbcCmac.30).  The MAC is checked before anything is decrypted.
+`aad` is the DER encoding of authAttrs with the tag of SET OF (RFC 5083 section 2.2), empty without attributes.  The
+CMAC is over C || AAD (REQ.CMS.AesCbcCmac.30).  The MAC is checked before anything is decrypted.
 """
 
 from __future__ import annotations
@@ -52,29 +52,30 @@ def read_parameters(algorithm: Any, attributes: dict[str, Any]) -> tuple[Content
 
     Raises RemoteProtocolError `cms_algorithm`, `cms_profile`, `cms_malformed`.
     """
-    oid = algorithm["algorithm"].dotted
+    with reading("ContentEncryptionAlgorithmIdentifier (table 5.5)"):
+        oid, parametrised = algorithm["algorithm"].dotted, has_parameters(algorithm)
     cipher = next((each for each in ContentCipher if each.oid == oid), None)
     if cipher is None:
         raise RemoteProtocolError("cms_algorithm", f"content encryption {oid} (table 5.1)")
     if cipher.is_gcm:
-        require(has_parameters(algorithm), "GCM without its parameters (5.3.2.2.4)")
+        require(parametrised, "GCM without its parameters (5.3.2.2.4)")
         with reading("GCMParameters (RFC 5084, 3.2)"):
             gcm = algorithm["parameters"].parse(GcmParameters)
             nonce, icv_size = bytes(gcm["nonce"]), gcm["icv_length"].native
         require(len(nonce) == _NONCE_SIZE, f"a nonce of {len(nonce)} octets, expected 12 (5.3.2.2.4)")
         require(icv_size == MAC_SIZE, f"aes-ICVlen {icv_size}, expected 16 (5.3.2.2.4)")
         return cipher, nonce
-    if not has_parameters(algorithm):
+    if not parametrised:
         return cipher, _ZERO_IV
     with reading("CBC-CMAC-Param (5.4)"):
         written = algorithm["parameters"].dump()
         cbc = algorithm["parameters"].parse(CbcCmacParameters)
         iv, mac_size = bytes(cbc["iv"]), cbc["mac_length"].native
+        authenticated = attributes[CBC_CMAC_PARAMETERS].dump() if CBC_CMAC_PARAMETERS in attributes else None
     require(len(iv) == _BLOCK_SIZE, f"an IV of {len(iv)} octets, expected 16 (5.4)")
     require(mac_size == MAC_SIZE, f"aes-MacLen {mac_size}, expected 16 (5.4)")
-    authenticated = attributes.get(CBC_CMAC_PARAMETERS)
     require(
-        authenticated is not None and authenticated.dump() == written,
+        authenticated == written,
         "the parameters are not among the authenticated attributes (5.4)",
     )
     return cipher, iv

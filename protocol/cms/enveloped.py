@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from asn1crypto.core import ObjectIdentifier
 from cryptography import x509
 from cryptography.hazmat.primitives import keywrap, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -29,7 +30,6 @@ from protocol.cms.structures import (
     KeyAgreeRecipientIdentifier,
     KeyAgreeRecipientInfo,
     Limits,
-    ObjectIdentifier,
     Originator,
     OriginatorPublicKey,
     RecipientEncryptedKey,
@@ -113,7 +113,9 @@ def seal(
     wrap = AlgorithmIdentifier({"algorithm": WRAP_OIDS[suite.wrap_size]})
     wrapping_key = _derive(ephemeral.exchange(ec.ECDH(), public_key), suite.kdf, suite.wrap_size, wrap)
     named = {"algorithm": EC_PUBLIC_KEY, "parameters": ObjectIdentifier(CURVE_OIDS[type(public_key.curve)])}
-    rid = KeyAgreeRecipientIdentifier("r_key_id", RecipientKeyIdentifier({"subject_key_identifier": key_identifier(recipient)}))
+    rid = KeyAgreeRecipientIdentifier(
+        "r_key_id", RecipientKeyIdentifier({"subject_key_identifier": key_identifier(recipient)})
+    )
     encrypted = RecipientEncryptedKey({"rid": rid, "encrypted_key": keywrap.aes_key_wrap(wrapping_key, keys)})
     originator = OriginatorPublicKey({"algorithm": named, "public_key": _point(ephemeral.public_key())})
     kari = KeyAgreeRecipientInfo(
@@ -139,9 +141,7 @@ def seal(
     return bytes(AuthEnvelopedData(fields).dump())
 
 
-def open_enveloped(
-    data: bytes, key: AgreementKey, limits: Limits
-) -> tuple[bytes, str, EncryptionSuite]:
+def open_enveloped(data: bytes, key: AgreementKey, limits: Limits) -> tuple[bytes, str, EncryptionSuite]:
     """
     Decrypt AuthEnvelopedData: the content, its type, and the suite.
 
@@ -157,7 +157,7 @@ def open_enveloped(
         found = {} if authenticated is None else attributes(authenticated, _TABLE)
         sealed, mac = _octets(info["encrypted_content"]), bytes(message["mac"])
         algorithm = info["content_encryption_algorithm"]
-        recipients = few(message["recipient_infos"], "recipients")
+        recipients = list(few(message["recipient_infos"], "recipients"))
     if content_type != DATA or found:
         with reading("the content-type attribute (RFC 5083, 2.1)"):
             stated = found[CONTENT_TYPE].parse(ObjectIdentifier).dotted if CONTENT_TYPE in found else None
@@ -173,7 +173,7 @@ def recipients_of(data: bytes, limits: Limits) -> list[bytes]:
     """For whom AuthEnvelopedData is: the subject key identifiers.  Raises RemoteProtocolError as `open_enveloped`."""
     message = load(AuthEnvelopedData, data, limits, _WHAT)
     with reading(_WHAT):
-        recipients = few(message["recipient_infos"], "recipients")
+        recipients = list(few(message["recipient_infos"], "recipients"))
         return [identifier for recipient in recipients for identifier, _ in _encrypted_keys(recipient.chosen)]
 
 
@@ -235,13 +235,13 @@ def _key_encryption(algorithm: Any) -> tuple[Digest, int, Any]:
     with reading("KeyEncryptionAlgorithmIdentifier (table 5.5)"):
         oid = algorithm["algorithm"].dotted
         wrap = algorithm["parameters"].parse(AlgorithmIdentifier)
-        wrap_oid = wrap["algorithm"].dotted
+        wrap_oid, parametrised = wrap["algorithm"].dotted, has_parameters(wrap)
     digest = next((each for each in Digest if each.ecka_oid == oid), None)
     if digest is None:
         raise RemoteProtocolError("cms_algorithm", f"key agreement {oid} (5.3.2.2.1)")
     if wrap_oid not in WRAPS:
         raise RemoteProtocolError("cms_algorithm", f"key wrap {wrap_oid} (5.3.2.2.2)")
-    require(not has_parameters(wrap), "the key wrap has parameters (5.3.2.2.2)")
+    require(not parametrised, "the key wrap has parameters (5.3.2.2.2)")
     return digest, WRAPS[wrap_oid], wrap
 
 

@@ -12,6 +12,7 @@ import hmac
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from asn1crypto.core import ObjectIdentifier, OctetString
 from asn1crypto.core import load as load_any
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -29,8 +30,6 @@ from protocol.cms.structures import (
     Attributes,
     ContentInfo,
     Limits,
-    ObjectIdentifier,
-    OctetString,
     SignedData,
     SignerIdentifier,
     attributes,

@@ -39,25 +39,11 @@ class Digest(Enum):
     SHA384 = ("2.16.840.1.101.3.4.2.2", "1.2.840.10045.4.3.3", f"{_ECKA_EG_X963}.4", hashes.SHA384)
     SHA512 = ("2.16.840.1.101.3.4.2.3", "1.2.840.10045.4.3.4", f"{_ECKA_EG_X963}.5", hashes.SHA512)
 
-    @property
-    def oid(self) -> str:
-        """id-shaXXX (RFC 5754)."""
-        return self.value[0]
-
-    @property
-    def ecdsa_oid(self) -> str:
-        """ecdsa-with-SHAXXX."""
-        return self.value[1]
-
-    @property
-    def ecka_oid(self) -> str:
-        """ecka-eg-X963KDF-SHAXXX (section 5.3.2.2.1)."""
-        return self.value[2]
-
-    def algorithm(self) -> hashes.HashAlgorithm:
-        """The hash itself."""
-        made: hashes.HashAlgorithm = self.value[3]()
-        return made
+    def __init__(self, oid: str, ecdsa_oid: str, ecka_oid: str, algorithm: type[hashes.HashAlgorithm]) -> None:
+        self.oid = oid
+        self.ecdsa_oid = ecdsa_oid
+        self.ecka_oid = ecka_oid
+        self.algorithm = algorithm
 
     @classmethod
     def for_curve(cls, curve: ec.EllipticCurve) -> Digest:
@@ -75,20 +61,10 @@ class ContentCipher(Enum):
     AES192_CBC_CMAC = (f"{_AUTH_ENCRYPTION}.3", 24, False)
     AES256_CBC_CMAC = (f"{_AUTH_ENCRYPTION}.4", 32, False)
 
-    @property
-    def oid(self) -> str:
-        """RFC 5084 and section 5.4."""
-        return self.value[0]
-
-    @property
-    def key_size(self) -> int:
-        """Octets of one AES key."""
-        return self.value[1]
-
-    @property
-    def is_gcm(self) -> bool:
-        """GCM; otherwise CBC with CMAC."""
-        return self.value[2]
+    def __init__(self, oid: str, key_size: int, is_gcm: bool) -> None:
+        self.oid = oid
+        self.key_size = key_size
+        self.is_gcm = is_gcm
 
     @property
     def keys_size(self) -> int:
