@@ -8,164 +8,25 @@ is ignored, so two implementations cannot disagree about what was said.
 
 Bitmaps run over ring positions: position p is bit p%8 of byte p//8.  Vectors are little-endian 64-bit words.
 
-`fields` says what a field may be, `coordination`, `ring` and `billing` are the messages, `codec` the table.  The rest
-of the code says `from protocol import wire` and knows this one name.
+`fields` says what a field may be, `coordination`, `ring` and `billing` are the messages, which `registry` knows by the
+decorator on each class, and `codec` turns them into bytes and back.  The rest of the code says `from protocol import
+wire` and knows this one name.
 """
 
-from protocol.wire.billing import (
-    MAX_PRICES,
-    MAX_TARIFF_SIZE,
-    Bill,
-    BillDeclined,
-    BillRequest,
-)
-from protocol.wire.codec import (
-    FROM_COORDINATOR,
-    FROM_GATEWAY,
-    FROM_HEAD,
-    FROM_MEMBER,
-    TABLE,
-    Message,
-    RingMessage,
-    decode,
-    encode,
-)
-from protocol.wire.coordination import (
-    Appoint,
-    ContributionStatus,
-    ContributionStatusRequest,
-    Deal,
-    Deals,
-    EpochCall,
-    EpochLayout,
-    Expelled,
-    HeadAt,
-    HeadSilent,
-    Hello,
-    Join,
-    Misbehaviour,
-    MisbehaviourReport,
-    Outcome,
-    Refused,
-    Relay,
-    Result,
-    RingTotal,
-    RingVoid,
-    RoundStatusRequest,
-)
-from protocol.wire.fields import (
-    MAX_AREA,
-    MAX_ATTEMPTS,
-    MAX_FRAME_SIZE,
-    MAX_RING,
-    MAX_ROUNDS,
-    MAX_SLOTS,
-    VERSION,
-    Attempt,
-    Bitmap,
-    Counter,
-    Digest,
-    Elements,
-    Endpoint,
-    Epoch,
-    Fraction,
-    Identity,
-    Key,
-    Macs,
-    Position,
-    Reason,
-    Ring,
-    Round,
-    Scalars,
-    SeedCommitment,
-    Signature,
-    Term,
-    Vector,
-)
-from protocol.wire.ring import (
-    BadDeal,
-    Confirm,
-    Confirmed,
-    MaskedInput,
-    Open,
-    Partial,
-    Ready,
-    Recover,
-    Reveal,
-    Roster,
-)
+from protocol.wire.billing import *
+from protocol.wire.codec import decode as decode
+from protocol.wire.codec import encode as encode
+from protocol.wire.coordination import *
+from protocol.wire.fields import *
+from protocol.wire.registry import TABLE as TABLE
+from protocol.wire.registry import Message as Message
+from protocol.wire.registry import RingMessage as RingMessage
+from protocol.wire.registry import Sender as Sender
+from protocol.wire.registry import message as message
+from protocol.wire.registry import sent_by
+from protocol.wire.ring import *
 
-__all__ = [
-    "FROM_COORDINATOR",
-    "FROM_GATEWAY",
-    "FROM_HEAD",
-    "FROM_MEMBER",
-    "MAX_AREA",
-    "MAX_ATTEMPTS",
-    "MAX_FRAME_SIZE",
-    "MAX_PRICES",
-    "MAX_RING",
-    "MAX_ROUNDS",
-    "MAX_SLOTS",
-    "MAX_TARIFF_SIZE",
-    "TABLE",
-    "VERSION",
-    "Appoint",
-    "Attempt",
-    "BadDeal",
-    "Bill",
-    "BillDeclined",
-    "BillRequest",
-    "Bitmap",
-    "Confirm",
-    "Confirmed",
-    "ContributionStatus",
-    "ContributionStatusRequest",
-    "Counter",
-    "Deal",
-    "Deals",
-    "Digest",
-    "Elements",
-    "Endpoint",
-    "Epoch",
-    "EpochCall",
-    "EpochLayout",
-    "Expelled",
-    "Fraction",
-    "HeadAt",
-    "HeadSilent",
-    "Hello",
-    "Identity",
-    "Join",
-    "Key",
-    "Macs",
-    "MaskedInput",
-    "Message",
-    "Misbehaviour",
-    "MisbehaviourReport",
-    "Open",
-    "Outcome",
-    "Partial",
-    "Position",
-    "Ready",
-    "Reason",
-    "Recover",
-    "Refused",
-    "Relay",
-    "Result",
-    "Reveal",
-    "Ring",
-    "RingMessage",
-    "RingTotal",
-    "RingVoid",
-    "Roster",
-    "Round",
-    "RoundStatusRequest",
-    "Scalars",
-    "SeedCommitment",
-    "Signature",
-    "Term",
-    "Vector",
-    "decode",
-    "encode",
-]
+FROM_GATEWAY = sent_by(Sender.GATEWAY)
+FROM_COORDINATOR = sent_by(Sender.COORDINATOR)
+FROM_MEMBER = sent_by(Sender.MEMBER)
+FROM_HEAD = sent_by(Sender.HEAD)

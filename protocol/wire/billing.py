@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated
 
 from protocol.wire.fields import Digest, Key, Reason, Signature, many, octets
+from protocol.wire.registry import Message, Sender, message
 
 MAX_TARIFF_SIZE = (
     384 << 10
@@ -13,8 +13,8 @@ MAX_TARIFF_SIZE = (
 MAX_PRICES = 35_136  # quarter hours of a leap year
 
 
-@dataclass(frozen=True, slots=True)
-class BillRequest:
+@message(20, Sender.COORDINATOR)
+class BillRequest(Message):
     """
     The EMP asks what a gateway owes for some of a tariff's intervals.
 
@@ -29,8 +29,8 @@ class BillRequest:
     intervals: Annotated[bytes, octets(1, MAX_PRICES // 8)]
 
 
-@dataclass(frozen=True, slots=True)
-class Bill:
+@message(21, Sender.GATEWAY)
+class Bill(Message):
     """The gateway's answer to the request of this digest: amount (16 bytes, signed, little-endian) and its proof."""
 
     request: Digest
@@ -38,8 +38,8 @@ class Bill:
     blinding: Key
 
 
-@dataclass(frozen=True, slots=True)
-class BillDeclined:
+@message(22, Sender.GATEWAY)
+class BillDeclined(Message):
     """The gateway does not answer a request, for good: which of its rules stands against it."""
 
     request: Digest

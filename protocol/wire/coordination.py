@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Annotated
 
@@ -38,6 +37,7 @@ from protocol.wire.fields import (
     ring_position,
     sealed_share,
 )
+from protocol.wire.registry import Message, RingMessage, Sender, message
 
 
 class Outcome(IntEnum):
@@ -54,16 +54,16 @@ class Misbehaviour(IntEnum):
     CORRUPT_SUM = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Hello:
+@message(1, Sender.GATEWAY)
+class Hello(Message):
     """A gateway says that it is there; the coordinator answers with the calls and layouts it should know."""
 
     version: Annotated[int, integer(0, 255)]
     known_epoch: Annotated[int, integer(-1, 2**40)]
 
 
-@dataclass(frozen=True, slots=True)
-class EpochCall:
+@message(2, Sender.COORDINATOR)
+class EpochCall(Message):
     """
     The coordinator calls for an epoch; `nonce_commitment` fixes its part of the beacon before it sees a key.
 
@@ -86,8 +86,8 @@ class EpochCall:
     join_until_ms: Counter
 
 
-@dataclass(frozen=True, slots=True)
-class Join:
+@message(3, Sender.GATEWAY)
+class Join(Message):
     """A gateway's fresh epoch key, signed with its certified signature key (aggregation.md, section 3)."""
 
     epoch: Epoch
@@ -95,8 +95,8 @@ class Join:
     signature: Signature
 
 
-@dataclass(frozen=True, slots=True)
-class EpochLayout:
+@message(4, Sender.COORDINATOR)
+class EpochLayout(Message):
     """The area's submissions, the opened nonce, and the members of the receiver's own ring."""
 
     epoch: Epoch
@@ -112,8 +112,8 @@ class EpochLayout:
     attest_key: Key
 
 
-@dataclass(frozen=True, slots=True)
-class Deal:
+@message(5, Sender.GATEWAY)
+class Deal(Message):
     """Shamir shares of the sender's PRF key, each sealed to one neighbour, with Feldman commitments."""
 
     epoch: Epoch
@@ -121,8 +121,8 @@ class Deal:
     sealed: Annotated[tuple[tuple[int, bytes], ...], many(record(ring_position, sealed_share), MAX_RING)]
 
 
-@dataclass(frozen=True, slots=True)
-class Deals:
+@message(7, Sender.COORDINATOR)
+class Deals(Message):
     """What the neighbours dealt the receiver: position, commitments, sealed share."""
 
     epoch: Epoch
@@ -132,8 +132,8 @@ class Deals:
     ]
 
 
-@dataclass(frozen=True, slots=True)
-class Appoint:
+@message(8, Sender.COORDINATOR)
+class Appoint(Message):
     """The coordinator names the head of a term: the member at position term mod n."""
 
     epoch: Epoch
@@ -141,8 +141,8 @@ class Appoint:
     term: Term
 
 
-@dataclass(frozen=True, slots=True)
-class HeadAt:
+@message(9, Sender.GATEWAY | Sender.COORDINATOR)
+class HeadAt(Message):
     """The appointed head's ring-link address, signed by it; `relay:` where it cannot accept connections."""
 
     epoch: Epoch
@@ -152,8 +152,8 @@ class HeadAt:
     signature: Signature
 
 
-@dataclass(frozen=True, slots=True)
-class HeadSilent:
+@message(10, Sender.GATEWAY)
+class HeadSilent(Message):
     """A member waited in vain for the head of `term` in `round`."""
 
     epoch: Epoch
@@ -162,8 +162,8 @@ class HeadSilent:
     round: Round
 
 
-@dataclass(frozen=True, slots=True)
-class RingTotal:
+@message(11, Sender.GATEWAY)
+class RingTotal(Message):
     """
     The head's sum over the roster; slot 0 must be the roster's size.
 
@@ -185,8 +185,8 @@ class RingTotal:
     attestations: Macs
 
 
-@dataclass(frozen=True, slots=True)
-class RingVoid:
+@message(12, Sender.GATEWAY)
+class RingVoid(Message):
     """The head gives a round up and says why; `suspects` are whom it searches for a liar, none where it does not."""
 
     epoch: Epoch
@@ -197,8 +197,8 @@ class RingVoid:
     suspects: Bitmap
 
 
-@dataclass(frozen=True, slots=True)
-class MisbehaviourReport:
+@message(19, Sender.GATEWAY)
+class MisbehaviourReport(Message):
     """The head of `term` found in `round` that the member at `position` lied: a head's claim, for the operator."""
 
     epoch: Epoch
@@ -209,8 +209,8 @@ class MisbehaviourReport:
     misbehaviour: Annotated[int, integer(1, 2)]
 
 
-@dataclass(frozen=True, slots=True)
-class RoundStatusRequest:
+@message(13, Sender.GATEWAY)
+class RoundStatusRequest(Message):
     """How did this round of my ring end?"""
 
     epoch: Epoch
@@ -218,16 +218,16 @@ class RoundStatusRequest:
     round: Round
 
 
-@dataclass(frozen=True, slots=True)
-class ContributionStatusRequest:
+@message(17, Sender.GATEWAY)
+class ContributionStatusRequest(Message):
     """Was I in an opened total of this round?  For a round whose ring, and its keys, the asker no longer has."""
 
     epoch: Epoch
     round: Round
 
 
-@dataclass(frozen=True, slots=True)
-class ContributionStatus:
+@message(18, Sender.COORDINATOR)
+class ContributionStatus(Message):
     """The answer from the round ledger's durable record: whether the receiver was in the round's opened total."""
 
     epoch: Epoch
@@ -235,8 +235,8 @@ class ContributionStatus:
     included: Annotated[int, integer(0, 1)]
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+@message(14, Sender.COORDINATOR | Sender.HEAD)
+class Result(RingMessage):
     """The round ledger's word on a round, signed with the epoch's result key, so that a head cannot bend it."""
 
     epoch: Epoch
@@ -247,8 +247,8 @@ class Result:
     signature: Annotated[bytes, octets(64)]
 
 
-@dataclass(frozen=True, slots=True)
-class Relay:
+@message(15, Sender.GATEWAY | Sender.COORDINATOR)
+class Relay(Message):
     """A ring message through the coordinator, sealed between the two members; `position` is the other end."""
 
     epoch: Epoch
@@ -257,16 +257,16 @@ class Relay:
     sealed: Annotated[bytes, octets(17, 1 << 20)]
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+@message(16, Sender.COORDINATOR)
+class Refused(Message):
     """The coordinator declines, and says why: too small an area, a certificate out of date."""
 
     epoch: Epoch
     reason: Reason
 
 
-@dataclass(frozen=True, slots=True)
-class Expelled:
+@message(24, Sender.COORDINATOR)
+class Expelled(Message):
     """The members of a ring that were shut out while the epoch runs, all of them: no attempt may start with one."""
 
     epoch: Epoch

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated
 
 from protocol.wire.fields import (
@@ -23,10 +22,11 @@ from protocol.wire.fields import (
     integer,
     octets,
 )
+from protocol.wire.registry import RingMessage, Sender, message
 
 
-@dataclass(frozen=True, slots=True)
-class Ready:
+@message(32, Sender.MEMBER)
+class Ready(RingMessage):
     """A member reached the head and asks to be in the next E; the (round, attempt) it can still take part in."""
 
     epoch: Epoch
@@ -36,8 +36,8 @@ class Ready:
     attempt: Attempt
 
 
-@dataclass(frozen=True, slots=True)
-class Open:
+@message(33, Sender.HEAD)
+class Open(RingMessage):
     """The head starts an attempt with the members of `expected` (E)."""
 
     epoch: Epoch
@@ -48,8 +48,8 @@ class Open:
     expected: Bitmap
 
 
-@dataclass(frozen=True, slots=True)
-class MaskedInput:
+@message(34, Sender.MEMBER)
+class MaskedInput(RingMessage):
     """
     A member's masked vector and a commitment to its self mask's seed; with committed slots also its commitments, its
     masked blindings, and a MAC for the round ledger over the commitments.
@@ -66,8 +66,8 @@ class MaskedInput:
     attestation: Annotated[bytes, octets(0, 16, 16)]
 
 
-@dataclass(frozen=True, slots=True)
-class Roster:
+@message(35, Sender.HEAD)
+class Roster(RingMessage):
     """The head's U: the members whose share it holds."""
 
     epoch: Epoch
@@ -77,8 +77,8 @@ class Roster:
     roster: Bitmap
 
 
-@dataclass(frozen=True, slots=True)
-class Confirm:
+@message(36, Sender.MEMBER)
+class Confirm(RingMessage):
     """
     MACs over the round's digest for the neighbours in U, by rising position, and the net mask words towards
     the neighbours in E that are not in U (empty when there are none).
@@ -93,8 +93,8 @@ class Confirm:
     dropped_blinding: Scalars
 
 
-@dataclass(frozen=True, slots=True)
-class Confirmed:
+@message(37, Sender.HEAD)
+class Confirmed(RingMessage):
     """The MACs that the receiver's neighbours made for it: who made one, and the MACs by rising position."""
 
     epoch: Epoch
@@ -105,8 +105,8 @@ class Confirmed:
     macs: Macs
 
 
-@dataclass(frozen=True, slots=True)
-class Reveal:
+@message(38, Sender.MEMBER)
+class Reveal(RingMessage):
     """The seed of the member's self mask of this attempt."""
 
     epoch: Epoch
@@ -116,8 +116,8 @@ class Reveal:
     seed: Key
 
 
-@dataclass(frozen=True, slots=True)
-class Recover:
+@message(39, Sender.HEAD)
+class Recover(RingMessage):
     """The head asks for partial evaluations of the silent members' PRF."""
 
     epoch: Epoch
@@ -127,8 +127,8 @@ class Recover:
     silent: Bitmap
 
 
-@dataclass(frozen=True, slots=True)
-class Partial:
+@message(40, Sender.MEMBER)
+class Partial(RingMessage):
     """One neighbour's part of a silent member's PRF value, with a proof that it fits the dealer's commitments."""
 
     epoch: Epoch
@@ -140,8 +140,8 @@ class Partial:
     proof: Annotated[bytes, octets(64)]
 
 
-@dataclass(frozen=True, slots=True)
-class BadDeal:
+@message(41, Sender.GATEWAY | Sender.MEMBER)
+class BadDeal(RingMessage):
     """A neighbour cannot help to recover `dealer`: what it was dealt does not fit the dealer's commitments."""
 
     epoch: Epoch

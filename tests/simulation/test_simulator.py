@@ -192,7 +192,8 @@ def test_a_member_that_serves_two_attempts_is_caught(monkeypatch: pytest.MonkeyP
             return super()._on_open(message, now_s)
 
     # The machine's own table would notice as well.
-    monkeypatch.setitem(TRANSITIONS, (State.SERVED, wire.Open), (State.SERVED, State.SHARED))
+    opening: tuple[State, type[wire.RingMessage]] = (State.SERVED, wire.Open)
+    monkeypatch.setitem(TRANSITIONS, opening, (State.SERVED, State.SHARED))
     monkeypatch.setattr("loadtest.simulator.world.Member", Forgetful)
     with pytest.raises(PrivacyBroken, match="two attempts"):
         _plays(replace(SMALL, liar="head"), 60)

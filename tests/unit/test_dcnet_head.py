@@ -716,7 +716,8 @@ def test_what_the_table_does_not_name_moves_nothing(state: State) -> None:
 
 
 def test_the_table_is_enforced(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(head_module.TRANSITIONS, (State.GATHERING, wire.Ready), (State.GATHERING,))
+    ready: tuple[State, type[wire.RingMessage]] = (State.GATHERING, wire.Ready)
+    monkeypatch.setitem(head_module.TRANSITIONS, ready, (State.GATHERING,))
     with pytest.raises(InvariantError, match="Ready led to collecting"):
         Alone()
 

@@ -749,7 +749,8 @@ def test_what_is_about_another_attempt_is_out_of_season(liar: LyingHead, other: 
 
 
 def test_the_table_is_enforced(liar: LyingHead, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(member.TRANSITIONS, (State.WAITING, wire.Open), (State.WAITING,))
+    opening: tuple[State, type[wire.RingMessage]] = (State.WAITING, wire.Open)
+    monkeypatch.setitem(member.TRANSITIONS, opening, (State.WAITING,))
     liar.offer()
     with pytest.raises(InvariantError, match="Open led to shared"):
         liar.say(liar.open())

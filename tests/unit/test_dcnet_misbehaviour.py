@@ -66,9 +66,7 @@ class Ring(LocalRing):
 
 def lying(liar: int, kind: type[wire.RingMessage], **other: bytes) -> Twist:
     """The liar's messages of a kind have other fields."""
-    return lambda index, message: (
-        replace(message, **other) if index == liar and isinstance(message, kind) else message  # type: ignore[arg-type]
-    )
+    return lambda index, message: replace(message, **other) if index == liar and isinstance(message, kind) else message
 
 
 WRONG_SHARE = {"vector": bytes(32)}

@@ -9,7 +9,7 @@ import json
 import tracemalloc
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_type_hints
 
 import msgpack
 import pytest
@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocol import wire
-from protocol.errors import RemoteProtocolError
+from protocol.errors import InvariantError, RemoteProtocolError
 from protocol.link import LinkLimits
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "wire.json"
@@ -169,7 +169,7 @@ def refuses(data: bytes, reason: str, allowed: frozenset[type[wire.Message]] = E
 
 
 def test_there_is_an_example_of_every_message() -> None:
-    assert {type(message) for message in EXAMPLES} == EVERYTHING == set(get_args(wire.Message))
+    assert {type(message) for message in EXAMPLES} == EVERYTHING
     assert len(EXAMPLES) == len(wire.TABLE)
 
 
@@ -334,3 +334,18 @@ def test_the_bytes_are_those_of_the_golden_file(request: pytest.FixtureRequest) 
     if request.config.getoption("--renew-golden"):
         GOLDEN.write_text(json.dumps(now, indent=1) + "\n")
     assert json.loads(GOLDEN.read_text()) == now
+
+
+def test_a_message_code_that_is_taken_is_refused() -> None:
+    with pytest.raises(InvariantError, match="message code 33 is that of Open"):
+
+        @wire.message(33, wire.Sender.HEAD)
+        class Other(wire.RingMessage):
+            epoch: wire.Epoch
+            ring: wire.Ring
+
+
+def test_each_side_may_send_what_names_it_as_a_sender() -> None:
+    assert wire.Result in wire.FROM_COORDINATOR & wire.FROM_HEAD
+    assert wire.Result not in wire.FROM_GATEWAY | wire.FROM_MEMBER
+    assert wire.FROM_GATEWAY | wire.FROM_COORDINATOR | wire.FROM_MEMBER | wire.FROM_HEAD == EVERYTHING
