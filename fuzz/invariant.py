@@ -24,11 +24,11 @@ from node.lmn.dlms.apdu import GeneralGlobalCiphering
 from node.lmn.dlms.security import Keys, protect
 from node.lmn.hdlc.frame import Address, Frame, FrameReader, Kind, crc_x25
 from node.lmn.iec62056_21.framing import block_check, crc16_arc
+from node.lmn.mbus import security
 from node.lmn.mbus.device import DeviceAddress
 from node.lmn.mbus.link import LongFrame, encode_frame
 from node.lmn.sml import crc
 from node.lmn.sml.transport import wrap
-from node.lmn.wmbus import security
 from node.lmn.wmbus.framing import imst_frame
 from protocol.errors import RemoteProtocolError
 from protocol.metering.reading import Reading

@@ -24,6 +24,7 @@ from node.lmn.counters import CounterStore
 from node.lmn.pairing import PairingStore
 from node.lmn.profiles import MeterProfile
 from node.lmn.runtime import Backoff, run_meters
+from node.lmn.session import LmnStores
 from node.metering.registers import RegisterSet
 from node.metrics import NodeMetrics
 from node.ring_cache import PublicRings
@@ -197,8 +198,7 @@ class Gateway:
         seed = Random(self.identity)  # jitter only: gateways must not hammer in step
         await run_meters(
             self._profiles, self._deliver, self, clock=self._shared.clock, rng=seed, backoff=self._shared.backoff,
-            counters=self._shared.counters,
-            pairings=self._shared.pairings,
+            stores=LmnStores(self._shared.counters, self._shared.pairings),
         )  # fmt: skip
 
     def next_reading_time(self, now_s: float) -> float:

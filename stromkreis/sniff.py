@@ -26,11 +26,12 @@ from pydantic import SecretStr
 from rich.live import Live
 
 from node.lmn.counters import DurableCounters
-from node.lmn.drivers import DRIVERS
 from node.lmn.iec62056_21.driver import SpeedLink
 from node.lmn.links import open_link, parse_link
 from node.lmn.mbus.driver import Bus, Timing
 from node.lmn.profiles import ANY_METER, MeterProfile, profile_of_url
+from node.lmn.registry import DRIVERS
+from node.lmn.session import LmnStores, OpenPoll, PollSession
 from node.storage.engine import Store
 from protocol.errors import RemoteProtocolError, StromkreisError
 from protocol.metering.reading import Reading
@@ -83,23 +84,17 @@ def sniff(
         return
     if once and not ask:
         raise typer.BadParameter("only what is asked can be asked once", param_hint="--once")
-    if ask and DRIVERS[profile.protocol].ask is None:
-        raise typer.BadParameter(
-            f"{profile.protocol} meters cannot be asked, they speak by themselves", param_hint="--ask"
+    show = partial(_print_lines if as_json or once or not sys.stdout.isatty() else _show_table, profile)
+    if ask:
+        _run(
+            partial(_with_stores, profile, partial(_ask_and_show, profile, _poll_of(profile), show, every_s, once=once))
         )
-    if ask and profile.push:
-        raise typer.BadParameter(
-            "push=1 says that the meter speaks by itself: leave one of the two out", param_hint="--ask"
-        )
-    if not ask and profile.protocol not in set(MeterProtocol):
+        return
+    if profile.protocol not in set(MeterProtocol):
         raise typer.BadParameter(f"{profile.protocol} cannot be listened to here", param_hint="LINK")
-    decode_stream = None if ask else decoder(MeterProtocol(profile.protocol), key)
-    shown = _print_lines if as_json or once or not sys.stdout.isatty() else _show_table
-    show = partial(shown, profile)
+    decode_stream = decoder(MeterProtocol(profile.protocol), key)
 
     async def run() -> int:
-        if decode_stream is None:
-            return await trio.to_thread.run_sync(show, _asked(profile, every_s, once=once))
         async with await _open(profile.link) as stream:
             source = LiveByteSource(stream, profile.protocol, profile.link)
             return await trio.to_thread.run_sync(show, source.noted(decode_stream(source.chunks())))
@@ -173,13 +168,13 @@ async def _open(link: str) -> trio.abc.Stream:
 
 async def _searched(profile: MeterProfile, baudrates: Sequence[int]) -> int:
     try:
-        return await _counting(profile, partial(_search, profile, baudrates))
+        return await _with_stores(profile, partial(_search, profile, baudrates))
     except RemoteProtocolError as error:
         _tell(error, profile, set())
         return 0
 
 
-async def _search(profile: MeterProfile, baudrates: Sequence[int]) -> int:
+async def _search(profile: MeterProfile, baudrates: Sequence[int], stores: LmnStores) -> int:
     """
     One line for each meter of a bus, or for each object of a meter.
 
@@ -188,7 +183,7 @@ async def _search(profile: MeterProfile, baudrates: Sequence[int]) -> int:
     find = DRIVERS[profile.protocol].find
     if find is not None:
         async with await _open(profile.link) as stream:
-            items = await find(stream, profile, time.time)
+            items = await find(stream, profile, stores, time.time)
         for item in items:
             write_line(f"{item.name}  {item.description}")
         return len(items)
@@ -213,47 +208,61 @@ async def _search(profile: MeterProfile, baudrates: Sequence[int]) -> int:
     return len(found.meters)
 
 
-def _asked(profile: MeterProfile, every_s: float, *, once: bool) -> Iterator[Item]:
+def _poll_of(profile: MeterProfile) -> OpenPoll:
+    poll = DRIVERS[profile.protocol].poll
+    if poll is None:
+        raise typer.BadParameter(
+            f"{profile.protocol} meters cannot be asked, they speak by themselves", param_hint="--ask"
+        )
+    if profile.push:
+        raise typer.BadParameter(
+            "push=1 says that the meter speaks by itself: leave one of the two out", param_hint="--ask"
+        )
+    return poll
+
+
+async def _ask_and_show(
+    profile: MeterProfile, poll: OpenPoll, show: Callable[[Iterator[Item]], int], every_s: float, stores: LmnStores,
+    *, once: bool,
+) -> int:  # fmt: skip
+    asked = _asked(poll([profile], stores), profile, every_s, once=once)
+    return await trio.to_thread.run_sync(show, asked)
+
+
+def _asked(session: PollSession, profile: MeterProfile, every_s: float, *, once: bool) -> Iterator[Item]:
     while True:
         began_s = time.monotonic()
-        yield from trio.from_thread.run(_counting, profile, partial(_ask, profile))
+        yield from trio.from_thread.run(_ask, session, profile)
         if once:
             return
         trio.from_thread.run(trio.sleep, max(0.0, began_s + every_s - time.monotonic()))
 
 
-async def _counting(profile: MeterProfile, work: Callable[[], Awaitable[T]]) -> T:
+async def _with_stores(profile: MeterProfile, work: Callable[[LmnStores], Awaitable[T]]) -> T:
     """
     Ask with invocation counters that outlive this command.
 
     Two runs that sent under one counter and key would give the key stream away, and a meter refuses the second.
     """
     if profile.key("system_title") is None:
-        return await work()
+        return await work(LmnStores())
     home = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state")
     store = Store(home / "stromkreis" / "sniff.db")
     try:
-        done: list[T | StromkreisError] = []
         async with trio.open_nursery() as nursery:
             nursery.start_soon(store.run)
-            profile.bind_stores(DurableCounters(store))
-            try:
-                done.append(await work())
-            except StromkreisError as error:
-                done.append(error)  # not from inside the nursery, which would wrap it
+            # What it raises is captured in there: out of here the nursery would wrap it in a group.
+            done = await outcome.acapture(work, LmnStores(DurableCounters(store)))
             nursery.cancel_scope.cancel()
-        if isinstance(done[0], StromkreisError):
-            raise done[0]
-        return done[0]
+        return done.unwrap()
     finally:
         store.close()
 
 
-async def _ask(profile: MeterProfile) -> list[Item]:
-    ask = DRIVERS[profile.protocol].ask
+async def _ask(session: PollSession, profile: MeterProfile) -> list[Item]:
     async with await _open(profile.link) as stream:
         try:
-            return list(await ask(stream, profile, time.time)) if ask is not None else []
+            return list(await session.ask(stream, profile, time.time))
         except RemoteProtocolError as error:
             return [error]
         except (trio.BrokenResourceError, trio.TooSlowError) as error:

@@ -27,8 +27,8 @@ from loadtest.meters.mbus_records import Register, Registers
 from loadtest.meters.wmbus import WirelessMeter
 from node.lmn.mbus.decode import decode_stream
 from node.lmn.mbus.device import DeviceAddress
+from node.lmn.mbus.keys import KeyStore
 from node.lmn.mbus.link import ShortFrame
-from node.lmn.wmbus.keys import KeyStore
 from node.lmn.wmbus.receiver import Receiver
 from protocol.metering.obis import Obis
 from protocol.metering.reading import Reading

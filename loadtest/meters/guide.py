@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from loadtest.config import MetersConfig
 from loadtest.meters.meter_list import MeterEntry
-from node.lmn.drivers import DRIVERS
+from node.lmn.registry import DRIVERS
 
 _PREFIX = "ESTK00"  # as `[node.fleet]` has it
 
@@ -35,7 +35,7 @@ def meter_summary(meter_list: Sequence[MeterEntry], config: MetersConfig) -> str
     lines = [f"{len(meter_list)} meters listen, each on a line of its own; Ctrl-C ends."]
     lines += [f"  {len(each):5d} {protocol:12}  first {each[0].url}" for protocol, each in by_protocol.items()]
     shown = next((entry for entry in meter_list if not entry.keys), meter_list[0])
-    can_ask = DRIVERS[shown.url.partition("+")[0]].ask is not None and "push=1" not in shown.url
+    can_ask = DRIVERS[shown.url.partition("+")[0]].poll is not None and "push=1" not in shown.url
     options = "--ask --once " if can_ask else ""
     lines.append(f"See one:        stromkreis sniff {options}{shlex.quote(shown.url)}")
     lines.append(f"All with keys:  {config.meter_list or 'add --meter-list FILE (JSON)'}")

@@ -15,10 +15,11 @@ from typing import Final, Literal
 import trio
 
 from loadtest.meters.mbus_records import Registers, clock_record, register_record
+from node.lmn.mbus import security
+from node.lmn.mbus.compact import signature_of
+from node.lmn.mbus.crc import crc16
 from node.lmn.mbus.device import DeviceAddress
 from node.lmn.mbus.records import layout_of
-from node.lmn.wmbus import security
-from node.lmn.wmbus.compact import signature_of
 from node.lmn.wmbus.framing import (
     AmberReader,
     Datagram,
@@ -29,7 +30,7 @@ from node.lmn.wmbus.framing import (
     imst_frame,
     rtl_wmbus_line,
 )
-from node.lmn.wmbus.link import REQ_UD2, RSP_UD, SND_NKE, SND_NR, crc16
+from node.lmn.wmbus.link import REQ_UD2, RSP_UD, SND_NKE, SND_NR
 
 Mode = Literal[0, 5, 7, 10]
 Framing = Literal["imst", "amber", "rtl-wmbus"]

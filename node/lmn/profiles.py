@@ -17,16 +17,13 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    PrivateAttr,
     SecretStr,
     ValidationError,
     ValidationInfo,
     field_validator,
 )
 
-from node.lmn.counters import CounterStore, VolatileCounters
 from node.lmn.links import with_defaults
-from node.lmn.pairing import PairingStore
 from protocol.metering.obis import Obis
 
 ANY_METER = "*"
@@ -73,10 +70,6 @@ class MeterProfile(BaseModel):
     constant_imp_per_kwh: int | None = Field(default=None, gt=0)
     wake_up: bool = False
 
-    _memory: dict[str, Any] = PrivateAttr(default_factory=dict)
-    _counters: CounterStore = PrivateAttr(default_factory=VolatileCounters)
-    _pairings: PairingStore | None = PrivateAttr(default=None)
-
     @field_validator("link")
     @classmethod
     def _link_can_be_opened(cls, link: str, info: ValidationInfo) -> str:
@@ -111,30 +104,6 @@ class MeterProfile(BaseModel):
     def silence_s(self) -> float:
         """How long a meter that pushes may say nothing."""
         return SILENT_INTERVALS * self.interval_s
-
-    @property
-    def memory(self) -> dict[str, Any]:
-        """What a driver remembers of the meter from one link to the next: counters, formats, pulses."""
-        return self._memory
-
-    @property
-    def counters(self) -> CounterStore:
-        """Where a driver reserves numbers that must never come twice."""
-        return self._counters
-
-    @property
-    def pairings(self) -> PairingStore | None:
-        """Where renewed certificates are kept; None: none is renewed."""
-        return self._pairings
-
-    def bind_stores(self, counters: CounterStore | None = None, pairings: PairingStore | None = None) -> None:
-        """
-        Reserve such numbers there from now on, and keep renewed certificates there.
-
-        Without the one they rest on the clock alone, without the other none is renewed.
-        """
-        self._counters = self._counters if counters is None else counters
-        self._pairings = self._pairings if pairings is None else pairings
 
     def key(self, name: str) -> bytes | None:
         """A key's octets, or None if the profile has none of that name."""

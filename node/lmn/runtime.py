@@ -32,20 +32,18 @@ from typing import Protocol, TypeVar
 
 import trio
 
-from node.lmn.counters import CounterStore
-from node.lmn.drivers import DRIVERS, Batch, Driver
 from node.lmn.events import FaultThrottle, LmnEvent, log_event
 from node.lmn.links import open_link, parse_link
 from node.lmn.metrics import LMN_ERRORS, LMN_READINGS
-from node.lmn.pairing import PairingStore
 from node.lmn.profiles import ANY_METER, MeterProfile
+from node.lmn.registry import DRIVERS
 from node.lmn.s0 import is_billable
+from node.lmn.session import Batch, Clock, Driver, LmnStores, PollSession, PushSession
 from node.lmn.timestamps import MonotonicWatch, is_cumulative
 from protocol.errors import InvariantError, LocalProtocolError, RemoteProtocolError
 from protocol.metering.interval import next_start
 from protocol.metering.reading import Reading
 
-Clock = Callable[[], float]
 Deliver = Callable[[list[Reading]], Awaitable[None]]
 OpenLink = Callable[[str], Awaitable[trio.abc.Stream]]
 _SLEEP_S_MAX = 60.0  # bounds the harm of a clock that is set
@@ -100,23 +98,18 @@ async def run_meters(
     drivers: Mapping[str, Driver] = DRIVERS,
     backoff: Backoff = Backoff(),
     open_stream: OpenLink = open_link,
-    counters: CounterStore | None = None,
-    pairings: PairingStore | None = None,
+    stores: LmnStores | None = None,
 ) -> None:
     """
     Read the meters of one gateway until cancelled.
 
     `deliver` gets the readings of one telegram or readout at a time, never an empty list, and may wait: the bus then
     waits too.  `clock` gives seconds of the Unix epoch and must run at the speed of trio's clock, but may be set;
-    reception times and the schedule are in it.  `rng` jitters the waits.  `counters` keeps what must not come twice
-    over a restart; without it such numbers rest on the clock (`node.lmn.counters`).  `pairings` keeps the certificates
-    of the wired LMN that are renewed; without it none is.  Raises LocalProtocolError for profiles that contradict each
-    other, before any link is opened.
+    reception times and the schedule are in it.  `rng` jitters the waits.  `stores` keeps what must outlive the process.
+    Raises LocalProtocolError for profiles that contradict each other or cannot be served, before any link is opened.
     """
     run = _Run(deliver, schedule, clock, rng, on_event, backoff, open_stream, MonotonicWatch())
-    for profile in profiles:
-        profile.bind_stores(counters, pairings)
-    buses = _buses(profiles, drivers)
+    buses = _buses(profiles, drivers, stores or LmnStores())
     async with trio.open_nursery() as nursery:
         for bus in buses:
             nursery.start_soon(run.listen if bus.pushes else run.ask, bus)
@@ -132,6 +125,8 @@ class _Bus:
     profiles: list[MeterProfile]
     by_meter_id: dict[str, MeterProfile]
     allows_unknown_meters: bool
+    poll: PollSession | None = None
+    push: PushSession | None = None
     fault_count: int = 0  # in a row
     missing: set[str] = field(default_factory=set)  # devices without a value at the last reading time
     stream: trio.abc.Stream | None = None  # of a bus that is asked
@@ -147,17 +142,17 @@ class _Bus:
 
 def check_profiles(profiles: Sequence[MeterProfile], drivers: Mapping[str, Driver] = DRIVERS) -> None:
     """Raises LocalProtocolError for profiles that contradict each other or that no driver serves."""
-    _buses(profiles, drivers)
+    _buses(profiles, drivers, LmnStores())
 
 
-def _buses(profiles: Sequence[MeterProfile], drivers: Mapping[str, Driver]) -> list[_Bus]:
+def _buses(profiles: Sequence[MeterProfile], drivers: Mapping[str, Driver], stores: LmnStores) -> list[_Bus]:
     buses: dict[str, _Bus] = {}
     for profile in profiles:
         driver = drivers.get(profile.protocol)
         if driver is None:
             raise LocalProtocolError(f"no driver {profile.protocol!r} (there are {', '.join(sorted(drivers))})")
-        pushes = profile.push or driver.ask is None
-        if pushes and driver.listen is None:
+        pushes = profile.push or driver.poll is None
+        if pushes and driver.push is None:
             raise LocalProtocolError(f"meters with {profile.protocol} do not push")
         bus = buses.get(profile.link)
         if bus is None:
@@ -172,6 +167,11 @@ def _buses(profiles: Sequence[MeterProfile], drivers: Mapping[str, Driver]) -> l
         bus.by_meter_id[meter_id] = profile
         bus.profiles.append(profile)
         bus.throttle.ours.add(profile.device)
+    for bus in buses.values():
+        if bus.pushes and bus.driver.push is not None:
+            bus.push = bus.driver.push(bus.profiles, stores)
+        elif bus.driver.poll is not None:
+            bus.poll = bus.driver.poll(bus.profiles, stores)
     return list(buses.values())
 
 
@@ -253,10 +253,10 @@ class _Run:
         return unread
 
     async def _read(self, bus: _Bus, stream: trio.abc.Stream, profile: MeterProfile, until_s: float) -> bool:
-        if bus.driver.ask is None:
+        if bus.poll is None:
             raise InvariantError("a bus without a way to ask is asked")
         asked_s = self.clock()
-        batch = await _caught(bus.driver.ask(stream, profile, self.clock), until_s - asked_s)
+        batch = await _caught(bus.poll.ask(stream, profile, self.clock), until_s - asked_s)
         if isinstance(batch, _Fault):
             self._fault(bus, batch, profile.device)
             return False
@@ -270,7 +270,7 @@ class _Run:
 
     async def listen(self, bus: _Bus) -> None:
         """Take what the bus pushes, open it again when it ends or falls silent."""
-        if bus.driver.listen is None:
+        if bus.push is None:
             raise InvariantError("a bus without a way to listen is listened to")
         silence_s = 1.1 * max(
             profile.silence_s for profile in bus.profiles
@@ -278,7 +278,7 @@ class _Run:
         while True:
             stream = await self._open(bus, math.inf)
             if stream is not None:
-                async with stream, aclosing(bus.driver.listen(stream, bus.profiles, self.clock)) as batches:
+                async with stream, aclosing(bus.push.listen(stream, self.clock)) as batches:
                     while not isinstance(batch := await _caught(anext(batches), silence_s), _Fault):
                         await self._hand_on(bus, batch)
                 self._fault(bus, batch, "")

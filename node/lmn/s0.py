@@ -11,11 +11,14 @@ bounce.  Source: IEC 62053-31 clause 4 (pulse and pause of at least 30 ms each).
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from datetime import UTC, datetime
+from typing import Final
 
 import trio
 
+from node.lmn.profiles import MeterProfile
+from node.lmn.session import Batch, Clock, Driver, LmnStores
 from protocol.errors import LocalProtocolError
 from protocol.metering.obis import Obis
 from protocol.metering.reading import Quality, Reading
@@ -80,7 +83,7 @@ class PulseInput:
 
 async def listen(
     stream: trio.abc.ReceiveStream, pulses: PulseInput, *, clock: Callable[[], float]
-) -> AsyncGenerator[list[Reading], None]:
+) -> AsyncGenerator[Batch, None]:
     """
     Readings of an input whose pulses come as characters: an S0 output on a serial port's receive line makes the port
     see one character per pulse, whatever its bits (the wiring that vzlogger's S0 meter uses too).
@@ -91,6 +94,20 @@ async def listen(
             yield [pulses.reading(datetime.fromtimestamp(now_s, UTC))]
 
 
+class S0Push:
+    """One input; its pulses are counted over all links."""
+
+    def __init__(self, profiles: Sequence[MeterProfile], _stores: LmnStores) -> None:
+        constant = profiles[0].constant_imp_per_kwh
+        if len(profiles) > 1 or constant is None:
+            raise LocalProtocolError("an S0 link is one input, with its constant_imp_per_kwh")
+        self._pulses = PulseInput(profiles[0].name_on_bus, constant)
+
+    def listen(self, stream: trio.abc.Stream, clock: Clock) -> AsyncGenerator[Batch, None]:
+        """As `PushSession.listen`."""
+        return listen(stream, self._pulses, clock=clock)
+
+
 def is_billable(reading: Reading) -> bool:
     """
     Whether a reading may enter what is billed: only VALID ones may.
@@ -98,3 +115,6 @@ def is_billable(reading: Reading) -> bool:
     An impulse, an unchecked telegram and a value the meter itself doubts are refused alike.
     """
     return reading.quality is Quality.VALID
+
+
+S0: Final = Driver("s0", push=S0Push)

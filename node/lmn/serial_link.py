@@ -100,15 +100,6 @@ class SerialStream(trio.abc.Stream):
         await self.drain()
         self._port.baudrate = baudrate
 
-    async def send_break(self, duration_s: float) -> None:
-        """Hold the line at space, the wake-up of some optical heads and meters."""
-        await self.drain()
-        self._port.break_condition = True
-        try:
-            await trio.sleep(duration_s)
-        finally:
-            self._port.break_condition = False
-
     async def aclose(self) -> None:
         """Close the device; never blocks."""
         if self._port.is_open:

@@ -1,6 +1,5 @@
 """Meters of the wired LMN end to end: names to addresses, TLS in HDLC, SML in TLS, by driver and by hand."""
 
-import gc
 import random
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -21,16 +20,17 @@ from loadtest.meters.serial_bus import serial_bus
 from loadtest.meters.sml import SmlMeter
 from node.config import MeterReadingConfig
 from node.fleet import renewal_policy
-from node.lmn.drivers import _LMN_TABLES, DRIVERS
 from node.lmn.hdlc.certificate import deviations
 from node.lmn.hdlc.primary import Timing
 from node.lmn.hdlc.tls import lmn_context_from_der
-from node.lmn.lks1 import Lks1Bus, Lks1Session, Lks1Settings, lks1_session, read_meter
+from node.lmn.lks1.adapter import Lks1Poll
+from node.lmn.lks1.session import Lks1Bus, Lks1Session, Lks1Settings, lks1_session
 from node.lmn.metrics import LMN_CERTIFICATE_END, LMN_CERTIFICATES_RENEWED
-from node.lmn.pairing import PairingStore, RenewalPolicy, lifetime
+from node.lmn.pairing import Pairing, PairingStore, RenewalPolicy, lifetime
 from node.lmn.profiles import MeterProfile
 from node.lmn.runtime import Periodic, run_meters
 from node.lmn.serial_link import open_serial
+from node.lmn.session import LmnStores
 from node.lmn.sml.client import MAGNETIC_TAMPER, SmlClient, object_path
 from node.storage.engine import Store
 from protocol.errors import LocalProtocolError, RemoteProtocolError
@@ -121,8 +121,6 @@ async def test_two_meters_on_one_bus_are_read_by_their_profiles() -> None:
 
                 await run_meters(profiles, deliver, Periodic(2.0), rng=random.Random(1), on_event=lambda _: None)
     assert got == {(NAMES[0], ENERGY): 1000, (NAMES[1], ENERGY): 1001}
-    gc.collect()
-    assert not _LMN_TABLES  # each link opened anew would leave its table behind
 
 
 async def test_certificates_and_key_reach_the_meter_through_the_session() -> None:
@@ -186,14 +184,12 @@ async def test_a_meter_that_refuses_is_an_error_and_one_that_is_absent_too() -> 
 
 
 async def test_a_profile_without_its_certificates_is_said() -> None:
-    ask = DRIVERS["lks1"].ask
-    assert ask is not None
     refused: list[dict[str, Any]] = [{}, {"certificate": "30", "private_key": "30", "meter_certificate": "30"}]
     for keys in refused:
         profile = MeterProfile(device=NAMES[0], protocol="lks1", link="tcp://127.0.0.1:1", keys=keys)
         ours, _ = trio.testing.memory_stream_pair()
         with pytest.raises(LocalProtocolError, match="meter_certificate"):
-            await ask(ours, profile, lambda: 0.0)
+            await Lks1Poll([profile], LmnStores()).ask(ours, profile, lambda: 0.0)
 
 
 NOW = now().replace(microsecond=0)  # TLS has the machine's clock and no other
@@ -201,7 +197,9 @@ ENDING = NOW - timedelta(days=2496), NOW + timedelta(days=61)
 POLICY = RenewalPolicy()
 
 
-Paired = tuple[Callable[..., Awaitable[list[Reading | RemoteProtocolError]]], Callable[..., None], list[MeterProfile]]
+Paired = tuple[
+    Callable[..., Awaitable[list[Reading | RemoteProtocolError]]], Callable[..., None], Callable[[], Pairing]
+]
 
 
 @asynccontextmanager
@@ -209,22 +207,23 @@ async def paired(home: Home, path: Path, policy: RenewalPolicy = POLICY) -> Asyn
     """Reads the first meter at a time that is given, with what the store knows; `start` is a gateway that starts."""
     store = Store(path / "node.sqlite")
     started: list[MeterProfile] = []
+    sessions: list[Lks1Poll] = []
 
     def start(**keys: Any) -> None:
         profile = MeterProfile(device="gw/0", protocol="lks1", link="tcp://h:1", meter_id=NAMES[0], keys=keys or first)
-        profile.bind_stores(pairings=PairingStore(store, policy))
         started[:] = [profile]
+        sessions[:] = [Lks1Poll(started, LmnStores(pairings=PairingStore(store, policy)))]
 
     async def read(at: datetime = NOW) -> list[Reading | RemoteProtocolError]:
         async with home.line() as line, open_serial(line, 921600) as stream:
-            return await read_meter(Lks1Bus(stream), started[0], SmlClient(b"gateway"), lambda: at)
+            return list(await sessions[0].ask(stream, started[0], at.timestamp))
 
     first = home.keys(NAMES[0])
     start()
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(store.run)
-            yield read, start, started
+            yield read, start, lambda: sessions[0].pairing(started[0])
             nursery.cancel_scope.cancel()
     finally:
         store.close()
@@ -260,7 +259,7 @@ async def test_certificates_are_renewed_before_their_end_and_outlive_a_restart(
         return float(LMN_CERTIFICATES_RENEWED.labels(whose)._value.get())
 
     before = count("meter"), count("gateway")
-    async with paired(home, tmp_path) as (read, start, started):
+    async with paired(home, tmp_path) as (read, start, pairing):
         assert energies(await read(NOW - timedelta(days=60))) == [1000]
         assert station.identity == home.identities[NAMES[0]]
         ends = [first_end()]
@@ -268,7 +267,7 @@ async def test_certificates_are_renewed_before_their_end_and_outlive_a_restart(
             assert energies(await read()) == [1000]
             start()
         assert energies(await read(NOW + timedelta(days=62))) == [1000]  # the first ones have ended
-        kept = started[0].memory["paired"].pairing
+        kept = pairing()
         ends.append(first_end())
     assert (kept.meter, kept.own.certificate) == (station.identity.certificate, station.gateway_certificate)
     assert (kept.next_meter, kept.next_own) == (None, None)
@@ -292,7 +291,7 @@ async def test_a_crash_between_writing_down_and_the_answer_locks_nobody_out(
     """The meter has the next certificate or has it not, and the gateway does not know: both are read, and it ends."""
     home = Home(NAMES[:1], life=ENDING)
     station = home.stations[NAMES[0]]
-    async with paired(home, tmp_path) as (read, start, started):
+    async with paired(home, tmp_path) as (read, start, pairing):
         rounds = 1 if whose == "meter" else 3
         for _ in range(rounds - 1):
             await read()
@@ -303,7 +302,7 @@ async def test_a_crash_between_writing_down_and_the_answer_locks_nobody_out(
         start()
         for _ in range(4):
             assert energies(await read()) == [1000]
-        kept = started[0].memory["paired"].pairing
+        kept = pairing()
     assert (kept.next_meter, kept.next_own) == (None, None)
     assert (kept.meter, kept.own.certificate) == (station.identity.certificate, station.gateway_certificate)
     assert kept.meter != home.identities[NAMES[0]].certificate
@@ -328,9 +327,9 @@ async def test_a_meter_that_refuses_is_read_told_of_and_left_in_peace_for_a_day(
     home = Home(NAMES[:1], life=ENDING)
     home.meters[NAMES[0]].accepts = lambda _path, _tree: False
     home.stations[NAMES[0]] = Lks1Meter(home.meters[NAMES[0]], home.identities[NAMES[0]], home.gateway.certificate, now)
-    async with paired(home, tmp_path) as (read, _, started):
+    async with paired(home, tmp_path) as (read, _, pairing):
         found = [await read(NOW + timedelta(hours=hours)) for hours in (0, 1, 25)]
-        pending = started[0].memory["paired"].pairing.next_meter
+        pending = pairing().next_meter
     assert [[item.reason for item in each if not isinstance(item, Reading)] for each in found] == [
         ["certificate_not_renewed"], [], ["certificate_not_renewed"]
     ]  # fmt: skip
@@ -342,14 +341,14 @@ async def test_a_meter_that_refuses_is_read_told_of_and_left_in_peace_for_a_day(
 async def test_a_date_renews_what_was_made_before_it_once(tmp_path: Path) -> None:
     """After a loss of keys: nothing is near its end."""
     home, day = Home(NAMES[:1]), NOW
-    async with paired(home, tmp_path, RenewalPolicy(issued_after=day)) as (read, _, started):
+    async with paired(home, tmp_path, RenewalPolicy(issued_after=day)) as (read, _, pairing):
         await read(day - timedelta(days=1))
-        assert started[0].memory["paired"].pairing.next_meter is None  # the date is still to come
+        assert pairing().next_meter is None  # the date is still to come
         for _ in range(4):
             await read(day)
-        renewed = started[0].memory["paired"].pairing
+        renewed = pairing()
         await read(day + timedelta(days=1))
-        assert started[0].memory["paired"].pairing == renewed
+        assert pairing() == renewed
     assert renewed.meter != home.identities[NAMES[0]].certificate
     assert renewed.own != home.gateway
 

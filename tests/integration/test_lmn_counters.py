@@ -16,10 +16,11 @@ from loadtest.meters.dlms_objects import CosemObjects
 from loadtest.meters.wmbus import WirelessMeter, framed
 from node.lmn.counters import BLOCK_SIZE, DurableCounters, VolatileCounters
 from node.lmn.dlms.security import InvocationCounter, Keys
-from node.lmn.drivers import DRIVERS
 from node.lmn.hdlc.frame import Address
 from node.lmn.mbus.device import DeviceAddress
 from node.lmn.profiles import MeterProfile
+from node.lmn.registry import DRIVERS
+from node.lmn.session import LmnStores
 from node.storage.engine import Store
 from node.storage.errors import StoreError
 from protocol.metering.obis import Obis
@@ -119,13 +120,13 @@ async def heard(protocol: str, telegram: bytes, keys: dict[str, Any], store: Sto
     profile = MeterProfile(
         device="G/0", meter_id="1STK0100000001", protocol=protocol, link="radio://h:1", keys=keys, push=True
     )  # fmt: skip
-    profile.bind_stores(DurableCounters(store))
-    listen = DRIVERS[protocol].listen
-    assert listen is not None
+    push = DRIVERS[protocol].push
+    assert push is not None
+    session = push([profile], LmnStores(DurableCounters(store)))
     ours, theirs = trio.testing.memory_stream_pair()
     await theirs.send_all(telegram)
     await theirs.aclose()
-    batches = [batch async for batch in listen(ours, [profile], time.time)]
+    batches = [batch async for batch in session.listen(ours, time.time)]
     readings = [item for batch in batches for item in batch if isinstance(item, Reading) and item.unit == 30]
     return [reading.value for reading in readings if isinstance(reading.value, int)]
 
@@ -138,11 +139,10 @@ async def test_nothing_is_sent_where_the_counter_cannot_be_stored() -> None:
 
     keys: dict[str, Any] = {"encryption": "00" * 16, "authentication": "11" * 16, "system_title": TITLE}
     profile = MeterProfile(device="X", protocol="dlms", link="tcp://h:1", keys=keys)
-    profile.bind_stores(Broken())
     ours, theirs = trio.testing.memory_stream_pair()
-    ask = DRIVERS["dlms"].ask
-    assert ask is not None
+    poll = DRIVERS["dlms"].poll
+    assert poll is not None
     with pytest.raises(StoreError):
-        await ask(ours, profile, lambda: 0.0)
+        await poll([profile], LmnStores(Broken())).ask(ours, profile, lambda: 0.0)
     await ours.aclose()
     assert await theirs.receive_some() == b""

@@ -20,15 +20,16 @@ from loadtest.meters.serial_bus import serial_bus
 from loadtest.meters.sml import SmlMeter
 from node.lmn.dlms.acse import Mechanism
 from node.lmn.dlms.security import Keys
-from node.lmn.drivers import DRIVERS
 from node.lmn.events import LmnEvent
 from node.lmn.hdlc.frame import Address
 from node.lmn.links import open_link
+from node.lmn.mbus.adapter import MBusPoll
 from node.lmn.mbus.device import DeviceAddress
 from node.lmn.mbus.link import FCB, REQ_UD2, RSP_UD, SND_NKE, LongFrame
 from node.lmn.profiles import MeterProfile
 from node.lmn.runtime import Backoff, Periodic, run_meters
 from node.lmn.serial_link import open_serial
+from node.lmn.session import LmnStores
 from node.lmn.sml.bodies import GetProcParameterRequest, Message
 from protocol.errors import RemoteProtocolError
 from protocol.metering.obis import Obis
@@ -209,7 +210,7 @@ async def test_a_wired_mbus_meter_with_a_key_is_not_believed_in_the_clear(layers
         )  # fmt: skip
         async with await open_link(link) as stream:
             with pytest.raises(RemoteProtocolError, match="not_secured"):
-                await DRIVERS["mbus"].ask(stream, profile, time.time)  # type: ignore[misc]
+                await MBusPoll([profile], LmnStores()).ask(stream, profile, time.time)
 
 
 @pytest.mark.parametrize("protocol", ["sml", "dlms", "p1", "wmbus", "mbus"])

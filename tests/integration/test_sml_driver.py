@@ -14,12 +14,12 @@ from trio.testing import MockClock
 
 from loadtest.meters.sml import Register, ReplayMeter, SmlMeter
 from loadtest.meters.sml_server import serve
-from node.lmn.sml.bodies import SetCosemRequest
+from node.lmn.sml.bodies import GetCosemRequest, GetProfilePackRequest, SetCosemRequest
 from node.lmn.sml.client import (
-    CLASS_ADVANCED_EXTENDED_REGISTER,
     CLASS_DATA,
     DEVICE_ID,
     FIRMWARE,
+    LOAD_PROFILE,
     MAGNETIC_TAMPER,
     SmlClient,
     attentions,
@@ -27,6 +27,7 @@ from node.lmn.sml.client import (
     object_path,
 )
 from node.lmn.sml.driver import SmlLink, read_meter
+from node.lmn.sml.values import TIMESTAMP, Time
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 from protocol.metering.obis import Obis
 
@@ -106,7 +107,8 @@ async def test_chapter_9_use_cases(connect: Connect) -> None:
     objects = await link.ask_readings(asker.discover_objects(listed), 5)
     assert [(r.obis, r.value, r.scaler, r.unit) for r in objects] == registers_of(3)(NOW)
 
-    cosem = await link.ask_readings(asker.get_cosem([(CLASS_ADVANCED_EXTENDED_REGISTER, IMPORT)], (2, 3)), 5)
+    wanted = GetCosemRequest(b"gw", meter(3).server_id, None, None, IMPORT.to_bytes(), 32770, 0, (2, 3))
+    cosem = await link.ask_readings(asker.exchange([wanted]), 5)
     assert [(r.obis, r.value, r.scaler, r.unit) for r in cosem] == registers_of(3)(NOW)[:1]
 
     answer, _ = await link.ask(asker.read_device_info(), 5)
@@ -114,16 +116,16 @@ async def test_chapter_9_use_cases(connect: Connect) -> None:
     assert len(attentions(answer)) == 31
 
     begin = datetime(2026, 11, 21, 8, 0, tzinfo=UTC)
-    history = await link.ask_readings(asker.read_registered_values(begin, NOW, [IMPORT]), 5)
+    times = (Time(TIMESTAMP, int(begin.timestamp())), Time(TIMESTAMP, int(NOW.timestamp())))
+    rows = GetProfilePackRequest(
+        meter(3).server_id, None, None, False, *times, (LOAD_PROFILE.to_bytes(),), (IMPORT.to_bytes(),)
+    )
+    history = await link.ask_readings(asker.exchange([rows]), 5)
     quarters = [begin + timedelta(minutes=15 * i) for i in range(5)]
     assert [(r.measured_at, r.value) for r in history] == [(q, registers_of(3)(q)[0][1]) for q in quarters]
 
-    for exchange in (
-        asker.update_time(NOW, utc_offset=timedelta(hours=1), deviation_ms=-3, round_trip_ms=12),
-        asker.reset_tamper_state(magnetic=True, mechanical=True),
-    ):
-        answer, _ = await link.ask(exchange, 5)
-        assert {a.attention_no.hex() for a in attentions(answer)} == {"8181c7c7fd00"}
+    answer, _ = await link.ask(asker.reset_tamper_state(magnetic=True, mechanical=True), 5)
+    assert {a.attention_no.hex() for a in attentions(answer)} == {"8181c7c7fd00"}
 
 
 async def test_keys_and_certificates_do_not_go_in_clear(connect: Connect) -> None:

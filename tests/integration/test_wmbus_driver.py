@@ -12,11 +12,11 @@ from trio.testing import memory_stream_pair
 from loadtest.meters.serial_bus import serial_bus
 from loadtest.meters.wmbus import WirelessMeter, serve, serve_stream
 from node.lmn.mbus.device import DeviceAddress
+from node.lmn.mbus.keys import KeyStore
 from node.lmn.serial_link import open_serial
 from node.lmn.wmbus.driver import listen, transmission
 from node.lmn.wmbus.exchange import DataRequest
 from node.lmn.wmbus.framing import imst_frame
-from node.lmn.wmbus.keys import KeyStore
 from node.lmn.wmbus.receiver import Receiver
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 from protocol.metering.obis import Obis

@@ -15,13 +15,13 @@ from loadtest.meters.wmbus import WirelessMeter
 from node.lmn.mbus.application import Context, readings_of
 from node.lmn.mbus.decode import decode_stream as decode_wired
 from node.lmn.mbus.device import DeviceAddress
+from node.lmn.mbus.keys import KeyStore
 from node.lmn.mbus.link import FrameReader, LongFrame, encode_frame
 from node.lmn.mbus.profiles import find_base, unroll
 from node.lmn.mbus.records import Record, encode_record, parse_records
 from node.lmn.mbus.values import real32
 from node.lmn.wmbus.decode import decode_stream as decode_wireless
 from node.lmn.wmbus.framing import amber_frame, imst_frame, rtl_wmbus_line
-from node.lmn.wmbus.keys import KeyStore
 from node.lmn.wmbus.link import Format, guess_format
 from node.lmn.wmbus.receiver import Receiver
 from protocol.errors import RemoteProtocolError

@@ -1,15 +1,12 @@
 """Chapter 9's messages to the meter, as they leave the gateway: which path, which value."""
 
-from datetime import datetime
 from typing import Any
-from zoneinfo import ZoneInfo
 
-from node.lmn.sml.bodies import CloseRequest, GetProfilePackRequest, OpenRequest, SetProcParameterRequest
+from node.lmn.sml.bodies import CloseRequest, OpenRequest, SetProcParameterRequest
 from node.lmn.sml.client import Exchange, SmlClient
 from node.lmn.sml.decode import decode_stream
 from node.lmn.sml.messages import decode_file
 from node.lmn.sml.transport import Frame, TransportReader
-from node.lmn.sml.values import LOCAL_TIMESTAMP, Time
 
 CLASS_DATA, VALUE = b"\x00\x01", b"\x02"
 
@@ -44,15 +41,3 @@ def test_tamper_states_are_reset_at_their_addresses() -> None:
     assert sent(client.reset_tamper_state(magnetic=True, mechanical=False)) == [(magnetic, True)]
     assert sent(client.reset_tamper_state(magnetic=False, mechanical=True)) == [(mechanical, True)]
     assert sent(client.reset_tamper_state(magnetic=True, mechanical=True)) == [(magnetic, True), (mechanical, True)]
-
-
-def test_history_is_asked_for_in_local_timestamps_that_count_in_utc() -> None:
-    """Chapter 9.3.10.2: SML_TimestampLocal, its seconds in UTC, its two offsets together those of RFC 3339."""
-    zone = ZoneInfo("Europe/Berlin")
-    begin, end = datetime(2026, 3, 29, 1, tzinfo=zone), datetime(2026, 3, 29, 3, tzinfo=zone)
-    (frame,) = TransportReader().feed(SmlClient(b"gateway").read_registered_values(begin, end, []).frame)
-    assert isinstance(frame, Frame)
-    _, request, _ = (message.body for message in decode_file(frame.payload))
-    assert isinstance(request, GetProfilePackRequest)
-    assert request.begin_time == Time(LOCAL_TIMESTAMP, int(begin.timestamp()), 60, 0)
-    assert request.end_time == Time(LOCAL_TIMESTAMP, int(end.timestamp()), 60, 60)

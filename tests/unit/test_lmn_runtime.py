@@ -2,7 +2,7 @@
 
 import itertools
 import logging
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from random import Random
@@ -16,11 +16,12 @@ from trio.testing import MockClock, memory_stream_pair
 
 from loadtest.meters.iec62056_21 import MeterSettings, Register, SimulatedMeter
 from loadtest.meters.p1 import P1Settings, telegram
-from node.lmn.drivers import DRIVERS, Batch, Driver
 from node.lmn.events import LmnEvent, log_event
 from node.lmn.links import parse_link
 from node.lmn.profiles import MeterProfile
+from node.lmn.registry import DRIVERS
 from node.lmn.runtime import Backoff, Periodic, run_meters
+from node.lmn.session import Batch, Clock, Driver, LmnStores
 from protocol.errors import InvariantError, LocalProtocolError, RemoteProtocolError
 from protocol.metering.obis import Obis
 from protocol.metering.reading import Reading
@@ -89,6 +90,33 @@ def iec_meter(serial: str, **settings: object) -> SimulatedMeter:
 
 def profile(device: str, link: str = "tcp://a:1", protocol: str = "iec62056-21", **more: object) -> MeterProfile:
     return MeterProfile(device=device, link=link, protocol=protocol, **more)  # type: ignore[arg-type]
+
+
+Ask = Callable[[trio.abc.Stream, MeterProfile, Clock], Awaitable[Batch]]
+Listen = Callable[[trio.abc.Stream, Sequence[MeterProfile], Clock], AsyncGenerator[Batch, None]]
+
+
+def asking(name: str, ask: Ask) -> Driver:
+    """A driver whose sessions ask by this function."""
+
+    class Session:
+        async def ask(self, stream: trio.abc.Stream, profile: MeterProfile, clock: Clock) -> Batch:
+            return await ask(stream, profile, clock)
+
+    return Driver(name, poll=lambda _profiles, _stores: Session())
+
+
+def listening(name: str, listen: Listen) -> Driver:
+    """A driver whose sessions listen by this function."""
+
+    class Session:
+        def __init__(self, profiles: Sequence[MeterProfile], _stores: LmnStores) -> None:
+            self.profiles = profiles
+
+        def listen(self, stream: trio.abc.Stream, clock: Clock) -> AsyncGenerator[Batch, None]:
+            return listen(stream, self.profiles, clock)
+
+    return Driver(name, push=Session)
 
 
 async def test_asked_on_the_quarter_hour(autojump_clock: MockClock) -> None:
@@ -166,7 +194,7 @@ async def test_a_clock_set_forward_makes_no_meter_silent(autojump_clock: MockClo
     async with bench() as b:
         b.meters["tcp://a:1"] = lambda _: trio.sleep_forever()
         both = [profile(name, protocol="r", interval_s=2) for name in "XY"]
-        b.nursery.start_soon(lambda: b.run(*both, drivers={"r": Driver("r", listen=listen)}))
+        b.nursery.start_soon(lambda: b.run(*both, drivers={"r": listening("r", listen)}))
         await trio.sleep(10.5)
         b.clock_ahead_s = 86_400.0
         await trio.sleep(100)
@@ -261,7 +289,7 @@ async def test_a_driver_s_defect_costs_its_own_bus_and_it_starts_again(autojump_
 
     async with bench() as b:
         b.meters["tcp://a:1"] = b.meters["tcp://b:1"] = iec_meter("00000001").serve
-        drivers = {**DRIVERS, "defect": Driver("defect", ask=defect)}
+        drivers = {**DRIVERS, "defect": asking("defect", defect)}
 
         async def run() -> None:
             await b.run(profile("00000001"), profile("X", link="tcp://b:1", protocol="defect"), drivers=drivers)
@@ -280,7 +308,7 @@ async def test_our_own_contradictions_and_faults_of_deliver_are_let_through(auto
     async with bench() as b:
         b.meters["tcp://a:1"] = iec_meter("00000001").serve
         with pytest.RaisesGroup(pytest.RaisesGroup(RemoteProtocolError, InvariantError)):
-            await b.run(profile("X", protocol="bad"), drivers={"bad": Driver("bad", ask=contradiction)})
+            await b.run(profile("X", protocol="bad"), drivers={"bad": asking("bad", contradiction)})
 
         async def full(readings: list[Reading]) -> None:
             raise OSError("the disk is full")
@@ -385,7 +413,7 @@ async def test_a_flood_of_strangers_on_a_wire_does_not_flood_the_log(autojump_cl
     async with bench() as b:
         b.meters["tcp://a:1"] = lambda _: trio.sleep_forever()
         b.nursery.start_soon(
-            lambda: b.run(profile("X", protocol="r", interval_s=1e6), drivers={"r": Driver("r", listen=listen)})
+            lambda: b.run(profile("X", protocol="r", interval_s=1e6), drivers={"r": listening("r", listen)})
         )
         await trio.sleep(100)
         kinds = b.kinds()
@@ -423,7 +451,7 @@ async def test_neighbours_on_the_radio_are_no_fault(autojump_clock: MockClock) -
 
     async with bench() as b:
         b.meters["radio://a:1"] = lambda _: trio.sleep_forever()
-        drivers = {"r": Driver("r", listen=listen)}
+        drivers = {"r": listening("r", listen)}
 
         async def run() -> None:
             await b.run(profile("X", link="radio://a:1", protocol="r", interval_s=900), drivers=drivers)
@@ -448,7 +476,7 @@ async def test_a_meter_that_falls_silent_beside_others_is_missed(autojump_clock:
     async with bench() as b:
         b.meters["tcp://a:1"] = lambda _: trio.sleep_forever()
         both = [profile(name, protocol="r", interval_s=2) for name in "XY"]
-        b.nursery.start_soon(lambda: b.run(*both, drivers={"r": Driver("r", listen=listen)}))
+        b.nursery.start_soon(lambda: b.run(*both, drivers={"r": listening("r", listen)}))
         await trio.sleep(100)
         assert [(event.kind, event.device) for event in b.events] == [("meter_silent", "Y")]
         assert b.events[0].at_s == pytest.approx(19 + 3 * 2, abs=1)

@@ -8,9 +8,9 @@ import pytest
 from loadtest.meters.wmbus import WirelessMeter
 from node.lmn.mbus.decode import decode_stream
 from node.lmn.mbus.device import DeviceAddress
+from node.lmn.mbus.keys import KeyStore
 from node.lmn.mbus.link import LongFrame, encode_frame
 from node.lmn.mbus.telegram import decode_telegram
-from node.lmn.wmbus.keys import KeyStore
 from node.lmn.wmbus.receiver import Receiver
 from protocol.errors import RemoteProtocolError
 from protocol.metering.obis import Obis

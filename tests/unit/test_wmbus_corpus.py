@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from node.lmn.mbus.decode import decode_stream as decode_wired
+from node.lmn.mbus.keys import KEY_SIZE, KeyStore
 from node.lmn.wmbus.decode import decode_stream
-from node.lmn.wmbus.keys import KEY_SIZE, KeyStore
 from node.lmn.wmbus.link import Format, guess_format, seal, strip
 from node.lmn.wmbus.receiver import Receiver
 from protocol.errors import RemoteProtocolError

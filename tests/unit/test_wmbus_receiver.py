@@ -6,12 +6,13 @@ from typing import Any
 import pytest
 
 from loadtest.meters.wmbus import WirelessMeter
+from node.lmn.mbus import security
+from node.lmn.mbus.compact import FormatCache
+from node.lmn.mbus.crc import crc16
 from node.lmn.mbus.device import DeviceAddress
-from node.lmn.wmbus import security
-from node.lmn.wmbus.compact import FormatCache
+from node.lmn.mbus.keys import KeyStore
 from node.lmn.wmbus.framing import Datagram, RawReader
-from node.lmn.wmbus.keys import KeyStore
-from node.lmn.wmbus.link import Format, crc16, guess_format, seal, strip
+from node.lmn.wmbus.link import Format, guess_format, seal, strip
 from node.lmn.wmbus.receiver import Receiver
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 from protocol.metering.obis import Obis

@@ -5,19 +5,18 @@ BSI TR-03109-1 Detailspezifikation 8.1 fixes: addresses of two bytes, informatio
 2 and 3..126, an address resolution from device identifications (DIN 43849) to addresses, new and silent participants
 to be noticed.  The bytes of that resolution stand in DIN VDE 0418-63-7, which is not at hand.  What follows is
 therefore OUR definition, built from those facts and from what an open implementation of the older text shows (the
-`lmnwired` bridge of OpenEMS: broadcast 127, selectors 1 to 3, time slots with as much guard time, entries of 32
+`lmnwired` bridge of OpenEMS: broadcast 127, selectors, time slots with as much guard time, entries of 32
 bytes); a certified meter may well differ in the details, and only this file would have to change.
 
     address byte 1   station << 1          1 gateway, 2 not yet assigned, 3..126 assigned, 127 everybody
-    address byte 2   selector << 1 | 1     1 invitation, 2 presence check, 3 LKS1 (TLS), 4 LKS1.PSK (SYM)
+    address byte 2   selector << 1 | 1     1 invitation, 3 LKS1 (TLS), 4 LKS1.PSK (SYM)
     broadcast (UI)   slot count 1 | slot length in ms 1 | entry*
     answer (UI)      entry
     entry            address 1 | slot 1 | participant id 14 | sensor id 14 | status 2
 
 An invitation lists who is known; whoever finds itself takes the address it stands with, whoever does not answers
 from address 2 in a slot it draws by lot, so that of two newcomers in one slot the check sum sees to it that neither
-counts, and both draw again.  In a presence check everybody answers in the slot it stands with; three silences and
-the participant is taken from the list.
+counts, and both draw again.
 """
 
 from __future__ import annotations
@@ -38,7 +37,6 @@ from protocol.errors import LocalProtocolError, RemoteProtocolError
 GATEWAY, UNASSIGNED, FIRST, LAST, EVERYBODY = 1, 2, 3, 126, 127
 ID_SIZE: Final = 14
 ENTRY_SIZE: Final = 2 + 2 * ID_SIZE + 2
-SILENCE_COUNT_MAX: Final = 3
 PARAMETERS: Final = Parameters(INFORMATION_SIZE_MAX, INFORMATION_SIZE_MAX, 1, 1)
 
 
@@ -46,7 +44,6 @@ class Selector(IntEnum):
     """What a frame carries."""
 
     INVITATION = 1
-    PRESENCE = 2
     LKS1 = 3
     LKS1_PSK = 4
 
@@ -59,7 +56,6 @@ class Participant:
     sensor_id: str
     address: int = UNASSIGNED
     slot: int = 0
-    silence_count: int = 0
 
     def to_bytes(self) -> bytes:
         """32 bytes."""
@@ -93,7 +89,6 @@ class AddressTable:
         self.slot_count = slot_count
         self.slot_ms = slot_ms
         self.participants: dict[str, Participant] = {}
-        self._answered: set[str] = set()
         self._size_max = min(slot_count, (INFORMATION_SIZE_MAX - 2) // ENTRY_SIZE)
 
     @property
@@ -103,14 +98,12 @@ class AddressTable:
 
     def invitation(self) -> Frame:
         """Ask who else is there, and tell everybody their address."""
-        return self._broadcast(Selector.INVITATION)
-
-    def presence_check(self) -> Frame:
-        """Ask everybody on the list for a sign of life, in the order of their slots."""
-        self._answered.clear()
-        for slot, sensor_id in enumerate(self.participants):
-            self.participants[sensor_id] = replace(self.participants[sensor_id], slot=slot)
-        return self._broadcast(Selector.PRESENCE)
+        entries = b"".join(participant.to_bytes() for participant in self.participants.values())
+        information = (
+            bytes((self.slot_count, self.slot_ms)) + entries[: INFORMATION_SIZE_MAX // ENTRY_SIZE * ENTRY_SIZE]
+        )
+        ends = station(EVERYBODY, Selector.INVITATION), station(GATEWAY, Selector.INVITATION)
+        return Frame(*ends, Kind.UNNUMBERED_INFORMATION, False, information)
 
     def answer(self, frame: Frame) -> Participant | None:
         """
@@ -121,38 +114,15 @@ class AddressTable:
         if frame.kind is not Kind.UNNUMBERED_INFORMATION or frame.destination.upper != GATEWAY:
             return None
         heard = Participant.from_bytes(frame.information)
-        known = self.participants.get(heard.sensor_id)
-        self._answered.add(heard.sensor_id)
-        if known is not None:
-            self.participants[heard.sensor_id] = replace(known, silence_count=0)
+        if heard.sensor_id in self.participants:
             return None
         taken = {participant.address for participant in self.participants.values()}
         free = next((address for address in range(FIRST, LAST + 1) if address not in taken), None)
         if free is None or len(taken) >= self._size_max:
             raise RemoteProtocolError("lmn_bus_full", "no address is free")
-        new = replace(heard, address=free, silence_count=0)
+        new = replace(heard, address=free)
         self.participants[heard.sensor_id] = new
         return new
-
-    def end_presence_check(self) -> list[Participant]:
-        """Who has been silent too often and is taken from the list."""
-        gone = []
-        for sensor_id, known in list(self.participants.items()):
-            if sensor_id in self._answered:
-                continue
-            counted = replace(known, silence_count=known.silence_count + 1)
-            self.participants[sensor_id] = counted
-            if counted.silence_count >= SILENCE_COUNT_MAX:
-                gone.append(self.participants.pop(sensor_id))
-        return gone
-
-    def _broadcast(self, selector: Selector) -> Frame:
-        entries = b"".join(participant.to_bytes() for participant in self.participants.values())
-        information = (
-            bytes((self.slot_count, self.slot_ms)) + entries[: INFORMATION_SIZE_MAX // ENTRY_SIZE * ENTRY_SIZE]
-        )
-        ends = station(EVERYBODY, selector), station(GATEWAY, selector)
-        return Frame(*ends, Kind.UNNUMBERED_INFORMATION, False, information)
 
 
 class ParticipantStation:
@@ -174,24 +144,17 @@ class ParticipantStation:
             raise RemoteProtocolError("lmn_broadcast", "no list of participants")
         listed = (Participant.from_bytes(body[at : at + ENTRY_SIZE]) for at in range(2, len(body), ENTRY_SIZE))
         mine = next((entry for entry in listed if entry.sensor_id == self.me.sensor_id), None)
-        selector = Selector.PRESENCE if frame.destination.lower == Selector.PRESENCE else Selector.INVITATION
+        self.me = replace(self.me, address=UNASSIGNED if mine is None else mine.address)
         if mine is not None:
-            self.me = replace(self.me, address=mine.address)
-            if selector is Selector.INVITATION:
-                return None
-            slot = mine.slot
-        else:
-            self.me = replace(self.me, address=UNASSIGNED)
-            if selector is Selector.PRESENCE:
-                return None
-            slot = draw(body[0])
+            return None
+        slot = draw(body[0])
         answer = replace(self.me, slot=slot).to_bytes()
-        ends = station(GATEWAY, selector), station(self.me.address, selector)
+        ends = station(GATEWAY, Selector.INVITATION), station(self.me.address, Selector.INVITATION)
         return slot * 2 * body[1] / 1000, Frame(*ends, Kind.UNNUMBERED_INFORMATION, True, answer)
 
 
 async def broadcast(bus: HdlcBus, table: AddressTable, frame: Frame) -> list[Participant]:
-    """Send an invitation or presence check and take the answers; the new participants."""
+    """Send an invitation and take the answers; the new participants."""
     new = []
     async with bus.turn:
         await bus.transmit(frame.to_bytes())
@@ -221,12 +184,6 @@ async def discover(bus: HdlcBus, table: AddressTable, *, round_count_max: int = 
             break
         found += new
     return found
-
-
-async def check_presence(bus: HdlcBus, table: AddressTable) -> list[Participant]:
-    """Ask everybody for a sign of life; who has fallen silent and is taken from the list."""
-    await broadcast(bus, table, table.presence_check())
-    return table.end_presence_check()
 
 
 def lmn_link(bus: HdlcBus, participant: Participant, selector: Selector, timing: Timing | None = None) -> HdlcLink:

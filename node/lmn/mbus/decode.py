@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
+from node.lmn.mbus.keys import KeyStore
 from node.lmn.mbus.link import Frame, FrameReader, LongFrame
+from node.lmn.mbus.receiver import LayerReceiver
 from node.lmn.mbus.telegram import Opener, decode_telegram
-from node.lmn.wmbus.keys import KeyStore
-from node.lmn.wmbus.receiver import Receiver
 from protocol.errors import RemoteProtocolError
 from protocol.metering.reading import Reading
 
@@ -24,7 +24,7 @@ def decode_stream(
     Acknowledgements and the primary's own frames are passed over; memory is bounded by one frame and one chunk.
     """
     reader = FrameReader()
-    opener = Receiver(KeyStore.of(keys), accept_decrypted=True, check_counters=False)
+    opener = LayerReceiver(KeyStore.of(keys), accept_decrypted=True, check_counters=False)
     for chunk in chunks:
         for event in reader.feed(chunk):
             yield from _decoded(event, opener)

@@ -35,7 +35,7 @@ _FROM_PRIMARY: Final = 0x40  # DIR bit: set in what the primary sends
 
 
 class Opener(Protocol):
-    """Whoever has the keys: a `wmbus.receiver.Receiver`, since secured telegrams are the same on wire and air."""
+    """Whoever has the keys: a `receiver.LayerReceiver`."""
 
     def decode_layers(
         self, sender: DeviceAddress | None, data: bytes, received_at: datetime | None = None

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
 from itertools import count
 from typing import Final
 
@@ -26,11 +25,9 @@ from node.lmn.sml.bodies import (
     Body,
     CloseRequest,
     CloseResponse,
-    GetCosemRequest,
     GetListRequest,
     GetProcParameterRequest,
     GetProcParameterResponse,
-    GetProfilePackRequest,
     Message,
     OpenRequest,
     OpenResponse,
@@ -39,17 +36,15 @@ from node.lmn.sml.bodies import (
 from node.lmn.sml.messages import encode_file
 from node.lmn.sml.readings import VALUE_ATTRIBUTE
 from node.lmn.sml.transport import wrap
-from node.lmn.sml.values import LOCAL_TIMESTAMP, Time, Tree, Value, signed, unsigned
+from node.lmn.sml.values import Tree, Value
 from protocol.metering.obis import Obis
 from protocol.metering.reading import Reading
 
 CLASS_DATA: Final = 1
 CLASS_REGISTER: Final = 3
-CLASS_CLOCK: Final = 8
 CLASS_ADVANCED_EXTENDED_REGISTER: Final = 32770
 ATTENTION_OK: Final = bytes.fromhex("8181c7c7fd00")
 LOAD_PROFILE: Final = Obis(1, 0, 99, 1, 0, 255)
-CLOCK: Final = Obis(0, 0, 1, 0, 0, 255)
 METER_KEY_AND_CERTIFICATE: Final = Obis.from_bytes(bytes.fromhex("01005e310004"))
 GATEWAY_CERTIFICATE: Final = Obis.from_bytes(bytes.fromhex("01005e310008"))
 MAGNETIC_TAMPER: Final = Obis.from_bytes(bytes.fromhex("01005e310104"))
@@ -152,15 +147,6 @@ class SmlClient:
         """One GetProcParameter request per register, in one file [REQ.SML.CLI.RequestMeterData.10]."""
         return self.exchange([self._get(object_path(register_class(obis), obis)) for obis in registers])
 
-    def get_cosem(self, objects: Iterable[tuple[int, Obis]], attributes: tuple[int, ...] | None = None) -> Exchange:
-        """Attributes (None: all) of COSEM objects given by class id and OBIS code."""
-        return self.exchange([
-            GetCosemRequest(
-                self.client_id, self.server_id, self.username, self.password, obis.to_bytes(), class_id, 0, attributes
-            )
-            for class_id, obis in objects
-        ])  # fmt: skip
-
     def discover_objects(self, listed: Iterable[Reading]) -> Exchange:
         """Ask for each object that a list named: first `get_list`, then this with its readings."""
         codes = dict.fromkeys(reading.obis for reading in listed if reading.obis is not None and reading.unit)
@@ -170,34 +156,6 @@ class SmlClient:
         """Device class, id, firmware and hardware versions (table 9.2); what a meter lacks it answers by Attention."""
         codes = (DEVICE_CLASS, DEVICE_ID, *FIRMWARE, *HARDWARE)
         return self.exchange([self._get(object_path(CLASS_DATA, obis)) for obis in codes])
-
-    def read_registered_values(self, begin: datetime, end: datetime, registers: Iterable[Obis]) -> Exchange:
-        """The load profile's records from `begin` to `end` (aware), for `registers`; times as in clause 9.3.10.2."""
-        names = tuple(obis.to_bytes() for obis in registers)
-        times = (_local_timestamp(begin), _local_timestamp(end))
-        request = GetProfilePackRequest(
-            self.server_id, self.username, self.password, False, *times, (LOAD_PROFILE.to_bytes(),), names
-        )
-        return self.exchange([request])
-
-    def update_time(self, now: datetime, *, utc_offset: timedelta, deviation_ms: int, round_trip_ms: int) -> Exchange:
-        """
-        Tell a meter the legal time, so that it may set its clock.
-
-        Five elements: Unix seconds, the epoch's kind (1: Unix), offset of local time in seconds, deviation of the
-        gateway's clock from its time server and round trip to the meter in milliseconds.
-        """
-        elements = (
-            unsigned(int(now.timestamp())), unsigned(1), signed(utc_offset // timedelta(seconds=1)),
-            signed(deviation_ms), unsigned(round_trip_ms),
-        )  # fmt: skip
-        children = tuple(Tree(bytes((index,)), value) for index, value in enumerate(elements, 1))
-        path = object_path(CLASS_DATA, CLOCK, VALUE_ATTRIBUTE)
-        return self.exchange([self._set(path, Tree(path[-1], None, children))])
-
-    def get_clock_state(self) -> Exchange:
-        """The attributes of the meter's clock."""
-        return self.exchange([self._get(object_path(CLASS_CLOCK, CLOCK))])
 
     def update_meter_key(self, certificate_and_key: bytes) -> Exchange:
         """
@@ -229,12 +187,6 @@ class SmlClient:
 
     def _confidential(self, obis: Obis, value: bytes) -> Exchange:
         return replace(self.exchange([self._set_value(obis, value)]), needs_tls=True)
-
-
-def _local_timestamp(when: datetime) -> Time:
-    offset, season = when.utcoffset() or timedelta(), when.dst() or timedelta()
-    minute = timedelta(minutes=1)
-    return Time(LOCAL_TIMESTAMP, int(when.timestamp()), (offset - season) // minute, season // minute)
 
 
 def device_info(answer: Iterable[Message]) -> dict[Obis, bytes]:

@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
+from node.lmn.mbus.keys import KeyStore
 from node.lmn.wmbus.framing import AmberReader, Event, ImstReader, LineReader, RawReader, Reader
-from node.lmn.wmbus.keys import KeyStore
 from node.lmn.wmbus.link import SND_IR, SND_NR
 from node.lmn.wmbus.receiver import Receiver
 from protocol.errors import RemoteProtocolError

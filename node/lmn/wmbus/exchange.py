@@ -16,7 +16,7 @@ from enum import Enum
 from typing import Final
 
 from node.lmn.mbus.device import DeviceAddress
-from node.lmn.wmbus.layers import CI_AFL, is_extended_link, take_extended_link, take_fragment, take_transport
+from node.lmn.mbus.layers import CI_AFL, is_extended_link, take_extended_link, take_fragment, take_transport
 from node.lmn.wmbus.link import ACC_DMD, ACC_NR, REQ_UD2, RSP_UD, SND_IR, SND_NKE, SND_NR, take_link_header
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 

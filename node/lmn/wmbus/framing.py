@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
-from node.lmn.wmbus.link import Format, crc16, guess_format, size_on_air, strip
+from node.lmn.mbus.crc import crc16
+from node.lmn.wmbus.link import Format, guess_format, size_on_air, strip
 from protocol.errors import RemoteProtocolError
 
 LINE_SIZE_MAX: Final = 2048

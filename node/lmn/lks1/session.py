@@ -14,25 +14,22 @@ keeps its word, and `meter_tampered` goes to the log.
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Callable, Iterable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
 import trio
 
-from node.lmn.hdlc.certificate import Identity
 from node.lmn.hdlc.link import HdlcBus
 from node.lmn.hdlc.lmn import AddressTable, Participant, Selector, discover, lmn_link
 from node.lmn.hdlc.primary import Timing
-from node.lmn.hdlc.tls import lmn_context_from_der, open_lks1
-from node.lmn.pairing import PairedMeter, Pairing
-from node.lmn.profiles import MeterProfile
+from node.lmn.hdlc.tls import open_lks1
 from node.lmn.sml.client import Exchange, SmlClient, refused
 from node.lmn.sml.driver import SmlLink
 from node.lmn.status_word import bits_of, mirrored
-from protocol.errors import LocalProtocolError, RemoteProtocolError
+from protocol.errors import RemoteProtocolError
 from protocol.metering.obis import Obis
 from protocol.metering.reading import Reading
 
@@ -115,59 +112,6 @@ class Lks1Session:
         answer, _ = await self._link.ask(exchange, self._timeout_s)
         if (refusal := refused(answer)) is not None:
             raise RemoteProtocolError("meter_refused", f"attention {refusal.hex()}")
-
-
-def paired_meter(profile: MeterProfile) -> PairedMeter:
-    """
-    The pairing of a profile, with what has become of it since.
-
-    Raises LocalProtocolError for certificates and keys that are missing or none, StoreError.
-    """
-    if "paired" not in profile.memory:
-        names = ("certificate", "private_key", "meter_certificate")
-        parts = [profile.key(name) for name in names]
-        if None in parts:
-            raise LocalProtocolError(f"a meter with TLS needs the keys {', '.join(names)} (DER, hexadecimal)")
-        own, private, meter = (part or b"" for part in parts)
-        try:
-            lmn_context_from_der(own, private, meter)
-        except (ValueError, TypeError, ssl.SSLError):
-            raise LocalProtocolError(
-                "certificate, private_key or meter_certificate is none, or they do not fit"
-            ) from None
-        profile.memory["paired"] = PairedMeter(
-            profile.name_on_bus, Pairing(Identity(own, private), meter), profile.pairings
-        )
-    paired: PairedMeter = profile.memory["paired"]
-    return paired
-
-
-async def read_meter(
-    bus: Lks1Bus, profile: MeterProfile, client: SmlClient, now: Callable[[], datetime]
-) -> list[Reading | RemoteProtocolError]:
-    """
-    The registers of a profile's meter; what is due of certificates is renewed in the same session.
-
-    Raises RemoteProtocolError where no session comes about, `certificate_expired` before one is tried.
-    """
-    paired = paired_meter(profile)
-    *likelier, last = paired.credential_candidates(now())
-    for own, believed in likelier:
-        with suppress(RemoteProtocolError):
-            return await _read_showing(own, believed, bus, profile, client, now)
-    return await _read_showing(*last, bus, profile, client, now)
-
-
-async def _read_showing(
-    own: Identity, believed: Sequence[bytes], bus: Lks1Bus, profile: MeterProfile, client: SmlClient,
-    now: Callable[[], datetime],
-) -> list[Reading | RemoteProtocolError]:  # fmt: skip
-    paired, faults = paired_meter(profile), list[Reading | RemoteProtocolError]()
-    context = lmn_context_from_der(own.certificate, own.private_key, *believed)
-    opened = lks1_session(bus, profile.name_on_bus, context, client, now, on_error=faults.append)
-    async with opened as session:
-        readings = await session.read(profile.registers)
-        return [*readings, *await paired.keep(own, session, now()), *faults]
 
 
 @asynccontextmanager

@@ -13,7 +13,7 @@ from typing import Final
 
 from node.lmn.mbus.application import TransportHeader, take_long_header, take_short_header
 from node.lmn.mbus.device import DeviceAddress
-from node.lmn.wmbus.security import CMAC_SIZES, MODE_7, MODE_10
+from node.lmn.mbus.security import CMAC_SIZES, MODE_7, MODE_10
 from protocol.errors import RemoteProtocolError
 
 CI_AFL: Final = 0x90

@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Final
 
+from node.lmn.mbus.crc import crc16
 from node.lmn.mbus.records import Item, ManufacturerData, Record, parse_with_layout
-from node.lmn.wmbus.link import crc16
 from protocol.errors import RemoteProtocolError
 
 Layout = tuple[bytes, ...]
