@@ -26,6 +26,7 @@ from node.lmn.mbus.device import DeviceAddress
 from node.lmn.mbus.link import Frame
 from node.lmn.profiles import profile_of_url
 from node.lmn.serial_link import open_serial
+from node.lmn.session import LmnStores
 from stromkreis import sniff
 from stromkreis.decode import decode
 
@@ -225,7 +226,7 @@ async def test_search_tries_the_speeds_of_mbus_meters_where_none_is_given(capsys
     async with serial_bus(2) as (here, there), trio.open_nursery() as nursery:
         descriptor = os.open(here, os.O_RDWR | os.O_NOCTTY)
         nursery.start_soon(serve_stream, open_serial(there, 38400), [meter])
-        found = await sniff._search(profile_of_url(f"mbus+serial://{here}", "meter", {}), (2400, 300))
+        found = await sniff._search(profile_of_url(f"mbus+serial://{here}", "meter", {}), (2400, 300), LmnStores())
         os.close(descriptor)
         nursery.cancel_scope.cancel()
     assert found == 1

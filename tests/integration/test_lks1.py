@@ -183,13 +183,12 @@ async def test_a_meter_that_refuses_is_an_error_and_one_that_is_absent_too() -> 
             await Lks1Bus(stream).participant("1STK0000000099")
 
 
-async def test_a_profile_without_its_certificates_is_said() -> None:
+def test_a_profile_without_its_certificates_is_refused() -> None:
     refused: list[dict[str, Any]] = [{}, {"certificate": "30", "private_key": "30", "meter_certificate": "30"}]
     for keys in refused:
         profile = MeterProfile(device=NAMES[0], protocol="lks1", link="tcp://127.0.0.1:1", keys=keys)
-        ours, _ = trio.testing.memory_stream_pair()
         with pytest.raises(LocalProtocolError, match="meter_certificate"):
-            await Lks1Poll([profile], LmnStores()).ask(ours, profile, lambda: 0.0)
+            Lks1Poll([profile], LmnStores())
 
 
 NOW = now().replace(microsecond=0)  # TLS has the machine's clock and no other

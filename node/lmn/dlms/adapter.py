@@ -80,13 +80,14 @@ class _Meter:
 class DlmsPoll:
     """The meters of a line; each has its counters for as long as the gateway runs."""
 
-    def __init__(self, _profiles: Sequence[MeterProfile], stores: LmnStores) -> None:
+    def __init__(self, profiles: Sequence[MeterProfile], stores: LmnStores) -> None:
         self._stores = stores
         self._meters: dict[str, _Meter] = {}
+        self._addressing = {profile.device: _addressing(profile) for profile in profiles}
 
     async def ask(self, stream: trio.abc.Stream, profile: MeterProfile, clock: Clock) -> Batch:
         """As `PollSession.ask`; raises StoreError where a counter cannot be kept."""
-        hdlc, wrapper = _addressing(profile)
+        hdlc, wrapper = self._addressing[profile.device]
         if profile.device not in self._meters:
             self._meters[profile.device] = _Meter(profile, self._stores)
         meter = self._meters[profile.device]

@@ -26,8 +26,9 @@ _KEYS: Final = ("certificate", "private_key", "meter_certificate")
 class Lks1Poll:
     """One line: the participants of its present link, and each meter's pairing and client."""
 
-    def __init__(self, _profiles: Sequence[MeterProfile], stores: LmnStores) -> None:
+    def __init__(self, profiles: Sequence[MeterProfile], stores: LmnStores) -> None:
         self._pairings = stores.pairings
+        self._configured = {profile.device: configured_pairing(profile) for profile in profiles}
         self._meters: dict[str, tuple[PairedMeter, SmlClient]] = {}
         self._stream: trio.abc.Stream | None = None
         self._table = AddressTable()
@@ -36,8 +37,7 @@ class Lks1Poll:
         """
         The registers of a meter; what is due of certificates is renewed in the same session.
 
-        Raises RemoteProtocolError where no session comes about, `certificate_expired` before one is tried;
-        LocalProtocolError for certificates and keys that are missing or none, StoreError.
+        Raises RemoteProtocolError where no session comes about, `certificate_expired` before one is tried; StoreError.
         """
         if stream is not self._stream:
             self._stream, self._table = stream, AddressTable()
@@ -61,12 +61,12 @@ class Lks1Poll:
             return [*readings, *await paired.keep(own, session, now()), *faults]
 
     def pairing(self, profile: MeterProfile) -> Pairing:
-        """What has become of a meter's configured pairing.  Raises as `ask`."""
+        """What has become of a meter's configured pairing.  Raises StoreError."""
         return self._meter(profile)[0].pairing
 
     def _meter(self, profile: MeterProfile) -> tuple[PairedMeter, SmlClient]:
         if profile.device not in self._meters:
-            paired = PairedMeter(profile.name_on_bus, configured_pairing(profile), self._pairings)
+            paired = PairedMeter(profile.name_on_bus, self._configured[profile.device], self._pairings)
             self._meters[profile.device] = paired, SmlClient(profile.device.encode())
         return self._meters[profile.device]
 

@@ -17,19 +17,20 @@ from node.lmn.mbus.secured import SecuredMeters
 from node.lmn.profiles import ANY_METER, MeterProfile
 from node.lmn.session import Batch, Clock, Driver, LmnStores, datetimes
 
-_ANY_PRIMARY: Final = 254  # every meter answers to it (EN 13757-2 clause 5.7.5)
+_ANY: Final = 254  # every meter answers to it (EN 13757-2 clause 5.7.5)
 
 
 class MBusPoll:
     """The meters of a bus; those with a key keep what they were heard with."""
 
-    def __init__(self, _profiles: Sequence[MeterProfile], stores: LmnStores) -> None:
+    def __init__(self, profiles: Sequence[MeterProfile], stores: LmnStores) -> None:
+        self._addresses = {each.device: parse_address(each.address) if each.address else _ANY for each in profiles}
         self._counters = stores.counters
         self._secured: dict[str, SecuredMeters[LayerReceiver]] = {}
 
     async def ask(self, stream: trio.abc.Stream, profile: MeterProfile, clock: Clock) -> Batch:
         """As `PollSession.ask`; raises StoreError where a counter cannot be kept."""
-        address = parse_address(profile.address) if profile.address else _ANY_PRIMARY
+        address = self._addresses[profile.device]
         link = parse_link(profile.link)
         timing = Timing(link.baudrate) if link.path else Timing()
         now, key = datetimes(clock), profile.key("encryption")

@@ -12,7 +12,7 @@ from node.lmn.session import Batch, Clock, Discovered, Driver, LmnStores, dateti
 from node.lmn.sml.client import SmlClient, register_class
 from node.lmn.sml.driver import SmlLink
 from node.lmn.sml.readings import server_id
-from protocol.errors import RemoteProtocolError
+from protocol.errors import LocalProtocolError, RemoteProtocolError
 from protocol.metering.reading import Reading
 from protocol.metering.units import unit_symbol
 
@@ -21,21 +21,23 @@ _ANSWER_TIMEOUT_S: Final = 10.0  # a long list at 9600 baud takes a second
 
 def _client(profile: MeterProfile) -> SmlClient:
     # The server id stays empty where the link has one meter only [REQ.SML.CLI.RequestMeterData.20].
-    return SmlClient(profile.device.encode(), server_id=server_id(profile.address) if profile.address else None)
+    try:
+        server = server_id(profile.address) if profile.address else None
+    except ValueError:
+        raise LocalProtocolError("an SML meter's address is its server id: 14 characters, or hexadecimal") from None
+    return SmlClient(profile.device.encode(), server_id=server)
 
 
 class SmlPoll:
     """One client a meter for life: its ids tell an answer from a late one to the request before."""
 
-    def __init__(self, _profiles: Sequence[MeterProfile], _stores: LmnStores) -> None:
-        self._clients: dict[str, SmlClient] = {}
+    def __init__(self, profiles: Sequence[MeterProfile], _stores: LmnStores) -> None:
+        self._clients = {profile.device: _client(profile) for profile in profiles}
 
     async def ask(self, stream: trio.abc.Stream, profile: MeterProfile, clock: Clock) -> Batch:
         """As `PollSession.ask`."""
         faults: list[Reading | RemoteProtocolError] = []
-        client = self._clients.get(profile.device)
-        if client is None:
-            client = self._clients[profile.device] = _client(profile)
+        client = self._clients[profile.device]
         link = SmlLink(stream, datetimes(clock), on_error=faults.append)
         # Registers that are known are asked for by name [REQ.SML.CLI.RequestMeterData.10]; a list tells what there is.
         exchange = client.request_meter_data(profile.registers) if profile.registers else client.get_list()
