@@ -9,12 +9,12 @@ the very last one opened may be unknown to a gateway that was killed; then the r
 
 from __future__ import annotations
 
-import sqlite3
-import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from node.storage.engine import Store
+from node.storage.repositories.accounts import AccountRepository
 from protocol.dcnet.machines.ledger import Ended
 from protocol.dcnet.setup.rings import positions_of
 from protocol.dcnet.setup.schema import Kind, Schema, signed
@@ -54,22 +54,17 @@ def flown(
     moved = [0] * len(schema.slots)
     gateways = 0
     for path in stores:
-        connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
-        last = {
-            gateway: _words(registers)
-            for gateway, epoch, round_, registers in connection.execute(
-                "SELECT gateway, epoch, round, registers FROM contribution WHERE settled=0"
-            )
-            if (gateway, epoch, round_) in counted
-        }
-        for gateway, first, at in connection.execute("SELECT gateway, first, opened FROM baseline"):
+        store = Store(path)
+        accounts = AccountRepository(store)
+        for gateway in accounts.gateways():
             gateways += 1
-            end, begin = last.get(gateway, _words(at)), _words(first)
+            account, last = accounts.account(gateway), accounts.last_contribution(gateway)
+            if account is None:
+                continue
+            end = account.opened
+            if last is not None and not last.settled and (gateway, last.epoch, last.round) in counted:
+                end = last.registers
             for index in energy:
-                moved[index] += end[index] - begin[index]
-        connection.close()
+                moved[index] += end[index] - account.first[index]
+        store.close()
     return EnergyBalance(tuple(sums[i] for i in energy), tuple(moved[i] for i in energy), gateways)
-
-
-def _words(data: bytes) -> tuple[int, ...]:
-    return struct.unpack(f"<{len(data) // 8}q", data)

@@ -28,6 +28,10 @@ from node.metrics import NodeMetrics
 from node.monitoring import serve_monitoring
 from node.security.module import FileSecurityModule, KeyDirectory
 from node.storage.engine import Store
+from node.storage.repositories.accounts import AccountRepository
+from node.storage.repositories.bills import BillRepository
+from node.storage.repositories.counters import CounterRepository
+from node.storage.repositories.pairings import PairingRepository
 from node.trust import TrustStore
 from node.wan.enrolment import Enroller
 from protocol.dcnet.crypto.suite import StandardSuite
@@ -125,8 +129,9 @@ async def run(config: NodeConfig, *, ready: Callable[[str], None] | None = None)
             modules = await _enrol(config, gateways, keys)
             async with LinkContext(max_sockets=64 + _SOCKETS_PER_GATEWAY * len(gateways)) as link:
                 shared = Shared(
-                    suite=suite, link=link, store=store, counters=DurableCounters(store),
-                    pairings=PairingStore(store, renewal_policy(config.lmn)), metrics=metrics,
+                    suite=suite, link=link, accounts=AccountRepository(store), bills=BillRepository(store),
+                    counters=DurableCounters(CounterRepository(store)),
+                    pairings=PairingStore(PairingRepository(store), renewal_policy(config.lmn)), metrics=metrics,
                     trust=TrustStore(root, time.time), policy=policy_of(config.policy), listen=config.link.listen,
                     public_host=config.link.public_host, relay=config.link.mode == "relay",
                     billing=billing_rules(config.billing),

@@ -16,9 +16,9 @@ from random import Random
 
 import trio
 
-from node.aggregation.bills import BillingRules, Bills
+from node.aggregation.bills import BillingRules, Bills, BillStore
 from node.aggregation.context import AccountMoved, FromCoordinator, MembershipContext
-from node.aggregation.contribution import Contributions
+from node.aggregation.contribution import AccountStore, Contributions
 from node.aggregation.membership import Membership
 from node.lmn.counters import CounterStore
 from node.lmn.pairing import PairingStore
@@ -29,7 +29,6 @@ from node.metering.registers import RegisterSet
 from node.metrics import NodeMetrics
 from node.ring_cache import PublicRings
 from node.security.module import SecurityModule
-from node.storage.engine import Store
 from node.storage.errors import StoreError
 from node.trust import TrustStore
 from protocol import wire
@@ -66,7 +65,8 @@ class Shared:
 
     suite: Suite
     link: LinkContext
-    store: Store
+    accounts: AccountStore
+    bills: BillStore
     counters: CounterStore
     metrics: NodeMetrics
     trust: TrustStore
@@ -113,7 +113,7 @@ class Gateway:
         self._grid: RegistrationGrid | None = None
         self._timed = trio.Event()
         self._bills = Bills(
-            shared.store, self.identity, Pedersen(shared.suite.group), module.blinding, shared.trust, shared.billing
+            shared.bills, self.identity, Pedersen(shared.suite.group), module.blinding, shared.trust, shared.billing
         )
         self._is_billing = False
         self.ready = False
@@ -316,7 +316,7 @@ class Gateway:
                     "unknown_schema", f"a schema of registers that no meter has; {expected}"
                 ) from error
             self._contributions = Contributions(
-                self._shared.store, self.identity, schema, self._module.blinding,
+                self._shared.accounts, self.identity, schema, self._module.blinding,
                 keep_committed_s=self._shared.billing.keep_s, random_bits=self._module.random_bits,
             )  # fmt: skip
         elif self._registers.schema != schema:

@@ -33,6 +33,7 @@ from node.lmn.profiles import ANY_METER, MeterProfile, profile_of_url
 from node.lmn.registry import DRIVERS
 from node.lmn.session import LmnStores, OpenPoll, PollSession
 from node.storage.engine import Store
+from node.storage.repositories.counters import CounterRepository
 from protocol.errors import RemoteProtocolError, StromkreisError
 from protocol.metering.reading import Reading
 from stromkreis.decode import Keys, MeterProtocol, decoder, error_line, named_key, write_line
@@ -252,7 +253,7 @@ async def _with_stores(profile: MeterProfile, work: Callable[[LmnStores], Awaita
         async with trio.open_nursery() as nursery:
             nursery.start_soon(store.run)
             # What it raises is captured in there: out of here the nursery would wrap it in a group.
-            done = await outcome.acapture(work, LmnStores(DurableCounters(store)))
+            done = await outcome.acapture(work, LmnStores(DurableCounters(CounterRepository(store))))
             nursery.cancel_scope.cancel()
         return done.unwrap()
     finally:

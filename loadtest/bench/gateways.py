@@ -24,6 +24,7 @@ from node.aggregation.membership import Membership
 from node.metrics import NodeMetrics
 from node.security.module import SecurityModule
 from node.storage.engine import Store
+from node.storage.repositories.accounts import AccountRepository
 from protocol import wire
 from protocol.dcnet.crypto.suite import StandardSuite, derive
 from protocol.dcnet.machines.ledger import Ended, RoundLedger
@@ -116,7 +117,7 @@ class Process:
         `view` is the ring's, but for the timing, which may have been settled later.
         """
         identity = view.members[position].identity
-        contributions = Contributions(self.store, identity, self.schema)
+        contributions = Contributions(AccountRepository(self.store), identity, self.schema)
         await contributions.first_reading(registers(position, -1).values)
         module = SimpleNamespace(identity=identity, curve=ring.curves[position], sign=lambda _text: bytes(64))
         context = MembershipContext(

@@ -1,22 +1,22 @@
 """
 A gateway's answers to bill requests: what is committed and not billed yet, each interval of a register in one bill.
 
-The values that were committed to in opened totals wait in the table `committed` (node.aggregation.contribution puts
-them there with the result of their round).  A bill is made durable, and its intervals' values deleted, in one
+The values that were committed to in opened totals are kept by node.aggregation.contribution with
+the result of their round.  A bill is made durable, and its intervals' values deleted, in one
 transaction before it leaves: after a crash the same request has the same answer, and another one over the same
-intervals is declined for good.  The table `bill` is the customer's record of what was asked.
+intervals is declined for good.  The bills are the customer's record of what was asked.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import trio
 
 from node.aggregation.contribution import blinding_label
-from node.storage.engine import Statement, Store
+from node.storage.repositories.bills import BillRecord
 from node.trust import TrustStore
 from protocol import wire
 from protocol.dcnet.billing.bill import PRICE_MAX, Bill, check_request, make_bill, request_digest
@@ -35,14 +35,25 @@ class BillingRules:
     keep_s: int = 100 * 86_400
 
 
+class BillStore(Protocol):
+    """What bills are kept in; see node.storage.repositories.bills.  Every method raises StoreError."""
+
+    def bill(self, gateway: str, request: bytes) -> BillRecord | None: ...  # noqa: D102
+    def committed(self, gateway: str, obis: str, from_s: int, to_s: int) -> dict[int, int | None]: ...  # noqa: D102
+    def open_intervals(self, gateway: str) -> set[int]: ...  # noqa: D102
+    async def give(  # noqa: D102
+        self, gateway: str, bill: BillRecord, obis: str, intervals_s: Sequence[int], *, keep_s: int
+    ) -> None: ...  # fmt: skip
+
+
 class Bills:
     """One gateway's bills."""
 
     def __init__(
-        self, store: Store, gateway: str, pedersen: Pedersen, blind: Callable[[bytes], int], trust: TrustStore,
+        self, bills: BillStore, gateway: str, pedersen: Pedersen, blind: Callable[[bytes], int], trust: TrustStore,
         rules: BillingRules,
     ) -> None:  # fmt: skip
-        self._store = store
+        self._bills = bills
         self._gateway = gateway
         self._pedersen = pedersen
         self._blind = blind
@@ -58,11 +69,9 @@ class Bills:
         """
         digest = request_digest(request.tariff, request.intervals)
         async with self._lock:
-            rows = self._store.read(
-                "SELECT amount, blinding FROM bill WHERE gateway=? AND request=?", self._gateway, digest
-            )
-            for amount, blinding in rows:
-                return wire.Bill(digest, amount, blinding)
+            given = self._bills.bill(self._gateway, digest)
+            if given is not None:
+                return wire.Bill(digest, given.amount, given.blinding)
             text, rules = tariff_digest(request.tariff), self._rules
             self._trust.check_participant(
                 rules.supplier, text, request.signature, request.certificate, request.intermediates
@@ -81,20 +90,17 @@ class Bills:
     def _values(self, tariff: Tariff, indices: list[int], prices: list[int]) -> list[int] | None:
         """The committed values of the intervals; None where one of them is in a round whose result is not known."""
         intervals = [tariff.interval_s_of(index) for index in indices]
-        rows = self._store.read(
-            "SELECT interval_s, value, bill IS NOT NULL FROM committed WHERE gateway=? AND obis=?"
-            " AND interval_s BETWEEN ? AND ?",
-            self._gateway, tariff.obis, tariff.start_s, tariff.interval_s_of(len(tariff.prices)),
-        )  # fmt: skip
-        billed = {interval for interval, _, is_billed in rows if is_billed}
+        kept = self._bills.committed(
+            self._gateway, tariff.obis, tariff.start_s, tariff.interval_s_of(len(tariff.prices))
+        )
+        billed = {interval for interval, value in kept.items() if value is None}
         check_request(
             intervals, prices, billed, priced_count_min=self._rules.priced_count_min, price_max=self._rules.price_max
         )
-        known = {interval: value for interval, value, is_billed in rows if not is_billed}
+        known = {interval: value for interval, value in kept.items() if value is not None}
         missing = [interval for interval in intervals if interval not in known]
         if missing:
-            open_ = self._store.read("SELECT interval_s FROM contribution WHERE gateway=? AND settled=0", self._gateway)
-            if {interval for (interval,) in open_}.issuperset(missing):
+            if self._bills.open_intervals(self._gateway).issuperset(missing):
                 return None
             raise RemoteProtocolError(
                 "interval_not_contributed", f"{len(missing)} intervals are in no opened total, or too old"
@@ -108,23 +114,6 @@ class Bills:
         return make_bill(self._pedersen, prices, values, blindings)
 
     async def _keep(self, tariff: Tariff, indices: list[int], tariff_name: bytes, answer: wire.Bill) -> None:
-        until_s = tariff.interval_s_of(indices[-1])
-        await self._store.write(
-            [
-                Statement(
-                    "INSERT INTO bill VALUES (?, ?, ?, ?, ?, ?)",
-                    (self._gateway, answer.request, tariff_name, until_s, answer.amount, answer.blinding),
-                ),
-                Statement(
-                    "UPDATE committed SET value=NULL, bill=? WHERE gateway=? AND obis=?"
-                    " AND interval_s IN (SELECT value FROM json_each(?))",
-                    (
-                        answer.request, self._gateway, tariff.obis,
-                        json.dumps([tariff.interval_s_of(index) for index in indices]),
-                    ),
-                ),
-                Statement(
-                    "DELETE FROM bill WHERE gateway=? AND until_s<?", (self._gateway, until_s - self._rules.keep_s)
-                ),
-            ]
-        )  # fmt: skip
+        intervals_s = [tariff.interval_s_of(index) for index in indices]
+        bill = BillRecord(answer.request, tariff_name, intervals_s[-1], answer.amount, answer.blinding)
+        await self._bills.give(self._gateway, bill, tariff.obis, intervals_s, keep_s=self._rules.keep_s)

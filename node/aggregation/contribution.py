@@ -23,14 +23,15 @@ from __future__ import annotations
 
 import logging
 import secrets
-import struct
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import trio
 
-from node.storage.engine import Statement, Store
+from node.storage.repositories.accounts import Account, ContributionRecord
+from node.storage.repositories.bills import CommittedValue
 from protocol.dcnet.crypto.commitments import contribution_limit
 from protocol.dcnet.crypto.noise import RandomBits, noise_share
 from protocol.dcnet.machines.effects import Attempted, Progress, Settled
@@ -66,24 +67,29 @@ class SupersededError(StromkreisError):
     """A contribution that must not leave any more: the account has moved on since it was built."""
 
 
-def _pack(values: tuple[int, ...]) -> bytes:
-    return struct.pack(f"<{len(values)}Q", *[value % WORD_MODULUS for value in values])
-
-
-def _unpack(data: bytes) -> tuple[int, ...]:
-    return struct.unpack(f"<{len(data) // 8}q", data)
-
-
 def blinding_label(gateway: str, obis: str, interval_s: int) -> bytes:
     """What a commitment's blinding belongs to: gateway, register (OBIS) and the interval's start."""
     return f"{gateway} {obis} {interval_s}".encode()
+
+
+class AccountStore(Protocol):
+    """What accounts are kept in; see node.storage.repositories.accounts.  Every method raises StoreError."""
+
+    def account(self, gateway: str) -> Account | None: ...  # noqa: D102
+    def last_contribution(self, gateway: str) -> ContributionRecord | None: ...  # noqa: D102
+    async def begin(self, gateway: str, registers: tuple[int, ...]) -> None: ...  # noqa: D102
+    async def contribute(self, gateway: str, record: ContributionRecord) -> None: ...  # noqa: D102
+    async def settle(  # noqa: D102
+        self, gateway: str, record: ContributionRecord, *, included: bool, committed: Sequence[CommittedValue],
+        keep_committed_s: int,
+    ) -> None: ...  # fmt: skip
 
 
 class Contributions:
     """One gateway's account; reads its durable state when made."""
 
     def __init__(
-        self, store: Store, gateway: str, schema: Schema, blind: Callable[[bytes], int] | None = None, *,
+        self, accounts: AccountStore, gateway: str, schema: Schema, blind: Callable[[bytes], int] | None = None, *,
         keep_committed_s: int = _KEEP_COMMITTED_S, random_bits: RandomBits = secrets.randbits,
     ) -> None:  # fmt: skip
         """
@@ -92,7 +98,7 @@ class Contributions:
 
         Committed values are kept for a bill as long as `keep_committed_s` of metering time.
         """
-        self._store = store
+        self._accounts = accounts
         self._keep_committed_s = keep_committed_s
         self._random_bits = random_bits
         self._blind = blind
@@ -103,34 +109,28 @@ class Contributions:
         self._last_interval_s = -1
         self._last: tuple[int, Resume] | None = None
         self._lock = trio.Lock()
-        for (opened,) in store.read("SELECT opened FROM baseline WHERE gateway=?", gateway):
-            self._opened = _unpack(opened)
-        for epoch, round_, attempt, interval_s, progress, settled, registers, vector in store.read(
-            "SELECT epoch, round, attempt, interval_s, progress, settled, registers, vector FROM contribution"
-            " WHERE gateway=? ORDER BY interval_s DESC, epoch DESC, round DESC LIMIT 1",
-            gateway,
-        ):
-            self._last_interval_s = interval_s
-            self._last = epoch, Resume(round_, attempt, Progress(progress), bool(settled))
-            self._built[epoch, round_] = Contribution(
-                Registers(interval_s, _unpack(registers)), self._opened or (), words_from_bytes(vector),
-                self._blindings(interval_s),
+        account, last = accounts.account(gateway), accounts.last_contribution(gateway)
+        if account is not None:
+            self._opened = account.opened
+        if last is not None:
+            self._last_interval_s = last.interval_s
+            self._last = last.epoch, Resume(last.round, last.attempt, Progress(last.progress), last.settled)
+            self._built[last.epoch, last.round] = Contribution(
+                Registers(last.interval_s, last.registers), self._opened or (), words_from_bytes(last.vector),
+                self._blindings(last.interval_s),
             )  # fmt: skip
 
     async def first_reading(self, values: tuple[int, ...]) -> None:
         """Fix the zero of the account, once and durably, before anything is contributed."""
         if self._opened is not None:
             return
-        packed = _pack(values)
-        await self._write(
-            [Statement("INSERT OR IGNORE INTO baseline VALUES (?, ?, ?)", (self._gateway, packed, packed))]
-        )
+        await self._durably(self._accounts.begin(self._gateway, values))
         self._opened = values
 
-    async def _write(self, statements: list[Statement]) -> None:
+    async def _durably(self, write: Coroutine[Any, Any, None]) -> None:
         """Through a cancellation, which may come with an epoch's end: what is on the disk is what we remember."""
         with trio.CancelScope(shield=True):
-            await self._store.write(statements)
+            await write
 
     @property
     def unsettled(self) -> tuple[int, int] | None:
@@ -182,20 +182,13 @@ class Contributions:
             for index in self._schema.committed
         )
 
-    def _billable(self, contribution: Contribution) -> list[Statement]:
+    def _committed(self, contribution: Contribution) -> list[CommittedValue]:
         """What is committed to in an opened total waits for its bill, under the interval it was contributed in."""
-        interval_s = contribution.registers.interval_s
-        statements = []
-        for index in self._schema.committed:
-            obis, value = self._schema.slots[index].obis, signed(int(contribution.vector[index]))
-            statements += [
-                Statement("INSERT INTO committed VALUES (?, ?, ?, ?, NULL)", (self._gateway, obis, interval_s, value)),
-                Statement(
-                    "DELETE FROM committed WHERE gateway=? AND obis=? AND interval_s<?",
-                    (self._gateway, obis, interval_s - self._keep_committed_s),
-                ),
-            ]
-        return statements
+        slots = self._schema.slots
+        return [
+            CommittedValue(str(slots[index].obis), signed(int(contribution.vector[index])))
+            for index in self._schema.committed
+        ]
 
     def _forget_built_but(self, key: tuple[int, int]) -> None:
         """Keep what was built last and what was contributed last."""
@@ -214,22 +207,11 @@ class Contributions:
         await self._take_lock()
         try:
             contribution = self._allowed(view.epoch, record.round)
-            await self._write(
-                [
-                    Statement(
-                        "INSERT INTO contribution VALUES (?, ?, ?, ?, ?, ?, 0, 0, ?, ?) ON CONFLICT DO UPDATE SET"
-                        " attempt=excluded.attempt, progress=excluded.progress",
-                        (
-                            self._gateway, view.epoch, record.round, record.attempt,
-                            contribution.registers.interval_s, int(record.progress),
-                            _pack(contribution.registers.values), contribution.vector.tobytes(),
-                        ),
-                    )
-                ]
-            )  # fmt: skip
+            resume = Resume(record.round, record.attempt, record.progress, settled=False)
+            await self._durably(self._accounts.contribute(self._gateway, _record(view.epoch, resume, contribution)))
             self._built[view.epoch, record.round] = contribution
             self._last_interval_s = contribution.registers.interval_s
-            self._last = view.epoch, Resume(record.round, record.attempt, record.progress, settled=False)
+            self._last = view.epoch, resume
         finally:
             self._lock.release()
 
@@ -265,28 +247,23 @@ class Contributions:
             if self._last is None or self.unsettled != (epoch, round_):
                 return
             contribution = self._built[epoch, round_]
-            statements = [
-                Statement(
-                    "UPDATE contribution SET settled=1, included=? WHERE gateway=? AND epoch=? AND round=?",
-                    (int(included), self._gateway, epoch, round_),
-                ),
-                Statement(  # the account needs the last one only; the log of the others is the operator's, not ours
-                    "DELETE FROM contribution WHERE gateway=? AND interval_s<?",
-                    (self._gateway, contribution.registers.interval_s),
-                ),
-            ]
-            if included:
-                statements.append(
-                    Statement(
-                        "UPDATE baseline SET opened=? WHERE gateway=?",
-                        (_pack(contribution.registers.values), self._gateway),
-                    )
+            past = self._last[1]
+            resume = Resume(past.round, past.attempt, past.progress, settled=True)
+            await self._durably(
+                self._accounts.settle(
+                    self._gateway, _record(epoch, resume, contribution), included=included,
+                    committed=self._committed(contribution), keep_committed_s=self._keep_committed_s,
                 )
-                statements += self._billable(contribution)
-            await self._write(statements)
+            )  # fmt: skip
             if included:
                 self._opened = contribution.registers.values
-            past = self._last[1]
-            self._last = epoch, Resume(past.round, past.attempt, past.progress, settled=True)
+            self._last = epoch, resume
         finally:
             self._lock.release()
+
+
+def _record(epoch: int, resume: Resume, contribution: Contribution) -> ContributionRecord:
+    return ContributionRecord(
+        epoch, resume.round, resume.attempt, contribution.registers.interval_s, int(resume.progress), resume.settled,
+        contribution.registers.values, contribution.vector.tobytes(),
+    )  # fmt: skip

@@ -24,8 +24,6 @@ import trio
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from node.storage.engine import Statement, Store
-
 BLOCK_SIZE: Final = 16_384  # 2^32 numbers are 262,144 restarts; smaller blocks are more durable writes
 _MARK_SIZE: Final = 8
 
@@ -95,28 +93,34 @@ class VolatileCounters:
         self._taken.setdefault(receiver, {})[sender] = number
 
 
-class DurableCounters:
-    """Blocks out of the node's store; one for all gateways of the process."""
+class CounterTable(Protocol):
+    """What durable counters are kept in; see node.storage.repositories.counters."""
 
-    def __init__(self, store: Store, clock: Callable[[], float] = time.time) -> None:
-        self._store = store
+    def next_number(self, name: str) -> int | None: ...  # noqa: D102
+    async def reserve_up_to(self, name: str, number: int) -> None: ...  # noqa: D102
+    def taken(self, receiver: str) -> dict[str, int]: ...  # noqa: D102
+    async def take(self, receiver: str, sender: str, number: int) -> None: ...  # noqa: D102
+
+
+class DurableCounters:
+    """Blocks out of the node's store; one for all gateways of the process.  Every method raises StoreError."""
+
+    def __init__(self, table: CounterTable, clock: Callable[[], float] = time.time) -> None:
+        self._table = table
         self._clock = clock
         self._lock = trio.Lock()
 
     async def reserve(self, name: str, size: int = BLOCK_SIZE) -> int:
         """The next block, once it is on the disk.  Raises StoreError: then nothing may be sent."""
         async with self._lock:
-            rows = self._store.read("SELECT next FROM counter WHERE name=?", name)
-            first = max(int(self._clock()), rows[0][0] if rows else 0)
-            sql = "INSERT INTO counter VALUES (?,?) ON CONFLICT(name) DO UPDATE SET next=excluded.next"
-            await self._store.write([Statement(sql, (name, first + size))])
+            first = max(int(self._clock()), self._table.next_number(name) or 0)
+            await self._table.reserve_up_to(name, first + size)
             return first
 
     def taken(self, receiver: str) -> dict[str, int]:
-        """What was taken ever.  Raises StoreError."""
-        return dict(self._store.read("SELECT sender, number FROM taken WHERE receiver=?", receiver))
+        """What was taken ever."""
+        return self._table.taken(receiver)
 
     async def take(self, receiver: str, sender: str, number: int) -> None:
-        """Return when it is on the disk.  Raises StoreError."""
-        sql = "INSERT INTO taken VALUES (?,?,?) ON CONFLICT(receiver, sender) DO UPDATE SET number=excluded.number"
-        await self._store.write([Statement(sql, (receiver, sender, number))])
+        """Return when it is on the disk."""
+        await self._table.take(receiver, sender, number)

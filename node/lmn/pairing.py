@@ -30,7 +30,6 @@ from cryptography.x509.oid import NameOID
 
 from node.lmn.hdlc.certificate import Identity, make_certificate
 from node.lmn.metrics import LMN_CERTIFICATES_RENEWED, certificate_ends
-from node.storage.engine import Statement, Store
 from node.storage.errors import StoreError
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 
@@ -119,27 +118,28 @@ class PairingSession(Protocol):
         """As above."""
 
 
+class PairingTable(Protocol):
+    """What renewed pairings are kept in; see node.storage.repositories.pairings."""
+
+    def pairing(self, meter: str, origin: bytes) -> bytes | None: ...  # noqa: D102
+    async def keep(self, meter: str, origin: bytes, pairing: bytes) -> None: ...  # noqa: D102
+
+
 class PairingStore:
     """The renewed pairings of a node, in its store."""
 
-    def __init__(self, store: Store, policy: RenewalPolicy) -> None:
-        self._store = store
+    def __init__(self, table: PairingTable, policy: RenewalPolicy) -> None:
+        self._table = table
         self.policy = policy
 
     def load(self, meter_id: str, configured: Pairing) -> Pairing:
         """What has become of the configured pair.  Raises StoreError."""
-        rows = self._store.read(
-            "SELECT pairing FROM lmn_pairing WHERE meter=? AND origin=?", meter_id, configured.digest
-        )
-        return Pairing.from_bytes(rows[0][0]) if rows else configured
+        renewed = self._table.pairing(meter_id, configured.digest)
+        return configured if renewed is None else Pairing.from_bytes(renewed)
 
     async def save(self, meter_id: str, configured: Pairing, pairing: Pairing) -> None:
         """Return when it is on the disk.  Raises StoreError: then nothing may be sent."""
-        sql = (
-            "INSERT INTO lmn_pairing VALUES (?,?,?) ON CONFLICT(meter) DO UPDATE SET origin=excluded.origin,"
-            " pairing=excluded.pairing"
-        )
-        await self._store.write([Statement(sql, (meter_id, configured.digest, pairing.to_bytes()))])
+        await self._table.keep(meter_id, configured.digest, pairing.to_bytes())
 
 
 class PairedMeter:

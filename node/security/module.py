@@ -2,9 +2,8 @@
 The security module: the only place that holds private keys.
 
 A gateway's long-lived keys (signature key on brainpoolP256r1, CURVE key) are files, written once at enrolment and
-never changed.  Epoch seeds live in a small SQLite file of their own, are deleted when the epoch is over, and are
-overwritten when deleted (secure_delete; no journal on disk that could keep them).  Losing a seed in a power cut costs
-the gateway the rest of that epoch and nothing else, so they are not worth a flush to disk each.
+never changed; the key that the node's store is sealed under is one more, for all gateways of the process.  Epoch seeds
+live in a small SQLite file of their own and are deleted when the epoch is over.
 
 `SecurityModule` is the interface; a PKCS#11 or TR-03109-2 module can stand behind it, since callers ask for
 signatures and evaluations, never for keys.  The CURVE secret is the exception that ZeroMQ forces: libzmq wants it.
@@ -15,7 +14,6 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import sqlite3
 from pathlib import Path
 from typing import Protocol
 
@@ -26,6 +24,7 @@ from nacl.exceptions import CryptoError
 from nacl.public import PrivateKey
 
 from node.security.storage_key import FILE_NAME, FileStorageKeys
+from node.storage.repositories.epoch_seeds import EpochSeedRepository
 from protocol import pki
 from protocol.dcnet.crypto.commitments import derive_blinding
 from protocol.dcnet.crypto.suite import Suite
@@ -64,16 +63,7 @@ class KeyDirectory:
         self.directory = directory
         self.suite = suite
         self._storage_keys = FileStorageKeys(directory / FILE_NAME)
-        self.seeds = sqlite3.connect(directory / "epochs.sqlite", isolation_level=None)
-        (directory / "epochs.sqlite").chmod(0o600)
-        for pragma in ("secure_delete=ON", "journal_mode=MEMORY", "synchronous=NORMAL", "busy_timeout=5000"):
-            self.seeds.execute(f"PRAGMA {pragma}")
-        self.seeds.execute(
-            "CREATE TABLE IF NOT EXISTS seed (gateway TEXT, epoch INTEGER, seed BLOB, layout BLOB,"
-            " PRIMARY KEY (gateway, epoch)) WITHOUT ROWID"
-        )
-        # The newest epoch of a gateway that was bound to a layout; it stays when the seed goes.
-        self.seeds.execute("CREATE TABLE IF NOT EXISTS bound (gateway TEXT PRIMARY KEY, epoch INTEGER) WITHOUT ROWID")
+        self.seeds = EpochSeedRepository(directory / "epochs.sqlite")
 
     def storage_key(self, purpose: str) -> bytes:
         """The key under which the node keeps what belongs to `purpose`; see node.storage.cipher."""
@@ -182,35 +172,24 @@ class FileSecurityModule:
         what was contributed is remembered by epoch and round, and under a used number it would pass for another ring's.
         """
         seeds = self._directory.seeds
-        query = "SELECT seed FROM seed WHERE gateway=? AND epoch=?"
-        row = seeds.execute(query, (self.identity, epoch)).fetchone()
-        if row is None:
-            for (newest,) in seeds.execute("SELECT epoch FROM bound WHERE gateway=?", (self.identity,)):
-                if epoch <= newest:
-                    raise RemoteProtocolError("past_epoch", f"epoch {epoch} is called, and epoch {newest} was before")
-            row = (os.urandom(32),)
-            seeds.execute("INSERT INTO seed (gateway, epoch, seed) VALUES (?, ?, ?)", (self.identity, epoch, *row))
-        return EpochSecrets(self._directory.suite, row[0])
+        seed = seeds.seed(self.identity, epoch)
+        if seed is None:
+            newest = seeds.newest_bound(self.identity)
+            if newest is not None and epoch <= newest:
+                raise RemoteProtocolError("past_epoch", f"epoch {epoch} is called, and epoch {newest} was before")
+            seed = os.urandom(32)
+            seeds.add(self.identity, epoch, seed)
+        return EpochSecrets(self._directory.suite, seed)
 
     def fix_layout(self, epoch: int, layout_digest: bytes) -> None:
         """Bind the epoch to one layout for good.  Raises RemoteProtocolError for a second, different one."""
-        seeds = self._directory.seeds
-        seeds.execute(
-            "UPDATE seed SET layout=? WHERE gateway=? AND epoch=? AND layout IS NULL",
-            (layout_digest, self.identity, epoch),
-        )
-        row = seeds.execute("SELECT layout FROM seed WHERE gateway=? AND epoch=?", (self.identity, epoch)).fetchone()
-        if row is None or row[0] != layout_digest:
+        if not self._directory.seeds.bind(self.identity, epoch, layout_digest):
             raise RemoteProtocolError("second_layout", "another layout for an epoch that has one")
-        seeds.execute(
-            "INSERT INTO bound VALUES (?, ?) ON CONFLICT DO UPDATE SET epoch=MAX(epoch, excluded.epoch)",
-            (self.identity, epoch),
-        )
 
     def forget_epoch(self, epoch: int) -> None:
         """Delete an epoch's seed: what was masked with it stays masked (forward secrecy)."""
-        self._directory.seeds.execute("DELETE FROM seed WHERE gateway=? AND epoch=?", (self.identity, epoch))
+        self._directory.seeds.delete(self.identity, epoch)
 
     def forget_epochs_before(self, epoch: int) -> None:
         """Delete the seeds of earlier epochs, those that ended while we were down."""
-        self._directory.seeds.execute("DELETE FROM seed WHERE gateway=? AND epoch<?", (self.identity, epoch))
+        self._directory.seeds.delete_before(self.identity, epoch)

@@ -33,6 +33,7 @@ from node.lmn.serial_link import open_serial
 from node.lmn.session import LmnStores
 from node.lmn.sml.client import MAGNETIC_TAMPER, SmlClient, object_path
 from node.storage.engine import Store
+from node.storage.repositories.pairings import PairingRepository
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 from protocol.metering.obis import Obis
 from protocol.metering.reading import Reading
@@ -211,7 +212,7 @@ async def paired(home: Home, path: Path, policy: RenewalPolicy = POLICY) -> Asyn
     def start(**keys: Any) -> None:
         profile = MeterProfile(device="gw/0", protocol="lks1", link="tcp://h:1", meter_id=NAMES[0], keys=keys or first)
         started[:] = [profile]
-        sessions[:] = [Lks1Poll(started, LmnStores(pairings=PairingStore(store, policy)))]
+        sessions[:] = [Lks1Poll(started, LmnStores(pairings=PairingStore(PairingRepository(store), policy)))]
 
     async def read(at: datetime = NOW) -> list[Reading | RemoteProtocolError]:
         async with home.line() as line, open_serial(line, 921600) as stream:

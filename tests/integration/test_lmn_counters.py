@@ -23,6 +23,7 @@ from node.lmn.registry import DRIVERS
 from node.lmn.session import LmnStores
 from node.storage.engine import Store
 from node.storage.errors import StoreError
+from node.storage.repositories.counters import CounterRepository
 from protocol.metering.obis import Obis
 from protocol.metering.reading import Reading
 
@@ -48,7 +49,7 @@ async def with_store(path: Path, use: Callable[[Store], Awaitable[list[int]]]) -
 
 async def test_a_restart_goes_on_above_all_that_was_reserved(tmp_path: Path) -> None:
     async def use(store: Store) -> list[int]:
-        counters = DurableCounters(store, lambda: 1_000.0)
+        counters = DurableCounters(CounterRepository(store), lambda: 1_000.0)
         return [await counters.reserve("a"), await counters.reserve("a"), await counters.reserve("b", 5)]
 
     first = await with_store(tmp_path / "s", use)
@@ -59,7 +60,7 @@ async def test_a_restart_goes_on_above_all_that_was_reserved(tmp_path: Path) -> 
 
 async def test_a_lost_store_is_ahead_by_the_clock(tmp_path: Path) -> None:
     async def use(store: Store) -> list[int]:
-        return [await DurableCounters(store, lambda: 1_700_000_000.5).reserve("a")]
+        return [await DurableCounters(CounterRepository(store), lambda: 1_700_000_000.5).reserve("a")]
 
     assert await with_store(tmp_path / "new", use) == [1_700_000_000]
     volatile = VolatileCounters(lambda: 5.0)
@@ -68,7 +69,7 @@ async def test_a_lost_store_is_ahead_by_the_clock(tmp_path: Path) -> None:
 
 async def test_tasks_that_reserve_at_once_get_different_blocks(tmp_path: Path) -> None:
     async def use(store: Store) -> list[int]:
-        counters, taken = DurableCounters(store, lambda: 0.0), []
+        counters, taken = DurableCounters(CounterRepository(store), lambda: 0.0), []
 
         async def one() -> None:
             taken.append(await counters.reserve("a", 10))
@@ -122,7 +123,7 @@ async def heard(protocol: str, telegram: bytes, keys: dict[str, Any], store: Sto
     )  # fmt: skip
     push = DRIVERS[protocol].push
     assert push is not None
-    session = push([profile], LmnStores(DurableCounters(store)))
+    session = push([profile], LmnStores(DurableCounters(CounterRepository(store))))
     ours, theirs = trio.testing.memory_stream_pair()
     await theirs.send_all(telegram)
     await theirs.aclose()

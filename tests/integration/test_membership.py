@@ -30,6 +30,9 @@ from node.lmn.counters import DurableCounters
 from node.metrics import NodeMetrics
 from node.security.module import KeyDirectory
 from node.storage.engine import Store
+from node.storage.repositories.accounts import AccountRepository
+from node.storage.repositories.bills import BillRepository
+from node.storage.repositories.counters import CounterRepository
 from node.trust import TrustStore
 from protocol import wire
 from protocol.dcnet.setup.epoch import Policy
@@ -94,7 +97,7 @@ async def gateway(tmp_path: Path) -> AsyncIterator[Gateway]:
     store = Store(tmp_path / "registers.sqlite")
     async with LinkContext() as link, trio.open_nursery() as nursery:
         nursery.start_soon(store.run)
-        contributions = Contributions(store, "ESTK0000000001", DEFAULT_SCHEMA)
+        contributions = Contributions(AccountRepository(store), "ESTK0000000001", DEFAULT_SCHEMA)
         await contributions.first_reading((1, 100, 0, 0))
         sent: list[wire.Message] = []
         context = MembershipContext(
@@ -163,7 +166,7 @@ async def test_a_member_that_was_shut_out_does_not_come_back_by_another_link_tha
     bare: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     async with LinkContext() as link, trio.open_nursery() as nursery:
         context = MembershipContext(
-            SUITE, module, link, Contributions(store, "ESTK0000000001", DEFAULT_SCHEMA),
+            SUITE, module, link, Contributions(AccountRepository(store), "ESTK0000000001", DEFAULT_SCHEMA),
             NodeMetrics(registry), lambda: 0.0, lambda _: None, lambda: None, lambda *_: None, "tcp://127.0.0.1:*",
             None, relay=False,
         )  # fmt: skip
@@ -205,11 +208,13 @@ async def _until(condition: Callable[[], bool]) -> None:
 def whole(mine: Gateway, tmp_path: Path) -> node.gateway.Gateway:
     """The gateway context a membership, as far as the coordinator's messages reach."""
     context = mine.membership._context
-    store = context.contributions._store
+    accounts = context.contributions._accounts
+    assert isinstance(accounts, AccountRepository)
+    store = accounts._store
     shared = Shared(
-        SUITE, context.link, store, DurableCounters(store), context.metrics,
-        TrustStore(CertificateAuthority.create(tmp_path / "pki", NOW).root, lambda: 0.0), Policy(), "", None,
-        relay=False,
+        SUITE, context.link, accounts, BillRepository(store), DurableCounters(CounterRepository(store)),
+        context.metrics, TrustStore(CertificateAuthority.create(tmp_path / "pki", NOW).root, lambda: 0.0), Policy(),
+        "", None, relay=False,
     )  # fmt: skip
     return node.gateway.Gateway(shared, context.module, "tcp://127.0.0.1:1", bytes(32), [])
 

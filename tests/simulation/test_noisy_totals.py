@@ -17,6 +17,7 @@ import trio
 from loadtest.ring import LocalRing, RingSize
 from node.aggregation.contribution import Contributions, Registers
 from node.storage.engine import Store
+from node.storage.repositories.accounts import AccountRepository
 from protocol.dcnet.crypto.suite import StandardSuite
 from protocol.dcnet.machines.effects import Attempted, Progress
 from protocol.dcnet.setup.rings import RingView
@@ -54,7 +55,8 @@ async def test_totals_minus_truth_are_two_sided_geometric_and_no_account_knows(t
         store = Store(tmp_path / "registers.sqlite")
         nursery.start_soon(store.run)
         accounts = [
-            Contributions(store, f"gateway-{i}", DEFAULT_SCHEMA, random_bits=draw.getrandbits) for i in range(size.n)
+            Contributions(AccountRepository(store), f"gateway-{i}", DEFAULT_SCHEMA, random_bits=draw.getrandbits)
+            for i in range(size.n)
         ]
         for account, values in zip(accounts, first, strict=True):
             await account.first_reading(tuple(values))
@@ -99,7 +101,7 @@ async def test_totals_minus_truth_are_two_sided_geometric_and_no_account_knows(t
         assert flown[index] == moved + sum(noise[index])
     reopened = Store(tmp_path / "registers.sqlite")
     for position, values in enumerate(opened_at):
-        kept = Contributions(reopened, f"gateway-{position}", DEFAULT_SCHEMA)
+        kept = Contributions(AccountRepository(reopened), f"gateway-{position}", DEFAULT_SCHEMA)
         assert list(kept._opened or ())[:3] == values[:3]
     reopened.close()
 
@@ -117,7 +119,7 @@ async def test_a_restart_between_durable_and_sent_keeps_the_noise_that_was_drawn
         async with trio.open_nursery() as nursery:
             store = Store(tmp_path / "registers.sqlite")
             nursery.start_soon(store.run)
-            mine = Contributions(store, "gateway-0", DEFAULT_SCHEMA)
+            mine = Contributions(AccountRepository(store), "gateway-0", DEFAULT_SCHEMA)
             await mine.first_reading((1, 1000, 0, 0))
             built = mine.build(noisy, 4, Registers(3600, (1, 1010, 0, 70)))
             assert built is not None

@@ -12,6 +12,7 @@ import trio
 from node.aggregation.contribution import Contribution, Contributions, Registers, SupersededError
 from node.storage.engine import Statement, Store
 from node.storage.errors import StoreError
+from node.storage.repositories.accounts import AccountRepository
 from protocol.dcnet.machines.effects import Attempted, Progress, Settled
 from protocol.dcnet.machines.member import Resume
 from protocol.dcnet.setup.rings import RingView
@@ -28,9 +29,14 @@ async def account(path: Path, schema: Schema = DEFAULT_SCHEMA) -> AsyncIterator[
     async with trio.open_nursery() as nursery:
         store = Store(path)
         nursery.start_soon(store.run)
-        yield Contributions(store, GATEWAY, schema, lambda _label: 1)
+        yield Contributions(AccountRepository(store), GATEWAY, schema, lambda _label: 1)
         nursery.cancel_scope.cancel()
     store.close()
+
+
+def store_of(mine: Contributions) -> Store:
+    assert isinstance(mine._accounts, AccountRepository)
+    return mine._accounts._store
 
 
 @pytest.fixture
@@ -136,13 +142,13 @@ async def test_two_epochs_that_contribute_at_the_same_moment_cannot_both(
         await mine.first_reading((1, 100, 0, 0))
         mine.build(OLD, 9, registers(9, 150))
         done: list[str] = []
-        writing, write = trio.Event(), mine._store.write
+        writing, write = trio.Event(), store_of(mine).write
 
         async def watched(statements: Any) -> None:
             writing.set()
             await write(statements)
 
-        monkeypatch.setattr(mine._store, "write", watched)
+        monkeypatch.setattr(store_of(mine), "write", watched)
 
         async def attempt(name: str, view: RingView, round_: int) -> None:
             try:
@@ -168,31 +174,31 @@ async def test_a_write_that_fails_leaves_the_account_as_it_was(path: Path) -> No
         await mine.first_reading((1, 100, 0, 0))
         mine.build(OLD, 0, registers(0, 110))
         full = "CREATE TRIGGER full BEFORE {} BEGIN SELECT RAISE(ABORT, 'full'); END"
-        await mine._store.write([Statement(full.format("INSERT ON contribution"), ())])
+        await store_of(mine).write([Statement(full.format("INSERT ON contribution"), ())])
         with pytest.raises(StoreError):
             await share(mine, OLD, 0)
         assert (mine.unsettled, mine.resume(0)) == (None, None)
-        await mine._store.write([Statement("DROP TRIGGER full", ())])
+        await store_of(mine).write([Statement("DROP TRIGGER full", ())])
         assert words(mine.build(OLD, 1, registers(1, 120)))[1] == 20
         await share(mine, OLD, 1)
-        await mine._store.write([Statement(full.format("UPDATE ON baseline"), ())])
+        await store_of(mine).write([Statement(full.format("UPDATE ON baseline"), ())])
         with pytest.raises(StoreError):
             await mine.settled(OLD, Settled(1, included=True))
         assert mine.unsettled == (0, 1)
-        await mine._store.write([Statement("DROP TRIGGER full", ())])
+        await store_of(mine).write([Statement("DROP TRIGGER full", ())])
         await mine.settled(OLD, Settled(1, included=True))
         assert words(mine.build(OLD, 2, registers(2, 121)))[1] == 1
 
 
 async def cancelled(call: Callable[[], Awaitable[None]], mine: Contributions) -> None:
     """Cancel a call while its write is under way, as the end of an epoch does, and wait until that is on the disk."""
-    written = mine._store.counters.transactions
+    written = store_of(mine).counters.transactions
     async with trio.open_nursery() as nursery:
         nursery.start_soon(call)
         while not mine._lock.locked():
             await trio.lowlevel.checkpoint()
         nursery.cancel_scope.cancel()
-    while mine._store.counters.transactions == written:
+    while store_of(mine).counters.transactions == written:
         await trio.sleep(0.001)
 
 

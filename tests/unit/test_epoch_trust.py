@@ -198,7 +198,7 @@ def test_forgotten_seeds_are_not_in_the_file_and_never_come_back(tmp_path: Path)
     module, other = keys.open("ESTK0000000001"), keys.open("ESTK0000000002")
     publics = [module.epoch(number).public_key for number in range(3)]
     theirs = other.epoch(0).public_key
-    seeds = [row[0] for row in keys.seeds.execute("SELECT seed FROM seed WHERE gateway=?", (module.identity,))]
+    seeds = [keys.seeds.seed(module.identity, number) or b"" for number in range(3)]
     module.forget_epochs_before(2)
     stored = b"".join(path.read_bytes() for path in keys.directory.iterdir())
     assert [seed in stored for seed in seeds] == [False, False, True]
@@ -227,7 +227,7 @@ def test_an_epoch_that_had_a_layout_is_not_begun_again_nor_one_before_it(tmp_pat
     for number in (0, 5, 6, 7):
         with pytest.raises(RemoteProtocolError, match="past_epoch"):
             module.epoch(number)
-        assert keys.seeds.execute("SELECT COUNT(*) FROM seed").fetchone() == (0,)
+        assert keys.seeds.seed(module.identity, number) is None
     assert module.epoch(8)
     assert keys.open("ESTK0000000002").epoch(5)
     keys.close()

@@ -19,6 +19,8 @@ from node.aggregation.bills import BillingRules, Bills
 from node.aggregation.contribution import Contributions, Registers, blinding_label
 from node.storage.engine import Statement, Store
 from node.storage.errors import StoreError
+from node.storage.repositories.accounts import AccountRepository
+from node.storage.repositories.bills import BillRepository
 from node.trust import TrustStore
 from protocol import pki, wire
 from protocol.dcnet.billing.bill import Bill, verify_bill
@@ -66,8 +68,8 @@ class Gateway:
         async with trio.open_nursery() as nursery:
             self.store = Store(self.path)
             nursery.start_soon(self.store.run)
-            self.account = Contributions(self.store, GATEWAY, VERIFIED_SCHEMA, blind)
-            self.bills = Bills(self.store, GATEWAY, PEDERSEN, blind, self.trust, self.rules)
+            self.account = Contributions(AccountRepository(self.store), GATEWAY, VERIFIED_SCHEMA, blind)
+            self.bills = Bills(BillRepository(self.store), GATEWAY, PEDERSEN, blind, self.trust, self.rules)
             yield self
             nursery.cancel_scope.cancel()
         self.store.close()
@@ -315,7 +317,7 @@ async def test_what_is_older_than_the_retention_is_deleted_from_the_file_too(
     async with trio.open_nursery() as nursery:
         store = Store(path)
         nursery.start_soon(store.run)
-        mine = Contributions(store, GATEWAY, VERIFIED_SCHEMA, blind, keep_committed_s=keep_s)
+        mine = Contributions(AccountRepository(store), GATEWAY, VERIFIED_SCHEMA, blind, keep_committed_s=keep_s)
         await mine.first_reading((1, 0, 0, 0))
         energy = planted
         for number in range(1, 6):

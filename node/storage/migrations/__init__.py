@@ -1,11 +1,12 @@
 """
-The schema of the node's store: numbered steps, each from one `PRAGMA user_version` to the next.
+The schemas of the node's SQLite files: numbered steps, each from one `PRAGMA user_version` to the next.
 
 A step and its new version number are one transaction, so a process that is killed in between finds the step done or
 not begun.  Steps are never changed after a release: what comes later is a step of its own.  Version 0 is an empty file,
-or a store from the time before versions, whose tables step 1 takes over as they are.
+or one from the time before versions, whose tables step 1 takes over as they are.
 
-To add one: a module `stepNNN_what.py` with `upgrade(connection)`, at the end of `STEPS`.
+To add one: a module `stepNNN_what.py` with `upgrade(connection)`, at the end of `STEPS` (`seedsNNN_what.py` for
+`EPOCH_SEED_STEPS`).
 """
 
 from __future__ import annotations
@@ -15,11 +16,15 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from node.storage.errors import SchemaError
-from node.storage.migrations import step001_unversioned
+from node.storage.migrations import seeds001_unversioned, step001_unversioned
 
 Step = Callable[[sqlite3.Connection], None]
 
 STEPS: Final[tuple[Step, ...]] = (step001_unversioned.upgrade,)
+"""Those of the node's store."""
+
+EPOCH_SEED_STEPS: Final[tuple[Step, ...]] = (seeds001_unversioned.upgrade,)
+"""Those of the file of epoch seeds."""
 
 
 def check_version(connection: sqlite3.Connection, steps: Sequence[Step] = STEPS) -> int:

@@ -1,11 +1,11 @@
-"""The tables that a store had before it had a version; a store with them is taken over as it is."""
+"""The tables that a store had before it had a version; a store with them keeps its rows."""
 
 from __future__ import annotations
 
 import sqlite3
 from typing import Final
 
-from node.storage.errors import SchemaError
+from node.storage.migrations.unversioned import take_over
 
 _TABLES: Final = {
     "baseline": """(
@@ -29,28 +29,5 @@ _TABLES: Final = {
 
 
 def upgrade(connection: sqlite3.Connection) -> None:
-    """0 -> 1.  Raises SchemaError where a table is there with other columns, or tables of something else are."""
-    there = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type='table'")}
-    if foreign := sorted(there - _TABLES.keys()):
-        raise SchemaError(f"it has no version and a table {foreign[0]!r}: not a store of this program; name another")
-    for name, definition in _TABLES.items():
-        connection.execute(f"CREATE TABLE IF NOT EXISTS {name} {definition}")
-        found, expected = _columns(connection, name), _columns_of(name, definition)
-        if found != expected:
-            raise SchemaError(
-                f"its table {name} has the columns {', '.join(found)}; expected {', '.join(expected)}, as the last"
-                " release without versions wrote it: start that one first"
-            )
-
-
-def _columns(connection: sqlite3.Connection, table: str) -> list[str]:
-    return [name for (name,) in connection.execute("SELECT name FROM pragma_table_info(?)", (table,))]
-
-
-def _columns_of(table: str, definition: str) -> list[str]:
-    empty = sqlite3.connect(":memory:")
-    try:
-        empty.execute(f"CREATE TABLE {table} {definition}")
-        return _columns(empty, table)
-    finally:
-        empty.close()
+    """0 -> 1.  Raises SchemaError where the file is something else."""
+    take_over(connection, _TABLES)

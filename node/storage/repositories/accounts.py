@@ -1,0 +1,122 @@
+"""
+The accounts of gateways: what the energies of the next contribution are differences to, and the last contribution.
+
+Tables `baseline` (a row for each gateway) and `contribution`.  Register values are little-endian 64-bit words, as in
+the vectors of the rings.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from node.storage.engine import Statement, Store
+from node.storage.repositories.bills import CommittedValue, keep_committed
+
+_WORD = 2**64
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Registers at the gateway's first reading, and at its last contribution that is in an opened total."""
+
+    first: tuple[int, ...] = field(repr=False)
+    opened: tuple[int, ...] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ContributionRecord:
+    """A gateway's contribution to one round, and how far the round has come."""
+
+    epoch: int
+    round: int
+    attempt: int
+    interval_s: int
+    progress: int
+    settled: bool
+    registers: tuple[int, ...] = field(repr=False)
+    vector: bytes = field(repr=False)
+
+
+class AccountRepository:
+    """Accounts and contributions of all gateways of a store.  Every method raises StoreError."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def gateways(self) -> list[str]:
+        """Who has an account."""
+        return [name for (name,) in self._store.read("SELECT gateway FROM baseline ORDER BY gateway")]
+
+    def account(self, gateway: str) -> Account | None:
+        """A gateway's account; None before its first reading."""
+        for first, opened in self._store.read("SELECT first, opened FROM baseline WHERE gateway=?", gateway):
+            return Account(_unpack(first), _unpack(opened))
+        return None
+
+    def last_contribution(self, gateway: str) -> ContributionRecord | None:
+        """A gateway's newest contribution."""
+        for epoch, round_, attempt, interval_s, progress, settled, registers, vector in self._store.read(
+            "SELECT epoch, round, attempt, interval_s, progress, settled, registers, vector FROM contribution"
+            " WHERE gateway=? ORDER BY interval_s DESC, epoch DESC, round DESC LIMIT 1",
+            gateway,
+        ):
+            return ContributionRecord(
+                epoch, round_, attempt, interval_s, progress, bool(settled), _unpack(registers), vector
+            )
+        return None
+
+    async def begin(self, gateway: str, registers: tuple[int, ...]) -> None:
+        """Make a gateway's account; does nothing where there is one.  Durable on return."""
+        packed = _pack(registers)
+        await self._store.write(
+            [Statement("INSERT OR IGNORE INTO baseline VALUES (?, ?, ?)", (gateway, packed, packed))]
+        )
+
+    async def contribute(self, gateway: str, record: ContributionRecord) -> None:
+        """Keep a contribution; of one that is known, attempt and progress alone.  Durable on return."""
+        await self._store.write(
+            [
+                Statement(
+                    "INSERT INTO contribution VALUES (?, ?, ?, ?, ?, ?, ?, 0, ?, ?) ON CONFLICT DO UPDATE SET"
+                    " attempt=excluded.attempt, progress=excluded.progress",
+                    (
+                        gateway, record.epoch, record.round, record.attempt, record.interval_s, record.progress,
+                        int(record.settled), _pack(record.registers), record.vector,
+                    ),
+                )
+            ]
+        )  # fmt: skip
+
+    async def settle(
+        self, gateway: str, record: ContributionRecord, *, included: bool, committed: Sequence[CommittedValue] = (),
+        keep_committed_s: int = 0,
+    ) -> None:  # fmt: skip
+        """
+        The round of a contribution is over, and those before it are deleted: the account needs the last one only.
+
+        Where it is `included` in an opened total the account moves to its registers, and the values that it committed
+        to wait for their bill; those older than `keep_committed_s` go.  One transaction, durable on return.
+        """
+        statements = [
+            Statement(
+                "UPDATE contribution SET settled=1, included=? WHERE gateway=? AND epoch=? AND round=?",
+                (int(included), gateway, record.epoch, record.round),
+            ),
+            Statement("DELETE FROM contribution WHERE gateway=? AND interval_s<?", (gateway, record.interval_s)),
+        ]
+        if included:
+            statements.append(
+                Statement("UPDATE baseline SET opened=? WHERE gateway=?", (_pack(record.registers), gateway))
+            )
+            statements += keep_committed(gateway, record.interval_s, committed, keep_committed_s)
+        await self._store.write(statements)
+
+
+def _pack(values: tuple[int, ...]) -> bytes:
+    return struct.pack(f"<{len(values)}Q", *[value % _WORD for value in values])
+
+
+def _unpack(data: bytes) -> tuple[int, ...]:
+    return struct.unpack(f"<{len(data) // 8}q", data)

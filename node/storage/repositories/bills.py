@@ -1,0 +1,99 @@
+"""
+Committed values that wait for their bill, and the bills that were given.
+
+Tables `committed` (a row for each gateway, register and interval; no value once it is billed) and `bill`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from node.storage.engine import Statement, Store
+
+
+@dataclass(frozen=True, slots=True)
+class CommittedValue:
+    """What a gateway committed to in one interval of a register, in the schema's unit."""
+
+    obis: str
+    value: int = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class BillRecord:
+    """A bill as it was given: to which request, under which tariff (digests), and up to when its intervals reach."""
+
+    request: bytes
+    tariff: bytes
+    until_s: int
+    amount: bytes = field(repr=False)
+    blinding: bytes = field(repr=False)
+
+
+class BillRepository:
+    """Committed values and bills of all gateways of a store.  Every method raises StoreError."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def bill(self, gateway: str, request: bytes) -> BillRecord | None:
+        """The bill that was given to a request."""
+        for tariff, until_s, amount, blinding in self._store.read(
+            "SELECT tariff, until_s, amount, blinding FROM bill WHERE gateway=? AND request=?", gateway, request
+        ):
+            return BillRecord(request, tariff, until_s, amount, blinding)
+        return None
+
+    def committed(self, gateway: str, obis: str, from_s: int, to_s: int) -> dict[int, int | None]:
+        """The values of a register by the starts of their intervals, both ends included; None where it is billed."""
+        rows = self._store.read(
+            "SELECT interval_s, value FROM committed WHERE gateway=? AND obis=? AND interval_s BETWEEN ? AND ?",
+            gateway, obis, from_s, to_s,
+        )  # fmt: skip
+        return dict(rows)
+
+    def open_intervals(self, gateway: str) -> set[int]:
+        """The intervals that were contributed in rounds whose results are not known."""
+        rows = self._store.read("SELECT interval_s FROM contribution WHERE gateway=? AND settled=0", gateway)
+        return {interval_s for (interval_s,) in rows}
+
+    async def give(
+        self, gateway: str, bill: BillRecord, obis: str, intervals_s: Sequence[int], *, keep_s: int
+    ) -> None:  # fmt: skip
+        """
+        Keep a bill, delete the values of its intervals, and bills whose intervals are `keep_s` older than its own.
+
+        One transaction, durable on return.
+        """
+        await self._store.write(
+            [
+                Statement(
+                    "INSERT INTO bill VALUES (?, ?, ?, ?, ?, ?)",
+                    (gateway, bill.request, bill.tariff, bill.until_s, bill.amount, bill.blinding),
+                ),
+                Statement(
+                    "UPDATE committed SET value=NULL, bill=? WHERE gateway=? AND obis=?"
+                    " AND interval_s IN (SELECT value FROM json_each(?))",
+                    (bill.request, gateway, obis, json.dumps(list(intervals_s))),
+                ),
+                Statement("DELETE FROM bill WHERE gateway=? AND until_s<?", (gateway, bill.until_s - keep_s)),
+            ]
+        )
+
+
+def keep_committed(
+    gateway: str, interval_s: int, values: Sequence[CommittedValue], keep_s: int
+) -> list[Statement]:  # fmt: skip
+    """For the transaction in which a round is settled: the values of its interval wait, those `keep_s` older go."""
+    statements = []
+    for each in values:
+        statements += [
+            Statement("INSERT INTO committed VALUES (?, ?, ?, ?, NULL)", (gateway, each.obis, interval_s, each.value)),
+            Statement(
+                "DELETE FROM committed WHERE gateway=? AND obis=? AND interval_s<?",
+                (gateway, each.obis, interval_s - keep_s),
+            ),
+        ]
+    return statements
