@@ -18,7 +18,8 @@ from coordinator.gwa.epochs import AreaEpoch, Ring
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.store import Store, fault_of
 from coordinator.threads import in_thread
-from protocol.dcnet.machines.ledger import Announce, Ended, Record
+from protocol import wire
+from protocol.dcnet.machines.effects import Ended, RoundEnded, ToMember, ToRing
 
 log = logging.getLogger(__name__)
 
@@ -27,10 +28,10 @@ log = logging.getLogger(__name__)
 class PendingRoundResult:
     """The end of a ring's round that waits for the disk, with what follows it."""
 
-    record: Record
+    record: RoundEnded
     ring: Ring
     epoch: AreaEpoch
-    then: list[Announce] = field(default_factory=list)
+    then: list[ToMember[wire.Message] | ToRing] = field(default_factory=list)
 
     @property
     def ended(self) -> Ended:

@@ -15,7 +15,7 @@ from coordinator.metrics import CoordinatorMetrics
 from coordinator.round_writer import PendingRoundResult, RoundWriter
 from coordinator.store import Store
 from protocol import wire
-from protocol.dcnet.machines.ledger import Accusation, Announce, LedgerInstruction, Observed, Record
+from protocol.dcnet.machines.effects import LedgerEffect, Note, Persist, ReportMisbehaviour, ToMember, ToRing
 from protocol.dcnet.setup.rings import RingView
 from protocol.errors import RemoteProtocolError
 
@@ -89,31 +89,31 @@ class Rounds:
         place = (epoch.call.epoch, ring.view.ring, round_)
         self._accusations.hear(members[accuser].identity, members[accused].identity, lie, epoch.call.area, place)
 
-    def carry_out(self, epoch: AreaEpoch, ring: Ring, instructions: Sequence[LedgerInstruction]) -> None:
+    def carry_out(self, epoch: AreaEpoch, ring: Ring, instructions: Sequence[LedgerEffect]) -> None:
         """Do what a ledger says, in its order."""
         ending: PendingRoundResult | None = None
         for each in instructions:
             match each:
-                case Record():
-                    ending = PendingRoundResult(each, ring, epoch)
+                case Persist(record):
+                    ending = PendingRoundResult(record, ring, epoch)
                     self.writer.add(ending)
-                case Announce() if ending is not None:
+                case ToMember() | ToRing() if ending is not None:
                     ending.then.append(each)
-                case Announce():
+                case ToMember() | ToRing():
                     self._announce(ring, each)
-                case Accusation(round_, head, position, lie):
+                case ReportMisbehaviour(round_, head, position, lie):
                     self._accuse(epoch, ring, head, position, lie.name.lower(), round_)
-                case Observed(name):
+                case Note(name):
                     self._metrics.peer_error(name)
                     if name == "head_replaced":
                         log.info("epoch %d ring %d: head replaced", epoch.call.epoch, ring.view.ring)
                         ring.head_at = None
 
-    def _announce(self, ring: Ring, announce: Announce) -> None:
+    def _announce(self, ring: Ring, announce: ToMember[wire.Message] | ToRing) -> None:
         message = announce.message
         if isinstance(message, wire.Result) and self.writer.is_waiting(message.epoch, message.ring, message.round):
             return  # who asks while the disk is busy hears it when it is durable, or asks again
-        targets = ring.positions.values() if announce.position is None else [announce.position]
+        targets = ring.positions.values() if isinstance(announce, ToRing) else [announce.position]
         for position in targets:
             if isinstance(message, wire.Appoint) and position != ring.view.head_of(message.term):
                 # Only the appointed needs the appointment; the others wait for its signed address.

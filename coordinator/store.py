@@ -27,7 +27,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from coordinator.tables import epoch_calls, epoch_states, epochs, metadata, ring_commitments, ring_rounds, rings
-from protocol.dcnet.machines.ledger import Ended
+from protocol.dcnet.machines.effects import Ended
 from protocol.dcnet.setup.schema import Schema
 from protocol.errors import LocalProtocolError, StromkreisError
 from protocol.metering.interval import start_of

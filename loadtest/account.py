@@ -15,7 +15,7 @@ from pathlib import Path
 
 from node.storage.engine import Store
 from node.storage.repositories.accounts import AccountRepository
-from protocol.dcnet.machines.ledger import Ended
+from protocol.dcnet.machines.effects import Ended
 from protocol.dcnet.setup.rings import positions_of
 from protocol.dcnet.setup.schema import Kind, Schema, signed
 from protocol.wire import Outcome

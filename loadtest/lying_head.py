@@ -15,7 +15,7 @@ import numpy as np
 from loadtest.ring import RingSize, ledger_secrets, make_ring
 from protocol import wire
 from protocol.dcnet.crypto.suite import Suite
-from protocol.dcnet.machines.effects import Attempted, Instruction, Note, Persist, Settled, ToCoordinator, ToHead
+from protocol.dcnet.machines.effects import Attempted, MemberEffect, Note, Persist, Settled, ToCoordinator, ToHead
 from protocol.dcnet.machines.masks import MaskSchedule, Words
 from protocol.dcnet.machines.member import Member, Resume
 from protocol.dcnet.setup.rings import bitmap, positions_of, result_text, round_digest
@@ -52,7 +52,7 @@ class LyingHead:
         self.carry_out(self.member.appointed(self.term, 0.0))
         return self.member
 
-    def carry_out(self, instructions: Sequence[Instruction], stop_before: int | None = None) -> list[wire.Message]:
+    def carry_out(self, instructions: Sequence[MemberEffect], stop_before: int | None = None) -> list[wire.Message]:
         """Do what the member asks, or only the first `stop_before` instructions; what left the house meanwhile."""
         before = len(self.sent)
         for each in instructions[:stop_before]:
@@ -63,8 +63,6 @@ class LyingHead:
                     self.sent.append(message)
                 case Note(name):
                     self.notes.append(name)
-                case _:
-                    raise AssertionError("members do not talk to members")
         return self.sent[before:]
 
     def _make_durable(self, record: Attempted | Settled) -> None:

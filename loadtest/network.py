@@ -29,7 +29,7 @@ from loadtest.meters.meter_list import MeterEntry
 from loadtest.meters.run import run as run_meters
 from node.config import BillingConfig, GatewayConfig, LinkConfig, NodeConfig, PolicyConfig
 from node.fleet import run as run_node
-from protocol.dcnet.machines.ledger import Ended
+from protocol.dcnet.machines.effects import Ended
 from protocol.dcnet.setup.schema import DEFAULT_SCHEMA
 
 _JUNE_NOON = 172 * 96 + 48  # a quarter hour in which roofs feed in

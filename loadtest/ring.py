@@ -15,9 +15,22 @@ import numpy as np
 
 from protocol import wire
 from protocol.dcnet.crypto.suite import Suite, derive
-from protocol.dcnet.machines.effects import Instruction, Note, Persist, ToCoordinator, ToHead, ToMember
+from protocol.dcnet.machines.effects import (
+    Ended,
+    HeadEffect,
+    LedgerEffect,
+    MemberEffect,
+    Note,
+    Persist,
+    ReportMisbehaviour,
+    RoundEnded,
+    ToCoordinator,
+    ToHead,
+    ToMember,
+    ToRing,
+)
 from protocol.dcnet.machines.head import Head
-from protocol.dcnet.machines.ledger import Announce, Ended, LedgerInstruction, Record, RoundLedger
+from protocol.dcnet.machines.ledger import RoundLedger
 from protocol.dcnet.machines.masks import MaskSchedule, Words
 from protocol.dcnet.machines.member import Member
 from protocol.dcnet.setup.attestation import LedgerSecrets
@@ -149,7 +162,7 @@ class LocalRing:
 
     _vanish: Callable[[int, wire.Message], bool] = staticmethod(lambda _position, _message: False)
 
-    def _from_member(self, index: int, instructions: Sequence[Instruction]) -> None:
+    def _from_member(self, index: int, instructions: Sequence[MemberEffect]) -> None:
         for instruction in instructions:
             if index in self.silent:
                 return
@@ -165,10 +178,8 @@ class LocalRing:
                     self._queue.append(("ledger", index, message))
                 case Note(name):
                     self.notes.append(name)
-                case ToMember():
-                    raise AssertionError("members do not talk to members")
 
-    def _from_head(self, instructions: Sequence[Instruction]) -> None:
+    def _from_head(self, instructions: Sequence[HeadEffect]) -> None:
         source = self.view.head_of(self.head.term)
         for instruction in instructions:
             match instruction:
@@ -178,17 +189,18 @@ class LocalRing:
                     self._queue.append(("ledger", source, message))
                 case Note(name):
                     self.notes.append(name)
-                case _:
-                    raise AssertionError("heads persist nothing")
 
-    def _from_ledger(self, instructions: Sequence[LedgerInstruction]) -> None:
+    def _from_ledger(self, instructions: Sequence[LedgerEffect]) -> None:
         for instruction in instructions:
             match instruction:
-                case Record(ended):
+                case Persist(RoundEnded(ended)):
                     self.ended.append(ended)
-                case Announce(position, message):
-                    for target in range(self.view.size) if position is None else [position]:
-                        self._queue.append(("gateway", target, message))
+                case ToMember(position, message):
+                    self._queue.append(("gateway", position, message))
+                case ToRing(message):
+                    self._queue.extend(("gateway", target, message) for target in range(self.view.size))
+                case ReportMisbehaviour() | Note():
+                    pass
 
     def _run(self) -> None:
         while self._queue:

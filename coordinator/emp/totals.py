@@ -21,7 +21,7 @@ from sqlalchemy import Connection, Row, func, select, tuple_
 from coordinator.store import Epoch, Store, ended_of, epoch_of
 from coordinator.tables import epochs, ring_rounds, rings
 from protocol.dcnet.crypto.noise import total_deviation
-from protocol.dcnet.machines.ledger import Ended
+from protocol.dcnet.machines.effects import Ended
 from protocol.dcnet.setup.schema import Schema
 from protocol.metering.interval import index_at
 

@@ -18,7 +18,8 @@ import msgpack
 
 from protocol import wire
 from protocol.dcnet.crypto.suite import Suite
-from protocol.dcnet.machines.ledger import Ended, RoundLedger
+from protocol.dcnet.machines.effects import Ended
+from protocol.dcnet.machines.ledger import RoundLedger
 from protocol.dcnet.setup.attestation import LedgerSecrets
 from protocol.dcnet.setup.epoch import make_view, registration_grid
 from protocol.dcnet.setup.rings import RingView, beacon, bitmap, cut_rings, positions_of

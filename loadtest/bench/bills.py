@@ -23,7 +23,7 @@ from protocol.dcnet.billing.bill import make_bill
 from protocol.dcnet.billing.tariff import Tariff
 from protocol.dcnet.crypto.commitments import Pedersen
 from protocol.dcnet.crypto.group import Edwards25519
-from protocol.dcnet.machines.ledger import Ended
+from protocol.dcnet.machines.effects import Ended
 from protocol.dcnet.setup.schema import VERIFIED_SCHEMA
 
 _START_S = 1_772_323_200  # 2026-03-01 00:00 UTC

@@ -28,7 +28,7 @@ from node.metrics import NodeMetrics
 from node.storage.engine import Store
 from protocol import wire
 from protocol.dcnet.crypto.suite import StandardSuite
-from protocol.dcnet.machines.ledger import Announce, LedgerInstruction, Record
+from protocol.dcnet.machines.effects import LedgerEffect, Persist, RoundEnded, ToMember, ToRing
 from protocol.dcnet.setup.rings import Timing
 from protocol.link import LinkContext
 
@@ -48,18 +48,19 @@ async def play(folder: Path, rounds: int) -> list[float]:
     command = [sys.executable, "-m", "loadtest.bench.curve", str(begin_s), str(rounds)]
     with subprocess.Popen(command, stdin=subprocess.PIPE) as other:  # noqa: S603 - ourselves
 
-        def carry_out(instructions: list[LedgerInstruction]) -> None:
+        def carry_out(instructions: list[LedgerEffect]) -> None:
             for instruction in instructions:
                 match instruction:
-                    case Record(ended):
+                    case Persist(RoundEnded(ended)):
                         energy_check.check(ended)
                         if ended.outcome is wire.Outcome.OPENED:
                             took_ms.append(1e3 * (ended.ended_s - ended.opened_s))
-                    case Announce(position, message):
-                        at_head = position is None or isinstance(message, wire.Appoint)
-                        target = ring.view.head_of(ledger.term) if at_head or position is None else position
-                        if target < len(members):
-                            members[target].post(FromCoordinator(message))
+                    case ToMember(position, message) if not isinstance(message, wire.Appoint):
+                        if position < len(members):
+                            members[position].post(FromCoordinator(message))
+                    case ToMember(_, message) | ToRing(message):
+                        if (head := ring.view.head_of(ledger.term)) < len(members):
+                            members[head].post(FromCoordinator(message))
 
         def to_coordinator(position: int, message: wire.Message) -> None:
             if isinstance(message, wire.HeadAt) and other.stdin is not None:

@@ -40,7 +40,8 @@ from node.metrics import NodeMetrics
 from node.storage.engine import Store
 from protocol import wire
 from protocol.dcnet.crypto.suite import StandardSuite, derive
-from protocol.dcnet.machines.ledger import Announce, LedgerInstruction, Record, RoundLedger
+from protocol.dcnet.machines.effects import LedgerEffect, Persist, RoundEnded, ToMember, ToRing
+from protocol.dcnet.machines.ledger import RoundLedger
 from protocol.dcnet.setup.rings import RingView, Timing
 from protocol.link import Inbox, LinkContext, Listener
 
@@ -153,30 +154,31 @@ class Books:
             case wire.Hello():  # somebody came, or came back
                 say(hello=1)
                 if (address := self._heads.get(ring)) is not None:
-                    self._carry_out(ring, [Announce(position, address)])
+                    self._carry_out(ring, [ToMember(position, address)])
             case wire.HeadAt():
                 self._heads[ring] = message
                 say(head=1)
-                self._carry_out(ring, [Announce(None, message)])
+                self._carry_out(ring, [ToRing(message)])
             case _:
                 self._carry_out(ring, self._books[ring].receive(position, message, self._clock()))
 
-    def _carry_out(self, ring: int, instructions: list[LedgerInstruction]) -> None:
+    def _carry_out(self, ring: int, instructions: list[LedgerEffect]) -> None:
         view = self._views[ring]
         for each in instructions:
             match each:
-                case Record(ended):
+                case Persist(RoundEnded(ended)):
                     self._energy_checks[ring].check(ended)
                     say(
                         round=ended.round, ring=ring, opened=ended.outcome is wire.Outcome.OPENED, reason=ended.reason,
                         took_s=ended.ended_s - ended.opened_s, expected=ended.expected.bit_count(),
                         included=ended.roster.bit_count(),
                     )  # fmt: skip
-                case Announce(position, message):
+                case ToMember(_, message) | ToRing(message):
+                    targets = range(view.size) if isinstance(each, ToRing) else [each.position]
                     if isinstance(message, wire.Appoint):
-                        position = view.head_of(message.term)
+                        targets = [view.head_of(message.term)]
                     data = wire.encode(message)
-                    for target in range(view.size) if position is None else [position]:
+                    for target in targets:
                         if self._listener is not None:
                             self._listener.send((ring, target), data)
 

@@ -27,7 +27,8 @@ from node.storage.engine import Store
 from node.storage.repositories.accounts import AccountRepository
 from protocol import wire
 from protocol.dcnet.crypto.suite import StandardSuite, derive
-from protocol.dcnet.machines.ledger import Ended, RoundLedger
+from protocol.dcnet.machines.effects import Ended
+from protocol.dcnet.machines.ledger import RoundLedger
 from protocol.dcnet.machines.masks import Fleet
 from protocol.dcnet.setup.rings import Member, RingView, Timing, positions_of
 from protocol.dcnet.setup.schema import Kind, Schema, Slot

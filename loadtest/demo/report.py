@@ -29,7 +29,7 @@ from loadtest.demo.plan import INTERVAL_S, DemoSettings, Schedule
 from loadtest.demo.processes import cpu_count
 from loadtest.households import SimulatedMeter
 from loadtest.truth import RoundRow, Verdict, check
-from protocol.dcnet.machines.ledger import Ended
+from protocol.dcnet.machines.effects import Ended
 from protocol.dcnet.setup.rings import positions_of
 from protocol.errors import StromkreisError
 from protocol.wire import Outcome

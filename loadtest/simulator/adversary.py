@@ -14,7 +14,7 @@ from random import Random
 
 from protocol import wire
 from protocol.dcnet.crypto.suite import MAC_SIZE
-from protocol.dcnet.machines.effects import Instruction, ToMember
+from protocol.dcnet.machines.effects import HeadEffect, ToMember
 from protocol.dcnet.setup.rings import RingView, bitmap, positions_of
 
 Parties = dict[int, int]  # member -> the roster it is shown
@@ -83,11 +83,11 @@ class Adversary:
     def lost(self, position: int, now_s: float) -> None:
         """It does not care."""
 
-    def result(self, message: wire.Result, now_s: float) -> list[Instruction]:  # noqa: ARG002
+    def result(self, message: wire.Result, now_s: float) -> list[HeadEffect]:  # noqa: ARG002
         """Pass it on, so that the members go on to the next round."""
         return [ToMember(i, message) for i in positions_of(self.present)]
 
-    def receive(self, position: int, message: wire.RingMessage, now_s: float) -> list[Instruction]:  # noqa: ARG002
+    def receive(self, position: int, message: wire.RingMessage, now_s: float) -> list[HeadEffect]:  # noqa: ARG002
         """Collect."""
         match message:
             case wire.Ready():
@@ -100,7 +100,7 @@ class Adversary:
                 pass
         return []
 
-    def on_timer(self, now_s: float) -> list[Instruction]:
+    def on_timer(self, now_s: float) -> list[HeadEffect]:
         """Open, show the parties their rosters, confirm them to themselves, recover at will, and again."""
         if now_s < self._deadline_s:
             return []
@@ -126,7 +126,7 @@ class Adversary:
     def _where(self) -> tuple[int, int, int, int]:
         return self.view.epoch, self.view.ring, self._round, self._attempt
 
-    def _open(self, now_s: float) -> list[Instruction]:
+    def _open(self, now_s: float) -> list[HeadEffect]:
         round_ = max(0, self.view.timing.round_at(now_s))
         if round_ > self._round or self._attempt + 1 >= wire.MAX_ATTEMPTS:
             if round_ <= self._round:  # all attempts are used up: wait for the next round
@@ -145,8 +145,8 @@ class Adversary:
             for i in positions_of(self.present)
         ]
 
-    def _confirmations(self) -> list[Instruction]:
-        out: list[Instruction] = []
+    def _confirmations(self) -> list[HeadEffect]:
+        out: list[HeadEffect] = []
         for i in self._macs:
             makers = [
                 j for j in positions_of(self.view.neighbourhoods[i] & self._shown[i])
@@ -160,8 +160,8 @@ class Adversary:
         index = positions_of(self.view.neighbourhoods[maker] & self._shown[maker]).index(target)
         return self._macs[maker][MAC_SIZE * index : MAC_SIZE * (index + 1)]
 
-    def _recoveries(self) -> list[Instruction]:
-        out: list[Instruction] = []
+    def _recoveries(self) -> list[HeadEffect]:
+        out: list[HeadEffect] = []
         for i, roster in self._shown.items():
             silent = roster & ~(1 << i) & self._random.getrandbits(self.view.size)
             out.append(ToMember(i, wire.Recover(*self._where(), self.view.to_wire(silent))))

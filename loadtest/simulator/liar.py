@@ -13,13 +13,14 @@ from dataclasses import dataclass, field, replace
 from random import Random
 
 from protocol import wire
-from protocol.dcnet.machines.effects import Instruction, ToMember
+from protocol.dcnet.machines.effects import HeadEffect, ToMember
 from protocol.dcnet.setup.rings import RingView, positions_of
 
-Misbehaviour = Callable[["Liar", RingView, ToMember, Random], list[ToMember]]
+Outgoing = ToMember[wire.RingMessage]
+Misbehaviour = Callable[["Liar", RingView, Outgoing, Random], list[Outgoing]]
 
 
-def _split_roster(liar: Liar, view: RingView, to: ToMember, random: Random) -> list[ToMember]:
+def _split_roster(liar: Liar, view: RingView, to: Outgoing, random: Random) -> list[Outgoing]:
     """Show every member a roster of its own (rules 3 and 4)."""
     message = to.message
     if not isinstance(message, wire.Roster):
@@ -32,7 +33,7 @@ def _split_roster(liar: Liar, view: RingView, to: ToMember, random: Random) -> l
     return [ToMember(to.position, replace(message, roster=view.to_wire(smaller)))]
 
 
-def _two_camps(liar: Liar, view: RingView, to: ToMember, random: Random) -> list[ToMember]:  # noqa: ARG001
+def _two_camps(liar: Liar, view: RingView, to: Outgoing, random: Random) -> list[Outgoing]:  # noqa: ARG001
     """Show two camps of neighbouring positions two rosters, each without the other's heart."""
     message = to.message
     if not isinstance(message, wire.Roster):
@@ -46,7 +47,7 @@ def _two_camps(liar: Liar, view: RingView, to: ToMember, random: Random) -> list
     return [ToMember(to.position, replace(message, roster=view.to_wire(roster)))]
 
 
-def _isolate(liar: Liar, view: RingView, to: ToMember, random: Random) -> list[ToMember]:  # noqa: ARG001
+def _isolate(liar: Liar, view: RingView, to: Outgoing, random: Random) -> list[Outgoing]:  # noqa: ARG001
     """Leave a few out of everybody's roster and show the few one of their own (rules 3 and 4)."""
     message = to.message
     if not isinstance(message, wire.Roster):
@@ -58,14 +59,14 @@ def _isolate(liar: Liar, view: RingView, to: ToMember, random: Random) -> list[T
     return [ToMember(to.position, replace(message, roster=view.to_wire(shown)))]
 
 
-def _second_roster(liar: Liar, view: RingView, to: ToMember, random: Random) -> list[ToMember]:
+def _second_roster(liar: Liar, view: RingView, to: Outgoing, random: Random) -> list[Outgoing]:
     """Show a member one roster and then another (rule 4)."""
     if not isinstance(to.message, wire.Roster):
         return [to]
     return [to, *_split_roster(liar, view, to, random)]
 
 
-def _recover_the_living(liar: Liar, view: RingView, to: ToMember, random: Random) -> list[ToMember]:  # noqa: ARG001
+def _recover_the_living(liar: Liar, view: RingView, to: Outgoing, random: Random) -> list[Outgoing]:  # noqa: ARG001
     """Ask for the recovery of members that are alive, together with the confirmations and before them (rules 2, 3)."""
     message = to.message
     if not isinstance(message, wire.Confirmed):
@@ -82,7 +83,7 @@ def _recover_the_living(liar: Liar, view: RingView, to: ToMember, random: Random
     return [*recover, to, *recover]
 
 
-def _next_attempt_too(liar: Liar, view: RingView, to: ToMember, random: Random) -> list[ToMember]:  # noqa: ARG001
+def _next_attempt_too(liar: Liar, view: RingView, to: Outgoing, random: Random) -> list[Outgoing]:  # noqa: ARG001
     """Open another attempt after the reveals were asked for (rule 1)."""
     message = to.message
     if not isinstance(message, wire.Confirmed) or message.attempt + 1 >= wire.MAX_ATTEMPTS:
@@ -95,7 +96,7 @@ def _next_attempt_too(liar: Liar, view: RingView, to: ToMember, random: Random) 
     return [to, ToMember(to.position, again), ToMember(to.position, roster)]
 
 
-def _few_confirmations(liar: Liar, view: RingView, to: ToMember, random: Random) -> list[ToMember]:  # noqa: ARG001
+def _few_confirmations(liar: Liar, view: RingView, to: Outgoing, random: Random) -> list[Outgoing]:  # noqa: ARG001
     """Hand out fewer confirmations, or broken ones (rule 3)."""
     message = to.message
     if not isinstance(message, wire.Confirmed):
@@ -116,7 +117,7 @@ def _few_confirmations(liar: Liar, view: RingView, to: ToMember, random: Random)
     ]
 
 
-def _small_expected(liar: Liar, view: RingView, to: ToMember, random: Random) -> list[ToMember]:
+def _small_expected(liar: Liar, view: RingView, to: Outgoing, random: Random) -> list[Outgoing]:
     """Start with an E of its own for each member, too small for some (rule 4)."""
     message = to.message
     if not isinstance(message, wire.Open):
@@ -128,7 +129,7 @@ def _small_expected(liar: Liar, view: RingView, to: ToMember, random: Random) ->
     return [ToMember(to.position, replace(message, expected=view.to_wire(expected)))]
 
 
-def _forged_result(liar: Liar, view: RingView, to: ToMember, random: Random) -> list[ToMember]:  # noqa: ARG001
+def _forged_result(liar: Liar, view: RingView, to: Outgoing, random: Random) -> list[Outgoing]:  # noqa: ARG001
     """Tell a member that the round ended otherwise."""
     message = to.message
     if not isinstance(message, wire.Result):
@@ -163,9 +164,9 @@ class Liar:
     _lie: str = ""
     _round: int = -1
 
-    def twist(self, view: RingView, instructions: Sequence[Instruction], random: Random) -> list[Instruction]:
+    def twist(self, view: RingView, instructions: Sequence[HeadEffect], random: Random) -> list[HeadEffect]:
         """What leaves instead."""
-        out: list[Instruction] = []
+        out: list[HeadEffect] = []
         for each in instructions:
             if not isinstance(each, ToMember):
                 out.append(each)

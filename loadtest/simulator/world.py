@@ -27,17 +27,23 @@ from protocol import wire
 from protocol.dcnet.crypto.suite import Suite
 from protocol.dcnet.machines.effects import (
     Attempted,
-    Instruction,
+    Ended,
+    HeadEffect,
+    LedgerEffect,
+    MemberEffect,
     Note,
     Persist,
     Progress,
+    ReportMisbehaviour,
+    RoundEnded,
     Settled,
     ToCoordinator,
     ToHead,
     ToMember,
+    ToRing,
 )
 from protocol.dcnet.machines.head import Head
-from protocol.dcnet.machines.ledger import Accusation, Announce, Ended, LedgerInstruction, Record, RoundLedger
+from protocol.dcnet.machines.ledger import RoundLedger
 from protocol.dcnet.machines.masks import MaskSchedule, Words
 from protocol.dcnet.machines.member import Member, Resume
 from protocol.dcnet.setup.rings import Timing
@@ -231,7 +237,7 @@ class World(Timeline):
 
     # --- the network -----------------------------------------------------------------------------------------------
 
-    def _carry_out(self, gateway: Gateway, instructions: Sequence[Instruction]) -> None:
+    def _carry_out(self, gateway: Gateway, instructions: Sequence[MemberEffect]) -> None:
         life = gateway.life
         for each in instructions:
             if self.faults.crash and self.random.random() < self.faults.crash / 20:
@@ -255,8 +261,6 @@ class World(Timeline):
                     self._to_ledger(gateway, message)
                 case Note():
                     pass
-                case ToMember():
-                    raise Violation("a member speaks to a member")
 
     def _to_head(self, gateway: Gateway, message: wire.RingMessage) -> None:
         member = gateway.member
@@ -282,7 +286,7 @@ class World(Timeline):
 
         self.send(f"m{gateway.index}", f"m{target.index}", deliver)
 
-    def _from_head(self, gateway: Gateway, instructions: Sequence[Instruction]) -> None:
+    def _from_head(self, gateway: Gateway, instructions: Sequence[HeadEffect]) -> None:
         term = gateway.head_term
         if self.liar is not None and gateway.index in self.liar.corrupt and not self.liar.is_cunning:
             instructions = self.liar.twist(self.view, instructions, self.random)
@@ -298,8 +302,6 @@ class World(Timeline):
                 case Note(name):
                     self.tally.retries += name == "retry"
                     self.tally.recoveries += name == "recover"
-                case _:
-                    raise Violation("a head persists something")
 
     def _at_member(self, gateway: Gateway, message: wire.RingMessage) -> None:
         if gateway.member is None:
@@ -327,16 +329,20 @@ class World(Timeline):
 
         self.send(f"m{liar.position}", "ledger", deliver)
 
-    def _from_ledger(self, instructions: Sequence[LedgerInstruction]) -> None:
+    def _from_ledger(self, instructions: Sequence[LedgerEffect]) -> None:
         for each in instructions:
             match each:
-                case Record(ended):
+                case Persist(RoundEnded(ended)):
                     self._check_end(ended)
-                case Accusation(round_, head, position, _):
+                case ReportMisbehaviour(round_, head, position, _):
                     self._check_accusation(round_, head, position)
-                case Announce(position, message):
-                    for index in range(self.view.size) if position is None else [position]:
-                        self._announce(self.gateways[index], message)
+                case ToMember(position, message):
+                    self._announce(self.gateways[position], message)
+                case ToRing(message):
+                    for gateway in self.gateways:
+                        self._announce(gateway, message)
+                case Note():
+                    pass
 
     def _announce(self, gateway: Gateway, message: wire.Message) -> None:
         def deliver() -> None:

@@ -16,7 +16,7 @@ import trio
 
 from node.aggregation.context import RELAY, FromHead, MembershipContext
 from protocol import wire
-from protocol.dcnet.machines.effects import Instruction, Note, ToCoordinator, ToMember
+from protocol.dcnet.machines.effects import HeadEffect, Note, ToCoordinator, ToMember
 from protocol.dcnet.machines.head import Head
 from protocol.dcnet.setup.rings import RingView, positions_of
 from protocol.dcnet.setup.secrets import EpochSecrets
@@ -148,7 +148,7 @@ class HeadDriver:
         except RemoteProtocolError as error:
             self._refuse(position, error)
 
-    def _carry_out(self, instructions: list[Instruction]) -> None:
+    def _carry_out(self, instructions: list[HeadEffect]) -> None:
         context = self._context
         encoded: dict[int, bytes] = {}  # OPEN, ROSTER and RESULT are one message for everybody: encoded once
         for each in instructions:
@@ -167,8 +167,6 @@ class HeadDriver:
                     context.to_coordinator(message)
                 case Note(name, seconds):
                     context.metrics.phase(name, seconds)
-                case _:
-                    raise AssertionError("heads persist nothing")
 
     def _log_accused(self, message: wire.MisbehaviourReport) -> None:
         log.warning(

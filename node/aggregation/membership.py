@@ -22,7 +22,7 @@ from node.aggregation.contribution import Registers, SupersededError
 from node.aggregation.head import HeadDriver
 from node.storage.errors import StoreError
 from protocol import wire
-from protocol.dcnet.machines.effects import Attempted, Instruction, Note, Persist, Settled, ToCoordinator, ToHead
+from protocol.dcnet.machines.effects import Attempted, MemberEffect, Note, Persist, Settled, ToCoordinator, ToHead
 from protocol.dcnet.machines.masks import MaskSchedule
 from protocol.dcnet.machines.member import Member
 from protocol.dcnet.setup.epoch import head_text
@@ -153,7 +153,7 @@ class Membership:
             context.metrics.protocol_error(error.reason)
             log.warning("gateway %s refuses: %s", context.module.identity, error)
 
-    async def _carry_out(self, instructions: list[Instruction]) -> None:
+    async def _carry_out(self, instructions: list[MemberEffect]) -> None:
         context = self._context
         for each in instructions:
             match each:
@@ -169,8 +169,6 @@ class Membership:
                     context.to_coordinator(message)
                 case Note(name):
                     context.metrics.noted(name)
-                case _:
-                    raise AssertionError("members do not send to members")
 
     async def _offer(self) -> None:
         """Build the contribution once we know how the last one ended: its registers are differences to it."""

@@ -28,7 +28,7 @@ from coordinator.web.status import RingStatus, Status
 from protocol.dcnet.billing.tariff import Tariff
 from protocol.dcnet.crypto.commitments import Pedersen
 from protocol.dcnet.crypto.group import Edwards25519
-from protocol.dcnet.machines.ledger import Ended
+from protocol.dcnet.machines.effects import Ended
 from protocol.dcnet.setup.schema import DEFAULT_SCHEMA, Schema
 from protocol.wire import Outcome
 

@@ -18,8 +18,7 @@ from coordinator.store import Store
 from coordinator.tables import metadata
 from loadtest.network import Network
 from node.aggregation.contribution import Contributions
-from protocol.dcnet.machines.effects import Attempted
-from protocol.dcnet.machines.ledger import Ended
+from protocol.dcnet.machines.effects import Attempted, Ended
 from protocol.dcnet.setup.rings import RingView, positions_of
 from protocol.dcnet.setup.schema import WORD_MODULUS
 from protocol.wire import Outcome

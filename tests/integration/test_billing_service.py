@@ -22,7 +22,7 @@ from protocol.dcnet.billing.bill import make_bill
 from protocol.dcnet.billing.tariff import Tariff
 from protocol.dcnet.crypto.commitments import Pedersen
 from protocol.dcnet.crypto.group import Edwards25519
-from protocol.dcnet.machines.ledger import Ended
+from protocol.dcnet.machines.effects import Ended
 from protocol.dcnet.setup.schema import VERIFIED_SCHEMA
 
 START = 1_772_582_400

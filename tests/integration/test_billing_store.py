@@ -14,7 +14,7 @@ from protocol.dcnet.billing.bill import Bill, make_bill
 from protocol.dcnet.billing.tariff import Tariff, read_tariff, unpack_intervals
 from protocol.dcnet.crypto.commitments import Pedersen, derive_blinding
 from protocol.dcnet.crypto.group import Edwards25519
-from protocol.dcnet.machines.ledger import Ended
+from protocol.dcnet.machines.effects import Ended
 from protocol.dcnet.setup.rings import positions_of
 from protocol.dcnet.setup.schema import VERIFIED_SCHEMA
 from protocol.errors import RemoteProtocolError

@@ -46,7 +46,7 @@ from loadtest.demo.watch import Watch
 from loadtest.households import households
 from node.config import NodeConfig
 from node.metrics import NodeMetrics
-from protocol.dcnet.machines.ledger import Ended
+from protocol.dcnet.machines.effects import Ended
 from protocol.dcnet.setup.schema import DEFAULT_SCHEMA, WORD_MODULUS
 from protocol.wire import Outcome
 from stromkreis.config import load

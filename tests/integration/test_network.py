@@ -17,7 +17,7 @@ from loadtest.network import Network
 from loadtest.truth import RoundRow, Verdict, check
 from node.aggregation.membership import Membership
 from protocol import wire
-from protocol.dcnet.machines.ledger import Ended
+from protocol.dcnet.machines.effects import Ended
 from protocol.dcnet.setup.schema import DEFAULT_SCHEMA
 from protocol.wire import Outcome
 

@@ -27,7 +27,7 @@ from node.aggregation.bills import Bills
 from node.config import BillingConfig
 from protocol import wire
 from protocol.dcnet.crypto.group import Edwards25519
-from protocol.dcnet.machines.ledger import Ended
+from protocol.dcnet.machines.effects import Ended
 from protocol.link.tls import client_context
 
 PERIOD_S = 1.5

@@ -10,7 +10,7 @@ import trio
 
 from loadtest.children import config_file, process
 from loadtest.network import Network
-from protocol.dcnet.machines.ledger import Ended
+from protocol.dcnet.machines.effects import Ended
 from protocol.wire import Outcome
 
 MOMENTS = [f"{progress}-{stage}" for progress in ("SHARED", "SERVED") for stage in ("before", "after", "sent")]

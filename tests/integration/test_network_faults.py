@@ -27,7 +27,7 @@ from node.security.module import KeyDirectory
 from node.wan.enrolment import Enroller
 from protocol import wire
 from protocol.dcnet.crypto.suite import StandardSuite
-from protocol.dcnet.machines.ledger import Ended
+from protocol.dcnet.machines.effects import Ended
 from protocol.errors import StromkreisError
 from protocol.link import Keypair, LinkContext
 from protocol.link.tls import client_context

@@ -22,7 +22,7 @@ from protocol.dcnet.crypto.commitments import Pedersen
 from protocol.dcnet.crypto.group import Edwards25519
 from protocol.dcnet.crypto.suite import Suite
 from protocol.dcnet.machines.attempt import Attempt
-from protocol.dcnet.machines.ledger import Ended
+from protocol.dcnet.machines.effects import Ended
 from protocol.dcnet.setup.rings import RingView, positions_of
 from protocol.dcnet.setup.schema import WORD_MODULUS, signed
 from protocol.wire import Outcome

@@ -39,7 +39,7 @@ from protocol import pki
 from protocol.dcnet.billing.tariff import Tariff, tariff_digest
 from protocol.dcnet.crypto.commitments import Pedersen
 from protocol.dcnet.crypto.group import Edwards25519
-from protocol.dcnet.machines.ledger import Ended
+from protocol.dcnet.machines.effects import Ended
 from protocol.dcnet.setup.schema import DEFAULT_SCHEMA
 from protocol.errors import LocalProtocolError
 from protocol.link.tls import client_context

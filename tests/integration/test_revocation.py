@@ -13,7 +13,7 @@ from coordinator.gwa.enrolment import Directory
 from coordinator.store import Store
 from loadtest.network import Network
 from node.aggregation.head import HeadDriver
-from protocol.dcnet.machines.ledger import Ended
+from protocol.dcnet.machines.effects import Ended
 from stromkreis.pki import app
 
 if TYPE_CHECKING:

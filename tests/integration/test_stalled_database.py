@@ -23,7 +23,7 @@ from node.security.module import KeyDirectory
 from node.wan.enrolment import Enroller
 from protocol import wire
 from protocol.dcnet.crypto.suite import StandardSuite
-from protocol.dcnet.machines.ledger import Ended
+from protocol.dcnet.machines.effects import Ended
 from protocol.dcnet.setup.schema import DEFAULT_SCHEMA
 from protocol.link import LinkContext
 

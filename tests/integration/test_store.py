@@ -18,7 +18,7 @@ from coordinator import store as room
 from coordinator.emp.totals import Totals
 from coordinator.store import Epoch, Ring, Store, fault_of
 from coordinator.tables import rings
-from protocol.dcnet.machines.ledger import Ended
+from protocol.dcnet.machines.effects import Ended
 from protocol.dcnet.setup.schema import DEFAULT_SCHEMA, Schema
 from protocol.errors import LocalProtocolError
 from protocol.wire import Outcome

@@ -26,7 +26,7 @@ from loadtest.lying_head import LyingHead
 from loadtest.ring import RingSize
 from loadtest.simulator.suite import CheapSuite
 from protocol import wire
-from protocol.dcnet.machines.effects import Attempted, Instruction, Persist, Progress, Settled, ToHead
+from protocol.dcnet.machines.effects import Attempted, MemberEffect, Persist, Progress, Settled, ToHead
 from protocol.dcnet.machines.member import Member, Resume
 from protocol.dcnet.setup.rings import bitmap, positions_of
 from protocol.errors import InvariantError, RemoteProtocolError
@@ -135,7 +135,7 @@ class Explorer:
                 else:
                     yield Node(member, durable, given)
 
-    def carry_out(self, node: Node, member: Member, out: list[Instruction]) -> tuple[Resume, Given]:
+    def carry_out(self, node: Node, member: Member, out: list[MemberEffect]) -> tuple[Resume, Given]:
         durable, given = node.durable, node.given
         for each in out:
             match each:
@@ -214,7 +214,7 @@ def test_no_order_of_messages_and_restarts_breaks_a_rule(size: RingSize) -> None
 class ForgetsItServed(Member):
     """Rule 1 gone: a served attempt does not end the round for it."""
 
-    def _on_confirmed(self, message: wire.Confirmed, now_s: float) -> list[Instruction]:
+    def _on_confirmed(self, message: wire.Confirmed, now_s: float) -> list[MemberEffect]:
         out = super()._on_confirmed(message, now_s)
         self._round_closed = False
         return out
@@ -223,14 +223,14 @@ class ForgetsItServed(Member):
 class SharesFirst(Member):
     """Rule 5 gone: what leaves, leaves before it is durable."""
 
-    def _on_open(self, message: wire.Open, now_s: float) -> list[Instruction]:
+    def _on_open(self, message: wire.Open, now_s: float) -> list[MemberEffect]:
         return super()._on_open(message, now_s)[::-1]
 
 
 class HelpsAnybody(Member):
     """Rule 2 gone: everybody is in its roster when it is asked for help."""
 
-    def _on_recover(self, message: wire.Recover, now_s: float) -> list[Instruction]:
+    def _on_recover(self, message: wire.Recover, now_s: float) -> list[MemberEffect]:
         roster, self.roster = self.roster, self.view.everybody
         out = super()._on_recover(message, now_s)
         self.roster = roster
@@ -240,7 +240,7 @@ class HelpsAnybody(Member):
 class ConfirmsAgain(Member):
     """Rule 4 gone: it forgets which roster it confirmed."""
 
-    def _on_roster(self, message: wire.Roster, now_s: float) -> list[Instruction]:
+    def _on_roster(self, message: wire.Roster, now_s: float) -> list[MemberEffect]:
         self.state = type(self.state).SHARED
         return super()._on_roster(message, now_s)
 

@@ -19,7 +19,7 @@ from loadtest.simulator.run import Scenario, play
 from loadtest.simulator.suite import CheapSuite
 from loadtest.simulator.world import Violation, World
 from protocol import wire
-from protocol.dcnet.machines.effects import Instruction
+from protocol.dcnet.machines.effects import MemberEffect
 from protocol.dcnet.machines.head import Head
 from protocol.dcnet.machines.ledger import RoundLedger
 from protocol.dcnet.machines.member import TRANSITIONS, Member, State
@@ -187,7 +187,7 @@ def test_a_member_that_serves_two_attempts_is_caught(monkeypatch: pytest.MonkeyP
     """Rule 1 gone: the exposure must see one reading given away twice."""
 
     class Forgetful(Member):
-        def _on_open(self, message: wire.Open, now_s: float) -> list[Instruction]:
+        def _on_open(self, message: wire.Open, now_s: float) -> list[MemberEffect]:
             self._round_closed = False
             return super()._on_open(message, now_s)
 

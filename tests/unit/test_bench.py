@@ -16,7 +16,7 @@ from loadtest.bench.table import write_json, write_markdown
 from loadtest.ring import RingSize, make_ring
 from protocol import wire
 from protocol.dcnet.crypto.suite import StandardSuite, counter_block, zeros
-from protocol.dcnet.machines.ledger import Ended
+from protocol.dcnet.machines.effects import Ended
 from protocol.dcnet.machines.masks import MaskSchedule, words_from_bytes
 
 

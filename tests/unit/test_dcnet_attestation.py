@@ -10,7 +10,8 @@ from loadtest.ring import LocalRing, RingSize, ledger_secrets
 from protocol import wire
 from protocol.dcnet.crypto.commitments import Pedersen, encode_blinding_vector
 from protocol.dcnet.crypto.suite import StandardSuite, derive
-from protocol.dcnet.machines.ledger import Ended, Record, RoundLedger
+from protocol.dcnet.machines.effects import Ended, Persist, RoundEnded
+from protocol.dcnet.machines.ledger import RoundLedger
 from protocol.dcnet.machines.masks import Words
 from protocol.dcnet.setup.attestation import LedgerSecrets, attestation_key, attestation_text
 from protocol.dcnet.setup.rings import bitmap
@@ -77,9 +78,9 @@ def last_one_wrong(report: wire.RingTotal) -> wire.RingTotal:
     return replace(report, attestations=report.attestations[:-1] + bytes([report.attestations[-1] ^ 1]))
 
 
-def recorded(ledger: RoundLedger, report: wire.RingTotal) -> Record:
+def recorded(ledger: RoundLedger, report: wire.RingTotal) -> RoundEnded:
     """What the ledger makes durable of a report of its first head."""
-    return next(each for each in ledger.receive(0, report, 40.0) if isinstance(each, Record))
+    return next(each.record for each in ledger.receive(0, report, 40.0) if isinstance(each, Persist))
 
 
 def new_book(ring: Ring, secrets: LedgerSecrets | None = None) -> RoundLedger:

@@ -16,9 +16,8 @@ from loadtest.simulator.suite import CheapSuite
 from protocol import wire
 from protocol.dcnet.crypto.suite import Suite
 from protocol.dcnet.machines import head as head_module
-from protocol.dcnet.machines.effects import Instruction, Note, ToCoordinator, ToHead, ToMember
+from protocol.dcnet.machines.effects import Ended, HeadEffect, MemberEffect, Note, ToCoordinator, ToHead, ToMember
 from protocol.dcnet.machines.head import Head, State
-from protocol.dcnet.machines.ledger import Ended
 from protocol.dcnet.machines.masks import Words, seed_commitment
 from protocol.dcnet.setup import secrets as secrets_module
 from protocol.dcnet.setup.rings import Timing, bitmap, positions_of
@@ -44,7 +43,7 @@ class Ring(LocalRing):
 
     twist: Callable[[int, wire.RingMessage], wire.RingMessage] = staticmethod(lambda _index, message: message)
 
-    def _from_member(self, index: int, instructions: Sequence[Instruction]) -> None:
+    def _from_member(self, index: int, instructions: Sequence[MemberEffect]) -> None:
         super()._from_member(
             index,
             [ToHead(self.twist(index, each.message)) if isinstance(each, ToHead) else each for each in instructions],
@@ -386,11 +385,11 @@ class Alone:
         self.ring = LocalRing(SUITE, size)
         self.view = self.ring.view
         self.head = Head(SUITE, self.view, 0, 0.0)
-        self.out: list[Instruction] = []
+        self.out: list[HeadEffect] = []
         for position in range(self.view.size):
             self.say(position, wire.Ready(1, 0, 0, 0, 0))
 
-    def say(self, position: int, message: wire.RingMessage, now_s: float = 0.5) -> list[Instruction]:
+    def say(self, position: int, message: wire.RingMessage, now_s: float = 0.5) -> list[HeadEffect]:
         self.out = self.head.receive(position, message, now_s)
         return self.out
 
@@ -656,7 +655,7 @@ def test_a_late_reveal_saves_its_own_recovery() -> None:
 
     receive = Head.receive
 
-    def late(position: int, message: wire.RingMessage, now_s: float) -> list[Instruction]:
+    def late(position: int, message: wire.RingMessage, now_s: float) -> list[HeadEffect]:
         if isinstance(message, wire.Partial) and kept:
             return receive(ring.head, 3, kept.pop(), now_s)
         return receive(ring.head, position, message, now_s)

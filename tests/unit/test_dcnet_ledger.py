@@ -9,7 +9,17 @@ from loadtest.ring import LocalRing, RingSize, ledger_secrets, random_vectors
 from loadtest.simulator.suite import CheapSuite
 from protocol import wire
 from protocol.dcnet.crypto.commitments import Pedersen, encode_blinding_vector
-from protocol.dcnet.machines.ledger import Accusation, Announce, Ended, LedgerInstruction, Observed, Record, RoundLedger
+from protocol.dcnet.machines.effects import (
+    Ended,
+    LedgerEffect,
+    Note,
+    Persist,
+    ReportMisbehaviour,
+    RoundEnded,
+    ToMember,
+    ToRing,
+)
+from protocol.dcnet.machines.ledger import RoundLedger
 from protocol.dcnet.machines.search import lost_rounds_granted
 from protocol.dcnet.setup.attestation import attestation_text
 from protocol.dcnet.setup.rings import result_text
@@ -49,12 +59,13 @@ def result(outcome: wire.Outcome, round_: int = 0) -> wire.Result:
     return wire.Result(1, 0, round_, int(outcome), VIEW.to_wire(roster), signature)
 
 
-def appoint(term: int, position: int | None = None) -> Announce:
-    return Announce(position, wire.Appoint(1, 0, term))
+def appoint(term: int, position: int | None = None) -> LedgerEffect:
+    message = wire.Appoint(1, 0, term)
+    return ToRing(message) if position is None else ToMember(position, message)
 
 
-def ends(out: list[LedgerInstruction]) -> list[Ended]:
-    return [each.ended for each in out if isinstance(each, Record)]
+def ends(out: list[LedgerEffect]) -> list[Ended]:
+    return [each.record.ended for each in out if isinstance(each, Persist)]
 
 
 def refuses(ledger: RoundLedger, position: int, message: wire.Message, reason: str, now_s: float = 1.0) -> None:
@@ -72,8 +83,8 @@ def test_a_total_is_recorded_before_anybody_hears_of_it(ledger: RoundLedger) -> 
     ended = Ended(
         1, 0, 0, OPENED, 0, 0, VIEW.everybody, VIEW.everybody, (7, 100, 200, 300), False, "", 0.0, 1.5
     )  # fmt: skip
-    assert record == Record(ended)
-    assert announce == Announce(0, result(OPENED))
+    assert record == Persist(RoundEnded(ended))
+    assert announce == ToMember(0, result(OPENED))
     assert ledger.ended == {0: ended}
 
 
@@ -81,19 +92,19 @@ def test_a_second_total_is_answered_with_the_first(ledger: RoundLedger) -> None:
     ledger.receive(0, total(), 1.0)
     other = replace(total(), total=np.array([7, 1, 2, 3], dtype=np.uint64).tobytes())
     for position in (0, 3):
-        assert ledger.receive(position, other, 1.1) == [Announce(position, result(OPENED)), Observed("total_after_end")]
+        assert ledger.receive(position, other, 1.1) == [ToMember(position, result(OPENED)), Note("total_after_end")]
     assert ledger.ended[0].total == (7, 100, 200, 300)
 
 
 def test_a_total_after_void_is_refused(ledger: RoundLedger) -> None:
     assert ends(ledger.receive(0, void(), 1.0))[0].outcome is VOID
-    assert ledger.receive(0, total(), 1.1) == [Announce(0, result(VOID)), Observed("total_after_end")]
+    assert ledger.receive(0, total(), 1.1) == [ToMember(0, result(VOID)), Note("total_after_end")]
     assert ledger.ended[0].outcome is VOID
 
 
 def test_void_after_a_total_changes_nothing(ledger: RoundLedger) -> None:
     ledger.receive(0, total(), 1.0)
-    assert ledger.receive(0, void(), 1.1) == [Announce(0, result(OPENED))]
+    assert ledger.receive(0, void(), 1.1) == [ToMember(0, result(OPENED))]
     assert ledger.ended[0].outcome is OPENED
 
 
@@ -101,14 +112,14 @@ def test_what_ended_before_a_restart_has_ended(ledger: RoundLedger) -> None:
     ledger.receive(0, total(), 1.0)
     again = RoundLedger(SUITE, VIEW, SECRETS, 2.0, ledger.ended, term=3)
     assert again.start() == [appoint(3)]
-    assert again.receive(0, total(), 2.0) == [Announce(0, result(OPENED)), Observed("total_after_end")]
+    assert again.receive(0, total(), 2.0) == [ToMember(0, result(OPENED)), Note("total_after_end")]
     assert again.next_timer_s() == 18.2
 
 
 def test_a_void_round_says_who_why_and_when(ledger: RoundLedger) -> None:
     (record, announce) = ledger.receive(0, void(), 1.0)
-    assert record == Record(Ended(1, 0, 0, VOID, 0, 0, 0, 0, (), False, "nobody came", 0.0, 1.0))
-    assert announce == Announce(0, result(VOID))
+    assert record == Persist(RoundEnded(Ended(1, 0, 0, VOID, 0, 0, 0, 0, (), False, "nobody came", 0.0, 1.0)))
+    assert announce == ToMember(0, result(VOID))
 
 
 def test_rounds_without_a_total_in_time_are_void(ledger: RoundLedger) -> None:
@@ -116,7 +127,7 @@ def test_rounds_without_a_total_in_time_are_void(ledger: RoundLedger) -> None:
     assert ledger.on_timer(8.1) == []
     out = ledger.on_timer(8.2)
     assert [(e.round, e.outcome, e.reason) for e in ends(out)] == [(0, VOID, "no total in time")]
-    assert Announce(None, result(VOID)) in out
+    assert ToRing(result(VOID)) in out
     assert ledger.next_timer_s() == 18.2
 
 
@@ -133,7 +144,7 @@ def test_a_book_that_overslept_closes_every_round_that_is_over(ledger: RoundLedg
 def test_questions_are_answered_once_there_is_an_answer(ledger: RoundLedger) -> None:
     assert ledger.receive(3, wire.RoundStatusRequest(1, 0, 0), 1.0) == []
     ledger.receive(0, total(), 1.5)
-    assert ledger.receive(3, wire.RoundStatusRequest(1, 0, 0), 2.0) == [Announce(3, result(OPENED))]
+    assert ledger.receive(3, wire.RoundStatusRequest(1, 0, 0), 2.0) == [ToMember(3, result(OPENED))]
     assert SUITE.verify(VIEW.result_key, result_text(VIEW, 0, OPENED, VIEW.everybody), result(OPENED).signature)
 
 
@@ -194,10 +205,10 @@ def test_a_late_heads_total_opens_the_round_and_its_giving_up_does_not_close_it(
     assert ledger.term == 1
     assert ledger.receive(0, void(term=0), 3.5) == []
     assert ends(ledger.receive(0, total(term=0), 4.0))[0].term == 0
-    assert ledger.receive(1, total(term=1), 4.1) == [Announce(1, result(OPENED)), Observed("total_after_end")]
+    assert ledger.receive(1, total(term=1), 4.1) == [ToMember(1, result(OPENED)), Note("total_after_end")]
 
 
-OUT_OF_TURN = [Observed("report_out_of_turn")]
+OUT_OF_TURN = [Note("report_out_of_turn")]
 
 
 def test_a_replaced_head_reports_no_round_that_began_after_it(ledger: RoundLedger) -> None:
@@ -207,7 +218,7 @@ def test_a_replaced_head_reports_no_round_that_began_after_it(ledger: RoundLedge
     assert ledger.receive(0, total(1), 11.0) == OUT_OF_TURN
     assert ledger.receive(0, accused(round_=1), 11.0) == OUT_OF_TURN
     assert ledger.receive(0, void(1), 11.0) == []
-    assert (ledger.ended, ledger.accusations) == ({}, {})
+    assert (ledger.ended, ledger.reported) == ({}, {})
     assert ends(ledger.receive(1, total(1, term=1), 11.0))[0].term == 1
     assert ends(ledger.receive(0, total(0), 11.0))[0].term == 0, "what began under it may still come"
 
@@ -219,7 +230,7 @@ def test_who_has_a_term_that_was_skipped_was_never_head() -> None:
         assert again.receive(position, total(term=position), 1.0) == OUT_OF_TURN
         assert again.receive(position, accused(term=position), 1.0) == OUT_OF_TURN
         assert again.receive(position, void(term=position), 1.0) == []
-    assert (again.ended, again.accusations) == ({}, {})
+    assert (again.ended, again.reported) == ({}, {})
     assert ends(again.receive(0, total(term=0), 1.0))[0].outcome is OPENED, "the head's report of before the restart"
 
 
@@ -240,23 +251,23 @@ def test_enough_complaints_replace_the_head(ledger: RoundLedger) -> None:
     assert ledger.receive(0, silent(), 3.0) == []  # the head does not count against itself
     assert ledger.receive(2, silent(), 3.0) == []
     assert ledger.receive(3, silent(), 3.0) == []
-    assert ledger.receive(4, silent(), 3.0) == [Observed("head_replaced"), appoint(1)]
+    assert ledger.receive(4, silent(), 3.0) == [Note("head_replaced"), appoint(1)]
 
 
 def test_half_of_the_ring_must_complain() -> None:
     large = RoundLedger(SUITE, LocalRing(SUITE, replace(SIZE, n=17, k=16, n_min=9)).view, SECRETS, 0.0)
     for position in range(1, 9):
         assert large.receive(position, silent(), 3.0) == []
-    assert large.receive(9, silent(), 3.0) == [Observed("head_replaced"), appoint(1)]
+    assert large.receive(9, silent(), 3.0) == [Note("head_replaced"), appoint(1)]
 
 
 def test_a_new_head_is_given_time(ledger: RoundLedger) -> None:
     for position in (1, 2, 3):
         assert ledger.receive(position, silent(), 2.4) == []
-    assert ledger.receive(4, silent(), 2.5) == [Observed("head_replaced"), appoint(1)]
+    assert ledger.receive(4, silent(), 2.5) == [Note("head_replaced"), appoint(1)]
     for position in (2, 3, 4):
         assert ledger.receive(position, silent(term=1), 4.9) == []
-    assert ledger.receive(5, silent(term=1), 5.0) == [Observed("head_replaced"), appoint(2)]
+    assert ledger.receive(5, silent(term=1), 5.0) == [Note("head_replaced"), appoint(2)]
 
 
 def test_a_complaint_of_a_former_head_is_answered_with_the_present_one(ledger: RoundLedger) -> None:
@@ -270,7 +281,7 @@ def test_a_complaint_of_a_former_head_is_answered_with_the_present_one(ledger: R
 def test_a_complaint_about_a_round_that_has_ended_is_answered_with_its_result(ledger: RoundLedger) -> None:
     ledger.receive(0, void(), 1.0)
     for position in (1, 2, 3):
-        assert ledger.receive(position, silent(), 3.0) == [Announce(position, result(VOID))]
+        assert ledger.receive(position, silent(), 3.0) == [ToMember(position, result(VOID))]
     assert ledger.term == 0
 
 
@@ -280,13 +291,13 @@ def test_complaints_are_forgotten_once_the_head_has_opened_a_round(ledger: Round
     ledger.receive(0, total(), 3.5)
     for position in (2, 3, 4):
         assert ledger.receive(position, silent(1), 13.0) == []
-    assert ledger.receive(5, silent(1), 13.0) == [Observed("head_replaced"), appoint(1)]
+    assert ledger.receive(5, silent(1), 13.0) == [Note("head_replaced"), appoint(1)]
 
 
 def test_a_head_that_was_shut_out_is_replaced_and_no_other_like_it_follows(ledger: RoundLedger) -> None:
     assert ledger.expel(0b0000100, 1.0) == []
     assert ledger.expel(0b0000010, 1.0) == []
-    assert ledger.expel(0b0000001, 1.0) == [Observed("head_replaced"), appoint(3)]
+    assert ledger.expel(0b0000001, 1.0) == [Note("head_replaced"), appoint(3)]
     assert ledger.expel(0b0000001, 1.0) == []
     refuses(ledger, 0, total(term=4), "not_the_head")
     assert ends(ledger.receive(0, total(), 2.0))[0].outcome is OPENED, "what it opened before stands"
@@ -295,53 +306,51 @@ def test_a_head_that_was_shut_out_is_replaced_and_no_other_like_it_follows(ledge
 
 
 def test_a_head_that_lets_two_rounds_pass_in_silence_is_replaced(ledger: RoundLedger) -> None:
-    assert Observed("head_replaced") not in ledger.on_timer(8.2)
+    assert Note("head_replaced") not in ledger.on_timer(8.2)
     out = ledger.on_timer(18.2)
-    assert out[-2:] == [Observed("head_replaced"), appoint(1)]
+    assert out[-2:] == [Note("head_replaced"), appoint(1)]
 
 
 def test_a_head_that_gives_up_two_rounds_in_a_row_is_replaced(ledger: RoundLedger) -> None:
     """It talks, so nobody complains and no time is missed; but nothing opens."""
-    assert ledger.receive(0, void(0), 1.0) == [Record(ledger.ended[0]), Announce(0, result(VOID))]
-    assert ledger.receive(0, void(0), 1.1) == [Announce(0, result(VOID))]  # said twice is not given up twice
+    assert ledger.receive(0, void(0), 1.0) == [Persist(RoundEnded(ledger.ended[0])), ToMember(0, result(VOID))]
+    assert ledger.receive(0, void(0), 1.1) == [ToMember(0, result(VOID))]  # said twice is not given up twice
     out = ledger.receive(0, void(1), 11.0)
     # Everybody hears how it ended: the one that would pass it on is no longer listened to.
-    assert out == [Record(ledger.ended[1]), Announce(None, result(VOID, 1)), Observed("head_replaced"), appoint(1)]
+    assert out == [Persist(RoundEnded(ledger.ended[1])), ToRing(result(VOID, 1)), Note("head_replaced"), appoint(1)]
     assert ends(ledger.receive(1, void(2, term=1), 21.0))[0].outcome is VOID
     assert ledger.term == 1  # its successor is not blamed for it
 
 
 def test_a_head_that_gives_up_and_then_falls_silent_is_replaced(ledger: RoundLedger) -> None:
     ledger.receive(0, void(0), 1.0)
-    assert ledger.on_timer(18.2)[-2:] == [Observed("head_replaced"), appoint(1)]
+    assert ledger.on_timer(18.2)[-2:] == [Note("head_replaced"), appoint(1)]
 
 
 def test_a_head_that_opens_a_round_in_between_stays(ledger: RoundLedger) -> None:
     ledger.receive(0, void(0), 1.0)
     ledger.receive(0, total(1), 11.0)
-    assert Observed("head_replaced") not in ledger.receive(0, void(2), 21.0)
+    assert Note("head_replaced") not in ledger.receive(0, void(2), 21.0)
     assert ledger.term == 0
 
 
 def test_a_head_that_was_just_appointed_is_not_blamed_for_the_round_before(ledger: RoundLedger) -> None:
     for position in (1, 2, 3, 4):
         ledger.receive(position, silent(), 3.0)
-    assert Observed("head_replaced") not in ledger.on_timer(8.2)
+    assert Note("head_replaced") not in ledger.on_timer(8.2)
     assert ledger.term == 1
-    assert Observed("head_replaced") in ledger.on_timer(18.2)
+    assert Note("head_replaced") in ledger.on_timer(18.2)
 
 
 def test_an_opened_round_between_two_silent_ones_keeps_the_head(ledger: RoundLedger) -> None:
     ledger.on_timer(8.2)
     ledger.receive(0, total(1), 11.0)
-    assert Observed("head_replaced") not in ledger.on_timer(28.2)
+    assert Note("head_replaced") not in ledger.on_timer(28.2)
 
 
-def searching(
-    ledger: RoundLedger, rounds: range, term: int = 0, suspects: bytes = EVERYBODY
-) -> list[LedgerInstruction]:
+def searching(ledger: RoundLedger, rounds: range, term: int = 0, suspects: bytes = EVERYBODY) -> list[LedgerEffect]:
     """The head of a term gives all of these rounds up; what came of the last one."""
-    out: list[LedgerInstruction] = []
+    out: list[LedgerEffect] = []
     for round_ in rounds:
         out = ledger.receive(ledger.view.head_of(term), void(round_, term, suspects), 10.0 * round_ + 1)
     return out
@@ -358,7 +367,7 @@ def test_a_head_that_searches_for_a_liar_may_give_up_as_many_rounds_as_that_take
     searching(ledger, range(granted + 1))
     assert ledger.term == 0
     out = searching(ledger, range(granted + 1, granted + 2))
-    assert (ledger.term, Observed("head_replaced") in out) == (1, True)
+    assert (ledger.term, Note("head_replaced") in out) == (1, True)
 
 
 def test_what_a_search_may_cost_is_for_a_head_and_an_epoch() -> None:
@@ -410,18 +419,18 @@ def accused(
 
 
 def test_an_accusation_is_passed_on_once_and_changes_nothing(ledger: RoundLedger) -> None:
-    said = Accusation(0, 0, 4, wire.Misbehaviour.CORRUPT_SUM)
+    said = ReportMisbehaviour(0, 0, 4, wire.Misbehaviour.CORRUPT_SUM)
     assert ledger.receive(0, accused(), 1.0) == [said]
     assert ledger.receive(0, accused(lie=wire.Misbehaviour.WRONG_SEED), 1.0) == []
     assert ledger.receive(0, accused(5, lie=wire.Misbehaviour.WRONG_SEED), 1.0) == [
-        Accusation(0, 0, 5, wire.Misbehaviour.WRONG_SEED)
+        ReportMisbehaviour(0, 0, 5, wire.Misbehaviour.WRONG_SEED)
     ]
-    assert ledger.accusations == {(0, 4): said, (0, 5): Accusation(0, 0, 5, wire.Misbehaviour.WRONG_SEED)}
+    assert ledger.reported == {(0, 4): said, (0, 5): ReportMisbehaviour(0, 0, 5, wire.Misbehaviour.WRONG_SEED)}
     assert (ledger.term, ledger.ended) == (0, {})
     ledger._next_term(2.0)
-    assert ledger.receive(1, accused(term=1), 3.0) == [Accusation(0, 1, 4, wire.Misbehaviour.CORRUPT_SUM)]
+    assert ledger.receive(1, accused(term=1), 3.0) == [ReportMisbehaviour(0, 1, 4, wire.Misbehaviour.CORRUPT_SUM)]
     assert ledger.receive(0, accused(6), 3.0) == [
-        Accusation(0, 0, 6, wire.Misbehaviour.CORRUPT_SUM)
+        ReportMisbehaviour(0, 0, 6, wire.Misbehaviour.CORRUPT_SUM)
     ]  # it was head then
 
 
@@ -430,7 +439,7 @@ def test_accusations_that_cannot_be(ledger: RoundLedger) -> None:
     refuses(ledger, 1, accused(term=1), "not_the_head")
     refuses(ledger, 0, accused(round_=1), "no_such_round")
     refuses(ledger, 0, accused(7), "no_such_member")
-    assert ledger.accusations == {}
+    assert ledger.reported == {}
 
 
 def test_deputies_follow_round_the_ring() -> None:

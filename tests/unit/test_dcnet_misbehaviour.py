@@ -14,9 +14,8 @@ from loadtest.ring import LocalRing, RingSize, random_vectors
 from loadtest.simulator.suite import CheapSuite
 from protocol import wire
 from protocol.dcnet.crypto import prf
-from protocol.dcnet.machines.effects import Instruction, Note, ToCoordinator, ToHead, ToMember
+from protocol.dcnet.machines.effects import Ended, HeadEffect, MemberEffect, Note, ToCoordinator, ToHead, ToMember
 from protocol.dcnet.machines.head import Head, State
-from protocol.dcnet.machines.ledger import Ended
 from protocol.dcnet.machines.masks import seed_commitment
 from protocol.dcnet.machines.recovery import Recovery
 from protocol.dcnet.machines.search import lost_rounds_granted, lost_rounds_max, room
@@ -40,13 +39,13 @@ class Ring(LocalRing):
 
     twist: Twist = staticmethod(lambda _index, message: message)
 
-    def _from_member(self, index: int, instructions: Sequence[Instruction]) -> None:
+    def _from_member(self, index: int, instructions: Sequence[MemberEffect]) -> None:
         super()._from_member(
             index,
             [ToHead(self.twist(index, each.message)) if isinstance(each, ToHead) else each for each in instructions],
         )
 
-    def _from_head(self, instructions: Sequence[Instruction]) -> None:
+    def _from_head(self, instructions: Sequence[HeadEffect]) -> None:
         super()._from_head([e for e in instructions if not isinstance(e, ToMember) or e.position not in self.deaf])
 
     def play(self, round_: int, vanish: Callable[[int, wire.Message], bool] | None = None) -> Ended:
@@ -61,7 +60,7 @@ class Ring(LocalRing):
 
     @property
     def accused(self) -> list[tuple[int, Misbehaviour]]:
-        return [(each.position, each.lie) for each in self.ledger.accusations.values()]
+        return [(each.position, each.misbehaviour) for each in self.ledger.reported.values()]
 
 
 def lying(liar: int, kind: type[wire.RingMessage], **other: bytes) -> Twist:
@@ -272,7 +271,7 @@ def test_a_late_reveal_that_is_wrong_does_not_end_the_recovery() -> None:
     def keep(position: int, message: wire.Message) -> bool:
         return position == 3 and isinstance(message, wire.Reveal)
 
-    def wrong_in_between(position: int, message: wire.RingMessage, now_s: float) -> list[Instruction]:
+    def wrong_in_between(position: int, message: wire.RingMessage, now_s: float) -> list[HeadEffect]:
         if isinstance(message, wire.Partial) and not late:
             late.append(message)
             for _ in range(2):  # it is named once
@@ -427,10 +426,10 @@ def test_an_accusation_follows_the_report_that_proves_it(monkeypatch: pytest.Mon
     ring = Ring()
     ring.play(0)
     ring.head.search.spoilt(1 << 4)
-    said: list[Instruction] = []
+    said: list[HeadEffect] = []
     from_head = ring._from_head
 
-    def noted(instructions: Sequence[Instruction]) -> None:
+    def noted(instructions: Sequence[HeadEffect]) -> None:
         said.extend(instructions)
         from_head(instructions)
 

@@ -19,7 +19,7 @@ import pytest
 from loadtest.ring import LocalRing, RingSize
 from protocol import wire
 from protocol.dcnet.crypto.suite import StandardSuite
-from protocol.dcnet.machines.effects import Instruction, ToHead, ToMember
+from protocol.dcnet.machines.effects import HeadEffect, MemberEffect, ToHead, ToMember
 from protocol.dcnet.setup.rings import positions_of
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -63,8 +63,8 @@ class Transcribed(LocalRing):
             return value.hex() if len(value) <= 32 else f"{len(value)} octets"
         return value
 
-    def _from_member(self, index: int, instructions: Sequence[Instruction]) -> None:
-        out: list[Instruction] = []
+    def _from_member(self, index: int, instructions: Sequence[MemberEffect]) -> None:
+        out: list[MemberEffect] = []
         for each in instructions:
             if isinstance(each, ToHead):
                 out += [ToHead(m) for m in self.twisting("member", index, each.message)]  # type: ignore[arg-type]
@@ -72,8 +72,8 @@ class Transcribed(LocalRing):
                 out.append(each)
         super()._from_member(index, out)
 
-    def _from_head(self, instructions: Sequence[Instruction]) -> None:
-        out: list[Instruction] = []
+    def _from_head(self, instructions: Sequence[HeadEffect]) -> None:
+        out: list[HeadEffect] = []
         for each in instructions:
             if isinstance(each, ToMember):
                 said = self.twisting("head", each.position, each.message)

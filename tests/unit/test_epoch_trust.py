@@ -18,7 +18,7 @@ from node.security.module import KeyDirectory
 from node.trust import TrustStore
 from protocol import pki, wire
 from protocol.dcnet.crypto.suite import StandardSuite
-from protocol.dcnet.machines.ledger import Ended
+from protocol.dcnet.machines.effects import Ended
 from protocol.dcnet.setup.epoch import Policy, call_digest, check_call, join_text, verify_layout
 from protocol.dcnet.setup.rings import RingView
 from protocol.dcnet.setup.schema import DEFAULT_SCHEMA

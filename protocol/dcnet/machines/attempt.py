@@ -19,7 +19,7 @@ from protocol.dcnet.crypto.commitments import (
     subtract_blinding_vectors,
 )
 from protocol.dcnet.crypto.suite import MAC_SIZE, Suite
-from protocol.dcnet.machines.effects import Instruction, ToMember
+from protocol.dcnet.machines.effects import HeadEffect, ToMember
 from protocol.dcnet.machines.masks import Words, self_blinding, self_masks, words_from_bytes
 from protocol.dcnet.machines.recovery import Recovery
 from protocol.dcnet.setup.rings import RingView, bitmap, positions_of
@@ -53,10 +53,10 @@ class Attempt:
         """The members of U whose seeds are to be recovered: they have revealed none that is right."""
         return self.roster & ~bitmap(list(self.seeds))
 
-    def confirmations(self, view: RingView) -> list[Instruction]:
+    def confirmations(self, view: RingView) -> list[HeadEffect]:
         """CONFIRMED to each that confirmed: the MACs that its neighbours made for it."""
         macs = {maker: self._macs_by_target(view, maker) for maker in self.confirms}
-        out: list[Instruction] = []
+        out: list[HeadEffect] = []
         for i in self.confirms:
             makers = view.neighbourhoods[i] & self.confirmed
             joined = b"".join(macs[other][i] for other in positions_of(makers))
@@ -74,7 +74,7 @@ class Attempt:
         helpers = bitmap(list(self.seeds))
         return any((view.neighbourhoods[i] & helpers).bit_count() < view.t for i in positions_of(self.silent))
 
-    def begin_recoveries(self, view: RingView, commitments: dict[int, tuple[bytes, ...]]) -> list[Instruction]:
+    def begin_recoveries(self, view: RingView, commitments: dict[int, tuple[bytes, ...]]) -> list[HeadEffect]:
         """RECOVER to those who may help; `commitments` are the dealers' that the head holds, by position."""
         label, silent = mask_label(view, self.round, self.attempt), self.silent
         self.recoveries = {

@@ -1,16 +1,20 @@
 """
-What the machines hand back: an ordered list of instructions, to be carried out in that order.
+What the machines hand back: an ordered list of effects, to be carried out in that order.
 
 The order is the safety rule: a `Persist` must be durable before the driver carries out what follows it
-(aggregation.md, section 6 rule 5).
+(aggregation.md, section 6 rule 5).  One family serves all three machines; each machine's union names what it may ask.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Generic, TypeVar
 
-from protocol.wire import Message, RingMessage
+from protocol.wire import Message, Misbehaviour, Outcome, RingMessage
+
+R_co = TypeVar("R_co", covariant=True)
+M_co = TypeVar("M_co", bound=Message, covariant=True)
 
 
 class Progress(IntEnum):
@@ -22,7 +26,7 @@ class Progress(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Attempted:
-    """Durable record: this member shared in, or served, an attempt."""
+    """A member's durable record: it shared in, or served, an attempt."""
 
     round: int
     attempt: int
@@ -31,17 +35,48 @@ class Attempted:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """Durable record: the round ledger has spoken; `included` says whether our contribution is in an opened total."""
+    """A member's durable record: the ledger has spoken; `included` says whether its contribution is in the total."""
 
     round: int
     included: bool
 
 
 @dataclass(frozen=True, slots=True)
-class Persist:
+class Ended:
+    """A round's end.  `total` is empty for a void round; words are unsigned."""
+
+    epoch: int
+    ring: int
+    round: int
+    outcome: Outcome
+    attempt: int
+    term: int
+    expected: int
+    roster: int
+    total: tuple[int, ...]
+    verified: bool
+    reason: str
+    opened_s: float
+    ended_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class RoundEnded:
+    """
+    The ledger's durable record: where it cannot be made durable the round has not ended.
+
+    `commitments` are those of a verified total, by roster position and committed slot: bills are verified by them.
+    """
+
+    ended: Ended
+    commitments: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Persist(Generic[R_co]):
     """Make the record durable before anything that follows."""
 
-    record: Attempted | Settled
+    record: R_co
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +87,18 @@ class ToHead:
 
 
 @dataclass(frozen=True, slots=True)
-class ToMember:
-    """A head sends to the member at `position`."""
+class ToMember(Generic[M_co]):
+    """Send to the member at `position`."""
 
     position: int
-    message: RingMessage
+    message: M_co
+
+
+@dataclass(frozen=True, slots=True)
+class ToRing:
+    """Send to every member of the ring."""
+
+    message: Message
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +109,16 @@ class ToCoordinator:
 
 
 @dataclass(frozen=True, slots=True)
+class ReportMisbehaviour:
+    """For the operator: in `round` the head at position `head` said that the member at `position` misbehaves."""
+
+    round: int
+    head: int
+    position: int
+    misbehaviour: Misbehaviour
+
+
+@dataclass(frozen=True, slots=True)
 class Note:
     """Something worth counting: a name fit for a metric label, and how long it took where that means something."""
 
@@ -74,4 +126,7 @@ class Note:
     seconds: float = 0.0
 
 
-Instruction = Persist | ToHead | ToMember | ToCoordinator | Note
+MemberEffect = Persist[Attempted | Settled] | ToHead | ToCoordinator | Note
+HeadEffect = ToMember[RingMessage] | ToCoordinator | Note
+LedgerEffect = Persist[RoundEnded] | ToMember[Message] | ToRing | ReportMisbehaviour | Note
+Effect = MemberEffect | HeadEffect | LedgerEffect

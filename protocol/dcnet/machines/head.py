@@ -22,7 +22,7 @@ from enum import StrEnum
 from protocol import wire
 from protocol.dcnet.crypto.suite import Suite, mac_equal
 from protocol.dcnet.machines.attempt import Attempt, check_confirm, check_share
-from protocol.dcnet.machines.effects import Instruction, Note, ToCoordinator, ToMember
+from protocol.dcnet.machines.effects import HeadEffect, Note, ToCoordinator, ToMember
 from protocol.dcnet.machines.masks import seed_commitment
 from protocol.dcnet.machines.search import Search
 from protocol.dcnet.setup.rings import RingView, bitmap, positions_of
@@ -97,7 +97,7 @@ class Head:
 
     # --- events --------------------------------------------------------------------------------------------------
 
-    def receive(self, position: int, message: wire.RingMessage, now_s: float) -> list[Instruction]:
+    def receive(self, position: int, message: wire.RingMessage, now_s: float) -> list[HeadEffect]:
         """A message of the member at `position`.  Raises RemoteProtocolError where it is malformed."""
         if (message.epoch, message.ring) != (self.view.epoch, self.view.ring):
             raise RemoteProtocolError("wrong_ring", "a message for another ring or epoch")
@@ -125,9 +125,9 @@ class Head:
         if self.state is State.COLLECTING:
             self._shorten_deadline(self._current, now_s)
 
-    def result(self, message: wire.Result, now_s: float) -> list[Instruction]:
+    def result(self, message: wire.Result, now_s: float) -> list[HeadEffect]:
         """The round ledger's answer: pass it to everybody who can hear it, then wait for the next round's time."""
-        out: list[Instruction] = [ToMember(other, message) for other in positions_of(self.present)]
+        out: list[HeadEffect] = [ToMember(other, message) for other in positions_of(self.present)]
         self._last_result = message
         attempt = self._current
         if message.round == attempt.round:
@@ -139,7 +139,7 @@ class Head:
         """When `on_timer` wants to be called; infinity for never."""
         return self._deadline_s
 
-    def on_timer(self, now_s: float) -> list[Instruction]:
+    def on_timer(self, now_s: float) -> list[HeadEffect]:
         """A deadline has passed."""
         if now_s < self._deadline_s:
             return []
@@ -179,7 +179,7 @@ class Head:
 
     # --- one attempt ---------------------------------------------------------------------------------------------
 
-    def _on_ready(self, position: int, message: wire.Ready, now_s: float) -> list[Instruction]:
+    def _on_ready(self, position: int, message: wire.Ready, now_s: float) -> list[HeadEffect]:
         if message.term != self.term:
             return [Note("head_message_out_of_season")]
         self.present |= 1 << position
@@ -205,7 +205,7 @@ class Head:
         over = self._next_round >= self.view.rounds
         self._deadline_s = _NEVER if over else self.view.timing.open_at_s(self._next_round)
 
-    def _open(self, now_s: float) -> list[Instruction]:
+    def _open(self, now_s: float) -> list[HeadEffect]:
         timing = self.view.timing
         latest = timing.round_at(now_s)
         if latest > self._next_round:  # we overslept: the round ledger has closed the earlier ones
@@ -217,19 +217,19 @@ class Head:
         self._claims.clear()
         return self._start(self._next_round, attempt, self.search.expected(self.present), now_s, now_s)
 
-    def _start(self, round_: int, attempt: int, expected: int, opened_s: float, now_s: float) -> list[Instruction]:
+    def _start(self, round_: int, attempt: int, expected: int, opened_s: float, now_s: float) -> list[HeadEffect]:
         self._current = Attempt(round_, attempt, expected, opened_s)
         if expected.bit_count() < self.view.n_min:
             return self._give_up(self._current, f"fewer than {self.view.n_min} members are present", now_s)
         self.state = State.COLLECTING
         self._deadline_s = now_s + self.view.timing.share_s
         opening = wire.Open(self.view.epoch, self.view.ring, self.term, round_, attempt, self.view.to_wire(expected))
-        out: list[Instruction] = [ToMember(other, opening) for other in positions_of(expected)]
+        out: list[HeadEffect] = [ToMember(other, opening) for other in positions_of(expected)]
         if self._last_result is not None:  # whom the search leaves out shall not think that we are gone
             out += [ToMember(other, self._last_result) for other in positions_of(self.present & ~expected)]
         return out
 
-    def _on_share(self, attempt: Attempt, position: int, message: wire.MaskedInput, now_s: float) -> list[Instruction]:
+    def _on_share(self, attempt: Attempt, position: int, message: wire.MaskedInput, now_s: float) -> list[HeadEffect]:
         check_share(self._suite, self.view, message)
         if not attempt.expected >> position & 1:
             return [Note("head_message_out_of_season")]
@@ -245,7 +245,7 @@ class Head:
         if len(attempt.shares) >= there.bit_count() and not there & ~bitmap(list(attempt.shares)):
             self._deadline_s = min(self._deadline_s, now_s + _RECONNECT_FRACTION * self.view.timing.share_s)
 
-    def _close_roster(self, attempt: Attempt, now_s: float) -> list[Instruction]:
+    def _close_roster(self, attempt: Attempt, now_s: float) -> list[HeadEffect]:
         view = self.view
         roster = attempt.roster = bitmap(list(attempt.shares))
         self.present &= ~(attempt.expected & ~roster)
@@ -258,7 +258,7 @@ class Head:
         message = wire.Roster(view.epoch, view.ring, attempt.round, attempt.attempt, view.to_wire(roster))
         return [Note("collect", now_s - attempt.opened_s), *(ToMember(i, message) for i in positions_of(roster))]
 
-    def _on_confirm(self, attempt: Attempt, position: int, message: wire.Confirm, now_s: float) -> list[Instruction]:
+    def _on_confirm(self, attempt: Attempt, position: int, message: wire.Confirm, now_s: float) -> list[HeadEffect]:
         if not attempt.roster >> position & 1:
             return [Note("head_message_out_of_season")]
         check_confirm(self._suite, self.view, attempt, position, message)
@@ -267,7 +267,7 @@ class Head:
             return []
         return self._close_confirmations(attempt, now_s)
 
-    def _close_confirmations(self, attempt: Attempt, now_s: float) -> list[Instruction]:
+    def _close_confirmations(self, attempt: Attempt, now_s: float) -> list[HeadEffect]:
         view = self.view
         confirmed = attempt.confirmed = bitmap(list(attempt.confirms))
         missing = attempt.roster & ~confirmed
@@ -283,12 +283,12 @@ class Head:
         self._deadline_s = now_s + view.timing.reveal_s
         return [Note("confirm", now_s - attempt.opened_s), *attempt.confirmations(view)]
 
-    def _on_reveal(self, attempt: Attempt, position: int, message: wire.Reveal, now_s: float) -> list[Instruction]:
+    def _on_reveal(self, attempt: Attempt, position: int, message: wire.Reveal, now_s: float) -> list[HeadEffect]:
         if not attempt.confirmed >> position & 1:
             return [Note("head_message_out_of_season")]
         if position in attempt.seeds:
             return []
-        out: list[Instruction] = []
+        out: list[HeadEffect] = []
         if mac_equal(seed_commitment(message.seed), attempt.shares[position].seed_commitment):
             attempt.seeds[position] = message.seed
             attempt.recoveries.pop(position, None)
@@ -301,11 +301,11 @@ class Head:
             return out
         return out + self._recover(attempt, now_s)
 
-    def _recover(self, attempt: Attempt, now_s: float) -> list[Instruction]:
+    def _recover(self, attempt: Attempt, now_s: float) -> list[HeadEffect]:
         view = self.view
         silent = attempt.silent
         self.present &= ~silent | bitmap(list(attempt.wrong_seeds))
-        out: list[Instruction] = [Note("reveal", now_s - attempt.opened_s)]
+        out: list[HeadEffect] = [Note("reveal", now_s - attempt.opened_s)]
         if not silent:
             return out + self._finish(attempt, now_s)
         if attempt.is_unrecoverable(view):
@@ -316,7 +316,7 @@ class Head:
         self._deadline_s = now_s + view.timing.reveal_s
         return out + attempt.begin_recoveries(view, self._commitments)
 
-    def _on_partial(self, attempt: Attempt, position: int, message: wire.Partial, now_s: float) -> list[Instruction]:
+    def _on_partial(self, attempt: Attempt, position: int, message: wire.Partial, now_s: float) -> list[HeadEffect]:
         recovery = attempt.recoveries.get(message.silent)
         if recovery is None or not self.view.neighbourhoods[message.silent] >> position & 1:
             return [Note("head_message_out_of_season")]
@@ -326,26 +326,26 @@ class Head:
         wrong = attempt.wrong_seeds.get(message.silent, b"")
         recovery.help(self._suite, position, message.element, message.proof, wrong)
         self.refuted |= recovery.refuted
-        out: list[Instruction] = [Note("partial_refuted")] if recovery.refuted != before else []
+        out: list[HeadEffect] = [Note("partial_refuted")] if recovery.refuted != before else []
         if recovery.is_dealers_lie and not caught and message.silent not in attempt.wrong_seeds:
             out += self._catch(attempt, message.silent)
         return out + self._finish_if_open(attempt, now_s)
 
-    def _give_recovery_up(self, attempt: Attempt, now_s: float) -> list[Instruction]:
+    def _give_recovery_up(self, attempt: Attempt, now_s: float) -> list[HeadEffect]:
         lies = [each.culprits for each in attempt.recoveries.values() if each.culprits]
         if lies:
             reason = "what the neighbours of a silent member gave does not fit its share"
             return self._give_up(attempt, reason, now_s, lies[0])
         return self._give_up(attempt, "too few neighbours helped to recover a silent member", now_s)
 
-    def _finish_if_open(self, attempt: Attempt, now_s: float) -> list[Instruction]:
+    def _finish_if_open(self, attempt: Attempt, now_s: float) -> list[HeadEffect]:
         if not all(each.seed for each in attempt.recoveries.values()):
             return []
         return self._finish(attempt, now_s)
 
     # --- the end of an attempt -----------------------------------------------------------------------------------
 
-    def _finish(self, attempt: Attempt, now_s: float) -> list[Instruction]:
+    def _finish(self, attempt: Attempt, now_s: float) -> list[HeadEffect]:
         report = attempt.report(self._suite, self.view, self.term)
         if report is None:
             return self._give_up(attempt, "the masks did not cancel", now_s, culprits=attempt.roster)
@@ -353,7 +353,7 @@ class Head:
         found = self._accuse(attempt, self.search.opened(attempt.roster), wire.Misbehaviour.CORRUPT_SUM)
         return [Note("sum", now_s - attempt.opened_s), ToCoordinator(report), *found]
 
-    def _give_up(self, attempt: Attempt, reason: str, now_s: float, culprits: int = 0) -> list[Instruction]:
+    def _give_up(self, attempt: Attempt, reason: str, now_s: float, culprits: int = 0) -> list[HeadEffect]:
         """Nothing opens; where a lie is the reason, the liar is one of `culprits`."""
         found = self.search.spoilt(culprits) if culprits else 0
         self._report(attempt, now_s)
@@ -367,13 +367,13 @@ class Head:
         timing = self.view.timing
         self._deadline_s = max(timing.open_at_s(attempt.round) + timing.void_s, now_s + timing.reveal_s)
 
-    def _catch(self, attempt: Attempt, position: int) -> list[Instruction]:
+    def _catch(self, attempt: Attempt, position: int) -> list[HeadEffect]:
         """A seed that does not fit its seed_commitment: nobody else can have done it."""
         self.search.name(position)
         return self._accuse(attempt, 1 << position, wire.Misbehaviour.WRONG_SEED)
 
-    def _accuse(self, attempt: Attempt, found: int, lie: wire.Misbehaviour) -> list[Instruction]:
-        out: list[Instruction] = []
+    def _accuse(self, attempt: Attempt, found: int, lie: wire.Misbehaviour) -> list[HeadEffect]:
+        out: list[HeadEffect] = []
         for i in positions_of(found):
             accused = wire.MisbehaviourReport(self.view.epoch, self.view.ring, self.term, attempt.round, i, int(lie))
             out += [Note(f"member_{lie.name.lower()}"), ToCoordinator(accused)]

@@ -19,11 +19,19 @@ It never sees more than sums.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from protocol import wire
 from protocol.dcnet.crypto.commitments import Pedersen, decode_blinding_vector
 from protocol.dcnet.crypto.suite import MAC_SIZE, Suite, mac_equal
+from protocol.dcnet.machines.effects import (
+    Ended,
+    LedgerEffect,
+    Note,
+    Persist,
+    ReportMisbehaviour,
+    RoundEnded,
+    ToMember,
+    ToRing,
+)
 from protocol.dcnet.machines.masks import words_from_bytes
 from protocol.dcnet.machines.search import lost_rounds_granted
 from protocol.dcnet.setup.attestation import LedgerSecrets, attestation_text
@@ -33,65 +41,6 @@ from protocol.errors import RemoteProtocolError
 
 _NEVER = float("inf")
 _VOID_ROUNDS_MAX = 2  # one void round may be the network's doing; the one after it shows whether it was
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """Durable record of a round's end.  `total` is empty for a void round; words are unsigned."""
-
-    epoch: int
-    ring: int
-    round: int
-    outcome: wire.Outcome
-    attempt: int
-    term: int
-    expected: int
-    roster: int
-    total: tuple[int, ...]
-    verified: bool
-    reason: str
-    opened_s: float
-    ended_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """
-    Make this end durable, then carry on; where it cannot be made durable the round has not ended.
-
-    `commitments` are those of a verified total, by roster position and committed slot: bills are verified by them.
-    """
-
-    ended: Ended
-    commitments: bytes = b""
-
-
-@dataclass(frozen=True, slots=True)
-class Announce:
-    """Send to one member, by position, or to all of the ring (None)."""
-
-    position: int | None
-    message: wire.Message
-
-
-@dataclass(frozen=True, slots=True)
-class Observed:
-    """Something worth counting."""
-
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class Accusation:
-    """For the operator: in `round` the head at position `head` said that the member at `position` lies."""
-
-    round: int
-    head: int
-    position: int
-    lie: wire.Misbehaviour
-
-
-LedgerInstruction = Record | Announce | Observed | Accusation
 
 
 class RoundLedger:
@@ -115,7 +64,7 @@ class RoundLedger:
         self._expelled = 0
         self._void_rounds = 0  # in a row, under the present head, but for those that its search may cost
         self._search_left = [lost_rounds_granted(view)] * view.size  # of each head in the epoch
-        self.accusations: dict[tuple[int, int], Accusation] = {}  # by the head's and the member's position
+        self.reported: dict[tuple[int, int], ReportMisbehaviour] = {}  # by the head's and the member's position
         self._appointed_s = now_s
         self._void_next = max(self.ended, default=-1) + 1  # rounds before it have ended
         self._results: dict[int, wire.Result] = {}
@@ -125,9 +74,9 @@ class RoundLedger:
         """Whether every round of the epoch has ended."""
         return self._void_next >= self.view.rounds
 
-    def start(self) -> list[LedgerInstruction]:
+    def start(self) -> list[LedgerEffect]:
         """Appoint the head of the current term."""
-        return [Announce(None, wire.Appoint(self.view.epoch, self.view.ring, self.term))]
+        return [ToRing(wire.Appoint(self.view.epoch, self.view.ring, self.term))]
 
     def next_timer_s(self) -> float:
         """When the next open round must be closed."""
@@ -135,14 +84,14 @@ class RoundLedger:
             return _NEVER
         return self.view.timing.open_at_s(self._void_next) + self.view.timing.void_s
 
-    def on_timer(self, now_s: float) -> list[LedgerInstruction]:
+    def on_timer(self, now_s: float) -> list[LedgerEffect]:
         """
         Close every round whose time is over; a head that let two pass in silence is replaced.
 
         One round may be the machine's fault, and a change of head costs every member a new connection: on a busy
         machine heads that follow each other too quickly are what keeps rounds from opening.
         """
-        out: list[LedgerInstruction] = []
+        out: list[LedgerEffect] = []
         while now_s >= self.next_timer_s():
             out += self._end_void(self._void_next, "no total in time", now_s, everybody=True)
             self._void_rounds += 1
@@ -150,7 +99,7 @@ class RoundLedger:
             out += self._next_term(now_s)
         return out
 
-    def receive(self, position: int, message: wire.Message, now_s: float) -> list[LedgerInstruction]:
+    def receive(self, position: int, message: wire.Message, now_s: float) -> list[LedgerEffect]:
         """A message of the ring's member at `position`.  Raises RemoteProtocolError where it breaks a rule."""
         match message:
             case wire.RingTotal():
@@ -185,7 +134,7 @@ class RoundLedger:
         if round_ >= self.view.rounds or round_ > self.view.timing.round_at(now_s):
             raise RemoteProtocolError("no_such_round", "a report on a round that has not begun")
 
-    def _on_void(self, position: int, message: wire.RingVoid, now_s: float) -> list[LedgerInstruction]:
+    def _on_void(self, position: int, message: wire.RingVoid, now_s: float) -> list[LedgerEffect]:
         self._check_head(position, message.term)
         if message.round in self.ended:
             return self._answer(position, message.round)
@@ -201,27 +150,28 @@ class RoundLedger:
         out = self._end_void(message.round, message.reason, now_s, everybody=is_replaced)
         return [*out, *self._next_term(now_s)] if is_replaced else out
 
-    def _on_accused(self, position: int, message: wire.MisbehaviourReport, now_s: float) -> list[LedgerInstruction]:
+    def _on_accused(self, position: int, message: wire.MisbehaviourReport, now_s: float) -> list[LedgerEffect]:
         self._check_head(position, message.term)
         self._check_round(message.round, now_s)
         if message.position >= self.view.size:
             raise RemoteProtocolError("no_such_member", "an accusation of nobody")
         if not self._is_head_of(position, message.round):
-            return [Observed("report_out_of_turn")]
-        if (position, message.position) in self.accusations:
+            return [Note("report_out_of_turn")]
+        if (position, message.position) in self.reported:
             return []
-        accusation = Accusation(message.round, position, message.position, wire.Misbehaviour(message.misbehaviour))
-        self.accusations[position, message.position] = accusation
-        return [accusation]
+        misbehaviour = wire.Misbehaviour(message.misbehaviour)
+        report = ReportMisbehaviour(message.round, position, message.position, misbehaviour)
+        self.reported[position, message.position] = report
+        return [report]
 
-    def _on_total(self, position: int, message: wire.RingTotal, now_s: float) -> list[LedgerInstruction]:
+    def _on_total(self, position: int, message: wire.RingTotal, now_s: float) -> list[LedgerEffect]:
         view = self.view
         if message.round in self.ended:  # opened or void, once: what stands is repeated, never changed
-            return [*self._answer(position, message.round), Observed("total_after_end")]
+            return [*self._answer(position, message.round), Note("total_after_end")]
         self._check_head(position, message.term)
         self._check_round(message.round, now_s)
         if not self._is_head_of(position, message.round):
-            return [Observed("report_out_of_turn")]
+            return [Note("report_out_of_turn")]
         roster, expected = view.from_wire(message.roster), view.from_wire(message.expected)
         if roster & ~expected or roster.bit_count() < view.n_min or len(message.total) != 8 * view.word_count:
             raise RemoteProtocolError("bad_total", f"expected {view.word_count} words of at least {view.n_min} members")
@@ -264,9 +214,9 @@ class RoundLedger:
                 return False
         return True
 
-    def _on_head_silent(self, position: int, message: wire.HeadSilent, now_s: float) -> list[LedgerInstruction]:
+    def _on_head_silent(self, position: int, message: wire.HeadSilent, now_s: float) -> list[LedgerEffect]:
         if message.term < self.term:  # it has not heard of the new head yet
-            return [Announce(position, wire.Appoint(self.view.epoch, self.view.ring, self.term))]
+            return [ToMember(position, wire.Appoint(self.view.epoch, self.view.ring, self.term))]
         if message.term > self.term:
             raise RemoteProtocolError("no_such_term", "a complaint about a head that was never appointed")
         if message.round in self.ended:  # it only has not heard how
@@ -279,12 +229,12 @@ class RoundLedger:
             return []
         return self._next_term(now_s)
 
-    def expel(self, members: int, now_s: float) -> list[LedgerInstruction]:
+    def expel(self, members: int, now_s: float) -> list[LedgerEffect]:
         """Members that were shut out, a bitmap: none of them is head any more.  What they opened before stands."""
         self._expelled |= members
         return self._next_term(now_s) if self._expelled >> self.view.head_of(self.term) & 1 else []
 
-    def _next_term(self, now_s: float) -> list[LedgerInstruction]:
+    def _next_term(self, now_s: float) -> list[LedgerEffect]:
         if not self.view.everybody & ~self._expelled:
             return []
         self._last_round_as_head[self.view.head_of(self.term)] = self.view.timing.round_at(now_s)
@@ -294,9 +244,9 @@ class RoundLedger:
         self._appointed_s = now_s
         self._complaints.clear()
         self._void_rounds = 0
-        return [Observed("head_replaced"), *self.start()]
+        return [Note("head_replaced"), *self.start()]
 
-    def _end_void(self, round_: int, reason: str, now_s: float, *, everybody: bool) -> list[LedgerInstruction]:
+    def _end_void(self, round_: int, reason: str, now_s: float, *, everybody: bool) -> list[LedgerEffect]:
         view = self.view
         ended = Ended(
             view.epoch, view.ring, round_, wire.Outcome.VOID, 0, self.term, 0, 0, (), False, reason,
@@ -304,16 +254,16 @@ class RoundLedger:
         )  # fmt: skip
         return [*self._end(ended), *self._answer(None if everybody else view.head_of(self.term), round_)]
 
-    def _end(self, ended: Ended, commitments: bytes = b"") -> list[LedgerInstruction]:
+    def _end(self, ended: Ended, commitments: bytes = b"") -> list[LedgerEffect]:
         self.ended[ended.round] = ended
         if ended.outcome is wire.Outcome.OPENED:  # the head works: what was said of it before is settled
             self._complaints.clear()
             self._void_rounds = 0
         while self._void_next in self.ended:
             self._void_next += 1
-        return [Record(ended, commitments)]
+        return [Persist(RoundEnded(ended, commitments))]
 
-    def _answer(self, position: int | None, round_: int) -> list[LedgerInstruction]:
+    def _answer(self, position: int | None, round_: int) -> list[LedgerEffect]:
         ended = self.ended.get(round_)
         if ended is None:
             return []  # still open: the result goes out when it ends
@@ -324,4 +274,4 @@ class RoundLedger:
                 self.view.epoch, self.view.ring, round_, int(ended.outcome), self.view.to_wire(ended.roster),
                 self._secrets.sign(text),
             )  # fmt: skip
-        return [Announce(position, result)]
+        return [ToRing(result) if position is None else ToMember(position, result)]

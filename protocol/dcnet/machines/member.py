@@ -27,7 +27,7 @@ from protocol.dcnet.crypto.commitments import Pedersen, add_blinding_vectors, en
 from protocol.dcnet.crypto.suite import MAC_SIZE, Suite, mac_equal
 from protocol.dcnet.machines.effects import (
     Attempted,
-    Instruction,
+    MemberEffect,
     Note,
     Persist,
     Progress,
@@ -136,7 +136,7 @@ class Member:
 
     # --- what happens here ---------------------------------------------------------------------------------------
 
-    def appointed(self, term: int, now_s: float) -> list[Instruction]:
+    def appointed(self, term: int, now_s: float) -> list[MemberEffect]:
         """The head of `term` can be reached now: ask it to be in its next E."""
         if term < self.term:
             return []
@@ -152,7 +152,7 @@ class Member:
         if self._pending_open is not None and self.view.from_wire(self._pending_open.expected) & members:
             self._pending_open = None
 
-    def offer(self, round_: int, vector: Words, now_s: float, blindings: Sequence[int] = ()) -> list[Instruction]:
+    def offer(self, round_: int, vector: Words, now_s: float, blindings: Sequence[int] = ()) -> list[MemberEffect]:
         """
         Our own contribution for a round: m words of which the first is 1, and a blinding per committed slot.
 
@@ -182,7 +182,7 @@ class Member:
             self._precomputed_mask = (round_, attempt), seed, mask
         return self._precomputed_mask[1:]
 
-    def receive(self, message: wire.RingMessage, now_s: float) -> list[Instruction]:
+    def receive(self, message: wire.RingMessage, now_s: float) -> list[MemberEffect]:
         """A message of our ring's head.  Raises RemoteProtocolError where it breaks a rule; nothing changes then."""
         if (message.epoch, message.ring) != (self.view.epoch, self.view.ring):
             raise RemoteProtocolError("wrong_ring", "a message for another ring or epoch")
@@ -191,7 +191,7 @@ class Member:
                 return [Note("member_message_out_of_season")]  # late or early, and harmless: the network does that
             raise RemoteProtocolError("message_not_allowed", f"{type(message).__name__} is not for members")
         allowed = TRANSITIONS[self.state, type(message)]
-        instructions: list[Instruction] = getattr(self, _HANDLERS[type(message)])(message, now_s)
+        instructions: list[MemberEffect] = getattr(self, _HANDLERS[type(message)])(message, now_s)
         if self.state not in allowed:
             raise InvariantError(f"a {type(message).__name__} led to {self.state.value}")
         self._heard_s = now_s
@@ -212,12 +212,12 @@ class Member:
         """When `on_timer` wants to be called; infinity for never."""
         return self._deadline_s
 
-    def on_timer(self, now_s: float) -> list[Instruction]:
+    def on_timer(self, now_s: float) -> list[MemberEffect]:
         """The head has been silent for too long: tell the coordinator, ask how the round ended, ask to be let in."""
         if now_s < self._deadline_s:
             return []
         due = self.view.timing.round_at(now_s)
-        out: list[Instruction] = []
+        out: list[MemberEffect] = []
         if self.unsettled is not None:
             out.append(ToCoordinator(wire.RoundStatusRequest(self.view.epoch, self.view.ring, self.unsettled)))
         # An OPEN that we hold for want of our own reading is not the head's fault.
@@ -234,7 +234,7 @@ class Member:
 
     # --- the rules -----------------------------------------------------------------------------------------------
 
-    def _on_open(self, message: wire.Open, now_s: float) -> list[Instruction]:
+    def _on_open(self, message: wire.Open, now_s: float) -> list[MemberEffect]:
         view = self.view
         if message.term != self.term:  # rule 4: no deputy out of turn
             raise RemoteProtocolError(
@@ -261,7 +261,7 @@ class Member:
         if (members & self._neighbours).bit_count() < self.view.k_min:
             raise RemoteProtocolError("too_few_neighbours", f"the {what} set has under {self.view.k_min} neighbours")
 
-    def _try_share(self, now_s: float) -> list[Instruction]:
+    def _try_share(self, now_s: float) -> list[MemberEffect]:
         held, offer = self._pending_open, self._offer
         if held is None:
             return []
@@ -304,7 +304,7 @@ class Member:
     def _is_current(self, message: wire.Roster | wire.Confirmed | wire.Recover) -> bool:
         return (message.round, message.attempt) == (self.round, self.attempt)
 
-    def _on_roster(self, message: wire.Roster, now_s: float) -> list[Instruction]:  # noqa: ARG002
+    def _on_roster(self, message: wire.Roster, now_s: float) -> list[MemberEffect]:  # noqa: ARG002
         if not self._is_current(message):
             return [Note("member_message_out_of_season")]
         view = self.view
@@ -335,7 +335,7 @@ class Member:
         """A MAC names its maker, or a neighbour's own MAC could be handed back to it."""
         return maker.to_bytes(8, "little") + digest
 
-    def _on_confirmed(self, message: wire.Confirmed, now_s: float) -> list[Instruction]:  # noqa: ARG002
+    def _on_confirmed(self, message: wire.Confirmed, now_s: float) -> list[MemberEffect]:  # noqa: ARG002
         if not self._is_current(message):
             return [Note("member_message_out_of_season")]
         view = self.view
@@ -354,7 +354,7 @@ class Member:
             ToHead(wire.Reveal(view.epoch, view.ring, self.round, self.attempt, self._seed)),
         ]
 
-    def _on_recover(self, message: wire.Recover, now_s: float) -> list[Instruction]:  # noqa: ARG002
+    def _on_recover(self, message: wire.Recover, now_s: float) -> list[MemberEffect]:  # noqa: ARG002
         # Rules 1 and 3 hold because only SERVED gets here: our MACs were checked and what we did is durable.
         if not self._is_current(message):
             return [Note("member_message_out_of_season")]
@@ -362,7 +362,7 @@ class Member:
         silent = view.from_wire(message.silent)
         if silent & ~self.roster or silent >> self.position & 1:  # rule 2
             raise RemoteProtocolError("not_in_roster", "recovery of somebody outside the confirmed roster")
-        out: list[Instruction] = []
+        out: list[MemberEffect] = []
         label = mask_label(view, self.round, self.attempt)
         for other in positions_of(silent & self._neighbours & ~self._helped):
             self._helped |= 1 << other
@@ -374,14 +374,14 @@ class Member:
                 out.append(ToHead(wire.Partial(view.epoch, view.ring, self.round, self.attempt, other, element, proof)))
         return out
 
-    def _on_result(self, message: wire.Result, now_s: float) -> list[Instruction]:  # noqa: ARG002
+    def _on_result(self, message: wire.Result, now_s: float) -> list[MemberEffect]:  # noqa: ARG002
         view = self.view
         roster = view.from_wire(message.roster)
         text = result_text(view, message.round, message.outcome, roster)
         if not self._suite.verify(view.result_key, text, message.signature):
             raise RemoteProtocolError("forged_result", "a result that the round ledger did not sign")
         included = bool(roster >> self.position & 1) and message.outcome == wire.Outcome.OPENED
-        out: list[Instruction] = []
+        out: list[MemberEffect] = []
         if message.round == self.unsettled:
             self.unsettled = None
             out.append(Persist(Settled(message.round, included)))
