@@ -84,7 +84,7 @@ class CertificateAuthority:
             not_after=start + SUB_CA_VALIDITY,
         )  # fmt: skip
         tls = pki.issue(
-            pki.Role.PARTICIPANT_TLS, pki.subject(f"{organisation}.GWA"), tls_key.public_key(), issuer=sub_ca,
+            pki.Role.ADMINISTRATOR_TLS, pki.subject(f"{organisation}.GWA"), tls_key.public_key(), issuer=sub_ca,
             issuer_key=sub_ca_key, serial=x509.random_serial_number(), not_before=start,
             not_after=start + END_ENTITY_VALIDITY, hosts=[_general_name(host) for host in hosts],
         )  # fmt: skip

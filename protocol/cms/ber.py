@@ -14,6 +14,7 @@ _OCTET_STRING, _OCTET_STRING_IN_PIECES = 0x04, 0x24
 _CONTEXT_0, _CONTEXT_0_CONSTRUCTED, _SEQUENCE = 0x80, 0xA0, 0x30
 _CONSTRUCTED, _LONG_TAG = 0x20, 0x1F
 _INDEFINITE = 0x80
+_DEPTH_MAX = 32  # of what went through `to_definite` before
 _LENGTH_SIZE_MAX = 4  # octets of a length: 4 GiB, more than any bound on a message
 
 
@@ -37,6 +38,20 @@ def to_definite(data: bytes, *, depth_max: int, elements_max: int) -> bytes:
     if end != len(data):
         raise RemoteProtocolError("cms_malformed", "octets after the end of the message", offset=end)
     return element
+
+
+def children(value: bytes) -> list[bytes]:
+    """The elements that the value of a constructed element is made of, as `to_definite` leaves them."""
+    reader, found, at = _Reader(value, _DEPTH_MAX, len(value)), [], 0
+    while at < len(value):
+        element, at = reader.element(at, len(value), 1)
+        found.append(element)
+    return found
+
+
+def value_of(element: bytes) -> bytes:
+    """The value of a definite element."""
+    return element[2 + (element[1] & 0x7F if element[1] & 0x80 else 0) :]
 
 
 class _Reader:
@@ -100,21 +115,17 @@ def _joined_content(element: bytes, depth: int, depth_max: int) -> bytes:
     """
     if element[0] != _CONTEXT_0_CONSTRUCTED:
         return element
-    body, pieces, at = _value(element), [], 0
+    body, pieces, at = value_of(element), [], 0
     reader = _Reader(body, depth_max, len(body))
     while at < len(body):
         if body[at] != _OCTET_STRING:
             return element
         piece, at = reader.element(at, len(body), depth)
         pieces.append(piece)
-    return encode(_CONTEXT_0, _join(pieces))
+    return encode(_CONTEXT_0, _join(pieces)) if pieces else element
 
 
 def _join(pieces: list[bytes]) -> bytes:
     if any(piece[0] != _OCTET_STRING for piece in pieces):
         raise RemoteProtocolError("cms_malformed", "an OCTET STRING in pieces that are none")
-    return b"".join(map(_value, pieces))
-
-
-def _value(element: bytes) -> bytes:
-    return element[2 + (element[1] & 0x7F if element[1] & 0x80 else 0) :]
+    return b"".join(map(value_of, pieces))

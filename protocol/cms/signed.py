@@ -19,7 +19,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from protocol.cms.ber import encode
+from protocol.cms.ber import children, encode
 from protocol.cms.enveloped import key_identifier
 from protocol.cms.structures import (
     CONTENT_TYPE,
@@ -160,7 +160,7 @@ def _check(signed: Any, content: bytes, content_type: str, signers: Sequence[x50
         named = found[CONTENT_TYPE].parse(ObjectIdentifier).dotted
         hashed = bytes(found[MESSAGE_DIGEST].parse(OctetString))
         identifier = bytes(info["sid"].chosen)
-        attached = [bytes(each.dump()) for each in _certificates(signed)]
+        attached = few(_certificates(signed), "certificates")
         text, signature = encode(_SET_OF, info["signed_attrs"].contents), bytes(info["signature"])
     require(named == content_type, f"the signed content type is {named}, the message's {content_type} ({_TABLE})")
     certificate = next((each for each in signers if key_identifier(each) == identifier), None)
@@ -174,8 +174,9 @@ def _check(signed: Any, content: bytes, content_type: str, signers: Sequence[x50
     return certificate
 
 
-def _certificates(signed: Any) -> Any:
-    return few(signed["certificates"], "certificates") if present(signed["certificates"]) else ()
+def _certificates(signed: Any) -> list[bytes]:
+    """The certificates as they came: asn1crypto would write anew what it does not know."""
+    return children(signed["certificates"].contents) if present(signed["certificates"]) else []
 
 
 def _require_signature(certificate: x509.Certificate, signature: bytes, text: bytes, digest: Digest) -> None:

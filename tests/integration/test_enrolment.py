@@ -189,7 +189,7 @@ def test_the_demo_pki_on_disk(tmp_path: Path) -> None:
     loaded = CertificateAuthority.load(home)
     assert (loaded.root, loaded.sub_ca, loaded.administrator) == (made.root, made.sub_ca, "Stadtwerk.GWA")
     tls, *above = x509.load_pem_x509_certificates((home / ca.TLS_CHAIN_FILE).read_bytes())
-    pki.verify_chain(tls, above, loaded.root, NOW, role=pki.Role.PARTICIPANT_TLS)
+    pki.verify_chain(tls, above, loaded.root, NOW, role=pki.Role.ADMINISTRATOR_TLS)
     names = tls.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert [str(n.value) for n in names] == ["gwa.example", "127.0.0.1", "::1"]
     with pytest.raises(LocalProtocolError, match="already"):

@@ -215,6 +215,12 @@ def test_indefinite_lengths_and_strings_in_pieces_are_read() -> None:
     assert opened(streamed).content == CONTENT
 
 
+def test_an_empty_context_field_stays_what_it_is() -> None:
+    """Of a PKCS#10 request, for one: no attributes are an empty [0], and no string."""
+    data = ber.encode(0x30, ber.encode(0x30, b"") + ber.encode(0xA0, b""))
+    assert ber.to_definite(data, depth_max=4, elements_max=4) == data
+
+
 # --- SignedData ------------------------------------------------------------------------------------------------------
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -44,10 +46,10 @@ def sub_ca(name: str = "sub", above: str = "root", end: datetime = END) -> x509.
 @cache
 def leaf(
     role: pki.Role = pki.Role.GATEWAY_SIGNATURE, name: str = f"{DEVICE}.SMGW", *, end: datetime = END,
-    start: datetime = START, below: str = "sub",
+    start: datetime = START, below: str = "sub", unit: str | None = None,
 ) -> x509.Certificate:  # fmt: skip
     return pki.issue(
-        role, pki.subject(name, unit="Stromkreis.GWA"), key("leaf").public_key(), issuer=sub_ca(below),
+        role, pki.subject(name, unit=unit or "Stromkreis.GWA"), key("leaf").public_key(), issuer=sub_ca(below),
         issuer_key=key(below), serial=(1 << 70) + 2, not_before=start, not_after=end,
     )  # fmt: skip
 
@@ -99,9 +101,12 @@ def test_every_role_stands_for_itself_and_for_no_other() -> None:
         pki.Role.ROOT: root(),
         pki.Role.SUB_CA: sub_ca(),
         pki.Role.GATEWAY_SIGNATURE: leaf(),
-        pki.Role.GATEWAY_TLS: leaf(pki.Role.GATEWAY_TLS),
-        pki.Role.PARTICIPANT_TLS: leaf(pki.Role.PARTICIPANT_TLS, "Stadtwerk.EMT"),
     }
+    names = {".SMGW": f"{DEVICE}.SMGW", ".GWA": "Stromkreis.GWA", ".EMT": "Stadtwerk.EMT"}
+    for role, profile in pki.PROFILES.items():
+        if not profile.is_ca:
+            made[role] = leaf(role, names[profile.name_suffix], unit="Zaehlerwerk.GWH" if profile.sealed else None)
+    assert set(made) == set(pki.Role)
     for role, certificate in made.items():
         pki.verify_chain(certificate, [sub_ca()], root(), NOW, role=role)
         for other in set(made) - {role, *({pki.Role.ROOT, pki.Role.SUB_CA} if pki.PROFILES[role].is_ca else ())}:
@@ -191,8 +196,10 @@ def test_extensions() -> None:
 
 
 def test_algorithms() -> None:
-    nist = key("nist", ec.SECP256R1).public_key()
-    assert refused(forged(issuer=sub_ca(), signer=key("sub"), public_key=nist), sub_ca()) == "certificate_algorithm"
+    for curve in (ec.SECP224R1, ec.SECP256K1, ec.SECP521R1, ec.BrainpoolP512R1):
+        other = key(curve.name, curve).public_key()
+        told = refused(forged(issuer=sub_ca(), signer=key("sub"), public_key=other), sub_ca())
+        assert told == "certificate_algorithm"
     weak = forged(issuer=sub_ca(), signer=key("sub"), digest=hashes.SHA224())
     assert refused(weak, sub_ca()) == "certificate_algorithm"
 
@@ -240,9 +247,81 @@ def test_signing_requests() -> None:
     assert reason(data[:-4] + bytes(4)) in {"request_signature", "request_malformed"}
     assert reason(b"") == reason(bytes(5000)) == reason(pki.to_der(leaf())) == "request_malformed"
     assert reason(other("root.CA", key("leaf"), hashes.SHA256())) == "certificate_name"
-    nist = key("nist", ec.SECP256R1)
-    assert reason(other(f"{DEVICE}.SMGW", nist, hashes.SHA256())) == "certificate_algorithm"
+    weak = key("weak", ec.SECP224R1)
+    assert reason(other(f"{DEVICE}.SMGW", weak, hashes.SHA256())) == "certificate_algorithm"
+    long = key("long", ec.SECP384R1)
+    assert reason(other(f"{DEVICE}.SMGW", long, hashes.SHA256())) == "certificate_algorithm"
+    assert pki.check_request(pki.build_request(long, DEVICE)).public_key == long.public_key()
     assert reason(other(f"{DEVICE}.SMGW", key("leaf"), hashes.SHA224())) == "certificate_algorithm"
+
+
+@pytest.mark.parametrize("curve", pki.CURVES, ids=lambda curve: curve.name)
+def test_a_pki_stands_on_each_curve(curve: type[ec.EllipticCurve]) -> None:
+    keys = [ec.generate_private_key(curve()) for _ in range(3)]
+    times: dict[str, Any] = {"not_before": START, "not_after": END}
+    top = pki.issue(
+        pki.Role.ROOT, pki.subject("R.CA"), keys[0].public_key(), issuer=None, issuer_key=keys[0], serial=1 << 70,
+        **times,
+    )  # fmt: skip
+    below = pki.issue(
+        pki.Role.SUB_CA, pki.subject("S.CA"), keys[1].public_key(), issuer=top, issuer_key=keys[0], serial=1 << 71,
+        **times,
+    )  # fmt: skip
+    gateway = pki.issue(
+        pki.Role.GATEWAY_ENCRYPTION, pki.subject(f"{DEVICE}.SMGW"), keys[2].public_key(), issuer=below,
+        issuer_key=keys[1], serial=1 << 72, **times,
+    )  # fmt: skip
+    verified = pki.verify_chain(gateway, [below], top, NOW, role=pki.Role.GATEWAY_ENCRYPTION)
+    assert verified.public_key == keys[2].public_key()
+    assert isinstance(gateway.signature_hash_algorithm, type(pki.signature_hash(keys[0].public_key())))
+
+
+def test_a_hash_shorter_than_the_issuers_key_is_refused() -> None:
+    long = key("long", ec.BrainpoolP384R1)
+    top = pki.issue(
+        pki.Role.ROOT, pki.subject("SM-Demo-Root.CA"), long.public_key(), issuer=None, issuer_key=long,
+        serial=1 << 70, not_before=START, not_after=END,
+    )  # fmt: skip
+    with pytest.raises(RemoteProtocolError, match=r"SHA384 \(BSI TR-03116-3\)"):
+        pki.verify_chain(forged(issuer=top, signer=long), [], top, NOW)
+
+
+def test_a_quality_seal_is_no_operational_certificate_and_the_other_way_round() -> None:
+    seal = leaf(pki.Role.SEAL_SIGNATURE, unit="Zaehlerwerk.GWH")
+    assert refused(seal, sub_ca()) == "certificate_name"
+    assert refused(leaf(), sub_ca(), role=pki.Role.SEAL_SIGNATURE) == "certificate_name"
+
+
+def test_each_refusal_names_its_clause() -> None:
+    with pytest.raises(RemoteProtocolError, match=r"RFC 5280, 6\.1\.3 \(a\)\(2\)"):
+        pki.verify_chain(leaf(), [sub_ca()], root(), END + timedelta(seconds=1))
+    with pytest.raises(RemoteProtocolError, match=r"RFC 5280, 4\.2\.1\.3 .*TR-03109-4"):
+        pki.verify_chain(leaf(), [sub_ca()], root(), NOW, role=pki.Role.GATEWAY_ENCRYPTION)
+    text = "".join(path.read_text() for path in Path(pki.__file__).parent.glob("*.py"))
+    used = set(re.findall(r'refusal\(\s*"(\w+)"', text))
+    assert used == set(pki.CLAUSES)
+
+
+def test_a_package_asks_for_three_keys_of_one_gateway() -> None:
+    keys = [key(name) for name in ("one", "two", "three")]
+    parts = [pki.build_request(each, DEVICE) for each in keys]
+    checked = pki.check_package(pki.build_package((parts[0], parts[1], parts[2])))
+    assert [each.public_key for each in checked] == [each.public_key() for each in keys]
+    assert {each.gateway_id for each in checked} == {DEVICE}
+    wrong = {
+        "request_malformed": [
+            pki.build_package((parts[0], parts[1], parts[0])), b"", b"junk", parts[0], bytes(13_000),
+            pki.build_package((parts[0], parts[1], b"")), pki.build_package((parts[0], b"\x05\x00", parts[1])),
+        ],
+        "certificate_name": [
+            pki.build_package((parts[0], parts[1], pki.build_request(keys[2], "ESTK0100000008"))),
+        ],
+    }  # fmt: skip
+    for reason, packages in wrong.items():
+        for data in packages:
+            with pytest.raises(RemoteProtocolError) as caught:
+                pki.check_package(data)
+            assert caught.value.reason == reason
 
 
 def test_load_certificate_is_bounded() -> None:
