@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 TABLE = (ROOT / "docs/conformance.md").read_text(encoding="utf-8")
 LIST = ROOT / "../shared/reference/requirements.csv"
 CHAPTERS = (
-    "REQ.ZertifikateLMN.",
+    "REQ.Zertifikate",
     "REQ.CMS.",
     "REQ.TLSHDLC.",
     "REQ.SYMHDLC.",
