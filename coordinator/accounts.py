@@ -13,7 +13,9 @@ import trio
 from sqlalchemy.exc import SQLAlchemyError
 
 from coordinator.epoch_writer import RETRY_S
-from coordinator.store import Store, fault_of
+from coordinator.storage.engine import fault_of
+from coordinator.storage.epochs import EpochRepository
+from coordinator.storage.rounds import RoundRepository
 from coordinator.threads import look_up
 from protocol import wire
 
@@ -25,12 +27,14 @@ class Accounts:
 
     def __init__(
         self,
-        store: Store,
+        epochs: EpochRepository,
+        rounds: RoundRepository,
         is_living: Callable[[int], bool],
         send: Callable[[str, wire.Message], None],
         failed: Callable[[], None],
     ) -> None:
-        self._store = store
+        self._epochs = epochs
+        self._rounds = rounds
         self._is_living = is_living
         self._send = send
         self._failed = failed
@@ -62,12 +66,12 @@ class Accounts:
 
     def _answer(self, identity: str, question: wire.ContributionStatusRequest, is_living: bool) -> wire.Message | None:
         """A round of a living epoch that is still open has no answer yet."""
-        rings = self._store.epoch_rings(question.epoch)
+        rings = self._epochs.layout(question.epoch)
         mine = next(((ring, ring.members.index(identity)) for ring in rings if identity in ring.members), None)
         if mine is None:
             return wire.Refused(question.epoch, "this gateway sat in no ring of the epoch")
         ring, position = mine
-        ended = self._store.ended(question.epoch, ring.ring, question.round)
+        ended = self._rounds.get(question.epoch, ring.ring, question.round)
         if ended is None and is_living:
             return None
         included = ended is not None and ended.outcome is wire.Outcome.OPENED and bool(ended.roster >> position & 1)

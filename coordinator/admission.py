@@ -17,11 +17,10 @@ import trio
 from sqlalchemy.exc import SQLAlchemyError
 
 from coordinator.epoch_writer import RETRY_S
-from coordinator.gwa.enrolment import Directory, Gateway
-from coordinator.gwa.enrolment import Status as Activity
 from coordinator.gwa.epochs import AreaEpoch, Joined, Phase
 from coordinator.gwa.joining import check_join
-from coordinator.store import fault_of
+from coordinator.storage.engine import fault_of
+from coordinator.storage.gateways import GatewayRecord, GatewayRepository, GatewayStatus
 from coordinator.threads import look_up
 from protocol import wire
 from protocol.dcnet.crypto.suite import Suite
@@ -41,12 +40,12 @@ class _Join:
 
 
 class Admission:
-    """The gateways that were let in since the start, and the count of those enrolled, at the last look."""
+    """The gateways that were let in since the start, and how many are enrolled in each area, at the last look."""
 
     def __init__(
         self,
         suite: Suite,
-        directory: Directory,
+        directory: GatewayRepository,
         clock: Callable[[], float],
         failed: Callable[[], None],
         joined: Callable[[AreaEpoch, str, Joined], None],
@@ -57,8 +56,8 @@ class Admission:
         `joined` and `refused` get the gateways whose join holds, or does not; `on_revoked` everybody who was ever
         revoked, again and again: a connection that was admitted just before has begun just after.
         """
-        self.gateways: dict[str, Gateway] = {}
-        self.enrolled = 0
+        self.gateways: dict[str, GatewayRecord] = {}
+        self.enrolled: dict[str, int] = {}
         self._suite = suite
         self._directory = directory
         self._clock = clock
@@ -125,8 +124,8 @@ class Admission:
         found = self._directory.some([each.identity for each in batch])
         return [self._check_one(each, found.get(each.identity)) for each in batch]
 
-    def _check_one(self, join: _Join, gateway: Gateway | None) -> Joined | RemoteProtocolError:
-        if gateway is None or gateway.status is not Activity.ACTIVE:
+    def _check_one(self, join: _Join, gateway: GatewayRecord | None) -> Joined | RemoteProtocolError:
+        if gateway is None or gateway.status is not GatewayStatus.ACTIVE:
             return _revoked_error()
         try:
             check_join(self._suite, join.epoch.call, gateway, join.message, self._clock())
@@ -145,8 +144,8 @@ class Admission:
             self._drop_revoked(self._revoked)
             await trio.sleep(EXPEL_S)
 
-    def _look(self) -> tuple[list[str], int]:
-        return self._directory.revoked(), self._directory.count()
+    def _look(self) -> tuple[list[str], dict[str, int]]:
+        return self._directory.revoked(), self._directory.count_by_area()
 
     def _store_failed(self, what: str, error: SQLAlchemyError) -> None:
         """Told once in a while: whoever knocks, enrolled or not, would write a line."""

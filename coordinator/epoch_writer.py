@@ -17,7 +17,8 @@ import trio
 from sqlalchemy.exc import SQLAlchemyError
 
 from coordinator.gwa.epochs import AreaEpoch, Phase, To
-from coordinator.store import Epoch, Ring, Store, fault_of
+from coordinator.storage.engine import fault_of
+from coordinator.storage.epochs import EpochRecord, EpochRepository, RingLayout
 from coordinator.threads import in_thread
 from protocol.dcnet.setup.schema import Schema
 
@@ -38,9 +39,9 @@ class EpochWriter:
     """Durable first, then said.  `send` gets what may leave, `failed` is called for each write that did not succeed."""
 
     def __init__(
-        self, store: Store, schema: Schema, send: Callable[[Sequence[To]], None], failed: Callable[[], None]
+        self, epochs: EpochRepository, schema: Schema, send: Callable[[Sequence[To]], None], failed: Callable[[], None]
     ) -> None:
-        self._store = store
+        self._epochs = epochs
         self._schema = schema
         self._send = send
         self._failed = failed
@@ -85,13 +86,13 @@ class EpochWriter:
     async def _write(self, held: _Held) -> bool:
         epoch, count = held.epoch, len(held.messages)
         call = epoch.call
-        row = Epoch(call.epoch, call.area, self._schema, call.rounds, call.interval_start_s, call.interval_s)
-        rings = [Ring(call.epoch, ring.view.ring, tuple(ring.positions)) for ring in epoch.rings]
+        row = EpochRecord(call.epoch, call.area, self._schema, call.rounds, call.interval_start_s, call.interval_s)
+        rings = [RingLayout(call.epoch, ring.view.ring, tuple(ring.positions)) for ring in epoch.rings]
         try:
             if epoch.phase is Phase.CALLED:
-                await in_thread(self._store.note_call, call.area, call.epoch)
+                await in_thread(self._epochs.note_call, call.area, call.epoch)
             else:
-                await in_thread(_lay_out, self._store, row, rings, epoch.to_state())
+                await in_thread(_lay_out, self._epochs, row, rings, epoch.to_state())
         except SQLAlchemyError as error:
             self._failed()
             words = fault_of(error)
@@ -113,7 +114,7 @@ class EpochWriter:
 
     async def _forget(self, number: int) -> bool:
         try:
-            await in_thread(self._store.drop_state, number)
+            await in_thread(self._epochs.delete_state, number)
         except SQLAlchemyError as error:
             self._failed()
             log.error("the keys of epoch %d, which is over, cannot be deleted yet: %s", number, fault_of(error))
@@ -130,8 +131,8 @@ class EpochWriter:
         )  # fmt: skip
 
 
-def _lay_out(store: Store, epoch: Epoch, rings: Sequence[Ring], state: bytes) -> None:
+def _lay_out(epochs: EpochRepository, epoch: EpochRecord, rings: Sequence[RingLayout], state: bytes) -> None:
     """A connection that breaks at the commit does not say whether the layout was written; so look first."""
-    if store.epoch_rings(epoch.epoch) != rings:
-        store.add_epoch(epoch, rings)
-    store.keep_state(epoch.epoch, state)
+    if epochs.layout(epoch.epoch) != rings:
+        epochs.add(epoch, rings)
+    epochs.save_state(epoch.epoch, state)

@@ -46,8 +46,11 @@ class CoordinatorMetrics:
         self._enrolments = Counter(
             "stromkreis_enrolments", "Enrolment requests answered, by outcome.", ["outcome"], registry=registry
         )
-        self._accusations = Counter(
-            "stromkreis_accusations", "What gateways said of each other, by the lie.", ["lie"], registry=registry
+        self._reports = Counter(
+            "stromkreis_misbehaviour_reports",
+            "What gateways report of each other, by kind.",
+            ["misbehaviour"],
+            registry=registry,
         )
         self._bills = Counter("stromkreis_bills", "Bills, by how they stand.", ["outcome"], registry=registry)
         self._certificate = Gauge(
@@ -62,8 +65,8 @@ class CoordinatorMetrics:
             self._enrolments.labels(outcome)
         for outcome in ("asked", "verified", "refused", "declined"):
             self._bills.labels(outcome)
-        for lie in ("wrong_seed", "corrupt_sum", "bad_deal"):
-            self._accusations.labels(lie)
+        for misbehaviour in ("wrong_seed", "corrupt_sum", "bad_deal"):
+            self._reports.labels(misbehaviour)
         for reason in ("store_error", "head_replaced", "total_unverified"):
             self._errors.labels(reason)
 
@@ -87,9 +90,9 @@ class CoordinatorMetrics:
         """An enrolment request was answered."""
         self._enrolments.labels("enrolled" if enrolled else "refused").inc()
 
-    def accusation(self, lie: str) -> None:
-        """A head said that a member lies (`wrong_seed`, `corrupt_sum`), or a member that one dealt ill (`bad_deal`)."""
-        self._accusations.labels(lie).inc()
+    def misbehaviour_report(self, misbehaviour: str) -> None:
+        """A head reports a member (`wrong_seed`, `corrupt_sum`), or a member its dealer (`bad_deal`)."""
+        self._reports.labels(misbehaviour).inc()
 
     def bills(self, outcome: str, count: int = 1) -> None:
         """Bills were `asked` for, `verified`, `refused` (a wrong amount) or `declined` (by their gateway)."""

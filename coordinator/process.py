@@ -23,7 +23,7 @@ from coordinator.gwa.ca import ROOT_FILE, TLS_CHAIN_FILE, TLS_KEY_FILE, Certific
 from coordinator.gwa.enrolment import Enrolment
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.service import Coordinator
-from coordinator.store import Store
+from coordinator.storage.store import Store
 from coordinator.web.app import make_app
 from coordinator.web.serve import serve as serve_web
 from protocol import pki
@@ -76,7 +76,7 @@ async def run(config: CoordinatorConfig, *, ready: Callable[[list[str]], None] |
             endpoint = config.public_endpoint or listener.endpoint
             certificate = config.web.certificate or config.pki_path / TLS_CHAIN_FILE
             _tell_certificates(metrics, authority, certificate)
-            enrolment = Enrolment(store, authority, coordinator_curve_key=keys.public, endpoint=endpoint)
+            enrolment = Enrolment(store.gateways, authority, coordinator_curve_key=keys.public, endpoint=endpoint)
             app = make_app(
                 store, coordinator.status_feed, metrics, enrolment=enrolment, desk=desk, operator_token=operator_token
             )

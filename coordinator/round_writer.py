@@ -8,7 +8,7 @@ If they cannot be written nobody hears of them, the gateways keep asking, and th
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import trio
@@ -16,7 +16,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from coordinator.gwa.epochs import AreaEpoch, Ring
 from coordinator.metrics import CoordinatorMetrics
-from coordinator.store import Store, fault_of
+from coordinator.storage.engine import fault_of
+from coordinator.storage.rounds import RoundRepository
 from coordinator.threads import in_thread
 from protocol import wire
 from protocol.dcnet.machines.effects import Ended, RoundEnded, ToMember, ToRing
@@ -44,12 +45,21 @@ def _key(ended: Ended) -> tuple[int, int, int]:
 
 
 class RoundWriter:
-    """The queue to the disk; `written` is called with each end as soon as it is durable."""
+    """
+    The queue to the disk; `written` is called with each end as soon as it is durable.
+
+    `enrolled` counts the active gateways of each area, as far as that is known.
+    """
 
     def __init__(
-        self, store: Store, metrics: CoordinatorMetrics, written: Callable[[PendingRoundResult], None]
+        self,
+        rounds: RoundRepository,
+        enrolled: Callable[[], Mapping[str, int]],
+        metrics: CoordinatorMetrics,
+        written: Callable[[PendingRoundResult], None],
     ) -> None:
-        self._store = store
+        self._rounds = rounds
+        self._enrolled = enrolled
         self._metrics = metrics
         self._written = written
         self._queue: list[PendingRoundResult] = []
@@ -78,7 +88,7 @@ class RoundWriter:
             self._wanted = trio.Event()
             batch, self._queue = self._queue, []
             try:
-                await in_thread(self._write, batch)
+                await in_thread(self._write, batch, self._enrolled())
             except SQLAlchemyError as error:
                 self._metrics.peer_error("store_error")
                 log.error("the round ledger cannot be written, rounds stay unanswered: %s", fault_of(error))
@@ -90,6 +100,6 @@ class RoundWriter:
                 self._undurable.discard(_key(each.ended))
                 self._written(each)
 
-    def _write(self, batch: list[PendingRoundResult]) -> None:
+    def _write(self, batch: list[PendingRoundResult], enrolled: Mapping[str, int]) -> None:
         commitments = {_key(each.ended): each.record.commitments for each in batch if each.record.commitments}
-        self._store.record_many([each.ended for each in batch], commitments)
+        self._rounds.record_many([each.ended for each in batch], commitments, enrolled)

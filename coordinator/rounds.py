@@ -7,13 +7,13 @@ The end of a round is durable before anybody hears of it (`coordinator.round_wri
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from coordinator.gwa.epochs import AreaEpoch, Ring
 from coordinator.gwa.misbehaviour import BAD_DEAL, MisbehaviourReports
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.round_writer import PendingRoundResult, RoundWriter
-from coordinator.store import Store
+from coordinator.storage.rounds import RoundRepository
 from protocol import wire
 from protocol.dcnet.machines.effects import LedgerEffect, Note, Persist, ReportMisbehaviour, ToMember, ToRing
 from protocol.dcnet.setup.rings import RingView
@@ -28,15 +28,16 @@ class Rounds:
 
     def __init__(
         self,
-        store: Store,
+        rounds: RoundRepository,
+        enrolled: Callable[[], Mapping[str, int]],
         metrics: CoordinatorMetrics,
-        accusations: MisbehaviourReports,
+        reports: MisbehaviourReports,
         send: Callable[[str, wire.Message], None],
         changed: Callable[[], None],
     ) -> None:
-        self.writer = RoundWriter(store, metrics, self._on_written)
+        self.writer = RoundWriter(rounds, enrolled, metrics, self._on_written)
         self._metrics = metrics
-        self._accusations = accusations
+        self._reports = reports
         self._send = send
         self._changed = changed
 
@@ -82,12 +83,14 @@ class Rounds:
             return
         ring.bad_deals.add((position, dealer))
         round_ = max(0, ring.view.timing.round_at(now_s))
-        self._accuse(epoch, ring, position, dealer, BAD_DEAL, round_)
+        self._report(epoch, ring, position, dealer, BAD_DEAL, round_)
 
-    def _accuse(self, epoch: AreaEpoch, ring: Ring, accuser: int, accused: int, lie: str, round_: int) -> None:
+    def _report(
+        self, epoch: AreaEpoch, ring: Ring, reporter: int, reported: int, misbehaviour: str, round_: int
+    ) -> None:
         members = ring.view.members
         place = (epoch.call.epoch, ring.view.ring, round_)
-        self._accusations.hear(members[accuser].identity, members[accused].identity, lie, epoch.call.area, place)
+        self._reports.add(members[reporter].identity, members[reported].identity, misbehaviour, epoch.call.area, place)
 
     def carry_out(self, epoch: AreaEpoch, ring: Ring, instructions: Sequence[LedgerEffect]) -> None:
         """Do what a ledger says, in its order."""
@@ -101,8 +104,8 @@ class Rounds:
                     ending.then.append(each)
                 case ToMember() | ToRing():
                     self._announce(ring, each)
-                case ReportMisbehaviour(round_, head, position, lie):
-                    self._accuse(epoch, ring, head, position, lie.name.lower(), round_)
+                case ReportMisbehaviour(round_, head, position, misbehaviour):
+                    self._report(epoch, ring, head, position, misbehaviour.name.lower(), round_)
                 case Note(name):
                     self._metrics.peer_error(name)
                     if name == "head_replaced":

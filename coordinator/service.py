@@ -24,13 +24,12 @@ from coordinator.config import CoordinatorConfig
 from coordinator.emp.billing_service import BillingService
 from coordinator.epoch_writer import EpochWriter
 from coordinator.gwa.areas import Area, Areas
-from coordinator.gwa.enrolment import Directory
 from coordinator.gwa.epochs import AreaEpoch, Joined, To
-from coordinator.gwa.misbehaviour import MisbehaviourLog, MisbehaviourReports
+from coordinator.gwa.misbehaviour import MisbehaviourReports
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.rounds import Rounds
 from coordinator.scheduler import Scheduler
-from coordinator.store import Store
+from coordinator.storage.store import Store
 from coordinator.web.status import StatusFeed
 from protocol import wire
 from protocol.dcnet.crypto.suite import Suite
@@ -58,40 +57,51 @@ class Coordinator:
         desk: BillingService,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        last = store.last_epoch()
+        last = store.epochs.last_number()
         self.areas = Areas(
             suite, config.epoch, schema, intermediates, config.areas, os.urandom,
             0 if last is None else last + 1,
         )  # fmt: skip
         self.admission = Admission(
-            suite, Directory(store), clock, self._store_failed, self._on_joined, self._broke_the_protocol,
+            suite, store.gateways, clock, self._store_failed, self._on_joined, self._broke_the_protocol,
             self._drop_revoked,
         )  # fmt: skip
-        self.status_feed = StatusFeed(self.areas, lambda: self.admission.enrolled)
+        self.status_feed = StatusFeed(self.areas, lambda: sum(self.admission.enrolled.values()))
         self.metrics = metrics
         self._clock = clock
         self._desk = desk
-        self._accusations = MisbehaviourReports(MisbehaviourLog(store), metrics, clock)
+        self._reports = MisbehaviourReports(store.misbehaviour, metrics, clock)
         self._accounts = Accounts(
-            store, lambda epoch: self.areas.epoch(epoch) is not None, self._send, self._store_failed
+            store.epochs,
+            store.rounds,
+            lambda epoch: self.areas.epoch(epoch) is not None,
+            self._send,
+            self._store_failed,
         )
-        self._keeper = EpochWriter(store, schema, self._send_all, self._store_failed)
-        self._rounds = Rounds(store, metrics, self._accusations, self._send, self.status_feed.bump_revision)
+        self._keeper = EpochWriter(store.epochs, schema, self._send_all, self._store_failed)
+        self._rounds = Rounds(
+            store.rounds,
+            lambda: self.admission.enrolled,
+            metrics,
+            self._reports,
+            self._send,
+            self.status_feed.bump_revision,
+        )
         self._time = Scheduler(self.areas, self._keeper, self._rounds, metrics, self._send_all, clock)
         self._listener: Listener | None = None
         self._logged_revoked: set[str] = set()
         self._told_broken: dict[str, float] = {}
         self._hellos: dict[str, tuple[float, float]] = {}  # by gateway: how many it has left, as of when
         metrics.watch(
-            enrolled=lambda: self.admission.enrolled, connected=lambda: self.areas.present_count,
+            enrolled=lambda: sum(self.admission.enrolled.values()), connected=lambda: self.areas.present_count,
             queue_length=lambda: self._rounds.writer.queued,
         )  # fmt: skip
-        for state in store.states():
+        for state in store.epochs.states():
             self._resume(suite, store, state)
 
     def _resume(self, suite: Suite, store: Store, state: bytes) -> None:
         number = AreaEpoch.number_of(state)
-        epoch = AreaEpoch.from_state(suite, state, store.epoch_outcomes(number), self._clock())
+        epoch = AreaEpoch.from_state(suite, state, store.rounds.of_epoch(number), self._clock())
         area = self.areas.areas.get(epoch.call.area)
         if area is None or epoch.over:
             self._keeper.drop(number)
@@ -111,7 +121,7 @@ class Coordinator:
             nursery.start_soon(self._keeper.run)
             nursery.start_soon(self.admission.run)
             nursery.start_soon(self._accounts.run)
-            nursery.start_soon(self._accusations.run, self.status_feed.bump_revision)
+            nursery.start_soon(self._reports.run, self.status_feed.bump_revision)
 
     async def _receive(self, listener: Listener) -> None:
         while True:

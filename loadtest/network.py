@@ -22,7 +22,7 @@ from coordinator.config import CoordinatorConfig, EpochConfig, WebConfig
 from coordinator.gwa.ca import ROOT_FILE
 from coordinator.gwa.enrolment import Directory
 from coordinator.process import run as run_coordinator
-from coordinator.store import Store
+from coordinator.storage.store import Store
 from loadtest.account import EnergyBalance, flown
 from loadtest.config import MeterProtocol, MetersConfig
 from loadtest.meters.meter_list import MeterEntry
@@ -87,7 +87,7 @@ class Network:
         self.web = await _started(nursery, partial(run_coordinator, self.coordinator_config), scope)
         if self.token is None:
             store = Store(self.coordinator_config.database_url)
-            token = Directory(store).create_token(
+            token = Directory(store.gateways).create_token(
                 datetime.now(UTC), uses=self.gateways, area=None if self.more_areas else self.area
             )
             self.token = SecretStr(token)
@@ -140,9 +140,9 @@ class Network:
             return []
         store = Store(self.coordinator_config.database_url)
         try:
-            last = store.last_epoch()
+            last = store.epochs.last_number()
             numbers = range(0 if last is None else last + 1)
-            return [ended for number in numbers for ended in store.epoch_outcomes(number)]
+            return [ended for number in numbers for ended in store.rounds.of_epoch(number)]
         finally:
             store.close()
 
@@ -152,9 +152,9 @@ class Network:
             return {}
         store = Store(self.coordinator_config.database_url)
         try:
-            last = store.last_epoch()
+            last = store.epochs.last_number()
             numbers = range(0 if last is None else last + 1)
-            return {(ring.epoch, ring.ring): ring.members for n in numbers for ring in store.epoch_rings(n)}
+            return {(ring.epoch, ring.ring): ring.members for n in numbers for ring in store.epochs.layout(n)}
         finally:
             store.close()
 
@@ -177,7 +177,7 @@ class Network:
             raise RuntimeError("start the coordinator first")
         store = Store(self.coordinator_config.database_url)
         try:
-            members = store.epoch_rings(ended.epoch)[ended.ring].members
+            members = store.epochs.layout(ended.epoch)[ended.ring].members
             return members[ended.term % len(members)]
         finally:
             store.close()

@@ -16,7 +16,7 @@ from rich.table import Table
 from coordinator.config import CoordinatorConfig
 from coordinator.gwa.ca import CertificateAuthority
 from coordinator.gwa.enrolment import Directory
-from coordinator.store import Store
+from coordinator.storage.store import Store
 from protocol import pki
 from protocol.errors import LocalProtocolError, RemoteProtocolError, StromkreisError
 from stromkreis.config import load
@@ -71,7 +71,9 @@ def token(
         _require_database(url)
     store = Store(url)
     try:
-        made = Directory(store).create_token(_now(), label=label, uses=uses, validity=timedelta(days=days), area=area)
+        made = Directory(store.gateways).create_token(
+            _now(), label=label, uses=uses, validity=timedelta(days=days), area=area
+        )
     except (LocalProtocolError, RemoteProtocolError) as error:
         raise _failure(error) from error
     finally:
@@ -89,7 +91,7 @@ def revoke(
     _require_database(url)
     store = Store(url)
     try:
-        done = Directory(store).revoke(gateway, _now())
+        done = Directory(store.gateways).revoke(gateway, _now())
     finally:
         store.close()
     if not done:

@@ -16,11 +16,12 @@ from datetime import UTC, datetime
 import trio
 from sqlalchemy.exc import SQLAlchemyError
 
-from coordinator.emp.billing import Asked, Billing, BillStatus
-from coordinator.emp.tariffs import Published
+from coordinator.emp.billing import Asked, Billing
 from coordinator.gwa.ca import TariffSigner
 from coordinator.metrics import CoordinatorMetrics
-from coordinator.store import fault_of
+from coordinator.storage.bills import BillStatus
+from coordinator.storage.engine import fault_of
+from coordinator.storage.tariffs import PublishedTariff
 from coordinator.threads import in_thread, look_up
 from protocol import wire
 from protocol.dcnet.billing.tariff import Tariff, tariff_digest
@@ -60,10 +61,10 @@ class BillingService:
 
     # --- what the operator wants; from any thread ------------------------------------------------------------------
 
-    def publish(self, tariff: Tariff) -> Published:
+    def publish(self, tariff: Tariff) -> PublishedTariff:
         """Sign a tariff and keep it."""
         text = tariff_digest(tariff.to_bytes())
-        return self.billing.tariffs.publish(tariff, self._signer.sign(text), self._signer.certificate, self._now_ms())
+        return self.billing.publish(tariff, self._signer.sign(text), self._signer.certificate, self._now_ms())
 
     def ask(self, area: str, period: tuple[datetime, datetime], tariff: bytes) -> Asked:
         """Make the bills of an area and a period and begin to ask for them; raises what `Billing.ask` raises."""
@@ -121,7 +122,7 @@ class BillingService:
 
     async def _look_up(self) -> bool:
         try:
-            found = await look_up(self.billing.outstanding)
+            found = await look_up(self.billing.bills.outstanding)
         except SQLAlchemyError as error:
             self._failed("bills cannot be read, nobody is asked", error)
             return False

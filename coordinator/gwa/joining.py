@@ -14,7 +14,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from coordinator.gwa.enrolment import Gateway
+from coordinator.storage.gateways import GatewayRecord
 from protocol import pki, wire
 from protocol.dcnet.crypto.suite import Suite
 from protocol.dcnet.setup.epoch import call_digest, join_text
@@ -23,7 +23,7 @@ from protocol.errors import RemoteProtocolError
 _ANY_PRIVATE_KEY = bytes(range(32))  # with a key of low order every private key agrees on zero
 
 
-def check_join(suite: Suite, call: wire.EpochCall, gateway: Gateway, join: wire.Join, now_s: float) -> None:
+def check_join(suite: Suite, call: wire.EpochCall, gateway: GatewayRecord, join: wire.Join, now_s: float) -> None:
     """
     Return if the members of a ring could accept this join; a signature check, some 0.5 ms.
 

@@ -18,21 +18,23 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from fastapi import APIRouter, Query, Request
 from pydantic import AwareDatetime
 
-from coordinator.emp.totals import AreaTotal, RoundKey, RoundRecord, Totals
-from coordinator.gwa.enrolment import Directory, Enrolment, EnrolmentRequest, Gateway
-from coordinator.gwa.misbehaviour import Accused, MisbehaviourLog
-from coordinator.gwa.misbehaviour import Key as AccusationKey
+from coordinator.gwa.enrolment import Enrolment, EnrolmentRequest
 from coordinator.metrics import CoordinatorMetrics
+from coordinator.storage.gateways import GatewayRecord
+from coordinator.storage.misbehaviour import ReportKey, StoredReport
+from coordinator.storage.rounds import RoundKey, RoundRecord
+from coordinator.storage.store import Store
+from coordinator.storage.totals import AreaTotal
 from coordinator.web.errors import problem_responses
 from coordinator.web.models import (
-    AccusationPage,
-    AccusationView,
     EnrolAnswer,
     EnrolRequest,
     GatewayCounts,
     GatewayPage,
     GatewayView,
     Member,
+    MisbehaviourReportPage,
+    MisbehaviourReportView,
     NoiseView,
     Quantity,
     RingCounts,
@@ -51,13 +53,11 @@ AreaQuery = Annotated[str | None, Query(max_length=64, description="Only this ar
 LimitQuery = Annotated[int, Query(ge=1, le=1000, description="Size of a page.")]
 GatewayQuery = Annotated[str | None, Query(max_length=14, description="Only this gateway.")]
 _CURSOR = re.compile(r"(\d{1,18})-(\d{1,9})-(\d{1,9})")
-_ACCUSATION_CURSOR = re.compile(r"(\d{1,18})-([A-Z0-9]{14})-([A-Z0-9]{14})-([a-z_]{1,20})")
+_REPORT_CURSOR = re.compile(r"(\d{1,18})-([A-Z0-9]{14})-([A-Z0-9]{14})-([a-z_]{1,16})")
 
 
 def make_router(
-    totals: Totals,
-    directory: Directory,
-    reports: MisbehaviourLog,
+    store: Store,
     source: StatusSource,
     *,
     enrolment: Enrolment | None,
@@ -76,7 +76,7 @@ def make_router(
     ) -> TotalPage:
         """Exact totals by metering interval, oldest first; all areas together where none is named."""
         first_s, end_s = -(-from_.timestamp() // 1), -(-to.timestamp() // 1)
-        found = totals.totals(int(first_s), int(end_s), area=area, limit=limit + 1)
+        found = store.totals.totals(int(first_s), int(end_s), area=area, limit=limit + 1)
         starts = list(dict.fromkeys(total.interval_start_s for total in found))
         following = starts[limit] if len(starts) > limit else None
         page = [total for total in found if following is None or total.interval_start_s < following]
@@ -93,7 +93,7 @@ def make_router(
     ) -> RoundPage:
         """How rounds ended, newest first, with who is missing."""
         before = None if cursor is None else _key(cursor)
-        found = totals.rounds(limit=limit + 1, before=before, epoch=epoch, ring=ring, area=area, outcome=outcome)
+        found = store.rounds.page(limit=limit + 1, before=before, epoch=epoch, ring=ring, area=area, outcome=outcome)
         page = found[:limit]
         following = "-".join(map(str, page[-1].key)) if len(found) > limit else None
         return RoundPage(items=[_round(record) for record in page], next=following)
@@ -109,20 +109,20 @@ def make_router(
             items=[_ring(ring) for ring in page], next=offset + limit if len(found) > offset + limit else None
         )
 
-    @router.get("/accusations", operation_id="accusations", tags=["rings"])
-    def _accusations(
+    @router.get("/misbehaviour-reports", operation_id="misbehaviour_reports", tags=["rings"])
+    def _reports(
         area: AreaQuery = None,
-        accuser: GatewayQuery = None,
-        accused: GatewayQuery = None,
+        reporter: GatewayQuery = None,
+        reported: GatewayQuery = None,
         cursor: Annotated[str | None, Query(description="`next` of the page before.")] = None,
         limit: LimitQuery = 100,
-    ) -> AccusationPage:
-        """What gateways say of each other, the last said first: heads of members that lie, members of bad deals."""
-        before = None if cursor is None else _accusation_key(cursor)
-        found = reports.page(limit=limit + 1, area=area, accuser=accuser, accused=accused, before=before)
+    ) -> MisbehaviourReportPage:
+        """What gateways report of each other, the last said first: heads of members, members of who dealt to them."""
+        before = None if cursor is None else _report_key(cursor)
+        found = store.misbehaviour.page(limit=limit + 1, area=area, reporter=reporter, reported=reported, before=before)
         page = found[:limit]
         following = "-".join(map(str, page[-1].key)) if len(found) > limit else None
-        return AccusationPage(items=[_accusation(each) for each in page], next=following)
+        return MisbehaviourReportPage(items=[_report(each) for each in page], next=following)
 
     @router.get("/gateways", operation_id="gateways", tags=["gateways"])
     def _gateways(
@@ -131,7 +131,7 @@ def make_router(
         limit: LimitQuery = 100,
     ) -> GatewayPage:
         """The directory of enrolled gateways, by id."""
-        found = directory.gateways(area=area, after=after, limit=limit + 1)
+        found = store.gateways.page(area=area, after=after, limit=limit + 1)
         page = found[:limit]
         return GatewayPage(
             items=[_gateway(gateway) for gateway in page], next=page[-1].gateway_id if len(found) > limit else None
@@ -177,8 +177,8 @@ def _key(cursor: str) -> RoundKey:
     return epoch, round_, ring
 
 
-def _accusation_key(cursor: str) -> AccusationKey:
-    match = _ACCUSATION_CURSOR.fullmatch(cursor)
+def _report_key(cursor: str) -> ReportKey:
+    match = _REPORT_CURSOR.fullmatch(cursor)
     if match is None:
         raise RemoteProtocolError("cursor", "not a cursor of this interface")
     return int(match[1]), match[2], match[3], match[4]
@@ -240,15 +240,16 @@ def _ring(ring: RingStatus) -> RingView:
     )  # fmt: skip
 
 
-def _accusation(said: Accused) -> AccusationView:
-    lie: Any = said.lie
-    return AccusationView(
-        accuser=said.accuser, accused=said.accused, lie=lie, area=said.area, epochs=said.epochs, epoch=said.epoch,
-        ring=said.ring, round=said.round, first_at=_time(said.first_ms / 1000), last_at=_time(said.last_ms / 1000),
+def _report(said: StoredReport) -> MisbehaviourReportView:
+    kind: Any = said.misbehaviour
+    return MisbehaviourReportView(
+        reporter=said.reporter, reported=said.reported, misbehaviour=kind, area=said.area, epochs=said.epochs,
+        epoch=said.epoch, ring=said.ring, round=said.round, first_at=_time(said.first_ms / 1000),
+        last_at=_time(said.last_ms / 1000),
     )  # fmt: skip
 
 
-def _gateway(gateway: Gateway) -> GatewayView:
+def _gateway(gateway: GatewayRecord) -> GatewayView:
     expires_at = pki.load_certificate(gateway.certificate).not_valid_after_utc
     fingerprint = hashlib.sha256(gateway.certificate).hexdigest()
     return GatewayView(

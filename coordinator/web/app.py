@@ -16,11 +16,9 @@ from fastapi.responses import PlainTextResponse, Response
 from prometheus_client.exposition import choose_encoder
 
 from coordinator.emp.billing_service import BillingService
-from coordinator.emp.totals import Totals
-from coordinator.gwa.enrolment import Directory, Enrolment
-from coordinator.gwa.misbehaviour import MisbehaviourLog
+from coordinator.gwa.enrolment import Enrolment
 from coordinator.metrics import CoordinatorMetrics
-from coordinator.store import Store
+from coordinator.storage.store import Store
 from coordinator.web.api import make_router
 from coordinator.web.bills import make_bill_router
 from coordinator.web.dashboard import make_dashboard
@@ -52,19 +50,16 @@ def make_app(
         docs_url=None,
         redoc_url=None,
     )
-    totals, accusations = Totals(store), MisbehaviourLog(store)
     app.add_middleware(Guard)
     install_errors(app, metrics)
     app.include_router(
-        make_router(
-            totals, Directory(store), accusations, source, enrolment=enrolment, metrics=metrics, clock=clock
-        )
+        make_router(store, source, enrolment=enrolment, metrics=metrics, clock=clock)
     )  # fmt: skip
     if desk is not None:
         if not operator_token:
             raise LocalProtocolError("the routes of bills need an operator's token")
         app.include_router(make_bill_router(desk, operator_token))
-    app.include_router(make_dashboard(totals, accusations, source, None if desk is None else desk.billing))
+    app.include_router(make_dashboard(store, source, has_bills=desk is not None))
 
     @app.get("/metrics", include_in_schema=False)
     async def _metrics(request: Request) -> Response:

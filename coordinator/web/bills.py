@@ -16,9 +16,9 @@ from cryptography.hazmat.primitives import constant_time
 from cryptography.hazmat.primitives.serialization import Encoding
 from fastapi import APIRouter, Depends, Header, Query, Request
 
-from coordinator.emp.billing import BillRecord, BillStatus
 from coordinator.emp.billing_service import BillingService
-from coordinator.emp.tariffs import Published
+from coordinator.storage.bills import BillRecord, BillStatus
+from coordinator.storage.tariffs import PublishedTariff
 from coordinator.web.errors import problem_responses
 from coordinator.web.models import BillPage, BillsAnswer, BillsRequest, BillView, TariffDocument, TariffPage, TariffView
 from protocol.dcnet.billing.tariff import Tariff
@@ -54,7 +54,7 @@ def make_bill_router(desk: BillingService, operator_token: str) -> APIRouter:
     @router.get("/tariffs/{digest}", operation_id="tariff", responses=problem_responses(404))
     def _tariff_document(digest: str) -> TariffDocument:
         """The document of a published tariff; its canonical JSON is what was signed."""
-        tariff = desk.billing.tariffs.one(_bytes(digest)).tariff
+        tariff = desk.billing.tariffs.get(_bytes(digest)).tariff
         return TariffDocument(
             name=tariff.name, obis=tariff.obis, unit=tariff.unit, currency=tariff.currency,
             price_scaler=tariff.price_scaler, start=f"{_time(tariff.start_s):%Y-%m-%dT%H:%M:%SZ}",
@@ -77,7 +77,7 @@ def make_bill_router(desk: BillingService, operator_token: str) -> APIRouter:
         limit: Annotated[int, Query(ge=1, le=1000, description="Size of a page.")] = 100,
     ) -> BillPage:
         """Bills by gateway, with exact amounts and how they stand."""
-        found = desk.billing.page(
+        found = desk.billing.bills.page(
             limit=limit + 1, area=area, tariff=None if tariff is None else _bytes(tariff), status=status,
             gateway=gateway, after=None if cursor is None else _after(cursor),
         )  # fmt: skip
@@ -105,7 +105,7 @@ def _time(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
 
 
-def _tariff(published: Published) -> TariffView:
+def _tariff(published: PublishedTariff) -> TariffView:
     tariff = published.tariff
     certificate = x509.load_der_x509_certificate(published.certificate).public_bytes(Encoding.PEM).decode()
     return TariffView(
@@ -122,6 +122,6 @@ def _bill(bill: BillRecord, desk: BillingService) -> BillView:
         obis=bill.obis, first_interval=_time(bill.first_s), last_interval=_time(bill.last_s),
         intervals=bill.interval_count, status=bill.status.value,
         amount=None if bill.amount is None else f"{bill.amount:f}",
-        currency=desk.billing.tariffs.one(bill.tariff).tariff.currency, reason=bill.reason,
+        currency=desk.billing.tariffs.get(bill.tariff).tariff.currency, reason=bill.reason,
         asked_at=_time(bill.asked_ms / 1000), ended_at=None if bill.ended_ms is None else _time(bill.ended_ms / 1000),
     )  # fmt: skip

@@ -24,9 +24,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
-from coordinator.emp.billing import Billing
-from coordinator.emp.totals import AreaTotal, Totals
-from coordinator.gwa.misbehaviour import MisbehaviourLog
+from coordinator.storage.misbehaviour import MisbehaviourRepository
+from coordinator.storage.store import Store
+from coordinator.storage.totals import AreaTotal
 from coordinator.web.status import RingStatus, Status, StatusSource
 from protocol.dcnet.setup.schema import Kind, Slot
 from protocol.metering.obis import Obis
@@ -34,7 +34,7 @@ from protocol.metering.obis import Obis
 KEEP_ALIVE_S = 15.0
 VIEWERS_MAX = 100  # event streams at once: each turn of the state is told to all of them
 PAUSE_S = 0.5  # at most two revisions a second reach a viewer: a day of 160 rings costs 150 ms of CPU to show
-ACCUSATIONS_SHOWN = 10
+REPORTS_SHOWN = 10
 WINDOWS = (24, 96, 288, 672)  # intervals: with quarter hours 6 h, 1 day, 3 days, a week
 _FEED_IN = 2  # OBIS value group C of active energy into the grid (IEC 62056-61)
 _ASSETS = {
@@ -44,9 +44,7 @@ _ASSETS = {
 }
 
 
-def make_dashboard(
-    totals: Totals, accusations: MisbehaviourLog, source: StatusSource, billing: Billing | None = None
-) -> APIRouter:
+def make_dashboard(store: Store, source: StatusSource, *, has_bills: bool) -> APIRouter:
     """The routes of the dashboard; they are no part of the REST interface and not in its OpenAPI document."""
     router = APIRouter(include_in_schema=False)
     pages = Environment(
@@ -73,9 +71,9 @@ def make_dashboard(
     def _data(
         area: Annotated[str | None, Query(max_length=64)] = None, window: Literal["24", "96", "288", "672"] = "96"
     ) -> dict[str, Any]:
-        shown = document(totals, source.status(), area=area or None, window=int(window))
-        bills = None if billing is None else billing.counts(area=area or None)
-        return shown | {"accusations": _accusations(accusations, area or None), "bills": bills}
+        shown = document(store, source.status(), area=area or None, window=int(window))
+        bills = store.bills.counts(area=area or None) if has_bills else None
+        return shown | {"misbehaviour_reports": _reports(store.misbehaviour, area or None), "bills": bills}
 
     viewers = trio.CapacityLimiter(VIEWERS_MAX)
 
@@ -122,25 +120,25 @@ class _Revisions(Response):
             await trio.sleep(PAUSE_S)
 
 
-def document(totals: Totals, status: Status, *, area: str | None, window: int) -> dict[str, Any]:
+def document(store: Store, status: Status, *, area: str | None, window: int) -> dict[str, Any]:
     """
     What the page draws: quantities as decimal text in their unit, times as Unix seconds, latencies in milliseconds.
 
     `window` counts metering intervals up to the newest one.
     """
     rings = [ring for ring in status.rings if area in (None, ring.area)]
-    last_s = totals.last_interval_start_s(area=area)
+    last_s = store.totals.last_interval_start_s(area=area)
     history: list[AreaTotal] = []
     if last_s is not None:
-        (newest, *_) = totals.totals(last_s, last_s + 1, area=area)
-        history = totals.totals(last_s - (window - 1) * newest.interval_s, last_s + 1, area=area)
+        (newest, *_) = store.totals.totals(last_s, last_s + 1, area=area)
+        history = store.totals.totals(last_s - (window - 1) * newest.interval_s, last_s + 1, area=area)
         history = [total for total in history if total.schema == newest.schema]
         if len(history) > 1 and not newest.complete:
             history.pop()
     return {
         "revision": status.revision,
         "area": area,
-        "areas": totals.areas(),
+        "areas": store.epochs.areas(),
         "interval_s": history[-1].interval_s if history else None,
         "enrolled": status.enrolled,
         "connected": status.connected,
@@ -198,15 +196,15 @@ def _ring(ring: RingStatus) -> dict[str, Any]:
     }
 
 
-def _accusations(reports: MisbehaviourLog, area: str | None) -> dict[str, Any]:
+def _reports(reports: MisbehaviourRepository, area: str | None) -> dict[str, Any]:
     """How many there are, and the newest of them."""
     newest = [
         {
-            "accuser": each.accuser, "accused": each.accused, "lie": each.lie, "area": each.area,
+            "reporter": each.reporter, "reported": each.reported, "misbehaviour": each.misbehaviour, "area": each.area,
             "epochs": each.epochs, "epoch": each.epoch, "ring": each.ring, "round": each.round,
             "last_s": each.last_ms / 1000,
         }
-        for each in reports.page(limit=ACCUSATIONS_SHOWN, area=area)
+        for each in reports.page(limit=REPORTS_SHOWN, area=area)
     ]  # fmt: skip
     return {"count": reports.count(area=area), "newest": newest}
 

@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from coordinator.metrics import CoordinatorMetrics
-from coordinator.store import fault_of
+from coordinator.storage.engine import fault_of
 from coordinator.web.models import Problem
 from protocol.errors import RemoteProtocolError
 

@@ -68,12 +68,12 @@ class RoundPage(_Model):
     """`cursor` of the next page, null at the end."""
 
 
-class AccusationView(_Model):
+class MisbehaviourReportView(_Model):
     """What one gateway says of another: its word alone, and nothing follows from it."""
 
-    accuser: str
-    accused: str
-    lie: Literal["wrong_seed", "corrupt_sum", "bad_deal"]
+    reporter: str
+    reported: str
+    misbehaviour: Literal["wrong_seed", "corrupt_sum", "bad_deal"]
     """Of a head: a seed that does not fit its share, or sums that open only without it. Of a neighbour: a bad share."""
     area: str
     epochs: int
@@ -86,10 +86,10 @@ class AccusationView(_Model):
     last_at: datetime
 
 
-class AccusationPage(_Model):
-    """MisbehaviourReports, the last said first."""
+class MisbehaviourReportPage(_Model):
+    """Reports, the last said first."""
 
-    items: list[AccusationView]
+    items: list[MisbehaviourReportView]
     next: str | None
     """`cursor` of the next page, null at the end."""
 
@@ -261,7 +261,7 @@ class TariffView(_Model):
 
 
 class TariffPage(_Model):
-    """Published tariffs, newest first."""
+    """PublishedTariff tariffs, newest first."""
 
     items: list[TariffView]
 

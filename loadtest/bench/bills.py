@@ -15,8 +15,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from time import process_time
 
-from coordinator.emp.billing import Billing, BillStatus
-from coordinator.store import Epoch, Ring, Store
+from coordinator.emp.billing import Billing
+from coordinator.storage.bills import BillStatus
+from coordinator.storage.epochs import EpochRecord, RingLayout
+from coordinator.storage.store import Store
 from loadtest.bench.measure import Row, Spread
 from protocol import wire
 from protocol.dcnet.billing.bill import make_bill
@@ -49,8 +51,8 @@ class _Month:
 
     def _play(self, day: int) -> None:
         start_s, everybody = _START_S + day * _ROUNDS * 900, (1 << _MEMBERS) - 1
-        epoch = Epoch(day, _AREA, VERIFIED_SCHEMA, _ROUNDS, start_s, 900)
-        self.store.add_epoch(epoch, [Ring(day, 0, tuple(f"ESTK{n:010d}" for n in range(_MEMBERS)))])
+        epoch = EpochRecord(day, _AREA, VERIFIED_SCHEMA, _ROUNDS, start_s, 900)
+        self.store.epochs.add(epoch, [RingLayout(day, 0, tuple(f"ESTK{n:010d}" for n in range(_MEMBERS)))])
         slots = len(VERIFIED_SCHEMA.committed)
         ended, commitments = [], {}
         for round_ in range(_ROUNDS):
@@ -64,15 +66,15 @@ class _Month:
                     day, 0, round_, wire.Outcome.OPENED, 0, 0, everybody, everybody, total, True, "", start_s, start_s
                 )
             )  # fmt: skip
-        self.store.record_many(ended, commitments)
+        self.store.rounds.record_many(ended, commitments)
 
     def judge(self, prices: Sequence[int]) -> float:
         """Ask for the month by these prices and judge the answer: CPU time of the judging alone, in ms."""
         obis = VERIFIED_SCHEMA.slots[VERIFIED_SCHEMA.committed[0]].obis or ""
         tariff = Tariff(f"{self._draw.random()}", obis, "Wh", "ct", -5, _START_S, 900, tuple(prices))
-        digest = self.billing.tariffs.publish(tariff, bytes(70), b"certificate", 0).digest
+        digest = self.billing.publish(tariff, bytes(70), b"certificate", 0).digest
         self.billing.ask(_AREA, _START_S, _START_S + self.intervals * 900, digest, 0)
-        request = dict(self.billing.outstanding())[self.gateway]
+        request = dict(self.billing.bills.outstanding())[self.gateway]
         bill = make_bill(self.pedersen, prices, self.readings, self.blindings)
         answer = wire.Bill(request, bill.amount_bytes(), bill.blinding.to_bytes(32, "little"))
         begin = process_time()
@@ -80,14 +82,14 @@ class _Month:
         took_ms = 1000 * (process_time() - begin)
         if status is not BillStatus.VERIFIED:
             raise RuntimeError(f"the bill is {status}")
-        for gateway, other in self.billing.outstanding():
+        for gateway, other in self.billing.bills.outstanding():
             self.billing.decline(gateway, wire.BillDeclined(other, "not in this benchmark"), 0)
         self._give_back()
         return took_ms
 
     def _give_back(self) -> None:
         """The month may be billed again: an interval is in one bill otherwise."""
-        with self.store.write() as connection:
+        with self.store.database.write() as connection:
             connection.exec_driver_sql("DELETE FROM bills")
 
 

@@ -19,11 +19,10 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
-from sqlalchemy import select
 
 from coordinator.config import EpochConfig
-from coordinator.store import Epoch, Store, epoch_of
-from coordinator.tables import epochs
+from coordinator.storage.epochs import EpochRecord
+from coordinator.storage.store import Store
 from loadtest.demo.costs import Costs, Counts, Phase, Sample, Spent, phases
 from loadtest.demo.plan import INTERVAL_S, DemoSettings, Schedule
 from loadtest.demo.processes import cpu_count
@@ -41,7 +40,7 @@ _OPENED_MIN = 0.9
 class RecordedRounds:
     """The first `rounds` durable rounds of each area's first epoch."""
 
-    epochs: tuple[Epoch, ...]
+    epochs: tuple[EpochRecord, ...]
     members: Mapping[tuple[int, int], tuple[str, ...]]
     ended: tuple[Ended, ...]
 
@@ -62,11 +61,11 @@ def read_rounds(url: str, rounds: int) -> RecordedRounds:
     """Read it from the database.  Raises StromkreisError where no epoch was ever laid out."""
     store = Store(url)
     try:
-        with store.read() as connection:
-            every = [epoch_of(row) for row in connection.execute(select(epochs).order_by(epochs.c.epoch)).mappings()]
-        first = {epoch.area: epoch for epoch in reversed(every)}
-        members = {(ring.epoch, ring.ring): ring.members for e in first.values() for ring in store.epoch_rings(e.epoch)}
-        ended = [each for epoch in first.values() for each in store.epoch_outcomes(epoch.epoch) if each.round < rounds]
+        first = {epoch.area: epoch for epoch in reversed(store.epochs.all())}
+        members = {
+            (ring.epoch, ring.ring): ring.members for e in first.values() for ring in store.epochs.layout(e.epoch)
+        }
+        ended = [each for epoch in first.values() for each in store.rounds.of_epoch(epoch.epoch) if each.round < rounds]
     finally:
         store.close()
     if not first:

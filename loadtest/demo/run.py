@@ -28,7 +28,7 @@ from rich.console import Console
 from coordinator.config import CoordinatorConfig
 from coordinator.gwa.ca import ROOT_FILE, CertificateAuthority
 from coordinator.gwa.enrolment import Directory
-from coordinator.store import Store
+from coordinator.storage.store import Store
 from loadtest.config import MetersConfig
 from loadtest.demo.costs import Costs
 from loadtest.demo.page import write_page
@@ -161,7 +161,7 @@ class Demo:
         store = Store(config.database_url)
         try:
             self._tokens = {
-                area: Directory(store).create_token(
+                area: Directory(store.gateways).create_token(
                     now, label="demo", uses=sum(each.area == area for each in self._gateways), area=area
                 )
                 for area in self._settings.areas

@@ -18,10 +18,12 @@ from prometheus_client import CollectorRegistry
 from coordinator.emp.billing import Billing
 from coordinator.emp.billing_service import BillingService
 from coordinator.gwa.ca import CertificateAuthority, TariffSigner
-from coordinator.gwa.misbehaviour import LIES, Accused, MisbehaviourLog
+from coordinator.gwa.misbehaviour import MISBEHAVIOURS
 from coordinator.metrics import CoordinatorMetrics
-from coordinator.store import Epoch, Ring, Store
-from coordinator.tables import bills, tariffs
+from coordinator.storage.epochs import EpochRecord, RingLayout
+from coordinator.storage.misbehaviour import StoredReport
+from coordinator.storage.store import Store
+from coordinator.storage.tables import bills, tariffs
 from coordinator.web.app import make_app
 from coordinator.web.serve import serve
 from coordinator.web.status import RingStatus, Status
@@ -41,7 +43,7 @@ class Neighbourhood:
     """Rings of three areas; `play` ends rounds as a day in March would, the same on every run."""
 
     store: Store
-    layout: list[tuple[Epoch, Ring]] = field(default_factory=list)
+    layout: list[tuple[EpochRecord, RingLayout]] = field(default_factory=list)
     schema: Schema = DEFAULT_SCHEMA
     rounds: int = 0
     revision: int = 0
@@ -53,26 +55,26 @@ class Neighbourhood:
         """Form the rings."""
         number = 0
         for epoch_number, (area, sizes) in enumerate(AREAS.items(), 1):
-            epoch = Epoch(epoch_number, area, self.schema, 192, DAY_START_S, 900)
+            epoch = EpochRecord(epoch_number, area, self.schema, 192, DAY_START_S, 900)
             rings = []
             for index, size in enumerate(sizes):
-                rings.append(Ring(epoch_number, index, tuple(f"ESTK01{number + n:08d}" for n in range(size))))
+                rings.append(RingLayout(epoch_number, index, tuple(f"ESTK01{number + n:08d}" for n in range(size))))
                 number += size
-            self.store.add_epoch(epoch, rings)
+            self.store.epochs.add(epoch, rings)
             self.layout += [(epoch, ring) for ring in rings]
 
     def play(self, rounds: int) -> None:
         """End the next rounds of every ring."""
         for round_ in range(self.rounds, self.rounds + rounds):
             batch = [self._end(ring, round_) for _, ring in self.layout]
-            assert all(self.store.record_many(batch))
+            assert all(self.store.rounds.record_many(batch))
             self.last.update({(ended.epoch, ended.ring): ended for ended in batch})
         self.rounds += rounds
 
     def add_bills(self, counts: dict[str, int]) -> None:
         """Bills of the first area, so many of each status."""
         tariff = Tariff("Dynamic", "1-0:1.8.0*255", "Wh", "ct", -5, DAY_START_S, 900, (3000,) * 96)
-        with self.store.write() as connection:
+        with self.store.database.write() as connection:
             connection.execute(
                 tariffs.insert().values(
                     digest=bytes(32), document=tariff.to_bytes(), signature=b"", certificate=b"", published_ms=0
@@ -92,21 +94,21 @@ class Neighbourhood:
             connection.execute(bills.insert(), rows)
 
     def accuse(self, count: int) -> None:
-        """So many accusations, ten minutes apart, all over the rings."""
+        """So many reports, ten minutes apart, all over the rings."""
         start_ms = (DAY_START_S + 64_000) * 1000
         said = []
         for index in range(count):
             epoch, ring = self.layout[index % len(self.layout)]
             last_ms = start_ms + index * 600_000
             said.append(
-                Accused(
-                    ring.members[index % 3], ring.members[5 + index % 10], LIES[index % 3], epoch.area, index + 1,
-                    epoch.epoch, ring.ring, 60 + index, start_ms, last_ms,
+                StoredReport(
+                    ring.members[index % 3], ring.members[5 + index % 10], MISBEHAVIOURS[index % 3], epoch.area,
+                    index + 1, epoch.epoch, ring.ring, 60 + index, start_ms, last_ms,
                 )
             )  # fmt: skip
-        MisbehaviourLog(self.store).write(said, start_ms)
+        self.store.misbehaviour.write(said, start_ms)
 
-    def _end(self, ring: Ring, round_: int) -> Ended:
+    def _end(self, ring: RingLayout, round_: int) -> Ended:
         draw, size = self.random, len(ring.members)
         hour = round_ / 4 % 24
         started = DAY_START_S + 900.0 * (round_ + 1)
@@ -137,7 +139,7 @@ class Neighbourhood:
         members = sum(len(ring.members) for _, ring in self.layout)
         return Status(self.revision, tuple(self._ring(*each) for each in self.layout), members, max(0, members - 2))
 
-    def _ring(self, epoch: Epoch, ring: Ring) -> RingStatus:
+    def _ring(self, epoch: EpochRecord, ring: RingLayout) -> RingStatus:
         status = RingStatus(epoch.epoch, ring.ring, epoch.area, ring.members, (), head=1)
         ended = self.last.get((epoch.epoch, ring.ring))
         if ended is None:

@@ -219,15 +219,15 @@ def test_bills_are_counted_and_a_refused_one_is_marked(watched: Watched, day: Si
 def test_accusations_are_told_as_one_gateways_word(watched: Watched, day: Site) -> None:
     page = opened(watched, day)
     expect(page.locator("#opened")).to_have_text("398 of 400")
-    expect(page.locator("#accusations")).to_be_hidden()
-    expect(page.locator("#accusations-link")).to_be_hidden()
+    expect(page.locator("#misbehaviour")).to_be_hidden()
+    expect(page.locator("#misbehaviour-link")).to_be_hidden()
     day.neighbourhood.accuse(12)
     day.go_on()
-    expect(page.locator("#accusations")).to_be_visible()
-    expect(page.locator("#accusations-link")).to_have_text("12 accusations")
-    expect(page.locator("#accusations-note")).to_have_text("the last 10 of 12")
-    expect(page.locator("#accusations")).to_contain_text("One gateway’s word about another")
-    newest = page.locator("#accusations-rows tr").first.locator("td")
+    expect(page.locator("#misbehaviour")).to_be_visible()
+    expect(page.locator("#misbehaviour-link")).to_have_text("12 misbehaviour reports")
+    expect(page.locator("#misbehaviour-note")).to_have_text("the last 10 of 12")
+    expect(page.locator("#misbehaviour")).to_contain_text("One gateway’s word about another")
+    newest = page.locator("#misbehaviour-rows tr").first.locator("td")
     expect(newest).to_have_text(
         [
             "ESTK0100000030", "ESTK0100000026", "dealt a bad share", "12",
@@ -235,14 +235,14 @@ def test_accusations_are_told_as_one_gateways_word(watched: Watched, day: Site) 
         ]
     )  # fmt: skip
     page.select_option("#area", "Südhang")
-    expect(page.locator("#accusations-link")).to_have_text("2 accusations")
-    expect(page.locator("#accusations-note")).to_have_text("")
+    expect(page.locator("#misbehaviour-link")).to_have_text("2 misbehaviour reports")
+    expect(page.locator("#misbehaviour-note")).to_have_text("")
     for width in (1280, 900, 390):
         page.set_viewport_size({"width": width, "height": 800})
         page.reload()
         expect(page.locator("#latency-chart .main-svg").first).to_be_visible()
         assert page.evaluate("document.documentElement.scrollWidth") <= width
-        assert page.locator("#accusations table").evaluate("e => e.scrollWidth <= e.parentElement.clientWidth"), width
+        assert page.locator("#misbehaviour table").evaluate("e => e.scrollWidth <= e.parentElement.clientWidth"), width
     assert watched.complaints == []
 
 

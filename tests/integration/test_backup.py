@@ -7,7 +7,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from coordinator.gwa.ca import CertificateAuthority
-from coordinator.store import Epoch, Ring, Store
+from coordinator.storage.epochs import EpochRecord, RingLayout
+from coordinator.storage.store import Store
 from protocol.dcnet.setup.schema import DEFAULT_SCHEMA
 from stromkreis.__main__ import build
 
@@ -31,8 +32,8 @@ def backup(config: Path, directory: Path) -> Result:
 
 def test_a_living_coordinators_data_are_copied(tmp_path: Path, config: Path) -> None:
     live = Store(f"sqlite:///{tmp_path}/data/coordinator.sqlite")
-    live.add_epoch(Epoch(7, "Nord", DEFAULT_SCHEMA, 96, 900, 900), [Ring(7, 0, ("a", "b"))])
-    with live.write():  # a transaction that is open does not keep the copy waiting
+    live.epochs.add(EpochRecord(7, "Nord", DEFAULT_SCHEMA, 96, 900, 900), [RingLayout(7, 0, ("a", "b"))])
+    with live.database.write():  # a transaction that is open does not keep the copy waiting
         assert backup(config, tmp_path / "copy").exit_code == 0
     live.close()
     for path in (tmp_path / "copy").rglob("*"):
@@ -44,7 +45,7 @@ def test_a_living_coordinators_data_are_copied(tmp_path: Path, config: Path) -> 
     assert (tmp_path / "copy" / "coordinator.sqlite").stat().st_mode & 0o777 == 0o600
     assert (tmp_path / "copy" / "pki" / "root.key").exists()
     copy = Store(f"sqlite:///{tmp_path}/copy/coordinator.sqlite")
-    assert [ring.members for ring in copy.epoch_rings(7)] == [("a", "b")]
+    assert [ring.members for ring in copy.epochs.layout(7)] == [("a", "b")]
     copy.close()
 
 

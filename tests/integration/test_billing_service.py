@@ -12,11 +12,13 @@ from prometheus_client import CollectorRegistry
 from sqlalchemy.exc import OperationalError
 from trio.testing import MockClock
 
-from coordinator.emp.billing import Billing, BillStatus
+from coordinator.emp.billing import Billing
 from coordinator.emp.billing_service import BillingService
 from coordinator.gwa.ca import CertificateAuthority, TariffSigner
 from coordinator.metrics import CoordinatorMetrics
-from coordinator.store import Epoch, Ring, Store
+from coordinator.storage.bills import BillStatus
+from coordinator.storage.epochs import EpochRecord, RingLayout
+from coordinator.storage.store import Store
 from protocol import wire
 from protocol.dcnet.billing.bill import make_bill
 from protocol.dcnet.billing.tariff import Tariff
@@ -38,11 +40,11 @@ class Office:
 
     def __init__(self, path: Path) -> None:
         self.store = Store(f"sqlite:///{path / 'coordinator.sqlite'}")
-        self.store.add_epoch(Epoch(1, "north", VERIFIED_SCHEMA, 3, START, 900), [Ring(1, 0, NAMES)])
+        self.store.epochs.add(EpochRecord(1, "north", VERIFIED_SCHEMA, 3, START, 900), [RingLayout(1, 0, NAMES)])
         for round_, (reading, blinding) in enumerate(zip(READINGS, BLINDINGS, strict=True)):
             ended = Ended(1, 0, round_, wire.Outcome.OPENED, 0, 0, 3, 3, (2, 0, 0, 0), True, "", 0.0, 1.0)
             row = PEDERSEN.commit(reading, blinding) + PEDERSEN.commit(0, 1)
-            self.store.record_many([ended], {(1, 0, round_): row * 2})
+            self.store.rounds.record_many([ended], {(1, 0, round_): row * 2})
         self.metrics = CoordinatorMetrics(CollectorRegistry())
         self.billing = Billing(self.store, PEDERSEN)
         now = datetime.now(UTC)
@@ -73,7 +75,7 @@ class Office:
 
     async def until(self, *counts: int) -> None:
         """Return as soon as so many bills are asked, verified, refused, declined."""
-        while tuple(self.billing.counts().values()) != counts:
+        while tuple(self.billing.bills.counts().values()) != counts:
             await self.changed.receive()
 
 
@@ -112,7 +114,7 @@ async def test_answers_are_judged_and_what_nobody_asked_for_is_not(office: Offic
         await office.open(nursery)
         office.ask()
         await office.sent.receive()
-        ((_, request), _) = office.billing.outstanding()
+        ((_, request), _) = office.billing.bills.outstanding()
         office.desk.receive(NAMES[0], office.good(bytes(32)))
         office.desk.receive("ESTK0000000009", office.good(request))
         assert office.count("stromkreis_peer_errors_total", reason="unasked_bill") == 2
@@ -135,12 +137,12 @@ async def test_a_wrong_bill_is_refused_once_and_for_good(
         await office.open(nursery)
         office.ask()
         await office.sent.receive()
-        ((_, request), _) = office.billing.outstanding()
+        ((_, request), _) = office.billing.bills.outstanding()
         office.desk.receive(NAMES[0], replace(office.good(request), amount=bytes(16)))
         await office.until(1, 0, 1, 0)
         assert office.billing.judge(NAMES[0], office.good(request), 0) is None
         nursery.cancel_scope.cancel()
-    (bill,) = office.billing.page(limit=9, gateway=NAMES[0])
+    (bill,) = office.billing.bills.page(limit=9, gateway=NAMES[0])
     assert bill.status is BillStatus.REFUSED
     assert f"the bill of gateway {NAMES[0]} is refused" in caplog.text
 
@@ -150,8 +152,8 @@ async def test_a_database_that_fails_costs_nothing_but_time(
 ) -> None:
     broken: set[str] = set()
 
-    def failing(name: str) -> Callable[..., object]:
-        real = getattr(office.billing, name)
+    def failing(owner: object, name: str) -> Callable[..., object]:
+        real = getattr(owner, name)
 
         def call(*arguments: object) -> object:
             if name in broken:
@@ -168,19 +170,20 @@ async def test_a_database_that_fails_costs_nothing_but_time(
         broken.clear()
         mock_clock.jump(elapsed_s)
 
-    for name in ("outstanding", "message", "judge"):
-        monkeypatch.setattr(office.billing, name, failing(name))
+    places = ((office.billing.bills, "outstanding"), (office.billing, "message"), (office.billing, "judge"))
+    for owner, name in places:
+        monkeypatch.setattr(owner, name, failing(owner, name))
     async with trio.open_nursery() as nursery:
         await office.open(nursery)
         broken.add("outstanding")
         office.ask()
         await pass_time(3.0, failures=1)
         await office.sent.receive()
-        ((_, request), _) = office.billing.outstanding()
+        ((_, request), _) = office.billing.bills.outstanding()
         broken.add("judge")
         office.desk.receive(NAMES[0], office.good(request))
         await pass_time(31.0, failures=2)
-        assert office.billing.counts()["asked"] == 2
+        assert office.billing.bills.counts()["asked"] == 2
         await office.sent.receive()  # asked again
         broken.add("message")
         office.present = set(NAMES)

@@ -7,8 +7,10 @@ from decimal import Decimal
 
 import pytest
 
-from coordinator.emp.billing import Asked, Billing, BillStatus
-from coordinator.store import Epoch, Ring, Store
+from coordinator.emp.billing import Asked, Billing
+from coordinator.storage.bills import BillStatus
+from coordinator.storage.epochs import EpochRecord, RingLayout
+from coordinator.storage.store import Store
 from protocol import wire
 from protocol.dcnet.billing.bill import Bill, make_bill
 from protocol.dcnet.billing.tariff import Tariff, read_tariff, unpack_intervals
@@ -23,7 +25,7 @@ START = 1_772_582_400
 IMPORT, EXPORT = (str(VERIFIED_SCHEMA.slots[index].obis) for index in VERIFIED_SCHEMA.committed)
 A, B, C, D, E, F = NAMES = [f"ESTK00{number:08d}" for number in range(6)]
 PEDERSEN = Pedersen(Edwards25519())
-NORTH = Epoch(1, "north", VERIFIED_SCHEMA, rounds=4, interval_start_s=START, interval_s=900)
+NORTH = EpochRecord(1, "north", VERIFIED_SCHEMA, rounds=4, interval_start_s=START, interval_s=900)
 LATER = replace(NORTH, epoch=2, interval_start_s=START + 3600)
 SOUTH = replace(NORTH, epoch=3, area="south")
 TARIFF = Tariff("Dynamic", IMPORT, "Wh", "ct", -5, START, 900, (3000, -12, 0, 2500, 3100, 2900, 7, 2800))
@@ -39,8 +41,8 @@ def blinding(name: str, obis: str, interval_s: int) -> int:
     return derive_blinding(PEDERSEN.group, bytes(32), f"{name} {obis} {interval_s}".encode())
 
 
-def record(store: Store, epoch: Epoch, ring: int, round_: int, roster: int, *, verified: bool = True) -> None:
-    members = store.epoch_rings(epoch.epoch)[ring].members
+def record(store: Store, epoch: EpochRecord, ring: int, round_: int, roster: int, *, verified: bool = True) -> None:
+    members = store.epochs.layout(epoch.epoch)[ring].members
     interval_s = epoch.interval_of(round_)
     ended = Ended(
         epoch.epoch, ring, round_, wire.Outcome.OPENED, 0, 0, roster, roster, (roster.bit_count(), 0, 0, 0), verified,
@@ -52,16 +54,16 @@ def record(store: Store, epoch: Epoch, ring: int, round_: int, roster: int, *, v
         for obis in (IMPORT, EXPORT)
     )
     kept = {(epoch.epoch, ring, round_): commitments} if verified else {}
-    assert store.record_many([ended], kept) == [True]
-    assert store.record_many([ended], {(epoch.epoch, ring, round_): bytes(32)}) == [False]  # what stands, stands
+    assert store.rounds.record_many([ended], kept) == [True]
+    assert store.rounds.record_many([ended], {(epoch.epoch, ring, round_): bytes(32)}) == [False]  # what stands, stands
 
 
 @pytest.fixture
 def store(any_store: Store) -> Store:
     """Gateway A is in ring 0 first and in ring 1 later; B misses round 1; round 2 of ring 1 is not verified."""
-    any_store.add_epoch(NORTH, [Ring(1, 0, (A, B)), Ring(1, 1, (C, D))])
-    any_store.add_epoch(LATER, [Ring(2, 0, (D, C)), Ring(2, 1, (B, A))])
-    any_store.add_epoch(SOUTH, [Ring(3, 0, (E, F))])
+    any_store.epochs.add(NORTH, [RingLayout(1, 0, (A, B)), RingLayout(1, 1, (C, D))])
+    any_store.epochs.add(LATER, [RingLayout(2, 0, (D, C)), RingLayout(2, 1, (B, A))])
+    any_store.epochs.add(SOUTH, [RingLayout(3, 0, (E, F))])
     for round_ in range(4):
         record(any_store, NORTH, 0, round_, 0b01 if round_ == 1 else 0b11)
         record(any_store, NORTH, 1, round_, 0b11, verified=round_ != 2)
@@ -77,7 +79,7 @@ def billing(store: Store) -> Billing:
 
 
 def published(billing: Billing, tariff: Tariff = TARIFF) -> bytes:
-    return billing.tariffs.publish(tariff, bytes(70), b"certificate", 5).digest
+    return billing.publish(tariff, bytes(70), b"certificate", 5).digest
 
 
 def answer(billing: Billing, name: str, request: bytes) -> wire.Bill:
@@ -98,9 +100,9 @@ def answer(billing: Billing, name: str, request: bytes) -> wire.Bill:
 def test_each_gateway_is_asked_for_its_verified_intervals_wherever_it_sat(billing: Billing, obis: str) -> None:
     digest = published(billing, replace(TARIFF, obis=obis))
     assert billing.ask("north", START, END, digest, 7) == Asked(4, 8 + 7 + 7 + 7, 0)
-    for name, request in billing.outstanding():
+    for name, request in billing.bills.outstanding():
         assert billing.judge(name, answer(billing, name, request), 9) is BillStatus.VERIFIED
-    found = {bill.gateway: bill for bill in billing.page(limit=10)}
+    found = {bill.gateway: bill for bill in billing.bills.page(limit=10)}
     missing = {A: (), B: (1,), C: (2,), D: (2,)}
     for name, left_out in missing.items():
         amount = sum(
@@ -110,20 +112,20 @@ def test_each_gateway_is_asked_for_its_verified_intervals_wherever_it_sat(billin
         )
         assert found[name].amount == Decimal(amount).scaleb(-6)
         assert (found[name].status, found[name].ended_ms) == (BillStatus.VERIFIED, 9)
-    assert billing.counts() == {"asked": 0, "verified": 4, "refused": 0, "declined": 0}
-    assert billing.counts(area="south")["verified"] == 0
+    assert billing.bills.counts() == {"asked": 0, "verified": 4, "refused": 0, "declined": 0}
+    assert billing.bills.counts(area="south")["verified"] == 0
 
 
 def test_a_bill_is_judged_once(billing: Billing) -> None:
     billing.ask("south", START, START + 3600, published(billing), 7)
-    (_, request), *_ = billing.outstanding()
+    (_, request), *_ = billing.bills.outstanding()
     good = answer(billing, E, request)
     wrong = replace(good, amount=Bill(1, 0).amount_bytes())
     assert billing.judge(A, wrong, 8) is None  # it was not asked
     assert billing.judge(E, wrong, 8) is BillStatus.REFUSED
     assert billing.judge(E, good, 9) is None
     assert not billing.decline(E, wire.BillDeclined(request, "interval_billed_before"), 9)
-    (bill,) = billing.page(limit=9, gateway=E)
+    (bill,) = billing.bills.page(limit=9, gateway=E)
     assert (bill.status, bill.amount, bill.ended_ms) == (BillStatus.REFUSED, Decimal("0.000001"), 8)
     assert billing.ask("south", START, START + 3600, published(billing), 10) == Asked(0, 0, 2)
 
@@ -134,11 +136,11 @@ def test_what_one_bill_has_no_other_gets_and_what_was_declined_may_be_asked_agai
     assert billing.ask("south", START, START + 3600, dearer, 7) == Asked(2, 4, 0)  # the other two intervals
     other_grid = published(billing, replace(TARIFF, start_s=START - 900))
     assert billing.ask("south", START, START + 3600, other_grid, 7) == Asked(0, 0, 2)
-    first = next(bill for bill in billing.page(limit=9, gateway=E) if bill.tariff == digest)
+    first = next(bill for bill in billing.bills.page(limit=9, gateway=E) if bill.tariff == digest)
     assert billing.decline(E, wire.BillDeclined(first.request, "too_few_priced_intervals"), 8)
     assert billing.message(E, first.request, []) is None
     assert billing.ask("south", START, START + 1800, digest, 9) == Asked(1, 2, 1)
-    again = next(bill for bill in billing.page(limit=9, gateway=E) if bill.tariff == digest)
+    again = next(bill for bill in billing.bills.page(limit=9, gateway=E) if bill.tariff == digest)
     assert (again.request, again.status, again.reason, again.asked_ms) == (first.request, BillStatus.ASKED, "", 9)
 
 
@@ -159,16 +161,16 @@ def test_periods_that_cannot_be_billed(billing: Billing, tariff: Tariff, area: s
     with pytest.raises(RemoteProtocolError) as caught:
         billing.ask(area, START, to_s, digest, 7)
     assert caught.value.reason == reason
-    assert billing.outstanding() == []
+    assert billing.bills.outstanding() == []
 
 
 def test_tariffs_are_published_once_and_found(billing: Billing) -> None:
-    first = billing.tariffs.publish(TARIFF, b"one", b"certificate", 5)
-    assert billing.tariffs.publish(TARIFF, b"two", b"newer", 6).digest == first.digest
-    kept = billing.tariffs.one(first.digest)
+    first = billing.publish(TARIFF, b"one", b"certificate", 5)
+    assert billing.publish(TARIFF, b"two", b"newer", 6).digest == first.digest
+    kept = billing.tariffs.get(first.digest)
     assert (kept.tariff, kept.signature, kept.certificate, kept.published_ms) == (TARIFF, b"two", b"newer", 5)
     assert billing.tariffs.all() == [kept]
-    for wrong in (lambda: billing.tariffs.one(bytes(32)), lambda: billing.ask("north", START, END, bytes(32), 7)):
+    for wrong in (lambda: billing.tariffs.get(bytes(32)), lambda: billing.ask("north", START, END, bytes(32), 7)):
         with pytest.raises(RemoteProtocolError) as caught:
             wrong()
         assert caught.value.reason == "tariff_unknown"
@@ -176,13 +178,13 @@ def test_tariffs_are_published_once_and_found(billing: Billing) -> None:
 
 def test_commitments_are_kept_for_so_long(billing: Billing) -> None:
     billing.ask("south", START, START + 3600, published(billing), 7)
-    requests = dict(billing.outstanding())
+    requests = dict(billing.bills.outstanding())
     answers = {name: answer(billing, name, request) for name, request in requests.items()}
     assert billing.forget(8 * 900) == 0
     assert billing.judge(E, answers[E], 9) is BillStatus.VERIFIED
     assert billing.forget(4 * 900) == 8  # rounds 0 to 2 of three rings, of which one was not verified
     assert billing.judge(F, answers[F], 9) is BillStatus.REFUSED
-    assert "not kept any more" in billing.page(limit=9, gateway=F)[0].reason
+    assert "not kept any more" in billing.bills.page(limit=9, gateway=F)[0].reason
 
 
 def test_bills_by_page(billing: Billing) -> None:
@@ -190,9 +192,9 @@ def test_bills_by_page(billing: Billing) -> None:
     billing.ask("north", START, START + 1800, digest, 7)
     billing.ask("north", START + 1800, START + 3600, digest, 8)
     seen, after = [], None
-    while page := billing.page(limit=3, after=after, tariff=digest, status=BillStatus.ASKED):
+    while page := billing.bills.page(limit=3, after=after, tariff=digest, status=BillStatus.ASKED):
         seen += [(bill.gateway, bill.request) for bill in page]
         after = seen[-1]
     assert seen == sorted(seen)
     assert len(seen) == len(set(seen)) == 8
-    assert billing.page(limit=9, tariff=bytes(32)) == []
+    assert billing.bills.page(limit=9, tariff=bytes(32)) == []

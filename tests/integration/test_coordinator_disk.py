@@ -23,7 +23,7 @@ from coordinator.gwa.areas import SETTLE_S, Areas
 from coordinator.gwa.ca import ROOT_FILE
 from coordinator.gwa.enrolment import Directory
 from coordinator.gwa.epochs import AreaEpoch, Joined, Phase, To
-from coordinator.store import Store
+from coordinator.storage.store import Store
 from loadtest.demo.plan import to_toml
 from loadtest.network import Network, free_port
 from node.security.module import KeyDirectory
@@ -62,7 +62,7 @@ async def test_a_full_disk_costs_an_epoch_and_the_next_one_runs(network: Network
     written = network.directory / "coordinator.toml"
     written.write_text(to_toml("coordinator", config.model_dump(mode="json", exclude_none=True)), encoding="utf-8")
     store = Store(config.database_url)
-    network.token = SecretStr(Directory(store).create_token(datetime.now(UTC), uses=8))
+    network.token = SecretStr(Directory(store.gateways).create_token(datetime.now(UTC), uses=8))
     with log.open("wb") as output:
         child = subprocess.Popen(
             [sys.executable, "-m", "stromkreis", "coordinator", "--config", str(written)], stdout=output,
@@ -74,7 +74,7 @@ async def test_a_full_disk_costs_an_epoch_and_the_next_one_runs(network: Network
         network.coordinator_config, network.web = config, [secure]
 
         def enrolled() -> bool:
-            with store.read() as connection:
+            with store.database.read() as connection:
                 return bool(connection.scalar(text("SELECT count(*) FROM gateways")) == 8)
 
         async with trio.open_nursery() as nursery:
@@ -85,7 +85,7 @@ async def test_a_full_disk_costs_an_epoch_and_the_next_one_runs(network: Network
             _, hard = resource.prlimit(child.pid, resource.RLIMIT_FSIZE)
             resource.prlimit(child.pid, resource.RLIMIT_FSIZE, (size, hard))
             await network.wait_until(lambda: "could not be made durable in time" in log.read_text())
-            assert store.latest_epochs() == []
+            assert store.epochs.latest() == []
             async with httpx.AsyncClient() as client:
                 metrics = (await client.get(f"{plain}/metrics")).text
             (errors,) = re.findall(
@@ -120,7 +120,7 @@ class Keeping:
         self.store = Store(f"sqlite:///{path}")
         self.sent: list[To] = []
         self.failures = 0
-        self.keeper = EpochWriter(self.store, DEFAULT_SCHEMA, self.sent.extend, self._failed)
+        self.keeper = EpochWriter(self.store.epochs, DEFAULT_SCHEMA, self.sent.extend, self._failed)
         areas = Areas(StandardSuite(), EpochConfig(), DEFAULT_SCHEMA, [], ["north", "south"], bytes, 0)
         for area in areas.areas.values():
             for index in range(8):
@@ -179,8 +179,8 @@ async def test_an_area_whose_layout_cannot_be_kept_waits_alone(
     run_sql(keeping.path, "DROP TRIGGER refuse")
     await keeping.until(lambda: not keeping.keeper.holds(south))
     assert keeping.sent[before:] == [*keeping.layouts["south"], *south.invite("south3")]
-    assert keeping.store.epoch_rings(south.call.epoch)[0].members == tuple(south.rings[0].positions)
-    assert len(keeping.store.states()) == 2
+    assert keeping.store.epochs.layout(south.call.epoch)[0].members == tuple(south.rings[0].positions)
+    assert len(keeping.store.epochs.states()) == 2
 
 
 async def test_an_epoch_that_was_given_up_says_no_layout_and_leaves_no_key(
@@ -196,23 +196,23 @@ async def test_an_epoch_that_was_given_up_says_no_layout_and_leaves_no_key(
     assert out == [To(f"south{index}", wire.Refused(1, "the disk is full")) for index in range(8)]
     run_sql(keeping.path, "DROP TRIGGER refuse")
     keeping.keeper.drop(keeping.epochs["north"].call.epoch)
-    await keeping.until(lambda: not keeping.store.states())
+    await keeping.until(lambda: not keeping.store.epochs.states())
     assert keeping.sent == keeping.layouts["north"]
-    assert keeping.store.last_epoch() == 0
+    assert keeping.store.epochs.last_number() == 0
 
 
 async def test_an_epoch_that_is_given_up_while_it_is_written_says_no_layout(
     keeping: Keeping, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     south, writing, go_on = keeping.epochs["south"], threading.Event(), threading.Event()
-    keep_state = keeping.store.keep_state
+    save_state = keeping.store.epochs.save_state
 
     def slow(epoch: int, state: bytes) -> None:
         writing.set()
         assert go_on.wait(60)
-        keep_state(epoch, state)
+        save_state(epoch, state)
 
-    monkeypatch.setattr(keeping.store, "keep_state", slow)
+    monkeypatch.setattr(keeping.store.epochs, "save_state", slow)
     keeping.keeper.keep(south, keeping.layouts["south"])
     nursery.start_soon(keeping.keeper.run)
     await keeping.until(writing.is_set)
@@ -220,7 +220,7 @@ async def test_an_epoch_that_is_given_up_while_it_is_written_says_no_layout(
     keeping.keeper.drop(south.call.epoch)
     go_on.set()
     keeping.keeper.keep(keeping.epochs["north"], keeping.layouts["north"])
-    await keeping.until(lambda: len(keeping.store.states()) == 1 and keeping.sent)
+    await keeping.until(lambda: len(keeping.store.epochs.states()) == 1 and keeping.sent)
     assert keeping.sent == keeping.layouts["north"]
     assert not keeping.keeper.holds(south)
 
@@ -232,7 +232,7 @@ async def test_a_layout_that_was_written_unheard_is_not_written_twice(keeping: K
     keeping.keeper.keep(epoch, keeping.layouts["north"])
     nursery.start_soon(keeping.keeper.run)
     await keeping.until(lambda: keeping.failures > 0)
-    assert (keeping.store.last_epoch(), keeping.sent) == (0, [])
+    assert (keeping.store.epochs.last_number(), keeping.sent) == (0, [])
     run_sql(keeping.path, "DROP TRIGGER refuse")
     await keeping.until(lambda: keeping.sent)
     assert keeping.sent == keeping.layouts["north"]
@@ -319,7 +319,7 @@ async def test_a_gateway_enrols_once_the_database_takes_it(network: Network, cap
         run_sql(path, "DROP TRIGGER refuse")
         await network.wait_until(lambda: answers)
         store = Store(f"sqlite:///{path}")
-        assert [each.gateway_id for each in Directory(store).gateways()] == [module.identity]
+        assert [each.gateway_id for each in store.gateways.page()] == [module.identity]
         store.close()
         keys.close()
         nursery.cancel_scope.cancel()

@@ -22,7 +22,8 @@ from rich.console import Console
 
 from coordinator.config import CoordinatorConfig, EpochConfig
 from coordinator.metrics import CoordinatorMetrics
-from coordinator.store import Epoch, Ring, Store
+from coordinator.storage.epochs import EpochRecord, RingLayout
+from coordinator.storage.store import Store
 from coordinator.web.app import make_app
 from coordinator.web.status import Status
 from loadtest.config import MetersConfig
@@ -218,8 +219,8 @@ def _played(url: str) -> Store:
     names = sorted(METERS)
     for number, area in enumerate(DemoSettings().areas):
         members = tuple(names[number * 3 : number * 3 + 3])
-        epoch = Epoch(number, area, DEFAULT_SCHEMA, 6, METERING_START_S, 900)
-        store.add_epoch(epoch, [Ring(number, 0, members)])
+        epoch = EpochRecord(number, area, DEFAULT_SCHEMA, 6, METERING_START_S, 900)
+        store.epochs.add(epoch, [RingLayout(number, 0, members)])
         told = dict.fromkeys(members, 0)
         for round_ in range(6):
             q = round_ + 1
@@ -240,7 +241,7 @@ def _played(url: str) -> Store:
                 ended = Ended(
                     number, 0, round_, Outcome.OPENED, 0, 0, 7, roster, words, True, "", opened_s, opened_s + 0.02
                 )
-            assert store.record(ended)
+            assert store.rounds.record(ended)
     return store
 
 
@@ -323,9 +324,9 @@ def test_a_run_is_judged_from_the_database(tmp_path: Path) -> None:
 def test_a_wrong_total_fails_the_demo(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/c.sqlite"
     store = _played(url)
-    with store.write() as connection:
-        from coordinator.store import pack_words
-        from coordinator.tables import ring_rounds
+    with store.database.write() as connection:
+        from coordinator.storage.packing import pack_words
+        from coordinator.storage.tables import ring_rounds
 
         wrong = ring_rounds.update().where(ring_rounds.c.epoch == 1, ring_rounds.c.round == 4)
         connection.execute(wrong.values(total=pack_words((3, 1, 2, 3))))
@@ -339,8 +340,8 @@ def test_a_wrong_total_fails_the_demo(tmp_path: Path) -> None:
 def test_too_few_opened_rounds_fail_the_demo(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/c.sqlite"
     store = _played(url)
-    with store.write() as connection:
-        from coordinator.tables import ring_rounds
+    with store.database.write() as connection:
+        from coordinator.storage.tables import ring_rounds
 
         connection.execute(ring_rounds.delete().where(ring_rounds.c.epoch == 1, ring_rounds.c.round == 5))
     store.close()

@@ -15,8 +15,9 @@ from sqlalchemy import text
 
 from coordinator.gwa import ca
 from coordinator.gwa.ca import CertificateAuthority
-from coordinator.gwa.enrolment import Directory, Enrolment, EnrolmentRequest, Status
-from coordinator.store import Store
+from coordinator.gwa.enrolment import Directory, Enrolment, EnrolmentRequest
+from coordinator.storage.gateways import GatewayStatus
+from coordinator.storage.store import Store
 from protocol import pki
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 
@@ -36,7 +37,7 @@ def store(any_store: Store) -> Store:
 
 @pytest.fixture
 def enrolment(store: Store, authority: CertificateAuthority) -> Enrolment:
-    return Enrolment(store, authority, coordinator_curve_key=b"c" * 32, endpoint="tcp://127.0.0.1:5555")
+    return Enrolment(store.gateways, authority, coordinator_curve_key=b"c" * 32, endpoint="tcp://127.0.0.1:5555")
 
 
 def request(token: str, number: int = 1, *, area: str = "Nordring", curve: int | None = None) -> EnrolmentRequest:
@@ -54,30 +55,30 @@ def refused(enrolment: Enrolment, asked: EnrolmentRequest, now: datetime = NOW) 
 def test_a_gateway_enrols_and_its_chain_stands(
     store: Store, enrolment: Enrolment, authority: CertificateAuthority
 ) -> None:
-    directory = Directory(store)
+    directory = Directory(store.gateways)
     answer = enrolment.enrol(request(directory.create_token(NOW)), NOW)
     assert (answer.coordinator_curve_key, answer.endpoint) == (b"c" * 32, "tcp://127.0.0.1:5555")
     leaf, *above = x509.load_pem_x509_certificates(answer.certificate_chain.encode())
     verified = pki.verify_chain(leaf, above, authority.root, NOW)
     assert verified.public_key == KEYS[1].public_key()
     assert pki.gateway_id(leaf) == "ESTK0100000001"
-    (gateway,) = directory.gateways()
-    assert (gateway.area, gateway.status, gateway.curve_key) == ("Nordring", Status.ACTIVE, b"\x01" * 32)
+    (gateway,) = store.gateways.page()
+    assert (gateway.area, gateway.status, gateway.curve_key) == ("Nordring", GatewayStatus.ACTIVE, b"\x01" * 32)
     assert gateway.certificate == pki.to_der(leaf)
-    assert directory.active_by_curve_key(b"\x01" * 32) == gateway
-    assert directory.some(["ESTK0100000001", "ESTK0199999999"]) == {"ESTK0100000001": gateway}
-    assert directory.active_by_curve_key(b"\x02" * 32) is None
-    assert directory.count() == 1
+    assert store.gateways.active_by_curve_key(b"\x01" * 32) == gateway
+    assert store.gateways.some(["ESTK0100000001", "ESTK0199999999"]) == {"ESTK0100000001": gateway}
+    assert store.gateways.active_by_curve_key(b"\x02" * 32) is None
+    assert store.gateways.count_by_area() == {"Nordring": 1}
 
 
 def test_a_lost_answer_is_given_again_without_another_use(store: Store, enrolment: Enrolment) -> None:
-    asked = request(Directory(store).create_token(NOW))
+    asked = request(Directory(store.gateways).create_token(NOW))
     assert enrolment.enrol(asked, NOW) == enrolment.enrol(asked, NOW + timedelta(days=1))
     assert refused(enrolment, request(asked.token, 2)) == "token_used_up"
 
 
 def test_tokens_have_limits(store: Store, enrolment: Enrolment) -> None:
-    directory = Directory(store)
+    directory = Directory(store.gateways)
     assert refused(enrolment, request("stk_guess")) == "token_unknown"
     late = directory.create_token(NOW, validity=timedelta(hours=1))
     assert refused(enrolment, request(late), NOW + timedelta(hours=1)) == "token_expired"
@@ -95,14 +96,14 @@ def test_tokens_have_limits(store: Store, enrolment: Enrolment) -> None:
 
 def test_a_stranger_waits_for_no_lock_and_holds_none(store: Store, enrolment: Enrolment) -> None:
     """While the round ledger writes, and with a request that is none: the token comes before everything else."""
-    with store.write():
+    with store.database.write():
         assert refused(enrolment, replace(request("stk_guess"), signing_request=b"junk")) == "token_unknown"
 
 
 def test_a_token_is_kept_nowhere(tmp_path: Path) -> None:
     store = Store(f"sqlite:///{tmp_path / 'coordinator.sqlite'}")
-    token = Directory(store).create_token(NOW, label="Elm Street")
-    with store.read() as connection:
+    token = Directory(store.gateways).create_token(NOW, label="Elm Street")
+    with store.database.read() as connection:
         assert connection.execute(text("SELECT label FROM tokens")).scalar() == "Elm Street"
     files = [path.read_bytes() for path in tmp_path.iterdir()]
     assert files
@@ -111,7 +112,7 @@ def test_a_token_is_kept_nowhere(tmp_path: Path) -> None:
 
 
 def test_refusals_spend_no_use(store: Store, enrolment: Enrolment) -> None:
-    directory = Directory(store)
+    directory = Directory(store.gateways)
     first, token = directory.create_token(NOW), directory.create_token(NOW)
     enrolment.enrol(request(first), NOW)
     good = request(token, 2)
@@ -131,23 +132,23 @@ def test_refusals_spend_no_use(store: Store, enrolment: Enrolment) -> None:
     assert refused(enrolment, replace(good, curve_key=bytes(32))) == "curve_key"
     assert refused(enrolment, replace(request(token), area="Elsewhere")) == "duplicate_gateway"
     enrolment.enrol(good, NOW)
-    assert [g.gateway_id for g in directory.gateways()] == ["ESTK0100000001", "ESTK0100000002"]
+    assert [g.gateway_id for g in store.gateways.page()] == ["ESTK0100000001", "ESTK0100000002"]
 
 
 def test_revoked_is_out_for_good(store: Store, enrolment: Enrolment) -> None:
-    directory = Directory(store)
+    directory = Directory(store.gateways)
     asked = request(directory.create_token(NOW))
     enrolment.enrol(asked, NOW)
     assert directory.revoke(asked.gateway_id, NOW)
     assert not directory.revoke(asked.gateway_id, NOW)
-    assert directory.active_by_curve_key(asked.curve_key) is None
-    assert directory.count() == 0
+    assert store.gateways.active_by_curve_key(asked.curve_key) is None
+    assert store.gateways.count_by_area() == {}
     assert refused(enrolment, asked) == "gateway_revoked"
     assert refused(enrolment, replace(asked, token=directory.create_token(NOW))) == "gateway_revoked"
 
 
 def test_the_last_use_goes_to_one(store: Store, enrolment: Enrolment) -> None:
-    token = Directory(store).create_token(NOW, uses=2)
+    token = Directory(store.gateways).create_token(NOW, uses=2)
     outcomes: list[str] = []
     start = threading.Barrier(8)
 
@@ -166,18 +167,18 @@ def test_the_last_use_goes_to_one(store: Store, enrolment: Enrolment) -> None:
     for thread in threads:
         thread.join()
     assert sorted(outcomes) == ["enrolled"] * 2 + ["token_used_up"] * 6
-    assert Directory(store).count() == 2
+    assert store.gateways.count_by_area() == {"Nordring": 2}
 
 
 def test_gateways_by_page_and_area(store: Store, enrolment: Enrolment) -> None:
-    directory = Directory(store)
+    directory = Directory(store.gateways)
     token = directory.create_token(NOW, uses=5)
     for number in range(1, 6):
         enrolment.enrol(request(token, number, area="Nord" if number % 2 else "Süd"), NOW)
-    first = directory.gateways(limit=2)
-    rest = directory.gateways(after=first[-1].gateway_id)
+    first = store.gateways.page(limit=2)
+    rest = store.gateways.page(after=first[-1].gateway_id)
     assert [int(g.gateway_id[-1]) for g in first + rest] == [1, 2, 3, 4, 5]
-    assert [int(g.gateway_id[-1]) for g in directory.gateways(area="Süd")] == [2, 4]
+    assert [int(g.gateway_id[-1]) for g in store.gateways.page(area="Süd")] == [2, 4]
 
 
 def test_the_demo_pki_on_disk(tmp_path: Path) -> None:

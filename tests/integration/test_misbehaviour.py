@@ -8,17 +8,20 @@ import pytest
 import trio
 from prometheus_client import CollectorRegistry
 
-from coordinator.gwa.misbehaviour import ACCUSED_MAX, KEEP_DAYS, Accused, MisbehaviourLog, MisbehaviourReports
+from coordinator.gwa.misbehaviour import MisbehaviourReports
 from coordinator.metrics import CoordinatorMetrics
-from coordinator.store import Store
+from coordinator.storage.misbehaviour import KEEP_DAYS, REPORTED_MAX, MisbehaviourRepository, StoredReport
+from coordinator.storage.store import Store
 
 NOW_S = 1_772_000_000.0
 NOW_MS = 1_772_000_000_000
 DAY_MS = 86_400_000
 
 
-def said(accuser: str, accused: str, epoch: int = 1, lie: str = "corrupt_sum", ms: int = NOW_MS) -> Accused:
-    return Accused(accuser, accused, lie, "north", 1, epoch, 0, 7, ms, ms)
+def said(
+    reporter: str, reported: str, epoch: int = 1, misbehaviour: str = "corrupt_sum", ms: int = NOW_MS
+) -> StoredReport:
+    return StoredReport(reporter, reported, misbehaviour, "north", 1, epoch, 0, 7, ms, ms)
 
 
 @pytest.fixture
@@ -34,51 +37,54 @@ def store(path: Path) -> Iterator[Store]:
 
 
 @pytest.fixture
-def reports(store: Store) -> MisbehaviourLog:
-    return MisbehaviourLog(store)
+def reports(store: Store) -> MisbehaviourRepository:
+    return store.misbehaviour
 
 
-def test_it_is_counted_once_an_epoch_and_read_from_a_reopened_store(reports: MisbehaviourLog, path: Path) -> None:
+def test_it_is_counted_once_an_epoch_and_read_from_a_reopened_store(
+    reports: MisbehaviourRepository, path: Path
+) -> None:
     for epoch, ms in ((1, 0), (1, 10), (2, 20), (2, 30), (5, 40)):  # said again in an epoch: after a restart
         reports.write([said("ALICE", "MALLORY", epoch, ms=NOW_MS + ms)], NOW_MS + ms)
     reports.write([said("BOB", "MALLORY", 5, ms=NOW_MS + 50), said("ALICE", "MALLORY", 5, "bad_deal")], NOW_MS + 50)
     again = Store(f"sqlite:///{path}")
-    found = MisbehaviourLog(again).page(limit=10)
-    assert [(each.accuser, each.lie, each.epochs, each.epoch) for each in found] == [
+    found = again.misbehaviour.page(limit=10)
+    assert [(each.reporter, each.misbehaviour, each.epochs, each.epoch) for each in found] == [
         ("BOB", "corrupt_sum", 1, 5), ("ALICE", "corrupt_sum", 3, 5), ("ALICE", "bad_deal", 1, 5)
     ]  # fmt: skip
     assert (found[1].first_ms, found[1].last_ms) == (NOW_MS, NOW_MS + 40)
     again.close()
 
 
-def test_a_head_that_accuses_everybody_in_every_epoch_fills_no_table(reports: MisbehaviourLog) -> None:
+def test_a_head_that_accuses_everybody_in_every_epoch_fills_no_table(reports: MisbehaviourRepository) -> None:
     reports.write([said("HONEST", "LIAR")], NOW_MS)
     for epoch in range(1, 9):
         batch = [said("LIAR", f"VICTIM{epoch * 40 + n}", epoch, ms=NOW_MS + epoch) for n in range(80)]
         reports.write(batch, NOW_MS + epoch)
-    assert reports.count() == ACCUSED_MAX + 1
-    kept = reports.page(limit=1000, accuser="LIAR")
+    assert reports.count() == REPORTED_MAX + 1
+    kept = reports.page(limit=1000, reporter="LIAR")
     assert {each.epoch for each in kept} == {8}, "what it said last"
-    assert reports.page(limit=10, accuser="HONEST") == [said("HONEST", "LIAR")]
+    assert reports.page(limit=10, reporter="HONEST") == [said("HONEST", "LIAR")]
 
 
-def test_what_was_not_repeated_is_forgotten(reports: MisbehaviourLog) -> None:
+def test_what_was_not_repeated_is_forgotten(reports: MisbehaviourRepository) -> None:
     reports.write([said("ALICE", "MALLORY"), said("BOB", "MALLORY")], NOW_MS)
     reports.write([said("BOB", "MALLORY", 2, ms=NOW_MS + DAY_MS)], NOW_MS + DAY_MS)
     reports.write([], NOW_MS + KEEP_DAYS * DAY_MS + 1)
-    assert [each.accuser for each in reports.page(limit=10)] == ["BOB"]
+    assert [each.reporter for each in reports.page(limit=10)] == ["BOB"]
 
 
 async def test_it_waits_for_a_database_that_fails(
-    reports: MisbehaviourLog, path: Path, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+    reports: MisbehaviourRepository, path: Path, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("coordinator.gwa.misbehaviour._RETRY_S", 0.01)
     with sqlite3.connect(path) as database:
-        database.execute("CREATE TRIGGER refuse BEFORE INSERT ON accusations BEGIN SELECT RAISE(FAIL, 'full'); END")
+        trigger = "CREATE TRIGGER refuse BEFORE INSERT ON misbehaviour_reports BEGIN SELECT RAISE(FAIL, 'full'); END"
+        database.execute(trigger)
     metrics = CoordinatorMetrics(CollectorRegistry())
-    accusations, turned = MisbehaviourReports(reports, metrics, lambda: NOW_S), trio.Event()
-    accusations.hear("ALICE", "MALLORY", "wrong_seed", "north", (1, 0, 7))
-    nursery.start_soon(accusations.run, turned.set)
+    taken, turned = MisbehaviourReports(reports, metrics, lambda: NOW_S), trio.Event()
+    taken.add("ALICE", "MALLORY", "wrong_seed", "north", (1, 0, 7))
+    nursery.start_soon(taken.run, turned.set)
 
     def value(name: str, **labels: str) -> float | None:
         return metrics.registry.get_sample_value(name, labels)
@@ -86,12 +92,12 @@ async def test_it_waits_for_a_database_that_fails(
     with trio.fail_after(30):
         while not value("stromkreis_peer_errors_total", reason="store_error"):
             await trio.sleep(0.01)
-        accusations.hear("BOB", "MALLORY", "wrong_seed", "north", (1, 0, 8))
+        taken.add("BOB", "MALLORY", "wrong_seed", "north", (1, 0, 8))
         assert (reports.count(), turned.is_set()) == (0, False)
         with sqlite3.connect(path) as database:
             database.execute("DROP TRIGGER refuse")
         await turned.wait()
         while reports.count() < 2:
             await trio.sleep(0.01)
-    assert {each.accuser for each in reports.page(limit=10)} == {"ALICE", "BOB"}
-    assert value("stromkreis_accusations_total", lie="wrong_seed") == 2
+    assert {each.reporter for each in reports.page(limit=10)} == {"ALICE", "BOB"}
+    assert value("stromkreis_misbehaviour_reports_total", misbehaviour="wrong_seed") == 2

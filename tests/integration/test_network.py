@@ -10,7 +10,7 @@ from typing import Any, get_args
 import pytest
 import trio
 
-from coordinator.store import Store
+from coordinator.storage.store import Store
 from loadtest.config import MeterProtocol
 from loadtest.households import households
 from loadtest.network import Network
@@ -57,8 +57,8 @@ def judged(network: Network, ended: Iterable[Ended]) -> Verdict:
     homes = households(network.meters_config())
     meters = {f"ESTK00{i:08d}": [home] for i, home in enumerate(homes)}
     store = Store(config.database_url)
-    layouts = {each.epoch: store.epoch_rings(each.epoch) for each in store.latest_epochs()}
-    intervals = {each.epoch: each.interval_of for each in store.latest_epochs()}
+    layouts = {each.epoch: store.epochs.layout(each.epoch) for each in store.epochs.latest()}
+    intervals = {each.epoch: each.interval_of for each in store.epochs.latest()}
     store.close()
     rows = []
     for each in ended:

@@ -19,7 +19,7 @@ import pytest
 import trio
 
 from coordinator.process import OPERATOR_TOKEN_FILE
-from coordinator.store import Store
+from coordinator.storage.store import Store
 from loadtest.children import config_file, process
 from loadtest.households import households
 from loadtest.network import Network
@@ -104,7 +104,7 @@ def interval_of(network: Network, ended: Ended) -> int:
     assert network.coordinator_config is not None
     store = Store(network.coordinator_config.database_url)
     try:
-        return next(e for e in store.latest_epochs() if e.epoch == ended.epoch).interval_of(ended.round)
+        return next(e for e in store.epochs.latest() if e.epoch == ended.epoch).interval_of(ended.round)
     finally:
         store.close()
 

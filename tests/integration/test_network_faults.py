@@ -18,7 +18,7 @@ import trio
 
 from coordinator.gwa.ca import ROOT_FILE, CertificateAuthority
 from coordinator.gwa.enrolment import Directory
-from coordinator.store import Store
+from coordinator.storage.store import Store
 from loadtest.demo.plan import to_toml
 from loadtest.meters.sml import SmlMeter
 from loadtest.network import Network
@@ -141,9 +141,9 @@ async def test_a_revoked_gateway_is_in_no_later_epoch_although_it_is_connected(n
         await network.wait_until(lambda: full(network))
         assert network.coordinator_config is not None
         store = Store(network.coordinator_config.database_url)
-        last = store.last_epoch()
+        last = store.epochs.last_number()
         assert last is not None
-        assert Directory(store).revoke("ESTK0000000003", datetime.now(UTC))
+        assert Directory(store.gateways).revoke("ESTK0000000003", datetime.now(UTC))
         store.close()
         await network.wait_until(
             lambda: [e for e in network.ended() if e.epoch > last + 1 and e.outcome is Outcome.OPENED]
@@ -178,10 +178,10 @@ async def test_a_gateway_that_shares_garbage_is_found_by_its_head_and_named_to_t
         assert network.coordinator_config is not None
         context = client_context(network.coordinator_config.pki_path / ROOT_FILE)
         async with httpx.AsyncClient(base_url=network.web[0], verify=context) as client:
-            said = (await client.get("/api/v1/accusations")).json()["items"]
+            said = (await client.get("/api/v1/misbehaviour-reports")).json()["items"]
         nursery.cancel_scope.cancel()
-    assert {(each["accused"], each["lie"], each["epochs"]) for each in said} == {(liar[0], "corrupt_sum", 1)}
-    assert f"says that {liar[0]} lies: corrupt_sum" in caplog.text
+    assert {(each["reported"], each["misbehaviour"], each["epochs"]) for each in said} == {(liar[0], "corrupt_sum", 1)}
+    assert f"reports corrupt_sum of {liar[0]}" in caplog.text
     assert f"member {liar[0]} lies (corrupt_sum) and is left out" in caplog.text
     assert ledger.check(network)
     assert not any(each.roster >> 5 & 1 for each in network.ended())

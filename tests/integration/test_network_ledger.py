@@ -8,7 +8,8 @@ import pytest
 import trio
 from sqlalchemy.exc import OperationalError
 
-from coordinator.store import Store
+from coordinator.storage.rounds import RoundRepository
+from coordinator.storage.store import Store
 from loadtest.network import Network
 from node.aggregation.contribution import Contributions
 from protocol.dcnet.machines.effects import Settled
@@ -27,22 +28,22 @@ async def test_what_members_are_told_is_in_the_database(
     network.origin_unix_s += 5
     told: list[tuple[bool, bool]] = []
     full = False
-    record_many, settled = Store.record_many, Contributions.settled
+    record_many, settled = RoundRepository.record_many, Contributions.settled
 
-    def refusing(store: Store, batch: Any, commitments: Any) -> list[bool]:
+    def refusing(rounds: RoundRepository, batch: Any, commitments: Any) -> list[bool]:
         if full:
             raise OperationalError("INSERT", {}, Exception("database or disk is full"))
-        return record_many(store, batch, commitments)
+        return record_many(rounds, batch, commitments)
 
     async def checked(mine: Contributions, view: RingView, record: Settled) -> None:
         assert network.coordinator_config is not None
         book = Store(network.coordinator_config.database_url)
-        ended = book.ended(view.epoch, view.ring, record.round)
+        ended = book.rounds.get(view.epoch, view.ring, record.round)
         book.close()
         told.append((ended is not None, ended is not None and ended.outcome is Outcome.OPENED))
         await settled(mine, view, record)
 
-    monkeypatch.setattr(Store, "record_many", refusing)
+    monkeypatch.setattr(RoundRepository, "record_many", refusing)
     monkeypatch.setattr(Contributions, "settled", checked)
     async with trio.open_nursery() as nursery:
         await network.start_meters(nursery)

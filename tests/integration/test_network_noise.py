@@ -9,7 +9,7 @@ import httpx
 import pytest
 import trio
 
-from coordinator.store import Store
+from coordinator.storage.store import Store
 from loadtest.households import households
 from loadtest.network import Network
 from node.config import PolicyConfig
@@ -43,7 +43,7 @@ async def test_totals_are_noisy_and_say_so_and_who_wants_more_noise_takes_no_par
         nursery.cancel_scope.cancel()
     total = next(each for each in totals if each["rings"]["opened"])
     store = Store(network.coordinator_config.database_url)
-    schema = store.latest_epochs()[0].schema
+    schema = store.epochs.latest()[0].schema
     store.close()
     assert schema.without_noise() == DEFAULT_SCHEMA
     assert [noise for _, noise in schema.noise] == [Noise(10**6, 60_000), Noise(10**6, 60_000), Noise(10**6, 24_000)]

@@ -11,9 +11,8 @@ import trio
 from sqlalchemy import select
 
 from coordinator.emp.billing import Billing
-from coordinator.emp.totals import Totals
-from coordinator.store import Store
-from coordinator.tables import ring_commitments
+from coordinator.storage.store import Store
+from coordinator.storage.tables import ring_commitments
 from loadtest.network import Network
 from node.aggregation.membership import Membership
 from protocol import wire
@@ -73,7 +72,7 @@ async def test_a_member_that_lies_in_one_committed_slot_is_caught_and_mixes_into
     assert network.coordinator_config is not None
     store = Store(network.coordinator_config.database_url)
     try:
-        totals = Totals(store).totals(0, 2**40, area="north")
+        totals = store.totals.totals(0, 2**40, area="north")
         lied = {_interval(store, each) for each in with_liar}
         assert lied
         assert [total for total in totals if total.verified and total.interval_start_s in lied] == []
@@ -82,10 +81,10 @@ async def test_a_member_that_lies_in_one_committed_slot_is_caught_and_mixes_into
         start_s = min(_interval(store, each) for each in opened)
         count = (end_s - start_s) // 900
         tariff = Tariff("Dynamic", "1-0:1.8.0*255", "Wh", "ct", -5, start_s, 900, (3000,) * count)
-        digest = billing.tariffs.publish(tariff, b"", b"", 0).digest
+        digest = billing.publish(tariff, b"", b"", 0).digest
         billing.ask("north", start_s, end_s, digest, 0)
         ring_of_liar = next(names for names in members.values() if LIAR in names)
-        asked = {name for name, _ in billing.outstanding()}
+        asked = {name for name, _ in billing.bills.outstanding()}
         assert asked
         assert asked.isdisjoint(ring_of_liar)  # nobody is billed by commitments that do not add up
     finally:
@@ -130,7 +129,7 @@ def _opened(network: Network, ring: int) -> list[Ended]:
 
 def _kept(store: Store) -> list[tuple[int, int]]:
     """Epoch and ring of all the commitments that bills could be verified by."""
-    with store.engine.connect() as connection:
+    with store.database.engine.connect() as connection:
         return [(row.epoch, row.ring) for row in connection.execute(select(ring_commitments))]
 
 
@@ -149,4 +148,4 @@ def _is_in(name: str, ended: Ended, members: Mapping[tuple[int, int], Sequence[s
 
 
 def _interval(store: Store, ended: Ended) -> int:
-    return next(e for e in store.latest_epochs() if e.epoch == ended.epoch).interval_of(ended.round)
+    return next(e for e in store.epochs.latest() if e.epoch == ended.epoch).interval_of(ended.round)

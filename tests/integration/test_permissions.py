@@ -9,7 +9,7 @@ import pytest
 import trio
 from typer.testing import CliRunner
 
-from coordinator.store import Store
+from coordinator.storage.store import Store
 from loadtest.network import Network
 from stromkreis.pki import app
 

@@ -27,9 +27,10 @@ from coordinator.emp.billing_service import BillingService
 from coordinator.gwa import ca
 from coordinator.gwa.ca import CertificateAuthority, TariffSigner
 from coordinator.gwa.enrolment import Directory, Enrolment
-from coordinator.gwa.misbehaviour import Accused, MisbehaviourLog
 from coordinator.metrics import CoordinatorMetrics
-from coordinator.store import Epoch, Ring, Store
+from coordinator.storage.epochs import EpochRecord, RingLayout
+from coordinator.storage.misbehaviour import StoredReport
+from coordinator.storage.store import Store
 from coordinator.web import dashboard
 from coordinator.web import serve as web_server
 from coordinator.web.app import make_app
@@ -95,8 +96,9 @@ VOID: dict[str, Any] = {
 @pytest.fixture
 def store(tmp_path: Path) -> Any:
     store = Store(f"sqlite:///{tmp_path / 'coordinator.sqlite'}")
-    store.add_epoch(
-        Epoch(1, "Nordring", DEFAULT_SCHEMA, 96, START, 900), [Ring(1, 0, MEMBERS[:4]), Ring(1, 1, MEMBERS[4:])]
+    store.epochs.add(
+        EpochRecord(1, "Nordring", DEFAULT_SCHEMA, 96, START, 900),
+        [RingLayout(1, 0, MEMBERS[:4]), RingLayout(1, 1, MEMBERS[4:])],
     )
     yield store
     store.close()
@@ -132,7 +134,7 @@ async def get(app: FastAPI, path: str, **query: Any) -> Any:
 
 
 async def test_totals_are_exact(app: FastAPI, store: Store) -> None:
-    store.record_many([ended(0, 0, (3, HUGE, 1, -50)), ended(1, 0, (3, HUGE, 2, 20)), ended(0, 1)])
+    store.rounds.record_many([ended(0, 0, (3, HUGE, 1, -50)), ended(1, 0, (3, HUGE, 2, 20)), ended(0, 1)])
     span = {"from": "2026-03-04T00:00:00Z", "to": "2026-03-04T02:00:00+01:00"}
     first, second = (await get(app, "/api/v1/totals", area="Nordring", **span))["items"]
     assert first["interval_start"] == "2026-03-04T00:00:00Z"
@@ -148,7 +150,7 @@ async def test_totals_are_exact(app: FastAPI, store: Store) -> None:
 
 
 async def test_totals_by_page(app: FastAPI, store: Store) -> None:
-    store.record_many([ended(0, round_) for round_ in range(5)])
+    store.rounds.record_many([ended(0, round_) for round_ in range(5)])
     span: dict[str, Any] = {"from": "2026-03-04T00:00:00Z", "to": "2026-03-05T00:00:00Z", "limit": 2}
     starts: list[str] = []
     while True:
@@ -161,7 +163,7 @@ async def test_totals_by_page(app: FastAPI, store: Store) -> None:
 
 
 async def test_rounds(app: FastAPI, store: Store) -> None:
-    store.record_many([ended(0, 0), ended(1, 0, **VOID), ended(0, 1, attempt=1)])
+    store.rounds.record_many([ended(0, 0), ended(1, 0, **VOID), ended(0, 1, attempt=1)])
     page = await get(app, "/api/v1/rounds", limit=2)
     newest, void = page["items"]
     assert (newest["round"], newest["attempt"], newest["present"], newest["latency_ms"]) == (1, 1, 3, 31.25)
@@ -186,27 +188,34 @@ async def test_rings(app: FastAPI, service: Service) -> None:
     assert (await get(app, "/api/v1/rings", area="elsewhere"))["items"] == []
 
 
-async def test_accusations(app: FastAPI, store: Store) -> None:
+async def test_reports(app: FastAPI, store: Store) -> None:
     said = [
-        Accused(MEMBERS[n], MEMBERS[n + 1], lie, area, 1, 7, 0, 5, 1_772_582_400_000, 1_772_582_400_000 + n)
-        for n, (lie, area) in enumerate(
+        StoredReport(
+            MEMBERS[n], MEMBERS[n + 1], misbehaviour, area, 1, 7, 0, 5, 1_772_582_400_000, 1_772_582_400_000 + n
+        )
+        for n, (misbehaviour, area) in enumerate(
             [("wrong_seed", "Nordring"), ("corrupt_sum", "south"), ("bad_deal", "Nordring")]
         )
     ]
-    MisbehaviourLog(store).write(said, 1_772_582_400_000)
-    page = await get(app, "/api/v1/accusations", limit=2)
-    assert [each["lie"] for each in page["items"]] == ["bad_deal", "corrupt_sum"]
+    store.misbehaviour.write(said, 1_772_582_400_000)
+    page = await get(app, "/api/v1/misbehaviour-reports", limit=2)
+    assert [each["misbehaviour"] for each in page["items"]] == ["bad_deal", "corrupt_sum"]
     assert page["items"][0] == {
-        "accuser": MEMBERS[2], "accused": MEMBERS[3], "lie": "bad_deal", "area": "Nordring", "epochs": 1, "epoch": 7,
-        "ring": 0, "round": 5, "first_at": "2026-03-04T00:00:00Z", "last_at": "2026-03-04T00:00:00.002000Z",
+        "reporter": MEMBERS[2], "reported": MEMBERS[3], "misbehaviour": "bad_deal", "area": "Nordring",
+        "epochs": 1, "epoch": 7, "ring": 0, "round": 5, "first_at": "2026-03-04T00:00:00Z",
+        "last_at": "2026-03-04T00:00:00.002000Z",
     }  # fmt: skip
-    rest = await get(app, "/api/v1/accusations", limit=2, cursor=page["next"])
-    assert ([each["lie"] for each in rest["items"]], rest["next"]) == (["wrong_seed"], None)
-    assert len((await get(app, "/api/v1/accusations", area="Nordring"))["items"]) == 2
-    assert [e["accused"] for e in (await get(app, "/api/v1/accusations", accuser=MEMBERS[1]))["items"]] == [MEMBERS[2]]
-    assert [e["accuser"] for e in (await get(app, "/api/v1/accusations", accused=MEMBERS[1]))["items"]] == [MEMBERS[0]]
+    rest = await get(app, "/api/v1/misbehaviour-reports", limit=2, cursor=page["next"])
+    assert ([each["misbehaviour"] for each in rest["items"]], rest["next"]) == (["wrong_seed"], None)
+    assert len((await get(app, "/api/v1/misbehaviour-reports", area="Nordring"))["items"]) == 2
+    assert [e["reported"] for e in (await get(app, "/api/v1/misbehaviour-reports", reporter=MEMBERS[1]))["items"]] == [
+        MEMBERS[2]
+    ]
+    assert [e["reporter"] for e in (await get(app, "/api/v1/misbehaviour-reports", reported=MEMBERS[1]))["items"]] == [
+        MEMBERS[0]
+    ]
     async with client_of(app) as client:
-        assert (await client.get("/api/v1/accusations?cursor=yesterday")).json()["reason"] == "cursor"
+        assert (await client.get("/api/v1/misbehaviour-reports?cursor=yesterday")).json()["reason"] == "cursor"
 
 
 @pytest.mark.parametrize(
@@ -252,7 +261,13 @@ async def test_the_openapi_document(app: FastAPI) -> None:
     document = await get(app, "/api/v1/openapi.json")
     OpenAPI.model_validate(document)
     operations = [op for path in document["paths"].values() for op in path.values()]
-    assert sorted(op["operationId"] for op in operations) == ["accusations", "gateways", "rings", "rounds", "totals"]
+    assert sorted(op["operationId"] for op in operations) == [
+        "gateways",
+        "misbehaviour_reports",
+        "rings",
+        "rounds",
+        "totals",
+    ]
     schemas = document["components"]["schemas"]
 
     def references(node: Any) -> set[str]:
@@ -281,10 +296,10 @@ async def test_health_and_metrics(app: FastAPI, service: Service) -> None:
 async def test_gateways_and_enrolment_over_tls(tmp_path: Path, store: Store, service: Service) -> None:
     home = tmp_path / "pki"
     authority = CertificateAuthority.create(home, datetime.now(UTC), hosts=["127.0.0.1"])
-    enrolment = Enrolment(store, authority, coordinator_curve_key=b"c" * 32, endpoint="tcp://127.0.0.1:5555")
+    enrolment = Enrolment(store.gateways, authority, coordinator_curve_key=b"c" * 32, endpoint="tcp://127.0.0.1:5555")
     metrics = CoordinatorMetrics(CollectorRegistry())
     app = make_app(store, service, metrics, enrolment=enrolment)
-    token = Directory(store).create_token(datetime.now(UTC))
+    token = Directory(store.gateways).create_token(datetime.now(UTC))
     request = x509.load_der_x509_csr(pki.build_request(KEY, MEMBERS[1])).public_bytes(Encoding.PEM).decode()
     body = {"token": token, "gateway": MEMBERS[1], "area": "Nordring", "signing_request": request,
             "curve_public_key": "ab" * 32}  # fmt: skip
@@ -405,7 +420,7 @@ async def test_a_viewer_that_does_not_read_cannot_keep_the_server_up(
 async def test_the_dashboards_document(app: FastAPI, store: Store) -> None:
     empty = await get(app, "/dashboard/data")
     assert (empty["series"]["start_s"], empty["latency_ms"], empty["interval_s"]) == ([], None, None)
-    store.record_many([ended(0, 0), ended(1, 0, **VOID), ended(0, 1, **VOID), ended(1, 1, **VOID), ended(0, 2)])
+    store.rounds.record_many([ended(0, 0), ended(1, 0, **VOID), ended(0, 1, **VOID), ended(1, 1, **VOID), ended(0, 2)])
     data = await get(app, "/dashboard/data", window="24")
     series = data["series"]
     assert series["start_s"] == [START, START + 900]  # the third is not complete yet

@@ -9,8 +9,7 @@ import pytest
 import trio
 from typer.testing import CliRunner
 
-from coordinator.gwa.enrolment import Directory
-from coordinator.store import Store
+from coordinator.storage.store import Store
 from loadtest.network import Network
 from node.aggregation.head import HeadDriver
 from protocol.dcnet.machines.effects import Ended
@@ -113,5 +112,5 @@ def test_who_is_not_there_cannot_be_shut_out(tmp_path: Path) -> None:
     store = Store(f"sqlite:///{tmp_path / 'coordinator.sqlite'}")
     result = CliRunner().invoke(app, ["revoke", "ESTK0000000001", "-c", str(config)])
     assert (result.exit_code, "no active gateway ESTK0000000001" in result.stderr) == (1, True)
-    assert Directory(store).revoked() == []
+    assert store.gateways.revoked() == []
     store.close()

@@ -10,10 +10,10 @@ from prometheus_client import CollectorRegistry
 from coordinator.config import EpochConfig
 from coordinator.gwa.areas import SETTLE_S, Areas
 from coordinator.gwa.epochs import Joined, Phase, Ring
-from coordinator.gwa.misbehaviour import MisbehaviourLog, MisbehaviourReports
+from coordinator.gwa.misbehaviour import MisbehaviourReports
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.rounds import HEAD_AT_S, Rounds
-from coordinator.store import Store
+from coordinator.storage.store import Store
 from protocol import wire
 from protocol.dcnet.crypto.suite import StandardSuite
 from protocol.dcnet.setup.rings import positions_of
@@ -37,8 +37,10 @@ class Running:
         self.now_s = NOW_S
         self.sent: list[tuple[str, wire.Message]] = []
         self.metrics = CoordinatorMetrics(CollectorRegistry())
-        self.accusations = MisbehaviourReports(MisbehaviourLog(store), self.metrics, lambda: self.now_s)
-        self.rounds = Rounds(store, self.metrics, self.accusations, lambda *sent: self.sent.append(sent), lambda: None)
+        self.misbehaviour = MisbehaviourReports(store.misbehaviour, self.metrics, lambda: self.now_s)
+        self.rounds = Rounds(
+            store.rounds, dict, self.metrics, self.misbehaviour, lambda *sent: self.sent.append(sent), lambda: None
+        )
         config = EpochConfig(ring_size=16, corrupt=0.0, dropout=0.1)
         areas = Areas(StandardSuite(), config, DEFAULT_SCHEMA, [], ["north"], bytes, 0)
         for index in range(32):
@@ -57,8 +59,10 @@ class Running:
     def say(self, position: int, message: wire.Message) -> None:
         self.rounds.receive(self.ring.view.members[position].identity, self.epoch, message, self.now_s)
 
-    def counted(self, lie: str) -> float | None:
-        return self.metrics.registry.get_sample_value("stromkreis_accusations_total", {"lie": lie})
+    def counted(self, misbehaviour: str) -> float | None:
+        return self.metrics.registry.get_sample_value(
+            "stromkreis_misbehaviour_reports_total", {"misbehaviour": misbehaviour}
+        )
 
 
 @pytest.fixture
@@ -73,7 +77,7 @@ async def test_a_bad_deal_is_heard_once_for_each_neighbour_and_of_nobody_else(
     neighbours = positions_of(view.neighbourhoods[2])
     for _ in range(50):
         running.say(2, wire.BadDeal(view.epoch, view.ring, neighbours[0]))
-    assert (caplog.text.count("lies: bad_deal"), running.counted("bad_deal")) == (1, 1)
+    assert (caplog.text.count("reports bad_deal of"), running.counted("bad_deal")) == (1, 1)
     stranger = next(position for position in range(view.size) if not view.neighbourhoods[2] >> position & 1)
     for position in (stranger, 2, 500):
         with pytest.raises(RemoteProtocolError, match="not_a_neighbour"):
@@ -86,11 +90,12 @@ async def test_what_a_ring_says_is_in_the_store(running: Running, store: Store, 
     dealer = positions_of(view.neighbourhoods[2])[0]
     running.say(0, wire.MisbehaviourReport(view.epoch, view.ring, 0, 3, 5, int(wire.Misbehaviour.CORRUPT_SUM)))
     running.say(2, wire.BadDeal(view.epoch, view.ring, dealer))
-    nursery.start_soon(running.accusations.run, turned.set)
+    nursery.start_soon(running.misbehaviour.run, turned.set)
     with trio.fail_after(30):
         await turned.wait()
     names = [each.identity for each in view.members]
-    assert {(each.accuser, each.accused, each.lie, each.round) for each in MisbehaviourLog(store).page(limit=10)} == {
+    kept = store.misbehaviour.page(limit=10)
+    assert {(each.reporter, each.reported, each.misbehaviour, each.round) for each in kept} == {
         (names[0], names[5], "corrupt_sum", 3), (names[2], names[dealer], "bad_deal", 3)
     }  # fmt: skip
 

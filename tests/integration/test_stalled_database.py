@@ -10,10 +10,10 @@ from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
 from coordinator.config import CoordinatorConfig, EpochConfig, WebConfig
-from coordinator.gwa.enrolment import Directory
 from coordinator.metrics import CoordinatorMetrics
-from coordinator.store import Epoch, Ring, Store, open_engine
-from coordinator.tables import metadata
+from coordinator.storage.engine import open_engine
+from coordinator.storage.epochs import EpochRecord, RingLayout
+from coordinator.storage.store import Store
 from coordinator.threads import in_thread
 from coordinator.web.app import make_app
 from coordinator.web.serve import THREADS, serve
@@ -52,7 +52,7 @@ async def test_rounds_go_on_while_the_directory_stalls_and_a_revoked_gateway_sta
             module = keys.open(config.gateways[0].id)
             async with Enroller(config) as enroller:
                 endpoint, server = await enroller.enrol(module, config.all_gateways()[0])
-            with store.engine.connect() as locked:
+            with store.database.engine.connect() as locked:
                 locked.execute(text("LOCK TABLE gateways IN ACCESS EXCLUSIVE MODE"))
                 locked.execute(
                     text("UPDATE gateways SET status = 'revoked', revoked_ms = 0 WHERE gateway_id = :id"),
@@ -77,13 +77,11 @@ async def test_rounds_go_on_while_the_directory_stalls_and_a_revoked_gateway_sta
                     await network.wait_until(lambda: len(network.ended()) > before + 7)
                     knocking.cancel_scope.cancel()
             keys.close()
-            assert Directory(store).revoked() == [module.identity]
+            assert store.gateways.revoked() == [module.identity]
             nursery.cancel_scope.cancel()
         assert heard == [], "it was let in"
         assert network.flown("node").is_conserved
     finally:
-        with store.write() as connection:
-            metadata.drop_all(connection)
         store.close()
 
 
@@ -114,7 +112,7 @@ class Nothing:
 async def test_viewers_who_wait_for_a_table_keep_neither_rounds_nor_metrics_waiting(postgresql: str) -> None:
     store = Store(postgresql)
     members = tuple(f"ESTK{number:010}" for number in range(3))
-    store.add_epoch(Epoch(1, "north", DEFAULT_SCHEMA, 96, 0, 900), [Ring(1, 0, members)])
+    store.epochs.add(EpochRecord(1, "north", DEFAULT_SCHEMA, 96, 0, 900), [RingLayout(1, 0, members)])
     ended = Ended(1, 0, 0, wire.Outcome.VOID, 0, 0, 0, 0, (), False, "no total in time", 0.0, 1.0)
     app = make_app(store, Nothing(), CoordinatorMetrics(CollectorRegistry()))
     try:
@@ -122,7 +120,7 @@ async def test_viewers_who_wait_for_a_table_keep_neither_rounds_nor_metrics_wait
             (address,) = await nursery.start(serve, app, ["http://127.0.0.1:0"])
             limits = httpx.Limits(max_connections=None)
             async with httpx.AsyncClient(base_url=address, timeout=60, limits=limits) as client:
-                with store.engine.connect() as locked:
+                with store.database.engine.connect() as locked:
                     locked.execute(text("LOCK TABLE gateways IN ACCESS EXCLUSIVE MODE"))
                     answers: list[int] = []
 
@@ -138,12 +136,10 @@ async def test_viewers_who_wait_for_a_table_keep_neither_rounds_nor_metrics_wait
                                 await trio.sleep(0.02)
                             assert "stromkreis_rounds_total" in (await client.get("/metrics")).text
                             assert (await client.get("/readyz")).status_code == 200
-                            assert await in_thread(store.record, ended)
+                            assert await in_thread(store.rounds.record, ended)
                             assert answers == []
                         locked.rollback()
                 assert answers == [200] * 40
             nursery.cancel_scope.cancel()
     finally:
-        with store.write() as connection:
-            metadata.drop_all(connection)
         store.close()

@@ -5,10 +5,10 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from coordinator.gwa.misbehaviour import LIES
+from coordinator.gwa.misbehaviour import MISBEHAVIOURS
 from coordinator.metrics import CoordinatorMetrics
 
-LABELS = {"outcome", "le", "reason", "lie"}
+LABELS = {"outcome", "le", "reason", "misbehaviour"}
 
 
 def scrape(metrics: CoordinatorMetrics) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
@@ -20,8 +20,8 @@ def test_series_are_there_before_the_first_event() -> None:
     found = scrape(CoordinatorMetrics(CollectorRegistry()))
     for outcome in ("opened", "void"):
         assert found["stromkreis_rounds_total", frozenset({("outcome", outcome)})] == 0
-    for lie in LIES:
-        assert found["stromkreis_accusations_total", frozenset({("lie", lie)})] == 0
+    for misbehaviour in MISBEHAVIOURS:
+        assert found["stromkreis_misbehaviour_reports_total", frozenset({("misbehaviour", misbehaviour)})] == 0
 
 
 def test_rounds_are_counted() -> None:

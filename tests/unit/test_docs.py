@@ -133,7 +133,8 @@ def test_metrics_keep_to_the_conventions_of_prometheus() -> None:
         assert not re.search(r"_(ms|milliseconds|minutes|kb|kilobytes|percent|count|sum|bucket|info)$", family.name)
         assert family.type == "counter" or not family.name.endswith("_total")
         assert {label for sample in family.samples for label in sample.labels} <= {
-            "outcome", "reason", "lie", "phase", "event", "queue", "direction", "protocol", "certificate", "le",
+            "outcome", "reason", "misbehaviour", "phase", "event", "queue", "direction", "protocol", "certificate",
+            "le",
         }  # fmt: skip
 
 

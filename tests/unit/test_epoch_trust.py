@@ -11,9 +11,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from coordinator.config import EpochConfig
 from coordinator.gwa.areas import DEAL_PER_GATEWAY_S, DEAL_S, JOIN_PER_GATEWAY_S, JOIN_S, SETTLE_S, Areas
 from coordinator.gwa.ca import CertificateAuthority
-from coordinator.gwa.enrolment import Gateway, Status
 from coordinator.gwa.epochs import AreaEpoch, Joined, Phase, To
 from coordinator.gwa.joining import check_join
+from coordinator.storage.gateways import GatewayRecord, GatewayStatus
 from node.security.module import KeyDirectory
 from node.trust import TrustStore
 from protocol import pki, wire
@@ -59,10 +59,12 @@ class Neighbourhood:
         text = join_text(call_digest(self.call), name, key, module.curve.public)
         return wire.Join(self.call.epoch, key, module.sign(text))
 
-    def line(self, name: str, **changes: Any) -> Gateway:
+    def line(self, name: str, **changes: Any) -> GatewayRecord:
         module = self.modules[name]
         assert module.certificate is not None
-        line = Gateway(name, "north", module.certificate, module.curve.public, Status.ACTIVE, 0)
+        line = GatewayRecord(
+            name, "north", module.certificate, bytes(32), module.curve.public, GatewayStatus.ACTIVE, 0, None, None
+        )
         return replace(line, **changes)
 
     def all_join(self) -> list[To]:
@@ -266,7 +268,7 @@ def test_a_join_that_the_ring_would_refuse_is_refused_at_once(made: Made) -> Non
     join = hood.join(name)
     check_join(SUITE, hood.call, hood.line(name), join, NOW_S)
 
-    def reason(join: wire.Join, line: Gateway, now_s: float = NOW_S) -> str:
+    def reason(join: wire.Join, line: GatewayRecord, now_s: float = NOW_S) -> str:
         with pytest.raises(RemoteProtocolError) as caught:
             check_join(SUITE, hood.call, line, join, now_s)
         return caught.value.reason

@@ -258,18 +258,18 @@ function rings(data) {
   }
 }
 
-/* --- accusations ---------------------------------------------------------------------------------------------- */
+/* --- misbehaviour reports ------------------------------------------------------------------------------------------ */
 
-const LIES = { wrong_seed: "revealed a seed unlike its share", corrupt_sum: "spoils its ring’s sums",
+const MISBEHAVIOUR = { wrong_seed: "revealed a seed unlike its share", corrupt_sum: "corrupts its ring’s sums",
   bad_deal: "dealt a bad share" };
 
-function accusations(data) {
-  const { count, newest } = data.accusations;
-  $("accusations").hidden = count === 0;
-  $("accusations-link").hidden = count === 0;
-  $("accusations-link").textContent = plural(count, "accusation");
-  $("accusations-note").textContent = newest.length < count ? `the last ${newest.length} of ${number(count)}` : "";
-  $("accusations-rows").replaceChildren(...newest.map((each) => {
+function misbehaviourReports(data) {
+  const { count, newest } = data.misbehaviour_reports;
+  $("misbehaviour").hidden = count === 0;
+  $("misbehaviour-link").hidden = count === 0;
+  $("misbehaviour-link").textContent = plural(count, "misbehaviour report");
+  $("misbehaviour-note").textContent = newest.length < count ? `the last ${newest.length} of ${number(count)}` : "";
+  $("misbehaviour-rows").replaceChildren(...newest.map((each) => {
     const row = document.createElement("tr");
     const cell = (text, detail) => {
       const made = document.createElement("td");
@@ -284,9 +284,9 @@ function accusations(data) {
     };
     const when = new Date(each.last_s * 1000);
     const day = when.toLocaleDateString("en-GB", { day: "numeric", month: "short", year: "numeric" });
-    cell(each.accused);
-    cell(each.accuser);
-    cell(LIES[each.lie]);
+    cell(each.reported);
+    cell(each.reporter);
+    cell(MISBEHAVIOUR[each.misbehaviour]);
     cell(number(each.epochs)).dataset.unit = each.epochs === 1 ? " epoch" : " epochs";
     cell(`${day}, ${clock(each.last_s)}`, `${each.area}, epoch ${each.epoch}, ring ${each.ring}, round ${each.round}`);
     return row;
@@ -325,7 +325,7 @@ function draw(data) {
   else {
     cards(data);
     bills(data);
-    accusations(data);
+    misbehaviourReports(data);
     rings(data);
     charts(data);
   }

@@ -6,6 +6,8 @@ protocol ("ends as opened with one total or as void, once").  A total is a BLOB 
 order of the epoch's schema: all words of a round are written and read together, and SQL sums would overflow where ours
 are exact.  Times are numbers since 1970 UTC, as SQLite has no time type: metering intervals in whole seconds, moments
 of the wall clock in milliseconds or, where latencies come from them, as doubles.  An epoch belongs to one area.
+
+A change here needs a revision in `coordinator.storage.migrations`; a test holds the two against each other.
 """
 
 from __future__ import annotations
@@ -111,19 +113,15 @@ ring_rounds = Table(
     Index("ring_rounds_newest", "epoch", "round", "ring"),
 )
 
-ring_commitments = (
-    Table(  # of verified rounds: each roster member's, by position and committed slot, until bills are made
-        "ring_commitments",
-        metadata,
-        Column("epoch", BigInteger, primary_key=True, autoincrement=False),
-        Column("ring", Integer, primary_key=True, autoincrement=False),
-        Column("round", Integer, primary_key=True, autoincrement=False),
-        Column("interval_start_s", BigInteger, nullable=False, index=True),
-        Column("commitments", LargeBinary, nullable=False),
-        ForeignKeyConstraint(
-            ["epoch", "ring", "round"], ["ring_rounds.epoch", "ring_rounds.ring", "ring_rounds.round"]
-        ),
-    )
+ring_commitments = Table(  # of verified rounds: each roster member's, by position and committed slot, until billed
+    "ring_commitments",
+    metadata,
+    Column("epoch", BigInteger, primary_key=True, autoincrement=False),
+    Column("ring", Integer, primary_key=True, autoincrement=False),
+    Column("round", Integer, primary_key=True, autoincrement=False),
+    Column("interval_start_s", BigInteger, nullable=False, index=True),
+    Column("commitments", LargeBinary, nullable=False),
+    ForeignKeyConstraint(["epoch", "ring", "round"], ["ring_rounds.epoch", "ring_rounds.ring", "ring_rounds.round"]),
 )
 
 tariffs = Table(
@@ -165,12 +163,30 @@ epoch_states = Table(  # what a restarted coordinator needs to go on with an epo
     Column("state", LargeBinary, nullable=False),
 )
 
-accusations = Table(  # what gateways say of each other, one gateway's word each
-    "accusations",
+area_totals = Table(  # the sum over an area's rings of one round, as they end; see coordinator.storage.totals
+    "area_totals",
     metadata,
-    Column("accuser", String(14), primary_key=True),
-    Column("accused", String(14), primary_key=True),
-    Column("lie", String(20), primary_key=True),
+    Column("epoch", BigInteger, ForeignKey("epochs.epoch"), primary_key=True, autoincrement=False),
+    Column("round", Integer, primary_key=True, autoincrement=False),
+    Column("area", String(64), nullable=False),
+    Column("interval_start_s", BigInteger, nullable=False, index=True),
+    Column("enrolled", Integer),  # active gateways of the area when the round's first ring ended; None: not known
+    Column("opened", Integer, nullable=False),  # rings, by how they ended
+    Column("void", Integer, nullable=False),
+    Column("verified", Integer, nullable=False),  # opened rings whose total is verified
+    Column("present", Integer, nullable=False),  # gateways
+    Column("retries", Integer, nullable=False),
+    Column("sums", LargeBinary, nullable=False),  # signed words of 128 bits, little-endian, in the schema's order
+    Column("latencies", LargeBinary, nullable=False),  # of opened rounds, unsigned 32 bits each, microseconds
+    Index("area_totals_by_area", "area", "interval_start_s"),
+)
+
+misbehaviour_reports = Table(  # what gateways say of each other, one gateway's word each
+    "misbehaviour_reports",
+    metadata,
+    Column("reporter", String(14), primary_key=True),
+    Column("reported", String(14), primary_key=True),
+    Column("misbehaviour", String(16), primary_key=True),
     Column("area", String(64), nullable=False),
     Column("epochs", Integer, nullable=False),  # in how many it was said
     Column("epoch", BigInteger, nullable=False),  # where it was said last

@@ -1,0 +1,138 @@
+"""Epochs with their rings, and what a restart needs of an epoch that is not over."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import RowMapping, func, select
+
+from coordinator.storage.engine import Database
+from coordinator.storage.tables import epoch_calls, epoch_states, epochs, rings
+from protocol.dcnet.setup.schema import Schema
+from protocol.errors import LocalProtocolError
+from protocol.metering.interval import start_of
+
+
+@dataclass(frozen=True, slots=True)
+class EpochRecord:
+    """The life of one area's ring layout; round r covers the interval from interval_start_s + r·interval_s."""
+
+    epoch: int
+    area: str
+    schema: Schema
+    rounds: int
+    interval_start_s: int
+    interval_s: int
+
+    def interval_of(self, round_: int) -> int:
+        """The start of a round's metering interval, Unix time in seconds."""
+        return start_of(round_, self.interval_start_s, self.interval_s)
+
+
+@dataclass(frozen=True, slots=True)
+class RingLayout:
+    """One ring of an epoch with its members' gateway ids in position order."""
+
+    epoch: int
+    ring: int
+    members: tuple[str, ...]
+
+
+class EpochRepository:
+    """Tables `epochs`, `rings`, `epoch_calls` and `epoch_states`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add(self, epoch: EpochRecord, layout: Sequence[RingLayout]) -> None:
+        """Keep an epoch with its rings, all or nothing.  Raises LocalProtocolError where the number is taken."""
+        row = {
+            "epoch": epoch.epoch, "area": epoch.area, "schema": epoch.schema.to_bytes(), "rounds": epoch.rounds,
+            "interval_start_s": epoch.interval_start_s, "interval_s": epoch.interval_s,
+        }  # fmt: skip
+        ring_rows = [{"epoch": r.epoch, "ring": r.ring, "size": len(r.members), "members": r.members} for r in layout]
+        with self._database.write() as connection:
+            added = self._database.insert(epochs).values(row).on_conflict_do_nothing().returning(epochs.c.epoch)
+            if connection.execute(added).first() is None:
+                raise LocalProtocolError(f"epoch {epoch.epoch} exists already")
+            if ring_rows:
+                connection.execute(rings.insert(), ring_rows)
+
+    def note_call(self, area: str, epoch: int) -> None:
+        """An area is about to be called into an epoch: the number is used up, whatever becomes of it."""
+        statement = self._database.insert(epoch_calls).values(area=area, epoch=epoch)
+        with self._database.write() as connection:
+            connection.execute(
+                statement.on_conflict_do_update(index_elements=["area"], set_={"epoch": statement.excluded.epoch})
+            )
+
+    def last_number(self) -> int | None:
+        """The highest epoch number in use."""
+        with self._database.read() as connection:
+            used = [connection.scalar(select(func.max(column))) for column in (epochs.c.epoch, epoch_calls.c.epoch)]
+        return max((each for each in used if each is not None), default=None)
+
+    def get(self, epoch: int) -> EpochRecord | None:
+        """An epoch by its number."""
+        with self._database.read() as connection:
+            row = connection.execute(select(epochs).where(epochs.c.epoch == epoch)).mappings().first()
+        return None if row is None else epoch_of(row)
+
+    def all(self) -> list[EpochRecord]:
+        """Every epoch, oldest first."""
+        with self._database.read() as connection:
+            return [epoch_of(row) for row in connection.execute(select(epochs).order_by(epochs.c.epoch)).mappings()]
+
+    def latest(self) -> list[EpochRecord]:
+        """The newest epoch of every area, by area."""
+        newest = select(func.max(epochs.c.epoch)).group_by(epochs.c.area)
+        statement = select(epochs).where(epochs.c.epoch.in_(newest)).order_by(epochs.c.area)
+        with self._database.read() as connection:
+            return [epoch_of(row) for row in connection.execute(statement).mappings()]
+
+    def covering(self, area: str, first_s: int, last_s: int) -> list[int]:
+        """The numbers of an area's epochs that have an interval within [first_s, last_s]."""
+        statement = select(epochs.c.epoch).where(
+            epochs.c.area == area, epochs.c.interval_start_s <= last_s,
+            epochs.c.interval_start_s + epochs.c.rounds * epochs.c.interval_s > first_s,
+        )  # fmt: skip
+        with self._database.read() as connection:
+            return list(connection.scalars(statement))
+
+    def areas(self) -> list[str]:
+        """The names of all areas that ever had an epoch."""
+        with self._database.read() as connection:
+            return list(connection.scalars(select(epochs.c.area).distinct().order_by(epochs.c.area)))
+
+    def layout(self, epoch: int) -> list[RingLayout]:
+        """The rings of an epoch by index."""
+        with self._database.read() as connection:
+            rows = connection.execute(select(rings).where(rings.c.epoch == epoch).order_by(rings.c.ring))
+            return [RingLayout(row.epoch, row.ring, tuple(row.members)) for row in rows]
+
+    def save_state(self, epoch: int, state: bytes) -> None:
+        """Keep, or replace, what a restart needs of an epoch."""
+        statement = self._database.insert(epoch_states).values(epoch=epoch, state=state)
+        with self._database.write() as connection:
+            connection.execute(
+                statement.on_conflict_do_update(index_elements=["epoch"], set_={"state": statement.excluded.state})
+            )
+
+    def delete_state(self, epoch: int) -> None:
+        """The epoch is over: its result key is needed no more."""
+        with self._database.write() as connection:
+            connection.execute(epoch_states.delete().where(epoch_states.c.epoch == epoch))
+
+    def states(self) -> list[bytes]:
+        """What was kept of the epochs that were not over, oldest first."""
+        with self._database.read() as connection:
+            return list(connection.scalars(select(epoch_states.c.state).order_by(epoch_states.c.epoch)))
+
+
+def epoch_of(row: RowMapping) -> EpochRecord:
+    """A row of `epochs`."""
+    return EpochRecord(
+        row["epoch"], row["area"], Schema.from_bytes(row["schema"]), row["rounds"], row["interval_start_s"],
+        row["interval_s"],
+    )  # fmt: skip

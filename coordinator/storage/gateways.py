@@ -1,0 +1,155 @@
+"""The directory of enrolled gateways, and the tokens that admit new ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import Enum
+
+from sqlalchemy import Connection, RowMapping, func, or_, select
+
+from coordinator.storage.engine import Database
+from coordinator.storage.tables import gateways, tokens
+
+
+class GatewayStatus(Enum):
+    """Whether a gateway may take part."""
+
+    ACTIVE = "active"
+    REVOKED = "revoked"
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayRecord:
+    """One line of the directory; `certificate` is DER, `key_digest` SHA-256 of its key, `token` that of its token."""
+
+    gateway_id: str
+    area: str
+    certificate: bytes
+    key_digest: bytes
+    curve_key: bytes
+    status: GatewayStatus
+    enrolled_ms: int
+    revoked_ms: int | None
+    token: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRecord:
+    """An enrolment token; `digest` is its SHA-256, `area` None is good for any area."""
+
+    digest: bytes
+    label: str
+    area: str | None
+    uses_total: int
+    uses_left: int
+    created_ms: int
+    expires_ms: int
+
+
+class GatewayRepository:
+    """Tables `gateways` and `tokens`."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def page(self, *, area: str | None = None, after: str = "", limit: int | None = None) -> list[GatewayRecord]:
+        """Gateways by id, those after `after`; only those of one area where it is named."""
+        statement = select(gateways).where(gateways.c.gateway_id > after).order_by(gateways.c.gateway_id).limit(limit)
+        if area is not None:
+            statement = statement.where(gateways.c.area == area)
+        with self._database.read() as connection:
+            return [_gateway(row) for row in connection.execute(statement).mappings()]
+
+    def count_by_area(self) -> dict[str, int]:
+        """How many gateways are active in each area that has one."""
+        statement = select(gateways.c.area, func.count()).where(gateways.c.status == GatewayStatus.ACTIVE.value)
+        with self._database.read() as connection:
+            return {row[0]: row[1] for row in connection.execute(statement.group_by(gateways.c.area))}
+
+    def some(self, gateway_ids: Sequence[str]) -> dict[str, GatewayRecord]:
+        """Those of these gateways that are known, by id."""
+        with self._database.read() as connection:
+            rows = connection.execute(select(gateways).where(gateways.c.gateway_id.in_(gateway_ids))).mappings()
+            return {row["gateway_id"]: _gateway(row) for row in rows}
+
+    def active_by_curve_key(self, curve_key: bytes) -> GatewayRecord | None:
+        """The active gateway that owns this CURVE key: the question that the ZAP handler asks."""
+        mine = (gateways.c.curve_key == curve_key, gateways.c.status == GatewayStatus.ACTIVE.value)
+        with self._database.read() as connection:
+            row = connection.execute(select(gateways).where(*mine)).mappings().first()
+        return None if row is None else _gateway(row)
+
+    def revoked(self) -> list[str]:
+        """The ids of the gateways that were revoked."""
+        statement = select(gateways.c.gateway_id).where(gateways.c.status == GatewayStatus.REVOKED.value)
+        with self._database.read() as connection:
+            return list(connection.scalars(statement))
+
+    def revoke(self, gateway_id: str, now_ms: int) -> bool:
+        """Revoke a gateway for good; False where there is no active one of this id."""
+        mine = (gateways.c.gateway_id == gateway_id, gateways.c.status == GatewayStatus.ACTIVE.value)
+        change = gateways.update().where(*mine).values(status=GatewayStatus.REVOKED.value, revoked_ms=now_ms)
+        with self._database.write() as connection:
+            return connection.execute(change).rowcount == 1
+
+    # --- tokens ------------------------------------------------------------------------------------------------------
+
+    def add_token(self, token: TokenRecord) -> None:
+        """Keep a new token."""
+        row = {column.name: getattr(token, column.name) for column in tokens.columns}
+        with self._database.write() as connection:
+            connection.execute(tokens.insert(), row)
+
+    def has_token(self, digest: bytes) -> bool:
+        """Whether there is such a token, used up or not."""
+        with self._database.read() as connection:
+            return connection.execute(select(tokens.c.digest).where(tokens.c.digest == digest)).first() is not None
+
+    @contextmanager
+    def enrolment(self) -> Iterator[EnrolmentTransaction]:
+        """One enrolment, decided by the caller: committed at the end, undone by an exception."""
+        with self._database.write() as connection:
+            yield EnrolmentTransaction(connection, self._database)
+
+
+class EnrolmentTransaction:
+    """What one enrolment reads and changes, all or nothing."""
+
+    def __init__(self, connection: Connection, database: Database) -> None:
+        self._connection = connection
+        self._database = database
+
+    def token(self, digest: bytes) -> TokenRecord | None:
+        """A token by its digest."""
+        row = self._connection.execute(select(tokens).where(tokens.c.digest == digest)).mappings().first()
+        return None if row is None else TokenRecord(**row)
+
+    def take_use(self, digest: bytes) -> bool:
+        """Take one use from a token; False where it has none left."""
+        left = (tokens.c.digest == digest, tokens.c.uses_left > 0)
+        change = tokens.update().where(*left).values(uses_left=tokens.c.uses_left - 1)
+        return self._connection.execute(change).rowcount == 1
+
+    def same(self, gateway_id: str, key_digest: bytes, curve_key: bytes) -> list[GatewayRecord]:
+        """The gateways that have this id or one of these keys."""
+        same = or_(
+            gateways.c.gateway_id == gateway_id, gateways.c.key_digest == key_digest, gateways.c.curve_key == curve_key
+        )  # fmt: skip
+        return [_gateway(row) for row in self._connection.execute(select(gateways).where(same)).mappings()]
+
+    def add(self, gateway: GatewayRecord) -> bool:
+        """
+        Enter a gateway into the directory; False where another transaction took its id or a key meanwhile.
+
+        PostgreSQL lets two transactions look before either writes.
+        """
+        row = {column.name: getattr(gateway, column.name) for column in gateways.columns}
+        row["status"] = gateway.status.value
+        added = self._database.insert(gateways).values(row).on_conflict_do_nothing().returning(gateways.c.gateway_id)
+        return self._connection.execute(added).first() is not None
+
+
+def _gateway(row: RowMapping) -> GatewayRecord:
+    return GatewayRecord(**{**row, "status": GatewayStatus(row["status"])})

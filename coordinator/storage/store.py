@@ -1,0 +1,47 @@
+"""All repositories of one coordinator over one database, whose schema is brought up to date when it is opened."""
+
+from __future__ import annotations
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from coordinator.storage.bills import BillRepository
+from coordinator.storage.engine import Database, fault_of
+from coordinator.storage.epochs import EpochRepository
+from coordinator.storage.gateways import GatewayRepository
+from coordinator.storage.misbehaviour import MisbehaviourRepository
+from coordinator.storage.rounds import RoundRepository
+from coordinator.storage.schema import upgrade_database
+from coordinator.storage.tariffs import TariffRepository
+from coordinator.storage.totals import TotalRepository
+from protocol.errors import StromkreisError
+
+
+class Store:
+    """Opens a database and makes its repositories; an owner gets the one that is its own."""
+
+    def __init__(self, url: str) -> None:
+        """
+        `url` is an SQLAlchemy URL (`sqlite:///path`, `postgresql+psycopg://...`); a new database gets its tables.
+
+        Raises StromkreisError where it cannot be opened, or where its schema is newer than this program's.
+        """
+        self.database = Database(url)
+        try:
+            upgrade_database(self.database)
+        except SQLAlchemyError as error:
+            self.close()
+            raise StromkreisError(f"{self.database.name}: the database cannot be opened ({fault_of(error)})") from error
+        except StromkreisError:
+            self.close()
+            raise
+        self.epochs = EpochRepository(self.database)
+        self.rounds = RoundRepository(self.database)
+        self.totals = TotalRepository(self.database)
+        self.gateways = GatewayRepository(self.database)
+        self.misbehaviour = MisbehaviourRepository(self.database)
+        self.tariffs = TariffRepository(self.database)
+        self.bills = BillRepository(self.database)
+
+    def close(self) -> None:
+        """Give all connections back."""
+        self.database.close()
