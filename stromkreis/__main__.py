@@ -19,7 +19,7 @@ from typing import Annotated, Any
 
 import typer
 
-from stromkreis.user_messages import user_messages
+from stromkreis.user_messages import exit_code, user_messages
 
 _HELP = """
 Smart meter gateways that report exact area totals and no single reading.
@@ -54,6 +54,7 @@ COMMANDS = (
         "config", "stromkreis.reference", _RUN, "A commented configuration file with every setting and its default."
     ),
     _Command("parameters", "stromkreis.parameters", _TOOLS, "Neighbours and thresholds of a ring for a given threat."),
+    _Command("netem", "stromkreis.netem", _TOOLS, "A bad network on purpose: link profiles, scenarios, a self-check."),
     _Command("decode", "stromkreis.decode", _TOOLS, "Readings of a recorded byte stream as JSON lines."),
     _Command("sniff", "stromkreis.sniff", _TOOLS, "Readings of a live meter or bus, listened to or asked."),
 )
@@ -117,7 +118,7 @@ def main() -> None:
         if told is None:
             raise
         sys.stderr.write("".join(f"stromkreis: {line}\n" for line in dict.fromkeys(told)))
-        sys.exit(getattr(error, "exit_code", 1))
+        sys.exit(exit_code(error))
 
 
 if __name__ == "__main__":

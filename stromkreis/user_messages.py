@@ -7,6 +7,7 @@ What this project raises on purpose says what was wrong, where, and what was exp
 
 from __future__ import annotations
 
+from netem.errors import NetemError
 from protocol.errors import StromkreisError
 
 
@@ -16,9 +17,16 @@ def user_messages(error: BaseException) -> list[str] | None:
         case BaseExceptionGroup():
             told = [user_messages(each) for each in error.exceptions]
             return None if None in told else [line for each in told if each is not None for line in each]
-        case StromkreisError():
+        case StromkreisError() | NetemError():
             return [str(error)]
         case OSError() if error.filename is not None:
             return [f"{error.filename}: {error.strerror}"]
         case _:
             return None
+
+
+def exit_code(error: BaseException) -> int:
+    """The exit status for an error: its own `exit_code`, the largest of a group's, else 1."""
+    if isinstance(error, BaseExceptionGroup):
+        return max(exit_code(each) for each in error.exceptions)
+    return int(getattr(error, "exit_code", 1))
