@@ -4,8 +4,7 @@ The state diagrams of the documentation, drawn from the machines' own transition
     python -m loadtest.diagrams                          print them
     python -m loadtest.diagrams --into docs/protocol.md  draw them anew between the marks of a document
 
-A table is what a machine holds its messages to, so a picture made from it cannot say anything else.  Deadlines are in
-no table: what a machine does when one passes is told in the document's text.
+A table is what a machine holds its events to, deadlines included, so a picture made from it cannot say anything else.
 """
 
 from __future__ import annotations
@@ -18,31 +17,35 @@ from typing import Annotated
 
 import typer
 
-from protocol import wire
-from protocol.dcnet.machines import head, member
+from protocol.dcnet.machines import head, ledger, member
+from protocol.dcnet.machines.event_log import Local, Trigger
 
-_Arrows = Iterable[tuple[Enum, type[wire.RingMessage], tuple[Enum, ...]]]
-NAMES = ("member", "head")
+_Arrows = Iterable[tuple[Enum, Trigger, tuple[Enum, ...]]]
+NAMES = ("member", "head", "ledger")
 
 
 def _machine(name: str) -> tuple[Enum, _Arrows]:
     if name == "member":
         return member.State.WAITING, ((*key, targets) for key, targets in member.TRANSITIONS.items())
-    return head.State.GATHERING, ((*key, targets) for key, targets in head.TRANSITIONS.items())
+    if name == "head":
+        return head.State.GATHERING, ((*key, targets) for key, targets in head.TRANSITIONS.items())
+    return ledger.State.RUNNING, ((*key, targets) for key, targets in ledger.TRANSITIONS.items())
 
 
-def _constant_case(name: str) -> str:
-    """The name of a message as the documentation writes it: `MaskedInput` is MASKED_INPUT."""
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).upper()
+def _label(event: Trigger) -> str:
+    """An event as the documentation writes it: `MaskedInput` is MASKED_INPUT; no message, small letters."""
+    if isinstance(event, Local):
+        return event.name.lower()
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", event.__name__).upper()
 
 
 def mermaid(name: str) -> str:
     """The Mermaid text of one machine, in the order of its table; messages that share an arrow share its label."""
     start, table = _machine(name)
     arrows: dict[tuple[str, str], list[str]] = {}
-    for source, message, targets in table:
+    for source, event, targets in table:
         for target in targets:
-            arrows.setdefault((source.value, target.value), []).append(_constant_case(message.__name__))
+            arrows.setdefault((source.value, target.value), []).append(_label(event))
     lines = ["stateDiagram-v2", f"    [*] --> {start.value}"]
     lines += [f"    {source} --> {target}: {', '.join(labels)}" for (source, target), labels in arrows.items()]
     return "\n".join(lines)

@@ -1,5 +1,5 @@
 """
-`python -m mutation`: changes member.py in one place at a time and asks its own tests to notice.
+`python -m mutation`: changes the member machine in one place at a time and asks its own tests to notice.
 
 cosmic-ray makes the mutants; here they are tried on all cores, each worker in a copy of the sources, as
 `[tool.stromkreis.mutation]` in pyproject.toml says.  What was tried is kept in out/mutate, in a session for exactly
@@ -64,24 +64,24 @@ def _digest(config: dict[str, Any]) -> str:
 
 def _begin(session: WorkDB, config: dict[str, Any]) -> None:
     os.chdir(ROOT)
-    module = Path(config["module"])
-    init([module], session, {})
-    spans = survivors.annotation_spans(module.read_text(encoding="utf-8"))
+    modules = [Path(each) for each in config["modules"]]
+    init(modules, session, {})
+    spans = {each: survivors.annotation_spans(each.read_text(encoding="utf-8")) for each in modules}
     silent = [
         item.job_id
         for item in session.pending_work_items
-        if all(survivors.within(mutation.start_pos, spans) for mutation in item.mutations)
+        if all(survivors.within(each.start_pos, spans[Path(each.module_path)]) for each in item.mutations)
     ]
     session.set_multiple_results(silent, _ANNOTATION)
 
 
 def _run(session: WorkDB, pending: Iterable[WorkItem], config: dict[str, Any], jobs: int) -> None:
-    work = sorted(pending, key=lambda item: item.mutations[0].start_pos)
+    work = sorted(pending, key=lambda item: (str(item.mutations[0].module_path), item.mutations[0].start_pos))
     began_s, survived = time.monotonic(), 0
     with get_context("fork").Pool(jobs, _prepare, (config,)) as pool:
         outcome, output = pool.apply(_unchanged, (config,))
         if outcome is not TestOutcome.SURVIVED:
-            sys.exit(f"the tests fail on the module as it is, so they say nothing about mutants:\n{output}")
+            sys.exit(f"the tests fail on the modules as they are, so they say nothing about mutants:\n{output}")
         for done, (job, result) in enumerate(pool.imap_unordered(_try, [(item, config) for item in work]), 1):
             session.set_result(job, result)
             survived += result.test_outcome is TestOutcome.SURVIVED
@@ -91,7 +91,7 @@ def _run(session: WorkDB, pending: Iterable[WorkItem], config: dict[str, Any], j
 
 
 def _prepare(config: dict[str, Any]) -> None:
-    """A worker's own copy of the sources, compiled but for the module that changes."""
+    """A worker's own copy of the sources, compiled but for the modules that change."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     tree = OUT / current_process().name
     shutil.rmtree(tree, ignore_errors=True)
@@ -104,8 +104,9 @@ def _prepare(config: dict[str, Any]) -> None:
     os.chdir(tree)
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     compileall.compile_dir(".", quiet=2)
-    for stale in Path(config["module"]).parent.glob(f"__pycache__/{Path(config['module']).stem}.*"):
-        stale.unlink()
+    for module in map(Path, config["modules"]):
+        for stale in module.parent.glob(f"__pycache__/{module.stem}.*"):
+            stale.unlink()
 
 
 def _unchanged(config: dict[str, Any]) -> tuple[TestOutcome, str]:

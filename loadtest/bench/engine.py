@@ -219,7 +219,7 @@ def _of_one_gateway(size: RingSize) -> tuple[float, float]:
     begin = process_time()
     ring = LocalRing(StandardSuite(), size)
     for member in ring.members:
-        member._masks.prepare(0)
+        member._place.masks.prepare(0)
     setup_s = process_time() - begin
     index = size.n // 2
     meter = Metered(ring.members[index])

@@ -104,7 +104,7 @@ def play(size: RingSize, silent: frozenset[int], kind: type[wire.Message] = wire
     begin = process_time()
     ring = LocalRing(StandardSuite(), size)
     for member in ring.members:
-        member._masks.prepare(0)
+        member._place.masks.prepare(0)
     setup_s = process_time() - begin
     vectors = random_vectors(np.random.default_rng(7), size.n, size.words)
     meters = [Metered(member) for member in ring.members]

@@ -61,9 +61,9 @@ class ExposureLog:
         """A member sent a message to its head."""
         match message:
             case wire.MaskedInput():
-                self._attempt(message.round, message.attempt).shared[member] = machine.expected
+                self._attempt(message.round, message.attempt).shared[member] = machine.current.expected
             case wire.Confirm():
-                gone = machine.expected & ~machine.roster & self._view.neighbourhoods[member]
+                gone = machine.current.expected & ~machine.current.roster & self._view.neighbourhoods[member]
                 attempt = self._attempt(message.round, message.attempt)
                 for other in positions_of(gone):
                     attempt.given_away.add((min(member, other), max(member, other)))

@@ -33,8 +33,8 @@ class LyingMember:
 
     def twist(self, message: wire.RingMessage, member: Member) -> wire.RingMessage:
         """What leaves instead of a message of the member's machine."""
-        if self.lie == "whim" and member.round != self._round:
-            self._round, self._in_mood = member.round, self.random.random() < 0.5
+        if self.lie == "whim" and member.current.round != self._round:
+            self._round, self._in_mood = member.current.round, self.random.random() < 0.5
         twisted = LIES[self.lie](self, message, member) if self._in_mood else message
         self.told += twisted != message
         return twisted
@@ -107,7 +107,7 @@ def _whim(liar: LyingMember, message: wire.RingMessage, member: Member) -> wire.
 
 def _framing(liar: LyingMember, message: wire.RingMessage, member: Member) -> wire.RingMessage:
     """A wrong share where the victim is in E."""
-    return _share(liar, message, member) if member.expected >> liar.victim & 1 else message
+    return _share(liar, message, member) if member.current.expected >> liar.victim & 1 else message
 
 
 LIES: dict[str, Callable[[LyingMember, wire.RingMessage, Member], wire.RingMessage]] = {

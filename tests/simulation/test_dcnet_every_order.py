@@ -36,8 +36,8 @@ FIVE = RingSize(n=5, k=4, t=3, t_c=3, k_min=3, n_min=4, rounds=2)
 ATTEMPTS = (0, 1)
 # Clocks decide when a timer complains, never what a message does; the rest is the same for ever.
 NOT_STATE = {
-    "_deadline_s", "_heard_s", "_reached_head_s", "_complained",
-    "view", "position", "_suite", "_secrets", "_masks", "_pedersen", "_neighbours",
+    "_deadline_s", "_heard_s", "_complained",
+    "view", "position", "_place", "events",
 }  # fmt: skip
 
 Given = frozenset[tuple[Any, ...]]  # what has left the house: ("share", attempt, E), ("confirm", attempt, E, U), ...
@@ -94,7 +94,7 @@ class Explorer:
         liar = self.liar
         yield None
         yield from self.fixed
-        expected, roster = positions_of(member.expected), positions_of(member.roster)
+        expected, roster = positions_of(member.current.expected), positions_of(member.current.roster)
         neighbours = [i for i in roster if i]
         for attempt in ATTEMPTS:
             for count in (self.size.t_c - 1, self.size.t_c):
@@ -152,7 +152,7 @@ class Explorer:
         return durable, given
 
     def events(self, member: Member, message: wire.Message) -> Iterator[tuple[Any, ...]]:
-        expected, roster = member.expected, member.roster
+        expected, roster = member.current.expected, member.current.roster
         match message:
             case wire.MaskedInput():
                 yield "share", message.attempt, expected
@@ -231,9 +231,10 @@ class HelpsAnybody(Member):
     """Rule 2 gone: everybody is in its roster when it is asked for help."""
 
     def _on_recover(self, message: wire.Recover, now_s: float) -> list[MemberEffect]:
-        roster, self.roster = self.roster, self.view.everybody
+        roster = self.current.roster
+        self.current = replace(self.current, roster=self.view.everybody)
         out = super()._on_recover(message, now_s)
-        self.roster = roster
+        self.current = replace(self.current, roster=roster)
         return out
 
 

@@ -157,7 +157,7 @@ def test_a_deputy_that_never_saw_the_round_opened_takes_it_over(monkeypatch: pyt
             head = world.gateways[world.view.head_of(world.ledger.term)]
             deputy = world.gateways[(head.index + 1) % world.view.size]
             world.clog(f"m{head.index}", f"m{deputy.index}", 60.0)
-            while not any(g.member is not None and g.member.round == 2 for g in world.gateways):
+            while not any(g.member is not None and g.member.current.round == 2 for g in world.gateways):
                 world.run_until(world.now_s + 0.01)
             world.crash(head)
             world.run_until(30.0)

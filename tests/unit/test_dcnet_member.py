@@ -50,7 +50,7 @@ def refuses(liar: LyingHead, message: wire.RingMessage, reason: str) -> None:
 
 def snapshot(machine: member.Member) -> dict[str, Any]:
     """All that the machine remembers, as plain values."""
-    return {name: repr(value) for name, value in vars(machine).items()}
+    return {name: repr(value) for name, value in vars(machine).items() if name != "events"}
 
 
 def kinds(messages: list[wire.Message]) -> list[type[wire.Message]]:
@@ -780,7 +780,12 @@ def test_every_transition_of_the_table_happens() -> None:
             step(liar, make(liar))
     liar = LyingHead(SUITE)
     step(liar, liar.open())
-    table = {(state, kind, after) for (state, kind), afters in TRANSITIONS.items() for after in afters}
+    table = {
+        (state, kind, after)
+        for (state, kind), afters in TRANSITIONS.items()
+        for after in afters
+        if isinstance(kind, type)
+    }
     assert {each for each in seen if each[0] is not each[2]} <= table
     assert table <= seen
 

@@ -86,8 +86,8 @@ def test_the_pictures_are_the_tables(machine: str) -> None:
 def test_drawing_anew_changes_the_marked_places_only() -> None:
     old = "a\n<!-- diagram: member -->\nold\n<!-- end of diagram -->\nb"
     assert diagrams.redraw(old) == f"a\n{diagrams.block('member')}\nb"
-    assert "waiting --> shared: OPEN" in diagrams.mermaid("member")
-    assert "collecting --> confirming: MASKED_INPUT" in diagrams.mermaid("head")
+    assert "waiting --> shared: offered, OPEN" in diagrams.mermaid("member")
+    assert "collecting --> confirming: MASKED_INPUT, deadline" in diagrams.mermaid("head")
 
 
 def exposed(families: list[Metric]) -> set[str]:

@@ -17,18 +17,22 @@ no new attempt: it is recovered like one that fell silent later.  The members' r
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
 
 from protocol import wire
 from protocol.dcnet.crypto.suite import Suite, mac_equal
 from protocol.dcnet.machines.attempt import Attempt, check_confirm, check_share
 from protocol.dcnet.machines.effects import HeadEffect, Note, ToCoordinator, ToMember
+from protocol.dcnet.machines.event_log import EventLog, Local
+from protocol.dcnet.machines.machine import Machine, Transitions
 from protocol.dcnet.machines.masks import seed_commitment
 from protocol.dcnet.machines.search import Search
 from protocol.dcnet.setup.rings import RingView, bitmap, positions_of
-from protocol.errors import InvariantError, RemoteProtocolError
+from protocol.errors import RemoteProtocolError
 
 _NEVER = float("inf")
+_EVENTS_PER_MEMBER = 12  # three or four rounds
 _RECONNECT_FRACTION = 1 / 16  # of the wait for shares: what a link that broke gets to come back
 
 
@@ -44,14 +48,24 @@ class State(StrEnum):
     REPORTED = "reported"
 
 
-# Which member message moves what in which state.  READY is noted in every state, any other is late or early.
-TRANSITIONS: dict[tuple[State, type[wire.RingMessage]], tuple[State, ...]] = {
+_IN_ROUND = (State.COLLECTING, State.CONFIRMING, State.REVEALING, State.RECOVERING)
+
+# Which event moves what in which state.  READY is noted in every state, any other message of a member is late or early.
+TRANSITIONS: Transitions[State] = {
     (State.GATHERING, wire.Ready): (State.GATHERING, State.COLLECTING, State.IDLE),
     (State.COLLECTING, wire.MaskedInput): (State.COLLECTING, State.CONFIRMING, State.REPORTED),
     (State.CONFIRMING, wire.Confirm): (State.CONFIRMING, State.REVEALING),
     (State.REVEALING, wire.Reveal): (State.REVEALING, State.RECOVERING, State.REPORTED),
     (State.RECOVERING, wire.Reveal): (State.RECOVERING, State.REPORTED),
     (State.RECOVERING, wire.Partial): (State.RECOVERING, State.REPORTED),
+    **{(state, wire.Result): (State.IDLE,) for state in (*_IN_ROUND, State.REPORTED)},
+    (State.GATHERING, Local.DEADLINE): (State.GATHERING, State.COLLECTING, State.REPORTED, State.IDLE),
+    (State.IDLE, Local.DEADLINE): (State.IDLE, State.COLLECTING, State.REPORTED),
+    (State.COLLECTING, Local.DEADLINE): (State.COLLECTING, State.CONFIRMING, State.REPORTED),
+    (State.CONFIRMING, Local.DEADLINE): (State.COLLECTING, State.REVEALING, State.REPORTED),
+    (State.REVEALING, Local.DEADLINE): (State.REVEALING, State.RECOVERING, State.REPORTED),
+    (State.RECOVERING, Local.DEADLINE): (State.RECOVERING, State.REPORTED),
+    (State.REPORTED, Local.DEADLINE): (State.IDLE,),
 }
 
 # Names, as the member's.
@@ -65,8 +79,10 @@ _HANDLERS: dict[type[wire.RingMessage], str] = {
 _NO_ATTEMPT = Attempt(round=-1, attempt=-1, expected=0, opened_s=0.0)
 
 
-class Head:
+class Head(Machine[State, HeadEffect]):
     """The head of a ring for one term."""
+
+    TRANSITIONS = TRANSITIONS
 
     def __init__(
         self,
@@ -81,6 +97,7 @@ class Head:
         self.view = view
         self.term = term
         self.state = State.GATHERING
+        self.events = EventLog(State, _EVENTS_PER_MEMBER * view.size)
         self.present = 0
         self._suite = suite
         self._commitments = commitments or {}
@@ -103,30 +120,42 @@ class Head:
             raise RemoteProtocolError("wrong_ring", "a message for another ring or epoch")
         if isinstance(message, wire.BadDeal):
             return [Note("bad_deal_reported")]
-        before, attempt = self.state, self._current
         if isinstance(message, wire.Ready):
-            out = self._on_ready(position, message, now_s)
-        elif not isinstance(message, wire.MaskedInput | wire.Confirm | wire.Reveal | wire.Partial):
+            return self._from(position, message, now_s, self._on_ready)
+        if not isinstance(message, wire.MaskedInput | wire.Confirm | wire.Reveal | wire.Partial):
             raise RemoteProtocolError("message_not_allowed", f"{type(message).__name__} is not for heads")
-        elif (before, type(message)) not in TRANSITIONS or (message.round, message.attempt) != (
-            attempt.round,
-            attempt.attempt,
-        ):
-            out = [Note("head_message_out_of_season")]
-        else:
-            out = getattr(self, _HANDLERS[type(message)])(attempt, position, message, now_s)
-        if self.state not in TRANSITIONS.get((before, type(message)), (before,)):
-            raise InvariantError(f"a {type(message).__name__} led to {self.state.value}")
-        return out
+        attempt = self._current
+        is_current = (message.round, message.attempt) == (attempt.round, attempt.attempt)
+        if (self.state, type(message)) not in TRANSITIONS or not is_current:
+            return self._from(position, message, now_s, self._on_stale)
+        handler = getattr(self, _HANDLERS[type(message)])
+        return self._from(position, message, now_s, handler, attempt)
+
+    def _from(
+        self, position: int, message: wire.RingMessage, now_s: float, step: Callable[..., list[HeadEffect]],
+        *attempt: Attempt,
+    ) -> list[HeadEffect]:  # fmt: skip
+        arguments = (*attempt, position, message, now_s)
+        return self._apply(type(message), message, now_s, step, *arguments, position=position)
+
+    def _on_stale(self, position: int, message: wire.RingMessage, now_s: float) -> list[HeadEffect]:  # noqa: ARG002
+        return [Note("head_message_out_of_season")]
 
     def lost(self, position: int, now_s: float) -> None:
         """The link to a member is gone: leave it out until it says READY, and hardly wait for its share."""
+        self._apply(Local.LOST, (), now_s, self._on_lost, position, now_s, position=position)
+
+    def _on_lost(self, position: int, now_s: float) -> list[HeadEffect]:
         self.present &= ~(1 << position)
         if self.state is State.COLLECTING:
             self._shorten_deadline(self._current, now_s)
+        return []
 
     def result(self, message: wire.Result, now_s: float) -> list[HeadEffect]:
         """The round ledger's answer: pass it to everybody who can hear it, then wait for the next round's time."""
+        return self._apply(wire.Result, message, now_s, self._on_result, message, now_s)
+
+    def _on_result(self, message: wire.Result, now_s: float) -> list[HeadEffect]:
         out: list[HeadEffect] = [ToMember(other, message) for other in positions_of(self.present)]
         self._last_result = message
         attempt = self._current
@@ -143,6 +172,9 @@ class Head:
         """A deadline has passed."""
         if now_s < self._deadline_s:
             return []
+        return self._apply(Local.DEADLINE, (), now_s, self._on_deadline, now_s)
+
+    def _on_deadline(self, now_s: float) -> list[HeadEffect]:
         attempt = self._current
         match self.state:
             case State.GATHERING | State.IDLE:

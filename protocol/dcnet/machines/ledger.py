@@ -19,6 +19,8 @@ It never sees more than sums.
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 from protocol import wire
 from protocol.dcnet.crypto.commitments import Pedersen, decode_blinding_vector
 from protocol.dcnet.crypto.suite import MAC_SIZE, Suite, mac_equal
@@ -32,6 +34,8 @@ from protocol.dcnet.machines.effects import (
     ToMember,
     ToRing,
 )
+from protocol.dcnet.machines.event_log import EventLog, Local
+from protocol.dcnet.machines.machine import Machine, Transitions
 from protocol.dcnet.machines.masks import words_from_bytes
 from protocol.dcnet.machines.search import lost_rounds_granted
 from protocol.dcnet.setup.attestation import LedgerSecrets, attestation_text
@@ -41,10 +45,43 @@ from protocol.errors import RemoteProtocolError
 
 _NEVER = float("inf")
 _VOID_ROUNDS_MAX = 2  # one void round may be the network's doing; the one after it shows whether it was
+_EVENTS_PER_MEMBER = 6
 
 
-class RoundLedger:
+class State(StrEnum):
+    """Whether rounds of the epoch are still to end."""
+
+    RUNNING = "running"
+    OVER = "over"
+
+
+# What may end the epoch's last round.  Of one round there is no way back: `RoundLedger.ended` only grows.
+TRANSITIONS: Transitions[State] = {
+    **{
+        (State.RUNNING, event): (State.RUNNING, State.OVER) for event in (wire.RingTotal, wire.RingVoid, Local.DEADLINE)
+    },
+    **{
+        (state, event): (state,)
+        for state in State
+        for event in (wire.MisbehaviourReport, wire.HeadSilent, wire.RoundStatusRequest, Local.EXPELLED)
+    },
+    **{(State.OVER, event): (State.OVER,) for event in (wire.RingTotal, wire.RingVoid)},
+}
+
+# Names, as the member's.
+_HANDLERS: dict[type[wire.Message], str] = {
+    wire.RingTotal: "_on_total",
+    wire.RingVoid: "_on_void",
+    wire.MisbehaviourReport: "_on_report",
+    wire.HeadSilent: "_on_head_silent",
+    wire.RoundStatusRequest: "_on_request",
+}
+
+
+class RoundLedger(Machine[State, LedgerEffect]):
     """One ring's ledger for one epoch."""
+
+    TRANSITIONS = TRANSITIONS
 
     def __init__(
         self, suite: Suite, view: RingView, secrets: LedgerSecrets, now_s: float, ended: dict[int, Ended] | None = None,
@@ -68,6 +105,8 @@ class RoundLedger:
         self._appointed_s = now_s
         self._void_next = max(self.ended, default=-1) + 1  # rounds before it have ended
         self._results: dict[int, wire.Result] = {}
+        self.state = State.OVER if self.over else State.RUNNING
+        self.events = EventLog(State, _EVENTS_PER_MEMBER * view.size)
 
     @property
     def over(self) -> bool:
@@ -91,31 +130,31 @@ class RoundLedger:
         One round may be the machine's fault, and a change of head costs every member a new connection: on a busy
         machine heads that follow each other too quickly are what keeps rounds from opening.
         """
+        if now_s < self.next_timer_s() and not self._is_head_overdue(now_s):
+            return []
+        return self._apply(Local.DEADLINE, (), now_s, self._on_deadline, now_s)
+
+    def _on_deadline(self, now_s: float) -> list[LedgerEffect]:
         out: list[LedgerEffect] = []
         while now_s >= self.next_timer_s():
             out += self._end_void(self._void_next, "no total in time", now_s, everybody=True)
             self._void_rounds += 1
-        if self._void_rounds >= _VOID_ROUNDS_MAX and now_s >= self._appointed_s + self.view.timing.void_s:
+        if self._is_head_overdue(now_s):
             out += self._next_term(now_s)
         return out
 
+    def _is_head_overdue(self, now_s: float) -> bool:
+        return self._void_rounds >= _VOID_ROUNDS_MAX and now_s >= self._appointed_s + self.view.timing.void_s
+
     def receive(self, position: int, message: wire.Message, now_s: float) -> list[LedgerEffect]:
         """A message of the ring's member at `position`.  Raises RemoteProtocolError where it breaks a rule."""
-        match message:
-            case wire.RingTotal():
-                return self._on_total(position, message, now_s)
-            case wire.RingVoid():
-                return self._on_void(position, message, now_s)
-            case wire.MisbehaviourReport():
-                return self._on_accused(position, message, now_s)
-            case wire.HeadSilent():
-                return self._on_head_silent(position, message, now_s)
-            case wire.RoundStatusRequest():
-                return self._answer(position, message.round)
-            case _:
-                raise RemoteProtocolError(
-                    "message_not_allowed", f"{type(message).__name__} is not for the round ledger"
-                )
+        if type(message) not in _HANDLERS:
+            raise RemoteProtocolError("message_not_allowed", f"{type(message).__name__} is not for the round ledger")
+        handler = getattr(self, _HANDLERS[type(message)])
+        return self._apply(type(message), message, now_s, handler, position, message, now_s, position=position)
+
+    def _on_request(self, position: int, message: wire.RoundStatusRequest, now_s: float) -> list[LedgerEffect]:  # noqa: ARG002
+        return self._answer(position, message.round)
 
     def _check_head(self, position: int, term: int) -> None:
         if term > self.term or position != self.view.head_of(term):
@@ -150,7 +189,7 @@ class RoundLedger:
         out = self._end_void(message.round, message.reason, now_s, everybody=is_replaced)
         return [*out, *self._next_term(now_s)] if is_replaced else out
 
-    def _on_accused(self, position: int, message: wire.MisbehaviourReport, now_s: float) -> list[LedgerEffect]:
+    def _on_report(self, position: int, message: wire.MisbehaviourReport, now_s: float) -> list[LedgerEffect]:
         self._check_head(position, message.term)
         self._check_round(message.round, now_s)
         if message.position >= self.view.size:
@@ -230,7 +269,10 @@ class RoundLedger:
         return self._next_term(now_s)
 
     def expel(self, members: int, now_s: float) -> list[LedgerEffect]:
-        """Members that were shut out, a bitmap: none of them is head any more.  What they opened before stands."""
+        """Members that were revoked, a bitmap: none of them is head any more.  What they opened before stands."""
+        return self._apply(Local.EXPELLED, (self.view.to_wire(members),), now_s, self._on_expelled, members, now_s)
+
+    def _on_expelled(self, members: int, now_s: float) -> list[LedgerEffect]:
         self._expelled |= members
         return self._next_term(now_s) if self._expelled >> self.view.head_of(self.term) & 1 else []
 
@@ -261,6 +303,7 @@ class RoundLedger:
             self._void_rounds = 0
         while self._void_next in self.ended:
             self._void_next += 1
+        self.state = State.OVER if self.over else State.RUNNING
         return [Persist(RoundEnded(ended, commitments))]
 
     def _answer(self, position: int | None, round_: int) -> list[LedgerEffect]:

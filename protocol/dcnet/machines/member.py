@@ -17,14 +17,13 @@ newest) and answered when we can.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Protocol
 
 from protocol import wire
 from protocol.dcnet.crypto import prf
-from protocol.dcnet.crypto.commitments import Pedersen, add_blinding_vectors, encode_blinding_vector
-from protocol.dcnet.crypto.suite import MAC_SIZE, Suite, mac_equal
+from protocol.dcnet.crypto.commitments import Pedersen
+from protocol.dcnet.crypto.suite import Suite
 from protocol.dcnet.machines.effects import (
     Attempted,
     MemberEffect,
@@ -35,12 +34,13 @@ from protocol.dcnet.machines.effects import (
     ToCoordinator,
     ToHead,
 )
-from protocol.dcnet.machines.masks import MaskSchedule, Words, seed_commitment, self_blinding, self_mask
-from protocol.dcnet.setup.attestation import attestation_text
-from protocol.dcnet.setup.rings import RingView, positions_of, result_text, round_digest
-from protocol.dcnet.setup.schema import signed
-from protocol.dcnet.setup.secrets import PairKeys, mask_label
-from protocol.errors import InvariantError, LocalProtocolError, RemoteProtocolError
+from protocol.dcnet.machines.event_log import EventLog, Local
+from protocol.dcnet.machines.machine import Machine, Transitions
+from protocol.dcnet.machines.masks import MaskSchedule, Words, self_mask
+from protocol.dcnet.machines.member_attempt import MemberAttempt, Place, Secrets
+from protocol.dcnet.setup.rings import RingView, positions_of, result_text
+from protocol.dcnet.setup.secrets import mask_label
+from protocol.errors import LocalProtocolError, RemoteProtocolError
 
 
 class State(StrEnum):
@@ -50,18 +50,6 @@ class State(StrEnum):
     SHARED = "shared"
     CONFIRMED = "confirmed"
     SERVED = "served"
-
-
-class Secrets(Protocol):
-    """What the machine asks of the security module; `secrets.EpochSecrets` is one."""
-
-    position: int
-
-    def pair(self, other: int) -> PairKeys: ...  # noqa: D102
-    def evaluate(self, label: bytes) -> bytes: ...  # noqa: D102
-    def attest(self, text: bytes) -> bytes: ...  # noqa: D102
-    def partial(self, dealer: int, label: bytes) -> tuple[bytes, bytes] | None: ...  # noqa: D102
-    def is_good_deal(self, dealer: int) -> bool: ...  # noqa: D102
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +62,9 @@ class Resume:
     settled: bool = True
 
 
-# Which message may do something in which state, and where it leads.  The documentation draws its diagram from this.
-TRANSITIONS: dict[tuple[State, type[wire.RingMessage]], tuple[State, ...]] = {
+# Which event may do something in which state, and where it leads.  The documentation draws its diagram from this.
+TRANSITIONS: Transitions[State] = {
+    (State.WAITING, Local.OFFERED): (State.WAITING, State.SHARED),
     (State.WAITING, wire.Open): (State.WAITING, State.SHARED),
     (State.SHARED, wire.Open): (State.SHARED,),
     (State.CONFIRMED, wire.Open): (State.CONFIRMED, State.SHARED),
@@ -88,6 +77,7 @@ TRANSITIONS: dict[tuple[State, type[wire.RingMessage]], tuple[State, ...]] = {
     (State.SHARED, wire.Result): (State.SHARED, State.WAITING),
     (State.CONFIRMED, wire.Result): (State.CONFIRMED, State.WAITING),
     (State.SERVED, wire.Result): (State.SERVED, State.WAITING),
+    **{(state, Local.DEADLINE): (state,) for state in State},  # it complains and asks, and stays where it is
 }
 
 # Names: a machine that held its own methods would wait in memory, keys and all, for the garbage collector.
@@ -100,8 +90,10 @@ _HANDLERS: dict[type[wire.RingMessage], str] = {
 }
 
 
-class Member:
+class Member(Machine[State, MemberEffect]):
     """One member.  Feed it messages and the time; carry out what it returns, in order."""
+
+    TRANSITIONS = TRANSITIONS
 
     def __init__(
         self, suite: Suite, view: RingView, secrets: Secrets, masks: MaskSchedule, resume: Resume | None = None
@@ -110,26 +102,16 @@ class Member:
         self.view = view
         self.position = secrets.position
         self.state = State.WAITING
+        self.events = EventLog(State)
         self.term = 0
-        self.round = past.round
-        self.attempt = past.attempt
+        self.current = MemberAttempt(past.round, past.attempt)
         self.unsettled: int | None = None if past.settled else past.round
-        self._suite = suite
-        self._secrets = secrets
-        self._masks = masks
-        self._pedersen = Pedersen(suite.group) if view.committed else None
-        self._neighbours = view.neighbourhoods[self.position]
-        self._round_closed = past.settled or past.progress is Progress.SERVED  # no later attempt of `round`
-        self._opened_by = 0
-        self.expected = 0
-        self.roster = 0
-        self._digest = b""
-        self._seed = b""
+        pedersen = Pedersen(suite.group) if view.committed else None
+        self._place = Place(suite, view, secrets, masks, pedersen, view.neighbourhoods[secrets.position])
+        self._round_closed = past.settled or past.progress is Progress.SERVED  # no later attempt of its round
         self._precomputed_mask: tuple[tuple[int, int], bytes, Words] | None = None
-        self._helped = 0
         self._offer: tuple[int, Words, Sequence[int]] | None = None
         self._pending_open: wire.Open | None = None
-        self._reached_head_s = float("inf")
         self._heard_s = float("-inf")
         self._complained = (-1, -1)
         self._deadline_s = view.timing.open_at_s(max(0, past.round)) + view.timing.silent_s
@@ -138,12 +120,14 @@ class Member:
 
     def appointed(self, term: int, now_s: float) -> list[MemberEffect]:
         """The head of `term` can be reached now: ask it to be in its next E."""
+        return self._apply(Local.APPOINTED, (term,), now_s, self._on_appointed, term, now_s)
+
+    def _on_appointed(self, term: int, now_s: float) -> list[MemberEffect]:
         if term < self.term:
             return []
         if term > self.term:
             self._pending_open = None  # its head is gone, and its E with it
         self.term = term
-        self._reached_head_s = now_s
         self._deadline_s = self._next_deadline(now_s)
         return [self._ready()]
 
@@ -166,18 +150,21 @@ class Member:
             raise LocalProtocolError("contributions are offered in the order of their rounds")
         if self.unsettled not in {None, round_}:
             raise LocalProtocolError("the last contribution is not settled: nobody knows yet what this one carries")
+        return self._apply(Local.OFFERED, (round_,), now_s, self._on_offered, round_, vector, blindings, now_s)
+
+    def _on_offered(self, round_: int, vector: Words, blindings: Sequence[int], now_s: float) -> list[MemberEffect]:
         self._offer = (round_, vector, blindings)
         # What the round's first OPEN will need is made now, while the others' readings are still on their way.
-        self._masks.prepare(round_)
-        self._self_mask_of(round_, self.attempt + 1 if round_ == self.round else 0)
+        self._place.masks.prepare(round_)
+        self._self_mask_of(round_, self.current.attempt + 1 if round_ == self.current.round else 0)
         return self._try_share(now_s)
 
     def _self_mask_of(self, round_: int, attempt: int) -> tuple[bytes, Words]:
         """The seed of an attempt's self mask, and the mask, read-only; made ahead, kept until an attempt takes them."""
         if self._precomputed_mask is None or self._precomputed_mask[0] != (round_, attempt):
             label = mask_label(self.view, round_, attempt)
-            seed = prf.mask_seed(self._secrets.evaluate(label), label)
-            mask = self_mask(self._suite, seed, self.view.word_count)
+            seed = prf.mask_seed(self._place.secrets.evaluate(label), label)
+            mask = self_mask(self._place.suite, seed, self.view.word_count)
             mask.flags.writeable = False
             self._precomputed_mask = (round_, attempt), seed, mask
         return self._precomputed_mask[1:]
@@ -190,20 +177,19 @@ class Member:
             if type(message) in _HANDLERS:
                 return [Note("member_message_out_of_season")]  # late or early, and harmless: the network does that
             raise RemoteProtocolError("message_not_allowed", f"{type(message).__name__} is not for members")
-        allowed = TRANSITIONS[self.state, type(message)]
-        instructions: list[MemberEffect] = getattr(self, _HANDLERS[type(message)])(message, now_s)
-        if self.state not in allowed:
-            raise InvariantError(f"a {type(message).__name__} led to {self.state.value}")
+        handler = getattr(self, _HANDLERS[type(message)])
+        effects = self._apply(type(message), message, now_s, handler, message, now_s)
         self._heard_s = now_s
         self._deadline_s = self._next_deadline(now_s)
-        return instructions
+        return effects
 
     @property
     def next_attempt(self) -> tuple[int, int]:
         """The (round, attempt) that a head which knows what this member knows opens first."""
-        if self.unsettled == self.round and self.attempt + 1 < wire.MAX_ATTEMPTS:
-            return self.round, self.attempt + 1
-        return self.round + 1, 0
+        current = self.current
+        if self.unsettled == current.round and current.attempt + 1 < wire.MAX_ATTEMPTS:
+            return current.round, current.attempt + 1
+        return current.round + 1, 0
 
     def _ready(self) -> ToHead:
         return ToHead(wire.Ready(self.view.epoch, self.view.ring, self.term, *self.next_attempt))
@@ -216,6 +202,9 @@ class Member:
         """The head has been silent for too long: tell the coordinator, ask how the round ended, ask to be let in."""
         if now_s < self._deadline_s:
             return []
+        return self._apply(Local.DEADLINE, (), now_s, self._on_deadline, now_s)
+
+    def _on_deadline(self, now_s: float) -> list[MemberEffect]:
         due = self.view.timing.round_at(now_s)
         out: list[MemberEffect] = []
         if self.unsettled is not None:
@@ -242,9 +231,10 @@ class Member:
             )
         if message.round >= view.rounds:
             raise RemoteProtocolError("no_such_round", f"round {message.round} of an epoch of {view.rounds}")
-        if (message.round, message.attempt) <= (self.round, self.attempt):  # rule 4: attempts only go up
+        current = self.current
+        if (message.round, message.attempt) <= (current.round, current.attempt):  # rule 4: attempts only go up
             raise RemoteProtocolError("stale_attempt", "an attempt that is not after the last one")
-        if message.round == self.round and self._round_closed:  # rule 1: never serve two attempts
+        if message.round == current.round and self._round_closed:  # rule 1: never serve two attempts
             raise RemoteProtocolError("already_served", "this round has ended or was served in an earlier attempt")
         self._check_members(view.from_wire(message.expected), view.everybody, "expected")
         self._pending_open = message
@@ -258,7 +248,7 @@ class Member:
             raise RemoteProtocolError("not_within", f"the {what} set has members that the attempt did not start with")
         if members.bit_count() < self.view.n_min:
             raise RemoteProtocolError("too_few_members", f"the {what} set is below {self.view.n_min}")
-        if (members & self._neighbours).bit_count() < self.view.k_min:
+        if (members & self._place.neighbours).bit_count() < self.view.k_min:
             raise RemoteProtocolError("too_few_neighbours", f"the {what} set has under {self.view.k_min} neighbours")
 
     def _try_share(self, now_s: float) -> list[MemberEffect]:
@@ -270,131 +260,84 @@ class Member:
         if offer is None or offer[0] != held.round:
             return []
         self._pending_open = None
-        view, round_, attempt = self.view, held.round, held.attempt
         _, vector, blindings = offer
-        self.expected = view.from_wire(held.expected)
-        self.state, self.round, self.attempt = State.SHARED, round_, attempt
-        self._round_closed, self._helped, self.unsettled, self._opened_by = False, 0, round_, self.term
-        self._seed, mask = self._self_mask_of(round_, attempt)
+        seed, mask = self._self_mask_of(held.round, held.attempt)
         self._precomputed_mask = None
-        masked = mask + vector
-        self._masks.add(masked, round_, attempt, self.expected)
-        commitments, blinding_vector, attestation = b"", b"", b""
-        if self._pedersen is not None:
-            values = [signed(int(vector[index])) for index in view.committed]
-            pairs = zip(values, blindings, strict=True)
-            commitments = b"".join(self._pedersen.commit(value, blinding) for value, blinding in pairs)
-            group = self._suite.group
-            masks = self._masks.blindings(round_, attempt, self.expected)
-            blinding_vector = encode_blinding_vector(
-                group,
-                add_blinding_vectors(
-                    group, tuple(blindings), masks, self_blinding(self._suite, self._seed, len(values))
-                ),
-            )
-            attestation = self._secrets.attest(attestation_text(view, round_, attempt, self.position, commitments))
+        expected = self.view.from_wire(held.expected)
+        self.current = MemberAttempt(held.round, held.attempt, self.term, expected, seed=seed)
+        self.state, self._round_closed, self.unsettled = State.SHARED, False, held.round
+        share = self.current.masked_input(self._place, mask, vector, blindings)
         self._deadline_s = self._next_deadline(now_s)
-        share = wire.MaskedInput(
-            view.epoch, view.ring, round_, attempt, masked.tobytes(), seed_commitment(self._seed), commitments,
-            blinding_vector,
-            attestation,
-        )  # fmt: skip
-        return [Persist(Attempted(round_, attempt, Progress.SHARED)), ToHead(share)]  # rule 5
-
-    def _is_current(self, message: wire.Roster | wire.Confirmed | wire.Recover) -> bool:
-        return (message.round, message.attempt) == (self.round, self.attempt)
+        return [Persist(Attempted(held.round, held.attempt, Progress.SHARED)), ToHead(share)]  # rule 5
 
     def _on_roster(self, message: wire.Roster, now_s: float) -> list[MemberEffect]:  # noqa: ARG002
-        if not self._is_current(message):
+        if not self.current.is_about(message):
             return [Note("member_message_out_of_season")]
-        view = self.view
-        roster = view.from_wire(message.roster)
+        roster = self.view.from_wire(message.roster)
         if self.state is State.CONFIRMED:
-            if roster != self.roster:  # rule 4: one roster for one attempt
+            if roster != self.current.roster:  # rule 4: one roster for one attempt
                 raise RemoteProtocolError("second_roster", "another roster for an attempt that is confirmed")
             return []
-        self._check_members(roster, self.expected, "roster")
-        self.roster = roster
-        self._digest = round_digest(view, self.round, self.attempt, self._opened_by, self.expected, roster)
+        self._check_members(roster, self.current.expected, "roster")
+        self.current = replace(self.current, roster=roster)
         self.state = State.CONFIRMED
-        macs = b"".join(
-            self._suite.mac(self._secrets.pair(other).confirm, self._mac_text(self.position, self._digest))
-            for other in positions_of(roster & self._neighbours)
-        )
-        # Rule 2: only words towards members outside the one roster we confirmed, and only their net sum.
-        gone = self._neighbours & self.expected & ~roster
-        dropped, blinding_vector = b"", b""
-        if gone:
-            dropped = self._masks.words(self.round, self.attempt, gone).tobytes()
-            blinding_vector = encode_blinding_vector(
-                self._suite.group, self._masks.blindings(self.round, self.attempt, gone)
-            )
-        return [ToHead(wire.Confirm(view.epoch, view.ring, self.round, self.attempt, macs, dropped, blinding_vector))]
-
-    def _mac_text(self, maker: int, digest: bytes) -> bytes:
-        """A MAC names its maker, or a neighbour's own MAC could be handed back to it."""
-        return maker.to_bytes(8, "little") + digest
+        return [ToHead(self.current.confirm(self._place))]
 
     def _on_confirmed(self, message: wire.Confirmed, now_s: float) -> list[MemberEffect]:  # noqa: ARG002
-        if not self._is_current(message):
+        current = self.current
+        if not current.is_about(message):
             return [Note("member_message_out_of_season")]
         view = self.view
-        makers = view.from_wire(message.makers)
-        if makers & ~(self._neighbours & self.roster) or len(message.macs) != MAC_SIZE * makers.bit_count():
-            raise RemoteProtocolError("bad_confirmations", "expected a MAC from each named neighbour in the roster")
-        valid = 0
-        for index, other in enumerate(positions_of(makers)):
-            ours = self._suite.mac(self._secrets.pair(other).confirm, self._mac_text(other, self._digest))
-            valid += mac_equal(ours, message.macs[MAC_SIZE * index : MAC_SIZE * (index + 1)])
-        if valid < view.t_c:  # rule 3
+        if current.valid_confirmations(self._place, message) < view.t_c:  # rule 3
             raise RemoteProtocolError("too_few_confirmations", f"under {view.t_c} neighbours confirmed this roster")
         self.state, self._round_closed = State.SERVED, True
         return [
-            Persist(Attempted(self.round, self.attempt, Progress.SERVED)),  # rule 5
-            ToHead(wire.Reveal(view.epoch, view.ring, self.round, self.attempt, self._seed)),
+            Persist(Attempted(current.round, current.attempt, Progress.SERVED)),  # rule 5
+            ToHead(wire.Reveal(view.epoch, view.ring, current.round, current.attempt, current.seed)),
         ]
 
     def _on_recover(self, message: wire.Recover, now_s: float) -> list[MemberEffect]:  # noqa: ARG002
         # Rules 1 and 3 hold because only SERVED gets here: our MACs were checked and what we did is durable.
-        if not self._is_current(message):
+        current = self.current
+        if not current.is_about(message):
             return [Note("member_message_out_of_season")]
-        view = self.view
+        view, round_, attempt = self.view, current.round, current.attempt
         silent = view.from_wire(message.silent)
-        if silent & ~self.roster or silent >> self.position & 1:  # rule 2
+        if silent & ~current.roster or silent >> self.position & 1:  # rule 2
             raise RemoteProtocolError("not_in_roster", "recovery of somebody outside the confirmed roster")
         out: list[MemberEffect] = []
-        label = mask_label(view, self.round, self.attempt)
-        for other in positions_of(silent & self._neighbours & ~self._helped):
-            self._helped |= 1 << other
-            part = self._secrets.partial(other, label)
+        label = mask_label(view, round_, attempt)
+        asked = silent & self._place.neighbours & ~current.helped
+        self.current = replace(current, helped=current.helped | asked)
+        for other in positions_of(asked):
+            part = self._place.secrets.partial(other, label)
             if part is None:
                 out.append(ToHead(wire.BadDeal(view.epoch, view.ring, other)))
             else:
-                element, proof = part
-                out.append(ToHead(wire.Partial(view.epoch, view.ring, self.round, self.attempt, other, element, proof)))
+                out.append(ToHead(wire.Partial(view.epoch, view.ring, round_, attempt, other, *part)))
         return out
 
     def _on_result(self, message: wire.Result, now_s: float) -> list[MemberEffect]:  # noqa: ARG002
-        view = self.view
+        view, current = self.view, self.current
         roster = view.from_wire(message.roster)
         text = result_text(view, message.round, message.outcome, roster)
-        if not self._suite.verify(view.result_key, text, message.signature):
+        if not self._place.suite.verify(view.result_key, text, message.signature):
             raise RemoteProtocolError("forged_result", "a result that the round ledger did not sign")
         included = bool(roster >> self.position & 1) and message.outcome == wire.Outcome.OPENED
         out: list[MemberEffect] = []
         if message.round == self.unsettled:
             self.unsettled = None
             out.append(Persist(Settled(message.round, included)))
-        if message.round == self.round or (message.round > self.round and self.state is State.WAITING):
+        if message.round == current.round or (message.round > current.round and self.state is State.WAITING):
             if message.outcome == wire.Outcome.VOID:  # we helped, and it did not open: did a dealer cheat?
                 out += [
                     ToCoordinator(wire.BadDeal(view.epoch, view.ring, dealer))
-                    for dealer in positions_of(self._helped)
-                    if not self._secrets.is_good_deal(dealer)
+                    for dealer in positions_of(current.helped)
+                    if not self._place.secrets.is_good_deal(dealer)
                 ]
-            self._helped = 0
-            self.state, self.round, self._round_closed = State.WAITING, message.round, True
-            if self._pending_open is not None and self._pending_open.round <= self.round:
+            self.current = replace(current, round=message.round, helped=0)
+            self.state, self._round_closed = State.WAITING, True
+            if self._pending_open is not None and self._pending_open.round <= message.round:
                 self._pending_open = None
         if not included and message.outcome == wire.Outcome.OPENED:
             out.append(self._ready())
@@ -405,7 +348,7 @@ class Member:
         timing = self.view.timing
         if self.state is not State.WAITING or self._pending_open is not None or self.unsettled is not None:
             return now_s + timing.silent_s
-        due = max(self.round + 1, timing.round_at(max(now_s, self._heard_s)) + 1, 0)
+        due = max(self.current.round + 1, timing.round_at(max(now_s, self._heard_s)) + 1, 0)
         if due >= self.view.rounds:
             return float("inf")
         return timing.open_at_s(due) + timing.silent_s

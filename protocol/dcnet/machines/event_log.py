@@ -1,0 +1,168 @@
+"""
+What a machine was told and what it did, the newest of it: small enough to keep always, and fit for a bug report.
+
+Of a message its kind is kept and the fields that say which round it is about and who is in a set; the coordinator
+learns those anyway.  No vector, mask, seed, share, commitment or signature is in it, nor a digest of one: a total is
+guessed from its digest.  Gateways are positions.  So `stromkreis simulate --replay` plays a log with invented keys and
+readings, and sees whether a machine goes the same way again.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from enum import IntEnum, StrEnum
+from operator import attrgetter
+from typing import Any
+
+import msgpack
+
+from protocol import wire
+from protocol.dcnet.machines.effects import (
+    Attempted,
+    Effect,
+    Note,
+    Persist,
+    Progress,
+    ReportMisbehaviour,
+    RoundEnded,
+    Settled,
+)
+
+VERSION = 1
+_EVENTS_MAX = 48  # some six rounds of a member, 4 KB
+
+
+class Local(IntEnum):
+    """Events that are no messages, and records; numbered on from the codes of messages."""
+
+    DEADLINE = 128
+    OFFERED = 129
+    APPOINTED = 130
+    EXPELLED = 131
+    LOST = 132
+    SHARED = 160
+    SERVED = 161
+    SETTLED = 162
+    ROUND_ENDED = 163
+    REPORTED = 164
+
+
+Trigger = type[wire.Message] | Local
+_SETS = ("expected", "roster", "makers", "silent", "suspects", "members")  # bitmaps, or a position
+_NUMBERS = ("term", "round", "attempt", "dealer", "position", "outcome", "misbehaviour")
+_CODES: dict[type[wire.Message], int] = {kind: code for code, kind in wire.TABLE.items()}
+_LOCAL_FIELDS: dict[int, tuple[str, ...]] = {
+    Local.OFFERED: ("round",),
+    Local.APPOINTED: ("term",),
+    Local.EXPELLED: ("members",),
+}
+
+
+def _public(kind: type[wire.Message]) -> tuple[str, ...]:
+    return tuple(name for name in kind.__dataclass_fields__ if name in _NUMBERS or name in _SETS)
+
+
+_FIELDS = {code: _public(kind) for code, kind in wire.TABLE.items()} | _LOCAL_FIELDS
+
+
+def _reader(names: tuple[str, ...]) -> Callable[[Any], tuple[Any, ...]]:
+    if len(names) < 2:
+        return lambda message: tuple(getattr(message, name) for name in names)
+    read: Callable[[Any], tuple[Any, ...]] = attrgetter(*names)
+    return read
+
+
+_READ = {kind: _reader(_FIELDS[code]) for kind, code in _CODES.items()}
+
+
+def name_of(code: int) -> str:
+    """The name of a message or local event."""
+    return wire.TABLE[code].__name__ if code in wire.TABLE else Local(code).name
+
+
+class EventLog:
+    """The last `events_max` events of one machine; older ones are counted."""
+
+    def __init__(self, states: type[StrEnum], events_max: int = _EVENTS_MAX) -> None:
+        self._states = tuple(states)
+        self._index = {state: index for index, state in enumerate(states)}
+        self._packed: deque[bytes] = deque(maxlen=events_max)
+        self.added = 0
+
+    def add(
+        self, now_s: float, trigger: Trigger, about: wire.Message | tuple[int | bytes, ...], position: int,
+        before: StrEnum, after: StrEnum, effects: Iterable[Effect], refused: str = "",
+    ) -> None:  # fmt: skip
+        """
+        Keep an event: at what time, which, the message or a local event's fields, from whom (-1: nobody of the ring).
+
+        `refused` is the reason of a RemoteProtocolError.
+        """
+        if isinstance(about, wire.Message):
+            kind = type(about)
+            code, fields = _CODES[kind], _READ[kind](about)
+        else:
+            code, fields = int(trigger), about  # type: ignore[arg-type]  # a local event
+        index = self._index
+        row = (now_s, code, position, index[before], index[after], refused, fields, _summary(effects))
+        self._packed.append(msgpack.packb(row))
+        self.added += 1
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The events in order, as plain values: sets are lists of positions."""
+        return [self._row(*msgpack.unpackb(each)) for each in self._packed]
+
+    @property
+    def dropped(self) -> int:
+        """How many older events are gone."""
+        return self.added - len(self._packed)
+
+    def _row(
+        self, now_s: float, code: int, position: int, before: int, after: int, refused: str, fields: list[Any],
+        effects: list[list[Any]],
+    ) -> dict[str, Any]:  # fmt: skip
+        row: dict[str, Any] = {"at_s": now_s, "event": name_of(code), **_named(code, fields)}
+        if position >= 0:
+            row["from"] = position
+        row |= {"before": str(self._states[before]), "after": str(self._states[after])}
+        if refused:
+            row["refused"] = refused
+        if effects:
+            row["effects"] = [{"effect": name_of(code), **_named(code, fields)} for code, fields in effects]
+        return row
+
+
+def _named(code: int, fields: list[Any]) -> dict[str, Any]:
+    return {
+        name: [i for i in range(8 * len(value)) if value[i // 8] >> i % 8 & 1] if isinstance(value, bytes) else value
+        for name, value in zip(_FIELDS.get(code, ()), fields, strict=True)
+    }
+
+
+def _summary(effects: Iterable[Effect]) -> list[tuple[int, tuple[Any, ...]]]:
+    """The effects in short: of messages of one kind in a row the first, notes not at all."""
+    out: list[tuple[int, tuple[Any, ...]]] = []
+    for each in effects:
+        match each:
+            case Note():
+                continue
+            case Persist():
+                out.append((_record_code(each.record), ()))
+            case ReportMisbehaviour():
+                out.append((int(Local.REPORTED), ()))
+            case _:
+                kind = type(each.message)
+                if not out or out[-1][0] != _CODES[kind]:
+                    out.append((_CODES[kind], _READ[kind](each.message)))
+    return out
+
+
+def _record_code(record: Attempted | Settled | RoundEnded) -> int:
+    match record:
+        case Attempted():
+            return Local.SHARED if record.progress is Progress.SHARED else Local.SERVED
+        case Settled():
+            return Local.SETTLED
+        case _:
+            return Local.ROUND_ENDED
