@@ -9,12 +9,15 @@ the very last one opened may be unknown to a gateway that was killed; then the r
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from node.security.storage_key import FILE_NAME, FileStorageKeys
+from node.storage.cipher import store_cipher
 from node.storage.engine import Store
-from node.storage.repositories.accounts import AccountRepository
+from node.storage.repositories.accounts import Account, AccountRepository
 from protocol.dcnet.machines.effects import Ended
 from protocol.dcnet.setup.rings import positions_of
 from protocol.dcnet.setup.schema import Kind, Schema, signed
@@ -36,10 +39,10 @@ class EnergyBalance:
 
 
 def flown(
-    schema: Schema, ended: Iterable[Ended], members: Mapping[tuple[int, int], Sequence[str]], stores: Sequence[Path]
+    schema: Schema, ended: Iterable[Ended], members: Mapping[tuple[int, int], Sequence[str]], nodes: Sequence[Path]
 ) -> EnergyBalance:
     """
-    Hold a round ledger against the node stores of a run (SQLite files of nodes that have stopped).
+    Hold a round ledger against the accounts of a run's nodes (their data directories; they have stopped).
 
     `members` are the gateways of each (epoch, ring) in position order.
     """
@@ -53,18 +56,33 @@ def flown(
         counted.update((members[each.epoch, each.ring][i], each.epoch, each.round) for i in positions_of(each.roster))
     moved = [0] * len(schema.slots)
     gateways = 0
-    for path in stores:
-        store = Store(path)
-        accounts = AccountRepository(store)
-        for gateway in accounts.gateways():
-            gateways += 1
-            account, last = accounts.account(gateway), accounts.last_contribution(gateway)
-            if account is None:
-                continue
-            end = account.opened
-            if last is not None and not last.settled and (gateway, last.epoch, last.round) in counted:
-                end = last.registers
-            for index in energy:
-                moved[index] += end[index] - account.first[index]
-        store.close()
+    for directory in nodes:
+        with _opened(directory) as accounts:
+            for gateway, account in _accounts(accounts).items():
+                gateways += 1
+                last, end = accounts.last_contribution(gateway), account.opened
+                if last is not None and not last.settled and (gateway, last.epoch, last.round) in counted:
+                    end = last.registers
+                for index in energy:
+                    moved[index] += end[index] - account.first[index]
     return EnergyBalance(tuple(sums[i] for i in energy), tuple(moved[i] for i in energy), gateways)
+
+
+def accounts_of(directory: Path) -> dict[str, Account]:
+    """The accounts of a node that has stopped, by gateway."""
+    with _opened(directory) as accounts:
+        return _accounts(accounts)
+
+
+@contextmanager
+def _opened(directory: Path) -> Iterator[AccountRepository]:
+    store = Store(directory / "registers.sqlite", store_cipher(FileStorageKeys(directory / "keys" / FILE_NAME)))
+    try:
+        yield AccountRepository(store)
+    finally:
+        store.close()
+
+
+def _accounts(accounts: AccountRepository) -> dict[str, Account]:
+    found = {gateway: accounts.account(gateway) for gateway in accounts.gateways()}
+    return {gateway: account for gateway, account in found.items() if account is not None}

@@ -29,6 +29,7 @@ from loadtest.meters.meter_list import MeterEntry
 from loadtest.meters.run import run as run_meters
 from node.config import BillingConfig, GatewayConfig, LinkConfig, NodeConfig, PolicyConfig
 from node.fleet import run as run_node
+from node.storage.cipher import Cipher, StorageKeys, store_cipher
 from protocol.dcnet.machines.effects import Ended
 from protocol.dcnet.setup.schema import DEFAULT_SCHEMA
 
@@ -59,6 +60,7 @@ class Network:
     coordinator_config: CoordinatorConfig | None = None
     token: SecretStr | None = None
     web: list[str] = field(default_factory=list)
+    cipher_of: Callable[[StorageKeys], Cipher] = store_cipher
 
     async def start_meters(self, nursery: trio.Nursery) -> None:
         """Serve the meters; returns when all of them listen."""
@@ -129,7 +131,8 @@ class Network:
         `ready` gets its monitoring address.
         """
         scope = trio.CancelScope()
-        address = await _started(nursery, partial(run_node, self.node_config(first, count, name, area)), scope)
+        node = partial(run_node, self.node_config(first, count, name, area), cipher_of=self.cipher_of)
+        address = await _started(nursery, node, scope)
         if ready is not None:
             ready(address)
         return scope
@@ -162,8 +165,7 @@ class Network:
         """Hold the meter_list's totals against the stores of these stopped nodes; see `loadtest.account`."""
         if self.coordinator_config is None:
             raise RuntimeError("start the coordinator first")
-        stores = [self.directory / name / "registers.sqlite" for name in nodes]
-        return flown(DEFAULT_SCHEMA, self.ended(), self.members(), stores)
+        return flown(DEFAULT_SCHEMA, self.ended(), self.members(), [self.directory / name for name in nodes])
 
     async def wait_until(self, condition: Callable[[], object], timeout_s: float = 120.0) -> None:
         """Return as soon as `condition` is true of the files; raises trio.TooSlowError after `timeout_s`."""

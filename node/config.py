@@ -224,6 +224,16 @@ class NodeConfig(_Section):
         """The SQLite file of the register store."""
         return self.data_dir / "registers.sqlite"
 
+    @property
+    def keys_path(self) -> Path:
+        """The directory of the file-backed security modules."""
+        return self.data_dir / "keys"
+
+    @property
+    def seeds_path(self) -> Path:
+        """The SQLite file of the epoch seeds."""
+        return self.keys_path / "epochs.sqlite"
+
     def all_gateways(self) -> tuple[GatewayConfig, ...]:
         """Every gateway that this process hosts: the listed ones, then the fleet's; area and token filled in."""
         listed = self.gateways + (self.fleet.gateways() if self.fleet is not None else ())

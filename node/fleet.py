@@ -27,6 +27,7 @@ from node.lmn.runtime import Backoff, check_profiles
 from node.metrics import NodeMetrics
 from node.monitoring import serve_monitoring
 from node.security.module import FileSecurityModule, KeyDirectory
+from node.storage.cipher import Cipher, StorageKeys, store_cipher
 from node.storage.engine import Store
 from node.storage.repositories.accounts import AccountRepository
 from node.storage.repositories.bills import BillRepository
@@ -89,9 +90,14 @@ def renewal_policy(config: MeterReadingConfig) -> RenewalPolicy:
     )  # fmt: skip
 
 
-async def run(config: NodeConfig, *, ready: Callable[[str], None] | None = None) -> None:
+async def run(
+    config: NodeConfig, *, ready: Callable[[str], None] | None = None,
+    cipher_of: Callable[[StorageKeys], Cipher] = store_cipher,
+) -> None:  # fmt: skip
     """
     Serve until cancelled; `ready` is called with the monitoring address once every gateway is enrolled and runs.
+
+    `cipher_of` is for tests, which look for what another cipher would not hide.
 
     Raises StromkreisError where the node cannot start: no root certificate, no store, no enrolment.
     """
@@ -112,8 +118,8 @@ async def run(config: NodeConfig, *, ready: Callable[[str], None] | None = None)
         ) from error
     suite = StandardSuite()
     config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    keys = KeyDirectory(config.data_dir / "keys", suite)
-    store = Store(config.store_path)
+    keys = KeyDirectory(config.keys_path, suite)
+    store = Store(config.store_path, cipher_of(keys))
     running: list[Gateway] = []
 
     def not_ready() -> str | None:
@@ -134,7 +140,7 @@ async def run(config: NodeConfig, *, ready: Callable[[str], None] | None = None)
                     pairings=PairingStore(PairingRepository(store), renewal_policy(config.lmn)), metrics=metrics,
                     trust=TrustStore(root, time.time), policy=policy_of(config.policy), listen=config.link.listen,
                     public_host=config.link.public_host, relay=config.link.mode == "relay",
-                    billing=billing_rules(config.billing),
+                    billing=billing_rules(config.billing), epoch_over=store.truncate_log,
                     backoff=Backoff(max_s=config.lmn.reconnect_s_max),
                 )  # fmt: skip
                 async with trio.open_nursery() as gateway_nursery:

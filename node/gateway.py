@@ -80,6 +80,7 @@ class Shared:
     fleet: Fleet = field(default_factory=Fleet)
     rings: PublicRings = field(default_factory=PublicRings)
     pairings: PairingStore | None = None
+    epoch_over: Callable[[], None] = lambda: None
 
 
 @dataclass(slots=True)
@@ -238,6 +239,8 @@ class Gateway:
         except RemoteProtocolError as error:
             self._shared.metrics.protocol_error(error.reason)
             log.warning("gateway %s refuses the coordinator's message: %s", self.identity, error)
+        except StoreError as error:  # its own rows: the other gateways of the process go on
+            self._store_failed(error)
 
     async def _dispatch(self, message: wire.Message) -> None:
         match message:
@@ -309,7 +312,7 @@ class Gateway:
         schema = schema.without_noise()
         if self._registers is None:
             try:
-                self._registers = RegisterSet(schema, [profile.device for profile in self._profiles])
+                registers = RegisterSet(schema, [profile.device for profile in self._profiles])
             except (ValueError, KeyError, StopIteration) as error:
                 expected = "expected OBIS codes, units of the DLMS table and an energy"
                 raise RemoteProtocolError(
@@ -319,6 +322,7 @@ class Gateway:
                 self._shared.accounts, self.identity, schema, self._module.blinding,
                 keep_committed_s=self._shared.billing.keep_s, random_bits=self._module.random_bits,
             )  # fmt: skip
+            self._registers = registers  # after the account: where that cannot be read, the next call tries again
         elif self._registers.schema != schema:
             # The account is kept in the old schema's registers; a new one needs an operator's decision, not a guess.
             raise RemoteProtocolError("schema_changed", "this gateway's account is kept under another schema")
@@ -372,6 +376,7 @@ class Gateway:
         if self._epochs.get(epoch.call.epoch) is epoch:
             del self._epochs[epoch.call.epoch]
         self._module.forget_epoch(epoch.call.epoch)
+        self._shared.epoch_over()
 
     def _drop_epochs_without_layout(self) -> None:
         """Whoever calls anew has given the earlier call up; so calls without end cost us nothing."""

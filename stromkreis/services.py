@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -53,6 +54,7 @@ def coordinator(
     _set_up_logs(log_format, log_level)
     from coordinator.process import run  # noqa: PLC0415
 
+    _forbid_core_dumps()
     serve(lambda: run(settings, ready=None))
 
 
@@ -81,6 +83,7 @@ def node(
         log.warning("%s holds keys of meters and others may read it: chmod 600 %s", config, config)
     from node.fleet import run  # noqa: PLC0415
 
+    _forbid_core_dumps()
     serve(lambda: run(settings, ready=None))
 
 
@@ -144,6 +147,11 @@ def meters(
     from loadtest.meters.run import run  # noqa: PLC0415
 
     serve(lambda: run(settings, ready=lambda entries: typer.echo(meter_summary(entries, settings))))
+
+
+def _forbid_core_dumps() -> None:
+    """What is in memory - readings, keys, bills - must not go to disk with a crash."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def _set_up_logs(log_format: LogFormat, level: str) -> None:

@@ -32,6 +32,8 @@ from node.lmn.mbus.driver import Bus, Timing
 from node.lmn.profiles import ANY_METER, MeterProfile, profile_of_url
 from node.lmn.registry import DRIVERS
 from node.lmn.session import LmnStores, OpenPoll, PollSession
+from node.security.storage_key import FILE_NAME, FileStorageKeys
+from node.storage.cipher import store_cipher
 from node.storage.engine import Store
 from node.storage.repositories.counters import CounterRepository
 from protocol.errors import RemoteProtocolError, StromkreisError
@@ -248,7 +250,9 @@ async def _with_stores(profile: MeterProfile, work: Callable[[LmnStores], Awaita
     if profile.key("system_title") is None:
         return await work(LmnStores())
     home = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state")
-    store = Store(home / "stromkreis" / "sniff.db")
+    directory = home / "stromkreis"
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    store = Store(directory / "sniff.db", store_cipher(FileStorageKeys(directory / FILE_NAME)))
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(store.run)

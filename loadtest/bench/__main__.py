@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from loadtest.bench import bills, cms, codecs, curve, engine, rounds
+from loadtest.bench import bills, cms, codecs, curve, engine, rounds, store
 from loadtest.bench.measure import Row
 from loadtest.bench.table import machine, now, write_json, write_markdown
 
@@ -31,7 +31,8 @@ _SUITES: dict[str, tuple[str, Callable[..., list[Row]]]] = {
     "sml": ("SML", codecs.sml_rows),
     "mbus": ("M-Bus and wireless M-Bus", codecs.mbus_rows),
     "cms": ("CMS, one core", cms.rows),
-    "link": ("Links and store", codecs.link_rows),
+    "link": ("Links", codecs.link_rows),
+    "store": ("Node's store", store.rows),
 }
 _OUT = Path("out/bench")
 _TABLE = Path("docs/benchmarks.md")

@@ -6,12 +6,9 @@ Each of those runs alone too and shows more (`python -m loadtest.bench.sml`, `.m
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
-
 import trio
 
-from loadtest.bench import link, mbus, sml, sml_meters, store
+from loadtest.bench import link, mbus, sml, sml_meters
 from loadtest.bench.measure import Row, Spread, Target
 from loadtest.bench.peers import peer_python
 
@@ -76,8 +73,8 @@ def mbus_rows(*, quick: bool = False) -> list[Row]:
 
 
 def link_rows(*, quick: bool = False) -> list[Row]:
-    """Round trips over CURVE on loopback, both ends in one process, and durable writes."""
-    trips, gateways = (2000, 200) if quick else (10_000, 1000)
+    """Round trips over CURVE on loopback, both ends in one process."""
+    trips = 2000 if quick else 10_000
     rows = []
     for clients in (1, 50):
         taken = [trio.run(link.round_trips, clients, trips) for _ in range(3)]
@@ -91,12 +88,4 @@ def link_rows(*, quick: bool = False) -> list[Row]:
                 Spread.of([each["ms_p50"] for each in taken]), clock="wall",
             ),
         ]  # fmt: skip
-    with tempfile.TemporaryDirectory() as folder:
-        numbers = trio.run(store.rounds, Path(folder), gateways, 10)
-    rows.append(
-        Row(
-            f"{gateways} gateways durable at once", "ms", Spread.of([numbers["round_ms_p50"]]), clock="wall",
-            note="one group commit of the node's store on this disk",
-        )
-    )  # fmt: skip
     return rows

@@ -9,6 +9,7 @@ the total at the round ledger, and contains two flushes of each process's store 
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -25,6 +26,7 @@ from loadtest.bench.measure import Row, Spread, Target
 from node.aggregation.context import FromCoordinator
 from node.aggregation.membership import Membership
 from node.metrics import NodeMetrics
+from node.storage.cipher import StorageCipher
 from node.storage.engine import Store
 from protocol import wire
 from protocol.dcnet.crypto.suite import StandardSuite
@@ -89,7 +91,7 @@ async def _half(
 ) -> None:
     """Run the gateways at `positions` for all rounds, with their registers at each one's time."""
     ring.deal()
-    store = Store(folder / "ring.sqlite")
+    store = Store(folder / "ring.sqlite", StorageCipher(os.urandom(32)))
     view = ring.view
     async with trio.open_nursery() as nursery, LinkContext(max_sockets=4 * N) as link:
         nursery.start_soon(store.run)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import os
 import sys
 import tempfile
 import time
@@ -37,6 +38,7 @@ from loadtest.bench.link import cpu_s, resident_kb
 from node.aggregation.context import FromCoordinator
 from node.aggregation.membership import Membership
 from node.metrics import NodeMetrics
+from node.storage.cipher import StorageCipher
 from node.storage.engine import Store
 from protocol import wire
 from protocol.dcnet.crypto.suite import StandardSuite, derive
@@ -312,7 +314,7 @@ async def work(options: argparse.Namespace) -> None:
         ring.deal()
     members = sum(ring.view.size for ring in rings)
     with tempfile.TemporaryDirectory() as folder:
-        store = Store(Path(folder) / "node.sqlite")
+        store = Store(Path(folder) / "node.sqlite", StorageCipher(os.urandom(32)))
         async with LinkContext(max_sockets=4 * members + 64) as link, trio.open_nursery() as nursery:
             nursery.start_soon(store.run)
             process = Process(suite, link, store, NodeMetrics(CollectorRegistry()), time.time, bench_schema())

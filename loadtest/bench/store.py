@@ -1,64 +1,90 @@
 """
-What a durable write costs: gateways that all write at once, round after round, into one store.
+What a durable contribution costs: gateways that all contribute at once, round after round, into one store.
 
-    python -m loadtest.bench.store [--gateways 1000] [--rounds 20] [--folder FOLDER]
-
-The folder decides: a file system in memory acknowledges without a disk.
+Each round is taken sealed, as a node keeps it, and unsealed, in turn and on the same disk: the ratio is the price of
+encryption at rest.  A temporary folder in memory acknowledges without a disk, which makes that price look largest.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
+import os
 import tempfile
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import trio
 
-from node.storage.engine import Statement, Store
+from loadtest.bench.measure import Row, Spread, cpu_us
+from loadtest.unsealed import Unsealed
+from node.storage.cipher import Cipher, StorageCipher
+from node.storage.engine import Store
+from node.storage.repositories.accounts import AccountRepository, ContributionRecord
 
-WRITE = "INSERT INTO contribution VALUES (?, 1, ?, 0, ?, 1, 0, 0, ?, ?)"
+_REGISTERS = (1, 61_803_398_874, 2_718_281_828, 1_414)
+_VECTOR = bytes(8 * len(_REGISTERS))
 
 
-async def rounds(folder: Path, gateways: int, count: int) -> dict[str, float]:
-    """Return writes per second, transactions, and the time until all gateways of a round are durable in ms."""
-    took_ms: list[float] = []
-    store = Store(folder / "bench.db")
-    async with trio.open_nursery() as background:
-        background.start_soon(store.run)
-        began_s = time.perf_counter()
-        for number in range(count):
-            round_began_s = time.perf_counter()
-            async with trio.open_nursery() as nursery:
-                for gateway in range(gateways):
-                    parameters = f"gateway-{gateway}", number, number, bytes(128), bytes(128)
-                    nursery.start_soon(store.write, [Statement(WRITE, parameters)])
-            took_ms.append(1000 * (time.perf_counter() - round_began_s))
-        took_s = time.perf_counter() - began_s
-        background.cancel_scope.cancel()
-    took_ms.sort()
-    numbers = {
-        "writes_per_s": store.counters.writes / took_s,
-        "transactions": store.counters.transactions,
-        "round_ms_p50": took_ms[len(took_ms) // 2],
-        "round_ms_max": took_ms[-1],
-        "mb": sum(file.stat().st_size for file in folder.iterdir()) / 1e6,
-    }
+@asynccontextmanager
+async def _accounts(path: Path, cipher: Cipher) -> AsyncIterator[AccountRepository]:
+    store = Store(path, cipher)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(store.run)
+        yield AccountRepository(store)
+        nursery.cancel_scope.cancel()
     store.close()
-    return numbers
 
 
-def main() -> None:
-    """Run and print one JSON object."""
-    parser = argparse.ArgumentParser(description="What a durable write costs.")
-    parser.add_argument("--gateways", type=int, default=1000)
-    parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--folder", type=Path, help="where the store is made; a temporary folder if not given")
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        print(json.dumps(trio.run(rounds, Path(folder), options.gateways, options.rounds), indent=2))
+async def _round(accounts: AccountRepository, gateways: int, number: int) -> float:
+    """All gateways contribute and, when that is durable, settle: the time in ms."""
+    record = ContributionRecord(1, number, 0, 900 * number, 1, False, _REGISTERS, _VECTOR)
+
+    async def contribute(gateway: str) -> None:
+        await accounts.contribute(gateway, record)
+        await accounts.settle(gateway, record, included=True)
+
+    began_s = time.perf_counter()
+    async with trio.open_nursery() as nursery:
+        for index in range(gateways):
+            nursery.start_soon(contribute, f"gateway-{index}")
+    return 1000 * (time.perf_counter() - began_s)
 
 
-if __name__ == "__main__":
-    main()
+async def rounds(folder: Path, gateways: int, count: int) -> tuple[list[float], list[float]]:
+    """The times of `count` rounds in ms, sealed and unsealed; each began right after the other's."""
+    sealed: list[float] = []
+    unsealed: list[float] = []
+    async with (
+        _accounts(folder / "sealed.db", StorageCipher(os.urandom(32))) as ours,
+        _accounts(folder / "unsealed.db", Unsealed()) as peer,
+    ):
+        for number in range(-1, count):  # the first one warms up
+            for accounts, took_ms in ((ours, sealed), (peer, unsealed)):
+                took_ms.append(await _round(accounts, gateways, number + 1))
+    return sealed[1:], unsealed[1:]
+
+
+def rows(*, quick: bool = False) -> list[Row]:
+    """Whole rounds with their flushes by the clock, and the cipher alone."""
+    gateways, count = (200, 5) if quick else (1000, 20)
+    with tempfile.TemporaryDirectory() as folder:
+        sealed, unsealed = trio.run(rounds, Path(folder), gateways, count)
+    cipher, row, value = StorageCipher(os.urandom(32)), ("ESTK0000000001", 1, 5, 900), bytes(70)
+    kept = cipher.seal("contribution", row, value)
+    times = 2_000 if quick else 20_000
+    return [
+        Row(
+            f"{gateways} gateways contribute and settle, sealed", "ms", Spread.of(sealed), "unsealed",
+            Spread.of(unsealed), Spread.of([peer / ours for ours, peer in zip(sealed, unsealed, strict=True)]),
+            clock="wall", note="group commits of the node's store on this disk",
+        ),
+        Row(
+            "sealing a contribution of 70 bytes", "µs",
+            Spread.of([cpu_us(lambda: cipher.seal("contribution", row, value), times) for _ in range(5)]),
+        ),
+        Row(
+            "opening it", "µs",
+            Spread.of([cpu_us(lambda: cipher.open("contribution", row, kept), times) for _ in range(5)]),
+        ),
+    ]  # fmt: skip

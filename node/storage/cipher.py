@@ -50,6 +50,11 @@ class Cipher(Protocol):
         """Inverse of `seal`.  Raises SealError for anything that was not sealed for this column and row."""
 
 
+def store_cipher(keys: StorageKeys) -> Cipher:
+    """The cipher of a node's store, by the key that its security module holds."""
+    return StorageCipher(keys.storage_key(STORE_PURPOSE))
+
+
 class StorageCipher:
     """
     Cipher with AES-256-GCM; sealed is nonce, ciphertext and tag: 28 bytes more than the value.

@@ -15,15 +15,17 @@ Why it is as it is:
   failed.
 - The writer finishes what is queued before it lets itself be cancelled, and a write that finds no writer fails: nobody
   waits for ever, and nobody takes an unwritten contribution for a written one.
-- secure_delete: a contribution is a household's reading; what is deleted is overwritten.
+- secure_delete: a contribution is a household's reading; what is deleted is overwritten.  The write-ahead log keeps
+  older pages, and so is emptied at each epoch's end, at the start and at the stop: by the writer, when nobody waits.
 """
 
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,11 +33,14 @@ from typing import Any
 
 import trio
 
-from node.storage.errors import SchemaError, StoreError
-from node.storage.migrations import check_version, migrate
+from node.storage.cipher import Cipher
+from node.storage.errors import SchemaError, SealError, StoreError
+from node.storage.migrations import STEPS, check_version, migrate, store_steps
 
+log = logging.getLogger(__name__)
 _REFUSALS = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError, OverflowError)
 """What SQLite says about one write; everything else is about the file."""
+_BUSY_MS = 5_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,28 +73,32 @@ class _Batch:
 
 @dataclass(slots=True)
 class StoreCounters:
-    """Since the store was opened: `writes` are acknowledged ones, `failed` those that raised."""
+    """Since it was opened: `writes` that were acknowledged, `failed` that raised, `truncations` of the log."""
 
     transactions: int = 0
     writes: int = 0
     failed: int = 0
+    truncations: int = 0
 
 
 class Store:
     """
-    Open with a path; `run` must be running in a nursery for `write` to return.
+    Open with a path; `run` must be running in a nursery for `write` to return.  `cipher` is for the repositories: what
+    goes into their statements is sealed already.
 
     `queue_writes`: how many writes may wait at once before `write` waits for room.  Below the number of gateways that
     contribute at the same moment, a round takes more than two transactions.
     """
 
-    def __init__(self, path: Path, *, queue_writes: int = 16384) -> None:
+    def __init__(self, path: Path, cipher: Cipher, *, queue_writes: int = 16384) -> None:
         self._path = path
+        self.cipher = cipher
         self.counters = StoreCounters()
         self._room = trio.Semaphore(queue_writes)
         self._next = _Batch()
         self._wanted = trio.Event()
         self._stopped = False
+        self._is_truncation_due = False
         with ExitStack() as opened:
             try:
                 self._open(path, opened)
@@ -109,10 +118,14 @@ class Store:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
         self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         opened.callback(self._connection.close)
-        check_version(self._connection)  # before a pragma changes the file of a later release
+        check_version(self._connection, len(STEPS))  # before a pragma changes the file of a later release
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "secure_delete=ON", "temp_store=MEMORY"):
             self._connection.execute(f"PRAGMA {pragma}")
-        migrate(self._connection)
+        self._check_key()  # before a step seals more under a key that is not the store's
+        found = migrate(self._connection, store_steps(self.cipher))
+        if 0 < found < len(STEPS):
+            log.info("%s: schema version %d is now %d", path, found, len(STEPS))
+        self._truncate_log()
         # A connection of its own: reading must not wait, and the event loop with it, for the writer's flush.
         self._reader = sqlite3.connect(path, isolation_level=None)
         opened.callback(self._reader.close)
@@ -121,6 +134,18 @@ class Store:
         directory = os.open(path.parent, os.O_RDONLY)
         os.fsync(directory)
         os.close(directory)
+
+    def _check_key(self) -> None:
+        if not self._connection.execute("SELECT 1 FROM sqlite_schema WHERE name='key_check'").fetchall():
+            return
+        for (sealed,) in self._connection.execute("SELECT sealed FROM key_check"):
+            try:
+                self.cipher.open("key_check", (), sealed)
+            except SealError:
+                raise SchemaError(
+                    "it is sealed under another storage key; put the key back that belongs to it. Where that is lost,"
+                    " move the store away and let its gateways start anew; never put back an older copy"
+                ) from None
 
     @property
     def queued(self) -> int:
@@ -164,17 +189,51 @@ class Store:
         try:
             while True:
                 if not self._next.writes:
-                    await self._wanted.wait()
-                self._wanted = trio.Event()
+                    if self._is_truncation_due:
+                        await self._in_thread(self._truncate_log)
+                    else:
+                        await self._wanted.wait()
+                        self._wanted = trio.Event()
+                    continue
                 batch, self._next = self._next, _Batch()
-                with trio.CancelScope(shield=True):
-                    await trio.to_thread.run_sync(self._commit, batch.writes)
+                await self._in_thread(self._commit, batch.writes)
                 batch.done.set()
         finally:
             self._stopped = True
             for each in (batch, self._next):
                 if not each.done.is_set():
                     each.fail(sqlite3.OperationalError("the store's writer has stopped"))
+            await self._in_thread(self._truncate_log)
+
+    async def _in_thread(self, work: Callable[..., None], *arguments: Any) -> None:
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(work, *arguments)
+
+    def truncate_log(self) -> None:
+        """
+        Ask the writer to empty the write-ahead log, which still holds what was deleted from the database.
+
+        It does so as soon as no write waits: a flush or two, for which a write that comes meanwhile has to wait.
+        """
+        self._is_truncation_due = True
+        self._wanted.set()
+
+    def _truncate_log(self) -> None:
+        """Fold the log into the database and cut it to nothing; where another process reads it, the next time."""
+        self._is_truncation_due = False
+        try:
+            self._connection.execute("PRAGMA busy_timeout=0")
+            try:
+                ((is_busy, _, _),) = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            finally:
+                self._connection.execute(f"PRAGMA busy_timeout={_BUSY_MS}")
+        except sqlite3.Error as error:
+            log.warning("%s: the write-ahead log was not emptied (%s)", self._path, error)
+            return
+        if is_busy:
+            log.warning("%s: another process reads it, the write-ahead log is not emptied", self._path)
+        else:
+            self.counters.truncations += 1
 
     def close(self) -> None:
         """Close the file; another process may have it then."""

@@ -32,6 +32,7 @@ from node.lmn.runtime import Periodic, run_meters
 from node.lmn.serial_link import open_serial
 from node.lmn.session import LmnStores
 from node.lmn.sml.client import MAGNETIC_TAMPER, SmlClient, object_path
+from node.storage.cipher import StorageCipher
 from node.storage.engine import Store
 from node.storage.repositories.pairings import PairingRepository
 from protocol.errors import LocalProtocolError, RemoteProtocolError
@@ -205,7 +206,7 @@ Paired = tuple[
 @asynccontextmanager
 async def paired(home: Home, path: Path, policy: RenewalPolicy = POLICY) -> AsyncIterator[Paired]:
     """Reads the first meter at a time that is given, with what the store knows; `start` is a gateway that starts."""
-    store = Store(path / "node.sqlite")
+    store = Store(path / "node.sqlite", StorageCipher(bytes(32)))
     started: list[MeterProfile] = []
     sessions: list[Lks1Poll] = []
 

@@ -21,6 +21,7 @@ from node.lmn.mbus.device import DeviceAddress
 from node.lmn.profiles import MeterProfile
 from node.lmn.registry import DRIVERS
 from node.lmn.session import LmnStores
+from node.storage.cipher import StorageCipher
 from node.storage.engine import Store
 from node.storage.errors import StoreError
 from node.storage.repositories.counters import CounterRepository
@@ -36,7 +37,7 @@ def now() -> datetime:
 
 
 async def with_store(path: Path, use: Callable[[Store], Awaitable[list[int]]]) -> list[int]:
-    store = Store(path)
+    store = Store(path, StorageCipher(bytes(32)))
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(store.run)

@@ -29,6 +29,7 @@ from node.gateway import Shared
 from node.lmn.counters import DurableCounters
 from node.metrics import NodeMetrics
 from node.security.module import KeyDirectory
+from node.storage.cipher import StorageCipher
 from node.storage.engine import Store
 from node.storage.repositories.accounts import AccountRepository
 from node.storage.repositories.bills import BillRepository
@@ -94,7 +95,7 @@ async def gateway(tmp_path: Path) -> AsyncIterator[Gateway]:
     liar.term = TERM
     registry = CollectorRegistry()
     keys = KeyDirectory(tmp_path / "keys", SUITE)
-    store = Store(tmp_path / "registers.sqlite")
+    store = Store(tmp_path / "registers.sqlite", StorageCipher(bytes(32)))
     async with LinkContext() as link, trio.open_nursery() as nursery:
         nursery.start_soon(store.run)
         contributions = Contributions(AccountRepository(store), "ESTK0000000001", DEFAULT_SCHEMA)
@@ -162,7 +163,7 @@ async def test_a_member_that_was_shut_out_does_not_come_back_by_another_link_tha
     view = replace(liar.view, members=seats)
     keys = KeyDirectory(tmp_path / "keys", SUITE)
     module = keys.open("ESTK0000000001")
-    store = Store(tmp_path / "registers.sqlite")
+    store = Store(tmp_path / "registers.sqlite", StorageCipher(bytes(32)))
     bare: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     async with LinkContext() as link, trio.open_nursery() as nursery:
         context = MembershipContext(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from typing import TYPE_CHECKING
 
 import httpx
@@ -10,6 +9,7 @@ import pytest
 import trio
 
 from coordinator.storage.store import Store
+from loadtest.account import accounts_of
 from loadtest.households import households
 from loadtest.network import Network
 from node.config import PolicyConfig
@@ -53,11 +53,9 @@ async def test_totals_are_noisy_and_say_so_and_who_wants_more_noise_takes_no_par
     assert [value["noise"] and value["noise"]["epsilon"] for value in total["values"]] == [None, 1.0, 1.0, 1.0]
     assert 33_900 < total["values"][3]["noise"]["deviation"] < 34_000
     assert "weak_noise" in caplog.text
-    accounts = sqlite3.connect(network.directory / "content" / "registers.sqlite")
-    rows = accounts.execute("SELECT gateway, opened FROM baseline").fetchall()
-    accounts.close()
-    assert len(rows) == 8
+    accounts = accounts_of(network.directory / "content")
+    assert len(accounts) == 8
     homes = households(network.meters_config())
-    for gateway, at in rows:  # an account stands at what its meter really showed, and knows nothing of noise
+    for gateway, account in accounts.items():  # it stands at what the meter showed, without noise
         shown = [homes[int(gateway[-2:])].registers(q)[:2] for q in range(200)]
-        assert tuple(int.from_bytes(at[place : place + 8], "little") for place in (8, 16)) in shown
+        assert account.opened[1:3] in shown

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from zmq.utils import z85
 
+from loadtest.account import accounts_of
 from loadtest.households import Household, Registers
 from loadtest.network import Network
 from protocol.link.connection import Connection
@@ -118,12 +119,8 @@ async def test_nothing_but_totals_leaves_the_gateways(
     totals = {word for each in opened for word in each.total}
     assert any(form in outside for form in forms(max(totals, key=lambda word: word % 2**63)))  # the search can find
     readings = {word for vector in ledger.contributed.values() for word in vector if word > 10**6} - totals
-    connection = sqlite3.connect(f"file:{network.directory / 'node' / 'registers.sqlite'}?mode=ro", uri=True)
-    for first, at in connection.execute("SELECT first, opened FROM baseline"):
-        for packed in (first, at):
-            words = [int.from_bytes(packed[i : i + 8], "little") for i in range(8, len(packed), 8)]
-            readings.update(word for word in words if word > 10**6)
-    connection.close()
+    for account in accounts_of(network.directory / "node").values():
+        readings.update(word for word in (*account.first[1:], *account.opened[1:]) if word > 10**6)
     assert len(readings) > 40
     assert [value for value in readings for form in forms(value) if form in outside] == []
     planted_keys = [*private_keys(keys), *seeds]

@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from node.storage.cipher import StorageCipher
 from node.storage.engine import Store
 from node.storage.errors import SchemaError, StoreError
 from node.storage.migrations import STEPS, migrate
+
+CIPHER = StorageCipher(bytes(32))
 
 
 @pytest.fixture
@@ -22,7 +25,7 @@ def raw(path: Path, *statements: str) -> list[tuple[object, ...]]:
 
 
 def test_a_new_store_has_the_newest_version(path: Path) -> None:
-    Store(path).close()
+    Store(path, CIPHER).close()
     assert raw(path, "PRAGMA user_version") == [(len(STEPS),)]
 
 
@@ -30,26 +33,26 @@ def test_a_later_version_is_refused_and_stays_as_it_was(path: Path) -> None:
     raw(path, "CREATE TABLE later (value)", f"PRAGMA user_version={len(STEPS) + 1}")
     before = path.read_bytes()
     with pytest.raises(StoreError) as refused:
-        Store(path)
+        Store(path, CIPHER)
     said = str(refused.value)
     assert str(path) in said
     assert f"has version {len(STEPS) + 1}, this release knows versions up to {len(STEPS)}; run the release" in said
     assert path.read_bytes() == before
     with pytest.raises(StoreError, match="has version"):  # not "another process has it open": the lock is free again
-        Store(path)
+        Store(path, CIPHER)
 
 
 def test_tables_of_another_program_are_refused(path: Path) -> None:
     raw(path, "CREATE TABLE songs (title)")
     with pytest.raises(StoreError, match=r"registers\.sqlite: it has no version and a table 'songs'.*name another"):
-        Store(path)
+        Store(path, CIPHER)
     assert raw(path, "SELECT name FROM sqlite_schema") == [("songs",)]
 
 
 def test_tables_of_an_unknown_release_are_refused(path: Path) -> None:
     raw(path, "CREATE TABLE baseline (gateway, first)")
     with pytest.raises(StoreError, match=r"columns gateway, first; expected gateway, first, opened.*start that one"):
-        Store(path)
+        Store(path, CIPHER)
     assert raw(path, "PRAGMA user_version") == [(0,)]
 
 

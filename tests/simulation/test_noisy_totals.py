@@ -16,6 +16,7 @@ import trio
 
 from loadtest.ring import LocalRing, RingSize
 from node.aggregation.contribution import Contributions, Registers
+from node.storage.cipher import StorageCipher
 from node.storage.engine import Store
 from node.storage.repositories.accounts import AccountRepository
 from protocol.dcnet.crypto.suite import StandardSuite
@@ -52,7 +53,7 @@ async def test_totals_minus_truth_are_two_sided_geometric_and_no_account_knows(t
     opened_at = [list(each) for each in registers]
     flown = [0] * 4
     async with trio.open_nursery() as nursery:
-        store = Store(tmp_path / "registers.sqlite")
+        store = Store(tmp_path / "registers.sqlite", StorageCipher(bytes(32)))
         nursery.start_soon(store.run)
         accounts = [
             Contributions(AccountRepository(store), f"gateway-{i}", DEFAULT_SCHEMA, random_bits=draw.getrandbits)
@@ -99,7 +100,7 @@ async def test_totals_minus_truth_are_two_sided_geometric_and_no_account_knows(t
     for index in (1, 2):  # conservation: accounts move by true registers, totals carry truth and their own noise
         moved = sum(end[index] - begin[index] for end, begin in zip(opened_at, first, strict=True))
         assert flown[index] == moved + sum(noise[index])
-    reopened = Store(tmp_path / "registers.sqlite")
+    reopened = Store(tmp_path / "registers.sqlite", StorageCipher(bytes(32)))
     for position, values in enumerate(opened_at):
         kept = Contributions(AccountRepository(reopened), f"gateway-{position}", DEFAULT_SCHEMA)
         assert list(kept._opened or ())[:3] == values[:3]
@@ -117,7 +118,7 @@ async def test_a_restart_between_durable_and_sent_keeps_the_noise_that_was_drawn
     vectors = []
     for _ in range(2):
         async with trio.open_nursery() as nursery:
-            store = Store(tmp_path / "registers.sqlite")
+            store = Store(tmp_path / "registers.sqlite", StorageCipher(bytes(32)))
             nursery.start_soon(store.run)
             mine = Contributions(AccountRepository(store), "gateway-0", DEFAULT_SCHEMA)
             await mine.first_reading((1, 1000, 0, 0))

@@ -10,6 +10,7 @@ import pytest
 import trio
 
 from node.aggregation.contribution import Contribution, Contributions, Registers, SupersededError
+from node.storage.cipher import StorageCipher
 from node.storage.engine import Statement, Store
 from node.storage.errors import StoreError
 from node.storage.repositories.accounts import AccountRepository
@@ -27,7 +28,7 @@ NEW: Any = SimpleNamespace(epoch=1, size=8, noise=())
 async def account(path: Path, schema: Schema = DEFAULT_SCHEMA) -> AsyncIterator[Contributions]:
     """An account on a store of its own; leaving is a crash as far as the next one can tell."""
     async with trio.open_nursery() as nursery:
-        store = Store(path)
+        store = Store(path, StorageCipher(bytes(32)))
         nursery.start_soon(store.run)
         yield Contributions(AccountRepository(store), GATEWAY, schema, lambda _label: 1)
         nursery.cancel_scope.cancel()

@@ -15,8 +15,10 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from coordinator.gwa.ca import CertificateAuthority, TariffSigner
+from loadtest.unsealed import Unsealed
 from node.aggregation.bills import BillingRules, Bills
 from node.aggregation.contribution import Contributions, Registers, blinding_label
+from node.storage.cipher import StorageCipher
 from node.storage.engine import Statement, Store
 from node.storage.errors import StoreError
 from node.storage.repositories.accounts import AccountRepository
@@ -66,7 +68,7 @@ class Gateway:
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[Self]:
         async with trio.open_nursery() as nursery:
-            self.store = Store(self.path)
+            self.store = Store(self.path, StorageCipher(bytes(32)))
             nursery.start_soon(self.store.run)
             self.account = Contributions(AccountRepository(self.store), GATEWAY, VERIFIED_SCHEMA, blind)
             self.bills = Bills(BillRepository(self.store), GATEWAY, PEDERSEN, blind, self.trust, self.rules)
@@ -315,7 +317,7 @@ async def test_what_is_older_than_the_retention_is_deleted_from_the_file_too(
     path = tmp_path / "registers.sqlite"
     planted = 0x5EC2E7_5EC2E7
     async with trio.open_nursery() as nursery:
-        store = Store(path)
+        store = Store(path, Unsealed())
         nursery.start_soon(store.run)
         mine = Contributions(AccountRepository(store), GATEWAY, VERIFIED_SCHEMA, blind, keep_committed_s=keep_s)
         await mine.first_reading((1, 0, 0, 0))
@@ -328,7 +330,7 @@ async def test_what_is_older_than_the_retention_is_deleted_from_the_file_too(
         assert len(store.read("SELECT interval_s FROM committed WHERE obis=?", IMPORT)) == kept
         nursery.cancel_scope.cancel()
     store.close()
-    assert (planted.to_bytes(6, "big") in path.read_bytes()) == (kept == 5)
+    assert (planted.to_bytes(6, "little") in path.read_bytes()) == (kept == 5)
 
 
 async def test_an_earlier_bill_is_answered_again_after_a_later_one(

@@ -9,6 +9,7 @@ from loadtest.bench.gateways import Process, Ring, bench_schema
 from node.aggregation.context import RELAY
 from node.aggregation.membership import Membership
 from node.metrics import NodeMetrics
+from node.storage.cipher import StorageCipher
 from node.storage.engine import Store
 from protocol import wire
 from protocol.dcnet.crypto.suite import Encryptor, StandardSuite
@@ -43,7 +44,7 @@ def test_the_first_to_hear_of_a_head_makes_the_masks_of_all(tmp_path: Path) -> N
 
     async def play() -> None:
         nonlocal now_s
-        store = Store(tmp_path / "node.sqlite")
+        store = Store(tmp_path / "node.sqlite", StorageCipher(bytes(32)))
         async with trio.open_nursery() as nursery, LinkContext() as link:
             nursery.start_soon(store.run)
             process = Process(suite, link, store, NodeMetrics(CollectorRegistry()), lambda: now_s, bench_schema())

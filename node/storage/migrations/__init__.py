@@ -5,51 +5,58 @@ A step and its new version number are one transaction, so a process that is kill
 not begun.  Steps are never changed after a release: what comes later is a step of its own.  Version 0 is an empty file,
 or one from the time before versions, whose tables step 1 takes over as they are.
 
-To add one: a module `stepNNN_what.py` with `upgrade(connection)`, at the end of `STEPS` (`seedsNNN_what.py` for
-`EPOCH_SEED_STEPS`).
+To add one: a module `stepNNN_what.py` with `upgrade(connection, cipher)`, at the end of `STEPS`; for the file of epoch
+seeds `seedsNNN_what.py` with `upgrade(connection)`, at the end of `EPOCH_SEED_STEPS`.
 """
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final
 
+from node.storage.cipher import Cipher
 from node.storage.errors import SchemaError
-from node.storage.migrations import seeds001_unversioned, step001_unversioned
+from node.storage.migrations import seeds001_unversioned, step001_unversioned, step002_sealed
 
 Step = Callable[[sqlite3.Connection], None]
 
-STEPS: Final[tuple[Step, ...]] = (step001_unversioned.upgrade,)
-"""Those of the node's store."""
+STEPS: Final = (step001_unversioned.upgrade, step002_sealed.upgrade)
+"""Those of the node's store, where some need its cipher: see `store_steps`."""
 
 EPOCH_SEED_STEPS: Final[tuple[Step, ...]] = (seeds001_unversioned.upgrade,)
 """Those of the file of epoch seeds."""
 
 
-def check_version(connection: sqlite3.Connection, steps: Sequence[Step] = STEPS) -> int:
+def store_steps(cipher: Cipher) -> tuple[Step, ...]:
+    """The steps of a store that is sealed by `cipher`."""
+    return tuple(partial(step, cipher=cipher) for step in STEPS)
+
+
+def check_version(connection: sqlite3.Connection, known: int) -> int:
     """
     Return the schema version of an open store; 0 is an empty file, or one from the time before versions.
 
-    Raises SchemaError where a later release has written it.
+    Raises SchemaError where it is above `known`: a later release has written the file.
     """
     ((found,),) = connection.execute("PRAGMA user_version")
-    if found > len(steps):
+    if found > known:
         raise SchemaError(
-            f"its schema has version {found}, this release knows versions up to {len(steps)}; run the release that"
+            f"its schema has version {found}, this release knows versions up to {known}; run the release that"
             " wrote it, or a later one; the file is as it was"
         )
     return int(found)
 
 
-def migrate(connection: sqlite3.Connection, steps: Sequence[Step] = STEPS) -> int:
+def migrate(connection: sqlite3.Connection, steps: Sequence[Step]) -> int:
     """
     Bring an open store to the newest version; return the one that it had.
 
     The connection is in autocommit mode.  Raises SchemaError, and sqlite3.Error of a step: the store then stays at the
     last version that was reached.
     """
-    found = check_version(connection, steps)
+    found = check_version(connection, len(steps))
     for number, step in enumerate(steps[found:], found + 1):
         connection.execute("BEGIN IMMEDIATE")
         try:

@@ -14,5 +14,5 @@ _TABLES: Final = {
 
 
 def upgrade(connection: sqlite3.Connection) -> None:
-    """0 -> 1.  Raises SchemaError where the file is something else."""
+    """Take over the tables from the time before versions."""
     take_over(connection, _TABLES)

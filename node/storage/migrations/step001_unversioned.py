@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from typing import Final
 
+from node.storage.cipher import Cipher
 from node.storage.migrations.unversioned import take_over
 
 _TABLES: Final = {
@@ -28,6 +29,6 @@ _TABLES: Final = {
 }
 
 
-def upgrade(connection: sqlite3.Connection) -> None:
-    """0 -> 1.  Raises SchemaError where the file is something else."""
+def upgrade(connection: sqlite3.Connection, cipher: Cipher) -> None:  # noqa: ARG001
+    """Take over the tables from the time before versions."""
     take_over(connection, _TABLES)

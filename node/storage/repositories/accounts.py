@@ -1,8 +1,8 @@
 """
 The accounts of gateways: what the energies of the next contribution are differences to, and the last contribution.
 
-Tables `baseline` (a row for each gateway) and `contribution`.  Register values are little-endian 64-bit words, as in
-the vectors of the rings.
+Tables `baseline` (a row for each gateway) and `contribution`, with registers and vectors sealed.  Register values are
+little-endian 64-bit words, as in the vectors of the rings.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+
+import msgpack
 
 from node.storage.engine import Statement, Store
 from node.storage.repositories.bills import CommittedValue, keep_committed
@@ -44,6 +46,7 @@ class AccountRepository:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._cipher = store.cipher
 
     def gateways(self) -> list[str]:
         """Who has an account."""
@@ -52,16 +55,21 @@ class AccountRepository:
     def account(self, gateway: str) -> Account | None:
         """A gateway's account; None before its first reading."""
         for first, opened in self._store.read("SELECT first, opened FROM baseline WHERE gateway=?", gateway):
-            return Account(_unpack(first), _unpack(opened))
+            return Account(
+                _unpack(self._cipher.open("baseline.first", (gateway,), first)),
+                _unpack(self._cipher.open("baseline.opened", (gateway,), opened)),
+            )
         return None
 
     def last_contribution(self, gateway: str) -> ContributionRecord | None:
         """A gateway's newest contribution."""
-        for epoch, round_, attempt, interval_s, progress, settled, registers, vector in self._store.read(
-            "SELECT epoch, round, attempt, interval_s, progress, settled, registers, vector FROM contribution"
+        for epoch, round_, attempt, interval_s, progress, settled, content in self._store.read(
+            "SELECT epoch, round, attempt, interval_s, progress, settled, content FROM contribution"
             " WHERE gateway=? ORDER BY interval_s DESC, epoch DESC, round DESC LIMIT 1",
             gateway,
         ):
+            row = gateway, epoch, round_, interval_s
+            registers, vector = msgpack.unpackb(self._cipher.open("contribution", row, content))
             return ContributionRecord(
                 epoch, round_, attempt, interval_s, progress, bool(settled), _unpack(registers), vector
             )
@@ -69,21 +77,25 @@ class AccountRepository:
 
     async def begin(self, gateway: str, registers: tuple[int, ...]) -> None:
         """Make a gateway's account; does nothing where there is one.  Durable on return."""
-        packed = _pack(registers)
+        first, opened = (
+            self._cipher.seal(column, (gateway,), _pack(registers)) for column in ("baseline.first", "baseline.opened")
+        )
         await self._store.write(
-            [Statement("INSERT OR IGNORE INTO baseline VALUES (?, ?, ?)", (gateway, packed, packed))]
+            [Statement("INSERT OR IGNORE INTO baseline VALUES (?, ?, ?)", (gateway, first, opened))]
         )
 
     async def contribute(self, gateway: str, record: ContributionRecord) -> None:
         """Keep a contribution; of one that is known, attempt and progress alone.  Durable on return."""
+        row = gateway, record.epoch, record.round, record.interval_s
+        content = msgpack.packb((_pack(record.registers), record.vector))
         await self._store.write(
             [
                 Statement(
-                    "INSERT INTO contribution VALUES (?, ?, ?, ?, ?, ?, ?, 0, ?, ?) ON CONFLICT DO UPDATE SET"
+                    "INSERT INTO contribution VALUES (?, ?, ?, ?, ?, ?, ?, 0, ?) ON CONFLICT DO UPDATE SET"
                     " attempt=excluded.attempt, progress=excluded.progress",
                     (
                         gateway, record.epoch, record.round, record.attempt, record.interval_s, record.progress,
-                        int(record.settled), _pack(record.registers), record.vector,
+                        int(record.settled), self._cipher.seal("contribution", row, content),
                     ),
                 )
             ]
@@ -107,10 +119,9 @@ class AccountRepository:
             Statement("DELETE FROM contribution WHERE gateway=? AND interval_s<?", (gateway, record.interval_s)),
         ]
         if included:
-            statements.append(
-                Statement("UPDATE baseline SET opened=? WHERE gateway=?", (_pack(record.registers), gateway))
-            )
-            statements += keep_committed(gateway, record.interval_s, committed, keep_committed_s)
+            opened = self._cipher.seal("baseline.opened", (gateway,), _pack(record.registers))
+            statements.append(Statement("UPDATE baseline SET opened=? WHERE gateway=?", (opened, gateway)))
+            statements += keep_committed(self._cipher, gateway, record.interval_s, committed, keep_committed_s)
         await self._store.write(statements)
 
 

@@ -1,16 +1,23 @@
 """
 Committed values that wait for their bill, and the bills that were given.
 
-Tables `committed` (a row for each gateway, register and interval; no value once it is billed) and `bill`.
+Tables `committed` (a row for each gateway, register and interval; no value once it is billed) and `bill`, with
+values, amounts and blindings sealed.
 """
 
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import msgpack
+
+from node.storage.cipher import Cipher
 from node.storage.engine import Statement, Store
+
+_word = struct.Struct("<q")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +44,14 @@ class BillRepository:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._cipher = store.cipher
 
     def bill(self, gateway: str, request: bytes) -> BillRecord | None:
         """The bill that was given to a request."""
-        for tariff, until_s, amount, blinding in self._store.read(
-            "SELECT tariff, until_s, amount, blinding FROM bill WHERE gateway=? AND request=?", gateway, request
+        for tariff, until_s, content in self._store.read(
+            "SELECT tariff, until_s, content FROM bill WHERE gateway=? AND request=?", gateway, request
         ):
+            amount, blinding = msgpack.unpackb(self._cipher.open("bill", (gateway, request), content))
             return BillRecord(request, tariff, until_s, amount, blinding)
         return None
 
@@ -52,7 +61,12 @@ class BillRepository:
             "SELECT interval_s, value FROM committed WHERE gateway=? AND obis=? AND interval_s BETWEEN ? AND ?",
             gateway, obis, from_s, to_s,
         )  # fmt: skip
-        return dict(rows)
+        return {
+            interval_s: None
+            if sealed is None
+            else _word.unpack(self._cipher.open("committed", (gateway, obis, interval_s), sealed))[0]
+            for interval_s, sealed in rows
+        }
 
     def open_intervals(self, gateway: str) -> set[int]:
         """The intervals that were contributed in rounds whose results are not known."""
@@ -67,11 +81,12 @@ class BillRepository:
 
         One transaction, durable on return.
         """
+        content = self._cipher.seal("bill", (gateway, bill.request), msgpack.packb((bill.amount, bill.blinding)))
         await self._store.write(
             [
                 Statement(
-                    "INSERT INTO bill VALUES (?, ?, ?, ?, ?, ?)",
-                    (gateway, bill.request, bill.tariff, bill.until_s, bill.amount, bill.blinding),
+                    "INSERT INTO bill VALUES (?, ?, ?, ?, ?)",
+                    (gateway, bill.request, bill.tariff, bill.until_s, content),
                 ),
                 Statement(
                     "UPDATE committed SET value=NULL, bill=? WHERE gateway=? AND obis=?"
@@ -84,13 +99,14 @@ class BillRepository:
 
 
 def keep_committed(
-    gateway: str, interval_s: int, values: Sequence[CommittedValue], keep_s: int
+    cipher: Cipher, gateway: str, interval_s: int, values: Sequence[CommittedValue], keep_s: int
 ) -> list[Statement]:  # fmt: skip
     """For the transaction in which a round is settled: the values of its interval wait, those `keep_s` older go."""
     statements = []
     for each in values:
+        sealed = cipher.seal("committed", (gateway, each.obis, interval_s), _word.pack(each.value))
         statements += [
-            Statement("INSERT INTO committed VALUES (?, ?, ?, ?, NULL)", (gateway, each.obis, interval_s, each.value)),
+            Statement("INSERT INTO committed VALUES (?, ?, ?, ?, NULL)", (gateway, each.obis, interval_s, sealed)),
             Statement(
                 "DELETE FROM committed WHERE gateway=? AND obis=? AND interval_s<?",
                 (gateway, each.obis, interval_s - keep_s),

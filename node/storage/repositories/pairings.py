@@ -1,4 +1,4 @@
-"""Certificates and keys of the wired LMN that were renewed: table `lmn_pairing`, a row for each meter."""
+"""Certificates and keys of the wired LMN that were renewed: table `lmn_pairing`, a row for each meter, sealed."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ class PairingRepository:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._cipher = store.cipher
 
     def pairing(self, meter: str, origin: bytes) -> bytes | None:
         """What has become of the pair with the digest `origin`; None where nothing was renewed."""
         rows = self._store.read("SELECT pairing FROM lmn_pairing WHERE meter=? AND origin=?", meter, origin)
-        return rows[0][0] if rows else None
+        return self._cipher.open("lmn_pairing", (meter, origin), rows[0][0]) if rows else None
 
     async def keep(self, meter: str, origin: bytes, pairing: bytes) -> None:
         """Keep a meter's pairing in the place of the one before.  Durable on return."""
@@ -22,4 +23,5 @@ class PairingRepository:
             "INSERT INTO lmn_pairing VALUES (?,?,?) ON CONFLICT(meter) DO UPDATE SET origin=excluded.origin,"
             " pairing=excluded.pairing"
         )
-        await self._store.write([Statement(sql, (meter, origin, pairing))])
+        sealed = self._cipher.seal("lmn_pairing", (meter, origin), pairing)
+        await self._store.write([Statement(sql, (meter, origin, sealed))])
