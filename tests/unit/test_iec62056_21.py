@@ -281,7 +281,11 @@ def test_stamps() -> None:
     assert parse_stamp("200426223325S") == datetime(2020, 4, 26, 20, 33, 25, tzinfo=UTC)
     assert parse_stamp("700101010000W") == datetime(1970, 1, 1, tzinfo=UTC)
     assert parse_stamp("632525252525S") is None
-    assert parse_stamp("170102192002") is None
+    assert parse_stamp("170102192002") == datetime(2017, 1, 2, 19, 20, 2)  # of an unknown zone
+    for text in ("20260304 14:20", "2026-03-04 14:20:00", "2026-03-04T14:20"):
+        assert parse_stamp(text, zone=ZoneInfo("Europe/Berlin")) == datetime(2026, 3, 4, 13, 20, tzinfo=UTC)
+    for text in ("2026-02-30 14:20:00", "2026-0304 14:20", "20260304 25:00", "2026-03-04"):
+        assert parse_stamp(text) is None
     assert parse_clock("1-26-01-02", "0:12:34:56", zone=UTC) == datetime(2026, 1, 2, 12, 34, 56, tzinfo=UTC)
     assert parse_clock("", "123456", zone=UTC) is None
 

@@ -13,20 +13,19 @@ from __future__ import annotations
 
 from typing import Final, TypeGuard
 
-from node.lmn.mbus.link import Frame, LongFrame
+from node.lmn.mbus.link import SEGMENT_CI_MAX, Frame, LongFrame
 from protocol.errors import RemoteProtocolError
 
-CI_MAX: Final = 0x1F
 LAST_SEGMENT: Final = 0x10
 
 
 def carries_dlms(frame: Frame) -> TypeGuard[LongFrame]:
     """Whether a frame of an M-Bus is a segment of DLMS."""
-    return isinstance(frame, LongFrame) and frame.ci <= CI_MAX
+    return isinstance(frame, LongFrame) and frame.ci <= SEGMENT_CI_MAX
 
 
 class Segments:
-    """Frames in, APDUs out; holds one message, at most 16 segments of 250 bytes."""
+    """Frames in, APDUs out; holds one message, at most 16 segments of 506 bytes."""
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []

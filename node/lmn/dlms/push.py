@@ -30,6 +30,7 @@ from protocol.errors import RemoteProtocolError
 from protocol.metering.reading import Quality, Reading
 
 MESSAGE_SIZE_MAX: Final = 1 << 16
+_GENERAL_BLOCK: Final = 0xE0
 _PLAIN: Final = (apdu.DataNotification, apdu.EventNotification)
 
 
@@ -75,8 +76,12 @@ class PushReceiver:
         self._blocks.clear()
         self._next_block = 1
 
-    def frame(self, frame: Frame, received_at: datetime | None = None) -> list[Reading]:
-        """A frame from the line; pushes come as UI or, unconnected, as I frames."""
+    def frame(self, frame: Frame, received_at: datetime | None = None) -> list[Reading | RemoteProtocolError]:
+        """
+        A frame from the line; pushes come as UI or, unconnected, as I frames.
+
+        A frame may hold several messages: each gives its readings, or an error.
+        """
         if frame.kind not in (Kind.INFORMATION, Kind.UNNUMBERED_INFORMATION) or not frame.information:
             return []
         if frame.kind is Kind.INFORMATION:
@@ -85,8 +90,11 @@ class PushReceiver:
             if self._segments and expected not in (None, frame.send_number):
                 self.reset()
                 raise RemoteProtocolError("hdlc_sequence", "a segment is missing")
-        if not self._segments and not frame.information.startswith((LLC_RESPONSE, LLC_COMMAND)):
-            raise RemoteProtocolError("dlms_llc", "a message without its beginning")
+        if not self._segments:
+            has_llc = frame.information.startswith((LLC_RESPONSE, LLC_COMMAND))
+            # L+G's meters put the LLC header before the first block of a message only.
+            if not has_llc and not (self._blocks and frame.information[0] == _GENERAL_BLOCK):
+                raise RemoteProtocolError("dlms_llc", "a message without its beginning")
         self._segments += frame.information
         if len(self._segments) > MESSAGE_SIZE_MAX:
             self.reset()
@@ -95,7 +103,7 @@ class PushReceiver:
             return []
         packet = bytes(self._segments)
         self._segments.clear()
-        return self.message(packet[3:], received_at, checked=True)
+        return self.messages(packet, received_at)
 
     def mbus_frame(
         self, frame: MbusFrame, received_at: datetime | None = None
@@ -109,6 +117,29 @@ class PushReceiver:
                 yield from self.message(item, received_at, checked=True)
             except RemoteProtocolError as error:
                 yield error
+
+    def messages(self, packet: bytes, received_at: datetime | None) -> list[Reading | RemoteProtocolError]:
+        """One APDU after the other, each with an LLC header or without, as a frame's check sum covers them."""
+        reader = Reader(packet)
+        found: list[apdu.Apdu] = []
+        while reader.remaining:
+            if reader.peek(3) in (LLC_RESPONSE, LLC_COMMAND):
+                reader.take(3)
+            try:
+                found.append(apdu.read_apdu(reader))
+            except RemoteProtocolError as error:
+                if not found:
+                    raise
+                raise RemoteProtocolError("dlms_trailing", f"no message behind the first ({error.reason})") from None
+        out: list[Reading | RemoteProtocolError] = []
+        for message in found:
+            try:
+                out += self.received(message, received_at, checked=True)
+            except RemoteProtocolError as error:
+                if len(found) == 1:
+                    raise
+                out.append(error)
+        return out
 
     def message(self, data: bytes, received_at: datetime | None = None, *, checked: bool = False) -> list[Reading]:
         """Exactly one APDU; `checked` says that the layer below had a check sum."""

@@ -153,7 +153,7 @@ class ReadoutClient:
                 return self._finish(item)
             if item.reason == "noise":
                 continue
-            if item.reason not in {"bad_checksum", "bad_parity"}:
+            if item.reason not in {"bad_checksum", "bad_parity", "bad_character"}:
                 raise item
             out += self._repeat(item)
         if self._state is _State.SIGNED_ON and (character := self._reader.baud_character) is not None:

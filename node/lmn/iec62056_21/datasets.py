@@ -27,12 +27,17 @@ DATA_SETS_MAX = 4096
 
 @dataclass(slots=True)
 class DataSet:
-    """One address and its values as they were sent: text and the unit's text, if there was a `*`."""
+    """
+    One address and its values as they were sent: text and the unit's text, if there was a `*`.
+
+    `is_heat` says that the address is a heat meter's code, which means nothing as an OBIS code.
+    """
 
     address: str
     values: list[tuple[str, str | None]]
     obis: Obis | None
     manual_reset: bool
+    is_heat: bool = False
 
 
 def parse_address(text: str, *, medium: int = 1) -> tuple[Obis | None, bool]:

@@ -272,7 +272,11 @@ class ReadoutReader:
         data = self._without_parity(raw)
         if data is None:
             return True
-        if block_check(data[self._data_at : -1]) != data[-1] & 0x7F:
+        # On a line without parity nothing looks at bit 7 of a character, the block check (ISO 1155) does not either.
+        if not (self._identification.isascii() and data[self._data_at :].isascii()):
+            self._drop(len(raw), "bad_character", "an octet with bit 7 set, which the block check does not cover")
+            return True
+        if block_check(data[self._data_at : -1]) != data[-1]:
             self._drop(len(raw), "bad_checksum", "the block check character differs")
             return True
         body = data[self._data_at : -2].decode("latin-1")
@@ -302,7 +306,9 @@ class ReadoutReader:
             return True
         body = data[self._data_at : at].decode("latin-1")
         if not check and not (
-            body.isascii() and body.replace("\r", "").replace("\n", "").replace("\t", "").isprintable()
+            self._identification.isascii()
+            and body.isascii()
+            and body.replace("\r", "").replace("\n", "").replace("\t", "").isprintable()
         ):
             self._drop(len(raw), "bad_character", "no check sum, and characters that are no text")
             return True

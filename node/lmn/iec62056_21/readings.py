@@ -10,6 +10,8 @@ Intuition: one line is one reading.  Exceptions, each seen on real meters:
 - a peak with its time behind it (EDIS `1.6.1(value)(time)`) was measured then;
 - everything else with several values keeps them all in `record["values"]`.
 
+Heat meters have codes of their own (`heat`).
+
 Without a unit only what OBIS calls a quantity becomes a number: identifiers are digits too, and their zeros count.
 Source: DSMR P1 companion standard 5.0.2 clause 6.12, IEC 62056-21 clause 6.5, VDEW-Lastenheft 2.1 (F.F, 0.9.1, P.01).
 """
@@ -18,10 +20,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
 
+from node.lmn.iec62056_21 import heat
 from node.lmn.iec62056_21.datasets import DataSet, data_sets, parse_address
 from node.lmn.iec62056_21.framing import Readout, ReadoutReader, TelegramReader
 from node.lmn.iec62056_21.quantities import quantity
@@ -31,7 +34,9 @@ from protocol.metering.obis import Obis
 from protocol.metering.reading import Quality, Reading
 
 _DIN_43849 = re.compile(r"[0-9A-F][A-Z]{3}[0-9A-F]{2}\d{8}")
-_SERIAL_NUMBERS = ((96, 1), (0, 0))  # (C, D) of device identifiers: 96.1.E the manufacturer's, 0.0.E the utility's
+# (C, D) of device identifiers and the values of E that are one: the maker's 96.1.0 and 96.1.1 (255 where E is left
+# open; the others name parameter sets, programs and check sums), the utility's 0.0.E.
+_SERIAL_NUMBERS = {(96, 1): frozenset({0, 1, 255}), (0, 0): frozenset(range(10))}
 _MEDIA = {2: "electricity", 3: "gas", 4: "heat", 6: "warm water", 7: "water", 12: "heat", 10: "cooling", 11: "cooling"}
 _PROFILE_VALUES_MAX = 4096
 _HISTORIES = {(99, 97): 1, (98, 1): 2}  # (C, D): how many codes follow the count; so many texts go before each value
@@ -42,16 +47,27 @@ class Interpretation:
     """
     What the readout itself does not say: a device id that overrides the meter's, the medium of addresses without one
     (OBIS group A), the time zone of stamps without S or W, the standard time of those with it.
+
+    `local_times` gives stamps of an unknown zone as times without an offset, for eyes; a gateway leaves them out, since
+    an hour's error bills wrongly.
     """
 
     device: str = ""
     medium: int = 1
     zone: tzinfo | None = None
     standard_offset: timedelta = CENTRAL_EUROPE
+    local_times: bool = False
 
     def stamp(self, text: str) -> datetime | None:
-        """The time of a stamp, if it is one and its offset from UTC is known."""
-        return parse_stamp(text, standard_offset=self.standard_offset, zone=self.zone)
+        """The time of a stamp, if it is one that may be given."""
+        return self._given(parse_stamp(text, standard_offset=self.standard_offset, zone=self.zone))
+
+    def clock(self, date: str, time: str) -> datetime | None:
+        """The same for EDIS' date 0.9.2 and time 0.9.1."""
+        return self._given(parse_clock(date, time, zone=self.zone))
+
+    def _given(self, when: datetime | None) -> datetime | None:
+        return when if when is None or when.tzinfo is not None or self.local_times else None
 
 
 def readings_of(
@@ -73,6 +89,9 @@ def readings_of(
             sets.append(item)
     if faults and not readout.verified:
         return faults[:1]
+    if heat.is_heat_meter(sets):
+        how = replace(how, medium=heat.MEDIUM_HEAT)
+        sets = [replace(item, obis=_code(item.address, how), is_heat=heat.is_heat_code(item.address)) for item in sets]
     return [*_Telegram.of(readout, sets, how, received_at).readings(sets), *faults]
 
 
@@ -119,14 +138,16 @@ class _Telegram:
 
     @classmethod
     def of(cls, readout: Readout, sets: list[DataSet], how: Interpretation, received_at: datetime | None) -> _Telegram:
-        first = {s.obis: s.values[0][0] for s in reversed(sets) if s.obis is not None}
+        first = {s.obis: s.values[0][0] for s in reversed(sets) if s.obis is not None and not s.is_heat}
         quality = Quality.VALID if readout.verified else Quality.UNVERIFIED
         error = first.get(Obis(how.medium, 0, 97, 97, 0, 255), "")
         if error.strip("0"):
             quality = Quality.METER_ERROR
         stamp = first.get(Obis(0, 0, 1, 0, 0, 255))
         clock = [first.get(Obis(how.medium, 0, 0, 9, e, 255), "") for e in (2, 1)]
-        measured_at = how.stamp(stamp) if stamp is not None else parse_clock(clock[0], clock[1], zone=how.zone)
+        measured_at = how.stamp(stamp) if stamp is not None else how.clock(*clock)
+        if (written := heat.clock_of(sets)) is not None:
+            measured_at = how.stamp(written)
         device = how.device or _device_of(sets) or readout.identification
         telegram = cls(how, device, quality, measured_at, received_at)
         for obis, text in first.items():
@@ -138,7 +159,9 @@ class _Telegram:
 
     def readings(self, sets: list[DataSet]) -> Iterator[Reading]:
         for item in sets:
-            if (rows := _profile(item, self.how)) is not None:
+            if item.is_heat:
+                yield from self._heat(item)
+            elif (rows := _profile(item, self.how)) is not None:
                 yield from (self._reading(item, obis, value, at, extra) for obis, value, at, extra in rows)
             elif (events := _event_log(item, self.how)) is not None:
                 yield self._reading(item, item.obis, item.values[0], self.measured_at, {})
@@ -154,6 +177,12 @@ class _Telegram:
             else:
                 extra = {} if len(item.values) == 1 else {"values": [_joined(value) for value in item.values]}
                 yield self._reading(item, item.obis, item.values[0], self._time_of(item.obis), extra)
+
+    def _heat(self, item: DataSet) -> Iterator[Reading]:
+        for index, value in enumerate(heat.values_of(item)):
+            obis, record = heat.name_of(item.address, index)
+            at = self.measured_at if "storage" not in record else None
+            yield self._reading(item, obis, value, at, record)
 
     def _time_of(self, obis: Obis | None) -> datetime | None:
         # The meter's clock says nothing about values of other devices, nor about registers closed in the past.
@@ -172,7 +201,7 @@ class _Telegram:
         record = dict(extra)
         device = self.device
         if obis is None:
-            record["address"] = item.address
+            record.setdefault("address", item.address)
         elif obis.a == 0 and obis.b > 0:
             device = self.channels.get(obis.b, f"{self.device}/{obis.b}")
             record["channel"] = obis.b
@@ -197,13 +226,16 @@ class _Telegram:
 
 def _device_of(sets: list[DataSet]) -> str:
     """The meter's own id: one in the form of DIN 43849 before any other, then 96.1.E before 0.0.E, lowest E first."""
-    candidates: list[tuple[bool, int, int, str]] = []
+    candidates: list[tuple[bool, bool, int, str]] = []
     for item in sets:
         obis, text = item.obis, item.values[0][0]
-        if obis is None or (obis.a == 0 and obis.b > 0) or (obis.c, obis.d) not in _SERIAL_NUMBERS or not text.strip():
+        if obis is None or item.is_heat or (obis.a == 0 and obis.b > 0) or not text.strip():
             continue
         name = device_id(text)
-        candidates.append((_DIN_43849.fullmatch(name) is None, _SERIAL_NUMBERS.index((obis.c, obis.d)), obis.e, name))
+        other_form = _DIN_43849.fullmatch(name) is None  # what has that form is a device's number, whatever E says
+        places = _SERIAL_NUMBERS.get((obis.c, obis.d), frozenset())
+        if obis.e in places or (places and not other_form):
+            candidates.append((other_form, obis.c != 96, obis.e, name))
     return min(candidates)[3] if candidates else ""
 
 

@@ -20,6 +20,8 @@ SHORT_START: Final = 0x10
 LONG_START: Final = 0x68
 STOP: Final = 0x16
 DATA_SIZE_MAX: Final = 252  # L counts C, A and CI too and is one byte
+SEGMENT_CI_MAX: Final = 0x1F  # CI fields of DLMS segments (EN 13757-3, 00 to 1F)
+_INCOMPLETE: Final = "incomplete"
 
 # Control fields of the primary (EN 13757-2 table 1, IEC 60870-5-2); FCB is bit 5, FCV bit 4.
 SND_NKE: Final = 0x40
@@ -49,7 +51,7 @@ class ShortFrame:
 
 @dataclass(frozen=True, slots=True)
 class LongFrame:
-    """Control field, address, CI field and at most 252 bytes of user data; a control frame where there are none."""
+    """Control field, address, CI field and user data (a control frame where there are none), see `DATA_SIZE_MAX`."""
 
     control: int
     address: int
@@ -79,7 +81,9 @@ class FrameReader:
     """
     Frames out of a byte stream; what is no frame comes as one RemoteProtocolError per run of garbage.
 
-    Never holds more than one frame (261 bytes) beyond the chunk just fed.  `offset` counts from the first byte.
+    A DLMS segment of 256 octets or more, whose length field holds only the lower eight bits, is taken where no frame of
+    the length as written fits.  Never holds more than one frame (517 bytes) beyond the chunk just fed.  `offset` counts
+    from the first byte.
     """
 
     def __init__(self) -> None:
@@ -108,11 +112,17 @@ class FrameReader:
         """The stream has ended: frames inside an unfinished one, then the unfinished one as an error."""
         while self._buffer:
             if not self._lost:
-                yield RemoteProtocolError("frame_truncated", "the stream ends inside a frame", offset=self._offset)
+                yield self._unfinished()
             self._lost = True
             del self._buffer[0]
             self._offset += 1
             yield from self.feed(b"")
+
+    def _unfinished(self) -> RemoteProtocolError:
+        length = self._buffer[1] if self._buffer[0] == LONG_START and len(self._buffer) > 3 else None
+        if length is not None and length < 3:  # what was waited for is a segment that the length field cannot say
+            return self._error("length_field")
+        return RemoteProtocolError("frame_truncated", "the stream ends inside a frame", offset=self._offset)
 
     def reset(self) -> None:
         """Forget what is half received: the primary is about to ask anew, so what came late is nobody's answer."""
@@ -146,20 +156,33 @@ class FrameReader:
 
     def _long(self) -> tuple[int, Frame | RemoteProtocolError | None]:
         buffer = self._buffer
-        if len(buffer) > 1 and buffer[1] < 3:
-            return 1, self._error("length_field")
         if len(buffer) > 2 and buffer[1] != buffer[2]:
             return 1, self._error("length_field")
         if len(buffer) > 3 and buffer[3] != LONG_START:
             return 1, self._error("second_start_byte")
-        if len(buffer) < 4 or len(buffer) < buffer[1] + 6:
+        if len(buffer) < 4:
             return 0, None
-        size = buffer[1] + 6
-        if buffer[size - 1] != STOP:
-            return 1, self._error("stop_byte_missing")
-        if sum(memoryview(buffer)[4 : size - 2]) & 0xFF != buffer[size - 2]:
-            return 1, self._error("checksum")
+        length = buffer[1]
+        fault = "length_field" if length < 3 else self._fault(length)
+        if fault and (len(buffer) < 7 or buffer[6] <= SEGMENT_CI_MAX):
+            # EN 13757-2 gives L eight bits; meters with longer segments write what is left of it.
+            length += 256
+            fault = self._fault(length) if len(buffer) >= 7 else _INCOMPLETE
+        if fault is _INCOMPLETE:
+            return 0, None
+        if fault:
+            return 1, self._error(fault)
+        size = length + 6
         return size, LongFrame(buffer[4], buffer[5], buffer[6], bytes(buffer[7 : size - 2]))
+
+    def _fault(self, length: int) -> str:
+        """Why no long frame of this length begins here; empty where one does."""
+        buffer, size = self._buffer, length + 6
+        if len(buffer) < size:
+            return _INCOMPLETE
+        if buffer[size - 1] != STOP:
+            return "stop_byte_missing"
+        return "" if sum(memoryview(buffer)[4 : size - 2]) & 0xFF == buffer[size - 2] else "checksum"
 
     def _error(self, reason: str) -> RemoteProtocolError:
         return RemoteProtocolError(reason, "no M-Bus frame here", offset=self._offset)

@@ -10,20 +10,25 @@ from collections.abc import Iterable, Iterator
 from itertools import chain
 
 from node.lmn.iec62056_21 import readings
+from node.lmn.iec62056_21.readings import Interpretation
 from node.lmn.p1.encrypted import BEGINNING, EncryptedReader
 from protocol.errors import RemoteProtocolError
 from protocol.metering.reading import Reading
 
 
-def decode_stream(chunks: Iterable[bytes], key: bytes | None = None) -> Iterator[Reading | RemoteProtocolError]:
+def decode_stream(
+    chunks: Iterable[bytes], key: bytes | None = None, *, medium: int = 1
+) -> Iterator[Reading | RemoteProtocolError]:
     """
     The readings of every telegram in the stream, and an error for each stretch that is none.
 
     `key` is the encryption key (16 bytes; the authentication key is that of all Luxembourg meters, or not known) or
-    encryption and authentication key together (32 bytes).  Raises LocalProtocolError for a key of another length.
+    encryption and authentication key together (32 bytes).  `medium` is OBIS group A of
+    addresses that leave it out.  Local times have no offset.  Raises LocalProtocolError for a key of another length.
     """
+    how = Interpretation(medium=medium, local_times=True)
     if key is not None:
-        yield from readings.decode_stream(chunks, reader=EncryptedReader(key))
+        yield from readings.decode_stream(chunks, how, reader=EncryptedReader(key))
         return
     pieces = iter(chunks)
     head = b""
@@ -31,4 +36,4 @@ def decode_stream(chunks: Iterable[bytes], key: bytes | None = None) -> Iterator
         head += piece
     if head.startswith(BEGINNING):
         yield RemoteProtocolError("key_missing", "an encrypted telegram, and no key", offset=0)
-    yield from readings.decode_stream(chain((head,), pieces))
+    yield from readings.decode_stream(chain((head,), pieces), how)

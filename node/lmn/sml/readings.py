@@ -9,10 +9,12 @@ Only here does a message become a statement about a meter, so here stand the rul
     value and for the message, reception minus their difference [REQ.TLSHDLC.SMGW.60].  A value time of 0 seconds
     (DZG) is no time.  Without any time of its own a value is as old as the message.
 
-One defect is mended: the DZG DVS74 sends positive powers from 327.68 W on as a signed integer too short for them, so
-that they read as negative.  Its negative values always have 4 bytes.  Affected are two ranges of serial numbers (found
-by libsml); or the meter contradicts itself, its status saying that energy is drawn while the power is negative (rule of
-pysml).  Bits of that status, from 0: 0..7 constant 0x04, 8 running, 11 direction (1: feeding in), 21..31 zero.
+One defect is mended: DZG's meters send powers from 327.68 W on, of the sum and of each phase, unsigned in a signed
+integer of two or three bytes, so that they read as negative.  DZG names two ranges of serial numbers for it
+(volkszaehler/libsml#136): there it is mended always.  Outside them only a meter contradicts itself that counts one way
+(its list has no 2.8.x) and whose status says that energy is drawn while a power is negative; a two-way meter's status
+may be of another moment than its power.  Bits of that status, from 0: 0..7 constant 0x04, 8 running, 11 direction
+(1: feeding in), 21..31 zero.
 """
 
 from __future__ import annotations
@@ -50,7 +52,8 @@ from protocol.metering.reading import Quality, Reading
 
 _When = tuple[datetime | None, int | None]
 _VALID: Final = Quality.VALID
-_POWER: Final = b"\x01\x00\x10\x07\x00\xff"
+_DZG_POWERS: Final = frozenset(bytes((1, 0, c, 7, 0, 255)) for c in (16, 36, 56, 76))
+_FEED_IN: Final = b"\x01\x00\x02\x08"
 _DZG_UNSIGNED_SERIALS: Final = ((42_000_000, 48_999_999), (55_000_000, 58_999_999))
 _DZG_DRAWING_MASK, _DZG_DRAWING = 0xFFE0_09FF, 0x104
 VALUE_ATTRIBUTE, SCALER_UNIT_ATTRIBUTE, STATUS_ATTRIBUTE, CAPTURE_TIME_ATTRIBUTE = 2, 3, 4, 5
@@ -232,15 +235,22 @@ def _unusual(value: Value) -> tuple[int | str | bytes | None, str]:
     raise AssertionError("every other value is plain")
 
 
-def _mend_dzg(server: bytes, entries: tuple[ListEntry, ...]) -> tuple[ListEntry, ...]:
+def _sends_unsigned(server: bytes, entries: tuple[ListEntry, ...]) -> bool:
+    """Whether what a DZG meter sends as a negative power of two or three bytes is a positive one."""
     serial = int.from_bytes(server[6:], "big")
-    if not any(low <= serial <= high for low, high in _DZG_UNSIGNED_SERIALS) and not any(
-        entry.status is not None and entry.status & _DZG_DRAWING_MASK == _DZG_DRAWING for entry in entries
-    ):
+    if any(low <= serial <= high for low, high in _DZG_UNSIGNED_SERIALS):
+        return True
+    if any(entry.obj_name.startswith(_FEED_IN) for entry in entries):
+        return False
+    return any(entry.status is not None and entry.status & _DZG_DRAWING_MASK == _DZG_DRAWING for entry in entries)
+
+
+def _mend_dzg(server: bytes, entries: tuple[ListEntry, ...]) -> tuple[ListEntry, ...]:
+    if not _sends_unsigned(server, entries):
         return entries
     return tuple(
         entry._replace(value=Number(entry.value.value + (1 << 8 * entry.value.size), entry.value.size, signed=False))
-        if entry.obj_name == _POWER
+        if entry.obj_name in _DZG_POWERS
         and isinstance(entry.value, Number)
         and entry.value.value < 0
         and entry.value.size <= 3
