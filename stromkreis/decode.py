@@ -11,16 +11,18 @@ import importlib
 import inspect
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import StrEnum
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, BinaryIO
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, TypedDict
+from zoneinfo import ZoneInfo
 
 import typer
 
-from protocol.errors import RemoteProtocolError, StromkreisError
+from node.lmn.timestamps import localized
+from protocol.errors import LocalProtocolError, RemoteProtocolError, StromkreisError
 
 if TYPE_CHECKING:
     from protocol.metering.reading import Reading
@@ -41,6 +43,13 @@ class MeterProtocol(StrEnum):
     P1 = "p1"
 
 
+class Options(TypedDict, total=False):
+    """What the codecs take beside keys; each takes its own."""
+
+    layouts: Sequence[str]
+    medium: int
+
+
 DecodeStream = Callable[[Iterable[bytes]], Iterator["Reading | RemoteProtocolError"]]
 Keys = Annotated[
     list[str] | None,
@@ -51,6 +60,16 @@ Keys = Annotated[
     ),
 ]
 
+Layouts = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--layout",
+        metavar="NAME|FILE.toml",
+        help="What a DLMS list means that names nothing (may be given several times; docs/lmn.md has the form).",
+    ),
+]
+_OPTION_NAMES = {"layouts": "--layout", "medium": "--medium"}
+
 
 def decode(
     protocol: Annotated[MeterProtocol, typer.Argument(help="What the meter speaks.")],
@@ -59,6 +78,15 @@ def decode(
     hexadecimal: Annotated[
         bool, typer.Option("--hex", help="FILE is hexadecimal text, spaces and lines ignored.")
     ] = False,
+    layout: Layouts = None,
+    zone: Annotated[
+        str | None,
+        typer.Option("--zone", help="Time zone of times that have no offset, such as Europe/Berlin."),
+    ] = None,
+    medium: Annotated[
+        int | None,
+        typer.Option("--medium", min=0, max=15, help="OBIS group A of addresses that leave it out (text protocols)."),
+    ] = None,
 ) -> None:
     """
     Readings of a recorded byte stream as JSON lines.
@@ -66,7 +94,8 @@ def decode(
     Several telegrams may follow each other.  Exit status 0 when at least one reading came out, else 1; errors go to
     standard error with offset and reason.
     """
-    decode_stream = decoder(protocol, key)
+    decode_stream = decoder(protocol, key, options_of(layout, medium))
+    local = None if zone is None else _zone(zone)
     head = next(_chunks(file), b"")
     chunks = chain([head], _chunks(file))
     faults: list[RemoteProtocolError] = []
@@ -78,7 +107,8 @@ def decode(
             error_count += 1
             continue
         count += 1
-        write_line(json.dumps(item.to_json(), ensure_ascii=False))
+        shown = item if local is None else localized(item, local)
+        write_line(json.dumps(shown.to_json(), ensure_ascii=False))
     if not count:
         if not error_count:
             typer.echo("nothing in it is a reading" if head else "the file is empty", err=True)
@@ -87,27 +117,59 @@ def decode(
         raise typer.Exit(1)
 
 
-def decoder(protocol: MeterProtocol, keys: list[str] | None) -> DecodeStream:
-    """The codec of a protocol with its keys.  Raises typer.BadParameter for keys that are none or serve nothing."""
+def options_of(layouts: list[str] | None, medium: int | None) -> Options:
+    """What was given of the codecs' options."""
+    options: Options = {}
+    if layouts:
+        options["layouts"] = layouts
+    if medium is not None:
+        options["medium"] = medium
+    return options
+
+
+def decoder(protocol: MeterProtocol, keys: list[str] | None, options: Options | None = None) -> DecodeStream:
+    """
+    The codec of a protocol with its keys and options.
+
+    Raises typer.BadParameter for those that are none or serve nothing.
+    """
     module = importlib.import_module(f"node.lmn.{protocol.value.replace('-', '_')}.decode")
-    decode_stream: DecodeStream = module.decode_stream
+    decode_stream: Callable[..., Iterator[Reading | RemoteProtocolError]] = module.decode_stream
+    parameters = inspect.signature(decode_stream).parameters
     parsed = _parse_keys(keys or [])
-    if parsed is None:
-        return decode_stream
-    if len(inspect.signature(decode_stream).parameters) < 2:
-        raise typer.BadParameter(f"{protocol.value} telegrams have no keys", param_hint="--key")
-    if isinstance(parsed, dict) and protocol not in (MeterProtocol.WMBUS, MeterProtocol.MBUS):
-        told = f"a recording of {protocol.value} is one meter's: its key alone, without DEVICE="
-        raise typer.BadParameter(told, param_hint="--key")
-    return partial(_with_keys, decode_stream, parsed)
+    arguments: dict[str, Any] = dict(options or {})
+    for name in arguments:
+        if name not in parameters:
+            raise typer.BadParameter(f"serves nothing with {protocol.value}", param_hint=_OPTION_NAMES[name])
+    if "layouts" in arguments:
+        _check_layouts(arguments["layouts"])
+    if parsed is not None:
+        name = next((each for each in ("key", "keys") if each in parameters), None)
+        if name is None:
+            raise typer.BadParameter(f"{protocol.value} telegrams have no keys", param_hint="--key")
+        if isinstance(parsed, dict) and name == "key":
+            told = f"a recording of {protocol.value} is one meter's: its key alone, without DEVICE="
+            raise typer.BadParameter(told, param_hint="--key")
+        arguments[name] = parsed
+    return partial(decode_stream, **arguments)
 
 
-def _with_keys(
-    decode_stream: Callable[..., Iterator[Reading | RemoteProtocolError]],
-    keys: bytes | dict[str, bytes],
-    chunks: Iterable[bytes],
-) -> Iterator[Reading | RemoteProtocolError]:
-    return decode_stream(chunks, keys)
+def _check_layouts(layouts: Sequence[str]) -> None:
+    from node.lmn.dlms.layout import find_layout  # noqa: PLC0415  the codec is imported when its name is known
+
+    for layout in layouts:
+        try:
+            find_layout(layout)
+        except LocalProtocolError as error:
+            raise typer.BadParameter(str(error), param_hint="--layout") from None
+
+
+def _zone(name: str) -> ZoneInfo:
+    try:
+        return ZoneInfo(name)
+    except (KeyError, OSError, ValueError):
+        told = f"no time zone {name!r} (expected a name such as Europe/Berlin)"
+        raise typer.BadParameter(told, param_hint="--zone") from None
 
 
 def _parse_keys(texts: list[str]) -> bytes | dict[str, bytes] | None:

@@ -27,12 +27,16 @@ from node.lmn.links import with_defaults
 from protocol.metering.obis import Obis
 
 ANY_METER = "*"
-_IN_QUERY = ("registers", "interval_s", "medium", "time_zone", "constant_imp_per_kwh", "wake_up")
+_IN_QUERY = ("registers", "interval_s", "medium", "time_zone", "constant_imp_per_kwh", "wake_up", "layouts")
 SILENT_INTERVALS = 3  # telegrams that may be lost before a pushing bus counts as silent
 
 
 def _obis(value: Any) -> Obis:
     return value if isinstance(value, Obis) else Obis.parse(str(value))
+
+
+def _names(value: Any) -> Any:
+    return tuple(value.split(",")) if isinstance(value, str) else value
 
 
 class MeterProfile(BaseModel):
@@ -52,6 +56,8 @@ class MeterProfile(BaseModel):
     `interval_s`: how often it then does; after `SILENT_INTERVALS` of them the bus counts as silent, so a value too
     small makes alarms of lost telegrams and one too large hides a dead meter.  `medium` is OBIS group A for meters
     that leave it out, `time_zone` that of stamps without an offset.  `wake_up`: an IEC 62056-21 meter on a battery.
+    `layouts` (in a URL with commas between them) say what the lists of a DLMS meter mean that names nothing: shipped
+    ones by name, own ones by file (docs/lmn.md).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
@@ -69,6 +75,7 @@ class MeterProfile(BaseModel):
     time_zone: str | None = None
     constant_imp_per_kwh: int | None = Field(default=None, gt=0)
     wake_up: bool = False
+    layouts: Annotated[tuple[str, ...], BeforeValidator(_names)] = ()
 
     @field_validator("link")
     @classmethod

@@ -39,7 +39,7 @@ from node.lmn.profiles import ANY_METER, MeterProfile
 from node.lmn.registry import DRIVERS
 from node.lmn.s0 import is_billable
 from node.lmn.session import Batch, Clock, Driver, LmnStores, PollSession, PushSession
-from node.lmn.timestamps import MonotonicWatch, is_cumulative
+from node.lmn.timestamps import MonotonicWatch, is_cumulative, localized
 from protocol.errors import InvariantError, LocalProtocolError, RemoteProtocolError
 from protocol.metering.interval import next_start
 from protocol.metering.reading import Reading
@@ -319,7 +319,9 @@ class _Run:
             heard = True
             bus.heard_s[profile.device] = trio.current_time()
             if not profile.registers or item.obis in profile.registers:
-                readings.append(item if item.device == profile.device else replace(item, device=profile.device))
+                named = item if item.device == profile.device else replace(item, device=profile.device)
+                zone = profile.zone()
+                readings.append(named if zone is None else localized(named, zone))
         if heard:
             bus.fault_count = 0
         for fallen in self.watch.check(readings):

@@ -9,8 +9,8 @@ meter's own epoch cancels out.  Source: TR-03109-1 detail specification 2.0, cla
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta, tzinfo
 from typing import Final
 
 from protocol.errors import RemoteProtocolError
@@ -31,6 +31,19 @@ def time_of_measurement(received_at: datetime, reference_s: int, value_s: int) -
     if value_s > reference_s:
         raise RemoteProtocolError("value_after_message", "the value's second is later than its message's")
     return received_at - timedelta(seconds=reference_s - value_s)
+
+
+def localized(reading: Reading, zone: tzinfo) -> Reading:
+    """
+    The same with the offset of `zone` where its time has none; as it is in an hour that summer time's end repeats.
+
+    `zone` is where the meter's clock is: a time without an offset is the local one (DLMS UA 1000-1, 4.1.4.1).
+    """
+    when = reading.measured_at
+    if when is None or when.tzinfo is not None:
+        return reading
+    fixed = when.replace(tzinfo=zone)
+    return replace(reading, measured_at=fixed) if fixed.utcoffset() == fixed.replace(fold=1).utcoffset() else reading
 
 
 def is_cumulative(obis: Obis) -> bool:

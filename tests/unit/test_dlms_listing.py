@@ -11,8 +11,9 @@ from typing import Any
 from node.lmn.dlms import apdu
 from node.lmn.dlms.axdr import BitString, Data, Type, octets, structure
 from node.lmn.dlms.clock import CosemDateTime
-from node.lmn.dlms.listing import profile_readings, reading_of, readings_from_list
+from node.lmn.dlms.listing import profile_readings, readings_from_list
 from node.lmn.dlms.push import PushReceiver
+from node.lmn.dlms.values import reading_of
 from node.lmn.timestamps import is_past
 from protocol.errors import RemoteProtocolError
 from protocol.metering.obis import Obis

@@ -14,6 +14,7 @@ from node.lmn.counters import BLOCK_SIZE
 from node.lmn.dlms import driver
 from node.lmn.dlms.acse import Mechanism
 from node.lmn.dlms.client import Association
+from node.lmn.dlms.layout import LayoutBook, find_layout
 from node.lmn.dlms.push import PushReceiver
 from node.lmn.dlms.replay import DurableReplayGuard
 from node.lmn.dlms.security import InvocationCounter, Keys
@@ -114,13 +115,14 @@ class DlmsPush:
                 f"the address of a meter that pushes DLMS names its frames: {', '.join(filter(None, _FRAMINGS))}"
             )
         self._framing = framing
+        self._layouts = LayoutBook(tuple(map(find_layout, self._profile.layouts)))
 
     async def listen(self, stream: trio.abc.Stream, clock: Clock) -> AsyncGenerator[Batch, None]:
         """As `PushSession.listen`; raises StoreError where a counter cannot be kept."""
         profile = self._profile
         self._taken = self._taken or DurableReplayGuard(profile, self._stores.counters)
         title = profile.key("system_title") or b""
-        receiver = PushReceiver(profile.name_on_bus, _keys(profile), self._taken.guard, title)
+        receiver = PushReceiver(profile.name_on_bus, _keys(profile), self._taken.guard, title, self._layouts)
         pushed = driver.pushes(
             stream, receiver, silence_timeout_s=profile.silence_s, framing=self._framing, now=datetimes(clock)
         )

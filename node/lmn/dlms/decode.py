@@ -9,11 +9,12 @@ have no marks to find, so that an error ends them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from node.lmn.dlms import apdu
 from node.lmn.dlms.axdr import Reader
+from node.lmn.dlms.layout import LayoutBook, find_layout
 from node.lmn.dlms.mbus_bearer import carries_dlms
 from node.lmn.dlms.push import PushReceiver
 from node.lmn.dlms.security import Keys
@@ -31,17 +32,22 @@ Decoded = Reading | RemoteProtocolError
 _Read = Callable[[Iterator[bytes], PushReceiver], Iterator[Decoded]]
 
 
-def decode_stream(chunks: Iterable[bytes], key: bytes | None = None) -> Iterator[Decoded]:
+def decode_stream(
+    chunks: Iterable[bytes], key: bytes | None = None, *, layouts: Sequence[str] = ()
+) -> Iterator[Decoded]:
     """
     Readings and errors in the order of the stream, independent of how it is cut into chunks.
 
     `key` is the encryption key (16 bytes: tags go unchecked, readings come as UNVERIFIED) or encryption and
-    authentication key together (32 bytes).  Raises LocalProtocolError for a key of another length; never holds more
-    than one message (256 KiB for bare APDUs) and the chunk in hand.
+    authentication key together (32 bytes).  `layouts` names those of lists without names, or files with one (see
+    `layout`).  Raises LocalProtocolError for a key of another length or no such layout; never holds more than one
+    message (256 KiB for bare APDUs) and the chunk in hand.
     """
     if key is not None and len(key) not in (16, 32):
         raise LocalProtocolError("a key has 16 bytes, or 32 with the authentication key")
-    receiver = PushReceiver(keys=None if key is None else Keys(key[:16], key[16:]), plain_allowed=True)
+    book = LayoutBook(tuple(map(find_layout, layouts)))
+    keys = None if key is None else Keys(key[:16], key[16:])
+    receiver = PushReceiver(keys=keys, layouts=book, plain_allowed=True)
     pieces = iter(chunks)
     head = b""
     for piece in pieces:

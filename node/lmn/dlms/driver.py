@@ -19,10 +19,11 @@ from node.lmn.dlms.axdr import Data, Type, octets, structure
 from node.lmn.dlms.client import ASSOCIATION, Association, DlmsClient
 from node.lmn.dlms.clock import CosemDateTime
 from node.lmn.dlms.fields import Access, Attribute
-from node.lmn.dlms.listing import CLOCK, profile_readings, reading_of, scaler_unit
+from node.lmn.dlms.listing import CLOCK, profile_readings, scaler_unit
 from node.lmn.dlms.push import PushReceiver
 from node.lmn.dlms.security import InvocationCounter, ReplayGuard
 from node.lmn.dlms.transport import HdlcTransport, Transport, WrapperReader, WrapperTransport, converse
+from node.lmn.dlms.values import reading_of
 from node.lmn.hdlc.frame import Address, Frame, FrameReader
 from node.lmn.hdlc.link import HdlcBus, HdlcLink
 from node.lmn.hdlc.primary import Timing

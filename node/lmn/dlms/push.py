@@ -20,6 +20,7 @@ from typing import Final
 
 from node.lmn.dlms import apdu
 from node.lmn.dlms.axdr import Reader
+from node.lmn.dlms.layout import LayoutBook
 from node.lmn.dlms.listing import attribute_reading, readings_from_list
 from node.lmn.dlms.mbus_bearer import Segments
 from node.lmn.dlms.security import Control, Keys, ReplayGuard, unprotect
@@ -39,8 +40,8 @@ class PushReceiver:
     One meter's (or one line's) pushes.
 
     `device` names the meter where its messages do not; `system_title` is needed only for messages under `glo-` tags,
-    which do not name their sender.  A meter whose keys are known may send nothing plain unless `plain_allowed`.
-    Every method returns readings and raises RemoteProtocolError.
+    which do not name their sender; `layouts` says what lists mean that name nothing.  A meter whose keys are known may
+    send nothing plain unless `plain_allowed`.  Every method raises RemoteProtocolError.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class PushReceiver:
         keys: Keys | None = None,
         guard: ReplayGuard | None = None,
         system_title: bytes = b"",
+        layouts: LayoutBook | None = None,
         *,
         plain_allowed: bool = False,
     ) -> None:
@@ -56,6 +58,7 @@ class PushReceiver:
         self._keys = keys
         self._guard = guard or ReplayGuard()
         self._system_title = system_title
+        self._layouts = layouts or LayoutBook()
         self._plain_refused = keys is not None and not plain_allowed
         self._segments = bytearray()
         self._next_number: int | None = None
@@ -141,7 +144,9 @@ class PushReceiver:
                 out.append(error)
         return out
 
-    def message(self, data: bytes, received_at: datetime | None = None, *, checked: bool = False) -> list[Reading]:
+    def message(
+        self, data: bytes, received_at: datetime | None = None, *, checked: bool = False
+    ) -> list[Reading | RemoteProtocolError]:
         """Exactly one APDU; `checked` says that the layer below had a check sum."""
         reader = Reader(data)
         message = apdu.read_apdu(reader)
@@ -150,7 +155,7 @@ class PushReceiver:
 
     def received(
         self, message: apdu.Apdu, received_at: datetime | None = None, *, checked: bool = False
-    ) -> list[Reading]:
+    ) -> list[Reading | RemoteProtocolError]:
         """A decoded APDU, perhaps a block or a ciphered one."""
         quality = Quality.VALID if checked else Quality.UNVERIFIED
         if isinstance(message, apdu.GeneralBlock):
@@ -171,7 +176,7 @@ class PushReceiver:
         template = Reading(self._device or title.hex(), None, None, received_at=received_at, quality=quality)
         if isinstance(message, apdu.DataNotification):
             when = message.date_time.to_datetime() if message.date_time else None
-            return readings_from_list(message.body, when, template)
+            return readings_from_list(message.body, when, template, self._layouts)
         if isinstance(message, apdu.EventNotification):
             when = message.date_time.to_datetime() if message.date_time else None
             return [replace(attribute_reading(message.body, message.attribute, template), measured_at=when)]
