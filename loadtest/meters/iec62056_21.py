@@ -37,7 +37,7 @@ class MeterSettings:
     """
     How the meter behaves.  `parity` makes an eight-bit link carry 7E1; `damaged` is how many blocks go out with a
     wrong check first; `pause_s` is the reaction time; `period_s` that of the pushes in mode D.  One that is `asleep`
-    hears nothing that has not 60 NULs before it.
+    hears nothing that has not 60 NULs before it; `loses_slash` is an optical head that wakes too late.
     """
 
     serial_number: str
@@ -49,6 +49,7 @@ class MeterSettings:
     pause_s: float = 0.2
     period_s: float = 1.0
     asleep: bool = False
+    loses_slash: bool = False
 
 
 def register_line(register: Register) -> str:
@@ -134,7 +135,7 @@ class SimulatedMeter:
             if message not in expected or (self._settings.asleep and line.null_count < _WAKE_UP_COUNT):
                 continue
             await trio.sleep(self._settings.pause_s)
-            await self._send(stream, self.identification)
+            await self._send(stream, self.identification[1 if self._settings.loses_slash else 0 :])
             if mode is Mode.C:
                 message = await line.next()
                 if message is None or message[:1] != b"\x06" or len(message) != 4:

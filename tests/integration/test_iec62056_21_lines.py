@@ -20,13 +20,14 @@ from loadtest.meters.serial_bus import serial_bus
 from node.lmn.events import LmnEvent
 from node.lmn.iec62056_21.client import Mode
 from node.lmn.iec62056_21.driver import listen, read_meter
+from node.lmn.iec62056_21.framing import ETX, STX, block_check
 from node.lmn.profiles import MeterProfile
 from node.lmn.runtime import Periodic, run_meters
 from node.lmn.serial_link import open_serial
 from protocol.errors import RemoteProtocolError
 from protocol.metering.obis import Obis
 from protocol.metering.reading import Quality, Reading
-from protocol.metering.units import WATT, WATT_HOUR
+from protocol.metering.units import CUBIC_METRE, WATT, WATT_HOUR
 
 P1 = p1.P1Settings("1SKR0000000002", period_s=0.05)
 IMPORT = Obis(1, 0, 1, 8, 0, 255)
@@ -70,6 +71,45 @@ async def test_asked_over_a_serial_line_at_7e1_with_its_change_of_speed(mode: Mo
             assert stream.baudrate == (300 if mode is Mode.A else 9600)
             imported(await read_meter(stream, clock=time.time))
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("mode", [Mode.A, Mode.B, Mode.C])
+@pytest.mark.parametrize("frame", [("7E1", False), ("8N1", True)])
+async def test_an_identification_that_lost_its_slash_counts_after_our_request(
+    mode: Mode, frame: tuple[str, bool]
+) -> None:
+    """Optical heads that wake too late; with parity bits on a line of eight bits as well."""
+    bits, parity, stop = (7, "E", 1) if frame[0] == "7E1" else (8, "N", 1)
+    async with serial_bus() as (ours, theirs), trio.open_nursery() as nursery:
+        device = open_serial(theirs, 300, bits, parity, stop)  # type: ignore[arg-type]
+        nursery.start_soon(meter(mode=mode, loses_slash=True, parity=frame[1]).serve, device)
+        async with open_serial(ours, 300, bits, parity, stop) as stream:  # type: ignore[arg-type]
+            imported(await read_meter(stream, clock=time.time))
+            imported(await read_meter(stream, clock=time.time))
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_heat_meter_on_a_battery_whose_head_loses_the_slash(autojump_clock: trio.testing.MockClock) -> None:
+    """Landis+Gyr and Siemens UH50: woken, mode B at 2400 baud, codes of EN 1434."""
+    ours, theirs = memory_stream_pair()
+    lines = b"6.8(0041234*kWh)6.26(00711.28*m3)9.21(10000001)\r\n6.8*01(0040119*kWh)9.4(101.3*C&078.4*C)\r\n!\r\n"
+    check = block_check(lines + ETX)
+
+    async def meter_(stream: trio.abc.Stream) -> None:
+        heard = b""
+        while not heard.endswith(b"/?!\r\n"):
+            heard += await stream.receive_some()
+        assert heard.count(b"\0") >= 60
+        await stream.send_all(b"LUGCUH50\r\n")
+        await trio.sleep(0.3)
+        await stream.send_all(STX + lines + ETX + bytes([check]))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(meter_, theirs)
+        found = await read_meter(ours, clock=time.time, wake_up=True)
+    values = {(str(r.obis), r.decimal(), r.unit) for r in found if isinstance(r, Reading) and isinstance(r.value, int)}
+    assert ("6-0:1.0.0*255", Decimal(41234000), WATT_HOUR) in values
+    assert ("6-0:2.0.0*255", Decimal("711.28"), CUBIC_METRE) in values
 
 
 async def test_parity_bits_on_an_eight_bit_line_and_a_damaged_block_asked_for_again() -> None:

@@ -166,6 +166,7 @@ class ReadoutClient:
         self._asked += 1
         self._state = _State.SIGNED_ON
         self._heard = False
+        self._reader.expect_identification()
         if self._wake_up:
             return [SetBaudrate(INITIAL_BAUDRATE), Send(_WAKE_UP), Send(self._sign_on, after_s=_WAKE_UP_S)]
         return [SetBaudrate(INITIAL_BAUDRATE), Send(self._sign_on)]

@@ -39,6 +39,10 @@ _RESTART = re.compile(
     rb"|[^\n][/\xaf][A-Za-z\xc1-\xda\xe1-\xfa]{3}[^\r\n\x8d]{1,76}[\r\x8d]?\n(?:[\r\x8d]?\n|[\x02\x82])"
 )
 _START = re.compile(rb"[/\xaf]")
+CIPHERED_HEAD_SIZE = 5
+_CIPHERED = ("ciphered", "a ciphered telegram that does not name its system title: its maker's description is needed")
+_REQUEST_ECHO = re.compile(rb"(?:[\x00\x7f\xff\s]|/\?[^!\r\n]{0,32}!\r\n)*")
+_SLASHLESS = re.compile(rb"[A-Z]{2}[A-Za-z][!-~][ -~]{1,76}\r?\n")
 _OWN_MESSAGES = re.compile(rb"/\?[^!\r\n]{0,32}!\r\n|\x06[0-9A-Za-z]{3}\r\n|\x15|[\s\x00\x7f\xff]")
 
 
@@ -90,6 +94,28 @@ def with_even_parity(data: bytes) -> bytes:
     return bytes(c | (0x80 if c.bit_count() % 2 else 0) for c in data)
 
 
+def ciphered_size(head: bytes) -> int | None:
+    """
+    The size of a ciphered telegram that begins so: 00, the length of what follows (BER), a security control.
+
+    0 where none begins, None where `head` is too short to say; `CIPHERED_HEAD_SIZE` octets always suffice.
+    """
+    if not head:
+        return None
+    if head[0]:
+        return 0
+    if len(head) < 2:
+        return None
+    count = {0x81: 1, 0x82: 2}.get(head[1], 0)
+    if head[1] >= 0x80 and not count:
+        return 0
+    if len(head) < 3 + count:
+        return None
+    length, control = int.from_bytes(head[2 : 2 + count], "big") if count else head[1], head[2 + count]
+    # IEC 62056-5-3 table 14: suites 0 to 2, authentication or encryption, no compression.
+    return 2 + count + length if control & 0x0F <= 2 and control & 0x30 and control < 0x80 else 0
+
+
 class TelegramReader(Protocol):
     """What cuts a byte stream into readouts: `ReadoutReader`, or one that deciphers first."""
 
@@ -110,6 +136,7 @@ class _State(Enum):
     BETWEEN = auto()
     BLOCK = auto()
     LINES = auto()
+    CIPHERED = auto()
 
 
 class ReadoutReader:
@@ -130,6 +157,7 @@ class ReadoutReader:
         self._state = _State.SEEK
         self._skipped = b""
         self._skipped_count = 0
+        self._answering = False  # the next line answers our request: its slash may be lost
         self._rest_reported = False  # what we skip belongs to a telegram whose fault was reported
         self._out: list[Readout | RemoteProtocolError] = []
 
@@ -150,6 +178,10 @@ class ReadoutReader:
             return None
         return chr(self._identification[3] & 0x7F)
 
+    def expect_identification(self) -> None:
+        """Our request has gone out: the first line that comes is an identification even if its slash was lost."""
+        self._answering = True
+
     def expect_block(self) -> None:
         """After a NAK the meter repeats its data block, without the identification."""
         self._state, self._scan, self._data_at = _State.BETWEEN, 0, 0
@@ -165,7 +197,8 @@ class ReadoutReader:
         if self._state is _State.LINES:
             out += self.receive(b"\r\n")
         while self._state is not _State.SEEK:
-            self._fail("truncated", "the stream ended inside a telegram")
+            ciphered = self._state is _State.CIPHERED and self._buffer[self._data_at + 1 :].startswith(b"\x00")
+            self._fail(*_CIPHERED if ciphered else ("truncated", "the stream ended inside a telegram"))
             out += self._run()
         self._skip(len(self._buffer))
         self._end_gap()
@@ -182,6 +215,7 @@ class ReadoutReader:
             _State.BETWEEN: self._between,
             _State.BLOCK: self._block,
             _State.LINES: self._lines,
+            _State.CIPHERED: self._ciphered,
         }
         while steps[self._state]():
             pass
@@ -213,6 +247,8 @@ class ReadoutReader:
         self._rest_reported = True
 
     def _seek(self) -> bool:
+        if self._answering and not self._restore_slash():
+            return False
         match = _START.search(self._buffer)
         if match is None:
             self._skip(len(self._buffer))
@@ -229,6 +265,24 @@ class ReadoutReader:
             self._state, self._scan = _State.IDENTIFICATION, 4
         else:
             self._skip(1)
+        return True
+
+    def _restore_slash(self) -> bool:
+        """
+        Put a slash before an answer that came without; whether the search for an identification may go on.
+
+        Optical heads that wake too late lose the first character of an answer.
+        """
+        junk = _REQUEST_ECHO.match(self._buffer)
+        at = 0 if junk is None else junk.end()
+        end = self._buffer.find(b"\n", at)
+        if end < 0 and len(self._buffer) - at < IDENTIFICATION_SIZE_MAX:
+            return False
+        self._answering = False
+        line = bytes(self._buffer[at : end + 1])
+        if _SLASHLESS.fullmatch(line.translate(_STRIP)):
+            parity = any(character & 0x80 for character in line)
+            self._buffer[at:at] = b"\xaf" if parity else b"/"
         return True
 
     def _identify(self) -> bool:
@@ -254,13 +308,27 @@ class ReadoutReader:
                     self._data_at = self._scan + 1
             elif character == 0x0A and bytes(self._buffer[self._data_at : self._scan]) in (b"", b"\r", b"\x8d"):
                 # LINES keeps this line feed: an empty telegram's "!" follows it.
-                self._state, self._data_at = _State.LINES, self._scan
+                self._state, self._data_at = _State.CIPHERED, self._scan
                 return True
             elif character in b"(/\xaf" or self._scan - self._data_at >= _BETWEEN_SIZE_MAX:
                 self._fail("no_data_block", "neither STX nor an empty line after the identification")
                 return True
             self._scan += 1
         return False
+
+    def _ciphered(self) -> bool:
+        """Polish P1 ports send 00, a length, a security control and a counter behind the empty line; no text does."""
+        size = ciphered_size(bytes(self._buffer[self._data_at + 1 : self._data_at + 1 + CIPHERED_HEAD_SIZE]))
+        if size is None:
+            return False
+        if not size:
+            self._state = _State.LINES
+            return True
+        size = min(self._data_at + 1 + size, self._size_max)
+        if len(self._buffer) < size:
+            return False
+        self._drop(size, *_CIPHERED)
+        return True
 
     def _block(self) -> bool:
         end = self._find(ETX)

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import chain
+from typing import Final
 
 from node.lmn.iec62056_21 import readings
+from node.lmn.iec62056_21.framing import CIPHERED_HEAD_SIZE, ciphered_size
 from node.lmn.iec62056_21.readings import Interpretation
 from node.lmn.p1.encrypted import BEGINNING, EncryptedReader
 from protocol.errors import RemoteProtocolError
 from protocol.metering.reading import Reading
+
+_PEEK_SIZE: Final = 128  # an identification, the empty line and the head of what follows
 
 
 def decode_stream(
@@ -28,7 +32,12 @@ def decode_stream(
     """
     how = Interpretation(medium=medium, local_times=True)
     if key is not None:
-        yield from readings.decode_stream(chunks, how, reader=EncryptedReader(key))
+        pieces, untitled = _peek(chunks)
+        if untitled:
+            yield RemoteProtocolError(
+                "title_missing", "a ciphered telegram that does not name its system title cannot be opened", offset=0
+            )
+        yield from readings.decode_stream(pieces, how, reader=EncryptedReader(key))
         return
     pieces = iter(chunks)
     head = b""
@@ -37,3 +46,12 @@ def decode_stream(
     if head.startswith(BEGINNING):
         yield RemoteProtocolError("key_missing", "an encrypted telegram, and no key", offset=0)
     yield from readings.decode_stream(chain((head,), pieces), how)
+
+
+def _peek(chunks: Iterable[bytes]) -> tuple[Iterator[bytes], bool]:
+    """The same stream, and whether it begins with a ciphered telegram behind a plain identification."""
+    pieces, head = iter(chunks), b""
+    while len(head) < _PEEK_SIZE and (piece := next(pieces, None)) is not None:
+        head += piece
+    _, empty_line, rest = head.partition(b"\r\n\r\n")
+    return chain((head,), pieces), bool(head[:1] == b"/" and empty_line and ciphered_size(rest[:CIPHERED_HEAD_SIZE]))
