@@ -2,28 +2,30 @@
 `python -m fuzz CODEC [libFuzzer option ...]`: atheris on one codec until -max_total_time= seconds are over.
 
 Inputs that found something new are kept in out/fuzz/CODEC and are the next run's start; the first run starts from the
-recorded telegrams.  An input that breaks the invariant stops the run and lies in out/fuzz as crash-*.
+telegrams of tests/data/meters and, where they are beside the repository, the recorded ones.  An input that breaks the
+invariant stops the run and lies in out/fuzz as crash-*.
 One input may take 5 s and the process 1 GB: what a codec may hold is kilobytes, so a leak shows.
 """
 
 import hashlib
 import sys
+from itertools import chain
 from pathlib import Path
 
 import atheris
 
 with atheris.instrument_imports(include=["node", "protocol"]):
-    from fuzz.invariant import CODECS, Codec, hold, seeds
+    from fuzz.invariant import CODECS, Codec, hold, own_seeds, seeds
 
 _CORPORA = Path(__file__).parents[1] / "../shared/corpora"
 _FOUND = Path("out/fuzz")
 
 
-def _plant(codec: Codec, folder: Path) -> None:
+def _plant(name: str, codec: Codec, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    if _CORPORA.is_dir():
-        for seed in seeds(codec, _CORPORA):
-            (folder / hashlib.sha256(seed).hexdigest()[:16]).write_bytes(seed)
+    recorded = seeds(codec, _CORPORA) if _CORPORA.is_dir() else ()
+    for seed in chain(own_seeds(name), recorded):
+        (folder / hashlib.sha256(seed).hexdigest()[:16]).write_bytes(seed)
 
 
 def main() -> None:
@@ -32,7 +34,7 @@ def main() -> None:
         sys.exit(f"usage: python -m fuzz {{{','.join(CODECS)}}} [-max_total_time=SECONDS ...]")
     name, options = sys.argv[1], sys.argv[2:]
     codec = CODECS[name]
-    _plant(codec, _FOUND / name)
+    _plant(name, codec, _FOUND / name)
     bounds = [
         "-max_len=2048",
         "-timeout=5",

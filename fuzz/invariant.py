@@ -37,6 +37,8 @@ Item = Reading | Frame | RemoteProtocolError
 Decode = Callable[[Iterable[bytes]], Iterator[Item]]
 Dress = Callable[[bytes], bytes]
 
+OWN_VECTORS = Path(__file__).parents[1] / "tests/data/meters"
+_VECTORS_OF = {"hdlc": "dlms", "p1-encrypted": "p1"}
 _KEY = bytes(range(16))
 _TITLE = b"STK\x00\x00\x00\x00\x01"
 _METER = DeviceAddress.from_text("1STK0100000001", 2)
@@ -70,6 +72,13 @@ def _shown(item: Item) -> str:
         assert item.reason.isidentifier(), "a reason is a name"
         return f"{item.reason} {item.detail} {item.offset}"
     return json.dumps(item.to_json()) if isinstance(item, Reading) else repr(item)
+
+
+def own_seeds(name: str) -> Iterator[bytes]:
+    """The telegrams of tests/data/meters that the codec of this name reads."""
+    row_file = OWN_VECTORS / f"{_VECTORS_OF.get(name, name)}.jsonl"
+    for row in map(json.loads, row_file.read_text(encoding="utf-8").splitlines()):
+        yield bytes.fromhex(row["hex"]) if "hex" in row else row["text"].encode("utf-8")
 
 
 def seeds(codec: Codec, corpora: Path) -> Iterator[bytes]:

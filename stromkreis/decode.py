@@ -144,13 +144,12 @@ def decoder(protocol: MeterProtocol, keys: list[str] | None, options: Options | 
     if "layouts" in arguments:
         _check_layouts(arguments["layouts"])
     if parsed is not None:
-        name = next((each for each in ("key", "keys") if each in parameters), None)
-        if name is None:
+        if not parameters.keys() & {"key", "keys"}:
             raise typer.BadParameter(f"{protocol.value} telegrams have no keys", param_hint="--key")
-        if isinstance(parsed, dict) and name == "key":
+        if isinstance(parsed, dict) and "keys" not in parameters:
             told = f"a recording of {protocol.value} is one meter's: its key alone, without DEVICE="
             raise typer.BadParameter(told, param_hint="--key")
-        arguments[name] = parsed
+        arguments["keys" if "keys" in parameters else "key"] = parsed
     return partial(decode_stream, **arguments)
 
 

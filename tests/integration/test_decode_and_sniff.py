@@ -43,7 +43,7 @@ FILES = {
 }
 app = typer.Typer()
 app.command()(decode)
-needs_corpora = pytest.mark.skipif(not CORPORA.is_dir(), reason="no corpora beside the repository")
+needs_corpora = pytest.mark.beside_repository
 
 
 def rows(name: str) -> list[dict[str, Any]]:

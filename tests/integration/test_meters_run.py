@@ -89,7 +89,7 @@ async def test_a_meter_says_over_sml_what_truth_says(q: int, tmp_path: Path) -> 
         nursery.cancel_scope.cancel()
 
 
-@pytest.mark.skipif(not CORPUS.is_dir(), reason="the recorded meters (../shared/corpora/sml) are not here")
+@pytest.mark.beside_repository
 async def test_every_recording_says_over_sml_what_libsml_says() -> None:
     wrong = []
     for q in (0, 6):

@@ -194,7 +194,7 @@ async def test_a_closed_connection_is_the_remote_kind_of_error() -> None:
                 await link.next_pushed(5)
 
 
-@pytest.mark.skipif(not CORPUS.is_dir(), reason="no recorded meters beside the repository")
+@pytest.mark.beside_repository
 async def test_recorded_meters_replayed_byte_for_byte(connect: Connect) -> None:
     rows = [json.loads(line) for line in (CORPUS / "frames.jsonl").read_text().splitlines()]
     rows = [row for row in rows if row["end"] == "end"]

@@ -130,10 +130,9 @@ def difference(row: list[Any], reading: Reading | None) -> str | None:
     return None if same else f"{address} text"
 
 
+@pytest.mark.beside_repository
 def test_the_peer_agrees_on_every_real_telegram() -> None:
     files = [CORPORA / "dsmr/telegrams.jsonl", CORPORA / "iec62056_21/readouts.jsonl"]
-    if not all(file.exists() for file in files):
-        pytest.skip("no corpora beside the repository")
     rows = [json.loads(line) for file in files for line in file.read_text().splitlines()]
     answers = ask_peer([{"spec": SPECIFICATIONS[row["id"]], "text": row["text"]} for row in rows])
     compared = 0

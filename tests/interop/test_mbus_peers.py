@@ -128,7 +128,7 @@ def test_pymeterbus_reads_our_frames_and_agrees_with_our_decoder() -> None:
 
 
 @needs_peer
-@pytest.mark.skipif(not CORPUS.exists(), reason="the corpus of real meter data is not here")
+@pytest.mark.beside_repository
 def test_pymeterbus_agrees_on_real_frames() -> None:
     """Where pyMeterBus knows a number's unit, our number in that unit is the same, but for what is named here."""
     rows = [json.loads(line) for line in CORPUS.read_text().splitlines()]

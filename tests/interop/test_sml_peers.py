@@ -153,7 +153,7 @@ DIFFERENCES = {
 }
 
 
-@pytest.mark.skipif(not CORPUS.is_dir(), reason="no recorded meters beside the repository")
+@pytest.mark.beside_repository
 def test_recordings_read_alike(peer: Named) -> None:
     rows = [json.loads(line) for line in (CORPUS / "frames.jsonl").read_text().splitlines()]
     rows += [json.loads(line) for line in (CORPUS / "smllib_frames.jsonl").read_text().splitlines()]

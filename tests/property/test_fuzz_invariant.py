@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fuzz.invariant import CODECS, Codec, hold, seeds
+from fuzz.invariant import CODECS, Codec, hold, own_seeds, seeds
 from protocol.errors import RemoteProtocolError
 from protocol.metering.reading import Reading
 
@@ -21,10 +21,21 @@ def test_any_bytes(name: str, data: bytes) -> None:
     hold(CODECS[name], data)
 
 
-@pytest.mark.skipif(not CORPORA.is_dir(), reason="no corpora beside the repository")
+@pytest.mark.beside_repository
 @pytest.mark.parametrize("name", NAMES)
 def test_recorded_telegrams_and_their_damage(name: str) -> None:
-    for seed in list(seeds(CODECS[name], CORPORA))[::5]:
+    check_damaged(name, list(seeds(CODECS[name], CORPORA))[::5])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_our_own_telegrams_and_their_damage(name: str) -> None:
+    own = list(own_seeds(name))
+    assert own
+    check_damaged(name, own)
+
+
+def check_damaged(name: str, telegrams: list[bytes]) -> None:
+    for seed in telegrams:
         middle = len(seed) // 2
         for data in (seed, seed[:middle], seed[middle:] + seed, seed[:middle] + b"\xff" + seed[middle + 1 :]):
             hold(CODECS[name], data)

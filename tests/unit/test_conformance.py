@@ -26,7 +26,7 @@ def test_each_requirement_is_there_once_with_a_test_or_a_reason() -> None:
     assert [name for name, shown, reason in ROWS if "::" not in shown and not reason.strip()] == []
 
 
-@pytest.mark.skipif(not LIST.exists(), reason="the list of requirements is not beside the repository")
+@pytest.mark.beside_repository
 def test_no_requirement_of_the_chapters_is_missing() -> None:
     with LIST.open(encoding="utf-8") as file:
         wanted = {row["id"] for row in csv.DictReader(file) if row["id"].startswith(CHAPTERS)}

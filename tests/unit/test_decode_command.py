@@ -174,10 +174,9 @@ def test_the_board_says_what_it_leaves_out() -> None:
         ("iec62056-21", "iec62056_21/readouts.jsonl"),
     ],
 )
+@pytest.mark.beside_repository
 def test_every_protocol_s_real_telegrams(protocol: str, file: str) -> None:
     path = Path(__file__).parents[2] / "../shared/corpora" / file
-    if not path.exists():
-        pytest.skip("no corpora beside the repository")
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     row = next(row for row in rows if protocol != "wmbus" or row.get("key"))
     key = ["--key", row["key"]] if protocol == "wmbus" else []

@@ -16,7 +16,7 @@ from protocol.errors import RemoteProtocolError
 from protocol.metering.reading import Quality, Reading
 
 FOLDER = Path(__file__).parents[2] / "../shared/corpora/dlms"
-pytestmark = pytest.mark.skipif(not FOLDER.exists(), reason="the corpora are not beside this checkout")
+pytestmark = pytest.mark.beside_repository
 
 
 def rows(name: str) -> list[dict[str, Any]]:

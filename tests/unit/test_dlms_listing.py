@@ -6,16 +6,22 @@ from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from node.lmn.dlms import apdu
 from node.lmn.dlms.axdr import BitString, Data, Type, octets, structure
 from node.lmn.dlms.clock import CosemDateTime
+from node.lmn.dlms.layout import LayoutBook, find_layout, shipped_layouts
 from node.lmn.dlms.listing import profile_readings, readings_from_list
 from node.lmn.dlms.push import PushReceiver
 from node.lmn.dlms.values import reading_of
 from node.lmn.timestamps import is_past
-from protocol.errors import RemoteProtocolError
+from protocol.errors import LocalProtocolError, RemoteProtocolError
 from protocol.metering.obis import Obis
 from protocol.metering.reading import Quality, Reading
 
@@ -36,6 +42,17 @@ def code(text: str) -> Data:
     return octets(Obis.parse(text).to_bytes())
 
 
+def good(items: Iterable[Reading | RemoteProtocolError]) -> list[Reading]:
+    """The readings, where nothing but readings came."""
+    readings = [item for item in items if isinstance(item, Reading)]
+    assert readings == list(items)
+    return readings
+
+
+def listed(body: Data, when: datetime | None, template: Reading, layouts: LayoutBook | None = None) -> list[Reading]:
+    return good(readings_from_list(body, when, template, layouts))
+
+
 def seen(readings: Iterable[Reading]) -> list[tuple[Any, ...]]:
     return [(str(r.obis), r.value, r.scaler, r.unit) for r in readings]
 
@@ -44,8 +61,8 @@ def test_kaifa_list_2_and_3_of_three_phases() -> None:
     head = [octets(b"KFM_001"), octets(b"6970631401234567"), octets(b"MA304H3E")]
     values = [u32(n) for n in (1500, 0, 7, 80, 2400, 1200, 600, 2301, 2302, 2303)]
     energy = [u32(n) for n in (123456, 1, 2, 3)]
-    short = readings_from_list(structure(*head, *values), WHEN, TEMPLATE)
-    long = readings_from_list(structure(*head, *values, CLOCK, *energy), None, TEMPLATE)
+    short = listed(structure(*head, *values), WHEN, TEMPLATE)
+    long = listed(structure(*head, *values, CLOCK, *energy), None, TEMPLATE)
     assert {r.device for r in short + long} == {"6970631401234567"}
     assert {r.measured_at for r in short + long} == {WHEN}
     assert seen(short)[3:8] == [
@@ -62,8 +79,8 @@ def test_kaifa_list_2_and_3_of_three_phases() -> None:
 def test_kaifa_lists_of_one_phase() -> None:
     head = [octets(b"KFM_001"), octets(b"6970631401234567"), octets(b"MA105H2E")]
     values = [u32(n) for n in (1500, 0, 7, 80, 2400, 2301)]
-    assert seen(readings_from_list(structure(*head, *values), WHEN, TEMPLATE))[-1] == ("1-0:32.7.0*255", 2301, -1, 35)
-    long = readings_from_list(structure(*head, *values, CLOCK, *[u32(n) for n in (9, 8, 7, 6)]), None, TEMPLATE)
+    assert seen(listed(structure(*head, *values), WHEN, TEMPLATE))[-1] == ("1-0:32.7.0*255", 2301, -1, 35)
+    long = listed(structure(*head, *values, CLOCK, *[u32(n) for n in (9, 8, 7, 6)]), None, TEMPLATE)
     assert seen(long)[-1] == ("1-0:4.8.0*255", 6, 0, 32)
 
 
@@ -74,7 +91,7 @@ def test_a_flat_list_of_code_value_and_scale() -> None:
         code("1-0:1.8.0*255"), u32(12345), scale(0, 30),
         code("0-0:96.1.0*255"), octets(b"1KFM0200000001"),
     )  # fmt: skip
-    readings = readings_from_list(body, None, TEMPLATE)
+    readings = listed(body, None, TEMPLATE)
     assert seen(readings)[1:] == [
         ("1-0:32.7.0*255", 2337, -1, 35), ("1-0:1.8.0*255", 12345, 0, 30),
         ("0-0:96.1.0*255", "1KFM0200000001", 0, None),
@@ -100,7 +117,7 @@ def test_the_standards_own_push_begins_with_its_description() -> None:
         ),
     )  # fmt: skip
     body = structure(description, CLOCK, u32(77), scale(1, 30), Data(Type.VISIBLE_STRING, b"1ABC0000000001"))
-    readings = readings_from_list(body, None, TEMPLATE)
+    readings = listed(body, None, TEMPLATE)
     assert seen(readings)[1:] == [("1-0:1.8.0*255", 77, 1, 30), ("0-0:96.1.0*255", "1ABC0000000001", 0, None)]
     assert {(r.device, r.measured_at) for r in readings} == {("1ABC0000000001", WHEN)}
 
@@ -124,7 +141,7 @@ def test_other_attributes_of_a_register_do_not_pass_for_its_value() -> None:
         ),
     )
     body = structure(description, u32(77), scale(1, 30), u32(8), CLOCK)
-    value, status, captured = readings_from_list(body, WHEN, TEMPLATE)
+    value, status, captured = listed(body, WHEN, TEMPLATE)
     assert (str(value.obis), value.value) == (energy, 77)
     assert (status.obis, status.value, status.record) == (None, 8, {"class": 4, "object": energy, "attribute": 4})
     assert (captured.obis, captured.record["attribute"]) == (None, 5)
@@ -151,7 +168,7 @@ def test_a_time_that_the_meter_itself_doubts_is_none() -> None:
 
 def test_what_nothing_names_is_kept_with_its_place() -> None:
     body = structure(u32(5), scale(0, 30), octets(b"\x00\x01"))
-    readings = readings_from_list(body, WHEN, TEMPLATE)
+    readings = listed(body, WHEN, TEMPLATE)
     assert [(r.obis, r.value, r.record) for r in readings] == [
         (None, 5, {"index": 0}),
         (None, None, {"index": 1, "scaler": 0, "unit": 30}),
@@ -188,14 +205,99 @@ def test_a_push_in_general_blocks_and_one_of_which_a_block_is_lost() -> None:
     ]
     receiver = PushReceiver("meter")
     assert [receiver.message(block) for block in blocks[:-1]] == [[]] * (len(blocks) - 1)
-    (reading,) = receiver.message(blocks[-1])
+    (reading,) = good(receiver.message(blocks[-1]))
     assert reading.value == 4711
     for lost in range(len(blocks) - 1):
         receiver, errors, got = PushReceiver("meter"), [], []
         for block in blocks[:lost] + blocks[lost + 1 :] + blocks:
             try:
-                got += receiver.message(block)
+                got += good(receiver.message(block))
             except RemoteProtocolError as error:
                 errors.append(error.reason)
         assert set(errors) == {"dlms_block_number"}
         assert [item.value for item in got] == [4711]
+
+
+BARE = [u32(n) for n in (500, 60, 7, 8)]
+OWN = """
+title = "A meter of ours"
+source = "its manual"
+certainty = "document"
+elements = [
+  { type = "octet-string", role = "meter-number" },
+  { type = "double-long-unsigned", obis = "1-0:1.8.0", scaler = 1, unit = "Wh" },
+  { type = "number" },
+]
+"""
+
+
+def test_every_shipped_layout_is_told_from_the_others_by_its_shape_or_its_name() -> None:
+    """Two that fit one list would leave it without names."""
+    by_shape = [each for each in shipped_layouts() if each.elements and not each.identification]
+    assert {"wiener-netze-e450", "kelag-am550", "slovenia-am550-18"} <= {each.name for each in by_shape}
+    for layout in by_shape:
+        items = [_item(element.type, element.octets) for element in layout.elements]
+        assert [each.name for each in by_shape if not each.deviation(items)] == [layout.name]
+        assert layout.source
+        assert layout.title
+
+
+def _item(kind: str, size: int | None) -> Data:
+    types = {"any": Type.LONG_UNSIGNED, "number": Type.DOUBLE_LONG_UNSIGNED, "text": Type.OCTET_STRING}
+    type_ = types.get(kind) or Type[kind.replace("-", "_").upper()]
+    return octets(bytes(size if size is not None else 7)) if type_ is Type.OCTET_STRING else Data(type_, 1)
+
+
+def test_a_layout_of_the_users_own_names_what_the_shipped_ones_do_not(tmp_path: Path) -> None:
+    file = tmp_path / "ours.toml"
+    file.write_text(OWN, encoding="utf-8")
+    book = LayoutBook((find_layout(str(file)),))
+    readings = listed(structure(octets(b"70000001"), u32(4), u32(5)), WHEN, TEMPLATE, book)
+    assert seen(readings) == [
+        ("0-0:96.1.0*255", "70000001", 0, None), ("1-0:1.8.0*255", 4, 1, 30), ("None", 5, 0, None)
+    ]  # fmt: skip
+    assert {reading.device for reading in readings} == {"70000001"}
+    *bare, error = readings_from_list(structure(*BARE), WHEN, TEMPLATE, book)
+    assert [each.obis for each in bare if isinstance(each, Reading)] == [None] * 4
+    assert isinstance(error, RemoteProtocolError)
+    assert str(error).endswith("ours: 4 elements where 3 were expected")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (OWN.replace('"number"', '"integer-of-ours"'), "elements.2: no type 'integer-of-ours'"),
+        (OWN.replace('"Wh"', '"kWh"'), "elements.1.unit: no unit 'kWh'"),
+        (OWN.replace("1-0:1.8.0", "energy"), "elements.1.obis"),
+        (OWN.replace('"document"', '"sure"'), "certainty: Input should be 'document'"),
+        (OWN.partition("elements")[0], "a layout has elements, or pairs"),
+        (OWN.replace("elements", "element"), "element: Extra inputs"),
+        (OWN + "[pairs]\n", "no TOML|a layout has elements"),
+        ("title =", "no TOML"),
+    ],
+)
+def test_a_layout_that_is_none_is_refused_with_its_place(tmp_path: Path, text: str, said: str) -> None:
+    file = tmp_path / "ours.toml"
+    file.write_text(text, encoding="utf-8")
+    if text.endswith("[pairs]\n"):
+        assert find_layout(str(file)).elements  # an empty table says nothing
+        return
+    with pytest.raises(LocalProtocolError, match=f"layout ours: .*{said}"):
+        find_layout(str(file))
+
+
+def test_a_layout_that_is_not_there_is_refused_with_those_that_are(tmp_path: Path) -> None:
+    with pytest.raises(LocalProtocolError, match="wiener-netze-e450"):
+        find_layout("wiener-netze")
+    with pytest.raises(LocalProtocolError, match="cannot be read"):
+        find_layout(str(tmp_path / "none.toml"))
+
+
+@given(
+    st.lists(st.sampled_from([u32(1), octets(b"12345678"), octets(bytes(12)), octets(b"\0\0\1\0\0\xff")]), max_size=20)
+)
+def test_a_list_is_named_by_its_whole_shape_or_not_at_all(items: list[Data]) -> None:
+    fitting = [each for each in shipped_layouts() if each.elements and not each.deviation(items)]
+    placed = LayoutBook().place(items, TEMPLATE)
+    assert (placed is not None) == (len(fitting) == 1)
+    assert len(fitting) <= 1

@@ -132,7 +132,7 @@ def test_a_folder_without_recordings_says_so(tmp_path: Path) -> None:
         recordings(tmp_path, count_max=1)
 
 
-@pytest.mark.skipif(not CORPUS.is_dir(), reason="the recorded meters (../shared/corpora/sml) are not here")
+@pytest.mark.beside_repository
 def test_real_recordings_have_registers_that_never_run_back() -> None:
     found = recordings(CORPUS, count_max=1_000)
     assert len(found) >= 10

@@ -19,6 +19,7 @@ from protocol.errors import RemoteProtocolError
 from protocol.metering.reading import Quality, Reading
 from protocol.metering.units import unit_symbol
 
+pytestmark = pytest.mark.beside_repository
 CORPORA = Path(__file__).parents[2] / "../shared/corpora"
 FACTORS = {"kWh": 1000, "kW": 1000, "kvarh": 1000, "kVArh": 1000, "kvar": 1000, "kVAr": 1000, "MJ": 1_000_000}
 SYMBOLS = {
@@ -79,8 +80,6 @@ NAMES = {
 
 def rows() -> list[dict[str, Any]]:
     files = [CORPORA / "dsmr/telegrams.jsonl", CORPORA / "iec62056_21/readouts.jsonl"]
-    if not all(file.exists() for file in files):
-        pytest.skip("no corpora beside the repository")
     return [json.loads(line) for file in files for line in file.read_text().splitlines()]
 
 

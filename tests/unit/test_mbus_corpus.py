@@ -17,7 +17,7 @@ from protocol.metering.reading import Reading
 from protocol.metering.units import unit_symbol
 
 CORPUS = Path(__file__).parents[2] / "../shared/corpora/mbus/libmbus.jsonl"
-pytestmark = pytest.mark.skipif(not CORPUS.exists(), reason="the corpus of real meter data is not here")
+pytestmark = pytest.mark.beside_repository
 
 SECONDS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
 

@@ -18,7 +18,7 @@ from protocol.errors import RemoteProtocolError
 from protocol.metering.reading import Reading
 
 CORPUS = Path(__file__).parents[2] / "../shared/corpora/sml"
-pytestmark = pytest.mark.skipif(not CORPUS.is_dir(), reason="no recorded meters beside the repository")
+pytestmark = pytest.mark.beside_repository
 
 
 def rows(name: str) -> list[dict[str, Any]]:

@@ -24,7 +24,7 @@ from protocol.metering.reading import Reading
 from protocol.metering.units import unit_symbol
 
 FOLDER = Path(__file__).parents[2] / "../shared/corpora/wmbus"
-pytestmark = pytest.mark.skipif(not FOLDER.exists(), reason="the corpus of real meter data is not here")
+pytestmark = pytest.mark.beside_repository
 
 HOUR_OF_JOULE = Decimal(1) / 3_600_000
 # Suffix of a field's name -> our unit symbols and the factor to the field's unit.
