@@ -50,8 +50,11 @@ class LoadCurve:
         last = int(np.ceil((start_s + duration_s) / slot_s))
         bounds_s = np.arange(first, last + 1) * float(slot_s) - start_s
         stretch = duration_s / self.duration_s
-        drawn = np.interp(bounds_s / stretch, np.arange(len(self.energy_ws)), self.energy_ws) * stretch
-        return first, np.diff(drawn) / slot_s
+        at = np.clip(bounds_s / stretch, 0.0, self.duration_s)
+        whole = np.minimum(at.astype(np.int64), self.duration_s - 1)
+        before = self.energy_ws[whole]
+        drawn = before + (at - whole) * (self.energy_ws[whole + 1] - before)
+        return first, (drawn[1:] - drawn[:-1]) * (stretch / slot_s)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ learns of uniformly distributed secrets: a combination in which an unknown mask 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -72,9 +72,19 @@ def derive(shape: Shape, parties: frozenset[str]) -> tuple[Opened, ...]:
         return tuple(opened)
     for each in _solve(shape, readable, known, own):
         if frozenset(each.readings.items()) not in seen:
-            alias = next((i for i in each.messages if shape.messages[i].alias), None)
-            opened.append(Opened(each.readings, each.messages, each.secrets, each.own, alias))
+            opened.append(replace(each, alias_of=_alias_of(shape, each)))
     return tuple(opened)
+
+
+def _alias_of(shape: Shape, opened: Opened) -> int | None:
+    """
+    The pseudonym of a value, where nothing else tells whose it is.
+
+    Who opens a message with a key that a meter sent under its own name, or that a corrupt meter holds, knows whose it
+    is; a sum is known by its roster.
+    """
+    is_bare = opened.is_single and not opened.secrets and all(shape.messages[i].alias for i in opened.messages)
+    return next(iter(opened.messages)) if is_bare else None
 
 
 def _reads(message: Message, parties: frozenset[str]) -> bool:

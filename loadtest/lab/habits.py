@@ -75,18 +75,18 @@ class Habits:
         rates, hours = {}, {}
         for name, use in USES.items():
             owned = rng.random() < use.owned
-            rate, shifts = use.daily * rng.lognormal(0.0, 0.5), rng.normal(0.0, 0.9, len(use.hours))
+            rate, shifts = use.daily * rng.lognormal(-0.15, 0.6), rng.normal(0.0, 1.8, len(use.hours))
             if owned:
                 rates[name] = float(rate)
                 hours[name] = tuple(float(hour + shift) for hour, shift in zip(use.hours, shifts, strict=True))
         cycling = {name: float(rng.uniform(0.35, 0.6)) for name, share in CYCLING.items() if rng.random() < share}
         return cls(
-            wake_h=float(rng.normal(6.6, 0.7)), sleep_h=float(rng.normal(22.8, 0.6)),
-            leave_h=float(rng.normal(7.9, 0.8)), absent_h=float(np.clip(rng.normal((9.2, 2.0, 5.5)[kind], 1.2), 0.5, 13)),
+            wake_h=float(rng.normal(6.9, 1.1)), sleep_h=float(rng.normal(22.9, 1.0)),
+            leave_h=float(rng.normal(8.4, 1.8)), absent_h=float(np.clip(rng.normal((9.2, 2.0, 5.5)[kind], 1.2), 0.5, 13)),
             workday_absence=(0.92, 0.1, 0.6)[kind], errand_rate=float(rng.gamma(2.0, 0.35)), rates=rates, hours=hours,
             devices={name: int(rng.integers(count)) for name, count in sorted(device_counts.items())},
             power_scale=float(np.clip(rng.normal(1.0, 0.1), 0.7, 1.3)), standby_w=float(rng.gamma(3.0, 25.0) + 15.0),
-            light_w=float(rng.gamma(3.0, 40.0) + 20.0), cycling=cycling,
+            light_w=float(rng.gamma(2.0, 30.0) + 10.0), cycling=cycling,
         )  # fmt: skip
 
 

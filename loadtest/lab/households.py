@@ -207,7 +207,7 @@ class _Household:
     def _use(self, day: int, today: Day, name: str, rng: Generator) -> None:
         hours = self.habits.hours[name]
         for _ in range(3):  # at a time when nobody is there, another one is tried
-            start_s = float(rng.normal(hours[rng.integers(len(hours))], 0.9) * 3600.0)
+            start_s = float(rng.normal(hours[rng.integers(len(hours))], 1.2) * 3600.0)
             minute = int(start_s // 60)
             if 0 <= minute < MINUTES and today.awake[minute]:
                 break
@@ -226,7 +226,7 @@ class _Household:
         at_s = float(rng.uniform(0.0, 3600.0))
         while at_s < DAY_S:
             cycle = cycles[rng.integers(len(cycles))]
-            duration_s = min(float(cycle.duration_s), 3600.0 * float(rng.uniform(0.3, 0.8)))
+            duration_s = max(600.0, min(float(cycle.duration_s), 3600.0 * float(rng.uniform(0.3, 0.8))))
             first, drawn_w = cycle.mean_power_w(day * DAY_S + at_s, duration_s, self.slot_s)
             self._add(name, first, drawn_w)
             at_s += duration_s / duty * float(rng.uniform(0.9, 1.1))

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loadtest.lab.derivation import Opened, derive, parties_of
-from loadtest.lab.transcript import GWA, HEAD, STORE, TTP, WAN, Batch, Transcript, meter
+from loadtest.lab.transcript import GWA, HEAD, STORE, TTP, WAN, Batch, Transcript
 
 ROLES = ("emp", GWA, HEAD, TTP, "authority", STORE, "left", "right", WAN)
 ROLE_TITLES = {
@@ -30,7 +30,6 @@ class Series:
     Values over slots that a coalition can compute.
 
     `households` are those whose sum it is, where the coalition knows them; None with `pseudonym` set otherwise.
-    `coefficients` are all 1 in the schemes here but for what an attack makes of several rosters.
     """
 
     households: tuple[int, ...] | None
@@ -141,5 +140,3 @@ def exposure(shape_size: int, opened: tuple[Opened, ...], target: int) -> tuple[
         return "sum", len(best.readings)
     return ("named" if best.alias_of is None else "pseudonym"), 1
 
-
-__all__ = ["ROLES", "ROLE_TITLES", "Link", "Series", "View", "exposure", "meter", "view_of"]

@@ -1,0 +1,62 @@
+"""
+Differencing: totals of rosters with and without a household, compared.
+
+The plain kind takes what a total with the household has more than the next one without it.  The designed kind is a
+coordinator that chooses the rosters, and the best linear estimate of the household's curve from everything it gets:
+all totals, all rosters, the rule by which energy of intervals without it is carried over, and mean and covariance of
+households of the area.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import cho_factor, cho_solve
+
+from loadtest.lab.views import Series
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+
+def next_to(series: Sequence[Series], household: int) -> tuple[NDArray[np.int64], Floats]:
+    """
+    Slots in which the household is in a total and in the next it is not, and the drop of the total between them.
+
+    Only totals whose rosters differ by the household alone are compared.
+    """
+    with_it = {
+        int(slot): (frozenset(each.households or ()), int(value))
+        for each in series if each.households and household in each.households
+        for slot, value in zip(each.slots, each.values, strict=True)
+    }  # fmt: skip
+    without = {
+        int(slot): (frozenset(each.households or ()), int(value))
+        for each in series if each.households and household not in each.households
+        for slot, value in zip(each.slots, each.values, strict=True)
+    }  # fmt: skip
+    slots = [
+        slot for slot, (roster, _) in sorted(with_it.items())
+        if slot + 1 in without and without[slot + 1][0] == roster - {household}
+    ]  # fmt: skip
+    drops = np.array([with_it[slot][1] - without[slot + 1][1] for slot in slots], np.float64)
+    return np.array(slots, np.int64), drops
+
+
+def best_linear(
+    totals_w: Floats, target: Floats, others: Floats, count: int, mean_w: Floats, covariance: Floats,
+    noise_w2: float = 25.0,
+) -> Floats:  # fmt: skip
+    """
+    The best linear estimate of a household's readings, shape (slots,), from totals of shape (totals,).
+
+    `target` (totals, slots) says how the household's slots enter each total and `others` the same for each of the
+    `count` others; mean and covariance are those of one household.
+    """
+    spread = target @ covariance @ target.T + count * (others @ covariance @ others.T)
+    spread[np.diag_indices_from(spread)] += noise_w2
+    expected = target @ mean_w + count * (others @ mean_w)
+    gain = cho_solve(cho_factor(spread, lower=True), target @ covariance).T
+    return np.asarray(mean_w + gain @ (totals_w - expected), np.float64)

@@ -1,0 +1,78 @@
+"""
+Games on totals with known candidates: which of two households is in a sum, and is this household in it at all?
+
+The attacker holds the exact curves of its candidates (or those of another week), knows how many others there are and
+how households of the area use energy, not who the others are.  The best linear test: the difference of the candidates
+against the total less its expectation, weighted by the inverse covariance of the others, day by day.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import cho_factor, cho_solve
+
+Floats = NDArray[np.float64]
+_FULL_MAX = 96
+
+
+class Whitener:
+    """
+    Mean and covariance of a household by slot of the day, from a reference population.
+
+    `reference_w` has shape (households, slots) with whole days.  Up to 96 slots a day the covariance is full (shrunk
+    towards its diagonal), with more slots it is that of an autoregression of order one with the variance of each slot.
+    `noise_w2` is the variance of noise that is added to the total on purpose.
+    """
+
+    def __init__(self, reference_w: Floats, slots_a_day: int, noise_w2: float = 0.0) -> None:
+        self.slots_a_day, self.noise_w2 = slots_a_day, noise_w2
+        days = reference_w.reshape(len(reference_w), -1, slots_a_day)
+        self.mean_w = days.mean(axis=0)
+        centred = (days - self.mean_w).reshape(-1, slots_a_day)
+        self.is_full = slots_a_day <= _FULL_MAX
+        if self.is_full:
+            sample = centred.T @ centred / len(centred)
+            self.covariance = 0.9 * sample + 0.1 * np.diag(np.diag(sample)) + np.eye(slots_a_day)
+        else:
+            self.variance = centred.var(axis=0) + 1.0
+            scaled = centred / np.sqrt(self.variance)
+            self.rho = float(np.clip((scaled[:, 1:] * scaled[:, :-1]).mean(), 0.0, 0.98))
+
+    def expected(self, slots: int) -> Floats:
+        """A household's mean over this many slots, weeks repeated where the reference has fewer days."""
+        days = -(-slots // self.slots_a_day)
+        return np.asarray(np.resize(self.mean_w, (days, self.slots_a_day)).reshape(-1)[:slots])
+
+    def weights(self, curves: Floats, others: int) -> Floats:
+        """Inverse covariance of `others` households times curves of shape (slots, count)."""
+        blocks = curves.reshape(-1, self.slots_a_day, curves.shape[-1])
+        if self.is_full:
+            factor = cho_factor(max(others, 0.05) * self.covariance + self.noise_w2 * np.eye(self.slots_a_day))
+            solved = np.stack([cho_solve(factor, block) for block in blocks])
+        else:
+            deviation = np.sqrt(max(others, 0.05) * self.variance + self.noise_w2)[:, None]
+            scaled = blocks / deviation
+            # The inverse of an AR(1) correlation is tridiagonal.
+            rho = self.rho * max(others, 0.05) * float(self.variance.mean()) / float((deviation**2).mean())
+            solved = (1 + rho**2) * scaled
+            solved[:, [0, -1]] = scaled[:, [0, -1]]
+            solved[:, 1:] -= rho * scaled[:, :-1]
+            solved[:, :-1] -= rho * scaled[:, 1:]
+            solved /= deviation
+        return np.asarray(solved.reshape(curves.shape))
+
+
+def identify(total_w: Floats, first_w: Floats, second_w: Floats, others: int, whitener: Whitener) -> float:
+    """Positive where the first candidate is thought to be in the total, negative where the second is."""
+    difference = first_w - second_w
+    left = total_w - others * whitener.expected(len(total_w)) - (first_w + second_w) / 2.0
+    return float(left @ whitener.weights(difference[:, None], others)[:, 0])
+
+
+def membership(total_w: Floats, candidate_w: Floats, members: int, whitener: Whitener) -> float:
+    """Larger where the candidate is thought to be among the members of the total: the log likelihood ratio."""
+    expected = whitener.expected(len(total_w))
+    difference = candidate_w - expected
+    left = total_w - members * expected
+    return float((left - difference / 2.0) @ whitener.weights(difference[:, None], members)[:, 0])
