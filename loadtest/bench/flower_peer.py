@@ -5,6 +5,7 @@ Runs in a virtual environment of its own (`requirements-peers-flower.lock`), whi
 hence it imports nothing of ours.  One JSON object per line in, one out, times are CPU seconds:
 
     {"do": "round", "n": .., "shares": .., "threshold": .., "words": .., "dropped": ..} -> see `Ring.play`
+    {"do": "sum", "vectors": [[..]..], "shares": .., "threshold": ..}     -> the same, with the mean of these vectors
     {"do": "mask", "words": .., "times": ..}                              -> seconds a call of `pseudo_rand_gen`
     {"do": "agree", "times": ..}                                          -> seconds a call of `generate_shared_key`
     {"do": "share" | "combine", "size": .., "threshold": .., "shares": .., "times": ..} -> seconds a call
@@ -20,7 +21,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
 from statistics import median
 from time import process_time
@@ -59,14 +60,18 @@ def _octets(content: RecordDict) -> int:
 class Ring:
     """One round's clients, and what the workflow wants of a strategy, a client manager and a network."""
 
-    def __init__(self, n: int, words: int, dropped: int) -> None:
+    def __init__(self, n: int, words: int, dropped: int, vectors: Sequence[Sequence[float]] = ()) -> None:
         self.identities = range(1, n + 1)
         self.silent = set(list(self.identities)[:: max(1, n // max(1, dropped))][:dropped]) if dropped else set()
         self.contexts = {
             identity: Context(run_id=1, node_id=identity, node_config={}, state=RecordDict(), run_config={})
             for identity in self.identities
         }
-        self.parameters = ndarrays_to_parameters([np.full(words, VALUE)])
+        self.parameters = {
+            identity: ndarrays_to_parameters([np.array(vectors[identity - 1]) if vectors else np.full(words, VALUE)])
+            for identity in self.identities
+        }
+        self.max_weight = 1.0 if vectors else 1000.0  # every client counts once: all bits are left to its values
         self.stage = 0
         self.network_s = 0.0
         self.client_s: list[list[float]] = [[] for _ in STAGES]
@@ -107,7 +112,7 @@ class Ring:
         return answers
 
     def _train(self, message: Message, _context: Context) -> Message:
-        result = FitRes(Status(Code.OK, ""), self.parameters, 1, {})
+        result = FitRes(Status(Code.OK, ""), self.parameters[message.metadata.dst_node_id], 1, {})
         return Message(recorddict_compat.fitres_to_recorddict(result, True), reply_to=message)
 
     def play(self, shares: int, threshold: int) -> dict[str, Any]:
@@ -121,7 +126,9 @@ class Ring:
         )
         start = recorddict_compat.parameters_to_arrayrecord(ndarrays_to_parameters([np.zeros(1)]), True)
         context.state.array_records[workflow.MAIN_PARAMS_RECORD] = start
-        plus = workflow.SecAggPlusWorkflow(num_shares=shares, reconstruction_threshold=threshold, clipping_range=8.0)
+        plus = workflow.SecAggPlusWorkflow(
+            num_shares=shares, reconstruction_threshold=threshold, clipping_range=8.0, max_weight=self.max_weight
+        )
         state = workflow.WorkflowState()
         server_s = []
         steps = (plus.setup_stage, plus.share_keys_stage, plus.collect_masked_vectors_stage, plus.unmask_stage)
@@ -138,6 +145,7 @@ class Ring:
             "all_s": sum(server_s) + sum(map(sum, self.client_s)),
             "up_octets": sum(self.up_octets),
             "opened": len(self.results),
+            "mean": opened.tolist() if self.max_weight == 1.0 else [],
             "correct": bool(np.allclose(opened, VALUE, atol=TOLERANCE)),
         }
 
@@ -154,6 +162,9 @@ def _carry_out(order: dict[str, Any]) -> Any:
         case "round":
             ring = Ring(order["n"], order["words"], order["dropped"])
             return ring.play(order["shares"], order["threshold"])
+        case "sum":
+            vectors = order["vectors"]
+            return Ring(len(vectors), len(vectors[0]), 0, vectors).play(order["shares"], order["threshold"])
         case "mask":
             seed = os.urandom(32)
             return _per_call(lambda: pseudo_rand_gen(seed, 1 << 32, [(order["words"],)]), order["times"])

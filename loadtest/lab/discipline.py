@@ -34,21 +34,21 @@ FIRST_EDITION = Rules(None, 1, 1)
 SECOND_EDITION = Rules(4, 16, 16)
 
 
-def serve(wanted: Bools, rules: Rules) -> Bools:
-    """In which intervals a member is in the total where a head would have it in `wanted`: a return costs a token."""
-    if rules.tokens is None:
-        return wanted.copy()
-    served = np.zeros(len(wanted), np.bool_)
-    bucket, since, was_in = float(rules.tokens), 0, True
-    for interval, is_wanted in enumerate(wanted):
+def toggling(count: int, rules: Rules) -> Bools:
+    """
+    The most that a head gets from a member that keeps to the rules: out for one interval whenever the return is paid.
+
+    Without a token the member cannot come back, so a head that wants to go on seeing it keeps it in.
+    """
+    served = np.ones(count, np.bool_)
+    bucket, since = rules.tokens, 0
+    for interval in range(1, count):
         since += 1
-        if since >= rules.refill and bucket < rules.tokens:
-            bucket, since = bucket + 1, 0
-        if is_wanted and not was_in:
-            if bucket < 1:
-                continue
-            bucket -= 1
-        served[interval] = was_in = bool(is_wanted)
+        if bucket is not None and rules.tokens is not None and since >= rules.refill:
+            bucket, since = min(rules.tokens, bucket + 1), 0
+        if served[interval - 1] and (bucket is None or bucket > 0):
+            served[interval] = False
+            bucket = None if bucket is None else bucket - 1
     return served
 
 

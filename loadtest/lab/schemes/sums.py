@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.random import Generator
 
 from loadtest.lab.schemes.base import Readings, Scheme
 from loadtest.lab.transcript import AUTHORITY, EMP, GWA, HEAD, STORE, TTP, Form, Message, Shape, meter
-from protocol.dcnet.parameters import choose
+from protocol.dcnet.parameters.choice import choose
 
 FIELD64 = 2**64 - 2**32 + 1  # Field64 of Prio3Sum (draft-irtf-cfrg-vdaf)
 CORRUPT, DROPOUT = 0.05, 0.05
@@ -76,8 +77,9 @@ def marmol_rotated_shape(n: int) -> Shape:
     return _marmol(n, rotated=True)
 
 
-def masked_forms(n: int, pairs: set[tuple[int, int]], *, self_masks: bool) -> tuple[list[Form], dict[str, frozenset[str]]]:
+def masked_forms(n: int, pairs: Iterable[tuple[int, int]], *, self_masks: bool) -> tuple[list[Form], dict[str, frozenset[str]]]:
     """Each member's reading under its pairwise masks (+ towards higher positions), and who holds which mask."""
+    pairs = tuple(pairs)
     holders = {f"mask:{low}:{high}": frozenset({meter(low), meter(high)}) for low, high in pairs}
     secrets: list[dict[str, int]] = [{} for _ in range(n)]
     for low, high in pairs:
@@ -135,10 +137,15 @@ def two_servers_shape(n: int) -> Shape:
     return Shape(n, leader + helper + sums, {shares[i]: frozenset({meter(i)}) for i in range(n)}, modulus=FIELD64)
 
 
-@lru_cache(maxsize=64)
 def ring_shape(n: int) -> Shape:
-    """This project's ring: masked vectors and reveals to the head, a member itself; the ledger gets the total."""
-    forms, holders = masked_forms(n, ring_pairs(n), self_masks=True)
+    """This project's ring at the default rates."""
+    return ring_shape_of(n, frozenset(ring_pairs(n)))
+
+
+@lru_cache(maxsize=64)
+def ring_shape_of(n: int, pairs: frozenset[tuple[int, int]]) -> Shape:
+    """Masked vectors and reveals to the head, a member itself; the ledger at the administrator gets the total."""
+    forms, holders = masked_forms(n, pairs, self_masks=True)
     up = tuple(Message(meter(i), HEAD, form) for i, form in enumerate(forms))
     reveal = tuple(
         Message(meter(i), HEAD, Form({}, {f"self:{i}": 1}), after=tuple(range(n)), size_bytes=32) for i in range(n)
@@ -154,7 +161,7 @@ def ring_noise(readings_w: Readings, _slot_s: int, rng: Generator) -> Readings:
     """
     Each member adds its share of a discrete Laplace variable of scale `SENSITIVITY_W` / `EPSILON` to every slot.
 
-    The shares are differences of Pólya variables (`protocol.dcnet.noise`, which draws them exactly; here numpy does).
+    The shares are differences of Pólya variables (`protocol.dcnet.crypto.noise`, which draws them exactly; here numpy does).
     """
     return noisy(readings_w, EPSILON, rng)
 

@@ -1,0 +1,84 @@
+"""Bills: what an amount tells, and what a designed tariff takes out of commitments with and without the rules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loadtest.lab import metrics
+from loadtest.lab.leverage import largest_leverage, opens
+from loadtest.lab.schemes import SCHEMES, play
+from loadtest.lab.settings import Lab, Row
+from loadtest.lab.views import view_of
+
+Prices = NDArray[np.int64]
+BASE = 30_000  # thousandths of a cent for each kWh
+
+
+def _flat(slots: int, _day: int) -> Prices:
+    return np.full(slots, BASE, np.int64)
+
+
+def _two_rates(slots: int, day: int) -> Prices:
+    return np.where(np.arange(slots) % day * 24 // day < 6, BASE // 2, BASE).astype(np.int64)
+
+
+def _one_interval(slots: int, day: int) -> Prices:
+    prices = _flat(slots, day)
+    prices[slots // 2 + day * 3 // 4] += BASE
+    return prices
+
+
+def _digits(slots: int, day: int) -> Prices:
+    """An evening hour's intervals at prices that a household's load cannot carry over from one into the next."""
+    prices = _flat(slots, day)
+    for index in range(3):
+        prices[slots // 2 + day * 3 // 4 + index] = BASE * 10 ** (2 + 2 * index)
+    return prices
+
+
+TARIFFS: dict[str, Callable[[int, int], Prices]] = {
+    "flat": _flat, "two rates": _two_rates, "one interval dearer": _one_interval, "intervals as digits": _digits,
+}  # fmt: skip
+
+
+def tariff_rows(lab: Lab) -> list[Row]:
+    """
+    The EMP asks for a flat bill and one by the tariff, and takes their difference for the dear intervals' load.
+
+    Scores are the share of households whose load in the dearest interval is known within 100 W. With the rules of the
+    second edition a request is refused where its leverage is too large; then the EMP knows the typical household.
+    """
+    slot_s = lab.meter_slot_s
+    area, reference = lab.at(slot_s)
+    day, slots = area.slots_a_day, area.slots
+    rng = lab.rng("tariffs")
+    scheme = SCHEMES["bill-commitments"]
+    amounts = {}
+    for name, make in TARIFFS.items():
+        transcript = play(scheme, area, lab.settings.group_size, lab.settings.seed, make(slots, day))
+        view = view_of(transcript, frozenset({"emp"}))
+        by_household = [view.best_of(household, "bill") for household in range(area.count)]
+        amounts[name] = np.array([0 if each is None else int(each.values.sum()) for each in by_household])
+    rows = []
+    for name, make in TARIFFS.items():
+        prices = make(slots, day)
+        dear = int(np.argmax(prices))
+        extra = int(prices[dear] - BASE)
+        truth = area.power_w[:, dear]
+        typical = np.full(area.count, reference.power_w[:, dear].mean())
+        guess = typical
+        if extra > 0:
+            guess = (amounts[name] - amounts["flat"]) * 3_600_000 / (slot_s * extra)
+        is_opened = opens([prices.tolist()], day)
+        for rules, shown in (("no rules", guess), ("second edition", guess if is_opened else typical)):
+            close = [np.abs(each - truth) <= 100 for each in (shown, typical, rng.permutation(shown))]
+            scores = [metrics.proportion(int(each.sum()), len(each)) for each in close]
+            parameters = {
+                "tariff": name, "rules": rules, "slot_s": slot_s, "days": area.days,
+                "effective_intervals": round(1 / largest_leverage([prices.tolist()], day), 1),
+            }  # fmt: skip
+            rows.append(Row("bill-commitments", "emp", "tariff", "known_within_100_w", *scores, parameters))
+    return rows

@@ -1,0 +1,63 @@
+"""Utility: error of totals, cost of the real cryptography, energy through a battery."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+
+from loadtest.lab import metrics
+from loadtest.lab.metrics import Estimate
+from loadtest.lab.real import REAL, Inputs
+from loadtest.lab.schemes import SCHEMES, Scheme
+from loadtest.lab.schemes.battery import CONTROLS, hide
+from loadtest.lab.settings import Lab, Row
+
+
+def _exact(value: float, count: int) -> Estimate:
+    return Estimate(value, value, value, count)
+
+
+def real_rows(lab: Lab, scheme: Scheme) -> list[Row]:
+    """
+    One group and day through the scheme's real cryptography: error of the totals, CPU, bytes, rounds.
+
+    CPU and bytes are those of all parties, for each meter and slot. Raises StromkreisError where a peer is missing.
+    """
+    slot_s = lab.meter_slot_s
+    area = lab.at(slot_s)[0]
+    members, slots = min(lab.settings.real_households, area.count), min(lab.settings.real_slots, area.slots)
+    inputs = Inputs(area.power_w[:members, :slots].T.copy(), hashlib.sha256(b"lab real").digest())
+    run = REAL[scheme.name](inputs)
+    readings = members * slots
+    found = {"cpu_ms": 1000 * run.cpu_s / readings, "sent_bytes": run.sent_bytes / readings, "rounds": run.rounds}
+    if scheme.exact_sum:
+        found["total_error_w"] = float(np.abs(run.sums - inputs.readings_w.sum(axis=1)).max())
+    parameters = {"members": members, "slots": slots}
+    return [
+        Row(scheme.name, "all", "utility", name, _exact(float(value), readings), parameters=parameters)
+        for name, value in found.items()
+    ]
+
+
+def battery_rows(lab: Lab) -> list[Row]:
+    """Energy through the battery for each household and day, and the largest error of a day's total by its charge."""
+    rows = []
+    area = lab.at(lab.slot_s)[0].only(lab.targets)
+    rng = lab.rng("battery")
+    for name, scheme in SCHEMES.items():
+        if not name.startswith("battery-"):
+            continue
+        control = next(each for each in CONTROLS if f"battery-{each}-" in name)
+        capacity_kwh = int(name.removesuffix("kwh").rpartition("-")[2])
+        metered, _ = hide(control, capacity_kwh, area.power_w, area.slot_s)
+        through = np.array(
+            [hide(control, capacity_kwh, each[None], area.slot_s)[1] for each in area.power_w[:20]]
+        )
+        parameters = {"capacity_kwh": capacity_kwh, "slot_s": area.slot_s}
+        error = np.abs(metered - area.power_w).mean(axis=1) / np.maximum(area.power_w.mean(axis=1), 1.0)
+        rows += [
+            Row(scheme.name, "emp", "utility", "battery_kwh_a_day", metrics.mean(through, rng), parameters=parameters),
+            Row(scheme.name, "emp", "utility", "reading_error_share", metrics.mean(error, rng), parameters=parameters),
+        ]
+    return rows

@@ -1,0 +1,205 @@
+"""
+What the EMP sees of one household: distances of curves, load disaggregation, appliances and presence by slot.
+
+All schemes whose EMP gets exact sums show it the same series (checked here, not assumed); the attacks run once on it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loadtest.lab import metrics
+from loadtest.lab.attacks.classifier import SlotClassifier
+from loadtest.lab.attacks.hart import disaggregate, learn_signatures
+from loadtest.lab.households import Households
+from loadtest.lab.schemes import Scheme
+from loadtest.lab.settings import Lab, Row
+from loadtest.lab.views import view_of
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+APPLIANCES = ("KETTLE", "COOKINGSTOVE", "DISHWASHER", "WASHINGMACHINE")
+EMP_ALONE = frozenset({"emp"})
+EVALUATED_DAYS = 2
+
+
+@dataclass(frozen=True)
+class Shown:
+    """
+    Of each target: its own curve, what the scheme shows of it, and the same ring with another household in its place.
+
+    Shapes (targets, slots), W; `members` households are in what is shown. A mean is taken of sums, so that a curve in a
+    sum of twenty is compared with what twenty households use together, not with its size.
+    """
+
+    own: Floats
+    shown: Floats
+    without: Floats
+    members: int
+    truth: Households
+
+
+def shown_of(lab: Lab, scheme: Scheme, slot_s: int, group_size: int) -> Shown | None:
+    """What the EMP has of the targets; None where it has no series of power."""
+    area, reference = lab.at(slot_s)
+    transcript = lab.transcript(scheme, slot_s, group_size)
+    view = view_of(transcript, EMP_ALONE)
+    by_household: dict[int, NDArray[np.int64]] = {}
+    members = 1
+    for series in view.series:
+        if series.quantity != "power_w" or len(series.slots) != area.slots:
+            continue
+        # A pseudonym that lives as long as the attack: the curve is there, whose it is is the linkage's question.
+        owners = series.households or (transcript.owners[series.pseudonym or 0],)
+        by_household |= dict.fromkeys(owners, series.values)
+        members = max(members, len(owners))
+    if not by_household:
+        return None
+    begin = lab.area.days // 2 * area.slots_a_day
+    slots = slice(begin, begin + min(EVALUATED_DAYS, area.days - area.days // 2) * area.slots_a_day)
+    targets = lab.targets
+    shown = np.stack([by_household[int(target)] for target in targets])
+    # The replacement goes through the same device, then takes the target's place in the sum.
+    stand_in = reference.power_w[lab.rng("stand-in").integers(0, reference.count, len(targets))]
+    if members == 1:
+        without = scheme.local(stand_in, slot_s, lab.rng("stand-in", scheme.name))
+    else:
+        without = shown - area.power_w[targets] + stand_in
+    return Shown(
+        area.power_w[targets][:, slots].astype(np.float64), shown[:, slots].astype(np.float64),
+        without[:, slots].astype(np.float64), members, area.only(targets, slots),
+    )  # fmt: skip
+
+
+def distances(lab: Lab, scheme: Scheme, slot_s: int, group_size: int) -> list[Row]:
+    """The thesis's three metrics and mutual information; the blind view is the mean household of the time of day."""
+    found = shown_of(lab, scheme, slot_s, group_size)
+    if found is None:
+        return []
+    rng = lab.rng("distances", scheme.name, slot_s, group_size)
+    typical = lab.knowledge(scheme, slot_s).mean_by_slot()[: found.own.shape[1]]
+    views = [found.shown, np.broadcast_to(typical, found.own.shape), found.without]
+    most = max(1, 3600 // slot_s)
+    kinds = {
+        "relative_entropy_bits": lambda own, seen: metrics.relative_entropy_bits(own, seen),
+        "clusters": lambda _own, seen: float(metrics.cluster_count(seen)),
+        "aligned_r2": lambda own, seen: metrics.aligned_r2(own, seen, most),
+        "mutual_information_bits": lambda own, seen: metrics.mutual_information_bits(own, seen, rng),
+    }
+    rows = []
+    for name, compute in kinds.items():
+        scores = [
+            metrics.mean(np.array([compute(own, seen) for own, seen in zip(found.own, each, strict=True)]), rng)
+            for each in views
+        ]
+        rows.append(_row(lab, scheme, "distance", name, scores, found.members, slot_s))
+    return rows
+
+
+def appliances(lab: Lab, scheme: Scheme, slot_s: int, group_size: int) -> list[Row]:
+    """Hart and the classifier: in which slots does an appliance run, as precision over the base rate and F1."""
+    found = shown_of(lab, scheme, slot_s, group_size)
+    names = tuple(each for each in APPLIANCES if each in lab.area.appliances)
+    if found is None or not names:
+        return []
+    rng = lab.rng("appliances", scheme.name, slot_s, group_size)
+    rows = []
+    signatures = _signatures(lab, slot_s, names)
+    guesses = [[disaggregate(each, slot_s, signatures) for each in view] for view in (found.shown, found.without)]
+    knowledge = lab.knowledge(scheme, slot_s)
+    rehearsed = knowledge.rehearse(found.members, rng).astype(np.float64)
+    for name in names:
+        truth = found.truth.is_on(name)
+        if truth.sum() < 10:
+            continue
+        base = float(truth.mean())
+        if name in signatures:
+            hits = [_hits(np.stack([guess[name] for guess in view]), truth) for view in guesses]
+            # Without a view Hart has no edges: it guesses slots at random, at the base rate.
+            blind = _hits(rng.random(truth.shape) < base, truth)
+            scores = [metrics.statistic(_f1, rng, *each) for each in (hits[0], blind, hits[1])]
+            rows.append(_row(lab, scheme, "hart", "f1", scores, found.members, slot_s, appliance=name))
+        known = knowledge.reference.is_on(name)
+        model = SlotClassifier(rehearsed, known, slot_s, rng)
+        blind_model = SlotClassifier(rehearsed, known, slot_s, rng, blind=True)
+        scored = [model.scores(found.shown), blind_model.scores(found.shown), model.scores(found.without)]
+        tops = [_hits(_top(each, int(truth.sum()), rng), truth) for each in scored]
+        scores = [metrics.statistic(_precision, rng, *each).scaled(1.0 / base) for each in tops]
+        rows.append(
+            _row(lab, scheme, "classifier", "precision_over_base", scores, found.members, slot_s, appliance=name)
+        )
+    return rows
+
+
+def occupancy(lab: Lab, scheme: Scheme, slot_s: int, group_size: int) -> list[Row]:
+    """Is somebody at home: the advantage 2p - 1 over both answers in equal parts."""
+    found = shown_of(lab, scheme, slot_s, group_size)
+    if found is None or found.truth.present is None:
+        return []
+    rng = lab.rng("occupancy", scheme.name, slot_s, group_size)
+    knowledge = lab.knowledge(scheme, slot_s)
+    known = knowledge.reference.present
+    if known is None:
+        return []
+    rehearsed = knowledge.rehearse(found.members, rng).astype(np.float64)
+    scores = []
+    for seen, blind in ((found.shown, False), (found.shown, True), (found.without, False)):
+        model = SlotClassifier(rehearsed, known, slot_s, rng, blind=blind)
+        guess = model.scores(seen) > _threshold(model.scores(rehearsed), known)
+        scores.append(metrics.statistic(_balanced, rng, *_hits(guess, found.truth.present)))
+    return [_row(lab, scheme, "occupancy", "advantage", scores, found.members, slot_s)]
+
+
+@lru_cache(maxsize=8)
+def _signatures(lab: Lab, slot_s: int, names: tuple[str, ...]):  # type: ignore[no-untyped-def]  # noqa: ANN202
+    return learn_signatures(lab.at(slot_s)[1], names)
+
+
+def _row(
+    lab: Lab, scheme: Scheme, attack: str, metric: str, scores: list[metrics.Estimate], members: int, slot_s: int,
+    **more: object,
+) -> Row:  # fmt: skip
+    days = min(EVALUATED_DAYS, lab.area.days - lab.area.days // 2)
+    parameters = {"members": members, "slot_s": slot_s, "days": days, **more}
+    return Row(scheme.name, "emp", attack, metric, *scores, parameters)
+
+
+def _hits(guess: Bools, truth: Bools) -> tuple[Floats, Floats, Floats, Floats]:
+    """By household: true positives, false positives, false negatives, true negatives."""
+    return tuple(
+        (a & b).sum(axis=1).astype(np.float64)
+        for a, b in ((guess, truth), (guess, ~truth), (~guess, truth), (~guess, ~truth))
+    )  # type: ignore[return-value]
+
+
+def _f1(tp: Floats, fp: Floats, fn: Floats, _tn: Floats) -> Floats:
+    return np.asarray(2 * tp.sum(axis=-1) / np.maximum(2 * tp.sum(axis=-1) + fp.sum(axis=-1) + fn.sum(axis=-1), 1e-12))
+
+
+def _precision(tp: Floats, fp: Floats, _fn: Floats, _tn: Floats) -> Floats:
+    return np.asarray(tp.sum(axis=-1) / np.maximum(tp.sum(axis=-1) + fp.sum(axis=-1), 1e-12))
+
+
+def _balanced(tp: Floats, fp: Floats, fn: Floats, tn: Floats) -> Floats:
+    """Sensitivity plus specificity less one: 2p - 1 where both answers are asked equally often."""
+    yes, no = tp.sum(axis=-1) + fn.sum(axis=-1), tn.sum(axis=-1) + fp.sum(axis=-1)
+    return np.asarray(tp.sum(axis=-1) / np.maximum(yes, 1e-12) + tn.sum(axis=-1) / np.maximum(no, 1e-12) - 1.0)
+
+
+def _top(scores: Floats, count: int, rng: np.random.Generator) -> Bools:
+    """The slots with the highest scores, ties broken at random."""
+    order = np.argsort(scores.reshape(-1) + rng.random(scores.size) * 1e-9)
+    chosen = np.zeros(scores.size, np.bool_)
+    chosen[order[-count:]] = True
+    return chosen.reshape(scores.shape)
+
+
+def _threshold(scores: Floats, truth: Bools) -> float:
+    """The threshold of the best balanced accuracy on the attacker's own households."""
+    tried = np.quantile(scores, np.linspace(0.02, 0.98, 33))
+    gains = [(scores[truth] > each).mean() - (scores[~truth] > each).mean() for each in tried]
+    return float(tried[int(np.argmax(gains))])
