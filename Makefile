@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test coverage lint format docs bench bench-fleet peers simulate exhaustive fuzz mutate lock
+.PHONY: help demo lab test coverage lint format docs bench bench-fleet peers simulate exhaustive fuzz mutate lock
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
 
@@ -20,6 +20,14 @@ $(VENV)/.test: requirements-test.lock pyproject.toml
 	$(BIN)/pip install --quiet --require-hashes -r requirements-test.lock
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation -e .
 	touch $@ $(VENV)/.run
+
+# What the privacy lab needs on top; its lock is made under the tests' pins, so both fit into one environment.
+$(VENV)/.lab: requirements-lab.lock $(VENV)/.test
+	$(BIN)/pip install --quiet --require-hashes -r requirements-lab.lock
+	touch $@
+
+lab: $(VENV)/.lab .venv-peers-flower/.ready ## the privacy lab: every scheme, what everybody learns (LAB="--households 60 --days 2")
+	$(BIN)/stromkreis lab run $(LAB)
 
 demo: $(VENV)/.run ## a neighbourhood on this machine (GATEWAYS=1000, ROUNDS=, PERIOD_S=, SEED=, OUT=, KEEP=1)
 	$(BIN)/stromkreis demo $(if $(GATEWAYS),--gateways $(GATEWAYS)) $(if $(ROUNDS),--rounds $(ROUNDS)) \
@@ -40,9 +48,11 @@ lock: ## renew the pins (needs uv)
 	  $$2 $$3 --universal --python-version 3.11 --no-strip-extras --no-emit-index-url --no-header --generate-hashes -q -o requirements$$1.lock; done
 	for extra in fuzz mutation; do uv pip compile pyproject.toml --extra $$extra --universal --python-version 3.11 --no-strip-extras \
 	  --no-emit-index-url --no-header --generate-hashes -q -o requirements-$$extra.lock; done
+	uv pip compile pyproject.toml --extra lab --constraint requirements-test.lock --universal --python-version 3.11 \
+	  --no-strip-extras --no-emit-index-url --no-header --generate-hashes -q -o requirements-lab.lock
 
 # Software that nobody here wrote, for the interoperability tests; an environment each, since their pins contradict.
-PEERS := sml dlms mbus p1
+PEERS := sml dlms mbus p1 flower
 peers: $(PEERS:%=.venv-peers-%/.ready) ## the environments of the interoperability tests' peers
 .venv-peers-%/.ready: requirements-peers-%.lock
 	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
@@ -57,7 +67,7 @@ coverage: $(VENV)/.test ## the DC-net's unit and property tests: every branch of
 	$(PYTEST) tests/unit/test_dcnet_*.py tests/property/test_dcnet_*.py --cov=protocol.dcnet --cov-branch \
 	  --cov-report=term-missing:skip-covered --cov-fail-under=100
 
-test: $(VENV)/.test peers coverage ## every test, in parallel
+test: $(VENV)/.test $(VENV)/.lab peers coverage ## every test, in parallel
 	$(PYTEST) --ignore-glob='tests/unit/test_dcnet_*.py' --ignore-glob='tests/property/test_dcnet_*.py' \
 	  --ignore=tests/integration --ignore=tests/browser
 	$(PYTEST) tests/integration tests/browser -m "not rounds"

@@ -127,9 +127,11 @@ def _component(load: ElementTree.Element, length: int) -> NDArray[np.float64]:
             return np.linspace(_number(load, "startPower"), _number(load, "endPower"), length)
         case "ON_OFF_DECAY":
             active_w, peak_w = _number(load, "activePower"), _number(load, "peakPower")
-            return active_w + (peak_w - active_w) * np.exp(-_number(load, "decayRate") * np.arange(length))
+            decayed = np.exp(-_number(load, "decayRate") * np.arange(length))
+            return np.asarray(active_w + (peak_w - active_w) * decayed, np.float64)
         case "ON_OFF_GROWTH":
             stretch = _number(load, "stretchFactor", 1.0)
-            return _number(load, "basePower") + _number(load, "growthRate") * np.log(stretch * np.arange(1, length + 1))
+            grown = np.log(stretch * np.arange(1, length + 1))
+            return np.asarray(_number(load, "basePower") + _number(load, "growthRate") * grown, np.float64)
         case other:
             raise ValueError(f"the component type {other}")

@@ -180,4 +180,3 @@ def _reduce(matrix: NDArray[np.int64], begin: int, end: int, row: int) -> int:
         if row == len(matrix):
             break
     return row
-

@@ -1,10 +1,9 @@
 """
 Who is in a total, and how the energy of a household that was left out comes back: as linear maps over intervals.
 
-The first edition of the protocol lets a head leave a member out in any round and bills all that was missed with the next
-contribution.  The second has a bucket of tokens for returns and releases missed energy slowly; rules and numbers are
-those of docs/protocol.md (until they are there: section 3 of the design of the second edition), so that the real
-machines can be held against this model.
+The first edition of the protocol lets a head leave a member out in any round, and all that was missed comes with the
+next contribution.  The second has a bucket of tokens for returns and releases missed energy slowly: a
+model of its rules for members, until the machines that follow them can be played in its place.
 """
 
 from __future__ import annotations
@@ -92,7 +91,7 @@ def contributions(served: Bools, release: int, opened: Bools | None = None) -> F
 
 def alternating(count: int) -> Bools:
     """In every second interval."""
-    return np.arange(count) % 2 == 0
+    return np.asarray(np.arange(count) % 2 == 0)
 
 
 def out_for(count: int, shortest: int, longest: int, rng: np.random.Generator) -> Bools:

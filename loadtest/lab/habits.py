@@ -82,7 +82,8 @@ class Habits:
         cycling = {name: float(rng.uniform(0.35, 0.6)) for name, share in CYCLING.items() if rng.random() < share}
         return cls(
             wake_h=float(rng.normal(6.9, 1.1)), sleep_h=float(rng.normal(22.9, 1.0)),
-            leave_h=float(rng.normal(8.4, 1.8)), absent_h=float(np.clip(rng.normal((9.2, 2.0, 5.5)[kind], 1.2), 0.5, 13)),
+            leave_h=float(rng.normal(8.4, 1.8)),
+            absent_h=float(np.clip(rng.normal((9.2, 2.0, 5.5)[kind], 1.2), 0.5, 13)),
             workday_absence=(0.92, 0.1, 0.6)[kind], errand_rate=float(rng.gamma(2.0, 0.35)), rates=rates, hours=hours,
             devices={name: int(rng.integers(count)) for name, count in sorted(device_counts.items())},
             power_scale=float(np.clip(rng.normal(1.0, 0.1), 0.7, 1.3)), standby_w=float(rng.gamma(3.0, 25.0) + 15.0),

@@ -57,7 +57,7 @@ class Households:
     @property
     def slots(self) -> int:
         """How many slots."""
-        return self.power_w.shape[1]
+        return int(self.power_w.shape[1])
 
     @property
     def slots_a_day(self) -> int:

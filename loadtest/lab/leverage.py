@@ -20,7 +20,7 @@ _RANK_TOLERANCE = 1e-9
 
 
 def largest_leverage(lines: Sequence[Sequence[int]], slots_a_day: int) -> float:
-    """The largest leverage of an interval in a request of several lines of prices, one price an interval, from 00:00."""
+    """The largest leverage of an interval in a request: lines of prices, one price an interval, from 00:00."""
     count = len(lines[0])
     columns = [np.ones(count)]
     for line in lines:

@@ -34,8 +34,9 @@ class Estimate:
     count: int
 
     def scaled(self, factor: float, offset: float = 0.0) -> Estimate:
-        """factor * value + offset, with its interval; `factor` is positive."""
-        return Estimate(*(factor * each + offset for each in (self.value, self.low, self.high)), self.count)
+        """Factor * value + offset, with its interval; `factor` is positive."""
+        value, low, high = (factor * each + offset for each in (self.value, self.low, self.high))
+        return Estimate(value, low, high, self.count)
 
 
 NOTHING = Estimate(math.nan, math.nan, math.nan, 0)

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -37,7 +37,8 @@ class Settings:
 
     `slot_s` is the resolution of what the meters measure. Empty `schemes` or `attacks`: all. `data` names a CSV file of
     own readings, which takes the place of generated ones. `real_households` and `real_slots` bound the runs with real
-    cryptography, `targets` the households that per-household attacks are tried on.
+    cryptography, `targets` the households that per-household attacks are tried on, `iterations` the trees
+    of a classifier.
     """
 
     households: int = 1000
@@ -47,6 +48,7 @@ class Settings:
     group_size: int = 64
     targets: int = 80
     trials: int = 400
+    iterations: int = 60
     real_households: int = 64
     real_slots: int = 96
     schemes: tuple[str, ...] = ()
@@ -74,7 +76,15 @@ class Settings:
 
 
 SMOKE = Settings(
-    households=60, days=2, group_size=20, targets=16, trials=60, real_households=8, real_slots=4, processes=1
+    households=60,
+    days=2,
+    group_size=20,
+    targets=16,
+    trials=60,
+    iterations=8,
+    real_households=8,
+    real_slots=4,
+    processes=1,
 )
 
 
@@ -97,6 +107,15 @@ class Row:
     without: Estimate = NOTHING
     parameters: dict[str, Any] = field(default_factory=dict)
 
+    @classmethod
+    def scored(
+        cls, scheme: str, coalition: str, attack: str, metric: str, scores: Sequence[Estimate],
+        parameters: dict[str, Any],
+    ) -> Row:  # fmt: skip
+        """From the scores with the view, blind, and without the household."""
+        estimate, blind, without = scores
+        return cls(scheme, coalition, attack, metric, estimate, blind, without, parameters)
+
     def flat(self) -> dict[str, Any]:
         """For files: one value each, NaN as None."""
         found: dict[str, Any] = {
@@ -113,8 +132,11 @@ class Row:
         """The reverse of `flat`."""
 
         def estimate(prefix: str, count: int) -> Estimate:
-            parts = [flat[f"{prefix}{part}"] for part in ("value", "low", "high")]
-            return Estimate(*(math.nan if part is None else part for part in parts), count)
+            value, low, high = (
+                math.nan if flat[f"{prefix}{part}"] is None else float(flat[f"{prefix}{part}"])
+                for part in ("value", "low", "high")
+            )
+            return Estimate(value, low, high, count)
 
         return cls(
             flat["scheme"], flat["coalition"], flat["attack"], flat["metric"], estimate("", flat["count"]),

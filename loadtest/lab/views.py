@@ -139,4 +139,3 @@ def exposure(shape_size: int, opened: tuple[Opened, ...], target: int) -> tuple[
     if not best.is_single:
         return "sum", len(best.readings)
     return ("named" if best.alias_of is None else "pseudonym"), 1
-

@@ -11,64 +11,68 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier
+from threadpoolctl import threadpool_limits
 
 from loadtest.lab.households import DAY_S
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 _ROWS_MAX = 40_000
+_AROUND = 5
 
 
-def features(values_w: Floats, slot_s: int, *, blind: bool = False) -> Floats:
-    """By series and slot, shape (series x slots, features): time of day, and unless blind the values around."""
-    count, slots = values_w.shape
+def clock(count: int, slots: int, slot_s: int) -> Floats:
+    """The time of day alone, shape (series x slots, 2): all that a blind classifier has."""
     angle = 2 * np.pi * (np.arange(slots) * slot_s % DAY_S) / DAY_S
-    clock = np.stack([np.sin(angle), np.cos(angle)])
-    columns = [np.broadcast_to(each, (count, slots)) for each in clock]
-    if not blind:
-        padded = np.pad(values_w, ((0, 0), (5, 5)), mode="edge")
+    return np.tile(np.stack([np.sin(angle), np.cos(angle)], axis=1), (count, 1))
 
-        def at(shift: int) -> Floats:
-            return padded[:, 5 + shift : 5 + shift + slots]
 
-        around = np.lib.stride_tricks.sliding_window_view(padded, 11, axis=1)
-        low, middle, high = around.min(axis=-1), np.median(around, axis=-1), around.max(axis=-1)
-        base = np.percentile(values_w, 10, axis=1, keepdims=True)
-        columns += [
-            values_w, values_w - base, values_w - at(-1), at(1) - values_w, values_w - at(-3), at(3) - values_w,
-            at(5) - values_w, values_w - at(-5), values_w - low, values_w - middle, high - values_w, around.std(axis=-1),
-        ]  # fmt: skip
-    return np.stack([each.reshape(-1) for each in columns], axis=1)
+def features(values_w: Floats, slot_s: int) -> Floats:
+    """Time of day and the values around each slot, shape (series x slots, features)."""
+    count, slots = values_w.shape
+    padded = np.pad(values_w, ((0, 0), (_AROUND, _AROUND)), mode="edge")
+
+    def at(shift: int) -> Floats:
+        return padded[:, _AROUND + shift : _AROUND + shift + slots]
+
+    around = np.stack([at(shift) for shift in range(-_AROUND, _AROUND + 1)])
+    low, middle, high = around.min(axis=0), np.median(around, axis=0), around.max(axis=0)
+    base = np.percentile(values_w, 10, axis=1, keepdims=True)
+    columns = [
+        values_w, values_w - base, values_w - at(-1), at(1) - values_w, values_w - at(-3), at(3) - values_w,
+        at(5) - values_w, values_w - at(-5), values_w - low, values_w - middle, high - values_w, around.std(axis=0),
+    ]  # fmt: skip
+    return np.concatenate([clock(count, slots, slot_s), np.stack(columns, axis=-1).reshape(count * slots, -1)], axis=1)
 
 
 class SlotClassifier:
-    """Trained once for each question and kind of view."""
+    """Trained on rows of features with their truth; gives a score for each row, higher for yes."""
 
-    def __init__(self, values_w: Floats, truth: Bools, slot_s: int, rng: Generator, *, blind: bool = False) -> None:
-        self.slot_s, self.blind = slot_s, blind
+    def __init__(self, rows: Floats, truth: Bools, iterations: int, rng: Generator) -> None:
         labels = truth.reshape(-1)
-        chosen = _balanced(labels, rng)
-        # Slots that are not drawn need no features, but their neighbours do: whole series are the unit here.
-        self._model = HistGradientBoostingClassifier(
-            max_iter=80, max_leaf_nodes=24, learning_rate=0.12, l2_regularization=1.0, early_stopping=False,
-            random_state=int(rng.integers(2**31)),
-        )  # fmt: skip
         self._constant = None if 0 < labels.sum() < len(labels) else float(labels.mean())
+        self._model = HistGradientBoostingClassifier(
+            max_iter=iterations, max_leaf_nodes=24, learning_rate=min(0.3, 8 / iterations), l2_regularization=1.0,
+            early_stopping=False, random_state=int(rng.integers(2**31)),
+        )  # fmt: skip
         if self._constant is None:
-            self._model.fit(features(values_w, slot_s, blind=blind)[chosen], labels[chosen])
+            chosen = _balanced(labels, min(_ROWS_MAX, 500 * iterations), rng)
+            # One thread: on a machine with other work its threads wait for each other, fifty times as long.
+            with threadpool_limits(1):
+                self._model.fit(rows[chosen], labels[chosen])
 
-    def scores(self, values_w: Floats) -> Floats:
-        """A score of each slot, higher for yes; shape as `values_w`."""
+    def scores(self, rows: Floats) -> Floats:
+        """A score of each row, shape (rows,)."""
         if self._constant is not None:
-            return np.full(values_w.shape, self._constant)
-        drawn = self._model.predict_proba(features(values_w, self.slot_s, blind=self.blind))[:, 1]
-        return np.asarray(drawn.reshape(values_w.shape), np.float64)
+            return np.full(len(rows), self._constant)
+        with threadpool_limits(1):
+            return np.asarray(self._model.predict_proba(rows)[:, 1], np.float64)
 
 
-def _balanced(labels: Bools, rng: Generator) -> NDArray[np.int64]:
+def _balanced(labels: Bools, most: int, rng: Generator) -> NDArray[np.int64]:
     """Rows to learn from: rare answers in full as far as half of the rows."""
-    yes, no = np.flatnonzero(labels), np.flatnonzero(~labels)
-    half = _ROWS_MAX // 2
-    kept_yes = rng.choice(yes, min(len(yes), half), replace=False)
-    kept_no = rng.choice(no, min(len(no), half), replace=False)
-    return np.concatenate((kept_yes, kept_no))
+    drawn = [
+        rng.choice(each, min(len(each), most // 2), replace=False)
+        for each in (np.flatnonzero(labels), np.flatnonzero(~labels))
+    ]
+    return np.concatenate(drawn)

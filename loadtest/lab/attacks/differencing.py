@@ -18,14 +18,15 @@ from scipy.linalg import cho_factor, cho_solve
 from loadtest.lab.views import Series
 
 Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
+_HELD_S = 24
 
 
-def next_to(series: Sequence[Series], household: int) -> tuple[NDArray[np.int64], Floats]:
+def next_to(series: Sequence[Series], household: int, slot_s: int) -> tuple[NDArray[np.int64], Floats]:
     """
     Slots in which the household is in a total and in the next it is not, and the drop of the total between them.
 
-    Only totals whose rosters differ by the household alone are compared.
+    Only totals whose rosters differ by the household alone are compared. Within `_HELD_S` seconds a load hardly
+    changes: the median over so many seconds takes away what others switched in between.
     """
     with_it = {
         int(slot): (frozenset(each.households or ()), int(value))
@@ -42,6 +43,10 @@ def next_to(series: Sequence[Series], household: int) -> tuple[NDArray[np.int64]
         if slot + 1 in without and without[slot + 1][0] == roster - {household}
     ]  # fmt: skip
     drops = np.array([with_it[slot][1] - without[slot + 1][1] for slot in slots], np.float64)
+    width = min(int(_HELD_S // (2 * slot_s)), max(0, len(drops) // 2 - 1)) * 2 + 1
+    if width > 1:
+        padded = np.pad(drops, width // 2, mode="edge")
+        drops = np.median(np.lib.stride_tricks.sliding_window_view(padded, width), axis=1)
     return np.array(slots, np.int64), drops
 
 

@@ -31,7 +31,7 @@ def profile(values_w: Floats, slot_s: int) -> Floats:
     hours = np.array([part.mean() for part in np.array_split(days.mean(axis=0), _PARTS_A_DAY)])
     levels = np.quantile(whole, (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98))
     changes = np.quantile(np.abs(np.diff(whole)) if len(whole) > 1 else np.zeros(1), (0.3, 0.5, 0.7, 0.9, 0.97))
-    return np.log1p(np.maximum(np.concatenate((hours, levels, levels[:4], changes)), 0.0))
+    return np.asarray(np.log1p(np.maximum(np.concatenate((hours, levels, levels[:4], changes)), 0.0)), np.float64)
 
 
 def match(known: Floats, seen: Floats, noise: Floats | None = None) -> NDArray[np.int64]:
@@ -46,9 +46,7 @@ def match(known: Floats, seen: Floats, noise: Floats | None = None) -> NDArray[n
     return np.asarray(np.argmin(distances, axis=1), np.int64)
 
 
-def by_habits(
-    known_w: Floats, pseudonyms: Sequence[Series], slot_s: int, reference_w: Floats
-) -> dict[int, int]:
+def by_habits(known_w: Floats, pseudonyms: Sequence[Series], slot_s: int, reference_w: Floats) -> dict[int, int]:
     """
     Pseudonym to household, from an earlier period known by name, shape (households, slots).
 
@@ -71,9 +69,7 @@ def by_habits(
     }
 
 
-def by_bills(
-    bills_wh: Sequence[int], pseudonyms: Sequence[Series], slot_s: int, resolution_wh: int
-) -> dict[int, int]:
+def by_bills(bills_wh: Sequence[int], pseudonyms: Sequence[Series], slot_s: int, resolution_wh: int) -> dict[int, int]:
     """
     Pseudonym to household, from energies billed by name over the same time, rounded down to the resolution.
 

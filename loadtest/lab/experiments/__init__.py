@@ -77,9 +77,7 @@ def _cell(name: str, attack: str, scheme: str, run: Callable[[Lab, Scheme], list
     return Cell(name, frozenset({attack}), frozenset({scheme}), lambda lab: run(lab, SCHEMES[scheme]))
 
 
-def _curve_cells(
-    scheme: Scheme, covered: frozenset[str], slot_s: int, group_size: int, suffix: str
-) -> Iterator[Cell]:
+def _curve_cells(scheme: Scheme, covered: frozenset[str], slot_s: int, group_size: int, suffix: str) -> Iterator[Cell]:
     """Distances, appliances and presence of one view; rows are given to every scheme that shows the very same."""
     kinds: dict[str, tuple[frozenset[str], Callable[[Lab, Scheme, int, int], list[Row]]]] = {
         "distances": (frozenset({"distance"}), curves.distances),

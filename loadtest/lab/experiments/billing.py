@@ -80,5 +80,5 @@ def tariff_rows(lab: Lab) -> list[Row]:
                 "tariff": name, "rules": rules, "slot_s": slot_s, "days": area.days,
                 "effective_intervals": round(1 / largest_leverage([prices.tolist()], day), 1),
             }  # fmt: skip
-            rows.append(Row("bill-commitments", "emp", "tariff", "known_within_100_w", *scores, parameters))
+            rows.append(Row.scored("bill-commitments", "emp", "tariff", "known_within_100_w", scores, parameters))
     return rows

@@ -6,6 +6,7 @@ All schemes whose EMP gets exact sums show it the same series (checked here, not
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -13,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loadtest.lab import metrics
-from loadtest.lab.attacks.classifier import SlotClassifier
-from loadtest.lab.attacks.hart import disaggregate, learn_signatures
+from loadtest.lab.attacks.classifier import SlotClassifier, clock, features
+from loadtest.lab.attacks.hart import Signature, disaggregate, learn_signatures
 from loadtest.lab.households import Households
-from loadtest.lab.schemes import Scheme
+from loadtest.lab.schemes import SCHEMES, Scheme, play
 from loadtest.lab.settings import Lab, Row
 from loadtest.lab.views import view_of
 
@@ -84,8 +85,8 @@ def distances(lab: Lab, scheme: Scheme, slot_s: int, group_size: int) -> list[Ro
     typical = lab.knowledge(scheme, slot_s).mean_by_slot()[: found.own.shape[1]]
     views = [found.shown, np.broadcast_to(typical, found.own.shape), found.without]
     most = max(1, 3600 // slot_s)
-    kinds = {
-        "relative_entropy_bits": lambda own, seen: metrics.relative_entropy_bits(own, seen),
+    kinds: dict[str, Callable[[Floats, Floats], float]] = {
+        "relative_entropy_bits": metrics.relative_entropy_bits,
         "clusters": lambda _own, seen: float(metrics.cluster_count(seen)),
         "aligned_r2": lambda own, seen: metrics.aligned_r2(own, seen, most),
         "mutual_information_bits": lambda own, seen: metrics.mutual_information_bits(own, seen, rng),
@@ -110,8 +111,7 @@ def appliances(lab: Lab, scheme: Scheme, slot_s: int, group_size: int) -> list[R
     rows = []
     signatures = _signatures(lab, slot_s, names)
     guesses = [[disaggregate(each, slot_s, signatures) for each in view] for view in (found.shown, found.without)]
-    knowledge = lab.knowledge(scheme, slot_s)
-    rehearsed = knowledge.rehearse(found.members, rng).astype(np.float64)
+    lessons = _Lessons.of(lab, scheme, slot_s, found, rng)
     for name in names:
         truth = found.truth.is_on(name)
         if truth.sum() < 10:
@@ -123,10 +123,7 @@ def appliances(lab: Lab, scheme: Scheme, slot_s: int, group_size: int) -> list[R
             blind = _hits(rng.random(truth.shape) < base, truth)
             scores = [metrics.statistic(_f1, rng, *each) for each in (hits[0], blind, hits[1])]
             rows.append(_row(lab, scheme, "hart", "f1", scores, found.members, slot_s, appliance=name))
-        known = knowledge.reference.is_on(name)
-        model = SlotClassifier(rehearsed, known, slot_s, rng)
-        blind_model = SlotClassifier(rehearsed, known, slot_s, rng, blind=True)
-        scored = [model.scores(found.shown), blind_model.scores(found.shown), model.scores(found.without)]
+        scored = lessons.scored(lessons.truth.is_on(name), lab.settings.iterations, rng)
         tops = [_hits(_top(each, int(truth.sum()), rng), truth) for each in scored]
         scores = [metrics.statistic(_precision, rng, *each).scaled(1.0 / base) for each in tops]
         rows.append(
@@ -141,22 +138,89 @@ def occupancy(lab: Lab, scheme: Scheme, slot_s: int, group_size: int) -> list[Ro
     if found is None or found.truth.present is None:
         return []
     rng = lab.rng("occupancy", scheme.name, slot_s, group_size)
-    knowledge = lab.knowledge(scheme, slot_s)
-    known = knowledge.reference.present
-    if known is None:
+    lessons = _Lessons.of(lab, scheme, slot_s, found, rng)
+    if lessons.truth.present is None:
         return []
-    rehearsed = knowledge.rehearse(found.members, rng).astype(np.float64)
-    scores = []
-    for seen, blind in ((found.shown, False), (found.shown, True), (found.without, False)):
-        model = SlotClassifier(rehearsed, known, slot_s, rng, blind=blind)
-        guess = model.scores(seen) > _threshold(model.scores(rehearsed), known)
-        scores.append(metrics.statistic(_balanced, rng, *_hits(guess, found.truth.present)))
+    scored = lessons.scored(lessons.truth.present, lab.settings.iterations, rng, with_thresholds=True)
+    scores = [metrics.statistic(_balanced, rng, *_hits(each > 0, found.truth.present)) for each in scored]
     return [_row(lab, scheme, "occupancy", "advantage", scores, found.members, slot_s)]
 
 
+@dataclass(frozen=True)
+class _Lessons:
+    """
+    Rows of features: the attacker's rehearsal with its truth, and the three views of the targets.
+
+    The rehearsal is of the same days of the week as the targets' and as many.
+    """
+
+    rehearsed: Floats
+    truth: Households
+    views: tuple[Floats, Floats]
+    shape: tuple[int, int]
+    slot_s: int
+
+    @classmethod
+    def of(cls, lab: Lab, scheme: Scheme, slot_s: int, found: Shown, rng: np.random.Generator) -> _Lessons:
+        knowledge = lab.knowledge(scheme, slot_s)
+        reference = knowledge.reference
+        begin = reference.days // 2 * reference.slots_a_day
+        slots = slice(begin, begin + found.shown.shape[1])
+        rehearsed = knowledge.rehearse(found.members, rng)[:, slots].astype(np.float64)
+        return cls(
+            features(rehearsed, slot_s), reference.only(slice(None), slots),
+            (features(found.shown, slot_s), features(found.without, slot_s)),
+            (found.shown.shape[0], found.shown.shape[1]), slot_s,
+        )  # fmt: skip
+
+    def scored(
+        self, truth: Bools, iterations: int, rng: np.random.Generator, *, with_thresholds: bool = False
+    ) -> list[Floats]:
+        """Scores by target and slot: with the view, blind, without the household; less a threshold where asked for."""
+        model = SlotClassifier(self.rehearsed, truth, iterations, rng)
+        times = clock(len(truth), truth.shape[1], self.slot_s)
+        blind = SlotClassifier(times, truth, iterations, rng)
+        cut, blind_cut = (
+            (_threshold(model.scores(self.rehearsed), truth.reshape(-1)),
+             _threshold(blind.scores(times), truth.reshape(-1)))
+            if with_thresholds else (0.0, 0.0)
+        )  # fmt: skip
+        drawn = [
+            model.scores(self.views[0]) - cut, blind.scores(clock(*self.shape, self.slot_s)) - blind_cut,
+            model.scores(self.views[1]) - cut,
+        ]  # fmt: skip
+        return [each.reshape(self.shape) for each in drawn]
+
+
 @lru_cache(maxsize=8)
-def _signatures(lab: Lab, slot_s: int, names: tuple[str, ...]):  # type: ignore[no-untyped-def]  # noqa: ANN202
+def _signatures(lab: Lab, slot_s: int, names: tuple[str, ...]) -> dict[str, Signature]:
     return learn_signatures(lab.at(slot_s)[1], names)
+
+
+def example_day(lab: Lab) -> dict[str, list[float]]:
+    """
+    A day of one household, `household`, and what the EMP sees of it under each scheme, by title; W, a minute each.
+
+    Empty for recorded households: a report may be given away, and somebody's day does not belong into it.
+    """
+    if lab.settings.data:
+        return {}
+    slot_s = max(60, lab.slot_s)
+    area = lab.at(slot_s)[0]
+    # The busiest of a few, so that there is something to see.
+    target = int(max(lab.targets[:12], key=lambda each: float(area.power_w[each, : area.slots_a_day].std())))
+    shown: dict[str, list[float]] = {}
+    for scheme in SCHEMES.values():
+        part = area.only(slice(None), slice(0, area.slots_a_day))
+        title = "sum of the ring, all exact schemes" if scheme.exact_sum else scheme.title
+        if title in shown or scheme.alias_days == 0 or scheme.name.startswith("pseudonyms-ttp"):
+            continue
+        transcript = play(scheme, part, lab.settings.group_size, lab.settings.seed)
+        for series in view_of(transcript, EMP_ALONE).series:
+            owners = series.households or (transcript.owners[series.pseudonym or 0],)
+            if series.quantity == "power_w" and target in owners:
+                shown[title] = (series.values / len(owners)).round(1).tolist()
+    return {"household": area.power_w[target, : area.slots_a_day].astype(float).tolist(), **shown}
 
 
 def _row(
@@ -165,15 +229,16 @@ def _row(
 ) -> Row:  # fmt: skip
     days = min(EVALUATED_DAYS, lab.area.days - lab.area.days // 2)
     parameters = {"members": members, "slot_s": slot_s, "days": days, **more}
-    return Row(scheme.name, "emp", attack, metric, *scores, parameters)
+    return Row.scored(scheme.name, "emp", attack, metric, scores, parameters)
 
 
 def _hits(guess: Bools, truth: Bools) -> tuple[Floats, Floats, Floats, Floats]:
     """By household: true positives, false positives, false negatives, true negatives."""
-    return tuple(
+    tp, fp, fn, tn = (
         (a & b).sum(axis=1).astype(np.float64)
         for a, b in ((guess, truth), (guess, ~truth), (~guess, truth), (~guess, ~truth))
-    )  # type: ignore[return-value]
+    )
+    return tp, fp, fn, tn
 
 
 def _f1(tp: Floats, fp: Floats, fn: Floats, _tn: Floats) -> Floats:

@@ -1,8 +1,9 @@
-"""Games on totals: which of two candidates is in the sum, is this household in it; over sizes, days, resolution, noise."""
+"""Games on totals: which of two candidates is in the sum, and is this household in it at all."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,9 +36,7 @@ class Game:
         self.loads = area.power_w[:, : self.slots]
         self.history = lab.history.power_w[:, : self.slots] if lab.history.slot_s == area.slot_s else None
         added = 0.0 if math.isinf(epsilon) else noise_variance_w2(epsilon)
-        self.whitener = Whitener(
-            reference.power_w[:, : self.slots].astype(np.float64), area.slots_a_day, added
-        )
+        self.whitener = Whitener(reference.power_w[:, : self.slots].astype(np.float64), area.slots_a_day, added)
 
     def total(self, members: NDArray[np.int64], rng: np.random.Generator) -> Floats:
         """What the EMP gets of this roster."""
@@ -132,7 +131,7 @@ def membership_rows(lab: Lab) -> list[Row]:
             rng = lab.rng("membership", "score", members, epsilon)
             # Without a view the statistic is drawn from one distribution, whatever the truth.
             both = rng.permutation(np.concatenate((inside, outside)))
-            parameters = {"members": members, "slot_s": slot_s, "days": days}
+            parameters: dict[str, Any] = {"members": members, "slot_s": slot_s, "days": days}
             if not math.isinf(epsilon):
                 parameters["epsilon"] = epsilon
             rows.append(

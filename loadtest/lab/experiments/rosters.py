@@ -50,7 +50,7 @@ def transcript_of(group: Households, victim: int, served: Bools, rules: Rules | 
             continue
         members = everybody if is_in else np.delete(everybody, victim)
         shape = ring_shape(len(members))
-        ends_s = (slots + 1.0) * group.slot_s
+        ends_s = np.asarray((slots + 1.0) * group.slot_s, np.float64)
         batches.append(Batch(shape, members, slots, loads[slots][:, members], send_times(shape, ends_s, rng)))
     return Transcript("ring", group.slot_s, group.count, batches)
 
@@ -79,14 +79,14 @@ def _plain(lab: Lab, households: Households, members: int) -> Row:
         victim = int(rng.integers(1, members))  # the head is member 0
         served = alternating(group.slots)
         view = view_of(transcript_of(group, victim, served, None, trial), frozenset({"gwa", "emp"}))
-        slots, drops = next_to(view.series, victim)
+        slots, drops = next_to(view.series, victim, group.slot_s)
         own = group.power_w[victim, slots].astype(np.float64)
         stranger = households.power_w[int(rng.integers(households.count)), slots].astype(np.float64)
         for kept, guess in zip(scores, (drops, typical[slots], drops - own + stranger), strict=True):
             kept.append(_correlation(guess, own))
     estimates = [metrics.mean(np.array(each), rng) for each in scores]
     parameters = {"members": members, "slot_s": households.slot_s, "kind": "power, next round without"}
-    return Row("ring", "gwa+emp", "differencing", "correlation", *estimates, parameters)
+    return Row.scored("ring", "gwa+emp", "differencing", "correlation", estimates, parameters)
 
 
 Strategy = Callable[[int, np.random.Generator], Bools]
@@ -127,7 +127,7 @@ def designed_rows(lab: Lab) -> list[Row]:
                 scores[1].append(_correlation(mean_w, victim.astype(np.float64)))
             estimates = [metrics.mean(np.array(each), rng) for each in scores]
             parameters = {"members": others + 1, "slot_s": slot_s, "days": count // area.slots_a_day, "kind": name}
-            rows.append(Row("ring", "gwa+emp", "differencing", "correlation", *estimates, parameters))
+            rows.append(Row.scored("ring", "gwa+emp", "differencing", "correlation", estimates, parameters))
     return rows
 
 

@@ -1,4 +1,4 @@
-"""Billing by Pedersen commitments, with the project's own: a commitment a slot, the bill opens a weighted sum of them."""
+"""Billing by the project's Pedersen commitments: one a slot, and the bill opens a weighted sum of them."""
 
 from __future__ import annotations
 

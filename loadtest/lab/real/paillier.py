@@ -19,7 +19,7 @@ PACKED_MAX = (KEY_BITS - 32) // SLOT_BITS
 
 
 def run(inputs: Inputs) -> RealRun:
-    """Key pair of the EMP, a ciphertext of each meter, their product, its opening.  Raises StromkreisError if too large."""
+    """Key pair of the EMP, a ciphertext of each meter, their product.  Raises StromkreisError if too large."""
     if inputs.slots > PACKED_MAX:
         raise StromkreisError(f"{inputs.slots} slots do not fit into one ciphertext; at most {PACKED_MAX}")
     if int(inputs.readings_w.sum(axis=1).max()) >= 1 << SLOT_BITS or int(inputs.readings_w.min()) < 0:

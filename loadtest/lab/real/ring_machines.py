@@ -1,5 +1,5 @@
 """
-This project's ring through its real machines: the one place where the lab touches them.
+The project's ring through its real machines: the one place where the lab touches them.
 
 Every slot is a round of `loadtest.ring.LocalRing`; the messages to the head are caught on their way.  The pairwise
 masks are computed once more from the members' keys, so that coalitions with neighbours can be checked as well.

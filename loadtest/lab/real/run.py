@@ -31,7 +31,7 @@ class Inputs:
     @property
     def members(self) -> int:
         """How many members."""
-        return self.readings_w.shape[1]
+        return int(self.readings_w.shape[1])
 
 
 @dataclass(frozen=True)

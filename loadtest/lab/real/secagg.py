@@ -32,6 +32,4 @@ def run(inputs: Inputs) -> RealRun:
     with Peer(python, "flower_peer.py") as peer:
         answer = peer.order(do="sum", vectors=vectors, shares=shares, threshold=shares // 2 + 1)
     sums = np.array(answer["mean"], np.float64) * SCALE_W * n
-    return RealRun(
-        secagg_shape(n), None, {}, sums, float(answer["all_s"]), int(answer["up_octets"]) * n, 4
-    )
+    return RealRun(secagg_shape(n), None, {}, sums, float(answer["all_s"]), int(answer["up_octets"]) * n, 4)

@@ -66,7 +66,7 @@ def play(
     groups = groups_of(households.count, group_size, np.random.default_rng((seed, 1)))
     rng = np.random.default_rng((seed, 2))
     slots = np.arange(households.slots)
-    ends_s = (slots + 1.0) * households.slot_s
+    ends_s = np.asarray((slots + 1.0) * households.slot_s, np.float64)
     owners: dict[int, int] = {}
     batches = []
     for group in groups:

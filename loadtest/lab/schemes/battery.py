@@ -31,7 +31,7 @@ _WS_PER_KWH = 3_600_000
 
 
 class Battery:
-    """One battery for each household: capacity in kWh, power in W (as much as the capacity in an hour), half charged."""
+    """One battery for each household: capacity in kWh, power in W (the capacity in an hour), half charged."""
 
     def __init__(self, households: int, capacity_kwh: int, slot_s: int) -> None:
         if capacity_kwh < 1:

@@ -19,9 +19,7 @@ def plain_shape(n: int) -> Shape:
 
 def _relayed(n: int, relay: str, *, batched: bool) -> Shape:
     """Each meter to a relay, sealed for the EMP; the relay forwards it under a pseudonym, at once or all together."""
-    up = tuple(
-        Message(meter(i), relay, Form({i: 1}), sealed_for=_FOR_EMP, size_bytes=_SEALED_BYTES) for i in range(n)
-    )
+    up = tuple(Message(meter(i), relay, Form({i: 1}), sealed_for=_FOR_EMP, size_bytes=_SEALED_BYTES) for i in range(n))
     everybody = tuple(range(n))
     down = tuple(
         Message(
@@ -47,7 +45,7 @@ def batched_pseudonyms_shape(n: int) -> Shape:
 
 @lru_cache(maxsize=64)
 def tr03109_shape(n: int) -> Shape:
-    """TR-03109-1: through the administrator, who checks the signature and puts the pseudonym in the identity's place."""
+    """TR-03109-1: through the administrator, who puts the pseudonym in the identity's place."""
     return _relayed(n, GWA, batched=False)
 
 

@@ -10,7 +10,7 @@ from numpy.random import Generator
 
 from loadtest.lab.schemes.base import Readings, Scheme
 from loadtest.lab.transcript import AUTHORITY, EMP, GWA, HEAD, STORE, TTP, Form, Message, Shape, meter
-from protocol.dcnet.parameters.choice import choose
+from protocol.dcnet.parameters.choice import SMALL_RING, choose
 
 FIELD64 = 2**64 - 2**32 + 1  # Field64 of Prio3Sum (draft-irtf-cfrg-vdaf)
 CORRUPT, DROPOUT = 0.05, 0.05
@@ -77,7 +77,9 @@ def marmol_rotated_shape(n: int) -> Shape:
     return _marmol(n, rotated=True)
 
 
-def masked_forms(n: int, pairs: Iterable[tuple[int, int]], *, self_masks: bool) -> tuple[list[Form], dict[str, frozenset[str]]]:
+def masked_forms(
+    n: int, pairs: Iterable[tuple[int, int]], *, self_masks: bool
+) -> tuple[list[Form], dict[str, frozenset[str]]]:
     """Each member's reading under its pairwise masks (+ towards higher positions), and who holds which mask."""
     pairs = tuple(pairs)
     holders = {f"mask:{low}:{high}": frozenset({meter(low), meter(high)}) for low, high in pairs}
@@ -108,7 +110,8 @@ def circulant(n: int, k: int) -> set[tuple[int, int]]:
 
 def ring_pairs(n: int) -> set[tuple[int, int]]:
     """The pairs of one ring at the default rates: everybody with everybody in small rings."""
-    k = choose(n, CORRUPT, DROPOUT).k if n >= 3 else n - 1
+    # Below SMALL_RING everybody is everybody's neighbour, also where no thresholds exist for a ring that small.
+    k = choose(n, CORRUPT, DROPOUT).k if n >= SMALL_RING else n - 1
     return circulant(n, k) if k < n - 1 else {(i, j) for i in range(n) for j in range(i + 1, n)}
 
 
@@ -138,7 +141,7 @@ def two_servers_shape(n: int) -> Shape:
 
 
 def ring_shape(n: int) -> Shape:
-    """This project's ring at the default rates."""
+    """The project's ring at the default rates."""
     return ring_shape_of(n, frozenset(ring_pairs(n)))
 
 
@@ -161,7 +164,7 @@ def ring_noise(readings_w: Readings, _slot_s: int, rng: Generator) -> Readings:
     """
     Each member adds its share of a discrete Laplace variable of scale `SENSITIVITY_W` / `EPSILON` to every slot.
 
-    The shares are differences of Pólya variables (`protocol.dcnet.crypto.noise`, which draws them exactly; here numpy does).
+    The shares are differences of Pólya variables (`protocol.dcnet.crypto.noise` draws them exactly; here numpy does).
     """
     return noisy(readings_w, EPSILON, rng)
 
