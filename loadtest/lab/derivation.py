@@ -20,6 +20,8 @@ from loadtest.lab.transcript import WAN, Message, Shape, meter
 from protocol.errors import InvariantError
 
 _PRIME = 2**31 - 1
+_DENOMINATOR_MAX = 5000
+_COEFFICIENT_MAX = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +132,7 @@ def _solve(shape: Shape, rows: list[int], known: set[str], own: set[int]) -> lis
     used = _reduce(matrix, 0, len(secrets), 0)
     end = _reduce(matrix, len(secrets), width, used)
     for line in matrix[used:end]:
-        combination = {rest[i]: _signed(line[width + i]) for i in np.flatnonzero(line[width:])}
+        combination = {rest[i]: factor for i, factor in enumerate(_integers(line[width:])) if factor}
         found.append(_opened(shape, combination, known, own, single))
     return found
 
@@ -159,9 +161,18 @@ def _opened(
     )  # fmt: skip
 
 
-def _signed(value: int) -> int:
-    value = int(value)
-    return value - _PRIME if value > _PRIME // 2 else value
+def _integers(residues: NDArray[np.int64]) -> list[int]:
+    """
+    The integers, all small, that are these residues times one factor: elimination modulo a prime leaves fractions.
+
+    Raises InvariantError where there are none, which schemes with small coefficients do not come to.
+    """
+    for factor in range(1, _DENOMINATOR_MAX):
+        scaled = residues * factor % _PRIME
+        signed = np.where(scaled > _PRIME // 2, scaled - _PRIME, scaled)
+        if np.abs(signed).max() < _COEFFICIENT_MAX:
+            return [int(value) for value in signed]
+    raise InvariantError("the coefficients of a scheme's messages are too large to eliminate its secrets")
 
 
 def _reduce(matrix: NDArray[np.int64], begin: int, end: int, row: int) -> int:

@@ -64,7 +64,8 @@ def _error(estimates: Sequence[Estimate]) -> Figure:
 def _line(name: str, x: Sequence[float], rows: Sequence[Row], colour: str, **more: Any) -> Figure:
     return {
         "type": "scatter", "mode": "lines+markers", "name": name, "x": list(x),
-        "y": [row.estimate.value for row in rows], "error_y": _error([row.estimate for row in rows]) | {"color": colour},
+        "y": [row.estimate.value for row in rows],
+        "error_y": _error([row.estimate for row in rows]) | {"color": colour},
         "line": {"color": colour, "width": 2}, "marker": {"size": 6}, **more,
     }  # fmt: skip
 
