@@ -68,3 +68,16 @@ def test_an_extra_that_a_lock_lost_is_seen() -> None:
     assert "toml" in pinned(text)["coverage"]
     stripped = text.replace("coverage[toml]==", "coverage==")
     assert "pytest-cov asks for coverage[toml]" in lacking(stripped, distributions())
+
+
+def test_the_labs_lock_fits_into_the_environment_of_the_tests() -> None:
+    """`make test` installs both into one environment: a package of both has one version."""
+    versions = [
+        set(
+            re.findall(r"^([\w.-]+)(?:\[[\w.,-]+\])?==([^ ]+)", (ROOT / name).read_text(encoding="utf-8"), re.MULTILINE)
+        )
+        for name in ("requirements-test.lock", "requirements-lab.lock")
+    ]
+    shared = {name for name, _ in versions[0]} & {name for name, _ in versions[1]}
+    assert "numpy" in shared
+    assert {pin for pin in versions[1] if pin[0] in shared} <= versions[0]
