@@ -6,16 +6,20 @@ changes a day that are as large as before (McLaughlin et al. 2011: 1.1 to 5.9); 
 exactly where the battery is full, empty or too weak (Yang et al., section 4).
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loadtest.lab.households import Households, generate
-from loadtest.lab.schemes.battery import Battery, best_effort, hide, nill, stepping
+from loadtest.lab.schemes.base import Readings
+from loadtest.lab.schemes.battery import Battery, Control, best_effort, hide, nill, stepping
 from protocol.errors import StromkreisError
 
 SLOT_S = 60
+Second = Callable[[list[int], int], list[int]]
 KWH = 3_600_000
 
 
@@ -34,14 +38,14 @@ class Cell:
 
 
 def second_best_effort(loads: list[int], kwh: int) -> list[int]:
-    cell, shown = Cell(kwh), []
+    cell, shown = Cell(kwh), list[int]()
     for load in loads:
         shown.append(cell.meter(load, shown[-1] if shown else load))
     return shown
 
 
 def second_stepping(loads: list[int], kwh: int) -> list[int]:
-    cell, shown = Cell(kwh), []
+    cell, shown = Cell(kwh), list[int]()
     beta = kwh * 1000
     h = -(-loads[0] // beta)
     for load in loads:
@@ -57,9 +61,9 @@ def second_stepping(loads: list[int], kwh: int) -> list[int]:
 
 
 def second_nill(loads: list[int], kwh: int) -> list[int]:
-    cell, shown = Cell(kwh), []
+    cell, shown = Cell(kwh), list[int]()
     steady = target = loads[0]
-    mode, since = "steady", []
+    mode, since = "steady", list[int]()
     for load in loads:
         since.append(load)
         if (mode == "low" and cell.charge >= 0.8 * cell.size) or (mode == "high" and cell.charge <= 0.5 * cell.size):
@@ -83,7 +87,7 @@ PAIRS = [(best_effort, second_best_effort), (stepping, second_stepping), (nill, 
 @pytest.mark.parametrize(("first", "second"), PAIRS, ids=["best-effort", "stepping", "nill"])
 @given(loads=st.lists(st.integers(0, 9000), min_size=2, max_size=300), kwh=st.integers(1, 5))
 @settings(deadline=None)
-def test_both_implementations_meter_the_same(first, second, loads: list[int], kwh: int) -> None:  # type: ignore[no-untyped-def]
+def test_both_implementations_meter_the_same(first: Control, second: Second, loads: list[int], kwh: int) -> None:
     shown = first(Battery(2, kwh, SLOT_S), np.array([loads, loads], np.int64))
     assert shown[0].tolist() == shown[1].tolist() == second(loads, kwh)
 
@@ -94,14 +98,14 @@ def homes() -> Households:
 
 
 @pytest.mark.parametrize(("first", "second"), PAIRS, ids=["best-effort", "stepping", "nill"])
-def test_both_implementations_agree_on_households(homes: Households, first, second) -> None:  # type: ignore[no-untyped-def]
+def test_both_implementations_agree_on_households(homes: Households, first: Control, second: Second) -> None:
     shown = first(Battery(homes.count, 1, SLOT_S), homes.power_w)
     for household in range(0, homes.count, 5):
         assert shown[household].tolist() == second(homes.power_w[household].tolist(), 1)
 
 
 @pytest.mark.parametrize("control", [best_effort, stepping, nill])
-def test_metered_energy_is_demand_plus_the_change_of_charge(homes: Households, control) -> None:  # type: ignore[no-untyped-def]
+def test_metered_energy_is_demand_plus_the_change_of_charge(homes: Households, control: Control) -> None:
     battery = Battery(homes.count, 1, SLOT_S)
     before = battery.charge_ws.copy()
     shown = control(battery, homes.power_w)
@@ -116,7 +120,7 @@ def test_stepping_shows_multiples_of_its_power_alone(homes: Households) -> None:
     assert (shown % 1000 == 0).mean() > 0.999
 
 
-def changes_a_day(values: np.ndarray) -> float:  # type: ignore[type-arg]
+def changes_a_day(values: Readings) -> float:
     return float((np.abs(np.diff(values, axis=1)) > 50).sum() / values.size * 86_400 / SLOT_S)
 
 

@@ -20,7 +20,9 @@ def minute() -> Households:
 def test_a_household_depends_on_its_seed_and_number_alone(minute: Households) -> None:
     fewer = generate(5, 1, 60, seed=3)
     assert np.array_equal(fewer.power_w[:, :1200], minute.power_w[:5, :1200])
-    assert np.array_equal(fewer.present, minute.present[:5, :1440] if minute.present is not None else None)
+    assert fewer.present is not None
+    assert minute.present is not None
+    assert np.array_equal(fewer.present, minute.present[:5, :1440])
     assert not np.array_equal(generate(5, 1, 60, seed=4).power_w, fewer.power_w)
 
 
