@@ -142,6 +142,18 @@ class MeterReadingConfig(_Section):
         return self
 
 
+class MeteringLogConfig(_Section):
+    """What the metering log keeps (docs/operations.md, metering log).  It is encrypted."""
+
+    keep_days: Annotated[int, Field(ge=1, le=3_660)] = 400
+    """Days for which the values of registration times (quarter hours) are kept. Raising it costs some 3 KB a day, meter
+    and register."""
+
+    keep_telegrams_s: Annotated[int, Field(ge=900, le=172_800)] = 3_600
+    """Seconds for which all other telegrams are kept. Raising it lets a subscriber of the log be away for longer, and
+    costs some 200 bytes a telegram."""
+
+
 class PolicyConfig(_Section):
     """What this node's gateways insist on, whatever the coordinator announces."""
 
@@ -211,6 +223,8 @@ class NodeConfig(_Section):
     link: LinkConfig = LinkConfig()
 
     lmn: MeterReadingConfig = MeterReadingConfig()
+
+    metering: MeteringLogConfig = MeteringLogConfig()
 
     policy: PolicyConfig = PolicyConfig()
 

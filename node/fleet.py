@@ -17,13 +17,14 @@ from cryptography import x509
 from prometheus_client import CollectorRegistry, ProcessCollector
 
 from node.aggregation.bills import BillingRules
-from node.config import BillingConfig, GatewayConfig, MeterReadingConfig, NodeConfig, PolicyConfig
+from node.config import BillingConfig, GatewayConfig, MeteringLogConfig, MeterReadingConfig, NodeConfig, PolicyConfig
 from node.gateway import Gateway, Shared
 from node.lmn.counters import DurableCounters
 from node.lmn.metrics import LMN_METRICS, LMN_READINGS
 from node.lmn.pairing import PairingStore, RenewalPolicy
 from node.lmn.profiles import MeterProfile, profile_of_url
 from node.lmn.runtime import Backoff, check_profiles
+from node.metering.retention import LogKeeper, Retention
 from node.metrics import NodeMetrics
 from node.monitoring import serve_monitoring
 from node.security.module import FileSecurityModule, KeyDirectory
@@ -32,6 +33,7 @@ from node.storage.engine import Store
 from node.storage.repositories.accounts import AccountRepository
 from node.storage.repositories.bills import BillRepository
 from node.storage.repositories.counters import CounterRepository
+from node.storage.repositories.metering_log import MeteringLogRepository
 from node.storage.repositories.pairings import PairingRepository
 from node.trust import TrustStore
 from node.wan.enrolment import Enroller
@@ -90,6 +92,11 @@ def renewal_policy(config: MeterReadingConfig) -> RenewalPolicy:
     )  # fmt: skip
 
 
+def retention(config: MeteringLogConfig) -> Retention:
+    """How long the metering log keeps what, in seconds."""
+    return Retention(config.keep_telegrams_s, config.keep_days * 86_400)
+
+
 async def run(
     config: NodeConfig, *, ready: Callable[[str], None] | None = None,
     cipher_of: Callable[[StorageKeys], Cipher] = store_cipher,
@@ -120,6 +127,7 @@ async def run(
     config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     keys = KeyDirectory(config.keys_path, suite)
     store = Store(config.store_path, cipher_of(keys))
+    metering = MeteringLogRepository(store)
     running: list[Gateway] = []
 
     def not_ready() -> str | None:
@@ -141,9 +149,13 @@ async def run(
                     trust=TrustStore(root, time.time), policy=policy_of(config.policy), listen=config.link.listen,
                     public_host=config.link.public_host, relay=config.link.mode == "relay",
                     billing=billing_rules(config.billing), epoch_over=store.truncate_log,
-                    backoff=Backoff(max_s=config.lmn.reconnect_s_max),
+                    backoff=Backoff(max_s=config.lmn.reconnect_s_max), metering=metering,
                 )  # fmt: skip
+                keeper = LogKeeper(
+                    metering, [gateway.id for gateway in gateways], retention(config.metering), shared.clock
+                )
                 async with trio.open_nursery() as gateway_nursery:
+                    gateway_nursery.start_soon(keeper.run)
                     for (module, endpoint, coordinator_key), mine in zip(modules, profiles, strict=True):
                         gateway = Gateway(shared, module, endpoint, coordinator_key, mine)
                         running.append(gateway)

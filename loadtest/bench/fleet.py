@@ -93,7 +93,7 @@ class Fleet:
 
     async def start(self, stack: AsyncExitStack, nursery: trio.Nursery) -> None:
         """Start the processes; they end with the stack."""
-        for part in ("--books", *(f"--worker={number}" for number in range(self._options.workers))):
+        for part in ("--ledgers", *(f"--worker={number}" for number in range(self._options.workers))):
             command = [
                 sys.executable, "-m", "loadtest.bench.fleet", f"--gateways={self.gateways}",
                 f"--workers={self._options.workers}", part,
@@ -102,7 +102,7 @@ class Fleet:
             stack.callback(process.kill)
             child = Child(process, self._hear)
             nursery.start_soon(child.listen)
-            if part == "--books":
+            if part == "--ledgers":
                 self.ledgers = child
             else:
                 self.workers.append(child)
@@ -271,7 +271,7 @@ def main() -> int:
         "--share", type=float, default=0.0, help="s that a head waits for shares; 0: by the machine's speed"
     )
     parser.add_argument("--period", type=float, default=0.0, help="s between rounds; 0: by the machine's speed")
-    parser.add_argument("--books", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--ledgers", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--worker", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.ledgers or options.worker is not None:

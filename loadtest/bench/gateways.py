@@ -19,8 +19,9 @@ import trio
 from loadtest.bench.rounds import ring_size
 from loadtest.ring import lay_out, ledger_secrets
 from node.aggregation.context import MembershipContext
-from node.aggregation.contribution import Contributions, Registers
+from node.aggregation.contribution import Contributions
 from node.aggregation.membership import Membership
+from node.metering.registers import Registers
 from node.metrics import NodeMetrics
 from node.security.module import SecurityModule
 from node.storage.engine import Store

@@ -30,6 +30,8 @@ from typing import Any, Protocol
 import numpy as np
 import trio
 
+from node.metering.registers import Registers
+from node.storage.engine import Statement
 from node.storage.repositories.accounts import Account, ContributionRecord
 from node.storage.repositories.bills import CommittedValue
 from protocol.dcnet.crypto.commitments import contribution_limit
@@ -43,14 +45,6 @@ from protocol.errors import StromkreisError
 
 log = logging.getLogger(__name__)
 _KEEP_COMMITTED_S = 100 * 86_400
-
-
-@dataclass(frozen=True, slots=True)
-class Registers:
-    """The gateway's slots at one metering interval: integers at the schema's scalers, slot 0 being 1."""
-
-    interval_s: int
-    values: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +72,20 @@ class AccountStore(Protocol):
     def account(self, gateway: str) -> Account | None: ...  # noqa: D102
     def last_contribution(self, gateway: str) -> ContributionRecord | None: ...  # noqa: D102
     async def begin(self, gateway: str, registers: tuple[int, ...]) -> None: ...  # noqa: D102
-    async def contribute(self, gateway: str, record: ContributionRecord) -> None: ...  # noqa: D102
+    async def contribute(  # noqa: D102
+        self, gateway: str, record: ContributionRecord, also: Sequence[Statement] = (),
+    ) -> None: ...  # fmt: skip
     async def settle(  # noqa: D102
         self, gateway: str, record: ContributionRecord, *, included: bool, committed: Sequence[CommittedValue],
         keep_committed_s: int,
     ) -> None: ...  # fmt: skip
+
+
+class Cursor(Protocol):
+    """The place in the metering log up to which registers were taken; see node.metering.log.Subscription."""
+
+    def move(self, position: int) -> Statement: ...  # noqa: D102
+    def moved(self, position: int) -> None: ...  # noqa: D102
 
 
 class Contributions:
@@ -91,17 +94,20 @@ class Contributions:
     def __init__(
         self, accounts: AccountStore, gateway: str, schema: Schema, blind: Callable[[bytes], int] | None = None, *,
         keep_committed_s: int = _KEEP_COMMITTED_S, random_bits: RandomBits = secrets.randbits,
+        cursor: Cursor | None = None,
     ) -> None:  # fmt: skip
         """
         `blind` gives the blinding of what a label names; a schema with committed slots needs it.  `random_bits` is
         where noise comes from.  The schema says nothing of noise: that is a ring's (its view), registers are for good.
 
-        Committed values are kept for a bill as long as `keep_committed_s` of metering time.
+        Committed values are kept for a bill as long as `keep_committed_s` of metering time.  `cursor` is moved in the
+        transaction that makes a contribution durable.
         """
         self._accounts = accounts
         self._keep_committed_s = keep_committed_s
         self._random_bits = random_bits
         self._blind = blind
+        self._cursor = cursor
         self._gateway = gateway
         self._schema = schema
         self._opened: tuple[int, ...] | None = None
@@ -208,7 +214,15 @@ class Contributions:
         try:
             contribution = self._allowed(view.epoch, record.round)
             resume = Resume(record.round, record.attempt, record.progress, settled=False)
-            await self._durably(self._accounts.contribute(self._gateway, _record(view.epoch, resume, contribution)))
+            position, cursor = contribution.registers.position, self._cursor
+            if cursor is None or (view.epoch, record.round) == self._last_key:
+                cursor, also = None, []
+            else:
+                also = [cursor.move(position)]
+            kept = _record(view.epoch, resume, contribution)
+            await self._durably(self._accounts.contribute(self._gateway, kept, also))
+            if cursor is not None:
+                cursor.moved(position)
             self._built[view.epoch, record.round] = contribution
             self._last_interval_s = contribution.registers.interval_s
             self._last = view.epoch, resume

@@ -18,8 +18,9 @@ from dataclasses import dataclass
 import trio
 
 from node.aggregation.context import RELAY, AccountMoved, FromCoordinator, FromHead, MembershipContext
-from node.aggregation.contribution import Registers, SupersededError
+from node.aggregation.contribution import SupersededError
 from node.aggregation.head import HeadDriver
+from node.metering.registers import Registers
 from node.storage.errors import StoreError
 from protocol import wire
 from protocol.dcnet.machines.effects import Attempted, MemberEffect, Note, Persist, Settled, ToCoordinator, ToHead

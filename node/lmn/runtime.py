@@ -32,19 +32,21 @@ from typing import Protocol, TypeVar
 
 import trio
 
+from node.lmn.arrival import ArrivalStream
 from node.lmn.events import FaultThrottle, LmnEvent, log_event
 from node.lmn.links import open_link, parse_link
 from node.lmn.metrics import LMN_ERRORS, LMN_READINGS
 from node.lmn.profiles import ANY_METER, MeterProfile
 from node.lmn.registry import DRIVERS
-from node.lmn.s0 import is_billable
 from node.lmn.session import Batch, Clock, Driver, LmnStores, PollSession, PushSession
-from node.lmn.timestamps import MonotonicWatch, is_cumulative, localized
+from node.lmn.timestamps import MonotonicWatch, localized
+from node.metering.interval import Arrival, next_border_s
 from protocol.errors import InvariantError, LocalProtocolError, RemoteProtocolError
-from protocol.metering.interval import next_start
-from protocol.metering.reading import Reading
+from protocol.metering.interval import RegistrationGrid, next_start
+from protocol.metering.obis import is_cumulative
+from protocol.metering.reading import Reading, is_billable
 
-Deliver = Callable[[list[Reading]], Awaitable[None]]
+Deliver = Callable[[list[Reading], Arrival], Awaitable[None]]
 OpenLink = Callable[[str], Awaitable[trio.abc.Stream]]
 _SLEEP_S_MAX = 60.0  # bounds the harm of a clock that is set
 _IDLE_MAX_S = 60.0  # a link unused for longer is opened anew: one that died unnoticed costs a time-out when it counts
@@ -59,6 +61,9 @@ class Schedule(Protocol):
     def next_reading_time(self, now_s: float) -> float:
         """The first reading time later than `now_s`, in seconds of the runtime's clock."""
 
+    def next_border(self, now_s: float) -> float:
+        """The next moment from which on values count for another reading time; see `node.metering.interval`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Periodic:
@@ -69,6 +74,10 @@ class Periodic:
     def next_reading_time(self, now_s: float) -> float:
         """The next multiple of the period."""
         return next_start(now_s, 0.0, self.period_s)
+
+    def next_border(self, now_s: float) -> float:
+        """The next multiple of the period, or the tolerance before it."""
+        return next_border_s(RegistrationGrid(0, round(self.period_s * 1000), 0, 1), now_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +112,10 @@ async def run_meters(
     """
     Read the meters of one gateway until cancelled.
 
-    `deliver` gets the readings of one telegram or readout at a time, never an empty list, and may wait: the bus then
-    waits too.  `clock` gives seconds of the Unix epoch and must run at the speed of trio's clock, but may be set;
-    reception times and the schedule are in it.  `rng` jitters the waits.  `stores` keeps what must outlive the process.
+    `deliver` gets the readings of one telegram or readout at a time, never an empty list, with what is known of when
+    they were measured, and may wait: the bus then waits too.  `clock` gives seconds of the Unix epoch and must run at
+    the speed of trio's clock, but may be set; reception times and the schedule are in it.  `rng` jitters the waits.
+    `stores` keeps what must outlive the process.
     Raises LocalProtocolError for profiles that contradict each other or cannot be served, before any link is opened.
     """
     run = _Run(deliver, schedule, clock, rng, on_event, backoff, open_stream, MonotonicWatch())
@@ -115,6 +125,8 @@ async def run_meters(
             nursery.start_soon(run.listen if bus.pushes else run.ask, bus)
             if bus.pushes and (len(bus.profiles) > 1 or bus.allows_unknown_meters):
                 nursery.start_soon(run.watch_silence, bus)
+        if listening := [bus for bus in buses if bus.pushes]:
+            nursery.start_soon(run.watch_borders, listening)
 
 
 @dataclass(slots=True)
@@ -130,6 +142,7 @@ class _Bus:
     fault_count: int = 0  # in a row
     missing: set[str] = field(default_factory=set)  # devices without a value at the last reading time
     stream: trio.abc.Stream | None = None  # of a bus that is asked
+    arrivals: ArrivalStream | None = None  # of a bus that pushes
     heard_s: dict[str, float] = field(default_factory=dict)  # when a pushing device spoke last (trio's time)
     throttle: FaultThrottle = field(default_factory=FaultThrottle)
 
@@ -260,13 +273,12 @@ class _Run:
         if isinstance(batch, _Fault):
             self._fault(bus, batch, profile.device)
             return False
-        if self.schedule.next_reading_time(asked_s) <= self.clock():
-            # Asked in one quarter hour, answered in the next: nobody can say which one the value belongs to.
-            self._fault(bus, _Fault("late"), profile.device)
-            return False
-        if not batch:
-            self._fault(bus, _Fault("no_reading"), profile.device)
-        return await self._hand_on(bus, batch)
+        # Asked in one quarter hour, answered in the next: if the meter has no time of its own, nobody can say which one
+        # the value belongs to.  The log has it, but it is no reading of a quarter hour.
+        is_late = self.schedule.next_reading_time(asked_s) <= self.clock()
+        if is_late or not batch:
+            self._fault(bus, _Fault("late" if is_late else "no_reading"), profile.device)
+        return await self._hand_on(bus, batch, asked_s) and not is_late
 
     async def listen(self, bus: _Bus) -> None:
         """Take what the bus pushes, open it again when it ends or falls silent."""
@@ -278,11 +290,24 @@ class _Run:
         while True:
             stream = await self._open(bus, math.inf)
             if stream is not None:
-                async with stream, aclosing(bus.push.listen(stream, self.clock)) as batches:
+                bus.arrivals = ArrivalStream(stream, self.clock, self.schedule.next_border)
+                async with bus.arrivals, aclosing(bus.push.listen(bus.arrivals, self.clock)) as batches:
                     while not isinstance(batch := await _caught(anext(batches), silence_s), _Fault):
                         await self._hand_on(bus, batch)
+                bus.arrivals = None
                 self._fault(bus, batch, "")
             await trio.sleep(self.backoff.delay_s(bus.fault_count, self.rng))
+
+    async def watch_borders(self, buses: Sequence[_Bus]) -> None:
+        """At each border between two reading times, see which lines hold nothing of the time before."""
+        while True:
+            border_s = self.schedule.next_border(self.clock())
+            while (left_s := border_s - self.clock()) > 0:
+                await trio.sleep(min(left_s, _SLEEP_S_MAX))
+                border_s = min(border_s, self.schedule.next_border(self.clock()))  # a schedule or clock that was set
+            for bus in buses:
+                if bus.arrivals is not None:
+                    bus.arrivals.look()
 
     async def watch_silence(self, bus: _Bus) -> None:
         """An alarm for each meter that says nothing on a bus where others still speak."""
@@ -303,7 +328,7 @@ class _Run:
             return None
         return stream
 
-    async def _hand_on(self, bus: _Bus, batch: Batch) -> bool:
+    async def _hand_on(self, bus: _Bus, batch: Batch, asked_s: float | None = None) -> bool:
         """Route a batch to `deliver`; whether anything of it was good."""
         readings: list[Reading] = []
         heard = False
@@ -331,8 +356,15 @@ class _Run:
                 self._event(bus, "not_billable", reading.device, reading.quality.value)
         if readings:
             LMN_READINGS.labels(bus.driver.name).inc(len(readings))
-            await self.deliver(readings)
+            await self.deliver(readings, self._arrival(bus, readings, asked_s))
         return heard
+
+    def _arrival(self, bus: _Bus, readings: Sequence[Reading], asked_s: float | None) -> Arrival:
+        if asked_s is not None:
+            return Arrival(asked_s, asked=True)
+        stamps = [reading.received_at.timestamp() for reading in readings if reading.received_at is not None]
+        received_s = min(stamps, default=self.clock())
+        return Arrival(received_s if bus.arrivals is None else bus.arrivals.earliest_s(received_s), asked=False)
 
     def _fault(self, bus: _Bus, fault: _Fault, device: str) -> None:
         bus.fault_count += 1

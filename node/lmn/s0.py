@@ -108,13 +108,4 @@ class S0Push:
         return listen(stream, self._pulses, clock=clock)
 
 
-def is_billable(reading: Reading) -> bool:
-    """
-    Whether a reading may enter what is billed: only VALID ones may.
-
-    An impulse, an unchecked telegram and a value the meter itself doubts are refused alike.
-    """
-    return reading.quality is Quality.VALID
-
-
 S0: Final = Driver("s0", push=S0Push)

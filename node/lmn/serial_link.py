@@ -45,6 +45,10 @@ class SerialStream(trio.abc.Stream):
         self._table = _TABLES[software_parity] if software_parity else None
         self.parity_error_count = 0
 
+    def fileno(self) -> int:
+        """The device's file descriptor."""
+        return self._fd
+
     @property
     def baudrate(self) -> int:
         """Bits per second now set."""

@@ -11,15 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, tzinfo
-from typing import Final
 
 from protocol.errors import RemoteProtocolError
-from protocol.metering.obis import Obis
-from protocol.metering.reading import Reading
-
-_NET_QUANTITIES: Final = frozenset(
-    {15, 16, 35, 36, 55, 56, 75, 76}
-)  # sums of both directions: 16 and its phases may fall
+from protocol.metering.obis import Obis, is_cumulative
+from protocol.metering.reading import Reading, is_past
 
 
 def time_of_measurement(received_at: datetime, reference_s: int, value_s: int) -> datetime:
@@ -44,28 +39,6 @@ def localized(reading: Reading, zone: tzinfo) -> Reading:
         return reading
     fixed = when.replace(tzinfo=zone)
     return replace(reading, measured_at=fixed) if fixed.utcoffset() == fixed.replace(fold=1).utcoffset() else reading
-
-
-def is_cumulative(obis: Obis) -> bool:
-    """
-    Whether a present register can only rise (DLMS UA 1000-1 clause 7.5: group D 8 is the integral since the start).
-
-    Electricity D = 8 but for net sums; the counters of heat, cold, gas and water; the last value of an M-Bus channel.
-    Registers of closed billing periods (F below 255) change at each closing and are none.
-    """
-    if obis.f != 255:
-        return False
-    if obis.a == 1:
-        return obis.d == 8 and obis.c <= 80 and obis.c not in _NET_QUANTITIES
-    if obis.a in {5, 6, 7, 8, 9}:
-        counters = {1, 2, 3} if obis.a in {5, 6} else {1, 3}  # C = 2 is the volume of a heat meter, a flow of water
-        return obis.c in counters and obis.d <= 3
-    return obis.a == 0 and obis.b > 0 and (obis.c, obis.d) == (24, 2)
-
-
-def is_past(reading: Reading) -> bool:
-    """Whether it is an older value under a register's code, as rows of a profile and M-Bus storage numbers are."""
-    return "period" in reading.record or bool(reading.record.get("storage"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,17 @@ class Measured(NamedTuple):
         return Measured(low, high) if low <= high else Measured(earliest_s, latest_s)
 
 
+class Arrival(NamedTuple):
+    """
+    What a line knows of a telegram: its values were measured at `earliest_s` (real time) or later.
+
+    `asked`: the gateway had asked for it.
+    """
+
+    earliest_s: float
+    asked: bool
+
+
 class Registration(NamedTuple):
     """The index of the registration period that a value counts for; whether it was measured within the tolerance."""
 

@@ -1,33 +1,54 @@
 """
 A gateway's registers as the aggregate schema wants them: one integer a slot, summed over its meters.
 
-Every meter must have spoken in an interval before the interval counts.  A register that a meter does not have (feed-in
-of a household without a plant) counts as 0; one that vanishes later shows as a register that fell, and stops the
-contribution rather than bending the sum.  Meters that tell power by direction (P1, M-Bus) have no register of the
-difference: it is made here.
+Every meter must have spoken for a registration time before the registers are complete.  A register that a meter does
+not have (feed-in of a household without a plant) counts as 0; one that vanishes later shows as a register that fell,
+and stops the contribution rather than bending the sum.  Meters that tell power by direction (P1, M-Bus) have no
+register of the difference: it is made here.
 
 A gateway's account can be billed from, so only readings that may be billed count: those of impulse inputs, of telegrams
-without a check sum and of meters that doubt themselves do not, nor do the past values that a load profile repeats under
-a register's code.
+without a check sum and of meters that doubt themselves do not.  Nor do readings that the log has for no registration
+time: those of uncertain time, and past values that a load profile repeats under a register's code.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-from node.aggregation.contribution import Registers
-from node.lmn.s0 import is_billable
-from node.lmn.timestamps import is_past
+from node.metering.entries import Entry, LoggedReading
 from protocol.dcnet.setup.schema import Kind, Schema
 from protocol.metering.obis import Obis
-from protocol.metering.reading import Reading
+from protocol.metering.reading import Quality, mantissa_at
 from protocol.metering.units import unit_code
 
 _NET_POWER, _POWER_IN, _POWER_OUT = (Obis(1, 0, c, 7, 0, 255) for c in (16, 1, 2))
+_OPEN_MAX = 2  # registration times that meters may still be heard for: the present one, and one a meter is early for
+
+
+@dataclass(frozen=True, slots=True)
+class Registers:
+    """
+    The gateway's slots at one registration time: integers at the schema's scalers, slot 0 being 1.
+
+    With everything up to `position` of the metering log no other registers can become complete.
+    """
+
+    interval_s: int
+    values: tuple[int, ...]
+    position: int = field(default=0, compare=False)
+
+
+@dataclass(slots=True)
+class _Open:
+    """A registration time that not all meters were heard for."""
+
+    first_position: int
+    heard: dict[str, list[int]] = field(default_factory=dict)
 
 
 class RegisterSet:
-    """Collects readings until all meters have spoken; `devices` are the gateway's meters."""
+    """Collects logged readings until all meters were heard; `devices` are the gateway's meters."""
 
     def __init__(self, schema: Schema, devices: Sequence[str]) -> None:
         self.schema = schema
@@ -42,40 +63,52 @@ class RegisterSet:
             for slot in schema.slots
             if slot.kind is Kind.ENERGY and slot.obis
         }
-        self._heard: dict[str, list[int]] = {}
-        self._interval_s = -1
+        self._open: dict[int, _Open] = {}
+        self._complete_s = -1  # the newest registration time that was complete
 
-    def take(self, interval_s: int, readings: Sequence[Reading]) -> Registers | None:
-        """Readings of one readout or telegram in an interval; the registers, once all meters were heard in it."""
-        if interval_s != self._interval_s:
-            self._heard.clear()
-            self._interval_s = interval_s
-        by_device: dict[str, dict[Obis, Reading]] = {}
-        spoilt: set[str] = set()
-        for reading in readings:
-            if reading.obis is None or reading.device not in self._devices or is_past(reading):
-                continue
-            if isinstance(reading.value, int) and is_billable(reading):
-                by_device.setdefault(reading.device, {})[reading.obis] = reading
-            elif reading.obis in self._energies:
-                spoilt.add(reading.device)
-        for device, known in by_device.items():
-            if self._main in known and device not in spoilt and self._have_units(known):
-                self._heard[device] = [self._slot(known, *slot) for slot in self._slots]
-        if len(self._heard) < len(self._devices):
-            return None
-        sums = tuple(sum(column) for column in zip(*self._heard.values(), strict=True))
-        self._heard.clear()
-        return Registers(interval_s, (1, *sums))
+    def take(self, entry: Entry) -> list[Registers]:
+        """What one telegram said; the registers of each registration time for which all meters have now been heard."""
+        by_time: dict[int, dict[Obis, LoggedReading]] = {}
+        meter = entry.readings[0].meter
+        if meter not in self._devices:
+            return []
+        for each in entry.readings:
+            usable = each.quality is Quality.VALID or each.obis in self._energies  # a bad energy spoils the telegram
+            if each.registration_s is not None and each.registration_s >= self._complete_s and usable:
+                by_time.setdefault(each.registration_s, {})[each.obis] = each
+        complete = []
+        for interval_s, known in sorted(by_time.items()):
+            if self._main in known and self._are_billable(known) and self._has_room(interval_s):
+                place = self._open.setdefault(interval_s, _Open(entry.position))
+                place.heard[meter] = [self._slot(known, *slot) for slot in self._slots]
+                if len(place.heard) == len(self._devices):
+                    self._complete_s = interval_s
+                    self._open = {each: still for each, still in self._open.items() if each > interval_s}
+                    sums = tuple(sum(column) for column in zip(*place.heard.values(), strict=True))
+                    complete.append((interval_s, (1, *sums)))
+        position = min([entry.position, *(each.first_position - 1 for each in self._open.values())])
+        return [Registers(interval_s, values, position) for interval_s, values in complete]
 
-    def _have_units(self, known: Mapping[Obis, Reading]) -> bool:
-        return all(known[obis].unit == unit for obis, unit in self._energies.items() if obis in known)
+    def _has_room(self, interval_s: int) -> bool:
+        """Whether it is one of the newest registration times, for which older ones are given up."""
+        newest = sorted({*self._open, interval_s})[-_OPEN_MAX:]
+        self._open = {each: still for each, still in self._open.items() if each in newest}
+        return interval_s in newest
 
-    def _slot(self, known: Mapping[Obis, Reading], obis: Obis, unit: int, scaler: int) -> int:
+    def _are_billable(self, known: Mapping[Obis, LoggedReading]) -> bool:
+        return all(
+            known[obis].unit == unit and known[obis].value is not None and known[obis].quality is Quality.VALID
+            for obis, unit in self._energies.items()
+            if obis in known
+        )
+
+    def _slot(self, known: Mapping[Obis, LoggedReading], obis: Obis, unit: int, scaler: int) -> int:
         if obis == _NET_POWER and obis not in known:
             received, given = (self._value(known.get(each), unit, scaler) for each in (_POWER_IN, _POWER_OUT))
             return received - given
         return self._value(known.get(obis), unit, scaler)
 
-    def _value(self, reading: Reading | None, unit: int, scaler: int) -> int:
-        return reading.at_scaler(scaler) if reading is not None and reading.unit == unit else 0
+    def _value(self, reading: LoggedReading | None, unit: int, scaler: int) -> int:
+        if reading is None or reading.value is None or reading.unit != unit:
+            return 0
+        return mantissa_at(reading.value, reading.scaler, scaler)

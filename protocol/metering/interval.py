@@ -82,6 +82,13 @@ class RegistrationGrid:
         """The registration time of a period, metering time."""
         return start_of(index, self.metering_start_s, self.interval_s)
 
+    def agrees_with(self, other: RegistrationGrid) -> bool:
+        """Whether both have the same registration times; they may count from different ones."""
+        if (self.period_ms, self.interval_s) != (other.period_ms, other.interval_s):
+            return False
+        index, rest = divmod(self.start_ms - other.start_ms, self.period_ms)
+        return not rest and other.registration_s(index) == self.metering_start_s
+
     def index_of(self, registration_s: int, count: int) -> int | None:
         """The period of a registration time (metering time), None where it is none of the first `count`."""
         return index_starting_at(registration_s, self.metering_start_s, self.interval_s, count)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 _TEXT = re.compile(
     r"^(?:(?P<a>\d{1,3})-(?P<b>\d{1,3}):)?(?P<c>\d{1,3}|[CFLP])\.(?P<d>\d{1,3})(?:\.(?P<e>\d{1,3}))?(?:[*&](?P<f>\d{1,3}))?$"
 )
+_NET_QUANTITIES: Final = frozenset(
+    {15, 16, 35, 36, 55, 56, 75, 76}
+)  # sums of both directions: 16 and its phases may fall
 _LETTERS = {"C": 96, "F": 97, "L": 98, "P": 99}  # IEC 62056-61 abbreviations used in readouts
 
 
@@ -54,3 +57,20 @@ class Obis(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.a}-{self.b}:{self.c}.{self.d}.{self.e}*{self.f}"
+
+
+def is_cumulative(obis: Obis) -> bool:
+    """
+    Whether a present register can only rise (DLMS UA 1000-1 clause 7.5: group D 8 is the integral since the start).
+
+    Electricity D = 8 but for net sums; the counters of heat, cold, gas and water; the last value of an M-Bus channel.
+    Registers of closed billing periods (F below 255) change at each closing and are none.
+    """
+    if obis.f != 255:
+        return False
+    if obis.a == 1:
+        return obis.d == 8 and obis.c <= 80 and obis.c not in _NET_QUANTITIES
+    if obis.a in {5, 6, 7, 8, 9}:
+        counters = {1, 2, 3} if obis.a in {5, 6} else {1, 3}  # C = 2 is the volume of a heat meter, a flow of water
+        return obis.c in counters and obis.d <= 3
+    return obis.a == 0 and obis.b > 0 and (obis.c, obis.d) == (24, 2)

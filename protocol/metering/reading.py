@@ -93,8 +93,7 @@ class Reading:
         """
         if not isinstance(self.value, int):
             raise ValueError(f"{self.obis} of {self.device} is no number")
-        shift = self.scaler - scaler
-        return int(self.value * 10**shift if shift >= 0 else self.value // 10**-shift)
+        return mantissa_at(self.value, self.scaler, scaler)
 
     def to_json(self) -> dict[str, Any]:
         """The JSON object of `stromkreis decode`: numbers as text, so that no reader rounds them."""
@@ -114,6 +113,26 @@ class Reading:
         if self.record:
             out["record"] = dict(self.record)
         return out
+
+
+def mantissa_at(value: int, scaler: int, wanted: int) -> int:
+    """The mantissa at the power of ten `wanted` of one at `scaler`, floored."""
+    shift = scaler - wanted
+    return int(value * 10**shift if shift >= 0 else value // 10**-shift)
+
+
+def is_billable(reading: Reading) -> bool:
+    """
+    Whether a reading may enter what is billed: only VALID ones may.
+
+    An impulse, an unchecked telegram and a value the meter itself doubts are refused alike.
+    """
+    return reading.quality is Quality.VALID
+
+
+def is_past(reading: Reading) -> bool:
+    """Whether it is an older value under a register's code, as rows of a profile and M-Bus storage numbers are."""
+    return "period" in reading.record or bool(reading.record.get("storage"))
 
 
 def _setter(name: str) -> Callable[[Reading, Any], None]:

@@ -15,7 +15,7 @@ from typing import Any
 from node.aggregation.bills import Bills
 from node.aggregation.contribution import Contributions
 from node.aggregation.membership import Membership
-from node.gateway import Gateway
+from node.wan.coordinator_session import CoordinatorSession
 from protocol import wire
 from protocol.dcnet.machines.effects import Attempted, Progress
 from protocol.dcnet.setup.rings import RingView
@@ -27,7 +27,7 @@ def die() -> None:
 
 
 def arm_bill(stage: str) -> None:
-    keep, to_coordinator = Bills._keep, Gateway._to_coordinator
+    keep, post = Bills._keep, CoordinatorSession.post
 
     async def dying(mine: Bills, *arguments: Any) -> None:
         if stage == "before":
@@ -36,12 +36,12 @@ def arm_bill(stage: str) -> None:
         if stage == "after":
             die()
 
-    def sending(mine: Gateway, message: wire.Message) -> None:
-        to_coordinator(mine, message)
+    def sending(mine: CoordinatorSession, message: wire.Message) -> None:
+        post(mine, message)
         if stage == "sent" and isinstance(message, wire.Bill):
             die()
 
-    Bills._keep, Gateway._to_coordinator = dying, sending  # type: ignore[method-assign, assignment]
+    Bills._keep, CoordinatorSession.post = dying, sending  # type: ignore[method-assign, assignment]
 
 
 def arm(progress: Progress, stage: str, first_round: int) -> None:

@@ -24,6 +24,7 @@ from node.lmn.iec62056_21.framing import ETX, STX, block_check
 from node.lmn.profiles import MeterProfile
 from node.lmn.runtime import Periodic, run_meters
 from node.lmn.serial_link import open_serial
+from node.metering.interval import Arrival
 from protocol.errors import RemoteProtocolError
 from protocol.metering.obis import Obis
 from protocol.metering.reading import Quality, Reading
@@ -187,7 +188,7 @@ async def test_one_gateway_two_links_two_households() -> None:
     events: list[LmnEvent] = []
     done = trio.Event()
 
-    async def deliver(readings: list[Reading]) -> None:
+    async def deliver(readings: list[Reading], _arrival: Arrival) -> None:
         for reading in readings:
             got[reading.device] = got.get(reading.device, 0) + 1
         if min(got.get("1SKR0000000001", 0), got.get("1SKR0000000002", 0)) >= 3:

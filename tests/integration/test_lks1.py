@@ -32,6 +32,7 @@ from node.lmn.runtime import Periodic, run_meters
 from node.lmn.serial_link import open_serial
 from node.lmn.session import LmnStores
 from node.lmn.sml.client import MAGNETIC_TAMPER, SmlClient, object_path
+from node.metering.interval import Arrival
 from node.storage.cipher import StorageCipher
 from node.storage.engine import Store
 from node.storage.repositories.pairings import PairingRepository
@@ -115,7 +116,7 @@ async def test_two_meters_on_one_bus_are_read_by_their_profiles() -> None:
         with trio.fail_after(30):
             async with trio.open_nursery() as nursery:
 
-                async def deliver(readings: list[Reading]) -> None:
+                async def deliver(readings: list[Reading], _arrival: Arrival) -> None:
                     for reading in readings:
                         got[reading.device, reading.obis] = reading.value
                     if len(got) == 2:

@@ -31,6 +31,7 @@ from node.lmn.runtime import Backoff, Periodic, run_meters
 from node.lmn.serial_link import open_serial
 from node.lmn.session import LmnStores
 from node.lmn.sml.bodies import GetProcParameterRequest, Message
+from node.metering.interval import Arrival
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 from protocol.metering.obis import Obis
 from protocol.metering.reading import Quality, Reading
@@ -61,7 +62,7 @@ async def read_twice(
     with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
 
-            async def deliver(readings: list[Reading]) -> None:
+            async def deliver(readings: list[Reading], _arrival: Arrival) -> None:
                 for reading in readings:
                     if reading.obis == IMPORT:
                         got[reading.device].append(reading)
@@ -255,7 +256,7 @@ async def test_a_serial_device_that_is_unplugged_and_comes_back(tmp_path: Path, 
         if event.kind in {"link_closed", "link_broken", "connection_closed"}:
             gone.set()
 
-    async def deliver(readings: list[Reading]) -> None:
+    async def deliver(readings: list[Reading], _arrival: Arrival) -> None:
         assert {reading.decimal() for reading in readings if reading.obis == IMPORT} == {1234567}
         tell_heard.send_nowait(None)
 
@@ -333,7 +334,7 @@ async def test_a_bidirectional_wireless_meter_is_asked_once_a_quarter_hour(modul
         with trio.fail_after(30):
             async with trio.open_nursery() as nursery:
 
-                async def deliver(readings: list[Reading]) -> None:
+                async def deliver(readings: list[Reading], _arrival: Arrival) -> None:
                     got.extend(reading.device for reading in readings if reading.obis == IMPORT)
                     if len(got) > 40:
                         nursery.cancel_scope.cancel()
@@ -419,7 +420,7 @@ async def test_impulses_outlive_their_link_and_are_not_for_billing() -> None:
     with trio.fail_after(20):
         async with serving(one_life) as link, trio.open_nursery() as nursery:
 
-            async def deliver(readings: list[Reading]) -> None:
+            async def deliver(readings: list[Reading], _arrival: Arrival) -> None:
                 got.extend(readings)
                 if len(got) >= 4:
                     nursery.cancel_scope.cancel()

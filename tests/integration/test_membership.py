@@ -22,11 +22,13 @@ from coordinator.gwa.ca import CertificateAuthority
 from loadtest.lying_head import LyingHead
 from loadtest.simulator.suite import CheapSuite
 from node.aggregation.context import RELAY, FromCoordinator, FromHead, MembershipContext
-from node.aggregation.contribution import Contributions, Registers
+from node.aggregation.contribution import Contributions
+from node.aggregation.epochs import _Epoch
 from node.aggregation.head import HeadDriver
 from node.aggregation.membership import Membership
 from node.gateway import Shared
 from node.lmn.counters import DurableCounters
+from node.metering.registers import Registers
 from node.metrics import NodeMetrics
 from node.security.module import KeyDirectory
 from node.storage.cipher import StorageCipher
@@ -34,6 +36,7 @@ from node.storage.engine import Store
 from node.storage.repositories.accounts import AccountRepository
 from node.storage.repositories.bills import BillRepository
 from node.storage.repositories.counters import CounterRepository
+from node.storage.repositories.metering_log import MeteringLogRepository
 from node.trust import TrustStore
 from protocol import wire
 from protocol.dcnet.setup.epoch import Policy
@@ -213,9 +216,10 @@ def whole(mine: Gateway, tmp_path: Path) -> node.gateway.Gateway:
     assert isinstance(accounts, AccountRepository)
     store = accounts._store
     shared = Shared(
-        SUITE, context.link, accounts, BillRepository(store), DurableCounters(CounterRepository(store)),
-        context.metrics, TrustStore(CertificateAuthority.create(tmp_path / "pki", NOW).root, lambda: 0.0), Policy(),
-        "", None, relay=False,
+        suite=SUITE, link=context.link, accounts=accounts, bills=BillRepository(store),
+        counters=DurableCounters(CounterRepository(store)), metrics=context.metrics, policy=Policy(), listen="",
+        trust=TrustStore(CertificateAuthority.create(tmp_path / "pki", NOW).root, lambda: 0.0), public_host=None,
+        relay=False, metering=MeteringLogRepository(store),
     )  # fmt: skip
     return node.gateway.Gateway(shared, context.module, "tcp://127.0.0.1:1", bytes(32), [])
 
@@ -233,11 +237,11 @@ async def test_while_a_ring_lives_the_coordinators_bare_word_settles_nothing(tmp
         mine.reads(0, 150)
         await mine.until(wire.MaskedInput)
         ours = whole(mine, tmp_path)
-        ours._contributions = contributions
+        ours._epochs._account = contributions
         if not is_over:
-            living = node.gateway._Epoch(call(DEFAULT_SCHEMA), liar.secrets[0], membership=mine.membership)
-            ours._epochs[1] = living
-        await ours._dispatch(wire.ContributionStatus(liar.view.epoch, 0, 0))
+            living = _Epoch(call(DEFAULT_SCHEMA), liar.secrets[0], membership=mine.membership)
+            ours._epochs._epochs[1] = living
+        await ours.receive(wire.ContributionStatus(liar.view.epoch, 0, 0))
         assert contributions.unsettled == (None if is_over else (1, 0))
 
 
@@ -252,7 +256,7 @@ COUNT, ENERGY, *_ = DEFAULT_SCHEMA.slots
 async def test_a_call_for_registers_that_no_meter_has_is_refused(tmp_path: Path, slots: tuple[Slot, ...]) -> None:
     async with gateway(tmp_path) as mine, trio.open_nursery() as nursery:
         ours = whole(mine, tmp_path)
-        ours._nursery = nursery
+        ours._epochs.serve_in(nursery)
         with pytest.raises(RemoteProtocolError, match="unknown_schema"):
-            await ours._dispatch(call(Schema(slots)))
-        assert (ours._epochs, ours._registers) == ({}, None)
+            await ours.receive(call(Schema(slots)))
+        assert (ours._epochs._epochs, ours._epochs._account) == ({}, None)

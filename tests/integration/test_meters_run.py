@@ -30,6 +30,7 @@ from node.lmn.events import LmnEvent
 from node.lmn.runtime import Periodic, run_meters
 from node.lmn.sml.client import SmlClient
 from node.lmn.sml.driver import SmlLink, read_meter
+from node.metering.interval import Arrival
 from protocol.errors import StromkreisError
 from protocol.metering.obis import Obis
 from protocol.metering.reading import Reading
@@ -179,7 +180,7 @@ async def test_the_gateways_that_are_told_read_every_meter_of_every_protocol(tmp
             assert path.stat().st_mode & 0o777 == 0o600
             gateways = [GatewayConfig(**row) for row in tomllib.loads(path.read_text())["node"]["gateways"]]
 
-            async def deliver(readings: list[Reading]) -> None:
+            async def deliver(readings: list[Reading], _arrival: Arrival) -> None:
                 for reading in readings:
                     if reading.obis == Obis(1, 0, 1, 8, 0, 255):
                         shown[reading.device] = reading.at_scaler(-1)

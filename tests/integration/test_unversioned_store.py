@@ -19,7 +19,8 @@ import trio
 
 from loadtest.network import Network
 from loadtest.unsealed import Unsealed
-from node.aggregation.contribution import Contributions, Registers
+from node.aggregation.contribution import Contributions
+from node.metering.registers import Registers
 from node.security.module import KeyDirectory
 from node.security.storage_key import FILE_NAME
 from node.storage.cipher import StorageCipher, store_cipher

@@ -15,7 +15,8 @@ import numpy as np
 import trio
 
 from loadtest.ring import LocalRing, RingSize
-from node.aggregation.contribution import Contributions, Registers
+from node.aggregation.contribution import Contributions
+from node.metering.registers import Registers
 from node.storage.cipher import StorageCipher
 from node.storage.engine import Store
 from node.storage.repositories.accounts import AccountRepository

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import trio
 
-from node.aggregation.contribution import Contribution, Contributions, Registers, SupersededError
+from node.aggregation.contribution import Contribution, Contributions, SupersededError
+from node.metering.registers import Registers
 from node.storage.cipher import StorageCipher
 from node.storage.engine import Statement, Store
 from node.storage.errors import StoreError

@@ -20,10 +20,9 @@ from node.lmn.dlms.layout import LayoutBook, find_layout, shipped_layouts
 from node.lmn.dlms.listing import profile_readings, readings_from_list
 from node.lmn.dlms.push import PushReceiver
 from node.lmn.dlms.values import reading_of
-from node.lmn.timestamps import is_past
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 from protocol.metering.obis import Obis
-from protocol.metering.reading import Quality, Reading
+from protocol.metering.reading import Quality, Reading, is_past
 
 WHEN = datetime(2026, 3, 4, 5, 6, 10)
 CLOCK = octets(CosemDateTime.from_datetime(WHEN).to_bytes())

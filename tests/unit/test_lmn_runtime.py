@@ -22,6 +22,7 @@ from node.lmn.profiles import MeterProfile
 from node.lmn.registry import DRIVERS
 from node.lmn.runtime import Backoff, Periodic, run_meters
 from node.lmn.session import Batch, Clock, Driver, LmnStores
+from node.metering.interval import Arrival
 from protocol.errors import InvariantError, LocalProtocolError, RemoteProtocolError
 from protocol.metering.obis import Obis
 from protocol.metering.reading import Reading
@@ -55,7 +56,7 @@ class Bench:
     def clock(self) -> float:
         return trio.current_time() + self.clock_ahead_s
 
-    async def deliver(self, readings: list[Reading]) -> None:
+    async def deliver(self, readings: list[Reading], arrival: Arrival) -> None:
         assert readings
         self.delivered.append((trio.current_time(), readings))
 
@@ -310,7 +311,7 @@ async def test_our_own_contradictions_and_faults_of_deliver_are_let_through(auto
         with pytest.RaisesGroup(pytest.RaisesGroup(RemoteProtocolError, InvariantError)):
             await b.run(profile("X", protocol="bad"), drivers={"bad": asking("bad", contradiction)})
 
-        async def full(readings: list[Reading]) -> None:
+        async def full(readings: list[Reading], arrival: Arrival) -> None:
             raise OSError("the disk is full")
 
         b.deliver = full  # type: ignore[method-assign]

@@ -6,16 +6,16 @@ import pytest
 import trio
 from trio.testing import memory_stream_one_way_pair
 
-from node.lmn.s0 import PulseInput, is_billable, listen
+from node.lmn.s0 import PulseInput, listen
 from node.lmn.sml.bodies import GetListResponse
 from node.lmn.sml.bodies import Message as SmlMessage
 from node.lmn.sml.readings import readings as sml_readings
 from node.lmn.sml.readings import server_id
 from node.lmn.sml.values import SEC_INDEX, ListEntry, Time, signed
-from node.lmn.timestamps import Fallen, MonotonicWatch, is_cumulative, time_of_measurement
+from node.lmn.timestamps import Fallen, MonotonicWatch, time_of_measurement
 from protocol.errors import LocalProtocolError, RemoteProtocolError
-from protocol.metering.obis import Obis
-from protocol.metering.reading import Quality, Reading
+from protocol.metering.obis import Obis, is_cumulative
+from protocol.metering.reading import Quality, Reading, is_billable
 
 RECEIVED = datetime(2026, 3, 1, 12, 0, 0, 400_000, tzinfo=UTC)
 IMPORT = Obis(1, 0, 1, 8, 0, 255)

@@ -17,7 +17,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from coordinator.gwa.ca import CertificateAuthority, TariffSigner
 from loadtest.unsealed import Unsealed
 from node.aggregation.bills import BillingRules, Bills
-from node.aggregation.contribution import Contributions, Registers, blinding_label
+from node.aggregation.contribution import Contributions, blinding_label
+from node.metering.registers import Registers
 from node.storage.cipher import StorageCipher
 from node.storage.engine import Statement, Store
 from node.storage.errors import StoreError

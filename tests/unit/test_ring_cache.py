@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from loadtest.ring import RingSize, make_ring
-from node.ring_cache import PublicRings
+from node.aggregation.ring_cache import PublicRings
 from protocol import wire
 from protocol.dcnet.crypto.suite import StandardSuite
 from protocol.dcnet.setup.rings import RingView, Timing

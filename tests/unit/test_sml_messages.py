@@ -37,9 +37,8 @@ from node.lmn.sml.values import (
     signed,
     unsigned,
 )
-from node.lmn.timestamps import is_past
 from protocol.errors import LocalProtocolError, RemoteProtocolError
-from protocol.metering.reading import Quality, Reading
+from protocol.metering.reading import Quality, Reading, is_past
 
 NOW = datetime(2026, 11, 21, 12, 0, tzinfo=UTC)
 EMH = bytes.fromhex("0a01454d4800005e0b3c")

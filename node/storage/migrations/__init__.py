@@ -18,11 +18,11 @@ from typing import Final
 
 from node.storage.cipher import Cipher
 from node.storage.errors import SchemaError
-from node.storage.migrations import seeds001_unversioned, step001_unversioned, step002_sealed
+from node.storage.migrations import seeds001_unversioned, step001_unversioned, step002_sealed, step003_metering_log
 
 Step = Callable[[sqlite3.Connection], None]
 
-STEPS: Final = (step001_unversioned.upgrade, step002_sealed.upgrade)
+STEPS: Final = (step001_unversioned.upgrade, step002_sealed.upgrade, step003_metering_log.upgrade)
 """Those of the node's store, where some need its cipher: see `store_steps`."""
 
 EPOCH_SEED_STEPS: Final[tuple[Step, ...]] = (seeds001_unversioned.upgrade,)

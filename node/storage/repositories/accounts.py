@@ -84,8 +84,12 @@ class AccountRepository:
             [Statement("INSERT OR IGNORE INTO baseline VALUES (?, ?, ?)", (gateway, first, opened))]
         )
 
-    async def contribute(self, gateway: str, record: ContributionRecord) -> None:
-        """Keep a contribution; of one that is known, attempt and progress alone.  Durable on return."""
+    async def contribute(self, gateway: str, record: ContributionRecord, also: Sequence[Statement] = ()) -> None:
+        """
+        Keep a contribution; of one that is known, attempt and progress alone.  Durable on return.
+
+        `also` is part of the transaction: the cursor of whoever brought the registers.
+        """
         row = gateway, record.epoch, record.round, record.interval_s
         content = msgpack.packb((_pack(record.registers), record.vector))
         await self._store.write(
@@ -97,7 +101,8 @@ class AccountRepository:
                         gateway, record.epoch, record.round, record.attempt, record.interval_s, record.progress,
                         int(record.settled), self._cipher.seal("contribution", row, content),
                     ),
-                )
+                ),
+                *also,
             ]
         )  # fmt: skip
 

@@ -1,0 +1,55 @@
+"""Requests for a bill as they come from the coordinator: one at a time, beside the rounds."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import trio
+
+from node.aggregation.bills import Bills
+from node.metrics import NodeMetrics
+from node.storage.errors import StoreError
+from protocol import wire
+from protocol.dcnet.billing.bill import request_digest
+from protocol.errors import RemoteProtocolError
+
+log = logging.getLogger(__name__)
+
+
+class BillRequests:
+    """Those of one gateway; `post` sends a message to the coordinator."""
+
+    def __init__(self, bills: Bills, identity: str, metrics: NodeMetrics, post: Callable[[wire.Message], None]) -> None:
+        self._bills = bills
+        self._identity = identity
+        self._metrics = metrics
+        self._post = post
+        self._is_busy = False
+
+    def receive(self, request: wire.BillRequest, nursery: trio.Nursery) -> None:
+        """Answer in a task of its own; whoever asks meanwhile gets no answer, and asks again."""
+        if self._is_busy:
+            self._metrics.dropped("bills")
+            return
+        self._is_busy = True
+        nursery.start_soon(self._answer, request)
+
+    async def _answer(self, request: wire.BillRequest) -> None:
+        metrics = self._metrics
+        try:
+            bill = await self._bills.answer(request)
+        except RemoteProtocolError as error:
+            metrics.bill("declined")
+            log.warning("gateway %s declines a bill: %s", self._identity, error)
+            self._post(wire.BillDeclined(request_digest(request.tariff, request.intervals), error.reason))
+        except StoreError as error:
+            metrics.store_error()
+            log.error("gateway %s does not answer a bill: %s", self._identity, error)
+        else:
+            if bill is not None:
+                metrics.bill("answered")
+                log.info("gateway %s answers a bill", self._identity)
+                self._post(bill)
+        finally:
+            self._is_busy = False

@@ -1,0 +1,291 @@
+"""
+The epochs of one gateway, from the coordinator's call to the last result.
+
+The coordinator calls epochs; each call and layout is checked against the gateway's own policy and trust
+(protocol.dcnet.setup.epoch).  A membership is kept for every living epoch, and the registers of each registration time
+go to the one that it belongs to.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+
+import trio
+
+from node.aggregation.bills import BillingRules
+from node.aggregation.context import AccountMoved, FromCoordinator, MembershipContext
+from node.aggregation.contribution import AccountStore, Contributions
+from node.aggregation.membership import Membership
+from node.aggregation.ring_cache import PublicRings
+from node.aggregation.ring_subscriber import NAME, RingSubscriber
+from node.metering.log import MeteringLog, Subscription
+from node.metering.registers import Registers, RegisterSet
+from node.metrics import NodeMetrics
+from node.security.module import SecurityModule
+from node.storage.errors import StoreError
+from node.trust import TrustStore
+from protocol import wire
+from protocol.dcnet.crypto.suite import Suite
+from protocol.dcnet.machines.masks import Fleet
+from protocol.dcnet.setup.epoch import (
+    Policy,
+    call_digest,
+    check_call,
+    join_text,
+    registration_grid,
+    ring_timing,
+    verify_layout,
+)
+from protocol.dcnet.setup.schema import Schema
+from protocol.dcnet.setup.secrets import EpochSecrets
+from protocol.errors import RemoteProtocolError
+from protocol.link import LinkContext
+from protocol.metering.interval import RegistrationGrid
+
+log = logging.getLogger(__name__)
+_SLEEP_S_MAX = 60.0  # bounds the harm of a clock that is set
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpochServices:
+    """What the epochs of all gateways of a process share."""
+
+    suite: Suite
+    link: LinkContext
+    accounts: AccountStore
+    metrics: NodeMetrics
+    trust: TrustStore
+    policy: Policy
+    listen: str
+    public_host: str | None
+    relay: bool
+    billing: BillingRules = field(default_factory=BillingRules)
+    clock: Callable[[], float] = time.time
+    fleet: Fleet = field(default_factory=Fleet)
+    rings: PublicRings = field(default_factory=PublicRings)
+    epoch_over: Callable[[], None] = lambda: None
+
+
+@dataclass(slots=True)
+class _Epoch:
+    """An epoch that we joined: the call, our secrets, its tasks, and the membership once the layout is verified."""
+
+    call: wire.EpochCall
+    secrets: EpochSecrets
+    nursery: trio.Nursery | None = None
+    membership: Membership | None = None
+
+
+class Epochs:
+    """
+    Those of one gateway.
+
+    `devices` are its meters.  `post` sends a message to the coordinator; `ask_account` asks it for the result that
+    `unsettled` waits for; `use_grid` is told the registration periods of each new epoch.  `serve_in` a nursery before
+    anything is received.
+    """
+
+    def __init__(
+        self, services: EpochServices, module: SecurityModule, metering: MeteringLog, devices: Sequence[str], *,
+        post: Callable[[wire.Message], None], ask_account: Callable[[], None],
+        use_grid: Callable[[RegistrationGrid], Awaitable[None]],
+    ) -> None:  # fmt: skip
+        self.ready = False
+        self._services = services
+        self._module = module
+        self._metering = metering
+        self._devices = devices
+        self._post = post
+        self._ask_account = ask_account
+        self._use_grid = use_grid
+        self._epochs: dict[int, _Epoch] = {}
+        self._account: Contributions | None = None
+        self._schema: Schema | None = None
+        self._cursor: Subscription | None = None
+        self._subscriber: RingSubscriber | None = None
+        self._nursery: trio.Nursery | None = None
+
+    def serve_in(self, nursery: trio.Nursery) -> None:
+        """Run the epochs' tasks there."""
+        self._nursery = nursery
+
+    @property
+    def newest_epoch(self) -> int:
+        """The highest epoch whose layout was verified, -1 before the first."""
+        return max((number for number, each in self._epochs.items() if each.membership is not None), default=-1)
+
+    def unsettled(self) -> tuple[int, int] | None:
+        """
+        The (epoch, round) of a contribution whose ring is gone before its result came.
+
+        While a ring lives its member hears the RESULT, which is signed; what the coordinator says instead is its word.
+        """
+        waiting = None if self._account is None else self._account.unsettled
+        return None if waiting is None or self._has_ring(waiting[0]) else waiting
+
+    def _has_ring(self, number: int) -> bool:
+        epoch = self._epochs.get(number)
+        return epoch is not None and epoch.membership is not None
+
+    async def receive(self, message: wire.Message) -> None:
+        """The coordinator's message about an epoch or a ring.  Raises RemoteProtocolError where it is refused."""
+        match message:
+            case wire.EpochCall():
+                await self._on_call(message)
+            case wire.EpochLayout():
+                self._on_layout(message)
+            case wire.ContributionStatus():
+                await self._on_account(message)
+            case wire.Deals() | wire.Appoint() | wire.HeadAt() | wire.Result() | wire.Relay() | wire.Expelled():
+                epoch = self._epochs.get(message.epoch)
+                if epoch is not None and epoch.membership is not None:
+                    epoch.membership.post(FromCoordinator(message))
+
+    # --- the account --------------------------------------------------------------------------------------------------
+
+    async def _on_account(self, message: wire.ContributionStatus) -> None:
+        if self._account is None or self._has_ring(message.epoch):
+            return
+        try:
+            await self._account.settle(message.epoch, message.round, included=bool(message.included))
+        except StoreError as error:
+            self._store_failed(error)
+            return
+        self._account_moved()
+
+    def _account_moved(self) -> None:
+        for epoch in self._epochs.values():
+            if epoch.membership is not None:
+                epoch.membership.post(AccountMoved())
+
+    def _store_failed(self, error: StoreError) -> None:
+        self._services.metrics.store_error()
+        log.error("gateway %s does not contribute: %s", self._module.identity, error)
+
+    def _publish(self, registers: Registers) -> None:
+        """
+        Hand registers to the newest ring of their registration time.
+
+        One reading, one ring: in two of different members the totals' difference would show it.
+        """
+        now_s = self._services.clock()
+        for epoch in reversed(self._epochs.values()):
+            round_ = registration_grid(epoch.call).index_of(registers.interval_s, epoch.call.rounds)
+            if round_ is not None and epoch.membership is not None:
+                # A round before the one that was opened last is over; its energy is in the registers that follow.
+                if round_ >= ring_timing(epoch.call).round_at(now_s):
+                    epoch.membership.reading(round_, registers)
+                return
+
+    # --- epochs -------------------------------------------------------------------------------------------------------
+
+    async def _on_call(self, call: wire.EpochCall) -> None:
+        known = self._epochs.get(call.epoch)
+        if known is not None:
+            if known.call != call:
+                raise RemoteProtocolError("second_call", "another call for an epoch that was called")
+        else:
+            schema = check_call(call, self._services.policy)
+            if self._nursery is None:
+                return
+            try:
+                await self._use_schema(schema)
+            except StoreError as error:  # the call comes again
+                self._store_failed(error)
+                return
+            secrets = self._module.epoch(call.epoch)
+            self._drop_epochs_without_layout()
+            self._epochs[call.epoch] = known = _Epoch(call, secrets)
+            self._module.forget_epochs_before(min(self._epochs))
+            await self._nursery.start(self._live, known)
+            await self._use_grid(registration_grid(call))
+            self._ask_account()
+        text = join_text(call_digest(call), self._module.identity, known.secrets.public_key, self._module.curve.public)
+        self._post(wire.Join(call.epoch, known.secrets.public_key, self._module.sign(text)))
+
+    async def _use_schema(self, schema: Schema) -> None:
+        """The registers that epochs are about, from the first call on.  Raises StoreError: then nothing has begun."""
+        schema, services = schema.without_noise(), self._services
+        if self._schema is not None:
+            if self._schema != schema:
+                # The account is kept in the old schema's registers; a new one is an operator's decision, not a guess.
+                raise RemoteProtocolError("schema_changed", "this gateway's account is kept under another schema")
+            return
+        try:
+            registers = RegisterSet(schema, self._devices)
+        except (ValueError, KeyError, StopIteration) as error:
+            expected = "expected OBIS codes, units of the DLMS table and an energy"
+            raise RemoteProtocolError(
+                "unknown_schema", f"a schema of registers that no meter has; {expected}"
+            ) from error
+        cursor = self._cursor = self._cursor or await self._metering.subscribe(NAME)
+        account = Contributions(
+            services.accounts, self._module.identity, schema, self._module.blinding,
+            keep_committed_s=services.billing.keep_s, random_bits=self._module.random_bits, cursor=cursor,
+        )  # fmt: skip
+        # After what cannot be read has been tried: then the next call tries again.
+        self._account, self._schema = account, schema
+        self._subscriber = RingSubscriber(account, registers, cursor, self._publish, self._store_failed)
+        await self._subscriber.start()
+
+    def _on_layout(self, layout: wire.EpochLayout) -> None:
+        epoch = self._epochs.get(layout.epoch)
+        if epoch is None or epoch.nursery is None or self._account is None:
+            raise RemoteProtocolError("uncalled_layout", "a layout of an epoch that was not called")
+        if epoch.membership is not None:
+            self._deal(epoch)  # the coordinator has none of ours: it was restarted
+            return
+        services, module = self._services, self._module
+        view, position = verify_layout(
+            epoch.call, layout, module.identity, epoch.secrets.public_key, services.policy, services.trust.check
+        )
+        module.fix_layout(layout.epoch, view.digest)
+        ring = services.rings.share(view, layout)
+        epoch.secrets.bind(ring.view, position)
+
+        def verify_member(other: int, text: bytes, signature: bytes) -> None:
+            identity = ring.view.members[other].identity
+            services.trust.check(identity, text, signature, ring.certificates[identity], ring.intermediates)
+
+        context = MembershipContext(
+            services.suite, module, services.link, self._account, services.metrics, services.clock, self._post,
+            self._account_moved, verify_member, services.listen, services.public_host, services.relay, services.fleet,
+            ring.commitments,
+        )  # fmt: skip
+        epoch.membership = Membership(context, ring.view, epoch.secrets)
+        epoch.nursery.start_soon(epoch.membership.run)
+        self._deal(epoch)
+        self.ready = True
+        if self._subscriber is not None and self._subscriber.latest is not None:
+            self._publish(self._subscriber.latest)  # what was read before there was a ring to contribute it to
+
+    def _deal(self, epoch: _Epoch) -> None:
+        commitments, sealed = epoch.secrets.deal()
+        self._post(wire.Deal(epoch.call.epoch, commitments, sealed))
+
+    async def _live(self, epoch: _Epoch, task_status: trio.TaskStatus[None]) -> None:
+        """An epoch from its call to its last result; then its keys go, from memory and from disk (forward secrecy)."""
+        end_s = ring_timing(epoch.call).open_at_s(epoch.call.rounds)
+        async with trio.open_nursery() as epoch.nursery:
+            task_status.started()
+            while (left_s := end_s - self._services.clock()) > 0:
+                await trio.sleep(min(left_s, _SLEEP_S_MAX))
+            self._drop_epoch(epoch)
+        self._ask_account()
+
+    def _drop_epoch(self, epoch: _Epoch) -> None:
+        if epoch.nursery is not None:
+            epoch.nursery.cancel_scope.cancel()
+        if self._epochs.get(epoch.call.epoch) is epoch:
+            del self._epochs[epoch.call.epoch]
+        self._module.forget_epoch(epoch.call.epoch)
+        self._services.epoch_over()
+
+    def _drop_epochs_without_layout(self) -> None:
+        """Whoever calls anew has given the earlier call up; so calls without end cost us nothing."""
+        for epoch in list(self._epochs.values()):
+            if epoch.membership is None:
+                self._drop_epoch(epoch)

@@ -1,0 +1,57 @@
+"""
+The rings' subscription to the metering log: registers from logged readings, for the account and the ring of the day.
+
+Its cursor moves with the contribution that a reading went into, in one transaction (`Contributions.attempted`): killed
+between the two, a gateway reads again from the log what it has not contributed, and only that.  Registers that no ring
+took are worth nothing once the next ones are complete, since energies are differences of the newest; the cursor then
+follows once an hour.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from node.aggregation.contribution import Contributions
+from node.metering.entries import Entry
+from node.metering.log import Subscription
+from node.metering.registers import Registers, RegisterSet
+from node.storage.errors import StoreError
+
+log = logging.getLogger(__name__)
+NAME = "rings"
+_BEHIND_US_MAX = 3_600_000_000  # what a restart reads again at most
+
+
+class RingSubscriber:
+    """Reads one gateway's log for its rings; `latest` are the last complete registers."""
+
+    __slots__ = ("_account", "_cursor", "_failed", "_publish", "_registers", "latest")
+
+    def __init__(
+        self, account: Contributions, registers: RegisterSet, cursor: Subscription,
+        publish: Callable[[Registers], None], failed: Callable[[StoreError], None],
+    ) -> None:  # fmt: skip
+        self.latest: Registers | None = None
+        self._account = account
+        self._registers = registers
+        self._cursor = cursor
+        self._publish = publish
+        self._failed = failed
+
+    async def start(self) -> None:
+        """Read what the log has behind the cursor, and what comes.  Raises StoreError, SealError."""
+        await self._cursor.attach(self._take)
+
+    async def _take(self, entry: Entry) -> None:
+        for registers in self._registers.take(entry):
+            try:
+                await self._account.first_reading(registers.values)
+                before = self.latest
+                if before is not None and before.position - self._cursor.position > _BEHIND_US_MAX:
+                    await self._cursor.advance(before.position)
+            except StoreError as error:
+                self._failed(error)
+                return
+            self.latest = registers
+            self._publish(registers)

@@ -1,0 +1,268 @@
+"""
+The metering log of one gateway: what its meters said, durable before anybody acts on it, in one order for all.
+
+A driver's readings become entries, an entry is written and then handed to the subscribers.  Each subscriber has a
+durable cursor: after a crash, wherever it came, it goes on behind the last entry that it has dealt with.  Who can,
+moves the cursor in the transaction that makes its own result durable (`Subscription.move`); then nothing is done twice
+either.
+
+A gateway has no task and no file of its own for this.  The task that brings a telegram writes it, in one transaction
+with whatever other gateways write at that moment, and hands it on.  Positions are the clock's microseconds or more, so
+that hardly anything must be read at the start.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+import trio
+
+from node.metering.entries import (
+    Entry,
+    LoggedReading,
+    day_of,
+    decode_block,
+    decode_entry,
+    encode_entry,
+    nearest,
+)
+from node.storage.engine import Statement
+from node.storage.repositories.metering_log import MeteringLogRepository
+from protocol.errors import LocalProtocolError
+from protocol.metering.obis import Obis
+
+log = logging.getLogger(__name__)
+PACKER = "day blocks"
+"""The subscriber that makes blocks of closed days; see node.metering.retention."""
+_READ_AT_ONCE = 256
+
+Take = Callable[[Entry], Awaitable[None]]
+
+
+class _State(Enum):
+    BEING_WRITTEN = 1
+    DURABLE = 2
+    FAILED = 3
+
+
+@dataclass(slots=True)
+class _Append:
+    entry: Entry
+    state: _State = _State.BEING_WRITTEN
+
+
+class Subscription:
+    """A subscriber's place in the log; `position` is durable, everything up to it was dealt with."""
+
+    __slots__ = ("_is_behind", "_log", "_seen", "_take", "name", "position")
+
+    def __init__(self, log: MeteringLog, name: str, position: int) -> None:
+        self.name = name
+        self.position = position
+        self._log = log
+        self._seen = position
+        self._take: Take | None = None
+        self._is_behind = True
+
+    def pending(self, limit: int = _READ_AT_ONCE) -> list[Entry]:
+        """The next entries that were not handed out yet.  Raises StoreError."""
+        while entries := self._log.read(self._seen, limit):
+            self._seen = entries[-1].position
+            if readable := [each for each in entries if each.readings]:
+                return readable
+        return []
+
+    async def entries(self) -> AsyncIterator[Entry]:
+        """
+        Every entry after the cursor, then those to come, for a subscriber that has a task of its own.
+
+        What is handed out counts as dealt with only once the cursor has been moved.
+        """
+        while True:
+            appended = self._log.appended()
+            entries = self.pending()
+            for each in entries:
+                yield each
+            if not entries:
+                await appended.wait()
+
+    def move(self, position: int) -> Statement:
+        """The statement that moves the cursor, for a transaction of the subscriber's; call `moved` after it."""
+        return self._log.repository.move_cursor(self._log.gateway, self.name, position)
+
+    def moved(self, position: int) -> None:
+        """The cursor was moved, durably."""
+        self.position = max(self.position, position)
+
+    async def advance(self, position: int) -> None:
+        """Move the cursor in a transaction of its own.  Raises StoreError: then it is where it was."""
+        await self._log.repository.store.write([self.move(position)])
+        self.moved(position)
+
+    async def attach(self, take: Take) -> None:
+        """
+        Have `take` called with every entry after the cursor, now and as they come, one after the other.
+
+        For a subscriber without a task of its own: `take` runs in the task that brings the telegram, so it is short,
+        and it deals with its own errors.
+        """
+        self._take = take
+        await self._log.dispatch()
+
+    async def catch_up(self) -> None:
+        """Hand out what was appended before `attach`; for the log.  Raises StoreError: the next call goes on."""
+        while self._is_behind and self._take is not None:
+            entries = self.pending()
+            for each in entries:
+                await self._take(each)
+            self._is_behind = bool(entries)
+
+    async def hand(self, entry: Entry) -> None:
+        """Hand out an entry unless that was done; for the log."""
+        if self._take is not None and entry.position > self._seen:
+            self._seen = entry.position
+            await self._take(entry)
+
+
+class MeteringLog:
+    """
+    One gateway's log.
+
+    `clock` is real time (Unix, s).  Entries of one gateway are handed out in the order of their positions.
+    """
+
+    __slots__ = (
+        "_appended", "_appends", "_best", "_clock", "_cursors", "_dispatching", "_last", "_subscriptions", "gateway",
+        "repository",
+    )  # fmt: skip
+
+    def __init__(self, repository: MeteringLogRepository, gateway: str, clock: Callable[[], float]) -> None:
+        self.repository = repository
+        self.gateway = gateway
+        self._clock = clock
+        self._cursors = repository.cursors(gateway)
+        self._last = max([repository.last_position(gateway, int(clock() * 1_000_000)), *self._cursors.values()])
+        self._subscriptions: list[Subscription] = []
+        self._appends: deque[_Append] = deque()
+        self._dispatching = False
+        self._appended: trio.Event | None = None
+        self._best: dict[str, tuple[int, int]] = {}  # of each meter: registration time, nearest deviation in ms so far
+
+    # --- writing ------------------------------------------------------------------------------------------------------
+
+    async def append(self, readings: Sequence[LoggedReading]) -> None:
+        """
+        Return when the readings of one telegram are durable and were handed out.  Raises StoreError: then none is.
+
+        Cancelled while it waits: whoever reads the log next finds all of them or none.
+        """
+        statements, appends = [], []
+        for meter in dict.fromkeys(each.meter for each in readings):
+            mine = tuple(each for each in readings if each.meter == meter)
+            appends.append(_Append(Entry(self._next_position(), mine)))
+            statements.append(
+                self.repository.append(
+                    self.gateway, self._last, meter, encode_entry(mine), registered=self._is_nearest(meter, mine)
+                )
+            )
+        self._appends.extend(appends)
+        state = _State.FAILED
+        try:
+            await self.repository.store.write(statements)
+            state = _State.DURABLE
+        finally:
+            for each in appends:
+                each.state = state
+        if self._appended is not None:
+            self._appended.set()
+            self._appended = None
+        await self.dispatch()
+
+    def _next_position(self) -> int:
+        self._last = max(self._last + 1, int(self._clock() * 1_000_000))
+        return self._last
+
+    def _is_nearest(self, meter: str, readings: Sequence[LoggedReading]) -> bool:
+        """Whether one of them is nearer to its registration time than what the meter said before."""
+        found = [(each.registration_s, each.deviation_ms) for each in readings if each.deviation_ms is not None]
+        if not found:
+            return False
+        registration_s, deviation_ms = max(found)
+        best_s, best_ms = self._best.get(meter, (None, 0))
+        if registration_s is None or (registration_s == best_s and abs(deviation_ms) >= best_ms):
+            return False
+        self._best[meter] = registration_s, abs(deviation_ms)
+        return True
+
+    async def dispatch(self) -> None:
+        """Hand out what is durable, in order; by whoever comes first, the others' entries with it."""
+        if self._dispatching:
+            return
+        self._dispatching = True
+        try:
+            for each in self._subscriptions:
+                await each.catch_up()
+            while self._appends and self._appends[0].state is not _State.BEING_WRITTEN:
+                append = self._appends.popleft()
+                for each in self._subscriptions:
+                    if append.state is _State.DURABLE:
+                        await each.hand(append.entry)
+        finally:
+            self._dispatching = False
+
+    # --- reading ------------------------------------------------------------------------------------------------------
+
+    async def subscribe(self, name: str, *, from_beginning: bool = False) -> Subscription:
+        """
+        The subscription of that name, at its durable cursor; a new one begins with what comes from now on.
+
+        `from_beginning`: a new one begins with what the log has.  Raises StoreError, LocalProtocolError for a name that
+        has a subscription already.
+        """
+        if any(each.name == name for each in self._subscriptions):
+            raise LocalProtocolError(f"the metering log of {self.gateway} has a subscriber {name!r} already")
+        known = self._cursors.get(name)
+        position = (0 if from_beginning else self._next_position()) if known is None else known
+        subscription = Subscription(self, name, position)
+        if known is None:
+            await subscription.advance(position)
+        self._subscriptions.append(subscription)
+        return subscription
+
+    def read(self, after: int, limit: int) -> list[Entry]:
+        """
+        Durable entries behind a position, in order.  Raises StoreError.
+
+        One that does not open has no readings: what was in it is lost, and costs itself alone.
+        """
+        found = self.repository.entries(self.gateway, after, self._last, limit=limit)
+        if lost := sum(data is None for _, data in found):
+            log.error("gateway %s: %d entries of its metering log do not open and are lost", self.gateway, lost)
+        return [Entry(position, ()) if data is None else decode_entry(position, data) for position, data in found]
+
+    def appended(self) -> trio.Event:
+        """Set when the next entry is durable."""
+        if self._appended is None:
+            self._appended = trio.Event()
+        return self._appended
+
+    def registered(self, meter: str, obis: Obis, from_s: int, to_s: int) -> list[LoggedReading]:
+        """
+        A register's values at the registration times from `from_s` up to and without `to_s` (metering time, Unix, s).
+
+        For each the one that was measured nearest to it, in order.  Raises StoreError, SealError.
+        """
+        packed = self._cursors.get(PACKER, 0)
+        found: list[LoggedReading] = []
+        if from_s < to_s:
+            for day, data in self.repository.blocks(self.gateway, meter, obis, day_of(from_s), day_of(to_s - 1)):
+                found += decode_block(meter, obis, day, data)
+        entries = self.repository.entries(self.gateway, packed, self._last, meter=meter, registered=True)
+        readable = [decode_entry(position, data) for position, data in entries if data is not None]
+        if recent := [each for entry in readable for each in entry.readings if each.obis == obis]:
+            found = nearest([*found, *recent])
+        return [each for each in found if each.registration_s is not None and from_s <= each.registration_s < to_s]

@@ -1,0 +1,164 @@
+"""
+The metering log's tables: entries as they come, blocks of closed days, cursors of subscribers, registration grids.
+
+What a meter measured is sealed, with the gateway and the place in the log as associated data: an entry that is moved
+to another gateway or to another position does not open.  Which meter spoke when is not sealed; it is how an entry is
+found.
+
+Entries are ordered by quarter hour of reception, then by gateway: 10,000 gateways that log in one quarter hour fill
+pages one after the other.  Ordered by gateway first each of them would write a page of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from node.storage.engine import Statement, Store
+from node.storage.errors import SealError
+from protocol.metering.interval import QUARTER_HOUR_S, RegistrationGrid, index_at, start_of
+from protocol.metering.obis import Obis
+
+_BUCKET_US: Final = QUARTER_HOUR_S * 1_000_000
+_ENTRY: Final = "metering_entry"
+_BLOCK: Final = "metering_block"
+_ENTRIES: Final = """
+    WITH RECURSIVE bucket(n) AS (
+      SELECT max(?1, coalesce((SELECT min(bucket) FROM metering_entry), ?2))  -- two million quarter hours since 1970
+      UNION ALL SELECT n + 1 FROM bucket WHERE n < ?2)
+    SELECT position, meter, sealed FROM bucket CROSS JOIN metering_entry AS entry
+    ON entry.bucket = bucket.n AND entry.gateway = ?3
+    WHERE position > ?4 AND position <= ?5 AND (?6 IS NULL OR meter = ?6) AND registered >= ?7
+    ORDER BY position LIMIT ?8"""
+
+
+def _bucket(position: int) -> int:
+    return index_at(position, 0, _BUCKET_US)
+
+
+class MeteringLogRepository:
+    """The SQL of the metering log, for all gateways of a store.  Reading raises StoreError and SealError."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._cipher = store.cipher
+
+    # --- entries: a position is the Unix time in microseconds at which the entry was made, or a little more ---------
+
+    def append(self, gateway: str, position: int, meter: str, data: bytes, *, registered: bool) -> Statement:
+        """Keep an entry; `registered` ones stay until their day is a block, the others as long as telegrams do."""
+        sealed = self._cipher.seal(_ENTRY, (gateway, position, meter), data)
+        return Statement(
+            "INSERT INTO metering_entry VALUES (?, ?, ?, ?, ?, ?)",
+            (_bucket(position), gateway, position, meter, int(registered), sealed),
+        )
+
+    def entries(
+        self,
+        gateway: str,
+        after: int,
+        until: int,
+        *,
+        limit: int = -1,
+        meter: str | None = None,
+        registered: bool = False,
+    ) -> list[tuple[int, bytes | None]]:
+        """
+        Positions and contents of a gateway's entries with `after` < position <= `until`, in order.
+
+        None is one that does not open: it was altered, or is another's.
+        `meter`: that one's only.  `registered`: only those that hold the value of a registration time.
+        """
+        rows = self.store.read(
+            _ENTRIES, _bucket(after), _bucket(until), gateway, after, until, meter, int(registered), limit
+        )  # fmt: skip
+        return [(position, self._opened(gateway, position, name, sealed)) for position, name, sealed in rows]
+
+    def _opened(self, gateway: str, position: int, meter: str, sealed: bytes) -> bytes | None:
+        try:
+            return self._cipher.open(_ENTRY, (gateway, position, meter), sealed)
+        except SealError:
+            return None
+
+    def last_position(self, gateway: str, now_us: int) -> int:
+        """A position that no entry of the gateway is behind: 0, but where entries are of now or of later than now."""
+        ((newest,),) = self.store.read("SELECT coalesce(max(bucket), 0) FROM metering_entry")
+        if newest > _bucket(now_us):  # the clock was set back
+            return start_of(newest + 1, 0, _BUCKET_US)
+        ((last,),) = self.store.read(
+            "SELECT coalesce(max(position), 0) FROM metering_entry WHERE bucket=? AND gateway=?", newest, gateway
+        )
+        return int(last)
+
+    def drop_entries(self, before: int, *, registered: bool) -> Statement:
+        """Delete what is older than a position, by whole quarter hours; `registered` ones only if so told."""
+        return Statement(
+            "DELETE FROM metering_entry WHERE bucket < ? AND registered <= ?", (_bucket(before), int(registered))
+        )
+
+    # --- blocks: one register on one day ------------------------------------------------------------------------------
+
+    def put_block(self, gateway: str, meter: str, obis: Obis, day: int, data: bytes) -> Statement:
+        """Keep a block, in place of the one that is there."""
+        sealed = self._cipher.seal(_BLOCK, (gateway, meter, str(obis), day), data)
+        return Statement(
+            "INSERT INTO metering_block (gateway, meter, obis, day, sealed) VALUES (?, ?, ?, ?, ?)"
+            " ON CONFLICT DO UPDATE SET sealed=excluded.sealed",
+            (gateway, meter, str(obis), day, sealed),
+        )
+
+    def blocks(
+        self, gateway: str, meter: str, obis: Obis, first_day: int, last_day: int
+    ) -> Iterator[tuple[int, bytes]]:
+        """Days and contents of a register's blocks, in order."""
+        name = str(obis)
+        for day, sealed in self.store.read(
+            "SELECT day, sealed FROM metering_block WHERE gateway=? AND meter=? AND obis=? AND day BETWEEN ? AND ?"
+            " ORDER BY day",
+            gateway, meter, name, first_day, last_day,
+        ):  # fmt: skip
+            yield day, self._cipher.open(_BLOCK, (gateway, meter, name, day), sealed)
+
+    def drop_blocks(self, gateway: str, meter: str, obis: Obis, before_day: int) -> Statement:
+        """Delete a register's blocks of days before one."""
+        return Statement(
+            "DELETE FROM metering_block WHERE gateway=? AND meter=? AND obis=? AND day<?",
+            (gateway, meter, str(obis), before_day),
+        )
+
+    def registers(self, gateway: str) -> list[tuple[str, Obis]]:
+        """Meters and registers that a gateway has blocks of."""
+        rows = self.store.read("SELECT DISTINCT meter, obis FROM metering_block WHERE gateway=?", gateway)
+        return [(meter, Obis.parse(obis)) for meter, obis in rows]
+
+    # --- cursors ------------------------------------------------------------------------------------------------------
+
+    def cursors(self, gateway: str) -> dict[str, int]:
+        """Up to which position each subscriber has been."""
+        return dict(self.store.read("SELECT subscriber, position FROM metering_cursor WHERE gateway=?", gateway))
+
+    def move_cursor(self, gateway: str, subscriber: str, position: int) -> Statement:
+        """A subscriber has dealt with everything up to a position; it never goes back."""
+        return Statement(
+            "INSERT INTO metering_cursor VALUES (?, ?, ?)"
+            " ON CONFLICT DO UPDATE SET position=max(position, excluded.position)",
+            (gateway, subscriber, position),
+        )
+
+    # --- the registration grid ----------------------------------------------------------------------------------------
+
+    def grid(self, gateway: str) -> RegistrationGrid | None:
+        """The registration periods that were last in force."""
+        for row in self.store.read(
+            "SELECT start_ms, period_ms, metering_start_s, interval_s FROM registration_grid WHERE gateway=?", gateway
+        ):
+            return RegistrationGrid(*row)
+        return None
+
+    def put_grid(self, gateway: str, grid: RegistrationGrid) -> Statement:
+        """The registration periods from now on."""
+        return Statement(
+            "INSERT INTO registration_grid VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET start_ms=excluded.start_ms,"
+            " period_ms=excluded.period_ms, metering_start_s=excluded.metering_start_s, interval_s=excluded.interval_s",
+            (gateway, grid.start_ms, grid.period_ms, grid.metering_start_s, grid.interval_s),
+        )

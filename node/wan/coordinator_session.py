@@ -1,0 +1,108 @@
+"""
+A gateway's session with the coordinator: one link, one outbox, and what is said again until it is heard.
+
+It knows the wire and nothing of what the messages are about; that is its handler's.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Protocol
+
+import trio
+
+from node.metrics import NodeMetrics
+from protocol import wire
+from protocol.errors import RemoteProtocolError
+from protocol.link import Connection, Inbox, Keypair, LinkContext
+
+log = logging.getLogger(__name__)
+_OUTBOX = 64  # messages that wait for the link; more are dropped, deadlines repeat what matters
+_HELLO_S = 10.0
+_ASK_ACCOUNT_S = 5.0
+
+
+class Handler(Protocol):
+    """Whom the coordinator's messages are for."""
+
+    @property
+    def newest_epoch(self) -> int:
+        """The highest epoch whose layout was verified, -1 before the first."""
+
+    def unsettled(self) -> tuple[int, int] | None:
+        """The (epoch, round) of a contribution whose result nobody but the coordinator can tell."""
+
+    async def receive(self, message: wire.Message) -> None:
+        """A message has come.  Raises RemoteProtocolError where it is refused."""
+
+
+class CoordinatorSession:
+    """One gateway's; `run` serves until cancelled."""
+
+    def __init__(
+        self, link: LinkContext, endpoint: str, coordinator_key: bytes, curve: Keypair, identity: str,
+        metrics: NodeMetrics,
+    ) -> None:  # fmt: skip
+        self._link = link
+        self._endpoint = endpoint
+        self._coordinator_key = coordinator_key
+        self._curve = curve
+        self._identity = identity
+        self._metrics = metrics
+        self._inbox: Inbox[wire.Message, bytes] = link.inbox(_OUTBOX)  # posted is what goes to the coordinator
+
+    def post(self, message: wire.Message) -> None:
+        """Send a message when the link allows; it is dropped where too many wait."""
+        if not self._inbox.post(message):
+            self._metrics.dropped("outbox")
+
+    def ask_account(self, handler: Handler) -> None:
+        """A contribution whose ring is gone, and its result unheard: ask, and contribute nothing before the answer."""
+        if (unsettled := handler.unsettled()) is not None:
+            self.post(wire.ContributionStatusRequest(*unsettled))
+
+    async def run(self, handler: Handler) -> None:
+        """Hear the coordinator, say what is to be said, and repeat what it may have missed or forgotten."""
+        async with self._link.connect(self._endpoint, self._coordinator_key, self._curve) as connection:
+            await self._serve(connection, handler)
+
+    async def _serve(self, connection: Connection, handler: Handler) -> None:
+        self._inbox.follow(connection)
+        greet_s = ask_s = trio.current_time()
+        connects = 1  # the first is no reconnection
+        while True:
+            now_s = trio.current_time()
+            if now_s >= greet_s:
+                greet_s = now_s + _HELLO_S
+                # Again and again, since the coordinator may have been restarted.
+                self.post(wire.Hello(wire.VERSION, handler.newest_epoch))
+            if now_s >= ask_s:
+                ask_s = now_s + _ASK_ACCOUNT_S
+                self.ask_account(handler)
+            match await self._inbox.receive(min(greet_s, ask_s) - now_s):
+                case None:
+                    pass
+                case bytes() as data:
+                    await self._hear(data, handler)
+                case message:
+                    await self._say(connection, message)
+            if connection.counters.connects > connects:
+                self._metrics.reconnected(connection.counters.connects - connects)
+                connects = connection.counters.connects
+
+    async def _say(self, connection: Connection, message: wire.Message) -> None:
+        data = wire.encode(message)
+        await connection.send(data)
+        self._metrics.sent(len(data))
+
+    async def _hear(self, data: bytes, handler: Handler) -> None:
+        self._metrics.received(len(data))
+        try:
+            message = wire.decode(data, wire.FROM_COORDINATOR)
+            if isinstance(message, wire.Refused):
+                log.info("gateway %s is told for epoch %d: %s", self._identity, message.epoch, message.reason)
+            else:
+                await handler.receive(message)
+        except RemoteProtocolError as error:
+            self._metrics.protocol_error(error.reason)
+            log.warning("gateway %s refuses the coordinator's message: %s", self._identity, error)
