@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from enum import StrEnum
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Self
@@ -38,6 +39,22 @@ def _web_address(text: str) -> str:
 ZmqEndpoint = Annotated[str, AfterValidator(_zmq_endpoint)]
 WebAddress = Annotated[str, AfterValidator(_web_address)]
 AreaName = Annotated[str, Field(pattern=r"^[^\s](.{0,62}[^\s])?$")]
+
+
+class Role(StrEnum):
+    """What of a coordinator one process does; `all` of it unless it is told otherwise."""
+
+    GWA = "gwa"
+    """Gateway administrator: SM-PKI, enrolment, directory."""
+    EMP = "emp"
+    """Market participant: totals, tariffs, bills."""
+    RINGS = "rings"
+    """Ring service: what gateways call; epochs, rings, round ledger, dashboard."""
+    ALL = "all"
+
+    def does(self, other: Role) -> bool:
+        """Whether a process of this role does what `other` does."""
+        return self in {other, Role.ALL}
 
 
 class _Section(BaseModel):
@@ -156,11 +173,19 @@ class WebConfig(_Section):
 class CoordinatorConfig(_Section):
     """Section `[coordinator]`."""
 
+    role: Role = Role.ALL
+    """all, or one of rings, gwa and emp for a process of its own; the three then meet in the same database, and share
+    the files that docs/operations.md names. Start gwa first: it makes the SM-PKI."""
+
     listen: ZmqEndpoint = "tcp://127.0.0.1:7300"
     """ZeroMQ endpoint (CURVE) for gateways: epochs, round ledger, relay. Port 0 takes a free one."""
 
     public_endpoint: ZmqEndpoint | None = None
     """What gateways are told to connect to, if it differs from `listen` (NAT, container)."""
+
+    ring_curve_key: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    """Role gwa: the ring service's CURVE public key, 64 hexadecimal digits, which gateways are told. None: that in
+    data_dir/curve.json."""
 
     web: WebConfig = WebConfig()
 
@@ -196,6 +221,14 @@ class CoordinatorConfig(_Section):
     def pki_path(self) -> Path:
         """The directory of the PKI in force."""
         return self.pki_dir if self.pki_dir is not None else self.data_dir / "pki"
+
+    @model_validator(mode="after")
+    def _gateways_find_the_rings(self) -> Self:
+        if self.role is Role.GWA and self.public_endpoint is None and self.listen.endswith(":0"):
+            raise ValueError(
+                "public_endpoint, because role gwa tells gateways where the ring service listens, and listen has port 0"
+            )
+        return self
 
     @model_validator(mode="after")
     def _areas_differ(self) -> Self:

@@ -13,6 +13,8 @@ from datetime import datetime
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from coordinator.events import MISBEHAVIOURS
+
 # A round on loopback takes tens of milliseconds, one over mobile links seconds; void rounds sit at their deadline.
 _ROUND_BUCKETS_S = (0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
@@ -65,7 +67,7 @@ class CoordinatorMetrics:
             self._enrolments.labels(outcome)
         for outcome in ("asked", "verified", "refused", "declined"):
             self._bills.labels(outcome)
-        for misbehaviour in ("wrong_seed", "corrupt_sum", "bad_deal"):
+        for misbehaviour in MISBEHAVIOURS:
             self._reports.labels(misbehaviour)
         for reason in ("store_error", "head_replaced", "total_unverified"):
             self._errors.labels(reason)

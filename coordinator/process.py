@@ -1,4 +1,10 @@
-"""The coordinator as a process: opens its files and sockets, puts the parts together, serves until cancelled."""
+"""
+The coordinator as a process: opens its files and sockets, puts the parts of its role together, serves until cancelled.
+
+One process does all of it unless `role` says otherwise; gateway administrator, market participant and ring service then
+are three processes that meet in the database.  Each opens the keys of its role and no other: the sub-CA's the
+administrator, the tariffs' the market participant, the CURVE key the ring service.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +13,7 @@ import logging
 import os
 import secrets
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -16,95 +23,139 @@ import trio
 from cryptography import x509
 from prometheus_client import CollectorRegistry, ProcessCollector
 
-from coordinator.config import CoordinatorConfig
+from coordinator.config import CoordinatorConfig, Role
 from coordinator.emp.billing import Billing
-from coordinator.emp.billing_service import BillingService
-from coordinator.gwa.ca import ROOT_FILE, TLS_CHAIN_FILE, TLS_KEY_FILE, CertificateAuthority, TariffSigner
+from coordinator.emp.billing_service import BillingDesk
+from coordinator.gwa.ca import (
+    ROOT_FILE,
+    SUB_CA_FILE,
+    TLS_CHAIN_FILE,
+    TLS_KEY_FILE,
+    CertificateAuthority,
+    TariffSigner,
+)
 from coordinator.gwa.enrolment import Enrolment
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.service import Coordinator
 from coordinator.storage.store import Store
+from coordinator.threads import GRACE_S
 from coordinator.web.app import make_app
 from coordinator.web.serve import serve as serve_web
 from protocol import pki
 from protocol.dcnet.crypto.commitments import Pedersen
-from protocol.dcnet.crypto.suite import StandardSuite
+from protocol.dcnet.crypto.group import Edwards25519
 from protocol.errors import StromkreisError
-from protocol.link import Keypair, LinkContext
+from protocol.link import Keypair, LinkContext, Listener
 
 log = logging.getLogger(__name__)
 OPERATOR_TOKEN_FILE = "operator.token"  # noqa: S105 - a file's name
+CURVE_KEY_FILE = "curve.json"
 _SOCKETS = 64  # one listener; every gateway is a connection of it, not a socket
 
 
 async def run(config: CoordinatorConfig, *, ready: Callable[[list[str]], None] | None = None) -> None:
     """
-    Serve until cancelled; `ready` gets the web addresses once gateways can enrol and call.
+    Serve until cancelled; `ready` gets the web addresses once the process does what its role is for.
 
-    Raises StromkreisError where it cannot start: damaged PKI, address taken.
+    Raises StromkreisError where it cannot start: damaged PKI, address taken, files of its role absent.
     """
-    now = datetime.now(UTC)
+    role, now = config.role, datetime.now(UTC)
     config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    authority = _authority(config, now)
-    keys = _curve_keys(config.data_dir / "curve.json")
-    operator_token = _operator_token(config.data_dir / OPERATOR_TOKEN_FILE)
-    store = Store(config.database_url)
+    authority = _authority(config, now) if role.does(Role.GWA) else None
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     metrics = CoordinatorMetrics(registry)
-    suite = StandardSuite()
-    intermediates = [pki.to_der(authority.sub_ca)]
-    desk = BillingService(
-        Billing(store, Pedersen(suite.group)), TariffSigner(config.pki_path, authority, now), intermediates, metrics,
-        keep_s=config.commitments_keep_days * 86_400,
-    )  # fmt: skip
-    coordinator = Coordinator(
-        config,
-        suite,
-        config.epoch.aggregate_schema,
-        store,
-        intermediates,
-        metrics,
-        desk,
-    )
-    try:
-        async with (
-            LinkContext(max_sockets=_SOCKETS, io_threads=config.io_threads) as link,
-            link.listen(config.listen.replace(":0", ":*"), keys, coordinator.admission.authorise) as listener,
-            trio.open_nursery() as nursery,
-        ):
-            endpoint = config.public_endpoint or listener.endpoint
-            certificate = config.web.certificate or config.pki_path / TLS_CHAIN_FILE
-            _tell_certificates(metrics, authority, certificate)
-            enrolment = Enrolment(store.gateways, authority, coordinator_curve_key=keys.public, endpoint=endpoint)
-            app = make_app(
-                store, coordinator.status_feed, metrics, enrolment=enrolment, desk=desk, operator_token=operator_token
-            )
+    chain = _PublicChain(config)
+    chain.count_days(metrics)
+    # The administrator issues its certificate, the market participant signs with it.
+    signer = None if role is Role.RINGS else TariffSigner(config.pki_path, authority, now)
+    async with AsyncExitStack() as opened:
+        store = Store(config.database_url)
+        opened.callback(store.close)
+        coordinator, listener, curve_key, endpoint = None, None, b"", config.public_endpoint or config.listen
+        if role.does(Role.RINGS):
+            await _become_ring_service(opened, store)
+            keys = curve_keys(config.data_dir / CURVE_KEY_FILE)
+            coordinator = Coordinator(config, store, [pki.to_der(chain.sub_ca)], metrics)
+            listener = await _listen(opened, config, keys, coordinator)
+            curve_key, endpoint = keys.public, config.public_endpoint or listener.endpoint
+        enrolment = desk = None
+        if authority is not None:
+            enrolment = Enrolment(
+                store.gateways, authority, coordinator_curve_key=curve_key or _curve_public_key(config),
+                endpoint=endpoint,
+            )  # fmt: skip
+        operator_token = ""
+        if signer is not None and role.does(Role.EMP):
+            operator_token = _operator_token(config.data_dir / OPERATOR_TOKEN_FILE)
+            wake = None if coordinator is None else coordinator.bills.wake
+            desk = BillingDesk(Billing(store, Pedersen(Edwards25519())), signer, metrics, made=wake)
+        source = None if coordinator is None else coordinator.status_feed
+        app = make_app(store, source, metrics, role=role, enrolment=enrolment, desk=desk, operator_token=operator_token)
+        async with trio.open_nursery() as nursery:
             web = partial(
-                serve_web,
-                app,
-                config.web.listen,
-                certificate=certificate,
+                serve_web, app, config.web.listen, certificate=chain.web,
                 private_key=config.web.private_key or config.pki_path / TLS_KEY_FILE,
-            )
+            )  # fmt: skip
             addresses = await nursery.start(web)
-            log.info("gateways call at %s, web at %s", endpoint, ", ".join(addresses))
+            calls = f"gateways call at {endpoint}, " if coordinator is not None else ""
+            log.info("role %s: %sweb at %s", role, calls, ", ".join(addresses))
             if ready is not None:
                 ready(addresses)
-            await coordinator.serve(listener)
-    finally:
-        store.close()
+            if coordinator is not None and listener is not None:
+                await coordinator.serve(listener)
+            await trio.sleep_forever()
 
 
-def _tell_certificates(metrics: CoordinatorMetrics, authority: CertificateAuthority, web: Path) -> None:
-    metrics.certificate("root", authority.root.not_valid_after_utc)
-    metrics.certificate("sub_ca", authority.sub_ca.not_valid_after_utc)
-    if web.exists():  # without an https address there need be none
+async def _become_ring_service(opened: AsyncExitStack, store: Store) -> None:
+    """Wait for a predecessor that was told to end; raises StromkreisError where it does not."""
+    until_s = trio.current_time() + GRACE_S + 2.0
+    while True:
         try:
-            (leaf, *_) = x509.load_pem_x509_certificates(web.read_bytes())
-        except ValueError as error:
-            raise StromkreisError(f"{web}: expected the web server's certificates in PEM, its own first") from error
-        metrics.certificate("web", leaf.not_valid_after_utc)
+            opened.enter_context(store.database.exclusive("ring service"))
+        except StromkreisError:
+            if trio.current_time() >= until_s:
+                raise
+            await trio.sleep(0.1)
+        else:
+            return
+
+
+async def _listen(
+    opened: AsyncExitStack, config: CoordinatorConfig, keys: Keypair, coordinator: Coordinator
+) -> Listener:
+    link = await opened.enter_async_context(LinkContext(max_sockets=_SOCKETS, io_threads=config.io_threads))
+    address = config.listen.replace(":0", ":*")
+    return await opened.enter_async_context(link.listen(address, keys, coordinator.admission.authorise))
+
+
+class _PublicChain:
+    """The certificates that every role needs, without a key."""
+
+    def __init__(self, config: CoordinatorConfig) -> None:
+        self._config = config
+        self.root = _certificate(config.pki_path / ROOT_FILE)
+        self.sub_ca = _certificate(config.pki_path / SUB_CA_FILE)
+        self.web = config.web.certificate or config.pki_path / TLS_CHAIN_FILE
+
+    def count_days(self, metrics: CoordinatorMetrics) -> None:
+        """Show when they end."""
+        metrics.certificate("root", self.root.not_valid_after_utc)
+        metrics.certificate("sub_ca", self.sub_ca.not_valid_after_utc)
+        if self.web.exists():  # without an https address there need be none
+            metrics.certificate("web", _certificate(self.web).not_valid_after_utc)
+
+
+def _certificate(path: Path) -> x509.Certificate:
+    try:
+        return x509.load_pem_x509_certificates(path.read_bytes())[0]
+    except FileNotFoundError as error:
+        raise StromkreisError(
+            f"{path}: no such file; expected the SM-PKI that the process with role gwa (or all) makes: start that one"
+            " first, or copy its certificates here"
+        ) from error
+    except ValueError as error:
+        raise StromkreisError(f"{path}: expected certificates in PEM, the server's own first") from error
 
 
 def _authority(config: CoordinatorConfig, now: datetime) -> CertificateAuthority:
@@ -119,7 +170,8 @@ def _authority(config: CoordinatorConfig, now: datetime) -> CertificateAuthority
     return CertificateAuthority.create(config.pki_path, now, hosts=sorted(hosts))
 
 
-def _curve_keys(path: Path) -> Keypair:
+def curve_keys(path: Path) -> Keypair:
+    """The ring service's CURVE keys, made where there are none.  Raises StromkreisError where the file is damaged."""
     if path.exists():
         try:
             stored = json.loads(path.read_text())
@@ -132,6 +184,13 @@ def _curve_keys(path: Path) -> Keypair:
     keys = Keypair.generate()
     _write_secret(path, json.dumps({"public": keys.public.hex(), "secret": keys.secret.hex()}))
     return keys
+
+
+def _curve_public_key(config: CoordinatorConfig) -> bytes:
+    """What the gateway administrator tells gateways of the ring service."""
+    if config.ring_curve_key is not None:
+        return bytes.fromhex(config.ring_curve_key)
+    return curve_keys(config.data_dir / CURVE_KEY_FILE).public
 
 
 def _operator_token(path: Path) -> str:

@@ -1,11 +1,11 @@
 """
-The coordinator: puts its parts together, and takes gateways' messages to the one that each is for.
+The ring service: takes gateways' messages to the part that each is for, and parts' events to whom they concern.
 
 Messages go to machines without I/O (areas, epochs, round ledgers).  What these return is sent at once, except the
-making of an epoch (`coordinator.epoch_writer`) and the end of a round (`coordinator.round_writer`): these are
-durable first.  What cannot be written is not sent, the gateways keep asking, and the operator reads why in the log and
-in `stromkreis_peer_errors_total{reason="store_error"}`.  Nothing here asks the database: that is done in worker threads
-(`admission`, `accounts`, `emp.billing_service`), so that one which is slow holds no round up.
+making of an epoch (`coordinator.rings.epoch_writer`) and the end of a round (`coordinator.rings.round_writer`): these
+are durable first.  What cannot be written is not sent, the gateways keep asking, and the operator reads why in the log
+and in `stromkreis_peer_errors_total{reason="store_error"}`.  Nothing here asks the database: that is done in worker
+threads, so that one which is slow holds no round up.
 """
 
 from __future__ import annotations
@@ -18,22 +18,36 @@ from functools import partial
 
 import trio
 
-from coordinator.accounts import Accounts
-from coordinator.admission import Admission
 from coordinator.config import CoordinatorConfig
-from coordinator.emp.billing_service import BillingService
-from coordinator.epoch_writer import EpochWriter
-from coordinator.gwa.areas import Area, Areas
-from coordinator.gwa.epochs import AreaEpoch, Joined, To
+from coordinator.emp.billing import Billing
+from coordinator.emp.billing_service import BillDelivery
+from coordinator.events import (
+    Event,
+    GatewaysRevoked,
+    JoinAccepted,
+    JoinRefused,
+    MessagesReady,
+    MisbehaviourReported,
+    StatusChanged,
+    StoreFailed,
+    To,
+)
+from coordinator.gwa.admission import Admission
 from coordinator.gwa.misbehaviour import MisbehaviourReports
+from coordinator.log_limit import LogLimiter
 from coordinator.metrics import CoordinatorMetrics
-from coordinator.rounds import Rounds
-from coordinator.scheduler import Scheduler
+from coordinator.rings.areas import Area, Areas
+from coordinator.rings.contribution_status import ContributionStatuses
+from coordinator.rings.epoch_writer import EpochWriter
+from coordinator.rings.epochs import AreaEpoch, Phase
+from coordinator.rings.rounds import Rounds
+from coordinator.rings.scheduler import Scheduler
+from coordinator.status import Status, StatusFeed
 from coordinator.storage.store import Store
-from coordinator.web.status import StatusFeed
+from coordinator.threads import RETRY_S
 from protocol import wire
-from protocol.dcnet.crypto.suite import Suite
-from protocol.dcnet.setup.schema import Schema
+from protocol.dcnet.crypto.commitments import Pedersen
+from protocol.dcnet.crypto.suite import StandardSuite
 from protocol.errors import RemoteProtocolError
 from protocol.link import Listener
 
@@ -44,53 +58,40 @@ _TELL_S = 10.0  # between two lines about one gateway that breaks the protocol: 
 
 
 class Coordinator:
-    """Gateway administrator and external market participant of one network."""
+    """The ring service of one network: what gateways call."""
 
     def __init__(
         self,
         config: CoordinatorConfig,
-        suite: Suite,
-        schema: Schema,
         store: Store,
         intermediates: Sequence[bytes],
         metrics: CoordinatorMetrics,
-        desk: BillingService,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        """`intermediates` are the DER certificates between a gateway's and the root's."""
+        suite, schema = StandardSuite(), config.epoch.aggregate_schema
         last = store.epochs.last_number()
         self.areas = Areas(
             suite, config.epoch, schema, intermediates, config.areas, os.urandom,
             0 if last is None else last + 1,
         )  # fmt: skip
-        self.admission = Admission(
-            suite, store.gateways, clock, self._store_failed, self._on_joined, self._broke_the_protocol,
-            self._drop_revoked,
+        self.admission = Admission(suite, store.gateways, clock, self._on_event)
+        self.status_feed = StatusFeed(self._status)
+        self.bills = BillDelivery(
+            Billing(store, Pedersen(suite.group)), intermediates, metrics, self.areas.everybody, self._on_event,
+            keep_s=config.commitments_keep_days * 86_400, clock=clock,
         )  # fmt: skip
-        self.status_feed = StatusFeed(self.areas, lambda: sum(self.admission.enrolled.values()))
         self.metrics = metrics
         self._clock = clock
-        self._desk = desk
-        self._reports = MisbehaviourReports(store.misbehaviour, metrics, clock)
-        self._accounts = Accounts(
-            store.epochs,
-            store.rounds,
-            lambda epoch: self.areas.epoch(epoch) is not None,
-            self._send,
-            self._store_failed,
-        )
-        self._keeper = EpochWriter(store.epochs, schema, self._send_all, self._store_failed)
-        self._rounds = Rounds(
-            store.rounds,
-            lambda: self.admission.enrolled,
-            metrics,
-            self._reports,
-            self._send,
-            self.status_feed.bump_revision,
-        )
-        self._time = Scheduler(self.areas, self._keeper, self._rounds, metrics, self._send_all, clock)
+        self._reports = MisbehaviourReports(store.misbehaviour, metrics, clock, self._on_event)
+        self._contributions = ContributionStatuses(store.epochs, store.rounds, self.areas, self._on_event)
+        self._epoch_writer = EpochWriter(store.epochs, schema, self._on_event)
+        self._rounds = Rounds(store.rounds, lambda: self.admission.enrolled, metrics, self._on_event)
+        self._scheduler = Scheduler(self.areas, self._epoch_writer, self._rounds, metrics, self._on_event, clock)
         self._listener: Listener | None = None
         self._logged_revoked: set[str] = set()
-        self._told_broken: dict[str, float] = {}
+        self._protocol_lines = LogLimiter(_TELL_S, clock)
+        self._store_lines = LogLimiter(RETRY_S, time.monotonic)
         self._hellos: dict[str, tuple[float, float]] = {}  # by gateway: how many it has left, as of when
         metrics.watch(
             enrolled=lambda: sum(self.admission.enrolled.values()), connected=lambda: self.areas.present_count,
@@ -99,12 +100,16 @@ class Coordinator:
         for state in store.epochs.states():
             self._resume(suite, store, state)
 
-    def _resume(self, suite: Suite, store: Store, state: bytes) -> None:
+    def _status(self, revision: int) -> Status:
+        enrolled = sum(self.admission.enrolled.values())
+        return Status(revision, self.areas.statuses(), enrolled, self.areas.present_count)
+
+    def _resume(self, suite: StandardSuite, store: Store, state: bytes) -> None:
         number = AreaEpoch.number_of(state)
         epoch = AreaEpoch.from_state(suite, state, store.rounds.of_epoch(number), self._clock())
         area = self.areas.areas.get(epoch.call.area)
         if area is None or epoch.over:
-            self._keeper.drop(number)
+            self._epoch_writer.drop(number)
             return
         area.epochs.append(epoch)
         log.info("epoch %d of area %s goes on", number, area.name)
@@ -115,13 +120,11 @@ class Coordinator:
         self.status_feed.is_open = True
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._receive, listener)
-            nursery.start_soon(self._time.run)
-            nursery.start_soon(self._rounds.writer.run)
-            nursery.start_soon(self._desk.run, self.areas.everybody, self._send, self.status_feed.bump_revision)
-            nursery.start_soon(self._keeper.run)
-            nursery.start_soon(self.admission.run)
-            nursery.start_soon(self._accounts.run)
-            nursery.start_soon(self._reports.run, self.status_feed.bump_revision)
+            for part in (
+                self._scheduler, self._rounds.writer, self._epoch_writer, self.admission, self._contributions,
+                self._reports, self.bills,
+            ):  # fmt: skip
+                nursery.start_soon(part.run)
 
     async def _receive(self, listener: Listener) -> None:
         while True:
@@ -135,15 +138,29 @@ class Coordinator:
 
     def _broke_the_protocol(self, identity: str, error: RemoteProtocolError) -> None:
         self.metrics.peer_error(error.reason)
-        now_s = self._clock()
-        if abs(now_s - self._told_broken.get(identity, 0.0)) >= _TELL_S:
-            self._told_broken[identity] = now_s
+        if self._protocol_lines.is_due(identity):
             log.warning("gateway %s broke the protocol: %s", identity, error)
         if self._listener is not None:
             self._listener.disconnect(identity)
 
-    def _store_failed(self) -> None:
-        self.metrics.peer_error("store_error")
+    def _on_event(self, event: Event) -> None:
+        match event:
+            case MessagesReady(messages):
+                self._send_all(messages)
+            case StoreFailed(consequence, fault):
+                self.metrics.peer_error("store_error")
+                if self._store_lines.is_due(consequence):
+                    log.error("%s: %s", consequence, fault)
+            case JoinAccepted():
+                self._on_joined(event)
+            case JoinRefused(identity, error):
+                self._broke_the_protocol(identity, error)
+            case GatewaysRevoked(identities):
+                self._drop_revoked(identities)
+            case MisbehaviourReported():
+                self._reports.add(event)
+            case StatusChanged():
+                self.status_feed.bump_revision()
 
     def _send(self, identity: str, message: wire.Message) -> None:
         self._send_bytes(identity, wire.encode(message))
@@ -174,9 +191,9 @@ class Coordinator:
             case wire.Hello():
                 self._on_hello(identity, name, area, message)
             case wire.ContributionStatusRequest():
-                self._accounts.ask(identity, message)
+                self._contributions.ask(identity, message)
             case wire.Bill() | wire.BillDeclined():
-                self._desk.receive(identity, message)
+                self.bills.receive(identity, message)
             case _:
                 self._on_epoch_message(identity, message, now_s)
 
@@ -191,8 +208,8 @@ class Coordinator:
             return
         for epoch in area.epochs:
             known = epoch.call.epoch <= message.known_epoch
-            self._keeper.greet(epoch, identity, partial(epoch.greet_again if known else epoch.invite, identity))
-        self._time.wake()
+            self._epoch_writer.greet(epoch, identity, partial(epoch.greet_again if known else epoch.invite, identity))
+        self._scheduler.wake()
 
     def _may_say_hello(self, identity: str) -> bool:
         now_s = self._clock()
@@ -210,30 +227,34 @@ class Coordinator:
         _, epoch = found
         match message:
             case wire.Join():
-                self.admission.join(epoch, identity, message)
+                if epoch.phase is Phase.CALLED:
+                    self.admission.join(epoch.call, identity, message)
             case wire.Deal():
-                self._time.after_phase(epoch, epoch.deal(identity, message, now_s))
+                self._scheduler.after_phase(epoch, epoch.deal(identity, message, now_s))
             case _:
                 self._rounds.receive(identity, epoch, message, now_s)
-                self._time.wake()
+                self._scheduler.wake()
 
     # --- what the directory says -----------------------------------------------------------------------------------
 
-    def _on_joined(self, epoch: AreaEpoch, identity: str, joined: Joined) -> None:
-        self._time.after_phase(epoch, epoch.join(identity, joined, self._clock()))
+    def _on_joined(self, event: JoinAccepted) -> None:
+        found = self.areas.epoch(event.epoch)
+        if found is not None:
+            epoch = found[1]
+            self._scheduler.after_phase(epoch, epoch.join(event.identity, event.joined, self._clock()))
 
     def _drop_revoked(self, revoked: frozenset[str]) -> None:
-        """Cut off who was shut out, by another process, while it was connected, and have its rings do the same."""
+        """Cut off who was revoked, by another process, while it was connected, and have its rings do the same."""
         for identity in self.admission.gateways.keys() & revoked:
             if self._listener is not None:
                 self._listener.disconnect(identity)
             self.areas.expel(identity)
             if identity not in self._logged_revoked:
                 self._logged_revoked.add(identity)
-                log.info("gateway %s was shut out", identity)
+                log.info("gateway %s was revoked", identity)
         for area in self.areas.areas.values():
             for epoch in area.epochs:
-                if not self._keeper.holds(epoch):  # else its gateways have not heard of their rings yet
+                if not self._epoch_writer.holds(epoch):  # else its gateways have not heard of their rings yet
                     self._expel_from_rings(epoch, revoked)
 
     def _expel_from_rings(self, epoch: AreaEpoch, revoked: frozenset[str]) -> None:

@@ -14,6 +14,7 @@ import outcome
 import trio
 
 _THREADS = 16  # more than the tasks that wait for a thread at the same moment
+RETRY_S = 1.0  # between two attempts at what the database refused
 GRACE_S = 10.0  # for a write when the process is told to end; longer than a slow disk, shorter than systemd waits
 _limiter: trio.lowlevel.RunVar[trio.CapacityLimiter] = trio.lowlevel.RunVar("coordinator threads")
 R = TypeVar("R")

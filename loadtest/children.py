@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from loadtest.demo.plan import to_toml
+import tomli_w
+
 from loadtest.network import Network
 
 _ROOT = Path(__file__).parents[1]
@@ -23,7 +24,7 @@ def config_file(network: Network, first: int, count: int, name: str) -> Path:
     for gateway in values["gateways"]:
         gateway.pop("token", None)
     path = network.directory / f"{name}.toml"
-    path.write_text(to_toml("node", values), encoding="utf-8")
+    path.write_text(tomli_w.dumps({"node": values}), encoding="utf-8")
     return path
 
 

@@ -55,6 +55,7 @@ class Network:
     billing: BillingConfig = field(default_factory=BillingConfig)
     more_areas: tuple[str, ...] = ()
     noise_epsilon: float | None = None
+    database: str | None = None
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     meter_list: list[MeterEntry] = field(default_factory=list)
     coordinator_config: CoordinatorConfig | None = None
@@ -64,7 +65,7 @@ class Network:
 
     async def start_meters(self, nursery: trio.Nursery) -> None:
         """Serve the meters; returns when all of them listen."""
-        self.meter_list = await _started(nursery, partial(run_meters, self.meters_config()))
+        self.meter_list = await started(nursery, partial(run_meters, self.meters_config()))
 
     def meters_config(self) -> MetersConfig:
         """The neighbourhood; quarter hour q is the coordinator's interval q."""
@@ -78,7 +79,7 @@ class Network:
         if self.coordinator_config is None:
             self.coordinator_config = CoordinatorConfig(
                 listen=f"tcp://127.0.0.1:{free_port()}", web=WebConfig(listen=("https://127.0.0.1:0",)),
-                data_dir=self.directory / "coordinator", areas=(self.area, *self.more_areas),
+                data_dir=self.directory / "coordinator", areas=(self.area, *self.more_areas), database=self.database,
                 epoch=EpochConfig(
                     rounds=self.rounds, period_s=self.period_s, origin_unix_s=self.origin_unix_s,
                     ring_size=self.ring_size, corrupt=0.05, dropout=self.dropout, verified=self.verified,
@@ -86,7 +87,7 @@ class Network:
                 ),
             )  # fmt: skip
         scope = trio.CancelScope()
-        self.web = await _started(nursery, partial(run_coordinator, self.coordinator_config), scope)
+        self.web = await started(nursery, partial(run_coordinator, self.coordinator_config), scope)
         if self.token is None:
             store = Store(self.coordinator_config.database_url)
             token = Directory(store.gateways).create_token(
@@ -132,7 +133,7 @@ class Network:
         """
         scope = trio.CancelScope()
         node = partial(run_node, self.node_config(first, count, name, area), cipher_of=self.cipher_of)
-        address = await _started(nursery, node, scope)
+        address = await started(nursery, node, scope)
         if ready is not None:
             ready(address)
         return scope
@@ -200,7 +201,7 @@ def free_port() -> int:
         return port
 
 
-async def _started(nursery: trio.Nursery, serve: Callable[..., Any], scope: trio.CancelScope | None = None) -> Any:
+async def started(nursery: trio.Nursery, serve: Callable[..., Any], scope: trio.CancelScope | None = None) -> Any:
     """Start a `run(config, ready=...)` in the nursery and return what it hands to `ready`."""
     ready = trio.Event()
     told: list[Any] = []

@@ -1,14 +1,20 @@
-"""/metrics, /healthz and /readyz of a node: the smallest ASGI application that serves Prometheus and Kubernetes."""
+"""/metrics, /healthz and /readyz of a node, for Prometheus and Kubernetes: a Starlette application on anycorn."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 import anycorn
 import trio
 from anycorn.config import Sockets
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from protocol.errors import StromkreisError
 
@@ -42,36 +48,47 @@ async def serve_monitoring(
     config.accesslog = None
     config.loglevel = "WARNING"
     config.graceful_timeout = 0.5
+    routes = _application(registry, unhealthy, not_ready)
 
-    async def application(
-        scope: Any, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]
-    ) -> None:
-        if scope["type"] == "lifespan":
-            for stage in ("startup", "shutdown"):
-                await receive()
-                await send({"type": f"lifespan.{stage}.complete"})
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "lifespan":
+            await routes(scope, receive, send)
             return
-        kind = b"text/plain; charset=utf-8"
-        match scope["path"]:
-            case "/metrics":
-                status, body, kind = 200, generate_latest(registry), CONTENT_TYPE_LATEST.encode()
-            case "/healthz":
-                status, body = _health(unhealthy())
-            case "/readyz":
-                status, body = _health(not_ready())
-            case _:
-                status, body = 404, b"there is /metrics, /healthz and /readyz\n"
-        await send({"type": "http.response.start", "status": status, "headers": [(b"content-type", kind)]})
-        await send({"type": "http.response.body", "body": body})
+        # Answered here: Starlette reports a cancelled lifespan as a failed shutdown, and every end would be an error.
+        for stage in ("startup", "shutdown"):
+            await receive()
+            await send({"type": f"lifespan.{stage}.complete"})
 
     async with trio.open_nursery() as nursery:
 
         async def serve(*, task_status: Any) -> None:  # anycorn types it after anyio, trio's does the same
-            await anycorn.serve(application, config, mode="asgi", task_status=task_status)
+            await anycorn.serve(application, config, mode="asgi", task_status=task_status)  # type: ignore[arg-type]
 
         bound = await nursery.start(serve)
         task_status.started(bound[0])
 
 
-def _health(problem: str | None) -> tuple[int, bytes]:
-    return (200, b"ok\n") if problem is None else (503, f"{problem}\n".encode())
+def _application(registry: CollectorRegistry, unhealthy: Health, not_ready: Health) -> Starlette:
+    async def metrics(request: Request) -> Response:
+        encode, media_type = choose_encoder(request.headers.get("accept", ""))
+        return Response(encode(registry), headers={"Content-Type": media_type})
+
+    async def healthz(_request: Request) -> Response:
+        return _health(unhealthy())
+
+    async def readyz(_request: Request) -> Response:
+        return _health(not_ready())
+
+    async def elsewhere(_request: Request) -> Response:
+        return PlainTextResponse("there is /metrics, /healthz and /readyz\n", 404)
+
+    return Starlette(
+        routes=[
+            Route("/metrics", metrics), Route("/healthz", healthz), Route("/readyz", readyz),
+            Route("/{path:path}", elsewhere),
+        ]
+    )  # fmt: skip
+
+
+def _health(problem: str | None) -> PlainTextResponse:
+    return PlainTextResponse("ok\n" if problem is None else f"{problem}\n", 200 if problem is None else 503)

@@ -19,7 +19,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from protocol.errors import StromkreisError
 
@@ -35,43 +43,76 @@ class ConfigError(StromkreisError):
     exit_code = 2
 
 
-def load(
-    model: type[ModelT],
-    section: str,
-    path: Path | None,
-    *,
-    environ: Mapping[str, str] | None = None,
-    options: Mapping[str, Any] | None = None,
-) -> ModelT:
+def load(model: type[ModelT], section: str, path: Path | None, *, options: Mapping[str, Any] | None = None) -> ModelT:
     """
     Build `model` from `[section]` of the file, the environment and options (dotted keys; None means not given).
 
     Later sources win key by key.  Relative paths stay relative to the working directory.  Raises ConfigError.
     """
-    values: dict[str, Any] = {}
-    origins: dict[str, str] = {}
-    if path is not None:
-        table = _read(path, section)
-        values = table
-        origins[""] = f"{path} [{section}]"
-    for name, text in sorted((os.environ if environ is None else environ).items()):
-        start = f"{_PREFIX}{section.upper()}__"
-        if name.startswith(start):
-            keys = name.removeprefix(start).lower().split("__")
-            _put(values, keys, _parse(name, text), name)
-            origins[".".join(keys)] = name
+    table = {} if path is None else _read(path, section)
+    prefix = f"{_PREFIX}{section.upper()}__"
+    origins = {} if path is None else {"": f"{path} [{section}]"}
+    for name in os.environ:
+        if name.upper().startswith(prefix):
+            origins[".".join(name[len(prefix) :].lower().split("__"))] = name
+    given: dict[str, Any] = {}
     for dotted, value in (options or {}).items():
         if value is not None:
-            _put(values, dotted.split("."), value, "the command line")
+            _put(given, dotted.split("."), value)
             origins[dotted] = "the command line"
     try:
-        return model.model_validate(values)
+        settings = _layered(model, prefix, table)(**given)
     except ValidationError as error:
         details = error.errors()
         inner = {detail["loc"][:depth] for detail in details for depth in range(len(detail["loc"]))}
         # A list whose items are wrong counts as too short as well: only the items are worth saying.
         told = [detail for detail in details if detail["type"] != "too_short" or detail["loc"] not in inner]
         raise ConfigError("\n".join(_explain(model, section, detail, origins) for detail in told)) from None
+    # As the plain model, which equals one that was made in any other way.
+    return model.model_construct(settings.model_fields_set, **dict(settings))
+
+
+def _layered(model: type[BaseModel], prefix: str, table: dict[str, Any]) -> type[BaseSettings]:
+    """The model with the sources that it is read from: options, then environment, then the file's table."""
+
+    class Layered(model, BaseSettings):  # type: ignore[valid-type, misc]
+        model_config = SettingsConfigDict(env_prefix=prefix, env_nested_delimiter="__")
+
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the library's signature
+            dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+            file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return init_settings, _Environment(settings_cls), InitSettingsSource(settings_cls, table)
+
+    return Layered
+
+
+class _Environment(EnvSettingsSource):
+    """Environment variables whose lists and tables are TOML, as in the file, and whose mistyped names are errors."""
+
+    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:  # noqa: ARG002 - as above
+        """Text that begins with a bracket as TOML, other text as it stands."""
+        if not isinstance(value, str) or not value.startswith(("[", "{")):
+            return value
+        try:
+            return tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError as error:
+            names = [name.upper() for name, text in self.env_vars.items() if text == value]
+            raise ConfigError(f"{', '.join(names)}: no TOML value: {error}") from None
+
+    def __call__(self) -> dict[str, Any]:
+        """The values, and with them each name of the section that is no key."""
+        values = super().__call__()
+        for name, text in self.env_vars.items():
+            key = name.removeprefix(self.env_prefix.lower()).split("__")[0]
+            if name.startswith(self.env_prefix.lower()) and key not in self.settings_cls.model_fields:
+                values[key] = text
+        return values
 
 
 def _read(path: Path, section: str) -> dict[str, Any]:
@@ -93,20 +134,9 @@ def _read(path: Path, section: str) -> dict[str, Any]:
     return table
 
 
-def _parse(name: str, text: str) -> Any:
-    if not text.startswith(("[", "{")):
-        return text
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{name}: no TOML value: {error}") from None
-
-
-def _put(values: dict[str, Any], keys: list[str], value: Any, origin: str) -> None:
-    for depth, key in enumerate(keys[:-1], 1):
+def _put(values: dict[str, Any], keys: list[str], value: Any) -> None:
+    for key in keys[:-1]:
         values = values.setdefault(key, {})
-        if not isinstance(values, dict):
-            raise ConfigError(f"{origin}: {'.'.join(keys[:depth])} is {_found(values)}; expected a table")
     values[keys[-1]] = value
 
 

@@ -37,6 +37,10 @@ def coordinator(
     listen: Annotated[str | None, typer.Option(help="ZeroMQ endpoint for gateways, tcp://HOST:PORT.")] = None,
     web: Annotated[list[str] | None, typer.Option(help="Web address, http(s)://HOST:PORT; may be repeated.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Directory of database and PKI.")] = None,
+    role: Annotated[
+        str | None,
+        typer.Option(help="gwa, emp or rings for a process of its own.", show_default="all", metavar="ROLE"),
+    ] = None,
     log_format: LogFormatOption = LogFormat.CONSOLE,
     log_level: LogLevel = "INFO",
 ) -> None:
@@ -45,11 +49,14 @@ def coordinator(
 
     Without a file it listens on loopback with the defaults of `stromkreis config coordinator`.
 
+    Gateway administrator (gwa), market participant (emp) and ring service (rings) can be three processes over one
+    database: start gwa first, it makes the SM-PKI.
+
     Example: stromkreis coordinator --config stromkreis.toml --log-format json
     """
     from coordinator.config import CoordinatorConfig  # noqa: PLC0415
 
-    options = {"listen": listen, "web.listen": web or None, "data_dir": data_dir}
+    options = {"listen": listen, "web.listen": web or None, "data_dir": data_dir, "role": role}
     settings = load(CoordinatorConfig, "coordinator", config, options=options)
     _set_up_logs(log_format, log_level)
     from coordinator.process import run  # noqa: PLC0415

@@ -150,8 +150,12 @@ class TariffSigner:
     from every other one by the certificate's profile alone.
     """
 
-    def __init__(self, directory: Path, authority: CertificateAuthority, now: datetime) -> None:
-        """Read the key from `directory`, or make it; the certificate is renewed in the last tenth of its validity."""
+    def __init__(self, directory: Path, authority: CertificateAuthority | None, now: datetime) -> None:
+        """
+        Read the key from `directory`, or make it; the certificate is renewed in the last tenth of its validity.
+
+        Raises LocalProtocolError where a certificate is needed and there is no `authority` to issue it.
+        """
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         key_file, chain_file = directory / TARIFF_KEY_FILE, directory / TARIFF_CHAIN_FILE
         if not key_file.exists():
@@ -162,6 +166,11 @@ class TariffSigner:
         self._key = key
         certificate = _still_good(chain_file, key, now)
         if certificate is None:
+            if authority is None:
+                raise LocalProtocolError(
+                    f"{chain_file}: no certificate for tariffs that holds for long enough; the process with role gwa"
+                    " (or all) issues it at its start"
+                )
             certificate = authority.issue_participant(key.public_key(), now)
             chain_file.unlink(missing_ok=True)
             _write(chain_file, _pem([certificate, authority.sub_ca]), mode=0o644)

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, inspect, text
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import Connection, inspect, make_url, text
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from coordinator.storage.engine import Database, fault_of
 from protocol.errors import StromkreisError
@@ -47,10 +48,12 @@ class SchemaStatus:
 
 def status(url: str) -> SchemaStatus:
     """
-    How the database at this SQLAlchemy URL stands; changes nothing.
+    How the database at this SQLAlchemy URL stands; changes nothing, and makes no file.
 
     Raises StromkreisError where it cannot be read.
     """
+    if (absent := _absent_file(url)) is not None:
+        return absent
     database = Database(url)
     try:
         return read_status(database)
@@ -62,10 +65,12 @@ def status(url: str) -> SchemaStatus:
 
 def upgrade(url: str) -> SchemaStatus:
     """
-    Bring the database at this URL to this program's revision; how it stood before.
+    Bring the database at this URL to this program's revision; how it stood before.  A file that is absent stays so.
 
     Raises StromkreisError where it cannot be opened or written, or is newer than this program.
     """
+    if (absent := _absent_file(url)) is not None:
+        return absent
     database = Database(url)
     try:
         return upgrade_database(database)
@@ -110,15 +115,29 @@ def _apply(connection: Connection, found: SchemaStatus) -> None:
         log.info("%s: schema upgraded from revision %s to %s", found.database, found.found, found.latest)
 
 
+def _absent_file(url: str) -> SchemaStatus | None:
+    """The status of an SQLite database that is not there yet; connecting to it would make it."""
+    try:
+        parts = make_url(url)
+    except ArgumentError:
+        return None  # said by whoever opens it
+    if parts.get_backend_name() != "sqlite" or not parts.database or Path(parts.database).exists():
+        return None
+    return _stands(url, None)
+
+
 def _status(database: Database, connection: Connection) -> SchemaStatus:
+    return _stands(database.name, _found(connection))
+
+
+def _stands(name: str, found: str | None) -> SchemaStatus:
     scripts = ScriptDirectory.from_config(_config())
     revisions = list(reversed(list(scripts.walk_revisions())))
     known = [each.revision for each in revisions]
-    found = _found(connection)
     is_newer = found is not None and found not in known
     first = len(known) if is_newer else known.index(found) + 1 if found is not None else 0
     pending = tuple((each.revision, (each.doc or "").split("\n")[0]) for each in revisions[first:])
-    return SchemaStatus(database.name, found, known[-1], pending, is_newer)
+    return SchemaStatus(name, found, known[-1], pending, is_newer)
 
 
 def _found(connection: Connection) -> str | None:

@@ -20,6 +20,7 @@ from pydantic import AwareDatetime
 
 from coordinator.gwa.enrolment import Enrolment, EnrolmentRequest
 from coordinator.metrics import CoordinatorMetrics
+from coordinator.status import Member, StatusSource
 from coordinator.storage.gateways import GatewayRecord
 from coordinator.storage.misbehaviour import ReportKey, StoredReport
 from coordinator.storage.rounds import RoundKey, RoundRecord
@@ -32,20 +33,17 @@ from coordinator.web.models import (
     GatewayCounts,
     GatewayPage,
     GatewayView,
-    Member,
     MisbehaviourReportPage,
     MisbehaviourReportView,
     NoiseView,
     Quantity,
     RingCounts,
     RingPage,
-    RingView,
     Round,
     RoundPage,
     Total,
     TotalPage,
 )
-from coordinator.web.status import RingStatus, StatusSource
 from protocol import pki
 from protocol.errors import RemoteProtocolError
 
@@ -56,15 +54,8 @@ _CURSOR = re.compile(r"(\d{1,18})-(\d{1,9})-(\d{1,9})")
 _REPORT_CURSOR = re.compile(r"(\d{1,18})-([A-Z0-9]{14})-([A-Z0-9]{14})-([a-z_]{1,16})")
 
 
-def make_router(
-    store: Store,
-    source: StatusSource,
-    *,
-    enrolment: Enrolment | None,
-    metrics: CoordinatorMetrics,
-    clock: Callable[[], datetime],
-) -> APIRouter:
-    """The routes below `/api/v1`; without `enrolment` there is no route to enrol."""
+def make_totals_router(store: Store) -> APIRouter:
+    """What the market participant asks the round ledger, below `/api/v1`."""
     router = APIRouter(prefix="/api/v1", responses=problem_responses(422))
 
     @router.get("/totals", operation_id="totals", tags=["totals"])
@@ -98,6 +89,13 @@ def make_router(
         following = "-".join(map(str, page[-1].key)) if len(found) > limit else None
         return RoundPage(items=[_round(record) for record in page], next=following)
 
+    return router
+
+
+def make_rings_router(source: StatusSource) -> APIRouter:
+    """The running rings, below `/api/v1`."""
+    router = APIRouter(prefix="/api/v1", responses=problem_responses(422))
+
     @router.get("/rings", operation_id="rings", tags=["rings"])
     async def _rings(
         area: AreaQuery = None, offset: Annotated[int, Query(ge=0)] = 0, limit: LimitQuery = 100
@@ -105,9 +103,16 @@ def make_router(
         """The rings of the current epochs as they stand."""
         found = [ring for ring in source.status().rings if area in (None, ring.area)]
         page = found[offset : offset + limit]
-        return RingPage(
-            items=[_ring(ring) for ring in page], next=offset + limit if len(found) > offset + limit else None
-        )
+        return RingPage(items=page, next=offset + limit if len(found) > offset + limit else None)
+
+    return router
+
+
+def make_directory_router(
+    store: Store, *, enrolment: Enrolment | None, metrics: CoordinatorMetrics, clock: Callable[[], datetime]
+) -> APIRouter:
+    """The gateway administrator's routes below `/api/v1`; without `enrolment` there is no route to enrol."""
+    router = APIRouter(prefix="/api/v1", responses=problem_responses(422))
 
     @router.get("/misbehaviour-reports", operation_id="misbehaviour_reports", tags=["rings"])
     def _reports(
@@ -227,16 +232,6 @@ def _round(record: RoundRecord) -> Round:
         missing=_places(record.members, record.missing), verified=ended.verified, reason=ended.reason,
         interval_start=_time(record.interval_start_s), ended_at=_time(ended.ended_s),
         latency_ms=round((ended.ended_s - ended.opened_s) * 1000, 3),
-    )  # fmt: skip
-
-
-def _ring(ring: RingStatus) -> RingView:
-    return RingView(
-        epoch=ring.epoch, ring=ring.ring, area=ring.area,
-        members=_places(ring.members, tuple(range(len(ring.members)))), missing=_places(ring.members, ring.missing),
-        head=None if ring.head is None else _places(ring.members, (ring.head,))[0],
-        last_round=ring.last_round, last_outcome=ring.last_outcome,
-        last_latency_ms=None if ring.last_latency_s is None else round(ring.last_latency_s * 1000, 3),
     )  # fmt: skip
 
 

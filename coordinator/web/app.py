@@ -14,16 +14,21 @@ from datetime import UTC, datetime
 from fastapi import FastAPI, Request
 from fastapi.responses import PlainTextResponse, Response
 from prometheus_client.exposition import choose_encoder
+from sqlalchemy.exc import SQLAlchemyError
 
-from coordinator.emp.billing_service import BillingService
+from coordinator.config import Role
+from coordinator.emp.billing_service import BillingDesk
 from coordinator.gwa.enrolment import Enrolment
 from coordinator.metrics import CoordinatorMetrics
+from coordinator.status import StatusSource
+from coordinator.storage.engine import fault_of
+from coordinator.storage.schema import read_status
 from coordinator.storage.store import Store
-from coordinator.web.api import make_router
+from coordinator.threads import look_up
+from coordinator.web.api import make_directory_router, make_rings_router, make_totals_router
 from coordinator.web.bills import make_bill_router
 from coordinator.web.dashboard import make_dashboard
 from coordinator.web.errors import Guard, install_errors
-from coordinator.web.status import StatusSource
 from protocol.errors import LocalProtocolError
 
 
@@ -33,15 +38,20 @@ def _now() -> datetime:
 
 def make_app(
     store: Store,
-    source: StatusSource,
+    source: StatusSource | None,
     metrics: CoordinatorMetrics,
     *,
+    role: Role = Role.ALL,
     enrolment: Enrolment | None = None,
-    desk: BillingService | None = None,
+    desk: BillingDesk | None = None,
     operator_token: str = "",
     clock: Callable[[], datetime] = _now,
 ) -> FastAPI:
-    """The application over one store; `enrolment` None leaves the route to enrol out, `desk` None those of bills."""
+    """
+    The application of a role over one store.
+
+    `enrolment` None leaves the route to enrol out, `desk` None those of bills; `source` belongs to the rings' role.
+    """
     app = FastAPI(
         title="Stromkreis coordinator",
         version="1",
@@ -52,14 +62,19 @@ def make_app(
     )
     app.add_middleware(Guard)
     install_errors(app, metrics)
-    app.include_router(
-        make_router(store, source, enrolment=enrolment, metrics=metrics, clock=clock)
-    )  # fmt: skip
-    if desk is not None:
-        if not operator_token:
-            raise LocalProtocolError("the routes of bills need an operator's token")
-        app.include_router(make_bill_router(desk, operator_token))
-    app.include_router(make_dashboard(store, source, has_bills=desk is not None))
+    if role.does(Role.EMP):
+        app.include_router(make_totals_router(store))
+        if desk is not None:
+            if not operator_token:
+                raise LocalProtocolError("the routes of bills need an operator's token")
+            app.include_router(make_bill_router(desk, operator_token))
+    if role.does(Role.GWA):
+        app.include_router(make_directory_router(store, enrolment=enrolment, metrics=metrics, clock=clock))
+    if role.does(Role.RINGS):
+        if source is None:
+            raise LocalProtocolError("the routes of rings need a source of their status")
+        app.include_router(make_rings_router(source))
+        app.include_router(make_dashboard(store, source, has_bills=desk is not None))
 
     @app.get("/metrics", include_in_schema=False)
     async def _metrics(request: Request) -> Response:
@@ -72,7 +87,15 @@ def make_app(
 
     @app.get("/readyz", include_in_schema=False)
     async def _readyz() -> PlainTextResponse:
-        reason = source.not_ready()
+        reason = source.not_ready() if source is not None else await look_up(_database_fault, store)
         return PlainTextResponse("ok\n" if reason is None else f"{reason}\n", 200 if reason is None else 503)
 
     return app
+
+
+def _database_fault(store: Store) -> str | None:
+    try:
+        read_status(store.database)
+    except SQLAlchemyError as error:
+        return f"the database fails: {fault_of(error)}"
+    return None

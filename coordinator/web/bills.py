@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import constant_time
 from cryptography.hazmat.primitives.serialization import Encoding
 from fastapi import APIRouter, Depends, Header, Query, Request
 
-from coordinator.emp.billing_service import BillingService
+from coordinator.emp.billing_service import BillingDesk
 from coordinator.storage.bills import BillRecord, BillStatus
 from coordinator.storage.tariffs import PublishedTariff
 from coordinator.web.errors import problem_responses
@@ -27,7 +27,7 @@ from protocol.errors import RemoteProtocolError
 _CURSOR = re.compile(r"([A-Z0-9]{14})-([0-9a-f]{64})")
 
 
-def make_bill_router(desk: BillingService, operator_token: str) -> APIRouter:
+def make_bill_router(desk: BillingDesk, operator_token: str) -> APIRouter:
     """The routes below `/api/v1` for tariffs and bills."""
     router = APIRouter(prefix="/api/v1", responses=problem_responses(422), tags=["bills"])
 
@@ -116,7 +116,7 @@ def _tariff(published: PublishedTariff) -> TariffView:
     )  # fmt: skip
 
 
-def _bill(bill: BillRecord, desk: BillingService) -> BillView:
+def _bill(bill: BillRecord, desk: BillingDesk) -> BillView:
     return BillView(
         gateway=bill.gateway, request=bill.request.hex(), area=bill.area, tariff=bill.tariff.hex(),
         obis=bill.obis, first_interval=_time(bill.first_s), last_interval=_time(bill.last_s),

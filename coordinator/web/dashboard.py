@@ -21,13 +21,14 @@ import trio
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse, Response
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
+from coordinator.status import Status, StatusSource
 from coordinator.storage.misbehaviour import MisbehaviourRepository
 from coordinator.storage.store import Store
 from coordinator.storage.totals import AreaTotal
-from coordinator.web.status import RingStatus, Status, StatusSource
 from protocol.dcnet.setup.schema import Kind, Slot
 from protocol.metering.obis import Obis
 
@@ -68,12 +69,16 @@ def make_dashboard(store: Store, source: StatusSource, *, has_bills: bool) -> AP
         return Response(_content(name), media_type=media_type, headers=headers)
 
     @router.get("/dashboard/data")
-    def _data(
+    async def _data(
         area: Annotated[str | None, Query(max_length=64)] = None, window: Literal["24", "96", "288", "672"] = "96"
     ) -> dict[str, Any]:
-        shown = document(store, source.status(), area=area or None, window=int(window))
-        bills = store.bills.counts(area=area or None) if has_bills else None
-        return shown | {"misbehaviour_reports": _reports(store.misbehaviour, area or None), "bills": bills}
+        status = source.status()  # on the trio thread, whose it is; the database is asked in a worker thread
+        return await run_in_threadpool(_shown, status, area or None, int(window))
+
+    def _shown(status: Status, area: str | None, window: int) -> dict[str, Any]:
+        bills = store.bills.counts(area=area) if has_bills else None
+        reports = _reports(store.misbehaviour, area)
+        return document(store, status, area=area, window=window) | {"misbehaviour_reports": reports, "bills": bills}
 
     viewers = trio.CapacityLimiter(VIEWERS_MAX)
 
@@ -149,7 +154,7 @@ def document(store: Store, status: Status, *, area: str | None, window: int) -> 
         },
         "latency_ms": _quantiles([s for total in history for s in total.latencies_s]),
         "series": _series(history),
-        "rings": [_ring(ring) for ring in rings],
+        "rings": [ring.model_dump(mode="json", exclude={"members"}) for ring in rings],
     }
 
 
@@ -180,20 +185,6 @@ def _line(history: Sequence[AreaTotal], index: int, slot: Slot) -> dict[str, Any
 
 def _scaled(deviation: float | None, scaler: int) -> float | None:
     return None if deviation is None else deviation * 10.0**scaler
-
-
-def _ring(ring: RingStatus) -> dict[str, Any]:
-    return {
-        "epoch": ring.epoch,
-        "ring": ring.ring,
-        "area": ring.area,
-        "size": len(ring.members),
-        "head": ring.head,
-        "missing": [[position, ring.members[position]] for position in ring.missing],
-        "round": ring.last_round,
-        "outcome": ring.last_outcome,
-        "latency_ms": None if ring.last_latency_s is None else round(ring.last_latency_s * 1000, 1),
-    }
 
 
 def _reports(reports: MisbehaviourRepository, area: str | None) -> dict[str, Any]:

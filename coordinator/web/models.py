@@ -12,6 +12,8 @@ from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
+from coordinator.status import Member, RingStatus
+
 
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
@@ -27,13 +29,6 @@ class Problem(_Model):
     """A short code for programs, such as `token_used_up`."""
     fields: dict[str, str] = {}
     """For invalid input: what was expected, by the name of the parameter or field."""
-
-
-class Member(_Model):
-    """A place in a ring."""
-
-    position: int
-    gateway: str
 
 
 class Round(_Model):
@@ -94,24 +89,10 @@ class MisbehaviourReportPage(_Model):
     """`cursor` of the next page, null at the end."""
 
 
-class RingView(_Model):
-    """One ring of a current epoch."""
-
-    epoch: int
-    ring: int
-    area: str
-    members: list[Member]
-    missing: list[Member]
-    head: Member | None
-    last_round: int | None
-    last_outcome: str | None
-    last_latency_ms: float | None
-
-
 class RingPage(_Model):
     """Rings of the current epochs."""
 
-    items: list[RingView]
+    items: list[RingStatus]
     next: int | None
     """`offset` of the next page, null at the end."""
 

@@ -8,7 +8,6 @@ ring loses about the same share when one process dies: the last process, which h
 
 from __future__ import annotations
 
-import json
 import math
 import random
 import socket
@@ -189,24 +188,6 @@ def node_section(
             for each in gateways
         ],
     }
-
-
-def to_toml(section: str, values: Mapping[str, Any]) -> str:
-    """A section with its tables and lists of tables; what JSON writes for scalars and lists is TOML as well."""
-    plain = {key: value for key, value in values.items() if not _is_table(value)}
-    lines = [f"[{section}]", *(f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in plain.items())]
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            lines += ["", to_toml(f"{section}.{key}", value)]
-        elif _is_table(value):
-            for row in value:
-                lines += ["", f"[[{section}.{key}]]"]
-                lines += [f"{name} = {json.dumps(cell, ensure_ascii=False)}" for name, cell in row.items()]
-    return "\n".join(lines)
-
-
-def _is_table(value: object) -> bool:
-    return isinstance(value, Mapping) or (isinstance(value, list) and bool(value) and isinstance(value[0], Mapping))
 
 
 def free_port(wanted: int = 0) -> int:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import IO
 
 import httpx
+import tomli_w
 import trio
 from rich.console import Console
 
@@ -41,7 +42,6 @@ from loadtest.demo.plan import (
     meters_config,
     node_section,
     planned_gateways,
-    to_toml,
 )
 from loadtest.demo.processes import Child, Children, DemoError, children
 from loadtest.demo.report import Outage, Report, judge, make_report, print_report, read_rounds, write_report
@@ -88,7 +88,7 @@ class Demo:
         self._web = (f"https://127.0.0.1:{free_port()}", f"http://127.0.0.1:{web_port}")
         section = coordinator_section(settings, self._schedule, self._work, self._web)
         self._coordinator_config = CoordinatorConfig.model_validate(section)
-        self._coordinator_toml = to_toml("coordinator", section)
+        self._coordinator_toml = tomli_w.dumps({"coordinator": section})
         self.report: Report | None = None
         self._tokens: dict[str, str] = {}
         self._nodes: list[_Node] = []
@@ -170,7 +170,7 @@ class Demo:
         finally:
             store.close()
         self._write("coordinator", self._coordinator_toml)
-        self._write("meters", to_toml("meters", self._meters.model_dump(mode="json", exclude_none=True)))
+        self._write("meters", tomli_w.dumps({"meters": self._meters.model_dump(mode="json", exclude_none=True)}))
 
     def _write(self, name: str, text: str) -> Path:
         path = self._work / f"{name}.toml"
@@ -233,7 +233,7 @@ class Demo:
                 name, mine, urls, self._tokens, work=self._work, coordinator=self._web[0],
                 root_certificate=self._coordinator_config.pki_path / ROOT_FILE, metrics=address,
             )  # fmt: skip
-            path = self._write(name, to_toml("node", section))
+            path = self._write(name, tomli_w.dumps({"node": section}))
             self._nodes.append(_Node(name, path, address, mine))
 
     async def _start_node(self, group: Children, node: _Node) -> None:

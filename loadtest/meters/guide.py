@@ -10,6 +10,8 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
+import tomli_w
+
 from loadtest.config import MetersConfig
 from loadtest.meters.meter_list import MeterEntry
 from node.lmn.registry import DRIVERS
@@ -19,12 +21,13 @@ _PREFIX = "ESTK00"  # as `[node.fleet]` has it
 
 def gateways_toml(meter_list: Sequence[MeterEntry]) -> str:
     """`[[node.gateways]]` for each meter, its keys with it."""
-    lines = ["# The gateways of simulated meters, one each; they belong behind the section [node] of a configuration."]
-    for index, entry in enumerate(meter_list):
-        lines += ["", "[[node.gateways]]", f'id = "{_PREFIX}{index:08d}"', f'meters = ["{entry.url}"]']
-        if entry.keys:
-            lines += [f"[node.gateways.keys.{entry.id}]", *(f'{name} = "{key}"' for name, key in entry.keys.items())]
-    return "\n".join(lines) + "\n"
+    gateways = [
+        {"id": f"{_PREFIX}{index:08d}", "meters": [entry.url]}
+        | ({"keys": {entry.id: entry.keys}} if entry.keys else {})
+        for index, entry in enumerate(meter_list)
+    ]
+    head = "# The gateways of simulated meters, one each; they belong behind the section [node] of a configuration."
+    return f"{head}\n\n{tomli_w.dumps({'node': {'gateways': gateways}})}"
 
 
 def meter_summary(meter_list: Sequence[MeterEntry], config: MetersConfig) -> str:

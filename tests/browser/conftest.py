@@ -6,7 +6,7 @@ import math
 import random
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,17 +16,17 @@ import trio
 from prometheus_client import CollectorRegistry
 
 from coordinator.emp.billing import Billing
-from coordinator.emp.billing_service import BillingService
+from coordinator.emp.billing_service import BillingDesk
+from coordinator.events import MISBEHAVIOURS
 from coordinator.gwa.ca import CertificateAuthority, TariffSigner
-from coordinator.gwa.misbehaviour import MISBEHAVIOURS
 from coordinator.metrics import CoordinatorMetrics
+from coordinator.status import Member, RingStatus, Status
 from coordinator.storage.epochs import EpochRecord, RingLayout
 from coordinator.storage.misbehaviour import StoredReport
 from coordinator.storage.store import Store
 from coordinator.storage.tables import bills, tariffs
 from coordinator.web.app import make_app
 from coordinator.web.serve import serve
-from coordinator.web.status import RingStatus, Status
 from protocol.dcnet.billing.tariff import Tariff
 from protocol.dcnet.crypto.commitments import Pedersen
 from protocol.dcnet.crypto.group import Edwards25519
@@ -133,22 +133,28 @@ class Neighbourhood:
             (1 << size) - 1, roster, total, False, "", started, started + latency_s,
         )  # fmt: skip
 
-    # --- the side that the web server looks at: coordinator.web.status.StatusSource ----------------------------------
+    # --- the side that the web server looks at: coordinator.status.StatusSource ----------------------------------
 
     def status(self) -> Status:
         members = sum(len(ring.members) for _, ring in self.layout)
         return Status(self.revision, tuple(self._ring(*each) for each in self.layout), members, max(0, members - 2))
 
     def _ring(self, epoch: EpochRecord, ring: RingLayout) -> RingStatus:
-        status = RingStatus(epoch.epoch, ring.ring, epoch.area, ring.members, (), head=1)
+        members = ring.members
+        status = RingStatus(
+            epoch=epoch.epoch, ring=ring.ring, area=epoch.area, size=len(members), members=members, missing=(),
+            head=Member(position=1, gateway=members[1]),
+        )  # fmt: skip
         ended = self.last.get((epoch.epoch, ring.ring))
         if ended is None:
             return status
-        missing = tuple(p for p in range(len(ring.members)) if not ended.roster >> p & 1)
-        return replace(
-            status, missing=missing, last_round=ended.round, last_outcome=ended.outcome.name.lower(),
-            last_latency_s=ended.ended_s - ended.opened_s,
-        )  # fmt: skip
+        missing = [p for p in range(len(members)) if not ended.roster >> p & 1]
+        changes = {
+            "missing": tuple(Member(position=p, gateway=members[p]) for p in missing),
+            "last_round": ended.round, "last_outcome": ended.outcome.name.lower(),
+            "last_latency_ms": (ended.ended_s - ended.opened_s) * 1000,
+        }  # fmt: skip
+        return status.model_copy(update=changes)
 
     async def changed(self, revision: int) -> None:
         while self.revision == revision:
@@ -190,7 +196,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
         metrics = CoordinatorMetrics(CollectorRegistry())
         now = datetime.now(UTC)
         signer = TariffSigner(tmp_path / "pki", CertificateAuthority.create(tmp_path / "pki", now), now)
-        desk = BillingService(Billing(store, Pedersen(Edwards25519())), signer, [], metrics, keep_s=10**7)
+        desk = BillingDesk(Billing(store, Pedersen(Edwards25519())), signer, metrics)
         app = make_app(store, neighbourhood, metrics, desk=desk, operator_token="not used here")
         async with trio.open_nursery() as nursery:
             running["address"] = (await nursery.start(serve, app, ["http://127.0.0.1:0"]))[0]

@@ -98,9 +98,9 @@ def any_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]
 @pytest.fixture
 def network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Network:
     """A network whose epochs come about in a second or two: few gateways need no long windows."""
-    monkeypatch.setattr("coordinator.gwa.areas.SETTLE_S", 0.6)
-    monkeypatch.setattr("coordinator.gwa.areas.JOIN_S", 1.0)
-    monkeypatch.setattr("coordinator.gwa.areas.DEAL_S", 1.0)
+    monkeypatch.setattr("coordinator.rings.areas.SETTLE_S", 0.6)
+    monkeypatch.setattr("coordinator.rings.areas.JOIN_S", 1.0)
+    monkeypatch.setattr("coordinator.rings.areas.DEAL_S", 1.0)
     return Network(tmp_path, origin_unix_s=float(int(time.time())), period_s=1.0)
 
 

@@ -13,18 +13,19 @@ from pathlib import Path
 
 import httpx
 import pytest
+import tomli_w
 import trio
 from pydantic import SecretStr
 from sqlalchemy import text
 
 from coordinator.config import CoordinatorConfig, EpochConfig, WebConfig
-from coordinator.epoch_writer import EpochWriter
-from coordinator.gwa.areas import SETTLE_S, Areas
+from coordinator.events import Event, Joined, MessagesReady, StoreFailed, To
 from coordinator.gwa.ca import ROOT_FILE
 from coordinator.gwa.enrolment import Directory
-from coordinator.gwa.epochs import AreaEpoch, Joined, Phase, To
+from coordinator.rings.areas import SETTLE_S, Areas
+from coordinator.rings.epoch_writer import EpochWriter
+from coordinator.rings.epochs import AreaEpoch, Phase
 from coordinator.storage.store import Store
-from loadtest.demo.plan import to_toml
 from loadtest.network import Network, free_port
 from node.security.module import KeyDirectory
 from node.wan.enrolment import Enroller
@@ -60,7 +61,9 @@ async def test_a_full_disk_costs_an_epoch_and_the_next_one_runs(network: Network
         ),
     )  # fmt: skip
     written = network.directory / "coordinator.toml"
-    written.write_text(to_toml("coordinator", config.model_dump(mode="json", exclude_none=True)), encoding="utf-8")
+    written.write_text(
+        tomli_w.dumps({"coordinator": config.model_dump(mode="json", exclude_none=True)}), encoding="utf-8"
+    )
     store = Store(config.database_url)
     network.token = SecretStr(Directory(store.gateways).create_token(datetime.now(UTC), uses=8))
     with log.open("wb") as output:
@@ -119,8 +122,8 @@ class Keeping:
         self.path = path
         self.store = Store(f"sqlite:///{path}")
         self.sent: list[To] = []
-        self.failures = 0
-        self.keeper = EpochWriter(self.store.epochs, DEFAULT_SCHEMA, self.sent.extend, self._failed)
+        self.failed: list[StoreFailed] = []
+        self.keeper = EpochWriter(self.store.epochs, DEFAULT_SCHEMA, self._emit)
         areas = Areas(StandardSuite(), EpochConfig(), DEFAULT_SCHEMA, [], ["north", "south"], bytes, 0)
         for area in areas.areas.values():
             for index in range(8):
@@ -134,8 +137,12 @@ class Keeping:
             self.epochs[area.name] = epoch
             assert epoch.phase is Phase.DEALING
 
-    def _failed(self) -> None:
-        self.failures += 1
+    def _emit(self, event: Event) -> None:
+        match event:
+            case MessagesReady(messages):
+                self.sent += messages
+            case StoreFailed():
+                self.failed.append(event)
 
     def refuse_the_south(self) -> None:
         run_sql(
@@ -167,10 +174,11 @@ async def test_an_area_whose_layout_cannot_be_kept_waits_alone(
     south, north = keeping.epochs["south"], keeping.epochs["north"]
     keeping.keep_all()
     nursery.start_soon(keeping.keeper.run)
-    await keeping.until(lambda: keeping.failures > 1)
+    await keeping.until(lambda: len(keeping.failed) > 1)
     assert keeping.sent == keeping.layouts["north"]
     assert (keeping.keeper.holds(south), keeping.keeper.holds(north)) == (True, False)
-    assert "epoch 1 of area south cannot be kept, its gateways wait: database or disk is full" in caplog.text
+    what = "epoch 1 of area south cannot be kept, its gateways wait"
+    assert keeping.failed[0] == StoreFailed(what, "database or disk is full")
     keeping.keeper.greet(south, "south3", lambda: south.invite("south3"))
     keeping.keeper.greet(north, "north3", lambda: north.invite("north3"))
     told = [each.message for each in keeping.sent[len(keeping.layouts["north"]) :]]
@@ -190,7 +198,7 @@ async def test_an_epoch_that_was_given_up_says_no_layout_and_leaves_no_key(
     south = keeping.epochs["south"]
     keeping.keep_all()
     nursery.start_soon(keeping.keeper.run)
-    await keeping.until(lambda: keeping.failures > 0)
+    await keeping.until(lambda: keeping.failed)
     out = south.give_up("the disk is full")
     keeping.keeper.drop(south.call.epoch)
     assert out == [To(f"south{index}", wire.Refused(1, "the disk is full")) for index in range(8)]
@@ -231,7 +239,7 @@ async def test_a_layout_that_was_written_unheard_is_not_written_twice(keeping: K
     run_sql(keeping.path, "CREATE TRIGGER refuse BEFORE INSERT ON epoch_states BEGIN SELECT RAISE(FAIL, 'broken'); END")
     keeping.keeper.keep(epoch, keeping.layouts["north"])
     nursery.start_soon(keeping.keeper.run)
-    await keeping.until(lambda: keeping.failures > 0)
+    await keeping.until(lambda: keeping.failed)
     assert (keeping.store.epochs.last_number(), keeping.sent) == (0, [])
     run_sql(keeping.path, "DROP TRIGGER refuse")
     await keeping.until(lambda: keeping.sent)
@@ -241,7 +249,7 @@ async def test_a_layout_that_was_written_unheard_is_not_written_twice(keeping: K
 async def test_gateways_join_although_the_directory_cannot_be_read_for_a_while(
     network: Network, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("coordinator.admission.EXPEL_S", 0.2)
+    monkeypatch.setattr("coordinator.gwa.admission.EXPEL_S", 0.2)
     network.rounds = 6
     path = network.directory / "coordinator" / "coordinator.sqlite"
     async with trio.open_nursery() as nursery:
@@ -284,7 +292,7 @@ async def test_a_question_that_the_database_cannot_answer_ends_nothing(
             nursery.start_soon(connection.send, question)
             await network.wait_until(lambda: "nobody is let in: no such table: gateways" in caplog.text)
             run_sql(path, "ALTER TABLE hidden RENAME TO gateways")
-            lost = f"gateway {module.identity} gets no answer, the database cannot be read: no such table: rings"
+            lost = "gateways get no answer, the round ledger cannot be read: no such table: rings"
             await network.wait_until(lambda: lost in caplog.text)
             run_sql(path, "ALTER TABLE hidden_rings RENAME TO rings")
             with trio.fail_after(20):

@@ -6,7 +6,6 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import closing
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -17,18 +16,13 @@ from prometheus_client import CollectorRegistry
 from sqlalchemy import inspect, text
 
 from coordinator.config import CoordinatorConfig, EpochConfig
-from coordinator.emp.billing import Billing
-from coordinator.emp.billing_service import BillingService
-from coordinator.gwa.ca import CertificateAuthority, TariffSigner
-from coordinator.gwa.epochs import Phase
 from coordinator.metrics import CoordinatorMetrics
+from coordinator.rings.epochs import Phase
 from coordinator.service import Coordinator
 from coordinator.storage.engine import Database
 from coordinator.storage.schema import status, upgrade
 from coordinator.storage.store import Store
 from coordinator.storage.tables import metadata
-from protocol.dcnet.crypto.commitments import Pedersen
-from protocol.dcnet.crypto.suite import StandardSuite
 from protocol.errors import StromkreisError
 from protocol.link import Keypair, LinkContext
 from protocol.wire import Outcome
@@ -81,6 +75,13 @@ def test_an_unversioned_database_is_recognised_and_upgraded(unversioned: str) ->
     assert upgrade(unversioned) == after
 
 
+def test_asking_for_the_status_makes_no_database(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'deep' / 'coordinator.sqlite'}"
+    for ask in (status, upgrade):
+        assert (ask(url).found, [revision for revision, _ in ask(url).pending]) == (None, ["0001", "0002", "0003"])
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_an_unversioned_database_held_is_there(store: Store) -> None:
     (epoch,) = store.epochs.latest()
     ended = store.rounds.of_epoch(epoch.epoch)
@@ -106,19 +107,9 @@ async def test_a_coordinator_goes_on_with_an_epoch_of_an_earlier_version(store: 
     (epoch,) = store.epochs.latest()
     before = store.rounds.of_epoch(epoch.epoch)
     now_s = [max(each.ended_s for each in before)]
-    authority = CertificateAuthority.create(tmp_path / "pki", datetime.now(UTC))
-    config = CoordinatorConfig(
-        areas=("north",), data_dir=tmp_path, epoch=EpochConfig(verified=True, period_s=1.0, origin_unix_s=1.0)
-    )
-    metrics = CoordinatorMetrics(CollectorRegistry())
-    suite = StandardSuite()
-    billing = BillingService(
-        Billing(store, Pedersen(suite.group)), TariffSigner(tmp_path / "pki", authority, datetime.now(UTC)), [],
-        metrics, keep_s=100 * 86_400,
-    )  # fmt: skip
-    coordinator = Coordinator(
-        config, suite, config.epoch.aggregate_schema, store, [], metrics, billing, lambda: now_s[0]
-    )
+    epochs = EpochConfig(verified=True, period_s=1.0, origin_unix_s=1.0)
+    config = CoordinatorConfig(areas=("north",), data_dir=tmp_path, epoch=epochs)
+    coordinator = Coordinator(config, store, [], CoordinatorMetrics(CollectorRegistry()), lambda: now_s[0])
     found = coordinator.areas.epoch(epoch.epoch)
     assert found is not None
     assert found[1].phase is Phase.RUNNING

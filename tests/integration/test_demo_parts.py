@@ -16,16 +16,17 @@ from pathlib import Path
 
 import httpx
 import pytest
+import tomli_w
 import trio
 from prometheus_client import CollectorRegistry, generate_latest
 from rich.console import Console
 
 from coordinator.config import CoordinatorConfig, EpochConfig
 from coordinator.metrics import CoordinatorMetrics
+from coordinator.status import Status
 from coordinator.storage.epochs import EpochRecord, RingLayout
 from coordinator.storage.store import Store
 from coordinator.web.app import make_app
-from coordinator.web.status import Status
 from loadtest.config import MetersConfig
 from loadtest.demo.costs import Costs, Sample, Spent, counts_in, phases
 from loadtest.demo.page import figures, write_page
@@ -37,7 +38,6 @@ from loadtest.demo.plan import (
     meters_config,
     node_section,
     planned_gateways,
-    to_toml,
 )  # fmt: skip
 from loadtest.demo.processes import DemoError, children, usage
 from loadtest.demo.report import Outage, Report, judge, make_report, print_report, read_rounds, write_report
@@ -85,15 +85,15 @@ def test_the_configuration_files_are_valid(tmp_path: Path) -> None:
     path = tmp_path / "all.toml"
     meters = meters_config(settings, schedule, tmp_path)
     sections = {"coordinator": coordinator, "node": node, "meters": meters.model_dump(mode="json", exclude_none=True)}
-    path.write_text("\n".join(to_toml(name, values) for name, values in sections.items()), encoding="utf-8")
-    assert load(MetersConfig, "meters", path, environ={}) == meters
-    made = load(CoordinatorConfig, "coordinator", path, environ={})
+    path.write_text(tomli_w.dumps(sections), encoding="utf-8")
+    assert load(MetersConfig, "meters", path) == meters
+    made = load(CoordinatorConfig, "coordinator", path)
     assert made.areas == DemoSettings().areas
     assert made.epoch.rounds == 96
     assert made.epoch.origin_unix_s is not None
     assert meters.origin_unix_s is not None
     assert made.epoch.origin_unix_s - meters.origin_unix_s == 1
-    read = load(NodeConfig, "node", path, environ={}).all_gateways()
+    read = load(NodeConfig, "node", path).all_gateways()
     assert [(each.id, each.area) for each in read] == [(each.id, each.area) for each in gateways]
 
 

@@ -212,7 +212,7 @@ def test_a_defect_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 async def test_a_refused_enrolment_is_told_by_its_reason(tmp_path: Path, answer: dict[str, Any], expected: str) -> None:
-    settings = load(NodeConfig, "node", node(tmp_path), environ={})
+    settings = load(NodeConfig, "node", node(tmp_path))
     directory = KeyDirectory(tmp_path / "keys", StandardSuite())
     async with Enroller(settings) as enroller:
         await enroller._client.aclose()

@@ -8,6 +8,7 @@ import pytest
 import trio
 from prometheus_client import CollectorRegistry
 
+from coordinator.events import Event, MisbehaviourReported, StatusChanged, StoreFailed
 from coordinator.gwa.misbehaviour import MisbehaviourReports
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.storage.misbehaviour import KEEP_DAYS, REPORTED_MAX, MisbehaviourRepository, StoredReport
@@ -77,27 +78,38 @@ def test_what_was_not_repeated_is_forgotten(reports: MisbehaviourRepository) -> 
 async def test_it_waits_for_a_database_that_fails(
     reports: MisbehaviourRepository, path: Path, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("coordinator.gwa.misbehaviour._RETRY_S", 0.01)
+    monkeypatch.setattr("coordinator.gwa.misbehaviour.RETRY_S", 0.01)
     with sqlite3.connect(path) as database:
         trigger = "CREATE TRIGGER refuse BEFORE INSERT ON misbehaviour_reports BEGIN SELECT RAISE(FAIL, 'full'); END"
         database.execute(trigger)
     metrics = CoordinatorMetrics(CollectorRegistry())
-    taken, turned = MisbehaviourReports(reports, metrics, lambda: NOW_S), trio.Event()
-    taken.add("ALICE", "MALLORY", "wrong_seed", "north", (1, 0, 7))
-    nursery.start_soon(taken.run, turned.set)
+    failed: list[StoreFailed] = []
+    turned = trio.Event()
+
+    def emit(event: Event) -> None:
+        match event:
+            case StoreFailed():
+                failed.append(event)
+            case StatusChanged():
+                turned.set()
+
+    taken = MisbehaviourReports(reports, metrics, lambda: NOW_S, emit)
+    taken.add(MisbehaviourReported("ALICE", "MALLORY", "wrong_seed", "north", 1, 0, 7))
+    nursery.start_soon(taken.run)
 
     def value(name: str, **labels: str) -> float | None:
         return metrics.registry.get_sample_value(name, labels)
 
     with trio.fail_after(30):
-        while not value("stromkreis_peer_errors_total", reason="store_error"):
+        while not failed:
             await trio.sleep(0.01)
-        taken.add("BOB", "MALLORY", "wrong_seed", "north", (1, 0, 8))
+        taken.add(MisbehaviourReported("BOB", "MALLORY", "wrong_seed", "north", 1, 0, 8))
         assert (reports.count(), turned.is_set()) == (0, False)
         with sqlite3.connect(path) as database:
             database.execute("DROP TRIGGER refuse")
         await turned.wait()
         while reports.count() < 2:
             await trio.sleep(0.01)
+    assert failed[0] == StoreFailed("misbehaviour reports cannot be written, they wait", "full")
     assert {each.reporter for each in reports.page(limit=10)} == {"ALICE", "BOB"}
     assert value("stromkreis_misbehaviour_reports_total", misbehaviour="wrong_seed") == 2

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+import tomli_w
 import trio
 
 from coordinator.gwa.ca import ROOT_FILE, CertificateAuthority
 from coordinator.gwa.enrolment import Directory
 from coordinator.storage.store import Store
-from loadtest.demo.plan import to_toml
 from loadtest.meters.sml import SmlMeter
 from loadtest.network import Network
 from node.aggregation.membership import Membership
@@ -58,7 +58,7 @@ async def test_a_full_disk_stops_its_own_gateways_only_and_they_come_back(networ
         assert network.token is not None
         values["token"] = network.token.get_secret_value()
         config = network.directory / "full.toml"
-        config.write_text(to_toml("node", values), encoding="utf-8")
+        config.write_text(tomli_w.dumps({"node": values}), encoding="utf-8")
         with log.open("wb") as output:
             child = subprocess.Popen(
                 [sys.executable, "-m", "stromkreis", "node", "--config", str(config)], stdout=output, stderr=output,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
+from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
 from coordinator.storage.rounds import RoundRepository
@@ -30,10 +32,10 @@ async def test_what_members_are_told_is_in_the_database(
     full = False
     record_many, settled = RoundRepository.record_many, Contributions.settled
 
-    def refusing(rounds: RoundRepository, batch: Any, commitments: Any) -> list[bool]:
+    def refusing(rounds: RoundRepository, *arguments: Any) -> list[bool]:
         if full:
             raise OperationalError("INSERT", {}, Exception("database or disk is full"))
-        return record_many(rounds, batch, commitments)
+        return record_many(rounds, *arguments)
 
     async def checked(mine: Contributions, view: RingView, record: Settled) -> None:
         assert network.coordinator_config is not None
@@ -58,5 +60,48 @@ async def test_what_members_are_told_is_in_the_database(
         nursery.cancel_scope.cancel()
     assert len(told) > 16
     assert all(durable for durable, _ in told)
+    assert ledger.check(network)
+    assert network.flown("node").is_conserved
+
+
+REFUSE = {
+    "sqlite": ["CREATE TRIGGER refuse BEFORE INSERT ON ring_rounds BEGIN SELECT RAISE(FAIL, 'disk is full'); END"],
+    "postgresql": [
+        "CREATE FUNCTION refuse() RETURNS trigger AS $$ BEGIN RAISE EXCEPTION 'disk is full'; END $$ LANGUAGE plpgsql",
+        "CREATE TRIGGER refuse BEFORE INSERT ON ring_rounds EXECUTE FUNCTION refuse()",
+    ],
+}
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+async def test_a_ledger_that_cannot_be_written_over_an_epochs_border_counts_nothing_twice(
+    network: Network, ledger: Ledger, caplog: pytest.LogCaptureFixture, request: pytest.FixtureRequest, kind: str
+) -> None:
+    """It can be read: what gateways ask about the epoch before is answered, and must wait for the ends in the queue."""
+    network.rounds = 6
+    network.database = request.getfixturevalue("postgresql") if kind == "postgresql" else None
+    async with trio.open_nursery() as nursery:
+        await network.start_meters(nursery)
+        await network.start_coordinator(nursery)
+        await network.start_node(nursery, 0, 8, "node")
+        await network.wait_until(lambda: [e for e in network.ended() if e.roster == 0xFF][1:])
+        assert network.coordinator_config is not None
+        store = Store(network.coordinator_config.database_url)
+        with store.database.write() as connection:
+            for statement in REFUSE[kind]:
+                connection.execute(text(statement))
+        before = network.ended()
+        last = max(each.epoch for each in before)
+        ends_s = before[-1].opened_s + (network.rounds - before[-1].round + 4) * network.period_s
+        await network.wait_until(lambda: time.time() > ends_s)
+        assert "the round ledger cannot be written" in caplog.text
+        assert network.ended() == before
+        with store.database.write() as connection:
+            on_table = " ON ring_rounds" if kind == "postgresql" else ""
+            connection.execute(text(f"DROP TRIGGER refuse{on_table}"))
+        await network.wait_until(lambda: [e for e in network.ended() if e.epoch > last and e.roster == 0xFF][2:])
+        store.close()
+        nursery.cancel_scope.cancel()
+    assert [e for e in network.ended() if e.epoch == last and e not in before and e.outcome is Outcome.OPENED]
     assert ledger.check(network)
     assert network.flown("node").is_conserved

@@ -23,11 +23,12 @@ from fastapi.openapi.models import OpenAPI
 from prometheus_client import CollectorRegistry
 
 from coordinator.emp.billing import Billing
-from coordinator.emp.billing_service import BillingService
+from coordinator.emp.billing_service import BillingDesk
 from coordinator.gwa import ca
 from coordinator.gwa.ca import CertificateAuthority, TariffSigner
 from coordinator.gwa.enrolment import Directory, Enrolment
 from coordinator.metrics import CoordinatorMetrics
+from coordinator.status import Member, RingStatus, Status
 from coordinator.storage.epochs import EpochRecord, RingLayout
 from coordinator.storage.misbehaviour import StoredReport
 from coordinator.storage.store import Store
@@ -35,7 +36,6 @@ from coordinator.web import dashboard
 from coordinator.web import serve as web_server
 from coordinator.web.app import make_app
 from coordinator.web.serve import serve
-from coordinator.web.status import RingStatus, Status
 from protocol import pki
 from protocol.dcnet.billing.tariff import Tariff, tariff_digest
 from protocol.dcnet.crypto.commitments import Pedersen
@@ -178,7 +178,14 @@ async def test_rounds(app: FastAPI, store: Store) -> None:
 
 
 async def test_rings(app: FastAPI, service: Service) -> None:
-    rings = tuple(RingStatus(1, n, "Nordring", MEMBERS[:4], (3,), 0, 7, "opened", 0.0125) for n in range(3))
+    rings = tuple(
+        RingStatus(
+            epoch=1, ring=n, area="Nordring", size=4, members=MEMBERS[:4], last_round=7, last_outcome="opened",
+            missing=(Member(position=3, gateway=MEMBERS[3]),), head=Member(position=0, gateway=MEMBERS[0]),
+            last_latency_ms=12.5,
+        )
+        for n in range(3)
+    )  # fmt: skip
     service.now = Status(2, rings, 8, 7)
     page = await get(app, "/api/v1/rings", limit=2)
     assert [r["ring"] for r in page["items"]] == [0, 1]
@@ -453,7 +460,7 @@ def billed(store: Store, service: Service, tmp_path: Path) -> FastAPI:
     now, metrics = datetime.now(UTC), CoordinatorMetrics(CollectorRegistry())
     authority = CertificateAuthority.create(tmp_path / "pki", now)
     billing = Billing(store, Pedersen(Edwards25519()))
-    desk = BillingService(billing, TariffSigner(tmp_path / "pki", authority, now), [], metrics, keep_s=1)
+    desk = BillingDesk(billing, TariffSigner(tmp_path / "pki", authority, now), metrics)
     return make_app(store, service, metrics, desk=desk, operator_token=TOKEN)
 
 

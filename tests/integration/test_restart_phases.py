@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from coordinator.gwa.epochs import AreaEpoch
+from coordinator.rings.epochs import AreaEpoch
 from loadtest.network import Network
 
 if TYPE_CHECKING:

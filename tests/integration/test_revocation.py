@@ -23,7 +23,7 @@ class Revoked:
     """A ring of eight over real sockets, one of whose members is shut out by the command while rounds run."""
 
     def __init__(self, network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("coordinator.admission.EXPEL_S", 0.2)
+        monkeypatch.setattr("coordinator.gwa.admission.EXPEL_S", 0.2)
         network.rounds, network.dropout = 120, 0.2
         self.network = network
         self.config = tmp_path / "stromkreis.toml"

@@ -8,11 +8,12 @@ import trio
 from prometheus_client import CollectorRegistry
 
 from coordinator.config import EpochConfig
-from coordinator.gwa.areas import SETTLE_S, Areas
-from coordinator.gwa.epochs import Joined, Phase, Ring
+from coordinator.events import Event, Joined, MessagesReady, MisbehaviourReported, StatusChanged
 from coordinator.gwa.misbehaviour import MisbehaviourReports
 from coordinator.metrics import CoordinatorMetrics
-from coordinator.rounds import HEAD_AT_S, Rounds
+from coordinator.rings.areas import SETTLE_S, Areas
+from coordinator.rings.epochs import EpochRing, Phase
+from coordinator.rings.rounds import HEAD_AT_S, Rounds
 from coordinator.storage.store import Store
 from protocol import wire
 from protocol.dcnet.crypto.suite import StandardSuite
@@ -37,12 +38,11 @@ class Running:
         self.now_s = NOW_S
         self.sent: list[tuple[str, wire.Message]] = []
         self.metrics = CoordinatorMetrics(CollectorRegistry())
-        self.misbehaviour = MisbehaviourReports(store.misbehaviour, self.metrics, lambda: self.now_s)
-        self.rounds = Rounds(
-            store.rounds, dict, self.metrics, self.misbehaviour, lambda *sent: self.sent.append(sent), lambda: None
-        )
+        self.misbehaviour = MisbehaviourReports(store.misbehaviour, self.metrics, lambda: self.now_s, self._emit)
+        self.changed = trio.Event()
+        self.rounds = Rounds(store.rounds, dict, self.metrics, self._emit)
         config = EpochConfig(ring_size=16, corrupt=0.0, dropout=0.1)
-        areas = Areas(StandardSuite(), config, DEFAULT_SCHEMA, [], ["north"], bytes, 0)
+        areas = self.areas = Areas(StandardSuite(), config, DEFAULT_SCHEMA, [], ["north"], bytes, 0)
         for index in range(32):
             areas.arrive(areas.areas["north"], f"north{index}", NOW_S)
         ((area, self.epoch),) = areas.call_due(NOW_S + SETTLE_S)
@@ -52,8 +52,17 @@ class Running:
         assert self.epoch.phase is Phase.RUNNING
         self.now_s = self.ring.view.timing.open_at_s(3)
 
+    def _emit(self, event: Event) -> None:
+        match event:
+            case MessagesReady(messages):
+                self.sent += [(each.identity, each.message) for each in messages]
+            case MisbehaviourReported():
+                self.misbehaviour.add(event)
+            case StatusChanged():
+                self.changed.set()
+
     @property
-    def ring(self) -> Ring:
+    def ring(self) -> EpochRing:
         return self.epoch.rings[0]
 
     def say(self, position: int, message: wire.Message) -> None:
@@ -85,14 +94,26 @@ async def test_a_bad_deal_is_heard_once_for_each_neighbour_and_of_nobody_else(
     assert running.counted("bad_deal") == 1
 
 
+async def test_no_epoch_is_forgotten_while_the_end_of_its_round_waits_for_the_disk(running: Running) -> None:
+    now_s = running.epoch.end_s() + 10_000
+    for ring in running.epoch.rings:
+        assert ring.ledger is not None
+        running.rounds.carry_out(running.epoch, ring, ring.ledger.on_timer(now_s))  # nobody opened anything
+    assert running.epoch.over
+    waiting = running.rounds.writer.waiting_epochs()
+    assert waiting == {running.epoch.call.epoch}
+    assert running.areas.drop_finished(now_s, waiting) == []
+    assert running.areas.drop_finished(now_s, set()) == [running.epoch]
+
+
 async def test_what_a_ring_says_is_in_the_store(running: Running, store: Store, nursery: trio.Nursery) -> None:
-    view, turned = running.ring.view, trio.Event()
+    view = running.ring.view
     dealer = positions_of(view.neighbourhoods[2])[0]
     running.say(0, wire.MisbehaviourReport(view.epoch, view.ring, 0, 3, 5, int(wire.Misbehaviour.CORRUPT_SUM)))
     running.say(2, wire.BadDeal(view.epoch, view.ring, dealer))
-    nursery.start_soon(running.misbehaviour.run, turned.set)
+    nursery.start_soon(running.misbehaviour.run)
     with trio.fail_after(30):
-        await turned.wait()
+        await running.changed.wait()
     names = [each.identity for each in view.members]
     kept = store.misbehaviour.page(limit=10)
     assert {(each.reporter, each.reported, each.misbehaviour, each.round) for each in kept} == {

@@ -11,13 +11,13 @@ from sqlalchemy.exc import OperationalError
 
 from coordinator.config import CoordinatorConfig, EpochConfig, WebConfig
 from coordinator.metrics import CoordinatorMetrics
+from coordinator.status import Status
 from coordinator.storage.engine import open_engine
 from coordinator.storage.epochs import EpochRecord, RingLayout
 from coordinator.storage.store import Store
 from coordinator.threads import in_thread
 from coordinator.web.app import make_app
 from coordinator.web.serve import THREADS, serve
-from coordinator.web.status import Status
 from loadtest.network import Network, free_port
 from node.security.module import KeyDirectory
 from node.wan.enrolment import Enroller

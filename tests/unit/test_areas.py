@@ -3,8 +3,9 @@
 import pytest
 
 from coordinator.config import EpochConfig
-from coordinator.gwa.areas import HEARD_S, SETTLE_S, Areas
-from coordinator.gwa.epochs import AreaEpoch, Joined, Phase, To
+from coordinator.events import Joined, To
+from coordinator.rings.areas import HEARD_S, SETTLE_S, Areas
+from coordinator.rings.epochs import AreaEpoch, Phase
 from protocol import wire
 from protocol.dcnet.crypto.suite import StandardSuite
 from protocol.dcnet.setup.schema import DEFAULT_SCHEMA

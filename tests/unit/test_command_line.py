@@ -111,8 +111,8 @@ def test_wrong_configuration_is_a_sentence_and_exit_code_2(tmp_path: Path) -> No
 def test_every_section_of_the_reference_is_a_valid_file(tmp_path: Path) -> None:
     path = tmp_path / "all.toml"
     path.write_text(reference(list(Section)), encoding="utf-8")
-    assert load(CoordinatorConfig, "coordinator", path, environ={}) == CoordinatorConfig()
-    assert load(MetersConfig, "meters", path, environ={}) == MetersConfig()
+    assert load(CoordinatorConfig, "coordinator", path) == CoordinatorConfig()
+    assert load(MetersConfig, "meters", path) == MetersConfig()
 
 
 def test_the_reference_tells_each_key_that_can_be_set() -> None:

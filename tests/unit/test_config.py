@@ -1,5 +1,6 @@
 """Configuration: what wins, and that an error names the key, what was found and what was expected."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -18,20 +19,28 @@ def _file(tmp_path: Path, text: str) -> Path:
     return path
 
 
-def _error(tmp_path: Path, text: str, environ: dict[str, str] | None = None) -> str:
+def _error(tmp_path: Path, text: str) -> str:
     with pytest.raises(ConfigError) as caught:
-        load(CoordinatorConfig, "coordinator", _file(tmp_path, text), environ=environ or {})
+        load(CoordinatorConfig, "coordinator", _file(tmp_path, text))
     return str(caught.value)
 
 
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("STROMKREIS_")]:
+        monkeypatch.delenv(name)
+
+
 def test_defaults_are_the_fields_quarter_hour() -> None:
-    config = load(CoordinatorConfig, "coordinator", None, environ={})
+    config = load(CoordinatorConfig, "coordinator", None)
     assert (config.epoch.rounds, config.epoch.period_s, config.epoch.interval_s) == (96, 900.0, 900)
     assert config.database_url == "sqlite:///var/coordinator/coordinator.sqlite"
     assert config.pki_path == Path("var/coordinator/pki")
 
 
-def test_file_then_environment_then_options(tmp_path: Path) -> None:
+def test_file_then_environment_then_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STROMKREIS_COORDINATOR__EPOCH__ROUNDS", "8")
+    monkeypatch.setenv("STROMKREIS_NODE__TOKEN", "x")
     path = _file(
         tmp_path,
         '[coordinator]\ndata_dir = "a"\n[coordinator.epoch]\nperiod_s = 5\norigin_unix_s = 9\nrounds = 7\n'
@@ -41,20 +50,15 @@ def test_file_then_environment_then_options(tmp_path: Path) -> None:
         CoordinatorConfig,
         "coordinator",
         path,
-        environ={"STROMKREIS_COORDINATOR__EPOCH__ROUNDS": "8", "STROMKREIS_NODE__TOKEN": "x"},
         options={"epoch.ring_size": 10, "epoch.period_s": None},
     )
     assert (config.epoch.period_s, config.epoch.rounds, config.epoch.ring_size) == (5.0, 8, 10)
     assert config.data_dir == Path("a")
 
 
-def test_environment_takes_lists_as_toml() -> None:
-    config = load(
-        CoordinatorConfig,
-        "coordinator",
-        None,
-        environ={"STROMKREIS_COORDINATOR__AREAS": '["north", "south"]'},
-    )
+def test_environment_takes_lists_as_toml(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STROMKREIS_COORDINATOR__AREAS", '["north", "south"]')
+    config = load(CoordinatorConfig, "coordinator", None)
     assert config.areas == ("north", "south")
 
 
@@ -64,9 +68,33 @@ def test_error_names_key_found_and_expected(tmp_path: Path) -> None:
     assert "coordinator.epoch.period_s: found -1; expected greater than 0" in text
 
 
-def test_error_names_the_variable_it_came_from(tmp_path: Path) -> None:
-    text = _error(tmp_path, "[coordinator]\n", {"STROMKREIS_COORDINATOR__EPOCH__ROUNDS": "many"})
+def test_error_names_the_variable_it_came_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STROMKREIS_COORDINATOR__EPOCH__ROUNDS", "many")
+    text = _error(tmp_path, "[coordinator]\n")
     assert text.startswith("STROMKREIS_COORDINATOR__EPOCH__ROUNDS: coordinator.epoch.rounds: found 'many'; expected")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("STROMKREIS_COORDINATOR__EPOCH__RUNDS", "coordinator.epoch.runds is no key there; did you mean rounds?"),
+        ("STROMKREIS_COORDINATOR__LISTN", "coordinator.listn is no key there; did you mean listen?"),
+        ("STROMKREIS_COORDINATOR__WEB__LISTEN", "no TOML value"),
+        ("STROMKREIS_COORDINATOR__AREAS", "no TOML value"),
+    ],
+)
+def test_a_variable_that_does_not_fit_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, expected: str
+) -> None:
+    monkeypatch.setenv(name, "[north")
+    text = _error(tmp_path, "[coordinator]\n")
+    assert text.startswith(name)
+    assert expected in text
+
+
+def test_a_text_with_commas_is_a_list_where_the_key_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STROMKREIS_METERS__PROTOCOLS", "sml,dlms")
+    assert load(MetersConfig, "meters", None).protocols == ("sml", "dlms")
 
 
 def test_mistyped_key_gets_a_suggestion(tmp_path: Path) -> None:
@@ -78,7 +106,7 @@ def test_mistyped_key_gets_a_suggestion(tmp_path: Path) -> None:
 def test_mistyped_key_in_a_list_of_tables_gets_a_suggestion(tmp_path: Path) -> None:
     text = '[[node.gateways]]\nid = "ESTK0000000001"\nmetres = []\n'
     with pytest.raises(ConfigError, match=r"node.gateways.0.metres is no key there; did you mean meters"):
-        load(NodeConfig, "node", _file(tmp_path, text), environ={})
+        load(NodeConfig, "node", _file(tmp_path, text))
 
 
 def test_mistyped_section_gets_a_suggestion(tmp_path: Path) -> None:
@@ -88,13 +116,13 @@ def test_mistyped_section_gets_a_suggestion(tmp_path: Path) -> None:
 def test_missing_section_and_missing_key_say_what_is_expected(tmp_path: Path) -> None:
     assert "found [meters]; expected a section [coordinator]" in _error(tmp_path, "[meters]\n")
     with pytest.raises(ConfigError, match=r"node.root_certificate is missing; expected PEM file of the SM-PKI root"):
-        load(NodeConfig, "node", _file(tmp_path, "[node.fleet]\ncount = 1\n"), environ={})
+        load(NodeConfig, "node", _file(tmp_path, "[node.fleet]\ncount = 1\n"))
 
 
 def test_no_toml_and_no_file(tmp_path: Path) -> None:
     assert "no TOML" in _error(tmp_path, "[coordinator\n")
     with pytest.raises(ConfigError, match="cannot be read"):
-        load(MetersConfig, "meters", tmp_path / "absent.toml", environ={})
+        load(MetersConfig, "meters", tmp_path / "absent.toml")
 
 
 @pytest.mark.parametrize(
@@ -126,7 +154,7 @@ def test_the_gateways_policy_is_the_nodes_to_set() -> None:
 def test_no_error_repeats_a_secret(tmp_path: Path) -> None:
     secret = '[node]\n[[node.gateways]]\nid = "ESTK0000000001"\nmeters = ["sml+tcp://h:1"]\ntoken = 74110815\n'
     with pytest.raises(ConfigError, match=r"node.gateways.0.token: found a int") as caught:
-        load(NodeConfig, "node", _file(tmp_path, secret), environ={})
+        load(NodeConfig, "node", _file(tmp_path, secret))
     assert "74110815" not in str(caught.value)
     password = _error(tmp_path, '[coordinator]\ndatabase = ["postgresql://u:hunter2@h/n"]\n')
     assert "coordinator.database" in password

@@ -5,7 +5,7 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from coordinator.gwa.misbehaviour import MISBEHAVIOURS
+from coordinator.events import MISBEHAVIOURS
 from coordinator.metrics import CoordinatorMetrics
 
 LABELS = {"outcome", "le", "reason", "misbehaviour"}

@@ -9,10 +9,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from coordinator.config import EpochConfig
-from coordinator.gwa.areas import DEAL_PER_GATEWAY_S, DEAL_S, JOIN_PER_GATEWAY_S, JOIN_S, SETTLE_S, Areas
+from coordinator.events import Joined, To
 from coordinator.gwa.ca import CertificateAuthority
-from coordinator.gwa.epochs import AreaEpoch, Joined, Phase, To
 from coordinator.gwa.joining import check_join
+from coordinator.rings.areas import DEAL_PER_GATEWAY_S, DEAL_S, JOIN_PER_GATEWAY_S, JOIN_S, SETTLE_S, Areas
+from coordinator.rings.epochs import AreaEpoch, Phase
 from coordinator.storage.gateways import GatewayRecord, GatewayStatus
 from node.security.module import KeyDirectory
 from node.trust import TrustStore
@@ -336,7 +337,7 @@ def test_an_area_that_is_too_small_is_refused_and_called_again_later(tmp_path: P
     assert {type(to.message) for to in out} == {wire.Refused}
     assert hood.epoch.over
     now_s = NOW_S + 10
-    assert hood.areas.drop_finished(now_s) == [hood.epoch]
+    assert hood.areas.drop_finished(now_s, set()) == [hood.epoch]
     assert hood.areas.call_due(now_s) == []
     ((_, again),) = hood.areas.call_due(now_s + CONFIG.period_s)
     assert again.call.epoch == 1

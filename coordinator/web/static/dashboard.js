@@ -195,22 +195,23 @@ function svg(name, attributes, text) {
 }
 
 function ringFigure(ring) {
-  const missing = new Map(ring.missing);
-  const lost = ring.outcome === "void";
+  const missing = new Map(ring.missing.map((each) => [each.position, each.gateway]));
+  const lost = ring.last_outcome === "void";
   const box = document.createElement("figure");
-  const young = ring.round === null;
+  const young = ring.last_round === null;
   box.className = lost ? "ring void" : young ? "ring young" : "ring";
   const present = young ? `${ring.size}` : `${ring.size - missing.size}/${ring.size}`;
   const drawing = svg("svg", { viewBox: "0 0 120 120", role: "img",
     "aria-label": `Ring ${ring.ring} of ${ring.area}: ` + (young ? `${ring.size} gateways, first round to come`
       : `${ring.size - missing.size} of ${ring.size} gateways`) });
   const radius = Math.max(1.2, Math.min(5, 150 / ring.size));
+  const head = ring.head === null ? null : ring.head.position;
   for (let i = 0; i < ring.size; i += 1) {
     const angle = (2 * Math.PI * i) / ring.size - Math.PI / 2;
     const out = missing.has(i) && !lost;
-    const classes = [out ? "out" : "in", i === ring.head ? "head" : ""].join(" ").trim();
+    const classes = [out ? "out" : "in", i === head ? "head" : ""].join(" ").trim();
     const dot = svg("circle", { cx: (60 + 50 * Math.cos(angle)).toFixed(2), cy: (60 + 50 * Math.sin(angle)).toFixed(2),
-      r: (out || i === ring.head ? radius * 1.3 : radius).toFixed(2), class: classes });
+      r: (out || i === head ? radius * 1.3 : radius).toFixed(2), class: classes });
     if (out) dot.append(svg("title", {}, `position ${i}: ${missing.get(i)}`));
     drawing.append(dot);
   }
@@ -222,8 +223,8 @@ function ringFigure(ring) {
   else if (lost) {
     const word = document.createElement("b");
     word.append("void");
-    caption.append(`round ${ring.round} `, word);
-  } else caption.append(`round ${ring.round} · ${ring.latency_ms === null ? "–" : number(ring.latency_ms)} ms`);
+    caption.append(`round ${ring.last_round} `, word);
+  } else caption.append(`round ${ring.last_round} · ${ring.last_latency_ms === null ? "–" : number(ring.last_latency_ms)} ms`);
   caption.title = `${ring.area}, epoch ${ring.epoch}`;
   box.append(drawing, caption);
   return box;
@@ -237,9 +238,9 @@ function rings(data) {
   const hidden = data.rings.length - visible.length;
   $("rings-note").textContent = plural(data.rings.length, "ring") +
     (hidden > 0 ? `, the ${RINGS_MAX} with most missing shown` : "");
-  const lost = ordered.filter((ring) => ring.outcome === "void");
-  const missing = ordered.filter((ring) => ring.outcome !== "void")
-    .flatMap((ring) => ring.missing.map(([position, id]) => [id, `${ring.area}, ring ${ring.ring}, position ${position}`]));
+  const lost = ordered.filter((ring) => ring.last_outcome === "void");
+  const missing = ordered.filter((ring) => ring.last_outcome !== "void")
+    .flatMap((ring) => ring.missing.map((each) => [each.gateway, `${ring.area}, ring ${ring.ring}, position ${each.position}`]));
   const lines = [...lost.map((ring) => [`all ${ring.size}`, `${ring.area}, ring ${ring.ring}: round void`]), ...missing];
   const count = missing.length + lost.reduce((sum, ring) => sum + ring.size, 0);
   $("missing-title").textContent = count ? `Missing from the last total: ${number(count)}`

@@ -16,6 +16,8 @@ from enum import Enum
 
 import msgpack
 
+from coordinator.events import Joined, To
+from coordinator.status import Member, RingStatus
 from protocol import wire
 from protocol.dcnet.crypto.suite import Suite
 from protocol.dcnet.machines.effects import Ended
@@ -39,26 +41,8 @@ class Phase(Enum):
     REFUSED = "refused"
 
 
-@dataclass(frozen=True, slots=True)
-class To:
-    """Send to a gateway."""
-
-    identity: str
-    message: wire.Message
-
-
-@dataclass(frozen=True, slots=True)
-class Joined:
-    """One gateway's submission."""
-
-    public_key: bytes
-    curve_key: bytes
-    signature: bytes
-    certificate: bytes
-
-
 @dataclass(slots=True)
-class Ring:
+class EpochRing:
     """One ring: its view, its ledger once it runs, and the deals that went through here, sealed."""
 
     view: RingView
@@ -70,8 +54,23 @@ class Ring:
     expelled: int = 0
     bad_deals: set[tuple[int, int]] = field(default_factory=set)  # who complained of whose deal, by position
 
+    def status(self, area: str) -> RingStatus:
+        """How the ring stands, for the web."""
+        members, ledger = tuple(self.positions), self.ledger
+        last = ledger.ended[max(ledger.ended)] if ledger is not None and ledger.ended else None
+        missing = positions_of(self.view.everybody & ~last.roster) if last is not None else []
+        head = None if ledger is None else self.view.head_of(ledger.term)
+        return RingStatus(
+            epoch=self.view.epoch, ring=self.view.ring, area=area, size=len(members), members=members,
+            missing=tuple(Member(position=each, gateway=members[each]) for each in missing),
+            head=None if head is None else Member(position=head, gateway=members[head]),
+            last_round=None if last is None else last.round,
+            last_outcome=None if last is None else last.outcome.name.lower(),
+            last_latency_ms=None if last is None else round((last.ended_s - last.opened_s) * 1000, 3),
+        )  # fmt: skip
+
     def told_expelled(self, identity: str) -> list[To]:
-        """What a member must know of those who were shut out."""
+        """What a member must know of those who were revoked."""
         if not self.expelled:
             return []
         return [To(identity, wire.Expelled(self.view.epoch, self.view.ring, self.view.to_wire(self.expelled)))]
@@ -91,7 +90,7 @@ class AreaEpoch:
     ) -> None:
         self.call = call
         self.phase = Phase.CALLED
-        self.rings: list[Ring] = []
+        self.rings: list[EpochRing] = []
         self.refusal = ""
         self._suite = suite
         self._nonce = nonce
@@ -100,7 +99,7 @@ class AreaEpoch:
         self._intermediates = tuple(intermediates)
         self._invited = set(invited)
         self._joined: dict[str, Joined] = {}
-        self._place: dict[str, tuple[Ring, int]] = {}
+        self._place: dict[str, tuple[EpochRing, int]] = {}
         self._layouts: dict[int, wire.EpochLayout] = {}
 
     @property
@@ -124,7 +123,7 @@ class AreaEpoch:
         """When the last round's time is over."""
         return registration_grid(self.call).time_s(self.call.rounds)
 
-    def place_of(self, identity: str) -> tuple[Ring, int] | None:
+    def place_of(self, identity: str) -> tuple[EpochRing, int] | None:
         """A gateway's ring and position."""
         return self._place.get(identity)
 
@@ -172,7 +171,7 @@ class AreaEpoch:
                 view = make_view(
                     self.call, index, members, len(submissions), self._secrets.result_key, self._secrets.attest_key
                 )
-                ring = Ring(view, {each: position for position, each in enumerate(identities)})
+                ring = EpochRing(view, {each: position for position, each in enumerate(identities)})
                 self.rings.append(ring)
         except LocalProtocolError as error:
             return self.give_up(f"area {self.call.area} cannot form rings: {error}")
@@ -230,7 +229,7 @@ class AreaEpoch:
             return self._run(now_s)
         return []
 
-    def _deals_for(self, ring: Ring, position: int) -> wire.Deals:
+    def _deals_for(self, ring: EpochRing, position: int) -> wire.Deals:
         dealt = []
         for dealer, deal in ring.deals.items():
             sealed = dict(deal.sealed).get(position)
@@ -249,14 +248,14 @@ class AreaEpoch:
             out.append(To(head, wire.Appoint(self.call.epoch, ring.view.ring, ledger.term)))
         return out
 
-    def _require(self, identity: str) -> tuple[Ring, int]:
+    def _require(self, identity: str) -> tuple[EpochRing, int]:
         place = self._place.get(identity)
         if place is None:
             raise RemoteProtocolError("not_a_member", "a gateway that sits in no ring of this epoch")
         return place
 
-    def expel(self, identities: frozenset[str]) -> list[tuple[Ring, list[To]]]:
-        """Gateways that were shut out: for each ring that has new ones among its members, what the others are told."""
+    def expel(self, identities: frozenset[str]) -> list[tuple[EpochRing, list[To]]]:
+        """Gateways that were revoked: for each ring that has new ones among its members, what the others are told."""
         out = []
         for ring in self.rings:
             gone = bitmap([ring.positions[each] for each in identities & ring.positions.keys()])

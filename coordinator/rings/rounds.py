@@ -9,10 +9,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 
-from coordinator.gwa.epochs import AreaEpoch, Ring
-from coordinator.gwa.misbehaviour import BAD_DEAL, MisbehaviourReports
+from coordinator.events import BAD_DEAL, Emit, MessagesReady, MisbehaviourReported, StatusChanged, To
 from coordinator.metrics import CoordinatorMetrics
-from coordinator.round_writer import PendingRoundResult, RoundWriter
+from coordinator.rings.epochs import AreaEpoch, EpochRing
+from coordinator.rings.round_writer import PendingRoundResult, RoundWriter
 from coordinator.storage.rounds import RoundRepository
 from protocol import wire
 from protocol.dcnet.machines.effects import LedgerEffect, Note, Persist, ReportMisbehaviour, ToMember, ToRing
@@ -24,22 +24,18 @@ HEAD_AT_S = 0.5  # between two broadcasts of one head's address; a head that is 
 
 
 class Rounds:
-    """The running rings' messages, heads and endings; `changed` is called when a round has ended."""
+    """The running rings' messages, heads and the ends of their rounds."""
 
     def __init__(
         self,
         rounds: RoundRepository,
         enrolled: Callable[[], Mapping[str, int]],
         metrics: CoordinatorMetrics,
-        reports: MisbehaviourReports,
-        send: Callable[[str, wire.Message], None],
-        changed: Callable[[], None],
+        emit: Emit,
     ) -> None:
-        self.writer = RoundWriter(rounds, enrolled, metrics, self._on_written)
+        self.writer = RoundWriter(rounds, enrolled, emit, self._on_written)
         self._metrics = metrics
-        self._reports = reports
-        self._send = send
-        self._changed = changed
+        self._emit = emit
 
     def receive(self, identity: str, epoch: AreaEpoch, message: wire.Message, now_s: float) -> None:
         """A gateway's message about its ring.  Raises RemoteProtocolError where it breaks a rule."""
@@ -67,7 +63,7 @@ class Rounds:
                     self._send(identity, ring.head_at)
                 self.carry_out(epoch, ring, ledger.receive(position, message, now_s))
 
-    def _on_head_at(self, ring: Ring, message: wire.HeadAt, now_s: float) -> None:
+    def _on_head_at(self, ring: EpochRing, message: wire.HeadAt, now_s: float) -> None:
         """Tell the ring, now and then only where a head goes on saying it: who missed it asks, and is told the last."""
         is_new = ring.head_at is None or ring.head_at.term != message.term
         ring.head_at = message
@@ -76,7 +72,7 @@ class Rounds:
             for member in ring.positions:
                 self._send(member, message)
 
-    def _on_bad_deal(self, epoch: AreaEpoch, ring: Ring, position: int, dealer: int, now_s: float) -> None:
+    def _on_bad_deal(self, epoch: AreaEpoch, ring: EpochRing, position: int, dealer: int, now_s: float) -> None:
         if not ring.view.neighbourhoods[position] >> dealer & 1:
             raise RemoteProtocolError("not_a_neighbour", "a complaint about a deal of somebody who deals it nothing")
         if (position, dealer) in ring.bad_deals:
@@ -86,13 +82,20 @@ class Rounds:
         self._report(epoch, ring, position, dealer, BAD_DEAL, round_)
 
     def _report(
-        self, epoch: AreaEpoch, ring: Ring, reporter: int, reported: int, misbehaviour: str, round_: int
+        self, epoch: AreaEpoch, ring: EpochRing, reporter: int, reported: int, misbehaviour: str, round_: int
     ) -> None:
-        members = ring.view.members
-        place = (epoch.call.epoch, ring.view.ring, round_)
-        self._reports.add(members[reporter].identity, members[reported].identity, misbehaviour, epoch.call.area, place)
+        members, call = ring.view.members, epoch.call
+        self._emit(
+            MisbehaviourReported(
+                members[reporter].identity, members[reported].identity, misbehaviour, call.area, call.epoch,
+                ring.view.ring, round_,
+            )
+        )  # fmt: skip
 
-    def carry_out(self, epoch: AreaEpoch, ring: Ring, instructions: Sequence[LedgerEffect]) -> None:
+    def _send(self, identity: str, message: wire.Message) -> None:
+        self._emit(MessagesReady([To(identity, message)]))
+
+    def carry_out(self, epoch: AreaEpoch, ring: EpochRing, instructions: Sequence[LedgerEffect]) -> None:
         """Do what a ledger says, in its order."""
         ending: PendingRoundResult | None = None
         for each in instructions:
@@ -112,7 +115,7 @@ class Rounds:
                         log.info("epoch %d ring %d: head replaced", epoch.call.epoch, ring.view.ring)
                         ring.head_at = None
 
-    def _announce(self, ring: Ring, announce: ToMember[wire.Message] | ToRing) -> None:
+    def _announce(self, ring: EpochRing, announce: ToMember[wire.Message] | ToRing) -> None:
         message = announce.message
         if isinstance(message, wire.Result) and self.writer.is_waiting(message.epoch, message.ring, message.round):
             return  # who asks while the disk is busy hears it when it is durable, or asks again
@@ -146,7 +149,7 @@ class Rounds:
         else:
             self._metrics.round_void(attempt=ended.attempt)
             log.warning("epoch %d ring %d round %d is void: %s", ended.epoch, ended.ring, ended.round, ended.reason)
-        self._changed()
+        self._emit(StatusChanged())
 
 
 def _relayed_bytes_max(view: RingView) -> int:

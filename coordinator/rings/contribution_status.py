@@ -6,38 +6,25 @@ A gateway has one question waiting at most, its newest: however fast it asks, it
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
-
 import trio
 from sqlalchemy.exc import SQLAlchemyError
 
-from coordinator.epoch_writer import RETRY_S
-from coordinator.storage.engine import fault_of
+from coordinator.events import Emit, MessagesReady, StoreFailed, To
+from coordinator.rings.areas import Areas
 from coordinator.storage.epochs import EpochRepository
 from coordinator.storage.rounds import RoundRepository
-from coordinator.threads import look_up
+from coordinator.threads import RETRY_S, look_up
 from protocol import wire
 
-log = logging.getLogger(__name__)
 
+class ContributionStatuses:
+    """Was a gateway in an opened total?  `areas` say whether an epoch's rounds may still end."""
 
-class Accounts:
-    """Was a gateway in an opened total?  `is_living` says whether an epoch's rounds may still end."""
-
-    def __init__(
-        self,
-        epochs: EpochRepository,
-        rounds: RoundRepository,
-        is_living: Callable[[int], bool],
-        send: Callable[[str, wire.Message], None],
-        failed: Callable[[], None],
-    ) -> None:
+    def __init__(self, epochs: EpochRepository, rounds: RoundRepository, areas: Areas, emit: Emit) -> None:
         self._epochs = epochs
         self._rounds = rounds
-        self._is_living = is_living
-        self._send = send
-        self._failed = failed
+        self._areas = areas
+        self._emit = emit
         self._questions: dict[str, wire.ContributionStatusRequest] = {}
         self._asked = trio.Event()
 
@@ -53,16 +40,15 @@ class Accounts:
             self._asked = trio.Event()
             questions, self._questions = self._questions, {}
             for identity, question in questions.items():
-                is_living = self._is_living(question.epoch)
+                is_living = self._areas.epoch(question.epoch) is not None
                 try:
                     answer = await look_up(self._answer, identity, question, is_living)
                 except SQLAlchemyError as error:  # it asks again
-                    self._failed()
-                    log.error("gateway %s gets no answer, the database cannot be read: %s", identity, fault_of(error))
+                    self._emit(StoreFailed.by(error, "gateways get no answer, the round ledger cannot be read"))
                     await trio.sleep(RETRY_S)
                     continue
                 if answer is not None:
-                    self._send(identity, answer)
+                    self._emit(MessagesReady([To(identity, answer)]))
 
     def _answer(self, identity: str, question: wire.ContributionStatusRequest, is_living: bool) -> wire.Message | None:
         """A round of a living epoch that is still open has no answer yet."""

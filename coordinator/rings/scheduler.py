@@ -11,11 +11,12 @@ from collections.abc import Callable, Sequence
 
 import trio
 
-from coordinator.epoch_writer import EpochWriter
-from coordinator.gwa.areas import Areas
-from coordinator.gwa.epochs import AreaEpoch, Phase, To
+from coordinator.events import Emit, MessagesReady, To
 from coordinator.metrics import CoordinatorMetrics
-from coordinator.rounds import Rounds
+from coordinator.rings.areas import Areas
+from coordinator.rings.epoch_writer import EpochWriter
+from coordinator.rings.epochs import AreaEpoch, Phase
+from coordinator.rings.rounds import Rounds
 
 log = logging.getLogger(__name__)
 _TICK_S = 5.0  # longest sleep of the timer loop: bounds the harm of a clock that is set
@@ -30,14 +31,14 @@ class Scheduler:
         keeper: EpochWriter,
         rounds: Rounds,
         metrics: CoordinatorMetrics,
-        send_all: Callable[[Sequence[To]], None],
+        emit: Emit,
         clock: Callable[[], float],
     ) -> None:
         self._areas = areas
         self._keeper = keeper
         self._rounds = rounds
         self._metrics = metrics
-        self._send_all = send_all
+        self._emit = emit
         self._clock = clock
         self._wake = trio.Event()
 
@@ -53,7 +54,7 @@ class Scheduler:
             log.warning("epoch %d: %s", epoch.call.epoch, epoch.refusal)
             self._metrics.peer_error("epoch_refused")
             self._keeper.drop(epoch.call.epoch)
-            self._send_all(messages)
+            self._emit(MessagesReady(messages))
         self.wake()
 
     async def run(self) -> None:
@@ -80,7 +81,7 @@ class Scheduler:
         for epoch, ring in self._areas.rings():
             if ring.ledger is not None:
                 self._rounds.carry_out(epoch, ring, ring.ledger.on_timer(now_s))
-        for epoch in self._areas.drop_finished(now_s):
+        for epoch in self._areas.drop_finished(now_s, self._rounds.writer.waiting_epochs()):
             self._keeper.drop(epoch.call.epoch)
         for area, epoch in self._areas.call_due(now_s):
             log.info("epoch %d of area %s: called %d gateways", epoch.call.epoch, area.name, len(area.present))

@@ -7,22 +7,18 @@ If they cannot be written nobody hears of them, the gateways keep asking, and th
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import trio
 from sqlalchemy.exc import SQLAlchemyError
 
-from coordinator.gwa.epochs import AreaEpoch, Ring
-from coordinator.metrics import CoordinatorMetrics
-from coordinator.storage.engine import fault_of
+from coordinator.events import Emit, StoreFailed
+from coordinator.rings.epochs import AreaEpoch, EpochRing
 from coordinator.storage.rounds import RoundRepository
-from coordinator.threads import in_thread
+from coordinator.threads import RETRY_S, in_thread
 from protocol import wire
 from protocol.dcnet.machines.effects import Ended, RoundEnded, ToMember, ToRing
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -30,7 +26,7 @@ class PendingRoundResult:
     """The end of a ring's round that waits for the disk, with what follows it."""
 
     record: RoundEnded
-    ring: Ring
+    ring: EpochRing
     epoch: AreaEpoch
     then: list[ToMember[wire.Message] | ToRing] = field(default_factory=list)
 
@@ -55,12 +51,12 @@ class RoundWriter:
         self,
         rounds: RoundRepository,
         enrolled: Callable[[], Mapping[str, int]],
-        metrics: CoordinatorMetrics,
+        emit: Emit,
         written: Callable[[PendingRoundResult], None],
     ) -> None:
         self._rounds = rounds
         self._enrolled = enrolled
-        self._metrics = metrics
+        self._emit = emit
         self._written = written
         self._queue: list[PendingRoundResult] = []
         self._undurable: set[tuple[int, int, int]] = set()
@@ -76,6 +72,10 @@ class RoundWriter:
         """Whether the end of this round is known but not durable yet."""
         return (epoch, ring, round_) in self._undurable
 
+    def waiting_epochs(self) -> set[int]:
+        """The epochs of which a round's end is known but not durable yet."""
+        return {epoch for epoch, _, _ in self._undurable}
+
     @property
     def queued(self) -> int:
         """Ended rounds that wait for the disk."""
@@ -90,10 +90,9 @@ class RoundWriter:
             try:
                 await in_thread(self._write, batch, self._enrolled())
             except SQLAlchemyError as error:
-                self._metrics.peer_error("store_error")
-                log.error("the round ledger cannot be written, rounds stay unanswered: %s", fault_of(error))
+                self._emit(StoreFailed.by(error, "the round ledger cannot be written, rounds stay unanswered"))
                 self._queue = batch + self._queue
-                await trio.sleep(1.0)
+                await trio.sleep(RETRY_S)
                 self._wanted.set()
                 continue
             for each in batch:

@@ -8,33 +8,28 @@ go on.  Whoever was revoked while connected is found by a look at the whole list
 
 from __future__ import annotations
 
-import logging
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import trio
 from sqlalchemy.exc import SQLAlchemyError
 
-from coordinator.epoch_writer import RETRY_S
-from coordinator.gwa.epochs import AreaEpoch, Joined, Phase
+from coordinator.events import Emit, GatewaysRevoked, JoinAccepted, Joined, JoinRefused, StoreFailed
 from coordinator.gwa.joining import check_join
-from coordinator.storage.engine import fault_of
 from coordinator.storage.gateways import GatewayRecord, GatewayRepository, GatewayStatus
-from coordinator.threads import look_up
+from coordinator.threads import RETRY_S, look_up
 from protocol import wire
 from protocol.dcnet.crypto.suite import Suite
 from protocol.errors import RemoteProtocolError
 
-log = logging.getLogger(__name__)
-EXPEL_S = 5.0  # between two looks for gateways that were shut out; longer, and one stays connected longer
+EXPEL_S = 5.0  # between two looks for gateways that were revoked; longer, and one stays connected longer
 _LOOKS_MAX = 4  # handshakes looked up at once; more wait their turn, and other threads find the database free
 _JOINS_MAX = 64  # joins looked up at once: those who came first need not wait for thousands behind them
 
 
 @dataclass(frozen=True, slots=True)
 class _Join:
-    epoch: AreaEpoch
+    call: wire.EpochCall
     identity: str
     message: wire.Join
 
@@ -47,29 +42,18 @@ class Admission:
         suite: Suite,
         directory: GatewayRepository,
         clock: Callable[[], float],
-        failed: Callable[[], None],
-        joined: Callable[[AreaEpoch, str, Joined], None],
-        refused: Callable[[str, RemoteProtocolError], None],
-        on_revoked: Callable[[frozenset[str]], None],
+        emit: Emit,
     ) -> None:
-        """
-        `joined` and `refused` get the gateways whose join holds, or does not; `on_revoked` everybody who was ever
-        revoked, again and again: a connection that was admitted just before has begun just after.
-        """
         self.gateways: dict[str, GatewayRecord] = {}
         self.enrolled: dict[str, int] = {}
         self._suite = suite
         self._directory = directory
         self._clock = clock
-        self._failed = failed
-        self._joined = joined
-        self._refused = refused
-        self._drop_revoked = on_revoked
+        self._emit = emit
         self._revoked: frozenset[str] = frozenset()
         self._looks = trio.CapacityLimiter(_LOOKS_MAX)
         self._joins: dict[tuple[int, str], _Join] = {}
         self._wanted = trio.Event()
-        self._told_s: dict[str, float] = {}
 
     async def authorise(self, curve_key: bytes) -> str | None:
         """The gateway that owns a CURVE key, if it is enrolled and active: what ZAP asks."""
@@ -78,18 +62,17 @@ class Admission:
                 self._directory.active_by_curve_key, curve_key, limiter=self._looks, abandon_on_cancel=True
             )
         except SQLAlchemyError as error:
-            self._store_failed("the directory cannot be read, nobody is let in", error)
+            self._emit(StoreFailed.by(error, "the directory cannot be read, nobody is let in"))
             return None
         if gateway is None or gateway.gateway_id in self._revoked:
             return None
         self.gateways[gateway.gateway_id] = gateway
         return gateway.gateway_id
 
-    def join(self, epoch: AreaEpoch, identity: str, message: wire.Join) -> None:
+    def join(self, call: wire.EpochCall, identity: str, message: wire.Join) -> None:
         """Look a join up; while the directory cannot be read again and again, until the window closes."""
-        if epoch.phase is Phase.CALLED:
-            self._joins.setdefault((epoch.call.epoch, identity), _Join(epoch, identity, message))
-            self._wanted.set()
+        self._joins.setdefault((call.epoch, identity), _Join(call, identity, message))
+        self._wanted.set()
 
     async def run(self) -> None:
         """Serve until cancelled."""
@@ -102,22 +85,23 @@ class Admission:
             await self._wanted.wait()
             self._wanted = trio.Event()
             while self._joins:
-                self._joins = {key: each for key, each in self._joins.items() if each.epoch.phase is Phase.CALLED}
+                now_ms = self._clock() * 1000
+                self._joins = {key: each for key, each in self._joins.items() if now_ms <= each.call.join_until_ms}
                 batch = list(self._joins.values())[:_JOINS_MAX]
                 try:
                     found = await look_up(self._check, batch)
                 except SQLAlchemyError as error:
-                    self._store_failed("the directory cannot be read, gateways wait to join", error)
+                    self._emit(StoreFailed.by(error, "the directory cannot be read, gateways wait to join"))
                     await trio.sleep(RETRY_S)
                     continue
                 for join, answer in zip(batch, found, strict=True):
-                    del self._joins[join.epoch.call.epoch, join.identity]
+                    del self._joins[join.call.epoch, join.identity]
                     if isinstance(answer, RemoteProtocolError):
-                        self._refused(join.identity, answer)
+                        self._emit(JoinRefused(join.identity, answer))
                     elif join.identity in self._revoked:
-                        self._refused(join.identity, _revoked_error())
+                        self._emit(JoinRefused(join.identity, _revoked_error()))
                     else:
-                        self._joined(join.epoch, join.identity, answer)
+                        self._emit(JoinAccepted(join.call.epoch, join.identity, answer))
 
     def _check(self, batch: Sequence[_Join]) -> list[Joined | RemoteProtocolError]:
         """In a worker thread: what goes into the layout for each join, or why it does not."""
@@ -128,7 +112,7 @@ class Admission:
         if gateway is None or gateway.status is not GatewayStatus.ACTIVE:
             return _revoked_error()
         try:
-            check_join(self._suite, join.epoch.call, gateway, join.message, self._clock())
+            check_join(self._suite, join.call, gateway, join.message, self._clock())
         except RemoteProtocolError as error:
             return error
         return Joined(join.message.public_key, gateway.curve_key, join.message.signature, gateway.certificate)
@@ -138,23 +122,15 @@ class Admission:
             try:
                 revoked, self.enrolled = await look_up(self._look)
             except SQLAlchemyError as error:
-                self._store_failed("the directory cannot be read, nobody is shut out", error)
+                self._emit(StoreFailed.by(error, "the directory cannot be read, nobody is revoked"))
             else:
                 self._revoked = frozenset(revoked)
-            self._drop_revoked(self._revoked)
+            self._emit(GatewaysRevoked(self._revoked))
             await trio.sleep(EXPEL_S)
 
     def _look(self) -> tuple[list[str], dict[str, int]]:
         return self._directory.revoked(), self._directory.count_by_area()
 
-    def _store_failed(self, what: str, error: SQLAlchemyError) -> None:
-        """Told once in a while: whoever knocks, enrolled or not, would write a line."""
-        self._failed()
-        now_s = trio.current_time()
-        if now_s >= self._told_s.get(what, -math.inf) + RETRY_S:
-            self._told_s[what] = now_s
-            log.error("%s: %s", what, fault_of(error))
-
 
 def _revoked_error() -> RemoteProtocolError:
-    return RemoteProtocolError("gateway_revoked", "a join of a gateway that was shut out")
+    return RemoteProtocolError("gateway_revoked", "a join of a gateway that was revoked")

@@ -16,14 +16,13 @@ from dataclasses import dataclass, field
 import trio
 from sqlalchemy.exc import SQLAlchemyError
 
-from coordinator.gwa.epochs import AreaEpoch, Phase, To
-from coordinator.storage.engine import fault_of
+from coordinator.events import Emit, MessagesReady, StoreFailed, To
+from coordinator.rings.epochs import AreaEpoch, Phase
 from coordinator.storage.epochs import EpochRecord, EpochRepository, RingLayout
-from coordinator.threads import in_thread
+from coordinator.threads import RETRY_S, in_thread
 from protocol.dcnet.setup.schema import Schema
 
 log = logging.getLogger(__name__)
-RETRY_S = 1.0
 
 
 @dataclass(slots=True)
@@ -36,15 +35,12 @@ class _Held:
 
 
 class EpochWriter:
-    """Durable first, then said.  `send` gets what may leave, `failed` is called for each write that did not succeed."""
+    """Durable first, then said: emits `MessagesReady` for what may leave, `StoreFailed` for what was not written."""
 
-    def __init__(
-        self, epochs: EpochRepository, schema: Schema, send: Callable[[Sequence[To]], None], failed: Callable[[], None]
-    ) -> None:
+    def __init__(self, epochs: EpochRepository, schema: Schema, emit: Emit) -> None:
         self._epochs = epochs
         self._schema = schema
-        self._send = send
-        self._failed = failed
+        self._emit = emit
         self._held: dict[int, _Held] = {}
         self._over: set[int] = set()
         self._work = trio.Event()
@@ -62,7 +58,7 @@ class EpochWriter:
         """Send a gateway what `greeting` returns: now, or when all that it may tell is durable."""
         held = self._held.get(epoch.call.epoch)
         if held is None:
-            self._send(greeting())
+            self._emit(MessagesReady(greeting()))
         else:
             held.greetings[identity] = greeting
 
@@ -94,20 +90,19 @@ class EpochWriter:
             else:
                 await in_thread(_lay_out, self._epochs, row, rings, epoch.to_state())
         except SQLAlchemyError as error:
-            self._failed()
-            words = fault_of(error)
-            log.error("epoch %d of area %s cannot be kept, its gateways wait: %s", call.epoch, call.area, words)
+            what = f"epoch {call.epoch} of area {call.area} cannot be kept, its gateways wait"
+            self._emit(StoreFailed.by(error, what))
             return False
         if self._held.get(call.epoch) is not held:  # given up while it was written
             return True
         if epoch.phase is Phase.DEALING:
             self._log_layout(epoch)
-        self._send(held.messages[:count])
+        self._emit(MessagesReady(held.messages[:count]))
         del held.messages[:count]
         if not held.messages:
             del self._held[call.epoch]
             for greeting in held.greetings.values():
-                self._send(greeting())
+                self._emit(MessagesReady(greeting()))
         else:
             self._work.set()
         return True
@@ -116,8 +111,7 @@ class EpochWriter:
         try:
             await in_thread(self._epochs.delete_state, number)
         except SQLAlchemyError as error:
-            self._failed()
-            log.error("the keys of epoch %d, which is over, cannot be deleted yet: %s", number, fault_of(error))
+            self._emit(StoreFailed.by(error, f"the keys of epoch {number}, which is over, cannot be deleted yet"))
             return False
         self._over.discard(number)
         return True

@@ -8,11 +8,12 @@ Without I/O: time and randomness come in.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from coordinator.config import EpochConfig
-from coordinator.gwa.epochs import AreaEpoch, Phase, Ring
+from coordinator.rings.epochs import AreaEpoch, EpochRing, Phase
+from coordinator.status import RingStatus
 from protocol import wire
 from protocol.dcnet.crypto.suite import Suite
 from protocol.dcnet.setup.rings import commit_nonce
@@ -81,7 +82,7 @@ class Areas:
             area.not_before_s = min(area.not_before_s, now_s + self._config.period_s)
 
     def expel(self, identity: str) -> None:
-        """A gateway was shut out: it is not here, whatever it says."""
+        """A gateway was revoked: it is not here, whatever it says."""
         for area in self.areas.values():
             area.present.pop(identity, None)
 
@@ -102,9 +103,13 @@ class Areas:
                     return area, each
         return None
 
-    def rings(self) -> list[tuple[AreaEpoch, Ring]]:
+    def rings(self) -> list[tuple[AreaEpoch, EpochRing]]:
         """The rings of all living epochs."""
         return [(epoch, ring) for area in self.areas.values() for epoch in area.epochs for ring in epoch.rings]
+
+    def statuses(self) -> tuple[RingStatus, ...]:
+        """How the rings of all living epochs stand, for the web."""
+        return tuple(ring.status(epoch.call.area) for epoch, ring in self.rings())
 
     def next_timer_s(self) -> float:
         """When an area wants its next epoch."""
@@ -151,8 +156,13 @@ class Areas:
         area.epochs.append(epoch)
         return epoch
 
-    def drop_finished(self, now_s: float) -> list[AreaEpoch]:
-        """Forget epochs in which nothing can happen any more, one period after their end."""
+    def drop_finished(self, now_s: float, waiting: Collection[int]) -> list[AreaEpoch]:
+        """
+        Forget epochs in which nothing can happen any more, one period after their end.
+
+        None of `waiting`, in which a round's end is not durable yet: a gateway that asks about that round would be told
+        that it is not in the total, carry its energy, and have it counted twice once the end is written.
+        """
         gone = []
         for area in self.areas.values():
             for each in list(area.epochs):
@@ -160,7 +170,7 @@ class Areas:
                     area.not_before_s = now_s + self._config.period_s
                     area.epochs.remove(each)
                     gone.append(each)
-                elif each.over and now_s > each.end_s() + self._config.period_s:
+                elif each.over and now_s > each.end_s() + self._config.period_s and each.call.epoch not in waiting:
                     area.epochs.remove(each)
                     gone.append(each)
         return gone

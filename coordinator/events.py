@@ -1,0 +1,110 @@
+"""
+What the parts of a coordinator tell each other: plain facts, emitted on the trio thread and handled at once, in order.
+
+Rings, administrator and market participant stand beside each other and know nothing of one another; each is made with
+one `emit`, and `coordinator.service` decides whom an event concerns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from coordinator.storage.engine import fault_of
+from protocol import wire
+from protocol.errors import RemoteProtocolError
+
+
+@dataclass(frozen=True, slots=True)
+class To:
+    """A message for a gateway."""
+
+    identity: str
+    message: wire.Message
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """What goes into a layout for one gateway; `certificate` is DER."""
+
+    public_key: bytes
+    curve_key: bytes
+    signature: bytes
+    certificate: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class MessagesReady:
+    """These may leave now, in this order: what they promise is durable."""
+
+    messages: Sequence[To]
+
+
+@dataclass(frozen=True, slots=True)
+class StoreFailed:
+    """The database refused: what comes of it, and what the driver said, without statement and values."""
+
+    consequence: str
+    fault: str
+
+    @classmethod
+    def by(cls, error: SQLAlchemyError, consequence: str) -> StoreFailed:
+        """The event of an error."""
+        return cls(consequence, fault_of(error))
+
+
+@dataclass(frozen=True, slots=True)
+class JoinAccepted:
+    """The directory knows the gateway, and every member of a ring could accept its join."""
+
+    epoch: int
+    identity: str
+    joined: Joined
+
+
+@dataclass(frozen=True, slots=True)
+class JoinRefused:
+    """A join that does not hold."""
+
+    identity: str
+    error: RemoteProtocolError
+
+
+@dataclass(frozen=True, slots=True)
+class GatewaysRevoked:
+    """
+    Everybody who was ever revoked, said again and again.
+
+    A connection that was admitted just before a revocation has begun just after it.
+    """
+
+    identities: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class MisbehaviourReported:
+    """`reporter` says so of `reported`, a gateway of its ring, in `round` of `epoch` and `ring`."""
+
+    reporter: str
+    reported: str
+    misbehaviour: str
+    area: str
+    epoch: int
+    ring: int
+    round: int
+
+
+@dataclass(frozen=True, slots=True)
+class StatusChanged:
+    """Something is durable that a viewer may want to see."""
+
+
+BAD_DEAL = "bad_deal"  # of a neighbour; what a head reports of a member is in `wire.Misbehaviour`
+MISBEHAVIOURS = (*(each.name.lower() for each in wire.Misbehaviour), BAD_DEAL)
+
+Event = (
+    MessagesReady | StoreFailed | JoinAccepted | JoinRefused | GatewaysRevoked | MisbehaviourReported | StatusChanged
+)
+Emit = Callable[[Event], None]

@@ -1,0 +1,96 @@
+"""
+What the web may know of the running rings: who is missing, how fast; never a value.
+
+`RingStatus` is the one form of a ring on its way out: REST and dashboard serve it as it is.  `StatusFeed` is where the
+service says that something changed; the web server only looks.  Everything durable comes from the store instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import trio
+from pydantic import BaseModel, ConfigDict
+
+
+class Member(BaseModel):
+    """A place in a ring."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    position: int
+    gateway: str
+
+
+class RingStatus(BaseModel):
+    """One ring of a current epoch, as it stands."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    epoch: int
+    ring: int
+    area: str
+    size: int
+    members: tuple[str, ...]
+    """Gateway ids in position order."""
+    missing: tuple[Member, ...]
+    """Who was not in the last round's total."""
+    head: Member | None = None
+    last_round: int | None = None
+    last_outcome: str | None = None
+    """`opened` or `void`."""
+    last_latency_ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The service at one moment; `revision` grows with every change."""
+
+    revision: int
+    rings: tuple[RingStatus, ...]
+    enrolled: int
+    connected: int
+
+
+class StatusSource(Protocol):
+    """What a coordinator offers to the web server; called on the trio thread, must not block."""
+
+    def status(self) -> Status:
+        """The present state."""
+
+    async def changed(self, revision: int) -> None:
+        """Return as soon as the state's revision is another one than this."""
+
+    def not_ready(self) -> str | None:
+        """Why the service cannot work now (database, sockets), None where it can."""
+
+
+class StatusFeed:
+    """The state of a running service, as a `StatusSource`; `read` makes it, given the revision."""
+
+    def __init__(self, read: Callable[[int], Status]) -> None:
+        self.is_open = False
+        self._read = read
+        self._revision = 0
+        self._change = trio.Event()
+
+    def bump_revision(self) -> None:
+        """Something changed that a viewer may want to see."""
+        self._revision += 1
+        event, self._change = self._change, trio.Event()
+        event.set()
+
+    def status(self) -> Status:
+        """See `StatusSource`."""
+        return self._read(self._revision)
+
+    async def changed(self, revision: int) -> None:
+        """See `StatusSource`."""
+        while self._revision == revision:
+            await self._change.wait()
+
+    def not_ready(self) -> str | None:
+        """See `StatusSource`."""
+        return None if self.is_open else "the ZeroMQ socket is not open yet"
