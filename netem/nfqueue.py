@@ -145,7 +145,7 @@ def open_queue(queue: int, packets_max: int) -> socket.socket:
             for answer in parse(netlink.recv(1 << 16)):
                 if isinstance(answer, int) and answer != 0:
                     raise OSError(answer, "refused")
-        netlink.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER_BYTES)
+        _enlarge(netlink)
     except OSError as error:
         netlink.close()
         if error.errno == 1:
@@ -155,6 +155,13 @@ def open_queue(queue: int, packets_max: int) -> socket.socket:
         raise ToolFailedError(f"NFQUEUE {queue} cannot be bound: {error.strerror}") from None
     netlink.setblocking(False)
     return netlink
+
+
+def _enlarge(netlink: socket.socket) -> None:
+    try:
+        netlink.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER_BYTES)
+    except PermissionError:  # root of a user namespace only: as much as everybody may have
+        netlink.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
 
 
 def read_counters(queue: int) -> QueueCounters:

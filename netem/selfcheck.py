@@ -70,6 +70,7 @@ class Measurement:
     profile: str
     probe_count: int
     round_trip_s: Comparison
+    asked_deviation_s: float
     deviation_s: float
     p95_s: float
     loss: Comparison
@@ -122,35 +123,40 @@ async def check(
     NetemError where the back end cannot be used here.
     """
     trips: dict[str, RoundTrips] = {}
-    rates: dict[str, tuple[Arrivals | None, Arrivals | None]] = {}
-    one_at_a_time = trio.CapacityLimiter(1)
+    ups: dict[str, Arrivals] = {}
+    downs: dict[str, Arrivals] = {}
 
     async def round_trips(profile: LinkProfile, ends: _Ends) -> None:
         trips[profile.name] = await ends.probe(duration_s)
         progress(profile.name)
 
-    async def rate(profile: LinkProfile, ends: _Ends) -> None:
-        found: list[Arrivals | None] = []
-        stream_s = 3 + 5 * profile.round_trip_s  # several waits for a retransmission
-        for direction, flood in ((profile.up, ends.flood_up), (profile.down, ends.flood_down)):
+    async def rates(profile: LinkProfile, ends: _Ends, *, fast: bool) -> None:
+        sides = ((profile.up, ends.flood_up, ups), (profile.down, ends.flood_down, downs))
+        for direction, flood, into in sides:
             limit = direction.rate_bit_s
-            if limit is None:
-                found.append(None)
-            elif limit > _FAST_BIT_S:
-                async with one_at_a_time:
-                    found.append(await flood(1.5 if backend is not Backend.PROXY else stream_s))
-            else:
-                least_s = 2.0 if backend is not Backend.PROXY else stream_s
-                found.append(await flood(max(least_s, min(10.0, 10 * 1_514 * 8 / limit))))
-        rates[profile.name] = (found[0], found[1])
-        progress(profile.name)
+            if limit is not None and (limit > _FAST_BIT_S) == fast:
+                into[profile.name] = await flood(_flood_s(backend, profile, limit))
 
     async with _laboratory(backend, profiles, rng) as ends:
-        for measure in (round_trips, rate):
-            async with trio.open_nursery() as nursery:
-                for profile in profiles:
-                    nursery.start_soon(measure, profile, ends[profile.name])
-    return [compare(backend, profile, trips[profile.name], *rates[profile.name]) for profile in profiles]
+        async with trio.open_nursery() as nursery:
+            for profile in profiles:
+                nursery.start_soon(round_trips, profile, ends[profile.name])
+        async with trio.open_nursery() as nursery:
+            for profile in profiles:
+                nursery.start_soon(partial(rates, profile, ends[profile.name], fast=False))
+        for profile in profiles:
+            await rates(profile, ends[profile.name], fast=True)
+            progress(profile.name)
+    return [
+        compare(backend, profile, trips[profile.name], ups.get(profile.name), downs.get(profile.name))
+        for profile in profiles
+    ]
+
+
+def _flood_s(backend: Backend, profile: LinkProfile, rate_bit_s: int) -> float:
+    """How long a rate is measured: ten full-sized packets at least, and of a stream several retransmissions."""
+    least_s = 1.5 if backend is not Backend.PROXY else 3 + 5 * profile.round_trip_s
+    return max(least_s, min(10.0, 10 * 1_514 * 8 / rate_bit_s))
 
 
 def compare(
@@ -175,6 +181,7 @@ def compare(
         profile=profile.name,
         probe_count=trips.up.sent,
         round_trip_s=Comparison(asked_s, trips.median_s, asked_s - tolerance_s, asked_s + sending_s + tolerance_s),
+        asked_deviation_s=deviation_s,
         deviation_s=trips.deviation_s,
         p95_s=trips.p95_s,
         loss=Comparison(asked_loss, both.share, both.share if is_explained else 1.0, both.share),

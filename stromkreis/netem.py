@@ -10,6 +10,7 @@ from pathlib import Path
 from random import Random
 from typing import Annotated
 
+import trio
 import typer
 from pydantic import BaseModel
 from rich.console import Console
@@ -206,12 +207,16 @@ def run(
         step=lambda step: console.print(f"{step.applied_s:9.1f} s  {step.what}"),
         command_ended=lambda name, code: console.print(f"the command of {name} ended with status {code}"),
     )
+    total_s = duration_s if chosen is None else chosen.duration_s / speed
 
     async def play() -> None:
-        await session.run(
-            resolved, emulated, known, chosen,
-            seed=seed, speed=speed, duration_s=duration_s, listener=listener, report=found,
-        )  # fmt: skip
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_show_time, console, total_s)
+            await session.run(
+                resolved, emulated, known, chosen,
+                seed=seed, speed=speed, duration_s=duration_s, listener=listener, report=found,
+            )  # fmt: skip
+            nursery.cancel_scope.cancel()
 
     session.prefer_this_process()
     try:
@@ -241,6 +246,23 @@ def clean() -> None:
     serve(clean_up)
     for line in removed or ["nothing was left behind"]:
         typer.echo(f"removed {line}" if removed else line)
+
+
+async def _show_time(console: Console, total_s: float | None) -> None:
+    columns = (
+        TextColumn("emulating"),
+        BarColumn(),
+        TimeElapsedColumn(),
+        TextColumn("of"),
+        TextColumn("{task.fields[of]}"),
+    )
+    shown = total_s is not None and console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=not shown) as progress:
+        task = progress.add_task("", total=total_s, of=f"{total_s or 0:.0f} s")
+        started_s = trio.current_time()
+        while True:
+            await trio.sleep(0.5)
+            progress.update(task, completed=trio.current_time() - started_s)
 
 
 def _resolve(backend: BackendChoice, relay: Sequence[str] | None = None, interface: str | None = None) -> Backend:
