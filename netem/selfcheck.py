@@ -44,6 +44,8 @@ _STREAM_RATE_TOLERANCE = 0.25
 """A retransmission holds back what is behind it and then lets it go at once: rates of streams vary more."""
 _ROUND_TRIP_TOLERANCE_S = 0.004
 """Timers of this process wake up to a millisecond late, once a direction, and the probing process has a few of them."""
+_STALLED_SHARE = 0.005
+"""So many probes of streams may be late because this process had to wait for a processor: it looks like a loss."""
 _RATE_MAX_BIT_S = 1_000_000_000
 
 
@@ -175,7 +177,8 @@ def compare(
     both = type(trips.up)(lost, trips.up.sent)
     low, high = both.interval()
     tolerance = _STREAM_RATE_TOLERANCE if backend is Backend.PROXY else _RATE_TOLERANCE
-    is_explained = low <= asked_loss <= high
+    stalls = _STALLED_SHARE if backend is Backend.PROXY else 0.0
+    is_explained = low - stalls <= asked_loss <= high
     return Measurement(
         backend=backend,
         profile=profile.name,
@@ -255,6 +258,8 @@ def _datagram_ends_of(emulation: namespaces.NamespaceEmulation, name: str, profi
         count = max(10, int(duration_s / interval_s))
         wait_s = 1.0 + 3 * profile.round_trip_s
         with bound(name) as client, bound(COORDINATOR) as server:
+            # Address resolution (ARP) crosses a shaped interface too, and the first packets wait for its answer.
+            await probe_datagrams(client, server, there, count=2, interval_s=0.2, wait_s=wait_s)
             return await probe_datagrams(
                 client, server, there, count=count, interval_s=interval_s, wait_s=wait_s
             )  # fmt: skip
@@ -322,7 +327,7 @@ def _stream_ends(
             lambda: connect(b"e"),
             connections=max(1, min(8, int(at_once))),
             duration_s=duration_s + 2 * profile.round_trip_s,
-            late_s=timeout_s / 2,
+            late_s=0.9 * timeout_s,
         )
 
     async def flood(for_s: float, *, up: bool) -> Arrivals:

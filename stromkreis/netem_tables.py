@@ -110,8 +110,8 @@ def measurement_table(backend: Backend, measured: Sequence[Measurement]) -> Tabl
     for heading in ("profile", "round trip ± dev.", "loss", "rate up", "rate down", ""):
         table.add_column(heading, no_wrap=True)
     for each in measured:
-        asked_trip = f"{each.round_trip_s.asked * 1e3:.3g} ± {each.asked_deviation_s * 1e3:.2g} ms"
-        trip = f"{each.round_trip_s.measured * 1e3:.3g} ± {each.deviation_s * 1e3:.2g} ms"
+        asked_trip = _trip(each.round_trip_s.asked, each.asked_deviation_s)
+        trip = _trip(each.round_trip_s.measured, each.deviation_s)
         table.add_row(
             each.profile,
             f"{asked_trip}\n{_coloured(trip, each.round_trip_s)}",
@@ -121,6 +121,10 @@ def measurement_table(backend: Backend, measured: Sequence[Measurement]) -> Tabl
             "[green]ok[/]" if each.is_right else "[red]off[/]",
         )
     return table
+
+
+def _trip(median_s: float, deviation_s: float) -> str:
+    return " ± ".join(f"{s * 1e3:.0f}" if s >= 0.1 else f"{s * 1e3:.2g}" for s in (median_s, deviation_s)) + " ms"
 
 
 def _stacked(comparison: Comparison | None, text: Callable[[float], str]) -> str:

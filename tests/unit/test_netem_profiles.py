@@ -1,5 +1,6 @@
 """Link profiles and networks as data: what ships is complete, and a wrong file says what is wrong where."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -7,8 +8,10 @@ import pytest
 from netem.errors import InvalidDataError
 from netem.network import Address, load_network, parse_network
 from netem.profiles import UNSHAPED, Direction, LinkProfile, load_profiles, parse_profiles
+from netem.scenario import parse_scenario
 
 SHIPPED = load_profiles()
+PAGE = (Path(__file__).parents[2] / "docs" / "netem.md").read_text(encoding="utf-8")
 DEMANDED = {"ethernet", "dsl", "lte", "cdma450", "gprs", "bpl", "satellite-geo"}
 
 
@@ -134,3 +137,37 @@ def test_a_profile_that_is_not_there_is_told_with_the_known_ones() -> None:
 @pytest.mark.parametrize("text", ["127.0.0.1:7300", "[::1]:7300", "meter.example:0"])
 def test_addresses_are_written_as_they_are_read(text: str) -> None:
     assert str(Address.model_validate(text)) == text
+
+
+def _both(up: str, down: str) -> str:
+    return up if up == down else f"{up} / {down}"
+
+
+def _rate(rate_bit_s: int | None) -> str:
+    assert rate_bit_s is not None
+    return f"{rate_bit_s / 1e6:g} Mbit/s" if rate_bit_s >= 1_000_000 else f"{rate_bit_s / 1e3:g} kbit/s"
+
+
+@pytest.mark.parametrize(
+    "profile", [each for each in SHIPPED.values() if each is not UNSHAPED], ids=lambda each: each.name
+)
+def test_the_documentation_tells_the_figures_of_the_data(profile: LinkProfile) -> None:
+    up, down, outages = profile.up, profile.down, profile.outages
+    delay = _both(f"{up.delay_s * 1e3:g}", f"{down.delay_s * 1e3:g}")
+    jitter = _both(f"{up.jitter_s * 1e3:g}", f"{down.jitter_s * 1e3:g}")
+    every = "none"
+    if outages is not None:
+        every = f"{outages.mean_interval_s / 3600:g} h, {outages.duration_min_s:g} to {outages.duration_max_s:g} s"
+    rate = _both(_rate(up.rate_bit_s), _rate(down.rate_bit_s))
+    queue = _both(f"{up.queue_s:g}", f"{down.queue_s:g}")
+    row = f"| `{profile.name}` | {delay} ± {jitter} | {up.loss * 100:g} | {rate} | {queue} | {every} |"
+    assert row in PAGE.splitlines()
+    assert up.loss == down.loss
+
+
+def test_the_documentations_examples_are_valid() -> None:
+    profiles, scenario, network = re.findall(r"^```toml\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+    assert parse_profiles(profiles, "docs")["village"].outages is not None
+    parsed = parse_network(network, "docs")
+    assert parsed.relays[0].when_cut == "reset"
+    assert len(parse_scenario(scenario, "docs").events) == 6
