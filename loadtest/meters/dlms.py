@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import trio
 
@@ -319,15 +320,16 @@ async def serve_hdlc(
 ) -> None:
     """A meter on a serial bus or an HDLC-over-TCP connection, until the line closes."""
     station = SecondaryStation(address, capabilities)
+    await serve_secondary(stream, station, partial(respond_hdlc, server, station))
 
-    def handle(instruction: Instruction) -> None:
-        if isinstance(instruction, Disconnected):
-            server.reset()
-        if isinstance(instruction, Delivered) and instruction.data.startswith(LLC_COMMAND):
-            for answer in server.answer(instruction.data[3:]):
-                station.send(LLC_RESPONSE + answer)
 
-    await serve_secondary(stream, station, handle)
+def respond_hdlc(server: DlmsServer, station: SecondaryStation, instruction: Instruction) -> None:
+    """What the meter does where its HDLC station was connected, disconnected or given a packet."""
+    if isinstance(instruction, Disconnected):
+        server.reset()
+    if isinstance(instruction, Delivered) and instruction.data.startswith(LLC_COMMAND):
+        for answer in server.answer(instruction.data[3:]):
+            station.send(LLC_RESPONSE + answer)
 
 
 def push_frames(message: bytes, source: Address, destination: Address, size_max: int = 512) -> bytes:

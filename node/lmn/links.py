@@ -5,6 +5,9 @@ Where a bus is, as a URL, and how to open it as a trio stream.
     serial:///dev/ttyUSB0?baud=300&frame=7E1  RS-485, optical heads, pseudo-terminals
     radio:///dev/ttyUSB0?baud=57600, radio://host:port   a receiver: neighbours' meters are heard as well
 
+`latency=SECONDS` with any of them is what the way to the meters adds to every answer (GSM routers, gateways that poll
+by themselves): a driver waits so much longer than its protocol says, and finds a dead meter so much later.
+
 A serial line whose settings are left out gets those of its protocol (`with_defaults`), or 9600 8N1 where none is known.
 """
 
@@ -20,6 +23,7 @@ import trio
 from node.lmn.serial_link import Parity, open_serial
 
 OPEN_TIMEOUT_S = 10.0
+LATENCY_S_MAX = 60.0
 _FRAME = re.compile(r"([78])([NEO])([12])")
 # What a line starts with: EN 13757-2, IEC 62056-21 clause 6.3, DSMR P1 5.0.2 clause 4.6, IMST's host interface.
 _LINES = {
@@ -30,7 +34,11 @@ _LINES = {
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A parsed link: a serial device where `path` is set, else a TCP address; `radio` if strangers are heard on it."""
+    """
+    A parsed link: a serial device where `path` is set, else a TCP address; `radio` if other meters are heard on it.
+
+    `latency_s` is None where nothing was said of it.
+    """
 
     radio: bool = False
     host: str = ""
@@ -40,6 +48,7 @@ class Link:
     bytesize: Literal[7, 8] = 8
     parity: Parity = "N"
     stopbits: Literal[1, 2] = 1
+    latency_s: float | None = None
 
 
 def parse_link(url: str) -> Link:
@@ -48,15 +57,18 @@ def parse_link(url: str) -> Link:
     radio = parts.scheme == "radio"
     if parts.scheme not in {"tcp", "serial", "radio"}:
         raise ValueError("a link is tcp://host:port, serial:///dev/...?baud=9600&frame=8N1 or radio:// with either")
+    query = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
+    latency_s = _latency_s(query.pop("latency", None))
     if parts.scheme == "tcp" or parts.netloc:
-        if parts.scheme == "serial" or not parts.hostname or not parts.port or parts.query:
-            raise ValueError("a TCP link is tcp://host:port alone, a serial link serial:///dev/... with three slashes")
-        return Link(radio, parts.hostname, parts.port)
-    query = dict(parse_qsl(parts.query, strict_parsing=bool(parts.query)))
+        if parts.scheme == "serial" or not parts.hostname or not parts.port or query:
+            raise ValueError(
+                "a TCP link is tcp://host:port alone or with ?latency=3, a serial link serial:///dev/... with three slashes"
+            )
+        return Link(radio, parts.hostname, parts.port, latency_s=latency_s)
     frame = _FRAME.fullmatch(query.pop("frame", "8N1").upper())
     baudrate = query.pop("baud", "9600")
     if not parts.path or frame is None or not baudrate.isdecimal() or query:
-        raise ValueError("a serial link is serial:///dev/...?baud=9600&frame=8N1, and nothing else after the ?")
+        raise ValueError("a serial link is serial:///dev/...?baud=9600&frame=8N1&latency=0.5, nothing else after the ?")
     parity: Parity = "E" if frame[2] == "E" else "O" if frame[2] == "O" else "N"
     return Link(
         radio,
@@ -65,7 +77,16 @@ def parse_link(url: str) -> Link:
         bytesize=7 if frame[1] == "7" else 8,
         parity=parity,
         stopbits=2 if frame[3] == "2" else 1,
+        latency_s=latency_s,
     )
+
+
+def _latency_s(text: str | None) -> float | None:
+    if text is None:
+        return None
+    if not re.fullmatch(r"\d{1,2}(\.\d{1,3})?", text) or float(text) > LATENCY_S_MAX:
+        raise ValueError(f"latency= is seconds from 0 to {LATENCY_S_MAX:.0f}, for example latency=3")
+    return float(text)
 
 
 def with_defaults(url: str, protocol: str) -> str:
@@ -75,7 +96,8 @@ def with_defaults(url: str, protocol: str) -> str:
     base, _, query = url.partition("?")
     given = dict(parse_qsl(query))
     baudrate, frame = _LINES[protocol]
-    return f"{base}?baud={given.get('baud', baudrate)}&frame={given.get('frame', frame)}"
+    settings = {"baud": str(baudrate), "frame": frame, **given}
+    return f"{base}?{'&'.join(f'{name}={value}' for name, value in settings.items())}"
 
 
 async def open_link(url: str) -> trio.abc.Stream:

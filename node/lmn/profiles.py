@@ -27,7 +27,7 @@ from node.lmn.links import with_defaults
 from protocol.metering.obis import Obis
 
 ANY_METER = "*"
-_IN_QUERY = ("registers", "interval_s", "medium", "time_zone", "constant_imp_per_kwh", "wake_up", "layouts")
+_IN_QUERY = ("registers", "interval_s", "medium", "time_zone", "constant_imp_per_kwh", "wake_up", "mode_e", "layouts")
 SILENT_INTERVALS = 3  # telegrams that may be lost before a pushing bus counts as silent
 
 
@@ -56,6 +56,7 @@ class MeterProfile(BaseModel):
     `interval_s`: how often it then does; after `SILENT_INTERVALS` of them the bus counts as silent, so a value too
     small makes alarms of lost telegrams and one too large hides a dead meter.  `medium` is OBIS group A for meters
     that leave it out, `time_zone` that of stamps without an offset.  `wake_up`: an IEC 62056-21 meter on a battery.
+    `mode_e`: DLMS behind the hand-over of IEC 62056-21 at an optical head.
     `layouts` (in a URL with commas between them) say what the lists of a DLMS meter mean that names nothing: shipped
     ones by name, own ones by file (docs/lmn.md).
     """
@@ -75,6 +76,7 @@ class MeterProfile(BaseModel):
     time_zone: str | None = None
     constant_imp_per_kwh: int | None = Field(default=None, gt=0)
     wake_up: bool = False
+    mode_e: bool = False
     layouts: Annotated[tuple[str, ...], BeforeValidator(_names)] = ()
 
     @field_validator("link")

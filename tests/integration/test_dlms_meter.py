@@ -12,11 +12,14 @@ import trio.testing
 
 from loadtest.meters.dlms import DlmsServer, ServerSettings, push_frames, serve_hdlc, serve_tcp
 from loadtest.meters.dlms_objects import LOAD_PROFILE, MESSAGE, CosemObjects, Register
+from loadtest.meters.mode_e import serve_mode_e
 from loadtest.meters.serial_bus import serial_bus
 from node.lmn.dlms.acse import Mechanism
+from node.lmn.dlms.adapter import DlmsPoll
 from node.lmn.dlms.axdr import octets
 from node.lmn.dlms.client import DEFAULT_CONFORMANCE, Association, Conformance
 from node.lmn.dlms.driver import HdlcSettings, MeterSession, MeterSettings, hdlc_transport, pushes, read_meter
+from node.lmn.dlms.handover import hand_over
 from node.lmn.dlms.push import PushReceiver
 from node.lmn.dlms.security import InvocationCounter, Keys, ReplayGuard
 from node.lmn.dlms.transport import WrapperTransport
@@ -24,7 +27,10 @@ from node.lmn.hdlc.frame import Address
 from node.lmn.hdlc.link import HdlcBus
 from node.lmn.hdlc.primary import Timing
 from node.lmn.hdlc.station import Parameters
+from node.lmn.iec62056_21.framing import with_even_parity
+from node.lmn.profiles import MeterProfile
 from node.lmn.serial_link import open_serial
+from node.lmn.session import LmnStores
 from protocol.errors import RemoteProtocolError
 from protocol.metering.obis import Obis
 from protocol.metering.reading import Quality, Reading
@@ -386,3 +392,63 @@ async def test_pushes_over_a_serial_line(sealed: bool, size: int) -> None:
     else:
         assert numbers(item for item in again if isinstance(item, Reading))[2:5] == REGISTERS
     assert {(r.device, r.measured_at, r.quality) for r in readings} == {("1STK0000000001", NOON, Quality.VALID)}
+
+
+async def test_behind_an_optical_head_the_meter_is_brought_to_hdlc_and_read_twice() -> None:
+    """IEC 62056-21 annex E: 300 baud with even parity, then HDLC at the agreed speed; anew after a disconnection."""
+    async with serial_bus() as (ours, theirs), trio.open_nursery() as nursery:
+        nursery.start_soon(serve_mode_e, meter(), open_serial(theirs, 300), Address(1))
+        link = f"serial://{ours}?baud=300&frame=8N1"
+        profile = MeterProfile(device="1STK0000000001", protocol="dlms", link=link, address="hdlc:16/1", mode_e=True)
+        session = DlmsPoll([profile], LmnStores())
+        async with open_serial(ours, 300) as stream:
+            for _ in range(2):
+                readings = await session.ask(stream, profile, NOON.timestamp)
+                values = {item.obis: item.value for item in readings if isinstance(item, Reading)}
+                assert values == {obis: value for obis, value, _, _ in REGISTERS}
+                assert stream.baudrate == 9600
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    ("answers", "reason"),
+    [
+        ([b"/STK5STKE\r\n"], "mode_e_missing"),
+        ([b"/STKC\\2STKE\r\n"], "mode_e_missing"),
+        ([b"/STK5\\2STKE\r\n", b"\x0605"], "mode_e_refused"),
+        ([], "silent"),
+    ],
+)
+async def test_a_hand_over_that_does_not_come_about_is_named(
+    autojump_clock: trio.testing.MockClock, answers: list[bytes], reason: str
+) -> None:
+    ours, theirs = trio.testing.memory_stream_pair()
+
+    async def play() -> None:
+        for answer in answers:
+            await theirs.receive_some()
+            await theirs.send_all(answer)
+        while await theirs.receive_some():
+            pass
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(play)
+        with pytest.raises(RemoteProtocolError, match=reason):
+            await hand_over(ours)
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_head_that_loses_the_slash_and_cannot_change_its_speed_stays_at_300_baud() -> None:
+    ours, theirs = trio.testing.memory_stream_pair()
+    heard: list[bytes] = []
+
+    async def play() -> None:
+        heard.append(bytes(await theirs.receive_some()))
+        await theirs.send_all(with_even_parity(b"STK5\\2STKE\r\n"))
+        heard.append(bytes(await theirs.receive_some()))
+        await theirs.send_all(heard[-1])
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(play)
+        assert await hand_over(ours) == 300
+    assert heard == [with_even_parity(b"/?!\r\n"), with_even_parity(b"\x06202\r\n")]

@@ -6,6 +6,7 @@ import re
 import secrets
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Final
 
 import trio
@@ -14,17 +15,21 @@ from node.lmn.counters import BLOCK_SIZE
 from node.lmn.dlms import driver
 from node.lmn.dlms.acse import Mechanism
 from node.lmn.dlms.client import Association
+from node.lmn.dlms.handover import hand_over
 from node.lmn.dlms.layout import LayoutBook, find_layout
 from node.lmn.dlms.push import PushReceiver
 from node.lmn.dlms.replay import DurableReplayGuard
 from node.lmn.dlms.security import InvocationCounter, Keys
 from node.lmn.hdlc.frame import Address
+from node.lmn.hdlc.primary import Timing
 from node.lmn.links import parse_link
 from node.lmn.profiles import MeterProfile
 from node.lmn.session import Batch, Clock, Discovered, Driver, LmnStores, datetimes
 from protocol.errors import LocalProtocolError
+from protocol.metering.obis import Obis
 
 _CHALLENGE_SIZE: Final = 16
+_HEAD_TIMEOUT_S: Final = 2.0  # the standard's 1.5 s, and what a head adds
 _SESSION_COUNT_MAX: Final = 8192  # messages of a session; 2,000 registers take half of them
 _ADDRESS: Final = re.compile(
     r"(?:(?P<link>hdlc|wrapper):)?(?P<client>\d{1,5})/(?P<logical>\d{1,5})(?:/(?P<physical>\d{1,5}))?"
@@ -55,8 +60,23 @@ def _addressing(profile: MeterProfile) -> tuple[driver.HdlcSettings | None, tupl
     if match["link"] == "hdlc" or (match["link"] is None and parse_link(profile.link).path):
         small = physical is None or max(logical, int(physical)) < 0x80
         server = Address(logical) if physical is None else Address(logical, int(physical), 2 if small else 4)
-        hdlc = driver.HdlcSettings(client=Address(client), server=server)
+        latency_s = parse_link(profile.link).latency_s or 0.0
+        timing = Timing(response_timeout_s=Timing().response_timeout_s + latency_s)
+        hdlc = driver.HdlcSettings(client=Address(client), server=server, timing=timing)
     return hdlc, (client, logical)
+
+
+def _check_hand_over(profile: MeterProfile, hdlc: driver.HdlcSettings | None) -> None:
+    if profile.mode_e and (hdlc is None or parse_link(profile.link).bytesize != 8):
+        raise LocalProtocolError("mode_e is for HDLC behind an optical head, on a line of eight bits (frame=8N1)")
+
+
+def _settings(profile: MeterProfile, registers: list[tuple[int, Obis]] | None = None) -> driver.MeterSettings:
+    usual = driver.MeterSettings(profile.name_on_bus, _association(profile), registers)
+    latency_s = parse_link(profile.link).latency_s or 0.0
+    # A session has dozens of exchanges, and each is late.
+    session_timeout_s = usual.session_timeout_s * (1 + latency_s)
+    return replace(usual, exchange_timeout_s=usual.exchange_timeout_s + latency_s, session_timeout_s=session_timeout_s)
 
 
 class _Meter:
@@ -85,6 +105,8 @@ class DlmsPoll:
         self._stores = stores
         self._meters: dict[str, _Meter] = {}
         self._addressing = {profile.device: _addressing(profile) for profile in profiles}
+        for profile in profiles:
+            _check_hand_over(profile, self._addressing[profile.device][0])
 
     async def ask(self, stream: trio.abc.Stream, profile: MeterProfile, clock: Clock) -> Batch:
         """As `PollSession.ask`; raises StoreError where a counter cannot be kept."""
@@ -92,9 +114,11 @@ class DlmsPoll:
         if profile.device not in self._meters:
             self._meters[profile.device] = _Meter(profile, self._stores)
         meter = self._meters[profile.device]
+        if profile.mode_e:
+            await hand_over(stream, response_timeout_s=_HEAD_TIMEOUT_S + (parse_link(profile.link).latency_s or 0.0))
         registers = [(driver.REGISTER, obis) for obis in profile.registers] or None
         readings = await driver.read_meter(
-            stream, driver.MeterSettings(profile.name_on_bus, _association(profile), registers), hdlc=hdlc,
+            stream, _settings(profile, registers), hdlc=hdlc,
             wrapper=wrapper, counter=await meter.counter(), guard=meter.taken.guard, now=datetimes(clock),
         )  # fmt: skip
         await meter.taken.keep()
@@ -135,9 +159,12 @@ class DlmsPush:
 async def _find(stream: trio.abc.Stream, profile: MeterProfile, stores: LmnStores, _: Clock) -> list[Discovered]:
     """The objects that this association may see."""
     hdlc, wrapper = _addressing(profile)
+    _check_hand_over(profile, hdlc)
     meter = _Meter(profile, stores)
+    if profile.mode_e:
+        await hand_over(stream, response_timeout_s=_HEAD_TIMEOUT_S + (parse_link(profile.link).latency_s or 0.0))
     objects = await driver.read_objects(
-        stream, driver.MeterSettings(profile.name_on_bus, _association(profile)), hdlc=hdlc, wrapper=wrapper,
+        stream, _settings(profile), hdlc=hdlc, wrapper=wrapper,
         counter=await meter.counter(), guard=meter.taken.guard,
     )  # fmt: skip
     await meter.taken.keep()

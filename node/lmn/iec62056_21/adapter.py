@@ -9,6 +9,7 @@ import trio
 
 from node.lmn.iec62056_21 import driver
 from node.lmn.iec62056_21.readings import Interpretation
+from node.lmn.links import parse_link
 from node.lmn.profiles import MeterProfile
 from node.lmn.session import Batch, Clock, Driver, LmnStores
 
@@ -28,7 +29,7 @@ class TextPoll:
         """As `PollSession.ask`."""
         return await driver.read_meter(
             stream, address=profile.address, clock=clock, interpretation=interpretation(profile),
-            wake_up=profile.wake_up,
+            wake_up=profile.wake_up, latency_s=parse_link(profile.link).latency_s or 0.0,
         )  # fmt: skip
 
 

@@ -88,7 +88,8 @@ class ReadoutClient:
     `address` names one of several meters on the line (clause 6.3.1; empty asks whoever is there).  `can_switch` says
     whether the link can change its speed, `baudrate_max` the fastest it should.  `attempts` bounds both the sign-ons
     and the repetitions of a damaged block: raise it on bad lines, at the cost of a longer wait for dead meters.
-    `wake_up` says that the meter sleeps on a battery: each request then takes 3.8 s more.
+    `wake_up` says that the meter sleeps on a battery: each request then takes 3.8 s more.  `latency_s` is what the way
+    to the meter adds to each answer.
     Raises RemoteProtocolError when the meter is silent, gives nonsense or never ends.
     """
 
@@ -100,6 +101,7 @@ class ReadoutClient:
         baudrate_max: int = 19200,
         attempts: int = 3,
         wake_up: bool = False,
+        latency_s: float = 0.0,
         size_max: int = READOUT_SIZE_MAX,
     ) -> None:
         if len(address) > 32 or not address.isascii() or any(c in "/!\r\n" for c in address):
@@ -109,6 +111,7 @@ class ReadoutClient:
         self._baudrate_max = baudrate_max
         self._attempts = attempts
         self._wake_up = wake_up
+        self._latency_s = latency_s
         self._reader = ReadoutReader(size_max)
         self._heard = False  # something since we last spoke
         self._state = _State.IDLE
@@ -122,7 +125,7 @@ class ReadoutClient:
 
     def timer_s(self) -> float:
         """How long to wait for the next byte before calling `timeout`."""
-        return CHARACTER_TIMEOUT_S if self._heard else RESPONSE_TIMEOUT_S
+        return self._latency_s + (CHARACTER_TIMEOUT_S if self._heard else RESPONSE_TIMEOUT_S)
 
     def start(self) -> list[Instruction]:
         """Sign on, at 300 baud."""

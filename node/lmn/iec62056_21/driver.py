@@ -40,17 +40,21 @@ async def read_meter(
     interpretation: Interpretation | None = None,
     baudrate_max: int = 19200,
     wake_up: bool = False,
+    latency_s: float = 0.0,
     timeout_s: float = READOUT_TIMEOUT_S,
 ) -> list[Reading | RemoteProtocolError]:
     """
     Ask one meter for its readout (modes A to C); its readings, and an error for each line that was none.
 
-    `clock` gives seconds of the Unix epoch and stamps `received_at`; `wake_up` is for meters that sleep. A stream
+    `clock` gives seconds of the Unix epoch and stamps `received_at`; `wake_up` is for meters that sleep, `latency_s`
+    for slow ways to them. A stream
     without `set_baudrate` (a TCP converter) stays at the initial speed. Raises RemoteProtocolError where the meter is
     silent or wrong (`silent`, `truncated`, `bad_checksum`, ...), and what the stream raises.
     """
     can_switch = isinstance(stream, SpeedLink)
-    client = ReadoutClient(address, can_switch=can_switch, baudrate_max=baudrate_max, wake_up=wake_up)
+    client = ReadoutClient(
+        address, can_switch=can_switch, baudrate_max=baudrate_max, wake_up=wake_up, latency_s=latency_s
+    )
     received_at: datetime | None = None
     with trio.move_on_after(timeout_s):
         readout = await _follow(stream, client.start())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 import trio
@@ -33,6 +34,8 @@ class MBusPoll:
         address = self._addresses[profile.device]
         link = parse_link(profile.link)
         timing = Timing(link.baudrate) if link.path else Timing()
+        if link.latency_s is not None:
+            timing = replace(timing, latency_s=link.latency_s)
         now, key = datetimes(clock), profile.key("encryption")
         if key is None:
             return await Bus(stream, timing, now).read_meter(address)

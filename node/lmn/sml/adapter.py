@@ -7,6 +7,7 @@ from typing import Final
 
 import trio
 
+from node.lmn.links import parse_link
 from node.lmn.profiles import MeterProfile
 from node.lmn.session import Batch, Clock, Discovered, Driver, LmnStores, datetimes
 from node.lmn.sml.client import SmlClient, register_class
@@ -41,7 +42,8 @@ class SmlPoll:
         link = SmlLink(stream, datetimes(clock), on_error=faults.append)
         # Registers that are known are asked for by name [REQ.SML.CLI.RequestMeterData.10]; a list tells what there is.
         exchange = client.request_meter_data(profile.registers) if profile.registers else client.get_list()
-        return [*await link.ask_readings(exchange, _ANSWER_TIMEOUT_S), *faults]
+        timeout_s = _ANSWER_TIMEOUT_S + (parse_link(profile.link).latency_s or 0.0)
+        return [*await link.ask_readings(exchange, timeout_s), *faults]
 
 
 class SmlPush:
