@@ -64,7 +64,7 @@ def sniff(
         MeterProtocol | None, typer.Option("--protocol", "-p", help="What the meters speak, if LINK does not say.")
     ] = None,
     key: Keys = None,
-    ask: Annotated[bool, typer.Option("--ask", help="Ask the meter (sml, dlms, mbus, iec62056-21).")] = False,
+    ask: Annotated[bool, typer.Option("--ask", help="Ask the meter (sml, dlms, mbus, iec62056-21, modbus).")] = False,
     every_s: Annotated[float, typer.Option(min=0.1, help="Seconds between two questions.")] = 10.0,
     once: Annotated[bool, typer.Option("--once", help="Ask once and leave.")] = False,
     search: Annotated[

@@ -28,7 +28,7 @@ _FRAME = re.compile(r"([78])([NEO])([12])")
 # What a line starts with: EN 13757-2, IEC 62056-21 clause 6.3, DSMR P1 5.0.2 clause 4.6, IMST's host interface.
 _LINES = {
     "mbus": (2400, "8E1"), "iec62056-21": (300, "7E1"), "p1": (115_200, "8N1"), "wmbus": (57_600, "8N1"),
-    "lks1": (921_600, "8N1"),
+    "lks1": (921_600, "8N1"), "modbus": (9600, "8N1"),
 }  # fmt: skip
 
 
@@ -62,7 +62,8 @@ def parse_link(url: str) -> Link:
     if parts.scheme == "tcp" or parts.netloc:
         if parts.scheme == "serial" or not parts.hostname or not parts.port or query:
             raise ValueError(
-                "a TCP link is tcp://host:port alone or with ?latency=3, a serial link serial:///dev/... with three slashes"
+                "a TCP link is tcp://host:port alone or with ?latency=3, a serial link serial:///dev/... with three"
+                " slashes"
             )
         return Link(radio, parts.hostname, parts.port, latency_s=latency_s)
     frame = _FRAME.fullmatch(query.pop("frame", "8N1").upper())

@@ -27,7 +27,17 @@ from node.lmn.links import with_defaults
 from protocol.metering.obis import Obis
 
 ANY_METER = "*"
-_IN_QUERY = ("registers", "interval_s", "medium", "time_zone", "constant_imp_per_kwh", "wake_up", "mode_e", "layouts")
+_IN_QUERY = (
+    "registers",
+    "interval_s",
+    "medium",
+    "time_zone",
+    "constant_imp_per_kwh",
+    "wake_up",
+    "mode_e",
+    "layouts",
+    "map",
+)
 SILENT_INTERVALS = 3  # telegrams that may be lost before a pushing bus counts as silent
 
 
@@ -49,16 +59,17 @@ class MeterProfile(BaseModel):
     `node.lmn.mbus.procedures.parse_address` has it), `[hdlc:|wrapper:]CLIENT/LOGICAL[/PHYSICAL]` of DLMS (where it
     pushes `hdlc:`, `wrapper:` or `mbus:` alone), the server id of one of several SML meters, `MODULE[/GATEWAY]` of
     wireless M-Bus: the radio module, and the 14 characters of the gateway's own address where meters that listen after
-    they have spoken shall be asked, once a quarter hour.  `keys` are hexadecimal: `encryption`, for DLMS and encrypted
-    P1 `authentication`, for DLMS `password` and the gateway's `system_title`, for `lks1` (SML in TLS on the wired LMN)
-    `certificate`, `private_key` and `meter_certificate` in DER.
+    they have spoken shall be asked, once a quarter hour; `[rtu:|tcp:]UNIT` of Modbus.  `keys` are hexadecimal:
+    `encryption`, for DLMS and encrypted P1 `authentication`, for DLMS `password` and the gateway's `system_title`, for
+    `lks1` (SML in TLS on the wired LMN) `certificate`, `private_key` and `meter_certificate` in DER.
     `registers` empty means all; named ones are kept, the rest is not delivered.  `push`: the meter sends unasked.
     `interval_s`: how often it then does; after `SILENT_INTERVALS` of them the bus counts as silent, so a value too
     small makes alarms of lost telegrams and one too large hides a dead meter.  `medium` is OBIS group A for meters
     that leave it out, `time_zone` that of stamps without an offset.  `wake_up`: an IEC 62056-21 meter on a battery.
     `mode_e`: DLMS behind the hand-over of IEC 62056-21 at an optical head.
     `layouts` (in a URL with commas between them) say what the lists of a DLMS meter mean that names nothing: shipped
-    ones by name, own ones by file (docs/lmn.md).
+    ones by name, own ones by file (docs/lmn.md).  `map` says the same of a Modbus meter's registers: `sunspec` for one
+    that describes itself, a shipped table by name, an own one by file.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
@@ -77,6 +88,7 @@ class MeterProfile(BaseModel):
     constant_imp_per_kwh: int | None = Field(default=None, gt=0)
     wake_up: bool = False
     mode_e: bool = False
+    map: str = "sunspec"
     layouts: Annotated[tuple[str, ...], BeforeValidator(_names)] = ()
 
     @field_validator("link")

@@ -281,7 +281,7 @@ def test_a_layout_that_is_none_is_refused_with_its_place(tmp_path: Path, text: s
     if text.endswith("[pairs]\n"):
         assert find_layout(str(file)).elements  # an empty table says nothing
         return
-    with pytest.raises(LocalProtocolError, match=f"layout ours: .*{said}"):
+    with pytest.raises(LocalProtocolError, match=f"table ours: .*{said}"):
         find_layout(str(file))
 
 

@@ -13,27 +13,22 @@ somebody who knows the meter names the layout.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import Enum
 from functools import cache
-from importlib import resources
-from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from node.lmn.dlms.axdr import INTEGER_TYPES, Data, Type
 from node.lmn.dlms.clock import CosemDateTime
 from node.lmn.dlms.values import TEXT_TYPES, reading_of
-from protocol.errors import LocalProtocolError
+from node.lmn.tables import ObisField, Part, Table, UnitField, find_table, shipped_tables
 from protocol.metering.obis import Obis
 from protocol.metering.reading import Quality, Reading
-from protocol.metering.units import unit_code
 
-FILE_SIZE_MAX: Final = 1 << 18
 _TYPES: Final = {kind.name.lower().replace("_", "-"): frozenset({kind}) for kind in Type if kind is not Type.DONT_CARE}
 _GROUPS: Final = {"text": TEXT_TYPES, "number": INTEGER_TYPES - {Type.BCD}, "any": frozenset(Type)}
 _ACCEPTED: Final[Mapping[str, frozenset[Type]]] = {**_TYPES, **_GROUPS}
@@ -50,26 +45,11 @@ class Certainty(Enum):
     SEEN = "seen"  # telegrams alone, checked by sums
 
 
-def _obis(text: object) -> object:
-    return Obis.parse(text) if isinstance(text, str) else text
-
-
-def _unit(symbol: object) -> object:
-    try:
-        return unit_code(symbol) if isinstance(symbol, str) else symbol
-    except KeyError:
-        raise ValueError(f"no unit {symbol!r} (expected a DLMS symbol such as Wh, varh, W, V, A)") from None
-
-
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
-
-
-class Scale(_Model):
+class Scale(Part):
     """The power of ten and the unit of a value."""
 
     scaler: int = Field(default=0, ge=-10, le=10)
-    unit: Annotated[int | None, BeforeValidator(_unit)] = None
+    unit: UnitField = None
 
 
 class Element(Scale):
@@ -77,7 +57,7 @@ class Element(Scale):
 
     type: str
     size: int | None = Field(default=None, ge=0, le=255)
-    obis: Annotated[Obis | None, BeforeValidator(_obis)] = None
+    obis: ObisField = None
     role: Literal["clock", "date", "time", "meter-number"] | None = None
 
     @model_validator(mode="after")
@@ -100,16 +80,13 @@ class Element(Scale):
         return self.size if self.role is None else _ROLE_SIZES.get(self.role, self.size)
 
 
-class Layout(_Model):
+class Layout(Table):
     """
     A list by place (`elements`), or the scales of a list of pairs by the code's groups C and D (`pairs`).
 
     `identification` is how the list's own name begins; a list by place then has it in its first element.
     """
 
-    name: str = ""
-    title: str
-    source: str
     certainty: Certainty
     identification: str = ""
     elements: tuple[Element, ...] = ()
@@ -231,48 +208,15 @@ def _place(layout: Layout, items: Sequence[Data], template: Reading) -> Placed:
 
 
 @cache
+def _by_name() -> Mapping[str, Layout]:
+    return shipped_tables(Layout, "node.lmn.dlms", "layouts")
+
+
 def shipped_layouts() -> tuple[Layout, ...]:
     """The layouts of this package, in the order of their names."""
-    files = sorted(resources.files("node.lmn.dlms").joinpath("layouts").iterdir(), key=lambda file: file.name)
-    return tuple(
-        _parse(file.name.removesuffix(".toml"), file.read_text("utf-8"))
-        for file in files
-        if file.name.endswith(".toml")
-    )
+    return tuple(_by_name().values())
 
 
 def find_layout(name_or_file: str) -> Layout:
-    """
-    A shipped layout by its name, or a user's own out of a file.
-
-    Raises LocalProtocolError that says which names there are, or where in the file what was expected.
-    """
-    for layout in shipped_layouts():
-        if layout.name == name_or_file:
-            return layout
-    path = Path(name_or_file)
-    if path.suffix != ".toml":
-        names = ", ".join(layout.name for layout in shipped_layouts())
-        raise LocalProtocolError(f"no layout {name_or_file!r}: expected a file that ends .toml, or one of {names}")
-    try:
-        with path.open("rb") as file:
-            text = file.read(FILE_SIZE_MAX + 1).decode("utf-8")
-    except OSError as error:
-        raise LocalProtocolError(f"{name_or_file}: cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError:
-        raise LocalProtocolError(f"{name_or_file}: no text in UTF-8") from None
-    if len(text) > FILE_SIZE_MAX:
-        raise LocalProtocolError(f"{name_or_file}: a layout has at most {FILE_SIZE_MAX} octets")
-    return _parse(path.stem, text)
-
-
-def _parse(name: str, text: str) -> Layout:
-    try:
-        return Layout.model_validate({"name": name, **tomllib.loads(text)})
-    except tomllib.TOMLDecodeError as error:
-        raise LocalProtocolError(f"layout {name}: no TOML ({error})") from None
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        said = first["msg"].removeprefix("Value error, ")
-        raise LocalProtocolError(f"layout {name}: {where}{': ' if where else ''}{said}") from None
+    """A shipped layout by its name, or a user's own out of a file; raises as `find_table`."""
+    return find_table(Layout, _by_name(), name_or_file)

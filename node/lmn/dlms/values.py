@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
-from decimal import Decimal
 from typing import Final
 
 from node.lmn.dlms.axdr import INTEGER_TYPES, BitString, Data, Type
+from node.lmn.tables import exact
 from protocol.metering.obis import Obis
 from protocol.metering.reading import Quality, Reading
 
@@ -25,7 +24,7 @@ def reading_of(data: Data, obis: Obis | None, template: Reading, scaler: int = 0
     elif data.type in INTEGER_TYPES or data.type is Type.BOOLEAN:
         value = int(data.value)
     elif data.type in (Type.FLOAT32, Type.FLOAT64):
-        value, shift = _exact(data.value)
+        value, shift = exact(data.value)
         scaler += shift
         quality = Quality.METER_ERROR if value is None else quality
     elif data.type in (Type.VISIBLE_STRING, Type.UTF8_STRING):
@@ -40,12 +39,3 @@ def reading_of(data: Data, obis: Obis | None, template: Reading, scaler: int = 0
     else:
         value = data.to_bytes() if data.type in COMPOUND else None
     return replace(template, obis=obis, value=value, scaler=scaler, unit=unit, quality=quality)
-
-
-def _exact(number: float) -> tuple[int | None, int]:
-    """Mantissa and power of ten of a binary fraction, exactly; None for what is no number."""
-    if not math.isfinite(number):
-        return None, 0
-    sign, digits, exponent = Decimal(number).as_tuple()
-    mantissa = int("".join(map(str, digits)))
-    return (-mantissa if sign else mantissa), int(exponent)
