@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from itertools import chain
 
@@ -125,9 +126,6 @@ async def run(
         ) from error
     suite = StandardSuite()
     config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    keys = KeyDirectory(config.keys_path, suite)
-    store = Store(config.store_path, cipher_of(keys))
-    metering = MeteringLogRepository(store)
     running: list[Gateway] = []
 
     def not_ready() -> str | None:
@@ -136,7 +134,11 @@ async def run(
             return f"{len(running)} of {len(gateways)} gateways are enrolled"
         return f"{waiting} of {len(running)} gateways sit in no ring yet" if waiting else None
 
-    try:
+    with (
+        closing(KeyDirectory(config.keys_path, suite)) as keys,
+        closing(Store(config.store_path, cipher_of(keys))) as store,
+    ):
+        metering = MeteringLogRepository(store)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(store.run)
             address = await nursery.start(serve_monitoring, registry, config.metrics, lambda: None, not_ready)
@@ -165,9 +167,6 @@ async def run(
                     log.info("%d gateways run, monitoring at %s", len(running), address)
                     if ready is not None:
                         ready(address)
-    finally:
-        store.close()
-        keys.close()
 
 
 def _certificate_ends(modules: Iterable[FileSecurityModule]) -> Iterator[datetime]:
