@@ -44,7 +44,7 @@ format: $(VENV)/.test ## let ruff lay the code out
 	$(BIN)/ruff check --fix .
 
 lock: ## renew the pins (needs uv)
-	for part in "" "-test --extra test"; do set -- $$part; uv pip compile pyproject.toml --extra demo --extra build --extra postgresql \
+	for part in "" "-test --extra test"; do set -- $$part; uv pip compile pyproject.toml --extra demo --extra build --extra postgresql --extra pkcs11 \
 	  $$2 $$3 --universal --python-version 3.11 --no-strip-extras --no-emit-index-url --no-header --generate-hashes -q -o requirements$$1.lock; done
 	for extra in fuzz mutation; do uv pip compile pyproject.toml --extra $$extra --universal --python-version 3.11 --no-strip-extras \
 	  --no-emit-index-url --no-header --generate-hashes -q -o requirements-$$extra.lock; done

@@ -13,7 +13,7 @@ from dataclasses import replace
 from enum import StrEnum
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -198,6 +198,10 @@ class CoordinatorConfig(_Section):
 
     pki_dir: Path | None = None
     """Directory of the SM-PKI (root, sub-CA, issued certificates). None: data_dir/pki."""
+
+    quality_seal: Literal["required", "optional"] = "optional"
+    """Whether a gateway must show its manufacturer's quality seal to be enrolled. required: a token alone admits
+    nobody, and the manufacturer's revocation list must be there. optional: a seal that is shown must hold."""
 
     areas: Annotated[tuple[AreaName, ...], Field(min_length=1)] = ("default",)
     """Grid areas (feeders, transformers) whose totals are wanted; gateways enrol into one of them by token. Finer areas

@@ -32,9 +32,10 @@ from coordinator.gwa.ca import (
     TLS_CHAIN_FILE,
     TLS_KEY_FILE,
     CertificateAuthority,
-    TariffSigner,
 )
 from coordinator.gwa.enrolment import Enrolment
+from coordinator.gwa.participants import TariffSigner
+from coordinator.gwa.revocation import RevocationPublisher
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.service import Coordinator
 from coordinator.storage.store import Store
@@ -82,8 +83,9 @@ async def run(config: CoordinatorConfig, *, ready: Callable[[list[str]], None] |
         enrolment = desk = None
         if authority is not None:
             enrolment = Enrolment(
-                store.gateways, authority, coordinator_curve_key=curve_key or _curve_public_key(config),
-                endpoint=endpoint,
+                store.gateways, authority, RevocationPublisher(config.pki_path, authority, store.certificates),
+                coordinator_curve_key=curve_key or _curve_public_key(config), endpoint=endpoint,
+                needs_seal=config.quality_seal == "required",
             )  # fmt: skip
         operator_token = ""
         if signer is not None and role.does(Role.EMP):

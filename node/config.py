@@ -154,6 +154,34 @@ class MeteringLogConfig(_Section):
     costs some 200 bytes a telegram."""
 
 
+class SecurityConfig(_Section):
+    """Where the gateways' private keys are, and how their certificates are kept alive."""
+
+    library: Path | None = None
+    """PKCS#11 library of a token, for example /usr/lib/softhsm/libsofthsm2.so. The token holds signature and decryption
+    keys and the key that seals all others. None: keys are files, which only their owner may read."""
+
+    token_label: str = "stromkreis"  # noqa: S105 - a name, no secret
+    """Label of the token that holds the keys."""
+
+    pin: SecretStr | None = None
+    """User PIN of the token; better from the environment (STROMKREIS_NODE__SECURITY__PIN) than from a file."""
+
+    renew_certificates_days: Annotated[int, Field(ge=1, le=365)] = 60
+    """Days before the end of a gateway's certificates at which new ones are asked for, with new keys. Raising it leaves
+    more time for a coordinator that is away and renews more often."""
+
+    revocation_check_s: Annotated[float, Field(gt=0, le=86_400)] = 900.0
+    """Seconds between two looks for new revocation lists and certificates to renew. Raising it spares the link; a
+    neighbour that was revoked is believed for that much longer."""
+
+    @model_validator(mode="after")
+    def _token_is_complete(self) -> Self:
+        if self.library is not None and self.pin is None:
+            raise ValueError("pin together with library: a token opens with its PIN")
+        return self
+
+
 class PolicyConfig(_Section):
     """What this node's gateways insist on, whatever the coordinator announces."""
 
@@ -225,6 +253,8 @@ class NodeConfig(_Section):
     lmn: MeterReadingConfig = MeterReadingConfig()
 
     metering: MeteringLogConfig = MeteringLogConfig()
+
+    security: SecurityConfig = SecurityConfig()
 
     policy: PolicyConfig = PolicyConfig()
 

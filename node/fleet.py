@@ -9,12 +9,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import AsyncExitStack, closing
 from datetime import UTC, datetime, timedelta
 from itertools import chain
 
 import trio
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
 from prometheus_client import CollectorRegistry, ProcessCollector
 
 from node.aggregation.bills import BillingRules
@@ -28,7 +29,9 @@ from node.lmn.runtime import Backoff, check_profiles
 from node.metering.retention import LogKeeper, Retention
 from node.metrics import NodeMetrics
 from node.monitoring import serve_monitoring
-from node.security.module import FileSecurityModule, KeyDirectory
+from node.security.backend import KeyBackend
+from node.security.backends import open_backend
+from node.security.module import GatewaySecurityModule, KeyDirectory
 from node.storage.cipher import Cipher, StorageKeys, store_cipher
 from node.storage.engine import Store
 from node.storage.repositories.accounts import AccountRepository
@@ -37,7 +40,9 @@ from node.storage.repositories.counters import CounterRepository
 from node.storage.repositories.metering_log import MeteringLogRepository
 from node.storage.repositories.pairings import PairingRepository
 from node.trust import TrustStore
-from node.wan.enrolment import Enroller
+from node.wan.certificates import CertificateKeeper
+from node.wan.enrolment import Enroller, coordinator_client
+from protocol import pki
 from protocol.dcnet.crypto.suite import StandardSuite
 from protocol.dcnet.setup.epoch import Policy
 from protocol.errors import LocalProtocolError, StromkreisError
@@ -135,20 +140,32 @@ async def run(
         return f"{waiting} of {len(running)} gateways sit in no ring yet" if waiting else None
 
     with (
-        closing(KeyDirectory(config.keys_path, suite)) as keys,
+        closing(open_keys(config, root)) as keys,
         closing(Store(config.store_path, cipher_of(keys))) as store,
     ):
         metering = MeteringLogRepository(store)
-        async with trio.open_nursery() as nursery:
+        async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
             nursery.start_soon(store.run)
             address = await nursery.start(serve_monitoring, registry, config.metrics, lambda: None, not_ready)
             modules = await _enrol(config, gateways, keys)
+            hosted = [module for module, _, _ in modules]
+            revocations = pki.RevocationLists()
+            trust = TrustStore(root, time.time, revocations)
+            client = await stack.enter_async_context(coordinator_client(config))
+            certificates = CertificateKeeper(
+                client, root, config.data_dir, trust, revocations, clock=time.time,
+                renew_before=timedelta(days=config.security.renew_certificates_days),
+                told=lambda each: metrics.certificates(_certificate_ends(each)),
+            )  # fmt: skip
+            certificates.load()
+            await certificates.fetch_lists()  # renewals may wait, neighbours' certificates may not
+            nursery.start_soon(certificates.run, hosted, config.security.revocation_check_s)
             async with LinkContext(max_sockets=64 + _SOCKETS_PER_GATEWAY * len(gateways)) as link:
                 shared = Shared(
                     suite=suite, link=link, accounts=AccountRepository(store), bills=BillRepository(store),
                     counters=DurableCounters(CounterRepository(store)),
                     pairings=PairingStore(PairingRepository(store), renewal_policy(config.lmn)), metrics=metrics,
-                    trust=TrustStore(root, time.time), policy=policy_of(config.policy), listen=config.link.listen,
+                    trust=trust, policy=policy_of(config.policy), listen=config.link.listen,
                     public_host=config.link.public_host, relay=config.link.mode == "relay",
                     billing=billing_rules(config.billing), epoch_over=store.truncate_log,
                     backoff=Backoff(max_s=config.lmn.reconnect_s_max), metering=metering,
@@ -163,13 +180,32 @@ async def run(
                         running.append(gateway)
                         gateway_nursery.start_soon(gateway.run)
                     metrics.gateways(len(running))
-                    metrics.certificates(_certificate_ends(module for module, _, _ in modules))
+                    metrics.certificates(_certificate_ends(hosted))
                     log.info("%d gateways run, monitoring at %s", len(running), address)
                     if ready is not None:
                         ready(address)
 
 
-def _certificate_ends(modules: Iterable[FileSecurityModule]) -> Iterator[datetime]:
+def open_keys(config: NodeConfig, root: x509.Certificate) -> KeyDirectory:
+    """
+    The gateways' keys, which lie on the curve of the SM-PKI that certifies them; close them in the end.
+
+    Raises StromkreisError for a root on another curve, or a token that cannot be used.
+    """
+    public_key = root.public_key()
+    if not isinstance(public_key, ec.EllipticCurvePublicKey) or not isinstance(public_key.curve, pki.CURVES):
+        raise StromkreisError(f"{config.root_certificate}: expected an SM-PKI root on a curve of BSI TR-03116-3")
+    return KeyDirectory(config.keys_path, StandardSuite(), backend=key_backend(config), curve=type(public_key.curve))
+
+
+def key_backend(config: NodeConfig) -> KeyBackend:
+    """Files or the token, as the configuration says.  Raises StromkreisError for a token that cannot be used."""
+    security = config.security
+    pin = None if security.pin is None else security.pin.get_secret_value()
+    return open_backend(config.keys_path, security.library, security.token_label, pin)
+
+
+def _certificate_ends(modules: Iterable[GatewaySecurityModule]) -> Iterator[datetime]:
     for module in modules:
         if module.certificate is not None:
             yield x509.load_der_x509_certificate(module.certificate).not_valid_after_utc
@@ -177,9 +213,9 @@ def _certificate_ends(modules: Iterable[FileSecurityModule]) -> Iterator[datetim
 
 async def _enrol(
     config: NodeConfig, gateways: Sequence[GatewayConfig], keys: KeyDirectory
-) -> list[tuple[FileSecurityModule, str, bytes]]:
+) -> list[tuple[GatewaySecurityModule, str, bytes]]:
     """Every gateway's security module with the coordinator's endpoint and CURVE key, in the order of the list."""
-    modules: dict[str, tuple[FileSecurityModule, str, bytes]] = {}
+    modules: dict[str, tuple[GatewaySecurityModule, str, bytes]] = {}
     limiter = trio.CapacityLimiter(_ENROLMENTS_AT_ONCE)
 
     async def enrol(gateway: GatewayConfig) -> None:

@@ -15,7 +15,6 @@ from typing import TypeVar
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from protocol import pki
@@ -26,13 +25,24 @@ _REMEMBERED = 65_536  # entries of each kind; one is some 200 bytes
 
 
 class TrustStore:
-    """Checks members' certificates and signatures against one root."""
+    """
+    Checks members' certificates and signatures against one root.
 
-    def __init__(self, root: x509.Certificate, clock: Callable[[], float]) -> None:
+    With `revocations` a certificate counts only while its issuers' lists are current and do not name it.
+    """
+
+    def __init__(
+        self, root: x509.Certificate, clock: Callable[[], float], revocations: pki.RevocationLists | None = None
+    ) -> None:
         self._root = root
+        self._revocations = revocations
         self._clock = clock
         self._chains: OrderedDict[bytes, pki.Verified] = OrderedDict()
         self._signatures: OrderedDict[bytes, None] = OrderedDict()
+
+    def forget_chains(self) -> None:
+        """Check every certificate anew: the revocation lists have changed."""
+        self._chains.clear()
 
     def check(
         self, identity: str, text: bytes, signature: bytes, certificate: bytes, intermediates: Sequence[bytes]
@@ -65,7 +75,7 @@ class TrustStore:
         if seen in self._signatures:
             return
         try:
-            verified.public_key.verify(signature, text, ec.ECDSA(hashes.SHA256()))
+            verified.public_key.verify(signature, text, ec.ECDSA(pki.signature_hash(verified.public_key)))
         except InvalidSignature as error:
             raise RemoteProtocolError("bad_signature", "the signature does not hold") from error
         _remember(self._signatures, seen, None)
@@ -76,7 +86,9 @@ class TrustStore:
         verified = self._chains.get(key)
         if verified is None or not verified.holds_at(now):
             loaded = [pki.load_certificate(each) for each in (certificate, *intermediates)]
-            verified = pki.verify_chain(loaded[0], loaded[1:], self._root, now, role=role)
+            verified = pki.verify_chain(
+                loaded[0], loaded[1:], self._root, now, role=role, revocations=self._revocations
+            )
             _remember(self._chains, key, verified)
         return verified
 

@@ -120,6 +120,7 @@ def _upgrade(side: Side, config: Path | None) -> Sequence[SchemaStatus]:
 
         return [coordinator_schema.upgrade(load(CoordinatorConfig, side, config).database_url)]
     from node.config import NodeConfig  # noqa: PLC0415
+    from node.fleet import key_backend  # noqa: PLC0415
     from node.security.module import KeyDirectory  # noqa: PLC0415
     from node.storage import schema as node_schema  # noqa: PLC0415
     from node.storage.cipher import store_cipher  # noqa: PLC0415
@@ -129,7 +130,7 @@ def _upgrade(side: Side, config: Path | None) -> Sequence[SchemaStatus]:
     before = node_schema.status(settings.store_path, settings.seeds_path)
     if all(each.found is None for each in before):
         return before  # the security module would make a key
-    keys = KeyDirectory(settings.keys_path, StandardSuite())
+    keys = KeyDirectory(settings.keys_path, StandardSuite(), backend=key_backend(settings))
     try:
         node_schema.upgrade(settings.store_path, store_cipher(keys))
     finally:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import UTC, datetime, timedelta
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -11,12 +13,15 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 
 from coordinator.config import CoordinatorConfig
 from coordinator.gwa.ca import CertificateAuthority
 from coordinator.gwa.enrolment import Directory
+from coordinator.gwa.revocation import OFFLINE_AUTHORITIES, revoke_offline
 from coordinator.storage.store import Store
+from node.config import NodeConfig
 from protocol import pki
 from protocol.errors import LocalProtocolError, RemoteProtocolError, StromkreisError
 from stromkreis.config import load
@@ -26,6 +31,23 @@ app = typer.Typer(help="A demo SM-PKI: certificates of gateways and the tokens t
 
 PkiDirectory = Annotated[Path, typer.Option("--pki", help="Directory of the PKI.", envvar="STROMKREIS_PKI_DIR")]
 _DEFAULT_DIRECTORY = Path("var/coordinator/pki")
+_CURVES = {curve.name: curve for curve in pki.CURVES}
+
+
+class Curve(Enum):
+    """The curves of an SM-PKI (BSI TR-03116-3)."""
+
+    BRAINPOOL_P256 = "brainpoolP256r1"
+    BRAINPOOL_P384 = "brainpoolP384r1"
+    NIST_P256 = "secp256r1"
+    NIST_P384 = "secp384r1"
+
+
+class OfflineCa(Enum):
+    """The CAs whose lists are files."""
+
+    ROOT = "root"
+    MANUFACTURER = "manufacturer"
 
 
 @app.command()
@@ -35,16 +57,84 @@ def init(
     host: Annotated[
         list[str] | None, typer.Option(help="DNS name or address by which gateways reach the coordinator; repeatable.")
     ] = None,
+    curve: Annotated[Curve, typer.Option(help="Curve of all keys of this PKI, the gateways' included.")] = (
+        Curve.BRAINPOOL_P256
+    ),
 ) -> None:
     """Make root, sub-CA and the coordinator's TLS certificate.  Never overwrites."""
     try:
         CertificateAuthority.create(
-            pki_dir, _now(), organisation=organisation, hosts=host or ["localhost", "127.0.0.1"]
-        )
+            pki_dir, _now(), organisation=organisation, hosts=host or ["localhost", "127.0.0.1"],
+            curve=_CURVES[curve.value],
+        )  # fmt: skip
     except LocalProtocolError as error:
         raise _failure(error) from error
     typer.echo(f"made root.pem, sub-ca.pem and coordinator-tls.pem with their keys in {pki_dir}")
     typer.echo("Gateways need root.pem. Keep *.key to yourself.")
+
+
+@app.command()
+def manufacturer(
+    name: Annotated[str, typer.Argument(help="Name of the manufacturer, as its sub-CA is called.")],
+    pki_dir: PkiDirectory = _DEFAULT_DIRECTORY,
+) -> None:
+    """Make a manufacturer's sub-CA below the root, for quality seals.  Never overwrites."""
+    try:
+        CertificateAuthority.create_manufacturer(pki_dir, _now(), name)
+    except LocalProtocolError as error:
+        raise _failure(error) from error
+    typer.echo(f"made manufacturer.pem with its key in {pki_dir}; `stromkreis pki seal` gives gateways their seals")
+
+
+@app.command()
+def seal(
+    config: ConfigFile = None,
+    pki_dir: PkiDirectory = _DEFAULT_DIRECTORY,
+) -> None:
+    """
+    Give every gateway of a node its quality seal, as its manufacturer does before it is shipped.
+
+    Gateways that have one are left as they are, so that it can be repeated.
+    Example: stromkreis pki seal -c stromkreis.toml --pki var/coordinator/pki
+    """
+    from node.fleet import open_keys  # noqa: PLC0415 - all of a node, which no other command of the PKI needs
+
+    settings = load(NodeConfig, "node", config)
+    try:
+        authority = CertificateAuthority.load_manufacturer(pki_dir)
+        keys = open_keys(settings, authority.root)
+    except (LocalProtocolError, StromkreisError) as error:
+        raise _failure(error) from error
+    made = 0
+    try:
+        for gateway in track(settings.all_gateways(), description="seals", disable=not sys.stderr.isatty()):
+            module = keys.open(gateway.id)
+            if not module.is_sealed:
+                asked = pki.check_package(module.seal_package())
+                triple = authority.issue_triple(asked, _now(), roles=pki.SEAL_TRIPLE)
+                module.install_seal(tuple(map(pki.to_der, triple)), (pki.to_der(authority.sub_ca),))
+                made += 1
+    except StromkreisError as error:
+        raise _failure(error) from error
+    finally:
+        keys.close()
+    typer.echo(f"{made} gateways got their quality seal from {authority.administrator}")
+
+
+@app.command(name="revoke-serial")
+def revoke_serial(
+    serial: Annotated[str, typer.Argument(help="Serial number in hexadecimal, as `pki show` tells it.")],
+    ca: Annotated[OfflineCa, typer.Option(help="Who issued it: root a sub-CA, manufacturer a quality seal.")],
+    pki_dir: PkiDirectory = _DEFAULT_DIRECTORY,
+) -> None:
+    """Put a sub-CA's or a quality seal's certificate on the revocation list of its CA; gateways: `pki revoke`."""
+    try:
+        revoke_offline(pki_dir, ca.value, int(serial, 16), _now())
+    except ValueError as error:
+        raise _failure(StromkreisError(f"{serial}: expected a serial number in hexadecimal")) from error
+    except LocalProtocolError as error:
+        raise _failure(error) from error
+    typer.echo(f"{serial} is on the list {OFFLINE_AUTHORITIES[ca.value][2]} of {pki_dir}")
 
 
 @app.command()
@@ -145,11 +235,18 @@ def verify(
     file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="The chain in PEM, leaf first.")],
     root: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="The root certificate in PEM.")],
     role: Annotated[pki.Role, typer.Option(help="What the certificate is for.")] = pki.Role.GATEWAY_SIGNATURE,
+    lists: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="Revocation lists in PEM, from /api/v1/revocation-lists."),
+    ] = None,
 ) -> None:
-    """Check a chain up to the root; exit status 1 and the reason where it does not hold."""
+    """Check a chain up to the root; exit status 1 and the reason, with its clause, where it does not hold."""
     (leaf, *above), (anchor, *_) = _certificates(file), _certificates(root)
+    revocations = None if lists is None else pki.RevocationLists()
     try:
-        verified = pki.verify_chain(leaf, above, anchor, _now(), role=role)
+        if lists is not None and revocations is not None:
+            revocations.take(pki.load_revocation_bundle(lists.read_bytes(), anchor, _now()))
+        verified = pki.verify_chain(leaf, above, anchor, _now(), role=role, revocations=revocations)
     except RemoteProtocolError as error:
         raise _failure(error) from error
     typer.echo(f"{verified.common_name}: good for {role.value} until {verified.not_after:%Y-%m-%d %H:%M} UTC")

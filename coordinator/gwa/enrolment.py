@@ -2,8 +2,10 @@
 Enrolment: how a gateway that holds nothing but a token becomes one that rings accept.
 
 The administrator hands out a token (for one gateway or a batch of them, maybe for one area only).  The gateway sends it
-over HTTPS with a signing request, its CURVE public key and the area it stands in; back come its certificate chain and
-what it needs to call the coordinator.  A token is worth 256 random bits, so a plain SHA-256 keeps it safe at rest.
+over HTTPS with a package of requests for its triple, its CURVE public key and the area it stands in; back come its
+certificates and what it needs to call the coordinator.  A token is worth 256 random bits, so a plain SHA-256 keeps it
+safe at rest.  The token says that the administrator wants the gateway; the quality seal, whose key signs the package,
+that it is the one its manufacturer made.
 
 The whole decision is one database transaction: the use is taken from the token and the gateway enters the directory
 together or not at all, so that neither a crash nor two gateways at the same moment can spend a use twice.  An answer
@@ -20,9 +22,11 @@ from datetime import datetime, timedelta
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 
-from coordinator.gwa.ca import CertificateAuthority
+from coordinator.gwa.ca import CertificateAuthority, to_pem
+from coordinator.gwa.revocation import RevocationPublisher
+from coordinator.storage.certificates import CertificateRecord
 from coordinator.storage.gateways import (
     EnrolmentTransaction,
     GatewayRecord,
@@ -30,7 +34,7 @@ from coordinator.storage.gateways import (
     GatewayStatus,
     TokenRecord,
 )
-from protocol import pki
+from protocol import cms, pki
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 
 TOKEN_PREFIX = "stk_"  # noqa: S105 - lets secret scanners recognise a token that went astray
@@ -40,20 +44,42 @@ CURVE_KEY_SIZE = 32
 
 @dataclass(frozen=True, slots=True)
 class EnrolmentRequest:
-    """What a gateway asks with: `signing_request` is PKCS#10 DER, `curve_key` 32 bytes."""
+    """
+    What a gateway asks with: `package` as `pki.check_package` has it, `curve_key` 32 bytes.
+
+    `endorsement` is a detached CMS signature over the package by the quality seal's key, `seal_chain` its certificates
+    (DER, leaf first); None and empty for a gateway without a seal.
+    """
 
     token: str
     gateway_id: str
     area: str
-    signing_request: bytes
+    package: bytes
     curve_key: bytes
+    endorsement: bytes | None = None
+    seal_chain: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class IssuedTriple:
+    """A gateway's certificates in PEM: the signature certificate with those above it, encryption, TLS."""
+
+    signature_chain: str
+    encryption: str
+    tls: str
+
+    @classmethod
+    def of(cls, triple: Sequence[x509.Certificate], authority: CertificateAuthority) -> IssuedTriple:
+        """Signature, encryption, TLS, in this order."""
+        signature, encryption, tls = triple
+        return cls(authority.chain_pem(signature), to_pem([encryption]).decode(), to_pem([tls]).decode())
 
 
 @dataclass(frozen=True, slots=True)
 class Enrolled:
-    """What a gateway is answered: its chain (PEM, leaf first) and how to reach the coordinator."""
+    """What a gateway is answered: its certificates and how to reach the coordinator."""
 
-    certificate_chain: str
+    certificates: IssuedTriple
     coordinator_curve_key: bytes
     endpoint: str
 
@@ -92,13 +118,16 @@ class Enrolment:
     """Answers enrolment requests.  `coordinator_curve_key` and `endpoint` are handed to every gateway."""
 
     def __init__(
-        self, gateways: GatewayRepository, authority: CertificateAuthority, *, coordinator_curve_key: bytes,
-        endpoint: str,
+        self, gateways: GatewayRepository, authority: CertificateAuthority, publisher: RevocationPublisher, *,
+        coordinator_curve_key: bytes, endpoint: str, needs_seal: bool = False,
     ) -> None:  # fmt: skip
+        """`needs_seal` refuses gateways without a quality seal; one that is shown must hold in any case."""
         if len(coordinator_curve_key) != CURVE_KEY_SIZE:
             raise LocalProtocolError(f"a CURVE key has {CURVE_KEY_SIZE} bytes")
         self._gateways = gateways
-        self._authority = authority
+        self.authority = authority
+        self.publisher = publisher
+        self._needs_seal = needs_seal
         self._coordinator_curve_key = coordinator_curve_key
         self._endpoint = endpoint
 
@@ -106,9 +135,10 @@ class Enrolment:
         """
         Admit one gateway, or say why not.
 
-        Raises RemoteProtocolError: what `protocol.pki.check_request` raises, `gateway_id_mismatch`, `area_name`,
-        `curve_key`, `token_unknown`, `token_expired`, `token_used_up`, `token_area`, `duplicate_gateway` (the id is
-        taken by other keys), `duplicate_key` (a key belongs to another gateway), `gateway_revoked`.
+        Raises RemoteProtocolError: what `pki.check_package` raises, and for the seal `pki.verify_chain` and
+        `cms.verify_detached`; `quality_seal`, `gateway_id_mismatch`, `area_name`, `curve_key`, `token_unknown`,
+        `token_expired`, `token_used_up`, `token_area`, `duplicate_gateway` (the id is taken by other keys),
+        `duplicate_key` (a key belongs to another gateway), `gateway_revoked`.
         """
         check_area(request.area)
         if len(request.curve_key) != CURVE_KEY_SIZE or not any(request.curve_key):
@@ -117,26 +147,60 @@ class Enrolment:
         # Without a token nobody learns which gateways there are, no signature is checked, and no write lock is taken.
         if not self._gateways.has_token(token):
             raise RemoteProtocolError("token_unknown", "no such enrolment token")
-        signing = pki.check_request(request.signing_request)
-        if signing.gateway_id != request.gateway_id:
+        asked = pki.check_package(request.package)
+        if asked[0].gateway_id != request.gateway_id:
             raise RemoteProtocolError("gateway_id_mismatch", "the signing request names another gateway")
-        key_digest = _key_digest(signing.public_key)
+        self._check_seal(request, now)
+        digests = [key_digest(each.public_key) for each in asked]
         with self._gateways.enrolment() as transaction:
-            known = transaction.same(request.gateway_id, key_digest, request.curve_key)
+            known = transaction.same(request.gateway_id, digests[0], request.curve_key)
             if known:
-                return self._answer(_repeated(known, request, key_digest, token))
+                _require_repetition(known, request, digests[0], token)
+                mine = transaction.certificates(request.gateway_id)[: len(digests)]
+                if [each.key_digest for each in mine] != digests:
+                    raise RemoteProtocolError("duplicate_gateway", "this gateway id is enrolled with other keys")
+                return self._answer([pki.load_certificate(each.certificate) for each in mine])
             _take_use(transaction, token, request.area, now)
-            certificate = self._authority.issue_gateway(request.gateway_id, signing.public_key, now)
+            triple = self.authority.issue_triple(asked, now)
             made = GatewayRecord(
-                request.gateway_id, request.area, pki.to_der(certificate), key_digest, request.curve_key,
+                request.gateway_id, request.area, pki.to_der(triple[0]), digests[0], request.curve_key,
                 GatewayStatus.ACTIVE, _ms(now), None, token,
             )  # fmt: skip
-            if not transaction.add(made):  # the exception gives the use back
-                raise RemoteProtocolError("duplicate_gateway", "enrolled by another request at the same moment")
-        return self._answer(certificate)
+            if not transaction.add(made, triple_records(request.gateway_id, triple, now, sequence=1)):
+                # The exception gives the use back.
+                raise RemoteProtocolError("duplicate_key", "a key of this request has a certificate already")
+        return self._answer(triple)
 
-    def _answer(self, certificate: x509.Certificate) -> Enrolled:
-        return Enrolled(self._authority.chain_pem(certificate), self._coordinator_curve_key, self._endpoint)
+    def _check_seal(self, request: EnrolmentRequest, now: datetime) -> None:
+        if request.endorsement is None:
+            if self._needs_seal:
+                raise RemoteProtocolError("quality_seal", "a package that no quality seal's key has signed")
+            return
+        if not request.seal_chain:
+            raise RemoteProtocolError("quality_seal", "a signature without the certificate of a quality seal")
+        seal, *above = (pki.load_certificate(each) for each in request.seal_chain)
+        lists = self.publisher.lists(now)
+        role = pki.Role.SEAL_SIGNATURE
+        pki.verify_chain(seal, above, self.authority.root, now, role=role, revocations=lists)
+        if pki.gateway_id(seal) != request.gateway_id:
+            raise RemoteProtocolError("gateway_id_mismatch", "the quality seal is another gateway's")
+        cms.verify_detached(request.endorsement, request.package, [seal], cms.Limits())
+
+    def _answer(self, triple: Sequence[x509.Certificate]) -> Enrolled:
+        return Enrolled(IssuedTriple.of(triple, self.authority), self._coordinator_curve_key, self._endpoint)
+
+
+def triple_records(
+    gateway_id: str, triple: Sequence[x509.Certificate], now: datetime, *, sequence: int
+) -> list[CertificateRecord]:
+    """The rows of a triple that was just issued."""
+    return [
+        CertificateRecord(
+            f"{each.serial_number:x}", gateway_id, role, sequence, pki.to_der(each), key_digest(each.public_key()),
+            _ms(now), _ms(each.not_valid_after_utc),
+        )
+        for role, each in zip(pki.GATEWAY_TRIPLE, triple, strict=True)
+    ]  # fmt: skip
 
 
 def check_area(area: str) -> None:
@@ -145,19 +209,16 @@ def check_area(area: str) -> None:
         raise RemoteProtocolError("area_name", f"expected 1 to {AREA_LENGTH_MAX} printable characters")
 
 
-def _repeated(
-    known: Sequence[GatewayRecord], request: EnrolmentRequest, key_digest: bytes, token: bytes
-) -> x509.Certificate:
+def _require_repetition(known: Sequence[GatewayRecord], request: EnrolmentRequest, digest: bytes, token: bytes) -> None:
     mine = next((each for each in known if each.gateway_id == request.gateway_id), None)
     if mine is None:
         raise RemoteProtocolError("duplicate_key", "a key of this request belongs to another gateway")
-    if (mine.key_digest, mine.curve_key) != (key_digest, request.curve_key):
+    if (mine.key_digest, mine.curve_key) != (digest, request.curve_key):
         raise RemoteProtocolError("duplicate_gateway", "this gateway id is enrolled with other keys")
     if mine.status is not GatewayStatus.ACTIVE:
         raise RemoteProtocolError("gateway_revoked", "this gateway was revoked")
     if (mine.area, mine.token) != (request.area, token):
         raise RemoteProtocolError("duplicate_gateway", "this gateway was enrolled by another token or in another area")
-    return pki.load_certificate(mine.certificate)
 
 
 def _take_use(transaction: EnrolmentTransaction, digest: bytes, area: str, now: datetime) -> None:
@@ -176,7 +237,8 @@ def _digest(token: str) -> bytes:
     return hashlib.sha256(token.encode()).digest()
 
 
-def _key_digest(public_key: ec.EllipticCurvePublicKey) -> bytes:
+def key_digest(public_key: CertificatePublicKeyTypes) -> bytes:
+    """SHA-256 of SubjectPublicKeyInfo."""
     form = serialization.PublicFormat.SubjectPublicKeyInfo
     return hashlib.sha256(public_key.public_bytes(serialization.Encoding.DER, form)).digest()
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from coordinator.storage.gateways import GatewayRecord
@@ -39,6 +38,6 @@ def check_join(suite: Suite, call: wire.EpochCall, gateway: GatewayRecord, join:
     try:
         if not isinstance(key, ec.EllipticCurvePublicKey):
             raise InvalidSignature
-        key.verify(join.signature, text, ec.ECDSA(hashes.SHA256()))
+        key.verify(join.signature, text, ec.ECDSA(pki.signature_hash(key)))
     except InvalidSignature as error:
         raise RemoteProtocolError("bad_signature", "a join that its gateway's key did not sign") from error

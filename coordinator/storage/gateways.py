@@ -9,6 +9,12 @@ from enum import Enum
 
 from sqlalchemy import Connection, RowMapping, func, or_, select
 
+from coordinator.storage.certificates import (
+    CertificateRecord,
+    add_certificates,
+    read_certificates,
+    revoke_certificates,
+)
 from coordinator.storage.engine import Database
 from coordinator.storage.tables import gateways, tokens
 
@@ -88,10 +94,11 @@ class GatewayRepository:
             return list(connection.scalars(statement))
 
     def revoke(self, gateway_id: str, now_ms: int) -> bool:
-        """Revoke a gateway for good; False where there is no active one of this id."""
+        """Revoke a gateway and its certificates for good; False where there is no active one of this id."""
         mine = (gateways.c.gateway_id == gateway_id, gateways.c.status == GatewayStatus.ACTIVE.value)
         change = gateways.update().where(*mine).values(status=GatewayStatus.REVOKED.value, revoked_ms=now_ms)
         with self._database.write() as connection:
+            revoke_certificates(connection, gateway_id, now_ms)
             return connection.execute(change).rowcount == 1
 
     # --- tokens ------------------------------------------------------------------------------------------------------
@@ -139,16 +146,22 @@ class EnrolmentTransaction:
         )  # fmt: skip
         return [_gateway(row) for row in self._connection.execute(select(gateways).where(same)).mappings()]
 
-    def add(self, gateway: GatewayRecord) -> bool:
+    def certificates(self, gateway_id: str) -> list[CertificateRecord]:
+        """A gateway's certificates, the newest triple first."""
+        return read_certificates(self._connection, gateway_id)
+
+    def add(self, gateway: GatewayRecord, triple: Sequence[CertificateRecord]) -> bool:
         """
-        Enter a gateway into the directory; False where another transaction took its id or a key meanwhile.
+        Enter a gateway into the directory with its certificates; False where its id or a key is taken.
 
         PostgreSQL lets two transactions look before either writes.
         """
         row = {column.name: getattr(gateway, column.name) for column in gateways.columns}
         row["status"] = gateway.status.value
         added = self._database.insert(gateways).values(row).on_conflict_do_nothing().returning(gateways.c.gateway_id)
-        return self._connection.execute(added).first() is not None
+        if self._connection.execute(added).first() is None:
+            return False
+        return add_certificates(self._connection, self._database, triple)
 
 
 def _gateway(row: RowMapping) -> GatewayRecord:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy.exc import SQLAlchemyError
 
 from coordinator.storage.bills import BillRepository
+from coordinator.storage.certificates import CertificateRepository
 from coordinator.storage.engine import Database, fault_of
 from coordinator.storage.epochs import EpochRepository
 from coordinator.storage.gateways import GatewayRepository
@@ -38,6 +39,7 @@ class Store:
         self.rounds = RoundRepository(self.database)
         self.totals = TotalRepository(self.database)
         self.gateways = GatewayRepository(self.database)
+        self.certificates = CertificateRepository(self.database)
         self.misbehaviour = MisbehaviourRepository(self.database)
         self.tariffs = TariffRepository(self.database)
         self.bills = BillRepository(self.database)

@@ -59,6 +59,20 @@ gateways = Table(
     CheckConstraint("status IN ('active', 'revoked')", name="gateway_status"),
 )
 
+certificates = Table(  # every one that was issued to a gateway
+    "certificates",
+    metadata,
+    Column("serial", String(40), primary_key=True),  # hexadecimal
+    Column("gateway_id", String(14), ForeignKey("gateways.gateway_id"), nullable=False, index=True),
+    Column("role", String(24), nullable=False),
+    Column("sequence", Integer, nullable=False),  # of the gateway's triples, from 1
+    Column("certificate", LargeBinary, nullable=False),  # DER
+    Column("key_digest", LargeBinary(32), nullable=False, unique=True),  # no key is certified twice
+    Column("issued_ms", BigInteger, nullable=False),
+    Column("expires_ms", BigInteger, nullable=False),
+    Column("revoked_ms", BigInteger),
+)
+
 epochs = Table(
     "epochs",
     metadata,

@@ -9,17 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Query
 from pydantic import AwareDatetime
 
-from coordinator.gwa.enrolment import Enrolment, EnrolmentRequest
-from coordinator.metrics import CoordinatorMetrics
 from coordinator.status import Member, StatusSource
 from coordinator.storage.gateways import GatewayRecord
 from coordinator.storage.misbehaviour import ReportKey, StoredReport
@@ -28,8 +23,6 @@ from coordinator.storage.store import Store
 from coordinator.storage.totals import AreaTotal
 from coordinator.web.errors import problem_responses
 from coordinator.web.models import (
-    EnrolAnswer,
-    EnrolRequest,
     GatewayCounts,
     GatewayPage,
     GatewayView,
@@ -108,10 +101,8 @@ def make_rings_router(source: StatusSource) -> APIRouter:
     return router
 
 
-def make_directory_router(
-    store: Store, *, enrolment: Enrolment | None, metrics: CoordinatorMetrics, clock: Callable[[], datetime]
-) -> APIRouter:
-    """The gateway administrator's routes below `/api/v1`; without `enrolment` there is no route to enrol."""
+def make_directory_router(store: Store) -> APIRouter:
+    """What the gateway administrator tells of gateways, below `/api/v1`."""
     router = APIRouter(prefix="/api/v1", responses=problem_responses(422))
 
     @router.get("/misbehaviour-reports", operation_id="misbehaviour_reports", tags=["rings"])
@@ -142,36 +133,7 @@ def make_directory_router(
             items=[_gateway(gateway) for gateway in page], next=page[-1].gateway_id if len(found) > limit else None
         )
 
-    if enrolment is not None:
-
-        @router.post(
-            "/enrol", operation_id="enrol", tags=["gateways"], status_code=201, responses=problem_responses(403, 409)
-        )
-        def _enrol(body: EnrolRequest, request: Request) -> EnrolAnswer:
-            """Admit a gateway that has a token.  Only over HTTPS: the token is a secret."""
-            if request.url.scheme != "https":
-                raise RemoteProtocolError("https_required", "an enrolment token travels over HTTPS only")
-            try:
-                answer = enrolment.enrol(_enrolment_request(body), clock())
-            except RemoteProtocolError:
-                metrics.enrolment(enrolled=False)
-                raise
-            metrics.enrolment(enrolled=True)
-            return EnrolAnswer(
-                certificate_chain=answer.certificate_chain,
-                coordinator_curve_key=answer.coordinator_curve_key.hex(),
-                endpoint=answer.endpoint,
-            )
-
     return router
-
-
-def _enrolment_request(body: EnrolRequest) -> EnrolmentRequest:
-    try:
-        signing_request = x509.load_pem_x509_csr(body.signing_request.encode()).public_bytes(Encoding.DER)
-    except ValueError as error:
-        raise RemoteProtocolError("request_malformed", "not a PKCS#10 request in PEM") from error
-    return EnrolmentRequest(body.token, body.gateway, body.area, signing_request, bytes.fromhex(body.curve_public_key))
 
 
 def _key(cursor: str) -> RoundKey:

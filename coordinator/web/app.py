@@ -19,6 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from coordinator.config import Role
 from coordinator.emp.billing_service import BillingDesk
 from coordinator.gwa.enrolment import Enrolment
+from coordinator.gwa.renewal import Renewal
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.status import StatusSource
 from coordinator.storage.engine import fault_of
@@ -27,6 +28,7 @@ from coordinator.storage.store import Store
 from coordinator.threads import look_up
 from coordinator.web.api import make_directory_router, make_rings_router, make_totals_router
 from coordinator.web.bills import make_bill_router
+from coordinator.web.certificates import make_certificate_router
 from coordinator.web.dashboard import make_dashboard
 from coordinator.web.errors import Guard, install_errors
 from protocol.errors import LocalProtocolError
@@ -50,7 +52,7 @@ def make_app(
     """
     The application of a role over one store.
 
-    `enrolment` None leaves the route to enrol out, `desk` None those of bills; `source` belongs to the rings' role.
+    `enrolment` None leaves the routes of certificates out, `desk` None those of bills; `source` is the rings' role's.
     """
     app = FastAPI(
         title="Stromkreis coordinator",
@@ -69,7 +71,10 @@ def make_app(
                 raise LocalProtocolError("the routes of bills need an operator's token")
             app.include_router(make_bill_router(desk, operator_token))
     if role.does(Role.GWA):
-        app.include_router(make_directory_router(store, enrolment=enrolment, metrics=metrics, clock=clock))
+        app.include_router(make_directory_router(store))
+        if enrolment is not None:
+            renewal = Renewal(store.gateways, store.certificates, enrolment.authority)
+            app.include_router(make_certificate_router(enrolment, renewal, enrolment.publisher, metrics, clock))
     if role.does(Role.RINGS):
         if source is None:
             raise LocalProtocolError("the routes of rings need a source of their status")

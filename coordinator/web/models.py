@@ -186,17 +186,40 @@ class EnrolRequest(_Model):
     gateway: Annotated[str, Field(pattern=r"^E[A-Z]{3}[0-9A-F]{2}[0-9]{8}$")]
     """DIN 43863-5 device id."""
     area: Annotated[str, Field(min_length=1, max_length=64)]
-    signing_request: Annotated[str, Field(max_length=8192)]
-    """PKCS#10 in PEM: brainpoolP256r1, common name `<gateway>.SMGW`."""
+    request_package: Annotated[str, Field(max_length=16_384)]
+    """Base64 of a DER SEQUENCE of three PKCS#10 requests (signature, encryption, TLS), common name `<gateway>.SMGW`."""
+    endorsement: Annotated[str, Field(max_length=8192)] | None = None
+    """Base64 of a detached CMS signature over the package by the key of the quality seal; None without one."""
+    seal_chain: Annotated[str, Field(max_length=16_384)] | None = None
+    """PEM: the quality seal's signature certificate, then those above it; the root is not in it."""
     curve_public_key: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     """CURVE public key, 32 bytes in hexadecimal."""
 
 
-class EnrolAnswer(_Model):
-    """A gateway is admitted."""
+class TripleAnswer(_Model):
+    """A gateway's certificates."""
 
     certificate_chain: str
-    """PEM, the gateway's certificate first; the root is not in it."""
+    """PEM, the gateway's signature certificate first; the root is not in it."""
+    encryption_certificate: str
+    """PEM."""
+    tls_certificate: str
+    """PEM."""
+
+
+class RenewRequest(_Model):
+    """A gateway asks for its next triple of certificates."""
+
+    gateway: Annotated[str, Field(pattern=r"^E[A-Z]{3}[0-9A-F]{2}[0-9]{8}$")]
+    request_package: Annotated[str, Field(max_length=16_384)]
+    """As in an enrolment, for three new keys."""
+    endorsement: Annotated[str, Field(max_length=8192)]
+    """Base64 of a detached CMS signature over the package by the gateway's present signature key."""
+
+
+class EnrolAnswer(TripleAnswer):
+    """A gateway is admitted."""
+
     coordinator_curve_key: str
     """32 bytes in hexadecimal."""
     endpoint: str

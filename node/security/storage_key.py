@@ -16,24 +16,31 @@ from typing import Final
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
+from node.security.backend import FileBackend, KeyBackend
 from protocol.errors import StromkreisError
 
 FILE_NAME: Final = "storage.key"
 _KEY_SIZE: Final = 32
+_LABEL: Final = "storage key"
 
 
 class FileStorageKeys:
     """
     `StorageKeys` from a file with 32 bytes in hexadecimal, made the first time; see `node.storage.cipher`.
 
+    Where the backend seals, the file has the sealed bytes.
+
     Raises StromkreisError where the file holds something else, or can be neither read nor made.
     """
 
-    def __init__(self, path: Path, random_bytes: Callable[[int], bytes] = os.urandom) -> None:
+    def __init__(
+        self, path: Path, random_bytes: Callable[[int], bytes] = os.urandom, backend: KeyBackend | None = None
+    ) -> None:
+        backend = backend or FileBackend()
         try:
             if not path.exists():
-                _make(path, random_bytes(_KEY_SIZE))
-            self._key = bytes.fromhex(path.read_text())
+                _make(path, backend.seal(_LABEL, random_bytes(_KEY_SIZE)))
+            self._key = backend.unseal(_LABEL, bytes.fromhex(path.read_text()))
         except OSError as error:
             raise StromkreisError(f"{path}: the storage key can be neither read nor made ({error.strerror})") from error
         except ValueError:  # whose text could quote the file

@@ -17,11 +17,10 @@ from types import TracebackType
 import httpx
 import trio
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from node.config import GatewayConfig, NodeConfig
-from node.security.module import FileSecurityModule
-from protocol import pki
+from node.security.module import GatewaySecurityModule
+from node.wan.certificates import package_body, read_triple, refusal_text
 from protocol.errors import RemoteProtocolError, StromkreisError
 from protocol.link.tls import client_context
 
@@ -31,6 +30,12 @@ _TIMEOUT_S = 30.0
 _UNAVAILABLE = 503  # the coordinator's disk is full, for example: it goes on once there is room
 
 
+def coordinator_client(config: NodeConfig) -> httpx.AsyncClient:
+    """A client of the coordinator's HTTPS interface that trusts the SM-PKI root alone."""
+    verify = client_context(config.root_certificate)
+    return httpx.AsyncClient(base_url=config.coordinator, timeout=_TIMEOUT_S, verify=verify)
+
+
 class Enroller:
     """Enrols the gateways of one node over one kept-alive connection."""
 
@@ -38,9 +43,7 @@ class Enroller:
         self._config = config
         self._root = x509.load_pem_x509_certificate(config.root_certificate.read_bytes())
         self._known = config.data_dir / "coordinator.json"
-        self._client = httpx.AsyncClient(
-            base_url=config.coordinator, timeout=_TIMEOUT_S, verify=client_context(config.root_certificate)
-        )
+        self._client = coordinator_client(config)
 
     async def __aenter__(self) -> Enroller:
         return self
@@ -50,7 +53,7 @@ class Enroller:
     ) -> None:
         await self._client.aclose()
 
-    async def enrol(self, module: FileSecurityModule, gateway: GatewayConfig) -> tuple[str, bytes]:
+    async def enrol(self, module: GatewaySecurityModule, gateway: GatewayConfig) -> tuple[str, bytes]:
         """
         The coordinator's endpoint and CURVE key; enrols first where the gateway has no certificate yet.
 
@@ -72,24 +75,19 @@ class Enroller:
             )
         answer = await self._ask(module, gateway, gateway.token.get_secret_value())
         try:
-            chain = x509.load_pem_x509_certificates(answer["certificate_chain"].encode())
-            verified = pki.verify_chain(chain[0], chain[1:], self._root, datetime.now(UTC))
-            if verified.common_name.upper() != f"{gateway.id}.SMGW".upper():
-                raise RemoteProtocolError("wrong_certificate", "the certificate names another gateway")
+            certificates, above = read_triple(answer, gateway.id, self._root, datetime.now(UTC))
             endpoint, curve_key = answer["endpoint"], bytes.fromhex(answer["coordinator_curve_key"])
             _write(self._known, json.dumps({"endpoint": endpoint, "curve_key": curve_key.hex()}))
-            module.install(
-                chain[0].public_bytes(Encoding.DER), tuple(each.public_bytes(Encoding.DER) for each in chain[1:])
-            )
+            module.install(certificates, above)
         except (RemoteProtocolError, KeyError, ValueError, IndexError) as error:
             raise StromkreisError(f"gateway {gateway.id}: the enrolment's answer does not hold: {error}") from error
         return endpoint, curve_key
 
-    async def _ask(self, module: FileSecurityModule, gateway: GatewayConfig, token: str) -> dict[str, str]:
-        request = x509.load_der_x509_csr(module.signing_request()).public_bytes(Encoding.PEM).decode()
-        body = {
+    async def _ask(self, module: GatewaySecurityModule, gateway: GatewayConfig, token: str) -> dict[str, str]:
+        body = await trio.to_thread.run_sync(package_body, module)
+        body |= {
             "token": token, "gateway": gateway.id, "area": gateway.area or self._config.area,
-            "signing_request": request, "curve_public_key": module.curve.public.hex(),
+            "curve_public_key": module.curve.public.hex(),
         }  # fmt: skip
         give_up_s = trio.current_time() + _PATIENCE_S
         pause_s = 0.2
@@ -103,9 +101,8 @@ class Enroller:
                     answer: dict[str, str] = response.json()
                     return answer
                 if response.status_code != _UNAVAILABLE:
-                    raise StromkreisError(
-                        f"gateway {gateway.id}: enrolment refused with status {response.status_code}: {_told(response)}"
-                    )
+                    told = f"status {response.status_code}: {refusal_text(response)}"
+                    raise StromkreisError(f"gateway {gateway.id}: enrolment refused with {told}")
                 trouble = f"its database fails, see its log; status {_UNAVAILABLE}"
             if trio.current_time() > give_up_s:
                 raise StromkreisError(
@@ -113,15 +110,6 @@ class Enroller:
                 )
             await trio.sleep(pause_s)
             pause_s = min(5.0, 2 * pause_s)
-
-
-def _told(response: httpx.Response) -> str:
-    """The reason and detail of a problem document, or what a proxy said instead."""
-    try:
-        problem = response.json()
-        return f"{problem['reason']}: {problem['detail']}"
-    except (ValueError, KeyError, TypeError):
-        return response.text[:300]
 
 
 def _write(path: Path, text: str) -> None:

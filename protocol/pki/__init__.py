@@ -22,18 +22,23 @@ certificate of the German production PKI.  Certificates of the home network are 
 specifications), those of the meters' network `node.lmn.hdlc.certificate`'s (chapter 3).
 """
 
+from protocol.pki.bundle import load_revocation_bundle
 from protocol.pki.chain import Verified, load_certificate, to_der, verify_chain
 from protocol.pki.issuing import SERIAL_BITS_MIN, issue
 from protocol.pki.names import gateway_id, is_gateway_id, make_gateway_id, subject
 from protocol.pki.profiles import (
+    ADMINISTRATOR_TRIPLE,
     CERTIFICATE_SIZE_MAX,
     CLAUSES,
     COUNTRY,
     CURVE,
     CURVES,
+    GATEWAY_TRIPLE,
     INTERMEDIATE_COUNT_MAX,
     ORGANISATION,
+    PARTICIPANT_TRIPLE,
     PROFILES,
+    SEAL_TRIPLE,
     Profile,
     Role,
     signature_hash,
@@ -42,14 +47,18 @@ from protocol.pki.requests import SigningRequest, build_package, build_request, 
 from protocol.pki.revocation import RevocationList, RevocationLists, issue_revocation_list, load_revocation_lists
 
 __all__ = [
+    "ADMINISTRATOR_TRIPLE",
     "CERTIFICATE_SIZE_MAX",
     "CLAUSES",
     "COUNTRY",
     "CURVE",
     "CURVES",
+    "GATEWAY_TRIPLE",
     "INTERMEDIATE_COUNT_MAX",
     "ORGANISATION",
+    "PARTICIPANT_TRIPLE",
     "PROFILES",
+    "SEAL_TRIPLE",
     "SERIAL_BITS_MIN",
     "Profile",
     "RevocationList",
@@ -66,6 +75,7 @@ __all__ = [
     "issue",
     "issue_revocation_list",
     "load_certificate",
+    "load_revocation_bundle",
     "load_revocation_lists",
     "make_gateway_id",
     "signature_hash",

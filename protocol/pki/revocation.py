@@ -21,6 +21,7 @@ from protocol.pki.profiles import MALFORMED, refusal, require_hash, require_key,
 
 LISTS_SIZE_MAX: Final = 4 * 2**20  # bytes of PEM: some 60,000 revoked certificates
 _LISTS_MAX: Final = 8
+_BEGIN: Final = b"-----BEGIN X509 CRL-----"
 _END: Final = b"-----END X509 CRL-----"
 
 
@@ -102,20 +103,20 @@ def issue_revocation_list(
 
 def load_revocation_lists(pem: bytes, issuers: Sequence[x509.Certificate]) -> list[RevocationList]:
     """
-    Read and check lists in PEM, one after the other, each of one of `issuers` (checked CA certificates).
+    Read and check lists in PEM, one after the other, of `issuers` (checked CA certificates); others are left out.
 
-    Raises RemoteProtocolError: `revocation_malformed`, `revocation_signature`, `unknown_issuer`,
-    `certificate_algorithm`.
+    Raises RemoteProtocolError: `revocation_malformed`, `revocation_signature`, `certificate_algorithm`.
     """
     if len(pem) > LISTS_SIZE_MAX:
         raise refusal("revocation_malformed", f"over {LISTS_SIZE_MAX} bytes")
     parts = pem.split(_END)
     if len(parts) > _LISTS_MAX + 1:
         raise refusal("revocation_malformed", f"over {_LISTS_MAX} lists")
-    return [_check(part + _END, issuers) for part in parts[:-1]]
+    checked = [_check(part[part.index(_BEGIN) :] + _END, issuers) for part in parts[:-1] if _BEGIN in part]
+    return [each for each in checked if each is not None]
 
 
-def _check(pem: bytes, issuers: Sequence[x509.Certificate]) -> RevocationList:
+def _check(pem: bytes, issuers: Sequence[x509.Certificate]) -> RevocationList | None:
     try:
         found = x509.load_pem_x509_crl(pem)
         extensions = {extension.oid: extension for extension in found.extensions}
@@ -132,7 +133,7 @@ def _check(pem: bytes, issuers: Sequence[x509.Certificate]) -> RevocationList:
         raise refusal("revocation_malformed", "a list without an end or an issuer")
     issuer = next((each for each in issuers if each.subject == found.issuer and _key_identifier(each) == key), None)
     if issuer is None:
-        raise refusal("unknown_issuer", "a revocation list of no CA that we know")
+        return None
     public_key = require_key(issuer.public_key())
     require_hash(algorithm, public_key)
     if not found.is_signature_valid(public_key):

@@ -18,7 +18,8 @@ from prometheus_client import CollectorRegistry
 from coordinator.emp.billing import Billing
 from coordinator.emp.billing_service import BillingDesk
 from coordinator.events import MISBEHAVIOURS
-from coordinator.gwa.ca import CertificateAuthority, TariffSigner
+from coordinator.gwa.ca import CertificateAuthority
+from coordinator.gwa.participants import TariffSigner
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.status import Member, RingStatus, Status
 from coordinator.storage.epochs import EpochRecord, RingLayout

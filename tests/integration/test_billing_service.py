@@ -15,7 +15,8 @@ from trio.testing import MockClock
 from coordinator.emp.billing import Billing
 from coordinator.emp.billing_service import BillDelivery, BillingDesk
 from coordinator.events import Event, MessagesReady, StatusChanged, StoreFailed, To
-from coordinator.gwa.ca import CertificateAuthority, TariffSigner
+from coordinator.gwa.ca import CertificateAuthority
+from coordinator.gwa.participants import TariffSigner
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.storage.bills import BillStatus
 from coordinator.storage.epochs import EpochRecord, RingLayout

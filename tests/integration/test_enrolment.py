@@ -7,6 +7,7 @@ import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -15,19 +16,32 @@ from sqlalchemy import text
 
 from coordinator.gwa import ca
 from coordinator.gwa.ca import CertificateAuthority
-from coordinator.gwa.enrolment import Directory, Enrolment, EnrolmentRequest
+from coordinator.gwa.enrolment import Directory, Enrolment, EnrolmentRequest, IssuedTriple
+from coordinator.gwa.participants import administrator_keys, participant_keys
+from coordinator.gwa.renewal import Renewal
+from coordinator.gwa.revocation import RevocationPublisher, offline_list, revoke_offline
 from coordinator.storage.gateways import GatewayStatus
 from coordinator.storage.store import Store
-from protocol import pki
+from protocol import cms, pki
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
-KEYS = [ec.derive_private_key(n, ec.BrainpoolP256R1()) for n in range(100, 120)]
+KEYS = [ec.derive_private_key(n, ec.BrainpoolP256R1()) for n in range(100, 160)]
 
 
 @pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> CertificateAuthority:
-    return CertificateAuthority.create(tmp_path_factory.mktemp("pki") / "pki", NOW)
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("pki") / "pki"
+
+
+@pytest.fixture(scope="module")
+def authority(home: Path) -> CertificateAuthority:
+    return CertificateAuthority.create(home, NOW)
+
+
+@pytest.fixture(scope="module")
+def manufacturer(home: Path, authority: CertificateAuthority) -> CertificateAuthority:
+    return CertificateAuthority.create_manufacturer(home, NOW, "Zaehlerwerk")
 
 
 @pytest.fixture
@@ -36,14 +50,33 @@ def store(any_store: Store) -> Store:
 
 
 @pytest.fixture
-def enrolment(store: Store, authority: CertificateAuthority) -> Enrolment:
-    return Enrolment(store.gateways, authority, coordinator_curve_key=b"c" * 32, endpoint="tcp://127.0.0.1:5555")
+def publisher(store: Store, authority: CertificateAuthority, home: Path) -> RevocationPublisher:
+    return RevocationPublisher(home, authority, store.certificates)
+
+
+@pytest.fixture
+def enrolment(store: Store, authority: CertificateAuthority, publisher: RevocationPublisher) -> Enrolment:
+    return Enrolment(
+        store.gateways, authority, publisher, coordinator_curve_key=b"c" * 32, endpoint="tcp://127.0.0.1:5555"
+    )
+
+
+@pytest.fixture
+def renewal(store: Store, authority: CertificateAuthority) -> Renewal:
+    return Renewal(store.gateways, store.certificates, authority)
+
+
+def package(number: int, device: str | None = None) -> bytes:
+    """Requests of keys `number`, `number` + 20 and `number` + 40."""
+    device = device or pki.make_gateway_id(number)
+    first, second, third = (pki.build_request(KEYS[number + step], device) for step in (0, 20, 40))
+    return pki.build_package((first, second, third))
 
 
 def request(token: str, number: int = 1, *, area: str = "Nordring", curve: int | None = None) -> EnrolmentRequest:
     device = pki.make_gateway_id(number)
     curve_key = bytes([curve or number]) * 32
-    return EnrolmentRequest(token, device, area, pki.build_request(KEYS[number], device), curve_key)
+    return EnrolmentRequest(token, device, area, package(number), curve_key)
 
 
 def refused(enrolment: Enrolment, asked: EnrolmentRequest, now: datetime = NOW) -> str:
@@ -58,9 +91,12 @@ def test_a_gateway_enrols_and_its_chain_stands(
     directory = Directory(store.gateways)
     answer = enrolment.enrol(request(directory.create_token(NOW)), NOW)
     assert (answer.coordinator_curve_key, answer.endpoint) == (b"c" * 32, "tcp://127.0.0.1:5555")
-    leaf, *above = x509.load_pem_x509_certificates(answer.certificate_chain.encode())
-    verified = pki.verify_chain(leaf, above, authority.root, NOW)
-    assert verified.public_key == KEYS[1].public_key()
+    leaf, *above = x509.load_pem_x509_certificates(answer.certificates.signature_chain.encode())
+    others = (answer.certificates.encryption, answer.certificates.tls)
+    triple = [leaf, *(x509.load_pem_x509_certificate(each.encode()) for each in others)]
+    for role, certificate, number in zip(pki.GATEWAY_TRIPLE, triple, (1, 21, 41), strict=True):
+        verified = pki.verify_chain(certificate, above, authority.root, NOW, role=role)
+        assert verified.public_key == KEYS[number].public_key()
     assert pki.gateway_id(leaf) == "ESTK0100000001"
     (gateway,) = store.gateways.page()
     assert (gateway.area, gateway.status, gateway.curve_key) == ("Nordring", GatewayStatus.ACTIVE, b"\x01" * 32)
@@ -97,7 +133,7 @@ def test_tokens_have_limits(store: Store, enrolment: Enrolment) -> None:
 def test_a_stranger_waits_for_no_lock_and_holds_none(store: Store, enrolment: Enrolment) -> None:
     """While the round ledger writes, and with a request that is none: the token comes before everything else."""
     with store.database.write():
-        assert refused(enrolment, replace(request("stk_guess"), signing_request=b"junk")) == "token_unknown"
+        assert refused(enrolment, replace(request("stk_guess"), package=b"junk")) == "token_unknown"
 
 
 def test_a_token_is_kept_nowhere(tmp_path: Path) -> None:
@@ -116,16 +152,16 @@ def test_refusals_spend_no_use(store: Store, enrolment: Enrolment) -> None:
     first, token = directory.create_token(NOW), directory.create_token(NOW)
     enrolment.enrol(request(first), NOW)
     good = request(token, 2)
-    forged = pki.build_request(KEYS[2], good.gateway_id)[:-3] + b"\x00\x00\x01"
+    forged = package(2)[:-3] + b"\x00\x00\x01"
     bad = {
         "duplicate_gateway": replace(request(token, 3), gateway_id="ESTK0100000001",
-                                     signing_request=pki.build_request(KEYS[3], "ESTK0100000001")),
+                                     package=package(3, "ESTK0100000001")),
         "duplicate_key": replace(good, curve_key=b"\x01" * 32),
         "gateway_id_mismatch": replace(good, gateway_id="ESTK0100000009"),
         "curve_key": replace(good, curve_key=b"short"),
         "area_name": replace(good, area=" \n"),
-        "request_signature": replace(good, signing_request=forged),
-        "request_malformed": replace(good, signing_request=b"\x30\x00"),
+        "request_signature": replace(good, package=forged),
+        "request_malformed": replace(good, package=b"\x30\x00"),
     }  # fmt: skip
     for reason, asked in bad.items():
         assert refused(enrolment, asked) == reason
@@ -211,3 +247,202 @@ def test_gateway_certificates_end_with_the_sub_ca(authority: CertificateAuthorit
     leaf = authority.issue_gateway("ESTK0100000001", KEYS[1].public_key(), late)
     assert leaf.not_valid_after_utc == authority.sub_ca.not_valid_after_utc
     pki.verify_chain(leaf, [authority.sub_ca], authority.root, late)
+
+
+# --- quality seals ---------------------------------------------------------------------------------------------------
+
+
+def sealed(asked: EnrolmentRequest, manufacturer: CertificateAuthority, number: int, key: int) -> EnrolmentRequest:
+    """The request, signed by the quality seal of gateway `number`, whose signature key is `KEYS[key]`."""
+    seal = manufacturer.issue_gateway(
+        pki.make_gateway_id(number), KEYS[key].public_key(), NOW, role=pki.Role.SEAL_SIGNATURE
+    )
+    endorsement = cms.sign_detached(asked.package, cms.KeyPair(seal, KEYS[key]))
+    return replace(asked, endorsement=endorsement, seal_chain=(pki.to_der(seal), pki.to_der(manufacturer.sub_ca)))
+
+
+def test_a_sealed_gateway_enrols_where_a_seal_is_required(
+    store: Store, authority: CertificateAuthority, manufacturer: CertificateAuthority, publisher: RevocationPublisher
+) -> None:
+    strict = Enrolment(
+        store.gateways, authority, publisher, coordinator_curve_key=b"c" * 32, endpoint="tcp://127.0.0.1:5555",
+        needs_seal=True,
+    )  # fmt: skip
+    asked = request(Directory(store.gateways).create_token(NOW))
+    assert refused(strict, asked) == "quality_seal"
+    strict.enrol(sealed(asked, manufacturer, 1, 7), NOW)
+    assert len(store.gateways.page()) == 1
+
+
+def test_a_seal_that_does_not_hold_is_refused_and_spends_no_use(
+    store: Store, enrolment: Enrolment, authority: CertificateAuthority, manufacturer: CertificateAuthority, home: Path
+) -> None:
+    asked = request(Directory(store.gateways).create_token(NOW))
+    good = sealed(asked, manufacturer, 1, 8)
+    operational = authority.issue_gateway(asked.gateway_id, KEYS[8].public_key(), NOW)
+    other = CertificateAuthority.create_manufacturer
+    assert refused(enrolment, sealed(asked, manufacturer, 2, 8)) == "gateway_id_mismatch"
+    assert refused(enrolment, replace(good, package=package(1, "ESTK0100000001"), endorsement=b"junk")) == (
+        "cms_malformed"
+    )
+    assert refused(enrolment, replace(good, package=package(2, "ESTK0100000001"))) == "cms_signature"
+    assert refused(enrolment, replace(good, seal_chain=())) == "quality_seal"
+    assert refused(enrolment, replace(good, seal_chain=good.seal_chain[:1])) == "unknown_issuer"
+    assert refused(
+        enrolment, replace(good, seal_chain=(pki.to_der(operational), pki.to_der(authority.sub_ca)))
+    ) == "certificate_name"  # fmt: skip
+    with pytest.raises(LocalProtocolError, match="already"):
+        other(home, NOW, "Zaehlerwerk")
+    late = NOW + timedelta(days=6 * 365)
+    with pytest.raises(RemoteProtocolError, match="expired"):
+        enrolment.enrol(good, late)
+    enrolment.enrol(good, NOW)
+
+
+def test_a_revoked_seal_is_refused(store: Store, tmp_path: Path) -> None:
+    own = CertificateAuthority.create(tmp_path / "pki", NOW)
+    maker = CertificateAuthority.create_manufacturer(tmp_path / "pki", NOW, "Zaehlerwerk")
+    publisher = RevocationPublisher(tmp_path / "pki", own, store.certificates)
+    strict = Enrolment(store.gateways, own, publisher, coordinator_curve_key=b"c" * 32, endpoint="tcp://127.0.0.1:1")
+    asked = sealed(request(Directory(store.gateways).create_token(NOW)), maker, 1, 9)
+    serial = pki.load_certificate(asked.seal_chain[0]).serial_number
+    revoke_offline(tmp_path / "pki", "manufacturer", serial, NOW)
+    with pytest.raises(RemoteProtocolError, match=r"certificate_revoked.*RFC 5280"):
+        strict.enrol(asked, NOW)
+    with pytest.raises(LocalProtocolError, match="already"):
+        revoke_offline(tmp_path / "pki", "manufacturer", serial, NOW)
+    (tmp_path / "pki" / ca.MANUFACTURER_KEY_FILE).unlink()
+    with pytest.raises(LocalProtocolError, match="without the CA's key"):
+        revoke_offline(tmp_path / "pki", "manufacturer", serial + 1, NOW)
+    # The list runs out and nobody here can make another: fail closed.
+    other = sealed(request(Directory(store.gateways).create_token(NOW), 2), maker, 2, 10)
+    with pytest.raises(RemoteProtocolError, match="revocation_stale"):
+        strict.enrol(other, NOW + timedelta(days=366))
+
+
+# --- renewal ---------------------------------------------------------------------------------------------------------
+
+
+def endorsed(number: int, certificate: bytes, fresh: bytes) -> bytes:
+    return cms.sign_detached(fresh, cms.KeyPair(pki.load_certificate(certificate), KEYS[number]))
+
+
+@pytest.fixture
+def enrolled(store: Store, enrolment: Enrolment) -> bytes:
+    """The signature certificate of gateway 1."""
+    enrolment.enrol(request(Directory(store.gateways).create_token(NOW)), NOW)
+    (gateway,) = store.gateways.page()
+    return gateway.certificate
+
+
+LATER = NOW + timedelta(days=700)
+
+
+def refused_renewal(renewal: Renewal, device: str, fresh: bytes, endorsement: bytes, *, now: datetime = LATER) -> str:
+    with pytest.raises(RemoteProtocolError) as caught:
+        renewal.renew(device, fresh, endorsement, now)
+    return caught.value.reason
+
+
+def test_a_gateway_renews_its_triple_with_new_keys(
+    store: Store, renewal: Renewal, authority: CertificateAuthority, enrolled: bytes
+) -> None:
+    fresh = package(2, "ESTK0100000001")
+    answer = renewal.renew("ESTK0100000001", fresh, endorsed(1, enrolled, fresh), LATER)
+    leaf, *above = x509.load_pem_x509_certificates(answer.signature_chain.encode())
+    verified = pki.verify_chain(leaf, above, authority.root, LATER)
+    assert verified.public_key == KEYS[2].public_key()
+    assert verified.not_after > LATER + timedelta(days=365)
+    (gateway,) = store.gateways.page()
+    assert gateway.certificate == pki.to_der(leaf)
+    assert [each.sequence for each in store.certificates.of_gateway("ESTK0100000001")] == [2, 2, 2, 1, 1, 1]
+    # The answer is lost: asked again by the key before, which is all the gateway has.
+    assert renewal.renew("ESTK0100000001", fresh, endorsed(1, enrolled, fresh), LATER) == answer
+    assert isinstance(answer, IssuedTriple)
+
+
+def test_renewals_that_must_not_be_are_refused(
+    store: Store, enrolment: Enrolment, renewal: Renewal, enrolled: bytes
+) -> None:
+    device, fresh = "ESTK0100000001", package(2, "ESTK0100000001")
+    good = endorsed(1, enrolled, fresh)
+    assert refused_renewal(renewal, "ESTK0100000009", fresh, good) == "gateway_unknown"
+    assert refused_renewal(renewal, device, fresh, endorsed(3, enrolled, fresh)) == "cms_signature"
+    assert refused_renewal(renewal, device, package(3, device), good) == "cms_signature"
+    assert refused_renewal(renewal, device, fresh, b"junk") == "cms_malformed"
+    assert refused_renewal(renewal, device, fresh, good, now=NOW + timedelta(hours=1)) == "renewal_early"
+    assert refused_renewal(renewal, device, fresh, good, now=NOW + timedelta(days=731)) == "certificate_expired"
+    foreign = package(2, "ESTK0100000002")
+    assert refused_renewal(renewal, device, foreign, endorsed(1, enrolled, foreign)) == "gateway_id_mismatch"
+    first, _, third = (pki.build_request(KEYS[n], device) for n in (2, 22, 42))
+    reused = pki.build_package((first, pki.build_request(KEYS[21], device), third))
+    assert refused_renewal(renewal, device, reused, endorsed(1, enrolled, reused)) == "duplicate_key"
+    assert len(store.certificates.of_gateway(device)) == 3
+    renewal.renew(device, fresh, good, LATER)
+    again = package(3, device)
+    much_later = LATER + timedelta(days=2)
+    assert refused_renewal(renewal, device, again, endorsed(1, enrolled, again), now=much_later) == "cms_signer"
+    assert Directory(store.gateways).revoke(device, LATER)
+    assert refused_renewal(renewal, device, fresh, good) == "gateway_revoked"
+
+
+# --- revocation lists ------------------------------------------------------------------------------------------------
+
+
+def test_a_revoked_gateway_is_on_the_list_at_once(
+    store: Store, authority: CertificateAuthority, publisher: RevocationPublisher, enrolled: bytes
+) -> None:
+    leaf = pki.load_certificate(enrolled)
+
+    def check(now: datetime) -> None:
+        lists = publisher.lists(now)
+        pki.verify_chain(leaf, [authority.sub_ca], authority.root, now, revocations=lists)
+
+    check(NOW)
+    first = publisher.bundle(NOW)
+    assert publisher.bundle(NOW + timedelta(minutes=59)) == first
+    assert publisher.bundle(NOW + timedelta(minutes=61)) != first
+    assert Directory(store.gateways).revoke("ESTK0100000001", NOW)
+    with pytest.raises(RemoteProtocolError, match="certificate_revoked"):
+        check(NOW + timedelta(seconds=1))
+    revoked = store.certificates.revoked(round(NOW.timestamp() * 1000))
+    assert len(revoked) == 3
+    # Certificates that have run out need no list.
+    assert store.certificates.revoked(round((NOW + timedelta(days=731)).timestamp() * 1000)) == []
+
+
+def test_offline_lists_are_renewed_in_the_second_half_of_their_time(tmp_path: Path) -> None:
+    home = tmp_path / "pki"
+    assert offline_list(home, "root", NOW) is None
+    CertificateAuthority.create(home, NOW)
+    revoke_offline(home, "root", 77, NOW)
+    first = offline_list(home, "root", NOW + timedelta(days=180))
+    assert first == (home / "root-crl.pem").read_bytes()
+    second = offline_list(home, "root", NOW + timedelta(days=190))
+    assert second is not None
+    assert second != first
+    assert [each.serial_number for each in x509.load_pem_x509_crl(second)] == [77]
+    (home / "root-crl.pem").write_text("junk")
+    with pytest.raises(LocalProtocolError, match="revocation list"):
+        offline_list(home, "root", NOW)
+
+
+# --- participants ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("make", "roles"), [(administrator_keys, pki.ADMINISTRATOR_TRIPLE),
+                                             (participant_keys, pki.PARTICIPANT_TRIPLE)])  # fmt: skip
+def test_participants_have_a_triple_that_is_renewed_in_its_last_tenth(
+    tmp_path: Path, make: Any, roles: tuple[pki.Role, ...]
+) -> None:
+    authority = CertificateAuthority.create(tmp_path / "pki", NOW, curve=ec.SECP384R1)
+    made = make(tmp_path / "keys", authority, NOW)
+    tls, *above = x509.load_pem_x509_certificates(made.tls_chain.read_bytes())
+    for role, certificate in zip(roles, (made.signature.certificate, made.encryption.certificate, tls), strict=True):
+        pki.verify_chain(certificate, above, authority.root, NOW, role=role)
+    assert made.tls_key.stat().st_mode & 0o777 == 0o600
+    kept = make(tmp_path / "keys", authority, NOW + timedelta(days=600))
+    assert kept.signature.certificate == made.signature.certificate
+    renewed = make(tmp_path / "keys", authority, NOW + timedelta(days=700))
+    assert renewed.signature.certificate != made.signature.certificate
+    assert renewed.signature.certificate.public_key() == made.signature.certificate.public_key()

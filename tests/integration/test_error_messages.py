@@ -172,9 +172,8 @@ def test_a_node_that_knows_no_coordinator(call: Call, tmp_path: Path) -> None:
     directory = KeyDirectory(tmp_path / "node" / "keys", StandardSuite())
     module = directory.open("ESTK0000000001")
     authority = CertificateAuthority.load(tmp_path / "pki")
-    asked = pki.check_request(module.signing_request())
-    certificate = authority.issue_gateway(asked.gateway_id, asked.public_key, datetime.now(UTC))
-    module.install(pki.to_der(certificate), ())
+    triple = authority.issue_triple(pki.check_package(module.request_package()), datetime.now(UTC))
+    module.install(tuple(map(pki.to_der, triple)), ())
     directory.close()
     known = tmp_path / "node" / "coordinator.json"
     for content in (None, "{", "{}"):

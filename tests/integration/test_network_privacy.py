@@ -57,10 +57,13 @@ def private_keys(directory: Path) -> list[bytes]:
     found = []
     for path in sorted(directory.glob("*.json")):
         stored = json.loads(path.read_text())
-        found.append(bytes.fromhex(stored["curve_secret"]))
-        key = serialization.load_pem_private_key(stored["signature_key"].encode(), None)
-        assert isinstance(key, ec.EllipticCurvePrivateKey)
-        found.append(key.private_numbers().private_value.to_bytes(32, "big"))
+        found += [bytes.fromhex(stored[name]) for name in ("curve_secret", "commitment_key")]
+        triple = stored["current"]
+        pems = [triple["signature_key"].encode(), triple["encryption_key"].encode(), bytes.fromhex(triple["tls_key"])]
+        for pem in pems:
+            key = serialization.load_pem_private_key(pem, None)
+            assert isinstance(key, ec.EllipticCurvePrivateKey)
+            found.append(key.private_numbers().private_value.to_bytes(32, "big"))
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 import ssl
 from collections.abc import AsyncIterator
@@ -17,7 +18,6 @@ import trio
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding
 from fastapi import FastAPI
 from fastapi.openapi.models import OpenAPI
 from prometheus_client import CollectorRegistry
@@ -25,8 +25,10 @@ from prometheus_client import CollectorRegistry
 from coordinator.emp.billing import Billing
 from coordinator.emp.billing_service import BillingDesk
 from coordinator.gwa import ca
-from coordinator.gwa.ca import CertificateAuthority, TariffSigner
+from coordinator.gwa.ca import CertificateAuthority
 from coordinator.gwa.enrolment import Directory, Enrolment
+from coordinator.gwa.participants import TariffSigner
+from coordinator.gwa.revocation import RevocationPublisher
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.status import Member, RingStatus, Status
 from coordinator.storage.epochs import EpochRecord, RingLayout
@@ -303,12 +305,17 @@ async def test_health_and_metrics(app: FastAPI, service: Service) -> None:
 async def test_gateways_and_enrolment_over_tls(tmp_path: Path, store: Store, service: Service) -> None:
     home = tmp_path / "pki"
     authority = CertificateAuthority.create(home, datetime.now(UTC), hosts=["127.0.0.1"])
-    enrolment = Enrolment(store.gateways, authority, coordinator_curve_key=b"c" * 32, endpoint="tcp://127.0.0.1:5555")
+    publisher = RevocationPublisher(home, authority, store.certificates)
+    enrolment = Enrolment(
+        store.gateways, authority, publisher, coordinator_curve_key=b"c" * 32, endpoint="tcp://127.0.0.1:5555"
+    )
     metrics = CoordinatorMetrics(CollectorRegistry())
     app = make_app(store, service, metrics, enrolment=enrolment)
     token = Directory(store.gateways).create_token(datetime.now(UTC))
-    request = x509.load_der_x509_csr(pki.build_request(KEY, MEMBERS[1])).public_bytes(Encoding.PEM).decode()
-    body = {"token": token, "gateway": MEMBERS[1], "area": "Nordring", "signing_request": request,
+    keys = [KEY, *(ec.generate_private_key(pki.CURVE()) for _ in range(2))]
+    first, second, third = (pki.build_request(each, MEMBERS[1]) for each in keys)
+    package = base64.b64encode(pki.build_package((first, second, third))).decode()
+    body = {"token": token, "gateway": MEMBERS[1], "area": "Nordring", "request_package": package,
             "curve_public_key": "ab" * 32}  # fmt: skip
     context = client_context(home / ca.ROOT_FILE)
     async with trio.open_nursery() as nursery:
@@ -336,13 +343,23 @@ async def test_gateways_and_enrolment_over_tls(tmp_path: Path, store: Store, ser
             duplicate = await client.post(f"{secure}/api/v1/enrol", json=stolen)
             assert (duplicate.status_code, duplicate.json()["reason"]) == (409, "duplicate_gateway")
             page = (await client.get(f"{plain}/api/v1/gateways")).json()
+            lists = await client.get(f"{secure}/api/v1/revocation-lists")
+            nobody = {"gateway": MEMBERS[0], "request_package": package, "endorsement": "MAA="}
+            unknown = await client.post(f"{secure}/api/v1/renew", json=nobody)
+            assert (unknown.status_code, unknown.json()["reason"]) == (404, "gateway_unknown")
+            early = await client.post(f"{secure}/api/v1/renew", json={**nobody, "gateway": MEMBERS[1]})
+            assert (early.status_code, early.json()["reason"]) == (422, "cms_malformed")
+            odd = await client.post(f"{secure}/api/v1/renew", json={**nobody, "request_package": "###"})
+            assert (odd.status_code, odd.json()["reason"]) == (422, "request_malformed")
         with pytest.raises(httpx.ConnectError):
             async with httpx.AsyncClient(verify=ssl.create_default_context()) as stranger:
                 await stranger.get(f"{secure}/healthz")
         nursery.cancel_scope.cancel()
     answer = enrolled.json()
     leaf, *above = x509.load_pem_x509_certificates(answer["certificate_chain"].encode())
-    pki.verify_chain(leaf, above, authority.root, datetime.now(UTC))
+    found = pki.RevocationLists()
+    assert found.take(pki.load_revocation_bundle(lists.content, authority.root, datetime.now(UTC)))
+    pki.verify_chain(leaf, above, authority.root, datetime.now(UTC), revocations=found)
     assert (answer["coordinator_curve_key"], answer["endpoint"]) == ((b"c" * 32).hex(), "tcp://127.0.0.1:5555")
     (gateway,) = page["items"]
     assert (gateway["id"], gateway["area"], gateway["status"]) == (MEMBERS[1], "Nordring", "active")
@@ -536,4 +553,4 @@ def test_the_tariff_key_is_its_own_and_its_certificate_is_renewed_in_time(tmp_pa
     tls = x509.load_pem_x509_certificates((tmp_path / ca.TLS_CHAIN_FILE).read_bytes())[0].public_key()
     assert later.certificate == first.certificate != renewed.certificate
     assert keys[0] == keys[1] != tls
-    assert (tmp_path / ca.TARIFF_KEY_FILE).stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "tariff.key").stat().st_mode & 0o777 == 0o600

@@ -40,10 +40,9 @@ class Neighbourhood:
         self.stranger = CertificateAuthority.create(path / "other", NOW)
         keys = KeyDirectory(path / "keys", SUITE)
         self.modules = {name: keys.open(name) for name in (pki.make_gateway_id(number) for number in range(6))}
-        for name, module in self.modules.items():
-            request = pki.check_request(module.signing_request())
-            certificate = self.authority.issue_gateway(name, request.public_key, NOW)
-            module.install(pki.to_der(certificate), (pki.to_der(self.authority.sub_ca),))
+        for module in self.modules.values():
+            triple = self.authority.issue_triple(pki.check_package(module.request_package()), NOW)
+            module.install(tuple(map(pki.to_der, triple)), (pki.to_der(self.authority.sub_ca),))
         self.names = list(self.modules)
         self.me = self.names[0]
         self.trust = TrustStore(self.authority.root, lambda: NOW_S)
@@ -255,7 +254,7 @@ def test_a_certificate_for_another_key_is_not_installed(made: Made, tmp_path: Pa
     others = hood.modules[hood.names[1]].certificate
     assert others is not None
     with pytest.raises(RemoteProtocolError, match="wrong_certificate"):
-        module.install(others, ())
+        module.install((others,) * 3, ())
     assert keys.open(hood.names[1]).certificate is None
     keys.close()
 

@@ -14,7 +14,8 @@ import trio
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from coordinator.gwa.ca import CertificateAuthority, TariffSigner
+from coordinator.gwa.ca import CertificateAuthority
+from coordinator.gwa.participants import TariffSigner
 from loadtest.unsealed import Unsealed
 from node.aggregation.bills import BillingRules, Bills
 from node.aggregation.contribution import Contributions, blinding_label

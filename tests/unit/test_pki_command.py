@@ -72,3 +72,51 @@ def test_token(tmp_path: Path) -> None:
     assert first.output != second.output
     refused = run("token", "--database", database, "--area", " ")
     assert (refused.exit_code, "area_name" in refused.stderr) == (1, True)
+
+
+NODE = """
+[node]
+root_certificate = "{home}/root.pem"
+data_dir = "{data}"
+
+[node.fleet]
+count = 3
+"""
+
+
+def test_a_manufacturer_seals_the_gateways_of_a_node_once(home: Path, tmp_path: Path) -> None:
+    config = tmp_path / "node.toml"
+    config.write_text(NODE.format(home=home, data=tmp_path / "node"))
+    early = run("seal", "--config", config, "--pki", home)
+    assert (early.exit_code, "manufacturer" in early.stderr) == (1, True)
+    assert run("manufacturer", "Zaehlerwerk", "--pki", home).exit_code == 0
+    again = run("manufacturer", "Zaehlerwerk", "--pki", home)
+    assert (again.exit_code, "already" in again.stderr) == (1, True)
+    sealed = run("seal", "--config", config, "--pki", home)
+    assert (sealed.exit_code, sealed.output) == (0, "3 gateways got their quality seal from Zaehlerwerk.GWH\n")
+    assert run("seal", "--config", config, "--pki", home).output.startswith("0 gateways")
+
+
+def test_a_revoked_serial_is_on_the_list_and_refused(home: Path, tmp_path: Path) -> None:
+    (sub_ca,) = x509.load_pem_x509_certificates((home / "sub-ca.pem").read_bytes())
+    check = ("verify", home / "sub-ca.pem", "--root", home / "root.pem", "--role", "sub-CA")
+    wrong = run("revoke-serial", "not hexadecimal", "--ca", "root", "--pki", home)
+    assert (wrong.exit_code, "hexadecimal" in wrong.stderr) == (1, True)
+    absent = run("revoke-serial", "77", "--ca", "manufacturer", "--pki", home)
+    assert (absent.exit_code, "without the CA's key" in absent.stderr) == (1, True)
+    assert run("revoke-serial", "77", "--ca", "root", "--pki", home).exit_code == 0
+    good = run(*check, "--lists", home / "root-crl.pem")
+    assert good.exit_code == 0, good.output
+    assert run("revoke-serial", f"{sub_ca.serial_number:x}", "--ca", "root", "--pki", home).exit_code == 0
+    bad = run(*check, "--lists", home / "root-crl.pem")
+    assert (bad.exit_code, "certificate_revoked" in bad.stderr, "RFC 5280" in bad.stderr) == (1, True, True)
+    assert run(*check).exit_code == 0
+
+
+def test_a_pki_is_made_on_the_curve_asked_for(tmp_path: Path) -> None:
+    assert run("init", "--pki", tmp_path / "pki", "--curve", "secp384r1").exit_code == 0
+    (root,) = x509.load_pem_x509_certificates((tmp_path / "pki" / "root.pem").read_bytes())
+    key = root.public_key()
+    assert isinstance(key, ec.EllipticCurvePublicKey)
+    assert key.curve.name == "secp384r1"
+    assert run("init", "--pki", tmp_path / "other", "--curve", "secp224r1").exit_code == 2

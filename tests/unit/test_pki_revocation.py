@@ -103,17 +103,32 @@ def test_lists_that_are_none_or_somebody_elses_are_refused() -> None:
     good = pem(SUB, SUB_KEY)
     mine = x509.AuthorityKeyIdentifier.from_issuer_public_key(SUB_KEY.public_key())
     delta = x509.DeltaCRLIndicator(1)
-    assert refused(good.replace(b"A", b"B", 3)) in {"revocation_malformed", "revocation_signature", "unknown_issuer"}
-    assert refused(pem(SUB, SUB_KEY).replace(b"-----BEGIN", b"-----BEGUN")) == "revocation_malformed"
+    assert refused(good.replace(b"\nM", b"\nX", 1)) == "revocation_malformed"
     assert refused(b"x" * (4 * 2**20 + 1)) == "revocation_malformed"
     assert refused(good * 10) == "revocation_malformed"
     assert refused(forged((mine, False))) == "revocation_malformed"
     assert refused(forged((mine, False), (x509.CRLNumber(1), False), (delta, True))) == "revocation_malformed"
     assert refused(forged((mine, False), (x509.CRLNumber(1), False), by=LEAF_KEY)) == "revocation_signature"
     theirs = x509.AuthorityKeyIdentifier.from_issuer_public_key(LEAF_KEY.public_key())
-    assert refused(forged((theirs, False), (x509.CRLNumber(1), False))) == "unknown_issuer"
+    other = forged((theirs, False), (x509.CRLNumber(1), False))
+    assert pki.load_revocation_lists(other + good, [ROOT, SUB]) == pki.load_revocation_lists(good, [ROOT, SUB])
     weak = forged((mine, False), (x509.CRLNumber(1), False), digest=hashes.SHA224())
     assert refused(weak) == "certificate_algorithm"
     assert pki.load_revocation_lists(b"", [ROOT]) == []
     with pytest.raises(LocalProtocolError, match="does not belong"):
         pem(SUB, ROOT_KEY)
+
+
+def test_a_bundle_brings_the_cas_that_its_lists_are_of() -> None:
+    def bundle(*authorities: x509.Certificate) -> bytes:
+        head = b"".join(each.public_bytes(serialization.Encoding.PEM) for each in authorities)
+        return head + pem(ROOT, ROOT_KEY) + pem(SUB, SUB_KEY, 5)
+
+    found = pki.RevocationLists()
+    assert found.take(pki.load_revocation_bundle(bundle(SUB), ROOT, NOW))
+    assert pki.verify_chain(LEAF, [SUB], ROOT, NOW, revocations=found).not_after == NOW + WEEK
+    assert [each.serials for each in pki.load_revocation_bundle(bundle(), ROOT, NOW)] == [frozenset()]
+    with pytest.raises(RemoteProtocolError, match="unknown_issuer"):
+        pki.load_revocation_bundle(bundle(SUB, LEAF), ROOT, NOW)
+    with pytest.raises(RemoteProtocolError, match="revocation_malformed"):
+        pki.load_revocation_bundle(bundle(*[SUB] * 20), ROOT, NOW)

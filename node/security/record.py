@@ -1,0 +1,114 @@
+"""
+What a gateway's file in the key directory has: its keys' names or sealed bytes, and its certificates.
+
+JSON, whole and durable or not there at all.  A triple is pending from the moment its keys are made until its
+certificates are installed: a request that is repeated after a crash asks for the same keys.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from protocol.errors import StromkreisError
+
+
+@dataclass(frozen=True, slots=True)
+class Triple:
+    """
+    Keys for signatures, encryption and TLS, and their certificates (DER, in this order; none while it is pending).
+
+    The first two are names that the backend gave, the TLS key is sealed PEM.  `intermediates` lead to the root.
+    """
+
+    signature_key: str
+    encryption_key: str
+    tls_key: bytes
+    certificates: tuple[bytes, ...] = ()
+    intermediates: tuple[bytes, ...] = ()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all three keys have a certificate; a gateway of an earlier version has one for signatures alone."""
+        return len(self.certificates) == 3
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One gateway's: sealed secrets, and its triples as far as it has them."""
+
+    curve_secret: bytes
+    commitment_key: bytes
+    seal: Triple | None = None
+    pending_seal: Triple | None = None
+    current: Triple | None = None
+    pending: Triple | None = None
+    previous: Triple | None = None  # its encryption key still opens what was sent before the renewal
+
+    def save(self, path: Path) -> None:
+        """Durable when this returns."""
+        content = {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
+        temporary = path.with_suffix(".new")
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(json.dumps(content).encode())
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(path)
+        directory = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+    def with_certificates(self, certificates: tuple[bytes, ...], intermediates: tuple[bytes, ...]) -> Record:
+        """The record after the pending triple got its certificates."""
+        if self.pending is None:
+            raise StromkreisError("certificates without a request")
+        fresh = replace(self.pending, certificates=certificates, intermediates=intermediates)
+        return replace(self, current=fresh, pending=None, previous=self.current)
+
+
+def load_record(path: Path) -> Record:
+    """Raises StromkreisError, without a word of the content, for a file that is no record."""
+    try:
+        stored = json.loads(path.read_text())
+        secrets = bytes.fromhex(stored["curve_secret"]), bytes.fromhex(stored["commitment_key"])
+        if "signature_key" in stored:  # the format before there were triples
+            chain = tuple(bytes.fromhex(each) for each in stored["chain"])
+            old = Triple(str(stored["signature_key"]), "", b"", chain[:1], chain[1:])
+            return Record(*secrets, current=old if chain else None)
+        return Record(
+            *secrets, seal=_triple(stored["seal"]), pending_seal=_triple(stored["pending_seal"]),
+            current=_triple(stored["current"]), pending=_triple(stored["pending"]),
+            previous=_triple(stored["previous"]),
+        )  # fmt: skip
+    except (ValueError, KeyError, TypeError):  # whose text could quote the file
+        raise StromkreisError(
+            f"{path}: no keys of a gateway; put the file back from the backup. Without one the gateway must"
+            " be enrolled again, under another id"
+        ) from None
+
+
+def _plain(value: bytes | Triple | None) -> Any:
+    if isinstance(value, bytes):
+        return value.hex()
+    if value is None:
+        return None
+    return {
+        "signature_key": value.signature_key, "encryption_key": value.encryption_key, "tls_key": value.tls_key.hex(),
+        "certificates": [each.hex() for each in value.certificates],
+        "intermediates": [each.hex() for each in value.intermediates],
+    }  # fmt: skip
+
+
+def _triple(stored: Any) -> Triple | None:
+    if stored is None:
+        return None
+    return Triple(
+        str(stored["signature_key"]), str(stored["encryption_key"]), bytes.fromhex(stored["tls_key"]),
+        tuple(bytes.fromhex(each) for each in stored["certificates"]),
+        tuple(bytes.fromhex(each) for each in stored["intermediates"]),
+    )  # fmt: skip
