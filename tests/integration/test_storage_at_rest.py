@@ -70,6 +70,9 @@ async def test_a_planted_reading_is_found_in_no_file_of_the_node(
 
     network.cipher_of, network.verified, network.rounds, network.period_s = cipher_of, True, 6, 2.0
     monkeypatch.setattr(Household, "registers", planted)
+    asked: list[Store] = []
+    truncate_log = Store.truncate_log
+    monkeypatch.setattr(Store, "truncate_log", lambda store: asked.append(store) or truncate_log(store))
     directory = network.directory / "node"
     copies: list[bytes] = []
     async with trio.open_nursery() as nursery:
@@ -81,6 +84,7 @@ async def test_a_planted_reading_is_found_in_no_file_of_the_node(
         begun = max(each.epoch for each in network.ended())
         await network.wait_until(lambda: [each for each in network.ended() if each.epoch > begun and each.total])
         copies.append(contents(directory))  # over an epoch's end
+        await network.wait_until(lambda: asked)
         assert (directory / "registers.sqlite-wal").exists()
         nursery.cancel_scope.cancel()
     copies.append(contents(directory))
