@@ -5,7 +5,7 @@ Runs in a virtual environment of its own (`requirements-peers-flower.lock`), whi
 hence it imports nothing of ours.  One JSON object per line in, one out, times are CPU seconds:
 
     {"do": "round", "n": .., "shares": .., "threshold": .., "words": .., "dropped": ..} -> see `Ring.play`
-    {"do": "sum", "vectors": [[..]..], "shares": .., "threshold": ..}     -> the same, with the mean of these vectors
+    {"do": "sum", "vectors": [[..]..], "shares": .., "threshold": .., "dropped": ..} -> the same, and their mean
     {"do": "mask", "words": .., "times": ..}                              -> seconds a call of `pseudo_rand_gen`
     {"do": "agree", "times": ..}                                          -> seconds a call of `generate_shared_key`
     {"do": "share" | "combine", "size": .., "threshold": .., "shares": .., "times": ..} -> seconds a call
@@ -164,7 +164,9 @@ def _carry_out(order: dict[str, Any]) -> Any:
             return ring.play(order["shares"], order["threshold"])
         case "sum":
             vectors = order["vectors"]
-            return Ring(len(vectors), len(vectors[0]), 0, vectors).play(order["shares"], order["threshold"])
+            return Ring(len(vectors), len(vectors[0]), order["dropped"], vectors).play(
+                order["shares"], order["threshold"]
+            )
         case "mask":
             seed = os.urandom(32)
             return _per_call(lambda: pseudo_rand_gen(seed, 1 << 32, [(order["words"],)]), order["times"])

@@ -133,6 +133,14 @@ def _exact_sums(results: Results) -> list[Figure]:
         count = float(len(values))
         figures.append(Figure("different values of what the EMP learns", Estimate(count, count, count, len(names)),
                               "1", count == 1))  # fmt: skip
+    survived = [row.estimate.value for row in results.find(metric="opens_with_one_missing") if row.scheme in names]
+    if len(survived) > 1:
+        lost = float(len(survived) - sum(survived))
+        estimate = Estimate(lost, lost, lost, len(survived))
+        expected = f"more than 0, less than {len(survived)}"
+        figures.append(
+            Figure("schemes that lose the sum where one meter is silent", estimate, expected, 0 < lost < len(survived))
+        )
     if len(costs) > 1:
         spread = max(costs) / max(min(costs), 1e-9)
         figures.append(Figure("dearest over cheapest, CPU", Estimate(spread, spread, spread, len(costs)),

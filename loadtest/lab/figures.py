@@ -13,6 +13,8 @@ from loadtest.lab.settings import Row
 
 Figure = dict[str, Any]
 _TONES = ("#1f66ad", "#d97706", "#2b8a3e", "#7048c6", "#d6336c", "#0c8599", "#8a5a2b")
+_TICKS = [factor * 10.0**power for power in range(-4, 5) for factor in (1, 2, 5)]
+_TICK_TEXTS = [f"{tick:,.10g}" for tick in _TICKS]
 _BLUE, _GREY, _ORANGE = _TONES[0], "#8b96a3", _TONES[1]
 APPLIANCE_TITLES = {
     "KETTLE": "kettle", "COOKINGSTOVE": "stove", "DISHWASHER": "dishwasher", "WASHINGMACHINE": "washing machine",
@@ -53,6 +55,11 @@ def _layout(x: str, y: str, height: int = 340, **more: Any) -> Figure:
     }  # fmt: skip
 
 
+def _log(title: str) -> Figure:
+    """A logarithmic axis, ticked at 1, 2, 5."""
+    return {"type": "log", "title": {"text": f"{title}, logarithmic"}, "tickvals": _TICKS, "ticktext": _TICK_TEXTS}
+
+
 def _error(estimates: Sequence[Estimate]) -> Figure:
     return {
         "type": "data", "symmetric": False, "thickness": 1, "width": 3,
@@ -83,6 +90,8 @@ def _curves(results: Results) -> Figure:
     for index, name in enumerate(names):
         row, column = divmod(index, columns)
         left, top = column * (width + gap_x), 1 - row * (height + gap_y)
+        # Noise is many times a household's load: on the common scale there would be nothing else to see.
+        is_noisy = min(shown[name]) < 0
         number = "" if index == 0 else str(index + 1)
         for key, colour, line in (("household", "#c3cad3", 1), (name, _BLUE, 1.2)):
             values = shown[key]
@@ -93,16 +102,16 @@ def _curves(results: Results) -> Figure:
             })  # fmt: skip
         layout[f"xaxis{number}"] = {
             "domain": [left, left + width], "anchor": f"y{number}", "range": [0, 24], "dtick": 6,
-            "gridcolor": "#e6e9ee", "showticklabels": row == count - 1 or index + columns >= len(names),
+            "gridcolor": "#e6e9ee", "showticklabels": index + columns >= len(names),
             "title": {"text": "hour" if index + columns >= len(names) else "", "standoff": 2},
         }  # fmt: skip
         layout[f"yaxis{number}"] = {
             "domain": [top - height, top], "anchor": f"x{number}", "gridcolor": "#e6e9ee", "zeroline": False,
-            "showticklabels": column == 0, "nticks": 4, "rangemode": "tozero",
-        } | ({"matches": "y"} if number else {})  # fmt: skip
+            "showticklabels": column == 0 or is_noisy, "nticks": 4, "rangemode": "tozero",
+        } | ({"matches": "y"} if number and not is_noisy else {})  # fmt: skip
         notes.append({
-            "text": name, "xref": "paper", "yref": "paper", "x": left, "y": top, "showarrow": False,
-            "xanchor": "left", "yanchor": "bottom", "font": {"size": 12},
+            "text": f"{name} (own scale)" if is_noisy else name, "xref": "paper", "yref": "paper", "x": left, "y": top,
+            "showarrow": False, "xanchor": "left", "yanchor": "bottom", "font": {"size": 12},
         })  # fmt: skip
     layout["annotations"] = notes
     layout["margin"] = {"l": 44, "r": 10, "t": 24, "b": 40}
@@ -119,7 +128,7 @@ def _identification(results: Results) -> Iterator[Chart]:
     if not rows:
         return
     slot_s = min(row.parameters["slot_s"] for row in rows)
-    x_axis = {"type": "log", "title": {"text": "households in the sum, logarithmic"}, "gridcolor": "#e6e9ee"}
+    x_axis = _log("households in the sum") | {"gridcolor": "#e6e9ee"}
     days = sorted({row.parameters["days"] for row in rows})
     traces = []
     for index, count in enumerate(days):
@@ -210,7 +219,7 @@ def _bars(results: Results) -> Iterator[Chart]:
             layout = _layout(note, "", 120 + 30 * len(views))
             layout["yaxis"] |= {"autorange": "reversed", "categoryorder": "array", "categoryarray": views}
             if attack == "classifier":
-                layout["xaxis"] |= {"type": "log"}
+                layout["xaxis"] |= _log(note)
             yield Chart(title, note, {"data": traces, "layout": layout})
     for attack, metric, title, note in (
         ("occupancy", "advantage", "Is somebody at home", "advantage 2p - 1 by slot"),
@@ -325,7 +334,7 @@ def _noise(results: Results) -> Iterator[Chart]:
             | {"textposition": "top center"}
         )
     layout = _layout("error of a total, share of its mean, logarithmic", "advantage 2p - 1", shapes=[_zero()])
-    layout["xaxis"] |= {"type": "log", "tickformat": ".0%"}
+    layout["xaxis"] |= {"type": "log", "tickvals": _TICKS, "tickformat": ".0%"}
     yield Chart("Noise and its price", "ε of one total, sensitivity 15 kW", {"data": traces, "layout": layout})
 
 
@@ -343,10 +352,9 @@ def _costs(results: Results) -> Iterator[Chart]:
         for title, found, colour, axis in (("CPU, ms", rows, _BLUE, "x"), ("bytes", sent, _ORANGE, "x2"))
     ]  # fmt: skip
     traces[1]["yaxis"] = "y"
-    layout = _layout("CPU ms a meter and slot, log", "", 120 + 30 * len(names), showlegend=False)
-    layout["xaxis"] |= {"type": "log", "domain": [0, 0.47]}
-    layout["xaxis2"] = {"type": "log", "domain": [0.53, 1], "title": {"text": "bytes a meter and slot, log"},
-                        "gridcolor": "#e6e9ee"}  # fmt: skip
+    layout = _layout("", "", 120 + 30 * len(names), showlegend=False)
+    layout["xaxis"] |= _log("CPU ms a meter and slot") | {"domain": [0, 0.47]}
+    layout["xaxis2"] = _log("bytes a meter and slot") | {"domain": [0.53, 1], "gridcolor": "#e6e9ee"}
     yield Chart(
         "Cost of the cryptography", "all parties together, real code, keys and setup of one day included",
         {"data": traces, "layout": layout}, True,

@@ -42,7 +42,7 @@ def scheme_rows(results: Results) -> list[SchemeRow]:
         ]  # fmt: skip
         readers = [
             each.coalition.replace("+", " + ") for each in mine
-            if each.kind == "named" and each.what == "reading" and each.coalition != "emp"
+            if each.kind == "named" and each.what == "reading"
         ]  # fmt: skip
         if scheme.local.__module__.endswith("schemes.base"):
             seen = "; ".join(alone) or "nothing"

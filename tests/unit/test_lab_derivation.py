@@ -1,5 +1,6 @@
 """One rule says what a coalition can open: against known results, brute linear algebra, and the real cryptography."""
 
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -138,6 +139,17 @@ def test_flower_adds_what_it_is_given(inputs: Inputs) -> None:
     assert np.abs(run.sums - inputs.readings_w.sum(axis=1)).max() <= 1.0
     assert run.cpu_s > 0
     assert run.sent_bytes > 9 * 1000
+
+
+@pytest.mark.parametrize(
+    ("name", "opens"),
+    [("paillier", True), ("vetter", True), ("two-servers", True), ("secagg", True), ("ring", True),
+     ("kursawe", False), ("marmol", False), ("marmol-rotated", False)],
+)  # fmt: skip
+def test_a_silent_meter_costs_the_sum_where_masks_or_keys_are_fixed(inputs: Inputs, name: str, opens: bool) -> None:
+    without = replace(inputs, missing=5)
+    expected = np.delete(inputs.readings_w, 5, axis=1).sum(axis=1)
+    assert bool(np.abs(REAL[name](without).sums - expected).max() <= 1.0) is opens
 
 
 def test_commitments_open_to_the_bill(inputs: Inputs) -> None:

@@ -66,9 +66,11 @@ def _all(settings: Settings) -> Iterator[Cell]:
     if not settings.data:
         yield Cell("differencing", frozenset({"differencing"}), frozenset({"ring"}), rosters.plain_rows)
     yield Cell("designed rosters", frozenset({"differencing"}), frozenset({"ring"}), rosters.designed_rows)
-    yield Cell("tariffs", frozenset({"tariff"}), frozenset({"bill-commitments"}), billing.tariff_rows)
+    yield Cell("tariffs", frozenset({"tariff"}), frozenset(billing.BILLED), billing.tariff_rows)
     for name in REAL:
         yield _cell(f"cryptography {name}", "utility", name, costs.real_rows)
+        if SCHEMES[name].exact_sum:
+            yield _cell(f"dropout {name}", "utility", name, costs.dropout_rows)
     batteries = frozenset(name for name in SCHEMES if name.startswith("battery-"))
     yield Cell("battery energy", frozenset({"utility"}), batteries, costs.battery_rows)
 

@@ -14,6 +14,8 @@ from loadtest.lab.settings import Lab, Row
 from loadtest.lab.views import view_of
 
 Prices = NDArray[np.int64]
+BILLED = ("bill-ttp", "bill-platform", "bill-commitments")
+CLOSE_W = 100
 BASE = 30_000  # thousandths of a cent for each kWh
 
 
@@ -55,30 +57,40 @@ def tariff_rows(lab: Lab) -> list[Row]:
     area, reference = lab.at(slot_s)
     day, slots = area.slots_a_day, area.slots
     rng = lab.rng("tariffs")
-    scheme = SCHEMES["bill-commitments"]
-    amounts = {}
-    for name, make in TARIFFS.items():
-        transcript = play(scheme, area, lab.settings.group_size, lab.settings.seed, make(slots, day))
-        view = view_of(transcript, frozenset({"emp"}))
-        by_household = [view.best_of(household, "bill") for household in range(area.count)]
-        amounts[name] = np.array([0 if each is None else int(each.values.sum()) for each in by_household])
     rows = []
-    for name, make in TARIFFS.items():
-        prices = make(slots, day)
-        dear = int(np.argmax(prices))
-        extra = int(prices[dear] - BASE)
-        truth = area.power_w[:, dear]
-        typical = np.full(area.count, reference.power_w[:, dear].mean())
-        guess = typical
-        if extra > 0:
-            guess = (amounts[name] - amounts["flat"]) * 3_600_000 / (slot_s * extra)
-        is_opened = opens([prices.tolist()], day)
-        for rules, shown in (("no rules", guess), ("second edition", guess if is_opened else typical)):
-            close = [np.abs(each - truth) <= 100 for each in (shown, typical, rng.permutation(shown))]
-            scores = [metrics.proportion(int(each.sum()), len(each)) for each in close]
-            parameters = {
-                "tariff": name, "rules": rules, "slot_s": slot_s, "days": area.days,
-                "effective_intervals": round(1 / largest_leverage([prices.tolist()], day), 1),
-            }  # fmt: skip
-            rows.append(Row.scored("bill-commitments", "emp", "tariff", "known_within_100_w", scores, parameters))
+    for scheme in BILLED:
+        amounts = {name: _amounts(lab, scheme, make(slots, day)) for name, make in TARIFFS.items()}
+        for name, make in TARIFFS.items():
+            prices = make(slots, day)
+            dear = int(np.argmax(prices))
+            extra = int(prices[dear] - BASE)
+            truth = area.power_w[:, dear]
+            typical = np.full(area.count, reference.power_w[:, dear].mean())
+            guess = typical
+            if extra > 0:
+                guess = (amounts[name] - amounts["flat"]) * 3_600_000 / (slot_s * extra)
+            leverage = largest_leverage([prices.tolist()], day)
+            shown = {"no rules": guess}
+            if scheme == "bill-commitments":
+                shown["second edition"] = guess if opens([prices.tolist()], day) else typical
+            for rules, each in shown.items():
+                close = [np.abs(values - truth) <= CLOSE_W for values in (each, typical, rng.permutation(each))]
+                scores = [metrics.proportion(int(hits.sum()), len(hits)) for hits in close]
+                parameters = {
+                    "tariff": name, "rules": rules, "slot_s": slot_s, "days": area.days,
+                    "effective_intervals": round(1 / leverage, 1),
+                }  # fmt: skip
+                rows.append(Row.scored(scheme, "emp", "tariff", "known_within_100_w", scores, parameters))
     return rows
+
+
+def _amounts(lab: Lab, scheme: str, prices: Prices) -> Prices:
+    """What the EMP is told of each household, thousandths of a cent."""
+    area = lab.at(lab.meter_slot_s)[0]
+    transcript = play(SCHEMES[scheme], area, lab.settings.group_size, lab.settings.seed, prices)
+    view = view_of(transcript, frozenset({"emp"}))
+    found = np.zeros(area.count, np.int64)
+    for series in view.series:
+        if series.quantity == "bill" and series.households is not None:
+            found[list(series.households)] = int(series.values.sum())
+    return found

@@ -13,6 +13,8 @@ from loadtest.lab.schemes import SCHEMES, Scheme
 from loadtest.lab.schemes.battery import CONTROLS, hide
 from loadtest.lab.settings import Lab, Row
 
+_DROPOUT_MEMBERS = 12
+
 
 def _exact(value: float, count: int) -> Estimate:
     return Estimate(value, value, value, count)
@@ -38,6 +40,19 @@ def real_rows(lab: Lab, scheme: Scheme) -> list[Row]:
         Row(scheme.name, "all", "utility", name, _exact(float(value), readings), parameters=parameters)
         for name, value in found.items()
     ]
+
+
+def dropout_rows(lab: Lab, scheme: Scheme) -> list[Row]:
+    """Whether the sum of the others comes out where one meter falls silent (1: yes), by the real cryptography."""
+    area = lab.at(lab.meter_slot_s)[0]
+    members, slots = min(_DROPOUT_MEMBERS, area.count), min(2, area.slots)
+    readings_w = area.power_w[:members, :slots].T.copy()
+    inputs = Inputs(readings_w, hashlib.sha256(b"lab dropout").digest(), missing=members // 2)
+    sums = REAL[scheme.name](inputs).sums
+    is_right = bool(np.abs(sums - readings_w[:, inputs.present].sum(axis=1)).max() <= 1.0)
+    parameters = {"members": members, "slots": slots}
+    score = _exact(float(is_right), slots)
+    return [Row(scheme.name, "all", "utility", "opens_with_one_missing", score, parameters=parameters)]
 
 
 def battery_rows(lab: Lab) -> list[Row]:

@@ -36,7 +36,8 @@ def run_vetter(inputs: Inputs) -> RealRun:
     with Stopwatch() as watch:
         keys = _streams(inputs, "lab vetter", inputs.members)
         sealed = (inputs.readings_w.astype(object) + keys) % MODULUS
-        total, key = sealed.sum(axis=1) % MODULUS, keys.sum(axis=1) % MODULUS
+        here = inputs.present  # the store says whose ciphertexts it added, the authority releases the sum of their keys
+        total, key = sealed[:, here].sum(axis=1) % MODULUS, keys[:, here].sum(axis=1) % MODULUS
         sums = (total - key) % MODULUS
     payload = np.concatenate((keys, sealed, total[:, None], key[:, None]), axis=1)
     # Each meter gets one key of 32 bytes, from which both sides draw; the payload lists what it stands for.
@@ -52,7 +53,7 @@ def run_marmol(inputs: Inputs) -> RealRun:
         keys = np.repeat(_streams(inputs, "lab marmol", inputs.members)[:1], inputs.slots, axis=0)
         sealed = (inputs.readings_w.astype(object) + keys) % MODULUS
         key = keys.sum(axis=1) % MODULUS
-        sums = (sealed.sum(axis=1) - key) % MODULUS
+        sums = (sealed[:, inputs.present].sum(axis=1) - key) % MODULUS
     payload = np.concatenate((keys, key[:, None], sealed), axis=1)
     sent = (inputs.members + 1 + sealed.size) * WORD_BYTES
     return RealRun(
@@ -68,7 +69,7 @@ def run_marmol_rotated(inputs: Inputs) -> RealRun:
         current = (keys + np.roll(steps, 1, axis=1) - steps) % MODULUS
         sealed = (inputs.readings_w.astype(object) + current) % MODULUS
         key = keys.sum(axis=1) % MODULUS
-        sums = (sealed.sum(axis=1) - key) % MODULUS
+        sums = (sealed[:, inputs.present].sum(axis=1) - key) % MODULUS
     payload = np.concatenate((keys, key[:, None], steps, sealed), axis=1)
     sent = (inputs.members + 1 + 2 * sealed.size) * WORD_BYTES
     secrets = _named("key", keys) | _named("offset", steps)
@@ -82,7 +83,8 @@ def run_two_servers(inputs: Inputs) -> RealRun:
     with Stopwatch() as watch:
         shares = _streams(inputs, "lab helper share", inputs.members, FIELD64)
         leader = (inputs.readings_w.astype(object) - shares) % FIELD64
-        first, second = leader.sum(axis=1) % FIELD64, shares.sum(axis=1) % FIELD64
+        here = inputs.present
+        first, second = leader[:, here].sum(axis=1) % FIELD64, shares[:, here].sum(axis=1) % FIELD64
         sums = (first + second) % FIELD64
     payload = np.concatenate((leader, shares, first[:, None], second[:, None]), axis=1)
     sent = leader.size * WORD_BYTES + inputs.members * 32 + 2 * inputs.slots * WORD_BYTES

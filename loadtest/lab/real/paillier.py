@@ -29,8 +29,8 @@ def run(inputs: Inputs) -> RealRun:
         # The raw functions: packed integers are no floating-point numbers, and phe's encoding would see them as such.
         sealed = [public.raw_encrypt(_pack(column)) for column in inputs.readings_w.T]
         product = 1
-        for each in sealed:
-            product = product * each % public.nsquare
+        for position in inputs.present:
+            product = product * sealed[position] % public.nsquare
         sums = _unpack(private.raw_decrypt(product), inputs.slots)
     shown = [_unpack(private.raw_decrypt(each), inputs.slots) for each in sealed]
     payload = np.array([*shown, sums], dtype=object).T

@@ -16,7 +16,7 @@ from protocol import wire
 from protocol.dcnet.crypto.suite import StandardSuite
 from protocol.dcnet.machines.masks import MaskSchedule, self_mask, words_from_bytes
 from protocol.dcnet.parameters.choice import choose
-from protocol.dcnet.setup.rings import positions_of
+from protocol.dcnet.setup.rings import bitmap, positions_of
 from protocol.errors import InvariantError, StromkreisError
 
 MEMBERS_MIN = 5
@@ -49,11 +49,14 @@ def run(inputs: Inputs) -> RealRun:
         ring = LocalRing(suite, size, inputs.seed)
         ring.trace = trace
         ended = []
+        if inputs.missing is not None:
+            ring.silent.add(inputs.missing)
         for slot in range(inputs.slots):
             vectors = [np.array([1, value], np.int64).view(np.uint64) for value in inputs.readings_w[slot]]
             ended.append(ring.round(slot, vectors))
-    if any(each.outcome is not wire.Outcome.OPENED or each.roster != ring.view.everybody for each in ended):
-        raise InvariantError("a round of honest members did not open with all of them")
+    roster = bitmap(inputs.present)
+    if any(each.outcome is not wire.Outcome.OPENED or each.roster != roster for each in ended):
+        raise InvariantError("a round of honest members did not open with all who were there")
     pairs = {
         (low, high) for low, bits in enumerate(ring.view.neighbourhoods) for high in positions_of(bits) if low < high
     }

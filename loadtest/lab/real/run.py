@@ -18,10 +18,20 @@ Numbers = NDArray[np.object_]
 
 @dataclass(frozen=True)
 class Inputs:
-    """Readings of one group in W, shape (slots, members), and a seed of 32 bytes for all keys of the run."""
+    """
+    Readings of one group in W, shape (slots, members), and a seed of 32 bytes for all keys of the run.
+
+    `missing` is a member that falls silent when its readings are due, after keys were agreed on; None: nobody.
+    """
 
     readings_w: NDArray[np.int64]
     seed: bytes
+    missing: int | None = None
+
+    @property
+    def present(self) -> list[int]:
+        """Positions of the members that send."""
+        return [position for position in range(self.members) if position != self.missing]
 
     @property
     def slots(self) -> int:
@@ -38,8 +48,9 @@ class Inputs:
 class RealRun:
     """
     `payload[t, m]` is message m of slot t as whoever may read it reads it, `secrets[name][t]` a secret of the shape;
-    None where the code that ran keeps it to itself. `sums[t]` is what the EMP got. Costs are those of all parties:
-    CPU seconds, payload bytes, and messages that one meter waits for in turn (`rounds`).
+    None where the code that ran keeps it to itself. `sums[t]` is what the EMP got, garbage included; with a member
+    missing it is all that counts, the payload still lists what everybody would have sent. Costs are those of all
+    parties: CPU seconds, payload bytes, and messages that one meter waits for in turn (`rounds`).
     """
 
     shape: Shape

@@ -28,8 +28,12 @@ def run(inputs: Inputs) -> RealRun:
     n = inputs.members
     k = choose(n, CORRUPT, DROPOUT).k
     shares = min(n, k + 1 - k % 2)  # an odd number, the sender counted in
-    vectors = (inputs.readings_w.T / SCALE_W).tolist()
+    # The peer silences its first clients: the missing member is put there.
+    order = [*([] if inputs.missing is None else [inputs.missing]), *inputs.present]
+    vectors = (inputs.readings_w.T[order] / SCALE_W).tolist()
     with Peer(python, "flower_peer.py") as peer:
-        answer = peer.order(do="sum", vectors=vectors, shares=shares, threshold=shares // 2 + 1)
-    sums = np.array(answer["mean"], np.float64) * SCALE_W * n
+        answer = peer.order(
+            do="sum", vectors=vectors, shares=shares, threshold=shares // 2 + 1, dropped=n - len(inputs.present)
+        )
+    sums = np.array(answer["mean"], np.float64) * SCALE_W * len(inputs.present)
     return RealRun(secagg_shape(n), None, {}, sums, float(answer["all_s"]), int(answer["up_octets"]) * n, 4)

@@ -1,0 +1,237 @@
+"""A planted leak is found by every attack that should find it, and by none without it."""
+
+from dataclasses import replace
+from functools import lru_cache
+
+import numpy as np
+import pytest
+
+from loadtest.lab.attacks import differencing, linkage
+from loadtest.lab.attacks.game import Whitener
+from loadtest.lab.discipline import FIRST_EDITION, SECOND_EDITION, alternating, contributions, toggling
+from loadtest.lab.experiments import check_same_series, curves
+from loadtest.lab.experiments.games import Game
+from loadtest.lab.experiments.rosters import transcript_of
+from loadtest.lab.households import generate
+from loadtest.lab.leverage import largest_leverage, opens
+from loadtest.lab.metrics import Estimate
+from loadtest.lab.schemes import SCHEMES, Scheme, play
+from loadtest.lab.schemes.direct import batched_pseudonyms_shape, third_party_sum_shape
+from loadtest.lab.settings import SMOKE, Lab, Row, Settings
+from loadtest.lab.transcript import EMP, Form, Message, Shape, meter
+from loadtest.lab.views import View, view_of
+
+
+@pytest.fixture(scope="module")
+def lab() -> Lab:
+    return Lab(replace(SMOKE, households=80, targets=30, trials=120, iterations=15))
+
+
+@lru_cache(maxsize=8)
+def leaky_sum_shape(n: int) -> Shape:
+    """The planted leak: the sums as they are, and every member's reading besides, as one more message to the EMP."""
+    shape = third_party_sum_shape(n)
+    return replace(shape, messages=(*shape.messages, *(Message(meter(i), EMP, Form({i: 1})) for i in range(n))))
+
+
+@lru_cache(maxsize=8)
+def leaky_batch_shape(n: int) -> Shape:
+    """The planted leak: a third party that says it batches and forwards each message when it comes."""
+    shape = batched_pseudonyms_shape(n)
+    return replace(
+        shape, messages=tuple(
+            replace(each, after=(index - n,)) if each.after else each for index, each in enumerate(shape.messages)
+        ),
+    )  # fmt: skip
+
+
+LEAKY = replace(SCHEMES["sum-ttp"], name="sum-ttp", shape=leaky_sum_shape)
+
+
+def by_name(rows: list[Row], **wanted: str) -> Row:
+    (row,) = [
+        row for row in rows
+        if all(getattr(row, key, None) == value or row.parameters.get(key) == value for key, value in wanted.items())
+    ]  # fmt: skip
+    return row
+
+
+def is_above(first: Estimate, second: Estimate) -> bool:
+    return first.value > second.high or first.low > second.value
+
+
+def test_curve_attacks_find_readings_beside_the_sum(lab: Lab) -> None:
+    sound, leaky = SCHEMES["sum-ttp"], LEAKY
+    rows = {name: curves.appliances(lab, each, 60, 20) for name, each in (("sound", sound), ("leaky", leaky))}
+    for attack in ("hart", "classifier"):
+        for appliance in ("COOKINGSTOVE", "DISHWASHER"):
+            with_leak = by_name(rows["leaky"], attack=attack, appliance=appliance)
+            without_leak = by_name(rows["sound"], attack=attack, appliance=appliance)
+            assert with_leak.estimate.low > with_leak.blind.value, (attack, appliance)
+            assert with_leak.estimate.low > with_leak.without.value, (attack, appliance)
+            assert with_leak.estimate.low > without_leak.estimate.value, (attack, appliance)
+
+
+def test_distances_and_presence_find_readings_beside_the_sum(lab: Lab) -> None:
+    found = {
+        name: curves.distances(lab, each, 60, 20) for name, each in (("sound", SCHEMES["sum-ttp"]), ("leaky", LEAKY))
+    }
+    bits = {name: by_name(rows, metric="mutual_information_bits").estimate for name, rows in found.items()}
+    assert bits["leaky"].low > 3 * bits["sound"].high
+    (presence,) = curves.occupancy(lab, LEAKY, 60, 20)
+    assert presence.estimate.low > presence.without.high
+
+
+def test_readings_beside_the_sum_are_other_series(lab: Lab) -> None:
+    check_same_series(lab, SCHEMES["sum-ttp"], SCHEMES["ring"], 900, 20)
+    with pytest.raises(AssertionError, match="other sums"):
+        check_same_series(lab, SCHEMES["sum-ttp"], replace(LEAKY, name="leaky"), 900, 20)
+
+
+def top1(view: View, scheme: Scheme, lab: Lab) -> float:
+    transcript = play(scheme, lab.area.at(900), 40, 1)
+    guesses = linkage.by_timing(view_of(transcript, view.coalition).links)
+    return float(np.mean([transcript.owners[alias] == guess for alias, guess in guesses.items()]))
+
+
+def test_timing_finds_a_batch_that_is_none(lab: Lab) -> None:
+    batched = SCHEMES["pseudonyms-ttp-batched"]
+    view = View(frozenset({"emp", "wan"}), 900)
+    assert top1(view, batched, lab) < 0.15
+    assert top1(view, replace(batched, shape=leaky_batch_shape), lab) > 0.9
+
+
+def test_timing_needs_the_listener(lab: Lab) -> None:
+    transcript = play(SCHEMES["pseudonyms-ttp"], lab.area.at(900), 40, 1)
+    assert linkage.by_timing(view_of(transcript, frozenset({"emp"})).links) == {}
+    assert linkage.by_timing(view_of(transcript, frozenset({"wan"})).links) == {}
+
+
+def test_linkage_finds_a_household_that_never_changes(lab: Lab) -> None:
+    """The planted leak: under the pseudonym each household repeats its known day."""
+    known = lab.history.power_w[:, :96]
+    repeated = replace(lab.area.at(900).only(slice(None), slice(0, 96)), power_w=known.copy())
+    transcript = play(SCHEMES["pseudonyms-tr03109"], repeated, 40, 1)
+    view = view_of(transcript, frozenset({"emp"}))
+    guesses = linkage.by_habits(known.astype(float), view.pseudonymous(), 900, known.astype(float))
+    assert all(transcript.owners[alias] == guess for alias, guess in guesses.items())
+
+
+def test_bills_find_energies_that_are_unique() -> None:
+    households = generate(40, 1, 900, seed=2)
+    transcript = play(SCHEMES["pseudonyms-tr03109"], households, 40, 1)
+    series = view_of(transcript, frozenset({"emp"})).pseudonymous()
+    exact = (households.power_w.sum(axis=1) // 4).tolist()
+    guesses = linkage.by_bills(exact, series, 900, 1)
+    assert len(set(exact)) == 40
+    assert all(transcript.owners[alias] == guess for alias, guess in guesses.items())
+
+
+def test_games_find_a_sum_of_one(lab: Lab) -> None:
+    game = Game(lab, 900, 2)
+    alone, many = game.identification(2, 120), game.identification(50, 120)
+    assert alone["view"].low > 0.9
+    assert many["view"].value < alone["view"].low
+    for each in (alone, many):
+        assert each["blind"].low <= 0.0 <= each["blind"].high
+        assert each["without"].low <= 0.15
+    inside, outside = game.member_scores(2, 120)
+    assert np.median(inside) > np.quantile(outside, 0.95)
+
+
+def test_noise_hides_who_is_in_the_sum(lab: Lab) -> None:
+    noisy = Game(lab, 900, 2, epsilon=0.1).identification(10, 120)
+    assert noisy["view"].low <= 0.1
+    assert Game(lab, 900, 2).identification(10, 120)["view"].low > 0.6
+
+
+def test_a_whitener_undoes_the_covariance_that_it_learned() -> None:
+    rng = np.random.default_rng(1)
+    reference = np.cumsum(rng.normal(size=(4000, 24)), axis=1)
+    whitener = Whitener(reference, 24)
+    weighted = whitener.weights(np.eye(24), 1)
+    assert np.allclose(weighted @ whitener.covariance, np.eye(24), atol=1e-8)
+
+
+def test_differencing_is_exact_where_others_stand_still() -> None:
+    """The planted leak: a ring whose other members do not change, and a head that toggles one."""
+    households = generate(8, 1, 60, seed=4)
+    households = replace(households, power_w=np.where(np.arange(8)[:, None] == 3, households.power_w, 200))
+    transcript = transcript_of(households, 3, alternating(1440), None, 1)
+    view = view_of(transcript, frozenset({"gwa", "emp"}))
+    slots, drops = differencing.next_to(view.series, 3, 60)
+    assert len(slots) == 720
+    assert np.array_equal(drops, households.power_w[3, slots])
+    assert differencing.next_to(view_of(transcript, frozenset({"wan"})).series, 3, 60)[1].tolist() == []
+
+
+def test_the_best_linear_attacker_is_exact_without_others() -> None:
+    rng = np.random.default_rng(7)
+    covariance = np.eye(12) * 100.0
+    own = rng.normal(50.0, 10.0, 12)
+    rows = contributions(np.ones(12, np.bool_), 1)
+    guess = differencing.best_linear(rows @ own, rows, np.eye(12), 0, np.full(12, 50.0), covariance, noise_w2=1e-6)
+    assert np.allclose(guess, own, atol=1e-3)
+
+
+@pytest.mark.parametrize("release", [1, 16])
+def test_carried_energy_is_all_released_and_none_twice(release: int) -> None:
+    served = np.ones(200, np.bool_)
+    served[[5, 6, 7, 60, 61, 100]] = False
+    rows = contributions(served, release)
+    assert np.allclose(rows.sum(axis=0), 1.0)
+    assert not rows[~served].any()
+    assert rows.max() <= 1.0 + 1e-9
+    biggest = rows.sum(axis=1).max()
+    assert biggest == pytest.approx(4.0 if release == 1 else 1.0 + 3 / 16)
+
+
+def test_a_bucket_allows_four_returns_and_one_more_each_four_hours() -> None:
+    served = toggling(672, SECOND_EDITION)
+    returns = np.flatnonzero(~served[:-1] & served[1:])
+    assert served.sum() >= 672 - 4 - 672 // 16 - 1
+    for start in range(0, 672 - 96):
+        assert ((returns >= start) & (returns < start + 96)).sum() <= 4 + 6
+    assert np.array_equal(toggling(9, FIRST_EDITION), alternating(9))
+
+
+def tariff(*changes: tuple[int, int], days: int = 28) -> list[int]:
+    prices = [30] * (96 * days)
+    for index, price in changes:
+        prices[index] = price
+    return prices
+
+
+@pytest.mark.parametrize(
+    ("prices", "effective"),
+    [
+        (tariff(), None),
+        ([15 if slot % 96 < 24 else 30 for slot in range(96 * 28)], 293),
+        (tariff((2000, 60)), 1),
+        ([30 + 70 * (slot // 96 == 10 and 64 <= slot % 96 < 80) for slot in range(96 * 28)], 15),
+    ],
+    ids=["flat", "two rates", "one interval dearer", "one critical peak of four hours"],
+)
+def test_leverage_has_the_check_values_of_the_design(prices: list[int], effective: int | None) -> None:
+    """Section 7 of the second edition gives intervals that a bill is effectively about: 293, 1, 15."""
+    found = 1 / largest_leverage([prices], 96)
+    if effective is not None:
+        assert found == pytest.approx(effective, rel=0.15)
+    assert opens([prices], 96) is (effective is None or effective >= 24)
+
+
+def test_a_flat_line_beside_one_interval_does_not_hide_it() -> None:
+    huge = [4_000_000_000] * 2688
+    huge[1000] += 1
+    assert not opens([tariff(), huge], 96)
+
+
+def test_settings_that_cannot_be_run_are_refused() -> None:
+    from protocol.errors import StromkreisError
+
+    for wrong, told in (
+        (Settings(households=10), "expected 24 or more"), (Settings(slot_s=3600), "at most 900 s"),
+        (Settings(group_size=1), "2 to 1024"), (Settings(slot_s=1), "at most 8 GiB"),
+    ):  # fmt: skip
+        with pytest.raises(StromkreisError, match=told):
+            wrong.check()
