@@ -9,9 +9,7 @@ data (`recordings`) can take its place.
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
 
 import numpy as np
 from numpy.random import Generator
@@ -19,6 +17,7 @@ from numpy.typing import NDArray
 
 from loadtest.lab.appliances import ApplianceLibrary, load_library
 from loadtest.lab.habits import DAYS_A_WEEK, MINUTES, USES, Day, Habits, draw_day
+from loadtest.lab.workers import workers
 from protocol.errors import StromkreisError
 
 RESOLUTIONS_S = (1, 10, 60, 900)
@@ -134,7 +133,7 @@ def generate(
         advance(len(chunk))
 
     if processes > 1 and len(chunks) > 1:
-        with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        with workers(processes, "spawn") as pool:
             for chunk, made in zip(
                 chunks, pool.map(_chunk, chunks, [days] * len(chunks), [slot_s] * len(chunks), [seed] * len(chunks)),
                 strict=True,

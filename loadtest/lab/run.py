@@ -12,9 +12,8 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, as_completed
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -26,6 +25,7 @@ from loadtest.lab.experiments.coalitions import Exposure, exposures
 from loadtest.lab.experiments.curves import example_day
 from loadtest.lab.schemes import SCHEMES
 from loadtest.lab.settings import Lab, Row, Settings
+from loadtest.lab.workers import workers
 from protocol.errors import StromkreisError
 
 PACKAGES = ("stromkreis", "antgen", "numpy", "scipy", "scikit-learn", "phe")
@@ -153,16 +153,12 @@ def _carried_out(left: list[Cell], settings: Settings) -> Iterator[tuple[str, li
         return
     # The long ones first, so that none of them is left to the end alone.
     ordered = sorted(left, key=lambda cell: not cell.name.startswith(("appliances", "identification", "occupancy")))
-    with ProcessPoolExecutor(settings.processes, mp_context=get_context("fork")) as pool:
+    with workers(settings.processes, "fork") as pool:
         waiting: dict[Future[tuple[list[dict[str, Any]], str]], str] = {
             pool.submit(_compute, cell.name, settings): cell.name for cell in ordered
         }
-        try:
-            for done in as_completed(waiting):
-                yield waiting[done], *done.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+        for done in as_completed(waiting):
+            yield waiting[done], *done.result()
 
 
 def _folder(out: Path, settings: Settings) -> Path:

@@ -99,6 +99,54 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
     assert (out / "lab.csv").read_text() == (tmp_path / "whole" / "lab.csv").read_text()
 
 
+def children_of(pid: int) -> set[int]:
+    """Its processes, by the kernel's table."""
+    found = set()
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = entry.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == pid and fields[0] != "Z":
+            found.add(int(entry.parent.name))
+    return found
+
+
+def running(pids: set[int]) -> set[int]:
+    alive = set()
+    for pid in pids:
+        stat = Path(f"/proc/{pid}/stat")
+        try:
+            if stat.read_text().rpartition(")")[2].split()[0] != "Z":
+                alive.add(pid)
+        except OSError:
+            continue
+    return alive
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_no_process_outlives_a_run_that_was_stopped(tmp_path: Path, number: signal.Signals) -> None:
+    process = subprocess.Popen(
+        command("run", "--smoke", "--processes", "2", "--out", str(tmp_path)), cwd=ROOT, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    deadline_s = time.monotonic() + 120
+    while not list(tmp_path.glob("cells/*/*-*.json")):
+        assert time.monotonic() < deadline_s
+        time.sleep(0.02)
+    computing = children_of(process.pid)
+    assert len(computing) >= 2
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=60)
+    while still := running(computing):
+        assert time.monotonic() < deadline_s + 60, f"{len(still)} processes go on"
+        time.sleep(0.05)
+    assert "Traceback" not in errors
+    if number is signal.SIGINT:
+        assert process.returncode == 130
+        assert "the same command goes on" in output
+
+
 def test_a_cut_off_cell_is_computed_again(tmp_path: Path) -> None:
     settings = Settings(**{**{k: getattr(SMOKE, k) for k in SMOKE.__slots__}, "attacks": ("bills",)})
     first = run(settings, tmp_path)
