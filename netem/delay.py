@@ -42,7 +42,7 @@ class DelayLine:
         self._rng = rng
         self._last_s = -math.inf
 
-    def leaves_s(self, now_s: float) -> float:
+    def departure_s(self, now_s: float) -> float:
         """When a packet leaves that arrives at `now_s`; never before one that arrived earlier."""
         self._last_s = max(self._last_s, now_s + draw_delay_s(self.direction, self._rng))
         return self._last_s
@@ -64,7 +64,7 @@ class StreamLine:
         self._rng = rng
         self._busy_until_s = -math.inf
 
-    def leaves_s(self, now_s: float, size_bytes: int) -> float:
+    def departure_s(self, now_s: float, size_bytes: int) -> float:
         """When the last of `size_bytes` leaves that arrive together at `now_s`."""
         segments = math.ceil(size_bytes / SEGMENT_BYTES)
         self.segment_count += segments
@@ -75,7 +75,7 @@ class StreamLine:
             self._busy_until_s = sent_s
         return sent_s + draw_delay_s(self.direction, self._rng) + self._retransmissions_s(segments)
 
-    def is_full_for_s(self, at_s: float) -> float:
+    def queue_wait_s(self, at_s: float) -> float:
         """How long after `at_s` the line's queue has no room: 0 where what it holds is sent within `queue_s`."""
         return max(0.0, self._busy_until_s - at_s - self.direction.queue_s)
 

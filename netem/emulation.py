@@ -54,7 +54,7 @@ async def play(
     steps: Iterable[Step],
     apply: Callable[[NetworkState], Awaitable[None]],
     *,
-    told: Callable[[Step], None] = lambda _: None,
+    on_step: Callable[[Step], None] = lambda _: None,
 ) -> None:
     """
     Apply each step's state at its moment, counted from now on trio's clock.
@@ -65,4 +65,4 @@ async def play(
     for step in steps:
         await trio.sleep_until(started_s + step.at_s)
         await apply(step.state)
-        told(step)
+        on_step(step)

@@ -200,17 +200,17 @@ class VerdictScheduler:
         self._enter(packet.number, self._lines_of(packet), now_s)
 
     def _enter(self, number: int, lines: Sequence[DelayLine], at_s: float) -> None:
-        leaves_s = lines[0].leaves_s(at_s) if lines else at_s
+        departure_s = lines[0].departure_s(at_s) if lines else at_s
         self._added_count += 1  # equal moments keep the order of arrival
-        heapq.heappush(self._waiting, (leaves_s, self._added_count, number, lines[1:]))
+        heapq.heappush(self._waiting, (departure_s, self._added_count, number, lines[1:]))
 
     def due(self, now_s: float) -> list[int]:
         """The numbers of the packets that may go on by now, in order; they are forgotten."""
         numbers = []
         while self._waiting and self._waiting[0][0] <= now_s:
-            leaves_s, _, number, lines = heapq.heappop(self._waiting)
+            departure_s, _, number, lines = heapq.heappop(self._waiting)
             if lines:
-                self._enter(number, lines, leaves_s)
+                self._enter(number, lines, departure_s)
             else:
                 numbers.append(number)
         return numbers

@@ -26,7 +26,7 @@ from netem.delay import SEGMENT_BYTES, StreamLine
 from netem.errors import InvalidDataError
 from netem.network import Address, Endpoint, Network, Relay
 from netem.scenario import NetworkState
-from netem.stream import carry
+from netem.stream import transfer
 
 log = logging.getLogger(__name__)
 
@@ -162,14 +162,14 @@ class ProxyEmulation:
         with trio.CancelScope() as scope:
             self._cut_scopes[relay].add(scope)
             try:
-                await self._carry(relay, client)
+                await self._relay(relay, client)
             except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
                 log.info("a connection ended early", extra={"relay": relay.source, "error": str(error)})
             finally:
                 self._cut_scopes[relay].discard(scope)
                 await _reset(client)  # where it was closed in order, this does nothing
 
-    async def _carry(self, relay: Relay, client: trio.SocketStream) -> None:
+    async def _relay(self, relay: Relay, client: trio.SocketStream) -> None:
         async def wait_open() -> None:
             while not self._is_open(relay):
                 await self._changes.wait()
@@ -185,8 +185,8 @@ class ProxyEmulation:
                 return
             try:
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(carry, client, target, there, wait_open, self._count)
-                    nursery.start_soon(carry, target, client, back, wait_open, self._count)
+                    nursery.start_soon(transfer, client, target, there, wait_open, self._count)
+                    nursery.start_soon(transfer, target, client, back, wait_open, self._count)
                 await client.aclose()
                 await target.aclose()
             except* (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as group:

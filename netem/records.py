@@ -30,7 +30,7 @@ _TERM_GRACE_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Shaped:
+class ShapedInterface:
     """An existing interface that has our queueing disciplines."""
 
     interface: str
@@ -39,11 +39,11 @@ class Shaped:
 
 
 @dataclass(slots=True)
-class Made:
+class Resources:
     """What a run has made."""
 
     namespaces: list[str] = field(default_factory=list)
-    shaped: list[Shaped] = field(default_factory=list)
+    shaped: list[ShapedInterface] = field(default_factory=list)
 
 
 class Record:
@@ -52,7 +52,7 @@ class Record:
     def __init__(self, folder: Path | None = None) -> None:
         self._folder = FOLDER if folder is None else folder
         self.run_id = f"{os.getpid():x}-{os.urandom(2).hex()}"
-        self.made = Made()
+        self.made = Resources()
         self._file: IO[str] | None = None
         self._path = self._folder / f"{self.run_id}.json"
 
@@ -81,7 +81,7 @@ class Record:
         self._write()
         return full
 
-    def add_shaped(self, shaped: Shaped) -> None:
+    def add_shaped(self, shaped: ShapedInterface) -> None:
         """Write an interface down that is about to be shaped."""
         self.made.shaped.append(shaped)
         self._write()
@@ -90,7 +90,7 @@ class Record:
         """Remove everything that is written down, also while the caller is cancelled."""
         with trio.CancelScope(shield=True):
             await remove(self.made)
-        self.made = Made()
+        self.made = Resources()
 
     def _write(self) -> None:
         assert self._file is not None  # noqa: S101 - entered before
@@ -100,7 +100,7 @@ class Record:
         self._file.flush()
 
 
-async def remove(made: Made) -> list[str]:
+async def remove(made: Resources) -> list[str]:
     """
     Remove namespaces (with the processes in them, SIGTERM first), qdiscs and devices; what is gone already is fine.
 
@@ -137,7 +137,7 @@ async def _end_processes(namespaces: list[str]) -> None:
             return
 
 
-def stale(folder: Path | None = None) -> Iterator[tuple[Path, Made]]:
+def stale(folder: Path | None = None) -> Iterator[tuple[Path, Resources]]:
     """The records whose run is over, and namespaces of ours that no record lists."""
     listed: set[str] = set()
     for path in sorted((FOLDER if folder is None else folder).glob("*.json")):
@@ -152,15 +152,15 @@ def stale(folder: Path | None = None) -> Iterator[tuple[Path, Made]]:
     if RUN_NETNS.is_dir():
         orphans = sorted(entry.name for entry in RUN_NETNS.iterdir() if entry.name.startswith(PREFIX))
         if orphans := [name for name in orphans if name not in listed]:
-            yield RUN_NETNS, Made(namespaces=orphans)
+            yield RUN_NETNS, Resources(namespaces=orphans)
 
 
-def _parse(text: str) -> Made:
+def _parse(text: str) -> Resources:
     try:
         value = json.loads(text)
-        return Made(list(value["namespaces"]), [Shaped(**each) for each in value["shaped"]])
+        return Resources(list(value["namespaces"]), [ShapedInterface(**each) for each in value["shaped"]])
     except (ValueError, KeyError, TypeError):  # cut off by the crash: its namespaces are found by their names
-        return Made()
+        return Resources()
 
 
 async def clean(folder: Path | None = None) -> list[str]:

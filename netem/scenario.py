@@ -147,7 +147,7 @@ class _Effect:
         return sum(end_s > self.start_s for end_s in self.ends_s.values())
 
     @property
-    def told(self) -> str:
+    def description(self) -> str:
         return f"{self.text} ({self.count} endpoint{'' if self.count == 1 else 's'})"
 
     def holds(self, endpoint: str, at_s: float) -> bool:
@@ -197,9 +197,9 @@ def _steps(
         state = dict(state)
         for name in changes[at_s]:
             state[name] = _link(name, base[name], effects_of[name], profiles, at_s)
-        told = [f"end of {effect.text}" for effect in ends.get(at_s, {})]
-        told += [effect.told for effect in begins.get(at_s, [])]
-        yield Step(at_s / speed, state, "; ".join(told) or "start")
+        texts = [f"end of {effect.text}" for effect in ends.get(at_s, {})]
+        texts += [effect.description for effect in begins.get(at_s, [])]
+        yield Step(at_s / speed, state, "; ".join(texts) or "start")
     yield Step(duration_s / speed, base, "end: all healed")
 
 

@@ -26,6 +26,7 @@ from netem.probes import (
     DATAGRAM_HEADER_BYTES,
     PROBE_BYTES,
     Arrivals,
+    Loss,
     RoundTrips,
     flood_datagrams,
     flood_stream,
@@ -51,17 +52,21 @@ _RATE_MAX_BIT_S = 1_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """One figure: asked, measured, the range that counts as right, and whether it is."""
+    """
+    One figure: asked, measured, and whether they agree.
+
+    `low` and `high` bound what the measured figure may be; of a loss, the losses that explain the count (Wilson).
+    """
 
     asked: float
     measured: float
     low: float
     high: float
+    is_right: bool
 
-    @property
-    def is_right(self) -> bool:
-        """Whether the measured figure, or the interval it stands for, agrees with what was asked."""
-        return self.low <= self.measured <= self.high
+
+def _within(asked: float, measured: float, low: float, high: float) -> Comparison:
+    return Comparison(asked, measured, low, high, is_right=low <= measured <= high)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,16 +98,11 @@ class Measurement:
                 return {key: plain(each) for key, each in value.items()}
             return None if isinstance(value, float) and math.isnan(value) else value
 
-        found = asdict(self)
-        for key in ("round_trip_s", "loss", "rate_up_bit_s", "rate_down_bit_s"):
-            part: Comparison | None = getattr(self, key)
-            if part is not None:
-                found[key]["is_right"] = part.is_right
-        return {str(key): plain(value) for key, value in found.items()} | {"is_right": self.is_right}
+        return {key: plain(value) for key, value in asdict(self).items()} | {"is_right": self.is_right}
 
 
 @dataclass(frozen=True, slots=True)
-class _Ends:
+class _PathProbes:
     """How a profile's path is measured, whatever the back end."""
 
     probe: Callable[[float], Awaitable[RoundTrips]]
@@ -121,25 +121,25 @@ async def check(
     """
     Measure the profiles on a back end; `duration_s` is for the round trips, rates take as long again or more.
 
-    `progress` is told each profile's name twice: when its round trips and when its rates are measured.  Raises
+    `progress` is called with each profile's name twice: when its round trips and when its rates are measured.  Raises
     NetemError where the back end cannot be used here.
     """
     trips: dict[str, RoundTrips] = {}
     ups: dict[str, Arrivals] = {}
     downs: dict[str, Arrivals] = {}
 
-    async def round_trips(profile: LinkProfile, ends: _Ends) -> None:
+    async def round_trips(profile: LinkProfile, ends: _PathProbes) -> None:
         trips[profile.name] = await ends.probe(duration_s)
         progress(profile.name)
 
-    async def rates(profile: LinkProfile, ends: _Ends, *, fast: bool) -> None:
+    async def rates(profile: LinkProfile, ends: _PathProbes, *, fast: bool) -> None:
         sides = ((profile.up, ends.flood_up, ups), (profile.down, ends.flood_down, downs))
         for direction, flood, into in sides:
             limit = direction.rate_bit_s
             if limit is not None and (limit > _FAST_BIT_S) == fast:
                 into[profile.name] = await flood(_flood_s(backend, profile, limit))
 
-    async with _laboratory(backend, profiles, rng) as ends:
+    async with _test_network(backend, profiles, rng) as ends:
         async with trio.open_nursery() as nursery:
             for profile in profiles:
                 nursery.start_soon(round_trips, profile, ends[profile.name])
@@ -174,7 +174,7 @@ def compare(
     tolerance_s += 0.02 * asked_s
     asked_loss = 1 - (1 - profile.up.loss) * (1 - profile.down.loss)
     lost = trips.up.lost + trips.down.lost
-    both = type(trips.up)(lost, trips.up.sent)
+    both = Loss(lost, trips.up.sent)
     low, high = both.interval()
     tolerance = _STREAM_RATE_TOLERANCE if backend is Backend.PROXY else _RATE_TOLERANCE
     stalls = _STALLED_SHARE if backend is Backend.PROXY else 0.0
@@ -183,11 +183,11 @@ def compare(
         backend=backend,
         profile=profile.name,
         probe_count=trips.up.sent,
-        round_trip_s=Comparison(asked_s, trips.median_s, asked_s - tolerance_s, asked_s + sending_s + tolerance_s),
+        round_trip_s=_within(asked_s, trips.median_s, asked_s - tolerance_s, asked_s + sending_s + tolerance_s),
         asked_deviation_s=deviation_s,
         deviation_s=trips.deviation_s,
         p95_s=trips.p95_s,
-        loss=Comparison(asked_loss, both.share, both.share if is_explained else 1.0, both.share),
+        loss=Comparison(asked_loss, both.share, low, high, is_explained),
         rate_up_bit_s=_compare_rate(profile.up, up, tolerance),
         rate_down_bit_s=_compare_rate(profile.down, down, tolerance),
     )
@@ -199,25 +199,25 @@ def _compare_rate(direction: Direction, arrivals: Arrivals | None, tolerance: fl
     asked = float(direction.rate_bit_s)
     passed = asked * (1 - direction.loss)  # what is lost is lost behind the line's start
     measured = arrivals.rate_bit_s()
-    return Comparison(asked, measured, passed * (1 - tolerance), asked * (1 + tolerance))
+    return _within(asked, measured, passed * (1 - tolerance), asked * (1 + tolerance))
 
 
 @asynccontextmanager
-async def _laboratory(
+async def _test_network(
     backend: Backend, profiles: Sequence[LinkProfile], rng: Random
-) -> AsyncIterator[dict[str, _Ends]]:
+) -> AsyncIterator[dict[str, _PathProbes]]:
     known = {profile.name: profile for profile in profiles}
     server = Endpoint(name=COORDINATOR)
     clients = [Endpoint(name=f"p-{name}"[:32], profile=name) for name in known]
     unshaped = {"none": LinkProfile(name="none", title="not shaped"), **known}
     if backend is Backend.PROXY:
-        async with _proxy_laboratory(server, clients, unshaped, rng) as ends:
+        async with _proxy_test_network(server, clients, unshaped, rng) as ends:
             yield ends
         return
     network = Network(endpoints=(server, *clients))
     if backend is Backend.NAMESPACES:
         async with namespaces.emulate(network, initial_state(network, unshaped), rng=rng) as emulation:
-            yield _datagram_ends(emulation, clients, known)
+            yield _datagram_probes(emulation, clients, known)
         return
     async with namespaces.unshaped(network) as emulation:
         inside = tuple(
@@ -226,19 +226,21 @@ async def _laboratory(
         )
         shaped = Network(endpoints=inside)
         async with tc.emulate(shaped, initial_state(shaped, unshaped)):
-            yield _datagram_ends(emulation, clients, known)
+            yield _datagram_probes(emulation, clients, known)
 
 
-def _datagram_ends(
+def _datagram_probes(
     emulation: namespaces.NamespaceEmulation, clients: Sequence[Endpoint], profiles: dict[str, LinkProfile]
-) -> dict[str, _Ends]:
+) -> dict[str, _PathProbes]:
     return {
-        each.profile: _datagram_ends_of(emulation, each.name, profiles[each.profile], _PORT + index)
+        each.profile: _datagram_probes_of(emulation, each.name, profiles[each.profile], _PORT + index)
         for index, each in enumerate(clients)
     }
 
 
-def _datagram_ends_of(emulation: namespaces.NamespaceEmulation, name: str, profile: LinkProfile, port: int) -> _Ends:
+def _datagram_probes_of(
+    emulation: namespaces.NamespaceEmulation, name: str, profile: LinkProfile, port: int
+) -> _PathProbes:
     def bound(endpoint: str) -> socket.socket:
         def open_socket() -> socket.socket:
             opened = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -270,7 +272,7 @@ def _datagram_ends_of(emulation: namespaces.NamespaceEmulation, name: str, profi
                 sender, receiver, to, rate_bit_s=rate or _RATE_MAX_BIT_S, duration_s=for_s + profile.round_trip_s
             )
 
-    return _Ends(
+    return _PathProbes(
         probe,
         lambda for_s: flood(name, COORDINATOR, there, profile.up.rate_bit_s, for_s),
         lambda for_s: flood(COORDINATOR, name, here, profile.down.rate_bit_s, for_s),
@@ -278,9 +280,9 @@ def _datagram_ends_of(emulation: namespaces.NamespaceEmulation, name: str, profi
 
 
 @asynccontextmanager
-async def _proxy_laboratory(
+async def _proxy_test_network(
     server: Endpoint, clients: Sequence[Endpoint], profiles: dict[str, LinkProfile], rng: Random
-) -> AsyncIterator[dict[str, _Ends]]:
+) -> AsyncIterator[dict[str, _PathProbes]]:
     accepted_send, accepted_receive = trio.open_memory_channel[trio.SocketStream](0)
 
     async def serve(stream: trio.SocketStream) -> None:
@@ -301,7 +303,7 @@ async def _proxy_laboratory(
         async with proxy.emulate(network, initial_state(network, profiles), rng=rng) as emulation:
             pairing = trio.Lock()
             yield {
-                each.profile: _stream_ends(
+                each.profile: _stream_probes(
                     profiles[each.profile], emulation.addresses[relay], accepted_receive, pairing
                 )
                 for each, relay in zip(clients, relays, strict=True)
@@ -309,9 +311,9 @@ async def _proxy_laboratory(
         nursery.cancel_scope.cancel()
 
 
-def _stream_ends(
+def _stream_probes(
     profile: LinkProfile, address: Address, accepted: trio.MemoryReceiveChannel[trio.SocketStream], pairing: trio.Lock
-) -> _Ends:
+) -> _PathProbes:
     async def connect(kind: bytes) -> trio.SocketStream:
         stream = await trio.open_tcp_stream(address.host, address.port)
         stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
@@ -338,7 +340,7 @@ def _stream_ends(
             sender, receiver = (client, server) if up else (server, client)
             return await flood_stream(sender, receiver, duration_s=for_s)
 
-    return _Ends(
+    return _PathProbes(
         probe,
         lambda for_s: flood(for_s, up=True),
         lambda for_s: flood(for_s, up=False),

@@ -46,7 +46,7 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """Who is told what happens."""
+    """Callbacks of a run."""
 
     up: Callable[[dict[str, str]], None] = lambda _: None
     """The network is up; how each endpoint is reached."""
@@ -54,7 +54,7 @@ class Listener:
     command_ended: Callable[[str, int], None] = lambda _, __: None
 
 
-def prefer_this_process() -> bool:
+def use_realtime_scheduling() -> bool:
     """
     Let this thread run before others (SCHED_RR), where that is permitted; children are not preferred.
 
@@ -91,7 +91,7 @@ async def run(
     steps = timeline(scenario, network, profiles, rng=rng, speed=speed) if scenario else None
     async with emulate(backend, network, initial_state(network, profiles), rng=rng) as emulation:
         try:
-            listener.up(reached(emulation, network))
+            listener.up(endpoint_addresses(emulation, network))
             async with trio.open_nursery() as nursery:
                 running = [endpoint for endpoint in network.endpoints if endpoint.command]
                 ended = trio.Event()
@@ -105,7 +105,7 @@ async def run(
                         report.steps.append(applied)
                         listener.step(applied)
 
-                    await play(steps, emulation.apply, told=note)
+                    await play(steps, emulation.apply, on_step=note)
                 else:
                     with trio.move_on_after(float("inf") if duration_s is None else duration_s):
                         await (ended.wait() if running else trio.sleep_forever())
@@ -119,7 +119,7 @@ async def run(
 async def _run_commands(
     emulation: Emulation, network: Network, report: Report, listener: Listener, ended: trio.Event
 ) -> None:
-    addresses = reached(emulation, network)
+    addresses = endpoint_addresses(emulation, network)
 
     async def run_one(name: str, command: tuple[str, ...]) -> None:
         try:
@@ -144,7 +144,7 @@ def environment(endpoint: str, addresses: Mapping[str, str]) -> dict[str, str]:
     return {**os.environ, "NETEM_ENDPOINT": endpoint, **named}
 
 
-def reached(emulation: Emulation, network: Network) -> dict[str, str]:
+def endpoint_addresses(emulation: Emulation, network: Network) -> dict[str, str]:
     """How each endpoint is reached: its address in its namespace, or where its relay listens."""
     if isinstance(emulation, NamespaceEmulation):
         return {endpoint.name: emulation.address(endpoint.name) for endpoint in network.endpoints}

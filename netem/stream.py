@@ -32,9 +32,9 @@ class _Queue:
         self._last_s = -math.inf
         self._added = trio.Event()
 
-    def add(self, leaves_s: float, chunk: bytes) -> None:
+    def add(self, departure_s: float, chunk: bytes) -> None:
         """Append a chunk; an empty one is the end of the stream."""
-        self._last_s = max(self._last_s, leaves_s)
+        self._last_s = max(self._last_s, departure_s)
         self._chunks.append((self._last_s, chunk))
         self._added.set()
 
@@ -63,7 +63,7 @@ class _InFlight:
             await self._less.wait()
 
 
-async def carry(
+async def transfer(
     source: trio.abc.ReceiveStream,
     sink: trio.abc.HalfCloseableStream,
     lines: Lines,
@@ -71,16 +71,16 @@ async def carry(
     delivered: Callable[[int], None],
 ) -> None:
     """
-    Carry `source` to its end, then end `sink`; `wait_open` holds back what is due while the path is cut.
+    Transfer `source` to its end, then end `sink`; `wait_open` holds back what is due while the path is cut.
 
-    `delivered` is told the size of each chunk in bytes.  Raises trio.BrokenResourceError where a side breaks.
+    `delivered` is called with the size of each chunk in bytes.  Raises trio.BrokenResourceError where a side breaks.
     """
     in_flight, first, second = _InFlight(), _Queue(), _Queue()
 
     async def deliver() -> None:
         while True:
-            leaves_s, chunk = await second.pop()
-            await trio.sleep_until(leaves_s)
+            departure_s, chunk = await second.pop()
+            await trio.sleep_until(departure_s)
             await wait_open()
             if not chunk:
                 with suppress(trio.BrokenResourceError):  # it is closed already
@@ -95,11 +95,11 @@ async def carry(
         nursery.start_soon(deliver)
         while True:
             await in_flight.wait_below(lambda: limit_bytes(lines))
-            await trio.sleep(lines[0].is_full_for_s(trio.current_time()))
+            await trio.sleep(lines[0].queue_wait_s(trio.current_time()))
             chunk = bytes(await source.receive_some(_chunk_bytes(lines)))
             in_flight.size_bytes += len(chunk)
             now_s = trio.current_time()
-            first.add(lines[0].leaves_s(now_s, len(chunk)) if chunk else now_s, chunk)
+            first.add(lines[0].departure_s(now_s, len(chunk)) if chunk else now_s, chunk)
             if not chunk:
                 return
 
@@ -107,10 +107,10 @@ async def carry(
 async def _pass_on(queue: _Queue, line: StreamLine, to: _Queue) -> None:
     """A chunk enters its second line when it leaves the first, so that nothing slow before it blocks that line."""
     while True:
-        leaves_s, chunk = await queue.pop()
-        enters_s = leaves_s + line.is_full_for_s(leaves_s)
+        departure_s, chunk = await queue.pop()
+        enters_s = departure_s + line.queue_wait_s(departure_s)
         await trio.sleep_until(enters_s)
-        to.add(line.leaves_s(enters_s, len(chunk)) if chunk else enters_s, chunk)
+        to.add(line.departure_s(enters_s, len(chunk)) if chunk else enters_s, chunk)
         if not chunk:
             return
 

@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager
 from netem.errors import InvalidDataError
 from netem.network import Endpoint, Network
 from netem.profiles import JITTER_CUT, Direction
-from netem.records import Record, Shaped
+from netem.records import Record, ShapedInterface
 from netem.scenario import LinkState, NetworkState
 from netem.tools import find_tool, run_tool
 
@@ -54,6 +54,16 @@ def is_reachable(link: LinkState) -> bool:
     return link.is_up and not link.group
 
 
+def configured_qdiscs(shown: str) -> list[str]:
+    """The qdiscs that somebody has set, of `tc qdisc show`; the kernel's own have the handle 0 and come back."""
+    words = [line.split() for line in shown.splitlines()]
+    return [
+        " ".join(line[1:3])
+        for line in words
+        if len(line) > 3 and line[2] != "0:" and (line[3] == "root" or line[1] in {"ingress", "clsact"})
+    ]
+
+
 class TcEmulation:
     """Interfaces that are shaped; see `emulate`."""
 
@@ -73,9 +83,9 @@ class TcEmulation:
             shaped = _shaped(endpoint)
             inside = _inside(endpoint)
             shown = await run_tool("tc", *inside, "qdisc", "show", "dev", shaped.interface)
-            if HANDLE in shown or "ingress" in shown:
+            if foreign := configured_qdiscs(shown):
                 raise InvalidDataError(
-                    f"{shaped.interface}: has an ingress qdisc or one of another run: `stromkreis netem clean` removes "
+                    f"{shaped.interface}: has a qdisc already ({', '.join(foreign)}): `stromkreis netem clean` removes "
                     f"what a run left; else `tc qdisc del dev {shaped.interface} root` and `... ingress`"
                 )
             self._record.add_shaped(shaped)
@@ -110,9 +120,11 @@ class TcEmulation:
         return {}
 
 
-def _shaped(endpoint: Endpoint) -> Shaped:
+def _shaped(endpoint: Endpoint) -> ShapedInterface:
     assert endpoint.interface is not None  # noqa: S101 - chosen for it
-    return Shaped(endpoint.interface, f"netem{zlib.crc32(endpoint.interface.encode()):08x}", endpoint.namespace)
+    return ShapedInterface(
+        endpoint.interface, f"netem{zlib.crc32(endpoint.interface.encode()):08x}", endpoint.namespace
+    )
 
 
 def _inside(endpoint: Endpoint) -> tuple[str, ...]:

@@ -146,7 +146,7 @@ def check(
                 await selfcheck.check(resolved, chosen, duration_s=duration_s, rng=Random(seed), progress=done)
             )
 
-        session.prefer_this_process()
+        session.use_realtime_scheduling()
         serve(measure)
     if not measured:
         raise typer.Exit(130)
@@ -218,12 +218,16 @@ def run(
             )  # fmt: skip
             nursery.cancel_scope.cancel()
 
-    session.prefer_this_process()
+    def write_report() -> None:
+        if report is not None:
+            report.write_text(json.dumps(found.as_json(), indent=2) + "\n", encoding="utf-8")
+
+    write_report()  # a path that cannot be written is noticed now, not after the run
+    session.use_realtime_scheduling()
     try:
         serve(play)
     finally:
-        if report is not None:
-            report.write_text(json.dumps(found.as_json(), indent=2) + "\n", encoding="utf-8")
+        write_report()
     console.print("removed; " + (", ".join(f"{name} {count}" for name, count in found.counters.items()) or "done"))
     if any(found.exit_codes.values()):
         raise typer.Exit(1)

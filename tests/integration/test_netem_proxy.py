@@ -239,15 +239,15 @@ async def test_a_reader_that_stops_stops_the_sender() -> None:
 
 async def test_the_self_check_finds_a_profile_to_do_what_it_says() -> None:
     asked = profile(
-        Direction(delay_s=0.04, jitter_s=0.004, loss=0.05, rate_bit_s=4_000_000),
+        Direction(delay_s=0.04, jitter_s=0.004, loss=0.2),
         Direction(delay_s=0.04, jitter_s=0.004, rate_bit_s=8_000_000),
     )
     (found,) = await selfcheck.check(Backend.PROXY, [asked], duration_s=2, rng=Random(1))
     assert 0.077 <= found.round_trip_s.measured <= 0.08 + LATE_S
-    assert 0.01 <= found.loss.measured <= 0.15
-    assert found.rate_up_bit_s is not None
+    assert found.loss.is_right
+    assert found.loss.measured > 0.03
+    assert found.rate_up_bit_s is None
     assert found.rate_down_bit_s is not None
-    assert 2_000_000 <= found.rate_up_bit_s.measured <= 6_000_000
     assert 5_000_000 <= found.rate_down_bit_s.measured <= 9_000_000
 
 

@@ -5,6 +5,7 @@ One boot serves all tests of the file.  Time in the guest stands still while the
 bounds on delays are wide.
 """
 
+import fcntl
 import importlib.util
 import json
 import os
@@ -35,10 +36,15 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     uml = _load_boot()
     if os.environ.get("CI") != "true" and (shutil.which(uml.PROGRAM) is None or not uml.MODULES.is_dir()):
         pytest.skip("user-mode-linux is not installed (Debian's package user-mode-linux)")
-    output = tmp_path_factory.mktemp("uml")
-    script = Path(__file__).with_name("netem_in_uml.py")
-    status = uml.boot([sys.executable, str(script), uml.OUTPUT], output, directory=ROOT, modules=MODULES, timeout_s=80)
-    assert status == 0, (output / "stderr").read_text(encoding="utf-8")
+    shared = tmp_path_factory.getbasetemp()
+    output = (shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared) / "uml"
+    output.mkdir(exist_ok=True)
+    with (output / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # one boot for all of pytest-xdist's workers
+        if not (output / "status").exists():
+            script = str(Path(__file__).with_name("netem_in_uml.py"))
+            uml.boot([sys.executable, script, uml.OUTPUT], output, directory=ROOT, modules=MODULES, timeout_s=150)
+    assert (output / "status").read_text(encoding="ascii") == "0\n", (output / "stderr").read_text(encoding="utf-8")
     result: dict[str, Any] = json.loads((output / "found.json").read_text(encoding="utf-8"))
     return result
 
@@ -57,7 +63,7 @@ def test_a_profile_does_what_it_says(found: dict[str, Any]) -> None:
 
 def test_an_interface_is_shaped_in_both_directions(found: dict[str, Any]) -> None:
     assert found["before"] == {"root": found["before"]["root"], "ifbs": {}}
-    assert found["told"] == "up on tc: here d0\n"
+    assert found["told"] == "up on tc: here d0"
     assert "netem 5e7e: root" in found["shaped"]["root"]
     assert "delay 60ms" in found["shaped"]["root"]
     assert "loss 10%" in found["shaped"]["root"]
@@ -70,7 +76,7 @@ def test_an_interface_is_shaped_in_both_directions(found: dict[str, Any]) -> Non
 def test_a_second_run_on_an_interface_is_refused_with_a_way_out(found: dict[str, Any]) -> None:
     assert found["second_status"] == 2
     assert found["beside_second"] == found["shaped"]
-    assert "d0: has an ingress qdisc or one of another run: `stromkreis netem clean`" in found["second"]
+    assert "d0: has a qdisc already (netem 5e7e:, ingress ffff:): `stromkreis netem clean`" in found["second"]
 
 
 def test_a_signal_removes_qdiscs_and_device(found: dict[str, Any]) -> None:

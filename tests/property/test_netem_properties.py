@@ -12,7 +12,7 @@ from netem.network import load_network
 from netem.nfqueue import QueuedPacket, VerdictScheduler
 from netem.profiles import Direction, load_profiles
 from netem.scenario import Scenario, initial_state, timeline
-from netem.stream import carry, limit_bytes
+from netem.stream import limit_bytes, transfer
 
 PROFILES = load_profiles()
 NETWORK = load_network("two-areas")
@@ -130,7 +130,7 @@ def test_a_stream_is_whole_in_order_and_bounded_through_any_lines_and_cuts(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(cut_and_heal)
             nursery.start_soon(take)
-            nursery.start_soon(carry, CountedSource(data, tally), sink, lines, wait_open, tally.gave)
+            nursery.start_soon(transfer, CountedSource(data, tally), sink, lines, wait_open, tally.gave)
         assert tally.most <= limit_bytes(lines) + (1 << 16)
 
     trio.run(main, clock=MockClock(autojump_threshold=0))
@@ -176,7 +176,7 @@ def test_what_is_sent_into_a_closed_relay_ends_with_an_error_not_with_silence() 
 
         broke = False
         try:
-            await carry(source, sink, lines, always_open, lambda _: None)
+            await transfer(source, sink, lines, always_open, lambda _: None)
         except* trio.BrokenResourceError:
             broke = True
         assert broke

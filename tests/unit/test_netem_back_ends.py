@@ -9,9 +9,9 @@ from netem import records
 from netem.errors import MissingKernelFeatureError, MissingPrivilegeError, MissingToolError, ToolFailedError
 from netem.namespaces import address_of, rate_qdisc, ruleset
 from netem.profiles import Direction, load_profiles
-from netem.records import Made, Record, Shaped, stale
+from netem.records import Record, Resources, ShapedInterface, stale
 from netem.scenario import LinkState
-from netem.tc import is_reachable, netem_qdisc
+from netem.tc import configured_qdiscs, is_reachable, netem_qdisc
 from netem.tools import explain, find_tool
 
 LTE = load_profiles()["lte"]
@@ -40,6 +40,23 @@ def test_netem_is_told_everything_because_it_keeps_what_it_is_not_told() -> None
 
 def test_netem_has_no_jitter_without_a_rate_because_it_would_reorder() -> None:
     assert "distribution" not in netem_qdisc(Direction(delay_s=0.1, jitter_s=0.02), 1, is_up=True)
+
+
+@pytest.mark.parametrize(
+    ("shown", "found"),
+    [
+        ("qdisc noqueue 0: root refcnt 2 \n", []),
+        ("qdisc mq 0: root \nqdisc fq_codel 0: parent :1 limit 10240p\n", []),
+        ("qdisc htb 1: root refcnt 2 r2q 10\n", ["htb 1:"]),
+        (
+            "qdisc netem 5e7e: root refcnt 2\nqdisc ingress ffff: parent ffff:fff1 ---\n",
+            ["netem 5e7e:", "ingress ffff:"],
+        ),
+        ("qdisc clsact ffff: parent ffff:fff1 \n", ["clsact ffff:"]),
+    ],
+)
+def test_qdiscs_that_somebody_has_set_are_noticed(shown: str, found: list[str]) -> None:
+    assert configured_qdiscs(shown) == found
 
 
 def test_a_link_apart_is_cut_where_the_other_end_cannot_be_seen() -> None:
@@ -119,10 +136,10 @@ def test_a_record_is_stale_only_when_its_run_is_over(tmp_path: Path, monkeypatch
     monkeypatch.setattr(records, "RUN_NETNS", tmp_path / "netns")
     with Record(tmp_path) as record:
         name = record.add_namespace("hub")
-        record.add_shaped(Shaped("eth0", "netem0"))
+        record.add_shaped(ShapedInterface("eth0", "netem0"))
         assert list(stale(tmp_path)) == []
     ((path, made),) = stale(tmp_path)
-    assert made == Made([name], [Shaped("eth0", "netem0")])
+    assert made == Resources([name], [ShapedInterface("eth0", "netem0")])
     assert json.loads(path.read_text(encoding="utf-8"))["namespaces"] == [name]
 
 
@@ -139,7 +156,7 @@ def test_a_record_that_was_cut_off_by_a_crash_is_no_obstacle(tmp_path: Path, mon
     (tmp_path / "netns" / "stromkreis-netem-1-ab-hub").touch()
     (tmp_path / "netns" / "somebody-elses").touch()
     found = [made for _, made in stale(tmp_path)]
-    assert found == [Made(), Made(["stromkreis-netem-1-ab-hub"])]
+    assert found == [Resources(), Resources(["stromkreis-netem-1-ab-hub"])]
 
 
 def test_a_folder_that_may_not_be_written_is_a_missing_privilege(

@@ -14,7 +14,7 @@ from trio.testing import (
 
 from netem.delay import StreamLine
 from netem.profiles import Direction
-from netem.stream import Lines, carry, limit_bytes
+from netem.stream import Lines, limit_bytes, transfer
 
 
 async def always_open() -> None:
@@ -37,7 +37,7 @@ async def test_bytes_arrive_after_both_delays_and_in_order(autojump_clock: MockC
     data = bytes(Random(1).randbytes(40_000))
     got: list[tuple[float, bytes]] = []
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(carry, source, sink, lines, always_open, lambda _: None)
+        nursery.start_soon(transfer, source, sink, lines, always_open, lambda _: None)
 
         async def take() -> None:
             got.extend(await everything(sink_receive))
@@ -59,7 +59,7 @@ async def test_a_rate_is_kept_over_many_bytes(autojump_clock: MockClock) -> None
     lines = lines_of(Direction(delay_s=0.05, rate_bit_s=1_000_000))
     delivered: list[int] = []
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(carry, source, sink, lines, always_open, delivered.append)
+        nursery.start_soon(transfer, source, sink, lines, always_open, delivered.append)
         nursery.start_soon(everything, sink_receive)
         started_s = trio.current_time()
         await source_send.send_all(bytes(1_448_000))
@@ -110,7 +110,7 @@ async def test_a_stuck_receiver_stops_the_reading(autojump_clock: MockClock, rat
     source = EndlessSource()
     lines = lines_of(Direction(delay_s=0.05, rate_bit_s=rate_bit_s))
     with trio.move_on_after(1_000):
-        await carry(source, StuckSink(), lines, always_open, lambda _: None)
+        await transfer(source, StuckSink(), lines, always_open, lambda _: None)
     assert source.taken <= limit_bytes(lines) + (1 << 16)
 
 
@@ -121,7 +121,7 @@ async def test_a_fast_source_waits_for_a_slow_line(autojump_clock: MockClock) ->
     with trio.move_on_after(10):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(everything, sink_receive)
-            nursery.start_soon(carry, source, sink, lines, always_open, lambda _: None)
+            nursery.start_soon(transfer, source, sink, lines, always_open, lambda _: None)
     # 10 s and half a second of queue at 100 kbit/s, and what the line without a rate holds before it.
     assert source.taken <= 100_000 / 8 * 10.5 + (1 << 20) + (1 << 16)
 
@@ -136,7 +136,7 @@ async def test_a_cut_holds_back_what_is_due_until_it_heals(autojump_clock: MockC
         got.extend(await everything(sink_receive))
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(carry, source, sink, lines_of(Direction(delay_s=0.1)), healed.wait, lambda _: None)
+        nursery.start_soon(transfer, source, sink, lines_of(Direction(delay_s=0.1)), healed.wait, lambda _: None)
         nursery.start_soon(take)
         started_s = trio.current_time()
         await source_send.send_all(b"held back")
@@ -156,7 +156,7 @@ async def test_the_end_of_a_stream_is_passed_on_after_its_last_byte(autojump_clo
     assert isinstance(source, MemoryReceiveStream)
     started_s = trio.current_time()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(carry, source, sink, lines_of(Direction(delay_s=1)), always_open, lambda _: None)
+        nursery.start_soon(transfer, source, sink, lines_of(Direction(delay_s=1)), always_open, lambda _: None)
         await source_send.send_all(b"last")
         await source_send.aclose()
         assert [chunk for _, chunk in await everything(sink_receive)] == [b"last"]
