@@ -18,7 +18,7 @@ from rich.table import Table
 
 from coordinator.config import CoordinatorConfig
 from coordinator.gwa.ca import CertificateAuthority
-from coordinator.gwa.enrolment import Directory
+from coordinator.gwa.enrolment import TOKEN_NAME_LENGTH_MIN, Directory
 from coordinator.gwa.revocation import OFFLINE_AUTHORITIES, revoke_offline
 from coordinator.storage.store import Store
 from node.config import NodeConfig
@@ -172,11 +172,58 @@ def token(
 
 
 @app.command()
+def tokens(config: ConfigFile = None) -> None:
+    """
+    List enrolment tokens: never themselves, but by the beginning of their digest.
+
+    Example: stromkreis pki tokens -c stromkreis.toml
+    """
+    url = load(CoordinatorConfig, "coordinator", config).database_url
+    _require_database(url)
+    store = Store(url)
+    try:
+        found = store.gateways.tokens()
+    finally:
+        store.close()
+    table = Table("name", "area", "uses left", "made", "state", "label", box=None, pad_edge=False)
+    now_ms = round(_now().timestamp() * 1000)
+    for each in found:
+        if each.revoked_ms is not None:
+            state = f"revoked {_day(each.revoked_ms)}"
+        elif each.expires_ms <= now_ms:
+            state = f"expired {_day(each.expires_ms)}"
+        else:
+            state = "used up" if not each.uses_left else f"until {_day(each.expires_ms)}"
+        name = each.digest.hex()[: 2 * TOKEN_NAME_LENGTH_MIN]
+        uses = f"{each.uses_left} of {each.uses_total}"
+        table.add_row(name, each.area or "any", uses, _day(each.created_ms), state, each.label)
+    Console(highlight=False, soft_wrap=True).print(table if found else "no tokens")
+
+
+@app.command()
+def revoke_token(
+    name: Annotated[str, typer.Argument(help="Its name as `stromkreis pki tokens` shows it, or the token itself.")],
+    config: ConfigFile = None,
+) -> None:
+    """Revoke an enrolment token: nobody enrols with it any more, who has stays."""
+    url = load(CoordinatorConfig, "coordinator", config).database_url
+    _require_database(url)
+    store = Store(url)
+    try:
+        made = Directory(store.gateways).revoke_token(name, _now())
+    except LocalProtocolError as error:
+        raise _failure(error) from error
+    finally:
+        store.close()
+    typer.echo(f"token {made.digest.hex()[: 2 * TOKEN_NAME_LENGTH_MIN]} is revoked")
+
+
+@app.command()
 def revoke(
     gateway: Annotated[str, typer.Argument(help="The gateway's id.")],
     config: ConfigFile = None,
 ) -> None:
-    """Shut a gateway out, for good; a running coordinator cuts it off within seconds."""
+    """Revoke a gateway, for good; a running coordinator cuts it off within seconds."""
     url = load(CoordinatorConfig, "coordinator", config).database_url
     _require_database(url)
     store = Store(url)
@@ -187,7 +234,7 @@ def revoke(
     if not done:
         typer.echo(f"there is no active gateway {gateway} in the directory", err=True)
         raise typer.Exit(1)
-    typer.echo(f"{gateway} is shut out")
+    typer.echo(f"{gateway} is revoked")
 
 
 @app.command()
@@ -267,6 +314,10 @@ def _certificates(file: Path) -> list[x509.Certificate]:
     except ValueError as error:
         typer.echo(f"{file} holds no certificate in PEM", err=True)
         raise typer.Exit(1) from error
+
+
+def _day(ms: int) -> str:
+    return f"{datetime.fromtimestamp(ms / 1000, UTC):%Y-%m-%d}"
 
 
 def _now() -> datetime:

@@ -39,6 +39,7 @@ from protocol.errors import LocalProtocolError, RemoteProtocolError
 
 TOKEN_PREFIX = "stk_"  # noqa: S105 - lets secret scanners recognise a token that went astray
 AREA_LENGTH_MAX = 64
+TOKEN_NAME_LENGTH_MIN = 8  # hexadecimal digits of a token's digest, by which it is listed and revoked
 CURVE_KEY_SIZE = 32
 
 
@@ -109,6 +110,27 @@ class Directory:
         )
         return token
 
+    def revoke_token(self, name: str, now: datetime) -> TokenRecord:
+        """
+        Revoke a token: whoever enrolled with it stays.  `name` is the token, or its digest's beginning.
+
+        Raises LocalProtocolError where it names none, several, or one that is revoked.
+        """
+        digest = _digest(name)
+        named = [
+            each
+            for each in self._gateways.tokens()
+            if each.digest == digest or (len(name) >= TOKEN_NAME_LENGTH_MIN and each.digest.hex().startswith(name))
+        ]
+        if len(named) != 1:
+            raise LocalProtocolError(
+                f"{len(named)} tokens are meant; expected a token, or the first {TOKEN_NAME_LENGTH_MIN} or more digits"
+                " of its name as `stromkreis pki tokens` shows it"
+            )
+        if not self._gateways.revoke_token(named[0].digest, _ms(now)):
+            raise LocalProtocolError("this token is revoked already")
+        return named[0]
+
     def revoke(self, gateway_id: str, now: datetime) -> bool:
         """Revoke a gateway for good; False where there is no active one of this id."""
         return self._gateways.revoke(gateway_id, _ms(now))
@@ -137,8 +159,8 @@ class Enrolment:
 
         Raises RemoteProtocolError: what `pki.check_package` raises, and for the seal `pki.verify_chain` and
         `cms.verify_detached`; `quality_seal`, `gateway_id_mismatch`, `area_name`, `curve_key`, `token_unknown`,
-        `token_expired`, `token_used_up`, `token_area`, `duplicate_gateway` (the id is taken by other keys),
-        `duplicate_key` (a key belongs to another gateway), `gateway_revoked`.
+        `token_revoked`, `token_expired`, `token_used_up`, `token_area`, `duplicate_gateway` (the id is taken by other
+        keys), `duplicate_key` (a key belongs to another gateway), `gateway_revoked`.
         """
         check_area(request.area)
         if len(request.curve_key) != CURVE_KEY_SIZE or not any(request.curve_key):
@@ -225,6 +247,8 @@ def _take_use(transaction: EnrolmentTransaction, digest: bytes, area: str, now: 
     token = transaction.token(digest)
     if token is None:
         raise RemoteProtocolError("token_unknown", "no such enrolment token")
+    if token.revoked_ms is not None:
+        raise RemoteProtocolError("token_revoked", "the enrolment token was revoked")
     if token.expires_ms <= _ms(now):
         raise RemoteProtocolError("token_expired", "the enrolment token is too old")
     if token.area not in (None, area):

@@ -46,8 +46,8 @@ class Database:
 
     @property
     def name(self) -> str:
-        """Its URL without the password: what an error or a log line may say."""
-        return self.engine.url.render_as_string(hide_password=True)
+        """Its URL without what may be secret, the password and the query: what an error or a log line may say."""
+        return self.engine.url.set(query={}).render_as_string(hide_password=True)
 
     def close(self) -> None:
         """Give all connections back."""

@@ -52,6 +52,7 @@ class TokenRecord:
     uses_left: int
     created_ms: int
     expires_ms: int
+    revoked_ms: int | None = None
 
 
 class GatewayRepository:
@@ -113,6 +114,18 @@ class GatewayRepository:
         """Whether there is such a token, used up or not."""
         with self._database.read() as connection:
             return connection.execute(select(tokens.c.digest).where(tokens.c.digest == digest)).first() is not None
+
+    def tokens(self) -> list[TokenRecord]:
+        """All tokens, newest first."""
+        statement = select(tokens).order_by(tokens.c.created_ms.desc(), tokens.c.digest)
+        with self._database.read() as connection:
+            return [TokenRecord(**row) for row in connection.execute(statement).mappings()]
+
+    def revoke_token(self, digest: bytes, now_ms: int) -> bool:
+        """Revoke a token for good; False where there is none of this digest that is not revoked already."""
+        mine = (tokens.c.digest == digest, tokens.c.revoked_ms.is_(None))
+        with self._database.write() as connection:
+            return connection.execute(tokens.update().where(*mine).values(revoked_ms=now_ms)).rowcount == 1
 
     @contextmanager
     def enrolment(self) -> Iterator[EnrolmentTransaction]:

@@ -23,6 +23,7 @@ from coordinator.storage.engine import Database, fault_of
 from protocol.errors import StromkreisError
 
 log = logging.getLogger(__name__)
+logging.getLogger("alembic").setLevel(logging.WARNING)  # what it says of each revision is said below, once
 _SCRIPTS = "coordinator.storage:migrations"
 _VERSION_TABLE = "alembic_version"
 _UNVERSIONED = "0001"

@@ -41,6 +41,7 @@ tokens = Table(
     Column("uses_left", Integer, nullable=False),
     Column("created_ms", BigInteger, nullable=False),
     Column("expires_ms", BigInteger, nullable=False),
+    Column("revoked_ms", BigInteger),
     CheckConstraint("uses_left >= 0 AND uses_left <= uses_total", name="token_uses"),
 )
 

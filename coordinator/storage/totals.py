@@ -6,8 +6,8 @@ the rings that ended it so far; it grows in the transaction that ends a ring's r
 each area and interval, however many rings there are.  Sums are made with Python's integers, not in SQL: a sum there
 overflows or changes its type.
 
-A total of an area is complete once every ring has ended that round, opened or void.  Totals of different schemas are
-never added up, and one ring that is not verified makes the sum unverified.
+A total of an area is final once every ring has ended that round, opened or void, and complete where all have opened.
+Totals of different schemas are never added up, and one ring that is not verified makes the sum unverified.
 """
 
 from __future__ import annotations
@@ -39,16 +39,17 @@ class AreaTotal:
     """
     One metering interval of an area (of all areas where `area` is None).
 
-    `words` are exact signed sums in the order of the schema; `present` of `members` gateways are in them, of `enrolled`
-    that the directory had when the interval's first round ended (None: not known); `opened` and `void` rings ended out
-    of `rings`.  `latencies_s` are those of the opened rounds, `retries` their extra attempts.
+    `words` are exact signed sums in the order of the schema, None where no ring opened: nothing is known then.
+    `present` of `members` gateways are in them, of `enrolled` that the directory had when the interval's first round
+    ended (None: not known); `opened` and `void` rings ended out of `rings`, the smallest of `smallest_ring` members.
+    `latencies_s` are those of the opened rounds, `retries` their extra attempts.
     """
 
     interval_start_s: int
     interval_s: int
     area: str | None
     schema: Schema
-    words: tuple[int, ...]
+    words: tuple[int, ...] | None
     verified: bool
     present: int
     members: int
@@ -56,13 +57,19 @@ class AreaTotal:
     opened: int
     void: int
     rings: int
+    smallest_ring: int
     retries: int
     latencies_s: tuple[float, ...]
 
     @property
-    def complete(self) -> bool:
-        """Whether every ring has ended this interval's round."""
+    def final(self) -> bool:
+        """Whether every ring has ended this interval's round: the total will not grow."""
         return self.opened + self.void >= self.rings
+
+    @property
+    def complete(self) -> bool:
+        """Whether every ring has opened this interval's round."""
+        return self.opened >= self.rings
 
     def deviation(self, slot: int) -> float | None:
         """
@@ -81,6 +88,7 @@ class _Layout:
     epoch: EpochRecord
     rings: int
     members: int
+    smallest: int
 
     def covers(self, interval_start_s: int) -> bool:
         epoch = self.epoch
@@ -194,7 +202,12 @@ def _added(row: RowMapping, ended: Iterable[Ended]) -> dict[str, Any]:
 def _layouts(connection: Connection, first_s: int, last_s: int, area: str | None) -> list[_Layout]:
     """The epochs that cover a part of [first_s, last_s], oldest first."""
     statement = (
-        select(epochs, func.count().label("rings"), func.sum(rings.c.size).label("members"))
+        select(
+            epochs,
+            func.count().label("rings"),
+            func.sum(rings.c.size).label("members"),
+            func.min(rings.c.size).label("smallest"),
+        )
         .join(rings, epochs.c.epoch == rings.c.epoch)
         .where(
             epochs.c.interval_start_s <= last_s,
@@ -206,7 +219,7 @@ def _layouts(connection: Connection, first_s: int, last_s: int, area: str | None
     if area is not None:
         statement = statement.where(epochs.c.area == area)
     rows = connection.execute(statement).mappings()
-    return [_Layout(epoch_of(row), row["rings"], int(row["members"])) for row in rows]
+    return [_Layout(epoch_of(row), row["rings"], int(row["members"]), row["smallest"]) for row in rows]
 
 
 def _area_total(
@@ -229,10 +242,11 @@ def _area_total(
     enrolled = {row.area: row.enrolled for row in rows}  # two epochs of an area may have shared the interval
     return AreaTotal(
         interval_start_s, counted[rows[0].epoch].epoch.interval_s, area, meant,
-        words=tuple(map(sum, zip(*(unpack_sums(row.sums) for row in rows), strict=True))),
+        words=tuple(map(sum, zip(*(unpack_sums(row.sums) for row in rows), strict=True))) if opened else None,
         verified=bool(opened) and verified == opened, present=sum(row.present for row in rows),
         members=sum(layout.members for layout in counted.values()), enrolled=_sum(enrolled.values()),
         opened=opened, void=sum(row.void for row in rows), rings=sum(layout.rings for layout in counted.values()),
+        smallest_ring=min(layout.smallest for layout in counted.values()),
         retries=sum(row.retries for row in rows),
         latencies_s=tuple(each / 1_000_000 for (each,) in struct.iter_unpack("<I", latencies)),
     )  # fmt: skip

@@ -68,8 +68,8 @@ def make_totals_router(store: Store) -> APIRouter:
 
     @router.get("/rounds", operation_id="rounds", tags=["rings"])
     def _rounds(
-        epoch: Annotated[int | None, Query(ge=0)] = None,
-        ring: Annotated[int | None, Query(ge=0)] = None,
+        epoch: Annotated[int | None, Query(ge=0, lt=2**63)] = None,
+        ring: Annotated[int | None, Query(ge=0, lt=2**31)] = None,
         area: AreaQuery = None,
         outcome: Literal["opened", "void"] | None = None,
         cursor: Annotated[str | None, Query(description="`next` of the page before.")] = None,
@@ -91,7 +91,7 @@ def make_rings_router(source: StatusSource) -> APIRouter:
 
     @router.get("/rings", operation_id="rings", tags=["rings"])
     async def _rings(
-        area: AreaQuery = None, offset: Annotated[int, Query(ge=0)] = 0, limit: LimitQuery = 100
+        area: AreaQuery = None, offset: Annotated[int, Query(ge=0, lt=2**31)] = 0, limit: LimitQuery = 100
     ) -> RingPage:
         """The rings of the current epochs as they stand."""
         found = [ring for ring in source.status().rings if area in (None, ring.area)]
@@ -162,15 +162,17 @@ def _places(members: tuple[str, ...], positions: tuple[int, ...]) -> list[Member
 def _total(total: AreaTotal) -> Total:
     return Total(
         interval_start=_time(total.interval_start_s), interval_s=total.interval_s, area=total.area,
-        complete=total.complete, verified=total.verified,
-        rings=RingCounts(total=total.rings, opened=total.opened, void=total.void),
-        gateways=GatewayCounts(members=total.members, present=total.present),
+        final=total.final, complete=total.complete, verified=total.verified,
+        rings=RingCounts(
+            total=total.rings, opened=total.opened, void=total.void, smallest=total.smallest_ring
+        ),
+        gateways=GatewayCounts(enrolled=total.enrolled, members=total.members, present=total.present),
         values=[
             Quantity(
                 name=slot.name, obis=slot.obis, unit=slot.unit, scaler=slot.scaler, kind=slot.kind.value,
-                value=str(word), noise=_noise(total, index),
+                value=None if total.words is None else str(total.words[index]), noise=_noise(total, index),
             )
-            for index, (slot, word) in enumerate(zip(total.schema.slots, total.words, strict=True))
+            for index, slot in enumerate(total.schema.slots)
         ],
     )  # fmt: skip
 

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import base64
+import logging
 from collections.abc import Callable
 from datetime import datetime
 
+import trio
 from cryptography import x509
 from fastapi import APIRouter, Request, Response
+from starlette.concurrency import run_in_threadpool
 
-from coordinator.gwa.enrolment import Enrolment, EnrolmentRequest, IssuedTriple
+from coordinator.gwa.enrolment import Enrolled, Enrolment, EnrolmentRequest, IssuedTriple
 from coordinator.gwa.renewal import Renewal
 from coordinator.gwa.revocation import RevocationPublisher
+from coordinator.log_limit import LogLimiter
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.web.errors import problem_responses
 from coordinator.web.models import EnrolAnswer, EnrolRequest, RenewRequest, TripleAnswer
 from protocol import pki
 from protocol.errors import RemoteProtocolError
+
+log = logging.getLogger(__name__)
+REFUSAL_S = 1.0  # before an enrolment that is refused hears so; longer, and a gateway with a typing error waits
+REFUSED_MAX = 16  # that are delayed at once; more wait their turn, so that trying costs the one who tries
+REFUSED_LINE_S = 10.0  # between two log lines about one address
 
 
 def make_certificate_router(
@@ -28,16 +37,22 @@ def make_certificate_router(
 ) -> APIRouter:
     """The routes below `/api/v1` that have to do with certificates."""
     router = APIRouter(prefix="/api/v1", tags=["gateways"], responses=problem_responses(422))
+    lines, delayed = LogLimiter(REFUSED_LINE_S, trio.current_time), trio.CapacityLimiter(REFUSED_MAX)
 
     @router.post("/enrol", operation_id="enrol", status_code=201, responses=problem_responses(403, 409))
-    def _enrol(body: EnrolRequest, request: Request) -> EnrolAnswer:
-        """Admit a gateway that has a token.  Only over HTTPS: the token is a secret."""
+    async def _enrol(body: EnrolRequest, request: Request) -> EnrolAnswer:
+        """Admit a gateway that has a token.  Only over HTTPS: the token is a secret.  A refusal takes a second."""
         if request.url.scheme != "https":
             raise RemoteProtocolError("https_required", "an enrolment token travels over HTTPS only")
         try:
-            answer = enrolment.enrol(_enrolment_request(body), clock())
-        except RemoteProtocolError:
+            answer = await run_in_threadpool(_enrol_one, enrolment, body, clock())
+        except RemoteProtocolError as error:
             metrics.enrolment(enrolled=False)
+            address = "an unknown address" if request.client is None else request.client.host
+            if lines.is_due(address):
+                log.warning("enrolment from %s is refused: %s", address, error)
+            async with delayed:
+                await trio.sleep(REFUSAL_S)
             raise
         metrics.enrolment(enrolled=True)
         return EnrolAnswer(
@@ -57,6 +72,10 @@ def make_certificate_router(
         return Response(publisher.bundle(clock()), media_type="application/x-pem-file")
 
     return router
+
+
+def _enrol_one(enrolment: Enrolment, body: EnrolRequest, now: datetime) -> Enrolled:
+    return enrolment.enrol(_enrolment_request(body), now)
 
 
 def _enrolment_request(body: EnrolRequest) -> EnrolmentRequest:

@@ -138,7 +138,7 @@ def document(store: Store, status: Status, *, area: str | None, window: int) -> 
         (newest, *_) = store.totals.totals(last_s, last_s + 1, area=area)
         history = store.totals.totals(last_s - (window - 1) * newest.interval_s, last_s + 1, area=area)
         history = [total for total in history if total.schema == newest.schema]
-        if len(history) > 1 and not newest.complete:
+        if len(history) > 1 and not newest.final:
             history.pop()
     return {
         "revision": status.revision,
@@ -164,6 +164,7 @@ def _series(history: Sequence[AreaTotal]) -> dict[str, Any]:
         "start_s": [total.interval_start_s for total in history],
         "present": [total.present for total in history],
         "members": [total.members for total in history],
+        "enrolled": [total.enrolled for total in history],
         "opened": [total.opened for total in history],
         "rings": [total.rings for total in history],
         "latency_ms": [_quantiles(total.latencies_s) for total in history],
@@ -174,7 +175,7 @@ def _series(history: Sequence[AreaTotal]) -> dict[str, Any]:
 
 def _line(history: Sequence[AreaTotal], index: int, slot: Slot) -> dict[str, Any]:
     # Where no ring opened there is no number: a gap, not a zero.
-    values = [str(Decimal(total.words[index]).scaleb(slot.scaler)) if total.opened else None for total in history]
+    values = [None if each.words is None else str(Decimal(each.words[index]).scaleb(slot.scaler)) for each in history]
     feed_in = slot.kind is Kind.ENERGY and slot.obis is not None and Obis.parse(slot.obis).c == _FEED_IN
     deviation = [_scaled(total.deviation(index), slot.scaler) for total in history]
     return {

@@ -23,7 +23,8 @@ BODY_SIZE_MAX = 32 * 1024  # bytes; an enrolment request takes about 1 KB
 BODY_S = 10.0  # for the whole of it to arrive; longer, and strangers hold more connections open
 TARIFF_BODY_SIZE_MAX = 512 * 1024  # a year of quarter hours takes some 250 KB
 _STATUS = {
-    "https_required": 403, "token_unknown": 403, "token_expired": 403, "token_used_up": 403, "token_area": 403,
+    "https_required": 403, "token_unknown": 403, "token_revoked": 403, "token_expired": 403, "token_used_up": 403,
+    "token_area": 403,
     "gateway_revoked": 403, "quality_seal": 403, "cms_signer": 403, "cms_signature": 403, "certificate_expired": 403,
     "certificate_revoked": 403, "gateway_unknown": 404, "renewal_early": 409,
     "duplicate_gateway": 409, "duplicate_key": 409,

@@ -135,8 +135,8 @@ class Quantity(_Model):
     unit: str
     scaler: int
     kind: Literal["count", "energy", "power"]
-    value: str
-    """An exact integer."""
+    value: str | None
+    """An exact integer; null where no ring opened."""
     noise: NoiseView | None = None
     """Null where the value is the exact sum."""
 
@@ -147,13 +147,19 @@ class RingCounts(_Model):
     total: int
     opened: int
     void: int
+    smallest: int
+    """Members of the smallest ring: in it a household hides among the fewest."""
 
 
 class GatewayCounts(_Model):
-    """How many gateways the area's rings have and how many are in the total."""
+    """How many gateways the total could have, and has."""
 
+    enrolled: int | None
+    """Active ones in the directory when the interval's first ring ended; null where that was not known."""
     members: int
+    """Those in the area's rings: who enrolled or came after an epoch was called is in none until the next."""
     present: int
+    """Those in the total."""
 
 
 class Total(_Model):
@@ -162,8 +168,10 @@ class Total(_Model):
     interval_start: datetime
     interval_s: int
     area: str | None
+    final: bool
+    """Every ring has ended this round, opened or void: the total will not grow."""
     complete: bool
-    """Every ring has ended this round; an incomplete total may still grow."""
+    """Every ring has opened this round."""
     verified: bool
     """Every ring's total matches what its members committed to."""
     rings: RingCounts

@@ -11,6 +11,7 @@ TCP_USER_TIMEOUT (Linux), which also ends a peer that acknowledges but never ope
 
 from __future__ import annotations
 
+import logging
 import socket
 import ssl
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ from anycorn.config import Sockets
 from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
+from coordinator.log_limit import LogLimiter
 from protocol.errors import LocalProtocolError, StromkreisError
 from protocol.link.tls import server_context
 
@@ -31,6 +33,7 @@ from protocol.link.tls import server_context
 STALL_S = 5.0
 # Requests that ask the database or draw, at once; more wait.  Raising it takes the interpreter from the rounds.
 THREADS = 8
+HANDSHAKE_LINE_S = 10.0  # between two log lines about handshakes that failed
 
 
 class _Config(anycorn.Config):
@@ -93,7 +96,41 @@ async def serve(
     anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS
     # anycorn types ASGI and task status in its own and anyio's terms, which Starlette and trio do not match by name.
     asgi, started = cast(Any, LifespanStub(app)), cast(Any, task_status)
-    await anycorn.serve(asgi, config, mode="asgi", task_status=started)
+    lines, logger = _HandshakeLines(), logging.getLogger("anyio.streams.tls")
+    logger.addFilter(lines)
+    try:
+        await anycorn.serve(asgi, config, mode="asgi", task_status=started)
+    finally:
+        logger.removeFilter(lines)
+
+
+class _HandshakeLines(logging.Filter):
+    """
+    One line for TLS handshakes that failed, now and then, in place of a traceback each: anybody can make them fail.
+
+    anyio's listener logs them and lets nobody say otherwise, so its log record is where they can be told shorter.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._limiter = LogLimiter(HANDSHAKE_LINE_S, trio.current_time)
+        self._kept_back = 0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Shorten the record, or drop it."""
+        error = record.exc_info[1] if record.exc_info else None
+        if error is None:
+            return True
+        if not self._limiter.is_due("handshake"):
+            self._kept_back += 1
+            return False
+        others = f", and {self._kept_back} others since the last line" if self._kept_back else ""
+        self._kept_back = 0
+        record.msg = "a TLS handshake failed (%s)%s"
+        record.args = (getattr(error.__cause__ or error, "reason", None) or type(error).__name__, others)
+        record.levelno, record.levelname = logging.WARNING, "WARNING"
+        record.exc_info = record.exc_text = None
+        return True
 
 
 class LifespanStub:

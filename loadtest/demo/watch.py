@@ -101,10 +101,10 @@ def _total(item: dict[str, Any]) -> TotalSeen:
     quantity = {
         each["obis"]: Decimal(each["value"]).scaleb(each["scaler"])
         for each in item["values"]
-        if each["obis"] is not None
+        if each["obis"] is not None and each["value"] is not None
     }
     return TotalSeen(
-        item["interval_start"], item["complete"], item["gateways"]["present"],
+        item["interval_start"], item["final"], item["gateways"]["present"],
         quantity.get("1-0:16.7.0*255", Decimal(0)), quantity.get("1-0:1.8.0*255", Decimal(0)),
         quantity.get("1-0:2.8.0*255", Decimal(0)),
     )  # fmt: skip

@@ -28,7 +28,7 @@ from protocol.link import Keypair, LinkContext
 from protocol.wire import Outcome
 
 DATA = Path(__file__).parent.parent / "data" / "coordinator"
-LATEST = "0004"
+LATEST = "0005"
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -67,7 +67,7 @@ def store(unversioned: str) -> Iterator[Store]:
 def test_an_unversioned_database_is_recognised_and_upgraded(unversioned: str) -> None:
     before = status(unversioned)
     assert (before.found, before.latest, before.is_newer) == ("0001", LATEST, False)
-    assert [revision for revision, _ in before.pending] == ["0002", "0003", "0004"]
+    assert [revision for revision, _ in before.pending] == ["0002", "0003", "0004", "0005"]
     assert all(text.endswith(".") for _, text in before.pending)
     assert upgrade(unversioned) == before
     after = status(unversioned)
@@ -80,7 +80,7 @@ def test_asking_for_the_status_makes_no_database(tmp_path: Path) -> None:
     for ask in (status, upgrade):
         assert (ask(url).found, [revision for revision, _ in ask(url).pending]) == (
             None,
-            ["0001", "0002", "0003", "0004"],
+            ["0001", "0002", "0003", "0004", "0005"],
         )
     assert list(tmp_path.iterdir()) == []
 
@@ -133,14 +133,13 @@ async def test_a_coordinator_goes_on_with_an_epoch_of_an_earlier_version(store: 
     assert {each.outcome for each in after if (each.ring, each.round) not in known} == {Outcome.VOID}
     totals = store.totals.totals(0, 2**40, area="north")
     assert [(each.opened, each.void) for each in totals] == [(2, 0)] * 10 + [(0, 2)] * 30
-    assert all(each.complete for each in totals)
+    assert all(each.final for each in totals)
 
 
 def test_a_new_database_has_the_tables_that_the_program_declares(empty: str) -> None:
     assert status(empty).found is None
-    made = Store(empty)
-    assert _differences(made) == []
-    made.close()
+    with closing(Store(empty)) as made:
+        assert _differences(made) == []
 
 
 def test_an_upgraded_database_has_the_tables_that_the_program_declares(store: Store) -> None:
@@ -162,7 +161,7 @@ def test_a_newer_database_is_refused_and_left_alone(empty: str) -> None:
 def test_an_upgrade_that_fails_leaves_the_database_as_it_was(unversioned: str) -> None:
     database = Database(unversioned)
     with database.write() as connection:
-        connection.execute(text("CREATE TABLE area_totals (epoch INTEGER)"))  # in the way of the last revision
+        connection.execute(text("CREATE TABLE area_totals (epoch INTEGER)"))  # in the way of revision 0003
     with pytest.raises(StromkreisError, match=r"cannot be opened.*area_totals"):
         Store(unversioned)
     with database.read() as connection:
@@ -188,10 +187,9 @@ def test_processes_that_start_together_upgrade_once(unversioned: str) -> None:
     for thread in threads:
         thread.join()
     assert failures == []
-    made = Store(unversioned)
-    assert made.misbehaviour.count() == 3
-    assert len(made.totals.totals(0, 2**40)) == 10
-    made.close()
+    with closing(Store(unversioned)) as made:
+        assert made.misbehaviour.count() == 3
+        assert len(made.totals.totals(0, 2**40)) == 10
 
 
 def _differences(store: Store) -> list[object]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import stat
 import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy import text
+from typer.testing import CliRunner
 
 from coordinator.gwa import ca
 from coordinator.gwa.ca import CertificateAuthority
@@ -24,6 +27,7 @@ from coordinator.storage.gateways import GatewayStatus
 from coordinator.storage.store import Store
 from protocol import cms, pki
 from protocol.errors import LocalProtocolError, RemoteProtocolError
+from stromkreis.__main__ import build
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 KEYS = [ec.derive_private_key(n, ec.BrainpoolP256R1()) for n in range(100, 160)]
@@ -181,6 +185,38 @@ def test_revoked_is_out_for_good(store: Store, enrolment: Enrolment) -> None:
     assert store.gateways.count_by_area() == {}
     assert refused(enrolment, asked) == "gateway_revoked"
     assert refused(enrolment, replace(asked, token=directory.create_token(NOW))) == "gateway_revoked"
+
+
+def test_a_revoked_token_admits_nobody_and_who_enrolled_stays(store: Store, enrolment: Enrolment) -> None:
+    directory = Directory(store.gateways)
+    token, other = directory.create_token(NOW, uses=5, label="Elm Street"), directory.create_token(NOW)
+    enrolment.enrol(request(token), NOW)
+    made = directory.revoke_token(token, NOW)
+    assert (made.label, made.uses_left) == ("Elm Street", 4)
+    assert refused(enrolment, request(token, 2)) == "token_revoked"
+    assert store.gateways.count_by_area() == {"Nordring": 1}
+    for name in (token, made.digest.hex()[:12]):
+        with pytest.raises(LocalProtocolError, match="revoked already"):
+            directory.revoke_token(name, NOW)
+    for name in ("", made.digest.hex()[:7], "stk_guess"):
+        with pytest.raises(LocalProtocolError, match="0 tokens are meant"):
+            directory.revoke_token(name, NOW)
+    enrolment.enrol(request(other, 2), NOW)
+
+
+def test_tokens_are_listed_and_revoked_by_the_command(tmp_path: Path) -> None:
+    config = tmp_path / "stromkreis.toml"
+    config.write_text(f'[coordinator]\ndata_dir = "{tmp_path}"\n')
+    run = partial(CliRunner().invoke, build(["pki"]))
+    token = run(["pki", "token", "-c", str(config), "--uses", "3", "--label", "Elm Street", "--area", "default"]).stdout
+    listed = run(["pki", "tokens", "-c", str(config)]).stdout
+    assert re.search(r"([0-9a-f]{16}) +default +3 of 3 +[-0-9]{10} +until [-0-9]{10} +Elm Street", listed)
+    assert token.strip().removeprefix("stk_") not in listed
+    (name,) = re.findall(r"[0-9a-f]{16}", listed)
+    assert run(["pki", "revoke-token", name, "-c", str(config)]).stdout == f"token {name} is revoked\n"
+    assert "revoked" in run(["pki", "tokens", "-c", str(config)]).stdout
+    again = run(["pki", "revoke-token", name, "-c", str(config)])
+    assert (again.exit_code, again.stderr) == (1, "this token is revoked already\n")
 
 
 def test_the_last_use_goes_to_one(store: Store, enrolment: Enrolment) -> None:

@@ -48,7 +48,7 @@ class Revoked:
             self.without = 0xFF & ~(1 << members.index(self.victim))
             command = ["revoke", self.victim, "-c", str(self.config)]
             result = await trio.to_thread.run_sync(lambda: CliRunner().invoke(app, command))
-            assert (result.exit_code, result.output) == (0, f"{self.victim} is shut out\n")
+            assert (result.exit_code, result.output) == (0, f"{self.victim} is revoked\n")
             if is_down:
                 await network.start_coordinator(nursery)
             await network.wait_until(lambda: [each for each in network.ended() if each.roster == self.without][2:])

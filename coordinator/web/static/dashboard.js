@@ -93,8 +93,9 @@ function cards(data) {
   } else {
     figure("energy", "–", "", `no ring opened, ${until}`);
   }
-  figure("present", number(s.present.at(-1)), `of ${number(s.members.at(-1))}`,
-    `${number(data.connected)} connected, ${number(data.enrolled)} enrolled`);
+  // Who came after the epoch was called is in no ring, and missing all the same.
+  figure("present", number(s.present.at(-1)), `of ${number(awaited(s).at(-1))}`,
+    `${number(s.members.at(-1))} in rings, ${number(data.connected)} connected, ${number(data.enrolled)} enrolled`);
   const { opened, void: lost, retried } = data.rounds;
   figure("opened", number(opened), `of ${number(opened + lost)}`,
     `${number(lost)} void, ${plural(retried, "retry").replace("retrys", "retries")}`);
@@ -172,7 +173,7 @@ function charts(data) {
     hovertemplate: `%{y:,} ${name}<extra></extra>` });
   plot("participation-chart", "Gateways in the total and missing, per interval", range, [
     bar("in the total", s.present, "present"),
-    bar("missing", s.members.map((n, i) => n - s.present[i]), "missing"),
+    bar("missing", awaited(s).map((n, i) => n - s.present[i]), "missing"),
   ], { rangemode: "tozero" }, { barmode: "stack" });
   key("participation-key", [["present", "in the total"], ["missing", "missing"]]);
 
@@ -258,6 +259,8 @@ function rings(data) {
     $("missing").append(rest);
   }
 }
+
+const awaited = (s) => s.members.map((n, i) => Math.max(n, s.enrolled[i] ?? 0));
 
 /* --- misbehaviour reports ------------------------------------------------------------------------------------------ */
 
