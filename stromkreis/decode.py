@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib
 import inspect
 import json
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import StrEnum
 from functools import partial
@@ -23,13 +22,13 @@ import typer
 
 from node.lmn.timestamps import localized
 from protocol.errors import LocalProtocolError, RemoteProtocolError, StromkreisError
+from stromkreis import recordings
 
 if TYPE_CHECKING:
     from protocol.metering.reading import Reading
+    from stromkreis.captures import Direction
 
 CHUNK_SIZE = 65_536
-_WHITESPACE = b" \t\r\n\v\f"
-_NO_DIGIT = re.compile(rb"[^0-9A-Fa-f \t\r\n\v\f]")
 
 
 class MeterProtocol(StrEnum):
@@ -91,17 +90,15 @@ def decode(
     """
     Readings of a recorded byte stream as JSON lines.
 
+    FILE may be a capture of a network (pcap, pcapng) or a log with octets in hexadecimal (Tasmota, ESPHome) as well.
     Several telegrams may follow each other.  Exit status 0 when at least one reading came out, else 1; errors go to
     standard error with offset and reason.
     """
     decode_stream = decoder(protocol, key, options_of(layout, medium))
     local = None if zone is None else _zone(zone)
     head = next(_chunks(file), b"")
-    chunks = chain([head], _chunks(file))
-    faults: list[RemoteProtocolError] = []
-    items = decode_stream(_from_hex(chunks, faults) if hexadecimal else chunks)
     count = error_count = 0
-    for item in chain(items, faults):
+    for item in _items(decode_stream, file, head, hexadecimal=hexadecimal):
         if isinstance(item, RemoteProtocolError):
             typer.echo(error_line(item), err=True)
             error_count += 1
@@ -112,9 +109,36 @@ def decode(
     if not count:
         if not error_count:
             typer.echo("nothing in it is a reading" if head else "the file is empty", err=True)
-        if not hexadecimal and _looks_hexadecimal(head):
+        if not hexadecimal and recordings.looks_hexadecimal(head):
             typer.echo("the file looks like hexadecimal text: try --hex", err=True)
         raise typer.Exit(1)
+
+
+def _items(
+    decode_stream: DecodeStream, file: BinaryIO, head: bytes, *, hexadecimal: bool
+) -> Iterator[Reading | RemoteProtocolError]:
+    """What a file holds, by its form: a capture and a log are told by how they begin."""
+    if recordings.is_capture(head):
+        captures = importlib.import_module("stromkreis.captures")
+        for there, back in captures.captured(file, head):
+            yield from _conversation(decode_stream, there, back)
+        return
+    chunks = chain([head], _chunks(file))
+    if recordings.is_log(head):
+        yield from decode_stream(recordings.octets_of_log(chunks))
+        return
+    faults: list[RemoteProtocolError] = []
+    yield from decode_stream(recordings.octets_of_hex(chunks, faults) if hexadecimal else chunks)
+    yield from faults
+
+
+def _conversation(
+    decode_stream: DecodeStream, there: Direction, back: Direction | None
+) -> list[Reading | RemoteProtocolError]:
+    """What the meter says in a connection: the direction that has readings, or what both have where none has."""
+    decoded = [list(decode_stream([bytes(each.octets)])) for each in (there, back) if each is not None]
+    speaking = [each for each in decoded if not all(isinstance(item, RemoteProtocolError) for item in each)]
+    return [item for each in speaking or decoded for item in each]
 
 
 def options_of(layouts: list[str] | None, medium: int | None) -> Options:
@@ -218,25 +242,3 @@ def _chunks(file: BinaryIO) -> Iterator[bytes]:
     read = getattr(file, "read1", file.read)
     while data := read(CHUNK_SIZE):
         yield data
-
-
-def _from_hex(chunks: Iterable[bytes], faults: list[RemoteProtocolError]) -> Iterator[bytes]:
-    """The bytes; it ends at the first character that is no digit, and adds it to the faults."""
-    rest, position = b"", 0
-    for chunk in chunks:
-        foreign = _NO_DIGIT.search(chunk)
-        good = chunk if foreign is None else chunk[: foreign.start()]
-        digits = rest + good.translate(None, _WHITESPACE)
-        even = len(digits) - len(digits) % 2
-        rest = digits[even:]
-        yield bytes.fromhex(digits[:even].decode("ascii"))
-        position += len(good)
-        if foreign is not None:
-            faults.append(RemoteProtocolError("not_hexadecimal", "expected hexadecimal digits", offset=position))
-            return
-    if rest:
-        faults.append(RemoteProtocolError("not_hexadecimal", "an odd number of digits", offset=position))
-
-
-def _looks_hexadecimal(head: bytes) -> bool:
-    return len(head) > 8 and _NO_DIGIT.search(head) is None

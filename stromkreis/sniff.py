@@ -32,13 +32,15 @@ from node.lmn.mbus.driver import Bus, Timing
 from node.lmn.profiles import ANY_METER, MeterProfile, profile_of_url
 from node.lmn.registry import DRIVERS
 from node.lmn.session import LmnStores, OpenPoll, PollSession
+from node.lmn.timestamps import localized
 from node.security.storage_key import FILE_NAME, FileStorageKeys
 from node.storage.cipher import store_cipher
 from node.storage.engine import Store
 from node.storage.repositories.counters import CounterRepository
 from protocol.errors import RemoteProtocolError, StromkreisError
 from protocol.metering.reading import Reading
-from stromkreis.decode import Keys, MeterProtocol, decoder, error_line, named_key, write_line
+from stromkreis.decode import Keys, MeterProtocol, Options, decoder, error_line, named_key, options_of, write_line
+from stromkreis.diagnose import findings, watched
 from stromkreis.hints import hint
 from stromkreis.live_source import LiveByteSource
 from stromkreis.reading_table import ReadingTable
@@ -70,6 +72,10 @@ def sniff(
     search: Annotated[
         bool, typer.Option("--search", help="What is there: meters (mbus, lks1), or a meter's objects (sml, dlms).")
     ] = False,
+    diagnosed: Annotated[
+        bool,
+        typer.Option("--diagnose", help="Ask once and say what it met: late answers, noise, a lost slash."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="JSON lines even on a terminal.")] = False,
 ) -> None:
     """
@@ -80,10 +86,13 @@ def sniff(
 
     Example: stromkreis sniff --ask --once "mbus+serial:///dev/ttyUSB0?address=1"
     """
-    profile = _profile(link, protocol, (key or []) if ask or search else [])
+    profile = _profile(link, protocol, (key or []) if ask or search or diagnosed else [])
     if search:
         given = "baud=" in link
         _run(lambda: _searched(profile, [parse_link(profile.link).baudrate] if given else _BAUDRATES))
+        return
+    if diagnosed:
+        _run(partial(_with_stores, profile, partial(_diagnose, profile, _poll_of(profile))))
         return
     if once and not ask:
         raise typer.BadParameter("only what is asked can be asked once", param_hint="--once")
@@ -95,14 +104,26 @@ def sniff(
         return
     if profile.protocol not in set(MeterProtocol):
         raise typer.BadParameter(f"{profile.protocol} cannot be listened to here", param_hint="LINK")
-    decode_stream = decoder(MeterProtocol(profile.protocol), key)
+    decode_stream = decoder(MeterProtocol(profile.protocol), key, _options(profile))
 
     async def run() -> int:
         async with await _open(profile.link) as stream:
             source = LiveByteSource(stream, profile.protocol, profile.link)
-            return await trio.to_thread.run_sync(show, source.noted(decode_stream(source.chunks())))
+            heard = _localized(source.noted(decode_stream(source.chunks())), profile)
+            return await trio.to_thread.run_sync(show, heard)
 
     _run(run)
+
+
+def _options(profile: MeterProfile) -> Options:
+    """What of a meter's profile the codec of its protocol takes."""
+    is_text = profile.protocol in (MeterProtocol.IEC62056_21, MeterProtocol.P1)
+    return options_of([*profile.layouts], profile.medium if is_text else None)
+
+
+def _localized(items: Iterator[Item], profile: MeterProfile) -> Iterator[Item]:
+    zone = profile.zone()
+    return items if zone is None else (localized(each, zone) if isinstance(each, Reading) else each for each in items)
 
 
 def _run(run: Callable[[], Awaitable[int]]) -> None:
@@ -232,6 +253,18 @@ async def _ask_and_show(
     return await trio.to_thread.run_sync(show, asked)
 
 
+async def _diagnose(profile: MeterProfile, poll: OpenPoll, stores: LmnStores) -> int:
+    """One question, its readings, and what it met on standard error."""
+    stream = watched(await _open(profile.link))
+    async with stream:
+        items = await _question(poll([profile], stores), stream, profile)
+        await stream.wait_for_late_answers()
+    count = _print_lines(profile, iter(items))
+    for finding in findings(stream.turns, profile):
+        typer.echo(finding, err=True)
+    return count
+
+
 def _asked(session: PollSession, profile: MeterProfile, every_s: float, *, once: bool) -> Iterator[Item]:
     while True:
         began_s = time.monotonic()
@@ -266,12 +299,16 @@ async def _with_stores(profile: MeterProfile, work: Callable[[LmnStores], Awaita
 
 async def _ask(session: PollSession, profile: MeterProfile) -> list[Item]:
     async with await _open(profile.link) as stream:
-        try:
-            return list(await session.ask(stream, profile, time.time))
-        except RemoteProtocolError as error:
-            return [error]
-        except (trio.BrokenResourceError, trio.TooSlowError) as error:
-            return [RemoteProtocolError("link_broken", type(error).__name__)]
+        return await _question(session, stream, profile)
+
+
+async def _question(session: PollSession, stream: trio.abc.Stream, profile: MeterProfile) -> list[Item]:
+    try:
+        return list(await session.ask(stream, profile, time.time))
+    except RemoteProtocolError as error:
+        return [error]
+    except (trio.BrokenResourceError, trio.TooSlowError) as error:
+        return [RemoteProtocolError("link_broken", type(error).__name__)]
 
 
 def _tell(error: RemoteProtocolError, profile: MeterProfile, told: set[str]) -> None:
