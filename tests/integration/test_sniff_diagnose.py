@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 
@@ -58,7 +58,8 @@ async def answer_late(stream: trio.SocketStream, *, delay_s: float = 0.0, before
         for frame in reader.feed(bytes(data)):
             if not isinstance(frame, RemoteProtocolError) and (answer := meter.answer(frame)):
                 await trio.sleep(delay_s)
-                await stream.send_all(before + answer)
+                with suppress(trio.BrokenResourceError):  # nobody waits for it any more
+                    await stream.send_all(before + answer)
 
 
 async def test_a_late_answer_is_told_from_none_and_the_setting_named(capsys: pytest.CaptureFixture[str]) -> None:
