@@ -101,7 +101,7 @@ class CoordinatorMetrics:
         self._bills.labels(outcome).inc(count)
 
     def certificate(self, name: str, not_after: datetime) -> None:
-        """One of `root`, `sub_ca`, `web` ends then."""
+        """One of `root`, `sub_ca`, `web`, `administrator`, `participant` ends then."""
         self._certificate.labels(name).set(not_after.timestamp())
 
     def watch(

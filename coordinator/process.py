@@ -34,7 +34,12 @@ from coordinator.gwa.ca import (
     CertificateAuthority,
 )
 from coordinator.gwa.enrolment import Enrolment
-from coordinator.gwa.participants import TariffSigner
+from coordinator.gwa.participants import (
+    TariffSigner,
+    administrator_keys,
+    participant_keys,
+    renew_web_certificate,
+)
 from coordinator.gwa.revocation import RevocationPublisher
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.service import Coordinator
@@ -66,6 +71,8 @@ async def run(config: CoordinatorConfig, *, ready: Callable[[list[str]], None] |
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     metrics = CoordinatorMetrics(registry)
+    if authority is not None:
+        _keep_certificates(config.pki_path, authority, now, metrics)
     chain = _PublicChain(config)
     chain.count_days(metrics)
     # The administrator issues its certificate, the market participant signs with it.
@@ -107,6 +114,15 @@ async def run(config: CoordinatorConfig, *, ready: Callable[[list[str]], None] |
             if coordinator is not None and listener is not None:
                 await coordinator.serve(listener)
             await trio.sleep_forever()
+
+
+def _keep_certificates(
+    directory: Path, authority: CertificateAuthority, now: datetime, metrics: CoordinatorMetrics
+) -> None:
+    """Renew what the sub-CA certifies beside gateways, where it is due, and show when it ends."""
+    renew_web_certificate(directory, authority, now)
+    for name, make in (("administrator", administrator_keys), ("participant", participant_keys)):
+        metrics.certificate(name, make(directory, authority, now).signature.certificate.not_valid_after_utc)
 
 
 async def _become_ring_service(opened: AsyncExitStack, store: Store) -> None:

@@ -27,7 +27,7 @@ from loadtest.account import EnergyBalance, flown
 from loadtest.config import MeterProtocol, MetersConfig
 from loadtest.meters.meter_list import MeterEntry
 from loadtest.meters.run import run as run_meters
-from node.config import BillingConfig, GatewayConfig, LinkConfig, NodeConfig, PolicyConfig
+from node.config import BillingConfig, GatewayConfig, LinkConfig, NodeConfig, PolicyConfig, SecurityConfig
 from node.fleet import run as run_node
 from node.storage.cipher import Cipher, StorageKeys, store_cipher
 from protocol.dcnet.machines.effects import Ended
@@ -57,6 +57,8 @@ class Network:
     noise_epsilon: float | None = None
     database: str | None = None
     policy: PolicyConfig = field(default_factory=PolicyConfig)
+    security: SecurityConfig = field(default_factory=SecurityConfig)
+    quality_seal: Literal["required", "optional"] = "optional"
     meter_list: list[MeterEntry] = field(default_factory=list)
     coordinator_config: CoordinatorConfig | None = None
     token: SecretStr | None = None
@@ -80,6 +82,7 @@ class Network:
             self.coordinator_config = CoordinatorConfig(
                 listen=f"tcp://127.0.0.1:{free_port()}", web=WebConfig(listen=("https://127.0.0.1:0",)),
                 data_dir=self.directory / "coordinator", areas=(self.area, *self.more_areas), database=self.database,
+                quality_seal=self.quality_seal,
                 epoch=EpochConfig(
                     rounds=self.rounds, period_s=self.period_s, origin_unix_s=self.origin_unix_s,
                     ring_size=self.ring_size, corrupt=0.05, dropout=self.dropout, verified=self.verified,
@@ -104,7 +107,7 @@ class Network:
         entries = self.meter_list[first : first + count]
         return NodeConfig(
             data_dir=self.directory / name, coordinator=self.web[0], area=area or self.area,
-            billing=self.billing, policy=self.policy,
+            billing=self.billing, policy=self.policy, security=self.security,
             root_certificate=self.coordinator_config.pki_path / ROOT_FILE, token=self.token,
             gateways=tuple(
                 GatewayConfig(

@@ -16,7 +16,7 @@ from typing import Final
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from coordinator.gwa.ca import CertificateAuthority, load_key, to_pem, write, write_key
+from coordinator.gwa.ca import TLS_CHAIN_FILE, CertificateAuthority, load_key, to_pem, write, write_key
 from protocol import cms, pki
 from protocol.errors import LocalProtocolError
 
@@ -42,6 +42,19 @@ def administrator_keys(directory: Path, authority: CertificateAuthority, now: da
 def participant_keys(directory: Path, authority: CertificateAuthority, now: datetime) -> ParticipantKeys:
     """The market participant's triple, made the first time: files emt-signature.key and so on."""
     return _triple(directory, "emt", authority, pki.PARTICIPANT_TRIPLE, now)
+
+
+def renew_web_certificate(directory: Path, authority: CertificateAuthority, now: datetime) -> None:
+    """Renew the coordinator's TLS certificate in its last tenth, for the same key and the same names."""
+    chain = directory / TLS_CHAIN_FILE
+    try:
+        (old, *_) = x509.load_pem_x509_certificates(chain.read_bytes())
+        hosts = list(old.extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
+    except (FileNotFoundError, x509.ExtensionNotFound):
+        return  # a PKI without a web server of its own
+    except ValueError as error:
+        raise LocalProtocolError(f"{chain}: expected certificates in PEM") from error
+    certified_key(directory, chain.stem, authority, pki.Role.ADMINISTRATOR_TLS, now, hosts=hosts)
 
 
 class TariffSigner:

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from coordinator.gwa import ca
 from coordinator.gwa.ca import CertificateAuthority
 from coordinator.gwa.enrolment import Directory, Enrolment, EnrolmentRequest, IssuedTriple
-from coordinator.gwa.participants import administrator_keys, participant_keys
+from coordinator.gwa.participants import administrator_keys, participant_keys, renew_web_certificate
 from coordinator.gwa.renewal import Renewal
 from coordinator.gwa.revocation import RevocationPublisher, offline_list, revoke_offline
 from coordinator.storage.gateways import GatewayStatus
@@ -482,3 +482,24 @@ def test_participants_have_a_triple_that_is_renewed_in_its_last_tenth(
     renewed = make(tmp_path / "keys", authority, NOW + timedelta(days=700))
     assert renewed.signature.certificate != made.signature.certificate
     assert renewed.signature.certificate.public_key() == made.signature.certificate.public_key()
+
+
+def test_the_web_servers_certificate_is_renewed_for_its_names_in_its_last_tenth(tmp_path: Path) -> None:
+    home = tmp_path / "pki"
+    authority = CertificateAuthority.create(home, NOW, hosts=["gwa.example", "127.0.0.1"])
+    before = (home / ca.TLS_CHAIN_FILE).read_bytes()
+    renew_web_certificate(home, authority, NOW + timedelta(days=600))
+    assert (home / ca.TLS_CHAIN_FILE).read_bytes() == before
+    later = NOW + timedelta(days=700)
+    renew_web_certificate(home, authority, later)
+    tls, *above = x509.load_pem_x509_certificates((home / ca.TLS_CHAIN_FILE).read_bytes())
+    verified = pki.verify_chain(tls, above, authority.root, later, role=pki.Role.ADMINISTRATOR_TLS)
+    assert verified.not_after > later + timedelta(days=600)
+    names = tls.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert [str(name.value) for name in names] == ["gwa.example", "127.0.0.1"]
+    (home / ca.TLS_CHAIN_FILE).write_text("junk")
+    with pytest.raises(LocalProtocolError, match="certificates in PEM"):
+        renew_web_certificate(home, authority, later)
+    (home / ca.TLS_CHAIN_FILE).unlink()
+    renew_web_certificate(home, authority, later)
+    assert not (home / ca.TLS_CHAIN_FILE).exists()
