@@ -3,7 +3,7 @@ One real member, and everything around it in the hands of a liar: head, coordina
 
 The liar holds every other member's secrets, so whatever it says is well formed and carries genuine MACs and results;
 only the member's own rules stand in its way.  What the member gives away is kept in `sent`, what it made durable in
-`durable`, and the plug may be pulled between any two instructions.
+`durable`, and the plug may be pulled between any two effects.
 """
 
 from __future__ import annotations
@@ -12,27 +12,31 @@ from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 
+from loadtest.harness import MemberHarness, resume_after
 from loadtest.ring import RingSize, ledger_secrets, make_ring
 from protocol import wire
 from protocol.dcnet.crypto.suite import Suite
-from protocol.dcnet.machines.effects import Attempted, MemberEffect, Note, Persist, Settled, ToCoordinator, ToHead
+from protocol.dcnet.machines.effects import Attempted, MemberEffect, Settled
 from protocol.dcnet.machines.masks import MaskSchedule, Words
 from protocol.dcnet.machines.member import Member, Resume
-from protocol.dcnet.setup.rings import bitmap, positions_of, result_text, round_digest
+from protocol.dcnet.setup.rings import Timing, bitmap, positions_of, result_text, round_digest
 
 SMALL = RingSize(n=6, k=4, t=3, t_c=3, k_min=3, n_min=4, rounds=8)
 
 
-class LyingHead:
+class LyingHead(MemberHarness):
     """
     Surrounds the member at `position`; all sets of members are collections of positions.
 
     The messages it makes are about attempt `attempt` of round `round_` unless told otherwise, E and U are everybody.
     """
 
-    def __init__(self, suite: Suite, size: RingSize = SMALL, position: int = 0, seed: bytes = bytes(32)) -> None:
+    def __init__(
+        self, suite: Suite, size: RingSize = SMALL, position: int = 0, seed: bytes = bytes(32),
+        timing: Timing | None = None,
+    ) -> None:  # fmt: skip
         self.suite = suite
-        self.view, self.secrets = make_ring(suite, size, seed)
+        self.view, self.secrets = make_ring(suite, size, seed, timing)
         self.position = position
         self.masks = MaskSchedule(suite, self.view, self.secrets[position])
         self.durable = Resume()
@@ -52,26 +56,28 @@ class LyingHead:
         self.carry_out(self.member.appointed(self.term, 0.0))
         return self.member
 
-    def carry_out(self, instructions: Sequence[MemberEffect], stop_before: int | None = None) -> list[wire.Message]:
-        """Do what the member asks, or only the first `stop_before` instructions; what left the house meanwhile."""
+    def carry_out(self, effects: Sequence[MemberEffect], stop_before: int | None = None) -> list[wire.Message]:
+        """Do what the member asks, or only the first `stop_before` effects; what left the gateway meanwhile."""
         before = len(self.sent)
-        for each in instructions[:stop_before]:
-            match each:
-                case Persist(record):
-                    self._make_durable(record)
-                case ToHead(message) | ToCoordinator(message):
-                    self.sent.append(message)
-                case Note(name):
-                    self.notes.append(name)
+        self.from_member(self.position, effects[:stop_before])
         return self.sent[before:]
 
-    def _make_durable(self, record: Attempted | Settled) -> None:
+    def persist(self, position: int, record: Attempted | Settled) -> None:  # noqa: ARG002
+        """The disk."""
         self.records.append(record)
-        if isinstance(record, Attempted):
-            self.durable = Resume(record.round, record.attempt, record.progress, settled=False)
-        else:
-            past = self.durable
-            self.durable = Resume(past.round, past.attempt, past.progress, settled=True)
+        self.durable = resume_after(self.durable, record)
+
+    def to_head(self, position: int, message: wire.RingMessage) -> None:  # noqa: ARG002
+        """What the liar sees."""
+        self.sent.append(message)
+
+    def to_coordinator(self, position: int, message: wire.Message) -> None:  # noqa: ARG002
+        """The liar sees that as well."""
+        self.sent.append(message)
+
+    def noted(self, name: str) -> None:
+        """Keep the names."""
+        self.notes.append(name)
 
     def vector(self, round_: int = 0) -> Words:
         """The member's contribution to a round."""

@@ -13,22 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from loadtest.harness import RingHarness
 from protocol import wire
 from protocol.dcnet.crypto.suite import Suite, derive
-from protocol.dcnet.machines.effects import (
-    Ended,
-    HeadEffect,
-    LedgerEffect,
-    MemberEffect,
-    Note,
-    Persist,
-    ReportMisbehaviour,
-    RoundEnded,
-    ToCoordinator,
-    ToHead,
-    ToMember,
-    ToRing,
-)
+from protocol.dcnet.machines.effects import Attempted, Ended, RoundEnded, Settled
 from protocol.dcnet.machines.head import Head
 from protocol.dcnet.machines.ledger import RoundLedger
 from protocol.dcnet.machines.masks import MaskSchedule, Words
@@ -90,16 +78,17 @@ def ledger_secrets(suite: Suite, seed: bytes) -> LedgerSecrets:
     return LedgerSecrets(suite, derive(seed, "ledger"))
 
 
-class LocalRing:
+class LocalRing(RingHarness):
     """Drives one ring round after round; `trace` sees every message as (from, to, message)."""
 
     def __init__(self, suite: Suite, size: RingSize, seed: bytes = bytes(32), timing: Timing | None = None) -> None:
         self.view, self.secrets = make_ring(suite, size, seed, timing)
+        self.size = size.n
         self.members = [Member(suite, self.view, each, MaskSchedule(suite, self.view, each)) for each in self.secrets]
         self.suite = suite
         self.ledger = RoundLedger(suite, self.view, ledger_secrets(suite, seed), 0.0)
         self.ended: list[Ended] = []
-        self.persisted: list[tuple[int, object]] = []
+        self.persisted: list[tuple[int, Attempted | Settled]] = []
         self.notes: list[str] = []
         self.refused: list[str] = []  # reasons why a machine refused a message
         self.silent: set[int] = set()
@@ -107,6 +96,11 @@ class LocalRing:
         self.now_s = 0.0
         self._queue: deque[tuple[str, int, wire.Message]] = deque()
         self._appoint(0)
+
+    @property
+    def head_position(self) -> int:
+        """Where the head sits."""
+        return self.view.head_of(self.head.term)
 
     def _appoint(self, term: int) -> None:
         position = self.view.head_of(term)
@@ -125,7 +119,7 @@ class LocalRing:
         )
         for index, each in enumerate(self.members):
             if index not in self.silent:
-                self._from_member(index, each.appointed(term, self.now_s))
+                self.from_member(index, each.appointed(term, self.now_s))
         self._run()
 
     def round(
@@ -141,66 +135,61 @@ class LocalRing:
         self.now_s = max(self.now_s, self.view.timing.open_at_s(round_))
         for index, member in enumerate(self.members):
             if index not in self.silent and member.unsettled in {None, round_}:
-                self._from_member(
+                self.from_member(
                     index, member.offer(round_, vectors[index], self.now_s, blindings[index] if blindings else ())
                 )
         self._run()
         while round_ not in self.ledger.ended:
             self.now_s = min(
-                [self.head.next_timer_s() if self.view.head_of(self.head.term) not in self.silent else float("inf"),
+                [self.head.next_timer_s() if self.head_position not in self.silent else float("inf"),
                  self.ledger.next_timer_s(),
                  *(m.next_timer_s() for i, m in enumerate(self.members) if i not in self.silent)]
             )  # fmt: skip
-            if self.view.head_of(self.head.term) not in self.silent:
-                self._from_head(self.head.on_timer(self.now_s))
+            if self.head_position not in self.silent:
+                self.from_head(self.head_position, self.head.on_timer(self.now_s))
             for index, member in enumerate(self.members):
                 if index not in self.silent:
-                    self._from_member(index, member.on_timer(self.now_s))
-            self._from_ledger(self.ledger.on_timer(self.now_s))
+                    self.from_member(index, member.on_timer(self.now_s))
+            self.from_ledger(self.ledger.on_timer(self.now_s))
             self._run()
         return self.ledger.ended[round_]
 
     _vanish: Callable[[int, wire.Message], bool] = staticmethod(lambda _position, _message: False)
 
-    def _from_member(self, index: int, instructions: Sequence[MemberEffect]) -> None:
-        for instruction in instructions:
-            if index in self.silent:
-                return
-            match instruction:
-                case Persist(record):
-                    self.persisted.append((index, record))
-                case ToHead(message):
-                    if self._vanish(index, message):
-                        self.silent.add(index)
-                        return
-                    self._queue.append(("head", index, message))
-                case ToCoordinator(message):
-                    self._queue.append(("ledger", index, message))
-                case Note(name):
-                    self.notes.append(name)
+    def is_up(self, position: int) -> bool:
+        """Silent gateways do nothing."""
+        return position not in self.silent
 
-    def _from_head(self, instructions: Sequence[HeadEffect]) -> None:
-        source = self.view.head_of(self.head.term)
-        for instruction in instructions:
-            match instruction:
-                case ToMember(position, message):
-                    self._queue.append(("member", position, message))
-                case ToCoordinator(message):
-                    self._queue.append(("ledger", source, message))
-                case Note(name):
-                    self.notes.append(name)
+    def noted(self, name: str) -> None:
+        """Keep the names."""
+        self.notes.append(name)
 
-    def _from_ledger(self, instructions: Sequence[LedgerEffect]) -> None:
-        for instruction in instructions:
-            match instruction:
-                case Persist(RoundEnded(ended)):
-                    self.ended.append(ended)
-                case ToMember(position, message):
-                    self._queue.append(("gateway", position, message))
-                case ToRing(message):
-                    self._queue.extend(("gateway", target, message) for target in range(self.view.size))
-                case ReportMisbehaviour() | Note():
-                    pass
+    def persist(self, position: int, record: Attempted | Settled) -> None:
+        """Keep the records in order."""
+        self.persisted.append((position, record))
+
+    def round_ended(self, record: RoundEnded) -> None:
+        """Keep the ends in order."""
+        self.ended.append(record.ended)
+
+    def to_head(self, position: int, message: wire.RingMessage) -> None:
+        """Queue it, or have the gateway vanish before it."""
+        if self._vanish(position, message):
+            self.silent.add(position)
+        else:
+            self._queue.append(("head", position, message))
+
+    def to_member(self, head: int, target: int, message: wire.RingMessage) -> None:  # noqa: ARG002
+        """Queue it."""
+        self._queue.append(("member", target, message))
+
+    def to_coordinator(self, position: int, message: wire.Message) -> None:
+        """Queue it."""
+        self._queue.append(("ledger", position, message))
+
+    def from_coordinator(self, target: int, message: wire.Message) -> None:
+        """Queue it."""
+        self._queue.append(("gateway", target, message))
 
     def _run(self) -> None:
         while self._queue:
@@ -213,19 +202,19 @@ class LocalRing:
 
     def _deliver(self, target: str, index: int, message: wire.Message) -> None:
         if target == "ledger":
-            self._from_ledger(self.ledger.receive(index, message, self.now_s))
+            self.from_ledger(self.ledger.receive(index, message, self.now_s))
         elif target == "head":
-            if self.view.head_of(self.head.term) not in self.silent:
-                self._from_head(self.head.receive(index, message, self.now_s))  # type: ignore[arg-type]
+            if self.head_position not in self.silent:
+                self.from_head(self.head_position, self.head.receive(index, message, self.now_s))  # type: ignore[arg-type]
         elif isinstance(message, wire.Appoint):
             if message.term > self.head.term:
                 self._appoint(message.term)
         elif index in self.silent:
             pass
-        elif target == "gateway" and index == self.view.head_of(self.head.term):
-            self._from_head(self.head.result(message, self.now_s))  # type: ignore[arg-type]
+        elif target == "gateway" and index == self.head_position:
+            self.from_head(self.head_position, self.head.result(message, self.now_s))  # type: ignore[arg-type]
         else:
-            self._from_member(index, self.members[index].receive(message, self.now_s))  # type: ignore[arg-type]
+            self.from_member(index, self.members[index].receive(message, self.now_s))  # type: ignore[arg-type]
 
 
 def random_vectors(rng: np.random.Generator, n: int, words: int) -> list[Words]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -27,6 +28,9 @@ def simulate(
         str, typer.Option(help="Who lies: head (twisted tongue), adaptive (head with plans), member.")
     ] = "",
     real: Annotated[bool, typer.Option("--real", help="Real cryptography instead of the cheap stand-ins.")] = False,
+    replay: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Play a bug report's event log of one machine instead.")
+    ] = None,
 ) -> None:
     """
     Play seeded rings through faults or lies and check what must hold.
@@ -34,7 +38,13 @@ def simulate(
     One seed gives the same bytes in every process.  A violation ends with the command that replays it and status 1.
 
     Example: stromkreis simulate --seeds 1000 --loss 0.01 --crash 0.02 --clog 0.3
+
+    With --replay the machine of an event log is told again what the log says, with invented keys and readings; status
+    1 where it does something else than recorded, or where the file is no event log.
     """
+    if replay is not None:
+        _play_log(replay)
+        return
     from loadtest.simulator.faults import Faults  # noqa: PLC0415 - `--help` shall not wait for numpy
     from loadtest.simulator.run import Scenario, play  # noqa: PLC0415
     from protocol.errors import StromkreisError  # noqa: PLC0415
@@ -54,7 +64,7 @@ def simulate(
                     result = play(seed + played, scenario)
                 except (AssertionError, StromkreisError) as violation:
                     console.print(f"[bold red]seed {seed + played}:[/] {type(violation).__name__}: {violation}")
-                    console.print("replay: " + _replay(seed + played, scenario))
+                    console.print("replay: " + _command(seed + played, scenario))
                     raise typer.Exit(1) from violation
                 played += 1
                 opened += result.tally.opened
@@ -71,7 +81,27 @@ def simulate(
     )
 
 
-def _replay(seed: int, scenario: object) -> str:
+def _play_log(path: Path) -> None:
+    from loadtest.simulator.replay import ReplayError, read_log, replay  # noqa: PLC0415
+
+    played = differing = 0
+    try:
+        for step in replay(read_log(path)):
+            row = step.row
+            played += 1
+            differing += bool(step.differs)
+            source = f" from {row['from']}" if "from" in row else ""
+            verdict = f"DIFFERS: {step.differs}" if step.differs else "as recorded"
+            typer.echo(f"{row['at_s']:.3f} s  {row['event']}{source}: {row['before']} -> {row['after']}, {verdict}")
+    except ReplayError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from None
+    typer.echo(f"{played} events played, {differing} differ from the log")
+    if differing:
+        raise typer.Exit(1)
+
+
+def _command(seed: int, scenario: object) -> str:
     from loadtest.simulator.run import Scenario  # noqa: PLC0415
 
     assert isinstance(scenario, Scenario)  # noqa: S101

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from random import Random
 
 from loadtest.ring import RingSize
+from loadtest.simulator.checks import Tally, Violation
 from loadtest.simulator.faults import CALM, Faults
 from loadtest.simulator.liar import Liar
 from loadtest.simulator.lying_member import LIES, STEADY, LyingMember
 from loadtest.simulator.suite import CheapSuite
-from loadtest.simulator.world import PERIOD_S, Tally, Violation, World
+from loadtest.simulator.world import PERIOD_S, World
 from protocol.dcnet.crypto.suite import StandardSuite, Suite
 from protocol.dcnet.machines.search import lost_rounds_granted
 from protocol.dcnet.parameters.choice import choose
@@ -75,14 +76,16 @@ def play(seed: int, scenario: Scenario) -> Played:
     world.run_until(1.0 + (scenario.rounds + 4) * PERIOD_S)
     world.exposure.close()
     if liar is None:
-        world.check_conservation()
+        world.checks.conservation()
         _check_all_ended(world, scenario)
     if lying_member is not None:
         _check_search(world, scenario, lying_member, healing)
     elif liar is None:
         _check_progress(world, scenario)
     lies = 0 if lying_member is None else lying_member.told
-    return Played(seed, world.tally, world.transcript.hexdigest(), world.exposure.smallest, bool(world.accused), lies)
+    return Played(
+        seed, world.tally, world.transcript.hexdigest(), world.exposure.smallest, bool(world.checks.accused), lies
+    )
 
 
 def _lying_member(suite: Suite, seed: int, scenario: Scenario) -> LyingMember:
@@ -103,8 +106,8 @@ def _clog(world: World) -> None:
 
 
 def _check_all_ended(world: World, scenario: Scenario) -> None:
-    if len(world.ended) != scenario.rounds:
-        raise Violation(f"{scenario.rounds - len(world.ended)} rounds never ended")
+    if len(world.checks.ended) != scenario.rounds:
+        raise Violation(f"{scenario.rounds - len(world.checks.ended)} rounds never ended")
 
 
 def _check_search(world: World, scenario: Scenario, liar: LyingMember, healing: int) -> None:
@@ -116,7 +119,7 @@ def _check_search(world: World, scenario: Scenario, liar: LyingMember, healing: 
     """
     if liar.lie in STEADY and scenario.rounds > healing:
         honest = world.view.everybody & ~(1 << liar.position)
-        last = [world.ended[scenario.rounds - 2], world.ended[scenario.rounds - 1]]
+        last = [world.checks.ended[scenario.rounds - 2], world.checks.ended[scenario.rounds - 1]]
         if any(each.outcome is not Outcome.OPENED or each.roster != honest for each in last):
             raise Violation("a member that lies in every round was not found")
     if scenario.faults != CALM:
@@ -128,13 +131,13 @@ def _check_search(world: World, scenario: Scenario, liar: LyingMember, healing: 
     )
     if liar.lie in {"whim", "framing"}:
         bound += scenario.rounds.bit_length()
-    spoilt = sum(each.reason == "the masks did not cancel" for each in world.ended.values())
+    spoilt = sum(each.reason == "the masks did not cancel" for each in world.checks.ended.values())
     if spoilt > bound:
         raise Violation(f"a lying member cost {spoilt} rounds, and {bound} at most were stated")
 
 
 def _check_progress(world: World, scenario: Scenario) -> None:
     """After the faults have stopped the last rounds open, with everybody in them."""
-    last = [world.ended[r] for r in range(scenario.rounds - 2, scenario.rounds) if r in world.ended]
+    last = [world.checks.ended[r] for r in range(scenario.rounds - 2, scenario.rounds) if r in world.checks.ended]
     if any(each.outcome is not Outcome.OPENED or each.roster != world.view.everybody for each in last):
         raise Violation("no full round after the faults had stopped")

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
 
+from loadtest.harness import RingHarness, resume_after
 from loadtest.ring import RingSize, ledger_secrets, make_ring
 from loadtest.simulator.adversary import Adversary
+from loadtest.simulator.checks import Checks, Gateway, Tally
 from loadtest.simulator.exposure import ExposureLog
 from loadtest.simulator.faults import Faults
 from loadtest.simulator.liar import Liar
@@ -25,68 +26,18 @@ from loadtest.simulator.lying_member import LyingMember
 from loadtest.simulator.timeline import Timeline, Transcript
 from protocol import wire
 from protocol.dcnet.crypto.suite import Suite
-from protocol.dcnet.machines.effects import (
-    Attempted,
-    Ended,
-    HeadEffect,
-    LedgerEffect,
-    MemberEffect,
-    Note,
-    Persist,
-    Progress,
-    ReportMisbehaviour,
-    RoundEnded,
-    Settled,
-    ToCoordinator,
-    ToHead,
-    ToMember,
-    ToRing,
-)
+from protocol.dcnet.machines.effects import Attempted, HeadEffect, Progress, ReportMisbehaviour, RoundEnded, Settled
 from protocol.dcnet.machines.head import Head
 from protocol.dcnet.machines.ledger import RoundLedger
-from protocol.dcnet.machines.masks import MaskSchedule, Words
+from protocol.dcnet.machines.masks import MaskSchedule
 from protocol.dcnet.machines.member import Member, Resume
 from protocol.dcnet.setup.rings import Timing
-from protocol.dcnet.setup.schema import WORD_MODULUS
-from protocol.dcnet.setup.secrets import EpochSecrets
 from protocol.errors import RemoteProtocolError
 
 PERIOD_S = 10.0
 
 
-class Violation(AssertionError):
-    """An invariant does not hold: a defect of the protocol or of a machine."""
-
-
-@dataclass(slots=True)
-class Gateway:
-    """One gateway: durable fields first, then what a crash takes."""
-
-    index: int
-    secrets: EpochSecrets
-    last: Resume | None = None
-    opened_wh: int = 0  # the register at the last opened contribution
-    contributed: dict[int, tuple[Words, int]] = field(default_factory=dict)  # round -> vector, register
-    member: Member | None = None
-    head: Head | Adversary | None = None
-    head_term: int = -1
-    life: int = 0  # counts restarts: messages and timers of an earlier life are void
-
-
-@dataclass(slots=True)
-class Tally:
-    """What happened, for the report."""
-
-    opened: int = 0
-    void: int = 0
-    crashes: int = 0
-    retries: int = 0
-    recoveries: int = 0
-    refusals: int = 0
-    heads_replaced: int = 0
-
-
-class World(Timeline):
+class World(Timeline, RingHarness):
     """A ring, its coordinator, and the network between them."""
 
     def __init__(
@@ -96,10 +47,10 @@ class World(Timeline):
         super().__init__(seed, faults)
         self.liar = liar
         self.lying_member = lying_member
-        self.accused: set[int] = set()
         self.tally = Tally()
         self.transcript = Transcript()
         self._suite = suite
+        self.size = size.n
         ring_seed = hashlib.sha256(f"ring {seed}".encode()).digest()
         self.view, secrets = make_ring(suite, size, ring_seed, Timing.spread(1.0, PERIOD_S))
         corrupt = set() if liar is None else liar.corrupt
@@ -108,11 +59,10 @@ class World(Timeline):
         self._masks = [MaskSchedule(suite, self.view, each) for each in secrets]
         self._book_secrets = ledger_secrets(suite, ring_seed)
         self.ledger = RoundLedger(suite, self.view, self._book_secrets, 0.0)
-        self.ended: dict[int, Ended] = {}
         self.register_wh = [self.random.randrange(10**9) for _ in secrets]
-        self.first_wh = list(self.register_wh)
         for gateway in self.gateways:
             gateway.opened_wh = self.register_wh[gateway.index]
+        self.checks = Checks(self.view, self.gateways, self.tally, list(self.register_wh), liar, lying_member)
         self._appointed = -1
 
     def at_life(self, gateway: Gateway, when_s: float, action: Callable[[], None]) -> None:
@@ -129,22 +79,22 @@ class World(Timeline):
         """Everybody comes up, the first head is appointed, readings and the ledger's clock begin."""
         for gateway in self.gateways:
             self._boot(gateway)
-        self._from_ledger(self.ledger.start())
+        self.from_ledger(self.ledger.start())
         self._book_timer()
         for round_ in range(self.view.rounds):
             self.at(self.view.timing.open_at_s(round_) - 0.5, partial(self._read_meters, round_))
 
     def _book_timer(self) -> None:
-        self._from_ledger(self.ledger.on_timer(self.now_s))
+        self.from_ledger(self.ledger.on_timer(self.now_s))
         when_s = self.ledger.next_timer_s()
         if when_s < float("inf"):
             self.at(max(when_s, self.now_s + 0.01), self._book_timer)
 
     def restart_ledger(self) -> None:
         """The coordinator comes back: what ended has ended, and terms go on a turn of the ring later."""
-        term = max((each.term for each in self.ended.values()), default=0) + self.view.size
-        self.ledger = RoundLedger(self._suite, self.view, self._book_secrets, self.now_s, self.ended, term)
-        self._from_ledger(self.ledger.start())
+        term = max((each.term for each in self.checks.ended.values()), default=0) + self.view.size
+        self.ledger = RoundLedger(self._suite, self.view, self._book_secrets, self.now_s, self.checks.ended, term)
+        self.from_ledger(self.ledger.start())
 
     # --- gateways --------------------------------------------------------------------------------------------------
 
@@ -153,7 +103,7 @@ class World(Timeline):
         gateway.head, gateway.head_term = None, -1
         gateway.member = Member(self._suite, self.view, gateway.secrets, self._masks[gateway.index], gateway.last)
         if self._appointed >= 0:
-            self._carry_out(gateway, gateway.member.appointed(self._appointed, self.now_s))
+            self.from_member(gateway.index, gateway.member.appointed(self._appointed, self.now_s))
             if self.view.head_of(self._appointed) == gateway.index:
                 self._become_head(gateway, self._appointed)
             round_ = self.view.timing.round_at(self.now_s)
@@ -173,7 +123,7 @@ class World(Timeline):
     def _member_timer(self, gateway: Gateway, life: int) -> None:
         if gateway.life != life or gateway.member is None:
             return
-        self._carry_out(gateway, gateway.member.on_timer(self.now_s))
+        self.from_member(gateway.index, gateway.member.on_timer(self.now_s))
         if gateway.member is not None and gateway.life == life:
             when_s = min(gateway.member.next_timer_s(), self.now_s + PERIOD_S)
             self.at(max(when_s, self.now_s + 0.05), lambda: self._member_timer(gateway, life))
@@ -182,7 +132,7 @@ class World(Timeline):
         head = gateway.head
         if gateway.life != life or head is None or gateway.head_term != term:
             return
-        self._from_head(gateway, head.on_timer(self.now_s))
+        self.from_head(gateway.index, head.on_timer(self.now_s))
         if gateway.head is head and head.next_timer_s() < float("inf"):
             self.at(max(head.next_timer_s(), self.now_s + 0.01), lambda: self._head_timer(gateway, life, term))
 
@@ -219,7 +169,7 @@ class World(Timeline):
             return
         if round_ in gateway.contributed:
             if member.unsettled == round_:
-                self._carry_out(gateway, member.offer(round_, gateway.contributed[round_][0], self.now_s))
+                self.from_member(gateway.index, member.offer(round_, gateway.contributed[round_][0], self.now_s))
             return
         if member.unsettled is not None:
             self.at_life(gateway, self.now_s + 0.1, partial(self._offer, gateway, round_))
@@ -231,42 +181,44 @@ class World(Timeline):
         vector = np.array(words[: self.view.word_count], dtype=np.uint64)
         gateway.contributed[round_] = vector, register
         try:
-            self._carry_out(gateway, member.offer(round_, vector, self.now_s))
+            self.from_member(gateway.index, member.offer(round_, vector, self.now_s))
         except RemoteProtocolError:
             self.tally.refusals += 1
 
     # --- the network -----------------------------------------------------------------------------------------------
 
-    def _carry_out(self, gateway: Gateway, instructions: Sequence[MemberEffect]) -> None:
-        life = gateway.life
-        for each in instructions:
-            if self.faults.crash and self.random.random() < self.faults.crash / 20:
-                self.crash(gateway)
-            if gateway.life != life:
-                return
-            match each:
-                case Persist(Attempted() as record):
-                    gateway.last = Resume(record.round, record.attempt, record.progress, settled=False)
-                    if record.progress is Progress.SERVED:
-                        self.exposure.served(gateway.index, record.round, record.attempt)
-                case Persist(Settled() as record):
-                    past = gateway.last
-                    if past is not None:
-                        gateway.last = Resume(past.round, past.attempt, past.progress, settled=True)
-                    if record.included:
-                        gateway.opened_wh = gateway.contributed[record.round][1]
-                case ToHead(message):
-                    self._to_head(gateway, message)
-                case ToCoordinator(message):
-                    self._to_ledger(gateway, message)
-                case Note():
-                    pass
+    def is_up(self, position: int) -> bool:
+        """A crash may come before any effect."""
+        gateway = self.gateways[position]
+        if self.faults.crash and self.random.random() < self.faults.crash / 20:
+            self.crash(gateway)
+        return gateway.member is not None
 
-    def _to_head(self, gateway: Gateway, message: wire.RingMessage) -> None:
+    def persist(self, position: int, record: Attempted | Settled) -> None:
+        """The gateway's disk."""
+        gateway = self.gateways[position]
+        if isinstance(record, Attempted):
+            gateway.last = resume_after(Resume(), record)
+            if record.progress is Progress.SERVED:
+                self.exposure.served(position, record.round, record.attempt)
+            return
+        if gateway.last is not None:
+            gateway.last = resume_after(gateway.last, record)
+        if record.included:
+            gateway.opened_wh = gateway.contributed[record.round][1]
+
+    def noted(self, name: str) -> None:
+        """Retries and recoveries are counted."""
+        self.tally.retries += name == "retry"
+        self.tally.recoveries += name == "recover"
+
+    def to_head(self, position: int, message: wire.RingMessage) -> None:
+        """Over the network, after a lying member's twist."""
+        gateway = self.gateways[position]
         member = gateway.member
         if member is None:
             return
-        if self.lying_member is not None and self.lying_member.position == gateway.index:
+        if self.lying_member is not None and self.lying_member.position == position:
             if self.lying_member.lie == "usurp" and isinstance(message, wire.MaskedInput):
                 self._usurp(self.lying_member, message)
             message = self.lying_member.twist(message, member)
@@ -279,44 +231,39 @@ class World(Timeline):
             if target.head is None or target.head_term != term:
                 return
             try:
-                self._from_head(target, target.head.receive(gateway.index, message, self.now_s))
+                self.from_head(target.index, target.head.receive(gateway.index, message, self.now_s))
             except RemoteProtocolError:
                 self.tally.refusals += 1
                 target.head.lost(gateway.index, self.now_s)
 
         self.send(f"m{gateway.index}", f"m{target.index}", deliver)
 
-    def _from_head(self, gateway: Gateway, instructions: Sequence[HeadEffect]) -> None:
-        term = gateway.head_term
-        if self.liar is not None and gateway.index in self.liar.corrupt and not self.liar.is_cunning:
-            instructions = self.liar.twist(self.view, instructions, self.random)
-        for each in instructions:
-            match each:
-                case ToMember(position, message):
-                    self.transcript.note(position + 1000, message)
-                    target = self.gateways[position]
-                    self.send(f"m{gateway.index}", f"m{position}", partial(self._at_member, target, message))
-                case ToCoordinator(message):
-                    if gateway.head_term == term:
-                        self._to_ledger(gateway, message)
-                case Note(name):
-                    self.tally.retries += name == "retry"
-                    self.tally.recoveries += name == "recover"
+    def from_head(self, position: int, effects: Sequence[HeadEffect]) -> None:
+        """After a lying head's twist."""
+        if self.liar is not None and position in self.liar.corrupt and not self.liar.is_cunning:
+            effects = self.liar.twist(self.view, effects, self.random)
+        super().from_head(position, effects)
+
+    def to_member(self, head: int, target: int, message: wire.RingMessage) -> None:
+        """Over the network."""
+        self.transcript.note(target + 1000, message)
+        self.send(f"m{head}", f"m{target}", partial(self._at_member, self.gateways[target], message))
 
     def _at_member(self, gateway: Gateway, message: wire.RingMessage) -> None:
         if gateway.member is None:
             return
         try:
-            self._carry_out(gateway, gateway.member.receive(message, self.now_s))
+            self.from_member(gateway.index, gateway.member.receive(message, self.now_s))
         except RemoteProtocolError:
             self.tally.refusals += 1
 
-    def _to_ledger(self, gateway: Gateway, message: wire.Message) -> None:
-        self.send(f"m{gateway.index}", "ledger", lambda: self._at_ledger(gateway.index, message))
+    def to_coordinator(self, position: int, message: wire.Message) -> None:
+        """Over the network."""
+        self.send(f"m{position}", "ledger", lambda: self._at_ledger(position, message))
 
     def _at_ledger(self, position: int, message: wire.Message) -> None:
         try:
-            self._from_ledger(self.ledger.receive(position, message, self.now_s))
+            self.from_ledger(self.ledger.receive(position, message, self.now_s))
         except RemoteProtocolError:
             self.tally.refusals += 1
 
@@ -329,22 +276,18 @@ class World(Timeline):
 
         self.send(f"m{liar.position}", "ledger", deliver)
 
-    def _from_ledger(self, instructions: Sequence[LedgerEffect]) -> None:
-        for each in instructions:
-            match each:
-                case Persist(RoundEnded(ended)):
-                    self._check_end(ended)
-                case ReportMisbehaviour(round_, head, position, _):
-                    self._check_accusation(round_, head, position)
-                case ToMember(position, message):
-                    self._announce(self.gateways[position], message)
-                case ToRing(message):
-                    for gateway in self.gateways:
-                        self._announce(gateway, message)
-                case Note():
-                    pass
+    def round_ended(self, record: RoundEnded) -> None:
+        """The coordinator's disk, and the first look at what opened."""
+        self.checks.round_ended(record.ended)
 
-    def _announce(self, gateway: Gateway, message: wire.Message) -> None:
+    def reported(self, report: ReportMisbehaviour) -> None:
+        """Honest heads name liars only."""
+        self.checks.reported(report)
+
+    def from_coordinator(self, target: int, message: wire.Message) -> None:
+        """Over the network."""
+        gateway = self.gateways[target]
+
         def deliver() -> None:
             member = gateway.member
             if member is None:
@@ -357,53 +300,10 @@ class World(Timeline):
                         self._become_head(gateway, message.term)
                     elif gateway.head_term < message.term:
                         gateway.head = None
-                    self._carry_out(gateway, member.appointed(message.term, self.now_s))
+                    self.from_member(gateway.index, member.appointed(message.term, self.now_s))
                 case wire.Result():
                     if gateway.head is not None:
-                        self._from_head(gateway, gateway.head.result(message, self.now_s))
+                        self.from_head(gateway.index, gateway.head.result(message, self.now_s))
                     self._at_member(gateway, message)
 
         self.send("ledger", f"m{gateway.index}", deliver)
-
-    # --- what must hold ----------------------------------------------------------------------------------------------
-
-    def _check_end(self, ended: Ended) -> None:
-        if ended.round in self.ended:
-            raise Violation(f"round {ended.round} ended twice")
-        self.ended[ended.round] = ended
-        if ended.outcome is wire.Outcome.VOID:
-            self.tally.void += 1
-            return
-        self.tally.opened += 1
-        if self.liar is not None and self.view.head_of(ended.term) in self.liar.corrupt:
-            return  # a lying head may report any sum: what it may not do is in the exposure
-        expected = [0] * self.view.word_count
-        for gateway in self.gateways:
-            if ended.roster >> gateway.index & 1:
-                if ended.round not in gateway.contributed:
-                    raise Violation(f"round {ended.round} opened with a member that contributed nothing")
-                vector, _ = gateway.contributed[ended.round]
-                expected = [(a + int(b)) % WORD_MODULUS for a, b in zip(expected, vector, strict=True)]
-        if tuple(expected) != ended.total:
-            raise Violation(f"round {ended.round} opened to something else than the sum over its roster")
-
-    def _check_accusation(self, round_: int, head: int, position: int) -> None:
-        if self.liar is not None and head in self.liar.corrupt:
-            return  # it may say what it likes
-        if self.lying_member is None or position != self.lying_member.position:
-            raise Violation(f"an honest head named member {position} a liar in round {round_}")
-        self.accused.add(position)
-
-    def check_conservation(self) -> None:
-        """Σ opened energy = Σ over gateways of (register at the last opened contribution - first register)."""
-        opened_wh = sum(e.total[1] for e in self.ended.values() if e.outcome is wire.Outcome.OPENED)
-        moved_wh = 0
-        for gateway in self.gateways:
-            included = [
-                round_ for round_, ended in self.ended.items()
-                if ended.outcome is wire.Outcome.OPENED and ended.roster >> gateway.index & 1
-            ]  # fmt: skip
-            if included:
-                moved_wh += gateway.contributed[max(included)][1] - self.first_wh[gateway.index]
-        if opened_wh != moved_wh:
-            raise Violation("energy was lost or counted twice")

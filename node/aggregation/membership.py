@@ -202,7 +202,7 @@ class Membership:
     def _on_expelled(self, message: wire.Expelled) -> None:
         """Who was shut out stays out until the epoch is over: what a coordinator says next lets nobody in again."""
         self._expelled |= self.view.from_wire(message.members)
-        self._member.expelled(self._expelled)
+        self._member.expelled(self._expelled, self._context.clock())
         if self._head is not None:
             self._head.expel(self._expelled)
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from loadtest.simulator import run
+from loadtest.simulator.checks import Violation
 from loadtest.simulator.exposure import PrivacyBroken
 from loadtest.simulator.faults import CALM, Faults
 from loadtest.simulator.liar import LIES, Liar
@@ -17,7 +18,7 @@ from loadtest.simulator.lying_member import LIES as MEMBERS_LIES
 from loadtest.simulator.lying_member import STEADY
 from loadtest.simulator.run import Scenario, play
 from loadtest.simulator.suite import CheapSuite
-from loadtest.simulator.world import Violation, World
+from loadtest.simulator.world import World
 from protocol import wire
 from protocol.dcnet.machines.effects import MemberEffect
 from protocol.dcnet.machines.head import Head
@@ -161,7 +162,7 @@ def test_a_deputy_that_never_saw_the_round_opened_takes_it_over(monkeypatch: pyt
                 world.run_until(world.now_s + 0.01)
             world.crash(head)
             world.run_until(30.0)
-            out.append((world.ended[2].outcome, world.ended[2].attempt))
+            out.append((world.checks.ended[2].outcome, world.checks.ended[2].attempt))
         return out
 
     assert set(played()) == {(wire.Outcome.OPENED, 1)}
@@ -201,14 +202,15 @@ def test_a_member_that_serves_two_attempts_is_caught(monkeypatch: pytest.MonkeyP
 
 def test_a_gateway_that_counts_energy_twice_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     """The conservation law would notice an account that does not move on."""
-    carry_out = World._carry_out
+    from_member = World.from_member
 
-    def forgetting(self: World, gateway: Any, instructions: Any) -> None:
+    def forgetting(self: World, position: int, effects: Any) -> None:
+        gateway = self.gateways[position]
         before = gateway.opened_wh
-        carry_out(self, gateway, instructions)
+        from_member(self, position, effects)
         if self.random.random() < 0.05:
             gateway.opened_wh = before
 
-    monkeypatch.setattr(World, "_carry_out", forgetting)
+    monkeypatch.setattr(World, "from_member", forgetting)
     with pytest.raises(Violation):
         _plays(SMALL, 20)

@@ -105,7 +105,7 @@ def test_a_refusal_is_kept_with_its_reason() -> None:
 
 
 def test_a_full_log_drops_the_oldest_and_counts_them() -> None:
-    log = EventLog(State, events_max=3)
+    log = EventLog(State, 0, {}, events_max=3)
     for round_ in range(5):
         log.add(float(round_), Local.OFFERED, (round_,), -1, State.WAITING, State.WAITING, ())
     assert [row["round"] for row in log.rows()] == [2, 3, 4]

@@ -43,8 +43,8 @@ class Ring(LocalRing):
 
     twist: Callable[[int, wire.RingMessage], wire.RingMessage] = staticmethod(lambda _index, message: message)
 
-    def _from_member(self, index: int, instructions: Sequence[MemberEffect]) -> None:
-        super()._from_member(
+    def from_member(self, index: int, instructions: Sequence[MemberEffect]) -> None:
+        super().from_member(
             index,
             [ToHead(self.twist(index, each.message)) if isinstance(each, ToHead) else each for each in instructions],
         )
@@ -164,7 +164,7 @@ def test_three_attempts_then_the_round_is_given_up_and_the_next_one_opens() -> N
     assert (ended.outcome, ended.reason) == (VOID, "members fell silent in every attempt")
     ring.silent = {9, 10}
     for position in (5, 6, 7, 8):
-        ring._from_member(position, ring.members[position].on_timer(19.0))
+        ring.from_member(position, ring.members[position].on_timer(19.0))
     ring._run()
     ended, vectors = play(ring, round_=1)
     is_exact(ended, vectors, others(ring, 9, 10))
@@ -210,7 +210,7 @@ def test_those_who_come_back_are_in_the_next_round() -> None:
     play(ring, (3, wire.MaskedInput, 0))
     ring.silent.clear()
     ring.now_s = 9.0
-    ring._from_member(3, ring.members[3].on_timer(9.0))
+    ring.from_member(3, ring.members[3].on_timer(9.0))
     ring._run()
     ended, vectors = play(ring, round_=1)
     is_exact(ended, vectors, range(7))
@@ -587,8 +587,8 @@ def test_shares_that_do_not_count() -> None:
     assert alone.say(1, replace(alone.share(), round=1)) == OUT_OF_SEASON
     alone.say(1, replace(alone.share(), vector=b"\1" * 32))
     alone.say(1, alone.share())  # the first one counts
-    assert alone.head._current.shares[1].vector == b"\1" * 32
-    alone.head._current.expected = bitmap([0, 1, 2, 3, 4, 5])
+    assert alone.head.current.shares[1].vector == b"\1" * 32
+    alone.head.current.expected = bitmap([0, 1, 2, 3, 4, 5])
     assert alone.say(6, alone.share()) == OUT_OF_SEASON
 
 
@@ -610,7 +610,7 @@ def test_messages_of_those_outside_the_roster_do_not_count() -> None:
     assert alone.say(6, alone.confirm(1)) == OUT_OF_SEASON
     alone.say(5, replace(alone.confirm(1), macs=b"\1" * 80))
     alone.say(5, alone.confirm(1))  # the first one counts
-    assert alone.head._current.confirms[5].macs == b"\1" * 80
+    assert alone.head.current.confirms[5].macs == b"\1" * 80
 
 
 def test_a_second_reveal_does_nothing() -> None:
@@ -618,7 +618,7 @@ def test_a_second_reveal_does_nothing() -> None:
     alone.to_revealing()
     for seed in (bytes(32), b"\1" * 32):
         assert alone.say(1, wire.Reveal(1, 0, 0, 0, seed)) == []
-    assert (alone.head._current.seeds, alone.head._current.wrong_seeds) == ({1: bytes(32)}, {})
+    assert (alone.head.current.seeds, alone.head.current.wrong_seeds) == ({1: bytes(32)}, {})
 
 
 def test_reveals_of_those_who_did_not_confirm_do_not_count() -> None:
@@ -640,7 +640,7 @@ def test_partials_that_do_not_count() -> None:
         alone.say(1, wire.Partial(1, 0, 0, 0, 6, bytes(32), bytes(64)))
     alone.say(1, wire.Partial(1, 0, 0, 0, 6, element, bytes(64)))
     alone.say(1, wire.Partial(1, 0, 0, 0, 6, SUITE.group.multiply_base(8), bytes(64)))
-    assert alone.head._current.recoveries[6].parts[1][0] == element
+    assert alone.head.current.recoveries[6].parts[1][0] == element
 
 
 def test_a_late_reveal_saves_its_own_recovery() -> None:
@@ -673,7 +673,7 @@ def test_late_reveals_one_after_the_other() -> None:
     alone.head.on_timer(alone.head.next_timer_s())
     assert alone.say(5, wire.Reveal(1, 0, 0, 0, bytes(32))) == []
     assert alone.head.state is State.RECOVERING
-    assert set(alone.head._current.recoveries) == {6}
+    assert set(alone.head.current.recoveries) == {6}
 
 
 def test_reveals_that_are_late_are_waited_for_where_recovery_is_hopeless() -> None:

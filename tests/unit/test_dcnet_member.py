@@ -5,6 +5,7 @@ The member sits at position 0 of a ring of six; its neighbours are 1, 2, 4 and 5
 says is well formed and carries genuine MACs, so only the rule that a test names can stop it.
 """
 
+import json
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from copy import copy
@@ -752,8 +753,12 @@ def test_the_table_is_enforced(liar: LyingHead, monkeypatch: pytest.MonkeyPatch)
     opening: tuple[State, type[wire.RingMessage]] = (State.WAITING, wire.Open)
     monkeypatch.setitem(member.TRANSITIONS, opening, (State.WAITING,))
     liar.offer()
-    with pytest.raises(InvariantError, match="Open led to shared"):
+    with pytest.raises(InvariantError, match="Open led to shared") as caught:
         liar.say(liar.open())
+    (note,) = caught.value.__notes__
+    document = json.loads(note.partition(": ")[2])
+    assert (document["machine"], document["position"], document["ring"]["n"]) == ("member", 0, 6)
+    assert document["events"][-1]["after"] == "shared"
 
 
 def test_every_transition_of_the_table_happens() -> None:
@@ -946,9 +951,9 @@ def test_the_same_head_named_again_changes_nothing(liar: LyingHead) -> None:
 
 
 def test_an_opening_that_is_held_with_an_expelled_member_in_its_e_is_dropped(liar: LyingHead) -> None:
-    liar.member.expelled(1 << 5)
+    liar.member.expelled(1 << 5, 0.0)
     liar.say(liar.open())
-    liar.member.expelled(1 << 5 | 1 << 3)
+    liar.member.expelled(1 << 5 | 1 << 3, 0.0)
     assert liar.offer() == []
     assert kinds(liar.say(liar.open(1, liar.everybody(3, 5)))) == [wire.MaskedInput]
 
@@ -956,7 +961,7 @@ def test_an_opening_that_is_held_with_an_expelled_member_in_its_e_is_dropped(lia
 @pytest.mark.parametrize("expelled", [3, 5])
 def test_an_opening_that_is_held_without_the_expelled_member_is_answered(liar: LyingHead, expelled: int) -> None:
     liar.say(liar.open(expected=liar.everybody(expelled)))
-    liar.member.expelled(1 << expelled)
+    liar.member.expelled(1 << expelled, 0.0)
     assert kinds(liar.offer()) == [wire.MaskedInput]
 
 

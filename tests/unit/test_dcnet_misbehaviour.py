@@ -39,14 +39,14 @@ class Ring(LocalRing):
 
     twist: Twist = staticmethod(lambda _index, message: message)
 
-    def _from_member(self, index: int, instructions: Sequence[MemberEffect]) -> None:
-        super()._from_member(
+    def from_member(self, index: int, instructions: Sequence[MemberEffect]) -> None:
+        super().from_member(
             index,
             [ToHead(self.twist(index, each.message)) if isinstance(each, ToHead) else each for each in instructions],
         )
 
-    def _from_head(self, instructions: Sequence[HeadEffect]) -> None:
-        super()._from_head([e for e in instructions if not isinstance(e, ToMember) or e.position not in self.deaf])
+    def from_head(self, position: int, effects: Sequence[HeadEffect]) -> None:
+        super().from_head(position, [e for e in effects if not isinstance(e, ToMember) or e.position not in self.deaf])
 
     def play(self, round_: int, vanish: Callable[[int, wire.Message], bool] | None = None) -> Ended:
         """One round, which is exact if it opens."""
@@ -275,7 +275,7 @@ def test_a_late_reveal_that_is_wrong_does_not_end_the_recovery() -> None:
         if isinstance(message, wire.Partial) and not late:
             late.append(message)
             for _ in range(2):  # it is named once
-                ring._from_head(receive(ring.head, 3, wire.Reveal(1, 0, 0, 0, bytes(32)), now_s))
+                ring.from_head(0, receive(ring.head, 3, wire.Reveal(1, 0, 0, 0, bytes(32)), now_s))
             assert ring.head.state is State.RECOVERING
         return receive(ring.head, position, message, now_s)
 
@@ -427,13 +427,13 @@ def test_an_accusation_follows_the_report_that_proves_it(monkeypatch: pytest.Mon
     ring.play(0)
     ring.head.search.spoilt(1 << 4)
     said: list[HeadEffect] = []
-    from_head = ring._from_head
+    from_head = ring.from_head
 
-    def noted(instructions: Sequence[HeadEffect]) -> None:
-        said.extend(instructions)
-        from_head(instructions)
+    def noted(position: int, effects: Sequence[HeadEffect]) -> None:
+        said.extend(effects)
+        from_head(position, effects)
 
-    monkeypatch.setattr(ring, "_from_head", noted)
+    monkeypatch.setattr(ring, "from_head", noted)
     assert ring.play(1).roster == ring.view.everybody & ~(1 << 4)
     report = next(
         i for i, e in enumerate(said) if isinstance(e, ToCoordinator) and isinstance(e.message, wire.RingTotal)

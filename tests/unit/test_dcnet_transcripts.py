@@ -63,24 +63,24 @@ class Transcribed(LocalRing):
             return value.hex() if len(value) <= 32 else f"{len(value)} octets"
         return value
 
-    def _from_member(self, index: int, instructions: Sequence[MemberEffect]) -> None:
+    def from_member(self, index: int, instructions: Sequence[MemberEffect]) -> None:
         out: list[MemberEffect] = []
         for each in instructions:
             if isinstance(each, ToHead):
                 out += [ToHead(m) for m in self.twisting("member", index, each.message)]  # type: ignore[arg-type]
             else:
                 out.append(each)
-        super()._from_member(index, out)
+        super().from_member(index, out)
 
-    def _from_head(self, instructions: Sequence[HeadEffect]) -> None:
+    def from_head(self, position: int, effects: Sequence[HeadEffect]) -> None:
         out: list[HeadEffect] = []
-        for each in instructions:
+        for each in effects:
             if isinstance(each, ToMember):
                 said = self.twisting("head", each.position, each.message)
                 out += [ToMember(each.position, m) for m in said]  # type: ignore[arg-type]
             else:
                 out.append(each)
-        super()._from_head(out)
+        super().from_head(position, out)
 
 
 def loses(*losses: tuple[int, type[wire.Message], int]) -> Callable[[int, wire.Message], bool]:

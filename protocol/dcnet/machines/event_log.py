@@ -10,7 +10,7 @@ readings, and sees whether a machine goes the same way again.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from enum import IntEnum, StrEnum
 from operator import attrgetter
 from typing import Any
@@ -82,9 +82,13 @@ def name_of(code: int) -> str:
 
 
 class EventLog:
-    """The last `events_max` events of one machine; older ones are counted."""
+    """The last `events_max` events of the machine at `position`, which began with `start`; older ones are counted."""
 
-    def __init__(self, states: type[StrEnum], events_max: int = _EVENTS_MAX) -> None:
+    def __init__(
+        self, states: type[StrEnum], position: int, start: Mapping[str, Any], events_max: int = _EVENTS_MAX
+    ) -> None:
+        self.position = position
+        self.start = start
         self._states = tuple(states)
         self._index = {state: index for index, state in enumerate(states)}
         self._packed: deque[bytes] = deque(maxlen=events_max)

@@ -82,6 +82,7 @@ _NO_ATTEMPT = Attempt(round=-1, attempt=-1, expected=0, opened_s=0.0)
 class Head(Machine[State, HeadEffect]):
     """The head of a ring for one term."""
 
+    KIND = "head"
     TRANSITIONS = TRANSITIONS
 
     def __init__(
@@ -97,13 +98,14 @@ class Head(Machine[State, HeadEffect]):
         self.view = view
         self.term = term
         self.state = State.GATHERING
-        self.events = EventLog(State, _EVENTS_PER_MEMBER * view.size)
+        start = {"term": term, "now_s": now_s, "round": first_round, "attempt": first_attempt}
+        self.events = EventLog(State, view.head_of(term), start, _EVENTS_PER_MEMBER * view.size)
         self.present = 0
         self._suite = suite
         self._commitments = commitments or {}
         self.refuted = 0  # whose partial evaluations did not fit the dealer's commitments: its lie or the dealer's
         self.search = Search(view, term)
-        self._current = _NO_ATTEMPT
+        self.current = _NO_ATTEMPT
         self._last_result: wire.Result | None = None
         self._claims: dict[int, tuple[int, int]] = {}  # what members said they can still take part in
         self._next_round = max(first_round, view.timing.round_at(now_s), 0)
@@ -124,7 +126,7 @@ class Head(Machine[State, HeadEffect]):
             return self._from(position, message, now_s, self._on_ready)
         if not isinstance(message, wire.MaskedInput | wire.Confirm | wire.Reveal | wire.Partial):
             raise RemoteProtocolError("message_not_allowed", f"{type(message).__name__} is not for heads")
-        attempt = self._current
+        attempt = self.current
         is_current = (message.round, message.attempt) == (attempt.round, attempt.attempt)
         if (self.state, type(message)) not in TRANSITIONS or not is_current:
             return self._from(position, message, now_s, self._on_stale)
@@ -148,7 +150,7 @@ class Head(Machine[State, HeadEffect]):
     def _on_lost(self, position: int, now_s: float) -> list[HeadEffect]:
         self.present &= ~(1 << position)
         if self.state is State.COLLECTING:
-            self._shorten_deadline(self._current, now_s)
+            self._shorten_deadline(self.current, now_s)
         return []
 
     def result(self, message: wire.Result, now_s: float) -> list[HeadEffect]:
@@ -158,7 +160,7 @@ class Head(Machine[State, HeadEffect]):
     def _on_result(self, message: wire.Result, now_s: float) -> list[HeadEffect]:
         out: list[HeadEffect] = [ToMember(other, message) for other in positions_of(self.present)]
         self._last_result = message
-        attempt = self._current
+        attempt = self.current
         if message.round == attempt.round:
             out.append(Note("round", now_s - attempt.opened_s))
             self._to_idle(now_s)
@@ -175,7 +177,7 @@ class Head(Machine[State, HeadEffect]):
         return self._apply(Local.DEADLINE, (), now_s, self._on_deadline, now_s)
 
     def _on_deadline(self, now_s: float) -> list[HeadEffect]:
-        attempt = self._current
+        attempt = self.current
         match self.state:
             case State.GATHERING | State.IDLE:
                 there = self.present & ~self.search.named
@@ -230,8 +232,8 @@ class Head(Machine[State, HeadEffect]):
         return max([self._next_attempt, *claims[1:2]])
 
     def _to_idle(self, now_s: float) -> None:
-        self._next_round = max(self._current.round + 1, self.view.timing.round_at(now_s))
-        self._current = _NO_ATTEMPT
+        self._next_round = max(self.current.round + 1, self.view.timing.round_at(now_s))
+        self.current = _NO_ATTEMPT
         self._next_attempt = 0
         self.state = State.IDLE
         over = self._next_round >= self.view.rounds
@@ -250,9 +252,9 @@ class Head(Machine[State, HeadEffect]):
         return self._start(self._next_round, attempt, self.search.expected(self.present), now_s, now_s)
 
     def _start(self, round_: int, attempt: int, expected: int, opened_s: float, now_s: float) -> list[HeadEffect]:
-        self._current = Attempt(round_, attempt, expected, opened_s)
+        self.current = Attempt(round_, attempt, expected, opened_s)
         if expected.bit_count() < self.view.n_min:
-            return self._give_up(self._current, f"fewer than {self.view.n_min} members are present", now_s)
+            return self._give_up(self.current, f"fewer than {self.view.n_min} members are present", now_s)
         self.state = State.COLLECTING
         self._deadline_s = now_s + self.view.timing.share_s
         opening = wire.Open(self.view.epoch, self.view.ring, self.term, round_, attempt, self.view.to_wire(expected))

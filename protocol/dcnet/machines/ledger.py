@@ -81,6 +81,7 @@ _HANDLERS: dict[type[wire.Message], str] = {
 class RoundLedger(Machine[State, LedgerEffect]):
     """One ring's ledger for one epoch."""
 
+    KIND = "ledger"
     TRANSITIONS = TRANSITIONS
 
     def __init__(
@@ -106,7 +107,8 @@ class RoundLedger(Machine[State, LedgerEffect]):
         self._void_next = max(self.ended, default=-1) + 1  # rounds before it have ended
         self._results: dict[int, wire.Result] = {}
         self.state = State.OVER if self.over else State.RUNNING
-        self.events = EventLog(State, _EVENTS_PER_MEMBER * view.size)
+        start = {"term": term, "now_s": now_s, "ended": sorted(self.ended)}
+        self.events = EventLog(State, -1, start, _EVENTS_PER_MEMBER * view.size)
 
     @property
     def over(self) -> bool:

@@ -8,13 +8,16 @@ must leave the state as it is.  The documentation draws its diagrams from the ta
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from enum import StrEnum
 from typing import Any, ClassVar, Generic, TypeVar
 
 from protocol import wire
 from protocol.dcnet.machines.effects import Effect
-from protocol.dcnet.machines.event_log import EventLog, Local, Trigger
+from protocol.dcnet.machines.event_log import VERSION, EventLog, Local, Trigger
+from protocol.dcnet.setup.rings import RingView
 from protocol.errors import InvariantError, RemoteProtocolError
 
 S = TypeVar("S", bound=StrEnum)
@@ -25,9 +28,30 @@ Transitions = dict[tuple[S, Trigger], tuple[S, ...]]
 class Machine(Generic[S, E]):
     """A machine with a state, a table and an event log."""
 
+    KIND: ClassVar[str]
     TRANSITIONS: ClassVar[Mapping[tuple[Any, Trigger], tuple[Any, ...]]]
+    view: RingView
     state: S
     events: EventLog
+
+    def bug_report(self) -> dict[str, Any]:
+        """
+        The event log as a document for a bug report; `stromkreis simulate --replay` plays it.
+
+        It says the ring's numbers, where the machine sits (-1: in no place of the ring), what it began with, and its
+        newest events, in values that JSON has: sets are lists of positions, times are seconds of the ring's clock.
+        There is no gateway's identity in it, no reading, no key, and nothing made from one.
+        """
+        view = self.view
+        ring = {
+            "n": view.size, "k": view.k, "t": view.t, "t_c": view.t_c, "k_min": view.k_min, "n_min": view.n_min,
+            "words": view.word_count, "committed": list(view.committed), "rounds": view.rounds,
+            "timing": asdict(view.timing),
+        }  # fmt: skip
+        return {
+            "event_log": VERSION, "machine": self.KIND, "position": self.events.position, "ring": ring,
+            "start": self.events.start, "dropped": self.events.dropped, "events": self.events.rows(),
+        }  # fmt: skip
 
     def _apply(
         self, trigger: Trigger, about: wire.Message | tuple[int | bytes, ...], now_s: float,
@@ -43,5 +67,7 @@ class Machine(Generic[S, E]):
         self.events.add(now_s, trigger, about, position, before, self.state, effects)
         if self.state is not before and self.state not in self.TRANSITIONS.get((before, trigger), ()):
             name = trigger.name if isinstance(trigger, Local) else trigger.__name__
-            raise InvariantError(f"a {name} led to {self.state.value}")
+            broken = InvariantError(f"a {name} led to {self.state.value}")
+            broken.add_note(f"Event log, without secrets, for a bug report: {json.dumps(self.bug_report())}")
+            raise broken
         return effects

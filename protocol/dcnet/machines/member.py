@@ -17,7 +17,7 @@ newest) and answered when we can.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 
 from protocol import wire
@@ -93,6 +93,7 @@ _HANDLERS: dict[type[wire.RingMessage], str] = {
 class Member(Machine[State, MemberEffect]):
     """One member.  Feed it messages and the time; carry out what it returns, in order."""
 
+    KIND = "member"
     TRANSITIONS = TRANSITIONS
 
     def __init__(
@@ -102,7 +103,7 @@ class Member(Machine[State, MemberEffect]):
         self.view = view
         self.position = secrets.position
         self.state = State.WAITING
-        self.events = EventLog(State)
+        self.events = EventLog(State, self.position, asdict(past))
         self.term = 0
         self.current = MemberAttempt(past.round, past.attempt)
         self.unsettled: int | None = None if past.settled else past.round
@@ -131,10 +132,15 @@ class Member(Machine[State, MemberEffect]):
         self._deadline_s = self._next_deadline(now_s)
         return [self._ready()]
 
-    def expelled(self, members: int) -> None:
+    def expelled(self, members: int, now_s: float) -> None:
         """These were shut out of the ring, a bitmap: an OPEN that is held, with one of them in its E, is dropped."""
+        about = (self.view.to_wire(members),)
+        self._apply(Local.EXPELLED, about, now_s, self._on_expelled, members)
+
+    def _on_expelled(self, members: int) -> list[MemberEffect]:
         if self._pending_open is not None and self.view.from_wire(self._pending_open.expected) & members:
             self._pending_open = None
+        return []
 
     def offer(self, round_: int, vector: Words, now_s: float, blindings: Sequence[int] = ()) -> list[MemberEffect]:
         """

@@ -1,0 +1,113 @@
+"""
+What must hold in a simulated ring whatever happens: rounds end once, sums are exact, no energy is lost, no honest
+member is named.  What an adversary may learn is watched elsewhere (`exposure`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from loadtest.simulator.adversary import Adversary
+from loadtest.simulator.liar import Liar
+from loadtest.simulator.lying_member import LyingMember
+from protocol import wire
+from protocol.dcnet.machines.effects import Ended, ReportMisbehaviour
+from protocol.dcnet.machines.head import Head
+from protocol.dcnet.machines.masks import Words
+from protocol.dcnet.machines.member import Member, Resume
+from protocol.dcnet.setup.rings import RingView
+from protocol.dcnet.setup.schema import WORD_MODULUS
+from protocol.dcnet.setup.secrets import EpochSecrets
+
+
+class Violation(AssertionError):
+    """An invariant does not hold: a defect of the protocol or of a machine."""
+
+
+@dataclass(slots=True)
+class Gateway:
+    """One gateway: durable fields first, then what a crash takes."""
+
+    index: int
+    secrets: EpochSecrets
+    last: Resume | None = None
+    opened_wh: int = 0  # the register at the last opened contribution
+    contributed: dict[int, tuple[Words, int]] = field(default_factory=dict)  # round -> vector, register
+    member: Member | None = None
+    head: Head | Adversary | None = None
+    head_term: int = -1
+    life: int = 0  # counts restarts: messages and timers of an earlier life are void
+
+
+@dataclass(slots=True)
+class Tally:
+    """What happened, for the report."""
+
+    opened: int = 0
+    void: int = 0
+    crashes: int = 0
+    retries: int = 0
+    recoveries: int = 0
+    refusals: int = 0
+    heads_replaced: int = 0
+
+
+class Checks:
+    """Looks at every round's end and report as it comes."""
+
+    def __init__(
+        self, view: RingView, gateways: Sequence[Gateway], tally: Tally, first_wh: Sequence[int], liar: Liar | None,
+        lying_member: LyingMember | None,
+    ) -> None:  # fmt: skip
+        self.ended: dict[int, Ended] = {}
+        self.accused: set[int] = set()
+        self._view = view
+        self._gateways = gateways
+        self._tally = tally
+        self._first_wh = first_wh
+        self._liar = liar
+        self._lying_member = lying_member
+
+    def round_ended(self, ended: Ended) -> None:
+        """A round ends once, and opens to the sum over its roster."""
+        if ended.round in self.ended:
+            raise Violation(f"round {ended.round} ended twice")
+        self.ended[ended.round] = ended
+        if ended.outcome is wire.Outcome.VOID:
+            self._tally.void += 1
+            return
+        self._tally.opened += 1
+        if self._liar is not None and self._view.head_of(ended.term) in self._liar.corrupt:
+            return  # a lying head may report any sum: what it may not do is in the exposure
+        expected = [0] * self._view.word_count
+        for gateway in self._gateways:
+            if ended.roster >> gateway.index & 1:
+                if ended.round not in gateway.contributed:
+                    raise Violation(f"round {ended.round} opened with a member that contributed nothing")
+                vector, _ = gateway.contributed[ended.round]
+                expected = [(a + int(b)) % WORD_MODULUS for a, b in zip(expected, vector, strict=True)]
+        if tuple(expected) != ended.total:
+            raise Violation(f"round {ended.round} opened to something else than the sum over its roster")
+
+    def reported(self, report: ReportMisbehaviour) -> None:
+        """An honest head names nobody but the lying member."""
+        if self._liar is not None and report.head in self._liar.corrupt:
+            return  # it may say what it likes
+        if self._lying_member is None or report.position != self._lying_member.position:
+            raise Violation(f"an honest head named member {report.position} a liar in round {report.round}")
+        self.accused.add(report.position)
+
+    def conservation(self) -> None:
+        """Σ opened energy = Σ over gateways of (register at the last opened contribution - first register)."""
+        opened_wh = sum(e.total[1] for e in self.ended.values() if e.outcome is wire.Outcome.OPENED)
+        moved_wh = 0
+        for gateway in self._gateways:
+            included = [
+                round_ for round_, ended in self.ended.items()
+                if ended.outcome is wire.Outcome.OPENED and ended.roster >> gateway.index & 1
+            ]  # fmt: skip
+            if included:
+                moved_wh += gateway.contributed[max(included)][1] - self._first_wh[gateway.index]
+        if opened_wh != moved_wh:
+            raise Violation("energy was lost or counted twice")
