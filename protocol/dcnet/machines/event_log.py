@@ -10,7 +10,7 @@ readings, and sees whether a machine goes the same way again.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import IntEnum, StrEnum
 from operator import attrgetter
 from typing import Any
@@ -30,7 +30,7 @@ from protocol.dcnet.machines.effects import (
 )
 
 VERSION = 1
-_EVENTS_MAX = 48  # some six rounds of a member, 4 KB
+_EVENTS_MAX = 40  # some six rounds of a member, 3 KB
 
 
 class Local(IntEnum):
@@ -51,6 +51,9 @@ class Local(IntEnum):
 Trigger = type[wire.Message] | Local
 _SETS = ("expected", "roster", "makers", "silent", "suspects", "members")  # bitmaps, or a position
 _NUMBERS = ("term", "round", "attempt", "dealer", "position", "outcome", "misbehaviour")
+_pack: Callable[[tuple[Any, ...]], bytes] = (
+    msgpack.Packer().pack
+)  # one for all: a new one costs eight times the packing
 _CODES: dict[type[wire.Message], int] = {kind: code for code, kind in wire.TABLE.items()}
 _LOCAL_FIELDS: dict[int, tuple[str, ...]] = {
     Local.OFFERED: ("round",),
@@ -82,54 +85,58 @@ def name_of(code: int) -> str:
 
 
 class EventLog:
-    """The last `events_max` events of the machine at `position`, which began with `start`; older ones are counted."""
+    """
+    The last `events_max` events of the machine at `position`, which began with `start`; older ones are counted.
+
+    `packed` keeps an event in some 60 bytes, for the thousands of members of a process; without, it takes five times
+    that and half the time, for the one machine that hears all of them.
+    """
+
+    __slots__ = ("_kept", "_packed", "added", "position", "start")
 
     def __init__(
-        self, states: type[StrEnum], position: int, start: Mapping[str, Any], events_max: int = _EVENTS_MAX
+        self, position: int, start: Mapping[str, Any], events_max: int = _EVENTS_MAX, *, packed: bool = True
     ) -> None:
         self.position = position
         self.start = start
-        self._states = tuple(states)
-        self._index = {state: index for index, state in enumerate(states)}
-        self._packed: deque[bytes] = deque(maxlen=events_max)
         self.added = 0
+        self._packed = packed
+        self._kept: deque[Any] = deque(maxlen=events_max)
 
     def add(
         self, now_s: float, trigger: Trigger, about: wire.Message | tuple[int | bytes, ...], position: int,
-        before: StrEnum, after: StrEnum, effects: Iterable[Effect], refused: str = "",
+        before: StrEnum, after: StrEnum, effects: Sequence[Effect], refused: str = "",
     ) -> None:  # fmt: skip
         """
         Keep an event: at what time, which, the message or a local event's fields, from whom (-1: nobody of the ring).
 
         `refused` is the reason of a RemoteProtocolError.
         """
-        if isinstance(about, wire.Message):
-            kind = type(about)
-            code, fields = _CODES[kind], _READ[kind](about)
+        if isinstance(trigger, Local):
+            code, fields = int(trigger), about
         else:
-            code, fields = int(trigger), about  # type: ignore[arg-type]  # a local event
-        index = self._index
-        row = (now_s, code, position, index[before], index[after], refused, fields, _summary(effects))
-        self._packed.append(msgpack.packb(row))
+            code, fields = _CODES[trigger], _READ[trigger](about)
+        row = (now_s, code, position, before, after, refused, fields, _summary(effects) if effects else ())
+        self._kept.append(_pack(row) if self._packed else row)
         self.added += 1
 
     def rows(self) -> list[dict[str, Any]]:
         """The events in order, as plain values: sets are lists of positions."""
-        return [self._row(*msgpack.unpackb(each)) for each in self._packed]
+        return [self._row(*(msgpack.unpackb(each) if self._packed else each)) for each in self._kept]
 
     @property
     def dropped(self) -> int:
         """How many older events are gone."""
-        return self.added - len(self._packed)
+        return self.added - len(self._kept)
 
     def _row(
-        self, now_s: float, code: int, position: int, before: int, after: int, refused: str, fields: list[Any],
+        self, now_s: float, code: int, position: int, before: str, after: str, refused: str, fields: list[Any],
         effects: list[list[Any]],
     ) -> dict[str, Any]:  # fmt: skip
         row: dict[str, Any] = {"at_s": now_s, "event": name_of(code), **_named(code, fields)}
         if position >= 0:
             row["from"] = position
-        row |= {"before": str(self._states[before]), "after": str(self._states[after])}
+        row |= {"before": str(before), "after": str(after)}
         if refused:
             row["refused"] = refused
         if effects:
@@ -144,7 +151,7 @@ def _named(code: int, fields: list[Any]) -> dict[str, Any]:
     }
 
 
-def _summary(effects: Iterable[Effect]) -> list[tuple[int, tuple[Any, ...]]]:
+def _summary(effects: Sequence[Effect]) -> list[tuple[int, tuple[Any, ...]]]:
     """The effects in short: of messages of one kind in a row the first, notes not at all."""
     out: list[tuple[int, tuple[Any, ...]]] = []
     for each in effects:

@@ -32,7 +32,7 @@ from protocol.dcnet.setup.rings import RingView, bitmap, positions_of
 from protocol.errors import RemoteProtocolError
 
 _NEVER = float("inf")
-_EVENTS_PER_MEMBER = 12  # three or four rounds
+_EVENTS_PER_MEMBER = 8  # two or three rounds
 _RECONNECT_FRACTION = 1 / 16  # of the wait for shares: what a link that broke gets to come back
 
 
@@ -99,7 +99,7 @@ class Head(Machine[State, HeadEffect]):
         self.term = term
         self.state = State.GATHERING
         start = {"term": term, "now_s": now_s, "round": first_round, "attempt": first_attempt}
-        self.events = EventLog(State, view.head_of(term), start, _EVENTS_PER_MEMBER * view.size)
+        self.events = EventLog(view.head_of(term), start, _EVENTS_PER_MEMBER * view.size, packed=False)
         self.present = 0
         self._suite = suite
         self._commitments = commitments or {}

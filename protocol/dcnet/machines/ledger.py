@@ -108,7 +108,7 @@ class RoundLedger(Machine[State, LedgerEffect]):
         self._results: dict[int, wire.Result] = {}
         self.state = State.OVER if self.over else State.RUNNING
         start = {"term": term, "now_s": now_s, "ended": sorted(self.ended)}
-        self.events = EventLog(State, -1, start, _EVENTS_PER_MEMBER * view.size)
+        self.events = EventLog(-1, start, _EVENTS_PER_MEMBER * view.size)
 
     @property
     def over(self) -> bool:

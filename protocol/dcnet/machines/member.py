@@ -103,7 +103,7 @@ class Member(Machine[State, MemberEffect]):
         self.view = view
         self.position = secrets.position
         self.state = State.WAITING
-        self.events = EventLog(State, self.position, asdict(past))
+        self.events = EventLog(self.position, asdict(past))
         self.term = 0
         self.current = MemberAttempt(past.round, past.attempt)
         self.unsettled: int | None = None if past.settled else past.round
