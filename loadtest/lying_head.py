@@ -20,6 +20,7 @@ from protocol.dcnet.machines.effects import Attempted, MemberEffect, Settled
 from protocol.dcnet.machines.masks import MaskSchedule, Words
 from protocol.dcnet.machines.member import Member, Resume
 from protocol.dcnet.setup.rings import Timing, bitmap, positions_of, result_text, round_digest
+from protocol.errors import RemoteProtocolError
 
 SMALL = RingSize(n=6, k=4, t=3, t_c=3, k_min=3, n_min=4, rounds=8)
 
@@ -170,3 +171,25 @@ class LyingHead(MemberHarness):
         """Lead the member to SERVED in attempt 0."""
         self.confirm(roster, expected)
         self.say(self.confirmed(roster=roster, expected=expected))
+
+
+def refuses(liar: LyingHead, message: wire.RingMessage, reason: str) -> None:
+    """Raise AssertionError unless the member answers with the peer's fault and stays as it was."""
+    before = snapshot(liar.member)
+    found = "nothing refused"
+    try:
+        liar.say(message)
+    except RemoteProtocolError as error:
+        found = error.reason
+    if found != reason or snapshot(liar.member) != before:
+        raise AssertionError(f"expected {reason} and no change, found {found}")
+
+
+def snapshot(machine: Member) -> dict[str, str]:
+    """All that the machine remembers but for its event log, as plain text."""
+    return {name: repr(value) for name, value in vars(machine).items() if name != "events"}
+
+
+def kinds(messages: list[wire.Message]) -> list[type[wire.Message]]:
+    """What kinds of messages there are, in order."""
+    return [type(each) for each in messages]

@@ -125,7 +125,7 @@ class Explorer:
             try:
                 out = member.receive(message, 0.0) if message else member.offer(0, self.liar.vector(), 0.0)
             except RemoteProtocolError:
-                continue  # nothing changes then: that is what test_dcnet_member shows
+                continue  # nothing changes then: that is what the tests of the member show
             except InvariantError as error:
                 raise Broken(f"the table: {error}") from error
             for carried_out in range(len(out) + 1):
