@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from enum import IntEnum, StrEnum
 from operator import attrgetter
+from struct import Struct
 from typing import Any
 
 import msgpack
@@ -54,6 +55,7 @@ _NUMBERS = ("term", "round", "attempt", "dealer", "position", "outcome", "misbeh
 _pack: Callable[[tuple[Any, ...]], bytes] = (
     msgpack.Packer().pack
 )  # one for all: a new one costs eight times the packing
+_ARRIVAL = Struct("<dBH")  # seconds, code, position: shorter than any other event
 _CODES: dict[type[wire.Message], int] = {kind: code for code, kind in wire.TABLE.items()}
 _LOCAL_FIELDS: dict[int, tuple[str, ...]] = {
     Local.OFFERED: ("round",),
@@ -88,20 +90,17 @@ class EventLog:
     """
     The last `events_max` events of the machine at `position`, which began with `start`; older ones are counted.
 
-    `packed` keeps an event in some 60 bytes, for the thousands of members of a process; without, it takes five times
-    that and half the time, for the one machine that hears all of them.
+    An event is kept as bytes: thousands of members share a process, and what the garbage collector has to visit costs
+    more than the packing.
     """
 
-    __slots__ = ("_kept", "_packed", "added", "position", "start")
+    __slots__ = ("_kept", "added", "position", "start")
 
-    def __init__(
-        self, position: int, start: Mapping[str, Any], events_max: int = _EVENTS_MAX, *, packed: bool = True
-    ) -> None:
+    def __init__(self, position: int, start: Mapping[str, Any], events_max: int = _EVENTS_MAX) -> None:
         self.position = position
         self.start = start
         self.added = 0
-        self._packed = packed
-        self._kept: deque[Any] = deque(maxlen=events_max)
+        self._kept: deque[bytes] = deque(maxlen=events_max)
 
     def add(
         self, now_s: float, trigger: Trigger, about: wire.Message | tuple[int | bytes, ...], position: int,
@@ -117,17 +116,33 @@ class EventLog:
         else:
             code, fields = _CODES[trigger], _READ[trigger](about)
         row = (now_s, code, position, before, after, refused, fields, _summary(effects) if effects else ())
-        self._kept.append(_pack(row) if self._packed else row)
+        self._kept.append(_pack(row))
+        self.added += 1
+
+    def add_arrival(self, now_s: float, kind: type[wire.Message], position: int) -> None:
+        """Keep that a message of the attempt that was opened last came and changed no state; a head hears many."""
+        self._kept.append(_ARRIVAL.pack(now_s, _CODES[kind], position))
         self.added += 1
 
     def rows(self) -> list[dict[str, Any]]:
-        """The events in order, as plain values: sets are lists of positions."""
-        return [self._row(*(msgpack.unpackb(each) if self._packed else each)) for each in self._kept]
+        """
+        The events in order, as plain values: sets are lists of positions.
 
-    @property
-    def dropped(self) -> int:
-        """How many older events are gone."""
-        return self.added - len(self._kept)
+        Arrivals before the first other event are left out: which attempt they belong to is gone.
+        """
+        rows: list[dict[str, Any]] = []
+        attempt: dict[str, Any] = {}
+        for each in self._kept:
+            if len(each) != _ARRIVAL.size:
+                rows.append(self._row(*msgpack.unpackb(each)))
+                opened = (effect for effect in rows[-1].get("effects", ()) if effect["effect"] == "Open")
+                attempt = next(({name: effect[name] for name in ("round", "attempt")} for effect in opened), attempt)
+            elif attempt:
+                now_s, code, position = _ARRIVAL.unpack(each)
+                state = rows[-1]["after"]
+                at = {"at_s": now_s, "event": name_of(code), **attempt, "from": position}
+                rows.append(at | {"before": state, "after": state})
+        return rows
 
     def _row(
         self, now_s: float, code: int, position: int, before: str, after: str, refused: str, fields: list[Any],

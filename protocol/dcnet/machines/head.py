@@ -17,7 +17,6 @@ no new attempt: it is recovered like one that fell silent later.  The members' r
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from enum import StrEnum
 
 from protocol import wire
@@ -83,6 +82,7 @@ class Head(Machine[State, HeadEffect]):
     """The head of a ring for one term."""
 
     KIND = "head"
+    ARRIVALS = frozenset({wire.MaskedInput, wire.Confirm, wire.Reveal})
     TRANSITIONS = TRANSITIONS
 
     def __init__(
@@ -99,7 +99,7 @@ class Head(Machine[State, HeadEffect]):
         self.term = term
         self.state = State.GATHERING
         start = {"term": term, "now_s": now_s, "round": first_round, "attempt": first_attempt}
-        self.events = EventLog(view.head_of(term), start, _EVENTS_PER_MEMBER * view.size, packed=False)
+        self.events = EventLog(view.head_of(term), start, _EVENTS_PER_MEMBER * view.size)
         self.present = 0
         self._suite = suite
         self._commitments = commitments or {}
@@ -122,30 +122,23 @@ class Head(Machine[State, HeadEffect]):
             raise RemoteProtocolError("wrong_ring", "a message for another ring or epoch")
         if isinstance(message, wire.BadDeal):
             return [Note("bad_deal_reported")]
+        kind, attempt = type(message), self.current
         if isinstance(message, wire.Ready):
-            return self._from(position, message, now_s, self._on_ready)
+            return self._apply(kind, message, now_s, position, self._on_ready, position, message, now_s)
         if not isinstance(message, wire.MaskedInput | wire.Confirm | wire.Reveal | wire.Partial):
-            raise RemoteProtocolError("message_not_allowed", f"{type(message).__name__} is not for heads")
-        attempt = self.current
-        is_current = (message.round, message.attempt) == (attempt.round, attempt.attempt)
-        if (self.state, type(message)) not in TRANSITIONS or not is_current:
-            return self._from(position, message, now_s, self._on_stale)
-        handler = getattr(self, _HANDLERS[type(message)])
-        return self._from(position, message, now_s, handler, attempt)
+            raise RemoteProtocolError("message_not_allowed", f"{kind.__name__} is not for heads")
+        is_current = message.round == attempt.round and message.attempt == attempt.attempt
+        if not is_current or (self.state, kind) not in TRANSITIONS:
+            return self._apply(kind, message, now_s, position, self._on_stale)
+        handler = getattr(self, _HANDLERS[kind])
+        return self._apply(kind, message, now_s, position, handler, attempt, position, message, now_s)
 
-    def _from(
-        self, position: int, message: wire.RingMessage, now_s: float, step: Callable[..., list[HeadEffect]],
-        *attempt: Attempt,
-    ) -> list[HeadEffect]:  # fmt: skip
-        arguments = (*attempt, position, message, now_s)
-        return self._apply(type(message), message, now_s, step, *arguments, position=position)
-
-    def _on_stale(self, position: int, message: wire.RingMessage, now_s: float) -> list[HeadEffect]:  # noqa: ARG002
+    def _on_stale(self) -> list[HeadEffect]:
         return [Note("head_message_out_of_season")]
 
     def lost(self, position: int, now_s: float) -> None:
         """The link to a member is gone: leave it out until it says READY, and hardly wait for its share."""
-        self._apply(Local.LOST, (), now_s, self._on_lost, position, now_s, position=position)
+        self._apply(Local.LOST, (), now_s, position, self._on_lost, position, now_s)
 
     def _on_lost(self, position: int, now_s: float) -> list[HeadEffect]:
         self.present &= ~(1 << position)
@@ -155,7 +148,7 @@ class Head(Machine[State, HeadEffect]):
 
     def result(self, message: wire.Result, now_s: float) -> list[HeadEffect]:
         """The round ledger's answer: pass it to everybody who can hear it, then wait for the next round's time."""
-        return self._apply(wire.Result, message, now_s, self._on_result, message, now_s)
+        return self._apply(wire.Result, message, now_s, -1, self._on_result, message, now_s)
 
     def _on_result(self, message: wire.Result, now_s: float) -> list[HeadEffect]:
         out: list[HeadEffect] = [ToMember(other, message) for other in positions_of(self.present)]
@@ -174,7 +167,7 @@ class Head(Machine[State, HeadEffect]):
         """A deadline has passed."""
         if now_s < self._deadline_s:
             return []
-        return self._apply(Local.DEADLINE, (), now_s, self._on_deadline, now_s)
+        return self._apply(Local.DEADLINE, (), now_s, -1, self._on_deadline, now_s)
 
     def _on_deadline(self, now_s: float) -> list[HeadEffect]:
         attempt = self.current

@@ -134,7 +134,7 @@ class RoundLedger(Machine[State, LedgerEffect]):
         """
         if now_s < self.next_timer_s() and not self._is_head_overdue(now_s):
             return []
-        return self._apply(Local.DEADLINE, (), now_s, self._on_deadline, now_s)
+        return self._apply(Local.DEADLINE, (), now_s, -1, self._on_deadline, now_s)
 
     def _on_deadline(self, now_s: float) -> list[LedgerEffect]:
         out: list[LedgerEffect] = []
@@ -153,7 +153,7 @@ class RoundLedger(Machine[State, LedgerEffect]):
         if type(message) not in _HANDLERS:
             raise RemoteProtocolError("message_not_allowed", f"{type(message).__name__} is not for the round ledger")
         handler = getattr(self, _HANDLERS[type(message)])
-        return self._apply(type(message), message, now_s, handler, position, message, now_s, position=position)
+        return self._apply(type(message), message, now_s, position, handler, position, message, now_s)
 
     def _on_request(self, position: int, message: wire.RoundStatusRequest, now_s: float) -> list[LedgerEffect]:  # noqa: ARG002
         return self._answer(position, message.round)
@@ -272,7 +272,7 @@ class RoundLedger(Machine[State, LedgerEffect]):
 
     def expel(self, members: int, now_s: float) -> list[LedgerEffect]:
         """Members that were revoked, a bitmap: none of them is head any more.  What they opened before stands."""
-        return self._apply(Local.EXPELLED, (self.view.to_wire(members),), now_s, self._on_expelled, members, now_s)
+        return self._apply(Local.EXPELLED, (self.view.to_wire(members),), now_s, -1, self._on_expelled, members, now_s)
 
     def _on_expelled(self, members: int, now_s: float) -> list[LedgerEffect]:
         self._expelled |= members

@@ -30,6 +30,7 @@ class Machine(Generic[S, E]):
 
     KIND: ClassVar[str]
     TRANSITIONS: ClassVar[Mapping[tuple[Any, Trigger], tuple[Any, ...]]]
+    ARRIVALS: ClassVar[frozenset[Trigger]] = frozenset()  # messages that only come in, of the newest attempt
     view: RingView
     state: S
     events: EventLog
@@ -42,7 +43,7 @@ class Machine(Generic[S, E]):
         newest events, in values that JSON has: sets are lists of positions, times are seconds of the ring's clock.
         There is no gateway's identity in it, no reading, no key, and nothing made from one.
         """
-        view = self.view
+        view, rows = self.view, self.events.rows()
         ring = {
             "n": view.size, "k": view.k, "t": view.t, "t_c": view.t_c, "k_min": view.k_min, "n_min": view.n_min,
             "words": view.word_count, "committed": list(view.committed), "rounds": view.rounds,
@@ -50,20 +51,27 @@ class Machine(Generic[S, E]):
         }  # fmt: skip
         return {
             "event_log": VERSION, "machine": self.KIND, "position": self.events.position, "ring": ring,
-            "start": self.events.start, "dropped": self.events.dropped, "events": self.events.rows(),
+            "start": self.events.start, "dropped": self.events.added - len(rows), "events": rows,
         }  # fmt: skip
 
     def _apply(
-        self, trigger: Trigger, about: wire.Message | tuple[int | bytes, ...], now_s: float,
-        step: Callable[..., list[E]], *arguments: Any, position: int = -1,
+        self, trigger: Trigger, about: wire.Message | tuple[int | bytes, ...], now_s: float, position: int,
+        step: Callable[..., list[E]], *arguments: Any,
     ) -> list[E]:  # fmt: skip
-        """Run one step.  Raises what it raises, and InvariantError where the table does not name where it led."""
+        """
+        Run one step, for what came from the member at `position` (-1: nobody of the ring).
+
+        Raises what it raises, and InvariantError where it led to a state that the table does not name.
+        """
         before = self.state
         try:
             effects = step(*arguments)
         except RemoteProtocolError as error:
             self.events.add(now_s, trigger, about, position, before, self.state, (), error.reason)
             raise
+        if self.state is before and not effects and trigger in self.ARRIVALS:
+            self.events.add_arrival(now_s, trigger, position)  # type: ignore[arg-type]  # messages all
+            return effects
         self.events.add(now_s, trigger, about, position, before, self.state, effects)
         if self.state is not before and self.state not in self.TRANSITIONS.get((before, trigger), ()):
             name = trigger.name if isinstance(trigger, Local) else trigger.__name__

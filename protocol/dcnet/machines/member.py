@@ -121,7 +121,7 @@ class Member(Machine[State, MemberEffect]):
 
     def appointed(self, term: int, now_s: float) -> list[MemberEffect]:
         """The head of `term` can be reached now: ask it to be in its next E."""
-        return self._apply(Local.APPOINTED, (term,), now_s, self._on_appointed, term, now_s)
+        return self._apply(Local.APPOINTED, (term,), now_s, -1, self._on_appointed, term, now_s)
 
     def _on_appointed(self, term: int, now_s: float) -> list[MemberEffect]:
         if term < self.term:
@@ -135,7 +135,7 @@ class Member(Machine[State, MemberEffect]):
     def expelled(self, members: int, now_s: float) -> None:
         """These were shut out of the ring, a bitmap: an OPEN that is held, with one of them in its E, is dropped."""
         about = (self.view.to_wire(members),)
-        self._apply(Local.EXPELLED, about, now_s, self._on_expelled, members)
+        self._apply(Local.EXPELLED, about, now_s, -1, self._on_expelled, members)
 
     def _on_expelled(self, members: int) -> list[MemberEffect]:
         if self._pending_open is not None and self.view.from_wire(self._pending_open.expected) & members:
@@ -156,7 +156,7 @@ class Member(Machine[State, MemberEffect]):
             raise LocalProtocolError("contributions are offered in the order of their rounds")
         if self.unsettled not in {None, round_}:
             raise LocalProtocolError("the last contribution is not settled: nobody knows yet what this one carries")
-        return self._apply(Local.OFFERED, (round_,), now_s, self._on_offered, round_, vector, blindings, now_s)
+        return self._apply(Local.OFFERED, (round_,), now_s, -1, self._on_offered, round_, vector, blindings, now_s)
 
     def _on_offered(self, round_: int, vector: Words, blindings: Sequence[int], now_s: float) -> list[MemberEffect]:
         self._offer = (round_, vector, blindings)
@@ -184,7 +184,7 @@ class Member(Machine[State, MemberEffect]):
                 return [Note("member_message_out_of_season")]  # late or early, and harmless: the network does that
             raise RemoteProtocolError("message_not_allowed", f"{type(message).__name__} is not for members")
         handler = getattr(self, _HANDLERS[type(message)])
-        effects = self._apply(type(message), message, now_s, handler, message, now_s)
+        effects = self._apply(type(message), message, now_s, -1, handler, message, now_s)
         self._heard_s = now_s
         self._deadline_s = self._next_deadline(now_s)
         return effects
@@ -208,7 +208,7 @@ class Member(Machine[State, MemberEffect]):
         """The head has been silent for too long: tell the coordinator, ask how the round ended, ask to be let in."""
         if now_s < self._deadline_s:
             return []
-        return self._apply(Local.DEADLINE, (), now_s, self._on_deadline, now_s)
+        return self._apply(Local.DEADLINE, (), now_s, -1, self._on_deadline, now_s)
 
     def _on_deadline(self, now_s: float) -> list[MemberEffect]:
         due = self.view.timing.round_at(now_s)

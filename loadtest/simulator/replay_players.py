@@ -1,0 +1,295 @@
+"""
+One player for each kind of machine: builds the machine in an invented ring and makes what it was told.
+
+Where the oldest events of a log are gone, a player begins with the first whole round, from what the later events say.
+"""
+
+from __future__ import annotations
+
+from loadtest.lying_head import LyingHead
+from loadtest.ring import ledger_secrets, make_ring
+from loadtest.simulator.event_log_file import Log, ReplayError, Row
+from loadtest.simulator.suite import CheapSuite
+from protocol import wire
+from protocol.dcnet.crypto import prf
+from protocol.dcnet.crypto.suite import MAC_SIZE
+from protocol.dcnet.machines.effects import Ended
+from protocol.dcnet.machines.head import Head
+from protocol.dcnet.machines.ledger import RoundLedger
+from protocol.dcnet.machines.masks import seed_commitment, self_mask
+from protocol.dcnet.machines.member import Member, Resume
+from protocol.dcnet.setup.rings import RingView, bitmap, positions_of
+from protocol.dcnet.setup.secrets import mask_label
+
+_SEED = bytes(32)
+
+
+def _sent(row: Row, effect: str) -> Row | None:
+    return next((each for each in row.get("effects", ()) if each["effect"] == effect), None)
+
+
+def _bits(view: RingView, members: list[int]) -> bytes:
+    return view.to_wire(bitmap(members))
+
+
+class MemberPlayer:
+    """A member, told what its head, its driver and the coordinator said."""
+
+    def __init__(self, log: Log) -> None:
+        self._liar = liar = LyingHead(CheapSuite(), log.size, log.position, _SEED, log.timing)
+        self.first, liar.durable = 0, Resume(**log.start)
+        term = None
+        if log.dropped:
+            self.first = _first_whole_round(log.events)
+            liar.durable = Resume(log.events[self.first]["round"] - 1, 0, settled=True)
+            term = _term_at(log.events[self.first :])
+        self.machine: Member = Member(liar.suite, liar.view, liar.secrets[log.position], liar.masks, liar.durable)
+        if term is not None:
+            liar.term = term
+            self.machine.appointed(term, log.events[self.first]["at_s"])
+        if log.dropped:  # when its wait had begun is gone; when it ended may not be
+            following = next((row for row in log.events[self.first :] if row["event"] != "OFFERED"), {})
+            if following.get("event") == "DEADLINE":
+                self.machine._deadline_s = following["at_s"]
+
+    def tell(self, row: Row) -> None:
+        """Tell the machine an event.  Raises what the machine raises, and ReplayError for one that it cannot get."""
+        machine, liar, now_s = self.machine, self._liar, row["at_s"]
+        match row["event"]:
+            case "APPOINTED":
+                machine.appointed(row["term"], now_s)
+                liar.term = machine.term
+            case "OFFERED":
+                blindings = range(1, 1 + liar.view.committed_count)
+                machine.offer(row["round"], liar.vector(row["round"]), now_s, blindings)
+            case "DEADLINE":
+                machine.on_timer(now_s)
+            case "EXPELLED":
+                machine.expelled(bitmap(row["members"]), now_s)
+            case _:
+                machine.receive(self._message(row), now_s)
+
+    def _message(self, row: Row) -> wire.RingMessage:
+        liar, view, current = self._liar, self._liar.view, self.machine.current
+        at = {"round_": row["round"], "attempt": row.get("attempt", 0)}
+        match row["event"]:
+            case "Open":
+                return liar.open(expected=row["expected"], term=row["term"], **at)
+            case "Roster":
+                return liar.roster(row["roster"], **at)
+            case "Recover":
+                return liar.recover(row["silent"], **at)
+            case "Confirmed" if row.get("refused") in {"too_few_confirmations", "bad_confirmations"}:
+                count = len(row["makers"]) if row["refused"] == "too_few_confirmations" else 0
+                macs = bytes(MAC_SIZE * count)
+                return wire.Confirmed(
+                    view.epoch, view.ring, row["round"], row["attempt"], _bits(view, row["makers"]), macs
+                )
+            case "Confirmed":
+                return liar.confirmed(row["makers"], positions_of(current.roster), positions_of(current.expected), **at)
+            case "Result":
+                genuine = liar.result(row["round"], wire.Outcome(row["outcome"]), row["roster"])
+                if row.get("refused") != "forged_result":
+                    return genuine
+                return wire.Result(
+                    view.epoch, view.ring, row["round"], row["outcome"], _bits(view, row["roster"]), bytes(64)
+                )
+            case other:
+                raise ReplayError(f"a member is told no {other}")
+
+
+def _term_at(events: tuple[Row, ...]) -> int | None:
+    """The term of the member's head when the first of the events came, from what it did next; None: it had none."""
+    for row in events:
+        if row["event"] == "APPOINTED":
+            return None
+        said = [row] if row["event"] == "Open" and "refused" not in row else row.get("effects", [])
+        for each in said:
+            if "term" in each:
+                return int(each["term"])
+    return None
+
+
+def _first_whole_round(events: tuple[Row, ...]) -> int:
+    """Where the older events are gone: the first event of a round after the one that the log begins in."""
+    seen: list[int] = []
+    for index, row in enumerate(events):
+        round_ = row.get("round", -1)
+        if seen and row["event"] in {"OFFERED", "Open"} and row["before"] == "waiting" and round_ > max(seen):
+            return index
+        if round_ >= 0:
+            seen.append(round_)
+    raise ReplayError("the log holds no whole round; expected one that begins before its round does")
+
+
+class HeadPlayer:
+    """A head, told what its members and the coordinator said."""
+
+    def __init__(self, log: Log) -> None:
+        self._suite = CheapSuite()
+        self._view, self._secrets = make_ring(self._suite, log.size, _SEED, log.timing)
+        self._spoilt = {
+            (row["round"], row["attempt"])
+            for row in log.events
+            if row["event"] in {"Reveal", "Partial"} and _sent(row, "RingVoid") is not None
+        }
+        self.first, start = 0, log.start
+        opening: Row | None = None
+        if log.dropped:
+            self.first, opening = self._first_opening(log.events)
+            now_s = log.events[self.first]["at_s"] - self._view.timing.gather_s
+            start = {"term": opening["term"], "now_s": now_s, **{k: opening[k] for k in ("round", "attempt")}}
+        commitments = {
+            dealer: known
+            for dealer in self._secrets[log.position].dealers
+            if (known := self._secrets[log.position].commitments_of(dealer)) is not None
+        }
+        self.machine = Head(
+            self._suite, self._view, start["term"], start["now_s"], commitments, start["round"], start["attempt"]
+        )
+        last = None if opening is None else _last_result(log.events, self.first)
+        if last is not None:
+            self.machine.result(self._result(last), start["now_s"])
+        for position in [] if opening is None else opening["expected"]:
+            ready = wire.Ready(self._view.epoch, self._view.ring, start["term"], start["round"], 0)
+            self.machine.receive(position, ready, start["now_s"])
+
+    def _first_opening(self, events: tuple[Row, ...]) -> tuple[int, Row]:
+        for index, row in enumerate(events):
+            opening = _sent(row, "Open")
+            if opening is not None and row["before"] == "idle":
+                return index, opening
+        raise ReplayError("the log holds no opening of a round; expected one that begins before its round does")
+
+    def tell(self, row: Row) -> None:
+        """Tell the machine an event.  Raises what the machine raises, and ReplayError for one that it cannot get."""
+        now_s = row["at_s"]
+        match row["event"]:
+            case "DEADLINE":
+                self.machine.on_timer(now_s)
+            case "LOST":
+                self.machine.lost(row["from"], now_s)
+            case "Result":
+                self.machine.result(self._result(row), now_s)
+            case event:
+                self.machine.receive(row["from"], self._message(event, row), now_s)
+
+    def _result(self, row: Row) -> wire.Result:
+        view = self._view
+        return wire.Result(view.epoch, view.ring, row["round"], row["outcome"], _bits(view, row["roster"]), bytes(64))
+
+    def _message(self, event: str, row: Row) -> wire.RingMessage:
+        view, position = self._view, row["from"]
+        if event == "Ready":
+            return wire.Ready(view.epoch, view.ring, row["term"], row["round"], row["attempt"])
+        at = (view.epoch, view.ring, row["round"], row["attempt"])
+        count, is_broken = view.committed_count, "refused" in row
+        label = mask_label(view, row["round"], row["attempt"])
+        match event:
+            case "MaskedInput":
+                seed = prf.mask_seed(self._secrets[position].evaluate(label), label)
+                vector = self_mask(self._suite, seed, view.word_count)
+                vector[0] += (1 + (at[2:] in self._spoilt and position == min(self._everybody(row)))) % 2**64
+                return wire.MaskedInput(
+                    *at, b"" if is_broken else vector.tobytes(), seed_commitment(seed),
+                    self._suite.group.multiply_base(1) * count, bytes(32 * count), bytes(MAC_SIZE * bool(count)),
+                )  # fmt: skip
+            case "Confirm":
+                neighbours, attempt = view.neighbourhoods[position], self.machine.current
+                gone = bool(neighbours & attempt.gone)
+                macs = bytes(MAC_SIZE * ((neighbours & attempt.roster).bit_count() + is_broken))
+                return wire.Confirm(*at, macs, bytes(8 * view.word_count * gone), bytes(32 * count * gone))
+            case "Reveal":
+                seed = prf.mask_seed(self._secrets[position].evaluate(label), label)
+                return wire.Reveal(*at, bytes(32) if _sent(row, "MisbehaviourReport") else seed)
+            case "Partial":
+                part = self._secrets[position].partial(row["silent"], label)
+                element, proof = (bytes(32), bytes(64)) if part is None or is_broken else part
+                return wire.Partial(*at, row["silent"], element, proof)
+            case other:
+                raise ReplayError(f"a head is told no {other}")
+
+    def _everybody(self, row: Row) -> list[int]:
+        attempt = self.machine.current
+        return positions_of(attempt.expected) or [row["from"]]
+
+
+def _last_result(events: tuple[Row, ...], first: int) -> Row | None:
+    """The result that a head had heard last when the event at `first` came, from before it or from what it repeats."""
+    for row in reversed(events[:first]):
+        if row["event"] == "Result":
+            return row
+    for row in events[first:]:
+        if row["event"] == "Result":
+            break
+        repeated = _sent(row, "Result")
+        if repeated is not None:
+            return repeated
+    return None
+
+
+class LedgerPlayer:
+    """A round ledger, told what heads and members reported."""
+
+    def __init__(self, log: Log) -> None:
+        suite = CheapSuite()
+        self._view, _ = make_ring(suite, log.size, _SEED, log.timing)
+        self.first, start = 0, log.start
+        if log.dropped:
+            self.first, row = self._first_total(log.events)
+            start = {"term": row["term"], "now_s": row["at_s"], "ended": range(row["round"])}
+        said = {
+            each["round"]: each for row in log.events for each in row.get("effects", ()) if each["effect"] == "Result"
+        }
+        ended = {round_: self._ended(round_, said.get(round_)) for round_ in start["ended"]}
+        secrets = ledger_secrets(suite, _SEED)
+        self.machine = RoundLedger(suite, self._view, secrets, start["now_s"], ended, start["term"])
+
+    def _ended(self, round_: int, result: Row | None) -> Ended:
+        """A round that ended before the log begins, as the log repeats it; what it does not repeat is void."""
+        view = self._view
+        outcome = wire.Outcome.VOID if result is None else wire.Outcome(result["outcome"])
+        roster = 0 if result is None else bitmap(result["roster"])
+        return Ended(view.epoch, view.ring, round_, outcome, 0, 0, roster, roster, (), False, "", 0.0, 0.0)
+
+    def _first_total(self, events: tuple[Row, ...]) -> tuple[int, Row]:
+        for index, row in enumerate(events):
+            if row["event"] == "RingTotal" and _sent(row, "ROUND_ENDED") is not None:
+                return index, row
+        raise ReplayError("the log holds no round that opened; expected one that does")
+
+    def tell(self, row: Row) -> None:
+        """Tell the machine an event.  Raises what the machine raises, and ReplayError for one that it cannot get."""
+        now_s = row["at_s"]
+        match row["event"]:
+            case "DEADLINE":
+                self.machine.on_timer(now_s)
+            case "EXPELLED":
+                self.machine.expel(bitmap(row["members"]), now_s)
+            case event:
+                self.machine.receive(row["from"], self._message(event, row), now_s)
+
+    def _message(self, event: str, row: Row) -> wire.Message:
+        view, at = self._view, (self._view.epoch, self._view.ring)
+        count = view.committed_count
+        match event:
+            case "RingTotal":
+                members = len(row["roster"])
+                total = (members + (row.get("refused") == "bad_total")).to_bytes(8, "little") + bytes(
+                    8 * (view.word_count - 1)
+                )
+                return wire.RingTotal(
+                    *at, row["round"], row["attempt"], row["term"], _bits(view, row["expected"]),
+                    _bits(view, row["roster"]), total, CheapSuite().group.multiply_base(0) * (count * members),
+                    bytes(32 * count), bytes(MAC_SIZE * members * bool(count)),
+                )  # fmt: skip
+            case "RingVoid":
+                return wire.RingVoid(*at, row["round"], row["term"], "replayed", _bits(view, row["suspects"]))
+            case "MisbehaviourReport":
+                return wire.MisbehaviourReport(*at, row["term"], row["round"], row["position"], row["misbehaviour"])
+            case "HeadSilent":
+                return wire.HeadSilent(*at, row["term"], row["round"])
+            case "RoundStatusRequest":
+                return wire.RoundStatusRequest(*at, row["round"])
+            case other:
+                raise ReplayError(f"a round ledger is told no {other}")
