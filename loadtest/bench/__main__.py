@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from loadtest.bench import bills, cms, codecs, curve, engine, rounds, store
+from loadtest.bench import bills, cms, codecs, curve, engine, metering_log, rounds, store
 from loadtest.bench.measure import Row
 from loadtest.bench.table import machine, now, write_json, write_markdown
 
@@ -33,6 +33,7 @@ _SUITES: dict[str, tuple[str, Callable[..., list[Row]]]] = {
     "cms": ("CMS, one core", cms.rows),
     "link": ("Links", codecs.link_rows),
     "store": ("Node's store", store.rows),
+    "metering_log": ("Metering log", metering_log.rows),
 }
 _OUT = Path("out/bench")
 _TABLE = Path("docs/benchmarks.md")

@@ -10,7 +10,7 @@ how large they are.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import Final, NamedTuple
 
@@ -71,17 +71,19 @@ def encode_entry(readings: Sequence[LoggedReading]) -> bytes:
     return bytes(msgpack.packb((first.meter, first.received_ms, rows)))
 
 
-def decode_entry(position: int, data: bytes) -> Entry:
-    """Inverse of `encode_entry`; what is read was sealed by ourselves."""
+def decode_entry(position: int, data: bytes, only: Obis | None = None) -> Entry:
+    """Inverse of `encode_entry`, of the register `only` where that is given; what is read was sealed by ourselves."""
     meter, received_ms, rows = msgpack.unpackb(data)
+    wanted = None if only is None else only.to_bytes()
     return Entry(
         position,
         tuple(
             LoggedReading(
-                meter, Obis.from_bytes(obis), value, scaler, unit, status, measured_ms, received_ms, registration_s,
-                deviation_ms, on_time, _QUALITIES[quality],
+                meter, only or Obis.from_bytes(obis), value, scaler, unit, status, measured_ms, received_ms,
+                registration_s, deviation_ms, on_time, _QUALITIES[quality],
             )
             for obis, value, scaler, unit, status, measured_ms, registration_s, deviation_ms, on_time, quality in rows
+            if wanted is None or obis == wanted
         ),
     )  # fmt: skip
 
@@ -123,16 +125,21 @@ def encode_block(readings: Sequence[LoggedReading]) -> bytes:
     return b"".join(parts)
 
 
-def decode_block(meter: str, obis: Obis, day: int, data: bytes) -> Iterator[LoggedReading]:
+def decode_block(meter: str, obis: Obis, day: int, data: bytes) -> list[LoggedReading]:
     """Inverse of `encode_block`."""
-    offset, day_s = 0, day * DAY_S
+    offset, day_s, found, make = 0, day * DAY_S, list[LoggedReading](), LoggedReading._make
     while offset < len(data):
-        scaler, unit, has_status, status, flags, count = _RUN.unpack_from(data, offset)
+        scaler, code, has_status, word, flags, count = _RUN.unpack_from(data, offset)
         begin, offset = offset + _RUN.size, offset + _RUN.size + count * _VALUE.size
         quality, on_time = _QUALITIES[flags >> 1], bool(flags & 1)
-        unit, status = None if unit < 0 else unit, status if has_status else None
-        for second, value, deviation_ms, measured_ms, received_ms in _VALUE.iter_unpack(data[begin:offset]):
-            yield LoggedReading(
-                meter, obis, value, scaler, unit, status, measured_ms, received_ms, day_s + second, deviation_ms,
-                on_time, quality,
-            )  # fmt: skip
+        unit, status = None if code < 0 else code, word if has_status else None
+        found += [  # the inner loop of every query over months: a third faster than by keywords
+            make(
+                (
+                    meter, obis, value, scaler, unit, status, measured_ms, received_ms, day_s + second, deviation_ms,
+                    on_time, quality,
+                )
+            )
+            for second, value, deviation_ms, measured_ms, received_ms in _VALUE.iter_unpack(data[begin:offset])
+        ]  # fmt: skip
+    return found

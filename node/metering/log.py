@@ -14,6 +14,7 @@ that hardly anything must be read at the start.
 from __future__ import annotations
 
 import logging
+from bisect import bisect_left
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -262,7 +263,11 @@ class MeteringLog:
             for day, data in self.repository.blocks(self.gateway, meter, obis, day_of(from_s), day_of(to_s - 1)):
                 found += decode_block(meter, obis, day, data)
         entries = self.repository.entries(self.gateway, packed, self._last, meter=meter, registered=True)
-        readable = [decode_entry(position, data) for position, data in entries if data is not None]
-        if recent := [each for entry in readable for each in entry.readings if each.obis == obis]:
-            found = nearest([*found, *recent])
-        return [each for each in found if each.registration_s is not None and from_s <= each.registration_s < to_s]
+        readable = [decode_entry(position, data, obis) for position, data in entries if data is not None]
+        recent = nearest(each for entry in readable for each in entry.readings)
+        if found and recent and (recent[0].registration_s or 0) <= (found[-1].registration_s or 0):
+            found = nearest([*found, *recent])  # a day that is a block already, of which something came late
+        else:
+            found += recent
+        times = [each.registration_s or 0 for each in found]
+        return found[bisect_left(times, from_s) : bisect_left(times, to_s)]
