@@ -26,17 +26,16 @@ from prometheus_client import CollectorRegistry
 
 from loadtest.bench.gateways import (
     EnergyCheck,
+    MeteredGateway,
     Process,
     Ring,
     bench_schema,
     curve_pair,
-    registers,
     ring_ledger,
     wait_until,
 )
 from loadtest.bench.link import cpu_s, resident_kb
 from node.aggregation.context import FromCoordinator
-from node.aggregation.membership import Membership
 from node.metrics import NodeMetrics
 from node.storage.cipher import StorageCipher
 from node.storage.engine import Store
@@ -207,7 +206,7 @@ class Gateway:
     def __init__(self, process: Process, endpoint: str, ring: Ring, position: int) -> None:
         self.ring = ring
         self.position = position
-        self.member: Membership | None = None
+        self.metered: MeteredGateway | None = None
         self._process = process
         self._endpoint = endpoint
         self._scope = trio.CancelScope()
@@ -231,8 +230,10 @@ class Gateway:
                 def speak(message: wire.Message) -> None:
                     outbox.post(message)
 
-                self.member = member = await self._process.gateway(self.ring, self._view, self.position, speak)
+                metered = await self._process.metered(self.ring, self._view, self.position, speak)
+                member = metered.member
                 async with trio.open_nursery() as nursery:
+                    self.metered = metered
                     nursery.start_soon(member.run)
                     while True:
                         match await outbox.receive(float("inf")):
@@ -286,11 +287,13 @@ class Worker:
         for (ring, _), gateway in self._gateways.items():
             gateway.join(self._views[ring])
 
-    def read(self, round_: int) -> None:
-        """Everybody's meters have been read."""
-        for (_, position), gateway in self._gateways.items():
-            if gateway.member is not None:
-                gateway.member.reading(round_, registers(position, round_))
+    async def read(self, round_: int) -> None:
+        """Everybody's meters are read: each logs its telegram, some at a time, and contributes what was logged."""
+        metered = [gateway.metered for gateway in self._gateways.values() if gateway.metered is not None]
+        for start in range(0, len(metered), _AT_ONCE):
+            async with trio.open_nursery() as reading:
+                for each in metered[start : start + _AT_ONCE]:
+                    reading.start_soon(each.read, round_)
 
     def crash(self, round_: int) -> None:
         """Who crashes in this round is gone."""
@@ -327,7 +330,7 @@ async def work(options: argparse.Namespace) -> None:
                     case {"timing": when}:
                         worker.join(timing(**when))
                     case {"read": round_}:
-                        worker.read(round_)
+                        await worker.read(round_)
                     case {"crash": round_, "at_s": due_s}:
                         await wait_until(time.time, due_s)
                         worker.crash(round_)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cache
 from types import SimpleNamespace
 from typing import cast
 
@@ -19,13 +20,18 @@ import trio
 from loadtest.bench.rounds import ring_size
 from loadtest.ring import lay_out, ledger_secrets
 from node.aggregation.context import MembershipContext
-from node.aggregation.contribution import Contributions
+from node.aggregation.contribution import Contributions, Cursor
 from node.aggregation.membership import Membership
-from node.metering.registers import Registers
+from node.aggregation.ring_subscriber import NAME, RingSubscriber
+from node.metering.entries import LoggedReading
+from node.metering.log import MeteringLog
+from node.metering.registers import Registers, RegisterSet
 from node.metrics import NodeMetrics
 from node.security.module import SecurityModule
 from node.storage.engine import Store
+from node.storage.errors import StoreError
 from node.storage.repositories.accounts import AccountRepository
+from node.storage.repositories.metering_log import MeteringLogRepository
 from protocol import wire
 from protocol.dcnet.crypto.suite import StandardSuite, derive
 from protocol.dcnet.machines.effects import Ended
@@ -35,11 +41,15 @@ from protocol.dcnet.setup.rings import Member, RingView, Timing, positions_of
 from protocol.dcnet.setup.schema import Kind, Schema, Slot
 from protocol.dcnet.setup.secrets import EpochSecrets
 from protocol.link import Keypair, LinkContext
+from protocol.metering.obis import Obis
+from protocol.metering.reading import Quality
+from protocol.metering.units import unit_code
 
 SLOTS = 16
 INTERVAL_S = 900
 
 
+@cache
 def bench_schema() -> Schema:
     """The count, 14 energy registers and a power."""
     energy = [Slot(f"energy_{i}", f"1-0:{i}.8.0*255", "Wh", -1, Kind.ENERGY) for i in range(1, SLOTS - 1)]
@@ -98,6 +108,38 @@ def curve_pair(secret: bytes) -> Keypair:
     return Keypair(StandardSuite().public_key(secret), secret)
 
 
+def telegram(meter: str, position: int, round_: int, now_s: float) -> list[LoggedReading]:
+    """What `registers` are made of: one telegram of a gateway's meter."""
+    shown, now_ms = registers(position, round_), round(now_s * 1000)
+    return [
+        LoggedReading(
+            meter, obis, value, scaler, unit, None, now_ms, now_ms, shown.interval_s, 0, on_time=True,
+            quality=Quality.VALID,
+        )
+        for (obis, scaler, unit), value in zip(_telegram_registers(), shown.values[1:], strict=True)
+    ]  # fmt: skip
+
+
+@cache
+def _telegram_registers() -> list[tuple[Obis, int, int]]:
+    slots = bench_schema().slots[1:]
+    return [(Obis.parse(str(slot.obis)), slot.scaler, unit_code(slot.unit)) for slot in slots]
+
+
+@dataclass(slots=True)
+class MeteredGateway:
+    """A gateway's membership with its metering log before it."""
+
+    member: Membership
+    log: MeteringLog
+    position: int
+    clock: Callable[[], float]
+
+    async def read(self, round_: int) -> None:
+        """Its meter was read for a round: log it, and so contribute."""
+        await self.log.append(telegram(self.log.gateway, self.position, round_, self.clock()))
+
+
 @dataclass(slots=True)
 class Process:
     """What the gateways of one process share."""
@@ -110,16 +152,40 @@ class Process:
     schema: Schema
     fleet: Fleet = field(default_factory=Fleet)
 
-    async def gateway(
+    async def metered(
         self, ring: Ring, view: RingView, position: int, to_coordinator: Callable[[wire.Message], None]
-    ) -> Membership:
+    ) -> MeteredGateway:
+        """As `gateway`, with a metering log that the ring subscribes to."""
+        identity = view.members[position].identity
+        log = MeteringLog(MeteringLogRepository(self.store), identity, self.clock)
+        cursor = await log.subscribe(NAME)
+        member = await self.gateway(ring, view, position, to_coordinator, cursor)
+
+        def publish(shown: Registers) -> bool:
+            round_ = shown.interval_s // INTERVAL_S - 1
+            if round_ >= view.timing.round_at(self.clock()):  # one that was logged before a crash may be over
+                member.reading(round_, shown)
+            return True
+
+        def failed(error: StoreError) -> None:
+            raise error
+
+        account = member.account
+        subscriber = RingSubscriber(account, RegisterSet(self.schema, [identity]), cursor, publish, failed)
+        await subscriber.start()
+        return MeteredGateway(member, log, position, self.clock)
+
+    async def gateway(
+        self, ring: Ring, view: RingView, position: int, to_coordinator: Callable[[wire.Message], None],
+        cursor: Cursor | None = None,
+    ) -> Membership:  # fmt: skip
         """
         A gateway's membership, made from what is durable; its account starts with its first registers.
 
         `view` is the ring's, but for the timing, which may have been settled later.
         """
         identity = view.members[position].identity
-        contributions = Contributions(AccountRepository(self.store), identity, self.schema)
+        contributions = Contributions(AccountRepository(self.store), identity, self.schema, cursor=cursor)
         await contributions.first_reading(registers(position, -1).values)
         module = SimpleNamespace(identity=identity, curve=ring.curves[position], sign=lambda _text: bytes(64))
         context = MembershipContext(

@@ -165,9 +165,9 @@ class Epochs:
         self._services.metrics.store_error()
         log.error("gateway %s does not contribute: %s", self._module.identity, error)
 
-    def _publish(self, registers: Registers) -> None:
+    def _publish(self, registers: Registers) -> bool:
         """
-        Hand registers to the newest ring of their registration time.
+        Hand registers to the newest ring of their registration time; False where there is none.
 
         One reading, one ring: in two of different members the totals' difference would show it.
         """
@@ -178,7 +178,8 @@ class Epochs:
                 # A round before the one that was opened last is over; its energy is in the registers that follow.
                 if round_ >= ring_timing(epoch.call).round_at(now_s):
                     epoch.membership.reading(round_, registers)
-                return
+                return True
+        return False
 
     # --- epochs -------------------------------------------------------------------------------------------------------
 
@@ -259,8 +260,8 @@ class Epochs:
         epoch.nursery.start_soon(epoch.membership.run)
         self._deal(epoch)
         self.ready = True
-        if self._subscriber is not None and self._subscriber.latest is not None:
-            self._publish(self._subscriber.latest)  # what was read before there was a ring to contribute it to
+        if self._subscriber is not None:
+            self._subscriber.publish_again()
 
     def _deal(self, epoch: _Epoch) -> None:
         commitments, sealed = epoch.secrets.deal()

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import trio
 
 from node.aggregation.context import RELAY, AccountMoved, FromCoordinator, FromHead, MembershipContext
-from node.aggregation.contribution import SupersededError
+from node.aggregation.contribution import Contributions, SupersededError
 from node.aggregation.head import HeadDriver
 from node.metering.registers import Registers
 from node.storage.errors import StoreError
@@ -73,6 +73,11 @@ class Membership:
         context = self._context
         resume = context.contributions.resume(self.view.epoch)
         return Member(context.suite, self.view, self.secrets, self._masks, resume)
+
+    @property
+    def account(self) -> Contributions:
+        """The account that it contributes from."""
+        return self._context.contributions
 
     def post(self, event: Event) -> None:
         """Put an event into the inbox; it is dropped where the inbox is full."""

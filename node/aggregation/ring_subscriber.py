@@ -24,34 +24,43 @@ _BEHIND_US_MAX = 3_600_000_000  # what a restart reads again at most
 
 
 class RingSubscriber:
-    """Reads one gateway's log for its rings; `latest` are the last complete registers."""
+    """
+    Reads one gateway's log for its rings.
 
-    __slots__ = ("_account", "_cursor", "_failed", "_publish", "_registers", "latest")
+    `publish` hands registers to a ring, and says whether there was one; `waiting` are the last that found none.
+    """
+
+    __slots__ = ("_account", "_cursor", "_failed", "_position", "_publish", "_registers", "waiting")
 
     def __init__(
         self, account: Contributions, registers: RegisterSet, cursor: Subscription,
-        publish: Callable[[Registers], None], failed: Callable[[StoreError], None],
+        publish: Callable[[Registers], bool], failed: Callable[[StoreError], None],
     ) -> None:  # fmt: skip
-        self.latest: Registers | None = None
+        self.waiting: Registers | None = None
         self._account = account
         self._registers = registers
         self._cursor = cursor
         self._publish = publish
         self._failed = failed
+        self._position = cursor.position  # of the registers before the last ones
 
     async def start(self) -> None:
-        """Read what the log has behind the cursor, and what comes.  Raises StoreError, SealError."""
+        """Read what the log has behind the cursor, and what comes.  Raises StoreError."""
         await self._cursor.attach(self._take)
 
     async def _take(self, entry: Entry) -> None:
         for registers in self._registers.take(entry):
             try:
                 await self._account.first_reading(registers.values)
-                before = self.latest
-                if before is not None and before.position - self._cursor.position > _BEHIND_US_MAX:
-                    await self._cursor.advance(before.position)
+                if self._position - self._cursor.position > _BEHIND_US_MAX:
+                    await self._cursor.advance(self._position)
             except StoreError as error:
                 self._failed(error)
                 return
-            self.latest = registers
-            self._publish(registers)
+            self._position = registers.position
+            self.waiting = None if self._publish(registers) else registers
+
+    def publish_again(self) -> None:
+        """There is a ring now: it gets what was read before."""
+        if self.waiting is not None and self._publish(self.waiting):
+            self.waiting = None

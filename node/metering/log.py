@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import logging
 from bisect import bisect_left
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -137,7 +136,7 @@ class MeteringLog:
     """
 
     __slots__ = (
-        "_appended", "_appends", "_best", "_clock", "_cursors", "_dispatching", "_last", "_subscriptions", "gateway",
+        "_appended", "_appends", "_best", "_clock", "_dispatching", "_last", "_subscriptions", "gateway",
         "repository",
     )  # fmt: skip
 
@@ -145,10 +144,10 @@ class MeteringLog:
         self.repository = repository
         self.gateway = gateway
         self._clock = clock
-        self._cursors = repository.cursors(gateway)
-        self._last = max([repository.last_position(gateway, int(clock() * 1_000_000)), *self._cursors.values()])
+        cursors = repository.cursors(gateway).values()
+        self._last = max([repository.last_position(gateway, int(clock() * 1_000_000)), *cursors])
         self._subscriptions: list[Subscription] = []
-        self._appends: deque[_Append] = deque()
+        self._appends: list[_Append] = []
         self._dispatching = False
         self._appended: trio.Event | None = None
         self._best: dict[str, tuple[int, int]] = {}  # of each meter: registration time, nearest deviation in ms so far
@@ -208,7 +207,7 @@ class MeteringLog:
             for each in self._subscriptions:
                 await each.catch_up()
             while self._appends and self._appends[0].state is not _State.BEING_WRITTEN:
-                append = self._appends.popleft()
+                append = self._appends.pop(0)
                 for each in self._subscriptions:
                     if append.state is _State.DURABLE:
                         await each.hand(append.entry)
@@ -226,7 +225,7 @@ class MeteringLog:
         """
         if any(each.name == name for each in self._subscriptions):
             raise LocalProtocolError(f"the metering log of {self.gateway} has a subscriber {name!r} already")
-        known = self._cursors.get(name)
+        known = self.repository.cursors(self.gateway).get(name)
         position = (0 if from_beginning else self._next_position()) if known is None else known
         subscription = Subscription(self, name, position)
         if known is None:
@@ -257,7 +256,7 @@ class MeteringLog:
 
         For each the one that was measured nearest to it, in order.  Raises StoreError, SealError.
         """
-        packed = self._cursors.get(PACKER, 0)
+        packed = self.repository.cursors(self.gateway).get(PACKER, 0)
         found: list[LoggedReading] = []
         if from_s < to_s:
             for day, data in self.repository.blocks(self.gateway, meter, obis, day_of(from_s), day_of(to_s - 1)):

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from node.metering.entries import Entry, LoggedReading
 from protocol.dcnet.setup.schema import Kind, Schema
@@ -47,22 +48,37 @@ class _Open:
     heard: dict[str, list[int]] = field(default_factory=dict)
 
 
-class RegisterSet:
-    """Collects logged readings until all meters were heard; `devices` are the gateway's meters."""
+class _Slots:
+    """Which registers a schema is about; the same object for all gateways of a process."""
 
-    def __init__(self, schema: Schema, devices: Sequence[str]) -> None:
-        self.schema = schema
-        self._devices = frozenset(devices)
-        self._slots = [
+    def __init__(self, schema: Schema) -> None:
+        self.all = [
             (Obis.parse(slot.obis), unit_code(slot.unit), slot.scaler) for slot in schema.slots if slot.obis is not None
         ]
-        self._main = next(Obis.parse(slot.obis) for slot in schema.slots if slot.kind is Kind.ENERGY and slot.obis)
+        self.main = next(Obis.parse(slot.obis) for slot in schema.slots if slot.kind is Kind.ENERGY and slot.obis)
         # A bad energy is not the same as none: taken for 0 it would become the zero of the gateway's account.
-        self._energies = {
+        self.energies = {
             Obis.parse(slot.obis): unit_code(slot.unit)
             for slot in schema.slots
             if slot.kind is Kind.ENERGY and slot.obis
         }
+
+
+_slots_of = lru_cache(maxsize=4)(_Slots)
+
+
+class RegisterSet:
+    """
+    Collects logged readings until all meters were heard; `devices` are the gateway's meters.
+
+    Raises ValueError, KeyError or StopIteration for a schema of registers that no meter has.
+    """
+
+    __slots__ = ("_complete_s", "_devices", "_open", "_slots")
+
+    def __init__(self, schema: Schema, devices: Sequence[str]) -> None:
+        self._devices = frozenset(devices)
+        self._slots = _slots_of(schema)
         self._open: dict[int, _Open] = {}
         self._complete_s = -1  # the newest registration time that was complete
 
@@ -73,14 +89,15 @@ class RegisterSet:
         if meter not in self._devices:
             return []
         for each in entry.readings:
-            usable = each.quality is Quality.VALID or each.obis in self._energies  # a bad energy spoils the telegram
+            # A bad energy spoils the telegram; what else is bad is as if it were not there.
+            usable = each.quality is Quality.VALID or each.obis in self._slots.energies
             if each.registration_s is not None and each.registration_s >= self._complete_s and usable:
                 by_time.setdefault(each.registration_s, {})[each.obis] = each
         complete = []
         for interval_s, known in sorted(by_time.items()):
-            if self._main in known and self._are_billable(known) and self._has_room(interval_s):
+            if self._slots.main in known and self._are_billable(known) and self._has_room(interval_s):
                 place = self._open.setdefault(interval_s, _Open(entry.position))
-                place.heard[meter] = [self._slot(known, *slot) for slot in self._slots]
+                place.heard[meter] = [self._slot(known, *slot) for slot in self._slots.all]
                 if len(place.heard) == len(self._devices):
                     self._complete_s = interval_s
                     self._open = {each: still for each, still in self._open.items() if each > interval_s}
@@ -98,7 +115,7 @@ class RegisterSet:
     def _are_billable(self, known: Mapping[Obis, LoggedReading]) -> bool:
         return all(
             known[obis].unit == unit and known[obis].value is not None and known[obis].quality is Quality.VALID
-            for obis, unit in self._energies.items()
+            for obis, unit in self._slots.energies.items()
             if obis in known
         )
 

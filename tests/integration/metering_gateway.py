@@ -52,10 +52,11 @@ async def main(directory: Path, url: str, period_s: float, origin_s: float, mome
     ready = trio.Event()
     waiting: list[Registers] = []
 
-    def publish(registers: Registers) -> None:
+    def publish(registers: Registers) -> bool:
         nonlocal ready
         waiting.append(registers)
         ready.set()
+        return True
 
     def failed(error: StoreError) -> None:
         raise error
