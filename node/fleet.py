@@ -26,6 +26,7 @@ from node.lmn.metrics import LMN_METRICS, LMN_READINGS
 from node.lmn.pairing import PairingStore, RenewalPolicy
 from node.lmn.profiles import MeterProfile, profile_of_url
 from node.lmn.runtime import Backoff, check_profiles
+from node.metering.log import MeteringLog
 from node.metering.retention import LogKeeper, Retention
 from node.metrics import NodeMetrics
 from node.monitoring import serve_monitoring
@@ -106,11 +107,13 @@ def retention(config: MeteringLogConfig) -> Retention:
 async def run(
     config: NodeConfig, *, ready: Callable[[str], None] | None = None,
     cipher_of: Callable[[StorageKeys], Cipher] = store_cipher,
+    subscribe: Callable[[MeteringLog, trio.Nursery], None] | None = None,
 ) -> None:  # fmt: skip
     """
     Serve until cancelled; `ready` is called with the monitoring address once every gateway is enrolled and runs.
 
-    `cipher_of` is for tests, which look for what another cipher would not hide.
+    `cipher_of` is for tests, which look for what another cipher would not hide.  `subscribe` is called with each
+    gateway's metering log and a nursery to start subscribers in (`examples/metering_log_subscriber.py`).
 
     Raises StromkreisError where the node cannot start: no root certificate, no store, no enrolment.
     """
@@ -176,7 +179,7 @@ async def run(
                 async with trio.open_nursery() as gateway_nursery:
                     gateway_nursery.start_soon(keeper.run)
                     for (module, endpoint, coordinator_key), mine in zip(modules, profiles, strict=True):
-                        gateway = Gateway(shared, module, endpoint, coordinator_key, mine)
+                        gateway = Gateway(shared, module, endpoint, coordinator_key, mine, subscribe)
                         running.append(gateway)
                         gateway_nursery.start_soon(gateway.run)
                     metrics.gateways(len(running))
