@@ -1,5 +1,5 @@
 """
-What a coordinator can be told, with units, formulas and what turning each knob costs.
+The configuration of a coordinator, with units, formulas and what raising or lowering each value costs.
 
 One section `[coordinator]` of the configuration file; the loader (file, environment, error texts) belongs to the
 command line, so that this model stays plain data that a test builds directly.  Every default is the field's: a
@@ -42,7 +42,7 @@ AreaName = Annotated[str, Field(pattern=r"^[^\s](.{0,62}[^\s])?$")]
 
 
 class Role(StrEnum):
-    """What of a coordinator one process does; `all` of it unless it is told otherwise."""
+    """Which part of a coordinator one process is; all of it by default."""
 
     GWA = "gwa"
     """Gateway administrator: SM-PKI, enrolment, directory."""
@@ -155,7 +155,7 @@ class WebConfig(_Section):
     Prometheus on the same machine or behind a reverse proxy."""
 
     public_url: WebAddress | None = None
-    """What browsers and gateways are told, if it differs from `listen` (reverse proxy, container)."""
+    """The address for browsers and gateways, if it differs from `listen` (reverse proxy, container)."""
 
     certificate: Path | None = None
     """PEM file with the server's certificate chain, for https. None: the one of the demo SM-PKI."""
@@ -181,11 +181,11 @@ class CoordinatorConfig(_Section):
     """ZeroMQ endpoint (CURVE) for gateways: epochs, round ledger, relay. Port 0 takes a free one."""
 
     public_endpoint: ZmqEndpoint | None = None
-    """What gateways are told to connect to, if it differs from `listen` (NAT, container)."""
+    """The endpoint that gateways connect to, if it differs from `listen` (NAT, container)."""
 
     ring_curve_key: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
-    """Role gwa: the ring service's CURVE public key, 64 hexadecimal digits, which gateways are told. None: that in
-    data_dir/curve.json."""
+    """Role gwa: the ring service's CURVE public key, 64 hexadecimal digits, which gateways get at enrolment. None: that
+    in data_dir/curve.json."""
 
     web: WebConfig = WebConfig()
 
@@ -205,7 +205,8 @@ class CoordinatorConfig(_Section):
 
     areas: Annotated[tuple[AreaName, ...], Field(min_length=1)] = ("default",)
     """Grid areas (feeders, transformers) whose totals are wanted; gateways enrol into one of them by token. Finer areas
-    tell the operator more and need more gateways: one with fewer than its ring's n_min is refused, never merged."""
+    give the operator more detail and need more gateways: one with fewer than its ring's n_min is refused, never
+    merged."""
 
     epoch: EpochConfig = EpochConfig()
 
@@ -230,7 +231,7 @@ class CoordinatorConfig(_Section):
     def _gateways_find_the_rings(self) -> Self:
         if self.role is Role.GWA and self.public_endpoint is None and self.listen.endswith(":0"):
             raise ValueError(
-                "public_endpoint, because role gwa tells gateways where the ring service listens, and listen has port 0"
+                "public_endpoint, because role gwa sends gateways to the ring service, and listen has port 0"
             )
         return self
 

@@ -1,5 +1,5 @@
 """
-What the parts of a coordinator tell each other: plain facts, emitted on the trio thread and handled at once, in order.
+Events between the parts of a coordinator: plain facts, emitted on the trio thread and handled at once, in order.
 
 Rings, administrator and market participant stand beside each other and know nothing of one another; each is made with
 one `emit`, and `coordinator.service` decides whom an event concerns.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-_SUBJECTS_MAX = 1_000  # remembered at once; who makes more subjects than that is told of more often
+_SUBJECTS_MAX = 1_000  # remembered at once; beyond that the oldest is forgotten, and logged again when it comes back
 
 
 class LogLimiter:

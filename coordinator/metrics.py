@@ -41,7 +41,11 @@ class CoordinatorMetrics:
         self.ring_members = Gauge("stromkreis_ring_members", "Members of all current rings.", registry=registry)
         self.rings = Gauge("stromkreis_rings", "Rings of the current epochs.", registry=registry)
         self._enrolled = Gauge("stromkreis_gateways_enrolled", "Active gateways in the directory.", registry=registry)
-        self._connected = Gauge("stromkreis_gateways_connected", "Gateways heard of late.", registry=registry)
+        self._connected = Gauge(
+            "stromkreis_gateways_connected",
+            "Gateways that sent something within the last 30 seconds.",
+            registry=registry,
+        )
         self.received = Counter("stromkreis_received_bytes", "Message bytes from gateways.", registry=registry)
         self.sent = Counter("stromkreis_sent_bytes", "Message bytes to gateways.", registry=registry)
         self._errors = Counter("stromkreis_peer_errors", "Messages refused, by reason.", ["reason"], registry=registry)

@@ -25,7 +25,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 
 from coordinator.config import CoordinatorConfig, Role
 from coordinator.emp.billing import Billing
-from coordinator.emp.billing_service import BillingDesk
+from coordinator.emp.billing_service import BillingService
 from coordinator.gwa.ca import (
     ROOT_FILE,
     SUB_CA_FILE,
@@ -87,7 +87,7 @@ async def run(config: CoordinatorConfig, *, ready: Callable[[list[str]], None] |
             coordinator = Coordinator(config, store, [pki.to_der(chain.sub_ca)], metrics)
             listener = await _listen(opened, config, keys, coordinator)
             curve_key, endpoint = keys.public, config.public_endpoint or listener.endpoint
-        enrolment = desk = None
+        enrolment = billing_service = None
         if authority is not None:
             enrolment = Enrolment(
                 store.gateways, authority, RevocationPublisher(config.pki_path, authority, store.certificates),
@@ -98,9 +98,17 @@ async def run(config: CoordinatorConfig, *, ready: Callable[[list[str]], None] |
         if signer is not None and role.does(Role.EMP):
             operator_token = _operator_token(config.data_dir / OPERATOR_TOKEN_FILE)
             wake = None if coordinator is None else coordinator.bills.wake
-            desk = BillingDesk(Billing(store, Pedersen(Edwards25519())), signer, metrics, made=wake)
+            billing_service = BillingService(Billing(store, Pedersen(Edwards25519())), signer, metrics, made=wake)
         source = None if coordinator is None else coordinator.status_feed
-        app = make_app(store, source, metrics, role=role, enrolment=enrolment, desk=desk, operator_token=operator_token)
+        app = make_app(
+            store,
+            source,
+            metrics,
+            role=role,
+            enrolment=enrolment,
+            billing_service=billing_service,
+            operator_token=operator_token,
+        )
         async with trio.open_nursery() as nursery:
             web = partial(
                 serve_web, app, config.web.listen, certificate=chain.web,
@@ -126,7 +134,7 @@ def _keep_certificates(
 
 
 async def _become_ring_service(opened: AsyncExitStack, store: Store) -> None:
-    """Wait for a predecessor that was told to end; raises StromkreisError where it does not."""
+    """Wait for a predecessor that is being stopped; raises StromkreisError where it does not."""
     until_s = trio.current_time() + GRACE_S + 2.0
     while True:
         try:
@@ -205,7 +213,7 @@ def curve_keys(path: Path) -> Keypair:
 
 
 def _curve_public_key(config: CoordinatorConfig) -> bytes:
-    """What the gateway administrator tells gateways of the ring service."""
+    """The ring service's CURVE public key, which gateways get at enrolment."""
     if config.ring_curve_key is not None:
         return bytes.fromhex(config.ring_curve_key)
     return curve_keys(config.data_dir / CURVE_KEY_FILE).public

@@ -20,7 +20,7 @@ import trio
 
 from coordinator.config import CoordinatorConfig
 from coordinator.emp.billing import Billing
-from coordinator.emp.billing_service import BillDelivery
+from coordinator.emp.billing_service import BillCollection
 from coordinator.events import (
     Event,
     GatewaysRevoked,
@@ -54,7 +54,7 @@ from protocol.link import Listener
 log = logging.getLogger(__name__)
 HELLOS_MAX = 5  # of a gateway in a row; it says one every 10 s, and one when it is started or linked anew
 HELLO_S = 2.0  # for each there is another one: an answer may be two layouts of a megabyte
-_TELL_S = 10.0  # between two lines about one gateway that breaks the protocol: the counter has them all
+_PROTOCOL_LINE_S = 10.0  # between two lines about one gateway that breaks the protocol: the counter has them all
 
 
 class Coordinator:
@@ -77,8 +77,8 @@ class Coordinator:
         )  # fmt: skip
         self.admission = Admission(suite, store.gateways, clock, self._on_event)
         self.status_feed = StatusFeed(self._status)
-        self.bills = BillDelivery(
-            Billing(store, Pedersen(suite.group)), intermediates, metrics, self.areas.everybody, self._on_event,
+        self.bills = BillCollection(
+            Billing(store, Pedersen(suite.group)), intermediates, metrics, self.areas.present_gateways, self._on_event,
             keep_s=config.commitments_keep_days * 86_400, clock=clock,
         )  # fmt: skip
         self.metrics = metrics
@@ -90,7 +90,7 @@ class Coordinator:
         self._scheduler = Scheduler(self.areas, self._epoch_writer, self._rounds, metrics, self._on_event, clock)
         self._listener: Listener | None = None
         self._logged_revoked: set[str] = set()
-        self._protocol_lines = LogLimiter(_TELL_S, clock)
+        self._protocol_lines = LogLimiter(_PROTOCOL_LINE_S, clock)
         self._store_lines = LogLimiter(RETRY_S, time.monotonic)
         self._hellos: dict[str, tuple[float, float]] = {}  # by gateway: how many it has left, as of when
         metrics.watch(
@@ -254,12 +254,12 @@ class Coordinator:
                 log.info("gateway %s was revoked", identity)
         for area in self.areas.areas.values():
             for epoch in area.epochs:
-                if not self._epoch_writer.holds(epoch):  # else its gateways have not heard of their rings yet
+                if not self._epoch_writer.holds(epoch):  # else its layout has not been sent yet
                     self._expel_from_rings(epoch, revoked)
 
     def _expel_from_rings(self, epoch: AreaEpoch, revoked: frozenset[str]) -> None:
         for ring, messages in epoch.expel(revoked):
-            log.info("epoch %d ring %d: told its members whom to leave out", epoch.call.epoch, ring.view.ring)
+            log.info("epoch %d ring %d: its members are to leave out who was revoked", epoch.call.epoch, ring.view.ring)
             self._send_all(messages)
             if ring.ledger is not None:
                 self._rounds.carry_out(epoch, ring, ring.ledger.expel(ring.expelled, self._clock()))

@@ -1,7 +1,7 @@
 """
 Worker threads for what blocks: the coordinator's own, apart from the web's.
 
-trio counts all threads of a run together unless told otherwise, and the web's requests are run by that count.  With a
+trio counts all threads of a run together by default, and the web's requests are run by that count.  With a
 database that stalls, viewers would take every thread, and no round could be written.
 """
 
@@ -15,7 +15,7 @@ import trio
 
 _THREADS = 16  # more than the tasks that wait for a thread at the same moment
 RETRY_S = 1.0  # between two attempts at what the database refused
-GRACE_S = 10.0  # for a write when the process is told to end; longer than a slow disk, shorter than systemd waits
+GRACE_S = 10.0  # for a write when the process is stopped; longer than a slow disk, shorter than systemd waits
 _limiter: trio.lowlevel.RunVar[trio.CapacityLimiter] = trio.lowlevel.RunVar("coordinator threads")
 R = TypeVar("R")
 

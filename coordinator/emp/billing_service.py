@@ -1,8 +1,8 @@
 """
 Bills are asked for and answers are judged, beside the rounds and slower than they.
 
-`BillingDesk` is the operator's side, where tariffs are published and bills made; it needs the key that signs tariffs
-and no gateway.  `BillDelivery` is the gateways' side: a bill that waits is sent to its gateway whenever that one is
+`BillingService` is the operator's side, where tariffs are published and bills made; it needs the key that signs tariffs
+and no gateway.  `BillCollection` is the gateways' side: a bill that waits is sent to its gateway whenever that one is
 here, one at a time and again after a pause until it is answered: neither a restart here nor one there needs anything
 else.  Answers are judged one after the other in a thread, some 25 µs for each interval, most of it in libsodium, which
 lets the rounds run meanwhile.  The two meet in the database, so that they may be processes of their own.
@@ -46,7 +46,7 @@ class Signer(Protocol):
         """ECDSA with SHA-256 over `text`, DER."""
 
 
-class BillingDesk:
+class BillingService:
     """What the operator wants of tariffs and bills; every call blocks, and may come from any thread."""
 
     def __init__(
@@ -84,7 +84,7 @@ class BillingDesk:
         return int(self._clock() * 1000)
 
 
-class BillDelivery:
+class BillCollection:
     """Asks gateways for their bills and judges what they answer; `run` serves until cancelled."""
 
     def __init__(

@@ -22,14 +22,14 @@ from protocol.metering.interval import first_index_from, start_of
 
 _NEVER = float("inf")
 SETTLE_S = 2.0  # no new gateway for so long: the area is complete as far as we can know
-HEARD_S = 30.0  # a gateway says hello every 10 s; silent for so long it is not here
+SILENT_S = 30.0  # a gateway says hello every 10 s; silent for so long it is not here
 JOIN_S, JOIN_PER_GATEWAY_S = 2.0, 0.004  # a signature, a round trip, and a queue of everybody's
 DEAL_S, DEAL_PER_GATEWAY_S = 2.0, 0.03  # certificates, key agreements, dealing: 20 ms of CPU in a load test
 
 
 @dataclass(slots=True)
 class Area:
-    """One grid area: who is here and was heard when, and its epochs, at most the running one and the next."""
+    """One grid area: the gateways that are connected, by their last message, and its epochs, at most two."""
 
     name: str
     present: dict[str, float] = field(default_factory=dict)
@@ -60,20 +60,20 @@ class Areas:
         self._next_epoch = next_epoch
 
     def arrive(self, area: Area, identity: str, now_s: float) -> None:
-        """A gateway was heard."""
+        """A message of a gateway has come."""
         if identity not in area.present:
             area.last_arrival_s = now_s
         area.present[identity] = now_s
 
     def forget_silent(self, now_s: float) -> None:
         """
-        Who was not heard for HEARD_S is not here: nobody counts it, and no epoch waits for it.
+        A gateway that sent nothing for SILENT_S is not connected: it is not counted, and no epoch waits for it.
 
         What is noted for later than now was noted before the clock was set back, and counts from now.
         """
         for area in self.areas.values():
             for identity, heard_s in list(area.present.items()):
-                if now_s - heard_s > HEARD_S:
+                if now_s - heard_s > SILENT_S:
                     del area.present[identity]
                 elif heard_s > now_s:
                     area.present[identity] = now_s
@@ -86,7 +86,7 @@ class Areas:
         for area in self.areas.values():
             area.present.pop(identity, None)
 
-    def everybody(self) -> set[str]:
+    def present_gateways(self) -> set[str]:
         """The gateways that are here, in all areas."""
         return {identity for area in self.areas.values() for identity in area.present}
 
@@ -160,8 +160,8 @@ class Areas:
         """
         Forget epochs in which nothing can happen any more, one period after their end.
 
-        None of `waiting`, in which a round's end is not durable yet: a gateway that asks about that round would be told
-        that it is not in the total, carry its energy, and have it counted twice once the end is written.
+        None of `waiting`, in which a round's end is not durable yet: a gateway that asks about that round would hear
+        "not included", carry its energy, and have it counted twice once the end is written.
         """
         gone = []
         for area in self.areas.values():

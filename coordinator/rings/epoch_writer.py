@@ -1,5 +1,5 @@
 """
-What gateways are told while an epoch is made leaves once it is durable: of the call its number, as gateways take no
+Messages that make an epoch leave once what they promise is durable: of the call its number, as gateways take no
 second call of one; of layout, deals and first appointment the whole epoch.
 
 Epochs are written in a worker thread and again every RETRY_S where the database refuses, so a full disk delays what it
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class _Held:
-    """What waits for an epoch to be durable: what its making says, and who came meanwhile and is told afterwards."""
+    """What waits for an epoch to be durable: its messages, and greetings for gateways that came meanwhile."""
 
     epoch: AreaEpoch
     messages: list[To] = field(default_factory=list)
@@ -55,7 +55,7 @@ class EpochWriter:
         self._work.set()
 
     def greet(self, epoch: AreaEpoch, identity: str, greeting: Callable[[], Sequence[To]]) -> None:
-        """Send a gateway what `greeting` returns: now, or when all that it may tell is durable."""
+        """Send a gateway what `greeting` returns: now, or when all that it may contain is durable."""
         held = self._held.get(epoch.call.epoch)
         if held is None:
             self._emit(MessagesReady(greeting()))

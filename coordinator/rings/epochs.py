@@ -50,7 +50,7 @@ class EpochRing:
     deals: dict[int, wire.Deal] = field(default_factory=dict)
     ledger: RoundLedger | None = None
     head_at: wire.HeadAt | None = None
-    head_at_told_s: float = 0.0
+    head_at_sent_s: float = 0.0
     expelled: int = 0
     bad_deals: set[tuple[int, int]] = field(default_factory=set)  # who complained of whose deal, by position
 
@@ -69,7 +69,7 @@ class EpochRing:
             last_latency_ms=None if last is None else round((last.ended_s - last.opened_s) * 1000, 3),
         )  # fmt: skip
 
-    def told_expelled(self, identity: str) -> list[To]:
+    def expelled_notice(self, identity: str) -> list[To]:
         """What a member must know of those who were revoked."""
         if not self.expelled:
             return []
@@ -130,7 +130,7 @@ class AreaEpoch:
     # --- joining -------------------------------------------------------------------------------------------------
 
     def invite(self, identity: str) -> list[To]:
-        """A gateway is here (again): tell it whatever it needs to take part."""
+        """A gateway is here (again): whatever it needs to take part."""
         if self.phase is Phase.CALLED:
             self._invited.add(identity)
             return [To(identity, self.call)]
@@ -138,7 +138,7 @@ class AreaEpoch:
         if place is None or self.phase is Phase.REFUSED:
             return []
         ring, position = place
-        out = [To(identity, self.call), To(identity, self._layouts[ring.view.ring]), *ring.told_expelled(identity)]
+        out = [To(identity, self.call), To(identity, self._layouts[ring.view.ring]), *ring.expelled_notice(identity)]
         if self.phase is Phase.RUNNING:
             out.append(To(identity, self._deals_for(ring, position)))
             if ring.head_at is not None:
@@ -157,7 +157,7 @@ class AreaEpoch:
         return self._cut(now_s)
 
     def _cut(self, now_s: float) -> list[To]:
-        """Joins are closed: open the nonce, cut the rings, tell everybody its own."""
+        """Joins are closed: open the nonce, cut the rings, send each gateway its own."""
         submissions = tuple(sorted((identity, each.public_key) for identity, each in self._joined.items()))
         value = beacon(self.call.epoch, self.call.area, self._nonce, submissions)
         out: list[To] = []
@@ -201,7 +201,7 @@ class AreaEpoch:
     _deal_until_s = _NEVER
 
     def give_up(self, reason: str) -> list[To]:
-        """The epoch will not come about: whoever joined is told why."""
+        """The epoch will not come about: whoever joined gets the reason."""
         self.phase = Phase.REFUSED
         self.refusal = reason
         self.rings.clear()
@@ -255,14 +255,14 @@ class AreaEpoch:
         return place
 
     def expel(self, identities: frozenset[str]) -> list[tuple[EpochRing, list[To]]]:
-        """Gateways that were revoked: for each ring that has new ones among its members, what the others are told."""
+        """Gateways that were revoked: for each ring that has new ones among its members, what the others get."""
         out = []
         for ring in self.rings:
             gone = bitmap([ring.positions[each] for each in identities & ring.positions.keys()])
             if gone & ~ring.expelled:
                 ring.expelled |= gone
                 out.append(
-                    (ring, [to for each in ring.positions.keys() - identities for to in ring.told_expelled(each)])
+                    (ring, [to for each in ring.positions.keys() - identities for to in ring.expelled_notice(each)])
                 )
         return out
 
@@ -317,7 +317,7 @@ class AreaEpoch:
         The epoch as it was; rounds that ended stay ended.
 
         Terms go on one full turn of the ring after the last one recorded: the same head, and above every term that a
-        member may have heard of in the meantime.
+        member may know of in the meantime.
         """
         call_bytes, nonce, seed, intermediates, joined, deals = msgpack.unpackb(state, use_list=False)
         call = wire.decode(call_bytes, frozenset({wire.EpochCall}))
@@ -347,7 +347,7 @@ class AreaEpoch:
         out: list[To] = []
         if position not in ring.deals:  # it may have dealt just before we were restarted: it deals the same again
             out.append(To(identity, self._layouts[ring.view.ring]))
-        out += ring.told_expelled(identity)
+        out += ring.expelled_notice(identity)
         if ring.head_at is not None:
             out.append(To(identity, ring.head_at))
         elif ring.ledger is not None and ring.view.head_of(ring.ledger.term) == position:

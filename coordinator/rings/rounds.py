@@ -64,11 +64,11 @@ class Rounds:
                 self.carry_out(epoch, ring, ledger.receive(position, message, now_s))
 
     def _on_head_at(self, ring: EpochRing, message: wire.HeadAt, now_s: float) -> None:
-        """Tell the ring, now and then only where a head goes on saying it: who missed it asks, and is told the last."""
+        """Pass it on to the ring, at most every HEAD_AT_S where a head repeats it: a member that missed it asks."""
         is_new = ring.head_at is None or ring.head_at.term != message.term
         ring.head_at = message
-        if is_new or abs(now_s - ring.head_at_told_s) >= HEAD_AT_S:
-            ring.head_at_told_s = now_s
+        if is_new or abs(now_s - ring.head_at_sent_s) >= HEAD_AT_S:
+            ring.head_at_sent_s = now_s
             for member in ring.positions:
                 self._send(member, message)
 

@@ -2,7 +2,7 @@
 The coordinator's database: connections and transactions on SQLAlchemy Core, for the repositories of this package.
 
 SQLite serves one machine; PostgreSQL by URL serves more.  What is answered is durable: SQLite runs in WAL mode with
-synchronous=FULL (NORMAL may lose the last commits on a power cut, and a gateway that was told "opened" never carries
+synchronous=FULL (NORMAL may lose the last commits on a power cut, and a gateway that received "opened" never carries
 that energy again).
 
 All calls block: run them through `coordinator.threads`.  Writers take SQLite's write lock at BEGIN, because a

@@ -85,7 +85,7 @@ epochs = Table(
     Column("interval_s", Integer, nullable=False),
 )
 
-epoch_calls = Table(  # the last epoch that an area's gateways may have heard of, laid out or not: no number twice
+epoch_calls = Table(  # the last epoch that an area was called into, laid out or not: no number twice
     "epoch_calls",
     metadata,
     Column("area", String(64), primary_key=True),

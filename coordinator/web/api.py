@@ -102,7 +102,7 @@ def make_rings_router(source: StatusSource) -> APIRouter:
 
 
 def make_directory_router(store: Store) -> APIRouter:
-    """What the gateway administrator tells of gateways, below `/api/v1`."""
+    """The gateway administrator's directory and reports, below `/api/v1`."""
     router = APIRouter(prefix="/api/v1", responses=problem_responses(422))
 
     @router.get("/misbehaviour-reports", operation_id="misbehaviour_reports", tags=["rings"])

@@ -17,7 +17,7 @@ from prometheus_client.exposition import choose_encoder
 from sqlalchemy.exc import SQLAlchemyError
 
 from coordinator.config import Role
-from coordinator.emp.billing_service import BillingDesk
+from coordinator.emp.billing_service import BillingService
 from coordinator.gwa.enrolment import Enrolment
 from coordinator.gwa.renewal import Renewal
 from coordinator.metrics import CoordinatorMetrics
@@ -45,14 +45,15 @@ def make_app(
     *,
     role: Role = Role.ALL,
     enrolment: Enrolment | None = None,
-    desk: BillingDesk | None = None,
+    billing_service: BillingService | None = None,
     operator_token: str = "",
     clock: Callable[[], datetime] = _now,
 ) -> FastAPI:
     """
     The application of a role over one store.
 
-    `enrolment` None leaves the routes of certificates out, `desk` None those of bills; `source` is the rings' role's.
+    `enrolment` None leaves the routes of certificates out, `billing_service` None those of bills; `source` belongs to
+    the rings' role.
     """
     app = FastAPI(
         title="Stromkreis coordinator",
@@ -66,10 +67,10 @@ def make_app(
     install_errors(app, metrics)
     if role.does(Role.EMP):
         app.include_router(make_totals_router(store))
-        if desk is not None:
+        if billing_service is not None:
             if not operator_token:
                 raise LocalProtocolError("the routes of bills need an operator's token")
-            app.include_router(make_bill_router(desk, operator_token))
+            app.include_router(make_bill_router(billing_service, operator_token))
     if role.does(Role.GWA):
         app.include_router(make_directory_router(store))
         if enrolment is not None:
@@ -79,7 +80,7 @@ def make_app(
         if source is None:
             raise LocalProtocolError("the routes of rings need a source of their status")
         app.include_router(make_rings_router(source))
-        app.include_router(make_dashboard(store, source, has_bills=desk is not None))
+        app.include_router(make_dashboard(store, source, has_bills=billing_service is not None))
 
     @app.get("/metrics", include_in_schema=False)
     async def _metrics(request: Request) -> Response:

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import constant_time
 from cryptography.hazmat.primitives.serialization import Encoding
 from fastapi import APIRouter, Depends, Header, Query, Request
 
-from coordinator.emp.billing_service import BillingDesk
+from coordinator.emp.billing_service import BillingService
 from coordinator.storage.bills import BillRecord, BillStatus
 from coordinator.storage.tariffs import PublishedTariff
 from coordinator.web.errors import problem_responses
@@ -27,7 +27,7 @@ from protocol.errors import RemoteProtocolError
 _CURSOR = re.compile(r"([A-Z0-9]{14})-([0-9a-f]{64})")
 
 
-def make_bill_router(desk: BillingDesk, operator_token: str) -> APIRouter:
+def make_bill_router(billing_service: BillingService, operator_token: str) -> APIRouter:
     """The routes below `/api/v1` for tariffs and bills."""
     router = APIRouter(prefix="/api/v1", responses=problem_responses(422), tags=["bills"])
 
@@ -44,17 +44,17 @@ def make_bill_router(desk: BillingDesk, operator_token: str) -> APIRouter:
     @router.post("/tariffs", operation_id="publish_tariff", status_code=201, dependencies=guarded, responses=refusals)
     def _publish(body: TariffDocument) -> TariffView:
         """Sign a tariff and publish it; the same one again has the same digest."""
-        return _tariff(desk.publish(Tariff.from_document(body.model_dump())))
+        return _tariff(billing_service.publish(Tariff.from_document(body.model_dump())))
 
     @router.get("/tariffs", operation_id="tariffs")
     def _tariffs() -> TariffPage:
         """All published tariffs, newest first, without their prices."""
-        return TariffPage(items=[_tariff(each) for each in desk.billing.tariffs.all()])
+        return TariffPage(items=[_tariff(each) for each in billing_service.billing.tariffs.all()])
 
     @router.get("/tariffs/{digest}", operation_id="tariff", responses=problem_responses(404))
     def _tariff_document(digest: str) -> TariffDocument:
         """The document of a published tariff; its canonical JSON is what was signed."""
-        tariff = desk.billing.tariffs.get(_bytes(digest)).tariff
+        tariff = billing_service.billing.tariffs.get(_bytes(digest)).tariff
         return TariffDocument(
             name=tariff.name, obis=tariff.obis, unit=tariff.unit, currency=tariff.currency,
             price_scaler=tariff.price_scaler, start=f"{_time(tariff.start_s):%Y-%m-%dT%H:%M:%SZ}",
@@ -64,7 +64,7 @@ def make_bill_router(desk: BillingDesk, operator_token: str) -> APIRouter:
     @router.post("/bills", operation_id="ask_for_bills", status_code=202, dependencies=guarded, responses=refusals)
     def _ask(body: BillsRequest) -> BillsAnswer:
         """Ask the gateways of an area for their bills over a period; what is billed already is left out."""
-        asked = desk.ask(body.area, (body.from_, body.to), _bytes(body.tariff))
+        asked = billing_service.ask(body.area, (body.from_, body.to), _bytes(body.tariff))
         return BillsAnswer(bills=asked.bills, intervals=asked.intervals, nothing_left=asked.nothing_left)
 
     @router.get("/bills", operation_id="bills", dependencies=guarded, responses=problem_responses(401, 403))
@@ -77,13 +77,13 @@ def make_bill_router(desk: BillingDesk, operator_token: str) -> APIRouter:
         limit: Annotated[int, Query(ge=1, le=1000, description="Size of a page.")] = 100,
     ) -> BillPage:
         """Bills by gateway, with exact amounts and how they stand."""
-        found = desk.billing.bills.page(
+        found = billing_service.billing.bills.page(
             limit=limit + 1, area=area, tariff=None if tariff is None else _bytes(tariff), status=status,
             gateway=gateway, after=None if cursor is None else _after(cursor),
         )  # fmt: skip
         page = found[:limit]
         following = f"{page[-1].gateway}-{page[-1].request.hex()}" if len(found) > limit else None
-        return BillPage(items=[_bill(each, desk) for each in page], next=following)
+        return BillPage(items=[_bill(each, billing_service) for each in page], next=following)
 
     return router
 
@@ -116,12 +116,12 @@ def _tariff(published: PublishedTariff) -> TariffView:
     )  # fmt: skip
 
 
-def _bill(bill: BillRecord, desk: BillingDesk) -> BillView:
+def _bill(bill: BillRecord, billing_service: BillingService) -> BillView:
     return BillView(
         gateway=bill.gateway, request=bill.request.hex(), area=bill.area, tariff=bill.tariff.hex(),
         obis=bill.obis, first_interval=_time(bill.first_s), last_interval=_time(bill.last_s),
         intervals=bill.interval_count, status=bill.status.value,
         amount=None if bill.amount is None else f"{bill.amount:f}",
-        currency=desk.billing.tariffs.get(bill.tariff).tariff.currency, reason=bill.reason,
+        currency=billing_service.billing.tariffs.get(bill.tariff).tariff.currency, reason=bill.reason,
         asked_at=_time(bill.asked_ms / 1000), ended_at=None if bill.ended_ms is None else _time(bill.ended_ms / 1000),
     )  # fmt: skip

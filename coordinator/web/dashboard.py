@@ -33,7 +33,7 @@ from protocol.dcnet.setup.schema import Kind, Slot
 from protocol.metering.obis import Obis
 
 KEEP_ALIVE_S = 15.0
-VIEWERS_MAX = 100  # event streams at once: each turn of the state is told to all of them
+VIEWERS_MAX = 100  # event streams at once: each new revision goes to all of them
 PAUSE_S = 0.5  # at most two revisions a second reach a viewer: a day of 160 rings costs 150 ms of CPU to show
 REPORTS_SHOWN = 10
 WINDOWS = (24, 96, 288, 672)  # intervals: with quarter hours 6 h, 1 day, 3 days, a week

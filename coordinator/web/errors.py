@@ -20,7 +20,7 @@ from protocol.errors import RemoteProtocolError
 
 log = logging.getLogger(__name__)
 BODY_SIZE_MAX = 32 * 1024  # bytes; an enrolment request takes about 1 KB
-BODY_S = 10.0  # for the whole of it to arrive; longer, and strangers hold more connections open
+BODY_S = 10.0  # for the whole of it to arrive; longer, and unknown peers hold more connections open
 TARIFF_BODY_SIZE_MAX = 512 * 1024  # a year of quarter hours takes some 250 KB
 _STATUS = {
     "https_required": 403, "token_unknown": 403, "token_revoked": 403, "token_expired": 403, "token_used_up": 403,

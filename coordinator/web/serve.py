@@ -108,7 +108,7 @@ class _HandshakeLines(logging.Filter):
     """
     One line for TLS handshakes that failed, now and then, in place of a traceback each: anybody can make them fail.
 
-    anyio's listener logs them and lets nobody say otherwise, so its log record is where they can be told shorter.
+    anyio's listener logs them and offers no hook of its own; its log record is where they can be shortened.
     """
 
     def __init__(self) -> None:

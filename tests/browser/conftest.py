@@ -16,7 +16,7 @@ import trio
 from prometheus_client import CollectorRegistry
 
 from coordinator.emp.billing import Billing
-from coordinator.emp.billing_service import BillingDesk
+from coordinator.emp.billing_service import BillingService
 from coordinator.events import MISBEHAVIOURS
 from coordinator.gwa.ca import CertificateAuthority
 from coordinator.gwa.participants import TariffSigner
@@ -197,8 +197,8 @@ def site(tmp_path: Path) -> Iterator[Site]:
         metrics = CoordinatorMetrics(CollectorRegistry())
         now = datetime.now(UTC)
         signer = TariffSigner(tmp_path / "pki", CertificateAuthority.create(tmp_path / "pki", now), now)
-        desk = BillingDesk(Billing(store, Pedersen(Edwards25519())), signer, metrics)
-        app = make_app(store, neighbourhood, metrics, desk=desk, operator_token="not used here")
+        billing_service = BillingService(Billing(store, Pedersen(Edwards25519())), signer, metrics)
+        app = make_app(store, neighbourhood, metrics, billing_service=billing_service, operator_token="not used here")
         async with trio.open_nursery() as nursery:
             running["address"] = (await nursery.start(serve, app, ["http://127.0.0.1:0"]))[0]
             running["token"], running["scope"] = trio.lowlevel.current_trio_token(), nursery.cancel_scope

@@ -1,4 +1,4 @@
-"""The desk that asks for bills: again until there is an answer, through a failing database, no answer unasked."""
+"""The service that asks for bills: again until there is an answer, through a failing database, no answer unasked."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -13,7 +13,7 @@ from sqlalchemy.exc import OperationalError
 from trio.testing import MockClock
 
 from coordinator.emp.billing import Billing
-from coordinator.emp.billing_service import BillDelivery, BillingDesk
+from coordinator.emp.billing_service import BillCollection, BillingService
 from coordinator.events import Event, MessagesReady, StatusChanged, StoreFailed, To
 from coordinator.gwa.ca import CertificateAuthority
 from coordinator.gwa.participants import TariffSigner
@@ -37,8 +37,8 @@ READINGS, BLINDINGS = [70, 80, 90], [11, 12, 13]
 PERIOD = (datetime.fromtimestamp(START, UTC), datetime.fromtimestamp(START + 2700, UTC))
 
 
-class Office:
-    """A desk over a real database with three verified rounds of two gateways, who all have the same readings."""
+class BillingParts:
+    """A service over a real database with three verified rounds of two gateways, who all have the same readings."""
 
     def __init__(self, path: Path) -> None:
         self.store = Store(f"sqlite:///{path / 'coordinator.sqlite'}")
@@ -52,17 +52,19 @@ class Office:
         now = datetime.now(UTC)
         signer = TariffSigner(path / "pki", CertificateAuthority.create(path / "pki", now), now)
         self.present = {NAMES[0]}
-        self.delivery = BillDelivery(
+        self.collection = BillCollection(
             self.billing, [], self.metrics, lambda: self.present, self._emit, keep_s=10**6, clock=trio.current_time
         )
-        self.desk = BillingDesk(self.billing, signer, self.metrics, made=self.delivery.wake, clock=trio.current_time)
+        self.service = BillingService(
+            self.billing, signer, self.metrics, made=self.collection.wake, clock=trio.current_time
+        )
         self.failed: list[StoreFailed] = []
         self._sent, self.sent = trio.open_memory_channel[tuple[float, str, wire.BillRequest]](100)
         self._changed, self.changed = trio.open_memory_channel[None](100)
 
     async def open(self, nursery: trio.Nursery) -> None:
-        """Run the desk; it has no bills yet."""
-        nursery.start_soon(self.delivery.run)
+        """Run the service; it has no bills yet."""
+        nursery.start_soon(self.collection.run)
         await self.changed.receive()
 
     def _emit(self, event: Event) -> None:
@@ -77,7 +79,7 @@ class Office:
                 raise AssertionError(event)
 
     def ask(self) -> None:
-        self.desk.ask("north", PERIOD, self.desk.publish(TARIFF).digest)
+        self.service.ask("north", PERIOD, self.service.publish(TARIFF).digest)
 
     def good(self, request: bytes) -> wire.Bill:
         bill = make_bill(PEDERSEN, TARIFF.prices, READINGS, BLINDINGS)
@@ -93,75 +95,80 @@ class Office:
 
 
 @pytest.fixture
-def office(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Office]:
+def parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[BillingParts]:
     monkeypatch.setattr("coordinator.emp.billing_service._PACE_S", 0.0)  # the clock stands still between two jumps
-    made = Office(tmp_path)
+    made = BillingParts(tmp_path)
     yield made
     made.store.close()
 
 
-async def test_a_bill_is_asked_for_again_and_again_but_not_too_often(office: Office, mock_clock: MockClock) -> None:
+async def test_a_bill_is_asked_for_again_and_again_but_not_too_often(
+    parts: BillingParts, mock_clock: MockClock
+) -> None:
     async with trio.open_nursery() as nursery:
-        await office.open(nursery)
-        office.ask()
-        first, gateway, message = await office.sent.receive()
+        await parts.open(nursery)
+        parts.ask()
+        first, gateway, message = await parts.sent.receive()
         times, again = [first], gateway
         for _ in range(2):
             for elapsed_s in (28.0, 4.0):
                 await trio.testing.wait_all_tasks_blocked()
                 mock_clock.jump(elapsed_s)
-            at, again, _ = await office.sent.receive()
+            at, again, _ = await parts.sent.receive()
             times.append(at)
-        office.present = set(NAMES)
+        parts.present = set(NAMES)
         await trio.testing.wait_all_tasks_blocked()
         mock_clock.jump(3.0)
-        _, other, _ = await office.sent.receive()
+        _, other, _ = await parts.sent.receive()
         nursery.cancel_scope.cancel()
     assert (gateway, again, other) == (NAMES[0], NAMES[0], NAMES[1])
     assert message.tariff == TARIFF.to_bytes()
     assert [at - first for at in times] == [0.0, 32.0, 64.0]
 
 
-async def test_answers_are_judged_and_what_nobody_asked_for_is_not(office: Office, mock_clock: MockClock) -> None:
+async def test_answers_are_judged_and_what_nobody_asked_for_is_not(parts: BillingParts, mock_clock: MockClock) -> None:
     async with trio.open_nursery() as nursery:
-        await office.open(nursery)
-        office.ask()
-        await office.sent.receive()
-        ((_, request), _) = office.billing.bills.outstanding()
-        office.delivery.receive(NAMES[0], office.good(bytes(32)))
-        office.delivery.receive("ESTK0000000009", office.good(request))
-        assert office.count("stromkreis_peer_errors_total", reason="unasked_bill") == 2
-        office.delivery.receive(NAMES[1], wire.BillDeclined(request, "interval_not_contributed"))
-        office.delivery.receive(NAMES[0], office.good(request))
-        await office.until(0, 1, 0, 1)
+        await parts.open(nursery)
+        parts.ask()
+        await parts.sent.receive()
+        ((_, request), _) = parts.billing.bills.outstanding()
+        parts.collection.receive(NAMES[0], parts.good(bytes(32)))
+        parts.collection.receive("ESTK0000000009", parts.good(request))
+        assert parts.count("stromkreis_peer_errors_total", reason="unasked_bill") == 2
+        parts.collection.receive(NAMES[1], wire.BillDeclined(request, "interval_not_contributed"))
+        parts.collection.receive(NAMES[0], parts.good(request))
+        await parts.until(0, 1, 0, 1)
         await trio.testing.wait_all_tasks_blocked()
-        office.delivery.receive(NAMES[0], office.good(request))  # it was asked twice, and answers twice
-        assert office.count("stromkreis_peer_errors_total", reason="unasked_bill") == 3
+        parts.collection.receive(NAMES[0], parts.good(request))  # it was asked twice, and answers twice
+        assert parts.count("stromkreis_peer_errors_total", reason="unasked_bill") == 3
         nursery.cancel_scope.cancel()
-    assert office.count("stromkreis_bills_total", outcome="asked") == 2
-    assert office.count("stromkreis_bills_total", outcome="verified") == 1
-    assert office.count("stromkreis_bills_total", outcome="declined") == 1
+    assert parts.count("stromkreis_bills_total", outcome="asked") == 2
+    assert parts.count("stromkreis_bills_total", outcome="verified") == 1
+    assert parts.count("stromkreis_bills_total", outcome="declined") == 1
 
 
 async def test_a_wrong_bill_is_refused_once_and_for_good(
-    office: Office, mock_clock: MockClock, caplog: pytest.LogCaptureFixture
+    parts: BillingParts, mock_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with trio.open_nursery() as nursery:
-        await office.open(nursery)
-        office.ask()
-        await office.sent.receive()
-        ((_, request), _) = office.billing.bills.outstanding()
-        office.delivery.receive(NAMES[0], replace(office.good(request), amount=bytes(16)))
-        await office.until(1, 0, 1, 0)
-        assert office.billing.judge(NAMES[0], office.good(request), 0) is None
+        await parts.open(nursery)
+        parts.ask()
+        await parts.sent.receive()
+        ((_, request), _) = parts.billing.bills.outstanding()
+        parts.collection.receive(NAMES[0], replace(parts.good(request), amount=bytes(16)))
+        await parts.until(1, 0, 1, 0)
+        assert parts.billing.judge(NAMES[0], parts.good(request), 0) is None
         nursery.cancel_scope.cancel()
-    (bill,) = office.billing.bills.page(limit=9, gateway=NAMES[0])
+    (bill,) = parts.billing.bills.page(limit=9, gateway=NAMES[0])
     assert bill.status is BillStatus.REFUSED
     assert f"the bill of gateway {NAMES[0]} is refused" in caplog.text
 
 
 async def test_a_database_that_fails_costs_nothing_but_time(
-    office: Office, mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    parts: BillingParts,
+    mock_clock: MockClock,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     broken: set[str] = set()
 
@@ -176,37 +183,41 @@ async def test_a_database_that_fails_costs_nothing_but_time(
         return call
 
     async def pass_time(elapsed_s: float, failures: int) -> None:
-        """Once the desk has noticed so many failures and waits."""
-        while len(office.failed) < failures:
+        """Once the service has noticed so many failures and waits."""
+        while len(parts.failed) < failures:
             await trio.lowlevel.checkpoint()
         await trio.testing.wait_all_tasks_blocked()
         broken.clear()
         mock_clock.jump(elapsed_s)
 
-    places = ((office.billing.bills, "outstanding"), (office.billing, "message"), (office.billing, "judge"))
+    places = (
+        (parts.billing.bills, "outstanding"),
+        (parts.billing, "message"),
+        (parts.billing, "judge"),
+    )
     for owner, name in places:
         monkeypatch.setattr(owner, name, failing(owner, name))
     async with trio.open_nursery() as nursery:
-        await office.open(nursery)
+        await parts.open(nursery)
         broken.add("outstanding")
-        office.ask()
+        parts.ask()
         await pass_time(3.0, failures=1)
-        await office.sent.receive()
-        ((_, request), _) = office.billing.bills.outstanding()
+        await parts.sent.receive()
+        ((_, request), _) = parts.billing.bills.outstanding()
         broken.add("judge")
-        office.delivery.receive(NAMES[0], office.good(request))
+        parts.collection.receive(NAMES[0], parts.good(request))
         await pass_time(31.0, failures=2)
-        assert office.billing.bills.counts()["asked"] == 2
-        await office.sent.receive()  # asked again
+        assert parts.billing.bills.counts()["asked"] == 2
+        await parts.sent.receive()  # asked again
         broken.add("message")
-        office.present = set(NAMES)
+        parts.present = set(NAMES)
         await trio.testing.wait_all_tasks_blocked()
         mock_clock.jump(3.0)
         await pass_time(3.0, failures=3)
-        _, gateway, _ = await office.sent.receive()
+        _, gateway, _ = await parts.sent.receive()
         assert gateway == NAMES[1]
-        office.delivery.receive(NAMES[0], office.good(request))
-        await office.until(1, 1, 0, 0)
+        parts.collection.receive(NAMES[0], parts.good(request))
+        await parts.until(1, 1, 0, 0)
         nursery.cancel_scope.cancel()
-    assert [each.fault for each in office.failed] == ["disk full"] * 3
+    assert [each.fault for each in parts.failed] == ["disk full"] * 3
     assert "SELECT" not in caplog.text

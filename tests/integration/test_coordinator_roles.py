@@ -19,6 +19,9 @@ from coordinator.process import CURVE_KEY_FILE, OPERATOR_TOKEN_FILE, run
 from coordinator.storage.store import Store
 from loadtest.network import Network, free_port, started
 from node.config import BillingConfig
+from node.security.module import KeyDirectory
+from node.wan.enrolment import Enroller
+from protocol.dcnet.crypto.suite import StandardSuite
 from protocol.errors import StromkreisError
 from protocol.link.tls import client_context
 from protocol.wire import Outcome
@@ -129,22 +132,24 @@ async def test_each_role_opens_the_keys_of_its_own_only(network: Network, nurser
         (config.pki_path / "tariff.key").unlink(missing_ok=True)
 
 
-async def test_the_administrator_hands_out_the_ring_services_key(
-    network: Network, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    handed: list[bytes] = []
-
-    class Noted:
-        def __init__(self, *_: object, coordinator_curve_key: bytes, endpoint: str) -> None:
-            handed.append(coordinator_curve_key)
-
-    monkeypatch.setattr("coordinator.process.Enrolment", Noted)
-    await started(nursery, partial(run, config_of(network, Role.GWA)))
-    elsewhere = config_of(network, Role.GWA).model_copy(update={"ring_curve_key": "ab" * 32})
-    await started(nursery, partial(run, elsewhere))
+async def test_the_administrator_hands_out_the_ring_services_key(network: Network, nursery: trio.Nursery) -> None:
+    await network.start_meters(nursery)
+    here = config_of(network, Role.GWA)
+    elsewhere = here.model_copy(update={"ring_curve_key": "ab" * 32, "public_endpoint": "tcp://rings.example:7300"})
+    handed = []
+    for index, config in enumerate((here, elsewhere)):
+        network.web = await started(nursery, partial(run, config))
+        store = Store(config.database_url)
+        network.token = SecretStr(Directory(store.gateways).create_token(datetime.now(UTC)))
+        store.close()
+        node = network.node_config(index, 1, f"node{index}")
+        keys = KeyDirectory(node.data_dir / "keys", StandardSuite())
+        async with Enroller(node) as enroller:
+            handed.append(await enroller.enrol(keys.open(node.gateways[0].id), node.all_gateways()[0]))
+        keys.close()
     nursery.cancel_scope.cancel()
-    kept = json.loads((elsewhere.data_dir / CURVE_KEY_FILE).read_text())
-    assert handed == [bytes.fromhex(kept["public"]), b"\xab" * 32]
+    kept = json.loads((here.data_dir / CURVE_KEY_FILE).read_text())
+    assert handed == [(here.listen, bytes.fromhex(kept["public"])), ("tcp://rings.example:7300", b"\xab" * 32)]
 
 
 def test_an_administrator_needs_an_address_to_hand_out() -> None:

@@ -24,7 +24,7 @@ from fastapi.openapi.models import OpenAPI
 from prometheus_client import CollectorRegistry
 
 from coordinator.emp.billing import Billing
-from coordinator.emp.billing_service import BillingDesk
+from coordinator.emp.billing_service import BillingService
 from coordinator.gwa import ca
 from coordinator.gwa.ca import CertificateAuthority
 from coordinator.gwa.enrolment import Directory, Enrolment
@@ -519,8 +519,8 @@ def billed(store: Store, service: Service, tmp_path: Path) -> FastAPI:
     now, metrics = datetime.now(UTC), CoordinatorMetrics(CollectorRegistry())
     authority = CertificateAuthority.create(tmp_path / "pki", now)
     billing = Billing(store, Pedersen(Edwards25519()))
-    desk = BillingDesk(billing, TariffSigner(tmp_path / "pki", authority, now), metrics)
-    return make_app(store, service, metrics, desk=desk, operator_token=TOKEN)
+    billing_service = BillingService(billing, TariffSigner(tmp_path / "pki", authority, now), metrics)
+    return make_app(store, service, metrics, billing_service=billing_service, operator_token=TOKEN)
 
 
 async def test_bills_want_the_operators_token_over_https(billed: FastAPI) -> None:

@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from sqlalchemy.exc import SQLAlchemyError
 
 from coordinator.storage import packing
-from coordinator.storage.engine import fault_of
+from coordinator.storage.engine import Database, fault_of
 from coordinator.storage.epochs import EpochRecord, RingLayout
 from coordinator.storage.store import Store
 from coordinator.storage.tables import rings
 from protocol.dcnet.machines.effects import Ended
 from protocol.dcnet.setup.schema import DEFAULT_SCHEMA, Schema
-from protocol.errors import LocalProtocolError
+from protocol.errors import LocalProtocolError, StromkreisError
 from protocol.wire import Outcome
 
 START = 1_700_000_100
@@ -273,3 +273,17 @@ def test_words(numbers: list[int]) -> None:
 @given(st.integers(0, 2**300))
 def test_positions(bitmap: int) -> None:
     assert packing.unpack_positions(packing.pack_positions(bitmap)) == bitmap
+
+
+def test_no_secret_of_the_url_is_in_the_databases_name() -> None:
+    for url in (
+        "postgresql+psycopg://user:hunter2@127.0.0.1:1/x",
+        "postgresql+psycopg://127.0.0.1:1/x?user=user&password=hunter2",
+    ):
+        database = Database(url)
+        assert "127.0.0.1:1/x" in database.name
+        assert "hunter2" not in database.name
+        with pytest.raises(StromkreisError, match="cannot be opened") as caught:
+            Store(url)
+        assert "hunter2" not in str(caught.value)
+        database.close()

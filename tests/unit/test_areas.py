@@ -4,7 +4,7 @@ import pytest
 
 from coordinator.config import EpochConfig
 from coordinator.events import Joined, To
-from coordinator.rings.areas import HEARD_S, SETTLE_S, Areas
+from coordinator.rings.areas import SETTLE_S, SILENT_S, Areas
 from coordinator.rings.epochs import AreaEpoch, Phase
 from protocol import wire
 from protocol.dcnet.crypto.suite import StandardSuite
@@ -23,7 +23,7 @@ def areas() -> Areas:
 
 def test_a_silent_gateway_is_not_here(areas: Areas) -> None:
     north = areas.areas["north"]
-    later_s = NOW_S + HEARD_S
+    later_s = NOW_S + SILENT_S
     areas.arrive(north, "ESTK0000000000", later_s)
     areas.forget_silent(later_s)
     assert areas.present_count == 6
@@ -37,16 +37,16 @@ def test_a_silent_gateway_is_not_here(areas: Areas) -> None:
 def test_an_epoch_waits_for_none_that_has_gone(areas: Areas) -> None:
     north = areas.areas["north"]
     for index in range(5):
-        areas.arrive(north, f"ESTK{index:010}", NOW_S + HEARD_S)
-    areas.forget_silent(NOW_S + HEARD_S + 1)
-    ((area, epoch),) = areas.call_due(NOW_S + HEARD_S + 1 + SETTLE_S)
+        areas.arrive(north, f"ESTK{index:010}", NOW_S + SILENT_S)
+    areas.forget_silent(NOW_S + SILENT_S + 1)
+    ((area, epoch),) = areas.call_due(NOW_S + SILENT_S + 1 + SETTLE_S)
     assert area is north
     assert "ESTK0000000005" not in area.present
     assert epoch.invite("ESTK0000000005") == [To("ESTK0000000005", epoch.call)]  # unless it comes back in time
 
 
 def test_an_area_whose_last_gateway_has_gone_calls_nobody(areas: Areas) -> None:
-    areas.forget_silent(NOW_S + HEARD_S + 1)
+    areas.forget_silent(NOW_S + SILENT_S + 1)
     assert areas.call_due(NOW_S + 1_000_000) == []
 
 
@@ -56,7 +56,7 @@ def test_a_clock_that_is_set_back_delays_no_epoch_and_keeps_nobody(areas: Areas)
     areas.forget_silent(earlier_s)
     assert areas.call_due(earlier_s + 899) == []
     assert areas.next_timer_s() == earlier_s + 900
-    areas.forget_silent(earlier_s + HEARD_S + 1)
+    areas.forget_silent(earlier_s + SILENT_S + 1)
     assert areas.present_count == 0
 
 
