@@ -60,7 +60,7 @@ peers: $(PEERS:%=.venv-peers-%/.ready) ## the environments of the interoperabili
 	touch $@
 
 # What proves the heart runs first and once, with coverage; then the others.
-# Whatever measures gets a core to itself; who waits for rounds hardly needs one, so two of those share it.
+# Whatever measures gets a core to itself; a test that waits for rounds hardly needs one, so two of those share it.
 PYTEST := $(BIN)/pytest -n auto --dist worksteal -q
 WAITING = $(PYTEST:auto=$(shell $(BIN)/python -c "import os; print(min(16, 2 * os.cpu_count()))"))
 coverage: $(VENV)/.test ## the DC-net's unit and property tests: every branch of protocol/dcnet, or it fails
@@ -74,7 +74,7 @@ test: $(VENV)/.test $(VENV)/.lab peers coverage ## every test, in parallel
 	$(WAITING) tests/integration -m rounds
 
 BENCH_PEERS := flower sml mbus
-bench: $(VENV)/.test $(BENCH_PEERS:%=.venv-peers-%/.ready) ## every figure beside the peers', into docs/benchmarks.md (QUICK=1, NAMES=)
+bench: $(VENV)/.test $(BENCH_PEERS:%=.venv-peers-%/.ready) ## every figure beside the peers', into docs/reference/benchmarks.md (QUICK=1, NAMES=)
 	$(BIN)/python -m loadtest.bench $(NAMES) $(if $(QUICK),--quick)
 
 bench-fleet: $(VENV)/.test ## up to 10,000 gateways in rings of 64, every one with its own CURVE connections (GATEWAYS="256 10000")
@@ -103,8 +103,8 @@ fuzz: .venv-fuzz/.ready ## each meter codec on atheris, one after the other (COD
 	$(@D)/bin/pip install --quiet --require-hashes -r $<
 	touch $@
 
-mutate: .venv-mutation/.ready ## change the member machine in 900 places: its tests notice, or docs/mutation.toml says why not
+mutate: .venv-mutation/.ready ## change the member machine in 900 places: its tests notice, or docs/explanation/mutation.toml says why not
 	.venv-mutation/bin/python -m mutation $(if $(JOBS),--jobs $(JOBS))
 
-docs: $(VENV)/.test ## draw the diagrams of docs/protocol.md anew from the transition tables
-	$(BIN)/python -m loadtest.diagrams --into docs/protocol.md
+docs: $(VENV)/.test ## draw the diagrams of docs/explanation/protocol.md anew from the transition tables
+	$(BIN)/python -m loadtest.diagrams --into docs/explanation/protocol.md

@@ -175,7 +175,7 @@ class CoordinatorConfig(_Section):
 
     role: Role = Role.ALL
     """all, or one of rings, gwa and emp for a process of its own; the three then meet in the same database, and share
-    the files that docs/operations.md names. Start gwa first: it makes the SM-PKI."""
+    the files that docs/howto/operations.md names. Start gwa first: it makes the SM-PKI."""
 
     listen: ZmqEndpoint = "tcp://127.0.0.1:7300"
     """ZeroMQ endpoint (CURVE) for gateways: epochs, round ledger, relay. Port 0 takes a free one."""

@@ -2,7 +2,7 @@
 The invariant of every LMN codec: any bytes, whole or in pieces, give readings or RemoteProtocolError and nothing else.
 
 `hold` states it for one input: the decoder never raises, gives the same items however its input is cut, and every
-item is a reading that can be shown or an error that can be told.  Bounds are the fuzzer's to watch (time for one
+item is a reading that can be shown or an error that can be reported.  Bounds are the fuzzer's to watch (time for one
 input, memory of the process) and the tests' (`reader.buffered` and the like).
 
 Check sums would keep a fuzzer at the door: one input in 65,536 gets past 16 bits.  So each input is tried twice, as it

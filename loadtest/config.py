@@ -1,5 +1,5 @@
 """
-What `stromkreis meters` can be told: how many simulated meters, of which kind, and how fast their time runs.
+The configuration of `stromkreis meters`: how many simulated meters, of which kind, and how fast their time runs.
 
 One section `[meters]` of the configuration file; the loader belongs to the command line.
 """

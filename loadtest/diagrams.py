@@ -2,7 +2,7 @@
 The state diagrams of the documentation, drawn from the machines' own transition tables.
 
     python -m loadtest.diagrams                          print them
-    python -m loadtest.diagrams --into docs/protocol.md  draw them anew between the marks of a document
+    python -m loadtest.diagrams --into docs/explanation/protocol.md  draw them anew between the marks of a document
 
 A table is what a machine holds its events to, deadlines included, so a picture made from it cannot say anything else.
 """

@@ -29,7 +29,7 @@ class LyingHead(MemberHarness):
     """
     Surrounds the member at `position`; all sets of members are collections of positions.
 
-    The messages it makes are about attempt `attempt` of round `round_` unless told otherwise, E and U are everybody.
+    The messages it makes are about attempt `attempt` of round `round_` by default, E and U are everybody.
     """
 
     def __init__(

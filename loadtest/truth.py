@@ -3,9 +3,9 @@ Ground truth: what every opened total must be, slot by slot, from the simulated 
 
 The checker knows what no part of the system knows: every household's register in every quarter hour.  It walks the
 coordinator's round ledger in time and keeps, for each gateway, the quarter hour of the last round that opened with it.
-Energy is the difference since then (aggregation.md, section 7), so a round that was lost must reappear in the next one
-and nothing may appear twice; power is a snapshot; slot 0 counts.  Conservation is checked apart from the slots, on the
-sums of a whole run: two faults that cancel in one are seen in the other.
+Energy is the difference since then (docs/explanation/protocol.md, section 4), so a round that was lost must reappear
+in the next one and nothing may appear twice; power is a snapshot; slot 0 counts.  Conservation is checked apart from
+the slots, on the sums of a whole run: two faults that cancel in one are seen in the other.
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@
 cosmic-ray makes the mutants; here they are tried on all cores, each worker in a copy of the sources, as
 `[tool.stromkreis.mutation]` in pyproject.toml says.  What was tried is kept in out/mutate, in a session for exactly
 these sources: an interrupted run goes on where it stopped.  The run holds if every survivor is explained in
-docs/mutation.toml and every explanation explains a survivor; otherwise it says which do not, and exits with 1.
+docs/explanation/mutation.toml and every explanation explains a survivor; otherwise it says which do not, and exits
+with 1.
 """
 
 from __future__ import annotations
@@ -134,12 +135,12 @@ def _judge(session: WorkDB) -> int:
             outcomes.append("not tried")
             broken.append((mutation.operator_name, result.output))
     print(f"{len(outcomes)} mutants: {survivors.tally(outcomes)}")
-    unexplained, idle = survivors.compare(alive, survivors.explained(ROOT / "docs" / "mutation.toml"))
+    unexplained, idle = survivors.compare(alive, survivors.explained(ROOT / "docs" / "explanation" / "mutation.toml"))
     if unexplained:
-        print("\nNothing explains why these live; add a test, or a reason to docs/mutation.toml:")
+        print("\nNothing explains why these live; add a test, or a reason to docs/explanation/mutation.toml:")
         print(survivors.as_toml(unexplained))
     if idle:
-        print(f"\nExplained in docs/mutation.toml, but no survivor:\n{survivors.as_toml(idle)}")
+        print(f"\nExplained in docs/explanation/mutation.toml, but no survivor:\n{survivors.as_toml(idle)}")
     for name, output in broken:
         print(f"\n{name} could not be tried: {output}")
     return int(bool(unexplained or idle or broken))

@@ -34,7 +34,7 @@ def from_diff(definition: str | None, operator: str, diff: str) -> Mutant:
 
 
 def explained(path: Path) -> dict[Mutant, str]:
-    """The survivors of docs/mutation.toml, each with the reason why nothing can notice it."""
+    """The survivors of docs/explanation/mutation.toml, each with the reason why nothing can notice it."""
     groups = tomllib.loads(path.read_text(encoding="utf-8"))["explained"]
     return {Mutant(*names): group["why"] for group in groups for names in group["mutants"]}
 
@@ -69,7 +69,7 @@ def within(place: Place, spans: Sequence[tuple[Place, Place]]) -> bool:
 
 
 def as_toml(mutants: Iterable[Mutant]) -> str:
-    """The mutants as docs/mutation.toml lists them."""
+    """The mutants as docs/explanation/mutation.toml lists them."""
     quoted = (tuple(part.replace("\\", "\\\\").replace('"', '\\"') for part in each) for each in mutants)
     return "\n".join("  [" + ", ".join(f'"{part}"' for part in each) + "]," for each in quoted)
 

@@ -1,5 +1,5 @@
 """
-What a node process can be told: which gateways it hosts, which meters they read, whom they report to.
+The configuration of a node process: which gateways it hosts, which meters they read, whom they report to.
 
 One section `[node]` of the configuration file; the loader belongs to the command line.  One gateway in the field and
 thousands in a load test are the same section: gateways are listed one by one, or made by `[node.fleet]` from a count
@@ -113,7 +113,7 @@ class LinkConfig(_Section):
     """Where a head listens; port * takes a free one a head, which is what a process with many gateways needs."""
 
     public_host: str | None = None
-    """Host that members are told to connect to, if it differs from the one in `listen` (NAT, container)."""
+    """Host that members connect to, if it differs from the one in `listen` (NAT, container)."""
 
 
 class MeterReadingConfig(_Section):
@@ -143,7 +143,7 @@ class MeterReadingConfig(_Section):
 
 
 class MeteringLogConfig(_Section):
-    """What the metering log keeps (docs/operations.md, metering log).  It is encrypted."""
+    """What the metering log keeps (docs/howto/operations.md, metering log).  It is encrypted."""
 
     keep_days: Annotated[int, Field(ge=1, le=3_660)] = 400
     """Days for which the values of registration times (quarter hours) are kept. Raising it costs some 3 KB a day, meter
@@ -204,7 +204,7 @@ class PolicyConfig(_Section):
 
 
 class BillingConfig(_Section):
-    """What this node's gateways answer when they are asked for a bill (docs/protocol.md, bills)."""
+    """What this node's gateways answer when they are asked for a bill (docs/explanation/protocol.md, bills)."""
 
     keep_days: Annotated[int, Field(ge=1, le=1_500)] = 100
     """Days for which committed values wait for their bill; then they are deleted and can never be billed. Raising it
@@ -228,7 +228,7 @@ class NodeConfig(_Section):
 
     data_dir: Path = Path("var/node")
     """Directory of everything durable: register store and keys, one of each a process. Never put an older copy of it
-    back: a reading would be contributed twice (docs/operations.md says what to back up)."""
+    back: a reading would be contributed twice (docs/howto/operations.md says what to back up)."""
 
     coordinator: WebAddress = "https://127.0.0.1:7381"
     """The coordinator's HTTPS address, for enrolment; it answers with the ZeroMQ endpoint and its key."""

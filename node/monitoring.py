@@ -22,7 +22,7 @@ Health = Callable[[], str | None]
 
 
 class _Config(anycorn.Config):
-    """anycorn's settings; an address that cannot be bound is told by its name."""
+    """anycorn's settings; an address that cannot be bound is named in the error."""
 
     def create_sockets(self) -> Sockets:
         try:

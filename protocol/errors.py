@@ -1,5 +1,5 @@
 """
-Whose fault is it?  Every failure in this house is one of three kinds.
+Whose fault is it?  Every failure is one of three kinds.
 
 A peer's bytes can only ever raise `RemoteProtocolError`: the driver closes that peer's connection, counts it
 and carries on.  Calling a machine in a way its state forbids is `LocalProtocolError`: a defect of ours.  Where

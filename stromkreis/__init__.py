@@ -1,1 +1,1 @@
-"""The command line: the front door to all rooms."""
+"""The command line: one command for each service and tool."""

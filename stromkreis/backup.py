@@ -28,7 +28,7 @@ def backup(
     Copy a coordinator's data while it runs: database, PKI, CURVE key, operator's token.
 
     The copy is as secret as the keys in it, and readable to you alone. To restore, put it in the place of `data_dir`
-    while no coordinator runs. Nodes are not for copying: see docs/operations.md.
+    while no coordinator runs. Nodes are not for copying: see docs/howto/operations.md.
 
     Example: stromkreis backup -c stromkreis.toml /media/safe/2026-11-26
     """

@@ -83,7 +83,9 @@ def _options(
 @app.command()
 def publish(
     context: typer.Context,
-    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="Tariff in JSON; see docs/operations.md.")],
+    file: Annotated[
+        Path, typer.Argument(exists=True, dir_okay=False, help="Tariff in JSON (docs/howto/operations.md).")
+    ],
 ) -> None:
     """
     Sign a tariff and publish it; prints the digest that names it from then on.

@@ -64,7 +64,7 @@ Layouts = Annotated[
     typer.Option(
         "--layout",
         metavar="NAME|FILE.toml",
-        help="What a DLMS list means that names nothing (may be given several times; docs/lmn.md has the form).",
+        help="What a DLMS list means that names nothing (repeatable; docs/reference/lmn.md has the form).",
     ),
 ]
 _OPTION_NAMES = {"layouts": "--layout", "medium": "--medium"}

@@ -1,4 +1,4 @@
-"""What to try at the desk when a meter gives nothing: advice by the reason of an error, with the line as it is set."""
+"""What to try when a meter gives nothing: advice by the reason of an error, with the line as it is set."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
 """
 The bytes of a live line for a codec that pulls them, and a word where nothing comes of them.
 
-A line at the wrong speed and a meter that must be asked look alike to a codec: no telegram.  So it is told apart here,
-every `PATIENCE_S`: nothing came, or something came and no telegram was in it, with its beginning to recognise it by.
+A line at the wrong speed and a meter that must be asked look alike to a codec: no telegram.  So it is distinguished
+here, every `PATIENCE_S`: nothing came, or something came and no telegram was in it, with its beginning to recognise it
+by.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class LiveByteSource:
         self._settings = line_settings(link)
         self._heard_size = 0
         self._beginning = b""
-        self._is_news = False  # anything decoded, or an error told, since the last word
+        self._has_output = False  # anything decoded, or an error reported, since the last hint
 
     def chunks(self) -> Iterator[bytes]:
         """What comes, until the link ends."""
@@ -50,9 +51,9 @@ class LiveByteSource:
             yield data
 
     def noted(self, items: Iterator[_T]) -> Iterator[_T]:
-        """The items as they are; each is news."""
+        """The items as they are; each counts as output."""
         for item in items:
-            self._is_news = True
+            self._has_output = True
             yield item
 
     async def _receive(self, until: float) -> bytes | None:
@@ -64,15 +65,15 @@ class LiveByteSource:
         return None
 
     def _say(self) -> None:
-        if not self._is_news and not self._heard_size:
+        if not self._has_output and not self._heard_size:
             typer.echo(
                 f"nothing heard for {PATIENCE_S:.0f} s{self._settings}: what must be asked is silent until --ask",
                 err=True,
             )
-        elif not self._is_news:
+        elif not self._has_output:
             typer.echo(
                 f"{self._heard_size} bytes in {PATIENCE_S:.0f} s and no telegram of {self._protocol} in them"
                 f"{self._settings}: another protocol, baud= or frame=? They begin {self._beginning.hex(' ')}",
                 err=True,
             )
-        self._is_news, self._heard_size, self._beginning = False, 0, b""
+        self._has_output, self._heard_size, self._beginning = False, 0, b""

@@ -2,7 +2,7 @@
 `stromkreis parameters`: what a ring must look like for a threat, in words that an operator can decide by.
 
 All mathematics is in `protocol.dcnet.parameters.choice`; here it becomes a sentence and a table: each number, what it
-means for the running of the ring, and what is tolerated.  Unless told otherwise the numbers are those that the
+means for the running of the ring, and what is tolerated.  Unless options say otherwise the numbers are those that the
 coordinator and every gateway use.  An impossible wish ends with its reason and exit code 1.
 """
 

@@ -1,5 +1,5 @@
 """
-The commands that stay: `coordinator`, `node` and `meters`, each one trio run until it is told to stop.
+The commands that stay: `coordinator`, `node` and `meters`, each one trio run until a signal stops it.
 
 SIGTERM and Ctrl-C cancel the run; what must not be cut off (a durable write, a goodbye) shields itself.
 With STROMKREIS_LIFELINE=stdin the end of standard input stops them too: so a parent takes its children along even when

@@ -220,7 +220,7 @@ async def _search(profile: MeterProfile, baudrates: Sequence[int], stores: LmnSt
                 await stream.set_baudrate(baudrate)
             found = await Bus(stream, Timing(baudrate)).search()
             for mask in found.collisions:
-                typer.echo(f"several meters answer to {mask.number} and cannot be told apart", err=True)
+                typer.echo(f"several meters answer to {mask.number} and cannot be distinguished", err=True)
             for device in found.meters:
                 address = device.number + device.to_transport()[4:].hex().upper()
                 write_line(f"{device}  address={address}  baud={baudrate}")

@@ -1,5 +1,5 @@
 """
-All benchmarks in one run: JSON into out/bench, the table into docs/benchmarks.md.
+All benchmarks in one run: JSON into out/bench, the table into docs/reference/benchmarks.md.
 
     python -m loadtest.bench [names] [--quick]
 
@@ -36,7 +36,7 @@ _SUITES: dict[str, tuple[str, Callable[..., list[Row]]]] = {
     "metering_log": ("Metering log", metering_log.rows),
 }
 _OUT = Path("out/bench")
-_TABLE = Path("docs/benchmarks.md")
+_TABLE = Path("docs/reference/benchmarks.md")
 
 
 def main() -> int:

@@ -1,5 +1,5 @@
 """
-What it costs the coordinator to judge a month's bill: from its own database, as the bill desk does it.
+What it costs the coordinator to judge a month's bill: from its own database, as the billing service does it.
 
     python -m loadtest.bench bills
 

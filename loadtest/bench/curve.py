@@ -111,7 +111,7 @@ async def _half(
 
 
 async def _be_the_other_half(folder: Path, begin_s: float, rounds: int) -> None:
-    """The second process: it is told the head's address on its standard input."""
+    """The second process: it reads the head's address from its standard input."""
     ring = Ring.grow(StandardSuite(), _SEED, 0, N, Timing.spread(begin_s, PERIOD_S))
     members: list[Membership] = []
 

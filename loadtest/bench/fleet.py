@@ -156,7 +156,7 @@ class Fleet:
         self.costs.clear()
         for each in (self.ledgers, *self.workers):
             await each.tell(costs=True)
-        await self.until("processes have told their costs", lambda: len(self.costs), len(self.workers) + 1)
+        await self.until("processes have reported their costs", lambda: len(self.costs), len(self.workers) + 1)
         return list(self.costs)
 
     async def play(self, round_: int, opens_s: float, *, churn: bool, back: int | None) -> list[dict[str, Any]]:

@@ -91,7 +91,7 @@ def say(**what: Any) -> None:
 
 
 async def commands() -> AsyncIterator[dict[str, Any]]:
-    """What we are told, one by one."""
+    """The commands received, one by one."""
     async for line in trio.wrap_file(sys.stdin):
         yield json.loads(line)
 
@@ -250,7 +250,7 @@ class Gateway:
         self._sit_down.set()
 
     def crash(self) -> None:
-        """Go away: tasks and connections are gone at once, nobody is told."""
+        """Go away: tasks and connections are gone at once, without a farewell."""
         self._scope.cancel()
 
 

@@ -1,5 +1,5 @@
 """
-Flower's SecAgg+ as a process that is told what to do over its standard input.
+Flower's SecAgg+ as a process that reads its commands from its standard input.
 
 Runs in a virtual environment of its own (`requirements-peers-flower.lock`), which has the peer and nothing of ours;
 hence it imports nothing of ours.  One JSON object per line in, one out, times are CPU seconds:
@@ -11,7 +11,7 @@ hence it imports nothing of ours.  One JSON object per line in, one out, times a
     {"do": "share" | "combine", "size": .., "threshold": .., "shares": .., "times": ..} -> seconds a call
 
 A round is the real workflow against the real client mod.  In place of Flower's network stands a loop that hands each
-client a copy of its message and times it, so that server and clients can be told apart; neither side's time includes
+client a copy of its message and times it, so that server and clients can be distinguished; neither side's time includes
 the copying.  Dropped clients fall silent after they have shared their keys, when their masked vector is due.
 """
 

@@ -1,5 +1,5 @@
 """
-SML decoding by other people's libraries, as a process that is told what to do over its standard input.
+SML decoding by other people's libraries, as a process that reads its commands from its standard input.
 
 Runs in a virtual environment of its own (`requirements-peers-sml.lock`), which has the peers and nothing of ours; hence
 it imports nothing of ours.  One JSON object per line in, one out:

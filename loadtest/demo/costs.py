@@ -3,7 +3,7 @@ What the demo's processes take: CPU, memory, bytes on their links, and how long 
 
 The system is asked for CPU and memory, the processes' own `/metrics` for the rest, as an operator's Prometheus would.
 A process that is killed and started again counts anew; so the figures of each life are added up, from the first round
-on, and what came before it (enrolment, keys, deals) is told apart as set-up.
+on, and what came before it (enrolment, keys, deals) is counted apart as set-up.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ combination with factors a (shares) and c (net sums) tells something about readi
 cancels. All such combinations are the null space of a matrix, computed exactly modulo a prime.
 
 Net sums are a function of the single masks, so they can only tell less; how much less is seen where a member has two
-or more neighbours outside of its roster that were told otherwise.
+or more neighbours outside of its roster that received another one.
 """
 
 from loadtest.exhaustive.model import Ring

@@ -116,7 +116,7 @@ def generate(
     advance: Callable[[int], None] = lambda _households: None,
 ) -> Households:  # fmt: skip
     """
-    The households of a seed.  `advance` is told how many more are done.
+    The households of a seed.  `advance` is called with how many more are done.
 
     Raises StromkreisError for sizes out of range and where the appliance models are not installed.
     """

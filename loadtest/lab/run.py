@@ -30,7 +30,7 @@ from protocol.errors import StromkreisError
 
 PACKAGES = ("stromkreis", "antgen", "numpy", "scipy", "scikit-learn", "phe")
 Advance = Callable[[str, int, int], None]
-"""Told what is done (stage, how much of it, of how much)."""
+"""Called with what is done (stage, how much of it, of how much)."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@ A simulated meter that speaks IEC 62056-21, modes A to D, over any trio stream: 
 
 It does what a real one does and what drivers get wrong: it answers only to its own address or to nobody's, waits
 before it speaks, changes its speed only after the acknowledgement in mode C and unasked in mode B, repeats its data
-block when told NAK, and puts a block check behind it.  Registers come from a callback, so that one load profile
+block on NAK, and puts a block check behind it.  Registers come from a callback, so that one load profile
 feeds every protocol.
 """
 

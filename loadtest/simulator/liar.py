@@ -1,9 +1,9 @@
 """
 A head that lies: it runs the real machine and twists what leaves it, to get more than the one sum it may have.
 
-Each lie aims at a rule of aggregation.md, section 6; a round's lie is drawn at random, so that they also combine over
-the rounds.  Corrupt gateways other than the head follow the protocol and lend the adversary their keys, which the
-exposure accounts for.
+Each lie aims at a rule of docs/explanation/protocol.md, section 7; a round's lie is drawn at random, so that they also
+combine over the rounds.  Corrupt gateways other than the head follow the protocol and lend the adversary their keys,
+which the exposure accounts for.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 From register values to what a gateway puts into a ring, and back from results to what still has to go.
 
 Energy slots are differences of a cumulative register since the last contribution that is known to have been opened
-(aggregation.md, section 7), so energy of rounds that were missed or void rides in the next one and is never lost and
-never counted twice.  Snapshots (power) go as they are.  The gateway's first reading ever is the zero of its account.
+(docs/explanation/protocol.md, "Carried energy"), so energy of rounds that were missed or void rides in the next one
+and is never lost and never counted twice.  Snapshots (power) go as they are.  The gateway's first reading ever is the
+zero of its account.
 
 A ring may want noise in a slot: it is drawn when the contribution is built, is durable with it, and goes into the sum
 alone.  The account moves by the true registers, so no noise is carried, taken back or counted twice.

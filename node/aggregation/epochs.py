@@ -84,7 +84,7 @@ class Epochs:
     Those of one gateway.
 
     `devices` are its meters.  `post` sends a message to the coordinator; `ask_account` asks it for the result that
-    `unsettled` waits for; `use_grid` is told the registration periods of each new epoch.  `serve_in` a nursery before
+    `unsettled` waits for; `use_grid` gets the registration periods of each new epoch.  `serve_in` a nursery before
     anything is received.
     """
 

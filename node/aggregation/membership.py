@@ -212,7 +212,7 @@ class Membership:
             self._head.expel(self._expelled)
 
     async def _hear(self, message: wire.RingMessage) -> None:
-        """A head that was told of the expelled starts no attempt with one; a head that does gets no share of ours."""
+        """A head that knows the expelled starts no attempt with one; a head that does gets no share of ours."""
         self.last_heard_s = now_s = self._context.clock()
         if isinstance(message, wire.Open) and self.view.from_wire(message.expected) & self._expelled:
             raise RemoteProtocolError("expelled_member", "the expected set has a member that was shut out")

@@ -4,9 +4,9 @@ end (BSI TR-03109-1 detailed specification 3 and 9.3.1, 9.3.2).
 
 Intuition: what a meter holds is only known once it shows it.  So each step is one of two: make the next certificate,
 write it down and send it; or, in a later session, see that it is in use and forget the old one.  A lost answer, a crash
-anywhere between and a meter that was told twice all come out the same, and neither end is ever locked out: until it is
-seen in use the gateway believes the meter under both of its certificates, and shows its own next one first and the old
-one after it.
+anywhere between and a meter that received them twice all come out the same, and neither end is ever locked out: until
+it is seen in use the gateway believes the meter under both of its certificates, and shows its own next one first and
+the old one after it.
 
 The first pair comes with the configuration; what is renewed lives in the node's store and counts as long as the
 configuration names the pair that it grew from.  A new pair there (a meter paired anew) wins.  Past its end no

@@ -68,8 +68,8 @@ class MeterProfile(BaseModel):
     that leave it out, `time_zone` that of stamps without an offset.  `wake_up`: an IEC 62056-21 meter on a battery.
     `mode_e`: DLMS behind the hand-over of IEC 62056-21 at an optical head.
     `layouts` (in a URL with commas between them) say what the lists of a DLMS meter mean that names nothing: shipped
-    ones by name, own ones by file (docs/lmn.md).  `map` says the same of a Modbus meter's registers: `sunspec` for one
-    that describes itself, a shipped table by name, an own one by file.
+    ones by name, own ones by file (docs/reference/lmn.md).  `map` says the same of a Modbus meter's registers:
+    `sunspec` for one that describes itself, a shipped table by name, an own one by file.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
@@ -118,7 +118,7 @@ class MeterProfile(BaseModel):
 
     @property
     def name_on_bus(self) -> str:
-        """What the meter calls itself, where a driver must be told."""
+        """What the meter calls itself, where a driver must know."""
         return self.device if self.meter_id in {"", ANY_METER} else self.meter_id
 
     @property

@@ -15,9 +15,9 @@ Complications, and why they are here:
   a clock) is an event every time.
 - A register that may not be billed (no check sum, an impulse, a meter in error) is handed on and is an event: it will
   be missing from the gateway's account.
-- On a radio link the neighbours' meters are heard too, which is no fault; on a wire a stranger is one.
-- Where several meters push on one bus, or strangers are heard on it, the bus is never silent: each meter's own silence
-  is watched beside it.
+- On a radio link the neighbours' meters are heard too, which is no fault; on a wire an unknown meter is one.
+- Where several meters push on one bus, or unknown ones are heard on it, the bus is never silent: each meter's own
+  silence is watched beside it.
 """
 
 from __future__ import annotations
@@ -175,7 +175,7 @@ def _buses(profiles: Sequence[MeterProfile], drivers: Mapping[str, Driver], stor
         meter_id = profile.meter_id or profile.device
         if meter_id in bus.by_meter_id:
             if meter_id == ANY_METER:
-                raise LocalProtocolError(f"several meters on {profile.link}: each needs its id= to be told apart")
+                raise LocalProtocolError(f"several meters on {profile.link}: each needs its id= to be distinguished")
             raise LocalProtocolError(f"two meters {meter_id!r} on one link")
         bus.by_meter_id[meter_id] = profile
         bus.profiles.append(profile)

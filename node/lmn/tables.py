@@ -1,8 +1,8 @@
 """
 Tables that say what a meter's numbers mean, as TOML files: shipped ones inside a package, a user's own beside it.
 
-Lists of DLMS without names and registers of Modbus are both told so.  A table that is none is refused with its place
-and with what was expected there.
+Lists of DLMS without names and registers of Modbus are both described so.  A table that is none is refused with its
+place and with what was expected there.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ class MonotonicWatch:
     """
     Remembers each meter's last second and last counters; says what fell.
 
-    A fall is news once: the lower value is the new base, as after an exchange of the meter.  Bounded by
+    A fall is reported once: the lower value is the new base, as after an exchange of the meter.  Bounded by
     `register_count_max` registers; beyond it, registers not seen before are not watched.
     """
 
@@ -82,7 +82,7 @@ class MonotonicWatch:
             if value * 10 ** (reading.scaler - low) < before * 10 ** (scaler - low):
                 fallen.append(Fallen(reading.device, "decremented_counter", obis))
             self._counters[key] = (value, reading.scaler)
-        # Where the message's own second is not told, the latest of its values' stands for it.
+        # Where the message's own second is not known, the latest of its values' stands for it.
         for device, second in latest_s.items():
             if self._room(device in self._seconds):
                 if second < self._seconds.get(device, second):

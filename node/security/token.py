@@ -6,7 +6,7 @@ that asks the token for each signature (CKM_ECDSA) and each shared point (CKM_EC
 token's own).  What is sealed is AES-256-GCM under the token's key, with its label as additional data.
 
 One session serves the process, one call at a time; where it breaks (a daemon that was restarted, a token that was
-plugged out and in) it is opened anew once before the error is told.  Shown with SoftHSM 2.6 on all four curves.
+plugged out and in) it is opened anew once before the error is raised.  Shown with SoftHSM 2.6 on all four curves.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class TokenBackend:
         """The key of a name that `make_key` gave."""
         if not name.startswith(_PREFIX):
             raise StromkreisError(
-                "the keys are in files, and the node is told to use a token (node.security.library): enrol anew under"
+                "the keys are in files, and the configuration names a token (node.security.library): enrol anew under"
                 " another id, or leave the token out"
             )
         identifier = bytes.fromhex(name.removeprefix(_PREFIX))

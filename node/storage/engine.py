@@ -11,7 +11,7 @@ Why it is as it is:
 - A lock file keeps a second process out.  Two processes on one store would serve two attempts of a round with the same
   reading, which is the one thing a gateway must never do.  A backup that is put back does the same.
 - What the database refuses of one gateway does not touch the others: the transaction is then begun anew, with a
-  savepoint for each write.  If it fails as a whole, each write gets one of its own before anybody is told that it
+  savepoint for each write.  If it fails as a whole, each write gets one of its own before anybody is informed that it
   failed.
 - The writer finishes what is queued before it lets itself be cancelled, and a write that finds no writer fails: nobody
   waits for ever, and nobody takes an unwritten contribution for a written one.

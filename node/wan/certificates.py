@@ -2,8 +2,8 @@
 A gateway's certificates over their life: checked when they come, renewed before they end, neighbours' revoked.
 
 One task of the node looks every `revocation_check_s`: it fetches the revocation lists, keeps them beside the keys for
-the next start, and asks for the next triple of each gateway whose certificates end soon.  What fails is told and tried
-again; until the lists end everything goes on with those that are here.
+the next start, and asks for the next triple of each gateway whose certificates end soon.  What fails is reported and
+tried again; until the lists end everything goes on with those that are here.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ class CertificateKeeper:
         return min(ends) - self._now() < self._renew_before
 
     async def _attempt(self, what: str, work: Callable[..., Any], *arguments: Any) -> bool:
-        """Whether it worked; a failure is told once, and once that it is over."""
+        """Whether it worked; a failure is reported once, and once that it is over."""
         try:
             await work(*arguments)
         except (httpx.HTTPError, OSError, KeyError, ValueError, StromkreisError) as error:

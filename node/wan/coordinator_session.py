@@ -100,7 +100,9 @@ class CoordinatorSession:
         try:
             message = wire.decode(data, wire.FROM_COORDINATOR)
             if isinstance(message, wire.Refused):
-                log.info("gateway %s is told for epoch %d: %s", self._identity, message.epoch, message.reason)
+                log.info(
+                    "gateway %s: the coordinator says of epoch %d: %s", self._identity, message.epoch, message.reason
+                )
             else:
                 await handler.receive(message)
         except RemoteProtocolError as error:

@@ -1,5 +1,5 @@
 """
-One per process: the ZeroMQ context, the tasks that watch its sockets and its deadlines, and the doorman.
+One per process: the ZeroMQ context, the tasks that watch its sockets and its deadlines, and the ZAP authenticator.
 
 libzmq looks for the ZAP handler inside the context of the listening socket, so there is one of each, and whoever wants
 a link gets it here.
@@ -136,7 +136,7 @@ class LinkContext:
 
         Returns at once; libzmq connects, and reconnects, in the background.  Raises `LinkError` for an endpoint that is
         malformed or when sockets or file descriptors ran out, and for every transport but TCP: addresses come from
-        peers, and `inproc` leads to the doorman of this very process.
+        peers, and `inproc` leads to the ZAP authenticator of this very process.
         """
         if not endpoint.startswith("tcp://"):
             raise LinkError(f"cannot connect to {endpoint}: expected tcp://HOST:PORT")

@@ -34,7 +34,7 @@ class LinkLimits:
     `reconnect_s`, `reconnect_s_max`: first pause and largest pause before a new attempt; libzmq doubles it while TCP
         is refused.  Each connection stretches both by a random factor of 1 to 2, since libzmq does not jitter once a
         maximum is set and a restarted coordinator would see its whole fleet in lockstep.
-    `refusal_delay_s`: how long a listener lets a refused key wait for the bad news.  libzmq's client retries a refused
+    `refusal_delay_s`: how long a listener lets a refused key wait for its refusal.  libzmq's client retries a refused
         handshake at `reconnect_s` for ever without doubling; the delay is what paces it.  Below `handshake_s`.
     `linger_s`: how long closing may take to flush what was sent.  0 loses the last messages of a good-bye.
     """

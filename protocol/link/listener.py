@@ -153,7 +153,7 @@ class Listener:
         await self.aclose()
 
     async def admit(self, public_key: bytes) -> tuple[str | None, float]:
-        """For the doorman: the User-Id of `public_key` (32 bytes), or None, and how long to hold a refusal, in s."""
+        """For ZAP: the User-Id of `public_key` (32 bytes), or None, and how long to hold a refusal, in s."""
         name = self._authorise(public_key)
         if isinstance(name, Awaitable):
             name = await name

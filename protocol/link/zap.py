@@ -1,5 +1,5 @@
 """
-The doorman: ZAP, the ZeroMQ Authentication Protocol (ZeroMQ RFC 27), for CURVE keys.
+ZAP, the ZeroMQ Authentication Protocol (ZeroMQ RFC 27), for CURVE keys.
 
 libzmq asks it once per handshake, over an in-process socket, after the client has proved that it holds the secret half
 of the key it shows (RFC 26, the vouch).  Each listener has a ZAP domain of its own, so that every listener is asked

@@ -2,8 +2,8 @@
 Requests for certificates: PKCS#10, and the package of three in which a gateway asks for its triple.
 
 A package is a SEQUENCE of the three requests, signature, encryption, TLS, in this order.  Each is signed by its own key
-(also the one that later only agrees on keys: that signature proves possession and nothing else).  Who asks is told by a
-detached CMS signature over the package: by the quality seal's key at enrolment, by the present one at renewal.
+(also the one that later only agrees on keys: that signature proves possession and nothing else).  Who asks is shown by
+a detached CMS signature over the package: by the quality seal's key at enrolment, by the present one at renewal.
 """
 
 from __future__ import annotations

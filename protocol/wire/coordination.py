@@ -88,7 +88,7 @@ class EpochCall(Message):
 
 @message(3, Sender.GATEWAY)
 class Join(Message):
-    """A gateway's fresh epoch key, signed with its certified signature key (aggregation.md, section 3)."""
+    """A gateway's fresh epoch key, signed with its certified key (docs/explanation/protocol.md, section 3)."""
 
     epoch: Epoch
     public_key: Key

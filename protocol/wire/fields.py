@@ -20,7 +20,7 @@ MAX_AREA = 16_384  # gateways of one area: their epoch keys, with a ring of 200,
 MAX_SLOTS = 4096
 MAX_ROUNDS = 1 << 20
 MAX_FRAME_SIZE = 8 << 20  # every field alone at its bound fits; a link carries less (LinkLimits.message_bytes_max)
-MAX_ATTEMPTS = 3  # aggregation.md, section 5
+MAX_ATTEMPTS = 3  # of one round; docs/explanation/protocol.md, section 4
 
 Read = Callable[[msgpack.Unpacker], Any]  # takes one field off the front, or raises for what it may not be
 

@@ -314,7 +314,7 @@ segments, pending = bytearray(), GXByteBuffer()  # of a request that is under wa
 
 
 def in_hdlc(info):
-    """The next frame: windows of one, see docs/lmn.md."""
+    """The next frame: windows of one, see docs/reference/lmn.md."""
     if info.command == Command.SNRM:
         settings.hdlc.maxInfoTX = settings.hdlc.maxInfoRX = 128
         GXDLMS.parseSnrmUaResponse(info.data, settings.hdlc)

@@ -40,7 +40,7 @@ NOT_STATE = {
     "view", "position", "_place", "events",
 }  # fmt: skip
 
-Given = frozenset[tuple[Any, ...]]  # what has left the house: ("share", attempt, E), ("confirm", attempt, E, U), ...
+Given = frozenset[tuple[Any, ...]]  # what has been sent: ("share", attempt, E), ("confirm", attempt, E, U), ...
 
 
 class Broken(AssertionError):

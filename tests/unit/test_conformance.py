@@ -1,4 +1,4 @@
-"""docs/conformance.md: every requirement of its chapters is there, and every test that it names."""
+"""docs/reference/conformance.md: every requirement of its chapters is there, and every test that it names."""
 
 import csv
 import re
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-TABLE = (ROOT / "docs/conformance.md").read_text(encoding="utf-8")
+TABLE = (ROOT / "docs/reference/conformance.md").read_text(encoding="utf-8")
 LIST = ROOT / "../shared/reference/requirements.csv"
 CHAPTERS = (
     "REQ.Zertifikate",

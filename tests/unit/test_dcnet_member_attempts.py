@@ -1,5 +1,5 @@
 """
-Rules 1 and 2 of aggregation.md, section 6: one attempt of a round is served, and only the dropped are given away.
+Rules 1 and 2 of protocol.md, section 7: one attempt of a round is served, and only the dropped are given away.
 
 The member sits at position 0 of a ring of six; its neighbours are 1, 2, 4 and 5, and 3 is none.
 """

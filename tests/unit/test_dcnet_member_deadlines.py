@@ -1,5 +1,5 @@
 """
-Rule 6 of aggregation.md, section 6: every wait of a member has a deadline.
+Rule 6 of docs/explanation/protocol.md, section 7: every wait of a member has a deadline.
 
 The member sits at position 0 of a ring of six; its neighbours are 1, 2, 4 and 5, and 3 is none.
 """

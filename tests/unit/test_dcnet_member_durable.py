@@ -1,5 +1,5 @@
 """
-Rule 5 of aggregation.md, section 6: what leaves is durable before, and a restarted member goes on from there.
+Rule 5 of protocol.md, section 7: what leaves is durable before, and a restarted member goes on from there.
 
 The member sits at position 0 of a ring of six; its neighbours are 1, 2, 4 and 5, and 3 is none.
 """

@@ -1,5 +1,5 @@
 """
-Rules 3 and 4 of aggregation.md, section 6: what must be confirmed before a reveal, and which sets and heads count.
+Rules 3 and 4 of protocol.md, section 7: what must be confirmed before a reveal, and which sets and heads count.
 
 The member sits at position 0 of a ring of six; its neighbours are 1, 2, 4 and 5, and 3 is none.
 """

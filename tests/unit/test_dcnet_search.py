@@ -142,7 +142,7 @@ def test_one_liar_costs_no_more_rounds_than_are_stated(size: int, rates: tuple[i
 
 
 def test_the_documentation_states_these_numbers() -> None:
-    text = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "docs" / "explanation" / "protocol.md").read_text(encoding="utf-8")
     table = re.search(
         r"^\| n \(corrupt 5 %, dropout 15 %\) (.*)\n\|.*\n\| most rounds (.*)\n\| rounds that (.*)\n", text, re.M
     )

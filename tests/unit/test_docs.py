@@ -22,10 +22,12 @@ from protocol.errors import LocalProtocolError
 from protocol.wire.fields import MAX_AREA
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+OPERATIONS = ROOT / "docs" / "howto" / "operations.md"
+PROTOCOL = ROOT / "docs" / "explanation" / "protocol.md"
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)|!\[[^\]]*\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
-ROOMS = ("protocol", "node", "coordinator", "netem", "loadtest", "stromkreis", "tests", "docs")
+PACKAGES = ("protocol", "node", "coordinator", "netem", "loadtest", "stromkreis", "tests", "docs")
 
 
 def text_of(page: Path) -> str:
@@ -59,28 +61,28 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 def test_links_and_anchors_are_seen() -> None:
     """The test above would pass on pages without links."""
-    assert "3-the-life-of-an-epoch" in anchors(ROOT / "docs" / "protocol.md")
+    assert "3-the-life-of-an-epoch" in anchors(PROTOCOL)
     assert anchor("What was `chosen` over what, and [why](x.md)?") == "what-was-chosen-over-what-and-why"
     assert LINK.findall("[a](b.md#c) ![d](e.png)") == [("b.md#c", ""), ("", "e.png")]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_files_that_are_named_exist(page: Path) -> None:
-    named = re.findall(rf"`((?:{'|'.join(ROOMS)})/[\w./]*\w/?)(?:::\w+)?`", text_of(page))
+    named = re.findall(rf"`((?:{'|'.join(PACKAGES)})/[\w./]*\w/?)(?:::\w+)?`", text_of(page))
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 
 def test_tests_that_are_named_exist() -> None:
     tests = "\n".join(text_of(path) for path in (ROOT / "tests").rglob("test_*.py"))
-    named = set(re.findall(r"`(test_\w+?)(?:_?…)?`", text_of(ROOT / "docs" / "protocol.md")))
+    named = set(re.findall(r"`(test_\w+?)(?:_?…)?`", text_of(PROTOCOL)))
     assert len(named) > 10
     assert sorted(name for name in named if f"def {name}" not in tests) == []
 
 
 @pytest.mark.parametrize("machine", diagrams.NAMES)
 def test_the_pictures_are_the_tables(machine: str) -> None:
-    """`python -m loadtest.diagrams --into docs/protocol.md` draws them anew."""
-    assert diagrams.block(machine) in text_of(ROOT / "docs" / "protocol.md")
+    """`python -m loadtest.diagrams --into docs/explanation/protocol.md` draws them anew."""
+    assert diagrams.block(machine) in text_of(PROTOCOL)
 
 
 def test_drawing_anew_changes_the_marked_places_only() -> None:
@@ -100,7 +102,7 @@ def test_every_metric_is_explained_and_no_other() -> None:
     families = [*registry.collect(), *(family for each in LMN_METRICS for family in each.collect())]
     CoordinatorMetrics(registry := CollectorRegistry())
     families += registry.collect()
-    text = text_of(ROOT / "docs" / "operations.md")
+    text = text_of(OPERATIONS)
     assert set(re.findall(r"\bstromkreis_[a-z_]+", text)) == exposed(families)
 
 
@@ -110,7 +112,7 @@ def test_what_an_alert_looks_at_is_there_before_its_first_event() -> None:
     series = [sample for family in registry.collect() for sample in family.samples]
     CoordinatorMetrics(registry := CollectorRegistry())
     series += [sample for family in registry.collect() for sample in family.samples]
-    (rules,) = re.findall(r"^```yaml\n(.*?)^```", text_of(ROOT / "docs" / "operations.md"), re.DOTALL | re.MULTILINE)
+    (rules,) = re.findall(r"^```yaml\n(.*?)^```", text_of(OPERATIONS), re.DOTALL | re.MULTILINE)
     looked_at = re.findall(r"(stromkreis_\w+_total)(?:\{(\w+)=~?\"([^\"]+)\"\})?", rules)
     assert len(looked_at) > 10
     for name, label, values in looked_at:
@@ -140,7 +142,7 @@ def test_metrics_keep_to_the_conventions_of_prometheus() -> None:
 
 def test_reasons_that_are_named_exist() -> None:
     """Refusals of the tables at the end of operations.md are literals of the code."""
-    text = text_of(ROOT / "docs" / "operations.md").partition("## Messages")[2]
+    text = text_of(OPERATIONS).partition("## Messages")[2]
     first_cells = [row.split("|")[1] for row in text.splitlines() if row.startswith("|")]
     named = {name for cell in first_cells for name in re.findall(r"`([a-z]+(?:_[a-z]+)+)`", cell)}
     code = "\n".join(
@@ -151,7 +153,7 @@ def test_reasons_that_are_named_exist() -> None:
 
 
 def test_areas_work_up_to_the_sizes_of_the_table() -> None:
-    text = text_of(ROOT / "docs" / "operations.md").partition("## Sizing")[2].partition("\n## ")[0]
+    text = text_of(OPERATIONS).partition("## Sizing")[2].partition("\n## ")[0]
     rates = [(0.05, 0.05), (0.01, 0.05), (0.01, 0.02)]
     rows = re.findall(r"^\| (\d+)[^|]*\|(.*)\|$", text, re.MULTILINE)
     assert [int(size) for size, _ in rows] == [12, 24, 48, 64, 96]
@@ -167,7 +169,7 @@ def test_areas_work_up_to_the_sizes_of_the_table() -> None:
 
 
 def test_the_configuration_example_is_valid() -> None:
-    (example,) = re.findall(r"^```toml\n(.*?)^```", text_of(ROOT / "docs" / "operations.md"), re.DOTALL | re.MULTILINE)
+    (example,) = re.findall(r"^```toml\n(.*?)^```", text_of(OPERATIONS), re.DOTALL | re.MULTILINE)
     document = tomllib.loads(example)
     coordinator = CoordinatorConfig.model_validate(document.pop("coordinator"))
     node = NodeConfig.model_validate(document.pop("node"))
@@ -179,7 +181,7 @@ def test_the_configuration_example_is_valid() -> None:
 def _names_of_the_code() -> set[str]:
     """What is defined, imported, assigned, passed by name or said in a text of ours; names of files too."""
     found: set[str] = set()
-    for room in (*ROOMS, "mutation", "fuzz"):
+    for room in (*PACKAGES, "mutation", "fuzz"):
         for path in (ROOT / room).rglob("*"):
             found.add(path.name)
             if path.suffix in {".py", ".js", ".toml"}:

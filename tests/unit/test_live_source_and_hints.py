@@ -1,4 +1,4 @@
-"""What is said at the desk where a line says nothing good."""
+"""What `sniff` says where a line carries nothing readable."""
 
 import pytest
 import trio

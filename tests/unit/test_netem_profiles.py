@@ -11,7 +11,7 @@ from netem.profiles import UNSHAPED, Direction, LinkProfile, load_profiles, pars
 from netem.scenario import parse_scenario
 
 SHIPPED = load_profiles()
-PAGE = (Path(__file__).parents[2] / "docs" / "netem.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "howto" / "netem.md").read_text(encoding="utf-8")
 DEMANDED = {"ethernet", "dsl", "lte", "cdma450", "gprs", "bpl", "satellite-geo"}
 
 

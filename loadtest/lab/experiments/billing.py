@@ -85,7 +85,7 @@ def tariff_rows(lab: Lab) -> list[Row]:
 
 
 def _amounts(lab: Lab, scheme: str, prices: Prices) -> Prices:
-    """What the EMP is told of each household, thousandths of a cent."""
+    """What the EMP learns of each household, thousandths of a cent."""
     area = lab.at(lab.meter_slot_s)[0]
     transcript = play(SCHEMES[scheme], area, lab.settings.group_size, lab.settings.seed, prices)
     view = view_of(transcript, frozenset({"emp"}))

@@ -58,7 +58,7 @@ SCHEMES = (
         nothing_shape, bill=bill_of_meter_shape, note="covert data in the attested messages cannot be excluded",
     ),
     Scheme(
-        "bill-commitments", "Bill by Pedersen commitments", "Jawurek, Johns, Kerschbaum 2011; docs/protocol.md",
+        "bill-commitments", "Bill by Pedersen commitments", "Jawurek, Johns, Kerschbaum 2011",
         "nobody", commitments_shape, bill=bill_of_meter_shape, note="linear tariffs only",
     ),
 )  # fmt: skip

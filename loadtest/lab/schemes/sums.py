@@ -206,9 +206,9 @@ SCHEMES = (
         "two-servers", "Shares for two servers", "Corrigan-Gibbs, Boneh 2017; draft-ietf-ppm-dap", "one server",
         two_servers_shape, exact_sum=True, note="without Prio3's proof of range",
     ),
-    Scheme("ring", "This project's ring", "docs/protocol.md", "one neighbour", ring_shape, exact_sum=True),
+    Scheme("ring", "This project's ring", "docs/explanation/protocol.md", "one neighbour", ring_shape, exact_sum=True),
     Scheme(
-        "ring-noise", "This project's ring with noise", "docs/protocol.md; Goryczka, Xiong 2017", "one neighbour",
+        "ring-noise", "This project's ring with noise", "docs/explanation/protocol.md; Goryczka 2017", "one neighbour",
         ring_shape, local=ring_noise, note=f"epsilon {EPSILON:g} a total, sensitivity {SENSITIVITY_W / 1000:g} kW",
     ),
 )  # fmt: skip

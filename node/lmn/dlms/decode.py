@@ -69,7 +69,7 @@ _BEGINNINGS: Final = frozenset(
 
 
 def _search(head: bytes, pieces: Iterator[bytes]) -> tuple[_Read, bytes]:
-    """What reads the stream, told by the first whole frame in it, and what was taken from the stream to find it."""
+    """What reads the stream, by the first whole frame in it, and what was taken from the stream to find it."""
     hdlc, mbus = FrameReader(), MbusReader()
     taken = bytearray(head)
     searched = 0

@@ -34,7 +34,7 @@ async def hand_over(stream: trio.abc.Stream, *, baudrate_max: int = 9600, respon
     Bring the meter at a head to HDLC; the speed that the line then has, in bit/s.
 
     `baudrate_max` is the fastest the head can do, `response_timeout_s` how long the meter may be silent before it is
-    asked again.  A stream without `set_baudrate` stays at 300 baud, which the meter is told.  Raises
+    asked again.  A stream without `set_baudrate` stays at 300 baud, which the meter is asked for.  Raises
     RemoteProtocolError: `silent`, `mode_e_missing` where the meter does not offer it, `mode_e_refused`, `link_closed`.
     """
     speed = await _identify(stream, response_timeout_s)

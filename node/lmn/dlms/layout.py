@@ -3,8 +3,8 @@ Lists that name nothing: what their elements mean, by place or by code, as data.
 
 Some meters push bare values whose place says everything, others pairs of code and value whose scale is written in a
 manual only.  What they mean stands in TOML files, shipped ones in `node/lmn/dlms/layouts`, a user's own in the same
-form (docs/lmn.md, "Layouts").  A layout is chosen because a profile or command names it, because the list identifies
-itself, or by its shape: the count and the types of its elements, never the count alone.
+form (docs/reference/lmn.md, "Layouts").  A layout is chosen because a profile or command names it, because the list
+names itself, or by its shape: the count and the types of its elements, never the count alone.
 
 How sure a layout is decides what its values are good for where only the shape has chosen it: from a maker's document,
 or where independent sources agree, they stay as good as their telegram; otherwise they are not for billing, until

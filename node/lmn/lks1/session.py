@@ -80,7 +80,7 @@ class Lks1Session:
 
     async def read(self, registers: Iterable[Obis] = ()) -> list[Reading | RemoteProtocolError]:
         """
-        These registers, or the meter's list; a manipulation that it reports is told after them, and reset.
+        These registers, or the meter's list; a manipulation that it reports is reported after them, and reset.
 
         A meter that does not support the reset refuses it, which changes nothing for its readings.
         """

@@ -1,5 +1,5 @@
 """
-Compact frames (EN 13757-3 annex G): values without their headers, told apart by a signature over the headers.
+Compact frames (EN 13757-3 annex G): values without their headers, distinguished by a signature over the headers.
 
 A meter sends a full telegram now and then and compact ones between.  A full telegram teaches the headers; a compact
 one names them by a CRC and carries a CRC over the full telegram as it would have been, so a wrong guess cannot give a

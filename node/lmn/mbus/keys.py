@@ -15,7 +15,7 @@ class KeyStore:
     """
     Meter number (the 14 characters of DIN 43849, or only its last eight) to a 16-byte AES key.
 
-    The single `default` key serves a decoder at the desk, where one key is given for one file; with `all_secured` it is
+    The single `default` key serves the `decode` command, where one key is given for one file; with `all_secured` it is
     the key of whoever speaks, and nobody is believed without.
     """
 

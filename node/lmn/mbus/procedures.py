@@ -229,7 +229,7 @@ def more_follows(frame: LongFrame) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The result of a search: the meters, and the masks under which several could not be told apart."""
+    """The result of a search: the meters, and the masks under which several could not be distinguished."""
 
     meters: tuple[DeviceAddress, ...]
     collisions: tuple[SecondaryAddress, ...]

@@ -9,8 +9,8 @@ Two addresses may differ: the radio module's on the link, the meter's in the tra
 device and its key; the module's is noted in the reading's record.  A meter that has a key is only believed under it:
 otherwise anybody could leave the encryption away and speak in its name.
 
-`accept_decrypted` is for the desk: recordings are often published with the ciphertext replaced by its plaintext.
-Such readings are marked unverified, and a gateway never turns it on.
+`accept_decrypted` is for the `decode` command: recordings are often published with the ciphertext replaced by its
+plaintext. Such readings are marked unverified, and a gateway never turns it on.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ class Kind(Enum):
 
 
 class Profile(Enum):
-    """Compact profiles (EN 13757-3 annex F), told by an orthogonal VIFE."""
+    """Compact profiles (EN 13757-3 annex F), marked by an orthogonal VIFE."""
 
     INVERSE = 0x13
     REGISTERS = 0x1E

@@ -1,7 +1,7 @@
 """
 Questions to Modbus meters over a trio stream, RTU or TCP; frames and messages are pymodbus', which does no I/O here.
 
-One question at a time, as the standard has it.  A late answer to the question before is told by its transaction
+One question at a time, as the standard has it.  A late answer to the question before is recognised by its transaction
 number on TCP and by nothing on RTU, so that the line is emptied before each question.  Sources: Modbus application
 protocol 1.1b3 (clause 6, functions 3 and 4; clause 7, exceptions), Modbus over serial line 1.02.
 """

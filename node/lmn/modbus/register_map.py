@@ -1,8 +1,8 @@
 """
 What the registers of a Modbus meter mean, as data: shipped tables in `maps`, a user's own in the same form.
 
-Modbus has no names: every maker has a table of its own, by address and type.  A table is a TOML file (docs/lmn.md,
-"Register maps"); addresses count from 0, as they stand on the wire, not from 40001.
+Modbus has no names: every maker has a table of its own, by address and type.  A table is a TOML file
+(docs/reference/lmn.md, "Register maps"); addresses count from 0, as they stand on the wire, not from 40001.
 """
 
 from __future__ import annotations

@@ -109,7 +109,7 @@ class EncryptedReader:
         except RemoteProtocolError as error:
             inside, counter, verified = *self._without_tag(message), False
             if not inside:
-                self._lost = False  # each telegram that does not open is told, even under a key that opens none
+                self._lost = False  # each telegram that does not open is reported, even under a key that opens none
                 self._skip(1, found, error.reason, f"{error.detail}: another key, or no telegram")
                 return found
         self._lost = False

@@ -61,7 +61,7 @@ class SmlPush:
             try:
                 readings = await link.next_pushed(self._silence_s)
             except RemoteProtocolError:
-                # What was heard and could not be read is told too; silence follows at the next turn.
+                # What was heard and could not be read is reported too; silence follows at the next turn.
                 if not faults:
                     raise
             batch, faults[:] = [*faults, *readings], []

@@ -2,9 +2,10 @@
 The SML client of a gateway, without I/O: requests out as bytes, answers in as messages.
 
 An `Exchange` is one request file: Open, one message per question, Close.  A meter answers with one file that names
-the request's file id and repeats each question's transaction id, so an answer is told from what the meter says unasked
-by these ids alone.  Ids are a mark that no meter's own files have, and a counter: they must differ, not be secret.  So
-one `SmlClient` serves a connection for life; a new one would take a late answer to the old one's request as its own.
+the request's file id and repeats each question's transaction id, so an answer is distinguished from what the meter
+says unasked by these ids alone.  Ids are a mark that no meter's own files have, and a counter: they must differ, not
+be secret.  So one `SmlClient` serves a connection for life; a new one would take a late answer to the old one's
+request as its own.
 
 The use cases of TR-03109-1 detailed specification chapter 9 are methods, one each.  Where chapter 9 leaves structures
 "to be defined" (setting the time, state of the clock, names of stored files) or refers to the clauses of

@@ -1,10 +1,10 @@
 """
 A recorded receiver's stream to readings, for `stromkreis decode wmbus` and for eyes.
 
-The framing is told from the first octets: A5 and FF open the two serial framings, unless the C field of a meter stands
-behind them; sixteen printable characters are text lines, anything else is taken as raw datagrams.  At the desk
-recordings that somebody has decrypted already are accepted and marked; counters are not checked, since a recording may
-be looked at twice.
+The framing follows from the first octets: A5 and FF open the two serial framings, unless the C field of a meter stands
+behind them; sixteen printable characters are text lines, anything else is taken as raw datagrams.  In the `decode`
+command recordings that somebody has decrypted already are accepted and marked; counters are not checked, since a
+recording may be looked at twice.
 """
 
 from __future__ import annotations

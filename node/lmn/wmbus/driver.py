@@ -2,7 +2,7 @@
 A radio module on a trio stream: readings as they come, and requests to bidirectional meters in between.
 
 The reception time is taken when the octets arrive, before anything is decoded, so that it is never late by the
-decoding (REQ.WMBUS.apl.40).  What the radio hears of strangers is normal on the air: a telegram of a meter without a
+decoding (REQ.WMBUS.apl.40).  Telegrams of unknown meters are normal on the air: a telegram of a meter without a
 key is no fault of the link, so errors are handed on and listening goes on.
 """
 
@@ -99,7 +99,7 @@ async def listen(
 
 class _Ours:
     """
-    Whether a telegram may be of one of our meters, told by the addresses in it.
+    Whether a telegram may be of one of our meters, by the addresses in it.
 
     A radio module that has spoken for one of them stays known: in the later fragments of a message it is alone.
     """

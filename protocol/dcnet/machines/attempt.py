@@ -1,5 +1,5 @@
 """
-What one attempt at a round has brought in at its head, and what follows from that alone: who is told what, and the sum.
+What one attempt at a round has brought in at its head, and what follows from that alone: who is sent what, and the sum.
 
 When to go on, how long to wait and what to do where something is missing is the head's (`head`).
 """

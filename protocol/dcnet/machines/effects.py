@@ -2,7 +2,8 @@
 What the machines hand back: an ordered list of effects, to be carried out in that order.
 
 The order is the safety rule: a `Persist` must be durable before the driver carries out what follows it
-(aggregation.md, section 6 rule 5).  One family serves all three machines; each machine's union names what it may ask.
+(docs/explanation/protocol.md, section 7).  One family serves all three machines; each machine's union names what it
+may ask.
 """
 
 from __future__ import annotations

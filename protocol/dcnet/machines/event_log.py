@@ -1,5 +1,5 @@
 """
-What a machine was told and what it did, the newest of it: small enough to keep always, and fit for a bug report.
+What a machine received and what it did, the newest of it: small enough to keep always, and fit for a bug report.
 
 Of a message its kind is kept and the fields that say which round it is about and who is in a set; the coordinator
 learns those anyway.  No vector, mask, seed, share, commitment or signature is in it, nor a digest of one: a total is

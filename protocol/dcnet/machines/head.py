@@ -9,7 +9,7 @@ Every wait has a deadline.  A member that misses one is left out of the followin
 What a member sends is believed as far as it can be checked: a seed is held against what its share was bound to, and a
 member that reveals another one is recovered like a silent one (`recovery`); slot 0 of the sum must count the roster,
 and where it does not, the next rounds leave members out to find who spoils it (`search`).  Whom either names, the
-coordinator is told, and this head leaves out for the rest of its term.
+coordinator gets a report, and this head leaves it out for the rest of its term.
 
 The words that a member with no neighbour in E \ U would have sent in CONFIRM are none, so its silence there costs
 no new attempt: it is recovered like one that fell silent later.  The members' rules do not depend on it.

@@ -1,10 +1,10 @@
 """
 The member machine: one gateway in one ring for one epoch.  It is what keeps a reading private.
 
-Everything the head says is a claim.  The machine answers only what the rules of aggregation.md, section 6, allow,
-and those rules are checked here and nowhere else, each marked with its number.  An answer that gives something away
-is preceded by a `Persist`, so that a machine restarted from its durable records cannot be led to give away the
-other half.
+Everything the head says is a claim.  The machine answers only what the rules of docs/explanation/protocol.md, section
+7, allow, and those rules are checked here and nowhere else, each marked with its number.  An answer that gives
+something away is preceded by a `Persist`, so that a machine restarted from its durable records cannot be led to give
+away the other half.
 
     WAITING --OPEN--> SHARED --ROSTER--> CONFIRMED --CONFIRMED--> SERVED --RESULT--> WAITING
                          |                   |

@@ -9,8 +9,8 @@ Proofs tell the helpers' part, as far as the head holds the dealer's commitments
 - some proofs fail: those helpers' parts are put aside (`refuted`: the helper lied, or was dealt a bad share);
 - t parts hold and do not give what was bound: the dealer lied (`is_dealers_lie`), and what they give is taken;
 - its commitments are no group elements: the dealer lied, and they are done without;
-- no commitments: of t + 1 helpers each is left out once, which finds one liar; with more of them nobody is told apart
-  (`culprits`).
+- no commitments: of t + 1 helpers each is left out once, which finds one liar; with more of them nobody can be
+  distinguished (`culprits`).
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ over large parts of the clients, ours shall be no part at all. `split_bits` is r
 
 Explicit rules beyond the tails:
 
-- c and d are rounded up: with floor(0.05·19) = 0 a small ring would be told that nobody is corrupt.
+- c and d are rounded up: with floor(0.05·19) = 0 a small ring would assume that nobody is corrupt.
 - Below `SMALL_RING` members the complete graph is taken: then X <= c and Y <= d for certain and nothing depends on
   luck. It is also the last resort of larger rings.
 - k_min = t_c: a member with fewer neighbours in the roster could neither collect t_c confirmations nor be recovered, so

@@ -77,7 +77,8 @@ def ring_parameters(size: int, population: int, corrupt_ppm: int, dropout_ppm: i
     The numbers of a ring of `size` in an area of `population`, for rates in parts per million.
 
     The rates hold for the area, so a ring may get more than its share of the corrupt; and no ring can be cut in two
-    (docs/thresholds.md).  Cached, since a network has few sizes.  Raises LocalProtocolError where nothing reaches it.
+    (docs/explanation/thresholds.md).  Cached, since a network has few sizes.  Raises LocalProtocolError where nothing
+    reaches it.
     """
     rates = corrupt_ppm / 1_000_000, dropout_ppm / 1_000_000
     return choose(size, *rates, model="unsplittable", population=population)
@@ -123,7 +124,7 @@ def check_call(call: wire.EpochCall, policy: Policy) -> Schema:
     if not all(map(policy.admits_noise, schema.slots)):
         raise RemoteProtocolError("weak_noise", "a total that is less noisy than our policy asks for")
     if policy.schema_digests is not None and schema.digest() not in policy.schema_digests:
-        raise RemoteProtocolError("unknown_schema", "an aggregate schema that this gateway was not told to serve")
+        raise RemoteProtocolError("unknown_schema", "an aggregate schema that this gateway is not configured to serve")
     return schema
 
 

@@ -173,7 +173,7 @@ class RingView:
 
     @cached_property
     def digest(self) -> bytes:
-        """The epoch digest: salts every key, so that gateways told different things share no key."""
+        """The epoch digest: salts every key, so that gateways with different layouts share no key."""
         numbers = struct.pack(
             "<B11Q", VERSION, self.epoch, self.ring, self.size, self.word_count, self.committed_count, self.rounds,
             self.k, self.t, self.t_c, self.k_min, self.n_min,
@@ -198,7 +198,7 @@ class RingView:
 
 
 def round_digest(view: RingView, round_: int, attempt: int, term: int, expected: int, roster: int) -> bytes:
-    """What a confirmation is about: epoch, ring, round, attempt, head, E and U (aggregation.md, section 5)."""
+    """What is confirmed: epoch, ring, round, attempt, head, E and U (docs/explanation/protocol.md, section 4)."""
     numbers = struct.pack("<QQQQ", view.ring, round_, attempt, term)
     return digest("confirm", view.digest, numbers, view.to_wire(expected), view.to_wire(roster))
 
