@@ -72,9 +72,13 @@ class View:
         return [each for each in self.series if each.pseudonym is not None and each.quantity == quantity]
 
 
-def view_of(transcript: Transcript, coalition: frozenset[str], target: int | None = None) -> View:
+def view_of(
+    transcript: Transcript, coalition: frozenset[str], target: int | None = None, *, traffic: bool = False
+) -> View:  # fmt: skip
     """
     What the coalition holds; `target` is the household whose neighbours `left` and `right` are (default: none).
+
+    Links are listed where `traffic` asks for them: with a pseudonym for each message they are as many as messages.
 
     Raises ValueError where a coalition with neighbours has no target.
     """
@@ -89,7 +93,8 @@ def view_of(transcript: Transcript, coalition: frozenset[str], target: int | Non
         parties = parties_of(coalition, batch.shape, int(place[0]) if len(place) else 0)
         for opened in derive(batch.shape, parties):
             series.extend(_series(batch, opened))
-        links.extend(_links(batch, parties))
+        if traffic:
+            links.extend(_links(batch, parties))
     return View(coalition, transcript.slot_s, tuple(series), tuple(links))
 
 

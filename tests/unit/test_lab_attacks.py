@@ -90,7 +90,7 @@ def test_readings_beside_the_sum_are_other_series(lab: Lab) -> None:
 
 def top1(view: View, scheme: Scheme, lab: Lab) -> float:
     transcript = play(scheme, lab.area.at(900), 40, 1)
-    guesses = linkage.by_timing(view_of(transcript, view.coalition).links)
+    guesses = linkage.by_timing(view_of(transcript, view.coalition, traffic=True).links)
     return float(np.mean([transcript.owners[alias] == guess for alias, guess in guesses.items()]))
 
 
@@ -103,8 +103,8 @@ def test_timing_finds_a_batch_that_is_none(lab: Lab) -> None:
 
 def test_timing_needs_the_listener(lab: Lab) -> None:
     transcript = play(SCHEMES["pseudonyms-ttp"], lab.area.at(900), 40, 1)
-    assert linkage.by_timing(view_of(transcript, frozenset({"emp"})).links) == {}
-    assert linkage.by_timing(view_of(transcript, frozenset({"wan"})).links) == {}
+    assert linkage.by_timing(view_of(transcript, frozenset({"emp"}), traffic=True).links) == {}
+    assert linkage.by_timing(view_of(transcript, frozenset({"wan"}), traffic=True).links) == {}
 
 
 def test_linkage_finds_a_household_that_never_changes(lab: Lab) -> None:
@@ -170,8 +170,8 @@ def test_the_best_linear_attacker_is_exact_without_others() -> None:
     covariance = np.eye(12) * 100.0
     own = rng.normal(50.0, 10.0, 12)
     rows = contributions(np.ones(12, np.bool_), 1)
-    guess = differencing.best_linear(rows @ own, rows, np.eye(12), 0, np.full(12, 50.0), covariance, noise_w2=1e-6)
-    assert np.allclose(guess, own, atol=1e-3)
+    attacker = differencing.LinearAttacker(rows, np.eye(12), 0, np.full(12, 50.0), covariance, noise_w2=1e-6)
+    assert np.allclose(attacker.estimate(rows @ own), own, atol=1e-3)
 
 
 @pytest.mark.parametrize("release", [1, 16])

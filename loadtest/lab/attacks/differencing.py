@@ -50,18 +50,23 @@ def next_to(series: Sequence[Series], household: int, slot_s: int) -> tuple[NDAr
     return np.array(slots, np.int64), drops
 
 
-def best_linear(
-    totals_w: Floats, target: Floats, others: Floats, count: int, mean_w: Floats, covariance: Floats,
-    noise_w2: float = 25.0,
-) -> Floats:  # fmt: skip
+class LinearAttacker:
     """
-    The best linear estimate of a household's readings, shape (slots,), from totals of shape (totals,).
+    The best linear estimate of a household's readings from totals: made once for rosters, then applied to totals.
 
     `target` (totals, slots) says how the household's slots enter each total and `others` the same for each of the
     `count` others; mean and covariance are those of one household.
     """
-    spread = target @ covariance @ target.T + count * (others @ covariance @ others.T)
-    spread[np.diag_indices_from(spread)] += noise_w2
-    expected = target @ mean_w + count * (others @ mean_w)
-    gain = cho_solve(cho_factor(spread, lower=True), target @ covariance).T
-    return np.asarray(mean_w + gain @ (totals_w - expected), np.float64)
+
+    def __init__(
+        self, target: Floats, others: Floats, count: int, mean_w: Floats, covariance: Floats, noise_w2: float = 25.0
+    ) -> None:
+        spread = target @ covariance @ target.T + count * (others @ covariance @ others.T)
+        spread[np.diag_indices_from(spread)] += noise_w2
+        self._mean_w = mean_w
+        self._expected = target @ mean_w + count * (others @ mean_w)
+        self._gain = cho_solve(cho_factor(spread, lower=True), target @ covariance).T
+
+    def estimate(self, totals_w: Floats) -> Floats:
+        """The household's readings, shape (slots,), from totals of shape (totals,)."""
+        return np.asarray(self._mean_w + self._gain @ (totals_w - self._expected), np.float64)

@@ -92,7 +92,7 @@ def by_timing(lab: Lab, scheme: Scheme) -> list[Row]:
         part = area.only(households, slice(0, slots))
         transcript = play(scheme, part, len(households), lab.settings.seed)
         guesses = {
-            coalition: linkage.by_timing(view_of(transcript, frozenset(coalition)).links)
+            coalition: linkage.by_timing(view_of(transcript, frozenset(coalition), traffic=True).links)
             for coalition in (("emp", "wan"), ("emp",))
         }
         blind = _chance(len(households), len(households))

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loadtest.lab import metrics
-from loadtest.lab.attacks.differencing import best_linear, next_to
+from loadtest.lab.attacks.differencing import LinearAttacker, next_to
 from loadtest.lab.discipline import (
     FIRST_EDITION,
     SECOND_EDITION,
@@ -114,15 +114,14 @@ def designed_rows(lab: Lab) -> list[Row]:
             rng = lab.rng("designed", others)
             served = strategy(count, rng)
             enters = contributions(served, rules.release)
-            always = np.eye(count)
+            attacker = LinearAttacker(enters, np.eye(count), others, mean_w, covariance)
             scores: list[list[float]] = [[], [], []]
             for _ in range(min(lab.settings.targets, 50)):
                 roster = rng.choice(area.count, others + 1, replace=False)
                 victim, rest = area.power_w[roster[0], :count], area.power_w[roster[1:], :count].sum(axis=0)
                 stranger = reference.power_w[int(rng.integers(reference.count)), :count]
                 for kept, household in ((scores[0], victim), (scores[2], stranger)):
-                    totals = enters @ household + rest
-                    guess = best_linear(totals, enters, always, others, mean_w, covariance)
+                    guess = attacker.estimate(enters @ household + rest)
                     kept.append(_correlation(guess, victim.astype(np.float64)))
                 scores[1].append(_correlation(mean_w, victim.astype(np.float64)))
             estimates = [metrics.mean(np.array(each), rng) for each in scores]
@@ -133,23 +132,22 @@ def designed_rows(lab: Lab) -> list[Row]:
 
 def _covariance(loads: Floats, slots_a_day: int) -> Floats:
     """
-    The covariance of one household's slots: by time of day and distance in days, from all pairs of days.
+    The covariance of one household's slots: what differs between households every day, and what differs between days.
 
-    A sample covariance of 672 slots from 150 households has no inverse; one block for each distance in days has.
+    A sample covariance of 672 slots from 150 households has directions without any variance, which an estimator would
+    trust blindly; two blocks of a day each have none, and a fifth of the diagonal is added to both.
     """
     days = loads.shape[1] // slots_a_day
-    centred = (loads - loads.mean(axis=0))[:, : days * slots_a_day].reshape(len(loads), days, slots_a_day)
-    blocks = []
-    for distance in range(days):
-        pairs = [centred[:, day].T @ centred[:, day + distance] for day in range(days - distance)]
-        block = sum(pairs[1:], start=pairs[0]) / (len(loads) * len(pairs))
-        blocks.append(0.5 * (block + block.T) * (1.0 if not distance else 0.9))
-    covariance = np.block([[blocks[abs(i - j)] for j in range(days)] for i in range(days)])
-    diagonal = np.diag(np.diag(covariance))
-    shrunk = 0.8 * covariance + 0.2 * diagonal
-    # Shrunk by blocks it can still have a negative direction: it is clipped.
-    values, vectors = np.linalg.eigh(shrunk)
-    return np.asarray((vectors * np.maximum(values, 1e-3 * values.max() / len(values))) @ vectors.T, np.float64)
+    by_day = (loads - loads.mean(axis=0))[:, : days * slots_a_day].reshape(len(loads), days, slots_a_day)
+    habits = by_day.mean(axis=1)
+    rest = (by_day - habits[:, None]).reshape(-1, slots_a_day)
+    between = _shrunk(habits.T @ habits / len(loads))
+    within = _shrunk(rest.T @ rest / max(1, len(loads) * (days - 1)))
+    return np.asarray(np.kron(np.ones((days, days)), between) + np.kron(np.eye(days), within), np.float64)
+
+
+def _shrunk(covariance: Floats) -> Floats:
+    return np.asarray(0.8 * covariance + 0.2 * np.diag(np.diag(covariance)) + np.eye(len(covariance)), np.float64)
 
 
 def _correlation(guess: Floats, own: Floats) -> float:
