@@ -121,8 +121,11 @@ def _exact_sums(results: Results) -> list[Figure]:
         name: frozenset(each.coalition for each in exposures(SCHEMES[name]) if each.kind == "named") for name in names
     }
     kinds = float(len(set(coalitions.values())))
-    same = results.find(attack="distance", metric="mutual_information_bits", members=results.settings.group_size)
-    values = {row.estimate.value for row in same if row.scheme in names}
+    same = [
+        row for row in results.find(attack="distance", metric="mutual_information_bits") if row.scheme in names
+    ]  # fmt: skip
+    largest = max((row.parameters["members"] for row in same), default=0)
+    values = {row.estimate.value for row in same if row.parameters["members"] == largest}
     costs = [row.estimate.value for row in results.find(attack="utility", metric="cpu_ms") if row.scheme in names]
     figures = [
         Figure("different sets of coalitions that read a member", Estimate(kinds, kinds, kinds, len(names)),

@@ -30,6 +30,7 @@ class Whitener:
         days = reference_w.reshape(len(reference_w), -1, slots_a_day)
         self.mean_w = days.mean(axis=0)
         centred = (days - self.mean_w).reshape(-1, slots_a_day)
+        self._inverses: dict[int, Floats] = {}
         self.is_full = slots_a_day <= _FULL_MAX
         if self.is_full:
             sample = centred.T @ centred / len(centred)
@@ -44,12 +45,18 @@ class Whitener:
         days = -(-slots // self.slots_a_day)
         return np.asarray(np.resize(self.mean_w, (days, self.slots_a_day)).reshape(-1)[:slots])
 
+    def _inverse(self, others: int) -> Floats:
+        if others not in self._inverses:
+            total = max(others, 0.05) * self.covariance + self.noise_w2 * np.eye(self.slots_a_day)
+            self._inverses[others] = np.asarray(cho_solve(cho_factor(total), np.eye(self.slots_a_day)))
+        return self._inverses[others]
+
     def weights(self, curves: Floats, others: int) -> Floats:
         """Inverse covariance of `others` households times curves of shape (slots, count)."""
         blocks = curves.reshape(-1, self.slots_a_day, curves.shape[-1])
         if self.is_full:
-            factor = cho_factor(max(others, 0.05) * self.covariance + self.noise_w2 * np.eye(self.slots_a_day))
-            solved = np.stack([cho_solve(factor, block) for block in blocks])
+            inverse = self._inverse(others)
+            solved = np.einsum("ij,bjc->bic", inverse, blocks)
         else:
             deviation = np.sqrt(max(others, 0.05) * self.variance + self.noise_w2)[:, None]
             scaled = blocks / deviation
@@ -63,11 +70,14 @@ class Whitener:
         return np.asarray(solved.reshape(curves.shape))
 
 
-def identify(total_w: Floats, first_w: Floats, second_w: Floats, others: int, whitener: Whitener) -> float:
-    """Positive where the first candidate is thought to be in the total, negative where the second is."""
-    difference = first_w - second_w
-    left = total_w - others * whitener.expected(len(total_w)) - (first_w + second_w) / 2.0
-    return float(left @ whitener.weights(difference[:, None], others)[:, 0])
+def identify(totals_w: Floats, first_w: Floats, second_w: Floats, others: int, whitener: Whitener) -> Floats:
+    """
+    For each total, shape (totals, slots), positive where the first candidate is thought to be in it, else the second.
+
+    `others` is how many households besides are in each.
+    """
+    left = totals_w - others * whitener.expected(totals_w.shape[1]) - (first_w + second_w) / 2.0
+    return np.asarray(left @ whitener.weights((first_w - second_w)[:, None], others)[:, 0])
 
 
 def membership(total_w: Floats, candidate_w: Floats, members: int, whitener: Whitener) -> float:

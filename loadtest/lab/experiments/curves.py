@@ -50,19 +50,20 @@ def shown_of(lab: Lab, scheme: Scheme, slot_s: int, group_size: int) -> Shown | 
     transcript = lab.transcript(scheme, slot_s, group_size)
     view = view_of(transcript, EMP_ALONE)
     by_household: dict[int, NDArray[np.int64]] = {}
-    members = 1
+    sizes: dict[int, int] = {}
     for series in view.series:
         if series.quantity != "power_w" or len(series.slots) != area.slots:
             continue
         # A pseudonym that lives as long as the attack: the curve is there, whose it is is the linkage's question.
         owners = series.households or (transcript.owners[series.pseudonym or 0],)
         by_household |= dict.fromkeys(owners, series.values)
-        members = max(members, len(owners))
+        sizes |= dict.fromkeys(owners, len(owners))
     if not by_household:
         return None
     begin = lab.area.days // 2 * area.slots_a_day
     slots = slice(begin, begin + min(EVALUATED_DAYS, area.days - area.days // 2) * area.slots_a_day)
     targets = lab.targets
+    members = int(np.median([sizes[int(target)] for target in targets]))
     shown = np.stack([by_household[int(target)] for target in targets])
     # The replacement goes through the same device, then takes the target's place in the sum.
     stand_in = reference.power_w[lab.rng("stand-in").integers(0, reference.count, len(targets))]

@@ -61,12 +61,12 @@ class Game:
             total = self.total(np.append(others, drawn[inside]), rng)
             left_out = self.total(others, rng) if len(others) else np.zeros(self.slots)
             candidates = curves[first].astype(np.float64), curves[second].astype(np.float64)
-            typical = members * self.whitener.expected(self.slots)
-            for name, shown in (("view", total), ("blind", typical), ("without", left_out)):
-                # Without a household in its place the attacker still expects one: it gets the mean of the area.
-                seen = shown + self.whitener.expected(self.slots) if name == "without" else shown
-                guess = identify(seen, *candidates, members - 1, self.whitener)
-                hits[name] += int((guess > 0) == (inside == 0))
+            expected = self.whitener.expected(self.slots)
+            # Blind it has the mean of the area; without a household in its place it still expects one.
+            seen = np.stack([total, members * expected, left_out + expected])
+            guesses = identify(seen, *candidates, members - 1, self.whitener) > 0
+            for name, guess in zip(hits, guesses, strict=True):
+                hits[name] += int(bool(guess) == (inside == 0))
         return {name: metrics.advantage(count, trials) for name, count in hits.items()}
 
     def member_scores(self, members: int, trials: int) -> tuple[Floats, Floats]:

@@ -47,11 +47,8 @@ class Scheme:
 
 
 def groups_of(count: int, size: int, rng: Generator) -> list[NDArray[np.int64]]:
-    """Households in groups of `size` or more, drawn at random: what is left over joins the last group."""
-    order = rng.permutation(count)
-    size = min(size, count)
-    cuts = [size * index for index in range(1, count // size)]
-    return [np.sort(part) for part in np.split(order, cuts)]
+    """Households in groups of `size` or a few more, drawn at random, as an area is cut into rings."""
+    return [np.sort(part) for part in np.array_split(rng.permutation(count), max(1, count // size))]
 
 
 def play(
