@@ -23,7 +23,7 @@ from loadtest.lab.schemes import Scheme, play
 from loadtest.lab.transcript import Transcript
 from protocol.errors import StromkreisError
 
-FORMAT = 1
+FORMAT = 1  # raised with every change that alters results: stored cells of another number are not taken
 HOUSEHOLDS_MIN = 24
 METER_SLOT_S = 900
 REFERENCE_SHARE = 0.15
