@@ -170,25 +170,21 @@ def _summary(effects: Sequence[Effect]) -> list[tuple[int, tuple[Any, ...]]]:
     """The effects in short: of messages of one kind in a row the first, notes not at all."""
     out: list[tuple[int, tuple[Any, ...]]] = []
     for each in effects:
-        match each:
-            case Note():
-                continue
-            case Persist():
-                out.append((_record_code(each.record), ()))
-            case ReportMisbehaviour():
-                out.append((int(Local.REPORTED), ()))
-            case _:
-                kind = type(each.message)
-                if not out or out[-1][0] != _CODES[kind]:
-                    out.append((_CODES[kind], _READ[kind](each.message)))
+        if isinstance(each, Note):
+            continue
+        if isinstance(each, Persist):
+            record = each.record
+            code = _PROGRESS[record.progress] if isinstance(record, Attempted) else _RECORDS[type(record)]
+            out.append((code, ()))
+        elif isinstance(each, ReportMisbehaviour):
+            out.append((_REPORTED, ()))
+        else:
+            kind = type(each.message)
+            if not out or out[-1][0] != _CODES[kind]:
+                out.append((_CODES[kind], _READ[kind](each.message)))
     return out
 
 
-def _record_code(record: Attempted | Settled | RoundEnded) -> int:
-    match record:
-        case Attempted():
-            return Local.SHARED if record.progress is Progress.SHARED else Local.SERVED
-        case Settled():
-            return Local.SETTLED
-        case _:
-            return Local.ROUND_ENDED
+_REPORTED = int(Local.REPORTED)
+_PROGRESS = {Progress.SHARED: int(Local.SHARED), Progress.SERVED: int(Local.SERVED)}
+_RECORDS: dict[type, int] = {Settled: int(Local.SETTLED), RoundEnded: int(Local.ROUND_ENDED)}
