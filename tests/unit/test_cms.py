@@ -20,6 +20,7 @@ from protocol import cms
 from protocol.cms import ber, ciphers
 from protocol.cms import structures as asn1
 from protocol.cms.compressed import compress, decompress
+from protocol.cms.enveloped import _content_keys
 from protocol.cms.suites import CBC_CMAC_PARAMETERS, CURVES, WRAP_OIDS
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 
@@ -159,15 +160,19 @@ def test_the_certificate_may_be_left_out() -> None:
     assert len(message()) > len(data) + 300
 
 
-def test_keys_and_nonces_are_fresh_for_every_message() -> None:
-    entropy, seen = Counted(), set()
+@pytest.mark.parametrize("suite", [cms.GCM_SUITE, cms.CBC_CMAC_SUITE], ids=["GCM", "CBC-CMAC"])
+def test_keys_and_nonces_are_fresh_for_every_message(suite: cms.EncryptionSuite) -> None:
+    entropy, points, keys, nonces = Counted(), set(), set(), set()
     for _ in range(20):
-        sealed = cms.seal(CONTENT, asn1.DATA, pair("emt").certificate, suite=cms.GCM_SUITE, entropy=entropy)
+        sealed = cms.seal(CONTENT, asn1.DATA, pair("emt").certificate, suite=suite, entropy=entropy, explicit_iv=True)
         structure = asn1.AuthEnvelopedData.load(sealed)
-        point = bytes(kari(structure)["originator"].chosen["public_key"])
+        points.add(bytes(kari(structure)["originator"].chosen["public_key"]))
+        drawn, _ = _content_keys(structure["recipient_infos"], pair("emt"), suite.cipher)
+        keys |= {drawn[: suite.cipher.key_size], drawn[-suite.cipher.key_size :]}
         parameters = structure["auth_encrypted_content_info"]["content_encryption_algorithm"]["parameters"]
-        seen |= {point, bytes(parameters.parse(asn1.GcmParameters)["nonce"]), bytes(structure["mac"])}
-    assert len(seen) == 60
+        nonces.add(parameters.dump())
+    # CBC-CMAC has two keys a message, and they differ.
+    assert (len(points), len(keys), len(nonces)) == (20, 20 if suite.cipher.is_gcm else 40, 20)
 
 
 def test_the_same_entropy_gives_the_same_enveloped_data() -> None:
