@@ -319,7 +319,11 @@ class GatewaySecurityModule:
             raise RemoteProtocolError("wrong_certificate", "the certificates are for other keys")
 
     def _pair(self, certificate: bytes, name: str) -> cms.KeyPair:
-        return cms.KeyPair(pki.load_certificate(certificate), self._load_key(name))
+        try:
+            loaded = x509.load_der_x509_certificate(certificate)  # no more than that: a fleet holds thousands
+        except ValueError as error:
+            raise StromkreisError(f"{self._path}: no certificate; put the file back from the backup") from error
+        return cms.KeyPair(loaded, self._load_key(name))
 
     def _load_signing(self) -> cms.KeyPair | None:
         current = self._record.current

@@ -221,6 +221,26 @@ def test_files_of_an_earlier_version_open_and_want_the_rest_of_their_triple(tmp_
     directory.close()
 
 
+def test_a_damaged_record_is_told_without_its_content(tmp_path: Path) -> None:
+    directory = KeyDirectory(tmp_path / "keys", SUITE)
+    enrol(directory.open(NAME), authority(tmp_path))
+    file = tmp_path / "keys" / f"{NAME}.json"
+    good = json.loads(file.read_text())
+    damaged: list[dict[str, Any]] = [
+        good | {"curve_secret": "zz"}, good | {"curve_secret": "11"}, good | {"current": {}},
+        good | {"current": good["current"] | {"signature_key": "no key"}},
+        good | {"current": good["current"] | {"certificates": ["00"]}},
+    ]  # fmt: skip
+    for each in damaged:
+        file.write_text(json.dumps(each))
+        with pytest.raises(StromkreisError, match="backup") as caught:
+            directory.open(NAME)
+        assert good["curve_secret"] not in str(caught.value)
+    file.write_text(json.dumps(good))
+    assert directory.open(NAME).certificate is not None
+    directory.close()
+
+
 # --- the token -------------------------------------------------------------------------------------------------------
 
 
