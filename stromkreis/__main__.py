@@ -57,6 +57,7 @@ COMMANDS = (
     ),
     _Command("parameters", "stromkreis.parameters", _TOOLS, "Neighbours and thresholds of a ring for a given threat."),
     _Command("netem", "stromkreis.netem", _TOOLS, "A bad network on purpose: link profiles, scenarios, a self-check."),
+    _Command("pair", "stromkreis.pair", _TOOLS, "First pairing of a meter of the wired LMN with its gateway."),
     _Command("decode", "stromkreis.decode", _TOOLS, "Readings of a recorded byte stream as JSON lines."),
     _Command("sniff", "stromkreis.sniff", _TOOLS, "Readings of a live meter or bus, listened to or asked."),
 )

@@ -10,13 +10,11 @@ works here works there.
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Annotated, TypeVar
 
 import outcome
@@ -25,7 +23,6 @@ import typer
 from pydantic import SecretStr
 from rich.live import Live
 
-from node.lmn.counters import DurableCounters
 from node.lmn.iec62056_21.driver import SpeedLink
 from node.lmn.links import open_link, parse_link
 from node.lmn.mbus.driver import Bus, Timing
@@ -33,14 +30,11 @@ from node.lmn.profiles import ANY_METER, MeterProfile, profile_of_url
 from node.lmn.registry import DRIVERS
 from node.lmn.session import LmnStores, OpenPoll, PollSession
 from node.lmn.timestamps import localized
-from node.security.storage_key import FILE_NAME, FileStorageKeys
-from node.storage.cipher import store_cipher
-from node.storage.engine import Store
-from node.storage.repositories.counters import CounterRepository
 from protocol.errors import RemoteProtocolError, StromkreisError
 from protocol.metering.reading import Reading
 from stromkreis.decode import Keys, MeterProtocol, Options, decoder, error_line, named_key, options_of, write_line
 from stromkreis.diagnose import findings, watched
+from stromkreis.durable_counters import with_durable_counters
 from stromkreis.hints import hint
 from stromkreis.live_source import LiveByteSource
 from stromkreis.reading_table import ReadingTable
@@ -275,26 +269,10 @@ def _asked(session: PollSession, profile: MeterProfile, every_s: float, *, once:
 
 
 async def _with_stores(profile: MeterProfile, work: Callable[[LmnStores], Awaitable[T]]) -> T:
-    """
-    Ask with invocation counters that outlive this command.
-
-    Two runs that sent under one counter and key would give the key stream away, and a meter refuses the second.
-    """
+    """Ask, with invocation counters that outlive this command where something is ciphered."""
     if profile.key("system_title") is None:
         return await work(LmnStores())
-    home = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state")
-    directory = home / "stromkreis"
-    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    store = Store(directory / "sniff.db", store_cipher(FileStorageKeys(directory / FILE_NAME)))
-    try:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(store.run)
-            # What it raises is captured in there: out of here the nursery would wrap it in a group.
-            done = await outcome.acapture(work, LmnStores(DurableCounters(CounterRepository(store))))
-            nursery.cancel_scope.cancel()
-        return done.unwrap()
-    finally:
-        store.close()
+    return await with_durable_counters(lambda counters: work(LmnStores(counters)))
 
 
 async def _ask(session: PollSession, profile: MeterProfile) -> list[Item]:
