@@ -19,7 +19,7 @@ from typing import IO
 
 import trio
 
-from netem.errors import MissingPrivilegeError, NetemError
+from netem.errors import MissingPrivilegeError, NetemError, ToolFailedError
 from netem.netns import RUN_NETNS
 from netem.tools import run_tool
 
@@ -95,9 +95,9 @@ class Record:
     def _write(self) -> None:
         assert self._file is not None  # noqa: S101 - entered before
         self._file.seek(0)
-        self._file.truncate()
         json.dump(asdict(self.made), self._file)
         self._file.flush()
+        self._file.truncate()
 
 
 async def remove(made: Resources) -> list[str]:
@@ -110,7 +110,11 @@ async def remove(made: Resources) -> list[str]:
     removed = []
     if there:
         await _end_processes(there)
-        await run_tool("ip", "-batch", "-", stdin="".join(f"netns del {name}\n" for name in there))
+        try:
+            await run_tool("ip", "-force", "-batch", "-", stdin="".join(f"netns del {name}\n" for name in there))
+        except ToolFailedError:
+            if any((RUN_NETNS / name).exists() for name in there):
+                raise
         removed = [f"namespace {name}" for name in there]
     for shaped in made.shaped:
         inside = ["-n", shaped.namespace] if shaped.namespace else []
@@ -127,7 +131,10 @@ async def remove(made: Resources) -> list[str]:
 
 async def _end_processes(namespaces: list[str]) -> None:
     for number in (signal.SIGTERM, signal.SIGKILL):
-        found = [pid for name in namespaces for pid in (await run_tool("ip", "netns", "pids", name)).split()]
+        found: list[str] = []
+        for name in namespaces:
+            with suppress(ToolFailedError):  # it is gone already
+                found += (await run_tool("ip", "netns", "pids", name)).split()
         for pid in found:
             with suppress(ProcessLookupError):
                 os.kill(int(pid), number)
@@ -138,21 +145,30 @@ async def _end_processes(namespaces: list[str]) -> None:
 
 
 def stale(folder: Path | None = None) -> Iterator[tuple[Path, Resources]]:
-    """The records whose run is over, and namespaces of ours that no record lists."""
-    listed: set[str] = set()
+    """
+    The records whose run is over, each locked until the next is asked for, and namespaces of ours without a record.
+
+    The namespaces are listed before the records: whoever makes one has written its record before.
+    """
+    there = sorted(entry.name for entry in RUN_NETNS.glob(f"{PREFIX}*"))
+    orphans = set(there)
     for path in sorted((FOLDER if folder is None else folder).glob("*.json")):
-        with path.open("r+", encoding="utf-8") as file:
-            made = _parse(file.read())
-            listed |= set(made.namespaces)
+        of_run = [name for name in there if name.startswith(f"{PREFIX}{path.stem}-")]
+        orphans -= set(of_run)
+        try:
+            file = path.open("r+", encoding="utf-8")
+        except FileNotFoundError:  # its run has just ended
+            continue
+        with file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 continue
+            made = _parse(file.read())
+            made.namespaces = sorted({*made.namespaces, *of_run})
             yield path, made
-    if RUN_NETNS.is_dir():
-        orphans = sorted(entry.name for entry in RUN_NETNS.iterdir() if entry.name.startswith(PREFIX))
-        if orphans := [name for name in orphans if name not in listed]:
-            yield RUN_NETNS, Resources(namespaces=orphans)
+    if orphans:
+        yield RUN_NETNS, Resources(namespaces=sorted(orphans))
 
 
 def _parse(text: str) -> Resources:
@@ -166,7 +182,7 @@ def _parse(text: str) -> Resources:
 async def clean(folder: Path | None = None) -> list[str]:
     """Remove what runs left behind that are over; returns a line for each thing removed.  Runs that live are spared."""
     removed: list[str] = []
-    for path, made in list(stale(folder)):
+    for path, made in stale(folder):
         removed += await remove(made)
         if path.suffix == ".json":
             path.unlink(missing_ok=True)

@@ -5,8 +5,8 @@ Upper bounds on delays are wide: on a machine that others load, this process and
 Lower bounds are tight, since nothing can make a packet early; rates have tight upper bounds for the same reason.
 """
 
+import ast
 import hashlib
-import json
 import os
 import shutil
 import signal
@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -22,16 +23,16 @@ from random import Random
 import pytest
 import trio
 
-from netem import namespaces, selfcheck
+from netem import namespaces, records, selfcheck, session
 from netem.emulation import Backend
 from netem.errors import MissingKernelFeatureError, ToolFailedError
 from netem.namespaces import NamespaceEmulation, emulate
 from netem.netns import in_namespace
-from netem.network import Network
+from netem.network import Network, load_network
 from netem.probes import Loss, probe_datagrams
-from netem.profiles import Direction, LinkProfile
+from netem.profiles import Direction, LinkProfile, load_profiles
 from netem.records import PREFIX
-from netem.scenario import LinkState, NetworkState
+from netem.scenario import LinkState, NetworkState, load_scenario
 
 ROOT = Path(__file__).parents[2]
 RUN_NETNS = Path("/run/netns")
@@ -210,17 +211,18 @@ async def test_nothing_is_left_whatever_ends_the_run(how: str) -> None:
     assert not made & ours()
 
 
-def start(*arguments: str) -> subprocess.Popen[str]:
+@contextmanager
+def started(*arguments: str) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-m", "stromkreis", "netem", *arguments]
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(command, cwd=ROOT, env=environ, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-
-def clean() -> list[str]:
-    with start("clean") as process:
-        told, wrong = process.communicate(timeout=60)
-    assert (process.returncode, wrong) == (0, "")
-    return told.splitlines()
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=environ, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()  # else a failed assertion would wait for it for ever
 
 
 def until_up(process: subprocess.Popen[str]) -> set[str]:
@@ -244,7 +246,7 @@ def sleeping_network(tmp_path: Path) -> Iterator[str]:
         encoding="utf-8",
     )
     yield str(path)
-    clean()
+    trio.run(records.clean)
 
 
 def inside(namespace: str) -> list[str]:
@@ -253,9 +255,9 @@ def inside(namespace: str) -> list[str]:
 
 
 def test_a_killed_run_is_cleaned_up_and_a_living_one_spared(sleeping_network: str) -> None:
-    with start("run", "--backend", "namespaces", "--network", sleeping_network) as killed:
+    with started("run", "--backend", "namespaces", "--network", sleeping_network) as killed:
         left = until_up(killed)
-        with start("run", "--backend", "namespaces", "--network", "two-areas") as living:
+        with started("run", "--backend", "namespaces", "--network", "two-areas") as living:
             alive = until_up(living)
             (of_a,) = [name for name in left if name.endswith("-e-a")]
             deadline = time.monotonic() + 20
@@ -265,7 +267,7 @@ def test_a_killed_run_is_cleaned_up_and_a_living_one_spared(sleeping_network: st
             killed.kill()
             killed.wait(20)
             assert left <= ours()
-            assert {f"removed namespace {name}" for name in left} <= set(clean())
+            trio.run(records.clean)
             assert not left & ours()
             assert alive <= ours()
             assert not Path(f"/proc/{orphan}/exe").exists()
@@ -276,7 +278,7 @@ def test_a_killed_run_is_cleaned_up_and_a_living_one_spared(sleeping_network: st
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops_a_run_and_removes_everything(sleeping_network: str, number: int) -> None:
-    with start("run", "--backend", "namespaces", "--network", sleeping_network) as process:
+    with started("run", "--backend", "namespaces", "--network", sleeping_network) as process:
         made = until_up(process)
         process.send_signal(number)
         _, told = process.communicate(timeout=30)
@@ -285,33 +287,38 @@ def test_a_signal_stops_a_run_and_removes_everything(sleeping_network: str, numb
     assert not made & ours()
 
 
-def test_commands_run_at_their_endpoints_and_their_status_is_reported(tmp_path: Path) -> None:
-    path, report = tmp_path / "net.toml", tmp_path / "report.json"
-    told = "import os, sys; print(os.environ['NETEM_ADDRESS_B'], os.listdir('/sys/class/net'), flush=True)"
-    path.write_text(
-        f"endpoints = [{{ name = 'a', command = ['{sys.executable}', '-c', \"{told}\"] }},"
-        f" {{ name = 'b', command = ['{sys.executable}', '-c', 'raise SystemExit(3)'] }}]",
-        encoding="utf-8",
+async def test_commands_run_at_their_endpoints_and_their_status_is_reported(tmp_path: Path) -> None:
+    seen = tmp_path / "seen"
+    tell = (
+        "import os, sys; from pathlib import Path; "
+        "Path(sys.argv[1]).write_text(repr((os.environ['NETEM_ADDRESS_B'], os.listdir('/sys/class/net'))))"
     )
-    with start("run", "--backend", "namespaces", "--network", str(path), "--report", str(report)) as process:
-        out, wrong = process.communicate(timeout=60)
-    assert process.returncode == 1, wrong
-    assert out.startswith("10.213.1.2 [")
-    assert "eth0" in out
-    assert json.loads(report.read_text(encoding="utf-8"))["exit_codes"] == {"a": 0, "b": 3}
+    network = Network.model_validate(
+        {
+            "endpoints": [
+                {"name": "a", "command": [sys.executable, "-c", tell, str(seen)]},
+                {"name": "b", "command": [sys.executable, "-c", "raise SystemExit(3)"]},
+            ]
+        }
+    )
+    report = await session.run(Backend.NAMESPACES, network, load_profiles(), None, seed=1)
+    assert report.exit_codes == {"a": 0, "b": 3}
+    assert report.is_complete
+    address, interfaces = ast.literal_eval(seen.read_text(encoding="utf-8"))
+    assert address == "10.213.1.2"
+    assert sorted(interfaces) == ["eth0", "lo"]
 
 
-def test_a_scenario_is_played_at_its_moments(tmp_path: Path) -> None:
-    report = tmp_path / "report.json"
-    arguments = ("run", "partition", "--backend", "namespaces", "--speed", "60", "--report", str(report))
-    with start(*arguments) as process:
-        _, wrong = process.communicate(timeout=60)
-    assert process.returncode == 0, wrong
-    found = json.loads(report.read_text(encoding="utf-8"))
-    assert found["is_complete"]
-    assert [step["planned_s"] for step in found["steps"]] == [0, 0.5, 1.5, 2]
-    for step in found["steps"]:
-        assert 0 <= step["applied_s"] - step["planned_s"] < 1
+async def test_a_scenario_is_played_at_its_moments() -> None:
+    scenario = load_scenario("partition")
+    report = await session.run(
+        Backend.NAMESPACES, load_network("two-areas"), load_profiles(), scenario, seed=1, speed=60
+    )  # fmt: skip
+    assert report.is_complete
+    assert [step.planned_s for step in report.steps] == [0, 0.5, 1.5, 2]
+    for step in report.steps:
+        assert 0 <= step.applied_s - step.planned_s < 1
+    assert set(report.counters) == {"delayed_packets_waiting", "delay_queue_overflow_packets"}
 
 
 async def test_tc_works_or_says_what_this_kernel_lacks() -> None:

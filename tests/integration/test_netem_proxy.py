@@ -262,18 +262,21 @@ def test_the_command_relays_until_a_signal_and_reports(tmp_path: Path, number: i
         ]  # fmt: skip
         environ = {**os.environ, "PYTHONPATH": str(ROOT)}
         with subprocess.Popen(command, cwd=ROOT, env=environ, stderr=subprocess.PIPE, text=True) as process:
-            assert process.stderr is not None
-            line = process.stderr.readline()
-            assert line.startswith("up on proxy: here 127.0.0.1:"), line + process.stderr.read()
-            port = int(line.rpartition(":")[2])
-            with socket.create_connection(("127.0.0.1", port)) as client:
-                client.sendall(b"through")
-                accepted, _ = server.accept()
-                with accepted:
-                    accepted.settimeout(20)
-                    assert accepted.recv(100) == b"through"
-                    process.send_signal(number)
-                    _, told = process.communicate(timeout=30)
+            try:
+                assert process.stderr is not None
+                line = process.stderr.readline()
+                assert line.startswith("up on proxy: here 127.0.0.1:"), line
+                port = int(line.rpartition(":")[2])
+                with socket.create_connection(("127.0.0.1", port)) as client:
+                    client.sendall(b"through")
+                    accepted, _ = server.accept()
+                    with accepted:
+                        accepted.settimeout(20)
+                        assert accepted.recv(100) == b"through"
+                        process.send_signal(number)
+                        _, told = process.communicate(timeout=30)
+            finally:
+                process.kill()  # else a failed assertion would wait for it for ever
     assert process.returncode == 0
     assert "removed; connections 1" in told
     found = json.loads(report.read_text(encoding="utf-8"))

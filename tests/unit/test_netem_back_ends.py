@@ -153,10 +153,31 @@ def test_a_record_that_was_cut_off_by_a_crash_is_no_obstacle(tmp_path: Path, mon
     monkeypatch.setattr(records, "RUN_NETNS", tmp_path / "netns")
     (tmp_path / "1-ab.json").write_text('{"namespaces": ["strom', encoding="utf-8")
     (tmp_path / "netns").mkdir()
-    (tmp_path / "netns" / "stromkreis-netem-1-ab-hub").touch()
-    (tmp_path / "netns" / "somebody-elses").touch()
+    for name in ("stromkreis-netem-1-ab-hub", "stromkreis-netem-2-cd-hub", "somebody-elses"):
+        (tmp_path / "netns" / name).touch()
     found = [made for _, made in stale(tmp_path)]
-    assert found == [Resources(), Resources(["stromkreis-netem-1-ab-hub"])]
+    assert found == [Resources(["stromkreis-netem-1-ab-hub"]), Resources(["stromkreis-netem-2-cd-hub"])]
+
+
+def test_a_living_run_is_spared_even_while_its_record_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records, "RUN_NETNS", tmp_path / "netns")
+    (tmp_path / "netns").mkdir()
+    with Record(tmp_path) as record:
+        (tmp_path / "netns" / record.add_namespace("hub")).touch()
+        (tmp_path / f"{record.run_id}.json").write_text("{", encoding="utf-8")
+        assert list(stale(tmp_path)) == []
+        record.made.namespaces.clear()
+
+
+def test_a_record_is_locked_while_it_is_cleaned_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records, "RUN_NETNS", tmp_path / "netns")
+    (tmp_path / "1-ab.json").write_text('{"namespaces": [], "shaped": []}', encoding="utf-8")
+    first = stale(tmp_path)
+    assert next(first)[1] == Resources()
+    assert list(stale(tmp_path)) == []
+    assert list(first) == []
 
 
 def test_a_folder_that_may_not_be_written_is_a_missing_privilege(
