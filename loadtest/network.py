@@ -8,7 +8,7 @@ started again, so that a test can take away the coordinator or a node in the mid
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -25,13 +25,17 @@ from coordinator.process import run as run_coordinator
 from coordinator.storage.store import Store
 from loadtest.account import EnergyBalance, flown
 from loadtest.config import MeterProtocol, MetersConfig
+from loadtest.households import households
 from loadtest.meters.meter_list import MeterEntry
 from loadtest.meters.run import run as run_meters
+from loadtest.truth import RoundRow, Verdict, check
 from node.config import BillingConfig, GatewayConfig, LinkConfig, NodeConfig, PolicyConfig, SecurityConfig
 from node.fleet import run as run_node
 from node.storage.cipher import Cipher, StorageKeys, store_cipher
 from protocol.dcnet.machines.effects import Ended
+from protocol.dcnet.setup.rings import positions_of
 from protocol.dcnet.setup.schema import DEFAULT_SCHEMA
+from protocol.wire import Outcome
 
 _JUNE_NOON = 172 * 96 + 48  # a quarter hour in which roofs feed in
 
@@ -164,6 +168,25 @@ class Network:
             return {(ring.epoch, ring.ring): ring.members for n in numbers for ring in store.epochs.layout(n)}
         finally:
             store.close()
+
+    def judged(self, ended: Iterable[Ended]) -> Verdict:
+        """The round ledger held against the meters' own registers; every gateway's account begins in quarter hour 0."""
+        if self.coordinator_config is None:
+            raise RuntimeError("start the coordinator first")
+        homes = households(self.meters_config())
+        meters = {f"ESTK00{i:08d}": [home] for i, home in enumerate(homes)}
+        store = Store(self.coordinator_config.database_url)
+        intervals = {each.epoch: each.interval_of for each in store.epochs.latest()}
+        store.close()
+        members, interval_index = self.members(), self.coordinator_config.epoch.interval_index
+        rows = []
+        for each in ended:
+            names = members[each.epoch, each.ring]
+            is_opened = each.outcome is Outcome.OPENED
+            roster = tuple(names[position] for position in positions_of(each.roster)) if is_opened else ()
+            q = interval_index(intervals[each.epoch](each.round))
+            rows.append(RoundRow(each.epoch, each.ring, each.round, q, is_opened, roster, each.total))
+        return check(DEFAULT_SCHEMA, meters, rows)
 
     def flown(self, *nodes: str) -> EnergyBalance:
         """Hold the meter_list's totals against the stores of these stopped nodes; see `loadtest.account`."""

@@ -10,15 +10,11 @@ from typing import Any, get_args
 import pytest
 import trio
 
-from coordinator.storage.store import Store
 from loadtest.config import MeterProtocol
-from loadtest.households import households
 from loadtest.network import Network
-from loadtest.truth import RoundRow, Verdict, check
 from node.aggregation.membership import Membership
 from protocol import wire
 from protocol.dcnet.machines.effects import Ended
-from protocol.dcnet.setup.schema import DEFAULT_SCHEMA
 from protocol.wire import Outcome
 
 
@@ -50,26 +46,6 @@ async def test_every_gateway_is_in_the_totals_and_epochs_follow_without_a_gap(ne
     assert all(each.total[0] == each.roster.bit_count() for each in opened(ended))
 
 
-def judged(network: Network, ended: Iterable[Ended]) -> Verdict:
-    """The round ledger held against the meters' own registers; every gateway's account begins in quarter hour 0."""
-    config = network.coordinator_config
-    assert config is not None
-    homes = households(network.meters_config())
-    meters = {f"ESTK00{i:08d}": [home] for i, home in enumerate(homes)}
-    store = Store(config.database_url)
-    layouts = {each.epoch: store.epochs.layout(each.epoch) for each in store.epochs.latest()}
-    intervals = {each.epoch: each.interval_of for each in store.epochs.latest()}
-    store.close()
-    rows = []
-    for each in ended:
-        members = layouts[each.epoch][each.ring].members
-        roster = tuple(name for place, name in enumerate(members) if each.roster >> place & 1)
-        q = config.epoch.interval_index(intervals[each.epoch](each.round))
-        outcome = each.outcome is Outcome.OPENED
-        rows.append(RoundRow(each.epoch, each.ring, each.round, q, outcome, roster if outcome else (), each.total))
-    return check(DEFAULT_SCHEMA, meters, rows)
-
-
 @pytest.mark.rounds
 @pytest.mark.parametrize("line", ["tcp", "pty"])
 async def test_one_ring_of_every_protocol_has_exact_totals(
@@ -78,7 +54,7 @@ async def test_one_ring_of_every_protocol_has_exact_totals(
     network = Network(
         tmp_path, gateways=27, ring_size=27, rounds=20, period_s=2.0, line=line,
         protocols=get_args(MeterProtocol),
-        origin_unix_s=float(int(time.time()) + 10),  # meters stand still until all accounts have begun
+        origin_unix_s=float(int(time.time()) + 30),  # meters stand still until all accounts have begun
     )  # fmt: skip
     caplog.set_level("DEBUG", "node")
     caplog.set_level("DEBUG", "loadtest")
@@ -88,7 +64,7 @@ async def test_one_ring_of_every_protocol_has_exact_totals(
         await network.start_coordinator(nursery)
         await network.start_node(nursery, 0, 27, "node")
         await network.wait_until(lambda: len(network.ended()) >= 7 and len(full(network)) >= 3)
-        verdict = judged(network, network.ended())
+        verdict = network.judged(network.ended())
         nursery.cancel_scope.cancel()
     assert verdict.differences == ()
     assert verdict.conservation_error_wh == 0
