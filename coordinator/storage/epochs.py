@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from sqlalchemy import RowMapping, func, select
 
@@ -130,9 +131,15 @@ class EpochRepository:
             return list(connection.scalars(select(epoch_states.c.state).order_by(epoch_states.c.epoch)))
 
 
+@lru_cache(maxsize=64)
+def schema_of(data: bytes) -> Schema:
+    """A stored aggregate schema; a view of a week reads the same one for each of its intervals."""
+    return Schema.from_bytes(data)
+
+
 def epoch_of(row: RowMapping) -> EpochRecord:
     """A row of `epochs`."""
     return EpochRecord(
-        row["epoch"], row["area"], Schema.from_bytes(row["schema"]), row["rounds"], row["interval_start_s"],
+        row["epoch"], row["area"], schema_of(row["schema"]), row["rounds"], row["interval_start_s"],
         row["interval_s"],
     )  # fmt: skip

@@ -22,7 +22,7 @@ from typing import Any
 from sqlalchemy import Connection, RowMapping, bindparam, func, select
 
 from coordinator.storage.engine import Database
-from coordinator.storage.epochs import EpochRecord, epoch_of
+from coordinator.storage.epochs import EpochRecord, epoch_of, schema_of
 from coordinator.storage.packing import pack_sums, unpack_sums
 from coordinator.storage.tables import area_totals, epochs, rings
 from protocol.dcnet.crypto.noise import total_deviation
@@ -225,7 +225,7 @@ def _layouts(connection: Connection, first_s: int, last_s: int, area: str | None
 def _area_total(
     interval_start_s: int, schema: bytes, area: str | None, rows: Sequence[Any], layouts: Iterable[_Layout]
 ) -> AreaTotal:
-    meant = Schema.from_bytes(schema)
+    meant = schema_of(schema)
     used = {row.epoch for row in rows}
     # An epoch that was cut short leaves its last intervals to the next one: only the newest of an area counts as
     # awaited, and of the older ones those that ended a round here.

@@ -50,6 +50,7 @@ class Neighbourhood:
     revision: int = 0
     random: random.Random = field(default_factory=lambda: random.Random(7))
     last: dict[tuple[int, int], Ended] = field(default_factory=dict)
+    enrolled: dict[str, int] = field(default_factory=dict)
     turned: trio.Event = field(default_factory=trio.Event)
 
     def settle(self) -> None:
@@ -68,7 +69,7 @@ class Neighbourhood:
         """End the next rounds of every ring."""
         for round_ in range(self.rounds, self.rounds + rounds):
             batch = [self._end(ring, round_) for _, ring in self.layout]
-            assert all(self.store.rounds.record_many(batch))
+            assert all(self.store.rounds.record_many(batch, enrolled=self.enrolled))
             self.last.update({(ended.epoch, ended.ring): ended for ended in batch})
         self.rounds += rounds
 

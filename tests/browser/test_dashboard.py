@@ -145,6 +145,21 @@ def test_who_is_missing_is_named(watched: Watched, site: Site) -> None:
     expect(page.locator("#present")).to_have_text(f"{48 - missing} of 48")
 
 
+def test_who_is_enrolled_and_in_no_ring_is_missing_too(watched: Watched, site: Site) -> None:
+    site.neighbourhood.settle()
+    site.neighbourhood.enrolled = {"Nordring": 50}  # 48 of them in rings
+    site.go_on(3)
+    page = opened(watched, site)
+    page.select_option("#area", "Nordring")
+    expect(page.locator("#rings svg")).to_have_count(2)
+    missing = sum(len(ring.missing) for ring in site.neighbourhood.status().rings if ring.area == "Nordring")
+    expect(page.locator("#present")).to_have_text(f"{48 - missing} of 50")
+    expect(page.locator("#present-note")).to_contain_text("48 in rings")
+    expect(page.locator("#missing-title")).to_have_text(f"Missing from the last total: {missing + 2}")
+    expect(page.locator("#missing li").first).to_have_text("2 gatewaysenrolled, in no ring until the next epoch")
+    assert watched.complaints == []
+
+
 def test_a_void_round_is_called_void(watched: Watched, site: Site) -> None:
     site.neighbourhood.settle()
     site.go_on(35)

@@ -243,7 +243,10 @@ function rings(data) {
   const missing = ordered.filter((ring) => ring.last_outcome !== "void")
     .flatMap((ring) => ring.missing.map((each) => [each.gateway, `${ring.area}, ring ${ring.ring}, position ${each.position}`]));
   const lines = [...lost.map((ring) => [`all ${ring.size}`, `${ring.area}, ring ${ring.ring}: round void`]), ...missing];
-  const count = missing.length + lost.reduce((sum, ring) => sum + ring.size, 0);
+  const s = data.series;
+  const outside = s.members.length ? awaited(s).at(-1) - s.members.at(-1) : 0;
+  if (outside > 0) lines.unshift([plural(outside, "gateway"), "enrolled, in no ring until the next epoch"]);
+  const count = missing.length + lost.reduce((sum, ring) => sum + ring.size, 0) + outside;
   $("missing-title").textContent = count ? `Missing from the last total: ${number(count)}`
     : data.rings.length ? "Nobody is missing from the last total" : "No ring at the moment";
   $("missing").replaceChildren(...lines.slice(0, MISSING_MAX).map(([who, where]) => {
