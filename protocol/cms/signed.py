@@ -163,10 +163,12 @@ def _check(signed: Any, content: bytes, content_type: str, signers: Sequence[x50
         attached = few(_certificates(signed), "certificates")
         text, signature = encode(_SET_OF, info["signed_attrs"].contents), bytes(info["signature"])
     require(named == content_type, f"the signed content type is {named}, the message's {content_type} ({_TABLE})")
-    certificate = next((each for each in signers if key_identifier(each) == identifier), None)
-    if certificate is None:
+    # A certificate that was renewed for the same key has the same key identifier.
+    named_by_key = [each for each in signers if key_identifier(each) == identifier]
+    if not named_by_key:
         raise RemoteProtocolError("cms_signer", "signed by a key of no configured certificate (5.2.1)")
-    if attached and _der(certificate) not in attached:
+    certificate = next((each for each in named_by_key if not attached or _der(each) in attached), None)
+    if certificate is None:
         raise RemoteProtocolError("cms_signer", "the certificate of the message is not the configured one (5.2.1)")
     if not hmac.compare_digest(hashed, _HASHES[digest](content).digest()):
         raise RemoteProtocolError("cms_signature", "the content is not the one that was signed (RFC 5652, 5.6)")

@@ -241,6 +241,9 @@ def test_another_signer_or_certificate_is_refused() -> None:
     with pytest.raises(RemoteProtocolError, match="not the configured one"):
         cms.unprotect(message(), pair("emt"), [other])
     assert cms.unprotect(message(with_certificate=False), pair("emt"), [other]).content == CONTENT
+    # Both are configured while one follows the other: the message says which it is.
+    both = cms.unprotect(message(), pair("emt"), [other, pair("smgw").certificate])
+    assert both.signer == pair("smgw").certificate
 
 
 def test_signed_data_off_the_profile_is_refused_with_its_clause() -> None:
