@@ -1,1 +1,1 @@
-"""The external market participant: round ledger and totals."""
+"""The external market participant: tariffs and bills; its totals are in `coordinator.storage.totals`."""

@@ -1,1 +1,1 @@
-"""The gateway administrator: SM-PKI, enrolment, directory, epochs."""
+"""The gateway administrator: SM-PKI, enrolment, directory, admission, misbehaviour reports."""

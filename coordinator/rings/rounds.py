@@ -1,7 +1,7 @@
 """
 What gateways say in a running ring, and carrying out what its round ledger answers.
 
-The end of a round is durable before anybody hears of it (`coordinator.round_writer`); everything else is said at once.
+The end of a round is durable before it is announced (`coordinator.rings.round_writer`); all else is sent at once.
 """
 
 from __future__ import annotations
