@@ -23,7 +23,7 @@ from loadtest.meters.dlms import push_mbus_frames
 from node.lmn.dlms.apdu import GeneralGlobalCiphering
 from node.lmn.dlms.security import Keys, protect
 from node.lmn.hdlc.frame import Address, Frame, FrameReader, Kind, crc_x25
-from node.lmn.iec62056_21.framing import block_check, crc16_arc
+from node.lmn.iec62056_21.checks import block_check, crc16_arc
 from node.lmn.mbus import security
 from node.lmn.mbus.device import DeviceAddress
 from node.lmn.mbus.link import LongFrame, encode_frame

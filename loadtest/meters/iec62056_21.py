@@ -15,9 +15,10 @@ from datetime import datetime
 
 import trio
 
+from node.lmn.iec62056_21.checks import block_check, with_even_parity
 from node.lmn.iec62056_21.client import INITIAL_BAUDRATE, Mode, mode_of
 from node.lmn.iec62056_21.driver import SpeedLink
-from node.lmn.iec62056_21.framing import ETX, NAK, STX, block_check, with_even_parity
+from node.lmn.iec62056_21.framing import ETX, NAK, STX
 from node.lmn.iec62056_21.quantities import decimal_text
 from protocol.metering.obis import Obis
 from protocol.metering.units import unit_symbol

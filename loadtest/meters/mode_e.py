@@ -11,9 +11,9 @@ from node.lmn.hdlc.frame import Address
 from node.lmn.hdlc.link import serve_secondary
 from node.lmn.hdlc.secondary import SecondaryStation
 from node.lmn.hdlc.station import Disconnected, Instruction
+from node.lmn.iec62056_21.checks import with_even_parity
 from node.lmn.iec62056_21.client import mode_of
 from node.lmn.iec62056_21.driver import SpeedLink
-from node.lmn.iec62056_21.framing import with_even_parity
 
 _STRIP = bytes(character & 0x7F for character in range(256))
 _LAST_FRAME_S = 0.05  # the answer to the disconnection is still to go out

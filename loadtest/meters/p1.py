@@ -17,7 +17,7 @@ import trio
 from loadtest.meters.iec62056_21 import Register, Registers
 from node.lmn.dlms import apdu
 from node.lmn.dlms.security import Keys, protect
-from node.lmn.iec62056_21.framing import crc16_arc
+from node.lmn.iec62056_21.checks import crc16_arc
 from node.lmn.iec62056_21.quantities import decimal_text
 from protocol.metering.reading import Reading
 from protocol.metering.units import CUBIC_METRE, WATT, WATT_HOUR, unit_symbol

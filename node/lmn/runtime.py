@@ -28,12 +28,13 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from random import Random
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import trio
 
 from node.lmn.arrival import ArrivalStream
 from node.lmn.events import FaultThrottle, LmnEvent, log_event
+from node.lmn.faults import Fault, caught, where
 from node.lmn.links import open_link, parse_link
 from node.lmn.metrics import LMN_ERRORS, LMN_READINGS
 from node.lmn.profiles import ANY_METER, MeterProfile
@@ -51,8 +52,6 @@ OpenLink = Callable[[str], Awaitable[trio.abc.Stream]]
 _SLEEP_S_MAX = 60.0  # bounds the harm of a clock that is set
 _IDLE_MAX_S = 60.0  # a link unused for longer is opened anew: one that died unnoticed costs a time-out when it counts
 _TICK_S = 0.001  # a schedule that computes in floating point may name one time twice; this far on it cannot
-
-_T = TypeVar("_T")
 
 
 class Schedule(Protocol):
@@ -188,12 +187,6 @@ def _buses(profiles: Sequence[MeterProfile], drivers: Mapping[str, Driver], stor
     return list(buses.values())
 
 
-@dataclass(frozen=True, slots=True)
-class _Fault:
-    reason: str
-    detail: str = ""
-
-
 @dataclass(slots=True)
 class _Run:
     deliver: Deliver
@@ -269,15 +262,15 @@ class _Run:
         if bus.poll is None:
             raise InvariantError("a bus without a way to ask is asked")
         asked_s = self.clock()
-        batch = await _caught(bus.poll.ask(stream, profile, self.clock), until_s - asked_s)
-        if isinstance(batch, _Fault):
+        batch = await caught(bus.poll.ask(stream, profile, self.clock), until_s - asked_s)
+        if isinstance(batch, Fault):
             self._fault(bus, batch, profile.device)
             return False
         # Asked in one quarter hour, answered in the next: if the meter has no time of its own, nobody can say which one
         # the value belongs to.  The log has it, but it is no reading of a quarter hour.
         is_late = self.schedule.next_reading_time(asked_s) <= self.clock()
         if is_late or not batch:
-            self._fault(bus, _Fault("late" if is_late else "no_reading"), profile.device)
+            self._fault(bus, Fault("late" if is_late else "no_reading"), profile.device)
         return await self._hand_on(bus, batch, asked_s) and not is_late
 
     async def listen(self, bus: _Bus) -> None:
@@ -292,7 +285,7 @@ class _Run:
             if stream is not None:
                 bus.arrivals = ArrivalStream(stream, self.clock, self.schedule.next_border)
                 async with bus.arrivals, aclosing(bus.push.listen(bus.arrivals, self.clock)) as batches:
-                    while not isinstance(batch := await _caught(anext(batches), silence_s), _Fault):
+                    while not isinstance(batch := await caught(anext(batches), silence_s), Fault):
                         await self._hand_on(bus, batch)
                 bus.arrivals = None
                 self._fault(bus, batch, "")
@@ -322,8 +315,8 @@ class _Run:
                     self._event(bus, "meter_silent", profile.device)
 
     async def _open(self, bus: _Bus, until_s: float) -> trio.abc.Stream | None:
-        stream = await _caught(self.open_stream(bus.link), until_s - self.clock())
-        if isinstance(stream, _Fault):
+        stream = await caught(self.open_stream(bus.link), until_s - self.clock())
+        if isinstance(stream, Fault):
             self._fault(bus, stream, "")
             return None
         return stream
@@ -334,12 +327,12 @@ class _Run:
         heard = False
         for item in batch:
             if isinstance(item, RemoteProtocolError):
-                self._fault(bus, _Fault(item.reason, _where(item)), "")
+                self._fault(bus, Fault(item.reason, where(item)), "")
                 continue
             profile = bus.by_meter_id.get(item.device) or bus.by_meter_id.get(ANY_METER)
             if profile is None:
                 if not bus.allows_unknown_meters:
-                    self._fault(bus, _Fault("unknown_device"), item.device)
+                    self._fault(bus, Fault("unknown_device"), item.device)
                 continue
             heard = True
             bus.heard_s[profile.device] = trio.current_time()
@@ -366,7 +359,7 @@ class _Run:
         received_s = min(stamps, default=self.clock())
         return Arrival(received_s if bus.arrivals is None else bus.arrivals.earliest_s(received_s), asked=False)
 
-    def _fault(self, bus: _Bus, fault: _Fault, device: str) -> None:
+    def _fault(self, bus: _Bus, fault: Fault, device: str) -> None:
         bus.fault_count += 1
         self._event(bus, fault.reason, device, fault.detail)
 
@@ -375,39 +368,3 @@ class _Run:
         if not (always or bus.throttle.should_report(kind, device)):
             return
         self.on_event(LmnEvent(kind, bus.driver.name, device, self.clock(), detail))
-
-
-async def _caught(step: Awaitable[_T], timeout_s: float) -> _T | _Fault:
-    """A step of a driver: its result, or its fault by name.  Here, and only here, a defect is kept from spreading."""
-    try:
-        with trio.fail_after(max(0.0, timeout_s)):
-            return await step
-    except InvariantError:
-        raise
-    except Exception as error:  # noqa: BLE001  a driver's defect must cost its own bus only
-        return _named(error)
-
-
-def _named(error: BaseException) -> _Fault:
-    match error:
-        case ExceptionGroup(exceptions=[first, *_]):
-            if error.split(InvariantError)[0] is not None:
-                raise error
-            return _named(first)
-        case RemoteProtocolError():
-            return _Fault(error.reason, _where(error))
-        case trio.TooSlowError():
-            return _Fault("silent")
-        case StopAsyncIteration():
-            return _Fault("link_closed")
-        case LocalProtocolError():
-            return _Fault("driver_defect", str(error))
-        case OSError() | trio.BrokenResourceError() | trio.ClosedResourceError():
-            return _Fault("link_broken", type(error).__name__)
-        case _:
-            # The text of an unforeseen exception may quote what was received; its type may not.
-            return _Fault("driver_defect", type(error).__name__)
-
-
-def _where(error: RemoteProtocolError) -> str:
-    return error.detail if error.offset is None else f"{error.detail} at byte {error.offset}"

@@ -27,7 +27,7 @@ from node.lmn.hdlc.frame import Address
 from node.lmn.hdlc.link import HdlcBus
 from node.lmn.hdlc.primary import Timing
 from node.lmn.hdlc.station import Parameters
-from node.lmn.iec62056_21.framing import with_even_parity
+from node.lmn.iec62056_21.checks import with_even_parity
 from node.lmn.profiles import MeterProfile
 from node.lmn.serial_link import open_serial
 from node.lmn.session import LmnStores

@@ -18,9 +18,10 @@ from loadtest.meters import p1
 from loadtest.meters.iec62056_21 import MeterSettings, Register, SimulatedMeter
 from loadtest.meters.serial_bus import serial_bus
 from node.lmn.events import LmnEvent
+from node.lmn.iec62056_21.checks import block_check
 from node.lmn.iec62056_21.client import Mode
 from node.lmn.iec62056_21.driver import listen, read_meter
-from node.lmn.iec62056_21.framing import ETX, STX, block_check
+from node.lmn.iec62056_21.framing import ETX, STX
 from node.lmn.profiles import MeterProfile
 from node.lmn.runtime import Periodic, run_meters
 from node.lmn.serial_link import open_serial

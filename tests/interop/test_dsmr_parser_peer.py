@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 import trio
@@ -18,6 +19,7 @@ from loadtest.meters.clock import SimulatedClock
 from loadtest.meters.p1 import P1Settings, telegram
 from loadtest.meters.servers import speaker
 from node.lmn.p1.decode import decode_stream
+from node.lmn.timestamps import localized
 from protocol.errors import RemoteProtocolError
 from protocol.metering.obis import Obis
 from protocol.metering.reading import Quality, Reading
@@ -86,6 +88,7 @@ LETTER_AGAINST_CALENDAR = {
     "amshan/EXAMPLE_DATA_C": ["0-0:1.0.0 clock"],
     "amshan/EXAMPLE_DATA_KAMSTRUP": ["0-0:1.0.0 clock"],
 }
+NETHERLANDS = ZoneInfo("Europe/Amsterdam")
 WINTER = datetime(2027, 1, 15, 8, 0, tzinfo=UTC)
 FACTORS = {"kWh": 1000, "kW": 1000, "kvarh": 1000, "kVArh": 1000, "kvar": 1000, "kVAr": 1000, "MJ": 1_000_000}
 
@@ -103,7 +106,7 @@ def ours(data: bytes) -> tuple[dict[str, Reading], list[RemoteProtocolError]]:
     for r in items:
         if isinstance(r, Reading) and r.obis is not None and "log" not in r.record:
             address = r.record.get("profile") or f"{r.obis.a}-{r.obis.b}:{r.obis.c}.{r.obis.d}.{r.obis.e}"
-            by_address[address] = r
+            by_address[address] = localized(r, NETHERLANDS)  # as the peer takes stamps without S or W
     return by_address, [item for item in items if isinstance(item, RemoteProtocolError)]
 
 

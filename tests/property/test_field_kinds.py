@@ -8,8 +8,9 @@ from node.lmn.dlms.axdr import Data, Type, octets, structure
 from node.lmn.dlms.decode import decode_stream as decode_dlms
 from node.lmn.dlms.transport import LLC_COMMAND
 from node.lmn.hdlc.frame import Address, Frame, Kind
+from node.lmn.iec62056_21.checks import block_check
 from node.lmn.iec62056_21.decode import decode_stream as decode_text
-from node.lmn.iec62056_21.framing import ETX, STX, block_check
+from node.lmn.iec62056_21.framing import ETX, STX
 from node.lmn.mbus.link import FrameReader, LongFrame
 from node.lmn.sml.bodies import CloseResponse, GetListResponse, Message, OpenResponse
 from node.lmn.sml.codec import Number

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from loadtest.meters.iec62056_21 import MeterSettings, SimulatedMeter
 from loadtest.meters.p1 import P1Settings, telegram
+from node.lmn.iec62056_21.checks import block_check, with_even_parity
 from node.lmn.iec62056_21.client import ReadoutClient
 from node.lmn.iec62056_21.decode import decode_stream
-from node.lmn.iec62056_21.framing import ETX, STX, Readout, ReadoutReader, block_check, with_even_parity
+from node.lmn.iec62056_21.framing import ETX, STX, Readout, ReadoutReader
 from node.lmn.iec62056_21.quantities import decimal_text, quantity
 from node.lmn.iec62056_21.readings import Interpretation, readings_of
 from protocol.errors import RemoteProtocolError

@@ -6,17 +6,10 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from node.lmn.iec62056_21.checks import block_check, crc16_arc, with_even_parity
 from node.lmn.iec62056_21.client import Done, Mode, ReadoutClient, Send, SetBaudrate, mode_of
 from node.lmn.iec62056_21.datasets import DataSet, data_sets, parse_address
-from node.lmn.iec62056_21.framing import (
-    ETX,
-    STX,
-    Readout,
-    ReadoutReader,
-    block_check,
-    crc16_arc,
-    with_even_parity,
-)
+from node.lmn.iec62056_21.framing import ETX, STX, Readout, ReadoutReader
 from node.lmn.iec62056_21.quantities import Quantity, decimal_text, quantity, unit_of
 from node.lmn.iec62056_21.readings import Interpretation, decode_stream, device_id
 from node.lmn.iec62056_21.times import parse_clock, parse_stamp

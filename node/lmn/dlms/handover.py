@@ -17,9 +17,10 @@ from typing import Final
 
 import trio
 
+from node.lmn.iec62056_21.checks import with_even_parity
 from node.lmn.iec62056_21.client import INITIAL_BAUDRATE, REACTION_TIME_S, Mode, mode_of
 from node.lmn.iec62056_21.driver import SpeedLink
-from node.lmn.iec62056_21.framing import ACK, IDENTIFICATION_SIZE_MAX, with_even_parity
+from node.lmn.iec62056_21.framing import ACK, IDENTIFICATION_SIZE_MAX
 from protocol.errors import RemoteProtocolError
 
 ATTEMPT_COUNT: Final = 3
