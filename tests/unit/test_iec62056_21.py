@@ -9,6 +9,7 @@ import pytest
 from node.lmn.iec62056_21.checks import block_check, crc16_arc, with_even_parity
 from node.lmn.iec62056_21.client import Done, Mode, ReadoutClient, Send, SetBaudrate, mode_of
 from node.lmn.iec62056_21.datasets import DataSet, data_sets, parse_address
+from node.lmn.iec62056_21.decode import decode_stream as shown_stream
 from node.lmn.iec62056_21.framing import ETX, STX, Readout, ReadoutReader
 from node.lmn.iec62056_21.quantities import Quantity, decimal_text, quantity, unit_of
 from node.lmn.iec62056_21.readings import Interpretation, decode_stream, device_id
@@ -378,3 +379,10 @@ def test_client_is_for_one_readout_and_for_sane_addresses() -> None:
         client.start()
     with pytest.raises(LocalProtocolError):
         ReadoutClient("a!b")
+
+
+def test_a_profile_of_an_unknown_zone_keeps_local_times_without_an_offset() -> None:
+    text = b"/STK5X\r\n\r\n0-1:24.3.0(270703100000)(00)(15)(1)(0-1:24.2.1)(m3)(00001.001)(00001.002)\r\n!\r\n"
+    found = [item for item in shown_stream([text]) if isinstance(item, Reading)]
+    assert [item.measured_at for item in found] == [datetime(2027, 7, 3, 10, 0), datetime(2027, 7, 3, 10, 15)]
+    assert [item.measured_at for item in decode_stream([text]) if isinstance(item, Reading)] == [None, None]

@@ -283,7 +283,7 @@ def _profile(item: DataSet, how: Interpretation) -> list[_Row] | None:
 def _later(start: datetime, by: timedelta) -> datetime | None:
     """Counted in UTC: on the wall clock a period is an hour longer or shorter where summer time begins and ends."""
     try:
-        return (start.astimezone(UTC) + by).astimezone(start.tzinfo)
+        return start + by if start.tzinfo is None else (start.astimezone(UTC) + by).astimezone(start.tzinfo)
     except OverflowError:
         return None
 
