@@ -139,6 +139,12 @@ def test_games_find_a_sum_of_one(lab: Lab) -> None:
     assert np.median(inside) > np.quantile(outside, 0.95)
 
 
+@pytest.mark.parametrize("slot_s", [900, 3600])
+def test_the_days_before_are_no_exact_curves(lab: Lab, slot_s: int) -> None:
+    game = Game(lab, slot_s, 2)
+    assert game.identification(5, 120, knows="before")["view"].high < game.identification(5, 120)["view"].low
+
+
 def test_noise_hides_who_is_in_the_sum(lab: Lab) -> None:
     noisy = Game(lab, 900, 2, epsilon=0.1).identification(10, 120)
     assert noisy["view"].low <= 0.1

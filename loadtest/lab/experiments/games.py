@@ -34,7 +34,7 @@ class Game:
         area, reference = lab.at(slot_s)
         self.slots = days * area.slots_a_day
         self.loads = area.power_w[:, : self.slots]
-        self.history = lab.history.power_w[:, : self.slots] if lab.history.slot_s == area.slot_s else None
+        self.history = lab.history.at(area.slot_s).power_w[:, : self.slots]
         added = 0.0 if math.isinf(epsilon) else noise_variance_w2(epsilon)
         self.whitener = Whitener(reference.power_w[:, : self.slots].astype(np.float64), area.slots_a_day, added)
 
@@ -52,7 +52,7 @@ class Game:
         `knows`: the candidates' curves of these days ("exact"), or of the days before ("before").
         """
         rng = self.lab.rng("identification", members, self.slots, self.slot_s, knows, self.epsilon)
-        curves = self.loads if knows == "exact" or self.history is None else self.history
+        curves = self.loads if knows == "exact" else self.history
         hits = {"view": 0, "blind": 0, "without": 0}
         for _ in range(trials):
             drawn = rng.choice(len(self.loads), members + 1, replace=False)
