@@ -5,18 +5,20 @@ from functools import lru_cache
 
 import numpy as np
 import pytest
+from scipy.stats import ks_2samp
 
 from loadtest.lab.attacks import differencing, linkage
 from loadtest.lab.attacks.game import Whitener
 from loadtest.lab.discipline import FIRST_EDITION, SECOND_EDITION, alternating, contributions, toggling
 from loadtest.lab.experiments import check_same_series, curves
-from loadtest.lab.experiments.games import Game
+from loadtest.lab.experiments.games import Game, noise_variance_w2
 from loadtest.lab.experiments.rosters import transcript_of
 from loadtest.lab.households import generate
 from loadtest.lab.leverage import largest_leverage, opens
 from loadtest.lab.metrics import Estimate
 from loadtest.lab.schemes import SCHEMES, Scheme, play
 from loadtest.lab.schemes.direct import batched_pseudonyms_shape, third_party_sum_shape
+from loadtest.lab.schemes.sums import noise_of_total, noisy
 from loadtest.lab.settings import SMOKE, Lab, Row, Settings
 from loadtest.lab.transcript import EMP, Form, Message, Shape, meter
 from loadtest.lab.views import View, view_of
@@ -143,6 +145,14 @@ def test_games_find_a_sum_of_one(lab: Lab) -> None:
 def test_the_days_before_are_no_exact_curves(lab: Lab, slot_s: int) -> None:
     game = Game(lab, slot_s, 2)
     assert game.identification(5, 120, knows="before")["view"].high < game.identification(5, 120)["view"].low
+
+
+def test_noise_drawn_for_a_total_is_that_of_its_members_shares() -> None:
+    rng = np.random.default_rng(9)
+    nothing = np.zeros((40, 4000), np.int64)
+    shares, at_once = noisy(nothing, 1.0, rng).sum(axis=0), noise_of_total(40, 4000, 1.0, rng)
+    assert ks_2samp(shares, at_once).pvalue > 0.01
+    assert at_once.std() == pytest.approx(np.sqrt(noise_variance_w2(1.0) * 40 / 38), rel=0.1)
 
 
 def test_noise_hides_who_is_in_the_sum(lab: Lab) -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from loadtest.lab import metrics
 from loadtest.lab.attacks.game import Whitener, identify, membership
-from loadtest.lab.schemes.sums import SENSITIVITY_W, noisy
+from loadtest.lab.schemes.sums import SENSITIVITY_W, noise_of_total
 from loadtest.lab.settings import Lab, Row
 
 Floats = NDArray[np.float64]
@@ -40,10 +40,10 @@ class Game:
 
     def total(self, members: NDArray[np.int64], rng: np.random.Generator) -> Floats:
         """What the EMP gets of this roster."""
-        loads = self.loads[members]
+        total = self.loads[members].sum(axis=0)
         if not math.isinf(self.epsilon):
-            loads = noisy(loads, self.epsilon, rng)
-        return np.asarray(loads.sum(axis=0), np.float64)
+            total = total + noise_of_total(len(members), self.slots, self.epsilon, rng)
+        return np.asarray(total, np.float64)
 
     def identification(self, members: int, trials: int, *, knows: str = "exact") -> dict[str, metrics.Estimate]:
         """

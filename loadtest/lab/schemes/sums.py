@@ -172,10 +172,23 @@ def ring_noise(readings_w: Readings, _slot_s: int, rng: Generator) -> Readings:
 def noisy(readings_w: Readings, epsilon: float, rng: Generator) -> Readings:
     """Readings with every member's share of noise; epsilon is that of one total."""
     n, slots = readings_w.shape
-    honest = max(1, n - int(np.ceil(CORRUPT * n)))
-    success = -np.expm1(-epsilon / SENSITIVITY_W)
-    shares = rng.negative_binomial(1.0 / honest, success, (2, n, slots))
+    shares = rng.negative_binomial(1.0 / _honest(n), _success(epsilon), (2, n, slots))
     return np.asarray(readings_w + shares[0] - shares[1], np.int64)
+
+
+def noise_of_total(n: int, slots: int, epsilon: float, rng: Generator) -> Readings:
+    """The sum of n members' shares, shape (slots,), drawn at once: Pólya variables of one parameter add their shapes."""
+    both = rng.negative_binomial(n / _honest(n), _success(epsilon), (2, slots))
+    return np.asarray(both[0] - both[1], np.int64)
+
+
+def _honest(n: int) -> int:
+    """The members that are counted on to add noise."""
+    return max(1, n - int(np.ceil(CORRUPT * n)))
+
+
+def _success(epsilon: float) -> float:
+    return float(-np.expm1(-epsilon / SENSITIVITY_W))
 
 
 SCHEMES = (
