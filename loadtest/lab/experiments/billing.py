@@ -27,9 +27,14 @@ def _two_rates(slots: int, day: int) -> Prices:
     return np.where(np.arange(slots) % day * 24 // day < 6, BASE // 2, BASE).astype(np.int64)
 
 
+def _evening(slots: int, day: int) -> int:
+    """The slot at 18:00 of a day in the middle."""
+    return slots // day // 2 * day + day * 3 // 4
+
+
 def _one_interval(slots: int, day: int) -> Prices:
     prices = _flat(slots, day)
-    prices[slots // 2 + day * 3 // 4] += BASE
+    prices[_evening(slots, day)] += BASE
     return prices
 
 
@@ -37,7 +42,7 @@ def _digits(slots: int, day: int) -> Prices:
     """An evening hour's intervals at prices that a household's load cannot carry over from one into the next."""
     prices = _flat(slots, day)
     for index in range(3):
-        prices[slots // 2 + day * 3 // 4 + index] = BASE * 10 ** (2 + 2 * index)
+        prices[_evening(slots, day) + index] = BASE * 10 ** (2 + 2 * index)
     return prices
 
 

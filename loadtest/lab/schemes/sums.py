@@ -177,7 +177,7 @@ def noisy(readings_w: Readings, epsilon: float, rng: Generator) -> Readings:
 
 
 def noise_of_total(n: int, slots: int, epsilon: float, rng: Generator) -> Readings:
-    """The sum of n members' shares, shape (slots,), drawn at once: Pólya variables of one parameter add their shapes."""
+    """The sum of n members' shares, shape (slots,), drawn at once: Pólya variables add their shapes."""
     both = rng.negative_binomial(n / _honest(n), _success(epsilon), (2, slots))
     return np.asarray(both[0] - both[1], np.int64)
 
