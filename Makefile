@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo lab test coverage lint format docs bench bench-fleet peers simulate exhaustive fuzz mutate lock
+.PHONY: help demo lab test coverage lint format docs reference bench bench-fleet peers simulate exhaustive fuzz mutate lock
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
 
@@ -38,6 +38,7 @@ lint: $(VENV)/.test ## style, types and the layer rules
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m tools.sizes
 
 format: $(VENV)/.test ## let ruff lay the code out
 	$(BIN)/ruff format .
@@ -106,5 +107,9 @@ fuzz: .venv-fuzz/.ready ## each meter codec on atheris, one after the other (COD
 mutate: .venv-mutation/.ready ## change the member machine in 900 places: its tests notice, or docs/explanation/mutation.toml says why not
 	.venv-mutation/bin/python -m mutation $(if $(JOBS),--jobs $(JOBS))
 
-docs: $(VENV)/.test ## draw the diagrams of docs/explanation/protocol.md anew from the transition tables
+docs: $(VENV)/.test reference ## what the documentation takes from the code: diagrams, layers, reference pages
 	$(BIN)/python -m loadtest.diagrams --into docs/explanation/protocol.md
+	$(BIN)/python -m tools.layers --into CONTRIBUTING.md
+
+reference: $(VENV)/.test ## write docs/reference/{configuration,metrics,rest,cli,messages}.md anew
+	$(BIN)/python -m tools.reference

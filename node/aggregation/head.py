@@ -68,7 +68,7 @@ class HeadDriver:
         self._scope.cancel()
 
     def expel(self, members: int) -> None:
-        """These members, a bitmap, were shut out: their links are closed, and nothing more is taken from them."""
+        """These members, a bitmap, were revoked: their links are closed, and nothing more is taken from them."""
         self._expelled |= members
         for position in positions_of(members):
             self._by_curve_key.pop(self._view.members[position].curve_key, None)

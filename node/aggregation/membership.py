@@ -205,7 +205,7 @@ class Membership:
                 self._context.to_coordinator(wire.BadDeal(self.view.epoch, self.view.ring, dealer))
 
     def _on_expelled(self, message: wire.Expelled) -> None:
-        """Who was shut out stays out until the epoch is over: what a coordinator says next lets nobody in again."""
+        """Who was revoked stays out until the epoch is over: what a coordinator says next lets nobody in again."""
         self._expelled |= self.view.from_wire(message.members)
         self._member.expelled(self._expelled, self._context.clock())
         if self._head is not None:
@@ -215,7 +215,7 @@ class Membership:
         """A head that knows the expelled starts no attempt with one; a head that does gets no share of ours."""
         self.last_heard_s = now_s = self._context.clock()
         if isinstance(message, wire.Open) and self.view.from_wire(message.expected) & self._expelled:
-            raise RemoteProtocolError("expelled_member", "the expected set has a member that was shut out")
+            raise RemoteProtocolError("expelled_member", "the expected set has a member that was revoked")
         await self._carry_out(self._member.receive(message, now_s))
 
     # --- the head ------------------------------------------------------------------------------------------------

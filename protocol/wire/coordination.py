@@ -267,7 +267,7 @@ class Refused(Message):
 
 @message(24, Sender.COORDINATOR)
 class Expelled(Message):
-    """The members of a ring that were shut out while the epoch runs, all of them: no attempt may start with one."""
+    """The members of a ring that were revoked while the epoch runs, all of them: no attempt may start with one."""
 
     epoch: Epoch
     ring: Ring

@@ -1,4 +1,4 @@
-"""Disks that fill, heads that die, gateways that are shut out, meters that send noise: the others go on, sums exact."""
+"""Disks that fill, heads that die, gateways that are revoked, meters that send noise: the others go on, sums exact."""
 
 from __future__ import annotations
 

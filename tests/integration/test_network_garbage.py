@@ -55,7 +55,7 @@ def head_at(monkeypatch: pytest.MonkeyPatch) -> list[tuple[RingView, wire.HeadAt
 
 
 async def throw(link: LinkContext, endpoint: str, server: bytes, keys: Keypair, garbage: list[bytes]) -> int:
-    """Send each frame, on a new connection after every few, as one that was shut out has to; returns how many."""
+    """Send each frame, on a new connection after every few, as one that was revoked has to; returns how many."""
     sent = 0
     for first in range(0, len(garbage), 6):
         async with link.connect(endpoint, server, keys) as connection:

@@ -1,4 +1,4 @@
-"""A gateway that is shut out while it is connected: nothing more is taken from it, by a coordinator that runs on."""
+"""A gateway that is revoked while it is connected: nothing more is taken from it, by a coordinator that runs on."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Revoked:
-    """A ring of eight over real sockets, one of whose members is shut out by the command while rounds run."""
+    """A ring of eight over real sockets, one of whose members is revoked by the command while rounds run."""
 
     def __init__(self, network: Network, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("coordinator.gwa.admission.EXPEL_S", 0.2)

@@ -420,7 +420,7 @@ class Alone:
         self.head.on_timer(self.head.next_timer_s())
 
 
-OUT_OF_SEASON = [Note("head_message_out_of_season")]
+STALE = [Note("head_stale_message")]
 
 
 def test_everybody_there_a_late_first_round_is_opened_at_once() -> None:
@@ -450,7 +450,7 @@ def test_a_deputy_goes_on_with_the_attempts_of_the_round_it_knows() -> None:
 
 def test_ready_for_another_term_does_not_count() -> None:
     head = Head(SUITE, LocalRing(SUITE, COMPLETE).view, 1, 0.0)
-    assert head.receive(2, wire.Ready(1, 0, 0, 0, 0), 0.0) == OUT_OF_SEASON
+    assert head.receive(2, wire.Ready(1, 0, 0, 0, 0), 0.0) == STALE
     assert head.present == 0
 
 
@@ -583,13 +583,13 @@ def test_a_share_with_a_commitment_that_is_no_element() -> None:
 
 def test_shares_that_do_not_count() -> None:
     alone = Alone()
-    assert alone.say(1, replace(alone.share(), attempt=1)) == OUT_OF_SEASON
-    assert alone.say(1, replace(alone.share(), round=1)) == OUT_OF_SEASON
+    assert alone.say(1, replace(alone.share(), attempt=1)) == STALE
+    assert alone.say(1, replace(alone.share(), round=1)) == STALE
     alone.say(1, replace(alone.share(), vector=b"\1" * 32))
     alone.say(1, alone.share())  # the first one counts
     assert alone.head.current.shares[1].vector == b"\1" * 32
     alone.head.current.expected = bitmap([0, 1, 2, 3, 4, 5])
-    assert alone.say(6, alone.share()) == OUT_OF_SEASON
+    assert alone.say(6, alone.share()) == STALE
 
 
 @pytest.mark.parametrize(
@@ -607,7 +607,7 @@ def test_messages_of_those_outside_the_roster_do_not_count() -> None:
     for position in range(6):
         alone.say(position, alone.share())
     alone.head.on_timer(alone.head.next_timer_s())
-    assert alone.say(6, alone.confirm(1)) == OUT_OF_SEASON
+    assert alone.say(6, alone.confirm(1)) == STALE
     alone.say(5, replace(alone.confirm(1), macs=b"\1" * 80))
     alone.say(5, alone.confirm(1))  # the first one counts
     assert alone.head.current.confirms[5].macs == b"\1" * 80
@@ -627,15 +627,15 @@ def test_reveals_of_those_who_did_not_confirm_do_not_count() -> None:
     for position in range(6):
         alone.say(position, alone.confirm())
     alone.head.on_timer(alone.head.next_timer_s())
-    assert alone.say(6, wire.Reveal(1, 0, 0, 0, bytes(32))) == OUT_OF_SEASON
+    assert alone.say(6, wire.Reveal(1, 0, 0, 0, bytes(32))) == STALE
 
 
 def test_partials_that_do_not_count() -> None:
     alone = Alone()
     alone.to_recovering()
     element = SUITE.group.multiply_base(9)
-    assert alone.say(1, wire.Partial(1, 0, 0, 0, 2, element, bytes(64))) == OUT_OF_SEASON  # nobody asked for 2
-    assert alone.say(6, wire.Partial(1, 0, 0, 0, 6, element, bytes(64))) == OUT_OF_SEASON  # 6 cannot help itself
+    assert alone.say(1, wire.Partial(1, 0, 0, 0, 2, element, bytes(64))) == STALE  # nobody asked for 2
+    assert alone.say(6, wire.Partial(1, 0, 0, 0, 6, element, bytes(64))) == STALE  # 6 cannot help itself
     with pytest.raises(RemoteProtocolError, match="bad_partial"):
         alone.say(1, wire.Partial(1, 0, 0, 0, 6, bytes(32), bytes(64)))
     alone.say(1, wire.Partial(1, 0, 0, 0, 6, element, bytes(64)))
@@ -710,7 +710,7 @@ def test_what_the_table_does_not_name_moves_nothing(state: State) -> None:
         assert alone.head.state is state
         if (state, type(message)) not in head_module.TRANSITIONS:
             due_s = alone.head.next_timer_s()
-            assert alone.say(1, message) == OUT_OF_SEASON
+            assert alone.say(1, message) == STALE
             assert (alone.head.state, alone.head.next_timer_s()) == (state, due_s)
 
 

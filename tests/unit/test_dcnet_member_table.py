@@ -50,7 +50,7 @@ SAYINGS: dict[type[wire.Message], Callable[[LyingHead], wire.RingMessage]] = {
 def test_what_the_table_does_not_name_changes_nothing(liar: LyingHead, state: State, kind: type[wire.Message]) -> None:
     LEADS[state](liar)
     before = snapshot(liar.member)
-    assert liar.member.receive(SAYINGS[kind](liar), 1.0) == [Note("member_message_out_of_season")]
+    assert liar.member.receive(SAYINGS[kind](liar), 1.0) == [Note("member_stale_message")]
     assert snapshot(liar.member) == before
 
 
@@ -82,14 +82,14 @@ def test_another_epochs_or_rings_message(liar: LyingHead, state: State, change: 
 
 
 @pytest.mark.parametrize("other", [{"round_": 1}, {"attempt": 1}], ids=str)
-def test_what_is_about_another_attempt_is_out_of_season(liar: LyingHead, other: dict[str, Any]) -> None:
+def test_what_is_about_another_attempt_is_stale(liar: LyingHead, other: dict[str, Any]) -> None:
     liar.share()
     assert liar.say(liar.roster(**other)) == []
     liar.say(liar.roster())
     assert liar.say(liar.confirmed(**other)) == []
     liar.say(liar.confirmed())
     assert liar.say(liar.recover({1}, **other)) == []
-    assert liar.notes == ["member_message_out_of_season"] * 3
+    assert liar.notes == ["member_stale_message"] * 3
 
 
 def test_the_table_is_enforced(liar: LyingHead, monkeypatch: pytest.MonkeyPatch) -> None:

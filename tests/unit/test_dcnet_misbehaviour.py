@@ -304,7 +304,7 @@ def test_a_wrong_share_is_found_by_leaving_members_out(size: RingSize, liar: int
     assert ring.accused == [(liar, Misbehaviour.CORRUPT_SUM)]
     assert ring.head.term == 0  # the ledger lets it search
     assert ring.notes.count("member_corrupt_sum") == 1
-    assert "head_message_out_of_season" not in ring.notes
+    assert "head_stale_message" not in ring.notes
     assert ring.play(round_).roster == ring.view.everybody & ~(1 << liar)
 
 

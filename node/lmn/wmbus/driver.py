@@ -76,7 +76,7 @@ async def listen(
     telegram is not even decoded: an empty batch says that the radio lives.
     """
     reader = reader_of(framing)
-    ours = _Ours(is_ours) if is_ours is not None else None
+    ours = OwnMeterFilter(is_ours) if is_ours is not None else None
     waiting = [] if requests is None else requests
     while data := await stream.receive_some():
         received_at = now()
@@ -97,7 +97,7 @@ async def listen(
             yield [error]
 
 
-class _Ours:
+class OwnMeterFilter:
     """
     Whether a telegram may be of one of our meters, by the addresses in it.
 
@@ -109,6 +109,7 @@ class _Ours:
         self._modules: set[DeviceAddress] = set()
 
     def sent(self, datagram: bytes) -> bool:
+        """Whether one of our meters may have sent this datagram."""
         who = senders(datagram)
         if any(map(self._is_ours, who)):
             if not self._is_ours(who[0]):

@@ -134,7 +134,7 @@ class Head(Machine[State, HeadEffect]):
         return self._apply(kind, message, now_s, position, handler, attempt, position, message, now_s)
 
     def _on_stale(self) -> list[HeadEffect]:
-        return [Note("head_message_out_of_season")]
+        return [Note("head_stale_message")]
 
     def lost(self, position: int, now_s: float) -> None:
         """The link to a member is gone: leave it out until it says READY, and hardly wait for its share."""
@@ -208,7 +208,7 @@ class Head(Machine[State, HeadEffect]):
 
     def _on_ready(self, position: int, message: wire.Ready, now_s: float) -> list[HeadEffect]:
         if message.term != self.term:
-            return [Note("head_message_out_of_season")]
+            return [Note("head_stale_message")]
         self.present |= 1 << position
         if self.state is not State.GATHERING:
             return []
@@ -259,7 +259,7 @@ class Head(Machine[State, HeadEffect]):
     def _on_share(self, attempt: Attempt, position: int, message: wire.MaskedInput, now_s: float) -> list[HeadEffect]:
         check_share(self._suite, self.view, message)
         if not attempt.expected >> position & 1:
-            return [Note("head_message_out_of_season")]
+            return [Note("head_stale_message")]
         attempt.shares.setdefault(position, message)
         if len(attempt.shares) < attempt.expected.bit_count():
             self._shorten_deadline(attempt, now_s)
@@ -287,7 +287,7 @@ class Head(Machine[State, HeadEffect]):
 
     def _on_confirm(self, attempt: Attempt, position: int, message: wire.Confirm, now_s: float) -> list[HeadEffect]:
         if not attempt.roster >> position & 1:
-            return [Note("head_message_out_of_season")]
+            return [Note("head_stale_message")]
         check_confirm(self._suite, self.view, attempt, position, message)
         attempt.confirms.setdefault(position, message)
         if len(attempt.confirms) < attempt.roster.bit_count():
@@ -312,7 +312,7 @@ class Head(Machine[State, HeadEffect]):
 
     def _on_reveal(self, attempt: Attempt, position: int, message: wire.Reveal, now_s: float) -> list[HeadEffect]:
         if not attempt.confirmed >> position & 1:
-            return [Note("head_message_out_of_season")]
+            return [Note("head_stale_message")]
         if position in attempt.seeds:
             return []
         out: list[HeadEffect] = []
@@ -346,7 +346,7 @@ class Head(Machine[State, HeadEffect]):
     def _on_partial(self, attempt: Attempt, position: int, message: wire.Partial, now_s: float) -> list[HeadEffect]:
         recovery = attempt.recoveries.get(message.silent)
         if recovery is None or not self.view.neighbourhoods[message.silent] >> position & 1:
-            return [Note("head_message_out_of_season")]
+            return [Note("head_stale_message")]
         if not self._suite.group.is_element(message.element):
             raise RemoteProtocolError("bad_partial", "a partial evaluation is no group element")
         before, caught = recovery.refuted, recovery.is_dealers_lie

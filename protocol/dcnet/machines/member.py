@@ -133,7 +133,7 @@ class Member(Machine[State, MemberEffect]):
         return [self._ready()]
 
     def expelled(self, members: int, now_s: float) -> None:
-        """These were shut out of the ring, a bitmap: an OPEN that is held, with one of them in its E, is dropped."""
+        """These were revoked of the ring, a bitmap: an OPEN that is held, with one of them in its E, is dropped."""
         about = (self.view.to_wire(members),)
         self._apply(Local.EXPELLED, about, now_s, -1, self._on_expelled, members)
 
@@ -181,7 +181,7 @@ class Member(Machine[State, MemberEffect]):
             raise RemoteProtocolError("wrong_ring", "a message for another ring or epoch")
         if (self.state, type(message)) not in TRANSITIONS:
             if type(message) in _HANDLERS:
-                return [Note("member_message_out_of_season")]  # late or early, and harmless: the network does that
+                return [Note("member_stale_message")]  # late or early, and harmless: the network does that
             raise RemoteProtocolError("message_not_allowed", f"{type(message).__name__} is not for members")
         handler = getattr(self, _HANDLERS[type(message)])
         effects = self._apply(type(message), message, now_s, -1, handler, message, now_s)
@@ -278,7 +278,7 @@ class Member(Machine[State, MemberEffect]):
 
     def _on_roster(self, message: wire.Roster, now_s: float) -> list[MemberEffect]:  # noqa: ARG002
         if not self.current.is_about(message):
-            return [Note("member_message_out_of_season")]
+            return [Note("member_stale_message")]
         roster = self.view.from_wire(message.roster)
         if self.state is State.CONFIRMED:
             if roster != self.current.roster:  # rule 4: one roster for one attempt
@@ -292,7 +292,7 @@ class Member(Machine[State, MemberEffect]):
     def _on_confirmed(self, message: wire.Confirmed, now_s: float) -> list[MemberEffect]:  # noqa: ARG002
         current = self.current
         if not current.is_about(message):
-            return [Note("member_message_out_of_season")]
+            return [Note("member_stale_message")]
         view = self.view
         if current.valid_confirmations(self._place, message) < view.t_c:  # rule 3
             raise RemoteProtocolError("too_few_confirmations", f"under {view.t_c} neighbours confirmed this roster")
@@ -306,7 +306,7 @@ class Member(Machine[State, MemberEffect]):
         # Rules 1 and 3 hold because only SERVED gets here: our MACs were checked and what we did is durable.
         current = self.current
         if not current.is_about(message):
-            return [Note("member_message_out_of_season")]
+            return [Note("member_stale_message")]
         view, round_, attempt = self.view, current.round, current.attempt
         silent = view.from_wire(message.silent)
         if silent & ~current.roster or silent >> self.position & 1:  # rule 2
