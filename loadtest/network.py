@@ -40,6 +40,11 @@ from protocol.wire import Outcome
 _JUNE_NOON = 172 * 96 + 48  # a quarter hour in which roofs feed in
 
 
+def lapse_policy(noise_epsilon_max: float | None = None) -> PolicyConfig:
+    """What nodes insist on in a test: a quarter hour may pass in a second, in epochs of any length up to a week."""
+    return PolicyConfig(time_lapse=True, epoch_rounds_min=1, epoch_hours_max=168, noise_epsilon_max=noise_epsilon_max)
+
+
 @dataclass(slots=True)
 class Network:
     """What to run: `gateways` in one area, in rings of `ring_size`, a round every `period_s`."""
@@ -60,7 +65,7 @@ class Network:
     more_areas: tuple[str, ...] = ()
     noise_epsilon: float | None = None
     database: str | None = None
-    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    policy: PolicyConfig = field(default_factory=lapse_policy)
     security: SecurityConfig = field(default_factory=SecurityConfig)
     quality_seal: Literal["required", "optional"] = "optional"
     meter_list: list[MeterEntry] = field(default_factory=list)

@@ -192,6 +192,17 @@ class PolicyConfig(_Section):
     ring_size_min: Annotated[int, Field(ge=3, le=1_024)] = 5
     """Smallest ring to take part in. Raising it hides a reading among more members and refuses small areas."""
 
+    epoch_rounds_min: Annotated[int, Field(ge=1, le=104)] = 16
+    """Fewest rounds of an epoch. Lowering it lets the coordinator lay out rings more often, and each layout tells who
+    was there."""
+
+    epoch_hours_max: Annotated[int, Field(ge=1, le=168)] = 26
+    """Longest epoch, in hours of metering time. Raising it keeps keys for longer before they are deleted."""
+
+    time_lapse: bool = False
+    """Take part in epochs whose intervals of metering time pass in less real time: for laboratories and load tests.
+    A period of a second gives the power of single households away, so never set it where people live."""
+
     noise_epsilon_max: Annotated[float, Field(gt=0, le=50)] | None = None
     """Largest ε of a total: epochs whose totals are less noisy are refused, and those with commitments, which cannot be
     noisy. None: totals need no noise."""

@@ -45,6 +45,7 @@ from node.wan.certificates import CertificateKeeper
 from node.wan.enrolment import Enroller, coordinator_client
 from protocol import pki
 from protocol.dcnet.crypto.suite import StandardSuite
+from protocol.dcnet.setup.calendar import CalendarPolicy
 from protocol.dcnet.setup.epoch import Policy
 from protocol.errors import LocalProtocolError, StromkreisError
 from protocol.link import LinkContext
@@ -83,6 +84,11 @@ def policy_of(config: PolicyConfig) -> Policy:
         epsilon_ppm_max=None if epsilon is None else round(epsilon * 1_000_000), power_w=config.noise_power_w,
         energy_wh=config.noise_energy_wh,
     )  # fmt: skip
+
+
+def calendar_policy(config: PolicyConfig) -> CalendarPolicy:
+    """The rules for the calendar, in seconds."""
+    return CalendarPolicy(config.epoch_rounds_min, config.epoch_hours_max * 3600, time_lapse=config.time_lapse)
 
 
 def billing_rules(config: BillingConfig) -> BillingRules:
@@ -168,7 +174,8 @@ async def run(
                     suite=suite, link=link, accounts=AccountRepository(store), bills=BillRepository(store),
                     counters=DurableCounters(CounterRepository(store)),
                     pairings=PairingStore(PairingRepository(store), renewal_policy(config.lmn)), metrics=metrics,
-                    trust=trust, policy=policy_of(config.policy), listen=config.link.listen,
+                    trust=trust, policy=policy_of(config.policy), calendar=calendar_policy(config.policy),
+                    listen=config.link.listen,
                     public_host=config.link.public_host, relay=config.link.mode == "relay",
                     billing=billing_rules(config.billing), epoch_over=store.truncate_log,
                     backoff=Backoff(max_s=config.lmn.reconnect_s_max), metering=metering,
@@ -183,6 +190,7 @@ async def run(
                         running.append(gateway)
                         gateway_nursery.start_soon(gateway.run)
                     metrics.gateways(len(running))
+                    metrics.time_lapse(is_on=config.policy.time_lapse)
                     metrics.certificates(_certificate_ends(hosted))
                     log.info("%d gateways run, monitoring at %s", len(running), address)
                     if ready is not None:

@@ -21,6 +21,11 @@ class NodeMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._gateways = Gauge("stromkreis_node_gateways", "Gateways in this process", registry=registry)
+        self._time_lapse = Gauge(
+            "stromkreis_node_time_lapse",
+            "Whether metering time may run faster than real time here (1), which hides no reading, or not (0)",
+            registry=registry,
+        )
         self._heads = Gauge("stromkreis_node_heads", "Rings whose head is in this process", registry=registry)
         self._settled = Counter(
             "stromkreis_node_contributions", "Contributions whose round ended", ["outcome"], registry=registry
@@ -69,6 +74,10 @@ class NodeMetrics:
     def gateways(self, count: int) -> None:
         """How many gateways run."""
         self._gateways.set(count)
+
+    def time_lapse(self, *, is_on: bool) -> None:
+        """Whether this node takes part in a time lapse."""
+        self._time_lapse.set(is_on)
 
     def heads(self, change: int) -> None:
         """A gateway became head, or ceased to be."""

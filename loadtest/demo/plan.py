@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from loadtest.config import MetersConfig
+from protocol.dcnet.setup.calendar import CalendarPolicy
 from protocol.errors import StromkreisError
 
 _AREAS = ("Nord", "Süd", "Ost", "West")
@@ -28,6 +29,7 @@ _START_QUARTER_HOUR = (METERING_DAY.timetuple().tm_yday - 1) * 96 + 8 * 4
 _DROPOUT = 0.3  # of a neighbourhood: a process that dies takes a seventh along, and a ring may get twice its share
 _DROPOUT_OF_MANY = 0.1  # of an area of hundreds: what a ring of it may lose by chance is more, and the numbers allow it
 INTERVAL_S = 900
+ROUNDS_MAX = 7 * 96  # in one epoch, which a node's configuration lets last a week
 _SMALL = 192
 _PORTS = range(10_000, 30_000)
 
@@ -176,9 +178,15 @@ def node_section(
     coordinator: str,
     root_certificate: Path,
     metrics: str,
+    rounds: int,
 ) -> dict[str, Any]:
-    """`[node]` of one process; `meter_urls` by gateway id, `tokens` by area."""
+    """`[node]` of one process; `meter_urls` by gateway id, `tokens` by area; an epoch has `rounds` quarter hours."""
     return {
+        "policy": {
+            "time_lapse": True,
+            "epoch_rounds_min": min(rounds, CalendarPolicy().rounds_min),
+            "epoch_hours_max": max(math.ceil(rounds / 4), CalendarPolicy().duration_s_max // 3600),
+        },
         "data_dir": str(work / name),
         "coordinator": coordinator,
         "root_certificate": str(root_certificate),

@@ -34,6 +34,7 @@ from loadtest.config import MetersConfig
 from loadtest.demo.costs import Costs
 from loadtest.demo.page import write_page
 from loadtest.demo.plan import (
+    ROUNDS_MAX,
     DemoSettings,
     PlannedGateway,
     Schedule,
@@ -232,6 +233,7 @@ class Demo:
             section = node_section(
                 name, mine, urls, self._tokens, work=self._work, coordinator=self._web[0],
                 root_certificate=self._coordinator_config.pki_path / ROOT_FILE, metrics=address,
+                rounds=self._settings.rounds,
             )  # fmt: skip
             path = self._write(name, tomli_w.dumps({"node": section}))
             self._nodes.append(_Node(name, path, address, mine))
@@ -325,8 +327,11 @@ def wrong_settings(settings: DemoSettings) -> Sequence[str]:
     found = []
     if settings.gateways < 24:
         found.append(f"--gateways {settings.gateways}: expected 24 or more, two rings that can lose some")
-    if settings.rounds < 6:
-        found.append(f"--rounds {settings.rounds}: expected 6 or more, some before, during and after the kill")
+    if not 6 <= settings.rounds <= ROUNDS_MAX:
+        found.append(
+            f"--rounds {settings.rounds}: expected 6 to {ROUNDS_MAX}: some before, during and after the kill, and one"
+            " epoch of a week at most"
+        )
     if settings.processes < 3:
         found.append(f"--processes {settings.processes}: expected 3 or more, one is killed")
     if settings.period_in_force_s <= 0:

@@ -30,6 +30,7 @@ from node.trust import TrustStore
 from protocol import wire
 from protocol.dcnet.crypto.suite import Suite
 from protocol.dcnet.machines.masks import Fleet
+from protocol.dcnet.setup.calendar import CalendarPolicy, check_calendar
 from protocol.dcnet.setup.epoch import (
     Policy,
     call_digest,
@@ -62,6 +63,7 @@ class EpochServices:
     listen: str
     public_host: str | None
     relay: bool
+    calendar: CalendarPolicy = field(default_factory=CalendarPolicy)
     billing: BillingRules = field(default_factory=BillingRules)
     clock: Callable[[], float] = time.time
     fleet: Fleet = field(default_factory=Fleet)
@@ -189,6 +191,7 @@ class Epochs:
             if known.call != call:
                 raise RemoteProtocolError("second_call", "another call for an epoch that was called")
         else:
+            check_calendar(call, self._services.calendar, self._services.clock())
             schema = check_call(call, self._services.policy)
             if self._nursery is None:
                 return

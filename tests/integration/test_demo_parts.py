@@ -81,6 +81,7 @@ def test_the_configuration_files_are_valid(tmp_path: Path) -> None:
         "node-1", gateways, {each.id: "sml+tcp://127.0.0.1:3?push=1" for each in gateways},
         dict.fromkeys(DemoSettings().areas, "t"),
         work=tmp_path, coordinator="https://127.0.0.1:1", root_certificate=tmp_path / "root.pem", metrics="http://h:4",
+        rounds=24,
     )  # fmt: skip
     path = tmp_path / "all.toml"
     meters = meters_config(settings, schedule, tmp_path)

@@ -39,6 +39,7 @@ from node.storage.repositories.counters import CounterRepository
 from node.storage.repositories.metering_log import MeteringLogRepository
 from node.trust import TrustStore
 from protocol import wire
+from protocol.dcnet.setup.calendar import CalendarPolicy
 from protocol.dcnet.setup.epoch import Policy
 from protocol.dcnet.setup.rings import bitmap
 from protocol.dcnet.setup.schema import DEFAULT_SCHEMA, Schema, Slot
@@ -218,6 +219,7 @@ def whole(mine: Gateway, tmp_path: Path) -> node.gateway.Gateway:
     shared = Shared(
         suite=SUITE, link=context.link, accounts=accounts, bills=BillRepository(store),
         counters=DurableCounters(CounterRepository(store)), metrics=context.metrics, policy=Policy(), listen="",
+        calendar=CalendarPolicy(rounds_min=1, time_lapse=True), clock=lambda: 15.0,
         trust=TrustStore(CertificateAuthority.create(tmp_path / "pki", NOW).root, lambda: 0.0), public_host=None,
         relay=False, metering=MeteringLogRepository(store),
     )  # fmt: skip
@@ -257,6 +259,6 @@ async def test_a_call_for_registers_that_no_meter_has_is_refused(tmp_path: Path,
     async with gateway(tmp_path) as mine, trio.open_nursery() as nursery:
         ours = whole(mine, tmp_path)
         ours._epochs.serve_in(nursery)
-        with pytest.raises(RemoteProtocolError, match="unknown_schema"):
+        with pytest.raises(RemoteProtocolError, match=r"unknown_(schema|register)"):
             await ours.receive(call(Schema(slots)))
         assert (ours._epochs._epochs, ours._epochs._account) == ({}, None)

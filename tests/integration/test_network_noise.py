@@ -11,8 +11,7 @@ import trio
 from coordinator.storage.store import Store
 from loadtest.account import accounts_of
 from loadtest.households import households
-from loadtest.network import Network
-from node.config import PolicyConfig
+from loadtest.network import Network, lapse_policy
 from protocol.dcnet.setup.schema import DEFAULT_SCHEMA, Noise, signed
 from protocol.link.tls import client_context
 from protocol.wire import Outcome
@@ -25,12 +24,12 @@ async def test_totals_are_noisy_and_say_so_and_who_wants_more_noise_takes_no_par
     network: Network, ledger: Ledger, caplog: pytest.LogCaptureFixture
 ) -> None:
     network.noise_epsilon, network.gateways, network.ring_size = 1.0, 10, 10
-    network.policy = PolicyConfig(noise_epsilon_max=1.0)
+    network.policy = lapse_policy(noise_epsilon_max=1.0)
     async with trio.open_nursery() as nursery:
         await network.start_meters(nursery)
         await network.start_coordinator(nursery)
         await network.start_node(nursery, 0, 8, "content")
-        network.policy = PolicyConfig(noise_epsilon_max=0.5)
+        network.policy = lapse_policy(noise_epsilon_max=0.5)
         nursery.start_soon(network.start_node, nursery, 8, 2, "strict")
         with trio.fail_after(60):
             while len([each for each in network.ended() if each.outcome is Outcome.OPENED]) < 4:

@@ -167,6 +167,6 @@ def test_lines_that_do_not_fit_are_refused(lines: list[Line], reason: str) -> No
 
 
 def test_spans_and_hours_of_different_lengths_are_our_own_fault() -> None:
-    for spans, hours in (([0], []), ([], [])):
+    for spans in ([0], []):
         with pytest.raises(LocalProtocolError):
-            hiding_intervals(spans, hours, [])
+            hiding_intervals(spans, [], [])

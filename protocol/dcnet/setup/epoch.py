@@ -19,6 +19,7 @@ from functools import lru_cache
 from protocol import wire
 from protocol.dcnet.crypto.suite import digest
 from protocol.dcnet.parameters.choice import Parameters, choose
+from protocol.dcnet.setup.registers import check_registers
 from protocol.dcnet.setup.rings import Member, RingView, Timing, beacon, commit_nonce, cut_rings
 from protocol.dcnet.setup.schema import Kind, Schema, Slot
 from protocol.errors import LocalProtocolError, RemoteProtocolError
@@ -125,6 +126,7 @@ def check_call(call: wire.EpochCall, policy: Policy) -> Schema:
         raise RemoteProtocolError("weak_noise", "a total that is less noisy than our policy asks for")
     if policy.schema_digests is not None and schema.digest() not in policy.schema_digests:
         raise RemoteProtocolError("unknown_schema", "an aggregate schema that this gateway is not configured to serve")
+    check_registers(schema)
     return schema
 
 
