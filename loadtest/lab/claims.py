@@ -263,10 +263,16 @@ def _ring_sizes(results: Results) -> list[Figure]:
             Figure(f"households for an advantage below 0.5, {days} days", last,
                    f"above {first.value:.0f}, those for one day", last.low > first.value)
         )  # fmt: skip
-    noisy = _last(results, "members", scheme="ring-noise", attack="identification", epsilon=1.0)
+    # The smallest group: there the attack succeeds without noise.
+    noisy = min(
+        results.find(scheme="ring-noise", attack="identification", epsilon=1.0),
+        key=lambda row: int(row.parameters["members"]), default=None,
+    )  # fmt: skip
     if noisy is not None:
         error = _one(results.find(metric="total_error_share", epsilon=1.0, members=noisy.parameters["members"]))
-        figures += _below(f"the same with noise, epsilon 1 a total, {noisy.parameters['members']} members", noisy, 0.35)
+        figures += _below(
+            f"advantage in a sum of {noisy.parameters['members']} with noise, epsilon 1 a total", noisy, 0.35
+        )
         if error is not None:
             figures.append(Figure("its price: standard deviation over the mean total", error.estimate, "stated", True))
     return figures
