@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo lab test coverage lint format docs reference bench bench-fleet peers simulate exhaustive fuzz mutate lock
+.PHONY: help demo lab test coverage lint format docs reference site release release-trial test-python313 bench bench-fleet peers simulate exhaustive fuzz mutate lock
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
 
@@ -47,7 +47,7 @@ format: $(VENV)/.test ## let ruff lay the code out
 lock: ## renew the pins (needs uv)
 	for part in "" "-test --extra test"; do set -- $$part; uv pip compile pyproject.toml --extra demo --extra build --extra postgresql --extra pkcs11 \
 	  $$2 $$3 --universal --python-version 3.11 --no-strip-extras --no-emit-index-url --no-header --generate-hashes -q -o requirements$$1.lock; done
-	for extra in fuzz mutation; do uv pip compile pyproject.toml --extra $$extra --universal --python-version 3.11 --no-strip-extras \
+	for extra in fuzz mutation site; do uv pip compile pyproject.toml --extra $$extra --universal --python-version 3.11 --no-strip-extras \
 	  --no-emit-index-url --no-header --generate-hashes -q -o requirements-$$extra.lock; done
 	uv pip compile pyproject.toml --extra lab --constraint requirements-test.lock --universal --python-version 3.11 \
 	  --no-strip-extras --no-emit-index-url --no-header --generate-hashes -q -o requirements-lab.lock
@@ -113,3 +113,28 @@ docs: $(VENV)/.test reference ## what the documentation takes from the code: dia
 
 reference: $(VENV)/.test ## write docs/reference/{configuration,metrics,rest,cli,messages}.md anew
 	$(BIN)/python -m tools.reference
+
+.venv-site/.ready: requirements-site.lock
+	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet --require-hashes -r $<
+	touch $@
+
+# Mermaid comes from npm when the site is built, held to its digest, so that who reads the site asks no network for it.
+MERMAID := 11.17.2
+MERMAID_SHA512 := 57a2b70bc101744b0f1595d228c25eea9a50384371b87011afd1af1d7e21878ee501b84c443f6a7f8a042bb2e869143150b31af34feab798073bbdda0a578106
+.venv-site/mermaid-$(MERMAID).min.js: .venv-site/.ready
+	cd $(@D) && npm pack --silent mermaid@$(MERMAID) >/dev/null
+	echo "$(MERMAID_SHA512)  $(@D)/mermaid-$(MERMAID).tgz" | sha512sum --check --quiet
+	tar -xzOf $(@D)/mermaid-$(MERMAID).tgz package/dist/mermaid.min.js > $@.part && mv $@.part $@
+
+site: .venv-site/mermaid-$(MERMAID).min.js ## the documentation with an API reference, into out/site
+	MERMAID_JS=$(CURDIR)/$< NO_MKDOCS_2_WARNING=1 PYTHONPATH=. .venv-site/bin/mkdocs build --quiet --strict
+
+release: $(VENV)/.test ## version, changelog, sdist and wheel tried in an empty environment, commit and tag (VERSION=0.2.0)
+	$(BIN)/python -m tools.release $(VERSION)
+
+release-trial: $(VENV)/.test ## build sdist and wheel of the present version and run both in an empty environment
+	$(BIN)/python -m tools.release --try
+
+test-python313: $(VENV)/.test ## unit and property tests on Python 3.13, in a root of Debian trixie (wants root)
+	.ci/python313 $(BIN)/python

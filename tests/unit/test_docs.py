@@ -25,6 +25,7 @@ ROOT = Path(__file__).parents[2]
 OPERATIONS = ROOT / "docs" / "howto" / "operations.md"
 PROTOCOL = ROOT / "docs" / "explanation" / "protocol.md"
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
+LINKED = [*PAGES, *(ROOT / name for name in ("CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"))]
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)|!\[[^\]]*\]\(([^)\s]+)\)")
 FENCE = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
 PACKAGES = ("protocol", "node", "coordinator", "netem", "loadtest", "stromkreis", "tests", "docs")
@@ -46,7 +47,7 @@ def anchors(page: Path) -> frozenset[str]:
     return frozenset(map(anchor, headings))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", LINKED, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
     broken = []
     for target in (link or image for link, image in LINK.findall(FENCE.sub("", text_of(page)))):

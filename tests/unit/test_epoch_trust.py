@@ -1,5 +1,6 @@
 """What gateway and coordinator believe of each other: a claim that does not hold is refused, and nothing is agreed."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,8 +39,8 @@ class Neighbourhood:
     def __init__(self, path: Path) -> None:
         self.authority = CertificateAuthority.create(path / "pki", NOW)
         self.stranger = CertificateAuthority.create(path / "other", NOW)
-        keys = KeyDirectory(path / "keys", SUITE)
-        self.modules = {name: keys.open(name) for name in (pki.make_gateway_id(number) for number in range(6))}
+        self.keys = KeyDirectory(path / "keys", SUITE)
+        self.modules = {name: self.keys.open(name) for name in (pki.make_gateway_id(number) for number in range(6))}
         for module in self.modules.values():
             triple = self.authority.issue_triple(pki.check_package(module.request_package()), NOW)
             module.install(tuple(map(pki.to_der, triple)), (pki.to_der(self.authority.sub_ca),))
@@ -85,12 +86,20 @@ Made = tuple[Neighbourhood, wire.EpochLayout]
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
     hood = Neighbourhood(tmp_path_factory.mktemp("hood"))
     layouts = [
         to.message for to in hood.all_join() if to.identity == hood.me and isinstance(to.message, wire.EpochLayout)
     ]
-    return hood, layouts[0]
+    yield hood, layouts[0]
+    hood.keys.close()
+
+
+@pytest.fixture
+def hood(tmp_path: Path) -> Iterator[Neighbourhood]:
+    made = Neighbourhood(tmp_path)
+    yield made
+    made.keys.close()
 
 
 def refused(hood: Neighbourhood, layout: wire.EpochLayout, policy: Policy = POLICY) -> str:
@@ -282,8 +291,7 @@ def test_a_join_that_the_ring_would_refuse_is_refused_at_once(made: Made) -> Non
         assert reason(replace(join, public_key=low), hood.line(name)) == "low_order_key"
 
 
-def test_an_epoch_goes_from_call_to_running_and_back_from_its_state(tmp_path: Path) -> None:
-    hood = Neighbourhood(tmp_path)
+def test_an_epoch_goes_from_call_to_running_and_back_from_its_state(hood: Neighbourhood) -> None:
     epoch = hood.epoch
     assert hood.areas.epoch(0) == (hood.areas.areas["north"], epoch)
     layouts = {to.identity: to.message for to in hood.all_join() if isinstance(to.message, wire.EpochLayout)}
@@ -327,8 +335,7 @@ def test_an_epoch_goes_from_call_to_running_and_back_from_its_state(tmp_path: Pa
     ]  # fmt: skip
 
 
-def test_an_area_that_is_too_small_is_refused_and_called_again_later(tmp_path: Path) -> None:
-    hood = Neighbourhood(tmp_path)
+def test_an_area_that_is_too_small_is_refused_and_called_again_later(hood: Neighbourhood) -> None:
     hood.names = hood.names[:2]
     hood.all_join()
     out = hood.epoch.on_timer(hood.call.join_until_ms / 1000)
@@ -342,8 +349,7 @@ def test_an_area_that_is_too_small_is_refused_and_called_again_later(tmp_path: P
     assert again.call.epoch == 1
 
 
-def test_the_next_epoch_follows_the_last_round_on_the_same_grid(tmp_path: Path) -> None:
-    hood = Neighbourhood(tmp_path)
+def test_the_next_epoch_follows_the_last_round_on_the_same_grid(hood: Neighbourhood) -> None:
     hood.all_join()
     call, end_s = hood.call, hood.epoch.end_s()
     windows_s = JOIN_S + DEAL_S + (JOIN_PER_GATEWAY_S + DEAL_PER_GATEWAY_S) * 6
