@@ -43,6 +43,8 @@ FRAMINGS = [
     (LineReader, DATAGRAM.hex().encode() + b"\r\n"),
     (LineReader, b"telegram=|" + DATAGRAM.hex().encode() + b"|+3\n"),
     (LineReader, b"b" + seal(DATAGRAM, Format.A).hex().encode() + b"\n"),
+    (LineReader, b"b" + seal(DATAGRAM, Format.A).hex().upper().encode() + b"7BE1\r\n"),
+    (LineReader, b"bY" + seal(DATAGRAM, Format.B).hex().upper().encode() + b"83FA\r\n"),
     (RawReader, DATAGRAM),
     (RawReader, seal(DATAGRAM, Format.A)),
     (RawReader, seal(DATAGRAM, Format.B)),
@@ -100,6 +102,23 @@ def test_lines_that_are_no_telegrams() -> None:
     reasons = [event.reason for event in events if isinstance(event, RemoteProtocolError)]
     assert reasons == ["not_hexadecimal", "block_crc", "line_too_long"]
     assert [event.octets for event in events if isinstance(event, Datagram)] == [DATAGRAM]
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b"bY" + DATAGRAM.hex().encode(), "block_crc"),
+        (b"b" + DATAGRAM.hex().encode(), "length_field"),
+        (b"bY" + seal(DATAGRAM, Format.B).hex().encode() + b"83", "length_field"),
+        (b"bY" + seal(DATAGRAM, Format.A).hex().encode() + b"83FA", "length_field"),
+        (b"bY", "datagram_truncated"),
+        (b"bYx", "not_hexadecimal"),
+    ],
+)
+def test_a_line_of_a_cul_without_right_check_sums_is_damage(line: bytes, reason: str) -> None:
+    (event,) = LineReader().feed(line + b"\n")
+    assert isinstance(event, RemoteProtocolError)
+    assert event.reason == reason
 
 
 def test_one_octet_too_many_is_a_signal_strength_two_too_few_an_error() -> None:

@@ -18,6 +18,10 @@ _DIVISIONS: Final = {
     0x07: "8", 0x16: "8", 0x17: "8", 0x06: "9", 0x15: "9", 0x31: "E",
 }  # fmt: skip
 
+SYSTEM_COMPONENT: Final = 0x0E  # device type "bus, system component" (EN 13757-7)
+_ELECTRICITY: Final = 0x02
+_AMIS: Final = 0x4C2D  # SAM: Siemens AMIS
+
 
 def manufacturer_letters(code: int) -> str:
     """Three letters of a 16-bit manufacturer code (EN 13757-7); the top bit only says how unique the number is."""
@@ -68,6 +72,17 @@ class DeviceAddress:
 
     def _tail(self) -> bytes:
         return bytes([self.version, self.medium])
+
+    @property
+    def medium_of_records(self) -> int:
+        """
+        The device type by which records are named.
+
+        The customer interface of an AMIS meter says of itself that it is a system component; what it sends are the
+        registers of the electricity meter (Netz Oberösterreich's description of the interface).
+        """
+        is_amis = (self.manufacturer, self.medium) == (_AMIS, SYSTEM_COMPONENT)
+        return _ELECTRICITY if is_amis else self.medium
 
     def __str__(self) -> str:
         division = _DIVISIONS.get(self.medium, "F")

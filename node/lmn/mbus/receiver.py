@@ -42,7 +42,7 @@ from node.lmn.mbus.layers import (
     take_fragment,
     take_transport,
 )
-from node.lmn.mbus.records import IDLE_FILLER, Item, ManufacturerData, Record, parse_records
+from node.lmn.mbus.records import IDLE_FILLER, Item, ManufacturerData, Record, is_makers_format, parse_records
 from protocol.errors import RemoteProtocolError
 from protocol.metering.reading import Quality, Reading
 
@@ -137,6 +137,8 @@ class LayerReceiver:
             items = formats.expand(plain.removeprefix(security.VERIFICATION) if transport.mode else plain)
         else:
             items, outside = _parsed(plain, clear)
+            if is_makers_format(items + outside):
+                return [_manufacturer_reading(address, transport.ci, plain + clear, received_at)]
             last = (items + outside)[-1:]
             if last and isinstance(last[0], ManufacturerData) and last[0].is_tail:
                 verified = False
@@ -144,7 +146,9 @@ class LayerReceiver:
                 formats.learn(_layout(items + outside))
         extra: dict[str, Any] | None = {"link_device": str(sender)} if sender not in (None, address) else None
         quality = Quality.UNVERIFIED if verified is False else Quality.VALID
-        context = Context(_text(address), address.medium, transport.header.status, received_at, quality, extra)
+        context = Context(
+            _text(address), address.medium_of_records, transport.header.status, received_at, quality, extra
+        )
         readings = readings_of(items, context)
         if outside:  # read apart, so that no clock or flag in the clear has a say in what came under the key
             readings += readings_of(outside, replace(context, quality=Quality.UNVERIFIED))

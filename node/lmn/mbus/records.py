@@ -21,6 +21,7 @@ DIFE_COUNT_MAX: Final = 10
 IDLE_FILLER: Final = 0x2F
 MANUFACTURER_DATA: Final = 0x0F
 MORE_RECORDS_FOLLOW: Final = 0x1F
+NO_DATA: Final = 0x0  # data field
 FUNCTIONS: Final = ("instantaneous", "maximum", "minimum", "error")
 
 
@@ -174,6 +175,16 @@ def parse_records(data: bytes, *, tail_size_max: int = 0) -> Iterator[Item]:
                 return
             position = end
             yield record
+
+
+def is_makers_format(items: Sequence[Item]) -> bool:
+    """
+    Whether what was read as records is a format of the maker's own: most of them then have the data field "no data".
+
+    EN 13757-3 table 4 knows that field for requests; in what a meter sends, the zeros of another format look like it.
+    """
+    records = [item for item in items if isinstance(item, Record)]
+    return 2 * sum(record.header.data.field == NO_DATA for record in records) > len(records)
 
 
 def _take_record(data: bytes, position: int) -> tuple[Record, int]:

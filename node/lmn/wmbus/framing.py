@@ -3,9 +3,10 @@ What comes out of radio modules: datagrams in a serial framing, or text lines.
 
 IMST (iM871A and its kin): A5, endpoint, message, length, datagram without its L field, optionally a time stamp, signal
 strength and a check sum.  AMBER (AMB8465): FF 03, length, datagram without L, optionally signal strength, XOR check
-sum.  rtl-wmbus: a line of fields with the datagram in hexadecimal at the end.  Raw: datagrams one after the other, L
-first, with or without the air's check sums.  All readers share one habit: after damage they move on octet by octet,
-report a run of damage once, and hold at most one frame; whole or byte by byte gives the same.
+sum.  rtl-wmbus: a line of fields with the datagram in hexadecimal at the end.  culfw (CUL, nanoCUL): a line of b and
+the datagram as it was on the air, bY where it is of format B.  Raw: datagrams one after the other, L first, with or
+without the air's check sums.  All readers share one habit: after damage they move on octet by octet, report a run of
+damage once, and hold at most one frame; whole or byte by byte gives the same.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ _AMBER_START: Final = 0xFF
 _AMBER_INDICATION: Final = 0x03
 _AMBER_REQUEST: Final = 0x00
 _DATAGRAM_SIZE_MIN: Final = 11
+_CUL_QUALITY_SIZE: Final = 2  # signal strength and link quality, where culfw is set to report them
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +202,7 @@ class RawReader(_FrameReader):
 
 class LineReader:
     """
-    Text lines: rtl-wmbus' fields separated by semicolons, hexadecimal alone, or between bars as in recordings.
+    Text lines: rtl-wmbus' fields separated by semicolons, culfw's b and bY, hexadecimal alone or between bars.
 
     Empty lines and those that begin with # are passed over; a line of more than 2,048 characters is an error.
     """
@@ -254,12 +256,27 @@ def _line_datagram(line: bytes) -> bytes:
     else:
         text = line.removeprefix(b"telegram=").replace(b"|", b"").replace(b"_", b"").removeprefix(b"0x")
         text = text.split(b"+")[0]
-        text = text[1:] if text[:1] == b"b" and len(text) % 2 else text
+        if text[:2] == b"bY":
+            return _checked(_octets(text[2:]), Format.B)
+        if text[:1] == b"b" and len(text) % 2:
+            return _checked(_octets(text[1:]), Format.A)
+    octets = _octets(text)
+    return strip(octets, guess_format(octets))
+
+
+def _octets(text: bytes) -> bytes:
     try:
-        octets = bytes.fromhex(text.decode("ascii"))
+        return bytes.fromhex(text.decode("ascii"))
     except ValueError:
         raise RemoteProtocolError("not_hexadecimal", "a line that is no datagram") from None
-    return strip(octets, guess_format(octets))
+
+
+def _checked(octets: bytes, frame_format: Format) -> bytes:
+    """The datagram of a line of culfw: never stripped, so false check sums are damage, whatever the size."""
+    size = size_on_air(octets[0], frame_format) if octets else 0
+    if len(octets) not in (size, size + _CUL_QUALITY_SIZE):
+        raise RemoteProtocolError("length_field", f"not the octets of format {frame_format.value} for that length")
+    return strip(octets, frame_format)
 
 
 def imst_frame(datagram: bytes, *, request: bool = False) -> bytes:
