@@ -54,6 +54,15 @@ def value_of(element: bytes) -> bytes:
     return element[2 + (element[1] & 0x7F if element[1] & 0x80 else 0) :]
 
 
+def is_one_element(data: bytes) -> bool:
+    """Whether definite elements, as `to_definite` leaves them, are one."""
+    if len(data) < 2:
+        return False
+    count = data[1] & 0x7F if data[1] & 0x80 else 0
+    size = int.from_bytes(data[2 : 2 + count], "big") if count else data[1]
+    return len(data) == 2 + count + size
+
+
 class _Reader:
     def __init__(self, data: bytes, depth_max: int, elements_max: int) -> None:
         self._data = data

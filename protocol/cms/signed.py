@@ -45,7 +45,7 @@ from protocol.errors import LocalProtocolError, RemoteProtocolError
 
 _TABLE = "table 5.6"
 _WHAT = "SignedData (RFC 5652, table 5.6)"
-_SET_OF = 0x31
+_SEQUENCE, _SET_OF = 0x30, 0x31
 _NULL = b"\x05\x00"
 _HASHES = {Digest.SHA256: hashlib.sha256, Digest.SHA384: hashlib.sha384, Digest.SHA512: hashlib.sha512}
 
@@ -161,6 +161,7 @@ def _check(signed: Any, content: bytes, content_type: str, signers: Sequence[x50
         hashed = bytes(found[MESSAGE_DIGEST].parse(OctetString))
         identifier = bytes(info["sid"].chosen)
         attached = few(_certificates(signed), "certificates")
+        require(all(each[0] == _SEQUENCE for each in attached), f"certificates has what is no Certificate ({_TABLE})")
         text, signature = encode(_SET_OF, info["signed_attrs"].contents), bytes(info["signature"])
     require(named == content_type, f"the signed content type is {named}, the message's {content_type} ({_TABLE})")
     # A certificate that was renewed for the same key has the same key identifier.
@@ -187,7 +188,7 @@ def _require_signature(certificate: x509.Certificate, signature: bytes, text: by
         raise LocalProtocolError("a signature certificate has a key on an elliptic curve")
     require(
         digest.algorithm().digest_size >= Digest.for_curve(public_key.curve).algorithm().digest_size,
-        f"a hash shorter than the key ({_TABLE})",
+        "a hash shorter than the key, which only TR-03109-3 could admit (5.2.3)",
     )
     try:
         public_key.verify(signature, text, ec.ECDSA(digest.algorithm()))

@@ -1,8 +1,8 @@
 """
 The structures of chapter 5 in asn1crypto, each with the fields that tables 5.5 and 5.6 leave of it, and bounds.
 
-A field that a table forbids ("x") is not in the structure, so a message that has it does not parse.  Where a table
-admits one variant of a CHOICE, the CHOICE has that one only.
+A field that a table forbids ("x") is not in the structure, so a message that has it does not parse (`Structure`).
+Where a table admits one variant of a CHOICE, the CHOICE has that one only.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from asn1crypto.core import (
     Void,
 )
 
-from protocol.cms.ber import to_definite
+from protocol.cms.ber import is_one_element, to_definite
 from protocol.errors import RemoteProtocolError
 
 DATA: Final = "1.2.840.113549.1.7.1"
@@ -58,7 +58,29 @@ class Limits:
     elements: int = 20_000
 
 
-class AlgorithmIdentifier(Sequence):  # noqa: D101 - RFC 5280 section 4.1.1.2
+class Structure(Sequence):
+    """
+    A SEQUENCE with its own fields and no other element.
+
+    asn1crypto keeps what is behind the last field, and drops what is behind the value in an EXPLICIT tag: fields that
+    tables 5.5 and 5.6 forbid there (unsignedAttrs, unauthAttrs) would pass, and nothing authenticates them.
+    """
+
+    children: AnyType
+
+    def _parse_children(self, recurse: bool = False) -> None:
+        super()._parse_children(recurse)
+        children, self.children = self.children, None
+        if len(children) > len(self._fields):
+            raise ValueError("elements behind the last field")
+        for (_, _, *options), child in zip(self._fields, children, strict=True):
+            # What is not parsed yet is a tuple: class, method, tag, header, contents, trailer, ...
+            if options and "explicit" in options[0] and isinstance(child, tuple) and not is_one_element(child[4]):
+                raise ValueError("an EXPLICIT tag with more than its value")
+        self.children = children
+
+
+class AlgorithmIdentifier(Structure):  # noqa: D101 - RFC 5280 section 4.1.1.2
     _fields = [("algorithm", ObjectIdentifier), ("parameters", Any, {"optional": True})]
 
 
@@ -66,7 +88,7 @@ class Values(SetOf):  # noqa: D101
     _child_spec = Any
 
 
-class Attribute(Sequence):  # noqa: D101 - RFC 5652 section 5.3
+class Attribute(Structure):  # noqa: D101 - RFC 5652 section 5.3
     _fields = [("type", ObjectIdentifier), ("values", Values)]
 
 
@@ -74,14 +96,14 @@ class Attributes(SetOf):  # noqa: D101
     _child_spec = Attribute
 
 
-class EncapsulatedContentInfo(Sequence):  # noqa: D101 - RFC 5652 section 5.2
+class EncapsulatedContentInfo(Structure):  # noqa: D101 - RFC 5652 section 5.2
     _fields = [("content_type", ObjectIdentifier), ("content", OctetString, {"explicit": 0, "optional": True})]
 
 
 # --- AuthEnvelopedData: RFC 5083, RFC 5652 section 6.2.2, table 5.5 --------------------------------------------------
 
 
-class OriginatorPublicKey(Sequence):  # noqa: D101
+class OriginatorPublicKey(Structure):  # noqa: D101
     _fields = [("algorithm", AlgorithmIdentifier), ("public_key", OctetBitString)]
 
 
@@ -89,11 +111,11 @@ class Originator(Choice):  # noqa: D101
     _alternatives = [("originator_key", OriginatorPublicKey, {"implicit": 1})]
 
 
-class OtherKeyAttribute(Sequence):  # noqa: D101
+class OtherKeyAttribute(Structure):  # noqa: D101
     _fields = [("id", ObjectIdentifier), ("attribute", Any, {"optional": True})]
 
 
-class RecipientKeyIdentifier(Sequence):
+class RecipientKeyIdentifier(Structure):
     """`date` is parsed in order to be refused by name: between two optional fields a parser takes it for the other."""
 
     _fields = [
@@ -107,7 +129,7 @@ class KeyAgreeRecipientIdentifier(Choice):  # noqa: D101
     _alternatives = [("r_key_id", RecipientKeyIdentifier, {"implicit": 0})]
 
 
-class RecipientEncryptedKey(Sequence):  # noqa: D101
+class RecipientEncryptedKey(Structure):  # noqa: D101
     _fields = [("rid", KeyAgreeRecipientIdentifier), ("encrypted_key", OctetString)]
 
 
@@ -115,7 +137,7 @@ class RecipientEncryptedKeys(SequenceOf):  # noqa: D101
     _child_spec = RecipientEncryptedKey
 
 
-class KeyAgreeRecipientInfo(Sequence):  # noqa: D101
+class KeyAgreeRecipientInfo(Structure):  # noqa: D101
     _fields = [
         ("version", Integer),
         ("originator", Originator, {"explicit": 0}),
@@ -132,7 +154,7 @@ class RecipientInfos(SetOf):  # noqa: D101
     _child_spec = RecipientInfo
 
 
-class EncryptedContentInfo(Sequence):  # noqa: D101
+class EncryptedContentInfo(Structure):  # noqa: D101
     _fields = [
         ("content_type", ObjectIdentifier),
         ("content_encryption_algorithm", AlgorithmIdentifier),
@@ -140,7 +162,7 @@ class EncryptedContentInfo(Sequence):  # noqa: D101
     ]
 
 
-class AuthEnvelopedData(Sequence):  # noqa: D101
+class AuthEnvelopedData(Structure):  # noqa: D101
     _fields = [
         ("version", Integer),
         ("recipient_infos", RecipientInfos),
@@ -150,19 +172,19 @@ class AuthEnvelopedData(Sequence):  # noqa: D101
     ]
 
 
-class SharedInfo(Sequence):
+class SharedInfo(Structure):
     """ECC-CMS-SharedInfo (RFC 5753 section 7.2) without entityUInfo, since table 5.5 has no ukm."""
 
     _fields = [("key_info", AlgorithmIdentifier), ("supp_pub_info", OctetString, {"explicit": 2})]
 
 
-class GcmParameters(Sequence):
+class GcmParameters(Structure):
     """RFC 5084 section 3.2; `icv_length` defaults to 12 there, so that REQ.CMS.AuthEnvelopedData.70 has it written."""
 
     _fields = [("nonce", OctetString), ("icv_length", Integer, {"default": 12})]
 
 
-class CbcCmacParameters(Sequence):
+class CbcCmacParameters(Structure):
     """Section 5.4, CBC-CMAC-Param."""
 
     _fields = [("iv", OctetString), ("mac_length", Integer, {"default": 16})]
@@ -179,7 +201,7 @@ class SignerIdentifier(Choice):  # noqa: D101
     _alternatives = [("subject_key_identifier", OctetString, {"implicit": 0})]
 
 
-class SignerInfo(Sequence):  # noqa: D101
+class SignerInfo(Structure):  # noqa: D101
     _fields = [
         ("version", Integer),
         ("sid", SignerIdentifier),
@@ -194,7 +216,7 @@ class SignerInfos(SetOf):  # noqa: D101
     _child_spec = SignerInfo
 
 
-class SignedData(Sequence):  # noqa: D101
+class SignedData(Structure):  # noqa: D101
     _fields = [
         ("version", Integer),
         ("digest_algorithms", AlgorithmIdentifiers),
@@ -204,13 +226,13 @@ class SignedData(Sequence):  # noqa: D101
     ]
 
 
-class ContentInfo(Sequence):
+class ContentInfo(Structure):
     """RFC 5652 section 3; here it is always the outermost SignedData (REQ.CMS.ContentInfo.20)."""
 
     _fields = [("content_type", ObjectIdentifier), ("content", SignedData, {"explicit": 0})]
 
 
-class CompressedData(Sequence):  # noqa: D101 - RFC 3274 section 1.1
+class CompressedData(Structure):  # noqa: D101 - RFC 3274 section 1.1
     _fields = [
         ("version", Integer),
         ("compression_algorithm", AlgorithmIdentifier),
