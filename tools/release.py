@@ -67,7 +67,7 @@ def rehearse(packages: tuple[Path, ...], version: str, folder: Path) -> None:
             sys.exit(f"release: {package.name} does not call itself {version}")
         run(command, "config", cwd=folder)
         run(command, "simulate", "--seeds", "2", cwd=folder)
-        run(command, "demo", "--gateways", "24", "--rounds", "3", "--out", str(folder / "demo"), cwd=folder)
+        run(command, "demo", "--gateways", "24", "--rounds", "6", "--out", str(folder / "demo"), cwd=folder)
         run(*pip, "uninstall", "--yes", "stromkreis")
 
 
