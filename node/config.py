@@ -221,17 +221,21 @@ class BillingConfig(_Section):
     """Days for which committed values wait for their bill; then they are deleted and can never be billed. Raising it
     keeps readings, some 10 KB a day and gateway, for longer."""
 
-    intervals_min: Annotated[int, Field(ge=8, le=35_136)] = 96
-    """Smallest number of intervals with a price other than 0 in a bill. Raising it says less about a day and refuses
-    short billing periods."""
-
-    price_max: Annotated[int, Field(ge=1, le=2**32)] = 1_000_000
-    """Largest price in absolute value, in the tariff's own unit. With the usual 10^-5 ct/Wh, 1,000,000 is 100 EUR/kWh.
-    Lowering it leaves a tariff less room to hide readings in an amount's digits."""
+    span_days_min: Annotated[int, Field(ge=7, le=366)] = 27
+    """Fewest days of metering time that a bill reaches over. Raising it says less of a household and delays bills."""
 
     supplier: Annotated[str, Field(max_length=64)] | None = None
     """Common name of the only market participant whose tariffs count, for example Stromkreis.EMT. None: any that the
     SM-PKI has certified for signatures."""
+
+    @model_validator(mode="after")
+    def _values_live_until_a_bill(self) -> Self:
+        if self.keep_days < self.span_days_min + 7:
+            raise ValueError(
+                f"keep_days = {self.keep_days}: values would be deleted before they can be billed, expected at least"
+                f" {self.span_days_min + 7} (a week more than span_days_min)"
+            )
+        return self
 
 
 class NodeConfig(_Section):

@@ -93,7 +93,9 @@ def calendar_policy(config: PolicyConfig) -> CalendarPolicy:
 
 def billing_rules(config: BillingConfig) -> BillingRules:
     """The rules in the units of the store: seconds."""
-    return BillingRules(config.intervals_min, config.price_max, config.supplier, config.keep_days * 86_400)
+    return BillingRules(
+        span_min_s=config.span_days_min * 86_400, supplier=config.supplier, keep_s=config.keep_days * 86_400
+    )
 
 
 def renewal_policy(config: MeterReadingConfig) -> RenewalPolicy:

@@ -212,7 +212,8 @@ class BillCollection:
         if status is BillStatus.REFUSED:
             log.warning("the bill of gateway %s is refused: it is not the one for what was committed to", gateway)
         elif isinstance(message, wire.BillDeclined):
-            log.warning("gateway %s declines a bill: %s", gateway, message.reason)
+            earlier = f", {message.earlier_count} before the tariff's start" if message.earlier_count else ""
+            log.warning("gateway %s declines a bill: %s%s", gateway, message.reason, earlier)
 
     async def _forget(self) -> None:
         while True:

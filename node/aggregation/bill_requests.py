@@ -11,7 +11,8 @@ from node.aggregation.bills import Bills
 from node.metrics import NodeMetrics
 from node.storage.errors import StoreError
 from protocol import wire
-from protocol.dcnet.billing.bill import request_digest
+from protocol.dcnet.billing.bill import IntervalsLeftOutError, request_digest
+from protocol.dcnet.billing.tariff import pack_intervals, read_tariff, unpack_intervals
 from protocol.errors import RemoteProtocolError
 
 log = logging.getLogger(__name__)
@@ -42,7 +43,7 @@ class BillRequests:
         except RemoteProtocolError as error:
             metrics.bill("declined")
             log.warning("gateway %s declines a bill: %s", self._identity, error)
-            self._post(wire.BillDeclined(request_digest(request.tariff, request.intervals), error.reason))
+            self._post(_declined(request, error))
         except StoreError as error:
             metrics.store_error()
             log.error("gateway %s does not answer a bill: %s", self._identity, error)
@@ -53,3 +54,14 @@ class BillRequests:
                 self._post(bill)
         finally:
             self._is_busy = False
+
+
+def _declined(request: wire.BillRequest, error: RemoteProtocolError) -> wire.BillDeclined:
+    name = request_digest(request.tariff, request.intervals)
+    if not isinstance(error, IntervalsLeftOutError):
+        return wire.BillDeclined(name, error.reason)
+    tariff = read_tariff(request.tariff)
+    count = len(tariff.prices)
+    left_out = [tariff.index_of(start) for start in error.intervals_s]
+    priced = {index for index in left_out if index is not None}.union(unpack_intervals(request.intervals, count))
+    return wire.BillDeclined(name, error.reason, pack_intervals(sorted(priced), count), left_out.count(None))

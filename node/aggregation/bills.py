@@ -19,8 +19,9 @@ from node.aggregation.contribution import blinding_label
 from node.storage.repositories.bills import BillRecord
 from node.trust import TrustStore
 from protocol import wire
-from protocol.dcnet.billing.bill import PRICE_MAX, Bill, check_request, make_bill, request_digest
-from protocol.dcnet.billing.tariff import Tariff, read_tariff, tariff_digest, unpack_intervals
+from protocol.dcnet.billing.bill import SPAN_MIN_S, Bill, Request, check_request, make_bill, request_digest
+from protocol.dcnet.billing.leverage import HIDING_INTERVALS_MIN
+from protocol.dcnet.billing.tariff import read_tariff, tariff_digest, unpack_intervals
 from protocol.dcnet.crypto.commitments import Pedersen
 from protocol.errors import RemoteProtocolError
 
@@ -29,8 +30,8 @@ from protocol.errors import RemoteProtocolError
 class BillingRules:
     """What a gateway insists on; see node.config.BillingConfig."""
 
-    priced_count_min: int = 96
-    price_max: int = PRICE_MAX
+    span_min_s: int = SPAN_MIN_S
+    hiding_min: int = HIDING_INTERVALS_MIN
     supplier: str | None = None
     keep_s: int = 100 * 86_400
 
@@ -51,14 +52,16 @@ class Bills:
 
     def __init__(
         self, bills: BillStore, gateway: str, pedersen: Pedersen, blind: Callable[[bytes], int], trust: TrustStore,
-        rules: BillingRules,
+        rules: BillingRules, registers_given: Callable[[str], Sequence[int]] = lambda _: (),
     ) -> None:  # fmt: skip
+        """`registers_given`: the times (Unix time, s) at which a register (OBIS) was given out beside bills."""
         self._bills = bills
         self._gateway = gateway
         self._pedersen = pedersen
         self._blind = blind
         self._trust = trust
         self._rules = rules
+        self._registers_given = registers_given
         self._lock = trio.Lock()
 
     async def answer(self, request: wire.BillRequest) -> wire.Bill | None:
@@ -78,42 +81,43 @@ class Bills:
             )
             tariff = read_tariff(request.tariff)
             indices = unpack_intervals(request.intervals, len(tariff.prices))
-            prices = [tariff.prices[index] for index in indices]
-            values = self._values(tariff, indices, prices)
+            asked = Request(
+                tariff.obis, tariff.interval_s, [tariff.interval_s_of(index) for index in indices],
+                [tariff.prices[index] for index in indices],
+            )  # fmt: skip
+            values = await self._values(asked)
             if values is None:
                 return None
-            bill = await trio.to_thread.run_sync(self._make, tariff, indices, prices, values)
+            bill = await trio.to_thread.run_sync(self._make, asked, values)
             answer = wire.Bill(digest, bill.amount_bytes(), bill.blinding.to_bytes(32, "little"))
-            await self._keep(tariff, indices, text, answer)
+            await self._keep(asked, text, answer)
             return answer
 
-    def _values(self, tariff: Tariff, indices: list[int], prices: list[int]) -> list[int] | None:
+    async def _values(self, asked: Request) -> list[int] | None:
         """The committed values of the intervals; None where one of them is in a round whose result is not known."""
-        intervals = [tariff.interval_s_of(index) for index in indices]
-        kept = self._bills.committed(
-            self._gateway, tariff.obis, tariff.start_s, tariff.interval_s_of(len(tariff.prices))
-        )
-        billed = {interval for interval, value in kept.items() if value is None}
-        check_request(
-            intervals, prices, billed, priced_count_min=self._rules.priced_count_min, price_max=self._rules.price_max
-        )
+        end_s = asked.intervals_s[-1] if asked.intervals_s else 0
+        kept = self._bills.committed(self._gateway, asked.obis, 0, end_s)
         known = {interval: value for interval, value in kept.items() if value is not None}
-        missing = [interval for interval in intervals if interval not in known]
+        # The last contribution may wait for its result: as long, nobody knows whether its interval waits for a bill.
+        open_ = {interval for interval in self._bills.open_intervals(self._gateway) if interval <= end_s}
+        await trio.to_thread.run_sync(self._check, asked, known.keys() | open_, kept.keys() - known.keys())
+        missing = set(asked.intervals_s).difference(kept, open_)
         if missing:
-            if self._bills.open_intervals(self._gateway).issuperset(missing):
-                return None
             raise RemoteProtocolError(
                 "interval_not_contributed", f"{len(missing)} intervals are in no opened total, or too old"
             )
-        return [known[interval] for interval in intervals]
+        return None if open_ else [known[interval] for interval in asked.intervals_s]
 
-    def _make(self, tariff: Tariff, indices: list[int], prices: list[int], values: list[int]) -> Bill:
-        blindings = [
-            self._blind(blinding_label(self._gateway, tariff.obis, tariff.interval_s_of(index))) for index in indices
-        ]
-        return make_bill(self._pedersen, prices, values, blindings)
+    def _check(self, asked: Request, waiting: set[int], billed: set[int]) -> None:
+        check_request(
+            asked, waiting, billed, self._registers_given(asked.obis),
+            span_min_s=self._rules.span_min_s, hiding_min=self._rules.hiding_min,
+        )  # fmt: skip
 
-    async def _keep(self, tariff: Tariff, indices: list[int], tariff_name: bytes, answer: wire.Bill) -> None:
-        intervals_s = [tariff.interval_s_of(index) for index in indices]
-        bill = BillRecord(answer.request, tariff_name, intervals_s[-1], answer.amount, answer.blinding)
-        await self._bills.give(self._gateway, bill, tariff.obis, intervals_s, keep_s=self._rules.keep_s)
+    def _make(self, asked: Request, values: list[int]) -> Bill:
+        blindings = [self._blind(blinding_label(self._gateway, asked.obis, start)) for start in asked.intervals_s]
+        return make_bill(self._pedersen, asked.prices, values, blindings)
+
+    async def _keep(self, asked: Request, tariff_name: bytes, answer: wire.Bill) -> None:
+        bill = BillRecord(answer.request, tariff_name, asked.intervals_s[-1], answer.amount, answer.blinding)
+        await self._bills.give(self._gateway, bill, asked.obis, asked.intervals_s, keep_s=self._rules.keep_s)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from protocol.wire.fields import Digest, Key, Reason, Signature, many, octets
+from protocol.wire.fields import Digest, Key, Reason, Signature, integer, many, octets
 from protocol.wire.registry import Message, Sender, message
 
 MAX_TARIFF_SIZE = (
     384 << 10
 )  # bytes of a tariff document: prices of a year of quarter hours, and a link's message has room
 MAX_PRICES = 35_136  # quarter hours of a leap year
+MAX_WAITING = 1 << 20  # intervals of a register that wait for their bill
 
 
 @message(20, Sender.COORDINATOR)
@@ -40,7 +41,14 @@ class Bill(Message):
 
 @message(22, Sender.GATEWAY)
 class BillDeclined(Message):
-    """The gateway does not answer a request, for good: which of its rules stands against it."""
+    """
+    The gateway does not answer a request: which of its rules stands against it.
+
+    With `intervals_left_out`, `intervals` is a bitmap as in BillRequest: those of the tariff that the gateway can be
+    billed for up to the request's end; `earlier_count` is how many more wait that the tariff has no price for.
+    """
 
     request: Digest
     reason: Reason
+    intervals: Annotated[bytes, octets(0, MAX_PRICES // 8)] = b""
+    earlier_count: Annotated[int, integer(0, MAX_WAITING)] = 0

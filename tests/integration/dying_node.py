@@ -4,7 +4,7 @@ A node that kills itself with SIGKILL at a chosen moment, run by test_network_cr
 `dying_node.py MOMENT ROUND CONFIG`: in its second contribution, but not before round ROUND of the epoch, it dies at
 the moment SHARED or SERVED (the progress that is made durable), at the stage `before` the write, `after` it and before
 anything is sent, or `sent`: when the message that the write precedes has been handed to the link.  With BILL it dies
-around its first bill.
+around its first bill (`never`: not at all), and bills a few hours, where its configuration would want days.
 """
 
 import os
@@ -12,7 +12,8 @@ import signal
 import sys
 from typing import Any
 
-from node.aggregation.bills import Bills
+from node import fleet
+from node.aggregation.bills import BillingRules, Bills
 from node.aggregation.contribution import Contributions
 from node.aggregation.membership import Membership
 from node.wan.coordinator_session import CoordinatorSession
@@ -41,6 +42,7 @@ def arm_bill(stage: str) -> None:
         if stage == "sent" and isinstance(message, wire.Bill):
             die()
 
+    fleet.billing_rules = lambda _: BillingRules(span_min_s=900, hiding_min=1)  # type: ignore[assignment]
     Bills._keep, CoordinatorSession.post = dying, sending  # type: ignore[method-assign, assignment]
 
 

@@ -18,7 +18,7 @@ from coordinator.gwa.enrolment import Directory
 from coordinator.process import CURVE_KEY_FILE, OPERATOR_TOKEN_FILE, run
 from coordinator.storage.store import Store
 from loadtest.network import Network, free_port, started
-from node.config import BillingConfig
+from node.aggregation.bills import BillingRules
 from node.security.module import KeyDirectory
 from node.wan.enrolment import Enroller
 from protocol.dcnet.crypto.suite import StandardSuite
@@ -51,7 +51,9 @@ async def test_the_roles_work_as_processes_of_their_own(
 ) -> None:
     monkeypatch.setattr("coordinator.emp.billing_service._NEW_S", 0.5)
     database = request.getfixturevalue("postgresql") if kind == "postgresql" else None
-    network.billing, network.verified = BillingConfig(intervals_min=8), True
+    few_hours = BillingRules(span_min_s=900, hiding_min=1)
+    monkeypatch.setattr("node.fleet.billing_rules", lambda _: few_hours)
+    network.verified = True
     web: dict[Role, str] = {}
     async with trio.open_nursery() as nursery:
 

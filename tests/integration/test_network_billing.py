@@ -23,8 +23,7 @@ from coordinator.storage.store import Store
 from loadtest.children import config_file, process
 from loadtest.households import households
 from loadtest.network import Network
-from node.aggregation.bills import Bills
-from node.config import BillingConfig
+from node.aggregation.bills import BillingRules, Bills
 from protocol import wire
 from protocol.dcnet.crypto.group import Edwards25519
 from protocol.dcnet.machines.effects import Ended
@@ -32,15 +31,16 @@ from protocol.link.tls import client_context
 
 PERIOD_S = 1.5
 REGISTER = "1-0:1.8.0*255"
+FEW_HOURS = BillingRules(span_min_s=900, hiding_min=1)  # a month takes too long over sockets; see test_node_bills.py
 
 
 @pytest.fixture
-def network(network: Network, tmp_path: Path) -> Network:
+def network(network: Network, monkeypatch: pytest.MonkeyPatch) -> Network:
     network.verified = True
     network.rounds = 400
     network.period_s = PERIOD_S
     network.origin_unix_s = float(int(time.time()) + 8)  # meters stand still until all accounts have begun
-    network.billing = BillingConfig(intervals_min=8)
+    monkeypatch.setattr("node.fleet.billing_rules", lambda _: FEW_HOURS)
     return network
 
 
@@ -318,7 +318,7 @@ async def test_a_node_killed_around_its_bill_gives_the_same_bill_once(
         store = sqlite3.connect(network.directory / "dying" / "registers.sqlite")
         before = store.execute("SELECT * FROM bill").fetchall()
         assert bool(before) == (stage != "before")  # or both: the second gateway is not held up by the first
-        with process(network, "-m", "stromkreis", "node", "--config", config):
+        with process(network, script, "BILL-never", "0", config):
             found = await operator.wait_for_bills(8)
         expected = truth(network, tariff, to_s)
         after = store.execute("SELECT * FROM bill").fetchall()
@@ -329,3 +329,15 @@ async def test_a_node_killed_around_its_bill_gives_the_same_bill_once(
     assert set(before) <= set(after)
     assert len(after) == 2
     assert values == (0,)
+
+
+async def test_a_node_as_configured_declines_bills_of_hours(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    """D4b over real sockets: the rules of a node's default configuration, against an operator that asks too early."""
+    monkeypatch.undo()
+    async with running(network) as nursery:
+        await network.start_node(nursery, 0, 8, "node")
+        to_s = await after_rounds(network, 3)
+        operator = Operator(network)
+        await operator.ask(await operator.publish(**document(network, 400, prices=[3000] * 400)), to_s)
+        found = await operator.wait_for_bills(8)
+    assert {(each["status"], each["reason"]) for each in found} == {("declined", "span_too_short")}

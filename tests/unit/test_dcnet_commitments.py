@@ -9,7 +9,6 @@ from protocol.dcnet.billing.bill import (
     PRICE_MAX,
     READING_MAX,
     Bill,
-    check_request,
     make_bill,
     request_digest,
     verify_bill,
@@ -250,44 +249,6 @@ def test_many_prices_are_weighed_exactly(price_max: int) -> None:
     for index in range(count):
         other = [*prices[:index], prices[index] + (-1 if prices[index] > 0 else 1), *prices[index + 1 :]]
         assert not verify_bill(PEDERSEN, other, points, bill, reading_max=2**63)
-
-
-@pytest.mark.parametrize(
-    ("intervals", "prices", "reason"),
-    [
-        pytest.param([], [], "price_count", id="nothing"),
-        pytest.param([1, 2], [5], "price_count", id="too-few-prices"),
-        pytest.param([1, 3, 3], [5, 5, 5], "intervals_not_ascending", id="twice"),
-        pytest.param([1, 2, 3], [5, 5, -PRICE_MAX - 1], "price_range", id="price"),
-        pytest.param([1, 2, 3], [0, 5, 0], "too_few_priced_intervals", id="singled-out"),
-        pytest.param([7, 8, 9], [5, 5, 5], "interval_billed_before", id="again"),
-    ],
-)
-def test_a_curious_supplier_gets_no_answer(intervals: list[int], prices: list[int], reason: str) -> None:
-    with pytest.raises(RemoteProtocolError, match=reason):
-        check_request(intervals, prices, {8}, priced_count_min=2)
-
-
-def test_no_price_may_outweigh_the_others() -> None:
-    """At most an eighth of the sum of all; less strict where the least number of intervals is small."""
-    check_request(range(96), [1] * 91 + [13] * 5, (), priced_count_min=96)
-    with pytest.raises(RemoteProtocolError, match="price_dominates"):
-        check_request(range(96), [1] * 95 + [14], (), priced_count_min=96)
-    check_request(range(96), [1] * 95 + [-13], (), priced_count_min=96)
-    check_request(range(12), [1] * 11 + [9], (), priced_count_min=8)
-    check_request(range(3), [1, 1, 99], (), priced_count_min=3)
-    with pytest.raises(RemoteProtocolError, match="price_dominates"):
-        check_request(range(12), [1] * 11 + [12], (), priced_count_min=8)
-
-
-def test_a_gateways_own_price_bound_counts() -> None:
-    check_request([1, 2], [100, -100], (), priced_count_min=2, price_max=100)
-    with pytest.raises(RemoteProtocolError, match="price_range"):
-        check_request([1, 2], [100, -101], (), priced_count_min=2, price_max=100)
-
-
-def test_a_fair_request_is_answered() -> None:
-    check_request([1, 2, 3], [PRICE_MAX, 0, -PRICE_MAX], {8}, priced_count_min=2)
 
 
 def test_the_largest_amounts_travel() -> None:

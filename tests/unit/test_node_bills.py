@@ -13,13 +13,18 @@ import pytest
 import trio
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from prometheus_client import CollectorRegistry
 
 from coordinator.gwa.ca import CertificateAuthority
 from coordinator.gwa.participants import TariffSigner
 from loadtest.unsealed import Unsealed
+from node.aggregation.bill_requests import BillRequests
 from node.aggregation.bills import BillingRules, Bills
 from node.aggregation.contribution import Contributions, blinding_label
+from node.config import BillingConfig
+from node.fleet import billing_rules
 from node.metering.registers import Registers
+from node.metrics import NodeMetrics
 from node.storage.cipher import StorageCipher
 from node.storage.engine import Statement, Store
 from node.storage.errors import StoreError
@@ -41,7 +46,7 @@ IMPORT, EXPORT = "1-0:1.8.0*255", "1-0:2.8.0*255"
 GROUP = Edwards25519()
 PEDERSEN = Pedersen(GROUP)
 VIEW: Any = SimpleNamespace(epoch=0, size=8, noise=())
-RULES = BillingRules(priced_count_min=4, price_max=10**6)
+RULES = BillingRules(span_min_s=4 * 900, hiding_min=1)  # eight intervals instead of a month; see the last tests
 MOVED = [11, 0, 250, 31, 7, 1999, 3, 45]  # what the register moves by in the intervals 1 to 8
 
 
@@ -66,6 +71,7 @@ class Gateway:
         self.path = path
         self.trust = TrustStore(authority.root, NOW.timestamp)
         self.rules = rules
+        self.registers_s: list[int] = []
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[Self]:
@@ -73,7 +79,8 @@ class Gateway:
             self.store = Store(self.path, StorageCipher(bytes(32)))
             nursery.start_soon(self.store.run)
             self.account = Contributions(AccountRepository(self.store), GATEWAY, VERIFIED_SCHEMA, blind)
-            self.bills = Bills(BillRepository(self.store), GATEWAY, PEDERSEN, blind, self.trust, self.rules)
+            self.bills = Bills(BillRepository(self.store), GATEWAY, PEDERSEN, blind, self.trust, self.rules,
+                               lambda _: self.registers_s)  # fmt: skip
             yield self
             nursery.cancel_scope.cancel()
         self.store.close()
@@ -154,9 +161,9 @@ async def test_the_same_intervals_at_other_prices_are_declined_for_good(
     dearer = replace(TARIFF, prices=tuple(price + 1 for price in TARIFF.prices))
     async with gateway.opened():
         await gateway.live()
-        await gateway.bills.answer(request(authority, signer, intervals=[0, 1, 3, 4, 5]))
+        await gateway.bills.answer(request(authority, signer, intervals=[0, 1, 2, 3, 4]))
         await declines(gateway, request(authority, signer, dearer), "interval_billed_before")
-        await declines(gateway, request(authority, signer, dearer, [5, 6, 7]), "too_few_priced_intervals")
+        await declines(gateway, request(authority, signer, dearer, [5, 6, 7]), "span_too_short")
     async with gateway.opened():
         await declines(gateway, request(authority, signer, dearer), "interval_billed_before")
 
@@ -164,14 +171,15 @@ async def test_the_same_intervals_at_other_prices_are_declined_for_good(
 @pytest.mark.parametrize(
     ("tariff", "intervals", "reason"),
     [
-        (TARIFF, [3], "too_few_priced_intervals"),
+        (TARIFF, [3], "intervals_left_out"),
+        (TARIFF, [0, 1, 2], "span_too_short"),
+        (TARIFF, [0, 1, 2, 3, 5, 6, 7], "intervals_left_out"),
+        (replace(TARIFF, start_s=1800), [0, 1, 2, 3], "intervals_left_out"),
         (TARIFF, [], "price_count"),
-        (replace(TARIFF, prices=(0, 0, 0, 0, 9, 0, 0, 0)), None, "too_few_priced_intervals"),
-        (replace(TARIFF, prices=(1, 1, 1, 1, 10**6 + 1, 1, 1, 1)), None, "price_range"),
         (replace(TARIFF, prices=(*TARIFF.prices, 3000)), None, "interval_not_contributed"),
         (replace(TARIFF, start_s=0), None, "interval_not_contributed"),
-        (replace(TARIFF, start_s=901), None, "interval_not_contributed"),
-        (replace(TARIFF, obis="1-0:16.7.0*255"), None, "interval_not_contributed"),
+        (replace(TARIFF, start_s=901), None, "intervals_left_out"),
+        (replace(TARIFF, obis="1-0:16.7.0*255"), None, "register_not_billed"),
     ],
 )
 async def test_what_is_never_answered(
@@ -184,15 +192,49 @@ async def test_what_is_never_answered(
         assert gateway.store.read("SELECT count(*) FROM committed WHERE bill NOT NULL") == [(0,)]
 
 
-async def test_a_price_that_outweighs_all_others_is_not_answered(
+async def test_a_node_as_configured_bills_no_few_hours(
     gateway: Gateway, authority: CertificateAuthority, signer: TariffSigner
 ) -> None:
-    gateway.rules = replace(RULES, priced_count_min=8)
+    gateway.rules = billing_rules(BillingConfig())
     async with gateway.opened():
         await gateway.live()
-        await declines(gateway, request(authority, signer, replace(TARIFF, prices=(1, 1, 1, 9, 1, 1, 1, 1))),
-                       "price_dominates")  # fmt: skip
-        assert await gateway.bills.answer(request(authority, signer, replace(TARIFF, prices=(1, 1, 1, 7, 1, 1, 1, 1))))
+        await declines(gateway, request(authority, signer), "span_too_short")
+    gateway.rules = replace(billing_rules(BillingConfig()), span_min_s=1)
+    async with gateway.opened():
+        await declines(gateway, request(authority, signer), "tariff_singles_out")
+
+
+async def test_registers_that_were_given_out_between_intervals_count(
+    gateway: Gateway, authority: CertificateAuthority, signer: TariffSigner
+) -> None:
+    flat = replace(TARIFF, prices=(3000,) * 8)
+    gateway.rules = replace(RULES, hiding_min=2)
+    async with gateway.opened():
+        await gateway.live()
+        gateway.registers_s = [3 * 900, 4 * 900]
+        await declines(gateway, request(authority, signer, flat), "tariff_singles_out")
+        gateway.registers_s = [900, 5 * 900, 9 * 900]
+        assert await gateway.bills.answer(request(authority, signer, flat)) is not None
+
+
+async def test_a_gateway_says_what_it_could_be_billed_for(
+    gateway: Gateway, authority: CertificateAuthority, signer: TariffSigner
+) -> None:
+    told: list[wire.Message] = []
+    late = replace(TARIFF, start_s=3 * 900, prices=TARIFF.prices[2:])
+    async with gateway.opened(), trio.open_nursery() as nursery:
+        await gateway.live()
+        requests = BillRequests(gateway.bills, GATEWAY, NodeMetrics(CollectorRegistry()), told.append)
+        for asked in (request(authority, signer, intervals=[0, 1, 4, 5]), request(authority, signer, late, [1, 2, 5])):
+            requests.receive(asked, nursery)
+            with trio.fail_after(20):
+                while requests._is_busy:
+                    await trio.sleep(0.01)
+    name = "intervals_left_out"
+    declined = [each for each in told if isinstance(each, wire.BillDeclined)]
+    assert [(each.reason, each.intervals, each.earlier_count) for each in declined] == [
+        (name, pack_intervals([0, 1, 2, 3, 4, 5], 8), 0), (name, pack_intervals([0, 1, 2, 3, 4, 5], 6), 2),
+    ]  # fmt: skip
 
 
 async def test_only_a_market_participants_signature_makes_a_tariff(
@@ -293,8 +335,8 @@ async def test_a_bill_that_cannot_be_written_does_not_leave(
 async def test_two_requests_at_the_same_moment_cannot_both_have_an_interval(
     gateway: Gateway, authority: CertificateAuthority, signer: TariffSigner
 ) -> None:
-    first = request(authority, signer, intervals=[0, 1, 3, 4, 5])
-    second = request(authority, signer, intervals=[0, 4, 5, 6, 7])
+    first = request(authority, signer, intervals=[0, 1, 2, 3, 4])
+    second = request(authority, signer, intervals=[0, 1, 2, 3, 4, 5, 6, 7])
     outcomes: list[object] = []
     async with gateway.opened():
         await gateway.live()

@@ -58,7 +58,7 @@ EXAMPLES: list[wire.Message] = [
     wire.BadDeal(7, 3, 2),
     wire.BillRequest(b"{}", bytes(70), b"certificate", (b"intermediate",), b"\x7f"),
     wire.Bill(KEY, bytes(16), OTHER),
-    wire.BillDeclined(KEY, "interval_billed_before"),
+    wire.BillDeclined(KEY, "intervals_left_out", b"\xff\x01", 3),
 ]  # fmt: skip
 
 
@@ -145,6 +145,8 @@ LIMITS: dict[Any, tuple[list[Any], list[Any]]] = {
     (wire.BillRequest, "certificate"): octets(1, 4096),
     (wire.BillRequest, "intermediates"): ([(), (bytes(4096),) * 4], [(b"x",) * 5, (b"",), (bytes(4097),), b"x"]),
     (wire.BillRequest, "intervals"): octets(1, 35_136 // 8),
+    (wire.BillDeclined, "intervals"): octets(0, 35_136 // 8),
+    (wire.BillDeclined, "earlier_count"): number(0, 1 << 20),
     (wire.Bill, "amount"): octets(16, 16),
 }  # fmt: skip
 

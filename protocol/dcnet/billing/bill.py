@@ -11,30 +11,45 @@ bits): with |p| <= `PRICE_MAX`, |x| < 2^63 and at most `INTERVAL_COUNT_MAX` inte
 The EMP refuses a B beyond its own bound, so exactly one integer passes: B plus a multiple of L would satisfy the
 equation, but not the bound.
 
-What a bill tells: one linear equation in the readings. A curious EMP would ask with other prices again, or with prices
-that are zero but for one interval, or so far apart that B's digits are readings. So the gateway answers only
-(`check_request`) price vectors that are published for all customers and signed (the caller's check), each interval in
-one bill, with enough intervals that count, none of which outweighs the others: its price is at most 1/`WEIGHT_PARTS` of
-the sum of all (of a quarter of the least number of intervals, if that is fewer), so that even B's leading digits are a
-sum over several. Beyond that, weights far apart cannot be told from a wild market by arithmetic alone; that the tariff
-is public is what stops them.
+What a bill tells: one linear equation in the readings. A curious EMP would ask with other prices again, with prices
+that single an interval out, or over all intervals but one whose sum a register tells. So the gateway answers only price
+sheets that are published for all customers and signed (the caller's check), and only requests that
+`check_request` lets pass:
+
+- Import or export energy (1.8.0, 2.8.0): what else a gateway commits to is nobody's to bill.
+- Every interval that waits for its bill up to the end of the request, each in one bill for good: bills tile the time.
+- A time, not a number of intervals: `SPAN_MIN_S` at least, by metering time.
+- The leverage rule (protocol.dcnet.billing.leverage) over the price stages. B is an exact integer, so prices of
+  different magnitudes make several equations of it: 10^9 in half of the intervals, 1 in one, 0 elsewhere, and
+  B mod 10^9 is that one. Every such equation is one in the sums of the stages, the intervals of one price; these are
+  what the rule judges. More than `STAGE_COUNT_MAX` prices are not answered exactly.
 
 A request is named by its digest over tariff and intervals: the same request has the same answer for good.
 """
 
+from bisect import bisect_right
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from protocol.dcnet.billing.leverage import (
+    EXPORT_TABLES,
+    HIDING_INTERVALS_MIN,
+    IMPORT_TABLES,
+    StageLine,
+    check_leverage,
+    local_hours,
+)
 from protocol.dcnet.crypto.commitments import Pedersen
 from protocol.dcnet.crypto.group import Group
 from protocol.dcnet.crypto.suite import digest
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 
+BILLED_REGISTERS = {"1-0:1.8.0*255": IMPORT_TABLES, "1-0:2.8.0*255": EXPORT_TABLES}
+SPAN_MIN_S = 27 * 86_400
 PRICE_MAX = 2**32
 READING_MAX = 2**63
 INTERVAL_COUNT_MAX = 2**20
-WEIGHT_PARTS = 8
 AMOUNT_SIZE = 16
 
 
@@ -50,39 +65,66 @@ class Bill:
         return self.amount.to_bytes(AMOUNT_SIZE, "little", signed=True)
 
 
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a bill is asked for: the starts of intervals of `interval_s` seconds, ascending, with a price each."""
+
+    obis: str
+    interval_s: int
+    intervals_s: Sequence[int]
+    prices: Sequence[int]
+
+
+class IntervalsLeftOutError(RemoteProtocolError):
+    """A request without `intervals_s`, which wait for their bill: their sum would follow from a register."""
+
+    def __init__(self, intervals_s: tuple[int, ...]) -> None:
+        self.intervals_s = intervals_s
+        super().__init__("intervals_left_out", f"{len(intervals_s)} intervals wait for their bill and are not in it")
+
+
 def request_digest(tariff: bytes, intervals: bytes) -> bytes:
     """The 32 bytes that name a request: the tariff's document and the bitmap of its intervals."""
     return digest("bill-request", tariff, intervals)
 
 
 def check_request(
-    intervals: Sequence[int],
-    prices: Sequence[int],
-    billed: Collection[int],
-    *,
-    priced_count_min: int,
-    price_max: int = PRICE_MAX,
-) -> None:
+    asked: Request, waiting: Collection[int], billed: Collection[int], registers_s: Sequence[int] = (), *,
+    span_min_s: int = SPAN_MIN_S, hiding_min: int = HIDING_INTERVALS_MIN,
+) -> None:  # fmt: skip
     """
     Raise `RemoteProtocolError` unless the gateway may answer; the EMP's request is not trusted.
 
-    `intervals` are the numbers of the intervals, ascending, one price each; `billed` those answered before;
-    `priced_count_min` is how many intervals at least must have a price that is not 0; `price_max` bounds a price's
-    absolute value, `PRICE_MAX` at most.
+    `waiting` are the starts of the intervals of opened totals that are in no bill, `billed` those that are in one,
+    `registers_s` the times at which the gateway gave its register out; all Unix time in seconds.  The request must
+    reach over `span_min_s` seconds, and an interval hide among `hiding_min`.  Reasons: `register_not_billed`,
+    `price_count`, `intervals_not_ascending`, `price_range`, `interval_billed_before`, `intervals_left_out` (an
+    `IntervalsLeftOutError`), `span_too_short`, `stage_count`, `tariff_singles_out`.
     """
-    if len(intervals) != len(prices) or not 0 < len(prices) <= INTERVAL_COUNT_MAX:
-        raise RemoteProtocolError("price_count", f"{len(prices)} prices for {len(intervals)} intervals")
-    if any(later <= earlier for earlier, later in pairwise(intervals)):
+    starts, prices = asked.intervals_s, asked.prices
+    if asked.obis not in BILLED_REGISTERS:
+        raise RemoteProtocolError("register_not_billed", f"expected one of {', '.join(sorted(BILLED_REGISTERS))}")
+    if len(starts) != len(prices) or not 0 < len(prices) <= INTERVAL_COUNT_MAX:
+        raise RemoteProtocolError("price_count", f"{len(prices)} prices for {len(starts)} intervals")
+    if any(later - earlier < asked.interval_s for earlier, later in pairwise(starts)):
         raise RemoteProtocolError("intervals_not_ascending")
-    if any(abs(price) > min(price_max, PRICE_MAX) for price in prices):
-        raise RemoteProtocolError("price_range", f"a price is over {min(price_max, PRICE_MAX)} in absolute value")
-    if sum(price != 0 for price in prices) < priced_count_min:
-        raise RemoteProtocolError("too_few_priced_intervals", f"at least {priced_count_min} must have a price")
-    parts = max(1, min(WEIGHT_PARTS, priced_count_min // 4))
-    if max(map(abs, prices)) * parts > sum(map(abs, prices)):
-        raise RemoteProtocolError("price_dominates", f"one price is over 1/{parts} of the sum of all")
-    if any(interval in billed for interval in intervals):
+    if any(abs(price) > PRICE_MAX for price in prices):
+        raise RemoteProtocolError("price_range", f"a price is over {PRICE_MAX} in absolute value")
+    if not set(starts).isdisjoint(billed):
         raise RemoteProtocolError("interval_billed_before")
+    end_s = starts[-1] + asked.interval_s
+    left_out = sorted({start for start in waiting if start < end_s}.difference(starts))
+    if left_out:
+        raise IntervalsLeftOutError(tuple(left_out))
+    if end_s - starts[0] < span_min_s:
+        raise RemoteProtocolError(
+            "span_too_short", f"the intervals reach over {end_s - starts[0]} s, expected at least {span_min_s} s"
+        )
+    stage_of = {price: stage for stage, price in enumerate(sorted(set(prices)))}
+    line = StageLine(tuple(stage_of[price] for price in prices))
+    given_s = sorted(registers_s)
+    spans = [bisect_right(given_s, start) for start in starts]
+    check_leverage(spans, local_hours(starts), [line], tables=BILLED_REGISTERS[asked.obis], hiding_min=hiding_min)
 
 
 def make_bill(pedersen: Pedersen, prices: Sequence[int], readings: Sequence[int], blindings: Sequence[int]) -> Bill:

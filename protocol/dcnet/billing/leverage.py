@@ -8,7 +8,10 @@ projection onto their span (the hat matrix; Hoaglin and Welsch, The American Sta
 exactly; at 1/24 the interval hides among the equivalent of 24 intervals.
 
 - Households use little at night, so a night interval beside a large day interval hides less well than a count says.
-  Rows are weighted once alike and once by the mean consumption of each local hour; the worse of the two counts.
+  Rows are weighted once alike and once by each table of what is usual by local hour; the worst counts.
+- A roof draws nothing at noon and feeds nothing in at night: a stage of all nights and one noon would be that noon's
+  feed-in, exactly. So import is weighted with noon at next to nothing as well, export by the sun of the longest and
+  the shortest day.
 - Prices are mapped to (p - min)/(max - min) from exact integers before they become floating-point numbers.  Otherwise a
   price of 4·10^9 everywhere, and 1 more in one interval, is rounded to a flat tariff, and the amount's last digit is
   that interval.
@@ -20,6 +23,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from zoneinfo import ZoneInfo
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +42,19 @@ LINE_COUNT_MAX = 8
 
 HOURLY_MEAN_WH = (33, 22, 17, 16, 18, 19, 25, 41, 65, 90, 98, 98, 87, 87, 86, 80, 68, 65, 66, 62, 64, 57, 55, 45)
 """Mean consumption of a household's quarter hour by local hour, Wh: the weights of the second test."""
+
+ROOF_IMPORT_WH = tuple(1 if 12 <= hour < 16 else usual for hour, usual in enumerate(HOURLY_MEAN_WH))
+"""The same behind a roof: by day it draws next to nothing."""
+
+SUN_JUNE = (1, 1, 1, 1, 1, 45, 185, 334, 482, 619, 734, 820, 871, 884, 858, 795, 698, 575, 434, 284, 136, 16, 1, 1)
+SUN_DECEMBER = (1, 1, 1, 1, 1, 1, 1, 1, 16, 115, 202, 253, 266, 240, 177, 80, 2, 1, 1, 1, 1, 1, 1, 1)
+"""Mean sine of the sun's elevation in thousandths at the solstices, 51 degrees north and 10 east, by hour of German
+legal time; 1 in the night."""
+
+IMPORT_TABLES = (HOURLY_MEAN_WH, ROOF_IMPORT_WH)
+EXPORT_TABLES = (SUN_JUNE, SUN_DECEMBER)
+
+LEGAL_TIME = ZoneInfo("Europe/Berlin")
 
 _RANK_TOLERANCE = 1e-9
 
@@ -58,31 +76,44 @@ class AmountLine:
 Line = StageLine | AmountLine
 
 
-def hiding_intervals(spans: Sequence[int], local_hours: Sequence[int], lines: Sequence[Line]) -> float:
+def hiding_intervals(
+    spans: Sequence[int],
+    hours: Sequence[int],
+    lines: Sequence[Line],
+    tables: Sequence[Sequence[int]] = (HOURLY_MEAN_WH,),
+) -> float:
     """
     The inverse of the largest leverage: the least number of intervals, in effect, that one hides among.
 
-    `spans` gives for each interval of the request the span between two registers that it lies in, `local_hours` its
-    local hour (0 to 23), `lines` what is disclosed beside the spans' sums.  Raises RemoteProtocolError for lines of
-    another length or too many lines or stages, LocalProtocolError for `spans` and `local_hours` of different lengths.
+    `spans` gives for each interval of the request the span between two registers that it lies in, `hours` its local
+    hour (0 to 23), `lines` what is disclosed beside the spans' sums,
+    `tables` what is usual in each local hour.  Raises RemoteProtocolError for lines of
+    another length or too many lines or stages, LocalProtocolError for `spans` and `hours` of different lengths.
     """
-    if len(spans) != len(local_hours) or not spans:
+    if len(spans) != len(hours) or not spans:
         raise LocalProtocolError("one span and one local hour for each interval")
     matrix = np.column_stack(
         [*_indicators(spans), *(column for line in _checked(lines, len(spans)) for column in line)]
     )
-    hourly = np.array(HOURLY_MEAN_WH, np.float64)[np.asarray(local_hours)]
-    return 1.0 / max(_leverage_max(matrix), _leverage_max(matrix * hourly[:, None]))
+    weights = [np.array(table, np.float64)[np.asarray(hours)] for table in tables]
+    return 1.0 / max(_leverage_max(matrix), *(_leverage_max(matrix * each[:, None]) for each in weights))
 
 
-def check_leverage(spans: Sequence[int], local_hours: Sequence[int], lines: Sequence[Line]) -> None:
-    """Raise RemoteProtocolError `tariff_singles_out` where an interval hides among fewer than the least number."""
-    count = hiding_intervals(spans, local_hours, lines)
-    if count < HIDING_INTERVALS_MIN * (1 - _RANK_TOLERANCE):
+def check_leverage(
+    spans: Sequence[int], hours: Sequence[int], lines: Sequence[Line], *,
+    tables: Sequence[Sequence[int]] = (HOURLY_MEAN_WH,), hiding_min: int = HIDING_INTERVALS_MIN,
+) -> None:  # fmt: skip
+    """Raise RemoteProtocolError `tariff_singles_out` where an interval hides among fewer than `hiding_min`."""
+    count = hiding_intervals(spans, hours, lines, tables)
+    if count < hiding_min * (1 - _RANK_TOLERANCE):
         raise RemoteProtocolError(
-            "tariff_singles_out",
-            f"an interval would hide among {count:.1f} intervals, expected at least {HIDING_INTERVALS_MIN}",
+            "tariff_singles_out", f"an interval would hide among {count:.1f} intervals, expected at least {hiding_min}"
         )
+
+
+def local_hours(intervals_s: Sequence[int]) -> list[int]:
+    """The hour (0 to 23) of German legal time in which each interval starts, from Unix times in seconds."""
+    return [datetime.fromtimestamp(start, LEGAL_TIME).hour for start in intervals_s]
 
 
 def _checked(lines: Sequence[Line], count: int) -> list[list[NDArray[np.float64]]]:
