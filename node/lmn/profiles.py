@@ -37,6 +37,7 @@ _IN_QUERY = (
     "mode_e",
     "layouts",
     "map",
+    "pages",
 )
 SILENT_INTERVALS = 3  # telegrams that may be lost before a pushing bus counts as silent
 
@@ -70,6 +71,7 @@ class MeterProfile(BaseModel):
     `layouts` (in a URL with commas between them) say what the lists of a DLMS meter mean that names nothing: shipped
     ones by name, own ones by file (docs/reference/lmn.md).  `map` says the same of a Modbus meter's registers:
     `sunspec` for one that describes itself, a shipped table by name, an own one by file.
+    `pages` of an M-Bus meter that has several: what selects each of those to be read (`default`, B1, 50A0), in order.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
@@ -90,6 +92,7 @@ class MeterProfile(BaseModel):
     mode_e: bool = False
     map: str = "sunspec"
     layouts: Annotated[tuple[str, ...], BeforeValidator(_names)] = ()
+    pages: Annotated[tuple[str, ...], BeforeValidator(_names)] = ()
 
     @field_validator("link")
     @classmethod

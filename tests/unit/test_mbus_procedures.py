@@ -19,6 +19,7 @@ from node.lmn.mbus.procedures import (
     Silent,
     is_answer,
     parse_address,
+    parse_page,
     read_telegrams,
     search,
 )
@@ -116,10 +117,26 @@ def test_secondary_addressing_reads_the_one_meant() -> None:
         drive(read_telegrams(device(11111113)), meters)
 
 
-def test_an_application_reset_comes_before_the_data() -> None:
+def test_what_selects_a_page_comes_before_each_request_of_it() -> None:
     log: list[Frame] = []
-    drive(read_telegrams(5, application_reset=True), [meter(1, 5)], log)
-    assert log[1] == LongFrame(0x73, 5, 0x50)
+    frames = drive(read_telegrams(5, (b"", b"\x50\x10", b"\xb1")), [meter(1, 5)], log)
+    assert log[1:] == [
+        ShortFrame(0x7B, 5), LongFrame(0x73, 5, 0x50, b"\x10"), ShortFrame(0x5B, 5), LongFrame(0x53, 5, 0xB1),
+        ShortFrame(0x7B, 5),
+    ]  # fmt: skip
+    assert len(frames) == 3
+
+
+def test_a_page_that_nobody_acknowledges_gives_no_reading() -> None:
+    with pytest.raises(RemoteProtocolError, match="page_not_selected"):
+        drive(read_telegrams(5, (b"\xb1",)), [meter(1, 5)], lose={1, 2, 3})
+
+
+def test_a_page_is_selected_by_octets_that_change_nothing_else() -> None:
+    assert [parse_page(text) for text in ("default", "B1", "50a0")] == [b"", b"\xb1", b"\x50\xa0"]
+    for text in ("", "B", "51017A05", "B8", "BB", "5C", "52FFFFFFFF", "B1" + "00" * 253):
+        with pytest.raises(LocalProtocolError, match="a page is default"):
+            parse_page(text)
 
 
 @pytest.mark.parametrize("numbers", [[], [1], [12345678, 12345679, 12345690, 99999999, 0], list(range(40))])

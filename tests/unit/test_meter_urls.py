@@ -52,7 +52,10 @@ def test_a_serial_line_has_the_settings_that_its_protocol_starts_with() -> None:
         (("smll+tcp://h:1",), "no driver 'smll'"),
         (("mbus+tcp://h:1?address=1", "mbus+tcp://h:1?address=2"), "several meters on tcp://h:1: each needs its id="),
         (("sml+tcp://h:1?id=A", "p1+tcp://h:1?id=B"), "the meters on one link must share their protocol"),
-        (("mbus+tcp://h:1?push=1",), "meters with mbus do not push"),
+        (("modbus+tcp://h:1?push=1",), "meters with modbus do not push"),
+        (("mbus+tcp://h:1?push=1&id=A", "mbus+tcp://h:1?push=1&id=B"), "a link with pushed M-Bus is one meter"),
+        (("mbus+tcp://h:1?push=1&address=12345678",), "a meter that pushes sends to a primary address"),
+        (("mbus+tcp://h:1?pages=B1,51017A05",), "a page is default, or what selects it"),
     ],
 )
 def test_meters_that_contradict_each_other_are_told_before_anything_runs(urls: tuple[str, ...], told: str) -> None:

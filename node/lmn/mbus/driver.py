@@ -3,20 +3,23 @@ The primary station on a trio stream: a serial line to a level converter, or TCP
 
 Half duplex, one question at a time: the bus lock lets many tasks share a bus with several meters.  An answer starts
 at most 330 bit times and 50 ms after the question (EN 13757-2 clause 5.5.3); converters behind TCP add a latency that
-only the operator knows, so it is a setting.  After garbage the driver waits until the line is quiet: the rest of a
-collision must not be taken for the next answer.
+only the operator knows, so it is a setting.  Garbage before a whole frame with a right check sum costs nothing: level
+converters put octets on the line when they turn it round.  Garbage alone, and the answer to a repeated question, end
+when the line is quiet: the rest of a collision, or a second answer, must not be taken for the next one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Final
 
 import trio
 
-from node.lmn.mbus.link import Ack, FrameReader, encode_frame
+from node.lmn.mbus.link import Ack, Frame, FrameReader, encode_frame
 from node.lmn.mbus.procedures import (
+    AS_IT_IS,
     Address,
     Answered,
     Ask,
@@ -37,6 +40,9 @@ from node.lmn.mbus.procedures import (
 from node.lmn.mbus.telegram import Opener, decode_telegram
 from protocol.errors import RemoteProtocolError
 from protocol.metering.reading import Reading
+
+TCP_LATENCY_S: Final = 1.5  # converters and meters behind them answer after 1.1 s; a dead meter costs 7 s then
+_QUIET_S_MAX: Final = 10.0  # a line that never falls silent must not hold up the next question for ever
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,17 +93,18 @@ class Bus:
         self._received_at: datetime | None = None
 
     async def read_meter(
-        self, address: Address, *, application_reset: bool = False, must_be_secured: bool = False
+        self, address: Address, *, pages: Sequence[bytes] = AS_IT_IS, must_be_secured: bool = False
     ) -> list[Reading]:
         """
         The readings of one meter, all its telegrams, stamped with the time at which each was received.
 
-        `must_be_secured` refuses what comes in the clear, or anybody on the bus could leave the encryption away.
-        Raises RemoteProtocolError: silence, garbage, or a telegram that cannot be read (then none of its readings).
+        `pages` are what to select before each request (see `procedures.read_telegrams`).  `must_be_secured` refuses
+        what comes in the clear, or anybody on the bus could leave the encryption away.  Raises RemoteProtocolError:
+        silence, garbage, or a telegram that cannot be read (then none of its readings).
         """
         async with self._lock:
             stamps: list[datetime] = []
-            frames = await self._run(read_telegrams(address, application_reset=application_reset), stamps)
+            frames = await self._run(read_telegrams(address, pages), stamps)
         return [
             reading
             for frame, stamp in zip(frames, stamps, strict=True)
@@ -112,10 +119,15 @@ class Bus:
     async def _run(self, procedure: Procedure[Result], stamps: list[datetime]) -> Result:
         try:
             ask = next(procedure)
+            unanswered: Ask | None = None
             while True:
                 outcome = await self._exchange(ask)
                 if ask.expect is Expect.DATA and isinstance(outcome, Answered):
                     stamps.append(self._now() if self._received_at is None else self._received_at)
+                if not isinstance(outcome, Answered):
+                    unanswered = ask
+                elif ask == unanswered:
+                    await self._fall_silent()
                 ask = procedure.send(outcome)
         except StopIteration as stop:
             result: Result = stop.value
@@ -135,18 +147,21 @@ class Bus:
             if self._received_at is None:
                 self._received_at = self._now()
             wait_s = self._timing.gap_s
-            for event in self._reader.feed(data):
-                if isinstance(event, RemoteProtocolError):
-                    error = error or event
-                elif error is None and is_answer(event, ask):
-                    return Answered(event)
-                elif isinstance(event, Ack):
-                    error = RemoteProtocolError("unexpected_ack", "an acknowledgement where data were asked for")
-        if error is not None:
-            return Garbled(error)
-        if self._reader.pending_size:
-            return Garbled(RemoteProtocolError("frame_truncated", "the answer breaks off"))
-        return Silent()
+            outcome = _outcome(self._reader.feed(data), ask)
+            if isinstance(outcome, Answered):
+                return outcome
+            error = error or outcome
+        # What looked like the beginning of a frame may have been garbage before one.
+        outcome = _outcome(self._reader.finish(), ask)
+        if isinstance(outcome, Answered):
+            return outcome
+        error = error or outcome
+        return Silent() if error is None else Garbled(error)
+
+    async def _fall_silent(self) -> None:
+        with trio.move_on_after(_QUIET_S_MAX):
+            while await self._receive(self._timing.answer_start_s) is not None:
+                pass
 
     async def _receive(self, wait_s: float) -> bytes | None:
         data: bytes | bytearray | None = None
@@ -157,6 +172,19 @@ class Bus:
         if not data:
             raise RemoteProtocolError("link_closed", "the converter hung up")
         return bytes(data)
+
+
+def _outcome(events: Iterable[Frame | RemoteProtocolError], ask: Ask) -> Answered | RemoteProtocolError | None:
+    """The answer to a question if it is among what came, else the first fault."""
+    error: RemoteProtocolError | None = None
+    for event in events:
+        if isinstance(event, RemoteProtocolError):
+            error = error or event
+        elif is_answer(event, ask):
+            return Answered(event)
+        elif isinstance(event, Ack):
+            error = error or RemoteProtocolError("unexpected_ack", "an acknowledgement where data were asked for")
+    return error
 
 
 async def read_meter(stream: trio.abc.Stream, address: Address, timing: Timing | None = None) -> list[Reading]:

@@ -13,7 +13,7 @@ acknowledge in unison.
 from __future__ import annotations
 
 import re
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final, TypeVar
@@ -23,6 +23,7 @@ from node.lmn.mbus.device import DeviceAddress
 from node.lmn.mbus.link import (
     ADDRESS_MAX,
     ADDRESS_SELECTED,
+    DATA_SIZE_MAX,
     FCB,
     REQ_UD2,
     RSP_UD,
@@ -39,6 +40,7 @@ RETRY_COUNT_MAX: Final = 2  # EN 13757-2: after that the station is taken as sil
 TELEGRAM_COUNT_MAX: Final = 32
 METER_COUNT_MAX: Final = 250
 PROBE_COUNT_MAX: Final = 5000  # 250 meters need about 3,000; a bus that is all noise would have 10^8
+AS_IT_IS: Final = (b"",)  # the telegrams that a meter gives without a page being selected
 WILDCARD: Final = "F"
 FABRICATION_NUMBER: Final = b"\x0c\x78"  # DIF and VIF: eight digits of BCD
 
@@ -184,12 +186,44 @@ def select(address: SecondaryAddress) -> Procedure[None]:
         raise RemoteProtocolError("no_answer", "no meter has that secondary address")
 
 
-def read_telegrams(address: Address, *, application_reset: bool = False) -> Procedure[list[LongFrame]]:
+def parse_page(text: str) -> bytes:
+    """
+    What selects a page of a meter, in hexadecimal: a CI field and the octets behind it; `default` asks as it is.
+
+    The CI field is 50 (application reset with a sub-code, EN 13757-3) or one of the maker's own, A0 to B7: others could
+    change the meter.  Raises LocalProtocolError for anything else.
+    """
+    if text == "default":
+        return b""
+    try:
+        page = bytes.fromhex(text)
+    except ValueError:
+        page = b""
+    is_selection = bool(page) and (page[0] == CI_APPLICATION_RESET or 0xA0 <= page[0] <= 0xB7)
+    if not is_selection or len(page) > 1 + DATA_SIZE_MAX:
+        raise LocalProtocolError(
+            f"a page is default, or what selects it in hexadecimal, CI 50 or A0 to B7 first (50A0, B1), not {text!r}"
+        )
+    return page
+
+
+def select_page(station: int, page: bytes, count_bit: int) -> Procedure[None]:
+    """Send what selects a page.  Raises RemoteProtocolError where nobody acknowledges."""
+    frame = LongFrame(SND_UD | count_bit, station, page[0], page[1:])
+    outcome = yield from _ask(frame, Expect.ACK)
+    if isinstance(outcome, Silent):
+        raise RemoteProtocolError("page_not_selected", "the meter does not acknowledge what selects a page of it")
+
+
+def read_telegrams(address: Address, pages: Sequence[bytes] = AS_IT_IS) -> Procedure[list[LongFrame]]:
     """
     All telegrams of one meter, by primary address (0..250, 254) or by secondary address.
 
     Starts with SND_NKE so that the frame count bit is known; a meter that ignores it may still answer the request.
-    Raises RemoteProtocolError where the meter stays silent, garbled, or sends more telegrams than any meter would.
+    `pages` are asked for one after the other: a CI field and octets that select one (`parse_page`), or nothing for the
+    telegrams that the meter gives as it is.  The frame count bits of SND_UD and REQ_UD2 toggle each for itself
+    (EN 13757-2).  Raises RemoteProtocolError where the meter stays silent, garbled, or sends more telegrams than any
+    meter would.
     """
     if isinstance(address, DeviceAddress):
         address = SecondaryAddress.of(address)
@@ -199,18 +233,20 @@ def read_telegrams(address: Address, *, application_reset: bool = False) -> Proc
     else:
         station = address
         yield from _ask(ShortFrame(SND_NKE, station), Expect.ACK, retry_count_max=0)
-    if application_reset:
-        yield from _ask(LongFrame(SND_UD | FCB, station, CI_APPLICATION_RESET), Expect.ACK)
     frames: list[LongFrame] = []
-    count_bit = FCB
-    while True:
-        frame = _data_frame((yield from _ask(ShortFrame(REQ_UD2 | count_bit, station), Expect.DATA)))
-        frames.append(frame)
-        if not more_follows(frame):
-            break
-        if len(frames) >= TELEGRAM_COUNT_MAX:
-            raise RemoteProtocolError("too_many_telegrams", f"more than {TELEGRAM_COUNT_MAX} telegrams")
-        count_bit ^= FCB
+    count_bit = selection_bit = FCB
+    for page in pages:
+        if page:
+            yield from select_page(station, page, selection_bit)
+            selection_bit ^= FCB
+        more = True
+        while more:
+            if len(frames) >= TELEGRAM_COUNT_MAX:
+                raise RemoteProtocolError("too_many_telegrams", f"more than {TELEGRAM_COUNT_MAX} telegrams")
+            frame = _data_frame((yield from _ask(ShortFrame(REQ_UD2 | count_bit, station), Expect.DATA)))
+            frames.append(frame)
+            count_bit ^= FCB
+            more = more_follows(frame)
     if station == ADDRESS_SELECTED:
         yield Ask(ShortFrame(SND_NKE, ADDRESS_SELECTED), Expect.ACK)
     return frames
