@@ -65,11 +65,11 @@ peers: $(PEERS:%=.venv-peers-%/.ready) ## the environments of the interoperabili
 PYTEST := $(BIN)/pytest -n auto --dist worksteal -q
 WAITING = $(PYTEST:auto=$(shell $(BIN)/python -c "import os; print(min(16, 2 * os.cpu_count()))"))
 coverage: $(VENV)/.test ## the DC-net's unit and property tests: every branch of protocol/dcnet, or it fails
-	$(PYTEST) tests/unit/test_dcnet_*.py tests/property/test_dcnet_*.py --cov=protocol.dcnet --cov-branch \
+	$(PYTEST) tests/unit/test_dcnet_*.py tests/property/test_dcnet_*.py tests/attacks --cov=protocol.dcnet --cov-branch \
 	  --cov-report=term-missing:skip-covered --cov-fail-under=100
 
 test: $(VENV)/.test $(VENV)/.lab peers coverage ## every test, in parallel
-	$(PYTEST) --ignore-glob='tests/unit/test_dcnet_*.py' --ignore-glob='tests/property/test_dcnet_*.py' \
+	$(PYTEST) --ignore-glob='tests/unit/test_dcnet_*.py' --ignore-glob='tests/property/test_dcnet_*.py' --ignore=tests/attacks \
 	  --ignore=tests/integration --ignore=tests/browser
 	$(PYTEST) tests/integration tests/browser -m "not rounds"
 	$(WAITING) tests/integration -m rounds
