@@ -58,3 +58,16 @@ def test_the_reader_never_holds_more_than_a_frame() -> None:
     for _ in range(2000):
         list(reader.feed(b"\x68\xff\xff\x68"))
         assert reader.pending_size <= 261 + 4
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000], ids=["byte by byte", "in pieces", "at once"])
+@pytest.mark.parametrize("kept", [7, 20, 40])
+def test_a_segment_that_broke_off_does_not_swallow_the_next(size: int, kept: int) -> None:
+    """Its length may stand for 256 more, so the reader waits; a whole frame inside what it waits for ends that."""
+    whole = encode_frame(LongFrame(0x53, 0xFF, 0x10, bytes(range(60))))
+    stream = whole[:kept] + whole + whole
+    reader = FrameReader()
+    found = [item for at in range(0, len(stream), size) for item in reader.feed(stream[at : at + size])]
+    frames = [item for item in found if isinstance(item, LongFrame)]
+    assert frames == [LongFrame(0x53, 0xFF, 0x10, bytes(range(60)))] * 2
+    assert sum(isinstance(item, RemoteProtocolError) for item in found) == 1

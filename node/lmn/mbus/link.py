@@ -168,6 +168,8 @@ class FrameReader:
             # EN 13757-2 gives L eight bits; meters with longer segments write what is left of it.
             length += 256
             fault = self._fault(length) if len(buffer) >= 7 else _INCOMPLETE
+            if (fault is _INCOMPLETE or not fault) and self._holds_frame(length + 6):
+                fault = "stop_byte_missing"
         if fault is _INCOMPLETE:
             return 0, None
         if fault:
@@ -183,6 +185,30 @@ class FrameReader:
         if buffer[size - 1] != STOP:
             return "stop_byte_missing"
         return "" if sum(memoryview(buffer)[4 : size - 2]) & 0xFF == buffer[size - 2] else "checksum"
+
+    def _holds_frame(self, size: int) -> bool:
+        """
+        Whether a whole frame of an honest length lies inside the first `size` bytes, behind the first.
+
+        Then these are no long segment but one that broke off, and what came next: without this rule its beginning
+        would swallow every telegram for 500 bytes.
+        """
+        buffer = self._buffer
+        end = min(size, len(buffer))
+        start = buffer.find(LONG_START, 1, end)
+        while start >= 0:
+            length = buffer[start + 1] if start + 1 < end else 0
+            last = start + length + 5
+            if (
+                3 <= length == buffer[min(start + 2, end - 1)]
+                and last < end
+                and buffer[start + 3] == LONG_START
+                and buffer[last] == STOP
+                and sum(memoryview(buffer)[start + 4 : last - 1]) & 0xFF == buffer[last - 1]
+            ):
+                return True
+            start = buffer.find(LONG_START, start + 1, end)
+        return False
 
     def _error(self, reason: str) -> RemoteProtocolError:
         return RemoteProtocolError(reason, "no M-Bus frame here", offset=self._offset)
