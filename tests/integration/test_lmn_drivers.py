@@ -164,7 +164,7 @@ async def test_dlms_over_hdlc_on_a_serial_line() -> None:
 async def test_mbus(address: str) -> None:
     meter = mbus.MBusMeter(DEVICE, registers, now, primary=5)
     async with serving(partial(mbus.serve, [meter])) as link:
-        profile = MeterProfile(device=WIRES, protocol="mbus", link=link, address=address)
+        profile = MeterProfile(device=WIRES, protocol="mbus", link=f"{link}?latency=0.2", address=address)
         _, events = await read_twice(profile, period_s=1.5)  # selecting waits for meters that were selected before
     assert events == []
 

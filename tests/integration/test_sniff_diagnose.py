@@ -64,7 +64,7 @@ async def answer_late(stream: trio.SocketStream, *, delay_s: float = 0.0, before
 
 async def test_a_late_answer_is_told_from_none_and_the_setting_named(capsys: pytest.CaptureFixture[str]) -> None:
     async with on_tcp(partial(answer_late, delay_s=1.5)) as link:
-        assert await diagnose(f"mbus+{link}?address=1") == 0
+        assert await diagnose(f"mbus+{link}?address=1&latency=0.2") == 0
         told = capsys.readouterr().err
         assert "no_answer" in told or "unexpected_ack" in told  # an answer to the question before the last
         assert "latency=2" in told or "latency=3" in told

@@ -1,4 +1,4 @@
-"""What real meters do, as rules over any numbers: blocks, several messages, long segments, unsigned powers, bit 7."""
+"""What real meters do, as rules over any numbers: blocks, messages, segments, powers, bit 7, CUL lines, own formats."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,9 +17,12 @@ from node.lmn.sml.codec import Number
 from node.lmn.sml.messages import encode_file
 from node.lmn.sml.readings import frame_readings
 from node.lmn.sml.values import ListEntry
+from node.lmn.wmbus.framing import LineReader
+from node.lmn.wmbus.link import Format, seal
+from node.lmn.wmbus.receiver import Receiver
 from protocol.errors import RemoteProtocolError
 from protocol.metering.obis import Obis
-from protocol.metering.reading import Reading
+from protocol.metering.reading import Quality, Reading
 
 ENERGY = Obis(1, 0, 1, 8, 0, 255)
 POWERS = [Obis(1, 0, c, 7, 0, 255) for c in (16, 36, 56, 76)]
@@ -106,3 +109,35 @@ def test_bit_7_anywhere_on_a_line_without_parity_makes_the_readout_none(energy: 
     at = data.draw(st.integers(1, len(sent) - 1).filter(lambda index: index != len(head)))
     sent[at] |= 0x80
     assert values(list(decode_text([bytes(sent)]))) == []
+
+
+@given(st.binary(min_size=1, max_size=230), st.sampled_from([(b"b", Format.A), (b"bY", Format.B)]), st.data())
+def test_a_line_of_a_cul_gives_its_datagram_and_none_once_damaged(
+    rest: bytes, framed: tuple[bytes, Format], data: st.DataObject
+) -> None:
+    """With signal quality behind it or without; the check sums of both formats see every damage within 16 bits."""
+    mark, frame_format = framed
+    datagram = bytes([10 + len(rest), 0x44, *range(8), 0xA0, *rest])
+    sealed = seal(datagram, frame_format)
+    quality = data.draw(st.sampled_from([b"", b"\x7b\xe1"]))
+
+    def heard(octets: bytes) -> list[object]:
+        events = LineReader().feed(mark + (octets + quality).hex().upper().encode() + b"\r\n")
+        return [getattr(event, "octets", None) for event in events]
+
+    assert heard(sealed) == [datagram]
+    at, damage = data.draw(st.integers(1, len(sealed) - 1)), data.draw(st.integers(1, 255))
+    assert heard(sealed[:at] + bytes([sealed[at] ^ damage]) + sealed[at + 1 :]) == [None]
+
+
+@given(st.lists(st.integers(0, 99_999_999), min_size=1, max_size=8), st.integers(0, 12), st.booleans())
+def test_a_makers_own_format_gives_no_number_and_right_records_do(
+    numbers: list[int], empty_count: int, foreign: bool
+) -> None:
+    """Records without data in the majority are another format's zeros; fewer cost nothing."""
+    count = len(numbers) + 1 + empty_count if foreign else min(empty_count, len(numbers))
+    body = b"".join(b"\x0c\x06" + bytes.fromhex(f"{number:08d}")[::-1] for number in numbers) + bytes(2 * count)
+    datagram = bytes([14 + len(body), 0x44, *range(7), 0x04, 0x7A, 1, 0, 0, 0, *body])
+    found = Receiver().decode(datagram)
+    energies = [item.value for item in found if item.value is not None and item.quality is Quality.VALID]
+    assert energies == ([] if foreign else numbers)
