@@ -150,7 +150,8 @@ class MeteringLog:
         self._appends: list[_Append] = []
         self._dispatching = False
         self._appended: trio.Event | None = None
-        self._best: dict[str, tuple[int, int]] = {}  # of each meter: registration time, nearest deviation in ms so far
+        # Of each register: the newest registration time with a durable value, and that value's deviation in ms.
+        self._best: dict[tuple[str, Obis], tuple[int, int]] = {}
 
     # --- writing ------------------------------------------------------------------------------------------------------
 
@@ -161,12 +162,15 @@ class MeteringLog:
         Cancelled while it waits: whoever reads the log next finds all of them or none.
         """
         statements, appends = [], []
+        nearest_now: dict[tuple[str, Obis], tuple[int, int]] = {}
         for meter in dict.fromkeys(each.meter for each in readings):
             mine = tuple(each for each in readings if each.meter == meter)
+            nearer_of_meter = self._nearer(mine)
+            nearest_now |= nearer_of_meter
             appends.append(_Append(Entry(self._next_position(), mine)))
             statements.append(
                 self.repository.append(
-                    self.gateway, self._last, meter, encode_entry(mine), registered=self._is_nearest(meter, mine)
+                    self.gateway, self._last, meter, encode_entry(mine), registered=bool(nearer_of_meter)
                 )
             )
         self._appends.extend(appends)
@@ -174,6 +178,9 @@ class MeteringLog:
         try:
             await self.repository.store.write(statements)
             state = _State.DURABLE
+            for key, nearer in nearest_now.items():
+                if nearer[0] >= self._best.get(key, nearer)[0]:
+                    self._best[key] = nearer
         finally:
             for each in appends:
                 each.state = state
@@ -186,17 +193,22 @@ class MeteringLog:
         self._last = max(self._last + 1, int(self._clock() * 1_000_000))
         return self._last
 
-    def _is_nearest(self, meter: str, readings: Sequence[LoggedReading]) -> bool:
-        """Whether one of them is nearer to its registration time than what the meter said before."""
-        found = [(each.registration_s, each.deviation_ms) for each in readings if each.deviation_ms is not None]
-        if not found:
-            return False
-        registration_s, deviation_ms = max(found)
-        best_s, best_ms = self._best.get(meter, (None, 0))
-        if registration_s is None or (registration_s == best_s and abs(deviation_ms) >= best_ms):
-            return False
-        self._best[meter] = registration_s, abs(deviation_ms)
-        return True
+    def _nearer(self, readings: Sequence[LoggedReading]) -> dict[tuple[str, Obis], tuple[int, int]]:
+        """
+        The registers whose value is nearer to its registration time than the durable one, with time and deviation.
+
+        By register: a meter may spread its registers over telegrams.  A value only counts as known once it is durable:
+        else one that could not be written would keep the next from standing for its registration time.
+        """
+        found: dict[tuple[str, Obis], tuple[int, int]] = {}
+        for each in readings:
+            if each.registration_s is None or each.deviation_ms is None or each.value is None:
+                continue
+            key = each.meter, each.obis
+            best = found.get(key) or self._best.get(key)
+            if best is None or each.registration_s != best[0] or abs(each.deviation_ms) < best[1]:
+                found[key] = each.registration_s, abs(each.deviation_ms)
+        return found
 
     async def dispatch(self) -> None:
         """Hand out what is durable, in order; by whoever comes first, the others' entries with it."""

@@ -191,6 +191,36 @@ async def test_a_write_that_fails_is_handed_to_nobody_and_the_next_one_is(tmp_pa
         await mine.store.write([Statement("DROP TRIGGER full", ())])
         await log.append([logged(NOON_S, 2)])
         assert [entry.readings[0].value for entry in seen] == [2]
+        assert [each.value for each in log.registered(METER, IMPORT, NOON_S, NOON_S + 900)] == [2]
+
+
+async def test_a_value_that_could_not_be_written_takes_nobodys_registration_time(tmp_path: Path, clock: Clock) -> None:
+    """The telegram nearest to the quarter hour met a full disk: the next one stands for it, and is kept."""
+    async with repository(tmp_path) as mine:
+        log = MeteringLog(mine, GATEWAY, clock)
+        full = "CREATE TRIGGER full BEFORE INSERT ON metering_entry BEGIN SELECT RAISE(ABORT, 'full'); END"
+        await mine.store.write([Statement(full, ())])
+        with pytest.raises(StoreError):
+            await log.append([logged(NOON_S, 1, 100)])
+        await mine.store.write([Statement("DROP TRIGGER full", ())])
+        await log.append([logged(NOON_S, 2, 1100)])
+        clock.now_s += 1800
+        await LogKeeper(mine, [GATEWAY], Retention(telegrams_s=900), clock).keep()
+        assert [each.value for each in log.registered(METER, IMPORT, NOON_S, NOON_S + 900)] == [2]
+
+
+async def test_registers_spread_over_telegrams_each_have_their_value(tmp_path: Path, clock: Clock) -> None:
+    """A meter that sends one register at once and the other ten seconds later: both stand for the quarter hour."""
+    async with repository(tmp_path) as mine:
+        log = MeteringLog(mine, GATEWAY, clock)
+        await log.append([logged(NOON_S, 1, 100), logged(NOON_S, 0, 100, obis=EXPORT)._replace(value=None)])
+        await log.append([logged(NOON_S, 2, 10_000, obis=EXPORT)])
+        await log.append([logged(NOON_S, 3, 20_000), logged(NOON_S, 4, 20_000, obis=EXPORT)])
+        clock.now_s += 1800
+        await LogKeeper(mine, [GATEWAY], Retention(telegrams_s=900), clock).keep()
+        found = [log.registered(METER, register, NOON_S, NOON_S + 900) for register in (IMPORT, EXPORT)]
+        assert [[each.value for each in values] for values in found] == [[1], [2]]
+        assert len(log.read(0, 100)) == 2
 
 
 async def test_a_subscriber_with_a_task_of_its_own_gets_what_is_there_and_what_comes(
