@@ -99,6 +99,7 @@ class Store:
         self._wanted = trio.Event()
         self._stopped = False
         self._is_truncation_due = False
+        self._is_reader_reported = False
         with ExitStack() as opened:
             try:
                 self._open(path, opened)
@@ -198,6 +199,7 @@ class Store:
                 batch, self._next = self._next, _Batch()
                 await self._in_thread(self._commit, batch.writes)
                 batch.done.set()
+                self._is_truncation_due |= self._is_reader_reported  # a reader kept the log from being emptied
         finally:
             self._stopped = True
             for each in (batch, self._next):
@@ -219,7 +221,7 @@ class Store:
         self._wanted.set()
 
     def _truncate_log(self) -> None:
-        """Fold the log into the database and cut it to nothing; where another process reads it, the next time."""
+        """Fold the log into the database and cut it to nothing; after a later write where another process reads it."""
         self._is_truncation_due = False
         try:
             self._connection.execute("PRAGMA busy_timeout=0")
@@ -230,10 +232,11 @@ class Store:
         except sqlite3.Error as error:
             log.warning("%s: the write-ahead log was not emptied (%s)", self._path, error)
             return
-        if is_busy:
-            log.warning("%s: another process reads it, the write-ahead log is not emptied", self._path)
-        else:
+        if not is_busy:
             self.counters.truncations += 1
+        elif not self._is_reader_reported:
+            log.warning("%s: another process reads it, the write-ahead log is emptied later", self._path)
+        self._is_reader_reported = bool(is_busy)
 
     def close(self) -> None:
         """Close the file; another process may have it then."""
