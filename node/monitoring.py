@@ -17,6 +17,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from protocol.errors import StromkreisError
+from protocol.link.web_server import serve_asgi
 
 Health = Callable[[], str | None]
 
@@ -62,7 +63,7 @@ async def serve_monitoring(
     async with trio.open_nursery() as nursery:
 
         async def serve(*, task_status: Any) -> None:  # anycorn types it after anyio, trio's does the same
-            await anycorn.serve(application, config, mode="asgi", task_status=task_status)  # type: ignore[arg-type]
+            await serve_asgi(application, config, task_status)
 
         bound = await nursery.start(serve)
         task_status.started(bound[0])

@@ -28,6 +28,7 @@ from starlette.types import Receive, Scope, Send
 from coordinator.log_limit import LogLimiter
 from protocol.errors import LocalProtocolError, StromkreisError
 from protocol.link.tls import server_context
+from protocol.link.web_server import serve_asgi
 
 # Lowering it drops slow viewers (they reconnect by themselves), raising it delays the end of the process.
 STALL_S = 5.0
@@ -99,7 +100,7 @@ async def serve(
     lines, logger = _HandshakeLines(), logging.getLogger("anyio.streams.tls")
     logger.addFilter(lines)
     try:
-        await anycorn.serve(asgi, config, mode="asgi", task_status=started)
+        await serve_asgi(asgi, config, started)
     finally:
         logger.removeFilter(lines)
 
