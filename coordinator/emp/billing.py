@@ -207,7 +207,6 @@ class Billing:
         }
         if not places:
             return {}
-        columns = {epoch: self._column(epoch, tariff)[0] for epoch in places}
         of_rings = [(epoch, ring) for epoch, (ring, _) in places.items()]
         found: dict[int, bytes] = {}
         for each in self._rounds.commitments(of_rings, asked.first_s, asked.last_s):
@@ -217,7 +216,8 @@ class Billing:
                 continue
             count = len(each.commitments) // ELEMENT_SIZE // each.roster.bit_count()
             rank = (each.roster & ((1 << position) - 1)).bit_count()
-            at = ELEMENT_SIZE * (rank * count + columns[each.epoch])
+            column, _ = self._column(each.epoch, tariff)  # of these epochs only: others may have committed to nothing
+            at = ELEMENT_SIZE * (rank * count + column)
             found[index] = each.commitments[at : at + ELEMENT_SIZE]
         return found
 

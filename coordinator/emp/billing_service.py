@@ -27,6 +27,7 @@ from coordinator.storage.tariffs import PublishedTariff
 from coordinator.threads import in_thread, look_up
 from protocol import wire
 from protocol.dcnet.billing.tariff import Tariff, tariff_digest
+from protocol.errors import RemoteProtocolError
 
 log = logging.getLogger(__name__)
 _LOOK_S = 2.0  # between two looks for gateways that have come; longer, and a bill waits longer for one
@@ -192,6 +193,8 @@ class BillCollection:
                     await self._judge(gateway, message)
                 except SQLAlchemyError as error:
                     self._emit(StoreFailed.by(error, "a bill cannot be written, its gateway is asked again"))
+                except RemoteProtocolError as error:
+                    log.error("the bill of gateway %s cannot be judged: %s", gateway, error)
                 else:
                     self._emit(StatusChanged())
 

@@ -74,11 +74,11 @@ class LogKeeper:
         for gateway in self._packed:
             await self._pack(gateway, now_us)
             await trio.lowlevel.checkpoint()
+        oldest_us = now_us - self._retention.values_s * _US  # of a gateway that is not here any more, too
+        statements = [repository.drop_entries(oldest_us, registered=True)]
         if self._packed:
-            oldest_us = now_us - self._retention.values_s * _US  # of a gateway that is not here any more, too
-            await repository.store.write(
-                [repository.drop_entries(max(oldest_us, min(self._packed.values())), registered=True)]
-            )
+            statements.append(repository.drop_packed(min(self._packed.values()), PACKER))
+        await repository.store.write(statements)
 
     async def _pack(self, gateway: str, now_us: int) -> None:
         share = zlib.crc32(gateway.encode()) / 2**32

@@ -8,6 +8,7 @@ not open a copy of the store.  Without it the store is lost, and the gateways st
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -58,7 +59,7 @@ class FileStorageKeys:
 
 def _make(path: Path, key: bytes) -> None:
     """Whole, durable and never in the place of another: what is sealed under a key that is then lost is lost too."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")  # in a container each process has the same id
     try:
         with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(key.hex() + "\n")

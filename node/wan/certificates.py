@@ -25,6 +25,9 @@ from node.trust import TrustStore
 from protocol import pki
 from protocol.errors import RemoteProtocolError, StromkreisError
 
+MALFORMED: Final = (KeyError, ValueError, TypeError, AttributeError, RecursionError)
+"""What reading an answer raises that is JSON of another shape, or none."""
+
 log = logging.getLogger(__name__)
 _LISTS_FILE: Final = "revocation-lists.pem"
 
@@ -128,7 +131,7 @@ class CertificateKeeper:
         """Whether it worked; a failure is reported once, and once that it is over."""
         try:
             await work(*arguments)
-        except (httpx.HTTPError, OSError, KeyError, ValueError, StromkreisError) as error:
+        except (httpx.HTTPError, OSError, StromkreisError, *MALFORMED) as error:
             if what not in self._failures:
                 log.warning("%s failed, tried again later: %s", what, _reason(error))
             self._failures.add(what)

@@ -20,7 +20,7 @@ from cryptography import x509
 
 from node.config import GatewayConfig, NodeConfig
 from node.security.module import GatewaySecurityModule
-from node.wan.certificates import package_body, read_triple, refusal_text
+from node.wan.certificates import MALFORMED, package_body, read_triple, refusal_text
 from protocol.errors import RemoteProtocolError, StromkreisError
 from protocol.link.tls import client_context
 
@@ -79,7 +79,7 @@ class Enroller:
             endpoint, curve_key = answer["endpoint"], bytes.fromhex(answer["coordinator_curve_key"])
             _write(self._known, json.dumps({"endpoint": endpoint, "curve_key": curve_key.hex()}))
             module.install(certificates, above)
-        except (RemoteProtocolError, KeyError, ValueError, IndexError) as error:
+        except (RemoteProtocolError, IndexError, *MALFORMED) as error:
             raise StromkreisError(f"gateway {gateway.id}: the enrolment's answer does not hold: {error}") from error
         return endpoint, curve_key
 

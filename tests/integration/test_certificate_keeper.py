@@ -42,6 +42,7 @@ class World:
     now: datetime = NOW
     modules: list[GatewaySecurityModule] = field(default_factory=list)
     status: int | None = None  # what a proxy answers instead
+    body: str = "not today"
 
     def __post_init__(self) -> None:
         self.authority = CertificateAuthority.create(self.path / "pki", NOW)
@@ -61,7 +62,7 @@ class World:
     async def client(self) -> AsyncIterator[httpx.AsyncClient]:
         async def answer(request: httpx.Request) -> httpx.Response:
             if self.status is not None:
-                return httpx.Response(self.status, text="not today")
+                return httpx.Response(self.status, text=self.body)
             return await inner.handle_async_request(request)
 
         inner = httpx.ASGITransport(self.app)
@@ -196,6 +197,35 @@ async def test_a_renewal_that_fails_is_told_once_and_tried_again(
         assert f"renewal of {ONE} works again" in caplog.text
         assert world.renewed == [1]
         world.check(module)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "",
+        "[]",
+        "5",
+        "null",
+        '"text"',
+        '{"certificate_chain": 5}',
+        '{"certificate_chain": []}',
+        "[" * 100_000,
+        '{"a": {}}',
+    ],
+)
+async def test_an_answer_of_another_shape_costs_one_try(world: World, body: str) -> None:
+    """Whatever stands where the coordinator should: the node reports it, tries again and goes on."""
+    async with world.client() as client:
+        module = await world.enrol(client, ONE)
+        keeper = world.keeper(client)
+        await keeper.look(world.modules)
+        before = module.certificates
+        world.now, world.status, world.body = NOW + timedelta(days=700), 201, body
+        await keeper.look(world.modules)
+        assert (module.certificates, world.renewed) == (before, [])
+        world.status = None
+        await keeper.look(world.modules)
+        assert world.renewed == [1]
 
 
 async def test_an_answer_that_was_lost_is_given_again(world: World) -> None:

@@ -351,3 +351,20 @@ async def test_the_registration_grid_outlives_the_process(tmp_path: Path) -> Non
 
 def test_days_are_of_utc() -> None:
     assert [day_of(second) for second in (0, DAY_S - 1, DAY_S)] == [0, 0, 1]
+
+
+async def test_a_gateway_that_is_away_for_days_keeps_what_nobody_packed(tmp_path: Path, clock: Clock) -> None:
+    """Out of the configuration and back: the others' packing deletes nothing of it."""
+    async with repository(tmp_path) as mine:
+        away = MeteringLog(mine, "ESTK0000000002", clock)
+        await LogKeeper(mine, [GATEWAY, away.gateway], Retention(), clock).keep()
+        await fill(away, clock, range(8))
+        keeper = LogKeeper(mine, [GATEWAY], Retention(), clock)
+        for _ in range(10):
+            clock.now_s += 43_200
+            await keeper.keep()
+        assert len(away.registered(METER, IMPORT, NOON_S, NOON_S + 7200)) == 8
+        await LogKeeper(mine, [GATEWAY, away.gateway], Retention(), clock).keep()
+        back = MeteringLog(mine, away.gateway, clock)
+        assert len(back.registered(METER, IMPORT, NOON_S, NOON_S + 7200)) == 8
+        assert mine.store.read("SELECT count(*) FROM metering_entry") == [(0,)]

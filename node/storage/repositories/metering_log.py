@@ -96,6 +96,18 @@ class MeteringLogRepository:
             "DELETE FROM metering_entry WHERE bucket < ? AND registered <= ?", (_bucket(before), int(registered))
         )
 
+    def drop_packed(self, before: int, packer: str) -> Statement:
+        """
+        Delete what is older than a position, by whole quarter hours, where the subscriber `packer` is as far.
+
+        A gateway that is out of the configuration for a while keeps what nobody has packed.
+        """
+        return Statement(
+            "DELETE FROM metering_entry WHERE bucket < ? AND gateway IN"
+            " (SELECT gateway FROM metering_cursor WHERE subscriber = ? AND position >= ?)",
+            (_bucket(before), packer, before),
+        )
+
     # --- blocks: one register on one day ------------------------------------------------------------------------------
 
     def put_block(self, gateway: str, meter: str, obis: Obis, day: int, data: bytes) -> Statement:
