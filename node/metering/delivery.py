@@ -21,7 +21,7 @@ from protocol.metering.interval import RegistrationGrid
 from protocol.metering.obis import is_cumulative
 from protocol.metering.reading import Reading, is_past
 
-_INT64, _UINT64 = 2**63, 2**64  # what a block has room for
+_INT8, _INT64, _UINT64 = 2**7, 2**63, 2**64  # what a block has room for
 
 
 class _Time(NamedTuple):
@@ -98,12 +98,13 @@ class MeterDelivery:
             if stamp_s is not None and time.stamp_s is not None:
                 measured = _shifted(measured, stamp_s - time.stamp_s)
             found = registration(self.grid, measured, asked=arrival.asked)
-        value, status = reading.value, reading.status
+        status = reading.status
+        value, scaler = _fitted(reading.value, reading.scaler)
         return LoggedReading(
             meter=reading.device,
             obis=reading.obis,
-            value=value if isinstance(value, int) and -_INT64 <= value < _INT64 else None,
-            scaler=reading.scaler,
+            value=value,
+            scaler=scaler,
             unit=reading.unit,
             status=status if status is not None and 0 <= status < _UINT64 else None,
             measured_ms=round(measured.latest_s * 1000),
@@ -118,6 +119,20 @@ class MeterDelivery:
 def _is_register(reading: Reading) -> bool:
     """A number under an OBIS code; or a counter without one, which must not be taken for one that is not there."""
     return reading.obis is not None and (isinstance(reading.value, int) or is_cumulative(reading.obis))
+
+
+def _fitted(value: object, scaler: int) -> tuple[int | None, int]:
+    """
+    Mantissa and scaler as the log holds them: 64 and 8 bits, signed; None for what is no such number.
+
+    A meter's floating-point number is exact with some 40 digits.  Those that do not fit go, from the right and
+    downwards: a register never shows more than was metered.
+    """
+    if not isinstance(value, int):
+        return None, max(-_INT8, min(scaler, _INT8 - 1))
+    while not -_INT64 <= value < _INT64 or scaler < -_INT8:
+        value, scaler = value // 10, scaler + 1
+    return (value, scaler) if scaler < _INT8 else (None, _INT8 - 1)
 
 
 def _stamp_s(reading: Reading) -> float | None:

@@ -3,6 +3,8 @@
 import math
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from decimal import Context, Decimal
+from fractions import Fraction
 from typing import Any, cast
 
 import pytest
@@ -10,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node.metering.delivery import MeterDelivery
-from node.metering.entries import LoggedReading
+from node.metering.entries import LoggedReading, decode_entry, encode_entry
 from node.metering.interval import Arrival, Measured
 from node.metering.log import MeteringLog
 from node.metering.meter_clock import MeterClock
@@ -43,12 +45,14 @@ class Meter:
 
     async def says(
         self, received_s: float, value: Any = 100, *, earliest_s: float | None = None, asked: bool = False,
-        clock_s: float | None = None, **more: Any,
+        clock_s: float | None = None, scaler: int = -1, **more: Any,
     ) -> list[LoggedReading]:  # fmt: skip
         """All times in seconds after noon; `clock_s` is what the meter's clock shows."""
         received_at = NOON + timedelta(seconds=received_s)
         measured_at = None if clock_s is None else NOON + timedelta(seconds=clock_s)
-        reading = Reading("a", IMPORT, value, -1, WATT_HOUR, measured_at=measured_at, received_at=received_at, **more)
+        reading = Reading(
+            "a", IMPORT, value, scaler, WATT_HOUR, measured_at=measured_at, received_at=received_at, **more
+        )
         earliest = received_s if earliest_s is None else earliest_s
         await self.delivery.deliver([reading], Arrival(NOON_S + earliest, asked))
         return self.log.rows
@@ -139,7 +143,7 @@ async def test_past_values_are_logged_and_count_for_no_registration() -> None:
 
 async def test_a_counter_without_a_number_is_logged_as_such_and_texts_are_not() -> None:
     meter = Meter()
-    for bad in (b"9", "9", None, 2**63, -(2**63) - 1):
+    for bad in (b"9", "9", None):
         (row,) = await meter.says(910.0, bad)
         assert row.value is None
     meter.log.rows = []
@@ -180,3 +184,15 @@ def test_what_a_running_clock_says_holds_the_truth(offset_s: float, delays: list
     found = clock.measured(math.floor(now_s + offset_s), waited, int((now_s + waited_s) // 900))
     assert found.earliest_s - 1 <= now_s <= found.latest_s + 1
     assert found.latest_s - found.earliest_s <= 2.001
+
+
+@pytest.mark.parametrize("number", [12345.678, 0.1, 1e-30, 2.0**80, 5e-324])
+async def test_a_floating_point_register_is_logged_as_far_as_the_log_has_room(number: float) -> None:
+    """Its exact mantissa has some 40 digits: the number counts, it is not dropped for its length."""
+    exact = Decimal(number)
+    exponent = int(exact.as_tuple().exponent)
+    (row,) = await Meter().says(NOON_S + 1, int(exact.scaleb(-exponent, Context(prec=2000))), scaler=exponent)
+    assert row.value is not None
+    assert -128 <= row.scaler < 128
+    assert 0 <= Fraction(number) - row.value * Fraction(10) ** row.scaler < Fraction(10) ** row.scaler
+    assert decode_entry(1, encode_entry([row])).readings == (row,)
