@@ -34,7 +34,6 @@ from coordinator.events import (
 )
 from coordinator.gwa.admission import Admission
 from coordinator.gwa.misbehaviour import MisbehaviourReports
-from coordinator.log_limit import LogLimiter
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.rings.areas import Area, Areas
 from coordinator.rings.contribution_status import ContributionStatuses
@@ -50,6 +49,7 @@ from protocol.dcnet.crypto.commitments import Pedersen
 from protocol.dcnet.crypto.suite import StandardSuite
 from protocol.errors import RemoteProtocolError
 from protocol.link import Listener
+from protocol.log_limit import LogLimiter
 
 log = logging.getLogger(__name__)
 HELLOS_MAX = 5  # of a gateway in a row; it says one every 10 s, and one when it is started or linked anew

@@ -15,12 +15,12 @@ from starlette.concurrency import run_in_threadpool
 from coordinator.gwa.enrolment import Enrolled, Enrolment, EnrolmentRequest, IssuedTriple
 from coordinator.gwa.renewal import Renewal
 from coordinator.gwa.revocation import RevocationPublisher
-from coordinator.log_limit import LogLimiter
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.web.errors import problem_responses
 from coordinator.web.models import EnrolAnswer, EnrolRequest, RenewRequest, TripleAnswer
 from protocol import pki
 from protocol.errors import RemoteProtocolError
+from protocol.log_limit import LogLimiter
 
 log = logging.getLogger(__name__)
 REFUSAL_S = 1.0  # before an enrolment that is refused hears so; longer, and a gateway with a typing error waits

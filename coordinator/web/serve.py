@@ -25,10 +25,10 @@ from anycorn.config import Sockets
 from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
-from coordinator.log_limit import LogLimiter
 from protocol.errors import LocalProtocolError, StromkreisError
 from protocol.link.tls import server_context
 from protocol.link.web_server import serve_asgi
+from protocol.log_limit import LogLimiter
 
 # Lowering it drops slow viewers (they reconnect by themselves), raising it delays the end of the process.
 STALL_S = 5.0

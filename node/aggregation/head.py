@@ -22,6 +22,7 @@ from protocol.dcnet.setup.rings import RingView, positions_of
 from protocol.dcnet.setup.secrets import EpochSecrets
 from protocol.errors import RemoteProtocolError
 from protocol.link import Inbox, Listener
+from protocol.log_limit import PEER_LINE_S, LogLimiter
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +54,7 @@ class HeadDriver:
     ) -> None:
         self.term = term
         self._context = context
+        self._refusal_lines = LogLimiter(PEER_LINE_S, context.clock)
         self._view = view
         self._secrets = secrets
         self._to_own_member = to_own_member
@@ -111,10 +113,11 @@ class HeadDriver:
 
     def _refuse(self, position: int, error: RemoteProtocolError) -> None:
         self._context.metrics.protocol_error(error.reason)
-        log.warning(
-            "epoch %d ring %d: member %s broke the protocol: %s",
-            self._view.epoch, self._view.ring, self._view.members[position].identity, error,
-        )  # fmt: skip
+        if self._refusal_lines.is_due(f"{position} {error.reason}"):
+            log.warning(
+                "epoch %d ring %d: member %s broke the protocol: %s",
+                self._view.epoch, self._view.ring, self._view.members[position].identity, error,
+            )  # fmt: skip
         self._head.lost(position, self._context.clock())
         if self._listener is not None:
             self._listener.disconnect(position)

@@ -31,6 +31,7 @@ from protocol.dcnet.setup.rings import RingView
 from protocol.dcnet.setup.secrets import EpochSecrets
 from protocol.errors import RemoteProtocolError
 from protocol.link import Connection, Inbox, LinkError
+from protocol.log_limit import PEER_LINE_S, LogLimiter
 
 log = logging.getLogger(__name__)
 _INBOX = 256
@@ -56,6 +57,7 @@ class Membership:
         self.secrets = secrets
         self.last_heard_s = 0.0
         self._context = context
+        self._refusal_lines = LogLimiter(PEER_LINE_S, context.clock)
         self._position = secrets.position
         self._masks = MaskSchedule(context.suite, view, secrets, context.fleet)
         self._inbox: Inbox[Event, bytes] = context.link.inbox(_INBOX)
@@ -157,7 +159,8 @@ class Membership:
                     raise RemoteProtocolError("message_not_allowed", "not about a ring")
         except RemoteProtocolError as error:
             context.metrics.protocol_error(error.reason)
-            log.warning("gateway %s refuses: %s", context.module.identity, error)
+            if self._refusal_lines.is_due(error.reason):
+                log.warning("gateway %s refuses: %s", context.module.identity, error)
 
     async def _carry_out(self, instructions: list[MemberEffect]) -> None:
         context = self._context

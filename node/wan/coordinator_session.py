@@ -15,6 +15,7 @@ from node.metrics import NodeMetrics
 from protocol import wire
 from protocol.errors import RemoteProtocolError
 from protocol.link import Connection, Inbox, Keypair, LinkContext
+from protocol.log_limit import PEER_LINE_S, LogLimiter
 
 log = logging.getLogger(__name__)
 _OUTBOX = 64  # messages that wait for the link; more are dropped, deadlines repeat what matters
@@ -49,6 +50,7 @@ class CoordinatorSession:
         self._curve = curve
         self._identity = identity
         self._metrics = metrics
+        self._lines = LogLimiter(PEER_LINE_S, trio.current_time)
         self._inbox: Inbox[wire.Message, bytes] = link.inbox(_OUTBOX)  # posted is what goes to the coordinator
 
     def post(self, message: wire.Message) -> None:
@@ -100,11 +102,14 @@ class CoordinatorSession:
         try:
             message = wire.decode(data, wire.FROM_COORDINATOR)
             if isinstance(message, wire.Refused):
-                log.info(
-                    "gateway %s: the coordinator says of epoch %d: %s", self._identity, message.epoch, message.reason
-                )
+                if self._lines.is_due("refused"):
+                    log.info(
+                        "gateway %s: the coordinator says of epoch %d: %s",
+                        self._identity, message.epoch, message.reason,
+                    )  # fmt: skip
             else:
                 await handler.receive(message)
         except RemoteProtocolError as error:
             self._metrics.protocol_error(error.reason)
-            log.warning("gateway %s refuses the coordinator's message: %s", self._identity, error)
+            if self._lines.is_due(error.reason):
+                log.warning("gateway %s refuses the coordinator's message: %s", self._identity, error)

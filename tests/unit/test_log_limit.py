@@ -1,6 +1,6 @@
 """Log lines that anybody can cause."""
 
-from coordinator.log_limit import LogLimiter
+from protocol.log_limit import LogLimiter
 
 
 def test_one_line_for_each_subject_and_period() -> None:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
+
+PEER_LINE_S: Final = 10.0
+"""Between two log lines of one kind that a peer can cause as often as it likes; the counters have them all."""
 
 _SUBJECTS_MAX = 1_000  # remembered at once; beyond that the oldest is forgotten, and logged again when it comes back
 
