@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import math
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -26,8 +25,9 @@ import anyio
 import trio
 from anyio._backends._trio import TCPSocketListener
 
+from protocol.log_limit import PEER_LINE_S, LogLimiter
+
 log = logging.getLogger(__name__)
-LINE_S = 10.0  # between two log lines of one kind: anybody can cause them
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ECONNABORTED})
 _EXHAUSTED_S = 0.1  # until the next try: connections end meanwhile
 
@@ -37,24 +37,12 @@ _handler_of = _server.tcp_server_handler
 _accept = TCPSocketListener.accept
 
 
-class _Lines:
-    """One log line of a kind in `LINE_S`, with the count of those that were left out."""
-
-    def __init__(self) -> None:
-        self._next_s: dict[str, float] = {}
-        self._left_out: dict[str, int] = {}
-
-    def report(self, text: str) -> None:
-        now_s = trio.current_time()
-        if now_s < self._next_s.get(text, -math.inf):
-            self._left_out[text] = self._left_out.get(text, 0) + 1
-            return
-        self._next_s[text] = now_s + LINE_S
-        others = self._left_out.pop(text, 0)
-        log.warning("%s%s", text, f", and {others} others since the last line" if others else "")
+_lines = LogLimiter(PEER_LINE_S, trio.current_time)
 
 
-_lines = _Lines()
+def _report(text: str) -> None:
+    if _lines.is_due(text):
+        log.warning(text)
 
 
 def _contained(*arguments: Any) -> Callable[[Any], Awaitable[None]]:
@@ -67,7 +55,7 @@ def _contained(*arguments: Any) -> Callable[[Any], Awaitable[None]]:
             fault: BaseException = group
             while isinstance(fault, BaseExceptionGroup):
                 fault = fault.exceptions[0]
-            _lines.report(f"a web connection ended by an error ({type(fault).__name__})")
+            _report(f"a web connection ended by an error ({type(fault).__name__})")
 
     return connection
 
@@ -79,7 +67,7 @@ async def _patient_accept(listener: TCPSocketListener) -> Any:
         except anyio.BrokenResourceError as error:
             if getattr(error.__cause__, "errno", None) not in _EXHAUSTED:
                 raise
-            _lines.report("a web connection is not accepted: no descriptor is left; raise the limit of open files")
+            _report("a web connection is not accepted: no descriptor is left; raise the limit of open files")
             await trio.sleep(_EXHAUSTED_S)
 
 

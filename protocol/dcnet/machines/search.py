@@ -156,7 +156,8 @@ class _OneLiar:
         self.suspects = self._hot = culprits
         self.is_over = False
         self._view = view
-        self._patience = view.size.bit_length() + 1  # more than a liar that always lies can keep still: it is halved
+        # More than a liar that always lies can keep still: it is halved.
+        self._quiet_rounds_max = view.size.bit_length() + 1
         self._quiet = 0
 
     @property
@@ -166,7 +167,7 @@ class _OneLiar:
 
     def leave_out(self, base: int) -> int:
         there = self.suspects & base
-        if self._quiet >= self._patience:
+        if self._quiet >= self._quiet_rounds_max:
             return 0
         if self.suspects.bit_count() == 1:
             return leave_out(self._view, base, (positions_of(there), 1))
@@ -187,8 +188,8 @@ class _OneLiar:
         return 0
 
     def spoilt(self, culprits: int) -> int:
-        if self._quiet >= self._patience:
-            self._patience *= 2
+        if self._quiet >= self._quiet_rounds_max:
+            self._quiet_rounds_max *= 2
         self._quiet = 0
         self.suspects &= culprits
         self._hot = self._hot & self.suspects or self.suspects
