@@ -152,8 +152,9 @@ async def run(
 
     with (
         closing(open_keys(config, root)) as keys,
-        closing(Store(config.store_path, cipher_of(keys))) as store,
+        closing(Store(config.store_path, cipher_of(keys), blinding_key=keys.retired_commitment_key)) as store,
     ):
+        keys.forget_commitment_keys()
         metering = MeteringLogRepository(store)
         async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
             nursery.start_soon(store.run)

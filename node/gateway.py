@@ -72,9 +72,7 @@ class Gateway:
             shared, module, self._metering, [profile.device for profile in profiles],
             post=self._session.post, ask_account=self._ask_account, use_grid=self._use_grid,
         )  # fmt: skip
-        bills = Bills(
-            shared.bills, self.identity, Pedersen(shared.suite.group), module.blinding, shared.trust, shared.billing
-        )
+        bills = Bills(shared.bills, self.identity, Pedersen(shared.suite.group), shared.trust, shared.billing)
         self._bill_requests = BillRequests(bills, self.identity, shared.metrics, self._session.post)
         self._nursery: trio.Nursery | None = None
         self._delivery: MeterDelivery | None = None

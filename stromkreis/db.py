@@ -132,7 +132,8 @@ def _upgrade(side: Side, config: Path | None) -> Sequence[SchemaStatus]:
         return before  # the security module would make a key
     keys = KeyDirectory(settings.keys_path, StandardSuite(), backend=key_backend(settings))
     try:
-        node_schema.upgrade(settings.store_path, store_cipher(keys))
+        node_schema.upgrade(settings.store_path, store_cipher(keys), keys.retired_commitment_key)
+        keys.forget_commitment_keys()
     finally:
         keys.close()
     return before

@@ -15,8 +15,7 @@ from typing import Protocol
 
 import trio
 
-from node.aggregation.contribution import blinding_label
-from node.storage.repositories.bills import BillRecord
+from node.storage.repositories.bills import BillRecord, CommittedValue
 from node.trust import TrustStore
 from protocol import wire
 from protocol.dcnet.billing.bill import SPAN_MIN_S, Bill, Request, check_request, make_bill, request_digest
@@ -40,7 +39,9 @@ class BillStore(Protocol):
     """What bills are kept in; see node.storage.repositories.bills.  Every method raises StoreError."""
 
     def bill(self, gateway: str, request: bytes) -> BillRecord | None: ...  # noqa: D102
-    def committed(self, gateway: str, obis: str, from_s: int, to_s: int) -> dict[int, int | None]: ...  # noqa: D102
+    def committed(  # noqa: D102
+        self, gateway: str, obis: str, from_s: int, to_s: int
+    ) -> dict[int, CommittedValue | None]: ...  # fmt: skip
     def open_intervals(self, gateway: str) -> set[int]: ...  # noqa: D102
     async def give(  # noqa: D102
         self, gateway: str, bill: BillRecord, obis: str, intervals_s: Sequence[int], *, keep_s: int
@@ -51,14 +52,13 @@ class Bills:
     """One gateway's bills."""
 
     def __init__(
-        self, bills: BillStore, gateway: str, pedersen: Pedersen, blind: Callable[[bytes], int], trust: TrustStore,
-        rules: BillingRules, registers_given: Callable[[str], Sequence[int]] = lambda _: (),
+        self, bills: BillStore, gateway: str, pedersen: Pedersen, trust: TrustStore, rules: BillingRules,
+        registers_given: Callable[[str], Sequence[int]] = lambda _: (),
     ) -> None:  # fmt: skip
         """`registers_given`: the times (Unix time, s) at which a register (OBIS) was given out beside bills."""
         self._bills = bills
         self._gateway = gateway
         self._pedersen = pedersen
-        self._blind = blind
         self._trust = trust
         self._rules = rules
         self._registers_given = registers_given
@@ -93,7 +93,7 @@ class Bills:
             await self._keep(asked, text, answer)
             return answer
 
-    async def _values(self, asked: Request) -> list[int] | None:
+    async def _values(self, asked: Request) -> list[CommittedValue] | None:
         """The committed values of the intervals; None where one of them is in a round whose result is not known."""
         end_s = asked.intervals_s[-1] if asked.intervals_s else 0
         kept = self._bills.committed(self._gateway, asked.obis, 0, end_s)
@@ -114,9 +114,10 @@ class Bills:
             span_min_s=self._rules.span_min_s, hiding_min=self._rules.hiding_min,
         )  # fmt: skip
 
-    def _make(self, asked: Request, values: list[int]) -> Bill:
-        blindings = [self._blind(blinding_label(self._gateway, asked.obis, start)) for start in asked.intervals_s]
-        return make_bill(self._pedersen, asked.prices, values, blindings)
+    def _make(self, asked: Request, values: list[CommittedValue]) -> Bill:
+        return make_bill(
+            self._pedersen, asked.prices, [each.value for each in values], [each.blinding for each in values]
+        )
 
     async def _keep(self, asked: Request, tariff_name: bytes, answer: wire.Bill) -> None:
         bill = BillRecord(answer.request, tariff_name, asked.intervals_s[-1], answer.amount, answer.blinding)

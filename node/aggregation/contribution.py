@@ -12,6 +12,8 @@ alone.  The account moves by the true registers, so no noise is carried, taken b
 One interval is contributed once: a round gets the vector that was made durable for it, also after a restart, and an
 interval not after the last contributed one gets none.
 
+A committed slot's blinding is drawn with the contribution, kept beside the value and deleted with it.
+
 What was committed to in an opened total stays, durably and for a bounded time, until it is billed: see
 node.aggregation.bills.
 
@@ -62,11 +64,6 @@ class SupersededError(StromkreisError):
     """A contribution that must not leave any more: the account has moved on since it was built."""
 
 
-def blinding_label(gateway: str, obis: str, interval_s: int) -> bytes:
-    """What a commitment's blinding belongs to: gateway, register (OBIS) and the interval's start."""
-    return f"{gateway} {obis} {interval_s}".encode()
-
-
 class AccountStore(Protocol):
     """What accounts are kept in; see node.storage.repositories.accounts.  Every method raises StoreError."""
 
@@ -93,13 +90,13 @@ class Contributions:
     """One gateway's account; reads its durable state when made."""
 
     def __init__(
-        self, accounts: AccountStore, gateway: str, schema: Schema, blind: Callable[[bytes], int] | None = None, *,
+        self, accounts: AccountStore, gateway: str, schema: Schema, draw_blinding: Callable[[], int] | None = None, *,
         keep_committed_s: int = _KEEP_COMMITTED_S, random_bits: RandomBits = secrets.randbits,
         cursor: Cursor | None = None,
     ) -> None:  # fmt: skip
         """
-        `blind` gives the blinding of what a label names; a schema with committed slots needs it.  `random_bits` is
-        where noise comes from.  The schema says nothing of noise: that is a ring's (its view), registers are for good.
+        `draw_blinding` gives a fresh blinding; a schema with committed slots needs it.  `random_bits` is where noise
+        comes from.  The schema says nothing of noise: that is a ring's (its view), registers are for good.
 
         Committed values are kept for a bill as long as `keep_committed_s` of metering time.  `cursor` is moved in the
         transaction that makes a contribution durable.
@@ -107,7 +104,7 @@ class Contributions:
         self._accounts = accounts
         self._keep_committed_s = keep_committed_s
         self._random_bits = random_bits
-        self._blind = blind
+        self._draw_blinding = draw_blinding
         self._cursor = cursor
         self._gateway = gateway
         self._schema = schema
@@ -124,7 +121,7 @@ class Contributions:
             self._last = last.epoch, Resume(last.round, last.attempt, Progress(last.progress), last.settled)
             self._built[last.epoch, last.round] = Contribution(
                 Registers(last.interval_s, last.registers), self._opened or (), words_from_bytes(last.vector),
-                self._blindings(last.interval_s),
+                last.blindings,
             )  # fmt: skip
 
     async def first_reading(self, values: tuple[int, ...]) -> None:
@@ -173,28 +170,27 @@ class Contributions:
         for index, noise in view.noise:
             share = noise_share(noise.epsilon_ppm, noise.sensitivity, view.honest_min)
             words[index] = (words[index] + share.draw(self._random_bits)) % WORD_MODULUS
-        blindings = self._blindings(registers.interval_s)
-        contribution = Contribution(registers, self._opened, np.array(words, dtype=np.uint64), blindings)
+        contribution = Contribution(registers, self._opened, np.array(words, dtype=np.uint64), self._blindings())
         self._built[view.epoch, round_] = contribution
         self._forget_built_but((view.epoch, round_))
         return contribution
 
-    def _blindings(self, interval_s: int) -> tuple[int, ...]:
-        """One blinding for each committed slot: it belongs to register and interval, not to an attempt."""
-        if self._blind is None:
+    def _blindings(self) -> tuple[int, ...]:
+        """A fresh blinding for each committed slot: it belongs to this contribution, in all its attempts."""
+        if self._draw_blinding is None:
             return ()
-        slots = self._schema.slots
-        return tuple(
-            self._blind(blinding_label(self._gateway, str(slots[index].obis), interval_s))
-            for index in self._schema.committed
-        )
+        return tuple(self._draw_blinding() for _ in self._schema.committed)
 
     def _committed(self, contribution: Contribution) -> list[CommittedValue]:
-        """What is committed to in an opened total waits for its bill, under the interval it was contributed in."""
+        """
+        What is committed to in an opened total waits for its bill, under the interval it was contributed in.
+
+        A contribution that an earlier release left behind may have no blindings: it cannot be billed.
+        """
         slots = self._schema.slots
         return [
-            CommittedValue(str(slots[index].obis), signed(int(contribution.vector[index])))
-            for index in self._schema.committed
+            CommittedValue(str(slots[index].obis), signed(int(contribution.vector[index])), blinding)
+            for index, blinding in zip(self._schema.committed, contribution.blindings, strict=False)
         ]
 
     def _forget_built_but(self, key: tuple[int, int]) -> None:
@@ -280,5 +276,5 @@ class Contributions:
 def _record(epoch: int, resume: Resume, contribution: Contribution) -> ContributionRecord:
     return ContributionRecord(
         epoch, resume.round, resume.attempt, contribution.registers.interval_s, int(resume.progress), resume.settled,
-        contribution.registers.values, contribution.vector.tobytes(),
+        contribution.registers.values, contribution.vector.tobytes(), contribution.blindings,
     )  # fmt: skip

@@ -30,7 +30,7 @@ from node.security.record import Record, Triple, load_record
 from node.security.storage_key import FILE_NAME, FileStorageKeys
 from node.storage.repositories.epoch_seeds import EpochSeedRepository
 from protocol import cms, pki
-from protocol.dcnet.crypto.commitments import derive_blinding
+from protocol.dcnet.crypto.commitments import blinding_of
 from protocol.dcnet.crypto.suite import Suite
 from protocol.dcnet.setup.secrets import EpochSecrets
 from protocol.errors import LocalProtocolError, RemoteProtocolError, StromkreisError
@@ -55,7 +55,7 @@ class SecurityModule(Protocol):
     def encryption_keys(self) -> tuple[cms.AgreementKey, ...]: ...  # noqa: D102
     def load_tls(self, context: ssl.SSLContext) -> None: ...  # noqa: D102
     def sign(self, text: bytes) -> bytes: ...  # noqa: D102
-    def blinding(self, label: bytes) -> int: ...  # noqa: D102
+    def blinding(self) -> int: ...  # noqa: D102
     def random_bits(self, count: int) -> int: ...  # noqa: D102
     def random(self, size: int) -> bytes: ...  # noqa: D102
     def ephemeral_key(self, curve: ec.EllipticCurve) -> ec.EllipticCurvePrivateKey: ...  # noqa: D102
@@ -88,6 +88,23 @@ class KeyDirectory:
         """The key under which the node keeps what belongs to `purpose`; see node.storage.cipher."""
         return self._storage_keys.storage_key(purpose)
 
+    def retired_commitment_key(self, identity: str) -> bytes | None:
+        """What an earlier release derived a gateway's blindings from; None once nothing needs it any more."""
+        path = self.record_path(identity)
+        sealed = load_record(path).commitment_key if path.exists() else None
+        return None if sealed is None else self.backend.unseal(f"commitment key of {identity}", sealed)
+
+    def forget_commitment_keys(self) -> None:
+        """Delete them, durably: what was committed to under them has its blindings beside the values by now."""
+        for path in self.directory.glob("*.json"):
+            record = load_record(path)
+            if record.commitment_key is not None:
+                replace(record, commitment_key=None).save(path)
+
+    def record_path(self, identity: str) -> Path:
+        """The file of a gateway's keys."""
+        return self.directory / f"{identity}.json"
+
     def close(self) -> None:
         """Close the seed file and let the backend go."""
         self.seeds.close()
@@ -111,11 +128,10 @@ class GatewaySecurityModule:
         self.identity = identity
         self._directory = directory
         self._backend = directory.backend
-        self._path = directory.directory / f"{identity}.json"
+        self._path = directory.record_path(identity)
         if not self._path.exists():
             self._make_secrets()
         self._record = load_record(self._path)
-        self._commitment_key = self._backend.unseal(self._label("commitment key"), self._record.commitment_key)
         secret = self._backend.unseal(self._label("CURVE key"), self._record.curve_secret)
         try:
             self.curve = Keypair(bytes(PrivateKey(secret).public_key), secret)
@@ -232,9 +248,9 @@ class GatewaySecurityModule:
             raise LocalProtocolError("a signature certificate has a key on an elliptic curve")
         return key.sign(text, cms.Digest.for_curve(public_key.curve))
 
-    def blinding(self, label: bytes) -> int:
-        """The blinding of the commitment to what `label` names: the same one for a retry, and for a bill later."""
-        return derive_blinding(self._directory.suite.group, self._commitment_key, label)
+    def blinding(self) -> int:
+        """A fresh blinding for one commitment; whoever asks keeps it with the value."""
+        return blinding_of(self._directory.suite.group, uniform=self._backend.random(64))
 
     def random_bits(self, count: int) -> int:
         """A uniform integer of so many bits."""
@@ -284,11 +300,8 @@ class GatewaySecurityModule:
         return f"{what} of {self.identity}"
 
     def _make_secrets(self) -> None:
-        secret, commitment_key = (self._backend.random(_SECRET_SIZE) for _ in range(2))
-        Record(
-            self._backend.seal(self._label("CURVE key"), secret),
-            self._backend.seal(self._label("commitment key"), commitment_key),
-        ).save(self._path)
+        secret = self._backend.random(_SECRET_SIZE)
+        Record(self._backend.seal(self._label("CURVE key"), secret)).save(self._path)
 
     def _make_triple(self) -> Triple:
         """A TLS key is made in this process, whatever the backend: it has to come out of it as a file."""

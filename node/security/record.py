@@ -41,7 +41,7 @@ class Record:
     """One gateway's: sealed secrets, and its triples as far as it has them."""
 
     curve_secret: bytes
-    commitment_key: bytes
+    commitment_key: bytes | None = None  # of an earlier release, until its blindings are kept with their values
     seal: Triple | None = None
     pending_seal: Triple | None = None
     current: Triple | None = None
@@ -75,7 +75,8 @@ def load_record(path: Path) -> Record:
     """Raises StromkreisError, without a word of the content, for a file that is no record."""
     try:
         stored = json.loads(path.read_text())
-        secrets = bytes.fromhex(stored["curve_secret"]), bytes.fromhex(stored["commitment_key"])
+        retired = stored.get("commitment_key")
+        secrets = bytes.fromhex(stored["curve_secret"]), None if retired is None else bytes.fromhex(retired)
         if "signature_key" in stored:  # the format before there were triples
             chain = tuple(bytes.fromhex(each) for each in stored["chain"])
             old = Triple(str(stored["signature_key"]), "", b"", chain[:1], chain[1:])

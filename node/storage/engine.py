@@ -36,6 +36,7 @@ import trio
 from node.storage.cipher import Cipher
 from node.storage.errors import SchemaError, SealError, StoreError
 from node.storage.migrations import STEPS, check_version, migrate, store_steps
+from node.storage.migrations.step004_blindings import BlindingKey
 
 log = logging.getLogger(__name__)
 _REFUSALS = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError, OverflowError)
@@ -87,11 +88,15 @@ class Store:
     goes into their statements is sealed already.
 
     `queue_writes`: how many writes may wait at once before `write` waits for room.  Below the number of gateways that
-    contribute at the same moment, a round takes more than two transactions.
+    contribute at the same moment, a round takes more than two transactions.  `blinding_key` is for a store of an
+    earlier release, which may need it to be brought up to date.
     """
 
-    def __init__(self, path: Path, cipher: Cipher, *, queue_writes: int = 16384) -> None:
+    def __init__(
+        self, path: Path, cipher: Cipher, *, queue_writes: int = 16384, blinding_key: BlindingKey | None = None
+    ) -> None:
         self._path = path
+        self._blinding_key = blinding_key
         self.cipher = cipher
         self.counters = StoreCounters()
         self._room = trio.Semaphore(queue_writes)
@@ -123,7 +128,7 @@ class Store:
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "secure_delete=ON", "temp_store=MEMORY"):
             self._connection.execute(f"PRAGMA {pragma}")
         self._check_key()  # before a step seals more under a key that is not the store's
-        found = migrate(self._connection, store_steps(self.cipher))
+        found = migrate(self._connection, store_steps(self.cipher, self._blinding_key))
         if 0 < found < len(STEPS):
             log.info("%s: schema version %d is now %d", path, found, len(STEPS))
         self._truncate_log()

@@ -13,6 +13,7 @@ from node.storage.cipher import Cipher
 from node.storage.engine import Store
 from node.storage.errors import StoreError
 from node.storage.migrations import EPOCH_SEED_STEPS, STEPS
+from node.storage.migrations.step004_blindings import BlindingKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ def status(store: Path, seeds: Path) -> list[SchemaStatus]:
     return [_status(store, STEPS), _status(seeds, EPOCH_SEED_STEPS)]
 
 
-def upgrade(store: Path, cipher: Cipher) -> None:
+def upgrade(store: Path, cipher: Cipher, blinding_key: BlindingKey) -> None:
     """
     Bring a stopped node's store to this release's version; does nothing where there is none.
 
@@ -44,7 +45,7 @@ def upgrade(store: Path, cipher: Cipher) -> None:
     written, is in use, or was written by a later release.
     """
     if store.exists():
-        Store(store, cipher).close()
+        Store(store, cipher, blinding_key=blinding_key).close()
 
 
 def _status(path: Path, steps: Sequence[Callable[..., Any]]) -> SchemaStatus:

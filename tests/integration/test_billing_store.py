@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from decimal import Decimal
+from hashlib import sha512
 
 import pytest
 
@@ -14,7 +15,7 @@ from coordinator.storage.store import Store
 from protocol import wire
 from protocol.dcnet.billing.bill import Bill, make_bill
 from protocol.dcnet.billing.tariff import Tariff, read_tariff, unpack_intervals
-from protocol.dcnet.crypto.commitments import Pedersen, derive_blinding
+from protocol.dcnet.crypto.commitments import Pedersen, blinding_of
 from protocol.dcnet.crypto.group import Edwards25519
 from protocol.dcnet.machines.effects import Ended
 from protocol.dcnet.setup.rings import positions_of
@@ -38,7 +39,7 @@ def value(name: str, obis: str, interval_s: int) -> int:
 
 
 def blinding(name: str, obis: str, interval_s: int) -> int:
-    return derive_blinding(PEDERSEN.group, bytes(32), f"{name} {obis} {interval_s}".encode())
+    return blinding_of(PEDERSEN.group, uniform=sha512(f"{name} {obis} {interval_s}".encode()).digest())
 
 
 def record(store: Store, epoch: EpochRecord, ring: int, round_: int, roster: int, *, verified: bool = True) -> None:

@@ -57,7 +57,7 @@ def private_keys(directory: Path) -> list[bytes]:
     found = []
     for path in sorted(directory.glob("*.json")):
         stored = json.loads(path.read_text())
-        found += [bytes.fromhex(stored[name]) for name in ("curve_secret", "commitment_key")]
+        found.append(bytes.fromhex(stored["curve_secret"]))
         triple = stored["current"]
         pems = [triple["signature_key"].encode(), triple["encryption_key"].encode(), bytes.fromhex(triple["tls_key"])]
         for pem in pems:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -27,7 +28,7 @@ def path(tmp_path: Path) -> Path:
 
 
 @asynccontextmanager
-async def opened(path: Path, **arguments: int) -> AsyncIterator[Store]:
+async def opened(path: Path, **arguments: Any) -> AsyncIterator[Store]:
     store = Store(path, CIPHER, **arguments)
     try:
         with trio.fail_after(WATCHDOG_S):

@@ -219,7 +219,7 @@ async def test_a_row_in_another_rows_place_is_refused(tmp_path: Path) -> None:
             await accounts.begin(gateway, (1, STEP))
             await accounts.contribute(gateway, record(1))
             await accounts.settle(
-                gateway, record(1), included=True, committed=[CommittedValue(OBIS, STEP)], keep_committed_s=900
+                gateway, record(1), included=True, committed=[CommittedValue(OBIS, STEP, 1)], keep_committed_s=900
             )
     swaps: list[tuple[str, Callable[[], object]]] = [
         ("UPDATE baseline SET opened=first WHERE gateway='a'", lambda: accounts.account("a")),
@@ -243,5 +243,5 @@ async def test_a_row_in_another_rows_place_is_refused(tmp_path: Path) -> None:
                 read()
             assert isinstance(refused.value, StoreError)
             assert accounts.account("b") is not None  # the other gateway goes on
-            assert bills.committed("b", OBIS, 0, 10**6) == {900: STEP}
+            assert bills.committed("b", OBIS, 0, 10**6) == {900: CommittedValue(OBIS, STEP, 1)}
         path.write_bytes(whole)

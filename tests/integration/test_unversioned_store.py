@@ -1,5 +1,6 @@
 """A node's data from the time before schema versions: it opens, is sealed, and its open epoch goes on."""
 
+import hmac
 import json
 import shutil
 import signal
@@ -28,9 +29,10 @@ from node.storage.engine import Store
 from node.storage.errors import StoreError
 from node.storage.migrations import STEPS, step001_unversioned
 from node.storage.repositories.accounts import AccountRepository
-from node.storage.repositories.bills import BillRepository
+from node.storage.repositories.bills import BillRepository, CommittedValue
 from node.storage.repositories.counters import CounterRepository
 from node.storage.repositories.pairings import PairingRepository
+from protocol.dcnet.crypto.group import Edwards25519
 from protocol.dcnet.crypto.suite import StandardSuite
 from protocol.dcnet.machines.effects import Attempted, Progress
 from protocol.dcnet.setup.schema import VERIFIED_SCHEMA
@@ -43,6 +45,7 @@ EXPECTED = json.loads((DATA / "expected.json").read_text())
 GATEWAYS = ("ESTK0000000001", "ESTK0000000002")
 IMPORT, EXPORT = "1-0:1.8.0*255", "1-0:2.8.0*255"
 CIPHER = StorageCipher(bytes(32))
+COMMITMENT_KEY = b"c" * 32
 VIEW: Any = SimpleNamespace(epoch=7, size=8, noise=())
 
 
@@ -76,8 +79,14 @@ def found_in(directory: Path) -> set[str]:
     return {what for what, secret in secrets_of(directory) if secret in files}
 
 
+def blinding(gateway: str, obis: str, interval_s: int) -> int:
+    """As the release without versions derived it from the gateway's commitment key."""
+    text = b"stromkreis/1 Pedersen blinding\0" + f"{gateway} {obis} {interval_s}".encode()
+    return int.from_bytes(hmac.digest(COMMITMENT_KEY, text, "sha512"), "little") % Edwards25519.order
+
+
 async def test_it_keeps_its_data_and_its_open_epoch(directory: Path) -> None:
-    store = Store(directory / "registers.sqlite", CIPHER)
+    store = Store(directory / "registers.sqlite", CIPHER, blinding_key=lambda _: COMMITMENT_KEY)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(store.run)
         accounts, bills, counters = AccountRepository(store), BillRepository(store), CounterRepository(store)
@@ -93,7 +102,11 @@ async def test_it_keeps_its_data_and_its_open_epoch(directory: Path) -> None:
             assert last.registers == (1, known["at"], known["export"], known["power"])
             assert last.vector == struct.pack("<4q", 1, known["moves"][7], 0, known["power"])
             carried = [*known["moves"][:2], sum(known["moves"][2:4]), *known["moves"][4:7]]
-            intervals = dict(zip((900, 1800, 3600, 4500, 5400, 6300), carried, strict=True))
+            assert last.blindings == tuple(blinding(name, obis, 7200) for obis in (IMPORT, EXPORT))
+            intervals: dict[int, CommittedValue | None] = {
+                interval_s: CommittedValue(IMPORT, moved, blinding(name, IMPORT, interval_s))
+                for interval_s, moved in zip((900, 1800, 3600, 4500, 5400, 6300), carried, strict=True)
+            }
             if name == GATEWAYS[0]:
                 intervals |= {900: None, 1800: None}  # they are billed
             assert bills.committed(name, IMPORT, 0, 10**6) == intervals
@@ -108,7 +121,7 @@ async def test_it_keeps_its_data_and_its_open_epoch(directory: Path) -> None:
         pairing = EXPECTED["pairing"]
         assert PairingRepository(store).pairing(pairing["meter"], origin) == bytes.fromhex(pairing["renewed"])
 
-        mine = Contributions(accounts, GATEWAYS[0], VERIFIED_SCHEMA, lambda _label: 1)
+        mine = Contributions(accounts, GATEWAYS[0], VERIFIED_SCHEMA, lambda: 1)
         known = EXPECTED[GATEWAYS[0]]
         assert mine.unsettled == (7, 8)
         await mine.attempted(VIEW, Attempted(8, 1, Progress.SERVED))
@@ -120,10 +133,28 @@ async def test_it_keeps_its_data_and_its_open_epoch(directory: Path) -> None:
     store.close()
 
 
+def test_values_that_wait_for_a_bill_are_not_lost_for_want_of_keys(directory: Path) -> None:
+    with pytest.raises(StoreError, match="need keys of their gateways"):
+        Store(directory / "registers.sqlite", CIPHER)
+    Store(directory / "registers.sqlite", CIPHER, blinding_key=lambda _: COMMITMENT_KEY).close()
+
+
+async def test_without_the_commitment_key_what_waits_for_a_bill_goes(directory: Path) -> None:
+    store = Store(directory / "registers.sqlite", CIPHER, blinding_key=lambda _: None)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(store.run)
+        assert BillRepository(store).committed(GATEWAYS[0], IMPORT, 0, 10**6) == {900: None, 1800: None}
+        mine = Contributions(AccountRepository(store), GATEWAYS[0], VERIFIED_SCHEMA, lambda: 1)
+        await mine.settle(7, 8, included=True)
+        assert BillRepository(store).committed(GATEWAYS[0], IMPORT, 2000, 10**6) == {}
+        nursery.cancel_scope.cancel()
+    store.close()
+
+
 def test_what_was_in_the_clear_is_in_no_file_afterwards(directory: Path) -> None:
     kinds = {"register", "contribution", "committed value", "baseline", "amount", "blinding", "pairing"}
     assert found_in(directory) == kinds  # the search can find each kind, deleted rows in the log included
-    store = Store(directory / "registers.sqlite", CIPHER)
+    store = Store(directory / "registers.sqlite", CIPHER, blinding_key=lambda _: COMMITMENT_KEY)
     assert (directory / "registers.sqlite-wal").stat().st_size == 0
     assert found_in(directory) == set()
     store.close()
@@ -131,7 +162,7 @@ def test_what_was_in_the_clear_is_in_no_file_afterwards(directory: Path) -> None
 
 
 def test_the_same_search_finds_it_where_nothing_is_sealed(directory: Path) -> None:
-    Store(directory / "registers.sqlite", Unsealed()).close()
+    Store(directory / "registers.sqlite", Unsealed(), blinding_key=lambda _: COMMITMENT_KEY).close()
     assert found_in(directory) >= {"register", "contribution", "baseline", "amount", "blinding", "pairing"}
 
 
@@ -147,7 +178,7 @@ class Dying(StorageCipher):
         if not Dying.left:
             os.kill(os.getpid(), signal.SIGKILL)
         return super().seal(*arguments)
-Store(Path(sys.argv[1]), Dying(bytes(32)))
+Store(Path(sys.argv[1]), Dying(bytes(32)), blinding_key=lambda _: b"c" * 32)
 """
 
 
@@ -164,12 +195,12 @@ async def test_killed_in_the_middle_of_a_migration_it_begins_anew(directory: Pat
 
 def test_under_another_key_it_is_refused_and_says_what_to_do(directory: Path) -> None:
     path = directory / "registers.sqlite"
-    Store(path, CIPHER).close()
+    Store(path, CIPHER, blinding_key=lambda _: COMMITMENT_KEY).close()
     before = path.read_bytes()
     with pytest.raises(StoreError, match=r"registers\.sqlite: it is sealed under another storage key; put the key"):
         Store(path, StorageCipher(b"\1" * 32))
     assert path.read_bytes() == before
-    Store(path, CIPHER).close()
+    Store(path, CIPHER, blinding_key=lambda _: COMMITMENT_KEY).close()
 
 
 def test_the_seeds_of_its_open_epoch_are_taken_over(directory: Path) -> None:
@@ -204,7 +235,7 @@ def put_back_in_time(directory: Path) -> None:
             old.execute("INSERT INTO baseline VALUES (?,?,?)", (gateway, *values))
         for *row, content in now.execute("SELECT * FROM contribution"):
             gateway, epoch, round_, _, interval_s, *_ = row
-            opened = msgpack.unpackb(cipher.open("contribution", (gateway, epoch, round_, interval_s), content))
+            opened = msgpack.unpackb(cipher.open("contribution", (gateway, epoch, round_, interval_s), content))[:2]
             old.execute("INSERT INTO contribution VALUES (?,?,?,?,?,?,?,?,?,?)", (*row, *opened))
         old.commit()
     keys.seeds._execute("PRAGMA user_version=0")

@@ -31,7 +31,7 @@ async def account(path: Path, schema: Schema = DEFAULT_SCHEMA) -> AsyncIterator[
     async with trio.open_nursery() as nursery:
         store = Store(path, StorageCipher(bytes(32)))
         nursery.start_soon(store.run)
-        yield Contributions(AccountRepository(store), GATEWAY, schema, lambda _label: 1)
+        yield Contributions(AccountRepository(store), GATEWAY, schema, lambda: 1)
         nursery.cancel_scope.cancel()
     store.close()
 

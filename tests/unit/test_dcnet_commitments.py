@@ -14,7 +14,7 @@ from protocol.dcnet.billing.bill import (
     verify_bill,
 )
 from protocol.dcnet.crypto import commitments as blinding_vectors
-from protocol.dcnet.crypto.commitments import Pedersen, contribution_limit, derive_blinding, total_of_word
+from protocol.dcnet.crypto.commitments import Pedersen, blinding_of, contribution_limit, total_of_word
 from protocol.dcnet.crypto.group import Edwards25519
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 
@@ -160,12 +160,12 @@ def test_lane_masks_are_not_biased() -> None:
     assert sum((hits - 250) ** 2 / 250 for hits in sixteenths) < 37.7  # chi-square, 15 degrees, 0.1 %
 
 
-def test_blindings_are_derived_by_label() -> None:
-    key = bytes(32)
-    assert derive_blinding(GROUP, key, b"a") == derive_blinding(GROUP, key, b"a")
-    assert len({derive_blinding(GROUP, k, label) for k in (key, b"\x01" * 32) for label in (b"a", b"b")}) == 4
+def test_a_blinding_of_any_uniform_bytes_can_be_committed_with() -> None:
+    for uniform in (bytes(64), b"\xff" * 64, (ORDER - 1).to_bytes(64, "little"), ORDER.to_bytes(64, "little")):
+        assert 0 < blinding_of(GROUP, uniform=uniform) < ORDER
+        PEDERSEN.commit(1, blinding_of(GROUP, uniform=uniform))
     with pytest.raises(LocalProtocolError):
-        derive_blinding(GROUP, b"short", b"a")
+        blinding_of(GROUP, uniform=bytes(32))
 
 
 READINGS = [120, 0, 340, -15, 2**40, 77]

@@ -1,11 +1,12 @@
 """What a gateway answers when it is asked for a bill, and what it never answers: a lying EMP against each rule."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from random import Random
 from types import SimpleNamespace
 from typing import Any, Self
 
@@ -20,7 +21,7 @@ from coordinator.gwa.participants import TariffSigner
 from loadtest.unsealed import Unsealed
 from node.aggregation.bill_requests import BillRequests
 from node.aggregation.bills import BillingRules, Bills
-from node.aggregation.contribution import Contributions, blinding_label
+from node.aggregation.contribution import Contributions
 from node.config import BillingConfig
 from node.fleet import billing_rules
 from node.metering.registers import Registers
@@ -34,7 +35,7 @@ from node.trust import TrustStore
 from protocol import pki, wire
 from protocol.dcnet.billing.bill import Bill, verify_bill
 from protocol.dcnet.billing.tariff import Tariff, pack_intervals, tariff_digest
-from protocol.dcnet.crypto.commitments import Pedersen, derive_blinding
+from protocol.dcnet.crypto.commitments import Pedersen, blinding_of
 from protocol.dcnet.crypto.group import Edwards25519
 from protocol.dcnet.machines.effects import Attempted, Progress
 from protocol.dcnet.setup.schema import VERIFIED_SCHEMA
@@ -50,8 +51,9 @@ RULES = BillingRules(span_min_s=4 * 900, hiding_min=1)  # eight intervals instea
 MOVED = [11, 0, 250, 31, 7, 1999, 3, 45]  # what the register moves by in the intervals 1 to 8
 
 
-def blind(label: bytes) -> int:
-    return derive_blinding(GROUP, bytes(32), label)
+def drawn(seed: int) -> Callable[[], int]:
+    draw = Random(seed)
+    return lambda: blinding_of(GROUP, uniform=draw.randbytes(64))
 
 
 @pytest.fixture(scope="module")
@@ -72,21 +74,25 @@ class Gateway:
         self.trust = TrustStore(authority.root, NOW.timestamp)
         self.rules = rules
         self.registers_s: list[int] = []
+        self.blindings: dict[int, int] = {}  # of the import register, by interval
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[Self]:
         async with trio.open_nursery() as nursery:
             self.store = Store(self.path, StorageCipher(bytes(32)))
             nursery.start_soon(self.store.run)
-            self.account = Contributions(AccountRepository(self.store), GATEWAY, VERIFIED_SCHEMA, blind)
-            self.bills = Bills(BillRepository(self.store), GATEWAY, PEDERSEN, blind, self.trust, self.rules,
-                               lambda _: self.registers_s)  # fmt: skip
+            self.account = Contributions(AccountRepository(self.store), GATEWAY, VERIFIED_SCHEMA, drawn(1))
+            self.bills = Bills(
+                BillRepository(self.store), GATEWAY, PEDERSEN, self.trust, self.rules, lambda _: self.registers_s
+            )
             yield self
             nursery.cancel_scope.cancel()
         self.store.close()
 
     async def contribute(self, interval: int, energy: int, *, included: bool | None = True) -> None:
-        self.account.build(VIEW, interval, Registers(900 * interval, (1, energy, 0, 0)))
+        built = self.account.build(VIEW, interval, Registers(900 * interval, (1, energy, 0, 0)))
+        if built is not None:
+            self.blindings[interval] = built.blindings[0]
         await self.account.attempted(VIEW, Attempted(interval, 0, Progress.SHARED))
         if included is not None:
             await self.account.settle(0, interval, included=included)
@@ -119,11 +125,12 @@ def request(
     )  # fmt: skip
 
 
-def holds(answer: wire.Bill | None, prices: list[int], moved: list[int], intervals: list[int]) -> bool:
+def holds(
+    gateway: Gateway, answer: wire.Bill | None, prices: list[int], moved: list[int], intervals: list[int]
+) -> bool:  # fmt: skip
     """What the EMP checks, with commitments made from the values that the test knows."""
     commitments = [
-        PEDERSEN.commit(value, blind(blinding_label(GATEWAY, IMPORT, 900 * interval)))
-        for value, interval in zip(moved, intervals, strict=True)
+        PEDERSEN.commit(value, gateway.blindings[interval]) for value, interval in zip(moved, intervals, strict=True)
     ]
     assert answer is not None
     bill = Bill(int.from_bytes(answer.amount, "little", signed=True), int.from_bytes(answer.blinding, "little"))
@@ -147,7 +154,7 @@ async def test_a_bill_is_what_the_commitments_say_and_is_the_same_after_a_restar
         assert int.from_bytes(answer.amount, "little", signed=True) == sum(
             price * moved for price, moved in zip(TARIFF.prices, MOVED, strict=True)
         )
-        assert holds(answer, list(TARIFF.prices), MOVED, list(range(1, 9)))
+        assert holds(gateway, answer, list(TARIFF.prices), MOVED, list(range(1, 9)))
         assert await gateway.bills.answer(asked) == answer
     async with gateway.opened():
         assert await gateway.bills.answer(asked) == answer
@@ -298,7 +305,7 @@ async def test_void_rounds_are_not_billable_and_their_energy_is_in_the_next_inte
         await declines(gateway, request(authority, signer, intervals=[0, 1, 2, 3, 4]), "interval_not_contributed")
         prices = replace(TARIFF, prices=(1, 10, 100, 300, 500, 1, 1, 1))
         answer = await gateway.bills.answer(request(authority, signer, prices, [0, 2, 3, 4]))
-        assert holds(answer, [1, 100, 300, 500], [10, 40, 10, 1], [1, 3, 4, 5])
+        assert holds(gateway, answer, [1, 100, 300, 500], [10, 40, 10, 1], [1, 3, 4, 5])
 
 
 async def test_an_interval_whose_result_is_not_known_makes_the_answer_wait(
@@ -329,7 +336,7 @@ async def test_a_bill_that_cannot_be_written_does_not_leave(
             await gateway.bills.answer(asked)
         assert gateway.store.read("SELECT count(*) FROM bill") == [(0,)]
         await gateway.store.write([Statement("DROP TRIGGER full", ())])
-        assert holds(await gateway.bills.answer(asked), list(TARIFF.prices), MOVED, list(range(1, 9)))
+        assert holds(gateway, await gateway.bills.answer(asked), list(TARIFF.prices), MOVED, list(range(1, 9)))
 
 
 async def test_two_requests_at_the_same_moment_cannot_both_have_an_interval(
@@ -363,7 +370,7 @@ async def test_what_is_older_than_the_retention_is_deleted_from_the_file_too(
     async with trio.open_nursery() as nursery:
         store = Store(path, Unsealed())
         nursery.start_soon(store.run)
-        mine = Contributions(AccountRepository(store), GATEWAY, VERIFIED_SCHEMA, blind, keep_committed_s=keep_s)
+        mine = Contributions(AccountRepository(store), GATEWAY, VERIFIED_SCHEMA, drawn(2), keep_committed_s=keep_s)
         await mine.first_reading((1, 0, 0, 0))
         energy = planted
         for number in range(1, 6):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from hashlib import sha512
+
 import numpy as np
 
 from loadtest.lab.real.run import Inputs, RealRun, Stopwatch
 from loadtest.lab.schemes.bills import bill_of_meter_shape
-from protocol.dcnet.crypto.commitments import Pedersen, derive_blinding
+from protocol.dcnet.crypto.commitments import Pedersen, blinding_of
 from protocol.dcnet.crypto.group import Edwards25519
 from protocol.dcnet.crypto.suite import derive
 from protocol.errors import InvariantError
@@ -29,7 +31,10 @@ def run(inputs: Inputs) -> RealRun:
     with Stopwatch() as watch:
         for member in range(inputs.members):
             key = derive(inputs.seed, "lab blinding", member.to_bytes(4, "big"))
-            blindings = [derive_blinding(group, key, slot.to_bytes(4, "big")) for slot in range(inputs.slots)]
+            blindings = [
+                blinding_of(group, uniform=sha512(key + slot.to_bytes(4, "big")).digest())
+                for slot in range(inputs.slots)
+            ]
             values = [int(value) for value in inputs.readings_w[:, member]]
             sealed = [pedersen.commit(value, blinding) for value, blinding in zip(values, blindings, strict=True)]
             amount = sum(price * value for price, value in zip(tariff, values, strict=True))

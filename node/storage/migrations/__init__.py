@@ -18,20 +18,32 @@ from typing import Final
 
 from node.storage.cipher import Cipher
 from node.storage.errors import SchemaError
-from node.storage.migrations import seeds001_unversioned, step001_unversioned, step002_sealed, step003_metering_log
+from node.storage.migrations import (
+    seeds001_unversioned,
+    step001_unversioned,
+    step002_sealed,
+    step003_metering_log,
+    step004_blindings,
+)
 
 Step = Callable[[sqlite3.Connection], None]
 
-STEPS: Final = (step001_unversioned.upgrade, step002_sealed.upgrade, step003_metering_log.upgrade)
+STEPS: Final[tuple[Callable[..., None], ...]] = (
+    step001_unversioned.upgrade,
+    step002_sealed.upgrade,
+    step003_metering_log.upgrade,
+    step004_blindings.upgrade,
+)
 """Those of the node's store, where some need its cipher: see `store_steps`."""
 
 EPOCH_SEED_STEPS: Final[tuple[Step, ...]] = (seeds001_unversioned.upgrade,)
 """Those of the file of epoch seeds."""
 
 
-def store_steps(cipher: Cipher) -> tuple[Step, ...]:
+def store_steps(cipher: Cipher, blinding_key: step004_blindings.BlindingKey | None) -> tuple[Step, ...]:
     """The steps of a store that is sealed by `cipher`."""
-    return tuple(partial(step, cipher=cipher) for step in STEPS)
+    special = {step004_blindings.upgrade: {"blinding_key": blinding_key}}
+    return tuple(partial(step, cipher=cipher, **special.get(step, {})) for step in STEPS)
 
 
 def check_version(connection: sqlite3.Connection, known: int) -> int:

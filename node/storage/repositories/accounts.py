@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import msgpack
 
 from node.storage.engine import Statement, Store
-from node.storage.repositories.bills import CommittedValue, keep_committed
+from node.storage.repositories.bills import CommittedValue, keep_committed, pack_blindings, unpack_blindings
 
 _WORD = 2**64
 
@@ -39,6 +39,7 @@ class ContributionRecord:
     settled: bool
     registers: tuple[int, ...] = field(repr=False)
     vector: bytes = field(repr=False)
+    blindings: tuple[int, ...] = field(default=(), repr=False)  # of the committed slots
 
 
 class AccountRepository:
@@ -69,10 +70,11 @@ class AccountRepository:
             gateway,
         ):
             row = gateway, epoch, round_, interval_s
-            registers, vector = msgpack.unpackb(self._cipher.open("contribution", row, content))
+            registers, vector, blindings = msgpack.unpackb(self._cipher.open("contribution", row, content))
             return ContributionRecord(
-                epoch, round_, attempt, interval_s, progress, bool(settled), _unpack(registers), vector
-            )
+                epoch, round_, attempt, interval_s, progress, bool(settled), _unpack(registers), vector,
+                unpack_blindings(blindings),
+            )  # fmt: skip
         return None
 
     async def begin(self, gateway: str, registers: tuple[int, ...]) -> None:
@@ -91,7 +93,7 @@ class AccountRepository:
         `also` is part of the transaction: the cursor of whoever brought the registers.
         """
         row = gateway, record.epoch, record.round, record.interval_s
-        content = msgpack.packb((_pack(record.registers), record.vector))
+        content = msgpack.packb((_pack(record.registers), record.vector, pack_blindings(record.blindings)))
         await self._store.write(
             [
                 Statement(

@@ -1,8 +1,9 @@
 """
 Committed values that wait for their bill, and the bills that were given.
 
-Tables `committed` (a row for each gateway, register and interval; no value once it is billed) and `bill`, with
-values, amounts and blindings sealed.
+Tables `committed` (a row for each gateway, register and interval; neither value nor blinding once it is billed) and
+`bill`, with values, amounts and blindings sealed.  A blinding is nowhere else: with it goes the last that opens the
+commitment.
 """
 
 from __future__ import annotations
@@ -18,14 +19,16 @@ from node.storage.cipher import Cipher
 from node.storage.engine import Statement, Store
 
 _word = struct.Struct("<q")
+_BLINDING_SIZE = 32
 
 
 @dataclass(frozen=True, slots=True)
 class CommittedValue:
-    """What a gateway committed to in one interval of a register, in the schema's unit."""
+    """What a gateway committed to in one interval of a register, in the schema's unit, and by which blinding."""
 
     obis: str
     value: int = field(repr=False)
+    blinding: int = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,7 @@ class BillRepository:
             return BillRecord(request, tariff, until_s, amount, blinding)
         return None
 
-    def committed(self, gateway: str, obis: str, from_s: int, to_s: int) -> dict[int, int | None]:
+    def committed(self, gateway: str, obis: str, from_s: int, to_s: int) -> dict[int, CommittedValue | None]:
         """The values of a register by the starts of their intervals, both ends included; None where it is billed."""
         rows = self._store.read(
             "SELECT interval_s, value FROM committed WHERE gateway=? AND obis=? AND interval_s BETWEEN ? AND ?",
@@ -64,7 +67,7 @@ class BillRepository:
         return {
             interval_s: None
             if sealed is None
-            else _word.unpack(self._cipher.open("committed", (gateway, obis, interval_s), sealed))[0]
+            else unpack_committed(obis, self._cipher.open("committed", (gateway, obis, interval_s), sealed))
             for interval_s, sealed in rows
         }
 
@@ -104,7 +107,7 @@ def keep_committed(
     """For the transaction in which a round is settled: the values of its interval wait, those `keep_s` older go."""
     statements = []
     for each in values:
-        sealed = cipher.seal("committed", (gateway, each.obis, interval_s), _word.pack(each.value))
+        sealed = cipher.seal("committed", (gateway, each.obis, interval_s), pack_committed(each))
         statements += [
             Statement("INSERT INTO committed VALUES (?, ?, ?, ?, NULL)", (gateway, each.obis, interval_s, sealed)),
             Statement(
@@ -113,3 +116,27 @@ def keep_committed(
             ),
         ]
     return statements
+
+
+def pack_committed(committed: CommittedValue) -> bytes:
+    """As a row keeps it, before it is sealed."""
+    return _word.pack(committed.value) + pack_blindings((committed.blinding,))
+
+
+def unpack_committed(obis: str, packed: bytes) -> CommittedValue:
+    """Inverse of `pack_committed`."""
+    (value,), (blinding,) = _word.unpack(packed[: _word.size]), unpack_blindings(packed[_word.size :])
+    return CommittedValue(obis, value, blinding)
+
+
+def pack_blindings(blindings: Sequence[int]) -> bytes:
+    """32 bytes, little-endian, for each."""
+    return b"".join(each.to_bytes(_BLINDING_SIZE, "little") for each in blindings)
+
+
+def unpack_blindings(packed: bytes) -> tuple[int, ...]:
+    """Inverse of `pack_blindings`."""
+    return tuple(
+        int.from_bytes(packed[start : start + _BLINDING_SIZE], "little")
+        for start in range(0, len(packed), _BLINDING_SIZE)
+    )

@@ -24,14 +24,14 @@ The blinding vector: every pair of neighbours and every self mask adds scalars m
 for each slot, reduced (bias below 2^-250; 32 bytes would be biased noticeably). It keeps every rule of the values,
 has the same roster, and is opened by the same reveals. R without the single ρ tells nothing.
 
-A commitment and its blinding belong to (register, interval), not to an attempt: repeated attempts repeat C, so two
-attempts cannot be played against each other, and billing refers to one C.
+A commitment and its blinding belong to one contribution, not to an attempt: repeated attempts repeat C, so two
+attempts cannot be played against each other, and billing refers to one C.  The blinding is drawn for it, kept with the
+value and deleted with it.  No key gives it again: one that did would open every commitment of the past to whoever finds
+that key, and would blind what a gateway contributes after its store was lost by the ρ of what it contributed before,
+so that C - C' is the reading.
 """
 
 from collections.abc import Sequence
-
-from cryptography.hazmat.primitives.hashes import SHA512
-from cryptography.hazmat.primitives.hmac import HMAC
 
 from protocol.dcnet.crypto.group import SCALAR_SIZE, Group, decode_scalar, encode_scalar, require_element, wide_scalar
 from protocol.errors import LocalProtocolError, RemoteProtocolError
@@ -40,7 +40,6 @@ WORD_MODULUS = 2**64
 BLINDING_MASK_SIZE = 64
 
 _GENERATOR_DOMAIN = b"stromkreis/1 Pedersen generator H"
-_BLINDING_DOMAIN = b"stromkreis/1 Pedersen blinding"
 
 BlindingVector = tuple[int, ...]
 
@@ -100,17 +99,9 @@ class Pedersen:
         return group.add(group.multiply_base(value), group.multiply(blinding, self.blinding_generator))
 
 
-def derive_blinding(group: Group, key: bytes, label: bytes) -> int:
-    """
-    The blinding of one (register, interval) from a secret of 32 bytes that lives as long as bills may be asked for.
-
-    `label` names gateway, register and interval; one label, one value. HMAC-SHA-512, reduced mod the order.
-    """
-    if len(key) != 32:
-        raise LocalProtocolError("the blinding key has 32 bytes")
-    mac = HMAC(key, SHA512())
-    mac.update(_BLINDING_DOMAIN + b"\x00" + label)
-    return wide_scalar(group, uniform=mac.finalize())
+def blinding_of(group: Group, *, uniform: bytes) -> int:
+    """A blinding from 64 uniform bytes: a scalar from 1 to order - 1, with a bias below 2^-250."""
+    return 1 + wide_scalar(group, uniform=uniform) % (group.order - 1)
 
 
 def contribution_limit(ring_size: int, *, signed: bool) -> int:
