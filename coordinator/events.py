@@ -31,6 +31,7 @@ class Joined:
 
     public_key: bytes
     curve_key: bytes
+    verify_key: bytes
     signature: bytes
     certificate: bytes
 

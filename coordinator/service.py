@@ -75,7 +75,7 @@ class Coordinator:
             suite, config.epoch, schema, intermediates, config.areas, os.urandom,
             0 if last is None else last + 1,
         )  # fmt: skip
-        self.admission = Admission(suite, store.gateways, clock, self._on_event)
+        self.admission = Admission(store.gateways, clock, self._on_event)
         self.status_feed = StatusFeed(self._status)
         self.bills = BillCollection(
             Billing(store, Pedersen(suite.group)), intermediates, metrics, self.areas.present_gateways, self._on_event,

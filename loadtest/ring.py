@@ -51,7 +51,9 @@ def lay_out(
     ledger = ledger_secrets(suite, seed)
     view = RingView(
         epoch=1, ring=0,
-        members=tuple(Seat(f"gateway-{i:04}", each.public_key, bytes(32)) for i, each in enumerate(secrets)),
+        members=tuple(
+            Seat(f"gateway-{i:04}", each.public_key, bytes(32), each.verify_key) for i, each in enumerate(secrets)
+        ),
         schema_digest=derive(seed, "schema"), word_count=size.words, committed=size.committed, rounds=size.rounds,
         k=size.k, t=size.t, t_c=size.t_c, k_min=size.k_min, n_min=size.n_min,
         result_key=ledger.result_key, attest_key=ledger.attest_key, timing=timing or Timing.spread(0.0, 10.0),

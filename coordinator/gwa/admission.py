@@ -19,7 +19,6 @@ from coordinator.gwa.joining import check_join
 from coordinator.storage.gateways import GatewayRecord, GatewayRepository, GatewayStatus
 from coordinator.threads import RETRY_S, look_up
 from protocol import wire
-from protocol.dcnet.crypto.suite import Suite
 from protocol.errors import RemoteProtocolError
 
 EXPEL_S = 5.0  # between two looks for gateways that were revoked; longer, and one stays connected longer
@@ -39,14 +38,12 @@ class Admission:
 
     def __init__(
         self,
-        suite: Suite,
         directory: GatewayRepository,
         clock: Callable[[], float],
         emit: Emit,
     ) -> None:
         self.gateways: dict[str, GatewayRecord] = {}
         self.enrolled: dict[str, int] = {}
-        self._suite = suite
         self._directory = directory
         self._clock = clock
         self._emit = emit
@@ -112,10 +109,11 @@ class Admission:
         if gateway is None or gateway.status is not GatewayStatus.ACTIVE:
             return _revoked_error()
         try:
-            check_join(self._suite, join.call, gateway, join.message, self._clock())
+            check_join(join.call, gateway, join.message, self._clock())
         except RemoteProtocolError as error:
             return error
-        return Joined(join.message.public_key, gateway.curve_key, join.message.signature, gateway.certificate)
+        said = join.message
+        return Joined(said.public_key, gateway.curve_key, said.verify_key, said.signature, gateway.certificate)
 
     async def _look_for_revoked(self) -> None:
         while True:

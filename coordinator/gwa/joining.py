@@ -15,25 +15,22 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from coordinator.storage.gateways import GatewayRecord
 from protocol import pki, wire
-from protocol.dcnet.crypto.suite import Suite
-from protocol.dcnet.setup.epoch import call_digest, join_text
+from protocol.dcnet.setup.epoch import call_digest, check_epoch_keys, join_text
 from protocol.errors import RemoteProtocolError
 
-_ANY_PRIVATE_KEY = bytes(range(32))  # with a key of low order every private key agrees on zero
 
-
-def check_join(suite: Suite, call: wire.EpochCall, gateway: GatewayRecord, join: wire.Join, now_s: float) -> None:
+def check_join(call: wire.EpochCall, gateway: GatewayRecord, join: wire.Join, now_s: float) -> None:
     """
     Return if the members of a ring could accept this join; a signature check, some 0.5 ms.
 
-    Raises RemoteProtocolError: `bad_signature`, `low_order_key`, `certificate_expired`, what `pki.load_certificate`
-    raises.
+    Raises RemoteProtocolError: `bad_signature`, `certificate_expired`, what `check_epoch_keys` and
+    `pki.load_certificate` raise.
     """
     certificate = pki.load_certificate(gateway.certificate)
     if datetime.fromtimestamp(now_s, UTC) > certificate.not_valid_after_utc:
         raise RemoteProtocolError("certificate_expired", "the gateway's certificate is out of date")
-    suite.agree(_ANY_PRIVATE_KEY, join.public_key, b"")
-    text = join_text(call_digest(call), gateway.gateway_id, join.public_key, gateway.curve_key)
+    check_epoch_keys(join.public_key, join.verify_key)
+    text = join_text(call_digest(call), gateway.gateway_id, join.public_key, gateway.curve_key, join.verify_key)
     key = certificate.public_key()
     try:
         if not isinstance(key, ec.EllipticCurvePublicKey):

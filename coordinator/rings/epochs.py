@@ -167,7 +167,8 @@ class AreaEpoch:
             for index, identities in enumerate(
                 cut_rings(value, [each for each, _ in submissions], self.call.ring_size)
             ):
-                members = [(each, self._joined[each].public_key, self._joined[each].curve_key) for each in identities]
+                joined = ((each, self._joined[each]) for each in identities)
+                members = [(each, its.public_key, its.curve_key, its.verify_key) for each, its in joined]
                 view = make_view(
                     self.call, index, members, len(submissions), self._secrets.result_key, self._secrets.attest_key
                 )
@@ -181,8 +182,8 @@ class AreaEpoch:
             layout = self._layouts[ring.view.ring] = wire.EpochLayout(
                 self.call.epoch, self._nonce, submissions, ring.view.ring,
                 tuple(
-                    (each, joined.public_key, joined.curve_key, joined.signature, joined.certificate)
-                    for each, joined in ((each, self._joined[each]) for each in ring.positions)
+                    (each, its.public_key, its.curve_key, its.verify_key, its.signature, its.certificate)
+                    for each, its in ((each, self._joined[each]) for each in ring.positions)
                 ),
                 self._intermediates, self._secrets.result_key, self._secrets.attest_key,
             )  # fmt: skip
@@ -285,7 +286,7 @@ class AreaEpoch:
     def to_state(self) -> bytes:
         """Everything that the rings and their ledgers follow from; holds the seed of its keys, so keep it close."""
         joined = [
-            (identity, each.public_key, each.curve_key, each.signature, each.certificate)
+            (identity, each.public_key, each.curve_key, each.verify_key, each.signature, each.certificate)
             for identity, each in self._joined.items()
         ]
         deals = [

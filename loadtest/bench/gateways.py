@@ -82,7 +82,7 @@ class Ring:
         view, secrets = lay_out(suite, ring_size(n, SLOTS), own, timing)
         curves = [curve_pair(derive(own, "curve", index.to_bytes(4, "little"))) for index in range(n)]
         members = tuple(
-            Member(f"ring-{number:04}-{index:04}", each.public_key, pair.public)
+            Member(f"ring-{number:04}-{index:04}", each.public_key, pair.public, each.verify_key)
             for index, (each, pair) in enumerate(zip(secrets, curves, strict=True))
         )
         return cls(replace(view, ring=number, members=members, schema_digest=bench_schema().digest()), secrets, curves)

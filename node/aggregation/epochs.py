@@ -207,8 +207,10 @@ class Epochs:
             await self._nursery.start(self._live, known)
             await self._use_grid(registration_grid(call))
             self._ask_account()
-        text = join_text(call_digest(call), self._module.identity, known.secrets.public_key, self._module.curve.public)
-        self._post(wire.Join(call.epoch, known.secrets.public_key, self._module.sign(text)))
+        secrets, module = known.secrets, self._module
+        keys = secrets.public_key, module.curve.public, secrets.verify_key
+        text = join_text(call_digest(call), module.identity, *keys)
+        self._post(wire.Join(call.epoch, secrets.public_key, secrets.verify_key, module.sign(text)))
 
     async def _use_schema(self, schema: Schema) -> None:
         """The registers that epochs are about, from the first call on.  Raises StoreError: then nothing has begun."""

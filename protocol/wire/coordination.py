@@ -88,10 +88,14 @@ class EpochCall(Message):
 
 @message(3, Sender.GATEWAY)
 class Join(Message):
-    """A gateway's fresh epoch key, signed with its certified key (docs/explanation/protocol.md, section 3)."""
+    """
+    A gateway's fresh epoch keys, X25519 and Ed25519, signed with its certified key (docs/explanation/protocol.md,
+    section 3).
+    """
 
     epoch: Epoch
     public_key: Key
+    verify_key: Key
     signature: Signature
 
 
@@ -104,9 +108,9 @@ class EpochLayout(Message):
     submissions: Annotated[tuple[tuple[str, bytes], ...], many(record(gateway_identity, octets(32)), MAX_AREA)]
     ring: Ring
     members: Annotated[
-        tuple[tuple[str, bytes, bytes, bytes, bytes], ...],
-        many(record(gateway_identity, octets(32), octets(32), octets(8, 160), octets(1, 4096)), MAX_RING),
-    ]  # identity, epoch key, CURVE key, signature of the join, certificate (DER)
+        tuple[tuple[str, bytes, bytes, bytes, bytes, bytes], ...],
+        many(record(gateway_identity, octets(32), octets(32), octets(32), octets(8, 160), octets(1, 4096)), MAX_RING),
+    ]  # identity, epoch key, CURVE key, signing key, signature of the join, certificate (DER)
     intermediates: Annotated[tuple[bytes, ...], many(octets(1, 4096), 4)]
     result_key: Key
     attest_key: Key

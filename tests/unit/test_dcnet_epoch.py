@@ -4,9 +4,11 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 
+import nacl.bindings
 import pytest
 
 from protocol import wire
+from protocol.dcnet.crypto.suite import StandardSuite
 from protocol.dcnet.setup.epoch import (
     READING_SHARE,
     Policy,
@@ -25,6 +27,7 @@ from protocol.errors import RemoteProtocolError
 NONCE = bytes(range(32))
 AREA = [f"gateway-{i:02}" for i in range(20)]
 POLICY = Policy()
+SUITE = StandardSuite()
 CALL = wire.EpochCall(
     epoch=4, area="north", nonce_commitment=commit_nonce(NONCE), schema=DEFAULT_SCHEMA.to_bytes(), rounds=96,
     start_ms=1_000_000, period_ms=10_000, interval_start_s=900, interval_s=900, ring_size=10, corrupt_ppm=10_000,
@@ -33,7 +36,10 @@ CALL = wire.EpochCall(
 
 
 def key(identity: str, purpose: str = "epoch") -> bytes:
-    return hashlib.sha256(f"{purpose} {identity}".encode()).digest()
+    seed = hashlib.sha256(f"{purpose} {identity}".encode()).digest()
+    if (identity, purpose) in OWN_KEYS:
+        return OWN_KEYS[identity, purpose]
+    return SUITE.public_key(seed) if purpose == "epoch" else SUITE.verify_key(seed)
 
 
 def signature(identity: str, text: bytes) -> bytes:
@@ -48,10 +54,13 @@ def verify_member(
         raise RemoteProtocolError("bad_signature", "not signed by that gateway")
 
 
-def member(identity: str, call: wire.EpochCall = CALL) -> tuple[str, bytes, bytes, bytes, bytes]:
-    public, curve = key(identity), key(identity, "curve")
-    signed = signature(identity, join_text(call_digest(call), identity, public, curve))
-    return identity, public, curve, signed, identity.encode()
+OWN_KEYS: dict[tuple[str, str], bytes] = {}  # keys that a gateway chose otherwise than honest ones do
+
+
+def member(identity: str, call: wire.EpochCall = CALL) -> tuple[str, bytes, bytes, bytes, bytes, bytes]:
+    public, curve, verify = key(identity), key(identity, "curve"), key(identity, "signing")
+    signed = signature(identity, join_text(call_digest(call), identity, public, curve, verify))
+    return identity, public, curve, verify, signed, identity.encode()
 
 
 def laid_out(
@@ -112,7 +121,7 @@ def test_the_numbers_are_the_gateways_own_choice() -> None:
 
 def test_whatever_the_call_says_is_in_the_digest() -> None:
     """Except for what only the driver needs, two calls that differ give rings that share no key."""
-    seats = [each[:3] for each in LAYOUT.members]
+    seats = [each[:4] for each in LAYOUT.members]
     digests = {make_view(CALL, 0, seats, 20, bytes(32), bytes(32)).digest}
     changes = [
         {"epoch": 5}, {"area": "south"}, {"nonce_commitment": bytes(32)}, {"rounds": 95}, {"start_ms": 2_000_000},
@@ -127,13 +136,14 @@ def test_whatever_the_call_says_is_in_the_digest() -> None:
 
 def test_what_is_signed_says_everything() -> None:
     texts = {
-        join_text(call_digest(CALL), "a", b"1" * 32, b"2" * 32),
-        join_text(call_digest(replace(CALL, rounds=1)), "a", b"1" * 32, b"2" * 32),
-        join_text(call_digest(CALL), "b", b"1" * 32, b"2" * 32),
-        join_text(call_digest(CALL), "a", b"2" * 32, b"1" * 32),
+        join_text(call_digest(CALL), "a", b"1" * 32, b"2" * 32, b"3" * 32),
+        join_text(call_digest(replace(CALL, rounds=1)), "a", b"1" * 32, b"2" * 32, b"3" * 32),
+        join_text(call_digest(CALL), "b", b"1" * 32, b"2" * 32, b"3" * 32),
+        join_text(call_digest(CALL), "a", b"2" * 32, b"1" * 32, b"3" * 32),
+        join_text(call_digest(CALL), "a", b"1" * 32, b"3" * 32, b"2" * 32),
     }
-    assert len(texts) == 4
-    view = make_view(CALL, 0, [each[:3] for each in LAYOUT.members], 20, bytes(32), bytes(32))
+    assert len(texts) == 5
+    view = make_view(CALL, 0, [each[:4] for each in LAYOUT.members], 20, bytes(32), bytes(32))
     other = replace(view, ring=1)
     heads = {head_text(view, 0, "tcp://a:1"), head_text(view, 1, "tcp://a:1"), head_text(view, 0, "tcp://b:1"),
              head_text(other, 0, "tcp://a:1")}  # fmt: skip
@@ -161,8 +171,8 @@ def test_a_gateway_that_submitted_twice() -> None:
 
 
 def test_a_member_with_another_key_than_it_submitted() -> None:
-    identity, _, curve, signed, certificate = LAYOUT.members[3]
-    bad = (identity, bytes(32), curve, signed, certificate)
+    identity, _, curve, verify, signed, certificate = LAYOUT.members[3]
+    bad = (identity, bytes(32), curve, verify, signed, certificate)
     refuses(replace(LAYOUT, members=(*LAYOUT.members[:3], bad, *LAYOUT.members[4:])), "bad_layout")
 
 
@@ -194,17 +204,49 @@ def test_another_ring_than_ours(ring: int) -> None:
     refuses(other, "wrong_placement")
 
 
-@pytest.mark.parametrize("part", ["signature", "certificate", "curve"])
+@pytest.mark.parametrize("part", ["signature", "certificate", "curve", "verify"])
 @pytest.mark.parametrize("index", [0, 4, 9])
 def test_a_member_that_does_not_verify(part: str, index: int) -> None:
-    identity, public, curve, signed, certificate = LAYOUT.members[index]
+    identity, public, curve, verify, signed, certificate = LAYOUT.members[index]
     bad = {
-        "signature": (identity, public, curve, bytes(32), certificate),
-        "certificate": (identity, public, curve, signed, b"somebody else"),
-        "curve": (identity, public, bytes(32), signed, certificate),
+        "signature": (identity, public, curve, verify, bytes(32), certificate),
+        "certificate": (identity, public, curve, verify, signed, b"somebody else"),
+        "curve": (identity, public, bytes(32), verify, signed, certificate),
+        "verify": (identity, public, curve, key("another", "signing"), signed, certificate),
     }[part]
     members = (*LAYOUT.members[:index], bad, *LAYOUT.members[index + 1 :])
     refuses(replace(LAYOUT, members=members), "bad_signature")
+
+
+TWIST = (2).to_bytes(32, "little")
+
+
+def mixed_order(public: bytes) -> bytes:
+    """The Ed25519 key plus the point of order 2."""
+    return bytes(nacl.bindings.crypto_core_ed25519_add(public, ((1 << 255) - 20).to_bytes(32, "little")))
+
+
+@pytest.mark.parametrize(
+    ("purpose", "bad", "reason"),
+    [
+        ("epoch", TWIST, "key_not_liftable"),
+        ("epoch", ((1 << 255) - 20).to_bytes(32, "little"), "key_not_liftable"),  # u = -1
+        ("epoch", ((1 << 255) + 9).to_bytes(32, "little"), "key_not_liftable"),  # 9 with the top bit set
+        ("signing", bytes(32), "bad_verify_key"),
+        ("signing", mixed_order(SUITE.verify_key(bytes(32))), "bad_verify_key"),
+    ],
+    ids=["twist", "u=-1", "top bit", "no point", "mixed order"],
+)
+def test_a_ring_with_a_key_that_proves_nothing_is_refused(
+    monkeypatch: pytest.MonkeyPatch, purpose: str, bad: bytes, reason: str
+) -> None:
+    """D9: its owner signed it, X25519 agrees on a secret with it, and no opening of its pairs could be proved."""
+    liar = next(each for each in AREA if each != AREA[0])
+    monkeypatch.setitem(OWN_KEYS, (liar, purpose), bad)
+    index = next(index for index in range(2) if liar in laid_out(ring=index)[1])
+    layout, ring = laid_out(ring=index)
+    us = next(each for each in ring if each != liar)
+    refuses(layout, reason, us=us)
 
 
 def test_another_intermediate() -> None:
@@ -281,7 +323,7 @@ def test_a_call_that_is_less_noisy_than_our_policy() -> None:
 
 
 def test_noise_and_the_corrupt_are_in_the_ring_that_follows_from_the_call() -> None:
-    seats = [(identity, bytes([n]) * 32, bytes(32)) for n, identity in enumerate(AREA)]
+    seats = [(identity, bytes([n]) * 32, bytes(32), bytes(32)) for n, identity in enumerate(AREA)]
     bare, view = (make_view(call, 0, seats, len(seats), bytes(32), bytes(32)) for call in (CALL, noisy()))
     numbers = ring_parameters(len(seats), len(seats), CALL.corrupt_ppm, CALL.dropout_ppm)
     assert view.noise == check_call(noisy(), POLICY).noise

@@ -24,7 +24,8 @@ from protocol.errors import RemoteProtocolError
 
 def view_of(n: int, k: int) -> RingView:
     return RingView(
-        epoch=3, ring=1, members=tuple(Member(f"g{i}", bytes([i]) * 32, bytes([i + 1]) * 32) for i in range(n)),
+        epoch=3, ring=1,
+        members=tuple(Member(f"g{i}", *(bytes([i + each]) * 32 for each in range(3))) for i in range(n)),
         schema_digest=bytes(32), word_count=4, committed=(), rounds=96, k=k, t=3, t_c=3, k_min=3, n_min=4,
         result_key=bytes(32), attest_key=bytes(32), timing=Timing.spread(0.0, 10.0),
     )  # fmt: skip
@@ -108,11 +109,12 @@ def test_everything_agreed_on_is_in_the_digest() -> None:
         replace(first, identity="x"),
         replace(first, public_key=b"\7" * 32),
         replace(first, curve_key=b"\7" * 32),
+        replace(first, verify_key=b"\7" * 32),
     ):
         digests.add(replace(view, members=(member, *view.members[1:])).digest)
     digests.add(replace(view, members=view.members[::-1]).digest)
     digests.add(replace(view, members=view.members[:-1]).digest)
-    assert len(digests) == 1 + len(OTHERWISE) + 5
+    assert len(digests) == 1 + len(OTHERWISE) + 6
     assert replace(view, timing=Timing.spread(5.0, 7.0)).digest == view.digest
 
 

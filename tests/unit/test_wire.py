@@ -28,8 +28,8 @@ EXAMPLES: list[wire.Message] = [
     wire.Hello(1, -1),
     wire.EpochCall(7, "north", KEY, b"[]", 96, 1_700_000_000_000, 900_000, 1_700_000_000, 900, 64, 10_000, 50_000,
                    1_699_999_000_000),
-    wire.Join(7, KEY, bytes(70)),
-    wire.EpochLayout(7, KEY, (("g1", KEY), ("g2", OTHER)), 3, (("g1", KEY, OTHER, bytes(70), b"certificate"),),
+    wire.Join(7, KEY, OTHER, bytes(70)),
+    wire.EpochLayout(7, KEY, (("g1", KEY), ("g2", OTHER)), 3, (("g1", KEY, OTHER, KEY, bytes(70), b"certificate"),),
                      (b"intermediate",), OTHER, KEY),
     wire.Deal(7, (KEY, OTHER), ((1, b"sealed"), (2, b"sealed too"))),
     wire.Deals(7, ((5, (KEY, OTHER), b"sealed"),)),
@@ -112,11 +112,11 @@ LIMITS: dict[Any, tuple[list[Any], list[Any]]] = {
         [(("g", KEY),) * 65_537, (("g",),), (("g", KEY, KEY),), (("", KEY),), (("g", KEY[1:]),), ("g",), "g", None],
     ),
     (wire.EpochLayout, "members"): (
-        [(), (("g", KEY, KEY, bytes(8), b"c"),) * 1024, (("g", KEY, KEY, bytes(160), bytes(4096)),)],
+        [(), (("g", KEY, KEY, KEY, bytes(8), b"c"),) * 1024, (("g", KEY, KEY, KEY, bytes(160), bytes(4096)),)],
         [
-            (("g", KEY, KEY, bytes(8), b"c"),) * 1025, (("g", KEY, KEY, bytes(7), b"c"),),
-            (("g", KEY, KEY, bytes(8), b""),), (("g", KEY, KEY, bytes(8), bytes(4097)),), (("g", KEY, KEY, bytes(8)),),
-            (("g", KEY, bytes(31), bytes(8), b"c"),),
+            (("g", KEY, KEY, KEY, bytes(8), b"c"),) * 1025, (("g", KEY, KEY, KEY, bytes(7), b"c"),),
+            (("g", KEY, KEY, KEY, bytes(8), b""),), (("g", KEY, KEY, KEY, bytes(8), bytes(4097)),),
+            (("g", KEY, KEY, KEY, bytes(8)),), (("g", KEY, KEY, bytes(31), bytes(8), b"c"),),
         ],
     ),
     (wire.EpochLayout, "intermediates"): ([(), (bytes(4096),) * 4], [(b"x",) * 5, (b"",), (bytes(4097),), b"x"]),
@@ -262,7 +262,7 @@ def test_a_frame_has_a_greatest_size() -> None:
 def test_the_largest_area_fits() -> None:
     """Ids of DIN 43863-5, signatures and certificates as they are; and the link carries what the table allows."""
     submissions = tuple((f"ESTK{i:010}", KEY) for i in range(wire.MAX_AREA))
-    member = ("ESTK0000000000", KEY, KEY, bytes(72), bytes(800))
+    member = ("ESTK0000000000", KEY, KEY, KEY, bytes(72), bytes(800))
     layout = wire.EpochLayout(7, KEY, submissions, 0, (member,) * 200, (bytes(800),), KEY, OTHER)
     assert len(wire.encode(layout)) < LinkLimits().message_bytes_max < wire.MAX_FRAME_SIZE
     assert wire.decode(wire.encode(layout), wire.FROM_COORDINATOR) == layout

@@ -76,7 +76,8 @@ class Suite(Protocol):
     def mac(self, key: bytes, message: bytes) -> bytes: ...  # noqa: D102
     def seal(self, key: bytes, nonce: int, plain: bytes, context: bytes) -> bytes: ...  # noqa: D102
     def unseal(self, key: bytes, nonce: int, sealed: bytes, context: bytes) -> bytes: ...  # noqa: D102
-    def verify_key(self, secret: bytes) -> bytes: ...  # noqa: D102
+    def verify_key(self, seed: bytes) -> bytes: ...  # noqa: D102
+    def signing_key(self, seed: bytes) -> bytes: ...  # noqa: D102
     def sign(self, secret: bytes, message: bytes) -> bytes: ...  # noqa: D102
     def verify(self, public: bytes, message: bytes, signature: bytes) -> bool: ...  # noqa: D102
 
@@ -151,15 +152,18 @@ class StandardSuite:
         except InvalidTag as error:
             raise RemoteProtocolError("bad_seal", "a sealed message does not authenticate") from error
 
-    def verify_key(self, secret: bytes) -> bytes:
+    def verify_key(self, seed: bytes) -> bytes:
         """The Ed25519 public key of a 32-byte seed."""
-        public, _ = nacl.bindings.crypto_sign_seed_keypair(secret)
-        return bytes(public)
+        return self.signing_key(seed)[32:]
+
+    def signing_key(self, seed: bytes) -> bytes:
+        """What `sign` takes, 64 bytes: the seed and its public key, which costs as much to make as a signature."""
+        _, secret = nacl.bindings.crypto_sign_seed_keypair(seed)
+        return bytes(secret)
 
     def sign(self, secret: bytes, message: bytes) -> bytes:
-        """Ed25519 over `message` with a 32-byte seed, 64 bytes (RFC 8032)."""
-        _, expanded = nacl.bindings.crypto_sign_seed_keypair(secret)
-        return bytes(nacl.bindings.crypto_sign(message, expanded)[:64])
+        """Ed25519 over `message` with a `signing_key`, 64 bytes (RFC 8032)."""
+        return bytes(nacl.bindings.crypto_sign(message, secret)[:64])
 
     def verify(self, public: bytes, message: bytes, signature: bytes) -> bool:
         """Whether an Ed25519 signature holds."""

@@ -35,9 +35,10 @@ class LedgerSecrets:
 
     def __init__(self, suite: Suite, seed: bytes) -> None:
         self._suite = suite
-        self._result_secret = derive(seed, "book-ed25519")
+        result_seed = derive(seed, "book-ed25519")
+        self._result_secret = suite.signing_key(result_seed)
         self._attest_private = derive(seed, "book-x25519")
-        self.result_key = suite.verify_key(self._result_secret)
+        self.result_key = suite.verify_key(result_seed)
         self.attest_key = suite.public_key(self._attest_private)
 
     def sign(self, text: bytes) -> bytes:

@@ -17,6 +17,8 @@ from fractions import Fraction
 from functools import lru_cache
 
 from protocol import wire
+from protocol.dcnet.crypto.group import Edwards25519
+from protocol.dcnet.crypto.pair_opening import lift
 from protocol.dcnet.crypto.suite import digest
 from protocol.dcnet.parameters.choice import Parameters, choose
 from protocol.dcnet.setup.registers import check_registers
@@ -26,6 +28,8 @@ from protocol.errors import LocalProtocolError, RemoteProtocolError
 from protocol.metering.interval import RegistrationGrid
 
 READING_SHARE = 0.15  # of the period: meters are read before the ring opens
+
+_GROUP = Edwards25519()
 
 VerifyMember = Callable[[str, bytes, bytes, bytes, Sequence[bytes]], None]
 
@@ -57,9 +61,22 @@ class Policy:
         return slot.unit == unit and slot.noise.sensitivity * Fraction(10) ** slot.scaler >= least
 
 
-def join_text(call_digest: bytes, identity: str, public_key: bytes, curve_key: bytes) -> bytes:
-    """What a gateway signs when it joins: the call it answers, who it is, its epoch key and its CURVE key."""
-    return digest("join", call_digest, identity.encode(), public_key, curve_key)
+def join_text(call_digest: bytes, identity: str, public_key: bytes, curve_key: bytes, verify_key: bytes) -> bytes:
+    """What a gateway signs when it joins: the call it answers, who it is, its epoch key, CURVE key and signing key."""
+    return digest("join", call_digest, identity.encode(), public_key, curve_key, verify_key)
+
+
+@lru_cache(maxsize=4096)  # the members of one process check the same keys; refusals are not kept
+def check_epoch_keys(public_key: bytes, verify_key: bytes) -> None:
+    """
+    Return if every pair of this X25519 key can be opened with a proof, and if everybody judges its signatures alike.
+
+    X25519 takes keys of the twist and of mixed order, which prove nothing, and signatures under an Ed25519 key of mixed
+    order hold for some verifiers only.  Raises RemoteProtocolError `key_not_liftable`, `bad_verify_key`.
+    """
+    lift(public_key)
+    if not _GROUP.is_element(verify_key):
+        raise RemoteProtocolError("bad_verify_key", "expected an Ed25519 key of prime order in canonical form")
 
 
 def call_digest(call: wire.EpochCall) -> bytes:
@@ -97,11 +114,11 @@ def ring_timing(call: wire.EpochCall) -> Timing:
 
 
 def make_view(
-    call: wire.EpochCall, ring: int, members: Sequence[tuple[str, bytes, bytes]], population: int, result_key: bytes,
-    attest_key: bytes,
+    call: wire.EpochCall, ring: int, members: Sequence[tuple[str, bytes, bytes, bytes]], population: int,
+    result_key: bytes, attest_key: bytes,
 ) -> RingView:  # fmt: skip
     """
-    The ring that follows from a call and its members (identity, epoch key, CURVE key), in position order.
+    The ring that follows from a call and its members (identity, epoch key, CURVE key, signing key), in position order.
 
     `population` is how many gateways of the area joined.
     Raises LocalProtocolError where no parameters reach the announced security for this size.
@@ -144,7 +161,8 @@ def verify_layout(
     `verify_member(identity, text, signature, certificate, intermediates)` raises RemoteProtocolError unless the
     certificate leads to the SM-PKI root, belongs to that gateway and its key signed `text`.
     Raises RemoteProtocolError for: a nonce that was not committed to, our own key missing or changed, a cut that does
-    not follow from the beacon, a member that does not verify, a ring that is too small.
+    not follow from the beacon, a member that does not verify or whose keys `check_epoch_keys` refuses, a ring that is
+    too small.
     """
     if commit_nonce(layout.nonce) != call.nonce_commitment:
         raise RemoteProtocolError("wrong_nonce", "the beacon nonce is not the one committed to")
@@ -162,13 +180,14 @@ def verify_layout(
     if len(ring) < policy.ring_size_min:
         raise RemoteProtocolError("ring_too_small", f"{len(ring)} members, our policy asks for {policy.ring_size_min}")
     called = call_digest(call)
-    for member_id, key, curve_key, signature, certificate in layout.members:
+    for member_id, key, curve_key, verify_key, signature, certificate in layout.members:
         if submitted[member_id] != key:
             raise RemoteProtocolError("bad_layout", "a member's key differs from its submission")
-        text = join_text(called, member_id, key, curve_key)
+        check_epoch_keys(key, verify_key)
+        text = join_text(called, member_id, key, curve_key, verify_key)
         verify_member(member_id, text, signature, certificate, layout.intermediates)
     try:
-        seats = [member[:3] for member in layout.members]
+        seats = [member[:4] for member in layout.members]
         view = make_view(call, layout.ring, seats, len(submitted), layout.result_key, layout.attest_key)
     except LocalProtocolError as error:
         raise RemoteProtocolError("weak_epoch", str(error)) from error

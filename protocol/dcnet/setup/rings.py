@@ -68,11 +68,17 @@ def cut_rings(beacon_value: bytes, identities: Sequence[str], ring_size: int) ->
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """What everybody in the ring knows of a member: id, epoch public key, CURVE public key."""
+    """What everybody in the ring knows of a member: id, epoch key (X25519), CURVE key and signing key (Ed25519)."""
 
     identity: str
     public_key: bytes
     curve_key: bytes
+    verify_key: bytes
+
+    @property
+    def keys(self) -> tuple[bytes, bytes, bytes]:
+        """All that the epoch digest binds besides the id."""
+        return self.public_key, self.curve_key, self.verify_key
 
 
 @dataclass(frozen=True)
@@ -178,7 +184,7 @@ class RingView:
             "<B11Q", VERSION, self.epoch, self.ring, self.size, self.word_count, self.committed_count, self.rounds,
             self.k, self.t, self.t_c, self.k_min, self.n_min,
         )  # fmt: skip
-        roster = [part for m in self.members for part in (m.identity.encode(), m.public_key, m.curve_key)]
+        roster = [part for m in self.members for part in (m.identity.encode(), *m.keys)]
         return digest("epoch", numbers, self.schema_digest, self.result_key, self.attest_key, *roster)
 
     def head_of(self, term: int) -> int:

@@ -53,6 +53,9 @@ class EpochSecrets:
         self._private = derive(seed, "epoch-x25519")
         self._prf_key = 0
         self.public_key = suite.public_key(self._private)
+        signing_seed = derive(seed, "epoch-ed25519")
+        self._signing_key = suite.signing_key(signing_seed)
+        self.verify_key = suite.verify_key(signing_seed)
         self._view: RingView | None = None
         self.position = -1
         self._pairs: dict[int, PairKeys] = {}
@@ -65,8 +68,9 @@ class EpochSecrets:
 
         Raises RemoteProtocolError where a key of theirs is no good.
         """
-        if view.members[position].public_key != self.public_key:
-            raise LocalProtocolError("this layout has another epoch key at our position")
+        seat = view.members[position]
+        if (seat.public_key, seat.verify_key) != (self.public_key, self.verify_key):
+            raise LocalProtocolError("this layout has other epoch keys at our position")
         self._view, self.position = view, position
         self._prf_key = self._scalar("epoch-prf", 0)
         self._pairs = {other: self._agree(other) for other in positions_of(view.neighbourhoods[position])}
@@ -96,6 +100,10 @@ class EpochSecrets:
         if other not in self._pairs:
             self._pairs[other] = self._agree(other)
         return self._pairs[other]
+
+    def sign(self, text: bytes) -> bytes:
+        """The signature of the member in this epoch, 64 bytes; the text says what for."""
+        return self._suite.sign(self._signing_key, text)
 
     def deal(self) -> tuple[tuple[bytes, ...], tuple[tuple[int, bytes], ...]]:
         """Share K t-of-k: the Feldman commitments, and for each neighbour its share sealed to it."""
