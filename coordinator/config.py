@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from protocol.dcnet.setup.ranges import FUSE_A, FUSE_A_MAX, FUSE_A_MIN
 from protocol.dcnet.setup.schema import DEFAULT_SCHEMA, VERIFIED_SCHEMA, Kind, Noise, Schema, Slot
 from protocol.metering.interval import index_at
 
@@ -101,6 +102,11 @@ class EpochConfig(_Section):
     """Whether the gateways commit to their energies, so that a ring's total is checked against the commitments and a
     member that lies in one slot cannot spoil a verified total. Costs each gateway some 0.3 ms and 128 bytes a round,
     and the coordinator 0.1 ms a gateway and round."""
+
+    fuse_a: Annotated[int, Field(ge=FUSE_A_MIN, le=FUSE_A_MAX)] = FUSE_A
+    """Largest fuse of a household's connection, in ampere (three phases): with `verified` it bounds what a gateway can
+    commit to in an interval, three times what the fuse carries. A gateway behind a larger one refuses the epochs.
+    Raising it lets a member that lies add more before anybody sees it."""
 
     noise_epsilon: Annotated[float, Field(ge=0.001, le=50)] | None = None
     """ε: every gateway adds its part of a noise that hides one household in each ring's total (distributed differential

@@ -55,7 +55,7 @@ def lay_out(
             Seat(f"gateway-{i:04}", each.public_key, bytes(32), each.verify_key) for i, each in enumerate(secrets)
         ),
         schema_digest=derive(seed, "schema"), word_count=size.words, committed=size.committed, rounds=size.rounds,
-        k=size.k, t=size.t, t_c=size.t_c, k_min=size.k_min, n_min=size.n_min,
+        bits=(19,) * len(size.committed), k=size.k, t=size.t, t_c=size.t_c, k_min=size.k_min, n_min=size.n_min,
         result_key=ledger.result_key, attest_key=ledger.attest_key, timing=timing or Timing.spread(0.0, 10.0),
     )  # fmt: skip
     return view, secrets

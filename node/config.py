@@ -55,6 +55,7 @@ class GatewayConfig(_Section):
     secondary one such as 12345678, 1ISK0112345678, or 12345678+00000007 with its fabrication number; DLMS
     CLIENT/LOGICAL/PHYSICAL, with push=1 mbus: for the M-Bus of Austrian meters; wireless M-Bus the radio module
     imst, amber, amber-rssi, rtl-wmbus or raw, and imst/ID to ask, under the 14 characters ID, meters that listen.
+    fuse_a=63 the fuse of its connection in ampere (three phases), which bounds what a reading can be.
     pages=default,B1 M-Bus meters whose pages a command selects. wake_up=1 rouses IEC 62056-21 meters that sleep on a
     battery. A serial line without baud= and frame= has those that its protocol starts with. The contribution is the
     sum over its meters."""

@@ -32,6 +32,7 @@ from node.storage.repositories.metering_log import MeteringLogRepository
 from node.wan.coordinator_session import CoordinatorSession
 from protocol import wire
 from protocol.dcnet.crypto.commitments import Pedersen
+from protocol.dcnet.setup.ranges import FUSE_A
 from protocol.metering.interval import RegistrationGrid
 from protocol.metering.reading import Reading
 
@@ -70,6 +71,7 @@ class Gateway:
         )
         self._epochs = Epochs(
             shared, module, self._metering, [profile.device for profile in profiles],
+            fuse_a=max((profile.fuse_a for profile in profiles), default=FUSE_A),
             post=self._session.post, ask_account=self._ask_account, use_grid=self._use_grid,
         )  # fmt: skip
         bills = Bills(shared.bills, self.identity, Pedersen(shared.suite.group), shared.trust, shared.billing)

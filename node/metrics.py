@@ -64,6 +64,8 @@ class NodeMetrics:
             self._dropped.labels(queue)
         for outcome in ("answered", "declined"):
             self._bills.labels(outcome)
+        for event in ("reading_over_limit", "contribution_over_range"):
+            self._notes.labels(event)
         for reason in _LIES:
             self._errors.labels(reason)
 

@@ -150,6 +150,7 @@ class Areas:
             interval_s=config.interval_s,
             ring_size=config.ring_size, corrupt_ppm=round(config.corrupt * 1_000_000),
             dropout_ppm=round(config.dropout * 1_000_000), join_until_ms=round((now_s + join_s) * 1000),
+            fuse_a=config.fuse_a,
         )  # fmt: skip
         self._next_epoch += 1
         epoch = AreaEpoch(self._suite, call, nonce, seed, self._intermediates, sorted(area.present))

@@ -27,7 +27,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -37,11 +37,11 @@ from node.metering.registers import Registers
 from node.storage.engine import Statement
 from node.storage.repositories.accounts import Account, ContributionRecord
 from node.storage.repositories.bills import CommittedValue
-from protocol.dcnet.crypto.commitments import contribution_limit
 from protocol.dcnet.crypto.noise import RandomBits, noise_share
 from protocol.dcnet.machines.effects import Attempted, Progress, Settled
 from protocol.dcnet.machines.masks import Words, words_from_bytes
 from protocol.dcnet.machines.member import Resume
+from protocol.dcnet.setup.ranges import contribution_limit
 from protocol.dcnet.setup.rings import RingView
 from protocol.dcnet.setup.schema import WORD_MODULUS, Kind, Schema, signed
 from protocol.errors import StromkreisError
@@ -54,7 +54,7 @@ _KEEP_COMMITTED_S = 100 * 86_400
 class Contribution:
     """What goes into one round."""
 
-    registers: Registers
+    registers: Registers  # committed ones as far as they are contributed: the account moves to them
     since: tuple[int, ...]  # the account that the energies are differences to
     vector: Words
     blindings: tuple[int, ...] = ()
@@ -137,6 +137,12 @@ class Contributions:
             await write
 
     @property
+    def last_registers(self) -> Registers | None:
+        """The registers of the last contribution."""
+        last = None if self._last_key is None else self._built.get(self._last_key)
+        return None if last is None else last.registers
+
+    @property
     def unsettled(self) -> tuple[int, int] | None:
         """The (epoch, round) that we contributed to and whose result we have not heard."""
         return None if self._last is None or self._last[1].settled else self._last_key
@@ -157,16 +163,13 @@ class Contributions:
             return known
         if self._opened is None or registers.interval_s <= self._last_interval_s or self.unsettled is not None:
             return None
+        registers = self._within_ranges(view, registers, self._opened)
         words = []
         for slot, value, opened in zip(self._schema.slots, registers.values, self._opened, strict=True):
             if slot.kind is Kind.ENERGY and value < opened:
                 log.error("gateway %s: register %s has fallen; not contributing", self._gateway, slot.obis)
                 return None
             words.append((value - opened if slot.kind is Kind.ENERGY else value) % WORD_MODULUS)
-        limit = contribution_limit(view.size, signed=True)
-        if any(abs(signed(words[index])) > limit for index in self._schema.committed):
-            log.error("gateway %s: a value too large to be committed to; not contributing", self._gateway)
-            return None
         for index, noise in view.noise:
             share = noise_share(noise.epsilon_ppm, noise.sensitivity, view.honest_min)
             words[index] = (words[index] + share.draw(self._random_bits)) % WORD_MODULUS
@@ -174,6 +177,13 @@ class Contributions:
         self._built[view.epoch, round_] = contribution
         self._forget_built_but((view.epoch, round_))
         return contribution
+
+    def _within_ranges(self, view: RingView, registers: Registers, opened: tuple[int, ...]) -> Registers:
+        """What is over a committed slot's range stays in the account, and is contributed in the next rounds."""
+        values = list(registers.values)
+        for index, bits in zip(view.committed, view.bits, strict=True):
+            values[index] = min(values[index], opened[index] + contribution_limit(bits))
+        return replace(registers, values=tuple(values))
 
     def _blindings(self) -> tuple[int, ...]:
         """A fresh blinding for each committed slot: it belongs to this contribution, in all its attempts."""

@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import trio
 
@@ -22,6 +23,7 @@ from node.aggregation.membership import Membership
 from node.aggregation.ring_cache import PublicRings
 from node.aggregation.ring_subscriber import NAME, RingSubscriber
 from node.metering.log import MeteringLog, Subscription
+from node.metering.physical_limits import PhysicalLimits
 from node.metering.registers import Registers, RegisterSet
 from node.metrics import NodeMetrics
 from node.security.module import SecurityModule
@@ -85,14 +87,14 @@ class Epochs:
     """
     Those of one gateway.
 
-    `devices` are its meters.  `post` sends a message to the coordinator; `ask_account` asks it for the result that
-    `unsettled` waits for; `use_grid` gets the registration periods of each new epoch.  `serve_in` a nursery before
-    anything is received.
+    `devices` are its meters, behind fuses of `fuse_a` A.  `post` sends a message to the coordinator; `ask_account` asks
+    it for the result that `unsettled` waits for; `use_grid` gets the registration periods of each new epoch.
+    `serve_in` a nursery before anything is received.
     """
 
     def __init__(
         self, services: EpochServices, module: SecurityModule, metering: MeteringLog, devices: Sequence[str], *,
-        post: Callable[[wire.Message], None], ask_account: Callable[[], None],
+        fuse_a: int, post: Callable[[wire.Message], None], ask_account: Callable[[], None],
         use_grid: Callable[[RegistrationGrid], Awaitable[None]],
     ) -> None:  # fmt: skip
         self.ready = False
@@ -100,6 +102,7 @@ class Epochs:
         self._module = module
         self._metering = metering
         self._devices = devices
+        self._fuse_a = fuse_a
         self._post = post
         self._ask_account = ask_account
         self._use_grid = use_grid
@@ -167,6 +170,16 @@ class Epochs:
         self._services.metrics.store_error()
         log.error("gateway %s does not contribute: %s", self._module.identity, error)
 
+    def _is_possible(self, limits: PhysicalLimits, registers: Registers) -> bool:
+        exceeded = limits.exceeded(registers)
+        if exceeded is not None:
+            self._services.metrics.noted("reading_over_limit")
+            log.error(
+                "gateway %s: register %s is beyond what a fuse of %d A carries; held back until it is possible. Is the"
+                " meter's fuse_a right, was it exchanged?", self._module.identity, exceeded, self._fuse_a,
+            )  # fmt: skip
+        return exceeded is None
+
     def _publish(self, registers: Registers) -> bool:
         """
         Hand registers to the newest ring of their registration time; False where there is none.
@@ -192,7 +205,7 @@ class Epochs:
                 raise RemoteProtocolError("second_call", "another call for an epoch that was called")
         else:
             check_calendar(call, self._services.calendar, self._services.clock())
-            schema = check_call(call, self._services.policy)
+            schema = check_call(call, self._services.policy, self._fuse_a)
             if self._nursery is None:
                 return
             try:
@@ -234,7 +247,10 @@ class Epochs:
         )  # fmt: skip
         # After what cannot be read has been tried: then the next call tries again.
         self._account, self._schema = account, schema
-        self._subscriber = RingSubscriber(account, registers, cursor, self._publish, self._store_failed)
+        limits = PhysicalLimits(schema, self._fuse_a, account.last_registers)
+        self._subscriber = RingSubscriber(
+            account, registers, cursor, self._publish, self._store_failed, partial(self._is_possible, limits)
+        )
         await self._subscriber.start()
 
     def _on_layout(self, layout: wire.EpochLayout) -> None:

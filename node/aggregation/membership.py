@@ -193,6 +193,8 @@ class Membership:
         contribution = contributions.build(self.view, waiting.round, waiting.registers)
         if contribution is not None:
             self._offered = waiting.round
+            if contribution.registers != waiting.registers:
+                self._context.metrics.noted("contribution_over_range")  # what is over it follows in the next rounds
             now_s = self._context.clock()
             await self._carry_out(self._member.offer(waiting.round, contribution.vector, now_s, contribution.blindings))
 

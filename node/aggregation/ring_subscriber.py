@@ -27,14 +27,17 @@ class RingSubscriber:
     """
     Reads one gateway's log for its rings.
 
-    `publish` hands registers to a ring, and says whether there was one; `waiting` are the last that found none.
+    `publish` hands registers to a ring, and says whether there was one; those that are not possible (`is_possible`:
+    node.metering.physical_limits) are left out, the next ones take their energy along.  `waiting` are the last that
+    found none.
     """
 
-    __slots__ = ("_account", "_cursor", "_failed", "_position", "_publish", "_registers", "waiting")
+    __slots__ = ("_account", "_cursor", "_failed", "_is_possible", "_position", "_publish", "_registers", "waiting")
 
     def __init__(
         self, account: Contributions, registers: RegisterSet, cursor: Subscription,
         publish: Callable[[Registers], bool], failed: Callable[[StoreError], None],
+        is_possible: Callable[[Registers], bool] = lambda _: True,
     ) -> None:  # fmt: skip
         self.waiting: Registers | None = None
         self._account = account
@@ -42,6 +45,7 @@ class RingSubscriber:
         self._cursor = cursor
         self._publish = publish
         self._failed = failed
+        self._is_possible = is_possible
         self._position = cursor.position  # of the registers before the last ones
 
     async def start(self) -> None:
@@ -50,6 +54,8 @@ class RingSubscriber:
 
     async def _take(self, entry: Entry) -> None:
         for registers in self._registers.take(entry):
+            if not self._is_possible(registers):
+                continue
             try:
                 await self._account.first_reading(registers.values)
                 if self._position - self._cursor.position > _BEHIND_US_MAX:

@@ -24,6 +24,7 @@ from pydantic import (
 )
 
 from node.lmn.links import with_defaults
+from protocol.dcnet.setup.ranges import FUSE_A, FUSE_A_MAX, FUSE_A_MIN
 from protocol.metering.obis import Obis
 
 ANY_METER = "*"
@@ -38,6 +39,7 @@ _IN_QUERY = (
     "layouts",
     "map",
     "pages",
+    "fuse_a",
 )
 SILENT_INTERVALS = 3  # telegrams that may be lost before a pushing bus counts as silent
 
@@ -71,6 +73,7 @@ class MeterProfile(BaseModel):
     `layouts` (in a URL with commas between them) say what the lists of a DLMS meter mean that names nothing: shipped
     ones by name, own ones by file (docs/reference/lmn.md).  `map` says the same of a Modbus meter's registers:
     `sunspec` for one that describes itself, a shipped table by name, an own one by file.
+    `fuse_a`: the fuse of the connection that it is behind, in ampere: readings over what that carries are held back.
     `pages` of an M-Bus meter that has several: what selects each of those to be read (`default`, B1, 50A0), in order.
     """
 
@@ -93,6 +96,7 @@ class MeterProfile(BaseModel):
     map: str = "sunspec"
     layouts: Annotated[tuple[str, ...], BeforeValidator(_names)] = ()
     pages: Annotated[tuple[str, ...], BeforeValidator(_names)] = ()
+    fuse_a: int = Field(default=FUSE_A, ge=FUSE_A_MIN, le=FUSE_A_MAX)
 
     @field_validator("link")
     @classmethod

@@ -17,6 +17,7 @@ from protocol.wire.fields import (
     Endpoint,
     Epoch,
     Fraction,
+    FuseRating,
     Identity,
     Key,
     Macs,
@@ -68,7 +69,8 @@ class EpochCall(Message):
     The coordinator calls for an epoch; `nonce_commitment` fixes its part of the beacon before it sees a key.
 
     Round r belongs to metering interval interval_start_s + r·interval_s and runs at start_ms + r·period_ms;
-    in the field both clocks are one, under time lapse a quarter hour takes `period_ms`.
+    in the field both clocks are one, under time lapse a quarter hour takes `period_ms`.  `fuse_a` (A) bounds what a
+    household can commit to (protocol.dcnet.setup.ranges).
     """
 
     epoch: Epoch
@@ -84,6 +86,7 @@ class EpochCall(Message):
     corrupt_ppm: Fraction
     dropout_ppm: Fraction
     join_until_ms: Counter
+    fuse_a: FuseRating
 
 
 @message(3, Sender.GATEWAY)

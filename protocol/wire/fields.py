@@ -114,4 +114,5 @@ Macs = Annotated[bytes, octets(0, 16 * MAX_RING, 16)]
 SeedCommitment = Annotated[bytes, octets(16)]
 Reason = Annotated[str, text(200)]
 Endpoint = Annotated[str, text(200)]
+FuseRating = Annotated[int, integer(16, 10_000)]
 Fraction = Annotated[int, integer(0, 1_000_000)]  # parts in a million: no float goes into a digest

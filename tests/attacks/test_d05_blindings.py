@@ -33,7 +33,7 @@ READING_MAX = 500  # of the test: a search over all readings stays short
 
 
 def view(epoch: int) -> Any:
-    return SimpleNamespace(epoch=epoch, size=24, noise=())
+    return SimpleNamespace(epoch=epoch, size=24, noise=(), committed=(1, 2), bits=(19, 19))
 
 
 @asynccontextmanager

@@ -36,7 +36,7 @@ from protocol.dcnet.setup.schema import DEFAULT_SCHEMA, signed
 from protocol.metering.interval import RegistrationGrid
 
 GATEWAY = "ESTK0000000001"
-VIEW: Any = SimpleNamespace(epoch=0, size=8, noise=())
+VIEW: Any = SimpleNamespace(epoch=0, size=8, noise=(), committed=(), bits=())
 
 
 def die() -> None:

@@ -227,7 +227,7 @@ def whole(mine: Gateway, tmp_path: Path) -> node.gateway.Gateway:
 
 
 def call(schema: Schema, epoch: int = 1) -> wire.EpochCall:
-    return wire.EpochCall(epoch, "north", bytes(32), schema.to_bytes(), 8, 0, 10_000, 0, 900, 6, 50_000, 0, 0)
+    return wire.EpochCall(epoch, "north", bytes(32), schema.to_bytes(), 8, 0, 10_000, 0, 900, 6, 50_000, 0, 0, 63)
 
 
 @pytest.mark.parametrize("is_over", [False, True], ids=["living", "over"])

@@ -46,7 +46,7 @@ GATEWAYS = ("ESTK0000000001", "ESTK0000000002")
 IMPORT, EXPORT = "1-0:1.8.0*255", "1-0:2.8.0*255"
 CIPHER = StorageCipher(bytes(32))
 COMMITMENT_KEY = b"c" * 32
-VIEW: Any = SimpleNamespace(epoch=7, size=8, noise=())
+VIEW: Any = SimpleNamespace(epoch=7, size=8, noise=(), committed=(1, 2), bits=(19, 19))
 
 
 @pytest.fixture

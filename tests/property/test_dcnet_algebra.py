@@ -9,11 +9,11 @@ from protocol.dcnet.crypto import prf, shamir
 from protocol.dcnet.crypto.commitments import (
     Pedersen,
     add_blinding_vectors,
-    contribution_limit,
     subtract_blinding_vectors,
     total_of_word,
 )
 from protocol.dcnet.crypto.group import Group
+from protocol.dcnet.setup.ranges import BITS_MAX, contribution_limit
 
 GROUP: Group = TransparentGroup()
 ORDER = GROUP.order
@@ -46,11 +46,11 @@ def test_lanes_cancel(blinding_vectors: list[tuple[int, ...]]) -> None:
     assert subtract_blinding_vectors(GROUP, total, *blinding_vectors) == (0, 0)
 
 
-@given(n=st.integers(1, 200), signs=st.booleans(), data=st.data())
-def test_totals_survive_the_word(n: int, *, signs: bool, data: st.DataObject) -> None:
-    limit = contribution_limit(n, signed=signs)
-    values = data.draw(st.lists(st.integers(-limit if signs else 0, limit), min_size=n, max_size=n))
-    assert total_of_word(sum(value % 2**64 for value in values) % 2**64, signed=signs) == sum(values)
+@given(n=st.integers(1, 1024), bits=st.integers(1, BITS_MAX), data=st.data())
+def test_totals_of_values_in_their_range_survive_the_word(n: int, bits: int, data: st.DataObject) -> None:
+    values = data.draw(st.lists(st.integers(0, contribution_limit(bits)), max_size=20))
+    values += [contribution_limit(bits)] * (n - len(values))
+    assert total_of_word(sum(value % 2**64 for value in values) % 2**64, signed=True) == sum(values)
 
 
 @given(

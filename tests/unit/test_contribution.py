@@ -21,8 +21,8 @@ from protocol.dcnet.setup.rings import RingView
 from protocol.dcnet.setup.schema import DEFAULT_SCHEMA, VERIFIED_SCHEMA, WORD_MODULUS, Schema
 
 GATEWAY = "ESTK0000000001"
-OLD: Any = SimpleNamespace(epoch=0, size=8, noise=())
-NEW: Any = SimpleNamespace(epoch=1, size=8, noise=())
+OLD: Any = SimpleNamespace(epoch=0, size=8, noise=(), committed=(), bits=())
+NEW: Any = SimpleNamespace(epoch=1, size=8, noise=(), committed=(), bits=())
 
 
 @asynccontextmanager
@@ -215,3 +215,21 @@ async def test_what_is_on_the_disk_is_what_the_account_knows_also_where_the_task
         assert (begun, mine.unsettled) == ((0, 9), None)
         await mine.settle(0, 9, included=True)
         assert words(mine.build(NEW, 0, registers(10, 151)))[1] == 1
+
+
+async def test_what_is_over_a_range_is_contributed_in_the_rounds_that_follow(path: Path) -> None:
+    """Ranges of [0, 2^5) and [0, 2^4): 100 units of import and 16 of feed-in go out in 31 + 31 + 31 + 7 and 15 + 1."""
+    narrow: Any = SimpleNamespace(epoch=0, size=8, noise=(), committed=(1, 2), bits=(5, 4))
+    opened = []
+    async with account(path, VERIFIED_SCHEMA) as mine:
+        await mine.first_reading((1, 1000, 50, 0))
+        for round_ in range(3):
+            opened.append(words(mine.build(narrow, round_, registers(round_, 1100, 66, 5))))
+            await share(mine, narrow, round_)
+            await mine.settled(narrow, Settled(round_, included=True))
+    async with account(path, VERIFIED_SCHEMA) as mine:  # and over a restart
+        opened.append(words(mine.build(narrow, 3, registers(3, 1101, 66, 5))))
+        await share(mine, narrow, 3)
+        await mine.settled(narrow, Settled(3, included=False))
+        opened.append(words(mine.build(narrow, 4, registers(4, 1101, 66, 5))))
+    assert opened == [[1, 31, 15, 5], [1, 31, 1, 5], [1, 31, 0, 5], [1, 8, 0, 5], [1, 8, 0, 5]]

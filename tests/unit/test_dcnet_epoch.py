@@ -31,7 +31,7 @@ SUITE = StandardSuite()
 CALL = wire.EpochCall(
     epoch=4, area="north", nonce_commitment=commit_nonce(NONCE), schema=DEFAULT_SCHEMA.to_bytes(), rounds=96,
     start_ms=1_000_000, period_ms=10_000, interval_start_s=900, interval_s=900, ring_size=10, corrupt_ppm=10_000,
-    dropout_ppm=50_000, join_until_ms=900_000,
+    dropout_ppm=50_000, join_until_ms=900_000, fuse_a=63,
 )  # fmt: skip
 
 
@@ -126,7 +126,7 @@ def test_whatever_the_call_says_is_in_the_digest() -> None:
     changes = [
         {"epoch": 5}, {"area": "south"}, {"nonce_commitment": bytes(32)}, {"rounds": 95}, {"start_ms": 2_000_000},
         {"period_ms": 20_000}, {"interval_start_s": 1800}, {"interval_s": 60}, {"ring_size": 12},
-        {"corrupt_ppm": 20_000}, {"dropout_ppm": 60_000}, {"join_until_ms": 0},
+        {"corrupt_ppm": 20_000}, {"dropout_ppm": 60_000}, {"join_until_ms": 0}, {"fuse_a": 80},
         {"schema": Schema(DEFAULT_SCHEMA.slots[:2]).to_bytes()},
     ]  # fmt: skip
     for change in changes:

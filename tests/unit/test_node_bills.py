@@ -46,7 +46,7 @@ GATEWAY = "ESTK0000000001"
 IMPORT, EXPORT = "1-0:1.8.0*255", "1-0:2.8.0*255"
 GROUP = Edwards25519()
 PEDERSEN = Pedersen(GROUP)
-VIEW: Any = SimpleNamespace(epoch=0, size=8, noise=())
+VIEW: Any = SimpleNamespace(epoch=0, size=8, noise=(), committed=(1, 2), bits=(52, 52))
 RULES = BillingRules(span_min_s=4 * 900, hiding_min=1)  # eight intervals instead of a month; see the last tests
 MOVED = [11, 0, 250, 31, 7, 1999, 3, 45]  # what the register moves by in the intervals 1 to 8
 

@@ -27,7 +27,7 @@ KEY, OTHER, LONG = bytes(range(32)), bytes(range(100, 132)), bytes(64)
 EXAMPLES: list[wire.Message] = [
     wire.Hello(1, -1),
     wire.EpochCall(7, "north", KEY, b"[]", 96, 1_700_000_000_000, 900_000, 1_700_000_000, 900, 64, 10_000, 50_000,
-                   1_699_999_000_000),
+                   1_699_999_000_000, 63),
     wire.Join(7, KEY, OTHER, bytes(70)),
     wire.EpochLayout(7, KEY, (("g1", KEY), ("g2", OTHER)), 3, (("g1", KEY, OTHER, KEY, bytes(70), b"certificate"),),
                      (b"intermediate",), OTHER, KEY),
@@ -98,6 +98,7 @@ LIMITS: dict[Any, tuple[list[Any], list[Any]]] = {
     wire.SeedCommitment: octets(16, 16),
     wire.Reason: text(200),
     wire.Fraction: number(0, 1_000_000),
+    wire.FuseRating: number(16, 10_000),
     (wire.Hello, "version"): number(0, 255),
     (wire.Hello, "known_epoch"): number(-1, 2**40),
     (wire.MisbehaviourReport, "misbehaviour"): number(1, 2),

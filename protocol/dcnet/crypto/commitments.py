@@ -10,15 +10,14 @@ Pedersen, Crypto 1991, section 3. H = HashToGroup of a fixed text, so nobody can
 Two moduli meet here, and that needs care:
 
 - The values count mod 2^64 (a word; signed slots in two's complement), commitments count mod the group order L of
-  253 bits. A word's residue does not determine the integer; the schema's sign and a bound do. Each of at most n members
-  contributes at most `contribution_limit(n)` in absolute value, so the true total lies in the range of one signed (or
-  unsigned) word, `total_of_word` recovers it exactly, and it is far from wrapping mod L. The bound is the gateway's to
-  keep (no household comes near it: a slot in Wh and a ring of 10^8 leave 92 GWh for each).
+  253 bits. A word's residue does not determine the integer; a bound does. Each member contributes a value of [0, 2^k)
+  with k of its slot (setup.ranges, at most 52), so the true total lies in the range of one signed word, `total_of_word`
+  recovers it exactly, and it is far from wrapping mod L.
 - A dishonest member may commit to any residue mod L and share any word. If the two disagree as integers, by as little
   as a multiple of 2^64, then ΣC and S disagree and the ring's total stays unverified; errors pass only if they cancel
   over the ring, and then the total is that of the commitments all the same. A wrong reading that is both committed and
-  shared is not detected: commitments bind a member to its value, they do not make it true, and without a range proof
-  its size is not limited either.
+  shared is not detected: commitments bind a member to its value, they do not make it true. Its size is limited by
+  range proofs, which are drawn (crypto.range_proof).
 
 The blinding vector: every pair of neighbours and every self mask adds scalars mod L made from 64 bytes of keystream
 for each slot, reduced (bias below 2^-250; 32 bytes would be biased noticeably). It keeps every rule of the values,
@@ -55,12 +54,12 @@ class Pedersen:
         """
         Give value·G + blinding·H; the value may be negative, the blinding is a uniform scalar.
 
-        Raises `LocalProtocolError` for a blinding out of 1..order - 1 or a value that is no 64-bit integer.
+        Raises `LocalProtocolError` for a blinding out of 1..order - 1 or a value that is no signed 64-bit integer.
         """
         if not 0 < blinding < self.group.order:
             raise LocalProtocolError("a blinding is a scalar from 1 to order - 1")
-        if not -WORD_MODULUS // 2 <= value < WORD_MODULUS:
-            raise LocalProtocolError("a committed value is a signed or unsigned 64-bit integer")
+        if not -WORD_MODULUS // 2 <= value < WORD_MODULUS // 2:
+            raise LocalProtocolError("a committed value is a signed 64-bit integer")
         return self._point(value, blinding)
 
     def opens(self, commitment: bytes, value: int, blinding: int) -> bool:
@@ -104,15 +103,8 @@ def blinding_of(group: Group, *, uniform: bytes) -> int:
     return 1 + wide_scalar(group, uniform=uniform) % (group.order - 1)
 
 
-def contribution_limit(ring_size: int, *, signed: bool) -> int:
-    """The greatest absolute value that each of `ring_size` members may put into a slot so that no total wraps."""
-    if ring_size < 1:
-        raise LocalProtocolError("a ring has members")
-    return (WORD_MODULUS // 2 - 1 if signed else WORD_MODULUS - 1) // ring_size
-
-
 def total_of_word(word: int, *, signed: bool) -> int:
-    """The integer that a summed word of the values stands for, provided all kept to `contribution_limit`."""
+    """The integer that a summed word of the values stands for, provided that the total is one of a word."""
     if not 0 <= word < WORD_MODULUS:
         raise LocalProtocolError("a word has 64 bits")
     return word - WORD_MODULUS if signed and word >= WORD_MODULUS // 2 else word

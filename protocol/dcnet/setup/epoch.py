@@ -21,6 +21,7 @@ from protocol.dcnet.crypto.group import Edwards25519
 from protocol.dcnet.crypto.pair_opening import lift
 from protocol.dcnet.crypto.suite import digest
 from protocol.dcnet.parameters.choice import Parameters, choose
+from protocol.dcnet.setup.ranges import FUSE_A, check_ranges, committed_bits
 from protocol.dcnet.setup.registers import check_registers
 from protocol.dcnet.setup.rings import Member, RingView, Timing, beacon, commit_nonce, cut_rings
 from protocol.dcnet.setup.schema import Kind, Schema, Slot
@@ -121,7 +122,8 @@ def make_view(
     The ring that follows from a call and its members (identity, epoch key, CURVE key, signing key), in position order.
 
     `population` is how many gateways of the area joined.
-    Raises LocalProtocolError where no parameters reach the announced security for this size.
+    Raises LocalProtocolError where no parameters reach the announced security for this size, or where a committed slot
+    has no range.
     """
     schema = Schema.from_bytes(call.schema)
     numbers = ring_parameters(len(members), population, call.corrupt_ppm, call.dropout_ppm)
@@ -131,11 +133,16 @@ def make_view(
         committed=schema.committed, rounds=call.rounds, k=numbers.k, t=numbers.t, t_c=numbers.t_c,
         k_min=numbers.k_min, n_min=numbers.n_min, result_key=result_key, attest_key=attest_key,
         timing=ring_timing(call), corrupt=numbers.corrupt, noise=schema.noise,
+        bits=committed_bits(schema, call.fuse_a, call.interval_s),
     )  # fmt: skip
 
 
-def check_call(call: wire.EpochCall, policy: Policy) -> Schema:
-    """Whether we take part at all.  Raises RemoteProtocolError where the call is weaker than our policy."""
+def check_call(call: wire.EpochCall, policy: Policy, fuse_a: int = FUSE_A) -> Schema:
+    """
+    Whether we take part at all, behind fuses of `fuse_a` A.
+
+    Raises RemoteProtocolError where the call is weaker than our policy.
+    """
     schema = Schema.from_bytes(call.schema)
     if call.corrupt_ppm < policy.corrupt_ppm:
         raise RemoteProtocolError("weak_epoch", f"corrupt rate below our {policy.corrupt_ppm} parts in a million")
@@ -144,6 +151,7 @@ def check_call(call: wire.EpochCall, policy: Policy) -> Schema:
     if policy.schema_digests is not None and schema.digest() not in policy.schema_digests:
         raise RemoteProtocolError("unknown_schema", "an aggregate schema that this gateway is not configured to serve")
     check_registers(schema)
+    check_ranges(schema, call.fuse_a, call.interval_s, fuse_a)
     return schema
 
 

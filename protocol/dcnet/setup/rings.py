@@ -142,6 +142,7 @@ class RingView:
     timing: Timing
     corrupt: int = 0  # members that were assumed to be so at most; follows from what is in the digest
     noise: tuple[tuple[int, Noise], ...] = ()  # by slot; its schema is in the digest
+    bits: tuple[int, ...] = ()  # k of each committed slot (setup.ranges); follows from what is in the digest
 
     @property
     def honest_min(self) -> int:
