@@ -1,0 +1,62 @@
+"""
+Communication profiles for WAN and HAN, and proxy communication profiles for controllable systems (CLS).
+
+They name who may be spoken to, where, and by which certificates; fields are our reading of BSI TR-03109-1.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, StringConstraints, model_validator
+
+from protocol.profiles.base import Fingerprint, Identifier, MeteringPoint, Timed
+
+HttpsUri = Annotated[str, StringConstraints(pattern=r"^https://[^\s/?#@]+(/[^\s?#]*)?$", max_length=250)]
+"""An address without credentials, query or fragment."""
+
+HostPort = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.-]{1,253}:\d{1,5}$")]
+
+
+class WanProfile(Timed):
+    """A peer on the WAN: its address and the certificates that are accepted for each purpose."""
+
+    id: Identifier
+    role: Literal["administrator", "participant"]
+    uri: HttpsUri
+    tls_certificate: Fingerprint
+    encryption_certificate: Fingerprint
+    signature_certificate: Fingerprint
+
+
+class HanProfile(Timed):
+    """A consumer, technician or controllable system on the HAN, and how it proves who it is."""
+
+    id: Identifier
+    role: Literal["consumer", "technician", "cls"]
+    user: Identifier
+    certificate: Fingerprint | None = None
+    metering_points: Annotated[tuple[MeteringPoint, ...], Field(max_length=32)] = ()
+    facades: Annotated[tuple[Literal["ppc", "theben", "emh"], ...], Field(max_length=3)] = ()
+
+    @model_validator(mode="after")
+    def _own_things(self) -> Self:
+        if self.role == "cls" and self.certificate is None:
+            raise ValueError("certificate: a controllable system needs one")
+        if self.role != "consumer" and (self.metering_points or self.facades):
+            raise ValueError("metering_points, facades: for consumers only")
+        return self
+
+
+class ProxyProfile(Timed):
+    """A controllable system and the market participant that it may be connected with, and who may begin."""
+
+    id: Identifier
+    cls: Identifier
+    participant: Identifier
+    address: HostPort
+    server_name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.-]{1,253}$")]
+    participant_certificate: Fingerprint
+    initiators: Annotated[tuple[Literal["cls", "participant", "gateway"], ...], Field(min_length=1, max_length=3)]
+    idle_timeout_s: Annotated[int, Field(ge=10, le=86_400)] = 600
+    duration_max_s: Annotated[int, Field(ge=60, le=172_800)] = 172_800
