@@ -64,7 +64,8 @@ Layouts = Annotated[
     typer.Option(
         "--layout",
         metavar="NAME|FILE.toml",
-        help="What a DLMS list means that names nothing (repeatable; docs/reference/lmn.md has the form).",
+        help="What a DLMS list, or a maker's own format on the radio, means (repeatable; docs/reference/lmn.md has the "
+        "forms).",
     ),
 ]
 _OPTION_NAMES = {"layouts": "--layout", "medium": "--medium"}
@@ -166,7 +167,7 @@ def decoder(protocol: MeterProtocol, keys: list[str] | None, options: Options | 
         if name not in parameters:
             raise typer.BadParameter(f"serves nothing with {protocol.value}", param_hint=_OPTION_NAMES[name])
     if "layouts" in arguments:
-        _check_layouts(arguments["layouts"])
+        _check_layouts(module.find_layout, arguments["layouts"])
     if parsed is not None:
         if not parameters.keys() & {"key", "keys"}:
             raise typer.BadParameter(f"{protocol.value} telegrams have no keys", param_hint="--key")
@@ -177,9 +178,7 @@ def decoder(protocol: MeterProtocol, keys: list[str] | None, options: Options | 
     return partial(decode_stream, **arguments)
 
 
-def _check_layouts(layouts: Sequence[str]) -> None:
-    from node.lmn.dlms.layout import find_layout  # noqa: PLC0415  the codec is imported when its name is known
-
+def _check_layouts(find_layout: Callable[[str], object], layouts: Sequence[str]) -> None:
     for layout in layouts:
         try:
             find_layout(layout)

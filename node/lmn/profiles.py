@@ -71,8 +71,9 @@ class MeterProfile(BaseModel):
     that leave it out, `time_zone` that of stamps without an offset.  `wake_up`: an IEC 62056-21 meter on a battery.
     `mode_e`: DLMS behind the hand-over of IEC 62056-21 at an optical head.
     `layouts` (in a URL with commas between them) say what the lists of a DLMS meter mean that names nothing: shipped
-    ones by name, own ones by file (docs/reference/lmn.md).  `map` says the same of a Modbus meter's registers:
-    `sunspec` for one that describes itself, a shipped table by name, an own one by file.
+    ones by name, own ones by file (docs/reference/lmn.md); for wireless meters tables of makers' formats.  `map` says
+    the same of a Modbus meter's registers: `sunspec` for one that describes itself, a shipped table by name, an own one
+    by file.
     `fuse_a`: the fuse of the connection that it is behind, in ampere: readings over what that carries are held back.
     `pages` of an M-Bus meter that has several: what selects each of those to be read (`default`, B1, 50A0), in order.
     """

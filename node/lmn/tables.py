@@ -11,6 +11,7 @@ import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from enum import Enum
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Final, TypeVar
@@ -37,6 +38,15 @@ def _unit(symbol: object) -> object:
 
 ObisField = Annotated[Obis | None, BeforeValidator(_obis)]
 UnitField = Annotated[int | None, BeforeValidator(_unit)]
+
+
+class Certainty(Enum):
+    """What a table rests on."""
+
+    DOCUMENT = "document"  # the maker's or operator's own description
+    AGREE = "agree"  # independent public sources say the same
+    ONE = "one"  # one source
+    SEEN = "seen"  # telegrams alone, checked by sums
 
 
 class Part(BaseModel):

@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from enum import Enum
 from functools import cache
 from typing import Final, Literal
 
@@ -25,7 +24,7 @@ from pydantic import Field, model_validator
 from node.lmn.dlms.axdr import INTEGER_TYPES, Data, Type
 from node.lmn.dlms.clock import CosemDateTime
 from node.lmn.dlms.values import TEXT_TYPES, reading_of
-from node.lmn.tables import ObisField, Part, Table, UnitField, find_table, shipped_tables
+from node.lmn.tables import Certainty, ObisField, Part, Table, UnitField, find_table, shipped_tables
 from protocol.metering.obis import Obis
 from protocol.metering.reading import Quality, Reading
 
@@ -34,15 +33,6 @@ _GROUPS: Final = {"text": TEXT_TYPES, "number": INTEGER_TYPES - {Type.BCD}, "any
 _ACCEPTED: Final[Mapping[str, frozenset[Type]]] = {**_TYPES, **_GROUPS}
 _ROLE_SIZES: Final = {"clock": 12, "date": 5, "time": 4}  # of COSEM's date_time, date and time
 _METER_NUMBER: Final = Obis(0, 0, 96, 1, 0, 255)
-
-
-class Certainty(Enum):
-    """What a layout rests on."""
-
-    DOCUMENT = "document"  # the maker's or operator's own description
-    AGREE = "agree"  # independent public sources say the same
-    ONE = "one"  # one source
-    SEEN = "seen"  # telegrams alone, checked by sums
 
 
 class Scale(Part):

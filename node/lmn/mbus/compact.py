@@ -10,6 +10,7 @@ and what was used last is kept longest.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from typing import Final
 
 from node.lmn.mbus.crc import crc16
@@ -26,10 +27,15 @@ def signature_of(layout: Layout) -> int:
 
 
 class FormatCache:
-    """Signature to headers; at most `count_max` of them, the least recently used goes first."""
+    """
+    Signature to headers; at most `count_max` are learnt, and of these the least recently used goes first.
 
-    def __init__(self, count_max: int = FORMAT_COUNT_MAX) -> None:
+    `known` are headers that makers' meters are known to use: they need no full telegram and never go.
+    """
+
+    def __init__(self, count_max: int = FORMAT_COUNT_MAX, known: Iterable[Layout] = ()) -> None:
         self._layouts: OrderedDict[int, Layout] = OrderedDict()
+        self._known = {signature_of(layout): layout for layout in known}
         self._count_max = count_max
 
     def __len__(self) -> int:
@@ -54,9 +60,12 @@ class FormatCache:
             raise RemoteProtocolError("compact_frame_size", "no room for signature and CRC", offset=0)
         signature = int.from_bytes(data[:2], "little")
         layout = self._layouts.get(signature)
+        if layout is not None:
+            self._layouts.move_to_end(signature)
+        else:
+            layout = self._known.get(signature)
         if layout is None:
             raise RemoteProtocolError("compact_format_unknown", "no full telegram of this format was seen yet")
-        self._layouts.move_to_end(signature)
         items = list(parse_with_layout(layout, data[4:]))
         if crc16(rebuild(items)) != int.from_bytes(data[2:4], "little"):
             raise RemoteProtocolError("compact_frame_crc", "the rebuilt telegram has another check sum")

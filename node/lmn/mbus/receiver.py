@@ -9,6 +9,9 @@ Two addresses may differ: the radio module's on the link, the meter's in the tra
 device and its key; the module's is noted in the reading's record.  A meter that has a key is only believed under it:
 otherwise anybody could leave the encryption away and speak in its name.
 
+What is in a maker's own format is read by tables (`node.lmn.mbus.makers`), where the meter has no key; its octets are a
+reading as well, and nothing of it is for billing.
+
 `accept_decrypted` is for the `decode` command: recordings are often published with the ciphertext replaced by its
 plaintext. Such readings are marked unverified, and a gateway never turns it on.
 """
@@ -42,7 +45,10 @@ from node.lmn.mbus.layers import (
     take_fragment,
     take_transport,
 )
+from node.lmn.mbus.makers.diehl import is_intact_real_data, is_real_data, named_address, open_real_data
+from node.lmn.mbus.makers.reader import FormatBook, Named
 from node.lmn.mbus.records import IDLE_FILLER, Item, ManufacturerData, Record, is_makers_format, parse_records
+from node.lmn.mbus.values import VARIABLE
 from protocol.errors import RemoteProtocolError
 from protocol.metering.reading import Quality, Reading
 
@@ -63,13 +69,16 @@ class LayerReceiver:
         accept_decrypted: bool = False,
         check_counters: bool = True,
         counters: Mapping[str, int] | None = None,
+        formats: FormatBook | None = None,
     ) -> None:
         self._keys = keys or KeyStore()
         self._accept_decrypted = accept_decrypted
         self._check_counters = check_counters
         self.counters: OrderedDict[str, int] = OrderedDict(counters or {})
+        self._makers = formats or FormatBook()
+        known = tuple(self._makers.headers())
         # What anyone could have sent must not teach headers to telegrams that came under a key.
-        self._formats = {True: FormatCache(), False: FormatCache()}
+        self._formats = {True: FormatCache(known=known), False: FormatCache(known=known)}
         self._fragments: OrderedDict[DeviceAddress | None, list[Fragment]] = OrderedDict()
 
     def decode_layers(
@@ -98,7 +107,7 @@ class LayerReceiver:
             if not data:
                 raise RemoteProtocolError("afl_empty", "no transport layer")
         if 0xA0 <= data[0] <= 0xB7 and sender is not None:
-            return [_manufacturer_reading(sender, data[0], data[1:], received_at)]
+            return self._makers_telegram(sender, data, received_at)
         transport = take_transport(data)
         if transport.content == NO_DATA:  # an acknowledgement: it says nothing that a key could vouch for
             return []
@@ -106,7 +115,7 @@ class LayerReceiver:
         if address is None:
             raise RemoteProtocolError("no_address", "a secured telegram that does not say whose it is")
         if transport.mode >= MANUFACTURER_MODE_MIN:
-            return [_manufacturer_reading(address, transport.ci, transport.data, received_at)]
+            return self._real_data(address, data, transport, received_at)
         plain, clear, opened = self._open_transport(address, transport, fragment, data)
         verified = opened if opened is not None else verified
         if verified is None and self._keys.must_be_secured(address):
@@ -152,7 +161,54 @@ class LayerReceiver:
         readings = readings_of(items, context)
         if outside:  # read apart, so that no clock or flag in the clear has a say in what came under the key
             readings += readings_of(outside, replace(context, quality=Quality.UNVERIFIED))
+        if content != COMPACT:
+            readings += self._inside(address, [*items, *outside], context)
         return readings
+
+    def _inside(self, address: DeviceAddress, items: list[Item], context: Context) -> list[Reading]:
+        """What a maker put behind DIF 0F, or into a record of its own."""
+        found: list[Named] = []
+        for item in items:
+            if isinstance(item, ManufacturerData):
+                found += [] if item.is_tail else self._makers.in_data(address, item.octets)
+            elif item.header.data.field == VARIABLE and not item.header.value.understood:
+                found += self._makers.in_record(address, item)
+        return _readings_named(found, context)
+
+    def _makers_telegram(self, sender: DeviceAddress, layer: bytes, received_at: datetime | None) -> list[Reading]:
+        address = named_address(sender, layer)
+        raw = _manufacturer_reading(address, layer[0], layer[1:], received_at)
+        if self._keys.must_be_secured(address) or self._keys.must_be_secured(sender):
+            return [raw]
+        context = Context(_text(address), address.medium_of_records, 0, received_at)
+        return [*_readings_named(self._makers.behind_ci(sender, layer), context), raw]
+
+    def _real_data(
+        self, sender: DeviceAddress, layer: bytes, transport: Transport, received_at: datetime | None
+    ) -> list[Reading]:
+        """Records under Diehl's cipher; any other telegram of a maker's security mode stays octets."""
+        address = named_address(sender, layer)
+        raw = _manufacturer_reading(address, transport.ci, transport.data, received_at)
+        is_open = is_real_data(sender.manufacturer, layer) and not self._keys.must_be_secured(address)
+        if not is_open or self._keys.must_be_secured(sender):
+            return [raw]
+        plain = transport.data
+        is_recording = self._accept_decrypted and is_intact_real_data(layer, plain)
+        opened = plain if is_recording else open_real_data(sender, layer)
+        if opened is None:
+            return [raw]
+        try:
+            items = list(parse_records(opened))
+        except RemoteProtocolError:
+            return [raw]
+        if is_makers_format(items):  # another key, whose sum fits by chance
+            return [raw]
+        quality = Quality.UNVERIFIED if is_recording else Quality.NOT_FOR_BILLING
+        context = Context(
+            _text(address), address.medium_of_records, transport.header.status, received_at, quality,
+            {"format": "diehl-real-data"},
+        )  # fmt: skip
+        return readings_of(items, context)
 
     def _open_session(self, sender: DeviceAddress, extended: ExtendedLink, data: bytes) -> tuple[bytes, bool | None]:
         if len(data) < 2:
@@ -300,6 +356,16 @@ def _checked(data: bytes) -> bytes:
     if crc16(data[2:]) != int.from_bytes(data[:2], "little"):
         raise RemoteProtocolError("payload_crc", "the extended link layer's payload is damaged", offset=0)
     return data[2:]
+
+
+def _readings_named(found: list[Named], context: Context) -> list[Reading]:
+    """What tables name; never for billing, and of a doubtful telegram still doubtful."""
+    quality = context.quality if context.quality is not Quality.VALID else Quality.NOT_FOR_BILLING
+    readings = readings_of((each.record for each in found), replace(context, quality=quality))
+    return [
+        replace(reading, record={**reading.record, **each.extra})
+        for reading, each in zip(readings, found, strict=True)
+    ]  # fmt: skip
 
 
 def _manufacturer_reading(address: DeviceAddress, ci: int, data: bytes, received_at: datetime | None) -> Reading:

@@ -11,6 +11,8 @@ import trio
 from node.lmn.counters import ReplayCounters
 from node.lmn.mbus.device import DeviceAddress
 from node.lmn.mbus.keys import KeyStore
+from node.lmn.mbus.makers.reader import FormatBook
+from node.lmn.mbus.makers.table import find_format
 from node.lmn.mbus.secured import SecuredMeters
 from node.lmn.profiles import ANY_METER, MeterProfile
 from node.lmn.session import Batch, Clock, Driver, LmnStores, datetimes
@@ -36,6 +38,8 @@ class WirelessPush:
         if framing is None:
             raise LocalProtocolError(f"the address of a radio meter names its receiver: {', '.join(_FRAMINGS)}")
         self._framing = framing
+        named = dict.fromkeys(name for each in profiles for name in each.layouts)
+        self._formats = FormatBook(tuple(map(find_format, named)))
         self._gateway = _radio_address(gateway, framing) if gateway else None
 
     async def listen(self, stream: trio.abc.Stream, clock: Clock) -> AsyncGenerator[Batch, None]:
@@ -58,7 +62,7 @@ class WirelessPush:
             each.name_on_bus: key for each in self._profiles if (key := each.key("encryption")) is not None
         })  # fmt: skip
         taken = ReplayCounters(self._counters, self._profiles[0].device, keys.key_named)
-        return SecuredMeters(Receiver(keys, counters=taken.highest()), taken)
+        return SecuredMeters(Receiver(keys, counters=taken.highest(), formats=self._formats), taken)
 
 
 def _radio_address(device: str, framing: driver.Framing) -> DeviceAddress:

@@ -9,16 +9,19 @@ recording may be looked at twice.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from node.lmn.mbus.keys import KeyStore
+from node.lmn.mbus.makers.reader import FormatBook
+from node.lmn.mbus.makers.table import find_format
 from node.lmn.wmbus.framing import AmberReader, Event, ImstReader, LineReader, RawReader, Reader
 from node.lmn.wmbus.link import SND_IR, SND_NR
 from node.lmn.wmbus.receiver import Receiver
 from protocol.errors import RemoteProtocolError
 from protocol.metering.reading import Reading
 
+find_layout = find_format  # what `--layout` names with this codec
 _PROBE_SIZE: Final = 16
 _UNASKED: Final = (bytes([SND_NR]), bytes([SND_IR]))  # in second place: no message of a module has these
 _PRINTABLE: Final = frozenset(range(0x20, 0x7F)) | {0x09, 0x0A, 0x0D}
@@ -34,14 +37,17 @@ def reader_for(head: bytes) -> Reader:
 
 
 def decode_stream(
-    chunks: Iterable[bytes], keys: Mapping[str, bytes] | bytes | None = None
+    chunks: Iterable[bytes], keys: Mapping[str, bytes] | bytes | None = None, *, layouts: Sequence[str] = ()
 ) -> Iterator[Reading | RemoteProtocolError]:
     """
     Readings and errors out of a receiver's bytes, however they are cut.
 
-    `keys`: meter number (14 characters or the last eight) to key, or one key for all.
+    `keys`: meter number (14 characters or the last eight) to key, or one key for all.  `layouts` are tables of makers'
+    formats that go before the shipped ones (`node.lmn.mbus.makers`).  Raises LocalProtocolError for a key of another
+    length or no such table.
     """
-    receiver = Receiver(KeyStore.of(keys), accept_decrypted=True, check_counters=False)
+    formats = FormatBook(tuple(map(find_format, layouts)))
+    receiver = Receiver(KeyStore.of(keys), accept_decrypted=True, check_counters=False, formats=formats)
     head = b""
     reader: Reader | None = None
     for chunk in chunks:

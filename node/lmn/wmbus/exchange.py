@@ -17,6 +17,7 @@ from typing import Final
 
 from node.lmn.mbus.device import DeviceAddress
 from node.lmn.mbus.layers import CI_AFL, is_extended_link, take_extended_link, take_fragment, take_transport
+from node.lmn.mbus.makers.diehl import named_address
 from node.lmn.wmbus.link import ACC_DMD, ACC_NR, REQ_UD2, RSP_UD, SND_IR, SND_NKE, SND_NR, take_link_header
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 
@@ -61,7 +62,9 @@ def senders(datagram: bytes) -> tuple[DeviceAddress, ...]:
         meter = take_transport(data).header.address if data else None
     except RemoteProtocolError:
         meter = None
-    return (link.address,) if meter in (None, link.address) else (link.address, meter)
+    named = named_address(link.address, link.rest)
+    meter = named if meter in (None, link.address) else meter
+    return (link.address,) if meter == link.address else (link.address, meter)
 
 
 class DataRequest:
