@@ -25,8 +25,8 @@ _ADVICE: Final = {
     "not_secured": "it speaks in the clear: leave --key out, if it may",
     "ciphered": "a telegram under a key that does not say whose it is: nobody has described how its title is agreed",
     "title_missing": "the key alone does not open it: the telegram names no system title",
-    "dlms_layout": "layouts= in LINK, or --layout, names another table; docs/reference/lmn.md has the form of one of your own",
-    "sunspec_missing": "map= in LINK names a table of registers: a shipped one, or a file of your own (docs/lmn.md)",
+    "dlms_layout": "layouts= in LINK, or --layout, names another table; docs/reference/lmn.md has the form of your own",
+    "sunspec_missing": "map= in LINK names a table of registers, a shipped one or your own (docs/reference/lmn.md)",
     "mode_e_missing": "leave mode_e=1 out: the meter speaks IEC 62056-21 at its head, -p iec62056-21 reads it",
     "noise": "under a key only encrypted telegrams are taken; another protocol, baud= or frame= looks like this too",
 }

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from node.lmn.mbus.compact import signature_of
@@ -16,8 +17,10 @@ from node.lmn.wmbus.driver import OwnMeterFilter
 from node.lmn.wmbus.receiver import Receiver
 from protocol.errors import LocalProtocolError
 from protocol.metering.reading import Quality
-from tests.unit.test_own_vectors import app
+from stromkreis.decode import decode
 
+app = typer.Typer()
+app.command()(decode)
 FOLDER = Path(__file__).parents[1] / "data/meters"
 ROWS = {
     row["id"]: row
