@@ -8,10 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loadtest.lab import metrics
-from loadtest.lab.leverage import largest_leverage, opens
 from loadtest.lab.schemes import SCHEMES, play
 from loadtest.lab.settings import Lab, Row
 from loadtest.lab.views import view_of
+from protocol.dcnet.billing.leverage import (
+    HIDING_INTERVALS_MIN,
+    STAGE_COUNT_MAX,
+    AmountLine,
+    Line,
+    StageLine,
+    hiding_intervals,
+)
 
 Prices = NDArray[np.int64]
 BILLED = ("bill-ttp", "bill-platform", "bill-commitments")
@@ -51,6 +58,19 @@ TARIFFS: dict[str, Callable[[int, int], Prices]] = {
 }  # fmt: skip
 
 
+def hiding(prices: Prices, day: int) -> float:
+    """
+    How many intervals, in effect, one hides among in a bill by these prices: the gateways' own rule.
+
+    Few prices are answered stage by stage, more by the amount alone; the bill covers whole days from 00:00.
+    """
+    line: Line = StageLine(tuple(np.unique(prices, return_inverse=True)[1].tolist()))
+    if len(np.unique(prices)) > STAGE_COUNT_MAX:
+        line = AmountLine(tuple(prices.tolist()))
+    hours = (np.arange(len(prices)) % day * 24 // day).tolist()
+    return hiding_intervals([0] * len(prices), hours, [line])
+
+
 def tariff_rows(lab: Lab) -> list[Row]:
     """
     The EMP asks for a flat bill and one by the tariff, and takes their difference for the dear intervals' load.
@@ -74,16 +94,16 @@ def tariff_rows(lab: Lab) -> list[Row]:
             guess = typical
             if extra > 0:
                 guess = (amounts[name] - amounts["flat"]) * 3_600_000 / (slot_s * extra)
-            leverage = largest_leverage([prices.tolist()], day)
+            hidden_among = hiding(prices, day)
             shown = {"no rules": guess}
             if scheme == "bill-commitments":
-                shown["second edition"] = guess if opens([prices.tolist()], day) else typical
+                shown["second edition"] = guess if hidden_among >= HIDING_INTERVALS_MIN else typical
             for rules, each in shown.items():
                 close = [np.abs(values - truth) <= CLOSE_W for values in (each, typical, rng.permutation(each))]
                 scores = [metrics.proportion(int(hits.sum()), len(hits)) for hits in close]
                 parameters = {
                     "tariff": name, "rules": rules, "slot_s": slot_s, "days": area.days,
-                    "effective_intervals": round(1 / leverage, 1),
+                    "effective_intervals": round(hidden_among, 1),
                 }  # fmt: skip
                 rows.append(Row.scored(scheme, "emp", "tariff", "known_within_100_w", scores, parameters))
     return rows

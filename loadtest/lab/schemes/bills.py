@@ -3,7 +3,7 @@ Schemes that bill: by a third party, by a trusted platform in the meter, by comm
 
 The EMP learns an amount for each household and period.  With commitments it holds a Pedersen commitment for each slot
 besides, which hides its reading perfectly, and may ask for other weights than the tariff's: the rules of
-`loadtest.lab.leverage` say which it gets.
+`protocol.dcnet.billing.leverage` say which it gets.
 """
 
 from __future__ import annotations
