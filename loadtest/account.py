@@ -3,7 +3,7 @@ The conservation law from the books alone: what the totals add up to, and by how
 
 `loadtest.truth` knows the meters and every quarter hour; this knows the node's durable account and the coordinator's
 round ledger, and so needs no clock: it holds for any run, with any churn, of processes that were killed at any moment.
-The account of a gateway goes from its first reading to the registers of the last contribution that opened.  Whether
+The account of a gateway goes from its first reading up by every contribution that opened.  Whether
 the very last one opened may be unknown to a gateway that was killed; then the round ledger says.
 """
 
@@ -26,10 +26,14 @@ from protocol.wire import Outcome
 
 @dataclass(frozen=True, slots=True)
 class EnergyBalance:
-    """Sums of the energy slots, at the schema's scalers: of all opened totals, and of all accounts."""
+    """
+    Sums of the energy slots, at the schema's scalers: of all opened totals, of all accounts, and of what the registers
+    at the last included contributions show beyond their accounts: energy of missed rounds, which is still to come.
+    """
 
     opened: tuple[int, ...]
     accounts: tuple[int, ...]
+    carried: tuple[int, ...]
     gateways: int
 
     @property
@@ -54,18 +58,19 @@ def flown(
         for index in energy:
             sums[index] += signed(each.total[index])
         counted.update((members[each.epoch, each.ring][i], each.epoch, each.round) for i in positions_of(each.roster))
-    moved = [0] * len(schema.slots)
+    moved, carried = [0] * len(schema.slots), [0] * len(schema.slots)
     gateways = 0
     for directory in nodes:
         with _opened(directory) as accounts:
             for gateway, account in _accounts(accounts).items():
                 gateways += 1
-                last, end = accounts.last_contribution(gateway), account.opened
+                last, end = accounts.last_contribution(gateway), account.energies
                 if last is not None and not last.settled and (gateway, last.epoch, last.round) in counted:
-                    end = last.registers
+                    end = last.energies
                 for index in energy:
-                    moved[index] += end[index] - account.first[index]
-    return EnergyBalance(tuple(sums[i] for i in energy), tuple(moved[i] for i in energy), gateways)
+                    moved[index] += end[index].contributed - account.first[index]
+                    carried[index] += end[index].carried
+    return EnergyBalance(*(tuple(each[i] for i in energy) for each in (sums, moved, carried)), gateways)
 
 
 def accounts_of(directory: Path) -> dict[str, Account]:

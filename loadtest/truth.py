@@ -2,10 +2,11 @@
 Ground truth: what every opened total must be, slot by slot, from the simulated meters' own registers.
 
 The checker knows what no part of the system knows: every household's register in every quarter hour.  It walks the
-coordinator's round ledger in time and keeps, for each gateway, the quarter hour of the last round that opened with it.
-Energy is the difference since then (docs/explanation/protocol.md, section 4), so a round that was lost must reappear
-in the next one and nothing may appear twice; power is a snapshot; slot 0 counts.  Conservation is checked apart from
-the slots, on the sums of a whole run: two faults that cancel in one are seen in the other.
+coordinator's round ledger in time and keeps each gateway's account, which follows from its meters and from the rounds
+that opened with it: energy of a round that was lost comes back in parts (docs/explanation/protocol.md, section 4), and
+nothing may appear twice; power is a snapshot; slot 0 counts.  Conservation is checked apart from the slots, on the sums
+of a whole run: two faults that cancel in one are seen in the other.  What the meters counted and no total holds yet is
+what the gateways still carry, and is told.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from loadtest.households import Registers, SimulatedMeter
+from protocol.dcnet.discipline.carried_energy import EnergyAccount, contribute
 from protocol.dcnet.setup.schema import WORD_MODULUS, Kind, Schema, Slot, signed
 
 _REGISTERS = {  # where a slot's OBIS code is found among the registers, and at which power of ten
@@ -60,7 +62,10 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the round ledger is worth.  Energies are sums over all opened totals."""
+    """
+    What the round ledger is worth.  Energies are sums over all opened totals; `carried` are how many gateways have
+    energy of missed rounds to release, `carried_wh` how much: the meters' counts less the accounts.
+    """
 
     opened: int
     void: int
@@ -68,6 +73,8 @@ class Verdict:
     conservation_error_wh: Decimal
     energy_import_wh: Decimal
     energy_export_wh: Decimal
+    carried: int
+    carried_wh: Decimal
 
     @property
     def exact(self) -> bool:
@@ -88,7 +95,7 @@ def check(
     `base_q` is the quarter hour whose registers every gateway began from.  A roster with a gateway that has no meters
     here, or a total of another length than the schema, counts as a difference of slot 0.
     """
-    last_q: dict[str, int] = {}
+    accounts: dict[str, list[EnergyAccount]] = {}
     sums = [0] * len(schema.slots)
     opened = void = 0
     differences: list[Difference] = []
@@ -105,31 +112,51 @@ def check(
                 )
             )
             continue
+        expected = [0] * len(schema.slots)
+        for name in row.roster:
+            account = accounts.get(name) or [_first(slot, meters[name], base_q) for slot in schema.slots]
+            accounts[name] = []
+            for index, (slot, before) in enumerate(zip(schema.slots, account, strict=True)):
+                word, after = _contribution(slot, meters[name], row.q, before)
+                expected[index] += word
+                accounts[name].append(after)
         for index, slot in enumerate(schema.slots):
-            expected = sum(_contribution(slot, meters[name], row.q, last_q.get(name, base_q)) for name in row.roster)
             found = signed(row.total[index] % WORD_MODULUS)
             sums[index] += found
-            if (found - expected) % WORD_MODULUS:
-                differences.append(Difference(row.epoch, row.ring, row.round, slot.name, expected, found))
-        last_q.update((name, row.q) for name in row.roster)
-    error_wh = Decimal(0)
+            if (found - expected[index]) % WORD_MODULUS:
+                differences.append(Difference(row.epoch, row.ring, row.round, slot.name, expected[index], found))
+    error_wh = carried_wh = Decimal(0)
     energies = {"1-0:1.8.0*255": Decimal(0), "1-0:2.8.0*255": Decimal(0)}
-    for index, slot in enumerate(schema.slots):
-        if slot.kind is Kind.ENERGY:
-            flown = sum(_contribution(slot, meters[name], q, base_q) for name, q in last_q.items())
-            error_wh += abs(Decimal(sums[index] - flown).scaleb(slot.scaler))
-            energies[str(slot.obis)] = Decimal(sums[index]).scaleb(slot.scaler)
-    return Verdict(opened, void, tuple(differences), error_wh, *energies.values())
+    energy = [index for index, slot in enumerate(schema.slots) if slot.kind is Kind.ENERGY]
+    for index in energy:
+        slot = schema.slots[index]
+        moved = sum(
+            account[index].contributed - _first(slot, meters[name], base_q).contributed
+            for name, account in accounts.items()
+        )
+        error_wh += abs(Decimal(sums[index] - moved).scaleb(slot.scaler))
+        carried_wh += Decimal(sum(account[index].carried for account in accounts.values())).scaleb(slot.scaler)
+        energies[str(slot.obis)] = Decimal(sums[index]).scaleb(slot.scaler)
+    carried = sum(any(account[index].carried for index in energy) for account in accounts.values())
+    return Verdict(opened, void, tuple(differences), error_wh, *energies.values(), carried, carried_wh)
 
 
-def _contribution(slot: Slot, meters: Sequence[SimulatedMeter], q: int, since_q: int) -> int:
+def _first(slot: Slot, meters: Sequence[SimulatedMeter], q: int) -> EnergyAccount:
+    register = sum(_at(slot, meter.registers(q)) for meter in meters) if slot.kind is Kind.ENERGY else 0
+    return EnergyAccount(register, register)
+
+
+def _contribution(
+    slot: Slot, meters: Sequence[SimulatedMeter], q: int, account: EnergyAccount
+) -> tuple[int, EnergyAccount]:
     match slot.kind:
         case Kind.COUNT:
-            return 1
+            return 1, account
         case Kind.POWER:
-            return sum(_at(slot, meter.registers(q)) for meter in meters)
+            return sum(_at(slot, meter.registers(q)) for meter in meters), account
         case Kind.ENERGY:
-            return sum(_at(slot, meter.registers(q)) - _at(slot, meter.registers(since_q)) for meter in meters)
+            register = sum(_at(slot, meter.registers(q)) for meter in meters)
+            return contribute(account, register, q, length_s=1)
 
 
 def _at(slot: Slot, registers: Registers) -> int:

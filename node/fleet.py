@@ -193,6 +193,7 @@ async def run(
                         running.append(gateway)
                         gateway_nursery.start_soon(gateway.run)
                     metrics.gateways(len(running))
+                    metrics.carrying(lambda: sum(each.is_carrying for each in running))
                     metrics.time_lapse(is_on=config.policy.time_lapse)
                     metrics.certificates(_certificate_ends(hosted))
                     log.info("%d gateways run, monitoring at %s", len(running), address)

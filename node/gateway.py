@@ -143,6 +143,11 @@ class Gateway:
         """The highest epoch whose layout was verified."""
         return self._epochs.newest_epoch
 
+    @property
+    def is_carrying(self) -> bool:
+        """Whether energy of missed rounds is still to be released."""
+        return self._epochs.is_carrying
+
     def unsettled(self) -> tuple[int, int] | None:
         """The (epoch, round) of a contribution whose result the coordinator is asked for."""
         return self._epochs.unsettled()

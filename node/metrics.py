@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -26,6 +26,10 @@ class NodeMetrics:
             "Whether metering time may run faster than real time here (1), which hides no reading, or not (0)",
             registry=registry,
         )
+        self._carrying = Gauge(
+            "stromkreis_node_carrying_gateways", "Gateways that still release energy of rounds that they missed",
+            registry=registry,
+        )  # fmt: skip
         self._heads = Gauge("stromkreis_node_heads", "Rings whose head is in this process", registry=registry)
         self._settled = Counter(
             "stromkreis_node_contributions", "Contributions whose round ended", ["outcome"], registry=registry
@@ -80,6 +84,10 @@ class NodeMetrics:
     def time_lapse(self, *, is_on: bool) -> None:
         """Whether this node takes part in a time lapse."""
         self._time_lapse.set(is_on)
+
+    def carrying(self, count: Callable[[], int]) -> None:
+        """How many gateways still release energy of missed rounds: asked for when the metrics are read."""
+        self._carrying.set_function(count)
 
     def heads(self, change: int) -> None:
         """A gateway became head, or ceased to be."""

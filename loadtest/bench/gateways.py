@@ -34,6 +34,7 @@ from node.storage.repositories.accounts import AccountRepository
 from node.storage.repositories.metering_log import MeteringLogRepository
 from protocol import wire
 from protocol.dcnet.crypto.suite import StandardSuite, derive
+from protocol.dcnet.discipline.carried_energy import EnergyAccount, contribute
 from protocol.dcnet.machines.effects import Ended
 from protocol.dcnet.machines.ledger import RoundLedger
 from protocol.dcnet.machines.masks import Fleet
@@ -41,6 +42,7 @@ from protocol.dcnet.setup.rings import Member, RingView, Timing, positions_of
 from protocol.dcnet.setup.schema import Kind, Schema, Slot
 from protocol.dcnet.setup.secrets import EpochSecrets
 from protocol.link import Keypair, LinkContext
+from protocol.metering.interval import QUARTER_HOURS
 from protocol.metering.obis import Obis
 from protocol.metering.reading import Quality
 from protocol.metering.units import unit_code
@@ -190,8 +192,8 @@ class Process:
         module = SimpleNamespace(identity=identity, curve=ring.curves[position], sign=lambda _text: bytes(64))
         context = MembershipContext(
             self.suite, cast(SecurityModule, module), self.link, contributions, self.metrics, self.clock,
-            to_coordinator, lambda: None, lambda _position, _text, _signature: None, "tcp://127.0.0.1:*", None,
-            relay=False, fleet=self.fleet,
+            QUARTER_HOURS, to_coordinator, lambda: None, lambda _position, _text, _signature: None,
+            "tcp://127.0.0.1:*", None, relay=False, fleet=self.fleet,
         )  # fmt: skip
         return Membership(context, view, ring.secrets[position])
 
@@ -200,19 +202,20 @@ class EnergyCheck:
     """What a ring's totals must be: every opened one is held against the registers of its roster."""
 
     def __init__(self, n: int) -> None:
-        self._opened = [0] * n  # the round up to which each gateway's energy has been counted
+        self._accounts = [EnergyAccount(0, 0)] * n
 
     def check(self, ended: Ended) -> None:
-        """Raises ValueError where a total is not the exact sum; energy of rounds that were missed rides along."""
+        """Raises ValueError where a total is not the exact sum, energy of missed rounds coming back in parts."""
         if ended.outcome is not wire.Outcome.OPENED:
             return
         who = positions_of(ended.roster)
-        until = ended.round + 1
-        energy = sum((i + 1) * (until - self._opened[i]) for i in who)
+        energy = 0
+        for i in who:
+            register = (i + 1) * (ended.round + 1)
+            moved, self._accounts[i] = contribute(self._accounts[i], register, ended.round, length_s=1)
+            energy += moved
         if ended.total != (len(who), *[energy] * (SLOTS - 2), sum(who)):
             raise ValueError("a ring opened something else than the sum of its roster")
-        for i in who:
-            self._opened[i] = until
 
 
 async def wait_until(clock: Callable[[], float], due_s: float) -> None:

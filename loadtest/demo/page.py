@@ -43,6 +43,7 @@ def _cards(report: Report) -> list[tuple[str, str, str]]:
     both = report.sent_bytes_per_gateway_round + report.received_bytes_per_gateway_round
     return [
         ("Totals", "exact" if report.exact else "wrong", f"{report.conservation_error_wh:g} Wh lost"),
+        ("Still carried", f"{report.carried_wh:,.1f} Wh", f"of missed rounds, by {report.carrying} gateways"),
         ("Ring rounds", f"{report.opened:,}", f"opened; {report.void} void, {report.retries} retries"),
         ("Round latency", f"{report.round_ms_p50:g} ms", f"median; 95 % within {report.round_ms_p95:g} ms"),
         ("CPU", f"{report.cpu_ms_per_gateway_round:.2f} ms", "a gateway and round"),

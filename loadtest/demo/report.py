@@ -154,6 +154,8 @@ class Report:
     opened_of_expected: float
     energy_import_wh: float
     energy_export_wh: float
+    carrying: int
+    carried_wh: float
     difference: str | None
     settings: Settings
     outage: Outage | None
@@ -234,6 +236,8 @@ def make_report(
         opened_of_expected=round(verdict.opened / max(1, recorded.expected), 4),
         energy_import_wh=float(verdict.energy_import_wh),
         energy_export_wh=float(verdict.energy_export_wh),
+        carrying=verdict.carried,
+        carried_wh=float(verdict.carried_wh),
         difference=str(verdict.differences[0]) if verdict.differences else None,
         settings=_settings(settings, origin_unix_s),
         outage=outage,
@@ -301,6 +305,10 @@ def print_report(report: Report, path: Path, console: Console) -> None:
         ("energy", f"{report.energy_import_wh:,.1f} Wh taken, {report.energy_export_wh:,.1f} Wh fed in"),
         ("exact", "yes, every slot of every total" if report.exact else "NO"),
         ("energy lost", f"{report.conservation_error_wh:g} Wh"),
+        (
+            "still carried",
+            f"{report.carried_wh:,.1f} Wh of missed rounds, which {report.carrying} gateways release slowly",
+        ),
         ("killed", f"{report.killed} gateways without warning, {report.recovered} of them back in a total"),
         ("a round took", f"{report.round_ms_p50:g} ms (median), {report.round_ms_p95:g} ms (95 of 100)"),
         (

@@ -12,6 +12,7 @@ from protocol import wire
 from protocol.dcnet.crypto.suite import Suite
 from protocol.dcnet.machines.masks import Fleet
 from protocol.link import LinkContext
+from protocol.metering.interval import RegistrationGrid
 
 RELAY = "relay:"  # the endpoint of a head that cannot accept connections
 
@@ -45,6 +46,7 @@ class MembershipContext:
     contributions: Contributions
     metrics: NodeMetrics
     clock: Callable[[], float]
+    grid: RegistrationGrid  # the epoch's
     to_coordinator: Callable[[wire.Message], None]
     account_moved: Callable[[], None]
     verify_member: Callable[[int, bytes, bytes], None]  # position, text, signature

@@ -1,13 +1,13 @@
 """
 From register values to what a gateway puts into a ring, and back from results to what still has to go.
 
-Energy slots are differences of a cumulative register since the last contribution that is known to have been opened
-(docs/explanation/protocol.md, "Carried energy"), so energy of rounds that were missed or void rides in the next one
-and is never lost and never counted twice.  Snapshots (power) go as they are.  The gateway's first reading ever is the
-zero of its account.
+Energy slots are what a cumulative register moved since the last contribution that is known to have been opened
+(docs/explanation/protocol.md, "Carried energy").  Energy of rounds that were missed or void comes back in small parts
+(protocol.dcnet.discipline.carried_energy) and is never lost and never counted twice.  Snapshots (power) go as they
+are.  The gateway's first reading ever is the zero of its account.
 
 A ring may want noise in a slot: it is drawn when the contribution is built, is durable with it, and goes into the sum
-alone.  The account moves by the true registers, so no noise is carried, taken back or counted twice.
+alone.  The account moves by what was contributed without it, so no noise is carried, taken back or counted twice.
 
 One interval is contributed once: a round gets the vector that was made durable for it, also after a restart, and an
 interval not after the last contributed one gets none.
@@ -27,7 +27,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -38,6 +38,7 @@ from node.storage.engine import Statement
 from node.storage.repositories.accounts import Account, ContributionRecord
 from node.storage.repositories.bills import CommittedValue
 from protocol.dcnet.crypto.noise import RandomBits, noise_share
+from protocol.dcnet.discipline.carried_energy import UNLIMITED, EnergyAccount, contribute
 from protocol.dcnet.machines.effects import Attempted, Progress, Settled
 from protocol.dcnet.machines.masks import Words, words_from_bytes
 from protocol.dcnet.machines.member import Resume
@@ -45,6 +46,7 @@ from protocol.dcnet.setup.ranges import contribution_limit
 from protocol.dcnet.setup.rings import RingView
 from protocol.dcnet.setup.schema import WORD_MODULUS, Kind, Schema, signed
 from protocol.errors import StromkreisError
+from protocol.metering.interval import QUARTER_HOUR_S
 
 log = logging.getLogger(__name__)
 _KEEP_COMMITTED_S = 100 * 86_400
@@ -54,8 +56,9 @@ _KEEP_COMMITTED_S = 100 * 86_400
 class Contribution:
     """What goes into one round."""
 
-    registers: Registers  # committed ones as far as they are contributed: the account moves to them
-    since: tuple[int, ...]  # the account that the energies are differences to
+    registers: Registers
+    since: tuple[EnergyAccount, ...]  # the account that the energies follow from
+    energies: tuple[EnergyAccount, ...]  # the account once it is opened
     vector: Words
     blindings: tuple[int, ...] = ()
 
@@ -108,20 +111,20 @@ class Contributions:
         self._cursor = cursor
         self._gateway = gateway
         self._schema = schema
-        self._opened: tuple[int, ...] | None = None
+        self._opened: tuple[EnergyAccount, ...] | None = None
         self._built: dict[tuple[int, int], Contribution] = {}
         self._last_interval_s = -1
         self._last: tuple[int, Resume] | None = None
         self._lock = trio.Lock()
         account, last = accounts.account(gateway), accounts.last_contribution(gateway)
         if account is not None:
-            self._opened = account.opened
+            self._opened = account.energies
         if last is not None:
             self._last_interval_s = last.interval_s
             self._last = last.epoch, Resume(last.round, last.attempt, Progress(last.progress), last.settled)
             self._built[last.epoch, last.round] = Contribution(
-                Registers(last.interval_s, last.registers), self._opened or (), words_from_bytes(last.vector),
-                last.blindings,
+                Registers(last.interval_s, last.registers), self._opened or (), last.energies,
+                words_from_bytes(last.vector), last.blindings,
             )  # fmt: skip
 
     async def first_reading(self, values: tuple[int, ...]) -> None:
@@ -129,7 +132,7 @@ class Contributions:
         if self._opened is not None:
             return
         await self._durably(self._accounts.begin(self._gateway, values))
-        self._opened = values
+        self._opened = tuple(EnergyAccount(each, each) for each in values)
 
     async def _durably(self, write: Coroutine[Any, Any, None]) -> None:
         """Through a cancellation, which may come with an epoch's end: what is on the disk is what we remember."""
@@ -156,34 +159,51 @@ class Contributions:
         """What the member machine must know of its past in this epoch."""
         return self._last[1] if self._last is not None and self._last[0] == epoch else None
 
-    def build(self, view: RingView, round_: int, registers: Registers) -> Contribution | None:
-        """The contribution for a round; None where this interval must not be contributed (again)."""
+    @property
+    def is_carrying(self) -> bool:
+        """Whether energy of missed rounds is still to be released, as of the last contribution that is settled."""
+        return self._opened is not None and any(
+            slot.kind is Kind.ENERGY and each.carried
+            for slot, each in zip(self._schema.slots, self._opened, strict=True)
+        )
+
+    def build(
+        self, view: RingView, round_: int, registers: Registers, *, length_s: int = QUARTER_HOUR_S
+    ) -> Contribution | None:
+        """
+        The contribution for a round; None where this interval must not be contributed (again).
+
+        `length_s` is that of the epoch's intervals.
+        """
         known = self._built.get((view.epoch, round_))
         if known is not None and ((view.epoch, round_) == self._last_key or known.since == self._opened):
             return known
         if self._opened is None or registers.interval_s <= self._last_interval_s or self.unsettled is not None:
             return None
-        registers = self._within_ranges(view, registers, self._opened)
-        words = []
-        for slot, value, opened in zip(self._schema.slots, registers.values, self._opened, strict=True):
-            if slot.kind is Kind.ENERGY and value < opened:
+        limits = dict(zip(view.committed, map(contribution_limit, view.bits), strict=True))
+        words, energies = [], []
+        for index, (slot, account) in enumerate(zip(self._schema.slots, self._opened, strict=True)):
+            value = registers.values[index]
+            if slot.kind is not Kind.ENERGY:
+                words.append(value % WORD_MODULUS)
+                energies.append(account)
+                continue
+            if value < account.contributed:
                 log.error("gateway %s: register %s has fallen; not contributing", self._gateway, slot.obis)
                 return None
-            words.append((value - opened if slot.kind is Kind.ENERGY else value) % WORD_MODULUS)
+            word, after = contribute(
+                account, value, registers.interval_s, length_s=length_s, limit=limits.get(index, UNLIMITED)
+            )
+            words.append(word)
+            energies.append(after)
         for index, noise in view.noise:
             share = noise_share(noise.epsilon_ppm, noise.sensitivity, view.honest_min)
             words[index] = (words[index] + share.draw(self._random_bits)) % WORD_MODULUS
-        contribution = Contribution(registers, self._opened, np.array(words, dtype=np.uint64), self._blindings())
+        vector = np.array(words, dtype=np.uint64)
+        contribution = Contribution(registers, self._opened, tuple(energies), vector, self._blindings())
         self._built[view.epoch, round_] = contribution
         self._forget_built_but((view.epoch, round_))
         return contribution
-
-    def _within_ranges(self, view: RingView, registers: Registers, opened: tuple[int, ...]) -> Registers:
-        """What is over a committed slot's range stays in the account, and is contributed in the next rounds."""
-        values = list(registers.values)
-        for index, bits in zip(view.committed, view.bits, strict=True):
-            values[index] = min(values[index], opened[index] + contribution_limit(bits))
-        return replace(registers, values=tuple(values))
 
     def _blindings(self) -> tuple[int, ...]:
         """A fresh blinding for each committed slot: it belongs to this contribution, in all its attempts."""
@@ -277,7 +297,7 @@ class Contributions:
                 )
             )  # fmt: skip
             if included:
-                self._opened = contribution.registers.values
+                self._opened = contribution.energies
             self._last = epoch, resume
         finally:
             self._lock.release()
@@ -286,5 +306,5 @@ class Contributions:
 def _record(epoch: int, resume: Resume, contribution: Contribution) -> ContributionRecord:
     return ContributionRecord(
         epoch, resume.round, resume.attempt, contribution.registers.interval_s, int(resume.progress), resume.settled,
-        contribution.registers.values, contribution.vector.tobytes(), contribution.blindings,
+        contribution.registers.values, contribution.vector.tobytes(), contribution.blindings, contribution.energies,
     )  # fmt: skip

@@ -122,6 +122,11 @@ class Epochs:
         """The highest epoch whose layout was verified, -1 before the first."""
         return max((number for number, each in self._epochs.items() if each.membership is not None), default=-1)
 
+    @property
+    def is_carrying(self) -> bool:
+        """Whether energy of missed rounds is still to be released."""
+        return self._account is not None and self._account.is_carrying
+
     def unsettled(self) -> tuple[int, int] | None:
         """
         The (epoch, round) of a contribution whose ring is gone before its result came.
@@ -273,9 +278,9 @@ class Epochs:
             services.trust.check(identity, text, signature, ring.certificates[identity], ring.intermediates)
 
         context = MembershipContext(
-            services.suite, module, services.link, self._account, services.metrics, services.clock, self._post,
-            self._account_moved, verify_member, services.listen, services.public_host, services.relay, services.fleet,
-            ring.commitments,
+            services.suite, module, services.link, self._account, services.metrics, services.clock,
+            registration_grid(epoch.call), self._post, self._account_moved, verify_member, services.listen,
+            services.public_host, services.relay, services.fleet, ring.commitments,
         )  # fmt: skip
         epoch.membership = Membership(context, ring.view, epoch.secrets)
         epoch.nursery.start_soon(epoch.membership.run)

@@ -190,7 +190,8 @@ class Membership:
         if waiting.round < self._offered:  # a clock that was set back; the energy is in what is offered
             self._context.metrics.noted("reading_out_of_order")
             return
-        contribution = contributions.build(self.view, waiting.round, waiting.registers)
+        length_s = self._context.grid.interval_s
+        contribution = contributions.build(self.view, waiting.round, waiting.registers, length_s=length_s)
         if contribution is not None:
             self._offered = waiting.round
             if contribution.registers != waiting.registers:

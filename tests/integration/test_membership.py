@@ -45,6 +45,7 @@ from protocol.dcnet.setup.rings import bitmap
 from protocol.dcnet.setup.schema import DEFAULT_SCHEMA, Schema, Slot
 from protocol.errors import RemoteProtocolError
 from protocol.link import Keypair, LinkContext
+from protocol.metering.interval import QUARTER_HOURS
 
 SUITE = CheapSuite()
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -106,8 +107,8 @@ async def gateway(tmp_path: Path) -> AsyncIterator[Gateway]:
         await contributions.first_reading((1, 100, 0, 0))
         sent: list[wire.Message] = []
         context = MembershipContext(
-            SUITE, keys.open("ESTK0000000001"), link, contributions, NodeMetrics(registry), lambda: 0.0, sent.append,
-            lambda: None, lambda *_: None, "tcp://127.0.0.1:*", None, relay=False,
+            SUITE, keys.open("ESTK0000000001"), link, contributions, NodeMetrics(registry), lambda: 0.0, QUARTER_HOURS,
+            sent.append, lambda: None, lambda *_: None, "tcp://127.0.0.1:*", None, relay=False,
         )  # fmt: skip
         made = Gateway(Membership(context, liar.view, liar.secrets[0]), liar, registry)
         made.sent = sent
@@ -172,7 +173,7 @@ async def test_a_member_that_was_shut_out_does_not_come_back_by_another_link_tha
     async with LinkContext() as link, trio.open_nursery() as nursery:
         context = MembershipContext(
             SUITE, module, link, Contributions(AccountRepository(store), "ESTK0000000001", DEFAULT_SCHEMA),
-            NodeMetrics(registry), lambda: 0.0, lambda _: None, lambda: None, lambda *_: None, "tcp://127.0.0.1:*",
+            NodeMetrics(registry), lambda: 0.0, QUARTER_HOURS, lambda _: None, lambda: None, lambda *_: None, "tcp://127.0.0.1:*",
             None, relay=False,
         )  # fmt: skip
         head = HeadDriver(context, view, 0, {}, lambda _: None, first=(0, 0), secrets=liar.secrets[0])

@@ -123,7 +123,9 @@ async def test_nothing_but_totals_leaves_the_gateways(
     assert any(form in outside for form in forms(max(totals, key=lambda word: word % 2**63)))  # the search can find
     readings = {word for vector in ledger.contributed.values() for word in vector if word > 10**6} - totals
     for account in accounts_of(network.directory / "node").values():
-        readings.update(word for word in (*account.first[1:], *account.opened[1:]) if word > 10**6)
+        readings.update(
+            word for word in (*account.first[1:], *(each.contributed for each in account.energies[1:])) if word > 10**6
+        )
     assert len(readings) > 40
     assert [value for value in readings for form in forms(value) if form in outside] == []
     planted_keys = [*private_keys(keys), *seeds]

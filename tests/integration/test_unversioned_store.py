@@ -97,7 +97,9 @@ async def test_it_keeps_its_data_and_its_open_epoch(directory: Path) -> None:
             assert account is not None
             assert last is not None
             assert account.first == (1, known["first"], known["export"], 0)
-            assert account.opened == (1, known["at"] - known["moves"][7], known["export"], known["power"] - 1)
+            opened = (1, known["at"] - known["moves"][7], known["export"], known["power"] - 1)
+            assert tuple(each.contributed for each in account.energies) == opened
+            assert not any(each.carried for each in account.energies)
             assert (last.epoch, last.round, last.attempt, last.interval_s, last.settled) == (7, 8, 0, 7200, False)
             assert last.registers == (1, known["at"], known["export"], known["power"])
             assert last.vector == struct.pack("<4q", 1, known["moves"][7], 0, known["power"])
@@ -231,8 +233,10 @@ def put_back_in_time(directory: Path) -> None:
     with closing(sqlite3.connect(path)) as now, closing(sqlite3.connect(directory / "old")) as old:
         step001_unversioned.upgrade(old, cipher)
         for gateway, first, opened in now.execute("SELECT * FROM baseline"):
-            values = (cipher.open(f"baseline.{n}", (gateway,), v) for n, v in (("first", first), ("opened", opened)))
-            old.execute("INSERT INTO baseline VALUES (?,?,?)", (gateway, *values))
+            zero = cipher.open("baseline.first", (gateway,), first)
+            accounts = msgpack.unpackb(cipher.open("baseline.opened", (gateway,), opened))
+            contributed = struct.pack(f"<{len(accounts)}q", *(each[0] for each in accounts))
+            old.execute("INSERT INTO baseline VALUES (?,?,?)", (gateway, zero, contributed))
         for *row, content in now.execute("SELECT * FROM contribution"):
             gateway, epoch, round_, _, interval_s, *_ = row
             opened = msgpack.unpackb(cipher.open("contribution", (gateway, epoch, round_, interval_s), content))[:2]

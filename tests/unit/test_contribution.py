@@ -217,8 +217,8 @@ async def test_what_is_on_the_disk_is_what_the_account_knows_also_where_the_task
         assert words(mine.build(NEW, 0, registers(10, 151)))[1] == 1
 
 
-async def test_what_is_over_a_range_is_contributed_in_the_rounds_that_follow(path: Path) -> None:
-    """Ranges of [0, 2^5) and [0, 2^4): 100 units of import and 16 of feed-in go out in 31 + 31 + 31 + 7 and 15 + 1."""
+async def test_what_is_over_a_range_is_released_like_missed_energy(path: Path) -> None:
+    """Ranges of [0, 2^5) and [0, 2^4): of 100 units of import and 16 of feed-in 31 and 15 go out at once."""
     narrow: Any = SimpleNamespace(epoch=0, size=8, noise=(), committed=(1, 2), bits=(5, 4))
     opened = []
     async with account(path, VERIFIED_SCHEMA) as mine:
@@ -232,4 +232,4 @@ async def test_what_is_over_a_range_is_contributed_in_the_rounds_that_follow(pat
         await share(mine, narrow, 3)
         await mine.settled(narrow, Settled(3, included=False))
         opened.append(words(mine.build(narrow, 4, registers(4, 1101, 66, 5))))
-    assert opened == [[1, 31, 15, 5], [1, 31, 1, 5], [1, 31, 0, 5], [1, 8, 0, 5], [1, 8, 0, 5]]
+    assert opened == [[1, 31, 15, 5], [1, 5, 1, 5], [1, 5, 0, 5], [1, 1 + 5, 0, 5], [1, 4, 0, 5]]

@@ -24,6 +24,7 @@ from node.storage.migrations import (
     step002_sealed,
     step003_metering_log,
     step004_blindings,
+    step005_carried_energy,
 )
 
 Step = Callable[[sqlite3.Connection], None]
@@ -33,6 +34,7 @@ STEPS: Final[tuple[Callable[..., None], ...]] = (
     step002_sealed.upgrade,
     step003_metering_log.upgrade,
     step004_blindings.upgrade,
+    step005_carried_energy.upgrade,
 )
 """Those of the node's store, where some need its cipher: see `store_steps`."""
 

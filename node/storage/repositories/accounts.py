@@ -15,21 +15,22 @@ import msgpack
 
 from node.storage.engine import Statement, Store
 from node.storage.repositories.bills import CommittedValue, keep_committed, pack_blindings, unpack_blindings
+from protocol.dcnet.discipline.carried_energy import EnergyAccount
 
 _WORD = 2**64
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Registers at the gateway's first reading, and at its last contribution that is in an opened total."""
+    """Registers at the gateway's first reading, and each slot's account; those of slots without energy say nothing."""
 
     first: tuple[int, ...] = field(repr=False)
-    opened: tuple[int, ...] = field(repr=False)
+    energies: tuple[EnergyAccount, ...] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class ContributionRecord:
-    """A gateway's contribution to one round, and how far the round has come."""
+    """A gateway's contribution to one round, how far that has come, and the account once it is opened."""
 
     epoch: int
     round: int
@@ -39,7 +40,8 @@ class ContributionRecord:
     settled: bool
     registers: tuple[int, ...] = field(repr=False)
     vector: bytes = field(repr=False)
-    blindings: tuple[int, ...] = field(default=(), repr=False)  # of the committed slots
+    blindings: tuple[int, ...] = field(repr=False)  # of the committed slots
+    energies: tuple[EnergyAccount, ...] = field(repr=False)
 
 
 class AccountRepository:
@@ -58,7 +60,7 @@ class AccountRepository:
         for first, opened in self._store.read("SELECT first, opened FROM baseline WHERE gateway=?", gateway):
             return Account(
                 _unpack(self._cipher.open("baseline.first", (gateway,), first)),
-                _unpack(self._cipher.open("baseline.opened", (gateway,), opened)),
+                _unpack_energies(self._cipher.open("baseline.opened", (gateway,), opened)),
             )
         return None
 
@@ -70,18 +72,18 @@ class AccountRepository:
             gateway,
         ):
             row = gateway, epoch, round_, interval_s
-            registers, vector, blindings = msgpack.unpackb(self._cipher.open("contribution", row, content))
+            registers, vector, blindings, energies = msgpack.unpackb(self._cipher.open("contribution", row, content))
             return ContributionRecord(
                 epoch, round_, attempt, interval_s, progress, bool(settled), _unpack(registers), vector,
-                unpack_blindings(blindings),
+                unpack_blindings(blindings), _unpack_energies(energies),
             )  # fmt: skip
         return None
 
     async def begin(self, gateway: str, registers: tuple[int, ...]) -> None:
         """Make a gateway's account; does nothing where there is one.  Durable on return."""
-        first, opened = (
-            self._cipher.seal(column, (gateway,), _pack(registers)) for column in ("baseline.first", "baseline.opened")
-        )
+        energies = _pack_energies([EnergyAccount(each, each) for each in registers])
+        first = self._cipher.seal("baseline.first", (gateway,), _pack(registers))
+        opened = self._cipher.seal("baseline.opened", (gateway,), energies)
         await self._store.write(
             [Statement("INSERT OR IGNORE INTO baseline VALUES (?, ?, ?)", (gateway, first, opened))]
         )
@@ -93,7 +95,9 @@ class AccountRepository:
         `also` is part of the transaction: the cursor of whoever brought the registers.
         """
         row = gateway, record.epoch, record.round, record.interval_s
-        content = msgpack.packb((_pack(record.registers), record.vector, pack_blindings(record.blindings)))
+        content = msgpack.packb(
+            (_pack(record.registers), record.vector, pack_blindings(record.blindings), _pack_energies(record.energies))
+        )
         await self._store.write(
             [
                 Statement(
@@ -115,8 +119,8 @@ class AccountRepository:
         """
         The round of a contribution is over, and those before it are deleted: the account needs the last one only.
 
-        Where it is `included` in an opened total the account moves to its registers, and the values that it committed
-        to wait for their bill; those older than `keep_committed_s` go.  One transaction, durable on return.
+        Where it is `included` in an opened total the account moves by what was contributed, and the values that it
+        committed to wait for their bill; those older than `keep_committed_s` go.  One transaction, durable on return.
         """
         statements = [
             Statement(
@@ -126,7 +130,7 @@ class AccountRepository:
             Statement("DELETE FROM contribution WHERE gateway=? AND interval_s<?", (gateway, record.interval_s)),
         ]
         if included:
-            opened = self._cipher.seal("baseline.opened", (gateway,), _pack(record.registers))
+            opened = self._cipher.seal("baseline.opened", (gateway,), _pack_energies(record.energies))
             statements.append(Statement("UPDATE baseline SET opened=? WHERE gateway=?", (opened, gateway)))
             statements += keep_committed(self._cipher, gateway, record.interval_s, committed, keep_committed_s)
         await self._store.write(statements)
@@ -138,3 +142,12 @@ def _pack(values: tuple[int, ...]) -> bytes:
 
 def _unpack(data: bytes) -> tuple[int, ...]:
     return struct.unpack(f"<{len(data) // 8}q", data)
+
+
+def _pack_energies(accounts: Sequence[EnergyAccount]) -> bytes:
+    rows = [(each.contributed, each.register, each.interval_s, each.absent, each.part) for each in accounts]
+    return bytes(msgpack.packb(rows))
+
+
+def _unpack_energies(data: bytes) -> tuple[EnergyAccount, ...]:
+    return tuple(EnergyAccount(*row) for row in msgpack.unpackb(data))
