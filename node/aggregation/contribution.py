@@ -61,6 +61,7 @@ class Contribution:
     energies: tuple[EnergyAccount, ...]  # the account once it is opened
     vector: Words
     blindings: tuple[int, ...] = ()
+    is_over_range: bool = False  # a committed slot is full, and the rest is carried
 
 
 class SupersededError(StromkreisError):
@@ -200,7 +201,8 @@ class Contributions:
             share = noise_share(noise.epsilon_ppm, noise.sensitivity, view.honest_min)
             words[index] = (words[index] + share.draw(self._random_bits)) % WORD_MODULUS
         vector = np.array(words, dtype=np.uint64)
-        contribution = Contribution(registers, self._opened, tuple(energies), vector, self._blindings())
+        is_full = any(words[index] == limit for index, limit in limits.items())
+        contribution = Contribution(registers, self._opened, tuple(energies), vector, self._blindings(), is_full)
         self._built[view.epoch, round_] = contribution
         self._forget_built_but((view.epoch, round_))
         return contribution

@@ -194,8 +194,8 @@ class Membership:
         contribution = contributions.build(self.view, waiting.round, waiting.registers, length_s=length_s)
         if contribution is not None:
             self._offered = waiting.round
-            if contribution.registers != waiting.registers:
-                self._context.metrics.noted("contribution_over_range")  # what is over it follows in the next rounds
+            if contribution.is_over_range:
+                self._context.metrics.noted("contribution_over_range")
             now_s = self._context.clock()
             await self._carry_out(self._member.offer(waiting.round, contribution.vector, now_s, contribution.blindings))
 
