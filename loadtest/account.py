@@ -70,7 +70,8 @@ def flown(
                 for index in energy:
                     moved[index] += end[index].contributed - account.first[index]
                     carried[index] += end[index].carried
-    return EnergyBalance(*(tuple(each[i] for i in energy) for each in (sums, moved, carried)), gateways)
+    of_energy = [tuple(each[i] for i in energy) for each in (sums, moved, carried)]
+    return EnergyBalance(of_energy[0], of_energy[1], of_energy[2], gateways)
 
 
 def accounts_of(directory: Path) -> dict[str, Account]:

@@ -138,7 +138,8 @@ def check(
         carried_wh += Decimal(sum(account[index].carried for account in accounts.values())).scaleb(slot.scaler)
         energies[str(slot.obis)] = Decimal(sums[index]).scaleb(slot.scaler)
     carried = sum(any(account[index].carried for index in energy) for account in accounts.values())
-    return Verdict(opened, void, tuple(differences), error_wh, *energies.values(), carried, carried_wh)
+    taken_wh, fed_in_wh = energies["1-0:1.8.0*255"], energies["1-0:2.8.0*255"]
+    return Verdict(opened, void, tuple(differences), error_wh, taken_wh, fed_in_wh, carried, carried_wh)
 
 
 def _first(slot: Slot, meters: Sequence[SimulatedMeter], q: int) -> EnergyAccount:

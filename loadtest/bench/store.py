@@ -21,6 +21,7 @@ from loadtest.unsealed import Unsealed
 from node.storage.cipher import Cipher, StorageCipher
 from node.storage.engine import Store
 from node.storage.repositories.accounts import AccountRepository, ContributionRecord
+from protocol.dcnet.discipline.carried_energy import EnergyAccount
 
 _REGISTERS = (1, 61_803_398_874, 2_718_281_828, 1_414)
 _VECTOR = bytes(8 * len(_REGISTERS))
@@ -38,7 +39,8 @@ async def _accounts(path: Path, cipher: Cipher) -> AsyncIterator[AccountReposito
 
 async def _round(accounts: AccountRepository, gateways: int, number: int) -> float:
     """All gateways contribute and, when that is durable, settle: the time in ms."""
-    record = ContributionRecord(1, number, 0, 900 * number, 1, False, _REGISTERS, _VECTOR)
+    energies = tuple(EnergyAccount(each, each, 900 * number) for each in _REGISTERS)
+    record = ContributionRecord(1, number, 0, 900 * number, 1, False, _REGISTERS, _VECTOR, (), energies)
 
     async def contribute(gateway: str) -> None:
         await accounts.contribute(gateway, record)

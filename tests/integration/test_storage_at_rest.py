@@ -19,6 +19,7 @@ from node.storage.engine import Store
 from node.storage.errors import SealError, StoreError
 from node.storage.repositories.accounts import AccountRepository, ContributionRecord
 from node.storage.repositories.bills import BillRepository, CommittedValue
+from protocol.dcnet.discipline.carried_energy import EnergyAccount
 
 CIPHER = StorageCipher(bytes(32))
 GATEWAY = "ESTK0000000001"
@@ -134,7 +135,10 @@ async def opened(path: Path, cipher: Cipher) -> AsyncIterator[Store]:
 
 def record(number: int) -> ContributionRecord:
     secret = STEP + number
-    return ContributionRecord(1, number, 0, 900 * number, 1, False, (1, secret), secret.to_bytes(8, "little"))
+    energies = (EnergyAccount(1, 1), EnergyAccount(secret, secret, 900 * number))
+    return ContributionRecord(
+        1, number, 0, 900 * number, 1, False, (1, secret), secret.to_bytes(8, "little"), (), energies
+    )
 
 
 async def live(accounts: AccountRepository, count: int) -> set[int]:
