@@ -25,8 +25,9 @@ from node.lmn.dlms.security import Keys, protect
 from node.lmn.hdlc.frame import Address, Frame, FrameReader, Kind, crc_x25
 from node.lmn.iec62056_21.checks import block_check, crc16_arc
 from node.lmn.mbus import security
-from node.lmn.mbus.device import DeviceAddress
+from node.lmn.mbus.device import DeviceAddress, manufacturer_code
 from node.lmn.mbus.link import LongFrame, encode_frame
+from node.lmn.mbus.makers.table import shipped_formats
 from node.lmn.sml import crc
 from node.lmn.sml.transport import wrap
 from node.lmn.wmbus.framing import imst_frame
@@ -142,6 +143,29 @@ def _datagram(content: bytes) -> bytes:
     return bytes([len(body)]) + body
 
 
+def _makers(content: bytes) -> bytes:
+    """A maker's own format: whose, is the first octet's to say."""
+    tables = [each for each in shipped_formats() if each.where == "ci"]
+    table = tables[content[0] % len(tables)] if content else tables[0]
+    maker, version, medium = table.meters[0].split()
+    address = DeviceAddress(manufacturer_code(maker), "00000001", int(version, 16), int(medium, 16))
+    begin = table.begins[0] if table.begins else b""
+    body = b"\x44" + address.to_link() + table.ci[0] + begin + content[1:200]
+    return imst_frame(bytes([len(body)]) + body)
+
+
+def _walk_by(content: bytes) -> bytes:
+    address = DeviceAddress(manufacturer_code("QDS"), "00000001", 0x16, 7)
+    inside = b"\x00\x82" + content[:51].ljust(51, b"\x00")
+    body = b"\x44" + address.to_link() + b"\x78\x0d\xff\x5f\x35" + inside
+    return imst_frame(bytes([len(body)]) + body)
+
+
+def _rtl_433(content: bytes) -> bytes:
+    row = {"model": "Wireless-MBus", "data": _datagram(content).hex(), "rssi": -12.5}
+    return json.dumps(row).encode("ascii") + b"\n"
+
+
 def _mode5(content: bytes) -> bytes:
     plain = security.VERIFICATION + content[:174]
     plain += b"\x2f" * (-len(plain) % 16)
@@ -173,7 +197,11 @@ CODECS: dict[str, Codec] = {
         ("dlms/frames.jsonl", "dlms/apdu_vectors.jsonl"),
     ),
     "mbus": Codec(_decoder("mbus"), tuple(partial(_mbus, ci) for ci in (0x72, 0x73, 0x78)), ("mbus/libmbus.jsonl",)),
-    "wmbus": Codec(_decoder("wmbus", _KEY), (_radio, _mode5), ("wmbus/telegrams.jsonl", "wmbus/oms_vectors.jsonl")),
+    "wmbus": Codec(
+        _decoder("wmbus", _KEY),
+        (_radio, _mode5, _makers, _walk_by, _rtl_433),
+        ("wmbus/telegrams.jsonl", "wmbus/oms_vectors.jsonl"),
+    ),
     "iec62056-21": Codec(_decoder("iec62056_21"), (_readout, _p1), ("iec62056_21/readouts.jsonl",)),
     "p1-encrypted": Codec(_decoder("p1", _KEY + _KEY), (_ciphered, _ciphered_p1), ("dsmr/telegrams.jsonl",)),
     "p1": Codec(_decoder("p1"), (_p1,), ("dsmr/telegrams.jsonl",)),

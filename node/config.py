@@ -53,8 +53,10 @@ class GatewayConfig(_Section):
     to keep of it, interval_s=... how often a meter that speaks unasked does, time_zone=Europe/Berlin that of stamps
     without an offset, medium=7 the OBIS group A of meters that leave it out. Addresses: M-Bus 0 to 250, or a
     secondary one such as 12345678, 1ISK0112345678, or 12345678+00000007 with its fabrication number; DLMS
-    CLIENT/LOGICAL/PHYSICAL, with push=1 mbus: for the M-Bus of Austrian meters; wireless M-Bus the radio module
-    imst, amber, amber-rssi, rtl-wmbus or raw, and imst/ID to ask, under the 14 characters ID, meters that listen.
+    CLIENT/LOGICAL/PHYSICAL, with push=1 mbus: for the M-Bus of Austrian meters; wireless M-Bus the receiver
+    imst, amber, amber-rssi, cul, rtl-433, rtl-wmbus or raw, imst:ct with its radio mode (s, t, c or ct), and imst/ID
+    to ask, under the 14 characters ID, meters that listen; rtl://rtl_433 or rtl://rtl_wmbus in place of radio:// starts
+    a program that reads an RTL-SDR stick.
     fuse_a=63 the fuse of its connection in ampere (three phases), which bounds what a reading can be.
     pages=default,B1 M-Bus meters whose pages a command selects. wake_up=1 rouses IEC 62056-21 meters that sleep on a
     battery. A serial line without baud= and frame= has those that its protocol starts with. The contribution is the

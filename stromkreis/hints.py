@@ -28,6 +28,7 @@ _ADVICE: Final = {
     "dlms_layout": "layouts= in LINK, or --layout, names another table; docs/reference/lmn.md has the form of your own",
     "sunspec_missing": "map= in LINK names a table of registers, a shipped one or your own (docs/reference/lmn.md)",
     "mode_e_missing": "leave mode_e=1 out: the meter speaks IEC 62056-21 at its head, -p iec62056-21 reads it",
+    "receiver_refused": "the command V tells a CUL's firmware: it must be one with wireless M-Bus, and have that mode",
     "noise": "under a key only encrypted telegrams are taken; another protocol, baud= or frame= looks like this too",
 }
 

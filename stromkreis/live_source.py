@@ -31,6 +31,7 @@ class LiveByteSource:
         self._settings = line_settings(link)
         self._heard_size = 0
         self._beginning = b""
+        self._why = ""
         self._has_output = False  # anything decoded, or an error reported, since the last hint
 
     def chunks(self) -> Iterator[bytes]:
@@ -44,7 +45,7 @@ class LiveByteSource:
             if data is None:
                 continue
             if not data:
-                typer.echo("the link has ended", err=True)
+                typer.echo(f"the link has ended{self._why}", err=True)
                 return
             self._beginning = self._beginning or data[:_SHOWN_SIZE]
             self._heard_size += len(data)
@@ -60,7 +61,8 @@ class LiveByteSource:
         with trio.move_on_at(until):
             try:
                 return bytes(await self._stream.receive_some(_RECEIVE_SIZE))
-            except trio.BrokenResourceError:
+            except trio.BrokenResourceError as error:
+                self._why = f": {error}" if str(error) else ""
                 return b""
         return None
 

@@ -21,6 +21,7 @@ import outcome
 import trio
 import typer
 from pydantic import SecretStr
+from rich.console import Group, RenderableType
 from rich.live import Live
 
 from node.lmn.iec62056_21.driver import SpeedLink
@@ -32,6 +33,7 @@ from node.lmn.session import LmnStores, OpenPoll, PollSession
 from node.lmn.timestamps import localized
 from protocol.errors import RemoteProtocolError, StromkreisError
 from protocol.metering.reading import Reading
+from stromkreis import listening
 from stromkreis.decode import Keys, MeterProtocol, Options, decoder, error_line, named_key, options_of, write_line
 from stromkreis.diagnose import findings, watched
 from stromkreis.durable_counters import with_durable_counters
@@ -52,8 +54,8 @@ def sniff(
         str,
         typer.Argument(
             metavar="LINK",
-            help="tcp://host:port, serial:///dev/ttyUSB0?baud=9600&frame=8N1, radio:// with either; or a meter's whole "
-            "URL as in a node's configuration, PROTOCOL+LINK with address= and id= in its query.",
+            help="tcp://host:port, serial:///dev/ttyUSB0?baud=9600&frame=8N1, radio:// with either, rtl://rtl_433; or "
+            "a meter's whole URL as in a node's configuration, PROTOCOL+LINK with address= and id= in its query.",
         ),
     ],
     protocol: Annotated[
@@ -69,6 +71,12 @@ def sniff(
     diagnosed: Annotated[
         bool,
         typer.Option("--diagnose", help="Ask once and say what it met: late answers, noise, a lost slash."),
+    ] = False,
+    heard: Annotated[
+        bool,
+        typer.Option(
+            "--heard", help="Who is heard on the air, how often and how strongly, neighbours as well (wmbus)."
+        ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="JSON lines even on a terminal.")] = False,
 ) -> None:
@@ -90,21 +98,34 @@ def sniff(
         return
     if once and not ask:
         raise typer.BadParameter("only what is asked can be asked once", param_hint="--once")
-    show = partial(_print_lines if as_json or once or not sys.stdout.isatty() else _show_table, profile)
+    as_lines = as_json or once or not sys.stdout.isatty()
     if ask:
+        show = partial(_print_lines if as_lines else _show_table, profile)
         _run(
             partial(_with_stores, profile, partial(_ask_and_show, profile, _poll_of(profile), show, every_s, once=once))
         )
         return
     if profile.protocol not in set(MeterProtocol):
         raise typer.BadParameter(f"{profile.protocol} cannot be listened to here", param_hint="LINK")
+    radio = listening.Radio(profile) if profile.protocol == MeterProtocol.WMBUS else None
+    if heard and radio is None:
+        raise typer.BadParameter("only meters on the air are heard (wmbus)", param_hint="--heard")
     decode_stream = decoder(MeterProtocol(profile.protocol), key, _options(profile))
 
     async def run() -> int:
         async with await _open(profile.link) as stream:
+            if radio is not None:
+                await radio.set_up(stream)
             source = LiveByteSource(stream, profile.protocol, profile.link)
-            heard = _localized(source.noted(decode_stream(source.chunks())), profile)
-            return await trio.to_thread.run_sync(show, heard)
+            items = decode_stream(source.chunks()) if radio is None else radio.decode(decode_stream, source.chunks())
+            localized_items = _localized(source.noted(items), profile)
+            if radio is not None and heard:
+                shown = radio.print_heard if as_lines else radio.show_heard
+                return await trio.to_thread.run_sync(shown, localized_items)
+            if as_lines:
+                return await trio.to_thread.run_sync(_print_lines, profile, localized_items)
+            below = None if radio is None else radio.table
+            return await trio.to_thread.run_sync(partial(_show_table, profile, localized_items, below=below))
 
     _run(run)
 
@@ -308,10 +329,16 @@ def _print_lines(profile: MeterProfile, items: Iterator[Item]) -> int:
     return count
 
 
-def _show_table(profile: MeterProfile, items: Iterator[Item]) -> int:
+def _show_table(
+    profile: MeterProfile, items: Iterator[Item], *, below: Callable[[], RenderableType] | None = None
+) -> int:  # fmt: skip
     table = ReadingTable(lambda reason: hint(reason, profile))
-    with Live(table.table(), refresh_per_second=4) as live:
+
+    def shown() -> RenderableType:
+        return table.table() if below is None else Group(table.table(), below())
+
+    with Live(shown(), refresh_per_second=4) as live:
         for item in items:
             table.add(item)
-            live.update(table.table())
+            live.update(shown())
     return table.reading_count

@@ -4,6 +4,7 @@ Where a bus is, as a URL, and how to open it as a trio stream.
     tcp://host:port                          serial device servers, simulated meters
     serial:///dev/ttyUSB0?baud=300&frame=7E1  RS-485, optical heads, pseudo-terminals
     radio:///dev/ttyUSB0?baud=57600, radio://host:port   a receiver: neighbours' meters are heard as well
+    rtl://rtl_433?device=0&frequency=868.95M, rtl://rtl_wmbus   the same by a program that reads an RTL-SDR stick
 
 `latency=SECONDS` with any of them is what the way to the meters adds to every answer (GSM routers, gateways that poll
 by themselves): a driver waits so much longer than its protocol says, and finds a dead meter so much later.
@@ -20,6 +21,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import trio
 
+from node.lmn.program_link import FREQUENCY, commands, open_program
 from node.lmn.serial_link import Parity, open_serial
 
 OPEN_TIMEOUT_S = 10.0
@@ -37,7 +39,8 @@ class Link:
     """
     A parsed link: a serial device where `path` is set, else a TCP address; `radio` if other meters are heard on it.
 
-    `latency_s` is None where nothing was said of it.
+    `programs` are the command lines of a receiver that is started instead.  `latency_s` is None where nothing was said
+    of it.
     """
 
     radio: bool = False
@@ -49,15 +52,20 @@ class Link:
     parity: Parity = "N"
     stopbits: Literal[1, 2] = 1
     latency_s: float | None = None
+    programs: tuple[tuple[str, ...], ...] = ()
 
 
 def parse_link(url: str) -> Link:
     """Raises ValueError that says what was expected."""
     parts = urlsplit(url)
     radio = parts.scheme == "radio"
-    if parts.scheme not in {"tcp", "serial", "radio"}:
-        raise ValueError("a link is tcp://host:port, serial:///dev/...?baud=9600&frame=8N1 or radio:// with either")
+    if parts.scheme not in {"tcp", "serial", "radio", "rtl"}:
+        raise ValueError(
+            "a link is tcp://host:port, serial:///dev/...?baud=9600&frame=8N1, radio:// with either or rtl://rtl_433"
+        )
     query = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
+    if parts.scheme == "rtl":
+        return _receiving_program(parts.netloc, parts.path, query)
     latency_s = _latency_s(query.pop("latency", None))
     if parts.scheme == "tcp" or parts.netloc:
         if parts.scheme == "serial" or not parts.hostname or not parts.port or query:
@@ -82,6 +90,13 @@ def parse_link(url: str) -> Link:
     )
 
 
+def _receiving_program(program: str, path: str, query: dict[str, str]) -> Link:
+    options = {name: query.pop(name) for name in ("device", "frequency") if name in query}
+    if path or query:
+        raise ValueError(f"a receiving program is rtl://rtl_433?device=0&frequency={FREQUENCY}, no other settings")
+    return Link(True, programs=tuple(tuple(command) for command in commands(program, **options)))
+
+
 def _latency_s(text: str | None) -> float | None:
     if text is None:
         return None
@@ -104,6 +119,8 @@ def with_defaults(url: str, protocol: str) -> str:
 async def open_link(url: str) -> trio.abc.Stream:
     """A connected stream.  Raises OSError, or trio.TooSlowError after OPEN_TIMEOUT_S."""
     link = parse_link(url)
+    if link.programs:
+        return await open_program(link.programs)
     if link.path:
         return open_serial(link.path, link.baudrate, link.bytesize, link.parity, link.stopbits)
     with trio.fail_after(OPEN_TIMEOUT_S):

@@ -60,9 +60,10 @@ class MeterProfile(BaseModel):
     that differs, `*` for the only meter on its link, whoever it is.  `address` is what the bus wants to hear: the
     device address of IEC 62056-21, an M-Bus address (a primary one, 0 to 250, or a secondary one as
     `node.lmn.mbus.procedures.parse_address` has it), `[hdlc:|wrapper:]CLIENT/LOGICAL[/PHYSICAL]` of DLMS (where it
-    pushes `hdlc:`, `wrapper:` or `mbus:` alone), the server id of one of several SML meters, `MODULE[/GATEWAY]` of
-    wireless M-Bus: the radio module, and the 14 characters of the gateway's own address where meters that listen after
-    they have spoken shall be asked, once a quarter hour; `[rtu:|tcp:]UNIT` of Modbus.  `keys` are hexadecimal:
+    pushes `hdlc:`, `wrapper:` or `mbus:` alone), the server id of one of several SML meters, `MODULE[:MODE][/GATEWAY]`
+    of wireless M-Bus: the radio module, the mode that it is set to, and the 14 characters of the gateway's own address
+    where meters that listen after they have spoken shall be asked, once a quarter hour; `[rtu:|tcp:]UNIT` of Modbus.
+    `keys` are hexadecimal:
     `encryption`, for DLMS and encrypted P1 `authentication`, for DLMS `password` and the gateway's `system_title`, for
     `lks1` (SML in TLS on the wired LMN) `certificate`, `private_key` and `meter_certificate` in DER.
     `registers` empty means all; named ones are kept, the rest is not delivered.  `push`: the meter sends unasked.

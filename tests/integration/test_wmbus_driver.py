@@ -14,9 +14,10 @@ from loadtest.meters.wmbus import WirelessMeter, serve, serve_stream
 from node.lmn.mbus.device import DeviceAddress
 from node.lmn.mbus.keys import KeyStore
 from node.lmn.serial_link import open_serial
-from node.lmn.wmbus.driver import listen, transmission
+from node.lmn.wmbus.driver import listen
 from node.lmn.wmbus.exchange import DataRequest
 from node.lmn.wmbus.framing import imst_frame
+from node.lmn.wmbus.modules import Module
 from node.lmn.wmbus.receiver import Receiver
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 from protocol.metering.obis import Obis
@@ -46,7 +47,7 @@ async def test_meters_of_all_modes_are_heard(framing: Any) -> None:
     async with trio.open_nursery() as nursery:
         port = await nursery.start(partial(serve, [*meters, stranger], framing, interval_s=0.01))
         stream = await trio.open_tcp_stream("127.0.0.1", port)
-        async with aclosing(listen(stream, framing, Receiver(keys), now=lambda: CLOCK)) as batches:
+        async with aclosing(listen(stream, Module(framing), Receiver(keys), now=lambda: CLOCK)) as batches:
             async for batch in batches:
                 for item in batch:
                     if isinstance(item, RemoteProtocolError):
@@ -70,7 +71,9 @@ async def test_a_bidirectional_meter_is_asked_over_a_serial_transceiver(framing:
         source = meter(1, mode=7, bidirectional=True)
         nursery.start_soon(partial(serve_stream, open_serial(there, 57600), [source], framing, 0.05))
         stream = open_serial(here, 57600)
-        async with aclosing(listen(stream, framing, Receiver(KeyStore(default=KEY)), requests=requests)) as batches:
+        async with aclosing(
+            listen(stream, Module(framing), Receiver(KeyStore(default=KEY)), requests=requests)
+        ) as batches:
             async for batch in batches:
                 answered += sum(getattr(item, "obis", None) == VOLUME for item in batch)
                 if not requests:
@@ -97,7 +100,7 @@ async def test_a_fragmented_message_through_a_radio_module_of_its_own_is_put_tog
     await theirs.send_all(b"".join(stream))
     await theirs.send_eof()
     is_ours = lambda address: address == device(1)  # noqa: E731
-    batches = [batch async for batch in listen(ours, "imst", Receiver(), is_ours=is_ours)]
+    batches = [batch async for batch in listen(ours, Module("imst"), Receiver(), is_ours=is_ours)]
     assert [[isinstance(item, Reading) and (item.device, item.value) for item in batch] for batch in batches] == [
         [], [], [], [(str(device(1)), 5)],
     ]  # fmt: skip
@@ -105,4 +108,4 @@ async def test_a_fragmented_message_through_a_radio_module_of_its_own_is_put_tog
 
 def test_a_receiver_cannot_send() -> None:
     with pytest.raises(LocalProtocolError):
-        transmission(b"\x00", "rtl-wmbus")
+        Module("rtl-wmbus").transmission(b"\x00")

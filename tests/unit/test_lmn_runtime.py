@@ -513,7 +513,20 @@ def test_periodic_is_strictly_later() -> None:
 
 
 @pytest.mark.parametrize(
-    "link", ["tcp://host", "http://a:1", "serial://ttyS0", "serial:///dev/x?frame=9N1", "serial:///dev/x?speed=1", "x"]
+    "link",
+    [
+        "tcp://host",
+        "http://a:1",
+        "serial://ttyS0",
+        "serial:///dev/x?frame=9N1",
+        "serial:///dev/x?speed=1",
+        "x",
+        "rtl://rm",
+        "rtl://rtl_433?device=0;reboot",
+        "rtl://rtl_433?frequency=fast",
+        "rtl://rtl_433/x",
+        "rtl://rtl_433?a=1",
+    ],
 )
 def test_links_that_cannot_be(link: str) -> None:
     with pytest.raises(ValidationError):
@@ -524,6 +537,9 @@ def test_links() -> None:
     link = parse_link("serial:///dev/ttyUSB0?baud=300&frame=7E1")
     assert (link.path, link.baudrate, link.bytesize, link.parity, link.stopbits) == ("/dev/ttyUSB0", 300, 7, "E", 1)
     assert parse_link("radio://host:1").radio
+    receiver = parse_link("rtl://rtl_wmbus?device=2")
+    assert receiver.radio
+    assert [command[0] for command in receiver.programs] == ["rtl_sdr", "rtl_wmbus"]
 
 
 def test_a_profile_hides_its_keys_and_says_what_is_wrong() -> None:

@@ -18,6 +18,7 @@ from node.lmn.iec62056_21.driver import listen
 from node.lmn.mbus.device import DeviceAddress
 from node.lmn.wmbus.driver import listen as wireless_listen
 from node.lmn.wmbus.framing import amber_frame
+from node.lmn.wmbus.modules import Module
 from node.lmn.wmbus.receiver import Receiver
 from protocol.errors import RemoteProtocolError
 from protocol.metering.obis import Obis
@@ -74,7 +75,7 @@ async def test_a_radio_module_at_9600_bits_keeps_the_half_second(autojump_clock:
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(send)
-        (batch,) = [batch async for batch in wireless_listen(ours, "amber", Receiver(), now=now)]
+        (batch,) = [batch async for batch in wireless_listen(ours, Module("amber"), Receiver(), now=now)]
     (reading,) = batch
     assert isinstance(reading, Reading)
     assert reading.received_at is not None

@@ -20,8 +20,11 @@ from node.lmn.wmbus.framing import (
     imst_frame,
     rtl_wmbus_line,
 )
+from node.lmn.wmbus.heard import HeardMeters
 from node.lmn.wmbus.link import Format, seal
+from node.lmn.wmbus.modules import Module
 from node.lmn.wmbus.receiver import Receiver
+from node.lmn.wmbus.signal import of_cc1101, of_imst
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 from protocol.metering.obis import Obis
 from protocol.metering.reading import Reading
@@ -81,6 +84,70 @@ def test_optional_fields_of_imst() -> None:
     other = bytes([0x81, 0x10, 2, 9, 9])
     stream = b"\xa5" + other + crc_x25(other).to_bytes(2, "little") + frame
     assert [getattr(event, "octets", b"") for event in ImstReader().feed(stream)] == [DATAGRAM]
+
+
+@pytest.mark.parametrize(
+    ("line", "level", "unit"),
+    [
+        (b"b" + seal(DATAGRAM, Format.A).hex().encode() + b"2EF6", -79.0, "dBm"),
+        (b"bY" + seal(DATAGRAM, Format.B).hex().encode() + b"2E0A", -69.0, "dBm"),
+        (rtl_wmbus_line(DATAGRAM), 97.0, ""),
+        (b'{"model":"Wireless-MBus","data":"%s","rssi":-3.5,"snr":20}' % DATAGRAM.hex().encode(), -3.5, "dB"),
+    ],
+)
+def test_the_signal_strength_of_a_line_comes_with_its_datagram(line: bytes, level: float, unit: str) -> None:
+    (event,) = LineReader().feed(line.strip() + b"\n")
+    assert isinstance(event, Datagram)
+    assert event.octets == DATAGRAM
+    assert event.signal is not None
+    assert (event.signal.level, event.signal.unit) == (level, unit)
+
+
+@pytest.mark.parametrize(("octet", "level"), [(45, -100.0), (135, -55.0), (205, -20.0), (255, -7.5), (0, -122.5)])
+def test_the_signal_strength_of_imst_follows_the_curve_of_its_chip(octet: int, level: float) -> None:
+    assert of_imst(octet).level == level
+
+
+@pytest.mark.parametrize(("octet", "level"), [(0, -74.0), (127, -10.5), (128, -138.0), (0xF6, -79.0)])
+def test_the_signal_strength_of_a_cc1101_is_signed_half_decibels(octet: int, level: float) -> None:
+    assert of_cc1101(octet).level == level
+
+
+@pytest.mark.parametrize(
+    ("address", "octets"),
+    [
+        ("cul", b"brt\r\nX21\r\n"),
+        ("cul:c", b"brc\r\nX21\r\n"),
+        ("imst", b""),
+        ("imst:ct", bytes.fromhex("a5010306 00 02 0a 30 01 00")),
+        ("amber:t", bytes.fromhex("ff04010 8f2".replace(" ", ""))),
+        ("rtl-433", b""),
+    ],
+)
+def test_a_module_is_set_up_as_its_address_says(address: str, octets: bytes) -> None:
+    assert Module.parse(address).set_up() == octets
+
+
+@pytest.mark.parametrize("address", ["", "stick", "imst:x", "cul:ct", "raw:t", "rtl-433:c", "amber-rssi:T"])
+def test_a_module_or_mode_that_is_not_known_is_refused(address: str) -> None:
+    with pytest.raises(LocalProtocolError, match=r"receiver|radio mode"):
+        Module.parse(address)
+
+
+def test_who_is_heard_is_bounded_and_counted_by_the_meters_address() -> None:
+    now_s = iter(range(100))
+    heard = HeardMeters(lambda: float(next(now_s)), count_max=2)
+    for number in (1, 2, 1, 3, 1):
+        device = DeviceAddress.from_text(f"8ISK01{number:08}", 7)
+        octets = WirelessMeter(device, lambda _: [], lambda: CLOCK).datagram()
+        heard.take(Datagram(octets, 0, of_imst(100 + number)))
+    heard.take(Datagram(b"\x03abc", 0))
+    first, second = heard
+    assert (first.device, first.count, first.interval_s) == ("8ISK0100000001", 3, 1.5)
+    assert (second.count, second.interval_s) == (1, None)
+    assert heard.unnamed_count == 2
+    assert [each.device[-1] for each in heard.new()] == ["1", "2", "1", "1"]
+    assert heard.new() == []
 
 
 @pytest.mark.parametrize("rssi", ["after", "counted"])

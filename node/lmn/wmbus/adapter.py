@@ -9,6 +9,7 @@ from typing import Final
 import trio
 
 from node.lmn.counters import ReplayCounters
+from node.lmn.links import parse_link
 from node.lmn.mbus.device import DeviceAddress
 from node.lmn.mbus.keys import KeyStore
 from node.lmn.mbus.makers.reader import FormatBook
@@ -18,13 +19,11 @@ from node.lmn.profiles import ANY_METER, MeterProfile
 from node.lmn.session import Batch, Clock, Driver, LmnStores, datetimes
 from node.lmn.wmbus import driver
 from node.lmn.wmbus.exchange import PollSchedule
+from node.lmn.wmbus.modules import Module
 from node.lmn.wmbus.receiver import Receiver
 from protocol.errors import LocalProtocolError
 
 _GATEWAY_TYPE: Final = 0x31  # device type "communication controller" (EN 13757-7)
-_FRAMINGS: Final[dict[str, driver.Framing]] = {
-    "imst": "imst", "amber": "amber", "amber-rssi": "amber-rssi", "rtl-wmbus": "rtl-wmbus", "raw": "raw",
-}  # fmt: skip
 
 
 class WirelessPush:
@@ -33,14 +32,10 @@ class WirelessPush:
     def __init__(self, profiles: Sequence[MeterProfile], stores: LmnStores) -> None:
         self._profiles, self._counters = profiles, stores.counters
         self._secured: SecuredMeters[Receiver] | None = None
-        module, _, gateway = (profiles[0].address or "imst").partition("/")
-        framing = _FRAMINGS.get(module)
-        if framing is None:
-            raise LocalProtocolError(f"the address of a radio meter names its receiver: {', '.join(_FRAMINGS)}")
-        self._framing = framing
+        self._module = module = module_of(profiles[0])
         named = dict.fromkeys(name for each in profiles for name in each.layouts)
         self._formats = FormatBook(tuple(map(find_format, named)))
-        self._gateway = _radio_address(gateway, framing) if gateway else None
+        self._gateway = _radio_address(module) if module.gateway else None
 
     async def listen(self, stream: trio.abc.Stream, clock: Clock) -> AsyncGenerator[Batch, None]:
         """As `PushSession.listen`; raises StoreError where a counter cannot be kept."""
@@ -51,7 +46,7 @@ class WirelessPush:
             return ANY_METER in ours or str(address) in ours
 
         plan = None if self._gateway is None else PollSchedule(self._gateway, is_ours)
-        heard = driver.listen(stream, self._framing, secured.receiver, plan=plan, is_ours=is_ours, now=datetimes(clock))
+        heard = driver.listen(stream, self._module, secured.receiver, plan=plan, is_ours=is_ours, now=datetimes(clock))
         async with aclosing(heard) as batches:
             async for batch in batches:
                 await secured.keep()
@@ -65,12 +60,18 @@ class WirelessPush:
         return SecuredMeters(Receiver(keys, counters=taken.highest(), formats=self._formats), taken)
 
 
-def _radio_address(device: str, framing: driver.Framing) -> DeviceAddress:
+def module_of(profile: MeterProfile) -> Module:
+    """The receiver that a profile names; a program's lines where its link starts one."""
+    programs = parse_link(profile.link).programs
+    return Module.parse(profile.address or ("rtl-433" if programs else "imst"))
+
+
+def _radio_address(module: Module) -> DeviceAddress:
     """Under which address the gateway asks meters that listen after they have spoken."""
-    if framing in ("rtl-wmbus", "raw"):
-        raise LocalProtocolError(f"{framing} only receives: no meter can be asked through it")
+    if not module.can_send:
+        raise LocalProtocolError(f"{module.framing} only receives: no meter can be asked through it")
     try:
-        return DeviceAddress.from_text(device, _GATEWAY_TYPE)
+        return DeviceAddress.from_text(module.gateway, _GATEWAY_TYPE)
     except ValueError as error:
         raise LocalProtocolError(f"the gateway's address on the radio, behind the /: {error}") from None
 

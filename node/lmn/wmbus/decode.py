@@ -10,12 +10,14 @@ recording may be looked at twice.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 from node.lmn.mbus.keys import KeyStore
 from node.lmn.mbus.makers.reader import FormatBook
 from node.lmn.mbus.makers.table import find_format
 from node.lmn.wmbus.framing import AmberReader, Event, ImstReader, LineReader, RawReader, Reader
+from node.lmn.wmbus.heard import HeardMeters
 from node.lmn.wmbus.link import SND_IR, SND_NR
 from node.lmn.wmbus.receiver import Receiver
 from protocol.errors import RemoteProtocolError
@@ -37,19 +39,25 @@ def reader_for(head: bytes) -> Reader:
 
 
 def decode_stream(
-    chunks: Iterable[bytes], keys: Mapping[str, bytes] | bytes | None = None, *, layouts: Sequence[str] = ()
+    chunks: Iterable[bytes],
+    keys: Mapping[str, bytes] | bytes | None = None,
+    *,
+    layouts: Sequence[str] = (),
+    heard: HeardMeters | None = None,
+    reader: Reader | None = None,
 ) -> Iterator[Reading | RemoteProtocolError]:
     """
     Readings and errors out of a receiver's bytes, however they are cut.
 
     `keys`: meter number (14 characters or the last eight) to key, or one key for all.  `layouts` are tables of makers'
-    formats that go before the shipped ones (`node.lmn.mbus.makers`).  Raises LocalProtocolError for a key of another
-    length or no such table.
+    formats that go before the shipped ones (`node.lmn.mbus.makers`); `heard` counts who speaks; `reader` is that of the
+    receiver where it is known, otherwise the first octets say it.  A signal strength that
+    the receiver says stands in the readings' records.  Raises LocalProtocolError for a key of another length or no such
+    table.
     """
     formats = FormatBook(tuple(map(find_format, layouts)))
     receiver = Receiver(KeyStore.of(keys), accept_decrypted=True, check_counters=False, formats=formats)
     head = b""
-    reader: Reader | None = None
     for chunk in chunks:
         data = chunk
         if reader is None:
@@ -58,20 +66,32 @@ def decode_stream(
                 continue
             reader, data = reader_for(head[:_PROBE_SIZE]), head
         for event in reader.feed(data):
-            yield from _decoded(receiver, event)
+            yield from _decoded(receiver, event, heard)
     if reader is None:
         reader = reader_for(head)
         for event in reader.feed(head):
-            yield from _decoded(receiver, event)
+            yield from _decoded(receiver, event, heard)
     for event in reader.finish():
-        yield from _decoded(receiver, event)
+        yield from _decoded(receiver, event, heard)
 
 
-def _decoded(receiver: Receiver, event: Event) -> Iterator[Reading | RemoteProtocolError]:
+def _decoded(
+    receiver: Receiver, event: Event, heard: HeardMeters | None
+) -> Iterator[Reading | RemoteProtocolError]:  # fmt: skip
     if isinstance(event, RemoteProtocolError):
         yield event
         return
+    meter = None if heard is None else heard.take(event)
     try:
-        yield from receiver.decode(event.octets)
+        readings = receiver.decode(event.octets)
     except RemoteProtocolError as error:
+        if meter is not None:
+            meter.outcome = error.reason
         yield RemoteProtocolError(error.reason, error.detail, offset=event.offset)
+        return
+    if meter is not None:
+        meter.outcome = "readings"
+    if event.signal is not None:
+        signal = event.signal.to_json()
+        readings = [replace(reading, record={**reading.record, "signal": signal}) for reading in readings]
+    yield from readings

@@ -10,48 +10,20 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
 from datetime import UTC, datetime
-from functools import partial
-from typing import Final, Literal
+from typing import Final
 
 import trio
 
 from node.lmn.mbus.device import DeviceAddress
 from node.lmn.wmbus.exchange import DataRequest, PollSchedule, State, senders
-from node.lmn.wmbus.framing import (
-    AmberReader,
-    Datagram,
-    ImstReader,
-    LineReader,
-    RawReader,
-    Reader,
-    amber_frame,
-    imst_frame,
-)
+from node.lmn.wmbus.framing import Datagram
+from node.lmn.wmbus.modules import Module
 from node.lmn.wmbus.receiver import Receiver
-from protocol.errors import LocalProtocolError, RemoteProtocolError
+from protocol.errors import RemoteProtocolError
 from protocol.metering.reading import Reading
 
-Framing = Literal["imst", "amber", "amber-rssi", "rtl-wmbus", "raw"]
 Batch = list[Reading | RemoteProtocolError]
 _MODULE_COUNT_MAX: Final = 64
-
-
-def reader_of(framing: Framing) -> Reader:
-    """The reader for a radio module."""
-    readers: dict[Framing, Callable[[], Reader]] = {
-        "imst": ImstReader, "amber": AmberReader, "amber-rssi": partial(AmberReader, "after"), "rtl-wmbus": LineReader,
-        "raw": RawReader,
-    }  # fmt: skip
-    return readers[framing]()
-
-
-def transmission(datagram: bytes, framing: Framing) -> bytes:
-    """What makes a module send a datagram.  Raises LocalProtocolError for receivers that cannot send."""
-    if framing == "imst":
-        return imst_frame(datagram, request=True)
-    if framing in ("amber", "amber-rssi"):
-        return amber_frame(datagram, request=True)
-    raise LocalProtocolError(f"{framing} only receives")
 
 
 def _now() -> datetime:
@@ -60,7 +32,7 @@ def _now() -> datetime:
 
 async def listen(
     stream: trio.abc.Stream,
-    framing: Framing,
+    module: Module,
     receiver: Receiver,
     *,
     requests: list[DataRequest] | None = None,
@@ -69,13 +41,15 @@ async def listen(
     now: Callable[[], datetime] = _now,
 ) -> AsyncGenerator[Batch, None]:
     """
-    One batch per datagram or fault, until the module hangs up.
+    One batch per datagram or fault, until the module hangs up; the module is set up first where it must be.
 
     `requests` are data requests that take their turn when their meters speak; finished ones are taken out of the
     list, and one that failed gives its error as a batch.  `plan` makes such requests.  With `is_ours` a neighbour's
     telegram is not even decoded: an empty batch says that the radio lives.
     """
-    reader = reader_of(framing)
+    if set_up := module.set_up():
+        await stream.send_all(set_up)
+    reader = module.reader()
     ours = OwnMeterFilter(is_ours) if is_ours is not None else None
     waiting = [] if requests is None else requests
     while data := await stream.receive_some():
@@ -91,7 +65,7 @@ async def listen(
             if request is not None:
                 waiting.append(request)
             for octets in _replies(event, waiting):
-                await stream.send_all(transmission(octets, framing))
+                await stream.send_all(module.transmission(octets))
             yield _readings(receiver, event, received_at)
         for error in _expired(waiting):
             yield [error]

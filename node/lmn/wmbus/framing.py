@@ -3,23 +3,25 @@ What comes out of radio modules: datagrams in a serial framing, or text lines.
 
 IMST (iM871A and its kin): A5, endpoint, message, length, datagram without its L field, optionally a time stamp, signal
 strength and a check sum.  AMBER (AMB8465): FF 03, length, datagram without L, optionally signal strength, XOR check
-sum.  rtl-wmbus: a line of fields with the datagram in hexadecimal at the end.  culfw (CUL, nanoCUL): a line of b and
-the datagram as it was on the air, bY where it is of format B.  Raw: datagrams one after the other, L first, with or
-without the air's check sums.  All readers share one habit: after damage they move on octet by octet, report a run of
-damage once, and hold at most one frame; whole or byte by byte gives the same.
+sum.  rtl-wmbus: a line of fields with the datagram in hexadecimal at the end.  rtl_433: a line of JSON.  culfw (CUL,
+nanoCUL): a line of b and the datagram as it was on the air, bY where it is of format B.  Raw: datagrams one after the
+other, L first, with or without the air's check sums.  All readers share one habit: after damage they move on octet by
+octet, report a run of damage once, and hold at most one frame; whole or byte by byte gives the same.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
 from node.lmn.mbus.crc import crc16
 from node.lmn.wmbus.link import Format, guess_format, size_on_air, strip
+from node.lmn.wmbus.signal import Signal, of_cc1101, of_imst
 from protocol.errors import RemoteProtocolError
 
-LINE_SIZE_MAX: Final = 2048
+LINE_SIZE_MAX: Final = 4096  # rtl_433 names each record beside the datagram
 _IMST_START: Final = 0xA5
 _IMST_RADIO: Final = 0x02
 _IMST_INDICATION: Final = 0x03
@@ -28,15 +30,17 @@ _AMBER_START: Final = 0xFF
 _AMBER_INDICATION: Final = 0x03
 _AMBER_REQUEST: Final = 0x00
 _DATAGRAM_SIZE_MIN: Final = 11
-_CUL_QUALITY_SIZE: Final = 2  # signal strength and link quality, where culfw is set to report them
+_CUL_QUALITY_SIZE: Final = 2  # link quality and signal strength, where culfw is set to report them
+_CUL_ANSWERS: Final = frozenset({b"TMODE", b"CMODE", b"SMODE"})
 
 
 @dataclass(frozen=True, slots=True)
 class Datagram:
-    """A stripped datagram, L first, and where in the stream it began."""
+    """A stripped datagram, L first, where in the stream it began, and how strongly it came, where that is said."""
 
     octets: bytes
     offset: int
+    signal: Signal | None = None
 
 
 Event = Datagram | RemoteProtocolError
@@ -92,8 +96,8 @@ class _FrameReader:
     def _error(self, reason: str, detail: str = "") -> RemoteProtocolError:
         return RemoteProtocolError(reason, detail, offset=self._offset)
 
-    def _datagram(self, payload: bytes | bytearray) -> Datagram:
-        return Datagram(bytes([len(payload)]) + bytes(payload), self._offset)
+    def _datagram(self, payload: bytes | bytearray, signal: Signal | None = None) -> Datagram:
+        return Datagram(bytes([len(payload)]) + bytes(payload), self._offset, signal)
 
 
 def crc_x25(data: bytes) -> int:
@@ -135,7 +139,9 @@ class ImstReader(_FrameReader):
             return (size, None) if with_crc or 1 <= endpoint <= 4 else (1, self._error("not_a_frame"))
         if buffer[3] < _DATAGRAM_SIZE_MIN - 1:
             return 1, self._error("datagram_truncated")
-        return size, self._datagram(buffer[4 : 4 + buffer[3]])
+        strength = 4 + buffer[3] + (4 if control & 0x2 else 0)
+        signal = of_imst(buffer[strength]) if control & 0x4 else None
+        return size, self._datagram(buffer[4 : 4 + buffer[3]], signal)
 
 
 class AmberReader(_FrameReader):
@@ -172,7 +178,8 @@ class AmberReader(_FrameReader):
         payload = buffer[3 : 3 + buffer[2] - self._counted]
         if len(payload) < _DATAGRAM_SIZE_MIN - 1:
             return 1, self._error("datagram_truncated")
-        return size, self._datagram(payload)
+        has_strength = is_datagram and (self._after or self._counted)
+        return size, self._datagram(payload, of_cc1101(buffer[size - 2]) if has_strength else None)
 
 
 class RawReader(_FrameReader):
@@ -202,9 +209,10 @@ class RawReader(_FrameReader):
 
 class LineReader:
     """
-    Text lines: rtl-wmbus' fields separated by semicolons, culfw's b and bY, hexadecimal alone or between bars.
+    Text lines: rtl-wmbus' fields separated by semicolons, rtl_433's JSON, culfw's b and bY, hexadecimal alone.
 
-    Empty lines and those that begin with # are passed over; a line of more than 2,048 characters is an error.
+    Empty lines, those that begin with #, what culfw answers to commands and other senders that rtl_433 names are passed
+    over; a line of more than 4,096 characters is an error.
     """
 
     def __init__(self) -> None:
@@ -236,32 +244,39 @@ class LineReader:
         self._offset += len(self._buffer) + 1
         self._buffer.clear()
         self._skipping = False
-        if skipping or not line or line.startswith(b"#"):
+        if skipping or not line or line.startswith(b"#") or line in _CUL_ANSWERS:
             return
         if len(line) > LINE_SIZE_MAX:
             yield RemoteProtocolError("line_too_long", f"over {LINE_SIZE_MAX} characters", offset=offset)
             return
         try:
-            yield Datagram(_line_datagram(line), offset)
+            if (datagram := _line_datagram(line, offset)) is not None:
+                yield datagram
         except RemoteProtocolError as error:
             yield RemoteProtocolError(error.reason, error.detail, offset=offset)
 
 
-def _line_datagram(line: bytes) -> bytes:
+def _line_datagram(line: bytes, offset: int) -> Datagram | None:
+    if line.startswith(b"{"):
+        return _rtl_433(line, offset)
+    if line.startswith(b"? ("):
+        raise RemoteProtocolError("receiver_refused", "the stick's firmware does not know the command for this mode")
+    signal = None
     fields = line.split(b";")
     if len(fields) >= 8:
         if fields[1].strip() != b"1" or fields[2].strip() not in (b"1", b""):
             raise RemoteProtocolError("block_crc", "the receiver marks the datagram as damaged")
         text = fields[-1].strip().removeprefix(b"0x")
+        signal = Signal(float(fields[4]), "") if fields[4].strip().isdigit() else None
     else:
         text = line.removeprefix(b"telegram=").replace(b"|", b"").replace(b"_", b"").removeprefix(b"0x")
         text = text.split(b"+")[0]
         if text[:2] == b"bY":
-            return _checked(_octets(text[2:]), Format.B)
+            return _checked(_octets(text[2:]), Format.B, offset)
         if text[:1] == b"b" and len(text) % 2:
-            return _checked(_octets(text[1:]), Format.A)
+            return _checked(_octets(text[1:]), Format.A, offset)
     octets = _octets(text)
-    return strip(octets, guess_format(octets))
+    return Datagram(strip(octets, guess_format(octets)), offset, signal)
 
 
 def _octets(text: bytes) -> bytes:
@@ -271,12 +286,39 @@ def _octets(text: bytes) -> bytes:
         raise RemoteProtocolError("not_hexadecimal", "a line that is no datagram") from None
 
 
-def _checked(octets: bytes, frame_format: Format) -> bytes:
+def _rtl_433(line: bytes, offset: int) -> Datagram | None:
+    """
+    A line of `rtl_433 -F json`; None for what is no wireless M-Bus.
+
+    Release 22.11 counts format A two octets short and leaves the last block's check sum behind: with it that is seen.
+    """
+    try:
+        row = json.loads(line)
+        if not isinstance(row, dict) or row.get("model") != "Wireless-MBus":
+            return None
+        octets = bytes.fromhex(row["data"])
+        level = row.get("rssi")
+        signal = Signal(float(level), "dB", float(row["snr"]) if "snr" in row else None) if level is not None else None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise RemoteProtocolError("not_json", "a line of rtl_433 without a datagram") from None
+    if octets and octets[0] != len(octets) - 1:
+        content, check = octets[:-2], octets[-2:]
+        last = 10 + (len(content) - 11) // 16 * 16
+        if len(content) < _DATAGRAM_SIZE_MIN or crc16(content[last:]) != int.from_bytes(check, "big"):
+            raise RemoteProtocolError("length_field", "the length field is not the datagram's length", offset=offset)
+        octets = bytes([len(content) - 1]) + content[1:]
+    if len(octets) < _DATAGRAM_SIZE_MIN:
+        raise RemoteProtocolError("datagram_truncated")
+    return Datagram(octets, offset, signal)
+
+
+def _checked(octets: bytes, frame_format: Format, offset: int) -> Datagram:
     """The datagram of a line of culfw: never stripped, so false check sums are damage, whatever the size."""
     size = size_on_air(octets[0], frame_format) if octets else 0
     if len(octets) not in (size, size + _CUL_QUALITY_SIZE):
         raise RemoteProtocolError("length_field", f"not the octets of format {frame_format.value} for that length")
-    return strip(octets, frame_format)
+    signal = of_cc1101(octets[-1], octets[-2]) if len(octets) == size + _CUL_QUALITY_SIZE else None
+    return Datagram(strip(octets, frame_format), offset, signal)
 
 
 def imst_frame(datagram: bytes, *, request: bool = False) -> bytes:
