@@ -21,7 +21,7 @@ from protocol.dcnet.machines.head import Head
 from protocol.dcnet.machines.ledger import RoundLedger
 from protocol.dcnet.machines.masks import MaskSchedule, Words
 from protocol.dcnet.machines.member import Member
-from protocol.dcnet.setup.attestation import LedgerSecrets
+from protocol.dcnet.setup.ledger_keys import LedgerSecrets
 from protocol.dcnet.setup.rings import Member as Seat
 from protocol.dcnet.setup.rings import RingView, Timing
 from protocol.dcnet.setup.secrets import EpochSecrets
@@ -47,7 +47,7 @@ def lay_out(
     suite: Suite, size: RingSize, seed: bytes, timing: Timing | None = None
 ) -> tuple[RingView, list[EpochSecrets]]:
     """A ring of fresh members who have agreed on no keys yet; everything grows from `seed`."""
-    secrets = [EpochSecrets(suite, derive(seed, "member", index.to_bytes(4, "big"))) for index in range(size.n)]
+    secrets = [EpochSecrets(suite, *_seeds(seed, index)) for index in range(size.n)]
     ledger = ledger_secrets(suite, seed)
     view = RingView(
         epoch=1, ring=0,
@@ -56,9 +56,15 @@ def lay_out(
         ),
         schema_digest=derive(seed, "schema"), word_count=size.words, committed=size.committed, rounds=size.rounds,
         bits=(19,) * len(size.committed), k=size.k, t=size.t, t_c=size.t_c, k_min=size.k_min, n_min=size.n_min,
-        result_key=ledger.result_key, attest_key=ledger.attest_key, timing=timing or Timing.spread(0.0, 10.0),
+        result_key=ledger.result_key, timing=timing or Timing.spread(0.0, 10.0),
     )  # fmt: skip
     return view, secrets
+
+
+def _seeds(seed: bytes, index: int) -> tuple[bytes, bytes]:
+    """The seed of a member's epoch, and the secret of its process."""
+    number = index.to_bytes(4, "big")
+    return derive(seed, "member", number), derive(seed, "process", number)
 
 
 def make_ring(
@@ -69,9 +75,9 @@ def make_ring(
     for position, each in enumerate(secrets):
         each.bind(view, position)
     for position, each in enumerate(secrets):
-        commitments, sealed = each.deal()
-        for other, share in sealed:
-            secrets[other].accept(position, commitments, share)
+        dealt = each.deal()
+        for other, share in dealt.sealed:
+            secrets[other].accept(position, dealt.commitments, share)
     return view, secrets
 
 

@@ -22,9 +22,10 @@ from protocol import wire
 from protocol.dcnet.crypto.suite import Suite
 from protocol.dcnet.machines.effects import Ended
 from protocol.dcnet.machines.ledger import RoundLedger
-from protocol.dcnet.setup.attestation import LedgerSecrets
 from protocol.dcnet.setup.epoch import make_view, registration_grid
+from protocol.dcnet.setup.ledger_keys import LedgerSecrets
 from protocol.dcnet.setup.rings import RingView, beacon, bitmap, cut_rings, positions_of
+from protocol.dcnet.setup.statements import deal_text
 from protocol.errors import InvariantError, LocalProtocolError, RemoteProtocolError
 from protocol.link import LinkLimits
 
@@ -169,9 +170,7 @@ class AreaEpoch:
             ):
                 joined = ((each, self._joined[each]) for each in identities)
                 members = [(each, its.public_key, its.curve_key, its.verify_key) for each, its in joined]
-                view = make_view(
-                    self.call, index, members, len(submissions), self._secrets.result_key, self._secrets.attest_key
-                )
+                view = make_view(self.call, index, members, len(submissions), self._secrets.result_key)
                 ring = EpochRing(view, {each: position for position, each in enumerate(identities)})
                 self.rings.append(ring)
         except LocalProtocolError as error:
@@ -185,7 +184,7 @@ class AreaEpoch:
                     (each, its.public_key, its.curve_key, its.verify_key, its.signature, its.certificate)
                     for each, its in ((each, self._joined[each]) for each in ring.positions)
                 ),
-                self._intermediates, self._secrets.result_key, self._secrets.attest_key,
+                self._intermediates, self._secrets.result_key,
             )  # fmt: skip
             if (size := len(wire.encode(layout))) > _LAYOUT_SIZE_MAX:
                 return self.give_up(
@@ -220,6 +219,9 @@ class AreaEpoch:
             raise RemoteProtocolError("bad_deal", f"expected {view.t} commitments and one share for each neighbour")
         if position in ring.deals:
             return []
+        text = deal_text(view, position, message.commitments, message.sealed)
+        if not self._suite.verify(view.members[position].verify_key, text, message.signature):
+            raise RemoteProtocolError("bad_signature", "a deal that its gateway did not sign")
         ring.deals[position] = message
         if self.phase is Phase.RUNNING:
             return [

@@ -94,9 +94,9 @@ class Ring:
         for position, each in enumerate(self.secrets):
             each.bind(self.view, position)
         for position, each in enumerate(self.secrets):
-            commitments, sealed = each.deal()
-            for other, share in sealed:
-                self.secrets[other].accept(position, commitments, share)
+            dealt = each.deal()
+            for other, share in dealt.sealed:
+                self.secrets[other].accept(position, dealt.commitments, share)
 
 
 def ring_ledger(suite: StandardSuite, seed: bytes, view: RingView, now_s: float) -> RoundLedger:

@@ -12,10 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from random import Random
 
+from loadtest.signing import sign_again
 from protocol import wire
 from protocol.dcnet.crypto.group import Group
 from protocol.dcnet.machines.member import Member
 from protocol.dcnet.setup.rings import RingView
+from protocol.dcnet.setup.secrets import EpochSecrets
 
 
 @dataclass(slots=True)
@@ -31,13 +33,15 @@ class LyingMember:
     _round: int = -1
     _in_mood: bool = True
 
-    def twist(self, message: wire.RingMessage, member: Member) -> wire.RingMessage:
+    def twist(self, message: wire.RingMessage, member: Member, secrets: EpochSecrets) -> wire.RingMessage:
         """What leaves instead of a message of the member's machine."""
         if self.lie == "whim" and member.current.round != self._round:
             self._round, self._in_mood = member.current.round, self.random.random() < 0.5
         twisted = LIES[self.lie](self, message, member) if self._in_mood else message
-        self.told += twisted != message
-        return twisted
+        if twisted == message:
+            return message
+        self.told += 1
+        return sign_again(twisted, member, secrets)
 
     def usurp(self, share: wire.MaskedInput, view: RingView, term: int) -> wire.RingTotal | None:
         """A total of nothing, before the head of `term` has one, as if our turn had been: None where it has."""
@@ -73,7 +77,7 @@ def _seed(liar: LyingMember, message: wire.RingMessage, _member: Member) -> wire
 def _seed_commitment(liar: LyingMember, message: wire.RingMessage, _member: Member) -> wire.RingMessage:
     """The right seed, bound to another one."""
     return (
-        replace(message, seed_commitment=liar.random.randbytes(16))
+        replace(message, seed_commitment=liar.random.randbytes(32))
         if isinstance(message, wire.MaskedInput)
         else message
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from loadtest.lying_head import LyingHead
 from loadtest.ring import ledger_secrets, make_ring
+from loadtest.signing import sign_confirm, sign_input
 from loadtest.simulator.event_log_file import Log, ReplayError, Row
 from loadtest.simulator.suite import CheapSuite
 from protocol import wire
@@ -20,6 +21,7 @@ from protocol.dcnet.machines.masks import seed_commitment, self_mask
 from protocol.dcnet.machines.member import Member, Resume
 from protocol.dcnet.setup.rings import RingView, bitmap, positions_of
 from protocol.dcnet.setup.secrets import mask_label
+from protocol.dcnet.setup.statements import ATTESTATION_SIZE
 
 _SEED = bytes(32)
 
@@ -185,20 +187,23 @@ class HeadPlayer:
         at = (view.epoch, view.ring, row["round"], row["attempt"])
         count, is_broken = view.committed_count, "refused" in row
         label = mask_label(view, row["round"], row["attempt"])
+        opened, own = self.machine.current, self._secrets[position]
         match event:
             case "MaskedInput":
                 seed = prf.mask_seed(self._secrets[position].evaluate(label), label)
                 vector = self_mask(self._suite, seed, view.word_count)
                 vector[0] += (1 + (at[2:] in self._spoilt and position == min(self._everybody(row)))) % 2**64
-                return wire.MaskedInput(
-                    *at, b"" if is_broken else vector.tobytes(), seed_commitment(seed),
-                    self._suite.group.multiply_base(1) * count, bytes(32 * count), bytes(MAC_SIZE * bool(count)),
+                share = wire.MaskedInput(
+                    *at, b"" if is_broken else vector.tobytes(), seed_commitment(seed), bytes(16),
+                    self._suite.group.multiply_base(1) * count, bytes(32 * count), b"",
                 )  # fmt: skip
+                return sign_input(view, own, opened.context, share)
             case "Confirm":
                 neighbours, attempt = view.neighbourhoods[position], self.machine.current
                 gone = bool(neighbours & attempt.gone)
                 macs = bytes(MAC_SIZE * ((neighbours & attempt.roster).bit_count() + is_broken))
-                return wire.Confirm(*at, macs, bytes(8 * view.word_count * gone), bytes(32 * count * gone))
+                confirm = wire.Confirm(*at, macs, bytes(8 * view.word_count * gone), bytes(32 * count * gone), b"")
+                return sign_confirm(view, own, opened.context, opened.roster, confirm)
             case "Reveal":
                 seed = prf.mask_seed(self._secrets[position].evaluate(label), label)
                 return wire.Reveal(*at, bytes(32) if _sent(row, "MisbehaviourReport") else seed)
@@ -281,7 +286,7 @@ class LedgerPlayer:
                 return wire.RingTotal(
                     *at, row["round"], row["attempt"], row["term"], _bits(view, row["expected"]),
                     _bits(view, row["roster"]), total, CheapSuite().group.multiply_base(0) * (count * members),
-                    bytes(32 * count), bytes(MAC_SIZE * members * bool(count)),
+                    bytes(32 * count), bytes(ATTESTATION_SIZE * members * bool(count)),
                 )  # fmt: skip
             case "RingVoid":
                 return wire.RingVoid(*at, row["round"], row["term"], "replayed", _bits(view, row["suspects"]))

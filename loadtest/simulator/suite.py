@@ -92,3 +92,7 @@ class CheapSuite:
     def verify(self, public: bytes, message: bytes, signature: bytes) -> bool:
         """Whether `sign` made it."""
         return signature == _hash(64, b"sign", public, message)
+
+    def verify_shared(self, public: bytes, message: bytes, signature: bytes) -> bool:
+        """As `verify`."""
+        return self.verify(public, message, signature)

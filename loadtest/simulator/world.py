@@ -221,7 +221,7 @@ class World(Timeline, RingHarness):
         if self.lying_member is not None and self.lying_member.position == position:
             if self.lying_member.lie == "usurp" and isinstance(message, wire.MaskedInput):
                 self._usurp(self.lying_member, message)
-            message = self.lying_member.twist(message, member)
+            message = self.lying_member.twist(message, member, gateway.secrets)
         self.transcript.note(gateway.index, message)
         self.exposure.sent(gateway.index, message, member)
         term = member.term

@@ -290,8 +290,7 @@ class Epochs:
             self._subscriber.publish_again()
 
     def _deal(self, epoch: _Epoch) -> None:
-        commitments, sealed = epoch.secrets.deal()
-        self._post(wire.Deal(epoch.call.epoch, commitments, sealed))
+        self._post(epoch.secrets.deal())
 
     async def _live(self, epoch: _Epoch, task_status: trio.TaskStatus[None]) -> None:
         """An epoch from its call to its last result; then its keys go, from memory and from disk (forward secrecy)."""

@@ -281,7 +281,8 @@ class GatewaySecurityModule:
                 raise RemoteProtocolError("past_epoch", f"epoch {epoch} is called, and epoch {newest} was before")
             sealed = self._backend.seal(label, self._backend.random(_SECRET_SIZE))
             seeds.add(self.identity, epoch, sealed)
-        return EpochSecrets(self._directory.suite, self._backend.unseal(label, sealed))
+        seed = self._backend.unseal(label, sealed)
+        return EpochSecrets(self._directory.suite, seed, self._backend.random(_SECRET_SIZE))
 
     def fix_layout(self, epoch: int, layout_digest: bytes) -> None:
         """Bind the epoch to one layout for good.  Raises RemoteProtocolError for a second, different one."""

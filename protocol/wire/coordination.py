@@ -10,6 +10,7 @@ from protocol.wire.fields import (
     MAX_RING,
     MAX_ROUNDS,
     Attempt,
+    Attestations,
     Bitmap,
     Counter,
     Digest,
@@ -20,7 +21,7 @@ from protocol.wire.fields import (
     FuseRating,
     Identity,
     Key,
-    Macs,
+    MemberSignature,
     Position,
     Reason,
     Ring,
@@ -116,16 +117,16 @@ class EpochLayout(Message):
     ]  # identity, epoch key, CURVE key, signing key, signature of the join, certificate (DER)
     intermediates: Annotated[tuple[bytes, ...], many(octets(1, 4096), 4)]
     result_key: Key
-    attest_key: Key
 
 
 @message(5, Sender.GATEWAY)
 class Deal(Message):
-    """Shamir shares of the sender's PRF key, each sealed to one neighbour, with Feldman commitments."""
+    """Shamir shares of the sender's PRF key, each sealed to a neighbour, and Feldman commitments, signed as a whole."""
 
     epoch: Epoch
     commitments: Annotated[tuple[bytes, ...], feldman]
     sealed: Annotated[tuple[tuple[int, bytes], ...], many(record(ring_position, sealed_share), MAX_RING)]
+    signature: MemberSignature
 
 
 @message(7, Sender.COORDINATOR)
@@ -176,7 +177,8 @@ class RingTotal(Message):
 
     `commitments`, `blinding` and `attestations` are empty unless the schema has committed slots: then they hold,
     slot by slot of the committed ones, each member's Pedersen commitment in roster order and the sum of the blindings,
-    and each member's MAC over its commitments, in roster order.
+    and for each member, in roster order, what shows that it signed its commitments in this attempt: the blame half of
+    its MASKED_INPUT, the digest of its masked blindings, and its signature (`dcnet.setup.statements`).
     """
 
     epoch: Epoch
@@ -189,7 +191,7 @@ class RingTotal(Message):
     total: Vector
     commitments: Elements
     blinding: Scalars
-    attestations: Macs
+    attestations: Attestations
 
 
 @message(12, Sender.GATEWAY)

@@ -12,9 +12,11 @@ from protocol.wire.fields import (
     Epoch,
     Key,
     Macs,
+    MemberSignature,
     Position,
     Ring,
     Round,
+    Salt,
     Scalars,
     SeedCommitment,
     Term,
@@ -51,8 +53,8 @@ class Open(RingMessage):
 @message(34, Sender.MEMBER)
 class MaskedInput(RingMessage):
     """
-    A member's masked vector and a commitment to its self mask's seed; with committed slots also its commitments, its
-    masked blindings, and a MAC for the round ledger over the commitments.
+    A member's masked vector and a commitment to its self mask's seed, with committed slots also its commitments and
+    masked blindings, signed; `salt` is that of the vector's digest in what is signed, and for the head alone.
     """
 
     epoch: Epoch
@@ -61,9 +63,10 @@ class MaskedInput(RingMessage):
     attempt: Attempt
     vector: Vector
     seed_commitment: SeedCommitment
+    salt: Salt
     commitments: Elements
     blinding: Scalars
-    attestation: Annotated[bytes, octets(0, 16, 16)]
+    signature: MemberSignature
 
 
 @message(35, Sender.HEAD)
@@ -81,7 +84,7 @@ class Roster(RingMessage):
 class Confirm(RingMessage):
     """
     MACs over the round's digest for the neighbours in U, by rising position, and the net mask words towards
-    the neighbours in E that are not in U (empty when there are none).
+    the neighbours in E that are not in U (empty when there are none), signed.
     """
 
     epoch: Epoch
@@ -91,6 +94,7 @@ class Confirm(RingMessage):
     macs: Macs
     dropped: Vector
     dropped_blinding: Scalars
+    signature: MemberSignature
 
 
 @message(37, Sender.HEAD)

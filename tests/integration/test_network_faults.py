@@ -22,6 +22,7 @@ from coordinator.gwa.enrolment import Directory
 from coordinator.storage.store import Store
 from loadtest.meters.sml import SmlMeter
 from loadtest.network import Network
+from loadtest.signing import sign_again
 from node.aggregation.membership import Membership
 from node.security.module import KeyDirectory
 from node.wan.enrolment import Enroller
@@ -165,7 +166,8 @@ async def test_a_gateway_that_shares_garbage_is_found_by_its_head_and_named_to_t
     async def lying(membership: Membership, message: wire.RingMessage) -> None:
         if membership._position == 5 and isinstance(message, wire.MaskedInput):
             liar[:] = [membership.view.members[5].identity]
-            message = replace(message, vector=bytes(len(message.vector)))
+            lie = replace(message, vector=bytes(len(message.vector)))
+            message = sign_again(lie, membership._member, membership.secrets)
         await to_head(membership, message)
 
     monkeypatch.setattr(Membership, "_to_head", lying)

@@ -14,6 +14,7 @@ from coordinator.emp.billing import Billing
 from coordinator.storage.store import Store
 from coordinator.storage.tables import ring_commitments
 from loadtest.network import Network
+from loadtest.signing import sign_again
 from node.aggregation.membership import Membership
 from protocol import wire
 from protocol.dcnet.billing.tariff import Tariff
@@ -45,7 +46,7 @@ async def test_a_member_that_lies_in_one_committed_slot_is_caught_and_mixes_into
             words = bytearray(message.vector)
             word = int.from_bytes(words[8 * slot : 8 * slot + 8], "little") + TOO_MUCH
             words[8 * slot : 8 * slot + 8] = (word % WORD_MODULUS).to_bytes(8, "little")
-            message = replace(message, vector=bytes(words))
+            message = sign_again(replace(message, vector=bytes(words)), mine._member, mine.secrets)
         await to_head(mine, message)
 
     monkeypatch.setattr(Membership, "_to_head", lying)
@@ -96,9 +97,9 @@ async def test_a_head_that_swaps_two_members_commitments_has_nobody_billed_by_th
 ) -> None:
     report = Attempt.report
 
-    def swapping(mine: Attempt, suite: Suite, view: RingView, term: int) -> wire.RingTotal | None:
+    def swapping(mine: Attempt, suite: Suite, view: RingView) -> wire.RingTotal | None:
         """The sum stays what it is, and so what the commitments add up to."""
-        said = report(mine, suite, view, term)
+        said = report(mine, suite, view)
         if said is None or view.ring != 0:
             return said
         size = 32 * view.committed_count

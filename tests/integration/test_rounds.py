@@ -137,8 +137,8 @@ async def test_a_head_that_goes_on_saying_where_it_is_does_not_flood_its_ring(ru
 async def test_what_is_relayed_is_no_larger_than_what_the_ring_says(running: Running) -> None:
     view = running.ring.view
     share = wire.MaskedInput(
-        view.epoch, view.ring, 3, 0, bytes(8 * view.word_count), bytes(16), b"", b"", b""
-    )  # fmt: skip
+        view.epoch, view.ring, 3, 0, bytes(8 * view.word_count), bytes(32), bytes(16), b"", b"", bytes(64)
+    )
     confirmed = wire.Confirmed(view.epoch, view.ring, 3, 0, bytes(2), bytes(16 * view.size))
     for message in (share, confirmed):
         running.say(2, wire.Relay(view.epoch, view.ring, 0, wire.encode(message) + bytes(64)))

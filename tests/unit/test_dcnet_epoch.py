@@ -70,9 +70,7 @@ def laid_out(
     submissions = tuple((identity, key(identity)) for identity in area)
     rings = cut_rings(beacon(call.epoch, call.area, nonce, submissions), list(area), call.ring_size)
     members = tuple(member(identity, call) for identity in rings[ring])
-    return wire.EpochLayout(call.epoch, nonce, submissions, ring, members, (b"sub-ca",), bytes(32), bytes(32)), rings[
-        ring
-    ]
+    return wire.EpochLayout(call.epoch, nonce, submissions, ring, members, (b"sub-ca",), bytes(32)), rings[ring]
 
 
 LAYOUT, RING = laid_out()
@@ -101,12 +99,10 @@ def test_every_member_of_a_ring_sees_the_same_ring_and_its_own_place(ring: int) 
 
 
 def test_who_is_shown_another_key_of_the_coordinator_has_another_digest() -> None:
-    shown = [LAYOUT, replace(LAYOUT, result_key=b"\1" * 32), replace(LAYOUT, attest_key=b"\1" * 32)]
+    shown = [LAYOUT, replace(LAYOUT, result_key=b"\1" * 32)]
     views = [verify_layout(CALL, each, RING[0], key(RING[0]), POLICY, verify_member)[0] for each in shown]
-    assert len({view.digest for view in views}) == 3
-    assert [(view.result_key, view.attest_key) for view in views] == [
-        (each.result_key, each.attest_key) for each in shown
-    ]
+    assert len({view.digest for view in views}) == 2
+    assert [view.result_key for view in views] == [each.result_key for each in shown]
 
 
 def test_the_numbers_are_the_gateways_own_choice() -> None:
@@ -122,7 +118,7 @@ def test_the_numbers_are_the_gateways_own_choice() -> None:
 def test_whatever_the_call_says_is_in_the_digest() -> None:
     """Except for what only the driver needs, two calls that differ give rings that share no key."""
     seats = [each[:4] for each in LAYOUT.members]
-    digests = {make_view(CALL, 0, seats, 20, bytes(32), bytes(32)).digest}
+    digests = {make_view(CALL, 0, seats, 20, bytes(32)).digest}
     changes = [
         {"epoch": 5}, {"area": "south"}, {"nonce_commitment": bytes(32)}, {"rounds": 95}, {"start_ms": 2_000_000},
         {"period_ms": 20_000}, {"interval_start_s": 1800}, {"interval_s": 60}, {"ring_size": 12},
@@ -130,7 +126,7 @@ def test_whatever_the_call_says_is_in_the_digest() -> None:
         {"schema": Schema(DEFAULT_SCHEMA.slots[:2]).to_bytes()},
     ]  # fmt: skip
     for change in changes:
-        digests.add(make_view(replace(CALL, **change), 0, seats, 20, bytes(32), bytes(32)).digest)  # type: ignore[arg-type]
+        digests.add(make_view(replace(CALL, **change), 0, seats, 20, bytes(32)).digest)  # type: ignore[arg-type]
     assert len(digests) == 1 + len(changes)
 
 
@@ -143,7 +139,7 @@ def test_what_is_signed_says_everything() -> None:
         join_text(call_digest(CALL), "a", b"1" * 32, b"3" * 32, b"2" * 32),
     }
     assert len(texts) == 5
-    view = make_view(CALL, 0, [each[:4] for each in LAYOUT.members], 20, bytes(32), bytes(32))
+    view = make_view(CALL, 0, [each[:4] for each in LAYOUT.members], 20, bytes(32))
     other = replace(view, ring=1)
     heads = {head_text(view, 0, "tcp://a:1"), head_text(view, 1, "tcp://a:1"), head_text(view, 0, "tcp://b:1"),
              head_text(other, 0, "tcp://a:1")}  # fmt: skip
@@ -324,7 +320,7 @@ def test_a_call_that_is_less_noisy_than_our_policy() -> None:
 
 def test_noise_and_the_corrupt_are_in_the_ring_that_follows_from_the_call() -> None:
     seats = [(identity, bytes([n]) * 32, bytes(32), bytes(32)) for n, identity in enumerate(AREA)]
-    bare, view = (make_view(call, 0, seats, len(seats), bytes(32), bytes(32)) for call in (CALL, noisy()))
+    bare, view = (make_view(call, 0, seats, len(seats), bytes(32)) for call in (CALL, noisy()))
     numbers = ring_parameters(len(seats), len(seats), CALL.corrupt_ppm, CALL.dropout_ppm)
     assert view.noise == check_call(noisy(), POLICY).noise
     assert view.honest_min == numbers.n_min - numbers.corrupt >= 3

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from loadtest.ring import LocalRing, RingSize, random_vectors
+from loadtest.signing import sign_again, sign_confirm, sign_input
 from loadtest.simulator.suite import CheapSuite
 from protocol import wire
 from protocol.dcnet.crypto.suite import Suite
@@ -46,8 +47,14 @@ class Ring(LocalRing):
     def from_member(self, index: int, instructions: Sequence[MemberEffect]) -> None:
         super().from_member(
             index,
-            [ToHead(self.twist(index, each.message)) if isinstance(each, ToHead) else each for each in instructions],
+            [ToHead(self._twisted(index, each.message)) if isinstance(each, ToHead) else each for each in instructions],
         )
+
+    def _twisted(self, index: int, message: wire.RingMessage) -> wire.RingMessage:
+        said = self.twist(index, message)
+        if said == message:
+            return message
+        return sign_again(said, self.members[index], self.secrets[index])
 
 
 class Plan:
@@ -390,19 +397,29 @@ class Alone:
             self.say(position, wire.Ready(1, 0, 0, 0, 0))
 
     def say(self, position: int, message: wire.RingMessage, now_s: float = 0.5) -> list[HeadEffect]:
+        """Of the member at a position, and signed by it."""
+        secrets, current = self.ring.secrets[position], self.head.current
+        if isinstance(message, wire.MaskedInput):
+            message = sign_input(self.view, secrets, current.context, message)
+        if isinstance(message, wire.Confirm):
+            message = sign_confirm(self.view, secrets, current.context, current.roster, message)
+        return self.say_as_it_is(position, message, now_s)
+
+    def say_as_it_is(self, position: int, message: wire.RingMessage, now_s: float = 0.5) -> list[HeadEffect]:
         self.out = self.head.receive(position, message, now_s)
         return self.out
 
     def share(self, attempt: int = 0) -> wire.MaskedInput:
         count = len(self.view.committed)
         element = SUITE.group.multiply_base(5)
-        blinding_vector, attestation = bytes(32 * count), bytes(16 * bool(count))
         commitment = seed_commitment(bytes(32))
-        return wire.MaskedInput(1, 0, 0, attempt, bytes(32), commitment, element * count, blinding_vector, attestation)
+        return wire.MaskedInput(
+            1, 0, 0, attempt, bytes(32), commitment, bytes(16), element * count, bytes(32 * count), bytes(64)
+        )
 
     def confirm(self, gone: int = 0) -> wire.Confirm:
         macs = self.view.size - 1 - gone
-        return wire.Confirm(1, 0, 0, 0, bytes(16 * macs), bytes(32 * (gone > 0)), b"")
+        return wire.Confirm(1, 0, 0, 0, bytes(16 * macs), bytes(32 * (gone > 0)), b"", bytes(64))
 
     def to_confirming(self) -> None:
         for position in range(self.view.size):
@@ -559,7 +576,7 @@ def test_a_bad_deal_is_counted() -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"vector": bytes(24)}, {"commitments": bytes(32)}, {"blinding": bytes(32)}, {"attestation": bytes(16)}],
+    [{"vector": bytes(24)}, {"commitments": bytes(32)}, {"blinding": bytes(32)}],
     ids=str,
 )
 def test_a_share_of_another_shape(change: dict[str, bytes]) -> None:
@@ -574,11 +591,34 @@ def test_a_share_with_a_commitment_that_is_no_element() -> None:
     good = alone.share()
     with pytest.raises(RemoteProtocolError, match="bad_share"):
         alone.say(1, replace(good, commitments=good.commitments[:32] + bytes(32)))
-    with pytest.raises(RemoteProtocolError, match="bad_share"):
-        alone.say(1, replace(good, attestation=b""))
     with pytest.raises(RemoteProtocolError, match="scalar_not_reduced"):
         alone.say(1, replace(good, blinding=b"\xff" * 64))
     assert alone.say(1, good) == []
+
+
+@pytest.mark.parametrize("change", ["vector", "salt", "seed_commitment", "signature"])
+def test_a_share_that_its_member_did_not_sign_is_refused_on_arrival(change: str) -> None:
+    alone = Alone()
+    share = sign_input(alone.view, alone.ring.secrets[1], alone.head.current.context, alone.share())
+    octet = getattr(share, change)
+    bent = replace(share, **{change: octet[:-1] + bytes([octet[-1] ^ 1])})
+    for position, message in ((1, bent), (2, share)):
+        with pytest.raises(RemoteProtocolError, match="bad_signature"):
+            alone.say_as_it_is(position, message)
+    assert alone.say_as_it_is(1, share) == []
+
+
+def test_a_confirmation_that_its_member_did_not_sign_is_refused_on_arrival() -> None:
+    alone = Alone()
+    alone.to_confirming()
+    current = alone.head.current
+    confirm = sign_confirm(alone.view, alone.ring.secrets[1], current.context, current.roster, alone.confirm())
+    other = sign_confirm(alone.view, alone.ring.secrets[1], current.context, current.roster & ~1, alone.confirm())
+    for position, message in ((2, confirm), (1, other), (1, replace(confirm, macs=confirm.macs, signature=bytes(64)))):
+        with pytest.raises(RemoteProtocolError, match="bad_signature"):
+            alone.say_as_it_is(position, message)
+    assert alone.say_as_it_is(1, confirm) == []
+    assert alone.say_as_it_is(1, confirm) == []  # once more changes nothing
 
 
 def test_shares_that_do_not_count() -> None:
@@ -699,8 +739,8 @@ def test_what_the_table_does_not_name_moves_nothing(state: State) -> None:
         )],
     }  # fmt: skip
     says: list[wire.RingMessage] = [
-        wire.MaskedInput(1, 0, 0, 0, bytes(32), seed_commitment(bytes(32)), b"", b"", b""),
-        wire.Confirm(1, 0, 0, 0, bytes(96), b"", b""),
+        wire.MaskedInput(1, 0, 0, 0, bytes(32), seed_commitment(bytes(32)), bytes(16), b"", b"", bytes(64)),
+        wire.Confirm(1, 0, 0, 0, bytes(96), b"", b"", bytes(64)),
         wire.Reveal(1, 0, 0, 0, bytes(32)),
         wire.Partial(1, 0, 0, 0, 6, SUITE.group.multiply_base(9), bytes(64)),
     ]

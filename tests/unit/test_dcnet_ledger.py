@@ -21,8 +21,9 @@ from protocol.dcnet.machines.effects import (
 )
 from protocol.dcnet.machines.ledger import RoundLedger
 from protocol.dcnet.machines.search import lost_rounds_granted
-from protocol.dcnet.setup.attestation import attestation_text
-from protocol.dcnet.setup.rings import result_text
+from protocol.dcnet.setup.rings import RingView, result_text
+from protocol.dcnet.setup.secrets import EpochSecrets
+from protocol.dcnet.setup.statements import commitment_half, input_text
 from protocol.errors import RemoteProtocolError
 
 SUITE = CheapSuite()
@@ -454,6 +455,12 @@ def test_deputies_follow_round_the_ring() -> None:
 COMMITTED = replace(SIZE, committed=(1, 3))
 
 
+def attestation(view: RingView, secrets: EpochSecrets, commitments: bytes) -> bytes:
+    """What a member signs of its commitments in attempt 0 of round 0, the rest of its share being zeros."""
+    half = commitment_half(view, secrets.position, 0, 0, commitments, bytes(32))
+    return bytes(64) + secrets.sign(input_text(bytes(32), half))
+
+
 def committed() -> tuple[RoundLedger, wire.RingTotal]:
     """A ledger and an honest total of two committed slots, the second of them negative."""
     ring = LocalRing(SUITE, COMMITTED)
@@ -461,7 +468,7 @@ def committed() -> tuple[RoundLedger, wire.RingTotal]:
     rows = [pedersen.commit(10, 3 + i) + pedersen.commit(-20, 5 + i) for i in range(7)]
     words = [7, 70, 0, 2**64 - 140]
     blinding_vector = encode_blinding_vector(SUITE.group, (sum(3 + i for i in range(7)), sum(5 + i for i in range(7))))
-    attestations = [each.attest(attestation_text(ring.view, 0, 0, i, rows[i])) for i, each in enumerate(ring.secrets)]
+    attestations = [attestation(ring.view, each, rows[i]) for i, each in enumerate(ring.secrets)]
     message = replace(
         total(), total=np.array(words, dtype=np.uint64).tobytes(), commitments=b"".join(rows), blinding=blinding_vector,
         attestations=b"".join(attestations),

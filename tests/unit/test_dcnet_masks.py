@@ -265,8 +265,8 @@ def test_without_committed_slots_there_is_no_second_lane() -> None:
 def test_a_binding_is_neither_a_mask_nor_a_key_of_one() -> None:
     """It is expanded for a purpose of its own: to tell it tells no word of what the seed masks."""
     seed = bytes(range(32))
-    other = [derive(seed, purpose)[:16] for purpose in ("self-words", "self-scalars")]
-    masks = [self_mask(StandardSuite(), seed, 2).tobytes(), seed[:16]]
+    other = [derive(seed, purpose) for purpose in ("self-words", "self-scalars")]
+    masks = [self_mask(StandardSuite(), seed, 4).tobytes(), seed]
     assert seed_commitment(seed) not in [*other, *masks]
-    assert seed_commitment(seed) == derive(seed, "self-binding")[:16]
+    assert seed_commitment(seed) == derive(seed, "self-binding")
     assert seed_commitment(seed) != seed_commitment(bytes(32))

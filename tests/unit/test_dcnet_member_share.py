@@ -18,9 +18,9 @@ from protocol.dcnet.crypto.commitments import Pedersen, decode_blinding_vector, 
 from protocol.dcnet.machines.effects import Settled
 from protocol.dcnet.machines.masks import seed_commitment, self_blinding, self_mask, words_from_bytes
 from protocol.dcnet.machines.member import State
-from protocol.dcnet.setup.attestation import attestation_text
 from protocol.dcnet.setup.rings import bitmap
 from protocol.dcnet.setup.secrets import mask_label
+from protocol.dcnet.setup.statements import AttemptContext, text_of_input
 from protocol.errors import LocalProtocolError
 
 SUITE = CheapSuite()
@@ -36,6 +36,14 @@ def liar() -> LyingHead:
 # --- the share itself ----------------------------------------------------------------------------------------------
 
 
+def is_signed(
+    liar: LyingHead, share: wire.MaskedInput, attempt: int = 0, expected: Collection[int] | None = None
+) -> bool:
+    members = liar.view.everybody if expected is None else bitmap(list(expected))
+    text = text_of_input(liar.view, 0, AttemptContext(0, attempt, 0, members, b""), share)
+    return SUITE.verify(liar.view.members[0].verify_key, text, share.signature)
+
+
 @pytest.mark.parametrize("expected", [None, PART, (0, 1, 2, 4)])
 @pytest.mark.parametrize("attempt", [0, 1])
 def test_a_share_is_the_reading_under_both_kinds_of_masks(
@@ -49,7 +57,8 @@ def test_a_share_is_the_reading_under_both_kinds_of_masks(
     others = liar.view.everybody if expected is None else bitmap(list(expected))
     masked = words_from_bytes(share.vector) - liar.masks.words(0, attempt, others) - self_mask(SUITE, seed, 4)
     assert masked.tolist() == liar.vector().tolist()
-    assert (share.commitments, share.blinding, share.attestation) == (b"", b"", b"")
+    assert (share.commitments, share.blinding) == (b"", b"")
+    assert is_signed(liar, share, attempt, expected)
 
 
 @pytest.mark.parametrize("attempt", [0, 1])
@@ -62,7 +71,7 @@ def test_a_share_is_bound_to_the_seed_that_is_revealed(liar: LyingHead, attempt:
     bindings = [each.seed_commitment for each in shares if isinstance(each, wire.MaskedInput)]
     assert bindings[-1] == seed_commitment(reveal.seed)
     assert len(set(bindings)) == attempt + 1
-    assert len(bindings[0]) == 16
+    assert len(bindings[0]) == 32
 
 
 def test_ready_says_which_attempt_is_next(liar: LyingHead) -> None:
@@ -83,8 +92,7 @@ def test_a_share_with_committed_slots() -> None:
     assert isinstance(share, wire.MaskedInput)
     pedersen = Pedersen(SUITE.group)
     assert share.commitments == pedersen.commit(5, 11) + pedersen.commit(-7, 12)
-    key = liar.ledger_secrets.member_key(liar.view, 0)
-    assert share.attestation == SUITE.mac(key, attestation_text(liar.view, 0, 0, 0, share.commitments))
+    assert is_signed(liar, share)
     label = mask_label(liar.view, 0, 0)
     seed = prf.mask_seed(liar.secrets[0].evaluate(label), label)
     blinding_vector = decode_blinding_vector(SUITE.group, share.blinding, 2)
@@ -96,7 +104,8 @@ def test_a_share_with_committed_slots() -> None:
     (again,) = liar.say(liar.open(1))
     assert isinstance(again, wire.MaskedInput)
     assert again.commitments == share.commitments
-    assert again.attestation == SUITE.mac(key, attestation_text(liar.view, 0, 1, 0, share.commitments))
+    assert is_signed(liar, again, attempt=1)
+    assert not is_signed(liar, replace(again, signature=share.signature), attempt=1)
 
 
 def test_the_driver_keeps_to_its_contract(liar: LyingHead) -> None:

@@ -59,8 +59,8 @@ def test_what_the_table_does_not_name_changes_nothing(liar: LyingHead, state: St
     "message",
     [
         wire.Ready(1, 0, 0, 0, 0),
-        wire.MaskedInput(1, 0, 0, 0, bytes(32), bytes(16), b"", b"", b""),
-        wire.Confirm(1, 0, 0, 0, b"", b"", b""),
+        wire.MaskedInput(1, 0, 0, 0, bytes(32), bytes(32), bytes(16), b"", b"", bytes(64)),
+        wire.Confirm(1, 0, 0, 0, b"", b"", b"", bytes(64)),
         wire.Reveal(1, 0, 0, 0, bytes(32)),
         wire.Partial(1, 0, 0, 0, 1, bytes(32), bytes(64)),
         wire.BadDeal(1, 0, 1),

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from loadtest.ring import LocalRing, RingSize, random_vectors
+from loadtest.signing import sign_again
 from loadtest.simulator.suite import CheapSuite
 from protocol import wire
 from protocol.dcnet.crypto import prf
@@ -42,8 +43,14 @@ class Ring(LocalRing):
     def from_member(self, index: int, instructions: Sequence[MemberEffect]) -> None:
         super().from_member(
             index,
-            [ToHead(self.twist(index, each.message)) if isinstance(each, ToHead) else each for each in instructions],
+            [ToHead(self._twisted(index, each.message)) if isinstance(each, ToHead) else each for each in instructions],
         )
+
+    def _twisted(self, index: int, message: wire.RingMessage) -> wire.RingMessage:
+        said = self.twist(index, message)
+        if said == message:
+            return message
+        return sign_again(said, self.members[index], self.secrets[index])
 
     def from_head(self, position: int, effects: Sequence[HeadEffect]) -> None:
         super().from_head(position, [e for e in effects if not isinstance(e, ToMember) or e.position not in self.deaf])
@@ -161,7 +168,7 @@ def test_a_wrong_seed_is_refused_its_sender_named_and_recovered(size: RingSize, 
 def test_a_wrong_binding_costs_nothing_either(size: RingSize) -> None:
     """The seed that it revealed is the one that its neighbours give: only the seed_commitment was wrong."""
     ring = Ring(size)
-    ring.twist = lying(6, wire.MaskedInput, seed_commitment=bytes(16))
+    ring.twist = lying(6, wire.MaskedInput, seed_commitment=bytes(32))
     ended = ring.play(0)
     assert (ended.outcome, ended.roster) == (OPENED, ring.view.everybody)
     assert ring.accused == [(6, Misbehaviour.WRONG_SEED)]
@@ -173,7 +180,7 @@ def silent_at(position: int, kind: type[wire.Message]) -> Callable[[int, wire.Me
 
 def test_a_wrong_binding_of_a_silent_member_is_told_from_wrong_help_by_the_proofs() -> None:
     ring = Ring()
-    ring.twist = lying(3, wire.MaskedInput, seed_commitment=bytes(16))
+    ring.twist = lying(3, wire.MaskedInput, seed_commitment=bytes(32))
     ended = ring.play(0, silent_at(3, wire.Reveal))
     assert (ended.outcome, ended.roster) == (OPENED, ring.view.everybody)
     assert ring.accused == [(3, Misbehaviour.WRONG_SEED)]
@@ -182,7 +189,7 @@ def test_a_wrong_binding_of_a_silent_member_is_told_from_wrong_help_by_the_proof
 
 def test_a_wrong_seed_and_a_wrong_binding_are_told_by_the_proofs_too() -> None:
     ring = Ring()
-    ring.twist = lambda index, message: lying(3, wire.MaskedInput, seed_commitment=bytes(16))(
+    ring.twist = lambda index, message: lying(3, wire.MaskedInput, seed_commitment=bytes(32))(
         index, lying(3, wire.Reveal, seed=bytes(32))(index, message)
     )
     ended = ring.play(0)

@@ -27,7 +27,7 @@ def view_of(n: int, k: int) -> RingView:
         epoch=3, ring=1,
         members=tuple(Member(f"g{i}", *(bytes([i + each]) * 32 for each in range(3))) for i in range(n)),
         schema_digest=bytes(32), word_count=4, committed=(), rounds=96, k=k, t=3, t_c=3, k_min=3, n_min=4,
-        result_key=bytes(32), attest_key=bytes(32), timing=Timing.spread(0.0, 10.0),
+        result_key=bytes(32), timing=Timing.spread(0.0, 10.0),
     )  # fmt: skip
 
 
@@ -94,7 +94,6 @@ OTHERWISE = {
     "k_min": 4,
     "n_min": 5,
     "result_key": b"\1" * 32,
-    "attest_key": b"\1" * 32,
 }
 
 

@@ -22,7 +22,7 @@ LABEL = mask_label(VIEW, 0, 0)
 
 def fresh(view: object = None) -> EpochSecrets:
     """The member at position 0 once more, as after a restart, bound to this or another layout."""
-    again = EpochSecrets(SUITE, SEED_OF_0)
+    again = EpochSecrets(SUITE, SEED_OF_0, bytes(32))
     again.bind(VIEW if view is None else view, 0)  # type: ignore[arg-type]
     return again
 
@@ -65,7 +65,7 @@ def test_another_layout_deals_shares_of_an_unrelated_k(view: object) -> None:
     """Or t neighbours spread over two layouts could put one K together."""
     told_otherwise = fresh(view)
     assert told_otherwise.evaluate(LABEL) != SECRETS[0].evaluate(LABEL)
-    assert set(told_otherwise.deal()[0]).isdisjoint(SECRETS[0].deal()[0])
+    assert set(told_otherwise.deal().commitments).isdisjoint(SECRETS[0].deal().commitments)
 
 
 def test_a_restarted_member_deals_the_same_again() -> None:
@@ -95,8 +95,10 @@ def test_keys_of_low_order_are_refused(key: bytes) -> None:
 
 def test_the_driver_keeps_to_its_contract() -> None:
     with pytest.raises(LocalProtocolError, match="32 bytes"):
-        EpochSecrets(SUITE, bytes(31))
-    unbound = EpochSecrets(SUITE, SEED_OF_0)
+        EpochSecrets(SUITE, bytes(31), bytes(32))
+    with pytest.raises(LocalProtocolError, match="32 bytes"):
+        EpochSecrets(SUITE, bytes(32), b"")
+    unbound = EpochSecrets(SUITE, SEED_OF_0, bytes(32))
     for act in (unbound.deal, lambda: unbound.pair(1)):
         with pytest.raises(LocalProtocolError, match="not known yet"):
             act()
@@ -131,8 +133,8 @@ def test_who_holds_whose_deal() -> None:
 
 
 def a_deal_to_0(dealer: int = 1) -> tuple[tuple[bytes, ...], bytes]:
-    commitments, sealed = SECRETS[dealer].deal()
-    return commitments, dict(sealed)[0]
+    dealt = SECRETS[dealer].deal()
+    return dealt.commitments, dict(dealt.sealed)[0]
 
 
 def refuses_deal(dealer: int, commitments: tuple[bytes, ...], sealed: bytes, reason: str) -> None:
@@ -153,7 +155,7 @@ def test_deals_that_are_refused() -> None:
     refuses_deal(1, commitments[::-1], sealed, "bad_seal")
     refuses_deal(1, commitments, sealed[:-1], "bad_seal")
     refuses_deal(1, commitments, b"\0", "bad_seal")
-    refuses_deal(1, commitments, dict(SECRETS[1].deal()[1])[2], "bad_seal")
+    refuses_deal(1, commitments, dict(SECRETS[1].deal().sealed)[2], "bad_seal")
 
 
 @pytest.mark.parametrize("plain", [b"\xff" * 32, GROUP.order.to_bytes(32, "little"), bytes(31), bytes(33)])

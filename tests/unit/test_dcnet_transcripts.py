@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from loadtest.ring import LocalRing, RingSize
+from loadtest.signing import sign_again
 from protocol import wire
 from protocol.dcnet.crypto.suite import StandardSuite
 from protocol.dcnet.machines.effects import HeadEffect, MemberEffect, ToHead, ToMember
@@ -67,7 +68,10 @@ class Transcribed(LocalRing):
         out: list[MemberEffect] = []
         for each in instructions:
             if isinstance(each, ToHead):
-                out += [ToHead(m) for m in self.twisting("member", index, each.message)]  # type: ignore[arg-type]
+                said = self.twisting("member", index, each.message)
+                if said != [each.message]:
+                    said = [sign_again(m, self.members[index], self.secrets[index]) for m in said]  # type: ignore[arg-type]
+                out += [ToHead(m) for m in said]  # type: ignore[arg-type]
             else:
                 out.append(each)
         super().from_member(index, out)

@@ -22,9 +22,7 @@ def layout(view: RingView, certificate: bytes = b"certificate") -> wire.EpochLay
         (each.identity, each.public_key, each.curve_key, each.verify_key, b"signature", certificate)
         for each in view.members
     )
-    return wire.EpochLayout(
-        view.epoch, bytes(32), (), view.ring, members, (b"sub-CA",), view.result_key, view.attest_key
-    )
+    return wire.EpochLayout(view.epoch, bytes(32), (), view.ring, members, (b"sub-CA",), view.result_key)
 
 
 def test_members_of_a_ring_hold_one_copy_of_it() -> None:

@@ -30,13 +30,13 @@ EXAMPLES: list[wire.Message] = [
                    1_699_999_000_000, 63),
     wire.Join(7, KEY, OTHER, bytes(70)),
     wire.EpochLayout(7, KEY, (("g1", KEY), ("g2", OTHER)), 3, (("g1", KEY, OTHER, KEY, bytes(70), b"certificate"),),
-                     (b"intermediate",), OTHER, KEY),
-    wire.Deal(7, (KEY, OTHER), ((1, b"sealed"), (2, b"sealed too"))),
+                     (b"intermediate",), OTHER),
+    wire.Deal(7, (KEY, OTHER), ((1, b"sealed"), (2, b"sealed too")), LONG),
     wire.Deals(7, ((5, (KEY, OTHER), b"sealed"),)),
     wire.Appoint(7, 3, 2),
     wire.HeadAt(7, 3, 2, "tcp://192.0.2.1:5000", bytes(70)),
     wire.HeadSilent(7, 3, 2, 95),
-    wire.RingTotal(7, 3, 95, 1, 2, b"\x7f", b"\x3f", bytes(32), KEY + OTHER, KEY, bytes(32)),
+    wire.RingTotal(7, 3, 95, 1, 2, b"\x7f", b"\x3f", bytes(32), KEY + OTHER, KEY, bytes(128)),
     wire.RingVoid(7, 3, 95, 2, "too few members", b"\x7f"),
     wire.MisbehaviourReport(7, 3, 2, 95, 4, 1),
     wire.RoundStatusRequest(7, 3, 95),
@@ -48,9 +48,9 @@ EXAMPLES: list[wire.Message] = [
     wire.Expelled(7, 3, b"\x24"),
     wire.Ready(7, 3, 2, 95, 1),
     wire.Open(7, 3, 2, 95, 1, b"\x7f"),
-    wire.MaskedInput(7, 3, 95, 1, bytes(32), bytes(16), KEY, OTHER, bytes(16)),
+    wire.MaskedInput(7, 3, 95, 1, bytes(32), OTHER, bytes(16), KEY, OTHER, LONG),
     wire.Roster(7, 3, 95, 1, b"\x3f"),
-    wire.Confirm(7, 3, 95, 1, bytes(64), bytes(32), KEY),
+    wire.Confirm(7, 3, 95, 1, bytes(64), bytes(32), KEY, LONG),
     wire.Confirmed(7, 3, 95, 1, b"\x36", bytes(64)),
     wire.Reveal(7, 3, 95, 1, KEY),
     wire.Recover(7, 3, 95, 1, b"\x04"),
@@ -95,7 +95,10 @@ LIMITS: dict[Any, tuple[list[Any], list[Any]]] = {
     wire.Vector: octets(0, 8 * 4096, 8),
     wire.Elements: octets(0, 32 * 4096, 32),
     wire.Macs: octets(0, 16 * 1024, 16),
-    wire.SeedCommitment: octets(16, 16),
+    wire.SeedCommitment: octets(32, 32),
+    wire.Salt: octets(16, 16),
+    wire.MemberSignature: octets(64, 64),
+    wire.Attestations: octets(0, 128 * 1024, 128),
     wire.Reason: text(200),
     wire.Fraction: number(0, 1_000_000),
     wire.FuseRating: number(16, 10_000),
@@ -134,7 +137,6 @@ LIMITS: dict[Any, tuple[list[Any], list[Any]]] = {
     (wire.ContributionStatus, "included"): number(0, 1),
     (wire.RingTotal, "blinding"): octets(0, 32 * 4096, 32),
     (wire.MaskedInput, "blinding"): octets(0, 32 * 4096, 32),
-    (wire.MaskedInput, "attestation"): octets(0, 16, 16),
     (wire.Confirm, "dropped_blinding"): octets(0, 32 * 4096, 32),
     (wire.HeadAt, "endpoint"): text(200),
     (wire.EpochCall, "nonce_commitment"): octets(32, 32),
@@ -264,7 +266,7 @@ def test_the_largest_area_fits() -> None:
     """Ids of DIN 43863-5, signatures and certificates as they are; and the link carries what the table allows."""
     submissions = tuple((f"ESTK{i:010}", KEY) for i in range(wire.MAX_AREA))
     member = ("ESTK0000000000", KEY, KEY, KEY, bytes(72), bytes(800))
-    layout = wire.EpochLayout(7, KEY, submissions, 0, (member,) * 200, (bytes(800),), KEY, OTHER)
+    layout = wire.EpochLayout(7, KEY, submissions, 0, (member,) * 200, (bytes(800),), KEY)
     assert len(wire.encode(layout)) < LinkLimits().message_bytes_max < wire.MAX_FRAME_SIZE
     assert wire.decode(wire.encode(layout), wire.FROM_COORDINATOR) == layout
 

@@ -80,6 +80,7 @@ class Suite(Protocol):
     def signing_key(self, seed: bytes) -> bytes: ...  # noqa: D102
     def sign(self, secret: bytes, message: bytes) -> bytes: ...  # noqa: D102
     def verify(self, public: bytes, message: bytes, signature: bytes) -> bool: ...  # noqa: D102
+    def verify_shared(self, public: bytes, message: bytes, signature: bytes) -> bool: ...  # noqa: D102
 
 
 def zeros(size: int) -> memoryview:
@@ -167,15 +168,20 @@ class StandardSuite:
 
     def verify(self, public: bytes, message: bytes, signature: bytes) -> bool:
         """Whether an Ed25519 signature holds."""
+        return _signature_holds(public, message, signature)
+
+    def verify_shared(self, public: bytes, message: bytes, signature: bytes) -> bool:
+        """The same for a text that all members of a ring check, such as a result: each process does it once."""
         return signature_holds(public, message, signature)
 
 
-# All members of a ring check the signature of the same result: each process does it once.
-@lru_cache(maxsize=512)
-def signature_holds(public: bytes, message: bytes, signature: bytes) -> bool:
-    """See `StandardSuite.verify`; all three are public, or they would not be kept."""
+def _signature_holds(public: bytes, message: bytes, signature: bytes) -> bool:
     try:
         nacl.bindings.crypto_sign_open(signature + message, public)
     except nacl.exceptions.BadSignatureError:
         return False
     return True
+
+
+# All three are public, or they would not be kept.
+signature_holds = lru_cache(maxsize=512)(_signature_holds)

@@ -24,6 +24,13 @@ from protocol.dcnet.machines.masks import Words, self_blinding, self_masks, word
 from protocol.dcnet.machines.recovery import Recovery
 from protocol.dcnet.setup.rings import RingView, bitmap, positions_of
 from protocol.dcnet.setup.secrets import mask_label
+from protocol.dcnet.setup.statements import (
+    AttemptContext,
+    blame_half_of,
+    blinding_digest,
+    text_of_confirm,
+    text_of_input,
+)
 from protocol.errors import RemoteProtocolError
 
 
@@ -33,6 +40,7 @@ class Attempt:
 
     round: int
     attempt: int
+    term: int
     expected: int
     opened_s: float
     roster: int = 0
@@ -42,6 +50,11 @@ class Attempt:
     seeds: dict[int, bytes] = field(default_factory=dict)
     wrong_seeds: dict[int, bytes] = field(default_factory=dict)
     recoveries: dict[int, Recovery] = field(default_factory=dict)
+
+    @property
+    def context(self) -> AttemptContext:
+        """What its members' statements are about."""
+        return AttemptContext(self.round, self.attempt, self.term, self.expected, b"")
 
     @property
     def gone(self) -> int:
@@ -84,18 +97,24 @@ class Attempt:
         message = wire.Recover(view.epoch, view.ring, self.round, self.attempt, view.to_wire(silent))
         return [ToMember(i, message) for i in self.seeds if view.neighbourhoods[i] & silent]
 
-    def report(self, suite: Suite, view: RingView, term: int) -> wire.RingTotal | None:
+    def report(self, suite: Suite, view: RingView) -> wire.RingTotal | None:
         """The ring's total; None where slot 0 does not count the roster, so that somebody's masks did not cancel."""
         total, blinding = self.total(suite, view)
         if int(total[0]) != self.roster.bit_count():
             return None
         commitments = b"".join(self.shares[i].commitments for i in positions_of(self.roster))
-        attestations = b"".join(self.shares[i].attestation for i in positions_of(self.roster))
+        attestations = b"".join(self._attestation(view, i) for i in positions_of(self.roster) if view.committed)
         return wire.RingTotal(
-            view.epoch, view.ring, self.round, self.attempt, term, view.to_wire(self.expected),
+            view.epoch, view.ring, self.round, self.attempt, self.term, view.to_wire(self.expected),
             view.to_wire(self.roster), total.tobytes(), commitments, encode_blinding_vector(suite.group, blinding),
             attestations,
         )  # fmt: skip
+
+    def _attestation(self, view: RingView, position: int) -> bytes:
+        """What shows the round ledger that a member signed its commitments."""
+        share = self.shares[position]
+        half = blame_half_of(view, position, self.context, share)
+        return half + blinding_digest(share.blinding) + share.signature
 
     def total(self, suite: Suite, view: RingView) -> tuple[Words, BlindingVector]:
         """Σ shares - Σ words towards the dropped - Σ self masks, in both blinding_vectors; every seed is there."""
@@ -125,23 +144,27 @@ class Attempt:
         return total, blinding_vector
 
 
-def check_share(suite: Suite, view: RingView, message: wire.MaskedInput) -> None:
-    """A share's shape.  Raises RemoteProtocolError, here at its sender, or the round ledger would blame the head."""
+def check_share(
+    suite: Suite, view: RingView, context: AttemptContext, position: int, message: wire.MaskedInput
+) -> None:
+    """A share's shape and signature.  Raises RemoteProtocolError: its sender bears it, not who passes it on."""
     count = view.committed_count
     if (
         len(message.vector) != 8 * view.word_count
         or len(message.commitments) != 32 * count
         or len(message.blinding) != 32 * count
-        or len(message.attestation) != MAC_SIZE * bool(count)
     ):
-        raise RemoteProtocolError("bad_share", f"expected {view.word_count} words and {count} commitments, attested")
+        raise RemoteProtocolError("bad_share", f"expected {view.word_count} words and {count} commitments")
     decode_blinding_vector(suite.group, message.blinding, count)
     if not all(suite.group.is_element(message.commitments[32 * i : 32 * (i + 1)]) for i in range(count)):
         raise RemoteProtocolError("bad_share", "a commitment is no group element")
+    text = text_of_input(view, position, context, message)
+    if not suite.verify(view.members[position].verify_key, text, message.signature):
+        raise RemoteProtocolError("bad_signature", "a share that its member did not sign for this attempt")
 
 
 def check_confirm(suite: Suite, view: RingView, attempt: Attempt, position: int, message: wire.Confirm) -> None:
-    """The shape of a confirmation of a member in U.  Raises RemoteProtocolError."""
+    """The shape and signature of a confirmation of a member in U.  Raises RemoteProtocolError."""
     neighbours = view.neighbourhoods[position]
     has_gone = bool(neighbours & attempt.gone)
     if (
@@ -151,3 +174,6 @@ def check_confirm(suite: Suite, view: RingView, attempt: Attempt, position: int,
     ):
         raise RemoteProtocolError("bad_confirm", "expected a MAC per neighbour and the words towards the dropped")
     decode_blinding_vector(suite.group, message.dropped_blinding, view.committed_count * has_gone)
+    text = text_of_confirm(view, position, attempt.context, attempt.roster, message)
+    if not suite.verify(view.members[position].verify_key, text, message.signature):
+        raise RemoteProtocolError("bad_signature", "a confirmation that its member did not sign for this roster")

@@ -75,7 +75,7 @@ _HANDLERS: dict[type[wire.RingMessage], str] = {
     wire.Partial: "_on_partial",
 }
 
-_NO_ATTEMPT = Attempt(round=-1, attempt=-1, expected=0, opened_s=0.0)
+_NO_ATTEMPT = Attempt(round=-1, attempt=-1, term=-1, expected=0, opened_s=0.0)
 
 
 class Head(Machine[State, HeadEffect]):
@@ -245,7 +245,7 @@ class Head(Machine[State, HeadEffect]):
         return self._start(self._next_round, attempt, self.search.expected(self.present), now_s, now_s)
 
     def _start(self, round_: int, attempt: int, expected: int, opened_s: float, now_s: float) -> list[HeadEffect]:
-        self.current = Attempt(round_, attempt, expected, opened_s)
+        self.current = Attempt(round_, attempt, self.term, expected, opened_s)
         if expected.bit_count() < self.view.n_min:
             return self._give_up(self.current, f"fewer than {self.view.n_min} members are present", now_s)
         self.state = State.COLLECTING
@@ -257,10 +257,12 @@ class Head(Machine[State, HeadEffect]):
         return out
 
     def _on_share(self, attempt: Attempt, position: int, message: wire.MaskedInput, now_s: float) -> list[HeadEffect]:
-        check_share(self._suite, self.view, message)
         if not attempt.expected >> position & 1:
             return [Note("head_stale_message")]
-        attempt.shares.setdefault(position, message)
+        if position in attempt.shares:
+            return []
+        check_share(self._suite, self.view, attempt.context, position, message)
+        attempt.shares[position] = message
         if len(attempt.shares) < attempt.expected.bit_count():
             self._shorten_deadline(attempt, now_s)
             return []
@@ -288,8 +290,10 @@ class Head(Machine[State, HeadEffect]):
     def _on_confirm(self, attempt: Attempt, position: int, message: wire.Confirm, now_s: float) -> list[HeadEffect]:
         if not attempt.roster >> position & 1:
             return [Note("head_stale_message")]
+        if position in attempt.confirms:
+            return []
         check_confirm(self._suite, self.view, attempt, position, message)
-        attempt.confirms.setdefault(position, message)
+        attempt.confirms[position] = message
         if len(attempt.confirms) < attempt.roster.bit_count():
             return []
         return self._close_confirmations(attempt, now_s)
@@ -373,7 +377,7 @@ class Head(Machine[State, HeadEffect]):
     # --- the end of an attempt -----------------------------------------------------------------------------------
 
     def _finish(self, attempt: Attempt, now_s: float) -> list[HeadEffect]:
-        report = attempt.report(self._suite, self.view, self.term)
+        report = attempt.report(self._suite, self.view)
         if report is None:
             return self._give_up(attempt, "the masks did not cancel", now_s, culprits=attempt.roster)
         self._report(attempt, now_s)

@@ -13,7 +13,7 @@ to find one liar, and no more: the excuse of a head that lies ends there.  Whom 
 operator to read; the ledger draws nothing from it.
 
 The ledger checks what it can: that the count in slot 0 is the roster's size, and where slots are committed that each
-member of the roster attested to its commitments in this very attempt, and that the total is what they committed to.
+member of the roster signed its commitments in this very attempt, and that the total is what they committed to.
 It never sees more than sums.
 """
 
@@ -23,7 +23,7 @@ from enum import StrEnum
 
 from protocol import wire
 from protocol.dcnet.crypto.commitments import Pedersen, decode_blinding_vector
-from protocol.dcnet.crypto.suite import MAC_SIZE, Suite, mac_equal
+from protocol.dcnet.crypto.suite import Suite
 from protocol.dcnet.machines.effects import (
     Ended,
     LedgerEffect,
@@ -38,9 +38,10 @@ from protocol.dcnet.machines.event_log import EventLog, Local
 from protocol.dcnet.machines.machine import Machine, Transitions
 from protocol.dcnet.machines.masks import words_from_bytes
 from protocol.dcnet.machines.search import lost_rounds_granted
-from protocol.dcnet.setup.attestation import LedgerSecrets, attestation_text
+from protocol.dcnet.setup.ledger_keys import LedgerSecrets
 from protocol.dcnet.setup.rings import RingView, positions_of, result_text
 from protocol.dcnet.setup.schema import signed
+from protocol.dcnet.setup.statements import ATTESTATION_SIZE, commitment_half, input_text
 from protocol.errors import RemoteProtocolError
 
 _NEVER = float("inf")
@@ -94,7 +95,6 @@ class RoundLedger(Machine[State, LedgerEffect]):
         self._suite = suite
         self._pedersen = Pedersen(suite.group) if view.committed else None
         self._secrets = secrets
-        self._attest_keys: dict[int, bytes] = {}  # by position, agreed on when first needed
         self._complaints: set[int] = set()
         self._last_round_as_head: dict[
             int, int
@@ -227,31 +227,29 @@ class RoundLedger(Machine[State, LedgerEffect]):
         return [*self._end(ended, commitments), *self._answer(position, message.round)]
 
     def _is_verified(self, message: wire.RingTotal, roster: int, total: tuple[int, ...]) -> bool:
-        """Whether the total is what the members attest that they committed to; without commitments none is."""
+        """Whether the total is what the members signed that they committed to; without commitments none is."""
         if self._pedersen is None:
             return False
         count, group = self.view.committed_count, self._suite.group
         if len(message.commitments) != 32 * count * roster.bit_count():
             raise RemoteProtocolError("bad_total", "expected a commitment of each member to each committed slot")
-        if len(message.attestations) != MAC_SIZE * roster.bit_count():
-            raise RemoteProtocolError("bad_total", "expected an attestation of each member")
+        if len(message.attestations) != ATTESTATION_SIZE * roster.bit_count():
+            raise RemoteProtocolError("bad_total", "expected the signature of each member")
         blindings = decode_blinding_vector(group, message.blinding, count)
         elements = [message.commitments[i : i + 32] for i in range(0, len(message.commitments), 32)]
         rows = [elements[i : i + count] for i in range(0, len(elements), count)]
         totals = [signed(total[index]) for index in self.view.committed]
-        is_attested = self._is_attested(message, positions_of(roster))
-        return self._pedersen.verify_totals(rows, totals, blindings) and is_attested
+        are_signed = self._are_signed(message, positions_of(roster))
+        return self._pedersen.verify_totals(rows, totals, blindings) and are_signed
 
-    def _is_attested(self, message: wire.RingTotal, members: list[int]) -> bool:
-        """Whether each of `members` attested in this attempt to the commitments that are said to be its own."""
-        size = 32 * self.view.committed_count
+    def _are_signed(self, message: wire.RingTotal, members: list[int]) -> bool:
+        """Whether each of `members` signed in this attempt the commitments that are said to be its own."""
+        view, size = self.view, 32 * self.view.committed_count
         for i, position in enumerate(members):
-            if position not in self._attest_keys:
-                self._attest_keys[position] = self._secrets.member_key(self.view, position)
             own = message.commitments[size * i : size * (i + 1)]
-            text = attestation_text(self.view, message.round, message.attempt, position, own)
-            attestation = message.attestations[MAC_SIZE * i : MAC_SIZE * (i + 1)]
-            if not mac_equal(self._suite.mac(self._attest_keys[position], text), attestation):
+            said = message.attestations[ATTESTATION_SIZE * i : ATTESTATION_SIZE * (i + 1)]
+            half = commitment_half(view, position, message.round, message.attempt, own, blinding=said[32:64])
+            if not self._suite.verify(view.members[position].verify_key, input_text(said[:32], half), said[64:]):
                 return False
         return True
 

@@ -34,7 +34,6 @@ from protocol.dcnet.setup.rings import RingView, bitmap, positions_of
 from protocol.dcnet.setup.secrets import EpochSecrets
 
 Words = NDArray[np.uint64]
-SEED_COMMITMENT_SIZE = 16
 _WORD = np.dtype("<u8")
 _BLOCK_BYTES = 1 << 16  # of keystream per pair and block: bounds memory however long the epoch
 _PIECE_WORDS = 1 << 14  # of keystream per call: the cache holds it until it is added, and calls cost next to nothing
@@ -78,12 +77,12 @@ def _buffer(word_count: int) -> tuple[Words, memoryview]:
 
 def seed_commitment(seed: bytes) -> bytes:
     """
-    16 bytes by which a MASKED_INPUT commits to its self mask's seed; a revealed or recovered seed must fit them.
+    32 bytes by which a MASKED_INPUT commits to its self mask's seed; a revealed or recovered seed must fit them.
 
-    The seed is uniform and expanded for each purpose on its own, so they say nothing of the masks.  Another seed with
-    the same binding takes 2^128 trials; two that a liar makes for itself, 2^64, would spare it this check alone.
+    The seed is uniform and expanded for each purpose on its own, so they say nothing of the masks.  Nobody finds two
+    seeds with one commitment: what a member signed names one self mask.
     """
-    return derive(seed, "self-binding")[:SEED_COMMITMENT_SIZE]
+    return derive(seed, "self-binding")
 
 
 def self_blinding(suite: Suite, seed: bytes, count: int) -> BlindingVector:

@@ -327,7 +327,7 @@ class Member(Machine[State, MemberEffect]):
         view, current = self.view, self.current
         roster = view.from_wire(message.roster)
         text = result_text(view, message.round, message.outcome, roster)
-        if not self._place.suite.verify(view.result_key, text, message.signature):
+        if not self._place.suite.verify_shared(view.result_key, text, message.signature):
             raise RemoteProtocolError("forged_result", "a result that the round ledger did not sign")
         included = bool(roster >> self.position & 1) and message.outcome == wire.Outcome.OPENED
         out: list[MemberEffect] = []

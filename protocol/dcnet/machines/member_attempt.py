@@ -7,17 +7,17 @@ What may be said, and when, is the member's (`member`); here is how a message is
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from protocol import wire
 from protocol.dcnet.crypto.commitments import Pedersen, add_blinding_vectors, encode_blinding_vector
 from protocol.dcnet.crypto.suite import MAC_SIZE, Suite, mac_equal
 from protocol.dcnet.machines.masks import MaskSchedule, Words, seed_commitment, self_blinding
-from protocol.dcnet.setup.attestation import attestation_text
 from protocol.dcnet.setup.rings import RingView, positions_of, round_digest
 from protocol.dcnet.setup.schema import signed
 from protocol.dcnet.setup.secrets import PairKeys
+from protocol.dcnet.setup.statements import AttemptContext, text_of_confirm, text_of_input
 from protocol.errors import RemoteProtocolError
 
 
@@ -28,7 +28,8 @@ class Secrets(Protocol):
 
     def pair(self, other: int) -> PairKeys: ...  # noqa: D102
     def evaluate(self, label: bytes) -> bytes: ...  # noqa: D102
-    def attest(self, text: bytes) -> bytes: ...  # noqa: D102
+    def sign(self, text: bytes) -> bytes: ...  # noqa: D102
+    def salt(self, round_: int, attempt: int) -> bytes: ...  # noqa: D102
     def partial(self, dealer: int, label: bytes) -> tuple[bytes, bytes] | None: ...  # noqa: D102
     def is_good_deal(self, dealer: int) -> bool: ...  # noqa: D102
 
@@ -66,11 +67,11 @@ class MemberAttempt:
         return (message.round, message.attempt) == (self.round, self.attempt)
 
     def masked_input(self, place: Place, mask: Words, vector: Words, blindings: Sequence[int]) -> wire.MaskedInput:
-        """The contribution under all its masks, with commitments where slots are committed."""
-        view, group = place.view, place.suite.group
+        """The contribution under all its masks, with commitments where slots are committed, signed."""
+        view, group, secrets = place.view, place.suite.group, place.secrets
         masked = mask + vector
         place.masks.add(masked, self.round, self.attempt, self.expected)
-        commitments, blinding_vector, attestation = b"", b"", b""
+        commitments, blinding_vector = b"", b""
         if place.pedersen is not None:
             values = [signed(int(vector[index])) for index in view.committed]
             pairs = zip(values, blindings, strict=True)
@@ -78,18 +79,23 @@ class MemberAttempt:
             masks = place.masks.blindings(self.round, self.attempt, self.expected)
             own = self_blinding(place.suite, self.seed, len(values))
             blinding_vector = encode_blinding_vector(group, add_blinding_vectors(group, tuple(blindings), masks, own))
-            text = attestation_text(view, self.round, self.attempt, place.secrets.position, commitments)
-            attestation = place.secrets.attest(text)
-        return wire.MaskedInput(
+        unsigned = wire.MaskedInput(
             view.epoch, view.ring, self.round, self.attempt, masked.tobytes(), seed_commitment(self.seed),
-            commitments, blinding_vector, attestation,
+            secrets.salt(self.round, self.attempt), commitments, blinding_vector, b"",
         )  # fmt: skip
+        text = text_of_input(view, secrets.position, self.context, unsigned)
+        return replace(unsigned, signature=secrets.sign(text))
+
+    @property
+    def context(self) -> AttemptContext:
+        """What its statements are about."""
+        return AttemptContext(self.round, self.attempt, self.term, self.expected, b"")
 
     def _digest(self, view: RingView) -> bytes:
         return round_digest(view, self.round, self.attempt, self.term, self.expected, self.roster)
 
     def confirm(self, place: Place) -> wire.Confirm:
-        """MACs over the roster for the neighbours in it, and the net words towards those who are gone (rule 2)."""
+        """MACs over the roster for the neighbours in it, and net words towards those who are gone (rule 2), signed."""
         view, suite = place.view, place.suite
         text = _mac_text(place.secrets.position, self._digest(view))
         macs = b"".join(
@@ -102,7 +108,9 @@ class MemberAttempt:
             dropped = place.masks.words(self.round, self.attempt, gone).tobytes()
             blindings = place.masks.blindings(self.round, self.attempt, gone)
             blinding_vector = encode_blinding_vector(suite.group, blindings)
-        return wire.Confirm(view.epoch, view.ring, self.round, self.attempt, macs, dropped, blinding_vector)
+        unsigned = wire.Confirm(view.epoch, view.ring, self.round, self.attempt, macs, dropped, blinding_vector, b"")
+        text = text_of_confirm(view, place.secrets.position, self.context, self.roster, unsigned)
+        return replace(unsigned, signature=place.secrets.sign(text))
 
     def valid_confirmations(self, place: Place, message: wire.Confirmed) -> int:
         """How many neighbours confirmed this very roster.  Raises RemoteProtocolError for a message of another form."""

@@ -116,7 +116,7 @@ def ring_timing(call: wire.EpochCall) -> Timing:
 
 def make_view(
     call: wire.EpochCall, ring: int, members: Sequence[tuple[str, bytes, bytes, bytes]], population: int,
-    result_key: bytes, attest_key: bytes,
+    result_key: bytes,
 ) -> RingView:  # fmt: skip
     """
     The ring that follows from a call and its members (identity, epoch key, CURVE key, signing key), in position order.
@@ -131,7 +131,7 @@ def make_view(
         epoch=call.epoch, ring=ring, members=tuple(Member(*member) for member in members),
         schema_digest=digest("agreed", schema.digest(), call_digest(call)), word_count=len(schema.slots),
         committed=schema.committed, rounds=call.rounds, k=numbers.k, t=numbers.t, t_c=numbers.t_c,
-        k_min=numbers.k_min, n_min=numbers.n_min, result_key=result_key, attest_key=attest_key,
+        k_min=numbers.k_min, n_min=numbers.n_min, result_key=result_key,
         timing=ring_timing(call), corrupt=numbers.corrupt, noise=schema.noise,
         bits=committed_bits(schema, call.fuse_a, call.interval_s),
     )  # fmt: skip
@@ -196,7 +196,7 @@ def verify_layout(
         verify_member(member_id, text, signature, certificate, layout.intermediates)
     try:
         seats = [member[:4] for member in layout.members]
-        view = make_view(call, layout.ring, seats, len(submitted), layout.result_key, layout.attest_key)
+        view = make_view(call, layout.ring, seats, len(submitted), layout.result_key)
     except LocalProtocolError as error:
         raise RemoteProtocolError("weak_epoch", str(error)) from error
     return view, ring.index(identity)

@@ -138,7 +138,6 @@ class RingView:
     k_min: int
     n_min: int
     result_key: bytes
-    attest_key: bytes  # X25519; the round ledger's, for the MACs over commitments
     timing: Timing
     corrupt: int = 0  # members that were assumed to be so at most; follows from what is in the digest
     noise: tuple[tuple[int, Noise], ...] = ()  # by slot; its schema is in the digest
@@ -186,7 +185,7 @@ class RingView:
             self.k, self.t, self.t_c, self.k_min, self.n_min,
         )  # fmt: skip
         roster = [part for m in self.members for part in (m.identity.encode(), *m.keys)]
-        return digest("epoch", numbers, self.schema_digest, self.result_key, self.attest_key, *roster)
+        return digest("epoch", numbers, self.schema_digest, self.result_key, *roster)
 
     def head_of(self, term: int) -> int:
         """The position of the head of a term: deputies follow in ring order."""

@@ -13,10 +13,11 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, field
 
+from protocol import wire
 from protocol.dcnet.crypto import prf, shamir
 from protocol.dcnet.crypto.suite import Suite, derive, digest
-from protocol.dcnet.setup.attestation import attestation_key
 from protocol.dcnet.setup.rings import RingView, positions_of
+from protocol.dcnet.setup.statements import deal_text
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 
 
@@ -45,11 +46,17 @@ def mask_label(view: RingView, round_: int, attempt: int) -> bytes:
 class EpochSecrets:
     """One member's secrets of one epoch; `bind` tells it the ring once the layout is known and verified."""
 
-    def __init__(self, suite: Suite, seed: bytes) -> None:
-        if len(seed) != 32:
-            raise LocalProtocolError("an epoch seed has 32 bytes")
+    def __init__(self, suite: Suite, seed: bytes, process_secret: bytes) -> None:
+        """
+        Grow everything from `seed`, but for salts: those from `process_secret`, 32 random bytes of this process.
+
+        They are nowhere on disk, so that who finds the seed cannot tell what was signed with a salt.
+        """
+        if len(seed) != 32 or len(process_secret) != 32:
+            raise LocalProtocolError("an epoch seed and a process secret have 32 bytes")
         self._suite = suite
         self._seed = seed
+        self._process_secret = process_secret
         self._private = derive(seed, "epoch-x25519")
         self._prf_key = 0
         self.public_key = suite.public_key(self._private)
@@ -60,22 +67,15 @@ class EpochSecrets:
         self.position = -1
         self._pairs: dict[int, PairKeys] = {}
         self._received: dict[int, _ReceivedDeal] = {}
-        self._attest_key: bytes | None = None
 
     def bind(self, view: RingView, position: int) -> None:
-        """
-        Agree with every neighbour, and where slots are committed with the round ledger.
-
-        Raises RemoteProtocolError where a key of theirs is no good.
-        """
+        """Agree with every neighbour.  Raises RemoteProtocolError where a key of theirs is no good."""
         seat = view.members[position]
         if (seat.public_key, seat.verify_key) != (self.public_key, self.verify_key):
             raise LocalProtocolError("this layout has other epoch keys at our position")
         self._view, self.position = view, position
         self._prf_key = self._scalar("epoch-prf", 0)
         self._pairs = {other: self._agree(other) for other in positions_of(view.neighbourhoods[position])}
-        if view.committed:
-            self._attest_key = attestation_key(self._suite, self._private, view.attest_key, view, position)
 
     def _scalar(self, purpose: str, index: int) -> int:
         """A uniform scalar other than 0 (the bias of 64 bytes modulo the order is below 2^-250)."""
@@ -102,11 +102,15 @@ class EpochSecrets:
         return self._pairs[other]
 
     def sign(self, text: bytes) -> bytes:
-        """The signature of the member in this epoch, 64 bytes; the text says what for."""
+        """The signature of the member in this epoch, 64 bytes; the text says what for (`statements`)."""
         return self._suite.sign(self._signing_key, text)
 
-    def deal(self) -> tuple[tuple[bytes, ...], tuple[tuple[int, bytes], ...]]:
-        """Share K t-of-k: the Feldman commitments, and for each neighbour its share sealed to it."""
+    def salt(self, round_: int, attempt: int) -> bytes:
+        """16 bytes that nobody can guess, for the digest of a masked vector."""
+        return derive(self._process_secret, "input-salt", struct.pack("<QQ", round_, attempt))[:16]
+
+    def deal(self) -> wire.Deal:
+        """Share K t-of-k: the Feldman commitments, and for each neighbour its share sealed to it, signed."""
         view, group = self._ring(), self._suite.group
         neighbours = positions_of(view.neighbourhoods[self.position])
         coefficients = [self._scalar("epoch-polynomial", power) for power in range(1, view.t)]
@@ -121,7 +125,8 @@ class EpochSecrets:
             )
             for other in neighbours
         )
-        return dealt.commitments, sealed
+        signature = self.sign(deal_text(view, self.position, dealt.commitments, sealed))
+        return wire.Deal(view.epoch, dealt.commitments, sealed, signature)
 
     def _deal_context(self, dealer: int, commitments: tuple[bytes, ...]) -> bytes:
         return digest("deal", self._ring().digest, struct.pack("<Q", dealer), *commitments)
@@ -157,12 +162,6 @@ class EpochSecrets:
     def evaluate(self, label: bytes) -> bytes:
         """F(K, label), our own self mask's root."""
         return prf.evaluate(self._suite.group, self._prf_key, label)
-
-    def attest(self, text: bytes) -> bytes:
-        """The MAC for the round ledger over an `attestation_text`, 16 bytes."""
-        if self._attest_key is None:
-            raise LocalProtocolError("nothing is attested in a ring without committed slots")
-        return self._suite.mac(self._attest_key, text)
 
     def partial(self, dealer: int, label: bytes) -> tuple[bytes, bytes] | None:
         """Our part of F(K_dealer, label) and the proof that it fits what we were dealt; None where we hold no deal."""

@@ -9,19 +9,27 @@ import pytest
 from loadtest.ring import LocalRing, RingSize, ledger_secrets
 from protocol import wire
 from protocol.dcnet.crypto.commitments import Pedersen, encode_blinding_vector
-from protocol.dcnet.crypto.suite import StandardSuite, derive
+from protocol.dcnet.crypto.suite import StandardSuite
 from protocol.dcnet.machines.effects import Ended, Persist, RoundEnded
 from protocol.dcnet.machines.ledger import RoundLedger
 from protocol.dcnet.machines.masks import Words
-from protocol.dcnet.setup.attestation import LedgerSecrets, attestation_key, attestation_text
+from protocol.dcnet.setup.ledger_keys import LedgerSecrets
 from protocol.dcnet.setup.rings import bitmap
-from protocol.dcnet.setup.secrets import EpochSecrets
-from protocol.errors import LocalProtocolError, RemoteProtocolError
+from protocol.dcnet.setup.statements import (
+    AttemptContext,
+    blame_half,
+    commitment_half,
+    confirm_text,
+    deal_text,
+    input_text,
+    inquiry_text,
+    words_text,
+)
+from protocol.errors import RemoteProtocolError
 
 SUITE = StandardSuite()
 SIZE = RingSize(n=6, k=5, t=3, t_c=3, k_min=3, n_min=4, rounds=8, committed=(1, 3))
 SEED = bytes(32)
-LOW_ORDER = [bytes(32), b"\1" + bytes(31)]
 
 Bend = Callable[[wire.RingTotal], wire.RingTotal]
 
@@ -67,11 +75,11 @@ def swapped(report: wire.RingTotal) -> wire.RingTotal:
 
 def swapped_with_attestations(report: wire.RingTotal) -> wire.RingTotal:
     attestations = report.attestations
-    return replace(swapped(report), attestations=attestations[16:32] + attestations[:16] + attestations[32:])
+    return replace(swapped(report), attestations=attestations[128:256] + attestations[:128] + attestations[256:])
 
 
 def missing(report: wire.RingTotal) -> wire.RingTotal:
-    return replace(report, attestations=bytes(16) + report.attestations[16:])
+    return replace(report, attestations=bytes(128) + report.attestations[128:])
 
 
 def last_one_wrong(report: wire.RingTotal) -> wire.RingTotal:
@@ -93,7 +101,7 @@ def test_an_honest_report_is_verified_with_its_commitments(ring: Ring) -> None:
     record = recorded(new_book(ring), ring.reports[0])
     assert record.ended.verified
     assert record.commitments == ring.reports[0].commitments
-    assert len({ring.reports[0].attestations[i : i + 16] for i in range(0, 96, 16)}) == 6
+    assert len({ring.reports[0].attestations[i : i + 128] for i in range(0, 768, 128)}) == 6
 
 
 def test_round_after_round_is_verified(ring: Ring) -> None:
@@ -103,7 +111,7 @@ def test_round_after_round_is_verified(ring: Ring) -> None:
 def test_with_a_member_missing_each_attestation_stays_with_its_member(ring: Ring) -> None:
     ended = ring.play(vanish=lambda position, message: position == 2 and isinstance(message, wire.MaskedInput))
     assert (ended.roster, ended.verified) == (bitmap([0, 1, 3, 4, 5]), True)
-    assert len(ring.reports[0].attestations) == 5 * 16
+    assert len(ring.reports[0].attestations) == 5 * 128
 
 
 def test_another_attempt_is_attested_anew(ring: Ring) -> None:
@@ -123,26 +131,28 @@ def test_what_a_lying_head_makes_of_its_members_commitments_is_opened_but_not_ve
     assert (record.ended.verified, record.commitments) == (False, b"")
 
 
-def test_what_it_invents_and_swaps_fits_but_for_the_attestations(ring: Ring) -> None:
+def attested(ring: Ring, report: wire.RingTotal, *signers: int) -> bytes:
+    """Signatures under the commitments of a report, of each member or of the ones that sign for all."""
+    out = []
+    for i in range(6):
+        own, secrets = report.commitments[64 * i : 64 * (i + 1)], ring.secrets[signers[0] if signers else i]
+        half = commitment_half(ring.view, i, 0, 0, own, bytes(32))
+        out.append(bytes(64) + secrets.sign(input_text(bytes(32), half)))
+    return b"".join(out)
+
+
+def test_what_it_invents_and_swaps_fits_but_for_the_signatures(ring: Ring) -> None:
     """So these are what stops it, and nothing else."""
     ring.play()
     for bend in (invented, swapped):
         report = bend(ring.reports[0])
-        attested = b"".join(
-            secrets.attest(attestation_text(ring.view, 0, 0, i, report.commitments[64 * i : 64 * (i + 1)]))
-            for i, secrets in enumerate(ring.secrets)
-        )
-        assert recorded(new_book(ring), replace(report, attestations=attested)).ended.verified
+        assert recorded(new_book(ring), replace(report, attestations=attested(ring, report))).ended.verified
 
 
-def test_a_head_attests_for_nobody_but_itself(ring: Ring) -> None:
+def test_a_head_signs_for_nobody_but_itself(ring: Ring) -> None:
     ring.play()
     report = invented(ring.reports[0])
-    own = b"".join(
-        ring.secrets[0].attest(attestation_text(ring.view, 0, 0, i, report.commitments[64 * i : 64 * (i + 1)]))
-        for i in range(6)
-    )
-    assert not recorded(new_book(ring), replace(report, attestations=own)).ended.verified
+    assert not recorded(new_book(ring), replace(report, attestations=attested(ring, report, 0))).ended.verified
 
 
 def test_an_attestation_of_another_round_or_attempt_is_worth_nothing(ring: Ring) -> None:
@@ -164,69 +174,57 @@ def test_an_attestation_of_another_epoch_is_worth_nothing(ring: Ring) -> None:
         assert not recorded(ledger, replace(ring.reports[0], epoch=view.epoch)).ended.verified
 
 
-def test_the_text_says_everything(ring: Ring) -> None:
-    view, base = ring.view, (0, 0, 0, bytes(64))
-    texts = {attestation_text(view, *base)}
-    texts |= {attestation_text(view, *each) for each in [(1, 0, 0, bytes(64)), (0, 1, 0, bytes(64))]}
-    texts |= {attestation_text(view, *each) for each in [(0, 0, 1, bytes(64)), (0, 0, 0, bytes(63) + b"\1")]}
-    texts |= {attestation_text(each, *base) for each in (replace(view, ring=1), replace(view, epoch=2))}
-    assert len(texts) == 7
+def test_the_texts_say_everything(ring: Ring) -> None:
+    view, base = ring.view, (0, 0, 0, bytes(64), bytes(32))
+    texts = {commitment_half(view, *base)}
+    texts |= {commitment_half(view, *each, *base[3:]) for each in [(1, 0, 0), (0, 1, 0), (0, 0, 1)]}
+    texts |= {
+        commitment_half(view, 0, 0, 0, bytes(63) + b"\1", bytes(32)),
+        commitment_half(view, *base[:4], b"\1" * 32),
+    }
+    texts |= {commitment_half(each, *base) for each in (replace(view, ring=1), replace(view, epoch=2))}
+    assert len(texts) == 8
+    context = AttemptContext(0, 0, 0, 63, bytes(32))
+    others = [replace(context, round=1), replace(context, attempt=1), replace(context, term=1)]
+    others.append(replace(context, expected=1))
+    contexts = [context, *others, replace(context, terms=b"\1" * 32)]
+    said = (bytes(8), bytes(32), bytes(32))
+    halves = {blame_half(view, 0, each, *said) for each in contexts} | {blame_half(view, 1, context, *said)}
+    for index, value in enumerate(said):
+        changed = [*said]
+        changed[index] = value[:-1] + b"\1"
+        halves.add(blame_half(view, 0, context, *changed))
+    assert len(halves) == 10
+    confirms = {confirm_text(view, 0, each, 63, bytes(8), bytes(32)) for each in contexts}
+    confirms |= {confirm_text(view, 1, context, 63, bytes(8), bytes(32)), confirm_text(view, 0, context, 31, *said[:2])}
+    confirms |= {confirm_text(view, 0, context, 63, b"", bytes(32)), confirm_text(view, 0, context, 63, bytes(8), b"")}
+    assert len(confirms) == 10
+    words = {words_text(view, 0, each, bytes(40)) for each in contexts} | {words_text(view, 1, context, bytes(40))}
+    assert len(words) == 7
+    shares = [(1, b"a"), (2, b"b")]
+    deals = {deal_text(view, *each) for each in [(0, [b"c"], shares), (1, [b"c"], shares), (0, [b"d"], shares)]}
+    deals |= {deal_text(view, 0, [b"c"], each) for each in ([(1, b"a"), (3, b"b")], [(1, b"a"), (2, b"c")], shares[:1])}
+    assert len(deals) == 6
+    asked = {inquiry_text(view, each, 63) for each in contexts} | {inquiry_text(view, context, 31)}
+    assert len(asked) == 7
+    assert len(texts | halves | confirms | words | deals | asked) == 8 + 10 + 10 + 7 + 6 + 7
 
 
-def test_a_book_of_another_seed_verifies_nothing_and_that_of_the_same_goes_on_after_a_restart(ring: Ring) -> None:
-    ring.play()
-    other = LedgerSecrets(SUITE, b"\1" * 32)
-    assert not recorded(new_book(ring, other), ring.reports[0]).ended.verified
+def test_the_ledger_goes_on_signing_after_a_restart(ring: Ring) -> None:
     again = ledger_secrets(SUITE, SEED)
-    assert (again.result_key, again.attest_key) == (ring.view.result_key, ring.view.attest_key)
-    assert recorded(new_book(ring, again), ring.reports[0]).ended.verified
+    assert again.result_key == ring.view.result_key
+    assert again.sign(b"text") == ledger_secrets(SUITE, SEED).sign(b"text")
+    assert LedgerSecrets(SUITE, b"\1" * 32).result_key != again.result_key
 
 
-def test_both_ends_agree_on_a_key_for_each_member_that_is_no_other_key(ring: Ring) -> None:
-    ledger = ledger_secrets(SUITE, SEED)
-    keys = {ledger.member_key(ring.view, position) for position in range(6)}
-    assert keys == {secrets._attest_key for secrets in ring.secrets}
-    assert len(keys) == 6
-    told_otherwise = replace(ring.view, attest_key=SUITE.public_key(b"\2" * 32))
-    assert told_otherwise.digest != ring.view.digest
-    secrets = EpochSecrets(SUITE, derive(SEED, "member", bytes(4)))
-    secrets.bind(told_otherwise, 0)
-    assert secrets._attest_key not in keys
-    assert secrets.pair(1) != ring.secrets[0].pair(1)
-
-
-def test_a_book_that_shows_a_members_own_key_learns_no_key_of_that_pair(ring: Ring) -> None:
-    """The shared secret is then that of two members; what is made of it is for this purpose alone."""
-    view = replace(ring.view, attest_key=ring.view.members[1].public_key)
-    secrets = EpochSecrets(SUITE, derive(SEED, "member", bytes(4)))
-    secrets.bind(view, 0)
-    pair = secrets.pair(1)
-    assert secrets._attest_key not in {pair.mask, pair.blinding, pair.transport, pair.confirm, pair.relay}
-
-
-@pytest.mark.parametrize("key", LOW_ORDER)
-def test_a_key_of_low_order_is_refused_at_either_end(ring: Ring, key: bytes) -> None:
-    secrets = EpochSecrets(SUITE, derive(SEED, "member", bytes(4)))
-    with pytest.raises(RemoteProtocolError, match="low_order_key"):
-        secrets.bind(replace(ring.view, attest_key=key), 0)
-    bad = replace(ring.view.members[3], public_key=key)
-    view = replace(ring.view, members=(*ring.view.members[:3], bad, *ring.view.members[4:]))
-    with pytest.raises(RemoteProtocolError, match="low_order_key"):
-        ledger_secrets(SUITE, SEED).member_key(view, 3)
-    with pytest.raises(RemoteProtocolError, match="low_order_key"):
-        attestation_key(SUITE, bytes(32), key, ring.view, 0)
-
-
-def test_without_committed_slots_nothing_is_attested() -> None:
+def test_without_committed_slots_the_ledger_gets_no_signatures() -> None:
     plain = Ring(replace(SIZE, committed=()))
-    with pytest.raises(LocalProtocolError, match="without committed slots"):
-        plain.secrets[0].attest(bytes(32))
     vectors: list[Words] = [np.array([1, i, 0, 0], dtype=np.uint64) for i in range(6)]
     assert plain.round(0, vectors).outcome is wire.Outcome.OPENED
     assert plain.reports[0].attestations == b""
 
 
-@pytest.mark.parametrize("attestations", [b"", bytes(16), bytes(16 * 7)])
+@pytest.mark.parametrize("attestations", [b"", bytes(128), bytes(128 * 7)])
 def test_a_report_without_an_attestation_for_each_member_is_refused(ring: Ring, attestations: bytes) -> None:
     ring.play()
     with pytest.raises(RemoteProtocolError, match="bad_total"):
