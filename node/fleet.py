@@ -6,6 +6,7 @@ One gateway in the field and thousands in a load test run this same code; the di
 
 from __future__ import annotations
 
+import importlib.metadata
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -38,6 +39,7 @@ from node.storage.engine import Store
 from node.storage.repositories.accounts import AccountRepository
 from node.storage.repositories.bills import BillRepository
 from node.storage.repositories.counters import CounterRepository
+from node.storage.repositories.gateway_logs import GatewayLogRepository
 from node.storage.repositories.metering_log import MeteringLogRepository
 from node.storage.repositories.pairings import PairingRepository
 from node.trust import TrustStore
@@ -182,6 +184,7 @@ async def run(
                     public_host=config.link.public_host, relay=config.link.mode == "relay",
                     billing=billing_rules(config.billing), epoch_over=store.truncate_log,
                     backoff=Backoff(max_s=config.lmn.reconnect_s_max), metering=metering,
+                    logs=GatewayLogRepository(store), version=importlib.metadata.version("stromkreis"),
                 )  # fmt: skip
                 keeper = LogKeeper(
                     metering, [gateway.id for gateway in gateways], retention(config.metering), shared.clock

@@ -19,20 +19,24 @@ from node.aggregation.bill_requests import BillRequests
 from node.aggregation.bills import Bills, BillStore
 from node.aggregation.epochs import Epochs, EpochServices
 from node.lmn.counters import CounterStore
+from node.lmn.events import LmnEvent, log_event
 from node.lmn.pairing import PairingStore
 from node.lmn.profiles import MeterProfile
 from node.lmn.runtime import Backoff, run_meters
 from node.lmn.session import LmnStores
+from node.logs.gateway_log import GatewayLog
 from node.metering.delivery import MeterDelivery
 from node.metering.interval import Arrival
 from node.metering.log import MeteringLog
 from node.security.module import SecurityModule
 from node.storage.errors import StoreError
+from node.storage.repositories.gateway_logs import GatewayLogRepository
 from node.storage.repositories.metering_log import MeteringLogRepository
 from node.wan.coordinator_session import CoordinatorSession
 from protocol import wire
 from protocol.dcnet.crypto.commitments import Pedersen
 from protocol.dcnet.setup.ranges import FUSE_A
+from protocol.logs.events import Event
 from protocol.metering.interval import RegistrationGrid
 from protocol.metering.reading import Reading
 
@@ -41,11 +45,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shared(EpochServices):
-    """What all gateways of a process share."""
+    """What all gateways of a process share; `version` is that of this software."""
 
     bills: BillStore
     counters: CounterStore
     metering: MeteringLogRepository
+    logs: GatewayLogRepository
+    version: str
     backoff: Backoff = field(default_factory=Backoff)
     pairings: PairingStore | None = None
 
@@ -66,6 +72,7 @@ class Gateway:
         self._profiles = profiles
         self._subscribe = subscribe
         self._metering = MeteringLog(shared.metering, self.identity, shared.clock)
+        self._log = GatewayLog(shared.logs, self.identity, shared.clock, module.sign)
         self._session = CoordinatorSession(
             shared.link, endpoint, coordinator_key, module.curve, self.identity, shared.metrics
         )
@@ -75,7 +82,7 @@ class Gateway:
             post=self._session.post, ask_account=self._ask_account, use_grid=self._use_grid,
         )  # fmt: skip
         bills = Bills(shared.bills, self.identity, Pedersen(shared.suite.group), shared.trust, shared.billing)
-        self._bill_requests = BillRequests(bills, self.identity, shared.metrics, self._session.post)
+        self._bill_requests = BillRequests(bills, self.identity, shared.metrics, self._session.post, self._log.note)
         self._nursery: trio.Nursery | None = None
         self._delivery: MeterDelivery | None = None
         self._has_grid = trio.Event()
@@ -89,7 +96,15 @@ class Gateway:
         """Serve until cancelled.  Raises StoreError where its log cannot be read."""
         if (grid := self._shared.metering.grid(self.identity)) is not None:
             self._begin(grid)  # the coordinator need not be there for meters to be read
+        self._log.note(Event.STARTED, version=self._shared.version)
+        try:
+            await self._serve()
+        finally:
+            await self._log.close(Event.STOPPED)
+
+    async def _serve(self) -> None:
         async with trio.open_nursery() as self._nursery:
+            self._log.serve_in(self._nursery)
             self._epochs.serve_in(self._nursery)
             if self._subscribe is not None:
                 self._subscribe(self._metering, self._nursery)
@@ -103,8 +118,13 @@ class Gateway:
         seed = Random(self.identity)  # jitter only: gateways must not hammer in step
         stores = LmnStores(shared.counters, shared.pairings)
         await run_meters(
-            self._profiles, self._deliver, delivery, clock=shared.clock, rng=seed, backoff=shared.backoff, stores=stores
-        )
+            self._profiles, self._deliver, delivery, clock=shared.clock, rng=seed, backoff=shared.backoff,
+            on_event=self._on_meter_fault, stores=stores,
+        )  # fmt: skip
+
+    def _on_meter_fault(self, event: LmnEvent) -> None:
+        log_event(event)
+        self._log.note(Event.METER_FAULT, kind=event.kind, protocol=event.protocol, device=event.device or "bus")
 
     async def _deliver(self, readings: list[Reading], arrival: Arrival) -> None:
         if self._delivery is None:
@@ -131,6 +151,7 @@ class Gateway:
         known = None if self._delivery is None else self._delivery.grid
         self._begin(grid)
         if known is None or not grid.agrees_with(known):
+            self._log.note(Event.REGISTRATION_PERIOD, interval_s=grid.interval_s, period_ms=grid.period_ms)
             try:
                 await self._shared.metering.store.write([self._shared.metering.put_grid(self.identity, grid)])
             except StoreError as error:

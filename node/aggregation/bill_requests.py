@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Protocol
 
 import trio
 
@@ -14,18 +16,28 @@ from protocol import wire
 from protocol.dcnet.billing.bill import IntervalsLeftOutError, request_digest
 from protocol.dcnet.billing.tariff import pack_intervals, read_tariff, unpack_intervals
 from protocol.errors import RemoteProtocolError
+from protocol.logs.events import Event, Parameter
 
 log = logging.getLogger(__name__)
 
 
-class BillRequests:
-    """Those of one gateway; `post` sends a message to the coordinator."""
+class Note(Protocol):
+    """See node.logs.gateway_log."""
 
-    def __init__(self, bills: Bills, identity: str, metrics: NodeMetrics, post: Callable[[wire.Message], None]) -> None:
+    def __call__(self, event: Event, **parameters: Parameter) -> None: ...  # noqa: D102
+
+
+class BillRequests:
+    """Those of one gateway; `post` sends a message to the coordinator, `note` writes into the consumer's log."""
+
+    def __init__(
+        self, bills: Bills, identity: str, metrics: NodeMetrics, post: Callable[[wire.Message], None], note: Note
+    ) -> None:
         self._bills = bills
         self._identity = identity
         self._metrics = metrics
         self._post = post
+        self._note = note
         self._is_busy = False
 
     def receive(self, request: wire.BillRequest, nursery: trio.Nursery) -> None:
@@ -43,6 +55,7 @@ class BillRequests:
         except RemoteProtocolError as error:
             metrics.bill("declined")
             log.warning("gateway %s declines a bill: %s", self._identity, error)
+            self._note(Event.BILL_DECLINED, reason=error.reason)
             self._post(_declined(request, error))
         except StoreError as error:
             metrics.store_error()
@@ -51,9 +64,18 @@ class BillRequests:
             if bill is not None:
                 metrics.bill("answered")
                 log.info("gateway %s answers a bill", self._identity)
+                self._note(Event.BILL_ANSWERED, **_about(request))
                 self._post(bill)
         finally:
             self._is_busy = False
+
+
+def _about(request: wire.BillRequest) -> dict[str, Parameter]:
+    """What the consumer's log says of a request that was answered."""
+    tariff = read_tariff(request.tariff)
+    indices = unpack_intervals(request.intervals, len(tariff.prices))
+    until_s = tariff.interval_s_of(max(indices) + 1)
+    return {"tariff": tariff.name, "count": len(indices), "until": datetime.fromtimestamp(until_s, UTC).isoformat()}
 
 
 def _declined(request: wire.BillRequest, error: RemoteProtocolError) -> wire.BillDeclined:

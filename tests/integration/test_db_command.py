@@ -111,7 +111,7 @@ def test_a_later_releases_store_is_refused_by_both(config: Path, tmp_path: Path)
 
 def test_a_store_in_use_is_not_upgraded(config: Path, tmp_path: Path) -> None:
     keys = KeyDirectory(tmp_path / "node" / "keys", StandardSuite())
-    store = Store(tmp_path / "node" / "registers.sqlite", store_cipher(keys))
+    store = Store(tmp_path / "node" / "registers.sqlite", store_cipher(keys), blinding_key=keys.retired_commitment_key)
     try:
         returned, said = call("db", "upgrade", "node", "--config", config)
     finally:

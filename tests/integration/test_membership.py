@@ -36,6 +36,7 @@ from node.storage.engine import Store
 from node.storage.repositories.accounts import AccountRepository
 from node.storage.repositories.bills import BillRepository
 from node.storage.repositories.counters import CounterRepository
+from node.storage.repositories.gateway_logs import GatewayLogRepository
 from node.storage.repositories.metering_log import MeteringLogRepository
 from node.trust import TrustStore
 from protocol import wire
@@ -222,7 +223,7 @@ def whole(mine: Gateway, tmp_path: Path) -> node.gateway.Gateway:
         counters=DurableCounters(CounterRepository(store)), metrics=context.metrics, policy=Policy(), listen="",
         calendar=CalendarPolicy(rounds_min=1, time_lapse=True), clock=lambda: 15.0,
         trust=TrustStore(CertificateAuthority.create(tmp_path / "pki", NOW).root, lambda: 0.0), public_host=None,
-        relay=False, metering=MeteringLogRepository(store),
+        relay=False, metering=MeteringLogRepository(store), logs=GatewayLogRepository(store), version="0",
     )  # fmt: skip
     return node.gateway.Gateway(shared, context.module, "tcp://127.0.0.1:1", bytes(32), [])
 

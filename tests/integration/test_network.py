@@ -9,13 +9,21 @@ from typing import Any, get_args
 
 import pytest
 import trio
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from loadtest.config import MeterProtocol
 from loadtest.network import Network
 from node.aggregation.membership import Membership
+from node.security.module import KeyDirectory
+from node.storage.cipher import store_cipher
+from node.storage.repositories.gateway_logs import read_beside
 from protocol import wire
+from protocol.dcnet.crypto.suite import StandardSuite
 from protocol.dcnet.machines.effects import Ended
+from protocol.logs.chain import verify
+from protocol.logs.events import Log
 from protocol.wire import Outcome
+from stromkreis.gateway_log import SignatureCheck
 
 
 def opened(ended: Iterable[Ended]) -> list[Ended]:
@@ -150,3 +158,29 @@ async def test_a_dead_head_is_replaced_within_the_round(network: Network) -> Non
             while not [each for each in opened(network.ended()) if each.term > before[-1].term]:
                 await trio.sleep(0.2)
         nursery.cancel_scope.cancel()
+
+
+async def test_gateways_keep_their_logs_over_a_restart_and_the_chain_is_whole(network: Network) -> None:
+    async with trio.open_nursery() as nursery:
+        await network.start_meters(nursery)
+        await network.start_coordinator(nursery)
+        for _ in range(2):
+            before = len(opened(network.ended()))
+            node = await network.start_node(nursery, 0, 8, "node")
+            await network.wait_until(lambda known=before: len(opened(network.ended())) > known)  # type: ignore[misc]
+            node.cancel()
+        nursery.cancel_scope.cancel()
+    settings = network.node_config(0, 8, "node")
+    keys = KeyDirectory(settings.keys_path, StandardSuite())
+    with read_beside(settings.store_path, store_cipher(keys)) as logs:
+        assert len(logs.gateways()) == 8
+        for gateway in logs.gateways():
+            key = keys.open(gateway).signature_key.certificate.public_key()
+            assert isinstance(key, ec.EllipticCurvePublicKey)
+            entries = logs.entries(gateway, Log.CALIBRATION)
+            assert verify(entries, SignatureCheck(key)).findings == ()
+            assert [each.event for each in entries] == [1001, 2001, 1001]
+            assert [each.event for each in logs.entries(gateway, Log.SYSTEM) if each.event != 3001] == [
+                1001, 2001, 1002, 1001, 1002,
+            ]  # fmt: skip
+    keys.close()

@@ -40,6 +40,7 @@ from protocol.dcnet.crypto.group import Edwards25519
 from protocol.dcnet.machines.effects import Attempted, Progress
 from protocol.dcnet.setup.schema import VERIFIED_SCHEMA
 from protocol.errors import RemoteProtocolError
+from protocol.logs.events import Event, Parameter
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 GATEWAY = "ESTK0000000001"
@@ -227,20 +228,33 @@ async def test_registers_that_were_given_out_between_intervals_count(
 async def test_a_gateway_says_what_it_could_be_billed_for(
     gateway: Gateway, authority: CertificateAuthority, signer: TariffSigner
 ) -> None:
-    told: list[wire.Message] = []
+    posted: list[wire.Message] = []
+    noted: list[tuple[Event, dict[str, Parameter]]] = []
     late = replace(TARIFF, start_s=3 * 900, prices=TARIFF.prices[2:])
+
+    def note(event: Event, **parameters: Parameter) -> None:
+        noted.append((event, parameters))
+
     async with gateway.opened(), trio.open_nursery() as nursery:
         await gateway.live()
-        requests = BillRequests(gateway.bills, GATEWAY, NodeMetrics(CollectorRegistry()), told.append)
-        for asked in (request(authority, signer, intervals=[0, 1, 4, 5]), request(authority, signer, late, [1, 2, 5])):
+        requests = BillRequests(gateway.bills, GATEWAY, NodeMetrics(CollectorRegistry()), posted.append, note)
+        for asked in (
+            request(authority, signer, intervals=[0, 1, 4, 5]), request(authority, signer, late, [1, 2, 5]),
+            request(authority, signer, intervals=[0, 1, 2, 3, 4, 5]),
+        ):  # fmt: skip
             requests.receive(asked, nursery)
             with trio.fail_after(20):
                 while requests._is_busy:
                     await trio.sleep(0.01)
     name = "intervals_left_out"
-    declined = [each for each in told if isinstance(each, wire.BillDeclined)]
+    declined = [each for each in posted if isinstance(each, wire.BillDeclined)]
     assert [(each.reason, each.intervals, each.earlier_count) for each in declined] == [
         (name, pack_intervals([0, 1, 2, 3, 4, 5], 8), 0), (name, pack_intervals([0, 1, 2, 3, 4, 5], 6), 2),
+    ]  # fmt: skip
+    until = "1970-01-01T01:45:00+00:00"
+    assert noted == [
+        *[(Event.BILL_DECLINED, {"reason": name})] * 2,
+        (Event.BILL_ANSWERED, {"tariff": "Dynamic", "count": 6, "until": until}),
     ]  # fmt: skip
 
 

@@ -25,6 +25,7 @@ from node.storage.migrations import (
     step003_metering_log,
     step004_blindings,
     step005_carried_energy,
+    step006_gateway_logs,
 )
 
 Step = Callable[[sqlite3.Connection], None]
@@ -35,6 +36,7 @@ STEPS: Final[tuple[Callable[..., None], ...]] = (
     step003_metering_log.upgrade,
     step004_blindings.upgrade,
     step005_carried_energy.upgrade,
+    step006_gateway_logs.upgrade,
 )
 """Those of the node's store, where some need its cipher: see `store_steps`."""
 

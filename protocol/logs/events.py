@@ -1,0 +1,98 @@
+"""
+The events of a gateway's logs: number, level, which logs they stand in, and their texts in German and English.
+
+BSI TR-03109-1 knows three logs: the system log for the administrator, a consumer log for each consumer, and the
+calibration log ("eichtechnisches Logbuch") for whoever verifies the measurement.  Numbers are ours and keep their
+meaning once they were released.  A parameter is a name, a count or a time, never a reading, a key or octets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum, StrEnum
+from string import Formatter
+
+Parameter = str | int
+
+
+class Log(StrEnum):
+    """Whose log."""
+
+    SYSTEM = "system"
+    CONSUMER = "consumer"
+    CALIBRATION = "calibration"
+
+
+class Level(StrEnum):
+    """How grave (BSI TR-03109-1)."""
+
+    INFO = "I"
+    WARNING = "W"
+    ERROR = "E"
+    FATAL = "F"
+
+
+class Language(StrEnum):
+    """What an entry is shown in."""
+
+    GERMAN = "de"
+    ENGLISH = "en"
+
+
+@dataclass(frozen=True, slots=True)
+class EventKind:
+    """One kind of event; the texts name its parameters in braces."""
+
+    number: int
+    level: Level
+    logs: tuple[Log, ...]
+    german: str
+    english: str
+
+    @property
+    def parameters(self) -> frozenset[str]:
+        """The names of its parameters."""
+        return frozenset(name for _, name, _, _ in Formatter().parse(self.english) if name)
+
+
+class Event(Enum):
+    """All kinds."""
+
+    STARTED = EventKind(
+        1001, Level.INFO, (Log.SYSTEM, Log.CALIBRATION),
+        "Gateway gestartet, Programmversion {version}", "Gateway started, software version {version}",
+    )  # fmt: skip
+    STOPPED = EventKind(1002, Level.INFO, (Log.SYSTEM,), "Gateway beendet", "Gateway stopped")
+    ENTRIES_LOST = EventKind(
+        1003, Level.WARNING, (Log.SYSTEM,),
+        "{count} Einträge gingen verloren: zu viele auf einmal", "{count} entries were lost: too many at once",
+    )  # fmt: skip
+    REGISTRATION_PERIOD = EventKind(
+        2001, Level.INFO, (Log.SYSTEM, Log.CALIBRATION),
+        "Registrierperiode {interval_s} s, Dauer {period_ms} ms",
+        "Registration period {interval_s} s, lasting {period_ms} ms",
+    )  # fmt: skip
+    METER_FAULT = EventKind(
+        3001, Level.WARNING, (Log.SYSTEM,),
+        "Störung am LMN: {kind} ({protocol}, {device})", "Fault on the LMN: {kind} ({protocol}, {device})",
+    )  # fmt: skip
+    BILL_ANSWERED = EventKind(
+        4001, Level.INFO, (Log.CONSUMER,),
+        "Abrechnung beantwortet: Tarif {tariff}, {count} Intervalle bis {until}",
+        "Bill answered: tariff {tariff}, {count} intervals up to {until}",
+    )  # fmt: skip
+    BILL_DECLINED = EventKind(
+        4002, Level.INFO, (Log.CONSUMER,), "Abrechnung abgelehnt: {reason}", "Bill declined: {reason}"
+    )
+
+
+BY_NUMBER = {each.value.number: each.value for each in Event}
+
+
+def text_of(number: int, parameters: Mapping[str, Parameter], language: Language) -> str:
+    """An entry's text; for a number of a later release its number and parameters."""
+    kind = BY_NUMBER.get(number)
+    if kind is None or kind.parameters - parameters.keys():
+        return " ".join((f"{number}:", *(f"{name}={value}" for name, value in sorted(parameters.items()))))
+    return (kind.german if language is Language.GERMAN else kind.english).format_map(parameters)
