@@ -86,10 +86,11 @@ class EpochConfig(_Section):
     """What metering time is at the origin, as Unix time in seconds: interval q is recorded as starting at this plus
     q·interval_s. None: the origin itself, as it must be outside of a time lapse."""
 
-    ring_size: Annotated[int, Field(ge=3, le=1_024)] = 24
-    """Members of a ring at most: an area of N gateways makes ceil(N / ring_size) rings of nearly equal size. Raising it
-    hides a reading among more members and costs neighbours, CPU and latency; lowering it loses whole totals to fewer
-    absences."""
+    ring_size: Annotated[int, Field(ge=3, le=512)] = 64
+    """Members of a ring at least: an area of N gateways makes N // ring_size rings of nearly equal size, or one.
+    Raising it hides a reading among more members and costs neighbours, CPU and latency. Gateways refuse totals of fewer
+    than 30 honest members, unless their own configuration says otherwise: an area of 49 reaches that, rings of 24 do
+    not."""
 
     corrupt: Annotated[float, Field(ge=0, lt=0.5)] = 0.05
     """γ: share of gateways that may collude with head and coordinator. Raising it raises neighbours and threshold."""
@@ -97,6 +98,10 @@ class EpochConfig(_Section):
     dropout: Annotated[float, Field(ge=0, lt=0.5)] = 0.05
     """δ: share of gateways that may vanish in any phase. Raising it lowers n_min, the smallest set that is ever
     opened."""
+
+    power: bool = True
+    """Whether totals hold power beside energy. Gateways whose configuration admits totals of fewer than 30 honest
+    members refuse power: set it to false there."""
 
     verified: bool = False
     """Whether the gateways commit to their energies, so that a ring's total is checked against the commitments and a
@@ -139,6 +144,8 @@ class EpochConfig(_Section):
     def aggregate_schema(self) -> Schema:
         """The aggregate schema that these settings ask for."""
         base = VERIFIED_SCHEMA if self.verified else DEFAULT_SCHEMA
+        if not self.power:
+            base = base.without_power()
         return base if self.noise_epsilon is None else Schema(tuple(map(self._noisy, base.slots)))
 
     def _noisy(self, slot: Slot) -> Slot:

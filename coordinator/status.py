@@ -33,6 +33,8 @@ class RingStatus(BaseModel):
     ring: int
     area: str
     size: int
+    honest_min: int
+    """Honest members that each total has at least: among so many a household is hidden."""
     members: tuple[str, ...]
     """Gateway ids in position order."""
     missing: tuple[Member, ...]

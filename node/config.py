@@ -196,6 +196,16 @@ class PolicyConfig(_Section):
     ring_size_min: Annotated[int, Field(ge=3, le=1_024)] = 5
     """Smallest ring to take part in. Raising it hides a reading among more members and refuses small areas."""
 
+    honest_floor: Annotated[int, Field(ge=2, le=512)] = 30
+    """Honest members that every total has at least, n_min less the corrupt: an area needs 46 gateways for 30 where 1 %
+    may be corrupt. Below 30 a household shows in totals of rosters that a coordinator chooses, and totals of power are
+    refused (`power = false` in the coordinator's configuration)."""
+
+    limit_returns: bool = True
+    """Count how often a gateway comes back into totals: four times at once, and once more every four hours; without
+    a return left it waits. False, for laboratories and load tests: a head that leaves a gateway out of every second
+    total then learns its consumption."""
+
     epoch_rounds_min: Annotated[int, Field(ge=1, le=104)] = 16
     """Fewest rounds of an epoch. Lowering it lets the coordinator lay out rings more often, and each layout tells who
     was there."""

@@ -37,6 +37,7 @@ from node.security.module import GatewaySecurityModule, KeyDirectory
 from node.storage.cipher import Cipher, StorageKeys, store_cipher
 from node.storage.engine import Store
 from node.storage.repositories.accounts import AccountRepository
+from node.storage.repositories.attendance import AttendanceRepository
 from node.storage.repositories.bills import BillRepository
 from node.storage.repositories.counters import CounterRepository
 from node.storage.repositories.gateway_logs import GatewayLogRepository
@@ -47,6 +48,7 @@ from node.wan.certificates import CertificateKeeper
 from node.wan.enrolment import Enroller, coordinator_client
 from protocol import pki
 from protocol.dcnet.crypto.suite import StandardSuite
+from protocol.dcnet.discipline.returns import Attendance
 from protocol.dcnet.setup.calendar import CalendarPolicy
 from protocol.dcnet.setup.epoch import Policy
 from protocol.errors import LocalProtocolError, StromkreisError
@@ -83,6 +85,7 @@ def policy_of(config: PolicyConfig) -> Policy:
     epsilon = config.noise_epsilon_max
     return Policy(
         corrupt_ppm=round(config.corrupt * 1_000_000), ring_size_min=config.ring_size_min,
+        honest_floor=config.honest_floor,
         epsilon_ppm_max=None if epsilon is None else round(epsilon * 1_000_000), power_w=config.noise_power_w,
         energy_wh=config.noise_energy_wh,
     )  # fmt: skip
@@ -157,11 +160,11 @@ async def run(
         closing(Store(config.store_path, cipher_of(keys), blinding_key=keys.retired_commitment_key)) as store,
     ):
         keys.forget_commitment_keys()
-        metering = MeteringLogRepository(store)
+        metering, attendance = MeteringLogRepository(store), AttendanceRepository(store)
         async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
             nursery.start_soon(store.run)
             address = await nursery.start(serve_monitoring, registry, config.metrics, lambda: None, not_ready)
-            modules = await _enrol(config, gateways, keys)
+            modules = await _enrol(config, gateways, keys, attendance)
             hosted = [module for module, _, _ in modules]
             revocations = pki.RevocationLists()
             trust = TrustStore(root, time.time, revocations)
@@ -176,7 +179,8 @@ async def run(
             nursery.start_soon(certificates.run, hosted, config.security.revocation_check_s)
             async with LinkContext(max_sockets=64 + _SOCKETS_PER_GATEWAY * len(gateways)) as link:
                 shared = Shared(
-                    suite=suite, link=link, accounts=AccountRepository(store), bills=BillRepository(store),
+                    suite=suite, link=link, accounts=AccountRepository(store),
+                    attendance=attendance, limit_returns=config.policy.limit_returns, bills=BillRepository(store),
                     counters=DurableCounters(CounterRepository(store)),
                     pairings=PairingStore(PairingRepository(store), renewal_policy(config.lmn)), metrics=metrics,
                     trust=trust, policy=policy_of(config.policy), calendar=calendar_policy(config.policy),
@@ -198,6 +202,7 @@ async def run(
                     metrics.gateways(len(running))
                     metrics.carrying(lambda: sum(each.is_carrying for each in running))
                     metrics.time_lapse(is_on=config.policy.time_lapse)
+                    metrics.discipline(config.policy.honest_floor, is_returns_limited=config.policy.limit_returns)
                     metrics.certificates(_certificate_ends(hosted))
                     log.info("%d gateways run, monitoring at %s", len(running), address)
                     if ready is not None:
@@ -230,7 +235,7 @@ def _certificate_ends(modules: Iterable[GatewaySecurityModule]) -> Iterator[date
 
 
 async def _enrol(
-    config: NodeConfig, gateways: Sequence[GatewayConfig], keys: KeyDirectory
+    config: NodeConfig, gateways: Sequence[GatewayConfig], keys: KeyDirectory, attendance: AttendanceRepository
 ) -> list[tuple[GatewaySecurityModule, str, bytes]]:
     """Every gateway's security module with the coordinator's endpoint and CURVE key, in the order of the list."""
     modules: dict[str, tuple[GatewaySecurityModule, str, bytes]] = {}
@@ -239,6 +244,8 @@ async def _enrol(
     async def enrol(gateway: GatewayConfig) -> None:
         async with limiter:
             module = await trio.to_thread.run_sync(keys.open, gateway.id)
+            if module.certificate is None:  # its returns are counted in this store from the beginning
+                await attendance.begin(gateway.id, Attendance.first(0, is_key_new=True))
             endpoint, key = await enroller.enrol(module, gateway)
             modules[gateway.id] = module, endpoint, key
 

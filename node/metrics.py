@@ -26,6 +26,14 @@ class NodeMetrics:
             "Whether metering time may run faster than real time here (1), which hides no reading, or not (0)",
             registry=registry,
         )
+        self._returns_limited = Gauge(
+            "stromkreis_node_returns_limited",
+            "Whether it is counted here how often a gateway comes back into totals (1), or not (0: laboratories)",
+            registry=registry,
+        )  # fmt: skip
+        self._honest_floor = Gauge(
+            "stromkreis_node_honest_floor", "Honest members that every total must have here at least", registry=registry
+        )
         self._carrying = Gauge(
             "stromkreis_node_carrying_gateways", "Gateways that still release energy of rounds that they missed",
             registry=registry,
@@ -84,6 +92,11 @@ class NodeMetrics:
     def time_lapse(self, *, is_on: bool) -> None:
         """Whether this node takes part in a time lapse."""
         self._time_lapse.set(is_on)
+
+    def discipline(self, honest_floor: int, *, is_returns_limited: bool) -> None:
+        """What this node keeps to whoever draws the rosters."""
+        self._honest_floor.set(honest_floor)
+        self._returns_limited.set(is_returns_limited)
 
     def carrying(self, count: Callable[[], int]) -> None:
         """How many gateways still release energy of missed rounds: asked for when the metrics are read."""

@@ -62,7 +62,8 @@ class EpochRing:
         missing = positions_of(self.view.everybody & ~last.roster) if last is not None else []
         head = None if ledger is None else self.view.head_of(ledger.term)
         return RingStatus(
-            epoch=self.view.epoch, ring=self.view.ring, area=area, size=len(members), members=members,
+            epoch=self.view.epoch, ring=self.view.ring, area=area, size=len(members),
+            honest_min=self.view.honest_min, members=members,
             missing=tuple(Member(position=each, gateway=members[each]) for each in missing),
             head=None if head is None else Member(position=head, gateway=members[head]),
             last_round=None if last is None else last.round,

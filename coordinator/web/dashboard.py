@@ -29,6 +29,7 @@ from coordinator.status import Status, StatusSource
 from coordinator.storage.misbehaviour import MisbehaviourRepository
 from coordinator.storage.store import Store
 from coordinator.storage.totals import AreaTotal
+from protocol.dcnet.setup.epoch import HONEST_FLOOR
 from protocol.dcnet.setup.schema import Kind, Slot
 from protocol.metering.obis import Obis
 
@@ -154,6 +155,8 @@ def document(store: Store, status: Status, *, area: str | None, window: int) -> 
         },
         "latency_ms": _quantiles([s for total in history for s in total.latencies_s]),
         "series": _series(history),
+        "honest_min": min((ring.honest_min for ring in rings), default=None),
+        "honest_floor": HONEST_FLOOR,
         "rings": [ring.model_dump(mode="json", exclude={"members"}) for ring in rings],
     }
 
@@ -168,7 +171,8 @@ def _series(history: Sequence[AreaTotal]) -> dict[str, Any]:
         "opened": [total.opened for total in history],
         "rings": [total.rings for total in history],
         "latency_ms": [_quantiles(total.latencies_s) for total in history],
-        "power": [_line(history, index, slot) for index, slot in slots if slot.kind is Kind.POWER],
+        "power": [_line(history, index, slot) for index, slot in slots if slot.kind is Kind.POWER]
+        or _mean_power(history),
         "energy": [_line(history, index, slot) for index, slot in slots if slot.kind is Kind.ENERGY],
     }
 
@@ -182,6 +186,31 @@ def _line(history: Sequence[AreaTotal], index: int, slot: Slot) -> dict[str, Any
         "name": slot.name, "obis": slot.obis, "unit": slot.unit, "feed_in": feed_in, "values": values,
         "deviation": deviation,
     }  # fmt: skip
+
+
+def _mean_power(history: Sequence[AreaTotal]) -> list[dict[str, Any]]:
+    """Where totals hold no power: what was drawn less what was fed in, by the length of the interval; in W."""
+    slots = history[-1].schema.slots if history else ()
+    active = [
+        (index, slot, -1 if Obis.parse(slot.obis or "").c == _FEED_IN else 1)
+        for index, slot in enumerate(slots)
+        if slot.kind is Kind.ENERGY and slot.unit == "Wh"
+    ]
+    if not active:
+        return []
+    values = [
+        None
+        if each.words is None
+        else str(
+            round(
+                sum(Decimal(sign * each.words[index]).scaleb(slot.scaler) for index, slot, sign in active)
+                * 3600 / each.interval_s, 1,
+            )
+        )
+        for each in history
+    ]  # fmt: skip
+    line = {"name": "mean_power", "obis": None, "unit": "W", "feed_in": False, "values": values}
+    return [line | {"deviation": [None] * len(history)}]
 
 
 def _scaled(deviation: float | None, scaler: int) -> float | None:

@@ -163,6 +163,7 @@ def coordinator_section(settings: DemoSettings, schedule: Schedule, work: Path, 
             "origin_unix_s": schedule.origin_unix_s,
             "metering_origin_unix_s": int(METERING_DAY.timestamp()),
             "ring_size": settings.ring_size_in_force,
+            "power": False,  # the rings are below the gateways' floor
             "dropout": settings.dropout,
         },
     }
@@ -184,6 +185,8 @@ def node_section(
     return {
         "policy": {
             "time_lapse": True,
+            "limit_returns": False,
+            "honest_floor": 2,
             "epoch_rounds_min": min(rounds, CalendarPolicy().rounds_min),
             "epoch_hours_max": max(math.ceil(rounds / 4), CalendarPolicy().duration_s_max // 3600),
         },

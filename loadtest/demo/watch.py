@@ -13,6 +13,8 @@ from typing import Any
 
 import httpx
 
+from loadtest.demo.plan import INTERVAL_S
+
 _PAGE = 200
 
 
@@ -33,7 +35,7 @@ class RoundSeen:
 
 @dataclass(frozen=True, slots=True)
 class TotalSeen:
-    """The total of all areas over one interval, in the units of the schema."""
+    """The total of all areas over one interval, in the units of the schema; power is the mean of the interval."""
 
     interval_start: str
     complete: bool
@@ -103,8 +105,8 @@ def _total(item: dict[str, Any]) -> TotalSeen:
         for each in item["values"]
         if each["obis"] is not None and each["value"] is not None
     }
+    taken_wh, fed_in_wh = (quantity.get(obis, Decimal(0)) for obis in ("1-0:1.8.0*255", "1-0:2.8.0*255"))
+    mean_w = (taken_wh - fed_in_wh) * 3600 / INTERVAL_S
     return TotalSeen(
-        item["interval_start"], item["final"], item["gateways"]["present"],
-        quantity.get("1-0:16.7.0*255", Decimal(0)), quantity.get("1-0:1.8.0*255", Decimal(0)),
-        quantity.get("1-0:2.8.0*255", Decimal(0)),
+        item["interval_start"], item["final"], item["gateways"]["present"], mean_w, taken_wh, fed_in_wh
     )  # fmt: skip

@@ -33,6 +33,7 @@ from typing import Any, Protocol
 import numpy as np
 import trio
 
+from node.aggregation.attendance import GatewayAttendance
 from node.metering.registers import Registers
 from node.storage.engine import Statement
 from node.storage.repositories.accounts import Account, ContributionRecord
@@ -96,15 +97,16 @@ class Contributions:
     def __init__(
         self, accounts: AccountStore, gateway: str, schema: Schema, draw_blinding: Callable[[], int] | None = None, *,
         keep_committed_s: int = _KEEP_COMMITTED_S, random_bits: RandomBits = secrets.randbits,
-        cursor: Cursor | None = None,
+        cursor: Cursor | None = None, attendance: GatewayAttendance | None = None,
     ) -> None:  # fmt: skip
         """
         `draw_blinding` gives a fresh blinding; a schema with committed slots needs it.  `random_bits` is where noise
         comes from.  The schema says nothing of noise: that is a ring's (its view), registers are for good.
 
         Committed values are kept for a bill as long as `keep_committed_s` of metering time.  `cursor` is moved in the
-        transaction that makes a contribution durable.
+        transaction that makes a contribution durable, and so is `attendance`; None: returns are not counted.
         """
+        self.attendance = attendance
         self._accounts = accounts
         self._keep_committed_s = keep_committed_s
         self._random_bits = random_bits
@@ -244,14 +246,21 @@ class Contributions:
             contribution = self._allowed(view.epoch, record.round)
             resume = Resume(record.round, record.attempt, record.progress, settled=False)
             position, cursor = contribution.registers.position, self._cursor
-            if cursor is None or (view.epoch, record.round) == self._last_key:
-                cursor, also = None, []
-            else:
-                also = [cursor.move(position)]
+            also = []
+            if (view.epoch, record.round) == self._last_key:
+                cursor = None
+            if cursor is not None:
+                also.append(cursor.move(position))
+            attendance = self.attendance
+            counted = None if attendance is None else attendance.after(contribution.registers.interval_s, record)
+            if attendance is not None and counted is not None:
+                also.append(attendance.put(counted))
             kept = _record(view.epoch, resume, contribution)
             await self._durably(self._accounts.contribute(self._gateway, kept, also))
             if cursor is not None:
                 cursor.moved(position)
+            if attendance is not None and counted is not None:
+                attendance.moved(counted)
             self._built[view.epoch, record.round] = contribution
             self._last_interval_s = contribution.registers.interval_s
             self._last = view.epoch, resume

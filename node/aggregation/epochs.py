@@ -13,9 +13,11 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Protocol
 
 import trio
 
+from node.aggregation.attendance import AttendanceStore, GatewayAttendance
 from node.aggregation.bills import BillingRules
 from node.aggregation.context import AccountMoved, FromCoordinator, MembershipContext
 from node.aggregation.contribution import AccountStore, Contributions
@@ -32,7 +34,7 @@ from node.trust import TrustStore
 from protocol import wire
 from protocol.dcnet.crypto.suite import Suite
 from protocol.dcnet.machines.masks import Fleet
-from protocol.dcnet.setup.calendar import CalendarPolicy, check_calendar
+from protocol.dcnet.setup.calendar import CalendarPolicy, NewestEpoch, check_calendar, check_start
 from protocol.dcnet.setup.epoch import (
     Policy,
     call_digest,
@@ -52,6 +54,13 @@ log = logging.getLogger(__name__)
 _SLEEP_S_MAX = 60.0  # bounds the harm of a clock that is set
 
 
+class EpochStore(AttendanceStore, Protocol):
+    """What attendance and the newest epoch are kept in; see node.storage.repositories.attendance."""
+
+    def newest_epoch(self, gateway: str) -> NewestEpoch | None: ...  # noqa: D102
+    async def put_newest_epoch(self, gateway: str, newest: NewestEpoch) -> None: ...  # noqa: D102
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpochServices:
     """What the epochs of all gateways of a process share."""
@@ -59,12 +68,14 @@ class EpochServices:
     suite: Suite
     link: LinkContext
     accounts: AccountStore
+    attendance: EpochStore
     metrics: NodeMetrics
     trust: TrustStore
     policy: Policy
     listen: str
     public_host: str | None
     relay: bool
+    limit_returns: bool = True  # False: members come back into totals as often as a head likes
     calendar: CalendarPolicy = field(default_factory=CalendarPolicy)
     billing: BillingRules = field(default_factory=BillingRules)
     clock: Callable[[], float] = time.time
@@ -146,7 +157,7 @@ class Epochs:
             case wire.EpochCall():
                 await self._on_call(message)
             case wire.EpochLayout():
-                self._on_layout(message)
+                await self._on_layout(message)
             case wire.ContributionStatus():
                 await self._on_account(message)
             case wire.Deals() | wire.Appoint() | wire.HeadAt() | wire.Result() | wire.Relay() | wire.Expelled():
@@ -214,7 +225,10 @@ class Epochs:
             if self._nursery is None:
                 return
             try:
-                await self._use_schema(schema)
+                check_start(
+                    call, self._services.calendar, self._services.attendance.newest_epoch(self._module.identity)
+                )
+                await self._use_schema(schema, registration_grid(call))
             except StoreError as error:  # the call comes again
                 self._store_failed(error)
                 return
@@ -230,7 +244,7 @@ class Epochs:
         text = join_text(call_digest(call), module.identity, *keys)
         self._post(wire.Join(call.epoch, secrets.public_key, secrets.verify_key, module.sign(text)))
 
-    async def _use_schema(self, schema: Schema) -> None:
+    async def _use_schema(self, schema: Schema, grid: RegistrationGrid) -> None:
         """The registers that epochs are about, from the first call on.  Raises StoreError: then nothing has begun."""
         schema, services = schema.without_noise(), self._services
         if self._schema is not None:
@@ -246,9 +260,14 @@ class Epochs:
                 "unknown_schema", f"a schema of registers that no meter has; {expected}"
             ) from error
         cursor = self._cursor = self._cursor or await self._metering.subscribe(NAME)
+        attendance = None
+        if services.limit_returns:
+            attendance = GatewayAttendance(services.attendance, self._module.identity)
+            await attendance.start(grid.registration_s(grid.index_at(services.clock())))
         account = Contributions(
             services.accounts, self._module.identity, schema, self._module.blinding,
             keep_committed_s=services.billing.keep_s, random_bits=self._module.random_bits, cursor=cursor,
+            attendance=attendance,
         )  # fmt: skip
         # After what cannot be read has been tried: then the next call tries again.
         self._account, self._schema = account, schema
@@ -258,7 +277,7 @@ class Epochs:
         )
         await self._subscriber.start()
 
-    def _on_layout(self, layout: wire.EpochLayout) -> None:
+    async def _on_layout(self, layout: wire.EpochLayout) -> None:
         epoch = self._epochs.get(layout.epoch)
         if epoch is None or epoch.nursery is None or self._account is None:
             raise RemoteProtocolError("uncalled_layout", "a layout of an epoch that was not called")
@@ -269,6 +288,14 @@ class Epochs:
         view, position = verify_layout(
             epoch.call, layout, module.identity, epoch.secrets.public_key, services.policy, services.trust.check
         )
+        start = NewestEpoch(layout.epoch, epoch.call.interval_start_s)
+        try:
+            await services.attendance.put_newest_epoch(module.identity, start)
+        except StoreError as error:  # the layout comes again
+            self._store_failed(error)
+            return
+        if self._has_ring(layout.epoch):  # by another copy of the layout, meanwhile
+            return
         module.fix_layout(layout.epoch, view.digest)
         ring = services.rings.share(view, layout)
         epoch.secrets.bind(ring.view, position)

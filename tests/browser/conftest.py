@@ -144,8 +144,8 @@ class Neighbourhood:
     def _ring(self, epoch: EpochRecord, ring: RingLayout) -> RingStatus:
         members = ring.members
         status = RingStatus(
-            epoch=epoch.epoch, ring=ring.ring, area=epoch.area, size=len(members), members=members, missing=(),
-            head=Member(position=1, gateway=members[1]),
+            epoch=epoch.epoch, ring=ring.ring, area=epoch.area, size=len(members), honest_min=30, members=members,
+            missing=(), head=Member(position=1, gateway=members[1]),
         )  # fmt: skip
         ended = self.last.get((epoch.epoch, ring.ring))
         if ended is None:

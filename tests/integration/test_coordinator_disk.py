@@ -57,7 +57,8 @@ async def test_a_full_disk_costs_an_epoch_and_the_next_one_runs(network: Network
         listen=f"tcp://127.0.0.1:{free_port()}", web=WebConfig(listen=("https://127.0.0.1:0", "http://127.0.0.1:0")),
         data_dir=data, areas=(network.area,),
         epoch=EpochConfig(
-            rounds=120, period_s=1.0, origin_unix_s=network.origin_unix_s, ring_size=8, corrupt=0.05, dropout=0.1
+            rounds=120, period_s=1.0, origin_unix_s=network.origin_unix_s, ring_size=8, corrupt=0.05, dropout=0.1,
+            power=False,
         ),
     )  # fmt: skip
     written = network.directory / "coordinator.toml"

@@ -39,7 +39,7 @@ def config_of(network: Network, role: Role, database: str | None = None) -> Coor
             data_dir=network.directory / "coordinator", areas=(network.area,), database=database,
             epoch=EpochConfig(
                 rounds=200, period_s=1.0, origin_unix_s=network.origin_unix_s, ring_size=8, corrupt=0.05, dropout=0.1,
-                verified=True,
+                power=False, verified=True,
             ),
         )  # fmt: skip
     return made.model_copy(update={"role": role})

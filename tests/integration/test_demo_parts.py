@@ -47,6 +47,7 @@ from loadtest.demo.watch import Watch
 from loadtest.households import households
 from node.config import NodeConfig
 from node.metrics import NodeMetrics
+from protocol.dcnet.discipline.carried_energy import EnergyAccount, contribute
 from protocol.dcnet.machines.effects import Ended
 from protocol.dcnet.setup.schema import DEFAULT_SCHEMA, WORD_MODULUS
 from protocol.wire import Outcome
@@ -222,7 +223,7 @@ def _played(url: str) -> Store:
         members = tuple(names[number * 3 : number * 3 + 3])
         epoch = EpochRecord(number, area, DEFAULT_SCHEMA, 6, METERING_START_S, 900)
         store.epochs.add(epoch, [RingLayout(number, 0, members)])
-        told = dict.fromkeys(members, 0)
+        accounts: dict[str, list[EnergyAccount]] = {}
         for round_ in range(6):
             q = round_ + 1
             if number == 0 and round_ == 3:
@@ -231,11 +232,14 @@ def _played(url: str) -> Store:
                 present = [p for p in range(3) if not (members[p] == KILLED and round_ in {2, 3})]
                 total = [len(present), 0, 0, 0]
                 for name in (members[p] for p in present):
-                    (home,), since = METERS[name], told[name]
-                    total[1] += home.registers(q).import_tenth_wh - home.registers(since).import_tenth_wh
-                    total[2] += home.registers(q).export_tenth_wh - home.registers(since).export_tenth_wh
-                    total[3] += home.registers(q).power_w
-                    told[name] = q
+                    (home,) = METERS[name]
+                    zero, now = home.registers(0), home.registers(q)
+                    first = (zero.import_tenth_wh, zero.export_tenth_wh)
+                    mine = accounts.setdefault(name, [EnergyAccount(each, each) for each in first])
+                    for index, register in enumerate((now.import_tenth_wh, now.export_tenth_wh)):
+                        moved, mine[index] = contribute(mine[index], register, q, length_s=1)
+                        total[1 + index] += moved
+                    total[3] += now.power_w
                 words = tuple(word % WORD_MODULUS for word in total)
                 roster = sum(1 << p for p in present)
                 opened_s = 5_000.0 + round_
@@ -259,8 +263,13 @@ async def test_watching_over_rest_and_both_views(tmp_path: Path) -> None:
     assert watch.last_round == 5
     assert watch.rounds[0, 2, 0].missing == (KILLED,)
     assert [each.reason for each in watch.rounds.values() if not each.opened] == ["too_few"]
-    counted = sum(home.registers(6).import_tenth_wh - home.registers(0).import_tenth_wh for home in HOMES)
-    assert sum(total.import_wh for total in watch.totals) * 10 == counted
+    report = _report(f"sqlite:///{tmp_path}/c.sqlite")
+    registers = [(home.registers(0), home.registers(6)) for home in HOMES]
+    counted = sum(end.import_tenth_wh - zero.import_tenth_wh for zero, end in registers)
+    counted += sum(end.export_tenth_wh - zero.export_tenth_wh for zero, end in registers)
+    total_wh = sum(total.import_wh + total.export_wh for total in watch.totals)
+    assert float(total_wh) + report.carried_wh == pytest.approx(counted / 10)
+    assert report.carrying == 3
     state = DemoState(6, 6, "http://127.0.0.1:7380", watch, "running")
     live = Console(width=110, force_terminal=True, record=True, file=io.StringIO())
     live.print(render(state))

@@ -34,6 +34,7 @@ from node.security.module import KeyDirectory
 from node.storage.cipher import StorageCipher
 from node.storage.engine import Store
 from node.storage.repositories.accounts import AccountRepository
+from node.storage.repositories.attendance import AttendanceRepository
 from node.storage.repositories.bills import BillRepository
 from node.storage.repositories.counters import CounterRepository
 from node.storage.repositories.gateway_logs import GatewayLogRepository
@@ -219,8 +220,9 @@ def whole(mine: Gateway, tmp_path: Path) -> node.gateway.Gateway:
     assert isinstance(accounts, AccountRepository)
     store = accounts._store
     shared = Shared(
-        suite=SUITE, link=context.link, accounts=accounts, bills=BillRepository(store),
-        counters=DurableCounters(CounterRepository(store)), metrics=context.metrics, policy=Policy(), listen="",
+        suite=SUITE, link=context.link, accounts=accounts, attendance=AttendanceRepository(store),
+        bills=BillRepository(store), counters=DurableCounters(CounterRepository(store)), metrics=context.metrics,
+        policy=Policy(honest_floor=2), listen="",
         calendar=CalendarPolicy(rounds_min=1, time_lapse=True), clock=lambda: 15.0,
         trust=TrustStore(CertificateAuthority.create(tmp_path / "pki", NOW).root, lambda: 0.0), public_host=None,
         relay=False, metering=MeteringLogRepository(store), logs=GatewayLogRepository(store), version="0",

@@ -44,13 +44,13 @@ async def test_totals_are_noisy_and_say_so_and_who_wants_more_noise_takes_no_par
     store = Store(network.coordinator_config.database_url)
     schema = store.epochs.latest()[0].schema
     store.close()
-    assert schema.without_noise() == DEFAULT_SCHEMA
-    assert [noise for _, noise in schema.noise] == [Noise(10**6, 60_000), Noise(10**6, 60_000), Noise(10**6, 24_000)]
+    assert schema.without_noise() == DEFAULT_SCHEMA.without_power()
+    assert [noise for _, noise in schema.noise] == [Noise(10**6, 60_000), Noise(10**6, 60_000)]
     assert all(each.total[0] == each.roster.bit_count() <= 8 for each in opened)
-    # Eight households draw some 3 kW; noise of 34 kW and more is what tells noisy totals from bare ones.
-    assert max(abs(signed(each.total[3])) for each in opened) > 5_000
-    assert [value["noise"] and value["noise"]["epsilon"] for value in total["values"]] == [None, 1.0, 1.0, 1.0]
-    assert 33_900 < total["values"][3]["noise"]["deviation"] < 34_000
+    # Eight households draw some 750 Wh in a quarter hour; noise of 8.5 kWh is what tells noisy totals from bare ones.
+    assert max(abs(signed(word)) for each in opened for word in each.total[1:]) > 20_000
+    assert [value["noise"] and value["noise"]["epsilon"] for value in total["values"]] == [None, 1.0, 1.0]
+    assert 84_700 < total["values"][1]["noise"]["deviation"] < 85_000
     assert "weak_noise" in caplog.text
     accounts = accounts_of(network.directory / "content")
     assert len(accounts) == 8

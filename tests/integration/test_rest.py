@@ -184,7 +184,8 @@ async def test_rounds(app: FastAPI, store: Store) -> None:
 async def test_rings(app: FastAPI, service: Service) -> None:
     rings = tuple(
         RingStatus(
-            epoch=1, ring=n, area="Nordring", size=4, members=MEMBERS[:4], last_round=7, last_outcome="opened",
+            epoch=1, ring=n, area="Nordring", size=4, honest_min=2, members=MEMBERS[:4], last_round=7,
+            last_outcome="opened",
             missing=(Member(position=3, gateway=MEMBERS[3]),), head=Member(position=0, gateway=MEMBERS[0]),
             last_latency_ms=12.5,
         )

@@ -35,7 +35,8 @@ async def test_rounds_go_on_while_the_directory_stalls_and_a_revoked_gateway_sta
         listen=f"tcp://127.0.0.1:{free_port()}", web=WebConfig(listen=("https://127.0.0.1:0",)),
         data_dir=network.directory / "coordinator", database=postgresql, areas=(network.area,),
         epoch=EpochConfig(
-            rounds=120, period_s=1.0, origin_unix_s=network.origin_unix_s, ring_size=8, corrupt=0.05, dropout=0.1
+            rounds=120, period_s=1.0, origin_unix_s=network.origin_unix_s, ring_size=8, corrupt=0.05, dropout=0.1,
+            power=False,
         ),
     )  # fmt: skip
     network.gateways = 9

@@ -27,6 +27,7 @@ from protocol.errors import RemoteProtocolError
 NONCE = bytes(range(32))
 AREA = [f"gateway-{i:02}" for i in range(20)]
 POLICY = Policy()
+SMALL = Policy(honest_floor=2)  # the rings of these tests
 SUITE = StandardSuite()
 CALL = wire.EpochCall(
     epoch=4, area="north", nonce_commitment=commit_nonce(NONCE), schema=DEFAULT_SCHEMA.to_bytes(), rounds=96,
@@ -91,7 +92,7 @@ def test_every_member_of_a_ring_sees_the_same_ring_and_its_own_place(ring: int) 
     layout, identities = laid_out(ring=ring)
     views = set()
     for position, identity in enumerate(identities):
-        view, own = verify_layout(CALL, layout, identity, key(identity), POLICY, verify_member)
+        view, own = verify_layout(CALL, layout, identity, key(identity), SMALL, verify_member)
         assert own == position
         assert [each.identity for each in view.members] == identities
         views.add(view.digest)
@@ -100,13 +101,13 @@ def test_every_member_of_a_ring_sees_the_same_ring_and_its_own_place(ring: int) 
 
 def test_who_is_shown_another_key_of_the_coordinator_has_another_digest() -> None:
     shown = [LAYOUT, replace(LAYOUT, result_key=b"\1" * 32)]
-    views = [verify_layout(CALL, each, RING[0], key(RING[0]), POLICY, verify_member)[0] for each in shown]
+    views = [verify_layout(CALL, each, RING[0], key(RING[0]), SMALL, verify_member)[0] for each in shown]
     assert len({view.digest for view in views}) == 2
     assert [view.result_key for view in views] == [each.result_key for each in shown]
 
 
 def test_the_numbers_are_the_gateways_own_choice() -> None:
-    view, _ = verify_layout(CALL, LAYOUT, RING[0], key(RING[0]), POLICY, verify_member)
+    view, _ = verify_layout(CALL, LAYOUT, RING[0], key(RING[0]), SMALL, verify_member)
     numbers = ring_parameters(10, 20, 10_000, 50_000)
     assert (view.k, view.t, view.t_c, view.k_min, view.n_min) == (
         numbers.k, numbers.t, numbers.t_c, numbers.k_min, numbers.n_min
@@ -259,8 +260,8 @@ def test_a_ring_that_is_too_small() -> None:
     layout, ring = laid_out(call=call)
     assert len(ring) == 4
     refuses(layout, "ring_too_small", us=ring[0], call=call)
-    refuses(LAYOUT, "ring_too_small", policy=Policy(ring_size_min=11))
-    assert verify_layout(CALL, LAYOUT, RING[0], key(RING[0]), Policy(ring_size_min=10), verify_member)
+    refuses(LAYOUT, "ring_too_small", policy=replace(SMALL, ring_size_min=11))
+    assert verify_layout(CALL, LAYOUT, RING[0], key(RING[0]), replace(SMALL, ring_size_min=10), verify_member)
 
 
 def test_rates_that_no_parameters_reach() -> None:

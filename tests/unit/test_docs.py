@@ -176,7 +176,7 @@ def test_the_configuration_example_is_valid() -> None:
     node = NodeConfig.model_validate(document.pop("node"))
     meters = MetersConfig.model_validate(document.pop("meters"))
     assert document == {}
-    assert len(node.all_gateways()) == meters.count == coordinator.epoch.ring_size
+    assert len(node.all_gateways()) == meters.count < coordinator.epoch.ring_size
 
 
 def _names_of_the_code() -> set[str]:

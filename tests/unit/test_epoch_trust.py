@@ -29,7 +29,7 @@ from protocol.errors import RemoteProtocolError
 SUITE = StandardSuite()
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 NOW_S = NOW.timestamp()
-POLICY = Policy()
+POLICY = Policy(honest_floor=2)
 CONFIG = EpochConfig(rounds=6, period_s=1, interval_s=1, ring_size=8, dropout=0.1)
 
 
@@ -185,7 +185,7 @@ def test_a_weak_epoch_is_refused(made: Made) -> None:
         check_call(replace(hood.call, schema=b"[]"), Policy())
     with pytest.raises(RemoteProtocolError, match="unknown_schema"):
         check_call(hood.call, Policy(schema_digests=frozenset({bytes(32)})))
-    assert refused(hood, layout, Policy(ring_size_min=7)) == "ring_too_small"
+    assert refused(hood, layout, replace(POLICY, ring_size_min=7)) == "ring_too_small"
 
 
 def test_an_epoch_has_one_layout_for_a_gateway_also_after_a_restart(made: Made, tmp_path: Path) -> None:
@@ -308,7 +308,7 @@ def test_an_epoch_goes_from_call_to_running_and_back_from_its_state(hood: Neighb
     out: list[To] = []
     for name in hood.names:
         view, position = verify_layout(
-            hood.call, layouts[name], name, hood.modules[name].epoch(0).public_key, Policy(), hood.trust.check
+            hood.call, layouts[name], name, hood.modules[name].epoch(0).public_key, POLICY, hood.trust.check
         )
         secrets = hood.modules[name].epoch(0)
         secrets.bind(view, position)

@@ -231,7 +231,17 @@ function ringFigure(ring) {
   return box;
 }
 
+function smallTotals(data) {
+  const { honest_min: least, honest_floor: floor } = data;
+  const notice = $("small-totals");
+  notice.hidden = least === null || least >= floor;
+  notice.textContent = notice.hidden ? "" : `Small totals: at least ${plural(least, "honest household")} in each, where ` +
+    `gateways expect ${floor}. Those here take part by their own configuration, and give no power; whoever chooses ` +
+    "who is in a total learns more of a single household.";
+}
+
 function rings(data) {
+  smallTotals(data);
   const ordered = [...data.rings].sort((a, b) => b.missing.length - a.missing.length);
   const drawn = new Set(ordered.slice(0, RINGS_MAX));
   const visible = data.rings.filter((ring) => drawn.has(ring));

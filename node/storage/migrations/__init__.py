@@ -26,6 +26,7 @@ from node.storage.migrations import (
     step004_blindings,
     step005_carried_energy,
     step006_gateway_logs,
+    step007_attendance,
 )
 
 Step = Callable[[sqlite3.Connection], None]
@@ -37,6 +38,7 @@ STEPS: Final[tuple[Callable[..., None], ...]] = (
     step004_blindings.upgrade,
     step005_carried_energy.upgrade,
     step006_gateway_logs.upgrade,
+    step007_attendance.upgrade,
 )
 """Those of the node's store, where some need its cipher: see `store_steps`."""
 

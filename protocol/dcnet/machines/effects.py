@@ -27,11 +27,12 @@ class Progress(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Attempted:
-    """A member's durable record: it shared in, or served, an attempt."""
+    """A member's durable record: it shared in, or served, an attempt; `is_return`: for a token (discipline.returns)."""
 
     round: int
     attempt: int
     progress: Progress
+    is_return: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,8 @@ coordinator's word:
   day's delay are what a gateway commits to.
 - Its number is at most the count of quarter hours since 1970.  Numbers only go up (the security module remembers the
   newest), and an epoch lasts hours, so the largest number that is accepted bars nobody for longer than an hour.
+- It begins at least 16 intervals after the newest epoch that the gateway has a layout of began.  A layout says who is
+  there, and a first round brings members together anew; both are what rosters may not do often.
 
 A time lapse (an interval of metering time in a shorter period of real time) is for laboratories and stands in the
 node's own configuration.  Every duration then counts in metering time, where one interval is `interval_s`.
@@ -70,6 +72,28 @@ def check_calendar(call: wire.EpochCall, policy: CalendarPolicy, now_s: float) -
         raise RemoteProtocolError("past_epoch", "it was over when it was called")
     if call.epoch > now_s / min(grid.period_s, QUARTER_HOUR_S):
         raise RemoteProtocolError("epoch_number", "a number that this many epochs cannot have reached")
+
+
+@dataclass(frozen=True, slots=True)
+class NewestEpoch:
+    """The newest epoch of which a gateway has a layout: its number, and its start in metering time (Unix, s)."""
+
+    epoch: int
+    start_s: int
+
+
+def check_start(call: wire.EpochCall, policy: CalendarPolicy, newest: NewestEpoch | None) -> None:
+    """Raise RemoteProtocolError (`early_epoch`) for an epoch that begins too soon after `newest` began."""
+    if newest is None or newest.epoch == call.epoch:
+        return
+    least_s = newest.start_s + policy.rounds_min * call.interval_s
+    if call.interval_start_s < least_s:
+        intervals = (least_s - call.interval_start_s) / call.interval_s
+        raise RemoteProtocolError(
+            "early_epoch",
+            f"it begins {intervals:g} intervals too early, expected {policy.rounds_min} after the start of epoch"
+            f" {newest.epoch}",
+        )
 
 
 def _check_lapse(grid: RegistrationGrid, policy: CalendarPolicy, now_s: float) -> None:

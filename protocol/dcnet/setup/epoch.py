@@ -28,6 +28,9 @@ from protocol.dcnet.setup.schema import Kind, Schema, Slot
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 from protocol.metering.interval import RegistrationGrid
 
+HONEST_FLOOR = 30
+"""Honest members that a total has at least: the best linear attacker then learns hardly more than a blind one."""
+
 READING_SHARE = 0.15  # of the period: meters are read before the ring opens
 
 _GROUP = Edwards25519()
@@ -40,13 +43,16 @@ class Policy:
     """
     What a gateway insists on, whatever the coordinator announces; rates are parts in a million.
 
-    Raising `corrupt_ppm` demands larger neighbourhoods; raising `ring_size_min` refuses small areas.  With
+    Raising `corrupt_ppm` demands larger neighbourhoods; raising `ring_size_min` refuses small areas.  `honest_floor` is
+    how many honest members each total has at least; where it is below `HONEST_FLOOR` calls with power are refused,
+    since power is what a small total gives away at once.  With
     `epsilon_ppm_max` every total must be noisy: ε at most that, for households that change it by up to `power_w` or
     `energy_wh`; None takes totals as they are.
     """
 
     corrupt_ppm: int = 10_000
     ring_size_min: int = 5
+    honest_floor: int = HONEST_FLOOR
     schema_digests: frozenset[bytes] | None = None  # None: any schema whose registers the gateway has
     epsilon_ppm_max: int | None = None
     power_w: int = 24_000
@@ -151,6 +157,12 @@ def check_call(call: wire.EpochCall, policy: Policy, fuse_a: int = FUSE_A) -> Sc
     if policy.schema_digests is not None and schema.digest() not in policy.schema_digests:
         raise RemoteProtocolError("unknown_schema", "an aggregate schema that this gateway is not configured to serve")
     check_registers(schema)
+    if policy.honest_floor < HONEST_FLOOR and any(slot.kind is Kind.POWER for slot in schema.slots):
+        raise RemoteProtocolError(
+            "power_below_floor",
+            f"a total of power, and our honest_floor is {policy.honest_floor}; below {HONEST_FLOOR} energy alone is"
+            " expected (power = false in [coordinator.epoch])",
+        )
     check_ranges(schema, call.fuse_a, call.interval_s, fuse_a)
     return schema
 
@@ -199,4 +211,10 @@ def verify_layout(
         view = make_view(call, layout.ring, seats, len(submitted), layout.result_key)
     except LocalProtocolError as error:
         raise RemoteProtocolError("weak_epoch", str(error)) from error
+    if view.honest_min < policy.honest_floor:
+        raise RemoteProtocolError(
+            "below_honest_floor",
+            f"a total of {len(ring)} members has {view.honest_min} honest ones at least, our policy asks for"
+            f" {policy.honest_floor}; the area is too small, or the share of the corrupt too large",
+        )
     return view, ring.index(identity)

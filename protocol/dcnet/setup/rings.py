@@ -54,9 +54,14 @@ def beacon(epoch: int, area: str, nonce: bytes, submissions: Sequence[tuple[str,
 
 
 def cut_rings(beacon_value: bytes, identities: Sequence[str], ring_size: int) -> list[list[str]]:
-    """The area's gateways in beacon order, cut into rings of at most `ring_size`, sizes differing by at most one."""
+    """
+    The area's gateways in beacon order, cut into rings of at least `ring_size`, sizes differing by at most one.
+
+    An area of N makes max(1, N // ring_size) rings: rings that are too small hide nobody, and one of up to twice the
+    size costs its members little more.
+    """
     order = sorted(identities, key=lambda identity: digest("order", beacon_value, identity.encode()))
-    count = -(-len(order) // ring_size)
+    count = max(min(1, len(order)), len(order) // ring_size)
     base, extra = divmod(len(order), count) if count else (0, 0)
     rings, start = [], 0
     for index in range(count):

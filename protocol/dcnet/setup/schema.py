@@ -91,6 +91,10 @@ class Schema:
         """The same registers: what a gateway's account is kept in."""
         return Schema(tuple(replace(slot, noise=None) for slot in self.slots))
 
+    def without_power(self) -> Schema:
+        """The count and the energies alone."""
+        return Schema(tuple(slot for slot in self.slots if slot.kind is not Kind.POWER))
+
     def to_bytes(self) -> bytes:
         """Canonical JSON: sorted keys, no spaces, no noise where there is none.  This travels and is hashed."""
         rows = [asdict(slot) for slot in self.slots]
