@@ -161,8 +161,7 @@ async def run(
     ):
         keys.forget_commitment_keys()
         metering, attendance = MeteringLogRepository(store), AttendanceRepository(store)
-        async with AsyncExitStack() as stack, trio.open_nursery() as nursery:
-            nursery.start_soon(store.run)
+        async with AsyncExitStack() as stack, store.writing(), trio.open_nursery() as nursery:
             address = await nursery.start(serve_monitoring, registry, config.metrics, lambda: None, not_ready)
             modules = await _enrol(config, gateways, keys, attendance)
             hosted = [module for module, _, _ in modules]

@@ -84,20 +84,19 @@ class GatewayLog:
     async def _drain(self) -> None:
         try:
             while self._waiting:
-                await self.flush()
+                await self._flush()
         finally:
             self._is_writing = False
 
     async def close(self, event: Event) -> None:
-        """Note the last event and write what is waiting, also while the nursery is being cancelled."""
+        """Note the last event and write what is waiting, cancelled or not; the nursery has ended by then."""
         self._nursery = None
         self.note(event)
-        with trio.CancelScope(shield=True):
-            await self.flush()
+        await self._flush()
 
-    async def flush(self) -> None:
+    async def _flush(self) -> None:
         """
-        Write what is waiting, in one transaction.
+        Write what is waiting, in one transaction; whole also where it is cancelled, or the chain would be lost.
 
         A store that does not take it is reported, and the entries are counted as lost.
         """
@@ -108,7 +107,8 @@ class GatewayLog:
             return
         lost, self._lost = self._lost, 0
         try:
-            await self._write(waiting)
+            with trio.CancelScope(shield=True):
+                await self._write(waiting)
         except StoreError as error:
             self._newest = None  # whether it was written shows the store
             self._lost = lost + len(waiting)

@@ -25,8 +25,8 @@ import fcntl
 import logging
 import os
 import sqlite3
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -188,6 +188,22 @@ class Store:
             self.counters.failed += 1
             raise self._error(mine.error) from mine.error
         self.counters.writes += 1
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[None]:
+        """Run the writer until the block is left, cancelled or not: what the block writes at its end is still taken."""
+        scope = trio.CancelScope(shield=True)
+
+        async def write() -> None:
+            with scope:
+                await self.run()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(write)
+            try:
+                yield
+            finally:
+                scope.cancel()
 
     async def run(self) -> None:
         """The writer: one transaction after the other, each with whatever was asked for meanwhile."""

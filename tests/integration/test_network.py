@@ -164,11 +164,11 @@ async def test_gateways_keep_their_logs_over_a_restart_and_the_chain_is_whole(ne
     async with trio.open_nursery() as nursery:
         await network.start_meters(nursery)
         await network.start_coordinator(nursery)
-        for _ in range(2):
-            before = len(opened(network.ended()))
-            node = await network.start_node(nursery, 0, 8, "node")
-            await network.wait_until(lambda known=before: len(opened(network.ended())) > known)  # type: ignore[misc]
-            node.cancel()
+        for rounds in (1, 3):
+            async with trio.open_nursery() as node_nursery:
+                await network.start_node(node_nursery, 0, 8, "node")
+                await network.wait_until(lambda count=rounds: len(opened(network.ended())) >= count)  # type: ignore[misc]
+                node_nursery.cancel_scope.cancel()
         nursery.cancel_scope.cancel()
     settings = network.node_config(0, 8, "node")
     keys = KeyDirectory(settings.keys_path, StandardSuite())

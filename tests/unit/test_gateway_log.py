@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -34,26 +34,37 @@ def not_enrolled(_text: bytes) -> bytes:
     raise LocalProtocolError("no certificate yet")
 
 
-class Node:
-    """A store with its writer, and one gateway's logs on it."""
+@asynccontextmanager
+async def running(path: Path, sign: Callable[[bytes], bytes] = signature) -> AsyncIterator[Node]:
+    """A node that is stopped at the end of the block as by a signal: all of its tasks are cancelled."""
+    stopped = Node(path, sign)
+    with trio.CancelScope() as scope:
+        async with stopped.store.writing():
+            try:
+                async with trio.open_nursery() as nursery:
+                    stopped.log.serve_in(nursery)
+                    yield stopped
+                    scope.cancel()
+            finally:
+                await stopped.log.close(Event.STOPPED)
+    stopped.store.close()
 
-    def __init__(self, path: Path, sign: Callable[[bytes], bytes] = signature) -> None:
+
+async def written(running_node: Node) -> None:
+    """Return when everything that was noted is written."""
+    log = running_node.log
+    with trio.fail_after(30):
+        while log._waiting or log._is_writing:
+            await trio.sleep(0.001)
+
+
+class Node:
+    """A store and one gateway's logs on it."""
+
+    def __init__(self, path: Path, sign: Callable[[bytes], bytes]) -> None:
         self.store = Store(path, CIPHER)
         self.repository = GatewayLogRepository(self.store)
         self.log = GatewayLog(self.repository, "g1", lambda: 1_000.5, sign)
-
-    async def __aenter__(self) -> Node:
-        self._manager = trio.open_nursery()
-        self._nursery = await self._manager.__aenter__()
-        self._nursery.start_soon(self.store.run)
-        self.log.serve_in(self._nursery)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.log.close(Event.STOPPED)
-        self._nursery.cancel_scope.cancel()
-        await self._manager.__aexit__(None, None, None)
-        self.store.close()
 
     def numbers(self, which: Log) -> list[int]:
         return [each.event for each in self.repository.entries("g1", which)]
@@ -65,11 +76,11 @@ def path(tmp_path: Path) -> Path:
 
 
 async def test_entries_stand_in_their_logs_in_the_order_of_events(path: Path) -> None:
-    async with Node(path) as node_:
+    async with running(path) as node_:
         node_.log.note(Event.STARTED, version="1")
         node_.log.note(Event.BILL_DECLINED, reason="span_too_short")
         node_.log.note(Event.METER_FAULT, kind="crc", protocol="sml", device="m1")
-        await node_.log.flush()
+        await written(node_)
         assert node_.numbers(Log.SYSTEM) == [1001, 3001]
         assert node_.numbers(Log.CONSUMER) == [4002]
         (entry,) = node_.repository.entries("g1", Log.CALIBRATION)
@@ -78,7 +89,7 @@ async def test_entries_stand_in_their_logs_in_the_order_of_events(path: Path) ->
 
 async def test_chain_goes_on_over_restarts_and_enrolment(path: Path) -> None:
     for sign in (not_enrolled, signature, signature):
-        async with Node(path, sign) as node_:
+        async with running(path, sign) as node_:
             node_.log.note(Event.STARTED, version="1")
     with read_beside(path, CIPHER) as logs:
         entries = logs.entries("g1", Log.CALIBRATION)
@@ -89,7 +100,7 @@ async def test_chain_goes_on_over_restarts_and_enrolment(path: Path) -> None:
 
 
 async def test_entry_that_the_store_did_not_take_is_counted_in_the_next(path: Path) -> None:
-    async with Node(path) as node_:
+    async with running(path) as node_:
         write = node_.store.write
 
         async def fails(_statements: object) -> None:
@@ -98,11 +109,9 @@ async def test_entry_that_the_store_did_not_take_is_counted_in_the_next(path: Pa
 
         node_.store.write = fails  # type: ignore[method-assign,assignment]
         node_.log.note(Event.STARTED, version="1")
-        await trio.testing.wait_all_tasks_blocked()
+        await written(node_)
         node_.store.write = write  # type: ignore[method-assign]
         node_.log.note(Event.STARTED, version="2")
-        await node_.log.flush()
-        await trio.testing.wait_all_tasks_blocked(0.01)
     with read_beside(path, CIPHER) as logs:
         assert [(each.event, dict(each.parameters)) for each in logs.entries("g1", Log.SYSTEM)][:2] == [
             (1001, {"version": "2"}), (1003, {"count": 1}),
@@ -111,10 +120,10 @@ async def test_entry_that_the_store_did_not_take_is_counted_in_the_next(path: Pa
 
 
 async def test_flood_of_events_is_bounded_and_counted(path: Path) -> None:
-    async with Node(path) as node_:
+    async with running(path) as node_:
         for _ in range(1_000):
             node_.log.note(Event.METER_FAULT, kind="crc" * 500, protocol="sml", device="m1")
-        await node_.log.flush()
+        await written(node_)
         entries = node_.repository.entries("g1", Log.SYSTEM)
         assert len(entries) == 257
         assert entries[-1].parameters == {"count": 744}
@@ -125,10 +134,10 @@ async def test_system_log_keeps_its_newest_entries_and_calibration_all(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(node.logs.gateway_log, "ENTRIES_KEPT", 3)
-    async with Node(path) as node_:
+    async with running(path) as node_:
         for version in range(6):
             node_.log.note(Event.STARTED, version=str(version))
-            await node_.log.flush()
+            await written(node_)
         assert [each.number for each in node_.repository.entries("g1", Log.SYSTEM)] == [4, 5, 6]
         assert [each.number for each in node_.repository.entries("g1", Log.CALIBRATION)] == [1, 2, 3, 4, 5, 6]
         with pytest.raises(LocalProtocolError, match="never shortened"):
@@ -136,15 +145,15 @@ async def test_system_log_keeps_its_newest_entries_and_calibration_all(
 
 
 async def test_parameters_that_the_event_does_not_have_are_an_error(path: Path) -> None:
-    async with Node(path) as node_:
+    async with running(path) as node_:
         with pytest.raises(LocalProtocolError, match="STARTED"):
             node_.log.note(Event.STARTED, reading=7)
 
 
 async def test_entry_moved_to_another_gateway_does_not_open(path: Path) -> None:
-    async with Node(path) as node_:
+    async with running(path) as node_:
         node_.log.note(Event.BILL_DECLINED, reason="planted-reason")
-        await node_.log.flush()
+        await written(node_)
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("UPDATE gateway_log SET gateway='g2'")
     assert b"planted-reason" not in path.read_bytes()
@@ -176,7 +185,7 @@ async def exported(path: Path, tmp_path: Path, key: ec.EllipticCurvePrivateKey) 
     )
     certificate = builder.not_valid_after(datetime(2030, 1, 1, tzinfo=UTC)).sign(key, hashes.SHA256())
     (tmp_path / "gateway.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    async with Node(path, lambda text: key.sign(text, ec.ECDSA(hashes.SHA256()))) as node_:
+    async with running(path, lambda text: key.sign(text, ec.ECDSA(hashes.SHA256()))) as node_:
         for version in range(3):
             node_.log.note(Event.STARTED, version=str(version))
     with read_beside(path, CIPHER) as logs:
