@@ -98,6 +98,14 @@ class MisbehaviourReported:
 
 
 @dataclass(frozen=True, slots=True)
+class RoundWritten:
+    """The end of a round of this epoch and ring is durable."""
+
+    epoch: int
+    ring: int
+
+
+@dataclass(frozen=True, slots=True)
 class StatusChanged:
     """Something is durable that a viewer may want to see."""
 
@@ -106,6 +114,13 @@ BAD_DEAL = "bad_deal"  # of a neighbour; what a head reports of a member is in `
 MISBEHAVIOURS = (*(each.name.lower() for each in wire.Misbehaviour), BAD_DEAL)
 
 Event = (
-    MessagesReady | StoreFailed | JoinAccepted | JoinRefused | GatewaysRevoked | MisbehaviourReported | StatusChanged
+    MessagesReady
+    | StoreFailed
+    | JoinAccepted
+    | JoinRefused
+    | GatewaysRevoked
+    | MisbehaviourReported
+    | RoundWritten
+    | StatusChanged
 )
 Emit = Callable[[Event], None]

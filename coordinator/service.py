@@ -28,6 +28,7 @@ from coordinator.events import (
     JoinRefused,
     MessagesReady,
     MisbehaviourReported,
+    RoundWritten,
     StatusChanged,
     StoreFailed,
     To,
@@ -36,9 +37,9 @@ from coordinator.gwa.admission import Admission
 from coordinator.gwa.misbehaviour import MisbehaviourReports
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.rings.areas import Area, Areas
-from coordinator.rings.contribution_status import ContributionStatuses
 from coordinator.rings.epoch_writer import EpochWriter
 from coordinator.rings.epochs import AreaEpoch, Phase
+from coordinator.rings.last_contribution import LastContributions
 from coordinator.rings.rounds import Rounds
 from coordinator.rings.scheduler import Scheduler
 from coordinator.status import Status, StatusFeed
@@ -84,7 +85,7 @@ class Coordinator:
         self.metrics = metrics
         self._clock = clock
         self._reports = MisbehaviourReports(store.misbehaviour, metrics, clock, self._on_event)
-        self._contributions = ContributionStatuses(store.epochs, store.rounds, self.areas, self._on_event)
+        self._contributions = LastContributions(store.epochs, store.rounds, self.areas, self._on_event)
         self._epoch_writer = EpochWriter(store.epochs, schema, self._on_event)
         self._rounds = Rounds(store.rounds, lambda: self.admission.enrolled, metrics, self._on_event)
         self._scheduler = Scheduler(self.areas, self._epoch_writer, self._rounds, metrics, self._on_event, clock)
@@ -159,6 +160,8 @@ class Coordinator:
                 self._drop_revoked(identities)
             case MisbehaviourReported():
                 self._reports.add(event)
+            case RoundWritten(epoch, ring):
+                self._contributions.round_ended(epoch, ring)
             case StatusChanged():
                 self.status_feed.bump_revision()
 
@@ -190,8 +193,8 @@ class Coordinator:
         match message:
             case wire.Hello():
                 self._on_hello(identity, name, area, message)
-            case wire.ContributionStatusRequest():
-                self._contributions.ask(identity, message)
+            case wire.LastContributionRequest():
+                self._contributions.ask(identity, name, message)
             case wire.Bill() | wire.BillDeclined():
                 self.bills.receive(identity, message)
             case _:

@@ -8,7 +8,7 @@ started again, so that a test can take away the coordinator or a node in the mid
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -186,14 +186,18 @@ class Network:
         """What totals hold, but for noise."""
         return DEFAULT_SCHEMA if self.power else DEFAULT_SCHEMA.without_power()
 
-    def judged(self, ended: Iterable[Ended]) -> Verdict:
-        """The round ledger held against the meters' own registers; every gateway's account begins in quarter hour 0."""
+    def judged(self, ended: Iterable[Ended], zeros: Mapping[str, Sequence[int]] | None = None) -> Verdict:
+        """
+        The round ledger held against the meters' own registers; every gateway's account begins in quarter hour 0.
+
+        `zeros` are the quarter hours in which a gateway's account began anew.
+        """
         if self.coordinator_config is None:
             raise RuntimeError("start the coordinator first")
         homes = households(self.meters_config())
         meters = {f"ESTK00{i:08d}": [home] for i, home in enumerate(homes)}
         store = Store(self.coordinator_config.database_url)
-        intervals = {each.epoch: each.interval_of for each in store.epochs.latest()}
+        intervals = {each.epoch: each.interval_of for each in store.epochs.all()}
         store.close()
         members, interval_index = self.members(), self.coordinator_config.epoch.interval_index
         rows = []
@@ -203,7 +207,20 @@ class Network:
             roster = tuple(names[position] for position in positions_of(each.roster)) if is_opened else ()
             q = interval_index(intervals[each.epoch](each.round))
             rows.append(RoundRow(each.epoch, each.ring, each.round, q, is_opened, roster, each.total))
-        return check(self.schema, meters, rows)
+        return check(self.schema, meters, rows, zeros=zeros)
+
+    def quarter_hour_of(self, ended: Ended) -> int:
+        """The interval that a round is about, counted from `origin_unix_s`."""
+        if self.coordinator_config is None:
+            raise RuntimeError("start the coordinator first")
+        store = Store(self.coordinator_config.database_url)
+        try:
+            record = store.epochs.get(ended.epoch)
+        finally:
+            store.close()
+        if record is None:
+            raise ValueError(f"there is no epoch {ended.epoch}")
+        return self.coordinator_config.epoch.interval_index(record.interval_of(ended.round))
 
     def flown(self, *nodes: str) -> EnergyBalance:
         """Hold the meter_list's totals against the stores of these stopped nodes; see `loadtest.account`."""

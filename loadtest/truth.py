@@ -88,14 +88,19 @@ def check(
     rows: Iterable[RoundRow],
     *,
     base_q: int = 0,
+    zeros: Mapping[str, Sequence[int]] | None = None,
 ) -> Verdict:
     """
     Hold a round ledger against the meters of each gateway.
 
-    `base_q` is the quarter hour whose registers every gateway began from.  A roster with a gateway that has no meters
-    here, or a total of another length than the schema, counts as a difference of slot 0.
+    `base_q` is the quarter hour whose registers every gateway began from, `zeros` those whose registers became the zero
+    of a gateway's account later, when its store was lost: what flowed between is in no total.  A roster with a gateway
+    that has no meters here, or a total of another length than the schema, counts as a difference of slot 0.
     """
     accounts: dict[str, list[EnergyAccount]] = {}
+    zero_of = {name: _accounts(schema, mine, base_q) for name, mine in meters.items()}
+    zeros_left = {name: sorted(each) for name, each in (zeros or {}).items()}
+    earlier = [0] * len(schema.slots)  # what the accounts had moved when their stores were lost
     sums = [0] * len(schema.slots)
     opened = void = 0
     differences: list[Difference] = []
@@ -114,7 +119,11 @@ def check(
             continue
         expected = [0] * len(schema.slots)
         for name in row.roster:
-            account = accounts.get(name) or [_first(slot, meters[name], base_q) for slot in schema.slots]
+            account = accounts.get(name) or zero_of[name]
+            while zeros_left.get(name) and zeros_left[name][0] <= row.q:
+                for index, (one, zero) in enumerate(zip(account, zero_of[name], strict=True)):
+                    earlier[index] += one.contributed - zero.contributed
+                account = zero_of[name] = _accounts(schema, meters[name], zeros_left[name].pop(0))
             accounts[name] = []
             for index, (slot, before) in enumerate(zip(schema.slots, account, strict=True)):
                 word, after = _contribution(slot, meters[name], row.q, before)
@@ -130,9 +139,8 @@ def check(
     energy = [index for index, slot in enumerate(schema.slots) if slot.kind is Kind.ENERGY]
     for index in energy:
         slot = schema.slots[index]
-        moved = sum(
-            account[index].contributed - _first(slot, meters[name], base_q).contributed
-            for name, account in accounts.items()
+        moved = earlier[index] + sum(
+            account[index].contributed - zero_of[name][index].contributed for name, account in accounts.items()
         )
         error_wh += abs(Decimal(sums[index] - moved).scaleb(slot.scaler))
         carried_wh += Decimal(sum(account[index].carried for account in accounts.values())).scaleb(slot.scaler)
@@ -140,6 +148,10 @@ def check(
     carried = sum(any(account[index].carried for index in energy) for account in accounts.values())
     taken_wh, fed_in_wh = energies["1-0:1.8.0*255"], energies["1-0:2.8.0*255"]
     return Verdict(opened, void, tuple(differences), error_wh, taken_wh, fed_in_wh, carried, carried_wh)
+
+
+def _accounts(schema: Schema, meters: Sequence[SimulatedMeter], q: int) -> list[EnergyAccount]:
+    return [_first(slot, meters, q) for slot in schema.slots]
 
 
 def _first(slot: Slot, meters: Sequence[SimulatedMeter], q: int) -> EnergyAccount:

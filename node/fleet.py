@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack, closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import chain
 
@@ -20,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from prometheus_client import CollectorRegistry, ProcessCollector
 
 from node.aggregation.bills import BillingRules
+from node.aggregation.ring_cache import PublicRings
 from node.config import BillingConfig, GatewayConfig, MeteringLogConfig, MeterReadingConfig, NodeConfig, PolicyConfig
 from node.gateway import Gateway, Shared
 from node.lmn.counters import DurableCounters
@@ -31,6 +33,7 @@ from node.metering.log import MeteringLog
 from node.metering.retention import LogKeeper, Retention
 from node.metrics import NodeMetrics
 from node.monitoring import serve_monitoring
+from node.process_start import JUMP_S, ProcessStart
 from node.security.backend import KeyBackend
 from node.security.backends import open_backend
 from node.security.module import GatewaySecurityModule, KeyDirectory
@@ -43,12 +46,14 @@ from node.storage.repositories.counters import CounterRepository
 from node.storage.repositories.gateway_logs import GatewayLogRepository
 from node.storage.repositories.metering_log import MeteringLogRepository
 from node.storage.repositories.pairings import PairingRepository
+from node.storage.repositories.ring_seats import RingSeatRepository
 from node.trust import TrustStore
 from node.wan.certificates import CertificateKeeper
 from node.wan.enrolment import Enroller, coordinator_client
 from protocol import pki
 from protocol.dcnet.crypto.suite import StandardSuite
 from protocol.dcnet.discipline.returns import Attendance
+from protocol.dcnet.machines.masks import Fleet
 from protocol.dcnet.setup.calendar import CalendarPolicy
 from protocol.dcnet.setup.epoch import Policy
 from protocol.errors import LocalProtocolError, StromkreisError
@@ -188,24 +193,54 @@ async def run(
                     billing=billing_rules(config.billing), epoch_over=store.truncate_log,
                     backoff=Backoff(max_s=config.lmn.reconnect_s_max), metering=metering,
                     logs=GatewayLogRepository(store), version=importlib.metadata.version("stromkreis"),
+                    seats=RingSeatRepository(store),
                 )  # fmt: skip
                 keeper = LogKeeper(
                     metering, [gateway.id for gateway in gateways], retention(config.metering), shared.clock
                 )
-                async with trio.open_nursery() as gateway_nursery:
-                    gateway_nursery.start_soon(keeper.run)
-                    for (module, endpoint, coordinator_key), mine in zip(modules, profiles, strict=True):
-                        gateway = Gateway(shared, module, endpoint, coordinator_key, mine, subscribe)
-                        running.append(gateway)
-                        gateway_nursery.start_soon(gateway.run)
+                nursery.start_soon(keeper.run)
+                metrics.time_lapse(is_on=config.policy.time_lapse)
+                metrics.certificates(_certificate_ends(hosted))
+
+                def make(start: ProcessStart) -> list[Gateway]:
+                    since = replace(shared, start=start, fleet=Fleet(), rings=PublicRings())
+                    return [
+                        Gateway(since, module, endpoint, coordinator_key, mine, subscribe)
+                        for (module, endpoint, coordinator_key), mine in zip(modules, profiles, strict=True)
+                    ]
+
+                def begun(made: list[Gateway]) -> None:
+                    is_first = not running
+                    running[:] = made
                     metrics.gateways(len(running))
                     metrics.carrying(lambda: sum(each.is_carrying for each in running))
-                    metrics.time_lapse(is_on=config.policy.time_lapse)
                     metrics.discipline(config.policy.honest_floor, is_returns_limited=config.policy.limit_returns)
-                    metrics.certificates(_certificate_ends(hosted))
                     log.info("%d gateways run, monitoring at %s", len(running), address)
-                    if ready is not None:
+                    if ready is not None and is_first:
                         ready(address)
+
+                await run_gateways(make, begun)
+
+
+async def run_gateways(
+    make: Callable[[ProcessStart], list[Gateway]], begun: Callable[[list[Gateway]], None]
+) -> None:  # fmt: skip
+    """
+    Serve with the gateways that `make` makes, and with new ones whenever their process start is over.
+
+    A fork or a machine that went on from a snapshot is a start like any other: the store is read again, the account
+    reviewed, and nothing of what was under way goes on.
+    """
+    while True:
+        start = ProcessStart()
+        gateways = make(start)
+        async with trio.open_nursery() as nursery:
+            for each in gateways:
+                nursery.start_soon(each.run)
+            begun(gateways)
+            await start.wait_until_over()
+            nursery.cancel_scope.cancel()
+        log.warning("the process was forked, or its clock has jumped by over %g s: the gateways start anew", JUMP_S)
 
 
 def open_keys(config: NodeConfig, root: x509.Certificate) -> KeyDirectory:

@@ -79,9 +79,12 @@ class Gateway:
         self._epochs = Epochs(
             shared, module, self._metering, [profile.device for profile in profiles],
             fuse_a=max((profile.fuse_a for profile in profiles), default=FUSE_A),
-            post=self._session.post, ask_account=self._ask_account, use_grid=self._use_grid,
+            post=self._session.post, ask=self._ask, use_grid=self._use_grid,
         )  # fmt: skip
-        bills = Bills(shared.bills, self.identity, Pedersen(shared.suite.group), shared.trust, shared.billing)
+        bills = Bills(
+            shared.bills, self.identity, Pedersen(shared.suite.group), shared.trust, shared.billing,
+            may_answer=lambda: self._epochs.is_reviewed,
+        )  # fmt: skip
         self._bill_requests = BillRequests(bills, self.identity, shared.metrics, self._session.post, self._log.note)
         self._nursery: trio.Nursery | None = None
         self._delivery: MeterDelivery | None = None
@@ -169,12 +172,16 @@ class Gateway:
         """Whether energy of missed rounds is still to be released."""
         return self._epochs.is_carrying
 
-    def unsettled(self) -> tuple[int, int] | None:
-        """The (epoch, round) of a contribution whose result the coordinator is asked for."""
-        return self._epochs.unsettled()
+    def question(self) -> wire.Message | None:
+        """What the coordinator is asked until it answers."""
+        return self._epochs.question()
 
-    def _ask_account(self) -> None:
-        self._session.ask_account(self)
+    def refused(self, epoch: int) -> None:
+        """The coordinator has refused a message about an epoch."""
+        self._epochs.refused(epoch)
+
+    def _ask(self) -> None:
+        self._session.ask(self)
 
     async def receive(self, message: wire.Message) -> None:
         """A message of the coordinator.  Raises RemoteProtocolError where it is refused."""

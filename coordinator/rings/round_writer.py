@@ -35,6 +35,12 @@ class PendingRoundResult:
         """How the round ended."""
         return self.record.ended
 
+    @property
+    def signature(self) -> bytes | None:
+        """That of the RESULT that follows it."""
+        results = (each.message for each in self.then if isinstance(each.message, wire.Result))
+        return next((each.signature for each in results), None)
+
 
 def _key(ended: Ended) -> tuple[int, int, int]:
     return ended.epoch, ended.ring, ended.round
@@ -101,4 +107,5 @@ class RoundWriter:
 
     def _write(self, batch: list[PendingRoundResult], enrolled: Mapping[str, int]) -> None:
         commitments = {_key(each.ended): each.record.commitments for each in batch if each.record.commitments}
-        self._rounds.record_many([each.ended for each in batch], commitments, enrolled)
+        signatures = {_key(each.ended): each.signature for each in batch if each.signature is not None}
+        self._rounds.record_many([each.ended for each in batch], commitments, enrolled, signatures)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 
-from coordinator.events import BAD_DEAL, Emit, MessagesReady, MisbehaviourReported, StatusChanged, To
+from coordinator.events import BAD_DEAL, Emit, MessagesReady, MisbehaviourReported, RoundWritten, StatusChanged, To
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.rings.epochs import AreaEpoch, EpochRing
 from coordinator.rings.round_writer import PendingRoundResult, RoundWriter
@@ -149,6 +149,7 @@ class Rounds:
         else:
             self._metrics.round_void(attempt=ended.attempt)
             log.warning("epoch %d ring %d round %d is void: %s", ended.epoch, ended.ring, ended.round, ended.reason)
+        self._emit(RoundWritten(ended.epoch, ended.ring))
         self._emit(StatusChanged())
 
 

@@ -85,6 +85,13 @@ class EpochRepository:
         with self._database.read() as connection:
             return [epoch_of(row) for row in connection.execute(select(epochs).order_by(epochs.c.epoch)).mappings()]
 
+    def newest_of(self, area: str, since: int, count: int) -> list[EpochRecord]:
+        """At most `count` epochs of an area, none before `since`, newest first."""
+        wanted = (epochs.c.area == area, epochs.c.epoch >= since)
+        statement = select(epochs).where(*wanted).order_by(epochs.c.epoch.desc()).limit(count)
+        with self._database.read() as connection:
+            return [epoch_of(row) for row in connection.execute(statement).mappings()]
+
     def latest(self) -> list[EpochRecord]:
         """The newest epoch of every area, by area."""
         newest = select(func.max(epochs.c.epoch)).group_by(epochs.c.area)

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Row, RowMapping, select, tuple_
+from sqlalchemy import Row, RowMapping, func, select, tuple_
 
 from coordinator.storage.engine import Database
 from coordinator.storage.epochs import EpochRecord, epoch_of
@@ -69,6 +69,15 @@ class RoundCommitments:
     commitments: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class OpenedRound:
+    """A round that opened, as its signed RESULT says it: `roster` is a bitmap of as many bytes as the ring needs."""
+
+    round: int
+    roster: bytes
+    signature: bytes
+
+
 class RoundRepository:
     """Tables `ring_rounds` and `ring_commitments`."""
 
@@ -81,13 +90,14 @@ class RoundRepository:
 
     def record_many(
         self, batch: Sequence[Ended], commitments: Mapping[tuple[int, int, int], bytes] | None = None,
-        enrolled: Mapping[str, int] | None = None,
+        enrolled: Mapping[str, int] | None = None, signatures: Mapping[tuple[int, int, int], bytes] | None = None,
     ) -> list[bool]:  # fmt: skip
         """
         End many rounds in one durable transaction; for each whether this call ended it.
 
         `commitments` are those of verified rounds, by (epoch, ring, round), joined by roster position and committed
-        slot; they are kept where this call ended the round.  `enrolled` counts the active gateways of each area.  Of
+        slot; they are kept where this call ended the round.  `enrolled` counts the active gateways of each area.
+        `signatures` are those of the rounds' RESULTs, by the same key.  Of
         two outcomes of one round in the same batch the first counts.  Raises LocalProtocolError for an epoch that was
         never added.
         """
@@ -109,7 +119,8 @@ class RoundRepository:
             if unknown := numbers - known.keys():
                 raise LocalProtocolError(f"there is no epoch {min(unknown)}")
             if ordered:
-                rows = [_row(ended, known[ended.epoch]) for ended in ordered]
+                signed = signatures or {}
+                rows = [_row(ended, known[ended.epoch]) | {"signature": signed.get(_key(ended))} for ended in ordered]
                 recorded.update((row.epoch, row.ring, row.round) for row in connection.execute(statement, rows))
                 add_to_totals(
                     connection, self._database, known, [first[key] for key in sorted(recorded)], enrolled or {}
@@ -136,6 +147,28 @@ class RoundRepository:
         with self._database.read() as connection:
             row = connection.execute(select(ring_rounds).where(*where)).mappings().first()
         return None if row is None else ended_of(row)
+
+    def ended_count(self, epoch: int, ring: int, last_round: int) -> int:
+        """How many of a ring's rounds from 0 to `last_round` have ended."""
+        where = (ring_rounds.c.epoch == epoch, ring_rounds.c.ring == ring, ring_rounds.c.round <= last_round)
+        with self._database.read() as connection:
+            return connection.scalar(select(func.count()).select_from(ring_rounds).where(*where)) or 0
+
+    def last_opened_with(self, epoch: int, ring: int, position: int) -> OpenedRound | None:
+        """The newest round of a ring that opened with the member at `position` in its roster."""
+        found = ring_rounds.c
+        statement = (
+            select(found.round, found.roster, found.signature, rings.c.size)
+            .select_from(_JOINED)
+            .where(found.epoch == epoch, found.ring == ring, found.outcome == "opened")
+            .order_by(found.round.desc())
+        )
+        with self._database.read() as connection:
+            for round_, roster, signature, size in connection.execute(statement):
+                members = unpack_positions(roster)
+                if members >> position & 1:
+                    return OpenedRound(round_, members.to_bytes((size + 7) // 8, "little"), signature or b"")
+        return None
 
     def of_epoch(self, epoch: int) -> list[Ended]:
         """All ended rounds of an epoch, by ring and round: what a restarted coordinator goes on from."""

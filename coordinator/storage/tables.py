@@ -119,6 +119,7 @@ ring_rounds = Table(
     Column("interval_start_s", BigInteger, nullable=False),
     Column("opened_s", Double, nullable=False),
     Column("ended_s", Double, nullable=False),
+    Column("signature", LargeBinary(64)),  # of its RESULT; None in rows of earlier releases
     ForeignKeyConstraint(["epoch", "ring"], ["rings.epoch", "rings.ring"]),
     CheckConstraint(
         "(outcome = 'opened' AND total IS NOT NULL) OR (outcome = 'void' AND total IS NULL AND present = 0)",

@@ -53,25 +53,32 @@ class Bills:
 
     def __init__(
         self, bills: BillStore, gateway: str, pedersen: Pedersen, trust: TrustStore, rules: BillingRules,
-        registers_given: Callable[[str], Sequence[int]] = lambda _: (),
+        registers_given: Callable[[str], Sequence[int]] = lambda _: (), may_answer: Callable[[], bool] = lambda: True,
     ) -> None:  # fmt: skip
-        """`registers_given`: the times (Unix time, s) at which a register (OBIS) was given out beside bills."""
+        """
+        `registers_given`: the times (Unix time, s) at which a register (OBIS) was given out beside bills.
+
+        `may_answer` says that the store is the newest: an older one does not know which intervals are billed.
+        """
         self._bills = bills
         self._gateway = gateway
         self._pedersen = pedersen
         self._trust = trust
         self._rules = rules
         self._registers_given = registers_given
+        self._may_answer = may_answer
         self._lock = trio.Lock()
 
     async def answer(self, request: wire.BillRequest) -> wire.Bill | None:
         """
-        The bill, durable; None where the answer must wait for the result of a round.
+        The bill, durable; None where the answer must wait, for the result of a round or the review after a start.
 
         Raises RemoteProtocolError for a request that is declined for good, StoreError where nothing could be written.
         """
         digest = request_digest(request.tariff, request.intervals)
         async with self._lock:
+            if not self._may_answer():
+                return None
             given = self._bills.bill(self._gateway, digest)
             if given is not None:
                 return wire.Bill(digest, given.amount, given.blinding)

@@ -10,7 +10,8 @@ A ring may want noise in a slot: it is drawn when the contribution is built, is 
 alone.  The account moves by what was contributed without it, so no noise is carried, taken back or counted twice.
 
 One interval is contributed once: a round gets the vector that was made durable for it, also after a restart, and an
-interval not after the last contributed one gets none.
+interval not after the last contributed one gets none.  After a start of the process nothing is contributed before the
+account is reviewed: see node.aggregation.start_review.
 
 A committed slot's blinding is drawn with the contribution, kept beside the value and deleted with it.
 
@@ -34,6 +35,7 @@ import numpy as np
 import trio
 
 from node.aggregation.attendance import GatewayAttendance
+from node.aggregation.start_review import StartReview
 from node.metering.registers import Registers
 from node.storage.engine import Statement
 from node.storage.repositories.accounts import Account, ContributionRecord
@@ -75,6 +77,7 @@ class AccountStore(Protocol):
     def account(self, gateway: str) -> Account | None: ...  # noqa: D102
     def last_contribution(self, gateway: str) -> ContributionRecord | None: ...  # noqa: D102
     async def begin(self, gateway: str, registers: tuple[int, ...]) -> None: ...  # noqa: D102
+    async def delete(self, gateway: str) -> None: ...  # noqa: D102
     async def contribute(  # noqa: D102
         self, gateway: str, record: ContributionRecord, also: Sequence[Statement] = (),
     ) -> None: ...  # fmt: skip
@@ -97,14 +100,16 @@ class Contributions:
     def __init__(
         self, accounts: AccountStore, gateway: str, schema: Schema, draw_blinding: Callable[[], int] | None = None, *,
         keep_committed_s: int = _KEEP_COMMITTED_S, random_bits: RandomBits = secrets.randbits,
-        cursor: Cursor | None = None, attendance: GatewayAttendance | None = None,
+        cursor: Cursor | None = None, attendance: GatewayAttendance | None = None, review: StartReview | None = None,
     ) -> None:  # fmt: skip
         """
         `draw_blinding` gives a fresh blinding; a schema with committed slots needs it.  `random_bits` is where noise
         comes from.  The schema says nothing of noise: that is a ring's (its view), registers are for good.
 
         Committed values are kept for a bill as long as `keep_committed_s` of metering time.  `cursor` is moved in the
-        transaction that makes a contribution durable, and so is `attendance`; None: returns are not counted.
+        transaction that makes a contribution durable, and so is `attendance`; None: returns are not counted.  `review`
+        says what may be contributed after the last start; without one anything may be, for whoever has a store that can
+        only be the newest.
         """
         self.attendance = attendance
         self._accounts = accounts
@@ -112,6 +117,7 @@ class Contributions:
         self._random_bits = random_bits
         self._draw_blinding = draw_blinding
         self._cursor = cursor
+        self._review = review
         self._gateway = gateway
         self._schema = schema
         self._opened: tuple[EnergyAccount, ...] | None = None
@@ -130,9 +136,13 @@ class Contributions:
                 words_from_bytes(last.vector), last.blindings,
             )  # fmt: skip
 
-    async def first_reading(self, values: tuple[int, ...]) -> None:
-        """Fix the zero of the account, once and durably, before anything is contributed."""
-        if self._opened is not None:
+    async def first_reading(self, values: tuple[int, ...], interval_s: int | None = None) -> None:
+        """
+        Fix the zero of the account, once and durably, before anything is contributed.
+
+        `interval_s` is the registration time of the values; no zero is one from before the start.
+        """
+        if self._opened is not None or (interval_s is not None and not self._is_permitted(interval_s)):
             return
         await self._durably(self._accounts.begin(self._gateway, values))
         self._opened = tuple(EnergyAccount(each, each) for each in values)
@@ -152,6 +162,27 @@ class Contributions:
     def unsettled(self) -> tuple[int, int] | None:
         """The (epoch, round) that we contributed to and whose result we have not heard."""
         return None if self._last is None or self._last[1].settled else self._last_key
+
+    @property
+    def last(self) -> tuple[int, int] | None:
+        """The (epoch, round) that we contributed to last, settled or not."""
+        return self._last_key
+
+    def _is_permitted(self, interval_s: int) -> bool:
+        return self._review is None or self._review.permits(interval_s)
+
+    async def start_anew(self) -> None:
+        """
+        Forget the account, durably, and what waits for a bill: the next reading is a new zero.  Raises StoreError.
+
+        For a store that is older than what was contributed last, or that does not know.
+        """
+        await self._take_lock()
+        try:
+            await self._durably(self._accounts.delete(self._gateway))
+            self._opened, self._last, self._built, self._last_interval_s = None, None, {}, -1
+        finally:
+            self._lock.release()
 
     def is_free_for(self, epoch: int) -> bool:
         """Whether no other epoch's contribution waits for its result: the account is not known before."""
@@ -178,6 +209,8 @@ class Contributions:
 
         `length_s` is that of the epoch's intervals.
         """
+        if not self._is_permitted(registers.interval_s):
+            return None
         known = self._built.get((view.epoch, round_))
         if known is not None and ((view.epoch, round_) == self._last_key or known.since == self._opened):
             return known
@@ -277,6 +310,8 @@ class Contributions:
     def _allowed(self, epoch: int, round_: int) -> Contribution:
         """What was built for a round, if it is the contribution under way or may become it."""
         contribution = self._built.get((epoch, round_))
+        if contribution is not None and not self._is_permitted(contribution.registers.interval_s):
+            raise SupersededError(f"epoch {epoch} round {round_}: it began before this process")
         if contribution is not None and (epoch, round_) == self._last_key:
             return contribution
         if (

@@ -24,12 +24,15 @@ from node.aggregation.contribution import AccountStore, Contributions
 from node.aggregation.membership import Membership
 from node.aggregation.ring_cache import PublicRings
 from node.aggregation.ring_subscriber import NAME, RingSubscriber
+from node.aggregation.start_review import Finding, SeatStore, StartReview, judge
 from node.metering.log import MeteringLog, Subscription
 from node.metering.physical_limits import PhysicalLimits
 from node.metering.registers import Registers, RegisterSet
 from node.metrics import NodeMetrics
+from node.process_start import ProcessStart
 from node.security.module import SecurityModule
 from node.storage.errors import StoreError
+from node.storage.repositories.ring_seats import RingSeat
 from node.trust import TrustStore
 from protocol import wire
 from protocol.dcnet.crypto.suite import Suite
@@ -75,7 +78,9 @@ class EpochServices:
     listen: str
     public_host: str | None
     relay: bool
+    seats: SeatStore
     limit_returns: bool = True  # False: members come back into totals as often as a head likes
+    start: ProcessStart = field(default_factory=ProcessStart)
     calendar: CalendarPolicy = field(default_factory=CalendarPolicy)
     billing: BillingRules = field(default_factory=BillingRules)
     clock: Callable[[], float] = time.time
@@ -98,14 +103,14 @@ class Epochs:
     """
     Those of one gateway.
 
-    `devices` are its meters, behind fuses of `fuse_a` A.  `post` sends a message to the coordinator; `ask_account` asks
-    it for the result that `unsettled` waits for; `use_grid` gets the registration periods of each new epoch.
-    `serve_in` a nursery before anything is received.
+    `devices` are its meters, behind fuses of `fuse_a` A.  `post` sends a message to the coordinator, `ask` asks it the
+    `question`; `use_grid` gets the registration periods of each new epoch.  `serve_in` a nursery before anything is
+    received.
     """
 
     def __init__(
         self, services: EpochServices, module: SecurityModule, metering: MeteringLog, devices: Sequence[str], *,
-        fuse_a: int, post: Callable[[wire.Message], None], ask_account: Callable[[], None],
+        fuse_a: int, post: Callable[[wire.Message], None], ask: Callable[[], None],
         use_grid: Callable[[RegistrationGrid], Awaitable[None]],
     ) -> None:  # fmt: skip
         self.ready = False
@@ -115,7 +120,9 @@ class Epochs:
         self._devices = devices
         self._fuse_a = fuse_a
         self._post = post
-        self._ask_account = ask_account
+        self._ask = ask
+        self._review = StartReview(services.start)
+        self._doubted: int | None = None  # an epoch that the coordinator says is none
         self._use_grid = use_grid
         self._epochs: dict[int, _Epoch] = {}
         self._account: Contributions | None = None
@@ -138,14 +145,30 @@ class Epochs:
         """Whether energy of missed rounds is still to be released."""
         return self._account is not None and self._account.is_carrying
 
-    def unsettled(self) -> tuple[int, int] | None:
-        """
-        The (epoch, round) of a contribution whose ring is gone before its result came.
+    @property
+    def is_reviewed(self) -> bool:
+        """Whether the account was held against the coordinator's record since the start."""
+        return self._review.is_done
 
-        While a ring lives its member hears the RESULT, which is signed; what the coordinator says instead is its word.
+    def question(self) -> wire.LastContributionRequest | None:
         """
-        waiting = None if self._account is None else self._account.unsettled
-        return None if waiting is None or self._has_ring(waiting[0]) else waiting
+        What the coordinator is to be asked: after a start, and about a contribution whose ring is gone.
+
+        While a ring lives its member hears the RESULT, unless the coordinator does not know of that ring any more.
+        """
+        if self._account is None or (self._review.is_done and not self._is_waiting(self._account)):
+            return None
+        return wire.LastContributionRequest(*(self._account.last or (-1, -1)), self._review.started_ms)
+
+    def _is_waiting(self, account: Contributions) -> bool:
+        waiting = account.unsettled
+        return waiting is not None and (not self._has_ring(waiting[0]) or waiting[0] == self._doubted)
+
+    def refused(self, epoch: int) -> None:
+        """The coordinator has refused a message about an epoch: it may not know it any more."""
+        if self._has_ring(epoch):
+            self._doubted = epoch
+            self._ask()
 
     def _has_ring(self, number: int) -> bool:
         epoch = self._epochs.get(number)
@@ -158,8 +181,8 @@ class Epochs:
                 await self._on_call(message)
             case wire.EpochLayout():
                 await self._on_layout(message)
-            case wire.ContributionStatus():
-                await self._on_account(message)
+            case wire.LastContribution():
+                await self._on_last(message)
             case wire.Deals() | wire.Appoint() | wire.HeadAt() | wire.Result() | wire.Relay() | wire.Expelled():
                 epoch = self._epochs.get(message.epoch)
                 if epoch is not None and epoch.membership is not None:
@@ -167,15 +190,52 @@ class Epochs:
 
     # --- the account --------------------------------------------------------------------------------------------------
 
-    async def _on_account(self, message: wire.ContributionStatus) -> None:
-        if self._account is None or self._has_ring(message.epoch):
+    async def _on_last(self, message: wire.LastContribution) -> None:
+        account = self._account
+        if account is None or (self._review.is_done and not self._is_waiting(account)):
+            return
+        own = account.last
+        if (message.asked_epoch, message.asked_round) != (own or (-1, -1)):
             return
         try:
-            await self._account.settle(message.epoch, message.round, included=bool(message.included))
+            seat = self._services.seats.seat(self._module.identity, message.epoch)
+            match judge(message, own, seat, self._services.suite):
+                case Finding.STORE_IS_OLD:
+                    self._note_old_store(message, own)
+                    await account.start_anew()
+                case Finding.INCLUDED if own is not None:
+                    await account.settle(*own, included=True)
+                case Finding.NOT_INCLUDED if own is not None:
+                    await self._not_included(account, own, is_known=bool(message.is_known))
         except StoreError as error:
             self._store_failed(error)
             return
+        self._review.is_done = True
+        self._doubted = None
         self._account_moved()
+
+    async def _not_included(self, account: Contributions, own: tuple[int, int], *, is_known: bool) -> None:
+        """While the ring lives its RESULT says so; a ring that the coordinator does not know has no results."""
+        epoch = self._epochs.get(own[0])
+        if epoch is not None and epoch.membership is not None:
+            if is_known:
+                return
+            log.warning(
+                "gateway %s: the coordinator does not know epoch %d, which this gateway leaves; its database was put"
+                " back to an earlier state?", self._module.identity, own[0],
+            )  # fmt: skip
+            self._drop_epoch(epoch)
+        await account.settle(*own, included=False)
+
+    def _note_old_store(self, message: wire.LastContribution, own: tuple[int, int] | None) -> None:
+        self._services.metrics.noted("account_started_anew")
+        log.warning(
+            "gateway %s: its store is older than its last contribution (epoch %d round %d; the store knows %s). The"
+            " account starts anew with the next reading; energy until then is in no total, and what was not billed"
+            " yet is settled by the register",
+            self._module.identity, message.epoch, message.round,
+            "none" if own is None else f"epoch {own[0]} round {own[1]}",
+        )  # fmt: skip
 
     def _account_moved(self) -> None:
         for epoch in self._epochs.values():
@@ -238,7 +298,8 @@ class Epochs:
             self._module.forget_epochs_before(min(self._epochs))
             await self._nursery.start(self._live, known)
             await self._use_grid(registration_grid(call))
-            self._ask_account()
+            self._review.use_grid(registration_grid(call))
+            self._ask()
         secrets, module = known.secrets, self._module
         keys = secrets.public_key, module.curve.public, secrets.verify_key
         text = join_text(call_digest(call), module.identity, *keys)
@@ -267,7 +328,7 @@ class Epochs:
         account = Contributions(
             services.accounts, self._module.identity, schema, self._module.blinding,
             keep_committed_s=services.billing.keep_s, random_bits=self._module.random_bits, cursor=cursor,
-            attendance=attendance,
+            attendance=attendance, review=self._review,
         )  # fmt: skip
         # After what cannot be read has been tried: then the next call tries again.
         self._account, self._schema = account, schema
@@ -291,6 +352,9 @@ class Epochs:
         start = NewestEpoch(layout.epoch, epoch.call.interval_start_s)
         try:
             await services.attendance.put_newest_epoch(module.identity, start)
+            await services.seats.keep(
+                module.identity, RingSeat(view.epoch, view.ring, position, view.digest, view.result_key)
+            )
         except StoreError as error:  # the layout comes again
             self._store_failed(error)
             return
@@ -327,7 +391,7 @@ class Epochs:
             while (left_s := end_s - self._services.clock()) > 0:
                 await trio.sleep(min(left_s, _SLEEP_S_MAX))
             self._drop_epoch(epoch)
-        self._ask_account()
+        self._ask()
 
     def _drop_epoch(self, epoch: _Epoch) -> None:
         if epoch.nursery is not None:

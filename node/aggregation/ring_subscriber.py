@@ -57,7 +57,7 @@ class RingSubscriber:
             if not self._is_possible(registers):
                 continue
             try:
-                await self._account.first_reading(registers.values)
+                await self._account.first_reading(registers.values, registers.interval_s)
                 if self._position - self._cursor.position > _BEHIND_US_MAX:
                     await self._cursor.advance(self._position)
             except StoreError as error:

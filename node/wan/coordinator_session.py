@@ -20,7 +20,7 @@ from protocol.log_limit import PEER_LINE_S, LogLimiter
 log = logging.getLogger(__name__)
 _OUTBOX = 64  # messages that wait for the link; more are dropped, deadlines repeat what matters
 _HELLO_S = 10.0
-_ASK_ACCOUNT_S = 5.0
+_ASK_S = 5.0
 
 
 class Handler(Protocol):
@@ -30,8 +30,11 @@ class Handler(Protocol):
     def newest_epoch(self) -> int:
         """The highest epoch whose layout was verified, -1 before the first."""
 
-    def unsettled(self) -> tuple[int, int] | None:
-        """The (epoch, round) of a contribution whose result nobody but the coordinator can tell."""
+    def question(self) -> wire.Message | None:
+        """What is asked again and again until it is answered."""
+
+    def refused(self, epoch: int) -> None:
+        """The coordinator has refused a message about an epoch."""
 
     async def receive(self, message: wire.Message) -> None:
         """A message has come.  Raises RemoteProtocolError where it is refused."""
@@ -58,10 +61,10 @@ class CoordinatorSession:
         if not self._inbox.post(message):
             self._metrics.dropped("outbox")
 
-    def ask_account(self, handler: Handler) -> None:
-        """A contribution whose ring is gone, and its result unheard: ask, and contribute nothing before the answer."""
-        if (unsettled := handler.unsettled()) is not None:
-            self.post(wire.ContributionStatusRequest(*unsettled))
+    def ask(self, handler: Handler) -> None:
+        """Ask the handler's question, where it has one."""
+        if (question := handler.question()) is not None:
+            self.post(question)
 
     async def run(self, handler: Handler) -> None:
         """Hear the coordinator, say what is to be said, and repeat what it may have missed or forgotten."""
@@ -79,8 +82,8 @@ class CoordinatorSession:
                 # Again and again, since the coordinator may have been restarted.
                 self.post(wire.Hello(wire.VERSION, handler.newest_epoch))
             if now_s >= ask_s:
-                ask_s = now_s + _ASK_ACCOUNT_S
-                self.ask_account(handler)
+                ask_s = now_s + _ASK_S
+                self.ask(handler)
             match await self._inbox.receive(min(greet_s, ask_s) - now_s):
                 case None:
                     pass
@@ -107,6 +110,7 @@ class CoordinatorSession:
                         "gateway %s: the coordinator says of epoch %d: %s",
                         self._identity, message.epoch, message.reason,
                     )  # fmt: skip
+                handler.refused(message.epoch)
             else:
                 await handler.receive(message)
         except RemoteProtocolError as error:

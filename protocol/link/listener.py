@@ -8,7 +8,8 @@ its own choice included, can change who it is.
 To send, a ROUTER needs the routing id of the peer's present connection, which is new after every reconnect.  Both ends
 therefore send an empty message when a connection is made (ZMQ_PROBE_ROUTER), and the listener moves the peer's route to
 the connection that the latest hello came from.  One route per name: the table is as large as the list of enrolled
-peers, never larger.
+peers, never larger.  Of two connections with one key the newest stays: what comes over another is dropped, whether a
+network let it hang or a second copy of the peer runs somewhere.
 
 Known limit of libzmq: ZMQ_MAXMSGSIZE bounds a frame, not the number of frames of one message, which libzmq collects
 until the last.  An *enrolled* peer with a client of its own making can make us hold an endless message.  Only a memory
@@ -49,6 +50,7 @@ class ListenerCounters:
     dropped_peer_gone: int = 0
     dropped_malformed: int = 0
     dropped_disconnected: int = 0
+    dropped_superseded: int = 0
 
 
 @dataclass(slots=True)
@@ -198,6 +200,9 @@ class Listener:
             return None
         if peer.refused:
             counters.dropped_disconnected += 1
+            return None
+        if route != peer.route:
+            counters.dropped_superseded += 1
             return None
         if len(data) > self._limits.message_bytes_max:
             counters.dropped_malformed += 1

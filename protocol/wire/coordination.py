@@ -228,20 +228,39 @@ class RoundStatusRequest(Message):
 
 
 @message(17, Sender.GATEWAY)
-class ContributionStatusRequest(Message):
-    """Was I in an opened total of this round?  For a round whose ring, and its keys, the asker no longer has."""
+class LastContributionRequest(Message):
+    """
+    Which opened total was I in last?  `epoch` and `round` are those of the asker's own last contribution, -1 for none.
 
-    epoch: Epoch
-    round: Round
+    It is asked after each start, `started_ms`, and about a round whose ring, and its keys, the asker no longer has.
+    Nothing is answered before every round has ended that the asker can have contributed to until then.
+    """
+
+    epoch: Annotated[int, integer(-1, 2**40)]
+    round: Annotated[int, integer(-1, MAX_ROUNDS - 1)]
+    started_ms: Counter
 
 
 @message(18, Sender.COORDINATOR)
-class ContributionStatus(Message):
-    """The answer from the round ledger's durable record: whether the receiver was in the round's opened total."""
+class LastContribution(Message):
+    """
+    The answer from the round ledger's durable record: the newest opened total with the receiver in its roster.
 
-    epoch: Epoch
-    round: Round
-    included: Annotated[int, integer(0, 1)]
+    `epoch`, `ring` and `round` are -1, 0 and -1 where there is none, `roster` and `signature` then empty; else these
+    are the round's RESULT.  `asked_epoch` and `asked_round` repeat the request.  `is_known` says whether the
+    coordinator knows the epoch that was asked about, with the receiver in one of its rings: not after its database was
+    put back to an earlier state.
+    """
+
+    asked_epoch: Annotated[int, integer(-1, 2**40)]
+    asked_round: Annotated[int, integer(-1, MAX_ROUNDS - 1)]
+    is_known: Annotated[int, integer(0, 1)]
+    epoch: Annotated[int, integer(-1, 2**40)]
+    ring: Ring
+    round: Annotated[int, integer(-1, MAX_ROUNDS - 1)]
+    interval_start_s: Counter
+    roster: Annotated[bytes, octets(0, MAX_RING // 8)]
+    signature: Annotated[bytes, octets(0, 64, 64)]
 
 
 @message(14, Sender.COORDINATOR | Sender.HEAD)

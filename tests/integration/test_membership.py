@@ -39,6 +39,7 @@ from node.storage.repositories.bills import BillRepository
 from node.storage.repositories.counters import CounterRepository
 from node.storage.repositories.gateway_logs import GatewayLogRepository
 from node.storage.repositories.metering_log import MeteringLogRepository
+from node.storage.repositories.ring_seats import RingSeatRepository
 from node.trust import TrustStore
 from protocol import wire
 from protocol.dcnet.setup.calendar import CalendarPolicy
@@ -226,6 +227,7 @@ def whole(mine: Gateway, tmp_path: Path) -> node.gateway.Gateway:
         calendar=CalendarPolicy(rounds_min=1, time_lapse=True), clock=lambda: 15.0,
         trust=TrustStore(CertificateAuthority.create(tmp_path / "pki", NOW).root, lambda: 0.0), public_host=None,
         relay=False, metering=MeteringLogRepository(store), logs=GatewayLogRepository(store), version="0",
+        seats=RingSeatRepository(store),
     )  # fmt: skip
     return node.gateway.Gateway(shared, context.module, "tcp://127.0.0.1:1", bytes(32), [])
 
@@ -247,7 +249,9 @@ async def test_while_a_ring_lives_the_coordinators_bare_word_settles_nothing(tmp
         if not is_over:
             living = _Epoch(call(DEFAULT_SCHEMA), liar.secrets[0], membership=mine.membership)
             ours._epochs._epochs[1] = living
-        await ours.receive(wire.ContributionStatus(liar.view.epoch, 0, 0))
+        ours._epochs._review.is_done = True
+        assert (ours.question() is not None) is is_over
+        await ours.receive(wire.LastContribution(liar.view.epoch, 0, 1, -1, 0, -1, 0, b"", b""))
         assert contributions.unsettled == (None if is_over else (1, 0))
 
 

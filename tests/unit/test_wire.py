@@ -40,8 +40,8 @@ EXAMPLES: list[wire.Message] = [
     wire.RingVoid(7, 3, 95, 2, "too few members", b"\x7f"),
     wire.MisbehaviourReport(7, 3, 2, 95, 4, 1),
     wire.RoundStatusRequest(7, 3, 95),
-    wire.ContributionStatusRequest(7, 95),
-    wire.ContributionStatus(7, 95, 1),
+    wire.LastContributionRequest(7, 95, 1_700_000_000_000),
+    wire.LastContribution(7, 95, 1, 7, 3, 95, 1_699_999_200, b"\x3f", LONG),
     wire.Result(7, 3, 95, 1, b"\x3f", LONG),
     wire.Relay(7, 3, 4, bytes(28)),
     wire.Refused(7, "the area is too small"),
@@ -134,7 +134,15 @@ LIMITS: dict[Any, tuple[list[Any], list[Any]]] = {
         [((0, (), b"x"),) * 1025, ((0, (KEY,) * 1025, b"x"),), ((0, (), b""),), ((0, ()),)],
     ),
     (wire.Result, "outcome"): number(1, 2),
-    (wire.ContributionStatus, "included"): number(0, 1),
+    (wire.LastContributionRequest, "epoch"): number(-1, 2**40),
+    (wire.LastContributionRequest, "round"): number(-1, 2**20 - 1),
+    (wire.LastContribution, "asked_epoch"): number(-1, 2**40),
+    (wire.LastContribution, "asked_round"): number(-1, 2**20 - 1),
+    (wire.LastContribution, "is_known"): number(0, 1),
+    (wire.LastContribution, "epoch"): number(-1, 2**40),
+    (wire.LastContribution, "round"): number(-1, 2**20 - 1),
+    (wire.LastContribution, "roster"): octets(0, 128),
+    (wire.LastContribution, "signature"): octets(0, 64, 64),
     (wire.RingTotal, "blinding"): octets(0, 32 * 4096, 32),
     (wire.MaskedInput, "blinding"): octets(0, 32 * 4096, 32),
     (wire.Confirm, "dropped_blinding"): octets(0, 32 * 4096, 32),
@@ -210,8 +218,8 @@ def test_no_field_more_and_none_less(message: wire.Message) -> None:
 DIRECTIONS = {
     "gateway": (wire.FROM_GATEWAY, "Hello Join Deal HeadAt HeadSilent RingTotal RingVoid MisbehaviourReport"
                                    " RoundStatusRequest"
-                                   " ContributionStatusRequest Relay BadDeal Bill BillDeclined"),
-    "coordinator": (wire.FROM_COORDINATOR, "EpochCall EpochLayout Deals Appoint HeadAt ContributionStatus Result Relay"
+                                   " LastContributionRequest Relay BadDeal Bill BillDeclined"),
+    "coordinator": (wire.FROM_COORDINATOR, "EpochCall EpochLayout Deals Appoint HeadAt LastContribution Result Relay"
                                            " Refused Expelled BillRequest"),
     "member": (wire.FROM_MEMBER, "Ready MaskedInput Confirm Reveal Partial BadDeal"),
     "head": (wire.FROM_HEAD, "Open Roster Confirmed Recover Result"),

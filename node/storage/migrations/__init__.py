@@ -27,6 +27,7 @@ from node.storage.migrations import (
     step005_carried_energy,
     step006_gateway_logs,
     step007_attendance,
+    step008_ring_seats,
 )
 
 Step = Callable[[sqlite3.Connection], None]
@@ -39,6 +40,7 @@ STEPS: Final[tuple[Callable[..., None], ...]] = (
     step005_carried_energy.upgrade,
     step006_gateway_logs.upgrade,
     step007_attendance.upgrade,
+    step008_ring_seats.upgrade,
 )
 """Those of the node's store, where some need its cipher: see `store_steps`."""
 

@@ -88,6 +88,11 @@ class AccountRepository:
             [Statement("INSERT OR IGNORE INTO baseline VALUES (?, ?, ?)", (gateway, first, opened))]
         )
 
+    async def delete(self, gateway: str) -> None:
+        """Delete a gateway's account and contributions, and its values that wait for a bill.  Durable on return."""
+        tables = ("baseline WHERE", "contribution WHERE", "committed WHERE value IS NOT NULL AND")
+        await self._store.write([Statement(f"DELETE FROM {table} gateway=?", (gateway,)) for table in tables])  # noqa: S608
+
     async def contribute(self, gateway: str, record: ContributionRecord, also: Sequence[Statement] = ()) -> None:
         """
         Keep a contribution; of one that is known, attempt and progress alone.  Durable on return.

@@ -216,4 +216,9 @@ def round_digest(view: RingView, round_: int, attempt: int, term: int, expected:
 
 def result_text(view: RingView, round_: int, outcome: int, roster: int) -> bytes:
     """What the round ledger signs."""
-    return digest("result", view.digest, struct.pack("<QQQ", view.ring, round_, outcome), view.to_wire(roster))
+    return result_text_of(view.digest, view.ring, round_, outcome, view.to_wire(roster))
+
+
+def result_text_of(epoch_digest: bytes, ring: int, round_: int, outcome: int, roster: bytes) -> bytes:
+    """The same for whoever has kept no more of a ring than its digest; `roster` is the bitmap's bytes."""
+    return digest("result", epoch_digest, struct.pack("<QQQ", ring, round_, outcome), roster)
