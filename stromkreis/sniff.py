@@ -34,7 +34,17 @@ from node.lmn.timestamps import localized
 from protocol.errors import RemoteProtocolError, StromkreisError
 from protocol.metering.reading import Reading
 from stromkreis import listening
-from stromkreis.decode import Keys, MeterProtocol, Options, decoder, error_line, named_key, options_of, write_line
+from stromkreis.decode import (
+    DecodeStream,
+    Keys,
+    MeterProtocol,
+    Options,
+    decoder,
+    error_line,
+    named_key,
+    options_of,
+    write_line,
+)
 from stromkreis.diagnose import findings, watched
 from stromkreis.durable_counters import with_durable_counters
 from stromkreis.hints import hint
@@ -98,6 +108,8 @@ def sniff(
         return
     if once and not ask:
         raise typer.BadParameter("only what is asked can be asked once", param_hint="--once")
+    if heard and ask:
+        raise typer.BadParameter("either listen, or ask", param_hint="--heard")
     as_lines = as_json or once or not sys.stdout.isatty()
     if ask:
         show = partial(_print_lines if as_lines else _show_table, profile)
@@ -111,23 +123,28 @@ def sniff(
     if heard and radio is None:
         raise typer.BadParameter("only meters on the air are heard (wmbus)", param_hint="--heard")
     decode_stream = decoder(MeterProtocol(profile.protocol), key, _options(profile))
+    listened: Callable[[Iterator[Item]], int]
+    if radio is None:
+        listened = partial(_print_lines if as_lines else _show_table, profile)
+    elif heard:
+        listened = radio.print_heard if as_lines else radio.show_heard
+    else:
+        listened = partial(_print_lines, profile) if as_lines else partial(_show_table, profile, below=radio.table)
+    _run(partial(_listen, profile, decode_stream, radio, listened))
 
-    async def run() -> int:
-        async with await _open(profile.link) as stream:
-            if radio is not None:
-                await radio.set_up(stream)
-            source = LiveByteSource(stream, profile.protocol, profile.link)
-            items = decode_stream(source.chunks()) if radio is None else radio.decode(decode_stream, source.chunks())
-            localized_items = _localized(source.noted(items), profile)
-            if radio is not None and heard:
-                shown = radio.print_heard if as_lines else radio.show_heard
-                return await trio.to_thread.run_sync(shown, localized_items)
-            if as_lines:
-                return await trio.to_thread.run_sync(_print_lines, profile, localized_items)
-            below = None if radio is None else radio.table
-            return await trio.to_thread.run_sync(partial(_show_table, profile, localized_items, below=below))
 
-    _run(run)
+async def _listen(
+    profile: MeterProfile,
+    decode_stream: DecodeStream,
+    radio: listening.Radio | None,
+    show: Callable[[Iterator[Item]], int],
+) -> int:
+    async with await _open(profile.link) as stream:
+        if radio is not None:
+            await radio.set_up(stream)
+        source = LiveByteSource(stream, profile.protocol, profile.link)
+        items = decode_stream(source.chunks()) if radio is None else radio.decode(decode_stream, source.chunks())
+        return await trio.to_thread.run_sync(show, _localized(source.noted(items), profile))
 
 
 def _options(profile: MeterProfile) -> Options:
