@@ -170,3 +170,16 @@ def test_telegrams_there_and_back(
     out = list(decode_wireless([stream], KEY))
     readings = [r for r in out[::2] if isinstance(r, Reading)]
     assert [(r.device, r.obis, r.value) for r in readings] == [(str(DEVICE), volume, value)] * 2
+
+
+@given(st.binary(max_size=80), st.binary(max_size=60), st.binary(max_size=60), st.integers(0, 0x3F))
+def test_a_frame_that_carries_a_whole_frame_is_itself_however_it_is_cut(
+    content: bytes, before: bytes, behind: bytes, ci: int
+) -> None:
+    """Under the CI field of a DLMS segment too, where a longer frame is looked for if none of that length fits."""
+    inner = encode_frame(LongFrame(0x53, 0xFF, 0x11, content))
+    outer = LongFrame(0x53, 0xFF, ci, before + inner + behind)
+    octets = encode_frame(outer)
+    whole, single = FrameReader(), FrameReader()
+    assert list(whole.feed(octets)) == [outer]
+    assert [frame for octet in octets for frame in single.feed(bytes([octet]))] == [outer]

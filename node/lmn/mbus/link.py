@@ -164,6 +164,8 @@ class FrameReader:
             return 0, None
         length = buffer[1]
         fault = "length_field" if length < 3 else self._fault(length)
+        if fault is _INCOMPLETE:  # the length as written goes first, whatever its octets look like meanwhile
+            return 0, None
         if fault and (len(buffer) < 7 or buffer[6] <= SEGMENT_CI_MAX):
             # EN 13757-2 gives L eight bits; meters with longer segments write what is left of it.
             length += 256
