@@ -32,6 +32,7 @@ class Joined:
     public_key: bytes
     curve_key: bytes
     verify_key: bytes
+    nonce: bytes
     signature: bytes
     certificate: bytes
 

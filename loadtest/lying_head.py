@@ -13,13 +13,16 @@ from collections.abc import Collection, Iterable, Sequence
 import numpy as np
 
 from loadtest.harness import MemberHarness, resume_after
-from loadtest.ring import RingSize, ledger_secrets, make_ring
+from loadtest.ring import RingSize, ledger_secrets, make_ring, nonce
 from protocol import wire
 from protocol.dcnet.crypto.suite import Suite
 from protocol.dcnet.machines.effects import Attempted, MemberEffect, Settled
+from protocol.dcnet.machines.incarnations import NonceTable
 from protocol.dcnet.machines.masks import MaskSchedule, Words
 from protocol.dcnet.machines.member import Member, Resume
 from protocol.dcnet.setup.rings import Timing, bitmap, positions_of, result_text, round_digest
+from protocol.dcnet.setup.secrets import mask_label
+from protocol.dcnet.setup.terms import RoundTerms, history_before
 from protocol.errors import RemoteProtocolError
 
 SMALL = RingSize(n=6, k=4, t=3, t_c=3, k_min=3, n_min=4, rounds=8)
@@ -34,12 +37,13 @@ class LyingHead(MemberHarness):
 
     def __init__(
         self, suite: Suite, size: RingSize = SMALL, position: int = 0, seed: bytes = bytes(32),
-        timing: Timing | None = None,
+        timing: Timing | None = None, nonces: Sequence[bytes] = (),
     ) -> None:  # fmt: skip
         self.suite = suite
-        self.view, self.secrets = make_ring(suite, size, seed, timing)
+        self.view, self.secrets = make_ring(suite, size, seed, timing, nonces)
         self.position = position
-        self.masks = MaskSchedule(suite, self.view, self.secrets[position])
+        self.seed = seed
+        self.processes = 0
         self.durable = Resume()
         self.records: list[Attempted | Settled] = []
         self.sent: list[wire.Message] = []
@@ -50,10 +54,21 @@ class LyingHead(MemberHarness):
 
     # --- the member's surroundings -----------------------------------------------------------------------------------
 
-    def boot(self) -> Member:
-        """Start the member, or start it again from what it made durable, and appoint the head of this term."""
+    def boot(self, first_round: int = 0) -> Member:
+        """Start the member's process, or a new one from what is durable, and appoint the head of this term."""
         secrets = self.secrets[self.position]
-        self.member = Member(self.suite, self.view, secrets, self.masks, self.durable)
+        is_first = self.processes == 0
+        own = self.view.members[self.position].nonce if is_first else nonce(self.seed, self.position, self.processes)
+        self.processes += 1
+        self.masks = MaskSchedule(self.suite, self.view, secrets, nonce=own)
+        self.nonces = NonceTable(self.view)
+        self.nonces.newest[self.position] = own
+        return self.make(first_round)
+
+    def make(self, first_round: int = 0) -> Member:
+        """Make the member's machine, in the same process, from what is durable."""
+        secrets = self.secrets[self.position]
+        self.member = Member(self.suite, self.view, secrets, self.masks, self.durable, first_round)
         self.carry_out(self.member.appointed(self.term, 0.0))
         return self.member
 
@@ -108,7 +123,19 @@ class LyingHead(MemberHarness):
     ) -> wire.Open:
         """OPEN."""
         head_term = self.term if term is None else term
-        return wire.Open(self.view.epoch, self.view.ring, head_term, round_, attempt, self._bits(expected))
+        bits = self._bits(expected)
+        difference = self.nonces.difference(self.view.from_wire(bits))
+        return wire.Open(self.view.epoch, self.view.ring, head_term, round_, attempt, bits, *difference)
+
+    def terms(self, expected: Collection[int] | None = None) -> RoundTerms:
+        """Those that the member has, if it was told what `open` says."""
+        digest = self.nonces.copy().digest(self.view.from_wire(self._bits(expected)))
+        return RoundTerms(digest, 0, history_before(self.view.digest))
+
+    def label(self, position: int | None = None, attempt: int = 0, round_: int = 0) -> bytes:
+        """The label of the self mask of the member, or of the one at `position`."""
+        owner = self.position if position is None else position
+        return mask_label(self.view, round_, attempt, self.nonces.newest[owner], self.terms().of_masks)
 
     def roster(self, roster: Collection[int] | None = None, attempt: int = 0, round_: int = 0) -> wire.Roster:
         """ROSTER."""
@@ -120,8 +147,9 @@ class LyingHead(MemberHarness):
     ) -> bytes:  # fmt: skip
         """What `maker` would send the member, had it been shown this; `named` is who the text says made it."""
         view = self.view
-        sets = (view.everybody if members is None else bitmap(list(members)) for members in (expected, roster))
-        digest = round_digest(view, round_, attempt, self.term if term is None else term, *sets)
+        e, u = (view.everybody if members is None else bitmap(list(members)) for members in (expected, roster))
+        head_term = self.term if term is None else term
+        digest = round_digest(view, round_, attempt, head_term, e, u, self.terms(expected))
         key = self.secrets[maker].pair(self.position).confirm
         return self.suite.mac(key, (maker if named is None else named).to_bytes(8, "little") + digest)
 

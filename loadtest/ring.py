@@ -13,14 +13,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from loadtest.harness import RingHarness
+from loadtest.harness import RingHarness, resume_after
 from protocol import wire
 from protocol.dcnet.crypto.suite import Suite, derive
 from protocol.dcnet.machines.effects import Attempted, Ended, RoundEnded, Settled
 from protocol.dcnet.machines.head import Head
 from protocol.dcnet.machines.ledger import RoundLedger
 from protocol.dcnet.machines.masks import MaskSchedule, Words
-from protocol.dcnet.machines.member import Member
+from protocol.dcnet.machines.member import Member, Resume
 from protocol.dcnet.setup.ledger_keys import LedgerSecrets
 from protocol.dcnet.setup.rings import Member as Seat
 from protocol.dcnet.setup.rings import RingView, Timing
@@ -44,15 +44,17 @@ class RingSize:
 
 
 def lay_out(
-    suite: Suite, size: RingSize, seed: bytes, timing: Timing | None = None
+    suite: Suite, size: RingSize, seed: bytes, timing: Timing | None = None, nonces: Sequence[bytes] = ()
 ) -> tuple[RingView, list[EpochSecrets]]:
-    """A ring of fresh members who have agreed on no keys yet; everything grows from `seed`."""
+    """A ring of fresh members who have agreed on no keys yet; everything grows from `seed`, but for given nonces."""
+    first = nonces or [nonce(seed, index) for index in range(size.n)]
     secrets = [EpochSecrets(suite, *_seeds(seed, index)) for index in range(size.n)]
     ledger = ledger_secrets(suite, seed)
     view = RingView(
         epoch=1, ring=0,
         members=tuple(
-            Seat(f"gateway-{i:04}", each.public_key, bytes(32), each.verify_key) for i, each in enumerate(secrets)
+            Seat(f"gateway-{i:04}", each.public_key, bytes(32), each.verify_key, first[i])
+            for i, each in enumerate(secrets)
         ),
         schema_digest=derive(seed, "schema"), word_count=size.words, committed=size.committed, rounds=size.rounds,
         bits=(19,) * len(size.committed), k=size.k, t=size.t, t_c=size.t_c, k_min=size.k_min, n_min=size.n_min,
@@ -67,11 +69,27 @@ def _seeds(seed: bytes, index: int) -> tuple[bytes, bytes]:
     return derive(seed, "member", number), derive(seed, "process", number)
 
 
+def nonce(seed: bytes, position: int, process: int = 0) -> bytes:
+    """That of the member's n-th process; process 0 has joined."""
+    return derive(seed, "nonce", position.to_bytes(4, "big"), process.to_bytes(4, "big"))[: wire.NONCE_SIZE]
+
+
+def ready(view: RingView, position: int, term: int = 0, round_: int = 0, attempt: int = 0) -> wire.Ready:
+    """READY of the process that the member joined with, before any round has ended."""
+    return wire.Ready(view.epoch, view.ring, term, round_, attempt, view.members[position].nonce)
+
+
+def opening(view: RingView, term: int = 0, round_: int = 0, attempt: int = 0, expected: int | None = None) -> wire.Open:
+    """OPEN for the processes that the members joined with, everybody by default, before any round has ended."""
+    bits = view.everybody if expected is None else expected
+    return wire.Open(view.epoch, view.ring, term, round_, attempt, view.to_wire(bits), view.to_wire(0), b"")
+
+
 def make_ring(
-    suite: Suite, size: RingSize, seed: bytes, timing: Timing | None = None
+    suite: Suite, size: RingSize, seed: bytes, timing: Timing | None = None, nonces: Sequence[bytes] = ()
 ) -> tuple[RingView, list[EpochSecrets]]:
     """A ring of fresh members with their keys agreed and their deals exchanged."""
-    view, secrets = lay_out(suite, size, seed, timing)
+    view, secrets = lay_out(suite, size, seed, timing, nonces)
     for position, each in enumerate(secrets):
         each.bind(view, position)
     for position, each in enumerate(secrets):
@@ -92,8 +110,10 @@ class LocalRing(RingHarness):
     def __init__(self, suite: Suite, size: RingSize, seed: bytes = bytes(32), timing: Timing | None = None) -> None:
         self.view, self.secrets = make_ring(suite, size, seed, timing)
         self.size = size.n
+        self.seed = seed
         self.members = [Member(suite, self.view, each, MaskSchedule(suite, self.view, each)) for each in self.secrets]
         self.suite = suite
+        self.processes = [1] * size.n
         self.ledger = RoundLedger(suite, self.view, ledger_secrets(suite, seed), 0.0)
         self.ended: list[Ended] = []
         self.persisted: list[tuple[int, Attempted | Settled]] = []
@@ -124,10 +144,31 @@ class LocalRing(RingHarness):
             self.now_s,
             commitments,
             *self.members[position].next_attempt,
+            self.members[position].incarnation,
         )
         for index, each in enumerate(self.members):
             if index not in self.silent:
                 self.from_member(index, each.appointed(term, self.now_s))
+        self._run()
+
+    def restart(self, position: int, resume: Resume | None = None) -> None:
+        """
+        Start a gateway's process anew: from its durable records, or from what its store says instead.
+
+        It contributes from the next round on.
+        """
+        past = Resume()
+        for at, record in self.persisted:
+            past = resume_after(past, record) if at == position else past
+        own = nonce(self.seed, position, self.processes[position])
+        self.processes[position] += 1
+        secrets = self.secrets[position]
+        masks = MaskSchedule(self.suite, self.view, secrets, nonce=own)
+        first_round = max(0, self.view.timing.round_at(self.now_s) + 1)
+        member = Member(self.suite, self.view, secrets, masks, past if resume is None else resume, first_round)
+        self.members[position] = member
+        self.silent.discard(position)
+        self.from_member(position, member.appointed(self.head.term, self.now_s))
         self._run()
 
     def round(
@@ -233,4 +274,6 @@ def random_vectors(rng: np.random.Generator, n: int, words: int) -> list[Words]:
     return vectors
 
 
-__all__ = ["LocalRing", "RingSize", "lay_out", "ledger_secrets", "make_ring", "random_vectors"]
+__all__ = [
+    "LocalRing", "RingSize", "lay_out", "ledger_secrets", "make_ring", "nonce", "opening", "random_vectors", "ready",
+]  # fmt: skip

@@ -112,8 +112,8 @@ class Admission:
             check_join(join.call, gateway, join.message, self._clock())
         except RemoteProtocolError as error:
             return error
-        said = join.message
-        return Joined(said.public_key, gateway.curve_key, said.verify_key, said.signature, gateway.certificate)
+        said, certificate = join.message, gateway.certificate
+        return Joined(said.public_key, gateway.curve_key, said.verify_key, said.nonce, said.signature, certificate)
 
     async def _look_for_revoked(self) -> None:
         while True:

@@ -30,7 +30,8 @@ def check_join(call: wire.EpochCall, gateway: GatewayRecord, join: wire.Join, no
     if datetime.fromtimestamp(now_s, UTC) > certificate.not_valid_after_utc:
         raise RemoteProtocolError("certificate_expired", "the gateway's certificate is out of date")
     check_epoch_keys(join.public_key, join.verify_key)
-    text = join_text(call_digest(call), gateway.gateway_id, join.public_key, gateway.curve_key, join.verify_key)
+    keys = join.public_key, gateway.curve_key, join.verify_key
+    text = join_text(call_digest(call), gateway.gateway_id, *keys, join.nonce)
     key = certificate.public_key()
     try:
         if not isinstance(key, ec.EllipticCurvePublicKey):

@@ -170,7 +170,7 @@ class AreaEpoch:
                 cut_rings(value, [each for each, _ in submissions], self.call.ring_size)
             ):
                 joined = ((each, self._joined[each]) for each in identities)
-                members = [(each, its.public_key, its.curve_key, its.verify_key) for each, its in joined]
+                members = [(each, its.public_key, its.curve_key, its.verify_key, its.nonce) for each, its in joined]
                 view = make_view(self.call, index, members, len(submissions), self._secrets.result_key)
                 ring = EpochRing(view, {each: position for position, each in enumerate(identities)})
                 self.rings.append(ring)
@@ -182,7 +182,7 @@ class AreaEpoch:
             layout = self._layouts[ring.view.ring] = wire.EpochLayout(
                 self.call.epoch, self._nonce, submissions, ring.view.ring,
                 tuple(
-                    (each, its.public_key, its.curve_key, its.verify_key, its.signature, its.certificate)
+                    (each, its.public_key, its.curve_key, its.verify_key, its.nonce, its.signature, its.certificate)
                     for each, its in ((each, self._joined[each]) for each in ring.positions)
                 ),
                 self._intermediates, self._secrets.result_key,
@@ -289,7 +289,7 @@ class AreaEpoch:
     def to_state(self) -> bytes:
         """Everything that the rings and their ledgers follow from; holds the seed of its keys, so keep it close."""
         joined = [
-            (identity, each.public_key, each.curve_key, each.verify_key, each.signature, each.certificate)
+            (identity, each.public_key, each.curve_key, each.verify_key, each.nonce, each.signature, each.certificate)
             for identity, each in self._joined.items()
         ]
         deals = [

@@ -18,7 +18,7 @@ from typing import cast
 import trio
 
 from loadtest.bench.rounds import ring_size
-from loadtest.ring import lay_out, ledger_secrets
+from loadtest.ring import lay_out, ledger_secrets, nonce
 from node.aggregation.context import MembershipContext
 from node.aggregation.contribution import Contributions, Cursor
 from node.aggregation.membership import Membership
@@ -84,7 +84,7 @@ class Ring:
         view, secrets = lay_out(suite, ring_size(n, SLOTS), own, timing)
         curves = [curve_pair(derive(own, "curve", index.to_bytes(4, "little"))) for index in range(n)]
         members = tuple(
-            Member(f"ring-{number:04}-{index:04}", each.public_key, pair.public, each.verify_key)
+            Member(f"ring-{number:04}-{index:04}", each.public_key, pair.public, each.verify_key, nonce(own, index))
             for index, (each, pair) in enumerate(zip(secrets, curves, strict=True))
         )
         return cls(replace(view, ring=number, members=members, schema_digest=bench_schema().digest()), secrets, curves)
@@ -195,7 +195,7 @@ class Process:
             QUARTER_HOURS, to_coordinator, lambda: None, lambda _position, _text, _signature: None,
             "tcp://127.0.0.1:*", None, relay=False, fleet=self.fleet,
         )  # fmt: skip
-        return Membership(context, view, ring.secrets[position])
+        return Membership(context, view, ring.secrets[position], view.members[position].nonce)
 
 
 class EnergyCheck:

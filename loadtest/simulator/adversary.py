@@ -15,6 +15,7 @@ from random import Random
 from protocol import wire
 from protocol.dcnet.crypto.suite import MAC_SIZE
 from protocol.dcnet.machines.effects import HeadEffect, ToMember
+from protocol.dcnet.machines.incarnations import NonceTable
 from protocol.dcnet.setup.rings import RingView, bitmap, positions_of
 
 Parties = dict[int, int]  # member -> the roster it is shown
@@ -66,6 +67,7 @@ class Adversary:
     def __init__(self, view: RingView, term: int, now_s: float, random: Random) -> None:
         self.view = view
         self.present = 0
+        self._nonces = NonceTable(view)
         self._term = term
         self._random = random
         self._round = max(0, view.timing.round_at(now_s))
@@ -92,6 +94,7 @@ class Adversary:
         match message:
             case wire.Ready():
                 self.present |= 1 << position
+                self._nonces.newest[position] = message.nonce
             case wire.MaskedInput() if (message.round, message.attempt) == (self._round, self._attempt):
                 self._shared |= 1 << position
             case wire.Confirm() if (message.round, message.attempt) == (self._round, self._attempt):
@@ -139,11 +142,11 @@ class Adversary:
             return []
         self._attempt += 1
         self._shared = 0
-        bits = self.view.to_wire(self.present)
-        return [
-            ToMember(i, wire.Open(self.view.epoch, self.view.ring, self._term, self._round, self._attempt, bits))
-            for i in positions_of(self.present)
-        ]
+        opening = wire.Open(
+            self.view.epoch, self.view.ring, self._term, self._round, self._attempt, self.view.to_wire(self.present),
+            *self._nonces.difference(self.present),
+        )  # fmt: skip
+        return [ToMember(i, opening) for i in positions_of(self.present)]
 
     def _confirmations(self) -> list[HeadEffect]:
         out: list[HeadEffect] = []

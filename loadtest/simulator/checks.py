@@ -35,6 +35,7 @@ class Gateway:
     opened_wh: int = 0  # the register at the last opened contribution
     contributed: dict[int, tuple[Words, int]] = field(default_factory=dict)  # round -> vector, register
     member: Member | None = None
+    processes: int = 0
     head: Head | Adversary | None = None
     head_term: int = -1
     life: int = 0  # counts restarts: messages and timers of an earlier life are void

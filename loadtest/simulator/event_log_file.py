@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -36,6 +36,9 @@ class _Timing(_Strict):
     void_s: float
 
 
+_Nonce = Annotated[str, Field(pattern=f"^[0-9a-f]{{{2 * wire.NONCE_SIZE}}}$")]
+
+
 class _Ring(_Strict):
     n: int = Field(ge=3, le=wire.MAX_RING)
     k: int = Field(ge=2, le=wire.MAX_RING)
@@ -46,6 +49,7 @@ class _Ring(_Strict):
     words: int = Field(ge=1, le=wire.MAX_SLOTS)
     committed: tuple[int, ...] = ()
     rounds: int = Field(ge=1, le=wire.MAX_ROUNDS)
+    nonces: tuple[_Nonce, ...]
     timing: _Timing
 
 
@@ -63,8 +67,13 @@ class Log(_Strict):
     @property
     def size(self) -> RingSize:
         """The ring's numbers."""
-        numbers = self.ring.model_dump(exclude={"timing"})
+        numbers = self.ring.model_dump(exclude={"timing", "nonces"})
         return RingSize(**numbers)
+
+    @property
+    def nonces(self) -> list[bytes]:
+        """The members' first nonces, by position."""
+        return [bytes.fromhex(each) for each in self.ring.nonces]
 
     @property
     def timing(self) -> Timing:

@@ -86,13 +86,11 @@ def _recover_the_living(liar: Liar, view: RingView, to: Outgoing, random: Random
 def _next_attempt_too(liar: Liar, view: RingView, to: Outgoing, random: Random) -> list[Outgoing]:  # noqa: ARG001
     """Open another attempt after the reveals were asked for (rule 1)."""
     message = to.message
-    if not isinstance(message, wire.Confirmed) or message.attempt + 1 >= wire.MAX_ATTEMPTS:
+    opening = liar.opening
+    if not isinstance(message, wire.Confirmed) or message.attempt + 1 >= wire.MAX_ATTEMPTS or opening is None:
         return [to]
-    expected = view.everybody
-    again = wire.Open(
-        message.epoch, message.ring, liar.term, message.round, message.attempt + 1, view.to_wire(expected)
-    )
-    roster = wire.Roster(message.epoch, message.ring, message.round, message.attempt + 1, view.to_wire(expected))
+    again = replace(opening, attempt=message.attempt + 1)
+    roster = wire.Roster(message.epoch, message.ring, message.round, message.attempt + 1, opening.expected)
     return [to, ToMember(to.position, again), ToMember(to.position, roster)]
 
 
@@ -126,7 +124,14 @@ def _small_expected(liar: Liar, view: RingView, to: Outgoing, random: Random) ->
     for position in positions_of(expected & ~(1 << to.position)):
         if random.random() < liar.boldness:
             expected &= ~(1 << position)
-    return [ToMember(to.position, replace(message, expected=view.to_wire(expected)))]
+    changed = view.from_wire(message.changed)
+    nonces = b"".join(
+        message.nonces[wire.NONCE_SIZE * index : wire.NONCE_SIZE * (index + 1)]
+        for index, position in enumerate(positions_of(changed))
+        if expected >> position & 1
+    )
+    smaller = replace(message, expected=view.to_wire(expected), changed=view.to_wire(changed & expected), nonces=nonces)
+    return [ToMember(to.position, smaller)]
 
 
 def _forged_result(liar: Liar, view: RingView, to: Outgoing, random: Random) -> list[Outgoing]:  # noqa: ARG001
@@ -159,7 +164,7 @@ class Liar:
     lies: Sequence[str] = tuple(LIES)
     boldness: float = 0.25
     is_cunning: bool = False  # the corrupt heads are `adversary.Adversary`, not honest machines with a twisted tongue
-    term: int = 0
+    opening: wire.Open | None = None
     told: dict[str, int] = field(default_factory=dict)
     _lie: str = ""
     _round: int = -1
@@ -172,7 +177,7 @@ class Liar:
                 out.append(each)
                 continue
             if isinstance(each.message, wire.Open):
-                self.term = each.message.term
+                self.opening = each.message
                 if each.message.round != self._round:
                     self._round = each.message.round
                     self._lie = random.choice(list(self.lies))

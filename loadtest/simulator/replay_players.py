@@ -16,8 +16,9 @@ from protocol.dcnet.crypto import prf
 from protocol.dcnet.crypto.suite import MAC_SIZE
 from protocol.dcnet.machines.effects import Ended
 from protocol.dcnet.machines.head import Head
+from protocol.dcnet.machines.incarnations import NonceTable
 from protocol.dcnet.machines.ledger import RoundLedger
-from protocol.dcnet.machines.masks import seed_commitment, self_mask
+from protocol.dcnet.machines.masks import MaskSchedule, seed_commitment, self_mask
 from protocol.dcnet.machines.member import Member, Resume
 from protocol.dcnet.setup.rings import RingView, bitmap, positions_of
 from protocol.dcnet.setup.secrets import mask_label
@@ -30,6 +31,12 @@ def _sent(row: Row, effect: str) -> Row | None:
     return next((each for each in row.get("effects", ()) if each["effect"] == effect), None)
 
 
+def _nonces(row: Row) -> list[bytes]:
+    """Those of an OPEN, by rising position."""
+    data, size = bytes.fromhex(row["nonces"]), wire.NONCE_SIZE
+    return [data[start : start + size] for start in range(0, len(data), size)]
+
+
 def _bits(view: RingView, members: list[int]) -> bytes:
     return view.to_wire(bitmap(members))
 
@@ -38,14 +45,20 @@ class MemberPlayer:
     """A member, told what its head, its driver and the coordinator said."""
 
     def __init__(self, log: Log) -> None:
-        self._liar = liar = LyingHead(CheapSuite(), log.size, log.position, _SEED, log.timing)
-        self.first, liar.durable = 0, Resume(**log.start)
+        self._liar = liar = LyingHead(CheapSuite(), log.size, log.position, _SEED, log.timing, log.nonces)
+        past = {name: value for name, value in log.start.items() if name not in {"nonce", "first_round"}}
+        self.first, liar.durable = 0, Resume(**past)
+        own, first_round = bytes.fromhex(log.start["nonce"]), log.start["first_round"]
+        liar.masks = MaskSchedule(liar.suite, liar.view, liar.secrets[log.position], nonce=own)
+        liar.nonces.newest[log.position] = own
         term = None
         if log.dropped:
             self.first = _first_whole_round(log.events)
             liar.durable = Resume(log.events[self.first]["round"] - 1, 0, settled=True)
             term = _term_at(log.events[self.first :])
-        self.machine: Member = Member(liar.suite, liar.view, liar.secrets[log.position], liar.masks, liar.durable)
+        self.machine: Member = Member(
+            liar.suite, liar.view, liar.secrets[log.position], liar.masks, liar.durable, first_round
+        )
         if term is not None:
             liar.term = term
             self.machine.appointed(term, log.events[self.first]["at_s"])
@@ -72,10 +85,12 @@ class MemberPlayer:
                 machine.receive(self._message(row), now_s)
 
     def _message(self, row: Row) -> wire.RingMessage:
-        liar, view, current = self._liar, self._liar.view, self.machine.current
+        liar, view, machine, current = self._liar, self._liar.view, self.machine, self.machine.current
         at = {"round_": row["round"], "attempt": row.get("attempt", 0)}
         match row["event"]:
             case "Open":
+                for position, own in zip(row["changed"], _nonces(row), strict=True):
+                    liar.nonces.newest[position] = own
                 return liar.open(expected=row["expected"], term=row["term"], **at)
             case "Roster":
                 return liar.roster(row["roster"], **at)
@@ -88,6 +103,7 @@ class MemberPlayer:
                     view.epoch, view.ring, row["round"], row["attempt"], _bits(view, row["makers"]), macs
                 )
             case "Confirmed":
+                liar.nonces = machine.incarnation.copy()
                 return liar.confirmed(row["makers"], positions_of(current.roster), positions_of(current.expected), **at)
             case "Result":
                 genuine = liar.result(row["round"], wire.Outcome(row["outcome"]), row["roster"])
@@ -129,7 +145,10 @@ class HeadPlayer:
 
     def __init__(self, log: Log) -> None:
         self._suite = CheapSuite()
-        self._view, self._secrets = make_ring(self._suite, log.size, _SEED, log.timing)
+        self._view, self._secrets = make_ring(self._suite, log.size, _SEED, log.timing, log.nonces)
+        self._nonces = NonceTable(self._view)
+        for position, own in log.start["nonces"]:
+            self._nonces.take(position, bytes.fromhex(own))
         self._spoilt = {
             (row["round"], row["attempt"])
             for row in log.events
@@ -140,6 +159,8 @@ class HeadPlayer:
         if log.dropped:
             self.first, opening = self._first_opening(log.events)
             now_s = log.events[self.first]["at_s"] - self._view.timing.gather_s
+            for position, own in zip(opening["changed"], _nonces(opening), strict=True):
+                self._nonces.newest[position] = own
             start = {"term": opening["term"], "now_s": now_s, **{k: opening[k] for k in ("round", "attempt")}}
         commitments = {
             dealer: known
@@ -147,13 +168,15 @@ class HeadPlayer:
             if (known := self._secrets[log.position].commitments_of(dealer)) is not None
         }
         self.machine = Head(
-            self._suite, self._view, start["term"], start["now_s"], commitments, start["round"], start["attempt"]
-        )
+            self._suite, self._view, start["term"], start["now_s"], commitments, start["round"], start["attempt"],
+            self._nonces,
+        )  # fmt: skip
         last = None if opening is None else _last_result(log.events, self.first)
         if last is not None:
             self.machine.result(self._result(last), start["now_s"])
         for position in [] if opening is None else opening["expected"]:
-            ready = wire.Ready(self._view.epoch, self._view.ring, start["term"], start["round"], 0)
+            own = self._nonces.newest[position]
+            ready = wire.Ready(self._view.epoch, self._view.ring, start["term"], start["round"], 0, own)
             self.machine.receive(position, ready, start["now_s"])
 
     def _first_opening(self, events: tuple[Row, ...]) -> tuple[int, Row]:
@@ -183,11 +206,14 @@ class HeadPlayer:
     def _message(self, event: str, row: Row) -> wire.RingMessage:
         view, position = self._view, row["from"]
         if event == "Ready":
-            return wire.Ready(view.epoch, view.ring, row["term"], row["round"], row["attempt"])
+            of_process = bytes.fromhex(row["nonce"])
+            return wire.Ready(view.epoch, view.ring, row["term"], row["round"], row["attempt"], of_process)
         at = (view.epoch, view.ring, row["round"], row["attempt"])
         count, is_broken = view.committed_count, "refused" in row
-        label = mask_label(view, row["round"], row["attempt"])
         opened, own = self.machine.current, self._secrets[position]
+        owner = row["silent"] if event == "Partial" else position
+        nonce = opened.nonces[owner] if opened.nonces else bytes(wire.NONCE_SIZE)
+        label = mask_label(view, row["round"], row["attempt"], nonce, opened.terms.of_masks)
         match event:
             case "MaskedInput":
                 seed = prf.mask_seed(self._secrets[position].evaluate(label), label)
@@ -238,7 +264,7 @@ class LedgerPlayer:
 
     def __init__(self, log: Log) -> None:
         suite = CheapSuite()
-        self._view, _ = make_ring(suite, log.size, _SEED, log.timing)
+        self._view, _ = make_ring(suite, log.size, _SEED, log.timing, log.nonces)
         self.first, start = 0, log.start
         if log.dropped:
             self.first, row = self._first_total(log.events)

@@ -56,7 +56,6 @@ class World(Timeline, RingHarness):
         corrupt = set() if liar is None else liar.corrupt
         self.exposure = ExposureLog(self.view, corrupt if lying_member is None else corrupt | {lying_member.position})
         self.gateways = [Gateway(index, each) for index, each in enumerate(secrets)]
-        self._masks = [MaskSchedule(suite, self.view, each) for each in secrets]
         self._book_secrets = ledger_secrets(suite, ring_seed)
         self.ledger = RoundLedger(suite, self.view, self._book_secrets, 0.0)
         self.register_wh = [self.random.randrange(10**9) for _ in secrets]
@@ -101,7 +100,13 @@ class World(Timeline, RingHarness):
     def _boot(self, gateway: Gateway) -> None:
         gateway.life += 1
         gateway.head, gateway.head_term = None, -1
-        gateway.member = Member(self._suite, self.view, gateway.secrets, self._masks[gateway.index], gateway.last)
+        view = self.view
+        is_first = gateway.processes == 0
+        own = b"" if is_first else self.random.randbytes(wire.NONCE_SIZE)
+        gateway.processes += 1
+        masks = MaskSchedule(self._suite, view, gateway.secrets, nonce=own)
+        first_round = 0 if is_first else max(0, view.timing.round_at(self.now_s) + 1)
+        gateway.member = Member(self._suite, view, gateway.secrets, masks, gateway.last, first_round)
         if self._appointed >= 0:
             self.from_member(gateway.index, gateway.member.appointed(self._appointed, self.now_s))
             if self.view.head_of(self._appointed) == gateway.index:
@@ -146,7 +151,7 @@ class World(Timeline, RingHarness):
         gateway.head = (
             Adversary(self.view, term, self.now_s, self.random)
             if adaptive
-            else Head(self._suite, self.view, term, self.now_s, commitments, *member.next_attempt)
+            else Head(self._suite, self.view, term, self.now_s, commitments, *member.next_attempt, member.incarnation)
         )
         gateway.head_term = term
         self._head_timer(gateway, gateway.life, term)

@@ -9,6 +9,7 @@ go to the one that it belongs to.
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -95,6 +96,7 @@ class _Epoch:
 
     call: wire.EpochCall
     secrets: EpochSecrets
+    nonce: bytes  # of this process, never stored
     nursery: trio.Nursery | None = None
     membership: Membership | None = None
 
@@ -294,16 +296,16 @@ class Epochs:
                 return
             secrets = self._module.epoch(call.epoch)
             self._drop_epochs_without_layout()
-            self._epochs[call.epoch] = known = _Epoch(call, secrets)
+            self._epochs[call.epoch] = known = _Epoch(call, secrets, os.urandom(wire.NONCE_SIZE))
             self._module.forget_epochs_before(min(self._epochs))
             await self._nursery.start(self._live, known)
             await self._use_grid(registration_grid(call))
             self._review.use_grid(registration_grid(call))
             self._ask()
-        secrets, module = known.secrets, self._module
+        secrets, module, nonce = known.secrets, self._module, known.nonce
         keys = secrets.public_key, module.curve.public, secrets.verify_key
-        text = join_text(call_digest(call), module.identity, *keys)
-        self._post(wire.Join(call.epoch, secrets.public_key, secrets.verify_key, module.sign(text)))
+        text = join_text(call_digest(call), module.identity, *keys, nonce)
+        self._post(wire.Join(call.epoch, secrets.public_key, secrets.verify_key, nonce, module.sign(text)))
 
     async def _use_schema(self, schema: Schema, grid: RegistrationGrid) -> None:
         """The registers that epochs are about, from the first call on.  Raises StoreError: then nothing has begun."""
@@ -373,7 +375,8 @@ class Epochs:
             registration_grid(epoch.call), self._post, self._account_moved, verify_member, services.listen,
             services.public_host, services.relay, services.fleet, ring.commitments,
         )  # fmt: skip
-        epoch.membership = Membership(context, ring.view, epoch.secrets)
+        first_round = max(0, registration_grid(epoch.call).index_at(services.start.started_s) + 1)
+        epoch.membership = Membership(context, ring.view, epoch.secrets, epoch.nonce, first_round)
         epoch.nursery.start_soon(epoch.membership.run)
         self._deal(epoch)
         self.ready = True

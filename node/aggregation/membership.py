@@ -52,14 +52,22 @@ Event = _Reading | FromHead | FromCoordinator | AccountMoved
 class Membership:
     """A gateway in a ring, from the layout to the epoch's last round."""
 
-    def __init__(self, context: MembershipContext, view: RingView, secrets: EpochSecrets) -> None:
+    def __init__(
+        self, context: MembershipContext, view: RingView, secrets: EpochSecrets, nonce: bytes, first_round: int = 0
+    ) -> None:
+        """
+        `nonce` is this process's own: another one than the layout's where another process has joined.
+
+        `first_round` is the first that this process may contribute to.
+        """
         self.view = view
         self.secrets = secrets
         self.last_heard_s = 0.0
         self._context = context
         self._refusal_lines = LogLimiter(PEER_LINE_S, context.clock)
         self._position = secrets.position
-        self._masks = MaskSchedule(context.suite, view, secrets, context.fleet)
+        self._masks = MaskSchedule(context.suite, view, secrets, context.fleet, nonce)
+        self._first_round = first_round
         self._inbox: Inbox[Event, bytes] = context.link.inbox(_INBOX)
         self._member = self._resume()
         self._head: HeadDriver | None = None
@@ -74,7 +82,7 @@ class Membership:
     def _resume(self) -> Member:
         context = self._context
         resume = context.contributions.resume(self.view.epoch)
-        return Member(context.suite, self.view, self.secrets, self._masks, resume)
+        return Member(context.suite, self.view, self.secrets, self._masks, resume, self._first_round)
 
     @property
     def account(self) -> Contributions:
@@ -243,7 +251,7 @@ class Membership:
         }
         self._head = HeadDriver(
             context, self.view, message.term, commitments, self.post,
-            first=self._member.next_attempt, secrets=self.secrets,
+            first=self._member.next_attempt, nonces=self._member.incarnation, secrets=self.secrets,
         )  # fmt: skip
         self._head.expel(self._expelled)
         try:

@@ -33,7 +33,7 @@ class PublicRings:
 
     def share(self, view: RingView, layout: wire.EpochLayout) -> PublicRing:
         """The ring of a layout that its caller has verified."""
-        own = PublicRing(view, {member[0]: member[5] for member in layout.members}, layout.intermediates)
+        own = PublicRing(view, {member[0]: member[-1] for member in layout.members}, layout.intermediates)
         known = self._rings.get(view.digest)
         if known != own:
             known = self._rings[view.digest] = own

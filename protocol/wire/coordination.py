@@ -9,6 +9,7 @@ from protocol.wire.fields import (
     MAX_AREA,
     MAX_RING,
     MAX_ROUNDS,
+    NONCE_SIZE,
     Attempt,
     Attestations,
     Bitmap,
@@ -22,6 +23,7 @@ from protocol.wire.fields import (
     Identity,
     Key,
     MemberSignature,
+    Nonce,
     Position,
     Reason,
     Ring,
@@ -93,13 +95,14 @@ class EpochCall(Message):
 @message(3, Sender.GATEWAY)
 class Join(Message):
     """
-    A gateway's fresh epoch keys, X25519 and Ed25519, signed with its certified key (docs/explanation/protocol.md,
-    section 3).
+    A gateway's fresh epoch keys, X25519 and Ed25519, and the nonce of its process, signed with its certified key
+    (docs/explanation/protocol.md, section 3).
     """
 
     epoch: Epoch
     public_key: Key
     verify_key: Key
+    nonce: Nonce
     signature: Signature
 
 
@@ -112,9 +115,11 @@ class EpochLayout(Message):
     submissions: Annotated[tuple[tuple[str, bytes], ...], many(record(gateway_identity, octets(32)), MAX_AREA)]
     ring: Ring
     members: Annotated[
-        tuple[tuple[str, bytes, bytes, bytes, bytes, bytes], ...],
-        many(record(gateway_identity, octets(32), octets(32), octets(32), octets(8, 160), octets(1, 4096)), MAX_RING),
-    ]  # identity, epoch key, CURVE key, signing key, signature of the join, certificate (DER)
+        tuple[tuple[str, bytes, bytes, bytes, bytes, bytes, bytes], ...],
+        many(
+            record(gateway_identity, *[octets(32)] * 3, octets(NONCE_SIZE), octets(8, 160), octets(1, 4096)), MAX_RING
+        ),
+    ]  # identity, epoch key, CURVE key, signing key, nonce, signature of the join, certificate (DER)
     intermediates: Annotated[tuple[bytes, ...], many(octets(1, 4096), 4)]
     result_key: Key
 

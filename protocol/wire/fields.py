@@ -20,6 +20,7 @@ MAX_AREA = 16_384  # gateways of one area: their epoch keys, with a ring of 200,
 MAX_SLOTS = 4096
 MAX_ROUNDS = 1 << 20
 MAX_FRAME_SIZE = 8 << 20  # every field alone at its bound fits; a link carries less (LinkLimits.message_bytes_max)
+NONCE_SIZE = 16  # of one process of a gateway in one epoch; docs/explanation/protocol.md, section 2
 MAX_ATTEMPTS = 3  # of one round; docs/explanation/protocol.md, section 4
 
 Read = Callable[[msgpack.Unpacker], Any]  # takes one field off the front, or raises for what it may not be
@@ -113,6 +114,8 @@ Scalars = Annotated[bytes, octets(0, 32 * MAX_SLOTS, 32)]
 Macs = Annotated[bytes, octets(0, 16 * MAX_RING, 16)]
 SeedCommitment = Annotated[bytes, octets(32)]
 Salt = Annotated[bytes, octets(16)]
+Nonce = Annotated[bytes, octets(NONCE_SIZE)]
+Nonces = Annotated[bytes, octets(0, NONCE_SIZE * MAX_RING, NONCE_SIZE)]
 MemberSignature = Annotated[bytes, octets(64)]  # Ed25519, with a member's or the round ledger's key of the epoch
 Attestations = Annotated[bytes, octets(0, 128 * MAX_RING, 128)]
 Reason = Annotated[str, text(200)]

@@ -13,6 +13,8 @@ from protocol.wire.fields import (
     Key,
     Macs,
     MemberSignature,
+    Nonce,
+    Nonces,
     Position,
     Ring,
     Round,
@@ -29,18 +31,26 @@ from protocol.wire.registry import RingMessage, Sender, message
 
 @message(32, Sender.MEMBER)
 class Ready(RingMessage):
-    """A member reached the head and asks to be in the next E; the (round, attempt) it can still take part in."""
+    """
+    A member reached the head and asks to be in the next E; the (round, attempt) it can still take part in, and the
+    nonce of its process.
+    """
 
     epoch: Epoch
     ring: Ring
     term: Term
     round: Annotated[int, integer(0, MAX_ROUNDS)]
     attempt: Attempt
+    nonce: Nonce
 
 
 @message(33, Sender.HEAD)
 class Open(RingMessage):
-    """The head starts an attempt with the members of `expected` (E)."""
+    """
+    The head starts an attempt with the members of `expected` (E).
+
+    `nonces` are those of E's members whose nonce is not that of LAYOUT any more (`changed`), by rising position.
+    """
 
     epoch: Epoch
     ring: Ring
@@ -48,6 +58,8 @@ class Open(RingMessage):
     round: Round
     attempt: Attempt
     expected: Bitmap
+    changed: Bitmap
+    nonces: Nonces
 
 
 @message(34, Sender.MEMBER)

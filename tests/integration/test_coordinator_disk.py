@@ -133,7 +133,7 @@ class Keeping:
         self.epochs: dict[str, AreaEpoch] = {}
         for area, epoch in areas.call_due(NOW_S + SETTLE_S):
             for name in sorted(area.present):
-                joined = Joined(bytes(32), bytes(32), bytes(32), bytes(70), bytes(700))
+                joined = Joined(bytes(32), bytes(32), bytes(32), bytes(16), bytes(70), bytes(700))
                 self.layouts[area.name] = epoch.join(name, joined, NOW_S + SETTLE_S)
             self.epochs[area.name] = epoch
             assert epoch.phase is Phase.DEALING

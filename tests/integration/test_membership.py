@@ -20,6 +20,7 @@ from prometheus_client import CollectorRegistry
 import node.gateway
 from coordinator.gwa.ca import CertificateAuthority
 from loadtest.lying_head import LyingHead
+from loadtest.ring import ready
 from loadtest.simulator.suite import CheapSuite
 from node.aggregation.context import RELAY, FromCoordinator, FromHead, MembershipContext
 from node.aggregation.contribution import Contributions
@@ -42,6 +43,7 @@ from node.storage.repositories.metering_log import MeteringLogRepository
 from node.storage.repositories.ring_seats import RingSeatRepository
 from node.trust import TrustStore
 from protocol import wire
+from protocol.dcnet.machines.incarnations import NonceTable
 from protocol.dcnet.setup.calendar import CalendarPolicy
 from protocol.dcnet.setup.epoch import Policy
 from protocol.dcnet.setup.rings import bitmap
@@ -113,7 +115,7 @@ async def gateway(tmp_path: Path) -> AsyncIterator[Gateway]:
             SUITE, keys.open("ESTK0000000001"), link, contributions, NodeMetrics(registry), lambda: 0.0, QUARTER_HOURS,
             sent.append, lambda: None, lambda *_: None, "tcp://127.0.0.1:*", None, relay=False,
         )  # fmt: skip
-        made = Gateway(Membership(context, liar.view, liar.secrets[0]), liar, registry)
+        made = Gateway(Membership(context, liar.view, liar.secrets[0], liar.view.members[0].nonce), liar, registry)
         made.sent = sent
         nursery.start_soon(made.membership.run)
         yield made
@@ -158,8 +160,8 @@ async def test_a_head_whose_address_is_none_costs_its_ring_a_head_and_not_the_no
     async with gateway(tmp_path) as mine:
         mine.head_at(endpoint)
         mine.head_at(term=TERM + 6)
-        (ready,) = await mine.until(wire.Ready)
-        assert ready.term == TERM + 6
+        (asked,) = await mine.until(wire.Ready)
+        assert asked.term == TERM + 6
         await trio.sleep(0.05)
         assert mine.count("ring_events", event="head_unreachable") == 1
 
@@ -179,7 +181,9 @@ async def test_a_member_that_was_shut_out_does_not_come_back_by_another_link_tha
             NodeMetrics(registry), lambda: 0.0, QUARTER_HOURS, lambda _: None, lambda: None, lambda *_: None, "tcp://127.0.0.1:*",
             None, relay=False,
         )  # fmt: skip
-        head = HeadDriver(context, view, 0, {}, lambda _: None, first=(0, 0), secrets=liar.secrets[0])
+        head = HeadDriver(
+            context, view, 0, {}, lambda _: None, first=(0, 0), nonces=NonceTable(view), secrets=liar.secrets[0]
+        )
         endpoint = await nursery.start(head.run)
         links = []
         for _ in range(2):
@@ -192,13 +196,12 @@ async def test_a_member_that_was_shut_out_does_not_come_back_by_another_link_tha
             socket.send(b"")
             links.append(socket)
             await _until(lambda: head._listener is not None and head._listener.counters.connects == len(links))
-        ready = wire.encode(wire.Ready(view.epoch, view.ring, 0, 0, 0))
-        links[1].send(ready)
+        links[1].send(wire.encode(ready(view, 3)))
         await _until(lambda: head._head.present == 1 << 3)
         head.expel(1 << 3)
         assert head._head.present == 0
         links[0].send(b"")
-        links[0].send(ready)
+        links[0].send(wire.encode(ready(view, 3)))
         refused = "stromkreis_node_protocol_errors_total", {"reason": "expelled_member"}
         await _until(lambda: registry.get_sample_value(*refused) == 1)
         assert head._head.present == 0
@@ -247,7 +250,7 @@ async def test_while_a_ring_lives_the_coordinators_bare_word_settles_nothing(tmp
         ours = whole(mine, tmp_path)
         ours._epochs._account = contributions
         if not is_over:
-            living = _Epoch(call(DEFAULT_SCHEMA), liar.secrets[0], membership=mine.membership)
+            living = _Epoch(call(DEFAULT_SCHEMA), liar.secrets[0], bytes(16), membership=mine.membership)
             ours._epochs._epochs[1] = living
         ours._epochs._review.is_done = True
         assert (ours.question() is not None) is is_over

@@ -47,7 +47,8 @@ class Running:
             areas.arrive(areas.areas["north"], f"north{index}", NOW_S)
         ((area, self.epoch),) = areas.call_due(NOW_S + SETTLE_S)
         for name in sorted(area.present):
-            self.epoch.join(name, Joined(bytes(32), bytes(32), bytes(32), bytes(70), bytes(700)), NOW_S + SETTLE_S)
+            joined = Joined(bytes(32), bytes(32), bytes(32), bytes(16), bytes(70), bytes(700))
+            self.epoch.join(name, joined, NOW_S + SETTLE_S)
         self.epoch.on_timer(self.epoch.next_timer_s())
         assert self.epoch.phase is Phase.RUNNING
         self.now_s = self.ring.view.timing.open_at_s(3)

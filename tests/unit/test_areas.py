@@ -69,7 +69,8 @@ def joined(size: int, ring_size: int, certificate_size: int) -> tuple[AreaEpoch,
     ((_, epoch),) = areas.call_due(NOW_S + SETTLE_S)
     out: list[To] = []
     for name in names:
-        out = epoch.join(name, Joined(bytes(32), bytes(32), bytes(32), bytes(70), bytes(certificate_size)), NOW_S)
+        joined = Joined(bytes(32), bytes(32), bytes(32), bytes(16), bytes(70), bytes(certificate_size))
+        out = epoch.join(name, joined, NOW_S)
     return epoch, out
 
 

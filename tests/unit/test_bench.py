@@ -15,7 +15,7 @@ from loadtest.bench.rounds import dropped, play, ring_size
 from loadtest.bench.table import write_json, write_markdown
 from loadtest.ring import RingSize, make_ring
 from protocol import wire
-from protocol.dcnet.crypto.suite import StandardSuite, counter_block, zeros
+from protocol.dcnet.crypto.suite import StandardSuite, counter_block, derive, zeros
 from protocol.dcnet.machines.effects import Ended
 from protocol.dcnet.machines.masks import MaskSchedule, words_from_bytes
 
@@ -87,14 +87,17 @@ def test_masks_from_one_buffer_are_the_pairs_keystreams() -> None:
     suite = StandardSuite()
     view, secrets = make_ring(suite, RingSize(5, 4, 3, 3, 3, 4, words=5, rounds=7), bytes(32))
     masks = MaskSchedule(suite, view, secrets[2])
+    nonces = [member.nonce for member in view.members]
+
+    def key(other: int) -> bytes:
+        return derive(secrets[2].pair(other).mask, "incarnations", nonces[min(2, other)], nonces[max(2, other)])
+
     expected = np.zeros(5, dtype=np.uint64)
     for other in (0, 1, 3, 4):
-        words = words_from_bytes(suite.keystream(secrets[2].pair(other).mask, 0, 8 * 6 * 3, 40))
+        words = words_from_bytes(suite.keystream(key(other), 0, 8 * 6 * 3, 40))
         expected = expected + words if other > 2 else expected - words
     assert np.array_equal(masks.words(3, 0, view.everybody), expected)
-    assert np.array_equal(
-        masks.words(3, 1, 0b00001), -words_from_bytes(suite.keystream(secrets[2].pair(0).mask, 1, 144, 40))
-    )
+    assert np.array_equal(masks.words(3, 1, 0b00001), -words_from_bytes(suite.keystream(key(0), 1, 144, 40)))
 
 
 def test_a_stream_longer_than_the_zeros_is_one_stream() -> None:

@@ -58,10 +58,11 @@ def verify_member(
 OWN_KEYS: dict[tuple[str, str], bytes] = {}  # keys that a gateway chose otherwise than honest ones do
 
 
-def member(identity: str, call: wire.EpochCall = CALL) -> tuple[str, bytes, bytes, bytes, bytes, bytes]:
+def member(identity: str, call: wire.EpochCall = CALL) -> tuple[str, bytes, bytes, bytes, bytes, bytes, bytes]:
     public, curve, verify = key(identity), key(identity, "curve"), key(identity, "signing")
-    signed = signature(identity, join_text(call_digest(call), identity, public, curve, verify))
-    return identity, public, curve, verify, signed, identity.encode()
+    nonce = hashlib.sha256(identity.encode()).digest()[:16]
+    signed = signature(identity, join_text(call_digest(call), identity, public, curve, verify, nonce))
+    return identity, public, curve, verify, nonce, signed, identity.encode()
 
 
 def laid_out(
@@ -118,7 +119,7 @@ def test_the_numbers_are_the_gateways_own_choice() -> None:
 
 def test_whatever_the_call_says_is_in_the_digest() -> None:
     """Except for what only the driver needs, two calls that differ give rings that share no key."""
-    seats = [each[:4] for each in LAYOUT.members]
+    seats = [each[:5] for each in LAYOUT.members]
     digests = {make_view(CALL, 0, seats, 20, bytes(32)).digest}
     changes = [
         {"epoch": 5}, {"area": "south"}, {"nonce_commitment": bytes(32)}, {"rounds": 95}, {"start_ms": 2_000_000},
@@ -133,14 +134,15 @@ def test_whatever_the_call_says_is_in_the_digest() -> None:
 
 def test_what_is_signed_says_everything() -> None:
     texts = {
-        join_text(call_digest(CALL), "a", b"1" * 32, b"2" * 32, b"3" * 32),
-        join_text(call_digest(replace(CALL, rounds=1)), "a", b"1" * 32, b"2" * 32, b"3" * 32),
-        join_text(call_digest(CALL), "b", b"1" * 32, b"2" * 32, b"3" * 32),
-        join_text(call_digest(CALL), "a", b"2" * 32, b"1" * 32, b"3" * 32),
-        join_text(call_digest(CALL), "a", b"1" * 32, b"3" * 32, b"2" * 32),
+        join_text(call_digest(CALL), "a", b"1" * 32, b"2" * 32, b"3" * 32, b"4" * 16),
+        join_text(call_digest(replace(CALL, rounds=1)), "a", b"1" * 32, b"2" * 32, b"3" * 32, b"4" * 16),
+        join_text(call_digest(CALL), "b", b"1" * 32, b"2" * 32, b"3" * 32, b"4" * 16),
+        join_text(call_digest(CALL), "a", b"2" * 32, b"1" * 32, b"3" * 32, b"4" * 16),
+        join_text(call_digest(CALL), "a", b"1" * 32, b"3" * 32, b"2" * 32, b"4" * 16),
+        join_text(call_digest(CALL), "a", b"1" * 32, b"2" * 32, b"3" * 32, b"5" * 16),
     }
-    assert len(texts) == 5
-    view = make_view(CALL, 0, [each[:4] for each in LAYOUT.members], 20, bytes(32))
+    assert len(texts) == 6
+    view = make_view(CALL, 0, [each[:5] for each in LAYOUT.members], 20, bytes(32))
     other = replace(view, ring=1)
     heads = {head_text(view, 0, "tcp://a:1"), head_text(view, 1, "tcp://a:1"), head_text(view, 0, "tcp://b:1"),
              head_text(other, 0, "tcp://a:1")}  # fmt: skip
@@ -168,8 +170,8 @@ def test_a_gateway_that_submitted_twice() -> None:
 
 
 def test_a_member_with_another_key_than_it_submitted() -> None:
-    identity, _, curve, verify, signed, certificate = LAYOUT.members[3]
-    bad = (identity, bytes(32), curve, verify, signed, certificate)
+    identity, _, curve, verify, nonce, signed, certificate = LAYOUT.members[3]
+    bad = (identity, bytes(32), curve, verify, nonce, signed, certificate)
     refuses(replace(LAYOUT, members=(*LAYOUT.members[:3], bad, *LAYOUT.members[4:])), "bad_layout")
 
 
@@ -201,15 +203,16 @@ def test_another_ring_than_ours(ring: int) -> None:
     refuses(other, "wrong_placement")
 
 
-@pytest.mark.parametrize("part", ["signature", "certificate", "curve", "verify"])
+@pytest.mark.parametrize("part", ["signature", "certificate", "curve", "verify", "nonce"])
 @pytest.mark.parametrize("index", [0, 4, 9])
 def test_a_member_that_does_not_verify(part: str, index: int) -> None:
-    identity, public, curve, verify, signed, certificate = LAYOUT.members[index]
+    identity, public, curve, verify, nonce, signed, certificate = LAYOUT.members[index]
     bad = {
-        "signature": (identity, public, curve, verify, bytes(32), certificate),
-        "certificate": (identity, public, curve, verify, signed, b"somebody else"),
-        "curve": (identity, public, bytes(32), verify, signed, certificate),
-        "verify": (identity, public, curve, key("another", "signing"), signed, certificate),
+        "signature": (identity, public, curve, verify, nonce, bytes(32), certificate),
+        "certificate": (identity, public, curve, verify, nonce, signed, b"somebody else"),
+        "curve": (identity, public, bytes(32), verify, nonce, signed, certificate),
+        "verify": (identity, public, curve, key("another", "signing"), nonce, signed, certificate),
+        "nonce": (identity, public, curve, verify, bytes(16), signed, certificate),
     }[part]
     members = (*LAYOUT.members[:index], bad, *LAYOUT.members[index + 1 :])
     refuses(replace(LAYOUT, members=members), "bad_signature")
@@ -320,7 +323,7 @@ def test_a_call_that_is_less_noisy_than_our_policy() -> None:
 
 
 def test_noise_and_the_corrupt_are_in_the_ring_that_follows_from_the_call() -> None:
-    seats = [(identity, bytes([n]) * 32, bytes(32), bytes(32)) for n, identity in enumerate(AREA)]
+    seats = [(identity, bytes([n]) * 32, bytes(32), bytes(32), bytes(16)) for n, identity in enumerate(AREA)]
     bare, view = (make_view(call, 0, seats, len(seats), bytes(32)) for call in (CALL, noisy()))
     numbers = ring_parameters(len(seats), len(seats), CALL.corrupt_ppm, CALL.dropout_ppm)
     assert view.noise == check_call(noisy(), POLICY).noise

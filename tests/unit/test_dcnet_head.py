@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from loadtest.ring import LocalRing, RingSize, random_vectors
+from loadtest.ring import LocalRing, RingSize, opening, random_vectors, ready
 from loadtest.signing import sign_again, sign_confirm, sign_input
 from loadtest.simulator.suite import CheapSuite
 from protocol import wire
@@ -394,7 +394,7 @@ class Alone:
         self.head = Head(SUITE, self.view, 0, 0.0)
         self.out: list[HeadEffect] = []
         for position in range(self.view.size):
-            self.say(position, wire.Ready(1, 0, 0, 0, 0))
+            self.say(position, ready(self.view, position))
 
     def say(self, position: int, message: wire.RingMessage, now_s: float = 0.5) -> list[HeadEffect]:
         """Of the member at a position, and signed by it."""
@@ -438,19 +438,19 @@ class Alone:
 
 
 STALE = [Note("head_stale_message")]
+READY = ready(LocalRing(SUITE, COMPLETE).view, 0)
 
 
 def test_everybody_there_a_late_first_round_is_opened_at_once() -> None:
     alone = Alone()
     assert alone.head.state is State.COLLECTING
-    opening = wire.Open(1, 0, 0, 0, 0, b"\x7f")
-    assert alone.out == [ToMember(position, opening) for position in range(7)]
+    assert alone.out == [ToMember(position, opening(alone.view)) for position in range(7)]
 
 
 def test_before_its_time_a_round_is_not_opened() -> None:
     head = Head(SUITE, LocalRing(SUITE, COMPLETE).view, 0, -5.0)
     for position in range(7):
-        assert head.receive(position, wire.Ready(1, 0, 0, 0, 0), -4.0) == []
+        assert head.receive(position, ready(head.view, position), -4.0) == []
     assert (head.state, head.next_timer_s()) == (State.GATHERING, 0.0)
     assert head.on_timer(-0.1) == []
     assert len(head.on_timer(0.0)) == 7
@@ -461,20 +461,20 @@ def test_a_deputy_goes_on_with_the_attempts_of_the_round_it_knows() -> None:
     for first_round, attempt in [(3, 2), (1, 0)]:
         head = Head(SUITE, view, 1, 31.0, first_round=first_round, first_attempt=2)
         for position in range(7):
-            out = head.receive(position, wire.Ready(1, 0, 1, 0, 0), 31.0)
-        assert out[0] == ToMember(0, wire.Open(1, 0, 1, 3, attempt, b"\x7f"))
+            out = head.receive(position, ready(view, position, 1), 31.0)
+        assert out[0] == ToMember(0, opening(view, 1, 3, attempt))
 
 
 def test_ready_for_another_term_does_not_count() -> None:
     head = Head(SUITE, LocalRing(SUITE, COMPLETE).view, 1, 0.0)
-    assert head.receive(2, wire.Ready(1, 0, 0, 0, 0), 0.0) == STALE
+    assert head.receive(2, ready(head.view, 2), 0.0) == STALE
     assert head.present == 0
 
 
 def test_a_lost_member_is_not_in_the_next_e() -> None:
     head = Head(SUITE, LocalRing(SUITE, COMPLETE).view, 0, -5.0)
     for position in range(7):
-        head.receive(position, wire.Ready(1, 0, 0, 0, 0), -4.0)
+        head.receive(position, ready(head.view, position), -4.0)
     head.lost(3, -4.0)
     head.lost(3, -4.0)
     assert [each.position for each in head.on_timer(0.0) if isinstance(each, ToMember)] == [0, 1, 2, 4, 5, 6]
@@ -529,19 +529,19 @@ def test_a_head_that_overslept_opens_the_round_of_now() -> None:
     alone = Alone()
     alone.head.result(wire.Result(1, 0, 0, 2, b"\0", bytes(64)), 5.0)
     out = alone.head.on_timer(35.0)
-    assert out[0] == ToMember(0, wire.Open(1, 0, 0, 3, 0, b"\x7f"))
+    assert out[0] == ToMember(0, opening(alone.view, 0, 3))
 
 
 def test_after_the_last_round_the_head_rests() -> None:
     view = LocalRing(SUITE, COMPLETE).view
     head = Head(SUITE, view, 0, 75.0)
     for position in range(7):
-        head.receive(position, wire.Ready(1, 0, 0, 0, 0), 75.0)
+        head.receive(position, ready(view, position), 75.0)
     head.result(wire.Result(1, 0, 7, 2, b"\0", bytes(64)), 76.0)
     assert (head.state, head.next_timer_s()) == (State.IDLE, float("inf"))
     late = Head(SUITE, view, 0, 200.0)
     for position in range(7):
-        assert late.receive(position, wire.Ready(1, 0, 0, 0, 0), 200.0) == []
+        assert late.receive(position, ready(view, position), 200.0) == []
     assert (late.state, late.next_timer_s()) == (State.IDLE, float("inf"))
 
 
@@ -555,9 +555,9 @@ def test_the_result_of_another_round_is_passed_on_and_nothing_else() -> None:
 @pytest.mark.parametrize(
     ("message", "reason"),
     [
-        (replace(wire.Ready(1, 0, 0, 0, 0), epoch=2), "wrong_ring"),
-        (wire.Ready(1, 1, 0, 0, 0), "wrong_ring"),
-        (wire.Open(1, 0, 0, 0, 0, b"\x7f"), "message_not_allowed"),
+        (replace(READY, epoch=2), "wrong_ring"),
+        (replace(READY, ring=1), "wrong_ring"),
+        (opening(LocalRing(SUITE, COMPLETE).view), "message_not_allowed"),
         (wire.Roster(1, 0, 0, 0, b"\x7f"), "message_not_allowed"),
         (wire.Confirmed(1, 0, 0, 0, b"\x7f", b""), "message_not_allowed"),
         (wire.Recover(1, 0, 0, 0, b"\x7f"), "message_not_allowed"),
@@ -755,13 +755,16 @@ def test_what_the_table_does_not_name_moves_nothing(state: State) -> None:
 
 
 def test_the_table_is_enforced(monkeypatch: pytest.MonkeyPatch) -> None:
-    ready: tuple[State, type[wire.RingMessage]] = (State.GATHERING, wire.Ready)
-    monkeypatch.setitem(head_module.TRANSITIONS, ready, (State.GATHERING,))
+    all_ready: tuple[State, type[wire.RingMessage]] = (State.GATHERING, wire.Ready)
+    monkeypatch.setitem(head_module.TRANSITIONS, all_ready, (State.GATHERING,))
     with pytest.raises(InvariantError, match="Ready led to collecting"):
         Alone()
 
 
 def test_the_label_of_the_sum_is_the_label_of_the_share() -> None:
     view = LocalRing(SUITE, COMPLETE).view
-    labels = {secrets_module.mask_label(view, r, a) for r in range(4) for a in range(3)}
-    assert len(labels) == 12
+    labels = {
+        secrets_module.mask_label(view, r, a, nonce, terms)
+        for r in range(4) for a in range(3) for nonce in (bytes(16), b"\7" * 16) for terms in (bytes(32), b"\7" * 32)
+    }  # fmt: skip
+    assert len(labels) == 48

@@ -15,9 +15,8 @@ from loadtest.simulator.suite import CheapSuite
 from protocol import wire
 from protocol.dcnet.crypto import prf
 from protocol.dcnet.machines.effects import Settled
-from protocol.dcnet.machines.masks import self_mask, words_from_bytes
+from protocol.dcnet.machines.masks import MaskSchedule, self_mask, words_from_bytes
 from protocol.dcnet.machines.member import State
-from protocol.dcnet.setup.secrets import mask_label
 from protocol.errors import LocalProtocolError
 
 SUITE = CheapSuite()
@@ -119,12 +118,12 @@ def test_the_seed_is_made_when_the_reading_comes_and_not_again_at_the_opening(
     made: list[bytes] = []
     evaluate = liar.secrets[0].evaluate
     monkeypatch.setattr(liar.secrets[0], "evaluate", lambda label: made.append(label) or evaluate(label))
-    labels = [mask_label(liar.view, 0, attempt) for attempt in range(3)]
+    labels = [liar.label(attempt=attempt) for attempt in range(3)]
     liar.offer()
     assert made == labels[:1]
     liar.say(liar.open())
     assert made == labels[:1]
-    liar.boot()
+    liar.make()
     liar.offer()
     assert made == labels[:2]
     liar.say(liar.open(1))
@@ -140,7 +139,7 @@ def test_an_opening_leaves_nothing_but_additions(liar: LyingHead, monkeypatch: p
     (share,) = liar.say(liar.open())
     monkeypatch.undo()
     assert isinstance(share, wire.MaskedInput)
-    label = mask_label(liar.view, 0, 0)
+    label = liar.label()
     seed = prf.mask_seed(liar.secrets[0].evaluate(label), label)
     bare = words_from_bytes(share.vector) - liar.masks.words(0, 0, liar.view.everybody) - self_mask(SUITE, seed, 4)
     assert bare.tolist() == liar.vector().tolist()
@@ -150,6 +149,7 @@ def test_who_copies_a_member_gets_the_same_share_from_either(liar: LyingHead) ->
     """The mask that was made ahead is in both: a share is a new array, and the mask stays as it was."""
     liar.offer()
     twin = copy(liar.member)
+    twin._place = replace(twin._place, masks=MaskSchedule(SUITE, liar.view, liar.secrets[0]))
     assert twin.receive(liar.open(), 0.0) == liar.member.receive(liar.open(), 0.0)
     assert twin.receive(liar.open(1), 0.0) == liar.member.receive(liar.open(1), 0.0)
     liar.offer()
@@ -169,7 +169,7 @@ def test_a_late_round_is_settled_and_tried_again_by_its_number() -> None:
     liar = LyingHead(SUITE, replace(SMALL, rounds=2000))
     liar.offer(int("1000"))
     liar.say(liar.open(round_=int("1000")))
-    liar.boot()
+    liar.make()
     liar.offer(int("1000"))
     assert kinds(liar.say(liar.open(1, round_=int("1000")))) == [wire.MaskedInput]
     liar.say(liar.result(int("1000")))

@@ -7,6 +7,7 @@ The member sits at position 0 of a ring of six; its neighbours are 1, 2, 4 and 5
 import pytest
 
 from loadtest.lying_head import LyingHead, kinds
+from loadtest.ring import ready
 from loadtest.simulator.suite import CheapSuite
 from protocol import wire
 from protocol.dcnet.machines import member
@@ -72,13 +73,13 @@ def test_the_timer_is_patient(liar: LyingHead) -> None:
 
 def test_a_silent_head_is_reported_once_a_round_and_asked_again(liar: LyingHead) -> None:
     view = liar.view
-    ask, ready = wire.RoundStatusRequest(view.epoch, view.ring, 0), wire.Ready(view.epoch, view.ring, 0, 0, 1)
+    ask, again = wire.RoundStatusRequest(view.epoch, view.ring, 0), ready(view, 0, attempt=1)
     silent = wire.HeadSilent(view.epoch, view.ring, 0, 0)
     liar.share()
-    assert liar.carry_out(liar.member.on_timer(SILENT_S)) == [ask, silent, ready]
+    assert liar.carry_out(liar.member.on_timer(SILENT_S)) == [ask, silent, again]
     assert liar.member.next_timer_s() == 2 * SILENT_S
-    assert liar.carry_out(liar.member.on_timer(2 * SILENT_S)) == [ask, ready]
-    assert liar.carry_out(liar.member.on_timer(10.0)) == [ask, wire.HeadSilent(view.epoch, view.ring, 0, 1), ready]
+    assert liar.carry_out(liar.member.on_timer(2 * SILENT_S)) == [ask, again]
+    assert liar.carry_out(liar.member.on_timer(10.0)) == [ask, wire.HeadSilent(view.epoch, view.ring, 0, 1), again]
     liar.carry_out(liar.member.appointed(1, 10.0))
     assert wire.HeadSilent(view.epoch, view.ring, 1, 1) in liar.carry_out(liar.member.on_timer(20.0 - 0.1))
 

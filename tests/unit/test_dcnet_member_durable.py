@@ -10,10 +10,11 @@ from dataclasses import replace
 import pytest
 
 from loadtest.lying_head import LyingHead, kinds, refuses
+from loadtest.ring import ready
 from loadtest.simulator.suite import CheapSuite
 from protocol import wire
 from protocol.dcnet.machines.effects import Attempted, Persist, Progress, Settled, ToHead
-from protocol.dcnet.machines.member import State
+from protocol.dcnet.machines.member import Resume, State
 from protocol.dcnet.setup.rings import result_text
 from protocol.errors import LocalProtocolError
 
@@ -45,7 +46,7 @@ def test_rule_5_a_reveal_is_durable_before_it_leaves(liar: LyingHead) -> None:
 
 @pytest.mark.parametrize("sent", [False, True], ids=["killed before sending", "killed after sending"])
 def test_rule_5_killed_around_the_share(liar: LyingHead, *, sent: bool) -> None:
-    """The same attempt is never shared again, under this or another E; the next attempt is."""
+    """The same attempt is never shared again, nor is any other of its round."""
     liar.offer()
     liar.carry_out(liar.member.receive(liar.open(), 0.0), stop_before=2 if sent else 1)
     liar.boot()
@@ -53,8 +54,33 @@ def test_rule_5_killed_around_the_share(liar: LyingHead, *, sent: bool) -> None:
     liar.offer()
     refuses(liar, liar.open(), "stale_attempt")
     refuses(liar, liar.open(expected=PART), "stale_attempt")
+    refuses(liar, liar.open(1), "already_served")
+    assert [type(each) for each in liar.sent].count(wire.MaskedInput) == sent
+
+
+@pytest.mark.parametrize("sent", [False, True], ids=["failed before sending", "failed after sending"])
+def test_rule_5_the_same_process_shares_in_the_next_attempt_again(liar: LyingHead, *, sent: bool) -> None:
+    """Its machine was made anew after a failed write; its masks are its own, and used once for each attempt."""
+    liar.offer()
+    liar.carry_out(liar.member.receive(liar.open(), 0.0), stop_before=2 if sent else 1)
+    liar.make()
+    assert liar.member.unsettled == 0
+    liar.offer()
+    refuses(liar, liar.open(), "stale_attempt")
+    refuses(liar, liar.open(expected=PART), "stale_attempt")
     assert kinds(liar.say(liar.open(1))) == [wire.MaskedInput]
     assert [type(each) for each in liar.sent].count(wire.MaskedInput) == 1 + sent
+
+
+def test_rule_5_a_process_masks_an_attempt_once_whatever_its_store_says(liar: LyingHead) -> None:
+    """The store was put back under the running process: what it has used is in its memory."""
+    liar.share()
+    liar.durable = Resume()
+    liar.make()
+    assert liar.member.unsettled is None
+    liar.offer()
+    refuses(liar, liar.open(), "stale_attempt")
+    refuses(liar, liar.open(expected=PART), "stale_attempt")
 
 
 def test_rule_5_killed_before_the_share_was_durable(liar: LyingHead) -> None:
@@ -82,7 +108,7 @@ def test_rule_5_killed_before_the_reveal_was_durable(liar: LyingHead) -> None:
     """Nothing was revealed, so the next attempt may be served, and the old one may not any more."""
     liar.confirm()
     assert liar.carry_out(liar.member.receive(liar.confirmed(), 0.0), stop_before=0) == []
-    liar.boot()
+    liar.make()
     liar.offer()
     assert liar.say(liar.roster(), liar.confirmed()) == []
     liar.say(liar.open(1), liar.roster(attempt=1))
@@ -93,7 +119,7 @@ def test_rule_5_the_result_is_durable_before_anything_else(liar: LyingHead) -> N
     liar.confirm()
     assert liar.member.receive(liar.result(roster=(1, 2, 3, 4, 5)), 0.0) == [
         Persist(Settled(0, included=False)),
-        ToHead(wire.Ready(liar.view.epoch, liar.view.ring, 0, 1, 0)),
+        ToHead(ready(liar.view, 0, round_=1)),
     ]
 
 

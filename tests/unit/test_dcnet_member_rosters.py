@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from loadtest.lying_head import SMALL, LyingHead, kinds, refuses
+from loadtest.ring import ready
 from loadtest.simulator.suite import CheapSuite
 from protocol import wire
 from protocol.dcnet.crypto import prf
 from protocol.dcnet.machines.member import Resume, State
-from protocol.dcnet.setup.secrets import mask_label
 from protocol.errors import RemoteProtocolError
 
 SUITE = CheapSuite()
@@ -34,7 +34,7 @@ PART = (0, 2, 3, 4, 5)  # a roster that leaves three of our neighbours
 def test_rule_3_as_many_confirmations_as_the_threshold_are_enough(liar: LyingHead) -> None:
     liar.confirm()
     (reveal,) = liar.say(liar.confirmed({1, 2, 4}))
-    label = mask_label(liar.view, 0, 0)
+    label = liar.label()
     seed = prf.mask_seed(liar.secrets[0].evaluate(label), label)
     assert reveal == wire.Reveal(liar.view.epoch, liar.view.ring, 0, 0, seed)
 
@@ -181,9 +181,9 @@ def test_rule_4_one_e_for_one_attempt(liar: LyingHead) -> None:
     refuses(liar, liar.open(), "stale_attempt")
 
 
-def test_rule_4_one_e_for_one_attempt_after_a_restart(liar: LyingHead) -> None:
+def test_rule_4_one_e_for_one_attempt_after_a_failed_write(liar: LyingHead) -> None:
     liar.share()
-    liar.boot()
+    liar.make()
     liar.offer()
     refuses(liar, liar.open(expected=PART), "stale_attempt")
     assert kinds(liar.say(liar.open(1, PART))) == [wire.MaskedInput]
@@ -211,7 +211,7 @@ def test_rule_4_no_deputy_out_of_turn(liar: LyingHead, term: int) -> None:
 
 
 def test_rule_4_terms_only_go_up(liar: LyingHead) -> None:
-    assert liar.carry_out(liar.member.appointed(2, 0.0)) == [wire.Ready(liar.view.epoch, liar.view.ring, 2, 0, 0)]
+    assert liar.carry_out(liar.member.appointed(2, 0.0)) == [ready(liar.view, 0, 2)]
     assert liar.member.appointed(1, 0.0) == []
     liar.offer()
     refuses(liar, liar.open(term=1), "head_out_of_turn")

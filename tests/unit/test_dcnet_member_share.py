@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from loadtest.lying_head import SMALL, LyingHead, kinds, refuses
+from loadtest.ring import ready
 from loadtest.simulator.suite import CheapSuite
 from protocol import wire
 from protocol.dcnet.crypto import prf
@@ -19,7 +20,6 @@ from protocol.dcnet.machines.effects import Settled
 from protocol.dcnet.machines.masks import seed_commitment, self_blinding, self_mask, words_from_bytes
 from protocol.dcnet.machines.member import State
 from protocol.dcnet.setup.rings import bitmap
-from protocol.dcnet.setup.secrets import mask_label
 from protocol.dcnet.setup.statements import AttemptContext, text_of_input
 from protocol.errors import LocalProtocolError
 
@@ -40,7 +40,8 @@ def is_signed(
     liar: LyingHead, share: wire.MaskedInput, attempt: int = 0, expected: Collection[int] | None = None
 ) -> bool:
     members = liar.view.everybody if expected is None else bitmap(list(expected))
-    text = text_of_input(liar.view, 0, AttemptContext(0, attempt, 0, members, b""), share)
+    context = AttemptContext(0, attempt, 0, members, liar.terms(expected).digest)
+    text = text_of_input(liar.view, 0, context, share)
     return SUITE.verify(liar.view.members[0].verify_key, text, share.signature)
 
 
@@ -52,7 +53,7 @@ def test_a_share_is_the_reading_under_both_kinds_of_masks(
     liar.offer()
     (share,) = liar.say(liar.open(attempt, expected))
     assert isinstance(share, wire.MaskedInput)
-    label = mask_label(liar.view, 0, attempt)
+    label = liar.label(attempt=attempt)
     seed = prf.mask_seed(liar.secrets[0].evaluate(label), label)
     others = liar.view.everybody if expected is None else bitmap(list(expected))
     masked = words_from_bytes(share.vector) - liar.masks.words(0, attempt, others) - self_mask(SUITE, seed, 4)
@@ -77,11 +78,11 @@ def test_a_share_is_bound_to_the_seed_that_is_revealed(liar: LyingHead, attempt:
 def test_ready_says_which_attempt_is_next(liar: LyingHead) -> None:
     view = liar.view
     liar.share()
-    ready = wire.Ready(view.epoch, view.ring, 3, 0, 1)
-    assert liar.carry_out(liar.member.appointed(3, 0.0)) == [ready]
-    assert ready in liar.carry_out(liar.member.on_timer(9.0))
+    again = ready(view, 0, 3, attempt=1)
+    assert liar.carry_out(liar.member.appointed(3, 0.0)) == [again]
+    assert again in liar.carry_out(liar.member.on_timer(9.0))
     liar.say(liar.result(0, roster=(1, 2, 3, 4, 5)))
-    assert liar.sent[-1] == replace(ready, round=1, attempt=0)
+    assert liar.sent[-1] == replace(again, round=1, attempt=0)
 
 
 def test_a_share_with_committed_slots() -> None:
@@ -93,7 +94,7 @@ def test_a_share_with_committed_slots() -> None:
     pedersen = Pedersen(SUITE.group)
     assert share.commitments == pedersen.commit(5, 11) + pedersen.commit(-7, 12)
     assert is_signed(liar, share)
-    label = mask_label(liar.view, 0, 0)
+    label = liar.label()
     seed = prf.mask_seed(liar.secrets[0].evaluate(label), label)
     blinding_vector = decode_blinding_vector(SUITE.group, share.blinding, 2)
     masks = liar.masks.blindings(0, 0, liar.view.everybody)

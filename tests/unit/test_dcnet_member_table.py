@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from loadtest.lying_head import LyingHead, refuses, snapshot
+from loadtest.ring import ready
 from loadtest.simulator.suite import CheapSuite
 from protocol import wire
 from protocol.dcnet.machines import member
@@ -58,7 +59,7 @@ def test_what_the_table_does_not_name_changes_nothing(liar: LyingHead, state: St
 @pytest.mark.parametrize(
     "message",
     [
-        wire.Ready(1, 0, 0, 0, 0),
+        ready(LyingHead(SUITE).view, 0),
         wire.MaskedInput(1, 0, 0, 0, bytes(32), bytes(32), bytes(16), b"", b"", bytes(64)),
         wire.Confirm(1, 0, 0, 0, b"", b"", b"", bytes(64)),
         wire.Reveal(1, 0, 0, 0, bytes(32)),

@@ -19,13 +19,19 @@ from protocol.dcnet.setup.rings import (
     result_text,
     round_digest,
 )
+from protocol.dcnet.setup.terms import RoundTerms
 from protocol.errors import RemoteProtocolError
+
+KEY = b"\7" * 32
+
+
+def member(i: int) -> Member:
+    return Member(f"g{i}", bytes([i]) * 32, bytes([i + 1]) * 32, bytes([i + 2]) * 32, bytes([i]) * 16)
 
 
 def view_of(n: int, k: int) -> RingView:
     return RingView(
-        epoch=3, ring=1,
-        members=tuple(Member(f"g{i}", *(bytes([i + each]) * 32 for each in range(3))) for i in range(n)),
+        epoch=3, ring=1, members=tuple(member(i) for i in range(n)),
         schema_digest=bytes(32), word_count=4, committed=(), rounds=96, k=k, t=3, t_c=3, k_min=3, n_min=4,
         result_key=bytes(32), timing=Timing.spread(0.0, 10.0),
     )  # fmt: skip
@@ -110,28 +116,31 @@ def test_everything_agreed_on_is_in_the_digest() -> None:
         replace(first, public_key=b"\7" * 32),
         replace(first, curve_key=b"\7" * 32),
         replace(first, verify_key=b"\7" * 32),
+        replace(first, nonce=b"\7" * 16),
     ):
         digests.add(replace(view, members=(member, *view.members[1:])).digest)
     digests.add(replace(view, members=view.members[::-1]).digest)
     digests.add(replace(view, members=view.members[:-1]).digest)
-    assert len(digests) == 1 + len(OTHERWISE) + 6
+    assert len(digests) == 1 + len(OTHERWISE) + 7
     assert replace(view, timing=Timing.spread(5.0, 7.0)).digest == view.digest
 
 
 def test_a_confirmation_and_a_result_say_everything() -> None:
     view = view_of(6, 4)
-    base = (0, 0, 0, 63, 31)
-    confirmed = {round_digest(view, *base)}
+    base: tuple[int, int, int, int, int] = (0, 0, 0, 63, 31)
+    terms = RoundTerms(bytes(32), 0, bytes(32))
+    confirmed = {round_digest(view, *base, terms)}
     results = {result_text(view, 0, 1, 31)}
     for index in range(5):
-        other = list(base)
-        other[index] ^= 1
-        confirmed.add(round_digest(view, *other))
+        a, b, c, d, e = (value ^ (at == index) for at, value in enumerate(base))
+        confirmed.add(round_digest(view, a, b, c, d, e, terms))
     for other_view in (replace(view, ring=2), replace(view, epoch=5)):
-        confirmed.add(round_digest(other_view, *base))
+        confirmed.add(round_digest(other_view, *base, terms))
         results.add(result_text(other_view, 0, 1, 31))
+    other_terms = [replace(terms, nonces=KEY), replace(terms, settled=1), replace(terms, history=KEY)]
+    confirmed |= {round_digest(view, *base, other) for other in other_terms}
     results |= {result_text(view, *each) for each in [(1, 1, 31), (0, 2, 31), (0, 1, 30)]}
-    assert len(confirmed) == 8
+    assert len(confirmed) == 11
     assert len(results) == 6
 
 

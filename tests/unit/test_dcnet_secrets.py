@@ -17,7 +17,7 @@ GROUP = SUITE.group
 SIZE = RingSize(n=6, k=4, t=3, t_c=3, k_min=3, n_min=4)
 VIEW, SECRETS = make_ring(SUITE, SIZE, bytes(32))
 SEED_OF_0 = derive(bytes(32), "member", bytes(4))
-LABEL = mask_label(VIEW, 0, 0)
+LABEL = mask_label(VIEW, 0, 0, bytes(16), bytes(32))
 
 
 def fresh(view: object = None) -> EpochSecrets:

@@ -56,9 +56,10 @@ class Neighbourhood:
 
     def join(self, name: str) -> wire.Join:
         module = self.modules[name]
-        epoch = module.epoch(self.call.epoch)
-        text = join_text(call_digest(self.call), name, epoch.public_key, module.curve.public, epoch.verify_key)
-        return wire.Join(self.call.epoch, epoch.public_key, epoch.verify_key, module.sign(text))
+        epoch, nonce = module.epoch(self.call.epoch), name.encode().rjust(16)[-16:]
+        keys = epoch.public_key, module.curve.public, epoch.verify_key
+        text = join_text(call_digest(self.call), name, *keys, nonce)
+        return wire.Join(self.call.epoch, epoch.public_key, epoch.verify_key, nonce, module.sign(text))
 
     def line(self, name: str, **changes: Any) -> GatewayRecord:
         module = self.modules[name]
@@ -73,7 +74,8 @@ class Neighbourhood:
         for name in self.names:
             module, join = self.modules[name], self.join(name)
             assert module.certificate is not None
-            joined = Joined(join.public_key, module.curve.public, join.verify_key, join.signature, module.certificate)
+            keys = join.public_key, module.curve.public, join.verify_key
+            joined = Joined(*keys, join.nonce, join.signature, module.certificate)
             out = self.epoch.join(name, joined, NOW_S + 3)
         return out
 
@@ -142,9 +144,10 @@ def test_a_members_swapped_keys_are_refused(made: Made) -> None:
     seat = other_seat(hood, layout)
     assert refused(hood, with_member(layout, seat, 1, b"k" * 32)) == "bad_layout"
     assert refused(hood, with_member(layout, seat, 2, b"c" * 32)) == "bad_signature"
-    assert refused(hood, with_member(layout, seat, 4, layout.members[seat - 1][4])) == "bad_signature"
-    assert refused(hood, with_member(layout, seat, 4, b"\x30" * 70)) == "bad_signature"
+    assert refused(hood, with_member(layout, seat, 5, layout.members[seat - 1][5])) == "bad_signature"
+    assert refused(hood, with_member(layout, seat, 5, b"\x30" * 70)) == "bad_signature"
     assert refused(hood, with_member(layout, seat, 3, layout.members[seat - 1][3])) == "bad_signature"
+    assert refused(hood, with_member(layout, seat, 4, layout.members[seat - 1][4])) == "bad_signature"
     # The key swapped everywhere, as a coordinator would: it cannot sign for the member.
     name = layout.members[seat][0]
     swapped = tuple((each, b"k" * 32 if each == name else key) for each, key in layout.submissions)
@@ -158,11 +161,11 @@ def test_a_certificate_of_another_pki_or_of_another_gateway_is_refused(made: Mad
     name = layout.members[seat][0]
     key = ec.generate_private_key(ec.BrainpoolP256R1())
     strange = pki.to_der(hood.stranger.issue_gateway(name, key.public_key(), NOW))
-    assert refused(hood, with_member(layout, seat, 5, strange)) in {"unknown_issuer", "certificate_signature"}
-    with_chain = replace(with_member(layout, seat, 5, strange), intermediates=(pki.to_der(hood.stranger.sub_ca),))
+    assert refused(hood, with_member(layout, seat, 6, strange)) in {"unknown_issuer", "certificate_signature"}
+    with_chain = replace(with_member(layout, seat, 6, strange), intermediates=(pki.to_der(hood.stranger.sub_ca),))
     assert refused(hood, with_chain) in {"unknown_issuer", "certificate_signature"}
-    assert refused(hood, with_member(layout, seat, 5, hood.modules[hood.me].certificate)) == "wrong_identity"
-    assert refused(hood, with_member(layout, seat, 5, b"\x30\x03\x02\x01\x00")).startswith("certificate")
+    assert refused(hood, with_member(layout, seat, 6, hood.modules[hood.me].certificate)) == "wrong_identity"
+    assert refused(hood, with_member(layout, seat, 6, b"\x30\x03\x02\x01\x00")).startswith("certificate")
 
 
 def test_trust_does_not_outlive_a_certificate(made: Made) -> None:
@@ -170,11 +173,11 @@ def test_trust_does_not_outlive_a_certificate(made: Made) -> None:
     now_s = [NOW_S]
     trust = TrustStore(hood.authority.root, lambda: now_s[0])
     member = layout.members[other_seat(hood, layout)]
-    text = join_text(call_digest(hood.call), *member[:4])
-    trust.check(member[0], text, member[4], member[5], layout.intermediates)
+    text = join_text(call_digest(hood.call), *member[:5])
+    trust.check(member[0], text, member[5], member[6], layout.intermediates)
     now_s[0] += 100 * 365 * 86_400
     with pytest.raises(RemoteProtocolError, match="certificate_expired"):
-        trust.check(member[0], text, member[4], member[5], layout.intermediates)
+        trust.check(member[0], text, member[5], member[6], layout.intermediates)
 
 
 def test_a_weak_epoch_is_refused(made: Made) -> None:
@@ -301,7 +304,7 @@ def test_an_epoch_goes_from_call_to_running_and_back_from_its_state(hood: Neighb
     layouts = {to.identity: to.message for to in hood.all_join() if isinstance(to.message, wire.EpochLayout)}
     assert epoch.phase is Phase.DEALING
     assert set(layouts) == set(hood.names)
-    assert epoch.join("late", Joined(b"", b"", b"", b"", b""), NOW_S) == []
+    assert epoch.join("late", Joined(b"", b"", b"", b"", b"", b""), NOW_S) == []
     restarted = AreaEpoch.from_state(SUITE, epoch.to_state(), [], NOW_S + 3)  # between layout and first deal
     assert restarted.rings[0].view == epoch.rings[0].view
     assert any(isinstance(to.message, wire.EpochLayout) for to in restarted.greet_again(hood.me))

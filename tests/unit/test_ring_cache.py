@@ -18,10 +18,7 @@ def view_of(seed: int) -> RingView:
 
 
 def layout(view: RingView, certificate: bytes = b"certificate") -> wire.EpochLayout:
-    members = tuple(
-        (each.identity, each.public_key, each.curve_key, each.verify_key, b"signature", certificate)
-        for each in view.members
-    )
+    members = tuple((each.identity, *each.keys, b"signature", certificate) for each in view.members)
     return wire.EpochLayout(view.epoch, bytes(32), (), view.ring, members, (b"sub-CA",), view.result_key)
 
 

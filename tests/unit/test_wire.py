@@ -22,14 +22,14 @@ from protocol.link import LinkLimits
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "wire.json"
 EVERYTHING = frozenset(wire.TABLE.values())
-KEY, OTHER, LONG = bytes(range(32)), bytes(range(100, 132)), bytes(64)
+KEY, OTHER, LONG, N = bytes(range(32)), bytes(range(100, 132)), bytes(64), bytes(range(50, 66))
 
 EXAMPLES: list[wire.Message] = [
     wire.Hello(1, -1),
     wire.EpochCall(7, "north", KEY, b"[]", 96, 1_700_000_000_000, 900_000, 1_700_000_000, 900, 64, 10_000, 50_000,
                    1_699_999_000_000, 63),
-    wire.Join(7, KEY, OTHER, bytes(70)),
-    wire.EpochLayout(7, KEY, (("g1", KEY), ("g2", OTHER)), 3, (("g1", KEY, OTHER, KEY, bytes(70), b"certificate"),),
+    wire.Join(7, KEY, OTHER, N, bytes(70)),
+    wire.EpochLayout(7, KEY, (("g1", KEY), ("g2", OTHER)), 3, (("g1", KEY, OTHER, KEY, N, bytes(70), b"certificate"),),
                      (b"intermediate",), OTHER),
     wire.Deal(7, (KEY, OTHER), ((1, b"sealed"), (2, b"sealed too")), LONG),
     wire.Deals(7, ((5, (KEY, OTHER), b"sealed"),)),
@@ -46,8 +46,8 @@ EXAMPLES: list[wire.Message] = [
     wire.Relay(7, 3, 4, bytes(28)),
     wire.Refused(7, "the area is too small"),
     wire.Expelled(7, 3, b"\x24"),
-    wire.Ready(7, 3, 2, 95, 1),
-    wire.Open(7, 3, 2, 95, 1, b"\x7f"),
+    wire.Ready(7, 3, 2, 95, 1, N),
+    wire.Open(7, 3, 2, 95, 1, b"\x7f", b"\x05", OTHER),
     wire.MaskedInput(7, 3, 95, 1, bytes(32), OTHER, bytes(16), KEY, OTHER, LONG),
     wire.Roster(7, 3, 95, 1, b"\x3f"),
     wire.Confirm(7, 3, 95, 1, bytes(64), bytes(32), KEY, LONG),
@@ -97,6 +97,8 @@ LIMITS: dict[Any, tuple[list[Any], list[Any]]] = {
     wire.Macs: octets(0, 16 * 1024, 16),
     wire.SeedCommitment: octets(32, 32),
     wire.Salt: octets(16, 16),
+    wire.Nonce: octets(16, 16),
+    wire.Nonces: octets(0, 16 * 1024, 16),
     wire.MemberSignature: octets(64, 64),
     wire.Attestations: octets(0, 128 * 1024, 128),
     wire.Reason: text(200),
@@ -116,11 +118,12 @@ LIMITS: dict[Any, tuple[list[Any], list[Any]]] = {
         [(("g", KEY),) * 65_537, (("g",),), (("g", KEY, KEY),), (("", KEY),), (("g", KEY[1:]),), ("g",), "g", None],
     ),
     (wire.EpochLayout, "members"): (
-        [(), (("g", KEY, KEY, KEY, bytes(8), b"c"),) * 1024, (("g", KEY, KEY, KEY, bytes(160), bytes(4096)),)],
+        [(), (("g", KEY, KEY, KEY, N, bytes(8), b"c"),) * 1024, (("g", *[KEY] * 3, N, bytes(160), bytes(4096)),)],
         [
-            (("g", KEY, KEY, KEY, bytes(8), b"c"),) * 1025, (("g", KEY, KEY, KEY, bytes(7), b"c"),),
-            (("g", KEY, KEY, KEY, bytes(8), b""),), (("g", KEY, KEY, KEY, bytes(8), bytes(4097)),),
-            (("g", KEY, KEY, KEY, bytes(8)),), (("g", KEY, KEY, bytes(31), bytes(8), b"c"),),
+            (("g", KEY, KEY, KEY, N, bytes(8), b"c"),) * 1025, (("g", KEY, KEY, KEY, N, bytes(7), b"c"),),
+            (("g", KEY, KEY, KEY, N, bytes(8), b""),), (("g", KEY, KEY, KEY, N, bytes(8), bytes(4097)),),
+            (("g", KEY, KEY, KEY, N, bytes(8)),), (("g", KEY, KEY, bytes(31), N, bytes(8), b"c"),),
+            (("g", KEY, KEY, KEY, KEY, bytes(8), b"c"),),
         ],
     ),
     (wire.EpochLayout, "intermediates"): ([(), (bytes(4096),) * 4], [(b"x",) * 5, (b"",), (bytes(4097),), b"x"]),
@@ -273,7 +276,7 @@ def test_a_frame_has_a_greatest_size() -> None:
 def test_the_largest_area_fits() -> None:
     """Ids of DIN 43863-5, signatures and certificates as they are; and the link carries what the table allows."""
     submissions = tuple((f"ESTK{i:010}", KEY) for i in range(wire.MAX_AREA))
-    member = ("ESTK0000000000", KEY, KEY, KEY, bytes(72), bytes(800))
+    member = ("ESTK0000000000", KEY, KEY, KEY, N, bytes(72), bytes(800))
     layout = wire.EpochLayout(7, KEY, submissions, 0, (member,) * 200, (bytes(800),), KEY)
     assert len(wire.encode(layout)) < LinkLimits().message_bytes_max < wire.MAX_FRAME_SIZE
     assert wire.decode(wire.encode(layout), wire.FROM_COORDINATOR) == layout

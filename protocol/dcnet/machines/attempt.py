@@ -31,18 +31,25 @@ from protocol.dcnet.setup.statements import (
     text_of_confirm,
     text_of_input,
 )
+from protocol.dcnet.setup.terms import NO_TERMS, RoundTerms
 from protocol.errors import RemoteProtocolError
 
 
 @dataclass(slots=True)
 class Attempt:
-    """Sets of positions are bitmaps; `wrong_seeds` are revealed ones that do not fit what their share was bound to."""
+    """
+    Sets of positions are bitmaps; `nonces` are those that the attempt was opened with, by position, `restarted` who has
+    had another one since, `wrong_seeds` revealed ones that do not fit what their share was bound to.
+    """
 
     round: int
     attempt: int
     term: int
     expected: int
     opened_s: float
+    nonces: tuple[bytes, ...] = ()
+    terms: RoundTerms = NO_TERMS
+    restarted: int = 0
     roster: int = 0
     confirmed: int = 0
     shares: dict[int, wire.MaskedInput] = field(default_factory=dict)
@@ -54,7 +61,7 @@ class Attempt:
     @property
     def context(self) -> AttemptContext:
         """What its members' statements are about."""
-        return AttemptContext(self.round, self.attempt, self.term, self.expected, b"")
+        return AttemptContext(self.round, self.attempt, self.term, self.expected, self.terms.digest)
 
     @property
     def gone(self) -> int:
@@ -89,13 +96,16 @@ class Attempt:
 
     def begin_recoveries(self, view: RingView, commitments: dict[int, tuple[bytes, ...]]) -> list[HeadEffect]:
         """RECOVER to those who may help; `commitments` are the dealers' that the head holds, by position."""
-        label, silent = mask_label(view, self.round, self.attempt), self.silent
+        silent = self.silent
         self.recoveries = {
-            i: Recovery(i, view.t, label, self.shares[i].seed_commitment, commitments.get(i))
+            i: Recovery(i, view.t, self._label(view, i), self.shares[i].seed_commitment, commitments.get(i))
             for i in positions_of(silent)
         }
         message = wire.Recover(view.epoch, view.ring, self.round, self.attempt, view.to_wire(silent))
         return [ToMember(i, message) for i in self.seeds if view.neighbourhoods[i] & silent]
+
+    def _label(self, view: RingView, position: int) -> bytes:
+        return mask_label(view, self.round, self.attempt, self.nonces[position], self.terms.of_masks)
 
     def report(self, suite: Suite, view: RingView) -> wire.RingTotal | None:
         """The ring's total; None where slot 0 does not count the roster, so that somebody's masks did not cancel."""

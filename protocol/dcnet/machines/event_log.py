@@ -3,7 +3,8 @@ What a machine received and what it did, the newest of it: small enough to keep 
 
 Of a message its kind is kept and the fields that say which round it is about and who is in a set; the coordinator
 learns those anyway.  No vector, mask, seed, share, commitment or signature is in it, nor a digest of one: a total is
-guessed from its digest.  Gateways are positions.  So `stromkreis simulate --replay` plays a log with invented keys and
+guessed from its digest.  The nonces of processes are there: everybody in the ring knows them.  Gateways are positions.
+So `stromkreis simulate --replay` plays a log with invented keys and
 readings, and sees whether a machine goes the same way again.
 """
 
@@ -50,7 +51,8 @@ class Local(IntEnum):
 
 
 Trigger = type[wire.Message] | Local
-_SETS = ("expected", "roster", "makers", "silent", "suspects", "members")  # bitmaps, or a position
+_SETS = ("expected", "changed", "roster", "makers", "silent", "suspects", "members")  # bitmaps, or a position
+_TOKENS = ("nonce", "nonces")
 _NUMBERS = ("term", "round", "attempt", "dealer", "position", "outcome", "misbehaviour")
 _pack: Callable[[tuple[Any, ...]], bytes] = (
     msgpack.Packer().pack
@@ -65,7 +67,7 @@ _LOCAL_FIELDS: dict[int, tuple[str, ...]] = {
 
 
 def _public(kind: type[wire.Message]) -> tuple[str, ...]:
-    return tuple(name for name in kind.__dataclass_fields__ if name in _NUMBERS or name in _SETS)
+    return tuple(name for name in kind.__dataclass_fields__ if name in _NUMBERS or name in _SETS or name in _TOKENS)
 
 
 _FIELDS = {code: _public(kind) for code, kind in wire.TABLE.items()} | _LOCAL_FIELDS
@@ -161,9 +163,15 @@ class EventLog:
 
 def _named(code: int, fields: list[Any]) -> dict[str, Any]:
     return {
-        name: [i for i in range(8 * len(value)) if value[i // 8] >> i % 8 & 1] if isinstance(value, bytes) else value
+        name: _plain(name, value) if isinstance(value, bytes) else value
         for name, value in zip(_FIELDS.get(code, ()), fields, strict=True)
     }
+
+
+def _plain(name: str, value: bytes) -> str | list[int]:
+    if name in _TOKENS:
+        return value.hex()
+    return [i for i in range(8 * len(value)) if value[i // 8] >> i % 8 & 1]
 
 
 def _summary(effects: Sequence[Effect]) -> list[tuple[int, tuple[Any, ...]]]:

@@ -24,10 +24,12 @@ from protocol.dcnet.crypto.suite import Suite, mac_equal
 from protocol.dcnet.machines.attempt import Attempt, check_confirm, check_share
 from protocol.dcnet.machines.effects import HeadEffect, Note, ToCoordinator, ToMember
 from protocol.dcnet.machines.event_log import EventLog, Local
+from protocol.dcnet.machines.incarnations import NonceTable
 from protocol.dcnet.machines.machine import Machine, Transitions
 from protocol.dcnet.machines.masks import seed_commitment
 from protocol.dcnet.machines.search import Search
 from protocol.dcnet.setup.rings import RingView, bitmap, positions_of
+from protocol.dcnet.setup.terms import RoundTerms, history_before
 from protocol.errors import RemoteProtocolError
 
 _NEVER = float("inf")
@@ -94,11 +96,17 @@ class Head(Machine[State, HeadEffect]):
         commitments: dict[int, tuple[bytes, ...]] | None = None,
         first_round: int = 0,
         first_attempt: int = 0,
+        nonces: NonceTable | None = None,
     ) -> None:
+        """Begin a term; `nonces` is what our own member knows of its ring's processes."""
         self.view = view
         self.term = term
         self.state = State.GATHERING
-        start = {"term": term, "now_s": now_s, "round": first_round, "attempt": first_attempt}
+        self._nonces = NonceTable(view) if nonces is None else nonces.copy()
+        start = {
+            "term": term, "now_s": now_s, "round": first_round, "attempt": first_attempt,
+            "nonces": self._nonces.replacements,
+        }  # fmt: skip
         self.events = EventLog(view.head_of(term), start, _EVENTS_PER_MEMBER * view.size)
         self.present = 0
         self._suite = suite
@@ -108,6 +116,7 @@ class Head(Machine[State, HeadEffect]):
         self.current = _NO_ATTEMPT
         self._last_result: wire.Result | None = None
         self._claims: dict[int, tuple[int, int]] = {}  # what members said they can still take part in
+        self._not_before: dict[int, int] = {}  # the first round that each can take part in
         self._next_round = max(first_round, view.timing.round_at(now_s), 0)
         self._next_attempt = first_attempt if self._next_round == first_round else 0
         opening_s = view.timing.open_at_s(self._next_round)
@@ -173,7 +182,7 @@ class Head(Machine[State, HeadEffect]):
         attempt = self.current
         match self.state:
             case State.GATHERING | State.IDLE:
-                there = self.present & ~self.search.named
+                there = self._eligible(self._next_round) & ~self.search.named
                 if there.bit_count() < self.view.n_min and self._wait_until(self._next_round, now_s):
                     return []
                 return self._open(now_s)
@@ -209,11 +218,33 @@ class Head(Machine[State, HeadEffect]):
     def _on_ready(self, position: int, message: wire.Ready, now_s: float) -> list[HeadEffect]:
         if message.term != self.term:
             return [Note("head_stale_message")]
+        try:
+            is_new = self._nonces.take(position, message.nonce)
+        except RemoteProtocolError as error:  # an older process of that gateway, or one too many: the others refuse it
+            if error.reason == "too_many_nonces":  # the one before it is gone
+                self.present &= ~(1 << position)
+            return [Note(error.reason)]
         self.present |= 1 << position
+        self._not_before[position] = message.round
+        if is_new:
+            self._on_restarted(position, now_s)
         if self.state is not State.GATHERING:
             return []
         self._claims[position] = message.round, message.attempt
-        return self._open(now_s) if self._early and self.present == self.view.everybody else []
+        is_all = self.present == self.view.everybody and self._eligible(self._next_round).bit_count() >= self.view.n_min
+        return self._open(now_s) if self._early and is_all else []
+
+    def _on_restarted(self, position: int, now_s: float) -> None:
+        """What the process before it has sent counts; nothing more will come of it in this attempt."""
+        attempt = self.current
+        attempt.restarted |= attempt.expected & 1 << position
+        if self.state is State.COLLECTING:
+            self._shorten_deadline(attempt, now_s)
+
+    def _eligible(self, round_: int) -> int:
+        """Who is there and can take part in a round."""
+        late = [position for position, first in self._not_before.items() if first > round_]
+        return self.present & ~bitmap(late)
 
     def _attempt_of(self, round_: int) -> int:
         """
@@ -242,15 +273,26 @@ class Head(Machine[State, HeadEffect]):
             return []
         attempt = self._attempt_of(self._next_round)
         self._claims.clear()
-        return self._start(self._next_round, attempt, self.search.expected(self.present), now_s, now_s)
+        expected = self.search.expected(self._eligible(self._next_round))
+        return self._start(self._next_round, attempt, expected, now_s, now_s)
 
     def _start(self, round_: int, attempt: int, expected: int, opened_s: float, now_s: float) -> list[HeadEffect]:
-        self.current = Attempt(round_, attempt, self.term, expected, opened_s)
+        terms = RoundTerms(self._nonces.digest(expected), 0, history_before(self.view.digest))
+        self.current = Attempt(round_, attempt, self.term, expected, opened_s, tuple(self._nonces.newest), terms)
         if expected.bit_count() < self.view.n_min:
             return self._give_up(self.current, f"fewer than {self.view.n_min} members are present", now_s)
         self.state = State.COLLECTING
         self._deadline_s = now_s + self.view.timing.share_s
-        opening = wire.Open(self.view.epoch, self.view.ring, self.term, round_, attempt, self.view.to_wire(expected))
+        view = self.view
+        opening = wire.Open(
+            view.epoch,
+            view.ring,
+            self.term,
+            round_,
+            attempt,
+            view.to_wire(expected),
+            *self._nonces.difference(expected),
+        )
         out: list[HeadEffect] = [ToMember(other, opening) for other in positions_of(expected)]
         if self._last_result is not None:  # whom the search leaves out shall not think that we are gone
             out += [ToMember(other, self._last_result) for other in positions_of(self.present & ~expected)]
@@ -270,7 +312,7 @@ class Head(Machine[State, HeadEffect]):
 
     def _shorten_deadline(self, attempt: Attempt, now_s: float) -> None:
         """Where shares are missing of those only whose links are gone, the wait is for a link to come back."""
-        there = attempt.expected & self.present
+        there = attempt.expected & self.present & ~attempt.restarted
         if len(attempt.shares) >= there.bit_count() and not there & ~bitmap(list(attempt.shares)):
             self._deadline_s = min(self._deadline_s, now_s + _RECONNECT_FRACTION * self.view.timing.share_s)
 
@@ -306,9 +348,10 @@ class Head(Machine[State, HeadEffect]):
         if any(view.neighbourhoods[i] & attempt.gone for i in positions_of(missing)):
             if attempt.attempt + 1 >= wire.MAX_ATTEMPTS:
                 return self._give_up(attempt, "members fell silent in every attempt", now_s)
+            still_there = confirmed & self._eligible(attempt.round) & ~attempt.restarted
             return [
                 Note("retry"),
-                *self._start(attempt.round, attempt.attempt + 1, confirmed & self.present, attempt.opened_s, now_s),
+                *self._start(attempt.round, attempt.attempt + 1, still_there, attempt.opened_s, now_s),
             ]
         self.state = State.REVEALING
         self._deadline_s = now_s + view.timing.reveal_s

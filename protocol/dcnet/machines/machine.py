@@ -39,15 +39,16 @@ class Machine(Generic[S, E]):
         """
         The event log as a document for a bug report; `stromkreis simulate --replay` plays it.
 
-        It says the ring's numbers, where the machine sits (-1: in no place of the ring), what it began with, and its
-        newest events, in values that JSON has: sets are lists of positions, times are seconds of the ring's clock.
+        It says the ring's numbers and first nonces, where the machine sits (-1: in no place of the ring), what it began
+        with, and its newest events, in values that JSON has: sets are lists of positions, times are seconds of the
+        ring's clock.
         There is no gateway's identity in it, no reading, no key, and nothing made from one.
         """
         view, rows = self.view, self.events.rows()
         ring = {
             "n": view.size, "k": view.k, "t": view.t, "t_c": view.t_c, "k_min": view.k_min, "n_min": view.n_min,
             "words": view.word_count, "committed": list(view.committed), "rounds": view.rounds,
-            "timing": asdict(view.timing),
+            "timing": asdict(view.timing), "nonces": [member.nonce.hex() for member in view.members],
         }  # fmt: skip
         return {
             "event_log": VERSION, "machine": self.KIND, "position": self.events.position, "ring": ring,

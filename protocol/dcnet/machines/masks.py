@@ -7,6 +7,9 @@ round r needs when nobody is missing is the sum over all neighbours; it is made 
 per pair and block.  Who is missing from E costs one short cipher call each.  An epoch that takes several blocks reads
 every stream on where the last block ended, under a cipher that is set up once.
 
+The stream's key is made of the pair's mask key and the nonces of both ends (`incarnations`).  Where a neighbour was
+started anew, the rest of the block is put right with two cipher calls, and all other pairs keep what is there.
+
 Gateways of one process may share a `Fleet`: a pair with both ends in it has its keystream made once, added to the
 one's block and subtracted from the other's.  The words are the same, and a gateway of its own is a fleet of one.
 
@@ -22,6 +25,7 @@ from weakref import WeakSet, WeakValueDictionary
 import numpy as np
 from numpy.typing import NDArray
 
+from protocol import wire
 from protocol.dcnet.crypto.commitments import (
     BLINDING_MASK_SIZE,
     BlindingVector,
@@ -30,6 +34,7 @@ from protocol.dcnet.crypto.commitments import (
     subtract_blinding_vectors,
 )
 from protocol.dcnet.crypto.suite import Encryptor, Suite, counter_block, derive, zeros
+from protocol.dcnet.machines.incarnations import Incarnation
 from protocol.dcnet.setup.rings import RingView, bitmap, positions_of
 from protocol.dcnet.setup.secrets import EpochSecrets
 
@@ -107,14 +112,18 @@ class Fleet:
 
 
 class MaskSchedule:
-    """One member's pairwise masks of one epoch."""
+    """The pairwise masks of one process of a member, for one epoch; `nonce` is its own, that of its join by default."""
 
-    def __init__(self, suite: Suite, view: RingView, secrets: EpochSecrets, fleet: Fleet | None = None) -> None:
+    def __init__(
+        self, suite: Suite, view: RingView, secrets: EpochSecrets, fleet: Fleet | None = None, nonce: bytes = b""
+    ) -> None:
         self.view = view
         self.position = secrets.position
+        self.incarnation = Incarnation(view, self.position, nonce or view.members[self.position].nonce)
         self._suite = suite
         self._neighbours = view.neighbourhoods[secrets.position]
         self._pairs = {other: secrets.pair(other) for other in positions_of(self._neighbours)}
+        self._nonces = {other: view.members[other].nonce for other in self._pairs}
         self._stride = view.word_count + view.word_count % 2
         self._block_rounds = max(1, min(view.rounds, _BLOCK_BYTES // (8 * self._stride)))
         self._block_index = -1
@@ -122,6 +131,47 @@ class MaskSchedule:
         self._standing: dict[tuple[int, bytes], list[tuple[int, Encryptor]]] = {}
         self._ring = (fleet or Fleet()).ring(view)
         self._ring.add(self)
+
+    def use(self, message: wire.Open) -> None:
+        """
+        Contribute to an attempt that `incarnation` has checked, under the nonces that it is opened with.
+
+        Every later call is about this attempt, until the next one is used.
+        """
+        for other, nonce in self.incarnation.use(message).items():
+            if self._nonces.get(other, nonce) != nonce:
+                self._change(other, nonce, message.round)
+
+    def _change(self, other: int, nonce: bytes, round_: int) -> None:
+        """A neighbour was started anew: mask with its new nonce from a round on."""
+        self._standing.clear()
+        if self._block_index != round_ // self._block_rounds:
+            self._block_index, self._nonces[other] = -1, nonce
+            return
+        rest = self._block[round_ % self._block_rounds :].reshape(-1)
+        counter, sign = counter_block(0, 8 * self._stride * round_), 1 if self.position < other else -1
+        for each, step in ((self._nonces[other], -sign), (nonce, sign)):
+            self._nonces[other] = each
+            ((_, cipher),) = self._ciphers(1 << other, counter)
+            words = words_from_bytes(cipher.update(zeros(8 * len(rest))))
+            (np.add if step > 0 else np.subtract)(rest, words, rest)
+
+    def _key(self, other: int, base: bytes) -> bytes:
+        """The key of a pair for one purpose, of the two processes that it is made with."""
+        own, theirs = self.incarnation.nonce, self._nonces[other]
+        low, high = (own, theirs) if self.position < other else (theirs, own)
+        return derive(base, "incarnations", low, high)
+
+    def _shared(self, ring: Mapping[int, MaskSchedule]) -> int:
+        """Which of these schedules mask with this very process of ours, as it does with theirs: a bitmap."""
+        return bitmap(
+            [
+                other
+                for other in positions_of(self._neighbours & bitmap(list(ring)))
+                if self._nonces[other] == ring[other].incarnation.nonce
+                and ring[other]._nonces[self.position] == self.incarnation.nonce
+            ]
+        )
 
     def prepare(self, round_: int) -> None:
         """
@@ -168,7 +218,7 @@ class MaskSchedule:
         if standing is not None:
             return standing
         pairs, encryptor = self._pairs, self._suite.encryptor
-        return [(other, encryptor(pairs[other].mask, counter)) for other in positions_of(others)]
+        return [(other, encryptor(self._key(other, pairs[other].mask), counter)) for other in positions_of(others)]
 
     def blindings(self, round_: int, attempt: int, others: int) -> BlindingVector:
         """The blinding blinding_vector's Σ ± over the neighbours in `others`, one scalar for each committed slot."""
@@ -179,7 +229,8 @@ class MaskSchedule:
         size = BLINDING_MASK_SIZE * count
         for other in positions_of(self._neighbours & others):
             blinding_vector = blinding_masks(
-                group, self._suite.keystream(self._pairs[other].blinding, attempt, size * round_, size)
+                group,
+                self._suite.keystream(self._key(other, self._pairs[other].blinding), attempt, size * round_, size),
             )
             total = (
                 add_blinding_vectors(group, total, blinding_vector)
@@ -198,7 +249,7 @@ def _net(
     A pair with both ends in `ring` is read once, at its lower end; `others` is everybody where there are several.
     With `reads_on` the ciphers are kept for who comes to read on.
     """
-    here = bitmap(list(ring))
+    shared = {position: schedule._shared(ring) for position, schedule in ring.items()}
     totals = {position: np.zeros(count, _WORD) for position in ring}
     buffer, octets = _buffer(min(count, _PIECE_WORDS))
     for start in range(0, count, _PIECE_WORDS):
@@ -209,7 +260,7 @@ def _net(
         after = counter_block(stream, offset + 8 * (start + len(words)))
         for position, schedule in ring.items():
             mine = pieces[position]
-            to_read = schedule._neighbours & others & ~(here & ((1 << position) - 1))
+            to_read = schedule._neighbours & others & ~(shared[position] & ((1 << position) - 1))
             ciphers = schedule._ciphers(to_read, counter)
             for other, cipher in ciphers:
                 cipher.update_into(nothing, octets)
@@ -217,8 +268,8 @@ def _net(
                     np.subtract(mine, words, mine)
                     continue
                 np.add(mine, words, mine)
-                theirs = pieces.get(other)
-                if theirs is not None:
+                if shared[position] >> other & 1:
+                    theirs = pieces[other]
                     np.subtract(theirs, words, theirs)
             if reads_on:
                 schedule._standing = {(to_read, after): ciphers}

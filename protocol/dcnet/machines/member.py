@@ -35,11 +35,13 @@ from protocol.dcnet.machines.effects import (
     ToHead,
 )
 from protocol.dcnet.machines.event_log import EventLog, Local
+from protocol.dcnet.machines.incarnations import Incarnation
 from protocol.dcnet.machines.machine import Machine, Transitions
 from protocol.dcnet.machines.masks import MaskSchedule, Words, self_mask
 from protocol.dcnet.machines.member_attempt import MemberAttempt, Place, Secrets
 from protocol.dcnet.setup.rings import RingView, positions_of, result_text
 from protocol.dcnet.setup.secrets import mask_label
+from protocol.dcnet.setup.terms import RoundTerms, history_before, mask_terms
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 
 
@@ -97,20 +99,30 @@ class Member(Machine[State, MemberEffect]):
     TRANSITIONS = TRANSITIONS
 
     def __init__(
-        self, suite: Suite, view: RingView, secrets: Secrets, masks: MaskSchedule, resume: Resume | None = None
-    ) -> None:
+        self, suite: Suite, view: RingView, secrets: Secrets, masks: MaskSchedule, resume: Resume | None = None,
+        first_round: int = 0,
+    ) -> None:  # fmt: skip
+        """
+        Begin, or begin again with what is durable; `masks` are those of this process.
+
+        A process contributes to no round before `first_round`, nor to one that another process has shared in.
+        """
         past = resume or Resume()
         self.view = view
         self.position = secrets.position
         self.state = State.WAITING
-        self.events = EventLog(self.position, asdict(past))
+        self.events = EventLog(
+            self.position, {**asdict(past), "first_round": first_round, "nonce": masks.incarnation.nonce.hex()}
+        )
         self.term = 0
         self.current = MemberAttempt(past.round, past.attempt)
         self.unsettled: int | None = None if past.settled else past.round
         pedersen = Pedersen(suite.group) if view.committed else None
         self._place = Place(suite, view, secrets, masks, pedersen, view.neighbourhoods[secrets.position])
-        self._round_closed = past.settled or past.progress is Progress.SERVED  # no later attempt of its round
-        self._precomputed_mask: tuple[tuple[int, int], bytes, Words] | None = None
+        self._first_round = first_round
+        # No later attempt of its round: it ended, or was served, or it was another process that shared in it.
+        self._round_closed = past.settled or past.progress is Progress.SERVED or masks.incarnation.last[0] != past.round
+        self._precomputed_mask: tuple[tuple[int, int, bytes], bytes, Words] | None = None
         self._offer: tuple[int, Words, Sequence[int]] | None = None
         self._pending_open: wire.Open | None = None
         self._heard_s = float("-inf")
@@ -162,17 +174,18 @@ class Member(Machine[State, MemberEffect]):
         self._offer = (round_, vector, blindings)
         # What the round's first OPEN will need is made now, while the others' readings are still on their way.
         self._place.masks.prepare(round_)
-        self._self_mask_of(round_, self.current.attempt + 1 if round_ == self.current.round else 0)
+        terms = mask_terms(0, history_before(self.view.digest))
+        self._self_mask_of(round_, self.current.attempt + 1 if round_ == self.current.round else 0, terms)
         return self._try_share(now_s)
 
-    def _self_mask_of(self, round_: int, attempt: int) -> tuple[bytes, Words]:
+    def _self_mask_of(self, round_: int, attempt: int, terms: bytes) -> tuple[bytes, Words]:
         """The seed of an attempt's self mask, and the mask, read-only; made ahead, kept until an attempt takes them."""
-        if self._precomputed_mask is None or self._precomputed_mask[0] != (round_, attempt):
-            label = mask_label(self.view, round_, attempt)
+        if self._precomputed_mask is None or self._precomputed_mask[0] != (round_, attempt, terms):
+            label = mask_label(self.view, round_, attempt, self.incarnation.nonce, terms)
             seed = prf.mask_seed(self._place.secrets.evaluate(label), label)
             mask = self_mask(self._place.suite, seed, self.view.word_count)
             mask.flags.writeable = False
-            self._precomputed_mask = (round_, attempt), seed, mask
+            self._precomputed_mask = (round_, attempt, terms), seed, mask
         return self._precomputed_mask[1:]
 
     def receive(self, message: wire.RingMessage, now_s: float) -> list[MemberEffect]:
@@ -197,8 +210,18 @@ class Member(Machine[State, MemberEffect]):
             return current.round, current.attempt + 1
         return current.round + 1, 0
 
+    @property
+    def incarnation(self) -> Incarnation:
+        """Our process, and what it knows of the others' in the ring."""
+        return self._place.masks.incarnation
+
     def _ready(self) -> ToHead:
-        return ToHead(wire.Ready(self.view.epoch, self.view.ring, self.term, *self.next_attempt))
+        current = self.current
+        is_anothers = current.round >= 0 and self.incarnation.last[0] < current.round and self.unsettled is not None
+        first = max(self._first_round, current.round + 1 if is_anothers else 0)
+        round_, attempt = max(self.next_attempt, (min(first, self.view.rounds), 0))
+        nonce = self.incarnation.nonce
+        return ToHead(wire.Ready(self.view.epoch, self.view.ring, self.term, round_, attempt, nonce))
 
     def next_timer_s(self) -> float:
         """When `on_timer` wants to be called; infinity for never."""
@@ -238,11 +261,15 @@ class Member(Machine[State, MemberEffect]):
         if message.round >= view.rounds:
             raise RemoteProtocolError("no_such_round", f"round {message.round} of an epoch of {view.rounds}")
         current = self.current
-        if (message.round, message.attempt) <= (current.round, current.attempt):  # rule 4: attempts only go up
+        last = max((current.round, current.attempt), self.incarnation.last)
+        if (message.round, message.attempt) <= last:  # rule 4: attempts only go up
             raise RemoteProtocolError("stale_attempt", "an attempt that is not after the last one")
         if message.round == current.round and self._round_closed:  # rule 1: never serve two attempts
             raise RemoteProtocolError("already_served", "this round has ended or was served in an earlier attempt")
+        if message.round < self._first_round:
+            raise RemoteProtocolError("before_our_start", "a round that had begun when this process started")
         self._check_members(view.from_wire(message.expected), view.everybody, "expected")
+        self.incarnation.check_open(message)
         self._pending_open = message
         return self._try_share(now_s)
 
@@ -267,10 +294,12 @@ class Member(Machine[State, MemberEffect]):
             return []
         self._pending_open = None
         _, vector, blindings = offer
-        seed, mask = self._self_mask_of(held.round, held.attempt)
-        self._precomputed_mask = None
         expected = self.view.from_wire(held.expected)
-        self.current = MemberAttempt(held.round, held.attempt, self.term, expected, seed=seed)
+        self._place.masks.use(held)
+        terms = RoundTerms(self.incarnation.digest(expected), 0, history_before(self.view.digest))
+        seed, mask = self._self_mask_of(held.round, held.attempt, terms.of_masks)
+        self._precomputed_mask = None
+        self.current = MemberAttempt(held.round, held.attempt, self.term, expected, seed=seed, terms=terms)
         self.state, self._round_closed, self.unsettled = State.SHARED, False, held.round
         share = self.current.masked_input(self._place, mask, vector, blindings)
         self._deadline_s = self._next_deadline(now_s)
@@ -312,10 +341,11 @@ class Member(Machine[State, MemberEffect]):
         if silent & ~current.roster or silent >> self.position & 1:  # rule 2
             raise RemoteProtocolError("not_in_roster", "recovery of somebody outside the confirmed roster")
         out: list[MemberEffect] = []
-        label = mask_label(view, round_, attempt)
         asked = silent & self._place.neighbours & ~current.helped
         self.current = replace(current, helped=current.helped | asked)
         for other in positions_of(asked):
+            nonce = self.incarnation.newest[other]  # of this attempt's OPEN: no other one was taken since
+            label = mask_label(view, round_, attempt, nonce, current.terms.of_masks)
             part = self._place.secrets.partial(other, label)
             if part is None:
                 out.append(ToHead(wire.BadDeal(view.epoch, view.ring, other)))

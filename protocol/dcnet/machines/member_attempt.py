@@ -18,6 +18,7 @@ from protocol.dcnet.setup.rings import RingView, positions_of, round_digest
 from protocol.dcnet.setup.schema import signed
 from protocol.dcnet.setup.secrets import PairKeys
 from protocol.dcnet.setup.statements import AttemptContext, text_of_confirm, text_of_input
+from protocol.dcnet.setup.terms import NO_TERMS, RoundTerms
 from protocol.errors import RemoteProtocolError
 
 
@@ -51,7 +52,8 @@ class MemberAttempt:
     """
     The newest attempt that the member took part in; sets of positions are bitmaps.
 
-    `term` is that of the head that opened it, `helped` are the silent members that it helped to recover.
+    `term` is that of the head that opened it, `helped` are the silent members that it helped to recover, `terms` what
+    the OPEN fixed beside E.
     """
 
     round: int
@@ -61,6 +63,7 @@ class MemberAttempt:
     roster: int = 0
     helped: int = 0
     seed: bytes = field(default=b"", repr=False)
+    terms: RoundTerms = NO_TERMS
 
     def is_about(self, message: wire.Roster | wire.Confirmed | wire.Recover) -> bool:
         """Whether a message belongs to this attempt."""
@@ -89,10 +92,10 @@ class MemberAttempt:
     @property
     def context(self) -> AttemptContext:
         """What its statements are about."""
-        return AttemptContext(self.round, self.attempt, self.term, self.expected, b"")
+        return AttemptContext(self.round, self.attempt, self.term, self.expected, self.terms.digest)
 
     def _digest(self, view: RingView) -> bytes:
-        return round_digest(view, self.round, self.attempt, self.term, self.expected, self.roster)
+        return round_digest(view, self.round, self.attempt, self.term, self.expected, self.roster, self.terms)
 
     def confirm(self, place: Place) -> wire.Confirm:
         """MACs over the roster for the neighbours in it, and net words towards those who are gone (rule 2), signed."""

@@ -68,9 +68,15 @@ class Policy:
         return slot.unit == unit and slot.noise.sensitivity * Fraction(10) ** slot.scaler >= least
 
 
-def join_text(call_digest: bytes, identity: str, public_key: bytes, curve_key: bytes, verify_key: bytes) -> bytes:
-    """What a gateway signs when it joins: the call it answers, who it is, its epoch key, CURVE key and signing key."""
-    return digest("join", call_digest, identity.encode(), public_key, curve_key, verify_key)
+def join_text(
+    call_digest: bytes, identity: str, public_key: bytes, curve_key: bytes, verify_key: bytes, nonce: bytes
+) -> bytes:
+    """
+    What a gateway signs when it joins.
+
+    It is the call it answers, who it is, its epoch key, CURVE key and signing key, and the nonce of its process.
+    """
+    return digest("join", call_digest, identity.encode(), public_key, curve_key, verify_key, nonce)
 
 
 @lru_cache(maxsize=4096)  # the members of one process check the same keys; refusals are not kept
@@ -121,11 +127,13 @@ def ring_timing(call: wire.EpochCall) -> Timing:
 
 
 def make_view(
-    call: wire.EpochCall, ring: int, members: Sequence[tuple[str, bytes, bytes, bytes]], population: int,
+    call: wire.EpochCall, ring: int, members: Sequence[tuple[str, bytes, bytes, bytes, bytes]], population: int,
     result_key: bytes,
 ) -> RingView:  # fmt: skip
     """
-    The ring that follows from a call and its members (identity, epoch key, CURVE key, signing key), in position order.
+    The ring that follows from a call and its members, in position order.
+
+    Of each member: identity, epoch key, CURVE key, signing key, nonce.
 
     `population` is how many gateways of the area joined.
     Raises LocalProtocolError where no parameters reach the announced security for this size, or where a committed slot
@@ -200,14 +208,14 @@ def verify_layout(
     if len(ring) < policy.ring_size_min:
         raise RemoteProtocolError("ring_too_small", f"{len(ring)} members, our policy asks for {policy.ring_size_min}")
     called = call_digest(call)
-    for member_id, key, curve_key, verify_key, signature, certificate in layout.members:
+    for member_id, key, curve_key, verify_key, nonce, signature, certificate in layout.members:
         if submitted[member_id] != key:
             raise RemoteProtocolError("bad_layout", "a member's key differs from its submission")
         check_epoch_keys(key, verify_key)
-        text = join_text(called, member_id, key, curve_key, verify_key)
+        text = join_text(called, member_id, key, curve_key, verify_key, nonce)
         verify_member(member_id, text, signature, certificate, layout.intermediates)
     try:
-        seats = [member[:4] for member in layout.members]
+        seats = [member[:5] for member in layout.members]
         view = make_view(call, layout.ring, seats, len(submitted), layout.result_key)
     except LocalProtocolError as error:
         raise RemoteProtocolError("weak_epoch", str(error)) from error

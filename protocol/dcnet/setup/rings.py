@@ -19,6 +19,7 @@ from functools import cached_property
 
 from protocol.dcnet.crypto.suite import digest
 from protocol.dcnet.setup.schema import Noise
+from protocol.dcnet.setup.terms import RoundTerms
 from protocol.errors import RemoteProtocolError
 from protocol.metering.interval import index_at, start_of
 from protocol.wire import VERSION
@@ -73,17 +74,18 @@ def cut_rings(beacon_value: bytes, identities: Sequence[str], ring_size: int) ->
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """What everybody in the ring knows of a member: id, epoch key (X25519), CURVE key and signing key (Ed25519)."""
+    """What everybody in the ring knows of a member: id, epoch key, CURVE key, signing key (Ed25519), first nonce."""
 
     identity: str
     public_key: bytes
     curve_key: bytes
     verify_key: bytes
+    nonce: bytes
 
     @property
-    def keys(self) -> tuple[bytes, bytes, bytes]:
-        """All that the epoch digest binds besides the id."""
-        return self.public_key, self.curve_key, self.verify_key
+    def keys(self) -> tuple[bytes, bytes, bytes, bytes]:
+        """All that the epoch digest binds besides the id: the three public keys and the nonce."""
+        return self.public_key, self.curve_key, self.verify_key, self.nonce
 
 
 @dataclass(frozen=True)
@@ -208,10 +210,12 @@ class RingView:
         return bits
 
 
-def round_digest(view: RingView, round_: int, attempt: int, term: int, expected: int, roster: int) -> bytes:
-    """What is confirmed: epoch, ring, round, attempt, head, E and U (docs/explanation/protocol.md, section 4)."""
+def round_digest(
+    view: RingView, round_: int, attempt: int, term: int, expected: int, roster: int, terms: RoundTerms
+) -> bytes:
+    """What is confirmed: epoch, ring, round, attempt, head, E, U and the terms of the attempt (see `setup.terms`)."""
     numbers = struct.pack("<QQQQ", view.ring, round_, attempt, term)
-    return digest("confirm", view.digest, numbers, view.to_wire(expected), view.to_wire(roster))
+    return digest("confirm", view.digest, numbers, view.to_wire(expected), view.to_wire(roster), terms.digest)
 
 
 def result_text(view: RingView, round_: int, outcome: int, roster: int) -> bytes:

@@ -38,9 +38,9 @@ class _ReceivedDeal:
     share: int = field(repr=False)
 
 
-def mask_label(view: RingView, round_: int, attempt: int) -> bytes:
-    """The PRF's input for one attempt: epoch, ring, round, attempt."""
-    return digest("self-mask", view.digest, struct.pack("<QQQ", view.ring, round_, attempt))
+def mask_label(view: RingView, round_: int, attempt: int, nonce: bytes, terms: bytes) -> bytes:
+    """The PRF's input for an attempt: epoch, ring, round, attempt, the mask owner's nonce, `RoundTerms.of_masks`."""
+    return digest("self-mask", view.digest, struct.pack("<QQQ", view.ring, round_, attempt), nonce, terms)
 
 
 class EpochSecrets:

@@ -1,0 +1,141 @@
+r"""
+Which process of each gateway a ring's masks are made with.
+
+A gateway draws a nonce of 16 random bytes for each process and epoch and keeps it in memory only (docs/explanation/
+protocol.md, section 2).  Every mask key hangs on the nonces of both ends, and every self mask on its owner's: so a
+process that was started anew, or a second copy of a store, has other masks than the one before it, whatever its disk
+says, and two shares of one round and attempt can never be subtracted from each other.
+
+The nonces of the joins are the first table: they are in LAYOUT and in the epoch digest.  READY brings a replacement,
+and OPEN says which of E are replaced, as a difference to LAYOUT, which everybody who shares a key with us has.  A nonce
+that was replaced never comes back, and a position has `NONCES_MAX` of them: a head that shows every member another
+choice among many copies of a gateway would otherwise get pieces of one reading under many masks.
+"""
+
+from __future__ import annotations
+
+from protocol import wire
+from protocol.dcnet.crypto.suite import digest
+from protocol.dcnet.setup.rings import RingView, bitmap, positions_of
+from protocol.errors import RemoteProtocolError
+
+NONCES_MAX = 8
+
+
+class NonceTable:
+    """The nonces of a ring's members as one party knows them: the newest of each position, and those before it."""
+
+    def __init__(self, view: RingView) -> None:
+        self._view = view
+        self.newest = [member.nonce for member in view.members]
+        self._replaced: dict[int, list[bytes]] = {}
+        self._digest: tuple[int, bytes] = (0, b"")
+
+    def copy(self) -> NonceTable:
+        """One of its own for another party that begins with the same knowledge."""
+        other = NonceTable(self._view)
+        other.newest = self.newest.copy()
+        other._replaced = {position: each.copy() for position, each in self._replaced.items()}
+        return other
+
+    @property
+    def replacements(self) -> list[tuple[int, str]]:
+        """The positions whose nonce is not LAYOUT's any more, with the newest in hex."""
+        members = enumerate(self._view.members)
+        return [(i, self.newest[i].hex()) for i, member in members if self.newest[i] != member.nonce]
+
+    def check(self, position: int, nonce: bytes) -> None:
+        """Raise RemoteProtocolError for a nonce that was replaced, or that is one too many of its position."""
+        if nonce == self.newest[position]:
+            return
+        replaced = self._replaced.get(position, ())
+        if nonce in replaced:
+            raise RemoteProtocolError("replaced_nonce", f"the nonce of member {position} was replaced in this epoch")
+        if len(replaced) + 1 >= NONCES_MAX:
+            raise RemoteProtocolError("too_many_nonces", f"member {position} has had {NONCES_MAX} nonces in this epoch")
+
+    def take(self, position: int, nonce: bytes) -> bool:
+        """Know a nonce from now on; whether it replaces another one.  Raises as `check` does."""
+        self.check(position, nonce)
+        if nonce == self.newest[position]:
+            return False
+        self._replaced.setdefault(position, []).append(self.newest[position])
+        self.newest[position] = nonce
+        self._digest = 0, b""
+        return True
+
+    def digest(self, expected: int) -> bytes:
+        """32 bytes over the nonces of E, a bitmap, in the order of positions."""
+        if self._digest[0] != expected:
+            nonces = b"".join(self.newest[position] for position in positions_of(expected))
+            self._digest = expected, digest("nonces", self._view.to_wire(expected), nonces)
+        return self._digest[1]
+
+    def difference(self, expected: int) -> tuple[bytes, bytes]:
+        """What OPEN says of E: the bitmap of the positions whose nonce is not LAYOUT's, and their nonces in order."""
+        members = self._view.members
+        changed = [position for position in positions_of(expected) if self.newest[position] != members[position].nonce]
+        return self._view.to_wire(bitmap(changed)), b"".join(self.newest[position] for position in changed)
+
+    def read(self, message: wire.Open) -> dict[int, bytes]:
+        """
+        The nonces of E as an OPEN says them, by position.  Raises RemoteProtocolError for another form.
+
+        They are not taken: see `check` and `take`.
+        """
+        view = self._view
+        expected, changed = view.from_wire(message.expected), view.from_wire(message.changed)
+        size = wire.NONCE_SIZE
+        if changed & ~expected or len(message.nonces) != size * changed.bit_count():
+            raise RemoteProtocolError(
+                "bad_nonces", "expected a nonce for each member of E that is said to have changed"
+            )
+        nonces = {position: view.members[position].nonce for position in positions_of(expected)}
+        for index, position in enumerate(positions_of(changed)):
+            nonces[position] = message.nonces[size * index : size * (index + 1)]
+        return nonces
+
+
+class Incarnation(NonceTable):
+    """
+    One process of the gateway at `position`, in one epoch: its own nonce, and what it knows of the others'.
+
+    It lives as long as the process, longer than a machine that is made again from what is durable: that this process
+    has used its masks for an attempt, or has taken a nonce for a round, is not forgotten with a failed write.
+    """
+
+    def __init__(self, view: RingView, position: int, nonce: bytes) -> None:
+        super().__init__(view)
+        self.nonce = nonce
+        self.last = -1, -1  # the last (round, attempt) that masks were used for
+        self._position = position
+        self._in_round = 0  # whose nonces the attempts of that round had
+        self.newest[position] = nonce  # whoever had the place before us is gone: an OPEN with its nonce is refused
+
+    def check_open(self, message: wire.Open) -> None:
+        """
+        Raise RemoteProtocolError for an OPEN whose nonces we do not contribute with; nothing changes.
+
+        That is: ours is not our own, one was replaced before, a position has had too many, or one differs from that
+        of an earlier attempt of the same round.
+        """
+        nonces = self.read(message)
+        if nonces.get(self._position) != self.nonce:
+            raise RemoteProtocolError("not_our_nonce", "the attempt is opened with another process of this gateway")
+        for position, nonce in nonces.items():
+            self.check(position, nonce)
+            is_in_round = message.round == self.last[0] and self._in_round >> position & 1
+            if is_in_round and nonce != self.newest[position]:
+                raise RemoteProtocolError(
+                    "nonce_changed", f"member {position} has another nonce than before in the round"
+                )
+
+    def use(self, message: wire.Open) -> dict[int, bytes]:
+        """Take the nonces of an OPEN that was checked, to share in its attempt; by position."""
+        nonces = self.read(message)
+        for position, nonce in nonces.items():
+            self.take(position, nonce)
+        expected = self._view.from_wire(message.expected)
+        self._in_round = expected | (self._in_round if message.round == self.last[0] else 0)
+        self.last = message.round, message.attempt
+        return nonces
