@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo lab test coverage lint format docs reference site release release-trial test-python313 bench bench-fleet peers simulate exhaustive fuzz mutate lock
+.PHONY: help demo lab test coverage lint format docs reference site release release-trial test-python313 bench bench-compare bench-fleet peers simulate exhaustive fuzz mutate lock
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
 
@@ -80,6 +80,10 @@ bench: $(VENV)/.test $(BENCH_PEERS:%=.venv-peers-%/.ready) ## every figure besid
 
 bench-fleet: $(VENV)/.test ## up to 10,000 gateways in rings of 64, every one with its own CURVE connections (GATEWAYS="256 10000")
 	$(BIN)/python -m loadtest.bench.fleet $(if $(GATEWAYS),--gateways $(GATEWAYS))
+
+OLD ?= a4c5f14
+bench-compare: $(VENV)/.test ## this tree against an earlier commit, in pairs: ratios with intervals (OLD=commit, PAIRS=9, GATEWAYS=1000)
+	$(BIN)/python -m loadtest.bench.compare $(OLD) $(if $(PAIRS),--pairs $(PAIRS)) $(if $(GATEWAYS),--gateways $(GATEWAYS))
 
 exhaustive: $(VENV)/.test ## all that a lying head can show to small rings, and 10^7 samples for rings up to 16
 	$(BIN)/python -m loadtest.exhaustive

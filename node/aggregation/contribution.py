@@ -27,9 +27,9 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import trio
@@ -80,6 +80,9 @@ class AccountStore(Protocol):
     async def delete(self, gateway: str) -> None: ...  # noqa: D102
     async def contribute(  # noqa: D102
         self, gateway: str, record: ContributionRecord, also: Sequence[Statement] = (),
+    ) -> None: ...  # fmt: skip
+    async def progress(  # noqa: D102
+        self, gateway: str, epoch: int, round_: int, *, attempt: int, progress: int, also: Sequence[Statement] = (),
     ) -> None: ...  # fmt: skip
     async def settle(  # noqa: D102
         self, gateway: str, record: ContributionRecord, *, included: bool, committed: Sequence[CommittedValue],
@@ -144,13 +147,8 @@ class Contributions:
         """
         if self._opened is not None or (interval_s is not None and not self._is_permitted(interval_s)):
             return
-        await self._durably(self._accounts.begin(self._gateway, values))
+        await self._accounts.begin(self._gateway, values)
         self._opened = tuple(EnergyAccount(each, each) for each in values)
-
-    async def _durably(self, write: Coroutine[Any, Any, None]) -> None:
-        """Through a cancellation, which may come with an epoch's end: what is on the disk is what we remember."""
-        with trio.CancelScope(shield=True):
-            await write
 
     @property
     def last_registers(self) -> Registers | None:
@@ -279,19 +277,21 @@ class Contributions:
             contribution = self._allowed(view.epoch, record.round)
             resume = Resume(record.round, record.attempt, record.progress, settled=False)
             position, cursor = contribution.registers.position, self._cursor
-            also = []
-            if (view.epoch, record.round) == self._last_key:
-                cursor = None
-            if cursor is not None:
-                also.append(cursor.move(position))
+            is_known = (view.epoch, record.round) == self._last_key
+            also = [] if cursor is None or is_known else [cursor.move(position)]
             attendance = self.attendance
             counted = None if attendance is None else attendance.after(contribution.registers.interval_s, record)
             if attendance is not None and counted is not None:
                 also.append(attendance.put(counted))
-            kept = _record(view.epoch, resume, contribution)
-            await self._durably(self._accounts.contribute(self._gateway, kept, also))
-            if cursor is not None:
-                cursor.moved(position)
+            if is_known:
+                await self._accounts.progress(
+                    self._gateway, view.epoch, record.round, attempt=record.attempt, progress=int(record.progress),
+                    also=also,
+                )  # fmt: skip
+            else:
+                await self._accounts.contribute(self._gateway, _record(view.epoch, resume, contribution), also)
+                if cursor is not None:
+                    cursor.moved(position)
             if attendance is not None and counted is not None:
                 attendance.moved(counted)
             self._built[view.epoch, record.round] = contribution
@@ -336,11 +336,9 @@ class Contributions:
             contribution = self._built[epoch, round_]
             past = self._last[1]
             resume = Resume(past.round, past.attempt, past.progress, settled=True)
-            await self._durably(
-                self._accounts.settle(
-                    self._gateway, _record(epoch, resume, contribution), included=included,
-                    committed=self._committed(contribution), keep_committed_s=self._keep_committed_s,
-                )
+            await self._accounts.settle(
+                self._gateway, _record(epoch, resume, contribution), included=included,
+                committed=self._committed(contribution), keep_committed_s=self._keep_committed_s,
             )  # fmt: skip
             if included:
                 self._opened = contribution.energies

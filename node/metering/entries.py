@@ -63,10 +63,12 @@ def encode_entry(readings: Sequence[LoggedReading]) -> bytes:
     first = readings[0]
     rows = [
         (
-            each.obis.to_bytes(), each.value, each.scaler, each.unit, each.status, each.measured_ms,
-            each.registration_s, each.deviation_ms, each.on_time, _CODES[each.quality],
+            bytes(obis), value, scaler, unit, status, measured_ms, registration_s, deviation_ms, on_time,
+            _CODES[quality],
         )
-        for each in readings
+        for (
+            _, obis, value, scaler, unit, status, measured_ms, _, registration_s, deviation_ms, on_time, quality
+        ) in readings
     ]  # fmt: skip
     return bytes(msgpack.packb((first.meter, first.received_ms, rows)))
 

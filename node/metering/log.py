@@ -150,8 +150,8 @@ class MeteringLog:
         self._appends: list[_Append] = []
         self._dispatching = False
         self._appended: trio.Event | None = None
-        # Of each register: the newest registration time with a durable value, and that value's deviation in ms.
-        self._best: dict[tuple[str, Obis], tuple[int, int]] = {}
+        # By meter and register: the newest registration time with a durable value, and that value's deviation in ms.
+        self._best: dict[str, dict[Obis, tuple[int, int]]] = {}
 
     # --- writing ------------------------------------------------------------------------------------------------------
 
@@ -162,15 +162,13 @@ class MeteringLog:
         Cancelled while it waits: whoever reads the log next finds all of them or none.
         """
         statements, appends = [], []
-        nearest_now: dict[tuple[str, Obis], tuple[int, int]] = {}
-        for meter in dict.fromkeys(each.meter for each in readings):
-            mine = tuple(each for each in readings if each.meter == meter)
-            nearer_of_meter = self._nearer(mine)
-            nearest_now |= nearer_of_meter
+        nearer: dict[str, dict[Obis, tuple[int, int]]] = {}
+        for meter, mine in _by_meter(readings):
+            nearer[meter] = self._nearer(meter, mine)
             appends.append(_Append(Entry(self._next_position(), mine)))
             statements.append(
                 self.repository.append(
-                    self.gateway, self._last, meter, encode_entry(mine), registered=bool(nearer_of_meter)
+                    self.gateway, self._last, meter, encode_entry(mine), registered=bool(nearer[meter])
                 )
             )
         self._appends.extend(appends)
@@ -178,9 +176,11 @@ class MeteringLog:
         try:
             await self.repository.store.write(statements)
             state = _State.DURABLE
-            for key, nearer in nearest_now.items():
-                if nearer[0] >= self._best.get(key, nearer)[0]:
-                    self._best[key] = nearer
+            for meter, found in nearer.items():
+                best = self._best.setdefault(meter, {})
+                for obis, value in found.items():
+                    if value[0] >= best.get(obis, value)[0]:
+                        best[obis] = value
         finally:
             for each in appends:
                 each.state = state
@@ -193,21 +193,25 @@ class MeteringLog:
         self._last = max(self._last + 1, int(self._clock() * 1_000_000))
         return self._last
 
-    def _nearer(self, readings: Sequence[LoggedReading]) -> dict[tuple[str, Obis], tuple[int, int]]:
+    def _nearer(self, meter: str, readings: Sequence[LoggedReading]) -> dict[Obis, tuple[int, int]]:
         """
         The registers whose value is nearer to its registration time than the durable one, with time and deviation.
 
         By register: a meter may spread its registers over telegrams.  A value only counts as known once it is durable:
         else one that could not be written would keep the next from standing for its registration time.
         """
-        found: dict[tuple[str, Obis], tuple[int, int]] = {}
+        known, found = self._best.get(meter, {}), dict[Obis, tuple[int, int]]()
+        nearer = (0, 0)  # mostly the same for all registers of a telegram, which then keep one object
         for each in readings:
-            if each.registration_s is None or each.deviation_ms is None or each.value is None:
+            registration_s, deviation_ms, obis = each.registration_s, each.deviation_ms, each.obis
+            if registration_s is None or deviation_ms is None or each.value is None:
                 continue
-            key = each.meter, each.obis
-            best = found.get(key) or self._best.get(key)
-            if best is None or each.registration_s != best[0] or abs(each.deviation_ms) < best[1]:
-                found[key] = each.registration_s, abs(each.deviation_ms)
+            deviation_ms = abs(deviation_ms)
+            best = found.get(obis) or known.get(obis)
+            if best is None or registration_s != best[0] or deviation_ms < best[1]:
+                if nearer != (registration_s, deviation_ms):
+                    nearer = registration_s, deviation_ms
+                found[obis] = nearer
         return found
 
     async def dispatch(self) -> None:
@@ -282,3 +286,11 @@ class MeteringLog:
             found += recent
         times = [each.registration_s or 0 for each in found]
         return found[bisect_left(times, from_s) : bisect_left(times, to_s)]
+
+
+def _by_meter(readings: Sequence[LoggedReading]) -> list[tuple[str, tuple[LoggedReading, ...]]]:
+    """A telegram's readings by meter; nearly always there is one."""
+    by_meter: dict[str, list[LoggedReading]] = {}
+    for each in readings:
+        by_meter.setdefault(each.meter, []).append(each)
+    return [(meter, tuple(mine)) for meter, mine in by_meter.items()]

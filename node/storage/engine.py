@@ -15,6 +15,8 @@ Why it is as it is:
   failed.
 - The writer finishes what is queued before it lets itself be cancelled, and a write that finds no writer fails: nobody
   waits for ever, and nobody takes an unwritten contribution for a written one.
+- A write that is queued cannot be cancelled, so whoever remembers what is on the disk never has to guess.  It waits for
+  one or two flushes at most; without that each of a thousand gateways would pay for a cancel scope of its own.
 - secure_delete: a contribution is a household's reading; what is deleted is overwritten.  The write-ahead log keeps
   older pages, and so is emptied at each epoch's end, at the start and at the stop: by the writer, when nobody waits.
 """
@@ -27,9 +29,9 @@ import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import ExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import trio
 
@@ -44,32 +46,35 @@ _REFUSALS = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError
 _BUSY_MS = 5_000
 
 
-@dataclass(frozen=True, slots=True)
-class Statement:
+class Statement(NamedTuple):
     """One SQL statement with its parameters; they are never shown."""
 
     sql: str
-    parameters: tuple[Any, ...] = field(repr=False)
+    parameters: tuple[Any, ...]
+
+    def __repr__(self) -> str:
+        return f"Statement(sql={self.sql!r})"
 
 
-@dataclass(slots=True, eq=False)
 class _Write:
-    statements: tuple[Statement, ...]
-    error: Exception | None = None
+    """Statements that are written together, and the task that waits for them."""
+
+    __slots__ = ("error", "statements", "task")
+
+    def __init__(self, statements: Sequence[Statement], task: trio.lowlevel.Task) -> None:
+        self.statements = statements
+        self.task = task
+        self.error: Exception | None = None
 
 
-@dataclass(slots=True, eq=False)
-class _Batch:
-    """What shares a transaction; `done` once it is known what became of each write."""
+def _finish(writes: Sequence[_Write]) -> None:
+    """It is known what became of these."""
+    for each in writes:
+        trio.lowlevel.reschedule(each.task)
 
-    writes: list[_Write] = field(default_factory=list)
-    done: trio.Event = field(default_factory=trio.Event)
 
-    def fail(self, error: Exception) -> None:
-        """Nobody will write these."""
-        for each in self.writes:
-            each.error = error
-        self.done.set()
+def _not_now(_raise_cancel: object) -> trio.lowlevel.Abort:
+    return trio.lowlevel.Abort.FAILED
 
 
 @dataclass(slots=True)
@@ -100,7 +105,7 @@ class Store:
         self.cipher = cipher
         self.counters = StoreCounters()
         self._room = trio.Semaphore(queue_writes)
-        self._next = _Batch()
+        self._next: list[_Write] = []
         self._wanted = trio.Event()
         self._stopped = False
         self._is_truncation_due = False
@@ -156,7 +161,7 @@ class Store:
     @property
     def queued(self) -> int:
         """Writes that wait for the next transaction."""
-        return len(self._next.writes)
+        return len(self._next)
 
     def read(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
         """Rows of a query, committed ones; used at start-up.  Raises StoreError."""
@@ -169,7 +174,7 @@ class Store:
         """
         Return when the statements are durable, all or none.  Raises StoreError: then none is.
 
-        Cancelled while it waits: all or none, unknown which.
+        It can be cancelled only while it waits for room; then none is either.
         """
         try:
             self._room.acquire_nowait()  # at once where it can be: a checkpoint comes with the wait below
@@ -178,10 +183,10 @@ class Store:
         try:
             if self._stopped:
                 raise StoreError(f"{self._path}: the store's writer has stopped; nothing was contributed")
-            mine, batch = _Write(tuple(statements)), self._next
-            batch.writes.append(mine)
+            mine = _Write(statements, trio.lowlevel.current_task())
+            self._next.append(mine)
             self._wanted.set()
-            await batch.done.wait()
+            await trio.lowlevel.wait_task_rescheduled(_not_now)
         finally:
             self._room.release()
         if mine.error is not None:
@@ -207,25 +212,27 @@ class Store:
 
     async def run(self) -> None:
         """The writer: one transaction after the other, each with whatever was asked for meanwhile."""
-        batch = _Batch()
+        batch: list[_Write] = []
         try:
             while True:
-                if not self._next.writes:
+                if not self._next:
                     if self._is_truncation_due:
                         await self._in_thread(self._truncate_log)
                     else:
                         await self._wanted.wait()
                         self._wanted = trio.Event()
                     continue
-                batch, self._next = self._next, _Batch()
-                await self._in_thread(self._commit, batch.writes)
-                batch.done.set()
+                batch, self._next = self._next, []
+                await self._in_thread(self._commit, batch)
+                _finish(batch)
+                batch = []
                 self._is_truncation_due |= self._is_reader_reported  # a reader kept the log from being emptied
         finally:
             self._stopped = True
-            for each in (batch, self._next):
-                if not each.done.is_set():
-                    each.fail(sqlite3.OperationalError("the store's writer has stopped"))
+            unwritten, self._next = [*batch, *self._next], []
+            for each in unwritten:
+                each.error = sqlite3.OperationalError("the store's writer has stopped")
+            _finish(unwritten)
             await self._in_thread(self._truncate_log)
 
     async def _in_thread(self, work: Callable[..., None], *arguments: Any) -> None:

@@ -95,7 +95,7 @@ class AccountRepository:
 
     async def contribute(self, gateway: str, record: ContributionRecord, also: Sequence[Statement] = ()) -> None:
         """
-        Keep a contribution; of one that is known, attempt and progress alone.  Durable on return.
+        Keep a contribution that is none of the known ones.  Durable on return.
 
         `also` is part of the transaction: the cursor of whoever brought the registers.
         """
@@ -106,8 +106,7 @@ class AccountRepository:
         await self._store.write(
             [
                 Statement(
-                    "INSERT INTO contribution VALUES (?, ?, ?, ?, ?, ?, ?, 0, ?) ON CONFLICT DO UPDATE SET"
-                    " attempt=excluded.attempt, progress=excluded.progress",
+                    "INSERT INTO contribution VALUES (?, ?, ?, ?, ?, ?, ?, 0, ?)",
                     (
                         gateway, record.epoch, record.round, record.attempt, record.interval_s, record.progress,
                         int(record.settled), self._cipher.seal("contribution", row, content),
@@ -116,6 +115,13 @@ class AccountRepository:
                 *also,
             ]
         )  # fmt: skip
+
+    async def progress(
+        self, gateway: str, epoch: int, round_: int, *, attempt: int, progress: int, also: Sequence[Statement] = ()
+    ) -> None:
+        """A known contribution has come further, or is attempted anew; `also` as above.  Durable on return."""
+        sql = "UPDATE contribution SET attempt=?, progress=? WHERE gateway=? AND epoch=? AND round=?"
+        await self._store.write([Statement(sql, (attempt, progress, gateway, epoch, round_)), *also])
 
     async def settle(
         self, gateway: str, record: ContributionRecord, *, included: bool, committed: Sequence[CommittedValue] = (),
@@ -150,8 +156,7 @@ def _unpack(data: bytes) -> tuple[int, ...]:
 
 
 def _pack_energies(accounts: Sequence[EnergyAccount]) -> bytes:
-    rows = [(each.contributed, each.register, each.interval_s, each.absent, each.part) for each in accounts]
-    return bytes(msgpack.packb(rows))
+    return bytes(msgpack.packb(accounts))
 
 
 def _unpack_energies(data: bytes) -> tuple[EnergyAccount, ...]:

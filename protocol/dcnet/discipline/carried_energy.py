@@ -26,15 +26,14 @@ the same, and what is beyond the limit is carried like what was missed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 PARTS_MIN = 16
 UNLIMITED = 2**63 - 1
 """Of a slot that nobody commits to; what a household can move in three intervals is far below."""
 
 
-@dataclass(frozen=True, slots=True)
-class EnergyAccount:
+class EnergyAccount(NamedTuple):
     """
     One register's account, in units of its slot.
 
@@ -67,6 +66,8 @@ def contribute(
     """
     missed = 0 if account.interval_s < 0 else max(0, (interval_s - account.interval_s) // length_s - 1)
     moved = max(0, register - account.register)
+    if not missed and account.contributed == account.register and moved <= limit:  # nearly always
+        return moved, EnergyAccount(register, register, interval_s)
     own = moved // (missed + 1)
     carry = register - account.contributed - own
     absent, part = account.absent, account.part
