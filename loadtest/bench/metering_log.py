@@ -19,13 +19,13 @@ from pathlib import Path
 import trio
 
 from loadtest.bench.measure import Row, Spread, Target
-from node.metering.entries import DAY_S, LoggedReading
+from node.metering.entries import LoggedReading
 from node.metering.log import MeteringLog
 from node.metering.retention import LogKeeper, Retention
 from node.storage.cipher import StorageCipher
 from node.storage.engine import Store
 from node.storage.repositories.metering_log import MeteringLogRepository
-from protocol.metering.interval import QUARTER_HOUR_S
+from protocol.metering.interval import DAY_S, QUARTER_HOUR_S
 from protocol.metering.obis import Obis
 from protocol.metering.reading import Quality
 

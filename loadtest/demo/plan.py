@@ -21,6 +21,7 @@ from typing import Any
 from loadtest.config import MetersConfig
 from protocol.dcnet.setup.calendar import CalendarPolicy
 from protocol.errors import StromkreisError
+from protocol.metering.interval import HOUR_S, QUARTER_HOUR_S, first_index_from
 
 _AREAS = ("Nord", "Süd", "Ost", "West")
 _AREA_SIZE = 250  # gateways; the rates of the corrupt and the silent hold for an area, so a huge one needs huge rings
@@ -182,13 +183,14 @@ def node_section(
     rounds: int,
 ) -> dict[str, Any]:
     """`[node]` of one process; `meter_urls` by gateway id, `tokens` by area; an epoch has `rounds` quarter hours."""
+    hours = first_index_from(rounds * QUARTER_HOUR_S, 0, HOUR_S)
     return {
         "policy": {
             "time_lapse": True,
             "limit_returns": False,
             "honest_floor": 2,
             "epoch_rounds_min": min(rounds, CalendarPolicy().rounds_min),
-            "epoch_hours_max": max(math.ceil(rounds / 4), CalendarPolicy().duration_s_max // 3600),
+            "epoch_hours_max": max(hours, CalendarPolicy().duration_s_max // HOUR_S),
         },
         "data_dir": str(work / name),
         "coordinator": coordinator,

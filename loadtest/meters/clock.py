@@ -8,10 +8,9 @@ from dataclasses import dataclass
 
 from loadtest.config import MetersConfig
 from loadtest.profiles import QUARTER_HOURS
-from protocol.metering.interval import index_at
+from protocol.metering.interval import QUARTER_HOUR_S, index_at, latest_start, next_start
 
 _YEARS = 4
-_QUARTER_HOUR_S = 900.0
 _PUSH_INTERVAL_S_MAX = 1.0  # what most meters' optical ports do; faster where a quarter hour is only seconds long
 _PUSH_DELAY_S = 0.003  # after a quarter hour's begin: surely in it by every clock of one machine
 
@@ -24,8 +23,8 @@ def clock_of(config: MetersConfig, now_s: float) -> SimulatedClock:
     whoever starts again within them, and that is nearly always, shows registers that have gone on; no register
     outgrows its telegrams, and no certificate of a meter, which are as old as the origin, has ended.
     """
-    span_s = _YEARS * QUARTER_HOURS * min(config.period_s, _QUARTER_HOUR_S)
-    origin_unix_s = config.origin_unix_s if config.origin_unix_s is not None else now_s // span_s * span_s
+    span_s = _YEARS * QUARTER_HOURS * min(config.period_s, QUARTER_HOUR_S)
+    origin_unix_s = config.origin_unix_s if config.origin_unix_s is not None else latest_start(now_s, 0.0, span_s)
     return SimulatedClock(origin_unix_s, config.period_s)
 
 
@@ -47,5 +46,5 @@ class SimulatedClock:
     def until_push_s(self, unix_s: float) -> float:
         """Seconds to the next telegram of a meter that speaks unasked; one a second, and four a quarter hour."""
         interval_s = self.period_s / max(4, math.ceil(self.period_s / _PUSH_INTERVAL_S_MAX))
-        left_s = interval_s - (unix_s - self.origin_unix_s - _PUSH_DELAY_S) % interval_s
+        left_s = next_start(unix_s, self.origin_unix_s + _PUSH_DELAY_S, interval_s) - unix_s
         return left_s if left_s > _PUSH_DELAY_S / 2 else left_s + interval_s  # woken a little early, it has just spoken

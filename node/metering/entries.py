@@ -16,10 +16,10 @@ from typing import Final, NamedTuple
 
 import msgpack
 
+from protocol.metering.interval import DAY_S, second_of_day, start_of
 from protocol.metering.obis import Obis
 from protocol.metering.reading import Quality
 
-DAY_S: Final = 86_400
 _QUALITIES: Final = tuple(Quality)
 _CODES: Final = {quality: code for code, quality in enumerate(_QUALITIES)}
 _RUN: Final = struct.Struct("<bhBQBH")  # scaler, unit or -1, has a status, status, quality and on time, values
@@ -90,11 +90,6 @@ def decode_entry(position: int, data: bytes, only: Obis | None = None) -> Entry:
     )  # fmt: skip
 
 
-def day_of(registration_s: int) -> int:
-    """The UTC day that a registration time lies in, counted from 1970."""
-    return registration_s // DAY_S
-
-
 def nearest(readings: Iterable[LoggedReading]) -> list[LoggedReading]:
     """One value for each registration time of one register: the one that was measured nearest to it; in order."""
     best: dict[int, LoggedReading] = {}
@@ -117,10 +112,11 @@ def encode_block(readings: Sequence[LoggedReading]) -> bytes:
     for (scaler, unit, status, quality, on_time), alike in groupby(readings, _alike):
         run = [
             _VALUE.pack(
-                (each.registration_s or 0) % DAY_S, each.value, each.deviation_ms, each.measured_ms, each.received_ms
+                second_of_day(each.registration_s or 0), each.value, each.deviation_ms, each.measured_ms,
+                each.received_ms,
             )
             for each in alike
-        ]
+        ]  # fmt: skip
         flags = _CODES[quality] << 1 | on_time
         head = _RUN.pack(scaler, -1 if unit is None else unit, status is not None, status or 0, flags, len(run))
         parts += [head, *run]
@@ -129,7 +125,7 @@ def encode_block(readings: Sequence[LoggedReading]) -> bytes:
 
 def decode_block(meter: str, obis: Obis, day: int, data: bytes) -> list[LoggedReading]:
     """Inverse of `encode_block`."""
-    offset, day_s, found, make = 0, day * DAY_S, list[LoggedReading](), LoggedReading._make
+    offset, day_s, found, make = 0, start_of(day, 0, DAY_S), list[LoggedReading](), LoggedReading._make
     while offset < len(data):
         scaler, code, has_status, word, flags, count = _RUN.unpack_from(data, offset)
         begin, offset = offset + _RUN.size, offset + _RUN.size + count * _VALUE.size

@@ -24,15 +24,16 @@ import trio
 from node.metering.entries import (
     Entry,
     LoggedReading,
-    day_of,
     decode_block,
     decode_entry,
     encode_entry,
     nearest,
 )
 from node.storage.engine import Statement
+from node.storage.errors import StoreError
 from node.storage.repositories.metering_log import MeteringLogRepository
 from protocol.errors import LocalProtocolError
+from protocol.metering.interval import day_of
 from protocol.metering.obis import Obis
 
 log = logging.getLogger(__name__)
@@ -107,25 +108,35 @@ class Subscription:
         """
         Have `take` called with every entry after the cursor, now and as they come, one after the other.
 
-        For a subscriber without a task of its own: `take` runs in the task that brings the telegram, so it is short,
-        and it deals with its own errors.
+        For a subscriber without a task of its own: `take` runs in the task that brings the telegram, so it is short.
+        What it raises a StoreError for is handed to it again with the next telegram.
+
+        Raises StoreError where the log cannot be read, or where `take` raised it.
         """
         self._take = take
-        await self._log.dispatch()
+        if (error := (await self._log.dispatch()).get(self.name)) is not None:
+            raise error
 
     async def catch_up(self) -> None:
         """Hand out what was appended before `attach`; for the log.  Raises StoreError: the next call goes on."""
         while self._is_behind and self._take is not None:
             entries = self.pending()
             for each in entries:
-                await self._take(each)
+                await self._hand(each, self._take)
             self._is_behind = bool(entries)
 
     async def hand(self, entry: Entry) -> None:
-        """Hand out an entry unless that was done; for the log."""
-        if self._take is not None and entry.position > self._seen:
-            self._seen = entry.position
-            await self._take(entry)
+        """Hand out an entry unless that was done; for the log.  Raises StoreError: it is handed out again."""
+        if self._take is not None and not self._is_behind and entry.position > self._seen:
+            await self._hand(entry, self._take)
+
+    async def _hand(self, entry: Entry, take: Take) -> None:
+        self._seen = max(self._seen, entry.position)
+        try:
+            await take(entry)
+        except StoreError:
+            self._seen, self._is_behind = entry.position - 1, True
+            raise
 
 
 class MeteringLog:
@@ -145,7 +156,8 @@ class MeteringLog:
         self.gateway = gateway
         self._clock = clock
         cursors = repository.cursors(gateway).values()
-        self._last = max([repository.last_position(gateway, int(clock() * 1_000_000)), *cursors])
+        now_us = int(clock() * 1_000_000)
+        self._last = max([now_us, repository.last_position(gateway, now_us), *cursors])  # no entry is behind it
         self._subscriptions: list[Subscription] = []
         self._appends: list[_Append] = []
         self._dispatching = False
@@ -159,6 +171,7 @@ class MeteringLog:
         """
         Return when the readings of one telegram are durable and were handed out.  Raises StoreError: then none is.
 
+        A subscriber that fails is its own affair: what is durable was logged, whoever could do nothing with it.
         Cancelled while it waits: whoever reads the log next finds all of them or none.
         """
         statements, appends = [], []
@@ -187,7 +200,8 @@ class MeteringLog:
         if self._appended is not None:
             self._appended.set()
             self._appended = None
-        await self.dispatch()
+        for name, error in (await self.dispatch()).items():
+            log.error("gateway %s: the log's subscriber %r gets a telegram again: %s", self.gateway, name, error)
 
     def _next_position(self) -> int:
         self._last = max(self._last + 1, int(self._clock() * 1_000_000))
@@ -214,21 +228,33 @@ class MeteringLog:
                 found[obis] = nearer
         return found
 
-    async def dispatch(self) -> None:
-        """Hand out what is durable, in order; by whoever comes first, the others' entries with it."""
+    async def dispatch(self) -> dict[str, StoreError]:
+        """
+        Hand out what is durable, in order; by whoever comes first, the others' entries with it.
+
+        Returns the subscribers that failed, and why; they get the same entries again.
+        """
+        failed: dict[str, StoreError] = {}
         if self._dispatching:
-            return
+            return failed
         self._dispatching = True
         try:
             for each in self._subscriptions:
-                await each.catch_up()
+                try:
+                    await each.catch_up()
+                except StoreError as error:
+                    failed[each.name] = error
             while self._appends and self._appends[0].state is not _State.BEING_WRITTEN:
                 append = self._appends.pop(0)
                 for each in self._subscriptions:
                     if append.state is _State.DURABLE:
-                        await each.hand(append.entry)
+                        try:
+                            await each.hand(append.entry)
+                        except StoreError as error:
+                            failed[each.name] = error
         finally:
             self._dispatching = False
+        return failed
 
     # --- reading ------------------------------------------------------------------------------------------------------
 

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 QUARTER_HOUR_S = 900
+HOUR_S = 3_600
+DAY_S = 86_400
 _US = 1_000_000
 _CEIL_SLACK = 1e-6  # of an interval: a moment computed in floating point may lie just after the start that is meant
 
@@ -46,6 +48,21 @@ def index_starting_at(start: int, origin: int, length: int, count: int) -> int |
     """The index of the interval that begins exactly at `start`, None where none of `count` intervals does."""
     index, rest = divmod(start - origin, length)
     return index if not rest and 0 <= index < count else None
+
+
+def latest_start(moment: float, origin: float, length: float) -> float:
+    """The last start of an interval that is not later than `moment`."""
+    return start_of(index_at(moment, origin, length), origin, length)
+
+
+def day_of(moment_s: int) -> int:
+    """The UTC day that a moment (Unix, s) lies in, counted from 1970."""
+    return index_at(moment_s, 0, DAY_S)
+
+
+def second_of_day(moment_s: int) -> int:
+    """Seconds since the UTC day of a moment began."""
+    return moment_s - latest_start(moment_s, 0, DAY_S)
 
 
 @dataclass(frozen=True, slots=True)

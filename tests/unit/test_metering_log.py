@@ -12,10 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node.metering.entries import (
-    DAY_S,
     Entry,
     LoggedReading,
-    day_of,
     decode_block,
     decode_entry,
     encode_block,
@@ -29,7 +27,7 @@ from node.storage.engine import Statement, Store
 from node.storage.errors import StoreError
 from node.storage.repositories.metering_log import MeteringLogRepository
 from protocol.errors import LocalProtocolError
-from protocol.metering.interval import RegistrationGrid
+from protocol.metering.interval import DAY_S, RegistrationGrid, day_of
 from protocol.metering.obis import Obis
 from protocol.metering.reading import Quality
 
@@ -194,6 +192,44 @@ async def test_a_write_that_fails_is_handed_to_nobody_and_the_next_one_is(tmp_pa
         assert [each.value for each in log.registered(METER, IMPORT, NOON_S, NOON_S + 900)] == [2]
 
 
+async def test_a_subscriber_that_fails_gets_the_same_again_and_costs_no_other(
+    tmp_path: Path, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with repository(tmp_path) as mine:
+        log = MeteringLog(mine, GATEWAY, clock)
+        failing, steady = await log.subscribe("failing"), await log.subscribe("steady")
+        disk_is_full = True
+        taken: list[Entry] = []
+        other: list[Entry] = []
+
+        async def take(entry: Entry) -> None:
+            if disk_is_full:
+                raise StoreError("the disk is full")
+            taken.append(entry)
+
+        await failing.attach(take)
+        await steady.attach(collect(other))
+        for value in range(3):
+            await log.append([logged(NOON_S, value)])  # durable, and so not the telegram's failure
+        assert len(log.read(0, 10)) == len(other) == 3
+        assert "'failing' gets a telegram again: the disk is full" in caplog.text
+        disk_is_full = False
+        await log.append([logged(NOON_S, 3)])
+        assert taken == other == log.read(0, 10)
+
+
+async def test_attaching_says_what_the_subscriber_could_not_do(tmp_path: Path, clock: Clock) -> None:
+    async def take(entry: Entry) -> None:
+        raise StoreError(f"no room for {entry.position}")
+
+    async with repository(tmp_path) as mine:
+        log = MeteringLog(mine, GATEWAY, clock)
+        subscription = await log.subscribe("s", from_beginning=True)
+        await log.append([logged(NOON_S, 1)])
+        with pytest.raises(StoreError, match="no room"):
+            await subscription.attach(take)
+
+
 async def test_a_value_that_could_not_be_written_takes_nobodys_registration_time(tmp_path: Path, clock: Clock) -> None:
     """The telegram nearest to the quarter hour met a full disk: the next one stands for it, and is kept."""
     async with repository(tmp_path) as mine:
@@ -310,15 +346,97 @@ async def test_telegrams_go_after_their_time_and_registered_values_stay(tmp_path
         assert left == [1, 11, 21, 31]
 
 
+async def keep_hourly(keeper: LogKeeper, clock: Clock, days: float) -> None:
+    for _ in range(int(24 * days)):
+        clock.now_s += 3600
+        await keeper.keep()
+
+
+def days_kept(mine: MeteringLogRepository, gateway: str = GATEWAY, meter: str = METER) -> list[int]:
+    """The days of a meter's blocks, counted from the first of the test."""
+    rows = mine.store.read("SELECT DISTINCT day FROM metering_block WHERE gateway=? AND meter=?", gateway, meter)
+    return sorted(day - day_of(NOON_S) for (day,) in rows)
+
+
 async def test_values_go_after_their_retention(tmp_path: Path, clock: Clock) -> None:
     async with repository(tmp_path) as mine:
         log = MeteringLog(mine, GATEWAY, clock)
-        keeper = LogKeeper(mine, [GATEWAY], Retention(values_s=10 * DAY_S), clock)
+        keeper = LogKeeper(mine, [GATEWAY], Retention(values_s=2 * DAY_S), clock)
         await fill(log, clock, range(96))
-        for _ in range(24):
-            clock.now_s += 43_200
+        await keep_hourly(keeper, clock, 1.5)
+        assert days_kept(mine) == [0, 1]
+        await keep_hourly(keeper, clock, 3)
+        assert days_kept(mine) == []
+
+
+async def test_a_meter_may_have_a_retention_of_its_own(tmp_path: Path, clock: Clock) -> None:
+    other = "2STK0000000002"
+    own = {(GATEWAY, other): Retention(telegrams_s=7200, values_s=9 * DAY_S)}
+    async with repository(tmp_path) as mine:
+        log = MeteringLog(mine, GATEWAY, clock)
+        keeper = LogKeeper(mine, [GATEWAY], Retention(values_s=2 * DAY_S), clock, own)
+        for meter in (METER, other):
+            await log.append([logged(NOON_S, 1, meter=meter), logged(None, 2, meter=meter)])
+            await log.append([logged(None, 3, meter=meter)])
+        clock.now_s += 6000
+        await keeper.keep()
+        left = [(each.readings[0].meter, len(each.readings)) for each in log.read(0, 10)]
+        assert left == [(METER, 2), (other, 2), (other, 1)]
+        await keep_hourly(keeper, clock, 5)
+        assert (days_kept(mine), days_kept(mine, meter=other)) == ([], [0])
+
+
+async def test_a_clock_far_ahead_deletes_no_values(tmp_path: Path, clock: Clock) -> None:
+    async with repository(tmp_path) as mine:
+        log = MeteringLog(mine, GATEWAY, clock)
+        await fill(log, clock, range(96))
+        keeper = LogKeeper(mine, [GATEWAY], Retention(values_s=10 * DAY_S), clock)
+        await keep_hourly(keeper, clock, 2)
+        assert days_kept(mine) == [0, 1]
+    right_s, clock.now_s = clock.now_s, clock.now_s + 1000 * DAY_S
+    async with repository(tmp_path) as mine:
+        keeper = LogKeeper(mine, [GATEWAY], Retention(values_s=10 * DAY_S), clock)
+        for _ in range(8):  # two hours until it is noticed
             await keeper.keep()
-        assert mine.store.read("SELECT day FROM metering_block") == []
+        clock.now_s = right_s
+        await keep_hourly(keeper, clock, 1)
+        assert days_kept(mine) == [0, 1]
+
+
+async def test_a_log_that_is_ahead_of_the_clock_is_packed(tmp_path: Path, clock: Clock) -> None:
+    clock.now_s += 30 * DAY_S
+    async with repository(tmp_path) as mine:
+        log = MeteringLog(mine, GATEWAY, clock)
+        await log.append([logged(None, 7)])  # while the clock was wrong
+    clock.now_s -= 30 * DAY_S
+    async with repository(tmp_path) as mine:
+        log, other = (MeteringLog(mine, gateway, clock) for gateway in (GATEWAY, "ESTK0000000002"))
+        await log.append([logged(NOON_S, 1)])
+        await other.append([logged(NOON_S, 2)])
+        assert log.read(0, 10)[-1].position > clock.now_s * 1_000_000 > other.read(0, 10)[-1].position - DAY_S
+        keeper = LogKeeper(mine, [GATEWAY, other.gateway], Retention(), clock)
+        await keeper.keep()
+        assert days_kept(mine) == [0]
+        assert mine.store.read("SELECT gateway FROM metering_entry") == [(other.gateway,)]
+        await log.append([logged(NOON_S + 900, 3)])
+        await keep_hourly(keeper, clock, 2)
+        assert days_kept(mine, other.gateway) == [0]
+        assert mine.store.read("SELECT count(*) FROM metering_entry") == [(0,)]
+        assert [each.value for each in log.registered(METER, IMPORT, NOON_S, NOON_S + 1800)] == [1, 3]
+
+
+async def test_values_of_a_gateway_that_left_go_after_their_retention(tmp_path: Path, clock: Clock) -> None:
+    async with repository(tmp_path) as mine:
+        left = MeteringLog(mine, "ESTK0000000002", clock)
+        await fill(left, clock, range(8))
+        both = LogKeeper(mine, [GATEWAY, left.gateway], Retention(values_s=3 * DAY_S), clock)
+        await keep_hourly(both, clock, 2)
+        assert days_kept(mine, left.gateway) == [0]
+        keeper = LogKeeper(mine, [GATEWAY], Retention(values_s=3 * DAY_S), clock)
+        await keep_hourly(keeper, clock, 1)
+        assert days_kept(mine, left.gateway) == [0]
+        await keep_hourly(keeper, clock, 3)
+        assert days_kept(mine, left.gateway) == []
 
 
 async def test_packing_that_fails_is_done_again_and_nothing_is_lost(tmp_path: Path, clock: Clock) -> None:

@@ -11,7 +11,8 @@ pages one after the other.  Ordered by gateway first each of them would write a 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Collection, Iterator
 from typing import Final
 
 from node.storage.engine import Statement, Store
@@ -30,6 +31,29 @@ _ENTRIES: Final = """
     ON entry.bucket = bucket.n AND entry.gateway = ?3
     WHERE position > ?4 AND position <= ?5 AND (?6 IS NULL OR meter = ?6) AND registered >= ?7
     ORDER BY position LIMIT ?8"""
+
+_LAST: Final = """
+    WITH RECURSIVE bucket(n) AS (
+      SELECT min(bucket) FROM metering_entry WHERE bucket >= ?1
+      UNION ALL SELECT (SELECT min(bucket) FROM metering_entry WHERE bucket > n) FROM bucket WHERE n IS NOT NULL)
+    SELECT coalesce(max(position), 0) FROM bucket CROSS JOIN metering_entry AS entry
+    ON entry.bucket = bucket.n AND entry.gateway = ?2"""
+_GATEWAYS: Final = """
+    WITH RECURSIVE known(name) AS (
+      SELECT min(gateway) FROM metering_block
+      UNION ALL SELECT (SELECT min(gateway) FROM metering_block WHERE gateway > name) FROM known WHERE name IS NOT NULL)
+    SELECT name FROM known WHERE name IS NOT NULL"""
+_DROP_THESE: Final = """
+    DELETE FROM metering_entry WHERE bucket < ? AND registered = 0 AND (gateway, meter)
+    IN (SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?))"""
+_DROP_OTHERS: Final = """
+    DELETE FROM metering_entry WHERE bucket < ? AND registered = 0 AND (gateway, meter)
+    NOT IN (SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?))"""
+_NO_GATEWAY: Final = ""  # whose cursor is the log's own
+_RETENTION: Final = "retention"
+
+Meters = Collection[tuple[str, str]]
+"""Gateways with their meters."""
 
 
 def _bucket(position: int) -> int:
@@ -81,20 +105,27 @@ class MeteringLogRepository:
             return None
 
     def last_position(self, gateway: str, now_us: int) -> int:
-        """A position that no entry of the gateway is behind: 0, but where entries are of now or of later than now."""
-        ((newest,),) = self.store.read("SELECT coalesce(max(bucket), 0) FROM metering_entry")
-        if newest > _bucket(now_us):  # the clock was set back
-            return start_of(newest + 1, 0, _BUCKET_US)
-        ((last,),) = self.store.read(
-            "SELECT coalesce(max(position), 0) FROM metering_entry WHERE bucket=? AND gateway=?", newest, gateway
-        )
+        """
+        A position that no entry of the gateway is behind: 0, but where it has entries of now or of later than now.
+
+        Of later than now are those that were made while the clock was ahead.
+        """
+        ((last,),) = self.store.read(_LAST, _bucket(now_us), gateway)
         return int(last)
 
-    def drop_entries(self, before: int, *, registered: bool) -> Statement:
-        """Delete what is older than a position, by whole quarter hours; `registered` ones only if so told."""
-        return Statement(
-            "DELETE FROM metering_entry WHERE bucket < ? AND registered <= ?", (_bucket(before), int(registered))
-        )
+    def drop_telegrams(self, before: int, *, of: Meters | None = None, but: Meters = ()) -> Statement:
+        """
+        Delete what is older than a position, by whole quarter hours, and holds no value of a registration time.
+
+        `of` these meters, or of all `but` those.
+        """
+        if of is None:
+            return Statement(_DROP_OTHERS, (_bucket(before), json.dumps(list(but))))
+        return Statement(_DROP_THESE, (_bucket(before), json.dumps(list(of))))
+
+    def drop_entries(self, before: int) -> Statement:
+        """Delete whatever is older than a position, by whole quarter hours: of gateways that nobody packs any more."""
+        return Statement("DELETE FROM metering_entry WHERE bucket < ?", (_bucket(before),))
 
     def drop_packed(self, before: int, packer: str) -> Statement:
         """
@@ -106,6 +137,14 @@ class MeteringLogRepository:
             "DELETE FROM metering_entry WHERE bucket < ? AND gateway IN"
             " (SELECT gateway FROM metering_cursor WHERE subscriber = ? AND position >= ?)",
             (_bucket(before), packer, before),
+        )
+
+    def drop_ahead(self, gateway: str, now_us: int) -> Statement:
+        """Delete a gateway's entries with positions after this quarter hour that every subscriber has dealt with."""
+        return Statement(
+            "DELETE FROM metering_entry WHERE bucket > ? AND gateway = ? AND position <="
+            " (SELECT min(position) FROM metering_cursor WHERE gateway = ?)",
+            (_bucket(now_us), gateway, gateway),
         )
 
     # --- blocks: one register on one day ------------------------------------------------------------------------------
@@ -143,6 +182,10 @@ class MeteringLogRepository:
         rows = self.store.read("SELECT DISTINCT meter, obis FROM metering_block WHERE gateway=?", gateway)
         return [(meter, Obis.parse(obis)) for meter, obis in rows]
 
+    def gateways(self) -> list[str]:
+        """Who has blocks, in the configuration or not any more."""
+        return [name for (name,) in self.store.read(_GATEWAYS)]
+
     # --- cursors ------------------------------------------------------------------------------------------------------
 
     def cursors(self, gateway: str) -> dict[str, int]:
@@ -156,6 +199,18 @@ class MeteringLogRepository:
             " ON CONFLICT DO UPDATE SET position=max(position, excluded.position)",
             (gateway, subscriber, position),
         )
+
+    def retention_position(self) -> int | None:
+        """The position at which old values were deleted last; that of the newest entry before the first time."""
+        known = self.cursors(_NO_GATEWAY).get(_RETENTION)
+        if known is not None:
+            return known
+        ((bucket,),) = self.store.read("SELECT max(bucket) FROM metering_entry")
+        return None if bucket is None else start_of(int(bucket) + 1, 0, _BUCKET_US)
+
+    def move_retention(self, position: int) -> Statement:
+        """Old values are deleted as of this position."""
+        return self.move_cursor(_NO_GATEWAY, _RETENTION, position)
 
     # --- the registration grid ----------------------------------------------------------------------------------------
 
