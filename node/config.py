@@ -58,6 +58,7 @@ class GatewayConfig(_Section):
     to ask, under the 14 characters ID, meters that listen; rtl://rtl_433 or rtl://rtl_wmbus in place of radio:// starts
     a program that reads an RTL-SDR stick.
     fuse_a=63 the fuse of its connection in ampere (three phases), which bounds what a reading can be.
+    keep_days=30 and keep_telegrams_s=7200 how long the metering log keeps what this meter measured.
     pages=default,B1 M-Bus meters whose pages a command selects. wake_up=1 rouses IEC 62056-21 meters that sleep on a
     battery. A serial line without baud= and frame= has those that its protocol starts with. The contribution is the
     sum over its meters."""

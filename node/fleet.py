@@ -58,6 +58,7 @@ from protocol.dcnet.setup.calendar import CalendarPolicy
 from protocol.dcnet.setup.epoch import Policy
 from protocol.errors import LocalProtocolError, StromkreisError
 from protocol.link import LinkContext
+from protocol.metering.interval import DAY_S
 
 log = logging.getLogger(__name__)
 _ENROLMENTS_AT_ONCE = 8  # keys are made and answers awaited side by side; more only queue at the coordinator
@@ -104,7 +105,7 @@ def calendar_policy(config: PolicyConfig) -> CalendarPolicy:
 def billing_rules(config: BillingConfig) -> BillingRules:
     """The rules in the units of the store: seconds."""
     return BillingRules(
-        span_min_s=config.span_days_min * 86_400, supplier=config.supplier, keep_s=config.keep_days * 86_400
+        span_min_s=config.span_days_min * DAY_S, supplier=config.supplier, keep_s=config.keep_days * DAY_S
     )
 
 
@@ -119,7 +120,21 @@ def renewal_policy(config: MeterReadingConfig) -> RenewalPolicy:
 
 def retention(config: MeteringLogConfig) -> Retention:
     """How long the metering log keeps what, in seconds."""
-    return Retention(config.keep_telegrams_s, config.keep_days * 86_400)
+    return Retention(config.keep_telegrams_s, config.keep_days * DAY_S)
+
+
+def retention_of_meters(
+    config: MeteringLogConfig, gateways: Sequence[GatewayConfig], profiles: Sequence[Sequence[MeterProfile]]
+) -> dict[tuple[str, str], Retention]:
+    """The same of each meter whose profile says something else, by gateway and meter."""
+    return {
+        (gateway.id, meter.device): Retention(
+            meter.keep_telegrams_s or config.keep_telegrams_s, (meter.keep_days or config.keep_days) * DAY_S
+        )
+        for gateway, mine in zip(gateways, profiles, strict=True)
+        for meter in mine
+        if meter.keep_days is not None or meter.keep_telegrams_s is not None
+    }
 
 
 async def run(
@@ -196,7 +211,11 @@ async def run(
                     seats=RingSeatRepository(store),
                 )  # fmt: skip
                 keeper = LogKeeper(
-                    metering, [gateway.id for gateway in gateways], retention(config.metering), shared.clock
+                    metering,
+                    [gateway.id for gateway in gateways],
+                    retention(config.metering),
+                    shared.clock,
+                    retention_of_meters(config.metering, gateways, profiles),
                 )
                 nursery.start_soon(keeper.run)
                 metrics.time_lapse(is_on=config.policy.time_lapse)

@@ -22,7 +22,7 @@ from node.lmn.counters import CounterStore
 from node.lmn.events import LmnEvent, log_event
 from node.lmn.pairing import PairingStore
 from node.lmn.profiles import MeterProfile
-from node.lmn.runtime import Backoff, run_meters
+from node.lmn.runtime import Backoff, NotLoggedError, run_meters
 from node.lmn.session import LmnStores
 from node.logs.gateway_log import GatewayLog
 from node.metering.delivery import MeterDelivery
@@ -37,7 +37,7 @@ from protocol import wire
 from protocol.dcnet.crypto.commitments import Pedersen
 from protocol.dcnet.setup.ranges import FUSE_A
 from protocol.logs.events import Event
-from protocol.metering.interval import RegistrationGrid
+from protocol.metering.interval import QUARTER_HOURS, RegistrationGrid
 from protocol.metering.reading import Reading
 
 log = logging.getLogger(__name__)
@@ -97,7 +97,10 @@ class Gateway:
 
     async def run(self) -> None:
         """Serve until cancelled.  Raises StoreError where its log cannot be read."""
-        if (grid := self._shared.metering.grid(self.identity)) is not None:
+        grid = self._shared.metering.grid(self.identity)
+        if grid is None and not self._shared.calendar.time_lapse:
+            grid = QUARTER_HOURS  # in a time lapse an epoch's call must say first how long they are
+        if grid is not None:
             self._begin(grid)  # the coordinator need not be there for meters to be read
         self._log.note(Event.STARTED, version=self._shared.version)
         try:
@@ -136,6 +139,7 @@ class Gateway:
             await self._delivery.deliver(readings, arrival)
         except StoreError as error:
             self._store_failed(error)
+            raise NotLoggedError(str(error)) from error
 
     def _store_failed(self, error: StoreError) -> None:
         self._shared.metrics.store_error()

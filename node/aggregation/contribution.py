@@ -177,7 +177,7 @@ class Contributions:
         """
         await self._take_lock()
         try:
-            await self._durably(self._accounts.delete(self._gateway))
+            await self._accounts.delete(self._gateway)
             self._opened, self._last, self._built, self._last_interval_s = None, None, {}, -1
         finally:
             self._lock.release()

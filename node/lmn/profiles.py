@@ -40,6 +40,8 @@ _IN_QUERY = (
     "map",
     "pages",
     "fuse_a",
+    "keep_days",
+    "keep_telegrams_s",
 )
 SILENT_INTERVALS = 3  # telegrams that may be lost before a pushing bus counts as silent
 
@@ -75,6 +77,8 @@ class MeterProfile(BaseModel):
     ones by name, own ones by file (docs/reference/lmn.md); for wireless meters tables of makers' formats.  `map` says
     the same of a Modbus meter's registers: `sunspec` for one that describes itself, a shipped table by name, an own one
     by file.
+    `keep_days` and `keep_telegrams_s`: how long the metering log keeps its values of registration times and all others,
+    where that is not as long as the node's configuration says.
     `fuse_a`: the fuse of the connection that it is behind, in ampere: readings over what that carries are held back.
     `pages` of an M-Bus meter that has several: what selects each of those to be read (`default`, B1, 50A0), in order.
     """
@@ -99,6 +103,8 @@ class MeterProfile(BaseModel):
     layouts: Annotated[tuple[str, ...], BeforeValidator(_names)] = ()
     pages: Annotated[tuple[str, ...], BeforeValidator(_names)] = ()
     fuse_a: int = Field(default=FUSE_A, ge=FUSE_A_MIN, le=FUSE_A_MAX)
+    keep_days: int | None = Field(default=None, ge=1, le=3_660)
+    keep_telegrams_s: int | None = Field(default=None, ge=900, le=172_800)
 
     @field_validator("link")
     @classmethod

@@ -42,12 +42,18 @@ from node.lmn.registry import DRIVERS
 from node.lmn.session import Batch, Clock, Driver, LmnStores, PollSession, PushSession
 from node.lmn.timestamps import MonotonicWatch, localized
 from node.metering.interval import Arrival, next_border_s
-from protocol.errors import InvariantError, LocalProtocolError, RemoteProtocolError
+from protocol.errors import InvariantError, LocalProtocolError, RemoteProtocolError, StromkreisError
 from protocol.metering.interval import RegistrationGrid, next_start
 from protocol.metering.obis import is_cumulative
 from protocol.metering.reading import Reading, is_billable
 
 Deliver = Callable[[list[Reading], Arrival], Awaitable[None]]
+
+
+class NotLoggedError(StromkreisError):
+    """What `deliver` raises for readings that it could not make durable: the meter is asked, or sends, again."""
+
+
 OpenLink = Callable[[str], Awaitable[trio.abc.Stream]]
 _SLEEP_S_MAX = 60.0  # bounds the harm of a clock that is set
 _IDLE_MAX_S = 60.0  # a link unused for longer is opened anew: one that died unnoticed costs a time-out when it counts
@@ -112,8 +118,11 @@ async def run_meters(
     Read the meters of one gateway until cancelled.
 
     `deliver` gets the readings of one telegram or readout at a time, never an empty list, with what is known of when
-    they were measured, and may wait: the bus then waits too.  `clock` gives seconds of the Unix epoch and must run at
-    the speed of trio's clock, but may be set; reception times and the schedule are in it.  `rng` jitters the waits.
+    they were measured, and may wait: the bus then waits too.  Where it raises NotLoggedError the meter is asked again,
+    a bus that pushes is opened anew, and a driver that acknowledges what is pushed has not done so.
+
+    `clock` gives seconds of the Unix epoch and must run at the speed of trio's clock, but may be set; reception times
+    and the schedule are in it.  `rng` jitters the waits.
     `stores` keeps what must outlive the process.
     Raises LocalProtocolError for profiles that contradict each other or cannot be served, before any link is opened.
     """
@@ -271,7 +280,11 @@ class _Run:
         is_late = self.schedule.next_reading_time(asked_s) <= self.clock()
         if is_late or not batch:
             self._fault(bus, Fault("late" if is_late else "no_reading"), profile.device)
-        return await self._hand_on(bus, batch, asked_s) and not is_late
+        try:
+            return await self._hand_on(bus, batch, asked_s) and not is_late
+        except NotLoggedError:
+            self._fault(bus, Fault("not_logged"), profile.device)
+            return False
 
     async def listen(self, bus: _Bus) -> None:
         """Take what the bus pushes, open it again when it ends or falls silent."""
@@ -286,7 +299,11 @@ class _Run:
                 bus.arrivals = ArrivalStream(stream, self.clock, self.schedule.next_border)
                 async with bus.arrivals, aclosing(bus.push.listen(bus.arrivals, self.clock)) as batches:
                     while not isinstance(batch := await caught(anext(batches), silence_s), Fault):
-                        await self._hand_on(bus, batch)
+                        try:
+                            await self._hand_on(bus, batch)
+                        except NotLoggedError:
+                            batch = Fault("not_logged")
+                            break
                 bus.arrivals = None
                 self._fault(bus, batch, "")
             await trio.sleep(self.backoff.delay_s(bus.fault_count, self.rng))

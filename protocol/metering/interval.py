@@ -50,7 +50,7 @@ def index_starting_at(start: int, origin: int, length: int, count: int) -> int |
     return index if not rest and 0 <= index < count else None
 
 
-def latest_start(moment: float, origin: float, length: float) -> float:
+def latest_start(moment: Number, origin: Number, length: Number) -> Number:
     """The last start of an interval that is not later than `moment`."""
     return start_of(index_at(moment, origin, length), origin, length)
 

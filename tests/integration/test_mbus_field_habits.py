@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import aclosing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -201,6 +202,21 @@ async def test_a_meter_that_pushes_is_acknowledged_and_read(vector: str) -> None
     assert heard == [ACK, ACK]
     shown = [(str(each.obis), str(each.value), each.received_at) for batch in batches for each in batch]
     assert shown == [(obis, value, CLOCK) for _, obis, value, *_ in row["readings"]]
+
+
+async def test_a_push_is_acknowledged_only_when_the_next_is_asked_for(autojump_clock: MockClock) -> None:
+    ours, theirs = memory_stream_pair()
+    await theirs.send_all(bytes.fromhex(VECTORS["push-amis"]["hex"]))
+    profile = MeterProfile(device="FSAM0170000051", protocol="mbus", link="serial:///dev/x", push=True)
+    assert MBUS.push is not None
+    batches = MBUS.push([profile], LmnStores()).listen(ours, CLOCK.timestamp)
+    async with aclosing(batches), trio.open_nursery() as nursery:
+        assert numbers(await anext(batches))
+        with trio.move_on_after(1):
+            pytest.fail(f"acknowledged before it was durable: {await theirs.receive_some()!r}")
+        nursery.start_soon(anext, batches, None)
+        assert await theirs.receive_some() == ACK
+        nursery.cancel_scope.cancel()
 
 
 async def test_what_is_damaged_or_for_others_is_not_acknowledged() -> None:

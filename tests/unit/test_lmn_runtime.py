@@ -5,6 +5,7 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 from random import Random
 from zoneinfo import ZoneInfo
 
@@ -20,7 +21,7 @@ from node.lmn.events import LmnEvent, log_event
 from node.lmn.links import parse_link
 from node.lmn.profiles import MeterProfile
 from node.lmn.registry import DRIVERS
-from node.lmn.runtime import Backoff, Periodic, run_meters
+from node.lmn.runtime import Backoff, NotLoggedError, Periodic, run_meters
 from node.lmn.session import Batch, Clock, Driver, LmnStores
 from node.metering.interval import Arrival
 from protocol.errors import InvariantError, LocalProtocolError, RemoteProtocolError
@@ -317,6 +318,54 @@ async def test_our_own_contradictions_and_faults_of_deliver_are_let_through(auto
         b.deliver = full  # type: ignore[method-assign]
         with pytest.RaisesGroup(OSError):
             await b.run(profile("00000001"))
+
+
+async def test_what_could_not_be_logged_is_asked_for_again(autojump_clock: MockClock) -> None:
+    async with bench() as it:
+        it.meters["tcp://a:1"] = iec_meter("1EMH0000000001").serve
+        taken, refusals = it.deliver, iter([True, True])
+
+        async def deliver(readings: list[Reading], arrival: Arrival) -> None:
+            if next(refusals, False):
+                raise NotLoggedError("the disk is full")
+            await taken(readings, arrival)
+
+        it.deliver = deliver  # type: ignore[method-assign]
+        it.nursery.start_soon(it.run, profile("1EMH0000000001"))
+        await trio.sleep(1000)
+        ((at_s, _),) = it.delivered
+        assert 900 < at_s < 960
+        assert it.kinds() == ["not_logged"]
+
+
+async def test_a_push_that_could_not_be_logged_is_not_acknowledged(autojump_clock: MockClock) -> None:
+    acknowledged: list[float] = []
+
+    async def listen(
+        stream: trio.abc.Stream, profiles: Sequence[MeterProfile], clock: Clock
+    ) -> AsyncGenerator[Batch, None]:
+        for _ in range(2):
+            yield [Reading("1EMH0000000001", IMPORT, 1, 0, WATT_HOUR, received_at=simulated_now())]
+            acknowledged.append(trio.current_time())
+        await trio.sleep_forever()
+
+    async with bench() as it:
+        it.meters["tcp://a:1"] = lambda _stream: trio.sleep_forever()
+        taken, refusals = it.deliver, iter([True])
+
+        async def deliver(readings: list[Reading], arrival: Arrival) -> None:
+            if next(refusals, False):
+                raise NotLoggedError("the disk is full")
+            await taken(readings, arrival)
+
+        it.deliver = deliver  # type: ignore[method-assign]
+        drivers = {"x": listening("x", listen)}
+        it.nursery.start_soon(partial(it.run, profile("1EMH0000000001", protocol="x", push=True), drivers=drivers))
+        await trio.sleep(5)
+        assert len(it.opened) == 2
+        assert len(it.delivered) == len(acknowledged) == 2
+        assert min(acknowledged) >= it.opened[1][0]
+        assert it.kinds() == ["not_logged"]
 
 
 async def test_pushed_telegrams_come_as_they_are_with_the_meter_behind(autojump_clock: MockClock) -> None:

@@ -3,9 +3,10 @@
 import pytest
 from pydantic import SecretStr
 
-from node.config import GatewayConfig
-from node.fleet import meter_profiles
+from node.config import GatewayConfig, MeteringLogConfig
+from node.fleet import meter_profiles, retention_of_meters
 from node.lmn.profiles import ANY_METER
+from node.metering.retention import Retention
 from protocol.errors import StromkreisError
 
 KEY = "00112233445566778899aabbccddeeff"
@@ -44,6 +45,15 @@ def test_a_serial_line_has_the_settings_that_its_protocol_starts_with() -> None:
     }  # fmt: skip
     (profile,) = meter_profiles(gateway("mbus+serial:///dev/ttyUSB0?baud=300&address=5"))
     assert (profile.link, profile.address) == ("serial:///dev/ttyUSB0?baud=300&frame=8E1", "5")
+
+
+def test_a_meter_may_have_a_retention_of_its_own() -> None:
+    urls = ("sml+tcp://a:1?keep_days=30", "sml+tcp://b:1?keep_telegrams_s=7200", "sml+tcp://c:1")
+    configured = gateway(*urls)
+    assert retention_of_meters(MeteringLogConfig(), [configured], [meter_profiles(configured)]) == {
+        ("ESTK0000000001", "ESTK0000000001/0"): Retention(telegrams_s=3600, values_s=30 * 86_400),
+        ("ESTK0000000001", "ESTK0000000001/1"): Retention(telegrams_s=7200, values_s=400 * 86_400),
+    }
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,8 @@
 A meter that is the primary of its bus and sends by itself: the customer interface of Siemens AMIS TD-3510 and 3511.
 
 It resets the listener (SND_NKE), then sends its registers (SND_UD, `telegram.is_push`) and repeats both until each is
-acknowledged, so the gateway answers as a secondary station would, in the time that EN 13757-2 gives one.  Only a frame
+acknowledged, so the gateway answers as a secondary station would, in the time that EN 13757-2 gives one (330 bit times
+and 50 ms).  It does so once the registers are durable: what could not be logged is sent again.  Only a frame
 with a right check sum to the listener's own address is acknowledged: on a bus with other stations that is theirs to do.
 """
 
@@ -29,6 +30,7 @@ async def listen(
     """
     One list for each telegram, or for each fault of the line; ends with the stream.
 
+    A telegram is acknowledged when the next list is asked for; whoever could not keep it closes the generator instead.
     With an `opener` only what comes under its keys is taken.  `received_at` is the time of a telegram's first octet.
     """
     reader, arrival = FrameReader(), ReceptionTime(now)
@@ -43,8 +45,8 @@ async def listen(
             if isinstance(event, Ack) or event.address != address:
                 continue
             if isinstance(event, LongFrame) and is_push(event):
-                await stream.send_all(encode_frame(Ack()))
                 yield _readings(event, received_at, opener)
+                await stream.send_all(encode_frame(Ack()))
             elif isinstance(event, ShortFrame) and event.control == SND_NKE:
                 await stream.send_all(encode_frame(Ack()))
 
