@@ -63,6 +63,13 @@ class CoordinatorMetrics:
             "stromkreis_certificate_expiry_timestamp_seconds", "When a certificate of the coordinator ends.",
             ["certificate"], registry=registry,
         )  # fmt: skip
+        self._ranges = Counter(
+            "stromkreis_range_checks",
+            "Range proofs that members were drawn for, by what came of them.",
+            ["outcome"],
+            registry=registry,
+        )
+        self._owed = Gauge("stromkreis_range_proofs_owed", "Range proofs that are owed.", registry=registry)
         self._queue = Gauge("stromkreis_queue_length", "Ended rounds that wait for the disk.", registry=registry)
         # Series exist from the start: a rate over a counter that appears at its first event misses that event.
         for outcome in ("opened", "void"):
@@ -71,6 +78,8 @@ class CoordinatorMetrics:
             self._enrolments.labels(outcome)
         for outcome in ("asked", "verified", "refused", "declined"):
             self._bills.labels(outcome)
+        for outcome in ("drawn", "proved", "overdue", "refused", "wrong"):
+            self._ranges.labels(outcome)
         for misbehaviour in MISBEHAVIOURS:
             self._reports.labels(misbehaviour)
         for reason in ("store_error", "head_replaced", "total_unverified"):
@@ -103,6 +112,14 @@ class CoordinatorMetrics:
     def bills(self, outcome: str, count: int = 1) -> None:
         """Bills were `asked` for, `verified`, `refused` (a wrong amount) or `declined` (by their gateway)."""
         self._bills.labels(outcome).inc(count)
+
+    def range_check(self, outcome: str) -> None:
+        """A member was `drawn`, has `proved`, or owes: `overdue`, `refused` or a `wrong` proof."""
+        self._ranges.labels(outcome).inc()
+
+    def watch_ranges(self, owed: Callable[[], int]) -> None:
+        """Count the proofs that are owed whenever somebody asks."""
+        self._owed.set_function(owed)
 
     def certificate(self, name: str, not_after: datetime) -> None:
         """One of `root`, `sub_ca`, `web`, `administrator`, `participant` ends then."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -40,6 +41,7 @@ from coordinator.rings.areas import Area, Areas
 from coordinator.rings.epoch_writer import EpochWriter
 from coordinator.rings.epochs import AreaEpoch, Phase
 from coordinator.rings.last_contribution import LastContributions
+from coordinator.rings.range_checks import RangeChecks, draw
 from coordinator.rings.rounds import Rounds
 from coordinator.rings.scheduler import Scheduler
 from coordinator.status import Status, StatusFeed
@@ -87,7 +89,14 @@ class Coordinator:
         self._reports = MisbehaviourReports(store.misbehaviour, metrics, clock, self._on_event)
         self._contributions = LastContributions(store.epochs, store.rounds, self.areas, self._on_event)
         self._epoch_writer = EpochWriter(store.epochs, schema, self._on_event)
-        self._rounds = Rounds(store.rounds, lambda: self.admission.enrolled, metrics, self._on_event)
+        self._ranges = RangeChecks(
+            store.range_checks, Pedersen(suite.group), self.areas, metrics, self.areas.present_gateways,
+            self._on_event, clock,
+        )  # fmt: skip
+        self._rounds = Rounds(
+            store.rounds, lambda: self.admission.enrolled, metrics, self._on_event,
+            partial(draw, below=secrets.randbelow), self._ranges.drawn,
+        )  # fmt: skip
         self._scheduler = Scheduler(self.areas, self._epoch_writer, self._rounds, metrics, self._on_event, clock)
         self._listener: Listener | None = None
         self._logged_revoked: set[str] = set()
@@ -98,16 +107,20 @@ class Coordinator:
             enrolled=lambda: sum(self.admission.enrolled.values()), connected=lambda: self.areas.present_count,
             queue_length=lambda: self._rounds.writer.queued,
         )  # fmt: skip
-        for state in store.epochs.states():
-            self._resume(suite, store, state)
+        for number, state in store.epochs.states():
+            self._resume(suite, store, number, state)
 
     def _status(self, revision: int) -> Status:
         enrolled = sum(self.admission.enrolled.values())
         return Status(revision, self.areas.statuses(), enrolled, self.areas.present_count)
 
-    def _resume(self, suite: StandardSuite, store: Store, state: bytes) -> None:
-        number = AreaEpoch.number_of(state)
-        epoch = AreaEpoch.from_state(suite, state, store.rounds.of_epoch(number), self._clock())
+    def _resume(self, suite: StandardSuite, store: Store, number: int, state: bytes) -> None:
+        try:
+            epoch = AreaEpoch.from_state(suite, state, store.rounds.of_epoch(number), self._clock())
+        except RemoteProtocolError as error:  # its gateways speak another version of the protocol, too
+            log.warning("epoch %d does not go on, another release has kept it (%s)", number, error)
+            self._epoch_writer.drop(number)
+            return
         area = self.areas.areas.get(epoch.call.area)
         if area is None or epoch.over:
             self._epoch_writer.drop(number)
@@ -123,7 +136,7 @@ class Coordinator:
             nursery.start_soon(self._receive, listener)
             for part in (
                 self._scheduler, self._rounds.writer, self._epoch_writer, self.admission, self._contributions,
-                self._reports, self.bills,
+                self._reports, self.bills, self._ranges,
             ):  # fmt: skip
                 nursery.start_soon(part.run)
 
@@ -195,6 +208,8 @@ class Coordinator:
                 self._on_hello(identity, name, area, message)
             case wire.LastContributionRequest():
                 self._contributions.ask(identity, name, message)
+            case wire.RangeProof():
+                self._ranges.receive(identity, message)
             case wire.Bill() | wire.BillDeclined():
                 self.bills.receive(identity, message)
             case _:

@@ -9,6 +9,7 @@ gateway is one nursery.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
@@ -18,6 +19,7 @@ import trio
 from node.aggregation.bill_requests import BillRequests
 from node.aggregation.bills import Bills, BillStore
 from node.aggregation.epochs import Epochs, EpochServices
+from node.aggregation.range_proofs import RangeProofs
 from node.lmn.counters import CounterStore
 from node.lmn.events import LmnEvent, log_event
 from node.lmn.pairing import PairingStore
@@ -76,14 +78,18 @@ class Gateway:
         self._session = CoordinatorSession(
             shared.link, endpoint, coordinator_key, module.curve, self.identity, shared.metrics
         )
+        fuse_a = max((profile.fuse_a for profile in profiles), default=FUSE_A)
         self._epochs = Epochs(
-            shared, module, self._metering, [profile.device for profile in profiles],
-            fuse_a=max((profile.fuse_a for profile in profiles), default=FUSE_A),
-            post=self._session.post, ask=self._ask, use_grid=self._use_grid,
+            shared, module, self._metering, [profile.device for profile in profiles], fuse_a=fuse_a,
+            post=self._session.post, ask=self._ask, account_moved=self._account_moved, use_grid=self._use_grid,
         )  # fmt: skip
         bills = Bills(
             shared.bills, self.identity, Pedersen(shared.suite.group), shared.trust, shared.billing,
             may_answer=lambda: self._epochs.is_reviewed,
+        )  # fmt: skip
+        self._range_proofs = RangeProofs(
+            shared.bills, self.identity, Pedersen(shared.suite.group), lambda: self._epochs.schema, fuse_a,
+            shared.metrics, self._session.post, os.urandom,
         )  # fmt: skip
         self._bill_requests = BillRequests(bills, self.identity, shared.metrics, self._session.post, self._log.note)
         self._nursery: trio.Nursery | None = None
@@ -115,6 +121,7 @@ class Gateway:
             if self._subscribe is not None:
                 self._subscribe(self._metering, self._nursery)
             self._nursery.start_soon(self._session.run, self)
+            self._nursery.start_soon(self._range_proofs.run)
             await self._has_grid.wait()
             if self._delivery is not None:
                 await self._read_meters(self._delivery)
@@ -187,10 +194,15 @@ class Gateway:
     def _ask(self) -> None:
         self._session.ask(self)
 
+    def _account_moved(self) -> None:
+        self._range_proofs.account_moved()
+
     async def receive(self, message: wire.Message) -> None:
         """A message of the coordinator.  Raises RemoteProtocolError where it is refused."""
         if isinstance(message, wire.BillRequest):
             if self._nursery is not None:
                 self._bill_requests.receive(message, self._nursery)
+        elif isinstance(message, wire.RangeRequest):
+            self._range_proofs.receive(message)
         else:
             await self._epochs.receive(message)

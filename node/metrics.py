@@ -72,7 +72,7 @@ class NodeMetrics:
         )
 
         # Series exist from the start: a rate over a counter that appears at its first event misses that event.
-        for queue in ("outbox", "member_inbox", "head_inbox", "bills"):
+        for queue in ("outbox", "member_inbox", "head_inbox", "bills", "range_proofs"):
             self._dropped.labels(queue)
         for outcome in ("answered", "declined"):
             self._bills.labels(outcome)

@@ -139,6 +139,7 @@ def ask(
     if not answer["bills"]:
         typer.echo(
             "nothing to bill: "
+            + (f"{answer['unranged']} gateways owe range proofs for the period; " if answer["unranged"] else "")
             + (f"the intervals of {answer['nothing_left']} gateways are in bills already" if answer["nothing_left"]
                else "no gateway of the area was in a verified total ([coordinator.epoch] verified = true)")
         )  # fmt: skip
@@ -181,6 +182,19 @@ def list_(
         )  # fmt: skip
     _show(table)
     _summary(found)
+
+
+@app.command()
+def excuse(context: typer.Context, gateway: Annotated[str, typer.Argument(help="Gateway id.")]) -> None:
+    """
+    Wait no more for the range proofs that a gateway owes.
+
+    For one that has lost its store and can never make them: until it is excused it is in no total and no bill.
+
+    Example: stromkreis bill excuse ESTK0000000003
+    """
+    count = _call(context, "DELETE", f"/range-proofs/{gateway}")["proofs"]
+    typer.echo(f"{gateway} is excused from {count} proofs" if count else f"{gateway} owes no proof")
 
 
 def _pages(context: typer.Context, query: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -4,7 +4,9 @@ Bills from the commitments of verified rounds: which intervals a gateway is aske
 The market participant publishes a tariff (protocol.dcnet.billing.tariff), signed with a key that serves nothing else.
 A bill is a row, made before its gateway is asked: `asked`, then once and for good `verified` (the amount is the one for
 these prices over the committed values), `refused` (it is not) or `declined` (a rule of the gateway stands against it,
-see the reason; this one may be asked again).  An interval of a register is in one bill of a gateway, unless that was
+see the reason; this one may be asked again).  A gateway that owes a range proof for an
+interval of the period is not asked, and what it answers is refused: a commitment that nobody has bounded may hold a
+negative value.  An interval of a register is in one bill of a gateway, unless that was
 declined.
 
 Energy is billed at the price of the interval that it was committed in: what was carried, because rounds were void or
@@ -38,11 +40,15 @@ Chosen = npt.NDArray[Any]  # a flag for each of a tariff's intervals
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a request for bills led to: bills asked, their intervals in all, gateways with nothing left to bill."""
+    """
+    What a request for bills led to: bills asked, their intervals in all, gateways with nothing left to bill, gateways
+    that are not asked because they owe a range proof.
+    """
 
     bills: int
     intervals: int
     nothing_left: int
+    unranged: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +63,7 @@ class Billing:
     def __init__(self, store: Store, pedersen: Pedersen) -> None:
         self.bills = store.bills
         self.tariffs = store.tariffs
+        self.range_checks = store.range_checks
         self._epochs = store.epochs
         self._rounds = store.rounds
         self._totals = store.totals
@@ -89,6 +96,9 @@ class Billing:
             tariff = published.tariff
             self._require_over(area, to_s)
             found, scaler = self._contributed(area, from_s, to_s, tariff)
+            unranged = found.keys() & self.range_checks.owing(from_s, to_s)
+            for gateway in unranged:  # a commitment that nobody has bounded may hold a negative value
+                del found[gateway]
             self._leave_out_billed(found, tariff)
             made = [
                 _new_bill(gateway, chosen, area, published, tariff.price_scaler + scaler)
@@ -96,7 +106,7 @@ class Billing:
                 if chosen.any()
             ]
             self.bills.ask(made, now_ms)
-        return Asked(len(made), sum(each.interval_count for each in made), len(found) - len(made))
+        return Asked(len(made), sum(each.interval_count for each in made), len(found) - len(made), len(unranged))
 
     def _require_over(self, area: str, to_s: int) -> None:
         """An interval that has not ended would be left out for good, or billed alone later."""
@@ -181,7 +191,9 @@ class Billing:
         commitments = self._commitments(asked, tariff)
         bill = Bill(int.from_bytes(answer.amount, "little", signed=True), int.from_bytes(answer.blinding, "little"))
         reason = ""
-        if any(index not in commitments for index in indices):
+        if gateway in self.range_checks.owing(asked.first_s, asked.last_s + 1):
+            reason = "the gateway owes a proof of the range of what it committed to in an interval"
+        elif any(index not in commitments for index in indices):
             reason = "the commitments of an interval are not kept any more"
         elif not verify_bill(
             self._pedersen, [tariff.prices[index] for index in indices], [commitments[index] for index in indices],

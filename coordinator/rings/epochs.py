@@ -53,6 +53,7 @@ class EpochRing:
     head_at: wire.HeadAt | None = None
     head_at_sent_s: float = 0.0
     expelled: int = 0
+    left_out: int = 0  # who owes a range proof
     bad_deals: set[tuple[int, int]] = field(default_factory=set)  # who complained of whose deal, by position
 
     def status(self, area: str) -> RingStatus:
@@ -71,11 +72,14 @@ class EpochRing:
             last_latency_ms=None if last is None else round((last.ended_s - last.opened_s) * 1000, 3),
         )  # fmt: skip
 
-    def expelled_notice(self, identity: str) -> list[To]:
-        """What a member must know of those who were revoked."""
-        if not self.expelled:
-            return []
-        return [To(identity, wire.Expelled(self.view.epoch, self.view.ring, self.view.to_wire(self.expelled)))]
+    def absence_notices(self, identity: str) -> list[To]:
+        """What a member must know of those who were revoked, and of those who owe a proof."""
+        view, out = self.view, []
+        if self.expelled:
+            out.append(To(identity, wire.Expelled(view.epoch, view.ring, view.to_wire(self.expelled))))
+        if self.left_out:
+            out.append(To(identity, wire.LeftOut(view.epoch, view.ring, view.to_wire(self.left_out))))
+        return out
 
 
 class AreaEpoch:
@@ -140,7 +144,7 @@ class AreaEpoch:
         if place is None or self.phase is Phase.REFUSED:
             return []
         ring, position = place
-        out = [To(identity, self.call), To(identity, self._layouts[ring.view.ring]), *ring.expelled_notice(identity)]
+        out = [To(identity, self.call), To(identity, self._layouts[ring.view.ring]), *ring.absence_notices(identity)]
         if self.phase is Phase.RUNNING:
             out.append(To(identity, self._deals_for(ring, position)))
             if ring.head_at is not None:
@@ -266,7 +270,7 @@ class AreaEpoch:
             if gone & ~ring.expelled:
                 ring.expelled |= gone
                 out.append(
-                    (ring, [to for each in ring.positions.keys() - identities for to in ring.expelled_notice(each)])
+                    (ring, [to for each in ring.positions.keys() - identities for to in ring.absence_notices(each)])
                 )
         return out
 
@@ -307,14 +311,6 @@ class AreaEpoch:
         )
         return state
 
-    @staticmethod
-    def number_of(state: bytes) -> int:
-        """The number of the epoch that a kept state is about."""
-        call = wire.decode(msgpack.unpackb(state, use_list=False)[0], frozenset({wire.EpochCall}))
-        if not isinstance(call, wire.EpochCall):
-            raise InvariantError("the kept state of an epoch begins with its call")
-        return call.epoch
-
     @classmethod
     def from_state(cls, suite: Suite, state: bytes, ended: Sequence[Ended], now_s: float) -> AreaEpoch:
         """
@@ -351,7 +347,7 @@ class AreaEpoch:
         out: list[To] = []
         if position not in ring.deals:  # it may have dealt just before we were restarted: it deals the same again
             out.append(To(identity, self._layouts[ring.view.ring]))
-        out += ring.expelled_notice(identity)
+        out += ring.absence_notices(identity)
         if ring.head_at is not None:
             out.append(To(identity, ring.head_at))
         elif ring.ledger is not None and ring.view.head_of(ring.ledger.term) == position:

@@ -15,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from coordinator.events import Emit, StoreFailed
 from coordinator.rings.epochs import AreaEpoch, EpochRing
+from coordinator.storage.range_checks import RangeCheck
 from coordinator.storage.rounds import RoundRepository
 from coordinator.threads import RETRY_S, in_thread
 from protocol import wire
@@ -29,6 +30,8 @@ class PendingRoundResult:
     ring: EpochRing
     epoch: AreaEpoch
     then: list[ToMember[wire.Message] | ToRing] = field(default_factory=list)
+    checks: list[RangeCheck] | None = None
+    """Who proves what of it, drawn once: a write that failed may have been done."""
 
     @property
     def ended(self) -> Ended:
@@ -50,7 +53,7 @@ class RoundWriter:
     """
     The queue to the disk; `written` is called with each end as soon as it is durable.
 
-    `enrolled` counts the active gateways of each area, as far as that is known.
+    `enrolled` counts the active gateways of each area, as far as that is known; `draw` says who proves ranges.
     """
 
     def __init__(
@@ -59,11 +62,13 @@ class RoundWriter:
         enrolled: Callable[[], Mapping[str, int]],
         emit: Emit,
         written: Callable[[PendingRoundResult], None],
+        draw: Callable[[PendingRoundResult], list[RangeCheck]],
     ) -> None:
         self._rounds = rounds
         self._enrolled = enrolled
         self._emit = emit
         self._written = written
+        self._draw = draw
         self._queue: list[PendingRoundResult] = []
         self._undurable: set[tuple[int, int, int]] = set()
         self._wanted = trio.Event()
@@ -106,6 +111,10 @@ class RoundWriter:
                 self._written(each)
 
     def _write(self, batch: list[PendingRoundResult], enrolled: Mapping[str, int]) -> None:
+        for each in batch:
+            if each.checks is None:
+                each.checks = self._draw(each)
         commitments = {_key(each.ended): each.record.commitments for each in batch if each.record.commitments}
         signatures = {_key(each.ended): each.signature for each in batch if each.signature is not None}
-        self._rounds.record_many([each.ended for each in batch], commitments, enrolled, signatures)
+        checks = [check for each in batch for check in each.checks or ()]
+        self._rounds.record_many([each.ended for each in batch], commitments, enrolled, signatures, checks)

@@ -13,6 +13,7 @@ from coordinator.events import BAD_DEAL, Emit, MessagesReady, MisbehaviourReport
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.rings.epochs import AreaEpoch, EpochRing
 from coordinator.rings.round_writer import PendingRoundResult, RoundWriter
+from coordinator.storage.range_checks import RangeCheck
 from coordinator.storage.rounds import RoundRepository
 from protocol import wire
 from protocol.dcnet.machines.effects import LedgerEffect, Note, Persist, ReportMisbehaviour, ToMember, ToRing
@@ -32,8 +33,12 @@ class Rounds:
         enrolled: Callable[[], Mapping[str, int]],
         metrics: CoordinatorMetrics,
         emit: Emit,
+        draw: Callable[[PendingRoundResult], list[RangeCheck]],
+        drawn: Callable[[PendingRoundResult], None],
     ) -> None:
-        self.writer = RoundWriter(rounds, enrolled, emit, self._on_written)
+        """`draw` says who proves ranges of an ended round, `drawn` is called when that is durable and announced."""
+        self.writer = RoundWriter(rounds, enrolled, emit, self._on_written, draw)
+        self._drawn = drawn
         self._metrics = metrics
         self._emit = emit
 
@@ -132,6 +137,7 @@ class Rounds:
         self._observe(ending)
         for announce in ending.then:
             self._announce(ending.ring, announce)
+        self._drawn(ending)
 
     def _observe(self, ending: PendingRoundResult) -> None:
         ended, size = ending.ended, ending.ring.view.size

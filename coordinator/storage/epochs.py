@@ -132,10 +132,11 @@ class EpochRepository:
         with self._database.write() as connection:
             connection.execute(epoch_states.delete().where(epoch_states.c.epoch == epoch))
 
-    def states(self) -> list[bytes]:
-        """What was kept of the epochs that were not over, oldest first."""
+    def states(self) -> list[tuple[int, bytes]]:
+        """The numbers of the epochs that were not over and what was kept of them, oldest first."""
+        statement = select(epoch_states.c.epoch, epoch_states.c.state).order_by(epoch_states.c.epoch)
         with self._database.read() as connection:
-            return list(connection.scalars(select(epoch_states.c.state).order_by(epoch_states.c.epoch)))
+            return [(row.epoch, row.state) for row in connection.execute(statement)]
 
 
 @lru_cache(maxsize=64)

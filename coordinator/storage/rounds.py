@@ -17,7 +17,8 @@ from sqlalchemy import Row, RowMapping, func, select, tuple_
 from coordinator.storage.engine import Database
 from coordinator.storage.epochs import EpochRecord, epoch_of
 from coordinator.storage.packing import pack_positions, pack_words, unpack_positions, unpack_words
-from coordinator.storage.tables import epochs, ring_commitments, ring_rounds, rings
+from coordinator.storage.range_checks import RangeCheck, add_range_checks
+from coordinator.storage.tables import epochs, range_checks, ring_commitments, ring_rounds, rings
 from coordinator.storage.totals import add_to_totals
 from protocol.dcnet.machines.effects import Ended
 from protocol.errors import LocalProtocolError
@@ -91,15 +92,16 @@ class RoundRepository:
     def record_many(
         self, batch: Sequence[Ended], commitments: Mapping[tuple[int, int, int], bytes] | None = None,
         enrolled: Mapping[str, int] | None = None, signatures: Mapping[tuple[int, int, int], bytes] | None = None,
+        range_checks: Sequence[RangeCheck] = (),
     ) -> list[bool]:  # fmt: skip
         """
         End many rounds in one durable transaction; for each whether this call ended it.
 
         `commitments` are those of verified rounds, by (epoch, ring, round), joined by roster position and committed
-        slot; they are kept where this call ended the round.  `enrolled` counts the active gateways of each area.
-        `signatures` are those of the rounds' RESULTs, by the same key.  Of
-        two outcomes of one round in the same batch the first counts.  Raises LocalProtocolError for an epoch that was
-        never added.
+        slot, `range_checks` is who must prove ranges; both are kept where this call ended the round.  `enrolled` counts
+        the active gateways of each area.  `signatures` are those of the rounds' RESULTs, by the same key.  Of two
+        outcomes of one round in the same batch the first counts.  Raises LocalProtocolError for an epoch that was never
+        added.
         """
         statement = (
             self._database.insert(ring_rounds)
@@ -135,6 +137,7 @@ class RoundRepository:
             ]  # fmt: skip
             if kept:
                 connection.execute(ring_commitments.insert(), kept)
+            add_range_checks(connection, [each for each in range_checks if each.key[:3] in recorded])
         answers = []
         for ended in batch:
             answers.append(_key(ended) in recorded)
@@ -225,13 +228,18 @@ class RoundRepository:
             return [RoundCommitments(epoch, at_s, unpack_positions(roster), data) for epoch, at_s, roster, data in rows]
 
     def forget_commitments(self, keep_s: int) -> int:
-        """Delete commitments over `keep_s` of metering time before the newest; how many ring rounds' these were."""
+        """
+        Delete commitments over `keep_s` of metering time before the newest, and who owes a range proof for them.
+
+        How many ring rounds' these were.
+        """
         start = ring_commitments.c.interval_start_s
         newest = select(start).order_by(start.desc()).limit(1)
         with self._database.write() as connection:
             newest_s = connection.scalar(newest)
             if newest_s is None:
                 return 0
+            connection.execute(range_checks.delete().where(range_checks.c.interval_start_s < newest_s - keep_s))
             return connection.execute(ring_commitments.delete().where(start < newest_s - keep_s)).rowcount
 
 

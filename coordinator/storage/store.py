@@ -10,6 +10,7 @@ from coordinator.storage.engine import Database, fault_of
 from coordinator.storage.epochs import EpochRepository
 from coordinator.storage.gateways import GatewayRepository
 from coordinator.storage.misbehaviour import MisbehaviourRepository
+from coordinator.storage.range_checks import RangeCheckRepository
 from coordinator.storage.rounds import RoundRepository
 from coordinator.storage.schema import upgrade_database
 from coordinator.storage.tariffs import TariffRepository
@@ -37,6 +38,7 @@ class Store:
             raise
         self.epochs = EpochRepository(self.database)
         self.rounds = RoundRepository(self.database)
+        self.range_checks = RangeCheckRepository(self.database)
         self.totals = TotalRepository(self.database)
         self.gateways = GatewayRepository(self.database)
         self.certificates = CertificateRepository(self.database)

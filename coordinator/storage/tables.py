@@ -140,6 +140,27 @@ ring_commitments = Table(  # of verified rounds: each roster member's, by positi
     ForeignKeyConstraint(["epoch", "ring", "round"], ["ring_rounds.epoch", "ring_rounds.ring", "ring_rounds.round"]),
 )
 
+range_checks = (
+    Table(  # proofs that members were drawn for, until they have proved; see coordinator.storage.range_checks
+        "range_checks",
+        metadata,
+        Column("epoch", BigInteger, primary_key=True, autoincrement=False),
+        Column("ring", Integer, primary_key=True, autoincrement=False),
+        Column("round", Integer, primary_key=True, autoincrement=False),
+        Column("position", Integer, primary_key=True, autoincrement=False),
+        Column("gateway_id", String(14), nullable=False, index=True),
+        Column("interval_start_s", BigInteger, nullable=False, index=True),
+        Column("interval_s", Integer, nullable=False),
+        Column("fuse_a", Integer, nullable=False),
+        Column("epoch_digest", LargeBinary(32), nullable=False),
+        Column("slots", LargeBinary, nullable=False),  # index in the schema (16 bits), bits (8) and commitment of each
+        Column("owed", Boolean, nullable=False),
+        ForeignKeyConstraint(
+            ["epoch", "ring", "round"], ["ring_rounds.epoch", "ring_rounds.ring", "ring_rounds.round"]
+        ),
+    )
+)
+
 tariffs = Table(
     "tariffs",
     metadata,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
@@ -64,7 +65,9 @@ def make_totals_router(store: Store) -> APIRouter:
         starts = list(dict.fromkeys(total.interval_start_s for total in found))
         following = starts[limit] if len(starts) > limit else None
         page = [total for total in found if following is None or total.interval_start_s < following]
-        return TotalPage(items=[_total(t) for t in page], next=None if following is None else _time(following))
+        unranged = store.range_checks.unranged_rings(int(first_s), int(end_s), area=area)
+        items = [_total(total, unranged.get(total.interval_start_s, 0)) for total in page]
+        return TotalPage(items=items, next=None if following is None else _time(following))
 
     @router.get("/rounds", operation_id="rounds", tags=["rings"])
     def _rounds(
@@ -80,7 +83,8 @@ def make_totals_router(store: Store) -> APIRouter:
         found = store.rounds.page(limit=limit + 1, before=before, epoch=epoch, ring=ring, area=area, outcome=outcome)
         page = found[:limit]
         following = "-".join(map(str, page[-1].key)) if len(found) > limit else None
-        return RoundPage(items=[_round(record) for record in page], next=following)
+        owing = store.range_checks.owing_positions((e.ended.epoch, e.ended.ring, e.ended.round) for e in page)
+        return RoundPage(items=[_round(record, owing) for record in page], next=following)
 
     return router
 
@@ -159,12 +163,12 @@ def _places(members: tuple[str, ...], positions: tuple[int, ...]) -> list[Member
     return [Member(position=position, gateway=members[position]) for position in positions]
 
 
-def _total(total: AreaTotal) -> Total:
+def _total(total: AreaTotal, unranged: int) -> Total:
     return Total(
         interval_start=_time(total.interval_start_s), interval_s=total.interval_s, area=total.area,
         final=total.final, complete=total.complete, verified=total.verified,
         rings=RingCounts(
-            total=total.rings, opened=total.opened, void=total.void, smallest=total.smallest_ring
+            total=total.rings, opened=total.opened, void=total.void, unranged=unranged, smallest=total.smallest_ring
         ),
         gateways=GatewayCounts(enrolled=total.enrolled, members=total.members, present=total.present),
         values=[
@@ -186,14 +190,16 @@ def _noise(total: AreaTotal, slot: int) -> NoiseView | None:
     )
 
 
-def _round(record: RoundRecord) -> Round:
+def _round(record: RoundRecord, owing: Mapping[tuple[int, int, int], Sequence[int]]) -> Round:
     ended = record.ended
+    unranged = tuple(owing.get((ended.epoch, ended.ring, ended.round), ()))
     outcome: Any = ended.outcome.name.lower()
     (head,) = _places(record.members, (ended.term % len(record.members),))
     return Round(
         epoch=ended.epoch, ring=ended.ring, round=ended.round, area=record.area, outcome=outcome,
         attempt=ended.attempt, head=head, members=len(record.members), present=ended.roster.bit_count(),
-        missing=_places(record.members, record.missing), verified=ended.verified, reason=ended.reason,
+        missing=_places(record.members, record.missing), verified=ended.verified,
+        unranged=_places(record.members, unranged), reason=ended.reason,
         interval_start=_time(record.interval_start_s), ended_at=_time(ended.ended_s),
         latency_ms=round((ended.ended_s - ended.opened_s) * 1000, 3),
     )  # fmt: skip

@@ -14,13 +14,22 @@ from typing import Annotated
 from cryptography import x509
 from cryptography.hazmat.primitives import constant_time
 from cryptography.hazmat.primitives.serialization import Encoding
-from fastapi import APIRouter, Depends, Header, Query, Request
+from fastapi import APIRouter, Depends, Header, Path, Query, Request
 
 from coordinator.emp.billing_service import BillingService
 from coordinator.storage.bills import BillRecord, BillStatus
 from coordinator.storage.tariffs import PublishedTariff
 from coordinator.web.errors import problem_responses
-from coordinator.web.models import BillPage, BillsAnswer, BillsRequest, BillView, TariffDocument, TariffPage, TariffView
+from coordinator.web.models import (
+    BillPage,
+    BillsAnswer,
+    BillsRequest,
+    BillView,
+    Excused,
+    TariffDocument,
+    TariffPage,
+    TariffView,
+)
 from protocol.dcnet.billing.tariff import Tariff
 from protocol.errors import RemoteProtocolError
 
@@ -65,7 +74,17 @@ def make_bill_router(billing_service: BillingService, operator_token: str) -> AP
     def _ask(body: BillsRequest) -> BillsAnswer:
         """Ask the gateways of an area for their bills over a period; what is billed already is left out."""
         asked = billing_service.ask(body.area, (body.from_, body.to), _bytes(body.tariff))
-        return BillsAnswer(bills=asked.bills, intervals=asked.intervals, nothing_left=asked.nothing_left)
+        return BillsAnswer(
+            bills=asked.bills, intervals=asked.intervals, nothing_left=asked.nothing_left, unranged=asked.unranged
+        )
+
+    @router.delete(
+        "/range-proofs/{gateway}", operation_id="excuse_range_proofs", dependencies=guarded,
+        responses=problem_responses(401, 403),
+    )  # fmt: skip
+    def _excuse(gateway: Annotated[str, Path(max_length=14)]) -> Excused:
+        """Wait no more for the range proofs that a gateway owes, as one that has lost its store can never make them."""
+        return Excused(proofs=billing_service.excuse(gateway))
 
     @router.get("/bills", operation_id="bills", dependencies=guarded, responses=problem_responses(401, 403))
     def _bills(

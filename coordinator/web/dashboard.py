@@ -152,6 +152,7 @@ def document(store: Store, status: Status, *, area: str | None, window: int) -> 
             "opened": sum(total.opened for total in history),
             "void": sum(total.void for total in history),
             "retried": sum(total.retries for total in history),
+            "unranged": _unranged(store, history, area),
         },
         "latency_ms": _quantiles([s for total in history for s in total.latencies_s]),
         "series": _series(history),
@@ -159,6 +160,13 @@ def document(store: Store, status: Status, *, area: str | None, window: int) -> 
         "honest_floor": HONEST_FLOOR,
         "rings": [ring.model_dump(mode="json", exclude={"members"}) for ring in rings],
     }
+
+
+def _unranged(store: Store, history: Sequence[AreaTotal], area: str | None) -> int:
+    if not history:
+        return 0
+    first_s, last_s = history[0].interval_start_s, history[-1].interval_start_s
+    return sum(store.range_checks.unranged_rings(first_s, last_s + 1, area=area).values())
 
 
 def _series(history: Sequence[AreaTotal]) -> dict[str, Any]:

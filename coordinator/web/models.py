@@ -48,6 +48,8 @@ class Round(_Model):
     """Members that are not in the total; all of them where the round is void."""
     verified: bool
     """Whether the total matches what the members committed to."""
+    unranged: list[Member]
+    """Members that owe a proof of the range of what they committed to: the total is verified, and may be polluted."""
     reason: str
     """Why the round is void."""
     interval_start: datetime
@@ -147,6 +149,8 @@ class RingCounts(_Model):
     total: int
     opened: int
     void: int
+    unranged: int
+    """Of the opened ones those in which a member owes a proof of the range of what it committed to."""
     smallest: int
     """Members of the smallest ring: in it a household hides among the fewest."""
 
@@ -300,6 +304,14 @@ class BillsAnswer(_Model):
     """Of all these bills together."""
     nothing_left: int
     """Gateways whose verified intervals of the period are all in bills already."""
+    unranged: int
+    """Gateways that are not asked: they owe a proof of the range of what they committed to in the period."""
+
+
+class Excused(_Model):
+    """What is not waited for any more."""
+
+    proofs: int
 
 
 class BillView(_Model):

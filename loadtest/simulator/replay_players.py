@@ -194,6 +194,8 @@ class HeadPlayer:
                 self.machine.on_timer(now_s)
             case "LOST":
                 self.machine.lost(row["from"], now_s)
+            case "LEFT_OUT":
+                self.machine.leave_out(bitmap(row["members"]), now_s)
             case "Result":
                 self.machine.result(self._result(row), now_s)
             case event:

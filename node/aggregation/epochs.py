@@ -106,14 +106,14 @@ class Epochs:
     Those of one gateway.
 
     `devices` are its meters, behind fuses of `fuse_a` A.  `post` sends a message to the coordinator, `ask` asks it the
-    `question`; `use_grid` gets the registration periods of each new epoch.  `serve_in` a nursery before anything is
-    received.
+    `question`; `account_moved` says that a round was settled, `use_grid` gets the registration periods of each new
+    epoch.  `serve_in` a nursery before anything is received.
     """
 
     def __init__(
         self, services: EpochServices, module: SecurityModule, metering: MeteringLog, devices: Sequence[str], *,
         fuse_a: int, post: Callable[[wire.Message], None], ask: Callable[[], None],
-        use_grid: Callable[[RegistrationGrid], Awaitable[None]],
+        account_moved: Callable[[], None], use_grid: Callable[[RegistrationGrid], Awaitable[None]],
     ) -> None:  # fmt: skip
         self.ready = False
         self._services = services
@@ -123,6 +123,7 @@ class Epochs:
         self._fuse_a = fuse_a
         self._post = post
         self._ask = ask
+        self._on_account_moved = account_moved
         self._review = StartReview(services.start)
         self._doubted: int | None = None  # an epoch that the coordinator says is none
         self._use_grid = use_grid
@@ -136,6 +137,11 @@ class Epochs:
     def serve_in(self, nursery: trio.Nursery) -> None:
         """Run the epochs' tasks there."""
         self._nursery = nursery
+
+    @property
+    def schema(self) -> Schema | None:
+        """The registers that the account is kept in; None before the first call."""
+        return self._schema
 
     @property
     def newest_epoch(self) -> int:
@@ -185,7 +191,15 @@ class Epochs:
                 await self._on_layout(message)
             case wire.LastContribution():
                 await self._on_last(message)
-            case wire.Deals() | wire.Appoint() | wire.HeadAt() | wire.Result() | wire.Relay() | wire.Expelled():
+            case (
+                wire.Deals()
+                | wire.Appoint()
+                | wire.HeadAt()
+                | wire.Result()
+                | wire.Relay()
+                | wire.Expelled()
+                | wire.LeftOut()
+            ):
                 epoch = self._epochs.get(message.epoch)
                 if epoch is not None and epoch.membership is not None:
                     epoch.membership.post(FromCoordinator(message))
@@ -240,6 +254,7 @@ class Epochs:
         )  # fmt: skip
 
     def _account_moved(self) -> None:
+        self._on_account_moved()
         for epoch in self._epochs.values():
             if epoch.membership is not None:
                 epoch.membership.post(AccountMoved())

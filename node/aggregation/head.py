@@ -80,6 +80,10 @@ class HeadDriver:
             if self._listener is not None:
                 self._listener.disconnect(position)
 
+    def leave_out(self, members: int) -> None:
+        """These members, a bitmap, owe an answer to the round ledger: no attempt starts with one."""
+        self._head.leave_out(members, self._context.clock())
+
     def from_member(self, position: int, message: wire.RingMessage) -> None:
         """A member's message, from the listener, the relay or our own member."""
         if not self._inbox.post(_FromMember(position, message)):

@@ -77,6 +77,7 @@ class Membership:
         self._nursery: trio.Nursery | None = None
         self._address: wire.HeadAt | None = None
         self._expelled = 0
+        self._left_out = 0
         self._offered = -1
 
     def _resume(self) -> Member:
@@ -163,6 +164,10 @@ class Membership:
                     self._take_deals(message)
                 case FromCoordinator(wire.Expelled() as message):
                     self._on_expelled(message)
+                case FromCoordinator(wire.LeftOut() as message):
+                    self._left_out = self.view.from_wire(message.members)
+                    if self._head is not None:
+                        self._head.leave_out(self._left_out)
                 case _:
                     raise RemoteProtocolError("message_not_allowed", "not about a ring")
         except RemoteProtocolError as error:
@@ -254,6 +259,7 @@ class Membership:
             first=self._member.next_attempt, nonces=self._member.incarnation, secrets=self.secrets,
         )  # fmt: skip
         self._head.expel(self._expelled)
+        self._head.leave_out(self._left_out)
         try:
             endpoint = await self._nursery.start(self._head.run)
         except LinkError as error:  # the ring goes on under the next deputy

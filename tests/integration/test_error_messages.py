@@ -226,7 +226,7 @@ async def test_a_refused_enrolment_is_told_by_its_reason(tmp_path: Path, answer:
 
 def test_waiting_for_bills_tells_why_they_were_declined(monkeypatch: pytest.MonkeyPatch) -> None:
     answers: list[dict[str, Any]] = [
-        {"bills": 2, "intervals": 8, "nothing_left": 0}, {"items": [], "next": None},
+        {"bills": 2, "intervals": 8, "nothing_left": 0, "unranged": 0}, {"items": [], "next": None},
         {"items": [{"status": "declined", "reason": "price_range"}, {"status": "asked", "reason": ""}], "next": None},
     ]  # fmt: skip
     monkeypatch.setattr(stromkreis.bill, "_call", lambda *_call, **_how: answers.pop(0))

@@ -148,7 +148,7 @@ async def test_totals_are_exact(app: FastAPI, store: Store) -> None:
     }  # fmt: skip
     assert (first["final"], first["complete"], first["verified"]) == (True, True, True)
     assert (second["final"], second["complete"]) == (False, False)
-    assert first["rings"] == {"total": 2, "opened": 2, "void": 0, "smallest": 4}
+    assert first["rings"] == {"total": 2, "opened": 2, "void": 0, "unranged": 0, "smallest": 4}
     assert first["gateways"] == {"enrolled": None, "members": 8, "present": 6}
     assert (await get(app, "/api/v1/totals", area="elsewhere", **span))["items"] == []
 
@@ -498,7 +498,7 @@ async def test_the_dashboards_document(app: FastAPI, store: Store) -> None:
     ]
     assert series["power"][0]["values"] == ["-50", None]
     assert (series["present"], series["members"], series["opened"]) == ([3, 0], [8, 8], [1, 0])
-    assert data["rounds"] == {"opened": 1, "void": 3, "retried": 0}
+    assert data["rounds"] == {"opened": 1, "void": 3, "retried": 0, "unranged": 0}
     assert data["latency_ms"] == {"p50": 31.2, "p95": 31.2}
 
 

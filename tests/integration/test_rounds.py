@@ -40,7 +40,7 @@ class Running:
         self.metrics = CoordinatorMetrics(CollectorRegistry())
         self.misbehaviour = MisbehaviourReports(store.misbehaviour, self.metrics, lambda: self.now_s, self._emit)
         self.changed = trio.Event()
-        self.rounds = Rounds(store.rounds, dict, self.metrics, self._emit)
+        self.rounds = Rounds(store.rounds, dict, self.metrics, self._emit, lambda _: [], lambda _: None)
         config = EpochConfig(ring_size=16, corrupt=0.0, dropout=0.1)
         areas = self.areas = Areas(StandardSuite(), config, DEFAULT_SCHEMA, [], ["north"], bytes, 0)
         for index in range(32):

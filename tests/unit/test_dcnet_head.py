@@ -480,6 +480,22 @@ def test_a_lost_member_is_not_in_the_next_e() -> None:
     assert [each.position for each in head.on_timer(0.0) if isinstance(each, ToMember)] == [0, 1, 2, 4, 5, 6]
 
 
+def test_who_owes_an_answer_is_in_no_e_until_it_is_said_anew() -> None:
+    head = Head(SUITE, LocalRing(SUITE, COMPLETE).view, 0, -5.0)
+    head.leave_out(0b100, -4.5)
+    for position in range(7):
+        head.receive(position, ready(head.view, position), -4.0)
+    opened = [each.position for each in head.on_timer(0.0) if isinstance(each, ToMember)]
+    assert opened == [0, 1, 3, 4, 5, 6]
+    head.leave_out(0, 1.0)
+    head.on_timer(head.next_timer_s())  # nobody shared: the round is given up
+    head.result(wire.Result(1, 0, 0, 2, bytes(1), bytes(64)), 3.0)
+    for position in range(7):
+        head.receive(position, ready(head.view, position, round_=1), 4.0)
+    opened = [each.position for each in head.on_timer(10.0) if isinstance(each, ToMember)]
+    assert opened == [0, 1, 2, 3, 4, 5, 6]
+
+
 def test_a_share_whose_link_is_gone_is_hardly_waited_for() -> None:
     alone = Alone()
     alone.head.lost(6, 0.5)

@@ -325,7 +325,6 @@ def test_an_epoch_goes_from_call_to_running_and_back_from_its_state(hood: Neighb
     assert sum(isinstance(to.message, wire.Appoint) for to in out) == 1
     ended = Ended(0, 0, 2, wire.Outcome.VOID, 0, 4, 0, 0, (), False, "because", NOW_S, NOW_S)
     restarted = AreaEpoch.from_state(SUITE, epoch.to_state(), [ended], NOW_S + 5)
-    assert AreaEpoch.number_of(epoch.to_state()) == 0
     assert (restarted.phase, restarted.call, restarted.members) == (Phase.RUNNING, epoch.call, epoch.members)
     ring = restarted.rings[0]
     assert (ring.view, ring.deals) == (epoch.rings[0].view, epoch.rings[0].deals)

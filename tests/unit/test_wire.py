@@ -56,6 +56,9 @@ EXAMPLES: list[wire.Message] = [
     wire.Recover(7, 3, 95, 1, b"\x04"),
     wire.Partial(7, 3, 95, 1, 2, KEY, LONG),
     wire.BadDeal(7, 3, 2),
+    wire.LeftOut(7, 3, b"\x24"),
+    wire.RangeRequest(7, 3, 95, 4, KEY, 1_700_000_000, 900, 63),
+    wire.RangeProof(7, 3, 95, 4, (bytes(2048), bytes(2048))),
     wire.BillRequest(b"{}", bytes(70), b"certificate", (b"intermediate",), b"\x7f"),
     wire.Bill(KEY, bytes(16), OTHER),
     wire.BillDeclined(KEY, "intervals_left_out", b"\xff\x01", 3),
@@ -155,6 +158,10 @@ LIMITS: dict[Any, tuple[list[Any], list[Any]]] = {
     (wire.Result, "signature"): octets(64, 64),
     (wire.Relay, "sealed"): octets(17, 1 << 20),
     (wire.Partial, "proof"): octets(64, 64),
+    (wire.RangeRequest, "interval_s"): number(1, 2**30),
+    (wire.RangeProof, "proofs"): (
+        [(), (bytes(8192),) * 16], [(b"x",) * 17, (b"",), (bytes(8193),), b"x", None],
+    ),
     (wire.BillRequest, "tariff"): octets(1, 384 << 10),
     (wire.BillRequest, "certificate"): octets(1, 4096),
     (wire.BillRequest, "intermediates"): ([(), (bytes(4096),) * 4], [(b"x",) * 5, (b"",), (bytes(4097),), b"x"]),
@@ -221,9 +228,9 @@ def test_no_field_more_and_none_less(message: wire.Message) -> None:
 DIRECTIONS = {
     "gateway": (wire.FROM_GATEWAY, "Hello Join Deal HeadAt HeadSilent RingTotal RingVoid MisbehaviourReport"
                                    " RoundStatusRequest"
-                                   " LastContributionRequest Relay BadDeal Bill BillDeclined"),
+                                   " LastContributionRequest Relay BadDeal Bill BillDeclined RangeProof"),
     "coordinator": (wire.FROM_COORDINATOR, "EpochCall EpochLayout Deals Appoint HeadAt LastContribution Result Relay"
-                                           " Refused Expelled BillRequest"),
+                                           " Refused Expelled BillRequest LeftOut RangeRequest"),
     "member": (wire.FROM_MEMBER, "Ready MaskedInput Confirm Reveal Partial BadDeal"),
     "head": (wire.FROM_HEAD, "Open Roster Confirmed Recover Result"),
 }  # fmt: skip

@@ -96,9 +96,9 @@ function cards(data) {
   // Who came after the epoch was called is in no ring, and missing all the same.
   figure("present", number(s.present.at(-1)), `of ${number(awaited(s).at(-1))}`,
     `${number(s.members.at(-1))} in rings, ${number(data.connected)} connected, ${number(data.enrolled)} enrolled`);
-  const { opened, void: lost, retried } = data.rounds;
+  const { opened, void: lost, retried, unranged } = data.rounds;
   figure("opened", number(opened), `of ${number(opened + lost)}`,
-    `${number(lost)} void, ${plural(retried, "retry").replace("retrys", "retries")}`);
+    `${number(lost)} void, ${plural(retried, "retry").replace("retrys", "retries")}${unranged ? `, ${number(unranged)} unranged: a member owes a range proof` : ""}`);
   const ms = data.latency_ms;
   figure("latency", ms ? number(ms.p50, digits(ms.p50)) : "–", ms ? "ms" : "",
     ms ? `95 % within ${number(ms.p95, digits(ms.p95))} ms` : "no round opened");

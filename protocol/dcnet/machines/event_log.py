@@ -43,6 +43,7 @@ class Local(IntEnum):
     APPOINTED = 130
     EXPELLED = 131
     LOST = 132
+    LEFT_OUT = 133
     SHARED = 160
     SERVED = 161
     SETTLED = 162
@@ -63,6 +64,7 @@ _LOCAL_FIELDS: dict[int, tuple[str, ...]] = {
     Local.OFFERED: ("round",),
     Local.APPOINTED: ("term",),
     Local.EXPELLED: ("members",),
+    Local.LEFT_OUT: ("members",),
 }
 
 

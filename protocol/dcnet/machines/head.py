@@ -109,6 +109,7 @@ class Head(Machine[State, HeadEffect]):
         }  # fmt: skip
         self.events = EventLog(view.head_of(term), start, _EVENTS_PER_MEMBER * view.size)
         self.present = 0
+        self.left_out = 0  # who owes an answer to the round ledger
         self._suite = suite
         self._commitments = commitments or {}
         self.refuted = 0  # whose partial evaluations did not fit the dealer's commitments: its lie or the dealer's
@@ -153,6 +154,14 @@ class Head(Machine[State, HeadEffect]):
         self.present &= ~(1 << position)
         if self.state is State.COLLECTING:
             self._shorten_deadline(self.current, now_s)
+        return []
+
+    def leave_out(self, members: int, now_s: float) -> None:
+        """These members, a bitmap, owe the round ledger an answer: no attempt starts with one until it is said anew."""
+        self._apply(Local.LEFT_OUT, (self.view.to_wire(members),), now_s, -1, self._on_left_out, members)
+
+    def _on_left_out(self, members: int) -> list[HeadEffect]:
+        self.left_out = members
         return []
 
     def result(self, message: wire.Result, now_s: float) -> list[HeadEffect]:
@@ -242,9 +251,9 @@ class Head(Machine[State, HeadEffect]):
             self._shorten_deadline(attempt, now_s)
 
     def _eligible(self, round_: int) -> int:
-        """Who is there and can take part in a round."""
+        """Who is there, can take part in a round and owes no answer."""
         late = [position for position, first in self._not_before.items() if first > round_]
-        return self.present & ~bitmap(late)
+        return self.present & ~bitmap(late) & ~self.left_out
 
     def _attempt_of(self, round_: int) -> int:
         """
