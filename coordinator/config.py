@@ -200,6 +200,10 @@ class CoordinatorConfig(_Section):
     """Role gwa: the ring service's CURVE public key, 64 hexadecimal digits, which gateways get at enrolment. None: that
     in data_dir/curve.json."""
 
+    ring_list_key: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    """Role gwa: the ring service's Ed25519 public key, 64 hexadecimal digits, which gateways pin at enrolment: it signs
+    each epoch's list of members. None: that in data_dir/list.json."""
+
     web: WebConfig = WebConfig()
 
     data_dir: Path = Path("var/coordinator")

@@ -27,8 +27,11 @@ class To:
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """What goes into a layout for one gateway; `certificate` is DER."""
+    """What goes into list and layout for one gateway that joined in a try; `certificate` is DER."""
 
+    try_: int
+    commitment: bytes
+    join_digest: bytes
     public_key: bytes
     curve_key: bytes
     verify_key: bytes

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 
 import trio
 from cryptography import x509
+from nacl.signing import SigningKey
 from prometheus_client import CollectorRegistry, ProcessCollector
 
 from coordinator.config import CoordinatorConfig, Role
@@ -56,6 +57,7 @@ from protocol.link import Keypair, LinkContext, Listener
 log = logging.getLogger(__name__)
 OPERATOR_TOKEN_FILE = "operator.token"  # noqa: S105 - a file's name
 CURVE_KEY_FILE = "curve.json"
+LIST_KEY_FILE = "list.json"
 _SOCKETS = 64  # one listener; every gateway is a connection of it, not a socket
 
 
@@ -84,7 +86,8 @@ async def run(config: CoordinatorConfig, *, ready: Callable[[list[str]], None] |
         if role.does(Role.RINGS):
             await _become_ring_service(opened, store)
             keys = curve_keys(config.data_dir / CURVE_KEY_FILE)
-            coordinator = Coordinator(config, store, [pki.to_der(chain.sub_ca)], metrics)
+            list_keys = signing_keys(config.data_dir / LIST_KEY_FILE)
+            coordinator = Coordinator(config, store, [pki.to_der(chain.sub_ca)], metrics, list_keys.secret)
             listener = await _listen(opened, config, keys, coordinator)
             curve_key, endpoint = keys.public, config.public_endpoint or listener.endpoint
         enrolment = billing_service = None
@@ -92,6 +95,7 @@ async def run(config: CoordinatorConfig, *, ready: Callable[[list[str]], None] |
             enrolment = Enrolment(
                 store.gateways, authority, RevocationPublisher(config.pki_path, authority, store.certificates),
                 coordinator_curve_key=curve_key or _curve_public_key(config), endpoint=endpoint,
+                list_key=_list_public_key(config),
                 needs_seal=config.quality_seal == "required",
             )  # fmt: skip
         operator_token = ""
@@ -198,16 +202,30 @@ def _authority(config: CoordinatorConfig, now: datetime) -> CertificateAuthority
 
 def curve_keys(path: Path) -> Keypair:
     """The ring service's CURVE keys, made where there are none.  Raises StromkreisError where the file is damaged."""
+    return _key_pair(path, "CURVE", Keypair.generate)
+
+
+def signing_keys(path: Path) -> Keypair:
+    """The Ed25519 keys of epochs' lists, made where there are none.  Raises StromkreisError as `curve_keys` does."""
+
+    def generate() -> Keypair:
+        key = SigningKey.generate()
+        return Keypair(bytes(key.verify_key), bytes(key))
+
+    return _key_pair(path, "Ed25519", generate)
+
+
+def _key_pair(path: Path, kind: str, generate: Callable[[], Keypair]) -> Keypair:
     if path.exists():
         try:
             stored = json.loads(path.read_text())
             return Keypair(bytes.fromhex(stored["public"]), bytes.fromhex(stored["secret"]))
         except (ValueError, KeyError, TypeError) as error:
             raise StromkreisError(
-                f"{path}: no CURVE key pair; put it back from the backup. Without one move it away: another is made,"
+                f"{path}: no {kind} key pair; put it back from the backup. Without one move it away: another is made,"
                 " and each node's coordinator.json wants its public part"
             ) from error
-    keys = Keypair.generate()
+    keys = generate()
     _write_secret(path, json.dumps({"public": keys.public.hex(), "secret": keys.secret.hex()}))
     return keys
 
@@ -217,6 +235,13 @@ def _curve_public_key(config: CoordinatorConfig) -> bytes:
     if config.ring_curve_key is not None:
         return bytes.fromhex(config.ring_curve_key)
     return curve_keys(config.data_dir / CURVE_KEY_FILE).public
+
+
+def _list_public_key(config: CoordinatorConfig) -> bytes:
+    """The Ed25519 key that gateways pin at enrolment: epochs' lists are signed with it."""
+    if config.ring_list_key is not None:
+        return bytes.fromhex(config.ring_list_key)
+    return signing_keys(config.data_dir / LIST_KEY_FILE).public
 
 
 def _operator_token(path: Path) -> str:

@@ -39,8 +39,9 @@ from coordinator.gwa.misbehaviour import MisbehaviourReports
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.rings.areas import Area, Areas
 from coordinator.rings.epoch_writer import EpochWriter
-from coordinator.rings.epochs import AreaEpoch, Phase
+from coordinator.rings.epochs import AreaEpoch
 from coordinator.rings.last_contribution import LastContributions
+from coordinator.rings.part import Stage
 from coordinator.rings.range_checks import RangeChecks, draw
 from coordinator.rings.rounds import Rounds
 from coordinator.rings.scheduler import Scheduler
@@ -69,14 +70,19 @@ class Coordinator:
         store: Store,
         intermediates: Sequence[bytes],
         metrics: CoordinatorMetrics,
+        list_secret: bytes,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`intermediates` are the DER certificates between a gateway's and the root's."""
+        """
+        `intermediates` are the DER certificates between a gateway's and the root's; `list_secret` is the Ed25519 seed
+        whose public key gateways pin at enrolment.
+        """
         suite, schema = StandardSuite(), config.epoch.aggregate_schema
         last = store.epochs.last_number()
+        self._sign_list = partial(suite.sign, suite.signing_key(list_secret))
         self.areas = Areas(
             suite, config.epoch, schema, intermediates, config.areas, os.urandom,
-            0 if last is None else last + 1,
+            0 if last is None else last + 1, self._sign_list,
         )  # fmt: skip
         self.admission = Admission(store.gateways, clock, self._on_event)
         self.status_feed = StatusFeed(self._status)
@@ -115,8 +121,9 @@ class Coordinator:
         return Status(revision, self.areas.statuses(), enrolled, self.areas.present_count)
 
     def _resume(self, suite: StandardSuite, store: Store, number: int, state: bytes) -> None:
+        ended = store.rounds.of_epoch(number)
         try:
-            epoch = AreaEpoch.from_state(suite, state, store.rounds.of_epoch(number), self._clock())
+            epoch = AreaEpoch.from_state(suite, state, ended, self._clock(), self._sign_list)
         except RemoteProtocolError as error:  # its gateways speak another version of the protocol, too
             log.warning("epoch %d does not go on, another release has kept it (%s)", number, error)
             self._epoch_writer.drop(number)
@@ -245,8 +252,11 @@ class Coordinator:
         _, epoch = found
         match message:
             case wire.Join():
-                if epoch.phase is Phase.CALLED:
-                    self.admission.join(epoch.call, identity, message)
+                part = epoch.part_for(identity)
+                if part.stage is Stage.JOINING and message.try_ == part.call.try_:
+                    self.admission.join(part.call, identity, message, part.until_s)
+            case wire.BeaconReveal():
+                self._scheduler.after_phase(epoch, epoch.reveal(identity, message, now_s))
             case wire.Deal():
                 self._scheduler.after_phase(epoch, epoch.deal(identity, message, now_s))
             case _:

@@ -207,6 +207,10 @@ class PolicyConfig(_Section):
     a return left it waits. False, for laboratories and load tests: a head that leaves a gateway out of every second
     total then learns its consumption."""
 
+    area_size_confirmed: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
+    """Gateways of an area that has really shrunk. A gateway takes part in no epoch of less than 80 % of the largest
+    area that it saw in the last 90 days; the largest then counts as no more than this. None: nothing is confirmed."""
+
     epoch_rounds_min: Annotated[int, Field(ge=1, le=104)] = 16
     """Fewest rounds of an epoch. Lowering it lets the coordinator lay out rings more often, and each layout tells who
     was there."""

@@ -20,6 +20,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from prometheus_client import CollectorRegistry, ProcessCollector
 
+from node.aggregation.beacon import CrowdPolicy
 from node.aggregation.bills import BillingRules
 from node.aggregation.ring_cache import PublicRings
 from node.config import BillingConfig, GatewayConfig, MeteringLogConfig, MeterReadingConfig, NodeConfig, PolicyConfig
@@ -41,6 +42,7 @@ from node.storage.cipher import Cipher, StorageKeys, store_cipher
 from node.storage.engine import Store
 from node.storage.repositories.accounts import AccountRepository
 from node.storage.repositories.attendance import AttendanceRepository
+from node.storage.repositories.beacon import BeaconRepository, Since
 from node.storage.repositories.bills import BillRepository
 from node.storage.repositories.counters import CounterRepository
 from node.storage.repositories.gateway_logs import GatewayLogRepository
@@ -49,7 +51,7 @@ from node.storage.repositories.pairings import PairingRepository
 from node.storage.repositories.ring_seats import RingSeatRepository
 from node.trust import TrustStore
 from node.wan.certificates import CertificateKeeper
-from node.wan.enrolment import Enroller, coordinator_client
+from node.wan.enrolment import Enroller, RingService, coordinator_client
 from protocol import pki
 from protocol.dcnet.crypto.suite import StandardSuite
 from protocol.dcnet.discipline.returns import Attendance
@@ -183,8 +185,8 @@ async def run(
         metering, attendance = MeteringLogRepository(store), AttendanceRepository(store)
         async with AsyncExitStack() as stack, store.writing(), trio.open_nursery() as nursery:
             address = await nursery.start(serve_monitoring, registry, config.metrics, lambda: None, not_ready)
-            modules = await _enrol(config, gateways, keys, attendance)
-            hosted = [module for module, _, _ in modules]
+            beacon = BeaconRepository(store)
+            modules, service = await _enrol(config, gateways, keys, beacon, attendance)
             revocations = pki.RevocationLists()
             trust = TrustStore(root, time.time, revocations)
             client = await stack.enter_async_context(coordinator_client(config))
@@ -195,7 +197,7 @@ async def run(
             )  # fmt: skip
             certificates.load()
             await certificates.fetch_lists()  # renewals may wait, neighbours' certificates may not
-            nursery.start_soon(certificates.run, hosted, config.security.revocation_check_s)
+            nursery.start_soon(certificates.run, modules, config.security.revocation_check_s)
             async with LinkContext(max_sockets=64 + _SOCKETS_PER_GATEWAY * len(gateways)) as link:
                 shared = Shared(
                     suite=suite, link=link, accounts=AccountRepository(store),
@@ -203,6 +205,7 @@ async def run(
                     counters=DurableCounters(CounterRepository(store)),
                     pairings=PairingStore(PairingRepository(store), renewal_policy(config.lmn)), metrics=metrics,
                     trust=trust, policy=policy_of(config.policy), calendar=calendar_policy(config.policy),
+                    beacon=beacon, list_key=service.list_key, crowd=CrowdPolicy(config.policy.area_size_confirmed),
                     listen=config.link.listen,
                     public_host=config.link.public_host, relay=config.link.mode == "relay",
                     billing=billing_rules(config.billing), epoch_over=store.truncate_log,
@@ -219,13 +222,14 @@ async def run(
                 )
                 nursery.start_soon(keeper.run)
                 metrics.time_lapse(is_on=config.policy.time_lapse)
-                metrics.certificates(_certificate_ends(hosted))
+                metrics.certificates(_certificate_ends(modules))
 
                 def make(start: ProcessStart) -> list[Gateway]:
                     since = replace(shared, start=start, fleet=Fleet(), rings=PublicRings())
+                    coordinator = service.endpoint, service.curve_key
                     return [
-                        Gateway(since, module, endpoint, coordinator_key, mine, subscribe)
-                        for (module, endpoint, coordinator_key), mine in zip(modules, profiles, strict=True)
+                        Gateway(since, module, each.area or config.area, *coordinator, mine, subscribe)
+                        for each, module, mine in zip(gateways, modules, profiles, strict=True)
                     ]
 
                 def begun(made: list[Gateway]) -> None:
@@ -288,21 +292,27 @@ def _certificate_ends(modules: Iterable[GatewaySecurityModule]) -> Iterator[date
 
 
 async def _enrol(
-    config: NodeConfig, gateways: Sequence[GatewayConfig], keys: KeyDirectory, attendance: AttendanceRepository
-) -> list[tuple[GatewaySecurityModule, str, bytes]]:
-    """Every gateway's security module with the coordinator's endpoint and CURVE key, in the order of the list."""
-    modules: dict[str, tuple[GatewaySecurityModule, str, bytes]] = {}
+    config: NodeConfig,
+    gateways: Sequence[GatewayConfig],
+    keys: KeyDirectory,
+    beacon: BeaconRepository,
+    attendance: AttendanceRepository,
+) -> tuple[list[GatewaySecurityModule], RingService]:
+    """Every gateway's security module in the order of the list, and how the coordinator is reached."""
+    modules: dict[str, GatewaySecurityModule] = {}
+    services: list[RingService] = []
     limiter = trio.CapacityLimiter(_ENROLMENTS_AT_ONCE)
 
     async def enrol(gateway: GatewayConfig) -> None:
         async with limiter:
-            module = await trio.to_thread.run_sync(keys.open, gateway.id)
+            module = modules[gateway.id] = await trio.to_thread.run_sync(keys.open, gateway.id)
+            # Before it enrols: a store that serves it later than that does not know what it did under its key.
+            await beacon.begin(gateway.id, Since(round(time.time() * 1000), is_first=module.certificate is None))
             if module.certificate is None:  # its returns are counted in this store from the beginning
                 await attendance.begin(gateway.id, Attendance.first(0, is_key_new=True))
-            endpoint, key = await enroller.enrol(module, gateway)
-            modules[gateway.id] = module, endpoint, key
+            services.append(await enroller.enrol(module, gateway))
 
     async with Enroller(config) as enroller, trio.open_nursery() as nursery:
         for each in gateways:
             nursery.start_soon(enrol, each)
-    return [modules[each.id] for each in gateways]
+    return [modules[each.id] for each in gateways], services[-1]

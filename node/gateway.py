@@ -66,7 +66,7 @@ class Gateway:
     """
 
     def __init__(
-        self, shared: Shared, module: SecurityModule, endpoint: str, coordinator_key: bytes,
+        self, shared: Shared, module: SecurityModule, area: str, endpoint: str, coordinator_key: bytes,
         profiles: Sequence[MeterProfile], subscribe: Callable[[MeteringLog, trio.Nursery], None] | None = None,
     ) -> None:  # fmt: skip
         self.identity = module.identity
@@ -80,8 +80,9 @@ class Gateway:
         )
         fuse_a = max((profile.fuse_a for profile in profiles), default=FUSE_A)
         self._epochs = Epochs(
-            shared, module, self._metering, [profile.device for profile in profiles], fuse_a=fuse_a,
-            post=self._session.post, ask=self._ask, account_moved=self._account_moved, use_grid=self._use_grid,
+            shared, module, area, self._metering, [profile.device for profile in profiles],
+            fuse_a=fuse_a, post=self._session.post, ask=self._ask, account_moved=self._account_moved,
+            use_grid=self._use_grid,
         )  # fmt: skip
         bills = Bills(
             shared.bills, self.identity, Pedersen(shared.suite.group), shared.trust, shared.billing,

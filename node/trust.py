@@ -45,14 +45,18 @@ class TrustStore:
         self._chains.clear()
 
     def check(
-        self, identity: str, text: bytes, signature: bytes, certificate: bytes, intermediates: Sequence[bytes]
-    ) -> None:
+        self, identity: str, text: bytes, signature: bytes, certificate: bytes, intermediates: Sequence[bytes],
+        until_s: float | None = None,
+    ) -> None:  # fmt: skip
         """
         Return if `certificate` belongs to `identity`, leads to the root, and its key signed `text`.
 
-        Raises RemoteProtocolError otherwise: what `pki.verify_chain` raises, `wrong_identity`, `bad_signature`.
+        With `until_s` (Unix time) the chain must hold until then.  Raises RemoteProtocolError otherwise: what
+        `pki.verify_chain` raises, `certificate_ends`, `wrong_identity`, `bad_signature`.
         """
         verified = self._chain(certificate, intermediates, pki.Role.GATEWAY_SIGNATURE)
+        if until_s is not None and not verified.holds_at(datetime.fromtimestamp(until_s, UTC)):
+            raise RemoteProtocolError("certificate_ends", "a member's certificate ends before the epoch does")
         if verified.common_name.upper() != f"{identity}.SMGW".upper():
             raise RemoteProtocolError("wrong_identity", "a member's certificate names another gateway")
         self._check_signature(verified, certificate, text, signature)

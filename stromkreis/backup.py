@@ -25,7 +25,7 @@ def backup(
     config: ConfigFile = None,
 ) -> None:
     """
-    Copy a coordinator's data while it runs: database, PKI, CURVE key, operator's token.
+    Copy a coordinator's data while it runs: database, PKI, CURVE key, list key, operator's token.
 
     The copy is as secret as the keys in it, and readable to you alone. To restore, put it in the place of `data_dir`
     while no coordinator runs. Nodes are not for copying: see docs/howto/operations.md.
@@ -45,7 +45,7 @@ def backup(
         names.append("coordinator.sqlite")
     else:
         sys.stderr.write(f"the database is {url.get_backend_name()}'s to copy, by its own tools\n")
-    for name in ("curve.json", "operator.token"):
+    for name in ("curve.json", "list.json", "operator.token"):
         if (settings.data_dir / name).exists():
             shutil.copy2(settings.data_dir / name, directory / name)
             names.append(name)

@@ -31,6 +31,7 @@ class _Join:
     call: wire.EpochCall
     identity: str
     message: wire.Join
+    until_s: float
 
 
 class Admission:
@@ -66,9 +67,9 @@ class Admission:
         self.gateways[gateway.gateway_id] = gateway
         return gateway.gateway_id
 
-    def join(self, call: wire.EpochCall, identity: str, message: wire.Join) -> None:
-        """Look a join up; while the directory cannot be read again and again, until the window closes."""
-        self._joins.setdefault((call.epoch, identity), _Join(call, identity, message))
+    def join(self, call: wire.EpochCall, identity: str, message: wire.Join, until_s: float) -> None:
+        """Look a join up; while the directory cannot be read again and again, until the window closes at `until_s`."""
+        self._joins[call.epoch, identity] = _Join(call, identity, message, until_s)
         self._wanted.set()
 
     async def run(self) -> None:
@@ -82,8 +83,8 @@ class Admission:
             await self._wanted.wait()
             self._wanted = trio.Event()
             while self._joins:
-                now_ms = self._clock() * 1000
-                self._joins = {key: each for key, each in self._joins.items() if now_ms <= each.call.join_until_ms}
+                now_s = self._clock()
+                self._joins = {key: each for key, each in self._joins.items() if now_s <= each.until_s}
                 batch = list(self._joins.values())[:_JOINS_MAX]
                 try:
                     found = await look_up(self._check, batch)
@@ -92,7 +93,8 @@ class Admission:
                     await trio.sleep(RETRY_S)
                     continue
                 for join, answer in zip(batch, found, strict=True):
-                    del self._joins[join.call.epoch, join.identity]
+                    if self._joins.get((join.call.epoch, join.identity)) is join:  # else another try's has come
+                        del self._joins[join.call.epoch, join.identity]
                     if isinstance(answer, RemoteProtocolError):
                         self._emit(JoinRefused(join.identity, answer))
                     elif join.identity in self._revoked:
@@ -109,11 +111,9 @@ class Admission:
         if gateway is None or gateway.status is not GatewayStatus.ACTIVE:
             return _revoked_error()
         try:
-            check_join(join.call, gateway, join.message, self._clock())
+            return check_join(join.call, gateway, join.message)
         except RemoteProtocolError as error:
             return error
-        said, certificate = join.message, gateway.certificate
-        return Joined(said.public_key, gateway.curve_key, said.verify_key, said.nonce, said.signature, certificate)
 
     async def _look_for_revoked(self) -> None:
         while True:

@@ -82,6 +82,7 @@ class Enrolled:
 
     certificates: IssuedTriple
     coordinator_curve_key: bytes
+    list_key: bytes
     endpoint: str
 
 
@@ -137,11 +138,11 @@ class Directory:
 
 
 class Enrolment:
-    """Answers enrolment requests.  `coordinator_curve_key` and `endpoint` are handed to every gateway."""
+    """Answers enrolment requests.  `coordinator_curve_key`, `list_key` and `endpoint` are handed to every gateway."""
 
     def __init__(
         self, gateways: GatewayRepository, authority: CertificateAuthority, publisher: RevocationPublisher, *,
-        coordinator_curve_key: bytes, endpoint: str, needs_seal: bool = False,
+        coordinator_curve_key: bytes, list_key: bytes, endpoint: str, needs_seal: bool = False,
     ) -> None:  # fmt: skip
         """`needs_seal` refuses gateways without a quality seal; one that is shown must hold in any case."""
         if len(coordinator_curve_key) != CURVE_KEY_SIZE:
@@ -150,8 +151,9 @@ class Enrolment:
         self.authority = authority
         self.publisher = publisher
         self._needs_seal = needs_seal
-        self._coordinator_curve_key = coordinator_curve_key
-        self._endpoint = endpoint
+        self.coordinator_curve_key = coordinator_curve_key
+        self.list_key = list_key
+        self.endpoint = endpoint
 
     def enrol(self, request: EnrolmentRequest, now: datetime) -> Enrolled:
         """
@@ -209,7 +211,8 @@ class Enrolment:
         cms.verify_detached(request.endorsement, request.package, [seal], cms.Limits())
 
     def _answer(self, triple: Sequence[x509.Certificate]) -> Enrolled:
-        return Enrolled(IssuedTriple.of(triple, self.authority), self._coordinator_curve_key, self._endpoint)
+        certificates = IssuedTriple.of(triple, self.authority)
+        return Enrolled(certificates, self.coordinator_curve_key, self.list_key, self.endpoint)
 
 
 def triple_records(

@@ -13,25 +13,27 @@ from datetime import UTC, datetime
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from coordinator.events import Joined
 from coordinator.storage.gateways import GatewayRecord
 from protocol import pki, wire
-from protocol.dcnet.setup.epoch import call_digest, check_epoch_keys, join_text
+from protocol.dcnet.setup.epoch import call_digest, check_epoch_keys, join_text, registration_grid
 from protocol.errors import RemoteProtocolError
 
 
-def check_join(call: wire.EpochCall, gateway: GatewayRecord, join: wire.Join, now_s: float) -> None:
+def check_join(call: wire.EpochCall, gateway: GatewayRecord, join: wire.Join) -> Joined:
     """
-    Return if the members of a ring could accept this join; a signature check, some 0.5 ms.
+    Return what goes into list and layout if the members of a ring could accept this join; some 0.5 ms.
 
     Raises RemoteProtocolError: `bad_signature`, `certificate_expired`, what `check_epoch_keys` and
     `pki.load_certificate` raise.
     """
     certificate = pki.load_certificate(gateway.certificate)
-    if datetime.fromtimestamp(now_s, UTC) > certificate.not_valid_after_utc:
-        raise RemoteProtocolError("certificate_expired", "the gateway's certificate is out of date")
+    end_s = registration_grid(call).time_s(call.rounds)
+    if datetime.fromtimestamp(end_s, UTC) > certificate.not_valid_after_utc:
+        raise RemoteProtocolError("certificate_expired", "the gateway's certificate ends before the epoch does")
     check_epoch_keys(join.public_key, join.verify_key)
     keys = join.public_key, gateway.curve_key, join.verify_key
-    text = join_text(call_digest(call), gateway.gateway_id, *keys, join.nonce)
+    text = join_text(call_digest(call), gateway.gateway_id, *keys, join.nonce, join.commitment)
     key = certificate.public_key()
     try:
         if not isinstance(key, ec.EllipticCurvePublicKey):
@@ -39,3 +41,4 @@ def check_join(call: wire.EpochCall, gateway: GatewayRecord, join: wire.Join, no
         key.verify(join.signature, text, ec.ECDSA(pki.signature_hash(key)))
     except InvalidSignature as error:
         raise RemoteProtocolError("bad_signature", "a join that its gateway's key did not sign") from error
+    return Joined(join.try_, join.commitment, text, *keys, join.nonce, join.signature, gateway.certificate)

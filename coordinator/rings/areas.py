@@ -8,15 +8,16 @@ Without I/O: time and randomness come in.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 
 from coordinator.config import EpochConfig
 from coordinator.rings.epochs import AreaEpoch, EpochRing, Phase
+from coordinator.rings.part import AreaPart, Windows
 from coordinator.status import RingStatus
 from protocol import wire
 from protocol.dcnet.crypto.suite import Suite
-from protocol.dcnet.setup.rings import commit_nonce
+from protocol.dcnet.setup.crowd import part_of, split_bits
 from protocol.dcnet.setup.schema import Schema
 from protocol.metering.interval import first_index_from, start_of
 
@@ -24,6 +25,11 @@ _NEVER = float("inf")
 SETTLE_S = 2.0  # no new gateway for so long: the area is complete as far as we can know
 SILENT_S = 30.0  # a gateway says hello every 10 s; silent for so long it is not here
 JOIN_S, JOIN_PER_GATEWAY_S = 2.0, 0.004  # a signature, a round trip, and a queue of everybody's
+JOIN_METERING_S = 60.0  # at least so long in metering time; a window closes as soon as all are there
+REVEAL_S, REVEAL_PER_GATEWAY_S = 3.0, 0.004  # a list of 94 bytes a gateway, one durable write, a round trip
+REVEAL_USUAL_S = 1.0
+REVEAL_METERING_S = 300.0  # who loses the link for a moment must not cost everybody a try
+TRIES = 3  # for which there is time before the epoch that follows another begins
 DEAL_S, DEAL_PER_GATEWAY_S = 2.0, 0.03  # certificates, key agreements, dealing: 20 ms of CPU in a load test
 
 
@@ -35,6 +41,7 @@ class Area:
     present: dict[str, float] = field(default_factory=dict)
     epochs: list[AreaEpoch] = field(default_factory=list)
     last_arrival_s: float = _NEVER
+    withheld: frozenset[str] = frozenset()  # values of the epoch that was refused last
     not_before_s: float = 0.0  # after a refusal: do not call again at once
 
 
@@ -50,7 +57,9 @@ class Areas:
         names: Sequence[str],
         entropy: Callable[[int], bytes],
         next_epoch: int,
+        sign_list: Callable[[bytes], bytes],
     ) -> None:
+        """`sign_list` signs with the key that gateways pinned at enrolment."""
         self.areas = {name: Area(name) for name in names}
         self._suite = suite
         self._config = config
@@ -58,6 +67,7 @@ class Areas:
         self._intermediates = intermediates
         self._entropy = entropy
         self._next_epoch = next_epoch
+        self._sign_list = sign_list
 
     def arrive(self, area: Area, identity: str, now_s: float) -> None:
         """A message of a gateway has come."""
@@ -115,47 +125,63 @@ class Areas:
         """When an area wants its next epoch."""
         return min((self._due_s(area) for area in self.areas.values()), default=_NEVER)
 
-    def _windows_s(self) -> tuple[float, float]:
-        count = self.present_count
-        return JOIN_S + JOIN_PER_GATEWAY_S * count, DEAL_S + DEAL_PER_GATEWAY_S * count
+    def _windows(self) -> Windows:
+        count, config = self.present_count, self._config
+        lapse = config.period_s / config.interval_s
+        join_s = JOIN_S + JOIN_PER_GATEWAY_S * count
+        return Windows(
+            join_s=max(JOIN_METERING_S * lapse, join_s),
+            reveal_s=max(REVEAL_METERING_S * lapse, REVEAL_S + REVEAL_PER_GATEWAY_S * count),
+            try_s=join_s + REVEAL_USUAL_S + REVEAL_PER_GATEWAY_S * count,
+            deal_s=DEAL_S + DEAL_PER_GATEWAY_S * count,
+        )
 
     def _due_s(self, area: Area) -> float:
         if not area.present:
             return _NEVER
         living = [each for each in area.epochs if each.phase is not Phase.REFUSED]
+        windows = self._windows()
         if not living:
             # As late as the first round allows: who arrives after the call waits for a whole epoch.
-            latest_s = self._config.origin_unix_s - sum(self._windows_s()) - self._config.period_s
+            latest_s = self._config.origin_unix_s - windows.lead_s(1) - self._config.period_s
             return max(area.last_arrival_s + SETTLE_S, area.not_before_s, latest_s)
-        if len(living) > 1:
+        if len(living) > 1 or living[0].phase is Phase.CALLED:  # a second call would end the first
             return _NEVER
-        return living[0].end_s() - sum(self._windows_s()) - self._config.period_s
+        lead_s = windows.lead_s(TRIES) + self._config.period_s
+        return living[0].end_s() - min(lead_s, self._config.rounds * self._config.period_s)
 
     def call_due(self, now_s: float) -> list[tuple[Area, AreaEpoch]]:
         """Call the epochs that are due."""
         return [(area, self._call(area, now_s)) for area in self.areas.values() if now_s >= self._due_s(area)]
 
     def _call(self, area: Area, now_s: float) -> AreaEpoch:
-        config = self._config
-        join_s, deal_s = self._windows_s()
-        earliest_s = max([now_s + join_s + deal_s, config.origin_unix_s, *(each.end_s() for each in area.epochs)])
+        config, windows = self._config, self._windows()
+        earliest_s = max([now_s + windows.lead_s(1), config.origin_unix_s, *(each.end_s() for each in area.epochs)])
         interval = first_index_from(earliest_s, config.origin_unix_s, config.period_s)
-        nonce, seed = self._entropy(32), self._entropy(32)
+        bits = split_bits(len(area.present))
         call = wire.EpochCall(
-            epoch=self._next_epoch, area=area.name, nonce_commitment=commit_nonce(nonce),
+            epoch=self._next_epoch, try_=0, area=area.name, split_bits=bits, part=0, rejected=(),
             schema=self._schema.to_bytes(), rounds=config.rounds,
             start_ms=round(start_of(interval, config.origin_unix_s, config.period_s) * 1000),
             period_ms=round(config.period_s * 1000),
             interval_start_s=start_of(interval, config.metering_start_unix_s, config.interval_s),
             interval_s=config.interval_s,
             ring_size=config.ring_size, corrupt_ppm=round(config.corrupt * 1_000_000),
-            dropout_ppm=round(config.dropout * 1_000_000), join_until_ms=round((now_s + join_s) * 1000),
-            fuse_a=config.fuse_a,
+            dropout_ppm=round(config.dropout * 1_000_000), fuse_a=config.fuse_a,
         )  # fmt: skip
         self._next_epoch += 1
-        epoch = AreaEpoch(self._suite, call, nonce, seed, self._intermediates, sorted(area.present))
+        parts = [self._part(area, replace(call, part=part), windows, now_s) for part in range(1 << bits)]
+        area.withheld = frozenset()
+        epoch = AreaEpoch(self._suite, parts, self._entropy(32), self._intermediates, windows)
         area.epochs.append(epoch)
         return epoch
+
+    def _part(self, area: Area, call: wire.EpochCall, windows: Windows, now_s: float) -> AreaPart:
+        def here(identities: Iterable[str]) -> list[str]:
+            return [each for each in identities if part_of(area.name, each, call.split_bits) == call.part]
+
+        rejected = tuple(sorted(here(area.withheld)))
+        return AreaPart(replace(call, rejected=rejected), here(area.present), windows, self._sign_list, now_s)
 
     def drop_finished(self, now_s: float, waiting: Collection[int]) -> list[AreaEpoch]:
         """
@@ -169,6 +195,7 @@ class Areas:
             for each in list(area.epochs):
                 if each.phase is Phase.REFUSED:
                     area.not_before_s = now_s + self._config.period_s
+                    area.withheld = each.withheld
                     area.epochs.remove(each)
                     gone.append(each)
                 elif each.over and now_s > each.end_s() + self._config.period_s and each.call.epoch not in waiting:

@@ -1,6 +1,6 @@
 """
-Messages that make an epoch leave once what they promise is durable: of the call its number, as gateways take no
-second call of one; of layout, deals and first appointment the whole epoch.
+Messages that make an epoch leave once what they promise is durable: the call, as gateways take no second one of its
+number and try; the list, as they show their values for no second one; layout, deals and first appointment.
 
 Epochs are written in a worker thread and again every RETRY_S where the database refuses, so a full disk delays what it
 concerns and nothing else.  What cannot be written before its gateways would have to answer has come to nothing: the
@@ -86,7 +86,7 @@ class EpochWriter:
         rings = [RingLayout(call.epoch, ring.view.ring, tuple(ring.positions)) for ring in epoch.rings]
         try:
             if epoch.phase is Phase.CALLED:
-                await in_thread(self._epochs.note_call, call.area, call.epoch)
+                await in_thread(self._epochs.note_call, call.area, call.epoch, epoch.to_state())
             else:
                 await in_thread(_lay_out, self._epochs, row, rings, epoch.to_state())
         except SQLAlchemyError as error:

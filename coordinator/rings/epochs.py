@@ -4,29 +4,31 @@ One epoch of one area, from the call to the last round: who joins, which rings c
 Without I/O: gateways' messages and the time go in, messages to gateways come out.  Everything that a gateway would
 need again after a restart (call, layout, deals) is kept and handed out again when it asks.
 
-    CALLED --all joined, or join_until--> DEALING --all dealt, or deal_until--> RUNNING --last round ended--> OVER
-       \--too few gateways--> REFUSED <--layout not durable--/
+    CALLED --all parts drawn (part.py)--> DEALING --all dealt, or deal_until--> RUNNING --last round ended--> OVER
+       \--no part drawn--> REFUSED <--layout not durable--/
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import astuple, dataclass, field
 from enum import Enum
 
 import msgpack
 
 from coordinator.events import Joined, To
+from coordinator.rings.part import AreaPart, Stage, Windows
 from coordinator.status import Member, RingStatus
 from protocol import wire
 from protocol.dcnet.crypto.suite import Suite
 from protocol.dcnet.machines.effects import Ended
 from protocol.dcnet.machines.ledger import RoundLedger
+from protocol.dcnet.setup.crowd import part_of
 from protocol.dcnet.setup.epoch import make_view, registration_grid
 from protocol.dcnet.setup.ledger_keys import LedgerSecrets
-from protocol.dcnet.setup.rings import RingView, beacon, bitmap, cut_rings, positions_of
+from protocol.dcnet.setup.rings import RingView, bitmap, positions_of, ring_number
 from protocol.dcnet.setup.statements import deal_text
-from protocol.errors import InvariantError, LocalProtocolError, RemoteProtocolError
+from protocol.errors import LocalProtocolError, RemoteProtocolError
 from protocol.link import LinkLimits
 
 _NEVER = float("inf")
@@ -88,30 +90,34 @@ class AreaEpoch:
     def __init__(
         self,
         suite: Suite,
-        call: wire.EpochCall,
-        nonce: bytes,
+        parts: Sequence[AreaPart],
         seed: bytes,
         intermediates: Sequence[bytes],
-        invited: Sequence[str],
+        windows: Windows,
     ) -> None:
-        self.call = call
+        """The parts' calls share number, calendar and schema."""
+        self.call = parts[0].call
         self.phase = Phase.CALLED
         self.rings: list[EpochRing] = []
         self.refusal = ""
         self._suite = suite
-        self._nonce = nonce
+        self._parts = tuple(parts)
         self._seed = seed
         self._secrets = LedgerSecrets(suite, seed)
         self._intermediates = tuple(intermediates)
-        self._invited = set(invited)
-        self._joined: dict[str, Joined] = {}
+        self._windows = windows
         self._place: dict[str, tuple[EpochRing, int]] = {}
         self._layouts: dict[int, wire.EpochLayout] = {}
 
     @property
     def joined(self) -> int:
         """How many gateways have joined."""
-        return len(self._joined)
+        return sum(len(part.joined) for part in self._parts)
+
+    @property
+    def withheld(self) -> frozenset[str]:
+        """The gateways that withheld their values."""
+        return frozenset().union(*(part.withheld for part in self._parts))
 
     @property
     def members(self) -> frozenset[str]:
@@ -135,16 +141,20 @@ class AreaEpoch:
 
     # --- joining -------------------------------------------------------------------------------------------------
 
+    def part_for(self, identity: str) -> AreaPart:
+        """The part of the area in which a gateway stands."""
+        return self._parts[part_of(self.call.area, identity, self.call.split_bits)]
+
     def invite(self, identity: str) -> list[To]:
         """A gateway is here (again): whatever it needs to take part."""
+        part = self.part_for(identity)
         if self.phase is Phase.CALLED:
-            self._invited.add(identity)
-            return [To(identity, self.call)]
+            return part.greeting(identity)
         place = self._place.get(identity)
         if place is None or self.phase is Phase.REFUSED:
             return []
         ring, position = place
-        out = [To(identity, self.call), To(identity, self._layouts[ring.view.ring]), *ring.absence_notices(identity)]
+        out = [*part.greeting(identity), To(identity, self._layouts[ring.view.ring]), *ring.absence_notices(identity)]
         if self.phase is Phase.RUNNING:
             out.append(To(identity, self._deals_for(ring, position)))
             if ring.head_at is not None:
@@ -154,54 +164,68 @@ class AreaEpoch:
         return out
 
     def join(self, identity: str, joined: Joined, now_s: float) -> list[To]:
-        """A gateway's fresh key; the first one stands."""
+        """A gateway's fresh key and commitment; the first one of a try stands."""
         if self.phase is not Phase.CALLED:
             return []
-        self._joined.setdefault(identity, joined)
-        if len(self._joined) < len(self._invited):
-            return []
-        return self._cut(now_s)
+        return [*self.part_for(identity).join(identity, joined, now_s), *self._cut_if_settled(now_s)]
 
-    def _cut(self, now_s: float) -> list[To]:
-        """Joins are closed: open the nonce, cut the rings, send each gateway its own."""
-        submissions = tuple(sorted((identity, each.public_key) for identity, each in self._joined.items()))
-        value = beacon(self.call.epoch, self.call.area, self._nonce, submissions)
-        out: list[To] = []
-        if len(submissions) > wire.MAX_AREA:
-            return self.give_up(f"area {self.call.area} has {len(submissions)} gateways, of at most {wire.MAX_AREA}")
-        try:
-            for index, identities in enumerate(
-                cut_rings(value, [each for each, _ in submissions], self.call.ring_size)
-            ):
-                joined = ((each, self._joined[each]) for each in identities)
-                members = [(each, its.public_key, its.curve_key, its.verify_key, its.nonce) for each, its in joined]
-                view = make_view(self.call, index, members, len(submissions), self._secrets.result_key)
-                ring = EpochRing(view, {each: position for position, each in enumerate(identities)})
-                self.rings.append(ring)
-        except LocalProtocolError as error:
-            return self.give_up(f"area {self.call.area} cannot form rings: {error}")
+    def reveal(self, identity: str, message: wire.BeaconReveal, now_s: float) -> list[To]:
+        """A gateway's value.  Raises RemoteProtocolError for one that was not committed to."""
+        if self.phase is not Phase.CALLED or not self.part_for(identity).reveal(identity, message):
+            return []
+        return self._cut_if_settled(now_s)
+
+    def _cut_if_settled(self, now_s: float) -> list[To]:
+        """Once it is known what becomes of every part: cut the rings, send each gateway its own."""
+        if not all(part.is_settled for part in self._parts):
+            return []
+        out = [to for part in self._parts if part.stage is Stage.DRAWN for to in self._cut(part)]
         if not self.rings:
-            return self.give_up(f"no gateway of area {self.call.area} joined")
+            self.phase = Phase.REFUSED
+            self.refusal = "; ".join(part.refusal for part in self._parts)
+            return out
         for ring in self.rings:
-            layout = self._layouts[ring.view.ring] = wire.EpochLayout(
-                self.call.epoch, self._nonce, submissions, ring.view.ring,
-                tuple(
-                    (each, its.public_key, its.curve_key, its.verify_key, its.nonce, its.signature, its.certificate)
-                    for each, its in ((each, self._joined[each]) for each in ring.positions)
-                ),
-                self._intermediates, self._secrets.result_key,
-            )  # fmt: skip
-            if (size := len(wire.encode(layout))) > _LAYOUT_SIZE_MAX:
-                return self.give_up(
-                    f"area {self.call.area} is too large for its rings: a layout of {size} bytes, of at most"
-                    f" {_LAYOUT_SIZE_MAX}"
-                )
+            layout = self._layouts[ring.view.ring]
             for identity, position in ring.positions.items():
                 self._place[identity] = ring, position
                 out.append(To(identity, layout))
         self.phase = Phase.DEALING
         self._deal_until_s = now_s + max(1.0, self.call.start_ms / 1000 - now_s) * 0.75
         return out
+
+    def _cut(self, part: AreaPart) -> list[To]:
+        """Make the rings of a part and their layouts; returns the refusals where they cannot be."""
+        made = []
+        result_key = self._secrets.result_key
+        try:
+            for index, identities in enumerate(part.rings()):
+                joined = ((each, part.joined[each]) for each in identities)
+                members = [(each, its.public_key, its.curve_key, its.verify_key, its.nonce) for each, its in joined]
+                number = ring_number(index, part.call.split_bits, part.call.part)
+                area_size = len(part.joined) << part.call.split_bits
+                view = make_view(part.call, number, members, area_size, part.list_digest, result_key)
+                made.append(EpochRing(view, {each: position for position, each in enumerate(identities)}))
+        except LocalProtocolError as error:
+            return part.refuse(f"area {self.call.area} cannot form rings: {error}")
+        for ring in made:
+            layout = self._layouts[ring.view.ring] = self._layout(part, ring)
+            if (size := len(wire.encode(layout))) > _LAYOUT_SIZE_MAX:
+                return part.refuse(
+                    f"area {self.call.area} is too large for its rings: a layout of {size} bytes, of at most"
+                    f" {_LAYOUT_SIZE_MAX}"
+                )
+        self.rings += made
+        return []
+
+    def _layout(self, part: AreaPart, ring: EpochRing) -> wire.EpochLayout:
+        return wire.EpochLayout(
+            self.call.epoch, part.call.try_, part.values, ring.view.ring,
+            tuple(
+                (each, its.public_key, its.curve_key, its.verify_key, its.nonce, its.signature, its.certificate)
+                for each, its in ((each, part.joined[each]) for each in ring.positions)
+            ),
+            self._intermediates, self._secrets.result_key,
+        )  # fmt: skip
 
     _deal_until_s = _NEVER
 
@@ -211,7 +235,7 @@ class AreaEpoch:
         self.refusal = reason
         self.rings.clear()
         self._place.clear()
-        return [To(each, wire.Refused(self.call.epoch, reason[:200])) for each in self._joined]
+        return [to for part in self._parts for to in part.refuse(reason)]
 
     # --- dealing -------------------------------------------------------------------------------------------------
 
@@ -277,59 +301,57 @@ class AreaEpoch:
     # --- time ----------------------------------------------------------------------------------------------------
 
     def next_timer_s(self) -> float:
-        """When joins or deals must be closed; the ledgers keep their own time."""
+        """When a window closes or deals must be in; the ledgers keep their own time."""
         if self.phase is Phase.CALLED:
-            return self.call.join_until_ms / 1000
+            return min(part.until_s for part in self._parts)
         return self._deal_until_s if self.phase is Phase.DEALING else _NEVER
 
     def on_timer(self, now_s: float) -> list[To]:
         """A window has closed."""
         if now_s < self.next_timer_s():
             return []
-        return self._cut(now_s) if self.phase is Phase.CALLED else self._run(now_s)
+        if self.phase is Phase.DEALING:
+            return self._run(now_s)
+        out = [to for part in self._parts if now_s >= part.until_s for to in part.on_window_over(now_s)]
+        return [*out, *self._cut_if_settled(now_s)]
 
     # --- a restart of the coordinator ------------------------------------------------------------------------------
 
     def to_state(self) -> bytes:
         """Everything that the rings and their ledgers follow from; holds the seed of its keys, so keep it close."""
-        joined = [
-            (identity, each.public_key, each.curve_key, each.verify_key, each.nonce, each.signature, each.certificate)
-            for identity, each in self._joined.items()
-        ]
         deals = [
             (ring.view.ring, dealer, wire.encode(deal)) for ring in self.rings for dealer, deal in ring.deals.items()
         ]
-        state: bytes = msgpack.packb(
-            (
-                wire.encode(self.call),
-                self._nonce,
-                self._seed,
-                self._intermediates,
-                joined,
-                deals,
-            )
-        )
+        windows = astuple(self._windows)
+        parts = [part.to_state() for part in self._parts]
+        state: bytes = msgpack.packb((parts, self._seed, self._intermediates, windows, bool(self.rings), deals))
         return state
 
     @classmethod
-    def from_state(cls, suite: Suite, state: bytes, ended: Sequence[Ended], now_s: float) -> AreaEpoch:
+    def from_state(
+        cls, suite: Suite, state: bytes, ended: Sequence[Ended], now_s: float, sign_list: Callable[[bytes], bytes]
+    ) -> AreaEpoch:
         """
-        The epoch as it was; rounds that ended stay ended.
+        The epoch as it was; rounds that ended stay ended, a try goes on.
 
         Terms go on one full turn of the ring after the last one recorded: the same head, and above every term that a
-        member may know of in the meantime.
+        member may know of in the meantime.  Raises RemoteProtocolError for a state that another release kept.
         """
-        call_bytes, nonce, seed, intermediates, joined, deals = msgpack.unpackb(state, use_list=False)
-        call = wire.decode(call_bytes, frozenset({wire.EpochCall}))
-        if not isinstance(call, wire.EpochCall):
-            raise InvariantError("the kept state of an epoch begins with its call")
-        epoch = cls(suite, call, nonce, seed, intermediates, ())
-        epoch._joined = {identity: Joined(*parts) for identity, *parts in joined}
-        epoch._cut(now_s)
-        for index, dealer, data in deals:
+        try:
+            parts, seed, intermediates, numbers, is_laid_out, deals = msgpack.unpackb(state, use_list=False)
+            windows = Windows(*numbers)
+            made = [AreaPart.from_state(part, windows, sign_list, now_s) for part in parts]
+        except (ValueError, TypeError) as error:
+            raise RemoteProtocolError("malformed_message", "expected an epoch that this release kept") from error
+        epoch = cls(suite, made, seed, intermediates, windows)
+        if not is_laid_out:
+            return epoch
+        epoch._cut_if_settled(now_s)
+        rings = {ring.view.ring: ring for ring in epoch.rings}
+        for number, dealer, data in deals:
             deal = wire.decode(data, frozenset({wire.Deal}))
             if isinstance(deal, wire.Deal):
-                epoch.rings[index].deals[dealer] = deal
+                rings[number].deals[dealer] = deal
         if epoch.phase is Phase.DEALING:
             epoch.phase = Phase.RUNNING
             for ring in epoch.rings:

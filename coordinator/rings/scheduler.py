@@ -48,7 +48,7 @@ class Scheduler:
 
     def after_phase(self, epoch: AreaEpoch, messages: Sequence[To]) -> None:
         """An epoch has (perhaps) gone on: make it durable, then say what it has to say."""
-        if epoch.phase in {Phase.DEALING, Phase.RUNNING} and messages:
+        if epoch.phase is not Phase.REFUSED and messages:
             self._keeper.keep(epoch, messages)
         elif epoch.phase is Phase.REFUSED:
             log.warning("epoch %d: %s", epoch.call.epoch, epoch.refusal)
@@ -92,7 +92,7 @@ class Scheduler:
 
     def _on_epoch_time(self, epoch: AreaEpoch, now_s: float) -> None:
         if self._keeper.holds(epoch) and now_s >= epoch.next_timer_s():
-            what = "their call" if epoch.phase is Phase.CALLED else "their layout"
+            what = "call or list" if epoch.phase is Phase.CALLED else "their layout"
             reason = f"area {epoch.call.area} cannot form rings: {what} could not be made durable in time"
             self.after_phase(epoch, epoch.give_up(reason))
         elif messages := epoch.on_timer(now_s):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from sqlalchemy import RowMapping, func, select
+from sqlalchemy import RowMapping, bindparam, func, select
 
 from coordinator.storage.engine import Database
 from coordinator.storage.tables import epoch_calls, epoch_states, epochs, rings
@@ -60,13 +60,15 @@ class EpochRepository:
             if ring_rows:
                 connection.execute(rings.insert(), ring_rows)
 
-    def note_call(self, area: str, epoch: int) -> None:
-        """An area is about to be called into an epoch: the number is used up, whatever becomes of it."""
-        statement = self._database.insert(epoch_calls).values(area=area, epoch=epoch)
+    def note_call(self, area: str, epoch: int, state: bytes) -> None:
+        """
+        An area is about to be called into an epoch, or shown the list of a try: the number is used up, whatever becomes
+        of it, and a restart goes on with `state`.
+        """
+        statement = self._database.insert(epoch_calls).values(area=area, epoch=epoch, state=state)
+        changed = {"epoch": statement.excluded.epoch, "state": statement.excluded.state}
         with self._database.write() as connection:
-            connection.execute(
-                statement.on_conflict_do_update(index_elements=["area"], set_={"epoch": statement.excluded.epoch})
-            )
+            connection.execute(statement.on_conflict_do_update(index_elements=["area"], set_=changed))
 
     def last_number(self) -> int | None:
         """The highest epoch number in use."""
@@ -120,23 +122,29 @@ class EpochRepository:
             return [RingLayout(row.epoch, row.ring, tuple(row.members)) for row in rows]
 
     def save_state(self, epoch: int, state: bytes) -> None:
-        """Keep, or replace, what a restart needs of an epoch."""
+        """Keep, or replace, what a restart needs of an epoch that has its rings."""
         statement = self._database.insert(epoch_states).values(epoch=epoch, state=state)
         with self._database.write() as connection:
             connection.execute(
                 statement.on_conflict_do_update(index_elements=["epoch"], set_={"state": statement.excluded.state})
             )
+            connection.execute(_FORGET_CALL, {"number": epoch})
 
     def delete_state(self, epoch: int) -> None:
-        """The epoch is over: its result key is needed no more."""
+        """The epoch is over or given up: its result key is needed no more."""
         with self._database.write() as connection:
             connection.execute(epoch_states.delete().where(epoch_states.c.epoch == epoch))
+            connection.execute(_FORGET_CALL, {"number": epoch})
 
     def states(self) -> list[tuple[int, bytes]]:
-        """The numbers of the epochs that were not over and what was kept of them, oldest first."""
-        statement = select(epoch_states.c.epoch, epoch_states.c.state).order_by(epoch_states.c.epoch)
+        """What was kept of the epochs that were not over, with their numbers, oldest first."""
+        called = select(epoch_calls.c.epoch, epoch_calls.c.state).where(epoch_calls.c.state.is_not(None))
         with self._database.read() as connection:
-            return [(row.epoch, row.state) for row in connection.execute(statement)]
+            rows = [*connection.execute(select(epoch_states)), *connection.execute(called)]
+        return sorted((row.epoch, row.state) for row in rows)
+
+
+_FORGET_CALL = epoch_calls.update().where(epoch_calls.c.epoch == bindparam("number")).values(state=None)
 
 
 @lru_cache(maxsize=64)

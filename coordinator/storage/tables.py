@@ -85,11 +85,14 @@ epochs = Table(
     Column("interval_s", Integer, nullable=False),
 )
 
-epoch_calls = Table(  # the last epoch that an area was called into, laid out or not: no number twice
-    "epoch_calls",
-    metadata,
-    Column("area", String(64), primary_key=True),
-    Column("epoch", BigInteger, nullable=False),
+epoch_calls = (
+    Table(  # the last epoch that an area was called into: no number twice, and while it has no rings its state
+        "epoch_calls",
+        metadata,
+        Column("area", String(64), primary_key=True),
+        Column("epoch", BigInteger, nullable=False),
+        Column("state", LargeBinary),
+    )
 )
 
 rings = Table(

@@ -17,7 +17,7 @@ from coordinator.gwa.renewal import Renewal
 from coordinator.gwa.revocation import RevocationPublisher
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.web.errors import problem_responses
-from coordinator.web.models import EnrolAnswer, EnrolRequest, RenewRequest, TripleAnswer
+from coordinator.web.models import EnrolAnswer, EnrolRequest, RenewRequest, RingServiceAnswer, TripleAnswer
 from protocol import pki
 from protocol.errors import RemoteProtocolError
 from protocol.log_limit import LogLimiter
@@ -57,7 +57,7 @@ def make_certificate_router(
         metrics.enrolment(enrolled=True)
         return EnrolAnswer(
             **_triple(answer.certificates), coordinator_curve_key=answer.coordinator_curve_key.hex(),
-            endpoint=answer.endpoint,
+            coordinator_list_key=answer.list_key.hex(), endpoint=answer.endpoint,
         )  # fmt: skip
 
     @router.post("/renew", operation_id="renew", status_code=201, responses=problem_responses(403, 404, 409))
@@ -65,6 +65,14 @@ def make_certificate_router(
         """Issue a gateway's next triple of certificates; its present signature key says who asks."""
         package, endorsement = _from_base64(body.request_package), _from_base64(body.endorsement)
         return TripleAnswer(**_triple(renewal.renew(body.gateway, package, endorsement, clock())))
+
+    @router.get("/ring-service", operation_id="ring_service")
+    def _ring_service() -> RingServiceAnswer:
+        """What an enrolment says of the ring service: for a node whose gateways enrolled before it said all of it."""
+        return RingServiceAnswer(
+            coordinator_curve_key=enrolment.coordinator_curve_key.hex(), coordinator_list_key=enrolment.list_key.hex(),
+            endpoint=enrolment.endpoint,
+        )  # fmt: skip
 
     @router.get("/revocation-lists", operation_id="revocation_lists", response_class=Response)
     def _revocation_lists() -> Response:

@@ -229,13 +229,19 @@ class RenewRequest(_Model):
     """Base64 of a detached CMS signature over the package by the gateway's present signature key."""
 
 
-class EnrolAnswer(TripleAnswer):
-    """A gateway is admitted."""
+class RingServiceAnswer(_Model):
+    """How gateways reach the ring service, and the keys that they know it by."""
 
     coordinator_curve_key: str
-    """32 bytes in hexadecimal."""
+    """CURVE public key, 32 bytes in hexadecimal."""
+    coordinator_list_key: str
+    """Ed25519 public key by which each epoch's list of members is signed, 32 bytes in hexadecimal."""
     endpoint: str
     """Where the coordinator's ZeroMQ socket listens."""
+
+
+class EnrolAnswer(TripleAnswer, RingServiceAnswer):
+    """A gateway is admitted."""
 
 
 class TariffDocument(_Model):

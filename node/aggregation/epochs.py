@@ -12,13 +12,14 @@ import logging
 import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol
 
 import trio
 
 from node.aggregation.attendance import AttendanceStore, GatewayAttendance
+from node.aggregation.beacon import Beacon, CrowdPolicy
 from node.aggregation.bills import BillingRules
 from node.aggregation.context import AccountMoved, FromCoordinator, MembershipContext
 from node.aggregation.contribution import AccountStore, Contributions
@@ -33,12 +34,15 @@ from node.metrics import NodeMetrics
 from node.process_start import ProcessStart
 from node.security.module import SecurityModule
 from node.storage.errors import StoreError
+from node.storage.repositories.beacon import BeaconRepository
 from node.storage.repositories.ring_seats import RingSeat
 from node.trust import TrustStore
 from protocol import wire
 from protocol.dcnet.crypto.suite import Suite
 from protocol.dcnet.machines.masks import Fleet
+from protocol.dcnet.setup.beacon import ListEntry
 from protocol.dcnet.setup.calendar import CalendarPolicy, NewestEpoch, check_calendar, check_start
+from protocol.dcnet.setup.crowd import part_of
 from protocol.dcnet.setup.epoch import (
     Policy,
     call_digest,
@@ -76,6 +80,8 @@ class EpochServices:
     metrics: NodeMetrics
     trust: TrustStore
     policy: Policy
+    beacon: BeaconRepository
+    list_key: bytes
     listen: str
     public_host: str | None
     relay: bool
@@ -83,6 +89,7 @@ class EpochServices:
     limit_returns: bool = True  # False: members come back into totals as often as a head likes
     start: ProcessStart = field(default_factory=ProcessStart)
     calendar: CalendarPolicy = field(default_factory=CalendarPolicy)
+    crowd: CrowdPolicy = field(default_factory=CrowdPolicy)
     billing: BillingRules = field(default_factory=BillingRules)
     clock: Callable[[], float] = time.time
     fleet: Fleet = field(default_factory=Fleet)
@@ -92,11 +99,15 @@ class EpochServices:
 
 @dataclass(slots=True)
 class _Epoch:
-    """An epoch that we joined: the call, our secrets, its tasks, and the membership once the layout is verified."""
+    """
+    An epoch that we joined: the call of its newest try, our secrets, its tasks, the list that we showed our value for,
+    and the membership once the layout is verified.
+    """
 
     call: wire.EpochCall
     secrets: EpochSecrets
     nonce: bytes  # of this process, never stored
+    entries: tuple[ListEntry, ...] = ()
     nursery: trio.Nursery | None = None
     membership: Membership | None = None
 
@@ -105,19 +116,25 @@ class Epochs:
     """
     Those of one gateway.
 
-    `devices` are its meters, behind fuses of `fuse_a` A.  `post` sends a message to the coordinator, `ask` asks it the
-    `question`; `account_moved` says that a round was settled, `use_grid` gets the registration periods of each new
-    epoch.  `serve_in` a nursery before anything is received.
+    It stands in `area`; `devices` are its meters, behind fuses of `fuse_a` A.  `post` sends a message to the
+    coordinator, `ask` asks it the `question`; `account_moved` says that a round was settled, `use_grid` gets the
+    registration periods of each new epoch.  `serve_in` a nursery before anything is received.
     """
 
     def __init__(
-        self, services: EpochServices, module: SecurityModule, metering: MeteringLog, devices: Sequence[str], *,
-        fuse_a: int, post: Callable[[wire.Message], None], ask: Callable[[], None],
-        account_moved: Callable[[], None], use_grid: Callable[[RegistrationGrid], Awaitable[None]],
+        self, services: EpochServices, module: SecurityModule, area: str, metering: MeteringLog,
+        devices: Sequence[str], *, fuse_a: int,
+        post: Callable[[wire.Message], None], ask: Callable[[], None], account_moved: Callable[[], None],
+        use_grid: Callable[[RegistrationGrid], Awaitable[None]],
     ) -> None:  # fmt: skip
         self.ready = False
         self._services = services
         self._module = module
+        self._area = area
+        self._beacon = Beacon(
+            module.identity, services.beacon, services.crowd, partial(services.suite.verify, services.list_key),
+            module.random, services.clock,
+        )  # fmt: skip
         self._metering = metering
         self._devices = devices
         self._fuse_a = fuse_a
@@ -187,6 +204,8 @@ class Epochs:
         match message:
             case wire.EpochCall():
                 await self._on_call(message)
+            case wire.EpochList():
+                await self._on_list(message)
             case wire.EpochLayout():
                 await self._on_layout(message)
             case wire.LastContribution():
@@ -293,34 +312,75 @@ class Epochs:
 
     async def _on_call(self, call: wire.EpochCall) -> None:
         known = self._epochs.get(call.epoch)
-        if known is not None:
-            if known.call != call:
+        if known is None:
+            known = await self._take_call(call)
+        elif call.try_ > known.call.try_:
+            self._take_try(known, call)
+        elif call != known.call:
+            if call.try_ == known.call.try_:
                 raise RemoteProtocolError("second_call", "another call for an epoch that was called")
-        else:
-            check_calendar(call, self._services.calendar, self._services.clock())
-            schema = check_call(call, self._services.policy, self._fuse_a)
-            if self._nursery is None:
-                return
-            try:
-                check_start(
-                    call, self._services.calendar, self._services.attendance.newest_epoch(self._module.identity)
-                )
-                await self._use_schema(schema, registration_grid(call))
-            except StoreError as error:  # the call comes again
-                self._store_failed(error)
-                return
-            secrets = self._module.epoch(call.epoch)
-            self._drop_epochs_without_layout()
-            self._epochs[call.epoch] = known = _Epoch(call, secrets, os.urandom(wire.NONCE_SIZE))
-            self._module.forget_epochs_before(min(self._epochs))
-            await self._nursery.start(self._live, known)
-            await self._use_grid(registration_grid(call))
-            self._review.use_grid(registration_grid(call))
-            self._ask()
+            return  # of an earlier try, late
+        if known is None:
+            return
         secrets, module, nonce = known.secrets, self._module, known.nonce
+        try:
+            commitment = (await self._beacon.join(call)).commitment(module.identity)
+        except StoreError as error:  # the call comes again
+            self._store_failed(error)
+            return
         keys = secrets.public_key, module.curve.public, secrets.verify_key
-        text = join_text(call_digest(call), module.identity, *keys, nonce)
-        self._post(wire.Join(call.epoch, secrets.public_key, secrets.verify_key, nonce, module.sign(text)))
+        signature = module.sign(join_text(call_digest(call), module.identity, *keys, nonce, commitment))
+        join = wire.Join(call.epoch, call.try_, commitment, keys[0], keys[2], nonce, signature)
+        self._post(join)
+
+    async def _take_call(self, call: wire.EpochCall) -> _Epoch | None:
+        """Begin an epoch; None where that cannot be yet, and the call comes again."""
+        self._check_place(call)
+        check_calendar(call, self._services.calendar, self._services.clock())
+        schema = check_call(call, self._services.policy, self._fuse_a)
+        if self._nursery is None:
+            return None
+        try:
+            check_start(call, self._services.calendar, self._services.attendance.newest_epoch(self._module.identity))
+            await self._use_schema(schema, registration_grid(call))
+        except StoreError as error:
+            self._store_failed(error)
+            return None
+        secrets = self._module.epoch(call.epoch)
+        self._drop_epochs_without_layout()
+        self._epochs[call.epoch] = epoch = _Epoch(call, secrets, os.urandom(wire.NONCE_SIZE))
+        self._module.forget_epochs_before(min(self._epochs))
+        await self._nursery.start(self._live, epoch)
+        await self._use_grid(registration_grid(call))
+        self._review.use_grid(registration_grid(call))
+        self._ask()
+        return epoch
+
+    def _take_try(self, epoch: _Epoch, call: wire.EpochCall) -> None:
+        """Commit afresh: nothing but the try and who is left out of it may have changed."""
+        if epoch.membership is not None or replace(epoch.call, try_=call.try_, rejected=call.rejected) != call:
+            raise RemoteProtocolError("second_call", "another call for an epoch that was called")
+        self._check_place(call)
+        epoch.call, epoch.entries = call, ()
+
+    def _check_place(self, call: wire.EpochCall) -> None:
+        """Area and part are ours: under a name of its choice a coordinator could choose who is split from whom."""
+        identity = self._module.identity
+        if call.area != self._area or part_of(call.area, identity, call.split_bits) != call.part:
+            raise RemoteProtocolError("foreign_part", "a call of another area, or of another part of ours")
+        if identity in call.rejected:
+            raise RemoteProtocolError("rejected_member", "our value did not come in time, we wait for the next epoch")
+
+    async def _on_list(self, message: wire.EpochList) -> None:
+        epoch = self._epochs.get(message.epoch)
+        if epoch is None or epoch.call.try_ != message.try_:
+            raise RemoteProtocolError("uncalled_list", "a list of a try that was not called, or is over")
+        try:
+            reveal, epoch.entries = await self._beacon.reveal(epoch.call, message)
+        except StoreError as error:  # the list comes again
+            self._store_failed(error)
+            return
+        self._post(reveal)
 
     async def _use_schema(self, schema: Schema, grid: RegistrationGrid) -> None:
         """The registers that epochs are about, from the first call on.  Raises StoreError: then nothing has begun."""
@@ -357,17 +417,19 @@ class Epochs:
 
     async def _on_layout(self, layout: wire.EpochLayout) -> None:
         epoch = self._epochs.get(layout.epoch)
-        if epoch is None or epoch.nursery is None or self._account is None:
+        if epoch is None or epoch.nursery is None or self._account is None or not epoch.entries:
             raise RemoteProtocolError("uncalled_layout", "a layout of an epoch that was not called")
         if epoch.membership is not None:
             self._deal(epoch)  # the coordinator has none of ours: it was restarted
             return
         services, module = self._services, self._module
+        trusts = partial(services.trust.check, until_s=registration_grid(epoch.call).time_s(epoch.call.rounds))
         view, position = verify_layout(
-            epoch.call, layout, module.identity, epoch.secrets.public_key, services.policy, services.trust.check
+            epoch.call, epoch.entries, layout, module.identity, epoch.secrets.public_key, services.policy, trusts
         )
         start = NewestEpoch(layout.epoch, epoch.call.interval_start_s)
         try:
+            await self._beacon.layout_held(epoch.call, len(epoch.entries))
             await services.attendance.put_newest_epoch(module.identity, start)
             await services.seats.keep(
                 module.identity, RingSeat(view.epoch, view.ring, position, view.digest, view.result_key)

@@ -2,8 +2,8 @@
 Enrolment: from a token to a certificate, once in a gateway's life.
 
 Over HTTPS that leads to the SM-PKI root this node trusts; what comes back is checked (our key, our id, a chain to the
-root) before it is kept.  The coordinator's endpoint and CURVE key are kept beside the keys, so that a restarted node
-needs nobody's help to call.
+root) before it is kept.  The coordinator's endpoint and keys are kept beside ours, so that a restarted node needs
+nobody's help to call, and so that the key of epochs' lists is pinned: another one that comes later is not believed.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import logging
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
+from typing import NamedTuple
 
 import httpx
 import trio
@@ -27,6 +28,7 @@ from protocol.link.tls import client_context
 log = logging.getLogger(__name__)
 _PATIENCE_S = 120.0  # the coordinator may be starting at the same moment as we
 _TIMEOUT_S = 30.0
+_KEY_SIZE = 32
 _UNAVAILABLE = 503  # the coordinator's disk is full, for example: it goes on once there is room
 
 
@@ -34,6 +36,14 @@ def coordinator_client(config: NodeConfig) -> httpx.AsyncClient:
     """A client of the coordinator's HTTPS interface that trusts the SM-PKI root alone."""
     verify = client_context(config.root_certificate)
     return httpx.AsyncClient(base_url=config.coordinator, timeout=_TIMEOUT_S, verify=verify)
+
+
+class RingService(NamedTuple):
+    """How a node reaches the coordinator, and the keys that it pinned: CURVE, and Ed25519 for epochs' lists."""
+
+    endpoint: str
+    curve_key: bytes
+    list_key: bytes
 
 
 class Enroller:
@@ -53,21 +63,14 @@ class Enroller:
     ) -> None:
         await self._client.aclose()
 
-    async def enrol(self, module: GatewaySecurityModule, gateway: GatewayConfig) -> tuple[str, bytes]:
+    async def enrol(self, module: GatewaySecurityModule, gateway: GatewayConfig) -> RingService:
         """
-        The coordinator's endpoint and CURVE key; enrols first where the gateway has no certificate yet.
+        The coordinator's endpoint and keys; enrols first where the gateway has no certificate yet.
 
         Raises StromkreisError that says what stands in the way.
         """
         if module.certificate is not None:
-            try:
-                stored = json.loads(self._known.read_text())
-                return stored["endpoint"], bytes.fromhex(stored["curve_key"])
-            except (OSError, ValueError, KeyError, TypeError) as error:
-                raise StromkreisError(
-                    f"{self._known}: no endpoint and key of the coordinator ({type(error).__name__}); copy the file"
-                    " from another node of this coordinator, or from the backup"
-                ) from error
+            return await self._stored()
         if gateway.token is None:
             raise StromkreisError(
                 f"gateway {gateway.id} is not enrolled and has no token: ask the administrator for one and give it as"
@@ -76,12 +79,51 @@ class Enroller:
         answer = await self._ask(module, gateway, gateway.token.get_secret_value())
         try:
             certificates, above = read_triple(answer, gateway.id, self._root, datetime.now(UTC))
-            endpoint, curve_key = answer["endpoint"], bytes.fromhex(answer["coordinator_curve_key"])
-            _write(self._known, json.dumps({"endpoint": endpoint, "curve_key": curve_key.hex()}))
+            service = _service_of(answer)
+            self._keep(service)
             module.install(certificates, above)
         except (RemoteProtocolError, IndexError, *MALFORMED) as error:
             raise StromkreisError(f"gateway {gateway.id}: the enrolment's answer does not hold: {error}") from error
-        return endpoint, curve_key
+        return service
+
+    async def _stored(self) -> RingService:
+        try:
+            stored = json.loads(self._known.read_text())
+            endpoint, curve_key = stored["endpoint"], bytes.fromhex(stored["curve_key"])
+            if "list_key" in stored:
+                return RingService(endpoint, curve_key, bytes.fromhex(stored["list_key"]))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise StromkreisError(
+                f"{self._known}: no endpoint and keys of the coordinator ({type(error).__name__}); copy the file"
+                " from another node of this coordinator, or from the backup"
+            ) from error
+        return await self._complete(endpoint, curve_key)
+
+    async def _complete(self, endpoint: str, curve_key: bytes) -> RingService:
+        """Enrolled before lists were signed: the key comes by the way of an enrolment, over TLS up to the root."""
+        try:
+            response = await self._client.get("/api/v1/ring-service")
+            response.raise_for_status()
+            service = _service_of(response.json())
+        except (httpx.HTTPError, RemoteProtocolError, *MALFORMED) as error:
+            raise StromkreisError(
+                f"{self._known}: it has no key of epochs' lists, and {self._config.coordinator} does not say it"
+                f" ({error}); expected a coordinator of this release there"
+            ) from error
+        if service.curve_key != curve_key:
+            raise StromkreisError(
+                f"{self._known}: the coordinator at {self._config.coordinator} has another CURVE key than the one"
+                " that this node enrolled with"
+            )
+        service = service._replace(endpoint=endpoint)
+        self._keep(service)
+        return service
+
+    def _keep(self, service: RingService) -> None:
+        kept = {
+            "endpoint": service.endpoint, "curve_key": service.curve_key.hex(), "list_key": service.list_key.hex(),
+        }  # fmt: skip
+        _write(self._known, json.dumps(kept))
 
     async def _ask(self, module: GatewaySecurityModule, gateway: GatewayConfig, token: str) -> dict[str, str]:
         body = await trio.to_thread.run_sync(package_body, module)
@@ -110,6 +152,14 @@ class Enroller:
                 )
             await trio.sleep(pause_s)
             pause_s = min(5.0, 2 * pause_s)
+
+
+def _service_of(answer: dict[str, str]) -> RingService:
+    """What an answer says of the ring service.  Raises KeyError or ValueError where it says none of it."""
+    keys = bytes.fromhex(answer["coordinator_curve_key"]), bytes.fromhex(answer["coordinator_list_key"])
+    if any(len(key) != _KEY_SIZE for key in keys):
+        raise ValueError(f"expected keys of {_KEY_SIZE} bytes")
+    return RingService(str(answer["endpoint"]), *keys)
 
 
 def _write(path: Path, text: str) -> None:

@@ -6,7 +6,7 @@ from enum import IntEnum
 from typing import Annotated
 
 from protocol.wire.fields import (
-    MAX_AREA,
+    MAX_LIST,
     MAX_RING,
     MAX_ROUNDS,
     NONCE_SIZE,
@@ -31,6 +31,7 @@ from protocol.wire.fields import (
     Scalars,
     Signature,
     Term,
+    Try,
     Vector,
     feldman,
     gateway_identity,
@@ -69,7 +70,10 @@ class Hello(Message):
 @message(2, Sender.COORDINATOR)
 class EpochCall(Message):
     """
-    The coordinator calls for an epoch; `nonce_commitment` fixes its part of the beacon before it sees a key.
+    The coordinator calls a part of an area for an epoch: try `try_` of drawing its rings, without `rejected`.
+
+    An area of many gateways has 2^split_bits parts (protocol.dcnet.setup.crowd); `rejected` withheld their values in an
+    earlier try.
 
     Round r belongs to metering interval interval_start_s + r·interval_s and runs at start_ms + r·period_ms;
     in the field both clocks are one, under time lapse a quarter hour takes `period_ms`.  `fuse_a` (A) bounds what a
@@ -77,8 +81,11 @@ class EpochCall(Message):
     """
 
     epoch: Epoch
+    try_: Try
     area: Identity
-    nonce_commitment: Digest
+    split_bits: Annotated[int, integer(0, 16)]
+    part: Annotated[int, integer(0, 2**16 - 1)]
+    rejected: Annotated[tuple[str, ...], many(gateway_identity, MAX_LIST)]
     schema: Annotated[bytes, octets(1, 65_536)]
     rounds: Annotated[int, integer(1, MAX_ROUNDS)]
     start_ms: Counter
@@ -88,31 +95,54 @@ class EpochCall(Message):
     ring_size: Annotated[int, integer(3, MAX_RING)]
     corrupt_ppm: Fraction
     dropout_ppm: Fraction
-    join_until_ms: Counter
     fuse_a: FuseRating
 
 
 @message(3, Sender.GATEWAY)
 class Join(Message):
     """
-    A gateway's fresh epoch keys, X25519 and Ed25519, and the nonce of its process, signed with its certified key
-    (docs/explanation/protocol.md, section 3).
+    A gateway's fresh epoch keys, X25519 and Ed25519, the nonce of its process and its commitment to a part of the
+    beacon, signed with its certified key (docs/explanation/protocol.md, section 3).
     """
 
     epoch: Epoch
+    try_: Try
+    commitment: Digest
     public_key: Key
     verify_key: Key
     nonce: Nonce
     signature: Signature
 
 
-@message(4, Sender.COORDINATOR)
-class EpochLayout(Message):
-    """The area's submissions, the opened nonce, and the members of the receiver's own ring."""
+@message(25, Sender.COORDINATOR)
+class EpochList(Message):
+    """Who joined in a try, by rising id: commitment and digest of the join.  Signed with the list key, once a try."""
 
     epoch: Epoch
-    nonce: Digest
-    submissions: Annotated[tuple[tuple[str, bytes], ...], many(record(gateway_identity, octets(32)), MAX_AREA)]
+    try_: Try
+    entries: Annotated[
+        tuple[tuple[str, bytes, bytes], ...], many(record(gateway_identity, octets(32), octets(32)), MAX_LIST)
+    ]
+    signature: Annotated[bytes, octets(64)]
+
+
+@message(26, Sender.GATEWAY)
+class BeaconReveal(Message):
+    """A gateway shows the value that it committed to, for one list and for no other."""
+
+    epoch: Epoch
+    try_: Try
+    list_digest: Digest
+    value: Annotated[bytes, octets(32)]
+
+
+@message(4, Sender.COORDINATOR)
+class EpochLayout(Message):
+    """All values in the order of the list, and the members of the receiver's own ring."""
+
+    epoch: Epoch
+    try_: Try
+    values: Annotated[tuple[bytes, ...], many(octets(32), MAX_LIST)]
     ring: Ring
     members: Annotated[
         tuple[tuple[str, bytes, bytes, bytes, bytes, bytes, bytes], ...],

@@ -16,7 +16,8 @@ from protocol.errors import RemoteProtocolError
 
 VERSION = 2
 MAX_RING = 1024  # members of one ring; the parameters never ask for more
-MAX_AREA = 16_384  # gateways of one area: their epoch keys, with a ring of 200, fit one message of a link
+MAX_LIST = 1024  # gateways that draw one beacon; areas of more than 256 are split (protocol.dcnet.setup.crowd)
+MAX_TRIES = 64  # of drawing one epoch's rings; a gateway shows its value for 8 in a day
 MAX_SLOTS = 4096
 MAX_ROUNDS = 1 << 20
 MAX_FRAME_SIZE = 8 << 20  # every field alone at its bound fits; a link carries less (LinkLimits.message_bytes_max)
@@ -101,6 +102,7 @@ Epoch = Annotated[int, integer(0, 2**40)]
 Ring = Annotated[int, integer(0, 2**32)]
 Round = Annotated[int, integer(0, MAX_ROUNDS - 1)]
 Attempt = Annotated[int, integer(0, MAX_ATTEMPTS - 1)]
+Try = Annotated[int, integer(0, MAX_TRIES - 1)]
 Term = Annotated[int, integer(0, 2**32)]
 Position = Annotated[int, ring_position]
 Identity = Annotated[str, gateway_identity]

@@ -17,7 +17,7 @@ from stromkreis.__main__ import build
 def config(tmp_path: Path) -> Path:
     data = tmp_path / "data"
     CertificateAuthority.create(data / "pki", datetime.now(UTC))
-    for name in ("curve.json", "operator.token"):
+    for name in ("curve.json", "list.json", "operator.token"):
         (data / name).write_text(name)
         (data / name).chmod(0o600)
     path = tmp_path / "stromkreis.toml"

@@ -19,16 +19,17 @@ from pydantic import SecretStr
 from sqlalchemy import text
 
 from coordinator.config import CoordinatorConfig, EpochConfig, WebConfig
-from coordinator.events import Event, Joined, MessagesReady, StoreFailed, To
+from coordinator.events import Event, MessagesReady, StoreFailed, To
 from coordinator.gwa.ca import ROOT_FILE
 from coordinator.gwa.enrolment import Directory
 from coordinator.rings.areas import SETTLE_S, Areas
 from coordinator.rings.epoch_writer import EpochWriter
 from coordinator.rings.epochs import AreaEpoch, Phase
 from coordinator.storage.store import Store
+from loadtest.coordination import lay_out
 from loadtest.network import Network, free_port
 from node.security.module import KeyDirectory
-from node.wan.enrolment import Enroller
+from node.wan.enrolment import Enroller, RingService
 from protocol import wire
 from protocol.dcnet.crypto.suite import StandardSuite
 from protocol.dcnet.setup.schema import DEFAULT_SCHEMA
@@ -125,16 +126,16 @@ class Keeping:
         self.sent: list[To] = []
         self.failed: list[StoreFailed] = []
         self.keeper = EpochWriter(self.store.epochs, DEFAULT_SCHEMA, self._emit)
-        areas = Areas(StandardSuite(), EpochConfig(), DEFAULT_SCHEMA, [], ["north", "south"], bytes, 0)
+        areas = Areas(
+            StandardSuite(), EpochConfig(), DEFAULT_SCHEMA, [], ["north", "south"], bytes, 0, lambda _: bytes(64)
+        )
         for area in areas.areas.values():
             for index in range(8):
                 areas.arrive(area, f"{area.name}{index}", NOW_S)
         self.layouts: dict[str, list[To]] = {}
         self.epochs: dict[str, AreaEpoch] = {}
         for area, epoch in areas.call_due(NOW_S + SETTLE_S):
-            for name in sorted(area.present):
-                joined = Joined(bytes(32), bytes(32), bytes(32), bytes(16), bytes(70), bytes(700))
-                self.layouts[area.name] = epoch.join(name, joined, NOW_S + SETTLE_S)
+            self.layouts[area.name] = lay_out(epoch, sorted(area.present), NOW_S + SETTLE_S)
             self.epochs[area.name] = epoch
             assert epoch.phase is Phase.DEALING
 
@@ -183,7 +184,9 @@ async def test_an_area_whose_layout_cannot_be_kept_waits_alone(
     keeping.keeper.greet(south, "south3", lambda: south.invite("south3"))
     keeping.keeper.greet(north, "north3", lambda: north.invite("north3"))
     told = [each.message for each in keeping.sent[len(keeping.layouts["north"]) :]]
-    assert [type(each) for each in told] == [wire.EpochCall, wire.EpochLayout], "who can be told is told at once"
+    assert [type(each) for each in told] == [wire.EpochCall, wire.EpochList, wire.EpochLayout], (
+        "who can be told is told at once"
+    )
     before = len(keeping.sent)
     run_sql(keeping.path, "DROP TRIGGER refuse")
     await keeping.until(lambda: not keeping.keeper.holds(south))
@@ -287,7 +290,7 @@ async def test_a_question_that_the_database_cannot_answer_ends_nothing(
         keys = KeyDirectory(config.data_dir / "keys", StandardSuite())
         module = keys.open(config.gateways[0].id)
         async with Enroller(config) as enroller:
-            endpoint, server = await enroller.enrol(module, config.all_gateways()[0])
+            endpoint, server, _ = await enroller.enrol(module, config.all_gateways()[0])
         run_sql(path, "ALTER TABLE gateways RENAME TO hidden", "ALTER TABLE rings RENAME TO hidden_rings")
         async with LinkContext(max_sockets=8) as link, link.connect(endpoint, server, module.curve) as connection:
             nursery.start_soon(connection.send, question)
@@ -315,7 +318,7 @@ async def test_a_gateway_enrols_once_the_database_takes_it(network: Network, cap
         run_sql(
             path, "CREATE TRIGGER refuse BEFORE INSERT ON gateways BEGIN SELECT RAISE(FAIL, 'disk is full'); END"
         )  # fmt: skip
-        answers: list[tuple[str, bytes]] = []
+        answers: list[RingService] = []
 
         async def enrol() -> None:
             async with Enroller(config) as enroller:

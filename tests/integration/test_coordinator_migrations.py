@@ -27,7 +27,7 @@ from protocol.link import Keypair, LinkContext
 from protocol.wire import Outcome
 
 DATA = Path(__file__).parent.parent / "data" / "coordinator"
-LATEST = "0007"
+LATEST = "0008"
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -66,7 +66,7 @@ def store(unversioned: str) -> Iterator[Store]:
 def test_an_unversioned_database_is_recognised_and_upgraded(unversioned: str) -> None:
     before = status(unversioned)
     assert (before.found, before.latest, before.is_newer) == ("0001", LATEST, False)
-    assert [revision for revision, _ in before.pending] == ["0002", "0003", "0004", "0005", "0006", "0007"]
+    assert [revision for revision, _ in before.pending] == ["0002", "0003", "0004", "0005", "0006", "0007", "0008"]
     assert all(text.endswith(".") for _, text in before.pending)
     assert upgrade(unversioned) == before
     after = status(unversioned)
@@ -79,7 +79,7 @@ def test_asking_for_the_status_makes_no_database(tmp_path: Path) -> None:
     for ask in (status, upgrade):
         assert (ask(url).found, [revision for revision, _ in ask(url).pending]) == (
             None,
-            ["0001", "0002", "0003", "0004", "0005", "0006", "0007"],
+            ["0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008"],
         )
     assert list(tmp_path.iterdir()) == []
 
@@ -112,7 +112,7 @@ async def test_a_coordinator_gives_up_an_epoch_of_an_earlier_protocol(
     (epoch,) = store.epochs.latest()
     before = store.rounds.of_epoch(epoch.epoch)
     config = CoordinatorConfig(areas=("north",), data_dir=tmp_path, epoch=EpochConfig(verified=True))
-    coordinator = Coordinator(config, store, [], CoordinatorMetrics(CollectorRegistry()), lambda: before[-1].ended_s)
+    coordinator = Coordinator(config, store, [], CoordinatorMetrics(CollectorRegistry()), bytes(32), lambda: 0.0)
     assert coordinator.areas.epoch(epoch.epoch) is None
     assert f"epoch {epoch.epoch} does not go on, another release has kept it" in caplog.text
     async with (

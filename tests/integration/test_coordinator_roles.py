@@ -15,12 +15,12 @@ from pydantic import SecretStr, ValidationError
 
 from coordinator.config import CoordinatorConfig, EpochConfig, Role, WebConfig
 from coordinator.gwa.enrolment import Directory
-from coordinator.process import CURVE_KEY_FILE, OPERATOR_TOKEN_FILE, run
+from coordinator.process import CURVE_KEY_FILE, LIST_KEY_FILE, OPERATOR_TOKEN_FILE, run
 from coordinator.storage.store import Store
 from loadtest.network import Network, free_port, started
 from node.aggregation.bills import BillingRules
 from node.security.module import KeyDirectory
-from node.wan.enrolment import Enroller
+from node.wan.enrolment import Enroller, RingService
 from protocol.dcnet.crypto.suite import StandardSuite
 from protocol.errors import StromkreisError
 from protocol.link.tls import client_context
@@ -137,7 +137,9 @@ async def test_each_role_opens_the_keys_of_its_own_only(network: Network, nurser
 async def test_the_administrator_hands_out_the_ring_services_key(network: Network, nursery: trio.Nursery) -> None:
     await network.start_meters(nursery)
     here = config_of(network, Role.GWA)
-    elsewhere = here.model_copy(update={"ring_curve_key": "ab" * 32, "public_endpoint": "tcp://rings.example:7300"})
+    elsewhere = here.model_copy(
+        update={"ring_curve_key": "ab" * 32, "ring_list_key": "cd" * 32, "public_endpoint": "tcp://rings.example:7300"}
+    )
     handed = []
     for index, config in enumerate((here, elsewhere)):
         network.web = await started(nursery, partial(run, config))
@@ -150,8 +152,12 @@ async def test_the_administrator_hands_out_the_ring_services_key(network: Networ
             handed.append(await enroller.enrol(keys.open(node.gateways[0].id), node.all_gateways()[0]))
         keys.close()
     nursery.cancel_scope.cancel()
-    kept = json.loads((here.data_dir / CURVE_KEY_FILE).read_text())
-    assert handed == [(here.listen, bytes.fromhex(kept["public"])), ("tcp://rings.example:7300", b"\xab" * 32)]
+    kept = [
+        bytes.fromhex(json.loads((here.data_dir / name).read_text())["public"])
+        for name in (CURVE_KEY_FILE, LIST_KEY_FILE)
+    ]
+    expected = RingService("tcp://rings.example:7300", b"\xab" * 32, b"\xcd" * 32)
+    assert handed == [RingService(here.listen, *kept), expected]
 
 
 def test_an_administrator_needs_an_address_to_hand_out() -> None:

@@ -61,7 +61,12 @@ def publisher(store: Store, authority: CertificateAuthority, home: Path) -> Revo
 @pytest.fixture
 def enrolment(store: Store, authority: CertificateAuthority, publisher: RevocationPublisher) -> Enrolment:
     return Enrolment(
-        store.gateways, authority, publisher, coordinator_curve_key=b"c" * 32, endpoint="tcp://127.0.0.1:5555"
+        store.gateways,
+        authority,
+        publisher,
+        coordinator_curve_key=b"c" * 32,
+        list_key=b"l" * 32,
+        endpoint="tcp://127.0.0.1:5555",
     )
 
 
@@ -301,7 +306,7 @@ def test_a_sealed_gateway_enrols_where_a_seal_is_required(
     store: Store, authority: CertificateAuthority, manufacturer: CertificateAuthority, publisher: RevocationPublisher
 ) -> None:
     strict = Enrolment(
-        store.gateways, authority, publisher, coordinator_curve_key=b"c" * 32, endpoint="tcp://127.0.0.1:5555",
+        store.gateways, authority, publisher, coordinator_curve_key=b"c" * 32, list_key=b"l" * 32, endpoint="tcp://127.0.0.1:5555",
         needs_seal=True,
     )  # fmt: skip
     asked = request(Directory(store.gateways).create_token(NOW))
@@ -339,7 +344,14 @@ def test_a_revoked_seal_is_refused(store: Store, tmp_path: Path) -> None:
     own = CertificateAuthority.create(tmp_path / "pki", NOW)
     maker = CertificateAuthority.create_manufacturer(tmp_path / "pki", NOW, "Zaehlerwerk")
     publisher = RevocationPublisher(tmp_path / "pki", own, store.certificates)
-    strict = Enrolment(store.gateways, own, publisher, coordinator_curve_key=b"c" * 32, endpoint="tcp://127.0.0.1:1")
+    strict = Enrolment(
+        store.gateways,
+        own,
+        publisher,
+        coordinator_curve_key=b"c" * 32,
+        list_key=b"l" * 32,
+        endpoint="tcp://127.0.0.1:1",
+    )
     asked = sealed(request(Directory(store.gateways).create_token(NOW)), maker, 1, 9)
     serial = pki.load_certificate(asked.seal_chain[0]).serial_number
     revoke_offline(tmp_path / "pki", "manufacturer", serial, NOW)

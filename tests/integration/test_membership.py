@@ -36,6 +36,7 @@ from node.storage.cipher import StorageCipher
 from node.storage.engine import Store
 from node.storage.repositories.accounts import AccountRepository
 from node.storage.repositories.attendance import AttendanceRepository
+from node.storage.repositories.beacon import BeaconRepository
 from node.storage.repositories.bills import BillRepository
 from node.storage.repositories.counters import CounterRepository
 from node.storage.repositories.gateway_logs import GatewayLogRepository
@@ -230,13 +231,13 @@ def whole(mine: Gateway, tmp_path: Path) -> node.gateway.Gateway:
         calendar=CalendarPolicy(rounds_min=1, time_lapse=True), clock=lambda: 15.0,
         trust=TrustStore(CertificateAuthority.create(tmp_path / "pki", NOW).root, lambda: 0.0), public_host=None,
         relay=False, metering=MeteringLogRepository(store), logs=GatewayLogRepository(store), version="0",
-        seats=RingSeatRepository(store),
+        seats=RingSeatRepository(store), beacon=BeaconRepository(store), list_key=bytes(32),
     )  # fmt: skip
-    return node.gateway.Gateway(shared, context.module, "tcp://127.0.0.1:1", bytes(32), [])
+    return node.gateway.Gateway(shared, context.module, "north", "tcp://127.0.0.1:1", bytes(32), [])
 
 
 def call(schema: Schema, epoch: int = 1) -> wire.EpochCall:
-    return wire.EpochCall(epoch, "north", bytes(32), schema.to_bytes(), 8, 0, 10_000, 0, 900, 6, 50_000, 0, 0, 63)
+    return wire.EpochCall(epoch, 0, "north", 0, 0, (), schema.to_bytes(), 8, 0, 10_000, 0, 900, 6, 50_000, 0, 63)
 
 
 @pytest.mark.parametrize("is_over", [False, True], ids=["living", "over"])

@@ -198,8 +198,8 @@ async def test_a_key_that_was_not_enrolled_and_a_wrong_coordinator_key_get_no_wo
         keys = KeyDirectory(config.data_dir / "keys", StandardSuite())
         module = keys.open(config.gateways[0].id)
         async with Enroller(config) as enroller:
-            endpoint, server = await enroller.enrol(module, config.all_gateways()[0])
-            assert await enroller.enrol(module, config.all_gateways()[0]) == (endpoint, server)
+            service = endpoint, server, _ = await enroller.enrol(module, config.all_gateways()[0])
+            assert await enroller.enrol(module, config.all_gateways()[0]) == service
         hello = wire.encode(wire.Hello(wire.VERSION, -1))
 
         async def answered(keys: Keypair, server: bytes) -> bool:

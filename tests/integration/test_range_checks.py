@@ -13,15 +13,16 @@ from prometheus_client import CollectorRegistry
 
 from coordinator.config import EpochConfig
 from coordinator.emp.billing import Billing
-from coordinator.events import Event, Joined, MessagesReady
+from coordinator.events import Event, MessagesReady
 from coordinator.metrics import CoordinatorMetrics
-from coordinator.rings.areas import SETTLE_S, Areas
+from coordinator.rings.areas import SETTLE_S
 from coordinator.rings.epochs import Phase
 from coordinator.rings.range_checks import RangeChecks, draw
 from coordinator.rings.round_writer import PendingRoundResult, RoundWriter
 from coordinator.storage.epochs import EpochRecord, RingLayout
 from coordinator.storage.range_checks import RangeCheck
 from coordinator.storage.store import Store
+from loadtest.coordination import lay_out, make_areas
 from protocol import wire
 from protocol.dcnet.billing.tariff import Tariff
 from protocol.dcnet.crypto.commitments import Pedersen
@@ -50,12 +51,11 @@ class Running:
         self.registry = CollectorRegistry()
         metrics = CoordinatorMetrics(self.registry)
         config = EpochConfig(ring_size=16, corrupt=0.0, dropout=0.1, verified=True)
-        self.areas = areas = Areas(SUITE, config, VERIFIED_SCHEMA, [], ["north"], bytes, 0)
+        self.areas = areas = make_areas(config, schema=VERIFIED_SCHEMA)
         for index in range(16):
             areas.arrive(areas.areas["north"], f"ESTK{index:010}", NOW_S)
         ((area, self.epoch),) = areas.call_due(NOW_S + SETTLE_S)
-        for name in sorted(area.present):
-            self.epoch.join(name, Joined(bytes(32), bytes(32), bytes(32), bytes(16), bytes(70), bytes(700)), NOW_S)
+        lay_out(self.epoch, sorted(area.present), NOW_S)
         self.epoch.on_timer(self.epoch.next_timer_s())
         (self.ring,) = self.epoch.rings
         self.view = self.ring.view

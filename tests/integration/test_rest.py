@@ -313,7 +313,12 @@ async def test_gateways_and_enrolment_over_tls(
     authority = CertificateAuthority.create(home, datetime.now(UTC), hosts=["127.0.0.1"])
     publisher = RevocationPublisher(home, authority, store.certificates)
     enrolment = Enrolment(
-        store.gateways, authority, publisher, coordinator_curve_key=b"c" * 32, endpoint="tcp://127.0.0.1:5555"
+        store.gateways,
+        authority,
+        publisher,
+        coordinator_curve_key=b"c" * 32,
+        list_key=b"l" * 32,
+        endpoint="tcp://127.0.0.1:5555",
     )
     metrics = CoordinatorMetrics(CollectorRegistry())
     app = make_app(store, service, metrics, enrolment=enrolment)

@@ -8,13 +8,14 @@ import trio
 from prometheus_client import CollectorRegistry
 
 from coordinator.config import EpochConfig
-from coordinator.events import Event, Joined, MessagesReady, MisbehaviourReported, StatusChanged
+from coordinator.events import Event, MessagesReady, MisbehaviourReported, StatusChanged
 from coordinator.gwa.misbehaviour import MisbehaviourReports
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.rings.areas import SETTLE_S, Areas
 from coordinator.rings.epochs import EpochRing, Phase
 from coordinator.rings.rounds import HEAD_AT_S, Rounds
 from coordinator.storage.store import Store
+from loadtest.coordination import lay_out
 from protocol import wire
 from protocol.dcnet.crypto.suite import StandardSuite
 from protocol.dcnet.setup.rings import positions_of
@@ -42,13 +43,13 @@ class Running:
         self.changed = trio.Event()
         self.rounds = Rounds(store.rounds, dict, self.metrics, self._emit, lambda _: [], lambda _: None)
         config = EpochConfig(ring_size=16, corrupt=0.0, dropout=0.1)
-        areas = self.areas = Areas(StandardSuite(), config, DEFAULT_SCHEMA, [], ["north"], bytes, 0)
+        areas = self.areas = Areas(
+            StandardSuite(), config, DEFAULT_SCHEMA, [], ["north"], bytes, 0, lambda _: bytes(64)
+        )
         for index in range(32):
             areas.arrive(areas.areas["north"], f"north{index}", NOW_S)
         ((area, self.epoch),) = areas.call_due(NOW_S + SETTLE_S)
-        for name in sorted(area.present):
-            joined = Joined(bytes(32), bytes(32), bytes(32), bytes(16), bytes(70), bytes(700))
-            self.epoch.join(name, joined, NOW_S + SETTLE_S)
+        lay_out(self.epoch, sorted(area.present), NOW_S + SETTLE_S)
         self.epoch.on_timer(self.epoch.next_timer_s())
         assert self.epoch.phase is Phase.RUNNING
         self.now_s = self.ring.view.timing.open_at_s(3)

@@ -3,19 +3,18 @@
 import pytest
 
 from coordinator.config import EpochConfig
-from coordinator.events import Joined, To
+from coordinator.events import To
 from coordinator.rings.areas import SETTLE_S, SILENT_S, Areas
 from coordinator.rings.epochs import AreaEpoch, Phase
+from loadtest.coordination import bare_join, lay_out, make_areas
 from protocol import wire
-from protocol.dcnet.crypto.suite import StandardSuite
-from protocol.dcnet.setup.schema import DEFAULT_SCHEMA
 
 NOW_S = 1_772_000_000.0
 
 
 @pytest.fixture
 def areas() -> Areas:
-    made = Areas(StandardSuite(), EpochConfig(), DEFAULT_SCHEMA, [], ["north"], bytes, 0)
+    made = make_areas(EpochConfig())
     for index in range(6):
         made.arrive(made.areas["north"], f"ESTK{index:010}", NOW_S)
     return made
@@ -62,33 +61,29 @@ def test_a_clock_that_is_set_back_delays_no_epoch_and_keeps_nobody(areas: Areas)
 
 def joined(size: int, ring_size: int, certificate_size: int) -> tuple[AreaEpoch, list[To]]:
     """An area in which so many have joined, with certificates of so many bytes."""
-    areas = Areas(StandardSuite(), EpochConfig(ring_size=ring_size), DEFAULT_SCHEMA, [], ["north"], bytes, 0)
+    areas = make_areas(EpochConfig(ring_size=ring_size))
     names = [f"ESTK{index:010}" for index in range(size)]
     for name in names:
         areas.arrive(areas.areas["north"], name, NOW_S)
     ((_, epoch),) = areas.call_due(NOW_S + SETTLE_S)
-    out: list[To] = []
-    for name in names:
-        joined = Joined(bytes(32), bytes(32), bytes(32), bytes(16), bytes(70), bytes(certificate_size))
-        out = epoch.join(name, joined, NOW_S)
-    return epoch, out
+    return epoch, lay_out(epoch, names, NOW_S, bare_join(certificate_size))
 
 
 def test_an_area_of_too_many_gateways_is_refused_and_told_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("protocol.wire.MAX_AREA", 99)
+    monkeypatch.setattr("protocol.wire.MAX_LIST", 99)
     epoch, out = joined(100, 25, 700)
     assert epoch.phase is Phase.REFUSED
-    assert {each.message for each in out} == {wire.Refused(0, "area north has 100 gateways, of at most 99")}
+    assert {each.message for each in out} == {wire.Refused(0, "area north has 100 gateways in a part, of at most 99")}
     assert len(out) == 100
 
 
 def test_an_area_whose_layout_fits_no_message_is_refused_and_told_why() -> None:
-    epoch, out = joined(1024, 512, 4096)
+    epoch, out = joined(256, 256, 4096)
     assert epoch.phase is Phase.REFUSED
     assert (epoch.rings, epoch.members) == ([], frozenset())
     ((reason,),) = {(each.message.reason,) for each in out if isinstance(each.message, wire.Refused)}
     assert reason.startswith("area north is too large for its rings: a layout of ")
-    assert len(out) == 1024
+    assert len(out) == 256
 
 
 def test_who_comes_back_is_told_who_was_shut_out_and_no_such_gateway_is_head() -> None:

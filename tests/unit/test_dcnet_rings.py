@@ -11,9 +11,7 @@ from protocol.dcnet.setup.rings import (
     Member,
     RingView,
     Timing,
-    beacon,
     bitmap,
-    commit_nonce,
     cut_rings,
     positions_of,
     result_text,
@@ -69,23 +67,6 @@ def test_rings_share_an_area_evenly(n: int, size: int, value: bytes) -> None:
     assert cut_rings(value, identities[::-1], size) == rings
 
 
-def test_every_part_moves_the_beacon_and_the_order_of_the_submissions_does_not() -> None:
-    nonce, submissions = bytes(32), [("a", b"1" * 32), ("b", b"2" * 32)]
-    value = beacon(1, "area", nonce, submissions)
-    assert beacon(1, "area", nonce, submissions[::-1]) == value
-    others = [
-        beacon(2, "area", nonce, submissions),
-        beacon(1, "are", b"a" + nonce, submissions),
-        beacon(1, "other", nonce, submissions),
-        beacon(1, "area", b"\1" * 32, submissions),
-        beacon(1, "area", nonce, submissions[:1]),
-        beacon(1, "area", nonce, [("a", b"2" * 32), ("b", b"1" * 32)]),
-        beacon(1, "area", nonce, [("c", b"1" * 32), ("b", b"2" * 32)]),
-    ]
-    assert len({value, *others}) == 8
-    assert commit_nonce(nonce) not in {nonce, commit_nonce(b"\1" * 32)}
-
-
 # A value that differs from the ring above in each field; the timing is local patience and agreed on by nobody.
 OTHERWISE = {
     "epoch": 4,
@@ -106,8 +87,7 @@ OTHERWISE = {
 def test_everything_agreed_on_is_in_the_digest() -> None:
     view = view_of(6, 4)
     assert set(OTHERWISE) == {field.name for field in fields(RingView)} - {
-        "members", "timing",
-        "corrupt", "noise", "bits",  # which follow from the call, whose digest is in the schema's
+        "members", "timing", "corrupt", "noise", "bits",  # the last three follow from the call: it is in the schema's
     }  # fmt: skip
     digests = {view.digest} | {replace(view, **{name: value}).digest for name, value in OTHERWISE.items()}  # type: ignore[arg-type]
     first = view.members[0]

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,22 @@ from coordinator.config import EpochConfig
 from coordinator.events import Joined, To
 from coordinator.gwa.ca import CertificateAuthority
 from coordinator.gwa.joining import check_join
-from coordinator.rings.areas import DEAL_PER_GATEWAY_S, DEAL_S, JOIN_PER_GATEWAY_S, JOIN_S, SETTLE_S, Areas
+from coordinator.rings.areas import (
+    JOIN_METERING_S,
+    REVEAL_METERING_S,
+    SETTLE_S,
+    Areas,
+)
 from coordinator.rings.epochs import AreaEpoch, Phase
 from coordinator.storage.gateways import GatewayRecord, GatewayStatus
+from loadtest.coordination import LIST_SECRET, bare_join, commitment_of, join_all, lay_out, reveal_all
 from node.security.module import KeyDirectory
 from node.trust import TrustStore
 from protocol import pki, wire
 from protocol.dcnet.crypto.suite import StandardSuite
 from protocol.dcnet.machines.effects import Ended
-from protocol.dcnet.setup.epoch import Policy, call_digest, check_call, join_text, verify_layout
+from protocol.dcnet.setup.beacon import ListEntry
+from protocol.dcnet.setup.epoch import Policy, call_digest, check_call, entries_of, join_text, verify_layout
 from protocol.dcnet.setup.rings import RingView
 from protocol.dcnet.setup.schema import DEFAULT_SCHEMA
 from protocol.errors import RemoteProtocolError
@@ -47,7 +55,16 @@ class Neighbourhood:
         self.names = list(self.modules)
         self.me = self.names[0]
         self.trust = TrustStore(self.authority.root, lambda: NOW_S)
-        self.areas = Areas(SUITE, CONFIG, DEFAULT_SCHEMA, [pki.to_der(self.authority.sub_ca)], ["north"], bytes, 0)
+        self.areas = Areas(
+            SUITE,
+            CONFIG,
+            DEFAULT_SCHEMA,
+            [pki.to_der(self.authority.sub_ca)],
+            ["north"],
+            bytes,
+            0,
+            partial(SUITE.sign, SUITE.signing_key(LIST_SECRET)),
+        )
         area = self.areas.areas["north"]
         for name in self.names:
             self.areas.arrive(area, name, NOW_S)
@@ -55,11 +72,11 @@ class Neighbourhood:
         self.call = self.epoch.call
 
     def join(self, name: str) -> wire.Join:
-        module = self.modules[name]
+        module, commitment = self.modules[name], commitment_of(self.call, name)
         epoch, nonce = module.epoch(self.call.epoch), name.encode().rjust(16)[-16:]
         keys = epoch.public_key, module.curve.public, epoch.verify_key
-        text = join_text(call_digest(self.call), name, *keys, nonce)
-        return wire.Join(self.call.epoch, epoch.public_key, epoch.verify_key, nonce, module.sign(text))
+        signature = module.sign(join_text(call_digest(self.call), name, *keys, nonce, commitment))
+        return wire.Join(self.call.epoch, self.call.try_, commitment, keys[0], keys[2], nonce, signature)
 
     def line(self, name: str, **changes: Any) -> GatewayRecord:
         module = self.modules[name]
@@ -70,18 +87,19 @@ class Neighbourhood:
         return replace(line, **changes)
 
     def all_join(self) -> list[To]:
-        out: list[To] = []
-        for name in self.names:
-            module, join = self.modules[name], self.join(name)
-            assert module.certificate is not None
-            keys = join.public_key, module.curve.public, join.verify_key
-            joined = Joined(*keys, join.nonce, join.signature, module.certificate)
-            out = self.epoch.join(name, joined, NOW_S + 3)
-        return out
+        return lay_out(self.epoch, self.names, NOW_S + 3, self.joined)
+
+    def joined(self, _: wire.EpochCall, name: str) -> Joined:
+        return check_join(self.call, self.line(name), self.join(name))
+
+    @property
+    def entries(self) -> tuple[ListEntry, ...]:
+        (shown,) = {to.message for to in self.epoch.invite(self.me) if isinstance(to.message, wire.EpochList)}
+        return entries_of(shown)
 
     def check(self, layout: wire.EpochLayout, policy: Policy = POLICY) -> tuple[RingView, int]:
         key = self.modules[self.me].epoch(self.call.epoch).public_key
-        return verify_layout(self.call, layout, self.me, key, policy, self.trust.check)
+        return verify_layout(self.call, self.entries, layout, self.me, key, policy, self.trust.check)
 
 
 Made = tuple[Neighbourhood, wire.EpochLayout]
@@ -127,13 +145,11 @@ def test_an_honest_layout_holds(made: Made) -> None:
     assert view.size == 6
 
 
-def test_a_forged_nonce_another_cut_and_a_missing_key_are_refused(made: Made) -> None:
+def test_forged_values_another_cut_and_another_try_are_refused(made: Made) -> None:
     hood, layout = made
-    assert refused(hood, replace(layout, nonce=b"n" * 32)) == "wrong_nonce"
-    assert refused(hood, replace(layout, submissions=layout.submissions[:-1])) in {"wrong_placement", "bad_layout"}
-    assert refused(hood, replace(layout, submissions=(*layout.submissions, layout.submissions[0]))) == "bad_layout"
-    mine = tuple((name, b"k" * 32 if name == hood.me else key) for name, key in layout.submissions)
-    assert refused(hood, replace(layout, submissions=mine)) == "bad_layout"
+    assert refused(hood, replace(layout, values=(b"n" * 32, *layout.values[1:]))) == "wrong_values"
+    assert refused(hood, replace(layout, values=layout.values[:-1])) == "wrong_values"
+    assert refused(hood, replace(layout, try_=1)) == "bad_layout"
     assert refused(hood, replace(layout, members=layout.members[::-1])) == "wrong_placement"
     assert refused(hood, replace(layout, members=layout.members[:-1])) == "wrong_placement"
     assert refused(hood, replace(layout, ring=1)) == "wrong_placement"
@@ -143,16 +159,14 @@ def test_a_members_swapped_keys_are_refused(made: Made) -> None:
     hood, layout = made
     seat = other_seat(hood, layout)
     assert refused(hood, with_member(layout, seat, 1, b"k" * 32)) == "bad_layout"
-    assert refused(hood, with_member(layout, seat, 2, b"c" * 32)) == "bad_signature"
+    assert refused(hood, with_member(layout, seat, 2, b"c" * 32)) == "bad_layout"
     assert refused(hood, with_member(layout, seat, 5, layout.members[seat - 1][5])) == "bad_signature"
     assert refused(hood, with_member(layout, seat, 5, b"\x30" * 70)) == "bad_signature"
-    assert refused(hood, with_member(layout, seat, 3, layout.members[seat - 1][3])) == "bad_signature"
-    assert refused(hood, with_member(layout, seat, 4, layout.members[seat - 1][4])) == "bad_signature"
-    # The key swapped everywhere, as a coordinator would: it cannot sign for the member.
-    name = layout.members[seat][0]
-    swapped = tuple((each, b"k" * 32 if each == name else key) for each, key in layout.submissions)
-    forged = replace(with_member(layout, seat, 1, b"k" * 32), submissions=swapped)
-    assert refused(hood, forged) in {"bad_signature", "wrong_placement"}
+    assert refused(hood, with_member(layout, seat, 3, layout.members[seat - 1][3])) == "bad_layout"
+    assert refused(hood, with_member(layout, seat, 4, layout.members[seat - 1][4])) == "bad_layout"
+    assert refused(hood, with_member(layout, seat, 1, layout.members[seat - 1][1])) == "bad_layout"
+    own = next(index for index, member in enumerate(layout.members) if member[0] == hood.me)
+    assert refused(hood, with_member(layout, own, 1, b"k" * 32)) == "bad_layout"
 
 
 def test_a_certificate_of_another_pki_or_of_another_gateway_is_refused(made: Made) -> None:
@@ -173,7 +187,7 @@ def test_trust_does_not_outlive_a_certificate(made: Made) -> None:
     now_s = [NOW_S]
     trust = TrustStore(hood.authority.root, lambda: now_s[0])
     member = layout.members[other_seat(hood, layout)]
-    text = join_text(call_digest(hood.call), *member[:5])
+    text = join_text(call_digest(hood.call), *member[:5], commitment_of(hood.call, member[0]))
     trust.check(member[0], text, member[5], member[6], layout.intermediates)
     now_s[0] += 100 * 365 * 86_400
     with pytest.raises(RemoteProtocolError, match="certificate_expired"):
@@ -279,11 +293,11 @@ def test_a_join_that_the_ring_would_refuse_is_refused_at_once(made: Made) -> Non
     hood, _ = made
     name = hood.names[1]
     join = hood.join(name)
-    check_join(hood.call, hood.line(name), join, NOW_S)
+    check_join(hood.call, hood.line(name), join)
 
-    def reason(join: wire.Join, line: GatewayRecord, now_s: float = NOW_S) -> str:
+    def reason(join: wire.Join, line: GatewayRecord, call: wire.EpochCall = hood.call) -> str:
         with pytest.raises(RemoteProtocolError) as caught:
-            check_join(hood.call, line, join, now_s)
+            check_join(call, line, join)
         return caught.value.reason
 
     assert reason(replace(join, signature=b"\x30" * 70), hood.line(name)) == "bad_signature"
@@ -292,7 +306,10 @@ def test_a_join_that_the_ring_would_refuse_is_refused_at_once(made: Made) -> Non
     assert reason(replace(join, verify_key=another.verify_key), hood.line(name)) == "bad_signature"
     assert reason(join, hood.line(hood.names[2])) == "bad_signature"
     assert reason(join, hood.line(name, curve_key=b"c" * 32)) == "bad_signature"
-    assert reason(join, hood.line(name), NOW_S + 100 * 365 * 86_400) == "certificate_expired"
+    assert reason(replace(join, commitment=b"c" * 32), hood.line(name)) == "bad_signature"
+    last_s = int(pki.load_certificate(hood.line(name).certificate).not_valid_after_utc.timestamp())
+    ends = replace(hood.call, start_ms=(last_s - 3) * 1000)  # 6 rounds of a second
+    assert reason(join, hood.line(name), ends) == "certificate_expired"
     for key in (bytes(32), b"\x01" + bytes(31), b"\xff" * 32):
         assert reason(replace(join, public_key=key), hood.line(name)) == "key_not_liftable"
         assert reason(replace(join, verify_key=key), hood.line(name)) == "bad_verify_key"
@@ -304,15 +321,15 @@ def test_an_epoch_goes_from_call_to_running_and_back_from_its_state(hood: Neighb
     layouts = {to.identity: to.message for to in hood.all_join() if isinstance(to.message, wire.EpochLayout)}
     assert epoch.phase is Phase.DEALING
     assert set(layouts) == set(hood.names)
-    assert epoch.join("late", Joined(b"", b"", b"", b"", b"", b""), NOW_S) == []
-    restarted = AreaEpoch.from_state(SUITE, epoch.to_state(), [], NOW_S + 3)  # between layout and first deal
+    assert epoch.join("late", bare_join()(hood.call, "late"), NOW_S) == []
+    sign_list = partial(SUITE.sign, SUITE.signing_key(LIST_SECRET))
+    restarted = AreaEpoch.from_state(SUITE, epoch.to_state(), [], NOW_S + 3, sign_list)  # before the first deal
     assert restarted.rings[0].view == epoch.rings[0].view
     assert any(isinstance(to.message, wire.EpochLayout) for to in restarted.greet_again(hood.me))
     out: list[To] = []
     for name in hood.names:
-        view, position = verify_layout(
-            hood.call, layouts[name], name, hood.modules[name].epoch(0).public_key, POLICY, hood.trust.check
-        )
+        own_key = hood.modules[name].epoch(0).public_key
+        view, position = verify_layout(hood.call, hood.entries, layouts[name], name, own_key, POLICY, hood.trust.check)
         secrets = hood.modules[name].epoch(0)
         secrets.bind(view, position)
         deal = secrets.deal()
@@ -324,7 +341,7 @@ def test_an_epoch_goes_from_call_to_running_and_back_from_its_state(hood: Neighb
     assert hood.epoch.phase is Phase.RUNNING
     assert sum(isinstance(to.message, wire.Appoint) for to in out) == 1
     ended = Ended(0, 0, 2, wire.Outcome.VOID, 0, 4, 0, 0, (), False, "because", NOW_S, NOW_S)
-    restarted = AreaEpoch.from_state(SUITE, epoch.to_state(), [ended], NOW_S + 5)
+    restarted = AreaEpoch.from_state(SUITE, epoch.to_state(), [ended], NOW_S + 5, sign_list)
     assert (restarted.phase, restarted.call, restarted.members) == (Phase.RUNNING, epoch.call, epoch.members)
     ring = restarted.rings[0]
     assert (ring.view, ring.deals) == (epoch.rings[0].view, epoch.rings[0].deals)
@@ -334,15 +351,16 @@ def test_an_epoch_goes_from_call_to_running_and_back_from_its_state(hood: Neighb
     assert ring.ledger.ended == {2: ended}
     assert ring.ledger._secrets.sign(b"text") == before._secrets.sign(b"text")
     assert ring.ledger.term == 4 + ring.view.size  # the same head, in a term that nobody has heard of
-    assert [type(to.message) for to in restarted.invite(hood.me)[:3]] == [
-        wire.EpochCall, wire.EpochLayout, wire.Deals,
+    assert [type(to.message) for to in restarted.invite(hood.me)[:4]] == [
+        wire.EpochCall, wire.EpochList, wire.EpochLayout, wire.Deals,
     ]  # fmt: skip
 
 
 def test_an_area_that_is_too_small_is_refused_and_called_again_later(hood: Neighbourhood) -> None:
     hood.names = hood.names[:2]
-    hood.all_join()
-    out = hood.epoch.on_timer(hood.call.join_until_ms / 1000)
+    join_all(hood.epoch, hood.names, NOW_S + 3, hood.joined)
+    hood.epoch.on_timer(hood.epoch.next_timer_s())
+    out = reveal_all(hood.epoch, hood.names, NOW_S + 6)
     assert hood.epoch.phase is Phase.REFUSED
     assert {type(to.message) for to in out} == {wire.Refused}
     assert hood.epoch.over
@@ -356,8 +374,8 @@ def test_an_area_that_is_too_small_is_refused_and_called_again_later(hood: Neigh
 def test_the_next_epoch_follows_the_last_round_on_the_same_grid(hood: Neighbourhood) -> None:
     hood.all_join()
     call, end_s = hood.call, hood.epoch.end_s()
-    windows_s = JOIN_S + DEAL_S + (JOIN_PER_GATEWAY_S + DEAL_PER_GATEWAY_S) * 6
-    due_s = end_s - windows_s - CONFIG.period_s
+    assert CONFIG.rounds < 3 * (JOIN_METERING_S + REVEAL_METERING_S), "three tries would take longer than the epoch"
+    due_s = end_s - CONFIG.rounds * CONFIG.period_s
     assert hood.areas.next_timer_s() == pytest.approx(due_s)
     assert hood.areas.call_due(due_s - 0.1) == []
     ((_, follower),) = hood.areas.call_due(due_s + 0.001)

@@ -19,7 +19,7 @@ def view_of(seed: int) -> RingView:
 
 def layout(view: RingView, certificate: bytes = b"certificate") -> wire.EpochLayout:
     members = tuple((each.identity, *each.keys, b"signature", certificate) for each in view.members)
-    return wire.EpochLayout(view.epoch, bytes(32), (), view.ring, members, (b"sub-CA",), view.result_key)
+    return wire.EpochLayout(view.epoch, 0, (), view.ring, members, (b"sub-CA",), view.result_key)
 
 
 def test_members_of_a_ring_hold_one_copy_of_it() -> None:

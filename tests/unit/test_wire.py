@@ -26,10 +26,12 @@ KEY, OTHER, LONG, N = bytes(range(32)), bytes(range(100, 132)), bytes(64), bytes
 
 EXAMPLES: list[wire.Message] = [
     wire.Hello(1, -1),
-    wire.EpochCall(7, "north", KEY, b"[]", 96, 1_700_000_000_000, 900_000, 1_700_000_000, 900, 64, 10_000, 50_000,
-                   1_699_999_000_000, 63),
-    wire.Join(7, KEY, OTHER, N, bytes(70)),
-    wire.EpochLayout(7, KEY, (("g1", KEY), ("g2", OTHER)), 3, (("g1", KEY, OTHER, KEY, N, bytes(70), b"certificate"),),
+    wire.EpochCall(7, 2, "north", 3, 5, ("g3",), b"[]", 96, 1_700_000_000_000, 900_000, 1_700_000_000, 900, 64, 10_000,
+                   50_000, 63),
+    wire.Join(7, 2, OTHER, KEY, OTHER, N, bytes(70)),
+    wire.EpochList(7, 2, (("g1", KEY, OTHER), ("g2", OTHER, KEY)), LONG),
+    wire.BeaconReveal(7, 2, KEY, OTHER),
+    wire.EpochLayout(7, 2, (KEY, OTHER), 3, (("g1", KEY, OTHER, KEY, N, bytes(70), b"certificate"),),
                      (b"intermediate",), OTHER),
     wire.Deal(7, (KEY, OTHER), ((1, b"sealed"), (2, b"sealed too")), LONG),
     wire.Deals(7, ((5, (KEY, OTHER), b"sealed"),)),
@@ -105,6 +107,7 @@ LIMITS: dict[Any, tuple[list[Any], list[Any]]] = {
     wire.MemberSignature: octets(64, 64),
     wire.Attestations: octets(0, 128 * 1024, 128),
     wire.Reason: text(200),
+    wire.Try: number(0, 63),
     wire.Fraction: number(0, 1_000_000),
     wire.FuseRating: number(16, 10_000),
     (wire.Hello, "version"): number(0, 255),
@@ -116,10 +119,19 @@ LIMITS: dict[Any, tuple[list[Any], list[Any]]] = {
     (wire.EpochCall, "period_ms"): number(1, 2**40),
     (wire.EpochCall, "interval_s"): number(1, 2**30),
     (wire.EpochCall, "ring_size"): number(3, 1024),
-    (wire.EpochLayout, "submissions"): (
-        [(), (("g", KEY),) * wire.MAX_AREA],
-        [(("g", KEY),) * 65_537, (("g",),), (("g", KEY, KEY),), (("", KEY),), (("g", KEY[1:]),), ("g",), "g", None],
+    (wire.EpochCall, "split_bits"): number(0, 16),
+    (wire.EpochCall, "part"): number(0, 2**16 - 1),
+    (wire.EpochCall, "rejected"): ([(), ("g",) * 1024], [("g",) * 1025, ("",), (b"g",), "g", None]),
+    (wire.EpochList, "entries"): (
+        [(), (("g", KEY, KEY),) * 1024],
+        [
+            (("g", KEY, KEY),) * 1025, (("g", KEY),), (("g", KEY, KEY, KEY),), (("", KEY, KEY),),
+            (("g", KEY[1:], KEY),), (("g", KEY, KEY[1:]),), ("g",), "g", None,
+        ],
     ),
+    (wire.EpochList, "signature"): octets(64, 64),
+    (wire.BeaconReveal, "value"): octets(32, 32),
+    (wire.EpochLayout, "values"): ([(), (KEY,) * 1024], [(KEY,) * 1025, (KEY[1:],), KEY, None]),
     (wire.EpochLayout, "members"): (
         [(), (("g", KEY, KEY, KEY, N, bytes(8), b"c"),) * 1024, (("g", *[KEY] * 3, N, bytes(160), bytes(4096)),)],
         [
@@ -153,8 +165,6 @@ LIMITS: dict[Any, tuple[list[Any], list[Any]]] = {
     (wire.MaskedInput, "blinding"): octets(0, 32 * 4096, 32),
     (wire.Confirm, "dropped_blinding"): octets(0, 32 * 4096, 32),
     (wire.HeadAt, "endpoint"): text(200),
-    (wire.EpochCall, "nonce_commitment"): octets(32, 32),
-    (wire.EpochLayout, "nonce"): octets(32, 32),
     (wire.Result, "signature"): octets(64, 64),
     (wire.Relay, "sealed"): octets(17, 1 << 20),
     (wire.Partial, "proof"): octets(64, 64),
@@ -226,11 +236,11 @@ def test_no_field_more_and_none_less(message: wire.Message) -> None:
 
 # Who may say what; HEAD_AT and RELAY go both ways, BAD_DEAL to head and coordinator alike.
 DIRECTIONS = {
-    "gateway": (wire.FROM_GATEWAY, "Hello Join Deal HeadAt HeadSilent RingTotal RingVoid MisbehaviourReport"
-                                   " RoundStatusRequest"
+    "gateway": (wire.FROM_GATEWAY, "Hello Join BeaconReveal Deal HeadAt HeadSilent RingTotal RingVoid"
+                                   " MisbehaviourReport RoundStatusRequest"
                                    " LastContributionRequest Relay BadDeal Bill BillDeclined RangeProof"),
-    "coordinator": (wire.FROM_COORDINATOR, "EpochCall EpochLayout Deals Appoint HeadAt LastContribution Result Relay"
-                                           " Refused Expelled BillRequest LeftOut RangeRequest"),
+    "coordinator": (wire.FROM_COORDINATOR, "EpochCall EpochList EpochLayout Deals Appoint HeadAt LastContribution"
+                                           " Result Relay Refused Expelled BillRequest LeftOut RangeRequest"),
     "member": (wire.FROM_MEMBER, "Ready MaskedInput Confirm Reveal Partial BadDeal"),
     "head": (wire.FROM_HEAD, "Open Roster Confirmed Recover Result"),
 }  # fmt: skip
@@ -282,9 +292,8 @@ def test_a_frame_has_a_greatest_size() -> None:
 
 def test_the_largest_area_fits() -> None:
     """Ids of DIN 43863-5, signatures and certificates as they are; and the link carries what the table allows."""
-    submissions = tuple((f"ESTK{i:010}", KEY) for i in range(wire.MAX_AREA))
     member = ("ESTK0000000000", KEY, KEY, KEY, N, bytes(72), bytes(800))
-    layout = wire.EpochLayout(7, KEY, submissions, 0, (member,) * 200, (bytes(800),), KEY)
+    layout = wire.EpochLayout(7, 0, (KEY,) * wire.MAX_LIST, 0, (member,) * 200, (bytes(800),), KEY)
     assert len(wire.encode(layout)) < LinkLimits().message_bytes_max < wire.MAX_FRAME_SIZE
     assert wire.decode(wire.encode(layout), wire.FROM_COORDINATOR) == layout
 

@@ -28,6 +28,7 @@ from node.storage.migrations import (
     step006_gateway_logs,
     step007_attendance,
     step008_ring_seats,
+    step009_beacon,
 )
 
 Step = Callable[[sqlite3.Connection], None]
@@ -41,6 +42,7 @@ STEPS: Final[tuple[Callable[..., None], ...]] = (
     step006_gateway_logs.upgrade,
     step007_attendance.upgrade,
     step008_ring_seats.upgrade,
+    step009_beacon.upgrade,
 )
 """Those of the node's store, where some need its cipher: see `store_steps`."""
 

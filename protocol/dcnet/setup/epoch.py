@@ -1,11 +1,11 @@
 """
 How an epoch comes about: call, joins, layout, and what a gateway checks before it believes any of it.
 
-The coordinator calls with a commitment to its nonce; gateways join with fresh keys signed by their certified keys;
-the coordinator opens the nonce and shows every gateway its area's submissions and its own ring.  The gateway
-recomputes the cut, checks every member's certificate and signature, and chooses the ring's numbers itself from the
-ring's size and the announced rates: a coordinator can call an epoch, but not weaken one.  Whatever does not hold
-fails closed: no key is agreed, nothing is shared.
+The coordinator calls; gateways join with fresh keys and a commitment, signed by their certified keys; the coordinator
+lists all joins, gateways show what they committed to, and the coordinator shows every gateway all values and its own
+ring.  The gateway recomputes the cut, checks every member's certificate and signature, and chooses the ring's numbers
+itself from the ring's size and the announced rates: a coordinator can call an epoch, but not weaken one.  Whatever does
+not hold fails closed: no key is agreed, nothing is shared.
 """
 
 from __future__ import annotations
@@ -21,9 +21,11 @@ from protocol.dcnet.crypto.group import Edwards25519
 from protocol.dcnet.crypto.pair_opening import lift
 from protocol.dcnet.crypto.suite import digest
 from protocol.dcnet.parameters.choice import Parameters, choose
+from protocol.dcnet.setup.beacon import ListEntry, beacon, check_list, check_values, list_digest
+from protocol.dcnet.setup.crowd import check_part
 from protocol.dcnet.setup.ranges import FUSE_A, check_ranges, committed_bits
 from protocol.dcnet.setup.registers import check_registers
-from protocol.dcnet.setup.rings import Member, RingView, Timing, beacon, commit_nonce, cut_rings
+from protocol.dcnet.setup.rings import Member, RingView, Timing, cut_rings, ring_number
 from protocol.dcnet.setup.schema import Kind, Schema, Slot
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 from protocol.metering.interval import RegistrationGrid
@@ -69,14 +71,16 @@ class Policy:
 
 
 def join_text(
-    call_digest: bytes, identity: str, public_key: bytes, curve_key: bytes, verify_key: bytes, nonce: bytes
-) -> bytes:
+    call_digest: bytes, identity: str, public_key: bytes, curve_key: bytes, verify_key: bytes, nonce: bytes,
+    commitment: bytes,
+) -> bytes:  # fmt: skip
     """
-    What a gateway signs when it joins.
+    What a gateway signs when it joins, and the join's digest in the list.
 
-    It is the call it answers, who it is, its epoch key, CURVE key and signing key, and the nonce of its process.
+    It is the call it answers, who it is, its epoch key, CURVE key and signing key, the nonce of its process, and its
+    commitment to a part of the beacon.
     """
-    return digest("join", call_digest, identity.encode(), public_key, curve_key, verify_key, nonce)
+    return digest("join", call_digest, identity.encode(), public_key, curve_key, verify_key, nonce, commitment)
 
 
 @lru_cache(maxsize=4096)  # the members of one process check the same keys; refusals are not kept
@@ -95,6 +99,16 @@ def check_epoch_keys(public_key: bytes, verify_key: bytes) -> None:
 def call_digest(call: wire.EpochCall) -> bytes:
     """32 bytes over everything the coordinator announced."""
     return digest("call", wire.encode(call))
+
+
+def entries_of(message: wire.EpochList) -> tuple[ListEntry, ...]:
+    """The lines of a LIST."""
+    return tuple(ListEntry(*each) for each in message.entries)
+
+
+def list_text(digest_: bytes) -> bytes:
+    """What the coordinator signs with its list key."""
+    return digest("list-signature", digest_)
 
 
 def head_text(view: RingView, term: int, endpoint: str) -> bytes:
@@ -128,14 +142,14 @@ def ring_timing(call: wire.EpochCall) -> Timing:
 
 def make_view(
     call: wire.EpochCall, ring: int, members: Sequence[tuple[str, bytes, bytes, bytes, bytes]], population: int,
-    result_key: bytes,
+    list_: bytes, result_key: bytes,
 ) -> RingView:  # fmt: skip
     """
     The ring that follows from a call and its members, in position order.
 
     Of each member: identity, epoch key, CURVE key, signing key, nonce.
 
-    `population` is how many gateways of the area joined.
+    `population` is how many gateways the area has: those of the list times the parts; `list_` is the list's digest.
     Raises LocalProtocolError where no parameters reach the announced security for this size, or where a committed slot
     has no range.
     """
@@ -143,7 +157,7 @@ def make_view(
     numbers = ring_parameters(len(members), population, call.corrupt_ppm, call.dropout_ppm)
     return RingView(
         epoch=call.epoch, ring=ring, members=tuple(Member(*member) for member in members),
-        schema_digest=digest("agreed", schema.digest(), call_digest(call)), word_count=len(schema.slots),
+        schema_digest=digest("agreed", schema.digest(), call_digest(call), list_), word_count=len(schema.slots),
         committed=schema.committed, rounds=call.rounds, k=numbers.k, t=numbers.t, t_c=numbers.t_c,
         k_min=numbers.k_min, n_min=numbers.n_min, result_key=result_key,
         timing=ring_timing(call), corrupt=numbers.corrupt, noise=schema.noise,
@@ -175,8 +189,24 @@ def check_call(call: wire.EpochCall, policy: Policy, fuse_a: int = FUSE_A) -> Sc
     return schema
 
 
+def check_epoch_list(call: wire.EpochCall, message: wire.EpochList, verify: Callable[[bytes, bytes], bool]) -> bytes:
+    """
+    The digest of a list that holds; `verify(text, signature)` knows the list key that was pinned at enrolment.
+
+    Raises RemoteProtocolError: `bad_signature`, `foreign_part`, and what `beacon.check_list` raises.
+    """
+    entries = entries_of(message)
+    digest_ = list_digest(call_digest(call), entries)
+    if message.try_ != call.try_ or not verify(list_text(digest_), message.signature):
+        raise RemoteProtocolError("bad_signature", "a list that the pinned key has not signed for this call")
+    check_list(entries, call.rejected)
+    check_part(entries, call.area, call.split_bits, call.part)
+    return digest_
+
+
 def verify_layout(
     call: wire.EpochCall,
+    entries: Sequence[ListEntry],
     layout: wire.EpochLayout,
     identity: str,
     public_key: bytes,
@@ -186,37 +216,44 @@ def verify_layout(
     """
     The ring and our position in it, if everything the coordinator claims holds.
 
+    `entries` are those of the list that we showed our value for.
     `verify_member(identity, text, signature, certificate, intermediates)` raises RemoteProtocolError unless the
     certificate leads to the SM-PKI root, belongs to that gateway and its key signed `text`.
-    Raises RemoteProtocolError for: a nonce that was not committed to, our own key missing or changed, a cut that does
-    not follow from the beacon, a member that does not verify or whose keys `check_epoch_keys` refuses, a ring that is
-    too small.
+    Raises RemoteProtocolError for: values that were not committed to, our own key missing or changed, a cut that does
+    not follow from the beacon, a member that joined otherwise, does not verify or whose keys `check_epoch_keys`
+    refuses, a ring that is too small.
     """
-    if commit_nonce(layout.nonce) != call.nonce_commitment:
-        raise RemoteProtocolError("wrong_nonce", "the beacon nonce is not the one committed to")
-    submitted = dict(layout.submissions)
-    if len(submitted) != len(layout.submissions):
-        raise RemoteProtocolError("bad_layout", "a gateway appears twice among the submissions")
-    if submitted.get(identity) != public_key:
-        raise RemoteProtocolError("bad_layout", "our own epoch key is not among the submissions")
-    rings = cut_rings(beacon(call.epoch, call.area, layout.nonce, layout.submissions), list(submitted), call.ring_size)
-    if layout.ring >= len(rings) or [member[0] for member in layout.members] != rings[layout.ring]:
+    if layout.try_ != call.try_:
+        raise RemoteProtocolError("bad_layout", "a layout of another try")
+    check_values(entries, call.epoch, call.try_, layout.values)
+    called = call_digest(call)
+    list_ = list_digest(called, entries)
+    listed = {each.identity: each for each in entries}
+    rings = cut_rings(beacon(list_, layout.values), list(listed), call.ring_size)
+    index = layout.ring >> call.split_bits
+    if index >= len(rings) or layout.ring != ring_number(index, call.split_bits, call.part):
+        raise RemoteProtocolError("wrong_placement", "a ring that does not exist")
+    ring = rings[index]
+    if [member[0] for member in layout.members] != ring:
         raise RemoteProtocolError("wrong_placement", "the ring does not follow from the beacon")
-    ring = rings[layout.ring]
     if identity not in ring:
         raise RemoteProtocolError("wrong_placement", "our place is in another ring")
+    position = ring.index(identity)
+    if layout.members[position][1] != public_key:
+        raise RemoteProtocolError("bad_layout", "our own epoch key is not in our place")
     if len(ring) < policy.ring_size_min:
         raise RemoteProtocolError("ring_too_small", f"{len(ring)} members, our policy asks for {policy.ring_size_min}")
-    called = call_digest(call)
     for member_id, key, curve_key, verify_key, nonce, signature, certificate in layout.members:
-        if submitted[member_id] != key:
-            raise RemoteProtocolError("bad_layout", "a member's key differs from its submission")
+        entry = listed[member_id]
+        text = join_text(called, member_id, key, curve_key, verify_key, nonce, entry.commitment)
+        if text != entry.join_digest:
+            raise RemoteProtocolError("bad_layout", "a member that joined otherwise than the list says")
         check_epoch_keys(key, verify_key)
-        text = join_text(called, member_id, key, curve_key, verify_key, nonce)
         verify_member(member_id, text, signature, certificate, layout.intermediates)
     try:
         seats = [member[:5] for member in layout.members]
-        view = make_view(call, layout.ring, seats, len(submitted), layout.result_key)
+        area_size = len(listed) << call.split_bits
+        view = make_view(call, layout.ring, seats, area_size, list_, layout.result_key)
     except LocalProtocolError as error:
         raise RemoteProtocolError("weak_epoch", str(error)) from error
     if view.honest_min < policy.honest_floor:
@@ -225,4 +262,4 @@ def verify_layout(
             f"a total of {len(ring)} members has {view.honest_min} honest ones at least, our policy asks for"
             f" {policy.honest_floor}; the area is too small, or the share of the corrupt too large",
         )
-    return view, ring.index(identity)
+    return view, position

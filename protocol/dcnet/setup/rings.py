@@ -1,13 +1,12 @@
 """
 Rings: who sits where, who is whose neighbour, and the digest that binds it all.
 
-The order inside an area is by hash under a beacon that nobody chose alone: it covers every submitted epoch key and
-a nonce that the coordinator had committed to before it saw them.  Each gateway recomputes the cut and refuses a
-place that is not its own.  Neighbours are the k/2 positions on either side (a Harary graph), so that a ring of any
-size costs a gateway k key agreements.
+The order inside a part of an area is by hash under a beacon that nobody chose alone (protocol.dcnet.setup.beacon).
+Each gateway recomputes the cut and refuses a place that is not its own.  Neighbours are the k/2 positions on either
+side (a Harary graph), so that a ring of any size costs a gateway k key agreements.
 
-Cost: verifying one's own placement needs the keys of one's own area, 32 bytes and an id each; it grows with the
-area and is flat in the size of the network.
+Cost: verifying one's own placement needs the list of one's own part, 94 bytes for each gateway and a value of 32; it is
+flat in the size of area and network.
 """
 
 from __future__ import annotations
@@ -43,17 +42,6 @@ def positions_of(bits: int) -> list[int]:
     return out
 
 
-def commit_nonce(nonce: bytes) -> bytes:
-    """The coordinator's commitment to its beacon nonce."""
-    return digest("beacon-nonce", nonce)
-
-
-def beacon(epoch: int, area: str, nonce: bytes, submissions: Sequence[tuple[str, bytes]]) -> bytes:
-    """32 bytes that depend on every submitted (gateway id, epoch key), whatever their order, and on the nonce."""
-    parts = [part for identity, key in sorted(submissions) for part in (identity.encode(), key)]
-    return digest("beacon", struct.pack("<Q", epoch), area.encode(), nonce, *parts)
-
-
 def cut_rings(beacon_value: bytes, identities: Sequence[str], ring_size: int) -> list[list[str]]:
     """
     The area's gateways in beacon order, cut into rings of at least `ring_size`, sizes differing by at most one.
@@ -70,6 +58,11 @@ def cut_rings(beacon_value: bytes, identities: Sequence[str], ring_size: int) ->
         rings.append(order[start : start + size])
         start += size
     return rings
+
+
+def ring_number(index: int, split_bits: int, part: int) -> int:
+    """The number of a part's ring in its epoch: the parts count their rings side by side."""
+    return index << split_bits | part
 
 
 @dataclass(frozen=True, slots=True)
