@@ -217,7 +217,7 @@ def _purpose(text: str) -> tuple[str, str]:
 async def _open(link: str) -> trio.abc.Stream:
     try:
         return await open_link(link)
-    except (OSError, trio.TooSlowError) as error:
+    except (OSError, trio.TooSlowError, trio.BrokenResourceError) as error:
         why = getattr(error, "strerror", None) or str(error) or "nobody answers"
         raise StromkreisError(f"{link.partition('?')[0]}: the link cannot be opened ({why})") from None
 

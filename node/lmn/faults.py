@@ -21,6 +21,10 @@ class Fault:
     detail: str = ""
 
 
+class LinkEnded(trio.BrokenResourceError):
+    """A line that says in words why it ended, or cannot be opened; never with what was received."""
+
+
 async def caught(step: Awaitable[T], timeout_s: float) -> T | Fault:
     """A step of a driver: its result, or its fault by name.  Here, and only here, a defect is kept from spreading."""
     try:
@@ -46,6 +50,8 @@ def _named(error: BaseException) -> Fault:
             return Fault("link_closed")
         case LocalProtocolError():
             return Fault("driver_defect", str(error))
+        case LinkEnded():
+            return Fault("link_broken", str(error))
         case OSError() | trio.BrokenResourceError() | trio.ClosedResourceError():
             return Fault("link_broken", type(error).__name__)
         case _:

@@ -117,7 +117,7 @@ def with_defaults(url: str, protocol: str) -> str:
 
 
 async def open_link(url: str) -> trio.abc.Stream:
-    """A connected stream.  Raises OSError, or trio.TooSlowError after OPEN_TIMEOUT_S."""
+    """A connected stream.  Raises OSError, LinkEnded, or trio.TooSlowError after OPEN_TIMEOUT_S."""
     link = parse_link(url)
     if link.programs:
         return await open_program(link.programs)

@@ -7,7 +7,6 @@ read on, so that a full pipe never stops them, and its last line is the reason w
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import shutil
@@ -17,6 +16,8 @@ from contextlib import suppress
 from typing import Final
 
 import trio
+
+from node.lmn.faults import LinkEnded
 
 FREQUENCY: Final = "868.95M"  # modes C and T (EN 13757-4 table 9)
 _DEVICE: Final = re.compile(r"[0-9A-Za-z:_-]{1,32}")
@@ -50,7 +51,7 @@ class ProgramStream(trio.abc.Stream):
     """
     What the last of the programs writes; make it with `open_program`.
 
-    Raises trio.BrokenResourceError with the reason when it ends, trio.ClosedResourceError after `aclose`.
+    Raises LinkEnded with the reason when it ends, trio.ClosedResourceError after `aclose`.
     """
 
     def __init__(self, name: str, processes: Sequence[trio.Process], output: int, said: int) -> None:
@@ -60,6 +61,10 @@ class ProgramStream(trio.abc.Stream):
         self._is_said_open = True
         self._last_said = b""
         self._is_open = True
+
+    def fileno(self) -> int:
+        """The descriptor that is read, so that what waits in it can be seen."""
+        return self._output
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         """A receiver takes nothing: raises trio.BrokenResourceError."""
@@ -83,7 +88,7 @@ class ProgramStream(trio.abc.Stream):
                 continue
             if data:
                 return data
-            raise trio.BrokenResourceError(await self._why())
+            raise LinkEnded(await self._why())
 
     async def aclose(self) -> None:
         """End the programs and close; after a second without asking them."""
@@ -136,10 +141,10 @@ class ProgramStream(trio.abc.Stream):
 
 
 async def open_program(command_lines: Sequence[Sequence[str]]) -> ProgramStream:
-    """Start them.  Raises OSError that names the one which is not installed."""
+    """Start them.  Raises LinkEnded that names the one which is not installed, OSError where one cannot be started."""
     for command_line in command_lines:
         if shutil.which(command_line[0]) is None:
-            raise OSError(errno.ENOENT, f"{command_line[0]} is not installed")
+            raise LinkEnded(f"{command_line[0]} is not installed")
     said, said_end = os.pipe()
     held_by_children = [said_end]
     processes: list[trio.Process] = []

@@ -12,7 +12,9 @@ import subprocess
 import sys
 from contextlib import aclosing
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -21,14 +23,17 @@ import trio
 from loadtest.meters.radio_sticks import AmberStick, CulStick, ImstStick, Stick, serve_stick
 from loadtest.meters.serial_bus import serial_bus
 from loadtest.meters.wmbus import WirelessMeter
+from node.lmn.events import LmnEvent
 from node.lmn.links import open_link
 from node.lmn.mbus.device import DeviceAddress
 from node.lmn.profiles import profile_of_url
+from node.lmn.runtime import Backoff, Periodic, run_meters
 from node.lmn.serial_link import open_serial
 from node.lmn.session import LmnStores
 from node.lmn.wmbus.adapter import WirelessPush
 from node.lmn.wmbus.framing import rtl_wmbus_line
 from node.lmn.wmbus.link import Format, seal
+from node.metering.interval import Arrival
 from protocol.errors import RemoteProtocolError
 from protocol.metering.obis import Obis
 from protocol.metering.reading import Reading
@@ -216,3 +221,29 @@ async def test_closing_ends_a_program_that_writes_without_end(tmp_path: Path, mo
     pid = int((tmp_path / "pid").read_text())
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+async def test_a_gateway_starts_a_program_that_ended_again_and_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = rtl_wmbus_line(meter(OURS).datagram()).decode().strip()
+    program(tmp_path, "rtl_433", f'echo "{line}"\necho "usb_claim_interface error -6" >&2\nexit 3')
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    profile = profile_of_url(f"wmbus+rtl://rtl_433?id={OURS}", str(OURS), {})
+    events: list[LmnEvent] = []
+    deliveries = 0
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+
+            async def deliver(readings: list[Reading], _: Arrival) -> None:
+                nonlocal deliveries
+                assert {each.device for each in readings} == {str(OURS)}
+                deliveries += 1
+                if deliveries == 3:
+                    nursery.cancel_scope.cancel()
+
+            run = partial(run_meters, rng=Random(1), on_event=events.append, backoff=Backoff(0.01, 0.05))
+            nursery.start_soon(run, [profile], deliver, Periodic())
+    assert deliveries == 3
+    assert events[0].kind == "link_broken"
+    assert events[0].detail == "rtl_433 has ended: usb_claim_interface error -6"
