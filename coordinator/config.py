@@ -183,6 +183,17 @@ class WebConfig(_Section):
         return self
 
 
+class TimeServiceConfig(_Section):
+    """The administrator's time service for gateways: NTP over TLS."""
+
+    listen: Annotated[str, Field(pattern=r"^[A-Za-z0-9.:-]{1,253}:\d{1,5}$")] | None = None
+    """HOST:PORT to listen on; port 0 takes a free one. None: no time service, gateways trust their system's clock."""
+
+    source: Literal["kernel", "vouched"] = "kernel"
+    """Who says that this machine's time is right: kernel (its record of NTP or PTP; where it has none, gateways are
+    told that the time is not synchronised, and ignore it), or vouched: the operator does."""
+
+
 class CoordinatorConfig(_Section):
     """Section `[coordinator]`."""
 
@@ -205,6 +216,8 @@ class CoordinatorConfig(_Section):
     each epoch's list of members. None: that in data_dir/list.json."""
 
     web: WebConfig = WebConfig()
+
+    time: TimeServiceConfig = TimeServiceConfig()
 
     data_dir: Path = Path("var/coordinator")
     """Directory of everything durable: database and, unless said otherwise, the PKI. Back this up."""

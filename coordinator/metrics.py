@@ -59,6 +59,9 @@ class CoordinatorMetrics:
             registry=registry,
         )
         self._bills = Counter("stromkreis_bills", "Bills, by how they stand.", ["outcome"], registry=registry)
+        self._time = Counter(
+            "stromkreis_time_requests", "Requests to the time service, by outcome.", ["outcome"], registry=registry
+        )
         self._certificate = Gauge(
             "stromkreis_certificate_expiry_timestamp_seconds", "When a certificate of the coordinator ends.",
             ["certificate"], registry=registry,
@@ -120,6 +123,10 @@ class CoordinatorMetrics:
     def watch_ranges(self, owed: Callable[[], int]) -> None:
         """Count the proofs that are owed whenever somebody asks."""
         self._owed.set_function(owed)
+
+    def time_request(self, outcome: str) -> None:
+        """The time service `answered` a request, or did not, with the reason."""
+        self._time.labels(outcome).inc()
 
     def certificate(self, name: str, not_after: datetime) -> None:
         """One of `root`, `sub_ca`, `web`, `administrator`, `participant` ends then."""

@@ -42,6 +42,7 @@ from coordinator.gwa.participants import (
     renew_web_certificate,
 )
 from coordinator.gwa.revocation import RevocationPublisher
+from coordinator.gwa.time_service import TimeService, kernel_state, vouched_state
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.service import Coordinator
 from coordinator.storage.store import Store
@@ -53,6 +54,7 @@ from protocol.dcnet.crypto.commitments import Pedersen
 from protocol.dcnet.crypto.group import Edwards25519
 from protocol.errors import StromkreisError
 from protocol.link import Keypair, LinkContext, Listener
+from protocol.link.tls import server_context
 
 log = logging.getLogger(__name__)
 OPERATOR_TOKEN_FILE = "operator.token"  # noqa: S105 - a file's name
@@ -121,11 +123,30 @@ async def run(config: CoordinatorConfig, *, ready: Callable[[list[str]], None] |
             addresses = await nursery.start(web)
             calls = f"gateways call at {endpoint}, " if coordinator is not None else ""
             log.info("role %s: %sweb at %s", role, calls, ", ".join(addresses))
+            if config.time.listen is not None and role.does(Role.GWA):
+                await _serve_time(nursery, config, chain, metrics)
             if ready is not None:
                 ready(addresses)
             if coordinator is not None and listener is not None:
                 await coordinator.serve(listener)
             await trio.sleep_forever()
+
+
+async def _serve_time(
+    nursery: trio.Nursery, config: CoordinatorConfig, chain: _PublicChain, metrics: CoordinatorMetrics
+) -> None:
+    """Start the time service.  Raises StromkreisError where it cannot listen."""
+    host, _, port = str(config.time.listen).rpartition(":")
+    key = config.web.private_key or config.pki_path / TLS_KEY_FILE
+    context = server_context(chain.web, key, client_root=config.pki_path / ROOT_FILE)
+    service = TimeService(kernel_state if config.time.source == "kernel" else vouched_state, metrics.time_request)
+    try:
+        bound = await nursery.start(service.serve, host, int(port), context)
+    except OSError as error:
+        raise StromkreisError(
+            f"[coordinator.time] listen = {config.time.listen!r}: {error.strerror or error}"
+        ) from error
+    log.info("time service at %s:%d", host, bound)
 
 
 def _keep_certificates(

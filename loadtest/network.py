@@ -18,7 +18,7 @@ from typing import Any, Literal
 import trio
 from pydantic import SecretStr
 
-from coordinator.config import CoordinatorConfig, EpochConfig, WebConfig
+from coordinator.config import CoordinatorConfig, EpochConfig, TimeServiceConfig, WebConfig
 from coordinator.gwa.ca import ROOT_FILE
 from coordinator.gwa.enrolment import Directory
 from coordinator.process import run as run_coordinator
@@ -29,7 +29,7 @@ from loadtest.households import households
 from loadtest.meters.meter_list import MeterEntry
 from loadtest.meters.run import run as run_meters
 from loadtest.truth import RoundRow, Verdict, check
-from node.config import BillingConfig, GatewayConfig, LinkConfig, NodeConfig, PolicyConfig, SecurityConfig
+from node.config import BillingConfig, GatewayConfig, LinkConfig, NodeConfig, PolicyConfig, SecurityConfig, TimeConfig
 from node.fleet import run as run_node
 from node.storage.cipher import Cipher, StorageKeys, store_cipher
 from protocol.dcnet.machines.effects import Ended
@@ -74,6 +74,7 @@ class Network:
     database: str | None = None
     policy: PolicyConfig = field(default_factory=lapse_policy)
     security: SecurityConfig = field(default_factory=SecurityConfig)
+    time_port: int | None = None
     quality_seal: Literal["required", "optional"] = "optional"
     meter_list: list[MeterEntry] = field(default_factory=list)
     coordinator_config: CoordinatorConfig | None = None
@@ -98,7 +99,7 @@ class Network:
             self.coordinator_config = CoordinatorConfig(
                 listen=f"tcp://127.0.0.1:{free_port()}", web=WebConfig(listen=("https://127.0.0.1:0",)),
                 data_dir=self.directory / "coordinator", areas=(self.area, *self.more_areas), database=self.database,
-                quality_seal=self.quality_seal,
+                quality_seal=self.quality_seal, time=TimeServiceConfig(listen=self._time_address, source="vouched"),
                 epoch=EpochConfig(
                     rounds=self.rounds, period_s=self.period_s, origin_unix_s=self.origin_unix_s,
                     ring_size=self.ring_size, power=self.power, corrupt=0.05, dropout=self.dropout,
@@ -116,6 +117,10 @@ class Network:
             store.close()
         return scope
 
+    @property
+    def _time_address(self) -> str | None:
+        return None if self.time_port is None else f"127.0.0.1:{self.time_port}"
+
     def node_config(self, first: int, count: int, name: str, area: str | None = None) -> NodeConfig:
         """The configuration of a node that hosts gateways `first` to `first + count - 1`, in their area."""
         if self.coordinator_config is None:
@@ -124,6 +129,7 @@ class Network:
         return NodeConfig(
             data_dir=self.directory / name, coordinator=self.web[0], area=area or self.area,
             billing=self.billing, policy=self.policy, security=self.security,
+            time=TimeConfig(server=self._time_address),
             root_certificate=self.coordinator_config.pki_path / ROOT_FILE, token=self.token,
             gateways=tuple(
                 GatewayConfig(

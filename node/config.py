@@ -187,6 +187,18 @@ class SecurityConfig(_Section):
         return self
 
 
+class TimeConfig(_Section):
+    """Where the gateways' time comes from."""
+
+    server: Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]{1,253}:\d{1,5}$")] | None = None
+    """HOST:PORT of the administrator's time service (NTP over TLS, `[coordinator.time]`). None: the system's clock is
+    trusted, which something else must then keep right."""
+
+    poll_s: Annotated[float, Field(ge=60, le=86_400)] = 3_600.0
+    """Seconds between two looks at the time service. Raising it spares the link; the clock drifts by 50 millionths in
+    between at worst, and values are billed only while it is right within 3 % of the registration period."""
+
+
 class PolicyConfig(_Section):
     """What this node's gateways insist on, whatever the coordinator announces."""
 
@@ -289,6 +301,8 @@ class NodeConfig(_Section):
     metering: MeteringLogConfig = MeteringLogConfig()
 
     security: SecurityConfig = SecurityConfig()
+
+    time: TimeConfig = TimeConfig()
 
     policy: PolicyConfig = PolicyConfig()
 

@@ -14,6 +14,7 @@ from contextlib import AsyncExitStack, closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import chain
+from random import Random
 
 import trio
 from cryptography import x509
@@ -49,6 +50,8 @@ from node.storage.repositories.gateway_logs import GatewayLogRepository
 from node.storage.repositories.metering_log import MeteringLogRepository
 from node.storage.repositories.pairings import PairingRepository
 from node.storage.repositories.ring_seats import RingSeatRepository
+from node.timekeeping.clock import GatewayClock
+from node.timekeeping.keeper import TimeKeeper, TimeServer
 from node.trust import TrustStore
 from node.wan.certificates import CertificateKeeper
 from node.wan.enrolment import Enroller, RingService, coordinator_client
@@ -60,6 +63,7 @@ from protocol.dcnet.setup.calendar import CalendarPolicy
 from protocol.dcnet.setup.epoch import Policy
 from protocol.errors import LocalProtocolError, StromkreisError
 from protocol.link import LinkContext
+from protocol.link.tls import client_context
 from protocol.metering.interval import DAY_S
 
 log = logging.getLogger(__name__)
@@ -198,6 +202,10 @@ async def run(
             certificates.load()
             await certificates.fetch_lists()  # renewals may wait, neighbours' certificates may not
             nursery.start_soon(certificates.run, modules, config.security.revocation_check_s)
+            timekeeper = None
+            if config.time.server is not None:
+                timekeeper = time_keeper(config, modules[0], metrics)
+                await nursery.start(timekeeper.run)  # the gateways shall begin with the right time
             async with LinkContext(max_sockets=64 + _SOCKETS_PER_GATEWAY * len(gateways)) as link:
                 shared = Shared(
                     suite=suite, link=link, accounts=AccountRepository(store),
@@ -211,7 +219,8 @@ async def run(
                     billing=billing_rules(config.billing), epoch_over=store.truncate_log,
                     backoff=Backoff(max_s=config.lmn.reconnect_s_max), metering=metering,
                     logs=GatewayLogRepository(store), version=importlib.metadata.version("stromkreis"),
-                    seats=RingSeatRepository(store),
+                    seats=RingSeatRepository(store), time=timekeeper,
+                    clock=time.time if timekeeper is None else timekeeper.clock,
                 )  # fmt: skip
                 keeper = LogKeeper(
                     metering,
@@ -264,6 +273,23 @@ async def run_gateways(
             await start.wait_until_over()
             nursery.cancel_scope.cancel()
         log.warning("the process was forked, or its clock has jumped by over %g s: the gateways start anew", JUMP_S)
+
+
+def time_keeper(config: NodeConfig, module: GatewaySecurityModule, metrics: NodeMetrics) -> TimeKeeper:
+    """
+    The process's clock, kept by the time service that the configuration names, asked with one gateway's certificate.
+
+    Raises LocalProtocolError where that gateway has no TLS certificate.
+    """
+    host, _, port = str(config.time.server).rpartition(":")
+    context = client_context(config.root_certificate)
+    module.load_tls(context)
+    clock = GatewayClock(time.time, time.monotonic)
+    metrics.clock(lambda: clock.error_us)
+    return TimeKeeper(
+        clock, TimeServer(host, int(port), context), config.time.poll_s, module.random_bits, Random(module.identity),
+        metrics.time_answer,
+    )  # fmt: skip
 
 
 def open_keys(config: NodeConfig, root: x509.Certificate) -> KeyDirectory:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from random import Random
 
@@ -34,6 +35,8 @@ from node.security.module import SecurityModule
 from node.storage.errors import StoreError
 from node.storage.repositories.gateway_logs import GatewayLogRepository
 from node.storage.repositories.metering_log import MeteringLogRepository
+from node.timekeeping.clock import Correction, Deviation
+from node.timekeeping.keeper import TimeKeeper
 from node.wan.coordinator_session import CoordinatorSession
 from protocol import wire
 from protocol.dcnet.crypto.commitments import Pedersen
@@ -43,17 +46,29 @@ from protocol.metering.interval import QUARTER_HOURS, RegistrationGrid
 from protocol.metering.reading import Reading
 
 log = logging.getLogger(__name__)
+_TIME_EVENTS = {
+    Correction.FIRST: Event.CLOCK_SET, Correction.SET: Event.CLOCK_SET, Correction.SET_FAR: Event.CLOCK_DEVIATED,
+}  # fmt: skip
+
+
+def _always() -> bool:
+    return True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shared(EpochServices):
-    """What all gateways of a process share; `version` is that of this software."""
+    """
+    What all gateways of a process share; `version` is that of this software.
+
+    `time` keeps their clock; without it `clock` is the system's, which is trusted.
+    """
 
     bills: BillStore
     counters: CounterStore
     metering: MeteringLogRepository
     logs: GatewayLogRepository
     version: str
+    time: TimeKeeper | None = None
     backoff: Backoff = field(default_factory=Backoff)
     pairings: PairingStore | None = None
 
@@ -110,10 +125,17 @@ class Gateway:
         if grid is not None:
             self._begin(grid)  # the coordinator need not be there for meters to be read
         self._log.note(Event.STARTED, version=self._shared.version)
+        time = self._shared.time
         try:
-            await self._serve()
+            with nullcontext() if time is None else time.listening(self._on_time):
+                await self._serve()
         finally:
             await self._log.close(Event.STOPPED)
+
+    def _on_time(self, deviation: Deviation) -> None:
+        """What an answer of the time service did to the clock; small corrections are no events."""
+        if deviation.correction is not Correction.SLEWED:
+            self._log.note(_TIME_EVENTS[deviation.correction], offset_ms=deviation.offset_us // 1000)
 
     async def _serve(self) -> None:
         async with trio.open_nursery() as self._nursery:
@@ -157,7 +179,9 @@ class Gateway:
 
     def _begin(self, grid: RegistrationGrid) -> None:
         if self._delivery is None:
-            self._delivery = MeterDelivery(self._metering, self._shared.clock, grid)
+            time = self._shared.time
+            is_time_good = _always if time is None else time.is_for_billing
+            self._delivery = MeterDelivery(self._metering, self._shared.clock, grid, is_time_good)
             self._has_grid.set()
         self._delivery.grid = grid
 

@@ -56,6 +56,16 @@ class NodeMetrics:
             "stromkreis_node_dropped_events", "Events that found a full queue", ["queue"], registry=registry
         )
         self._bills = Counter("stromkreis_node_bills", "Bill requests", ["outcome"], registry=registry)
+        self._time_answers = Counter(
+            "stromkreis_node_time_answers", "Polls of the time service, by what came of them", ["outcome"],
+            registry=registry,
+        )  # fmt: skip
+        self._clock_error = Gauge(
+            "stromkreis_node_clock_error_seconds",
+            "How far the clock may be off; NaN while it was never synchronised, or where the system's is trusted",
+            registry=registry,
+        )  # fmt: skip
+        self._clock_error.set(float("nan"))
         self._store = Counter("stromkreis_node_store_errors", "Durable writes that failed", registry=registry)
         self._bytes = Counter(
             "stromkreis_node_link_bytes", "Payload bytes on ZeroMQ links", ["direction"], registry=registry
@@ -132,6 +142,19 @@ class NodeMetrics:
     def bill(self, outcome: str) -> None:
         """A request for a bill was `answered` or `declined`."""
         self._bills.labels(outcome).inc()
+
+    def time_answer(self, outcome: str) -> None:
+        """A poll of the time service ended: `taken`, or a reason."""
+        self._time_answers.labels(outcome).inc()
+
+    def clock(self, error_us: Callable[[], int | None]) -> None:
+        """`error_us` says how far the clock may be off, None while nobody knows."""
+
+        def error_s() -> float:
+            error = error_us()
+            return float("nan") if error is None else error / 1_000_000
+
+        self._clock_error.set_function(error_s)
 
     def store_error(self) -> None:
         """A durable write failed."""

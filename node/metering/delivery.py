@@ -38,12 +38,17 @@ class MeterDelivery:
     `grid` are the registration periods in force, the readings' times and the meters' schedule.
     """
 
-    __slots__ = ("_clock", "_clocks", "_log", "grid")
+    __slots__ = ("_clock", "_clocks", "_is_time_good", "_log", "grid")
 
-    def __init__(self, log: MeteringLog, clock: Callable[[], float], grid: RegistrationGrid) -> None:
+    def __init__(
+        self, log: MeteringLog, clock: Callable[[], float], grid: RegistrationGrid,
+        is_time_good: Callable[[], bool] = lambda: True,
+    ) -> None:  # fmt: skip
+        """While `is_time_good` says no, what is measured counts as late: it is in totals and not for billing."""
         self.grid = grid
         self._log = log
         self._clock = clock
+        self._is_time_good = is_time_good
         self._clocks: dict[str, MeterClock] = {}
 
     def next_reading_time(self, now_s: float) -> float:
@@ -111,7 +116,7 @@ class MeterDelivery:
             received_ms=round(received_s * 1000),
             registration_s=None if found is None else self.grid.registration_s(found.period),
             deviation_ms=None if found is None else round((measured.latest_s - self.grid.time_s(found.period)) * 1000),
-            on_time=found is not None and found.on_time,
+            on_time=found is not None and found.on_time and self._is_time_good(),
             quality=reading.quality,
         )
 

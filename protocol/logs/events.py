@@ -73,6 +73,15 @@ class Event(Enum):
         "Registrierperiode {interval_s} s, Dauer {period_ms} ms",
         "Registration period {interval_s} s, lasting {period_ms} ms",
     )  # fmt: skip
+    CLOCK_SET = EventKind(
+        2002, Level.INFO, (Log.SYSTEM, Log.CALIBRATION),
+        "Uhr gestellt um {offset_ms} ms", "Clock set by {offset_ms} ms",
+    )  # fmt: skip
+    CLOCK_DEVIATED = EventKind(
+        2003, Level.ERROR, (Log.SYSTEM, Log.CALIBRATION),
+        "Uhr um {offset_ms} ms falsch, über 3 % der Registrierperiode: Messwerte nicht für die Abrechnung",
+        "Clock wrong by {offset_ms} ms, over 3 % of the registration period: values are not for billing",
+    )  # fmt: skip
     METER_FAULT = EventKind(
         3001, Level.WARNING, (Log.SYSTEM,),
         "Störung am LMN: {kind} ({protocol}, {device})", "Fault on the LMN: {kind} ({protocol}, {device})",

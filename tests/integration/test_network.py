@@ -12,7 +12,7 @@ import trio
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from loadtest.config import MeterProtocol
-from loadtest.network import Network
+from loadtest.network import Network, free_port
 from node.aggregation.membership import Membership
 from node.security.module import KeyDirectory
 from node.storage.cipher import store_cipher
@@ -161,6 +161,7 @@ async def test_a_dead_head_is_replaced_within_the_round(network: Network) -> Non
 
 
 async def test_gateways_keep_their_logs_over_a_restart_and_the_chain_is_whole(network: Network) -> None:
+    network.time_port = free_port()
     async with trio.open_nursery() as nursery:
         await network.start_meters(nursery)
         await network.start_coordinator(nursery)
@@ -179,8 +180,8 @@ async def test_gateways_keep_their_logs_over_a_restart_and_the_chain_is_whole(ne
             assert isinstance(key, ec.EllipticCurvePublicKey)
             entries = logs.entries(gateway, Log.CALIBRATION)
             assert verify(entries, SignatureCheck(key)).findings == ()
-            assert [each.event for each in entries] == [1001, 2001, 1001]
+            assert [each.event for each in entries] == [1001, 2002, 2001, 1001, 2002]
             assert [each.event for each in logs.entries(gateway, Log.SYSTEM) if each.event != 3001] == [
-                1001, 2001, 1002, 1001, 1002,
+                1001, 2002, 2001, 1002, 1001, 2002, 1002,
             ]  # fmt: skip
     keys.close()
