@@ -11,7 +11,7 @@ from node.lmn.mbus.compact import signature_of
 from node.lmn.mbus.device import DeviceAddress
 from node.lmn.mbus.keys import KeyStore
 from node.lmn.mbus.makers.diehl import named_address
-from node.lmn.mbus.makers.reader import FormatBook
+from node.lmn.mbus.makers.reader import shipped_book
 from node.lmn.mbus.makers.table import find_format, shipped_formats
 from node.lmn.wmbus.driver import OwnMeterFilter
 from node.lmn.wmbus.receiver import Receiver
@@ -79,7 +79,8 @@ def test_an_open_standard_telegram_of_a_diehl_meter_keeps_its_address() -> None:
 
 def test_headers_of_known_compact_frames_have_the_signatures_meters_send() -> None:
     sent = {0xA8ED, 0xC412, 0x61EB, 0xD2F7, 0xDD34, 0x7C0E, 0x0905, 0x36D4, 0xA9F3}
-    assert {signature_of(layout) for layout in FormatBook().headers()} == sent
+    assert set(shipped_book().compact) == sent
+    assert all(signature_of(layout) == each for each, layout in shipped_book().compact.items())
 
 
 def test_flags_and_months_are_named_in_the_record() -> None:

@@ -103,6 +103,17 @@ def test_the_signal_strength_of_a_line_comes_with_its_datagram(line: bytes, leve
     assert (event.signal.level, event.signal.unit) == (level, unit)
 
 
+@pytest.mark.parametrize("level", [b"Infinity", b"NaN", b"1e999"])
+def test_a_signal_strength_that_is_no_number_costs_only_itself(level: bytes) -> None:
+    line = b'{"model":"Wireless-MBus","data":"%s","rssi":%s}\n' % (DATAGRAM.hex().encode(), level)
+    (event,) = LineReader().feed(line)
+    assert isinstance(event, Datagram)
+    assert (event.octets, event.signal) == (DATAGRAM, None)
+    (event,) = LineReader().feed(rtl_wmbus_line(DATAGRAM).replace(b";97;", b";" + b"9" * 400 + b";"))
+    assert isinstance(event, Datagram)
+    assert event.signal is None
+
+
 @pytest.mark.parametrize(("octet", "level"), [(45, -100.0), (135, -55.0), (205, -20.0), (255, -7.5), (0, -122.5)])
 def test_the_signal_strength_of_imst_follows_the_curve_of_its_chip(octet: int, level: float) -> None:
     assert of_imst(octet).level == level

@@ -10,7 +10,7 @@ and what was used last is kept longest.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Final
 
 from node.lmn.mbus.crc import crc16
@@ -30,12 +30,12 @@ class FormatCache:
     """
     Signature to headers; at most `count_max` are learnt, and of these the least recently used goes first.
 
-    `known` are headers that makers' meters are known to use: they need no full telegram and never go.
+    `known` are headers by signature that makers' meters are known to use: they need no full telegram and never go.
     """
 
-    def __init__(self, count_max: int = FORMAT_COUNT_MAX, known: Iterable[Layout] = ()) -> None:
+    def __init__(self, count_max: int = FORMAT_COUNT_MAX, known: Mapping[int, Layout] | None = None) -> None:
         self._layouts: OrderedDict[int, Layout] = OrderedDict()
-        self._known = {signature_of(layout): layout for layout in known}
+        self._known = known or {}
         self._count_max = count_max
 
     def __len__(self) -> int:

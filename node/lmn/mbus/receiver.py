@@ -46,7 +46,7 @@ from node.lmn.mbus.layers import (
     take_transport,
 )
 from node.lmn.mbus.makers.diehl import is_intact_real_data, is_real_data, named_address, open_real_data
-from node.lmn.mbus.makers.reader import FormatBook, Named
+from node.lmn.mbus.makers.reader import FormatBook, Named, shipped_book
 from node.lmn.mbus.records import IDLE_FILLER, Item, ManufacturerData, Record, is_makers_format, parse_records
 from node.lmn.mbus.values import VARIABLE
 from protocol.errors import RemoteProtocolError
@@ -75,8 +75,8 @@ class LayerReceiver:
         self._accept_decrypted = accept_decrypted
         self._check_counters = check_counters
         self.counters: OrderedDict[str, int] = OrderedDict(counters or {})
-        self._makers = formats or FormatBook()
-        known = tuple(self._makers.headers())
+        self._makers = formats or shipped_book()
+        known = self._makers.compact
         # What anyone could have sent must not teach headers to telegrams that came under a key.
         self._formats = {True: FormatCache(known=known), False: FormatCache(known=known)}
         self._fragments: OrderedDict[DeviceAddress | None, list[Fragment]] = OrderedDict()

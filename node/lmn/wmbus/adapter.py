@@ -34,7 +34,7 @@ class WirelessPush:
         self._secured: SecuredMeters[Receiver] | None = None
         self._module = module = module_of(profiles[0])
         named = dict.fromkeys(name for each in profiles for name in each.layouts)
-        self._formats = FormatBook(tuple(map(find_format, named)))
+        self._formats = FormatBook([find_format(each) for each in named])
         self._gateway = _radio_address(module) if module.gateway else None
 
     async def listen(self, stream: trio.abc.Stream, clock: Clock) -> AsyncGenerator[Batch, None]:

@@ -55,7 +55,7 @@ def decode_stream(
     the receiver says stands in the readings' records.  Raises LocalProtocolError for a key of another length or no such
     table.
     """
-    formats = FormatBook(tuple(map(find_format, layouts)))
+    formats = FormatBook([find_format(each) for each in layouts])
     receiver = Receiver(KeyStore.of(keys), accept_decrypted=True, check_counters=False, formats=formats)
     head = b""
     for chunk in chunks:

@@ -18,7 +18,7 @@ from typing import Final, Literal, Protocol
 
 from node.lmn.mbus.crc import crc16
 from node.lmn.wmbus.link import Format, guess_format, size_on_air, strip
-from node.lmn.wmbus.signal import Signal, of_cc1101, of_imst
+from node.lmn.wmbus.signal import Signal, of_cc1101, of_imst, of_program
 from protocol.errors import RemoteProtocolError
 
 LINE_SIZE_MAX: Final = 4096  # rtl_433 names each record beside the datagram
@@ -267,7 +267,7 @@ def _line_datagram(line: bytes, offset: int) -> Datagram | None:
         if fields[1].strip() != b"1" or fields[2].strip() not in (b"1", b""):
             raise RemoteProtocolError("block_crc", "the receiver marks the datagram as damaged")
         text = fields[-1].strip().removeprefix(b"0x")
-        signal = Signal(float(fields[4]), "") if fields[4].strip().isdigit() else None
+        signal = of_program(float(fields[4]), "") if fields[4].strip().isdigit() else None
     else:
         text = line.removeprefix(b"telegram=").replace(b"|", b"").replace(b"_", b"").removeprefix(b"0x")
         text = text.split(b"+")[0]
@@ -298,8 +298,9 @@ def _rtl_433(line: bytes, offset: int) -> Datagram | None:
             return None
         octets = bytes.fromhex(row["data"])
         level = row.get("rssi")
-        signal = Signal(float(level), "dB", float(row["snr"]) if "snr" in row else None) if level is not None else None
-    except (ValueError, KeyError, TypeError, RecursionError):
+        snr_db = float(row["snr"]) if "snr" in row else None
+        signal = None if level is None else of_program(float(level), "dB", snr_db)
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         raise RemoteProtocolError("not_json", "a line of rtl_433 without a datagram") from None
     if octets and octets[0] != len(octets) - 1:
         content, check = octets[:-2], octets[-2:]

@@ -8,6 +8,7 @@ full scale and the noise beside it, rtl_wmbus the magnitude of its samples, whic
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -38,6 +39,13 @@ class Signal:
 
     def __str__(self) -> str:
         return f"{self.level:g} {self.unit}".rstrip()
+
+
+def of_program(level: float, unit: str, snr_db: float | None = None) -> Signal | None:
+    """What a program says of a datagram; None where that is no number."""
+    if not math.isfinite(level) or (snr_db is not None and not math.isfinite(snr_db)):
+        return None
+    return Signal(level, unit, snr_db)
 
 
 def of_cc1101(octet: int, link_quality: int | None = None) -> Signal:

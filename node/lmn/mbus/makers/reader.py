@@ -8,12 +8,13 @@ Nothing here raises for what a telegram says: what fits no table stays octets.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import date
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, Final
 
+from node.lmn.mbus.compact import Layout, signature_of
 from node.lmn.mbus.device import DeviceAddress
 from node.lmn.mbus.makers import diehl
 from node.lmn.mbus.makers.table import Element, MakersFormat, Value, shipped_formats
@@ -33,12 +34,17 @@ class Named:
     extra: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
 class FormatBook:
-    """The formats that octets are looked up in; those of a user go before the shipped ones."""
+    """
+    The formats that octets are looked up in; those of a user go before the shipped ones.
 
-    named: tuple[MakersFormat, ...] = ()
-    shipped: tuple[MakersFormat, ...] = field(default_factory=shipped_formats)
+    `compact` are the headers of compact frames, by signature, whose full telegrams need not be heard before.
+    """
+
+    def __init__(self, named: Sequence[MakersFormat] = ()) -> None:
+        self._formats = (*named, *shipped_formats())
+        layouts = [_split(bytes.fromhex(text)) for each in self._formats for text in each.headers]
+        self.compact: Mapping[int, Layout] = {signature_of(layout): layout for layout in layouts}
 
     def behind_ci(self, address: DeviceAddress, layer: bytes) -> list[Named]:
         """What stands behind a maker's CI field, with which `layer` begins; `address` is the link's."""
@@ -67,19 +73,19 @@ class FormatBook:
                 return found
         return []
 
-    def headers(self) -> Iterator[tuple[bytes, ...]]:
-        """The headers of compact frames whose full telegrams need not be heard before."""
-        for each in (*self.named, *self.shipped):
-            for text in each.headers:
-                yield _split(bytes.fromhex(text))
-
     def _of(self, address: DeviceAddress, where: str) -> Iterator[MakersFormat]:
-        for each in (*self.named, *self.shipped):
+        for each in self._formats:
             if each.where == where and each.is_sent_by(address):
                 yield each
 
 
-def _split(headers: bytes) -> tuple[bytes, ...]:
+@cache
+def shipped_book() -> FormatBook:
+    """The shipped formats alone, one for all receivers."""
+    return FormatBook()
+
+
+def _split(headers: bytes) -> Layout:
     out: list[bytes] = []
     position = 0
     while position < len(headers):
