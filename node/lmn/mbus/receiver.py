@@ -162,17 +162,18 @@ class LayerReceiver:
         if outside:  # read apart, so that no clock or flag in the clear has a say in what came under the key
             readings += readings_of(outside, replace(context, quality=Quality.UNVERIFIED))
         if content != COMPACT:
-            readings += self._inside(address, [*items, *outside], context)
+            readings += self._inside(address, items + outside, context)
         return readings
 
     def _inside(self, address: DeviceAddress, items: list[Item], context: Context) -> list[Reading]:
         """What a maker put behind DIF 0F, or into a record of its own."""
         found: list[Named] = []
         for item in items:
-            if isinstance(item, ManufacturerData):
-                found += [] if item.is_tail else self._makers.in_data(address, item.octets)
-            elif item.header.data.field == VARIABLE and not item.header.value.understood:
-                found += self._makers.in_record(address, item)
+            if isinstance(item, Record):
+                if item.header.data.field == VARIABLE and not item.header.value.understood:
+                    found += self._makers.in_record(address, item)
+            elif not item.is_tail:
+                found += self._makers.in_data(address, item.octets)
         return _readings_named(found, context)
 
     def _makers_telegram(self, sender: DeviceAddress, layer: bytes, received_at: datetime | None) -> list[Reading]:
@@ -360,6 +361,8 @@ def _checked(data: bytes) -> bytes:
 
 def _readings_named(found: list[Named], context: Context) -> list[Reading]:
     """What tables name; never for billing, and of a doubtful telegram still doubtful."""
+    if not found:
+        return []
     quality = context.quality if context.quality is not Quality.VALID else Quality.NOT_FOR_BILLING
     readings = readings_of((each.record for each in found), replace(context, quality=quality))
     return [

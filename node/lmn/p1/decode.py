@@ -53,5 +53,6 @@ def _peek(chunks: Iterable[bytes]) -> tuple[Iterator[bytes], bool]:
     pieces, head = iter(chunks), b""
     while len(head) < _PEEK_SIZE and (piece := next(pieces, None)) is not None:
         head += piece
-    _, empty_line, rest = head.partition(b"\r\n\r\n")
-    return chain((head,), pieces), bool(head[:1] == b"/" and empty_line and ciphered_size(rest[:CIPHERED_HEAD_SIZE]))
+    peeked = head[:_PEEK_SIZE]  # the same however large the first piece was
+    _, empty_line, rest = peeked.partition(b"\r\n\r\n")
+    return chain((head,), pieces), bool(peeked[:1] == b"/" and empty_line and ciphered_size(rest[:CIPHERED_HEAD_SIZE]))
