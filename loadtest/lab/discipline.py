@@ -1,92 +1,106 @@
 """
 Who is in a total, and how the energy of a household that was left out comes back: as linear maps over intervals.
 
-The first edition of the protocol lets a head leave a member out in any round, and all that was missed comes with the
-next contribution.  The second has a bucket of tokens for returns and releases missed energy slowly: a
-model of its rules for members, until the machines that follow them can be played in its place.
+The first edition of the protocol let a head leave a member out in any round, and all that was missed came with the
+next contribution.  The second counts returns and releases missed energy slowly: what members do is played here by the
+protocol's own rules (`protocol.dcnet.discipline`), and read off as the weights with which intervals enter totals.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from enum import Enum
 
 import numpy as np
 from numpy.typing import NDArray
 
+from protocol.dcnet.discipline.carried_energy import EnergyAccount, contribute
+from protocol.dcnet.discipline.returns import Attendance, EpochAttendance
+from protocol.metering.interval import QUARTER_HOUR_S
+
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
+_LEVEL, _STEP = 10**18, 10**12  # of energy in an interval: rounding to whole units is far below a step
 
 
-@dataclass(frozen=True, slots=True)
-class Rules:
+class Edition(Enum):
+    """Whose rules the members keep."""
+
+    FIRST = 1
+    SECOND = 2
+
+
+def toggling(count: int, edition: Edition, away: int = 1) -> Bools:
     """
-    `tokens` returns at once and one more every `refill` intervals (None: any number), and the least number of parts in
-    which missed energy is released (1: all at once).
-    """
-
-    tokens: int | None
-    refill: int
-    release: int
-
-
-FIRST_EDITION = Rules(None, 1, 1)
-SECOND_EDITION = Rules(4, 16, 16)
-
-
-def toggling(count: int, rules: Rules) -> Bools:
-    """
-    The most that a head gets from a member that keeps to the rules: out for one interval whenever the return is paid.
+    The most that a head gets from a member that keeps to the rules: out for `away` intervals where the return is paid.
 
     Without a token the member cannot come back, so a head that wants to go on seeing it keeps it in.
     """
     served = np.ones(count, np.bool_)
-    bucket, since = rules.tokens, 0
-    for interval in range(1, count):
-        since += 1
-        if bucket is not None and rules.tokens is not None and since >= rules.refill:
-            bucket, since = min(rules.tokens, bucket + 1), 0
-        if served[interval - 1] and (bucket is None or bucket > 0):
-            served[interval] = False
-            bucket = None if bucket is None else bucket - 1
+    mine = EpochAttendance(Attendance.first(0, is_key_new=True), 0, QUARTER_HOUR_S)
+    mine = mine.entered(0, is_return=True).served(0)
+    interval = 1
+    while interval < count:
+        back = interval + away
+        if edition is Edition.FIRST or mine.has_token(back):
+            served[interval:back] = False
+            mine = mine.entered(back, is_return=edition is Edition.SECOND)
+            interval = back
+        if interval < count:
+            mine = mine.served(interval)
+        interval += 1
     return served
 
 
-def contributions(served: Bools, release: int, opened: Bools | None = None) -> Floats:
+def contributions(served: Bools, edition: Edition, opened: Bools | None = None) -> Floats:
     """
     How intervals enter contributions, shape (intervals, intervals): row t is what is contributed in interval t.
 
-    A member that is not served carries the interval's energy.  At a return the carry is cut into
-    max(`release`, half of the intervals it comes from) equal parts, fixed until it is used up.  In rounds that are not
-    `opened` (void) it contributes but its account does not move.
+    In rounds that are not `opened` (void, or said to be) a member contributes and its account does not move.
     """
-    count = len(served)
-    opened = np.ones(count, np.bool_) if opened is None else opened
-    rows = np.zeros((count, count))
-    carried = np.zeros(count)
-    part = np.zeros(count)
-    absent = 0
-    was_in = True
-    for interval in range(count):
-        if not served[interval]:
-            carried[interval] += 1.0
-            absent += 1
-            was_in = False
-            continue
-        if not was_in and carried.any():
-            part = carried / (1 if release == 1 else max(release, -(-absent // 2)))
-        was_in = True
-        paid = np.minimum(part, carried)
-        rows[interval] = paid
-        rows[interval, interval] += 1.0
-        if opened[interval]:
-            carried = carried - paid
-            if carried.sum() < 1e-9:
-                carried, part, absent = np.zeros(count), np.zeros(count), 0
-        else:
-            carried[interval] += 1.0
-            absent += 1
-            part = carried / (1 if release == 1 else max(release, -(-absent // 2)))
+    opened = np.ones(len(served), np.bool_) if opened is None else opened
+    return _at_once(served, opened) if edition is Edition.FIRST else _released(served, opened)
+
+
+def _at_once(served: Bools, opened: Bools) -> Floats:
+    rows = np.zeros((len(served), len(served)))
+    owed = np.zeros(len(served))
+    for interval, is_served in enumerate(served):
+        owed[interval] = 1.0
+        if is_served:
+            rows[interval] = owed
+            if opened[interval]:
+                owed = np.zeros(len(served))
     return rows
+
+
+def _released(served: Bools, opened: Bools) -> Floats:
+    """By one step more in one interval after the other, on a level that keeps every account in the same course."""
+    count = len(served)
+    level, states = _played(served, opened, EnergyAccount(0, 0), 0, [_LEVEL] * count)
+    rows = np.zeros((count, count))
+    for interval in range(count):
+        moved = [_LEVEL + _STEP, *[_LEVEL] * (count - interval - 1)]
+        begun = states[interval - 1] if interval else EnergyAccount(0, 0)
+        more, _ = _played(served, opened, begun, interval, moved)
+        rows[interval:, interval] = [(a - b) / _STEP for a, b in zip(more, level[interval:], strict=True)]
+    return rows
+
+
+def _played(
+    served: Bools, opened: Bools, account: EnergyAccount, first: int, moved: list[int]
+) -> tuple[list[int], list[EnergyAccount]]:
+    """What a member contributes from interval `first` on, 0 where it is left out, and its account after each."""
+    register = first * _LEVEL
+    words, states = [], []
+    for interval, energy in enumerate(moved, first):
+        register += energy
+        word = 0
+        if served[interval]:
+            word, after = contribute(account, register, interval, length_s=1, limit=2**200)
+            account = after if opened[interval] else account
+        words.append(word)
+        states.append(account)
+    return words, states
 
 
 def alternating(count: int) -> Bools:

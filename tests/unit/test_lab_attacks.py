@@ -9,7 +9,7 @@ from scipy.stats import ks_2samp
 
 from loadtest.lab.attacks import differencing, linkage
 from loadtest.lab.attacks.game import Whitener
-from loadtest.lab.discipline import FIRST_EDITION, SECOND_EDITION, alternating, contributions, toggling
+from loadtest.lab.discipline import Edition, alternating, contributions, toggling
 from loadtest.lab.experiments import check_same_series, curves
 from loadtest.lab.experiments.billing import hiding
 from loadtest.lab.experiments.games import Game, noise_variance_w2
@@ -185,30 +185,47 @@ def test_the_best_linear_attacker_is_exact_without_others() -> None:
     rng = np.random.default_rng(7)
     covariance = np.eye(12) * 100.0
     own = rng.normal(50.0, 10.0, 12)
-    rows = contributions(np.ones(12, np.bool_), 1)
+    rows = contributions(np.ones(12, np.bool_), Edition.SECOND)
     attacker = differencing.LinearAttacker(rows, np.eye(12), 0, np.full(12, 50.0), covariance, noise_w2=1e-6)
     assert np.allclose(attacker.estimate(rows @ own), own, atol=1e-3)
 
 
-@pytest.mark.parametrize("release", [1, 16])
-def test_carried_energy_is_all_released_and_none_twice(release: int) -> None:
+@pytest.mark.parametrize(("edition", "largest"), [(Edition.FIRST, 4.0), (Edition.SECOND, 1.0 + 3 / 16)])
+def test_carried_energy_is_all_released_and_none_twice(edition: Edition, largest: float) -> None:
     served = np.ones(200, np.bool_)
     served[[5, 6, 7, 60, 61, 100]] = False
-    rows = contributions(served, release)
+    rows = contributions(served, edition)
     assert np.allclose(rows.sum(axis=0), 1.0)
     assert not rows[~served].any()
     assert rows.max() <= 1.0 + 1e-9
-    biggest = rows.sum(axis=1).max()
-    assert biggest == pytest.approx(4.0 if release == 1 else 1.0 + 3 / 16)
+    assert rows.sum(axis=1).max() == pytest.approx(largest)
 
 
-def test_a_bucket_allows_four_returns_and_one_more_each_four_hours() -> None:
-    served = toggling(672, SECOND_EDITION)
+def test_a_member_that_was_left_out_gives_the_mean_and_a_sixteenth_of_the_rest() -> None:
+    served = np.ones(40, np.bool_)
+    served[4] = False
+    rows = contributions(served, Edition.SECOND)
+    assert rows[5, [3, 4, 5]] == pytest.approx([0.0, 0.5 + 0.5 / 16, 0.5 + 0.5 / 16])
+    assert rows[6, [4, 5, 6]] == pytest.approx([0.5 / 16, 0.5 / 16, 1.0])
+
+
+def test_rounds_that_are_said_to_be_void_are_contributed_again() -> None:
+    opened = np.ones(40, np.bool_)
+    opened[4] = False
+    rows = contributions(np.ones(40, np.bool_), Edition.SECOND, opened)
+    assert rows[4, 4] == 1.0
+    assert rows[5, [4, 5]] == pytest.approx([0.5 + 0.5 / 16] * 2)
+    assert rows[opened].sum(axis=0) == pytest.approx(np.ones(40))
+
+
+@pytest.mark.parametrize("away", [1, 4])
+def test_a_bucket_allows_four_returns_and_one_more_each_four_hours(away: int) -> None:
+    served = toggling(672, Edition.SECOND, away)
     returns = np.flatnonzero(~served[:-1] & served[1:])
-    assert served.sum() >= 672 - 4 - 672 // 16 - 1
+    assert len(returns) >= 3 + 672 // 16 - 1
     for start in range(0, 672 - 96):
         assert ((returns >= start) & (returns < start + 96)).sum() <= 4 + 6
-    assert np.array_equal(toggling(9, FIRST_EDITION), alternating(9))
+    assert np.array_equal(toggling(9, Edition.FIRST), alternating(9))
 
 
 def tariff(*changes: tuple[int, int], days: int = 28) -> list[int]:

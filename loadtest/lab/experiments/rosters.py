@@ -9,15 +9,7 @@ from numpy.typing import NDArray
 
 from loadtest.lab import metrics
 from loadtest.lab.attacks.differencing import LinearAttacker, next_to
-from loadtest.lab.discipline import (
-    FIRST_EDITION,
-    SECOND_EDITION,
-    Rules,
-    alternating,
-    contributions,
-    out_for,
-    toggling,
-)
+from loadtest.lab.discipline import Edition, alternating, contributions, out_for, toggling
 from loadtest.lab.households import Households, generate
 from loadtest.lab.schemes.sums import ring_shape
 from loadtest.lab.settings import Lab, Row
@@ -31,17 +23,17 @@ SECOND_S = 1
 SECONDS_PLAYED = 3600
 
 
-def transcript_of(group: Households, victim: int, served: Bools, rules: Rules | None, seed: int) -> Transcript:
+def transcript_of(group: Households, victim: int, served: Bools, edition: Edition | None, seed: int) -> Transcript:
     """
     One ring whose head has the victim (a position) in the total in `served` alone, everybody else always.
 
-    What the victim contributes follows the rules for carried energy, rounded to whole W; without rules it is a power
-    slot, which carries nothing over.
+    What the victim contributes follows its edition's rules for carried energy, rounded to whole W; without any it is a
+    power slot, which carries nothing over.
     """
     rng = np.random.default_rng(seed)
     loads = group.power_w.T.copy()
-    if rules is not None:
-        loads[:, victim] = np.rint(contributions(served, rules.release) @ loads[:, victim]).astype(np.int64)
+    if edition is not None:
+        loads[:, victim] = np.rint(contributions(served, edition) @ loads[:, victim]).astype(np.int64)
     everybody = np.arange(group.count)
     batches = []
     for is_in in (True, False):
@@ -89,13 +81,47 @@ def _plain(lab: Lab, households: Households, members: int) -> Row:
     return Row.scored("ring", "gwa+emp", "differencing", "correlation", estimates, parameters)
 
 
-Strategy = Callable[[int, np.random.Generator], Bools]
-DESIGNED: tuple[tuple[str, Rules, Strategy], ...] = (
-    ("nobody left out", FIRST_EDITION, lambda count, _rng: np.ones(count, np.bool_)),
-    ("every second round, first edition", FIRST_EDITION, lambda count, _rng: alternating(count)),
-    ("out for 2 to 8 rounds, first edition", FIRST_EDITION, lambda count, rng: out_for(count, 2, 8, rng)),
-    ("as often as allowed, second edition", SECOND_EDITION, lambda count, _rng: toggling(count, SECOND_EDITION)),
-)
+Strategy = Callable[[int, np.random.Generator], tuple[Bools, Bools]]
+
+
+def _in_all(count: int) -> Bools:
+    return np.ones(count, np.bool_)
+
+
+def _falsely_void(count: int) -> tuple[Bools, Bools]:
+    """Every round that the victim is left out of opens all the same and is said to be void: nobody's account moves."""
+    served = toggling(count, Edition.SECOND)
+    return served, served
+
+
+DESIGNED: tuple[tuple[str, Edition, Strategy], ...] = (
+    ("nobody left out", Edition.SECOND, lambda count, _rng: (_in_all(count), _in_all(count))),
+    ("every second round, first edition", Edition.FIRST, lambda count, _rng: (alternating(count), _in_all(count))),
+    (
+        "out for 2 to 8 rounds, first edition", Edition.FIRST,
+        lambda count, rng: (out_for(count, 2, 8, rng), _in_all(count)),
+    ),
+    (
+        "every second round falsely void, first edition", Edition.FIRST,
+        lambda count, _rng: (alternating(count), alternating(count)),
+    ),
+    (
+        "as often as allowed, second edition", Edition.SECOND,
+        lambda count, _rng: (toggling(count, Edition.SECOND), _in_all(count)),
+    ),
+    (
+        "out for 4 as often as allowed, second edition", Edition.SECOND,
+        lambda count, _rng: (toggling(count, Edition.SECOND, 4), _in_all(count)),
+    ),
+    ("falsely void as often as allowed, second edition", Edition.SECOND, lambda count, _rng: _falsely_void(count)),
+    (
+        "every second round falsely void with all in, second edition", Edition.SECOND,
+        lambda count, _rng: (_in_all(count), alternating(count)),
+    ),
+)  # fmt: skip
+NOBODY = DESIGNED[0][0]
+MORE_MAX = 0.05
+"""By how much the best linear attacker may correlate better with a household that was toggled than with nobody."""
 
 
 def designed_rows(lab: Lab) -> list[Row]:
@@ -110,15 +136,17 @@ def designed_rows(lab: Lab) -> list[Row]:
     for others in (29, 63):
         if others + 1 > area.count:
             continue
-        for name, rules, strategy in DESIGNED:
+        for name, edition, strategy in DESIGNED:
             rng = lab.rng("designed", others)
-            served = strategy(count, rng)
-            enters = contributions(served, rules.release)
-            attacker = LinearAttacker(enters, np.eye(count), others, mean_w, covariance)
+            served, opened = strategy(count, rng)
+            enters = contributions(served, edition, opened)
+            enter_others = contributions(_in_all(count), edition, opened)
+            attacker = LinearAttacker(enters, enter_others, others, mean_w, covariance)
             scores: list[list[float]] = [[], [], []]
             for _ in range(min(lab.settings.targets, 50)):
                 roster = rng.choice(area.count, others + 1, replace=False)
-                victim, rest = area.power_w[roster[0], :count], area.power_w[roster[1:], :count].sum(axis=0)
+                victim = area.power_w[roster[0], :count]
+                rest = enter_others @ area.power_w[roster[1:], :count].sum(axis=0)
                 stranger = reference.power_w[int(rng.integers(reference.count)), :count]
                 for kept, household in ((scores[0], victim), (scores[2], stranger)):
                     guess = attacker.estimate(enters @ household + rest)
