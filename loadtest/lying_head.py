@@ -44,6 +44,7 @@ class LyingHead(MemberHarness):
         self.position = position
         self.seed = seed
         self.processes = 0
+        self.served = 0  # V of the last OPEN
         self.durable = Resume()
         self.records: list[Attempted | Settled] = []
         self.sent: list[wire.Message] = []
@@ -119,18 +120,32 @@ class LyingHead(MemberHarness):
         return self.view.to_wire(self.view.everybody if members is None else bitmap(list(members)))
 
     def open(
-        self, attempt: int = 0, expected: Collection[int] | None = None, *, round_: int = 0, term: int | None = None
-    ) -> wire.Open:
-        """OPEN."""
+        self, attempt: int = 0, expected: Collection[int] | None = None, *, round_: int = 0, term: int | None = None,
+        served: Collection[int] | None = None,
+    ) -> wire.Open:  # fmt: skip
+        """OPEN; V names everybody where the member served since the last opened round, else nobody."""
+        if served is None:
+            self.served = self.view.everybody if self.member.has_served else 0
+        else:
+            self.served = bitmap(list(served))
         head_term = self.term if term is None else term
         bits = self._bits(expected)
         difference = self.nonces.difference(self.view.from_wire(bits))
-        return wire.Open(self.view.epoch, self.view.ring, head_term, round_, attempt, bits, *difference)
+        return wire.Open(
+            self.view.epoch,
+            self.view.ring,
+            head_term,
+            round_,
+            attempt,
+            bits,
+            *difference,
+            self.view.to_wire(self.served),
+        )
 
     def terms(self, expected: Collection[int] | None = None) -> RoundTerms:
         """Those that the member has, if it was told what `open` says."""
         digest = self.nonces.copy().digest(self.view.from_wire(self._bits(expected)))
-        return RoundTerms(digest, 0, history_before(self.view.digest))
+        return RoundTerms(digest, 0, history_before(self.view.digest), self.view.to_wire(self.served))
 
     def label(self, position: int | None = None, attempt: int = 0, round_: int = 0) -> bytes:
         """The label of the self mask of the member, or of the one at `position`."""

@@ -76,13 +76,14 @@ def nonce(seed: bytes, position: int, process: int = 0) -> bytes:
 
 def ready(view: RingView, position: int, term: int = 0, round_: int = 0, attempt: int = 0) -> wire.Ready:
     """READY of the process that the member joined with, before any round has ended."""
-    return wire.Ready(view.epoch, view.ring, term, round_, attempt, view.members[position].nonce)
+    return wire.Ready(view.epoch, view.ring, term, round_, attempt, view.members[position].nonce, 0, 0)
 
 
 def opening(view: RingView, term: int = 0, round_: int = 0, attempt: int = 0, expected: int | None = None) -> wire.Open:
     """OPEN for the processes that the members joined with, everybody by default, before any round has ended."""
     bits = view.everybody if expected is None else expected
-    return wire.Open(view.epoch, view.ring, term, round_, attempt, view.to_wire(bits), view.to_wire(0), b"")
+    nobody = view.to_wire(0)
+    return wire.Open(view.epoch, view.ring, term, round_, attempt, view.to_wire(bits), nobody, b"", nobody)
 
 
 def make_ring(

@@ -245,6 +245,7 @@ async def run(
                     is_first = not running
                     running[:] = made
                     metrics.gateways(len(running))
+                    metrics.waiting(lambda: sum(each.is_waiting for each in running))
                     metrics.carrying(lambda: sum(each.is_carrying for each in running))
                     metrics.discipline(config.policy.honest_floor, is_returns_limited=config.policy.limit_returns)
                     log.info("%d gateways run, monitoring at %s", len(running), address)

@@ -208,6 +208,11 @@ class Gateway:
         """Whether energy of missed rounds is still to be released."""
         return self._epochs.is_carrying
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it may not come back into a total yet."""
+        return self._epochs.is_waiting
+
     def question(self) -> wire.Message | None:
         """What the coordinator is asked until it answers."""
         return self._epochs.question()

@@ -38,6 +38,11 @@ class NodeMetrics:
             "stromkreis_node_carrying_gateways", "Gateways that still release energy of rounds that they missed",
             registry=registry,
         )  # fmt: skip
+        self._waiting = Gauge(
+            "stromkreis_node_waiting_gateways",
+            "Gateways that came back too often and wait until they may be in a total again",
+            registry=registry,
+        )  # fmt: skip
         self._heads = Gauge("stromkreis_node_heads", "Rings whose head is in this process", registry=registry)
         self._settled = Counter(
             "stromkreis_node_contributions", "Contributions whose round ended", ["outcome"], registry=registry
@@ -102,6 +107,10 @@ class NodeMetrics:
     def time_lapse(self, *, is_on: bool) -> None:
         """Whether this node takes part in a time lapse."""
         self._time_lapse.set(is_on)
+
+    def waiting(self, count: Callable[[], int]) -> None:
+        """How many gateways may not come back yet: asked for when the metrics are read."""
+        self._waiting.set_function(count)
 
     def discipline(self, honest_floor: int, *, is_returns_limited: bool) -> None:
         """What this node keeps to whoever draws the rosters."""

@@ -144,7 +144,7 @@ class Adversary:
         self._shared = 0
         opening = wire.Open(
             self.view.epoch, self.view.ring, self._term, self._round, self._attempt, self.view.to_wire(self.present),
-            *self._nonces.difference(self.present),
+            *self._nonces.difference(self.present), self.view.to_wire(self.view.everybody),
         )  # fmt: skip
         return [ToMember(i, opening) for i in positions_of(self.present)]
 

@@ -6,6 +6,8 @@ Where the oldest events of a log are gone, a player begins with the first whole 
 
 from __future__ import annotations
 
+from typing import Any
+
 from loadtest.lying_head import LyingHead
 from loadtest.ring import ledger_secrets, make_ring
 from loadtest.signing import sign_confirm, sign_input
@@ -14,6 +16,7 @@ from loadtest.simulator.suite import CheapSuite
 from protocol import wire
 from protocol.dcnet.crypto import prf
 from protocol.dcnet.crypto.suite import MAC_SIZE
+from protocol.dcnet.discipline.returns import Attendance, EpochAttendance
 from protocol.dcnet.machines.effects import Ended
 from protocol.dcnet.machines.head import Head
 from protocol.dcnet.machines.incarnations import NonceTable
@@ -41,12 +44,16 @@ def _bits(view: RingView, members: list[int]) -> bytes:
     return view.to_wire(bitmap(members))
 
 
+def _attendance(start: dict[str, Any] | None) -> EpochAttendance | None:
+    return None if start is None else EpochAttendance(**{**start, "attendance": Attendance(**start["attendance"])})
+
+
 class MemberPlayer:
     """A member, told what its head, its driver and the coordinator said."""
 
     def __init__(self, log: Log) -> None:
         self._liar = liar = LyingHead(CheapSuite(), log.size, log.position, _SEED, log.timing, log.nonces)
-        past = {name: value for name, value in log.start.items() if name not in {"nonce", "first_round"}}
+        past = {name: value for name, value in log.start.items() if name in Resume.__dataclass_fields__}
         self.first, liar.durable = 0, Resume(**past)
         own, first_round = bytes.fromhex(log.start["nonce"]), log.start["first_round"]
         liar.masks = MaskSchedule(liar.suite, liar.view, liar.secrets[log.position], nonce=own)
@@ -57,8 +64,11 @@ class MemberPlayer:
             liar.durable = Resume(log.events[self.first]["round"] - 1, 0, settled=True)
             term = _term_at(log.events[self.first :])
         self.machine: Member = Member(
-            liar.suite, liar.view, liar.secrets[log.position], liar.masks, liar.durable, first_round
-        )
+            liar.suite, liar.view, liar.secrets[log.position], liar.masks, liar.durable, first_round,
+            _attendance(log.start["attendance"]),
+        )  # fmt: skip
+        if log.dropped and _had_served(log.events[self.first :], log.position):
+            self.machine._returns.served_round = log.events[self.first]["round"] - 1
         if term is not None:
             liar.term = term
             self.machine.appointed(term, log.events[self.first]["at_s"])
@@ -91,7 +101,7 @@ class MemberPlayer:
             case "Open":
                 for position, own in zip(row["changed"], _nonces(row), strict=True):
                     liar.nonces.newest[position] = own
-                return liar.open(expected=row["expected"], term=row["term"], **at)
+                return liar.open(expected=row["expected"], term=row["term"], served=row["served"], **at)
             case "Roster":
                 return liar.roster(row["roster"], **at)
             case "Recover":
@@ -114,6 +124,19 @@ class MemberPlayer:
                 )
             case other:
                 raise ReplayError(f"a member is told no {other}")
+
+
+def _had_served(events: tuple[Row, ...], position: int) -> bool:
+    """Whether the member had served, when the first of the events came, since a round that it knew to have opened."""
+    for row in events:
+        if row["event"] == "Open" and position in row["served"]:
+            return True
+        for each in row.get("effects", ()):
+            if each["effect"] == "Ready":
+                return bool(each["has_served"])
+        if row["event"] == "Result" or any(each["effect"] == "SERVED" for each in row.get("effects", ())):
+            return False
+    return False
 
 
 def _term_at(events: tuple[Row, ...]) -> int | None:
@@ -174,9 +197,11 @@ class HeadPlayer:
         last = None if opening is None else _last_result(log.events, self.first)
         if last is not None:
             self.machine.result(self._result(last), start["now_s"])
+        if opening is not None:  # who had served in the rounds that are gone
+            self.machine._served = bitmap(opening["served"])
         for position in [] if opening is None else opening["expected"]:
             own = self._nonces.newest[position]
-            ready = wire.Ready(self._view.epoch, self._view.ring, start["term"], start["round"], 0, own)
+            ready = wire.Ready(self._view.epoch, self._view.ring, start["term"], start["round"], 0, own, 0, 0)
             self.machine.receive(position, ready, start["now_s"])
 
     def _first_opening(self, events: tuple[Row, ...]) -> tuple[int, Row]:
@@ -209,7 +234,8 @@ class HeadPlayer:
         view, position = self._view, row["from"]
         if event == "Ready":
             of_process = bytes.fromhex(row["nonce"])
-            return wire.Ready(view.epoch, view.ring, row["term"], row["round"], row["attempt"], of_process)
+            said = row["is_waiting"], row["has_served"]
+            return wire.Ready(view.epoch, view.ring, row["term"], row["round"], row["attempt"], of_process, *said)
         at = (view.epoch, view.ring, row["round"], row["attempt"])
         count, is_broken = view.committed_count, "refused" in row
         opened, own = self.machine.current, self._secrets[position]

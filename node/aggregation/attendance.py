@@ -19,7 +19,7 @@ class AttendanceStore(Protocol):
     """What it is kept in; see node.storage.repositories.attendance.  Every method raises StoreError."""
 
     def attendance(self, gateway: str) -> Attendance | None: ...  # noqa: D102
-    async def begin(self, gateway: str, attendance: Attendance) -> None: ...  # noqa: D102
+    async def replace(self, gateway: str, attendance: Attendance) -> None: ...  # noqa: D102
     def put(self, gateway: str, attendance: Attendance) -> Statement: ...  # noqa: D102
 
 
@@ -38,9 +38,13 @@ class GatewayAttendance:
         A gateway that is enrolled gets its account then (`node.fleet`).  Raises StoreError.
         """
         if self._attendance is None:
-            attendance = Attendance.first(now_s, is_key_new=False)
-            await self._store.begin(self._gateway, attendance)
-            self._attendance = attendance
+            await self.start_anew(now_s)
+
+    async def start_anew(self, now_s: int) -> None:
+        """The store is older than its gateway: what it says of returns is not true any more.  Raises StoreError."""
+        attendance = Attendance.first(now_s, is_key_new=False)
+        await self._store.replace(self._gateway, attendance)
+        self._attendance = attendance
 
     def of_epoch(self, grid: RegistrationGrid) -> EpochAttendance:
         """As an epoch's member sees it."""

@@ -144,6 +144,7 @@ class Epochs:
         self._review = StartReview(services.start)
         self._doubted: int | None = None  # an epoch that the coordinator says is none
         self._use_grid = use_grid
+        self._grid: RegistrationGrid | None = None  # of the newest call
         self._epochs: dict[int, _Epoch] = {}
         self._account: Contributions | None = None
         self._schema: Schema | None = None
@@ -169,6 +170,11 @@ class Epochs:
     def is_carrying(self) -> bool:
         """Whether energy of missed rounds is still to be released."""
         return self._account is not None and self._account.is_carrying
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it may not come back into a total yet."""
+        return any(each.membership is not None and each.membership.is_waiting for each in self._epochs.values())
 
     @property
     def is_reviewed(self) -> bool:
@@ -237,6 +243,9 @@ class Epochs:
             match judge(message, own, seat, self._services.suite):
                 case Finding.STORE_IS_OLD:
                     self._note_old_store(message, own)
+                    if account.attendance is not None and self._grid is not None:
+                        now_s = self._grid.registration_s(self._grid.index_at(self._services.clock()))
+                        await account.attendance.start_anew(now_s)
                     await account.start_anew()
                 case Finding.INCLUDED if own is not None:
                     await account.settle(*own, included=True)
@@ -351,7 +360,8 @@ class Epochs:
         self._epochs[call.epoch] = epoch = _Epoch(call, secrets, os.urandom(wire.NONCE_SIZE))
         self._module.forget_epochs_before(min(self._epochs))
         await self._nursery.start(self._live, epoch)
-        await self._use_grid(registration_grid(call))
+        self._grid = registration_grid(call)
+        await self._use_grid(self._grid)
         self._review.use_grid(registration_grid(call))
         self._ask()
         return epoch

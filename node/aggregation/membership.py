@@ -23,6 +23,7 @@ from node.aggregation.head import HeadDriver
 from node.metering.registers import Registers
 from node.storage.errors import StoreError
 from protocol import wire
+from protocol.dcnet.discipline.returns import EpochAttendance
 from protocol.dcnet.machines.effects import Attempted, MemberEffect, Note, Persist, Settled, ToCoordinator, ToHead
 from protocol.dcnet.machines.masks import MaskSchedule
 from protocol.dcnet.machines.member import Member
@@ -83,12 +84,23 @@ class Membership:
     def _resume(self) -> Member:
         context = self._context
         resume = context.contributions.resume(self.view.epoch)
-        return Member(context.suite, self.view, self.secrets, self._masks, resume, self._first_round)
+        attendance = self._attendance()
+        return Member(context.suite, self.view, self.secrets, self._masks, resume, self._first_round, attendance)
+
+    def _attendance(self) -> EpochAttendance | None:
+        """What is durable of our returns, in rounds of this epoch; None where they are not counted."""
+        attendance = self._context.contributions.attendance
+        return None if attendance is None else attendance.of_epoch(self._context.grid)
 
     @property
     def account(self) -> Contributions:
         """The account that it contributes from."""
         return self._context.contributions
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it hears results alone, for want of a token for a return."""
+        return self._member.is_waiting
 
     def post(self, event: Event) -> None:
         """Put an event into the inbox; it is dropped where the inbox is full."""
@@ -210,7 +222,10 @@ class Membership:
             if contribution.is_over_range:
                 self._context.metrics.noted("contribution_over_range")
             now_s = self._context.clock()
-            await self._carry_out(self._member.offer(waiting.round, contribution.vector, now_s, contribution.blindings))
+            offered = self._member.offer(
+                waiting.round, contribution.vector, now_s, contribution.blindings, self._attendance()
+            )
+            await self._carry_out(offered)
 
     def _take_deals(self, message: wire.Deals) -> None:
         for dealer, commitments, sealed in message.deals:

@@ -34,6 +34,9 @@ class Ready(RingMessage):
     """
     A member reached the head and asks to be in the next E; the (round, attempt) it can still take part in, and the
     nonce of its process.
+
+    `is_waiting`: it has no token for a return and hears RESULTs alone.  `has_served`: it served since the last round
+    that it knows to have opened.
     """
 
     epoch: Epoch
@@ -42,6 +45,8 @@ class Ready(RingMessage):
     round: Annotated[int, integer(0, MAX_ROUNDS)]
     attempt: Attempt
     nonce: Nonce
+    is_waiting: Annotated[int, integer(0, 1)]
+    has_served: Annotated[int, integer(0, 1)]
 
 
 @message(33, Sender.HEAD)
@@ -49,7 +54,8 @@ class Open(RingMessage):
     """
     The head starts an attempt with the members of `expected` (E).
 
-    `nonces` are those of E's members whose nonce is not that of LAYOUT any more (`changed`), by rising position.
+    `nonces` are those of E's members whose nonce is not that of LAYOUT any more (`changed`), by rising position;
+    `served` (V) are the members that served since the last opened round.
     """
 
     epoch: Epoch
@@ -60,6 +66,7 @@ class Open(RingMessage):
     expected: Bitmap
     changed: Bitmap
     nonces: Nonces
+    served: Bitmap
 
 
 @message(34, Sender.MEMBER)

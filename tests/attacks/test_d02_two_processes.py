@@ -59,7 +59,9 @@ class Gateway:
         """What the process answers to a head that tells it the nonce that it wants to hear."""
         view, table = self.view, self.table.copy()
         table.newest[self.position] = member.incarnation.nonce
-        message = wire.Open(1, 0, 0, round_, attempt, view.to_wire(view.everybody), *table.difference(view.everybody))
+        message = wire.Open(
+            1, 0, 0, round_, attempt, view.to_wire(view.everybody), *table.difference(view.everybody), view.to_wire(0)
+        )
         member.offer(round_, vector, 1.0, [7 + index for index in range(view.committed_count)])
         effects = member.receive(message, 2.0)
         (share,) = [e.message for e in effects if isinstance(e, ToHead) and isinstance(e.message, wire.MaskedInput)]
@@ -114,7 +116,9 @@ def test_a_head_that_names_the_process_before_is_refused(attempt: int) -> None:
             if other is not member:
                 table = ours.table.copy()
                 table.newest[0] = other.incarnation.nonce
-                message = wire.Open(1, 0, 0, 1, attempt, everybody, *table.difference(ours.view.everybody))
+                message = wire.Open(
+                    1, 0, 0, 1, attempt, everybody, *table.difference(ours.view.everybody), ours.view.to_wire(0)
+                )
                 with pytest.raises(RemoteProtocolError, match="another process"):
                     member.receive(message, 2.0)
 

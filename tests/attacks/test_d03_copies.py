@@ -66,7 +66,9 @@ class Copies:
         table = NonceTable(self.view)
         table.newest[self.victim] = own
         everybody = self.view.everybody
-        return wire.Open(1, 0, 0, 0, 0, self.view.to_wire(everybody), *table.difference(everybody))
+        return wire.Open(
+            1, 0, 0, 0, 0, self.view.to_wire(everybody), *table.difference(everybody), self.view.to_wire(0)
+        )
 
     def opened(self, believed: Sequence[int]) -> list[int]:
         """

@@ -32,7 +32,7 @@ RINGS = {(number, k): bound(suite, k) for number, suite in enumerate(SUITES) for
 
 def opening(view: RingView, table: NonceTable, round_: int, attempt: int, expected: int) -> wire.Open:
     bits = view.to_wire(expected)
-    return wire.Open(view.epoch, view.ring, 0, round_, attempt, bits, *table.difference(expected))
+    return wire.Open(view.epoch, view.ring, 0, round_, attempt, bits, *table.difference(expected), view.to_wire(0))
 
 
 @settings(deadline=None)

@@ -50,7 +50,7 @@ def test_a_members_round_is_kept_in_order() -> None:
     everybody = list(range(6))
     assert rows[1] == {
         "at_s": 0.0, "event": "Open", "term": 0, "round": 0, "attempt": 0, "expected": everybody,
-        "changed": [], "nonces": "", "before": "waiting", "after": "waiting",
+        "changed": [], "nonces": "", "served": [], "before": "waiting", "after": "waiting",
     }  # fmt: skip
     assert rows[2] == {
         "at_s": 0.0, "event": "OFFERED", "round": 0, "before": "waiting", "after": "shared",
@@ -91,8 +91,9 @@ def test_no_secret_is_in_any_log(vanish: type[wire.Message] | None) -> None:
 def test_only_numbers_and_sets_are_kept_of_a_message() -> None:
     kept = {name for names in event_log._FIELDS.values() for name in names}
     assert kept == {
-        "term", "round", "attempt", "dealer", "position", "outcome", "misbehaviour",
-        "expected", "changed", "roster", "makers", "silent", "suspects", "members", "nonce", "nonces",
+        "term", "round", "attempt", "dealer", "position", "outcome", "misbehaviour", "is_waiting",
+        "has_served", "expected", "served", "changed", "roster", "makers", "silent", "suspects", "members", "nonce",
+        "nonces",
     }  # fmt: skip
 
 

@@ -142,7 +142,7 @@ def test_a_process_contributes_to_no_round_before_its_first(liar: LyingHead) -> 
 def test_a_restarted_member_says_ready_for_the_round_after_the_one_it_shared_in(liar: LyingHead) -> None:
     liar.share()
     liar.boot()
-    assert liar.sent[-1] == wire.Ready(1, 0, 0, 1, 0, other(0))
+    assert liar.sent[-1] == wire.Ready(1, 0, 0, 1, 0, other(0), 0, 0)
 
 
 def test_confirmations_under_another_table_do_not_count(liar: LyingHead) -> None:
@@ -203,7 +203,8 @@ def gathering() -> tuple[Head, LocalRing]:
 
 
 def with_nonce(ring: LocalRing, position: int, process: int, round_: int = 0) -> wire.Ready:
-    return wire.Ready(1, 0, 0, round_, 0, other(position, process) if process else ring.view.members[position].nonce)
+    of_process = other(position, process) if process else ring.view.members[position].nonce
+    return wire.Ready(1, 0, 0, round_, 0, of_process, 0, 0)
 
 
 def test_a_head_hears_no_older_process_of_a_gateway() -> None:
@@ -246,7 +247,7 @@ def test_a_head_begins_with_what_its_member_knows() -> None:
     head.receive(2, with_nonce(ring, 2, 1), 0.1)
     deputy = Head(SUITE, ring.view, 1, 1.0, nonces=head._nonces)
     assert deputy.events.start["nonces"] == [(2, other(2).hex())]
-    old = wire.Ready(1, 0, 1, 0, 0, ring.view.members[2].nonce)
+    old = wire.Ready(1, 0, 1, 0, 0, ring.view.members[2].nonce, 0, 0)
     assert deputy.receive(2, old, 1.1) == [Note("replaced_nonce")]
 
 

@@ -108,7 +108,7 @@ def test_everything_agreed_on_is_in_the_digest() -> None:
 def test_a_confirmation_and_a_result_say_everything() -> None:
     view = view_of(6, 4)
     base: tuple[int, int, int, int, int] = (0, 0, 0, 63, 31)
-    terms = RoundTerms(bytes(32), 0, bytes(32))
+    terms = RoundTerms(bytes(32), 0, bytes(32), b"\0")
     confirmed = {round_digest(view, *base, terms)}
     results = {result_text(view, 0, 1, 31)}
     for index in range(5):

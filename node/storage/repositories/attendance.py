@@ -29,6 +29,10 @@ class AttendanceRepository:
         """Make a gateway's account of returns; does nothing where there is one.  Durable on return."""
         await self._store.write([self._put("INSERT OR IGNORE", gateway, attendance)])
 
+    async def replace(self, gateway: str, attendance: Attendance) -> None:
+        """Make a gateway's account of returns anew.  Durable on return."""
+        await self._store.write([self.put(gateway, attendance)])
+
     def put(self, gateway: str, attendance: Attendance) -> Statement:
         """What a transaction says to keep it."""
         return self._put("INSERT OR REPLACE", gateway, attendance)

@@ -52,9 +52,9 @@ class Local(IntEnum):
 
 
 Trigger = type[wire.Message] | Local
-_SETS = ("expected", "changed", "roster", "makers", "silent", "suspects", "members")  # bitmaps, or a position
+_SETS = ("expected", "served", "changed", "roster", "makers", "silent", "suspects", "members")  # bitmaps, or a position
 _TOKENS = ("nonce", "nonces")
-_NUMBERS = ("term", "round", "attempt", "dealer", "position", "outcome", "misbehaviour")
+_NUMBERS = ("term", "round", "attempt", "dealer", "position", "outcome", "misbehaviour", "is_waiting", "has_served")
 _pack: Callable[[tuple[Any, ...]], bytes] = (
     msgpack.Packer().pack
 )  # one for all: a new one costs eight times the packing

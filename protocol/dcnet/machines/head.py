@@ -118,6 +118,9 @@ class Head(Machine[State, HeadEffect]):
         self._last_result: wire.Result | None = None
         self._claims: dict[int, tuple[int, int]] = {}  # what members said they can still take part in
         self._not_before: dict[int, int] = {}  # the first round that each can take part in
+        self._waiting = 0  # who has no token for a return: it hears RESULTs, and is in no E
+        self._served = 0  # V: who served since the last opened round
+        self._served_round = -1  # the last round in which somebody was sent CONFIRMED
         self._next_round = max(first_round, view.timing.round_at(now_s), 0)
         self._next_attempt = first_attempt if self._next_round == first_round else 0
         opening_s = view.timing.open_at_s(self._next_round)
@@ -171,6 +174,8 @@ class Head(Machine[State, HeadEffect]):
     def _on_result(self, message: wire.Result, now_s: float) -> list[HeadEffect]:
         out: list[HeadEffect] = [ToMember(other, message) for other in positions_of(self.present)]
         self._last_result = message
+        if message.outcome == wire.Outcome.OPENED and message.round >= self._served_round:
+            self._served = 0
         attempt = self.current
         if message.round == attempt.round:
             out.append(Note("round", now_s - attempt.opened_s))
@@ -235,8 +240,12 @@ class Head(Machine[State, HeadEffect]):
             return [Note(error.reason)]
         self.present |= 1 << position
         self._not_before[position] = message.round
+        self._waiting = self._waiting & ~(1 << position) | message.is_waiting << position
+        self._served |= message.has_served << position
         if is_new:
             self._on_restarted(position, now_s)
+        elif message.is_waiting and self.state is State.COLLECTING:
+            self._shorten_deadline(self.current, now_s)
         if self.state is not State.GATHERING:
             return []
         self._claims[position] = message.round, message.attempt
@@ -253,7 +262,7 @@ class Head(Machine[State, HeadEffect]):
     def _eligible(self, round_: int) -> int:
         """Who is there, can take part in a round and owes no answer."""
         late = [position for position, first in self._not_before.items() if first > round_]
-        return self.present & ~bitmap(late) & ~self.left_out
+        return self.present & ~bitmap(late) & ~self.left_out & ~self._waiting
 
     def _attempt_of(self, round_: int) -> int:
         """
@@ -286,7 +295,8 @@ class Head(Machine[State, HeadEffect]):
         return self._start(self._next_round, attempt, expected, now_s, now_s)
 
     def _start(self, round_: int, attempt: int, expected: int, opened_s: float, now_s: float) -> list[HeadEffect]:
-        terms = RoundTerms(self._nonces.digest(expected), 0, history_before(self.view.digest))
+        served = self.view.to_wire(self._served)
+        terms = RoundTerms(self._nonces.digest(expected), 0, history_before(self.view.digest), served)
         self.current = Attempt(round_, attempt, self.term, expected, opened_s, tuple(self._nonces.newest), terms)
         if expected.bit_count() < self.view.n_min:
             return self._give_up(self.current, f"fewer than {self.view.n_min} members are present", now_s)
@@ -301,6 +311,7 @@ class Head(Machine[State, HeadEffect]):
             attempt,
             view.to_wire(expected),
             *self._nonces.difference(expected),
+            served,
         )
         out: list[HeadEffect] = [ToMember(other, opening) for other in positions_of(expected)]
         if self._last_result is not None:  # whom the search leaves out shall not think that we are gone
@@ -321,7 +332,7 @@ class Head(Machine[State, HeadEffect]):
 
     def _shorten_deadline(self, attempt: Attempt, now_s: float) -> None:
         """Where shares are missing of those only whose links are gone, the wait is for a link to come back."""
-        there = attempt.expected & self.present & ~attempt.restarted
+        there = attempt.expected & self.present & ~attempt.restarted & ~self._waiting
         if len(attempt.shares) >= there.bit_count() and not there & ~bitmap(list(attempt.shares)):
             self._deadline_s = min(self._deadline_s, now_s + _RECONNECT_FRACTION * self.view.timing.share_s)
 
@@ -363,6 +374,7 @@ class Head(Machine[State, HeadEffect]):
                 *self._start(attempt.round, attempt.attempt + 1, still_there, attempt.opened_s, now_s),
             ]
         self.state = State.REVEALING
+        self._served, self._served_round = self._served | confirmed, attempt.round
         self._deadline_s = now_s + view.timing.reveal_s
         return [Note("confirm", now_s - attempt.opened_s), *attempt.confirmations(view)]
 

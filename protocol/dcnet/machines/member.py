@@ -24,6 +24,7 @@ from protocol import wire
 from protocol.dcnet.crypto import prf
 from protocol.dcnet.crypto.commitments import Pedersen
 from protocol.dcnet.crypto.suite import Suite
+from protocol.dcnet.discipline.returns import EpochAttendance
 from protocol.dcnet.machines.effects import (
     Attempted,
     MemberEffect,
@@ -39,6 +40,7 @@ from protocol.dcnet.machines.incarnations import Incarnation
 from protocol.dcnet.machines.machine import Machine, Transitions
 from protocol.dcnet.machines.masks import MaskSchedule, Words, self_mask
 from protocol.dcnet.machines.member_attempt import MemberAttempt, Place, Secrets
+from protocol.dcnet.machines.returns import Returns
 from protocol.dcnet.setup.rings import RingView, positions_of, result_text
 from protocol.dcnet.setup.secrets import mask_label
 from protocol.dcnet.setup.terms import RoundTerms, history_before, mask_terms
@@ -100,10 +102,11 @@ class Member(Machine[State, MemberEffect]):
 
     def __init__(
         self, suite: Suite, view: RingView, secrets: Secrets, masks: MaskSchedule, resume: Resume | None = None,
-        first_round: int = 0,
+        first_round: int = 0, attendance: EpochAttendance | None = None,
     ) -> None:  # fmt: skip
         """
-        Begin, or begin again with what is durable; `masks` are those of this process.
+        Begin, or begin again with what is durable; `masks` are those of this process.  Without `attendance` returns are
+        not counted.
 
         A process contributes to no round before `first_round`, nor to one that another process has shared in.
         """
@@ -111,9 +114,11 @@ class Member(Machine[State, MemberEffect]):
         self.view = view
         self.position = secrets.position
         self.state = State.WAITING
-        self.events = EventLog(
-            self.position, {**asdict(past), "first_round": first_round, "nonce": masks.incarnation.nonce.hex()}
-        )
+        # How a round that is settled ended is not kept: V must name us only where it is still to end.
+        served_round = past.round if past.progress == Progress.SERVED and not past.settled else -1
+        self._returns = Returns(view, self.position, attendance, served_round)
+        start = {**asdict(past), "first_round": first_round, "nonce": masks.incarnation.nonce.hex()}
+        self.events = EventLog(self.position, start | {"attendance": self._returns.start()})
         self.term = 0
         self.current = MemberAttempt(past.round, past.attempt)
         self.unsettled: int | None = None if past.settled else past.round
@@ -121,12 +126,13 @@ class Member(Machine[State, MemberEffect]):
         self._place = Place(suite, view, secrets, masks, pedersen, view.neighbourhoods[secrets.position])
         self._first_round = first_round
         # No later attempt of its round: it ended, or was served, or it was another process that shared in it.
-        self._round_closed = past.settled or past.progress is Progress.SERVED or masks.incarnation.last[0] != past.round
+        self._round_closed = past.settled or past.progress == Progress.SERVED or masks.incarnation.last[0] != past.round
         self._precomputed_mask: tuple[tuple[int, int, bytes], bytes, Words] | None = None
         self._offer: tuple[int, Words, Sequence[int]] | None = None
         self._pending_open: wire.Open | None = None
         self._heard_s = float("-inf")
         self._complained = (-1, -1)
+        self._is_waiting = False  # as our last READY said
         self._deadline_s = view.timing.open_at_s(max(0, past.round)) + view.timing.silent_s
 
     # --- what happens here ---------------------------------------------------------------------------------------
@@ -154,11 +160,15 @@ class Member(Machine[State, MemberEffect]):
             self._pending_open = None
         return []
 
-    def offer(self, round_: int, vector: Words, now_s: float, blindings: Sequence[int] = ()) -> list[MemberEffect]:
+    def offer(
+        self, round_: int, vector: Words, now_s: float, blindings: Sequence[int] = (),
+        attendance: EpochAttendance | None = None,
+    ) -> list[MemberEffect]:  # fmt: skip
         """
         Our own contribution for a round: m words of which the first is 1, and a blinding per committed slot.
 
-        The driver offers the same vector again after a restart within the round.
+        The driver offers the same vector again after a restart within the round.  `attendance` is what is durable now,
+        where returns are counted.
         """
         if len(vector) != self.view.word_count or int(vector[0]) != 1:
             raise LocalProtocolError(f"a contribution has {self.view.word_count} words and counts one gateway")
@@ -168,15 +178,20 @@ class Member(Machine[State, MemberEffect]):
             raise LocalProtocolError("contributions are offered in the order of their rounds")
         if self.unsettled not in {None, round_}:
             raise LocalProtocolError("the last contribution is not settled: nobody knows yet what this one carries")
+        if attendance is not None:
+            self._returns.update(attendance)
         return self._apply(Local.OFFERED, (round_,), now_s, -1, self._on_offered, round_, vector, blindings, now_s)
 
     def _on_offered(self, round_: int, vector: Words, blindings: Sequence[int], now_s: float) -> list[MemberEffect]:
         self._offer = (round_, vector, blindings)
+        out: list[MemberEffect] = []
+        if self._returns.is_waiting(round_) is not self._is_waiting:
+            out.append(self._ready())
         # What the round's first OPEN will need is made now, while the others' readings are still on their way.
         self._place.masks.prepare(round_)
-        terms = mask_terms(0, history_before(self.view.digest))
+        terms = mask_terms(0, history_before(self.view.digest), self.view.to_wire(0))
         self._self_mask_of(round_, self.current.attempt + 1 if round_ == self.current.round else 0, terms)
-        return self._try_share(now_s)
+        return out + self._try_share(now_s)
 
     def _self_mask_of(self, round_: int, attempt: int, terms: bytes) -> tuple[bytes, Words]:
         """The seed of an attempt's self mask, and the mask, read-only; made ahead, kept until an attempt takes them."""
@@ -211,6 +226,16 @@ class Member(Machine[State, MemberEffect]):
         return current.round + 1, 0
 
     @property
+    def has_served(self) -> bool:
+        """Whether we served since the last round that we know to have opened."""
+        return self._returns.has_served
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether we told the head that we have no token for a return."""
+        return self._is_waiting
+
+    @property
     def incarnation(self) -> Incarnation:
         """Our process, and what it knows of the others' in the ring."""
         return self._place.masks.incarnation
@@ -220,8 +245,13 @@ class Member(Machine[State, MemberEffect]):
         is_anothers = current.round >= 0 and self.incarnation.last[0] < current.round and self.unsettled is not None
         first = max(self._first_round, current.round + 1 if is_anothers else 0)
         round_, attempt = max(self.next_attempt, (min(first, self.view.rounds), 0))
-        nonce = self.incarnation.nonce
-        return ToHead(wire.Ready(self.view.epoch, self.view.ring, self.term, round_, attempt, nonce))
+        self._is_waiting = self._returns.is_waiting(round_)
+        return ToHead(
+            wire.Ready(
+                self.view.epoch, self.view.ring, self.term, round_, attempt, self.incarnation.nonce,
+                int(self._is_waiting), int(self._returns.has_served),
+            )
+        )  # fmt: skip
 
     def next_timer_s(self) -> float:
         """When `on_timer` wants to be called; infinity for never."""
@@ -270,6 +300,9 @@ class Member(Machine[State, MemberEffect]):
             raise RemoteProtocolError("before_our_start", "a round that had begun when this process started")
         self._check_members(view.from_wire(message.expected), view.everybody, "expected")
         self.incarnation.check_open(message)
+        served = view.from_wire(message.served)
+        if self.unsettled in {None, message.round} and self._returns.is_left_out(message.round, served):
+            raise RemoteProtocolError("served_left_out", "V is without this member, which served since")
         self._pending_open = message
         return self._try_share(now_s)
 
@@ -294,16 +327,23 @@ class Member(Machine[State, MemberEffect]):
             return []
         self._pending_open = None
         _, vector, blindings = offer
-        expected = self.view.from_wire(held.expected)
+        expected, served = self.view.from_wire(held.expected), self.view.from_wire(held.served)
+        if self._returns.is_left_out(held.round, served):  # it was held while we did not know how the round had ended
+            return [Note("served_left_out")]
+        is_return = self._returns.is_return(held.round, expected, served)
+        if is_return and not self._returns.can_pay(held.round):
+            return [Note("no_return_left"), self._ready()]
+        self._returns.shared(held.round, is_return=is_return)
         self._place.masks.use(held)
-        terms = RoundTerms(self.incarnation.digest(expected), 0, history_before(self.view.digest))
+        terms = RoundTerms(self.incarnation.digest(expected), 0, history_before(self.view.digest), held.served)
         seed, mask = self._self_mask_of(held.round, held.attempt, terms.of_masks)
         self._precomputed_mask = None
         self.current = MemberAttempt(held.round, held.attempt, self.term, expected, seed=seed, terms=terms)
         self.state, self._round_closed, self.unsettled = State.SHARED, False, held.round
         share = self.current.masked_input(self._place, mask, vector, blindings)
         self._deadline_s = self._next_deadline(now_s)
-        return [Persist(Attempted(held.round, held.attempt, Progress.SHARED)), ToHead(share)]  # rule 5
+        attempted = Attempted(held.round, held.attempt, Progress.SHARED, is_return)
+        return [Persist(attempted), ToHead(share)]  # rule 5
 
     def _on_roster(self, message: wire.Roster, now_s: float) -> list[MemberEffect]:  # noqa: ARG002
         if not self.current.is_about(message):
@@ -326,6 +366,7 @@ class Member(Machine[State, MemberEffect]):
         if current.valid_confirmations(self._place, message) < view.t_c:  # rule 3
             raise RemoteProtocolError("too_few_confirmations", f"under {view.t_c} neighbours confirmed this roster")
         self.state, self._round_closed = State.SERVED, True
+        self._returns.served(current.round)
         return [
             Persist(Attempted(current.round, current.attempt, Progress.SERVED)),  # rule 5
             ToHead(wire.Reveal(view.epoch, view.ring, current.round, current.attempt, current.seed)),
@@ -359,7 +400,9 @@ class Member(Machine[State, MemberEffect]):
         text = result_text(view, message.round, message.outcome, roster)
         if not self._place.suite.verify_shared(view.result_key, text, message.signature):
             raise RemoteProtocolError("forged_result", "a result that the round ledger did not sign")
-        included = bool(roster >> self.position & 1) and message.outcome == wire.Outcome.OPENED
+        is_opened = message.outcome == wire.Outcome.OPENED
+        included = bool(roster >> self.position & 1) and is_opened
+        self._returns.ended(message.round, is_opened=is_opened)
         out: list[MemberEffect] = []
         if message.round == self.unsettled:
             self.unsettled = None
@@ -375,7 +418,7 @@ class Member(Machine[State, MemberEffect]):
             self.state, self._round_closed = State.WAITING, True
             if self._pending_open is not None and self._pending_open.round <= message.round:
                 self._pending_open = None
-        if not included and message.outcome == wire.Outcome.OPENED:
+        if not included and is_opened:
             out.append(self._ready())
         return out
 

@@ -22,12 +22,14 @@ class RoundTerms:
     The terms of one attempt.
 
     `nonces` is the digest of the nonces of E (`machines.incarnations`); `settled` is how many rounds of the epoch have
-    ended (q), `history` the digest of how they did (h_q), 32 bytes each.
+    ended (q), `history` the digest of how they did (h_q), 32 bytes each.  `served` is V: who served since the last
+    opened round, a bitmap as it travels.
     """
 
     nonces: bytes
     settled: int
     history: bytes
+    served: bytes
 
     @cached_property
     def digest(self) -> bytes:
@@ -37,12 +39,12 @@ class RoundTerms:
     @cached_property
     def of_masks(self) -> bytes:
         """32 bytes over the terms that a self mask's label binds."""
-        return mask_terms(self.settled, self.history)
+        return mask_terms(self.settled, self.history, self.served)
 
 
-def mask_terms(settled: int, history: bytes) -> bytes:
+def mask_terms(settled: int, history: bytes, served: bytes) -> bytes:
     """`RoundTerms.of_masks`, for who prepares a mask before there is an attempt."""
-    return digest("mask-terms", struct.pack("<Q", settled), history)
+    return digest("mask-terms", struct.pack("<Q", settled), history, served)
 
 
 def history_before(epoch_digest: bytes) -> bytes:
@@ -50,4 +52,4 @@ def history_before(epoch_digest: bytes) -> bytes:
     return digest("history", epoch_digest)
 
 
-NO_TERMS = RoundTerms(b"", 0, b"")
+NO_TERMS = RoundTerms(b"", 0, b"", b"")
