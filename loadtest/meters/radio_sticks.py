@@ -1,5 +1,5 @@
 """
-Simulated radio modules behind a serial line, with what they want to be told before they hear anything.
+Simulated radio modules behind a serial line, which must be set up before they hear anything.
 
 Each hears the meters of one radio mode and hands them on in its own framing, with a signal strength; commands it does
 not know it refuses as the real one does.  IMST WiMOD HCI of iM871A, AMBER AMB8465 manual, culfw's command reference.
@@ -21,14 +21,14 @@ _AMBER_MODES: Final = {0x03: "s", 0x08: "t", 0x0E: "c", 0x09: "ct"}
 
 
 class Stick(Protocol):
-    """A radio module: octets it is sent to its answers, datagrams it hears to octets; `mode` is what it hears."""
+    """A radio module: commands to answers, datagrams that it hears to indications; `mode` is what it hears."""
 
     mode: str
 
-    def told(self, octets: bytes) -> bytes:
+    def command(self, octets: bytes) -> bytes:
         """The answers to what the host sends."""
 
-    def heard(self, datagram: bytes) -> bytes:
+    def indication(self, datagram: bytes) -> bytes:
         """A stripped datagram as it is handed on."""
 
 
@@ -41,8 +41,8 @@ class CulStick:
         self._reports_quality = False
         self._line = b""
 
-    def told(self, octets: bytes) -> bytes:
-        """As `Stick.told`."""
+    def command(self, octets: bytes) -> bytes:
+        """As `Stick.command`."""
         *lines, self._line = (self._line + octets).replace(b"\r", b"\n").split(b"\n")
         out = b""
         for line in filter(None, lines):
@@ -55,8 +55,8 @@ class CulStick:
                 out += b"? (" + line + b" is unknown) Use one of B C F i A Z G M K U R T V W X e f l t u x\r\n"
         return out
 
-    def heard(self, datagram: bytes) -> bytes:
-        """As `Stick.heard`: in C mode format B, else A."""
+    def indication(self, datagram: bytes) -> bytes:
+        """As `Stick.indication`: in C mode format B, else A."""
         frame_format = Format.B if self.mode == "c" else Format.A
         mark = b"bY" if frame_format is Format.B else b"b"
         quality = b"2EF6" if self._reports_quality else b""  # 23, and -79 dBm
@@ -64,14 +64,14 @@ class CulStick:
 
 
 class ImstStick:
-    """An iM871A: hears its stored mode; signal strength only when told."""
+    """An iM871A: hears its stored mode; signal strength only when set up so."""
 
     def __init__(self) -> None:
         self.mode = "s"
         self._reports_strength = False
 
-    def told(self, octets: bytes) -> bytes:
-        """As `Stick.told`: the configuration message alone, whole."""
+    def command(self, octets: bytes) -> bytes:
+        """As `Stick.command`: the configuration message alone, whole."""
         if octets[:4] != b"\xa5\x01\x03\x06" or len(octets) != 10:
             return b""
         self.mode = _IMST_MODES.get(octets[6], "")
@@ -79,8 +79,8 @@ class ImstStick:
         body = bytes([0x81, 0x04, 1, 0x01])
         return b"\xa5" + body + crc_x25(body).to_bytes(2, "little")
 
-    def heard(self, datagram: bytes) -> bytes:
-        """As `Stick.heard`."""
+    def indication(self, datagram: bytes) -> bytes:
+        """As `Stick.indication`."""
         control = 0xC2 if self._reports_strength else 0x82
         strength = b"\x87" if self._reports_strength else b""  # -55 dBm
         body = bytes([control, 0x03, len(datagram) - 1]) + datagram[1:] + strength
@@ -93,15 +93,15 @@ class AmberStick:
     def __init__(self) -> None:
         self.mode = "s"
 
-    def told(self, octets: bytes) -> bytes:
-        """As `Stick.told`: the command for the mode alone, whole."""
+    def command(self, octets: bytes) -> bytes:
+        """As `Stick.command`: the command for the mode alone, whole."""
         if octets[:3] != b"\xff\x04\x01" or len(octets) != 5 or _xor(octets):
             return b""
         self.mode = _AMBER_MODES.get(octets[3], "")
         return _with_xor(b"\xff\x84\x01\x00")
 
-    def heard(self, datagram: bytes) -> bytes:
-        """As `Stick.heard`."""
+    def indication(self, datagram: bytes) -> bytes:
+        """As `Stick.indication`."""
         return _with_xor(bytes([0xFF, 0x03, len(datagram) - 1]) + datagram[1:] + b"\xf6")  # -79 dBm
 
 
@@ -125,7 +125,7 @@ async def serve_stick(
     async def answer() -> None:
         while data := await stream.receive_some():
             async with lock:
-                if reply := stick.told(bytes(data)):
+                if reply := stick.command(bytes(data)):
                     await stream.send_all(reply)
 
     async with trio.open_nursery() as nursery:
@@ -135,5 +135,5 @@ async def serve_stick(
                 datagram = meter.datagram()
                 async with lock:
                     if mode in stick.mode:
-                        await stream.send_all(stick.heard(datagram))
+                        await stream.send_all(stick.indication(datagram))
             await trio.sleep(interval_s)

@@ -1,7 +1,7 @@
 """
 Radio receivers as they are sold: modules on pseudo-terminals that must be set up first, programs that are started.
 
-Each test fails where the receiver is not told its mode, its lines are not read, or its signal strength is lost.
+Each test fails where the receiver is not set to its mode, its lines are not read, or its signal strength is lost.
 """
 
 import json

@@ -113,6 +113,11 @@ def test_a_table_of_the_user_goes_before_the_shipped_one(tmp_path: Path) -> None
         (("values = [{ at", "values = [{ from"), "values.0"),
         (('record = "0213"', 'record = "0213", coding = "day-of-year"'), "day of the year"),
         (('meters = ["TCH 69 *"]', ""), "whose meters"),
+        (('record = "0213"', 'record = "02931E"'), "one value"),
+        (('ci = ["A0"]', 'ci = ["A0A1"]'), "CI fields"),
+        (('ci = ["A0"]', ""), "CI fields"),
+        (('where = "ci"', 'where = "record"'), "CI fields"),
+        (('record = "0213"', 'record = "0213", months_back = 1'), "set_day_at"),
         (("certainty", "registers = { ZZ = { size = 1 } }\ncertainty"), "one of them"),
     ],
 )
@@ -135,3 +140,21 @@ def test_the_reference_lists_every_format_with_its_certainty() -> None:
     rows = [[cell.strip() for cell in line.split("|")] for line in text.splitlines() if line.startswith("| ")]
     listed = {row[1]: row[5] for row in rows if len(row) == 8}
     assert {each.name: each.certainty.value for each in shipped_formats()}.items() <= listed.items()
+
+
+@pytest.mark.parametrize(
+    ("part", "expected"),
+    [
+        (
+            'registers = { "0A" = { size = 1, value = { record = "0213" } } }\nwhere = "data"\nmeters = ["TCH 69 80"]',
+            "2 oct",
+        ),
+        ('headers = ["0413", "02"]\nwhere = "headers"', "breaks off"),
+        ('headers = ["xy"]\nwhere = "headers"', "headers|hexadecimal"),
+    ],
+)
+def test_registers_and_headers_that_are_none_are_refused(tmp_path: Path, part: str, expected: str) -> None:
+    table = tmp_path / "ours.toml"
+    table.write_text(f'title = "x"\nsource = "y"\ncertainty = "seen"\n{part}\n', encoding="utf-8")
+    with pytest.raises(LocalProtocolError, match=expected):
+        find_format(str(table))

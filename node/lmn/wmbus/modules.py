@@ -3,7 +3,7 @@ Radio modules as a profile's address names them, and how they are set up when th
 
     MODULE[:MODE][/GATEWAY]     imst, amber, amber-rssi, cul, rtl-433, rtl-wmbus, raw; mode s, t, c or ct (both)
 
-A CUL hears nothing until it is told a mode, so it always is (t where nothing is said); iM871A and AMBER keep the mode
+A CUL hears nothing until it is set to a mode, so it always is (t where none is named); iM871A and AMBER keep the mode
 that they were delivered or set up with, unless the address names one, which they then hold until they lose their power.
 
 Sources: IMST WiMOD HCI of iM871A (device management, message 3), AMBER AMB8465 manual (command 4), culfw's command

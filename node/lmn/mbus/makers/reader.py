@@ -17,7 +17,7 @@ from typing import Any, Final
 from node.lmn.mbus.compact import Layout, signature_of
 from node.lmn.mbus.device import DeviceAddress
 from node.lmn.mbus.makers import diehl
-from node.lmn.mbus.makers.table import Element, MakersFormat, Value, shipped_formats
+from node.lmn.mbus.makers.table import Element, MakersFormat, Value, shipped_formats, split_headers
 from node.lmn.mbus.records import Header, Record, take_header
 from node.lmn.mbus.values import Decoded, date_g, decode_value
 
@@ -43,7 +43,7 @@ class FormatBook:
 
     def __init__(self, named: Sequence[MakersFormat] = ()) -> None:
         self._formats = (*named, *shipped_formats())
-        layouts = [_split(bytes.fromhex(text)) for each in self._formats for text in each.headers]
+        layouts = [split_headers(text) for each in self._formats for text in each.headers]
         self.compact: Mapping[int, Layout] = {signature_of(layout): layout for layout in layouts}
 
     def behind_ci(self, address: DeviceAddress, layer: bytes) -> list[Named]:
@@ -83,18 +83,6 @@ class FormatBook:
 def shipped_book() -> FormatBook:
     """The shipped formats alone, one for all receivers."""
     return FormatBook()
-
-
-def _split(headers: bytes) -> Layout:
-    out: list[bytes] = []
-    position = 0
-    while position < len(headers):
-        if headers[position] & 0x0F == 0x0F:  # the maker's data follow
-            return (*out, headers[position:])
-        start = position
-        _, position = take_header(headers, position)
-        out.append(headers[start:position])
-    return tuple(out)
 
 
 def _named(each: MakersFormat, octets: bytes) -> list[Named]:

@@ -15,6 +15,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from node.lmn.mbus.compact import Layout
 from node.lmn.mbus.device import DeviceAddress, manufacturer_letters
 from node.lmn.mbus.records import take_header
 from node.lmn.mbus.values import DATA_SIZES, VARIABLE
@@ -69,8 +70,9 @@ class Value(Part):
             found, end = take_header(header, 0)
         except RemoteProtocolError as error:
             raise ValueError(f"record {self.record}: {error.reason}") from None
-        if end != len(header) or found.data.field == VARIABLE or DATA_SIZES[found.data.field] < 1:
-            raise ValueError(f"record {self.record} is no header of a value of a fixed size")
+        has_size = found.data.field != VARIABLE and DATA_SIZES[found.data.field] > 0
+        if end != len(header) or not has_size or found.value.profile is not None:
+            raise ValueError(f"record {self.record} is no header of one value of a fixed size")
         return self
 
     @property
@@ -110,6 +112,12 @@ class Register(Part):
     size: int = Field(ge=0, le=64)
     value: Value | None = None
 
+    @model_validator(mode="after")
+    def _holds_its_value(self) -> Register:
+        if self.value is not None and self.value.octet_count > self.size:
+            raise ValueError(f"a value of {self.value.octet_count} octets in a register of {self.size}")
+        return self
+
 
 class MakersFormat(Table):
     """
@@ -147,6 +155,14 @@ class MakersFormat(Table):
             raise ValueError("a format has values, registers or headers, one of them")
         if (self.where == "headers") != bool(self.headers):
             raise ValueError('headers are of compact frames: where = "headers"')
+        if (self.where == "ci") != bool(self.ci) or any(len(each) != 1 for each in self.ci):
+            raise ValueError('ci: CI fields in hexadecimal such as "A0", with where = "ci" and only there')
+        if (self.where == "record") != bool(self.vib):
+            raise ValueError('vib: a value information in hexadecimal, with where = "record" and only there')
+        if self.set_day_at is None and any(each.months_back is not None for each in self.values):
+            raise ValueError("set_day_at: where does the day stand from which months are counted back?")
+        for text in self.headers:
+            split_headers(text)
         if self.where != "headers" and not self.meters:
             raise ValueError('whose meters send it? (meters, such as "TCH 69 80")')
         for meter in self.meters:
@@ -173,6 +189,22 @@ class MakersFormat(Table):
         version, medium = f"{address.version:02X}", f"{address.medium:02X}"
         named = {f"{maker} {v} {m}" for v in (version, "*") for m in (medium, "*")}
         return not named.isdisjoint(self.meters)
+
+
+def split_headers(text: str) -> Layout:
+    """The headers of a compact frame, one by one.  Raises ValueError for what is none."""
+    octets, out, position = bytes.fromhex(text), [], 0
+    while position < len(octets):
+        start = position
+        if octets[start] & 0x0F == 0x0F:  # the maker's data follow
+            position = len(octets)
+        else:
+            try:
+                _, position = take_header(octets, start)
+            except RemoteProtocolError as error:
+                raise ValueError(f"headers: {text} breaks off ({error.reason})") from None
+        out.append(octets[start:position])
+    return tuple(out)
 
 
 @cache
