@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
@@ -32,6 +32,8 @@ from protocol.metering.interval import index_at
 from protocol.wire import Outcome
 
 _LATENCY_US_MAX = 2**32 - 1
+RELEASE_INTERVALS = 16
+"""Carried energy is released over as many intervals at least (protocol.dcnet.discipline.carried_energy)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,8 @@ class AreaTotal:
     `words` are exact signed sums in the order of the schema, None where no ring opened: nothing is known then.
     `present` of `members` gateways are in them, of `enrolled` that the directory had when the interval's first round
     ended (None: not known); `opened` and `void` rings ended out of `rings`, the smallest of `smallest_ring` members.
-    `latencies_s` are those of the opened rounds, `retries` their extra attempts.
+    `returned` says that somebody was away in one of the `RELEASE_INTERVALS` before: such a gateway adds a part of what
+    it could not contribute then.  `latencies_s` are those of the opened rounds, `retries` their extra attempts.
     """
 
     interval_start_s: int
@@ -60,6 +63,7 @@ class AreaTotal:
     smallest_ring: int
     retries: int
     latencies_s: tuple[float, ...]
+    returned: bool = False
 
     @property
     def final(self) -> bool:
@@ -140,8 +144,10 @@ class TotalRepository:
         with self._database.read() as connection:
             rows = connection.execute(kept).all()
             layouts = _layouts(connection, rows[0].interval_start_s, rows[-1].interval_start_s, area) if rows else []
+            earlier = _present_before(connection, rows[0].interval_start_s, layouts, area) if rows else {}
         grouped = groupby(rows, key=lambda row: (row.interval_start_s, row.schema))
-        return [_area_total(interval, schema, area, list(group), layouts) for (interval, schema), group in grouped]
+        totals = [_area_total(interval, schema, area, list(group), layouts) for (interval, schema), group in grouped]
+        return [_marked(total, earlier) for total in totals]
 
 
 def add_to_totals(
@@ -220,6 +226,28 @@ def _layouts(connection: Connection, first_s: int, last_s: int, area: str | None
         statement = statement.where(epochs.c.area == area)
     rows = connection.execute(statement).mappings()
     return [_Layout(epoch_of(row), row["rings"], int(row["members"]), row["smallest"]) for row in rows]
+
+
+def _present_before(
+    connection: Connection, first_s: int, layouts: Iterable[_Layout], area: str | None
+) -> dict[int, int]:  # fmt: skip
+    """How many gateways were in the totals of the intervals that count for those from `first_s` on, by start."""
+    length_s = max((layout.epoch.interval_s for layout in layouts), default=0)
+    start = area_totals.c.interval_start_s
+    statement = select(start, func.sum(area_totals.c.present)).where(
+        start >= first_s - RELEASE_INTERVALS * length_s, start < first_s
+    )
+    if area is not None:
+        statement = statement.where(area_totals.c.area == area)
+    return {start_s: int(present) for start_s, present in connection.execute(statement.group_by(start))}
+
+
+def _marked(total: AreaTotal, present: dict[int, int]) -> AreaTotal:
+    """The total with what the intervals before it say of it; `present` has these, and gets this one."""
+    since_s = total.interval_start_s - RELEASE_INTERVALS * total.interval_s
+    before = [count for start_s, count in present.items() if since_s <= start_s < total.interval_start_s]
+    present[total.interval_start_s] = total.present
+    return replace(total, returned=bool(before) and min(before) < total.present)
 
 
 def _area_total(

@@ -23,6 +23,7 @@ from coordinator.storage.rounds import RoundKey, RoundRecord
 from coordinator.storage.store import Store
 from coordinator.storage.totals import AreaTotal
 from coordinator.web.errors import problem_responses
+from coordinator.web.marks import marks_of
 from coordinator.web.models import (
     GatewayCounts,
     GatewayPage,
@@ -48,7 +49,7 @@ _CURSOR = re.compile(r"(\d{1,18})-(\d{1,9})-(\d{1,9})")
 _REPORT_CURSOR = re.compile(r"(\d{1,18})-([A-Z0-9]{14})-([A-Z0-9]{14})-([a-z_]{1,16})")
 
 
-def make_totals_router(store: Store) -> APIRouter:
+def make_totals_router(store: Store, *, time_lapse: bool) -> APIRouter:
     """What the market participant asks the round ledger, below `/api/v1`."""
     router = APIRouter(prefix="/api/v1", responses=problem_responses(422))
 
@@ -66,7 +67,7 @@ def make_totals_router(store: Store) -> APIRouter:
         following = starts[limit] if len(starts) > limit else None
         page = [total for total in found if following is None or total.interval_start_s < following]
         unranged = store.range_checks.unranged_rings(int(first_s), int(end_s), area=area)
-        items = [_total(total, unranged.get(total.interval_start_s, 0)) for total in page]
+        items = [_total(each, unranged.get(each.interval_start_s, 0), time_lapse=time_lapse) for each in page]
         return TotalPage(items=items, next=None if following is None else _time(following))
 
     @router.get("/rounds", operation_id="rounds", tags=["rings"])
@@ -163,7 +164,7 @@ def _places(members: tuple[str, ...], positions: tuple[int, ...]) -> list[Member
     return [Member(position=position, gateway=members[position]) for position in positions]
 
 
-def _total(total: AreaTotal, unranged: int) -> Total:
+def _total(total: AreaTotal, unranged: int, *, time_lapse: bool) -> Total:
     return Total(
         interval_start=_time(total.interval_start_s), interval_s=total.interval_s, area=total.area,
         final=total.final, complete=total.complete, verified=total.verified,
@@ -171,6 +172,7 @@ def _total(total: AreaTotal, unranged: int) -> Total:
             total=total.rings, opened=total.opened, void=total.void, unranged=unranged, smallest=total.smallest_ring
         ),
         gateways=GatewayCounts(enrolled=total.enrolled, members=total.members, present=total.present),
+        marks=marks_of(total, time_lapse=time_lapse),
         values=[
             Quantity(
                 name=slot.name, obis=slot.obis, unit=slot.unit, scaler=slot.scaler, kind=slot.kind.value,

@@ -47,13 +47,14 @@ def make_app(
     enrolment: Enrolment | None = None,
     billing_service: BillingService | None = None,
     operator_token: str = "",
+    time_lapse: bool = False,
     clock: Callable[[], datetime] = _now,
 ) -> FastAPI:
     """
     The application of a role over one store.
 
     `enrolment` None leaves the routes of certificates out, `billing_service` None those of bills; `source` belongs to
-    the rings' role.
+    the rings' role.  `time_lapse` marks every total: metering time runs faster than real time.
     """
     app = FastAPI(
         title="Stromkreis coordinator",
@@ -66,7 +67,7 @@ def make_app(
     app.add_middleware(Guard)
     install_errors(app, metrics)
     if role.does(Role.EMP):
-        app.include_router(make_totals_router(store))
+        app.include_router(make_totals_router(store, time_lapse=time_lapse))
         if billing_service is not None:
             if not operator_token:
                 raise LocalProtocolError("the routes of bills need an operator's token")
@@ -80,7 +81,7 @@ def make_app(
         if source is None:
             raise LocalProtocolError("the routes of rings need a source of their status")
         app.include_router(make_rings_router(source))
-        app.include_router(make_dashboard(store, source, has_bills=billing_service is not None))
+        app.include_router(make_dashboard(store, source, has_bills=billing_service is not None, time_lapse=time_lapse))
 
     @app.get("/metrics", include_in_schema=False)
     async def _metrics(request: Request) -> Response:

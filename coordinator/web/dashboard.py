@@ -29,6 +29,7 @@ from coordinator.status import Status, StatusSource
 from coordinator.storage.misbehaviour import MisbehaviourRepository
 from coordinator.storage.store import Store
 from coordinator.storage.totals import AreaTotal
+from coordinator.web.marks import marks_of
 from protocol.dcnet.setup.epoch import HONEST_FLOOR
 from protocol.dcnet.setup.schema import Kind, Slot
 from protocol.metering.obis import Obis
@@ -46,7 +47,7 @@ _ASSETS = {
 }
 
 
-def make_dashboard(store: Store, source: StatusSource, *, has_bills: bool) -> APIRouter:
+def make_dashboard(store: Store, source: StatusSource, *, has_bills: bool, time_lapse: bool) -> APIRouter:
     """The routes of the dashboard; they are no part of the REST interface and not in its OpenAPI document."""
     router = APIRouter(include_in_schema=False)
     pages = Environment(
@@ -79,7 +80,8 @@ def make_dashboard(store: Store, source: StatusSource, *, has_bills: bool) -> AP
     def _shown(status: Status, area: str | None, window: int) -> dict[str, Any]:
         bills = store.bills.counts(area=area) if has_bills else None
         reports = _reports(store.misbehaviour, area)
-        return document(store, status, area=area, window=window) | {"misbehaviour_reports": reports, "bills": bills}
+        drawn = document(store, status, area=area, window=window, time_lapse=time_lapse)
+        return drawn | {"misbehaviour_reports": reports, "bills": bills}
 
     viewers = trio.CapacityLimiter(VIEWERS_MAX)
 
@@ -126,7 +128,9 @@ class _Revisions(Response):
             await trio.sleep(PAUSE_S)
 
 
-def document(store: Store, status: Status, *, area: str | None, window: int) -> dict[str, Any]:
+def document(
+    store: Store, status: Status, *, area: str | None, window: int, time_lapse: bool = False
+) -> dict[str, Any]:  # fmt: skip
     """
     What the page draws: quantities as decimal text in their unit, times as Unix seconds, latencies in milliseconds.
 
@@ -155,7 +159,7 @@ def document(store: Store, status: Status, *, area: str | None, window: int) -> 
             "unranged": _unranged(store, history, area),
         },
         "latency_ms": _quantiles([s for total in history for s in total.latencies_s]),
-        "series": _series(history),
+        "series": _series(history) | {"marks": [marks_of(total, time_lapse=time_lapse) for total in history]},
         "honest_min": min((ring.honest_min for ring in rings), default=None),
         "honest_floor": HONEST_FLOOR,
         "rings": [ring.model_dump(mode="json", exclude={"members"}) for ring in rings],

@@ -8,6 +8,7 @@ doubles; the quantity is value·10^scaler in the unit.  Times are ISO 8601 in UT
 from __future__ import annotations
 
 from datetime import datetime
+from enum import StrEnum
 from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
@@ -166,6 +167,21 @@ class GatewayCounts(_Model):
     """Those in the total."""
 
 
+class Mark(StrEnum):
+    """What a reader of a total must know before reading more into it."""
+
+    INCOMPLETE = "incomplete"
+    """Enrolled gateways are not in it: they were away, a round was void, or they are in no ring yet."""
+    CARRIED = "carried"
+    """Somebody is back who was away in one of the 16 intervals before: a part of the energy is of earlier intervals."""
+    NOISE = "noise"
+    """A value has noise."""
+    TIME_LAPSE = "time_lapse"
+    """Metering time runs faster than real time: readings of seconds are hidden less than those of a quarter hour."""
+    SMALL_RINGS = "small_rings"
+    """A ring has fewer than 46 members: its total may hide a household among fewer than 30 honest ones."""
+
+
 class Total(_Model):
     """The exact total of an area (of all areas together where none is named) over one metering interval."""
 
@@ -180,6 +196,7 @@ class Total(_Model):
     """Every ring's total matches what its members committed to."""
     rings: RingCounts
     gateways: GatewayCounts
+    marks: list[Mark]
     values: list[Quantity]
 
 

@@ -489,6 +489,23 @@ async def test_a_void_interval_has_no_value_and_says_who_is_enrolled(app: FastAP
     assert (await get(app, "/dashboard/data"))["series"]["enrolled"] == [11]
 
 
+async def test_a_total_says_what_must_be_known_beside_it(store: Store, service: Service) -> None:
+    app = make_app(store, service, CoordinatorMetrics(CollectorRegistry()), time_lapse=True)
+    full: dict[str, Any] = {"roster": 0b1111, "total": (4, 1, 1, 1)}
+    rounds = [ended(ring, 0, **full) for ring in (0, 1)]  # nobody is missing
+    rounds += [ended(0, 1, **full), ended(1, 1, **VOID)]  # a ring's round is void
+    rounds += [ended(ring, round_, **full) for round_ in (2, 17, 18) for ring in (0, 1)]
+    store.rounds.record_many(rounds, enrolled={"Nordring": 8})
+    span = {"from": "2026-03-04T00:00:00Z", "to": "2026-03-05T00:00:00Z"}
+    items = (await get(app, "/api/v1/totals", area="Nordring", **span))["items"]
+    always = ["time_lapse", "small_rings"]
+    marks = [always, ["incomplete", *always], ["carried", *always], ["carried", *always], always]
+    assert [each["marks"] for each in items] == marks
+    assert (await get(app, "/dashboard/data"))["series"]["marks"] == marks
+    one = (await get(app, "/api/v1/totals", **(span | {"from": items[2]["interval_start"]})))["items"]
+    assert [each["marks"] for each in one] == marks[2:]  # what was before the page counts as well
+
+
 async def test_the_dashboards_document(app: FastAPI, store: Store) -> None:
     empty = await get(app, "/dashboard/data")
     assert (empty["series"]["start_s"], empty["latency_ms"], empty["interval_s"]) == ([], None, None)

@@ -60,6 +60,12 @@ function plusMinus(line, factor, unit) {
   return `, noise ±\u00a0${number(deviation / factor, digits(deviation / factor))}\u00a0${unit}`;
 }
 
+/* What must be known beside a value; see the marks of /api/v1/totals. */
+const MARKS = { incomplete: "not all enrolled gateways", carried: "with energy of earlier intervals", noise: "with noise",
+  time_lapse: "time lapse: metering time runs faster than real time",
+  small_rings: "small rings: a household hides among fewer than 30" };
+const said = (marks) => marks.map((mark) => MARKS[mark]).join(", ");
+
 function bills(data) {
   const counts = data.bills;
   $("bills").hidden = !counts || !Object.values(counts).some((count) => count > 0);
@@ -146,7 +152,8 @@ function charts(data) {
   const power = scaled(s.power.length ? s.power[0].unit : "W", lines.flat());
   const width = 850 * data.interval_s; // ms
   const lost = s.start_s.map((_, i) => s.opened[i] < s.rings[i]);
-  const partial = lost.map((is, i) => (is ? ` (${s.opened[i]} of ${s.rings[i]} rings)` : ""));
+  const partial = lost.map((is, i) => (is ? ` (${s.opened[i]} of ${s.rings[i]} rings)` : "") +
+    (s.marks[i].length ? `<br>${said(s.marks[i])}` : ""));
   $("load-unit").textContent = power.unit;
   plot("load-chart", `Load curve of the area in ${power.unit}`, range, lines.map((line, i) => ({
     type: "scatter", mode: "lines+markers", x, y: line.map((v) => (v === null ? null : v / power.factor)), text: partial,
@@ -156,7 +163,9 @@ function charts(data) {
     fillcolor: colour("load-fill"), hovertemplate: `%{y:,.4~g} ${power.unit}%{text}<extra></extra>`,
   })), { rangemode: "tozero" });
 
-  key("load-key", lost.includes(true) ? [["hollow", "without a void ring"]] : []);
+  const marks = s.marks.at(-1);
+  key("load-key", [...(lost.includes(true) ? [["hollow", "without a void ring"]] : []),
+    ...(marks.length ? [["mark", `newest value: ${said(marks)}`]] : [])]);
 
   const energy = s.energy.map((line) => numbers(line));
   const scale = scaled(s.energy.length ? s.energy[0].unit : "Wh", energy.flat());
