@@ -226,6 +226,11 @@ class CoordinatorConfig(_Section):
     """SQLAlchemy URL. None: SQLite in data_dir (good to some 10,000 gateways); postgresql+psycopg://USER@HOST/NAME
     beyond."""
 
+    irrevocable: Path | None = None
+    """File of revocations and spent enrolment tokens that outlives the database: put it where a restore of the database
+    does not reach, best on another disk. None: data_dir/irrevocable.jsonl. A restored coordinator without the newest
+    one has revoked gateways active again."""
+
     pki_dir: Path | None = None
     """Directory of the SM-PKI (root, sub-CA, issued certificates). None: data_dir/pki."""
 
@@ -251,6 +256,11 @@ class CoordinatorConfig(_Section):
     def database_url(self) -> str:
         """The SQLAlchemy URL in force."""
         return self.database if self.database is not None else f"sqlite:///{self.data_dir / 'coordinator.sqlite'}"
+
+    @property
+    def irrevocable_path(self) -> Path:
+        """The file of what a restore of the database must not undo."""
+        return self.irrevocable if self.irrevocable is not None else self.data_dir / "irrevocable.jsonl"
 
     @property
     def pki_path(self) -> Path:

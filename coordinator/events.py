@@ -49,15 +49,15 @@ class MessagesReady:
 
 @dataclass(frozen=True, slots=True)
 class StoreFailed:
-    """The database refused: what comes of it, and what the driver said, without statement and values."""
+    """Database or disk refused: what comes of it, and what the driver said, without statement and values."""
 
     consequence: str
     fault: str
 
     @classmethod
-    def by(cls, error: SQLAlchemyError, consequence: str) -> StoreFailed:
+    def by(cls, error: SQLAlchemyError | OSError, consequence: str) -> StoreFailed:
         """The event of an error."""
-        return cls(consequence, fault_of(error))
+        return cls(consequence, str(error) if isinstance(error, OSError) else fault_of(error))
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,10 +41,12 @@ from coordinator.gwa.participants import (
     participant_keys,
     renew_web_certificate,
 )
+from coordinator.gwa.reconcile import reconcile
 from coordinator.gwa.revocation import RevocationPublisher
 from coordinator.gwa.time_service import TimeService, kernel_state, vouched_state
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.service import Coordinator
+from coordinator.storage.irrevocable import IrrevocableLog
 from coordinator.storage.store import Store
 from coordinator.threads import GRACE_S
 from coordinator.web.app import make_app
@@ -85,11 +87,14 @@ async def run(config: CoordinatorConfig, *, ready: Callable[[list[str]], None] |
         store = Store(config.database_url)
         opened.callback(store.close)
         coordinator, listener, curve_key, endpoint = None, None, b"", config.public_endpoint or config.listen
+        irrevocable = IrrevocableLog(config.irrevocable_path)
+        if authority is not None:
+            reconcile(store.gateways, irrevocable.read())
         if role.does(Role.RINGS):
             await _become_ring_service(opened, store)
             keys = curve_keys(config.data_dir / CURVE_KEY_FILE)
             list_keys = signing_keys(config.data_dir / LIST_KEY_FILE)
-            coordinator = Coordinator(config, store, [pki.to_der(chain.sub_ca)], metrics, list_keys.secret)
+            coordinator = Coordinator(config, store, [pki.to_der(chain.sub_ca)], metrics, list_keys.secret, irrevocable)
             listener = await _listen(opened, config, keys, coordinator)
             curve_key, endpoint = keys.public, config.public_endpoint or listener.endpoint
         enrolment = billing_service = None
@@ -98,7 +103,7 @@ async def run(config: CoordinatorConfig, *, ready: Callable[[list[str]], None] |
                 store.gateways, authority, RevocationPublisher(config.pki_path, authority, store.certificates),
                 coordinator_curve_key=curve_key or _curve_public_key(config), endpoint=endpoint,
                 list_key=_list_public_key(config),
-                needs_seal=config.quality_seal == "required",
+                needs_seal=config.quality_seal == "required", irrevocable=irrevocable,
             )  # fmt: skip
         operator_token = ""
         if signer is not None and role.does(Role.EMP):
@@ -114,6 +119,7 @@ async def run(config: CoordinatorConfig, *, ready: Callable[[list[str]], None] |
             enrolment=enrolment,
             billing_service=billing_service,
             operator_token=operator_token,
+            time_lapse=config.epoch.period_s != config.epoch.interval_s,
         )
         async with trio.open_nursery() as nursery:
             web = partial(

@@ -14,7 +14,7 @@ import logging
 import os
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import trio
@@ -46,6 +46,7 @@ from coordinator.rings.range_checks import RangeChecks, draw
 from coordinator.rings.rounds import Rounds
 from coordinator.rings.scheduler import Scheduler
 from coordinator.status import Status, StatusFeed
+from coordinator.storage.irrevocable import IrrevocableLog
 from coordinator.storage.store import Store
 from coordinator.threads import RETRY_S
 from protocol import wire
@@ -71,6 +72,7 @@ class Coordinator:
         intermediates: Sequence[bytes],
         metrics: CoordinatorMetrics,
         list_secret: bytes,
+        irrevocable: IrrevocableLog,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """
@@ -78,7 +80,8 @@ class Coordinator:
         whose public key gateways pin at enrolment.
         """
         suite, schema = StandardSuite(), config.epoch.aggregate_schema
-        last = store.epochs.last_number()
+        reached = irrevocable.read().reached
+        last = max([store.epochs.last_number() or 0, *reached]) if reached else store.epochs.last_number()
         self._sign_list = partial(suite.sign, suite.signing_key(list_secret))
         self.areas = Areas(
             suite, config.epoch, schema, intermediates, config.areas, os.urandom,
@@ -94,13 +97,13 @@ class Coordinator:
         self._clock = clock
         self._reports = MisbehaviourReports(store.misbehaviour, metrics, clock, self._on_event)
         self._contributions = LastContributions(store.epochs, store.rounds, self.areas, self._on_event)
-        self._epoch_writer = EpochWriter(store.epochs, schema, self._on_event)
+        self._epoch_writer = EpochWriter(store.epochs, schema, irrevocable, self._on_event)
         self._ranges = RangeChecks(
             store.range_checks, Pedersen(suite.group), self.areas, metrics, self.areas.present_gateways,
             self._on_event, clock,
         )  # fmt: skip
         self._rounds = Rounds(
-            store.rounds, lambda: self.admission.enrolled, metrics, self._on_event,
+            store.rounds, irrevocable, lambda: self.admission.enrolled, metrics, self._on_event,
             partial(draw, below=secrets.randbelow), self._ranges.drawn,
         )  # fmt: skip
         self._scheduler = Scheduler(self.areas, self._epoch_writer, self._rounds, metrics, self._on_event, clock)
@@ -114,14 +117,24 @@ class Coordinator:
             queue_length=lambda: self._rounds.writer.queued,
         )  # fmt: skip
         for number, state in store.epochs.states():
-            self._resume(suite, store, number, state)
+            self._resume(suite, store, number, state, reached)
 
     def _status(self, revision: int) -> Status:
         enrolled = sum(self.admission.enrolled.values())
         return Status(revision, self.areas.statuses(), enrolled, self.areas.present_count)
 
-    def _resume(self, suite: StandardSuite, store: Store, number: int, state: bytes) -> None:
+    def _resume(
+        self, suite: StandardSuite, store: Store, number: int, state: bytes, reached: Mapping[int, int]
+    ) -> None:  # fmt: skip
         ended = store.rounds.of_epoch(number)
+        if reached.get(number, -1) > max((each.round for each in ended), default=-1):
+            # Rounds that its gateways have results of would end a second time.
+            log.warning(
+                "epoch %d is given up, its gateways join the next: the database is from before its round %d",
+                number, reached[number],
+            )  # fmt: skip
+            self._epoch_writer.drop(number)
+            return
         try:
             epoch = AreaEpoch.from_state(suite, state, ended, self._clock(), self._sign_list)
         except RemoteProtocolError as error:  # its gateways speak another version of the protocol, too
@@ -231,6 +244,7 @@ class Coordinator:
         if not self._may_say_hello(identity):
             self.metrics.peer_error("too_many_hellos")
             return
+        area.bound[identity] = message.bound_epoch
         for epoch in area.epochs:
             known = epoch.call.epoch <= message.known_epoch
             self._epoch_writer.greet(epoch, identity, partial(epoch.greet_again if known else epoch.invite, identity))

@@ -192,16 +192,20 @@ class Network:
         """What totals hold, but for noise."""
         return DEFAULT_SCHEMA if self.power else DEFAULT_SCHEMA.without_power()
 
-    def judged(self, ended: Iterable[Ended], zeros: Mapping[str, Sequence[int]] | None = None) -> Verdict:
-        """
-        The round ledger held against the meters' own registers; every gateway's account begins in quarter hour 0.
+    def judged(self, ended: Iterable[Ended]) -> Verdict:
+        """The round ledger held against the meters' own registers; every gateway's account begins in quarter hour 0."""
+        return self.judged_rows(self.rows(ended))
 
-        `zeros` are the quarter hours in which a gateway's account began anew.
-        """
-        if self.coordinator_config is None:
-            raise RuntimeError("start the coordinator first")
+    def judged_rows(self, rows: Iterable[RoundRow], zeros: Mapping[str, Sequence[int]] | None = None) -> Verdict:
+        """The same of rows; `zeros` are the quarter hours in which a gateway's account began anew."""
         homes = households(self.meters_config())
         meters = {f"ESTK00{i:08d}": [home] for i, home in enumerate(homes)}
+        return check(self.schema, meters, rows, zeros=zeros)
+
+    def rows(self, ended: Iterable[Ended]) -> list[RoundRow]:
+        """Ends of rounds with what the database says of their epochs; q counts intervals from `origin_unix_s`."""
+        if self.coordinator_config is None:
+            raise RuntimeError("start the coordinator first")
         store = Store(self.coordinator_config.database_url)
         intervals = {each.epoch: each.interval_of for each in store.epochs.all()}
         store.close()
@@ -213,20 +217,7 @@ class Network:
             roster = tuple(names[position] for position in positions_of(each.roster)) if is_opened else ()
             q = interval_index(intervals[each.epoch](each.round))
             rows.append(RoundRow(each.epoch, each.ring, each.round, q, is_opened, roster, each.total))
-        return check(self.schema, meters, rows, zeros=zeros)
-
-    def quarter_hour_of(self, ended: Ended) -> int:
-        """The interval that a round is about, counted from `origin_unix_s`."""
-        if self.coordinator_config is None:
-            raise RuntimeError("start the coordinator first")
-        store = Store(self.coordinator_config.database_url)
-        try:
-            record = store.epochs.get(ended.epoch)
-        finally:
-            store.close()
-        if record is None:
-            raise ValueError(f"there is no epoch {ended.epoch}")
-        return self.coordinator_config.epoch.interval_index(record.interval_of(ended.round))
+        return rows
 
     def flown(self, *nodes: str) -> EnergyBalance:
         """Hold the meter_list's totals against the stores of these stopped nodes; see `loadtest.account`."""

@@ -86,6 +86,7 @@ class Gateway:
     ) -> None:  # fmt: skip
         self.identity = module.identity
         self._shared = shared
+        self._module = module
         self._profiles = profiles
         self._subscribe = subscribe
         self._metering = MeteringLog(shared.metering, self.identity, shared.clock)
@@ -202,6 +203,11 @@ class Gateway:
     def newest_epoch(self) -> int:
         """The highest epoch whose layout was verified."""
         return self._epochs.newest_epoch
+
+    @property
+    def bound_epoch(self) -> int:
+        """The highest epoch that there ever was a layout of."""
+        return self._module.newest_bound()
 
     @property
     def is_carrying(self) -> bool:

@@ -14,6 +14,7 @@ import typer
 from sqlalchemy import make_url
 
 from coordinator.config import CoordinatorConfig
+from coordinator.storage.irrevocable import FILE_NAME
 from protocol.errors import StromkreisError
 from stromkreis.config import load
 from stromkreis.services import ConfigFile
@@ -25,10 +26,11 @@ def backup(
     config: ConfigFile = None,
 ) -> None:
     """
-    Copy a coordinator's data while it runs: database, PKI, CURVE key, list key, operator's token.
+    Copy a coordinator's data while it runs: database, PKI, CURVE key, list key, operator's token, irrevocable.jsonl.
 
-    The copy is as secret as the keys in it, and readable to you alone. To restore, put it in the place of `data_dir`
-    while no coordinator runs. Nodes are not for copying: see docs/howto/operations.md.
+    The copy is as secret as the keys in it, and readable to you alone. The keys of living epochs are not in it: a
+    coordinator that is restored calls new ones. To restore: `stromkreis restore`. Nodes are not for copying: see
+    docs/howto/operations.md.
 
     Example: stromkreis backup -c stromkreis.toml /media/safe/2026-11-26
     """
@@ -49,6 +51,9 @@ def backup(
         if (settings.data_dir / name).exists():
             shutil.copy2(settings.data_dir / name, directory / name)
             names.append(name)
+    if settings.irrevocable_path.exists():
+        shutil.copy2(settings.irrevocable_path, directory / FILE_NAME)
+        names.append(FILE_NAME)
     if settings.pki_path.is_dir():
         shutil.copytree(settings.pki_path, directory / "pki")
         names.append("pki/")
@@ -64,6 +69,10 @@ def _copy_database(source: Path, target: Path) -> None:
             closing(sqlite3.connect(target)) as copy,
         ):
             live.backup(copy)
+            copy.execute("PRAGMA secure_delete=ON")
+            copy.execute("DELETE FROM epoch_states")
+            copy.execute("UPDATE epoch_calls SET state=NULL")
+            copy.commit()
             (said,) = copy.execute("PRAGMA integrity_check").fetchone()
     except sqlite3.Error as error:
         raise StromkreisError(f"{source}: cannot be copied ({error})") from error

@@ -20,6 +20,7 @@ from coordinator.config import CoordinatorConfig
 from coordinator.gwa.ca import CertificateAuthority
 from coordinator.gwa.enrolment import TOKEN_NAME_LENGTH_MIN, Directory
 from coordinator.gwa.revocation import OFFLINE_AUTHORITIES, revoke_offline
+from coordinator.storage.irrevocable import IrrevocableLog
 from coordinator.storage.store import Store
 from node.config import NodeConfig
 from protocol import pki
@@ -206,11 +207,12 @@ def revoke_token(
     config: ConfigFile = None,
 ) -> None:
     """Revoke an enrolment token: nobody enrols with it any more, who has stays."""
-    url = load(CoordinatorConfig, "coordinator", config).database_url
+    settings = load(CoordinatorConfig, "coordinator", config)
+    url = settings.database_url
     _require_database(url)
     store = Store(url)
     try:
-        made = Directory(store.gateways).revoke_token(name, _now())
+        made = Directory(store.gateways, IrrevocableLog(settings.irrevocable_path)).revoke_token(name, _now())
     except LocalProtocolError as error:
         raise _failure(error) from error
     finally:
@@ -224,11 +226,12 @@ def revoke(
     config: ConfigFile = None,
 ) -> None:
     """Revoke a gateway, for good; a running coordinator cuts it off within seconds."""
-    url = load(CoordinatorConfig, "coordinator", config).database_url
+    settings = load(CoordinatorConfig, "coordinator", config)
+    url = settings.database_url
     _require_database(url)
     store = Store(url)
     try:
-        done = Directory(store.gateways).revoke(gateway, _now())
+        done = Directory(store.gateways, IrrevocableLog(settings.irrevocable_path)).revoke(gateway, _now())
     finally:
         store.close()
     if not done:

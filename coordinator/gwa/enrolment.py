@@ -34,6 +34,7 @@ from coordinator.storage.gateways import (
     GatewayStatus,
     TokenRecord,
 )
+from coordinator.storage.irrevocable import IrrevocableLog
 from protocol import cms, pki
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 
@@ -89,8 +90,10 @@ class Enrolled:
 class Directory:
     """Changes to the directory of gateways and to the tokens that admit new ones."""
 
-    def __init__(self, gateways: GatewayRepository) -> None:
+    def __init__(self, gateways: GatewayRepository, irrevocable: IrrevocableLog | None = None) -> None:
+        """`irrevocable` is where revocations outlive the database; without one they go with it."""
         self._gateways = gateways
+        self._irrevocable = irrevocable
 
     def create_token(
         self, now: datetime, *, label: str = "", uses: int = 1, validity: timedelta = timedelta(days=14),
@@ -128,12 +131,17 @@ class Directory:
                 f"{len(named)} tokens are meant; expected a token, or the first {TOKEN_NAME_LENGTH_MIN} or more digits"
                 " of its name as `stromkreis pki tokens` shows it"
             )
+        if self._irrevocable is not None:
+            self._irrevocable.revoke_token(named[0].digest, _ms(now))
         if not self._gateways.revoke_token(named[0].digest, _ms(now)):
             raise LocalProtocolError("this token is revoked already")
         return named[0]
 
     def revoke(self, gateway_id: str, now: datetime) -> bool:
         """Revoke a gateway for good; False where there is no active one of this id."""
+        found = self._gateways.revocable(gateway_id)
+        if found is not None and self._irrevocable is not None:
+            self._irrevocable.revoke_gateway(*found, _ms(now))
         return self._gateways.revoke(gateway_id, _ms(now))
 
 
@@ -143,14 +151,20 @@ class Enrolment:
     def __init__(
         self, gateways: GatewayRepository, authority: CertificateAuthority, publisher: RevocationPublisher, *,
         coordinator_curve_key: bytes, list_key: bytes, endpoint: str, needs_seal: bool = False,
+        irrevocable: IrrevocableLog | None = None,
     ) -> None:  # fmt: skip
-        """`needs_seal` refuses gateways without a quality seal; one that is shown must hold in any case."""
+        """
+        `needs_seal` refuses gateways without a quality seal; one that is shown must hold in any case.
+
+        `irrevocable` is where uses of tokens outlive the database; without one they go with it.
+        """
         if len(coordinator_curve_key) != CURVE_KEY_SIZE:
             raise LocalProtocolError(f"a CURVE key has {CURVE_KEY_SIZE} bytes")
         self._gateways = gateways
         self.authority = authority
         self.publisher = publisher
         self._needs_seal = needs_seal
+        self._irrevocable = irrevocable
         self.coordinator_curve_key = coordinator_curve_key
         self.list_key = list_key
         self.endpoint = endpoint
@@ -193,6 +207,9 @@ class Enrolment:
             if not transaction.add(made, triple_records(request.gateway_id, triple, now, sequence=1)):
                 # The exception gives the use back.
                 raise RemoteProtocolError("duplicate_key", "a key of this request has a certificate already")
+            if self._irrevocable is not None:
+                left = transaction.token(token)
+                self._irrevocable.use_token(token, 0 if left is None else left.uses_left)
         return self._answer(triple)
 
     def _check_seal(self, request: EnrolmentRequest, now: datetime) -> None:

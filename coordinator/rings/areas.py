@@ -8,6 +8,7 @@ Without I/O: time and randomness come in.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -19,7 +20,7 @@ from protocol import wire
 from protocol.dcnet.crypto.suite import Suite
 from protocol.dcnet.setup.crowd import part_of, split_bits
 from protocol.dcnet.setup.schema import Schema
-from protocol.metering.interval import first_index_from, start_of
+from protocol.metering.interval import QUARTER_HOUR_S, first_index_from, start_of
 
 _NEVER = float("inf")
 SETTLE_S = 2.0  # no new gateway for so long: the area is complete as far as we can know
@@ -40,9 +41,20 @@ class Area:
     name: str
     present: dict[str, float] = field(default_factory=dict)
     epochs: list[AreaEpoch] = field(default_factory=list)
+    bound: dict[str, int] = field(default_factory=dict)  # by gateway, the newest epoch that it had a layout of
     last_arrival_s: float = _NEVER
     withheld: frozenset[str] = frozenset()  # values of the epoch that was refused last
     not_before_s: float = 0.0  # after a refusal: do not call again at once
+
+    def passed(self, corrupt: float) -> int:
+        """
+        The newest epoch that those present have had, without the highest claims, of a part `corrupt` of them.
+
+        More than the database knows: it was put back to an earlier state.  Whoever claims too much is not heeded.
+        """
+        claims = sorted(self.bound.get(identity, -1) for identity in self.present)
+        heeded = claims[: len(claims) - math.ceil(corrupt * len(claims))]
+        return heeded[-1] if heeded else -1
 
 
 class Areas:
@@ -159,6 +171,9 @@ class Areas:
         earliest_s = max([now_s + windows.lead_s(1), config.origin_unix_s, *(each.end_s() for each in area.epochs)])
         interval = first_index_from(earliest_s, config.origin_unix_s, config.period_s)
         bits = split_bits(len(area.present))
+        # Bounded as gateways bound it: whoever claims an epoch of the far future moves it to now at most.
+        passed = min(area.passed(config.corrupt), int(now_s / min(config.period_s, QUARTER_HOUR_S)) - 1)
+        self._next_epoch = max(self._next_epoch, passed + 1)
         call = wire.EpochCall(
             epoch=self._next_epoch, try_=0, area=area.name, split_bits=bits, part=0, rejected=(),
             schema=self._schema.to_bytes(), rounds=config.rounds,

@@ -19,6 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from coordinator.events import Emit, MessagesReady, StoreFailed, To
 from coordinator.rings.epochs import AreaEpoch, Phase
 from coordinator.storage.epochs import EpochRecord, EpochRepository, RingLayout
+from coordinator.storage.irrevocable import IrrevocableLog
 from coordinator.threads import RETRY_S, in_thread
 from protocol.dcnet.setup.schema import Schema
 
@@ -37,8 +38,9 @@ class _Held:
 class EpochWriter:
     """Durable first, then said: emits `MessagesReady` for what may leave, `StoreFailed` for what was not written."""
 
-    def __init__(self, epochs: EpochRepository, schema: Schema, emit: Emit) -> None:
+    def __init__(self, epochs: EpochRepository, schema: Schema, irrevocable: IrrevocableLog, emit: Emit) -> None:
         self._epochs = epochs
+        self._irrevocable = irrevocable
         self._schema = schema
         self._emit = emit
         self._held: dict[int, _Held] = {}
@@ -86,10 +88,10 @@ class EpochWriter:
         rings = [RingLayout(call.epoch, ring.view.ring, tuple(ring.positions)) for ring in epoch.rings]
         try:
             if epoch.phase is Phase.CALLED:
-                await in_thread(self._epochs.note_call, call.area, call.epoch, epoch.to_state())
+                await in_thread(self._note_call, call.area, call.epoch, epoch.to_state())
             else:
                 await in_thread(_lay_out, self._epochs, row, rings, epoch.to_state())
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, OSError) as error:
             what = f"epoch {call.epoch} of area {call.area} cannot be kept, its gateways wait"
             self._emit(StoreFailed.by(error, what))
             return False
@@ -106,6 +108,10 @@ class EpochWriter:
         else:
             self._work.set()
         return True
+
+    def _note_call(self, area: str, epoch: int, state: bytes) -> None:
+        self._epochs.note_call(area, epoch, state)
+        self._irrevocable.call(epoch)
 
     async def _forget(self, number: int) -> bool:
         try:

@@ -104,7 +104,7 @@ class LastContributions:
             if self._rounds.ended_count(each.epoch, each.ring, each.last_round) <= each.last_round:
                 return each
         asked = question.epoch, question.round
-        is_known = int(identity in self._places_of(question.epoch))
+        is_known = self._is_known(identity, question.epoch, living)
         for record in self._epochs.newest_of(area, question.epoch, _EPOCHS_MAX):
             place = self._places_of(record.epoch).get(identity)
             last = None if place is None else self._rounds.last_opened_with(record.epoch, *place)
@@ -114,6 +114,15 @@ class LastContributions:
                     last.signature,
                 )  # fmt: skip
         return wire.LastContribution(*asked, is_known, -1, 0, -1, 0, b"", b"")
+
+    def _is_known(self, identity: str, epoch: int, living: list[_Living]) -> int:
+        """Not after the database was put back: then the epoch lives no more, and has rounds that never ended here."""
+        if any(each.epoch == epoch for each in living):
+            return 1
+        place, record = self._places_of(epoch).get(identity), self._epochs.get(epoch)
+        if place is None or record is None:
+            return 0
+        return int(self._rounds.ended_count(epoch, place[0], record.rounds - 1) == record.rounds)
 
     def _places_of(self, epoch: int) -> Mapping[str, tuple[int, int]]:
         """Ring and position of each gateway of an epoch; a layout that is durable is so for good."""

@@ -15,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from coordinator.events import Emit, StoreFailed
 from coordinator.rings.epochs import AreaEpoch, EpochRing
+from coordinator.storage.irrevocable import IrrevocableLog
 from coordinator.storage.range_checks import RangeCheck
 from coordinator.storage.rounds import RoundRepository
 from coordinator.threads import RETRY_S, in_thread
@@ -59,12 +60,14 @@ class RoundWriter:
     def __init__(
         self,
         rounds: RoundRepository,
+        irrevocable: IrrevocableLog,
         enrolled: Callable[[], Mapping[str, int]],
         emit: Emit,
         written: Callable[[PendingRoundResult], None],
         draw: Callable[[PendingRoundResult], list[RangeCheck]],
     ) -> None:
         self._rounds = rounds
+        self._irrevocable = irrevocable
         self._enrolled = enrolled
         self._emit = emit
         self._written = written
@@ -100,7 +103,7 @@ class RoundWriter:
             batch, self._queue = self._queue, []
             try:
                 await in_thread(self._write, batch, self._enrolled())
-            except SQLAlchemyError as error:
+            except (SQLAlchemyError, OSError) as error:
                 self._emit(StoreFailed.by(error, "the round ledger cannot be written, rounds stay unanswered"))
                 self._queue = batch + self._queue
                 await trio.sleep(RETRY_S)
@@ -118,3 +121,5 @@ class RoundWriter:
         signatures = {_key(each.ended): each.signature for each in batch if each.signature is not None}
         checks = [check for each in batch for check in each.checks or ()]
         self._rounds.record_many([each.ended for each in batch], commitments, enrolled, signatures, checks)
+        for each in batch:
+            self._irrevocable.reach(each.ended.epoch, each.ended.round)

@@ -13,6 +13,7 @@ from coordinator.events import BAD_DEAL, Emit, MessagesReady, MisbehaviourReport
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.rings.epochs import AreaEpoch, EpochRing
 from coordinator.rings.round_writer import PendingRoundResult, RoundWriter
+from coordinator.storage.irrevocable import IrrevocableLog
 from coordinator.storage.range_checks import RangeCheck
 from coordinator.storage.rounds import RoundRepository
 from protocol import wire
@@ -30,6 +31,7 @@ class Rounds:
     def __init__(
         self,
         rounds: RoundRepository,
+        irrevocable: IrrevocableLog,
         enrolled: Callable[[], Mapping[str, int]],
         metrics: CoordinatorMetrics,
         emit: Emit,
@@ -37,7 +39,7 @@ class Rounds:
         drawn: Callable[[PendingRoundResult], None],
     ) -> None:
         """`draw` says who proves ranges of an ended round, `drawn` is called when that is durable and announced."""
-        self.writer = RoundWriter(rounds, enrolled, emit, self._on_written, draw)
+        self.writer = RoundWriter(rounds, irrevocable, enrolled, emit, self._on_written, draw)
         self._drawn = drawn
         self._metrics = metrics
         self._emit = emit

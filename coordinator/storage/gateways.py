@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from sqlalchemy import Connection, RowMapping, func, or_, select
@@ -102,6 +102,27 @@ class GatewayRepository:
             revoke_certificates(connection, gateway_id, now_ms)
             return connection.execute(change).rowcount == 1
 
+    def revocable(self, gateway_id: str) -> tuple[GatewayRecord, list[CertificateRecord]] | None:
+        """An active gateway with its certificates."""
+        mine = (gateways.c.gateway_id == gateway_id, gateways.c.status == GatewayStatus.ACTIVE.value)
+        with self._database.read() as connection:
+            row = connection.execute(select(gateways).where(*mine)).mappings().first()
+            return None if row is None else (_gateway(row), read_certificates(connection, gateway_id))
+
+    def restore_revocation(self, gateway: GatewayRecord, triple: Sequence[CertificateRecord]) -> bool:
+        """
+        Have a gateway revoked as it was before, also one that the database has forgotten; False where it is already.
+
+        `gateway` has the time of its revocation.
+        """
+        at_ms = gateway.revoked_ms or gateway.enrolled_ms
+        if self.revoke(gateway.gateway_id, at_ms):
+            return True
+        with self._database.write() as connection:
+            transaction = EnrolmentTransaction(connection, self._database)
+            forgotten = replace(gateway, token=None)  # which the database may have forgotten as well
+            return transaction.add(forgotten, [replace(each, revoked_ms=at_ms) for each in triple])
+
     # --- tokens ------------------------------------------------------------------------------------------------------
 
     def add_token(self, token: TokenRecord) -> None:
@@ -120,6 +141,12 @@ class GatewayRepository:
         statement = select(tokens).order_by(tokens.c.created_ms.desc(), tokens.c.digest)
         with self._database.read() as connection:
             return [TokenRecord(**row) for row in connection.execute(statement).mappings()]
+
+    def limit_uses(self, digest: bytes, uses_left: int) -> bool:
+        """Leave a token no more uses than this; False where it has no more already."""
+        more = (tokens.c.digest == digest, tokens.c.uses_left > uses_left)
+        with self._database.write() as connection:
+            return connection.execute(tokens.update().where(*more).values(uses_left=uses_left)).rowcount == 1
 
     def revoke_token(self, digest: bytes, now_ms: int) -> bool:
         """Revoke a token for good; False where there is none of this digest that is not revoked already."""

@@ -220,7 +220,7 @@ class Gateway:
             outbox: Inbox[wire.Message, bytes] = link.inbox(64)
             keys = self.ring.curves[self.position]
             async with link.connect(self._endpoint, _BOOKS.public, keys) as connection:
-                await connection.send(wire.encode(wire.Hello(wire.VERSION, -1)))
+                await connection.send(wire.encode(wire.Hello(wire.VERSION, -1, -1)))
                 task_status.started()
                 await self._sit_down.wait()
                 if self._view is None:

@@ -60,6 +60,7 @@ class SecurityModule(Protocol):
     def random(self, size: int) -> bytes: ...  # noqa: D102
     def ephemeral_key(self, curve: ec.EllipticCurve) -> ec.EllipticCurvePrivateKey: ...  # noqa: D102
     def epoch(self, epoch: int) -> EpochSecrets: ...  # noqa: D102
+    def newest_bound(self) -> int: ...  # noqa: D102
     def fix_layout(self, epoch: int, layout_digest: bytes) -> None: ...  # noqa: D102
     def forget_epoch(self, epoch: int) -> None: ...  # noqa: D102
     def forget_epochs_before(self, epoch: int) -> None: ...  # noqa: D102
@@ -283,6 +284,11 @@ class GatewaySecurityModule:
             seeds.add(self.identity, epoch, sealed)
         seed = self._backend.unseal(label, sealed)
         return EpochSecrets(self._directory.suite, seed, self._backend.random(_SECRET_SIZE))
+
+    def newest_bound(self) -> int:
+        """The newest epoch that was bound to a layout, -1 for none; `epoch` makes no new secrets up to it."""
+        newest = self._directory.seeds.newest_bound(self.identity)
+        return -1 if newest is None else newest
 
     def fix_layout(self, epoch: int, layout_digest: bytes) -> None:
         """Bind the epoch to one layout for good.  Raises RemoteProtocolError for a second, different one."""

@@ -30,6 +30,10 @@ class Handler(Protocol):
     def newest_epoch(self) -> int:
         """The highest epoch whose layout was verified, -1 before the first."""
 
+    @property
+    def bound_epoch(self) -> int:
+        """The highest epoch that there ever was a layout of, -1 before the first."""
+
     def question(self) -> wire.Message | None:
         """What is asked again and again until it is answered."""
 
@@ -80,7 +84,7 @@ class CoordinatorSession:
             if now_s >= greet_s:
                 greet_s = now_s + _HELLO_S
                 # Again and again, since the coordinator may have been restarted.
-                self.post(wire.Hello(wire.VERSION, handler.newest_epoch))
+                self.post(wire.Hello(wire.VERSION, handler.newest_epoch, handler.bound_epoch))
             if now_s >= ask_s:
                 ask_s = now_s + _ASK_S
                 self.ask(handler)

@@ -61,10 +61,16 @@ class Misbehaviour(IntEnum):
 
 @message(1, Sender.GATEWAY)
 class Hello(Message):
-    """A gateway says that it is there; the coordinator answers with the calls and layouts it should know."""
+    """
+    A gateway says that it is there; the coordinator answers with the calls and layouts it should know.
+
+    `known_epoch` is the newest epoch that it is in, `bound_epoch` the newest that it ever had a layout of, -1 for none:
+    it joins none up to that, so a coordinator whose database was put back calls a later one.
+    """
 
     version: Annotated[int, integer(0, 255)]
     known_epoch: Annotated[int, integer(-1, 2**40)]
+    bound_epoch: Annotated[int, integer(-1, 2**40)]
 
 
 @message(2, Sender.COORDINATOR)

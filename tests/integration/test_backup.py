@@ -8,6 +8,7 @@ from typer.testing import CliRunner, Result
 
 from coordinator.gwa.ca import CertificateAuthority
 from coordinator.storage.epochs import EpochRecord, RingLayout
+from coordinator.storage.irrevocable import FILE_NAME, IrrevocableLog
 from coordinator.storage.store import Store
 from protocol.dcnet.setup.schema import DEFAULT_SCHEMA
 from stromkreis.__main__ import build
@@ -33,6 +34,7 @@ def backup(config: Path, directory: Path) -> Result:
 def test_a_living_coordinators_data_are_copied(tmp_path: Path, config: Path) -> None:
     live = Store(f"sqlite:///{tmp_path}/data/coordinator.sqlite")
     live.epochs.add(EpochRecord(7, "Nord", DEFAULT_SCHEMA, 96, 900, 900), [RingLayout(7, 0, ("a", "b"))])
+    live.epochs.save_state(7, b"the seed of a living epoch")
     with live.database.write():  # a transaction that is open does not keep the copy waiting
         assert backup(config, tmp_path / "copy").exit_code == 0
     live.close()
@@ -46,7 +48,48 @@ def test_a_living_coordinators_data_are_copied(tmp_path: Path, config: Path) -> 
     assert (tmp_path / "copy" / "pki" / "root.key").exists()
     copy = Store(f"sqlite:///{tmp_path}/copy/coordinator.sqlite")
     assert [ring.members for ring in copy.epochs.layout(7)] == [("a", "b")]
+    assert copy.epochs.states() == []
     copy.close()
+    assert b"the seed of a living epoch" not in (tmp_path / "copy" / "coordinator.sqlite").read_bytes()
+
+
+def restore(config: Path, directory: Path) -> Result:
+    arguments = ["restore", "-c", str(config), str(directory)]
+    return CliRunner().invoke(build(arguments), arguments)
+
+
+def test_a_backup_is_put_back_without_undoing_what_is_irrevocable(tmp_path: Path, config: Path) -> None:
+    data, copy = tmp_path / "data", tmp_path / "copy"
+    Store(f"sqlite:///{data}/coordinator.sqlite").close()
+    irrevocable = IrrevocableLog(data / FILE_NAME)
+    irrevocable.use_token(b"t" * 32, 1)
+    assert backup(config, copy).exit_code == 0
+    irrevocable.use_token(b"t" * 32, 0)
+    irrevocable.reach(7, 3)
+    (data / "later").touch()
+    result = restore(config, copy)
+    assert result.exit_code == 0, result.output
+    assert not (data / "later").exists()
+    assert (tmp_path / "data.replaced-1" / "later").exists()
+    assert data.stat().st_mode & 0o777 == 0o700
+    found = IrrevocableLog(data / FILE_NAME).read()
+    assert (found.uses_left, found.reached) == ({b"t" * 32: 0}, {7: 3})
+    assert restore(config, copy).exit_code == 0  # again, as after a crash: the newest lines are in what it moves aside
+    assert IrrevocableLog(data / FILE_NAME).read().reached == {7: 3}
+
+
+def test_what_a_restore_does_not_do(tmp_path: Path, config: Path) -> None:
+    data, copy = tmp_path / "data", tmp_path / "copy"
+    store = Store(f"sqlite:///{data}/coordinator.sqlite")
+    assert backup(config, copy).exit_code == 0
+    with store.database.exclusive("ring service"):
+        assert "a coordinator runs on this database; stop it first" in str(restore(config, copy).exception)
+    store.close()
+    assert data.exists()
+    (tmp_path / "empty").mkdir()
+    assert "no backup of a coordinator" in str(restore(config, tmp_path / "empty").exception)
+    told = restore(config, copy)
+    assert "whoever was revoked since the backup is active again" in told.stderr
 
 
 def test_nothing_is_overwritten_and_nothing_is_made_of_nothing(tmp_path: Path, config: Path) -> None:

@@ -25,6 +25,7 @@ from coordinator.gwa.enrolment import Directory
 from coordinator.rings.areas import SETTLE_S, Areas
 from coordinator.rings.epoch_writer import EpochWriter
 from coordinator.rings.epochs import AreaEpoch, Phase
+from coordinator.storage.irrevocable import FILE_NAME, IrrevocableLog
 from coordinator.storage.store import Store
 from loadtest.coordination import lay_out
 from loadtest.network import Network, free_port
@@ -125,7 +126,9 @@ class Keeping:
         self.store = Store(f"sqlite:///{path}")
         self.sent: list[To] = []
         self.failed: list[StoreFailed] = []
-        self.keeper = EpochWriter(self.store.epochs, DEFAULT_SCHEMA, self._emit)
+        self.keeper = EpochWriter(
+            self.store.epochs, DEFAULT_SCHEMA, IrrevocableLog(path.with_name(FILE_NAME)), self._emit
+        )
         areas = Areas(
             StandardSuite(), EpochConfig(), DEFAULT_SCHEMA, [], ["north", "south"], bytes, 0, lambda _: bytes(64)
         )

@@ -19,6 +19,7 @@ from coordinator.config import CoordinatorConfig, EpochConfig
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.service import Coordinator
 from coordinator.storage.engine import Database
+from coordinator.storage.irrevocable import IrrevocableLog
 from coordinator.storage.schema import status, upgrade
 from coordinator.storage.store import Store
 from coordinator.storage.tables import metadata
@@ -112,7 +113,8 @@ async def test_a_coordinator_gives_up_an_epoch_of_an_earlier_protocol(
     (epoch,) = store.epochs.latest()
     before = store.rounds.of_epoch(epoch.epoch)
     config = CoordinatorConfig(areas=("north",), data_dir=tmp_path, epoch=EpochConfig(verified=True))
-    coordinator = Coordinator(config, store, [], CoordinatorMetrics(CollectorRegistry()), bytes(32), lambda: 0.0)
+    metrics, irrevocable = CoordinatorMetrics(CollectorRegistry()), IrrevocableLog(config.irrevocable_path)
+    coordinator = Coordinator(config, store, [], metrics, bytes(32), irrevocable, lambda: 0.0)
     assert coordinator.areas.epoch(epoch.epoch) is None
     assert f"epoch {epoch.epoch} does not go on, another release has kept it" in caplog.text
     async with (

@@ -53,7 +53,7 @@ async def test_hellos_and_garbage_at_full_speed(
                         layouts += isinstance(message, wire.EpochLayout)
 
                 for _ in range(300):
-                    await connection.send(wire.encode(wire.Hello(wire.VERSION, -1)))
+                    await connection.send(wire.encode(wire.Hello(wire.VERSION, -1, -1)))
                 root = client_context(network.directory / "coordinator" / "pki" / ROOT_FILE)
                 async with httpx.AsyncClient(verify=root) as client:
 

@@ -200,7 +200,7 @@ async def test_a_key_that_was_not_enrolled_and_a_wrong_coordinator_key_get_no_wo
         async with Enroller(config) as enroller:
             service = endpoint, server, _ = await enroller.enrol(module, config.all_gateways()[0])
             assert await enroller.enrol(module, config.all_gateways()[0]) == service
-        hello = wire.encode(wire.Hello(wire.VERSION, -1))
+        hello = wire.encode(wire.Hello(wire.VERSION, -1, -1))
 
         async def answered(keys: Keypair, server: bytes) -> bool:
             async with LinkContext(max_sockets=8) as link, link.connect(endpoint, server, keys) as connection:

@@ -20,6 +20,7 @@ from coordinator.rings.epochs import Phase
 from coordinator.rings.range_checks import RangeChecks, draw
 from coordinator.rings.round_writer import PendingRoundResult, RoundWriter
 from coordinator.storage.epochs import EpochRecord, RingLayout
+from coordinator.storage.irrevocable import FILE_NAME, IrrevocableLog
 from coordinator.storage.range_checks import RangeCheck
 from coordinator.storage.store import Store
 from loadtest.coordination import lay_out, make_areas
@@ -44,7 +45,7 @@ class Running:
 
     draws: list[int]
 
-    def __init__(self, store: Store, below: Callable[[int], int]) -> None:
+    def __init__(self, store: Store, directory: Path, below: Callable[[int], int]) -> None:
         self.now_s = NOW_S
         self.store = store
         self.sent: list[tuple[str, wire.Message]] = []
@@ -70,8 +71,9 @@ class Running:
         self.checks = RangeChecks(
             store.range_checks, PEDERSEN, areas, metrics, lambda: self.here, self._emit, lambda: self.now_s
         )
+        irrevocable = IrrevocableLog(directory / FILE_NAME)
         self.writer = RoundWriter(
-            store.rounds, dict, self._emit, self.checks.drawn, lambda ending: draw(ending, below)
+            store.rounds, irrevocable, dict, self._emit, self.checks.drawn, lambda ending: draw(ending, below)
         )  # fmt: skip
 
     def _emit(self, event: Event) -> None:
@@ -128,10 +130,12 @@ class Running:
 
 
 @pytest.fixture
-async def running(any_store: Store, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch) -> Running:
+async def running(
+    any_store: Store, tmp_path: Path, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> Running:  # fmt: skip
     monkeypatch.setattr("coordinator.rings.range_checks._TICK_S", 0.02)
     draws = [4]
-    made = Running(any_store, lambda _count: draws[-1])
+    made = Running(any_store, tmp_path, lambda _count: draws[-1])
     made.draws = draws
     made.epoch.phase = Phase.RUNNING
     nursery.start_soon(made.writer.run)
@@ -224,12 +228,12 @@ async def test_nothing_is_drawn_of_an_unverified_total(running: Running) -> None
 
 
 async def test_a_coordinator_that_was_restarted_asks_for_what_its_predecessor_drew(
-    running: Running, any_store: Store, nursery: trio.Nursery
+    running: Running, any_store: Store, tmp_path: Path, nursery: trio.Nursery
 ) -> None:
     running.here.clear()  # killed before a request could leave
     running.end()
     await running.until(lambda: bool(any_store.range_checks.all()))
-    again = Running(any_store, lambda _count: 7)
+    again = Running(any_store, tmp_path, lambda _count: 7)
     nursery.start_soon(again.checks.run)
     await again.until(lambda: bool(again.asked()))
     ((_, request),) = again.asked()
@@ -268,7 +272,7 @@ async def test_who_owes_a_proof_is_not_billed_and_its_neighbours_are(running: Ru
 def test_old_checks_go_with_the_commitments_that_they_are_about(tmp_path: Path) -> None:
     store = Store(f"sqlite:///{tmp_path / 'coordinator.sqlite'}")
     try:
-        running = Running(store, lambda _count: 4)
+        running = Running(store, tmp_path, lambda _count: 4)
         roster, start_s = running.view.everybody, running.call.interval_start_s
         for round_ in (0, 3):
             ended = Ended(0, 0, round_, Outcome.OPENED, 0, 0, roster, roster, (16, 1, 1, 1), True, "", 0.0, 1.0)

@@ -14,6 +14,7 @@ from coordinator.metrics import CoordinatorMetrics
 from coordinator.rings.areas import SETTLE_S, Areas
 from coordinator.rings.epochs import EpochRing, Phase
 from coordinator.rings.rounds import HEAD_AT_S, Rounds
+from coordinator.storage.irrevocable import FILE_NAME, IrrevocableLog
 from coordinator.storage.store import Store
 from loadtest.coordination import lay_out
 from protocol import wire
@@ -41,7 +42,8 @@ class Running:
         self.metrics = CoordinatorMetrics(CollectorRegistry())
         self.misbehaviour = MisbehaviourReports(store.misbehaviour, self.metrics, lambda: self.now_s, self._emit)
         self.changed = trio.Event()
-        self.rounds = Rounds(store.rounds, dict, self.metrics, self._emit, lambda _: [], lambda _: None)
+        irrevocable = IrrevocableLog(Path(str(store.database.engine.url.database)).with_name(FILE_NAME))
+        self.rounds = Rounds(store.rounds, irrevocable, dict, self.metrics, self._emit, lambda _: [], lambda _: None)
         config = EpochConfig(ring_size=16, corrupt=0.0, dropout=0.1)
         areas = self.areas = Areas(
             StandardSuite(), config, DEFAULT_SCHEMA, [], ["north"], bytes, 0, lambda _: bytes(64)

@@ -67,7 +67,7 @@ async def test_rounds_go_on_while_the_directory_stalls_and_a_revoked_gateway_sta
 
                     @knocking.start_soon
                     async def _knock() -> None:
-                        await late.send(wire.encode(wire.Hello(wire.VERSION, -1)))
+                        await late.send(wire.encode(wire.Hello(wire.VERSION, -1, -1)))
                         heard.append(await late.receive())
 
                     before = len(network.ended())

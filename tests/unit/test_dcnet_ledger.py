@@ -192,7 +192,9 @@ def test_the_smallest_roster(ledger: RoundLedger) -> None:
     assert ends(ledger.receive(0, total(count=4, roster=b"\x0f"), 1.0))[0].roster == 0b1111
 
 
-@pytest.mark.parametrize("message", [wire.Hello(1, 0), ready(VIEW, 0), result(OPENED)], ids=lambda m: type(m).__name__)
+@pytest.mark.parametrize(
+    "message", [wire.Hello(1, 0, 0), ready(VIEW, 0), result(OPENED)], ids=lambda m: type(m).__name__
+)
 def test_what_is_not_for_the_book(ledger: RoundLedger, message: wire.Message) -> None:
     refuses(ledger, 0, message, "message_not_allowed")
 

@@ -25,7 +25,7 @@ EVERYTHING = frozenset(wire.TABLE.values())
 KEY, OTHER, LONG, N = bytes(range(32)), bytes(range(100, 132)), bytes(64), bytes(range(50, 66))
 
 EXAMPLES: list[wire.Message] = [
-    wire.Hello(1, -1),
+    wire.Hello(1, -1, 6),
     wire.EpochCall(7, 2, "north", 3, 5, ("g3",), b"[]", 96, 1_700_000_000_000, 900_000, 1_700_000_000, 900, 64, 10_000,
                    50_000, 63),
     wire.Join(7, 2, OTHER, KEY, OTHER, N, bytes(70)),
@@ -112,6 +112,7 @@ LIMITS: dict[Any, tuple[list[Any], list[Any]]] = {
     wire.FuseRating: number(16, 10_000),
     (wire.Hello, "version"): number(0, 255),
     (wire.Hello, "known_epoch"): number(-1, 2**40),
+    (wire.Hello, "bound_epoch"): number(-1, 2**40),
     (wire.MisbehaviourReport, "misbehaviour"): number(1, 2),
     (wire.Ready, "round"): number(0, 2**20),
     (wire.Ready, "is_waiting"): number(0, 1),
