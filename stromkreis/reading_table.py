@@ -79,6 +79,8 @@ def _named(record: Mapping[str, Any]) -> str:
         value = record.get(part, usual)
         if value != usual:
             told.append(str(value) if part == "function" else f"{part} {value}")
+    if "month" in record:
+        told.append(str(record["month"]))
     return ", ".join(told)
 
 

@@ -3,6 +3,7 @@
 import io
 import json
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from node.lmn.profiles import profile_of_url
 from node.lmn.wmbus.decode import decode_stream
 from node.lmn.wmbus.framing import rtl_wmbus_line
 from stromkreis.listening import Radio
+from stromkreis.reading_table import ReadingTable
 
 CLOCK = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
 
@@ -56,3 +58,15 @@ def test_each_telegram_is_a_line_and_damage_goes_to_standard_error(capsys: pytes
 def test_an_address_that_is_no_receiver_is_told_with_those_there_are(address: str) -> None:
     with pytest.raises(typer.BadParameter, match=r"imst|ct"):
         radio(f"wmbus+radio://h:1?address={address}")
+
+
+def test_the_months_of_a_walk_by_telegram_are_rows_of_their_own() -> None:
+    rows = (Path(__file__).parents[1] / "data/meters/wmbus.jsonl").read_text(encoding="utf-8").splitlines()
+    row = next(row for row in map(json.loads, rows) if row["id"] == "qundis-walk-by-water")
+    table = ReadingTable()
+    for item in decode_stream([row["text"].encode()]):
+        table.add(item)
+    out = Console(file=io.StringIO(), width=160)
+    out.print(table.table())
+    shown = out.file.getvalue()  # type: ignore[attr-defined]
+    assert all(f"volume, of a month, {month}" in shown for month in ("2025-12", "2026-01", "2026-02"))
