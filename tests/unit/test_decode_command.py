@@ -183,3 +183,13 @@ def test_every_protocol_s_real_telegrams(protocol: str, file: str) -> None:
     result = run.invoke(app, [protocol, "--hex", *key, "-"], input=row["hex"])
     assert result.exit_code == 0, result.stderr
     assert all("value" in json.loads(line) for line in result.stdout.splitlines())
+
+
+def test_a_ciphered_dlms_message_without_a_key_names_its_system_title() -> None:
+    rows = (Path(__file__).parents[1] / "data/meters/dlms.jsonl").read_text(encoding="utf-8").splitlines()
+    row = next(row for row in map(json.loads, rows) if "key" in row and row["readings"])
+    result = run.invoke(app, ["dlms", "--hex", "-"], input=row["hex"])
+    reason, _, title = result.stderr.strip().partition("no key for its system title ")
+    assert "dlms_key_missing" in reason
+    assert len(bytes.fromhex(title)) == 8
+    assert title in row["hex"].lower()

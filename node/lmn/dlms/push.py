@@ -32,6 +32,7 @@ from protocol.metering.reading import Quality, Reading
 
 MESSAGE_SIZE_MAX: Final = 1 << 16
 _GENERAL_BLOCK: Final = 0xE0
+_TITLE_SIZE: Final = 8  # octets of a system title (IEC 62056-5-3, 9.2.3.2)
 _PLAIN: Final = (apdu.DataNotification, apdu.EventNotification)
 
 
@@ -199,7 +200,8 @@ class PushReceiver:
 
     def _decipher(self, protected: bytes, title: bytes) -> tuple[bytes, bool]:
         if self._keys is None:
-            raise RemoteProtocolError("dlms_key_missing", "a ciphered message, and no key")
+            whose = f" for its system title {title[:_TITLE_SIZE].hex()}" if title else ""
+            raise RemoteProtocolError("dlms_key_missing", f"a ciphered message, and no key{whose}")
         plain, counter, control = unprotect(protected, self._keys, title, unverified=True)
         verified = bool(control & Control.AUTHENTICATED)
         if self._keys.authentication and not verified:
