@@ -102,7 +102,7 @@ class Gateway:
         )  # fmt: skip
         bills = Bills(
             shared.bills, self.identity, Pedersen(shared.suite.group), shared.trust, shared.billing,
-            may_answer=lambda: self._epochs.is_reviewed,
+            self._epochs.register_scaler, may_answer=lambda: self._epochs.is_reviewed,
         )  # fmt: skip
         self._range_proofs = RangeProofs(
             shared.bills, self.identity, Pedersen(shared.suite.group), lambda: self._epochs.schema, fuse_a,

@@ -162,7 +162,7 @@ def list_(
     style: Annotated[Format, typer.Option("--format", help="A table, or JSON lines.")] = Format.TABLE,
 ) -> None:
     """
-    List bills with exact amounts, not rounded.
+    List bills: amounts are exact by up to 20 prices, else rounded down as the column says; energy is the bill's sum.
 
     Example: stromkreis bill list --area north --status refused
     """
@@ -172,13 +172,15 @@ def list_(
         _lines(found)
         return
     table = Table("gateway", "area", "from", "to", "intervals", "status", box=None, header_style="bold")
-    table.add_column("amount", justify="right")
+    for name in ("energy", "amount", "rounded to"):
+        table.add_column(name, justify="right")
     table.add_column("reason")
     for each in found:
-        amount = "" if each["amount"] is None else f"{each['amount']} {each['currency']}"
+        amount, rounded_to = (_money(each[name], each["currency"]) for name in ("amount", "rounded_to"))
+        reason = each["reason"] or (f"{each['averaged']} intervals at mean prices" if each["averaged"] else "")
         table.add_row(
             each["gateway"], each["area"], each["first_interval"], each["last_interval"], str(each["intervals"]),
-            each["status"], amount, each["reason"],
+            each["status"], each["energy"] or "", amount, rounded_to, reason,
         )  # fmt: skip
     _show(table)
     _summary(found)
@@ -195,6 +197,10 @@ def excuse(context: typer.Context, gateway: Annotated[str, typer.Argument(help="
     """
     count = _call(context, "DELETE", f"/range-proofs/{gateway}")["proofs"]
     typer.echo(f"{gateway} is excused from {count} proofs" if count else f"{gateway} owes no proof")
+
+
+def _money(amount: str | None, currency: str) -> str:
+    return "" if amount is None else f"{amount} {currency}"
 
 
 def _pages(context: typer.Context, query: dict[str, Any]) -> Iterator[dict[str, Any]]:

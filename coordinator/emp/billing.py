@@ -25,16 +25,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from coordinator.storage.bills import BillRecord, BillStatus, NewBill
+from coordinator.storage.bills import BillRecord, BillStatus, JudgedBill, NewBill
 from coordinator.storage.store import Store
 from coordinator.storage.tariffs import PublishedTariff
 from protocol import wire
-from protocol.dcnet.billing.bill import READING_MAX, Bill, request_digest, verify_bill
+from protocol.dcnet.billing.answers import BillAnswer, check_answer, quantum_bits, tier_amount
+from protocol.dcnet.billing.bill import READING_MAX, request_digest
+from protocol.dcnet.billing.leverage import STAGE_COUNT_MAX
 from protocol.dcnet.billing.tariff import Tariff, pack_intervals, tariff_digest, unpack_intervals
 from protocol.dcnet.crypto.commitments import Pedersen
 from protocol.errors import InvariantError, RemoteProtocolError
 
 ELEMENT_SIZE = 32
+_REFUSALS = {
+    "range_owed": "the gateway owes a proof of the range of what it committed to in an interval",
+    "commitments_gone": "the commitments of an interval are not kept any more",
+}
 Chosen = npt.NDArray[Any]  # a flag for each of a tariff's intervals
 
 
@@ -181,30 +187,54 @@ class Billing:
             published.document, published.signature, published.certificate, tuple(intermediates), bill.intervals
         )
 
-    def judge(self, gateway: str, answer: wire.Bill, now_ms: int) -> BillStatus | None:
+    def judge(self, gateway: str, message: wire.Bill, now_ms: int) -> BillStatus | None:
         """Verify a gateway's bill and record it, once; None where none was waited for."""
-        asked = self.bills.asked(gateway, answer.request)
+        asked = self.bills.asked(gateway, message.request)
         if asked is None:
             return None
         tariff = self.tariffs.get(asked.tariff).tariff
-        indices = unpack_intervals(asked.intervals, len(tariff.prices))
-        commitments = self._commitments(asked, tariff)
-        bill = Bill(int.from_bytes(answer.amount, "little", signed=True), int.from_bytes(answer.blinding, "little"))
-        reason = ""
-        if gateway in self.range_checks.owing(asked.first_s, asked.last_s + 1):
-            reason = "the gateway owes a proof of the range of what it committed to in an interval"
-        elif any(index not in commitments for index in indices):
-            reason = "the commitments of an interval are not kept any more"
-        elif not verify_bill(
-            self._pedersen, [tariff.prices[index] for index in indices], [commitments[index] for index in indices],
-            bill, reading_max=READING_MAX,
-        ):  # fmt: skip
-            reason = "the amount is not the one for what the gateway committed to"
+        answer = BillAnswer.from_wire(message)
+        amount, reason = None, ""
+        try:
+            amount = self._check(asked, tariff, answer)
+        except RemoteProtocolError as error:
+            reason = _REFUSALS.get(error.reason, "the amount is not the one for what the gateway committed to")
         status = BillStatus.REFUSED if reason else BillStatus.VERIFIED
         is_ended = self.bills.end(
-            gateway, answer.request, status, reason, now_ms, amount=bill.amount, blinding=answer.blinding
-        )
+            gateway, message.request, status, reason, now_ms, answer=wire.encode(message),
+            judged=None if amount is None else self._judged(asked, tariff, answer, amount),
+        )  # fmt: skip
         return status if is_ended else None
+
+    def _check(self, asked: BillRecord, tariff: Tariff, answer: BillAnswer) -> int:
+        """The amount, in units of the bill's scaler.  Raises RemoteProtocolError where the answer does not hold."""
+        indices = unpack_intervals(asked.intervals, len(tariff.prices))
+        commitments = self._commitments(asked, tariff)
+        if asked.gateway in self.range_checks.owing(asked.first_s, asked.last_s + 1):
+            raise RemoteProtocolError("range_owed")
+        if any(index not in commitments for index in indices):
+            raise RemoteProtocolError("commitments_gone")
+        prices = [tariff.prices[index] for index in indices]
+        register_scaler = asked.scaler - tariff.price_scaler
+        bits = 0
+        if len(set(prices)) > STAGE_COUNT_MAX:
+            bits = quantum_bits(tariff.prices, tariff.unit, tariff.currency, tariff.price_scaler, register_scaler)
+        if bool(bits) != bool(answer.proof):
+            raise RemoteProtocolError("bad_bill", "an answer of the other kind")
+        amount = check_answer(
+            self._pedersen, prices, [commitments[index] for index in indices], answer,
+            bits=bits, request=asked.request, reading_max=READING_MAX,
+        )  # fmt: skip
+        return amount + tier_amount(tariff.tiers, answer.energy, register_scaler) if tariff.tiers else amount
+
+    def _judged(self, asked: BillRecord, tariff: Tariff, answer: BillAnswer, amount: int) -> JudgedBill:
+        register_scaler = asked.scaler - tariff.price_scaler
+        bits = 0
+        if answer.proof:
+            bits = quantum_bits(tariff.prices, tariff.unit, tariff.currency, tariff.price_scaler, register_scaler)
+        return JudgedBill(
+            amount, answer.energy, register_scaler, bits, answer.blocks.length * len(answer.blocks.starts)
+        )
 
     def decline(self, gateway: str, answer: wire.BillDeclined, now_ms: int) -> bool:
         """Record that the gateway does not answer; whether that was waited for."""

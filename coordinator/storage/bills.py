@@ -41,8 +41,27 @@ class NewBill:
 
 
 @dataclass(frozen=True, slots=True)
+class JudgedBill:
+    """
+    What a verified answer says: the amount at the bill's scaler, a multiple of 2^`quantum_bits` where these are not 0,
+    Σx at the register's scaler, and how many intervals' prices are means of blocks around a spike.
+    """
+
+    amount: int
+    energy: int
+    register_scaler: int
+    quantum_bits: int
+    averaged: int
+
+
+@dataclass(frozen=True, slots=True)
 class BillRecord:
-    """One gateway's bill over `interval_count` intervals; `amount` is exact, in the tariff's currency."""
+    """
+    One gateway's bill over `interval_count` intervals, made `scaler` of its amount.
+
+    `amount` is in the tariff's currency: exact, or rounded down to a multiple of `rounded_to`; `energy` is the sum of
+    the intervals in the register's unit; `averaged` intervals have the mean price of a block.
+    """
 
     gateway: str
     request: bytes
@@ -53,8 +72,12 @@ class BillRecord:
     last_s: int
     intervals: bytes
     interval_count: int
+    scaler: int
     status: BillStatus
     amount: Decimal | None
+    rounded_to: Decimal | None
+    energy: Decimal | None
+    averaged: int
     reason: str
     asked_ms: int
     ended_ms: int | None
@@ -103,13 +126,18 @@ class BillRepository:
 
     def end(
         self, gateway: str, request: bytes, status: BillStatus, reason: str, now_ms: int, *,
-        amount: int | None = None, blinding: bytes | None = None,
+        answer: bytes | None = None, judged: JudgedBill | None = None,
     ) -> bool:  # fmt: skip
-        """End a bill that waits for its gateway; False where it does not."""
+        """End a bill that waits for its gateway, with the message that it sent; False where it does not wait."""
         where = (bills.c.gateway_id == gateway, bills.c.request == request, bills.c.status == BillStatus.ASKED)
         changes: dict[str, Any] = {"status": status, "reason": reason[:80], "ended_ms": now_ms}
-        if amount is not None:
-            changes |= {"amount": str(amount), "blinding": blinding}
+        if answer is not None:
+            changes["answer"] = answer
+        if judged is not None:
+            changes |= {
+                "amount": str(judged.amount), "energy": str(judged.energy), "register_scaler": judged.register_scaler,
+                "quantum_bits": judged.quantum_bits, "averaged": judged.averaged,
+            }  # fmt: skip
         with self._database.write() as connection:
             return connection.execute(bills.update().where(*where).values(changes)).rowcount == 1
 
@@ -143,7 +171,10 @@ class BillRepository:
 
 def _record(row: Row[Any]) -> BillRecord:
     amount = None if row.amount is None else money(int(row.amount), row.scaler)
+    energy = None if row.energy is None else money(int(row.energy), row.register_scaler)
+    rounded_to = money(1 << row.quantum_bits, row.scaler) if row.quantum_bits else None
     return BillRecord(
         row.gateway_id, row.request, row.area, row.tariff, row.obis, row.first_s, row.last_s, row.intervals,
-        row.interval_count, BillStatus(row.status), amount, row.reason, row.asked_ms, row.ended_ms,
+        row.interval_count, row.scaler, BillStatus(row.status), amount, rounded_to, energy, row.averaged or 0,
+        row.reason, row.asked_ms, row.ended_ms,
     )  # fmt: skip

@@ -189,10 +189,14 @@ bills = Table(
     Column("scaler", Integer, nullable=False),  # the amount is amount·10^scaler of the tariff's currency
     Column("status", String(8), nullable=False, index=True),
     Column("amount", String(40)),  # an exact integer: SQL has none of 115 bits
-    Column("blinding", LargeBinary(32)),
+    Column("answer", LargeBinary),  # the gateway's message; of earlier releases the blinding alone
     Column("reason", String(80), nullable=False),
     Column("asked_ms", BigInteger, nullable=False),
     Column("ended_ms", BigInteger),
+    Column("energy", String(40)),  # of all intervals, an exact integer at the register's scaler
+    Column("register_scaler", Integer),
+    Column("quantum_bits", Integer),  # the amount is a multiple of 2^bits; 0: exact
+    Column("averaged", Integer),  # intervals whose price is the mean of a block around a spike
     CheckConstraint("status IN ('asked', 'verified', 'refused', 'declined')", name="bill_status"),
 )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Annotated
 
 from cryptography import x509
@@ -53,7 +54,7 @@ def make_bill_router(billing_service: BillingService, operator_token: str) -> AP
     @router.post("/tariffs", operation_id="publish_tariff", status_code=201, dependencies=guarded, responses=refusals)
     def _publish(body: TariffDocument) -> TariffView:
         """Sign a tariff and publish it; the same one again has the same digest."""
-        return _tariff(billing_service.publish(Tariff.from_document(body.model_dump())))
+        return _tariff(billing_service.publish(Tariff.from_document(body.model_dump(exclude_none=True))))
 
     @router.get("/tariffs", operation_id="tariffs")
     def _tariffs() -> TariffPage:
@@ -67,7 +68,8 @@ def make_bill_router(billing_service: BillingService, operator_token: str) -> AP
         return TariffDocument(
             name=tariff.name, obis=tariff.obis, unit=tariff.unit, currency=tariff.currency,
             price_scaler=tariff.price_scaler, start=f"{_time(tariff.start_s):%Y-%m-%dT%H:%M:%SZ}",
-            interval_s=tariff.interval_s, prices=list(tariff.prices),
+            interval_s=tariff.interval_s, prices=list(tariff.prices), tiers=list(tariff.tiers) or None,
+            use_case=tariff.use_case,
         )  # fmt: skip
 
     @router.post("/bills", operation_id="ask_for_bills", status_code=202, dependencies=guarded, responses=refusals)
@@ -135,12 +137,17 @@ def _tariff(published: PublishedTariff) -> TariffView:
     )  # fmt: skip
 
 
+def _decimal(number: Decimal | None) -> str | None:
+    return None if number is None else f"{number:f}"
+
+
 def _bill(bill: BillRecord, billing_service: BillingService) -> BillView:
     return BillView(
         gateway=bill.gateway, request=bill.request.hex(), area=bill.area, tariff=bill.tariff.hex(),
         obis=bill.obis, first_interval=_time(bill.first_s), last_interval=_time(bill.last_s),
         intervals=bill.interval_count, status=bill.status.value,
-        amount=None if bill.amount is None else f"{bill.amount:f}",
+        amount=_decimal(bill.amount), rounded_to=_decimal(bill.rounded_to), energy=_decimal(bill.energy),
+        averaged=bill.averaged,
         currency=billing_service.billing.tariffs.get(bill.tariff).tariff.currency, reason=bill.reason,
         asked_at=_time(bill.asked_ms / 1000), ended_at=None if bill.ended_ms is None else _time(bill.ended_ms / 1000),
     )  # fmt: skip

@@ -277,6 +277,11 @@ class TariffDocument(_Model):
     interval_s: Annotated[int, Field(strict=True)]
     prices: list[Annotated[int, Field(strict=True)]]
     """May be negative; a positive amount is the customer's to pay."""
+    tiers: list[tuple[int | None, int]] | None = None
+    """Tariff use case 4: pairs of a limit in the unit, null in the last, and what a unit of the bill's energy up to it
+    costs beside the intervals' prices."""
+    use_case: int | None = None
+    """Tariff use case of BSI TR-03109-1: 1, 2 or 4."""
 
 
 class TariffView(_Model):
@@ -351,7 +356,13 @@ class BillView(_Model):
     """How many intervals the bill is over; others of the period were not in a verified total."""
     status: Literal["asked", "verified", "refused", "declined"]
     amount: str | None
-    """An exact decimal in the currency, not rounded; of a refused bill what the gateway claimed."""
+    """An exact decimal in the currency; null where the bill is not verified."""
+    rounded_to: str | None
+    """The amount is rounded down to a multiple of this, as tariffs of more than 20 prices are; null: not rounded."""
+    energy: str | None
+    """Sum of the intervals in the register's unit: hold it against the register at both ends."""
+    averaged: int
+    """How many intervals have the mean price of a block around a spike, which alone would single them out."""
     currency: str
     reason: str
     asked_at: datetime

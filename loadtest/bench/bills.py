@@ -21,7 +21,9 @@ from coordinator.storage.epochs import EpochRecord, RingLayout
 from coordinator.storage.store import Store
 from loadtest.bench.measure import Row, Spread
 from protocol import wire
-from protocol.dcnet.billing.bill import make_bill
+from protocol.dcnet.billing.answers import BillAnswer, answer_amount, answer_stages, quantum_bits
+from protocol.dcnet.billing.bill import Judged
+from protocol.dcnet.billing.leverage import STAGE_COUNT_MAX
 from protocol.dcnet.billing.tariff import Tariff
 from protocol.dcnet.crypto.commitments import Pedersen
 from protocol.dcnet.crypto.group import Edwards25519
@@ -75,8 +77,7 @@ class _Month:
         digest = self.billing.publish(tariff, bytes(70), b"certificate", 0).digest
         self.billing.ask(_AREA, _START_S, _START_S + self.intervals * 900, digest, 0)
         request = dict(self.billing.bills.outstanding())[self.gateway]
-        bill = make_bill(self.pedersen, prices, self.readings, self.blindings)
-        answer = wire.Bill(request, bill.amount_bytes(), bill.blinding.to_bytes(32, "little"))
+        answer = self._answer(tariff, request).to_wire(request)
         begin = process_time()
         status = self.billing.judge(self.gateway, answer, 0)
         took_ms = 1000 * (process_time() - begin)
@@ -86,6 +87,17 @@ class _Month:
             self.billing.decline(gateway, wire.BillDeclined(other, "not in this benchmark"), 0)
         self._give_back()
         return took_ms
+
+    def _answer(self, tariff: Tariff, request: bytes) -> BillAnswer:
+        if len(set(tariff.prices)) <= STAGE_COUNT_MAX:
+            return answer_stages(self.pedersen, tariff.prices, self.readings, self.blindings)
+        scaler = VERIFIED_SCHEMA.slots[VERIFIED_SCHEMA.committed[0]].scaler
+        bits = quantum_bits(tariff.prices, tariff.unit, tariff.currency, tariff.price_scaler, scaler)
+        judged = Judged(tariff.prices, by_stages=False)
+        return answer_amount(
+            self.pedersen, judged, self.readings, self.blindings, bits=bits, request=request,
+            entropy=self._draw.randbytes,
+        )  # fmt: skip
 
     def _give_back(self) -> None:
         """The month may be billed again: an interval is in one bill otherwise."""

@@ -161,6 +161,11 @@ class Epochs:
         """The registers that the account is kept in; None before the first call."""
         return self._schema
 
+    def register_scaler(self, obis: str) -> int | None:
+        """The scaler of a register in the account; None before the first call, or where it is not in it."""
+        slots = () if self._schema is None else self._schema.slots
+        return next((slot.scaler for slot in slots if slot.obis == obis), None)
+
     @property
     def newest_epoch(self) -> int:
         """The highest epoch whose layout was verified, -1 before the first."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from protocol.wire.fields import Digest, Key, Reason, Signature, integer, many, octets
+from protocol.wire.fields import Digest, Reason, Signature, integer, many, octets
+from protocol.wire.ranges import MAX_RANGE_PROOF
 from protocol.wire.registry import Message, Sender, message
 
 MAX_TARIFF_SIZE = (
     384 << 10
 )  # bytes of a tariff document: prices of a year of quarter hours, and a link's message has room
 MAX_PRICES = 35_136  # quarter hours of a leap year
+MAX_STAGES = 20
 MAX_WAITING = 1 << 20  # intervals of a register that wait for their bill
 
 
@@ -32,11 +34,21 @@ class BillRequest(Message):
 
 @message(21, Sender.GATEWAY)
 class Bill(Message):
-    """The gateway's answer to the request of this digest: amount (16 bytes, signed, little-endian) and its proof."""
+    """
+    The gateway's answer to the request of this digest (protocol.dcnet.billing.answers).
+
+    `sums` (16 bytes each, signed, little-endian) and `blindings` are those of the stages by rising price.  With a
+    `proof` they are those of all intervals, and `quotient` is the rounded amount, over prices that are averaged in
+    blocks of `block_length` intervals of the request from each of `block_starts`.
+    """
 
     request: Digest
-    amount: Annotated[bytes, octets(16)]
-    blinding: Key
+    sums: Annotated[tuple[bytes, ...], many(octets(16), MAX_STAGES)]
+    blindings: Annotated[tuple[bytes, ...], many(octets(32), MAX_STAGES)]
+    quotient: Annotated[bytes, octets(16)]
+    proof: Annotated[bytes, octets(0, MAX_RANGE_PROOF)]
+    block_length: Annotated[int, integer(0, 96)]
+    block_starts: Annotated[tuple[int, ...], many(integer(0, MAX_PRICES - 1), 8)]
 
 
 @message(22, Sender.GATEWAY)

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from protocol.dcnet.billing.bill import Request, check_request, make_bill
+from protocol.dcnet.billing.answers import BillAnswer, answer_amount, quantum_bits
+from protocol.dcnet.billing.bill import Judged, Request, check_request, make_bill
 from protocol.dcnet.crypto.commitments import Pedersen
 from protocol.dcnet.crypto.group import Edwards25519
 from protocol.errors import RemoteProtocolError
@@ -62,11 +63,49 @@ def test_digits_below_a_large_price_in_many_intervals_are_not_told(share: int, o
     assert refusal(Request(obis, 900, starts, prices), starts) == "tariff_singles_out"
 
 
-def test_digits_of_many_small_prices_are_not_told() -> None:
-    """D4, varied: a target among small prices of their own, more prices than there are stages."""
-    starts, _ = home(28)
-    prices = [2**32 - index % 2 if index % 3 else index % 40 for index in range(len(starts))]
-    assert refusal(Request(IMPORT, 900, starts, prices), starts) == "stage_count"
+def rounded(judged: Judged, values: Sequence[int], tariff_prices: Sequence[int]) -> BillAnswer:
+    bits = quantum_bits(tariff_prices, "Wh", "ct", -5, -1)
+    return answer_amount(
+        PEDERSEN, judged, values, [1] * len(values), bits=bits, request=bytes(32), entropy=random.Random(5).randbytes
+    )
+
+
+@pytest.mark.parametrize("target", [0, 300, 1500, 2687])
+def test_digits_of_many_small_prices_are_not_told(target: int) -> None:
+    """
+    D4, varied: a target among small prices of their own, more prices than there are stages.
+
+    The exact amount's digits below the large price are the target; of the answer, all that the target can change within
+    a tenth of a kilowatt hour is rounded away, and the sum of all is the same.
+    """
+    starts, values = home(28)
+    prices = [2**32 - index % 25 * 2**20 for index in range(len(starts))]
+    prices[target] = 1
+    judged = check_request(Request(IMPORT, 900, starts, prices), set(starts), set())
+    assert amount(prices, values) % 2**20 == values[target]
+    other = list(values)
+    place = next(index for index in range(len(starts)) if prices[index] > 2**31)
+    other[target], other[place] = other[target] + 9, other[place] - 9  # the same sum, another target
+    assert amount(prices, other) != amount(prices, values)
+    answers = [rounded(judged, each, prices) for each in (values, other)]
+    assert answers[0].sums == answers[1].sums
+    assert abs(answers[0].quotient - answers[1].quotient) <= 1
+    assert 1 << quantum_bits(prices, "Wh", "ct", -5, -1) > 9 * (2**32 - 1)
+
+
+@pytest.mark.parametrize("spread", [1, 1000, 2**32])
+def test_an_amount_has_no_digit_that_a_tenth_of_a_kilowatt_hour_moves(spread: int) -> None:
+    """What 100 Wh in one interval at the whole spread are worth is under one step of the answer, and so is a cent."""
+    quantum = 1 << quantum_bits([5, 5 + spread], "Wh", "ct", -5, -1)
+    assert quantum >= spread * 1000
+    assert quantum >= 10**6
+    assert 1 << quantum_bits([5, 5 + spread], "Wh", "EUR", -7, -1) == quantum
+
+
+def test_an_amount_of_another_unit_has_no_step_and_is_not_answered() -> None:
+    for unit, scaler in (("varh", -1), ("Wh", -12)):
+        with pytest.raises(RemoteProtocolError, match="tariff_register"):
+            quantum_bits([0, 2**32], unit, "ct", -5, scaler)
 
 
 def test_large_prices_that_cancel_do_not_leave_a_reading() -> None:

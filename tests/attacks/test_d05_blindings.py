@@ -137,7 +137,7 @@ async def test_a_billed_value_leaves_nothing_that_opens_its_commitment(tmp_path:
         bills = BillRepository(store)
         before = bills.committed(NAME, IMPORT, 0, 10**6)
         assert all(each is not None and each.blinding for each in before.values())
-        bill = BillRecord(bytes(32), bytes(32), 5400, bytes(16), bytes(32))
+        bill = BillRecord(bytes(32), bytes(32), 5400, bytes(16))
         await bills.give(NAME, bill, IMPORT, sorted(before), keep_s=10**6)
         assert bills.committed(NAME, IMPORT, 0, 10**6) == dict.fromkeys(before)
 

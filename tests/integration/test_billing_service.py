@@ -22,7 +22,7 @@ from coordinator.storage.bills import BillStatus
 from coordinator.storage.epochs import EpochRecord, RingLayout
 from coordinator.storage.store import Store
 from protocol import wire
-from protocol.dcnet.billing.bill import make_bill
+from protocol.dcnet.billing.answers import answer_stages
 from protocol.dcnet.billing.tariff import Tariff
 from protocol.dcnet.crypto.commitments import Pedersen
 from protocol.dcnet.crypto.group import Edwards25519
@@ -82,8 +82,7 @@ class BillingParts:
         self.service.ask("north", PERIOD, self.service.publish(TARIFF).digest)
 
     def good(self, request: bytes) -> wire.Bill:
-        bill = make_bill(PEDERSEN, TARIFF.prices, READINGS, BLINDINGS)
-        return wire.Bill(request, bill.amount_bytes(), bill.blinding.to_bytes(32, "little"))
+        return answer_stages(PEDERSEN, TARIFF.prices, READINGS, BLINDINGS).to_wire(request)
 
     def count(self, name: str, **labels: str) -> float:
         return self.metrics.registry.get_sample_value(name, labels) or 0.0
@@ -155,7 +154,7 @@ async def test_a_wrong_bill_is_refused_once_and_for_good(
         parts.ask()
         await parts.sent.receive()
         ((_, request), _) = parts.billing.bills.outstanding()
-        parts.collection.receive(NAMES[0], replace(parts.good(request), amount=bytes(16)))
+        parts.collection.receive(NAMES[0], replace(parts.good(request), sums=(bytes(16),) * 3))
         await parts.until(1, 0, 1, 0)
         assert parts.billing.judge(NAMES[0], parts.good(request), 0) is None
         nursery.cancel_scope.cancel()

@@ -13,7 +13,7 @@ from coordinator.storage.bills import BillStatus
 from coordinator.storage.epochs import EpochRecord, RingLayout
 from coordinator.storage.store import Store
 from protocol import wire
-from protocol.dcnet.billing.bill import Bill, make_bill
+from protocol.dcnet.billing.answers import answer_stages
 from protocol.dcnet.billing.tariff import Tariff, read_tariff, unpack_intervals
 from protocol.dcnet.crypto.commitments import Pedersen, blinding_of
 from protocol.dcnet.crypto.group import Edwards25519
@@ -90,11 +90,11 @@ def answer(billing: Billing, name: str, request: bytes) -> wire.Bill:
     tariff = read_tariff(message.tariff)
     indices = unpack_intervals(message.intervals, len(tariff.prices))
     times = [tariff.interval_s_of(index) for index in indices]
-    bill = make_bill(
+    made = answer_stages(
         PEDERSEN, [tariff.prices[index] for index in indices], [value(name, tariff.obis, time) for time in times],
         [blinding(name, tariff.obis, time) for time in times],
     )  # fmt: skip
-    return wire.Bill(request, bill.amount_bytes(), bill.blinding.to_bytes(32, "little"))
+    return made.to_wire(request)
 
 
 @pytest.mark.parametrize("obis", [IMPORT, EXPORT])
@@ -121,13 +121,13 @@ def test_a_bill_is_judged_once(billing: Billing) -> None:
     billing.ask("south", START, START + 3600, published(billing), 7)
     (_, request), *_ = billing.bills.outstanding()
     good = answer(billing, E, request)
-    wrong = replace(good, amount=Bill(1, 0).amount_bytes())
+    wrong = replace(good, sums=(*good.sums[:-1], bytes(16)))
     assert billing.judge(A, wrong, 8) is None  # it was not asked
     assert billing.judge(E, wrong, 8) is BillStatus.REFUSED
     assert billing.judge(E, good, 9) is None
     assert not billing.decline(E, wire.BillDeclined(request, "interval_billed_before"), 9)
     (bill,) = billing.bills.page(limit=9, gateway=E)
-    assert (bill.status, bill.amount, bill.ended_ms) == (BillStatus.REFUSED, Decimal("0.000001"), 8)
+    assert (bill.status, bill.amount, bill.ended_ms) == (BillStatus.REFUSED, None, 8)
     assert billing.ask("south", START, START + 3600, published(billing), 10) == Asked(0, 0, 2)
 
 
@@ -199,3 +199,19 @@ def test_bills_by_page(billing: Billing) -> None:
     assert seen == sorted(seen)
     assert len(seen) == len(set(seen)) == 8
     assert billing.bills.page(limit=9, tariff=bytes(32)) == []
+
+
+def test_tiers_are_paid_by_the_bills_energy(billing: Billing) -> None:
+    """TAF 4: the sum of the stages is the bill's consumption, and the tiers come on top of the intervals' prices."""
+    tariff = replace(TARIFF, tiers=((5, 700), (None, 100)), use_case=4)
+    billing.ask("south", START, START + 3600, published(billing, tariff), 7)
+    for name, request in billing.bills.outstanding():
+        assert billing.judge(name, answer(billing, name, request), 8) is BillStatus.VERIFIED
+    for bill in billing.bills.page(limit=9, area="south"):
+        moved = [value(bill.gateway, IMPORT, START + 900 * index) for index in range(4)]
+        energy = sum(moved)
+        assert energy > 50
+        amount = sum(price * each for price, each in zip(TARIFF.prices, moved, strict=False))
+        amount += 50 * 700 + (energy - 50) * 100
+        assert (bill.amount, bill.energy) == (Decimal(amount).scaleb(-6), Decimal(energy).scaleb(-1))
+        assert (bill.rounded_to, bill.averaged) == (None, 0)

@@ -28,7 +28,8 @@ from protocol.link import Keypair, LinkContext
 from protocol.wire import Outcome
 
 DATA = Path(__file__).parent.parent / "data" / "coordinator"
-LATEST = "0008"
+REVISIONS = [f"{number:04}" for number in range(1, 10)]
+LATEST = REVISIONS[-1]
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -67,7 +68,7 @@ def store(unversioned: str) -> Iterator[Store]:
 def test_an_unversioned_database_is_recognised_and_upgraded(unversioned: str) -> None:
     before = status(unversioned)
     assert (before.found, before.latest, before.is_newer) == ("0001", LATEST, False)
-    assert [revision for revision, _ in before.pending] == ["0002", "0003", "0004", "0005", "0006", "0007", "0008"]
+    assert [revision for revision, _ in before.pending] == REVISIONS[1:]
     assert all(text.endswith(".") for _, text in before.pending)
     assert upgrade(unversioned) == before
     after = status(unversioned)
@@ -80,7 +81,7 @@ def test_asking_for_the_status_makes_no_database(tmp_path: Path) -> None:
     for ask in (status, upgrade):
         assert (ask(url).found, [revision for revision, _ in ask(url).pending]) == (
             None,
-            ["0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008"],
+            REVISIONS,
         )
     assert list(tmp_path.iterdir()) == []
 

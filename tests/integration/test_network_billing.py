@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -197,8 +198,8 @@ async def test_a_gateway_that_lies_about_its_bill_is_refused_and_the_others_are_
         bill = await honest(mine, request)
         if bill is None or mine._gateway[-1] not in "012":
             return bill
-        amount = int.from_bytes(bill.amount, "little", signed=True)
-        blinding = int.from_bytes(bill.blinding, "little")
+        amount = int.from_bytes(bill.sums[0], "little", signed=True)
+        blinding = int.from_bytes(bill.blindings[0], "little")
         match mine._gateway[-1]:
             case "0":
                 amount -= 1
@@ -206,7 +207,8 @@ async def test_a_gateway_that_lies_about_its_bill_is_refused_and_the_others_are_
                 blinding = (blinding + 1) % Edwards25519.order
             case "2":  # beyond every amount that prices and readings can give
                 amount += 2**120
-        return wire.Bill(bill.request, amount.to_bytes(16, "little", signed=True), blinding.to_bytes(32, "little"))
+        sums = amount.to_bytes(16, "little", signed=True), *bill.sums[1:]
+        return replace(bill, sums=sums, blindings=(blinding.to_bytes(32, "little"), *bill.blindings[1:]))
 
     monkeypatch.setattr(Bills, "answer", lying)
     async with running(network) as nursery:
@@ -222,6 +224,7 @@ async def test_a_gateway_that_lies_about_its_bill_is_refused_and_the_others_are_
         if each["status"] == "verified":
             assert Decimal(each["amount"]) == expected[each["gateway"]]
         else:
+            assert each["amount"] is None
             assert each["reason"] == "the amount is not the one for what the gateway committed to"
     assert caplog.text.count("is refused: it is not the one for what was committed to") == 3
 

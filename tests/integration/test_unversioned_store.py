@@ -116,7 +116,7 @@ async def test_it_keeps_its_data_and_its_open_epoch(directory: Path) -> None:
         known = EXPECTED[GATEWAYS[0]]["bill"]
         bill = bills.bill(GATEWAYS[0], bytes.fromhex(known["request"]))
         assert bill is not None
-        assert (bill.amount.hex(), bill.blinding.hex()) == (known["amount"], known["blinding"])
+        assert bill.answer == b""  # its message is none of this release
         assert counters.next_number("45535400000001") == 1_772_000_000 + 16_384
         assert counters.taken("wmbus/0") == {"8ISK0112345678": 4711}
         ((origin,),) = store.read("SELECT origin FROM lmn_pairing")

@@ -1,5 +1,7 @@
 """Which requests a gateway may answer: registers, coverage, span and leverage, each at its border."""
 
+import random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -100,9 +102,36 @@ def test_the_span_counts_from_the_first_start_to_the_last_end() -> None:
 
 
 def test_more_prices_than_stages_are_not_answered_exactly() -> None:
-    check_request(asked(prices=[index // 24 % 4 * 5 + index // 24 // 4 % 5 for index in range(len(STARTS))]),
-                  set(STARTS), set())  # fmt: skip
-    refuses("stage_count", asked(prices=[index % 21 for index in range(len(STARTS))]))
+    twenty = [index // 24 % 4 * 5 + index // 24 // 4 % 5 for index in range(len(STARTS))]
+    assert check_request(asked(prices=twenty), set(STARTS), set()).by_stages
+    judged = check_request(asked(prices=[index % 21 for index in range(len(STARTS))]), set(STARTS), set())
+    assert (judged.by_stages, judged.block_starts) == (False, ())
+
+
+@pytest.mark.parametrize(("height", "length"), [(9400, 32), (15_000, 32)])
+def test_a_spike_of_an_hour_is_averaged_over_a_block_around_it(height: int, length: int) -> None:
+    """94 ct and 150 ct for an hour of a dynamic month."""
+    draw = random.Random(7)
+    prices = [2500 + round(600 * draw.random()) + 10 * (index % 96 // 4) for index in range(len(STARTS))]
+    spike = 96 * 11 + 72
+    prices[spike : spike + 4] = [height] * 4
+    judged = check_request(asked(prices=prices), set(STARTS), set())
+    assert (judged.by_stages, judged.block_length) == (False, length)
+    (start,) = judged.block_starts
+    assert start <= spike
+    assert start + length >= spike + 4
+    assert judged.prices[:start] == tuple(prices[:start])
+    assert len(set(judged.prices[start : start + length])) == 1
+    assert judged.prices[start + length :] == tuple(prices[start + length :])
+    assert abs(sum(judged.prices) - sum(prices)) <= length // 2
+
+
+def test_prices_that_no_averaging_helps_are_refused() -> None:
+    """Twenty-one spikes all over a flat month: eight blocks do not reach them."""
+    prices = FLAT.copy()
+    for number in range(21):
+        prices[96 * number + 7 * number % 96] = 10**6 * (number + 1)
+    refuses("tariff_singles_out", asked(prices=prices))
 
 
 def test_registers_given_out_within_the_request_count() -> None:

@@ -7,10 +7,8 @@ import pytest
 from protocol.dcnet.billing.bill import (
     INTERVAL_COUNT_MAX,
     PRICE_MAX,
-    READING_MAX,
     Bill,
     make_bill,
-    request_digest,
     verify_bill,
 )
 from protocol.dcnet.crypto import commitments as blinding_vectors
@@ -242,13 +240,3 @@ def test_many_prices_are_weighed_exactly(price_max: int) -> None:
     for index in range(count):
         other = [*prices[:index], prices[index] + (-1 if prices[index] > 0 else 1), *prices[index + 1 :]]
         assert not verify_bill(PEDERSEN, other, points, bill, reading_max=2**63)
-
-
-def test_the_largest_amounts_travel() -> None:
-    largest = READING_MAX * PRICE_MAX * INTERVAL_COUNT_MAX
-    for amount in (-largest, -1, 0, largest):
-        assert int.from_bytes(Bill(amount, 1).amount_bytes(), "little", signed=True) == amount
-
-
-def test_a_request_is_named_by_tariff_and_intervals_apart() -> None:
-    assert len({request_digest(b"ab", b"c"), request_digest(b"a", b"bc"), request_digest(b"ab", b"")}) == 3

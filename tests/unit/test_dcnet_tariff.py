@@ -111,3 +111,43 @@ def test_a_year_of_quarter_hours_fits_a_message() -> None:
     assert len(wire.encode(asked)) < LinkLimits().message_bytes_max
     assert wire.decode(wire.encode(asked), wire.FROM_COORDINATOR) == asked
     assert Tariff.from_bytes(document) == tariff
+
+
+TIERED = {"tiers": [[100_000, 50], [250_000, -3], [None, 20]], "use_case": 4}
+
+
+def document(**more: object) -> dict[str, object]:
+    return {
+        "currency": "ct", "interval_s": 900, "name": "Tiered", "price_scaler": -5, "prices": [0, 0],
+        "obis": "1-0:1.8.0*255", "start": "2026-11-01T00:00:00Z", "unit": "Wh",
+    } | more  # fmt: skip
+
+
+def test_tiers_and_use_case_are_in_the_document_where_they_are_meant() -> None:
+    tariff = Tariff.from_document(document(**TIERED))
+    assert (tariff.tiers, tariff.use_case) == (((100_000, 50), (250_000, -3), (None, 20)), 4)
+    assert Tariff.from_bytes(tariff.to_bytes()) == tariff
+    assert b"tiers" not in Tariff.from_document(document()).to_bytes()
+
+
+@pytest.mark.parametrize("use_case", [3, 5, 8, 10, 14])
+def test_use_cases_that_no_sum_of_commitments_bills_are_refused_with_the_reason(use_case: int) -> None:
+    with pytest.raises(RemoteProtocolError, match="the gateway's own certified computation") as caught:
+        Tariff.from_document(document(use_case=use_case))
+    assert caught.value.reason == "use_case_not_billed"
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"tiers": []}, {"tiers": None}, {"tiers": [[5]]}, {"tiers": [[None, "5"]]}, {"tiers": [[None, 2**33]]},
+        {"tiers": [[5, 1]]}, {"tiers": [[0, 1], [None, 1]]}, {"tiers": [[9, 1], [5, 1], [None, 1]]},
+        {"tiers": [[5, 1], [5, 1], [None, 1]]}, {"tiers": [[2.5, 1], [None, 1]]}, {"tiers": [[2**63, 1], [None, 1]]},
+        {"tiers": [[each, 1] for each in range(1, 11)] + [[None, 1]]}, {"use_case": "4"}, {"use_case": None},
+        {"use_case": 0}, {"use_case": 15}, {"use_case": True}, {"more": 1},
+    ],
+)  # fmt: skip
+def test_tiers_and_use_cases_that_are_none_are_refused(more: dict[str, object]) -> None:
+    with pytest.raises(RemoteProtocolError) as caught:
+        Tariff.from_document(document(**more))
+    assert caught.value.reason == "bad_tariff"

@@ -10,6 +10,7 @@ from random import Random
 from types import SimpleNamespace
 from typing import Any, Self
 
+import msgpack
 import pytest
 import trio
 from cryptography.hazmat.primitives import hashes
@@ -33,7 +34,7 @@ from node.storage.repositories.accounts import AccountRepository
 from node.storage.repositories.bills import BillRepository
 from node.trust import TrustStore
 from protocol import pki, wire
-from protocol.dcnet.billing.bill import Bill, verify_bill
+from protocol.dcnet.billing.answers import BillAnswer, check_answer, quantum_bits
 from protocol.dcnet.billing.tariff import Tariff, pack_intervals, tariff_digest
 from protocol.dcnet.crypto.commitments import Pedersen, blinding_of
 from protocol.dcnet.crypto.group import Edwards25519
@@ -74,6 +75,7 @@ class Gateway:
         self.path = path
         self.trust = TrustStore(authority.root, NOW.timestamp)
         self.rules = rules
+        self.scaler: int | None = -1
         self.registers_s: list[int] = []
         self.blindings: dict[int, int] = {}  # of the import register, by interval
 
@@ -84,7 +86,13 @@ class Gateway:
             nursery.start_soon(self.store.run)
             self.account = Contributions(AccountRepository(self.store), GATEWAY, VERIFIED_SCHEMA, drawn(1))
             self.bills = Bills(
-                BillRepository(self.store), GATEWAY, PEDERSEN, self.trust, self.rules, lambda _: self.registers_s
+                BillRepository(self.store),
+                GATEWAY,
+                PEDERSEN,
+                self.trust,
+                self.rules,
+                lambda _: self.scaler,
+                lambda _: self.registers_s,
             )
             yield self
             nursery.cancel_scope.cancel()
@@ -134,8 +142,19 @@ def holds(
         PEDERSEN.commit(value, gateway.blindings[interval]) for value, interval in zip(moved, intervals, strict=True)
     ]
     assert answer is not None
-    bill = Bill(int.from_bytes(answer.amount, "little", signed=True), int.from_bytes(answer.blinding, "little"))
-    return verify_bill(PEDERSEN, prices, commitments, bill, reading_max=2**63 - 1)
+    try:
+        amount_of(answer, prices, commitments)
+    except RemoteProtocolError:
+        return False
+    return True
+
+
+def amount_of(answer: wire.Bill, prices: list[int], commitments: list[bytes]) -> int:
+    bits = quantum_bits(prices, "Wh", "ct", -5, -1) if answer.proof else 0
+    return check_answer(
+        PEDERSEN, prices, commitments, BillAnswer.from_wire(answer),
+        bits=bits, request=answer.request, reading_max=2**63 - 1,
+    )  # fmt: skip
 
 
 async def declines(gateway: Gateway, asked: wire.BillRequest, reason: str) -> None:
@@ -152,9 +171,11 @@ async def test_a_bill_is_what_the_commitments_say_and_is_the_same_after_a_restar
         await gateway.live()
         answer = await gateway.bills.answer(asked)
         assert answer is not None
-        assert int.from_bytes(answer.amount, "little", signed=True) == sum(
+        sums = [int.from_bytes(each, "little", signed=True) for each in answer.sums]
+        assert sum(price * each for price, each in zip(sorted(set(TARIFF.prices)), sums, strict=True)) == sum(
             price * moved for price, moved in zip(TARIFF.prices, MOVED, strict=True)
         )
+        assert sum(sums) == sum(MOVED)
         assert holds(gateway, answer, list(TARIFF.prices), MOVED, list(range(1, 9)))
         assert await gateway.bills.answer(asked) == answer
     async with gateway.opened():
@@ -409,3 +430,44 @@ async def test_an_earlier_bill_is_answered_again_after_a_later_one(
         answer = await gateway.bills.answer(earlier)
         assert await gateway.bills.answer(later) is not None
         assert await gateway.bills.answer(earlier) == answer
+
+
+async def test_a_tariff_of_more_prices_than_stages_is_billed_by_a_rounded_amount(
+    gateway: Gateway, authority: CertificateAuthority, signer: TariffSigner
+) -> None:
+    prices = tuple(3000 + 7 * index for index in range(22))
+    tariff = replace(TARIFF, prices=prices)
+    asked = request(authority, signer, tariff)
+    async with gateway.opened():
+        await gateway.account.first_reading((1, 0, 0, 0))
+        for number in range(1, 23):
+            await gateway.contribute(number, 40 * number)
+        gateway.scaler = None  # before the first call
+        assert await gateway.bills.answer(asked) is None
+        gateway.scaler = -1
+        answer = await gateway.bills.answer(asked)
+        assert answer is not None
+        assert len(answer.sums) == 1
+        assert int.from_bytes(answer.sums[0], "little", signed=True) == 22 * 40
+        commitments = [PEDERSEN.commit(40, gateway.blindings[interval]) for interval in range(1, 23)]
+        amount = amount_of(answer, list(prices), commitments)
+        exact, quantum = 40 * sum(prices), 1 << quantum_bits(prices, "Wh", "ct", -5, -1)
+        assert amount == exact // quantum * quantum
+        assert quantum >= 10**6  # a cent
+        assert await gateway.bills.answer(asked) == answer
+    async with gateway.opened():  # its proof is not made again, with other nonces
+        assert await gateway.bills.answer(asked) == answer
+
+
+async def test_a_bill_of_an_earlier_release_is_not_given_again(
+    gateway: Gateway, authority: CertificateAuthority, signer: TariffSigner
+) -> None:
+    asked = request(authority, signer)
+    async with gateway.opened():
+        await gateway.live()
+        answer = await gateway.bills.answer(asked)
+        assert answer is not None
+        cipher = gateway.store.cipher
+        content = cipher.seal("bill", (GATEWAY, answer.request), msgpack.packb((bytes(16), bytes(32))))
+        await gateway.store.write([Statement("UPDATE bill SET content=?", (content,))])
+        await declines(gateway, asked, "interval_billed_before")

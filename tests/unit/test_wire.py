@@ -62,7 +62,7 @@ EXAMPLES: list[wire.Message] = [
     wire.RangeRequest(7, 3, 95, 4, KEY, 1_700_000_000, 900, 63),
     wire.RangeProof(7, 3, 95, 4, (bytes(2048), bytes(2048))),
     wire.BillRequest(b"{}", bytes(70), b"certificate", (b"intermediate",), b"\x7f"),
-    wire.Bill(KEY, bytes(16), OTHER),
+    wire.Bill(KEY, (bytes(16), bytes(16)), (KEY, OTHER), bytes(16), bytes(2048), 32, (7, 100)),
     wire.BillDeclined(KEY, "intervals_left_out", b"\xff\x01", 3),
 ]  # fmt: skip
 
@@ -181,7 +181,12 @@ LIMITS: dict[Any, tuple[list[Any], list[Any]]] = {
     (wire.BillRequest, "intervals"): octets(1, 35_136 // 8),
     (wire.BillDeclined, "intervals"): octets(0, 35_136 // 8),
     (wire.BillDeclined, "earlier_count"): number(0, 1 << 20),
-    (wire.Bill, "amount"): octets(16, 16),
+    (wire.Bill, "sums"): ([(), (bytes(16),) * 20], [(bytes(16),) * 21, (bytes(15),), (bytes(17),), bytes(16), None]),
+    (wire.Bill, "blindings"): ([(), (KEY,) * 20], [(KEY,) * 21, (KEY[1:],), KEY, None]),
+    (wire.Bill, "quotient"): octets(16, 16),
+    (wire.Bill, "proof"): octets(0, 8192),
+    (wire.Bill, "block_length"): number(0, 96),
+    (wire.Bill, "block_starts"): ([(), (35_135,) * 8], [(0,) * 9, (-1,), (35_136,), (True,), 0, None]),
 }  # fmt: skip
 
 

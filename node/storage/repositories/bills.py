@@ -33,13 +33,16 @@ class CommittedValue:
 
 @dataclass(frozen=True, slots=True)
 class BillRecord:
-    """A bill as it was given: to which request, under which tariff (digests), and up to when its intervals reach."""
+    """
+    A bill as it was given: to which request, under which tariff (digests), and up to when its intervals reach.
+
+    `answer` is the message that was sent; empty in a bill of an earlier release, whose message is none any more.
+    """
 
     request: bytes
     tariff: bytes
     until_s: int
-    amount: bytes = field(repr=False)
-    blinding: bytes = field(repr=False)
+    answer: bytes = field(repr=False)
 
 
 class BillRepository:
@@ -54,8 +57,8 @@ class BillRepository:
         for tariff, until_s, content in self._store.read(
             "SELECT tariff, until_s, content FROM bill WHERE gateway=? AND request=?", gateway, request
         ):
-            amount, blinding = msgpack.unpackb(self._cipher.open("bill", (gateway, request), content))
-            return BillRecord(request, tariff, until_s, amount, blinding)
+            kept = msgpack.unpackb(self._cipher.open("bill", (gateway, request), content))
+            return BillRecord(request, tariff, until_s, kept[0] if len(kept) == 1 else b"")
         return None
 
     def committed(self, gateway: str, obis: str, from_s: int, to_s: int) -> dict[int, CommittedValue | None]:
@@ -84,7 +87,7 @@ class BillRepository:
 
         One transaction, durable on return.
         """
-        content = self._cipher.seal("bill", (gateway, bill.request), msgpack.packb((bill.amount, bill.blinding)))
+        content = self._cipher.seal("bill", (gateway, bill.request), msgpack.packb((bill.answer,)))
         await self._store.write(
             [
                 Statement(

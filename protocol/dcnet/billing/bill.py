@@ -1,9 +1,10 @@
 """
-A bill from commitments: the supplier learns the amount for a time-variable tariff, and no interval.
+A bill from commitments: the supplier learns sums of stages or an amount, and no interval.
 
 The EMP (external market participant, here the supplier) holds a gateway's commitments C_τ = x_τ·G + ρ_τ·H to the
-energy of each interval. It sends integer prices p_τ; the gateway answers with B = Σ p_τ·x_τ and P = Σ p_τ·ρ_τ mod L.
-The EMP checks Σ p_τ·C_τ = B·G + P·H. A wrong B that passes would open one commitment in two ways.
+energy of each interval. A weighted sum B = Σ p_τ·x_τ with integer weights is opened by P = Σ p_τ·ρ_τ mod L: the EMP
+checks Σ p_τ·C_τ = B·G + P·H. A wrong B that passes would open one commitment in two ways. Which sums a gateway opens,
+and what it proves without opening, is in billing.answers.
 
 Prices are integers in a unit that the tariff fixes (say 10^-5 ct/Wh) and may be negative: energy then earns money, and
 B may be negative, a credit. All is exact; rounding to money happens once, on B, outside. No value wraps mod L (253
@@ -22,7 +23,8 @@ sheets that are published for all customers and signed (the caller's check), and
 - The leverage rule (protocol.dcnet.billing.leverage) over the price stages. B is an exact integer, so prices of
   different magnitudes make several equations of it: 10^9 in half of the intervals, 1 in one, 0 elsewhere, and
   B mod 10^9 is that one. Every such equation is one in the sums of the stages, the intervals of one price; these are
-  what the rule judges. More than `STAGE_COUNT_MAX` prices are not answered exactly.
+  what the rule judges. More than `STAGE_COUNT_MAX` prices are not answered exactly: there the rule judges the
+  one equation, over prices that may be averaged around a spike (billing.spikes).
 
 A request is named by its digest over tariff and intervals: the same request has the same answer for good.
 """
@@ -36,12 +38,13 @@ from protocol.dcnet.billing.leverage import (
     EXPORT_TABLES,
     HIDING_INTERVALS_MIN,
     IMPORT_TABLES,
+    STAGE_COUNT_MAX,
     StageLine,
     check_leverage,
     local_hours,
 )
+from protocol.dcnet.billing.spikes import SpanRule, smoothed
 from protocol.dcnet.crypto.commitments import Pedersen
-from protocol.dcnet.crypto.group import Group
 from protocol.dcnet.crypto.suite import digest
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 
@@ -50,19 +53,14 @@ SPAN_MIN_S = 27 * 86_400
 PRICE_MAX = 2**32
 READING_MAX = 2**63
 INTERVAL_COUNT_MAX = 2**20
-AMOUNT_SIZE = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Bill:
-    """The gateway's answer: `amount` in price unit times energy unit, `blinding` a scalar that proves it."""
+    """An opened sum: `amount` in price unit times energy unit, `blinding` a scalar that proves it."""
 
     amount: int
     blinding: int
-
-    def amount_bytes(self) -> bytes:
-        """The amount as it travels: 16 bytes, signed, little-endian (|B| < 2^115)."""
-        return self.amount.to_bytes(AMOUNT_SIZE, "little", signed=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +71,20 @@ class Request:
     interval_s: int
     intervals_s: Sequence[int]
     prices: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """
+    A request that may be answered: by stages, or by an amount over `prices`.
+
+    The prices are the request's but for blocks of `block_length` intervals at `block_starts`, which were averaged.
+    """
+
+    prices: tuple[int, ...]
+    by_stages: bool
+    block_length: int = 0
+    block_starts: tuple[int, ...] = ()
 
 
 class IntervalsLeftOutError(RemoteProtocolError):
@@ -91,15 +103,15 @@ def request_digest(tariff: bytes, intervals: bytes) -> bytes:
 def check_request(
     asked: Request, waiting: Collection[int], billed: Collection[int], registers_s: Sequence[int] = (), *,
     span_min_s: int = SPAN_MIN_S, hiding_min: int = HIDING_INTERVALS_MIN,
-) -> None:  # fmt: skip
+) -> Judged:  # fmt: skip
     """
-    Raise `RemoteProtocolError` unless the gateway may answer; the EMP's request is not trusted.
+    Say how the gateway may answer, raise `RemoteProtocolError` where it may not; the EMP's request is not trusted.
 
     `waiting` are the starts of the intervals of opened totals that are in no bill, `billed` those that are in one,
     `registers_s` the times at which the gateway gave its register out; all Unix time in seconds.  The request must
     reach over `span_min_s` seconds, and an interval hide among `hiding_min`.  Reasons: `register_not_billed`,
     `price_count`, `intervals_not_ascending`, `price_range`, `interval_billed_before`, `intervals_left_out` (an
-    `IntervalsLeftOutError`), `span_too_short`, `stage_count`, `tariff_singles_out`.
+    `IntervalsLeftOutError`), `span_too_short`, `tariff_singles_out`.
     """
     starts, prices = asked.intervals_s, asked.prices
     if asked.obis not in BILLED_REGISTERS:
@@ -120,16 +132,23 @@ def check_request(
         raise RemoteProtocolError(
             "span_too_short", f"the intervals reach over {end_s - starts[0]} s, expected at least {span_min_s} s"
         )
+    given_s = sorted(registers_s)
+    rule = SpanRule(
+        tuple(bisect_right(given_s, start) for start in starts), tuple(local_hours(starts)),
+        tuple(map(tuple, BILLED_REGISTERS[asked.obis])), hiding_min,
+    )  # fmt: skip
+    if len(set(prices)) > STAGE_COUNT_MAX:
+        length, block_starts, averaged = smoothed(prices, rule)
+        return Judged(averaged, by_stages=False, block_length=length, block_starts=block_starts)
     stage_of = {price: stage for stage, price in enumerate(sorted(set(prices)))}
     line = StageLine(tuple(stage_of[price] for price in prices))
-    given_s = sorted(registers_s)
-    spans = [bisect_right(given_s, start) for start in starts]
-    check_leverage(spans, local_hours(starts), [line], tables=BILLED_REGISTERS[asked.obis], hiding_min=hiding_min)
+    check_leverage(rule.spans, rule.hours, [line], tables=rule.tables, hiding_min=hiding_min)
+    return Judged(tuple(prices), by_stages=True)
 
 
 def make_bill(pedersen: Pedersen, prices: Sequence[int], readings: Sequence[int], blindings: Sequence[int]) -> Bill:
     """
-    Compute the gateway's answer to a request that `check_request` let pass.
+    Open the sum of `readings`, each times its price.
 
     Raises `LocalProtocolError` for lengths that differ and for readings that are no signed 64-bit integers.
     """
@@ -162,17 +181,18 @@ def verify_bill(
     group = pedersen.group
     if abs(bill.amount) > reading_max * sum(map(abs, prices)) or not 0 <= bill.blinding < group.order:
         return False
-    return pedersen.opens(_priced(group, prices, commitments), bill.amount, bill.blinding)
+    return pedersen.opens(priced_commitments(pedersen, prices, commitments), bill.amount, bill.blinding)
 
 
-def _priced(group: Group, prices: Sequence[int], commitments: Sequence[bytes]) -> bytes:
+def priced_commitments(pedersen: Pedersen, prices: Sequence[int], commitments: Sequence[bytes]) -> bytes:
     """
-    Σ p·C by additions alone: those of one price are added up first, and the sums weighed digit by digit.
+    Give Σ p·C by additions alone: those of one price are added up first, and the sums weighed digit by digit.
 
     The bucket method for many small weights: for each digit the sums that have it are added up, and the buckets again
     from the largest down, so that bucket d counts d times. Source: Bernstein, Doumen, Lange, Oosterwijk, "Faster Batch
     Forgery Identification", Indocrypt 2012, section 4.
     """
+    group = pedersen.group
     identity = group.multiply_base(0)
     alike: dict[int, bytes] = {}
     for price, commitment in zip(prices, commitments, strict=True):

@@ -82,8 +82,18 @@ def hiding_intervals(
     lines: Sequence[Line],
     tables: Sequence[Sequence[int]] = (HOURLY_MEAN_WH,),
 ) -> float:
+    """As `least_hidden`, the number alone."""
+    return least_hidden(spans, hours, lines, tables)[0]
+
+
+def least_hidden(
+    spans: Sequence[int],
+    hours: Sequence[int],
+    lines: Sequence[Line],
+    tables: Sequence[Sequence[int]] = (HOURLY_MEAN_WH,),
+) -> tuple[float, int]:
     """
-    The inverse of the largest leverage: the least number of intervals, in effect, that one hides among.
+    The inverse of the largest leverage, the least number of intervals, in effect, that one hides among; and which one.
 
     `spans` gives for each interval of the request the span between two registers that it lies in, `hours` its local
     hour (0 to 23), `lines` what is disclosed beside the spans' sums,
@@ -96,7 +106,8 @@ def hiding_intervals(
         [*_indicators(spans), *(column for line in _checked(lines, len(spans)) for column in line)]
     )
     weights = [np.array(table, np.float64)[np.asarray(hours)] for table in tables]
-    return 1.0 / max(_leverage_max(matrix), *(_leverage_max(matrix * each[:, None]) for each in weights))
+    leverages = np.max([_leverages(matrix), *(_leverages(matrix * each[:, None]) for each in weights)], axis=0)
+    return 1.0 / float(leverages.max()), int(leverages.argmax())
 
 
 def check_leverage(
@@ -105,10 +116,15 @@ def check_leverage(
 ) -> None:  # fmt: skip
     """Raise RemoteProtocolError `tariff_singles_out` where an interval hides among fewer than `hiding_min`."""
     count = hiding_intervals(spans, hours, lines, tables)
-    if count < hiding_min * (1 - _RANK_TOLERANCE):
+    if not is_hidden(count, hiding_min):
         raise RemoteProtocolError(
             "tariff_singles_out", f"an interval would hide among {count:.1f} intervals, expected at least {hiding_min}"
         )
+
+
+def is_hidden(count: float, hiding_min: int) -> bool:
+    """Whether an interval that hides among `count` hides among `hiding_min` or more, but for rounding."""
+    return count >= hiding_min * (1 - _RANK_TOLERANCE)
 
 
 def local_hours(intervals_s: Sequence[int]) -> list[int]:
@@ -141,8 +157,9 @@ def _indicators(groups: Sequence[int]) -> list[NDArray[np.float64]]:
     return [(numbers == group).astype(np.float64) for group in range(int(numbers.max()) + 1)]
 
 
-def _leverage_max(matrix: NDArray[np.float64]) -> float:
+def _leverages(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
     normed = matrix / np.linalg.norm(matrix, axis=0)
     left, singular, _ = np.linalg.svd(normed, full_matrices=False)
     kept = left[:, singular > _RANK_TOLERANCE * singular[0]]
-    return float(np.einsum("ij,ij->i", kept, kept).max())
+    squares: NDArray[np.float64] = np.einsum("ij,ij->i", kept, kept)
+    return squares

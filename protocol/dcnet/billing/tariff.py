@@ -11,6 +11,11 @@ Price i counts for the interval that starts at start + i·interval_s; it is an i
 one unit, here 10^-5 ct/Wh, which is 0.01 ct/kWh.  A positive amount is owed by the customer: a negative price pays for
 energy drawn, and what is paid for feed-in has negative prices.  An amount is Σ price·value over values at the scaler
 of the register and so an exact integer of 10^(price_scaler + register scaler) currency.
+
+Two keys may be added. "tiers" (TAF 4), such as [[100000,50],[null,20]]: on top of the intervals' prices each unit of
+the bill's sum costs what its tier does, the first 100,000 units 50 and those beyond 20. "use_case" names the tariff use
+case of BSI TR-03109-1; 1, 2 and 4 are billed so.  The price of a unit in TAF 3 follows from the power at the time, that
+in TAF 8 from the largest power: no sum of commitments tells either, and they are refused.
 """
 
 from __future__ import annotations
@@ -32,6 +37,9 @@ from protocol.metering.interval import index_starting_at, start_of
 from protocol.wire import MAX_PRICES, MAX_TARIFF_SIZE
 
 SCALER_RANGE = range(-12, 7)
+USE_CASES = (1, 2, 4)
+TIERS_MAX = 10
+_ADDED = ("tiers", "use_case")
 _KEYS = ("currency", "interval_s", "name", "obis", "price_scaler", "prices", "start", "unit")
 _TEXT_MAX = {"currency": 8, "name": 64, "obis": 32, "start": 20, "unit": 8}
 _EXACT = Context(prec=60, traps=[Inexact])
@@ -50,6 +58,8 @@ class Tariff:
     start_s: int
     interval_s: int
     prices: tuple[int, ...]
+    tiers: tuple[tuple[int | None, int], ...] = ()
+    use_case: int | None = None
 
     def to_bytes(self) -> bytes:
         """The published document."""
@@ -57,6 +67,8 @@ class Tariff:
             "currency": self.currency, "interval_s": self.interval_s, "name": self.name,
             "price_scaler": self.price_scaler, "prices": self.prices, "obis": self.obis,
             "start": datetime.fromtimestamp(self.start_s, UTC).strftime(_START_FORM), "unit": self.unit,
+            **({"tiers": self.tiers} if self.tiers else {}),
+            **({} if self.use_case is None else {"use_case": self.use_case}),
         }  # fmt: skip
         return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
@@ -71,8 +83,10 @@ class Tariff:
     @classmethod
     def from_document(cls, document: Any) -> Tariff:
         """The tariff of a parsed JSON document, in any order of its keys.  Raises RemoteProtocolError `bad_tariff`."""
-        if not isinstance(document, dict) or sorted(document) != sorted(_KEYS):
-            raise RemoteProtocolError("bad_tariff", f"expected an object with {', '.join(_KEYS)}")
+        if not isinstance(document, dict) or sorted(document.keys() - _ADDED) != sorted(_KEYS):
+            raise RemoteProtocolError(
+                "bad_tariff", f"expected an object with {', '.join(_KEYS)}, and {' or '.join(_ADDED)} where wanted"
+            )
         for key, size in _TEXT_MAX.items():
             value = document[key]
             if not isinstance(value, str) or not 0 < len(value) <= size or not value.isprintable():
@@ -88,7 +102,7 @@ class Tariff:
             raise RemoteProtocolError("bad_tariff", f"prices: expected whole numbers, at most {PRICE_MAX} either way")
         return cls(
             document["name"], document["obis"], document["unit"], document["currency"], document["price_scaler"],
-            _seconds(document["start"]), document["interval_s"], tuple(prices),
+            _seconds(document["start"]), document["interval_s"], tuple(prices), _tiers(document), _use_case(document),
         )  # fmt: skip
 
     def interval_s_of(self, index: int) -> int:
@@ -130,6 +144,40 @@ def unpack_intervals(data: bytes, count: int) -> list[int]:
     flags = np.unpackbits(np.frombuffer(data, np.uint8), count=count, bitorder="little")
     indices: list[int] = np.flatnonzero(flags).tolist()
     return indices
+
+
+def _tiers(document: dict[str, Any]) -> tuple[tuple[int | None, int], ...]:
+    tiers = document.get("tiers", [])
+    is_list = isinstance(tiers, list | tuple) and all(
+        isinstance(each, list | tuple) and len(each) == 2 for each in tiers
+    )
+    if not is_list or len(tiers) > TIERS_MAX or ("tiers" in document and not tiers):
+        raise RemoteProtocolError("bad_tariff", f"tiers: expected 1 to {TIERS_MAX} pairs of limit and price")
+    limits, prices = [each[0] for each in tiers], [each[1] for each in tiers]
+    if any(type(price) is not int or abs(price) > PRICE_MAX for price in prices):
+        raise RemoteProtocolError("bad_tariff", f"tiers: expected prices of at most {PRICE_MAX} either way")
+    if tiers and (
+        limits[-1] is not None
+        or any(type(limit) is not int or not 0 < limit < 2**63 for limit in limits[:-1])
+        or sorted(set(limits[:-1])) != limits[:-1]
+    ):
+        raise RemoteProtocolError("bad_tariff", "tiers: expected rising limits in the unit, the last one null")
+    return tuple((each[0], each[1]) for each in tiers)
+
+
+def _use_case(document: dict[str, Any]) -> int | None:
+    use_case = document.get("use_case")
+    if "use_case" not in document:
+        return None
+    if type(use_case) is not int or not 1 <= use_case <= 14:
+        raise RemoteProtocolError("bad_tariff", "use_case: expected the number of a tariff use case, 1 to 14")
+    if use_case not in USE_CASES:
+        raise RemoteProtocolError(
+            "use_case_not_billed",
+            f"TAF {use_case} cannot be billed by sums of commitments, expected one of"
+            f" {', '.join(map(str, USE_CASES))}; TAF 3 and 8 are the gateway's own certified computation",
+        )
+    return use_case
 
 
 def _load(document: bytes) -> Any:
