@@ -96,7 +96,7 @@ class Coordinator:
         self.metrics = metrics
         self._clock = clock
         self._reports = MisbehaviourReports(store.misbehaviour, metrics, clock, self._on_event)
-        self._contributions = LastContributions(store.epochs, store.rounds, self.areas, self._on_event)
+        self._contributions = LastContributions(store.epochs, store.rounds, self.areas, self._sign_list, self._on_event)
         self._epoch_writer = EpochWriter(store.epochs, schema, irrevocable, self._on_event)
         self._ranges = RangeChecks(
             store.range_checks, Pedersen(suite.group), self.areas, metrics, self.areas.present_gateways,

@@ -11,8 +11,8 @@ of gateways in the last epochs are kept in memory, since thousands ask at once a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 import trio
 from sqlalchemy.exc import SQLAlchemyError
@@ -23,8 +23,10 @@ from coordinator.storage.epochs import EpochRepository
 from coordinator.storage.rounds import RoundRepository
 from coordinator.threads import RETRY_S, look_up
 from protocol import wire
+from protocol.dcnet.setup.rings import last_contribution_text
 
 _EPOCHS_MAX = 128  # how far back a total is looked for: a month of epochs of 6 h
+_UNSIGNED = bytes(64)
 _PLACES_MAX = 8  # epochs whose places are kept: of 10,000 gateways, a megabyte each
 
 
@@ -40,10 +42,14 @@ class _Living:
 class LastContributions:
     """Which opened total was a gateway in last?  `areas` say whether an epoch's rounds may still end."""
 
-    def __init__(self, epochs: EpochRepository, rounds: RoundRepository, areas: Areas, emit: Emit) -> None:
+    def __init__(
+        self, epochs: EpochRepository, rounds: RoundRepository, areas: Areas, sign: Callable[[bytes], bytes], emit: Emit
+    ) -> None:  # fmt: skip
+        """`sign` signs with the key that gateways pin at enrolment."""
         self._epochs = epochs
         self._rounds = rounds
         self._areas = areas
+        self._sign = sign
         self._emit = emit
         self._questions: dict[str, tuple[str, wire.LastContributionRequest]] = {}
         self._waiting: dict[tuple[int, int], set[str]] = {}  # who waits for a round of this epoch and ring to end
@@ -80,7 +86,8 @@ class LastContributions:
                     self._waiting.setdefault((answer.epoch, answer.ring), set()).add(identity)
                     self._unanswered[identity] = area, question
                 else:
-                    self._emit(MessagesReady([To(identity, answer)]))
+                    statement = self._sign(last_contribution_text(identity, answer))
+                    self._emit(MessagesReady([To(identity, replace(answer, statement=statement))]))
 
     def _living(self, identity: str, question: wire.LastContributionRequest) -> list[_Living]:
         found = []
@@ -98,7 +105,7 @@ class LastContributions:
 
     def _answer(
         self, identity: str, area: str, question: wire.LastContributionRequest, living: list[_Living]
-    ) -> wire.Message | _Living:
+    ) -> wire.LastContribution | _Living:
         """The ring in which a round has not ended yet, durably, in which it may have shared; else the answer."""
         for each in living:
             if self._rounds.ended_count(each.epoch, each.ring, each.last_round) <= each.last_round:
@@ -111,9 +118,9 @@ class LastContributions:
             if place is not None and last is not None:
                 return wire.LastContribution(
                     *asked, is_known, record.epoch, place[0], last.round, record.interval_of(last.round), last.roster,
-                    last.signature,
+                    last.signature, _UNSIGNED,
                 )  # fmt: skip
-        return wire.LastContribution(*asked, is_known, -1, 0, -1, 0, b"", b"")
+        return wire.LastContribution(*asked, is_known, -1, 0, -1, 0, b"", b"", _UNSIGNED)
 
     def _is_known(self, identity: str, epoch: int, living: list[_Living]) -> int:
         """Not after the database was put back: then the epoch lives no more, and has rounds that never ended here."""

@@ -18,6 +18,7 @@ from typing import Protocol
 
 import trio
 
+from node.aggregation.account_review import AccountReview
 from node.aggregation.attendance import AttendanceStore, GatewayAttendance
 from node.aggregation.beacon import Beacon, CrowdPolicy
 from node.aggregation.bills import BillingRules
@@ -26,7 +27,7 @@ from node.aggregation.contribution import AccountStore, Contributions
 from node.aggregation.membership import Membership
 from node.aggregation.ring_cache import PublicRings
 from node.aggregation.ring_subscriber import NAME, RingSubscriber
-from node.aggregation.start_review import Finding, SeatStore, StartReview, judge
+from node.aggregation.start_review import SeatStore, StartReview
 from node.metering.log import MeteringLog, Subscription
 from node.metering.physical_limits import PhysicalLimits
 from node.metering.registers import Registers, RegisterSet
@@ -141,8 +142,10 @@ class Epochs:
         self._post = post
         self._ask = ask
         self._on_account_moved = account_moved
-        self._review = StartReview(services.start)
-        self._doubted: int | None = None  # an epoch that the coordinator says is none
+        self._review = AccountReview(
+            StartReview(services.start), module.identity, services.suite, services.list_key, services.seats,
+            services.metrics, self._has_ring, self._leave, self._now_s,
+        )  # fmt: skip
         self._use_grid = use_grid
         self._grid: RegistrationGrid | None = None  # of the newest call
         self._epochs: dict[int, _Epoch] = {}
@@ -184,26 +187,16 @@ class Epochs:
     @property
     def is_reviewed(self) -> bool:
         """Whether the account was held against the coordinator's record since the start."""
-        return self._review.is_done
+        return self._review.start.is_done
 
     def question(self) -> wire.LastContributionRequest | None:
-        """
-        What the coordinator is to be asked: after a start, and about a contribution whose ring is gone.
-
-        While a ring lives its member hears the RESULT, unless the coordinator does not know of that ring any more.
-        """
-        if self._account is None or (self._review.is_done and not self._is_waiting(self._account)):
-            return None
-        return wire.LastContributionRequest(*(self._account.last or (-1, -1)), self._review.started_ms)
-
-    def _is_waiting(self, account: Contributions) -> bool:
-        waiting = account.unsettled
-        return waiting is not None and (not self._has_ring(waiting[0]) or waiting[0] == self._doubted)
+        """What the coordinator is to be asked; see node.aggregation.account_review."""
+        return self._review.question(self._account)
 
     def refused(self, epoch: int) -> None:
         """The coordinator has refused a message about an epoch: it may not know it any more."""
         if self._has_ring(epoch):
-            self._doubted = epoch
+            self._review.doubted = epoch
             self._ask()
 
     def _has_ring(self, number: int) -> bool:
@@ -237,54 +230,19 @@ class Epochs:
     # --- the account --------------------------------------------------------------------------------------------------
 
     async def _on_last(self, message: wire.LastContribution) -> None:
-        account = self._account
-        if account is None or (self._review.is_done and not self._is_waiting(account)):
-            return
-        own = account.last
-        if (message.asked_epoch, message.asked_round) != (own or (-1, -1)):
-            return
         try:
-            seat = self._services.seats.seat(self._module.identity, message.epoch)
-            match judge(message, own, seat, self._services.suite):
-                case Finding.STORE_IS_OLD:
-                    self._note_old_store(message, own)
-                    if account.attendance is not None and self._grid is not None:
-                        now_s = self._grid.registration_s(self._grid.index_at(self._services.clock()))
-                        await account.attendance.start_anew(now_s)
-                    await account.start_anew()
-                case Finding.INCLUDED if own is not None:
-                    await account.settle(*own, included=True)
-                case Finding.NOT_INCLUDED if own is not None:
-                    await self._not_included(account, own, is_known=bool(message.is_known))
+            if self._account is not None and await self._review.take(self._account, message):
+                self._account_moved()
         except StoreError as error:
             self._store_failed(error)
-            return
-        self._review.is_done = True
-        self._doubted = None
-        self._account_moved()
 
-    async def _not_included(self, account: Contributions, own: tuple[int, int], *, is_known: bool) -> None:
-        """While the ring lives its RESULT says so; a ring that the coordinator does not know has no results."""
-        epoch = self._epochs.get(own[0])
-        if epoch is not None and epoch.membership is not None:
-            if is_known:
-                return
-            log.warning(
-                "gateway %s: the coordinator does not know epoch %d, which this gateway leaves; its database was put"
-                " back to an earlier state?", self._module.identity, own[0],
-            )  # fmt: skip
+    def _now_s(self) -> int:
+        """The registration time of the period that has begun, metering time; 0 before the first call."""
+        return 0 if self._grid is None else self._grid.registration_s(self._grid.index_at(self._services.clock()))
+
+    def _leave(self, number: int) -> None:
+        if (epoch := self._epochs.get(number)) is not None:
             self._drop_epoch(epoch)
-        await account.settle(*own, included=False)
-
-    def _note_old_store(self, message: wire.LastContribution, own: tuple[int, int] | None) -> None:
-        self._services.metrics.noted("account_started_anew")
-        log.warning(
-            "gateway %s: its store is older than its last contribution (epoch %d round %d; the store knows %s). The"
-            " account starts anew with the next reading; energy until then is in no total, and what was not billed"
-            " yet is settled by the register",
-            self._module.identity, message.epoch, message.round,
-            "none" if own is None else f"epoch {own[0]} round {own[1]}",
-        )  # fmt: skip
 
     def _account_moved(self) -> None:
         self._on_account_moved()
@@ -367,7 +325,7 @@ class Epochs:
         await self._nursery.start(self._live, epoch)
         self._grid = registration_grid(call)
         await self._use_grid(self._grid)
-        self._review.use_grid(registration_grid(call))
+        self._review.start.use_grid(self._grid)
         self._ask()
         return epoch
 
@@ -420,7 +378,7 @@ class Epochs:
         account = Contributions(
             services.accounts, self._module.identity, schema, self._module.blinding,
             keep_committed_s=services.billing.keep_s, random_bits=self._module.random_bits, cursor=cursor,
-            attendance=attendance, review=self._review,
+            attendance=attendance, review=self._review.start,
         )  # fmt: skip
         # After what cannot be read has been tried: then the next call tries again.
         self._account, self._schema = account, schema

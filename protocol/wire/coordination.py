@@ -290,7 +290,8 @@ class LastContribution(Message):
     `epoch`, `ring` and `round` are -1, 0 and -1 where there is none, `roster` and `signature` then empty; else these
     are the round's RESULT.  `asked_epoch` and `asked_round` repeat the request.  `is_known` says whether the
     coordinator knows the epoch that was asked about, with the receiver in one of its rings: not after its database was
-    put back to an earlier state.
+    put back to an earlier state.  `statement` is the coordinator's signature over all of it, by the key that gateways
+    pin at enrolment: what it says of a contribution can be held against it.
     """
 
     asked_epoch: Annotated[int, integer(-1, 2**40)]
@@ -302,6 +303,7 @@ class LastContribution(Message):
     interval_start_s: Counter
     roster: Annotated[bytes, octets(0, MAX_RING // 8)]
     signature: Annotated[bytes, octets(0, 64, 64)]
+    statement: Annotated[bytes, octets(64)]
 
 
 @message(14, Sender.COORDINATOR | Sender.HEAD)

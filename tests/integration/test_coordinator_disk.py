@@ -33,6 +33,7 @@ from node.security.module import KeyDirectory
 from node.wan.enrolment import Enroller, RingService
 from protocol import wire
 from protocol.dcnet.crypto.suite import StandardSuite
+from protocol.dcnet.setup.rings import last_contribution_text
 from protocol.dcnet.setup.schema import DEFAULT_SCHEMA
 from protocol.errors import StromkreisError
 from protocol.link import LinkContext
@@ -293,7 +294,7 @@ async def test_a_question_that_the_database_cannot_answer_ends_nothing(
         keys = KeyDirectory(config.data_dir / "keys", StandardSuite())
         module = keys.open(config.gateways[0].id)
         async with Enroller(config) as enroller:
-            endpoint, server, _ = await enroller.enrol(module, config.all_gateways()[0])
+            endpoint, server, list_key = await enroller.enrol(module, config.all_gateways()[0])
         run_sql(path, "ALTER TABLE gateways RENAME TO hidden", "ALTER TABLE rings RENAME TO hidden_rings")
         async with LinkContext(max_sockets=8) as link, link.connect(endpoint, server, module.curve) as connection:
             nursery.start_soon(connection.send, question)
@@ -307,7 +308,10 @@ async def test_a_question_that_the_database_cannot_answer_ends_nothing(
                 answer = wire.decode(await connection.receive(), wire.FROM_COORDINATOR)
         keys.close()
         nursery.cancel_scope.cancel()
-    assert answer == wire.LastContribution(7, 0, 0, -1, 0, -1, 0, b"", b"")
+    assert isinstance(answer, wire.LastContribution)
+    assert answer == wire.LastContribution(7, 0, 0, -1, 0, -1, 0, b"", b"", answer.statement)
+    text = last_contribution_text(module.identity, answer)
+    assert StandardSuite().verify(list_key, text, answer.statement)
 
 
 async def test_a_gateway_enrols_once_the_database_takes_it(network: Network, caplog: pytest.LogCaptureFixture) -> None:

@@ -47,13 +47,14 @@ from protocol import wire
 from protocol.dcnet.machines.incarnations import NonceTable
 from protocol.dcnet.setup.calendar import CalendarPolicy
 from protocol.dcnet.setup.epoch import Policy
-from protocol.dcnet.setup.rings import bitmap
+from protocol.dcnet.setup.rings import bitmap, last_contribution_text
 from protocol.dcnet.setup.schema import DEFAULT_SCHEMA, Schema, Slot
 from protocol.errors import RemoteProtocolError
 from protocol.link import Keypair, LinkContext
 from protocol.metering.interval import QUARTER_HOURS
 
 SUITE = CheapSuite()
+LIST_SEED = b"l" * 32
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 Kind = TypeVar("Kind", wire.MaskedInput, wire.Ready)
 TERM = 1  # the head is the member at position 1
@@ -231,7 +232,7 @@ def whole(mine: Gateway, tmp_path: Path) -> node.gateway.Gateway:
         calendar=CalendarPolicy(rounds_min=1, time_lapse=True), clock=lambda: 15.0,
         trust=TrustStore(CertificateAuthority.create(tmp_path / "pki", NOW).root, lambda: 0.0), public_host=None,
         relay=False, metering=MeteringLogRepository(store), logs=GatewayLogRepository(store), version="0",
-        seats=RingSeatRepository(store), beacon=BeaconRepository(store), list_key=bytes(32),
+        seats=RingSeatRepository(store), beacon=BeaconRepository(store), list_key=SUITE.verify_key(LIST_SEED),
     )  # fmt: skip
     return node.gateway.Gateway(shared, context.module, "north", "tcp://127.0.0.1:1", bytes(32), [])
 
@@ -253,9 +254,15 @@ async def test_while_a_ring_lives_the_coordinators_bare_word_settles_nothing(tmp
         if not is_over:
             living = _Epoch(call(DEFAULT_SCHEMA), liar.secrets[0], bytes(16), membership=mine.membership)
             ours._epochs._epochs[1] = living
-        ours._epochs._review.is_done = True
+        ours._epochs._review.start.is_done = True
         assert (ours.question() is not None) is is_over
-        await ours.receive(wire.LastContribution(liar.view.epoch, 0, 1, -1, 0, -1, 0, b"", b""))
+        answer = wire.LastContribution(liar.view.epoch, 0, 1, -1, 0, -1, 0, b"", b"", bytes(64))
+        if is_over:  # an answer that nobody has signed settles nothing
+            with pytest.raises(RemoteProtocolError, match="forged_statement"):
+                await ours.receive(answer)
+            assert contributions.unsettled == (1, 0)
+        statement = SUITE.sign(SUITE.signing_key(LIST_SEED), last_contribution_text(ours.identity, answer))
+        await ours.receive(replace(answer, statement=statement))
         assert contributions.unsettled == (None if is_over else (1, 0))
 
 

@@ -24,10 +24,10 @@ def last(
     round_: int, *, epoch: int = 7, ring: int = 2, roster: bytes = ROSTER, outcome: int = wire.Outcome.OPENED
 ) -> wire.LastContribution:  # fmt: skip
     signature = SUITE.sign(SUITE.signing_key(SECRET), result_text_of(DIGEST, ring, round_, outcome, roster))
-    return wire.LastContribution(7, 5, 1, epoch, ring, round_, 900 * round_, roster, signature)
+    return wire.LastContribution(7, 5, 1, epoch, ring, round_, 900 * round_, roster, signature, bytes(64))
 
 
-NONE = wire.LastContribution(7, 5, 1, -1, 0, -1, 0, b"", b"")
+NONE = wire.LastContribution(7, 5, 1, -1, 0, -1, 0, b"", b"", bytes(64))
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_a_last_total_that_the_seat_shows_to_be_false_is_refused(
 
 def test_a_signature_over_another_round_is_refused() -> None:
     honest = last(5)
-    answer = wire.LastContribution(7, 5, 1, 7, 2, 6, 5400, ROSTER, honest.signature)
+    answer = wire.LastContribution(7, 5, 1, 7, 2, 6, 5400, ROSTER, honest.signature, bytes(64))
     with pytest.raises(RemoteProtocolError, match="forged_result"):
         judge(answer, (7, 5), SEAT, SUITE)
 

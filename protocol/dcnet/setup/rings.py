@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
+from protocol import wire
 from protocol.dcnet.crypto.suite import digest
 from protocol.dcnet.setup.schema import Noise
 from protocol.dcnet.setup.terms import RoundTerms
@@ -209,6 +210,11 @@ def round_digest(
     """What is confirmed: epoch, ring, round, attempt, head, E, U and the terms of the attempt (see `setup.terms`)."""
     numbers = struct.pack("<QQQQ", view.ring, round_, attempt, term)
     return digest("confirm", view.digest, numbers, view.to_wire(expected), view.to_wire(roster), terms.digest)
+
+
+def last_contribution_text(identity: str, message: wire.LastContribution) -> bytes:
+    """What the coordinator signs of an answer to a gateway: all of it, but for the signature."""
+    return digest("last contribution", identity.encode(), wire.encode(replace(message, statement=bytes(64))))
 
 
 def result_text(view: RingView, round_: int, outcome: int, roster: int) -> bytes:
