@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from node.security.module import GatewaySecurityModule
 from node.trust import TrustStore
+from node.wan.bounded_http import ask
 from protocol import pki
 from protocol.errors import RemoteProtocolError, StromkreisError
 
@@ -142,7 +143,7 @@ class CertificateKeeper:
         return True
 
     async def _fetch_lists(self) -> None:
-        response = await self._client.get("/api/v1/revocation-lists")
+        response = await ask(self._client, "GET", "/api/v1/revocation-lists", size_max=pki.LISTS_SIZE_MAX)
         response.raise_for_status()
         if self._take(response.content):
             temporary = self._path.with_suffix(".new")
@@ -158,7 +159,7 @@ class CertificateKeeper:
     async def _renew(self, module: GatewaySecurityModule) -> None:
         body = await trio.to_thread.run_sync(package_body, module)
         body.pop("seal_chain", None)
-        response = await self._client.post("/api/v1/renew", json=body | {"gateway": module.identity})
+        response = await ask(self._client, "POST", "/api/v1/renew", json=body | {"gateway": module.identity})
         if response.status_code != 201:
             raise StromkreisError(f"refused with status {response.status_code}: {refusal_text(response)}")
         certificates, above = read_triple(response.json(), module.identity, self._root, self._now())

@@ -21,6 +21,7 @@ from cryptography import x509
 
 from node.config import GatewayConfig, NodeConfig
 from node.security.module import GatewaySecurityModule
+from node.wan.bounded_http import ask
 from node.wan.certificates import MALFORMED, package_body, read_triple, refusal_text
 from protocol.errors import RemoteProtocolError, StromkreisError
 from protocol.link.tls import client_context
@@ -135,13 +136,14 @@ class Enroller:
         pause_s = 0.2
         while True:
             try:
-                response = await self._client.post("/api/v1/enrol", json=body)
+                response = await ask(self._client, "POST", "/api/v1/enrol", json=body)
+            except RemoteProtocolError as error:
+                raise StromkreisError(f"gateway {gateway.id}: the enrolment's answer does not hold: {error}") from error
             except httpx.TransportError as error:
                 trouble = f"{type(error).__name__}: {error}; expected its HTTPS address in node.coordinator"
             else:
                 if response.status_code == 201:
-                    answer: dict[str, str] = response.json()
-                    return answer
+                    return _object(response, gateway.id)
                 if response.status_code != _UNAVAILABLE:
                     told = f"status {response.status_code}: {refusal_text(response)}"
                     raise StromkreisError(f"gateway {gateway.id}: enrolment refused with {told}")
@@ -160,6 +162,16 @@ def _service_of(answer: dict[str, str]) -> RingService:
     if any(len(key) != _KEY_SIZE for key in keys):
         raise ValueError(f"expected keys of {_KEY_SIZE} bytes")
     return RingService(str(answer["endpoint"]), *keys)
+
+
+def _object(response: httpx.Response, gateway: str) -> dict[str, str]:
+    try:
+        answer = response.json()
+    except (ValueError, RecursionError) as error:
+        raise StromkreisError(f"gateway {gateway}: the enrolment's answer is no JSON") from error
+    if not isinstance(answer, dict):
+        raise StromkreisError(f"gateway {gateway}: the enrolment's answer is JSON, but no object")
+    return answer
 
 
 def _write(path: Path, text: str) -> None:

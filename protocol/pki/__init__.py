@@ -44,7 +44,13 @@ from protocol.pki.profiles import (
     signature_hash,
 )
 from protocol.pki.requests import SigningRequest, build_package, build_request, check_package, check_request
-from protocol.pki.revocation import RevocationList, RevocationLists, issue_revocation_list, load_revocation_lists
+from protocol.pki.revocation import (
+    LISTS_SIZE_MAX,
+    RevocationList,
+    RevocationLists,
+    issue_revocation_list,
+    load_revocation_lists,
+)
 
 __all__ = [
     "ADMINISTRATOR_TRIPLE",
@@ -55,6 +61,7 @@ __all__ = [
     "CURVES",
     "GATEWAY_TRIPLE",
     "INTERMEDIATE_COUNT_MAX",
+    "LISTS_SIZE_MAX",
     "ORGANISATION",
     "PARTICIPANT_TRIPLE",
     "PROFILES",

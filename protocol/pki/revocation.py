@@ -8,6 +8,7 @@ lists of one CA the one of the higher number counts: an older one, played back, 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,6 +16,7 @@ from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from protocol.errors import LocalProtocolError
 from protocol.pki.profiles import MALFORMED, refusal, require_hash, require_key, signature_hash
@@ -27,9 +29,9 @@ _END: Final = b"-----END X509 CRL-----"
 
 @dataclass(frozen=True, slots=True)
 class RevocationList:
-    """A checked list: whose (key identifier of the CA), its number, from when to when it holds, revoked serials."""
+    """A checked list: whose (see `authority_of`), its number, from when to when it holds, revoked serials."""
 
-    issuer_key: bytes
+    issuer: bytes
     number: int
     this_update: datetime
     next_update: datetime
@@ -46,9 +48,9 @@ class RevocationLists:
         """Keep those that are newer than what is here; whether any was."""
         changed = False
         for each in lists:
-            known = self._lists.get(each.issuer_key)
+            known = self._lists.get(each.issuer)
             if known is None or each.number > known.number:
-                self._lists[each.issuer_key] = each
+                self._lists[each.issuer] = each
                 changed = True
         return changed
 
@@ -62,7 +64,7 @@ class RevocationLists:
 
         Raises RemoteProtocolError `certificate_revoked`, `revocation_stale`, `revocation_unknown`.
         """
-        found = self._lists.get(_key_identifier(issuer))
+        found = self._lists.get(authority_of(issuer))
         if found is None:
             raise refusal("revocation_unknown", "no revocation list of the issuer")
         if certificate.serial_number in found.serials:
@@ -131,14 +133,27 @@ def _check(pem: bytes, issuers: Sequence[x509.Certificate]) -> RevocationList | 
         raise refusal("revocation_malformed", "a critical extension: a list for a part or a change is not taken")
     if next_update is None or key is None:
         raise refusal("revocation_malformed", "a list without an end or an issuer")
-    issuer = next((each for each in issuers if each.subject == found.issuer and _key_identifier(each) == key), None)
-    if issuer is None:
-        return None
-    public_key = require_key(issuer.public_key())
-    require_hash(algorithm, public_key)
-    if not found.is_signature_valid(public_key):
+    named = [each for each in issuers if each.subject == found.issuer and _key_identifier(each) == key]
+    for issuer in named:  # a CA chooses its key identifier itself, so two may have the same
+        public_key = require_key(issuer.public_key())
+        require_hash(algorithm, public_key)
+        if found.is_signature_valid(public_key):
+            return RevocationList(authority_of(issuer), number, this_update, next_update, serials)
+    if named:
         raise refusal("revocation_signature", "not signed by the CA that it names")
-    return RevocationList(key, number, this_update, next_update, serials)
+    return None
+
+
+def authority_of(certificate: x509.Certificate) -> bytes:
+    """
+    What tells one CA from every other: SHA-256 of its name and its public key.
+
+    Not the key identifier, which is a field of the certificate: who got another CA's into his own could replace its
+    list by one of a higher number, and so take its revocations back (RFC 5280 5.2.1 and 6.3.3 ask for name and key).
+    """
+    key = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    name = certificate.subject.public_bytes()
+    return hashlib.sha256(len(name).to_bytes(4, "big") + name + key).digest()
 
 
 def _key_identifier(certificate: x509.Certificate) -> bytes:

@@ -68,6 +68,41 @@ def test_revoked_certificates_and_what_a_revoked_ca_issued_are_refused() -> None
     pki.verify_chain(LEAF, [SUB], ROOT, NOW, revocations=other)
 
 
+def test_a_ca_with_the_key_identifier_of_another_takes_no_revocation_back() -> None:
+    rogue_key = ec.derive_private_key(44, ec.BrainpoolP256R1())
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(SUB.subject)
+        .issuer_name(ROOT.subject)
+        .public_key(rogue_key.public_key())
+        .serial_number(1 << 73)
+        .not_valid_before(NOW - WEEK)
+        .not_valid_after(NOW + 50 * WEEK)
+    )
+    for extension in SUB.extensions:  # the subject key identifier among them
+        builder = builder.add_extension(extension.value, extension.critical)
+    rogue = builder.sign(ROOT_KEY, hashes.SHA256())
+    revoked = pem(SUB, SUB_KEY, LEAF.serial_number, number=7)
+    forged = pki.issue_revocation_list(rogue, rogue_key, [], number=9, this_update=NOW, next_update=NOW + WEEK)
+    with_identifier = (
+        x509.CertificateRevocationListBuilder(rogue.subject, NOW, NOW + WEEK)
+        .add_extension(
+            x509.AuthorityKeyIdentifier(
+                rogue.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest, None, None
+            ),
+            critical=False,
+        )
+        .add_extension(x509.CRLNumber(9), critical=False)
+        .sign(rogue_key, hashes.SHA256())
+    )
+    for each in (forged, with_identifier):
+        for order in ([ROOT, SUB, rogue], [rogue, SUB, ROOT]):
+            found = pki.RevocationLists()
+            parts = pem(ROOT, ROOT_KEY) + revoked + each.public_bytes(serialization.Encoding.PEM)
+            found.take(pki.load_revocation_lists(parts, order))
+            assert reason(found) == "certificate_revoked"
+
+
 def test_without_a_current_list_nothing_stands() -> None:
     assert reason(pki.RevocationLists()) == "revocation_unknown"
     assert reason(lists(pem(SUB, SUB_KEY))) == "revocation_unknown"
