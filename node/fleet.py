@@ -25,6 +25,7 @@ from node.aggregation.beacon import CrowdPolicy
 from node.aggregation.bills import BillingRules
 from node.aggregation.ring_cache import PublicRings
 from node.config import BillingConfig, GatewayConfig, MeteringLogConfig, MeterReadingConfig, NodeConfig, PolicyConfig
+from node.enrolments import Enrolled, Enrolments
 from node.gateway import Gateway, Shared
 from node.lmn.counters import DurableCounters
 from node.lmn.metrics import LMN_METRICS, LMN_READINGS
@@ -43,7 +44,7 @@ from node.storage.cipher import Cipher, StorageKeys, store_cipher
 from node.storage.engine import Store
 from node.storage.repositories.accounts import AccountRepository
 from node.storage.repositories.attendance import AttendanceRepository
-from node.storage.repositories.beacon import BeaconRepository, Since
+from node.storage.repositories.beacon import BeaconRepository
 from node.storage.repositories.bills import BillRepository
 from node.storage.repositories.counters import CounterRepository
 from node.storage.repositories.gateway_logs import GatewayLogRepository
@@ -54,10 +55,9 @@ from node.timekeeping.clock import GatewayClock
 from node.timekeeping.keeper import TimeKeeper, TimeServer
 from node.trust import TrustStore
 from node.wan.certificates import CertificateKeeper
-from node.wan.enrolment import Enroller, RingService, coordinator_client
+from node.wan.enrolment import coordinator_client
 from protocol import pki
 from protocol.dcnet.crypto.suite import StandardSuite
-from protocol.dcnet.discipline.returns import Attendance
 from protocol.dcnet.machines.masks import Fleet
 from protocol.dcnet.setup.calendar import CalendarPolicy
 from protocol.dcnet.setup.epoch import Policy
@@ -67,7 +67,6 @@ from protocol.link.tls import client_context
 from protocol.metering.interval import DAY_S
 
 log = logging.getLogger(__name__)
-_ENROLMENTS_AT_ONCE = 8  # keys are made and answers awaited side by side; more only queue at the coordinator
 _SOCKETS_PER_GATEWAY = 4  # coordinator, head, its successor while it is changed, and a listener
 
 
@@ -149,12 +148,12 @@ async def run(
     subscribe: Callable[[MeteringLog, trio.Nursery], None] | None = None,
 ) -> None:  # fmt: skip
     """
-    Serve until cancelled; `ready` is called with the monitoring address once every gateway is enrolled and runs.
+    Serve until cancelled; `ready` is called with the monitoring address once every gateway runs that is not refused.
 
     `cipher_of` is for tests, which look for what another cipher would not hide.  `subscribe` is called with each
     gateway's metering log and a nursery to start subscribers in (`examples/metering_log_subscriber.py`).
 
-    Raises StromkreisError where the node cannot start: no root certificate, no store, no enrolment.
+    Raises StromkreisError where the node cannot start: no root certificate, no store, no gateway that is enrolled.
     """
     gateways = config.all_gateways()
     profiles = [meter_profiles(each) for each in gateways]
@@ -190,7 +189,9 @@ async def run(
         async with AsyncExitStack() as stack, store.writing(), trio.open_nursery() as nursery:
             address = await nursery.start(serve_monitoring, registry, config.metrics, lambda: None, not_ready)
             beacon = BeaconRepository(store)
-            modules, service = await _enrol(config, gateways, keys, beacon, attendance)
+            enrolments = Enrolments(config, gateways, keys, beacon, attendance, time.time)
+            await nursery.start(enrolments.run)
+            first = await enrolments.first()
             revocations = pki.RevocationLists()
             trust = TrustStore(root, time.time, revocations)
             client = await stack.enter_async_context(coordinator_client(config))
@@ -201,10 +202,10 @@ async def run(
             )  # fmt: skip
             certificates.load()
             await certificates.fetch_lists()  # renewals may wait, neighbours' certificates may not
-            nursery.start_soon(certificates.run, modules, config.security.revocation_check_s)
+            nursery.start_soon(certificates.run, enrolments.modules, config.security.revocation_check_s)
             timekeeper = None
             if config.time.server is not None:
-                timekeeper = time_keeper(config, modules[0], metrics)
+                timekeeper = time_keeper(config, first.module, metrics)
                 await nursery.start(timekeeper.run)  # the gateways shall begin with the right time
             async with LinkContext(max_sockets=64 + _SOCKETS_PER_GATEWAY * len(gateways)) as link:
                 shared = Shared(
@@ -213,7 +214,7 @@ async def run(
                     counters=DurableCounters(CounterRepository(store)),
                     pairings=PairingStore(PairingRepository(store), renewal_policy(config.lmn)), metrics=metrics,
                     trust=trust, policy=policy_of(config.policy), calendar=calendar_policy(config.policy),
-                    beacon=beacon, list_key=service.list_key, crowd=CrowdPolicy(config.policy.area_size_confirmed),
+                    beacon=beacon, list_key=first.service.list_key, crowd=CrowdPolicy(config.policy.area_size_confirmed),
                     listen=config.link.listen,
                     public_host=config.link.public_host, relay=config.link.mode == "relay",
                     billing=billing_rules(config.billing), epoch_over=store.truncate_log,
@@ -231,46 +232,57 @@ async def run(
                 )
                 nursery.start_soon(keeper.run)
                 metrics.time_lapse(is_on=config.policy.time_lapse)
-                metrics.certificates(_certificate_ends(modules))
 
-                def make(start: ProcessStart) -> list[Gateway]:
+                def make(start: ProcessStart) -> Callable[[Enrolled], Gateway]:
                     since = replace(shared, start=start, fleet=Fleet(), rings=PublicRings())
-                    coordinator = service.endpoint, service.curve_key
-                    return [
-                        Gateway(since, module, each.area or config.area, *coordinator, mine, subscribe)
-                        for each, module, mine in zip(gateways, modules, profiles, strict=True)
-                    ]
+                    return lambda each: Gateway(
+                        since, each.module, gateways[each.place].area or config.area, each.service.endpoint,
+                        each.service.curve_key, profiles[each.place], subscribe,
+                    )  # fmt: skip
 
                 def begun(made: list[Gateway]) -> None:
-                    is_first = not running
+                    nonlocal ready
                     running[:] = made
                     metrics.gateways(len(running))
                     metrics.waiting(lambda: sum(each.is_waiting for each in running))
                     metrics.carrying(lambda: sum(each.is_carrying for each in running))
                     metrics.discipline(config.policy.honest_floor, is_returns_limited=config.policy.limit_returns)
+                    if enrolments.waiting:
+                        return
+                    metrics.certificates(_certificate_ends(enrolments.modules))
                     log.info("%d gateways run, monitoring at %s", len(running), address)
-                    if ready is not None and is_first:
+                    if ready is not None:
                         ready(address)
+                        ready = None
 
-                await run_gateways(make, begun)
+                await run_gateways(make, begun, enrolments)
 
 
 async def run_gateways(
-    make: Callable[[ProcessStart], list[Gateway]], begun: Callable[[list[Gateway]], None]
+    make: Callable[[ProcessStart], Callable[[Enrolled], Gateway]], begun: Callable[[list[Gateway]], None],
+    enrolments: Enrolments,
 ) -> None:  # fmt: skip
     """
-    Serve with the gateways that `make` makes, and with new ones whenever their process start is over.
+    Serve with a gateway for each that is enrolled, and with new ones whenever their process start is over.
 
     A fork or a machine that went on from a snapshot is a start like any other: the store is read again, the account
     reviewed, and nothing of what was under way goes on.
     """
     while True:
         start = ProcessStart()
-        gateways = make(start)
+
+        async def serve(nursery: trio.Nursery, gateway_of: Callable[[Enrolled], Gateway]) -> None:
+            gateways: list[Gateway] = []
+            while True:
+                changed = enrolments.changed
+                for each in enrolments.enrolled[len(gateways) :]:
+                    gateways.append(gateway_of(each))
+                    nursery.start_soon(gateways[-1].run)
+                begun(gateways)
+                await changed.wait()
+
         async with trio.open_nursery() as nursery:
-            for each in gateways:
-                nursery.start_soon(each.run)
-            begun(gateways)
+            nursery.start_soon(serve, nursery, make(start))
             await start.wait_until_over()
             nursery.cancel_scope.cancel()
         log.warning("the process was forked, or its clock has jumped by over %g s: the gateways start anew", JUMP_S)
@@ -316,30 +328,3 @@ def _certificate_ends(modules: Iterable[GatewaySecurityModule]) -> Iterator[date
     for module in modules:
         if module.certificate is not None:
             yield x509.load_der_x509_certificate(module.certificate).not_valid_after_utc
-
-
-async def _enrol(
-    config: NodeConfig,
-    gateways: Sequence[GatewayConfig],
-    keys: KeyDirectory,
-    beacon: BeaconRepository,
-    attendance: AttendanceRepository,
-) -> tuple[list[GatewaySecurityModule], RingService]:
-    """Every gateway's security module in the order of the list, and how the coordinator is reached."""
-    modules: dict[str, GatewaySecurityModule] = {}
-    services: list[RingService] = []
-    limiter = trio.CapacityLimiter(_ENROLMENTS_AT_ONCE)
-
-    async def enrol(gateway: GatewayConfig) -> None:
-        async with limiter:
-            module = modules[gateway.id] = await trio.to_thread.run_sync(keys.open, gateway.id)
-            # Before it enrols: a store that serves it later than that does not know what it did under its key.
-            await beacon.begin(gateway.id, Since(round(time.time() * 1000), is_first=module.certificate is None))
-            if module.certificate is None:  # its returns are counted in this store from the beginning
-                await attendance.begin(gateway.id, Attendance.first(0, is_key_new=True))
-            services.append(await enroller.enrol(module, gateway))
-
-    async with Enroller(config) as enroller, trio.open_nursery() as nursery:
-        for each in gateways:
-            nursery.start_soon(enrol, each)
-    return [modules[each.id] for each in gateways], services[-1]

@@ -26,17 +26,21 @@ async def ask(
 
     Raises httpx.TransportError, RemoteProtocolError `answer_too_large` or `answer_encoded`.
     """
-    try:
-        with trio.fail_after(_WHOLE_S):
-            async with client.stream(method, path, json=json, headers={"Accept-Encoding": "identity"}) as answer:
-                if answer.headers.get("Content-Encoding", "identity") != "identity":
-                    raise RemoteProtocolError("answer_encoded", "an answer was compressed, which nobody asked for")
-                body = bytearray()
-                async for part in answer.aiter_raw():
+    body, is_too_large, is_complete = bytearray(), False, False
+    with trio.move_on_after(_WHOLE_S) as scope:
+        async with client.stream(method, path, json=json, headers={"Accept-Encoding": "identity"}) as answer:
+            if answer.headers.get("Content-Encoding", "identity") != "identity":
+                raise RemoteProtocolError("answer_encoded", "an answer was compressed, which nobody asked for")
+            async for part in answer.aiter_bytes():
+                if not is_too_large:
                     body += part
-                    if len(body) > size_max:
-                        raise RemoteProtocolError("answer_too_large", f"an answer of over {size_max} bytes")
-    except trio.TooSlowError:
-        raise httpx.ReadTimeout(f"the answer was not complete after {_WHOLE_S:g} s") from None
+                if len(body) > size_max:
+                    is_too_large = True
+                    scope.cancel()  # ends the wait for the next part, and with it each generator that stands in it
+            is_complete = True
+    if is_too_large:
+        raise RemoteProtocolError("answer_too_large", f"an answer of over {size_max} bytes")
+    if not is_complete:
+        raise httpx.ReadTimeout(f"the answer was not complete after {_WHOLE_S:g} s")
     headers = {"Content-Type": answer.headers.get("Content-Type", "")}
     return httpx.Response(answer.status_code, headers=headers, content=bytes(body), request=answer.request)

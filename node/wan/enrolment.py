@@ -33,6 +33,10 @@ _KEY_SIZE = 32
 _UNAVAILABLE = 503  # the coordinator's disk is full, for example: it goes on once there is room
 
 
+class CoordinatorAwayError(StromkreisError):
+    """Nobody answered, or nobody could write: whether the gateway may be enrolled is not known yet."""
+
+
 def coordinator_client(config: NodeConfig) -> httpx.AsyncClient:
     """A client of the coordinator's HTTPS interface that trusts the SM-PKI root alone."""
     verify = client_context(config.root_certificate)
@@ -68,7 +72,7 @@ class Enroller:
         """
         The coordinator's endpoint and keys; enrols first where the gateway has no certificate yet.
 
-        Raises StromkreisError that says what stands in the way.
+        Raises StromkreisError that says what stands in the way, CoordinatorAwayError for what may pass.
         """
         if module.certificate is not None:
             return await self._stored()
@@ -149,7 +153,7 @@ class Enroller:
                     raise StromkreisError(f"gateway {gateway.id}: enrolment refused with {told}")
                 trouble = f"its database fails, see its log; status {_UNAVAILABLE}"
             if trio.current_time() > give_up_s:
-                raise StromkreisError(
+                raise CoordinatorAwayError(
                     f"{self._config.coordinator}: the coordinator cannot be reached for enrolment ({trouble})"
                 )
             await trio.sleep(pause_s)
