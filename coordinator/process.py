@@ -23,6 +23,7 @@ import trio
 from cryptography import x509
 from nacl.signing import SigningKey
 from prometheus_client import CollectorRegistry, ProcessCollector
+from sqlalchemy.exc import SQLAlchemyError
 
 from coordinator.config import CoordinatorConfig, Role
 from coordinator.emp.billing import Billing
@@ -46,9 +47,11 @@ from coordinator.gwa.revocation import RevocationPublisher
 from coordinator.gwa.time_service import TimeService, kernel_state, vouched_state
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.service import Coordinator
+from coordinator.storage.engine import fault_of
 from coordinator.storage.irrevocable import IrrevocableLog
+from coordinator.storage.lease import Lease, exclusive
 from coordinator.storage.store import Store
-from coordinator.threads import GRACE_S
+from coordinator.threads import GRACE_S, in_thread
 from coordinator.web.app import make_app
 from coordinator.web.serve import serve as serve_web
 from protocol import pki
@@ -62,6 +65,7 @@ log = logging.getLogger(__name__)
 OPERATOR_TOKEN_FILE = "operator.token"  # noqa: S105 - a file's name
 CURVE_KEY_FILE = "curve.json"
 LIST_KEY_FILE = "list.json"
+_LEASE_CHECK_S = 2.0  # for so long two may believe that they are the ring service after the database restarted
 _SOCKETS = 64  # one listener; every gateway is a connection of it, not a socket
 
 
@@ -86,12 +90,13 @@ async def run(config: CoordinatorConfig, *, ready: Callable[[list[str]], None] |
     async with AsyncExitStack() as opened:
         store = Store(config.database_url)
         opened.callback(store.close)
-        coordinator, listener, curve_key, endpoint = None, None, b"", config.public_endpoint or config.listen
+        coordinator, listener, lease = None, None, None
+        curve_key, endpoint = b"", config.public_endpoint or config.listen
         irrevocable = IrrevocableLog(config.irrevocable_path)
         if authority is not None:
             reconcile(store.gateways, irrevocable.read())
         if role.does(Role.RINGS):
-            await _become_ring_service(opened, store)
+            lease = await _become_ring_service(opened, store)
             keys = curve_keys(config.data_dir / CURVE_KEY_FILE)
             list_keys = signing_keys(config.data_dir / LIST_KEY_FILE)
             coordinator = Coordinator(config, store, [pki.to_der(chain.sub_ca)], metrics, list_keys.secret, irrevocable)
@@ -133,6 +138,8 @@ async def run(config: CoordinatorConfig, *, ready: Callable[[list[str]], None] |
                 await _serve_time(nursery, config, chain, metrics)
             if ready is not None:
                 ready(addresses)
+            if lease is not None:
+                nursery.start_soon(_watch, lease)
             if coordinator is not None and listener is not None:
                 await coordinator.serve(listener)
             await trio.sleep_forever()
@@ -164,18 +171,26 @@ def _keep_certificates(
         metrics.certificate(name, make(directory, authority, now).signature.certificate.not_valid_after_utc)
 
 
-async def _become_ring_service(opened: AsyncExitStack, store: Store) -> None:
+async def _become_ring_service(opened: AsyncExitStack, store: Store) -> Lease:
     """Wait for a predecessor that is being stopped; raises StromkreisError where it does not."""
     until_s = trio.current_time() + GRACE_S + 2.0
     while True:
         try:
-            opened.enter_context(store.database.exclusive("ring service"))
+            return opened.enter_context(exclusive(store.database, "ring service"))
         except StromkreisError:
             if trio.current_time() >= until_s:
                 raise
             await trio.sleep(0.1)
-        else:
-            return
+
+
+async def _watch(lease: Lease) -> None:
+    """Raises StromkreisError once another process is the ring service."""
+    while True:
+        await trio.sleep(_LEASE_CHECK_S)
+        try:
+            await in_thread(lease.check)
+        except SQLAlchemyError as error:  # nobody can write meanwhile; whoever comes first when it is back has it
+            log.warning("whether we are the ring service is not known: %s", fault_of(error))
 
 
 async def _listen(

@@ -25,7 +25,6 @@ from node.aggregation.beacon import CrowdPolicy
 from node.aggregation.bills import BillingRules
 from node.aggregation.ring_cache import PublicRings
 from node.config import BillingConfig, GatewayConfig, MeteringLogConfig, MeterReadingConfig, NodeConfig, PolicyConfig
-from node.enrolments import Enrolled, Enrolments
 from node.gateway import Gateway, Shared
 from node.lmn.counters import DurableCounters
 from node.lmn.metrics import LMN_METRICS, LMN_READINGS
@@ -56,6 +55,7 @@ from node.timekeeping.keeper import TimeKeeper, TimeServer
 from node.trust import TrustStore
 from node.wan.certificates import CertificateKeeper
 from node.wan.enrolment import coordinator_client
+from node.wan.enrolments import Enrolled, Enrolments
 from protocol import pki
 from protocol.dcnet.crypto.suite import StandardSuite
 from protocol.dcnet.machines.masks import Fleet
@@ -214,7 +214,8 @@ async def run(
                     counters=DurableCounters(CounterRepository(store)),
                     pairings=PairingStore(PairingRepository(store), renewal_policy(config.lmn)), metrics=metrics,
                     trust=trust, policy=policy_of(config.policy), calendar=calendar_policy(config.policy),
-                    beacon=beacon, list_key=first.service.list_key, crowd=CrowdPolicy(config.policy.area_size_confirmed),
+                    beacon=beacon, list_key=first.service.list_key,
+                    crowd=CrowdPolicy(config.policy.area_size_confirmed),
                     listen=config.link.listen,
                     public_host=config.link.public_host, relay=config.link.mode == "relay",
                     billing=billing_rules(config.billing), epoch_over=store.truncate_log,

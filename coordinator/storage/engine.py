@@ -11,21 +11,17 @@ transaction that begins by reading cannot wait for the lock later; it fails at o
 
 from __future__ import annotations
 
-import fcntl
 import os
-import zlib
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from protocol.errors import StromkreisError
-
-_TRY_LOCK = text("SELECT pg_try_advisory_lock(:key)")
 
 
 class Database:
@@ -64,30 +60,6 @@ class Database:
         """One reading transaction: all of its queries see the same state."""
         with self.engine.begin() as connection:
             yield connection
-
-    @contextmanager
-    def exclusive(self, what: str) -> Iterator[None]:
-        """
-        Be the only process that does `what` on this database, until the end of the block or of the process.
-
-        Raises StromkreisError where another does it.  PostgreSQL gives the lock up when it ends the connection that
-        holds it; SQLite's is a file beside the database.
-        """
-        with ExitStack() as held:
-            if self.engine.dialect.name == "postgresql":
-                connection = held.enter_context(self.engine.connect().execution_options(isolation_level="AUTOCOMMIT"))
-                is_ours = bool(connection.scalar(_TRY_LOCK, {"key": zlib.crc32(what.encode())}))
-            elif self.engine.url.database in (None, "", ":memory:"):
-                is_ours = True
-            else:
-                path = f"{self.engine.url.database}.{what.replace(' ', '-')}"
-                file = held.enter_context(os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600)))
-                is_ours = _try_lock(file.fileno())
-            if not is_ours:
-                raise StromkreisError(
-                    f"{self.name}: another process is the {what} of this database; stop that one first"
-                )
-            yield
 
     def insert(self, table: Any) -> Any:
         """An INSERT of the dialect in use, which knows ON CONFLICT."""
@@ -145,14 +117,6 @@ def _restrict_permissions(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     path.chmod(0o600)
-
-
-def _try_lock(file: int) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def fault_of(error: SQLAlchemyError) -> str:

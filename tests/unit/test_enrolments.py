@@ -8,10 +8,15 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-import node.enrolments
+import node.wan.enrolments
 from node.config import GatewayConfig
+<<<<<<< HEAD
 from node.enrolments import Enrolments
 from node.wan.enrolment import CoordinatorAwayError, RingService
+=======
+from node.wan.enrolment import CoordinatorAwayError
+from node.wan.enrolments import Enrolments
+>>>>>>> aa10ff8 (Notice when the ring service's lock on PostgreSQL is lost)
 from protocol.errors import StromkreisError
 
 IDS = ("ESTK0000000001", "ESTK0000000002", "ESTK0000000003")
@@ -42,7 +47,7 @@ class Coordinator:
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Enrolments]:
     def make(coordinator: Coordinator, *enrolled: str) -> Enrolments:
-        monkeypatch.setattr(node.enrolments, "Enroller", lambda _config: coordinator)
+        monkeypatch.setattr(node.wan.enrolments, "Enroller", lambda _config: coordinator)
 
         async def begin(_gateway: str, _what: object) -> None:
             await trio.lowlevel.checkpoint()
