@@ -107,7 +107,7 @@ class Enroller:
     async def _complete(self, endpoint: str, curve_key: bytes) -> RingService:
         """Enrolled before lists were signed: the key comes by the way of an enrolment, over TLS up to the root."""
         try:
-            response = await self._client.get("/api/v1/ring-service")
+            response = await ask(self._client, "GET", "/api/v1/ring-service")
             response.raise_for_status()
             service = _service_of(response.json())
         except (httpx.HTTPError, RemoteProtocolError, *MALFORMED) as error:

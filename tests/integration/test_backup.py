@@ -9,6 +9,7 @@ from typer.testing import CliRunner, Result
 from coordinator.gwa.ca import CertificateAuthority
 from coordinator.storage.epochs import EpochRecord, RingLayout
 from coordinator.storage.irrevocable import FILE_NAME, IrrevocableLog
+from coordinator.storage.lease import exclusive
 from coordinator.storage.store import Store
 from protocol.dcnet.setup.schema import DEFAULT_SCHEMA
 from stromkreis.__main__ import build
@@ -82,7 +83,7 @@ def test_what_a_restore_does_not_do(tmp_path: Path, config: Path) -> None:
     data, copy = tmp_path / "data", tmp_path / "copy"
     store = Store(f"sqlite:///{data}/coordinator.sqlite")
     assert backup(config, copy).exit_code == 0
-    with store.database.exclusive("ring service"):
+    with exclusive(store.database, "ring service"):
         assert "a coordinator runs on this database; stop it first" in str(restore(config, copy).exception)
     store.close()
     assert data.exists()

@@ -10,13 +10,8 @@ from trio.testing import MockClock
 
 import node.wan.enrolments
 from node.config import GatewayConfig
-<<<<<<< HEAD
-from node.enrolments import Enrolments
 from node.wan.enrolment import CoordinatorAwayError, RingService
-=======
-from node.wan.enrolment import CoordinatorAwayError
 from node.wan.enrolments import Enrolments
->>>>>>> aa10ff8 (Notice when the ring service's lock on PostgreSQL is lost)
 from protocol.errors import StromkreisError
 
 IDS = ("ESTK0000000001", "ESTK0000000002", "ESTK0000000003")
