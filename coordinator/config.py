@@ -65,8 +65,9 @@ class _Section(BaseModel):
 class EpochConfig(_Section):
     """How rings are formed and how time is cut."""
 
-    rounds: Annotated[int, Field(ge=1, le=100_000)] = 96
-    """Rounds of one epoch, that is of one ring layout and one set of keys. 96 quarter hours = one day. Raising it
+    rounds: Annotated[int, Field(ge=1, le=100_000)] = 32
+    """Rounds of one epoch, that is of one ring layout and one set of keys. 32 quarter hours = 8 hours: a gateway that
+    comes late waits so long at most, and three of its eight values a day draw rings, which leaves five. Raising it
     saves set-up work (k key agreements and one share distribution a gateway) and makes one stolen key worth more
     rounds; memory for masks made ahead grows as rounds·slots·8 bytes."""
 

@@ -59,6 +59,7 @@ from protocol.log_limit import LogLimiter
 log = logging.getLogger(__name__)
 HELLOS_MAX = 5  # of a gateway in a row; it says one every 10 s, and one when it is started or linked anew
 HELLO_S = 2.0  # for each there is another one: an answer may be two layouts of a megabyte
+_REMEMBERED_S = 7 * 86_400  # metering time
 _PROTOCOL_LINE_S = 10.0  # between two lines about one gateway that breaks the protocol: the counter has them all
 
 
@@ -116,12 +117,22 @@ class Coordinator:
             enrolled=lambda: sum(self.admission.enrolled.values()), connected=lambda: self.areas.present_count,
             queue_length=lambda: self._rounds.writer.queued,
         )  # fmt: skip
+        self._remember_members(config, store)
         for number, state in store.epochs.states():
             self._resume(suite, store, number, state, reached)
 
     def _status(self, revision: int) -> Status:
         enrolled = sum(self.admission.enrolled.values())
         return Status(revision, self.areas.statuses(), enrolled, self.areas.present_count)
+
+    def _remember_members(self, config: CoordinatorConfig, store: Store) -> None:
+        """Who was in the areas' epochs of the last days; who was longer away counts as new, which delays it at most."""
+        epoch, now_s = config.epoch, self._clock()
+        lapse = epoch.interval_s / epoch.period_s
+        metering_s = epoch.metering_start_unix_s + (now_s - epoch.origin_unix_s) * lapse
+        for name in config.areas:
+            for start_s, members in store.epochs.members(name, round(metering_s) - _REMEMBERED_S):
+                self.areas.remember(name, members, now_s - (metering_s - start_s) / lapse)
 
     def _resume(
         self, suite: StandardSuite, store: Store, number: int, state: bytes, reached: Mapping[int, int]
@@ -271,6 +282,8 @@ class Coordinator:
                     self.admission.join(part.call, identity, message, part.until_s)
             case wire.BeaconReveal():
                 self._scheduler.after_phase(epoch, epoch.reveal(identity, message, now_s))
+            case wire.SpotCheck():
+                self._send_all(epoch.spot_check(identity, message))
             case wire.Deal():
                 self._scheduler.after_phase(epoch, epoch.deal(identity, message, now_s))
             case _:

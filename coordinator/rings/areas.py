@@ -18,7 +18,7 @@ from coordinator.rings.part import AreaPart, Windows
 from coordinator.status import RingStatus
 from protocol import wire
 from protocol.dcnet.crypto.suite import Suite
-from protocol.dcnet.setup.crowd import part_of, split_bits
+from protocol.dcnet.setup.crowd import KNOWN_AFTER_S, part_of, split_bits
 from protocol.dcnet.setup.schema import Schema
 from protocol.metering.interval import QUARTER_HOUR_S, first_index_from, start_of
 
@@ -44,6 +44,9 @@ class Area:
     bound: dict[str, int] = field(default_factory=dict)  # by gateway, the newest epoch that it had a layout of
     last_arrival_s: float = _NEVER
     withheld: frozenset[str] = frozenset()  # values of the epoch that was refused last
+    listed_s: dict[str, float] = field(
+        default_factory=dict
+    )  # when each gateway's first epoch began; 0: the area's first
     not_before_s: float = 0.0  # after a refusal: do not call again at once
 
     def passed(self, corrupt: float) -> int:
@@ -168,6 +171,8 @@ class Areas:
 
     def _call(self, area: Area, now_s: float) -> AreaEpoch:
         config, windows = self._config, self._windows()
+        for each in area.epochs:
+            self.remember(area.name, each.members, each.call.start_ms / 1000)
         earliest_s = max([now_s + windows.lead_s(1), config.origin_unix_s, *(each.end_s() for each in area.epochs)])
         interval = first_index_from(earliest_s, config.origin_unix_s, config.period_s)
         bits = split_bits(len(area.present))
@@ -196,7 +201,20 @@ class Areas:
             return [each for each in identities if part_of(area.name, each, call.split_bits) == call.part]
 
         rejected = tuple(sorted(here(area.withheld)))
-        return AreaPart(replace(call, rejected=rejected), here(area.present), windows, self._sign_list, now_s)
+        known = here(self._known(area, now_s))
+        return AreaPart(replace(call, rejected=rejected), here(area.present), windows, self._sign_list, now_s, known)
+
+    def remember(self, name: str, members: Iterable[str], start_s: float) -> None:
+        """The members of an epoch of an area; those of its first are known from the beginning."""
+        listed_s = self.areas[name].listed_s
+        since_s = start_s if listed_s else 0.0
+        for each in members:
+            listed_s.setdefault(each, since_s)
+
+    def _known(self, area: Area, now_s: float) -> list[str]:
+        """Whom the others know, as gateways count it: 24 hours of metering time after they were listed first."""
+        before_s = now_s - KNOWN_AFTER_S * self._config.period_s / self._config.interval_s
+        return [identity for identity, listed_s in area.listed_s.items() if listed_s <= before_s]
 
     def drop_finished(self, now_s: float, waiting: Collection[int]) -> list[AreaEpoch]:
         """
@@ -208,6 +226,7 @@ class Areas:
         gone = []
         for area in self.areas.values():
             for each in list(area.epochs):
+                self.remember(area.name, each.members, each.call.start_ms / 1000)
                 if each.phase is Phase.REFUSED:
                     area.not_before_s = now_s + self._config.period_s
                     area.withheld = each.withheld

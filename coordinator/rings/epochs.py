@@ -10,6 +10,7 @@ need again after a restart (call, layout, deals) is kept and handed out again wh
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass, field
 from enum import Enum
@@ -32,6 +33,7 @@ from protocol.errors import LocalProtocolError, RemoteProtocolError
 from protocol.link import LinkLimits
 
 _NEVER = float("inf")
+SPOT_CHECKS_MAX = 8  # answers to one gateway in an epoch: once, and after each restart
 _LAYOUT_SIZE_MAX = LinkLimits().message_bytes_max
 
 
@@ -108,6 +110,7 @@ class AreaEpoch:
         self._windows = windows
         self._place: dict[str, tuple[EpochRing, int]] = {}
         self._layouts: dict[int, wire.EpochLayout] = {}
+        self._spot_checks: Counter[str] = Counter()
 
     @property
     def joined(self) -> int:
@@ -219,13 +222,22 @@ class AreaEpoch:
 
     def _layout(self, part: AreaPart, ring: EpochRing) -> wire.EpochLayout:
         return wire.EpochLayout(
-            self.call.epoch, part.call.try_, part.values, ring.view.ring,
-            tuple(
-                (each, its.public_key, its.curve_key, its.verify_key, its.nonce, its.signature, its.certificate)
-                for each, its in ((each, part.joined[each]) for each in ring.positions)
-            ),
+            self.call.epoch, part.call.try_, part.values, ring.view.ring, part.rows(ring.positions),
             self._intermediates, self._secrets.result_key,
         )  # fmt: skip
+
+    def spot_check(self, identity: str, message: wire.SpotCheck) -> list[To]:
+        """The joins that a gateway asks for, a few times in an epoch: they are the largest answer that it can get."""
+        part = self.part_for(identity)
+        self._spot_checks[identity] += 1
+        if (
+            self._spot_checks[identity] > SPOT_CHECKS_MAX
+            or message.try_ != part.call.try_
+            or identity not in part.joined
+        ):
+            return []
+        rows = part.rows(each for each in message.members if each in part.joined)
+        return [To(identity, wire.SpotCheckAnswer(self.call.epoch, message.try_, rows))]
 
     _deal_until_s = _NEVER
 

@@ -19,6 +19,7 @@ from typing import Any
 from coordinator.events import Joined, To
 from protocol import wire
 from protocol.dcnet.setup.beacon import ListEntry, ValueCollector, beacon, list_digest
+from protocol.dcnet.setup.crowd import admit
 from protocol.dcnet.setup.epoch import call_digest, list_text
 from protocol.dcnet.setup.rings import cut_rings
 from protocol.errors import RemoteProtocolError
@@ -58,8 +59,9 @@ class AreaPart:
 
     def __init__(
         self, call: wire.EpochCall, invited: Iterable[str], windows: Windows, sign_list: Callable[[bytes], bytes],
-        now_s: float,
+        now_s: float, known: Iterable[str] = (),
     ) -> None:  # fmt: skip
+        """Of gateways that are not `known` to the others so many are listed as these bear; all where none is known."""
         self.call = call
         self.stage = Stage.JOINING
         self.joined: dict[str, Joined] = {}
@@ -67,6 +69,7 @@ class AreaPart:
         self.list_digest = b""
         self.withheld = frozenset(call.rejected)  # whom the next try, or the next epoch, is called without
         self._invited = set(invited).difference(call.rejected)
+        self._known = frozenset(known)
         self._windows = windows
         self._sign_list = sign_list
         self._list: wire.EpochList | None = None
@@ -91,6 +94,13 @@ class AreaPart:
     def rings(self) -> list[list[str]]:
         """The rings that follow, once it is DRAWN: ids in position order."""
         return cut_rings(beacon(self.list_digest, self.values), list(self.joined), self.call.ring_size)
+
+    def rows(self, identities: Iterable[str]) -> tuple[wire.MemberRow, ...]:
+        """The joins of these gateways as a layout has them."""
+        return tuple(
+            (each, its.public_key, its.curve_key, its.verify_key, its.nonce, its.signature, its.certificate)
+            for each, its in ((each, self.joined[each]) for each in identities)
+        )
 
     def greeting(self, identity: str) -> list[To]:
         """What a gateway of this part that is here (again) needs to take part."""
@@ -117,8 +127,13 @@ class AreaPart:
             return self.refuse(
                 f"area {self.call.area} has {len(self.joined)} gateways in a part, of at most {wire.MAX_LIST}"
             )
+        fresh = [each for each in self.joined if each not in self._known]
+        listed = admit([each for each in self.joined if each in self._known], fresh)
+        waiting = self.joined.keys() - listed
+        self.joined = {each: self.joined[each] for each in listed}
         self._make_list(now_s)
-        return self._list_to(self.joined)
+        refused = wire.Refused(self.call.epoch, "too many gateways are new here today, you come in with a later epoch")
+        return [*self._list_to(self.joined), *(To(each, refused) for each in sorted(waiting))]
 
     def _make_list(self, now_s: float) -> None:
         self.joined = dict(sorted(self.joined.items()))
@@ -185,7 +200,8 @@ class AreaPart:
         """What a restart needs, for MessagePack."""
         joined = [(identity, *astuple(each)) for identity, each in self.joined.items()]
         values = self.values if self.stage is Stage.DRAWN else ()
-        return wire.encode(self.call), self.stage.value, sorted(self._invited), joined, values, self.refusal
+        called = sorted(self._invited), sorted(self._known)
+        return wire.encode(self.call), self.stage.value, called, joined, values, self.refusal
 
     @classmethod
     def from_state(
@@ -197,11 +213,11 @@ class AreaPart:
 
         Raises RemoteProtocolError for a state of another release.
         """
-        call_bytes, stage, invited, joined, values, refusal = state
+        call_bytes, stage, (invited, known), joined, values, refusal = state
         call = wire.decode(call_bytes, frozenset({wire.EpochCall}))
         if not isinstance(call, wire.EpochCall):
             raise RemoteProtocolError("malformed_message", "expected a call")
-        part = cls(call, invited, windows, sign_list, now_s)
+        part = cls(call, invited, windows, sign_list, now_s, known)
         part.joined = {identity: Joined(*rest) for identity, *rest in joined}
         if stage in {Stage.REVEALING, Stage.DRAWN}:
             part._make_list(now_s)

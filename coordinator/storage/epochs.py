@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from sqlalchemy import RowMapping, bindparam, func, select
+from sqlalchemy import RowMapping, bindparam, func, or_, select
 
 from coordinator.storage.engine import Database
 from coordinator.storage.tables import epoch_calls, epoch_states, epochs, rings
@@ -120,6 +120,22 @@ class EpochRepository:
         with self._database.read() as connection:
             rows = connection.execute(select(rings).where(rings.c.epoch == epoch).order_by(rings.c.ring))
             return [RingLayout(row.epoch, row.ring, tuple(row.members)) for row in rows]
+
+    def members(self, area: str, from_s: int) -> list[tuple[int, frozenset[str]]]:
+        """Start (metering time) and members of an area's first epoch, and of those that began at `from_s` or later."""
+        mine = epochs.c.area == area
+        first = select(func.min(epochs.c.epoch)).where(mine).scalar_subquery()
+        statement = (
+            select(epochs.c.epoch, epochs.c.interval_start_s, rings.c.members)
+            .join(rings, rings.c.epoch == epochs.c.epoch)
+            .where(mine, or_(epochs.c.epoch == first, epochs.c.interval_start_s >= from_s))
+            .order_by(epochs.c.epoch)
+        )
+        found: dict[int, tuple[int, set[str]]] = {}
+        with self._database.read() as connection:
+            for row in connection.execute(statement):
+                found.setdefault(row.epoch, (row.interval_start_s, set()))[1].update(row.members)
+        return [(start_s, frozenset(members)) for start_s, members in found.values()]
 
     def save_state(self, epoch: int, state: bytes) -> None:
         """Keep, or replace, what a restart needs of an epoch that has its rings."""

@@ -8,17 +8,19 @@ other.  The size of an area is remembered once a layout of it has held.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
 
 from node.storage.repositories.beacon import BeaconRepository
 from protocol import wire
 from protocol.dcnet.setup.beacon import RANDOM_SIZE, ListEntry, Try
-from protocol.dcnet.setup.crowd import AREA_DAYS, DAY_S, Pins, check_budget
+from protocol.dcnet.setup.crowd import AREA_DAYS, DAY_S, KNOWN_AFTER_S, Pins, check_budget
 from protocol.dcnet.setup.epoch import check_epoch_list, entries_of
 from protocol.errors import RemoteProtocolError
 
 _MS = 1000
+_KEEP_LISTED = 4 * wire.MAX_LIST  # ids; those of the newest list first
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,15 +70,41 @@ class Beacon:
         entries = entries_of(message)
         shown = mine.show_for(self.identity, digest, entries)
         if mine.shown_for is None:
-            self._pins(call).check(len(entries), call.split_bits, len(entries))
+            known = await self._note_listed(call, entries)
+            self._pins(call).check(len(entries), call.split_bits, known)
             self._check_budget(call)
             await self.repository.show(self.identity, shown, self._now_ms())
         return wire.BeaconReveal(call.epoch, call.try_, digest, shown.value), entries
 
-    async def layout_held(self, call: wire.EpochCall, size: int) -> None:
-        """A layout of a list of `size` gateways has held: remember the area's size.  Raises StoreError."""
+    async def layout_held(self, call: wire.EpochCall, entries: Sequence[ListEntry]) -> None:
+        """
+        A layout of a list has held: remember the area's size.  Raises StoreError.
+
+        All of the first such list are known at once: there is nothing that they could be compared with.
+        """
         day, oldest = self._days(call)
-        await self.repository.note_area(self.identity, day, size << call.split_bits, oldest)
+        if self.repository.largest_area(self.identity, oldest) == 0:
+            await self.repository.put_listed(self.identity, dict.fromkeys((each.identity for each in entries), 0))
+        await self.repository.note_area(self.identity, day, len(entries) << call.split_bits, oldest)
+
+    async def _note_listed(self, call: wire.EpochCall, entries: Sequence[ListEntry]) -> int:
+        """
+        How many of a list are known, 24 hours of metering time after they were listed first.
+
+        That counts for lists that we refuse, too: or an area that grew while we were away would be refused for ever.
+        """
+        listed_ms, now_ms = self.repository.listed_ms(self.identity), self._now_ms()
+        lapse = call.interval_s / (call.period_ms / _MS)
+        names = [each.identity for each in entries]
+        before_ms = now_ms - KNOWN_AFTER_S * _MS / lapse
+        known = sum(listed_ms.get(name, now_ms) <= before_ms for name in names)
+        if any(name not in listed_ms for name in names):
+            kept = {name: listed_ms.get(name, now_ms) for name in names}
+            rest = {name: listed for name, listed in listed_ms.items() if name not in kept}
+            await self.repository.put_listed(
+                self.identity, dict(islice(chain(kept.items(), rest.items()), _KEEP_LISTED))
+            )
+        return known
 
     def _check_budget(self, call: wire.EpochCall) -> None:
         """In metering time: under a time lapse what lies an hour back there is less than an hour old."""

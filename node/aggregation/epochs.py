@@ -27,6 +27,7 @@ from node.aggregation.contribution import AccountStore, Contributions
 from node.aggregation.membership import Membership
 from node.aggregation.ring_cache import PublicRings
 from node.aggregation.ring_subscriber import NAME, RingSubscriber
+from node.aggregation.spot_checks import REFUSED_LAYOUT, SpotChecks
 from node.aggregation.start_review import SeatStore, StartReview
 from node.metering.log import MeteringLog, Subscription
 from node.metering.physical_limits import PhysicalLimits
@@ -46,6 +47,7 @@ from protocol.dcnet.setup.calendar import CalendarPolicy, NewestEpoch, check_cal
 from protocol.dcnet.setup.crowd import part_of
 from protocol.dcnet.setup.epoch import (
     Policy,
+    VerifyMember,
     call_digest,
     check_call,
     join_text,
@@ -60,6 +62,7 @@ from protocol.link import LinkContext
 from protocol.metering.interval import RegistrationGrid
 
 log = logging.getLogger(__name__)
+_EARLY_MAX = 16  # messages of a ring that wait for its spot checks: what a greeting brings is fewer
 _SLEEP_S_MAX = 60.0  # bounds the harm of a clock that is set
 
 
@@ -109,6 +112,8 @@ class _Epoch:
     secrets: EpochSecrets
     nonce: bytes  # of this process, never stored
     entries: tuple[ListEntry, ...] = ()
+    check: SpotChecks | None = None
+    early: list[wire.Message] = field(default_factory=list)  # of the ring, while spot checks are not answered
     nursery: trio.Nursery | None = None
     membership: Membership | None = None
 
@@ -212,6 +217,8 @@ class Epochs:
                 await self._on_list(message)
             case wire.EpochLayout():
                 await self._on_layout(message)
+            case wire.SpotCheckAnswer():
+                await self._on_spot_checks(message)
             case wire.LastContribution():
                 await self._on_last(message)
             case (
@@ -226,6 +233,8 @@ class Epochs:
                 epoch = self._epochs.get(message.epoch)
                 if epoch is not None and epoch.membership is not None:
                     epoch.membership.post(FromCoordinator(message))
+                elif epoch is not None and epoch.check is not None and len(epoch.early) < _EARLY_MAX:
+                    epoch.early.append(message)
 
     # --- the account --------------------------------------------------------------------------------------------------
 
@@ -334,7 +343,7 @@ class Epochs:
         if epoch.membership is not None or replace(epoch.call, try_=call.try_, rejected=call.rejected) != call:
             raise RemoteProtocolError("second_call", "another call for an epoch that was called")
         self._check_place(call)
-        epoch.call, epoch.entries = call, ()
+        epoch.call, epoch.entries, epoch.check = call, (), None
 
     def _check_place(self, call: wire.EpochCall) -> None:
         """Area and part are ours: under a name of its choice a coordinator could choose who is split from whom."""
@@ -396,13 +405,43 @@ class Epochs:
             self._deal(epoch)  # the coordinator has none of ours: it was restarted
             return
         services, module = self._services, self._module
-        trusts = partial(services.trust.check, until_s=registration_grid(epoch.call).time_s(epoch.call.rounds))
         view, position = verify_layout(
-            epoch.call, epoch.entries, layout, module.identity, epoch.secrets.public_key, services.policy, trusts
-        )
+            epoch.call, epoch.entries, layout, module.identity, epoch.secrets.public_key, services.policy,
+            self._trusts(epoch.call),
+        )  # fmt: skip
+        if epoch.check is None:
+            epoch.check = SpotChecks(epoch.call, epoch.entries, layout, view, position, module.random_bits)
+        if epoch.check.chosen:
+            self._post(epoch.check.request())
+        else:
+            await self._begin_ring(epoch, epoch.check)
+
+    async def _on_spot_checks(self, answer: wire.SpotCheckAnswer) -> None:
+        """Only now that those of other rings hold, too, anything is dealt to ours."""
+        epoch = self._epochs.get(answer.epoch)
+        if epoch is None or epoch.check is None or epoch.membership is not None or answer.try_ != epoch.call.try_:
+            return
+        try:
+            epoch.check.verify(answer, self._trusts(epoch.call))
+        except RemoteProtocolError:
+            # Asked again, it could be answered until the draw suits: under this number there is no other layout.
+            self._module.fix_layout(answer.epoch, REFUSED_LAYOUT)
+            self._drop_epoch(epoch)
+            raise
+        await self._begin_ring(epoch, epoch.check)
+
+    def _trusts(self, call: wire.EpochCall) -> VerifyMember:
+        """Certificates count that hold to the epoch's end."""
+        return partial(self._services.trust.check, until_s=registration_grid(call).time_s(call.rounds))
+
+    async def _begin_ring(self, epoch: _Epoch, check: SpotChecks) -> None:
+        services, module, layout, view = self._services, self._module, check.layout, check.view
+        if epoch.nursery is None or self._account is None:
+            return
+        position = check.position
         start = NewestEpoch(layout.epoch, epoch.call.interval_start_s)
         try:
-            await self._beacon.layout_held(epoch.call, len(epoch.entries))
+            await self._beacon.layout_held(epoch.call, epoch.entries)
             await services.attendance.put_newest_epoch(module.identity, start)
             await services.seats.keep(
                 module.identity, RingSeat(view.epoch, view.ring, position, view.digest, view.result_key)
@@ -429,6 +468,9 @@ class Epochs:
         epoch.membership = Membership(context, ring.view, epoch.secrets, epoch.nonce, first_round)
         epoch.nursery.start_soon(epoch.membership.run)
         self._deal(epoch)
+        for message in epoch.early:
+            epoch.membership.post(FromCoordinator(message))
+        epoch.early.clear()
         self.ready = True
         if self._subscriber is not None:
             self._subscriber.publish_again()

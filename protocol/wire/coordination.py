@@ -9,6 +9,7 @@ from protocol.wire.fields import (
     MAX_LIST,
     MAX_RING,
     MAX_ROUNDS,
+    MAX_SPOT_CHECKS,
     NONCE_SIZE,
     Attempt,
     Attestations,
@@ -43,6 +44,10 @@ from protocol.wire.fields import (
     sealed_share,
 )
 from protocol.wire.registry import Message, RingMessage, Sender, message
+
+MemberRow = tuple[str, bytes, bytes, bytes, bytes, bytes, bytes]
+"""Identity, epoch key, CURVE key, signing key, nonce, signature of the join, certificate (DER)."""
+member_row = record(gateway_identity, *[octets(32)] * 3, octets(NONCE_SIZE), octets(8, 160), octets(1, 4096))
 
 
 class Outcome(IntEnum):
@@ -150,14 +155,27 @@ class EpochLayout(Message):
     try_: Try
     values: Annotated[tuple[bytes, ...], many(octets(32), MAX_LIST)]
     ring: Ring
-    members: Annotated[
-        tuple[tuple[str, bytes, bytes, bytes, bytes, bytes, bytes], ...],
-        many(
-            record(gateway_identity, *[octets(32)] * 3, octets(NONCE_SIZE), octets(8, 160), octets(1, 4096)), MAX_RING
-        ),
-    ]  # identity, epoch key, CURVE key, signing key, nonce, signature of the join, certificate (DER)
+    members: Annotated[tuple[MemberRow, ...], many(member_row, MAX_RING)]
     intermediates: Annotated[tuple[bytes, ...], many(octets(1, 4096), 4)]
     result_key: Key
+
+
+@message(27, Sender.GATEWAY)
+class SpotCheck(Message):
+    """A gateway asks for the joins of members of other rings, drawn at random (protocol.dcnet.setup.crowd)."""
+
+    epoch: Epoch
+    try_: Try
+    members: Annotated[tuple[str, ...], many(gateway_identity, MAX_SPOT_CHECKS)]
+
+
+@message(28, Sender.COORDINATOR)
+class SpotCheckAnswer(Message):
+    """The joins that a gateway asked for, in its order, each as in a layout."""
+
+    epoch: Epoch
+    try_: Try
+    members: Annotated[tuple[MemberRow, ...], many(member_row, MAX_SPOT_CHECKS)]
 
 
 @message(5, Sender.GATEWAY)

@@ -17,6 +17,7 @@ from protocol.errors import RemoteProtocolError
 VERSION = 2
 MAX_RING = 1024  # members of one ring; the parameters never ask for more
 MAX_LIST = 1024  # gateways that draw one beacon; areas of more than 256 are split (protocol.dcnet.setup.crowd)
+MAX_SPOT_CHECKS = 66  # joins that a gateway asks for (protocol.dcnet.setup.crowd)
 MAX_TRIES = 64  # of drawing one epoch's rings; a gateway shows its value for 8 in a day
 MAX_SLOTS = 4096
 MAX_ROUNDS = 1 << 20

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 import trio
 
+from loadtest.ring import RingSize, make_ring
 from node.aggregation.beacon import Beacon, CrowdPolicy
+from node.aggregation.spot_checks import SpotChecks
 from node.storage.cipher import StorageCipher
 from node.storage.engine import Statement, Store
 from node.storage.errors import StoreError
@@ -20,6 +22,7 @@ from protocol.dcnet.crypto.suite import StandardSuite
 from protocol.dcnet.setup.beacon import ListEntry, commit, list_digest
 from protocol.dcnet.setup.crowd import DAY_S
 from protocol.dcnet.setup.epoch import call_digest, list_text
+from protocol.dcnet.setup.rings import Timing
 from protocol.dcnet.setup.schema import DEFAULT_SCHEMA
 from protocol.errors import RemoteProtocolError
 
@@ -66,6 +69,12 @@ def listed(call: wire.EpochCall, mine: bytes, others: tuple[str, ...] = OTHERS) 
     text = list_text(list_digest(call_digest(call), entries))
     rows = tuple((each.identity, each.commitment, each.join_digest) for each in entries)
     return wire.EpochList(call.epoch, call.try_, rows, SUITE.sign(SIGNING, text))
+
+
+def lines(count: int, first: int = 0) -> list[ListEntry]:
+    """Ours and others', as a list has them."""
+    names = [ME, *(f"ESTK9{index:09}" for index in range(first, first + count - 1))]
+    return [ListEntry(each, bytes(32), bytes(32)) for each in names]
 
 
 async def refusal(beacon: Beacon, call: wire.EpochCall, message: wire.EpochList) -> str:
@@ -189,7 +198,7 @@ async def test_an_area_that_lost_a_fifth_gets_no_value_unless_confirmed(tmp_path
     clock = Clock()
     async with gateway(tmp_path, clock) as beacon:
         await draw(beacon, CALL)
-        await beacon.layout_held(CALL, 61)
+        await beacon.layout_held(CALL, lines(61))
         smaller = replace(CALL, epoch=8)
         mine = (await beacon.join(smaller)).commitment(ME)
         assert await refusal(beacon, smaller, listed(smaller, mine, OTHERS[:47])) == "area_shrunk"
@@ -205,7 +214,7 @@ async def test_an_area_that_lost_a_fifth_gets_no_value_unless_confirmed(tmp_path
 async def test_pins_compare_whole_areas_whatever_their_parts(tmp_path: Path) -> None:
     """A coordinator cannot halve the crowd by splitting: a part counts 2^d times."""
     async with gateway(tmp_path, Clock()) as beacon:
-        await beacon.layout_held(replace(CALL, split_bits=2), 60)
+        await beacon.layout_held(replace(CALL, split_bits=2), lines(60))
         assert beacon._pins(CALL).largest == 240
         with pytest.raises(RemoteProtocolError, match="area_shrunk"):
             beacon._pins(CALL).check(95, 1, 95)
@@ -223,3 +232,58 @@ async def test_values_are_sealed_on_disk_until_they_are_shown(tmp_path: Path) ->
     async with gateway(tmp_path, Clock()) as beacon:
         value = (await beacon.join(CALL)).value
         assert all(value not in path.read_bytes() for path in tmp_path.iterdir())
+
+
+# --- known ids ----------------------------------------------------------------------------------------------------
+
+
+async def test_a_list_with_a_third_of_unknown_ids_gets_no_value_for_a_day(tmp_path: Path) -> None:
+    """D8 (a): certified inventions have to be announced a day ahead, and 30 % at a time."""
+    clock = Clock()
+    async with gateway(tmp_path, clock) as beacon:
+        await draw(beacon, CALL, OTHERS[:41])
+        await beacon.layout_held(CALL, lines(42))
+        grown = replace(CALL, epoch=8)
+        mine = (await beacon.join(grown)).commitment(ME)
+        assert (await beacon.reveal(grown, listed(grown, mine, OTHERS[:59])))[0], "18 of 60 are new"
+        grown = replace(CALL, epoch=9)
+        mine = (await beacon.join(grown)).commitment(ME)
+        assert await refusal(beacon, grown, listed(grown, mine, OTHERS[:60])) == "unknown_members"
+        clock.now_s += DAY_S - 1
+        assert await refusal(beacon, grown, listed(grown, mine, OTHERS[:60])) == "unknown_members"
+    async with gateway(tmp_path, clock) as beacon:
+        clock.now_s += 1
+        mine = (await beacon.join(grown)).commitment(ME)
+        assert (await beacon.reveal(grown, listed(grown, mine, OTHERS[:60])))[0], "listed a day ago, if in vain"
+
+
+async def test_ids_become_known_in_metering_time_and_the_newest_list_is_kept(tmp_path: Path) -> None:
+    clock = Clock()
+    lapse = replace(CALL, period_ms=1000)
+    async with gateway(tmp_path, clock) as beacon:
+        await beacon.layout_held(lapse, lines(10))
+        assert await beacon._note_listed(lapse, lines(20)) == 10
+        clock.now_s += 95.9
+        assert await beacon._note_listed(lapse, lines(20)) == 10
+        clock.now_s += 0.2
+        assert await beacon._note_listed(lapse, lines(20)) == 20
+        for first in range(0, 6000, 1000):
+            await beacon._note_listed(lapse, lines(1001, first))
+        kept = beacon.repository.listed_ms(ME)
+        assert len(kept) == 4096
+        assert all(each.identity in kept for each in lines(1001, 5000))
+
+
+# --- spot checks -----------------------------------------------------------------------------------------------------
+
+
+def test_the_draw_of_spot_checks_stays_and_asks_for_other_rings_alone() -> None:
+    view = make_ring(SUITE, RingSize(6, 5, 3, 3, 3, 4), bytes(32), Timing.spread(1.0, 10.0))[0]
+    entries = [ListEntry(each.identity, bytes(32), bytes(32)) for each in view.members] + lines(30)
+    layout = wire.EpochLayout(7, 0, (), 0, (), (), bytes(32))
+    check = SpotChecks(CALL, entries, layout, view, 2, random.Random(3).getrandbits)
+    request = check.request()
+    assert check.request() == request
+    assert sorted(request.members) == sorted(each.identity for each in lines(30)), "30 of other rings, 61 wanted"
+    with pytest.raises(RemoteProtocolError, match="spot_check_unanswered"):
+        check.verify(wire.SpotCheckAnswer(7, 0, ()), lambda *_: None)

@@ -14,7 +14,7 @@ from loadtest.coordination import bare_join, commitment_of, join_all, lay_out, m
 from protocol import wire
 from protocol.dcnet.crypto.suite import StandardSuite
 from protocol.dcnet.setup.beacon import check_values
-from protocol.dcnet.setup.crowd import part_of
+from protocol.dcnet.setup.crowd import DAY_S, part_of
 from protocol.dcnet.setup.epoch import check_epoch_list, entries_of, list_text
 from protocol.errors import RemoteProtocolError
 
@@ -221,3 +221,38 @@ def test_one_part_that_fails_does_not_stop_the_others() -> None:
     served = {to.identity for to in out if isinstance(to.message, wire.EpochLayout)}
     assert served == {name for name in names if part_of("north", name, 1) == 0}
     assert {to.identity for to in out if isinstance(to.message, wire.Refused)} == set(names) - served
+
+
+def test_so_many_new_gateways_are_listed_as_the_known_ones_bear() -> None:
+    """Or every gateway that knows the area would show no value for a list that is a third new."""
+    areas, epoch = called(NAMES[:7])
+    lay_out(epoch, NAMES[:7], NOW_S + 3)
+    names = NAMES + [f"ESTK1{index:09}" for index in range(4)]
+    epoch.phase = Phase.RUNNING
+    for name in names:
+        areas.arrive(areas.areas["north"], name, NOW_S + 4)
+    follower = areas._call(areas.areas["north"], NOW_S + 5)
+    out = join_all(follower, reversed(names), NOW_S + 6)
+    shown = {each for each, *_ in next(iter(lists(out).values())).entries}
+    assert set(NAMES[:7]) < shown
+    assert len(shown) == 10, "7 are known, 3 of the 5 others come in"
+    refused = {to.identity: to.message for to in out if isinstance(to.message, wire.Refused)}
+    assert set(refused) == set(names) - shown
+    assert len(restarted(follower, NOW_S + 7).part_for(NAMES[0]).joined) == 10
+    day_later_s = epoch.call.start_ms / 1000 + DAY_S
+    areas.remember("north", names, epoch.call.start_ms / 1000)
+    later = areas._call(areas.areas["north"], day_later_s)
+    assert len(next(iter(lists(join_all(later, names, day_later_s)).values())).entries) == 12
+
+
+def test_joins_are_shown_to_who_asks_for_some_and_not_without_end() -> None:
+    _, epoch = called()
+    lay_out(epoch, NAMES, NOW_S + 3)
+    ask = wire.SpotCheck(0, 0, (NAMES[5], "ESTK9999999999", NAMES[2]))
+    ((answer, *none),) = [epoch.spot_check(NAMES[0], ask)]
+    assert not none
+    assert isinstance(answer.message, wire.SpotCheckAnswer)
+    assert [row[0] for row in answer.message.members] == [NAMES[5], NAMES[2]]
+    assert epoch.spot_check(NAMES[0], replace(ask, try_=1)) == []
+    assert epoch.spot_check("ESTK9999999999", ask) == []
+    assert [len(epoch.spot_check(NAMES[1], ask)) for _ in range(10)] == [1] * 8 + [0] * 2

@@ -17,6 +17,7 @@ from protocol.dcnet.setup.epoch import (
     call_digest,
     check_call,
     check_epoch_list,
+    check_spot_checks,
     entries_of,
     head_text,
     join_text,
@@ -407,3 +408,34 @@ def test_a_list_holds_by_the_pinned_key_for_its_call_alone() -> None:
         with pytest.raises(RemoteProtocolError) as caught:
             check_epoch_list(call, bad, verify_list)
         assert caught.value.reason == reason
+
+
+# --- spot checks ----------------------------------------------------------------------------------------------------
+
+
+def spot_checked(members: Sequence[wire.MemberRow], chosen: Sequence[ListEntry] | None = None) -> str | None:
+    others = [each for each in listed(AREA) if each.identity not in RING]
+    try:
+        check_spot_checks(CALL, others if chosen is None else chosen, members, (b"sub-ca",), verify_member)
+    except RemoteProtocolError as error:
+        return error.reason
+    return None
+
+
+def test_an_invented_member_of_another_ring_does_not_pass() -> None:
+    """D8 (b): 15 ids that nobody certified, in rings whose members were the only ones to check them."""
+    good = [member(each) for each in AREA if each not in RING]
+    assert spot_checked(good) is None
+    assert spot_checked((), ()) is None
+    identity, public, curve, verify, nonce, signed, certificate = good[3]
+    other = key("somebody else")
+    for bad, reason in [
+        ((identity, public, curve, verify, nonce, bytes(32), certificate), "bad_signature"),
+        ((identity, public, curve, verify, nonce, signed, b"nobody"), "bad_signature"),
+        ((identity, other, curve, verify, nonce, signed, certificate), "bad_layout"),
+        ((identity, public, curve, verify, bytes(16), signed, certificate), "bad_layout"),
+    ]:
+        assert spot_checked([*good[:3], bad, *good[4:]]) == reason
+    assert spot_checked(good[:-1]) == "spot_check_unanswered"
+    assert spot_checked(good[::-1]) == "spot_check_unanswered"
+    assert spot_checked([*good[:-1], member(RING[0])]) == "spot_check_unanswered"

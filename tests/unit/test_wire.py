@@ -31,6 +31,8 @@ EXAMPLES: list[wire.Message] = [
     wire.Join(7, 2, OTHER, KEY, OTHER, N, bytes(70)),
     wire.EpochList(7, 2, (("g1", KEY, OTHER), ("g2", OTHER, KEY)), LONG),
     wire.BeaconReveal(7, 2, KEY, OTHER),
+    wire.SpotCheck(7, 2, ("g1", "g2")),
+    wire.SpotCheckAnswer(7, 2, (("g1", KEY, OTHER, KEY, N, bytes(70), b"certificate"),)),
     wire.EpochLayout(7, 2, (KEY, OTHER), 3, (("g1", KEY, OTHER, KEY, N, bytes(70), b"certificate"),),
                      (b"intermediate",), OTHER),
     wire.Deal(7, (KEY, OTHER), ((1, b"sealed"), (2, b"sealed too")), LONG),
@@ -134,6 +136,11 @@ LIMITS: dict[Any, tuple[list[Any], list[Any]]] = {
     ),
     (wire.EpochList, "signature"): octets(64, 64),
     (wire.BeaconReveal, "value"): octets(32, 32),
+    (wire.SpotCheck, "members"): ([(), ("g",) * 66], [("g",) * 67, ("",), (b"g",), "g", None]),
+    (wire.SpotCheckAnswer, "members"): (
+        [(), (("g", KEY, KEY, KEY, N, bytes(8), b"c"),) * 66],
+        [(("g", KEY, KEY, KEY, N, bytes(8), b"c"),) * 67, (("g", KEY, KEY, KEY, N, bytes(8)),), ("g",), None],
+    ),
     (wire.EpochLayout, "values"): ([(), (KEY,) * 1024], [(KEY,) * 1025, (KEY[1:],), KEY, None]),
     (wire.EpochLayout, "members"): (
         [(), (("g", KEY, KEY, KEY, N, bytes(8), b"c"),) * 1024, (("g", *[KEY] * 3, N, bytes(160), bytes(4096)),)],
@@ -245,11 +252,12 @@ def test_no_field_more_and_none_less(message: wire.Message) -> None:
 
 # Who may say what; HEAD_AT and RELAY go both ways, BAD_DEAL to head and coordinator alike.
 DIRECTIONS = {
-    "gateway": (wire.FROM_GATEWAY, "Hello Join BeaconReveal Deal HeadAt HeadSilent RingTotal RingVoid"
+    "gateway": (wire.FROM_GATEWAY, "Hello Join BeaconReveal SpotCheck Deal HeadAt HeadSilent RingTotal RingVoid"
                                    " MisbehaviourReport RoundStatusRequest"
                                    " LastContributionRequest Relay BadDeal Bill BillDeclined RangeProof"),
-    "coordinator": (wire.FROM_COORDINATOR, "EpochCall EpochList EpochLayout Deals Appoint HeadAt LastContribution"
-                                           " Result Relay Refused Expelled BillRequest LeftOut RangeRequest"),
+    "coordinator": (wire.FROM_COORDINATOR, "EpochCall EpochList EpochLayout SpotCheckAnswer Deals Appoint HeadAt"
+                                           " LastContribution Result Relay Refused Expelled"
+                                           " BillRequest LeftOut RangeRequest"),
     "member": (wire.FROM_MEMBER, "Ready MaskedInput Confirm Reveal Partial BadDeal"),
     "head": (wire.FROM_HEAD, "Open Roster Confirmed Recover Result"),
 }  # fmt: skip

@@ -14,6 +14,7 @@ _STATEMENTS: Final = (
     """CREATE TABLE area_size (
       gateway TEXT NOT NULL, day INTEGER NOT NULL, size INTEGER NOT NULL,
       PRIMARY KEY (gateway, day)) WITHOUT ROWID""",
+    """CREATE TABLE known_ids (gateway TEXT PRIMARY KEY, packed BLOB NOT NULL) WITHOUT ROWID""",
     """CREATE TABLE gateway_since (
       gateway TEXT PRIMARY KEY, since_ms INTEGER NOT NULL, is_first INTEGER NOT NULL) WITHOUT ROWID""",
 )

@@ -1,12 +1,16 @@
 """
 What a gateway must not forget of the beacon: its tries, the values that it has shown, and how large its area was.
 
-Tables `beacon_try` (values sealed), `area_size` (the largest of each day) and `gateway_since`.  Times are real time.
+Tables `beacon_try` (values sealed), `area_size` (the largest of each day), `known_ids` (when each id of the area was
+first listed, one packed row for each gateway) and `gateway_since`.  Times are real time.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+import msgpack
 
 from node.storage.engine import Statement, Store
 from protocol.dcnet.setup.beacon import Try
@@ -78,6 +82,17 @@ class BeaconRepository:
         """When values were shown: those of the last 24 hours, and older ones."""
         rows = self._store.read("SELECT shown_ms FROM beacon_try WHERE gateway=? AND shown_ms IS NOT NULL", gateway)
         return [shown for (shown,) in rows]
+
+    def listed_ms(self, gateway: str) -> dict[str, int]:
+        """When each id was listed first, as far as it is remembered."""
+        for (packed,) in self._store.read("SELECT packed FROM known_ids WHERE gateway=?", gateway):
+            return dict(msgpack.unpackb(packed))
+        return {}
+
+    async def put_listed(self, gateway: str, listed_ms: Mapping[str, int]) -> None:
+        """Remember when ids were listed first.  Durable on return."""
+        sql = "INSERT INTO known_ids VALUES (?,?) ON CONFLICT DO UPDATE SET packed=excluded.packed"
+        await self._store.write([Statement(sql, (gateway, msgpack.packb(dict(listed_ms))))])
 
     def largest_area(self, gateway: str, since_day: int) -> int:
         """The most gateways that its area had on a day from `since_day` on; 0 where none is remembered."""

@@ -82,7 +82,7 @@ class Pins:
         if self.largest and 100 * known < KNOWN_PERCENT * size:
             raise RemoteProtocolError(
                 "unknown_members",
-                f"{known} of {size} gateways were in the enrolment log {KNOWN_AFTER_S // 3600} h ago, expected at least"
+                f"{known} of {size} gateways were listed {KNOWN_AFTER_S // 3600} h ago already, expected at least"
                 f" {KNOWN_PERCENT} %",
             )
 

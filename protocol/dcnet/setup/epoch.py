@@ -204,6 +204,34 @@ def check_epoch_list(call: wire.EpochCall, message: wire.EpochList, verify: Call
     return digest_
 
 
+def _check_join(
+    called: bytes, entry: ListEntry, member: wire.MemberRow, intermediates: Sequence[bytes], verify: VerifyMember
+) -> None:
+    identity, key, curve_key, verify_key, nonce, signature, certificate = member
+    text = join_text(called, identity, key, curve_key, verify_key, nonce, entry.commitment)
+    if text != entry.join_digest:
+        raise RemoteProtocolError("bad_layout", "a member that joined otherwise than the list says")
+    check_epoch_keys(key, verify_key)
+    verify(identity, text, signature, certificate, intermediates)
+
+
+def check_spot_checks(
+    call: wire.EpochCall, chosen: Sequence[ListEntry], members: Sequence[wire.MemberRow],
+    intermediates: Sequence[bytes], verify_member: VerifyMember,
+) -> None:  # fmt: skip
+    """
+    Return if the joins of the `chosen` members of other rings hold as those of our own do.
+
+    Raises RemoteProtocolError: `spot_check_unanswered` where others come than were asked for, what `verify_layout`
+    raises for a member.
+    """
+    if [member[0] for member in members] != [each.identity for each in chosen]:
+        raise RemoteProtocolError("spot_check_unanswered", "other joins than those that were asked for")
+    called = call_digest(call)
+    for entry, member in zip(chosen, members, strict=True):
+        _check_join(called, entry, member, intermediates, verify_member)
+
+
 def verify_layout(
     call: wire.EpochCall,
     entries: Sequence[ListEntry],
@@ -243,13 +271,8 @@ def verify_layout(
         raise RemoteProtocolError("bad_layout", "our own epoch key is not in our place")
     if len(ring) < policy.ring_size_min:
         raise RemoteProtocolError("ring_too_small", f"{len(ring)} members, our policy asks for {policy.ring_size_min}")
-    for member_id, key, curve_key, verify_key, nonce, signature, certificate in layout.members:
-        entry = listed[member_id]
-        text = join_text(called, member_id, key, curve_key, verify_key, nonce, entry.commitment)
-        if text != entry.join_digest:
-            raise RemoteProtocolError("bad_layout", "a member that joined otherwise than the list says")
-        check_epoch_keys(key, verify_key)
-        verify_member(member_id, text, signature, certificate, layout.intermediates)
+    for member in layout.members:
+        _check_join(called, listed[member[0]], member, layout.intermediates, verify_member)
     try:
         seats = [member[:5] for member in layout.members]
         area_size = len(listed) << call.split_bits
