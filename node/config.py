@@ -223,6 +223,10 @@ class PolicyConfig(_Section):
     """Gateways of an area that has really shrunk. A gateway takes part in no epoch of less than 80 % of the largest
     area that it saw in the last 90 days; the largest then counts as no more than this. None: nothing is confirmed."""
 
+    reveals_max: Annotated[int, Field(ge=1, le=10_000)] = 8
+    """Times in 24 hours that a gateway shows its value for drawing rings. Raising it lets epochs be shorter, and a
+    coordinator that withholds values choose among so many orders of the ring: for laboratories and load tests."""
+
     epoch_rounds_min: Annotated[int, Field(ge=1, le=104)] = 16
     """Fewest rounds of an epoch. Lowering it lets the coordinator lay out rings more often, and each layout tells who
     was there."""

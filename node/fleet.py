@@ -107,6 +107,11 @@ def calendar_policy(config: PolicyConfig) -> CalendarPolicy:
     return CalendarPolicy(config.epoch_rounds_min, config.epoch_hours_max * 3600, time_lapse=config.time_lapse)
 
 
+def crowd_policy(config: PolicyConfig) -> CrowdPolicy:
+    """The rules for the members of an epoch."""
+    return CrowdPolicy(config.area_size_confirmed, config.reveals_max)
+
+
 def billing_rules(config: BillingConfig) -> BillingRules:
     """The rules in the units of the store: seconds."""
     return BillingRules(
@@ -214,8 +219,7 @@ async def run(
                     counters=DurableCounters(CounterRepository(store)),
                     pairings=PairingStore(PairingRepository(store), renewal_policy(config.lmn)), metrics=metrics,
                     trust=trust, policy=policy_of(config.policy), calendar=calendar_policy(config.policy),
-                    beacon=beacon, list_key=first.service.list_key,
-                    crowd=CrowdPolicy(config.policy.area_size_confirmed),
+                    beacon=beacon, list_key=first.service.list_key, crowd=crowd_policy(config.policy),
                     listen=config.link.listen,
                     public_host=config.link.public_host, relay=config.link.mode == "relay",
                     billing=billing_rules(config.billing), epoch_over=store.truncate_log,

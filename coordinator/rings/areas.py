@@ -162,8 +162,9 @@ class Areas:
             return max(area.last_arrival_s + SETTLE_S, area.not_before_s, latest_s)
         if len(living) > 1 or living[0].phase is Phase.CALLED:  # a second call would end the first
             return _NEVER
-        lead_s = windows.lead_s(TRIES) + self._config.period_s
-        return living[0].end_s() - min(lead_s, self._config.rounds * self._config.period_s)
+        half_s = self._config.rounds * self._config.period_s / 2
+        lead_s = windows.lead_s(TRIES) if windows.lead_s(TRIES) <= half_s else windows.lead_s(1)
+        return living[0].end_s() - lead_s - self._config.period_s
 
     def call_due(self, now_s: float) -> list[tuple[Area, AreaEpoch]]:
         """Call the epochs that are due."""

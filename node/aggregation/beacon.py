@@ -15,7 +15,7 @@ from itertools import chain, islice
 from node.storage.repositories.beacon import BeaconRepository
 from protocol import wire
 from protocol.dcnet.setup.beacon import RANDOM_SIZE, ListEntry, Try
-from protocol.dcnet.setup.crowd import AREA_DAYS, DAY_S, KNOWN_AFTER_S, Pins, check_budget
+from protocol.dcnet.setup.crowd import AREA_DAYS, DAY_S, KNOWN_AFTER_S, REVEALS_MAX, Pins, check_budget
 from protocol.dcnet.setup.epoch import check_epoch_list, entries_of
 from protocol.errors import RemoteProtocolError
 
@@ -28,10 +28,12 @@ class CrowdPolicy:
     """
     What a node's configuration says of the crowd: `area_size_confirmed` is the size to which an area has really shrunk.
 
-    The largest area of the last 90 days then counts as no more than that.
+    The largest area of the last 90 days then counts as no more than that.  Raising `reveals_max` lets more epochs be
+    drawn in a day, and whoever withholds values choose among more orders.
     """
 
     area_size_confirmed: int | None = None
+    reveals_max: int = REVEALS_MAX
 
 
 @dataclass(slots=True)
@@ -112,7 +114,7 @@ class Beacon:
         lapse = call.interval_s / (call.period_ms / _MS)
         old_key = since is None or (not since.is_first and (now_s - since.since_ms / _MS) * lapse < DAY_S)
         shown_s = [(each / _MS - now_s) * lapse for each in self.repository.shown_ms(self.identity)]
-        check_budget(shown_s, 0, old_key=old_key)
+        check_budget(shown_s, 0, old_key=old_key, reveals_max=self.policy.reveals_max)
 
     def _pins(self, call: wire.EpochCall) -> Pins:
         _, oldest = self._days(call)

@@ -15,8 +15,14 @@ from coordinator.events import Joined, To
 from coordinator.gwa.ca import CertificateAuthority
 from coordinator.gwa.joining import check_join
 from coordinator.rings.areas import (
+    DEAL_PER_GATEWAY_S,
+    DEAL_S,
     JOIN_METERING_S,
+    JOIN_PER_GATEWAY_S,
+    JOIN_S,
     REVEAL_METERING_S,
+    REVEAL_PER_GATEWAY_S,
+    REVEAL_USUAL_S,
     SETTLE_S,
     Areas,
 )
@@ -374,8 +380,9 @@ def test_an_area_that_is_too_small_is_refused_and_called_again_later(hood: Neigh
 def test_the_next_epoch_follows_the_last_round_on_the_same_grid(hood: Neighbourhood) -> None:
     hood.all_join()
     call, end_s = hood.call, hood.epoch.end_s()
-    assert CONFIG.rounds < 3 * (JOIN_METERING_S + REVEAL_METERING_S), "three tries would take longer than the epoch"
-    due_s = end_s - CONFIG.rounds * CONFIG.period_s
+    assert CONFIG.rounds < JOIN_METERING_S + REVEAL_METERING_S, "there is no time for another try"
+    per_gateway_s = JOIN_PER_GATEWAY_S + REVEAL_PER_GATEWAY_S + DEAL_PER_GATEWAY_S
+    due_s = end_s - (JOIN_S + REVEAL_USUAL_S + DEAL_S + 6 * per_gateway_s) - CONFIG.period_s
     assert hood.areas.next_timer_s() == pytest.approx(due_s)
     assert hood.areas.call_due(due_s - 0.1) == []
     ((_, follower),) = hood.areas.call_due(due_s + 0.001)

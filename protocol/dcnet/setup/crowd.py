@@ -87,7 +87,9 @@ class Pins:
             )
 
 
-def check_budget(shown_s: Iterable[float], now_s: float, *, old_key: bool) -> None:
+def check_budget(
+    shown_s: Iterable[float], now_s: float, *, old_key: bool, reveals_max: int = REVEALS_MAX
+) -> None:  # fmt: skip
     """
     Raise RemoteProtocolError `reveals_spent` where a further value in 24 hours is one too many.
 
@@ -95,7 +97,7 @@ def check_budget(shown_s: Iterable[float], now_s: float, *, old_key: bool) -> No
     key is older than what we remember of the last 24 hours.
     """
     spent = sum(each > now_s - DAY_S for each in shown_s)
-    limit = REVEALS_OF_OLD_KEY if old_key else REVEALS_MAX
+    limit = REVEALS_OF_OLD_KEY if old_key else reveals_max
     if spent >= limit:
         raise RemoteProtocolError("reveals_spent", f"{spent} values of the beacon shown in 24 h, {limit} at most")
 
