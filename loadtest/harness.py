@@ -15,6 +15,7 @@ from dataclasses import replace
 from protocol import wire
 from protocol.dcnet.machines.effects import (
     Attempted,
+    EpochRefused,
     HeadEffect,
     LedgerEffect,
     MemberEffect,
@@ -31,8 +32,10 @@ from protocol.dcnet.machines.effects import (
 from protocol.dcnet.machines.member import Resume
 
 
-def resume_after(past: Resume, record: Attempted | Settled) -> Resume:
-    """What a member that starts again knows once `record` is durable."""
+def resume_after(past: Resume, record: Attempted | Settled | EpochRefused) -> Resume:
+    """What a member that starts again knows once `record` is durable; who refused the epoch does not start in it."""
+    if isinstance(record, EpochRefused):
+        return past
     if isinstance(record, Attempted):
         return Resume(record.round, record.attempt, record.progress, settled=False)
     return replace(past, settled=True)
@@ -64,7 +67,7 @@ class MemberHarness(ABC):
         """Something was worth counting."""
 
     @abstractmethod
-    def persist(self, position: int, record: Attempted | Settled) -> None:
+    def persist(self, position: int, record: Attempted | Settled | EpochRefused) -> None:
         """Make a member's record durable."""
 
     @abstractmethod

@@ -13,16 +13,16 @@ from collections.abc import Collection, Iterable, Sequence
 import numpy as np
 
 from loadtest.harness import MemberHarness, resume_after
-from loadtest.ring import RingSize, ledger_secrets, make_ring, nonce
+from loadtest.ring import RingSize, ledger_secrets, make_ring, nonce, opening
 from protocol import wire
 from protocol.dcnet.crypto.suite import Suite
-from protocol.dcnet.machines.effects import Attempted, MemberEffect, Settled
+from protocol.dcnet.machines.effects import Attempted, EpochRefused, MemberEffect, Settled
 from protocol.dcnet.machines.incarnations import NonceTable
 from protocol.dcnet.machines.masks import MaskSchedule, Words
 from protocol.dcnet.machines.member import Member, Resume
 from protocol.dcnet.setup.rings import Timing, bitmap, positions_of, result_text, round_digest
 from protocol.dcnet.setup.secrets import mask_label
-from protocol.dcnet.setup.terms import RoundTerms, history_before
+from protocol.dcnet.setup.terms import NO_TERMS, RoundTerms
 from protocol.errors import RemoteProtocolError
 
 SMALL = RingSize(n=6, k=4, t=3, t_c=3, k_min=3, n_min=4, rounds=8)
@@ -46,7 +46,7 @@ class LyingHead(MemberHarness):
         self.processes = 0
         self.served = 0  # V of the last OPEN
         self.durable = Resume()
-        self.records: list[Attempted | Settled] = []
+        self.records: list[Attempted | Settled | EpochRefused] = []
         self.sent: list[wire.Message] = []
         self.notes: list[str] = []
         self.term = 0
@@ -79,7 +79,7 @@ class LyingHead(MemberHarness):
         self.from_member(self.position, effects[:stop_before])
         return self.sent[before:]
 
-    def persist(self, position: int, record: Attempted | Settled) -> None:  # noqa: ARG002
+    def persist(self, position: int, record: Attempted | Settled | EpochRefused) -> None:  # noqa: ARG002
         """The disk."""
         self.records.append(record)
         self.durable = resume_after(self.durable, record)
@@ -121,36 +121,36 @@ class LyingHead(MemberHarness):
 
     def open(
         self, attempt: int = 0, expected: Collection[int] | None = None, *, round_: int = 0, term: int | None = None,
-        served: Collection[int] | None = None,
+        served: Collection[int] | None = None, settled: int | None = None,
     ) -> wire.Open:  # fmt: skip
-        """OPEN; V names everybody where the member served since the last opened round, else nobody."""
+        """
+        OPEN; V names everybody where the member served since the last opened round, else nobody.
+
+        It counts the ends of all rounds that the member knows of, unless it says otherwise.
+        """
         if served is None:
             self.served = self.view.everybody if self.member.has_served else 0
         else:
             self.served = bitmap(list(served))
+        q = min(self.member.history.settled, round_) if settled is None else settled
+        bits = self.view.from_wire(self._bits(expected))
         head_term = self.term if term is None else term
-        bits = self._bits(expected)
-        difference = self.nonces.difference(self.view.from_wire(bits))
-        return wire.Open(
-            self.view.epoch,
-            self.view.ring,
-            head_term,
-            round_,
-            attempt,
-            bits,
-            *difference,
-            self.view.to_wire(self.served),
-        )
+        return opening(self.view, head_term, round_, attempt, bits, nonces=self.nonces, settled=q, served=self.served)
 
-    def terms(self, expected: Collection[int] | None = None) -> RoundTerms:
+    def terms(self, expected: Collection[int] | None = None, round_: int = 0) -> RoundTerms:
         """Those that the member has, if it was told what `open` says."""
         digest = self.nonces.copy().digest(self.view.from_wire(self._bits(expected)))
-        return RoundTerms(digest, 0, history_before(self.view.digest), self.view.to_wire(self.served))
+        current, served = self.member.current, self.view.to_wire(self.served)
+        if current.round == round_ and current.terms is not NO_TERMS:
+            return RoundTerms(digest, current.terms.settled, current.terms.history, served)
+        settled = min(self.member.history.settled, round_)
+        return RoundTerms(digest, settled, self.member.history.hash(settled), served)
 
     def label(self, position: int | None = None, attempt: int = 0, round_: int = 0) -> bytes:
         """The label of the self mask of the member, or of the one at `position`."""
         owner = self.position if position is None else position
-        return mask_label(self.view, round_, attempt, self.nonces.newest[owner], self.terms().of_masks)
+        terms = self.terms(round_=round_).of_masks
+        return mask_label(self.view, round_, attempt, self.nonces.newest[owner], terms)
 
     def roster(self, roster: Collection[int] | None = None, attempt: int = 0, round_: int = 0) -> wire.Roster:
         """ROSTER."""
@@ -164,7 +164,7 @@ class LyingHead(MemberHarness):
         view = self.view
         e, u = (view.everybody if members is None else bitmap(list(members)) for members in (expected, roster))
         head_term = self.term if term is None else term
-        digest = round_digest(view, round_, attempt, head_term, e, u, self.terms(expected))
+        digest = round_digest(view, round_, attempt, head_term, e, u, self.terms(expected, round_))
         key = self.secrets[maker].pair(self.position).confirm
         return self.suite.mac(key, (maker if named is None else named).to_bytes(8, "little") + digest)
 

@@ -16,8 +16,10 @@ import numpy as np
 from loadtest.harness import RingHarness, resume_after
 from protocol import wire
 from protocol.dcnet.crypto.suite import Suite, derive
-from protocol.dcnet.machines.effects import Attempted, Ended, RoundEnded, Settled
+from protocol.dcnet.machines.effects import Attempted, Ended, EpochRefused, RoundEnded, Settled
 from protocol.dcnet.machines.head import Head
+from protocol.dcnet.machines.history import History
+from protocol.dcnet.machines.incarnations import Incarnation, NonceTable
 from protocol.dcnet.machines.ledger import RoundLedger
 from protocol.dcnet.machines.masks import MaskSchedule, Words
 from protocol.dcnet.machines.member import Member, Resume
@@ -74,16 +76,33 @@ def nonce(seed: bytes, position: int, process: int = 0) -> bytes:
     return derive(seed, "nonce", position.to_bytes(4, "big"), process.to_bytes(4, "big"))[: wire.NONCE_SIZE]
 
 
-def ready(view: RingView, position: int, term: int = 0, round_: int = 0, attempt: int = 0) -> wire.Ready:
-    """READY of the process that the member joined with, before any round has ended."""
-    return wire.Ready(view.epoch, view.ring, term, round_, attempt, view.members[position].nonce, 0, 0)
+def knowing(view: RingView, settled: int, position: int = 0) -> Incarnation:
+    """What the process that the member at a position joined with knows after so many void rounds."""
+    known = Incarnation(view, position, view.members[position].nonce)
+    for round_ in range(settled):
+        known.history.add(wire.Result(view.epoch, view.ring, round_, wire.Outcome.VOID, view.to_wire(0), bytes(64)))
+    return known
 
 
-def opening(view: RingView, term: int = 0, round_: int = 0, attempt: int = 0, expected: int | None = None) -> wire.Open:
-    """OPEN for the processes that the members joined with, everybody by default, before any round has ended."""
+def ready(
+    view: RingView, position: int, term: int = 0, round_: int = 0, attempt: int = 0, history: History | None = None
+) -> wire.Ready:
+    """READY of the process that the member joined with, before any round has ended, or with a history."""
+    ends = history or History(view)
+    own = view.members[position].nonce
+    q = ends.settled
+    return wire.Ready(view.epoch, view.ring, term, round_, attempt, own, q, ends.hash(q), 0, 0)
+
+
+def opening(
+    view: RingView, term: int = 0, round_: int = 0, attempt: int = 0, expected: int | None = None, *,
+    nonces: NonceTable | None = None, settled: int = 0, served: int = 0,
+) -> wire.Open:  # fmt: skip
+    """OPEN for the processes that the members joined with, or others, everybody by default."""
     bits = view.everybody if expected is None else expected
-    nobody = view.to_wire(0)
-    return wire.Open(view.epoch, view.ring, term, round_, attempt, view.to_wire(bits), nobody, b"", nobody)
+    difference = (nonces or NonceTable(view)).difference(bits)
+    more = settled, view.to_wire(served)
+    return wire.Open(view.epoch, view.ring, term, round_, attempt, view.to_wire(bits), *difference, *more)
 
 
 def make_ring(
@@ -117,7 +136,7 @@ class LocalRing(RingHarness):
         self.processes = [1] * size.n
         self.ledger = RoundLedger(suite, self.view, ledger_secrets(suite, seed), 0.0)
         self.ended: list[Ended] = []
-        self.persisted: list[tuple[int, Attempted | Settled]] = []
+        self.persisted: list[tuple[int, Attempted | Settled | EpochRefused]] = []
         self.notes: list[str] = []
         self.refused: list[str] = []  # reasons why a machine refused a message
         self.silent: set[int] = set()
@@ -214,7 +233,7 @@ class LocalRing(RingHarness):
         """Keep the names."""
         self.notes.append(name)
 
-    def persist(self, position: int, record: Attempted | Settled) -> None:
+    def persist(self, position: int, record: Attempted | Settled | EpochRefused) -> None:
         """Keep the records in order."""
         self.persisted.append((position, record))
 
@@ -276,5 +295,6 @@ def random_vectors(rng: np.random.Generator, n: int, words: int) -> list[Words]:
 
 
 __all__ = [
-    "LocalRing", "RingSize", "lay_out", "ledger_secrets", "make_ring", "nonce", "opening", "random_vectors", "ready",
+    "LocalRing", "RingSize", "knowing", "lay_out", "ledger_secrets", "make_ring", "nonce", "opening", "random_vectors",
+    "ready",
 ]  # fmt: skip

@@ -63,6 +63,13 @@ class Rounds:
                     raise RemoteProtocolError("oversized_message", "a relayed message larger than any of its ring")
                 forwarded = wire.Relay(message.epoch, message.ring, position, message.sealed)
                 self._send(ring.view.members[message.position].identity, forwarded)
+            case wire.TwoResults():
+                self._metrics.peer_error("two_results")
+                log.error(
+                    "epoch %d ring %d: %s holds two signed results of round %d: the database was put back within the"
+                    " epoch, or somebody has the epoch's result key",
+                    message.epoch, message.ring, identity, message.round,
+                )  # fmt: skip
             case wire.BadDeal():
                 self._on_bad_deal(epoch, ring, position, message.dealer, now_s)
             case _:

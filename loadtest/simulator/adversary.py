@@ -15,6 +15,7 @@ from random import Random
 from protocol import wire
 from protocol.dcnet.crypto.suite import MAC_SIZE
 from protocol.dcnet.machines.effects import HeadEffect, ToMember
+from protocol.dcnet.machines.history import History
 from protocol.dcnet.machines.incarnations import NonceTable
 from protocol.dcnet.setup.rings import RingView, bitmap, positions_of
 
@@ -68,6 +69,7 @@ class Adversary:
         self.view = view
         self.present = 0
         self._nonces = NonceTable(view)
+        self._history = History(view)
         self._term = term
         self._random = random
         self._round = max(0, view.timing.round_at(now_s))
@@ -87,6 +89,7 @@ class Adversary:
 
     def result(self, message: wire.Result, now_s: float) -> list[HeadEffect]:  # noqa: ARG002
         """Pass it on, so that the members go on to the next round."""
+        self._history.add(message)
         return [ToMember(i, message) for i in positions_of(self.present)]
 
     def receive(self, position: int, message: wire.RingMessage, now_s: float) -> list[HeadEffect]:  # noqa: ARG002
@@ -144,7 +147,8 @@ class Adversary:
         self._shared = 0
         opening = wire.Open(
             self.view.epoch, self.view.ring, self._term, self._round, self._attempt, self.view.to_wire(self.present),
-            *self._nonces.difference(self.present), self.view.to_wire(self.view.everybody),
+            *self._nonces.difference(self.present), min(self._history.settled, self._round),
+            self.view.to_wire(self.view.everybody),
         )  # fmt: skip
         return [ToMember(i, opening) for i in positions_of(self.present)]
 

@@ -19,7 +19,8 @@ from protocol.dcnet.crypto.suite import MAC_SIZE
 from protocol.dcnet.discipline.returns import Attendance, EpochAttendance
 from protocol.dcnet.machines.effects import Ended
 from protocol.dcnet.machines.head import Head
-from protocol.dcnet.machines.incarnations import NonceTable
+from protocol.dcnet.machines.history import History
+from protocol.dcnet.machines.incarnations import Incarnation
 from protocol.dcnet.machines.ledger import RoundLedger
 from protocol.dcnet.machines.masks import MaskSchedule, seed_commitment, self_mask
 from protocol.dcnet.machines.member import Member, Resume
@@ -48,6 +49,18 @@ def _attendance(start: dict[str, Any] | None) -> EpochAttendance | None:
     return None if start is None else EpochAttendance(**{**start, "attendance": Attendance(**start["attendance"])})
 
 
+def _fill(history: History, view: RingView, log: Log, settled: int) -> None:
+    """Give a history its first ends: those the log begins with, then those it still tells of, the others as void."""
+    told = {row["round"]: row for row in log.events if row["event"] == "Result"}
+    for round_ in range(settled):
+        outcome, roster = int(wire.Outcome.VOID), view.to_wire(0)
+        if round_ < len(log.start["history"]):
+            outcome, roster = log.start["history"][round_][0], bytes.fromhex(log.start["history"][round_][1])
+        elif round_ in told:
+            outcome, roster = told[round_]["outcome"], _bits(view, told[round_]["roster"])
+        history.add(wire.Result(view.epoch, view.ring, round_, outcome, roster, bytes(64)))
+
+
 class MemberPlayer:
     """A member, told what its head, its driver and the coordinator said."""
 
@@ -58,15 +71,18 @@ class MemberPlayer:
         own, first_round = bytes.fromhex(log.start["nonce"]), log.start["first_round"]
         liar.masks = MaskSchedule(liar.suite, liar.view, liar.secrets[log.position], nonce=own)
         liar.nonces.newest[log.position] = own
-        term = None
+        term, settled = None, len(log.start["history"])
         if log.dropped:
             self.first = _first_whole_round(log.events)
+            settled = log.events[self.first]["round"]
             liar.durable = Resume(log.events[self.first]["round"] - 1, 0, settled=True)
             term = _term_at(log.events[self.first :])
+        _fill(liar.masks.incarnation.history, liar.view, log, settled)
         self.machine: Member = Member(
             liar.suite, liar.view, liar.secrets[log.position], liar.masks, liar.durable, first_round,
             _attendance(log.start["attendance"]),
         )  # fmt: skip
+        liar.member = self.machine
         if log.dropped and _had_served(log.events[self.first :], log.position):
             self.machine._returns.served_round = log.events[self.first]["round"] - 1
         if term is not None:
@@ -101,7 +117,8 @@ class MemberPlayer:
             case "Open":
                 for position, own in zip(row["changed"], _nonces(row), strict=True):
                     liar.nonces.newest[position] = own
-                return liar.open(expected=row["expected"], term=row["term"], served=row["served"], **at)
+                given = {"settled": row["settled"], "served": row["served"]}
+                return liar.open(expected=row["expected"], term=row["term"], **given, **at)
             case "Roster":
                 return liar.roster(row["roster"], **at)
             case "Recover":
@@ -156,7 +173,9 @@ def _first_whole_round(events: tuple[Row, ...]) -> int:
     seen: list[int] = []
     for index, row in enumerate(events):
         round_ = row.get("round", -1)
-        if seen and row["event"] in {"OFFERED", "Open"} and row["before"] == "waiting" and round_ > max(seen):
+        # Which ends the member had heard of is known where they are all.
+        begins = row["event"] == "OFFERED" and row["settled"] == round_
+        if seen and begins and row["before"] == "waiting" and round_ > max(seen):
             return index
         if round_ >= 0:
             seen.append(round_)
@@ -169,9 +188,10 @@ class HeadPlayer:
     def __init__(self, log: Log) -> None:
         self._suite = CheapSuite()
         self._view, self._secrets = make_ring(self._suite, log.size, _SEED, log.timing, log.nonces)
-        self._nonces = NonceTable(self._view)
+        position_nonce = self._view.members[log.position].nonce
+        self._known = Incarnation(self._view, log.position, position_nonce)
         for position, own in log.start["nonces"]:
-            self._nonces.take(position, bytes.fromhex(own))
+            self._known.take(position, bytes.fromhex(own))
         self._spoilt = {
             (row["round"], row["attempt"])
             for row in log.events
@@ -183,8 +203,10 @@ class HeadPlayer:
             self.first, opening = self._first_opening(log.events)
             now_s = log.events[self.first]["at_s"] - self._view.timing.gather_s
             for position, own in zip(opening["changed"], _nonces(opening), strict=True):
-                self._nonces.newest[position] = own
+                self._known.newest[position] = own
             start = {"term": opening["term"], "now_s": now_s, **{k: opening[k] for k in ("round", "attempt")}}
+        settled = len(log.start["history"]) if opening is None else opening["settled"]
+        _fill(self._known.history, self._view, log, settled)
         commitments = {
             dealer: known
             for dealer in self._secrets[log.position].dealers
@@ -192,7 +214,7 @@ class HeadPlayer:
         }
         self.machine = Head(
             self._suite, self._view, start["term"], start["now_s"], commitments, start["round"], start["attempt"],
-            self._nonces,
+            self._known,
         )  # fmt: skip
         last = None if opening is None else _last_result(log.events, self.first)
         if last is not None:
@@ -200,14 +222,24 @@ class HeadPlayer:
         if opening is not None:  # who had served in the rounds that are gone
             self.machine._served = bitmap(opening["served"])
         for position in [] if opening is None else opening["expected"]:
-            own = self._nonces.newest[position]
-            ready = wire.Ready(self._view.epoch, self._view.ring, start["term"], start["round"], 0, own, 0, 0)
+            own = self._known.newest[position]
+            ready = self._ready(start["term"], start["round"], 0, own, settled)
             self.machine.receive(position, ready, start["now_s"])
+
+    def _ready(
+        self, term: int, round_: int, attempt: int, nonce: bytes, settled: int, is_waiting: int = 0, has_served: int = 0
+    ) -> wire.Ready:
+        """READY of a member whose history is the head's, as far as it reaches."""
+        history = self.machine._catch_up.history
+        digest = history.hash(min(settled, history.settled))
+        known = settled, digest, is_waiting, has_served
+        return wire.Ready(self._view.epoch, self._view.ring, term, round_, attempt, nonce, *known)
 
     def _first_opening(self, events: tuple[Row, ...]) -> tuple[int, Row]:
         for index, row in enumerate(events):
             opening = _sent(row, "Open")
-            if opening is not None and row["before"] == "idle":
+            tells_ends = opening is not None and row["effects"][0] != opening
+            if opening is not None and row["before"] == "idle" and not tells_ends:
                 return index, opening
         raise ReplayError("the log holds no opening of a round; expected one that begins before its round does")
 
@@ -235,7 +267,7 @@ class HeadPlayer:
         if event == "Ready":
             of_process = bytes.fromhex(row["nonce"])
             said = row["is_waiting"], row["has_served"]
-            return wire.Ready(view.epoch, view.ring, row["term"], row["round"], row["attempt"], of_process, *said)
+            return self._ready(row["term"], row["round"], row["attempt"], of_process, row["settled"], *said)
         at = (view.epoch, view.ring, row["round"], row["attempt"])
         count, is_broken = view.committed_count, "refused" in row
         opened, own = self.machine.current, self._secrets[position]
@@ -350,5 +382,7 @@ class LedgerPlayer:
                 return wire.HeadSilent(*at, row["term"], row["round"])
             case "RoundStatusRequest":
                 return wire.RoundStatusRequest(*at, row["round"])
+            case "HistoryRequest":
+                return wire.HistoryRequest(*at, row["round"])
             case other:
                 raise ReplayError(f"a round ledger is told no {other}")

@@ -18,7 +18,7 @@ import numpy as np
 from loadtest.harness import RingHarness, resume_after
 from loadtest.ring import RingSize, ledger_secrets, make_ring
 from loadtest.simulator.adversary import Adversary
-from loadtest.simulator.checks import Checks, Gateway, Tally
+from loadtest.simulator.checks import Checks, Gateway, Tally, Violation
 from loadtest.simulator.exposure import ExposureLog
 from loadtest.simulator.faults import Faults
 from loadtest.simulator.liar import Liar
@@ -26,7 +26,15 @@ from loadtest.simulator.lying_member import LyingMember
 from loadtest.simulator.timeline import Timeline, Transcript
 from protocol import wire
 from protocol.dcnet.crypto.suite import Suite
-from protocol.dcnet.machines.effects import Attempted, HeadEffect, Progress, ReportMisbehaviour, RoundEnded, Settled
+from protocol.dcnet.machines.effects import (
+    Attempted,
+    EpochRefused,
+    HeadEffect,
+    Progress,
+    ReportMisbehaviour,
+    RoundEnded,
+    Settled,
+)
 from protocol.dcnet.machines.head import Head
 from protocol.dcnet.machines.ledger import RoundLedger
 from protocol.dcnet.machines.masks import MaskSchedule
@@ -199,7 +207,7 @@ class World(Timeline, RingHarness):
             self.crash(gateway)
         return gateway.member is not None
 
-    def persist(self, position: int, record: Attempted | Settled) -> None:
+    def persist(self, position: int, record: Attempted | Settled | EpochRefused) -> None:
         """The gateway's disk."""
         gateway = self.gateways[position]
         if isinstance(record, Attempted):
@@ -207,6 +215,8 @@ class World(Timeline, RingHarness):
             if record.progress is Progress.SERVED:
                 self.exposure.served(position, record.round, record.attempt)
             return
+        if isinstance(record, EpochRefused):
+            raise Violation(f"member {position} refused the epoch of a ledger that does not lie")
         if gateway.last is not None:
             gateway.last = resume_after(gateway.last, record)
         if record.included:

@@ -10,6 +10,7 @@ from node.metrics import NodeMetrics
 from node.security.module import SecurityModule
 from protocol import wire
 from protocol.dcnet.crypto.suite import Suite
+from protocol.dcnet.machines.effects import EpochRefused
 from protocol.dcnet.machines.masks import Fleet
 from protocol.link import LinkContext
 from protocol.metering.interval import RegistrationGrid
@@ -53,5 +54,6 @@ class MembershipContext:
     listen: str  # where a head listens, tcp://host:*
     public_host: str | None
     relay: bool
+    epoch_refused: Callable[[EpochRefused], None] = lambda _: None
     fleet: Fleet = field(default_factory=Fleet)  # whose masks are made along with ours
     commitments: dict[int, tuple[bytes, ...]] = field(default_factory=dict)  # by dealer, for all of the ring here

@@ -41,6 +41,7 @@ from node.storage.repositories.ring_seats import RingSeat
 from node.trust import TrustStore
 from protocol import wire
 from protocol.dcnet.crypto.suite import Suite
+from protocol.dcnet.machines.effects import EpochRefused
 from protocol.dcnet.machines.masks import Fleet
 from protocol.dcnet.setup.beacon import ListEntry
 from protocol.dcnet.setup.calendar import CalendarPolicy, NewestEpoch, check_calendar, check_start
@@ -462,7 +463,7 @@ class Epochs:
         context = MembershipContext(
             services.suite, module, services.link, self._account, services.metrics, services.clock,
             registration_grid(epoch.call), self._post, self._account_moved, verify_member, services.listen,
-            services.public_host, services.relay, services.fleet, ring.commitments,
+            services.public_host, services.relay, partial(self._epoch_refused, epoch), services.fleet, ring.commitments,
         )  # fmt: skip
         first_round = max(0, registration_grid(epoch.call).index_at(services.start.started_s) + 1)
         epoch.membership = Membership(context, ring.view, epoch.secrets, epoch.nonce, first_round)
@@ -474,6 +475,25 @@ class Epochs:
         self.ready = True
         if self._subscriber is not None:
             self._subscriber.publish_again()
+
+    def _epoch_refused(self, epoch: _Epoch, record: EpochRefused) -> None:
+        """
+        Leave an epoch of two ends of one round for good: without its keys, also after a restart.
+
+        Both ends are public and stand in the log, as bytes of the wire: with the epoch's result key each is proof.
+        """
+        ends = [wire.encode(each).hex() for each in (record.first, record.second)]
+        log.error(
+            "gateway %s leaves epoch %d: the coordinator signed two results of round %d, %s and %s",
+            self._module.identity, epoch.call.epoch, record.first.round, *ends,
+        )  # fmt: skip
+        self._module.forget_epoch(epoch.call.epoch)
+        if self._nursery is not None:  # not before the membership has said what follows
+            self._nursery.start_soon(self._drop_soon, epoch)
+
+    async def _drop_soon(self, epoch: _Epoch) -> None:
+        await trio.lowlevel.checkpoint()
+        self._drop_epoch(epoch)
 
     def _deal(self, epoch: _Epoch) -> None:
         self._post(epoch.secrets.deal())

@@ -18,7 +18,7 @@ from node.aggregation.context import RELAY, FromHead, MembershipContext
 from protocol import wire
 from protocol.dcnet.machines.effects import HeadEffect, Note, ToCoordinator, ToMember
 from protocol.dcnet.machines.head import Head
-from protocol.dcnet.machines.incarnations import NonceTable
+from protocol.dcnet.machines.incarnations import Incarnation
 from protocol.dcnet.setup.rings import RingView, positions_of
 from protocol.dcnet.setup.secrets import EpochSecrets
 from protocol.errors import RemoteProtocolError
@@ -51,7 +51,7 @@ class HeadDriver:
         to_own_member: Callable[[FromHead], None],
         *,
         first: tuple[int, int],
-        nonces: NonceTable,
+        known: Incarnation,
         secrets: EpochSecrets,
     ) -> None:
         self.term = term
@@ -63,7 +63,7 @@ class HeadDriver:
         self._inbox: Inbox[_FromMember | _FromLedger, tuple[Hashable, bytes]] = context.link.inbox(16 + 4 * view.size)
         self._scope = trio.CancelScope()
         self._listener: Listener | None = None
-        self._head = Head(context.suite, view, term, context.clock(), commitments, *first, nonces)
+        self._head = Head(context.suite, view, term, context.clock(), commitments, *first, known)
         self._by_curve_key = {member.curve_key: position for position, member in enumerate(view.members)}
         self._expelled = 0
 

@@ -24,7 +24,16 @@ from node.metering.registers import Registers
 from node.storage.errors import StoreError
 from protocol import wire
 from protocol.dcnet.discipline.returns import EpochAttendance
-from protocol.dcnet.machines.effects import Attempted, MemberEffect, Note, Persist, Settled, ToCoordinator, ToHead
+from protocol.dcnet.machines.effects import (
+    Attempted,
+    EpochRefused,
+    MemberEffect,
+    Note,
+    Persist,
+    Settled,
+    ToCoordinator,
+    ToHead,
+)
 from protocol.dcnet.machines.masks import MaskSchedule
 from protocol.dcnet.machines.member import Member
 from protocol.dcnet.setup.epoch import head_text
@@ -197,6 +206,9 @@ class Membership:
                     await context.contributions.settled(self.view, record)
                     context.metrics.settled(included=record.included)
                     context.account_moved()
+                case Persist(EpochRefused() as record):
+                    context.metrics.noted("epoch_refused")
+                    context.epoch_refused(record)
                 case ToHead(message):
                     await self._to_head(message)
                 case ToCoordinator(message):
@@ -271,7 +283,7 @@ class Membership:
         }
         self._head = HeadDriver(
             context, self.view, message.term, commitments, self.post,
-            first=self._member.next_attempt, nonces=self._member.incarnation, secrets=self.secrets,
+            first=self._member.next_attempt, known=self._member.incarnation, secrets=self.secrets,
         )  # fmt: skip
         self._head.expel(self._expelled)
         self._head.leave_out(self._left_out)

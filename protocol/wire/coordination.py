@@ -324,6 +324,26 @@ class LastContribution(Message):
     statement: Annotated[bytes, octets(64)]
 
 
+@message(46, Sender.GATEWAY)
+class HistoryRequest(Message):
+    """How did the rounds of my ring end, from `round` on?  The answer is their RESULTs, as many as have ended."""
+
+    epoch: Epoch
+    ring: Ring
+    round: Round
+
+
+@message(47, Sender.GATEWAY)
+class TwoResults(Message):
+    """Two RESULTs of one round that the same key signed: outcome, roster and signature of each."""
+
+    epoch: Epoch
+    ring: Ring
+    round: Round
+    first: Annotated[tuple[int, bytes, bytes], record(integer(1, 2), octets(1, MAX_RING // 8), octets(64))]
+    second: Annotated[tuple[int, bytes, bytes], record(integer(1, 2), octets(1, MAX_RING // 8), octets(64))]
+
+
 @message(14, Sender.COORDINATOR | Sender.HEAD)
 class Result(RingMessage):
     """The round ledger's word on a round, signed with the epoch's result key, so that a head cannot bend it."""

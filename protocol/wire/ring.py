@@ -8,6 +8,7 @@ from protocol.wire.fields import (
     MAX_ROUNDS,
     Attempt,
     Bitmap,
+    Digest,
     Elements,
     Epoch,
     Key,
@@ -32,8 +33,8 @@ from protocol.wire.registry import RingMessage, Sender, message
 @message(32, Sender.MEMBER)
 class Ready(RingMessage):
     """
-    A member reached the head and asks to be in the next E; the (round, attempt) it can still take part in, and the
-    nonce of its process.
+    A member reached the head and asks to be in the next E; the (round, attempt) it can still take part in, the nonce of
+    its process, and of how many rounds it knows the ends, with their digest.
 
     `is_waiting`: it has no token for a return and hears RESULTs alone.  `has_served`: it served since the last round
     that it knows to have opened.
@@ -45,6 +46,8 @@ class Ready(RingMessage):
     round: Annotated[int, integer(0, MAX_ROUNDS)]
     attempt: Attempt
     nonce: Nonce
+    settled: Annotated[int, integer(0, MAX_ROUNDS)]
+    history: Digest
     is_waiting: Annotated[int, integer(0, 1)]
     has_served: Annotated[int, integer(0, 1)]
 
@@ -55,7 +58,8 @@ class Open(RingMessage):
     The head starts an attempt with the members of `expected` (E).
 
     `nonces` are those of E's members whose nonce is not that of LAYOUT any more (`changed`), by rising position;
-    `served` (V) are the members that served since the last opened round.
+    `settled` is of how many rounds the ends count in its terms, `served` (V) are the members that served since the last
+    opened round.
     """
 
     epoch: Epoch
@@ -66,6 +70,7 @@ class Open(RingMessage):
     expected: Bitmap
     changed: Bitmap
     nonces: Nonces
+    settled: Annotated[int, integer(0, MAX_ROUNDS)]
     served: Bitmap
 
 

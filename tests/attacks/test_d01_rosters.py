@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from loadtest.lying_head import LyingHead, refuses
 from loadtest.ring import LocalRing, RingSize, random_vectors
+from loadtest.ring import ready as ready_of
 from loadtest.simulator.suite import CheapSuite
 from protocol import wire
 from protocol.dcnet.discipline.returns import REFILL_S, TOKENS_MAX, Attendance, EpochAttendance
@@ -57,6 +58,8 @@ class Counting(LyingHead):
 
     def round(self, round_: int, *, serves: bool = True, served: list[int] | None = None) -> bool:
         """Take the member in; whether it shared.  Its answer to RESULT is left to the caller."""
+        for before in range(self.member.history.settled, round_):  # of which the member was not told
+            self.member.history.add(self.result(before, VOID))
         self.offered(round_)
         opening = self.open(round_=round_, served=served)
         shared = any(isinstance(each, wire.MaskedInput) for each in self.say(opening))
@@ -193,7 +196,7 @@ def test_a_v_without_us_is_refused_where_we_served(end: wire.Outcome | None) -> 
         refuses(liar, liar.open(round_=1, served=[1, 2, 3, 4, 5]), "served_left_out")
         assert liar.say(liar.open(round_=1, served=[0]))
     else:  # the result is still to come: the OPEN is held, and judged by what that says
-        liar.say(liar.open(round_=1, served=[]))
+        liar.say(liar.open(round_=1, served=[], settled=1))
         liar.ends(0, VOID)
         assert not [each for each in liar.offered(1) if isinstance(each, wire.MaskedInput)]
         assert "served_left_out" in liar.notes
@@ -300,7 +303,7 @@ def test_a_waiting_member_hears_results_and_is_in_no_e() -> None:
     head = Head(suite, view, 0, 0.0)
 
     def ready(position: int, *, waits: bool) -> wire.Ready:
-        return wire.Ready(1, 0, 0, 0, 0, view.members[position].nonce, int(waits), 0)
+        return replace(ready_of(view, position), is_waiting=int(waits))
 
     opened = [
         each

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import numpy as np
 import pytest
 
-from loadtest.ring import LocalRing, RingSize, make_ring, nonce, random_vectors
+from loadtest.ring import LocalRing, RingSize, knowing, make_ring, nonce, opening, random_vectors
 from loadtest.simulator.suite import CheapSuite
 from protocol import wire
 from protocol.dcnet.crypto.commitments import decode_blinding_vector
@@ -49,9 +49,9 @@ class Gateway:
         """A new process, unless it is a copy of the memory of another one, with its nonce."""
         drawn = nonce(SEED, self.position, self.processes) if own is None else own
         self.processes += 1
-        member = Member(
-            SUITE, self.view, self.secrets, MaskSchedule(SUITE, self.view, self.secrets, nonce=drawn), store
-        )
+        masks = MaskSchedule(SUITE, self.view, self.secrets, nonce=drawn)
+        masks.incarnation.history = knowing(self.view, 1).history
+        member = Member(SUITE, self.view, self.secrets, masks, store)
         member.appointed(0, 0.0)
         return member
 
@@ -59,9 +59,7 @@ class Gateway:
         """What the process answers to a head that tells it the nonce that it wants to hear."""
         view, table = self.view, self.table.copy()
         table.newest[self.position] = member.incarnation.nonce
-        message = wire.Open(
-            1, 0, 0, round_, attempt, view.to_wire(view.everybody), *table.difference(view.everybody), view.to_wire(0)
-        )
+        message = opening(view, 0, round_, attempt, nonces=table, settled=member.history.settled)
         member.offer(round_, vector, 1.0, [7 + index for index in range(view.committed_count)])
         effects = member.receive(message, 2.0)
         (share,) = [e.message for e in effects if isinstance(e, ToHead) and isinstance(e.message, wire.MaskedInput)]
@@ -110,15 +108,12 @@ def test_a_head_that_names_the_process_before_is_refused(attempt: int) -> None:
     processes = [ours.start(Resume()) for _ in range(3)]
     for member in processes:
         member.offer(1, READING, 1.0, (7, 7))
-    everybody = ours.view.to_wire(ours.view.everybody)
     for member in processes:
         for other in processes:
             if other is not member:
                 table = ours.table.copy()
                 table.newest[0] = other.incarnation.nonce
-                message = wire.Open(
-                    1, 0, 0, 1, attempt, everybody, *table.difference(ours.view.everybody), ours.view.to_wire(0)
-                )
+                message = opening(ours.view, 0, 1, attempt, nonces=table, settled=1)
                 with pytest.raises(RemoteProtocolError, match="another process"):
                     member.receive(message, 2.0)
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from loadtest.ring import RingSize, make_ring, nonce
+from loadtest.ring import RingSize, make_ring, nonce, opening
 from protocol import wire
 from protocol.dcnet.crypto.suite import MAC_SIZE, StandardSuite
 from protocol.dcnet.machines.effects import MemberEffect, ToHead
@@ -65,10 +65,7 @@ class Copies:
     def open(self, own: bytes) -> wire.Open:
         table = NonceTable(self.view)
         table.newest[self.victim] = own
-        everybody = self.view.everybody
-        return wire.Open(
-            1, 0, 0, 0, 0, self.view.to_wire(everybody), *table.difference(everybody), self.view.to_wire(0)
-        )
+        return opening(self.view, nonces=table)
 
     def opened(self, believed: Sequence[int]) -> list[int]:
         """

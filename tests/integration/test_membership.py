@@ -44,7 +44,7 @@ from node.storage.repositories.metering_log import MeteringLogRepository
 from node.storage.repositories.ring_seats import RingSeatRepository
 from node.trust import TrustStore
 from protocol import wire
-from protocol.dcnet.machines.incarnations import NonceTable
+from protocol.dcnet.machines.incarnations import Incarnation
 from protocol.dcnet.setup.calendar import CalendarPolicy
 from protocol.dcnet.setup.epoch import Policy
 from protocol.dcnet.setup.rings import bitmap, last_contribution_text
@@ -184,7 +184,14 @@ async def test_a_member_that_was_shut_out_does_not_come_back_by_another_link_tha
             None, relay=False,
         )  # fmt: skip
         head = HeadDriver(
-            context, view, 0, {}, lambda _: None, first=(0, 0), nonces=NonceTable(view), secrets=liar.secrets[0]
+            context,
+            view,
+            0,
+            {},
+            lambda _: None,
+            first=(0, 0),
+            known=Incarnation(view, 0, view.members[0].nonce),
+            secrets=liar.secrets[0],
         )
         endpoint = await nursery.start(head.run)
         links = []

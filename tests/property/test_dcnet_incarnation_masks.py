@@ -5,9 +5,8 @@ from unittest.mock import patch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loadtest.ring import RingSize, lay_out, nonce
+from loadtest.ring import RingSize, lay_out, nonce, opening
 from loadtest.simulator.suite import CheapSuite
-from protocol import wire
 from protocol.dcnet.crypto.suite import StandardSuite
 from protocol.dcnet.machines import masks
 from protocol.dcnet.machines.incarnations import NonceTable
@@ -28,11 +27,6 @@ def bound(suite: CheapSuite | StandardSuite, k: int) -> tuple[RingView, list[Epo
 
 
 RINGS = {(number, k): bound(suite, k) for number, suite in enumerate(SUITES) for k in (2, 4, 5)}
-
-
-def opening(view: RingView, table: NonceTable, round_: int, attempt: int, expected: int) -> wire.Open:
-    bits = view.to_wire(expected)
-    return wire.Open(view.epoch, view.ring, 0, round_, attempt, bits, *table.difference(expected), view.to_wire(0))
 
 
 @settings(deadline=None)
@@ -59,7 +53,7 @@ def test_masks_cancel_after_any_restarts(
             for i in data.draw(st.sets(st.integers(0, N - 1))):
                 living[i].prepare(round_)
             attempt, expected = data.draw(st.integers(0, 1)), data.draw(st.integers(1, 2**N - 1))
-            message = opening(view, table, round_, attempt, expected)
+            message = opening(view, 0, round_, attempt, expected, nonces=table)
             sums, scalars = [0] * WORDS, [0, 0]
             for i in positions_of(expected):
                 living[i].incarnation.check_open(message)

@@ -50,10 +50,10 @@ def test_a_members_round_is_kept_in_order() -> None:
     everybody = list(range(6))
     assert rows[1] == {
         "at_s": 0.0, "event": "Open", "term": 0, "round": 0, "attempt": 0, "expected": everybody,
-        "changed": [], "nonces": "", "served": [], "before": "waiting", "after": "waiting",
+        "changed": [], "nonces": "", "settled": 0, "served": [], "before": "waiting", "after": "waiting",
     }  # fmt: skip
     assert rows[2] == {
-        "at_s": 0.0, "event": "OFFERED", "round": 0, "before": "waiting", "after": "shared",
+        "at_s": 0.0, "event": "OFFERED", "round": 0, "settled": 0, "before": "waiting", "after": "shared",
         "effects": [{"effect": "SHARED"}, {"effect": "MaskedInput", "round": 0, "attempt": 0}],
     }  # fmt: skip
     assert [each["effect"] for each in rows[4]["effects"]] == ["SERVED", "Reveal"]
@@ -93,7 +93,7 @@ def test_only_numbers_and_sets_are_kept_of_a_message() -> None:
     assert kept == {
         "term", "round", "attempt", "dealer", "position", "outcome", "misbehaviour", "is_waiting",
         "has_served", "expected", "served", "changed", "roster", "makers", "silent", "suspects", "members", "nonce",
-        "nonces",
+        "nonces", "settled",
     }  # fmt: skip
 
 
@@ -108,7 +108,7 @@ def test_a_refusal_is_kept_with_its_reason() -> None:
 def test_a_full_log_drops_the_oldest_and_counts_them() -> None:
     log = EventLog(0, {}, events_max=3)
     for round_ in range(5):
-        log.add(float(round_), Local.OFFERED, (round_,), -1, State.WAITING, State.WAITING, ())
+        log.add(float(round_), Local.OFFERED, (round_, 0), -1, State.WAITING, State.WAITING, ())
     assert [row["round"] for row in log.rows()] == [2, 3, 4]
     assert log.added == 5
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from loadtest.ring import LocalRing, RingSize, opening, random_vectors, ready
+from loadtest.ring import LocalRing, RingSize, knowing, opening, random_vectors, ready
 from loadtest.signing import sign_again, sign_confirm, sign_input
 from loadtest.simulator.suite import CheapSuite
 from protocol import wire
@@ -459,10 +459,11 @@ def test_before_its_time_a_round_is_not_opened() -> None:
 def test_a_deputy_goes_on_with_the_attempts_of_the_round_it_knows() -> None:
     view = LocalRing(SUITE, COMPLETE).view
     for first_round, attempt in [(3, 2), (1, 0)]:
-        head = Head(SUITE, view, 1, 31.0, first_round=first_round, first_attempt=2)
+        known = knowing(view, 3)
+        head = Head(SUITE, view, 1, 31.0, first_round=first_round, first_attempt=2, known=known)
         for position in range(7):
-            out = head.receive(position, ready(view, position, 1), 31.0)
-        assert out[0] == ToMember(0, opening(view, 1, 3, attempt))
+            out = head.receive(position, ready(view, position, 1, history=known.history), 31.0)
+        assert out[0] == ToMember(0, opening(view, 1, 3, attempt, settled=3))
 
 
 def test_ready_for_another_term_does_not_count() -> None:
@@ -491,7 +492,7 @@ def test_who_owes_an_answer_is_in_no_e_until_it_is_said_anew() -> None:
     head.on_timer(head.next_timer_s())  # nobody shared: the round is given up
     head.result(wire.Result(1, 0, 0, 2, bytes(1), bytes(64)), 3.0)
     for position in range(7):
-        head.receive(position, ready(head.view, position, round_=1), 4.0)
+        head.receive(position, ready(head.view, position, round_=1, history=head._catch_up.history), 4.0)
     opened = [each.position for each in head.on_timer(10.0) if isinstance(each, ToMember)]
     assert opened == [0, 1, 2, 3, 4, 5, 6]
 
@@ -543,16 +544,18 @@ def test_nobody_there_the_head_waits_and_then_gives_the_round_up() -> None:
 
 def test_a_head_that_overslept_opens_the_round_of_now() -> None:
     alone = Alone()
-    alone.head.result(wire.Result(1, 0, 0, 2, b"\0", bytes(64)), 5.0)
+    for round_ in range(3):
+        alone.head.result(wire.Result(1, 0, round_, 2, b"\0", bytes(64)), 5.0)
     out = alone.head.on_timer(35.0)
-    assert out[0] == ToMember(0, opening(alone.view, 0, 3))
+    assert out[0] == ToMember(0, opening(alone.view, 0, 3, settled=3))
 
 
 def test_after_the_last_round_the_head_rests() -> None:
     view = LocalRing(SUITE, COMPLETE).view
-    head = Head(SUITE, view, 0, 75.0)
+    known = knowing(view, 7)
+    head = Head(SUITE, view, 0, 75.0, known=known)
     for position in range(7):
-        head.receive(position, ready(view, position), 75.0)
+        head.receive(position, ready(view, position, history=known.history), 75.0)
     head.result(wire.Result(1, 0, 7, 2, b"\0", bytes(64)), 76.0)
     assert (head.state, head.next_timer_s()) == (State.IDLE, float("inf"))
     late = Head(SUITE, view, 0, 200.0)

@@ -12,7 +12,7 @@ from loadtest.simulator.suite import CheapSuite
 from protocol import wire
 from protocol.dcnet.machines.effects import Note, ToMember
 from protocol.dcnet.machines.head import Head, State
-from protocol.dcnet.machines.incarnations import NONCES_MAX, NonceTable
+from protocol.dcnet.machines.incarnations import NONCES_MAX, Incarnation, NonceTable
 from protocol.errors import RemoteProtocolError
 
 SUITE = CheapSuite()
@@ -142,7 +142,7 @@ def test_a_process_contributes_to_no_round_before_its_first(liar: LyingHead) -> 
 def test_a_restarted_member_says_ready_for_the_round_after_the_one_it_shared_in(liar: LyingHead) -> None:
     liar.share()
     liar.boot()
-    assert liar.sent[-1] == wire.Ready(1, 0, 0, 1, 0, other(0), 0, 0)
+    assert liar.sent[-1] == replace(ready(liar.view, 0, round_=1), nonce=other(0))
 
 
 def test_confirmations_under_another_table_do_not_count(liar: LyingHead) -> None:
@@ -203,8 +203,8 @@ def gathering() -> tuple[Head, LocalRing]:
 
 
 def with_nonce(ring: LocalRing, position: int, process: int, round_: int = 0) -> wire.Ready:
-    of_process = other(position, process) if process else ring.view.members[position].nonce
-    return wire.Ready(1, 0, 0, round_, 0, of_process, 0, 0)
+    said = ready(ring.view, position, round_=round_)
+    return replace(said, nonce=other(position, process)) if process else said
 
 
 def test_a_head_hears_no_older_process_of_a_gateway() -> None:
@@ -243,12 +243,12 @@ def test_a_head_waits_hardly_for_the_share_of_a_process_that_is_gone() -> None:
 
 
 def test_a_head_begins_with_what_its_member_knows() -> None:
-    head, ring = gathering()
-    head.receive(2, with_nonce(ring, 2, 1), 0.1)
-    deputy = Head(SUITE, ring.view, 1, 1.0, nonces=head._nonces)
+    ring = ring_of_seven()
+    incarnation = Incarnation(ring.view, 1, ring.view.members[1].nonce)
+    incarnation.take(2, other(2))
+    deputy = Head(SUITE, ring.view, 1, 1.0, known=incarnation)
     assert deputy.events.start["nonces"] == [(2, other(2).hex())]
-    old = wire.Ready(1, 0, 1, 0, 0, ring.view.members[2].nonce, 0, 0)
-    assert deputy.receive(2, old, 1.1) == [Note("replaced_nonce")]
+    assert deputy.receive(2, ready(ring.view, 2, 1), 1.1) == [Note("replaced_nonce")]
 
 
 def test_who_cannot_take_part_yet_is_not_opened_with() -> None:

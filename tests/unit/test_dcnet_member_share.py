@@ -82,7 +82,7 @@ def test_ready_says_which_attempt_is_next(liar: LyingHead) -> None:
     assert liar.carry_out(liar.member.appointed(3, 0.0)) == [again]
     assert again in liar.carry_out(liar.member.on_timer(9.0))
     liar.say(liar.result(0, roster=(1, 2, 3, 4, 5)))
-    assert liar.sent[-1] == replace(again, round=1, attempt=0)
+    assert liar.sent[-1] == ready(view, 0, 3, round_=1, history=liar.member.history)
 
 
 def test_a_share_with_committed_slots() -> None:
@@ -158,6 +158,8 @@ def test_a_round_far_into_a_long_epoch_with_the_hundredth_deputy() -> None:
     liar.term = int("1000")
     liar.boot()
     for late in ("1000", "1500"):  # numbers as they come from the wire, each an object of its own
+        for before in range(liar.member.history.settled, int(late)):
+            liar.member.history.add(liar.result(before, wire.Outcome.VOID))
         liar.offer(int(late))
         round_ = int(late)
         liar.say(liar.open(round_=int(late), term=int("1000")))
@@ -169,9 +171,8 @@ def test_a_round_far_into_a_long_epoch_with_the_hundredth_deputy() -> None:
         assert liar.member.next_attempt == (round_, 1)
         liar.boot()
         liar.offer(int(late))
-        assert liar.say(liar.open(round_=int(late) + 1)) == [
-            wire.RoundStatusRequest(liar.view.epoch, liar.view.ring, round_)
-        ]
+        refuses(liar, liar.open(round_=int(late) + 1), "old_history")
+        assert kinds(liar.say(liar.open(round_=int(late) + 1, settled=int(late) + 1))) == [wire.Ready]
         liar.say(liar.result(int(late)))
         assert liar.records[-1] == Settled(round_, included=True)
         assert liar.member.unsettled is None

@@ -129,6 +129,10 @@ def test_every_transition_of_the_table_happens() -> None:
             step(liar, make(liar))
     liar = LyingHead(SUITE)
     step(liar, liar.open())
+    liar = LyingHead(SUITE)
+    liar.offer(1)
+    liar.say(liar.open(round_=1, settled=1))
+    step(liar, liar.result())
     table = {
         (state, kind, after)
         for (state, kind), afters in TRANSITIONS.items()

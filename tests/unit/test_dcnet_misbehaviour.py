@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from loadtest.ring import LocalRing, RingSize, opening, random_vectors, ready
+from loadtest.ring import LocalRing, RingSize, knowing, opening, random_vectors, ready
 from loadtest.signing import sign_again
 from loadtest.simulator.suite import CheapSuite
 from protocol import wire
@@ -389,10 +389,17 @@ def test_a_deputy_that_never_saw_the_round_opened_learns_it_from_its_members() -
     assert "stale_attempt" not in ring.refused
 
 
+def deputy(first_round: int = 0, first_attempt: int = 0) -> Head:
+    """A deputy in the fourth round, whose three before it were void."""
+    view = Ring().view
+    return Head(SUITE, view, 1, 31.0, None, first_round, first_attempt, knowing(view, 3))
+
+
 def opened_with(head: Head, claims: Sequence[tuple[int, int]]) -> tuple[int, int]:
     """The round and attempt that a head opens when members claim these."""
     for position, (round_, attempt) in enumerate(claims):
-        out = head.receive(position, ready(head.view, position, 1, round_, attempt), 31.0)
+        said = ready(head.view, position, 1, round_, attempt, knowing(head.view, 3).history)
+        out = head.receive(position, said, 31.0)
     opening = out[0]
     assert isinstance(opening, ToMember)
     assert isinstance(opening.message, wire.Open)
@@ -409,22 +416,22 @@ def opened_with(head: Head, claims: Sequence[tuple[int, int]]) -> tuple[int, int
     ],
 )
 def test_the_second_highest_attempt_that_members_claim_counts(claims: list[tuple[int, int]], attempt: int) -> None:
-    assert opened_with(Head(SUITE, Ring().view, 1, 31.0), claims) == (3, attempt)
+    assert opened_with(deputy(), claims) == (3, attempt)
 
 
 def test_what_the_deputy_knows_itself_counts_too() -> None:
-    assert opened_with(Head(SUITE, Ring().view, 1, 31.0, None, 3, 2), [(3, 0)] * 7) == (3, 2)
+    assert opened_with(deputy(3, 2), [(3, 0)] * 7) == (3, 2)
 
 
 def test_claims_are_of_the_round_that_a_head_begins_with() -> None:
     view = Ring().view
-    head = Head(SUITE, view, 1, 31.0)
+    head = deputy()
     assert opened_with(head, [(3, 1)] * 7) == (3, 1)
     head.result(wire.Result(1, 0, 3, 2, b"\0", bytes(64)), 32.0)
     for position in range(7):
-        assert head.receive(position, ready(view, position, 1, 4, 2), 33.0) == []
+        assert head.receive(position, ready(view, position, 1, 4, 2, head._catch_up.history), 33.0) == []
     first = head.on_timer(40.0)[0]
-    assert first == ToMember(0, opening(view, 1, 4))
+    assert first == ToMember(0, opening(view, 1, 4, settled=4))
 
 
 def test_an_accusation_follows_the_report_that_proves_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -41,6 +41,8 @@ EXAMPLES: list[wire.Message] = [
     wire.HeadAt(7, 3, 2, "tcp://192.0.2.1:5000", bytes(70)),
     wire.HeadSilent(7, 3, 2, 95),
     wire.RingTotal(7, 3, 95, 1, 2, b"\x7f", b"\x3f", bytes(32), KEY + OTHER, KEY, bytes(128)),
+    wire.HistoryRequest(7, 3, 95),
+    wire.TwoResults(7, 3, 95, (1, b"\x7f", LONG), (2, b"\x00", LONG)),
     wire.RingVoid(7, 3, 95, 2, "too few members", b"\x7f"),
     wire.MisbehaviourReport(7, 3, 2, 95, 4, 1),
     wire.RoundStatusRequest(7, 3, 95),
@@ -50,8 +52,8 @@ EXAMPLES: list[wire.Message] = [
     wire.Relay(7, 3, 4, bytes(28)),
     wire.Refused(7, "the area is too small"),
     wire.Expelled(7, 3, b"\x24"),
-    wire.Ready(7, 3, 2, 95, 1, N, 0, 1),
-    wire.Open(7, 3, 2, 95, 1, b"\x7f", b"\x05", OTHER, b"\x03"),
+    wire.Ready(7, 3, 2, 95, 1, N, 95, KEY, 0, 1),
+    wire.Open(7, 3, 2, 95, 1, b"\x7f", b"\x05", OTHER, 95, b"\x03"),
     wire.MaskedInput(7, 3, 95, 1, bytes(32), OTHER, bytes(16), KEY, OTHER, LONG),
     wire.Roster(7, 3, 95, 1, b"\x3f"),
     wire.Confirm(7, 3, 95, 1, bytes(64), bytes(32), KEY, LONG),
@@ -85,6 +87,10 @@ def text(high: int) -> tuple[list[Any], list[Any]]:
 
 
 POSITION = number(0, 1023)
+END: tuple[list[Any], list[Any]] = (
+    [(1, b"x", LONG), (2, bytes(128), LONG)],
+    [(0, b"x", LONG), (3, b"x", LONG), (1, b"", LONG), (1, bytes(129), LONG), (1, b"x", KEY), (1, b"x"), None],
+)
 # What each kind of field may be, at its limits, and what it may not be, just beyond them.
 LIMITS: dict[Any, tuple[list[Any], list[Any]]] = {
     wire.Counter: number(0, 2**63 - 1),
@@ -119,6 +125,10 @@ LIMITS: dict[Any, tuple[list[Any], list[Any]]] = {
     (wire.Ready, "round"): number(0, 2**20),
     (wire.Ready, "is_waiting"): number(0, 1),
     (wire.Ready, "has_served"): number(0, 1),
+    (wire.Ready, "settled"): number(0, 2**20),
+    (wire.Open, "settled"): number(0, 2**20),
+    (wire.TwoResults, "first"): END,
+    (wire.TwoResults, "second"): END,
     (wire.EpochCall, "schema"): octets(1, 65_536),
     (wire.EpochCall, "rounds"): number(1, 2**20),
     (wire.EpochCall, "period_ms"): number(1, 2**40),
@@ -253,7 +263,7 @@ def test_no_field_more_and_none_less(message: wire.Message) -> None:
 # Who may say what; HEAD_AT and RELAY go both ways, BAD_DEAL to head and coordinator alike.
 DIRECTIONS = {
     "gateway": (wire.FROM_GATEWAY, "Hello Join BeaconReveal SpotCheck Deal HeadAt HeadSilent RingTotal RingVoid"
-                                   " MisbehaviourReport RoundStatusRequest"
+                                   " MisbehaviourReport RoundStatusRequest HistoryRequest TwoResults"
                                    " LastContributionRequest Relay BadDeal Bill BillDeclined RangeProof"),
     "coordinator": (wire.FROM_COORDINATOR, "EpochCall EpochList EpochLayout SpotCheckAnswer Deals Appoint HeadAt"
                                            " LastContribution Result Relay Refused Expelled"

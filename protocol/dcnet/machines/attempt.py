@@ -63,6 +63,10 @@ class Attempt:
         """What its members' statements are about."""
         return AttemptContext(self.round, self.attempt, self.term, self.expected, self.terms.digest)
 
+    def lacks(self, position: int) -> bool:
+        """Whether a member of E has sent no share yet."""
+        return bool(self.expected >> position & 1) and position not in self.shares
+
     @property
     def gone(self) -> int:
         r"""E \ U, towards whom the others' words are owed."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Generic, TypeVar
 
-from protocol.wire import Message, Misbehaviour, Outcome, RingMessage
+from protocol.wire import Message, Misbehaviour, Outcome, Result, RingMessage
 
 R_co = TypeVar("R_co", covariant=True)
 M_co = TypeVar("M_co", bound=Message, covariant=True)
@@ -41,6 +41,14 @@ class Settled:
 
     round: int
     included: bool
+
+
+@dataclass(frozen=True, slots=True)
+class EpochRefused:
+    """A member's durable record: it leaves an epoch in which the ledger signed two ends of one round, for good."""
+
+    first: Result
+    second: Result
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +136,7 @@ class Note:
     seconds: float = 0.0
 
 
-MemberEffect = Persist[Attempted | Settled] | ToHead | ToCoordinator | Note
+MemberEffect = Persist[Attempted | Settled | EpochRefused] | ToHead | ToCoordinator | Note
 HeadEffect = ToMember[RingMessage] | ToCoordinator | Note
 LedgerEffect = Persist[RoundEnded] | ToMember[Message] | ToRing | ReportMisbehaviour | Note
 Effect = MemberEffect | HeadEffect | LedgerEffect

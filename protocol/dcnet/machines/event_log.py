@@ -23,6 +23,7 @@ from protocol import wire
 from protocol.dcnet.machines.effects import (
     Attempted,
     Effect,
+    EpochRefused,
     Note,
     Persist,
     Progress,
@@ -49,19 +50,22 @@ class Local(IntEnum):
     SETTLED = 162
     ROUND_ENDED = 163
     REPORTED = 164
+    EPOCH_REFUSED = 165
 
 
 Trigger = type[wire.Message] | Local
 _SETS = ("expected", "served", "changed", "roster", "makers", "silent", "suspects", "members")  # bitmaps, or a position
 _TOKENS = ("nonce", "nonces")
-_NUMBERS = ("term", "round", "attempt", "dealer", "position", "outcome", "misbehaviour", "is_waiting", "has_served")
+_NUMBERS = (
+    "settled", "term", "round", "attempt", "dealer", "position", "outcome", "misbehaviour", "is_waiting", "has_served",
+)  # fmt: skip
 _pack: Callable[[tuple[Any, ...]], bytes] = (
     msgpack.Packer().pack
 )  # one for all: a new one costs eight times the packing
 _ARRIVAL = Struct("<dBH")  # seconds, code, position: shorter than any other event
 _CODES: dict[type[wire.Message], int] = {kind: code for code, kind in wire.TABLE.items()}
 _LOCAL_FIELDS: dict[int, tuple[str, ...]] = {
-    Local.OFFERED: ("round",),
+    Local.OFFERED: ("round", "settled"),
     Local.APPOINTED: ("term",),
     Local.EXPELLED: ("members",),
     Local.LEFT_OUT: ("members",),
@@ -197,4 +201,8 @@ def _summary(effects: Sequence[Effect]) -> list[tuple[int, tuple[Any, ...]]]:
 
 _REPORTED = int(Local.REPORTED)
 _PROGRESS = {Progress.SHARED: int(Local.SHARED), Progress.SERVED: int(Local.SERVED)}
-_RECORDS: dict[type, int] = {Settled: int(Local.SETTLED), RoundEnded: int(Local.ROUND_ENDED)}
+_RECORDS: dict[type, int] = {
+    Settled: int(Local.SETTLED),
+    RoundEnded: int(Local.ROUND_ENDED),
+    EpochRefused: int(Local.EPOCH_REFUSED),
+}

@@ -22,14 +22,16 @@ from enum import StrEnum
 from protocol import wire
 from protocol.dcnet.crypto.suite import Suite, mac_equal
 from protocol.dcnet.machines.attempt import Attempt, check_confirm, check_share
+from protocol.dcnet.machines.catch_up import CatchUp
 from protocol.dcnet.machines.effects import HeadEffect, Note, ToCoordinator, ToMember
 from protocol.dcnet.machines.event_log import EventLog, Local
-from protocol.dcnet.machines.incarnations import NonceTable
+from protocol.dcnet.machines.history import History
+from protocol.dcnet.machines.incarnations import Incarnation, NonceTable
 from protocol.dcnet.machines.machine import Machine, Transitions
 from protocol.dcnet.machines.masks import seed_commitment
 from protocol.dcnet.machines.search import Search
 from protocol.dcnet.setup.rings import RingView, bitmap, positions_of
-from protocol.dcnet.setup.terms import RoundTerms, history_before
+from protocol.dcnet.setup.terms import RoundTerms
 from protocol.errors import RemoteProtocolError
 
 _NEVER = float("inf")
@@ -96,16 +98,17 @@ class Head(Machine[State, HeadEffect]):
         commitments: dict[int, tuple[bytes, ...]] | None = None,
         first_round: int = 0,
         first_attempt: int = 0,
-        nonces: NonceTable | None = None,
+        known: Incarnation | None = None,
     ) -> None:
-        """Begin a term; `nonces` is what our own member knows of its ring's processes."""
+        """Begin a term; `known` is what our own member knows of its ring's processes and of how rounds ended."""
         self.view = view
         self.term = term
         self.state = State.GATHERING
-        self._nonces = NonceTable(view) if nonces is None else nonces.copy()
+        self._nonces = NonceTable(view) if known is None else known.copy()
+        self._catch_up = CatchUp(History(view) if known is None else known.history.copy())
         start = {
             "term": term, "now_s": now_s, "round": first_round, "attempt": first_attempt,
-            "nonces": self._nonces.replacements,
+            "nonces": self._nonces.replacements, "history": self._catch_up.history.ends,
         }  # fmt: skip
         self.events = EventLog(view.head_of(term), start, _EVENTS_PER_MEMBER * view.size)
         self.present = 0
@@ -116,6 +119,7 @@ class Head(Machine[State, HeadEffect]):
         self.search = Search(view, term)
         self.current = _NO_ATTEMPT
         self._last_result: wire.Result | None = None
+        self._is_waiting_for_ends = False
         self._claims: dict[int, tuple[int, int]] = {}  # what members said they can still take part in
         self._not_before: dict[int, int] = {}  # the first round that each can take part in
         self._waiting = 0  # who has no token for a return: it hears RESULTs, and is in no E
@@ -172,6 +176,12 @@ class Head(Machine[State, HeadEffect]):
         return self._apply(wire.Result, message, now_s, -1, self._on_result, message, now_s)
 
     def _on_result(self, message: wire.Result, now_s: float) -> list[HeadEffect]:
+        try:
+            is_ours = self._catch_up.result(message, self.present)
+        except RemoteProtocolError as error:
+            return [Note(error.reason)]
+        if not is_ours:
+            return [Note("two_results")]
         out: list[HeadEffect] = [ToMember(other, message) for other in positions_of(self.present)]
         self._last_result = message
         if message.outcome == wire.Outcome.OPENED and message.round >= self._served_round:
@@ -180,6 +190,8 @@ class Head(Machine[State, HeadEffect]):
         if message.round == attempt.round:
             out.append(Note("round", now_s - attempt.opened_s))
             self._to_idle(now_s)
+        elif self._is_waiting_for_ends and self._catch_up.history.settled >= self._next_round:
+            self._is_waiting_for_ends, self._deadline_s = False, now_s
         return out
 
     def next_timer_s(self) -> float:
@@ -238,6 +250,10 @@ class Head(Machine[State, HeadEffect]):
             if error.reason == "too_many_nonces":  # the one before it is gone
                 self.present &= ~(1 << position)
             return [Note(error.reason)]
+        lacks = self._catch_up.ready(position, message)
+        if lacks is not None:  # an attempt with it would open nothing
+            self.present &= ~(1 << position)
+            return [Note("foreign_history"), *lacks]
         self.present |= 1 << position
         self._not_before[position] = message.round
         self._waiting = self._waiting & ~(1 << position) | message.is_waiting << position
@@ -246,6 +262,9 @@ class Head(Machine[State, HeadEffect]):
             self._on_restarted(position, now_s)
         elif message.is_waiting and self.state is State.COLLECTING:
             self._shorten_deadline(self.current, now_s)
+        attempt = self.current
+        if self.state is State.COLLECTING and attempt.lacks(position) and message.settled < attempt.terms.settled:
+            return self._catch_up.again(position, attempt.terms.settled)
         if self.state is not State.GATHERING:
             return []
         self._claims[position] = message.round, message.attempt
@@ -289,6 +308,10 @@ class Head(Machine[State, HeadEffect]):
         if self._next_round >= self.view.rounds:
             self.state, self._deadline_s = State.IDLE, _NEVER
             return []
+        self._is_waiting_for_ends = self._catch_up.history.settled < self._next_round
+        if self._is_waiting_for_ends and self._wait_until(self._next_round, now_s):
+            first = self._catch_up.history.settled
+            return [ToCoordinator(wire.HistoryRequest(self.view.epoch, self.view.ring, first))]
         attempt = self._attempt_of(self._next_round)
         self._claims.clear()
         expected = self.search.expected(self._eligible(self._next_round))
@@ -296,7 +319,11 @@ class Head(Machine[State, HeadEffect]):
 
     def _start(self, round_: int, attempt: int, expected: int, opened_s: float, now_s: float) -> list[HeadEffect]:
         served = self.view.to_wire(self._served)
-        terms = RoundTerms(self._nonces.digest(expected), 0, history_before(self.view.digest), served)
+        history = self._catch_up.history
+        settled = min(history.settled, round_)
+        terms = RoundTerms(self._nonces.digest(expected), settled, history.hash(settled), served)
+        self._catch_up.opened()
+        self._is_waiting_for_ends = False
         self.current = Attempt(round_, attempt, self.term, expected, opened_s, tuple(self._nonces.newest), terms)
         if expected.bit_count() < self.view.n_min:
             return self._give_up(self.current, f"fewer than {self.view.n_min} members are present", now_s)
@@ -311,9 +338,11 @@ class Head(Machine[State, HeadEffect]):
             attempt,
             view.to_wire(expected),
             *self._nonces.difference(expected),
+            settled,
             served,
         )
-        out: list[HeadEffect] = [ToMember(other, opening) for other in positions_of(expected)]
+        out = [each for other in positions_of(expected) for each in self._catch_up.before(other, settled)]
+        out += [ToMember(other, opening) for other in positions_of(expected)]
         if self._last_result is not None:  # whom the search leaves out shall not think that we are gone
             out += [ToMember(other, self._last_result) for other in positions_of(self.present & ~expected)]
         return out

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from protocol import wire
 from protocol.dcnet.crypto.suite import digest
+from protocol.dcnet.machines.history import History
 from protocol.dcnet.setup.rings import RingView, bitmap, positions_of
 from protocol.errors import RemoteProtocolError
 
@@ -98,7 +99,8 @@ class NonceTable:
 
 class Incarnation(NonceTable):
     """
-    One process of the gateway at `position`, in one epoch: its own nonce, and what it knows of the others'.
+    One process of the gateway at `position`, in one epoch: its own nonce, and what it knows of the others' and of how
+    rounds ended.
 
     It lives as long as the process, longer than a machine that is made again from what is durable: that this process
     has used its masks for an attempt, or has taken a nonce for a round, is not forgotten with a failed write.
@@ -107,8 +109,10 @@ class Incarnation(NonceTable):
     def __init__(self, view: RingView, position: int, nonce: bytes) -> None:
         super().__init__(view)
         self.nonce = nonce
+        self.history = History(view)
         self.last = -1, -1  # the last (round, attempt) that masks were used for
         self._position = position
+        self.least_settled = 0  # of how many rounds the ends must count in an OPEN of that round
         self._in_round = 0  # whose nonces the attempts of that round had
         self.newest[position] = nonce  # whoever had the place before us is gone: an OPEN with its nonce is refused
 

@@ -45,6 +45,7 @@ from protocol.dcnet.setup.statements import ATTESTATION_SIZE, commitment_half, i
 from protocol.errors import RemoteProtocolError
 
 _NEVER = float("inf")
+HISTORY_MAX = 96  # RESULTs in one answer
 _VOID_ROUNDS_MAX = 2  # one void round may be the network's doing; the one after it shows whether it was
 _EVENTS_PER_MEMBER = 6
 
@@ -64,7 +65,13 @@ TRANSITIONS: Transitions[State] = {
     **{
         (state, event): (state,)
         for state in State
-        for event in (wire.MisbehaviourReport, wire.HeadSilent, wire.RoundStatusRequest, Local.EXPELLED)
+        for event in (
+            wire.MisbehaviourReport,
+            wire.HeadSilent,
+            wire.RoundStatusRequest,
+            wire.HistoryRequest,
+            Local.EXPELLED,
+        )
     },
     **{(State.OVER, event): (State.OVER,) for event in (wire.RingTotal, wire.RingVoid)},
 }
@@ -76,6 +83,7 @@ _HANDLERS: dict[type[wire.Message], str] = {
     wire.MisbehaviourReport: "_on_report",
     wire.HeadSilent: "_on_head_silent",
     wire.RoundStatusRequest: "_on_request",
+    wire.HistoryRequest: "_on_history_request",
 }
 
 
@@ -106,6 +114,7 @@ class RoundLedger(Machine[State, LedgerEffect]):
         self._appointed_s = now_s
         self._void_next = max(self.ended, default=-1) + 1  # rounds before it have ended
         self._results: dict[int, wire.Result] = {}
+        self._history_told_s: dict[int, float] = {}  # when each member was last sent the ends of many rounds
         self.state = State.OVER if self.over else State.RUNNING
         start = {"term": term, "now_s": now_s, "ended": sorted(self.ended)}
         self.events = EventLog(-1, start, _EVENTS_PER_MEMBER * view.size)
@@ -157,6 +166,14 @@ class RoundLedger(Machine[State, LedgerEffect]):
 
     def _on_request(self, position: int, message: wire.RoundStatusRequest, now_s: float) -> list[LedgerEffect]:  # noqa: ARG002
         return self._answer(position, message.round)
+
+    def _on_history_request(self, position: int, message: wire.HistoryRequest, now_s: float) -> list[LedgerEffect]:
+        """The ends from a round on, as far as there is none missing; who asks again at once gets nothing."""
+        if now_s < self._history_told_s.get(position, -_NEVER) + self.view.timing.reveal_s / 4:
+            return []
+        self._history_told_s[position] = now_s
+        last = min(self._void_next, message.round + HISTORY_MAX)
+        return [each for round_ in range(message.round, last) for each in self._answer(position, round_)]
 
     def _check_head(self, position: int, term: int) -> None:
         if term > self.term or position != self.view.head_of(term):

@@ -27,6 +27,7 @@ from protocol.dcnet.crypto.suite import Suite
 from protocol.dcnet.discipline.returns import EpochAttendance
 from protocol.dcnet.machines.effects import (
     Attempted,
+    EpochRefused,
     MemberEffect,
     Note,
     Persist,
@@ -36,6 +37,7 @@ from protocol.dcnet.machines.effects import (
     ToHead,
 )
 from protocol.dcnet.machines.event_log import EventLog, Local
+from protocol.dcnet.machines.history import History
 from protocol.dcnet.machines.incarnations import Incarnation
 from protocol.dcnet.machines.machine import Machine, Transitions
 from protocol.dcnet.machines.masks import MaskSchedule, Words, self_mask
@@ -43,7 +45,7 @@ from protocol.dcnet.machines.member_attempt import MemberAttempt, Place, Secrets
 from protocol.dcnet.machines.returns import Returns
 from protocol.dcnet.setup.rings import RingView, positions_of, result_text
 from protocol.dcnet.setup.secrets import mask_label
-from protocol.dcnet.setup.terms import RoundTerms, history_before, mask_terms
+from protocol.dcnet.setup.terms import RoundTerms, mask_terms
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 
 
@@ -77,7 +79,7 @@ TRANSITIONS: Transitions[State] = {
     (State.CONFIRMED, wire.Roster): (State.CONFIRMED,),
     (State.CONFIRMED, wire.Confirmed): (State.CONFIRMED, State.SERVED),
     (State.SERVED, wire.Recover): (State.SERVED,),
-    (State.WAITING, wire.Result): (State.WAITING,),
+    (State.WAITING, wire.Result): (State.WAITING, State.SHARED),
     (State.SHARED, wire.Result): (State.SHARED, State.WAITING),
     (State.CONFIRMED, wire.Result): (State.CONFIRMED, State.WAITING),
     (State.SERVED, wire.Result): (State.SERVED, State.WAITING),
@@ -117,10 +119,15 @@ class Member(Machine[State, MemberEffect]):
         # How a round that is settled ended is not kept: V must name us only where it is still to end.
         served_round = past.round if past.progress == Progress.SERVED and not past.settled else -1
         self._returns = Returns(view, self.position, attendance, served_round)
-        start = {**asdict(past), "first_round": first_round, "nonce": masks.incarnation.nonce.hex()}
-        self.events = EventLog(self.position, start | {"attendance": self._returns.start()})
+        start = {
+            **asdict(past), "first_round": first_round, "nonce": masks.incarnation.nonce.hex(),
+            "history": masks.incarnation.history.ends, "attendance": self._returns.start(),
+        }  # fmt: skip
+        self.events = EventLog(self.position, start)
         self.term = 0
+        self.is_out = False  # it has refused the epoch
         self.current = MemberAttempt(past.round, past.attempt)
+        self._contributed = past.round
         self.unsettled: int | None = None if past.settled else past.round
         pedersen = Pedersen(suite.group) if view.committed else None
         self._place = Place(suite, view, secrets, masks, pedersen, view.neighbourhoods[secrets.position])
@@ -148,7 +155,7 @@ class Member(Machine[State, MemberEffect]):
             self._pending_open = None  # its head is gone, and its E with it
         self.term = term
         self._deadline_s = self._next_deadline(now_s)
-        return [self._ready()]
+        return [] if self.is_out else [self._ready()]
 
     def expelled(self, members: int, now_s: float) -> None:
         """These were revoked of the ring, a bitmap: an OPEN that is held, with one of them in its E, is dropped."""
@@ -180,7 +187,10 @@ class Member(Machine[State, MemberEffect]):
             raise LocalProtocolError("the last contribution is not settled: nobody knows yet what this one carries")
         if attendance is not None:
             self._returns.update(attendance)
-        return self._apply(Local.OFFERED, (round_,), now_s, -1, self._on_offered, round_, vector, blindings, now_s)
+        if self.is_out:
+            return []
+        about = round_, self.history.settled
+        return self._apply(Local.OFFERED, about, now_s, -1, self._on_offered, round_, vector, blindings, now_s)
 
     def _on_offered(self, round_: int, vector: Words, blindings: Sequence[int], now_s: float) -> list[MemberEffect]:
         self._offer = (round_, vector, blindings)
@@ -189,7 +199,8 @@ class Member(Machine[State, MemberEffect]):
             out.append(self._ready())
         # What the round's first OPEN will need is made now, while the others' readings are still on their way.
         self._place.masks.prepare(round_)
-        terms = mask_terms(0, history_before(self.view.digest), self.view.to_wire(0))
+        settled = self.history.settled
+        terms = mask_terms(settled, self.history.hash(settled), self.view.to_wire(0))
         self._self_mask_of(round_, self.current.attempt + 1 if round_ == self.current.round else 0, terms)
         return out + self._try_share(now_s)
 
@@ -207,7 +218,7 @@ class Member(Machine[State, MemberEffect]):
         """A message of our ring's head.  Raises RemoteProtocolError where it breaks a rule; nothing changes then."""
         if (message.epoch, message.ring) != (self.view.epoch, self.view.ring):
             raise RemoteProtocolError("wrong_ring", "a message for another ring or epoch")
-        if (self.state, type(message)) not in TRANSITIONS:
+        if (self.state, type(message)) not in TRANSITIONS or self.is_out:
             if type(message) in _HANDLERS:
                 return [Note("member_stale_message")]  # late or early, and harmless: the network does that
             raise RemoteProtocolError("message_not_allowed", f"{type(message).__name__} is not for members")
@@ -240,16 +251,22 @@ class Member(Machine[State, MemberEffect]):
         """Our process, and what it knows of the others' in the ring."""
         return self._place.masks.incarnation
 
+    @property
+    def history(self) -> History:
+        """How the rounds of the epoch ended, as far as we have heard."""
+        return self.incarnation.history
+
     def _ready(self) -> ToHead:
         current = self.current
         is_anothers = current.round >= 0 and self.incarnation.last[0] < current.round and self.unsettled is not None
         first = max(self._first_round, current.round + 1 if is_anothers else 0)
         round_, attempt = max(self.next_attempt, (min(first, self.view.rounds), 0))
         self._is_waiting = self._returns.is_waiting(round_)
+        settled = self.history.settled
         return ToHead(
             wire.Ready(
-                self.view.epoch, self.view.ring, self.term, round_, attempt, self.incarnation.nonce,
-                int(self._is_waiting), int(self._returns.has_served),
+                self.view.epoch, self.view.ring, self.term, round_, attempt, self.incarnation.nonce, settled,
+                self.history.hash(settled), int(self._is_waiting), int(self._returns.has_served),
             )
         )  # fmt: skip
 
@@ -303,8 +320,23 @@ class Member(Machine[State, MemberEffect]):
         served = view.from_wire(message.served)
         if self.unsettled in {None, message.round} and self._returns.is_left_out(message.round, served):
             raise RemoteProtocolError("served_left_out", "V is without this member, which served since")
+        self._check_history(message)
         self._pending_open = message
-        return self._try_share(now_s)
+        return [self._ready()] if message.settled > self.history.settled else self._try_share(now_s)
+
+    def _least_settled(self, round_: int) -> int:
+        """Of how many rounds the ends must count: of those up to the last that we contributed to before this one."""
+        contributed = max(self._contributed, self.incarnation.last[0])
+        return contributed + 1 if round_ > contributed else self.incarnation.least_settled
+
+    def _check_history(self, message: wire.Open) -> None:
+        """
+        Rule 7: every sum counts the ends of all rounds before it that we contributed to.
+
+        With fewer a head could have two members, of which one was told a false end, in one sum.
+        """
+        if not self._least_settled(message.round) <= message.settled <= message.round:
+            raise RemoteProtocolError("old_history", "an attempt that leaves out the end of a round we contributed to")
 
     def _check_members(self, members: int, within: int, what: str) -> None:
         """Rule 4: a set with ourselves, of n_min members, k_min of them our neighbours, within the larger set."""
@@ -323,9 +355,10 @@ class Member(Machine[State, MemberEffect]):
             return []
         if self.unsettled is not None and self.unsettled != held.round:
             return [ToCoordinator(wire.RoundStatusRequest(self.view.epoch, self.view.ring, self.unsettled))]
-        if offer is None or offer[0] != held.round:
+        if offer is None or offer[0] != held.round or held.settled > self.history.settled:
             return []
         self._pending_open = None
+        self.incarnation.least_settled = self._least_settled(held.round)
         _, vector, blindings = offer
         expected, served = self.view.from_wire(held.expected), self.view.from_wire(held.served)
         if self._returns.is_left_out(held.round, served):  # it was held while we did not know how the round had ended
@@ -335,7 +368,8 @@ class Member(Machine[State, MemberEffect]):
             return [Note("no_return_left"), self._ready()]
         self._returns.shared(held.round, is_return=is_return)
         self._place.masks.use(held)
-        terms = RoundTerms(self.incarnation.digest(expected), 0, history_before(self.view.digest), held.served)
+        history = self.history.hash(held.settled)
+        terms = RoundTerms(self.incarnation.digest(expected), held.settled, history, held.served)
         seed, mask = self._self_mask_of(held.round, held.attempt, terms.of_masks)
         self._precomputed_mask = None
         self.current = MemberAttempt(held.round, held.attempt, self.term, expected, seed=seed, terms=terms)
@@ -394,12 +428,15 @@ class Member(Machine[State, MemberEffect]):
                 out.append(ToHead(wire.Partial(view.epoch, view.ring, round_, attempt, other, *part)))
         return out
 
-    def _on_result(self, message: wire.Result, now_s: float) -> list[MemberEffect]:  # noqa: ARG002
+    def _on_result(self, message: wire.Result, now_s: float) -> list[MemberEffect]:
         view, current = self.view, self.current
         roster = view.from_wire(message.roster)
         text = result_text(view, message.round, message.outcome, roster)
         if not self._place.suite.verify_shared(view.result_key, text, message.signature):
             raise RemoteProtocolError("forged_result", "a result that the round ledger did not sign")
+        other = self.history.add(message)
+        if other is not None:
+            return self._refuse_epoch(other, message)
         is_opened = message.outcome == wire.Outcome.OPENED
         included = bool(roster >> self.position & 1) and is_opened
         self._returns.ended(message.round, is_opened=is_opened)
@@ -420,11 +457,20 @@ class Member(Machine[State, MemberEffect]):
                 self._pending_open = None
         if not included and is_opened:
             out.append(self._ready())
-        return out
+        return out + (self._try_share(now_s) if self.state is State.WAITING else [])
+
+    def _refuse_epoch(self, first: wire.Result, second: wire.Result) -> list[MemberEffect]:
+        """The ledger signed two ends of one round: nothing that it says in this epoch is worth a contribution."""
+        self.is_out, self._pending_open, self.state = True, None, State.WAITING
+        ends = ((each.outcome, each.roster, each.signature) for each in (first, second))
+        proof = wire.TwoResults(self.view.epoch, self.view.ring, first.round, *ends)
+        return [Persist(EpochRefused(first, second)), ToCoordinator(proof)]
 
     def _next_deadline(self, now_s: float) -> float:
         """In an attempt: the head's next word.  Otherwise: the opening of the next round, and some patience."""
         timing = self.view.timing
+        if self.is_out:
+            return float("inf")
         if self.state is not State.WAITING or self._pending_open is not None or self.unsettled is not None:
             return now_s + timing.silent_s
         due = max(self.current.round + 1, timing.round_at(max(now_s, self._heard_s)) + 1, 0)
