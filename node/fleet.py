@@ -203,7 +203,7 @@ async def run(
             certificates = CertificateKeeper(
                 client, root, config.data_dir, trust, revocations, clock=time.time,
                 renew_before=timedelta(days=config.security.renew_certificates_days),
-                told=lambda each: metrics.certificates(_certificate_ends(each)),
+                renewed=lambda each: metrics.certificates(_certificate_ends(each)),
             )  # fmt: skip
             certificates.load()
             await certificates.fetch_lists()  # renewals may wait, neighbours' certificates may not

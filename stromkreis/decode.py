@@ -118,7 +118,7 @@ def decode(
 def _items(
     decode_stream: DecodeStream, file: BinaryIO, head: bytes, *, hexadecimal: bool
 ) -> Iterator[Reading | RemoteProtocolError]:
-    """What a file holds, by its form: a capture and a log are told by how they begin."""
+    """What a file holds, by its form: how it begins tells a capture from a log."""
     if recordings.is_capture(head):
         captures = importlib.import_module("stromkreis.captures")
         for there, back in captures.captured(file, head):

@@ -59,7 +59,7 @@ def _logs(settings: CoordinatorConfig, directory: Path) -> list[IrrevocableLog]:
 
 
 def _require_stopped(lock: Path) -> None:
-    """Raises StromkreisError while a ring service has its lock (coordinator.storage.engine.Database.exclusive)."""
+    """Raises StromkreisError while a ring service has its lock (coordinator.storage.lease.exclusive)."""
     if not lock.exists():
         return
     with lock.open("r+") as file:

@@ -39,7 +39,7 @@ def simulate(
 
     Example: stromkreis simulate --seeds 1000 --loss 0.01 --crash 0.02 --clog 0.3
 
-    With --replay the machine of an event log is told again what the log says, with invented keys and readings; status
+    With --replay the machine of an event log is given again what the log says, with invented keys and readings; status
     1 where it does something else than recorded, or where the file is no event log.
     """
     if replay is not None:

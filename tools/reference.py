@@ -56,7 +56,10 @@ def _families() -> Iterator[tuple[str, list[Metric]]]:
     yield "Coordinator", list(registry.collect())
     NodeMetrics(registry := CollectorRegistry())
     yield "Node", list(registry.collect())
-    yield "Node: meters and their links", [family for each in LMN_METRICS for family in each.collect()]
+    yield (
+        "Node: meters and their links",
+        [family for each in LMN_METRICS for family in each.describe()],
+    )  # not what was counted
 
 
 def metrics() -> str:

@@ -1,7 +1,7 @@
 """
-Plays a machine's event log again: the same machine, in a ring of invented keys and readings, is told the same.
+Plays a machine's event log again: the same machine, in a ring of invented keys and readings, is given the same.
 
-A log has no secrets, so everything secret in what the machine is told is made anew: genuine MACs and shares where the
+A log has no secrets, so everything secret in what the machine is given is made anew: genuine MACs and shares where the
 log says that they were accepted, broken ones where it says that they were refused.  Where the machine now does
 something else than the log says, there is the defect, or a change since.
 """

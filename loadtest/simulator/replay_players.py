@@ -1,5 +1,5 @@
 """
-One player for each kind of machine: builds the machine in an invented ring and makes what it was told.
+One player for each kind of machine: builds the machine in an invented ring and makes what it was given.
 
 Where the oldest events of a log are gone, a player begins with the first whole round, from what the later events say.
 """
@@ -62,7 +62,7 @@ def _fill(history: History, view: RingView, log: Log, settled: int) -> None:
 
 
 class MemberPlayer:
-    """A member, told what its head, its driver and the coordinator said."""
+    """A member, given what its head, its driver and the coordinator said."""
 
     def __init__(self, log: Log) -> None:
         self._liar = liar = LyingHead(CheapSuite(), log.size, log.position, _SEED, log.timing, log.nonces)
@@ -183,7 +183,7 @@ def _first_whole_round(events: tuple[Row, ...]) -> int:
 
 
 class HeadPlayer:
-    """A head, told what its members and the coordinator said."""
+    """A head, given what its members and the coordinator said."""
 
     def __init__(self, log: Log) -> None:
         self._suite = CheapSuite()
@@ -320,7 +320,7 @@ def _last_result(events: tuple[Row, ...], first: int) -> Row | None:
 
 
 class LedgerPlayer:
-    """A round ledger, told what heads and members reported."""
+    """A round ledger, given what heads and members reported."""
 
     def __init__(self, log: Log) -> None:
         suite = CheapSuite()

@@ -1,7 +1,7 @@
 """
 The account held against the coordinator's record: asked after each start, and about a contribution whose ring is gone.
 
-What an answer means is decided in `start_review`; here it is checked, carried out and told.
+What an answer means is decided in `start_review`; here it is checked, carried out and reported.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@ Reads all meters of a gateway: one task per bus, each meter at its time, each fa
 
 Intuition: a bus is a link and everyone on it.  Meters that can be asked are asked one after the other when the
 schedule says (the quarter hour, or a second of accelerated time); meters that push are taken as they come.  What
-comes out goes through one door, `deliver`.
+comes out goes to `deliver` and nowhere else.
 
 Complications, and why they are here:
 - A bus that is silent is asked again after a growing, jittered, bounded wait, so that a thousand gateways after a

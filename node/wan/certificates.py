@@ -76,9 +76,9 @@ class CertificateKeeper:
         *,
         renew_before: timedelta,
         clock: Callable[[], float],
-        told: Callable[[Sequence[GatewaySecurityModule]], None],
+        renewed: Callable[[Sequence[GatewaySecurityModule]], None],
     ) -> None:
-        """`revocations` are those that `trust` looks at; `told` gets the modules after a renewal, for metrics."""
+        """`revocations` are those that `trust` looks at; `renewed` gets the modules after a renewal, for metrics."""
         self._client = client
         self._root = root
         self._path = directory / _LISTS_FILE
@@ -86,7 +86,7 @@ class CertificateKeeper:
         self._revocations = revocations
         self._renew_before = renew_before
         self._clock = clock
-        self._told = told
+        self._renewed = renewed
         self._failures: set[str] = set()
 
     def load(self) -> None:
@@ -119,7 +119,7 @@ class CertificateKeeper:
             if self.is_due(module):
                 renewed |= await self._attempt(f"renewal of {module.identity}", self._renew, module)
         if renewed:
-            self._told(modules)
+            self._renewed(modules)
 
     def is_due(self, module: GatewaySecurityModule) -> bool:
         """Whether one of its certificates ends within the time set, or is missing."""

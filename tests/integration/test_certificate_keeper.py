@@ -84,7 +84,7 @@ class World:
     def keeper(self, client: httpx.AsyncClient) -> CertificateKeeper:
         return CertificateKeeper(
             client, self.authority.root, self.path, self.trust, self.revocations, renew_before=timedelta(days=60),
-            clock=self.clock, told=lambda modules: self.renewed.append(len(modules)),
+            clock=self.clock, renewed=lambda modules: self.renewed.append(len(modules)),
         )  # fmt: skip
 
     def clock(self) -> float:
