@@ -5,7 +5,7 @@ The invariant of every LMN codec: any bytes, whole or in pieces, give readings o
 item is a reading that can be shown or an error that can be reported.  Bounds are the fuzzer's to watch (time for one
 input, memory of the process) and the tests' (`reader.buffered` and the like).
 
-Check sums would end nearly every input at once: one input in 65,536 gets past 16 bits.  So each input is tried twice, as it
+Check sums would end nearly every input at once: one in 65,536 gets past 16 bits.  So each is tried twice, as it
 is and dressed: put into a frame whose sums are right, or ciphered under the key that the decoder is given.
 """
 

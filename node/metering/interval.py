@@ -3,9 +3,9 @@ Which registration time a value counts for: the rule of PTB-A 50.8, on what is k
 
 A register is read to be *the* value of a quarter hour's beginning.  It is that if it was measured within 1 % of the
 registration period from it, before or after (TR-03109-1 detail specification 2.0, wireless M-Bus, mode "Compact
-Profile", names the same window).  A value measured later in the period is late (`on_time` is false): it still says what the period began
-with at most.  A ring takes it, and the energy until then counts for the interval before instead of the next one; what
-must have the registration time's own value leaves it out.
+Profile", names the same window).  A value measured later in the period is late (`on_time` is false): it still says what
+the period began with at most.  A ring takes it, and the energy until then counts for the interval before instead of the
+next one; what must have the registration time's own value leaves it out.
 
 When a value was measured is often known as an interval only: after the gateway asked and before the answer came; after
 the line was last known to be empty and before the telegram was read.  Where such an interval leaves open which
