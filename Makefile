@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo lab test coverage lint format docs reference site release release-trial test-python313 bench bench-compare bench-fleet peers simulate exhaustive acceptance-restore fuzz mutate lock
+.PHONY: help demo lab test coverage lint format docs reference site release release-trial test-python313 bench bench-compare bench-fleet peers simulate exhaustive acceptance-discipline acceptance-restore fuzz mutate lock
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
 
@@ -28,6 +28,9 @@ $(VENV)/.lab: requirements-lab.lock $(VENV)/.test
 
 lab: $(VENV)/.lab .venv-peers-flower/.ready ## the privacy lab: every scheme, what everybody learns (LAB="--households 60 --days 2")
 	$(BIN)/stromkreis lab run $(LAB)
+
+acceptance-discipline: $(VENV)/.lab ## what rosters of a coordinator's choice tell of a household (10 min; DISCIPLINE="--households 300 --days 3")
+	$(BIN)/python -m loadtest.lab.acceptance $(DISCIPLINE)
 
 demo: $(VENV)/.run ## a neighbourhood on this machine (GATEWAYS=1000, ROUNDS=, PERIOD_S=, SEED=, OUT=, KEEP=1)
 	$(BIN)/stromkreis demo $(if $(GATEWAYS),--gateways $(GATEWAYS)) $(if $(ROUNDS),--rounds $(ROUNDS)) \

@@ -12,6 +12,8 @@ from loadtest.simulator.adversary import Adversary
 from loadtest.simulator.liar import Liar
 from loadtest.simulator.lying_member import LyingMember
 from protocol import wire
+from protocol.dcnet.discipline.carried_energy import EnergyAccount
+from protocol.dcnet.discipline.returns import REFILL_S, TOKENS_MAX, Attendance
 from protocol.dcnet.machines.effects import Ended, ReportMisbehaviour
 from protocol.dcnet.machines.head import Head
 from protocol.dcnet.machines.masks import Words
@@ -32,8 +34,10 @@ class Gateway:
     index: int
     secrets: EpochSecrets
     last: Resume | None = None
-    opened_wh: int = 0  # the register at the last opened contribution
-    contributed: dict[int, tuple[Words, int]] = field(default_factory=dict)  # round -> vector, register
+    account: EnergyAccount = field(default_factory=lambda: EnergyAccount(0, 0))
+    contributed: dict[int, tuple[Words, EnergyAccount]] = field(default_factory=dict)  # round -> vector, account then
+    attendance: Attendance | None = None  # None: returns are not counted
+    returns: list[int] = field(default_factory=list)  # the rounds that cost a token
     member: Member | None = None
     processes: int = 0
     head: Head | Adversary | None = None
@@ -99,8 +103,18 @@ class Checks:
             raise Violation(f"an honest head named member {report.position} a liar in round {report.round}")
         self.accused.add(report.position)
 
+    def returns(self, interval_s: int) -> None:
+        """However rosters were drawn: in any time no gateway came back more often than its tokens allow."""
+        for gateway in self._gateways:
+            for first, since in enumerate(gateway.returns):
+                for count, until in enumerate(gateway.returns[first:], 1):
+                    if count > TOKENS_MAX + (until - since) * interval_s // REFILL_S + 1:
+                        raise Violation(
+                            f"gateway {gateway.index} came back {count} times from round {since} to {until}"
+                        )
+
     def conservation(self) -> None:
-        """Σ opened energy = Σ over gateways of (register at the last opened contribution - first register)."""
+        """Σ opened energy = Σ over gateways of what their accounts moved; what is carried is in their registers."""
         opened_wh = sum(e.total[1] for e in self.ended.values() if e.outcome is wire.Outcome.OPENED)
         moved_wh = 0
         for gateway in self._gateways:
@@ -109,6 +123,9 @@ class Checks:
                 if ended.outcome is wire.Outcome.OPENED and ended.roster >> gateway.index & 1
             ]  # fmt: skip
             if included:
-                moved_wh += gateway.contributed[max(included)][1] - self._first_wh[gateway.index]
+                account = gateway.contributed[max(included)][1]
+                moved_wh += account.contributed - self._first_wh[gateway.index]
+                if account.carried < 0:
+                    raise Violation(f"gateway {gateway.index} contributed more than its register counted")
         if opened_wh != moved_wh:
             raise Violation("energy was lost or counted twice")

@@ -26,6 +26,8 @@ from loadtest.simulator.lying_member import LyingMember
 from loadtest.simulator.timeline import Timeline, Transcript
 from protocol import wire
 from protocol.dcnet.crypto.suite import Suite
+from protocol.dcnet.discipline.carried_energy import EnergyAccount, contribute
+from protocol.dcnet.discipline.returns import Attendance, EpochAttendance
 from protocol.dcnet.machines.effects import (
     Attempted,
     EpochRefused,
@@ -43,6 +45,7 @@ from protocol.dcnet.setup.rings import Timing
 from protocol.errors import RemoteProtocolError
 
 PERIOD_S = 10.0
+INTERVAL_S = 900  # of metering time in a period
 
 
 class World(Timeline, RingHarness):
@@ -50,8 +53,9 @@ class World(Timeline, RingHarness):
 
     def __init__(
         self, suite: Suite, size: RingSize, seed: int, faults: Faults, liar: Liar | None = None,
-        lying_member: LyingMember | None = None,
+        lying_member: LyingMember | None = None, *, counts_returns: bool = False,
     ) -> None:  # fmt: skip
+        """With `counts_returns` members keep to their tokens; many faults at once then leave few of them in."""
         super().__init__(seed, faults)
         self.liar = liar
         self.lying_member = lying_member
@@ -68,7 +72,10 @@ class World(Timeline, RingHarness):
         self.ledger = RoundLedger(suite, self.view, self._book_secrets, 0.0)
         self.register_wh = [self.random.randrange(10**9) for _ in secrets]
         for gateway in self.gateways:
-            gateway.opened_wh = self.register_wh[gateway.index]
+            first_wh = self.register_wh[gateway.index]
+            gateway.account = EnergyAccount(first_wh, first_wh)
+            if counts_returns:
+                gateway.attendance = Attendance.first(0, is_key_new=True)
         self.checks = Checks(self.view, self.gateways, self.tally, list(self.register_wh), liar, lying_member)
         self._appointed = -1
 
@@ -114,7 +121,8 @@ class World(Timeline, RingHarness):
         gateway.processes += 1
         masks = MaskSchedule(self._suite, view, gateway.secrets, nonce=own)
         first_round = 0 if is_first else max(0, view.timing.round_at(self.now_s) + 1)
-        gateway.member = Member(self._suite, view, gateway.secrets, masks, gateway.last, first_round)
+        attendance = _in_rounds(gateway)
+        gateway.member = Member(self._suite, view, gateway.secrets, masks, gateway.last, first_round, attendance)
         if self._appointed >= 0:
             self.from_member(gateway.index, gateway.member.appointed(self._appointed, self.now_s))
             if self.view.head_of(self._appointed) == gateway.index:
@@ -190,11 +198,12 @@ class World(Timeline, RingHarness):
         if gateway.contributed and round_ <= max(gateway.contributed):
             return
         register = self.register_wh[gateway.index]
-        words = [1, register - gateway.opened_wh, self.random.randrange(2**64), self.random.randrange(2**64)]
+        moved, account = contribute(gateway.account, register, round_, length_s=1)
+        words = [1, moved, self.random.randrange(2**64), self.random.randrange(2**64)]
         vector = np.array(words[: self.view.word_count], dtype=np.uint64)
-        gateway.contributed[round_] = vector, register
+        gateway.contributed[round_] = vector, account
         try:
-            self.from_member(gateway.index, member.offer(round_, vector, self.now_s))
+            self.from_member(gateway.index, member.offer(round_, vector, self.now_s, (), _in_rounds(gateway)))
         except RemoteProtocolError:
             self.tally.refusals += 1
 
@@ -212,6 +221,12 @@ class World(Timeline, RingHarness):
         gateway = self.gateways[position]
         if isinstance(record, Attempted):
             gateway.last = resume_after(Resume(), record)
+            mine = _in_rounds(gateway)
+            if mine is not None and record.progress is Progress.SERVED:
+                gateway.attendance = mine.served(record.round).attendance
+            elif mine is not None:
+                gateway.attendance = mine.entered(record.round, is_return=record.is_return).attendance
+                gateway.returns += [record.round] * record.is_return
             if record.progress is Progress.SERVED:
                 self.exposure.served(position, record.round, record.attempt)
             return
@@ -220,7 +235,7 @@ class World(Timeline, RingHarness):
         if gateway.last is not None:
             gateway.last = resume_after(gateway.last, record)
         if record.included:
-            gateway.opened_wh = gateway.contributed[record.round][1]
+            gateway.account = gateway.contributed[record.round][1]
 
     def noted(self, name: str) -> None:
         """Retries and recoveries are counted."""
@@ -322,3 +337,7 @@ class World(Timeline, RingHarness):
                     self._at_member(gateway, message)
 
         self.send("ledger", f"m{gateway.index}", deliver)
+
+
+def _in_rounds(gateway: Gateway) -> EpochAttendance | None:
+    return None if gateway.attendance is None else EpochAttendance(gateway.attendance, 0, INTERVAL_S)

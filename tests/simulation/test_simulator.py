@@ -206,10 +206,10 @@ def test_a_gateway_that_counts_energy_twice_is_caught(monkeypatch: pytest.Monkey
 
     def forgetting(self: World, position: int, effects: Any) -> None:
         gateway = self.gateways[position]
-        before = gateway.opened_wh
+        before = gateway.account
         from_member(self, position, effects)
         if self.random.random() < 0.05:
-            gateway.opened_wh = before
+            gateway.account = before
 
     monkeypatch.setattr(World, "from_member", forgetting)
     with pytest.raises(Violation):

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 from scipy.stats import ks_2samp
 
+from loadtest.lab.acceptance import excesses
 from loadtest.lab.attacks import differencing, linkage
 from loadtest.lab.attacks.game import Whitener
 from loadtest.lab.discipline import Edition, alternating, contributions, toggling
 from loadtest.lab.experiments import check_same_series, curves
 from loadtest.lab.experiments.billing import hiding
 from loadtest.lab.experiments.games import Game, noise_variance_w2
-from loadtest.lab.experiments.rosters import transcript_of
+from loadtest.lab.experiments.rosters import designed_rows, transcript_of
 from loadtest.lab.households import generate
 from loadtest.lab.metrics import Estimate
 from loadtest.lab.schemes import SCHEMES, Scheme, play
@@ -226,6 +227,16 @@ def test_a_bucket_allows_four_returns_and_one_more_each_four_hours(away: int) ->
     for start in range(0, 672 - 96):
         assert ((returns >= start) & (returns < start + 96)).sum() <= 4 + 6
     assert np.array_equal(toggling(9, Edition.FIRST), alternating(9))
+
+
+def test_rosters_that_the_rules_allow_tell_hardly_more_than_those_with_everybody() -> None:
+    """A taste of `make acceptance-discipline`: fewer households and days, and an attacker that knows fewer others."""
+    rows = designed_rows(Lab(Settings(households=60, days=2, slot_s=900, targets=40, processes=1)))
+    assert {row.parameters["members"] for row in rows} == {30}
+    assert excesses(rows) == []
+    by_kind = {row.parameters["kind"]: row.estimate.value for row in rows}
+    assert by_kind["every second round, first edition"] > by_kind["as often as allowed, second edition"] + 0.05
+    assert len(excesses(rows, more_max=-1.0)) == 5  # every strategy of the present rules is looked at
 
 
 def tariff(*changes: tuple[int, int], days: int = 28) -> list[int]:
