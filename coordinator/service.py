@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import trio
+from sqlalchemy.exc import SQLAlchemyError
 
 from coordinator.config import CoordinatorConfig
 from coordinator.emp.billing import Billing
@@ -48,7 +49,7 @@ from coordinator.rings.scheduler import Scheduler
 from coordinator.status import Status, StatusFeed
 from coordinator.storage.irrevocable import IrrevocableLog
 from coordinator.storage.store import Store
-from coordinator.threads import RETRY_S
+from coordinator.threads import RETRY_S, look_up
 from protocol import wire
 from protocol.dcnet.crypto.commitments import Pedersen
 from protocol.dcnet.crypto.suite import StandardSuite
@@ -57,6 +58,8 @@ from protocol.link import Listener
 from protocol.log_limit import LogLimiter
 
 log = logging.getLogger(__name__)
+_PRICE_SHEETS_MAX = 64  # that gateways note of an area in a day
+_PRICE_SHEETS_S = 10.0  # between two looks for new tariffs
 HELLOS_MAX = 5  # of a gateway in a row; it says one every 10 s, and one when it is started or linked anew
 HELLO_S = 2.0  # for each there is another one: an answer may be two layouts of a megabyte
 _REMEMBERED_S = 7 * 86_400  # metering time
@@ -89,6 +92,8 @@ class Coordinator:
             0 if last is None else last + 1, self._sign_list,
         )  # fmt: skip
         self.admission = Admission(store.gateways, clock, self._on_event)
+        self.areas.price_sheets = store.tariffs.newest(_PRICE_SHEETS_MAX)
+        self._tariffs = store.tariffs
         self.status_feed = StatusFeed(self._status)
         self.bills = BillCollection(
             Billing(store, Pedersen(suite.group)), intermediates, metrics, self.areas.present_gateways, self._on_event,
@@ -165,6 +170,7 @@ class Coordinator:
         self.status_feed.is_open = True
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._receive, listener)
+            nursery.start_soon(self._follow_price_sheets)
             for part in (
                 self._scheduler, self._rounds.writer, self._epoch_writer, self.admission, self._contributions,
                 self._reports, self.bills, self._ranges,
@@ -180,6 +186,15 @@ class Coordinator:
                 self._dispatch(identity, wire.decode(data, wire.FROM_GATEWAY))
             except RemoteProtocolError as error:
                 self._broke_the_protocol(identity, error)
+
+    async def _follow_price_sheets(self) -> None:
+        """Calls list the newest tariffs, which another process may publish."""
+        while True:
+            try:
+                self.areas.price_sheets = await look_up(self._tariffs.newest, _PRICE_SHEETS_MAX)
+            except SQLAlchemyError as error:
+                self._on_event(StoreFailed.by(error, "tariffs cannot be read, calls list those known before"))
+            await trio.sleep(_PRICE_SHEETS_S)
 
     def _broke_the_protocol(self, identity: str, error: RemoteProtocolError) -> None:
         self.metrics.peer_error(error.reason)

@@ -68,6 +68,9 @@ class GatewayConfig(_Section):
     system_title; for lks1 certificate, private_key and meter_certificate in DER. Nothing but these tables holds
     them; keep the file from other eyes."""
 
+    tariff: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+    """Name of the customer's tariff; None: the node's (`node.billing.tariff`)."""
+
     area: AreaName | None = None
     """Grid area that it stands in; None: the node's."""
 
@@ -258,6 +261,10 @@ class BillingConfig(_Section):
 
     span_days_min: Annotated[int, Field(ge=7, le=366)] = 27
     """Fewest days of metering time that a bill reaches over. Raising it says less of a household and delays bills."""
+
+    tariff: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+    """Name of the tariff that the gateways' customers have, for example Dynamic; `tariff` of a gateway goes before it.
+    Bills by tariffs of other names are declined. None: any tariff that epoch calls list, one for each interval."""
 
     supplier: Annotated[str, Field(max_length=64)] | None = None
     """Common name of the only market participant whose tariffs count, for example Stromkreis.EMT. None: any that the

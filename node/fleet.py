@@ -49,6 +49,7 @@ from node.storage.repositories.counters import CounterRepository
 from node.storage.repositories.gateway_logs import GatewayLogRepository
 from node.storage.repositories.metering_log import MeteringLogRepository
 from node.storage.repositories.pairings import PairingRepository
+from node.storage.repositories.price_sheets import PriceSheetRepository
 from node.storage.repositories.ring_seats import RingSeatRepository
 from node.timekeeping.clock import GatewayClock
 from node.timekeeping.keeper import TimeKeeper, TimeServer
@@ -115,7 +116,10 @@ def crowd_policy(config: PolicyConfig) -> CrowdPolicy:
 def billing_rules(config: BillingConfig) -> BillingRules:
     """The rules in the units of the store: seconds."""
     return BillingRules(
-        span_min_s=config.span_days_min * DAY_S, supplier=config.supplier, keep_s=config.keep_days * DAY_S
+        span_min_s=config.span_days_min * DAY_S,
+        supplier=config.supplier,
+        keep_s=config.keep_days * DAY_S,
+        tariff=config.tariff,
     )
 
 
@@ -225,7 +229,7 @@ async def run(
                     billing=billing_rules(config.billing), epoch_over=store.truncate_log,
                     backoff=Backoff(max_s=config.lmn.reconnect_s_max), metering=metering,
                     logs=GatewayLogRepository(store), version=importlib.metadata.version("stromkreis"),
-                    seats=RingSeatRepository(store), time=timekeeper,
+                    seats=RingSeatRepository(store), sheets=PriceSheetRepository(store), time=timekeeper,
                     clock=time.time if timekeeper is None else timekeeper.clock,
                 )  # fmt: skip
                 keeper = LogKeeper(
@@ -241,8 +245,9 @@ async def run(
                 def make(start: ProcessStart) -> Callable[[Enrolled], Gateway]:
                     since = replace(shared, start=start, fleet=Fleet(), rings=PublicRings())
                     return lambda each: Gateway(
-                        since, each.module, gateways[each.place].area or config.area, each.service.endpoint,
-                        each.service.curve_key, profiles[each.place], subscribe,
+                        _with_tariff(since, gateways[each.place].tariff), each.module,
+                        gateways[each.place].area or config.area, each.service.endpoint, each.service.curve_key,
+                        profiles[each.place], subscribe,
                     )  # fmt: skip
 
                 def begun(made: list[Gateway]) -> None:
@@ -261,6 +266,10 @@ async def run(
                         ready = None
 
                 await run_gateways(make, begun, enrolments)
+
+
+def _with_tariff(shared: Shared, tariff: str | None) -> Shared:
+    return shared if tariff is None else replace(shared, billing=replace(shared.billing, tariff=tariff))
 
 
 async def run_gateways(

@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
 
 import trio
@@ -103,6 +104,7 @@ class Gateway:
         bills = Bills(
             shared.bills, self.identity, Pedersen(shared.suite.group), shared.trust, shared.billing,
             self._epochs.register_scaler, may_answer=lambda: self._epochs.is_reviewed,
+            is_listed=partial(shared.sheets.is_listed, self.identity),
         )  # fmt: skip
         self._range_proofs = RangeProofs(
             shared.bills, self.identity, Pedersen(shared.suite.group), lambda: self._epochs.schema, fuse_a,

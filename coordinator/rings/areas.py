@@ -76,6 +76,7 @@ class Areas:
     ) -> None:
         """`sign_list` signs with the key that gateways pinned at enrolment."""
         self.areas = {name: Area(name) for name in names}
+        self.price_sheets: tuple[bytes, ...] = ()  # the digests of the newest tariffs, for calls
         self._suite = suite
         self._config = config
         self._schema = schema
@@ -189,6 +190,7 @@ class Areas:
             interval_s=config.interval_s,
             ring_size=config.ring_size, corrupt_ppm=round(config.corrupt * 1_000_000),
             dropout_ppm=round(config.dropout * 1_000_000), fuse_a=config.fuse_a,
+            price_sheets=self.price_sheets,
         )  # fmt: skip
         self._next_epoch += 1
         parts = [self._part(area, replace(call, part=part), windows, now_s) for part in range(1 << bits)]

@@ -50,6 +50,12 @@ class TariffRepository:
             raise RemoteProtocolError("tariff_unknown", "no published tariff has this digest")
         return PublishedTariff(*row)
 
+    def newest(self, limit: int) -> tuple[bytes, ...]:
+        """The digests of the newest tariffs, oldest first."""
+        newest = select(tariffs.c.digest).order_by(tariffs.c.published_ms.desc(), tariffs.c.digest).limit(limit)
+        with self._database.read() as connection:
+            return tuple(reversed(connection.scalars(newest).all()))
+
     def all(self) -> list[PublishedTariff]:
         """All published tariffs, newest first."""
         with self._database.read() as connection:

@@ -36,6 +36,8 @@ class BillingRules:
     hiding_min: int = HIDING_INTERVALS_MIN
     supplier: str | None = None
     keep_s: int = 100 * 86_400
+    tariff: str | None = None
+    listed_only: bool = True
 
 
 class BillStore(Protocol):
@@ -57,12 +59,14 @@ class Bills:
     def __init__(
         self, bills: BillStore, gateway: str, pedersen: Pedersen, trust: TrustStore, rules: BillingRules,
         register_scaler: Callable[[str], int | None], registers_given: Callable[[str], Sequence[int]] = lambda _: (),
-        may_answer: Callable[[], bool] = lambda: True, entropy: Entropy = os.urandom,
+        may_answer: Callable[[], bool] = lambda: True, is_listed: Callable[[bytes], bool] = lambda _: True,
+        entropy: Entropy = os.urandom,
     ) -> None:  # fmt: skip
         """
         `register_scaler`: the scaler in which a register (OBIS) is committed to, None as long as that is not known.
         `registers_given`: the times (Unix time, s) at which a register (OBIS) was given out beside bills.
 
+        `is_listed` says whether an epoch's call listed a tariff, by its digest: then it is everybody's.
         `may_answer` says that the store is the newest: an older one does not know which intervals are billed.
         """
         self._bills = bills
@@ -74,6 +78,7 @@ class Bills:
         self._registers_given = registers_given
         self._entropy = entropy
         self._may_answer = may_answer
+        self._is_listed = is_listed
         self._lock = trio.Lock()
 
     async def answer(self, request: wire.BillRequest) -> wire.Bill | None:
@@ -94,6 +99,14 @@ class Bills:
                 rules.supplier, text, request.signature, request.certificate, request.intermediates
             )
             tariff = read_tariff(request.tariff)
+            if rules.tariff is not None and tariff.name != rules.tariff:
+                raise RemoteProtocolError(
+                    "wrong_tariff", "a tariff of another name than this gateway is configured for"
+                )
+            if rules.listed_only and not self._is_listed(text):
+                raise RemoteProtocolError(
+                    "tariff_not_listed", "no epoch that this gateway was in has listed the tariff"
+                )
             indices = unpack_intervals(request.intervals, len(tariff.prices))
             asked = Request(
                 tariff.obis, tariff.interval_s, [tariff.interval_s_of(index) for index in indices],

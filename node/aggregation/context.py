@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from node.aggregation.contribution import Contributions
@@ -37,6 +37,10 @@ class AccountMoved:
     """The last contribution of another epoch was settled: the next one can be built."""
 
 
+async def _nothing() -> None:
+    pass
+
+
 @dataclass(frozen=True, slots=True)
 class MembershipContext:
     """What a membership shares with its gateway and its process."""
@@ -57,3 +61,4 @@ class MembershipContext:
     epoch_refused: Callable[[EpochRefused], None] = lambda _: None
     fleet: Fleet = field(default_factory=Fleet)  # whose masks are made along with ours
     commitments: dict[int, tuple[bytes, ...]] = field(default_factory=dict)  # by dealer, for all of the ring here
+    opened: Callable[[], Awaitable[None]] = _nothing  # a total of the epoch was opened with us in it

@@ -74,6 +74,13 @@ class EpochStore(AttendanceStore, Protocol):
     async def put_newest_epoch(self, gateway: str, newest: NewestEpoch) -> None: ...  # noqa: D102
 
 
+class SheetStore(Protocol):
+    """What price sheets are kept in; see node.storage.repositories.price_sheets.  Every method raises StoreError."""
+
+    def is_listed(self, gateway: str, digest: bytes) -> bool: ...  # noqa: D102
+    async def note(self, gateway: str, digests: Sequence[bytes], now_s: int, keep_s: int) -> int: ...  # noqa: D102
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EpochServices:
     """What the epochs of all gateways of a process share."""
@@ -91,6 +98,7 @@ class EpochServices:
     public_host: str | None
     relay: bool
     seats: SeatStore
+    sheets: SheetStore
     limit_returns: bool = True  # False: members come back into totals as often as a head likes
     start: ProcessStart = field(default_factory=ProcessStart)
     calendar: CalendarPolicy = field(default_factory=CalendarPolicy)
@@ -117,6 +125,7 @@ class _Epoch:
     early: list[wire.Message] = field(default_factory=list)  # of the ring, while spot checks are not answered
     nursery: trio.Nursery | None = None
     membership: Membership | None = None
+    are_sheets_noted: bool = False
 
 
 class Epochs:
@@ -464,6 +473,7 @@ class Epochs:
             services.suite, module, services.link, self._account, services.metrics, services.clock,
             registration_grid(epoch.call), self._post, self._account_moved, verify_member, services.listen,
             services.public_host, services.relay, partial(self._epoch_refused, epoch), services.fleet, ring.commitments,
+            partial(self._note_price_sheets, epoch),
         )  # fmt: skip
         first_round = max(0, registration_grid(epoch.call).index_at(services.start.started_s) + 1)
         epoch.membership = Membership(context, ring.view, epoch.secrets, epoch.nonce, first_round)
@@ -494,6 +504,22 @@ class Epochs:
     async def _drop_soon(self, epoch: _Epoch) -> None:
         await trio.lowlevel.checkpoint()
         self._drop_epoch(epoch)
+
+    async def _note_price_sheets(self, epoch: _Epoch) -> None:
+        """Keep the call's list, now that a total of its epoch was opened: everybody in it was shown the same."""
+        if epoch.are_sheets_noted:
+            return
+        call, services = epoch.call, self._services
+        too_many = await services.sheets.note(
+            self._module.identity, call.price_sheets, call.interval_start_s, services.billing.keep_s
+        )
+        epoch.are_sheets_noted = True
+        if too_many:
+            services.metrics.noted("price_sheets_over_limit")
+            log.warning(
+                "gateway %s: epoch %d lists %d price sheets more than a day may have, which are not noted",
+                self._module.identity, call.epoch, too_many,
+            )  # fmt: skip
 
     def _deal(self, epoch: _Epoch) -> None:
         self._post(epoch.secrets.deal())

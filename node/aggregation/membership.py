@@ -205,6 +205,8 @@ class Membership:
                 case Persist(Settled() as record):
                     await context.contributions.settled(self.view, record)
                     context.metrics.settled(included=record.included)
+                    if record.included:
+                        await context.opened()
                     context.account_moved()
                 case Persist(EpochRefused() as record):
                     context.metrics.noted("epoch_refused")

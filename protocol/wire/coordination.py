@@ -88,7 +88,8 @@ class EpochCall(Message):
 
     Round r belongs to metering interval interval_start_s + r·interval_s and runs at start_ms + r·period_ms;
     in the field both clocks are one, under time lapse a quarter hour takes `period_ms`.  `fuse_a` (A) bounds what a
-    household can commit to (protocol.dcnet.setup.ranges).
+    household can commit to (protocol.dcnet.setup.ranges).  `price_sheets` are the digests of the tariffs that bills may
+    be asked by: the same for everybody who is called, since whoever is told others shares no key.
     """
 
     epoch: Epoch
@@ -107,6 +108,7 @@ class EpochCall(Message):
     corrupt_ppm: Fraction
     dropout_ppm: Fraction
     fuse_a: FuseRating
+    price_sheets: Annotated[tuple[bytes, ...], many(octets(32), 64)]
 
 
 @message(3, Sender.GATEWAY)

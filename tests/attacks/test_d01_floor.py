@@ -18,7 +18,7 @@ START_S = 1_772_366_400
 CALL = wire.EpochCall(
     epoch=7, try_=0, area="north", split_bits=0, part=0, rejected=(), schema=DEFAULT_SCHEMA.to_bytes(), rounds=24,
     start_ms=START_S * 1000, period_ms=900_000, interval_start_s=START_S, interval_s=900, ring_size=64,
-    corrupt_ppm=50_000, dropout_ppm=50_000, fuse_a=63,
+    corrupt_ppm=50_000, dropout_ppm=50_000, fuse_a=63, price_sheets=(),
 )  # fmt: skip
 SHORT = CalendarPolicy()
 

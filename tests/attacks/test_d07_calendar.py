@@ -17,7 +17,7 @@ LAPSE = CalendarPolicy(time_lapse=True)
 CALL = wire.EpochCall(
     epoch=7, try_=0, area="north", split_bits=0, part=0, rejected=(), schema=DEFAULT_SCHEMA.to_bytes(), rounds=96,
     start_ms=(NOW_S + 900) * 1000, period_ms=900_000, interval_start_s=NOW_S + 900, interval_s=900, ring_size=64,
-    corrupt_ppm=50_000, dropout_ppm=50_000, fuse_a=63,
+    corrupt_ppm=50_000, dropout_ppm=50_000, fuse_a=63, price_sheets=(),
 )  # fmt: skip
 SECONDS = replace(CALL, period_ms=1000, start_ms=NOW_S * 1000 + 20_000)
 

@@ -33,7 +33,7 @@ SIGNING = SUITE.signing_key(bytes(range(32)))
 CALL = wire.EpochCall(
     epoch=7, try_=0, area="north", split_bits=0, part=0, rejected=(), schema=DEFAULT_SCHEMA.to_bytes(), rounds=32,
     start_ms=round(NOW_S + 900) * 1000, period_ms=900_000, interval_start_s=round(NOW_S + 900), interval_s=900,
-    ring_size=64, corrupt_ppm=50_000, dropout_ppm=50_000, fuse_a=63,
+    ring_size=64, corrupt_ppm=50_000, dropout_ppm=50_000, fuse_a=63, price_sheets=(),
 )  # fmt: skip
 OTHERS = tuple(f"ESTK9{index:09}" for index in range(60))
 

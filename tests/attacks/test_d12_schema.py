@@ -18,7 +18,9 @@ def reason(*slots: Slot) -> str:
     schema = Schema((COUNT, *slots))
     with pytest.raises(RemoteProtocolError) as caught:
         check_registers(schema)
-    call = wire.EpochCall(1, 0, "north", 0, 0, (), schema.to_bytes(), 96, 0, 900_000, 0, 900, 64, 50_000, 50_000, 63)
+    call = wire.EpochCall(
+        1, 0, "north", 0, 0, (), schema.to_bytes(), 96, 0, 900_000, 0, 900, 64, 50_000, 50_000, 63, ()
+    )
     with pytest.raises(RemoteProtocolError) as refused:  # and so at the door of every gateway
         check_call(call, Policy())
     assert refused.value.reason == caught.value.reason

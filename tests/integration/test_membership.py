@@ -41,6 +41,7 @@ from node.storage.repositories.bills import BillRepository
 from node.storage.repositories.counters import CounterRepository
 from node.storage.repositories.gateway_logs import GatewayLogRepository
 from node.storage.repositories.metering_log import MeteringLogRepository
+from node.storage.repositories.price_sheets import PriceSheetRepository
 from node.storage.repositories.ring_seats import RingSeatRepository
 from node.trust import TrustStore
 from protocol import wire
@@ -239,13 +240,14 @@ def whole(mine: Gateway, tmp_path: Path) -> node.gateway.Gateway:
         calendar=CalendarPolicy(rounds_min=1, time_lapse=True), clock=lambda: 15.0,
         trust=TrustStore(CertificateAuthority.create(tmp_path / "pki", NOW).root, lambda: 0.0), public_host=None,
         relay=False, metering=MeteringLogRepository(store), logs=GatewayLogRepository(store), version="0",
-        seats=RingSeatRepository(store), beacon=BeaconRepository(store), list_key=SUITE.verify_key(LIST_SEED),
+        seats=RingSeatRepository(store), sheets=PriceSheetRepository(store), beacon=BeaconRepository(store),
+        list_key=SUITE.verify_key(LIST_SEED),
     )  # fmt: skip
     return node.gateway.Gateway(shared, context.module, "north", "tcp://127.0.0.1:1", bytes(32), [])
 
 
 def call(schema: Schema, epoch: int = 1) -> wire.EpochCall:
-    return wire.EpochCall(epoch, 0, "north", 0, 0, (), schema.to_bytes(), 8, 0, 10_000, 0, 900, 6, 50_000, 0, 63)
+    return wire.EpochCall(epoch, 0, "north", 0, 0, (), schema.to_bytes(), 8, 0, 10_000, 0, 900, 6, 50_000, 0, 63, ())
 
 
 @pytest.mark.parametrize("is_over", [False, True], ids=["living", "over"])

@@ -32,7 +32,9 @@ from protocol.link.tls import client_context
 
 PERIOD_S = 1.5
 REGISTER = "1-0:1.8.0*255"
-FEW_HOURS = BillingRules(span_min_s=900, hiding_min=1)  # a month takes too long over sockets; see test_node_bills.py
+FEW_HOURS = BillingRules(
+    span_min_s=900, hiding_min=1, listed_only=False
+)  # a month takes too long over sockets; see test_node_bills.py
 
 
 @pytest.fixture
@@ -344,3 +346,29 @@ async def test_a_node_as_configured_declines_bills_of_hours(network: Network, mo
         await operator.ask(await operator.publish(**document(network, 400, prices=[3000] * 400)), to_s)
         found = await operator.wait_for_bills(8)
     assert {(each["status"], each["reason"]) for each in found} == {("declined", "span_too_short")}
+
+
+async def test_a_tariff_that_no_call_has_listed_is_declined_and_so_is_one_of_another_name(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """7.4: who is asked by a sheet of its own is asked by one that nobody else was shown."""
+    rules = BillingRules(span_min_s=900, hiding_min=1, tariff="Dynamic")
+    monkeypatch.setattr("node.fleet.billing_rules", lambda _: rules)
+    monkeypatch.setattr("coordinator.service._PRICE_SHEETS_S", 0.1)
+    flat, foreign, late = (
+        document(network, 400, prices=[3000 + more] * 400, name=name)
+        for more, name in ((0, "Dynamic"), (0, "Static"), (7, "Dynamic"))
+    )
+    async with running(network) as nursery:
+        operator = Operator(network)
+        listed, other = [await operator.publish(**each) for each in (flat, foreign)]
+        await trio.sleep(1)
+        await network.start_node(nursery, 0, 8, "node")
+        to_s = await after_rounds(network, 4)
+        for tariff, reason in ((await operator.publish(**late), "tariff_not_listed"), (other, "wrong_tariff")):
+            await operator.ask(tariff, to_s)
+            found = await operator.wait_for_bills(8, tariff=tariff)
+            assert {(each["status"], each["reason"]) for each in found} == {("declined", reason)}
+        await operator.ask(listed, to_s)
+        found = await operator.wait_for_bills(8, tariff=listed)
+        assert {each["status"] for each in found} == {"verified"}

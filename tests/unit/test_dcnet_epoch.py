@@ -37,7 +37,7 @@ SUITE = StandardSuite()
 CALL = wire.EpochCall(
     epoch=4, try_=0, area="north", split_bits=0, part=0, rejected=(), schema=DEFAULT_SCHEMA.to_bytes(), rounds=96,
     start_ms=1_000_000, period_ms=10_000, interval_start_s=900, interval_s=900, ring_size=10, corrupt_ppm=10_000,
-    dropout_ppm=50_000, fuse_a=63,
+    dropout_ppm=50_000, fuse_a=63, price_sheets=(),
 )  # fmt: skip
 
 
@@ -148,7 +148,7 @@ def test_whatever_the_call_says_is_in_the_digest() -> None:
         {"epoch": 5}, {"area": "south"}, {"try_": 1}, {"split_bits": 1}, {"part": 1}, {"rejected": ("a",)},
         {"rounds": 95}, {"start_ms": 2_000_000},
         {"period_ms": 20_000}, {"interval_start_s": 1800}, {"interval_s": 60}, {"ring_size": 12},
-        {"corrupt_ppm": 20_000}, {"dropout_ppm": 60_000}, {"fuse_a": 80},
+        {"corrupt_ppm": 20_000}, {"dropout_ppm": 60_000}, {"fuse_a": 80}, {"price_sheets": (bytes(32),)},
         {"schema": Schema(DEFAULT_SCHEMA.slots[:2]).to_bytes()},
     ]  # fmt: skip
     for change in changes:

@@ -32,6 +32,7 @@ from node.storage.engine import Statement, Store
 from node.storage.errors import StoreError
 from node.storage.repositories.accounts import AccountRepository
 from node.storage.repositories.bills import BillRepository
+from node.storage.repositories.price_sheets import PriceSheetRepository
 from node.trust import TrustStore
 from protocol import pki, wire
 from protocol.dcnet.billing.answers import BillAnswer, check_answer, quantum_bits
@@ -77,6 +78,7 @@ class Gateway:
         self.rules = rules
         self.scaler: int | None = -1
         self.registers_s: list[int] = []
+        self.sheets: set[bytes] | None = None  # that calls have listed; None: all
         self.blindings: dict[int, int] = {}  # of the import register, by interval
 
     @asynccontextmanager
@@ -93,6 +95,7 @@ class Gateway:
                 self.rules,
                 lambda _: self.scaler,
                 lambda _: self.registers_s,
+                is_listed=lambda digest: self.sheets is None or digest in self.sheets,
             )
             yield self
             nursery.cancel_scope.cancel()
@@ -471,3 +474,42 @@ async def test_a_bill_of_an_earlier_release_is_not_given_again(
         content = cipher.seal("bill", (GATEWAY, answer.request), msgpack.packb((bytes(16), bytes(32))))
         await gateway.store.write([Statement("UPDATE bill SET content=?", (content,))])
         await declines(gateway, asked, "interval_billed_before")
+
+
+async def test_a_sheet_of_ones_own_is_declined_until_a_call_lists_it(
+    gateway: Gateway, authority: CertificateAuthority, signer: TariffSigner
+) -> None:
+    asked = request(authority, signer)
+    async with gateway.opened():
+        await gateway.live()
+        gateway.sheets = {bytes(32)}
+        await declines(gateway, asked, "tariff_not_listed")
+        gateway.sheets.add(tariff_digest(asked.tariff))
+        assert await gateway.bills.answer(asked) is not None
+
+
+async def test_a_tariff_of_another_name_than_the_customers_is_declined(
+    gateway: Gateway, authority: CertificateAuthority, signer: TariffSigner
+) -> None:
+    gateway.rules = replace(RULES, tariff="Green")
+    async with gateway.opened():
+        await gateway.live()
+        await declines(gateway, request(authority, signer), "wrong_tariff")
+        assert await gateway.bills.answer(request(authority, signer, replace(TARIFF, name="Green"))) is not None
+
+
+async def test_a_day_has_room_for_64_price_sheets(tmp_path: Path) -> None:
+    sheets = [bytes([number, day]) * 16 for day in range(3) for number in range(64)]
+    async with trio.open_nursery() as nursery:
+        store = Store(tmp_path / "registers.sqlite", Unsealed())
+        nursery.start_soon(store.run)
+        mine = PriceSheetRepository(store)
+        assert await mine.note(GATEWAY, sheets[:60], 900, 2 * 86_400) == 0
+        assert await mine.note(GATEWAY, sheets[:66], 8 * 3600, 2 * 86_400) == 2
+        assert [mine.is_listed(GATEWAY, each) for each in sheets[59:66]] == [True] * 5 + [False] * 2
+        assert not mine.is_listed("ESTK0000000002", sheets[0])
+        assert await mine.note(GATEWAY, sheets[64:66], 86_400 + 1800, 2 * 86_400) == 0
+        assert await mine.note(GATEWAY, sheets[128:129], 3 * 86_400, 2 * 86_400) == 0
+        assert [mine.is_listed(GATEWAY, each) for each in (sheets[0], sheets[64], sheets[128])] == [False, True, True]
+        nursery.cancel_scope.cancel()
+    store.close()

@@ -27,7 +27,7 @@ KEY, OTHER, LONG, N = bytes(range(32)), bytes(range(100, 132)), bytes(64), bytes
 EXAMPLES: list[wire.Message] = [
     wire.Hello(1, -1, 6),
     wire.EpochCall(7, 2, "north", 3, 5, ("g3",), b"[]", 96, 1_700_000_000_000, 900_000, 1_700_000_000, 900, 64, 10_000,
-                   50_000, 63),
+                   50_000, 63, (KEY, OTHER)),
     wire.Join(7, 2, OTHER, KEY, OTHER, N, bytes(70)),
     wire.EpochList(7, 2, (("g1", KEY, OTHER), ("g2", OTHER, KEY)), LONG),
     wire.BeaconReveal(7, 2, KEY, OTHER),
@@ -133,6 +133,7 @@ LIMITS: dict[Any, tuple[list[Any], list[Any]]] = {
     (wire.EpochCall, "rounds"): number(1, 2**20),
     (wire.EpochCall, "period_ms"): number(1, 2**40),
     (wire.EpochCall, "interval_s"): number(1, 2**30),
+    (wire.EpochCall, "price_sheets"): ([(), (KEY,) * 64], [(KEY,) * 65, (KEY[1:],), KEY, None]),
     (wire.EpochCall, "ring_size"): number(3, 1024),
     (wire.EpochCall, "split_bits"): number(0, 16),
     (wire.EpochCall, "part"): number(0, 2**16 - 1),

@@ -29,6 +29,7 @@ from node.storage.migrations import (
     step007_attendance,
     step008_ring_seats,
     step009_beacon,
+    step010_price_sheets,
 )
 
 Step = Callable[[sqlite3.Connection], None]
@@ -43,6 +44,7 @@ STEPS: Final[tuple[Callable[..., None], ...]] = (
     step007_attendance.upgrade,
     step008_ring_seats.upgrade,
     step009_beacon.upgrade,
+    step010_price_sheets.upgrade,
 )
 """Those of the node's store, where some need its cipher: see `store_steps`."""
 
