@@ -1,5 +1,6 @@
 """Stores moved away, put back, and keys alone, on a living network: no energy twice, and it goes on."""
 
+import fcntl
 import shutil
 from collections.abc import Callable
 from functools import partial
@@ -40,6 +41,16 @@ def keep_keys_only(directory: Path, _: Path) -> None:
             path.unlink()
 
 
+def is_free(directory: Path) -> bool:
+    """Whether the node that was cancelled has closed its store."""
+    with (directory / "registers.sqlite.lock").open("r+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
+
+
 def with_all(network: Network, seen: int) -> list[Ended]:
     return [each for each in network.ended()[seen:] if each.roster == 0xFF]
 
@@ -71,13 +82,13 @@ async def test_an_account_that_is_not_the_newest_begins_anew(
         scope = await network.start_node(nursery, 6, 2, "away")
         await network.wait_until(lambda: with_all(network, 0)[1:])
         scope.cancel()
-        await trio.sleep(0.1)
+        await network.wait_until(partial(is_free, network.directory / "away"))
         shutil.copytree(directory, copy)
         seen = len(network.ended())
         scope = await network.start_node(nursery, 6, 2, "away")
         await network.wait_until(lambda: with_all(network, seen)[2:])
         scope.cancel()
-        await trio.sleep(0.1)
+        await network.wait_until(partial(is_free, network.directory / "away"))
         lose(directory, copy)
         seen, last = len(network.ended()), network.ended()[-1]
         await network.start_node(nursery, 6, 2, "away")
@@ -107,7 +118,7 @@ async def test_a_node_that_is_started_again_keeps_its_account(
             scope = await network.start_node(nursery, 6, 2, "away")
             await network.wait_until(partial(two_with_all, network, seen))
             scope.cancel()
-            await trio.sleep(0.1)
+            await network.wait_until(partial(is_free, network.directory / "away"))
         nursery.cancel_scope.cancel()
     assert "its store is older" not in caplog.text
     assert network.judged(network.ended()).exact
