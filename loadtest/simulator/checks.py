@@ -67,6 +67,7 @@ class Checks:
     ) -> None:  # fmt: skip
         self.ended: dict[int, Ended] = {}
         self.accused: set[int] = set()
+        self._masked: set[tuple[int, bytes, int, int]] = set()
         self._view = view
         self._gateways = gateways
         self._tally = tally
@@ -112,6 +113,23 @@ class Checks:
                         raise Violation(
                             f"gateway {gateway.index} came back {count} times from round {since} to {until}"
                         )
+
+    def masked(self, position: int, nonce: bytes, round_: int, attempt: int) -> None:
+        """No process of a gateway masks one attempt twice."""
+        pad = position, nonce, round_, attempt
+        if pad in self._masked:
+            raise Violation(f"a process of member {position} used its masks of round {round_} attempt {attempt} twice")
+        self._masked.add(pad)
+
+    def one_history(self) -> None:
+        """Members that know as many ends know the same."""
+        known: dict[int, bytes] = {}
+        for gateway in self._gateways:
+            if gateway.member is not None:
+                history = gateway.member.history
+                for settled in range(history.settled + 1):
+                    if known.setdefault(settled, history.hash(settled)) != history.hash(settled):
+                        raise Violation(f"two histories of the first {settled} rounds")
 
     def conservation(self) -> None:
         """Σ opened energy = Σ over gateways of what their accounts moved; what is carried is in their registers."""

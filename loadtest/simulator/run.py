@@ -75,6 +75,7 @@ def play(seed: int, scenario: Scenario) -> Played:
     world.faults = CALM
     world.run_until(1.0 + (scenario.rounds + 4) * PERIOD_S)
     world.exposure.close()
+    world.checks.one_history()
     if liar is None:
         world.checks.conservation()
         _check_all_ended(world, scenario)

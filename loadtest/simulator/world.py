@@ -252,6 +252,8 @@ class World(Timeline, RingHarness):
             if self.lying_member.lie == "usurp" and isinstance(message, wire.MaskedInput):
                 self._usurp(self.lying_member, message)
             message = self.lying_member.twist(message, member, gateway.secrets)
+        if isinstance(message, wire.MaskedInput):
+            self.checks.masked(position, member.incarnation.nonce, message.round, message.attempt)
         self.transcript.note(gateway.index, message)
         self.exposure.sent(gateway.index, message, member)
         term = member.term

@@ -242,6 +242,17 @@ def test_a_head_waits_hardly_for_the_share_of_a_process_that_is_gone() -> None:
     assert head.current.restarted == 1 << 2
 
 
+def test_a_head_waits_hardly_for_who_says_that_it_waits_for_a_token() -> None:
+    head, ring = gathering()
+    head.receive(6, ready(ring.view, 6), 0.0)
+    share = wire.MaskedInput(1, 0, 0, 0, bytes(32), bytes(32), bytes(16), b"", b"", bytes(64))
+    for position in (0, 1, 3, 4, 5, 6):
+        head.receive(position, sign_input(ring.view, ring.secrets[position], head.current.context, share), 0.1)
+    before_s = head.next_timer_s()
+    head.receive(2, replace(ready(ring.view, 2), is_waiting=1), 0.2)
+    assert head.next_timer_s() < before_s
+
+
 def test_a_head_begins_with_what_its_member_knows() -> None:
     ring = ring_of_seven()
     incarnation = Incarnation(ring.view, 1, ring.view.members[1].nonce)

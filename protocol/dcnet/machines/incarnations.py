@@ -113,8 +113,13 @@ class Incarnation(NonceTable):
         self.last = -1, -1  # the last (round, attempt) that masks were used for
         self._position = position
         self.least_settled = 0  # of how many rounds the ends must count in an OPEN of that round
+        self._used: tuple[bytes, bytes, bytes] | None = None  # what the last OPEN said of E and its nonces
         self._in_round = 0  # whose nonces the attempts of that round had
         self.newest[position] = nonce  # whoever had the place before us is gone: an OPEN with its nonce is refused
+
+    def _is_used(self, message: wire.Open) -> bool:
+        """Whether an OPEN says of E and its nonces what the last one said: nothing to check, nothing to take."""
+        return (message.expected, message.changed, message.nonces) == self._used
 
     def check_open(self, message: wire.Open) -> None:
         """
@@ -123,6 +128,8 @@ class Incarnation(NonceTable):
         That is: ours is not our own, one was replaced before, a position has had too many, or one differs from that
         of an earlier attempt of the same round.
         """
+        if self._is_used(message):
+            return
         nonces = self.read(message)
         if nonces.get(self._position) != self.nonce:
             raise RemoteProtocolError("not_our_nonce", "the attempt is opened with another process of this gateway")
@@ -135,10 +142,11 @@ class Incarnation(NonceTable):
                 )
 
     def use(self, message: wire.Open) -> dict[int, bytes]:
-        """Take the nonces of an OPEN that was checked, to share in its attempt; by position."""
-        nonces = self.read(message)
+        """Take the nonces of an OPEN that was checked, to share in its attempt; by position, if any may be new."""
+        nonces = {} if self._is_used(message) else self.read(message)
         for position, nonce in nonces.items():
             self.take(position, nonce)
+        self._used = message.expected, message.changed, message.nonces
         expected = self._view.from_wire(message.expected)
         self._in_round = expected | (self._in_round if message.round == self.last[0] else 0)
         self.last = message.round, message.attempt
