@@ -33,6 +33,7 @@ from node.config import BillingConfig, GatewayConfig, LinkConfig, NodeConfig, Po
 from node.fleet import run as run_node
 from node.storage.cipher import Cipher, StorageKeys, store_cipher
 from protocol.dcnet.machines.effects import Ended
+from protocol.dcnet.setup.ranges import FUSE_A
 from protocol.dcnet.setup.rings import positions_of
 from protocol.dcnet.setup.schema import DEFAULT_SCHEMA, Schema
 from protocol.wire import Outcome
@@ -67,6 +68,7 @@ class Network:
     protocols: tuple[MeterProtocol, ...] = ("sml",)
     line: Literal["tcp", "pty"] = "tcp"
     verified: bool = False
+    fuse_a: int = FUSE_A
     billing: BillingConfig = field(default_factory=BillingConfig)
     more_areas: tuple[str, ...] = ()
     noise_epsilon: float | None = None
@@ -103,7 +105,7 @@ class Network:
                 epoch=EpochConfig(
                     rounds=self.rounds, period_s=self.period_s, origin_unix_s=self.origin_unix_s,
                     ring_size=self.ring_size, power=self.power, corrupt=0.05, dropout=self.dropout,
-                    verified=self.verified, noise_epsilon=self.noise_epsilon,
+                    verified=self.verified, noise_epsilon=self.noise_epsilon, fuse_a=self.fuse_a,
                 ),
             )  # fmt: skip
         scope = trio.CancelScope()
@@ -116,6 +118,10 @@ class Network:
             self.token = SecretStr(token)
             store.close()
         return scope
+
+    def _url(self, entry: MeterEntry) -> str:
+        """A meter's URL, with the fuse that it is behind."""
+        return f"{entry.url}{'&' if '?' in entry.url else '?'}fuse_a={self.fuse_a}"
 
     @property
     def _time_address(self) -> str | None:
@@ -133,7 +139,7 @@ class Network:
             root_certificate=self.coordinator_config.pki_path / ROOT_FILE, token=self.token,
             gateways=tuple(
                 GatewayConfig(
-                    id=f"ESTK00{first + index:08d}", meters=(entry.url,),
+                    id=f"ESTK00{first + index:08d}", meters=(self._url(entry),),
                     keys={entry.id: {name: SecretStr(key) for name, key in entry.keys.items()}} if entry.keys else {},
                 )
                 for index, entry in enumerate(entries)

@@ -20,15 +20,16 @@ from node.storage.errors import SealError, StoreError
 from node.storage.repositories.accounts import AccountRepository, ContributionRecord
 from node.storage.repositories.bills import BillRepository, CommittedValue
 from protocol.dcnet.discipline.carried_energy import EnergyAccount
+from protocol.dcnet.setup.ranges import FUSE_A_MAX
 
 CIPHER = StorageCipher(bytes(32))
 GATEWAY = "ESTK0000000001"
 OBIS = "1-0:1.8.0*255"
-START, STEP = 61_803_398_874_989, 1_414_213_562_373
+START, STEP = 61_803_398_874_989, 27_182_818  # of a register; of an interval, within what the largest fuse carries
 
 
 def planted(meter: Household, q: int) -> Registers:
-    """Registers whose values and differences have six bytes and turn up in no file by chance."""
+    """Registers with values of six bytes and differences of eight digits, which turn up in no file by chance."""
     number, q = int(meter.meter_id[6:]), max(q, 0)
     return Registers(START * (number + 1) + q * (STEP + 7 * number), 3 * START + number, 1_732)
 
@@ -41,8 +42,11 @@ def forms(value: int) -> list[bytes]:
         least = [scaled.to_bytes(size, order) for order in ("little", "big")]  # within every wider field
         found += [str(scaled).encode(), msgpack.packb(scaled), *least, *(each.hex().encode() for each in least)]
         found += [base64.b64encode(scaled.to_bytes(8, order))[:10] for order in ("little", "big")]
+        if size > 3:  # a word of a vector; fewer octets before zeros turn up by chance
+            found += [scaled.to_bytes(8, order) for order in ("little", "big")]
         found.append(f"{scaled // 1000}.{scaled % 1000:03}".encode())
-    return [form for form in found if len(form) >= 5]
+    # Shorter ones turn up by chance: five octets in a file of random ones, or six digits in one of hexadecimal keys.
+    return [form for form in found if len(form) >= (7 if form.replace(b".", b"").isdigit() else 5)]
 
 
 def contents(directory: Path) -> bytes:
@@ -70,6 +74,7 @@ async def test_a_planted_reading_is_found_in_no_file_of_the_node(
         return store_cipher(keys) if is_sealed else Unsealed()
 
     network.cipher_of, network.verified, network.rounds, network.period_s = cipher_of, True, 6, 2.0
+    network.fuse_a = FUSE_A_MAX
     monkeypatch.setattr(Household, "registers", planted)
     asked: list[Store] = []
     truncate_log = Store.truncate_log
