@@ -136,6 +136,35 @@ def test_rounds_that_nobody_served_are_no_absence(count: int) -> None:
     assert liar.paid == [0]
 
 
+@pytest.mark.parametrize("knows_ends", [True, False])
+def test_a_machine_made_anew_excuses_void_rounds_that_its_process_heard_of(knows_ends: bool) -> None:
+    liar = Counting()
+    assert liar.round(0)
+    liar.ends(0, OPENED)
+    liar.ends(1, VOID)
+    if knows_ends:
+        liar.make()
+    else:  # another process, which fetches the ends again before it shares
+        liar.boot(2)
+        liar.ends(0, OPENED)
+        liar.ends(1, VOID)
+    assert liar.round(2, served=[])
+    assert liar.paid == [0]
+
+
+@pytest.mark.parametrize("end", [OPENED, VOID])
+def test_a_machine_made_anew_knows_whether_v_must_name_it(end: wire.Outcome) -> None:
+    liar = Counting()
+    assert liar.round(0)
+    liar.ends(0, end)
+    liar.make()
+    liar.offered(1)
+    if end is OPENED:
+        assert liar.say(liar.open(round_=1, served=[]))
+    else:
+        refuses(liar, liar.open(round_=1, served=[]), "served_left_out")
+
+
 def test_a_void_round_that_t_members_served_may_have_opened_and_costs_a_token() -> None:
     """A head opens without the victim, reports void, and takes it in again."""
     for count, is_paid in [(0, False), (1, False), (2, False), (3, True), (5, True)]:

@@ -116,12 +116,15 @@ class Member(Machine[State, MemberEffect]):
         self.view = view
         self.position = secrets.position
         self.state = State.WAITING
-        # How a round that is settled ended is not kept: V must name us only where it is still to end.
-        served_round = past.round if past.progress == Progress.SERVED and not past.settled else -1
-        self._returns = Returns(view, self.position, attendance, served_round)
+        # Of a round that is settled only the history of this process knows how it ended, and whether V must name us.
+        history = masks.incarnation.history
+        is_to_be_named = past.progress == Progress.SERVED and (not past.settled or past.round < history.settled)
+        self._returns = Returns(view, self.position, attendance, past.round if is_to_be_named else -1)
+        for each in history.since(0, history.settled):
+            self._returns.ended(each.round, is_opened=each.outcome == wire.Outcome.OPENED)
         start = {
             **asdict(past), "first_round": first_round, "nonce": masks.incarnation.nonce.hex(),
-            "history": masks.incarnation.history.ends, "attendance": self._returns.start(),
+            "history": history.ends, "attendance": self._returns.start(),
         }  # fmt: skip
         self.events = EventLog(self.position, start)
         self.term = 0
