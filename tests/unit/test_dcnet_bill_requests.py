@@ -12,6 +12,7 @@ from protocol.dcnet.billing.bill import (
     IntervalsLeftOutError,
     Request,
     check_request,
+    request_digest,
 )
 from protocol.errors import RemoteProtocolError
 
@@ -57,6 +58,11 @@ def test_requests_that_are_none_are_refused() -> None:
     refuses("intervals_not_ascending", asked([*STARTS[:-1], STARTS[-2]]))
     refuses("intervals_not_ascending", asked(interval_s=901))
     refuses("price_range", asked(prices=[*FLAT[1:], -PRICE_MAX - 1]))
+
+
+def test_a_request_is_named_by_its_tariff_and_its_intervals() -> None:
+    names = {request_digest(*each) for each in ((b"a", b"b"), (b"ab", b""), (b"a", b"c"), (b"b", b"b"))}
+    assert len(names) == 4
 
 
 def test_an_interval_is_in_one_bill() -> None:
