@@ -18,7 +18,7 @@ import stromkreis.bill
 from coordinator.gwa.ca import CertificateAuthority
 from node.config import NodeConfig
 from node.security.module import KeyDirectory
-from node.wan.enrolment import Enroller
+from node.wan.enrolment import Enroller, RingService
 from protocol import pki
 from protocol.dcnet.crypto.suite import StandardSuite
 from protocol.errors import StromkreisError
@@ -180,7 +180,7 @@ def test_a_node_that_knows_no_coordinator(call: Call, tmp_path: Path) -> None:
         if content is not None:
             known.write_text(content)
         status, told = call("node", "-c", path)
-        assert (status, f"{known}: no endpoint and key of the coordinator" in told) == (1, True)
+        assert (status, f"{known}: no endpoint and keys of the coordinator" in told) == (1, True)
 
 
 def test_a_list_is_called_a_list(call: Call, tmp_path: Path) -> None:
@@ -222,6 +222,43 @@ async def test_a_refused_enrolment_is_told_by_its_reason(tmp_path: Path, answer:
             await enroller.enrol(directory.open("ESTK0000000001"), settings.gateways[0])
     directory.close()
     assert str(caught.value) == f"gateway ESTK0000000001: enrolment refused with {expected}"
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ({"coordinator_curve_key": "ab" * 32, "coordinator_list_key": "cd" * 32, "endpoint": "tcp://new:1"}, None),
+        ({"coordinator_curve_key": "ee" * 32, "coordinator_list_key": "cd" * 32, "endpoint": "tcp://new:1"},
+         "has another CURVE key"),
+        ({"coordinator_curve_key": "ab" * 32, "coordinator_list_key": "cd" * 31, "endpoint": "tcp://new:1"},
+         "expected a coordinator of this release"),
+        ({"coordinator_curve_key": "ab" * 32}, "expected a coordinator of this release"),
+    ],
+    ids=["said", "another coordinator", "a short key", "an older release"],
+)  # fmt: skip
+async def test_a_node_that_enrolled_before_lists_were_signed_asks_for_their_key(
+    tmp_path: Path, answer: dict[str, Any], expected: str | None
+) -> None:
+    settings = load(NodeConfig, "node", node(tmp_path))
+    known = tmp_path / "node" / "coordinator.json"
+    known.parent.mkdir(exist_ok=True)
+    kept = {"endpoint": "tcp://kept:1", "curve_key": "ab" * 32}
+    known.write_text(json.dumps(kept))
+    async with Enroller(settings) as enroller:
+        await enroller._client.aclose()
+        enroller._client = httpx.AsyncClient(
+            transport=httpx.MockTransport(lambda _request: httpx.Response(200, json=answer)), base_url="https://c"
+        )
+        if expected is not None:
+            with pytest.raises(StromkreisError, match=expected):
+                await enroller._stored()
+            assert json.loads(known.read_text()) == kept
+            return
+        service = await enroller._stored()
+        assert service == RingService("tcp://kept:1", b"\xab" * 32, b"\xcd" * 32)
+        assert json.loads(known.read_text()) == {**kept, "list_key": "cd" * 32}
+        await enroller._client.aclose()
+        assert await enroller._stored() == service, "kept: nobody is asked again"
 
 
 def test_waiting_for_bills_tells_why_they_were_declined(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -179,6 +179,17 @@ def test_a_restart_waits_for_those_who_were_called_before_it() -> None:
     assert lists(epoch.on_timer(epoch.next_timer_s())).keys() == set(NAMES[:7])
 
 
+def test_who_was_rejected_or_is_not_listed_is_waited_for_by_nobody() -> None:
+    _, epoch = called()
+    join_all(epoch, NAMES, NOW_S + 3)
+    assert epoch.invite("ESTK9999999999") == [], "it came after the list"
+    reveal_all(epoch, NAMES[1:], NOW_S + 4)
+    epoch.on_timer(epoch.next_timer_s())
+    call = epoch.part_for(NAMES[0]).call
+    assert epoch.invite(NAMES[0]) == [To(NAMES[0], call)], "it reads there that it is left out"
+    assert lists(join_all(epoch, NAMES[1:], NOW_S + 400)), "and the list is made without it"
+
+
 def test_a_state_of_another_release_is_refused() -> None:
     _, epoch = called()
     for state in (b"", b"\x90", b"\xc1", epoch.to_state()[:-1], epoch.to_state() + b"\0"):

@@ -297,6 +297,11 @@ def test_a_ring_that_is_too_small() -> None:
     )
 
 
+def test_a_ring_with_too_few_honest_members_in_its_totals() -> None:
+    """D1: 10 members, where the default policy asks for 30 honest ones."""
+    refuses(LAYOUT, "below_honest_floor", policy=POLICY)
+
+
 def test_rates_that_no_parameters_reach() -> None:
     call = replace(CALL, corrupt_ppm=450_000, dropout_ppm=300_000)
     layout, ring = laid_out(call=call)
