@@ -29,6 +29,7 @@ from node.storage.engine import Store
 from node.storage.errors import StoreError
 from node.storage.migrations import STEPS, step001_unversioned
 from node.storage.repositories.accounts import AccountRepository
+from node.storage.repositories.attendance import AttendanceRepository
 from node.storage.repositories.bills import BillRepository, CommittedValue
 from node.storage.repositories.counters import CounterRepository
 from node.storage.repositories.pairings import PairingRepository
@@ -100,6 +101,9 @@ async def test_it_keeps_its_data_and_its_open_epoch(directory: Path) -> None:
             opened = (1, known["at"] - known["moves"][7], known["export"], known["power"] - 1)
             assert tuple(each.contributed for each in account.energies) == opened
             assert not any(each.carried for each in account.energies)
+            returns = AttendanceRepository(store).attendance(name)
+            assert returns is not None
+            assert returns.tokens == 4  # what the store did not count is not held against it
             assert (last.epoch, last.round, last.attempt, last.interval_s, last.settled) == (7, 8, 0, 7200, False)
             assert last.registers == (1, known["at"], known["export"], known["power"])
             assert last.vector == struct.pack("<4q", 1, known["moves"][7], 0, known["power"])
