@@ -5,6 +5,7 @@ In the first edition SHARE - SHARE' was the reading, since both processes had th
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -60,6 +61,8 @@ class Gateway:
         view, table = self.view, self.table.copy()
         table.newest[self.position] = member.incarnation.nonce
         message = opening(view, 0, round_, attempt, nonces=table, settled=member.history.settled)
+        if member.has_served:  # in a round that is void: the head has to say so
+            message = replace(message, served=view.to_wire(view.everybody))
         member.offer(round_, vector, 1.0, [7 + index for index in range(view.committed_count)])
         effects = member.receive(message, 2.0)
         (share,) = [e.message for e in effects if isinstance(e, ToHead) and isinstance(e.message, wire.MaskedInput)]
