@@ -12,6 +12,7 @@ import numpy as np
 import typer
 from rich.console import Console
 
+from loadtest.exhaustive.copies import every_view
 from loadtest.exhaustive.model import Ring
 from loadtest.exhaustive.search import exhaustive, sampled, two_attempts
 
@@ -22,6 +23,7 @@ _EVERY_PAIR = (
     Ring(6, 5, 3, 3, 3, 4),
     Ring(6, 5, 4, 4, 3, 4, corrupt=(0,)),
 )
+_COPIED = Ring(5, 4, 3, 3, 3, 4)
 _SAMPLED = (
     (Ring(10, 6, 5, 5, 5, 7, corrupt=(0, 5)), 7),
     (Ring(12, 6, 5, 5, 5, 8, corrupt=(0, 1)), 6),
@@ -54,6 +56,11 @@ def main(
             outcome = exhaustive(ring, may_see_nothing=may_see_nothing)
             searched = f"all {outcome.combinations:,} combinations, smallest {outcome.smallest}"
             report(ring, searched, holds=outcome.smallest == bound, started=started)
+    for copies in (2, 3):
+        started = time.monotonic()
+        found = every_view(_COPIED, copies)
+        searched = f"{copies} copies of one gateway, all {found.combinations:,} combinations, smallest {found.smallest}"
+        report(_COPIED, searched, holds=found.smallest == _COPIED.n_min, started=started)
     for ring in _EVERY_PAIR:
         started = time.monotonic()
         pairs = two_attempts(ring)
