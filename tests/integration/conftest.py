@@ -101,7 +101,7 @@ def network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Network:
     monkeypatch.setattr("coordinator.rings.areas.SETTLE_S", 0.6)
     monkeypatch.setattr("coordinator.rings.areas.JOIN_S", 1.0)
     monkeypatch.setattr("coordinator.rings.areas.DEAL_S", 1.0)
-    return Network(tmp_path, origin_unix_s=float(int(time.time())), period_s=1.0)
+    return Network(tmp_path, origin_unix_s=float(int(time.time()) + 2), period_s=1.0)
 
 
 @pytest.fixture
