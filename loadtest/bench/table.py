@@ -26,6 +26,9 @@ turn (A B A B ...), in two processes, and the ratio is that of neighbouring samp
 CPU time unless the column says wall.  A quoted figure is somebody else's from another machine.  The code is in
 `loadtest/bench`, each file says what exactly it measures.  Each section has the date of its run and the load of the
 machine, our own included; a load well over 1 before the start means that others used the machine too.
+
+`make bench-compare OLD=COMMIT` holds this tree against an earlier one: a fleet and a ring of 64, old and new in turn,
+and the median of the ratios with its interval.  Its figures are of the machine it runs on and are not kept here.
 """
 _READING = """## Where it is slower, and why
 
