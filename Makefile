@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo lab test coverage lint format docs reference site release release-trial test-python313 bench bench-compare bench-fleet peers simulate exhaustive acceptance-discipline acceptance-restore fuzz mutate lock
+.PHONY: help demo lab test coverage lint format docs reference site release release-trial test-python313 bench bench-compare bench-fleet peers simulate exhaustive acceptance-discipline acceptance-restore fuzz mutate lock acceptance-orders
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
 
@@ -90,6 +90,9 @@ bench-compare: $(VENV)/.test ## this tree against an earlier commit, in pairs: r
 
 exhaustive: $(VENV)/.test ## all that a lying head can show to small rings, and 10^7 samples for rings up to 16
 	$(BIN)/python -m loadtest.exhaustive
+
+acceptance-orders: $(VENV)/.test ## every order of messages and restarts, also in a ring of five (half an hour)
+	STROMKREIS_EVERY_RING=1 $(BIN)/pytest -n auto -q tests/simulation/test_dcnet_every_order.py
 
 acceptance-restore: $(VENV)/.run ## stores, volumes and a coordinator lost and put back on a living network of processes
 	$(BIN)/python -m loadtest.restore
