@@ -33,7 +33,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_defaults_are_the_fields_quarter_hour() -> None:
     config = load(CoordinatorConfig, "coordinator", None)
-    assert (config.epoch.rounds, config.epoch.period_s, config.epoch.interval_s) == (96, 900.0, 900)
+    assert (config.epoch.rounds, config.epoch.period_s, config.epoch.interval_s) == (32, 900.0, 900)
     assert config.database_url == "sqlite:///var/coordinator/coordinator.sqlite"
     assert config.pki_path == Path("var/coordinator/pki")
 

@@ -1,6 +1,7 @@
 """Who sits where, who is whose neighbour, and the digest that separates all who were told different things."""
 
 from dataclasses import fields, replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,6 +14,7 @@ from protocol.dcnet.setup.rings import (
     Timing,
     bitmap,
     cut_rings,
+    last_contribution_text,
     positions_of,
     result_text,
     round_digest,
@@ -150,3 +152,12 @@ def test_rounds_and_times() -> None:
     assert [timing.round_at(s) for s in (99.9, 100.0, 109.9, 110.0)] == [-1, 0, 0, 1]
     assert timing.share_s + timing.confirm_s + 2 * timing.reveal_s < timing.void_s < timing.period_s
     assert timing.gather_s < timing.silent_s < timing.void_s
+
+
+def test_what_the_coordinator_signs_of_an_answer_is_all_of_it_but_the_signature() -> None:
+    answer = wire.LastContribution(7, 3, 1, 7, 2, 3, 900, b"\1", b"\2" * 64, b"\3" * 64)
+    values: tuple[Any, ...] = (6, 2, 0, 6, 1, 2, 901, b"\2", b"\1" * 64)
+    others = [replace(answer, **{each.name: value}) for each, value in zip(fields(answer), values, strict=False)]
+    texts = {last_contribution_text("g1", each) for each in (answer, *others)} | {last_contribution_text("g2", answer)}
+    assert len(texts) == 11
+    assert last_contribution_text("g1", replace(answer, statement=bytes(64))) == last_contribution_text("g1", answer)
