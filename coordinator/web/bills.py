@@ -61,7 +61,9 @@ def make_bill_router(billing_service: BillingService, operator_token: str) -> AP
         """All published tariffs, newest first, without their prices."""
         return TariffPage(items=[_tariff(each) for each in billing_service.billing.tariffs.all()])
 
-    @router.get("/tariffs/{digest}", operation_id="tariff", responses=problem_responses(404))
+    @router.get(
+        "/tariffs/{digest}", operation_id="tariff", responses=problem_responses(404), response_model_exclude_none=True
+    )
     def _tariff_document(digest: str) -> TariffDocument:
         """The document of a published tariff; its canonical JSON is what was signed."""
         tariff = billing_service.billing.tariffs.get(_bytes(digest)).tariff

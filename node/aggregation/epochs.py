@@ -532,6 +532,8 @@ class Epochs:
             while (left_s := end_s - self._services.clock()) > 0:
                 await trio.sleep(min(left_s, _SLEEP_S_MAX))
             self._drop_epoch(epoch)
+        # Its context calls back with the epoch: a cycle would wait, keys and all, for the garbage collector.
+        epoch.membership = None
         self._ask()
 
     def _drop_epoch(self, epoch: _Epoch) -> None:

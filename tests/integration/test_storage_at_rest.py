@@ -5,6 +5,7 @@ import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
+from itertools import count
 from pathlib import Path
 
 import msgpack
@@ -146,12 +147,12 @@ def record(number: int) -> ContributionRecord:
     )
 
 
-async def live(accounts: AccountRepository, count: int) -> set[int]:
-    """Contribute and settle; return what is deleted by now."""
-    for number in range(count):
+async def live(accounts: AccountRepository, rounds: int, first: int = 0) -> set[int]:
+    """Contribute and settle, from round `first` on; return what is deleted by now."""
+    for number in range(first, first + rounds):
         await accounts.contribute(GATEWAY, record(number))
         await accounts.settle(GATEWAY, record(number), included=True)
-    return {STEP + number for number in range(count - 1)}
+    return {STEP + number for number in range(rounds - 1)}
 
 
 async def until_truncated(store: Store, count: int) -> None:
@@ -199,22 +200,25 @@ async def test_writes_go_on_while_the_log_is_emptied_and_while_it_cannot_be(
     path = tmp_path / "registers.sqlite"
     async with opened(path, CIPHER) as store:
         accounts = AccountRepository(store)
+        rounds = count(step=20)  # more than are lived through at once
         for _ in range(20):
             store.truncate_log()
-            await live(accounts, 3)
+            await live(accounts, 3, next(rounds))
         await until_truncated(store, 2)
-        await live(accounts, 2)
+        await live(accounts, 2, next(rounds))
         with closing(sqlite3.connect(path)) as other:
             other.execute("BEGIN")
             other.execute("SELECT * FROM contribution").fetchall()
-            await live(accounts, 3)
+            await live(accounts, 3, next(rounds))
             store.truncate_log()
             with trio.fail_after(30):
                 while "another process reads it" not in caplog.text:
-                    await live(accounts, 1)
-            await live(accounts, 20)
+                    await live(accounts, 1, next(rounds))
+            await live(accounts, 20, next(rounds))
             before = store.counters.truncations
-        await live(accounts, 1)  # the reader is gone: the write after it empties the log, nobody asks again
+        await live(
+            accounts, 1, next(rounds)
+        )  # the reader is gone: the write after it empties the log, nobody asks again
         await until_truncated(store, before + 1)
         assert caplog.text.count("another process reads it") == 1
     assert path.with_name("registers.sqlite-wal").exists() is False
