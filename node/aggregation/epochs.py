@@ -60,10 +60,12 @@ from protocol.dcnet.setup.schema import Schema
 from protocol.dcnet.setup.secrets import EpochSecrets
 from protocol.errors import RemoteProtocolError
 from protocol.link import LinkContext
+from protocol.log_limit import LogLimiter
 from protocol.metering.interval import RegistrationGrid
 
 log = logging.getLogger(__name__)
 _EARLY_MAX = 16  # messages of a ring that wait for its spot checks: what a greeting brings is fewer
+_LIMIT_LINE_S = 900.0
 _SLEEP_S_MAX = 60.0  # bounds the harm of a clock that is set
 
 
@@ -153,6 +155,7 @@ class Epochs:
         )  # fmt: skip
         self._metering = metering
         self._devices = devices
+        self._limit_lines = LogLimiter(_LIMIT_LINE_S, trio.current_time)
         self._fuse_a = fuse_a
         self._post = post
         self._ask = ask
@@ -277,10 +280,11 @@ class Epochs:
         exceeded = limits.exceeded(registers)
         if exceeded is not None:
             self._services.metrics.noted("reading_over_limit")
-            log.error(
-                "gateway %s: register %s is beyond what a fuse of %d A carries; held back until it is possible. Is the"
-                " meter's fuse_a right, was it exchanged?", self._module.identity, exceeded, self._fuse_a,
-            )  # fmt: skip
+            if self._limit_lines.is_due(str(exceeded)):  # a meter that sends every second would fill the log
+                log.error(
+                    "gateway %s: register %s is beyond what a fuse of %d A carries; held back until it is possible. Is"
+                    " the meter's fuse_a right, was it exchanged?", self._module.identity, exceeded, self._fuse_a,
+                )  # fmt: skip
         return exceeded is None
 
     def _publish(self, registers: Registers) -> bool:
