@@ -42,7 +42,8 @@ def arm_bill(stage: str) -> None:
         if stage == "sent" and isinstance(message, wire.Bill):
             die()
 
-    fleet.billing_rules = lambda _: BillingRules(span_min_s=900, hiding_min=1)  # type: ignore[assignment]
+    rules = BillingRules(span_min_s=900, hiding_min=1, listed_only=False)
+    fleet.billing_rules = lambda _: rules  # type: ignore[assignment]
     Bills._keep, CoordinatorSession.post = dying, sending  # type: ignore[method-assign, assignment]
 
 

@@ -51,7 +51,7 @@ async def test_the_roles_work_as_processes_of_their_own(
 ) -> None:
     monkeypatch.setattr("coordinator.emp.billing_service._NEW_S", 0.5)
     database = request.getfixturevalue("postgresql") if kind == "postgresql" else None
-    few_hours = BillingRules(span_min_s=900, hiding_min=1)
+    few_hours = BillingRules(span_min_s=900, hiding_min=1, listed_only=False)
     monkeypatch.setattr("node.fleet.billing_rules", lambda _: few_hours)
     network.verified = True
     web: dict[Role, str] = {}

@@ -339,11 +339,13 @@ async def test_a_node_killed_around_its_bill_gives_the_same_bill_once(
 async def test_a_node_as_configured_declines_bills_of_hours(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
     """D4b over real sockets: the rules of a node's default configuration, against an operator that asks too early."""
     monkeypatch.undo()
+    monkeypatch.setattr("coordinator.service._PRICE_SHEETS_S", 0.1)
     async with running(network) as nursery:
-        await network.start_node(nursery, 0, 8, "node")
-        to_s = await after_rounds(network, 3)
         operator = Operator(network)
-        await operator.ask(await operator.publish(**document(network, 400, prices=[3000] * 400)), to_s)
+        tariff = await operator.publish(**document(network, 400, prices=[3000] * 400))
+        await trio.sleep(1)  # the call of the first epoch lists it
+        await network.start_node(nursery, 0, 8, "node")
+        await operator.ask(tariff, await after_rounds(network, 3))
         found = await operator.wait_for_bills(8)
     assert {(each["status"], each["reason"]) for each in found} == {("declined", "span_too_short")}
 
