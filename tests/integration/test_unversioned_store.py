@@ -253,8 +253,9 @@ def put_back_in_time(directory: Path) -> None:
     (directory / "old").rename(path)
 
 
-async def test_a_living_network_goes_on_with_it_in_the_open_epoch(network: Network) -> None:
-    network.rounds = 200
+async def test_a_living_network_goes_on_with_it_in_the_next_epoch(network: Network) -> None:
+    """Not in the open one: what releases without versions joined by is another protocol's."""
+    network.rounds = 20
     directory = network.directory / "away"
     async with trio.open_nursery() as nursery:
         await network.start_meters(nursery)
@@ -273,7 +274,7 @@ async def test_a_living_network_goes_on_with_it_in_the_open_epoch(network: Netwo
         await network.wait_until(lambda: [each for each in network.ended()[seen:] if each.roster == 0xFF][1:])
         nursery.cancel_scope.cancel()
     opened = [each for each in network.ended() if each.outcome is Outcome.OPENED]
-    assert {each.epoch for each in opened} == {0}
+    assert max(each.epoch for each in opened if each.roster == 0xFF) > 0
     flown = network.flown("steady", "away")
     assert flown.gateways == 8
     assert flown.is_conserved
