@@ -16,7 +16,7 @@ from dataclasses import replace
 from rich.console import Console
 from rich.table import Table
 
-from loadtest.lab.discipline import Edition
+from loadtest.lab.discipline import Returns
 from loadtest.lab.experiments.rosters import DESIGNED, MORE_MAX, NOBODY, designed_rows
 from loadtest.lab.settings import Lab, Row, Settings
 
@@ -25,7 +25,7 @@ SETTINGS = Settings(households=1000, days=7, slot_s=900, targets=50, processes=1
 
 def excesses(rows: Sequence[Row], more_max: float = MORE_MAX) -> list[str]:
     """Which strategies against the present rules do better than they may, in sentences."""
-    present = {name for name, edition, _ in DESIGNED if edition is Edition.SECOND}
+    present = {name for name, returns, _ in DESIGNED if returns is Returns.LIMITED}
     nobody = {row.parameters["members"]: row.estimate.value for row in rows if row.parameters["kind"] == NOBODY}
     return [
         f"{row.parameters['kind']}, {row.parameters['members']} members: correlation {row.estimate.value:.3f}, expected"

@@ -1,9 +1,9 @@
 """
 Who is in a total, and how the energy of a household that was left out comes back: as linear maps over intervals.
 
-The first edition of the protocol let a head leave a member out in any round, and all that was missed came with the
-next contribution.  The second counts returns and releases missed energy slowly: what members do is played here by the
-protocol's own rules (`protocol.dcnet.discipline`), and read off as the weights with which intervals enter totals.
+Where returns are free a head may leave a member out in any round, and all that was missed comes with the next
+contribution.  The protocol limits returns and releases missed energy slowly: what members do is played here by its own
+rules (`protocol.dcnet.discipline`), and read off as the weights with which intervals enter totals.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ Bools = NDArray[np.bool_]
 _LEVEL, _STEP = 10**18, 10**12  # of energy in an interval: rounding to whole units is far below a step
 
 
-class Edition(Enum):
-    """Whose rules the members keep."""
+class Returns(Enum):
+    """What a member does about being left out: come back at once, or within the protocol's budget."""
 
-    FIRST = 1
-    SECOND = 2
+    FREE = 1
+    LIMITED = 2
 
 
-def toggling(count: int, edition: Edition, away: int = 1) -> Bools:
+def toggling(count: int, returns: Returns, away: int = 1) -> Bools:
     """
     The most that a head gets from a member that keeps to the rules: out for `away` intervals where the return is paid.
 
@@ -41,9 +41,9 @@ def toggling(count: int, edition: Edition, away: int = 1) -> Bools:
     interval = 1
     while interval < count:
         back = interval + away
-        if edition is Edition.FIRST or mine.has_token(back):
+        if returns is Returns.FREE or mine.has_token(back):
             served[interval:back] = False
-            mine = mine.entered(back, is_return=edition is Edition.SECOND)
+            mine = mine.entered(back, is_return=returns is Returns.LIMITED)
             interval = back
         if interval < count:
             mine = mine.served(interval)
@@ -51,14 +51,14 @@ def toggling(count: int, edition: Edition, away: int = 1) -> Bools:
     return served
 
 
-def contributions(served: Bools, edition: Edition, opened: Bools | None = None) -> Floats:
+def contributions(served: Bools, returns: Returns, opened: Bools | None = None) -> Floats:
     """
     How intervals enter contributions, shape (intervals, intervals): row t is what is contributed in interval t.
 
     In rounds that are not `opened` (void, or said to be) a member contributes and its account does not move.
     """
     opened = np.ones(len(served), np.bool_) if opened is None else opened
-    return _at_once(served, opened) if edition is Edition.FIRST else _released(served, opened)
+    return _at_once(served, opened) if returns is Returns.FREE else _released(served, opened)
 
 
 def _at_once(served: Bools, opened: Bools) -> Floats:

@@ -306,11 +306,11 @@ def _differencing(results: Results) -> Iterator[Chart]:
         blind = max(row.blind.value for row in designed)
         line = {"type": "line", "yref": "paper", "y0": 0, "y1": 1, "x0": blind, "x1": blind,
                 "line": {"color": _GREY, "dash": "dot", "width": 2}}  # fmt: skip
-        layout = _layout("correlation with the true curve; dotted: blind", "", barmode="group", shapes=[line])
+        layout = _layout("correlation with the true curve", "", barmode="group", shapes=[line])
         layout["yaxis"] |= {"autorange": "reversed"}
         yield Chart(
             "A coordinator that designs rosters",
-            "best linear attacker on energy totals",
+            "best linear attacker on energy totals; dotted: blind",
             {"data": traces, "layout": layout},
         )
 

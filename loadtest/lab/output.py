@@ -68,9 +68,16 @@ def shown(estimate: Estimate) -> str:
     if math.isnan(estimate.value):
         return "-"
     if estimate.low == estimate.high:
-        return f"{estimate.value:.3g}"
-    high = "∞" if math.isinf(estimate.high) else f"{estimate.high:.2g}"
-    return f"{estimate.value:.3g} [{estimate.low:.2g}, {high}]"
+        return f"{estimate.value:,.0f}" if estimate.value.is_integer() else _figure(estimate.value)
+    return f"{_figure(estimate.value)} [{_figure(estimate.low)}, {_figure(estimate.high)}]"
+
+
+def _figure(value: float) -> str:
+    """Three digits that count, never as a power of ten, none below a thousandth."""
+    if math.isinf(value):
+        return "∞"
+    decimals = 0 if not value else min(3, max(0, 2 - math.floor(math.log10(abs(value)))))
+    return f"{value:,.{decimals}f}"
 
 
 def tables(results: Results, claims: Sequence[Claim]) -> str:

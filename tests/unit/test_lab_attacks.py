@@ -10,7 +10,7 @@ from scipy.stats import ks_2samp
 from loadtest.lab.acceptance import excesses
 from loadtest.lab.attacks import differencing, linkage
 from loadtest.lab.attacks.game import Whitener
-from loadtest.lab.discipline import Edition, alternating, contributions, toggling
+from loadtest.lab.discipline import Returns, alternating, contributions, toggling
 from loadtest.lab.experiments import check_same_series, curves
 from loadtest.lab.experiments.billing import hiding
 from loadtest.lab.experiments.games import Game, noise_variance_w2
@@ -186,16 +186,16 @@ def test_the_best_linear_attacker_is_exact_without_others() -> None:
     rng = np.random.default_rng(7)
     covariance = np.eye(12) * 100.0
     own = rng.normal(50.0, 10.0, 12)
-    rows = contributions(np.ones(12, np.bool_), Edition.SECOND)
+    rows = contributions(np.ones(12, np.bool_), Returns.LIMITED)
     attacker = differencing.LinearAttacker(rows, np.eye(12), 0, np.full(12, 50.0), covariance, noise_w2=1e-6)
     assert np.allclose(attacker.estimate(rows @ own), own, atol=1e-3)
 
 
-@pytest.mark.parametrize(("edition", "largest"), [(Edition.FIRST, 4.0), (Edition.SECOND, 1.0 + 3 / 16)])
-def test_carried_energy_is_all_released_and_none_twice(edition: Edition, largest: float) -> None:
+@pytest.mark.parametrize(("returns", "largest"), [(Returns.FREE, 4.0), (Returns.LIMITED, 1.0 + 3 / 16)])
+def test_carried_energy_is_all_released_and_none_twice(returns: Returns, largest: float) -> None:
     served = np.ones(200, np.bool_)
     served[[5, 6, 7, 60, 61, 100]] = False
-    rows = contributions(served, edition)
+    rows = contributions(served, returns)
     assert np.allclose(rows.sum(axis=0), 1.0)
     assert not rows[~served].any()
     assert rows.max() <= 1.0 + 1e-9
@@ -205,7 +205,7 @@ def test_carried_energy_is_all_released_and_none_twice(edition: Edition, largest
 def test_a_member_that_was_left_out_gives_the_mean_and_a_sixteenth_of_the_rest() -> None:
     served = np.ones(40, np.bool_)
     served[4] = False
-    rows = contributions(served, Edition.SECOND)
+    rows = contributions(served, Returns.LIMITED)
     assert rows[5, [3, 4, 5]] == pytest.approx([0.0, 0.5 + 0.5 / 16, 0.5 + 0.5 / 16])
     assert rows[6, [4, 5, 6]] == pytest.approx([0.5 / 16, 0.5 / 16, 1.0])
 
@@ -213,7 +213,7 @@ def test_a_member_that_was_left_out_gives_the_mean_and_a_sixteenth_of_the_rest()
 def test_rounds_that_are_said_to_be_void_are_contributed_again() -> None:
     opened = np.ones(40, np.bool_)
     opened[4] = False
-    rows = contributions(np.ones(40, np.bool_), Edition.SECOND, opened)
+    rows = contributions(np.ones(40, np.bool_), Returns.LIMITED, opened)
     assert rows[4, 4] == 1.0
     assert rows[5, [4, 5]] == pytest.approx([0.5 + 0.5 / 16] * 2)
     assert rows[opened].sum(axis=0) == pytest.approx(np.ones(40))
@@ -221,12 +221,12 @@ def test_rounds_that_are_said_to_be_void_are_contributed_again() -> None:
 
 @pytest.mark.parametrize("away", [1, 4])
 def test_a_bucket_allows_four_returns_and_one_more_each_four_hours(away: int) -> None:
-    served = toggling(672, Edition.SECOND, away)
+    served = toggling(672, Returns.LIMITED, away)
     returns = np.flatnonzero(~served[:-1] & served[1:])
     assert len(returns) >= 3 + 672 // 16 - 1
     for start in range(0, 672 - 96):
         assert ((returns >= start) & (returns < start + 96)).sum() <= 4 + 6
-    assert np.array_equal(toggling(9, Edition.FIRST), alternating(9))
+    assert np.array_equal(toggling(9, Returns.FREE), alternating(9))
 
 
 def test_rosters_that_the_rules_allow_tell_hardly_more_than_those_with_everybody() -> None:
@@ -235,7 +235,7 @@ def test_rosters_that_the_rules_allow_tell_hardly_more_than_those_with_everybody
     assert {row.parameters["members"] for row in rows} == {30}
     assert excesses(rows) == []
     by_kind = {row.parameters["kind"]: row.estimate.value for row in rows}
-    assert by_kind["every second round, first edition"] > by_kind["as often as allowed, second edition"] + 0.05
+    assert by_kind["every second round, returns not limited"] > by_kind["as often as allowed"] + 0.05
     assert len(excesses(rows, more_max=-1.0)) == 5  # every strategy of the present rules is looked at
 
 
@@ -257,7 +257,7 @@ def tariff(*changes: tuple[int, int], days: int = 28) -> list[int]:
     ids=["flat", "two rates", "one interval dearer", "one critical peak of four hours"],
 )
 def test_leverage_has_the_check_values_of_the_design(prices: list[int], effective: int | None) -> None:
-    """Section 7 of the second edition gives intervals that a bill is effectively about: 293, 1, 15."""
+    """The billing rules name intervals that a bill is effectively about: 293, 1, 15."""
     found = hiding(np.array(prices), 96)
     if effective is not None:
         assert found == pytest.approx(effective, rel=0.15)

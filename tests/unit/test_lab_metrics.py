@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from loadtest.lab import metrics
+from loadtest.lab.metrics import Estimate
+from loadtest.lab.output import shown
 
 RNG = np.random.default_rng(11)
 
@@ -95,3 +97,19 @@ def test_clusters_are_groups_of_equal_changes() -> None:
     load = np.array(([100, 100, 2100, 2100, 100, 100, 400, 400] * 6) + [100, 100.0])
     assert metrics.cluster_count(load) == 2
     assert metrics.cluster_count(np.full(50, 3.0)) == 0
+
+
+@pytest.mark.parametrize(
+    ("estimate", "text"),
+    [
+        (Estimate(166.4, 135.17, 2110.6, 9), "166 [135, 2,111]"),
+        (Estimate(1.3, 1.28, 1.34, 9), "1.30 [1.28, 1.34]"),
+        (Estimate(0.00333, 0.00059, 0.019, 9), "0.003 [0.001, 0.019]"),
+        (Estimate(1.0, 1.0, 1.0, 9), "1"),
+        (Estimate(0.5, -0.058, math.inf, 9), "0.500 [-0.058, ∞]"),
+        (Estimate(math.nan, math.nan, math.nan, 9), "-"),
+    ],
+)
+def test_estimates_are_shown_without_powers_of_ten(estimate: Estimate, text: str) -> None:
+    """A reader compares the ends of an interval at a glance."""
+    assert shown(estimate) == text

@@ -75,8 +75,8 @@ def tariff_rows(lab: Lab) -> list[Row]:
     """
     The EMP asks for a flat bill and one by the tariff, and takes their difference for the dear intervals' load.
 
-    Scores are the share of households whose load in the dearest interval is known within 100 W. With the rules of the
-    second edition a request is refused where its leverage is too large; then the EMP knows the typical household.
+    Scores are the share of households whose load in the dearest interval is known within 100 W. With the rule of
+    leverage a request is refused where that is too large; then the EMP knows the typical household.
     """
     slot_s = lab.meter_slot_s
     area, reference = lab.at(slot_s)
@@ -97,7 +97,7 @@ def tariff_rows(lab: Lab) -> list[Row]:
             hidden_among = hiding(prices, day)
             shown = {"no rules": guess}
             if scheme == "bill-commitments":
-                shown["second edition"] = guess if hidden_among >= HIDING_INTERVALS_MIN else typical
+                shown["leverage rule"] = guess if hidden_among >= HIDING_INTERVALS_MIN else typical
             for rules, each in shown.items():
                 close = [np.abs(values - truth) <= CLOSE_W for values in (each, typical, rng.permutation(each))]
                 scores = [metrics.proportion(int(hits.sum()), len(hits)) for hits in close]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from loadtest.lab import metrics
 from loadtest.lab.attacks.differencing import LinearAttacker, next_to
-from loadtest.lab.discipline import Edition, alternating, contributions, out_for, toggling
+from loadtest.lab.discipline import Returns, alternating, contributions, out_for, toggling
 from loadtest.lab.households import Households, generate
 from loadtest.lab.schemes.sums import ring_shape
 from loadtest.lab.settings import Lab, Row
@@ -23,17 +23,17 @@ SECOND_S = 1
 SECONDS_PLAYED = 3600
 
 
-def transcript_of(group: Households, victim: int, served: Bools, edition: Edition | None, seed: int) -> Transcript:
+def transcript_of(group: Households, victim: int, served: Bools, returns: Returns | None, seed: int) -> Transcript:
     """
     One ring whose head has the victim (a position) in the total in `served` alone, everybody else always.
 
-    What the victim contributes follows its edition's rules for carried energy, rounded to whole W; without any it is a
+    What the victim contributes follows the rules for carried energy, rounded to whole W; without any it is a
     power slot, which carries nothing over.
     """
     rng = np.random.default_rng(seed)
     loads = group.power_w.T.copy()
-    if edition is not None:
-        loads[:, victim] = np.rint(contributions(served, edition) @ loads[:, victim]).astype(np.int64)
+    if returns is not None:
+        loads[:, victim] = np.rint(contributions(served, returns) @ loads[:, victim]).astype(np.int64)
     everybody = np.arange(group.count)
     batches = []
     for is_in in (True, False):
@@ -90,32 +90,32 @@ def _in_all(count: int) -> Bools:
 
 def _falsely_void(count: int) -> tuple[Bools, Bools]:
     """Every round that the victim is left out of opens all the same and is said to be void: nobody's account moves."""
-    served = toggling(count, Edition.SECOND)
+    served = toggling(count, Returns.LIMITED)
     return served, served
 
 
-DESIGNED: tuple[tuple[str, Edition, Strategy], ...] = (
-    ("nobody left out", Edition.SECOND, lambda count, _rng: (_in_all(count), _in_all(count))),
-    ("every second round, first edition", Edition.FIRST, lambda count, _rng: (alternating(count), _in_all(count))),
+DESIGNED: tuple[tuple[str, Returns, Strategy], ...] = (
+    ("nobody left out", Returns.LIMITED, lambda count, _rng: (_in_all(count), _in_all(count))),
+    ("every second round, returns not limited", Returns.FREE, lambda count, _rng: (alternating(count), _in_all(count))),
     (
-        "out for 2 to 8 rounds, first edition", Edition.FIRST,
+        "out for 2 to 8 rounds, returns not limited", Returns.FREE,
         lambda count, rng: (out_for(count, 2, 8, rng), _in_all(count)),
     ),
     (
-        "every second round falsely void, first edition", Edition.FIRST,
+        "every second round falsely void, returns not limited", Returns.FREE,
         lambda count, _rng: (alternating(count), alternating(count)),
     ),
     (
-        "as often as allowed, second edition", Edition.SECOND,
-        lambda count, _rng: (toggling(count, Edition.SECOND), _in_all(count)),
+        "as often as allowed", Returns.LIMITED,
+        lambda count, _rng: (toggling(count, Returns.LIMITED), _in_all(count)),
     ),
     (
-        "out for 4 as often as allowed, second edition", Edition.SECOND,
-        lambda count, _rng: (toggling(count, Edition.SECOND, 4), _in_all(count)),
+        "out for 4, as often as allowed", Returns.LIMITED,
+        lambda count, _rng: (toggling(count, Returns.LIMITED, 4), _in_all(count)),
     ),
-    ("falsely void as often as allowed, second edition", Edition.SECOND, lambda count, _rng: _falsely_void(count)),
+    ("falsely void, as often as allowed", Returns.LIMITED, lambda count, _rng: _falsely_void(count)),
     (
-        "every second round falsely void with all in, second edition", Edition.SECOND,
+        "every second round falsely void, all in", Returns.LIMITED,
         lambda count, _rng: (_in_all(count), alternating(count)),
     ),
 )  # fmt: skip
@@ -136,11 +136,11 @@ def designed_rows(lab: Lab) -> list[Row]:
     for others in (29, 63):
         if others + 1 > area.count:
             continue
-        for name, edition, strategy in DESIGNED:
+        for name, returns, strategy in DESIGNED:
             rng = lab.rng("designed", others)
             served, opened = strategy(count, rng)
-            enters = contributions(served, edition, opened)
-            enter_others = contributions(_in_all(count), edition, opened)
+            enters = contributions(served, returns, opened)
+            enter_others = contributions(_in_all(count), returns, opened)
             attacker = LinearAttacker(enters, enter_others, others, mean_w, covariance)
             scores: list[list[float]] = [[], [], []]
             for _ in range(min(lab.settings.targets, 50)):
