@@ -42,6 +42,7 @@ from coordinator.gwa.participants import (
     participant_keys,
     renew_web_certificate,
 )
+from coordinator.gwa.profiles import ProfileRollout
 from coordinator.gwa.reconcile import reconcile
 from coordinator.gwa.revocation import RevocationPublisher
 from coordinator.gwa.time_service import TimeService, kernel_state, vouched_state
@@ -59,6 +60,7 @@ from protocol.dcnet.crypto.commitments import Pedersen
 from protocol.dcnet.crypto.group import Edwards25519
 from protocol.errors import StromkreisError
 from protocol.link import Keypair, LinkContext, Listener
+from protocol.link.entropy import SystemEntropy
 from protocol.link.tls import server_context
 
 log = logging.getLogger(__name__)
@@ -102,17 +104,20 @@ async def run(config: CoordinatorConfig, *, ready: Callable[[list[str]], None] |
             coordinator = Coordinator(config, store, [pki.to_der(chain.sub_ca)], metrics, list_keys.secret, irrevocable)
             listener = await _listen(opened, config, keys, coordinator)
             curve_key, endpoint = keys.public, config.public_endpoint or listener.endpoint
-        enrolment = billing_service = None
+        enrolment = billing_service = profiles = None
         if authority is not None:
+            profiles = ProfileRollout(
+                store.gateways, store.certificates, store.profile_sets,
+                administrator_keys(config.pki_path, authority, now), authority.sub_ca, SystemEntropy(),
+            )  # fmt: skip
             enrolment = Enrolment(
                 store.gateways, authority, RevocationPublisher(config.pki_path, authority, store.certificates),
                 coordinator_curve_key=curve_key or _curve_public_key(config), endpoint=endpoint,
                 list_key=_list_public_key(config),
                 needs_seal=config.quality_seal == "required", irrevocable=irrevocable,
             )  # fmt: skip
-        operator_token = ""
+        operator_token = "" if role is Role.RINGS else _operator_token(config.data_dir / OPERATOR_TOKEN_FILE)
         if signer is not None and role.does(Role.EMP):
-            operator_token = _operator_token(config.data_dir / OPERATOR_TOKEN_FILE)
             wake = None if coordinator is None else coordinator.bills.wake
             billing_service = BillingService(Billing(store, Pedersen(Edwards25519())), signer, metrics, made=wake)
         source = None if coordinator is None else coordinator.status_feed
@@ -123,6 +128,7 @@ async def run(config: CoordinatorConfig, *, ready: Callable[[list[str]], None] |
             role=role,
             enrolment=enrolment,
             billing_service=billing_service,
+            profiles=profiles,
             operator_token=operator_token,
             time_lapse=config.epoch.period_s != config.epoch.interval_s,
         )

@@ -319,6 +319,10 @@ class NodeConfig(_Section):
 
     billing: BillingConfig = BillingConfig()
 
+    profile_poll_s: Annotated[float, Field(gt=0, le=86_400)] = 60.0
+    """Seconds between two questions for new profile sets, one for up to 400 gateways. Raising it spares the link and
+    delays a roll-out."""
+
     metrics: WebAddress = "http://127.0.0.1:7390"
     """Where /metrics, /healthz and /readyz are served; port 0 takes a free one."""
 

@@ -50,10 +50,12 @@ from node.storage.repositories.gateway_logs import GatewayLogRepository
 from node.storage.repositories.metering_log import MeteringLogRepository
 from node.storage.repositories.pairings import PairingRepository
 from node.storage.repositories.price_sheets import PriceSheetRepository
+from node.storage.repositories.profile_sets import ProfileSetRepository
 from node.storage.repositories.ring_seats import RingSeatRepository
 from node.timekeeping.clock import GatewayClock
 from node.timekeeping.keeper import TimeKeeper, TimeServer
 from node.trust import TrustStore
+from node.wan.administration import Administration
 from node.wan.certificates import CertificateKeeper
 from node.wan.enrolment import coordinator_client
 from node.wan.enrolments import Enrolled, Enrolments
@@ -228,7 +230,8 @@ async def run(
                     public_host=config.link.public_host, relay=config.link.mode == "relay",
                     billing=billing_rules(config.billing), epoch_over=store.truncate_log,
                     backoff=Backoff(max_s=config.lmn.reconnect_s_max), metering=metering,
-                    logs=GatewayLogRepository(store), version=importlib.metadata.version("stromkreis"),
+                    logs=GatewayLogRepository(store), profile_sets=ProfileSetRepository(store),
+                    version=importlib.metadata.version("stromkreis"),
                     seats=RingSeatRepository(store), sheets=PriceSheetRepository(store), time=timekeeper,
                     clock=time.time if timekeeper is None else timekeeper.clock,
                 )  # fmt: skip
@@ -240,6 +243,10 @@ async def run(
                     retention_of_meters(config.metering, gateways, profiles),
                 )
                 nursery.start_soon(keeper.run)
+                administration = Administration(
+                    client, lambda: [each.profiles for each in running], config.profile_poll_s
+                )
+                nursery.start_soon(administration.run)
                 metrics.time_lapse(is_on=config.policy.time_lapse)
 
                 def make(start: ProcessStart) -> Callable[[Enrolled], Gateway]:

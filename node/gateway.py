@@ -25,17 +25,19 @@ from node.aggregation.range_proofs import RangeProofs
 from node.lmn.counters import CounterStore
 from node.lmn.events import LmnEvent, log_event
 from node.lmn.pairing import PairingStore
-from node.lmn.profiles import MeterProfile
+from node.lmn.profiles import ANY_METER, MeterProfile
 from node.lmn.runtime import Backoff, NotLoggedError, run_meters
 from node.lmn.session import LmnStores
 from node.logs.gateway_log import GatewayLog
 from node.metering.delivery import MeterDelivery
 from node.metering.interval import Arrival
 from node.metering.log import MeteringLog
+from node.profiles.gateway_profiles import GatewayProfiles
 from node.security.module import SecurityModule
 from node.storage.errors import StoreError
 from node.storage.repositories.gateway_logs import GatewayLogRepository
 from node.storage.repositories.metering_log import MeteringLogRepository
+from node.storage.repositories.profile_sets import ProfileSetRepository
 from node.timekeeping.clock import Correction, Deviation
 from node.timekeeping.keeper import TimeKeeper
 from node.wan.coordinator_session import CoordinatorSession
@@ -56,6 +58,12 @@ def _always() -> bool:
     return True
 
 
+def _names_of(meters: Sequence[MeterProfile]) -> dict[str, str]:
+    """Under which name a meter's readings are logged, by that name and by the meter's own id."""
+    own = {each.meter_id: each.device for each in meters if each.meter_id not in {"", ANY_METER}}
+    return own | {each.device: each.device for each in meters}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shared(EpochServices):
     """
@@ -68,6 +76,7 @@ class Shared(EpochServices):
     counters: CounterStore
     metering: MeteringLogRepository
     logs: GatewayLogRepository
+    profile_sets: ProfileSetRepository
     version: str
     time: TimeKeeper | None = None
     backoff: Backoff = field(default_factory=Backoff)
@@ -92,6 +101,9 @@ class Gateway:
         self._subscribe = subscribe
         self._metering = MeteringLog(shared.metering, self.identity, shared.clock)
         self._log = GatewayLog(shared.logs, self.identity, shared.clock, module.sign)
+        self.profiles = GatewayProfiles(
+            shared.profile_sets, module, shared.trust, _names_of(profiles), self._log.note, shared.clock
+        )
         self._session = CoordinatorSession(
             shared.link, endpoint, coordinator_key, module.curve, self.identity, shared.metrics
         )

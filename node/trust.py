@@ -74,6 +74,26 @@ class TrustStore:
             raise RemoteProtocolError("wrong_identity", "the tariff is another market participant's")
         self._check_signature(verified, certificate, text, signature)
 
+    def administrator(self, name: str, certificate: bytes, intermediates: Sequence[bytes]) -> x509.Certificate:
+        """
+        The certificate (DER), where it is the signature certificate of the administrator `name` and leads to the root.
+
+        Raises RemoteProtocolError: what `pki.verify_chain` raises, `wrong_identity`.
+        """
+        verified = self._chain(certificate, intermediates, pki.Role.ADMINISTRATOR_SIGNATURE)
+        if verified.common_name.upper() != name.upper():
+            raise RemoteProtocolError("wrong_identity", "signed by another administrator than this gateway's")
+        return pki.load_certificate(certificate)
+
+    def participant(self, certificate: bytes, intermediates: Sequence[bytes], role: pki.Role) -> x509.Certificate:
+        """
+        The certificate (DER), where it is a market participant's of this role and leads to the root.
+
+        Raises RemoteProtocolError: what `pki.verify_chain` raises.
+        """
+        self._chain(certificate, intermediates, role)
+        return pki.load_certificate(certificate)
+
     def _check_signature(self, verified: pki.Verified, certificate: bytes, text: bytes, signature: bytes) -> None:
         seen = hashlib.sha256(certificate + text + signature).digest()
         if seen in self._signatures:

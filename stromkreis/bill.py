@@ -6,29 +6,25 @@ import json
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
-import httpx
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from protocol.dcnet.billing.tariff import Tariff
 from protocol.errors import RemoteProtocolError, StromkreisError
-from protocol.link.tls import client_context
+from stromkreis.operator_client import call, operator_options
 
 app = typer.Typer(
     help="Bills from the commitments of verified totals: an amount for each gateway, and no reading.",
     no_args_is_help=True,
 )
 
-_TIMEOUT_S = 60.0
 _LOOK_S = 2.0
 _PAGE = 1000
 _PIPE_WIDTH = 240
@@ -50,34 +46,10 @@ class Format(StrEnum):
     JSON = "json"
 
 
-@dataclass(frozen=True, slots=True)
-class _Operator:
-    coordinator: str
-    root: Path
-    token_file: Path
-
-
-CoordinatorOption = Annotated[
-    str, typer.Option("--coordinator", help="The coordinator's https address.", envvar="STROMKREIS_COORDINATOR_URL")
-]
-RootOption = Annotated[Path, typer.Option("--root", help="PEM file of the SM-PKI root.", envvar="STROMKREIS_ROOT")]
-TokenOption = Annotated[
-    Path,
-    typer.Option(
-        "--token-file", help="The operator's token, in the coordinator's data_dir.", envvar="STROMKREIS_OPERATOR_TOKEN"
-    ),
-]
 TariffOption = Annotated[str, typer.Option("--tariff", help="Digest of a published tariff.")]
 
 
-@app.callback()
-def _options(
-    context: typer.Context,
-    coordinator: CoordinatorOption = "https://127.0.0.1:7381",
-    root: RootOption = Path("var/coordinator/pki/root.pem"),
-    token_file: TokenOption = Path("var/coordinator/operator.token"),
-) -> None:
-    context.obj = _Operator(coordinator, root, token_file)
+app.callback()(operator_options)
 
 
 @app.command()
@@ -97,7 +69,7 @@ def publish(
         tariff = Tariff.from_document(document)
     except (ValueError, RemoteProtocolError) as error:
         raise StromkreisError(f"{file}: no tariff: {error}") from None
-    answer = _call(context, "POST", "/tariffs", json=json.loads(tariff.to_bytes()))
+    answer = call(context, "POST", "/tariffs", json=json.loads(tariff.to_bytes()))
     unit = f"10^{tariff.price_scaler} {tariff.currency}/{tariff.unit}"
     span = f"{len(tariff.prices)} prices from {min(tariff.prices)} to {max(tariff.prices)} {unit}"
     sys.stderr.write(f"{tariff.name}: {span}, {tariff.obis}, from {answer['start']}\n")
@@ -107,7 +79,7 @@ def publish(
 @app.command()
 def tariffs(context: typer.Context, style: Annotated[Format, typer.Option("--format")] = Format.TABLE) -> None:
     """List the published tariffs, newest first."""
-    items = _call(context, "GET", "/tariffs")["items"]
+    items = call(context, "GET", "/tariffs")["items"]
     if style is Format.JSON:
         _lines(items)
         return
@@ -135,7 +107,7 @@ def ask(
     Example: stromkreis bill ask --area north --from 2026-11-01 --to 2026-12-01 --tariff DIGEST --wait
     """
     body = {"area": area, "from": _utc(from_), "to": _utc(to), "tariff": tariff}
-    answer = _call(context, "POST", "/bills", json=body)
+    answer = call(context, "POST", "/bills", json=body)
     if not answer["bills"]:
         typer.echo(
             "nothing to bill: "
@@ -195,7 +167,7 @@ def excuse(context: typer.Context, gateway: Annotated[str, typer.Argument(help="
 
     Example: stromkreis bill excuse ESTK0000000003
     """
-    count = _call(context, "DELETE", f"/range-proofs/{gateway}")["proofs"]
+    count = call(context, "DELETE", f"/range-proofs/{gateway}")["proofs"]
     typer.echo(f"{gateway} is excused from {count} proofs" if count else f"{gateway} owes no proof")
 
 
@@ -206,9 +178,7 @@ def _money(amount: str | None, currency: str) -> str:
 def _pages(context: typer.Context, query: dict[str, Any]) -> Iterator[dict[str, Any]]:
     cursor: str | None = None
     while True:
-        page = _call(
-            context, "GET", "/bills", params={**query, "limit": _PAGE} | ({"cursor": cursor} if cursor else {})
-        )
+        page = call(context, "GET", "/bills", params={**query, "limit": _PAGE} | ({"cursor": cursor} if cursor else {}))
         yield from page["items"]
         cursor = page["next"]
         if cursor is None:
@@ -244,40 +214,3 @@ def _show(table: Table) -> None:
 
 def _utc(moment: datetime) -> str:
     return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).isoformat()
-
-
-@contextmanager
-def _client(operator: _Operator) -> Iterator[httpx.Client]:
-    try:
-        token = operator.token_file.read_text().strip()
-        context = client_context(operator.root)
-    except (OSError, ValueError) as error:
-        raise StromkreisError(
-            f"{getattr(error, 'filename', None) or operator.root}: cannot be read ({type(error).__name__}); expected"
-            " the operator's token and the SM-PKI root of the coordinator: see --token-file and --root"
-        ) from None
-    headers = {"Authorization": f"Bearer {token}"}
-    with httpx.Client(base_url=operator.coordinator, verify=context, headers=headers, timeout=_TIMEOUT_S) as client:
-        yield client
-
-
-def _call(context: typer.Context, method: str, path: str, **how: Any) -> dict[str, Any]:
-    operator: _Operator = context.obj
-    if not operator.coordinator.startswith("https://"):
-        raise StromkreisError(f"{operator.coordinator}: expected an https address: the operator's token goes with it")
-    with _client(operator) as client:
-        try:
-            response = client.request(method, f"/api/v1{path}", **how)
-        except httpx.TransportError as error:
-            raise StromkreisError(
-                f"{operator.coordinator}: the coordinator cannot be reached ({type(error).__name__})"
-            ) from None
-    if response.is_success:
-        answer: dict[str, Any] = response.json()
-        return answer
-    try:
-        problem = response.json()
-        told = f"{problem['reason']}: {problem['detail']}"
-    except (ValueError, KeyError, TypeError):
-        told = f"status {response.status_code}"
-    raise StromkreisError(f"{operator.coordinator} refuses: {told}")

@@ -96,13 +96,15 @@ def openapi() -> dict[str, Any]:
     from coordinator.emp.billing_service import BillingService  # noqa: PLC0415
     from coordinator.gwa.ca import CertificateAuthority  # noqa: PLC0415
     from coordinator.gwa.enrolment import Enrolment  # noqa: PLC0415
-    from coordinator.gwa.participants import TariffSigner  # noqa: PLC0415
+    from coordinator.gwa.participants import TariffSigner, administrator_keys  # noqa: PLC0415
+    from coordinator.gwa.profiles import ProfileRollout  # noqa: PLC0415
     from coordinator.gwa.revocation import RevocationPublisher  # noqa: PLC0415
     from coordinator.metrics import CoordinatorMetrics  # noqa: PLC0415
     from coordinator.storage.store import Store  # noqa: PLC0415
     from coordinator.web.app import make_app  # noqa: PLC0415
     from protocol.dcnet.crypto.commitments import Pedersen  # noqa: PLC0415
     from protocol.dcnet.crypto.group import Edwards25519  # noqa: PLC0415
+    from protocol.link.entropy import SystemEntropy  # noqa: PLC0415
 
     with tempfile.TemporaryDirectory() as name:
         now, folder = datetime.now(UTC), Path(name)
@@ -117,12 +119,17 @@ def openapi() -> dict[str, Any]:
             billing = BillingService(
                 Billing(store, Pedersen(Edwards25519())), TariffSigner(folder / "pki", authority, now), metrics
             )
+            profiles = ProfileRollout(
+                store.gateways, store.certificates, store.profile_sets,
+                administrator_keys(folder / "pki", authority, now), authority.sub_ca, SystemEntropy(),
+            )  # fmt: skip
             app = make_app(
                 store,
                 cast(Any, _NoRings()),
                 metrics,
                 enrolment=enrolment,
                 billing_service=billing,
+                profiles=profiles,
                 operator_token="unused",  # noqa: S106  guards nothing: no request is served
             )
             return app.openapi()

@@ -10,6 +10,7 @@ from coordinator.storage.engine import Database, fault_of
 from coordinator.storage.epochs import EpochRepository
 from coordinator.storage.gateways import GatewayRepository
 from coordinator.storage.misbehaviour import MisbehaviourRepository
+from coordinator.storage.profile_sets import ProfileSetRepository
 from coordinator.storage.range_checks import RangeCheckRepository
 from coordinator.storage.rounds import RoundRepository
 from coordinator.storage.schema import upgrade_database
@@ -43,6 +44,7 @@ class Store:
         self.gateways = GatewayRepository(self.database)
         self.certificates = CertificateRepository(self.database)
         self.misbehaviour = MisbehaviourRepository(self.database)
+        self.profile_sets = ProfileSetRepository(self.database)
         self.tariffs = TariffRepository(self.database)
         self.bills = BillRepository(self.database)
 

@@ -225,6 +225,23 @@ area_totals = Table(  # the sum over an area's rings of one round, as they end; 
     Index("area_totals_by_area", "area", "interval_start_s"),
 )
 
+profile_sets = Table(  # what the administrator has signed for gateways, and what they said of it
+    "profile_sets",
+    metadata,
+    Column("gateway_id", String(14), ForeignKey("gateways.gateway_id"), primary_key=True),
+    Column("version", BigInteger, primary_key=True, autoincrement=False),
+    Column("digest", String(64), nullable=False),  # of the canonical JSON
+    Column("message", LargeBinary, nullable=False),  # CMS: signed, encrypted to the gateway
+    Column("encrypted_to", String(40), nullable=False),  # serial number of the gateway's encryption certificate
+    Column("copy", LargeBinary, nullable=False),  # CMS: the same document, encrypted to the administrator
+    Column("state", String(8), nullable=False),
+    Column("reason", String(500), nullable=False),
+    Column("receipt", LargeBinary),  # CMS, signed by the gateway
+    Column("issued_ms", BigInteger, nullable=False),
+    Column("answered_ms", BigInteger),
+    CheckConstraint("state IN ('waiting', 'taken', 'refused')", name="profile_set_state"),
+)
+
 misbehaviour_reports = Table(  # what gateways say of each other, one gateway's word each
     "misbehaviour_reports",
     metadata,

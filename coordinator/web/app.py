@@ -1,9 +1,10 @@
 """
 The web application of a coordinator: REST, dashboard, metrics, health.
 
-It is read-only but for enrolment and bills, has no log-in of its own and shows only what the operator may know anyway;
-bills want the operator's token.  The default address is loopback, and whoever opens it further puts a reverse proxy
-with a log-in before it.  The usual interactive API pages are off because they fetch their scripts from elsewhere.
+It is read-only but for enrolment, bills and profile sets, has no log-in of its own and shows only what the operator may
+know anyway; bills and profile sets want the operator's token.  The default address is loopback, and whoever opens it
+further puts a reverse proxy with a log-in before it.  The usual interactive API pages are off because they fetch their
+scripts from elsewhere.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from coordinator.config import Role
 from coordinator.emp.billing_service import BillingService
 from coordinator.gwa.enrolment import Enrolment
+from coordinator.gwa.profiles import ProfileRollout
 from coordinator.gwa.renewal import Renewal
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.status import StatusSource
@@ -31,6 +33,7 @@ from coordinator.web.bills import make_bill_router
 from coordinator.web.certificates import make_certificate_router
 from coordinator.web.dashboard import make_dashboard
 from coordinator.web.errors import Guard, install_errors
+from coordinator.web.profiles import make_profile_router
 from protocol.errors import LocalProtocolError
 
 
@@ -46,6 +49,7 @@ def make_app(
     role: Role = Role.ALL,
     enrolment: Enrolment | None = None,
     billing_service: BillingService | None = None,
+    profiles: ProfileRollout | None = None,
     operator_token: str = "",
     time_lapse: bool = False,
     clock: Callable[[], datetime] = _now,
@@ -53,8 +57,9 @@ def make_app(
     """
     The application of a role over one store.
 
-    `enrolment` None leaves the routes of certificates out, `billing_service` None those of bills; `source` belongs to
-    the rings' role.  `time_lapse` marks every total: metering time runs faster than real time.
+    `enrolment` None leaves the routes of certificates out, `billing_service` None those of bills, `profiles` None those
+    of profile sets; `source` belongs to the rings' role.  `time_lapse` marks every total: metering time runs faster
+    than real time.
     """
     app = FastAPI(
         title="Stromkreis coordinator",
@@ -69,14 +74,14 @@ def make_app(
     if role.does(Role.EMP):
         app.include_router(make_totals_router(store, time_lapse=time_lapse))
         if billing_service is not None:
-            if not operator_token:
-                raise LocalProtocolError("the routes of bills need an operator's token")
             app.include_router(make_bill_router(billing_service, operator_token))
     if role.does(Role.GWA):
         app.include_router(make_directory_router(store))
         if enrolment is not None:
             renewal = Renewal(store.gateways, store.certificates, enrolment.authority)
             app.include_router(make_certificate_router(enrolment, renewal, enrolment.publisher, metrics, clock))
+        if profiles is not None:
+            app.include_router(make_profile_router(profiles, operator_token, clock))
     if role.does(Role.RINGS):
         if source is None:
             raise LocalProtocolError("the routes of rings need a source of their status")

@@ -13,9 +13,8 @@ from decimal import Decimal
 from typing import Annotated
 
 from cryptography import x509
-from cryptography.hazmat.primitives import constant_time
 from cryptography.hazmat.primitives.serialization import Encoding
-from fastapi import APIRouter, Depends, Header, Path, Query, Request
+from fastapi import APIRouter, Depends, Path, Query
 
 from coordinator.emp.billing_service import BillingService
 from coordinator.storage.bills import BillRecord, BillStatus
@@ -31,6 +30,7 @@ from coordinator.web.models import (
     TariffPage,
     TariffView,
 )
+from coordinator.web.operator_token import require_operator
 from protocol.dcnet.billing.tariff import Tariff
 from protocol.errors import RemoteProtocolError
 
@@ -41,14 +41,7 @@ def make_bill_router(billing_service: BillingService, operator_token: str) -> AP
     """The routes below `/api/v1` for tariffs and bills."""
     router = APIRouter(prefix="/api/v1", responses=problem_responses(422), tags=["bills"])
 
-    def _operator(request: Request, authorization: Annotated[str | None, Header()] = None) -> None:
-        if request.url.scheme != "https":
-            raise RemoteProtocolError("https_required", "the operator's token travels over HTTPS only")
-        shown = (authorization or "").removeprefix("Bearer ").encode()
-        if not constant_time.bytes_eq(shown, operator_token.encode()):
-            raise RemoteProtocolError("operator_token", "expected the token in operator.token as Authorization: Bearer")
-
-    guarded = [Depends(_operator)]
+    guarded = [Depends(require_operator(operator_token))]
     refusals = problem_responses(401, 403, 404, 409)
 
     @router.post("/tariffs", operation_id="publish_tariff", status_code=201, dependencies=guarded, responses=refusals)

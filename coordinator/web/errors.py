@@ -17,11 +17,13 @@ from coordinator.metrics import CoordinatorMetrics
 from coordinator.storage.engine import fault_of
 from coordinator.web.models import Problem
 from protocol.errors import RemoteProtocolError
+from protocol.profiles.profile_set import PROFILE_SET_SIZE_MAX
 
 log = logging.getLogger(__name__)
 BODY_SIZE_MAX = 32 * 1024  # bytes; an enrolment request takes about 1 KB
 BODY_S = 10.0  # for the whole of it to arrive; longer, and unknown peers hold more connections open
 TARIFF_BODY_SIZE_MAX = 512 * 1024  # a year of quarter hours takes some 250 KB
+_LARGE_BODIES = {"/api/v1/tariffs": TARIFF_BODY_SIZE_MAX, "/api/v1/profile-sets": PROFILE_SET_SIZE_MAX}
 _STATUS = {
     "https_required": 403, "token_unknown": 403, "token_revoked": 403, "token_expired": 403, "token_used_up": 403,
     "token_area": 403,
@@ -29,6 +31,7 @@ _STATUS = {
     "certificate_revoked": 403, "gateway_unknown": 404, "renewal_early": 409,
     "duplicate_gateway": 409, "duplicate_key": 409,
     "operator_token": 401, "tariff_unknown": 404, "period_not_over": 409,
+    "profile_unknown": 404, "profile_version": 409, "bad_receipt": 403,
 }  # fmt: skip
 _TITLES = {
     401: "Not the operator",
@@ -99,7 +102,7 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        most = TARIFF_BODY_SIZE_MAX if scope["path"] == "/api/v1/tariffs" else BODY_SIZE_MAX
+        most = _LARGE_BODIES.get(scope["path"], BODY_SIZE_MAX)
         left, is_complete, until_s = most, False, trio.current_time() + BODY_S
 
         async def bounded() -> Message:

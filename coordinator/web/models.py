@@ -16,11 +16,13 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from coordinator.status import Member, RingStatus
 
 
-class _Model(BaseModel):
+class ApiModel(BaseModel):
+    """What all have in common."""
+
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
 
-class Problem(_Model):
+class Problem(ApiModel):
     """What went wrong (RFC 9457, application/problem+json)."""
 
     title: str
@@ -32,7 +34,7 @@ class Problem(_Model):
     """For invalid input: what was expected, by the name of the parameter or field."""
 
 
-class Round(_Model):
+class Round(ApiModel):
     """How one round of a ring ended."""
 
     epoch: int
@@ -58,7 +60,7 @@ class Round(_Model):
     latency_ms: float
 
 
-class RoundPage(_Model):
+class RoundPage(ApiModel):
     """Ended rounds, newest first."""
 
     items: list[Round]
@@ -66,7 +68,7 @@ class RoundPage(_Model):
     """`cursor` of the next page, null at the end."""
 
 
-class MisbehaviourReportView(_Model):
+class MisbehaviourReportView(ApiModel):
     """What one gateway says of another: its word alone, and nothing follows from it."""
 
     reporter: str
@@ -84,7 +86,7 @@ class MisbehaviourReportView(_Model):
     last_at: datetime
 
 
-class MisbehaviourReportPage(_Model):
+class MisbehaviourReportPage(ApiModel):
     """Reports, the last said first."""
 
     items: list[MisbehaviourReportView]
@@ -92,7 +94,7 @@ class MisbehaviourReportPage(_Model):
     """`cursor` of the next page, null at the end."""
 
 
-class RingPage(_Model):
+class RingPage(ApiModel):
     """Rings of the current epochs."""
 
     items: list[RingStatus]
@@ -100,7 +102,7 @@ class RingPage(_Model):
     """`offset` of the next page, null at the end."""
 
 
-class GatewayView(_Model):
+class GatewayView(ApiModel):
     """One line of the directory."""
 
     id: str
@@ -111,7 +113,7 @@ class GatewayView(_Model):
     certificate_expires_at: datetime
 
 
-class GatewayPage(_Model):
+class GatewayPage(ApiModel):
     """Gateways by id."""
 
     items: list[GatewayView]
@@ -119,7 +121,7 @@ class GatewayPage(_Model):
     """`after` of the next page, null at the end."""
 
 
-class NoiseView(_Model):
+class NoiseView(ApiModel):
     """Distributed noise in a total: nobody knows it, and it hides one household."""
 
     epsilon: float
@@ -130,7 +132,7 @@ class NoiseView(_Model):
     """Standard deviation of the noise in this total at least, at the scaler; null where no ring opened."""
 
 
-class Quantity(_Model):
+class Quantity(ApiModel):
     """One slot of a total: value·10^scaler in the unit."""
 
     name: str
@@ -144,7 +146,7 @@ class Quantity(_Model):
     """Null where the value is the exact sum."""
 
 
-class RingCounts(_Model):
+class RingCounts(ApiModel):
     """How many rings of the area there are and how the interval's round ended for them."""
 
     total: int
@@ -156,7 +158,7 @@ class RingCounts(_Model):
     """Members of the smallest ring: in it a household hides among the fewest."""
 
 
-class GatewayCounts(_Model):
+class GatewayCounts(ApiModel):
     """How many gateways the total could have, and has."""
 
     enrolled: int | None
@@ -182,7 +184,7 @@ class Mark(StrEnum):
     """A ring has fewer than 46 members: its total may hide a household among fewer than 30 honest ones."""
 
 
-class Total(_Model):
+class Total(ApiModel):
     """The exact total of an area (of all areas together where none is named) over one metering interval."""
 
     interval_start: datetime
@@ -200,7 +202,7 @@ class Total(_Model):
     values: list[Quantity]
 
 
-class TotalPage(_Model):
+class TotalPage(ApiModel):
     """Totals, oldest first."""
 
     items: list[Total]
@@ -208,7 +210,7 @@ class TotalPage(_Model):
     """`from` of the next page, null at the end."""
 
 
-class EnrolRequest(_Model):
+class EnrolRequest(ApiModel):
     """A gateway asks to be admitted."""
 
     token: Annotated[str, Field(min_length=8, max_length=128)]
@@ -225,7 +227,7 @@ class EnrolRequest(_Model):
     """CURVE public key, 32 bytes in hexadecimal."""
 
 
-class TripleAnswer(_Model):
+class TripleAnswer(ApiModel):
     """A gateway's certificates."""
 
     certificate_chain: str
@@ -236,7 +238,7 @@ class TripleAnswer(_Model):
     """PEM."""
 
 
-class RenewRequest(_Model):
+class RenewRequest(ApiModel):
     """A gateway asks for its next triple of certificates."""
 
     gateway: Annotated[str, Field(pattern=r"^E[A-Z]{3}[0-9A-F]{2}[0-9]{8}$")]
@@ -246,7 +248,7 @@ class RenewRequest(_Model):
     """Base64 of a detached CMS signature over the package by the gateway's present signature key."""
 
 
-class RingServiceAnswer(_Model):
+class RingServiceAnswer(ApiModel):
     """How gateways reach the ring service, and the keys that they know it by."""
 
     coordinator_curve_key: str
@@ -261,7 +263,7 @@ class EnrolAnswer(TripleAnswer, RingServiceAnswer):
     """A gateway is admitted."""
 
 
-class TariffDocument(_Model):
+class TariffDocument(ApiModel):
     """A tariff as published: price i, a whole number of 10^price_scaler currency a unit, is that of interval i."""
 
     name: str
@@ -284,7 +286,7 @@ class TariffDocument(_Model):
     """Tariff use case of BSI TR-03109-1: 1, 2 or 4."""
 
 
-class TariffView(_Model):
+class TariffView(ApiModel):
     """A published tariff without its prices."""
 
     digest: str
@@ -304,13 +306,13 @@ class TariffView(_Model):
     published_at: datetime
 
 
-class TariffPage(_Model):
+class TariffPage(ApiModel):
     """PublishedTariff tariffs, newest first."""
 
     items: list[TariffView]
 
 
-class BillsRequest(_Model):
+class BillsRequest(ApiModel):
     """Which bills to ask for."""
 
     model_config = ConfigDict(populate_by_name=True)
@@ -324,7 +326,7 @@ class BillsRequest(_Model):
     """Digest of a published tariff."""
 
 
-class BillsAnswer(_Model):
+class BillsAnswer(ApiModel):
     """What is asked for."""
 
     bills: int
@@ -336,13 +338,13 @@ class BillsAnswer(_Model):
     """Gateways that are not asked: they owe a proof of the range of what they committed to in the period."""
 
 
-class Excused(_Model):
+class Excused(ApiModel):
     """What is not waited for any more."""
 
     proofs: int
 
 
-class BillView(_Model):
+class BillView(ApiModel):
     """One gateway's bill."""
 
     gateway: str
@@ -369,7 +371,7 @@ class BillView(_Model):
     ended_at: datetime | None
 
 
-class BillPage(_Model):
+class BillPage(ApiModel):
     """Bills by gateway."""
 
     items: list[BillView]

@@ -82,6 +82,15 @@ class Event(Enum):
         "Uhr um {offset_ms} ms falsch, über 3 % der Registrierperiode: Messwerte nicht für die Abrechnung",
         "Clock wrong by {offset_ms} ms, over 3 % of the registration period: values are not for billing",
     )  # fmt: skip
+    PROFILES_TAKEN = EventKind(
+        2101, Level.INFO, (Log.SYSTEM, Log.CALIBRATION),
+        "Profile der Version {version} in Kraft, Prüfsumme {digest}",
+        "Profiles of version {version} in force, digest {digest}",
+    )  # fmt: skip
+    PROFILES_REFUSED = EventKind(
+        2102, Level.WARNING, (Log.SYSTEM,),
+        "Profile der Version {version} abgelehnt: {reason}", "Profiles of version {version} refused: {reason}",
+    )  # fmt: skip
     METER_FAULT = EventKind(
         3001, Level.WARNING, (Log.SYSTEM,),
         "Störung am LMN: {kind} ({protocol}, {device})", "Fault on the LMN: {kind} ({protocol}, {device})",

@@ -28,6 +28,12 @@ MeteringPoint = Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}[0-9A-Z]{31}
 ObisText = Annotated[str, StringConstraints(pattern=r"^\d{1,3}-\d{1,3}:\d{1,3}\.\d{1,3}\.\d{1,3}\*\d{1,3}$")]
 """An OBIS code written out, such as 1-0:1.8.0*255."""
 
+DeviceName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:/-]{1,80}$")]
+"""A meter by its own device id, or by its place in the gateway's configuration (`ESTK0100000001/0`)."""
+
+CertificateText = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9+/]+={0,2}$", max_length=5_464)]
+"""A certificate: DER in base64, without line breaks."""
+
 Fingerprint = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 """SHA-256 of a DER certificate in hexadecimal."""
 

@@ -11,7 +11,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from protocol.profiles.base import Identifier, ObisText, Timed
+from protocol.profiles.base import DeviceName, Identifier, ObisText, Timed
 
 RegistrationPeriod = Literal[1, 10, 60, 300, 900, 1800, 3600]
 """Seconds from one registration time to the next: 900 for electricity, 3600 for gas, heat and water."""
@@ -29,7 +29,7 @@ class MeterProfile(Timed):
     """
 
     id: Identifier
-    device: Identifier
+    device: DeviceName
     protocol: Literal["sml", "dlms", "lks1", "iec62056-21", "p1", "mbus", "wmbus", "s0", "modbus"]
     registers: Annotated[tuple[ObisText, ...], Field(min_length=1, max_length=32)]
     is_bidirectional: bool = False

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import AwareDatetime, Field, model_validator
 
-from protocol.profiles.base import Identifier, Profile, canonical_json, read_json
+from protocol.profiles.base import CertificateText, Identifier, Profile, canonical_json, read_json
 from protocol.profiles.communication import HanProfile, ProxyProfile, WanProfile
 from protocol.profiles.meter import MeterProfile
 from protocol.profiles.processing import ProcessingProfile
@@ -22,7 +22,11 @@ PROFILE_SET_SIZE_MAX = 1 << 20
 
 
 class ProfileSet(Profile):
-    """All profiles of the gateway `gateway`."""
+    """
+    All profiles of the gateway `gateway`.
+
+    `certificates` are those that the WAN profiles name by fingerprint, for whoever must encrypt to them.
+    """
 
     gateway: Identifier
     version: Annotated[int, Field(ge=1, le=2**53)]
@@ -32,6 +36,7 @@ class ProfileSet(Profile):
     wan: Annotated[tuple[WanProfile, ...], Field(max_length=64)] = ()
     han: Annotated[tuple[HanProfile, ...], Field(max_length=64)] = ()
     proxy: Annotated[tuple[ProxyProfile, ...], Field(max_length=64)] = ()
+    certificates: Annotated[tuple[CertificateText, ...], Field(max_length=64)] = ()
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

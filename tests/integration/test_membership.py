@@ -42,6 +42,7 @@ from node.storage.repositories.counters import CounterRepository
 from node.storage.repositories.gateway_logs import GatewayLogRepository
 from node.storage.repositories.metering_log import MeteringLogRepository
 from node.storage.repositories.price_sheets import PriceSheetRepository
+from node.storage.repositories.profile_sets import ProfileSetRepository
 from node.storage.repositories.ring_seats import RingSeatRepository
 from node.trust import TrustStore
 from protocol import wire
@@ -240,6 +241,7 @@ def whole(mine: Gateway, tmp_path: Path) -> node.gateway.Gateway:
         calendar=CalendarPolicy(rounds_min=1, time_lapse=True), clock=lambda: 15.0,
         trust=TrustStore(CertificateAuthority.create(tmp_path / "pki", NOW).root, lambda: 0.0), public_host=None,
         relay=False, metering=MeteringLogRepository(store), logs=GatewayLogRepository(store), version="0",
+        profile_sets=ProfileSetRepository(store),
         seats=RingSeatRepository(store), sheets=PriceSheetRepository(store), beacon=BeaconRepository(store),
         list_key=SUITE.verify_key(LIST_SEED),
     )  # fmt: skip

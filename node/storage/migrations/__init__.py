@@ -30,6 +30,7 @@ from node.storage.migrations import (
     step008_ring_seats,
     step009_beacon,
     step010_price_sheets,
+    step011_profile_sets,
 )
 
 Step = Callable[[sqlite3.Connection], None]
@@ -45,6 +46,7 @@ STEPS: Final[tuple[Callable[..., None], ...]] = (
     step008_ring_seats.upgrade,
     step009_beacon.upgrade,
     step010_price_sheets.upgrade,
+    step011_profile_sets.upgrade,
 )
 """Those of the node's store, where some need its cipher: see `store_steps`."""
 

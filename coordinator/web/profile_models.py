@@ -1,0 +1,72 @@
+"""What the routes of profile sets take and say, as pydantic models."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import AwareDatetime, Field
+
+from coordinator.storage.profile_sets import ProfileSetState
+from coordinator.web.models import ApiModel
+
+GatewayId = Annotated[str, Field(pattern=r"^[A-Za-z0-9]{1,14}$")]
+Version = Annotated[int, Field(ge=0, le=2**53)]
+
+
+class ProfileSetView(ApiModel):
+    """How the newest profile set of a gateway stands."""
+
+    gateway: str
+    version: int
+    digest: str
+    """SHA-256 of the set's canonical JSON."""
+    state: ProfileSetState
+    """`waiting` until the gateway has asked for it and answered."""
+    reason: str
+    """Why the gateway refused it."""
+    issued_at: AwareDatetime
+    answered_at: AwareDatetime | None
+    """By the gateway's clock."""
+
+
+class ProfileSetPage(ApiModel):
+    """Profile sets by gateway."""
+
+    items: list[ProfileSetView]
+    next: str | None
+    """`after` of the next page, null at the end."""
+
+
+class HeldVersion(ApiModel):
+    """The version that a gateway has, 0 for none; or the one that there is for it."""
+
+    gateway: GatewayId
+    version: Version
+
+
+class HeldVersions(ApiModel):
+    """Gateways of one node with the versions that they have."""
+
+    items: Annotated[list[HeldVersion], Field(max_length=400)]
+
+
+class NewerVersions(ApiModel):
+    """Those of them that there is a set for."""
+
+    items: list[HeldVersion]
+
+
+class ProfileMessage(ApiModel):
+    """A set for one gateway."""
+
+    message: str
+    """CMS, base64: signed by the administrator, encrypted to the gateway."""
+    certificate_chain: str
+    """PEM: the administrator's signature certificate and those above it."""
+
+
+class ReceiptRequest(ApiModel):
+    """What a gateway says of a set."""
+
+    receipt: Annotated[str, Field(max_length=16_384)]
+    """CMS, base64: signed by the gateway."""

@@ -1,0 +1,105 @@
+"""
+The REST interface of profile sets: the operator rolls them out, gateways fetch theirs and send receipts.
+
+The operator's routes want the token.  Those of gateways want none: a message is readable to its gateway alone, and a
+receipt counts by its signature.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
+
+from coordinator.gwa.profiles import ProfileRollout
+from coordinator.storage.profile_sets import ProfileSetRecord, ProfileSetState
+from coordinator.web.errors import problem_responses
+from coordinator.web.operator_token import require_operator
+from coordinator.web.profile_models import (
+    HeldVersion,
+    HeldVersions,
+    NewerVersions,
+    ProfileMessage,
+    ProfileSetPage,
+    ProfileSetView,
+    ReceiptRequest,
+)
+from protocol.errors import RemoteProtocolError
+from protocol.profiles.profile_set import ProfileSet
+
+_DOCUMENT = {"requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}}}
+
+
+def make_profile_router(rollout: ProfileRollout, operator_token: str, clock: Callable[[], datetime]) -> APIRouter:
+    """The routes below `/api/v1` for profile sets."""
+    router = APIRouter(prefix="/api/v1/profile-sets", tags=["profiles"], responses=problem_responses(422))
+    guarded = [Depends(require_operator(operator_token))]
+
+    @router.post(
+        "", operation_id="roll_out_profiles", status_code=202, dependencies=guarded, openapi_extra=_DOCUMENT,
+        responses=problem_responses(401, 403, 404, 409),
+    )  # fmt: skip
+    async def _roll_out(request: Request) -> ProfileSetView:
+        """Sign a profile set (`stromkreis profile schema`) for its gateway; the same one again is offered again."""
+        profiles = ProfileSet.from_bytes(await request.body())
+        return _view(await run_in_threadpool(rollout.roll_out, profiles, clock()))
+
+    @router.get("", operation_id="profile_sets", dependencies=guarded, responses=problem_responses(401, 403))
+    def _page(
+        gateway: Annotated[str | None, Query(max_length=14, description="Only these; * stands for any text.")] = None,
+        state: ProfileSetState | None = None,
+        after: Annotated[str, Query(max_length=14, description="`next` of the page before.")] = "",
+        limit: Annotated[int, Query(ge=1, le=1000, description="Size of a page.")] = 100,
+    ) -> ProfileSetPage:
+        """The newest profile set of each gateway, and what the gateway said of it."""
+        found = rollout.profile_sets.page(limit=limit + 1, after=after, state=state, gateway=gateway)
+        page = found[:limit]
+        following = page[-1].gateway_id if len(found) > limit else None
+        return ProfileSetPage(items=[_view(each) for each in page], next=following)
+
+    @router.get(
+        "/{gateway}", operation_id="export_profiles", dependencies=guarded, response_class=Response,
+        responses=problem_responses(401, 403, 404),
+    )  # fmt: skip
+    def _export(gateway: str) -> Response:
+        """The newest profile set of a gateway, as canonical JSON."""
+        return Response(rollout.export(gateway), media_type="application/json")
+
+    @router.post("/newer", operation_id="newer_profiles")
+    def _newer(body: HeldVersions) -> NewerVersions:
+        """Which of a node's gateways there is a profile set for."""
+        found = rollout.newer({each.gateway: each.version for each in body.items})
+        return NewerVersions(items=[HeldVersion(gateway=gateway, version=version) for gateway, version in found])
+
+    @router.get("/{gateway}/{version}/message", operation_id="profile_message", responses=problem_responses(404))
+    def _message(gateway: str, version: Annotated[int, Path(ge=1, le=2**53)]) -> ProfileMessage:
+        """A profile set as the message that its gateway can read."""
+        message = base64.b64encode(rollout.message(gateway, version)).decode()
+        return ProfileMessage(message=message, certificate_chain=rollout.certificate_chain)
+
+    @router.post("/{gateway}/receipt", operation_id="profile_receipt", responses=problem_responses(403, 404))
+    def _receipt(gateway: str, body: ReceiptRequest) -> ProfileSetView:
+        """Take a gateway's signed word on a profile set."""
+        try:
+            signed = base64.b64decode(body.receipt, validate=True)
+        except ValueError as error:
+            raise RemoteProtocolError("request_malformed", "expected base64") from error
+        return _view(rollout.receive(gateway, signed))
+
+    return router
+
+
+def _view(record: ProfileSetRecord) -> ProfileSetView:
+    return ProfileSetView(
+        gateway=record.gateway_id, version=record.version, digest=record.digest, state=record.state,
+        reason=record.reason, issued_at=_time(record.issued_ms),
+        answered_at=None if record.answered_ms is None else _time(record.answered_ms),
+    )  # fmt: skip
+
+
+def _time(moment_ms: int) -> datetime:
+    return datetime.fromtimestamp(moment_ms / 1000, UTC)

@@ -1,0 +1,151 @@
+"""
+The profile set that is in force on one gateway, from the message of the administrator to the store and back.
+
+A set is taken whole or not at all: checked first (`checking`), then durable, then in force.  Versions only go up, also
+over restarts, so that nobody brings an old set back.  What is stored and does not open, or does not fit this release,
+is not in force, and no other set is in its place: the gateway then measures and delivers nothing by profiles until the
+administrator sends the next version.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Protocol
+
+import trio
+
+from node.profiles.checking import check_set, open_message
+from node.security.module import SecurityModule
+from node.storage.errors import SealError
+from node.storage.repositories.profile_sets import ProfileSetRepository
+from node.trust import TrustStore
+from protocol.errors import RemoteProtocolError
+from protocol.logs.events import Event
+from protocol.profiles.processing import ProcessingProfile
+from protocol.profiles.profile_set import ProfileSet
+from protocol.profiles.receipt import Receipt, digest_of
+
+log = logging.getLogger(__name__)
+_NO_DIGEST = "0" * 64
+_DIGEST_SHOWN = 16
+
+
+class Note(Protocol):
+    """Notes an event in the gateway's logs (`node.logs.gateway_log.GatewayLog.note`)."""
+
+    def __call__(self, event: Event, **parameters: str | int) -> None: ...  # noqa: D102
+
+
+class GatewayProfiles:
+    """
+    One gateway's.
+
+    `meters` are the names under which its readings are logged, by every name that a profile may call a meter: its place
+    (`ESTK0100000001/0`), and its own id where the configuration has it.
+    """
+
+    __slots__ = ("_changed", "_clock", "_current", "_meters", "_module", "_note", "_repository", "_trust", "version")
+
+    def __init__(
+        self, repository: ProfileSetRepository, module: SecurityModule, trust: TrustStore, meters: Mapping[str, str],
+        note: Note, clock: Callable[[], float],
+    ) -> None:  # fmt: skip
+        """
+        Read the set that was in force; `clock` is real time (Unix, s).
+
+        Raises StoreError where the store cannot be read.
+        """
+        self._repository = repository
+        self._module = module
+        self._trust = trust
+        self._meters = meters
+        self._note = note
+        self._clock = clock
+        self._changed = trio.Event()
+        self.version = repository.newest_version(module.identity)
+        self._current = self._stored() if self.version else None
+
+    @property
+    def current(self) -> ProfileSet | None:
+        """The set in force, None before the first and where the stored one does not hold."""
+        return self._current
+
+    @property
+    def changed(self) -> trio.Event:
+        """Set when the next set is in force."""
+        return self._changed
+
+    @property
+    def identity(self) -> str:
+        """The gateway's id."""
+        return self._module.identity
+
+    def processing(self, moment: datetime) -> list[ProcessingProfile]:
+        """The processing profiles that are valid at a moment."""
+        return [] if self._current is None else [each for each in self._current.processing if each.is_valid_at(moment)]
+
+    def devices_of(self, profile: ProcessingProfile) -> list[str | None]:
+        """The names in the metering log of a profile's meters, in its order; None is one that is not here any more."""
+        if self._current is None:
+            return [None] * len(profile.meters)
+        devices = {each.id: each.device for each in self._current.meters}
+        return [self._meters.get(devices[each.meter]) for each in profile.meters]
+
+    async def take(
+        self, version: int, message: bytes, certificate: bytes, intermediates: Sequence[bytes]
+    ) -> bytes:  # fmt: skip
+        """
+        Take a message of the administrator, and return the signed receipt: taken, or refused with the reason.
+
+        `version` is the one that it was announced as, for the receipt of what cannot be opened.  Durable before the
+        receipt is made.  Raises StoreError: then nothing has changed, and there is no receipt.
+        """
+        digest = _NO_DIGEST
+        try:
+            document = open_message(message, certificate, intermediates, self._module, self._trust)
+            digest = digest_of(document)
+            profiles = check_set(document, self.identity, self._meters, self._module.intermediates, self._trust)
+            if profiles.version != version:
+                raise RemoteProtocolError("wrong_version", f"announced as version {version}, it is {profiles.version}")
+            is_known = self._is_in_force(profiles)
+        except RemoteProtocolError as error:
+            log.warning("gateway %s refuses profiles of version %d: %s", self.identity, version, error)
+            self._note(Event.PROFILES_REFUSED, version=version, reason=error.reason)
+            return Receipt.refused(self.identity, version, digest, self._now_ms(), error).sign(
+                self._module.signature_key
+            )
+        if not is_known:
+            await self._repository.store.write(self._repository.add(self.identity, version, document))
+            self.version, self._current = version, profiles
+            self._note(Event.PROFILES_TAKEN, version=version, digest=digest[:_DIGEST_SHOWN])
+            self._changed.set()
+            self._changed = trio.Event()
+        receipt = Receipt(gateway=self.identity, version=version, digest=digest, is_taken=True, at_ms=self._now_ms())
+        return receipt.sign(self._module.signature_key)
+
+    def _now_ms(self) -> int:
+        return int(self._clock() * 1000)
+
+    def _is_in_force(self, profiles: ProfileSet) -> bool:
+        """Whether exactly this set is.  Raises RemoteProtocolError `old_version` for any other that is not newer."""
+        if profiles.version > self.version:
+            return False
+        if profiles == self._current:  # its receipt was lost
+            return True
+        detail = f"version {profiles.version}, and {self.version} was in force already"
+        raise RemoteProtocolError("old_version", detail)
+
+    def _stored(self) -> ProfileSet | None:
+        try:
+            document = self._repository.document(self.identity, self.version)
+            if document is None:
+                raise RemoteProtocolError("bad_profile", "the set was deleted while it was read")
+            return ProfileSet.from_bytes(document)
+        except (SealError, RemoteProtocolError) as error:
+            log.error(
+                "gateway %s: its profiles of version %d do not hold and are not in force, it waits for the next: %s",
+                self.identity, self.version, error,
+            )  # fmt: skip
+            return None

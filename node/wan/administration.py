@@ -1,0 +1,103 @@
+"""
+What the administrator has for the gateways of one node: new profile sets, asked for now and then.
+
+Gateways only call out (BSI TR-03109-1), so a roll-out waits until the node asks.  One question is for many gateways;
+each set comes as a message that only its gateway can read, and each answer is a receipt that only the gateway can sign,
+so that who carries them does not matter.  What fails is reported once and tried again.
+"""
+
+from __future__ import annotations
+
+import base64
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final
+
+import httpx
+import trio
+from cryptography import x509
+
+from node.profiles.gateway_profiles import GatewayProfiles
+from node.wan.bounded_http import ask
+from node.wan.certificates import MALFORMED, refusal_text
+from protocol import pki
+from protocol.errors import RemoteProtocolError, StromkreisError
+from protocol.profiles.profile_set import PROFILE_SET_SIZE_MAX
+
+log = logging.getLogger(__name__)
+_AT_ONCE: Final = 400  # gateways in one question: some 20 KB
+_MESSAGE_SIZE_MAX: Final = 2 * PROFILE_SET_SIZE_MAX  # of an answer: the set in base64, and some certificates
+_OK = 200
+
+
+class Administration:
+    """
+    Asks for the gateways that `gateways` names, every `poll_s`.
+
+    `wake` has it ask at once.
+    """
+
+    def __init__(
+        self, client: httpx.AsyncClient, gateways: Callable[[], Sequence[GatewayProfiles]], poll_s: float
+    ) -> None:
+        self._client = client
+        self._gateways = gateways
+        self._poll_s = poll_s
+        self._woken = trio.Event()
+        self._failing: set[str] = set()
+
+    def wake(self) -> None:
+        """Ask now."""
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Ask again and again, until cancelled."""
+        while True:
+            self._woken = trio.Event()
+            await self.look()
+            with trio.move_on_after(self._poll_s):
+                await self._woken.wait()
+
+    async def look(self) -> None:
+        """Ask once, and take what there is."""
+        gateways = {each.identity: each for each in self._gateways()}
+        names = sorted(gateways)
+        for start in range(0, len(names), _AT_ONCE):
+            part = [gateways[each] for each in names[start : start + _AT_ONCE]]
+            announced: list[tuple[str, int]] = []
+            await self._attempt("the question for profiles", self._announced, part, announced)
+            for name, version in announced:
+                if name in gateways:  # one that fails costs the others nothing
+                    await self._attempt(f"the profiles of {name}", self._take, gateways[name], version)
+
+    async def _attempt(self, what: str, work: Callable[..., Awaitable[None]], *arguments: Any) -> None:
+        try:
+            await work(*arguments)
+        except (httpx.HTTPError, OSError, StromkreisError, *MALFORMED) as error:
+            if what not in self._failing:
+                log.warning("%s failed, tried again later: %s", what, str(error) or type(error).__name__)
+                self._failing.add(what)
+            return
+        if what in self._failing:
+            self._failing.discard(what)
+            log.info("%s is answered again", what)
+
+    async def _announced(self, gateways: Sequence[GatewayProfiles], found: list[tuple[str, int]]) -> None:
+        body = {"items": [{"gateway": each.identity, "version": each.version} for each in gateways]}
+        answer = await self._ask("POST", "/api/v1/profile-sets/newer", json=body)
+        found += [(str(each["gateway"]), int(each["version"])) for each in answer["items"]]
+
+    async def _take(self, profiles: GatewayProfiles, version: int) -> None:
+        path = f"/api/v1/profile-sets/{profiles.identity}"
+        answer = await self._ask("GET", f"{path}/{version}/message", size_max=_MESSAGE_SIZE_MAX)
+        message = base64.b64decode(answer["message"], validate=True)
+        chain = [pki.to_der(each) for each in x509.load_pem_x509_certificates(answer["certificate_chain"].encode())]
+        receipt = await profiles.take(version, message, chain[0], chain[1:])
+        body = {"receipt": base64.b64encode(receipt).decode()}
+        await self._ask("POST", f"{path}/receipt", json=body)
+
+    async def _ask(self, method: str, path: str, **how: Any) -> Any:
+        response = await ask(self._client, method, path, **how)
+        if response.status_code != _OK:
+            raise RemoteProtocolError("refused", f"status {response.status_code}: {refusal_text(response)}")
+        return response.json()

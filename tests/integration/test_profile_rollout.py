@@ -1,0 +1,394 @@
+"""Profile sets from the operator's file to the gateway's store: whole or not at all, newer only, by signature alone."""
+
+from __future__ import annotations
+
+import base64
+import json
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import trio
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from prometheus_client import CollectorRegistry
+from typer.testing import CliRunner
+
+from coordinator.gwa.ca import CertificateAuthority
+from coordinator.gwa.enrolment import Directory, Enrolment
+from coordinator.gwa.participants import administrator_keys, participant_keys
+from coordinator.gwa.profiles import ProfileRollout
+from coordinator.gwa.revocation import RevocationPublisher
+from coordinator.metrics import CoordinatorMetrics
+from coordinator.storage.profile_sets import ProfileSetState
+from coordinator.storage.store import Store as CoordinatorStore
+from coordinator.web.app import make_app
+from loadtest.network import Network
+from node.profiles.checking import text_of
+from node.profiles.gateway_profiles import GatewayProfiles
+from node.security.module import GatewaySecurityModule, KeyDirectory
+from node.storage.cipher import StorageCipher
+from node.storage.engine import Store
+from node.storage.repositories.profile_sets import KEPT_MAX, ProfileSetRepository
+from node.trust import TrustStore
+from node.wan.administration import Administration
+from node.wan.certificates import package_body, read_triple
+from protocol import cms, pki
+from protocol.dcnet.crypto.suite import StandardSuite
+from protocol.errors import RemoteProtocolError
+from protocol.link.entropy import SystemEntropy
+from protocol.logs.events import Event
+from protocol.pki import Role
+from protocol.profiles.profile_set import ProfileSet
+from protocol.profiles.receipt import Receipt
+from stromkreis.__main__ import build
+
+NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
+ONE, TWO = "ESTK0100000001", "ESTK0100000002"
+POINT = "DE0001234567890123456789012345678"
+TOKEN = "stk_op_token"
+HEADERS = {"Authorization": f"Bearer {TOKEN}"}
+
+
+def document(gateway: str, version: int = 1, delivery: str = "direct", **changed: Any) -> dict[str, Any]:
+    timed = {"valid_from": "2026-01-01T00:00:00Z"}
+    return {
+        "gateway": gateway, "version": version, "issued_at": "2026-11-01T12:00:00Z",
+        "meters": [timed | {"id": "m1", "device": f"{gateway}/0", "protocol": "sml", "registers": ["1-0:1.8.0*255"]}],
+        "processing": [timed | {
+            "id": "p1", "metering_point": POINT, "obis": "1-0:1.8.0*255", "meters": [{"meter": "m1"}],
+            "use_case": {"taf": 7}, "billing_period": {"begins": "2026-01-01T00:00:00+01:00", "months": 1},
+            "recipients": [{"participant": "emp", "communication": "w1", "delivery": delivery}],
+        }],
+        "wan": [timed | {
+            "id": "w1", "role": "participant", "uri": "https://localhost:7", "tls_certificate": "00" * 32,
+            "encryption_certificate": "00" * 32, "signature_certificate": "00" * 32,
+        }],
+    } | changed  # fmt: skip
+
+
+@dataclass
+class World:
+    """A coordinator, two enrolled gateways, each with its own store, and what they noted."""
+
+    path: Path
+    now: datetime = NOW
+    is_down: bool = False
+    modules: dict[str, GatewaySecurityModule] = field(default_factory=dict)
+    noted: list[tuple[Event, dict[str, Any]]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.coordinator = CoordinatorStore(f"sqlite:///{self.path / 'coordinator.sqlite'}")
+        self.authority = CertificateAuthority.create(self.path / "pki", NOW)
+        publisher = RevocationPublisher(self.path / "pki", self.authority, self.coordinator.certificates)
+        enrolment = Enrolment(
+            self.coordinator.gateways, self.authority, publisher, coordinator_curve_key=b"c" * 32, list_key=b"l" * 32,
+            endpoint="tcp://127.0.0.1:1",
+        )  # fmt: skip
+        self.participant = participant_keys(self.path / "pki", self.authority, NOW)
+        self.rollout = self.rollout_of(self.authority)
+        metrics = CoordinatorMetrics(CollectorRegistry())
+        self.app = make_app(
+            self.coordinator, Any, metrics, enrolment=enrolment, profiles=self.rollout, operator_token=TOKEN,  # type: ignore[arg-type]
+            clock=lambda: self.now,
+        )  # fmt: skip
+        self.keys = KeyDirectory(self.path / "keys", StandardSuite())
+        self.trust = TrustStore(self.authority.root, self.now.timestamp)
+        self.store = Store(self.path / "node.sqlite", StorageCipher(bytes(32)))
+
+    def rollout_of(self, authority: CertificateAuthority, folder: str = "pki") -> ProfileRollout:
+        return ProfileRollout(
+            self.coordinator.gateways, self.coordinator.certificates, self.coordinator.profile_sets,
+            administrator_keys(self.path / folder, authority, NOW), authority.sub_ca, SystemEntropy(),
+        )  # fmt: skip
+
+    def document(self, gateway: str, version: int = 1, **changed: Any) -> dict[str, Any]:
+        made = document(gateway, version, **changed)
+        certificate = self.participant.encryption.certificate
+        made["certificates"] = [text_of(certificate)]
+        made["wan"][0]["encryption_certificate"] = certificate.fingerprint(_SHA256).hex()
+        return made
+
+    def profiles(self, gateway: str) -> GatewayProfiles:
+        return GatewayProfiles(
+            ProfileSetRepository(self.store), self.modules[gateway], self.trust, {f"{gateway}/0": f"{gateway}/0"},
+            lambda event, **parameters: self.noted.append((event, parameters)), self.now.timestamp,
+        )  # fmt: skip
+
+    async def enrol(self, client: httpx.AsyncClient, name: str) -> None:
+        module = self.keys.open(name)
+        token = Directory(self.coordinator.gateways).create_token(self.now)
+        body = package_body(module) | {
+            "token": token, "gateway": name, "area": "Nord", "curve_public_key": module.curve.public.hex(),
+        }  # fmt: skip
+        response = await client.post("/api/v1/enrol", json=body)
+        module.install(*read_triple(response.json(), name, self.authority.root, self.now))
+        self.modules[name] = module
+
+    async def roll_out(self, client: httpx.AsyncClient, made: dict[str, Any]) -> httpx.Response:
+        return await client.post("/api/v1/profile-sets", content=json.dumps(made), headers=HEADERS)
+
+    def state(self, gateway: str) -> tuple[int, ProfileSetState, str]:
+        newest = self.coordinator.profile_sets.newest(gateway)
+        assert newest is not None
+        return newest.version, newest.state, newest.reason
+
+
+_SHA256 = hashes.SHA256()
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    made = World(tmp_path)
+    async with client_of(made) as client, trio.open_nursery() as nursery:
+        nursery.start_soon(made.store.run)
+        for name in (ONE, TWO):
+            await made.enrol(client, name)
+        yield made
+        nursery.cancel_scope.cancel()
+    made.keys.close()
+    made.store.close()
+    made.coordinator.close()
+
+
+@asynccontextmanager
+async def client_of(world: World) -> AsyncIterator[httpx.AsyncClient]:
+    async def answer(request: httpx.Request) -> httpx.Response:
+        if world.is_down and not request.url.path.endswith("message"):
+            raise httpx.ConnectError("away")
+        return await inner.handle_async_request(request)
+
+    inner = httpx.ASGITransport(world.app)
+    async with httpx.AsyncClient(transport=httpx.MockTransport(answer), base_url="https://coordinator") as client:
+        yield client
+
+
+async def test_a_set_is_taken_and_still_in_force_after_a_restart(world: World) -> None:
+    async with client_of(world) as client:
+        profiles = [world.profiles(ONE), world.profiles(TWO)]
+        assert (await world.roll_out(client, world.document(ONE))).status_code == 202
+        await Administration(client, lambda: profiles, 60).look()
+    assert world.state(ONE) == (1, ProfileSetState.TAKEN, "")
+    assert profiles[0].current == ProfileSet.from_bytes(json.dumps(world.document(ONE)).encode())
+    assert profiles[1].current is None
+    assert [event for event, _ in world.noted] == [Event.PROFILES_TAKEN]
+    again = world.profiles(ONE)
+    assert (again.version, again.current) == (1, profiles[0].current)
+    assert [each.id for each in again.processing(world.now)] == ["p1"]
+    assert again.processing(datetime(2025, 12, 31, tzinfo=UTC)) == []
+    assert again.devices_of(again.processing(world.now)[0]) == [f"{ONE}/0"]
+
+
+async def test_versions_only_go_up_also_after_a_restart(world: World) -> None:
+    async with client_of(world) as client:
+        await world.roll_out(client, world.document(ONE, 3))
+        old = world.coordinator.profile_sets.newest(ONE)
+        await Administration(client, lambda: [world.profiles(ONE)], 60).look()
+        await world.roll_out(client, world.document(ONE, 4))
+        profiles = world.profiles(ONE)
+        await Administration(client, lambda: [profiles], 60).look()
+    assert old is not None
+    certificate = pki.to_der(world.rollout._keys.signature.certificate)
+    above = [pki.to_der(world.authority.sub_ca)]
+    for each in (profiles, world.profiles(ONE)):
+        receipt = await each.take(3, old.message, certificate, above)
+        content, _ = cms.verify(receipt, "1.2.840.113549.1.7.1", [_signer(world)], cms.Limits())
+        assert Receipt.from_bytes(content).reason == "old_version"
+        assert each.version == 4
+
+
+def _signer(world: World) -> Any:
+    return world.modules[ONE].signature_key.certificate
+
+
+CHANGES = [
+    pytest.param({"gateway": TWO}, "wrong_gateway", id="another gateway's"),
+    pytest.param({"certificates": []}, "certificate_missing", id="no certificate to encrypt to"),
+    pytest.param({"meters": [{"device": "1EMH9"}]}, "unknown_meter", id="a meter that is not here"),
+]
+
+
+@pytest.mark.parametrize(("changed", "reason"), CHANGES)
+async def test_a_set_that_does_not_fit_changes_nothing(world: World, changed: dict[str, Any], reason: str) -> None:
+    async with client_of(world) as client:
+        profiles = world.profiles(ONE)
+        await world.roll_out(client, world.document(ONE, 1))
+        await Administration(client, lambda: [profiles], 60).look()
+        before = profiles.current
+        made = world.document(ONE, 2)
+        if "meters" in changed:
+            made["meters"][0] |= changed["meters"][0]
+        else:
+            made |= changed
+        signed = world.rollout
+        if reason == "wrong_gateway":  # signed and encrypted to this one all the same
+            made = world.document(TWO, 2)
+            content = signed._protect(
+                ProfileSet.from_bytes(json.dumps(made).encode()).to_bytes(),
+                world.modules[ONE].encryption_keys[0].certificate,
+            )
+            receipt = await profiles.take(2, content, *_chain(world))
+            content, _ = cms.verify(receipt, "1.2.840.113549.1.7.1", [_signer(world)], cms.Limits())
+            assert Receipt.from_bytes(content).reason == reason
+        else:
+            assert (await world.roll_out(client, made)).status_code == 202
+            await Administration(client, lambda: [profiles], 60).look()
+            assert world.state(ONE)[1] is ProfileSetState.REFUSED
+            assert world.state(ONE)[2].startswith(reason)
+    assert profiles.current == before == world.profiles(ONE).current
+    assert world.noted[-1] == (Event.PROFILES_REFUSED, {"version": 2, "reason": reason})
+
+
+def _chain(world: World) -> tuple[bytes, list[bytes]]:
+    return pki.to_der(world.rollout._keys.signature.certificate), [pki.to_der(world.authority.sub_ca)]
+
+
+async def test_only_the_gateways_own_administrator_is_believed(world: World) -> None:
+    profiles = world.profiles(ONE)
+    recipient = world.modules[ONE].encryption_keys[0].certificate
+    content = ProfileSet.from_bytes(json.dumps(world.document(ONE)).encode()).to_bytes()
+    sub_ca = pki.to_der(world.authority.sub_ca)
+
+    async def reason(key: cms.KeyPair, above: bytes) -> str:
+        message = cms.protect(content, recipient, key, entropy=SystemEntropy())
+        receipt = await profiles.take(1, message, pki.to_der(key.certificate), [above])
+        return Receipt.from_bytes(cms.verify(receipt, "1.2.840.113549.1.7.1", [_signer(world)], cms.Limits())[0]).reason
+
+    stranger = CertificateAuthority.create(world.path / "other", NOW)
+    foreign = administrator_keys(world.path / "other", stranger, NOW).signature
+    assert await reason(foreign, pki.to_der(stranger.sub_ca)) in {"certificate_signature", "unknown_issuer"}
+    assert await reason(world.participant.signature, sub_ca) in {"certificate_name", "key_usage"}
+    key = ec.generate_private_key(ec.BrainpoolP256R1())
+    rival = world.authority.issue(
+        Role.ADMINISTRATOR_SIGNATURE, pki.subject("Rival.GWA"), key.public_key(), NOW, validity=timedelta(days=9)
+    )
+    assert await reason(cms.KeyPair(rival, key), sub_ca) == "wrong_identity"
+    assert profiles.current is None
+    assert await reason(world.rollout._keys.signature, sub_ca) == ""
+    assert profiles.version == 1
+
+
+async def test_a_lost_receipt_is_sent_again_and_nothing_taken_twice(world: World) -> None:
+    async with client_of(world) as client:
+        profiles = world.profiles(ONE)
+        administration = Administration(client, lambda: [profiles], 60)
+        await world.roll_out(client, world.document(ONE))
+        taken = world.rollout.message(ONE, 1)
+        await profiles.take(1, taken, *_chain(world))  # and the receipt is lost
+        world.is_down = True
+        await administration.look()
+        assert world.state(ONE)[1] is ProfileSetState.WAITING
+        world.is_down = False
+        await administration.look()
+    assert world.state(ONE)[1] is ProfileSetState.TAKEN
+    assert [event for event, _ in world.noted] == [Event.PROFILES_TAKEN]
+
+
+async def test_an_older_receipt_played_again_changes_nothing(world: World) -> None:
+    async with client_of(world) as client:
+        profiles = world.profiles(ONE)
+        made = world.document(ONE)
+        await world.roll_out(client, made)
+        key = world.modules[ONE].signature_key
+        refused = Receipt.refused(ONE, 1, "0" * 64, 1_000, RemoteProtocolError("unknown_meter")).sign(key)
+        await Administration(client, lambda: [profiles], 60).look()
+        body = {"receipt": base64.b64encode(refused).decode()}
+        assert (await client.post(f"/api/v1/profile-sets/{ONE}/receipt", json=body)).status_code == 200
+        assert world.state(ONE)[1] is ProfileSetState.TAKEN
+        other = Receipt.refused(ONE, 1, "0" * 64, 2**50, RemoteProtocolError("unknown_meter"))
+        forged = base64.b64encode(other.sign(world.modules[TWO].signature_key)).decode()
+        answer = await client.post(f"/api/v1/profile-sets/{ONE}/receipt", json={"receipt": forged})
+    assert answer.status_code == 403
+    assert world.state(ONE)[1] is ProfileSetState.TAKEN
+
+
+async def test_a_version_is_one_document_and_wants_the_operator(world: World) -> None:
+    async with client_of(world) as client:
+        assert (await world.roll_out(client, world.document(ONE, 2))).status_code == 202
+        for made in (world.document(ONE, 2, delivery="aggregated"), world.document(ONE, 1)):
+            answer = await world.roll_out(client, made)
+            assert (answer.status_code, answer.json()["reason"]) == (409, "profile_version")
+        assert (await client.post("/api/v1/profile-sets", content="{}")).status_code == 401
+        assert (await client.get("/api/v1/profile-sets")).status_code == 401
+        assert (await client.get(f"/api/v1/profile-sets/{ONE}")).status_code == 401
+        unknown = await world.roll_out(client, world.document("ESTK0100000009"))
+        assert unknown.json()["reason"] == "gateway_unknown"
+        exported = await client.get(f"/api/v1/profile-sets/{ONE}", headers=HEADERS)
+    assert json.loads(exported.content)["processing"][0]["metering_point"] == POINT
+
+
+async def test_a_metering_point_lies_on_no_disk_in_clear(world: World) -> None:
+    async with client_of(world) as client:
+        await world.roll_out(client, world.document(ONE))
+        await Administration(client, lambda: [world.profiles(ONE)], 60).look()
+    for path in world.path.rglob("*"):
+        assert not path.is_file() or POINT.encode() not in path.read_bytes(), path
+
+
+async def test_a_stored_set_that_was_altered_is_not_in_force(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    async with client_of(world) as client:
+        await world.roll_out(client, world.document(ONE, 7))
+        await Administration(client, lambda: [world.profiles(ONE)], 60).look()
+        with closing(sqlite3.connect(world.path / "node.sqlite")) as file, file:
+            file.execute("UPDATE profile_set SET sealed = zeroblob(length(sealed))")
+        profiles = world.profiles(ONE)
+        assert (profiles.current, profiles.version) == (None, 7)
+        assert "waits for the next" in caplog.text
+        await world.roll_out(client, world.document(ONE, 8))
+        await Administration(client, lambda: [profiles], 60).look()
+    assert profiles.version == 8
+    assert profiles.current is not None
+
+
+async def test_only_the_newest_versions_are_kept(world: World) -> None:
+    repository = ProfileSetRepository(world.store)
+    for version in range(1, KEPT_MAX + 4):
+        await world.store.write(repository.add(ONE, version, b"{}"))
+    assert [repository.document(ONE, version) for version in (3, 4)] == [None, b"{}"]
+
+
+async def test_a_node_takes_what_the_command_rolls_out(network: Network, tmp_path: Path) -> None:
+    """Over real sockets: one gateway's set fits, the other's names a meter that it has not; both say so."""
+    network.gateways = 2
+    async with trio.open_nursery() as nursery:
+        await network.start_meters(nursery)
+        await network.start_coordinator(nursery)
+        await network.start_node(nursery, 0, 2, "node")
+        folder = tmp_path / "sets"
+        folder.mkdir()
+        assert network.coordinator_config is not None
+        data = network.coordinator_config.data_dir
+        (der,) = [pki.load_certificate(each) for each in [_pem_der(data / "pki" / "emt-encryption.pem")]]
+        for number, device in enumerate(("ESTK0000000000/0", "1EMH9")):
+            made = document(f"ESTK00{number:08d}")
+            made["meters"][0]["device"] = device
+            made["certificates"] = [text_of(der)]
+            made["wan"][0]["encryption_certificate"] = der.fingerprint(_SHA256).hex()
+            (folder / f"{number}.json").write_text(json.dumps(made))
+        options = ["--coordinator", network.web[0], "--root", str(data / "pki/root.pem"),
+                   "--token-file", str(data / "operator.token")]  # fmt: skip
+
+        def run(*arguments: str) -> Any:
+            return CliRunner().invoke(build(["gwa"]), ["gwa", *options, "profiles", *arguments])
+
+        done = await trio.to_thread.run_sync(run, "roll-out", str(folder), "--wait", "60")
+        assert done.exit_code == 1
+        assert "1 refused, 1 taken" in done.output
+        assert "unknown_meter: processing p1" in done.output
+        out = tmp_path / "out"
+        assert (await trio.to_thread.run_sync(run, "export", str(out), "--gateways", "*0")).exit_code == 0
+        assert [each.name for each in out.iterdir()] == ["ESTK0000000000.json"]
+        again = await trio.to_thread.run_sync(run, "roll-out", str(out), "--wait", "0")
+        assert again.exit_code == 0, again.output
+        nursery.cancel_scope.cancel()
+
+
+def _pem_der(path: Path) -> bytes:
+    return pki.to_der(x509.load_pem_x509_certificates(path.read_bytes())[0])
