@@ -52,7 +52,7 @@ def polluted(value: int, honest: int = 700) -> tuple[Ring, Ended]:
 
 
 @pytest.mark.parametrize("value", [-1, -4199, -700, 1 << BITS, 10**6, -(10**9), 2**62])
-def test_a_polluted_total_is_verified_and_the_polluter_cannot_prove_its_range(value: int) -> None:
+def test_a_polluter_of_a_verified_total_cannot_prove_its_range(value: int) -> None:
     ring, ended = polluted(value)
     assert (ended.outcome, ended.verified) == (wire.Outcome.OPENED, True)
     assert signed(ended.total[1]) == value + 6 * 700

@@ -74,7 +74,7 @@ class Counting(LyingHead):
         return next((each for each in said if isinstance(each, wire.Ready)), None)
 
 
-def test_alternating_is_over_after_four_returns_and_the_member_says_that_it_waits() -> None:
+def test_after_four_returns_an_alternated_member_says_it_waits() -> None:
     """The first edition came back in every second round."""
     liar = Counting()
     shared = []
@@ -96,7 +96,7 @@ def test_alternating_is_over_after_four_returns_and_the_member_says_that_it_wait
         st.sampled_from(["in", "in, not served", "out", "void with us", "void without us", "restart"]), max_size=60
     )
 )
-def test_no_roster_sequence_that_a_head_can_force_gives_more_returns_than_tokens(steps: list[str]) -> None:
+def test_no_forced_roster_sequence_gives_more_returns_than_tokens(steps: list[str]) -> None:
     """V is what suits the head best where the member may believe it: nobody, or just the member itself."""
     liar = Counting()
     at_s: list[int] = []
@@ -165,7 +165,7 @@ def test_a_machine_made_anew_knows_whether_v_must_name_it(end: wire.Outcome) -> 
         refuses(liar, liar.open(round_=1, served=[]), "served_left_out")
 
 
-def test_a_void_round_that_t_members_served_may_have_opened_and_costs_a_token() -> None:
+def test_a_void_round_that_t_members_served_costs_a_token() -> None:
     """A head opens without the victim, reports void, and takes it in again."""
     for count, is_paid in [(0, False), (1, False), (2, False), (3, True), (5, True)]:
         liar = Counting()

@@ -131,7 +131,7 @@ def test_a_bill_is_judged_once(billing: Billing) -> None:
     assert billing.ask("south", START, START + 3600, published(billing), 10) == Asked(0, 0, 2)
 
 
-def test_what_one_bill_has_no_other_gets_and_what_was_declined_may_be_asked_again(billing: Billing) -> None:
+def test_no_interval_is_billed_twice_and_a_declined_one_may_be_asked(billing: Billing) -> None:
     digest, dearer = published(billing), published(billing, replace(TARIFF, prices=(9000,) * 8))
     assert billing.ask("south", START, START + 1800, digest, 7) == Asked(2, 4, 0)
     assert billing.ask("south", START, START + 3600, dearer, 7) == Asked(2, 4, 0)  # the other two intervals

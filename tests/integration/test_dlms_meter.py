@@ -243,7 +243,7 @@ async def test_counters_rise_and_survive_a_session() -> None:
     assert highest[METER_TITLE] > meter_at
 
 
-async def test_a_client_whose_counter_fell_back_is_refused_by_the_meter_and_a_meter_by_the_client() -> None:
+async def test_a_counter_that_fell_back_is_refused_on_both_sides() -> None:
     association, server_settings = WAYS["hls-gmac"]
     server = meter(server_settings)
     async with tcp(server) as stream:
@@ -310,7 +310,7 @@ class Slow(Noisy):
             await self._stream.send_all(bytes([byte]))
 
 
-async def test_a_frame_that_takes_longer_than_an_answer_may_take_to_begin_is_still_heard() -> None:
+async def test_a_frame_longer_than_the_answer_timeout_is_still_heard() -> None:
     server = meter()
     server.objects.message = octets(bytes(200))
     async with line() as (a, b, nursery):
@@ -438,7 +438,7 @@ async def test_a_hand_over_that_does_not_come_about_is_named(
         nursery.cancel_scope.cancel()
 
 
-async def test_a_head_that_loses_the_slash_and_cannot_change_its_speed_stays_at_300_baud() -> None:
+async def test_a_head_without_slash_or_speed_change_stays_at_300_baud() -> None:
     ours, theirs = trio.testing.memory_stream_pair()
     heard: list[bytes] = []
 

@@ -496,7 +496,7 @@ def test_participants_have_a_triple_that_is_renewed_in_its_last_tenth(
     assert renewed.signature.certificate.public_key() == made.signature.certificate.public_key()
 
 
-def test_the_web_servers_certificate_is_renewed_for_its_names_in_its_last_tenth(tmp_path: Path) -> None:
+def test_the_web_certificate_is_renewed_in_the_last_tenth_of_its_life(tmp_path: Path) -> None:
     home = tmp_path / "pki"
     authority = CertificateAuthority.create(home, NOW, hosts=["gwa.example", "127.0.0.1"])
     before = (home / ca.TLS_CHAIN_FILE).read_bytes()

@@ -114,7 +114,7 @@ async def test_a_heat_meter_on_a_battery_whose_head_loses_the_slash(autojump_clo
     assert ("6-0:2.0.0*255", Decimal("711.28"), CUBIC_METRE) in values
 
 
-async def test_parity_bits_on_an_eight_bit_line_and_a_damaged_block_asked_for_again() -> None:
+async def test_parity_on_an_eight_bit_line_and_a_damaged_block_are_handled() -> None:
     simulated = meter(parity=True, damaged=2)
     async with serial_bus() as (ours, theirs), trio.open_nursery() as nursery:
         nursery.start_soon(simulated.serve, open_serial(theirs, 300))

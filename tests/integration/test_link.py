@@ -175,7 +175,7 @@ async def test_a_routing_id_of_ones_own_choice_changes_no_name(bare: Bare) -> No
             assert [bob.recv(), bob.recv()] == [b"", b"for bob"]
 
 
-async def test_a_message_over_the_limit_costs_its_sender_the_connection_and_nobody_else() -> None:
+async def test_a_message_over_the_limit_costs_only_its_senders_connection() -> None:
     limits = LinkLimits(message_bytes_max=2048)
     with trio.fail_after(WATCHDOG_S):
         async with LinkContext() as links, trio.open_nursery() as nursery:
@@ -331,7 +331,7 @@ async def test_a_listener_that_restarts_gets_its_peers_back_and_can_speak_first(
                 nursery.cancel_scope.cancel()
 
 
-async def test_a_disconnected_peer_is_neither_heard_nor_served_until_it_calls_again() -> None:
+async def test_a_disconnected_peer_is_ignored_until_it_connects_again() -> None:
     with trio.fail_after(WATCHDOG_S):
         async with LinkContext() as links:
             listener = links.listen(ANY_PORT, SERVER, ENROLLED.get)

@@ -57,7 +57,7 @@ async def test_whoever_clears_the_descriptor_wakes_the_parked_receiver(clears_it
             )
 
 
-async def test_a_message_that_comes_between_the_failed_attempt_and_the_look_is_not_slept_through(
+async def test_a_message_between_failed_attempt_and_look_wakes_the_reader(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     alice = Keypair.generate()
@@ -160,7 +160,7 @@ async def test_random_senders_receivers_and_cancellations_deliver_everything_onc
     assert set(at_listener.values()) == set(at_peer.values()) == {1}
 
 
-async def test_order_survives_cancelled_receives_and_a_burst_leaves_room_for_others() -> None:
+async def test_order_survives_cancelled_receives_and_bursts_leave_room() -> None:
     alice = Keypair.generate()
     with trio.fail_after(WATCHDOG_S):
         async with LinkContext() as links, trio.open_nursery() as nursery:

@@ -128,7 +128,7 @@ async def gateway(tmp_path: Path) -> AsyncIterator[Gateway]:
     keys.close()
 
 
-async def test_an_opening_that_waits_for_the_reading_is_not_answered_once_its_e_has_an_expelled_member(
+async def test_a_held_opening_with_an_expelled_member_is_not_answered(
     tmp_path: Path,
 ) -> None:
     async with gateway(tmp_path) as mine:
@@ -170,7 +170,7 @@ async def test_a_head_whose_address_is_none_costs_its_ring_a_head_and_not_the_no
         assert mine.count("ring_events", event="head_unreachable") == 1
 
 
-async def test_a_member_that_was_shut_out_does_not_come_back_by_another_link_that_it_holds(tmp_path: Path) -> None:
+async def test_an_expelled_member_does_not_come_back_by_its_other_link(tmp_path: Path) -> None:
     """Its key opens no new link; but an empty message on an old one is a hello, and moves its route there."""
     liar, registry, theirs = LyingHead(SUITE), CollectorRegistry(), Keypair.generate()
     seats = (*liar.view.members[:3], replace(liar.view.members[3], curve_key=theirs.public), *liar.view.members[4:])

@@ -100,7 +100,7 @@ CLOCKS = [
 
 
 @pytest.mark.parametrize(("started_at", "has_clock"), CLOCKS)
-async def test_a_telegram_read_after_a_stall_never_counts_for_the_next_quarter_hour(
+async def test_a_telegram_read_after_a_stall_counts_for_its_own_quarter_hour(
     tmp_path: Path, started_at: datetime, has_clock: bool
 ) -> None:
     origin_s = float(math.floor(time.time()))
@@ -142,9 +142,7 @@ async def test_a_telegram_read_after_a_stall_never_counts_for_the_next_quarter_h
 
 
 @pytest.mark.parametrize("moment", ["logged", "contributing", "contributed"])
-async def test_a_gateway_killed_between_log_and_cursor_contributes_each_reading_once(
-    tmp_path: Path, moment: str
-) -> None:
+async def test_killed_between_log_and_cursor_it_contributes_each_reading_once(tmp_path: Path, moment: str) -> None:
     period_s, origin_s = 1.5, float(math.floor(time.time()))
 
     def registers(now: datetime) -> list[Register]:

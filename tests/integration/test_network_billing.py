@@ -191,7 +191,7 @@ async def test_bills_are_exact_and_each_interval_is_in_one(network: Network, cap
         assert str(int(Decimal(each["amount"]).scaleb(6))) not in caplog.text
 
 
-async def test_a_gateway_that_lies_about_its_bill_is_refused_and_the_others_are_not(
+async def test_only_the_gateway_that_lies_about_its_bill_is_refused(
     network: Network, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     honest = Bills.answer
@@ -350,7 +350,7 @@ async def test_a_node_as_configured_declines_bills_of_hours(network: Network, mo
     assert {(each["status"], each["reason"]) for each in found} == {("declined", "span_too_short")}
 
 
-async def test_a_tariff_that_no_call_has_listed_is_declined_and_so_is_one_of_another_name(
+async def test_an_unlisted_tariff_and_one_of_another_name_are_declined(
     network: Network, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """7.4: who is asked by a sheet of its own is asked by one that nobody else was shown."""

@@ -48,9 +48,7 @@ async def test_a_node_killed_at_every_moment_between_durable_and_sent_counts_onc
 
 
 @pytest.mark.parametrize("moment", ["SHARED-sent", "SERVED-sent"])
-async def test_a_node_killed_in_an_epochs_last_round_and_back_in_the_next_counts_once(
-    network: Network, moment: str
-) -> None:
+async def test_killed_in_an_epochs_last_round_a_node_counts_once(network: Network, moment: str) -> None:
     network.rounds = 9
     network.origin_unix_s += 8
     async with trio.open_nursery() as nursery:

@@ -156,7 +156,7 @@ async def test_a_revoked_gateway_is_in_no_later_epoch_although_it_is_connected(n
     assert network.flown("node").is_conserved
 
 
-async def test_a_gateway_that_shares_garbage_is_found_by_its_head_and_named_to_the_operator(
+async def test_a_gateway_with_garbage_shares_is_named_to_the_operator(
     network: Network, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     network.rounds = 120

@@ -74,7 +74,7 @@ REFUSE = {
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
-async def test_a_ledger_that_cannot_be_written_over_an_epochs_border_counts_nothing_twice(
+async def test_no_energy_counts_twice_when_ends_queue_over_an_epochs_border(
     network: Network, ledger: Ledger, caplog: pytest.LogCaptureFixture, request: pytest.FixtureRequest, kind: str
 ) -> None:
     """It can be read: what gateways ask about the epoch before is answered, and must wait for the ends in the queue."""

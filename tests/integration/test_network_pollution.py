@@ -35,7 +35,7 @@ TOO_MUCH = 5000
 
 
 @pytest.mark.parametrize("slot", [1, 2])
-async def test_a_member_that_lies_in_one_committed_slot_is_caught_and_mixes_into_no_verified_total(
+async def test_a_lie_in_one_committed_slot_enters_no_verified_total(
     network: Network, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, slot: int
 ) -> None:
     to_head = Membership._to_head

@@ -30,7 +30,7 @@ def give_seals(network: Network, maker: CertificateAuthority) -> None:
 
 
 @pytest.mark.rounds
-async def test_gateways_with_keys_on_a_token_make_exact_totals_also_after_a_restart(
+async def test_keys_on_a_token_make_exact_totals_also_after_a_restart(
     network: Network, ledger: Any, token: Any, tmp_path: Path
 ) -> None:
     network.security = SecurityConfig(library=token.library, token_label=token.label, pin=SecretStr(token.pin))

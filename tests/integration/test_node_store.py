@@ -92,7 +92,7 @@ async def test_a_refused_write_fails_alone_and_whole(path: Path, bad: Statement)
         assert [rounds(store, gateway) for gateway in ("bad", "before", "after")] == [[0], [0], [0]]
 
 
-async def test_a_full_file_fails_the_write_that_does_not_fit_and_recovers_with_room(path: Path) -> None:
+async def test_a_full_disk_fails_one_write_and_the_store_recovers_with_room(path: Path) -> None:
     async with opened(path) as store:
         await store.write([contribution("small")])
         (pages,) = store._connection.execute("PRAGMA page_count").fetchone()
@@ -175,7 +175,7 @@ async def test_the_kernel_refusing_to_write_is_told_to_every_writer_concerned(pa
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_killed_at_any_moment_it_keeps_what_it_acknowledged_and_no_half_writes(path: Path, seed: int) -> None:
+def test_killed_at_any_moment_it_keeps_acknowledged_writes_whole(path: Path, seed: int) -> None:
     dice = random.Random(seed)
     process = subprocess.Popen([sys.executable, "-c", WRITER, path], stdout=subprocess.PIPE, cwd=ROOT)
     assert process.stdout is not None
@@ -199,7 +199,7 @@ def test_killed_at_any_moment_it_keeps_what_it_acknowledged_and_no_half_writes(p
     store.close()
 
 
-async def test_a_stopped_writer_finishes_its_transaction_and_lets_nobody_believe_or_wait(path: Path) -> None:
+async def test_a_stopped_writer_finishes_its_transaction_and_fails_the_rest(path: Path) -> None:
     store = Store(path, CIPHER)
     with trio.fail_after(WATCHDOG_S):
         async with trio.open_nursery() as nursery:

@@ -143,7 +143,7 @@ async def running(
     return made
 
 
-async def test_a_member_is_drawn_with_the_rounds_end_and_asked_once_that_is_durable(running: Running) -> None:
+async def test_a_drawn_member_is_asked_once_the_rounds_end_is_durable(running: Running) -> None:
     running.end()
     await running.until(lambda: bool(running.asked()))
     ((name, request),) = running.asked()
@@ -156,7 +156,7 @@ async def test_a_member_is_drawn_with_the_rounds_end_and_asked_once_that_is_dura
     assert running.store.range_checks.all() == []
 
 
-async def test_all_are_drawn_where_the_total_is_negative_and_the_polluter_alone_owes(running: Running) -> None:
+async def test_a_negative_total_draws_all_and_the_polluter_alone_owes(running: Running) -> None:
     running.values[9, 1] = (-50_000, 77)
     running.end()
     await running.until(lambda: len(running.asked()) == 16)

@@ -82,7 +82,7 @@ async def test_the_area_goes_on_and_what_is_counted_is_counted_once(network: Net
     assert {each.epoch for each in after} == {called + 1}
 
 
-async def test_without_the_file_beside_it_the_gateways_tell_how_far_epochs_have_gone(network: Network) -> None:
+async def test_without_the_irrevocable_file_gateways_report_the_last_epoch(network: Network) -> None:
     network.rounds = 7
     network.origin_unix_s += 25
     async with trio.open_nursery() as nursery:

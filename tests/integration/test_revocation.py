@@ -75,9 +75,7 @@ async def test_a_gateway_that_is_shut_out_is_out_of_its_ring_at_once(
     assert revoked.network.flown("node").is_conserved
 
 
-async def test_a_gateway_that_was_shut_out_while_the_coordinator_was_down_is_out_when_it_is_back(
-    revoked: Revoked, ledger: Ledger
-) -> None:
+async def test_a_gateway_shut_out_during_downtime_is_out_afterwards(revoked: Revoked, ledger: Ledger) -> None:
     after = await revoked.run(is_head=False, is_down=True)
     assert [each for each in after if each.roster & ~revoked.without] == []
     assert {each.epoch for each in after} == {0}

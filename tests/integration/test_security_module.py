@@ -92,9 +92,7 @@ def test_keys_sign_and_decrypt_and_are_the_same_after_a_restart(
         assert each.blinding() != each.blinding()
 
 
-def test_somebody_elses_message_is_decrypted_and_a_shared_point_keeps_its_leading_zeros(
-    opened: Open, tmp_path: Path
-) -> None:
+def test_foreign_messages_decrypt_with_leading_zeros_in_the_shared_point(opened: Open, tmp_path: Path) -> None:
     module = opened()
     enrol(module, authority(tmp_path))
     recipient = own(module).certificate

@@ -28,9 +28,7 @@ from protocol.dcnet.setup.schema import DEFAULT_SCHEMA
 from protocol.link import LinkContext
 
 
-async def test_rounds_go_on_while_the_directory_stalls_and_a_revoked_gateway_stays_out(
-    network: Network, postgresql: str
-) -> None:
+async def test_rounds_go_on_while_the_database_stalls_and_revocations_hold(network: Network, postgresql: str) -> None:
     network.coordinator_config = CoordinatorConfig(
         listen=f"tcp://127.0.0.1:{free_port()}", web=WebConfig(listen=("https://127.0.0.1:0",)),
         data_dir=network.directory / "coordinator", database=postgresql, areas=(network.area,),
@@ -110,7 +108,7 @@ class Nothing:
         return None
 
 
-async def test_viewers_who_wait_for_a_table_keep_neither_rounds_nor_metrics_waiting(postgresql: str) -> None:
+async def test_waiting_viewers_delay_neither_rounds_nor_metrics(postgresql: str) -> None:
     store = Store(postgresql)
     members = tuple(f"ESTK{number:010}" for number in range(3))
     store.epochs.add(EpochRecord(1, "north", DEFAULT_SCHEMA, 96, 0, 900), [RingLayout(1, 0, members)])

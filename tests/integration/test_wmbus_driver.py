@@ -83,7 +83,7 @@ async def test_a_bidirectional_meter_is_asked_over_a_serial_transceiver(framing:
     assert answered >= 2
 
 
-async def test_a_fragmented_message_through_a_radio_module_of_its_own_is_put_together_and_a_stranger_s_is_not() -> None:
+async def test_fragments_of_known_radio_modules_alone_are_put_together() -> None:
     """Only the first fragment names the meter: the second has the module's address alone."""
 
     def fragments(radio: DeviceAddress, of: DeviceAddress, value: int) -> list[bytes]:

@@ -83,7 +83,7 @@ def test_a_dlms_segment_of_any_length_is_found_behind_garbage(data: bytes, ci: i
     st.integers(1, 99_999_999), st.integers(2, 3), st.sampled_from(POWERS), st.booleans(),
     st.sampled_from([None, DRAWING, FEEDING]), st.data(),
 )  # fmt: skip
-def test_a_dzg_power_is_unsigned_in_the_makers_ranges_or_where_the_meter_contradicts_itself(
+def test_a_dzg_power_is_unsigned_in_its_ranges_or_by_contradiction(
     serial: int, size: int, power: Obis, two_way: bool, status: int | None, data: st.DataObject
 ) -> None:
     value = data.draw(st.integers(-(1 << 8 * size - 1), (1 << 8 * size - 1) - 1))

@@ -163,7 +163,7 @@ def test_every_packet_gets_one_verdict_in_the_order_of_its_path(
         assert on_path == sorted(on_path)
 
 
-def test_what_is_sent_into_a_closed_relay_ends_with_an_error_not_with_silence() -> None:
+def test_sending_into_a_closed_relay_raises_an_error() -> None:
     async def main() -> None:
         source_send, source = memory_stream_one_way_pair()
         sink, sink_receive = memory_stream_pair()

@@ -119,7 +119,7 @@ def test_nobody_is_left_out_where_most_values_are_missing() -> None:
     assert {(to.message.try_, to.message.rejected) for to in out if isinstance(to.message, wire.EpochCall)} == {(1, ())}
 
 
-def test_without_time_for_another_try_the_epoch_is_called_anew_without_who_withheld() -> None:
+def test_without_time_for_a_try_the_epoch_is_called_without_withholders() -> None:
     areas, epoch = called()
     for part in epoch._parts:
         part.call = replace(part.call, start_ms=round(NOW_S * 1000))

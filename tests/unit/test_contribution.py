@@ -108,7 +108,7 @@ async def test_a_round_gets_the_vector_that_is_durable_for_it_after_a_restart(pa
         assert words(mine.build(OLD, 5, registers(5, 111)))[1] == 1
 
 
-async def test_nothing_is_built_in_the_next_epoch_before_the_last_result_of_the_old_one(path: Path) -> None:
+async def test_the_next_epoch_waits_for_the_last_result_of_the_old_one(path: Path) -> None:
     async with account(path) as mine:
         await mine.first_reading((1, 100, 0, 0))
         mine.build(OLD, 9, registers(9, 150))
@@ -204,7 +204,7 @@ async def cancelled(call: Callable[[], Awaitable[None]], mine: Contributions) ->
         await trio.sleep(0.001)
 
 
-async def test_what_is_on_the_disk_is_what_the_account_knows_also_where_the_task_was_cancelled(path: Path) -> None:
+async def test_disk_and_account_agree_also_where_the_task_was_cancelled(path: Path) -> None:
     """An epoch's tasks end in the middle of a write: the next epoch goes on with the very same account."""
     async with account(path, VERIFIED_SCHEMA) as mine:
         await mine.first_reading((1, 100, 0, 0))

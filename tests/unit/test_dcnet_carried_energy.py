@@ -62,7 +62,7 @@ def test_what_is_beyond_the_limit_is_carried_and_released() -> None:
     assert (moved, account.carried) == (31, 63)
 
 
-def test_energy_beyond_the_limit_without_an_absence_is_released_in_sixteenths() -> None:
+def test_energy_beyond_the_limit_is_released_in_sixteenths() -> None:
     _, account = at(EnergyAccount(0, 0), 0, 0)
     moved, account = at(account, 1, 63, limit=31)
     assert (moved, account.carried, account.part) == (31, 32, 0)

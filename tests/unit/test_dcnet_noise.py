@@ -117,7 +117,7 @@ def test_a_process_makes_each_share_once() -> None:
     assert drawn == [share.draw(theirs.getrandbits) for _ in range(20)]
 
 
-def test_the_deviation_of_a_total_is_that_of_the_two_sided_geometric_distribution() -> None:
+def test_the_deviation_of_a_total_is_that_of_the_geometric_distribution() -> None:
     a = math.exp(-0.5)
     variance = sum((1 - a) / (1 + a) * a ** abs(k) * k * k for k in range(-200, 201))
     assert total_deviation(1_000_000, 2) == pytest.approx(math.sqrt(variance), rel=1e-9)

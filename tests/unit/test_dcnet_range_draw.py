@@ -42,7 +42,7 @@ def test_one_in_24_of_the_roster_is_drawn_each_alike(n: int, drawn: int) -> None
 
 @pytest.mark.parametrize("total", [-1, 1 << 19, -(2**63), 2**63 - 1])
 @pytest.mark.parametrize("slot", ["imported", "exported"])
-def test_all_of_the_roster_is_drawn_where_the_total_shows_a_value_out_of_range(total: int, slot: str) -> None:
+def test_a_total_out_of_range_draws_the_whole_roster(total: int, slot: str) -> None:
     view = view_of(30)
     roster = view.everybody & ~0b1010
     assert draw_members(view, ended(view, roster, **{slot: total}), random.Random(1).randrange) == roster  # type: ignore[arg-type]

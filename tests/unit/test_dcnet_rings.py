@@ -154,7 +154,7 @@ def test_rounds_and_times() -> None:
     assert timing.gather_s < timing.silent_s < timing.void_s
 
 
-def test_what_the_coordinator_signs_of_an_answer_is_all_of_it_but_the_signature() -> None:
+def test_the_coordinator_signs_all_of_an_answer_but_the_signature() -> None:
     answer = wire.LastContribution(7, 3, 1, 7, 2, 3, 900, b"\1", b"\2" * 64, b"\3" * 64)
     values: tuple[Any, ...] = (6, 2, 0, 6, 1, 2, 901, b"\2", b"\1" * 64)
     others = [replace(answer, **{each.name: value}) for each, value in zip(fields(answer), values, strict=False)]

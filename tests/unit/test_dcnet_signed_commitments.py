@@ -123,7 +123,7 @@ def test_another_attempt_is_attested_anew(ring: Ring) -> None:
 
 
 @pytest.mark.parametrize("bend", [invented, swapped, swapped_with_attestations, missing, last_one_wrong])
-def test_what_a_lying_head_makes_of_its_members_commitments_is_opened_but_not_verified(ring: Ring, bend: Bend) -> None:
+def test_commitments_a_lying_head_invents_open_unverified(ring: Ring, bend: Bend) -> None:
     ring.bend = bend
     ended = ring.play()
     assert (ended.outcome, ended.verified) == (wire.Outcome.OPENED, False)

@@ -131,7 +131,7 @@ def test_tiers_and_use_case_are_in_the_document_where_they_are_meant() -> None:
 
 
 @pytest.mark.parametrize("use_case", [3, 5, 8, 10, 14])
-def test_use_cases_that_no_sum_of_commitments_bills_are_refused_with_the_reason(use_case: int) -> None:
+def test_use_cases_beyond_commitments_are_refused_with_the_reason(use_case: int) -> None:
     with pytest.raises(RemoteProtocolError, match="the gateway's own certified computation") as caught:
         Tariff.from_document(document(use_case=use_case))
     assert caught.value.reason == "use_case_not_billed"

@@ -136,7 +136,7 @@ def test_every_apdu_that_dlms_cosem_reads_we_read_alike_and_write_back() -> None
 EQUAL = 53
 
 
-def test_what_dlms_cosem_refuses_is_never_anything_but_the_remote_kind_of_error() -> None:
+def test_what_dlms_cosem_refuses_raises_the_remote_error_here() -> None:
     count = 0
     for row in rows("apdu_vectors.jsonl"):
         if row["expected"].get("dlms_cosem_repr"):

@@ -230,7 +230,7 @@ elements = [
 """
 
 
-def test_every_shipped_layout_is_told_from_the_others_by_its_shape_or_its_name() -> None:
+def test_every_shipped_layout_is_known_by_its_shape_or_name() -> None:
     """Two that fit one list would leave it without names."""
     by_shape = [each for each in shipped_layouts() if each.elements and not each.identification]
     assert {"wiener-netze-e450", "kelag-am550", "slovenia-am550-18"} <= {each.name for each in by_shape}

@@ -92,7 +92,7 @@ def test_segments_of_two_conversations_are_not_put_together() -> None:
     assert set(errors) == {"mbus_segment"}
 
 
-def test_other_frames_on_the_line_are_passed_over_and_a_segment_without_access_points_is_told() -> None:
+def test_foreign_frames_are_skipped_and_segments_without_saps_reported() -> None:
     segments = Segments()
     assert segments.accept(LongFrame(0x08, 1, 0x72, b"meter")) == []
     (error,) = segments.accept(LongFrame(0x53, 0xFF, 0x10, b"\x01"))

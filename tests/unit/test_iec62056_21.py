@@ -186,7 +186,7 @@ def test_noise_is_said_once_with_its_offset() -> None:
     assert [(e.reason, e.offset) for e in errors] == [("noise", len(answer()))]
 
 
-def test_a_malformed_line_under_a_check_costs_itself_and_without_one_everything() -> None:
+def test_a_malformed_line_costs_itself_under_a_check_and_else_the_block() -> None:
     body = b"1.8.1(1*kWh)\r\n1.8.2(2*kWh\r\n1.8.3(3*kWh)\r\n!\r\n"
     readings, errors = split(answer(body))
     assert len(readings) == 2
@@ -220,7 +220,7 @@ def test_profile_rows_get_their_own_times() -> None:
 
 
 @pytest.mark.parametrize("first", ["260329013000", "261025013000"])
-def test_the_rows_of_a_profile_keep_their_period_where_summer_time_begins_and_ends(first: str) -> None:
+def test_rows_of_a_profile_keep_their_period_over_summer_time_changes(first: str) -> None:
     body = f"P.01({first})(00)(30)(1)(1.5)(kW)\r\n(0.1)\r\n(0.2)\r\n(0.3)\r\n(0.4)\r\n!\r\n".encode()
     readings, _ = split(answer(body), zone=ZoneInfo("Europe/Berlin"))
     moments = [reading.measured_at.astimezone(UTC) for reading in readings if reading.measured_at is not None]
@@ -284,7 +284,7 @@ def test_stamps() -> None:
     assert parse_clock("", "123456", zone=UTC) is None
 
 
-def test_an_hour_that_comes_twice_or_not_at_all_is_no_time_without_its_season() -> None:
+def test_an_hour_that_is_ambiguous_or_missing_is_no_time_without_season() -> None:
     zone = ZoneInfo("Europe/Berlin")
     for text in ("261025023000", "260329023000"):
         assert parse_stamp(text, zone=zone) is None

@@ -202,7 +202,7 @@ def test_carried_energy_is_all_released_and_none_twice(returns: Returns, largest
     assert rows.sum(axis=1).max() == pytest.approx(largest)
 
 
-def test_a_member_that_was_left_out_gives_the_mean_and_a_sixteenth_of_the_rest() -> None:
+def test_a_member_left_out_gives_the_mean_and_a_sixteenth_of_the_rest() -> None:
     served = np.ones(40, np.bool_)
     served[4] = False
     rows = contributions(served, Returns.LIMITED)
@@ -229,7 +229,7 @@ def test_a_bucket_allows_four_returns_and_one_more_each_four_hours(away: int) ->
     assert np.array_equal(toggling(9, Returns.FREE), alternating(9))
 
 
-def test_rosters_that_the_rules_allow_tell_hardly_more_than_those_with_everybody() -> None:
+def test_allowed_rosters_tell_hardly_more_than_those_with_everybody() -> None:
     """A taste of `make acceptance-discipline`: fewer households and days, and an attacker that knows fewer others."""
     rows = designed_rows(Lab(Settings(households=60, days=2, slot_s=900, targets=40, processes=1)))
     assert {row.parameters["members"] for row in rows} == {30}

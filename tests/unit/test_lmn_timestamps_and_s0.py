@@ -47,7 +47,7 @@ def test_falling_time() -> None:
     assert [f.reason for f in watch.check([reading(1, seconds=99)])] == ["decremented_timestamp"]
 
 
-def test_the_messages_own_second_may_not_fall_even_where_its_values_seconds_rise() -> None:
+def test_a_falling_message_second_is_refused_whatever_its_values_say() -> None:
     watch = MonotonicWatch()
     first, second = (
         SmlMessage(b"", GetListResponse(None, server_id("1EMH0000000001"), None, Time(SEC_INDEX, sent), (entry,)))

@@ -85,7 +85,7 @@ def test_several_telegrams_are_read_with_the_bit_toggled() -> None:
     assert len([r for f in frames for r in decode_telegram(f)]) == 6
 
 
-def test_a_lost_answer_is_asked_for_again_with_the_same_bit_and_no_telegram_is_missed_or_doubled() -> None:
+def test_a_lost_answer_is_asked_again_and_no_telegram_lost_or_doubled() -> None:
     log: list[Frame] = []
     frames = drive(read_telegrams(5), [meter(1, 5, records_size_max=6)], log, lose={1, 3})
     assert [getattr(frame, "control", None) for frame in log[1:]] == [0x7B, 0x7B, 0x5B, 0x5B, 0x7B, 0x5B, 0x7B, 0x5B]
@@ -145,7 +145,7 @@ def test_search_finds_every_meter(numbers: list[int]) -> None:
     assert found == Found(tuple(sorted((device(n) for n in numbers), key=lambda d: d.number)), ())
 
 
-def test_a_collision_that_makes_a_valid_telegram_hides_a_meter_only_from_a_hasty_search() -> None:
+def test_a_collision_that_reads_as_valid_hides_no_meter_from_the_search() -> None:
     """The superposition of these two is the first one's telegram to the last bit, check sum included."""
 
     def pair() -> list[MBusMeter]:
@@ -209,7 +209,7 @@ def test_a_false_secondary_address_is_our_own_fault() -> None:
         SecondaryAddress("123")
 
 
-def test_two_meters_of_one_address_are_told_apart_by_their_fabrication_numbers() -> None:
+def test_fabrication_numbers_tell_two_meters_of_one_address_apart() -> None:
     """M-Bus documentation 7.3: 68 11 11 68 53 FD 52, the address, 0C 78 and the number."""
     one, other = meter(12345678, fabrication="00000001"), meter(12345678, fabrication="00000002")
     other._registers = lambda _: [(IMPORT, 2, 0, 30)]

@@ -235,7 +235,7 @@ def test_a_modifier_that_makes_another_quantity_is_named_and_has_no_code(vib: st
         ("0493fc0d2a000000", 42, None, "alternate non-metric"),
     ],
 )
-def test_a_modifier_that_takes_the_unit_away_leaves_neither_unit_nor_power_of_ten(
+def test_a_modifier_without_unit_leaves_neither_unit_nor_scaler(
     text: str, value: int, unit: int | None, modifier: str
 ) -> None:
     reading = one(text, 7)

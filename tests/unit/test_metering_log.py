@@ -156,9 +156,7 @@ async def test_a_restart_continues_at_the_cursor(tmp_path: Path, clock: Clock, s
     assert [entry.readings[0].value for entry in everything] == [0, 1, 2, 3, 4]
 
 
-async def test_entries_that_come_while_a_subscriber_is_busy_are_handed_out_in_order(
-    tmp_path: Path, clock: Clock
-) -> None:
+async def test_entries_that_come_while_a_subscriber_is_busy_stay_in_order(tmp_path: Path, clock: Clock) -> None:
     async with repository(tmp_path) as mine:
         log = MeteringLog(mine, GATEWAY, clock)
         seen: list[int | None] = []
@@ -259,9 +257,7 @@ async def test_registers_spread_over_telegrams_each_have_their_value(tmp_path: P
         assert len(log.read(0, 100)) == 2
 
 
-async def test_a_subscriber_with_a_task_of_its_own_gets_what_is_there_and_what_comes(
-    tmp_path: Path, clock: Clock
-) -> None:
+async def test_a_subscriber_task_gets_stored_and_new_entries(tmp_path: Path, clock: Clock) -> None:
     async with repository(tmp_path) as mine, trio.open_nursery() as nursery:
         log = MeteringLog(mine, GATEWAY, clock)
         await log.append([logged(NOON_S, 1)])
@@ -287,7 +283,7 @@ async def test_one_name_is_one_subscription(tmp_path: Path, clock: Clock) -> Non
             await log.subscribe("s")
 
 
-async def test_an_entry_that_was_moved_to_another_gateway_does_not_open_and_costs_itself_alone(
+async def test_an_entry_moved_to_another_gateway_does_not_open(
     tmp_path: Path, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with repository(tmp_path) as mine:

@@ -25,7 +25,7 @@ def test_a_rate_has_a_bucket_for_a_tick_and_a_queue_for_its_time() -> None:
     )
 
 
-def test_netem_gets_delay_jitter_loss_rate_and_a_limit_of_what_the_line_holds() -> None:
+def test_netem_gets_delay_jitter_loss_rate_and_a_queue_limit() -> None:
     # 6 Mbit/s for 35 ms and three deviations in packets of 500 bytes, and for half a second in those of 1,514.
     assert netem_qdisc(LTE.up, 1, is_up=True) == (
         "netem limit 345 delay 35000us 8000us distribution normal loss random 0.100000% rate 6000000bit"

@@ -70,6 +70,6 @@ def test_a_line_without_loss_never_waits() -> None:
     assert line.retransmission_count == 0
 
 
-def test_a_retransmission_waits_a_round_trip_but_at_least_the_kernels_minimum() -> None:
+def test_a_retransmission_waits_a_round_trip_or_the_kernels_minimum() -> None:
     assert retransmission_timeout_s(Direction(delay_s=0.01)) == 0.2
     assert retransmission_timeout_s(Direction(delay_s=0.5, jitter_s=0.1)) == pytest.approx(1.4)

@@ -73,7 +73,7 @@ def test_a_telegram_played_back_is_refused() -> None:
     assert read(said(5) + said(5) + said(4) + said(6))[:2] == ([1_234_567] * 2, ["dlms_replay"] * 2)
 
 
-def test_nothing_plain_is_believed_under_a_key_and_nothing_encrypted_read_without() -> None:
+def test_plain_telegrams_are_refused_under_a_key_and_encrypted_without() -> None:
     plain = telegram(P1Settings("1SAG0000000007"), [(Obis(1, 0, 1, 8, 0, 255), 1, 0, WATT_HOUR)], NOON)
     assert read(plain)[:2] == ([], ["noise"])
     energies, errors, _ = read(said(1), None)

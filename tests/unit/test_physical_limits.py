@@ -39,7 +39,7 @@ def test_a_reading_that_was_wrong_once_costs_its_own_interval_alone() -> None:
     assert [limits.exceeded(each) for each in readings] == [None, None, IMPORT, None]
 
 
-def test_a_jump_that_stays_is_accepted_when_the_connection_could_have_carried_it() -> None:
+def test_a_lasting_jump_within_the_fuse_rating_is_accepted() -> None:
     limits = PhysicalLimits(DEFAULT_SCHEMA, FUSE_A)
     limits.exceeded(at(0, 0))
     jump = 10 * QUARTER
@@ -48,7 +48,7 @@ def test_a_jump_that_stays_is_accepted_when_the_connection_could_have_carried_it
     assert limits.exceeded(at(11, jump + 20)) is None
 
 
-def test_after_a_restart_registers_are_held_against_those_of_the_last_contribution() -> None:
+def test_after_a_restart_registers_are_checked_against_the_last_ones() -> None:
     limits = PhysicalLimits(DEFAULT_SCHEMA, FUSE_A, at(7, 5000))
     assert limits.exceeded(at(8, 5000 + QUARTER + 1)) == IMPORT
     assert limits.exceeded(at(8, 5001)) is None

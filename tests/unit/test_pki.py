@@ -144,7 +144,7 @@ def test_other_pki() -> None:
     assert refused(forged(issuer=sub_ca(), signer=key("sub2")), sub_ca()) == "certificate_signature"
 
 
-def test_a_sub_ca_that_the_root_did_not_sign_is_refused_however_often_it_comes() -> None:
+def test_a_sub_ca_that_the_root_did_not_sign_is_refused_every_time() -> None:
     """Signatures of CA certificates that held are remembered; one with the same name and key is another."""
     pki.verify_chain(leaf(), [sub_ca()], root(), NOW)
     false = forged(
@@ -286,7 +286,7 @@ def test_a_hash_shorter_than_the_issuers_key_is_refused() -> None:
         pki.verify_chain(forged(issuer=top, signer=long), [], top, NOW)
 
 
-def test_a_quality_seal_is_no_operational_certificate_and_the_other_way_round() -> None:
+def test_quality_seal_and_operational_certificates_are_not_exchangeable() -> None:
     seal = leaf(pki.Role.SEAL_SIGNATURE, unit="Zaehlerwerk.GWH")
     assert refused(seal, sub_ca()) == "certificate_name"
     assert refused(leaf(), sub_ca(), role=pki.Role.SEAL_SIGNATURE) == "certificate_name"

@@ -66,7 +66,7 @@ def test_a_meter_that_is_early_does_not_cost_the_others_their_interval(registers
     assert told(registers, 900, reading("b", IMPORT, 2)) == [Registers(900, (1, 105, 0, 0))]
 
 
-def test_what_comes_late_for_an_interval_before_the_last_complete_one_is_left(registers: RegisterSet) -> None:
+def test_late_readings_before_the_last_complete_interval_are_left(registers: RegisterSet) -> None:
     told(registers, 0, reading("a", IMPORT, 100))
     told(registers, 900, reading("a", IMPORT, 103))
     told(registers, 900, reading("b", IMPORT, 1))

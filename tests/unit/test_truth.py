@@ -104,7 +104,7 @@ def test_energy_that_was_lost_is_found() -> None:
     assert verdict.conservation_error_wh == 30
 
 
-def test_what_gateways_still_carry_is_what_their_meters_counted_and_no_total_holds() -> None:
+def test_carried_energy_is_what_meters_counted_and_no_total_holds() -> None:
     verdict = judge(honest_book({4: {"g1"}, 9: {"g1", "g5"}}, {(1, 12)}))
     counted = sum(
         meter.registers(q).import_tenth_wh - meter.registers(0).import_tenth_wh

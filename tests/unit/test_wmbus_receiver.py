@@ -238,7 +238,7 @@ def test_less_ciphertext_than_declared_and_plaintext_after_it() -> None:
     assert {r.quality for r in inside} == {Quality.VALID}
 
 
-def test_what_stands_in_the_clear_behind_the_blocks_of_mode_5_is_not_believed() -> None:
+def test_plain_octets_behind_the_blocks_of_mode_5_are_not_read() -> None:
     """Anybody may hang a register on to a recorded telegram: mode 5 has no check sum under the key."""
     source = meter(5).datagram()
     for tail, quality in (("0413ffffff00", Quality.UNVERIFIED), ("2f2f2f", None)):
