@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo lab test coverage lint format docs reference site release release-trial test-python313 bench bench-compare bench-fleet peers simulate exhaustive acceptance-discipline acceptance-restore fuzz mutate lock acceptance-orders
+.PHONY: help demo lab test coverage lint format docs reference site release release-trial test-python313 bench bench-compare bench-fleet peers simulate exhaustive acceptance-discipline acceptance-restore fuzz mutate lock acceptance-orders image
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
 
@@ -50,6 +50,8 @@ format: $(VENV)/.test ## let ruff lay the code out
 lock: ## renew the pins (needs uv)
 	for part in "" "-test --extra test"; do set -- $$part; uv pip compile pyproject.toml --extra demo --extra build --extra postgresql --extra pkcs11 \
 	  $$2 $$3 --universal --python-version 3.11 --no-strip-extras --no-emit-index-url --no-header --generate-hashes -q -o requirements$$1.lock; done
+	uv pip compile pyproject.toml --extra postgresql --extra pkcs11 --constraint requirements.lock --universal --python-version 3.11 \
+	  --no-strip-extras --no-emit-index-url --no-header --generate-hashes -q -o requirements-image.lock
 	for extra in fuzz mutation site; do uv pip compile pyproject.toml --extra $$extra --universal --python-version 3.11 --no-strip-extras \
 	  --no-emit-index-url --no-header --generate-hashes -q -o requirements-$$extra.lock; done
 	uv pip compile pyproject.toml --extra lab --constraint requirements-test.lock --universal --python-version 3.11 \
@@ -108,6 +110,9 @@ SECONDS ?= 60
 	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
 	$(@D)/bin/pip install --quiet --require-hashes -r $<
 	touch $@
+
+image: ## the container images, built without a registry (wants root, buildah, debootstrap; TARGETS="stromkreis stromkreis-meters")
+	.ci/image $(TARGETS)
 
 fuzz: .venv-fuzz/.ready ## each meter codec on atheris, one after the other (CODECS="sml p1", SECONDS=1800)
 	for codec in $(CODECS); do .venv-fuzz/bin/python -m fuzz $$codec -max_total_time=$(SECONDS) || exit 1; done

@@ -8,6 +8,7 @@ coordinator and every gateway use.  An impossible wish ends with its reason and 
 
 import math
 from enum import StrEnum
+from fractions import Fraction
 from typing import Annotated
 
 import typer
@@ -45,6 +46,10 @@ def parameters(
         int | None, typer.Option(help="All gateways of the area, where it has more than this ring.")
     ] = None,
     circle: Annotated[bool, typer.Option("--circle", help="A plain circle, two neighbours each; weak.")] = False,
+    failure_domain: Annotated[
+        float | None,
+        typer.Option(help="Share of the area's gateways that go away together (a machine, a rack): is it tolerated?"),
+    ] = None,
 ) -> None:
     """Choose the neighbours, thresholds and least sizes of a ring, and say what it then withstands."""
     try:
@@ -61,6 +66,11 @@ def parameters(
     console = Console()
     console.print(summary(chosen), highlight=False)
     console.print(table(chosen))
+    if failure_domain is not None:
+        text, is_tolerated = failure_domain_text(chosen, failure_domain, dropout, population)
+        console.print(text, style=None if is_tolerated else "red", highlight=False)
+        if not is_tolerated:
+            raise typer.Exit(1)
     if population is None:
         console.print(
             "Note: so it is where the ring is the whole area. Of an area's many rings some get more than their share of"
@@ -85,6 +95,30 @@ def summary(chosen: Parameters) -> str:
         f"Every total of the ring hides a reading among those of {honest} honest members at least."
         f" Of its {chosen.n} members up to {chosen.corrupt} may collude with head and coordinator, and up to"
         f" {chosen.dropped} may be silent in a round."
+    )
+
+
+def failure_domain_text(chosen: Parameters, share: float, dropout: float, population: int | None) -> tuple[str, bool]:
+    """
+    Whether rounds still open when a share of the area's gateways goes away at once, and what to do where not.
+
+    In the ring that is the whole area the very number counts, in one of many the share that they were cut for, since
+    which gateways share a ring is drawn.  Raises typer.BadParameter for a share that is none.
+    """
+    if not 0 < share < 1:
+        raise typer.BadParameter(f"found {share}; expected a share between 0 and 1", param_hint="--failure-domain")
+    gone = math.ceil(Fraction(str(share)) * (population or chosen.n))
+    of_all = f"{gone} of {population or chosen.n} gateways"
+    is_whole_area = population is None or population == chosen.n
+    if gone <= chosen.dropped if is_whole_area else share <= dropout:
+        return f"Tolerated: a failure domain of {of_all} goes away, and rounds still open.", True
+    least = math.ceil(1 / Fraction(str(dropout))) if dropout else 0
+    domains = f", or spread the gateways evenly over at least {least} domains" if dropout else ""
+    return (
+        f"Not tolerated: where a failure domain of {of_all} goes away, no round opens until it is back or another epoch"
+        f" begins without it. Raise --dropout (coordinator.epoch.dropout) to {share:g}, with larger rings where that is"
+        f" impossible{domains}.",
+        False,
     )
 
 

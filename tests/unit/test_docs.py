@@ -184,10 +184,10 @@ def test_the_configuration_example_is_valid() -> None:
 def _names_of_the_code() -> set[str]:
     """What is defined, imported, assigned, passed by name or said in a text of ours; names of files too."""
     found: set[str] = set()
-    for room in (*PACKAGES, "mutation", "fuzz"):
+    for room in (*PACKAGES, "mutation", "fuzz", "k8s"):
         for path in (ROOT / room).rglob("*"):
             found.add(path.name)
-            if path.suffix in {".py", ".js", ".toml"}:
+            if path.suffix in {".py", ".js", ".toml", ".yaml"}:
                 found |= set(re.findall(r"[A-Za-z_]\w*", text_of(path)))
     return found
 
@@ -199,6 +199,8 @@ def test_names_that_are_quoted_are_those_of_the_code(page: Path) -> None:
     quoted = re.findall(r"`([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)(?:\([^`)]*\))?`", text)
     known = _names_of_the_code()
     words = {part for name in quoted for part in ([name] if name in known else name.split("."))}
-    # What others call so: systemd, a key of a corpus.  Metrics have a test of their own.
-    foreign = re.compile(r"LimitNOFILE|dlms_cosem_25_1_0|stromkreis_\w+|process_\w+")
+    # What others call so: systemd, Kubernetes, a key of a corpus.  Metrics have a test of their own.
+    foreign = re.compile(
+        r"LimitNOFILE|ContainerCreating|hostPath|nodeSelector|supplementalGroups|dlms_cosem_25_1_0|stromkreis_\w+|process_\w+"
+    )
     assert sorted(word for word in words if word not in known and not foreign.fullmatch(word)) == []
