@@ -62,6 +62,37 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
+class EarlyEpochConfig(_Section):
+    """
+    When an area's next epoch is called before the running one ends.
+
+    Each early epoch costs what any epoch does: new keys, one of the values that gateways show in a day, and one more
+    layout that tells who was there.
+    """
+
+    void_rounds: Annotated[int, Field(ge=0, le=1_000)] = 4
+    """Rounds in a row in which a ring opened no total. Lowering it ends an outage earlier and spends an epoch on a
+    passing disturbance. 0: never for this reason."""
+
+    waiting: Annotated[float, Field(gt=0, le=1)] = 0.2
+    """Share of an area's enrolled gateways that are connected and in no ring: new ones, those that were away when the
+    epoch was called, those whose process lost its keys. Lowering it lets them in earlier, up to six times a day. 1:
+    never for this reason."""
+
+    hold_rounds: Annotated[float, Field(ge=0, le=1_000)] = 1.0
+    """Rounds' time, and a minute at least, for which too few members of a ring must be connected to open a total, or
+    too many gateways wait: restarts and roll-outs are over by then. Raising it delays the call by as much."""
+
+    epoch_rounds_min: Annotated[int, Field(ge=1, le=100_000)] = 16
+    """Intervals from the start of one epoch to that of the next at least, as gateways demand it
+    (`node.policy.epoch_rounds_min`): a call that is earlier they refuse, so lower it only with theirs. An epoch of no
+    more rounds never ends early."""
+
+    reveals_max: Annotated[int, Field(ge=1, le=10_000)] = 8
+    """Values that a gateway shows in 24 hours (`node.policy.reveals_max`). No epoch is called early that would leave
+    fewer than three of them for the next regular one."""
+
+
 class EpochConfig(_Section):
     """How rings are formed and how time is cut."""
 
@@ -126,6 +157,8 @@ class EpochConfig(_Section):
     noise_energy_wh: Annotated[int, Field(ge=1, le=1_000_000)] = 6_000
     """The same for the energy of an interval, in watt hours: 24 kW for a quarter hour. Energy that was carried over
     several intervals is hidden less."""
+
+    early: EarlyEpochConfig = EarlyEpochConfig()
 
     @model_validator(mode="after")
     def _a_time_lapse_begins_somewhere(self) -> Self:

@@ -40,6 +40,24 @@ class CoordinatorMetrics:
         )  # fmt: skip
         self.ring_members = Gauge("stromkreis_ring_members", "Members of all current rings.", registry=registry)
         self.rings = Gauge("stromkreis_rings", "Rings of the current epochs.", registry=registry)
+        self._early = Counter(
+            "stromkreis_epochs_called_early",
+            "Epochs called before the one that was running ended, by reason.",
+            ["reason"],
+            registry=registry,
+        )
+        self._rings_short = Gauge(
+            "stromkreis_rings_short",
+            "Rings that cannot open: of their members fewer than n_min are connected, with k_min neighbours each.",
+            registry=registry,
+        )
+        self._members_missing = Gauge(
+            "stromkreis_ring_members_missing", "Members that such rings lack for n_min, in sum.", registry=registry
+        )
+        self._waiting = Gauge(
+            "stromkreis_gateways_waiting", "Gateways that are connected and in no ring, until the next epoch.",
+            registry=registry,
+        )  # fmt: skip
         self._enrolled = Gauge("stromkreis_gateways_enrolled", "Active gateways in the directory.", registry=registry)
         self._connected = Gauge(
             "stromkreis_gateways_connected",
@@ -83,6 +101,8 @@ class CoordinatorMetrics:
             self._bills.labels(outcome)
         for outcome in ("drawn", "proved", "overdue", "refused", "wrong"):
             self._ranges.labels(outcome)
+        for reason in ("void_rounds", "too_few_connected", "many_waiting"):
+            self._early.labels(reason)
         for misbehaviour in MISBEHAVIOURS:
             self._reports.labels(misbehaviour)
         for reason in ("store_error", "head_replaced", "total_unverified"):
@@ -103,6 +123,16 @@ class CoordinatorMetrics:
     def peer_error(self, reason: str) -> None:
         """A message was refused; `reason` is a RemoteProtocolError's, a closed set of codes."""
         self._errors.labels(reason).inc()
+
+    def epoch_called_early(self, reason: str) -> None:
+        """An epoch was called early for `void_rounds`, `too_few_connected` members or `many_waiting` gateways."""
+        self._early.labels(reason).inc()
+
+    def standing(self, *, rings_short: int, members_missing: int, waiting: int) -> None:
+        """How the areas stand in their running epochs."""
+        self._rings_short.set(rings_short)
+        self._members_missing.set(members_missing)
+        self._waiting.set(waiting)
 
     def enrolment(self, *, enrolled: bool) -> None:
         """An enrolment request was answered."""

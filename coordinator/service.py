@@ -39,6 +39,7 @@ from coordinator.gwa.admission import Admission
 from coordinator.gwa.misbehaviour import MisbehaviourReports
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.rings.areas import Area, Areas
+from coordinator.rings.early import EarlyCalls
 from coordinator.rings.epoch_writer import EpochWriter
 from coordinator.rings.epochs import AreaEpoch
 from coordinator.rings.last_contribution import LastContributions
@@ -112,7 +113,10 @@ class Coordinator:
             store.rounds, irrevocable, lambda: self.admission.enrolled, metrics, self._on_event,
             partial(draw, below=secrets.randbelow), self._ranges.drawn,
         )  # fmt: skip
-        self._scheduler = Scheduler(self.areas, self._epoch_writer, self._rounds, metrics, self._on_event, clock)
+        self._scheduler = Scheduler(
+            self.areas, self._epoch_writer, self._rounds, metrics, self._on_event, clock,
+            EarlyCalls(self.areas, config.epoch, lambda: self.admission.enrolled, metrics),
+        )  # fmt: skip
         self._listener: Listener | None = None
         self._logged_revoked: set[str] = set()
         self._protocol_lines = LogLimiter(_PROTOCOL_LINE_S, clock)
@@ -135,7 +139,11 @@ class Coordinator:
         epoch, now_s = config.epoch, self._clock()
         lapse = epoch.interval_s / epoch.period_s
         metering_s = epoch.metering_start_unix_s + (now_s - epoch.origin_unix_s) * lapse
-        for name in config.areas:
+        for name, area in self.areas.areas.items():
+            area.drawn |= {
+                each.epoch: (now_s - (metering_s - each.interval_start_s) / lapse, 1)
+                for each in store.epochs.newest_of(name, 0, epoch.early.reveals_max)
+            }
             for start_s, members in store.epochs.members(name, round(metering_s) - _REMEMBERED_S):
                 self.areas.remember(name, members, now_s - (metering_s - start_s) / lapse)
 
@@ -270,7 +278,7 @@ class Coordinator:
         if not self._may_say_hello(identity):
             self.metrics.peer_error("too_many_hellos")
             return
-        area.bound[identity] = message.bound_epoch
+        area.bound[identity], area.known[identity] = message.bound_epoch, message.known_epoch
         for epoch in area.epochs:
             known = epoch.call.epoch <= message.known_epoch
             self._epoch_writer.greet(epoch, identity, partial(epoch.greet_again if known else epoch.invite, identity))

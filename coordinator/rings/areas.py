@@ -23,6 +23,7 @@ from protocol.dcnet.setup.schema import Schema
 from protocol.metering.interval import QUARTER_HOUR_S, first_index_from, start_of
 
 _NEVER = float("inf")
+_FAR_S = 2.0**40  # later than any round
 SETTLE_S = 2.0  # no new gateway for so long: the area is complete as far as we can know
 SILENT_S = 30.0  # a gateway says hello every 10 s; silent for so long it is not here
 JOIN_S, JOIN_PER_GATEWAY_S = 2.0, 0.004  # a signature, a round trip, and a queue of everybody's
@@ -43,11 +44,19 @@ class Area:
     epochs: list[AreaEpoch] = field(default_factory=list)
     bound: dict[str, int] = field(default_factory=dict)  # by gateway, the newest epoch that it had a layout of
     last_arrival_s: float = _NEVER
+    arrived_s: dict[str, float] = field(default_factory=dict)  # when each of those present came, or came back
+    known: dict[str, int] = field(default_factory=dict)  # by gateway, the newest epoch that it said to be in
+    drawn: dict[int, tuple[float, int]] = field(default_factory=dict)  # of each epoch its start and its tries
     withheld: frozenset[str] = frozenset()  # values of the epoch that was refused last
     listed_s: dict[str, float] = field(
         default_factory=dict
     )  # when each gateway's first epoch began; 0: the area's first
     not_before_s: float = 0.0  # after a refusal: do not call again at once
+
+    def forget(self, identity: str) -> None:
+        """A gateway is not here (any more)."""
+        for noted in (self.present, self.arrived_s, self.known):
+            noted.pop(identity, None)
 
     def passed(self, corrupt: float) -> int:
         """
@@ -88,7 +97,7 @@ class Areas:
     def arrive(self, area: Area, identity: str, now_s: float) -> None:
         """A message of a gateway has come."""
         if identity not in area.present:
-            area.last_arrival_s = now_s
+            area.last_arrival_s = area.arrived_s[identity] = now_s
         area.present[identity] = now_s
 
     def forget_silent(self, now_s: float) -> None:
@@ -100,7 +109,7 @@ class Areas:
         for area in self.areas.values():
             for identity, heard_s in list(area.present.items()):
                 if now_s - heard_s > SILENT_S:
-                    del area.present[identity]
+                    area.forget(identity)
                 elif heard_s > now_s:
                     area.present[identity] = now_s
             if area.last_arrival_s != _NEVER:
@@ -110,7 +119,7 @@ class Areas:
     def expel(self, identity: str) -> None:
         """A gateway was revoked: it is not here, whatever it says."""
         for area in self.areas.values():
-            area.present.pop(identity, None)
+            area.forget(identity)
 
     def present_gateways(self) -> set[str]:
         """The gateways that are here, in all areas."""
@@ -141,7 +150,8 @@ class Areas:
         """When an area wants its next epoch."""
         return min((self._due_s(area) for area in self.areas.values()), default=_NEVER)
 
-    def _windows(self) -> Windows:
+    def windows(self) -> Windows:
+        """How long an epoch that is called now waits for what."""
         count, config = self.present_count, self._config
         lapse = config.period_s / config.interval_s
         join_s = JOIN_S + JOIN_PER_GATEWAY_S * count
@@ -156,26 +166,35 @@ class Areas:
         if not area.present:
             return _NEVER
         living = [each for each in area.epochs if each.phase is not Phase.REFUSED]
-        windows = self._windows()
+        windows = self.windows()
         if not living:
             # As late as the first round allows: who arrives after the call waits for a whole epoch.
             latest_s = self._config.origin_unix_s - windows.lead_s(1) - self._config.period_s
             return max(area.last_arrival_s + SETTLE_S, area.not_before_s, latest_s)
         if len(living) > 1 or living[0].phase is Phase.CALLED:  # a second call would end the first
             return _NEVER
-        half_s = self._config.rounds * self._config.period_s / 2
-        lead_s = windows.lead_s(TRIES) if windows.lead_s(TRIES) <= half_s else windows.lead_s(1)
-        return living[0].end_s() - lead_s - self._config.period_s
+        return living[0].end_s() - self.lead_s() - self._config.period_s
+
+    def lead_s(self) -> float:
+        """How long before its first round an epoch that follows another is called."""
+        windows, half_s = self.windows(), self._config.rounds * self._config.period_s / 2
+        return windows.lead_s(TRIES) if windows.lead_s(TRIES) <= half_s else windows.lead_s(1)
 
     def call_due(self, now_s: float) -> list[tuple[Area, AreaEpoch]]:
         """Call the epochs that are due."""
-        return [(area, self._call(area, now_s)) for area in self.areas.values() if now_s >= self._due_s(area)]
+        return [(area, self.call(area, now_s)) for area in self.areas.values() if now_s >= self._due_s(area)]
 
-    def _call(self, area: Area, now_s: float) -> AreaEpoch:
-        config, windows = self._config, self._windows()
+    def call(self, area: Area, now_s: float, start_s: float | None = None) -> AreaEpoch:
+        """
+        Call an area's next epoch, which begins when those before are over: or at `start_s` (Unix, s) at the earliest.
+
+        Once it has its rings those before hold no round from its start on (`end_replaced`).
+        """
+        config, windows = self._config, self.windows()
         for each in area.epochs:
             self.remember(area.name, each.members, each.call.start_ms / 1000)
-        earliest_s = max([now_s + windows.lead_s(1), config.origin_unix_s, *(each.end_s() for each in area.epochs)])
+        after = [each.end_s() for each in area.epochs] if start_s is None else [start_s]
+        earliest_s = max([now_s + windows.lead_s(1), config.origin_unix_s, *after])
         interval = first_index_from(earliest_s, config.origin_unix_s, config.period_s)
         bits = split_bits(len(area.present))
         # Bounded as gateways bound it: whoever claims an epoch of the far future moves it to now at most.
@@ -196,6 +215,7 @@ class Areas:
         parts = [self._part(area, replace(call, part=part), windows, now_s) for part in range(1 << bits)]
         area.withheld = frozenset()
         epoch = AreaEpoch(self._suite, parts, self._entropy(32), self._intermediates, windows)
+        epoch.called_s = now_s
         area.epochs.append(epoch)
         return epoch
 
@@ -204,7 +224,7 @@ class Areas:
             return [each for each in identities if part_of(area.name, each, call.split_bits) == call.part]
 
         rejected = tuple(sorted(here(area.withheld)))
-        known = here(self._known(area, now_s))
+        known = here(self.known_ids(area, now_s))
         return AreaPart(replace(call, rejected=rejected), here(area.present), windows, self._sign_list, now_s, known)
 
     def remember(self, name: str, members: Iterable[str], start_s: float) -> None:
@@ -214,10 +234,19 @@ class Areas:
         for each in members:
             listed_s.setdefault(each, since_s)
 
-    def _known(self, area: Area, now_s: float) -> list[str]:
+    def known_ids(self, area: Area, now_s: float) -> list[str]:
         """Whom the others know, as gateways count it: 24 hours of metering time after they were listed first."""
         before_s = now_s - KNOWN_AFTER_S * self._config.period_s / self._config.interval_s
         return [identity for identity, listed_s in area.listed_s.items() if listed_s <= before_s]
+
+    def end_replaced(self) -> None:
+        """An epoch ends where the next one of its area begins, from the moment in which that has its rings."""
+        for area in self.areas.values():
+            start_s = _FAR_S
+            for each in reversed(area.epochs):
+                each.hold_until(start_s)
+                if each.phase in {Phase.DEALING, Phase.RUNNING}:
+                    start_s = min(start_s, each.call.start_ms / 1000)
 
     def drop_finished(self, now_s: float, waiting: Collection[int]) -> list[AreaEpoch]:
         """
@@ -230,6 +259,7 @@ class Areas:
         for area in self.areas.values():
             for each in list(area.epochs):
                 self.remember(area.name, each.members, each.call.start_ms / 1000)
+                area.drawn[each.call.epoch] = each.call.start_ms / 1000, each.tries
                 if each.phase is Phase.REFUSED:
                     area.not_before_s = now_s + self._config.period_s
                     area.withheld = each.withheld

@@ -54,6 +54,7 @@ class EpochRing:
     positions: dict[str, int]
     deals: dict[int, wire.Deal] = field(default_factory=dict)
     ledger: RoundLedger | None = None
+    since_s: float = 0.0  # when the ledger began here, or went on after a restart
     head_at: wire.HeadAt | None = None
     head_at_sent_s: float = 0.0
     expelled: int = 0
@@ -100,6 +101,8 @@ class AreaEpoch:
         """The parts' calls share number, calendar and schema."""
         self.call = parts[0].call
         self.phase = Phase.CALLED
+        self.rounds = self.call.rounds  # that it holds: fewer than it was called for where the next one begins earlier
+        self.called_s = -_NEVER  # where we have called it since our start
         self.rings: list[EpochRing] = []
         self.refusal = ""
         self._suite = suite
@@ -111,11 +114,17 @@ class AreaEpoch:
         self._place: dict[str, tuple[EpochRing, int]] = {}
         self._layouts: dict[int, wire.EpochLayout] = {}
         self._spot_checks: Counter[str] = Counter()
+        self._deal_until_s = _NEVER
 
     @property
     def joined(self) -> int:
         """How many gateways have joined."""
         return sum(len(part.joined) for part in self._parts)
+
+    @property
+    def tries(self) -> int:
+        """For how many lists its gateways have shown values, at most."""
+        return max(part.call.try_ + (part.list_digest != b"") for part in self._parts)
 
     @property
     def withheld(self) -> frozenset[str]:
@@ -132,11 +141,19 @@ class AreaEpoch:
         """Whether nothing can happen any more."""
         if self.phase is Phase.REFUSED:
             return True
-        return self.phase is Phase.RUNNING and all(ring.ledger is not None and ring.ledger.over for ring in self.rings)
+        return self.phase is Phase.RUNNING and all(self.has_ended(ring) for ring in self.rings)
+
+    def has_ended(self, ring: EpochRing) -> bool:
+        """Whether all rounds of a ring that are held have ended."""
+        return ring.ledger is not None and len(ring.ledger.ended) >= self.rounds
 
     def end_s(self) -> float:
         """When the last round's time is over."""
-        return registration_grid(self.call).time_s(self.call.rounds)
+        return registration_grid(self.call).time_s(self.rounds)
+
+    def hold_until(self, start_s: float) -> None:
+        """Hold no round that begins at `start_s` (Unix, s) or later: it is the next epoch's."""
+        self.rounds = min(self.call.rounds, max(0, registration_grid(self.call).index_at(start_s)))
 
     def place_of(self, identity: str) -> tuple[EpochRing, int] | None:
         """A gateway's ring and position."""
@@ -230,16 +247,11 @@ class AreaEpoch:
         """The joins that a gateway asks for, a few times in an epoch: they are the largest answer that it can get."""
         part = self.part_for(identity)
         self._spot_checks[identity] += 1
-        if (
-            self._spot_checks[identity] > SPOT_CHECKS_MAX
-            or message.try_ != part.call.try_
-            or identity not in part.joined
-        ):
+        is_too_often = self._spot_checks[identity] > SPOT_CHECKS_MAX
+        if is_too_often or message.try_ != part.call.try_ or identity not in part.joined:
             return []
         rows = part.rows(each for each in message.members if each in part.joined)
         return [To(identity, wire.SpotCheckAnswer(self.call.epoch, message.try_, rows))]
-
-    _deal_until_s = _NEVER
 
     def give_up(self, reason: str) -> list[To]:
         """The epoch will not come about: whoever joined gets the reason."""
@@ -276,8 +288,7 @@ class AreaEpoch:
     def _deals_for(self, ring: EpochRing, position: int) -> wire.Deals:
         dealt = []
         for dealer, deal in ring.deals.items():
-            sealed = dict(deal.sealed).get(position)
-            if sealed is not None:
+            if (sealed := dict(deal.sealed).get(position)) is not None:
                 dealt.append((dealer, deal.commitments, sealed))
         return wire.Deals(self.call.epoch, tuple(dealt))
 
@@ -286,7 +297,8 @@ class AreaEpoch:
         out: list[To] = []
         for ring in self.rings:
             out += [To(each, self._deals_for(ring, position)) for each, position in ring.positions.items()]
-            ledger = ring.ledger = RoundLedger(self._suite, ring.view, self._secrets, now_s)
+            ring.since_s, ledger = now_s, RoundLedger(self._suite, ring.view, self._secrets, now_s)
+            ring.ledger = ledger
             ledger.expel(ring.expelled, now_s)
             head = ring.view.members[ring.view.head_of(ledger.term)].identity
             out.append(To(head, wire.Appoint(self.call.epoch, ring.view.ring, ledger.term)))
@@ -305,9 +317,8 @@ class AreaEpoch:
             gone = bitmap([ring.positions[each] for each in identities & ring.positions.keys()])
             if gone & ~ring.expelled:
                 ring.expelled |= gone
-                out.append(
-                    (ring, [to for each in ring.positions.keys() - identities for to in ring.absence_notices(each)])
-                )
+                others = ring.positions.keys() - identities
+                out.append((ring, [to for each in others for to in ring.absence_notices(each)]))
         return out
 
     # --- time ----------------------------------------------------------------------------------------------------
@@ -369,7 +380,7 @@ class AreaEpoch:
             for ring in epoch.rings:
                 mine = {each.round: each for each in ended if each.ring == ring.view.ring}
                 term = max((each.term for each in mine.values()), default=0) + ring.view.size
-                ring.ledger = RoundLedger(suite, ring.view, epoch._secrets, now_s, mine, term)
+                ring.ledger, ring.since_s = RoundLedger(suite, ring.view, epoch._secrets, now_s, mine, term), now_s
         return epoch
 
     def greet_again(self, identity: str) -> list[To]:

@@ -100,7 +100,7 @@ class LastContributions:
                 last = view.timing.round_at(question.started_ms / 1000)
                 if number == question.epoch:
                     last = max(last, question.round)
-                found.append(_Living(number, view.ring, min(last, view.rounds - 1)))
+                found.append(_Living(number, view.ring, min(last, epoch.rounds - 1)))
         return found
 
     def _answer(
@@ -123,7 +123,10 @@ class LastContributions:
         return wire.LastContribution(*asked, is_known, -1, 0, -1, 0, b"", b"", _UNSIGNED)
 
     def _is_known(self, identity: str, epoch: int, living: list[_Living]) -> int:
-        """Not after the database was put back: then the epoch lives no more, and has rounds that never ended here."""
+        """
+        Not where the epoch lives no more and has rounds that never ended here: the next one began earlier, or the
+        database was put back.
+        """
         if any(each.epoch == epoch for each in living):
             return 1
         place, record = self._places_of(epoch).get(identity), self._epochs.get(epoch)

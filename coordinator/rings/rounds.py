@@ -70,6 +70,8 @@ class Rounds:
                     " epoch, or somebody has the epoch's result key",
                     message.epoch, message.ring, identity, message.round,
                 )  # fmt: skip
+            case wire.RingTotal() | wire.RingVoid() if message.round >= epoch.rounds:
+                self._send(identity, wire.Refused(epoch.call.epoch, "the next epoch has begun"))
             case wire.BadDeal():
                 self._on_bad_deal(epoch, ring, position, message.dealer, now_s)
             case _:

@@ -14,6 +14,7 @@ import trio
 from coordinator.events import Emit, MessagesReady, To
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.rings.areas import Areas
+from coordinator.rings.early import EarlyCalls
 from coordinator.rings.epoch_writer import EpochWriter
 from coordinator.rings.epochs import AreaEpoch, Phase
 from coordinator.rings.rounds import Rounds
@@ -33,6 +34,7 @@ class Scheduler:
         metrics: CoordinatorMetrics,
         emit: Emit,
         clock: Callable[[], float],
+        early: EarlyCalls,
     ) -> None:
         self._areas = areas
         self._keeper = keeper
@@ -40,6 +42,7 @@ class Scheduler:
         self._metrics = metrics
         self._emit = emit
         self._clock = clock
+        self._early = early
         self._wake = trio.Event()
 
     def wake(self) -> None:
@@ -67,10 +70,12 @@ class Scheduler:
             await trio.lowlevel.checkpoint()
 
     def _next_timer_s(self) -> float:
-        times = [self._areas.next_timer_s()]
+        times = [self._areas.next_timer_s(), self._early.next_timer_s()]
         for area in self._areas.areas.values():
             times += [epoch.next_timer_s() for epoch in area.epochs]
-        times += [ring.ledger.next_timer_s() for _, ring in self._areas.rings() if ring.ledger is not None]
+        for epoch, ring in self._areas.rings():
+            if ring.ledger is not None and not epoch.has_ended(ring):
+                times.append(ring.ledger.next_timer_s())
         return min(times)
 
     def _on_time(self, now_s: float) -> None:
@@ -78,12 +83,15 @@ class Scheduler:
         for area in self._areas.areas.values():
             for epoch in area.epochs:
                 self._on_epoch_time(epoch, now_s)
+        self._areas.end_replaced()
         for epoch, ring in self._areas.rings():
-            if ring.ledger is not None:
-                self._rounds.carry_out(epoch, ring, ring.ledger.on_timer(now_s))
+            if ring.ledger is not None and not epoch.has_ended(ring):
+                # However late we are: no round is closed that is the next epoch's.
+                until_s = ring.view.timing.open_at_s(epoch.rounds)
+                self._rounds.carry_out(epoch, ring, ring.ledger.on_timer(min(now_s, until_s)))
         for epoch in self._areas.drop_finished(now_s, self._rounds.writer.waiting_epochs()):
             self._keeper.drop(epoch.call.epoch)
-        for area, epoch in self._areas.call_due(now_s):
+        for area, epoch in [*self._areas.call_due(now_s), *self._early.call_due(now_s)]:
             log.info("epoch %d of area %s: called %d gateways", epoch.call.epoch, area.name, len(area.present))
             self._keeper.keep(epoch, [to for identity in sorted(area.present) for to in epoch.invite(identity)])
         rings = self._areas.rings()

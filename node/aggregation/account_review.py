@@ -86,8 +86,8 @@ class AccountReview:
             if is_known:
                 return
             log.warning(
-                "gateway %s: the coordinator does not know epoch %d, which this gateway leaves; its database was put"
-                " back to an earlier state?", self.identity, own[0],
+                "gateway %s: the coordinator holds no more rounds of epoch %d, which this gateway leaves: the next"
+                " one has begun, or its database was put back to an earlier state", self.identity, own[0],
             )  # fmt: skip
             self.leave(own[0])
         await account.settle(*own, included=False)

@@ -128,6 +128,8 @@ class _Epoch:
     nursery: trio.Nursery | None = None
     membership: Membership | None = None
     are_sheets_noted: bool = False
+    end_s: float = 0.0  # when its keys go
+    moved: trio.Event = field(default_factory=trio.Event)  # of this end
 
 
 class Epochs:
@@ -482,6 +484,7 @@ class Epochs:
         first_round = max(0, registration_grid(epoch.call).index_at(services.start.started_s) + 1)
         epoch.membership = Membership(context, ring.view, epoch.secrets, epoch.nonce, first_round)
         epoch.nursery.start_soon(epoch.membership.run)
+        self._end_before(epoch)
         self._deal(epoch)
         for message in epoch.early:
             epoch.membership.post(FromCoordinator(message))
@@ -530,15 +533,25 @@ class Epochs:
 
     async def _live(self, epoch: _Epoch, task_status: trio.TaskStatus[None]) -> None:
         """An epoch from its call to its last result; then its keys go, from memory and from disk (forward secrecy)."""
-        end_s = ring_timing(epoch.call).open_at_s(epoch.call.rounds)
+        epoch.end_s = ring_timing(epoch.call).open_at_s(epoch.call.rounds)
         async with trio.open_nursery() as epoch.nursery:
             task_status.started()
-            while (left_s := end_s - self._services.clock()) > 0:
-                await trio.sleep(min(left_s, _SLEEP_S_MAX))
+            while (left_s := epoch.end_s - self._services.clock()) > 0:
+                with trio.move_on_after(min(left_s, _SLEEP_S_MAX)):
+                    await epoch.moved.wait()
+                epoch.moved = trio.Event()
             self._drop_epoch(epoch)
         # Its context calls back with the epoch: a cycle would wait, keys and all, for the garbage collector.
         epoch.membership = None
         self._ask()
+
+    def _end_before(self, new: _Epoch) -> None:
+        """Where an epoch with a ring begins before others end, these end then: they get no more readings."""
+        start_s = ring_timing(new.call).open_at_s(0)
+        for epoch in self._epochs.values():
+            if epoch is not new and epoch.call.epoch < new.call.epoch and epoch.end_s > start_s:
+                epoch.end_s = start_s
+                epoch.moved.set()
 
     def _drop_epoch(self, epoch: _Epoch) -> None:
         if epoch.nursery is not None:

@@ -242,7 +242,7 @@ def test_so_many_new_gateways_are_listed_as_the_known_ones_bear() -> None:
     epoch.phase = Phase.RUNNING
     for name in names:
         areas.arrive(areas.areas["north"], name, NOW_S + 4)
-    follower = areas._call(areas.areas["north"], NOW_S + 5)
+    follower = areas.call(areas.areas["north"], NOW_S + 5)
     out = join_all(follower, reversed(names), NOW_S + 6)
     shown = {each for each, *_ in next(iter(lists(out).values())).entries}
     assert set(NAMES[:7]) < shown
@@ -252,7 +252,7 @@ def test_so_many_new_gateways_are_listed_as_the_known_ones_bear() -> None:
     assert len(restarted(follower, NOW_S + 7).part_for(NAMES[0]).joined) == 10
     day_later_s = epoch.call.start_ms / 1000 + DAY_S
     areas.remember("north", names, epoch.call.start_ms / 1000)
-    later = areas._call(areas.areas["north"], day_later_s)
+    later = areas.call(areas.areas["north"], day_later_s)
     assert len(next(iter(lists(join_all(later, names, day_later_s)).values())).entries) == 12
 
 

@@ -51,14 +51,18 @@ def cut_rings(beacon_value: bytes, identities: Sequence[str], ring_size: int) ->
     size costs its members little more.
     """
     order = sorted(identities, key=lambda identity: digest("order", beacon_value, identity.encode()))
-    count = max(min(1, len(order)), len(order) // ring_size)
-    base, extra = divmod(len(order), count) if count else (0, 0)
     rings, start = [], 0
-    for index in range(count):
-        size = base + (index < extra)
+    for size in ring_sizes(len(order), ring_size):
         rings.append(order[start : start + size])
         start += size
     return rings
+
+
+def ring_sizes(count: int, ring_size: int) -> list[int]:
+    """How many members the rings of `count` gateways have."""
+    rings = max(min(1, count), count // ring_size)
+    base, extra = divmod(count, rings) if rings else (0, 0)
+    return [base + (index < extra) for index in range(rings)]
 
 
 def ring_number(index: int, split_bits: int, part: int) -> int:

@@ -1,0 +1,54 @@
+"""An area that loses more gateways than its rings bear opens again before the old epoch would have ended."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import trio
+
+from coordinator.config import CoordinatorConfig, EarlyEpochConfig, EpochConfig, WebConfig
+from loadtest.network import Network, free_port
+from protocol.wire import Outcome
+from tests.integration.test_network_churn import epoch_seeds
+
+if TYPE_CHECKING:
+    import pytest
+
+    from tests.integration.conftest import Ledger
+
+
+async def test_an_area_that_loses_a_third_for_good_opens_again_early(
+    network: Network, ledger: Ledger, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    network.gateways = 12
+    network.coordinator_config = CoordinatorConfig(
+        listen=f"tcp://127.0.0.1:{free_port()}", web=WebConfig(listen=("https://127.0.0.1:0",)),
+        data_dir=tmp_path / "coordinator", areas=(network.area,),
+        epoch=EpochConfig(
+            rounds=90, period_s=1.0, origin_unix_s=network.origin_unix_s, ring_size=8, power=False, dropout=0.1,
+            early=EarlyEpochConfig(epoch_rounds_min=16, void_rounds=3),
+        ),
+    )  # fmt: skip
+    async with trio.open_nursery() as nursery:
+        await network.start_meters(nursery)
+        await network.start_coordinator(nursery)
+        await network.start_node(nursery, 0, 8, "steady")
+        gone = await network.start_node(nursery, 8, 4, "gone")
+        await network.wait_until(lambda: [e for e in network.ended() if e.roster.bit_count() == 12])
+        gone.cancel()
+        opened = Outcome.OPENED
+        await network.wait_until(lambda: [e for e in network.ended() if (e.epoch, e.outcome) == (1, opened)][2:])
+        await network.wait_until(lambda: {epoch for _, epoch in epoch_seeds(tmp_path / "steady" / "keys")} == {1})
+        nursery.cancel_scope.cancel()
+    ledger.check(network)
+    ended = network.ended()
+    last = max(each.round for each in ended if each.epoch == 0)
+    assert 15 <= last < 60, "without early epochs it is void to its round 89"
+    first = min(each.round for each in ended if (each.epoch, each.outcome) == (1, opened))
+    assert first <= 2
+    assert [each.round for each in ended if each.epoch == 0] == list(range(last + 1))
+    intervals = [row.q for row in network.rows(ended)]
+    assert len(intervals) == len(set(intervals)), "no interval has two totals"
+    assert network.flown("steady", "gone").is_conserved
+    assert "is called before epoch 0 ends: a ring has opened none of its last" in caplog.text
