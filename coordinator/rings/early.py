@@ -231,7 +231,7 @@ class EarlyCalls:
         if not outside:
             return frozenset()
         known = area.present.keys() & self._areas.known_ids(area, now_s)
-        return outside.intersection(admit(sorted(known), sorted(area.present.keys() - known)))
+        return frozenset(outside).intersection(admit(sorted(known), sorted(area.present.keys() - known)))
 
 
 def _lack(area: Area, epoch: AreaEpoch, ring: EpochRing) -> _Lack:

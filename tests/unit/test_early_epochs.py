@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -50,7 +50,7 @@ class Hood:
         )  # fmt: skip
 
     def _keep(self, epoch: AreaEpoch, _: object) -> None:
-        if epoch.phase is not Phase.CALLED:
+        if epoch in self.called:
             return
         self.called.append(epoch)
         if self.withholds:
@@ -104,7 +104,7 @@ class Hood:
 
 
 @pytest.fixture
-def hood() -> Iterator[Hood]:
+def hood() -> Hood:
     made = Hood()
     made.pass_rounds(2.5)  # called, dealt, and in its second round
     assert [each.phase for each in made.area.epochs] == [Phase.RUNNING]
