@@ -36,6 +36,7 @@ from node.metering.retention import LogKeeper, Retention
 from node.metrics import NodeMetrics
 from node.monitoring import serve_monitoring
 from node.process_start import JUMP_S, ProcessStart
+from node.readiness import Readiness
 from node.security.backend import KeyBackend
 from node.security.backends import open_backend
 from node.security.module import GatewaySecurityModule, KeyDirectory
@@ -185,12 +186,8 @@ async def run(
     config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     running: list[Gateway] = []
 
-    def not_ready() -> str | None:
-        waiting = sum(not each.ready for each in running)
-        if len(running) < len(gateways):
-            return f"{len(running)} of {len(gateways)} gateways are enrolled"
-        return f"{waiting} of {len(running)} gateways sit in no ring yet" if waiting else None
-
+    readiness = Readiness(len(gateways))
+    metrics.readiness(lambda: readiness.counts)
     with (
         closing(open_keys(config, root)) as keys,
         closing(Store(config.store_path, cipher_of(keys), blinding_key=keys.retired_commitment_key)) as store,
@@ -198,7 +195,7 @@ async def run(
         keys.forget_commitment_keys()
         metering, attendance = MeteringLogRepository(store), AttendanceRepository(store)
         async with AsyncExitStack() as stack, store.writing(), trio.open_nursery() as nursery:
-            address = await nursery.start(serve_monitoring, registry, config.metrics, lambda: None, not_ready)
+            address = await nursery.start(serve_monitoring, registry, config.metrics, lambda: None, readiness.checks)
             beacon = BeaconRepository(store)
             enrolments = Enrolments(config, gateways, keys, beacon, attendance, time.time)
             await nursery.start(enrolments.run)
@@ -260,6 +257,8 @@ async def run(
                 def begun(made: list[Gateway]) -> None:
                     nonlocal ready
                     running[:] = made
+                    readiness.use(running)
+                    readiness.waits_for = None
                     metrics.gateways(len(running))
                     metrics.waiting(lambda: sum(each.is_waiting for each in running))
                     metrics.carrying(lambda: sum(each.is_carrying for each in running))

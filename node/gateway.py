@@ -22,6 +22,7 @@ from node.aggregation.bill_requests import BillRequests
 from node.aggregation.bills import Bills, BillStore
 from node.aggregation.epochs import Epochs, EpochServices
 from node.aggregation.range_proofs import RangeProofs
+from node.aggregation.seats import seat_of
 from node.lmn.counters import CounterStore
 from node.lmn.events import LmnEvent, log_event
 from node.lmn.pairing import PairingStore
@@ -33,6 +34,7 @@ from node.metering.delivery import MeterDelivery
 from node.metering.interval import Arrival
 from node.metering.log import MeteringLog
 from node.profiles.gateway_profiles import GatewayProfiles
+from node.readiness import Participation
 from node.security.module import SecurityModule
 from node.storage.errors import StoreError
 from node.storage.repositories.gateway_logs import GatewayLogRepository
@@ -126,11 +128,15 @@ class Gateway:
         self._nursery: trio.Nursery | None = None
         self._delivery: MeterDelivery | None = None
         self._has_grid = trio.Event()
+        self._has_taken_part = False
 
     @property
-    def ready(self) -> bool:
-        """Whether it is in a ring."""
-        return self._epochs.ready
+    def participation(self) -> Participation:
+        """Where it sits, what it reaches, and whether it was in a total since the start."""
+        seat, is_head_linked = seat_of(self._epochs.rings, self._shared.clock())
+        return Participation(
+            seat, self._session.is_linked, is_head_linked, self._epochs.is_waiting, self._has_taken_part
+        )
 
     async def run(self) -> None:
         """Serve until cancelled.  Raises StoreError where its log cannot be read."""
@@ -245,6 +251,7 @@ class Gateway:
         self._session.ask(self)
 
     def _account_moved(self) -> None:
+        self._has_taken_part |= any(ring.has_taken_part for _, ring in self._epochs.rings)
         self._range_proofs.account_moved()
 
     async def receive(self, message: wire.Message) -> None:

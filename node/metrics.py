@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from datetime import datetime
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from node.readiness import Counts
 
 # As fine as the coordinator's for whole rounds: on loopback a phase takes milliseconds, over mobile links seconds.
 _PHASE_BUCKETS_S = (
@@ -14,6 +17,16 @@ _PHASE_BUCKETS_S = (
 _LIES = (  # no accident says these
     "second_call", "second_layout", "second_roster", "wrong_placement", "weak_epoch", "bad_layout", "forged_result",
 )  # fmt: skip
+
+
+_STATES = {
+    "seated": "Gateways in a ring of the running epoch",
+    "seated_next": "Gateways in no ring that runs, and in one of an epoch that has not begun",
+    "without_coordinator": "Gateways without a link to the coordinator",
+    "without_head": "Gateways in a ring of the running epoch without a link to its head",
+    "taken_part": "Gateways that were in an opened total of a round since the process started",
+    "without_round": "Gateways in a running ring that were in no total since the start, and are free to be in one",
+}
 
 
 class NodeMetrics:
@@ -43,6 +56,9 @@ class NodeMetrics:
             "Gateways that came back too often and wait until they may be in a total again",
             registry=registry,
         )  # fmt: skip
+        self._states = {
+            name: Gauge(f"stromkreis_node_{name}_gateways", text, registry=registry) for name, text in _STATES.items()
+        }
         self._heads = Gauge("stromkreis_node_heads", "Rings whose head is in this process", registry=registry)
         self._settled = Counter(
             "stromkreis_node_contributions", "Contributions whose round ended", ["outcome"], registry=registry
@@ -103,6 +119,11 @@ class NodeMetrics:
     def gateways(self, count: int) -> None:
         """How many gateways run."""
         self._gateways.set(count)
+
+    def readiness(self, counts: Callable[[], Counts]) -> None:
+        """How many gateways are seated, linked and so on: asked for when the metrics are read."""
+        for name, gauge in self._states.items():
+            gauge.set_function(partial(lambda name: float(getattr(counts(), name)), name))
 
     def time_lapse(self, *, is_on: bool) -> None:
         """Whether this node takes part in a time lapse."""

@@ -240,7 +240,7 @@ class Demo:
 
     async def _start_node(self, group: Children, node: _Node) -> None:
         arguments = ["node", "--config", str(node.config), "--log-format", "json"]
-        node.child = await group.start(node.name, arguments, ready_url=f"{node.address}/readyz")
+        node.child = await group.start(node.name, arguments, ready_url=f"{node.address}/readyz/placed")
 
     def _living(self) -> list[Child]:
         return [node.child for node in self._nodes if node.child is not None]

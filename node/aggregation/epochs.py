@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol
@@ -147,7 +147,6 @@ class Epochs:
         post: Callable[[wire.Message], None], ask: Callable[[], None], account_moved: Callable[[], None],
         use_grid: Callable[[RegistrationGrid], Awaitable[None]],
     ) -> None:  # fmt: skip
-        self.ready = False
         self._services = services
         self._module = module
         self._area = area
@@ -193,6 +192,11 @@ class Epochs:
     def newest_epoch(self) -> int:
         """The highest epoch whose layout was verified, -1 before the first."""
         return max((number for number, each in self._epochs.items() if each.membership is not None), default=-1)
+
+    @property
+    def rings(self) -> Iterator[tuple[wire.EpochCall, Membership]]:
+        """The rings that it has a seat in, each with its epoch's call."""
+        return ((each.call, each.membership) for each in self._epochs.values() if each.membership is not None)
 
     @property
     def is_carrying(self) -> bool:
@@ -489,7 +493,6 @@ class Epochs:
         for message in epoch.early:
             epoch.membership.post(FromCoordinator(message))
         epoch.early.clear()
-        self.ready = True
         if self._subscriber is not None:
             self._subscriber.publish_again()
 

@@ -73,6 +73,7 @@ class Membership:
         self.view = view
         self.secrets = secrets
         self.last_heard_s = 0.0
+        self.has_taken_part = False
         self._context = context
         self._refusal_lines = LogLimiter(PEER_LINE_S, context.clock)
         self._position = secrets.position
@@ -110,6 +111,17 @@ class Membership:
     def is_waiting(self) -> bool:
         """Whether it hears results alone, for want of a token for a return."""
         return self._member.is_waiting
+
+    @property
+    def is_head_linked(self) -> bool:
+        """Whether the head can be spoken to: it is us, it is relayed, or its link stands."""
+        if self._address is None:
+            return False
+        if self.view.head_of(self._address.term) == self._position:
+            return self._head is not None
+        if self._address.endpoint == RELAY:
+            return True
+        return self._connection is not None and self._connection.is_connected
 
     def post(self, event: Event) -> None:
         """Put an event into the inbox; it is dropped where the inbox is full."""
@@ -206,6 +218,7 @@ class Membership:
                     await context.contributions.settled(self.view, record)
                     context.metrics.settled(included=record.included)
                     if record.included:
+                        self.has_taken_part |= record.round >= self._first_round
                         await context.opened()
                     context.account_moved()
                 case Persist(EpochRefused() as record):

@@ -59,6 +59,12 @@ class CoordinatorSession:
         self._metrics = metrics
         self._lines = LogLimiter(PEER_LINE_S, trio.current_time)
         self._inbox: Inbox[wire.Message, bytes] = link.inbox(_OUTBOX)  # posted is what goes to the coordinator
+        self._connection: Connection | None = None
+
+    @property
+    def is_linked(self) -> bool:
+        """Whether the coordinator is there."""
+        return self._connection is not None and self._connection.is_connected
 
     def post(self, message: wire.Message) -> None:
         """Send a message when the link allows; it is dropped where too many wait."""
@@ -77,6 +83,7 @@ class CoordinatorSession:
 
     async def _serve(self, connection: Connection, handler: Handler) -> None:
         self._inbox.follow(connection)
+        self._connection = connection
         greet_s = ask_s = trio.current_time()
         connects = 1  # the first is no reconnection
         while True:

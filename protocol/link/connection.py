@@ -15,7 +15,7 @@ from types import TracebackType
 import trio
 import zmq
 
-from protocol.link.edge import NOBLOCK, EdgeSocket
+from protocol.link.edge import NOBLOCK, POLLOUT, EdgeSocket
 from protocol.link.limits import LinkLimits
 from protocol.link.listener import check_payload
 
@@ -41,6 +41,15 @@ class Connection:
         self.counters = ConnectionCounters()
         self.edge = edge
         self._limits = limits
+
+    @property
+    def is_connected(self) -> bool:
+        """
+        Whether the listener is there and takes messages.
+
+        A peer that vanished without a word is there until `LinkLimits.keepalive_s` and `peer_gone_s` have passed.
+        """
+        return not self.edge.closed and bool(self.edge.refresh() & POLLOUT)
 
     async def send(self, data: bytes) -> None:
         """

@@ -439,7 +439,7 @@ async def test_every_probe_of_a_node_is_answered() -> None:
                     assert 3 <= asked["timeoutSeconds"] <= 5
     assert paths == {"/healthz", "/readyz"}
     async with trio.open_nursery() as nursery:
-        serve: Any = partial(serve_monitoring, CollectorRegistry(), "http://127.0.0.1:0", lambda: None, lambda: None)
+        serve: Any = partial(serve_monitoring, CollectorRegistry(), "http://127.0.0.1:0", lambda: None, dict)
         address = await nursery.start(serve)
         async with httpx.AsyncClient() as client:
             for path in paths:

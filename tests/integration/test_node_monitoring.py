@@ -11,18 +11,30 @@ from node.monitoring import serve_monitoring
 async def test_metrics_health_and_readiness() -> None:
     registry = CollectorRegistry()
     metrics = NodeMetrics(registry)
-    trouble: list[str | None] = [None, "1 of 2 gateways sit in no ring yet"]
+    trouble: list[str | None] = [None]
+    checks: dict[str, str | None] = {"linked": None, "seated": "1 of 2 waits", "placed": "1 of 2 is in no ring"}
     async with trio.open_nursery() as nursery:
         address = await nursery.start(
-            serve_monitoring, registry, "http://127.0.0.1:0", lambda: trouble[0], lambda: trouble[1]
+            serve_monitoring, registry, "http://127.0.0.1:0", lambda: trouble[0], lambda: checks
         )
         async with httpx.AsyncClient(base_url=address) as client:
             assert (await client.get("/healthz")).text == "ok\n"
-            answer = await client.get("/readyz")
-            assert (answer.status_code, answer.text) == (503, "1 of 2 gateways sit in no ring yet\n")
-            trouble[:] = ["the disk is full", None]
+            for path, expected in (
+                ("/readyz", (503, "[+] linked\n[-] seated: 1 of 2 waits\n")),
+                ("/readyz?exclude=seated", (200, "ok\n")),
+                ("/readyz?exclude=seated&verbose", (200, "[+] linked\n")),
+                ("/readyz?exclude=seats", (400, "exclude=seats: expected one of linked, seated, placed\n")),
+                ("/readyz/linked", (200, "ok\n")),
+                ("/readyz/seated", (503, "1 of 2 waits\n")),
+                ("/readyz/placed", (503, "1 of 2 is in no ring\n")),
+                ("/readyz/seats", (404, "no check seats: expected one of linked, seated, placed\n")),
+            ):
+                answer = await client.get(path)
+                assert (answer.status_code, answer.text) == expected, path
+            checks["seated"] = None
+            assert (await client.get("/readyz")).text == "ok\n"
+            trouble[0] = "the disk is full"
             assert (await client.get("/healthz")).status_code == 503
-            assert (await client.get("/readyz")).status_code == 200
             assert (await client.get("/")).status_code == 404
             metrics.store_error()
             metrics.protocol_error("bad_share")

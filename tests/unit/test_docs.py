@@ -201,6 +201,7 @@ def test_names_that_are_quoted_are_those_of_the_code(page: Path) -> None:
     words = {part for name in quoted for part in ([name] if name in known else name.split("."))}
     # What others call so: systemd, Kubernetes, a key of a corpus.  Metrics have a test of their own.
     foreign = re.compile(
-        r"LimitNOFILE|ContainerCreating|hostPath|nodeSelector|supplementalGroups|dlms_cosem_25_1_0|stromkreis_\w+|process_\w+"
+        r"LimitNOFILE|ContainerCreating|hostPath|nodeSelector|supplementalGroups|minReadySeconds|dlms_cosem_25_1_0|"
+        r"stromkreis_\w+|process_\w+"
     )
     assert sorted(word for word in words if word not in known and not foreign.fullmatch(word)) == []
