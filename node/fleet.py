@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack, closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import chain
 from random import Random
 
@@ -53,11 +54,13 @@ from node.storage.repositories.pairings import PairingRepository
 from node.storage.repositories.price_sheets import PriceSheetRepository
 from node.storage.repositories.profile_sets import ProfileSetRepository
 from node.storage.repositories.ring_seats import RingSeatRepository
+from node.storage.repositories.use_cases import UseCaseRepository
 from node.timekeeping.clock import GatewayClock
 from node.timekeeping.keeper import TimeKeeper, TimeServer
 from node.trust import TrustStore
 from node.wan.administration import Administration
 from node.wan.certificates import CertificateKeeper
+from node.wan.deliveries import DeliveryServices
 from node.wan.enrolment import coordinator_client
 from node.wan.enrolments import Enrolled, Enrolments
 from protocol import pki
@@ -228,6 +231,10 @@ async def run(
                     billing=billing_rules(config.billing), epoch_over=store.truncate_log,
                     backoff=Backoff(max_s=config.lmn.reconnect_s_max), metering=metering,
                     logs=GatewayLogRepository(store), profile_sets=ProfileSetRepository(store),
+                    deliveries=DeliveryServices(
+                        repository=UseCaseRepository(store), trust=trust, metrics=metrics,
+                        tls_context=partial(client_context, config.root_certificate),
+                    ),
                     version=importlib.metadata.version("stromkreis"),
                     seats=RingSeatRepository(store), sheets=PriceSheetRepository(store), time=timekeeper,
                     clock=time.time if timekeeper is None else timekeeper.clock,

@@ -40,9 +40,11 @@ from node.storage.errors import StoreError
 from node.storage.repositories.gateway_logs import GatewayLogRepository
 from node.storage.repositories.metering_log import MeteringLogRepository
 from node.storage.repositories.profile_sets import ProfileSetRepository
+from node.taf.use_cases import UseCases
 from node.timekeeping.clock import Correction, Deviation
 from node.timekeeping.keeper import TimeKeeper
 from node.wan.coordinator_session import CoordinatorSession
+from node.wan.deliveries import Deliveries, DeliveryServices
 from protocol import wire
 from protocol.dcnet.crypto.commitments import Pedersen
 from protocol.dcnet.setup.ranges import FUSE_A
@@ -79,6 +81,7 @@ class Shared(EpochServices):
     metering: MeteringLogRepository
     logs: GatewayLogRepository
     profile_sets: ProfileSetRepository
+    deliveries: DeliveryServices
     version: str
     time: TimeKeeper | None = None
     backoff: Backoff = field(default_factory=Backoff)
@@ -106,6 +109,13 @@ class Gateway:
         self.profiles = GatewayProfiles(
             shared.profile_sets, module, shared.trust, _names_of(profiles), self._log.note, shared.clock
         )
+        self._deliveries = Deliveries(
+            shared.deliveries, module, self.profiles, self._log.note, Random(f"deliveries of {self.identity}")
+        )
+        self._use_cases = UseCases(
+            self._metering, self.profiles, shared.deliveries.repository, module, self._metering_time, shared.clock,
+            self._deliveries.wake,
+        )  # fmt: skip
         self._session = CoordinatorSession(
             shared.link, endpoint, coordinator_key, module.curve, self.identity, shared.metrics
         )
@@ -166,6 +176,8 @@ class Gateway:
                 self._subscribe(self._metering, self._nursery)
             self._nursery.start_soon(self._session.run, self)
             self._nursery.start_soon(self._range_proofs.run)
+            self._nursery.start_soon(self._use_cases.run)
+            self._nursery.start_soon(self._deliveries.run)
             await self._has_grid.wait()
             if self._delivery is not None:
                 await self._read_meters(self._delivery)
@@ -195,6 +207,11 @@ class Gateway:
     def _store_failed(self, error: StoreError) -> None:
         self._shared.metrics.store_error()
         log.error("gateway %s does not log its meters: %s", self.identity, error)
+
+    def _metering_time(self) -> int | None:
+        """The registration time that has come, Unix, s; None before the grid is known."""
+        grid = None if self._delivery is None else self._delivery.grid
+        return None if grid is None else grid.registration_s(grid.index_at(self._shared.clock()))
 
     # --- registration periods -----------------------------------------------------------------------------------------
 

@@ -81,6 +81,12 @@ class NodeMetrics:
             "stromkreis_node_time_answers", "Polls of the time service, by what came of them", ["outcome"],
             registry=registry,
         )  # fmt: skip
+        self._deliveries = Counter(
+            "stromkreis_node_deliveries", "Deliveries to market participants, by what came of an attempt", ["outcome"],
+            registry=registry,
+        )  # fmt: skip
+        for outcome in ("delivered", "failed", "withheld"):
+            self._deliveries.labels(outcome)
         self._clock_error = Gauge(
             "stromkreis_node_clock_error_seconds",
             "How far the clock may be off; NaN while it was never synchronised, or where the system's is trusted",
@@ -172,6 +178,10 @@ class NodeMetrics:
     def bill(self, outcome: str) -> None:
         """A request for a bill was `answered` or `declined`."""
         self._bills.labels(outcome).inc()
+
+    def delivery(self, outcome: str) -> None:
+        """An attempt to deliver ended: `delivered`, `failed` and tried again, or `withheld` for good."""
+        self._deliveries.labels(outcome).inc()
 
     def time_answer(self, outcome: str) -> None:
         """A poll of the time service ended: `taken`, or a reason."""

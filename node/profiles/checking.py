@@ -69,7 +69,7 @@ def check_set(
     The set, where it may be in force on the gateway `identity`.
 
     `meters` are the gateway's, by every name that a profile may call them.  Raises RemoteProtocolError: `bad_profile`,
-    `wrong_gateway`, `unknown_meter`, `certificate_missing`, what `TrustStore.participant` raises.
+    `wrong_gateway`, `unknown_meter`, `no_administrator`, `certificate_missing`, what `TrustStore.participant` raises.
     """
     profiles = ProfileSet.from_bytes(document)
     if profiles.gateway != identity:
@@ -79,6 +79,8 @@ def check_set(
         if devices[processing.meters[-1].meter] not in meters:
             detail = f"processing {processing.id}: meter {processing.meters[-1].meter} is none of this gateway"
             raise RemoteProtocolError("unknown_meter", detail)
+    if any(each.delivery is Delivery.PSEUDONYMOUS for one in profiles.processing for each in one.recipients):
+        administrator_profile(profiles)
     for recipient in sorted(named_recipients(profiles)):
         encryption_certificate(profiles, recipient, intermediates, trust)
     return profiles
@@ -97,6 +99,18 @@ def named_recipients(profiles: ProfileSet) -> set[str]:
 def wan_profile(profiles: ProfileSet, communication: str) -> WanProfile:
     """A WAN profile of the set, by its id, which the set was checked to have."""
     return next(each for each in profiles.wan if each.id == communication)
+
+
+def administrator_profile(profiles: ProfileSet) -> WanProfile:
+    """
+    The WAN profile of the administrator, who passes pseudonymous deliveries on.
+
+    Raises RemoteProtocolError `no_administrator` where there is none.
+    """
+    for each in profiles.wan:
+        if each.role == "administrator":
+            return each
+    raise RemoteProtocolError("no_administrator", "pseudonymous delivery needs a WAN profile of role administrator")
 
 
 def encryption_certificate(

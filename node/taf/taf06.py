@@ -1,7 +1,9 @@
 """
 TAF 6, on-demand values: the register at the beginning of each of the last days, by legal time.
 
-Kept for the case that a supplier changes or somebody moves in or out, and delivered only when asked for.
+Kept for the case that a supplier changes or somebody moves in or out, and delivered only when asked for.  Our reading:
+who asks is the administrator, by a profile whose billing period ends when the values are wanted; they reach back beyond
+that period.
 """
 
 from __future__ import annotations
@@ -14,10 +16,10 @@ from protocol.profiles.use_cases import OnDemand
 
 
 def evaluate(parameters: OnDemand, period: Period) -> Result:
-    """The values at 00:00 of the last `days` days up to the period's end."""
+    """The values at 00:00 of the last `days` days up to the period's end, as far as the series has them."""
     end = datetime.fromtimestamp(period.end_s, LEGAL_TIME)
     first = (end - timedelta(days=parameters.days)).timestamp()  # by the wall clock: days of 23 and 25 hours are one
-    rows = [each for each in period.rows if first <= each.at_s and _is_midnight(each.at_s)]
+    rows = [each for each in period.series.values if first <= each.at_s <= period.end_s and _is_midnight(each.at_s)]
     return result_of(period, rows=rows)
 
 

@@ -91,6 +91,16 @@ class Event(Enum):
         2102, Level.WARNING, (Log.SYSTEM,),
         "Profile der Version {version} abgelehnt: {reason}", "Profiles of version {version} refused: {reason}",
     )  # fmt: skip
+    DELIVERED = EventKind(
+        4101, Level.INFO, (Log.SYSTEM, Log.CONSUMER),
+        "Werte des Profils {profile} ab {start} an {participant} geliefert ({delivery})",
+        "Values of profile {profile} from {start} delivered to {participant} ({delivery})",
+    )  # fmt: skip
+    DELIVERY_WITHHELD = EventKind(
+        4102, Level.WARNING, (Log.SYSTEM, Log.CONSUMER),
+        "Werte des Profils {profile} ab {start} an {participant} zurückgehalten: {reason}",
+        "Values of profile {profile} from {start} to {participant} withheld: {reason}",
+    )  # fmt: skip
     METER_FAULT = EventKind(
         3001, Level.WARNING, (Log.SYSTEM,),
         "Störung am LMN: {kind} ({protocol}, {device})", "Fault on the LMN: {kind} ({protocol}, {device})",

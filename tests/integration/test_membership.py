@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -44,7 +45,9 @@ from node.storage.repositories.metering_log import MeteringLogRepository
 from node.storage.repositories.price_sheets import PriceSheetRepository
 from node.storage.repositories.profile_sets import ProfileSetRepository
 from node.storage.repositories.ring_seats import RingSeatRepository
+from node.storage.repositories.use_cases import UseCaseRepository
 from node.trust import TrustStore
+from node.wan.deliveries import DeliveryServices
 from protocol import wire
 from protocol.dcnet.machines.incarnations import Incarnation
 from protocol.dcnet.setup.calendar import CalendarPolicy
@@ -53,6 +56,7 @@ from protocol.dcnet.setup.rings import bitmap, last_contribution_text
 from protocol.dcnet.setup.schema import DEFAULT_SCHEMA, Schema, Slot
 from protocol.errors import RemoteProtocolError
 from protocol.link import Keypair, LinkContext
+from protocol.link.tls import client_context
 from protocol.metering.interval import QUARTER_HOURS
 
 SUITE = CheapSuite()
@@ -234,14 +238,19 @@ def whole(mine: Gateway, tmp_path: Path) -> node.gateway.Gateway:
     accounts = context.contributions._accounts
     assert isinstance(accounts, AccountRepository)
     store = accounts._store
+    trust = TrustStore(CertificateAuthority.create(tmp_path / "pki", NOW).root, lambda: 0.0)
     shared = Shared(
         suite=SUITE, link=context.link, accounts=accounts, attendance=AttendanceRepository(store),
         bills=BillRepository(store), counters=DurableCounters(CounterRepository(store)), metrics=context.metrics,
         policy=Policy(honest_floor=2), listen="",
         calendar=CalendarPolicy(rounds_min=1, time_lapse=True), clock=lambda: 15.0,
-        trust=TrustStore(CertificateAuthority.create(tmp_path / "pki", NOW).root, lambda: 0.0), public_host=None,
+        trust=trust, public_host=None,
         relay=False, metering=MeteringLogRepository(store), logs=GatewayLogRepository(store), version="0",
         profile_sets=ProfileSetRepository(store),
+        deliveries=DeliveryServices(
+            repository=UseCaseRepository(store), trust=trust, metrics=context.metrics,
+            tls_context=partial(client_context, tmp_path / "pki" / "root.pem"),
+        ),
         seats=RingSeatRepository(store), sheets=PriceSheetRepository(store), beacon=BeaconRepository(store),
         list_key=SUITE.verify_key(LIST_SEED),
     )  # fmt: skip

@@ -31,6 +31,7 @@ from node.storage.migrations import (
     step009_beacon,
     step010_price_sheets,
     step011_profile_sets,
+    step012_use_cases,
 )
 
 Step = Callable[[sqlite3.Connection], None]
@@ -47,6 +48,7 @@ STEPS: Final[tuple[Callable[..., None], ...]] = (
     step009_beacon.upgrade,
     step010_price_sheets.upgrade,
     step011_profile_sets.upgrade,
+    step012_use_cases.upgrade,
 )
 """Those of the node's store, where some need its cipher: see `store_steps`."""
 
