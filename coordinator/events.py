@@ -14,6 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from coordinator.storage.engine import fault_of
 from protocol import wire
+from protocol.dcnet.machines.effects import Misbehaviour
 from protocol.errors import RemoteProtocolError
 
 
@@ -114,8 +115,7 @@ class StatusChanged:
     """Something is durable that a viewer may want to see."""
 
 
-BAD_DEAL = "bad_deal"  # of a neighbour; what a head reports of a member is in `wire.Misbehaviour`
-MISBEHAVIOURS = (*(each.name.lower() for each in wire.Misbehaviour), BAD_DEAL)
+MISBEHAVIOURS = tuple(each.name.lower() for each in Misbehaviour)
 
 Event = (
     MessagesReady

@@ -112,7 +112,7 @@ class RingHarness(MemberHarness):
                     pass
 
     def reported(self, report: ReportMisbehaviour) -> None:
-        """A head said that a member misbehaves."""
+        """The ledger names a member."""
 
     @abstractmethod
     def to_member(self, head: int, target: int, message: wire.RingMessage) -> None:

@@ -16,7 +16,14 @@ import numpy as np
 from loadtest.harness import RingHarness, resume_after
 from protocol import wire
 from protocol.dcnet.crypto.suite import Suite, derive
-from protocol.dcnet.machines.effects import Attempted, Ended, EpochRefused, RoundEnded, Settled
+from protocol.dcnet.machines.effects import (
+    Attempted,
+    Ended,
+    EpochRefused,
+    ReportMisbehaviour,
+    RoundEnded,
+    Settled,
+)
 from protocol.dcnet.machines.head import Head
 from protocol.dcnet.machines.history import History
 from protocol.dcnet.machines.incarnations import Incarnation, NonceTable
@@ -28,6 +35,8 @@ from protocol.dcnet.setup.rings import Member as Seat
 from protocol.dcnet.setup.rings import RingView, Timing
 from protocol.dcnet.setup.secrets import EpochSecrets
 from protocol.errors import RemoteProtocolError
+
+QUESTIONS = (wire.Inquiry, wire.DisputedPair, wire.DisputedDeal, wire.PresenceRequest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,13 +119,20 @@ def make_ring(
 ) -> tuple[RingView, list[EpochSecrets]]:
     """A ring of fresh members with their keys agreed and their deals exchanged."""
     view, secrets = lay_out(suite, size, seed, timing, nonces)
+    exchange_deals(view, secrets)
+    return view, secrets
+
+
+def exchange_deals(view: RingView, secrets: Sequence[EpochSecrets]) -> dict[int, wire.Deal]:
+    """Agree on keys and hand every deal to its receivers; the deals, by dealer."""
     for position, each in enumerate(secrets):
         each.bind(view, position)
+    deals = {}
     for position, each in enumerate(secrets):
-        dealt = each.deal()
+        dealt = deals[position] = each.deal()
         for other, share in dealt.sealed:
             secrets[other].accept(position, dealt.commitments, share)
-    return view, secrets
+    return deals
 
 
 def ledger_secrets(suite: Suite, seed: bytes) -> LedgerSecrets:
@@ -128,13 +144,15 @@ class LocalRing(RingHarness):
     """Drives one ring round after round; `trace` sees every message as (from, to, message)."""
 
     def __init__(self, suite: Suite, size: RingSize, seed: bytes = bytes(32), timing: Timing | None = None) -> None:
-        self.view, self.secrets = make_ring(suite, size, seed, timing)
+        self.view, self.secrets = lay_out(suite, size, seed, timing)
+        self.deals = exchange_deals(self.view, self.secrets)
         self.size = size.n
         self.seed = seed
         self.members = [Member(suite, self.view, each, MaskSchedule(suite, self.view, each)) for each in self.secrets]
         self.suite = suite
         self.processes = [1] * size.n
-        self.ledger = RoundLedger(suite, self.view, ledger_secrets(suite, seed), 0.0)
+        self.ledger = RoundLedger(suite, self.view, ledger_secrets(suite, seed), 0.0, deals=self.deals)
+        self.misbehaviour: list[ReportMisbehaviour] = []
         self.ended: list[Ended] = []
         self.persisted: list[tuple[int, Attempted | Settled | EpochRefused]] = []
         self.notes: list[str] = []
@@ -241,6 +259,15 @@ class LocalRing(RingHarness):
         """Keep the ends in order."""
         self.ended.append(record.ended)
 
+    def reported(self, report: ReportMisbehaviour) -> None:
+        """Keep whom the ledger names, in order."""
+        self.misbehaviour.append(report)
+
+    @property
+    def named(self) -> set[int]:
+        """Whom the ledger named."""
+        return {each.position for each in self.misbehaviour}
+
     def to_head(self, position: int, message: wire.RingMessage) -> None:
         """Queue it, or have the gateway vanish before it."""
         if self._vanish(position, message):
@@ -280,6 +307,11 @@ class LocalRing(RingHarness):
                 self._appoint(message.term)
         elif index in self.silent:
             pass
+        elif isinstance(message, wire.LeftOut):
+            if index == self.head_position:
+                self.head.leave_out(self.view.from_wire(message.members), self.now_s)
+        elif isinstance(message, QUESTIONS):
+            self.from_member(index, self.members[index].asked(message))
         elif target == "gateway" and index == self.head_position:
             self.from_head(self.head_position, self.head.result(message, self.now_s))  # type: ignore[arg-type]
         else:
@@ -295,6 +327,6 @@ def random_vectors(rng: np.random.Generator, n: int, words: int) -> list[Words]:
 
 
 __all__ = [
-    "LocalRing", "RingSize", "knowing", "lay_out", "ledger_secrets", "make_ring", "nonce", "opening", "random_vectors",
-    "ready",
+    "QUESTIONS", "LocalRing", "RingSize", "exchange_deals", "knowing", "lay_out", "ledger_secrets", "make_ring",
+    "nonce", "opening", "random_vectors", "ready",
 ]  # fmt: skip

@@ -59,7 +59,6 @@ class EpochRing:
     head_at_sent_s: float = 0.0
     expelled: int = 0
     left_out: int = 0  # who owes a range proof
-    bad_deals: set[tuple[int, int]] = field(default_factory=set)  # who complained of whose deal, by position
 
     def status(self, area: str) -> RingStatus:
         """How the ring stands, for the web."""
@@ -77,13 +76,30 @@ class EpochRing:
             last_latency_ms=None if last is None else round((last.ended_s - last.opened_s) * 1000, 3),
         )  # fmt: skip
 
+    @property
+    def out(self) -> int:
+        """Whom the head leaves out of E: who owes a range proof, and whom the ledger says."""
+        return self.left_out | (0 if self.ledger is None else self.ledger.excluded)
+
+    def out_notice(self) -> wire.LeftOut:
+        """The same as a message."""
+        return wire.LeftOut(self.view.epoch, self.view.ring, self.view.to_wire(self.out))
+
+    def appointment(self, identity: str) -> list[To]:
+        """What the present head is told: that it is, and whom to leave out."""
+        view, ledger = self.view, self.ledger
+        if ledger is None or view.head_of(ledger.term) != self.positions[identity]:
+            return []
+        out = [To(identity, wire.Appoint(view.epoch, view.ring, ledger.term))]
+        return [*out, To(identity, self.out_notice())] if self.out else out
+
     def absence_notices(self, identity: str) -> list[To]:
-        """What a member must know of those who were revoked, and of those who owe a proof."""
+        """What a member must know of those who were revoked, and of those who are left out."""
         view, out = self.view, []
         if self.expelled:
             out.append(To(identity, wire.Expelled(view.epoch, view.ring, view.to_wire(self.expelled))))
-        if self.left_out:
-            out.append(To(identity, wire.LeftOut(view.epoch, view.ring, view.to_wire(self.left_out))))
+        if self.out:
+            out.append(To(identity, self.out_notice()))
         return out
 
 
@@ -179,8 +195,7 @@ class AreaEpoch:
             out.append(To(identity, self._deals_for(ring, position)))
             if ring.head_at is not None:
                 out.append(To(identity, ring.head_at))
-            if ring.ledger is not None and ring.view.head_of(ring.ledger.term) == position:
-                out.append(To(identity, wire.Appoint(self.call.epoch, ring.view.ring, ring.ledger.term)))
+            out += ring.appointment(identity)
         return out
 
     def join(self, identity: str, joined: Joined, now_s: float) -> list[To]:
@@ -297,11 +312,11 @@ class AreaEpoch:
         out: list[To] = []
         for ring in self.rings:
             out += [To(each, self._deals_for(ring, position)) for each, position in ring.positions.items()]
-            ring.since_s, ledger = now_s, RoundLedger(self._suite, ring.view, self._secrets, now_s)
-            ring.ledger = ledger
+            ring.since_s = now_s
+            ledger = ring.ledger = RoundLedger(self._suite, ring.view, self._secrets, now_s, deals=ring.deals)
             ledger.expel(ring.expelled, now_s)
             head = ring.view.members[ring.view.head_of(ledger.term)].identity
-            out.append(To(head, wire.Appoint(self.call.epoch, ring.view.ring, ledger.term)))
+            out += ring.appointment(head)
         return out
 
     def _require(self, identity: str) -> tuple[EpochRing, int]:
@@ -380,7 +395,8 @@ class AreaEpoch:
             for ring in epoch.rings:
                 mine = {each.round: each for each in ended if each.ring == ring.view.ring}
                 term = max((each.term for each in mine.values()), default=0) + ring.view.size
-                ring.ledger, ring.since_s = RoundLedger(suite, ring.view, epoch._secrets, now_s, mine, term), now_s
+                ring.since_s = now_s
+                ring.ledger = RoundLedger(suite, ring.view, epoch._secrets, now_s, mine, term, ring.deals)
         return epoch
 
     def greet_again(self, identity: str) -> list[To]:
@@ -395,6 +411,6 @@ class AreaEpoch:
         out += ring.absence_notices(identity)
         if ring.head_at is not None:
             out.append(To(identity, ring.head_at))
-        elif ring.ledger is not None and ring.view.head_of(ring.ledger.term) == position:
-            out.append(To(identity, wire.Appoint(self.call.epoch, ring.view.ring, ring.ledger.term)))
+        else:
+            out += ring.appointment(identity)
         return out

@@ -190,7 +190,7 @@ class RangeChecks:
             members = bitmap([ring.positions[each] for each in owing & ring.positions.keys()])
             if epoch.phase is Phase.RUNNING and members != ring.left_out:
                 ring.left_out = members
-                message = wire.LeftOut(ring.view.epoch, ring.view.ring, ring.view.to_wire(members))
+                message = ring.out_notice()
                 self._emit(MessagesReady([To(identity, message) for identity in ring.positions]))
 
     # --- judging ------------------------------------------------------------------------------------------------------

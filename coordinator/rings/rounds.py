@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 
-from coordinator.events import BAD_DEAL, Emit, MessagesReady, MisbehaviourReported, RoundWritten, StatusChanged, To
+from coordinator.events import Emit, MessagesReady, MisbehaviourReported, RoundWritten, StatusChanged, To
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.rings.epochs import AreaEpoch, EpochRing
 from coordinator.rings.round_writer import PendingRoundResult, RoundWriter
@@ -70,10 +70,8 @@ class Rounds:
                     " epoch, or somebody has the epoch's result key",
                     message.epoch, message.ring, identity, message.round,
                 )  # fmt: skip
-            case wire.RingTotal() | wire.RingVoid() if message.round >= epoch.rounds:
+            case wire.RingTotal() | wire.RingVoid() | wire.CorruptSum() if message.round >= epoch.rounds:
                 self._send(identity, wire.Refused(epoch.call.epoch, "the next epoch has begun"))
-            case wire.BadDeal():
-                self._on_bad_deal(epoch, ring, position, message.dealer, now_s)
             case _:
                 if isinstance(message, wire.HeadSilent) and ring.head_at is not None:
                     self._send(identity, ring.head_at)
@@ -87,15 +85,6 @@ class Rounds:
             ring.head_at_sent_s = now_s
             for member in ring.positions:
                 self._send(member, message)
-
-    def _on_bad_deal(self, epoch: AreaEpoch, ring: EpochRing, position: int, dealer: int, now_s: float) -> None:
-        if not ring.view.neighbourhoods[position] >> dealer & 1:
-            raise RemoteProtocolError("not_a_neighbour", "a complaint about a deal of somebody who deals it nothing")
-        if (position, dealer) in ring.bad_deals:
-            return
-        ring.bad_deals.add((position, dealer))
-        round_ = max(0, ring.view.timing.round_at(now_s))
-        self._report(epoch, ring, position, dealer, BAD_DEAL, round_)
 
     def _report(
         self, epoch: AreaEpoch, ring: EpochRing, reporter: int, reported: int, misbehaviour: str, round_: int
@@ -123,8 +112,8 @@ class Rounds:
                     ending.then.append(each)
                 case ToMember() | ToRing():
                     self._announce(ring, each)
-                case ReportMisbehaviour(round_, head, position, misbehaviour):
-                    self._report(epoch, ring, head, position, misbehaviour.name.lower(), round_)
+                case ReportMisbehaviour(round_, reporter, position, misbehaviour):
+                    self._report(epoch, ring, reporter, position, misbehaviour.name.lower(), round_)
                 case Note(name):
                     self._metrics.peer_error(name)
                     if name == "head_replaced":
@@ -135,6 +124,8 @@ class Rounds:
         message = announce.message
         if isinstance(message, wire.Result) and self.writer.is_waiting(message.epoch, message.ring, message.round):
             return  # who asks while the disk is busy hears it when it is durable, or asks again
+        if isinstance(message, wire.LeftOut):  # of the ledger's: others may be left out beside
+            message = ring.out_notice()
         targets = ring.positions.values() if isinstance(announce, ToRing) else [announce.position]
         for position in targets:
             if isinstance(message, wire.Appoint) and position != ring.view.head_of(message.term):
@@ -160,7 +151,7 @@ class Rounds:
             if ending.ring.view.committed and not ended.verified:
                 self._metrics.peer_error("total_unverified")
                 log.warning(
-                    "epoch %d ring %d round %d is not verified: its total is not what its members attest to",
+                    "epoch %d ring %d round %d is not verified: its total is not what its members committed to",
                     ended.epoch, ended.ring, ended.round,
                 )  # fmt: skip
         else:

@@ -5,12 +5,11 @@ member is named.  What an adversary may learn is watched elsewhere (`exposure`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from loadtest.simulator.adversary import Adversary
 from loadtest.simulator.liar import Liar
-from loadtest.simulator.lying_member import LyingMember
 from protocol import wire
 from protocol.dcnet.discipline.carried_energy import EnergyAccount
 from protocol.dcnet.discipline.returns import REFILL_S, TOKENS_MAX, Attendance
@@ -18,7 +17,7 @@ from protocol.dcnet.machines.effects import Ended, ReportMisbehaviour
 from protocol.dcnet.machines.head import Head
 from protocol.dcnet.machines.masks import Words
 from protocol.dcnet.machines.member import Member, Resume
-from protocol.dcnet.setup.rings import RingView
+from protocol.dcnet.setup.rings import RingView, bitmap
 from protocol.dcnet.setup.schema import WORD_MODULUS
 from protocol.dcnet.setup.secrets import EpochSecrets
 
@@ -42,6 +41,7 @@ class Gateway:
     processes: int = 0
     head: Head | Adversary | None = None
     head_term: int = -1
+    excluded: int = 0  # whom the ledger says to leave out, while or when it is head
     life: int = 0  # counts restarts: messages and timers of an earlier life are void
 
 
@@ -63,17 +63,17 @@ class Checks:
 
     def __init__(
         self, view: RingView, gateways: Sequence[Gateway], tally: Tally, first_wh: Sequence[int], liar: Liar | None,
-        lying_member: LyingMember | None,
+        liars: Collection[int],
     ) -> None:  # fmt: skip
         self.ended: dict[int, Ended] = {}
-        self.accused: set[int] = set()
+        self.named: set[int] = set()
         self._masked: set[tuple[int, bytes, int, int]] = set()
         self._view = view
         self._gateways = gateways
         self._tally = tally
         self._first_wh = first_wh
         self._liar = liar
-        self._lying_member = lying_member
+        self._liars = frozenset(liars)
 
     def round_ended(self, ended: Ended) -> None:
         """A round ends once, and opens to the sum over its roster."""
@@ -97,12 +97,15 @@ class Checks:
             raise Violation(f"round {ended.round} opened to something else than the sum over its roster")
 
     def reported(self, report: ReportMisbehaviour) -> None:
-        """An honest head names nobody but the lying member."""
-        if self._liar is not None and report.head in self._liar.corrupt:
-            return  # it may say what it likes
-        if self._lying_member is None or report.position != self._lying_member.position:
-            raise Violation(f"an honest head named member {report.position} a liar in round {report.round}")
-        self.accused.add(report.position)
+        """Named ⊆ liars, whoever handed in what."""
+        if report.position not in self._liars:
+            raise Violation(f"member {report.position}, that did not lie, was named in round {report.round}")
+        self.named.add(report.position)
+
+    def head_replaced_for_good(self, unfit: int) -> None:
+        """No honest head's evidence proves nothing."""
+        if unfit & ~bitmap(self._liars):
+            raise Violation("an honest head was blamed")
 
     def returns(self, interval_s: int) -> None:
         """However rosters were drawn: in any time no gateway came back more often than its tokens allow."""

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field, replace
 from random import Random
 
 from protocol import wire
-from protocol.dcnet.machines.effects import HeadEffect, ToMember
+from protocol.dcnet.machines.effects import HeadEffect, ToCoordinator, ToMember
+from protocol.dcnet.machines.head import Head
 from protocol.dcnet.setup.rings import RingView, positions_of
 
 Outgoing = ToMember[wire.RingMessage]
@@ -168,6 +169,21 @@ class Liar:
     told: dict[str, int] = field(default_factory=dict)
     _lie: str = ""
     _round: int = -1
+
+    def blame(self, head: Head, effects: Sequence[HeadEffect], random: Random) -> list[HeadEffect]:
+        """A sum that opens is told to be corrupt, with the true evidence, with a word changed, or with none."""
+        out: list[HeadEffect] = []
+        for each in effects:
+            if isinstance(each, ToCoordinator) and isinstance(each.message, wire.RingTotal) and random.random() < 0.3:
+                said = head.current.evidence(head.view)
+                first, *others = said.evidence
+                changed = (random.randbytes(8), *first[1:]), *others
+                evidence: tuple[wire.Evidence, ...] = random.choice([said.evidence, changed, ()])
+                self.told["blame"] = self.told.get("blame", 0) + 1
+                out.append(ToCoordinator(replace(said, evidence=evidence)))
+            else:
+                out.append(each)
+        return out
 
     def twist(self, view: RingView, instructions: Sequence[HeadEffect], random: Random) -> list[HeadEffect]:
         """What leaves instead."""

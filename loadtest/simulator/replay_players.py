@@ -20,13 +20,14 @@ from protocol.dcnet.discipline.returns import Attendance, EpochAttendance
 from protocol.dcnet.machines.effects import Ended
 from protocol.dcnet.machines.head import Head
 from protocol.dcnet.machines.history import History
-from protocol.dcnet.machines.incarnations import Incarnation
+from protocol.dcnet.machines.incarnations import Incarnation, nonces_digest
 from protocol.dcnet.machines.ledger import RoundLedger
 from protocol.dcnet.machines.masks import MaskSchedule, seed_commitment, self_mask
 from protocol.dcnet.machines.member import Member, Resume
 from protocol.dcnet.setup.rings import RingView, bitmap, positions_of
 from protocol.dcnet.setup.secrets import mask_label
-from protocol.dcnet.setup.statements import ATTESTATION_SIZE
+from protocol.dcnet.setup.statements import ATTESTATION_SIZE, AttemptContext, blame_half, confirm_text, input_text
+from protocol.dcnet.setup.terms import mask_terms, terms_digest
 
 _SEED = bytes(32)
 
@@ -174,7 +175,8 @@ def _first_whole_round(events: tuple[Row, ...]) -> int:
     for index, row in enumerate(events):
         round_ = row.get("round", -1)
         # Which ends the member had heard of is known where they are all.
-        begins = row["event"] == "OFFERED" and row["settled"] == round_
+        # An offer that is answered at once had an OPEN before it, and that is gone.
+        begins = row["event"] == "OFFERED" and row["settled"] == round_ and row["after"] == "waiting"
         if seen and begins and row["before"] == "waiting" and round_ > max(seen):
             return index
         if round_ >= 0:
@@ -195,7 +197,7 @@ class HeadPlayer:
         self._spoilt = {
             (row["round"], row["attempt"])
             for row in log.events
-            if row["event"] in {"Reveal", "Partial"} and _sent(row, "RingVoid") is not None
+            if row["event"] in {"Reveal", "Partial"} and _sent(row, "CorruptSum") is not None
         }
         self.first, start = 0, log.start
         opening: Row | None = None
@@ -292,7 +294,7 @@ class HeadPlayer:
                 return sign_confirm(view, own, opened.context, opened.roster, confirm)
             case "Reveal":
                 seed = prf.mask_seed(self._secrets[position].evaluate(label), label)
-                return wire.Reveal(*at, bytes(32) if _sent(row, "MisbehaviourReport") else seed)
+                return wire.Reveal(*at, seed)
             case "Partial":
                 part = self._secrets[position].partial(row["silent"], label)
                 element, proof = (bytes(32), bytes(64)) if part is None or is_broken else part
@@ -324,7 +326,7 @@ class LedgerPlayer:
 
     def __init__(self, log: Log) -> None:
         suite = CheapSuite()
-        self._view, _ = make_ring(suite, log.size, _SEED, log.timing, log.nonces)
+        self._view, self._secrets = make_ring(suite, log.size, _SEED, log.timing, log.nonces)
         self.first, start = 0, log.start
         if log.dropped:
             self.first, row = self._first_total(log.events)
@@ -360,6 +362,26 @@ class LedgerPlayer:
             case event:
                 self.machine.receive(row["from"], self._message(event, row), now_s)
 
+    def _corrupt_sum(self, row: Row) -> wire.CorruptSum:
+        """Evidence that holds, unless the head was replaced for it."""
+        view, seed = self._view, bytes(32)
+        expected, terms = bitmap(row["expected"]), mask_terms(0, bytes(32), b"")
+        nonces = bytes(wire.NONCE_SIZE * len(row["expected"]))
+        digest = terms_digest(nonces_digest(view, expected, nonces), terms)
+        context = AttemptContext(row["round"], row["attempt"], row["term"], expected, digest)
+        roster, evidence = bitmap(row["roster"]), []
+        for position in row["roster"] if _sent(row, "Appoint") is None else ():
+            own = self._secrets[position]
+            said = bytes(8), bytes(32), seed_commitment(seed)
+            signature = own.sign(input_text(blame_half(view, position, context, *said), bytes(32)))
+            net = bytes(8 * bool(view.neighbourhoods[position] & context.expected & ~roster))
+            confirmed = own.sign(confirm_text(view, position, context, roster, net, bytes(32)))
+            evidence.append((*said, bytes(32), signature, seed, net, bytes(32), confirmed))
+        return wire.CorruptSum(
+            view.epoch, view.ring, row["round"], row["attempt"], row["term"], _bits(view, row["expected"]),
+            _bits(view, row["roster"]), nonces, terms, tuple(evidence),
+        )  # fmt: skip
+
     def _message(self, event: str, row: Row) -> wire.Message:
         view, at = self._view, (self._view.epoch, self._view.ring)
         count = view.committed_count
@@ -375,9 +397,9 @@ class LedgerPlayer:
                     bytes(32 * count), bytes(ATTESTATION_SIZE * members * bool(count)),
                 )  # fmt: skip
             case "RingVoid":
-                return wire.RingVoid(*at, row["round"], row["term"], "replayed", _bits(view, row["suspects"]))
-            case "MisbehaviourReport":
-                return wire.MisbehaviourReport(*at, row["term"], row["round"], row["position"], row["misbehaviour"])
+                return wire.RingVoid(*at, row["round"], row["term"], "replayed", _bits(view, row["silent"]))
+            case "CorruptSum":
+                return self._corrupt_sum(row)
             case "HeadSilent":
                 return wire.HeadSilent(*at, row["term"], row["round"])
             case "RoundStatusRequest":

@@ -12,6 +12,7 @@ import struct
 
 from loadtest.transparent_group import TransparentGroup
 from protocol.dcnet.crypto.group import Group
+from protocol.dcnet.crypto.pair_opening import OPENING_SIZE, PairContext
 from protocol.errors import RemoteProtocolError
 
 
@@ -54,6 +55,17 @@ class CheapSuite:
     def agree(self, private: bytes, public: bytes, salt: bytes) -> bytes:
         """A hash of both public halves: the same on either side."""
         return _hash(32, b"agree", *sorted((self.public_key(private), public)), salt)
+
+    def open_pair(self, private: bytes, public: bytes, other: bytes, context: PairContext) -> bytes:
+        """The private half itself, and a keyed hash over what is opened."""
+        return private + _hash(OPENING_SIZE - 32, b"opening", private, public, other, context.to_bytes())
+
+    def opened(self, public: bytes, other: bytes, context: PairContext, opening: bytes) -> bytes:
+        """As `agree`, if `open_pair` made it."""
+        private = opening[:32]
+        if self.public_key(private) != public or opening != self.open_pair(private, public, other, context):
+            raise RemoteProtocolError("bad_pair_opening", "the proof does not hold")
+        return self.agree(private, other, context.epoch_digest)
 
     def keystream(self, key: bytes, stream: int, offset: int, size: int) -> bytes:
         """Extendable output; whole blocks of 16 bytes from the offset, as a counter mode gives them."""

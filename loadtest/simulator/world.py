@@ -16,7 +16,7 @@ from functools import partial
 import numpy as np
 
 from loadtest.harness import RingHarness, resume_after
-from loadtest.ring import RingSize, ledger_secrets, make_ring
+from loadtest.ring import RingSize, exchange_deals, lay_out, ledger_secrets
 from loadtest.simulator.adversary import Adversary
 from loadtest.simulator.checks import Checks, Gateway, Tally, Violation
 from loadtest.simulator.exposure import ExposureLog
@@ -53,30 +53,32 @@ class World(Timeline, RingHarness):
 
     def __init__(
         self, suite: Suite, size: RingSize, seed: int, faults: Faults, liar: Liar | None = None,
-        lying_member: LyingMember | None = None, *, counts_returns: bool = False,
+        lying_members: Sequence[LyingMember] = (), *, counts_returns: bool = False,
     ) -> None:  # fmt: skip
         """With `counts_returns` members keep to their tokens; many faults at once then leave few of them in."""
         super().__init__(seed, faults)
         self.liar = liar
-        self.lying_member = lying_member
+        self.lying_members = {each.position: each for each in lying_members}
         self.tally = Tally()
         self.transcript = Transcript()
         self._suite = suite
         self.size = size.n
         ring_seed = hashlib.sha256(f"ring {seed}".encode()).digest()
-        self.view, secrets = make_ring(suite, size, ring_seed, Timing.spread(1.0, PERIOD_S))
+        self.view, secrets = lay_out(suite, size, ring_seed, Timing.spread(1.0, PERIOD_S))
+        self.deals = exchange_deals(self.view, secrets)
         corrupt = set() if liar is None else liar.corrupt
-        self.exposure = ExposureLog(self.view, corrupt if lying_member is None else corrupt | {lying_member.position})
+        liars = corrupt | self.lying_members.keys()
+        self.exposure = ExposureLog(self.view, liars)
         self.gateways = [Gateway(index, each) for index, each in enumerate(secrets)]
         self._book_secrets = ledger_secrets(suite, ring_seed)
-        self.ledger = RoundLedger(suite, self.view, self._book_secrets, 0.0)
+        self.ledger = RoundLedger(suite, self.view, self._book_secrets, 0.0, deals=self.deals)
         self.register_wh = [self.random.randrange(10**9) for _ in secrets]
         for gateway in self.gateways:
             first_wh = self.register_wh[gateway.index]
             gateway.account = EnergyAccount(first_wh, first_wh)
             if counts_returns:
                 gateway.attendance = Attendance.first(0, is_key_new=True)
-        self.checks = Checks(self.view, self.gateways, self.tally, list(self.register_wh), liar, lying_member)
+        self.checks = Checks(self.view, self.gateways, self.tally, list(self.register_wh), liar, liars)
         self._appointed = -1
 
     def at_life(self, gateway: Gateway, when_s: float, action: Callable[[], None]) -> None:
@@ -107,7 +109,9 @@ class World(Timeline, RingHarness):
     def restart_ledger(self) -> None:
         """The coordinator comes back: what ended has ended, and terms go on a turn of the ring later."""
         term = max((each.term for each in self.checks.ended.values()), default=0) + self.view.size
-        self.ledger = RoundLedger(self._suite, self.view, self._book_secrets, self.now_s, self.checks.ended, term)
+        self.ledger = RoundLedger(
+            self._suite, self.view, self._book_secrets, self.now_s, self.checks.ended, term, self.deals
+        )
         self.from_ledger(self.ledger.start())
 
     # --- gateways --------------------------------------------------------------------------------------------------
@@ -170,6 +174,8 @@ class World(Timeline, RingHarness):
             else Head(self._suite, self.view, term, self.now_s, commitments, *member.next_attempt, member.incarnation)
         )
         gateway.head_term = term
+        if isinstance(gateway.head, Head):
+            gateway.head.leave_out(gateway.excluded, self.now_s)
         self._head_timer(gateway, gateway.life, term)
 
     def _read_meters(self, round_: int) -> None:
@@ -248,10 +254,14 @@ class World(Timeline, RingHarness):
         member = gateway.member
         if member is None:
             return
-        if self.lying_member is not None and self.lying_member.position == position:
-            if self.lying_member.lie == "usurp" and isinstance(message, wire.MaskedInput):
-                self._usurp(self.lying_member, message)
-            message = self.lying_member.twist(message, member, gateway.secrets)
+        liar = self.lying_members.get(position)
+        if liar is not None:
+            if liar.lie == "usurp" and isinstance(message, wire.MaskedInput):
+                self._usurp(liar, message)
+            twisted = liar.twist(message, member, gateway.secrets)
+            if twisted is None:
+                return
+            message = twisted
         if isinstance(message, wire.MaskedInput):
             self.checks.masked(position, member.incarnation.nonce, message.round, message.attempt)
         self.transcript.note(gateway.index, message)
@@ -274,6 +284,9 @@ class World(Timeline, RingHarness):
         """After a lying head's twist."""
         if self.liar is not None and position in self.liar.corrupt and not self.liar.is_cunning:
             effects = self.liar.twist(self.view, effects, self.random)
+            head = self.gateways[position].head
+            if isinstance(head, Head):
+                effects = self.liar.blame(head, effects, self.random)
         super().from_head(position, effects)
 
     def to_member(self, head: int, target: int, message: wire.RingMessage) -> None:
@@ -290,12 +303,24 @@ class World(Timeline, RingHarness):
             self.tally.refusals += 1
 
     def to_coordinator(self, position: int, message: wire.Message) -> None:
-        """Over the network."""
+        """Over the network, after a lying member's answer."""
+        gateway, liar = self.gateways[position], self.lying_members.get(position)
+        if liar is not None and gateway.member is not None:
+            answer = liar.answer(message, gateway.member, gateway.secrets)
+            if answer is None:
+                return
+            message = answer
         self.send(f"m{position}", "ledger", lambda: self._at_ledger(position, message))
 
     def _at_ledger(self, position: int, message: wire.Message) -> None:
         try:
             self.from_ledger(self.ledger.receive(position, message, self.now_s))
+        except RemoteProtocolError:
+            self.tally.refusals += 1
+
+    def _ask(self, gateway: Gateway, member: Member, message: wire.Message) -> None:
+        try:
+            self.from_member(gateway.index, member.asked(message))
         except RemoteProtocolError:
             self.tally.refusals += 1
 
@@ -313,7 +338,7 @@ class World(Timeline, RingHarness):
         self.checks.round_ended(record.ended)
 
     def reported(self, report: ReportMisbehaviour) -> None:
-        """Honest heads name liars only."""
+        """Nobody but a liar is named."""
         self.checks.reported(report)
 
     def from_coordinator(self, target: int, message: wire.Message) -> None:
@@ -333,6 +358,12 @@ class World(Timeline, RingHarness):
                     elif gateway.head_term < message.term:
                         gateway.head = None
                     self.from_member(gateway.index, member.appointed(message.term, self.now_s))
+                case wire.LeftOut():
+                    gateway.excluded = self.view.from_wire(message.members)
+                    if isinstance(gateway.head, Head):
+                        gateway.head.leave_out(gateway.excluded, self.now_s)
+                case wire.Inquiry() | wire.DisputedPair() | wire.DisputedDeal() | wire.PresenceRequest():
+                    self._ask(gateway, member, message)
                 case wire.Result():
                     if gateway.head is not None:
                         self.from_head(gateway.index, gateway.head.result(message, self.now_s))

@@ -66,6 +66,10 @@ from protocol.metering.interval import RegistrationGrid
 log = logging.getLogger(__name__)
 _EARLY_MAX = 16  # messages of a ring that wait for its spot checks: what a greeting brings is fewer
 _LIMIT_LINE_S = 900.0
+_FOR_MEMBERSHIPS = (
+    wire.Deals, wire.Appoint, wire.HeadAt, wire.Result, wire.Relay, wire.Expelled, wire.LeftOut, wire.Inquiry,
+    wire.DisputedPair, wire.DisputedDeal, wire.PresenceRequest,
+)  # fmt: skip
 _SLEEP_S_MAX = 60.0  # bounds the harm of a clock that is set
 
 
@@ -240,15 +244,7 @@ class Epochs:
                 await self._on_spot_checks(message)
             case wire.LastContribution():
                 await self._on_last(message)
-            case (
-                wire.Deals()
-                | wire.Appoint()
-                | wire.HeadAt()
-                | wire.Result()
-                | wire.Relay()
-                | wire.Expelled()
-                | wire.LeftOut()
-            ):
+            case _ if isinstance(message, _FOR_MEMBERSHIPS):
                 epoch = self._epochs.get(message.epoch)
                 if epoch is not None and epoch.membership is not None:
                     epoch.membership.post(FromCoordinator(message))

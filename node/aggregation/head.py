@@ -81,7 +81,7 @@ class HeadDriver:
                 self._listener.disconnect(position)
 
     def leave_out(self, members: int) -> None:
-        """These members, a bitmap, owe an answer to the round ledger: no attempt starts with one."""
+        """The coordinator says whom to leave out, a bitmap: no attempt starts with one."""
         self._head.leave_out(members, self._context.clock())
 
     def from_member(self, position: int, message: wire.RingMessage) -> None:
@@ -171,18 +171,9 @@ class HeadDriver:
                         data = encoded[id(message)] = wire.encode(message)
                     self._send(position, data)
                 case ToCoordinator(message):
-                    if isinstance(message, wire.MisbehaviourReport):
-                        self._log_accused(message)
                     context.to_coordinator(message)
                 case Note(name, seconds):
                     context.metrics.phase(name, seconds)
-
-    def _log_accused(self, message: wire.MisbehaviourReport) -> None:
-        log.warning(
-            "epoch %d ring %d: member %s lies (%s) and is left out",
-            message.epoch, message.ring, self._view.members[message.position].identity,
-            wire.Misbehaviour(message.misbehaviour).name.lower(),
-        )  # fmt: skip
 
     def _send(self, position: int, data: bytes) -> None:
         context = self._context

@@ -201,6 +201,10 @@ class Membership:
                     self._left_out = self.view.from_wire(message.members)
                     if self._head is not None:
                         self._head.leave_out(self._left_out)
+                case FromCoordinator(
+                    wire.Inquiry() | wire.DisputedPair() | wire.DisputedDeal() | wire.PresenceRequest() as message
+                ):
+                    await self._carry_out(self._member.asked(message))
                 case _:
                     raise RemoteProtocolError("message_not_allowed", "not about a ring")
         except RemoteProtocolError as error:

@@ -57,13 +57,6 @@ class Outcome(IntEnum):
     VOID = 2
 
 
-class Misbehaviour(IntEnum):
-    """What a head says of a member: its seed fits not what its share was bound to, or it is what spoils the sums."""
-
-    WRONG_SEED = 1
-    CORRUPT_SUM = 2
-
-
 @message(1, Sender.GATEWAY)
 class Hello(Message):
     """
@@ -257,26 +250,14 @@ class RingTotal(Message):
 
 @message(12, Sender.GATEWAY)
 class RingVoid(Message):
-    """The head gives a round up and says why; `suspects` are whom it searches for a liar, none where it does not."""
+    """The head gives a round up and says why; `silent` are those whose silence lost it."""
 
     epoch: Epoch
     ring: Ring
     round: Round
     term: Term
     reason: Reason
-    suspects: Bitmap
-
-
-@message(19, Sender.GATEWAY)
-class MisbehaviourReport(Message):
-    """The head of `term` found in `round` that the member at `position` lied: a head's claim, for the operator."""
-
-    epoch: Epoch
-    ring: Ring
-    term: Term
-    round: Round
-    position: Position
-    misbehaviour: Annotated[int, integer(1, 2)]
+    silent: Bitmap
 
 
 @message(13, Sender.GATEWAY)

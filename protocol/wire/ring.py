@@ -168,7 +168,7 @@ class Partial(RingMessage):
     proof: Annotated[bytes, octets(64)]
 
 
-@message(41, Sender.GATEWAY | Sender.MEMBER)
+@message(41, Sender.GATEWAY)
 class BadDeal(RingMessage):
     """A neighbour cannot help to recover `dealer`: what it was dealt does not fit the dealer's commitments."""
 

@@ -19,7 +19,7 @@ from coordinator.storage.store import Store
 from loadtest.coordination import lay_out
 from protocol import wire
 from protocol.dcnet.crypto.suite import StandardSuite
-from protocol.dcnet.setup.rings import positions_of
+from protocol.dcnet.machines.effects import Misbehaviour, ReportMisbehaviour
 from protocol.dcnet.setup.schema import DEFAULT_SCHEMA
 from protocol.errors import RemoteProtocolError
 
@@ -83,21 +83,6 @@ def running(store: Store) -> Running:
     return Running(store)
 
 
-async def test_a_bad_deal_is_heard_once_for_each_neighbour_and_of_nobody_else(
-    running: Running, caplog: pytest.LogCaptureFixture
-) -> None:
-    view = running.ring.view
-    neighbours = positions_of(view.neighbourhoods[2])
-    for _ in range(50):
-        running.say(2, wire.BadDeal(view.epoch, view.ring, neighbours[0]))
-    assert (caplog.text.count("reports bad_deal of"), running.counted("bad_deal")) == (1, 1)
-    stranger = next(position for position in range(view.size) if not view.neighbourhoods[2] >> position & 1)
-    for position in (stranger, 2, 500):
-        with pytest.raises(RemoteProtocolError, match="not_a_neighbour"):
-            running.say(2, wire.BadDeal(view.epoch, view.ring, position))
-    assert running.counted("bad_deal") == 1
-
-
 async def test_no_epoch_is_forgotten_while_the_end_of_its_round_waits_for_the_disk(running: Running) -> None:
     now_s = running.epoch.end_s() + 10_000
     for ring in running.epoch.rings:
@@ -110,18 +95,17 @@ async def test_no_epoch_is_forgotten_while_the_end_of_its_round_waits_for_the_di
     assert running.areas.drop_finished(now_s, set()) == [running.epoch]
 
 
-async def test_what_a_ring_says_is_in_the_store(running: Running, store: Store, nursery: trio.Nursery) -> None:
-    view = running.ring.view
-    dealer = positions_of(view.neighbourhoods[2])[0]
-    running.say(0, wire.MisbehaviourReport(view.epoch, view.ring, 0, 3, 5, int(wire.Misbehaviour.CORRUPT_SUM)))
-    running.say(2, wire.BadDeal(view.epoch, view.ring, dealer))
+async def test_whom_a_ledger_names_is_in_the_store(running: Running, store: Store, nursery: trio.Nursery) -> None:
+    view, ring = running.ring.view, running.ring
+    running.rounds.carry_out(running.epoch, ring, [ReportMisbehaviour(3, 0, 5, Misbehaviour.CORRUPT_SUM)])
+    running.rounds.carry_out(running.epoch, ring, [ReportMisbehaviour(3, 2, 1, Misbehaviour.BAD_DEAL)])
     nursery.start_soon(running.misbehaviour.run)
     with trio.fail_after(30):
         await running.changed.wait()
     names = [each.identity for each in view.members]
     kept = store.misbehaviour.page(limit=10)
     assert {(each.reporter, each.reported, each.misbehaviour, each.round) for each in kept} == {
-        (names[0], names[5], "corrupt_sum", 3), (names[2], names[dealer], "bad_deal", 3)
+        (names[0], names[5], "corrupt_sum", 3), (names[2], names[1], "bad_deal", 3)
     }  # fmt: skip
 
 

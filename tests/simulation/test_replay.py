@@ -88,10 +88,10 @@ def test_what_a_member_refused_it_refuses_again() -> None:
 
 def test_a_lying_members_round_is_given_up_again() -> None:
     liar = LyingMember(5, "share", 2, CheapSuite().group, Random(1))
-    documents = logs(world(5, rounds=2, lying_member=liar))
+    documents = logs(world(5, rounds=2, lying_members=[liar]))
     heads = [each for each in documents if each["machine"] == "head"]
     assert any(
-        each["effect"] == "RingVoid" for head in heads for row in head["events"] for each in row.get("effects", [])
+        each["effect"] == "CorruptSum" for head in heads for row in head["events"] for each in row.get("effects", [])
     )
     assert [each for head in heads for each in steps(head) if each.differs] == []
 

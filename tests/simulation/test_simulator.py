@@ -20,6 +20,7 @@ from loadtest.simulator.run import Scenario, play
 from loadtest.simulator.suite import CheapSuite
 from loadtest.simulator.world import World
 from protocol import wire
+from protocol.dcnet.machines.blame import Case
 from protocol.dcnet.machines.effects import MemberEffect
 from protocol.dcnet.machines.head import Head
 from protocol.dcnet.machines.ledger import RoundLedger
@@ -114,7 +115,7 @@ def test_every_lie_of_a_member_is_told_and_costs_what_is_stated(lie: str) -> Non
     assert all(each.lies for each in played) or faults != CALM
     assert sum(each.lies for each in played) >= 4
     if lie in STEADY:
-        assert all(each.is_named for each in played)
+        assert all(each.named for each in played)
 
 
 def test_a_total_of_who_is_not_head_never_stands_however_often_the_book_restarts() -> None:
@@ -127,17 +128,33 @@ def test_a_book_that_hears_every_past_term_is_caught(monkeypatch: pytest.MonkeyP
         _plays(USURPER, 20)
 
 
-def test_a_search_that_names_whom_it_likes_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The simulator would notice an honest head that names an innocent member."""
-    monkeypatch.setattr("protocol.dcnet.machines.search._OneLiar.opened", lambda _self, roster: roster & -roster)
-    with pytest.raises(Violation, match="named member"):
+def test_a_judge_that_names_whom_it_likes_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The simulator would notice an innocent member that is named."""
+    answer = Case.answer
+
+    def naming(self: Case, position: int, message: wire.MaskWords) -> None:
+        answer(self, position, message)
+        self.named |= self.roster & -self.roster
+
+    monkeypatch.setattr(Case, "answer", naming)
+    with pytest.raises(Violation, match="did not lie"):
         _plays(SCENARIOS["lying member"], 20)
 
 
-def test_a_search_that_finds_nobody_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("protocol.dcnet.machines.search.Search.spoilt", lambda _self, _culprits: 0)
-    with pytest.raises(Violation, match="was not found"):
-        _plays(SCENARIOS["lying member"], 20)
+def test_a_judge_that_names_nobody_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Case, "answer", lambda *_: None)
+    with pytest.raises(Violation, match=r"was not found|cost"):
+        _plays(replace(SCENARIOS["lying member"], lie="share"), 20)
+
+
+@pytest.mark.parametrize("liars", [1, 2, 3, 4])
+def test_liars_cost_few_rounds_and_every_one_is_named(liars: int) -> None:
+    """D11: they lie where the victim is in E, make up for it towards it, keep still, or do now so and now so."""
+    scenario = replace(SCENARIOS["lying member"], liars=liars, corrupt=0.13, faults=CALM)
+    for lie in ("pair", "adaptive", "framing"):
+        played = [play(seed, replace(scenario, lie=lie)) for seed in range(3)]
+        assert all(each.named == liars for each in played)
+        assert max(each.blamed for each in played) <= 5
 
 
 def test_a_seed_that_is_not_held_against_its_binding_costs_a_round(monkeypatch: pytest.MonkeyPatch) -> None:

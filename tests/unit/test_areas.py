@@ -98,8 +98,8 @@ def test_who_comes_back_is_told_who_was_shut_out_and_no_such_gateway_is_head() -
     assert epoch.expel(frozenset({first, second})) == []
     out = epoch.on_timer(NOW_S + 1e6)
     assert epoch.phase is Phase.RUNNING
-    assert out[-1] == To(third, wire.Appoint(0, 0, 2))
+    assert out[-2:] == [To(third, wire.Appoint(0, 0, 2)), To(third, wire.LeftOut(0, 0, b"\xff"))]  # nobody has dealt
     assert To(third, expelled) in epoch.invite(third)
     assert To(third, expelled) in epoch.greet_again(third)
     ((_, told),) = epoch.expel(frozenset({first, second, third}))
-    assert {each.message for each in told} == {wire.Expelled(0, 0, b"\x07")}
+    assert {each.message for each in told} == {wire.Expelled(0, 0, b"\x07"), wire.LeftOut(0, 0, b"\xff")}

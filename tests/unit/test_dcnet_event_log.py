@@ -91,8 +91,8 @@ def test_no_secret_is_in_any_log(vanish: type[wire.Message] | None) -> None:
 def test_only_numbers_and_sets_are_kept_of_a_message() -> None:
     kept = {name for names in event_log._FIELDS.values() for name in names}
     assert kept == {
-        "term", "round", "attempt", "dealer", "position", "outcome", "misbehaviour", "is_waiting",
-        "has_served", "expected", "served", "changed", "roster", "makers", "silent", "suspects", "members", "nonce",
+        "term", "round", "attempt", "dealer", "position", "outcome", "is_waiting",
+        "has_served", "expected", "served", "changed", "roster", "makers", "silent", "members", "nonce",
         "nonces", "settled",
     }  # fmt: skip
 
@@ -130,15 +130,6 @@ def test_a_lost_link_and_a_revocation_are_kept() -> None:
     row = ring.ledger.events.rows()[-1]
     assert (row["event"], row["members"]) == ("EXPELLED", [0])
     assert [each["effect"] for each in row["effects"]] == ["Appoint"]
-
-
-def test_a_deadline_of_a_head_that_reports_misbehaviour_is_kept() -> None:
-    ring, _ = played()
-    report = wire.MisbehaviourReport(1, 0, 0, 0, 3, 1)
-    ring.ledger.receive(0, report, 1.0)
-    row = ring.ledger.events.rows()[-1]
-    assert (row["event"], row["position"], row["misbehaviour"]) == ("MisbehaviourReport", 3, 1)
-    assert row["effects"] == [{"effect": "REPORTED"}]
 
 
 def test_shares_that_only_come_in_are_kept_with_their_attempt() -> None:

@@ -174,8 +174,10 @@ def test_three_attempts_then_the_round_is_given_up_and_the_next_one_opens() -> N
         ring.from_member(position, ring.members[position].on_timer(19.0))
     ring._run()
     ended, vectors = play(ring, round_=1)
-    is_exact(ended, vectors, others(ring, 9, 10))
+    is_exact(ended, vectors, others(ring, 5, 7, 9, 10))  # who was silent to the ledger too is out for a round
     assert (ended.term, ended.attempt) == (0, 0)
+    ended, vectors = play(ring, round_=2)
+    is_exact(ended, vectors, others(ring, 9, 10))
 
 
 def test_too_few_shares_is_waited_for_and_then_given_up() -> None:
@@ -306,13 +308,13 @@ def test_without_the_dealers_commitments_one_liar_is_found_by_leaving_each_helpe
     assert positions_of(ring.head.refuted) == [5]
 
 
-def test_without_the_dealers_commitments_two_cannot_be_told_apart_and_are_searched_for() -> None:
+def test_without_the_dealers_commitments_two_cannot_be_told_apart() -> None:
     ring = Ring(SUITE, SPARSE, timing=PATIENT)
     ring.twist = lying_partials(5, 7)
     ended, _ = play(ring, (6, wire.Reveal, 0))
     assert ended.outcome is VOID
-    assert ring.given_up[0] == "what the neighbours of a silent member gave does not fit its share"
-    assert (ring.head.refuted, positions_of(ring.head.search.suspects)) == (0, [4, 5, 6, 7, 8])
+    assert ring.given_up[0] == "too few neighbours helped to recover a silent member"
+    assert (ring.head.refuted, ring.named) == (0, set())
 
 
 def test_a_dealer_that_cheated_costs_its_round_and_is_named_by_its_neighbours() -> None:
@@ -587,10 +589,6 @@ def test_what_is_not_for_heads(message: wire.RingMessage, reason: str) -> None:
     with pytest.raises(RemoteProtocolError) as caught:
         Alone().say(1, message)
     assert caught.value.reason == reason
-
-
-def test_a_bad_deal_is_counted() -> None:
-    assert Alone().say(1, wire.BadDeal(1, 0, 2)) == [Note("bad_deal_reported")]
 
 
 @pytest.mark.parametrize(

@@ -14,13 +14,11 @@ from protocol.dcnet.machines.effects import (
     LedgerEffect,
     Note,
     Persist,
-    ReportMisbehaviour,
     RoundEnded,
     ToMember,
     ToRing,
 )
 from protocol.dcnet.machines.ledger import RoundLedger
-from protocol.dcnet.machines.search import lost_rounds_granted
 from protocol.dcnet.setup.rings import RingView, result_text
 from protocol.dcnet.setup.secrets import EpochSecrets
 from protocol.dcnet.setup.statements import commitment_half, input_text
@@ -45,8 +43,8 @@ def total(round_: int = 0, term: int = 0, count: int = 7, roster: bytes = EVERYB
     return wire.RingTotal(1, 0, round_, 0, term, EVERYBODY, roster, words.tobytes(), b"", b"", b"")
 
 
-def void(round_: int = 0, term: int = 0, suspects: bytes = b"\0") -> wire.RingVoid:
-    return wire.RingVoid(1, 0, round_, term, "nobody came", suspects)
+def void(round_: int = 0, term: int = 0, silent: bytes = b"\0") -> wire.RingVoid:
+    return wire.RingVoid(1, 0, round_, term, "nobody came", silent)
 
 
 def silent(round_: int = 0, term: int = 0) -> wire.HeadSilent:
@@ -217,9 +215,8 @@ def test_a_replaced_head_reports_no_round_that_began_after_it(ledger: RoundLedge
     for position in (1, 2, 3, 4):
         ledger.receive(position, silent(), 3.0)
     assert ledger.receive(0, total(1), 11.0) == OUT_OF_TURN
-    assert ledger.receive(0, accused(round_=1), 11.0) == OUT_OF_TURN
     assert ledger.receive(0, void(1), 11.0) == []
-    assert (ledger.ended, ledger.reported) == ({}, {})
+    assert ledger.ended == {}
     assert ends(ledger.receive(1, total(1, term=1), 11.0))[0].term == 1
     assert ends(ledger.receive(0, total(0), 11.0))[0].term == 0, "what began under it may still come"
 
@@ -229,9 +226,8 @@ def test_who_has_a_term_that_was_skipped_was_never_head() -> None:
     again = RoundLedger(SUITE, VIEW, SECRETS, 0.0, term=7)
     for position in range(1, 7):
         assert again.receive(position, total(term=position), 1.0) == OUT_OF_TURN
-        assert again.receive(position, accused(term=position), 1.0) == OUT_OF_TURN
         assert again.receive(position, void(term=position), 1.0) == []
-    assert (again.ended, again.reported) == ({}, {})
+    assert again.ended == {}
     assert ends(again.receive(0, total(term=0), 1.0))[0].outcome is OPENED, "the head's report of before the restart"
 
 
@@ -347,100 +343,6 @@ def test_an_opened_round_between_two_silent_ones_keeps_the_head(ledger: RoundLed
     ledger.on_timer(8.2)
     ledger.receive(0, total(1), 11.0)
     assert Note("head_replaced") not in ledger.on_timer(28.2)
-
-
-def searching(ledger: RoundLedger, rounds: range, term: int = 0, suspects: bytes = EVERYBODY) -> list[LedgerEffect]:
-    """The head of a term gives all of these rounds up; what came of the last one."""
-    out: list[LedgerEffect] = []
-    for round_ in rounds:
-        out = ledger.receive(ledger.view.head_of(term), void(round_, term, suspects), 10.0 * round_ + 1)
-    return out
-
-
-def patient_book() -> RoundLedger:
-    return RoundLedger(SUITE, replace(VIEW, rounds=96), SECRETS, 0.0)
-
-
-def test_a_head_that_searches_for_a_liar_may_give_up_as_many_rounds_as_that_takes_and_two_more() -> None:
-    ledger = patient_book()
-    granted = lost_rounds_granted(ledger.view)
-    assert granted == 7
-    searching(ledger, range(granted + 1))
-    assert ledger.term == 0
-    out = searching(ledger, range(granted + 1, granted + 2))
-    assert (ledger.term, Note("head_replaced") in out) == (1, True)
-
-
-def test_what_a_search_may_cost_is_for_a_head_and_an_epoch() -> None:
-    """Opened rounds in between bring nothing back, a turn of the ring neither; another head has its own."""
-    ledger = patient_book()
-    granted = lost_rounds_granted(ledger.view)
-    for round_ in range(granted):
-        searching(ledger, range(2 * round_, 2 * round_ + 1))
-        ledger.receive(0, total(2 * round_ + 1), 20.0 * round_ + 11)
-    searching(ledger, range(2 * granted, 2 * granted + 2))
-    assert ledger.term == 1
-    searching(ledger, range(2 * granted + 2, 3 * granted + 2), 1)
-    assert ledger.term == 1
-    for _ in range(6):
-        ledger._next_term(300.0)
-    assert ledger.view.head_of(ledger.term) == 0
-    searching(ledger, range(3 * granted + 10, 3 * granted + 12), 7)
-    assert ledger.term == 8
-
-
-def test_a_search_in_a_ring_that_can_spare_nobody_is_no_excuse() -> None:
-    ledger = RoundLedger(SUITE, replace(VIEW, n_min=7, rounds=96), SECRETS, 0.0)
-    searching(ledger, range(2))
-    assert ledger.term == 1
-
-
-def test_suspects_that_do_not_exist_are_refused_before_anything_changes(ledger: RoundLedger) -> None:
-    refuses(ledger, 0, void(suspects=b"\xff"), "bad_bitmap")
-    refuses(ledger, 0, void(suspects=b"\0\0"), "bad_bitmap")
-    searching(ledger, range(2), suspects=b"\0")
-    assert ledger.term == 1
-
-
-def test_complaints_are_forgotten_where_the_head_heard_the_ring_out_and_searches(ledger: RoundLedger) -> None:
-    for position in (1, 2, 3):
-        ledger.receive(position, silent(), 3.0)
-    searching(ledger, range(1))
-    for position in (4, 5, 6):
-        ledger.receive(position, silent(1), 13.0)
-    assert ledger.term == 0
-    ledger.receive(1, silent(1), 13.0)
-    assert ledger.term == 1
-
-
-def accused(
-    position: int = 4, term: int = 0, lie: wire.Misbehaviour = wire.Misbehaviour.CORRUPT_SUM, round_: int = 0
-) -> wire.MisbehaviourReport:
-    return wire.MisbehaviourReport(1, 0, term, round_, position, int(lie))
-
-
-def test_an_accusation_is_passed_on_once_and_changes_nothing(ledger: RoundLedger) -> None:
-    said = ReportMisbehaviour(0, 0, 4, wire.Misbehaviour.CORRUPT_SUM)
-    assert ledger.receive(0, accused(), 1.0) == [said]
-    assert ledger.receive(0, accused(lie=wire.Misbehaviour.WRONG_SEED), 1.0) == []
-    assert ledger.receive(0, accused(5, lie=wire.Misbehaviour.WRONG_SEED), 1.0) == [
-        ReportMisbehaviour(0, 0, 5, wire.Misbehaviour.WRONG_SEED)
-    ]
-    assert ledger.reported == {(0, 4): said, (0, 5): ReportMisbehaviour(0, 0, 5, wire.Misbehaviour.WRONG_SEED)}
-    assert (ledger.term, ledger.ended) == (0, {})
-    ledger._next_term(2.0)
-    assert ledger.receive(1, accused(term=1), 3.0) == [ReportMisbehaviour(0, 1, 4, wire.Misbehaviour.CORRUPT_SUM)]
-    assert ledger.receive(0, accused(6), 3.0) == [
-        ReportMisbehaviour(0, 0, 6, wire.Misbehaviour.CORRUPT_SUM)
-    ]  # it was head then
-
-
-def test_accusations_that_cannot_be(ledger: RoundLedger) -> None:
-    refuses(ledger, 1, accused(), "not_the_head")
-    refuses(ledger, 1, accused(term=1), "not_the_head")
-    refuses(ledger, 0, accused(round_=1), "no_such_round")
-    refuses(ledger, 0, accused(7), "no_such_member")
-    assert ledger.reported == {}
 
 
 def test_deputies_follow_round_the_ring() -> None:

@@ -1,5 +1,5 @@
 """
-Members that lie to an honest head: what it notices at once, what it has to search for, and whom it names.
+Members that lie to an honest head: what it notices at once, what it cannot tell, and whom the round ledger names.
 
 Rings as in `test_dcnet_head`: seven with everybody as neighbours, twelve with four neighbours each.
 """
@@ -10,19 +10,28 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from loadtest.ring import LocalRing, RingSize, knowing, opening, random_vectors, ready
+from loadtest.ring import LocalRing, RingSize, knowing, ledger_secrets, opening, random_vectors, ready
 from loadtest.signing import sign_again
 from loadtest.simulator.suite import CheapSuite
 from protocol import wire
 from protocol.dcnet.crypto import prf
-from protocol.dcnet.machines.effects import Ended, HeadEffect, MemberEffect, Note, ToCoordinator, ToHead, ToMember
+from protocol.dcnet.machines.effects import (
+    Ended,
+    HeadEffect,
+    MemberEffect,
+    Misbehaviour,
+    ToCoordinator,
+    ToHead,
+    ToMember,
+)
 from protocol.dcnet.machines.head import Head, State
+from protocol.dcnet.machines.ledger import RoundLedger
 from protocol.dcnet.machines.masks import seed_commitment
 from protocol.dcnet.machines.recovery import Recovery
-from protocol.dcnet.machines.search import lost_rounds_granted, lost_rounds_max, room
-from protocol.dcnet.setup.rings import Timing, positions_of
-from protocol.dcnet.setup.secrets import mask_label
-from protocol.wire import Misbehaviour
+from protocol.dcnet.setup.rings import Timing, bitmap, positions_of
+from protocol.dcnet.setup.secrets import _deal_context, mask_label
+from protocol.dcnet.setup.statements import deal_text
+from protocol.errors import RemoteProtocolError
 
 SUITE = CheapSuite()
 COMPLETE = RingSize(n=7, k=6, t=4, t_c=4, k_min=4, n_min=4, rounds=24)
@@ -67,7 +76,7 @@ class Ring(LocalRing):
 
     @property
     def accused(self) -> list[tuple[int, Misbehaviour]]:
-        return [(each.position, each.misbehaviour) for each in self.ledger.reported.values()]
+        return [(each.position, each.misbehaviour) for each in self.misbehaviour]
 
 
 def lying(liar: int, kind: type[wire.RingMessage], **other: bytes) -> Twist:
@@ -116,35 +125,83 @@ def test_wrong_confirmations_where_nobody_has_another_to_spare_void_the_round_an
 # --- deals -----------------------------------------------------------------------------------------------------------
 
 
-def badly_dealt(ring: Ring, dealer: int, **share: Callable[[int], int]) -> None:
-    """Everybody got commitments of a dealer that are no group elements, and the head takes its term with them."""
-    for position in set(range(ring.view.size)) - {dealer}:
-        received = ring.secrets[position]._received
-        made = {name: make(position) for name, make in share.items()}
-        received[dealer] = replace(received[dealer], commitments=(b"\xff" * 32,) * ring.view.t, **made)
-    ring._appoint(0)
+def deal_badly(ring: Ring, dealer: int, holders: Sequence[int], *, junk: bool = False) -> None:
+    """The dealer gives some holders a share of nothing, or octets that are none, and signs it."""
+    secrets, view = ring.secrets[dealer], ring.view
+    good = secrets.deal()
+    blobs = dict(good.sealed)
+    for holder in holders:
+        context = _deal_context(view, dealer, good.commitments)
+        bad = SUITE.seal(secrets.pair(holder).transport, dealer, (1000 + holder).to_bytes(32, "little"), context)
+        blobs[holder] = b"junk" if junk else bad
+    sealed = tuple(blobs.items())
+    signature = secrets.sign(deal_text(view, dealer, good.commitments, sealed))
+    deal = ring.deals[dealer] = replace(good, sealed=sealed, signature=signature)
+    for holder in holders:
+        if junk:
+            with pytest.raises(RemoteProtocolError):
+                ring.secrets[holder].accept(dealer, deal.commitments, blobs[holder])
+            del ring.secrets[holder]._received[dealer]
+        else:
+            ring.secrets[holder].accept(dealer, deal.commitments, blobs[holder])
 
 
-def test_commitments_that_are_none_are_their_dealers_lie_and_not_its_helpers() -> None:
-    """A deal is looked at on suspicion, so such commitments get as far as the recovery; helpers are not cut off."""
+def test_a_dealer_of_bad_shares_is_named_after_the_one_round_that_it_costs() -> None:
+    """D9: its neighbours prove it against the deal that it signed, and no later round is lost to it."""
     ring = Ring()
-    badly_dealt(ring, 3, share=lambda position: 1000 + position**5)
-    head = ring.head
-    assert ring.play(0, silent_at(3, wire.Reveal)).outcome is VOID
-    assert "bad_share_commitment" not in ring.refused
-    assert ring.accused == [(3, Misbehaviour.WRONG_SEED)]
-    assert ring.notes.count("member_wrong_seed") == 1
-    assert head.search.named == 1 << 3
+    deal_badly(ring, 3, [0, 1, 2, 4, 5, 6])
+    vanish = silent_at(3, wire.Reveal)
+    assert ring.play(0, vanish).outcome is VOID
+    assert ring.accused == [(3, Misbehaviour.BAD_DEAL)]
+    ring.silent = set()
+    for round_ in (1, 2):
+        ring.from_member(3, ring.members[3].appointed(ring.head.term, ring.now_s))
+        assert ring.play(round_, vanish).roster == ring.view.everybody & ~(1 << 3)
 
 
-def test_without_commitments_worth_the_name_a_good_deal_still_recovers() -> None:
+def test_a_deal_that_cannot_be_unsealed_is_proved_before_any_round() -> None:
     ring = Ring()
-    badly_dealt(ring, 3)
+    deal_badly(ring, 3, [5], junk=True)
+    ring.from_member(5, [ToCoordinator(wire.BadDeal(1, 0, 3))])
+    ring._run()
+    assert ring.accused == [(3, Misbehaviour.BAD_DEAL)]
+    ring.play(0)  # which had been opened by then
+    assert ring.play(1).roster == ring.view.everybody & ~(1 << 3)
+
+
+def test_a_complaint_about_a_good_deal_opens_no_pair_and_names_nobody() -> None:
+    ring = Ring()
+    ring.from_member(5, [ToCoordinator(wire.BadDeal(1, 0, 3))])
+    ring._run()
+    assert (ring.accused, ring.refused) == ([], ["no_dispute"])
+    ring.from_member(5, [ToCoordinator(wire.PairOpening(1, 0, 3, ring.secrets[5].open_pair(3)))])  # a liar's own doing
+    ring._run()
+    assert ring.accused == []
+    assert [ring.play(round_).roster for round_ in (0, 1)] == [ring.view.everybody] * 2
+
+
+def test_commitments_that_are_none_spare_the_helpers_and_prove_nothing() -> None:
+    """The head's copy is junk: what the neighbours give is taken, and the ledger, which has the deal, names nobody."""
+    ring = Ring()
+    ring.head._commitments[3] = (b"\xff" * 32,) * ring.view.t
     ring.twist = lying(1, wire.Partial, element=SUITE.group.multiply_base(4242))
     ended = ring.play(0, silent_at(3, wire.Reveal))
     assert (ended.outcome, ended.roster) == (OPENED, ring.view.everybody)
-    assert positions_of(ring.head.refuted) == [1]
-    assert ring.accused == [(3, Misbehaviour.WRONG_SEED)]
+    assert (positions_of(ring.head.refuted), ring.accused) == ([1], [])
+
+
+def test_who_has_not_dealt_is_left_out_until_it_has() -> None:
+    """D9: a member that deals nothing could not be recovered."""
+    ring = Ring()
+    late = ring.deals.pop(3)
+    ring.ledger = RoundLedger(SUITE, ring.view, ledger_secrets(SUITE, bytes(32)), 0.0, deals=ring.deals)
+    ring.from_ledger(ring.ledger.start())
+    ring._run()
+    ring.play(0)
+    assert ring.play(1).roster == ring.view.everybody & ~(1 << 3)
+    ring.deals[3] = late
+    ring.play(2)
+    assert ring.play(3).roster == ring.view.everybody
 
 
 # --- seeds -----------------------------------------------------------------------------------------------------------
@@ -152,16 +209,15 @@ def test_without_commitments_worth_the_name_a_good_deal_still_recovers() -> None
 
 @pytest.mark.parametrize("size", [COMPLETE, SPARSE], ids=["complete", "sparse"])
 @pytest.mark.parametrize("liar", [0, 4, 6])
-def test_a_wrong_seed_is_refused_its_sender_named_and_recovered(size: RingSize, liar: int) -> None:
+def test_a_wrong_seed_is_refused_its_sender_left_out_and_recovered(size: RingSize, liar: int) -> None:
     ring = Ring(size)
     ring.twist = lying(liar, wire.Reveal, seed=bytes(32))
     ended = ring.play(0)
     assert (ended.outcome, ended.roster) == (OPENED, ring.view.everybody)
-    assert ring.accused == [(liar, Misbehaviour.WRONG_SEED)]
     assert ring.notes.count("member_wrong_seed") == 1
     for round_ in (1, 2):
         assert ring.play(round_).roster == ring.view.everybody & ~(1 << liar)
-    assert len(ring.accused) == 1
+    assert ring.accused == []  # REVEAL is not signed, and what it committed to is its seed
 
 
 @pytest.mark.parametrize("size", [COMPLETE, SPARSE], ids=["complete", "sparse"])
@@ -203,24 +259,7 @@ def test_wrong_seeds_that_nobody_can_recover_cost_the_round_and_the_next_one_ope
         replace(message, seed=bytes(32)) if index in liars and isinstance(message, wire.Reveal) else message
     )
     assert ring.play(0).reason == "a silent member has fewer than 3 neighbours to recover it"
-    assert {position for position, _ in ring.accused} == set(liars)
-
-
-def test_a_dealer_that_is_caught_explains_the_sum_that_it_spoils() -> None:
-    """It dealt another key than it masked with, and its share bound the one it masked with."""
-    ring = Ring()
-    group = SUITE.group
-    commitments = tuple(group.multiply_base(scalar) for scalar in (77, 5, 6, 7))
-    for position in range(7):
-        if position != 3:
-            x = position + 1
-            received = ring.secrets[position]._received
-            share = (77 + 5 * x + 6 * x**2 + 7 * x**3) % group.order
-            received[3] = replace(received[3], commitments=commitments, share=share)
-    ring.head._commitments[3] = commitments
-    ended = ring.play(0, silent_at(3, wire.Reveal))
-    assert (ended.outcome, ended.reason) == (VOID, "the masks did not cancel")
-    assert (ring.accused, ring.head.search.suspects) == ([(3, Misbehaviour.WRONG_SEED)], 0)
+    assert positions_of(ring.head.caught) == list(liars)
 
 
 # --- one member's recovery -------------------------------------------------------------------------------------------
@@ -241,7 +280,7 @@ def test_what_comes_after_the_seed_and_a_second_part_of_one_helper_do_nothing() 
     wrong = SUITE.group.multiply_base(9)
     recovery.help(SUITE, 1, *parts[1], b"")
     recovery.help(SUITE, 1, wrong, bytes(64), b"")
-    assert (recovery.parts, recovery.culprits) == ({1: parts[1]}, 0)
+    assert recovery.parts == {1: parts[1]}
     recovery.help(SUITE, 2, wrong, bytes(64), b"")
     for helper in (4, 5):
         recovery.help(SUITE, helper, *parts[helper], b"")
@@ -249,12 +288,12 @@ def test_what_comes_after_the_seed_and_a_second_part_of_one_helper_do_nothing() 
     recovery.help(SUITE, 2, *parts[2], b"")  # too late
     assert not recovery.seed
     recovery.help(SUITE, 6, *parts[6], b"")
-    assert (recovery.seed, recovery.is_dealers_lie, recovery.culprits) == (seed, False, 0)
+    assert (recovery.seed, recovery.is_dealers_lie) == (seed, False)
     recovery.help(SUITE, 0, wrong, bytes(64), b"")
     assert recovery.seed == seed
 
 
-def test_without_commitments_more_than_one_liar_leaves_all_of_them_under_suspicion() -> None:
+def test_without_commitments_more_than_one_liar_tells_nobody_apart() -> None:
     ring = Ring()
     label = mask_label(ring.view, 0, 0, bytes(16), bytes(32))
     seed = prf.mask_seed(ring.secrets[3].evaluate(label), label)
@@ -265,7 +304,7 @@ def test_without_commitments_more_than_one_liar_leaves_all_of_them_under_suspici
         recovery.help(SUITE, helper, wrong, bytes(64), b"")
     for helper in (2, 4, 5):
         recovery.help(SUITE, helper, *parts[helper], b"")
-    assert positions_of(recovery.culprits) == [0, 1, 2, 3, 4, 5]
+    assert not recovery.seed
     recovery.help(SUITE, 6, *parts[6], b"")  # the newest four are honest
     assert (recovery.seed, recovery.refuted) == (seed, 0)
 
@@ -289,7 +328,7 @@ def test_a_late_reveal_that_is_wrong_does_not_end_the_recovery() -> None:
     ring.head.receive = wrong_in_between  # type: ignore[method-assign]
     ended = ring.play(0, keep)
     assert (ended.outcome, ended.roster) == (OPENED, ring.view.everybody)
-    assert ring.accused == [(3, Misbehaviour.WRONG_SEED)]
+    assert (ring.accused, positions_of(ring.head.caught)) == ([], [3])
 
 
 # --- shares and words ------------------------------------------------------------------------------------------------
@@ -297,40 +336,17 @@ def test_a_late_reveal_that_is_wrong_does_not_end_the_recovery() -> None:
 
 @pytest.mark.parametrize("size", [COMPLETE, SPARSE], ids=["complete", "sparse"])
 @pytest.mark.parametrize("liar", [0, 1, 5, 6])
-def test_a_wrong_share_is_found_by_leaving_members_out(size: RingSize, liar: int) -> None:
+def test_a_wrong_share_costs_one_round_and_names_its_sender(size: RingSize, liar: int) -> None:
     ring = Ring(size)
     ring.twist = lying(liar, wire.MaskedInput, **WRONG_SHARE)
-    bound = lost_rounds_max(size.n, room(ring.view)) if size is COMPLETE else lost_rounds_granted(ring.view)
-    lost = round_ = 0
-    while not ring.accused:
-        ended = ring.play(round_)
-        lost += ended.outcome is VOID
-        assert ended.reason in {"", "the masks did not cancel"}
-        round_ += 1
-    assert 0 < lost <= bound
+    ended = ring.play(0)
+    assert (ended.outcome, ended.reason) == (VOID, "the masks did not cancel")
     assert ring.accused == [(liar, Misbehaviour.CORRUPT_SUM)]
-    assert ring.head.term == 0  # the ledger lets it search
-    assert ring.notes.count("member_corrupt_sum") == 1
-    assert "head_stale_message" not in ring.notes
-    assert ring.play(round_).roster == ring.view.everybody & ~(1 << liar)
+    assert ring.head.term == (liar == 0)  # a head that lies is replaced
+    assert ring.play(1).roster == ring.view.everybody & ~(1 << liar)
 
 
-def test_members_left_out_do_not_complain_of_the_head() -> None:
-    """A round of the search that takes long: they hear the last result when it opens."""
-    ring = Ring(timing=replace(Timing.spread(0.0, 10.0), share_s=4.0))
-    ring.twist = lying(4, wire.MaskedInput, **WRONG_SHARE)
-    assert ring.play(0).outcome is VOID
-    out = positions_of(ring.view.everybody & ~ring.head.search.expected(ring.view.everybody))
-    said: list[tuple[str, wire.Message]] = []
-    ring.trace = lambda _to, index, message: said.append((index, message))
-    slow = next(i for i in range(1, 7) if i not in out)
-    ring.play(1, silent_at(slow, wire.MaskedInput))
-    complaining = {int(index) for index, message in said if isinstance(message, wire.HeadSilent)}
-    assert out
-    assert not complaining & set(out)
-
-
-def test_wrong_words_towards_the_dropped_are_a_corrupt_sum() -> None:
+def test_wrong_words_towards_the_dropped_name_who_signed_them() -> None:
     ring = Ring()
     words = bytes(8 * ring.view.word_count)
     ring.twist = lambda index, message: (
@@ -340,22 +356,8 @@ def test_wrong_words_towards_the_dropped_are_a_corrupt_sum() -> None:
     )
     ended = ring.play(0, silent_at(2, wire.MaskedInput))
     assert (ended.outcome, ended.reason) == (VOID, "the masks did not cancel")
-    assert positions_of(ring.head.search.suspects) == [0, 1, 3, 4, 5, 6]
-    assert ring.play(1).outcome is OPENED  # nobody is dropped: it spoils nothing
-
-
-def test_a_head_that_meets_a_liar_says_whom_it_suspects() -> None:
-    ring = Ring()
-    ring.twist = lying(4, wire.MaskedInput, **WRONG_SHARE)
-    said: list[wire.Message] = []
-    ring.trace = lambda _to, _index, message: said.append(message)
-    for round_ in range(2):
-        ring.play(round_)
-    voids = [positions_of(ring.view.from_wire(each.suspects)) for each in said if isinstance(each, wire.RingVoid)]
-    assert voids[0] == [0, 1, 2, 3, 4, 5, 6]
-    assert len(voids) == 2
-    assert 4 in voids[1]
-    assert len(voids[1]) < 7
+    assert ring.accused == [(4, Misbehaviour.CORRUPT_SUM)]
+    assert ring.play(1).roster == bitmap([0, 1, 3, 5, 6])
 
 
 def test_too_few_left_without_the_named_the_head_waits_for_others() -> None:
@@ -363,7 +365,7 @@ def test_too_few_left_without_the_named_the_head_waits_for_others() -> None:
     head = Head(SUITE, ring.view, 0, 0.0)
     for position in (0, 1, 2, 3):
         head.receive(position, ready(ring.view, position), 0.0)
-    head.search.name(2)
+    head.leave_out(1 << 2, 0.0)
     assert head.on_timer(head.next_timer_s()) == []
     head.receive(5, ready(ring.view, 5), 1.0)
     out = head.on_timer(head.next_timer_s())
@@ -432,24 +434,3 @@ def test_claims_are_of_the_round_that_a_head_begins_with() -> None:
         assert head.receive(position, ready(view, position, 1, 4, 2, head._catch_up.history), 33.0) == []
     first = head.on_timer(40.0)[0]
     assert first == ToMember(0, opening(view, 1, 4, settled=4))
-
-
-def test_an_accusation_follows_the_report_that_proves_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    ring = Ring()
-    ring.play(0)
-    ring.head.search.spoilt(1 << 4)
-    said: list[HeadEffect] = []
-    from_head = ring.from_head
-
-    def noted(position: int, effects: Sequence[HeadEffect]) -> None:
-        said.extend(effects)
-        from_head(position, effects)
-
-    monkeypatch.setattr(ring, "from_head", noted)
-    assert ring.play(1).roster == ring.view.everybody & ~(1 << 4)
-    report = next(
-        i for i, e in enumerate(said) if isinstance(e, ToCoordinator) and isinstance(e.message, wire.RingTotal)
-    )
-    accused = ToCoordinator(wire.MisbehaviourReport(1, 0, 0, 1, 4, int(Misbehaviour.CORRUPT_SUM)))
-    assert said[report + 1 : report + 3] == [Note("member_corrupt_sum"), accused]
-    assert ring.head.search.named == 1 << 4

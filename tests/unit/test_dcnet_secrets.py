@@ -9,7 +9,7 @@ from loadtest.ring import RingSize, make_ring
 from protocol.dcnet.crypto import prf, shamir
 from protocol.dcnet.crypto.suite import StandardSuite, derive
 from protocol.dcnet.setup.rings import Member
-from protocol.dcnet.setup.secrets import EpochSecrets, mask_label
+from protocol.dcnet.setup.secrets import EpochSecrets, _deal_context, mask_label
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 
 SUITE = StandardSuite()
@@ -161,7 +161,7 @@ def test_deals_that_are_refused() -> None:
 @pytest.mark.parametrize("plain", [b"\xff" * 32, GROUP.order.to_bytes(32, "little"), bytes(31), bytes(33)])
 def test_a_dealt_share_that_is_no_scalar(plain: bytes) -> None:
     commitments, _ = a_deal_to_0()
-    context = SECRETS[1]._deal_context(1, commitments)
+    context = _deal_context(VIEW, 1, commitments)
     sealed = SUITE.seal(SECRETS[1].pair(0).transport, 1, plain, context)
     refuses_deal(1, commitments, sealed, "bad_deal")
 
@@ -170,7 +170,7 @@ def test_a_dealt_share_that_is_no_scalar(plain: bytes) -> None:
 def test_a_share_that_does_not_fit_is_accepted_unseen_and_noticed_when_it_matters(share: int) -> None:
     commitments, _ = a_deal_to_0()
     sealed = SUITE.seal(
-        SECRETS[1].pair(0).transport, 1, share.to_bytes(32, "little"), SECRETS[1]._deal_context(1, commitments)
+        SECRETS[1].pair(0).transport, 1, share.to_bytes(32, "little"), _deal_context(VIEW, 1, commitments)
     )
     member = fresh()
     member.accept(1, commitments, sealed)
@@ -185,7 +185,7 @@ def test_a_share_that_does_not_fit_is_accepted_unseen_and_noticed_when_it_matter
 
 def test_commitments_that_are_no_elements_are_a_bad_deal() -> None:
     junk = (bytes(32),) * 3
-    sealed = SUITE.seal(SECRETS[1].pair(0).transport, 1, bytes(32), SECRETS[1]._deal_context(1, junk))
+    sealed = SUITE.seal(SECRETS[1].pair(0).transport, 1, bytes(32), _deal_context(VIEW, 1, junk))
     member = fresh()
     member.accept(1, junk, sealed)
     assert not member.is_good_deal(1)

@@ -25,7 +25,7 @@ from protocol.dcnet.setup.rings import positions_of
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SIZE = RingSize(n=6, k=5, t=3, t_c=3, k_min=3, n_min=4, words=3, rounds=8, committed=(1,))
-BITMAPS = {"expected", "roster", "makers", "silent", "suspects"}
+BITMAPS = {"expected", "changed", "roster", "makers", "silent", "members"}
 
 Twist = Callable[[str, int, wire.Message], list[wire.Message]]
 
@@ -62,7 +62,7 @@ class Transcribed(LocalRing):
             if name in BITMAPS:
                 return positions_of(self.view.from_wire(value))
             return value.hex() if len(value) <= 32 else f"{len(value)} octets"
-        return value
+        return f"{len(value)} records" if isinstance(value, tuple) else value
 
     def from_member(self, index: int, instructions: Sequence[MemberEffect]) -> None:
         out: list[MemberEffect] = []
@@ -153,7 +153,7 @@ ROUNDS: dict[str, tuple[Callable[[int, wire.Message], bool], Twist | None]] = {
     "wrong_seed": (NOBODY, wrong_seed),
     "lie_caught": (NOBODY, wrong_share),
 }
-COUNTS = {"lie_caught": 5}  # rounds, where it is not one
+COUNTS = {"lie_caught": 2}  # rounds, where it is not one
 ENDS = {  # outcome, attempt, members in the sum, whether it is what they committed to
     "good": (1, 0, 6, True),
     "silent_before_share": (1, 0, 5, True),

@@ -24,6 +24,9 @@ GOLDEN = Path(__file__).parents[1] / "golden" / "wire.json"
 EVERYTHING = frozenset(wire.TABLE.values())
 KEY, OTHER, LONG, N = bytes(range(32)), bytes(range(100, 132)), bytes(64), bytes(range(50, 66))
 
+SIGNED_WITH_SEED = (bytes(8), KEY, OTHER, KEY, LONG, OTHER, bytes(8), KEY, LONG)
+_EMPTY = (b"", b"", b"")
+
 EXAMPLES: list[wire.Message] = [
     wire.Hello(1, -1, 6),
     wire.EpochCall(7, 2, "north", 3, 5, ("g3",), b"[]", 96, 1_700_000_000_000, 900_000, 1_700_000_000, 900, 64, 10_000,
@@ -44,7 +47,6 @@ EXAMPLES: list[wire.Message] = [
     wire.HistoryRequest(7, 3, 95),
     wire.TwoResults(7, 3, 95, (1, b"\x7f", LONG), (2, b"\x00", LONG)),
     wire.RingVoid(7, 3, 95, 2, "too few members", b"\x7f"),
-    wire.MisbehaviourReport(7, 3, 2, 95, 4, 1),
     wire.RoundStatusRequest(7, 3, 95),
     wire.LastContributionRequest(7, 95, 1_700_000_000_000),
     wire.LastContribution(7, 95, 1, 7, 3, 95, 1_699_999_200, b"\x3f", LONG, LONG),
@@ -65,6 +67,15 @@ EXAMPLES: list[wire.Message] = [
     wire.LeftOut(7, 3, b"\x24"),
     wire.RangeRequest(7, 3, 95, 4, KEY, 1_700_000_000, 900, 63),
     wire.RangeProof(7, 3, 95, 4, (bytes(2048), bytes(2048))),
+    wire.CorruptSum(7, 3, 95, 1, 2, b"\x7f", b"\x3f", 7 * N, OTHER, (SIGNED_WITH_SEED,)),
+    wire.Inquiry(7, 3, 95, 1, 2, b"\x7f", b"\x3f", 7 * N, OTHER, LONG),
+    wire.MaskWords(7, 3, 95, 1, bytes(48), LONG),
+    wire.DisputedPair(7, 3, 95, 1, 4, bytes(48), LONG),
+    wire.DisputedDeal(7, 3, 2, (KEY, OTHER), ((1, b"sealed"),), LONG),
+    wire.PairOpening(7, 3, 2, bytes(96)),
+    wire.WrongCommitment(7, 3, 95, 1, 2, b"\x7f", 7 * N, OTHER, 4, SIGNED_WITH_SEED[:5], ((1, KEY, LONG),)),
+    wire.PresenceRequest(7, 3, 95),
+    wire.Presence(7, 3, 95),
     wire.BillRequest(b"{}", bytes(70), b"certificate", (b"intermediate",), b"\x7f"),
     wire.Bill(KEY, (bytes(16), bytes(16)), (KEY, OTHER), bytes(16), bytes(2048), 32, (7, 100)),
     wire.BillDeclined(KEY, "intervals_left_out", b"\xff\x01", 3),
@@ -121,7 +132,6 @@ LIMITS: dict[Any, tuple[list[Any], list[Any]]] = {
     (wire.Hello, "version"): number(0, 255),
     (wire.Hello, "known_epoch"): number(-1, 2**40),
     (wire.Hello, "bound_epoch"): number(-1, 2**40),
-    (wire.MisbehaviourReport, "misbehaviour"): number(1, 2),
     (wire.Ready, "round"): number(0, 2**20),
     (wire.Ready, "is_waiting"): number(0, 1),
     (wire.Ready, "has_served"): number(0, 1),
@@ -186,6 +196,25 @@ LIMITS: dict[Any, tuple[list[Any], list[Any]]] = {
     (wire.RingTotal, "blinding"): octets(0, 32 * 4096, 32),
     (wire.MaskedInput, "blinding"): octets(0, 32 * 4096, 32),
     (wire.Confirm, "dropped_blinding"): octets(0, 32 * 4096, 32),
+    (wire.CorruptSum, "evidence"): (
+        [(), (SIGNED_WITH_SEED,) * 1024, ((*SIGNED_WITH_SEED[:6], *_EMPTY),)],
+        [
+            (SIGNED_WITH_SEED,) * 1025, (SIGNED_WITH_SEED[:8],), ((*SIGNED_WITH_SEED[:8], bytes(63)),),
+            ((bytes(7), *SIGNED_WITH_SEED[1:]),), ((*SIGNED_WITH_SEED[:6], bytes(9), KEY, LONG),), None,
+        ],
+    ),
+    (wire.DisputedDeal, "commitments"): ([(), (KEY,) * 1024], [(KEY,) * 1025, (KEY[1:],), KEY]),
+    (wire.DisputedDeal, "sealed"): (
+        [(), ((0, b"x"),) * 1024], [((0, b"x"),) * 1025, ((1024, b"x"),), ((0, b""),), ((0, bytes(129)),), ((0,),)],
+    ),
+    (wire.PairOpening, "opening"): octets(96, 96),
+    (wire.WrongCommitment, "evidence"): (
+        [SIGNED_WITH_SEED[:5]], [SIGNED_WITH_SEED[:4], SIGNED_WITH_SEED[:6], (bytes(9), *SIGNED_WITH_SEED[1:5]), None],
+    ),
+    (wire.WrongCommitment, "parts"): (
+        [(), ((0, KEY, LONG),) * 1024],
+        [((0, KEY, LONG),) * 1025, ((1024, KEY, LONG),), ((0, KEY[1:], LONG),), ((0, KEY, LONG[1:]),), ((0, KEY),)],
+    ),
     (wire.HeadAt, "endpoint"): text(200),
     (wire.Result, "signature"): octets(64, 64),
     (wire.Relay, "sealed"): octets(17, 1 << 20),
@@ -264,12 +293,14 @@ def test_no_field_more_and_none_less(message: wire.Message) -> None:
 # Who may say what; HEAD_AT and RELAY go both ways, BAD_DEAL to head and coordinator alike.
 DIRECTIONS = {
     "gateway": (wire.FROM_GATEWAY, "Hello Join BeaconReveal SpotCheck Deal HeadAt HeadSilent RingTotal RingVoid"
-                                   " MisbehaviourReport RoundStatusRequest HistoryRequest TwoResults"
+                                   " CorruptSum MaskWords PairOpening WrongCommitment Presence RoundStatusRequest"
+                                   " HistoryRequest TwoResults"
                                    " LastContributionRequest Relay BadDeal Bill BillDeclined RangeProof"),
     "coordinator": (wire.FROM_COORDINATOR, "EpochCall EpochList EpochLayout SpotCheckAnswer Deals Appoint HeadAt"
-                                           " LastContribution Result Relay Refused Expelled"
-                                           " BillRequest LeftOut RangeRequest"),
-    "member": (wire.FROM_MEMBER, "Ready MaskedInput Confirm Reveal Partial BadDeal"),
+                                           " LastContribution Result Relay Refused Expelled BillRequest LeftOut"
+                                           " RangeRequest Inquiry"
+                                           " DisputedPair DisputedDeal PresenceRequest"),
+    "member": (wire.FROM_MEMBER, "Ready MaskedInput Confirm Reveal Partial"),
     "head": (wire.FROM_HEAD, "Open Roster Confirmed Recover Result"),
 }  # fmt: skip
 

@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF, HKDFExpand
 
 from protocol.dcnet.crypto.group import Edwards25519, Group
+from protocol.dcnet.crypto.pair_opening import PairContext, open_pair, opened_secret
 from protocol.errors import RemoteProtocolError
 
 MAC_SIZE = 16
@@ -71,6 +72,8 @@ class Suite(Protocol):
 
     def public_key(self, private: bytes) -> bytes: ...  # noqa: D102
     def agree(self, private: bytes, public: bytes, salt: bytes) -> bytes: ...  # noqa: D102
+    def open_pair(self, private: bytes, public: bytes, other: bytes, context: PairContext) -> bytes: ...  # noqa: D102
+    def opened(self, public: bytes, other: bytes, context: PairContext, opening: bytes) -> bytes: ...  # noqa: D102
     def keystream(self, key: bytes, stream: int, offset: int, size: int) -> bytes: ...  # noqa: D102
     def encryptor(self, key: bytes, counter: bytes) -> Encryptor: ...  # noqa: D102
     def mac(self, key: bytes, message: bytes) -> bytes: ...  # noqa: D102
@@ -119,6 +122,18 @@ class StandardSuite:
         except nacl.exceptions.RuntimeError as error:
             raise RemoteProtocolError("low_order_key", "an epoch key gives an all-zero shared secret") from error
         return HKDF.extract(_SHA256, salt, shared)
+
+    def open_pair(self, private: bytes, public: bytes, other: bytes, context: PairContext) -> bytes:
+        """What `agree` is made of, with a proof for everybody: `OPENING_SIZE` bytes (see `pair_opening`)."""
+        return open_pair(private, public, other, context)
+
+    def opened(self, public: bytes, other: bytes, context: PairContext, opening: bytes) -> bytes:
+        """
+        What `agree` gives the pair, its epoch's digest being the salt, from an opening by the owner of `public`.
+
+        Raises RemoteProtocolError where the proof does not hold.
+        """
+        return HKDF.extract(_SHA256, context.epoch_digest, opened_secret(public, other, context, opening))
 
     def keystream(self, key: bytes, stream: int, offset: int, size: int) -> bytes:
         """

@@ -19,7 +19,7 @@ from protocol.dcnet.crypto.commitments import (
     subtract_blinding_vectors,
 )
 from protocol.dcnet.crypto.suite import MAC_SIZE, Suite
-from protocol.dcnet.machines.effects import HeadEffect, ToMember
+from protocol.dcnet.machines.effects import HeadEffect, Note, ToCoordinator, ToMember
 from protocol.dcnet.machines.masks import Words, self_blinding, self_masks, words_from_bytes
 from protocol.dcnet.machines.recovery import Recovery
 from protocol.dcnet.setup.rings import RingView, bitmap, positions_of
@@ -28,8 +28,11 @@ from protocol.dcnet.setup.statements import (
     AttemptContext,
     blame_half_of,
     blinding_digest,
+    commitment_half,
+    dropped_digest,
     text_of_confirm,
     text_of_input,
+    vector_digest,
 )
 from protocol.dcnet.setup.terms import NO_TERMS, RoundTerms
 from protocol.errors import RemoteProtocolError
@@ -123,6 +126,45 @@ class Attempt:
             view.to_wire(self.roster), total.tobytes(), commitments, encode_blinding_vector(suite.group, blinding),
             attestations,
         )  # fmt: skip
+
+    def evidence(self, view: RingView) -> wire.CorruptSum:
+        """What the members of a roster whose masks did not cancel signed, and their seeds."""
+        return wire.CorruptSum(
+            view.epoch, view.ring, self.round, self.attempt, self.term, view.to_wire(self.expected),
+            view.to_wire(self.roster), self._nonces_of_expected(), self.terms.of_masks,
+            tuple(self._evidence_of(view, i) for i in positions_of(self.roster)),
+        )  # fmt: skip
+
+    def _nonces_of_expected(self) -> bytes:
+        return b"".join(self.nonces[i] for i in positions_of(self.expected))
+
+    def _evidence_of(self, view: RingView, position: int) -> wire.Evidence:
+        seed = self.seeds[position] if position in self.seeds else self.recoveries[position].seed
+        confirm = self.confirms.get(position)
+        if confirm is None:
+            return (*self._signed_input(view, position), seed, b"", b"", b"")
+        dropped = dropped_digest(confirm.dropped, confirm.dropped_blinding)
+        return (*self._signed_input(view, position), seed, confirm.dropped[:8], dropped, confirm.signature)
+
+    def _signed_input(self, view: RingView, position: int) -> tuple[bytes, bytes, bytes, bytes, bytes]:
+        """What of a MASKED_INPUT shows that it was signed: no word but the first, which carries no data."""
+        share = self.shares[position]
+        half = commitment_half(
+            view, position, self.round, self.attempt, share.commitments, blinding_digest(share.blinding)
+        )
+        vector = vector_digest(share.salt, share.vector)
+        return share.vector[:8], vector, share.seed_commitment, half, share.signature
+
+    def wrong_commitment(self, view: RingView, position: int) -> list[HeadEffect]:
+        """What proves that a member committed to another seed than t of its neighbours give."""
+        parts = self.recoveries[position].parts
+        proved = tuple((helper, *part) for helper, part in list(parts.items())[: view.t])
+        message = wire.WrongCommitment(
+            view.epoch, view.ring, self.round, self.attempt, self.term, view.to_wire(self.expected),
+            self._nonces_of_expected(), self.terms.of_masks, position,
+            self._signed_input(view, position), proved,
+        )  # fmt: skip
+        return [Note("member_wrong_seed"), ToCoordinator(message)]
 
     def _attestation(self, view: RingView, position: int) -> bytes:
         """What shows the round ledger that a member signed its commitments."""

@@ -12,10 +12,18 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Generic, TypeVar
 
-from protocol.wire import Message, Misbehaviour, Outcome, Result, RingMessage
+from protocol.wire import Message, Outcome, Result, RingMessage
 
 R_co = TypeVar("R_co", covariant=True)
 M_co = TypeVar("M_co", bound=Message, covariant=True)
+
+
+class Misbehaviour(IntEnum):
+    """What a member was proved to do: its words do not add up, its deal does not fit, or its commitment to a seed."""
+
+    WRONG_SEED = 1
+    CORRUPT_SUM = 2
+    BAD_DEAL = 3
 
 
 class Progress(IntEnum):
@@ -120,10 +128,10 @@ class ToCoordinator:
 
 @dataclass(frozen=True, slots=True)
 class ReportMisbehaviour:
-    """For the operator: in `round` the head at position `head` said that the member at `position` misbehaves."""
+    """For the operator: the member at `position` was proved to misbehave in `round`; `reporter` handed in evidence."""
 
     round: int
-    head: int
+    reporter: int
     position: int
     misbehaviour: Misbehaviour
 

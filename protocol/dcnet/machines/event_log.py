@@ -33,6 +33,7 @@ from protocol.dcnet.machines.effects import (
 )
 
 VERSION = 1
+_INQUIRIES = frozenset({wire.Inquiry, wire.DisputedPair, wire.DisputedDeal, wire.PresenceRequest, wire.LeftOut})
 _EVENTS_MAX = 40  # some six rounds of a member, 3 KB
 
 
@@ -49,16 +50,13 @@ class Local(IntEnum):
     SERVED = 161
     SETTLED = 162
     ROUND_ENDED = 163
-    REPORTED = 164
     EPOCH_REFUSED = 165
 
 
 Trigger = type[wire.Message] | Local
-_SETS = ("expected", "served", "changed", "roster", "makers", "silent", "suspects", "members")  # bitmaps, or a position
+_SETS = ("expected", "served", "changed", "roster", "makers", "silent", "members")  # bitmaps, or a position
 _TOKENS = ("nonce", "nonces")
-_NUMBERS = (
-    "settled", "term", "round", "attempt", "dealer", "position", "outcome", "misbehaviour", "is_waiting", "has_served",
-)  # fmt: skip
+_NUMBERS = ("settled", "term", "round", "attempt", "dealer", "position", "outcome", "is_waiting", "has_served")
 _pack: Callable[[tuple[Any, ...]], bytes] = (
     msgpack.Packer().pack
 )  # one for all: a new one costs eight times the packing
@@ -181,25 +179,24 @@ def _plain(name: str, value: bytes) -> str | list[int]:
 
 
 def _summary(effects: Sequence[Effect]) -> list[tuple[int, tuple[Any, ...]]]:
-    """The effects in short: of messages of one kind in a row the first, notes not at all."""
+    """The effects in short: of messages of one kind in a row the first, notes and inquiries not at all."""
     out: list[tuple[int, tuple[Any, ...]]] = []
     for each in effects:
-        if isinstance(each, Note):
+        if isinstance(each, Note | ReportMisbehaviour):
             continue
         if isinstance(each, Persist):
             record = each.record
             code = _PROGRESS[record.progress] if isinstance(record, Attempted) else _RECORDS[type(record)]
             out.append((code, ()))
-        elif isinstance(each, ReportMisbehaviour):
-            out.append((_REPORTED, ()))
         else:
             kind = type(each.message)
+            if kind in _INQUIRIES:  # what it asks in private, and draws from it, is no part of how rounds end
+                continue
             if not out or out[-1][0] != _CODES[kind]:
                 out.append((_CODES[kind], _READ[kind](each.message)))
     return out
 
 
-_REPORTED = int(Local.REPORTED)
 _PROGRESS = {Progress.SHARED: int(Local.SHARED), Progress.SERVED: int(Local.SERVED)}
 _RECORDS: dict[type, int] = {
     Settled: int(Local.SETTLED),

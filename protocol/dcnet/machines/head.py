@@ -6,10 +6,10 @@ The head machine: collects one ring's shares, opens the sum, and reports it.  No
                            +-- attempt+1 --+   a member fell silent before CONFIRM and its mask words are missing
 
 Every wait has a deadline.  A member that misses one is left out of the following E until it says READY again.
-What a member sends is believed as far as it can be checked: a seed is held against what its share was bound to, and a
-member that reveals another one is recovered like a silent one (`recovery`); slot 0 of the sum must count the roster,
-and where it does not, the next rounds leave members out to find who spoils it (`search`).  Whom either names, the
-coordinator gets a report, and this head leaves it out for the rest of its term.
+What a member sends is believed as far as it can be checked: inputs and confirmations are signed; a seed is held against
+what its input committed to, and a member that reveals another one is recovered like a silent one (`recovery`); slot 0
+of the sum must count the roster.  Where it does not, the round ledger gets what the members signed and judges who lied
+(`blame`); where t proved parts give another seed than was committed to, it gets those.  It says whom to leave out of E.
 
 The words that a member with no neighbour in E \ U would have sent in CONFIRM are none, so its silence there costs
 no new attempt: it is recovered like one that fell silent later.  The members' rules do not depend on it.
@@ -29,7 +29,6 @@ from protocol.dcnet.machines.history import History
 from protocol.dcnet.machines.incarnations import Incarnation, NonceTable
 from protocol.dcnet.machines.machine import Machine, Transitions
 from protocol.dcnet.machines.masks import seed_commitment
-from protocol.dcnet.machines.search import Search
 from protocol.dcnet.setup.rings import RingView, bitmap, positions_of
 from protocol.dcnet.setup.terms import RoundTerms
 from protocol.errors import RemoteProtocolError
@@ -112,11 +111,12 @@ class Head(Machine[State, HeadEffect]):
         }  # fmt: skip
         self.events = EventLog(view.head_of(term), start, _EVENTS_PER_MEMBER * view.size)
         self.present = 0
-        self.left_out = 0  # who owes an answer to the round ledger
+        self.left_out = 0  # whom the coordinator says to leave out
         self._suite = suite
         self._commitments = commitments or {}
         self.refuted = 0  # whose partial evaluations did not fit the dealer's commitments: its lie or the dealer's
-        self.search = Search(view, term)
+        self.caught = 0  # who revealed a wrong seed: nobody can prove it, and this head leaves it out for its term
+        self._silent = 0  # whose silence has lost an attempt of the round
         self.current = _NO_ATTEMPT
         self._last_result: wire.Result | None = None
         self._is_waiting_for_ends = False
@@ -137,8 +137,6 @@ class Head(Machine[State, HeadEffect]):
         """A message of the member at `position`.  Raises RemoteProtocolError where it is malformed."""
         if (message.epoch, message.ring) != (self.view.epoch, self.view.ring):
             raise RemoteProtocolError("wrong_ring", "a message for another ring or epoch")
-        if isinstance(message, wire.BadDeal):
-            return [Note("bad_deal_reported")]
         kind, attempt = type(message), self.current
         if isinstance(message, wire.Ready):
             return self._apply(kind, message, now_s, position, self._on_ready, position, message, now_s)
@@ -164,7 +162,7 @@ class Head(Machine[State, HeadEffect]):
         return []
 
     def leave_out(self, members: int, now_s: float) -> None:
-        """These members, a bitmap, owe the round ledger an answer: no attempt starts with one until it is said anew."""
+        """The coordinator says whom to leave out, a bitmap: no attempt starts with one until it is said anew."""
         self._apply(Local.LEFT_OUT, (self.view.to_wire(members),), now_s, -1, self._on_left_out, members)
 
     def _on_left_out(self, members: int) -> list[HeadEffect]:
@@ -208,7 +206,7 @@ class Head(Machine[State, HeadEffect]):
         attempt = self.current
         match self.state:
             case State.GATHERING | State.IDLE:
-                there = self._eligible(self._next_round) & ~self.search.named
+                there = self._eligible(self._next_round)
                 if there.bit_count() < self.view.n_min and self._wait_until(self._next_round, now_s):
                     return []
                 return self._open(now_s)
@@ -281,7 +279,7 @@ class Head(Machine[State, HeadEffect]):
     def _eligible(self, round_: int) -> int:
         """Who is there, can take part in a round and owes no answer."""
         late = [position for position, first in self._not_before.items() if first > round_]
-        return self.present & ~bitmap(late) & ~self.left_out & ~self._waiting
+        return self.present & ~bitmap(late) & ~self.left_out & ~self._waiting & ~self.caught
 
     def _attempt_of(self, round_: int) -> int:
         """
@@ -295,7 +293,7 @@ class Head(Machine[State, HeadEffect]):
     def _to_idle(self, now_s: float) -> None:
         self._next_round = max(self.current.round + 1, self.view.timing.round_at(now_s))
         self.current = _NO_ATTEMPT
-        self._next_attempt = 0
+        self._next_attempt = self._silent = 0
         self.state = State.IDLE
         over = self._next_round >= self.view.rounds
         self._deadline_s = _NEVER if over else self.view.timing.open_at_s(self._next_round)
@@ -314,8 +312,7 @@ class Head(Machine[State, HeadEffect]):
             return [ToCoordinator(wire.HistoryRequest(self.view.epoch, self.view.ring, first))]
         attempt = self._attempt_of(self._next_round)
         self._claims.clear()
-        expected = self.search.expected(self._eligible(self._next_round))
-        return self._start(self._next_round, attempt, expected, now_s, now_s)
+        return self._start(self._next_round, attempt, self._eligible(self._next_round), now_s, now_s)
 
     def _start(self, round_: int, attempt: int, expected: int, opened_s: float, now_s: float) -> list[HeadEffect]:
         served = self.view.to_wire(self._served)
@@ -343,7 +340,7 @@ class Head(Machine[State, HeadEffect]):
         )
         out = [each for other in positions_of(expected) for each in self._catch_up.before(other, settled)]
         out += [ToMember(other, opening) for other in positions_of(expected)]
-        if self._last_result is not None:  # whom the search leaves out shall not think that we are gone
+        if self._last_result is not None:  # who is left out shall not think that we are gone
             out += [ToMember(other, self._last_result) for other in positions_of(self.present & ~expected)]
         return out
 
@@ -394,9 +391,10 @@ class Head(Machine[State, HeadEffect]):
         confirmed = attempt.confirmed = bitmap(list(attempt.confirms))
         missing = attempt.roster & ~confirmed
         self.present &= ~missing
+        self._silent |= missing
         if any(view.neighbourhoods[i] & attempt.gone for i in positions_of(missing)):
             if attempt.attempt + 1 >= wire.MAX_ATTEMPTS:
-                return self._give_up(attempt, "members fell silent in every attempt", now_s)
+                return self._give_up(attempt, "members fell silent in every attempt", now_s, self._silent)
             still_there = confirmed & self._eligible(attempt.round) & ~attempt.restarted
             return [
                 Note("retry"),
@@ -418,7 +416,8 @@ class Head(Machine[State, HeadEffect]):
             attempt.recoveries.pop(position, None)
         elif position not in attempt.wrong_seeds:
             attempt.wrong_seeds[position] = message.seed
-            out = self._catch(attempt, position)
+            self.caught |= 1 << position
+            out = [Note("member_wrong_seed")]
         if self.state is State.RECOVERING:  # late, but it saves its own recovery
             return out + self._finish_if_open(attempt, now_s)
         if bitmap([*attempt.seeds, *attempt.wrong_seeds]) != attempt.confirmed:
@@ -434,7 +433,7 @@ class Head(Machine[State, HeadEffect]):
             return out + self._finish(attempt, now_s)
         if attempt.is_unrecoverable(view):
             return out + self._give_up(
-                attempt, f"a silent member has fewer than {view.t} neighbours to recover it", now_s
+                attempt, f"a silent member has fewer than {view.t} neighbours to recover it", now_s, silent
             )
         self.state = State.RECOVERING
         self._deadline_s = now_s + view.timing.reveal_s
@@ -451,16 +450,17 @@ class Head(Machine[State, HeadEffect]):
         recovery.help(self._suite, position, message.element, message.proof, wrong)
         self.refuted |= recovery.refuted
         out: list[HeadEffect] = [Note("partial_refuted")] if recovery.refuted != before else []
-        if recovery.is_dealers_lie and not caught and message.silent not in attempt.wrong_seeds:
-            out += self._catch(attempt, message.silent)
+        if recovery.is_dealers_lie and not caught:
+            out += attempt.wrong_commitment(self.view, message.silent)
         return out + self._finish_if_open(attempt, now_s)
 
     def _give_recovery_up(self, attempt: Attempt, now_s: float) -> list[HeadEffect]:
-        lies = [each.culprits for each in attempt.recoveries.values() if each.culprits]
-        if lies:
-            reason = "what the neighbours of a silent member gave does not fit its share"
-            return self._give_up(attempt, reason, now_s, lies[0])
-        return self._give_up(attempt, "too few neighbours helped to recover a silent member", now_s)
+        silent = attempt.silent
+        for each in attempt.recoveries.values():
+            if not each.seed:
+                asked = self.view.neighbourhoods[each.dealer] & bitmap(list(attempt.seeds))
+                silent |= asked & ~bitmap(list(each.parts)) & ~each.refuted
+        return self._give_up(attempt, "too few neighbours helped to recover a silent member", now_s, silent)
 
     def _finish_if_open(self, attempt: Attempt, now_s: float) -> list[HeadEffect]:
         if not all(each.seed for each in attempt.recoveries.values()):
@@ -471,34 +471,19 @@ class Head(Machine[State, HeadEffect]):
 
     def _finish(self, attempt: Attempt, now_s: float) -> list[HeadEffect]:
         report = attempt.report(self._suite, self.view)
-        if report is None:
-            return self._give_up(attempt, "the masks did not cancel", now_s, culprits=attempt.roster)
         self._report(attempt, now_s)
-        found = self._accuse(attempt, self.search.opened(attempt.roster), wire.Misbehaviour.CORRUPT_SUM)
-        return [Note("sum", now_s - attempt.opened_s), ToCoordinator(report), *found]
+        if report is None:
+            return [Note("corrupt_sum"), ToCoordinator(attempt.evidence(self.view))]
+        return [Note("sum", now_s - attempt.opened_s), ToCoordinator(report)]
 
-    def _give_up(self, attempt: Attempt, reason: str, now_s: float, culprits: int = 0) -> list[HeadEffect]:
-        """Nothing opens; where a lie is the reason, the liar is one of `culprits`."""
-        found = self.search.spoilt(culprits) if culprits else 0
+    def _give_up(self, attempt: Attempt, reason: str, now_s: float, silent: int = 0) -> list[HeadEffect]:
+        """Nothing opens; `silent` are those whose silence is the reason."""
         self._report(attempt, now_s)
         view = self.view
-        suspects = view.to_wire(self.search.suspects if culprits else 0)
-        void = wire.RingVoid(view.epoch, view.ring, attempt.round, self.term, reason, suspects)
-        return [ToCoordinator(void), *self._accuse(attempt, found, wire.Misbehaviour.CORRUPT_SUM)]
+        void = wire.RingVoid(view.epoch, view.ring, attempt.round, self.term, reason, view.to_wire(silent))
+        return [ToCoordinator(void)]
 
     def _report(self, attempt: Attempt, now_s: float) -> None:
         self.state = State.REPORTED
         timing = self.view.timing
         self._deadline_s = max(timing.open_at_s(attempt.round) + timing.void_s, now_s + timing.reveal_s)
-
-    def _catch(self, attempt: Attempt, position: int) -> list[HeadEffect]:
-        """A seed that does not fit its seed_commitment: nobody else can have done it."""
-        self.search.name(position)
-        return self._accuse(attempt, 1 << position, wire.Misbehaviour.WRONG_SEED)
-
-    def _accuse(self, attempt: Attempt, found: int, lie: wire.Misbehaviour) -> list[HeadEffect]:
-        out: list[HeadEffect] = []
-        for i in positions_of(found):
-            accused = wire.MisbehaviourReport(self.view.epoch, self.view.ring, self.term, attempt.round, i, int(lie))
-            out += [Note(f"member_{lie.name.lower()}"), ToCoordinator(accused)]
-        return out

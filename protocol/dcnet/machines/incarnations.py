@@ -23,6 +23,11 @@ from protocol.errors import RemoteProtocolError
 NONCES_MAX = 8
 
 
+def nonces_digest(view: RingView, expected: int, nonces: bytes) -> bytes:
+    """32 bytes over the nonces of E, a bitmap, joined in the order of positions."""
+    return digest("nonces", view.to_wire(expected), nonces)
+
+
 class NonceTable:
     """The nonces of a ring's members as one party knows them: the newest of each position, and those before it."""
 
@@ -69,7 +74,7 @@ class NonceTable:
         """32 bytes over the nonces of E, a bitmap, in the order of positions."""
         if self._digest[0] != expected:
             nonces = b"".join(self.newest[position] for position in positions_of(expected))
-            self._digest = expected, digest("nonces", self._view.to_wire(expected), nonces)
+            self._digest = expected, nonces_digest(self._view, expected, nonces)
         return self._digest[1]
 
     def difference(self, expected: int) -> tuple[bytes, bytes]:

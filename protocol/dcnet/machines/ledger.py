@@ -8,9 +8,9 @@ same term, or two rounds in a row end void under it, in silence or given up, the
 complain of a head that keeps talking and opens nothing.  Where it is the ring that has too few members, a change of
 head costs their reconnection and no total.
 
-A head that says it searches for a liar (`search`) may give more rounds up, as many in an epoch as an honest one needs
-to find one liar, and no more: the excuse of a head that lies ends there.  Whom a head accuses is passed on for the
-operator to read; the ledger draws nothing from it.
+A sum whose masks did not cancel is no fault of its head, if it hands in what its members signed: the ledger judges who
+lied (`inquiries`, `blame`) and tells heads whom to leave out of E.  A head whose evidence proves nothing lied itself:
+it is replaced, and is head no more in this epoch.
 
 The ledger checks what it can: that the count in slot 0 is the roster's size, and where slots are committed that each
 member of the roster signed its commitments in this very attempt, and that the total is what they committed to.
@@ -19,6 +19,7 @@ It never sees more than sums.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 
 from protocol import wire
@@ -29,17 +30,16 @@ from protocol.dcnet.machines.effects import (
     LedgerEffect,
     Note,
     Persist,
-    ReportMisbehaviour,
     RoundEnded,
     ToMember,
     ToRing,
 )
 from protocol.dcnet.machines.event_log import EventLog, Local
+from protocol.dcnet.machines.inquiries import Inquiries
 from protocol.dcnet.machines.machine import Machine, Transitions
 from protocol.dcnet.machines.masks import words_from_bytes
-from protocol.dcnet.machines.search import lost_rounds_granted
 from protocol.dcnet.setup.ledger_keys import LedgerSecrets
-from protocol.dcnet.setup.rings import RingView, positions_of, result_text
+from protocol.dcnet.setup.rings import RingView, bitmap, positions_of, result_text
 from protocol.dcnet.setup.schema import signed
 from protocol.dcnet.setup.statements import ATTESTATION_SIZE, commitment_half, input_text
 from protocol.errors import RemoteProtocolError
@@ -58,29 +58,22 @@ class State(StrEnum):
 
 
 # What may end the epoch's last round.  Of one round there is no way back: `RoundLedger.ended` only grows.
+_ENDINGS = (wire.RingTotal, wire.RingVoid, wire.CorruptSum)
 TRANSITIONS: Transitions[State] = {
-    **{
-        (State.RUNNING, event): (State.RUNNING, State.OVER) for event in (wire.RingTotal, wire.RingVoid, Local.DEADLINE)
-    },
+    **{(State.RUNNING, event): (State.RUNNING, State.OVER) for event in (*_ENDINGS, Local.DEADLINE)},
     **{
         (state, event): (state,)
         for state in State
-        for event in (
-            wire.MisbehaviourReport,
-            wire.HeadSilent,
-            wire.RoundStatusRequest,
-            wire.HistoryRequest,
-            Local.EXPELLED,
-        )
+        for event in (wire.HeadSilent, wire.RoundStatusRequest, wire.HistoryRequest, Local.EXPELLED)
     },
-    **{(State.OVER, event): (State.OVER,) for event in (wire.RingTotal, wire.RingVoid)},
+    **{(State.OVER, event): (State.OVER,) for event in (*_ENDINGS, Local.DEADLINE)},
 }
 
 # Names, as the member's.
 _HANDLERS: dict[type[wire.Message], str] = {
     wire.RingTotal: "_on_total",
     wire.RingVoid: "_on_void",
-    wire.MisbehaviourReport: "_on_report",
+    wire.CorruptSum: "_on_corrupt_sum",
     wire.HeadSilent: "_on_head_silent",
     wire.RoundStatusRequest: "_on_request",
     wire.HistoryRequest: "_on_history_request",
@@ -95,8 +88,9 @@ class RoundLedger(Machine[State, LedgerEffect]):
 
     def __init__(
         self, suite: Suite, view: RingView, secrets: LedgerSecrets, now_s: float, ended: dict[int, Ended] | None = None,
-        term: int = 0,
+        term: int = 0, deals: Mapping[int, wire.Deal] | None = None,
     ) -> None:  # fmt: skip
+        """Begin, or begin again with what has ended; `deals` are those that came, by dealer, None for all of them."""
         self.view = view
         self.term = term
         self.ended: dict[int, Ended] = dict(ended or {})
@@ -108,13 +102,15 @@ class RoundLedger(Machine[State, LedgerEffect]):
             int, int
         ] = {}  # of each head that was replaced, the last round that had begun by then
         self._expelled = 0
-        self._void_rounds = 0  # in a row, under the present head, but for those that its search may cost
-        self._search_left = [lost_rounds_granted(view)] * view.size  # of each head in the epoch
-        self.reported: dict[tuple[int, int], ReportMisbehaviour] = {}  # by the head's and the member's position
-        self._appointed_s = now_s
+        self.unfit = 0  # heads whose evidence proved nothing
+        self._void_rounds = 0  # in a row, under the present head
+        self.inquiries = Inquiries(suite, view, secrets.sign, deals)
+        self._appointed_s = self._heard_s = now_s
         self._void_next = max(self.ended, default=-1) + 1  # rounds before it have ended
         self._results: dict[int, wire.Result] = {}
         self._history_told_s: dict[int, float] = {}  # when each member was last sent the ends of many rounds
+        self._excluded = self.inquiries.excluded(self._void_next - 1, now_s)  # whom the present head leaves out
+        self._has_excluded = False
         self.state = State.OVER if self.over else State.RUNNING
         start = {"term": term, "now_s": now_s, "ended": sorted(self.ended)}
         self.events = EventLog(-1, start, _EVENTS_PER_MEMBER * view.size)
@@ -125,11 +121,20 @@ class RoundLedger(Machine[State, LedgerEffect]):
         return self._void_next >= self.view.rounds
 
     def start(self) -> list[LedgerEffect]:
-        """Appoint the head of the current term."""
-        return [ToRing(wire.Appoint(self.view.epoch, self.view.ring, self.term))]
+        """Appoint the head of the current term, and tell it whom to leave out."""
+        out: list[LedgerEffect] = [ToRing(wire.Appoint(self.view.epoch, self.view.ring, self.term))]
+        return [*out, self._exclusion()] if self._excluded else out
+
+    def _exclusion(self) -> LedgerEffect:
+        view, self._has_excluded = self.view, True
+        message = wire.LeftOut(view.epoch, view.ring, view.to_wire(self._excluded))
+        return ToMember(view.head_of(self.term), message)
 
     def next_timer_s(self) -> float:
-        """When the next open round must be closed."""
+        """When the next open round must be closed, or somebody's time to answer is over."""
+        return min(self._void_at_s(), self.inquiries.next_timer_s(self._heard_s))
+
+    def _void_at_s(self) -> float:
         if self.over:
             return _NEVER
         return self.view.timing.open_at_s(self._void_next) + self.view.timing.void_s
@@ -147,22 +152,60 @@ class RoundLedger(Machine[State, LedgerEffect]):
 
     def _on_deadline(self, now_s: float) -> list[LedgerEffect]:
         out: list[LedgerEffect] = []
-        while now_s >= self.next_timer_s():
+        self._heard_s = now_s
+        while now_s >= self._void_at_s():
             out += self._end_void(self._void_next, "no total in time", now_s, everybody=True)
             self._void_rounds += 1
         if self._is_head_overdue(now_s):
             out += self._next_term(now_s)
-        return out
+        return out + self._tell_head(now_s)
 
     def _is_head_overdue(self, now_s: float) -> bool:
         return self._void_rounds >= _VOID_ROUNDS_MAX and now_s >= self._appointed_s + self.view.timing.void_s
 
     def receive(self, position: int, message: wire.Message, now_s: float) -> list[LedgerEffect]:
         """A message of the ring's member at `position`.  Raises RemoteProtocolError where it breaks a rule."""
+        self._heard_s = max(self._heard_s, now_s)
+        answered = self._on_answer(position, message, now_s)
+        if answered is not None:
+            return answered + self._tell_head(now_s)
         if type(message) not in _HANDLERS:
             raise RemoteProtocolError("message_not_allowed", f"{type(message).__name__} is not for the round ledger")
         handler = getattr(self, _HANDLERS[type(message)])
         return self._apply(type(message), message, now_s, position, handler, position, message, now_s)
+
+    def _on_answer(self, position: int, message: wire.Message, now_s: float) -> list[LedgerEffect] | None:
+        """What members answer to `inquiries`, which moves no round; None where it is about a round."""
+        round_ = min(max(0, self.view.timing.round_at(now_s)), self.view.rounds - 1)
+        match message:
+            case wire.MaskWords():
+                return self.inquiries.words(position, message)
+            case wire.PairOpening():
+                return self.inquiries.opening(position, message, round_)
+            case wire.BadDeal():
+                return self.inquiries.complaint(position, message)
+            case wire.Presence():
+                return self.inquiries.present(position)
+            case wire.WrongCommitment():
+                self._check_head(position, message.term)
+                return self.inquiries.wrong_commitment(position, message)
+        return None
+
+    @property
+    def excluded(self) -> int:
+        """Whom the present head leaves out of E, a bitmap."""
+        return self._excluded
+
+    def _tell_head(self, now_s: float) -> list[LedgerEffect]:
+        """Whom to leave out, where that has changed; a head that was itself proved to lie is replaced."""
+        head = self.view.head_of(self.term)
+        if head in self.inquiries.named and self._unfit_heads() >> head & 1:
+            return self._next_term(now_s)
+        excluded = self.inquiries.excluded(self._void_next - 1, now_s)
+        if excluded == self._excluded:
+            return []
+        self._excluded = excluded
+        return [self._exclusion()]
 
     def _on_request(self, position: int, message: wire.RoundStatusRequest, now_s: float) -> list[LedgerEffect]:  # noqa: ARG002
         return self._answer(position, message.round)
@@ -199,28 +242,28 @@ class RoundLedger(Machine[State, LedgerEffect]):
         if message.term < self.term:  # its successor may still open the round
             return []
         self._check_round(message.round, now_s)
-        if self.view.from_wire(message.suspects) and self._search_left[position]:
-            self._search_left[position] -= 1
-            self._complaints.clear()  # it heard the ring out, as where a round opens
-        else:
-            self._void_rounds += 1
+        self._void_rounds += 1
         is_replaced = self._void_rounds >= _VOID_ROUNDS_MAX
         out = self._end_void(message.round, message.reason, now_s, everybody=is_replaced)
+        out += self.inquiries.silent(self.view.from_wire(message.silent), message.round, now_s)
         return [*out, *self._next_term(now_s)] if is_replaced else out
 
-    def _on_report(self, position: int, message: wire.MisbehaviourReport, now_s: float) -> list[LedgerEffect]:
+    def _on_corrupt_sum(self, position: int, message: wire.CorruptSum, now_s: float) -> list[LedgerEffect]:
+        """The head gives a round up because masks did not cancel: who lied, a member or the head?"""
         self._check_head(position, message.term)
-        self._check_round(message.round, now_s)
-        if message.position >= self.view.size:
-            raise RemoteProtocolError("no_such_member", "an accusation of nobody")
-        if not self._is_head_of(position, message.round):
-            return [Note("report_out_of_turn")]
-        if (position, message.position) in self.reported:
+        if message.round in self.ended:
+            return self._answer(position, message.round)
+        if message.term < self.term:
             return []
-        misbehaviour = wire.Misbehaviour(message.misbehaviour)
-        report = ReportMisbehaviour(message.round, position, message.position, misbehaviour)
-        self.reported[position, message.position] = report
-        return [report]
+        self._check_round(message.round, now_s)
+        try:
+            questions = self.inquiries.open(position, message, now_s)
+        except RemoteProtocolError as error:
+            self.unfit |= 1 << position
+            out = self._end_void(message.round, "the head's evidence proves nothing", now_s, everybody=True)
+            return [Note(error.reason), *out, *self._next_term(now_s)]
+        self._complaints.clear()  # it heard the ring out, as where a round opens
+        return [*self._end_void(message.round, "the masks did not cancel", now_s, everybody=False), *questions]
 
     def _on_total(self, position: int, message: wire.RingTotal, now_s: float) -> list[LedgerEffect]:
         view = self.view
@@ -294,16 +337,26 @@ class RoundLedger(Machine[State, LedgerEffect]):
         return self._next_term(now_s) if self._expelled >> self.view.head_of(self.term) & 1 else []
 
     def _next_term(self, now_s: float) -> list[LedgerEffect]:
-        if not self.view.everybody & ~self._expelled:
+        unfit = self._unfit_heads()
+        if not self.view.everybody & ~unfit:
             return []
         self._last_round_as_head[self.view.head_of(self.term)] = self.view.timing.round_at(now_s)
         self.term += 1
-        while self._expelled >> self.view.head_of(self.term) & 1:
+        while unfit >> self.view.head_of(self.term) & 1:
             self.term += 1
         self._appointed_s = now_s
         self._complaints.clear()
         self._void_rounds = 0
-        return [Note("head_replaced"), *self.start()]
+        self._excluded = self.inquiries.excluded(self._void_next - 1, now_s)
+        out: list[LedgerEffect] = [Note("head_replaced"), *self.start()]
+        if self._has_excluded and not self._excluded:  # it may remember whom it left out in another term
+            out.append(self._exclusion())
+        return out
+
+    def _unfit_heads(self) -> int:
+        """Who is head no more; where nobody would be left, only who was revoked."""
+        unfit = self._expelled | self.unfit | bitmap(list(self.inquiries.named))
+        return unfit if self.view.everybody & ~unfit else self._expelled
 
     def _end_void(self, round_: int, reason: str, now_s: float, *, everybody: bool) -> list[LedgerEffect]:
         view = self.view
@@ -321,7 +374,10 @@ class RoundLedger(Machine[State, LedgerEffect]):
         while self._void_next in self.ended:
             self._void_next += 1
         self.state = State.OVER if self.over else State.RUNNING
-        return [Persist(RoundEnded(ended, commitments))]
+        out: list[LedgerEffect] = [Persist(RoundEnded(ended, commitments)), *self.inquiries.reminders(ended.round)]
+        told = self._tell_head(ended.ended_s)
+        again = [self._exclusion()] if self._excluded else []  # it may have been lost
+        return out + (told or again)
 
     def _answer(self, position: int | None, round_: int) -> list[LedgerEffect]:
         ended = self.ended.get(round_)

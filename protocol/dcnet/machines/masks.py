@@ -50,6 +50,25 @@ def words_from_bytes(data: bytes) -> Words:
     return np.frombuffer(data, _WORD)
 
 
+def incarnation_key(base: bytes, low: bytes, high: bytes) -> bytes:
+    """The key of a pair for one purpose, of the two processes that it is made with, the lower position's first."""
+    return derive(base, "incarnations", low, high)
+
+
+def first_mask_word(
+    suite: Suite, view: RingView, base: bytes, nonces: tuple[bytes, bytes], round_: int, attempt: int
+) -> int:
+    """The word of slot 0, which carries no data, of the pair with this mask key and these nonces, the lower's first."""
+    key = incarnation_key(base, *nonces)
+    words = suite.keystream(key, attempt, 8 * stride(view) * round_, 8)
+    return int.from_bytes(words, "little")
+
+
+def stride(view: RingView) -> int:
+    """Words of a round in a pair's stream: an even number, since a cipher block is two words."""
+    return view.word_count + view.word_count % 2
+
+
 def self_mask(suite: Suite, seed: bytes, word_count: int) -> Words:
     """The self mask that grows from a revealed or recovered seed, a fresh array."""
     buffer, octets = _buffer(word_count)
@@ -124,7 +143,7 @@ class MaskSchedule:
         self._neighbours = view.neighbourhoods[secrets.position]
         self._pairs = {other: secrets.pair(other) for other in positions_of(self._neighbours)}
         self._nonces = {other: view.members[other].nonce for other in self._pairs}
-        self._stride = view.word_count + view.word_count % 2
+        self._stride = stride(view)
         self._block_rounds = max(1, min(view.rounds, _BLOCK_BYTES // (8 * self._stride)))
         self._block_index = -1
         self._block: Words = np.zeros((0, view.word_count), _WORD)
@@ -160,7 +179,7 @@ class MaskSchedule:
         """The key of a pair for one purpose, of the two processes that it is made with."""
         own, theirs = self.incarnation.nonce, self._nonces[other]
         low, high = (own, theirs) if self.position < other else (theirs, own)
-        return derive(base, "incarnations", low, high)
+        return incarnation_key(base, low, high)
 
     def _shared(self, ring: Mapping[int, MaskSchedule]) -> int:
         """Which of these schedules mask with this very process of ours, as it does with theirs: a bitmap."""

@@ -25,6 +25,7 @@ from protocol.dcnet.crypto import prf
 from protocol.dcnet.crypto.commitments import Pedersen
 from protocol.dcnet.crypto.suite import Suite
 from protocol.dcnet.discipline.returns import EpochAttendance
+from protocol.dcnet.machines.answers import Answers
 from protocol.dcnet.machines.effects import (
     Attempted,
     EpochRefused,
@@ -133,7 +134,8 @@ class Member(Machine[State, MemberEffect]):
         self._contributed = past.round
         self.unsettled: int | None = None if past.settled else past.round
         pedersen = Pedersen(suite.group) if view.committed else None
-        self._place = Place(suite, view, secrets, masks, pedersen, view.neighbourhoods[secrets.position])
+        self._place = place = Place(suite, view, secrets, masks, pedersen, view.neighbourhoods[secrets.position])
+        self._answers = Answers(place)
         self._first_round = first_round
         # No later attempt of its round: it ended, or was served, or it was another process that shared in it.
         self._round_closed = past.settled or past.progress == Progress.SERVED or masks.incarnation.last[0] != past.round
@@ -230,6 +232,20 @@ class Member(Machine[State, MemberEffect]):
         self._heard_s = now_s
         self._deadline_s = self._next_deadline(now_s)
         return effects
+
+    def asked(self, message: wire.Message) -> list[MemberEffect]:
+        """What the round ledger asks over its own link (`answers`).  Raises RemoteProtocolError where it may not."""
+        view = self.view
+        match message:
+            case wire.Inquiry():
+                return self._answers.on_inquiry(message, (self.current.round, self.current.attempt))
+            case wire.DisputedPair():
+                return self._answers.on_disputed_pair(message)
+            case wire.DisputedDeal():
+                return self._answers.on_disputed_deal(message)
+            case wire.PresenceRequest():
+                return [ToCoordinator(wire.Presence(view.epoch, view.ring, message.round))]
+        raise RemoteProtocolError("message_not_allowed", f"{type(message).__name__} is no question to a member")
 
     @property
     def next_attempt(self) -> tuple[int, int]:
@@ -426,7 +442,7 @@ class Member(Machine[State, MemberEffect]):
             label = mask_label(view, round_, attempt, nonce, current.terms.of_masks)
             part = self._place.secrets.partial(other, label)
             if part is None:
-                out.append(ToHead(wire.BadDeal(view.epoch, view.ring, other)))
+                out.append(ToCoordinator(wire.BadDeal(view.epoch, view.ring, other)))
             else:
                 out.append(ToHead(wire.Partial(view.epoch, view.ring, round_, attempt, other, *part)))
         return out

@@ -30,6 +30,7 @@ class Secrets(Protocol):
     def pair(self, other: int) -> PairKeys: ...  # noqa: D102
     def evaluate(self, label: bytes) -> bytes: ...  # noqa: D102
     def sign(self, text: bytes) -> bytes: ...  # noqa: D102
+    def open_pair(self, other: int) -> bytes: ...  # noqa: D102
     def salt(self, round_: int, attempt: int) -> bytes: ...  # noqa: D102
     def partial(self, dealer: int, label: bytes) -> tuple[bytes, bytes] | None: ...  # noqa: D102
     def is_good_deal(self, dealer: int) -> bool: ...  # noqa: D102

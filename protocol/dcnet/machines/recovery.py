@@ -10,7 +10,7 @@ Proofs tell the helpers' part, as far as the head holds the dealer's commitments
 - t parts hold and do not give what was bound: the dealer lied (`is_dealers_lie`), and what they give is taken;
 - its commitments are no group elements: the dealer lied, and they are done without;
 - no commitments: of t + 1 helpers each is left out once, which finds one liar; with more of them nobody can be
-  distinguished (`culprits`).
+  distinguished.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from dataclasses import dataclass, field
 from protocol.dcnet.crypto import prf, shamir
 from protocol.dcnet.crypto.suite import Suite, mac_equal
 from protocol.dcnet.machines.masks import seed_commitment
-from protocol.dcnet.setup.rings import bitmap
 from protocol.errors import RemoteProtocolError
 
 
@@ -37,11 +36,6 @@ class Recovery:
     refuted: int = 0
     is_dealers_lie: bool = False
     seed: bytes = field(default=b"", repr=False)
-
-    @property
-    def culprits(self) -> int:
-        """Among whom a liar is, where t helped in vain; otherwise nobody."""
-        return bitmap([self.dealer, *self.parts]) if len(self.parts) >= self.t and not self.seed else 0
 
     def help(self, suite: Suite, helper: int, element: bytes, proof: bytes, revealed: bytes) -> None:
         """

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from protocol import wire
 from protocol.dcnet.crypto import prf, shamir
+from protocol.dcnet.crypto.pair_opening import PairContext
 from protocol.dcnet.crypto.suite import Suite, derive, digest
 from protocol.dcnet.setup.rings import RingView, positions_of
 from protocol.dcnet.setup.statements import deal_text
@@ -38,9 +39,45 @@ class _ReceivedDeal:
     share: int = field(repr=False)
 
 
+def pair_keys(secret: bytes, position: int, other: int) -> PairKeys:
+    """The keys of a pair of members from what both agreed on (`Suite.agree`), whose order does not matter."""
+    pair = struct.pack("<QQ", *sorted((position, other)))
+    names = ("pair-mask", "pair-blinding", "pair-transport", "pair-confirm", "pair-relay")
+    return PairKeys(*(derive(secret, name, pair) for name in names))
+
+
 def mask_label(view: RingView, round_: int, attempt: int, nonce: bytes, terms: bytes) -> bytes:
     """The PRF's input for an attempt: epoch, ring, round, attempt, the mask owner's nonce, `RoundTerms.of_masks`."""
     return digest("self-mask", view.digest, struct.pack("<QQQ", view.ring, round_, attempt), nonce, terms)
+
+
+def _deal_context(view: RingView, dealer: int, commitments: tuple[bytes, ...]) -> bytes:
+    return digest("deal", view.digest, struct.pack("<Q", dealer), *commitments)
+
+
+def unseal_share(
+    suite: Suite, view: RingView, keys: PairKeys, dealer: int, commitments: tuple[bytes, ...], sealed: bytes
+) -> int:
+    """The dealt share under the keys of the dealer and its holder.  Raises RemoteProtocolError where it is none."""
+    if len(commitments) != view.t:
+        raise RemoteProtocolError("bad_deal", f"expected {view.t} commitments")
+    plain = suite.unseal(keys.transport, dealer, sealed, _deal_context(view, dealer, commitments))
+    share = int.from_bytes(plain, "little")
+    if len(plain) != 32 or share >= suite.group.order:
+        raise RemoteProtocolError("bad_deal", "a dealt share is no scalar")
+    return share
+
+
+def is_good_share(
+    suite: Suite, view: RingView, keys: PairKeys, dealer: int, holder: int, deal: wire.Deal | wire.DisputedDeal
+) -> bool:
+    """Whether what a signed deal has for a holder can be unsealed and fits its commitments: t group operations."""
+    sealed = dict(deal.sealed).get(holder, b"")
+    try:
+        share = unseal_share(suite, view, keys, dealer, deal.commitments, sealed)
+    except RemoteProtocolError:
+        return False
+    return shamir.verify_share(suite.group, deal.commitments, holder + 1, share)
 
 
 class EpochSecrets:
@@ -90,10 +127,7 @@ class EpochSecrets:
     def _agree(self, other: int) -> PairKeys:
         view = self._ring()
         secret = self._suite.agree(self._private, view.members[other].public_key, view.digest)
-        low, high = sorted((self.position, other))
-        pair = struct.pack("<QQ", low, high)
-        names = ("pair-mask", "pair-blinding", "pair-transport", "pair-confirm", "pair-relay")
-        return PairKeys(*(derive(secret, name, pair) for name in names))
+        return pair_keys(secret, self.position, other)
 
     def pair(self, other: int) -> PairKeys:
         """The keys shared with a member; those with non-neighbours (a head, for the relay) are made when asked."""
@@ -109,13 +143,19 @@ class EpochSecrets:
         """16 bytes that nobody can guess, for the digest of a masked vector."""
         return derive(self._process_secret, "input-salt", struct.pack("<QQ", round_, attempt))[:16]
 
+    def open_pair(self, other: int) -> bytes:
+        """The secret shared with a member, with a proof for everybody: only where `answers` allows it."""
+        view = self._ring()
+        context = PairContext(view.digest, view.ring, self.position, other)
+        return self._suite.open_pair(self._private, self.public_key, view.members[other].public_key, context)
+
     def deal(self) -> wire.Deal:
         """Share K t-of-k: the Feldman commitments, and for each neighbour its share sealed to it, signed."""
         view, group = self._ring(), self._suite.group
         neighbours = positions_of(view.neighbourhoods[self.position])
         coefficients = [self._scalar("epoch-polynomial", power) for power in range(1, view.t)]
         dealt = shamir.deal(group, self._prf_key, view.t, [other + 1 for other in neighbours], coefficients)
-        context = self._deal_context(self.position, dealt.commitments)
+        context = _deal_context(view, self.position, dealt.commitments)
         sealed = tuple(
             (
                 other,
@@ -128,9 +168,6 @@ class EpochSecrets:
         signature = self.sign(deal_text(view, self.position, dealt.commitments, sealed))
         return wire.Deal(view.epoch, dealt.commitments, sealed, signature)
 
-    def _deal_context(self, dealer: int, commitments: tuple[bytes, ...]) -> bytes:
-        return digest("deal", self._ring().digest, struct.pack("<Q", dealer), *commitments)
-
     def accept(self, dealer: int, commitments: tuple[bytes, ...], sealed: bytes) -> None:
         """
         Take a neighbour's deal.  Raises RemoteProtocolError where it is not for us or not well formed.
@@ -141,12 +178,7 @@ class EpochSecrets:
         view = self._ring()
         if not view.neighbourhoods[self.position] >> dealer & 1:
             raise RemoteProtocolError("not_a_neighbour", "a deal from somebody who is no neighbour")
-        if len(commitments) != view.t:
-            raise RemoteProtocolError("bad_deal", f"expected {view.t} commitments")
-        plain = self._suite.unseal(self.pair(dealer).transport, dealer, sealed, self._deal_context(dealer, commitments))
-        share = int.from_bytes(plain, "little")
-        if len(plain) != 32 or share >= self._suite.group.order:
-            raise RemoteProtocolError("bad_deal", "a dealt share is no scalar")
+        share = unseal_share(self._suite, view, self.pair(dealer), dealer, commitments, sealed)
         self._received[dealer] = _ReceivedDeal(commitments, share)
 
     @property

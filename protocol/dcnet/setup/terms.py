@@ -34,12 +34,17 @@ class RoundTerms:
     @cached_property
     def digest(self) -> bytes:
         """32 bytes over all terms: D in what is confirmed."""
-        return digest("round-terms", self.nonces, self.of_masks)
+        return terms_digest(self.nonces, self.of_masks)
 
     @cached_property
     def of_masks(self) -> bytes:
         """32 bytes over the terms that a self mask's label binds."""
         return mask_terms(self.settled, self.history, self.served)
+
+
+def terms_digest(nonces: bytes, of_masks: bytes) -> bytes:
+    """`RoundTerms.digest` of its two parts, for who is shown no more of the terms."""
+    return digest("round-terms", nonces, of_masks)
 
 
 def mask_terms(settled: int, history: bytes, served: bytes) -> bytes:
