@@ -94,13 +94,18 @@ def play(seed: int, scenario: Scenario) -> Played:
 
 
 def _lying_members(suite: Suite, seed: int, scenario: Scenario) -> list[LyingMember]:
-    """Who lies, and how: other gateways and other lies in each seed; all of them frame the same victim."""
+    """
+    Who lies, and how: other gateways and other lies in each seed; all of them frame the same victim.
+
+    The first liar of a seed has the next kind of lie, so that none is left out, the others any.
+    """
     random = Random(f"lying member {seed}")
     victim, *positions = random.sample(range(scenario.gateways), 1 + scenario.liars)
     kinds = list(LIES)
+    lies = [kinds[seed % len(kinds)], *(random.choice(kinds) for _ in positions[1:])]
     return [
-        LyingMember(each, scenario.lie or kinds[(seed + index) % len(kinds)], victim, suite.group, random)
-        for index, each in enumerate(positions)
+        LyingMember(each, scenario.lie or lie, victim, suite.group, random)
+        for each, lie in zip(positions, lies, strict=True)
     ]
 
 

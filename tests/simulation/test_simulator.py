@@ -20,6 +20,7 @@ from loadtest.simulator.run import Scenario, play
 from loadtest.simulator.suite import CheapSuite
 from loadtest.simulator.world import World
 from protocol import wire
+from protocol.dcnet.machines.attempt import Attempt
 from protocol.dcnet.machines.blame import Case
 from protocol.dcnet.machines.effects import MemberEffect
 from protocol.dcnet.machines.head import Head
@@ -149,17 +150,40 @@ def test_a_judge_that_names_nobody_is_caught(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize("liars", [1, 2, 3, 4])
 def test_liars_cost_few_rounds_and_every_one_is_named(liars: int) -> None:
-    """D11: they lie where the victim is in E, make up for it towards it, keep still, or do now so and now so."""
-    scenario = replace(SCENARIOS["lying member"], liars=liars, corrupt=0.13, faults=CALM)
+    """
+    D11: they lie where the victim is in E, make up for it towards it, keep still, or do now so and now so.
+
+    In rings that open without as many of them.
+    """
+    scenario = replace(SCENARIOS["lying member"], gateways=16, liars=liars, corrupt=0.13)
     for lie in ("pair", "adaptive", "framing"):
         played = [play(seed, replace(scenario, lie=lie)) for seed in range(3)]
         assert all(each.named == liars for each in played)
         assert max(each.blamed for each in played) <= 5
 
 
-def test_a_seed_that_is_not_held_against_its_binding_costs_a_round(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("gateways", [16, 24])
+def test_liars_of_several_kinds_blame_no_honest_head_or_member(gateways: int) -> None:
+    """In complete rings and in those in which a head lacks the commitments of most dealers."""
+    for seed in range(13):
+        assert play(seed, _some_liars(seed, gateways)).blamed <= 5
+
+
+def _some_liars(seed: int, gateways: int) -> Scenario:
+    return replace(SCENARIOS["lying member"], gateways=gateways, liars=2 + seed % 3, corrupt=0.13)
+
+
+def test_a_head_that_hands_in_a_seed_of_another_commitment_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two liars, one in its commitment: evidence with its seed would have the ledger blame the head."""
+    monkeypatch.setattr(Attempt, "can_be_proved", True)
+    with pytest.raises(Violation, match="an honest head was blamed"):
+        [play(seed, _some_liars(seed, 16)) for seed in range(50)]
+
+
+def test_a_head_that_takes_any_revealed_seed_is_blamed_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its evidence holds a seed that the member, by its signature, did not commit to."""
     monkeypatch.setattr("protocol.dcnet.machines.head.mac_equal", lambda _left, _right: True)
-    with pytest.raises(Violation, match="cost"):
+    with pytest.raises(Violation, match="an honest head was blamed"):
         _plays(replace(SCENARIOS["lying member"], lie="seed"), 20)
 
 

@@ -243,6 +243,28 @@ def test_a_wrong_binding_of_a_silent_member_is_told_from_wrong_help_by_the_proof
     assert ring.head.refuted == 0
 
 
+def test_a_wrong_binding_beside_a_wrong_share_blames_no_head_and_names_both() -> None:
+    """The ledger could check no sum with a seed that was not committed to: one liar is named after the other."""
+    ring = Ring()
+    binding = lying(3, wire.MaskedInput, seed_commitment=bytes(32))
+    ring.twist = lambda index, message: binding(index, lying(5, wire.MaskedInput, **WRONG_SHARE)(index, message))
+    assert [ring.play(round_).reason for round_ in range(3)] == [
+        "a member masked with another seed than it committed to", "the masks did not cancel", "",
+    ]  # fmt: skip
+    assert ring.accused == [(3, Misbehaviour.WRONG_SEED), (5, Misbehaviour.CORRUPT_SUM)]
+    assert (ring.ledger.unfit, ring.head_position) == (0, 0)
+
+
+def test_a_head_without_the_deal_has_the_ledger_name_a_wrong_binding() -> None:
+    """D9: silent, too, so that its neighbours' parts fit nothing; it would lose every round under such a head."""
+    ring = Ring(SPARSE)
+    assert ring.secrets[0].commitments_of(6) is None
+    ring.twist = lying(6, wire.MaskedInput, seed_commitment=bytes(32))
+    assert ring.play(0, silent_at(6, wire.Reveal)).outcome is VOID
+    assert ring.accused == [(6, Misbehaviour.WRONG_SEED)]
+    assert ring.play(1).roster == ring.view.everybody & ~(1 << 6)
+
+
 def test_a_wrong_seed_and_a_wrong_binding_are_told_by_the_proofs_too() -> None:
     ring = Ring()
     ring.twist = lambda index, message: lying(3, wire.MaskedInput, seed_commitment=bytes(32))(

@@ -19,7 +19,7 @@ from protocol.dcnet.crypto.commitments import (
     subtract_blinding_vectors,
 )
 from protocol.dcnet.crypto.suite import MAC_SIZE, Suite
-from protocol.dcnet.machines.effects import HeadEffect, Note, ToCoordinator, ToMember
+from protocol.dcnet.machines.effects import HeadEffect, ToCoordinator, ToMember
 from protocol.dcnet.machines.masks import Words, self_blinding, self_masks, words_from_bytes
 from protocol.dcnet.machines.recovery import Recovery
 from protocol.dcnet.setup.rings import RingView, bitmap, positions_of
@@ -127,6 +127,11 @@ class Attempt:
             attestations,
         )  # fmt: skip
 
+    @property
+    def can_be_proved(self) -> bool:
+        """Whether each seed of the sum is what its member committed to: of another one `evidence` proves nothing."""
+        return all(each.is_bound for each in self.recoveries.values())
+
     def evidence(self, view: RingView) -> wire.CorruptSum:
         """What the members of a roster whose masks did not cancel signed, and their seeds."""
         return wire.CorruptSum(
@@ -155,16 +160,34 @@ class Attempt:
         vector = vector_digest(share.salt, share.vector)
         return share.vector[:8], vector, share.seed_commitment, half, share.signature
 
-    def wrong_commitment(self, view: RingView, position: int) -> list[HeadEffect]:
-        """What proves that a member committed to another seed than t of its neighbours give."""
-        parts = self.recoveries[position].parts
-        proved = tuple((helper, *part) for helper, part in list(parts.items())[: view.t])
+    def wrong_commitment(self, view: RingView, position: int) -> ToCoordinator:
+        """
+        What proves that a member committed to another seed than t of its neighbours give.
+
+        It may hold wrong parts: the head may lack the dealer's commitments, the round ledger has them.
+        """
+        parts = tuple((helper, *part) for helper, part in self.recoveries[position].parts.items())
         message = wire.WrongCommitment(
             view.epoch, view.ring, self.round, self.attempt, self.term, view.to_wire(self.expected),
             self._nonces_of_expected(), self.terms.of_masks, position,
-            self._signed_input(view, position), proved,
+            self._signed_input(view, position), parts,
         )  # fmt: skip
-        return [Note("member_wrong_seed"), ToCoordinator(message)]
+        return ToCoordinator(message)
+
+    def owing_help(self, view: RingView, recovery: Recovery) -> int:
+        """Who was asked to help and has not, a bitmap."""
+        return view.neighbourhoods[recovery.dealer] & bitmap(list(self.seeds)) & ~recovery.helped
+
+    def doubt(self, view: RingView, recovery: Recovery) -> list[HeadEffect]:
+        """
+        WRONG_COMMITMENT, once, for a member for which all its neighbours helped in vain.
+
+        Whether that is its lie or theirs only the round ledger can tell: a head lacks most dealers' commitments.
+        """
+        if recovery.seed or recovery.is_doubted or self.owing_help(view, recovery):
+            return []
+        recovery.is_doubted = True
+        return [self.wrong_commitment(view, recovery.dealer)]
 
     def _attestation(self, view: RingView, position: int) -> bytes:
         """What shows the round ledger that a member signed its commitments."""

@@ -451,15 +451,14 @@ class Head(Machine[State, HeadEffect]):
         self.refuted |= recovery.refuted
         out: list[HeadEffect] = [Note("partial_refuted")] if recovery.refuted != before else []
         if recovery.is_dealers_lie and not caught:
-            out += attempt.wrong_commitment(self.view, message.silent)
-        return out + self._finish_if_open(attempt, now_s)
+            out += [Note("member_wrong_seed"), attempt.wrong_commitment(self.view, message.silent)]
+        return out + attempt.doubt(self.view, recovery) + self._finish_if_open(attempt, now_s)
 
     def _give_recovery_up(self, attempt: Attempt, now_s: float) -> list[HeadEffect]:
         silent = attempt.silent
         for each in attempt.recoveries.values():
             if not each.seed:
-                asked = self.view.neighbourhoods[each.dealer] & bitmap(list(attempt.seeds))
-                silent |= asked & ~bitmap(list(each.parts)) & ~each.refuted
+                silent |= attempt.owing_help(self.view, each)
         return self._give_up(attempt, "too few neighbours helped to recover a silent member", now_s, silent)
 
     def _finish_if_open(self, attempt: Attempt, now_s: float) -> list[HeadEffect]:
@@ -472,6 +471,8 @@ class Head(Machine[State, HeadEffect]):
     def _finish(self, attempt: Attempt, now_s: float) -> list[HeadEffect]:
         report = attempt.report(self._suite, self.view)
         self._report(attempt, now_s)
+        if report is None and not attempt.can_be_proved:
+            return self._give_up(attempt, "a member masked with another seed than it committed to", now_s)
         if report is None:
             return [Note("corrupt_sum"), ToCoordinator(attempt.evidence(self.view))]
         return [Note("sum", now_s - attempt.opened_s), ToCoordinator(report)]

@@ -101,30 +101,37 @@ class Inquiries:
         """
         A member that committed to another seed than t of its neighbours prove to be that of its self mask: named.
 
-        Raises RemoteProtocolError `bad_evidence` where it is not proved.
+        Parts that are not proved count nothing, and nobody is named where fewer than t are left: a head without the
+        dealer's commitments cannot tell them.  Raises RemoteProtocolError `bad_evidence` for an input that the member
+        did not sign.
         """
         suite, view, position = self._suite, self._view, message.position
-        deal = None if self._deals is None else self._deals.get(position)
-        if position >= view.size or deal is None or len(message.parts) < view.t:
-            raise RemoteProtocolError("bad_evidence", "expected t parts for a member that has dealt")
+        if position >= view.size:
+            raise RemoteProtocolError("bad_evidence", "expected a member of the ring")
         word, vector, commitment, commitments, signature = message.evidence
         half = blame_half(view, position, context_of(view, message), word, vector, commitment)
         if not suite.verify(view.members[position].verify_key, input_text(half, commitments), signature):
             raise RemoteProtocolError("bad_evidence", "a masked input that its member did not sign")
         nonce = nonces_of(view, message).get(position, b"")
         label = mask_label(view, message.round, message.attempt, nonce, message.mask_terms)
-        parts: dict[int, bytes] = {}
-        for helper, element, proof in message.parts[: view.t]:
-            key = shamir.share_key(suite.group, deal.commitments, helper + 1)
-            if not view.neighbourhoods[position] >> helper & 1 or not prf.verify_partial(
-                suite.group, key, label, element, proof
-            ):
-                raise RemoteProtocolError("bad_evidence", "a part that is not proved")
-            parts[helper + 1] = element
-        seed = prf.mask_seed(prf.combine(suite.group, parts), label)
-        if len(parts) < view.t or mac_equal(seed_commitment(seed), commitment):
-            raise RemoteProtocolError("bad_evidence", "the commitment is that of the self mask")
+        seed = self._proved_seed(position, label, message.parts)
+        if not seed or mac_equal(seed_commitment(seed), commitment):
+            return [Note("commitment_not_refuted")]
         return self._name(1 << position, Misbehaviour.WRONG_SEED, message.round, head)
+
+    def _proved_seed(self, dealer: int, label: bytes, parts: Sequence[tuple[int, bytes, bytes]]) -> bytes:
+        """The seed that t proved parts give; empty where they are fewer."""
+        group, view = self._suite.group, self._view
+        deal = None if self._deals is None else self._deals.get(dealer)
+        if deal is None or not all(map(group.is_element, deal.commitments)):
+            return b""
+        proved: dict[int, bytes] = {}
+        for helper, element, proof in parts:
+            if len(proved) < view.t and view.neighbourhoods[dealer] >> helper & 1:
+                key = shamir.share_key(group, deal.commitments, helper + 1)
+                if prf.verify_partial(group, key, label, element, proof):
+                    proved[helper + 1] = element
+        return b"" if len(proved) < view.t else prf.mask_seed(prf.combine(group, proved), label)
 
     # --- what members answer -------------------------------------------------------------------------------------
 

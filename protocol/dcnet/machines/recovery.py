@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from protocol.dcnet.crypto import prf, shamir
 from protocol.dcnet.crypto.suite import Suite, mac_equal
 from protocol.dcnet.machines.masks import seed_commitment
+from protocol.dcnet.setup.rings import bitmap
 from protocol.errors import RemoteProtocolError
 
 
@@ -35,7 +36,18 @@ class Recovery:
     parts: dict[int, tuple[bytes, bytes]] = field(default_factory=dict, repr=False)
     refuted: int = 0
     is_dealers_lie: bool = False
+    is_doubted: bool = False  # the round ledger has the parts, which gave nothing that fits
     seed: bytes = field(default=b"", repr=False)
+
+    @property
+    def helped(self) -> int:
+        """Whose part has come, a bitmap."""
+        return bitmap(list(self.parts)) | self.refuted
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether there is a seed, and it is the one that the member committed to."""
+        return bool(self.seed) and mac_equal(seed_commitment(self.seed), self.seed_commitment)
 
     def help(self, suite: Suite, helper: int, element: bytes, proof: bytes, revealed: bytes) -> None:
         """
