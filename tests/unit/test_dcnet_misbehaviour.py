@@ -284,6 +284,28 @@ def test_wrong_seeds_that_nobody_can_recover_cost_the_round_and_the_next_one_ope
     assert positions_of(ring.head.caught) == list(liars)
 
 
+def test_who_kept_its_help_from_one_of_two_silent_members_is_called_silent() -> None:
+    """Not the others, who helped both, and not for the one that was recovered before."""
+    ring = Ring()
+    voids: list[wire.RingVoid] = []
+    to_head, to_coordinator = ring.to_head, ring.to_coordinator
+
+    def keeping_help(position: int, message: wire.RingMessage) -> None:
+        if not (position in {1, 2} and isinstance(message, wire.Partial) and message.silent == 5):
+            to_head(position, message)
+
+    def reading(position: int, message: wire.Message) -> None:
+        if isinstance(message, wire.RingVoid):
+            voids.append(message)
+        if not isinstance(message, wire.HeadSilent):  # it would be replaced before it gives up
+            to_coordinator(position, message)
+
+    ring.to_head, ring.to_coordinator = keeping_help, reading  # type: ignore[method-assign]
+    ended = ring.play(0, lambda who, message: who in {3, 5} and isinstance(message, wire.Reveal))
+    assert (ended.outcome, len(voids)) == (VOID, 1)
+    assert positions_of(ring.view.from_wire(voids[0].silent)) == [1, 2, 3, 5]
+
+
 # --- one member's recovery -------------------------------------------------------------------------------------------
 
 

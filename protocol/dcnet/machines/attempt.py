@@ -175,8 +175,10 @@ class Attempt:
         return ToCoordinator(message)
 
     def owing_help(self, view: RingView, recovery: Recovery) -> int:
-        """Who was asked to help and has not, a bitmap."""
-        return view.neighbourhoods[recovery.dealer] & bitmap(list(self.seeds)) & ~recovery.helped
+        """Who was asked to help and has not, a bitmap; nobody where the seed is known."""
+        return (
+            0 if recovery.seed else view.neighbourhoods[recovery.dealer] & bitmap(list(self.seeds)) & ~recovery.helped
+        )
 
     def doubt(self, view: RingView, recovery: Recovery) -> list[HeadEffect]:
         """

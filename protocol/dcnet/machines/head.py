@@ -457,8 +457,7 @@ class Head(Machine[State, HeadEffect]):
     def _give_recovery_up(self, attempt: Attempt, now_s: float) -> list[HeadEffect]:
         silent = attempt.silent
         for each in attempt.recoveries.values():
-            if not each.seed:
-                silent |= attempt.owing_help(self.view, each)
+            silent |= attempt.owing_help(self.view, each)
         return self._give_up(attempt, "too few neighbours helped to recover a silent member", now_s, silent)
 
     def _finish_if_open(self, attempt: Attempt, now_s: float) -> list[HeadEffect]:
