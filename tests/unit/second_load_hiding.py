@@ -1,16 +1,18 @@
-"""Battery load hiding a second time: written from published descriptions alone, before the laboratory's was read.
+"""Battery load hiding a second time: written from published descriptions alone, before the lab's was read.
 
-What it is for: two people who read the same papers and wrote the same series are better evidence than one. It shares
-no code with the laboratory, computes in exact rational numbers (a tie is a tie, no rounding decides a branch), goes
-step by step, and is slow. Nothing but tests uses it.
+What it is for: two implementations that were written apart and meter the same are better evidence than one; what was
+corrected here after the comparison is marked, and is weaker evidence. It shares
+no code with the lab's, computes in exact rational numbers (no rounding decides a branch), and goes step by step for
+one household. Only tests use it.
 
 Sources:
   [K10] Kalogridis, Efthymiou, Denic, Lewis, Cepeda: Privacy for Smart Meters: Towards Undetectable Appliance Load
         Signatures. IEEE SmartGridComm 2010.
   [M11] McLaughlin, McDaniel, Aiello: Protecting Consumer Privacy from Electric Load Monitoring. ACM CCS 2011.
   [Y12] Yang, Li, Qi, Qardaji, McLaughlin, McDaniel: Minimizing Private Data Disclosures in the Smart Grid. CCS 2012.
-Read through reviews and reading notes of them, not in full: a rule is marked [paper] where these agree, [read]
-where one alone tells it, and [open] where none does and the choice is ours.
+Read through reviews, reading notes and the manual of the R package bpriv, not in full: a rule is marked [paper] where
+these agree, [read] where one alone tells it, [open] where none does and the choice is ours, [late] where it was
+added or changed after the comparison, with the evidence.
 
 The battery, in all three:
   [paper] metered load e(t) = d(t) + b(t), b > 0 charges; the charge is the sum of b: no losses.
@@ -26,7 +28,7 @@ from math import ceil, floor
 from typing import Literal
 
 Number = int | float | Fraction
-Draw = Callable[[], float]  # uniform in [0, 1)
+Draw = Callable[[int], float]  # number of a step -> its draw, uniform in [0, 1)
 _HOUR_S = 3600
 
 
@@ -111,9 +113,10 @@ class NillRules:
                              profile, which rarely exists for a small battery; given by the caller.
     low, high        [open]  the safe limits L and H of [M11]; their values are not in what could be read.
     recovered        [read]  80 %: where low recovery ends.
-    weight           [read]  0.8, of the recovery's mean demand in the new target.
+    recovered_high   [late]  50 %: where high recovery ends at the latest (bpriv's code, citing [Y12]).
+    weight           [read]  0.8, of the recovery's mean demand in the new target; bpriv takes 0.5.
     high_target      [read]  two tellings: "below": 0.5 A below the demand (of [Y12]), "mean": 0.8 of the mean demand
-                             of the last `window` steps (of [M11]).
+                             of the last `window` steps (of [M11]). bpriv says that [M11] has 1 to 5 A.
     leave_high_w     [read]  5 A above the high recovery's target ends it.
     volt             [open]  the network of [M11] is American; amperes become watts by this.
     """
@@ -122,6 +125,7 @@ class NillRules:
     low: Number = Fraction(1, 5)
     high: Number = Fraction(9, 10)
     recovered: Number = Fraction(4, 5)
+    recovered_high: Number = Fraction(1, 2)
     weight: Number = Fraction(4, 5)
     high_target: Literal["below", "mean"] = "below"
     window: int = 15
@@ -141,18 +145,22 @@ def nill(demands_w: Iterable[Number], store: Store, rules: NillRules) -> Hidden:
 
     [paper] three states: steady (target K), low recovery, high recovery; the meter sees the state's target.
     [read]  steady to low: charge < L and demand > K. Steady to high: charge > H and demand < K.
-    [read]  low recovery meters the greatest charging power, whatever the demand; ends where the charge exceeds 80 %.
+    [read]  low recovery meters the greatest charging power, whatever the demand; ends where the charge reaches 80 %
+            ([late] reaches: the notes have "exceeds", bpriv has "not below").
     [paper] high recovery meters less than the demand, so that the battery discharges slowly;
-    [read]  its target is lowered where the demand falls below it (else it would charge), never raised;
-            it ends where the demand exceeds the target by more than 5 A.
-    [open]  high recovery also ends, in low recovery, where the charge falls below L.
+    [late]  its target is set anew where holding it would overfill the battery (bpriv; before the comparison: wherever
+            the demand falls below it);
+    [read]  it ends where the demand exceeds the target by more than 5 A, [late] or the charge is down to 50 %
+            (before the comparison: where the charge falls below L, in low recovery).
     [paper] on return to steady the target becomes w * mean demand + (1 - w) * old target,
     [read]  the mean being over the steps of the recovery, without the one in which it ends.
+    [late]  the new target is a whole number of watts, rounded down, as meters and the lab count.
     [read]  a change of state acts in the step in which it is seen; [open] one change a step.
     [paper] what rates and capacity do not allow is approached as nearly as they do.
     """
     run, demands = _Run(store), [Fraction(d) for d in demands_w]
-    low, high, recovered = (store.capacity * Fraction(s) for s in (rules.low, rules.high, rules.recovered))
+    low, high = store.capacity * Fraction(rules.low), store.capacity * Fraction(rules.high)
+    recovered, lowered = store.capacity * Fraction(rules.recovered), store.capacity * Fraction(rules.recovered_high)
     weight, target = Fraction(rules.weight), Fraction(rules.first_target_w)
     state, since, steady = "steady", 0, target
     for t, demand in enumerate(demands):
@@ -163,17 +171,15 @@ def nill(demands_w: Iterable[Number], store: Store, rules: NillRules) -> Hidden:
             elif run.charge > high and demand < steady:
                 state, target = "high", _high_target(demands, t, rules)
         elif state == "low":
-            if run.charge > recovered:
+            if run.charge >= recovered:
                 state = "steady"
-        elif run.charge < low:
-            state, target = "low", Fraction(store.charge_w)
-        elif demand - target > rules.leave_high_w:
+        elif demand - target > rules.leave_high_w or run.charge <= lowered:
             state = "steady"
-        elif demand < target:
+        elif run.charge + min(target - demand, Fraction(store.charge_w)) > store.capacity:
             target = _high_target(demands, t, rules)
         if state != before:
             if state == "steady":
-                steady = target = weight * _mean(demands[since:t]) + (1 - weight) * steady
+                steady = target = Fraction(floor(weight * _mean(demands[since:t]) + (1 - weight) * steady))
             since = t
         run.meter(store.nearest(target, demand, run.charge), demand)
     return run.result()
@@ -216,7 +222,7 @@ def stepping(demands_w: Iterable[Number], store: Store, strategy: Strategy, draw
     """
     run, beta = _Run(store), min(Fraction(store.charge_w), Fraction(store.discharge_w))
     charging, kept = True, None
-    for given in demands_w:
+    for t, given in enumerate(demands_w):
         demand = Fraction(given)
         if strategy == "LC":
             if charging and run.charge + beta > store.capacity:
@@ -225,14 +231,14 @@ def stepping(demands_w: Iterable[Number], store: Store, strategy: Strategy, draw
                 charging = True
             kept = None
         elif strategy == "RC":
-            charging = not _drawn(draw) < run.charge / store.capacity
+            charging = not _drawn(draw, t) < run.charge / store.capacity
             kept = None
         elif kept is not None and run.charge + kept - demand > store.capacity:
             charging, kept = False, None
         elif kept is not None and run.charge + kept - demand < 0:
             charging, kept = True, None
         elif kept is None or abs(kept - demand) >= beta:
-            charging = run.charge < store.capacity / 2 if strategy == "LS1" else _drawn(draw) < 0.5
+            charging = run.charge < store.capacity / 2 if strategy == "LS1" else _drawn(draw, t) < 0.5
             kept = None
         if kept is None:
             kept = _multiple(demand, beta, charging=charging)
@@ -247,7 +253,7 @@ def _multiple(demand: Fraction, beta: Fraction, *, charging: bool) -> Fraction:
     return beta * (ceil(demand / beta) if charging else floor(demand / beta))
 
 
-def _drawn(draw: Draw | None) -> float:
+def _drawn(draw: Draw | None, t: int) -> float:
     if draw is None:
         raise ValueError("LS2 and RC decide by chance: pass `draw`, uniform in [0, 1)")
-    return draw()
+    return draw(t)
