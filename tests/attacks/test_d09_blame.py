@@ -125,7 +125,7 @@ def test_withheld_seeds_cost_no_round_where_the_deal_is_good() -> None:
         ring.from_member(3, ring.members[3].appointed(ring.head.term, ring.now_s))
 
 
-def test_a_commitment_to_another_seed_is_proved_by_t_parts_with_the_real_primitives() -> None:
+def test_t_parts_prove_a_commitment_to_another_seed() -> None:
     ring = LocalRing(StandardSuite(), RingSize(n=6, k=5, t=3, t_c=3, k_min=3, n_min=4, rounds=8))
     from_member = ring.from_member
 

@@ -165,7 +165,7 @@ def test_an_honest_member_that_was_away_is_out_until_it_answers() -> None:
     assert ring.named == set()
 
 
-def test_answers_of_another_form_or_unsigned_are_refused_and_the_first_one_counts() -> None:
+def test_malformed_and_unsigned_answers_are_refused_and_the_first_counts() -> None:
     ring = Framing(CheapSuite(), SMALL, {2}, 5, is_silent)
     ring.play(0)
     receive = ring.ledger.receive
@@ -180,7 +180,7 @@ def test_answers_of_another_form_or_unsigned_are_refused_and_the_first_one_count
     assert ring.named == {2}
 
 
-def test_evidence_with_a_member_that_was_recovered_without_a_confirmation_holds() -> None:
+def test_evidence_with_a_recovered_unconfirmed_member_holds() -> None:
     ring = Framing(CheapSuite(), SMALL, {2}, 5, denies)
     vectors = random_vectors(np.random.default_rng(0), 8, 4)
     ended = ring.round(0, vectors, lambda who, message: who == 6 and isinstance(message, wire.Confirm))
@@ -198,7 +198,7 @@ def test_cases_that_are_open_are_bounded() -> None:
     assert len(ring.ledger.inquiries._cases) == 16
 
 
-def test_a_corrupt_sum_of_a_round_that_has_ended_or_of_a_former_head_changes_nothing() -> None:
+def test_a_corrupt_sum_of_an_ended_round_or_former_head_changes_nothing() -> None:
     ring = Framing(CheapSuite(), SMALL, {2}, 5, is_silent)
     ring.play(0)
     evidence = next(iter(ring.ledger.inquiries._cases.values()))[0].evidence

@@ -119,7 +119,7 @@ def test_every_lie_of_a_member_is_told_and_costs_what_is_stated(lie: str) -> Non
         assert all(each.named for each in played)
 
 
-def test_a_total_of_who_is_not_head_never_stands_however_often_the_book_restarts() -> None:
+def test_no_total_of_a_non_head_stands_however_often_the_ledger_restarts() -> None:
     _plays(USURPER, 20)
 
 

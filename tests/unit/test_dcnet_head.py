@@ -108,14 +108,14 @@ def test_silent_before_the_share_it_is_not_in_the_sum(size: RingSize) -> None:
 
 
 @pytest.mark.parametrize("size", [COMPLETE, SPARSE], ids=["complete", "sparse"])
-def test_silent_before_its_confirmation_it_is_recovered_where_no_words_are_missing(size: RingSize) -> None:
+def test_a_member_silent_before_confirming_is_recovered(size: RingSize) -> None:
     ring = Ring(SUITE, size)
     ended, vectors = play(ring, (3, wire.Confirm, 0))
     is_exact(ended, vectors, range(size.n))
     assert ended.attempt == 0
 
 
-def test_silent_before_its_confirmation_far_from_the_dropped_it_is_recovered_too() -> None:
+def test_a_member_silent_before_confirming_far_from_dropped_is_recovered() -> None:
     ring = Ring(SUITE, SPARSE)
     ended, vectors = play(ring, (1, wire.MaskedInput, 0), (7, wire.Confirm, 0))
     is_exact(ended, vectors, others(ring, 1))
@@ -131,7 +131,7 @@ def test_silent_with_words_missing_there_is_another_attempt() -> None:
     assert ring.refused == []
 
 
-def test_another_attempt_that_leaves_a_member_too_few_neighbours_is_refused_by_it() -> None:
+def test_an_attempt_that_leaves_too_few_neighbours_is_refused() -> None:
     ring = Ring(SUITE, SPARSE)
     ended, _ = play(ring, (3, wire.MaskedInput, 0), (4, wire.Confirm, 0))
     assert ended.outcome is VOID
@@ -300,7 +300,7 @@ def test_more_liars_than_the_threshold_can_spare_cost_the_round() -> None:
     assert positions_of(ring.head.refuted) == [1, 2, 4]
 
 
-def test_without_the_dealers_commitments_one_liar_is_found_by_leaving_each_helper_out() -> None:
+def test_without_commitments_leaving_each_helper_out_finds_one_liar() -> None:
     ring = Ring(SUITE, SPARSE)  # the head at 0 is no neighbour of 6
     ring.twist = lying_partials(5)
     ended, vectors = play(ring, (6, wire.Reveal, 0))
@@ -317,7 +317,7 @@ def test_without_the_dealers_commitments_two_cannot_be_told_apart() -> None:
     assert (ring.head.refuted, ring.named) == (0, set())
 
 
-def test_a_dealer_that_cheated_costs_its_round_and_is_named_by_its_neighbours() -> None:
+def test_a_dealer_that_cheated_costs_a_round_and_its_neighbours_name_it() -> None:
     ring = Ring(SUITE, COMPLETE)
     accused: list[tuple[int, int]] = []
     for position in others(ring, 3):
@@ -513,7 +513,7 @@ def test_a_share_whose_link_is_gone_is_hardly_waited_for() -> None:
     assert out[1] == ToMember(0, wire.Roster(1, 0, 0, 0, b"\x3f"))
 
 
-def test_the_last_link_that_breaks_hurries_as_well_and_one_that_comes_back_in_time_is_in() -> None:
+def test_the_last_broken_link_hurries_and_one_back_in_time_is_in() -> None:
     alone = Alone()
     for position in range(6):
         alone.say(position, alone.share())

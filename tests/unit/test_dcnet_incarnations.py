@@ -139,7 +139,7 @@ def test_a_process_contributes_to_no_round_before_its_first(liar: LyingHead) -> 
     assert kinds(liar.say(liar.open(round_=2))) == [wire.MaskedInput]
 
 
-def test_a_restarted_member_says_ready_for_the_round_after_the_one_it_shared_in(liar: LyingHead) -> None:
+def test_a_restarted_member_is_ready_for_the_round_after_its_last_share(liar: LyingHead) -> None:
     liar.share()
     liar.boot()
     assert liar.sent[-1] == replace(ready(liar.view, 0, round_=1), nonce=other(0))
@@ -177,7 +177,7 @@ def test_a_restarted_member_is_in_the_next_round_with_its_new_nonce() -> None:
     assert ring.refused == []
 
 
-def test_a_member_that_restarts_within_a_round_is_left_out_of_its_further_attempts() -> None:
+def test_restarted_within_a_round_a_member_sits_out_its_attempts() -> None:
     """Member 8 is missing and 3 does not confirm, so there is another attempt; 2 has been started anew meanwhile."""
     ring = LocalRing(SUITE, RingSize(n=9, k=8, t=5, t_c=5, k_min=5, n_min=6, rounds=8))
 

@@ -197,7 +197,7 @@ def test_what_is_not_for_the_book(ledger: RoundLedger, message: wire.Message) ->
     refuses(ledger, 0, message, "message_not_allowed")
 
 
-def test_a_late_heads_total_opens_the_round_and_its_giving_up_does_not_close_it(ledger: RoundLedger) -> None:
+def test_a_late_heads_total_opens_the_round_though_it_gave_up(ledger: RoundLedger) -> None:
     """The deposed head may still hold a sum; that it gives up says nothing about its successor."""
     for position in (1, 2, 3, 4):
         ledger.receive(position, silent(), 3.0)
@@ -275,7 +275,7 @@ def test_a_complaint_of_a_former_head_is_answered_with_the_present_one(ledger: R
         ledger.receive(5, silent(term=2), 3.1)
 
 
-def test_a_complaint_about_a_round_that_has_ended_is_answered_with_its_result(ledger: RoundLedger) -> None:
+def test_a_complaint_about_an_ended_round_is_answered_with_its_result(ledger: RoundLedger) -> None:
     ledger.receive(0, void(), 1.0)
     for position in (1, 2, 3):
         assert ledger.receive(position, silent(), 3.0) == [ToMember(position, result(VOID))]

@@ -39,7 +39,7 @@ def test_rule_1_after_a_reveal_and_a_restart_no_later_attempt(liar: LyingHead) -
     refuses(liar, liar.open(1), "already_served")
 
 
-def test_rule_1_having_shared_in_the_next_attempt_it_does_not_reveal_in_the_earlier(liar: LyingHead) -> None:
+def test_rule_1_after_sharing_in_the_next_attempt_no_earlier_reveal(liar: LyingHead) -> None:
     liar.confirm()
     assert kinds(liar.say(liar.open(1))) == [wire.MaskedInput]
     before = len(liar.sent)
@@ -50,7 +50,7 @@ def test_rule_1_having_shared_in_the_next_attempt_it_does_not_reveal_in_the_earl
     assert liar.member.state is State.CONFIRMED
 
 
-def test_rule_1_having_served_the_later_attempt_it_does_not_help_in_the_earlier(liar: LyingHead) -> None:
+def test_rule_1_after_serving_the_later_attempt_no_help_in_the_earlier(liar: LyingHead) -> None:
     liar.confirm()
     liar.say(liar.open(1), liar.roster(attempt=1), liar.confirmed(attempt=1))
     assert liar.say(liar.recover({1}), liar.confirmed(), liar.roster()) == []
@@ -107,9 +107,7 @@ def test_rule_1_the_next_round_is_another_matter(liar: LyingHead) -> None:
 
 
 @pytest.mark.parametrize("gone", [(), (1,), (5,), (3,), (3, 5)])
-def test_rule_2_confirm_gives_the_words_towards_the_dropped_neighbours_and_no_other(
-    liar: LyingHead, gone: tuple[int, ...]
-) -> None:
+def test_rule_2_confirm_gives_words_towards_dropped_neighbours_alone(liar: LyingHead, gone: tuple[int, ...]) -> None:
     liar.share()
     (confirm,) = liar.say(liar.roster(liar.everybody(*gone)))
     assert isinstance(confirm, wire.Confirm)

@@ -112,7 +112,7 @@ def test_a_large_ring_with_long_vectors() -> None:
     assert kinds(liar.say(liar.confirmed())) == [wire.Reveal]
 
 
-def test_the_seed_is_made_when_the_reading_comes_and_not_again_at_the_opening(
+def test_the_seed_is_made_with_the_reading_and_not_again_at_the_opening(
     liar: LyingHead, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[bytes] = []

@@ -108,7 +108,7 @@ def test_rule_3_nobody_is_helped_before(liar: LyingHead) -> None:
     assert liar.say(liar.recover({1})) == []
 
 
-def test_rule_3_a_restarted_member_neither_reveals_nor_helps_in_the_old_attempt(liar: LyingHead) -> None:
+def test_rule_3_a_restarted_member_is_silent_in_the_old_attempt(liar: LyingHead) -> None:
     for lead in (liar.confirm, liar.serve):
         lead()
         liar.boot()

@@ -99,7 +99,7 @@ def wrong_macs(liar: int) -> Twist:
 
 
 @pytest.mark.parametrize("size", [COMPLETE, SPARSE], ids=["complete", "sparse"])
-def test_wrong_confirmations_cost_nothing_while_each_neighbour_has_enough_others(size: RingSize) -> None:
+def test_wrong_confirmations_cost_nothing_while_neighbours_have_others(size: RingSize) -> None:
     ring = Ring(size)
     ring.twist = wrong_macs(4)
     for round_ in range(3):
@@ -108,7 +108,7 @@ def test_wrong_confirmations_cost_nothing_while_each_neighbour_has_enough_others
     assert (ring.refused, ring.accused) == ([], [])
 
 
-def test_wrong_confirmations_where_nobody_has_another_to_spare_void_the_round_and_name_nobody() -> None:
+def test_wrong_confirmations_with_none_to_spare_void_and_name_nobody() -> None:
     """Three others are under the threshold of four; only the pair could tell a wrong MAC, and neither is believed."""
     ring = Ring()
     ring.twist = wrong_macs(4)
@@ -234,7 +234,7 @@ def silent_at(position: int, kind: type[wire.Message]) -> Callable[[int, wire.Me
     return lambda who, message: who == position and isinstance(message, kind)
 
 
-def test_a_wrong_binding_of_a_silent_member_is_told_from_wrong_help_by_the_proofs() -> None:
+def test_proofs_tell_a_silent_members_wrong_binding_from_wrong_help() -> None:
     ring = Ring()
     ring.twist = lying(3, wire.MaskedInput, seed_commitment=bytes(32))
     ended = ring.play(0, silent_at(3, wire.Reveal))
@@ -274,7 +274,7 @@ def test_a_wrong_seed_and_a_wrong_binding_are_told_by_the_proofs_too() -> None:
     assert (ended.outcome, ended.roster, ring.accused) == (OPENED, ring.view.everybody, [(3, Misbehaviour.WRONG_SEED)])
 
 
-def test_wrong_seeds_that_nobody_can_recover_cost_the_round_and_the_next_one_opens() -> None:
+def test_unrecoverable_wrong_seeds_cost_the_round_and_the_next_opens() -> None:
     ring = Ring(SPARSE)
     liars = (4, 5, 6)
     ring.twist = lambda index, message: (
@@ -315,7 +315,7 @@ def helped(ring: Ring, dealer: int, label: bytes) -> dict[int, tuple[bytes, byte
     return {i: part for i, part in parts.items() if part is not None}
 
 
-def test_what_comes_after_the_seed_and_a_second_part_of_one_helper_do_nothing() -> None:
+def test_parts_after_the_seed_and_second_parts_of_one_helper_do_nothing() -> None:
     ring = Ring()
     label = mask_label(ring.view, 0, 0, bytes(16), bytes(32))
     seed = prf.mask_seed(ring.secrets[3].evaluate(label), label)

@@ -167,7 +167,7 @@ def test_a_dealt_share_that_is_no_scalar(plain: bytes) -> None:
 
 
 @pytest.mark.parametrize("share", [0, 7], ids=["nothing", "something else"])
-def test_a_share_that_does_not_fit_is_accepted_unseen_and_noticed_when_it_matters(share: int) -> None:
+def test_a_share_that_does_not_fit_is_noticed_when_it_is_used(share: int) -> None:
     commitments, _ = a_deal_to_0()
     sealed = SUITE.seal(
         SECRETS[1].pair(0).transport, 1, share.to_bytes(32, "little"), _deal_context(VIEW, 1, commitments)

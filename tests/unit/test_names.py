@@ -110,3 +110,15 @@ def test_identifiers_of_each_form_are_seen(tmp_path: Path) -> None:
     source = tmp_path / "x.py"
     source.write_text("import a.b as c\nclass D:\n    e: int\n    def f(self, g): return self.h(i=1)\n")
     assert {"b", "c", "D", "e", "f", "g", "h", "i"} <= identifiers(source)
+
+
+def test_names_of_tests_have_at_most_72_characters() -> None:
+    found = [
+        f"{path.relative_to(ROOT)}: {node.name}"
+        for path in sorted((ROOT / "tests").rglob("test_*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.name.startswith("test_")
+        and len(node.name) > 72
+    ]
+    assert not found
