@@ -30,8 +30,9 @@ from coordinator.storage.store import Store
 from coordinator.storage.tariffs import PublishedTariff
 from protocol import wire
 from protocol.dcnet.billing.answers import BillAnswer, check_answer, quantum_bits, tier_amount
-from protocol.dcnet.billing.bill import READING_MAX, request_digest
+from protocol.dcnet.billing.bill import READING_MAX, request_digest, span_rule
 from protocol.dcnet.billing.leverage import STAGE_COUNT_MAX
+from protocol.dcnet.billing.spikes import check_blocks
 from protocol.dcnet.billing.tariff import Tariff, pack_intervals, tariff_digest, unpack_intervals
 from protocol.dcnet.crypto.commitments import Pedersen
 from protocol.errors import InvariantError, RemoteProtocolError
@@ -40,6 +41,7 @@ ELEMENT_SIZE = 32
 _REFUSALS = {
     "range_owed": "the gateway owes a proof of the range of what it committed to in an interval",
     "commitments_gone": "the commitments of an interval are not kept any more",
+    "bad_blocks": "prices are averaged where the tariff does not single an interval out",
 }
 Chosen = npt.NDArray[Any]  # a flag for each of a tariff's intervals
 
@@ -221,6 +223,9 @@ class Billing:
             bits = quantum_bits(tariff.prices, tariff.unit, tariff.currency, tariff.price_scaler, register_scaler)
         if bool(bits) != bool(answer.proof):
             raise RemoteProtocolError("bad_bill", "an answer of the other kind")
+        if answer.blocks.starts:  # by the sheet alone: a gateway gives no registers beside its bills
+            rule = span_rule(tariff.obis, [tariff.interval_s_of(index) for index in indices])
+            check_blocks(prices, answer.blocks.length, answer.blocks.starts, rule)
         amount = check_answer(
             self._pedersen, prices, [commitments[index] for index in indices], answer,
             bits=bits, request=asked.request, reading_max=READING_MAX,

@@ -12,6 +12,7 @@ import pytest
 
 from protocol.dcnet.billing.answers import BillAnswer, answer_amount, quantum_bits
 from protocol.dcnet.billing.bill import Judged, Request, check_request, make_bill
+from protocol.dcnet.billing.tariff import Tariff
 from protocol.dcnet.crypto.commitments import Pedersen
 from protocol.dcnet.crypto.group import Edwards25519
 from protocol.errors import RemoteProtocolError
@@ -160,3 +161,25 @@ def test_a_second_bill_does_not_make_a_difference() -> None:
     check_request(Request(IMPORT, 900, starts, [3000] * len(starts)), set(starts), set())
     with pytest.raises(RemoteProtocolError, match="interval_billed_before"):
         check_request(Request(IMPORT, 900, starts, [3001] * len(starts)), set(), set(starts))
+
+
+@pytest.mark.parametrize("year", [1, 1969, 9999])
+def test_a_sheet_of_a_year_without_dates_is_refused_and_ends_no_process(year: int) -> None:
+    """
+    The local hour of such an interval is an error of the calendar and none of the protocol.
+
+    It came out of the task that answers bills, and with it went the node and all its gateways.
+    """
+    document = Tariff("Far", EXPORT, "Wh", "ct", -5, 0, 900, (1,) * 2700).to_bytes()
+    document = document.replace(b"1970-01-01T00:00:00Z", b"%04d-12-31T23:00:00Z" % year)
+    with pytest.raises(RemoteProtocolError) as caught:
+        Tariff.from_bytes(document)
+    assert caught.value.reason == "bad_tariff"
+
+
+@pytest.mark.parametrize("start", [b"1970-01-01T00:00:00Z", b"2026-03-01T00:00:00Z", b"9997-12-31T23:00:00Z"])
+def test_every_sheet_that_is_read_has_a_local_hour_for_each_price(start: bytes) -> None:
+    document = Tariff("Far", EXPORT, "Wh", "ct", -5, 0, 900, (1,) * 2700).to_bytes()
+    tariff = Tariff.from_bytes(document.replace(b"1970-01-01T00:00:00Z", start))
+    starts = [tariff.interval_s_of(index) for index in range(len(tariff.prices))]
+    assert check_request(Request(EXPORT, 900, starts, tariff.prices), set(), set()).by_stages

@@ -114,8 +114,7 @@ def check_request(
     `IntervalsLeftOutError`), `span_too_short`, `tariff_singles_out`.
     """
     starts, prices = asked.intervals_s, asked.prices
-    if asked.obis not in BILLED_REGISTERS:
-        raise RemoteProtocolError("register_not_billed", f"expected one of {', '.join(sorted(BILLED_REGISTERS))}")
+    _check_register(asked.obis)
     if len(starts) != len(prices) or not 0 < len(prices) <= INTERVAL_COUNT_MAX:
         raise RemoteProtocolError("price_count", f"{len(prices)} prices for {len(starts)} intervals")
     if any(later - earlier < asked.interval_s for earlier, later in pairwise(starts)):
@@ -132,11 +131,7 @@ def check_request(
         raise RemoteProtocolError(
             "span_too_short", f"the intervals reach over {end_s - starts[0]} s, expected at least {span_min_s} s"
         )
-    given_s = sorted(registers_s)
-    rule = SpanRule(
-        tuple(bisect_right(given_s, start) for start in starts), tuple(local_hours(starts)),
-        tuple(map(tuple, BILLED_REGISTERS[asked.obis])), hiding_min,
-    )  # fmt: skip
+    rule = span_rule(asked.obis, starts, registers_s, hiding_min=hiding_min)
     if len(set(prices)) > STAGE_COUNT_MAX:
         length, block_starts, averaged = smoothed(prices, rule)
         return Judged(averaged, by_stages=False, block_length=length, block_starts=block_starts)
@@ -144,6 +139,27 @@ def check_request(
     line = StageLine(tuple(stage_of[price] for price in prices))
     check_leverage(rule.spans, rule.hours, [line], tables=rule.tables, hiding_min=hiding_min)
     return Judged(tuple(prices), by_stages=True)
+
+
+def span_rule(
+    obis: str, starts: Sequence[int], registers_s: Sequence[int] = (), *, hiding_min: int = HIDING_INTERVALS_MIN
+) -> SpanRule:
+    """
+    By what a bill of a register is judged, for intervals that start there (Unix time, s).
+
+    Raises RemoteProtocolError `register_not_billed`.
+    """
+    _check_register(obis)
+    given_s = sorted(registers_s)
+    return SpanRule(
+        tuple(bisect_right(given_s, start) for start in starts), tuple(local_hours(starts)),
+        tuple(map(tuple, BILLED_REGISTERS[obis])), hiding_min,
+    )  # fmt: skip
+
+
+def _check_register(obis: str) -> None:
+    if obis not in BILLED_REGISTERS:
+        raise RemoteProtocolError("register_not_billed", f"expected one of {', '.join(sorted(BILLED_REGISTERS))}")
 
 
 def make_bill(pedersen: Pedersen, prices: Sequence[int], readings: Sequence[int], blindings: Sequence[int]) -> Bill:

@@ -95,6 +95,21 @@ def least_hidden(
     """
     The inverse of the largest leverage, the least number of intervals, in effect, that one hides among; and which one.
 
+    Arguments and errors are those of `leverages`.
+    """
+    found = leverages(spans, hours, lines, tables)
+    return 1.0 / float(found.max()), int(found.argmax())
+
+
+def leverages(
+    spans: Sequence[int],
+    hours: Sequence[int],
+    lines: Sequence[Line],
+    tables: Sequence[Sequence[int]] = (HOURLY_MEAN_WH,),
+) -> NDArray[np.float64]:
+    """
+    The leverage of each interval, the largest under any of the weights; float, one for each.
+
     `spans` gives for each interval of the request the span between two registers that it lies in, `hours` its local
     hour (0 to 23), `lines` what is disclosed beside the spans' sums,
     `tables` what is usual in each local hour.  Raises RemoteProtocolError for lines of
@@ -106,8 +121,10 @@ def least_hidden(
         [*_indicators(spans), *(column for line in _checked(lines, len(spans)) for column in line)]
     )
     weights = [np.array(table, np.float64)[np.asarray(hours)] for table in tables]
-    leverages = np.max([_leverages(matrix), *(_leverages(matrix * each[:, None]) for each in weights)], axis=0)
-    return 1.0 / float(leverages.max()), int(leverages.argmax())
+    found: NDArray[np.float64] = np.max(
+        [_leverages(matrix), *(_leverages(matrix * each[:, None]) for each in weights)], axis=0
+    )
+    return found
 
 
 def check_leverage(

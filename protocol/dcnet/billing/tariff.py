@@ -44,6 +44,7 @@ _KEYS = ("currency", "interval_s", "name", "obis", "price_scaler", "prices", "st
 _TEXT_MAX = {"currency": 8, "name": 64, "obis": 32, "start": 20, "unit": 8}
 _EXACT = Context(prec=60, traps=[Inexact])
 _START_FORM = "%Y-%m-%dT%H:%M:%SZ"
+_END_S_MAX = int(datetime(9999, 1, 1, tzinfo=UTC).timestamp())  # a calendar has no date for what lies much later
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +101,12 @@ class Tariff:
             raise RemoteProtocolError("bad_tariff", f"prices: expected a list of 1 to {MAX_PRICES}")
         if any(type(price) is not int or abs(price) > PRICE_MAX for price in prices):
             raise RemoteProtocolError("bad_tariff", f"prices: expected whole numbers, at most {PRICE_MAX} either way")
+        start_s = _seconds(document["start"])
+        if start_s < 0 or start_of(len(prices), start_s, document["interval_s"]) > _END_S_MAX:
+            raise RemoteProtocolError("bad_tariff", "start: expected prices of intervals between 1970 and 9998")
         return cls(
             document["name"], document["obis"], document["unit"], document["currency"], document["price_scaler"],
-            _seconds(document["start"]), document["interval_s"], tuple(prices), _tiers(document), _use_case(document),
+            start_s, document["interval_s"], tuple(prices), _tiers(document), _use_case(document),
         )  # fmt: skip
 
     def interval_s_of(self, index: int) -> int:
