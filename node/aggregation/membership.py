@@ -295,6 +295,8 @@ class Membership:
             return
         context = self._context
         await self._drop_link()
+        if self._head is not None:  # or each appointment would leave a listener behind
+            self._head.stop()
         commitments = {
             dealer: known
             for dealer in self.secrets.dealers

@@ -1,4 +1,4 @@
-"""D4, the other way round: a customer that answers over averaged prices, where its dear hours fall in with cheap ones."""
+"""D4, the other way round: a customer that averages its dear hours with cheap ones, in the name of a spike."""
 
 import random
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ START_S = 1_772_319_600  # 2026-03-01 00:00 in Berlin
 IMPORT, EXPORT = (str(VERIFIED_SCHEMA.slots[index].obis) for index in VERIFIED_SCHEMA.committed)
 NAME = "ESTK0000000001"
 COUNT = 4 * 96
-VALUES = [20 + 400 * (68 <= index % 96 < 92) for index in range(COUNT)]  # uses its energy in the evening, when it is dear
+VALUES = [20 + 400 * (68 <= index % 96 < 92) for index in range(COUNT)]  # most of it in the evening, when it is dear
 PRICES = tuple(2000 + 40 * (index % 96 // 4) + 30_000 * (68 <= index % 96 < 92) for index in range(COUNT))
 
 
@@ -71,9 +71,7 @@ def answered(billing: Billing, blocks: Blocks) -> tuple[BillStatus | None, int]:
     assert message is not None
     sheet = read_tariff(message.tariff)
     scaler = VERIFIED_SCHEMA.slots[VERIFIED_SCHEMA.committed[0]].scaler
-    judged = Judged(
-        blocks.apply(sheet.prices), by_stages=False, block_length=blocks.length, block_starts=blocks.starts
-    )
+    judged = Judged(blocks.apply(sheet.prices), by_stages=False, block_length=blocks.length, block_starts=blocks.starts)
     made = answer_amount(
         PEDERSEN, judged, VALUES, [7] * COUNT,
         bits=quantum_bits(sheet.prices, "Wh", "ct", -5, scaler), request=request, entropy=random.Random(1).randbytes,
@@ -82,7 +80,7 @@ def answered(billing: Billing, blocks: Blocks) -> tuple[BillStatus | None, int]:
 
 
 @pytest.mark.parametrize(
-    "blocks", [Blocks(96, (0,)), Blocks(32, (64,)), Blocks(64, (30,)), Blocks(32, (48, 64))], ids=lambda each: str(each)
+    "blocks", [Blocks(96, (0,)), Blocks(32, (64,)), Blocks(64, (30,)), Blocks(32, (48, 64))], ids=str
 )
 def test_dear_hours_that_a_customer_averages_with_cheap_ones_are_refused(billing: Billing, blocks: Blocks) -> None:
     status, _ = answered(billing, blocks)

@@ -5,8 +5,8 @@ A dynamic tariff with an hour at 94 ct lets an interval of that hour hide among 
 With the mean over 32 intervals (8 h) around it, else over 96 (a day), it hides well, and the customer pays the mean of
 what the sheet asks for there.  Which blocks are averaged follows from prices, spans and hours, never from values.
 
-The answer names the blocks, and the EMP holds them against its own sheet (`check_blocks`): else a customer would average
-its dear hours with cheap ones.
+The answer names the blocks, and the EMP holds them against its own sheet (`check_blocks`): else a customer would
+average its dear hours with cheap ones.
 """
 
 from __future__ import annotations
