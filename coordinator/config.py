@@ -228,6 +228,17 @@ class TimeServiceConfig(_Section):
     told that the time is not synchronised, and ignore it), or vouched: the operator does."""
 
 
+class DeliveriesConfig(_Section):
+    """Where gateways deliver values that profiles send to the market participant: HTTPS with mutual TLS."""
+
+    inbox: Annotated[str, Field(pattern=r"^https://[^/\s]+:\d{1,5}$")] | None = None
+    """Role emp: https://HOST:PORT of the market participant's inbox; port 0 takes a free one. None: no deliveries."""
+
+    relay: Annotated[str, Field(pattern=r"^https://[^/\s]+:\d{1,5}$")] | None = None
+    """Role gwa: https://HOST:PORT where the administrator takes pseudonymous deliveries and passes them on. None: there
+    are none."""
+
+
 class CoordinatorConfig(_Section):
     """Section `[coordinator]`."""
 
@@ -252,6 +263,8 @@ class CoordinatorConfig(_Section):
     web: WebConfig = WebConfig()
 
     time: TimeServiceConfig = TimeServiceConfig()
+
+    deliveries: DeliveriesConfig = DeliveriesConfig()
 
     data_dir: Path = Path("var/coordinator")
     """Directory of everything durable: database and, unless said otherwise, the PKI. Back this up."""

@@ -80,6 +80,11 @@ class CoordinatorMetrics:
         self._time = Counter(
             "stromkreis_time_requests", "Requests to the time service, by outcome.", ["outcome"], registry=registry
         )
+        self._deliveries = Counter(
+            "stromkreis_deliveries", "Deliveries of gateways, by what became of them.", ["outcome"], registry=registry
+        )
+        for outcome in ("stored", "known", "refused"):
+            self._deliveries.labels(outcome)
         self._certificate = Gauge(
             "stromkreis_certificate_expiry_timestamp_seconds", "When a certificate of the coordinator ends.",
             ["certificate"], registry=registry,
@@ -114,6 +119,10 @@ class CoordinatorMetrics:
         self._retries.inc(attempt)
         self._duration.observe(duration_s)
         self._roster.observe(present / size)
+
+    def delivery(self, outcome: str) -> None:
+        """A delivery was `stored`, `known` already, or `refused` after it was passed on."""
+        self._deliveries.labels(outcome).inc()
 
     def round_void(self, *, attempt: int = 0) -> None:
         """A ring round was given up; its duration is a deadline's and would only blur the histogram."""

@@ -54,6 +54,7 @@ from coordinator.storage.lease import Lease, exclusive
 from coordinator.storage.store import Store
 from coordinator.threads import GRACE_S, in_thread
 from coordinator.web.app import make_app
+from coordinator.web.delivery_servers import DeliveryServers
 from coordinator.web.serve import serve as serve_web
 from protocol import pki
 from protocol.dcnet.crypto.commitments import Pedersen
@@ -120,6 +121,7 @@ async def run(config: CoordinatorConfig, *, ready: Callable[[list[str]], None] |
         if signer is not None and role.does(Role.EMP):
             wake = None if coordinator is None else coordinator.bills.wake
             billing_service = BillingService(Billing(store, Pedersen(Edwards25519())), signer, metrics, made=wake)
+        delivery_servers = DeliveryServers(config, store, authority, metrics, now)
         source = None if coordinator is None else coordinator.status_feed
         app = make_app(
             store,
@@ -129,6 +131,7 @@ async def run(config: CoordinatorConfig, *, ready: Callable[[list[str]], None] |
             enrolment=enrolment,
             billing_service=billing_service,
             profiles=profiles,
+            inbox=delivery_servers.inbox,
             operator_token=operator_token,
             time_lapse=config.epoch.period_s != config.epoch.interval_s,
         )
@@ -142,6 +145,7 @@ async def run(config: CoordinatorConfig, *, ready: Callable[[list[str]], None] |
             log.info("role %s: %sweb at %s", role, calls, ", ".join(addresses))
             if config.time.listen is not None and role.does(Role.GWA):
                 await _serve_time(nursery, config, chain, metrics)
+            await delivery_servers.start(nursery)
             if ready is not None:
                 ready(addresses)
             if lease is not None:

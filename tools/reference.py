@@ -94,9 +94,10 @@ def openapi() -> dict[str, Any]:
     """The OpenAPI document that a coordinator in all roles serves at `/api/v1/openapi.json`."""
     from coordinator.emp.billing import Billing  # noqa: PLC0415
     from coordinator.emp.billing_service import BillingService  # noqa: PLC0415
+    from coordinator.emp.inbox import DeliveryInbox  # noqa: PLC0415
     from coordinator.gwa.ca import CertificateAuthority  # noqa: PLC0415
     from coordinator.gwa.enrolment import Enrolment  # noqa: PLC0415
-    from coordinator.gwa.participants import TariffSigner, administrator_keys  # noqa: PLC0415
+    from coordinator.gwa.participants import TariffSigner, administrator_keys, participant_keys  # noqa: PLC0415
     from coordinator.gwa.profiles import ProfileRollout  # noqa: PLC0415
     from coordinator.gwa.revocation import RevocationPublisher  # noqa: PLC0415
     from coordinator.metrics import CoordinatorMetrics  # noqa: PLC0415
@@ -123,6 +124,8 @@ def openapi() -> dict[str, Any]:
                 store.gateways, store.certificates, store.profile_sets,
                 administrator_keys(folder / "pki", authority, now), authority.sub_ca, SystemEntropy(),
             )  # fmt: skip
+            keys = participant_keys(folder / "pki", authority, now)
+            inbox = DeliveryInbox(store.deliveries, keys.encryption, None, lambda _: [], metrics.delivery)
             app = make_app(
                 store,
                 cast(Any, _NoRings()),
@@ -130,6 +133,7 @@ def openapi() -> dict[str, Any]:
                 enrolment=enrolment,
                 billing_service=billing,
                 profiles=profiles,
+                inbox=inbox,
                 operator_token="unused",  # noqa: S106  guards nothing: no request is served
             )
             return app.openapi()

@@ -6,6 +6,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from coordinator.storage.bills import BillRepository
 from coordinator.storage.certificates import CertificateRepository
+from coordinator.storage.deliveries import DeliveryRepository
 from coordinator.storage.engine import Database, fault_of
 from coordinator.storage.epochs import EpochRepository
 from coordinator.storage.gateways import GatewayRepository
@@ -44,6 +45,7 @@ class Store:
         self.gateways = GatewayRepository(self.database)
         self.certificates = CertificateRepository(self.database)
         self.misbehaviour = MisbehaviourRepository(self.database)
+        self.deliveries = DeliveryRepository(self.database)
         self.profile_sets = ProfileSetRepository(self.database)
         self.tariffs = TariffRepository(self.database)
         self.bills = BillRepository(self.database)

@@ -242,6 +242,25 @@ profile_sets = Table(  # what the administrator has signed for gateways, and wha
     CheckConstraint("state IN ('waiting', 'taken', 'refused')", name="profile_set_state"),
 )
 
+deliveries = Table(  # what gateways delivered to the market participant; see coordinator.storage.deliveries
+    "deliveries",
+    metadata,
+    Column("delivery_id", String(32), primary_key=True),
+    Column("gateway_id", String(14)),  # None: through the administrator
+    Column("state", String(8), nullable=False, index=True),
+    Column("reason", String(80), nullable=False),
+    Column("message", LargeBinary, nullable=False),  # CMS, encrypted to the market participant
+    Column("sender", String(66)),  # from here on of what is in it, None while nobody has opened it
+    Column("profile", String(64)),
+    Column("taf", Integer),
+    Column("start_s", BigInteger, index=True),
+    Column("end_s", BigInteger),
+    Column("is_complete", Boolean),
+    Column("missing", Integer),  # registration times of a load profile without a valid value
+    Column("received_ms", BigInteger, nullable=False),
+    CheckConstraint("state IN ('new', 'stored', 'refused')", name="delivery_state"),
+)
+
 misbehaviour_reports = Table(  # what gateways say of each other, one gateway's word each
     "misbehaviour_reports",
     metadata,

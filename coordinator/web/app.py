@@ -19,6 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from coordinator.config import Role
 from coordinator.emp.billing_service import BillingService
+from coordinator.emp.inbox import DeliveryInbox
 from coordinator.gwa.enrolment import Enrolment
 from coordinator.gwa.profiles import ProfileRollout
 from coordinator.gwa.renewal import Renewal
@@ -32,6 +33,7 @@ from coordinator.web.api import make_directory_router, make_rings_router, make_t
 from coordinator.web.bills import make_bill_router
 from coordinator.web.certificates import make_certificate_router
 from coordinator.web.dashboard import make_dashboard
+from coordinator.web.deliveries import make_inbox_router
 from coordinator.web.errors import Guard, install_errors
 from coordinator.web.profiles import make_profile_router
 from protocol.errors import LocalProtocolError
@@ -50,6 +52,7 @@ def make_app(
     enrolment: Enrolment | None = None,
     billing_service: BillingService | None = None,
     profiles: ProfileRollout | None = None,
+    inbox: DeliveryInbox | None = None,
     operator_token: str = "",
     time_lapse: bool = False,
     clock: Callable[[], datetime] = _now,
@@ -58,8 +61,8 @@ def make_app(
     The application of a role over one store.
 
     `enrolment` None leaves the routes of certificates out, `billing_service` None those of bills, `profiles` None those
-    of profile sets; `source` belongs to the rings' role.  `time_lapse` marks every total: metering time runs faster
-    than real time.
+    of profile sets, `inbox` None those of deliveries; `source` belongs to the rings' role.  `time_lapse` marks every
+    total: metering time runs faster than real time.
     """
     app = FastAPI(
         title="Stromkreis coordinator",
@@ -75,6 +78,8 @@ def make_app(
         app.include_router(make_totals_router(store, time_lapse=time_lapse))
         if billing_service is not None:
             app.include_router(make_bill_router(billing_service, operator_token))
+        if inbox is not None:
+            app.include_router(make_inbox_router(inbox, operator_token))
     if role.does(Role.GWA):
         app.include_router(make_directory_router(store))
         if enrolment is not None:

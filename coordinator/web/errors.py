@@ -23,7 +23,12 @@ log = logging.getLogger(__name__)
 BODY_SIZE_MAX = 32 * 1024  # bytes; an enrolment request takes about 1 KB
 BODY_S = 10.0  # for the whole of it to arrive; longer, and unknown peers hold more connections open
 TARIFF_BODY_SIZE_MAX = 512 * 1024  # a year of quarter hours takes some 250 KB
-_LARGE_BODIES = {"/api/v1/tariffs": TARIFF_BODY_SIZE_MAX, "/api/v1/profile-sets": PROFILE_SET_SIZE_MAX}
+DELIVERY_SIZE_MAX = 4 << 20  # a month of quarter hours takes some 20 KB
+_LARGE_BODIES = {
+    "/api/v1/tariffs": TARIFF_BODY_SIZE_MAX,
+    "/api/v1/profile-sets": PROFILE_SET_SIZE_MAX,
+    "/cosem/deliveries": DELIVERY_SIZE_MAX,
+}
 _STATUS = {
     "https_required": 403, "token_unknown": 403, "token_revoked": 403, "token_expired": 403, "token_used_up": 403,
     "token_area": 403,
@@ -32,6 +37,7 @@ _STATUS = {
     "duplicate_gateway": 409, "duplicate_key": 409,
     "operator_token": 401, "tariff_unknown": 404, "period_not_over": 409,
     "profile_unknown": 404, "profile_version": 409, "bad_receipt": 403,
+    "delivery_known": 409, "certificate_signature": 403, "unknown_issuer": 403, "key_usage": 403,
 }  # fmt: skip
 _TITLES = {
     401: "Not the operator",

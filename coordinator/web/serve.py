@@ -68,12 +68,14 @@ async def serve(
     *,
     certificate: Path | None = None,
     private_key: Path | None = None,
+    client_root: Path | None = None,
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """
     Serve until cancelled on addresses such as `http://127.0.0.1:7380` and `https://[::]:7381`; port 0 takes a free one.
 
-    `task_status` gets the addresses really bound, in the order https, http.
+    With `client_root` every client must show a certificate below it.  `task_status` gets the addresses really bound, in
+    the order https, http.
     Raises LocalProtocolError for an https address without certificate, StromkreisError where an address is taken.
     """
     config = _Config()
@@ -82,7 +84,7 @@ async def serve(
     if secure:
         if certificate is None or private_key is None:
             raise LocalProtocolError("an https address needs a certificate and its private key")
-        config.context = server_context(certificate, private_key)
+        config.context = server_context(certificate, private_key, client_root=client_root)
         config.bind, config.insecure_bind = secure, plain
     else:
         config.bind = plain

@@ -71,6 +71,7 @@ class UseCases:
         self._newest: dict[str, int] = {}  # by meter: the newest registration time that was heard
         self._next_end_s = 0
         self._position = 0
+        self._made_us = 0
         self._due = trio.Event()
         self._subscription: Subscription | None = None
 
@@ -170,15 +171,21 @@ class UseCases:
         log.info("gateway %s closed a billing period of profile %s", gateway, profile.id)
 
     def _waiting(self, profile: ProcessingProfile, result: PeriodResult) -> list[WaitingDelivery]:
-        made_us = int(self._clock() * 1_000_000)
         return [
             WaitingDelivery(
-                self._random.random(16).hex(), made_us, profile.id, result.start_s, each.participant,
+                self._random.random(16).hex(), self._next_us(), profile.id, result.start_s, each.participant,
                 each.delivery.value, self._sender(each.delivery),
             )
             for each in profile.recipients
             if each.delivery is not Delivery.AGGREGATED
         ]  # fmt: skip
+
+    def _next_us(self) -> int:
+        """The clock's time, but always later than the last: deliveries go out in this order."""
+        if not self._made_us:
+            self._made_us = max((each.made_us for each in self._repository.waiting(self._metering.gateway)), default=0)
+        self._made_us = max(self._made_us + 1, int(self._clock() * 1_000_000))
+        return self._made_us
 
     def _sender(self, delivery: Delivery) -> str:
         """A pseudonym holds for one delivery: two of a household cannot be put together by it."""
