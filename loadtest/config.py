@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from node.ordinal import filled, resolve
+
 Profile = Literal["H25", "H0", "G0", "PV"]
 MeterProtocol = Literal[
     "sml", "lks1", "dlms", "dlms-mbus", "mbus", "wmbus", "iec62056-21", "p1", "p1-encrypted"
@@ -26,6 +28,10 @@ class MetersConfig(BaseModel):
     """Section `[meters]`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    ordinal: Annotated[int, Field(ge=0)] | Literal["hostname"] | None = None
+    """Number of this process among others alike. {ordinal} stands for it in the other values, for example seed =
+    "1{ordinal:03}", so that each has households of its own. hostname: what the host's name ends in."""
 
     count: Annotated[int, Field(ge=0, le=50_000)] = 24
     """Simulated households, one meter each. Each costs one listening socket."""
@@ -92,6 +98,14 @@ class MetersConfig(BaseModel):
         """What household `index` speaks; the deal shifts by one each time around, so every profile meets every one."""
         around = math.lcm(len(self.profiles), len(self.protocols))
         return self.protocols[(index + index // around) % len(self.protocols)]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _ordinal_stands_in_texts(cls, section: Any) -> Any:
+        if not isinstance(section, dict):
+            return section
+        ordinal = resolve(section.get("ordinal"))
+        return filled({**section, "ordinal": ordinal}, ordinal)
 
     @model_validator(mode="after")
     def _ports_exist(self) -> Self:

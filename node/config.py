@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
+
+from node.ordinal import filled, resolve
 
 
 def _web_address(text: str) -> str:
@@ -32,6 +34,7 @@ def _meter_url(text: str) -> str:
 
 WebAddress = Annotated[str, AfterValidator(_web_address)]
 MeterUrl = Annotated[str, AfterValidator(_meter_url)]
+_ID_LENGTH = 14
 GatewayId = Annotated[str, Field(pattern=r"^[A-Z0-9]{14}$")]
 AreaName = Annotated[str, Field(pattern=r"^[^\s](.{0,62}[^\s])?$")]
 
@@ -79,13 +82,19 @@ class GatewayConfig(_Section):
 
 
 class FleetConfig(_Section):
-    """Gateways alike: number i of 0..count-1 is PREFIX + i as 8 digits and reads `meter` at port first_port + i."""
+    """Gateways alike: number i of 0..count-1 is PREFIX + i in digits and reads `meter` at port first_port + i."""
 
     count: Annotated[int, Field(ge=1, le=100_000)]
-    """Gateways to make. Each costs some 100 KB of memory and one TCP connection to its meter."""
+    """Gateways to make. Each costs some 150 KB of memory, six open files and one TCP connection to its meter."""
 
-    prefix: Annotated[str, Field(pattern=r"^[A-Z0-9]{6}$")] = "ESTK00"
-    """First six characters of the ids; must differ between the processes that report to one coordinator."""
+    ordinal: Annotated[int, Field(ge=0)] | Literal["hostname"] | None = None
+    """Number of this process among others alike. {ordinal}, or {ordinal:04} with four digits, stands for it in every
+    text of [node]: ids, meter URLs, areas, ports, directories. hostname: what the host's name ends in, as that of a
+    StatefulSet's pod does. None: this process is the only one."""
+
+    prefix: Annotated[str, Field(pattern=r"^[A-Z0-9]{1,13}$")] = "ESTK00"
+    """First characters of the ids, which digits fill up to 14; must differ between the processes that report to one
+    coordinator. With an ordinal the default is ESTK{ordinal:04}."""
 
     meter: Annotated[str, Field(min_length=1)] = "sml+tcp://127.0.0.1:{port}"
     """Meter URL with {port} for the port and {id} for the gateway's id."""
@@ -94,16 +103,22 @@ class FleetConfig(_Section):
     """Port of the first meter."""
 
     @model_validator(mode="after")
-    def _ports_exist(self) -> Self:
+    def _ports_and_ids_exist(self) -> Self:
         if "{port}" in self.meter and self.first_port + self.count > 65_536:
             raise ValueError(f"first_port + count at most 65536, these are {self.first_port + self.count}")
+        digits = len(str(self.count - 1))
+        if len(self.prefix) + digits > _ID_LENGTH:
+            raise ValueError(
+                f"a prefix of at most {_ID_LENGTH - digits} characters, because {self.count} gateways take the"
+                f" {digits} others of an id; {self.prefix} has {len(self.prefix)}"
+            )
         return self
 
     def gateways(self) -> tuple[GatewayConfig, ...]:
         """The gateways of the pattern, in order."""
         made = []
         for i in range(self.count):
-            name = f"{self.prefix}{i:08d}"
+            name = f"{self.prefix}{i:0{_ID_LENGTH - len(self.prefix)}d}"
             url = self.meter.replace("{port}", str(self.first_port + i)).replace("{id}", name)
             made.append(GatewayConfig(id=name, meters=(url,)))
         return tuple(made)
@@ -305,6 +320,10 @@ class NodeConfig(_Section):
     fleet: FleetConfig | None = None
     """Gateways alike, for load tests: number i reads the meter at port first_port + i."""
 
+    starts_per_s: Annotated[float, Field(gt=0, le=10_000)] = 250.0
+    """Gateways of this process that begin in a second. Raising it has a large process whole sooner, and its keys,
+    connections and first messages all at once."""
+
     link: LinkConfig = LinkConfig()
 
     lmn: MeterReadingConfig = MeterReadingConfig()
@@ -348,6 +367,20 @@ class NodeConfig(_Section):
             gateway.model_copy(update={"area": gateway.area or self.area, "token": gateway.token or self.token})
             for gateway in listed
         )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _ordinal_stands_in_texts(cls, section: Any) -> Any:
+        if not isinstance(section, dict):
+            return section
+        fleet = section.get("fleet")
+        if isinstance(fleet, dict) and fleet.get("ordinal") is not None:
+            ordinal = resolve(fleet["ordinal"])
+            fleet = {"prefix": "ESTK{ordinal:04}", **fleet, "ordinal": ordinal}
+            if "{ordinal" not in str(fleet["prefix"]):
+                raise ValueError("{ordinal} in fleet.prefix, or all processes would have gateways of the same ids")
+            return filled({**section, "fleet": fleet}, ordinal)
+        return filled(section, None)
 
     @model_validator(mode="after")
     def _has_gateways(self) -> Self:

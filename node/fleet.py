@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack, closing
@@ -26,6 +27,7 @@ from node.aggregation.beacon import CrowdPolicy
 from node.aggregation.bills import BillingRules
 from node.aggregation.ring_cache import PublicRings
 from node.config import BillingConfig, GatewayConfig, MeteringLogConfig, MeterReadingConfig, NodeConfig, PolicyConfig
+from node.descriptors import check_descriptors
 from node.gateway import Gateway, Shared
 from node.lmn.counters import DurableCounters
 from node.lmn.metrics import LMN_METRICS, LMN_READINGS
@@ -74,6 +76,7 @@ from protocol.link.tls import client_context
 from protocol.metering.interval import DAY_S
 
 log = logging.getLogger(__name__)
+_START_S = 0.1  # gateways of so long begin together
 _SOCKETS_PER_GATEWAY = 4  # coordinator, head, its successor while it is changed, and a listener
 
 
@@ -185,6 +188,7 @@ async def run(
         raise StromkreisError(
             f"{config.root_certificate}: expected the SM-PKI root certificate in PEM ({type(error).__name__})"
         ) from error
+    check_descriptors(len(gateways), sum(map(len, profiles)))
     suite = StandardSuite()
     config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     running: list[Gateway] = []
@@ -278,7 +282,7 @@ async def run(
                         ready(address)
                         ready = None
 
-                await run_gateways(make, begun, enrolments)
+                await run_gateways(make, begun, enrolments, config.starts_per_s)
 
 
 def _with_tariff(shared: Shared, tariff: str | None) -> Shared:
@@ -287,14 +291,17 @@ def _with_tariff(shared: Shared, tariff: str | None) -> Shared:
 
 async def run_gateways(
     make: Callable[[ProcessStart], Callable[[Enrolled], Gateway]], begun: Callable[[list[Gateway]], None],
-    enrolments: Enrolments,
+    enrolments: Enrolments, starts_per_s: float,
 ) -> None:  # fmt: skip
     """
     Serve with a gateway for each that is enrolled, and with new ones whenever their process start is over.
 
+    No more than `starts_per_s` begin in a second, so that thousands do not all connect and ask at once.
+
     A fork or a machine that went on from a snapshot is a start like any other: the store is read again, the account
     reviewed, and nothing of what was under way goes on.
     """
+    at_once = math.ceil(_START_S * starts_per_s)
     while True:
         start = ProcessStart()
 
@@ -303,6 +310,8 @@ async def run_gateways(
             while True:
                 changed = enrolments.changed
                 for each in enrolments.enrolled[len(gateways) :]:
+                    if len(gateways) % at_once == 0 and gateways:
+                        await trio.sleep(at_once / starts_per_s)
                     gateways.append(gateway_of(each))
                     nursery.start_soon(gateways[-1].run)
                 begun(gateways)

@@ -13,6 +13,7 @@ import os
 import resource
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -29,6 +30,12 @@ ConfigFile = Annotated[
 ]
 LogFormatOption = Annotated[LogFormat, typer.Option(help="How log lines look.")]
 LogLevel = Annotated[str, typer.Option(help="DEBUG, INFO, WARNING or ERROR.")]
+
+
+class MeterSource(StrEnum):
+    """Where a node's meters come from, if not from its configuration."""
+
+    SIMULATED = "simulated"
 
 
 def coordinator(
@@ -71,6 +78,10 @@ def node(
     data_dir: Annotated[Path | None, typer.Option(help="Directory of register store and keys.")] = None,
     coordinator: Annotated[str | None, typer.Option(help="The coordinator's web address.")] = None,
     root_certificate: Annotated[Path | None, typer.Option(help="PEM file of the SM-PKI root.")] = None,
+    gateways: Annotated[int | None, typer.Option(help="Gateways of the fleet.", show_default="fleet.count")] = None,
+    meters: Annotated[
+        MeterSource | None, typer.Option(help="simulated: meters in this process, after the section [meters].")
+    ] = None,
     log_format: LogFormatOption = LogFormat.CONSOLE,
     log_level: LogLevel = "INFO",
 ) -> None:
@@ -79,18 +90,28 @@ def node(
 
     Example: stromkreis node --config stromkreis.toml
 
+    For load tests: stromkreis node --config stromkreis.toml --gateways 2000 --meters simulated
+
     A token is best given by the environment: STROMKREIS_NODE__TOKEN=stk_...
     """
     from node.config import NodeConfig  # noqa: PLC0415
 
-    options = {"data_dir": data_dir, "coordinator": coordinator, "root_certificate": root_certificate}
+    options = {
+        "data_dir": data_dir, "coordinator": coordinator, "root_certificate": root_certificate, "fleet.count": gateways
+    }  # fmt: skip
     settings = load(NodeConfig, "node", config, options=options)
     _set_up_logs(log_format, log_level)
     if config is not None and any(gateway.keys for gateway in settings.gateways) and config.stat().st_mode & 0o077:
         log.warning("%s holds keys of meters and others may read it: chmod 600 %s", config, config)
+    _forbid_core_dumps()
+    if meters is MeterSource.SIMULATED:
+        from stromkreis.simulated_meters import run_with_meters, simulated  # noqa: PLC0415
+
+        meter_settings = simulated(settings, config)
+        serve(lambda: run_with_meters(settings, meter_settings))
+        return
     from node.fleet import run  # noqa: PLC0415
 
-    _forbid_core_dumps()
     serve(lambda: run(settings, ready=None))
 
 

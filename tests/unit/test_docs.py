@@ -171,8 +171,11 @@ def test_areas_work_up_to_the_sizes_of_the_table() -> None:
                     choose(size, corrupt, dropout, model="unsplittable", population=largest + size)
 
 
-def test_the_configuration_example_is_valid() -> None:
-    (example,) = re.findall(r"^```toml\n(.*?)^```", text_of(OPERATIONS), re.DOTALL | re.MULTILINE)
+def test_the_configuration_examples_are_valid() -> None:
+    example, alike = re.findall(r"^```toml\n(.*?)^```", text_of(OPERATIONS), re.DOTALL | re.MULTILINE)
+    document = tomllib.loads(alike)
+    area = NodeConfig.model_validate(document["node"]).area
+    assert (area, MetersConfig.model_validate(document["meters"]).seed) == ("Street 3", 1003)
     document = tomllib.loads(example)
     coordinator = CoordinatorConfig.model_validate(document.pop("coordinator"))
     node = NodeConfig.model_validate(document.pop("node"))
