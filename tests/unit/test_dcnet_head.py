@@ -525,6 +525,52 @@ def test_the_last_broken_link_hurries_and_one_back_in_time_is_in() -> None:
     assert alone.head.next_timer_s() == pytest.approx(0.71 + alone.view.timing.confirm_s)
 
 
+class Breaking(Ring):
+    """A ring in which member 3 and its link go as soon as the head says a kind of word to it."""
+
+    def __init__(self, kind: type[wire.RingMessage], *, is_noticed: bool = True) -> None:
+        self._kind = kind
+        self._is_noticed = is_noticed
+        super().__init__(SUITE, COMPLETE)
+
+    def from_head(self, position: int, effects: Sequence[HeadEffect]) -> None:
+        gone = any(isinstance(each, ToMember) and isinstance(each.message, self._kind) for each in effects)
+        if gone:
+            self.silent.add(3)
+        super().from_head(position, effects)
+        if gone and self._is_noticed:
+            self.head.lost(3, self.now_s)
+
+
+@pytest.mark.parametrize(("kind", "wait"), [(wire.Roster, "confirm_s"), (wire.Confirmed, "reveal_s")])
+def test_who_is_gone_after_its_share_is_hardly_waited_for(kind: type[wire.RingMessage], wait: str) -> None:
+    waited_s = getattr(Breaking(kind).view.timing, wait)
+    ring = Breaking(kind, is_noticed=False)
+    ended, vectors = play(ring)
+    is_exact(ended, vectors, range(7))
+    assert ended.ended_s == pytest.approx(waited_s)
+    ring = Breaking(kind)
+    ended, vectors = play(ring)
+    is_exact(ended, vectors, range(7))
+    assert ended.ended_s == pytest.approx(waited_s / 16)
+
+
+def test_who_is_started_anew_after_its_share_is_hardly_waited_for() -> None:
+    ring = Breaking(wire.Roster, is_noticed=False)
+    to_head = ring.to_head
+
+    def restarting(position: int, message: wire.RingMessage) -> None:
+        to_head(position, message)
+        if position == 6 and isinstance(message, wire.Confirm):
+            again = replace(ready(ring.view, 3), nonce=bytes(range(16)))
+            ring._queue.append(("head", 3, again))
+
+    ring.to_head = restarting  # type: ignore[method-assign]
+    ended, vectors = play(ring)
+    is_exact(ended, vectors, range(7))
+    assert ended.ended_s == pytest.approx(ring.view.timing.confirm_s / 16)
+
+
 def test_who_has_shared_and_is_gone_does_not_hurry_the_others() -> None:
     alone = Alone()
     for position in range(2, 7):

@@ -71,6 +71,11 @@ class Attempt:
         return bool(self.expected >> position & 1) and position not in self.shares
 
     @property
+    def revealed(self) -> int:
+        """Who has revealed a seed, a right one or not."""
+        return bitmap([*self.seeds, *self.wrong_seeds])
+
+    @property
     def gone(self) -> int:
         r"""E \ U, towards whom the others' words are owed."""
         return self.expected & ~self.roster
@@ -176,9 +181,8 @@ class Attempt:
 
     def owing_help(self, view: RingView, recovery: Recovery) -> int:
         """Who was asked to help and has not, a bitmap; nobody where the seed is known."""
-        return (
-            0 if recovery.seed else view.neighbourhoods[recovery.dealer] & bitmap(list(self.seeds)) & ~recovery.helped
-        )
+        asked = view.neighbourhoods[recovery.dealer] & bitmap(list(self.seeds))
+        return 0 if recovery.seed else asked & ~recovery.helped
 
     def doubt(self, view: RingView, recovery: Recovery) -> list[HeadEffect]:
         """

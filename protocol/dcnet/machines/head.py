@@ -152,13 +152,12 @@ class Head(Machine[State, HeadEffect]):
         return [Note("head_stale_message")]
 
     def lost(self, position: int, now_s: float) -> None:
-        """The link to a member is gone: leave it out until it says READY, and hardly wait for its share."""
+        """The link to a member is gone: leave it out until it says READY, and hardly wait for its next word."""
         self._apply(Local.LOST, (), now_s, position, self._on_lost, position, now_s)
 
     def _on_lost(self, position: int, now_s: float) -> list[HeadEffect]:
         self.present &= ~(1 << position)
-        if self.state is State.COLLECTING:
-            self._shorten_deadline(self.current, now_s)
+        self._shorten_deadline(self.current, now_s)
         return []
 
     def leave_out(self, members: int, now_s: float) -> None:
@@ -258,7 +257,7 @@ class Head(Machine[State, HeadEffect]):
         self._served |= message.has_served << position
         if is_new:
             self._on_restarted(position, now_s)
-        elif message.is_waiting and self.state is State.COLLECTING:
+        elif message.is_waiting:
             self._shorten_deadline(self.current, now_s)
         attempt = self.current
         if self.state is State.COLLECTING and attempt.lacks(position) and message.settled < attempt.terms.settled:
@@ -273,8 +272,7 @@ class Head(Machine[State, HeadEffect]):
         """What the process before it has sent counts; nothing more will come of it in this attempt."""
         attempt = self.current
         attempt.restarted |= attempt.expected & 1 << position
-        if self.state is State.COLLECTING:
-            self._shorten_deadline(attempt, now_s)
+        self._shorten_deadline(attempt, now_s)
 
     def _eligible(self, round_: int) -> int:
         """Who is there, can take part in a round and owes no answer."""
@@ -357,10 +355,19 @@ class Head(Machine[State, HeadEffect]):
         return self._close_roster(attempt, now_s)
 
     def _shorten_deadline(self, attempt: Attempt, now_s: float) -> None:
-        """Where shares are missing of those only whose links are gone, the wait is for a link to come back."""
-        there = attempt.expected & self.present & ~attempt.restarted & ~self._waiting
-        if len(attempt.shares) >= there.bit_count() and not there & ~bitmap(list(attempt.shares)):
-            self._deadline_s = min(self._deadline_s, now_s + _RECONNECT_FRACTION * self.view.timing.share_s)
+        """Where those only are missing whose links are gone, the wait is for a link to come back."""
+        timing, there = self.view.timing, self.present & ~attempt.restarted
+        match self.state:
+            case State.COLLECTING:
+                missing, wait_s = attempt.expected & ~bitmap(list(attempt.shares)) & ~self._waiting, timing.share_s
+            case State.CONFIRMING:
+                missing, wait_s = attempt.roster & ~bitmap(list(attempt.confirms)), timing.confirm_s
+            case State.REVEALING:
+                missing, wait_s = attempt.confirmed & ~attempt.revealed, timing.reveal_s
+            case _:
+                return
+        if not missing & there:
+            self._deadline_s = min(self._deadline_s, now_s + _RECONNECT_FRACTION * wait_s)
 
     def _close_roster(self, attempt: Attempt, now_s: float) -> list[HeadEffect]:
         view = self.view
@@ -383,6 +390,7 @@ class Head(Machine[State, HeadEffect]):
         check_confirm(self._suite, self.view, attempt, position, message)
         attempt.confirms[position] = message
         if len(attempt.confirms) < attempt.roster.bit_count():
+            self._shorten_deadline(attempt, now_s)
             return []
         return self._close_confirmations(attempt, now_s)
 
@@ -420,7 +428,8 @@ class Head(Machine[State, HeadEffect]):
             out = [Note("member_wrong_seed")]
         if self.state is State.RECOVERING:  # late, but it saves its own recovery
             return out + self._finish_if_open(attempt, now_s)
-        if bitmap([*attempt.seeds, *attempt.wrong_seeds]) != attempt.confirmed:
+        if attempt.revealed != attempt.confirmed:
+            self._shorten_deadline(attempt, now_s)
             return out
         return out + self._recover(attempt, now_s)
 
