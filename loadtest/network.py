@@ -18,7 +18,7 @@ from typing import Any, Literal
 import trio
 from pydantic import SecretStr
 
-from coordinator.config import CoordinatorConfig, EpochConfig, TimeServiceConfig, WebConfig
+from coordinator.config import CoordinatorConfig, DeliveriesConfig, EpochConfig, TimeServiceConfig, WebConfig
 from coordinator.gwa.ca import ROOT_FILE
 from coordinator.gwa.enrolment import Directory
 from coordinator.process import run as run_coordinator
@@ -77,6 +77,7 @@ class Network:
     policy: PolicyConfig = field(default_factory=lapse_policy)
     security: SecurityConfig = field(default_factory=SecurityConfig)
     time_port: int | None = None
+    deliveries: DeliveriesConfig = field(default_factory=DeliveriesConfig)
     quality_seal: Literal["required", "optional"] = "optional"
     meter_list: list[MeterEntry] = field(default_factory=list)
     coordinator_config: CoordinatorConfig | None = None
@@ -102,6 +103,7 @@ class Network:
                 listen=f"tcp://127.0.0.1:{free_port()}", web=WebConfig(listen=("https://127.0.0.1:0",)),
                 data_dir=self.directory / "coordinator", areas=(self.area, *self.more_areas), database=self.database,
                 quality_seal=self.quality_seal, time=TimeServiceConfig(listen=self._time_address, source="vouched"),
+                deliveries=self.deliveries,
                 epoch=EpochConfig(
                     rounds=self.rounds, period_s=self.period_s, origin_unix_s=self.origin_unix_s,
                     ring_size=self.ring_size, power=self.power, corrupt=0.05, dropout=self.dropout,

@@ -338,6 +338,10 @@ class NodeConfig(_Section):
 
     billing: BillingConfig = BillingConfig()
 
+    wake_up: Annotated[str, Field(pattern=r"^[A-Za-z0-9.:-]{1,253}:\d{1,5}$")] | None = None
+    """HOST:PORT (UDP) for wake-up messages of the administrator, upon which new profile sets are asked for at once.
+    None: the node asks every profile_poll_s only."""
+
     profile_poll_s: Annotated[float, Field(gt=0, le=86_400)] = 60.0
     """Seconds between two questions for new profile sets, one for up to 400 gateways. Raising it spares the link and
     delays a roll-out."""

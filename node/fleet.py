@@ -65,6 +65,7 @@ from node.wan.certificates import CertificateKeeper
 from node.wan.deliveries import DeliveryServices
 from node.wan.enrolment import coordinator_client
 from node.wan.enrolments import Enrolled, Enrolments
+from node.wan.wakeup import WakeUpListener
 from protocol import pki
 from protocol.dcnet.crypto.suite import StandardSuite
 from protocol.dcnet.machines.masks import Fleet
@@ -255,6 +256,8 @@ async def run(
                     client, lambda: [each.profiles for each in running], config.profile_poll_s
                 )
                 nursery.start_soon(administration.run)
+                if config.wake_up is not None:
+                    await _listen_for_wakeups(nursery, config.wake_up, administration, shared)
                 metrics.time_lapse(is_on=config.policy.time_lapse)
 
                 def make(start: ProcessStart) -> Callable[[Enrolled], Gateway]:
@@ -283,6 +286,17 @@ async def run(
                         ready = None
 
                 await run_gateways(make, begun, enrolments, config.starts_per_s)
+
+
+async def _listen_for_wakeups(
+    nursery: trio.Nursery, address: str, administration: Administration, shared: Shared
+) -> None:
+    host, _, port = address.rpartition(":")
+    listener = WakeUpListener(
+        administration.administrator_of, lambda _: administration.wake(), shared.clock, shared.metrics.wakeup
+    )
+    bound = await nursery.start(listener.serve, host, int(port))
+    log.info("wake-up messages are taken at %s:%d", host, bound)
 
 
 def _with_tariff(shared: Shared, tariff: str | None) -> Shared:

@@ -87,6 +87,11 @@ class NodeMetrics:
         )  # fmt: skip
         for outcome in ("delivered", "failed", "withheld"):
             self._deliveries.labels(outcome)
+        self._wakeups = Counter(
+            "stromkreis_node_wakeups", "Wake-up messages, by what became of them", ["outcome"], registry=registry
+        )
+        for outcome in ("taken", "bad_wakeup", "wakeup_recipient", "wakeup_signature", "wakeup_time", "wakeup_replay"):
+            self._wakeups.labels(outcome)
         self._clock_error = Gauge(
             "stromkreis_node_clock_error_seconds",
             "How far the clock may be off; NaN while it was never synchronised, or where the system's is trusted",
@@ -178,6 +183,10 @@ class NodeMetrics:
     def bill(self, outcome: str) -> None:
         """A request for a bill was `answered` or `declined`."""
         self._bills.labels(outcome).inc()
+
+    def wakeup(self, outcome: str) -> None:
+        """A wake-up message was `taken`, or refused for a reason."""
+        self._wakeups.labels(outcome).inc()
 
     def delivery(self, outcome: str) -> None:
         """An attempt to deliver ended: `delivered`, `failed` and tried again, or `withheld` for good."""

@@ -47,6 +47,28 @@ GatewaysOption = Annotated[
 ]
 
 
+@app.command("wake-up")
+def wake_up(
+    context: typer.Context,
+    gateway: Annotated[str, typer.Argument(help="Id of the gateway.")],
+    address: Annotated[str, typer.Argument(help="HOST:PORT (UDP) where its node listens, [node] wake_up.")],
+) -> None:
+    """
+    Send a gateway a wake-up message, signed by the administrator: it asks for its profiles at once.
+
+    Nothing comes back; `profiles status` shows what came of it.
+
+    Example: stromkreis gwa wake-up ESTK0100000003 192.0.2.7:7395
+    """
+    host, colon, port = address.rpartition(":")
+    if not (colon and host and port.isdecimal()):
+        raise StromkreisError(f"{address}: expected HOST:PORT")
+    with operator_client(context) as client:
+        body = {"gateway": gateway, "host": host.strip("[]"), "port": int(port)}
+        request(client, "POST", "/profile-sets/wake-up", json=body)
+    typer.echo(f"a wake-up message for {gateway} is on its way to {address}")
+
+
 @profiles_app.command("roll-out")
 def roll_out(
     context: typer.Context,

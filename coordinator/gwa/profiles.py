@@ -23,6 +23,7 @@ from protocol.cms.structures import DATA
 from protocol.errors import RemoteProtocolError
 from protocol.profiles.profile_set import PROFILE_SET_SIZE_MAX, ProfileSet
 from protocol.profiles.receipt import RECEIPT_SIZE_MAX, Receipt, digest_of
+from protocol.wakeup import make_wakeup
 
 _COPY_LIMITS = cms.Limits(message_size=2 * PROFILE_SET_SIZE_MAX, content_size=PROFILE_SET_SIZE_MAX)
 _RECEIPT_LIMITS = cms.Limits(message_size=4 * RECEIPT_SIZE_MAX, content_size=RECEIPT_SIZE_MAX)
@@ -101,6 +102,10 @@ class ProfileRollout:
         reason = "" if receipt.is_taken else f"{receipt.reason}: {receipt.detail}"
         self.profile_sets.answer(gateway_id, receipt.version, state, reason, signed, receipt.at_ms)
         return self._get(gateway_id, receipt.version)
+
+    def wake_up(self, gateway_id: str, now: datetime) -> bytes:
+        """A wake-up message for a gateway, signed now (BSI TR-03109-1, details, chapter 2)."""
+        return make_wakeup(gateway_id, int(now.timestamp()), self._keys.signature)
 
     def export(self, gateway_id: str) -> bytes:
         """

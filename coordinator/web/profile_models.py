@@ -54,6 +54,16 @@ class NewerVersions(ApiModel):
     """Those of them that there is a set for."""
 
     items: list[HeldVersion]
+    certificate_chain: str
+    """PEM: the administrator's signature certificate and those above it, by which wake-up messages are checked."""
+
+
+class WakeUpRequest(ApiModel):
+    """Which gateway to wake up, and where its node listens."""
+
+    gateway: Annotated[str, Field(pattern=r"^E[A-Z]{3}[0-9A-F]{2}[0-9]{8}$")]
+    host: Annotated[str, Field(pattern=r"^[A-Za-z0-9.:-]{1,253}$")]
+    port: Annotated[int, Field(ge=1, le=65_535)]
 
 
 class ProfileMessage(ApiModel):

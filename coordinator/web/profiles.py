@@ -8,6 +8,7 @@ receipt counts by its signature.
 from __future__ import annotations
 
 import base64
+import socket
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Annotated
@@ -27,6 +28,7 @@ from coordinator.web.profile_models import (
     ProfileSetPage,
     ProfileSetView,
     ReceiptRequest,
+    WakeUpRequest,
 )
 from protocol.errors import RemoteProtocolError
 from protocol.profiles.profile_set import ProfileSet
@@ -73,7 +75,21 @@ def make_profile_router(rollout: ProfileRollout, operator_token: str, clock: Cal
     def _newer(body: HeldVersions) -> NewerVersions:
         """Which of a node's gateways there is a profile set for."""
         found = rollout.newer({each.gateway: each.version for each in body.items})
-        return NewerVersions(items=[HeldVersion(gateway=gateway, version=version) for gateway, version in found])
+        items = [HeldVersion(gateway=gateway, version=version) for gateway, version in found]
+        return NewerVersions(items=items, certificate_chain=rollout.certificate_chain)
+
+    @router.post(
+        "/wake-up", operation_id="wake_up", status_code=202, dependencies=guarded, responses=problem_responses(401, 403)
+    )
+    def _wake_up(body: WakeUpRequest) -> None:
+        """Send a gateway a wake-up message: it asks for its profiles at once.  Nothing tells whether it arrived."""
+        message = rollout.wake_up(body.gateway, clock())
+        try:
+            found = socket.getaddrinfo(body.host, body.port, type=socket.SOCK_DGRAM)
+            with socket.socket(found[0][0], socket.SOCK_DGRAM) as sender:
+                sender.sendto(message, found[0][4])
+        except OSError as error:
+            raise RemoteProtocolError("wake_up_address", f"{body.host}: {error.strerror}") from error
 
     @router.get("/{gateway}/{version}/message", operation_id="profile_message", responses=problem_responses(404))
     def _message(gateway: str, version: Annotated[int, Path(ge=1, le=2**53)]) -> ProfileMessage:

@@ -15,8 +15,9 @@ from datetime import datetime
 from typing import Protocol
 
 import trio
+from cryptography import x509
 
-from node.profiles.checking import check_set, open_message
+from node.profiles.checking import administrator_of, check_set, open_message
 from node.security.module import SecurityModule
 from node.storage.errors import SealError
 from node.storage.repositories.profile_sets import ProfileSetRepository
@@ -81,6 +82,10 @@ class GatewayProfiles:
     def identity(self) -> str:
         """The gateway's id."""
         return self._module.identity
+
+    def administrator(self, certificate: bytes, intermediates: Sequence[bytes]) -> x509.Certificate:
+        """The certificate (DER), where it is this gateway's administrator's.  Raises RemoteProtocolError."""
+        return self._trust.administrator(administrator_of(self._module), certificate, intermediates)
 
     def processing(self, moment: datetime) -> list[ProcessingProfile]:
         """The processing profiles that are valid at a moment."""

@@ -45,10 +45,26 @@ class Administration:
         self._poll_s = poll_s
         self._woken = trio.Event()
         self._failing: set[str] = set()
+        self._known: dict[str, GatewayProfiles] = {}
+        self._chain: list[bytes] = []
 
     def wake(self) -> None:
         """Ask now."""
         self._woken.set()
+
+    def administrator_of(self, identity: str) -> x509.Certificate | None:
+        """
+        The signature certificate of a gateway's administrator, None for a gateway that is not here.
+
+        Raises RemoteProtocolError: `administrator_unknown` before the first answer, what `TrustStore.administrator`
+        raises.
+        """
+        profiles = self._known.get(identity)
+        if profiles is None:
+            return None
+        if not self._chain:
+            raise RemoteProtocolError("administrator_unknown", "the administrator has not answered since the start")
+        return profiles.administrator(self._chain[0], self._chain[1:])
 
     async def run(self) -> None:
         """Ask again and again, until cancelled."""
@@ -60,7 +76,7 @@ class Administration:
 
     async def look(self) -> None:
         """Ask once, and take what there is."""
-        gateways = {each.identity: each for each in self._gateways()}
+        gateways = self._known = {each.identity: each for each in self._gateways()}
         names = sorted(gateways)
         for start in range(0, len(names), _AT_ONCE):
             part = [gateways[each] for each in names[start : start + _AT_ONCE]]
@@ -85,13 +101,14 @@ class Administration:
     async def _announced(self, gateways: Sequence[GatewayProfiles], found: list[tuple[str, int]]) -> None:
         body = {"items": [{"gateway": each.identity, "version": each.version} for each in gateways]}
         answer = await self._ask("POST", "/api/v1/profile-sets/newer", json=body)
+        self._chain = _chain(answer)
         found += [(str(each["gateway"]), int(each["version"])) for each in answer["items"]]
 
     async def _take(self, profiles: GatewayProfiles, version: int) -> None:
         path = f"/api/v1/profile-sets/{profiles.identity}"
         answer = await self._ask("GET", f"{path}/{version}/message", size_max=_MESSAGE_SIZE_MAX)
         message = base64.b64decode(answer["message"], validate=True)
-        chain = [pki.to_der(each) for each in x509.load_pem_x509_certificates(answer["certificate_chain"].encode())]
+        chain = _chain(answer)
         receipt = await profiles.take(version, message, chain[0], chain[1:])
         body = {"receipt": base64.b64encode(receipt).decode()}
         await self._ask("POST", f"{path}/receipt", json=body)
@@ -101,3 +118,8 @@ class Administration:
         if response.status_code != _OK:
             raise RemoteProtocolError("refused", f"status {response.status_code}: {refusal_text(response)}")
         return response.json()
+
+
+def _chain(answer: Any) -> list[bytes]:
+    found = x509.load_pem_x509_certificates(answer["certificate_chain"].encode())
+    return [pki.to_der(each) for each in found[: 1 + pki.INTERMEDIATE_COUNT_MAX]]

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import logging
 import ssl
+import time
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -19,6 +23,7 @@ import httpx
 import numpy as np
 import pytest
 import trio
+from cryptography import x509
 from prometheus_client import CollectorRegistry, generate_latest
 
 from coordinator.config import CoordinatorConfig, DeliveriesConfig, Role
@@ -29,10 +34,14 @@ from coordinator.metrics import CoordinatorMetrics
 from coordinator.storage.deliveries import DeliveryState
 from coordinator.web.app import make_app
 from coordinator.web.delivery_servers import DeliveryServers
-from loadtest.network import free_port
+from loadtest.households import households
+from loadtest.network import Network, free_port, started
+from node.config import PolicyConfig
+from node.fleet import run as run_node
 from node.metering.entries import LoggedReading
 from node.metering.log import MeteringLog
 from node.metrics import NodeMetrics
+from node.profiles.checking import text_of
 from node.profiles.gateway_profiles import GatewayProfiles
 from node.storage.errors import StoreError
 from node.storage.repositories.metering_log import MeteringLogRepository
@@ -46,9 +55,10 @@ from protocol.cosem.delivery import Delivery, canonical_name
 from protocol.errors import RemoteProtocolError
 from protocol.link.tls import client_context
 from protocol.logs.events import Event
+from protocol.metering.interval import RegistrationGrid
 from protocol.metering.obis import Obis
 from protocol.metering.reading import Quality
-from tests.integration.gwa_world import ONE, POINT, SHA256, TWO, World, client_of, world_in
+from tests.integration.gwa_world import ONE, POINT, SHA256, TWO, World, client_of, document, world_in
 
 IMPORT = Obis(1, 0, 1, 8, 0, 255)
 OCTOBER_S = 1_790_805_600  # 2026-10-01 00:00 by German legal time
@@ -476,3 +486,70 @@ async def test_the_operators_routes_show_periods_and_export_values(made: Field) 
         query["to"] = "2026-10-02T00:00:00Z"
         lines = (await client.get("/api/v1/deliveries/values.csv", params=query)).text.splitlines()
     assert len(lines) == 1 + (1 + 2) + (2 + 2) + 2 + (COUNT + 1)  # head, TAF 1, 2, 6 and 7
+
+
+async def test_a_running_node_measures_derives_and_delivers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A quarter hour a second, midnight after eight: coordinator, node and meter as they run, equal to the meter."""
+    ports = free_port(), free_port()
+    origin_s, start_s = float(int(time.time()) + 2), OCTOBER_S + 86_400 - 8 * 900
+    monkeypatch.setattr("node.gateway.QUARTER_HOURS", RegistrationGrid(int(origin_s * 1000), 1_000, start_s, 900))
+    network = Network(
+        tmp_path, gateways=1, origin_unix_s=origin_s, policy=PolicyConfig(),
+        deliveries=DeliveriesConfig(inbox=f"https://127.0.0.1:{ports[0]}", relay=f"https://127.0.0.1:{ports[1]}"),
+    )  # fmt: skip
+    async with trio.open_nursery() as nursery:
+        await network.start_meters(nursery)
+        await network.start_coordinator(nursery)
+        assert network.coordinator_config is not None
+        data = network.coordinator_config.data_dir
+        node = network.node_config(0, 1, "node").model_copy(update={"profile_poll_s": 0.5})
+        await started(nursery, partial(run_node, node))
+        certificates = {
+            stem: x509.load_pem_x509_certificates((data / "pki" / f"{stem}.pem").read_bytes())[0]
+            for stem in ("emt-tls", "emt-encryption", "gwa-tls")
+        }
+        made = running_document(ports, certificates)
+        headers = {"Authorization": f"Bearer {(data / 'operator.token').read_text().strip()}"}
+        verify = client_context(data / "pki" / "root.pem")
+        async with httpx.AsyncClient(base_url=network.web[0], verify=verify, headers=headers) as client:
+            answer = await client.post("/api/v1/profile-sets", content=json.dumps(made))
+            assert answer.status_code == 202, answer.text
+            with trio.fail_after(120):
+                while True:
+                    items = (await client.get("/api/v1/deliveries")).json()["items"]
+                    if len([each for each in items if each["state"] == "stored"]) == 2:
+                        break
+                    await trio.sleep(0.5)
+            query = {"from": "2026-09-30T00:00:00Z", "to": "2026-10-02T00:00:00Z"}
+            rows = list(
+                csv.DictReader((await client.get("/api/v1/deliveries/values.csv", params=query)).text.splitlines())
+            )
+        nursery.cancel_scope.cancel()
+    (home,) = households(network.meters_config())
+    senders = Counter(each["sender"] for each in rows if each["kind"] == "value")
+    assert len(senders) == 2
+    assert f"{made['gateway'].lower()}.sm" in senders
+    for each in rows:
+        q = (int(datetime.fromisoformat(each["time"]).timestamp()) - start_s) // 900
+        if each["kind"] == "value":
+            assert int(Decimal(each["value"]) * 10) == home.registers(q).import_tenth_wh
+    assert min(senders.values()) >= 3
+
+
+def running_document(ports: tuple[int, int], certificates: dict[str, x509.Certificate]) -> dict[str, Any]:
+    made = document("ESTK0000000000") | {"issued_at": "2026-10-01T12:00:00+02:00"}
+    (processing,), (wan,) = made["processing"], made["wan"]
+    processing |= {
+        "scaler": -1, "recipients": [DIRECT, PSEUDONYMOUS],
+        "billing_period": {"begins": "2026-10-01T00:00:00+02:00", "days": 1},
+    }  # fmt: skip
+    made["wan"] = [
+        wan | {"uri": f"https://127.0.0.1:{port}/cosem/deliveries", "id": name, "role": role,
+               "tls_certificate": certificates[stem].fingerprint(SHA256).hex(),
+               "encryption_certificate": certificates["emt-encryption"].fingerprint(SHA256).hex()}
+        for port, name, role, stem in (
+            (ports[0], "w1", "participant", "emt-tls"), (ports[1], "w2", "administrator", "gwa-tls"),
+        )
+    ]  # fmt: skip
+    made["certificates"] = [text_of(certificates["emt-encryption"])]
+    return made

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from typer.testing import CliRunner
@@ -24,6 +25,7 @@ from loadtest.network import Network
 from node.profiles.checking import text_of
 from node.storage.repositories.profile_sets import KEPT_MAX, ProfileSetRepository
 from node.wan.administration import Administration
+from node.wan.wakeup import WakeUpListener
 from protocol import cms, pki
 from protocol.errors import RemoteProtocolError
 from protocol.link.entropy import SystemEntropy
@@ -216,6 +218,34 @@ async def test_a_stored_set_that_was_altered_is_not_in_force(world: World, caplo
         await Administration(client, lambda: [profiles], 60).look()
     assert profiles.version == 8
     assert profiles.current is not None
+
+
+async def test_a_wake_up_message_has_the_profiles_fetched_at_once(world: World) -> None:
+    async with client_of(world) as client, trio.open_nursery() as nursery:
+        profiles, counts = world.profiles(ONE), list[str]()
+        administration = Administration(client, lambda: [profiles], 3_600)
+        listener = WakeUpListener(
+            administration.administrator_of, lambda _: administration.wake(), world.now.timestamp, counts.append
+        )
+        port = await nursery.start(listener.serve, "127.0.0.1", 0)
+        body = {"gateway": ONE, "host": "127.0.0.1", "port": port}
+        assert (await client.post("/api/v1/profile-sets/wake-up", json=body)).status_code == 401
+        await client.post("/api/v1/profile-sets/wake-up", json=body, headers=HEADERS)
+        with trio.fail_after(10):
+            while not counts:
+                await trio.sleep(0.01)
+        assert counts == ["wakeup_recipient"]  # nobody is believed before the node has heard of its administrator
+        nursery.start_soon(administration.run)
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        await world.roll_out(client, world.document(ONE))
+        assert profiles.version == 0
+        await client.post("/api/v1/profile-sets/wake-up", json=body, headers=HEADERS)
+        with trio.fail_after(10):
+            while not profiles.version:
+                await trio.sleep(0.01)
+        nursery.cancel_scope.cancel()
+    assert counts[1:] == ["taken"]
+    assert world.state(ONE)[1] is ProfileSetState.TAKEN
 
 
 async def test_only_the_newest_versions_are_kept(world: World) -> None:
