@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo lab test coverage lint format docs reference site release release-trial test-python313 bench bench-compare bench-fleet peers simulate exhaustive acceptance-discipline acceptance-restore fuzz mutate lock acceptance-orders image
+.PHONY: help demo lab test coverage lint format docs reference site release release-trial test-python313 bench bench-compare bench-fleet peers simulate exhaustive acceptance-cluster acceptance-discipline acceptance-restore fuzz mutate lock acceptance-orders image image-trial
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
 
@@ -75,9 +75,9 @@ coverage: $(VENV)/.test ## the DC-net's unit and property tests: every branch of
 
 test: $(VENV)/.test $(VENV)/.lab peers coverage ## every test, in parallel
 	$(PYTEST) --ignore-glob='tests/unit/test_dcnet_*.py' --ignore-glob='tests/property/test_dcnet_*.py' --ignore=tests/attacks \
-	  --ignore=tests/integration --ignore=tests/browser
-	$(PYTEST) tests/integration tests/browser -m "not rounds"
-	$(WAITING) tests/integration -m rounds
+	  --ignore=tests/integration --ignore=tests/browser --ignore=tests/cluster
+	$(PYTEST) tests/integration tests/browser tests/cluster -m "not rounds"
+	$(WAITING) tests/integration tests/cluster -m rounds
 
 BENCH_PEERS := flower sml mbus
 bench: $(VENV)/.test $(BENCH_PEERS:%=.venv-peers-%/.ready) ## every figure beside the peers', into docs/reference/benchmarks.md (QUICK=1, NAMES=)
@@ -96,6 +96,9 @@ exhaustive: $(VENV)/.test ## all that a lying head can show to small rings, and 
 acceptance-orders: $(VENV)/.test ## every order of messages and restarts, also in a ring of five (half an hour)
 	STROMKREIS_EVERY_RING=1 $(BIN)/pytest -n auto -q tests/simulation/test_dcnet_every_order.py
 
+acceptance-cluster: $(VENV)/.test ## every fault of a cluster on pods that run, and what each costs (wants root; ten minutes)
+	STROMKREIS_EVERY_FAULT=1 $(BIN)/pytest -q -s -m rounds tests/cluster
+
 acceptance-restore: $(VENV)/.run ## stores, volumes and a coordinator lost and put back on a living network of processes
 	$(BIN)/python -m loadtest.restore
 
@@ -113,6 +116,9 @@ SECONDS ?= 60
 
 image: ## the container images, built without a registry (wants root, buildah, debootstrap; TARGETS="stromkreis stromkreis-meters")
 	.ci/image $(TARGETS)
+
+image-trial: $(VENV)/.test image ## build the images and run a small network from them (wants root)
+	STROMKREIS_IMAGES=1 $(BIN)/pytest -q tests/cluster/test_image.py
 
 fuzz: .venv-fuzz/.ready ## each meter codec on atheris, one after the other (CODECS="sml p1", SECONDS=1800)
 	for codec in $(CODECS); do .venv-fuzz/bin/python -m fuzz $$codec -max_total_time=$(SECONDS) || exit 1; done
