@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import Annotated
@@ -23,11 +24,16 @@ def simulate(
     ledger_crash: Annotated[
         float, typer.Option(help="Probability that the coordinator crashes in a round.", min=0, max=1)
     ] = 0.0,
+    rollback: Annotated[
+        float, typer.Option(help="Probability that a crashed gateway comes back with an older disk.", min=0, max=1)
+    ] = 0.0,
     clog: Annotated[float, typer.Option(help="Probability that a round finds some ways blocked.", min=0, max=1)] = 0.0,
     liar: Annotated[
-        str, typer.Option(help="Who lies: head (twisted tongue), adaptive (head with plans), member.")
+        str,
+        typer.Option(help="Who lies: head (alters what an honest one sends), adaptive (a head that plans), member."),
     ] = "",
     real: Annotated[bool, typer.Option("--real", help="Real cryptography instead of the cheap stand-ins.")] = False,
+    processes: Annotated[int, typer.Option(help="Processes that play; 0: one for each core.", min=0)] = 0,
     replay: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Play a bug report's event log of one machine instead.")
     ] = None,
@@ -45,27 +51,29 @@ def simulate(
     if replay is not None:
         _play_log(replay)
         return
-    from loadtest.simulator.faults import Faults  # noqa: PLC0415 - `--help` shall not wait for numpy
-    from loadtest.simulator.run import Scenario, play  # noqa: PLC0415
-    from protocol.errors import StromkreisError  # noqa: PLC0415
+    from loadtest.simulator.campaign import Broken, campaign  # noqa: PLC0415 - `--help` shall not wait for numpy
+    from loadtest.simulator.faults import Faults  # noqa: PLC0415
+    from loadtest.simulator.run import Scenario  # noqa: PLC0415
 
     if liar not in {"", "head", "adaptive", "member"}:
         raise typer.BadParameter(f"found {liar}; expected head, adaptive or member", param_hint="--liar")
-    faults = Faults(loss=loss, duplicate=duplicate, delay_s=delay_s, crash=crash, ledger_crash=ledger_crash, clog=clog)
+    faults = Faults(
+        loss=loss, duplicate=duplicate, delay_s=delay_s, crash=crash, ledger_crash=ledger_crash, clog=clog,
+        rollback=rollback,
+    )  # fmt: skip
     scenario = Scenario(gateways=gateways, rounds=rounds, faults=faults, liar=liar, real=real)
     console = Console(stderr=True)
     started_s, played, opened, void, smallest = time.monotonic(), 0, 0, 0, gateways
     columns = (TextColumn("seeds"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    results = campaign(scenario, seed, seeds, processes or os.cpu_count() or 1)
     try:
         with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
             task = progress.add_task("seeds", total=seeds or None)
-            while not seeds or played < seeds:
-                try:
-                    result = play(seed + played, scenario)
-                except (AssertionError, StromkreisError) as violation:
-                    console.print(f"[bold red]seed {seed + played}:[/] {type(violation).__name__}: {violation}")
-                    console.print("replay: " + _command(seed + played, scenario))
-                    raise typer.Exit(1) from violation
+            for result in results:
+                if isinstance(result, Broken):
+                    console.print(f"[bold red]seed {result.seed}:[/] {result.what}")
+                    console.print("replay: " + _command(result.seed, scenario))
+                    raise typer.Exit(1)
                 played += 1
                 opened += result.tally.opened
                 void += result.tally.void
@@ -73,6 +81,8 @@ def simulate(
                 progress.advance(task)
     except KeyboardInterrupt:
         pass
+    finally:
+        results.close()
     seconds = time.monotonic() - started_s
     typer.echo(
         f"{played} seeds without a violation: {opened} ring rounds opened, {void} void, smallest sum that came open "
@@ -110,6 +120,7 @@ def _command(seed: int, scenario: object) -> str:
         "stromkreis simulate", f"--seed {seed} --seeds 1 --gateways {scenario.gateways} --rounds {scenario.rounds}",
         f"--loss {faults.loss} --duplicate {faults.duplicate} --delay-s {faults.delay_s}",
         f"--crash {faults.crash} --ledger-crash {faults.ledger_crash} --clog {faults.clog}",
+        f"--rollback {faults.rollback}",
     ]  # fmt: skip
     if scenario.liar:
         words.append(f"--liar {scenario.liar}")

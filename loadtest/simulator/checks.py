@@ -26,6 +26,25 @@ class Violation(AssertionError):
     """An invariant does not hold: a defect of the protocol or of a machine."""
 
 
+@dataclass(frozen=True, slots=True)
+class DiskCopy:
+    """What a gateway's disk held some time ago."""
+
+    last: Resume | None
+    account: EnergyAccount
+    contributed: dict[int, tuple[Words, EnergyAccount]]
+    attendance: Attendance | None
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A contribution as the simulation knows it: vector, account after it, and which zero that account counts from."""
+
+    vector: Words
+    account: EnergyAccount
+    zero: int
+
+
 @dataclass(slots=True)
 class Gateway:
     """One gateway: durable fields first, then what a crash takes."""
@@ -36,9 +55,14 @@ class Gateway:
     account: EnergyAccount = field(default_factory=lambda: EnergyAccount(0, 0))
     contributed: dict[int, tuple[Words, EnergyAccount]] = field(default_factory=dict)  # round -> vector, account then
     attendance: Attendance | None = None  # None: returns are not counted
+    copy: DiskCopy | None = None  # of the fields above, from an earlier round
+    given: dict[int, Given] = field(default_factory=dict)  # what left it by round, whatever became of its disk
+    zeros_wh: list[int] = field(default_factory=list)  # register at which its account began, and at which anew
     returns: list[int] = field(default_factory=list)  # the rounds that cost a token
     member: Member | None = None
     processes: int = 0
+    is_reviewed: bool = True  # whether its account was held against the ledger's record since the start
+    started_round: int = -1
     head: Head | Adversary | None = None
     head_term: int = -1
     excluded: int = 0  # whom the ledger says to leave out, while or when it is head
@@ -52,6 +76,7 @@ class Tally:
     opened: int = 0
     void: int = 0
     crashes: int = 0
+    rollbacks: int = 0
     retries: int = 0
     recoveries: int = 0
     refusals: int = 0
@@ -62,8 +87,7 @@ class Checks:
     """Looks at every round's end and report as it comes."""
 
     def __init__(
-        self, view: RingView, gateways: Sequence[Gateway], tally: Tally, first_wh: Sequence[int], liar: Liar | None,
-        liars: Collection[int],
+        self, view: RingView, gateways: Sequence[Gateway], tally: Tally, liar: Liar | None, liars: Collection[int]
     ) -> None:  # fmt: skip
         self.ended: dict[int, Ended] = {}
         self.named: set[int] = set()
@@ -71,7 +95,6 @@ class Checks:
         self._view = view
         self._gateways = gateways
         self._tally = tally
-        self._first_wh = first_wh
         self._liar = liar
         self._liars = frozenset(liars)
 
@@ -89,9 +112,9 @@ class Checks:
         expected = [0] * self._view.word_count
         for gateway in self._gateways:
             if ended.roster >> gateway.index & 1:
-                if ended.round not in gateway.contributed:
+                if ended.round not in gateway.given:
                     raise Violation(f"round {ended.round} opened with a member that contributed nothing")
-                vector, _ = gateway.contributed[ended.round]
+                vector = gateway.given[ended.round].vector
                 expected = [(a + int(b)) % WORD_MODULUS for a, b in zip(expected, vector, strict=True)]
         if tuple(expected) != ended.total:
             raise Violation(f"round {ended.round} opened to something else than the sum over its roster")
@@ -139,13 +162,13 @@ class Checks:
         opened_wh = sum(e.total[1] for e in self.ended.values() if e.outcome is wire.Outcome.OPENED)
         moved_wh = 0
         for gateway in self._gateways:
-            included = [
-                round_ for round_, ended in self.ended.items()
-                if ended.outcome is wire.Outcome.OPENED and ended.roster >> gateway.index & 1
-            ]  # fmt: skip
-            if included:
-                account = gateway.contributed[max(included)][1]
-                moved_wh += account.contributed - self._first_wh[gateway.index]
+            ends: dict[int, EnergyAccount] = {}
+            for round_, ended in sorted(self.ended.items()):
+                if ended.outcome is wire.Outcome.OPENED and ended.roster >> gateway.index & 1:
+                    given = gateway.given[round_]
+                    ends[given.zero] = given.account
+            for zero, account in ends.items():
+                moved_wh += account.contributed - gateway.zeros_wh[zero]
                 if account.carried < 0:
                     raise Violation(f"gateway {gateway.index} contributed more than its register counted")
         if opened_wh != moved_wh:

@@ -20,6 +20,7 @@ class Faults:
     crash: float = 0.0
     ledger_crash: float = 0.0
     down_s: float = 15.0  # mean time until a crashed gateway is back
+    rollback: float = 0.0  # per crash: the gateway comes back with an older copy of its disk
     clog: float = 0.0  # per round: some ways are blocked for a while, then everything arrives at once
 
     def deliveries(self, random: Random) -> list[float]:

@@ -164,7 +164,9 @@ class Liar:
     corrupt: set[int]
     lies: Sequence[str] = tuple(LIES)
     boldness: float = 0.25
-    is_cunning: bool = False  # the corrupt heads are `adversary.Adversary`, not honest machines with a twisted tongue
+    is_adaptive: bool = (
+        False  # the corrupt heads are `adversary.Adversary`, not honest machines whose messages are altered
+    )
     opening: wire.Open | None = None
     told: dict[str, int] = field(default_factory=dict)
     _lie: str = ""

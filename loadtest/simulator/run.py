@@ -25,9 +25,9 @@ class Scenario:
     """
     What to simulate.
 
-    `liar` is "head" (an honest machine with a twisted tongue), "adaptive" (a head with plans), "member" or empty.  As
-    many gateways are corrupt as the ring's numbers allow for, and first in turn to be head; lying members are `liars`,
-    at any places, and tell the kind of lie `lie`, or others in each seed.  `real` takes the real primitives.
+    `liar` is "head" (an honest machine whose messages are altered), "adaptive" (a head that plans), "member" or empty.
+    As many gateways are corrupt as the ring's numbers allow for, and first in turn to be head; lying members are
+    `liars`, at any places, and tell the kind of lie `lie`, or others in each seed.  `real` takes the real primitives.
     """
 
     gateways: int = 16
@@ -64,7 +64,7 @@ def play(seed: int, scenario: Scenario) -> Played:
     """Play a seed.  Raises Violation or PrivacyBroken where something does not hold."""
     suite: Suite = StandardSuite() if scenario.real else CheapSuite()
     corrupt = set(range(max(1, choose(scenario.gateways, scenario.corrupt, scenario.dropout).corrupt)))
-    liar = Liar(corrupt, is_cunning=scenario.liar == "adaptive") if scenario.liar in {"head", "adaptive"} else None
+    liar = Liar(corrupt, is_adaptive=scenario.liar == "adaptive") if scenario.liar in {"head", "adaptive"} else None
     lying = _lying_members(suite, seed, scenario) if scenario.liar == "member" else []
     world = World(suite, ring_size(scenario), seed, scenario.faults, liar, lying)
     world.start()

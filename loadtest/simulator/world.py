@@ -18,7 +18,7 @@ import numpy as np
 from loadtest.harness import RingHarness, resume_after
 from loadtest.ring import RingSize, exchange_deals, lay_out, ledger_secrets
 from loadtest.simulator.adversary import Adversary
-from loadtest.simulator.checks import Checks, Gateway, Tally, Violation
+from loadtest.simulator.checks import Checks, DiskCopy, Gateway, Given, Tally, Violation
 from loadtest.simulator.exposure import ExposureLog
 from loadtest.simulator.faults import Faults
 from loadtest.simulator.liar import Liar
@@ -46,6 +46,8 @@ from protocol.errors import RemoteProtocolError
 
 PERIOD_S = 10.0
 INTERVAL_S = 900  # of metering time in a period
+_COPIED = 0.2  # gateways whose disk is copied in a round, where copies come back
+_CONNECT_S = 0.05  # between attempts to reach a head that does not listen yet
 
 
 class World(Timeline, RingHarness):
@@ -76,10 +78,12 @@ class World(Timeline, RingHarness):
         for gateway in self.gateways:
             first_wh = self.register_wh[gateway.index]
             gateway.account = EnergyAccount(first_wh, first_wh)
+            gateway.zeros_wh.append(first_wh)
             if counts_returns:
                 gateway.attendance = Attendance.first(0, is_key_new=True)
-        self.checks = Checks(self.view, self.gateways, self.tally, list(self.register_wh), liar, liars)
+        self.checks = Checks(self.view, self.gateways, self.tally, liar, liars)
         self._appointed = -1
+        self._has_old_disks = faults.rollback > 0
 
     def at_life(self, gateway: Gateway, when_s: float, action: Callable[[], None]) -> None:
         """Run `action` at a time, unless the gateway has crashed by then."""
@@ -125,6 +129,7 @@ class World(Timeline, RingHarness):
         gateway.processes += 1
         masks = MaskSchedule(self._suite, view, gateway.secrets, nonce=own)
         first_round = 0 if is_first else max(0, view.timing.round_at(self.now_s) + 1)
+        gateway.is_reviewed, gateway.started_round = is_first or not self._has_old_disks, first_round - 1
         attendance = _in_rounds(gateway)
         gateway.member = Member(self._suite, view, gateway.secrets, masks, gateway.last, first_round, attendance)
         if self._appointed >= 0:
@@ -143,7 +148,35 @@ class World(Timeline, RingHarness):
         self.tally.crashes += 1
         gateway.member, gateway.head = None, None
         gateway.life += 1
+        copy = gateway.copy
+        if copy is not None and self.random.random() < self.faults.rollback:
+            self.tally.rollbacks += 1
+            gateway.last, gateway.account, gateway.attendance = copy.last, copy.account, copy.attendance
+            gateway.contributed = dict(copy.contributed)
         self.at(self.now_s + self.faults.downtime_s(self.random), lambda: self._boot(gateway))
+
+    def _review(self, gateway: Gateway) -> bool:
+        """
+        Whether this reading may be contributed: after a start the account is first held against the ledger's record.
+
+        As `node.aggregation.start_review` does: the answer comes once all rounds that began before the start have
+        ended; where it names a newer total than the disk does, the disk is old and this reading is a new zero.
+        """
+        if gateway.is_reviewed:
+            return True
+        ended = self.checks.ended
+        if any(round_ not in ended for round_ in range(gateway.started_round + 1)):
+            return False
+        gateway.is_reviewed = True
+        told = max((r for r, each in ended.items() if each.roster >> gateway.index & 1), default=-1)
+        if told <= (-1 if gateway.last is None else gateway.last.round):
+            return True
+        register = self.register_wh[gateway.index]
+        gateway.zeros_wh.append(register)
+        gateway.last, gateway.account, gateway.contributed = None, EnergyAccount(register, register), {}
+        if gateway.attendance is not None:
+            gateway.attendance = Attendance.first(int(self.now_s / PERIOD_S) * INTERVAL_S, is_key_new=False)
+        return False
 
     def _member_timer(self, gateway: Gateway, life: int) -> None:
         if gateway.life != life or gateway.member is None:
@@ -167,7 +200,7 @@ class World(Timeline, RingHarness):
             return
         secrets = gateway.secrets
         commitments = {d: c for d in secrets.dealers if (c := secrets.commitments_of(d)) is not None}
-        adaptive = self.liar is not None and self.liar.is_cunning and gateway.index in self.liar.corrupt
+        adaptive = self.liar is not None and self.liar.is_adaptive and gateway.index in self.liar.corrupt
         gateway.head = (
             Adversary(self.view, term, self.now_s, self.random)
             if adaptive
@@ -181,6 +214,8 @@ class World(Timeline, RingHarness):
     def _read_meters(self, round_: int) -> None:
         for gateway in self.gateways:
             self.register_wh[gateway.index] += self.random.randrange(2000)
+            if self.faults.rollback and self.random.random() < _COPIED:
+                gateway.copy = DiskCopy(gateway.last, gateway.account, dict(gateway.contributed), gateway.attendance)
             if gateway.member is not None:
                 self.at_life(gateway, self.now_s + self.random.random(), partial(self._offer, gateway, round_))
         if self.faults.crash and self.random.random() < self.faults.crash * len(self.gateways):
@@ -203,11 +238,14 @@ class World(Timeline, RingHarness):
             return
         if gateway.contributed and round_ <= max(gateway.contributed):
             return
+        if not self._review(gateway):
+            return
         register = self.register_wh[gateway.index]
         moved, account = contribute(gateway.account, register, round_, length_s=1)
         words = [1, moved, self.random.randrange(2**64), self.random.randrange(2**64)]
         vector = np.array(words[: self.view.word_count], dtype=np.uint64)
         gateway.contributed[round_] = vector, account
+        gateway.given[round_] = Given(vector, account, len(gateway.zeros_wh) - 1)
         try:
             self.from_member(gateway.index, member.offer(round_, vector, self.now_s, (), _in_rounds(gateway)))
         except RemoteProtocolError:
@@ -240,7 +278,7 @@ class World(Timeline, RingHarness):
             raise Violation(f"member {position} refused the epoch of a ledger that does not lie")
         if gateway.last is not None:
             gateway.last = resume_after(gateway.last, record)
-        if record.included:
+        if record.included and record.round in gateway.contributed:  # an account that began anew knows no older ones
             gateway.account = gateway.contributed[record.round][1]
 
     def noted(self, name: str) -> None:
@@ -269,7 +307,12 @@ class World(Timeline, RingHarness):
         term = member.term
         target = self.gateways[self.view.head_of(term)]
 
+        sent_s = self.now_s
+
         def deliver() -> None:
+            if target.head_term < term and target.member is not None and self.now_s < sent_s + PERIOD_S:
+                self.at(self.now_s + _CONNECT_S, deliver)  # a link is there once its head listens
+                return
             if target.head is None or target.head_term != term:
                 return
             try:
@@ -282,7 +325,7 @@ class World(Timeline, RingHarness):
 
     def from_head(self, position: int, effects: Sequence[HeadEffect]) -> None:
         """After a lying head's twist."""
-        if self.liar is not None and position in self.liar.corrupt and not self.liar.is_cunning:
+        if self.liar is not None and position in self.liar.corrupt and not self.liar.is_adaptive:
             effects = self.liar.twist(self.view, effects, self.random)
             head = self.gateways[position].head
             if isinstance(head, Head):

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from loadtest.simulator import run
+from loadtest.simulator.campaign import Broken, campaign
 from loadtest.simulator.checks import Violation
 from loadtest.simulator.exposure import PrivacyBroken
 from loadtest.simulator.faults import CALM, Faults
@@ -34,6 +35,8 @@ SCENARIOS = {
     "slow": replace(SMALL, faults=Faults(delay_s=0.4, duplicate=0.1)),
     "crash": replace(SMALL, faults=Faults(crash=0.05)),
     "ledger crash": replace(SMALL, faults=Faults(ledger_crash=0.2, crash=0.02, delay_s=0.1)),
+    "old disks": replace(SMALL, rounds=18, faults=Faults(crash=0.05, rollback=0.6)),
+    "lying head, old disks": replace(SMALL, rounds=18, liar="head", faults=Faults(crash=0.05, rollback=0.6)),
     "clogged": replace(SMALL, faults=Faults(clog=0.5, delay_s=0.1)),
     "everything": replace(SMALL, faults=Faults(loss=0.01, crash=0.03, duplicate=0.05, delay_s=0.1, clog=0.3)),
     "lying head": replace(SMALL, liar="head"),
@@ -51,7 +54,8 @@ SCENARIOS = {
 @pytest.mark.parametrize("chunk", range(3))
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_no_seed_breaks_an_invariant(name: str, chunk: int) -> None:
-    count = 36 if SCENARIOS[name].liar == "member" else 100  # twice as many rounds, and every lie four times
+    is_long = SCENARIOS[name].liar == "member" or SCENARIOS[name].faults.rollback  # many rounds; every lie four times
+    count = 36 if is_long else 100
     for seed in range(count * chunk, count * chunk + count):
         play(seed, SCENARIOS[name])
 
@@ -121,6 +125,29 @@ def test_every_lie_of_a_member_is_told_and_costs_what_is_stated(lie: str) -> Non
 
 def test_no_total_of_a_non_head_stands_however_often_the_ledger_restarts() -> None:
     _plays(USURPER, 20)
+
+
+def test_an_old_disk_that_is_not_reviewed_counts_energy_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The simulator would notice a gateway that trusts a copy of its disk."""
+    monkeypatch.setattr(World, "_review", lambda *_: True)
+    with pytest.raises(Violation, match="counted twice"):
+        _plays(SCENARIOS["old disks"], 20)
+
+
+def test_a_calm_ring_of_any_seed_opens_every_round() -> None:
+    assert not any(play(seed, SMALL).tally.void for seed in range(60))
+
+
+def test_a_campaign_is_the_same_in_one_process_and_in_many() -> None:
+    alone = list(campaign(SCENARIOS["everything"], 3, 20, 1))
+    assert list(campaign(SCENARIOS["everything"], 3, 20, 2)) == alone
+    assert [each.seed for each in alone] == list(range(3, 23))
+
+
+def test_a_campaign_reports_a_violation_with_its_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(World, "_review", lambda *_: True)
+    broken = next(each for each in campaign(SCENARIOS["old disks"], 0, 0, 1) if isinstance(each, Broken))
+    assert "counted twice" in broken.what
 
 
 def test_a_book_that_hears_every_past_term_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
