@@ -135,7 +135,7 @@ docs: $(VENV)/.test reference ## what the documentation takes from the code: dia
 	$(BIN)/python -m loadtest.diagrams --into docs/explanation/protocol.md
 	$(BIN)/python -m tools.layers --into CONTRIBUTING.md
 
-reference: $(VENV)/.test ## write docs/reference/{configuration,metrics,rest,cli,messages}.md anew
+reference: $(VENV)/.test ## write docs/reference/{configuration,metrics,rest,cli,messages,han}.md anew
 	$(BIN)/python -m tools.reference
 
 .venv-site/.ready: requirements-site.lock

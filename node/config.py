@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
 
+from node.han_config import HanConfig
 from node.ordinal import filled, resolve
 
 
@@ -79,6 +80,15 @@ class GatewayConfig(_Section):
 
     token: SecretStr | None = None
     """Enrolment token of this gateway; None: the node's."""
+
+    han: HanConfig = HanConfig()
+
+    @model_validator(mode="after")
+    def _accounts_meters_exist(self) -> Self:
+        places = {place for account in self.han.accounts for place in account.meters}
+        if places and max(places) >= len(self.meters):
+            raise ValueError(f"han.accounts: meters up to {len(self.meters) - 1}, these are up to {max(places)}")
+        return self
 
 
 class FleetConfig(_Section):

@@ -29,6 +29,7 @@ from node.aggregation.ring_cache import PublicRings
 from node.config import BillingConfig, GatewayConfig, MeteringLogConfig, MeterReadingConfig, NodeConfig, PolicyConfig
 from node.descriptors import check_descriptors
 from node.gateway import Gateway, Shared
+from node.han.configured import han_services
 from node.lmn.counters import DurableCounters
 from node.lmn.metrics import LMN_METRICS, LMN_READINGS
 from node.lmn.pairing import PairingStore, RenewalPolicy
@@ -240,7 +241,7 @@ async def run(
                         repository=UseCaseRepository(store), trust=trust, metrics=metrics,
                         tls_context=partial(client_context, config.root_certificate),
                     ),
-                    version=importlib.metadata.version("stromkreis"),
+                    version=importlib.metadata.version("stromkreis"), han=han_services(config, gateways, store),
                     seats=RingSeatRepository(store), sheets=PriceSheetRepository(store), time=timekeeper,
                     clock=time.time if timekeeper is None else timekeeper.clock,
                 )  # fmt: skip

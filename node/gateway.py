@@ -23,6 +23,8 @@ from node.aggregation.bills import Bills, BillStore
 from node.aggregation.epochs import Epochs, EpochServices
 from node.aggregation.range_proofs import RangeProofs
 from node.aggregation.seats import seat_of
+from node.han.facts import GatewayFacts, HanServices, MeterFacts, RingFacts
+from node.han.server import HanServer
 from node.lmn.counters import CounterStore
 from node.lmn.events import LmnEvent, log_event
 from node.lmn.pairing import PairingStore
@@ -48,6 +50,7 @@ from node.wan.deliveries import Deliveries, DeliveryServices
 from protocol import wire
 from protocol.dcnet.crypto.commitments import Pedersen
 from protocol.dcnet.setup.ranges import FUSE_A
+from protocol.errors import StromkreisError
 from protocol.logs.events import Event
 from protocol.metering.interval import QUARTER_HOURS, RegistrationGrid
 from protocol.metering.reading import Reading
@@ -60,6 +63,12 @@ _TIME_EVENTS = {
 
 def _always() -> bool:
     return True
+
+
+def _first(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 def _names_of(meters: Sequence[MeterProfile]) -> dict[str, str]:
@@ -84,6 +93,7 @@ class Shared(EpochServices):
     deliveries: DeliveryServices
     version: str
     time: TimeKeeper | None = None
+    han: HanServices | None = None
     backoff: Backoff = field(default_factory=Backoff)
     pairings: PairingStore | None = None
 
@@ -103,6 +113,7 @@ class Gateway:
         self._shared = shared
         self._module = module
         self._profiles = profiles
+        self._area = area
         self._subscribe = subscribe
         self._metering = MeteringLog(shared.metering, self.identity, shared.clock)
         self._log = GatewayLog(shared.logs, self.identity, shared.clock, module.sign)
@@ -178,6 +189,8 @@ class Gateway:
             self._nursery.start_soon(self._range_proofs.run)
             self._nursery.start_soon(self._use_cases.run)
             self._nursery.start_soon(self._deliveries.run)
+            if self._shared.han is not None and self.identity in self._shared.han.listen:
+                self._nursery.start_soon(self._serve_home, HanServer(self._home_facts(), self._shared.han))
             await self._has_grid.wait()
             if self._delivery is not None:
                 await self._read_meters(self._delivery)
@@ -189,6 +202,29 @@ class Gateway:
         await run_meters(
             self._profiles, self._deliver, delivery, clock=shared.clock, rng=seed, backoff=shared.backoff,
             on_event=self._on_meter_fault, stores=stores,
+        )  # fmt: skip
+
+    async def _serve_home(self, server: HanServer) -> None:
+        """The home's interface; where it cannot be served, meters and rings go on without it."""
+        try:
+            await server.run()
+        except* StromkreisError as group:
+            log.error("gateway %s does not serve its home: %s", self.identity, _first(group))
+
+    def _home_facts(self) -> GatewayFacts:
+        time = self._shared.time
+        return GatewayFacts(
+            module=self._module, profiles=self.profiles, version=self._shared.version, clock=self._shared.clock,
+            meters=[MeterFacts(each.device, each.meter_id, each.protocol) for each in self._profiles],
+            is_time_good=_always if time is None else time.is_for_billing, ring=self._ring_facts,
+            grid=lambda: None if self._delivery is None else self._delivery.grid, note=self._log.note,
+        )  # fmt: skip
+
+    def _ring_facts(self) -> RingFacts:
+        schema = self._epochs.schema
+        return RingFacts(
+            self._area, self.ready, self.is_carrying, self._shared.policy.honest_floor,
+            () if schema is None else tuple(each.obis for each in schema.slots if each.obis is not None),
         )  # fmt: skip
 
     def _on_meter_fault(self, event: LmnEvent) -> None:

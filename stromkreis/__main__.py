@@ -53,6 +53,7 @@ COMMANDS = (
     _Command("profile", "stromkreis.profile", _RUN, "Profile sets of gateways: check them, evaluate their use cases."),
     _Command("gwa", "stromkreis.gwa", _RUN, "What the gateway administrator does: roll out profile sets."),
     _Command("emp", "stromkreis.emp", _RUN, "What gateways delivered to the market participant, and what is missing."),
+    _Command("han", "stromkreis.han", _RUN, "The interface to the home: accounts of consumers."),
     _Command("log", "stromkreis.gateway_log", _RUN, "The logs of gateways; whether a calibration log is whole."),
     _Command("db", "stromkreis.db", _RUN, "Schema versions of the databases, and bringing them up to date."),
     _Command("backup", "stromkreis.backup", _RUN, "A running coordinator's data, copied."),

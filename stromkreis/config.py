@@ -32,7 +32,7 @@ from pydantic_settings import (
 from protocol.errors import StromkreisError
 
 _PREFIX = "STROMKREIS_"
-_SECRET = ("token", "password", "secret", "database", "keys")
+_SECRET = ("token", "password", "secret", "database", "keys", "ha1")
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 

@@ -1,7 +1,7 @@
 """
 The reference pages that follow from the code: configuration, metrics, REST, command line and messages.
 
-    python -m tools.reference            write docs/reference/{configuration,metrics,rest,cli,messages}.md
+    python -m tools.reference            write docs/reference/{configuration,metrics,rest,cli,messages,han}.md
     python -m tools.reference --check    say which of them the code has left behind, and exit with 1
 
 A page is text from the declarations that the programs themselves use: configuration models, Prometheus registries, the
@@ -144,12 +144,20 @@ class _NoRings:
 
 
 def rest() -> str:
-    """Every route with its parameters, body and answers, then every schema with its fields."""
-    document = openapi()
-    lines = [
-        "# REST", "", _MADE, str(document["info"]["description"]), "",
-        "The coordinator serves this document in OpenAPI 3.1 at `/api/v1/openapi.json`.", "",
-    ]  # fmt: skip
+    """Every route of the coordinator with its parameters, body and answers, then every schema with its fields."""
+    where = "The coordinator serves this document in OpenAPI 3.1 at `/api/v1/openapi.json`."
+    return _routes("REST", openapi(), where)
+
+
+def han() -> str:
+    """The same of the HAN API."""
+    from node.han.openapi import document  # noqa: PLC0415  with a web server
+
+    return _routes("HAN API", document("v1"), "`stromkreis han openapi` prints this document in OpenAPI 3.1.")
+
+
+def _routes(title: str, document: dict[str, Any], where: str) -> str:
+    lines = [f"# {title}", "", _MADE, str(document["info"]["description"]), "", where, ""]
     for path, item in sorted(document["paths"].items()):
         for method in _METHODS:
             if method in item:
@@ -300,6 +308,7 @@ def _paragraphs(text: str) -> str:
 
 PAGES: dict[str, Callable[[], str]] = {
     "configuration": configuration, "metrics": metrics, "rest": rest, "cli": cli, "messages": messages,
+    "han": han,
 }  # fmt: skip
 
 

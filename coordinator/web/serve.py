@@ -27,14 +27,12 @@ from starlette.types import Receive, Scope, Send
 
 from protocol.errors import LocalProtocolError, StromkreisError
 from protocol.link.tls import server_context
-from protocol.link.web_server import serve_asgi
-from protocol.log_limit import LogLimiter
+from protocol.link.web_server import HandshakeLines, serve_asgi
 
 # Lowering it drops slow viewers (they reconnect by themselves), raising it delays the end of the process.
 STALL_S = 5.0
 # Requests that ask the database or draw, at once; more wait.  Raising it takes the interpreter from the rounds.
 THREADS = 8
-HANDSHAKE_LINE_S = 10.0  # between two log lines about handshakes that failed
 
 
 class _Config(anycorn.Config):
@@ -99,41 +97,12 @@ async def serve(
     anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS
     # anycorn types ASGI and task status in its own and anyio's terms, which Starlette and trio do not match by name.
     asgi, started = cast(Any, LifespanStub(app)), cast(Any, task_status)
-    lines, logger = _HandshakeLines(), logging.getLogger("anyio.streams.tls")
+    lines, logger = HandshakeLines(), logging.getLogger("anyio.streams.tls")
     logger.addFilter(lines)
     try:
         await serve_asgi(asgi, config, started)
     finally:
         logger.removeFilter(lines)
-
-
-class _HandshakeLines(logging.Filter):
-    """
-    One line for TLS handshakes that failed, now and then, in place of a traceback each: anybody can make them fail.
-
-    anyio's listener logs them and offers no hook of its own; its log record is where they can be shortened.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._limiter = LogLimiter(HANDSHAKE_LINE_S, trio.current_time)
-        self._kept_back = 0
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Shorten the record, or drop it."""
-        error = record.exc_info[1] if record.exc_info else None
-        if error is None:
-            return True
-        if not self._limiter.is_due("handshake"):
-            self._kept_back += 1
-            return False
-        others = f", and {self._kept_back} others since the last line" if self._kept_back else ""
-        self._kept_back = 0
-        record.msg = "a TLS handshake failed (%s)%s"
-        record.args = (getattr(error.__cause__ or error, "reason", None) or type(error).__name__, others)
-        record.levelno, record.levelname = logging.WARNING, "WARNING"
-        record.exc_info = record.exc_text = None
-        return True
 
 
 class LifespanStub:

@@ -14,31 +14,21 @@ that hardly anything must be read at the start.
 from __future__ import annotations
 
 import logging
-from bisect import bisect_left
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
 import trio
 
-from node.metering.entries import (
-    Entry,
-    LoggedReading,
-    decode_block,
-    decode_entry,
-    encode_entry,
-    nearest,
-)
+from node.metering.entries import Entry, LoggedReading, decode_entry, encode_entry
+from node.metering.history import registered_values
 from node.storage.engine import Statement
 from node.storage.errors import StoreError
 from node.storage.repositories.metering_log import MeteringLogRepository
 from protocol.errors import LocalProtocolError
-from protocol.metering.interval import day_of
 from protocol.metering.obis import Obis
 
 log = logging.getLogger(__name__)
-PACKER = "day blocks"
-"""The subscriber that makes blocks of closed days; see node.metering.retention."""
 _READ_AT_ONCE = 256
 
 Take = Callable[[Entry], Awaitable[None]]
@@ -298,20 +288,7 @@ class MeteringLog:
 
         For each the one that was measured nearest to it, in order.  Raises StoreError, SealError.
         """
-        packed = self.repository.cursors(self.gateway).get(PACKER, 0)
-        found: list[LoggedReading] = []
-        if from_s < to_s:
-            for day, data in self.repository.blocks(self.gateway, meter, obis, day_of(from_s), day_of(to_s - 1)):
-                found += decode_block(meter, obis, day, data)
-        entries = self.repository.entries(self.gateway, packed, self._last, meter=meter, registered=True)
-        readable = [decode_entry(position, data, obis) for position, data in entries if data is not None]
-        recent = nearest(each for entry in readable for each in entry.readings)
-        if found and recent and (recent[0].registration_s or 0) <= (found[-1].registration_s or 0):
-            found = nearest([*found, *recent])  # a day that is a block already, of which something came late
-        else:
-            found += recent
-        times = [each.registration_s or 0 for each in found]
-        return found[bisect_left(times, from_s) : bisect_left(times, to_s)]
+        return registered_values(self.repository, self.gateway, self._last, meter, obis, from_s, to_s)
 
 
 def _by_meter(readings: Sequence[LoggedReading]) -> list[tuple[str, tuple[LoggedReading, ...]]]:

@@ -25,7 +25,7 @@ from typing import Final
 import trio
 
 from node.metering.entries import LoggedReading, decode_block, decode_entry, encode_block, nearest
-from node.metering.log import PACKER
+from node.metering.history import PACKER
 from node.storage.engine import Statement
 from node.storage.errors import SealError, StoreError
 from node.storage.repositories.metering_log import MeteringLogRepository

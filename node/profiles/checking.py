@@ -122,7 +122,7 @@ def encryption_certificate(
     Raises RemoteProtocolError `certificate_missing`, what `TrustStore.participant` raises.
     """
     wanted = wan_profile(profiles, communication).encryption_certificate
-    known = [_der(each) for each in profiles.certificates]
+    known = [der_of(each) for each in profiles.certificates]
     authorities = [each for each in known if _is_authority(pki.load_certificate(each))]
     for der in known:
         if hashlib.sha256(der).hexdigest() == wanted:
@@ -138,7 +138,8 @@ def _is_authority(certificate: x509.Certificate) -> bool:
         return False
 
 
-def _der(text: str) -> bytes:
+def der_of(text: str) -> bytes:
+    """Inverse of `text_of`, as DER.  Raises RemoteProtocolError `bad_profile`."""
     try:
         return base64.b64decode(text, validate=True)
     except ValueError:

@@ -48,6 +48,8 @@ class SecurityModule(Protocol):
     @property
     def certificate(self) -> bytes | None: ...  # noqa: D102
     @property
+    def certificates(self) -> tuple[bytes, ...]: ...  # noqa: D102
+    @property
     def intermediates(self) -> tuple[bytes, ...]: ...  # noqa: D102
     @property
     def signature_key(self) -> cms.SignatureKey: ...  # noqa: D102

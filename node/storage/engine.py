@@ -159,6 +159,11 @@ class Store:
                 ) from None
 
     @property
+    def path(self) -> Path:
+        """The file."""
+        return self._path
+
+    @property
     def queued(self) -> int:
         """Writes that wait for the next transaction."""
         return len(self._next)

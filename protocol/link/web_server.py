@@ -8,14 +8,17 @@ anycorn runs all connections in one nursery and lets some of their errors out of
   client that does not read: `anyio.BusyResourceError`;
 - no descriptor left for the next connection is an error of the listener, which ends it.
 
+And a TLS connection that the server closes waits for the client's close_notify, for ever if none comes.
+
 Anybody who reaches the port can cause each of them.  anycorn has no hook for a connection's handler and anyio none for
-its listener, so both are wrapped here, once a process.
+its listener, so both are wrapped here, once a process.  The same place counts connections where a server has a limit.
 """
 
 from __future__ import annotations
 
 import errno
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -24,12 +27,15 @@ import anycorn.run
 import anyio
 import trio
 from anyio._backends._trio import TCPSocketListener
+from anyio.abc import SocketAttribute
+from anyio.streams.tls import TLSStream
 
 from protocol.log_limit import PEER_LINE_S, LogLimiter
 
 log = logging.getLogger(__name__)
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ECONNABORTED})
 _EXHAUSTED_S = 0.1  # until the next try: connections end meanwhile
+_CLOSE_S = 2.0  # for the client's close_notify
 
 _server: Any = anycorn.run  # neither module exports what is wrapped
 _listener: Any = TCPSocketListener
@@ -45,10 +51,79 @@ def _report(text: str) -> None:
         log.warning(text)
 
 
+class ConnectionLimit:
+    """At most so many connections of one server at once, and of them so many of one address; more are closed."""
+
+    def __init__(self, total: int, per_address: int) -> None:
+        self._total = total
+        self._per_address = per_address
+        self._open: Counter[str] = Counter()
+
+    @property
+    def count(self) -> int:
+        """Connections that are open."""
+        return self._open.total()
+
+    def admit(self, stream: Any) -> bool:
+        """Count a connection until it is closed; no where it is one too many."""
+        address = str(stream.extra(SocketAttribute.remote_address)[0])  # noqa: S610 - anyio's, no Django
+        if self.count >= self._total or self._open[address] >= self._per_address:
+            return False
+        self._open[address] += 1
+        close = stream.aclose
+        is_open = True
+
+        async def aclose() -> None:
+            nonlocal is_open
+            if is_open:
+                is_open = False
+                self._open[address] -= 1
+                if not self._open[address]:
+                    del self._open[address]
+            await close()
+
+        stream.aclose = aclose
+        return True
+
+
+_limits: dict[Any, ConnectionLimit] = {}  # by the address that a listener is bound to
+
+
+class HandshakeLines(logging.Filter):
+    """
+    One line for TLS handshakes that failed, now and then, in place of a traceback each: anybody can make them fail.
+
+    anyio's listener logs them and offers no hook of its own; its log record is where they can be shortened.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._limiter = LogLimiter(PEER_LINE_S, trio.current_time)
+        self._kept_back = 0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Shorten the record, or drop it."""
+        error = record.exc_info[1] if record.exc_info else None
+        if error is None:
+            return True
+        if not self._limiter.is_due("handshake"):
+            self._kept_back += 1
+            return False
+        others = f", and {self._kept_back} others since the last line" if self._kept_back else ""
+        self._kept_back = 0
+        record.msg = "a TLS handshake failed (%s)%s"
+        record.args = (getattr(error.__cause__ or error, "reason", None) or type(error).__name__, others)
+        record.levelno, record.levelname = logging.WARNING, "WARNING"
+        record.exc_info = record.exc_text = None
+        return True
+
+
 def _contained(*arguments: Any) -> Callable[[Any], Awaitable[None]]:
     handle = _handler_of(*arguments)
 
     async def connection(stream: Any) -> None:
+        if isinstance(stream, TLSStream):
+            _bound_close(stream)
         try:
             await handle(stream)
         except* Exception as group:  # noqa: BLE001 - whatever it is, it is this connection's; a cancellation passes
@@ -60,10 +135,29 @@ def _contained(*arguments: Any) -> Callable[[Any], Awaitable[None]]:
     return connection
 
 
+def _bound_close(stream: Any) -> None:
+    close = stream.aclose
+
+    async def aclose() -> None:
+        with anyio.move_on_after(_CLOSE_S):
+            await close()
+
+    stream.aclose = aclose
+
+
 async def _patient_accept(listener: TCPSocketListener) -> Any:
+    limit = _limits.get(listener.extra(SocketAttribute.raw_socket).getsockname())  # noqa: S610 - as above
     while True:
         try:
-            return await _accept(listener)
+            stream = await _accept(listener)
+            if limit is None or limit.admit(stream):
+                return stream
+            _report(
+                "a web connection is closed at once: there are as many as this server takes, or as one address may have"
+            )
+            await stream.aclose()
+        except anyio.TypedAttributeLookupError:  # it has gone already
+            await anyio.aclose_forcefully(stream)
         except anyio.BrokenResourceError as error:
             if getattr(error.__cause__, "errno", None) not in _EXHAUSTED:
                 raise
@@ -71,7 +165,7 @@ async def _patient_accept(listener: TCPSocketListener) -> Any:
             await trio.sleep(_EXHAUSTED_S)
 
 
-async def serve_asgi(app: Any, config: anycorn.Config, task_status: Any) -> None:
+async def serve_asgi(app: Any, config: anycorn.Config, task_status: Any, limit: ConnectionLimit | None = None) -> None:
     """
     Serve an ASGI application until cancelled; `task_status` gets the addresses bound, as anycorn has them.
 
@@ -79,4 +173,20 @@ async def serve_asgi(app: Any, config: anycorn.Config, task_status: Any) -> None
     """
     _server.tcp_server_handler = _contained
     _listener.accept = _patient_accept
-    await anycorn.serve(app, config, mode="asgi", task_status=task_status)
+    bound: list[Any] = []
+    create = config.create_sockets
+
+    def create_sockets() -> Any:
+        sockets = create()
+        for each in (*sockets.secure_sockets, *sockets.insecure_sockets):
+            if limit is not None:
+                bound.append(each.getsockname())
+                _limits[bound[-1]] = limit
+        return sockets
+
+    setattr(config, "create_sockets", create_sockets)  # noqa: B010 - mypy takes no assignment to a method
+    try:
+        await anycorn.serve(app, config, mode="asgi", task_status=task_status)
+    finally:
+        for each in bound:
+            del _limits[each]

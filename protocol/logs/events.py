@@ -101,6 +101,17 @@ class Event(Enum):
         "Werte des Profils {profile} ab {start} an {participant} zurückgehalten: {reason}",
         "Values of profile {profile} from {start} to {participant} withheld: {reason}",
     )  # fmt: skip
+    LOGIN_FAILED = EventKind(
+        2201, Level.WARNING, (Log.SYSTEM, Log.CONSUMER),
+        "{count} Anmeldungen als {user} mit falschem Passwort", "{count} log-ins as {user} with a wrong password",
+    )  # fmt: skip
+    PASSWORD_SET = EventKind(
+        2202, Level.INFO, (Log.SYSTEM, Log.CONSUMER),
+        "Passwort von {user} geändert", "Password of {user} changed",
+    )  # fmt: skip
+    SELF_TEST = EventKind(
+        2203, Level.INFO, (Log.SYSTEM,), "Selbsttest, nicht bestanden: {failed}", "Self-test, not passed: {failed}"
+    )
     METER_FAULT = EventKind(
         3001, Level.WARNING, (Log.SYSTEM,),
         "Störung am LMN: {kind} ({protocol}, {device})", "Fault on the LMN: {kind} ({protocol}, {device})",

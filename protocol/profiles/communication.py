@@ -30,12 +30,19 @@ class WanProfile(Timed):
 
 
 class HanProfile(Timed):
-    """A consumer, technician or controllable system on the HAN, and how it proves who it is."""
+    """
+    A consumer, technician or controllable system on the HAN, and how it proves who it is.
+
+    `ha1_sha256` and `ha1_md5` verify a first password (HA1 of RFC 7616, the realm being the gateway's id in lower
+    case); a consumer who has set another one goes by that until a new first password comes.
+    """
 
     id: Identifier
     role: Literal["consumer", "technician", "cls"]
-    user: Identifier
+    user: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
     certificate: Fingerprint | None = None
+    ha1_sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = Field(default=None, repr=False)
+    ha1_md5: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")] | None = Field(default=None, repr=False)
     metering_points: Annotated[tuple[MeteringPoint, ...], Field(max_length=32)] = ()
     facades: Annotated[tuple[Literal["ppc", "theben", "emh"], ...], Field(max_length=3)] = ()
 
@@ -43,6 +50,8 @@ class HanProfile(Timed):
     def _own_things(self) -> Self:
         if self.role == "cls" and self.certificate is None:
             raise ValueError("certificate: a controllable system needs one")
+        if self.role != "consumer" and (self.ha1_sha256 or self.ha1_md5):
+            raise ValueError("ha1_sha256, ha1_md5: passwords are for consumers, others show a certificate")
         if self.role != "consumer" and (self.metering_points or self.facades):
             raise ValueError("metering_points, facades: for consumers only")
         return self

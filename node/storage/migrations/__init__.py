@@ -32,6 +32,7 @@ from node.storage.migrations import (
     step010_price_sheets,
     step011_profile_sets,
     step012_use_cases,
+    step013_han,
 )
 
 Step = Callable[[sqlite3.Connection], None]
@@ -49,6 +50,7 @@ STEPS: Final[tuple[Callable[..., None], ...]] = (
     step010_price_sheets.upgrade,
     step011_profile_sets.upgrade,
     step012_use_cases.upgrade,
+    step013_han.upgrade,
 )
 """Those of the node's store, where some need its cipher: see `store_steps`."""
 

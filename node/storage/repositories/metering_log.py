@@ -12,9 +12,10 @@ pages one after the other.  Ordered by gateway first each of them would write a 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator
-from typing import Final
+from collections.abc import Callable, Collection, Iterator
+from typing import Any, Final
 
+from node.storage.cipher import Cipher
 from node.storage.engine import Statement, Store
 from node.storage.errors import SealError
 from protocol.metering.interval import QUARTER_HOUR_S, RegistrationGrid, index_at, start_of
@@ -52,6 +53,11 @@ _DROP_OTHERS: Final = """
 _NO_GATEWAY: Final = ""  # whose cursor is the log's own
 _RETENTION: Final = "retention"
 
+_NEWEST_BUCKETS: Final = 16  # quarter hours: a meter that was silent for longer shows no present value
+
+Read = Callable[..., list[tuple[Any, ...]]]
+"""See node.storage.engine.Store.read."""
+
 Meters = Collection[tuple[str, str]]
 """Gateways with their meters."""
 
@@ -60,22 +66,12 @@ def _bucket(position: int) -> int:
     return index_at(position, 0, _BUCKET_US)
 
 
-class MeteringLogRepository:
-    """The SQL of the metering log, for all gateways of a store.  Reading raises StoreError and SealError."""
+class MeteringLogReader:
+    """Reading the metering log of all gateways of a store.  Every method raises StoreError and SealError."""
 
-    def __init__(self, store: Store) -> None:
-        self.store = store
-        self._cipher = store.cipher
-
-    # --- entries: a position is the Unix time in microseconds at which the entry was made, or a little more ---------
-
-    def append(self, gateway: str, position: int, meter: str, data: bytes, *, registered: bool) -> Statement:
-        """Keep an entry; `registered` ones stay until their day is a block, the others as long as telegrams do."""
-        sealed = self._cipher.seal(_ENTRY, (gateway, position, meter), data)
-        return Statement(
-            "INSERT INTO metering_entry VALUES (?, ?, ?, ?, ?, ?)",
-            (_bucket(position), gateway, position, meter, int(registered), sealed),
-        )
+    def __init__(self, read: Read, cipher: Cipher) -> None:
+        self._read = read
+        self._cipher = cipher
 
     def entries(
         self,
@@ -93,7 +89,7 @@ class MeteringLogRepository:
         None is one that does not open: it was altered, or is another's.
         `meter`: that one's only.  `registered`: only those that hold the value of a registration time.
         """
-        rows = self.store.read(
+        rows = self._read(
             _ENTRIES, _bucket(after), _bucket(until), gateway, after, until, meter, int(registered), limit
         )  # fmt: skip
         return [(position, self._opened(gateway, position, name, sealed)) for position, name, sealed in rows]
@@ -110,8 +106,75 @@ class MeteringLogRepository:
 
         Of later than now are those that were made while the clock was ahead.
         """
-        ((last,),) = self.store.read(_LAST, _bucket(now_us), gateway)
+        ((last,),) = self._read(_LAST, _bucket(now_us), gateway)
         return int(last)
+
+    def blocks(
+        self, gateway: str, meter: str, obis: Obis, first_day: int, last_day: int
+    ) -> Iterator[tuple[int, bytes]]:
+        """Days and contents of a register's blocks, in order."""
+        name = str(obis)
+        for day, sealed in self._read(
+            "SELECT day, sealed FROM metering_block WHERE gateway=? AND meter=? AND obis=? AND day BETWEEN ? AND ?"
+            " ORDER BY day",
+            gateway, meter, name, first_day, last_day,
+        ):  # fmt: skip
+            yield day, self._cipher.open(_BLOCK, (gateway, meter, name, day), sealed)
+
+    def registers(self, gateway: str) -> list[tuple[str, Obis]]:
+        """Meters and registers that a gateway has blocks of."""
+        rows = self._read("SELECT DISTINCT meter, obis FROM metering_block WHERE gateway=?", gateway)
+        return [(meter, Obis.parse(obis)) for meter, obis in rows]
+
+    def gateways(self) -> list[str]:
+        """Who has blocks, in the configuration or not any more."""
+        return [name for (name,) in self._read(_GATEWAYS)]
+
+    def cursors(self, gateway: str) -> dict[str, int]:
+        """Up to which position each subscriber has been."""
+        return dict(self._read("SELECT subscriber, position FROM metering_cursor WHERE gateway=?", gateway))
+
+    def grid(self, gateway: str) -> RegistrationGrid | None:
+        """The registration periods that were last in force."""
+        for row in self._read(
+            "SELECT start_ms, period_ms, metering_start_s, interval_s FROM registration_grid WHERE gateway=?", gateway
+        ):
+            return RegistrationGrid(*row)
+        return None
+
+    def newest_entries(self, gateway: str, meter: str, now_us: int, limit: int) -> list[tuple[int, bytes]]:
+        """Positions and contents of a meter's newest entries of the last hours, the newest first."""
+        found: list[tuple[int, bytes]] = []
+        last = _bucket(now_us) + 1  # the clock may have been ahead
+        for bucket in range(last, last - _NEWEST_BUCKETS, -1):
+            rows = self._read(
+                "SELECT position, sealed FROM metering_entry WHERE bucket=? AND gateway=? AND meter=?"
+                " ORDER BY position DESC LIMIT ?",
+                bucket, gateway, meter, limit - len(found),
+            )  # fmt: skip
+            opened = ((position, self._opened(gateway, position, meter, sealed)) for position, sealed in rows)
+            found += [(position, data) for position, data in opened if data is not None]
+            if len(found) >= limit:
+                break
+        return found
+
+
+class MeteringLogRepository(MeteringLogReader):
+    """The SQL of the metering log, for all gateways of a store.  Reading raises StoreError and SealError."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store.read, store.cipher)
+        self.store = store
+
+    # --- entries: a position is the Unix time in microseconds at which the entry was made, or a little more ---------
+
+    def append(self, gateway: str, position: int, meter: str, data: bytes, *, registered: bool) -> Statement:
+        """Keep an entry; `registered` ones stay until their day is a block, the others as long as telegrams do."""
+        sealed = self._cipher.seal(_ENTRY, (gateway, position, meter), data)
+        return Statement(
+            "INSERT INTO metering_entry VALUES (?, ?, ?, ?, ?, ?)",
+            (_bucket(position), gateway, position, meter, int(registered), sealed),
+        )
 
     def drop_telegrams(self, before: int, *, of: Meters | None = None, but: Meters = ()) -> Statement:
         """
@@ -158,18 +221,6 @@ class MeteringLogRepository:
             (gateway, meter, str(obis), day, sealed),
         )
 
-    def blocks(
-        self, gateway: str, meter: str, obis: Obis, first_day: int, last_day: int
-    ) -> Iterator[tuple[int, bytes]]:
-        """Days and contents of a register's blocks, in order."""
-        name = str(obis)
-        for day, sealed in self.store.read(
-            "SELECT day, sealed FROM metering_block WHERE gateway=? AND meter=? AND obis=? AND day BETWEEN ? AND ?"
-            " ORDER BY day",
-            gateway, meter, name, first_day, last_day,
-        ):  # fmt: skip
-            yield day, self._cipher.open(_BLOCK, (gateway, meter, name, day), sealed)
-
     def drop_blocks(self, gateway: str, meter: str, obis: Obis, before_day: int) -> Statement:
         """Delete a register's blocks of days before one."""
         return Statement(
@@ -177,20 +228,7 @@ class MeteringLogRepository:
             (gateway, meter, str(obis), before_day),
         )
 
-    def registers(self, gateway: str) -> list[tuple[str, Obis]]:
-        """Meters and registers that a gateway has blocks of."""
-        rows = self.store.read("SELECT DISTINCT meter, obis FROM metering_block WHERE gateway=?", gateway)
-        return [(meter, Obis.parse(obis)) for meter, obis in rows]
-
-    def gateways(self) -> list[str]:
-        """Who has blocks, in the configuration or not any more."""
-        return [name for (name,) in self.store.read(_GATEWAYS)]
-
     # --- cursors ------------------------------------------------------------------------------------------------------
-
-    def cursors(self, gateway: str) -> dict[str, int]:
-        """Up to which position each subscriber has been."""
-        return dict(self.store.read("SELECT subscriber, position FROM metering_cursor WHERE gateway=?", gateway))
 
     def move_cursor(self, gateway: str, subscriber: str, position: int) -> Statement:
         """A subscriber has dealt with everything up to a position; it never goes back."""
@@ -205,7 +243,7 @@ class MeteringLogRepository:
         known = self.cursors(_NO_GATEWAY).get(_RETENTION)
         if known is not None:
             return known
-        ((bucket,),) = self.store.read("SELECT max(bucket) FROM metering_entry")
+        ((bucket,),) = self._read("SELECT max(bucket) FROM metering_entry")
         return None if bucket is None else start_of(int(bucket) + 1, 0, _BUCKET_US)
 
     def move_retention(self, position: int) -> Statement:
@@ -213,14 +251,6 @@ class MeteringLogRepository:
         return self.move_cursor(_NO_GATEWAY, _RETENTION, position)
 
     # --- the registration grid ----------------------------------------------------------------------------------------
-
-    def grid(self, gateway: str) -> RegistrationGrid | None:
-        """The registration periods that were last in force."""
-        for row in self.store.read(
-            "SELECT start_ms, period_ms, metering_start_s, interval_s FROM registration_grid WHERE gateway=?", gateway
-        ):
-            return RegistrationGrid(*row)
-        return None
 
     def put_grid(self, gateway: str, grid: RegistrationGrid) -> Statement:
         """The registration periods from now on."""

@@ -1,0 +1,138 @@
+"""
+The web application of one gateway at home, as ASGI: bounds, log-in, then the HAN API.
+
+Few headers (REQ.Webservice.HttpServer.160), an answer within 20 s (.190), fields up to 4096 and all headers up to
+16 KiB (.170, .180 want 250 and 8500), bodies up to 64 KiB of announced length.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import ssl
+from collections.abc import Callable
+from typing import Any, Final
+
+import trio
+from starlette.types import Receive, Scope, Send
+
+from node.han.api import ROOT, HanAnswer, HanApi, HanRequest, failure
+from node.han.login import Login, LoginRequest, Refusal
+from protocol.log_limit import PEER_LINE_S, LogLimiter
+
+log = logging.getLogger(__name__)
+ANSWER_S: Final = 18.0
+BODY_S: Final = 8.0
+BODY_SIZE_MAX: Final = 1 << 16
+FIELD_SIZE_MAX: Final = 4096
+HEADERS_SIZE_MAX: Final = 16_384
+REQUESTS_MAX: Final = 16
+"""Requests under way at once; more wait for their turn within their time."""
+_BODY_METHODS: Final = {"POST", "PUT"}
+_METHODS: Final = {"GET", "PUT", "POST", "DELETE"}
+
+
+class HanApplication:
+    """`clock` is real time (Unix, s), for what a refusal says of it."""
+
+    def __init__(self, login: Login, api: HanApi, clock: Callable[[], float]) -> None:
+        self._login = login
+        self._api = api
+        self._clock = clock
+        self._turns = trio.CapacityLimiter(REQUESTS_MAX)
+        self._lines = LogLimiter(PEER_LINE_S, trio.current_time)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request; the lifespan has nothing to do."""
+        if scope["type"] == "lifespan":
+            for stage in ("startup", "shutdown"):
+                await receive()
+                await send({"type": f"lifespan.{stage}.complete"})
+        elif scope["type"] == "http":
+            await _send(send, await self._in_time(scope, receive))
+        # A websocket that is not accepted is refused by the server.
+
+    async def _in_time(self, scope: Scope, receive: Receive) -> HanAnswer:
+        try:
+            with trio.move_on_after(ANSWER_S):
+                async with self._turns:
+                    return await self._answer(scope, receive)
+        except Exception as error:  # noqa: BLE001 - a defect of ours costs this answer; its text might hold a value
+            if self._lines.is_due(type(error).__name__):
+                log.error("an answer to the home failed (%s)", type(error).__name__)
+            return failure(500, "internal", "the gateway could not make the answer")
+        return failure(503, "busy", "the gateway did not get round to it; try again")
+
+    async def _answer(self, scope: Scope, receive: Receive) -> HanAnswer:
+        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        sizes = [len(name) + len(value) + 4 for name, value in scope["headers"]]
+        if sum(sizes) > HEADERS_SIZE_MAX or max(sizes, default=0) > FIELD_SIZE_MAX:
+            detail = f"expected fields up to {FIELD_SIZE_MAX} octets, up to {HEADERS_SIZE_MAX} of them together"
+            return failure(431, "header_size", detail)
+        method = scope["method"]
+        if method not in _METHODS:
+            return failure(
+                405, "wrong_method", "expected GET, PUT, POST or DELETE", ("Allow", "GET, PUT, POST, DELETE")
+            )
+        target = scope["raw_path"].decode("latin-1")
+        query = scope["query_string"].decode("latin-1") or None  # ASGI cannot tell an empty one from none
+        if query is not None:
+            target = f"{target}?{query}"
+        who = self._login.identify(
+            LoginRequest(method, target, _address(scope), headers.get("authorization"), _fingerprint(scope))
+        )
+        if isinstance(who, Refusal):
+            return HanAnswer(
+                who.status, who.body(self._clock()), "application/json",
+                tuple(("WWW-Authenticate", each) for each in who.challenges),
+            )  # fmt: skip
+        body = b""
+        if method in _BODY_METHODS:
+            read = await _body(headers, receive)
+            if isinstance(read, HanAnswer):
+                return read
+            body = read
+        path = scope["path"]
+        if path.startswith(ROOT):
+            return await self._api.answer(HanRequest(who, method, path, query, headers, body))
+        return failure(404, "not_there", "there is the HAN API at /smgw/")
+
+
+async def _body(headers: dict[str, str], receive: Receive) -> bytes | HanAnswer:
+    """A body of announced length that comes in time."""
+    length = headers.get("content-length")
+    if length is None:
+        return failure(411, "no_length", "expected Content-Length")
+    if not length.isdecimal() or int(length) > BODY_SIZE_MAX:
+        return failure(413, "body_size", f"expected at most {BODY_SIZE_MAX} octets")
+    octets = bytearray()
+    with trio.move_on_after(BODY_S):
+        while True:
+            message = await receive()
+            octets += message.get("body", b"")
+            if message["type"] != "http.request" or not message.get("more_body"):
+                return bytes(octets)
+    return failure(408, "slow", f"the body did not come within {BODY_S:g} s", ("Connection", "close"))
+
+
+async def _send(send: Send, answer: HanAnswer) -> None:
+    headers = [("content-length", str(len(answer.content)))] if answer.status != 204 else []
+    if answer.content_type:
+        headers.append(("content-type", answer.content_type))
+        headers.append(("cache-control", "no-store"))  # values of a household stay out of a browser's files
+    headers += answer.headers
+    encoded = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+    await send({"type": "http.response.start", "status": answer.status, "headers": encoded})
+    await send({"type": "http.response.body", "body": answer.content})
+
+
+def _address(scope: Scope) -> str:
+    client = scope.get("client")
+    return str(client[0]) if client else ""
+
+
+def _fingerprint(scope: Scope) -> str | None:
+    """SHA-256 of the client certificate of the handshake."""
+    tls: Any = (scope.get("extensions") or {}).get("tls") or {}
+    chain = tls.get("client_cert_chain") or ()
+    return hashlib.sha256(ssl.PEM_cert_to_DER_cert(chain[0])).hexdigest() if chain else None
