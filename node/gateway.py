@@ -36,7 +36,7 @@ from node.metering.delivery import MeterDelivery
 from node.metering.interval import Arrival
 from node.metering.log import MeteringLog
 from node.profiles.gateway_profiles import GatewayProfiles
-from node.readiness import Participation
+from node.readiness import Participation, Seat
 from node.security.module import SecurityModule
 from node.storage.errors import StoreError
 from node.storage.repositories.gateway_logs import GatewayLogRepository
@@ -216,14 +216,15 @@ class Gateway:
         return GatewayFacts(
             module=self._module, profiles=self.profiles, version=self._shared.version, clock=self._shared.clock,
             meters=[MeterFacts(each.device, each.meter_id, each.protocol) for each in self._profiles],
-            is_time_good=_always if time is None else time.is_for_billing, ring=self._ring_facts,
+            is_time_good=_always if time is None else time.is_for_billing,
+            ring=lambda: trio.from_thread.run_sync(self._ring_facts),
             grid=lambda: None if self._delivery is None else self._delivery.grid, note=self._log.note,
         )  # fmt: skip
 
     def _ring_facts(self) -> RingFacts:
         schema = self._epochs.schema
         return RingFacts(
-            self._area, self.ready, self.is_carrying, self._shared.policy.honest_floor,
+            self._area, self.participation.seat is Seat.RUNNING, self.is_carrying, self._shared.policy.honest_floor,
             () if schema is None else tuple(each.obis for each in schema.slots if each.obis is not None),
         )  # fmt: skip
 

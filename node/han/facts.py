@@ -73,7 +73,7 @@ class HanServices:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewayFacts:
-    """One gateway as its home sees it; `clock` is real time (Unix, s)."""
+    """One gateway as its home sees it, from worker threads; `clock` is real time (Unix, s)."""
 
     module: SecurityModule
     profiles: Profiles
