@@ -68,10 +68,7 @@ class AccountReview:
             raise RemoteProtocolError("forged_statement", "an answer that the key pinned at enrolment did not sign")
         match judge(message, own, self.seats.seat(self.identity, message.epoch), self.suite):
             case Finding.STORE_IS_OLD:
-                self._note_old_store(message, own)
-                if account.attendance is not None:
-                    await account.attendance.start_anew(self.now_s())
-                await account.start_anew()
+                await self._start_anew(account, f"its last contribution (epoch {message.epoch} round {message.round})")
             case Finding.INCLUDED if own is not None:
                 await account.settle(*own, included=True)
             case Finding.NOT_INCLUDED if own is not None:
@@ -92,12 +89,24 @@ class AccountReview:
             self.leave(own[0])
         await account.settle(*own, included=False)
 
-    def _note_old_store(self, message: wire.LastContribution, own: tuple[int, int] | None) -> None:
+    async def hold_against_keys(self, account: Contributions, known_epoch: int, bound_epoch: int) -> None:
+        """
+        Begin anew where the keys were bound to a later epoch than the newest that the store knows of.
+
+        The store notes an epoch before its keys are bound to it (`Epochs`), so such a store is an old copy, whatever
+        the coordinator says of its last total.  Raises StoreError.
+        """
+        if known_epoch < bound_epoch:
+            await self._start_anew(account, f"its keys, which were in epoch {bound_epoch}")
+
+    async def _start_anew(self, account: Contributions, than: str) -> None:
+        own = account.last
         self.metrics.noted("account_started_anew")
         log.warning(
-            "gateway %s: its store is older than its last contribution (epoch %d round %d; the store knows %s). The"
-            " account starts anew with the next reading; energy until then is in no total, and what was not billed"
-            " yet is settled by the register",
-            self.identity, message.epoch, message.round,
-            "none" if own is None else f"epoch {own[0]} round {own[1]}",
+            "gateway %s: its store is older than %s; its last contribution is %s. The account starts anew with the"
+            " next reading; energy until then is in no total, and what was not billed yet is settled by the register",
+            self.identity, than, "none" if own is None else f"epoch {own[0]} round {own[1]}",
         )  # fmt: skip
+        if account.attendance is not None:
+            await account.attendance.start_anew(self.now_s())
+        await account.start_anew()

@@ -405,6 +405,9 @@ class Epochs:
             keep_committed_s=services.billing.keep_s, random_bits=self._module.random_bits, cursor=cursor,
             attendance=attendance, review=self._review.start,
         )  # fmt: skip
+        newest = services.attendance.newest_epoch(self._module.identity)
+        if newest is not None:
+            await self._review.hold_against_keys(account, newest.epoch, self._module.newest_bound())
         # After what cannot be read has been tried: then the next call tries again.
         self._account, self._schema = account, schema
         limits = PhysicalLimits(schema, self._fuse_a, account.last_registers)
@@ -441,10 +444,20 @@ class Epochs:
             epoch.check.verify(answer, self._trusts(epoch.call))
         except RemoteProtocolError:
             # Asked again, it could be answered until the draw suits: under this number there is no other layout.
+            await self._note_refused(answer.epoch)
             self._module.fix_layout(answer.epoch, REFUSED_LAYOUT)
             self._drop_epoch(epoch)
             raise
         await self._begin_ring(epoch, epoch.check)
+
+    async def _note_refused(self, number: int) -> None:
+        """The store knows each number that the keys are bound in, or it would look older than they are."""
+        store, identity = self._services.attendance, self._module.identity
+        try:
+            newest = store.newest_epoch(identity)
+            await store.put_newest_epoch(identity, NewestEpoch(number, 0 if newest is None else newest.start_s))
+        except StoreError as error:
+            self._store_failed(error)
 
     def _trusts(self, call: wire.EpochCall) -> VerifyMember:
         """Certificates count that hold to the epoch's end."""
