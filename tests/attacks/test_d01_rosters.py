@@ -188,14 +188,15 @@ def test_corrupt_members_count_less() -> None:
     assert liar.paid == [0, 2]
 
 
-def test_v_counts_those_of_e_alone() -> None:
-    liar = Counting()
-    assert liar.round(0)
-    liar.ends(0, OPENED)
-    liar.ends(1, VOID)
-    liar.offered(2)
-    assert liar.say(liar.open(round_=2, expected=[0, 1, 2, 5], served=[2, 3, 4]))
-    assert liar.paid == [0]
+def test_whoever_is_outside_e_counts_once_in_v_or_not() -> None:
+    for served, is_paid in [([], False), ([3, 4], False), ([2, 3, 4], True)]:
+        liar = Counting()
+        assert liar.round(0)
+        liar.ends(0, OPENED)
+        liar.ends(1, VOID)
+        liar.offered(2)
+        assert liar.say(liar.open(round_=2, expected=[0, 1, 2, 5], served=served))
+        assert (liar.paid == [0, 2]) is is_paid, served
 
 
 def test_without_a_token_an_unproven_void_round_is_waited_out_and_said() -> None:

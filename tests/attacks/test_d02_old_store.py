@@ -50,7 +50,7 @@ def unsigned(monkeypatch: pytest.MonkeyPatch) -> None:
     ("known_epoch", "bound_epoch", "is_old"),
     [(-1, 0, True), (0, 0, False), (1, 0, False), (None, 0, False), (None, -1, False)],
 )
-async def test_a_store_that_is_older_than_its_keys_answers_no_bill_again_and_has_no_token(
+async def test_a_store_older_than_its_keys_answers_no_bill_again(
     tmp_path: Path, known_epoch: int | None, bound_epoch: int, *, is_old: bool
 ) -> None:
     """A copy has back what was spent and what was billed; the coordinator that says it is the newest is the EMP."""

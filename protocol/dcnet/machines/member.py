@@ -117,10 +117,10 @@ class Member(Machine[State, MemberEffect]):
         self.view = view
         self.position = secrets.position
         self.state = State.WAITING
-        # Of a round that is settled only the history of this process knows how it ended, and whether V must name us.
         history = masks.incarnation.history
-        is_to_be_named = past.progress == Progress.SERVED and (not past.settled or past.round < history.settled)
-        self._returns = Returns(view, self.position, attendance, past.round if is_to_be_named else -1)
+        served_round = past.round if past.progress == Progress.SERVED else -1
+        is_another_process = past.settled and masks.incarnation.last[0] != past.round
+        self._returns = Returns(view, self.position, history, attendance, served_round, is_another_process)
         for each in history.since(0, history.settled):
             self._returns.ended(each.round, is_opened=each.outcome == wire.Outcome.OPENED)
         start = {
@@ -337,11 +337,12 @@ class Member(Machine[State, MemberEffect]):
         self._check_members(view.from_wire(message.expected), view.everybody, "expected")
         self.incarnation.check_open(message)
         served = view.from_wire(message.served)
-        if self.unsettled in {None, message.round} and self._returns.is_left_out(message.round, served):
-            raise RemoteProtocolError("served_left_out", "V is without this member, which served since")
         self._check_history(message)
+        is_judged = message.settled <= self.history.settled  # else it is held until we know the ends that it counts
+        if is_judged and self._returns.is_left_out(message.round, message.settled, served):
+            raise RemoteProtocolError("served_left_out", "V is without this member, which served since")
         self._pending_open = message
-        return [self._ready()] if message.settled > self.history.settled else self._try_share(now_s)
+        return self._try_share(now_s) if is_judged else [self._ready()]
 
     def _least_settled(self, round_: int) -> int:
         """Of how many rounds the ends must count: of those up to the last that we contributed to before this one."""
@@ -380,8 +381,8 @@ class Member(Machine[State, MemberEffect]):
         self.incarnation.least_settled = self._least_settled(held.round)
         _, vector, blindings = offer
         expected, served = self.view.from_wire(held.expected), self.view.from_wire(held.served)
-        if self._returns.is_left_out(held.round, served):  # it was held while we did not know how the round had ended
-            return [Note("served_left_out")]
+        if self._returns.is_left_out(held.round, held.settled, served):  # it was held while we did not know the ends
+            return [Note("served_left_out"), self._ready()]
         is_return = self._returns.is_return(held.round, expected, served)
         if is_return and not self._returns.can_pay(held.round):
             return [Note("no_return_left"), self._ready()]
