@@ -16,7 +16,7 @@ from __future__ import annotations
 import logging
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import Enum
 from random import Random
@@ -43,6 +43,8 @@ from protocol.profiles.processing import Recipient
 from protocol.profiles.profile_set import ProfileSet
 
 log = logging.getLogger(__name__)
+SESSIONS_MAX: Final = 16
+"""TLS sessions for deliveries that a node has open at once: the end of a month comes for all its gateways."""
 _PAUSE_S_MIN: Final = 1.0
 _PAUSE_S_MAX: Final = 900.0
 _ACCEPTED: Final = frozenset({200, 201, 204})
@@ -70,6 +72,7 @@ class DeliveryServices:
     trust: TrustStore
     metrics: NodeMetrics
     tls_context: Callable[[], ssl.SSLContext]
+    sessions: trio.CapacityLimiter = field(default_factory=lambda: trio.CapacityLimiter(SESSIONS_MAX))
 
 
 class Deliveries:
@@ -131,7 +134,7 @@ class Deliveries:
                 await self._end(waiting.pop(0), _Outcome.WITHHELD, str(error))
                 continue
             try:
-                async with open_session(channel, self._tls_context()) as session:
+                async with self._services.sessions, open_session(channel, self._tls_context()) as session:
                     while waiting and self._channel_of(waiting[0]) == channel:
                         await self._send(session, channel, waiting[0])
                         waiting.pop(0)
