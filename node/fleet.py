@@ -286,7 +286,8 @@ async def run(
                         ready(address)
                         ready = None
 
-                await run_gateways(make, begun, enrolments, config.starts_per_s)
+                kept = None if timekeeper is None else timekeeper.clock
+                await run_gateways(make, begun, enrolments, config.starts_per_s, kept)
 
 
 async def _listen_for_wakeups(
@@ -306,7 +307,7 @@ def _with_tariff(shared: Shared, tariff: str | None) -> Shared:
 
 async def run_gateways(
     make: Callable[[ProcessStart], Callable[[Enrolled], Gateway]], begun: Callable[[list[Gateway]], None],
-    enrolments: Enrolments, starts_per_s: float,
+    enrolments: Enrolments, starts_per_s: float, kept: Callable[[], float] | None = None,
 ) -> None:  # fmt: skip
     """
     Serve with a gateway for each that is enrolled, and with new ones whenever their process start is over.
@@ -314,11 +315,11 @@ async def run_gateways(
     No more than `starts_per_s` begin in a second, so that thousands do not all connect and ask at once.
 
     A fork or a machine that went on from a snapshot is a start like any other: the store is read again, the account
-    reviewed, and nothing of what was under way goes on.
+    reviewed, and nothing of what was under way goes on.  `kept` is the gateways' clock where a time service keeps it.
     """
     at_once = math.ceil(_START_S * starts_per_s)
     while True:
-        start = ProcessStart()
+        start = ProcessStart(kept=kept)
 
         async def serve(nursery: trio.Nursery, gateway_of: Callable[[Enrolled], Gateway]) -> None:
             gateways: list[Gateway] = []
