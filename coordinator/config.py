@@ -278,6 +278,11 @@ class CoordinatorConfig(_Section):
     does not reach, best on another disk. None: data_dir/irrevocable.jsonl. A restored coordinator without the newest
     one has revoked gateways active again."""
 
+    log_dir: Path | None = None
+    """Role gwa: directory of the enrolment log's own copy (enrolment-log.jsonl) and of its signing key (log.json). Put
+    it where neither a restore of the database nor whoever administers that reaches. None: data_dir. Without the
+    newest copy a restored coordinator shows gateways a shorter log than they saw, and they take part in no epoch."""
+
     pki_dir: Path | None = None
     """Directory of the SM-PKI (root, sub-CA, issued certificates). None: data_dir/pki."""
 
@@ -308,6 +313,11 @@ class CoordinatorConfig(_Section):
     def irrevocable_path(self) -> Path:
         """The file of what a restore of the database must not undo."""
         return self.irrevocable if self.irrevocable is not None else self.data_dir / "irrevocable.jsonl"
+
+    @property
+    def log_path(self) -> Path:
+        """The directory of the enrolment log's own copy and key."""
+        return self.log_dir if self.log_dir is not None else self.data_dir
 
     @property
     def pki_path(self) -> Path:

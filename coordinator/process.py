@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import secrets
+import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
@@ -28,6 +29,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from coordinator.config import CoordinatorConfig, Role
 from coordinator.emp.billing import Billing
 from coordinator.emp.billing_service import BillingService
+from coordinator.events import Event, StoreFailed
 from coordinator.gwa.ca import (
     ROOT_FILE,
     SUB_CA_FILE,
@@ -36,6 +38,7 @@ from coordinator.gwa.ca import (
     CertificateAuthority,
 )
 from coordinator.gwa.enrolment import Enrolment
+from coordinator.gwa.log_writer import LOG_FILE, LOG_KEY_FILE, LogWriter
 from coordinator.gwa.participants import (
     TariffSigner,
     administrator_keys,
@@ -59,15 +62,18 @@ from coordinator.web.serve import serve as serve_web
 from protocol import pki
 from protocol.dcnet.crypto.commitments import Pedersen
 from protocol.dcnet.crypto.group import Edwards25519
+from protocol.dcnet.crypto.suite import StandardSuite
 from protocol.errors import StromkreisError
 from protocol.link import Keypair, LinkContext, Listener
 from protocol.link.entropy import SystemEntropy
 from protocol.link.tls import server_context
+from protocol.log_limit import LogLimiter
 
 log = logging.getLogger(__name__)
 OPERATOR_TOKEN_FILE = "operator.token"  # noqa: S105 - a file's name
 CURVE_KEY_FILE = "curve.json"
 LIST_KEY_FILE = "list.json"
+_LOG_LINE_S = 10.0
 _LEASE_CHECK_S = 2.0  # for so long two may believe that they are the ring service after the database restarted
 _SOCKETS = 64  # one listener; every gateway is a connection of it, not a socket
 
@@ -105,17 +111,19 @@ async def run(config: CoordinatorConfig, *, ready: Callable[[list[str]], None] |
             coordinator = Coordinator(config, store, [pki.to_der(chain.sub_ca)], metrics, list_keys.secret, irrevocable)
             listener = await _listen(opened, config, keys, coordinator)
             curve_key, endpoint = keys.public, config.public_endpoint or listener.endpoint
-        enrolment = billing_service = profiles = None
+        enrolment = billing_service = profiles = log_writer = None
         if authority is not None:
             profiles = ProfileRollout(
                 store.gateways, store.certificates, store.profile_sets,
                 administrator_keys(config.pki_path, authority, now), authority.sub_ca, SystemEntropy(),
             )  # fmt: skip
+            log_writer, log_key = _log_writer(config, store, metrics)
+            opened.callback(log_writer.close)
             enrolment = Enrolment(
                 store.gateways, authority, RevocationPublisher(config.pki_path, authority, store.certificates),
                 coordinator_curve_key=curve_key or _curve_public_key(config), endpoint=endpoint,
-                list_key=_list_public_key(config),
-                needs_seal=config.quality_seal == "required", irrevocable=irrevocable,
+                list_key=_list_public_key(config), log_key=log_key,
+                needs_seal=config.quality_seal == "required", irrevocable=irrevocable, issued=log_writer.wake,
             )  # fmt: skip
         operator_token = "" if role is Role.RINGS else _operator_token(config.data_dir / OPERATOR_TOKEN_FILE)
         if signer is not None and role.does(Role.EMP):
@@ -148,6 +156,8 @@ async def run(config: CoordinatorConfig, *, ready: Callable[[list[str]], None] |
             await delivery_servers.start(nursery)
             if ready is not None:
                 ready(addresses)
+            if log_writer is not None:
+                nursery.start_soon(log_writer.run)
             if lease is not None:
                 nursery.start_soon(_watch, lease)
             if coordinator is not None and listener is not None:
@@ -294,6 +304,32 @@ def _list_public_key(config: CoordinatorConfig) -> bytes:
     if config.ring_list_key is not None:
         return bytes.fromhex(config.ring_list_key)
     return signing_keys(config.data_dir / LIST_KEY_FILE).public
+
+
+def _log_writer(config: CoordinatorConfig, store: Store, metrics: CoordinatorMetrics) -> tuple[LogWriter, bytes]:
+    """The writer of the enrolment log, and the public key by which gateways know its tree heads."""
+    directory = config.log_path
+    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    keys, suite, lines = (
+        signing_keys(directory / LOG_KEY_FILE),
+        StandardSuite(),
+        LogLimiter(_LOG_LINE_S, time.monotonic),
+    )
+    sign = partial(suite.sign, suite.signing_key(keys.secret))
+
+    def on_event(event: Event) -> None:
+        if isinstance(event, StoreFailed):
+            metrics.peer_error("store_error")
+            if lines.is_due(event.consequence):
+                log.error("%s: %s", event.consequence, event.fault)
+
+    writer = LogWriter(store.enrolment_log, directory / LOG_FILE, sign, time.time, on_event)
+    try:
+        writer.enter_all()
+    except StromkreisError:
+        writer.close()
+        raise
+    return writer, keys.public
 
 
 def _operator_token(path: Path) -> str:

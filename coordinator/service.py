@@ -42,7 +42,9 @@ from coordinator.rings.areas import Area, Areas
 from coordinator.rings.early import EarlyCalls
 from coordinator.rings.epoch_writer import EpochWriter
 from coordinator.rings.epochs import AreaEpoch
+from coordinator.rings.histories import history_leaves
 from coordinator.rings.last_contribution import LastContributions
+from coordinator.rings.log_proofs import LogProofs
 from coordinator.rings.part import Stage
 from coordinator.rings.range_checks import RangeChecks, draw
 from coordinator.rings.rounds import Rounds
@@ -92,7 +94,7 @@ class Coordinator:
             suite, config.epoch, schema, intermediates, config.areas, os.urandom,
             0 if last is None else last + 1, self._sign_list,
         )  # fmt: skip
-        self.admission = Admission(store.gateways, clock, self._on_event)
+        self.admission = Admission(store.gateways, clock, self._on_event, store.enrolment_log.signed)
         self.areas.price_sheets = store.tariffs.newest(_PRICE_SHEETS_MAX)
         self._tariffs = store.tariffs
         self.status_feed = StatusFeed(self._status)
@@ -104,7 +106,8 @@ class Coordinator:
         self._clock = clock
         self._reports = MisbehaviourReports(store.misbehaviour, metrics, clock, self._on_event)
         self._contributions = LastContributions(store.epochs, store.rounds, self.areas, self._sign_list, self._on_event)
-        self._epoch_writer = EpochWriter(store.epochs, schema, irrevocable, self._on_event)
+        self._epoch_writer = EpochWriter(store.epochs, schema, irrevocable, self._on_event, store.enrolment_log)
+        self._log_proofs = LogProofs(store.enrolment_log, self._on_event)
         self._ranges = RangeChecks(
             store.range_checks, Pedersen(suite.group), self.areas, metrics, self.areas.present_gateways,
             self._on_event, clock,
@@ -167,7 +170,7 @@ class Coordinator:
             return
         area = self.areas.areas.get(epoch.call.area)
         if area is None or epoch.over:
-            self._epoch_writer.drop(number)
+            self._epoch_writer.drop(number, history_leaves(epoch))
             return
         area.epochs.append(epoch)
         log.info("epoch %d of area %s goes on", number, area.name)
@@ -181,7 +184,7 @@ class Coordinator:
             nursery.start_soon(self._follow_price_sheets)
             for part in (
                 self._scheduler, self._rounds.writer, self._epoch_writer, self.admission, self._contributions,
-                self._reports, self.bills, self._ranges,
+                self._reports, self.bills, self._ranges, self._log_proofs,
             ):  # fmt: skip
                 nursery.start_soon(part.run)
 
@@ -307,6 +310,8 @@ class Coordinator:
                 self._scheduler.after_phase(epoch, epoch.reveal(identity, message, now_s))
             case wire.SpotCheck():
                 self._send_all(epoch.spot_check(identity, message))
+            case wire.LogRequest():
+                self._log_proofs.ask(identity, epoch, message)
             case wire.Deal():
                 self._scheduler.after_phase(epoch, epoch.deal(identity, message, now_s))
             case _:

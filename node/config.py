@@ -251,6 +251,11 @@ class PolicyConfig(_Section):
     """Gateways of an area that has really shrunk. A gateway takes part in no epoch of less than 80 % of the largest
     area that it saw in the last 90 days; the largest then counts as no more than this. None: nothing is confirmed."""
 
+    log_root_confirmed: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    """Root of the enrolment log's tree (`stromkreis pki log`), where its operator has lost the log and begun it anew:
+    this head is believed though it does not continue what the gateways saw. Set it only after the operator has
+    explained the loss, and remove it afterwards: a log that is rewritten hides inventions."""
+
     reveals_max: Annotated[int, Field(ge=1, le=10_000)] = 8
     """Times in 24 hours that a gateway shows its value for drawing rings. Raising it lets epochs be shorter, and a
     coordinator that withholds values choose among so many orders of the ring: for laboratories and load tests."""

@@ -25,6 +25,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 
 from node.aggregation.beacon import CrowdPolicy
 from node.aggregation.bills import BillingRules
+from node.aggregation.log_check import LogCheck
 from node.aggregation.ring_cache import PublicRings
 from node.config import BillingConfig, GatewayConfig, MeteringLogConfig, MeterReadingConfig, NodeConfig, PolicyConfig
 from node.descriptors import check_descriptors
@@ -51,6 +52,7 @@ from node.storage.repositories.attendance import AttendanceRepository
 from node.storage.repositories.beacon import BeaconRepository
 from node.storage.repositories.bills import BillRepository
 from node.storage.repositories.counters import CounterRepository
+from node.storage.repositories.enrolment_log import EnrolmentLogRepository
 from node.storage.repositories.gateway_logs import GatewayLogRepository
 from node.storage.repositories.metering_log import MeteringLogRepository
 from node.storage.repositories.pairings import PairingRepository
@@ -231,6 +233,7 @@ async def run(
                     counters=DurableCounters(CounterRepository(store)),
                     pairings=PairingStore(PairingRepository(store), renewal_policy(config.lmn)), metrics=metrics,
                     trust=trust, policy=policy_of(config.policy), calendar=calendar_policy(config.policy),
+                    log_check=_log_check(config, store, first.service.log_key, timekeeper),
                     beacon=beacon, list_key=first.service.list_key, crowd=crowd_policy(config.policy),
                     listen=config.link.listen,
                     public_host=config.link.public_host, relay=config.link.mode == "relay",
@@ -299,6 +302,15 @@ async def _listen_for_wakeups(
     )
     bound = await nursery.start(listener.serve, host, int(port))
     log.info("wake-up messages are taken at %s:%d", host, bound)
+
+
+def _log_check(config: NodeConfig, store: Store, log_key: bytes, timekeeper: TimeKeeper | None) -> LogCheck:
+    confirmed = config.policy.log_root_confirmed
+    return LogCheck(
+        EnrolmentLogRepository(store), partial(StandardSuite().verify, log_key),
+        time.time if timekeeper is None else timekeeper.clock,
+        None if confirmed is None else bytes.fromhex(confirmed),
+    )  # fmt: skip
 
 
 def _with_tariff(shared: Shared, tariff: str | None) -> Shared:

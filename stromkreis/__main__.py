@@ -56,6 +56,7 @@ COMMANDS = (
     _Command("han", "stromkreis.han", _RUN, "The interface to the home: accounts of consumers."),
     _Command("log", "stromkreis.gateway_log", _RUN, "The logs of gateways; whether a calibration log is whole."),
     _Command("db", "stromkreis.db", _RUN, "Schema versions of the databases, and bringing them up to date."),
+    _Command("audit", "stromkreis.audit", _RUN, "The enrolment log, checked from outside; evidence of refused epochs."),
     _Command("backup", "stromkreis.backup", _RUN, "A running coordinator's data, copied."),
     _Command("restore", "stromkreis.restore", _RUN, "A coordinator's backup, put in the place of its data."),
     _Command(

@@ -14,6 +14,7 @@ import typer
 from sqlalchemy import make_url
 
 from coordinator.config import CoordinatorConfig
+from coordinator.gwa.log_writer import LOG_FILE, LOG_KEY_FILE
 from coordinator.storage.irrevocable import FILE_NAME
 from protocol.errors import StromkreisError
 from stromkreis.config import load
@@ -26,7 +27,7 @@ def backup(
     config: ConfigFile = None,
 ) -> None:
     """
-    Copy a coordinator's data while it runs: database, PKI, CURVE key, list key, operator's token, irrevocable.jsonl.
+    Copy a coordinator's data while it runs: database, PKI, keys, operator's token, irrevocable.jsonl, enrolment log.
 
     The copy is as secret as the keys in it, and readable to you alone. The keys of living epochs are not in it: a
     coordinator that is restored calls new ones. To restore: `stromkreis restore`. Nodes are not for copying: see
@@ -50,6 +51,10 @@ def backup(
     for name in ("curve.json", "list.json", "operator.token"):
         if (settings.data_dir / name).exists():
             shutil.copy2(settings.data_dir / name, directory / name)
+            names.append(name)
+    for name in (LOG_KEY_FILE, LOG_FILE):
+        if (settings.log_path / name).exists():
+            shutil.copy2(settings.log_path / name, directory / name)
             names.append(name)
     if settings.irrevocable_path.exists():
         shutil.copy2(settings.irrevocable_path, directory / FILE_NAME)

@@ -12,6 +12,7 @@ import typer
 from sqlalchemy import make_url
 
 from coordinator.config import CoordinatorConfig
+from coordinator.gwa.log_writer import LOG_FILE, LOG_KEY_FILE
 from coordinator.storage.irrevocable import FILE_NAME, IrrevocableLog
 from protocol.errors import StromkreisError
 from stromkreis.config import load
@@ -26,9 +27,10 @@ def restore(
     """
     Put a backup in the place of a stopped coordinator's data.
 
-    What is there is moved aside, not deleted. Revocations, spent enrolment tokens and the numbers of epochs since the
-    backup are carried over, so that nobody who was revoked comes back. The totals since the backup are not in it. A
-    PostgreSQL database is put back by its own tools, before or after; the next start of the coordinator does the rest.
+    What is there is moved aside, not deleted. Revocations, spent enrolment tokens, the numbers of epochs and the
+    enrolment log since the backup are carried over, so that nobody who was revoked comes back. The totals since the
+    backup are not in it. A PostgreSQL database is put back by its own tools, before or after; the next start of the
+    coordinator does the rest.
 
     Example: stromkreis restore -c stromkreis.toml /media/safe/2026-11-26
     """
@@ -40,11 +42,13 @@ def restore(
     if url.get_backend_name() == "sqlite":
         _require_stopped(Path(f"{url.database}.ring-service"))
     kept = [each.path.read_bytes() for each in _logs(settings, directory) if each.path.exists()]
+    entered = _newest_log(settings, directory)
     aside = _move_aside(data)
     shutil.copytree(directory, data)
     data.chmod(0o700)
     for content in kept:
         IrrevocableLog(settings.irrevocable_path).merge(content.splitlines())
+    _put_log(settings, directory, entered)
     typer.echo(f"{data}: as of the backup" + (f"; what was there is in {aside}" if aside is not None else ""))
     if not kept:
         typer.echo(
@@ -56,6 +60,24 @@ def restore(
 
 def _logs(settings: CoordinatorConfig, directory: Path) -> list[IrrevocableLog]:
     return [IrrevocableLog(settings.irrevocable_path), IrrevocableLog(directory / FILE_NAME)]
+
+
+def _newest_log(settings: CoordinatorConfig, directory: Path) -> bytes:
+    """The longest copy of the enrolment log: gateways that saw more than is restored would take part in no epoch."""
+    paths = (settings.log_path / LOG_FILE, directory / LOG_FILE)
+    return max((path.read_bytes() for path in paths if path.exists()), key=lambda data: data.count(b"\n"), default=b"")
+
+
+def _put_log(settings: CoordinatorConfig, directory: Path, entered: bytes) -> None:
+    """The log, and its key where there is none."""
+    settings.log_path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    key = settings.log_path / LOG_KEY_FILE
+    if not key.exists() and (directory / LOG_KEY_FILE).exists():
+        shutil.copy2(directory / LOG_KEY_FILE, key)
+    if entered:
+        path = settings.log_path / LOG_FILE
+        path.touch(mode=0o600)
+        path.write_bytes(entered)
 
 
 def _require_stopped(lock: Path) -> None:

@@ -115,7 +115,7 @@ def openapi() -> dict[str, Any]:
             authority = CertificateAuthority.create(folder / "pki", now)
             enrolment = Enrolment(
                 store.gateways, authority, RevocationPublisher(folder / "pki", authority, store.certificates),
-                coordinator_curve_key=bytes(32), list_key=bytes(32), endpoint="tcp://127.0.0.1:5555",
+                coordinator_curve_key=bytes(32), list_key=bytes(32), log_key=bytes(32), endpoint="tcp://127.0.0.1:5555",
             )  # fmt: skip
             billing = BillingService(
                 Billing(store, Pedersen(Edwards25519())), TariffSigner(folder / "pki", authority, now), metrics

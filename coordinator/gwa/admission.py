@@ -4,11 +4,14 @@ Who may connect and join, by the directory, which worker threads ask: a database
 Every handshake and every join is looked up anew; nothing that is remembered lets anybody in.  So whoever was revoked a
 moment ago is refused by the next look, and while the directory cannot be read nobody comes in and those who are here
 go on.  Whoever was revoked while connected is found by a look at the whole list every EXPEL_S.
+
+A join whose certificate is not in the enrolment log yet waits for it, until its window closes: no member would take it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import trio
@@ -23,6 +26,7 @@ from protocol.errors import RemoteProtocolError
 
 EXPEL_S = 5.0  # between two looks for gateways that were revoked; longer, and one stays connected longer
 _LOOKS_MAX = 4  # handshakes looked up at once; more wait their turn, and other threads find the database free
+_LOG_S = 0.2  # between two looks whether certificates are in the enrolment log
 _JOINS_MAX = 64  # joins looked up at once: those who came first need not wait for thousands behind them
 
 
@@ -42,10 +46,13 @@ class Admission:
         directory: GatewayRepository,
         clock: Callable[[], float],
         emit: Emit,
+        logged: Callable[[Collection[bytes]], set[bytes]],
     ) -> None:
+        """`logged` says which certificates (SHA-256) are under a signed head of the enrolment log."""
         self.gateways: dict[str, GatewayRecord] = {}
         self.enrolled: dict[str, int] = {}
         self._directory = directory
+        self._logged = logged
         self._clock = clock
         self._emit = emit
         self._revoked: frozenset[str] = frozenset()
@@ -93,19 +100,31 @@ class Admission:
                     await trio.sleep(RETRY_S)
                     continue
                 for join, answer in zip(batch, found, strict=True):
-                    if self._joins.get((join.call.epoch, join.identity)) is join:  # else another try's has come
-                        del self._joins[join.call.epoch, join.identity]
+                    key = join.call.epoch, join.identity
+                    if self._joins.get(key) is join:  # else another try's has come
+                        del self._joins[key]
+                        if answer is None:
+                            self._joins[key] = join  # behind those that may be answered
+                    if answer is None:
+                        continue
                     if isinstance(answer, RemoteProtocolError):
                         self._emit(JoinRefused(join.identity, answer))
                     elif join.identity in self._revoked:
                         self._emit(JoinRefused(join.identity, _revoked_error()))
                     else:
                         self._emit(JoinAccepted(join.call.epoch, join.identity, answer))
+                if not any(found):
+                    await trio.sleep(_LOG_S)
 
-    def _check(self, batch: Sequence[_Join]) -> list[Joined | RemoteProtocolError]:
-        """In a worker thread: what goes into the layout for each join, or why it does not."""
+    def _check(self, batch: Sequence[_Join]) -> list[Joined | RemoteProtocolError | None]:
+        """In a worker thread: what goes into the layout for each join, or why it does not; None: not logged yet."""
         found = self._directory.some([each.identity for each in batch])
-        return [self._check_one(each, found.get(each.identity)) for each in batch]
+        digests = {name: hashlib.sha256(each.certificate).digest() for name, each in found.items()}
+        waiting = set(digests.values()) - self._logged(digests.values())
+        return [
+            self._check_one(each, found.get(each.identity)) if digests.get(each.identity) not in waiting else None
+            for each in batch
+        ]  # fmt: skip
 
     def _check_one(self, join: _Join, gateway: GatewayRecord | None) -> Joined | RemoteProtocolError:
         if gateway is None or gateway.status is not GatewayStatus.ACTIVE:

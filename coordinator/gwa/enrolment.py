@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -84,6 +84,7 @@ class Enrolled:
     certificates: IssuedTriple
     coordinator_curve_key: bytes
     list_key: bytes
+    log_key: bytes
     endpoint: str
 
 
@@ -146,17 +147,18 @@ class Directory:
 
 
 class Enrolment:
-    """Answers enrolment requests.  `coordinator_curve_key`, `list_key` and `endpoint` are handed to every gateway."""
+    """Answers enrolment requests.  Keys and `endpoint` are handed to every gateway."""
 
     def __init__(
         self, gateways: GatewayRepository, authority: CertificateAuthority, publisher: RevocationPublisher, *,
-        coordinator_curve_key: bytes, list_key: bytes, endpoint: str, needs_seal: bool = False,
-        irrevocable: IrrevocableLog | None = None,
+        coordinator_curve_key: bytes, list_key: bytes, log_key: bytes, endpoint: str, needs_seal: bool = False,
+        irrevocable: IrrevocableLog | None = None, issued: Callable[[], None] = lambda: None,
     ) -> None:  # fmt: skip
         """
         `needs_seal` refuses gateways without a quality seal; one that is shown must hold in any case.
 
-        `irrevocable` is where uses of tokens outlive the database; without one they go with it.
+        `irrevocable` is where uses of tokens outlive the database; without one they go with it.  `issued` is called
+        after a certificate was, from any thread.
         """
         if len(coordinator_curve_key) != CURVE_KEY_SIZE:
             raise LocalProtocolError(f"a CURVE key has {CURVE_KEY_SIZE} bytes")
@@ -165,8 +167,10 @@ class Enrolment:
         self.publisher = publisher
         self._needs_seal = needs_seal
         self._irrevocable = irrevocable
+        self.issued = issued
         self.coordinator_curve_key = coordinator_curve_key
         self.list_key = list_key
+        self.log_key = log_key
         self.endpoint = endpoint
 
     def enrol(self, request: EnrolmentRequest, now: datetime) -> Enrolled:
@@ -210,6 +214,7 @@ class Enrolment:
             if self._irrevocable is not None:
                 left = transaction.token(token)
                 self._irrevocable.use_token(token, 0 if left is None else left.uses_left)
+        self.issued()
         return self._answer(triple)
 
     def _check_seal(self, request: EnrolmentRequest, now: datetime) -> None:
@@ -229,7 +234,7 @@ class Enrolment:
 
     def _answer(self, triple: Sequence[x509.Certificate]) -> Enrolled:
         certificates = IssuedTriple.of(triple, self.authority)
-        return Enrolled(certificates, self.coordinator_curve_key, self.list_key, self.endpoint)
+        return Enrolled(certificates, self.coordinator_curve_key, self.list_key, self.log_key, self.endpoint)
 
 
 def triple_records(

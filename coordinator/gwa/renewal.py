@@ -8,6 +8,7 @@ revoked; they run out.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -26,11 +27,16 @@ class Renewal:
     """Answers renewal requests."""
 
     def __init__(
-        self, gateways: GatewayRepository, certificates: CertificateRepository, authority: CertificateAuthority
+        self,
+        gateways: GatewayRepository,
+        certificates: CertificateRepository,
+        authority: CertificateAuthority,
+        issued: Callable[[], None] = lambda: None,
     ) -> None:
         self._gateways = gateways
         self._certificates = certificates
         self._authority = authority
+        self._issued = issued
 
     def renew(self, gateway_id: str, package: bytes, endorsement: bytes, now: datetime) -> IssuedTriple:
         """
@@ -68,6 +74,7 @@ class Renewal:
             triple = self._authority.issue_triple(asked, now, sequence=sequence)
             if not transaction.replace(triple_records(gateway_id, triple, now, sequence=sequence)):
                 raise RemoteProtocolError("duplicate_key", "a key of this package has a certificate already")
+        self._issued()
         return IssuedTriple.of(triple, self._authority)
 
     def _again(self, triple: list[CertificateRecord]) -> IssuedTriple:

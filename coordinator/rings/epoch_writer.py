@@ -10,7 +10,7 @@ coordinator then gives that epoch up.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import trio
@@ -18,6 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from coordinator.events import Emit, MessagesReady, StoreFailed, To
 from coordinator.rings.epochs import AreaEpoch, Phase
+from coordinator.storage.enrolment_log import EnrolmentLogRepository
 from coordinator.storage.epochs import EpochRecord, EpochRepository, RingLayout
 from coordinator.storage.irrevocable import IrrevocableLog
 from coordinator.threads import RETRY_S, in_thread
@@ -38,13 +39,17 @@ class _Held:
 class EpochWriter:
     """Durable first, then said: emits `MessagesReady` for what may leave, `StoreFailed` for what was not written."""
 
-    def __init__(self, epochs: EpochRepository, schema: Schema, irrevocable: IrrevocableLog, emit: Emit) -> None:
+    def __init__(
+        self, epochs: EpochRepository, schema: Schema, irrevocable: IrrevocableLog, emit: Emit,
+        log_: EnrolmentLogRepository,
+    ) -> None:  # fmt: skip
         self._epochs = epochs
+        self._log = log_
         self._irrevocable = irrevocable
         self._schema = schema
         self._emit = emit
         self._held: dict[int, _Held] = {}
-        self._over: set[int] = set()
+        self._over: dict[int, Mapping[int, bytes]] = {}
         self._work = trio.Event()
 
     def holds(self, epoch: AreaEpoch) -> bool:
@@ -64,10 +69,14 @@ class EpochWriter:
         else:
             held.greetings[identity] = greeting
 
-    def drop(self, number: int) -> None:
-        """The epoch is over or given up: what a restart would need of it goes, and with it the result key."""
+    def drop(self, number: int, histories: Mapping[int, bytes] | None = None) -> None:
+        """
+        The epoch is over or given up: what a restart would need of it goes, and with it the result key.
+
+        `histories` are the leaves of its rings' histories, for the enrolment log.
+        """
         self._held.pop(number, None)
-        self._over.add(number)
+        self._over[number] = histories or {}
         self._work.set()
 
     async def run(self) -> None:
@@ -115,12 +124,17 @@ class EpochWriter:
 
     async def _forget(self, number: int) -> bool:
         try:
-            await in_thread(self._epochs.delete_state, number)
+            await in_thread(self._end, number, self._over[number])
         except SQLAlchemyError as error:
             self._emit(StoreFailed.by(error, f"the keys of epoch {number}, which is over, cannot be deleted yet"))
             return False
-        self._over.discard(number)
+        del self._over[number]
         return True
+
+    def _end(self, number: int, histories: Mapping[int, bytes]) -> None:
+        for ring, leaf in histories.items():
+            self._log.add_history(number, ring, leaf)
+        self._epochs.delete_state(number)
 
     @staticmethod
     def _log_layout(epoch: AreaEpoch) -> None:

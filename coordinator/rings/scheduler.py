@@ -17,6 +17,7 @@ from coordinator.rings.areas import Areas
 from coordinator.rings.early import EarlyCalls
 from coordinator.rings.epoch_writer import EpochWriter
 from coordinator.rings.epochs import AreaEpoch, Phase
+from coordinator.rings.histories import history_leaves
 from coordinator.rings.rounds import Rounds
 
 log = logging.getLogger(__name__)
@@ -90,7 +91,7 @@ class Scheduler:
                 until_s = ring.view.timing.open_at_s(epoch.rounds)
                 self._rounds.carry_out(epoch, ring, ring.ledger.on_timer(min(now_s, until_s)))
         for epoch in self._areas.drop_finished(now_s, self._rounds.writer.waiting_epochs()):
-            self._keeper.drop(epoch.call.epoch)
+            self._keeper.drop(epoch.call.epoch, history_leaves(epoch))
         for area, epoch in [*self._areas.call_due(now_s), *self._early.call_due(now_s)]:
             log.info("epoch %d of area %s: called %d gateways", epoch.call.epoch, area.name, len(area.present))
             self._keeper.keep(epoch, [to for identity in sorted(area.present) for to in epoch.invite(identity)])

@@ -8,6 +8,7 @@ from coordinator.storage.bills import BillRepository
 from coordinator.storage.certificates import CertificateRepository
 from coordinator.storage.deliveries import DeliveryRepository
 from coordinator.storage.engine import Database, fault_of
+from coordinator.storage.enrolment_log import EnrolmentLogRepository
 from coordinator.storage.epochs import EpochRepository
 from coordinator.storage.gateways import GatewayRepository
 from coordinator.storage.misbehaviour import MisbehaviourRepository
@@ -44,6 +45,7 @@ class Store:
         self.totals = TotalRepository(self.database)
         self.gateways = GatewayRepository(self.database)
         self.certificates = CertificateRepository(self.database)
+        self.enrolment_log = EnrolmentLogRepository(self.database)
         self.misbehaviour = MisbehaviourRepository(self.database)
         self.deliveries = DeliveryRepository(self.database)
         self.profile_sets = ProfileSetRepository(self.database)

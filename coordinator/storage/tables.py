@@ -275,3 +275,33 @@ misbehaviour_reports = Table(  # what gateways say of each other, one gateway's 
     Column("first_ms", BigInteger, nullable=False),
     Column("last_ms", BigInteger, nullable=False, index=True),
 )
+
+log_entries = Table(  # the enrolment log, in order; only ever added to
+    "log_entries",
+    metadata,
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("kind", Integer, nullable=False),
+    Column("subject", String(64), nullable=False),
+    Column("digest", LargeBinary(32), nullable=False),
+    Column("time_ms", BigInteger, nullable=False),
+    Column("reference", String(64), nullable=False),  # what it is about: certificate serial, gateway id, EPOCH/RING
+    Index("log_entries_by_reference", "kind", "reference", unique=True),
+    Index("log_entries_by_digest", "digest"),
+)
+
+log_heads = Table(  # the newest tree head, as it was signed: one row
+    "log_heads",
+    metadata,
+    Column("size", BigInteger, primary_key=True, autoincrement=False),
+    Column("root", LargeBinary(32), nullable=False),
+    Column("time_ms", BigInteger, nullable=False),
+    Column("signature", LargeBinary(64), nullable=False),
+)
+
+ring_histories = Table(  # how all rounds of a ring ended, for the enrolment log
+    "ring_histories",
+    metadata,
+    Column("epoch", BigInteger, primary_key=True, autoincrement=False),
+    Column("ring", Integer, primary_key=True, autoincrement=False),
+    Column("leaf", LargeBinary(32), nullable=False),
+)

@@ -34,6 +34,7 @@ from coordinator.web.bills import make_bill_router
 from coordinator.web.certificates import make_certificate_router
 from coordinator.web.dashboard import make_dashboard
 from coordinator.web.deliveries import make_inbox_router
+from coordinator.web.enrolment_log import make_log_router
 from coordinator.web.errors import Guard, install_errors
 from coordinator.web.profiles import make_profile_router
 from protocol.errors import LocalProtocolError
@@ -82,8 +83,9 @@ def make_app(
             app.include_router(make_inbox_router(inbox, operator_token))
     if role.does(Role.GWA):
         app.include_router(make_directory_router(store))
+        app.include_router(make_log_router(store))
         if enrolment is not None:
-            renewal = Renewal(store.gateways, store.certificates, enrolment.authority)
+            renewal = Renewal(store.gateways, store.certificates, enrolment.authority, enrolment.issued)
             app.include_router(make_certificate_router(enrolment, renewal, enrolment.publisher, metrics, clock))
         if profiles is not None:
             app.include_router(make_profile_router(profiles, operator_token, clock))

@@ -57,7 +57,8 @@ def make_certificate_router(
         metrics.enrolment(enrolled=True)
         return EnrolAnswer(
             **_triple(answer.certificates), coordinator_curve_key=answer.coordinator_curve_key.hex(),
-            coordinator_list_key=answer.list_key.hex(), endpoint=answer.endpoint,
+            coordinator_list_key=answer.list_key.hex(), coordinator_log_key=answer.log_key.hex(),
+            endpoint=answer.endpoint,
         )  # fmt: skip
 
     @router.post("/renew", operation_id="renew", status_code=201, responses=problem_responses(403, 404, 409))
@@ -71,7 +72,7 @@ def make_certificate_router(
         """What an enrolment says of the ring service: for a node whose gateways enrolled before it said all of it."""
         return RingServiceAnswer(
             coordinator_curve_key=enrolment.coordinator_curve_key.hex(), coordinator_list_key=enrolment.list_key.hex(),
-            endpoint=enrolment.endpoint,
+            coordinator_log_key=enrolment.log_key.hex(), endpoint=enrolment.endpoint,
         )  # fmt: skip
 
     @router.get("/revocation-lists", operation_id="revocation_lists", response_class=Response)

@@ -255,6 +255,8 @@ class RingServiceAnswer(ApiModel):
     """CURVE public key, 32 bytes in hexadecimal."""
     coordinator_list_key: str
     """Ed25519 public key by which each epoch's list of members is signed, 32 bytes in hexadecimal."""
+    coordinator_log_key: str
+    """Ed25519 public key by which tree heads of the enrolment log are signed, 32 bytes in hexadecimal."""
     endpoint: str
     """Where the coordinator's ZeroMQ socket listens."""
 

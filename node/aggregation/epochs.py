@@ -24,6 +24,7 @@ from node.aggregation.beacon import Beacon, CrowdPolicy
 from node.aggregation.bills import BillingRules
 from node.aggregation.context import AccountMoved, FromCoordinator, MembershipContext
 from node.aggregation.contribution import AccountStore, Contributions
+from node.aggregation.log_check import LogCheck
 from node.aggregation.membership import Membership
 from node.aggregation.ring_cache import PublicRings
 from node.aggregation.ring_subscriber import NAME, RingSubscriber
@@ -105,6 +106,7 @@ class EpochServices:
     relay: bool
     seats: SeatStore
     sheets: SheetStore
+    log_check: LogCheck | None = None  # None: in simulations without an enrolment log
     limit_returns: bool = True  # False: members come back into totals as often as a head likes
     start: ProcessStart = field(default_factory=ProcessStart)
     calendar: CalendarPolicy = field(default_factory=CalendarPolicy)
@@ -128,6 +130,8 @@ class _Epoch:
     nonce: bytes  # of this process, never stored
     entries: tuple[ListEntry, ...] = ()
     check: SpotChecks | None = None
+    list_: wire.EpochList | None = None
+    is_spot_checked: bool = False
     early: list[wire.Message] = field(default_factory=list)  # of the ring, while spot checks are not answered
     nursery: trio.Nursery | None = None
     membership: Membership | None = None
@@ -242,6 +246,8 @@ class Epochs:
                 await self._on_layout(message)
             case wire.SpotCheckAnswer():
                 await self._on_spot_checks(message)
+            case wire.LogProof():
+                await self._on_log_proof(message)
             case wire.LastContribution():
                 await self._on_last(message)
             case _ if isinstance(message, _FOR_MEMBERSHIPS):
@@ -359,7 +365,7 @@ class Epochs:
         if epoch.membership is not None or replace(epoch.call, try_=call.try_, rejected=call.rejected) != call:
             raise RemoteProtocolError("second_call", "another call for an epoch that was called")
         self._check_place(call)
-        epoch.call, epoch.entries, epoch.check = call, (), None
+        epoch.call, epoch.entries, epoch.check, epoch.is_spot_checked = call, (), None, False
 
     def _check_place(self, call: wire.EpochCall) -> None:
         """Area and part are ours: under a name of its choice a coordinator could choose who is split from whom."""
@@ -375,6 +381,7 @@ class Epochs:
             raise RemoteProtocolError("uncalled_list", "a list of a try that was not called, or is over")
         try:
             reveal, epoch.entries = await self._beacon.reveal(epoch.call, message)
+            epoch.list_ = message
         except StoreError as error:  # the list comes again
             self._store_failed(error)
             return
@@ -424,16 +431,20 @@ class Epochs:
             self._deal(epoch)  # the coordinator has none of ours: it was restarted
             return
         services, module = self._services, self._module
-        view, position = verify_layout(
-            epoch.call, epoch.entries, layout, module.identity, epoch.secrets.public_key, services.policy,
-            self._trusts(epoch.call),
-        )  # fmt: skip
+        try:
+            view, position = verify_layout(
+                epoch.call, epoch.entries, layout, module.identity, epoch.secrets.public_key, services.policy,
+                self._trusts(epoch.call),
+            )  # fmt: skip
+        except RemoteProtocolError as error:
+            await self._keep_evidence(epoch, error, layout)
+            raise
         if epoch.check is None:
             epoch.check = SpotChecks(epoch.call, epoch.entries, layout, view, position, module.random_bits)
-        if epoch.check.chosen:
+        if epoch.check.chosen and not epoch.is_spot_checked:
             self._post(epoch.check.request())
         else:
-            await self._begin_ring(epoch, epoch.check)
+            await self._ask_log(epoch, epoch.check)
 
     async def _on_spot_checks(self, answer: wire.SpotCheckAnswer) -> None:
         """Only now that those of other rings hold, too, anything is dealt to ours."""
@@ -442,12 +453,39 @@ class Epochs:
             return
         try:
             epoch.check.verify(answer, self._trusts(epoch.call))
-        except RemoteProtocolError:
-            # Asked again, it could be answered until the draw suits: under this number there is no other layout.
-            await self._note_refused(answer.epoch)
-            self._module.fix_layout(answer.epoch, REFUSED_LAYOUT)
-            self._drop_epoch(epoch)
+        except RemoteProtocolError as error:
+            await self._refuse_layout(epoch, error, answer)
             raise
+        epoch.is_spot_checked = True
+        await self._ask_log(epoch, epoch.check)
+
+    async def _ask_log(self, epoch: _Epoch, check: SpotChecks) -> None:
+        """Only now that all of ours are in the log for everybody to see, anything is dealt."""
+        log_check = self._services.log_check
+        if log_check is None:
+            await self._begin_ring(epoch, check)
+            return
+        try:
+            self._post(log_check.request(self._module.identity, epoch.call.epoch))
+        except StoreError as error:  # the layout comes again
+            self._store_failed(error)
+
+    async def _on_log_proof(self, proof: wire.LogProof) -> None:
+        epoch, log_check = self._epochs.get(proof.epoch), self._services.log_check
+        if epoch is None or epoch.check is None or epoch.membership is not None or log_check is None:
+            return
+        if epoch.check.chosen and not epoch.is_spot_checked:
+            return
+        try:
+            is_logged = await log_check.take(self._module.identity, proof, epoch.check.layout.members)
+        except StoreError as error:  # the layout comes again
+            self._store_failed(error)
+            return
+        except RemoteProtocolError as error:
+            await self._refuse_layout(epoch, error, proof)
+            raise
+        if is_logged is not None:
+            self._services.metrics.noted("history_logged" if is_logged else "history_not_logged")
         await self._begin_ring(epoch, epoch.check)
 
     async def _note_refused(self, number: int) -> None:
@@ -458,6 +496,26 @@ class Epochs:
             await store.put_newest_epoch(identity, NewestEpoch(number, 0 if newest is None else newest.start_s))
         except StoreError as error:
             self._store_failed(error)
+
+    async def _refuse_layout(self, epoch: _Epoch, error: RemoteProtocolError, answer: wire.Message) -> None:
+        """Asked again, it could be answered until that suits: under this number there is no other layout."""
+        await self._note_refused(epoch.call.epoch)
+        self._module.fix_layout(epoch.call.epoch, REFUSED_LAYOUT)
+        self._drop_epoch(epoch)
+        if epoch.check is not None:
+            await self._keep_evidence(epoch, error, epoch.check.layout, answer)
+
+    async def _keep_evidence(self, epoch: _Epoch, error: RemoteProtocolError, *messages: wire.Message) -> None:
+        """Once for an epoch: call, list and what did not hold."""
+        log_check, list_ = self._services.log_check, epoch.list_
+        if log_check is None or list_ is None:
+            return
+        epoch.list_ = None
+        told = epoch.call, list_, *messages
+        try:
+            await log_check.keep_evidence(self._module.identity, epoch.call.epoch, str(error), told)
+        except StoreError as failed:
+            self._store_failed(failed)
 
     def _trusts(self, call: wire.EpochCall) -> VerifyMember:
         """Certificates count that hold to the epoch's end."""
@@ -552,10 +610,21 @@ class Epochs:
                 with trio.move_on_after(min(left_s, _SLEEP_S_MAX)):
                     await epoch.moved.wait()
                 epoch.moved = trio.Event()
+            await self._keep_history(epoch)
             self._drop_epoch(epoch)
         # Its context calls back with the epoch: a cycle would wait, keys and all, for the garbage collector.
         epoch.membership = None
         self._ask()
+
+    async def _keep_history(self, epoch: _Epoch) -> None:
+        log_check, membership = self._services.log_check, epoch.membership
+        leaf = None if membership is None else membership.history_leaf
+        if log_check is None or membership is None or leaf is None:
+            return
+        try:
+            await log_check.keep_history(self._module.identity, epoch.call.epoch, membership.view.ring, leaf)
+        except StoreError as error:
+            self._store_failed(error)
 
     def _end_before(self, new: _Epoch) -> None:
         """Where an epoch with a ring begins before others end, these end then: they get no more readings."""

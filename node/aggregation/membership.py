@@ -123,6 +123,11 @@ class Membership:
             return True
         return self._connection is not None and self._connection.is_connected
 
+    @property
+    def history_leaf(self) -> bytes | None:
+        """How all rounds ended, once all have, and we know of all."""
+        return self._member.history.leaf
+
     def post(self, event: Event) -> None:
         """Put an event into the inbox; it is dropped where the inbox is full."""
         if not self._inbox.post(event):

@@ -44,11 +44,12 @@ def coordinator_client(config: NodeConfig) -> httpx.AsyncClient:
 
 
 class RingService(NamedTuple):
-    """How a node reaches the coordinator, and the keys that it pinned: CURVE, and Ed25519 for epochs' lists."""
+    """How a node reaches the coordinator, and the keys that it pinned: CURVE, Ed25519 of epochs' lists and the log."""
 
     endpoint: str
     curve_key: bytes
     list_key: bytes
+    log_key: bytes
 
 
 class Enroller:
@@ -95,30 +96,31 @@ class Enroller:
         try:
             stored = json.loads(self._known.read_text())
             endpoint, curve_key = stored["endpoint"], bytes.fromhex(stored["curve_key"])
-            if "list_key" in stored:
-                return RingService(endpoint, curve_key, bytes.fromhex(stored["list_key"]))
+            list_key = bytes.fromhex(stored["list_key"]) if "list_key" in stored else None
+            if list_key is not None and "log_key" in stored:
+                return RingService(endpoint, curve_key, list_key, bytes.fromhex(stored["log_key"]))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise StromkreisError(
                 f"{self._known}: no endpoint and keys of the coordinator ({type(error).__name__}); copy the file"
                 " from another node of this coordinator, or from the backup"
             ) from error
-        return await self._complete(endpoint, curve_key)
+        return await self._complete(endpoint, curve_key, list_key)
 
-    async def _complete(self, endpoint: str, curve_key: bytes) -> RingService:
-        """Enrolled before lists were signed: the key comes by the way of an enrolment, over TLS up to the root."""
+    async def _complete(self, endpoint: str, curve_key: bytes, list_key: bytes | None) -> RingService:
+        """Enrolled before lists or logs were signed: the key comes by the way of an enrolment, over TLS to the root."""
         try:
             response = await ask(self._client, "GET", "/api/v1/ring-service")
             response.raise_for_status()
             service = _service_of(response.json())
         except (httpx.HTTPError, RemoteProtocolError, *MALFORMED) as error:
             raise StromkreisError(
-                f"{self._known}: it has no key of epochs' lists, and {self._config.coordinator} does not say it"
-                f" ({error}); expected a coordinator of this release there"
+                f"{self._known}: it lacks a key of epochs' lists or of the enrolment log, and"
+                f" {self._config.coordinator} does not say it ({error}); expected a coordinator of this release there"
             ) from error
-        if service.curve_key != curve_key:
+        if service.curve_key != curve_key or list_key not in (None, service.list_key):
             raise StromkreisError(
-                f"{self._known}: the coordinator at {self._config.coordinator} has another CURVE key than the one"
-                " that this node enrolled with"
+                f"{self._known}: the coordinator at {self._config.coordinator} has another CURVE or list key than the"
+                " one that this node enrolled with"
             )
         service = service._replace(endpoint=endpoint)
         self._keep(service)
@@ -127,6 +129,7 @@ class Enroller:
     def _keep(self, service: RingService) -> None:
         kept = {
             "endpoint": service.endpoint, "curve_key": service.curve_key.hex(), "list_key": service.list_key.hex(),
+            "log_key": service.log_key.hex(),
         }  # fmt: skip
         _write(self._known, json.dumps(kept))
 
@@ -162,7 +165,7 @@ class Enroller:
 
 def _service_of(answer: dict[str, str]) -> RingService:
     """What an answer says of the ring service.  Raises KeyError or ValueError where it says none of it."""
-    keys = bytes.fromhex(answer["coordinator_curve_key"]), bytes.fromhex(answer["coordinator_list_key"])
+    keys = [bytes.fromhex(answer[f"coordinator_{name}_key"]) for name in ("curve", "list", "log")]
     if any(len(key) != _KEY_SIZE for key in keys):
         raise ValueError(f"expected keys of {_KEY_SIZE} bytes")
     return RingService(str(answer["endpoint"]), *keys)

@@ -8,9 +8,9 @@ is ignored, so two implementations cannot disagree about what was said.
 
 Bitmaps run over ring positions: position p is bit p%8 of byte p//8.  Vectors are little-endian 64-bit words.
 
-`fields` says what a field may be, `coordination`, `ring`, `ranges`, `blame` and `billing` are the messages, which
-`registry` knows by the decorator on each class, and `codec` turns them into bytes and back.  The rest of the code says
-`from protocol import wire` and knows this one name.
+`fields` says what a field may be, `coordination`, `ring`, `ranges`, `blame`, `billing` and `enrolment_log` are the
+messages, which `registry` knows by the decorator on each class, and `codec` turns them into bytes and back.  The rest
+of the code says `from protocol import wire` and knows this one name.
 """
 
 from protocol.wire.billing import *
@@ -18,6 +18,7 @@ from protocol.wire.blame import *
 from protocol.wire.codec import decode as decode
 from protocol.wire.codec import encode as encode
 from protocol.wire.coordination import *
+from protocol.wire.enrolment_log import *
 from protocol.wire.fields import *
 from protocol.wire.ranges import *
 from protocol.wire.registry import TABLE as TABLE

@@ -75,7 +75,8 @@ class World:
         self.authority = CertificateAuthority.create(self.path / "pki", self.now)
         publisher = RevocationPublisher(self.path / "pki", self.authority, self.coordinator.certificates)
         enrolment = Enrolment(
-            self.coordinator.gateways, self.authority, publisher, coordinator_curve_key=b"c" * 32, list_key=b"l" * 32,
+            self.coordinator.gateways, self.authority, publisher, coordinator_curve_key=b"c" * 32,
+            list_key=b"l" * 32, log_key=b"k" * 32,
             endpoint="tcp://127.0.0.1:1",
         )  # fmt: skip
         self.participant = participant_keys(self.path / "pki", self.authority, self.now)

@@ -19,7 +19,7 @@ from stromkreis.__main__ import build
 def config(tmp_path: Path) -> Path:
     data = tmp_path / "data"
     CertificateAuthority.create(data / "pki", datetime.now(UTC))
-    for name in ("curve.json", "list.json", "operator.token"):
+    for name in ("curve.json", "list.json", "operator.token", "log.json", "enrolment-log.jsonl"):
         (data / name).write_text(name)
         (data / name).chmod(0o600)
     path = tmp_path / "stromkreis.toml"
@@ -110,3 +110,17 @@ def test_a_database_elsewhere_is_not_ours_to_copy(tmp_path: Path, config: Path) 
     assert "the database is postgresql's to copy" in result.stderr
     assert "geheim" not in result.output
     assert not (tmp_path / "copy" / "coordinator.sqlite").exists()
+
+
+def test_a_restore_leaves_the_longer_enrolment_log(tmp_path: Path, config: Path) -> None:
+    Store(f"sqlite:///{tmp_path}/data/coordinator.sqlite").close()
+    log = tmp_path / "data" / "enrolment-log.jsonl"
+    log.write_text("one\n")
+    assert backup(config, tmp_path / "copy").exit_code == 0
+    log.write_text("one\ntwo\n")
+    assert restore(config, tmp_path / "copy").exit_code == 0
+    assert log.read_text() == "one\ntwo\n"
+    log.unlink()
+    assert restore(config, tmp_path / "copy").exit_code == 0
+    assert log.read_text() == "one\n"
+    assert log.stat().st_mode & 0o777 == 0o600

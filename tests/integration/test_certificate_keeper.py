@@ -48,7 +48,8 @@ class World:
         self.authority = CertificateAuthority.create(self.path / "pki", NOW)
         self.publisher = RevocationPublisher(self.path / "pki", self.authority, self.store.certificates)
         enrolment = Enrolment(
-            self.store.gateways, self.authority, self.publisher, coordinator_curve_key=b"c" * 32, list_key=b"l" * 32,
+            self.store.gateways, self.authority, self.publisher, coordinator_curve_key=b"c" * 32,
+            list_key=b"l" * 32, log_key=b"k" * 32,
             endpoint="tcp://127.0.0.1:1",
         )  # fmt: skip
         metrics = CoordinatorMetrics(CollectorRegistry())

@@ -128,7 +128,11 @@ class Keeping:
         self.sent: list[To] = []
         self.failed: list[StoreFailed] = []
         self.keeper = EpochWriter(
-            self.store.epochs, DEFAULT_SCHEMA, IrrevocableLog(path.with_name(FILE_NAME)), self._emit
+            self.store.epochs,
+            DEFAULT_SCHEMA,
+            IrrevocableLog(path.with_name(FILE_NAME)),
+            self._emit,
+            self.store.enrolment_log,
         )
         areas = Areas(
             StandardSuite(), EpochConfig(), DEFAULT_SCHEMA, [], ["north", "south"], bytes, 0, lambda _: bytes(64)
@@ -294,7 +298,7 @@ async def test_a_question_that_the_database_cannot_answer_ends_nothing(
         keys = KeyDirectory(config.data_dir / "keys", StandardSuite())
         module = keys.open(config.gateways[0].id)
         async with Enroller(config) as enroller:
-            endpoint, server, list_key = await enroller.enrol(module, config.all_gateways()[0])
+            endpoint, server, list_key, _ = await enroller.enrol(module, config.all_gateways()[0])
         run_sql(path, "ALTER TABLE gateways RENAME TO hidden", "ALTER TABLE rings RENAME TO hidden_rings")
         async with LinkContext(max_sockets=8) as link, link.connect(endpoint, server, module.curve) as connection:
             nursery.start_soon(connection.send, question)

@@ -15,6 +15,7 @@ from pydantic import SecretStr, ValidationError
 
 from coordinator.config import CoordinatorConfig, EpochConfig, Role, WebConfig
 from coordinator.gwa.enrolment import Directory
+from coordinator.gwa.log_writer import LOG_KEY_FILE
 from coordinator.process import CURVE_KEY_FILE, LIST_KEY_FILE, OPERATOR_TOKEN_FILE, run
 from coordinator.storage.store import Store
 from loadtest.network import Network, free_port, started
@@ -154,9 +155,9 @@ async def test_the_administrator_hands_out_the_ring_services_key(network: Networ
     nursery.cancel_scope.cancel()
     kept = [
         bytes.fromhex(json.loads((here.data_dir / name).read_text())["public"])
-        for name in (CURVE_KEY_FILE, LIST_KEY_FILE)
+        for name in (CURVE_KEY_FILE, LIST_KEY_FILE, LOG_KEY_FILE)
     ]
-    expected = RingService("tcp://rings.example:7300", b"\xab" * 32, b"\xcd" * 32)
+    expected = RingService("tcp://rings.example:7300", b"\xab" * 32, b"\xcd" * 32, kept[2])
     assert handed == [RingService(here.listen, *kept), expected]
 
 

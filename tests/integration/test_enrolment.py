@@ -66,6 +66,7 @@ def enrolment(store: Store, authority: CertificateAuthority, publisher: Revocati
         publisher,
         coordinator_curve_key=b"c" * 32,
         list_key=b"l" * 32,
+        log_key=b"k" * 32,
         endpoint="tcp://127.0.0.1:5555",
     )
 
@@ -306,7 +307,7 @@ def test_a_sealed_gateway_enrols_where_a_seal_is_required(
     store: Store, authority: CertificateAuthority, manufacturer: CertificateAuthority, publisher: RevocationPublisher
 ) -> None:
     strict = Enrolment(
-        store.gateways, authority, publisher, coordinator_curve_key=b"c" * 32, list_key=b"l" * 32, endpoint="tcp://127.0.0.1:5555",
+        store.gateways, authority, publisher, coordinator_curve_key=b"c" * 32, list_key=b"l" * 32, log_key=b"k" * 32, endpoint="tcp://127.0.0.1:5555",
         needs_seal=True,
     )  # fmt: skip
     asked = request(Directory(store.gateways).create_token(NOW))
@@ -350,6 +351,7 @@ def test_a_revoked_seal_is_refused(store: Store, tmp_path: Path) -> None:
         publisher,
         coordinator_curve_key=b"c" * 32,
         list_key=b"l" * 32,
+        log_key=b"k" * 32,
         endpoint="tcp://127.0.0.1:1",
     )
     asked = sealed(request(Directory(store.gateways).create_token(NOW)), maker, 1, 9)

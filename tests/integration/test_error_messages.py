@@ -227,10 +227,13 @@ async def test_a_refused_enrolment_is_told_by_its_reason(tmp_path: Path, answer:
 @pytest.mark.parametrize(
     ("answer", "expected"),
     [
-        ({"coordinator_curve_key": "ab" * 32, "coordinator_list_key": "cd" * 32, "endpoint": "tcp://new:1"}, None),
-        ({"coordinator_curve_key": "ee" * 32, "coordinator_list_key": "cd" * 32, "endpoint": "tcp://new:1"},
-         "has another CURVE key"),
-        ({"coordinator_curve_key": "ab" * 32, "coordinator_list_key": "cd" * 31, "endpoint": "tcp://new:1"},
+        ({"coordinator_curve_key": "ab" * 32, "coordinator_list_key": "cd" * 32,
+          "coordinator_log_key": "ab" * 32, "endpoint": "tcp://new:1"}, None),
+        ({"coordinator_curve_key": "ee" * 32, "coordinator_list_key": "cd" * 32,
+          "coordinator_log_key": "ab" * 32, "endpoint": "tcp://new:1"},
+         "has another CURVE or list key"),
+        ({"coordinator_curve_key": "ab" * 32, "coordinator_list_key": "cd" * 31,
+          "coordinator_log_key": "ab" * 32, "endpoint": "tcp://new:1"},
          "expected a coordinator of this release"),
         ({"coordinator_curve_key": "ab" * 32}, "expected a coordinator of this release"),
     ],
@@ -255,8 +258,8 @@ async def test_a_node_that_enrolled_before_lists_were_signed_asks_for_their_key(
             assert json.loads(known.read_text()) == kept
             return
         service = await enroller._stored()
-        assert service == RingService("tcp://kept:1", b"\xab" * 32, b"\xcd" * 32)
-        assert json.loads(known.read_text()) == {**kept, "list_key": "cd" * 32}
+        assert service == RingService("tcp://kept:1", b"\xab" * 32, b"\xcd" * 32, b"\xab" * 32)
+        assert json.loads(known.read_text()) == {**kept, "list_key": "cd" * 32, "log_key": "ab" * 32}
         await enroller._client.aclose()
         assert await enroller._stored() == service, "kept: nobody is asked again"
 
@@ -266,7 +269,7 @@ def test_waiting_for_bills_tells_why_they_were_declined(monkeypatch: pytest.Monk
         {"bills": 2, "intervals": 8, "nothing_left": 0, "unranged": 0}, {"items": [], "next": None},
         {"items": [{"status": "declined", "reason": "price_range"}, {"status": "asked", "reason": ""}], "next": None},
     ]  # fmt: skip
-    monkeypatch.setattr(stromkreis.bill, "_call", lambda *_call, **_how: answers.pop(0))
+    monkeypatch.setattr(stromkreis.bill, "call", lambda *_call, **_how: answers.pop(0))
     period = ("--from", "2026-11-01", "--to", "2026-11-02")
     arguments = ["bill", "ask", "--area", "Nord", *period, "--tariff", "00", "--wait"]
     told = CliRunner().invoke(build(arguments), arguments).output

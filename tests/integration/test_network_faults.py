@@ -197,7 +197,7 @@ async def test_a_key_that_was_not_enrolled_and_a_wrong_coordinator_key_get_no_wo
         keys = KeyDirectory(config.data_dir / "keys", StandardSuite())
         module = keys.open(config.gateways[0].id)
         async with Enroller(config) as enroller:
-            service = endpoint, server, _ = await enroller.enrol(module, config.all_gateways()[0])
+            service = endpoint, server, *_ = await enroller.enrol(module, config.all_gateways()[0])
             assert await enroller.enrol(module, config.all_gateways()[0]) == service
         hello = wire.encode(wire.Hello(wire.VERSION, -1, -1))
 

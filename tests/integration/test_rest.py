@@ -275,6 +275,8 @@ async def test_the_openapi_document(app: FastAPI) -> None:
     operations = [op for path in document["paths"].values() for op in path.values()]
     assert sorted(op["operationId"] for op in operations) == [
         "gateways",
+        "log_entries",
+        "log_head",
         "misbehaviour_reports",
         "rings",
         "rounds",
@@ -318,6 +320,7 @@ async def test_gateways_and_enrolment_over_tls(
         publisher,
         coordinator_curve_key=b"c" * 32,
         list_key=b"l" * 32,
+        log_key=b"k" * 32,
         endpoint="tcp://127.0.0.1:5555",
     )
     metrics = CoordinatorMetrics(CollectorRegistry())

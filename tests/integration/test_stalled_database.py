@@ -50,7 +50,7 @@ async def test_rounds_go_on_while_the_database_stalls_and_revocations_hold(netwo
             keys = KeyDirectory(config.data_dir / "keys", StandardSuite())
             module = keys.open(config.gateways[0].id)
             async with Enroller(config) as enroller:
-                endpoint, server, _ = await enroller.enrol(module, config.all_gateways()[0])
+                endpoint, server, *_ = await enroller.enrol(module, config.all_gateways()[0])
             with store.database.engine.connect() as locked:
                 locked.execute(text("LOCK TABLE gateways IN ACCESS EXCLUSIVE MODE"))
                 locked.execute(

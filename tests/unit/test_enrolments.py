@@ -36,7 +36,7 @@ class Coordinator:
                 raise StromkreisError(f"gateway {gateway.id}: refused")
             if not self.is_here:
                 raise CoordinatorAwayError("nobody answers")
-        return RingService("tcp://c", bytes(32), bytes(32))
+        return RingService("tcp://c", bytes(32), bytes(32), bytes(32))
 
 
 @pytest.fixture

@@ -49,6 +49,9 @@ EXAMPLES: list[wire.Message] = [
     wire.RingVoid(7, 3, 95, 2, "too few members", b"\x7f"),
     wire.RoundStatusRequest(7, 3, 95),
     wire.LastContributionRequest(7, 95, 1_700_000_000_000),
+    wire.LogRequest(7, 1_000_000, 6, 3),
+    wire.LogProof(7, 1_000_001, KEY, 1_699_999_200_000, LONG, (OTHER,), ((5, 1_699_999_100_000, (KEY, OTHER)),),
+                  ((6, 1_699_999_100_000, OTHER, (KEY,)),)),
     wire.LastContribution(7, 95, 1, 7, 3, 95, 1_699_999_200, b"\x3f", LONG, LONG),
     wire.Result(7, 3, 95, 1, b"\x3f", LONG),
     wire.Relay(7, 3, 4, bytes(28)),
@@ -137,6 +140,22 @@ LIMITS: dict[Any, tuple[list[Any], list[Any]]] = {
     (wire.Ready, "has_served"): number(0, 1),
     (wire.Ready, "settled"): number(0, 2**20),
     (wire.Open, "settled"): number(0, 2**20),
+    (wire.LogRequest, "known_size"): number(0, 2**40),
+    (wire.LogRequest, "past_epoch"): number(-1, 2**40),
+    (wire.LogProof, "history"): (
+        [(), ((2**40, 2**63 - 1, KEY, (KEY,) * 64),)],
+        [((0, 0, KEY, ()),) * 2, ((0, 0, b"", ()),), ((0, 0, KEY),), None],
+    ),
+    (wire.LogProof, "size"): number(0, 2**40),
+    (wire.LogProof, "signature"): octets(64, 64),
+    (wire.LogProof, "consistency"): ([(), (KEY,) * 64], [(KEY,) * 65, (KEY[1:],), KEY, None]),
+    (wire.LogProof, "members"): (
+        [(), ((0, 0, ()),) * 1024, ((2**40, 2**63 - 1, (KEY,) * 64),)],
+        [
+            ((0, 0, ()),) * 1025, ((-1, 0, ()),), ((2**40 + 1, 0, ()),), ((0, -1, ()),), ((0, 0, (KEY,) * 65),),
+            ((0, 0, (KEY[1:],)),), ((0, 0),), None,
+        ],
+    ),
     (wire.TwoResults, "first"): END,
     (wire.TwoResults, "second"): END,
     (wire.EpochCall, "schema"): octets(1, 65_536),
@@ -294,12 +313,12 @@ def test_no_field_more_and_none_less(message: wire.Message) -> None:
 DIRECTIONS = {
     "gateway": (wire.FROM_GATEWAY, "Hello Join BeaconReveal SpotCheck Deal HeadAt HeadSilent RingTotal RingVoid"
                                    " CorruptSum MaskWords PairOpening WrongCommitment Presence RoundStatusRequest"
-                                   " HistoryRequest TwoResults"
+                                   " HistoryRequest TwoResults LogRequest"
                                    " LastContributionRequest Relay BadDeal Bill BillDeclined RangeProof"),
     "coordinator": (wire.FROM_COORDINATOR, "EpochCall EpochList EpochLayout SpotCheckAnswer Deals Appoint HeadAt"
                                            " LastContribution Result Relay Refused Expelled BillRequest LeftOut"
                                            " RangeRequest Inquiry"
-                                           " DisputedPair DisputedDeal PresenceRequest"),
+                                           " DisputedPair DisputedDeal PresenceRequest LogProof"),
     "member": (wire.FROM_MEMBER, "Ready MaskedInput Confirm Reveal Partial"),
     "head": (wire.FROM_HEAD, "Open Roster Confirmed Recover Result"),
 }  # fmt: skip

@@ -33,6 +33,7 @@ from node.storage.migrations import (
     step011_profile_sets,
     step012_use_cases,
     step013_han,
+    step014_enrolment_log,
 )
 
 Step = Callable[[sqlite3.Connection], None]
@@ -51,6 +52,7 @@ STEPS: Final[tuple[Callable[..., None], ...]] = (
     step011_profile_sets.upgrade,
     step012_use_cases.upgrade,
     step013_han.upgrade,
+    step014_enrolment_log.upgrade,
 )
 """Those of the node's store, where some need its cipher: see `store_steps`."""
 

@@ -1,0 +1,57 @@
+"""A gateway's look at the enrolment log: its newest head, and proofs for every ring that it is to deal to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from node.storage.repositories.enrolment_log import EnrolmentLogRepository, RingHistory
+from protocol import wire
+from protocol.enrolment_log.proof import check_history, check_proof
+
+
+@dataclass(frozen=True, slots=True)
+class LogCheck:
+    """
+    `verify(text, signature)` knows the log's key that was pinned at enrolment.
+
+    `confirmed_root` is that of a log which had to be begun anew, by the node's configuration.
+    """
+
+    repository: EnrolmentLogRepository
+    verify: Callable[[bytes, bytes], bool]
+    clock: Callable[[], float]
+    confirmed_root: bytes | None = None
+
+    def request(self, gateway: str, epoch: int) -> wire.LogRequest:
+        """What the coordinator is asked.  Raises StoreError."""
+        seen, past = self.repository.head(gateway), self.repository.history(gateway)
+        asked = (-1, 0) if past is None else (past.epoch, past.ring)
+        return wire.LogRequest(epoch, 0 if seen is None else seen.size, *asked)
+
+    async def keep_history(self, gateway: str, epoch: int, ring: int, leaf: bytes) -> None:
+        """All rounds of a ring have ended: the log must say the same.  Raises StoreError."""
+        await self.repository.put_history(gateway, RingHistory(epoch, ring, leaf))
+
+    async def take(self, gateway: str, proof: wire.LogProof, members: Sequence[wire.MemberRow]) -> bool | None:
+        """
+        Return if the answer holds; its head is then the newest, durably.
+
+        Whether the log has the history of the last ring; None where none was asked for.  Raises StoreError, and
+        RemoteProtocolError as `check_proof` and `check_history` do.
+        """
+        seen = self.repository.head(gateway)
+        now_ms = round(self.clock() * 1000)
+        head = check_proof(proof, members, seen, self.verify, now_ms, self.confirmed_root)
+        past = self.repository.history(gateway)
+        is_logged = None if past is None else check_history(proof, head, past.epoch, past.ring, past.leaf)
+        if seen is None or (seen.size, seen.root) != (head.size, head.root):
+            await self.repository.put_head(gateway, head)
+        if is_logged:
+            await self.repository.forget_history(gateway)
+        return is_logged
+
+    async def keep_evidence(self, gateway: str, epoch: int, reason: str, messages: Sequence[wire.Message]) -> None:
+        """Keep what was refused.  Raises StoreError."""
+        now_ms = round(self.clock() * 1000)
+        await self.repository.put_evidence(gateway, epoch, now_ms, reason, [wire.encode(each) for each in messages])
