@@ -20,6 +20,7 @@ from coordinator.storage.store import Store
 from node.storage.repositories.enrolment_log import Evidence, read_evidence
 from protocol import wire
 from protocol.enrolment_log.merkle import MerkleTree
+from protocol.link.tls import client_context
 from protocol.wire import Outcome
 from stromkreis.__main__ import build
 
@@ -134,7 +135,9 @@ async def test_the_log_is_served_to_auditors_page_by_page(network: Network) -> N
         await network.start_meters(nursery)
         await network.start_coordinator(nursery)
         await network.start_node(nursery, 0, 8, "node")
-        async with httpx.AsyncClient(base_url=network.web[0], verify=False) as client:
+        assert network.coordinator_config is not None
+        tls = client_context(network.coordinator_config.pki_path / "root.pem")
+        async with httpx.AsyncClient(base_url=network.web[0], verify=tls) as client:
             with trio.fail_after(60):
                 while (await client.get("/api/v1/enrolment-log/head")).json()["size"] < 8:
                     await trio.sleep(0.1)
