@@ -18,13 +18,15 @@ Why it is as it is:
 - A write that is queued cannot be cancelled, so whoever remembers what is on the disk never has to guess.  It waits for
   one or two flushes at most; without that each of a thousand gateways would pay for a cancel scope of its own.
 - secure_delete: a contribution is a household's reading; what is deleted is overwritten.  The write-ahead log keeps
-  older pages, and so is emptied at each epoch's end, at the start and at the stop: by the writer, when nobody waits.
+  older pages, and so is emptied after whatever deletes or changes a row, at most once in some seconds, and at each
+  epoch's end, at the start and at the stop: by the writer, when nobody waits.
 """
 
 from __future__ import annotations
 
 import fcntl
 import logging
+import math
 import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -44,6 +46,8 @@ log = logging.getLogger(__name__)
 _REFUSALS = (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError, OverflowError)
 """What SQLite says about one write; everything else is about the file."""
 _BUSY_MS = 5_000
+_TRUNCATION_S_MIN = 5.0
+"""Between two; each is a flush or two of the disk.  So long is what was deleted still found in the log."""
 
 
 class Statement(NamedTuple):
@@ -54,6 +58,11 @@ class Statement(NamedTuple):
 
     def __repr__(self) -> str:
         return f"Statement(sql={self.sql!r})"
+
+    @property
+    def leaves_traces(self) -> bool:
+        """Whether the log then holds pages with what is no longer in the database."""
+        return self.sql.lstrip().startswith(("DELETE", "UPDATE"))
 
 
 class _Write:
@@ -109,6 +118,7 @@ class Store:
         self._wanted = trio.Event()
         self._stopped = False
         self._is_truncation_due = False
+        self._truncate_from_s = -math.inf
         self._is_reader_reported = False
         with ExitStack() as opened:
             try:
@@ -218,20 +228,18 @@ class Store:
     async def run(self) -> None:
         """The writer: one transaction after the other, each with whatever was asked for meanwhile."""
         batch: list[_Write] = []
+        self._truncate_from_s = trio.current_time() + _TRUNCATION_S_MIN  # it was emptied when the store was opened
         try:
             while True:
                 if not self._next:
-                    if self._is_truncation_due:
-                        await self._in_thread(self._truncate_log)
-                    else:
-                        await self._wanted.wait()
-                        self._wanted = trio.Event()
+                    await self._rest()
                     continue
                 batch, self._next = self._next, []
                 await self._in_thread(self._commit, batch)
                 _finish(batch)
-                batch = []
+                self._is_truncation_due |= any(each.leaves_traces for write in batch for each in write.statements)
                 self._is_truncation_due |= self._is_reader_reported  # a reader kept the log from being emptied
+                batch = []
         finally:
             self._stopped = True
             unwritten, self._next = [*batch, *self._next], []
@@ -239,6 +247,17 @@ class Store:
                 each.error = sqlite3.OperationalError("the store's writer has stopped")
             _finish(unwritten)
             await self._in_thread(self._truncate_log)
+
+    async def _rest(self) -> None:
+        """Nobody waits: empty the log where it is time to, else wait for the next write."""
+        wait_s = self._truncate_from_s - trio.current_time() if self._is_truncation_due else math.inf
+        if wait_s <= 0:
+            self._truncate_from_s = trio.current_time() + _TRUNCATION_S_MIN
+            await self._in_thread(self._truncate_log)
+            return
+        with trio.move_on_after(wait_s):
+            await self._wanted.wait()
+            self._wanted = trio.Event()
 
     async def _in_thread(self, work: Callable[..., None], *arguments: Any) -> None:
         with trio.CancelScope(shield=True):
@@ -250,7 +269,7 @@ class Store:
 
         It does so as soon as no write waits: a flush or two, for which a write that comes meanwhile has to wait.
         """
-        self._is_truncation_due = True
+        self._is_truncation_due, self._truncate_from_s = True, -math.inf
         self._wanted.set()
 
     def _truncate_log(self) -> None:
