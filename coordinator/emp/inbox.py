@@ -36,6 +36,8 @@ COLUMNS: Final = (
     "valid", "status",
 )  # fmt: skip
 _LOAD_PROFILE: Final = 7
+_PERIOD_S_MAX: Final = 400 * 86_400
+_NAME_SIZE_MAX: Final = 64  # as the column is wide
 _LOOK_S: Final = 2.0
 _AT_ONCE: Final = 64
 
@@ -164,8 +166,10 @@ class DeliveryInbox:
 
 def _check(result: PeriodResult) -> None:
     times = [each.at_s for each in result.rows]
-    if result.period_s <= 0 or result.end_s <= result.start_s:
+    if result.period_s <= 0 or not 0 <= result.start_s < result.end_s <= result.start_s + _PERIOD_S_MAX:
         raise RemoteProtocolError("bad_delivery", "expected a billing period and a registration period")
+    if len(result.profile) > _NAME_SIZE_MAX or len(result.metering_point) > _NAME_SIZE_MAX:
+        raise RemoteProtocolError("bad_delivery", f"a name of over {_NAME_SIZE_MAX} characters")
     if times != sorted(set(times)) or (times and times[-1] > result.end_s):
         raise RemoteProtocolError("bad_delivery", "expected values in order of time, none after the period")
     if len({obis for obis, _ in result.registers}) != len(result.registers):

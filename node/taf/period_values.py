@@ -26,6 +26,7 @@ _ACTIVE: Final = frozenset({1, 2, 21, 22, 41, 42, 61, 62})
 _REACTIVE: Final = frozenset({3, 4, 5, 6, 7, 8})
 _ENERGY: Final = 8
 _OTHER_UNIT: Final = 255
+_MANTISSA_MAX: Final = 1 << 56  # no meter shows more; sums of them fit what a delivery says (64 bits)
 
 
 def unit_of(obis: Obis, readings: Sequence[LoggedReading] = ()) -> int:
@@ -55,11 +56,16 @@ def period_values(
     before_s = _BEFORE_S + DAY_S * profile.use_case.days if isinstance(profile.use_case, OnDemand) else _BEFORE_S
     parts = _read(log, devices, obis, start_s - before_s, end_s)
     unit = unit_of(obis, [reading for part in parts for reading in part])
-    values = [register_values(part, profile.scaler, unit, profile.registration_period_s) for part in parts]
+    values = [_values(part, profile, unit) for part in parts]
     if not any(each.is_valid and each.at_s <= start_s for part in values for each in part):
         parts = _read(log, devices, obis, start_s - _LONG_BEFORE_S, end_s)
-        values = [register_values(part, profile.scaler, unit, profile.registration_period_s) for part in parts]
+        values = [_values(part, profile, unit) for part in parts]
     return values, unit
+
+
+def _values(part: Sequence[LoggedReading], profile: ProcessingProfile, unit: int) -> list[RegisterValue]:
+    found = register_values(part, profile.scaler, unit, profile.registration_period_s)
+    return [each for each in found if abs(each.value) < _MANTISSA_MAX]
 
 
 def _read(

@@ -86,7 +86,7 @@ class UseCases:
                 if self._subscription is None:
                     await self._subscribe()
                 await self.close_due()
-            except (StoreError, SealError) as error:
+            except StoreError as error:
                 log.error("gateway %s does not close its billing periods: %s", self._metering.gateway, error)
             with trio.move_on_after(_LOOK_S):
                 async with trio.open_nursery() as nursery:
@@ -111,7 +111,7 @@ class UseCases:
             await self._subscription.advance(entry.position)
 
     async def close_due(self) -> None:
-        """Close every period that is due.  Raises StoreError, SealError: then the rest stays open."""
+        """Close every period that is due.  Raises StoreError: then the rest stays open."""
         gateway = self._metering.gateway
         current = self._profiles.current
         profiles = [] if current is None else [each for each in current.processing if each.use_case.taf in BY_PERIODS]
@@ -125,7 +125,10 @@ class UseCases:
             starts = self._repository.next_starts(gateway)
         self._next_end_s = 2**62
         for each in profiles:
-            await self._close_profile(each, starts[each.id])
+            try:
+                await self._close_profile(each, starts[each.id])
+            except SealError as error:  # its values cannot be read; the others' can
+                log.error("gateway %s does not close a period of profile %s: %s", gateway, each.id, error)
 
     async def _close_profile(self, profile: ProcessingProfile, next_start_s: int) -> None:
         billing = profile.billing_period

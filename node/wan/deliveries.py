@@ -35,7 +35,7 @@ from node.trust import TrustStore
 from node.wan.tls_session import Session, open_session
 from protocol import cms
 from protocol.cosem.delivery import CONTENT_TYPE, Delivery
-from protocol.errors import LocalProtocolError, RemoteProtocolError
+from protocol.errors import RemoteProtocolError, StromkreisError
 from protocol.logs.events import Event
 from protocol.profiles.communication import WanProfile
 from protocol.profiles.processing import Delivery as Form
@@ -100,7 +100,7 @@ class Deliveries:
             self._woken = trio.Event()
             try:
                 is_done = await self.send_waiting()
-            except (StoreError, SealError) as error:
+            except StoreError as error:
                 log.error("gateway %s does not deliver: %s", self._module.identity, error)
                 is_done = False
             if is_done:
@@ -115,7 +115,7 @@ class Deliveries:
         Send what waits, in order for each participant; whether nothing is left that must be tried again.
 
         A participant that cannot be reached keeps its own deliveries back, not those of others.
-        Raises StoreError, SealError.
+        Raises StoreError.
         """
         waiting = self._services.repository.waiting(self._module.identity)
         is_done = True
@@ -138,13 +138,9 @@ class Deliveries:
                     while waiting and self._channel_of(waiting[0]) == channel:
                         await self._send(session, channel, waiting[0])
                         waiting.pop(0)
-            except (
-                OSError,
-                trio.BrokenResourceError,
-                trio.TooSlowError,
-                RemoteProtocolError,
-                LocalProtocolError,
-            ) as error:
+            except StoreError:
+                raise
+            except (OSError, trio.BrokenResourceError, trio.TooSlowError, StromkreisError) as error:
                 self._report(channel, error)
                 return False
             self._is_failing = False
@@ -185,7 +181,11 @@ class Deliveries:
     async def _send(self, session: Session, channel: WanProfile, waiting: WaitingDelivery) -> None:
         """One delivery to its end.  Raises what leaves it waiting."""
         current, recipient = self._recipient(waiting)
-        result = self._services.repository.result(self._module.identity, waiting.profile, waiting.start_s)
+        try:
+            result = self._services.repository.result(self._module.identity, waiting.profile, waiting.start_s)
+        except SealError as error:
+            log.error("gateway %s: a result that is to be delivered is lost: %s", self._module.identity, error)
+            result = None
         if result is None:
             await self._end(waiting, _Outcome.WITHHELD, "not_kept")
             return

@@ -83,7 +83,7 @@ class Event(Enum):
         "Clock wrong by {offset_ms} ms, over 3 % of the registration period: values are not for billing",
     )  # fmt: skip
     PROFILES_TAKEN = EventKind(
-        2101, Level.INFO, (Log.SYSTEM, Log.CALIBRATION),
+        2101, Level.INFO, (Log.SYSTEM, Log.CONSUMER, Log.CALIBRATION),
         "Profile der Version {version} in Kraft, Prüfsumme {digest}",
         "Profiles of version {version} in force, digest {digest}",
     )  # fmt: skip

@@ -6,12 +6,13 @@ import csv
 import io
 import json
 import logging
+import sqlite3
 import ssl
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import partial
@@ -148,8 +149,10 @@ class Field:
             await Administration(client, lambda: [self.profiles], 60).look()
         assert self.world.state(ONE)[1:] == ("taken", "")
 
-    async def measure(self, days: int = 1) -> None:
+    async def measure(self, days: int = 1, *, but: int = -1) -> None:
         for index, value in enumerate(truth(days)):
+            if index == but:
+                continue
             at_s = OCTOBER_S + index * 900
             await self.metering.append(
                 [LoggedReading(f"{ONE}/0", IMPORT, value, 0, 30, None, at_s * 1000, at_s * 1000, at_s, 0, True,
@@ -553,3 +556,63 @@ def running_document(ports: tuple[int, int], certificates: dict[str, x509.Certif
     ]  # fmt: skip
     made["certificates"] = [text_of(certificates["emt-encryption"])]
     return made
+
+
+async def test_a_damaged_row_costs_its_own_delivery_only(made: Field, caplog: pytest.LogCaptureFixture) -> None:
+    await made.roll_out(made.document(1, [DIRECT]))
+    await made.measure()
+    await made.close()
+    first, second, *_ = made.repository.waiting(ONE)
+    with closing(sqlite3.connect(made.world.path / "node.sqlite")) as file, file:
+        file.execute("UPDATE waiting_delivery SET sealed = zeroblob(40) WHERE id = ?", (first.id,))
+        file.execute("UPDATE derived_period SET sealed = zeroblob(40) WHERE profile = ?", (second.profile,))
+    async with serving(made):
+        assert await made.deliveries.send_waiting()
+    delivered = {each.profile for each in made.world.coordinator.deliveries.page(limit=9)}
+    assert delivered == set(CASES) - {first.profile, second.profile}
+    assert "a delivery that waits is lost" in caplog.text
+    assert "a result that is to be delivered is lost" in caplog.text
+
+
+async def test_a_value_that_no_meter_can_show_is_left_out(made: Field) -> None:
+    await made.roll_out(made.document(1, [DIRECT]))
+    await made.measure(but=1)
+    huge = LoggedReading(
+        f"{ONE}/0", IMPORT, 2**62, 9, 30, None, OCTOBER_S * 1000, OCTOBER_S * 1000, OCTOBER_S + 900, 0, True,
+        Quality.VALID,
+    )  # fmt: skip
+    await made.metering.append([huge])
+    await made.close()
+    async with serving(made):
+        assert await made.deliveries.send_waiting()
+    assert made.repository.waiting(ONE) == []
+    page = made.world.coordinator.deliveries.page(limit=9)
+    assert {each.profile: each.missing for each in page} == dict.fromkeys(CASES, 0) | {"t7": 1}
+
+
+async def test_a_delivery_out_of_bounds_keeps_no_other_back(made: Field) -> None:
+    await made.roll_out(made.document(1, [PSEUDONYMOUS]))
+    await made.measure()
+    await made.close()
+    result = made.repository.result(ONE, "t7", OCTOBER_S)
+    relay, module = made.servers._relay, made.world.modules[ONE]
+    assert result is not None
+    assert relay is not None
+    bad = [
+        replace(result, metering_point="", profile="x" * 65), replace(result, metering_point="", end_s=2**36),
+        replace(result, metering_point="", rows=result.rows[::-1]), replace(result, profile=""),
+        replace(result, metering_point="", registers=((IMPORT, 1), (IMPORT, 2))),
+    ]  # fmt: skip
+    for number, each in enumerate(bad):
+        name = f"{number:032x}"
+        document_ = Delivery(name, "ab" * 16, each).to_xml()
+        message = cms.protect(
+            document_, made.world.participant.encryption.certificate, module.signature_key, entropy=module
+        )
+        assert relay.receive(ONE, [module.signature_key.certificate], name, message, 0)
+    async with serving(made):
+        assert await made.deliveries.send_waiting()
+    while made.inbox.open_new():
+        pass
+    states = Counter(each.state for each in made.world.coordinator.deliveries.page(limit=99))
+    assert states == {DeliveryState.REFUSED: len(bad), DeliveryState.STORED: len(CASES)}

@@ -8,15 +8,18 @@ how many deliveries wait is not.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import msgpack
 
 from node.storage.engine import Statement, Store
+from node.storage.errors import SealError
 from protocol.cosem.delivery import PeriodResult, Row
 from protocol.metering.obis import Obis
 
+log = logging.getLogger(__name__)
 _PERIOD: Final = "derived_period"
 _DELIVERY: Final = "waiting_delivery"
 
@@ -111,14 +114,19 @@ class UseCaseRepository:
         )
 
     def waiting(self, gateway: str) -> list[WaitingDelivery]:
-        """Deliveries that wait, the oldest first."""
+        """Deliveries that wait, the oldest first; one that does not open is left out, and stays."""
         rows = self.store.read(
             "SELECT id, made_us, sealed FROM waiting_delivery WHERE gateway=? ORDER BY made_us, id", gateway
         )
-        return [
-            WaitingDelivery(name, made_us, *msgpack.unpackb(self.store.cipher.open(_DELIVERY, (gateway, name), sealed)))
-            for name, made_us, sealed in rows
-        ]
+        found = []
+        for name, made_us, sealed in rows:
+            try:
+                content = self.store.cipher.open(_DELIVERY, (gateway, name), sealed)
+            except SealError as error:
+                log.error("gateway %s: a delivery that waits is lost: %s", gateway, error)
+                continue
+            found.append(WaitingDelivery(name, made_us, *msgpack.unpackb(content)))
+        return found
 
     def delivered(self, gateway: str, name: str) -> Statement:
         """A delivery waits no more."""
