@@ -58,6 +58,12 @@ class CoordinatorMetrics:
             "stromkreis_gateways_waiting", "Gateways that are connected and in no ring, until the next epoch.",
             registry=registry,
         )  # fmt: skip
+        self._log_size = Gauge("stromkreis_enrolment_log_size", "Entries of the enrolment log.", registry=registry)
+        self._log_head = Gauge(
+            "stromkreis_enrolment_log_head_timestamp_seconds",
+            "When the newest tree head of the enrolment log was signed here; 0: not here.",
+            registry=registry,
+        )
         self._enrolled = Gauge("stromkreis_gateways_enrolled", "Active gateways in the directory.", registry=registry)
         self._connected = Gauge(
             "stromkreis_gateways_connected",
@@ -136,6 +142,11 @@ class CoordinatorMetrics:
     def epoch_called_early(self, reason: str) -> None:
         """An epoch was called early for `void_rounds`, `too_few_connected` members or `many_waiting` gateways."""
         self._early.labels(reason).inc()
+
+    def log_head(self, size: int, time_s: float) -> None:
+        """A tree head of the enrolment log was signed."""
+        self._log_size.set(size)
+        self._log_head.set(time_s)
 
     def standing(self, *, rings_short: int, members_missing: int, waiting: int) -> None:
         """How the areas stand in their running epochs."""

@@ -323,7 +323,7 @@ def _log_writer(config: CoordinatorConfig, store: Store, metrics: CoordinatorMet
             if lines.is_due(event.consequence):
                 log.error("%s: %s", event.consequence, event.fault)
 
-    writer = LogWriter(store.enrolment_log, directory / LOG_FILE, sign, time.time, on_event)
+    writer = LogWriter(store.enrolment_log, directory / LOG_FILE, sign, time.time, on_event, metrics.log_head)
     try:
         writer.enter_all()
     except StromkreisError:

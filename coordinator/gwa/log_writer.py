@@ -45,13 +45,15 @@ class LogWriter:
 
     def __init__(
         self, repository: EnrolmentLogRepository, path: Path, sign: Callable[[bytes], bytes],
-        clock: Callable[[], float], emit: Emit,
+        clock: Callable[[], float], emit: Emit, signed: Callable[[int, float], None] = lambda _size, _time_s: None,
     ) -> None:  # fmt: skip
+        """`signed` hears size and time (Unix, s) of each head that is signed."""
         self._repository = repository
         self._path = path
         self._sign = sign
         self._clock = clock
         self._emit = emit
+        self._signed = signed
         self._is_wanted = False
         self._lock: IO[bytes] | None = None
         self._tree = MerkleTree()
@@ -153,6 +155,7 @@ class LogWriter:
         head = replace(head, signature=self._sign(head.text))
         self._repository.append(made, head)
         self._head = head
+        self._signed(head.size, head.time_ms / 1000)
 
     def wake(self) -> None:
         """A certificate was issued; safe from any thread."""

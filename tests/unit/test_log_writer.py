@@ -32,11 +32,19 @@ class Bench:
         self.store = Store(f"sqlite:///{directory}/coordinator.sqlite")
         self.now_s = NOW_S
         self.writers: list[LogWriter] = []
+        self.signed: list[tuple[int, float]] = []
 
     def writer(self) -> LogWriter:
         sign = SUITE.sign
         key = SUITE.signing_key(SEED)
-        made = LogWriter(self.store.enrolment_log, self.path, lambda it: sign(key, it), lambda: self.now_s, print)
+        made = LogWriter(
+            self.store.enrolment_log,
+            self.path,
+            lambda it: sign(key, it),
+            lambda: self.now_s,
+            print,
+            lambda *head: self.signed.append(head),
+        )
 
         self.writers.append(made)
         return made
@@ -117,6 +125,7 @@ def test_a_head_is_signed_again_before_it_is_old(bench: Bench) -> None:
     bench.now_s += 1
     writer.enter_all()
     assert bench.head().time_ms == (NOW_S + SIGN_AGAIN_S) * 1000
+    assert bench.signed == [(0, NOW_S), (0, NOW_S + SIGN_AGAIN_S)]
 
 
 def test_a_database_put_back_gets_the_entries_that_it_lacks(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
