@@ -239,6 +239,25 @@ class DeliveriesConfig(_Section):
     are none."""
 
 
+class DeclaredToken(_Section):
+    """An enrolment token that somebody else has made: a Secret of a cluster, for example."""
+
+    file: Path
+    """File that holds the token and nothing else: 32 random characters at least. Read at the start."""
+
+    uses: Annotated[int, Field(ge=1, le=1_000_000)]
+    """How many gateways may enrol with it, counted from when it was seen first; a changed number changes nothing."""
+
+    area: AreaName | None = None
+    """Area that it admits to. None: any."""
+
+    days: Annotated[int, Field(ge=1, le=3_650)] = 365
+    """Days that it is good for, from when it was seen first."""
+
+    label: Annotated[str, Field(max_length=80)] = "declared"
+    """A note for `stromkreis pki tokens`."""
+
+
 class CoordinatorConfig(_Section):
     """Section `[coordinator]`."""
 
@@ -289,6 +308,10 @@ class CoordinatorConfig(_Section):
     quality_seal: Literal["required", "optional"] = "optional"
     """Whether a gateway must show its manufacturer's quality seal to be enrolled. required: a token alone admits
     nobody, and the manufacturer's revocation list must be there. optional: a seal that is shown must hold."""
+
+    declared_tokens: Annotated[tuple[DeclaredToken, ...], Field(max_length=1_000)] = ()
+    """Enrolment tokens that are known from the start, each in a file. One that is taken out of here stays good until
+    it is revoked (`stromkreis pki revoke-token`)."""
 
     areas: Annotated[tuple[AreaName, ...], Field(min_length=1)] = ("default",)
     """Grid areas (feeders, transformers) whose totals are wanted; gateways enrol into one of them by token. Finer areas

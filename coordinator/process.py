@@ -18,7 +18,6 @@ from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import trio
 from cryptography import x509
@@ -37,7 +36,8 @@ from coordinator.gwa.ca import (
     TLS_KEY_FILE,
     CertificateAuthority,
 )
-from coordinator.gwa.enrolment import Enrolment
+from coordinator.gwa.declared_tokens import declare
+from coordinator.gwa.enrolment import Directory, Enrolment
 from coordinator.gwa.log_writer import LOG_FILE, LOG_KEY_FILE, LogWriter
 from coordinator.gwa.participants import (
     TariffSigner,
@@ -45,6 +45,7 @@ from coordinator.gwa.participants import (
     participant_keys,
     renew_web_certificate,
 )
+from coordinator.gwa.pki_setup import web_hosts
 from coordinator.gwa.profiles import ProfileRollout
 from coordinator.gwa.reconcile import reconcile
 from coordinator.gwa.revocation import RevocationPublisher
@@ -103,7 +104,8 @@ async def run(config: CoordinatorConfig, *, ready: Callable[[list[str]], None] |
         curve_key, endpoint = b"", config.public_endpoint or config.listen
         irrevocable = IrrevocableLog(config.irrevocable_path)
         if authority is not None:
-            reconcile(store.gateways, irrevocable.read())
+            declare(Directory(store.gateways, irrevocable), config.declared_tokens, now)
+            reconcile(store.gateways, irrevocable.read())  # after: it knows of spent uses that the database has lost
         if role.does(Role.RINGS):
             lease = await _become_ring_service(opened, store)
             keys = curve_keys(config.data_dir / CURVE_KEY_FILE)
@@ -253,13 +255,8 @@ def _certificate(path: Path) -> x509.Certificate:
 def _authority(config: CoordinatorConfig, now: datetime) -> CertificateAuthority:
     if (config.pki_path / ROOT_FILE).exists():
         return CertificateAuthority.load(config.pki_path)
-    hosts = {"localhost", "127.0.0.1"}
-    for address in (*config.web.listen, *([config.web.public_url] if config.web.public_url else [])):
-        host = urlsplit(address).hostname
-        if host and host not in {"0.0.0.0", "::"}:  # noqa: S104 - a name to leave out, not an address to bind
-            hosts.add(host)
     log.info("no SM-PKI in %s: made a demo one", config.pki_path)
-    return CertificateAuthority.create(config.pki_path, now, hosts=sorted(hosts))
+    return CertificateAuthority.create(config.pki_path, now, hosts=web_hosts(config))
 
 
 def curve_keys(path: Path) -> Keypair:

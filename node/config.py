@@ -329,6 +329,9 @@ class NodeConfig(_Section):
     token: SecretStr | None = None
     """Enrolment token of the area, from the operator. Needed once, until the gateways are enrolled."""
 
+    token_file: Path | None = None
+    """File with the token, read when a gateway without one of its own enrols: a Secret of a cluster, for example."""
+
     gateways: tuple[GatewayConfig, ...] = ()
     """The gateways of this process, one by one."""
 

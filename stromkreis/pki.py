@@ -19,6 +19,7 @@ from rich.table import Table
 from coordinator.config import CoordinatorConfig
 from coordinator.gwa.ca import CertificateAuthority
 from coordinator.gwa.enrolment import TOKEN_NAME_LENGTH_MIN, Directory
+from coordinator.gwa.pki_setup import complete, web_hosts
 from coordinator.gwa.revocation import OFFLINE_AUTHORITIES, revoke_offline
 from coordinator.storage.irrevocable import IrrevocableLog
 from coordinator.storage.store import Store
@@ -53,25 +54,43 @@ class OfflineCa(Enum):
 
 @app.command()
 def init(
-    pki_dir: PkiDirectory = _DEFAULT_DIRECTORY,
+    config: ConfigFile = None,
+    pki_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--pki", help="Directory of the PKI.", envvar="STROMKREIS_PKI_DIR", show_default=str(_DEFAULT_DIRECTORY)
+        ),
+    ] = None,
     organisation: Annotated[str, typer.Option(help="Name of the gateway administrator.")] = "Stromkreis",
     host: Annotated[
-        list[str] | None, typer.Option(help="DNS name or address by which gateways reach the coordinator; repeatable.")
+        list[str] | None,
+        typer.Option(
+            help="DNS name or address by which gateways reach the coordinator, beside those of the file; repeatable."
+        ),
     ] = None,
     curve: Annotated[Curve, typer.Option(help="Curve of all keys of this PKI, the gateways' included.")] = (
         Curve.BRAINPOOL_P256
     ),
 ) -> None:
-    """Make root, sub-CA and the coordinator's TLS certificate.  Never overwrites."""
+    """
+    Make all keys and certificates that a coordinator reads: root, sub-CA, TLS, administrator, participant, tariffs.
+
+    What is there is never overwritten; run again it makes what is missing, or is to be renewed. Afterwards the
+    directory may be mounted read-only, and root.key may be taken out of it.
+    Example: stromkreis pki init -c stromkreis.toml --host coordinator.example
+    """
+    settings = load(CoordinatorConfig, "coordinator", config)
+    directory = pki_dir or (_DEFAULT_DIRECTORY if config is None else settings.pki_path)
+    hosts = sorted({*(host or []), *(web_hosts(settings) if config is not None or not host else [])})
     try:
-        CertificateAuthority.create(
-            pki_dir, _now(), organisation=organisation, hosts=host or ["localhost", "127.0.0.1"],
-            curve=_CURVES[curve.value],
-        )  # fmt: skip
-    except LocalProtocolError as error:
+        made = complete(directory, _now(), organisation=organisation, hosts=hosts, curve=_CURVES[curve.value])
+    except (LocalProtocolError, OSError) as error:
         raise _failure(error) from error
-    typer.echo(f"made root.pem, sub-ca.pem and coordinator-tls.pem with their keys in {pki_dir}")
-    typer.echo("Gateways need root.pem. Keep *.key to yourself.")
+    if not made:
+        typer.echo(f"{directory} has a whole SM-PKI already")
+        return
+    typer.echo(f"made in {directory}: {', '.join(made)}")
+    typer.echo("Gateways need root.pem. Keep *.key to yourself, and root.key in a safe.")
 
 
 @app.command()
@@ -238,6 +257,29 @@ def revoke(
         typer.echo(f"there is no active gateway {gateway} in the directory", err=True)
         raise typer.Exit(1)
     typer.echo(f"{gateway} is revoked")
+
+
+@app.command()
+def release(
+    gateway: Annotated[str, typer.Argument(help="The gateway's id.")],
+    config: ConfigFile = None,
+) -> None:
+    """
+    Let a gateway whose keys are lost (its volume, its disk) be enrolled again under its id, with new keys.
+
+    Its old keys are revoked for good. Give its node a token that has a use left, and start it without the old store.
+    """
+    settings = load(CoordinatorConfig, "coordinator", config)
+    url = settings.database_url
+    _require_database(url)
+    store = Store(url)
+    try:
+        Directory(store.gateways, IrrevocableLog(settings.irrevocable_path)).release(gateway, _now())
+    except LocalProtocolError as error:
+        raise _failure(error) from error
+    finally:
+        store.close()
+    typer.echo(f"{gateway} is released: its keys are revoked, its id may be enrolled once more")
 
 
 @app.command()

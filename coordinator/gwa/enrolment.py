@@ -107,13 +107,22 @@ class Directory:
         """
         if uses < 1 or validity <= timedelta(0):
             raise LocalProtocolError("a token needs at least one use and some time to be used in")
+        token = TOKEN_PREFIX + secrets.token_urlsafe(32)
+        self.declare_token(token, now, label=label, uses=uses, validity=validity, area=area)
+        return token
+
+    def declare_token(
+        self, token: str, now: datetime, *, label: str, uses: int, validity: timedelta, area: str | None
+    ) -> bool:
+        """Have a token that somebody else has made; False where it is known, and then it stays as it is."""
         if area is not None:
             check_area(area)
-        token = TOKEN_PREFIX + secrets.token_urlsafe(32)
+        if self._gateways.has_token(_digest(token)):
+            return False
         self._gateways.add_token(
             TokenRecord(_digest(token), label[:80], area, uses, uses, _ms(now), _ms(now + validity))
         )
-        return token
+        return True
 
     def revoke_token(self, name: str, now: datetime) -> TokenRecord:
         """
@@ -144,6 +153,20 @@ class Directory:
         if found is not None and self._irrevocable is not None:
             self._irrevocable.revoke_gateway(*found, _ms(now))
         return self._gateways.revoke(gateway_id, _ms(now))
+
+    def release(self, gateway_id: str, now: datetime) -> None:
+        """
+        Let the id of a gateway whose keys are lost be enrolled again, with others; its own are revoked for good.
+
+        Raises LocalProtocolError where there is no active gateway of this id.
+        """
+        if not self.revoke(gateway_id, now):
+            known = self._gateways.some([gateway_id]).get(gateway_id)
+            state = "there is none" if known is None else "it was revoked, and its id is not given out again"
+            if known is not None and known.released_ms is not None:
+                state = "it is released already: enrol it"
+            raise LocalProtocolError(f"expected an active gateway {gateway_id}: {state}")
+        self._gateways.release(gateway_id, _ms(now))
 
 
 class Enrolment:
@@ -196,19 +219,22 @@ class Enrolment:
         digests = [key_digest(each.public_key) for each in asked]
         with self._gateways.enrolment() as transaction:
             known = transaction.same(request.gateway_id, digests[0], request.curve_key)
-            if known:
+            released = _released(known, request, digests[0])
+            if known and released is None:
                 _require_repetition(known, request, digests[0], token)
                 mine = transaction.certificates(request.gateway_id)[: len(digests)]
                 if [each.key_digest for each in mine] != digests:
                     raise RemoteProtocolError("duplicate_gateway", "this gateway id is enrolled with other keys")
                 return self._answer([pki.load_certificate(each.certificate) for each in mine])
             _take_use(transaction, token, request.area, now)
-            triple = self.authority.issue_triple(asked, now)
+            sequence = 1 if released is None else transaction.certificates(request.gateway_id)[0].sequence + 1
+            triple = self.authority.issue_triple(asked, now, sequence=sequence)
             made = GatewayRecord(
                 request.gateway_id, request.area, pki.to_der(triple[0]), digests[0], request.curve_key,
                 GatewayStatus.ACTIVE, _ms(now), None, token,
             )  # fmt: skip
-            if not transaction.add(made, triple_records(request.gateway_id, triple, now, sequence=1)):
+            enter = transaction.add if released is None else transaction.take_over
+            if not enter(made, triple_records(request.gateway_id, triple, now, sequence=sequence)):
                 # The exception gives the use back.
                 raise RemoteProtocolError("duplicate_key", "a key of this request has a certificate already")
             if self._irrevocable is not None:
@@ -254,6 +280,16 @@ def check_area(area: str) -> None:
     """Raises RemoteProtocolError `area_name` unless the area is 1 to 64 printable characters without outer spaces."""
     if not 1 <= len(area) <= AREA_LENGTH_MAX or not area.isprintable() or area != area.strip():
         raise RemoteProtocolError("area_name", f"expected 1 to {AREA_LENGTH_MAX} printable characters")
+
+
+def _released(known: Sequence[GatewayRecord], request: EnrolmentRequest, digest: bytes) -> GatewayRecord | None:
+    """The only one that is known, where it has the id, and gave it up, and none of the keys."""
+    match known:
+        case [GatewayRecord(released_ms=int()) as found]:
+            is_other = found.key_digest != digest and found.curve_key != request.curve_key
+            return found if found.gateway_id == request.gateway_id and is_other else None
+        case _:
+            return None
 
 
 def _require_repetition(known: Sequence[GatewayRecord], request: EnrolmentRequest, digest: bytes, token: bytes) -> None:

@@ -7,6 +7,8 @@ use: tariffs are signed with a key of their own, so that a gateway tells a tarif
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,6 +22,7 @@ from coordinator.gwa.ca import TLS_CHAIN_FILE, CertificateAuthority, load_key, t
 from protocol import cms, pki
 from protocol.errors import LocalProtocolError
 
+log = logging.getLogger(__name__)
 TARIFF_STEM: Final = "tariff"
 _STEMS: Final = ("signature", "encryption", "tls")
 
@@ -96,13 +99,20 @@ def certified_key(
         key = load_key(key_file)
     except (FileNotFoundError, ValueError) as error:
         raise LocalProtocolError(f"{key_file}: expected a private key in PEM") from error
-    certificate = _still_good(chain_file, key, now)
+    still, is_due = _certificate_of(chain_file, key, now)
+    certificate = None if is_due else still
     if certificate is None:
         if authority is None:
             raise LocalProtocolError(
                 f"{chain_file}: no certificate that holds for long enough; the process with role gwa (or all) issues it"
                 " at its start"
             )
+        if still is not None and not os.access(directory, os.W_OK):
+            log.warning(
+                "%s ends at %s, and %s cannot be written: put a PKI there that `stromkreis pki init` has renewed",
+                chain_file, still.not_valid_after_utc, directory,
+            )  # fmt: skip
+            return cms.KeyPair(still, key)
         name = f"{authority.administrator.removesuffix('.GWA')}{pki.PROFILES[role].name_suffix}"
         certificate = authority.issue(role, pki.subject(name), key.public_key(), now, hosts=hosts)
         fresh = chain_file.with_suffix(".new")
@@ -122,14 +132,17 @@ def _triple(
     return ParticipantKeys(signature, encryption, directory / f"{who}-tls.pem", directory / f"{who}-tls.key")
 
 
-def _still_good(chain_file: Path, key: ec.EllipticCurvePrivateKey, now: datetime) -> x509.Certificate | None:
+def _certificate_of(
+    chain_file: Path, key: ec.EllipticCurvePrivateKey, now: datetime
+) -> tuple[x509.Certificate | None, bool]:
+    """The key's certificate, while it holds, and whether it is to be renewed."""
     try:
         certificate = x509.load_pem_x509_certificates(chain_file.read_bytes())[0]
     except FileNotFoundError:
-        return None
+        return None, True
     except ValueError as error:
         raise LocalProtocolError(f"{chain_file}: expected certificates in PEM") from error
+    if certificate.public_key() != key.public_key() or now > certificate.not_valid_after_utc:
+        return None, True
     last_tenth = (certificate.not_valid_after_utc - certificate.not_valid_before_utc) / 10
-    if certificate.public_key() != key.public_key() or now > certificate.not_valid_after_utc - last_tenth:
-        return None
-    return certificate
+    return certificate, now > certificate.not_valid_after_utc - last_tenth

@@ -28,7 +28,11 @@ class GatewayStatus(Enum):
 
 @dataclass(frozen=True, slots=True)
 class GatewayRecord:
-    """One line of the directory; `certificate` is DER, `key_digest` SHA-256 of its key, `token` that of its token."""
+    """
+    One line of the directory; `certificate` is DER, `key_digest` SHA-256 of its key, `token` that of its token.
+
+    `released_ms` is since when the id of a revoked gateway may be enrolled again, with other keys.
+    """
 
     gateway_id: str
     area: str
@@ -39,6 +43,7 @@ class GatewayRecord:
     enrolled_ms: int
     revoked_ms: int | None
     token: bytes | None
+    released_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +107,15 @@ class GatewayRepository:
             revoke_certificates(connection, gateway_id, now_ms)
             return connection.execute(change).rowcount == 1
 
+    def release(self, gateway_id: str, now_ms: int) -> bool:
+        """Let the id of a revoked gateway be enrolled again; False where there is none, or that is so already."""
+        mine = (
+            gateways.c.gateway_id == gateway_id, gateways.c.status == GatewayStatus.REVOKED.value,
+            gateways.c.released_ms.is_(None),
+        )  # fmt: skip
+        with self._database.write() as connection:
+            return connection.execute(gateways.update().where(*mine).values(released_ms=now_ms)).rowcount == 1
+
     def revocable(self, gateway_id: str) -> tuple[GatewayRecord, list[CertificateRecord]] | None:
         """An active gateway with its certificates."""
         mine = (gateways.c.gateway_id == gateway_id, gateways.c.status == GatewayStatus.ACTIVE.value)
@@ -116,6 +130,9 @@ class GatewayRepository:
         `gateway` has the time of its revocation.
         """
         at_ms = gateway.revoked_ms or gateway.enrolled_ms
+        known = self.some([gateway.gateway_id]).get(gateway.gateway_id)
+        if known is not None and known.curve_key != gateway.curve_key:
+            return False  # its id was released since, and is another gateway's
         if self.revoke(gateway.gateway_id, at_ms):
             return True
         with self._database.write() as connection:
@@ -200,6 +217,19 @@ class EnrolmentTransaction:
         row["status"] = gateway.status.value
         added = self._database.insert(gateways).values(row).on_conflict_do_nothing().returning(gateways.c.gateway_id)
         if self._connection.execute(added).first() is None:
+            return False
+        return add_certificates(self._connection, self._database, triple)
+
+    def take_over(self, gateway: GatewayRecord, triple: Sequence[CertificateRecord]) -> bool:
+        """
+        Put another gateway in the place of the released one of its id; False where a key is taken, or nothing is free.
+
+        What the released one was certified for stays, revoked.
+        """
+        row = {column.name: getattr(gateway, column.name) for column in gateways.columns}
+        row["status"] = gateway.status.value
+        free = (gateways.c.gateway_id == gateway.gateway_id, gateways.c.released_ms.is_not(None))
+        if self._connection.execute(gateways.update().where(*free).values(row)).rowcount != 1:
             return False
         return add_certificates(self._connection, self._database, triple)
 

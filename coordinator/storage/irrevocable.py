@@ -32,9 +32,9 @@ FILE_NAME: Final = "irrevocable.jsonl"
 
 @dataclass(slots=True)
 class Irrevocable:
-    """What a file says: revoked gateways by id, tokens by digest, the last ended round of epochs (-1: called)."""
+    """What a file says: revoked gateways by CURVE key, tokens by digest, last ended rounds of epochs (-1: called)."""
 
-    revoked: dict[str, tuple[GatewayRecord, list[CertificateRecord]]] = field(default_factory=dict)
+    revoked: dict[bytes, tuple[GatewayRecord, list[CertificateRecord]]] = field(default_factory=dict)
     uses_left: dict[bytes, int] = field(default_factory=dict)
     tokens_revoked: dict[bytes, int] = field(default_factory=dict)
     reached: dict[int, int] = field(default_factory=dict)
@@ -115,7 +115,7 @@ def _take(found: Irrevocable, entry: dict[str, Any]) -> None:
         gateway = GatewayRecord(**_typed(GatewayRecord, entry["gateway"]) | {"status": GatewayStatus.REVOKED})
         rows = [_typed(CertificateRecord, each) for each in entry["certificates"]]
         certificates = [CertificateRecord(**row | {"role": pki.Role(row["role"])}) for row in rows]
-        found.revoked.setdefault(gateway.gateway_id, (gateway, certificates))
+        found.revoked.setdefault(gateway.curve_key, (gateway, certificates))
     elif "uses_left" in entry:
         digest, left = bytes.fromhex(entry["token"]), int(entry["uses_left"])
         found.uses_left[digest] = min(left, found.uses_left.get(digest, left))
@@ -136,6 +136,6 @@ def _plain(record: GatewayRecord | CertificateRecord) -> dict[str, Any]:
 
 
 def _typed(kind: type[GatewayRecord | CertificateRecord], row: dict[str, Any]) -> dict[str, Any]:
-    values = {each.name: row[each.name] for each in fields(kind)}
-    octets = [each.name for each in fields(kind) if "bytes" in str(each.type) and values[each.name] is not None]
+    values = {each.name: row[each.name] for each in fields(kind) if each.name in row}  # lines of earlier releases
+    octets = [each.name for each in fields(kind) if "bytes" in str(each.type) and values.get(each.name) is not None]
     return values | {name: bytes.fromhex(values[name]) for name in octets}

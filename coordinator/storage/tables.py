@@ -57,6 +57,7 @@ gateways = Table(
     Column("enrolled_ms", BigInteger, nullable=False),
     Column("revoked_ms", BigInteger),
     Column("token", LargeBinary(32), ForeignKey("tokens.digest")),
+    Column("released_ms", BigInteger),  # of a revoked one: its id may be enrolled again, with other keys
     CheckConstraint("status IN ('active', 'revoked')", name="gateway_status"),
 )
 

@@ -77,12 +77,7 @@ class Enroller:
         """
         if module.certificate is not None:
             return await self._stored()
-        if gateway.token is None:
-            raise StromkreisError(
-                f"gateway {gateway.id} is not enrolled and has no token: ask the administrator for one and give it as"
-                " node.token or STROMKREIS_NODE__TOKEN"
-            )
-        answer = await self._ask(module, gateway, gateway.token.get_secret_value())
+        answer = await self._ask(module, gateway, self._token(gateway))
         try:
             certificates, above = read_triple(answer, gateway.id, self._root, datetime.now(UTC))
             service = _service_of(answer)
@@ -91,6 +86,22 @@ class Enroller:
         except (RemoteProtocolError, IndexError, *MALFORMED) as error:
             raise StromkreisError(f"gateway {gateway.id}: the enrolment's answer does not hold: {error}") from error
         return service
+
+    def _token(self, gateway: GatewayConfig) -> str:
+        if gateway.token is not None:
+            return gateway.token.get_secret_value()
+        file = self._config.token_file
+        if file is None:
+            raise StromkreisError(
+                f"gateway {gateway.id} is not enrolled and has no token: ask the administrator for one and give it as"
+                " node.token, node.token_file or STROMKREIS_NODE__TOKEN"
+            )
+        try:
+            return file.read_text(encoding="ascii").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise CoordinatorAwayError(
+                f"{file}: no token yet ({type(error).__name__}); expected the enrolment token in node.token_file"
+            ) from None
 
     async def _stored(self) -> RingService:
         try:

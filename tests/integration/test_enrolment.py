@@ -17,16 +17,20 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy import text
 from typer.testing import CliRunner
 
+from coordinator.config import DeclaredToken
 from coordinator.gwa import ca
 from coordinator.gwa.ca import CertificateAuthority
+from coordinator.gwa.declared_tokens import declare
 from coordinator.gwa.enrolment import Directory, Enrolment, EnrolmentRequest, IssuedTriple
 from coordinator.gwa.participants import administrator_keys, participant_keys, renew_web_certificate
+from coordinator.gwa.reconcile import reconcile
 from coordinator.gwa.renewal import Renewal
 from coordinator.gwa.revocation import RevocationPublisher, offline_list, revoke_offline
 from coordinator.storage.gateways import GatewayStatus
+from coordinator.storage.irrevocable import IrrevocableLog
 from coordinator.storage.store import Store
 from protocol import cms, pki
-from protocol.errors import LocalProtocolError, RemoteProtocolError
+from protocol.errors import LocalProtocolError, RemoteProtocolError, StromkreisError
 from stromkreis.__main__ import build
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -385,7 +389,7 @@ def enrolled(store: Store, enrolment: Enrolment) -> bytes:
     return gateway.certificate
 
 
-LATER = NOW + timedelta(days=700)
+SOON, LATER = NOW + timedelta(hours=1), NOW + timedelta(days=700)
 
 
 def refused_renewal(renewal: Renewal, device: str, fresh: bytes, endorsement: bytes, *, now: datetime = LATER) -> str:
@@ -434,6 +438,117 @@ def test_renewals_that_must_not_be_are_refused(
     assert refused_renewal(renewal, device, again, endorsed(1, enrolled, again), now=much_later) == "cms_signer"
     assert Directory(store.gateways).revoke(device, LATER)
     assert refused_renewal(renewal, device, fresh, good) == "gateway_revoked"
+
+
+def test_a_certificate_that_is_due_stays_where_nothing_can_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A mounted Secret: the coordinator starts with what is there while it holds, and says so."""
+    home = tmp_path / "pki"
+    authority = CertificateAuthority.create(home, NOW)
+    participant_keys(home, authority, NOW)
+    before = {path.name: path.read_bytes() for path in home.iterdir()}
+    monkeypatch.setattr("os.access", lambda *_: False)
+    participant_keys(home, authority, NOW + timedelta(days=700))
+    assert {path.name: path.read_bytes() for path in home.iterdir()} == before
+    assert "cannot be written" in caplog.text
+    monkeypatch.undo()
+    participant_keys(home, authority, NOW + timedelta(days=700))
+    changed = {path.name for path in home.iterdir() if before[path.name] != path.read_bytes()}
+    assert changed == {"emt-signature.pem", "emt-encryption.pem", "emt-tls.pem"}
+
+
+# --- declared tokens -------------------------------------------------------------------------------------------------
+
+
+def test_a_declared_token_is_known_once_with_the_uses_it_has_left(
+    store: Store, enrolment: Enrolment, kept: IrrevocableLog, tmp_path: Path
+) -> None:
+    file, directory = tmp_path / "token", Directory(store.gateways, kept)
+    token = "stk_" + "x" * 43
+    file.write_text(f"{token}\n")
+    declared = [DeclaredToken(file=file, uses=2, area="Nordring", days=30)]
+    assert declare(directory, declared, NOW) == 1
+    enrolment.enrol(request(token, 1), NOW)
+    assert declare(directory, declared, NOW) == 0
+    enrolment.enrol(request(token, 2), NOW)
+    assert refused(enrolment, request(token, 3)) == "token_used_up"
+    directory.revoke_token(token, NOW)
+    assert declare(directory, declared, NOW) == 0
+    assert refused(enrolment, request(token, 3)) == "token_revoked"
+
+
+@pytest.mark.parametrize("text", [None, "", "short", "two words of which each is long enough for some", "ü" * 40])
+def test_a_file_without_a_good_token_is_refused_unsaid(store: Store, tmp_path: Path, text: str | None) -> None:
+    file = tmp_path / "token"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(StromkreisError, match=r"token: (expected one token|cannot be read)") as caught:
+        declare(Directory(store.gateways), [DeclaredToken(file=file, uses=2)], NOW)
+    assert not text or text not in str(caught.value)
+    assert store.gateways.tokens() == []
+
+
+# --- release ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> IrrevocableLog:
+    return IrrevocableLog(tmp_path / "irrevocable.jsonl")
+
+
+def other_keys(token: str) -> EnrolmentRequest:
+    """The id of gateway 1, whose volume is lost, with the keys of number 3."""
+    device = pki.make_gateway_id(1)
+    return EnrolmentRequest(token, device, "Nordring", package(3, device), bytes([3]) * 32)
+
+
+def test_a_released_id_is_enrolled_with_other_keys_and_never_with_its_old(
+    store: Store, enrolment: Enrolment, publisher: RevocationPublisher, kept: IrrevocableLog
+) -> None:
+    directory = Directory(store.gateways, kept)
+    token = directory.create_token(NOW, uses=5)
+    old = request(token)
+    first = x509.load_pem_x509_certificate(enrolment.enrol(old, NOW).certificates.signature_chain.encode())
+    assert refused(enrolment, other_keys(token)) == "duplicate_gateway"
+    directory.release(old.gateway_id, SOON)
+    assert refused(enrolment, old) == "gateway_revoked"
+    assert store.gateways.active_by_curve_key(old.curve_key) is None
+    enrolment.enrol(other_keys(token), SOON)
+    (gateway,) = store.gateways.page()
+    assert (gateway.status, gateway.curve_key, gateway.released_ms) == (GatewayStatus.ACTIVE, bytes([3]) * 32, None)
+    assert refused(enrolment, old) == "duplicate_gateway"
+    triples = store.certificates.of_gateway(old.gateway_id)
+    assert [(each.sequence, each.revoked_ms is None) for each in triples] == [(2, True)] * 3 + [(1, False)] * 3
+    with pytest.raises(RemoteProtocolError, match="certificate_revoked"):
+        pki.verify_chain(
+            first, [enrolment.authority.sub_ca], enrolment.authority.root, SOON, revocations=publisher.lists(SOON)
+        )
+    # The next start of the coordinator must not take the new gateway for the old one, nor forget a second loss.
+    assert reconcile(store.gateways, kept.read()) == 0
+    directory.release(old.gateway_id, SOON)
+    assert len(kept.read().revoked) == 2
+    assert reconcile(store.gateways, kept.read()) == 0
+    assert store.gateways.active_by_curve_key(bytes([3]) * 32) is None
+
+
+def test_only_an_active_gateways_id_is_released(store: Store, enrolment: Enrolment, kept: IrrevocableLog) -> None:
+    directory = Directory(store.gateways, kept)
+    token = directory.create_token(NOW, uses=5)
+    for number in (1, 2):
+        enrolment.enrol(request(token, number), NOW)
+    assert directory.revoke(pki.make_gateway_id(2), NOW)
+    for number, expected in ((2, "its id is not given out again"), (9, "there is none")):
+        with pytest.raises(LocalProtocolError, match=expected):
+            directory.release(pki.make_gateway_id(number), SOON)
+    directory.release(pki.make_gateway_id(1), SOON)
+    with pytest.raises(LocalProtocolError, match="released already"):
+        directory.release(pki.make_gateway_id(1), SOON)
+    assert refused(enrolment, replace(other_keys(token), gateway_id=pki.make_gateway_id(2))) == "gateway_id_mismatch"
+    device = pki.make_gateway_id(2)
+    assert refused(enrolment, replace(other_keys(token), gateway_id=device, package=package(3, device))) == (
+        "duplicate_gateway"
+    )
 
 
 # --- revocation lists ------------------------------------------------------------------------------------------------

@@ -22,8 +22,11 @@ async def test_gateways_read_the_meters_of_their_own_process(network: Network) -
     async with trio.open_nursery() as nursery:
         await network.start_coordinator(nursery)
         assert network.coordinator_config is not None
+        assert network.token is not None
+        token_file = network.directory / "token"
+        token_file.write_text(f"{network.token.get_secret_value()}\n")
         node = NodeConfig(
-            data_dir=network.directory / "node", coordinator=network.web[0], area=network.area, token=network.token,
+            data_dir=network.directory / "node", coordinator=network.web[0], area=network.area, token_file=token_file,
             root_certificate=network.coordinator_config.pki_path / ROOT_FILE, policy=network.policy,
             fleet=FleetConfig(count=network.gateways), metrics="http://127.0.0.1:0",
         )  # fmt: skip

@@ -37,7 +37,7 @@ def test_what_was_kept_is_read_by_the_next_process(kept: IrrevocableLog) -> None
     kept.call(8)
     found = IrrevocableLog(kept.path).read()
     revoked = replace(GATEWAY, status=GatewayStatus.REVOKED, revoked_ms=5000)
-    assert found.revoked == {GATEWAY.gateway_id: (revoked, CERTIFICATES)}
+    assert found.revoked == {GATEWAY.curve_key: (revoked, CERTIFICATES)}
     assert found.uses_left == {b"t" * 32: 1}
     assert found.tokens_revoked == {b"u" * 32: 7000}
     assert found.reached == {7: 3, 8: -1}

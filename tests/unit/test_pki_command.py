@@ -27,10 +27,49 @@ def home(tmp_path: Path) -> Path:
     return tmp_path / "pki"
 
 
-def test_init_does_not_overwrite(home: Path) -> None:
+def contents(directory: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+def test_init_makes_all_that_a_coordinator_reads_and_once(home: Path) -> None:
+    before = contents(home)
+    triples = {f"{who}-{use}.{kind}" for who in ("gwa", "emt") for use in ("signature", "encryption", "tls")
+               for kind in ("key", "pem")}  # fmt: skip
+    others = {f"{stem}.{kind}" for stem in ("root", "sub-ca", "coordinator-tls", "tariff") for kind in ("key", "pem")}
+    assert set(before) == triples | others | {"root-crl.pem"}
+    assert {path.stat().st_mode & 0o077 for path in home.glob("*.key")} == {0}
     again = run("init", "--pki", home)
-    assert again.exit_code == 1
-    assert "already" in again.stderr
+    assert (again.exit_code, again.output) == (0, f"{home} has a whole SM-PKI already\n")
+    assert contents(home) == before
+
+
+def test_init_makes_what_is_missing_and_not_the_roots_key(home: Path) -> None:
+    before = contents(home)
+    for name in ("tariff.key", "tariff.pem", "root.key"):
+        (home / name).unlink()
+    again = run("init", "--pki", home)
+    assert (again.exit_code, again.output.splitlines()[0]) == (0, f"made in {home}: tariff.key, tariff.pem")
+    assert {name for name, data in before.items() if contents(home).get(name) != data} == {
+        "root.key", "tariff.key", "tariff.pem",
+    }  # fmt: skip
+
+
+def test_init_takes_directory_and_names_from_the_configuration(tmp_path: Path) -> None:
+    config = tmp_path / "stromkreis.toml"
+    config.write_text(
+        f'[coordinator]\npki_dir = "{tmp_path}/pki"\n[coordinator.web]\nlisten = ["https://0.0.0.0:1"]\n'
+        'public_url = "https://gwa.example:7381"\n'
+    )
+    assert run("init", "-c", config, "--host", "other.example").exit_code == 0
+    tls = x509.load_pem_x509_certificates((tmp_path / "pki" / "coordinator-tls.pem").read_bytes())[0]
+    names = tls.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.DNSName) == ["gwa.example", "localhost", "other.example"]
+
+
+def test_a_half_pki_is_not_completed(home: Path) -> None:
+    (home / "root.pem").unlink()
+    again = run("init", "--pki", home)
+    assert (again.exit_code, "has sub-ca.pem but no root.pem" in again.stderr) == (1, True)
 
 
 def test_issue_show_verify(home: Path, tmp_path: Path) -> None:
