@@ -72,6 +72,7 @@ class _Open:
     again_s: float  # between two requests
     owed_at_s: float
     asked_s: float = float("-inf")
+    is_answered: bool = False  # since it was asked last
 
 
 class RangeChecks:
@@ -106,13 +107,14 @@ class RangeChecks:
         self._ask(now_s, [check.key for check in checks])
 
     def receive(self, identity: str, message: wire.RangeProof) -> None:
-        """A gateway's proofs; those that nobody waits for are counted and have no effect."""
+        """A gateway's proofs; those that nobody waits for, or not any more, are counted and have no effect."""
         key = message.epoch, message.ring, message.round, message.position
         waiting = self._open.get(key)
-        if waiting is None or waiting.check.gateway != identity:
+        if waiting is None or waiting.check.gateway != identity or waiting.is_answered:
             self._metrics.peer_error("unasked_range_proof")
             return
-        if key in self._answers or len(self._answers) < _ANSWERS_MAX:
+        if len(self._answers) < _ANSWERS_MAX:
+            waiting.is_answered = True  # one for each time that it is asked: a wrong one costs a thread and a log line
             self._answers[key] = message
             self._answered.set()
 
@@ -154,7 +156,7 @@ class RangeChecks:
             if each.check.gateway in present and not 0 <= now_s - each.asked_s < each.again_s:
                 if each.asked_s > float("-inf"):
                     each.again_s = min(_AGAIN_S, 2 * each.again_s)
-                each.asked_s = now_s
+                each.asked_s, each.is_answered = now_s, False
                 ready.append(To(each.check.gateway, _request(each.check)))
                 if len(ready) == _ASKED_PER_TICK:
                     break
@@ -208,13 +210,12 @@ class RangeChecks:
     async def _judge(self, waiting: _Open, message: wire.RangeProof) -> None:
         check = waiting.check
         if not message.proofs:
-            if not check.owed:
-                await self._owe([waiting], "refused")
+            await self._owe([] if check.owed else [waiting], "refused")
             return
         try:
             await in_thread(self._verify, check, message.proofs)
         except RemoteProtocolError:
-            await self._owe([waiting], "wrong")
+            await self._owe([] if check.owed else [waiting], "wrong")
             return
         while True:
             try:

@@ -355,6 +355,7 @@ def test_a_pair_is_opened_for_no_deal_that_is_good_or_unsigned(
 
 def test_an_opening_that_proves_nothing_or_is_of_no_pair_is_refused() -> None:
     ring = Blaming()
+    ring.ledger.receive(3, wire.BadDeal(1, 0, 4), 1.0)
     with pytest.raises(RemoteProtocolError, match="bad_pair_opening"):
         ring.ledger.receive(3, wire.PairOpening(1, 0, 4, bytes(96)), 1.0)
     for other in (3, 200):

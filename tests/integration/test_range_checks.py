@@ -196,6 +196,29 @@ async def test_who_does_not_prove_is_left_out_until_it_has(running: Running, how
     assert running.store.range_checks.all() == []
 
 
+async def test_wrong_proofs_without_end_are_checked_once_a_request_and_told_once(
+    running: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each cost a thread some 7 ms a slot, a write and a line in the log, as fast as a gateway could send them."""
+    checked: list[object] = []
+    verify = running.checks._verify
+    running.checks._verify = lambda *how: checked.append(how) or verify(*how)  # type: ignore[method-assign, func-returns-value]
+    running.end()
+    await running.until(lambda: bool(running.asked()))
+    ((name, request),) = running.asked()
+    wrong = wire.RangeProof(0, 0, 0, 4, running.proofs(request).proofs[::-1])
+    for asked in (1, 2, 3):
+        for _ in range(20):
+            running.checks.receive(name, wrong)
+            await running.until(lambda: not running.checks._answers)
+        await running.until(lambda count=asked: len(checked) >= count)  # type: ignore[misc]
+        running.now_s += 60.0
+        await running.until(lambda count=asked: len(running.asked()) > count)  # type: ignore[misc]
+    assert len(checked) == 3
+    assert running.outcomes() == {"drawn": 1, "wrong": 1}
+    assert caplog.text.count("is unranged") == 1
+
+
 async def test_who_owes_and_is_in_a_total_all_the_same_is_drawn_again(running: Running) -> None:
     running.end()
     await running.until(lambda: bool(running.asked()))

@@ -159,6 +159,10 @@ class Case:
                 other = sum(pair) - position
                 yield other, self._words[other]
 
+    def is_disputed(self, position: int, other: int) -> bool:
+        """Whether this pair's words differ, and neither is named."""
+        return (min(position, other), max(position, other)) in self._disputed
+
     def _name(self, position: int) -> None:
         """Its words count no more, so neither do the pairs in which they differ from others'."""
         self.named |= 1 << position
@@ -167,7 +171,7 @@ class Case:
     def opened(self, position: int, other: int, secret: bytes) -> None:
         """A pair of which one end has opened the secret, as `Suite.agree` gives it: whose word is wrong is named."""
         low, high = pair = min(position, other), max(position, other)
-        if pair not in self._disputed:
+        if not self.is_disputed(position, other):
             return
         self._disputed.discard(pair)
         key = pair_keys(secret, low, high).mask

@@ -31,6 +31,7 @@ from protocol.errors import RemoteProtocolError
 
 _NEVER = float("inf")
 _CASES_MAX = 16  # at once; each has somebody who owes an answer and is out until it comes
+_DOUBTS_MAX = 8  # commitments that a head doubts in a round: to judge one takes t·k group operations
 _SILENCE_MAX = 6
 _DAY_ROUNDS = 96
 
@@ -58,6 +59,8 @@ class Inquiries:
         self._cases: dict[tuple[int, int], tuple[Case, int, float]] = {}  # with the head's position, and the time
         self._complaints: set[tuple[int, int]] = set()  # holder and dealer, by position
         self._asked: dict[int, tuple[int, float]] = {}  # who is said to be silent: in which round, asked when
+        self._opened: set[tuple[int, int]] = set()  # complaints whose pair was opened: judged, once
+        self._doubts = -1, 0  # the newest round in which a head doubted a commitment, and how often it did
         self._silences: dict[int, _Silence] = {}
 
     # --- what a head hands in ------------------------------------------------------------------------------------
@@ -114,6 +117,10 @@ class Inquiries:
             raise RemoteProtocolError("bad_evidence", "a masked input that its member did not sign")
         nonce = nonces_of(view, message).get(position, b"")
         label = mask_label(view, message.round, message.attempt, nonce, message.mask_terms)
+        newest, count = self._doubts
+        if message.round < newest or (message.round == newest and count >= _DOUBTS_MAX):
+            return [Note("too_many_doubts")]
+        self._doubts = message.round, count + 1 if message.round == newest else 1
         seed = self._proved_seed(position, label, message.parts)
         if not seed or mac_equal(seed_commitment(seed), commitment):
             return [Note("commitment_not_refuted")]
@@ -151,6 +158,9 @@ class Inquiries:
         suite, view, other = self._suite, self._view, message.position
         if other >= view.size or not view.neighbourhoods[position] >> other & 1:
             raise RemoteProtocolError("not_a_neighbour", "an opening of a pair that is none")
+        is_asked = any(case.is_disputed(position, other) for case, _, _ in self._cases.values())
+        if not is_asked and (position, other) not in self._complaints:
+            return [Note("answer_out_of_turn")]
         keys = view.members[position].public_key, view.members[other].public_key
         context = PairContext(view.digest, view.ring, position, other)
         secret = suite.opened(*keys, context, message.opening)
@@ -161,6 +171,7 @@ class Inquiries:
         deal = None if self._deals is None else self._deals.get(other)
         if (position, other) in self._complaints and deal is not None:
             self._complaints.discard((position, other))
+            self._opened.add((position, other))
             if not is_good_share(suite, view, pair_keys(secret, position, other), other, position, deal):
                 out += self._name(1 << other, Misbehaviour.BAD_DEAL, round_, position)
         return out
@@ -171,7 +182,7 @@ class Inquiries:
         if dealer >= view.size or not view.neighbourhoods[position] >> dealer & 1:
             raise RemoteProtocolError("not_a_neighbour", "a complaint about a deal of somebody who deals it nothing")
         deal = None if self._deals is None else self._deals.get(dealer)
-        if deal is None or dealer in self.named:
+        if deal is None or dealer in self.named or (position, dealer) in self._opened:
             return []
         self._complaints.add((position, dealer))
         disputed = wire.DisputedDeal(view.epoch, view.ring, dealer, deal.commitments, deal.sealed, deal.signature)

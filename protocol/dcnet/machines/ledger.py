@@ -188,6 +188,9 @@ class RoundLedger(Machine[State, LedgerEffect]):
                 return self.inquiries.present(position)
             case wire.WrongCommitment():
                 self._check_head(position, message.term)
+                self._check_round(message.round, now_s)
+                if not self._is_head_of(position, message.round):
+                    return [Note("report_out_of_turn")]
                 return self.inquiries.wrong_commitment(position, message)
         return None
 
