@@ -7,6 +7,7 @@ The end of a round is durable before it is announced (`coordinator.rings.round_w
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 
 from coordinator.events import Emit, MessagesReady, MisbehaviourReported, RoundWritten, StatusChanged, To
@@ -20,6 +21,7 @@ from protocol import wire
 from protocol.dcnet.machines.effects import LedgerEffect, Note, Persist, ReportMisbehaviour, ToMember, ToRing
 from protocol.dcnet.setup.rings import RingView
 from protocol.errors import RemoteProtocolError
+from protocol.log_limit import PEER_LINE_S, LogLimiter
 
 log = logging.getLogger(__name__)
 HEAD_AT_S = 0.5  # between two broadcasts of one head's address; a head that is started anew takes longer
@@ -43,6 +45,7 @@ class Rounds:
         self._drawn = drawn
         self._metrics = metrics
         self._emit = emit
+        self._lines = LogLimiter(PEER_LINE_S, time.monotonic)
 
     def receive(self, identity: str, epoch: AreaEpoch, message: wire.Message, now_s: float) -> None:
         """A gateway's message about its ring.  Raises RemoteProtocolError where it breaks a rule."""
@@ -64,12 +67,13 @@ class Rounds:
                 forwarded = wire.Relay(message.epoch, message.ring, position, message.sealed)
                 self._send(ring.view.members[message.position].identity, forwarded)
             case wire.TwoResults():
-                self._metrics.peer_error("two_results")
-                log.error(
-                    "epoch %d ring %d: %s holds two signed results of round %d: the database was put back within the"
-                    " epoch, or somebody has the epoch's result key",
-                    message.epoch, message.ring, identity, message.round,
-                )  # fmt: skip
+                self.carry_out(epoch, ring, ledger.receive(position, message, now_s))
+                if self._lines.is_due(f"{message.epoch} {message.ring}"):
+                    log.error(
+                        "epoch %d ring %d: %s holds two signed results of round %d: the database was put back within"
+                        " the epoch, or somebody has the epoch's result key",
+                        message.epoch, message.ring, identity, message.round,
+                    )  # fmt: skip
             case wire.RingTotal() | wire.RingVoid() | wire.CorruptSum() if message.round >= epoch.rounds:
                 self._send(identity, wire.Refused(epoch.call.epoch, "the next epoch has begun"))
             case _:

@@ -6,6 +6,7 @@ had it, and the difference of two totals was a reading that the coordinator chos
 """
 
 from collections.abc import Collection
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from loadtest.simulator.suite import CheapSuite
 from protocol import wire
 from protocol.dcnet.crypto import prf
 from protocol.dcnet.crypto.suite import MAC_SIZE
-from protocol.dcnet.machines.effects import EpochRefused, MemberEffect, ToHead
+from protocol.dcnet.machines.effects import EpochRefused, MemberEffect, Note, ToHead
 from protocol.dcnet.machines.masks import MaskSchedule, seed_commitment
 from protocol.dcnet.machines.member import Member, State
 from protocol.dcnet.setup.rings import positions_of, result_text
@@ -156,3 +157,24 @@ def test_a_head_cannot_open_with_an_end_left_out() -> None:
         with pytest.raises(RemoteProtocolError) as caught:
             member.receive(opening(ring.view, 0, 1, settled=0), 11.0)
         assert caught.value.reason == "old_history", i
+
+
+def test_who_says_that_the_ledger_signed_two_ends_has_to_show_them() -> None:
+    """Else any gateway fills the log with an error that is the coordinator's, one line a message."""
+    ring = LocalRing(SUITE, SEVEN, SEED)
+    view = ring.view
+    opened, void = (
+        (each.outcome, each.roster, each.signature)
+        for each in (end(ring, 3, OPENED, view.everybody), end(ring, 3, VOID, 0))
+    )
+    proof = wire.TwoResults(view.epoch, view.ring, 3, opened, void)
+    assert ring.ledger.receive(2, proof, 11.0) == [Note("two_results")]
+    for claim in (
+        replace(proof, second=opened),
+        replace(proof, round=4),
+        replace(proof, second=(*void[:2], bytes(64))),
+        replace(proof, first=(1, view.to_wire(0b111), opened[2])),
+    ):
+        with pytest.raises(RemoteProtocolError) as caught:
+            ring.ledger.receive(2, claim, 11.0)
+        assert caught.value.reason == "bad_evidence"

@@ -15,12 +15,23 @@ import struct
 from collections.abc import Iterator
 
 from protocol import wire
-from protocol.dcnet.crypto.suite import digest
-from protocol.dcnet.setup.rings import RingView
+from protocol.dcnet.crypto.suite import Suite, digest
+from protocol.dcnet.setup.rings import RingView, result_text
 from protocol.dcnet.setup.terms import history_before
 from protocol.errors import RemoteProtocolError
 
 _HASH_SIZE = 32
+
+
+def check_two_results(suite: Suite, view: RingView, message: wire.TwoResults) -> None:
+    """Raise RemoteProtocolError `bad_evidence` unless the ledger's key signed both, two ends of one round."""
+    (first, roster, _), (second, other, _) = ends = message.first, message.second
+    if (first, roster) == (second, other):
+        raise RemoteProtocolError("bad_evidence", "the same end twice")
+    for outcome, members, signature in ends:
+        text = result_text(view, message.round, outcome, view.from_wire(members))
+        if not suite.verify(view.result_key, text, signature):
+            raise RemoteProtocolError("bad_evidence", "a result that the round ledger did not sign")
 
 
 class History:

@@ -35,6 +35,7 @@ from protocol.dcnet.machines.effects import (
     ToRing,
 )
 from protocol.dcnet.machines.event_log import EventLog, Local
+from protocol.dcnet.machines.history import check_two_results
 from protocol.dcnet.machines.inquiries import Inquiries
 from protocol.dcnet.machines.machine import Machine, Transitions
 from protocol.dcnet.machines.masks import words_from_bytes
@@ -186,6 +187,9 @@ class RoundLedger(Machine[State, LedgerEffect]):
                 return self.inquiries.complaint(position, message)
             case wire.Presence():
                 return self.inquiries.present(position)
+            case wire.TwoResults():
+                check_two_results(self._suite, self.view, message)
+                return [Note("two_results")]
             case wire.WrongCommitment():
                 self._check_head(position, message.term)
                 self._check_round(message.round, now_s)
