@@ -50,6 +50,7 @@ from node.storage.repositories.use_cases import UseCaseRepository
 from node.taf.use_cases import UseCases
 from node.wan.administration import Administration
 from node.wan.deliveries import Deliveries, DeliveryServices
+from node.wan.tls_session import Answer, Session
 from protocol import cms, pki
 from protocol.cms.structures import AUTH_ENVELOPED_DATA
 from protocol.cosem.delivery import Delivery, canonical_name
@@ -616,3 +617,26 @@ async def test_a_delivery_out_of_bounds_keeps_no_other_back(made: Field) -> None
         pass
     states = Counter(each.state for each in made.world.coordinator.deliveries.page(limit=99))
     assert states == {DeliveryState.REFUSED: len(bad), DeliveryState.STORED: len(CASES)}
+
+
+@pytest.mark.parametrize(
+    ("status", "is_done", "left"), [(200, True, 0), (204, True, 0), (422, True, 0), (409, True, 0), (307, False, 4),
+                                    (403, False, 4), (404, False, 4), (500, False, 4), (503, False, 4)],
+)  # fmt: skip
+async def test_a_status_decides_what_becomes_of_a_delivery(
+    made: Field, monkeypatch: pytest.MonkeyPatch, status: int, is_done: bool, left: int
+) -> None:
+    await made.roll_out(made.document(1, [DIRECT]))
+    await made.measure()
+    await made.close()
+
+    async def answer(_session: Session, *_: Any) -> Answer:
+        return Answer(status, b"")
+
+    monkeypatch.setattr(Session, "post", answer)
+    async with serving(made):
+        assert await made.deliveries.send_waiting() is is_done
+    assert len(made.repository.waiting(ONE)) == left
+    withheld = [parameters["reason"] for event, parameters in made.world.noted if event is Event.DELIVERY_WITHHELD]
+    assert withheld == ([f"refused_{status}"] * 4 if status in {409, 422} else [])
+    assert made.repository.result(ONE, "t7", OCTOBER_S) is not None
