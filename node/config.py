@@ -8,6 +8,7 @@ and a pattern, and `all_gateways()` gives the one list that the fleet starts fro
 
 from __future__ import annotations
 
+import re
 from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -33,9 +34,17 @@ def _meter_url(text: str) -> str:
     return text
 
 
+def _listen_endpoint(text: str) -> str:
+    found = re.fullmatch(r"tcp://[^/]+:(?:\*|(\d{1,5})(?:-(\d{1,5}))?)", text)
+    if found is None or not int(found[1] or 0) <= int(found[2] or found[1] or 0) <= _PORT_MAX:
+        raise ValueError("tcp://HOST:PORT, with * for any free port or FIRST-LAST for one of these")
+    return text
+
+
 WebAddress = Annotated[str, AfterValidator(_web_address)]
 MeterUrl = Annotated[str, AfterValidator(_meter_url)]
 _ID_LENGTH = 14
+_PORT_MAX = 65_535
 GatewayId = Annotated[str, Field(pattern=r"^[A-Z0-9]{14}$")]
 AreaName = Annotated[str, Field(pattern=r"^[^\s](.{0,62}[^\s])?$")]
 
@@ -142,8 +151,9 @@ class LinkConfig(_Section):
     for gateways behind NAT that can only call out; costs the coordinator all ring traffic and one more hop of
     latency."""
 
-    listen: str = "tcp://127.0.0.1:*"
-    """Where a head listens; port * takes a free one a head, which is what a process with many gateways needs."""
+    listen: Annotated[str, AfterValidator(_listen_endpoint)] = "tcp://127.0.0.1:*"
+    """Where a head listens: port * takes a free one a head, and 7400-7499 one of these, for a firewall. A process needs
+    as many as gateways of it may be heads at once, two for each of their rings."""
 
     public_host: str | None = None
     """Host that members connect to, if it differs from the one in `listen` (NAT, container)."""
@@ -337,6 +347,10 @@ class NodeConfig(_Section):
 
     fleet: FleetConfig | None = None
     """Gateways alike, for load tests: number i reads the meter at port first_port + i."""
+
+    drain_s: Annotated[float, Field(ge=0, le=3_600)] = 20.0
+    """Longest time that a node which is told to stop waits for the rounds under way to end. Raising it spares slow
+    rings an attempt; keep it below the grace period of whatever stops the process."""
 
     starts_per_s: Annotated[float, Field(gt=0, le=10_000)] = 250.0
     """Gateways of this process that begin in a second. Raising it has a large process whole sooner, and its keys,

@@ -11,7 +11,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AsyncExitStack, closing
+from contextlib import AsyncExitStack, ExitStack, closing, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -41,12 +41,14 @@ from node.metering.retention import LogKeeper, Retention
 from node.metrics import NodeMetrics
 from node.monitoring import serve_monitoring
 from node.process_start import JUMP_S, ProcessStart
+from node.process_stop import settled
 from node.readiness import Readiness
 from node.security.backend import KeyBackend
 from node.security.backends import open_backend
 from node.security.module import GatewaySecurityModule, KeyDirectory
 from node.storage.cipher import Cipher, StorageKeys, store_cipher
 from node.storage.engine import Store
+from node.storage.errors import StoreHeldError
 from node.storage.repositories.accounts import AccountRepository
 from node.storage.repositories.attendance import AttendanceRepository
 from node.storage.repositories.beacon import BeaconRepository
@@ -80,6 +82,7 @@ from protocol.link.tls import client_context
 from protocol.metering.interval import DAY_S
 
 log = logging.getLogger(__name__)
+_STORE_LOOK_S = 1.0
 _START_S = 0.1  # gateways of so long begin together
 _SOCKETS_PER_GATEWAY = 4  # coordinator, head, its successor while it is changed, and a listener
 
@@ -167,11 +170,12 @@ def retention_of_meters(
 async def run(
     config: NodeConfig, *, ready: Callable[[str], None] | None = None,
     cipher_of: Callable[[StorageKeys], Cipher] = store_cipher,
-    subscribe: Callable[[MeteringLog, trio.Nursery], None] | None = None,
+    subscribe: Callable[[MeteringLog, trio.Nursery], None] | None = None, stop: trio.Event | None = None,
 ) -> None:  # fmt: skip
     """
-    Serve until cancelled; `ready` is called with the monitoring address once every gateway runs that is not refused.
+    Serve until `stop` is set and the rounds under way are settled, or until cancelled.
 
+    `ready` is called with the monitoring address once every gateway runs that is not refused.
     `cipher_of` is for tests, which look for what another cipher would not hide.  `subscribe` is called with each
     gateway's metering log and a nursery to start subscribers in (`examples/metering_log_subscriber.py`).
 
@@ -199,14 +203,18 @@ async def run(
 
     readiness = Readiness(len(gateways))
     metrics.readiness(lambda: readiness.counts)
-    with (
-        closing(open_keys(config, root)) as keys,
-        closing(Store(config.store_path, cipher_of(keys), blinding_key=keys.retired_commitment_key)) as store,
-    ):
+    with ExitStack() as opened:
+        keys = opened.enter_context(closing(open_keys(config, root)))
+        store = await _free_store(config, keys, cipher_of(keys), registry, readiness, stop)
+        if store is None:
+            return
+        opened.callback(store.close)
         keys.forget_commitment_keys()
         metering, attendance = MeteringLogRepository(store), AttendanceRepository(store)
         async with AsyncExitStack() as stack, store.writing(), trio.open_nursery() as nursery:
             address = await nursery.start(serve_monitoring, registry, config.metrics, lambda: None, readiness.checks)
+            if stop is not None:
+                nursery.start_soon(_stop_at, stop, running, config.drain_s, readiness, nursery.cancel_scope)
             beacon = BeaconRepository(store)
             enrolments = Enrolments(config, gateways, keys, beacon, attendance, time.time)
             await nursery.start(enrolments.run)
@@ -291,6 +299,43 @@ async def run(
 
                 kept = None if timekeeper is None else timekeeper.clock
                 await run_gateways(make, begun, enrolments, config.starts_per_s, kept)
+
+
+async def _stop_at(
+    stop: trio.Event, running: Sequence[Gateway], drain_s: float, readiness: Readiness, scope: trio.CancelScope
+) -> None:
+    await stop.wait()
+    readiness.waits_for = "the node is stopping"
+    await settled(lambda: running, drain_s)
+    scope.cancel()
+
+
+async def _free_store(
+    config: NodeConfig, keys: KeyDirectory, cipher: Cipher, registry: CollectorRegistry, readiness: Readiness,
+    stop: trio.Event | None,
+) -> Store | None:  # fmt: skip
+    """
+    The store, once no other process has it: one that was cut off with its machine may live on for minutes.
+
+    None where `stop` is set before.  Monitored meanwhile, so that nobody takes the wait for a hang.  Raises StoreError
+    where it cannot be opened.
+    """
+    open_store = partial(Store, config.store_path, cipher, blinding_key=keys.retired_commitment_key)
+    try:
+        return open_store()
+    except StoreHeldError as error:
+        log.warning("waits until the other process ends: %s", error)
+    readiness.waits_for = f"{config.store_path}: another process has the store open"
+    store = None
+    async with trio.open_nursery() as nursery:
+        await nursery.start(serve_monitoring, registry, config.metrics, lambda: None, readiness.checks)
+        while store is None and not (stop is not None and stop.is_set()):
+            with suppress(StoreHeldError):
+                store = open_store()
+            await trio.sleep(_STORE_LOOK_S if store is None else 0)
+        nursery.cancel_scope.cancel()
+    readiness.waits_for = "the node is starting"
+    return store
 
 
 async def _listen_for_wakeups(

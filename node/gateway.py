@@ -159,6 +159,11 @@ class Gateway:
             seat, self._session.is_linked, is_head_linked, self._epochs.is_waiting, self._has_taken_part
         )
 
+    @property
+    def is_in_round(self) -> bool:
+        """Whether it has contributed to a round whose end it does not know, and may hear."""
+        return self._session.is_linked and any(ring.account.unsettled is not None for _, ring in self._epochs.rings)
+
     async def run(self) -> None:
         """Serve until cancelled.  Raises StoreError where its log cannot be read."""
         grid = self._shared.metering.grid(self.identity)

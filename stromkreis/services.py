@@ -108,11 +108,11 @@ def node(
         from stromkreis.simulated_meters import run_with_meters, simulated  # noqa: PLC0415
 
         meter_settings = simulated(settings, config)
-        serve(lambda: run_with_meters(settings, meter_settings))
+        serve_until_stopped(lambda stop: run_with_meters(settings, meter_settings, stop))
         return
     from node.fleet import run  # noqa: PLC0415
 
-    serve(lambda: run(settings, ready=None))
+    serve_until_stopped(lambda stop: run(settings, stop=stop))
 
 
 def meters(
@@ -193,21 +193,30 @@ def _set_up_logs(log_format: LogFormat, level: str) -> None:
 
 def serve(run: Callable[[], Awaitable[None]]) -> None:
     """Run under trio until it returns or a signal cancels it."""
+    serve_until_stopped(lambda _stop: run(), signals_before_cancel=0)
+
+
+def serve_until_stopped(run: Callable[[trio.Event], Awaitable[None]], *, signals_before_cancel: int = 1) -> None:
+    """Run under trio until it returns; a first signal sets the event that it gets, another one cancels it."""
 
     async def until_signal() -> None:
         # The receiver is open before anything runs: a signal that comes early finds it.
+        stop = trio.Event()
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(_cancel_at, signals, nursery.cancel_scope)
+                nursery.start_soon(_stop_at, signals, signals_before_cancel, stop, nursery.cancel_scope)
                 if os.environ.get("STROMKREIS_LIFELINE") == "stdin":
                     nursery.start_soon(_cancel_without_parent, nursery.cancel_scope)
-                await run()
+                await run(stop)
                 nursery.cancel_scope.cancel()
 
     trio.run(until_signal)
 
 
-async def _cancel_at(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
+async def _stop_at(signals: AsyncIterator[int], patience: int, stop: trio.Event, scope: trio.CancelScope) -> None:
+    for _ in range(patience):
+        await anext(signals)
+        stop.set()
     await anext(signals)
     scope.cancel()
 

@@ -45,8 +45,8 @@ def with_meters(node: NodeConfig, meters: Sequence[MeterEntry]) -> NodeConfig:
     return node.model_copy(update={"gateways": (*node.gateways, *listed), "fleet": None})
 
 
-async def run_with_meters(node: NodeConfig, meters: MetersConfig) -> None:
-    """Serve meters and gateways until cancelled.  Raises StromkreisError as `node.fleet.run` does."""
+async def run_with_meters(node: NodeConfig, meters: MetersConfig, stop: trio.Event | None = None) -> None:
+    """Serve meters and gateways until `stop` is set, or cancelled.  Raises StromkreisError as `node.fleet.run` does."""
     check_descriptors(len(node.all_gateways()), meters.count, beside=_FILES_PER_METER * meters.count)
     listening = trio.Event()
     entries: list[MeterEntry] = []
@@ -58,4 +58,5 @@ async def run_with_meters(node: NodeConfig, meters: MetersConfig) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(partial(run_meters, meters, ready=on_ready))
         await listening.wait()
-        await run_node(with_meters(node, entries))
+        await run_node(with_meters(node, entries), stop=stop)
+        nursery.cancel_scope.cancel()

@@ -38,7 +38,7 @@ from typing import Any, NamedTuple
 import trio
 
 from node.storage.cipher import Cipher
-from node.storage.errors import SchemaError, SealError, StoreError
+from node.storage.errors import SchemaError, SealError, StoreError, StoreHeldError
 from node.storage.migrations import STEPS, check_version, migrate, store_steps
 from node.storage.migrations.step004_blindings import BlindingKey
 
@@ -123,6 +123,8 @@ class Store:
         with ExitStack() as opened:
             try:
                 self._open(path, opened)
+            except BlockingIOError as error:
+                raise StoreHeldError(str(self._error(error))) from error
             except (OSError, sqlite3.Error) as error:
                 raise self._error(error) from error
             except SchemaError as error:

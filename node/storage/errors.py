@@ -7,6 +7,10 @@ class StoreError(StromkreisError):
     """The store could not be read or written: what was wrong, in which file, and what to do."""
 
 
+class StoreHeldError(StoreError):
+    """Another process has the store open."""
+
+
 class SchemaError(StoreError):
     """The tables are not those of any version that we know: what was found, what was expected, what to do."""
 

@@ -103,7 +103,9 @@ class LinkContext:
         limits: LinkLimits = DEFAULT_LIMITS,
     ) -> Listener:
         """
-        Bind `endpoint` ("tcp://127.0.0.1:*" takes a free port) and admit the keys that `authorise` names.
+        Bind `endpoint` and admit the keys that `authorise` names.
+
+        "tcp://127.0.0.1:*" takes a free port, "tcp://127.0.0.1:7400-7499" one of these.
 
         `authorise(public_key)` gets 32 bytes and returns the peer's name, or None to refuse it; or an awaitable of
         either, where that wants a look elsewhere: then other handshakes and everything else go on meanwhile.  It is
@@ -119,7 +121,7 @@ class LinkContext:
         # Without it a ROUTER drops what it cannot route, silently, and a full queue looks like a sent message.
         socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
         try:
-            socket.bind(endpoint)
+            _bind(socket, endpoint)
         except zmq.ZMQError as error:
             socket.close()
             raise LinkError(f"cannot listen on {endpoint}: {error.strerror}") from error
@@ -182,6 +184,24 @@ class LinkContext:
 
     def _adopt(self, socket: zmq.Socket[bytes]) -> EdgeSocket:
         return self._poller.adopt(socket)
+
+
+def _bind(socket: zmq.Socket[bytes], endpoint: str) -> None:
+    """Bind to the first of the endpoint's ports that is free.  Raises zmq.ZMQError."""
+    host, _, ports = endpoint.rpartition(":")
+    first, is_range, last = ports.partition("-")
+    if not is_range:
+        socket.bind(endpoint)
+        return
+    for port in range(int(first), int(last)):
+        try:
+            socket.bind(f"{host}:{port}")
+        except zmq.ZMQError as error:
+            if error.errno != zmq.EADDRINUSE:
+                raise
+        else:
+            return
+    socket.bind(f"{host}:{last}")
 
 
 def _ms(seconds: float) -> int:

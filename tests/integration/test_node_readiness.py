@@ -1,10 +1,16 @@
 """A running node's readiness while its coordinator, or its ring's head, goes and comes back."""
 
+from functools import partial
+from typing import Any
+
 import httpx
+import pytest
 import trio
 
-from loadtest.network import Network
-from protocol.link import Keypair, LinkContext
+from loadtest.network import Network, free_port, started
+from node.fleet import run as run_node
+from node.gateway import Gateway
+from protocol.link import Keypair, LinkContext, LinkError
 
 
 async def text_of(client: httpx.AsyncClient, check: str) -> str:
@@ -72,3 +78,82 @@ async def test_a_connection_says_whether_its_listener_is_there() -> None:
             with trio.fail_after(20):
                 while known.is_connected:
                     await trio.sleep(0.01)
+
+
+async def test_a_node_waits_for_a_store_that_another_one_has_open(network: Network) -> None:
+    async with trio.open_nursery() as nursery:
+        await network.start_meters(nursery)
+        await network.start_coordinator(nursery)
+        first = await network.start_node(nursery, 0, 8, "node")
+        address, ready = f"http://127.0.0.1:{free_port()}", trio.Event()
+        config = network.node_config(0, 8, "node").model_copy(update={"metrics": address})
+        nursery.start_soon(partial(run_node, config, ready=lambda _address: ready.set()))
+        async with httpx.AsyncClient(base_url=address) as client:
+            with trio.fail_after(30):
+                while True:
+                    try:
+                        told = (await client.get("/readyz/started")).text
+                        break
+                    except httpx.ConnectError:
+                        await trio.sleep(0.05)
+            assert told.endswith("registers.sqlite: another process has the store open\n")
+            assert not ready.is_set()
+            first.cancel()
+            with trio.fail_after(30):
+                await ready.wait()
+            await until(client, "started", "ok")
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_node_told_to_stop_while_it_waits_for_its_store_ends(network: Network) -> None:
+    async with trio.open_nursery() as nursery:
+        await network.start_meters(nursery)
+        await network.start_coordinator(nursery)
+        await network.start_node(nursery, 0, 8, "node")
+        stop = trio.Event()
+        stop.set()
+        with trio.fail_after(30):
+            await run_node(network.node_config(0, 8, "node"), stop=stop)
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_node_told_to_stop_within_a_round_settles_it_first(
+    network: Network, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Gateway] = []
+    run = Gateway.run
+
+    async def noted(gateway: Gateway) -> None:
+        made.append(gateway)
+        await run(gateway)
+
+    monkeypatch.setattr(Gateway, "run", noted)
+    async with trio.open_nursery() as nursery:
+        await network.start_meters(nursery)
+        await network.start_coordinator(nursery)
+        stop, ended = trio.Event(), trio.Event()
+
+        async def node(**options: Any) -> None:
+            await run_node(network.node_config(0, 8, "node"), stop=stop, **options)
+            ended.set()
+
+        await started(nursery, node)
+        with trio.fail_after(60):
+            while not any(gateway.is_in_round for gateway in made):
+                await trio.sleep(0.001)
+            stop.set()
+            await ended.wait()
+        assert not any(ring.account.unsettled for gateway in made for _, ring in gateway._epochs.rings)
+        nursery.cancel_scope.cancel()
+    assert network.flown("node").is_conserved
+
+
+async def test_heads_take_the_ports_of_a_range_until_none_is_left() -> None:
+    first = free_port()
+    endpoint = f"tcp://127.0.0.1:{first}-{first + 1}"
+    async with LinkContext() as link:
+        keys = Keypair.generate()
+        bound = [link.listen(endpoint, keys, lambda _key: None) for _ in range(2)]
+        assert [each.endpoint for each in bound] == [f"tcp://127.0.0.1:{first + step}" for step in range(2)]
+        with pytest.raises(LinkError, match=f"cannot listen on .*{first}-{first + 1}"):
+            link.listen(endpoint, keys, lambda _key: None)
