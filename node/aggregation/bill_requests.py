@@ -16,9 +16,11 @@ from protocol import wire
 from protocol.dcnet.billing.bill import IntervalsLeftOutError, request_digest
 from protocol.dcnet.billing.tariff import pack_intervals, read_tariff, unpack_intervals
 from protocol.errors import RemoteProtocolError
+from protocol.log_limit import PEER_LINE_S, LogLimiter
 from protocol.logs.events import Event, Parameter
 
 log = logging.getLogger(__name__)
+_NOTE_S = 3_600.0  # between two entries of one kind: who asks without end shall not push the others out of the log
 
 
 class Note(Protocol):
@@ -38,6 +40,8 @@ class BillRequests:
         self._metrics = metrics
         self._post = post
         self._note = note
+        self._lines = LogLimiter(PEER_LINE_S, trio.current_time)
+        self._notes = LogLimiter(_NOTE_S, trio.current_time)
         self._is_busy = False
 
     def receive(self, request: wire.BillRequest, nursery: trio.Nursery) -> None:
@@ -54,8 +58,10 @@ class BillRequests:
             bill = await self._bills.answer(request)
         except RemoteProtocolError as error:
             metrics.bill("declined")
-            log.warning("gateway %s declines a bill: %s", self._identity, error)
-            self._note(Event.BILL_DECLINED, reason=error.reason)
+            if self._lines.is_due(error.reason):
+                log.warning("gateway %s declines a bill: %s", self._identity, error)
+            if self._notes.is_due(error.reason):
+                self._note(Event.BILL_DECLINED, reason=error.reason)
             self._post(_declined(request, error))
         except StoreError as error:
             metrics.store_error()
@@ -63,8 +69,9 @@ class BillRequests:
         else:
             if bill is not None:
                 metrics.bill("answered")
-                log.info("gateway %s answers a bill", self._identity)
-                self._note(Event.BILL_ANSWERED, **_about(request))
+                if self._notes.is_due(bill.request.hex()):
+                    log.info("gateway %s answers a bill", self._identity)
+                    self._note(Event.BILL_ANSWERED, **_about(request))
                 self._post(bill)
         finally:
             self._is_busy = False
