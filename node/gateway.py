@@ -51,7 +51,7 @@ from protocol import wire
 from protocol.dcnet.crypto.commitments import Pedersen
 from protocol.dcnet.setup.ranges import FUSE_A
 from protocol.errors import StromkreisError
-from protocol.logs.events import Event
+from protocol.logs.events import Event, Parameter
 from protocol.metering.interval import QUARTER_HOURS, RegistrationGrid
 from protocol.metering.reading import Reading
 
@@ -118,7 +118,7 @@ class Gateway:
         self._metering = MeteringLog(shared.metering, self.identity, shared.clock)
         self._log = GatewayLog(shared.logs, self.identity, shared.clock, module.sign)
         self.profiles = GatewayProfiles(
-            shared.profile_sets, module, shared.trust, _names_of(profiles), self._log.note, shared.clock
+            shared.profile_sets, module, shared.trust, _names_of(profiles), self._note_profiles, shared.clock
         )
         self._deliveries = Deliveries(
             shared.deliveries, module, self.profiles, self._log.note, Random(f"deliveries of {self.identity}")
@@ -249,6 +249,10 @@ class Gateway:
     def _store_failed(self, error: StoreError) -> None:
         self._shared.metrics.store_error()
         log.error("gateway %s does not log its meters: %s", self.identity, error)
+
+    def _note_profiles(self, event: Event, **parameters: Parameter) -> None:
+        self._shared.metrics.profile_set("taken" if event is Event.PROFILES_TAKEN else "refused")
+        self._log.note(event, **parameters)
 
     def _metering_time(self) -> int | None:
         """The registration time that has come, Unix, s; None before the grid is known."""

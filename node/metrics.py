@@ -81,6 +81,12 @@ class NodeMetrics:
             "stromkreis_node_time_answers", "Polls of the time service, by what came of them", ["outcome"],
             registry=registry,
         )  # fmt: skip
+        self._profile_sets = Counter(
+            "stromkreis_node_profile_sets", "Profile sets of the administrator, taken or refused", ["outcome"],
+            registry=registry,
+        )  # fmt: skip
+        for outcome in ("taken", "refused"):
+            self._profile_sets.labels(outcome)
         self._deliveries = Counter(
             "stromkreis_node_deliveries", "Deliveries to market participants, by what came of an attempt", ["outcome"],
             registry=registry,
@@ -187,6 +193,10 @@ class NodeMetrics:
     def wakeup(self, outcome: str) -> None:
         """A wake-up message was `taken`, or refused for a reason."""
         self._wakeups.labels(outcome).inc()
+
+    def profile_set(self, outcome: str) -> None:
+        """A profile set was `taken` or `refused`."""
+        self._profile_sets.labels(outcome).inc()
 
     def delivery(self, outcome: str) -> None:
         """An attempt to deliver ended: `delivered`, `failed` and tried again, or `withheld` for good."""

@@ -23,7 +23,7 @@ from node.storage.errors import SealError
 from node.storage.repositories.profile_sets import ProfileSetRepository
 from node.trust import TrustStore
 from protocol.errors import RemoteProtocolError
-from protocol.logs.events import Event
+from protocol.logs.events import Event, Parameter
 from protocol.profiles.processing import ProcessingProfile
 from protocol.profiles.profile_set import ProfileSet
 from protocol.profiles.receipt import Receipt, digest_of
@@ -36,7 +36,7 @@ _DIGEST_SHOWN = 16
 class Note(Protocol):
     """Notes an event in the gateway's logs (`node.logs.gateway_log.GatewayLog.note`)."""
 
-    def __call__(self, event: Event, **parameters: str | int) -> None: ...  # noqa: D102
+    def __call__(self, event: Event, **parameters: Parameter) -> None: ...  # noqa: D102
 
 
 class GatewayProfiles:

@@ -507,7 +507,7 @@ async def test_a_running_node_measures_derives_and_delivers(tmp_path: Path, monk
         assert network.coordinator_config is not None
         data = network.coordinator_config.data_dir
         node = network.node_config(0, 1, "node").model_copy(update={"profile_poll_s": 0.5})
-        await started(nursery, partial(run_node, node))
+        monitoring = await started(nursery, partial(run_node, node))
         certificates = {
             stem: x509.load_pem_x509_certificates((data / "pki" / f"{stem}.pem").read_bytes())[0]
             for stem in ("emt-tls", "emt-encryption", "gwa-tls")
@@ -528,6 +528,13 @@ async def test_a_running_node_measures_derives_and_delivers(tmp_path: Path, monk
             rows = list(
                 csv.DictReader((await client.get("/api/v1/deliveries/values.csv", params=query)).text.splitlines())
             )
+            wanted = ('profile_sets_total{outcome="taken"} 1.0', 'deliveries_total{outcome="delivered"} 2.0')
+            with trio.fail_after(30):  # counted once the answer is durable
+                while True:
+                    counted = (await client.get(f"{monitoring}/metrics", headers={"Authorization": ""})).text
+                    if all(f"stromkreis_node_{each}" in counted for each in wanted):
+                        break
+                    await trio.sleep(0.1)
         nursery.cancel_scope.cancel()
     (home,) = households(network.meters_config())
     senders = Counter(each["sender"] for each in rows if each["kind"] == "value")
