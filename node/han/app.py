@@ -1,5 +1,5 @@
 """
-The web application of one gateway at home, as ASGI: bounds, log-in, then the HAN API.
+The web application of one gateway at home, as ASGI: bounds, log-in, then the consumer's page or the HAN API.
 
 Few headers (REQ.Webservice.HttpServer.160), an answer within 20 s (.190), fields up to 4096 and all headers up to
 16 KiB (.170, .180 want 250 and 8500), bodies up to 64 KiB of announced length.
@@ -18,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from node.han.api import ROOT, HanAnswer, HanApi, HanRequest, failure
 from node.han.login import Login, LoginRequest, Refusal
+from node.han.page import Page
 from protocol.log_limit import PEER_LINE_S, LogLimiter
 
 log = logging.getLogger(__name__)
@@ -35,9 +36,10 @@ _METHODS: Final = {"GET", "PUT", "POST", "DELETE"}
 class HanApplication:
     """`clock` is real time (Unix, s), for what a refusal says of it."""
 
-    def __init__(self, login: Login, api: HanApi, clock: Callable[[], float]) -> None:
+    def __init__(self, login: Login, api: HanApi, page: Page, clock: Callable[[], float]) -> None:
         self._login = login
         self._api = api
+        self._page = page
         self._clock = clock
         self._turns = trio.CapacityLimiter(REQUESTS_MAX)
         self._lines = LogLimiter(PEER_LINE_S, trio.current_time)
@@ -95,7 +97,7 @@ class HanApplication:
         path = scope["path"]
         if path.startswith(ROOT):
             return await self._api.answer(HanRequest(who, method, path, query, headers, body))
-        return failure(404, "not_there", "there is the HAN API at /smgw/")
+        return self._page.answer(who, method, path)
 
 
 async def _body(headers: dict[str, str], receive: Receive) -> bytes | HanAnswer:

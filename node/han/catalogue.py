@@ -66,6 +66,7 @@ TYPES: Final = (
     ResourceType("Meter", Tree.READ, _CONSUMER, models.Meter, View.meter_ids, View.meter),
     ResourceType("Reading", Tree.READ, _CONSUMER, models.Reading, View.meter_ids, View.reading),
     ResourceType("UseCase", Tree.READ, _CONSUMER, models.UseCase, View.profile_ids, View.use_case),
+    ResourceType("Registers", Tree.READ, _CONSUMER, models.Registers, View.profile_ids, View.registers),
     ResourceType("Aggregation", Tree.READ, _CONSUMER, models.Aggregation, View.only_gateway, View.aggregation),
     ResourceType("Network", Tree.READ, _TECHNICIAN, models.Network, View.only_gateway, View.network),
     ResourceType("MeterStatus", Tree.READ, _TECHNICIAN, models.MeterStatus, View.meter_ids, View.meter_status),

@@ -145,6 +145,33 @@ class UseCase(Resource):
     receivers: tuple[Receiver, ...]
 
 
+class DerivedRegister(Resource):
+    """The energy of a tariff stage in a billing period; group E of `obis`: 0 the total, 63 the error register."""
+
+    obis: str
+    value: str
+
+
+class Period(Resource):
+    """A closed billing period: `value`·10^`scaler` `unit` of each register."""
+
+    start: datetime
+    end: datetime
+    is_complete: bool
+    is_billable: bool
+    scaler: int
+    unit: str
+    registers: tuple[DerivedRegister, ...]
+
+
+class Registers(Resource):
+    """What the use case of a processing profile has derived, the newest periods last."""
+
+    profile: str
+    taf: int
+    periods: tuple[Period, ...]
+
+
 class Aggregation(Resource):
     """How values leave in sums of a ring: the sum goes to the grid operator, no value of a household does."""
 
@@ -198,7 +225,8 @@ class Check(Resource):
 
     name: CheckName
     is_passed: bool
-    detail: str
+    german: str
+    english: str
 
 
 class SelfTest(Resource):

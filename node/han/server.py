@@ -29,6 +29,7 @@ from node.han.digest import DigestSessions, make_verifier
 from node.han.facts import GatewayFacts, HanServices
 from node.han.login import Login
 from node.han.models import Password
+from node.han.page import Page
 from node.han.self_test import PAUSE_S, run_self_test
 from node.han.throttle import LoginThrottle
 from node.han.view import View
@@ -97,7 +98,7 @@ class HanServer:
         self._view = View(facts, self._services, self._accounts, key.certificate.public_bytes(Encoding.DER))
         actions: Mapping[str, Start] = {"SelfTest": self._self_test, "SetPassword": self._set_password}
         login = Login(self._accounts, self.sessions, LoginThrottle(trio.current_time), self._login_failed)
-        app: Any = HanApplication(login, HanApi(self._view, actions), facts.clock)
+        app: Any = HanApplication(login, HanApi(self._view, actions), Page(), facts.clock)
         lines, logger = HandshakeLines(), logging.getLogger("anyio.streams.tls")
         logger.addFilter(lines)
         try:

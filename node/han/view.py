@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, cast
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -23,13 +23,17 @@ from node.han.program import program_sha256
 from node.han.query import Query
 from node.metering.entries import LoggedReading
 from node.metering.history import newest_values, registered_values
+from node.storage.engine import Store
 from node.storage.repositories.gateway_logs import GatewayLogReader
 from node.storage.repositories.metering_log import MeteringLogReader
+from node.storage.repositories.use_cases import UseCaseRepository
+from protocol.cosem.delivery import PeriodResult
 from protocol.errors import RemoteProtocolError
 from protocol.logs.chain import ChainedEntry
 from protocol.logs.events import BY_NUMBER, Language, Level, Log, text_of
 from protocol.metering.interval import DAY_S
 from protocol.metering.obis import Obis, is_cumulative
+from protocol.metering.units import unit_symbol
 from protocol.profiles.meter import MeterProfile
 from protocol.profiles.processing import Delivery, ProcessingProfile, Recipient
 
@@ -37,6 +41,7 @@ SPAN_DAYS_MAX: Final = 366
 RECORDS_MAX: Final = 40_000
 """Of one answer: a register's year in quarter hours."""
 LOG_RECORDS_MAX: Final = 1_000
+PERIODS_MAX: Final = 36
 _AHEAD_US: Final = 3_600_000_000
 
 
@@ -60,6 +65,8 @@ class View:
         self._accounts = accounts
         self._metering = MeteringLogReader(services.reader.read, services.reader.cipher)
         self._logs = GatewayLogReader(services.reader.read, services.reader.cipher)
+        # It only reads here, which is what the reader has of a store.
+        self._use_cases = UseCaseRepository(cast(Store, services.reader))
         self.self_test = models.SelfTest(at=None, is_passed=None, checks=())
 
     # --- which resources there are --------------------------------------------------------------------------------
@@ -179,6 +186,16 @@ class View:
             valid_to=profile.valid_to, retention_days=profile.retention_days,
             receivers=tuple(self._receiver(profile, each) for each in profile.recipients),
         )  # fmt: skip
+
+    def registers(self, account: Account, name: str, _query: Query) -> models.Registers:
+        """The registers of its closed billing periods."""
+        profile = next((each for each in self._processing(account) if each.id == name), None)
+        if profile is None:
+            raise NotThere
+        starts = self._use_cases.closed(self.facts.identity, name)[-PERIODS_MAX:]
+        results = [self._use_cases.result(self.facts.identity, name, each) for each in starts]
+        periods = tuple(_period(each) for each in results if each is not None)
+        return models.Registers(profile=name, taf=profile.use_case.taf, periods=periods)
 
     def aggregation(self, account: Account, _name: str, _query: Query) -> models.Aggregation:
         """In which sums the gateway's values leave."""
@@ -305,7 +322,7 @@ class View:
     def _log(self, which: Log, query: Query, is_shown: Callable[[ChainedEntry], bool]) -> models.LogExport:
         """The newest entries that fit, the oldest first."""
         now_s = self.facts.clock()
-        to_s = now_s if query.to_s is None else min(query.to_s, now_s)
+        to_s = now_s + 1 if query.to_s is None else min(query.to_s, now_s + 1)
         wanted = min(query.count or LOG_RECORDS_MAX, LOG_RECORDS_MAX)
         gateway = self.facts.identity
         last = self._logs.newest_number(gateway, which)
@@ -348,6 +365,14 @@ def _cut(records: Sequence[models.Resource], count: int) -> tuple:  # type: igno
             "bad_query", f"over {RECORDS_MAX} records: expected q.obis, q.count or a shorter span"
         )
     return tuple(kept)
+
+
+def _period(result: PeriodResult) -> models.Period:
+    registers = tuple(models.DerivedRegister(obis=str(obis), value=str(value)) for obis, value in result.registers)
+    return models.Period(
+        start=moment(result.start_s), end=moment(result.end_s), is_complete=result.is_complete,
+        is_billable=result.is_billable, scaler=result.scaler, unit=unit_symbol(result.unit), registers=registers,
+    )  # fmt: skip
 
 
 def _log_entry(entry: ChainedEntry) -> models.LogEntry:

@@ -31,6 +31,7 @@ from node.storage.repositories.gateway_logs import GatewayLogRepository
 from node.storage.repositories.han import HanSecretRepository
 from node.storage.repositories.metering_log import MeteringLogRepository
 from node.storage.repositories.profile_sets import ProfileSetRepository
+from node.storage.repositories.use_cases import UseCaseRepository
 from node.trust import TrustStore
 from protocol import pki
 from protocol.dcnet.crypto.suite import StandardSuite
@@ -84,7 +85,8 @@ class Home:
     @asynccontextmanager
     async def serving(self, *, days: int = 2) -> AsyncIterator[Home]:
         """The server on a free port; readings of the last days before."""
-        store = Store(self.path / "registers.sqlite", StorageCipher(bytes(32)))
+        self.store = store = Store(self.path / "registers.sqlite", StorageCipher(bytes(32)))
+        self.use_cases = UseCaseRepository(store)
         trust = TrustStore(self.authority.root, lambda: self.now_s)
         reader = StoreReader(store)
         async with store.writing(), trio.open_nursery() as nursery:

@@ -166,6 +166,7 @@ async def test_a_technician_finds_state_and_no_reading(home: Home, tmp_path: Pat
         for path in ("rts/Reading/", f"rts/Reading/{METERS[0]}", f"exp/Reading/{METERS[0]}", "exp/ConsumerLog/anna"):
             assert (await client.get(f"{SRV}/{path}")).status_code == 404
         assert (await client.get(f"{CON}/rts/Reading/{METERS[0]}")).status_code == 403
+        assert (await client.get("/")).status_code == 403
     assert (await get(home, f"{SRV}/rts/Network/{REALM}")).status_code == 403
 
 

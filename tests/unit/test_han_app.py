@@ -14,6 +14,7 @@ from node.han.accounts import Account, Role
 from node.han.api import HanAnswer, HanRequest
 from node.han.app import ANSWER_S, BODY_S, REQUESTS_MAX, HanApplication
 from node.han.login import LoginRequest
+from node.han.page import Page
 
 ACCOUNT = Account("anna", Role.CONSUMER)
 
@@ -46,7 +47,7 @@ class Api:
 
 
 async def ask(api: Api, body: list[bytes] | None = None, gap_s: float = 0.0, **headers: str) -> tuple[int, Any]:
-    application = HanApplication(Login(), api, lambda: 0.0)  # type: ignore[arg-type]
+    application = HanApplication(Login(), api, Page(), lambda: 0.0)  # type: ignore[arg-type]
     parts = list(body or [])
     sent: list[dict[str, Any]] = []
 
@@ -95,7 +96,7 @@ async def test_a_body_without_a_length_or_with_too_much_of_it_is_refused() -> No
 async def test_only_so_many_requests_are_under_way(autojump_clock: trio.testing.MockClock) -> None:
     api = Api()
     api.takes_s = 5
-    application = HanApplication(Login(), api, lambda: 0.0)  # type: ignore[arg-type]
+    application = HanApplication(Login(), api, Page(), lambda: 0.0)  # type: ignore[arg-type]
     statuses: list[int] = []
 
     async def one() -> None:
