@@ -19,7 +19,7 @@ from node.han.digest import Algorithm, make_verifier
 from node.han_config import HanAccountConfig, HanConfig
 from protocol.wire import Outcome
 
-PASSWORD = "at the kitchen table"  # noqa: S105 - of this test
+PASSWORD = "at the kitchen table"
 HOSTILE_S = 8.0
 
 
