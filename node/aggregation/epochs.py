@@ -346,13 +346,13 @@ class Epochs:
         try:
             check_start(call, self._services.calendar, self._services.attendance.newest_epoch(self._module.identity))
             await self._use_schema(schema, registration_grid(call))
+            secrets = self._module.epoch(call.epoch)
         except StoreError as error:
             self._store_failed(error)
             return None
-        secrets = self._module.epoch(call.epoch)
         self._drop_epochs_without_layout()
         self._epochs[call.epoch] = epoch = _Epoch(call, secrets, os.urandom(wire.NONCE_SIZE))
-        self._module.forget_epochs_before(min(self._epochs))
+        self._forget(self._module.forget_epochs_before, min(self._epochs))
         await self._nursery.start(self._live, epoch)
         self._grid = registration_grid(call)
         await self._use_grid(self._grid)
@@ -500,7 +500,10 @@ class Epochs:
     async def _refuse_layout(self, epoch: _Epoch, error: RemoteProtocolError, answer: wire.Message) -> None:
         """Asked again, it could be answered until that suits: under this number there is no other layout."""
         await self._note_refused(epoch.call.epoch)
-        self._module.fix_layout(epoch.call.epoch, REFUSED_LAYOUT)
+        try:
+            self._module.fix_layout(epoch.call.epoch, REFUSED_LAYOUT)
+        except StoreError as failed:
+            self._store_failed(failed)
         self._drop_epoch(epoch)
         if epoch.check is not None:
             await self._keep_evidence(epoch, error, epoch.check.layout, answer)
@@ -538,7 +541,11 @@ class Epochs:
             return
         if self._has_ring(layout.epoch):  # by another copy of the layout, meanwhile
             return
-        module.fix_layout(layout.epoch, view.digest)
+        try:
+            module.fix_layout(layout.epoch, view.digest)
+        except StoreError as error:  # of the keys
+            self._store_failed(error)
+            return
         ring = services.rings.share(view, layout)
         epoch.secrets.bind(ring.view, position)
 
@@ -574,7 +581,7 @@ class Epochs:
             "gateway %s leaves epoch %d: the coordinator signed two results of round %d, %s and %s",
             self._module.identity, epoch.call.epoch, record.first.round, *ends,
         )  # fmt: skip
-        self._module.forget_epoch(epoch.call.epoch)
+        self._forget(self._module.forget_epoch, epoch.call.epoch)
         if self._nursery is not None:  # not before the membership has said what follows
             self._nursery.start_soon(self._drop_soon, epoch)
 
@@ -639,8 +646,15 @@ class Epochs:
             epoch.nursery.cancel_scope.cancel()
         if self._epochs.get(epoch.call.epoch) is epoch:
             del self._epochs[epoch.call.epoch]
-        self._module.forget_epoch(epoch.call.epoch)
+        self._forget(self._module.forget_epoch, epoch.call.epoch)
         self._services.epoch_over()
+
+    def _forget(self, forget: Callable[[int], None], number: int) -> None:
+        """Keys that the disk does not let go are tried again with the next call."""
+        try:
+            forget(number)
+        except StoreError as error:
+            self._store_failed(error)
 
     def _drop_epochs_without_layout(self) -> None:
         """Whoever calls anew has given the earlier call up; so calls without end cost us nothing."""
