@@ -11,12 +11,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
+from coordinator.area_metrics import AreaMetrics
 from coordinator.events import MISBEHAVIOURS
 
 # A round on loopback takes tens of milliseconds, one over mobile links seconds; void rounds sit at their deadline.
 _ROUND_BUCKETS_S = (0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+
+LAG_BUCKETS_S = (0.005, 0.02, 0.1, 0.5, 2.0)
 
 
 class CoordinatorMetrics:
@@ -101,6 +104,12 @@ class CoordinatorMetrics:
             ["outcome"],
             registry=registry,
         )
+        self._loop_lag = Histogram(
+            "stromkreis_event_loop_lag_seconds", "How long a task that is due waits for its turn.",
+            buckets=LAG_BUCKETS_S, registry=registry,
+        )  # fmt: skip
+        self._build = Info("stromkreis_build", "The version that runs.", registry=registry)
+        self.areas = AreaMetrics(registry)
         self._owed = Gauge("stromkreis_range_proofs_owed", "Range proofs that are owed.", registry=registry)
         self._queue = Gauge("stromkreis_queue_length", "Ended rounds that wait for the disk.", registry=registry)
         # Series exist from the start: a rate over a counter that appears at its first event misses that event.
@@ -147,6 +156,14 @@ class CoordinatorMetrics:
         """A tree head of the enrolment log was signed."""
         self._log_size.set(size)
         self._log_head.set(time_s)
+
+    def version(self, version: str) -> None:
+        """The release that runs."""
+        self._build.info({"version": version})
+
+    def loop_lag(self, seconds: float) -> None:
+        """A task waited so long for its turn."""
+        self._loop_lag.observe(seconds)
 
     def standing(self, *, rings_short: int, members_missing: int, waiting: int) -> None:
         """How the areas stand in their running epochs."""

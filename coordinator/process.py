@@ -8,6 +8,7 @@ administrator, the tariffs' the market participant, the CURVE key the ring servi
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import logging
 import os
@@ -67,6 +68,7 @@ from protocol.dcnet.crypto.suite import StandardSuite
 from protocol.errors import StromkreisError
 from protocol.link import Keypair, LinkContext, Listener
 from protocol.link.entropy import SystemEntropy
+from protocol.link.loop_lag import watch_loop
 from protocol.link.tls import server_context
 from protocol.log_limit import LogLimiter
 
@@ -91,6 +93,7 @@ async def run(config: CoordinatorConfig, *, ready: Callable[[list[str]], None] |
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     metrics = CoordinatorMetrics(registry)
+    metrics.version(importlib.metadata.version("stromkreis"))
     if authority is not None:
         _keep_certificates(config.pki_path, authority, now, metrics)
     chain = _PublicChain(config)
@@ -146,6 +149,7 @@ async def run(config: CoordinatorConfig, *, ready: Callable[[list[str]], None] |
             time_lapse=config.epoch.period_s != config.epoch.interval_s,
         )
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(watch_loop, metrics.loop_lag)
             web = partial(
                 serve_web, app, config.web.listen, certificate=chain.web,
                 private_key=config.web.private_key or config.pki_path / TLS_KEY_FILE,

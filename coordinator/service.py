@@ -125,6 +125,7 @@ class Coordinator:
         self._protocol_lines = LogLimiter(_PROTOCOL_LINE_S, clock)
         self._store_lines = LogLimiter(RETRY_S, time.monotonic)
         self._hellos: dict[str, tuple[float, float]] = {}  # by gateway: how many it has left, as of when
+        metrics.areas.begin(config.areas)
         metrics.watch(
             enrolled=lambda: sum(self.admission.enrolled.values()), connected=lambda: self.areas.present_count,
             queue_length=lambda: self._rounds.writer.queued,

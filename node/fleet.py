@@ -78,6 +78,7 @@ from protocol.dcnet.setup.calendar import CalendarPolicy
 from protocol.dcnet.setup.epoch import Policy
 from protocol.errors import LocalProtocolError, StromkreisError
 from protocol.link import LinkContext
+from protocol.link.loop_lag import watch_loop
 from protocol.link.tls import client_context
 from protocol.metering.interval import DAY_S
 
@@ -188,6 +189,7 @@ async def run(
         registry.register(each)
     ProcessCollector(registry=registry)
     metrics = NodeMetrics(registry)
+    metrics.version(importlib.metadata.version("stromkreis"))
     for meter in chain(*profiles):
         LMN_READINGS.labels(meter.protocol)
     try:
@@ -213,6 +215,7 @@ async def run(
         metering, attendance = MeteringLogRepository(store), AttendanceRepository(store)
         async with AsyncExitStack() as stack, store.writing(), trio.open_nursery() as nursery:
             address = await nursery.start(serve_monitoring, registry, config.metrics, lambda: None, readiness.checks)
+            nursery.start_soon(watch_loop, metrics.loop_lag)
             if stop is not None:
                 nursery.start_soon(_stop_at, stop, running, config.drain_s, readiness, nursery.cancel_scope)
             beacon = BeaconRepository(store)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from functools import partial
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
 from node.readiness import Counts
 
@@ -19,6 +19,7 @@ _LIES = (  # no accident says these
 )  # fmt: skip
 
 
+LAG_BUCKETS_S = (0.005, 0.02, 0.1, 0.5, 2.0)
 _STATES = {
     "seated": "Gateways in a ring of the running epoch",
     "seated_next": "Gateways in no ring that runs, and in one of an epoch that has not begun",
@@ -59,6 +60,11 @@ class NodeMetrics:
         self._states = {
             name: Gauge(f"stromkreis_node_{name}_gateways", text, registry=registry) for name, text in _STATES.items()
         }
+        self._loop_lag = Histogram(
+            "stromkreis_node_event_loop_lag_seconds", "How long a task that is due waits for its turn.",
+            buckets=LAG_BUCKETS_S, registry=registry,
+        )  # fmt: skip
+        self._build = Info("stromkreis_build", "The version that runs.", registry=registry)
         self._heads = Gauge("stromkreis_node_heads", "Rings whose head is in this process", registry=registry)
         self._settled = Counter(
             "stromkreis_node_contributions", "Contributions whose round ended", ["outcome"], registry=registry
@@ -136,6 +142,14 @@ class NodeMetrics:
     def gateways(self, count: int) -> None:
         """How many gateways run."""
         self._gateways.set(count)
+
+    def version(self, version: str) -> None:
+        """The release that runs."""
+        self._build.info({"version": version})
+
+    def loop_lag(self, seconds: float) -> None:
+        """A task waited so long for its turn."""
+        self._loop_lag.observe(seconds)
 
     def readiness(self, counts: Callable[[], Counts]) -> None:
         """How many gateways are seated, linked and so on: asked for when the metrics are read."""

@@ -22,6 +22,7 @@ import typer
 
 from stromkreis.config import load
 from stromkreis.logs import LogFormat, set_up
+from stromkreis.task_dump import dump_at_signal
 
 log = logging.getLogger(__name__)
 
@@ -204,6 +205,7 @@ def serve_until_stopped(run: Callable[[trio.Event], Awaitable[None]], *, signals
         stop = trio.Event()
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             async with trio.open_nursery() as nursery:
+                nursery.start_soon(dump_at_signal)
                 nursery.start_soon(_stop_at, signals, signals_before_cancel, stop, nursery.cancel_scope)
                 if os.environ.get("STROMKREIS_LIFELINE") == "stdin":
                     nursery.start_soon(_cancel_without_parent, nursery.cancel_scope)

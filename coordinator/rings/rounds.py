@@ -151,6 +151,7 @@ class Rounds:
         opened = ended.outcome is wire.Outcome.OPENED
         if opened:
             present = ended.roster.bit_count()
+            self._metrics.areas.opened(ending.epoch.call.area, ended.ended_s)
             self._metrics.round_opened(duration_s=seconds, attempt=ended.attempt, present=present, size=size)
             if ending.ring.view.committed and not ended.verified:
                 self._metrics.peer_error("total_unverified")
@@ -160,6 +161,7 @@ class Rounds:
                 )  # fmt: skip
         else:
             self._metrics.round_void(attempt=ended.attempt)
+            self._metrics.areas.void(ending.epoch.call.area, ended.reason)
             log.warning("epoch %d ring %d round %d is void: %s", ended.epoch, ended.ring, ended.round, ended.reason)
         self._emit(RoundWritten(ended.epoch, ended.ring))
         self._emit(StatusChanged())

@@ -96,6 +96,10 @@ class Scheduler:
             log.info("epoch %d of area %s: called %d gateways", epoch.call.epoch, area.name, len(area.present))
             self._keeper.keep(epoch, [to for identity in sorted(area.present) for to in epoch.invite(identity)])
         rings = self._areas.rings()
+        for epoch in {id(each): each for each, _ in rings}.values():
+            timing = epoch.rings[0].view.timing
+            if timing.open_at_s(0) <= now_s < (end_s := timing.open_at_s(epoch.rounds)):
+                self._metrics.areas.running(epoch.call.area, epoch.call.epoch, end_s)
         self._metrics.rings.set(len(rings))
         self._metrics.ring_members.set(sum(ring.view.size for _, ring in rings))
 

@@ -8,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from coordinator.events import MISBEHAVIOURS
 from coordinator.metrics import CoordinatorMetrics
 
-LABELS = {"outcome", "le", "reason", "misbehaviour"}
+LABELS = {"area", "outcome", "le", "reason", "misbehaviour"}
 
 
 def scrape(metrics: CoordinatorMetrics) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:

@@ -93,7 +93,8 @@ def test_drawing_anew_changes_the_marked_places_only() -> None:
 
 
 def exposed(families: list[Metric]) -> set[str]:
-    return {f"{each.name}_total" if each.type == "counter" else each.name for each in families}
+    ends = {"counter": "_total", "info": "_info"}
+    return {f"{each.name}{ends.get(each.type, '')}" for each in families}
 
 
 def test_every_metric_is_explained_and_no_other() -> None:
@@ -136,7 +137,7 @@ def test_metrics_keep_to_the_conventions_of_prometheus() -> None:
         assert family.type == "counter" or not family.name.endswith("_total")
         assert {label for sample in family.samples for label in sample.labels} <= {
             "outcome", "reason", "misbehaviour", "phase", "event", "queue", "direction", "protocol", "certificate",
-            "le",
+            "le", "area",
         }  # fmt: skip
 
 
