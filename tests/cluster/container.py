@@ -38,9 +38,9 @@ _ETC = {
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """A directory of this machine, or None for memory, and where a container sees it."""
+    """A directory of this machine, and where a container sees it."""
 
-    source: Path | None
+    source: Path
     path: str
     is_read_only: bool
 
@@ -139,11 +139,9 @@ def _script(container: Object, setting: Setting, mounts: Sequence[Mount], root: 
     for name, text in {**(_ETC if image is None else {}), **setting.etc}.items():
         lines.append(f"printf %s {shlex.quote(text)} > etc/{name}")
     for mount in sorted(mounts, key=lambda each: each.path):
-        lines.append(f"mkdir -p .{mount.path}")
-        if mount.source is None:
-            lines.append(f"mount -t tmpfs -o mode=1777,size=64m tmpfs .{mount.path}")
-        else:
-            lines.append(f"mount -o bind,{'ro' if mount.is_read_only else 'rw'} {mount.source} .{mount.path}")
+        path = mount.path.replace("/var/run/", "/run/")  # a link in images, which would be followed out of them
+        lines.append(f"mkdir -p .{path}")
+        lines.append(f"mount -o bind,{'ro' if mount.is_read_only else 'rw'} {mount.source} .{path}")
     pod, own_context = setting.security, container["securityContext"]
     if own_context["readOnlyRootFilesystem"]:
         lines.append(f"mount -o remount,ro {root}" if image else f"mount -o remount,ro,mode=755,size=4m {root}")
