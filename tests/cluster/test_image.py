@@ -83,9 +83,9 @@ async def test_a_network_runs_from_the_images(images: dict[str, Path]) -> None:
     with tempfile.TemporaryDirectory(prefix="stromkreis-images-") as name:
         directory = Path(name)
         directory.chmod(0o755)
-        async with run_cluster(laboratory(2, ring_size=2 * EACH), directory, images=images) as cluster:
+        async with run_cluster(laboratory(3), directory, images=images) as cluster:
             await cluster.until_settled(SETTLED_S)
-            await Trial(cluster, 2 * EACH).until_whole(-1, 2 * EACH)
+            await Trial(cluster, 3 * EACH).until_whole(-1, 3 * EACH)
             page = await cluster.fetch(f"{COORDINATOR}-0", 7380, "/")
             assert b"plotly.min.js" in page
             assert b"stromkreis_node" in await cluster.fetch(f"{GATEWAYS}-0", 7390, "/metrics")
