@@ -1,7 +1,7 @@
 """
 Make the SM-PKI and an enrolment token of a cluster once, and put them where the pods find them.
 
-Runs in the bootstrap Job, of the image's packages.  Four objects, created and never
+Runs in the bootstrap Job, of the image's Python and its standard library alone.  Four objects, created and never
 changed, the one that all pods of gateways wait for last: the Secrets `stromkreis-root-key` (mounted nowhere: take it
 out and delete it), `stromkreis-pki` and `stromkreis-enrolment`, and the ConfigMap `stromkreis-root-certificate`.  A
 Job that was interrupted goes on with what is there, so that root certificate and keys always belong together.
@@ -19,11 +19,8 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-
-from coordinator.gwa.revocation import offline_list
 
 _ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _ROOT_KEY, _PKI, _ENROLMENT = "stromkreis-root-key", "stromkreis-pki", "stromkreis-enrolment"
@@ -79,7 +76,6 @@ def make_pki(directory: Path, namespace: str) -> dict[str, bytes]:
     """The files of a new SM-PKI by name."""
     options = [option for host in ("localhost", "127.0.0.1", *hosts(namespace)) for option in ("--host", host)]
     subprocess.run(["stromkreis", "pki", "init", "--pki", str(directory), *options], check=True)  # noqa: S603, S607
-    offline_list(directory, "root", datetime.now(UTC))  # gateways believe nobody without it, and the key goes away
     return {path.name: path.read_bytes() for path in sorted(directory.iterdir())}
 
 

@@ -249,12 +249,15 @@ def test_every_key_is_read_and_every_port_served(name: str, monkeypatch: pytest.
                 assert config.web.public_url is not None
                 assert str(config.public_endpoint).startswith("tcp://stromkreis-coordinator.stromkreis.svc.")
                 assert port_of(config.public_endpoint) == port_of(config.listen)
+                assert [mount_of(container, each.file) for each in config.declared_tokens] == ["enrolment"]
+                assert mount_of(container, config.pki_path) == "pki"
             case NodeConfig():
                 assert declared == {port_of(config.metrics)}
                 assert config.coordinator == "https://stromkreis-coordinator.stromkreis.svc.cluster.local:7381"
                 assert config.link.public_host == "10.0.0.7"
                 assert urlsplit(config.link.listen).hostname == "0.0.0.0"
-                assert config.token is not None
+                assert config.token_file is not None
+                assert mount_of(container, config.token_file) == "enrolment"
                 assert mount_of(container, config.data_dir) == "data"
                 assert mount_of(container, config.root_certificate) == "root-certificate"
             case MetersConfig():
