@@ -42,6 +42,7 @@ from tests.cluster.manifests import (
     rendered,
 )
 
+HEAD_PORT = 7450
 MODELS: dict[str, type[BaseModel]] = {"coordinator": CoordinatorConfig, "node": NodeConfig, "meters": MetersConfig}
 VERSIONS = ("1.32", "1.36")  # pod-index labels and native sidecars are there from 1.32 on; the trial ran on 1.36
 ROOT_CONTAINERS = {("netem-lte", "netem")}  # it shapes the pod's interface
@@ -238,7 +239,7 @@ def test_every_key_is_read_and_every_port_served(name: str, monkeypatch: pytest.
     objects = overlay(name)
     found = programs(objects)
     assert {container["args"][0] for _, container in found} == set(MODELS)
-    for _, container in found:
+    for template, container in found:
         with monkeypatch.context() as context:
             config = settings(name, objects, container, context)
         declared = {each["containerPort"] for each in container.get("ports", ())}
@@ -255,7 +256,10 @@ def test_every_key_is_read_and_every_port_served(name: str, monkeypatch: pytest.
                 assert declared == {port_of(config.metrics)}
                 assert config.coordinator == "https://stromkreis-coordinator.stromkreis.svc.cluster.local:7381"
                 assert config.link.public_host == "10.0.0.7"
-                assert urlsplit(config.link.listen).hostname == "0.0.0.0"
+                first, last = re.findall(r"tcp://0\.0\.0\.0:(\d+)-(\d+)", config.link.listen)[0]
+                assert head_ports(objects) == {(int(first), int(last))}
+                grace_s = template["spec"]["terminationGracePeriodSeconds"]
+                assert config.drain_s < grace_s
                 assert config.token_file is not None
                 assert mount_of(container, config.token_file) == "enrolment"
                 assert mount_of(container, config.data_dir) == "data"
@@ -263,6 +267,12 @@ def test_every_key_is_read_and_every_port_served(name: str, monkeypatch: pytest.
             case MetersConfig():
                 assert declared in ({config.first_port}, set())
                 assert bool(declared) is (config.host == "0.0.0.0")
+
+
+def head_ports(objects: list[Object]) -> set[tuple[int, int]]:
+    """The ranges that gateways may call one another at."""
+    rules = named(objects, "NetworkPolicy", "wan-gateways")["spec"]["ingress"]
+    return {(port["port"], port["endPort"]) for rule in rules for port in rule["ports"]}
 
 
 def port_of(address: str) -> int:
@@ -354,7 +364,7 @@ def test_traffic_that_the_programs_need_is_allowed(name: str) -> None:
     """Both ends: egress of who calls, ingress of who is called."""
     objects = overlay(name)
     needed = [
-        ("gateways", "coordinator", 7300), ("gateways", "coordinator", 7381), ("gateways", "gateways", 40_000),
+        ("gateways", "coordinator", 7300), ("gateways", "coordinator", 7381), ("gateways", "gateways", HEAD_PORT),
     ]  # fmt: skip
     if any(each["metadata"]["name"] == "stromkreis-meters" for each in of_kind(objects, "StatefulSet")):
         needed += [("gateways", "meters", 20_000), ("gateways", "meters", 20_499)]
@@ -364,7 +374,7 @@ def test_traffic_that_the_programs_need_is_allowed(name: str) -> None:
         assert allows(objects, source, target, port, "egress"), (source, target, port)
         assert allows(objects, source, target, port, "ingress"), (source, target, port)
     for source, target, port in (
-        ("meters", "coordinator", 7300), ("coordinator", "gateways", 40_000), ("han-device", "gateways", 40_000),
+        ("meters", "coordinator", 7300), ("coordinator", "gateways", HEAD_PORT), ("han-device", "gateways", HEAD_PORT),
         ("han-device", "meters", 20_000), ("meters", "gateways", 7390), ("gateways", "coordinator", 7380),
     ):  # fmt: skip
         both = allows(objects, source, target, port, "egress") and allows(objects, source, target, port, "ingress")
