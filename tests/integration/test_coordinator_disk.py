@@ -309,10 +309,11 @@ async def test_a_question_that_the_database_cannot_answer_ends_nothing(
             run_sql(path, "ALTER TABLE hidden_rings RENAME TO rings")
             with trio.fail_after(20):
                 await connection.send(question)
-                answer = wire.decode(await connection.receive(), wire.FROM_COORDINATOR)
+                answer: wire.Message | None = None
+                while not isinstance(answer, wire.LastContribution):  # an epoch may be called meanwhile
+                    answer = wire.decode(await connection.receive(), wire.FROM_COORDINATOR)
         keys.close()
         nursery.cancel_scope.cancel()
-    assert isinstance(answer, wire.LastContribution)
     assert answer == wire.LastContribution(7, 0, 0, -1, 0, -1, 0, b"", b"", answer.statement)
     text = last_contribution_text(module.identity, answer)
     assert StandardSuite().verify(list_key, text, answer.statement)

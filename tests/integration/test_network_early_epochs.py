@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from tests.integration.conftest import Ledger
 
 
-async def test_an_area_that_loses_a_third_for_good_opens_again_early(
+async def test_an_area_that_loses_too_many_for_good_opens_again_early(
     network: Network, ledger: Ledger, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    network.gateways = 12
+    network.gateways = 12  # of which n_min = 8 must be there
     network.coordinator_config = CoordinatorConfig(
         listen=f"tcp://127.0.0.1:{free_port()}", web=WebConfig(listen=("https://127.0.0.1:0",)),
         data_dir=tmp_path / "coordinator", areas=(network.area,),
@@ -33,8 +33,8 @@ async def test_an_area_that_loses_a_third_for_good_opens_again_early(
     async with trio.open_nursery() as nursery:
         await network.start_meters(nursery)
         await network.start_coordinator(nursery)
-        await network.start_node(nursery, 0, 8, "steady")
-        gone = await network.start_node(nursery, 8, 4, "gone")
+        await network.start_node(nursery, 0, 7, "steady")
+        gone = await network.start_node(nursery, 7, 5, "gone")
         await network.wait_until(lambda: [e for e in network.ended() if e.roster.bit_count() == 12])
         gone.cancel()
         opened = Outcome.OPENED
