@@ -26,6 +26,7 @@ from coordinator.config import CoordinatorConfig
 from loadtest.config import MetersConfig
 from node.config import NodeConfig
 from node.monitoring import serve_monitoring
+from node.readiness import Readiness
 from stromkreis.__main__ import build
 from stromkreis.config import load
 from tests.cluster.manifests import (
@@ -450,9 +451,10 @@ async def test_every_probe_of_a_node_is_answered() -> None:
                     assert asked["httpGet"]["port"] in {port["name"] for port in container["ports"]}
                 if asked:
                     assert 3 <= asked["timeoutSeconds"] <= 5
-    assert paths == {"/healthz", "/readyz"}
+    assert paths == {"/healthz", "/readyz", "/readyz?exclude=seated"}
+    healthy: dict[str, str | None] = dict.fromkeys(Readiness(0).checks())
     async with trio.open_nursery() as nursery:
-        serve: Any = partial(serve_monitoring, CollectorRegistry(), "http://127.0.0.1:0", lambda: None, dict)
+        serve: Any = partial(serve_monitoring, CollectorRegistry(), "http://127.0.0.1:0", lambda: None, lambda: healthy)
         address = await nursery.start(serve)
         async with httpx.AsyncClient() as client:
             for path in paths:
