@@ -42,6 +42,7 @@ from protocol.logs.events import Event
 log = logging.getLogger(__name__)
 CONNECTIONS_MAX: Final = 64
 CONNECTIONS_PER_ADDRESS_MAX: Final = 16
+ACCEPT_PAUSE_S: Final = 0.02
 IDLE_S: Final = 20
 STALL_S: Final = 5.0
 PASSWORD_LENGTH: Final = (10, 128)
@@ -60,10 +61,15 @@ class _Config(anycorn.Config):
         return self.context is not None
 
     def create_sockets(self) -> Sockets:
-        try:
-            sockets = super().create_sockets()
+        host, _, port = self.bind[0].rpartition(":")
+        host = host.strip("[]")
+        try:  # by ourselves: anycorn leaves a socket open that it cannot bind
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            listener = socket.create_server((host, int(port)), family=family)
         except OSError as error:
             raise StromkreisError(f"cannot listen on https://{self.bind[0]}: {error.strerror}") from error
+        self.bind = [f"fd://{listener.detach()}"]
+        sockets = super().create_sockets()
         if hasattr(socket, "TCP_USER_TIMEOUT"):  # inherited by accepted ones: a client that takes nothing is cut
             for each in sockets.secure_sockets:
                 each.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(STALL_S * 1000))
@@ -76,7 +82,7 @@ class HanServer:
     def __init__(self, facts: GatewayFacts, services: HanServices) -> None:
         self._facts = facts
         self._services = services
-        self.limit = ConnectionLimit(CONNECTIONS_MAX, CONNECTIONS_PER_ADDRESS_MAX)
+        self.limit = ConnectionLimit(CONNECTIONS_MAX, CONNECTIONS_PER_ADDRESS_MAX, ACCEPT_PAUSE_S)
         self._accounts = Accounts(
             facts.profiles, services.accounts.get(facts.identity, ()), services.secrets, facts.clock
         )

@@ -52,9 +52,16 @@ def _report(text: str) -> None:
 
 
 class ConnectionLimit:
-    """At most so many connections of one server at once, and of them so many of one address; more are closed."""
+    """
+    At most so many connections of one server at once, and of them so many of one address; more are closed.
 
-    def __init__(self, total: int, per_address: int) -> None:
+    They are accepted `pause_s` apart at least: a handshake costs milliseconds, and whoever makes them without end must
+    not have the process to itself.
+    """
+
+    def __init__(self, total: int, per_address: int, pause_s: float = 0.0) -> None:
+        self._pause_s = pause_s
+        self._next_s = 0.0
         self._total = total
         self._per_address = per_address
         self._open: Counter[str] = Counter()
@@ -64,8 +71,13 @@ class ConnectionLimit:
         """Connections that are open."""
         return self._open.total()
 
+    async def wait(self) -> None:
+        """Return when the next connection may be accepted."""
+        await trio.sleep_until(max(self._next_s, trio.current_time()))
+
     def admit(self, stream: Any) -> bool:
         """Count a connection until it is closed; no where it is one too many."""
+        self._next_s = trio.current_time() + self._pause_s
         address = str(stream.extra(SocketAttribute.remote_address)[0])  # noqa: S610 - anyio's, no Django
         if self.count >= self._total or self._open[address] >= self._per_address:
             return False
@@ -149,6 +161,8 @@ async def _patient_accept(listener: TCPSocketListener) -> Any:
     limit = _limits.get(listener.extra(SocketAttribute.raw_socket).getsockname())  # noqa: S610 - as above
     while True:
         try:
+            if limit is not None:
+                await limit.wait()
             stream = await _accept(listener)
             if limit is None or limit.admit(stream):
                 return stream
