@@ -172,7 +172,8 @@ class HanServer:
                 status=422, reason="bad_password", detail=f"expected {least} to {most} printable characters"
             )  # fmt: skip
         try:
-            await self._accounts.set_password(account, make_verifier(account.user, self.sessions.realm, password))
+            with trio.CancelScope(shield=True):  # whole, also where the client has gone meanwhile
+                await self._accounts.set_password(account, make_verifier(account.user, self.sessions.realm, password))
         except (StoreError, SealError):
             return HanRefusal(status=503, reason="store", detail="the password was not kept; the old one counts")
         self.sessions.forget(account.user)

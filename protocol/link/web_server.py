@@ -133,11 +133,16 @@ class HandshakeLines(logging.Filter):
 def _contained(*arguments: Any) -> Callable[[Any], Awaitable[None]]:
     handle = _handler_of(*arguments)
 
+    is_limited = getattr(arguments[1], "connection_limit", None) is not None
+
     async def connection(stream: Any) -> None:
         if isinstance(stream, TLSStream):
             _bound_close(stream)
         try:
-            await handle(stream)
+            with anyio.CancelScope() as scope:
+                if is_limited:
+                    _end_with_the_client(stream, scope)
+                await handle(stream)
         except* Exception as group:  # noqa: BLE001 - whatever it is, it is this connection's; a cancellation passes
             fault: BaseException = group
             while isinstance(fault, BaseExceptionGroup):
@@ -145,6 +150,24 @@ def _contained(*arguments: Any) -> Callable[[Any], Awaitable[None]]:
             _report(f"a web connection ended by an error ({type(fault).__name__})")
 
     return connection
+
+
+def _end_with_the_client(stream: Any, scope: anyio.CancelScope) -> None:
+    """
+    End a connection as soon as the client has: anycorn keeps it for as long as an idle one.
+
+    A client that comes anew for each request would otherwise fill the server's limit by itself.
+    """
+    take = stream.receive
+
+    async def receive(size: int = 65536) -> bytes:
+        try:
+            return bytes(await take(size))
+        except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError):
+            scope.cancel()
+            raise
+
+    stream.receive = receive
 
 
 def _bound_close(stream: Any) -> None:
@@ -198,6 +221,7 @@ async def serve_asgi(app: Any, config: anycorn.Config, task_status: Any, limit: 
                 _limits[bound[-1]] = limit
         return sockets
 
+    setattr(config, "connection_limit", limit)  # noqa: B010 - as below
     setattr(config, "create_sockets", create_sockets)  # noqa: B010 - mypy takes no assignment to a method
     try:
         await anycorn.serve(app, config, mode="asgi", task_status=task_status)

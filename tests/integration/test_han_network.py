@@ -39,7 +39,7 @@ def unchecked() -> ssl.SSLContext:
 
 
 @pytest.mark.rounds
-async def test_a_hostile_home_delays_no_round_and_the_consumer_still_sees_its_values(network: Network) -> None:
+async def test_a_hostile_home_delays_neither_rounds_nor_the_consumer(network: Network) -> None:
     network.rounds, network.period_s = 20, 2.0
     port = free_port()
     async with trio.open_nursery() as nursery:
