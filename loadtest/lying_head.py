@@ -14,10 +14,10 @@ import numpy as np
 
 from loadtest.harness import MemberHarness, resume_after
 from loadtest.ring import RingSize, ledger_secrets, make_ring, nonce, opening
+from loadtest.signing import SignedNonces
 from protocol import wire
 from protocol.dcnet.crypto.suite import Suite
 from protocol.dcnet.machines.effects import Attempted, EpochRefused, MemberEffect, Settled
-from protocol.dcnet.machines.incarnations import NonceTable
 from protocol.dcnet.machines.masks import MaskSchedule, Words
 from protocol.dcnet.machines.member import Member, Resume
 from protocol.dcnet.setup.rings import Timing, bitmap, positions_of, result_text, round_digest
@@ -62,7 +62,7 @@ class LyingHead(MemberHarness):
         own = self.view.members[self.position].nonce if is_first else nonce(self.seed, self.position, self.processes)
         self.processes += 1
         self.masks = MaskSchedule(self.suite, self.view, secrets, nonce=own)
-        self.nonces = NonceTable(self.view)
+        self.nonces = SignedNonces(self.suite, self.view, self.secrets)
         self.nonces.newest[self.position] = own
         return self.make(first_round)
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from loadtest.harness import RingHarness, resume_after
+from loadtest.simulator.suite import CheapSuite
 from protocol import wire
 from protocol.dcnet.crypto.suite import Suite, derive
 from protocol.dcnet.machines.effects import (
@@ -87,7 +88,7 @@ def nonce(seed: bytes, position: int, process: int = 0) -> bytes:
 
 def knowing(view: RingView, settled: int, position: int = 0) -> Incarnation:
     """What the process that the member at a position joined with knows after so many void rounds."""
-    known = Incarnation(view, position, view.members[position].nonce)
+    known = Incarnation(CheapSuite(), view, position, view.members[position].nonce)
     for round_ in range(settled):
         known.history.add(wire.Result(view.epoch, view.ring, round_, wire.Outcome.VOID, view.to_wire(0), bytes(64)))
     return known
@@ -100,7 +101,7 @@ def ready(
     ends = history or History(view)
     own = view.members[position].nonce
     q = ends.settled
-    return wire.Ready(view.epoch, view.ring, term, round_, attempt, own, q, ends.hash(q), 0, 0)
+    return wire.Ready(view.epoch, view.ring, term, round_, attempt, own, b"", q, ends.hash(q), 0, 0)
 
 
 def opening(
@@ -109,7 +110,7 @@ def opening(
 ) -> wire.Open:  # fmt: skip
     """OPEN for the processes that the members joined with, or others, everybody by default."""
     bits = view.everybody if expected is None else expected
-    difference = (nonces or NonceTable(view)).difference(bits)
+    difference = (nonces or NonceTable(CheapSuite(), view)).difference(bits)
     more = settled, view.to_wire(served)
     return wire.Open(view.epoch, view.ring, term, round_, attempt, view.to_wire(bits), *difference, *more)
 

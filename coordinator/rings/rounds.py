@@ -169,7 +169,7 @@ class Rounds:
 
 def _relayed_bytes_max(view: RingView) -> int:
     """
-    More than any ring message and its seal take: its words, what it commits to with the blindings, a MAC or a position
-    for every member.  What waits for a member that does not read is bounded by it, times the queue of its link.
+    More than any ring message and its seal take: its words, what it commits to with the blindings, a MAC or a signed
+    nonce for every member.  What waits for a member that does not read is bounded by it, times the queue of its link.
     """
-    return 2048 + 8 * view.word_count + 96 * view.committed_count + 32 * view.size
+    return 2048 + 8 * view.word_count + 96 * view.committed_count + 96 * view.size

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from random import Random
 
+from loadtest.simulator.suite import CheapSuite
 from protocol import wire
 from protocol.dcnet.crypto.suite import MAC_SIZE
 from protocol.dcnet.machines.effects import HeadEffect, ToMember
@@ -68,7 +69,7 @@ class Adversary:
     def __init__(self, view: RingView, term: int, now_s: float, random: Random) -> None:
         self.view = view
         self.present = 0
-        self._nonces = NonceTable(view)
+        self._nonces = NonceTable(CheapSuite(), view)
         self._history = History(view)
         self._term = term
         self._random = random
@@ -98,6 +99,7 @@ class Adversary:
             case wire.Ready():
                 self.present |= 1 << position
                 self._nonces.newest[position] = message.nonce
+                self._nonces.signatures[position] = message.signature
             case wire.MaskedInput() if (message.round, message.attempt) == (self._round, self._attempt):
                 self._shared |= 1 << position
             case wire.Confirm() if (message.round, message.attempt) == (self._round, self._attempt):

@@ -10,7 +10,7 @@ from typing import Any
 
 from loadtest.lying_head import LyingHead
 from loadtest.ring import ledger_secrets, make_ring
-from loadtest.signing import sign_confirm, sign_input
+from loadtest.signing import sign_confirm, sign_input, sign_nonce
 from loadtest.simulator.event_log_file import Log, ReplayError, Row
 from loadtest.simulator.suite import CheapSuite
 from protocol import wire
@@ -131,7 +131,7 @@ class MemberPlayer:
                     view.epoch, view.ring, row["round"], row["attempt"], _bits(view, row["makers"]), macs
                 )
             case "Confirmed":
-                liar.nonces = machine.incarnation.copy()
+                liar.nonces.newest = machine.incarnation.newest.copy()
                 return liar.confirmed(row["makers"], positions_of(current.roster), positions_of(current.expected), **at)
             case "Result":
                 genuine = liar.result(row["round"], wire.Outcome(row["outcome"]), row["roster"])
@@ -191,9 +191,9 @@ class HeadPlayer:
         self._suite = CheapSuite()
         self._view, self._secrets = make_ring(self._suite, log.size, _SEED, log.timing, log.nonces)
         position_nonce = self._view.members[log.position].nonce
-        self._known = Incarnation(self._view, log.position, position_nonce)
+        self._known = Incarnation(self._suite, self._view, log.position, position_nonce)
         for position, own in log.start["nonces"]:
-            self._known.take(position, bytes.fromhex(own))
+            self._know(position, bytes.fromhex(own))
         self._spoilt = {
             (row["round"], row["attempt"])
             for row in log.events
@@ -205,7 +205,7 @@ class HeadPlayer:
             self.first, opening = self._first_opening(log.events)
             now_s = log.events[self.first]["at_s"] - self._view.timing.gather_s
             for position, own in zip(opening["changed"], _nonces(opening), strict=True):
-                self._known.newest[position] = own
+                self._know(position, own)
             start = {"term": opening["term"], "now_s": now_s, **{k: opening[k] for k in ("round", "attempt")}}
         settled = len(log.start["history"]) if opening is None else opening["settled"]
         _fill(self._known.history, self._view, log, settled)
@@ -225,17 +225,25 @@ class HeadPlayer:
             self.machine._served = bitmap(opening["served"])
         for position in [] if opening is None else opening["expected"]:
             own = self._known.newest[position]
-            ready = self._ready(start["term"], start["round"], 0, own, settled)
+            ready = self._ready(position, start["term"], start["round"], 0, own, settled)
             self.machine.receive(position, ready, start["now_s"])
 
+    def _know(self, position: int, nonce: bytes) -> None:
+        self._known.newest[position] = nonce
+        self._known.signatures[position] = sign_nonce(self._view, self._secrets[position], nonce)
+
     def _ready(
-        self, term: int, round_: int, attempt: int, nonce: bytes, settled: int, is_waiting: int = 0, has_served: int = 0
-    ) -> wire.Ready:
+        self, position: int, term: int, round_: int, attempt: int, nonce: bytes, settled: int, is_waiting: int = 0,
+        has_served: int = 0,
+    ) -> wire.Ready:  # fmt: skip
         """READY of a member whose history is the head's, as far as it reaches."""
         history = self.machine._catch_up.history
         digest = history.hash(min(settled, history.settled))
         known = settled, digest, is_waiting, has_served
-        return wire.Ready(self._view.epoch, self._view.ring, term, round_, attempt, nonce, *known)
+        view = self._view
+        is_new = nonce != view.members[position].nonce
+        signature = sign_nonce(view, self._secrets[position], nonce) if is_new else b""
+        return wire.Ready(view.epoch, view.ring, term, round_, attempt, nonce, signature, *known)
 
     def _first_opening(self, events: tuple[Row, ...]) -> tuple[int, Row]:
         for index, row in enumerate(events):
@@ -269,7 +277,7 @@ class HeadPlayer:
         if event == "Ready":
             of_process = bytes.fromhex(row["nonce"])
             said = row["is_waiting"], row["has_served"]
-            return self._ready(row["term"], row["round"], row["attempt"], of_process, row["settled"], *said)
+            return self._ready(position, row["term"], row["round"], row["attempt"], of_process, row["settled"], *said)
         at = (view.epoch, view.ring, row["round"], row["attempt"])
         count, is_broken = view.committed_count, "refused" in row
         opened, own = self.machine.current, self._secrets[position]

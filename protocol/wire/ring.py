@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from protocol.wire.fields import (
+    MAX_RING,
     MAX_ROUNDS,
     Attempt,
     Bitmap,
@@ -34,7 +35,8 @@ from protocol.wire.registry import RingMessage, Sender, message
 class Ready(RingMessage):
     """
     A member reached the head and asks to be in the next E; the (round, attempt) it can still take part in, the nonce of
-    its process, and of how many rounds it knows the ends, with their digest.
+    its process, and of how many rounds it knows the ends, with their digest.  `signature` is the member's under a nonce
+    that is not that of its JOIN, else empty.
 
     `is_waiting`: it has no token for a return and hears RESULTs alone.  `has_served`: it served since the last round
     that it knows to have opened.
@@ -46,6 +48,7 @@ class Ready(RingMessage):
     round: Annotated[int, integer(0, MAX_ROUNDS)]
     attempt: Attempt
     nonce: Nonce
+    signature: Annotated[bytes, octets(0, 64, 64)]
     settled: Annotated[int, integer(0, MAX_ROUNDS)]
     history: Digest
     is_waiting: Annotated[int, integer(0, 1)]
@@ -57,9 +60,9 @@ class Open(RingMessage):
     """
     The head starts an attempt with the members of `expected` (E).
 
-    `nonces` are those of E's members whose nonce is not that of LAYOUT any more (`changed`), by rising position;
-    `settled` is of how many rounds the ends count in its terms, `served` (V) are the members that served since the last
-    opened round.
+    `nonces` are those of E's members whose nonce is not that of LAYOUT any more (`changed`), by rising position, and
+    `signatures` what each signed of its own; `settled` is of how many rounds the ends count in its terms, `served` (V)
+    are the members that served since the last opened round.
     """
 
     epoch: Epoch
@@ -70,6 +73,7 @@ class Open(RingMessage):
     expected: Bitmap
     changed: Bitmap
     nonces: Nonces
+    signatures: Annotated[bytes, octets(0, 64 * MAX_RING, 64)]
     settled: Annotated[int, integer(0, MAX_ROUNDS)]
     served: Bitmap
 

@@ -43,7 +43,7 @@ class Gateway:
 
     def __init__(self, view: RingView, secrets: EpochSecrets, position: int) -> None:
         self.view, self.secrets, self.position = view, secrets, position
-        self.table = NonceTable(view)
+        self.table = NonceTable(SUITE, view)
         self.processes = 0
 
     def start(self, store: Resume, own: bytes | None = None) -> Member:
@@ -60,6 +60,7 @@ class Gateway:
         """What the process answers to a head that tells it the nonce that it wants to hear."""
         view, table = self.view, self.table.copy()
         table.newest[self.position] = member.incarnation.nonce
+        table.signatures[self.position] = member.incarnation.signature
         message = opening(view, 0, round_, attempt, nonces=table, settled=member.history.settled)
         if member.has_served:  # in a round that is void: the head has to say so
             message = replace(message, served=view.to_wire(view.everybody))
@@ -115,7 +116,7 @@ def test_a_head_that_names_the_process_before_is_refused(attempt: int) -> None:
         for other in processes:
             if other is not member:
                 table = ours.table.copy()
-                table.newest[0] = other.incarnation.nonce
+                table.newest[0], table.signatures[0] = other.incarnation.nonce, other.incarnation.signature
                 message = opening(ours.view, 0, 1, attempt, nonces=table, settled=1)
                 with pytest.raises(RemoteProtocolError, match="another process"):
                     member.receive(message, 2.0)

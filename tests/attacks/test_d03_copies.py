@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from loadtest.ring import RingSize, make_ring, nonce, opening
+from loadtest.signing import SignedNonces
 from protocol import wire
 from protocol.dcnet.crypto.suite import MAC_SIZE, StandardSuite
 from protocol.dcnet.machines.effects import MemberEffect, ToHead
-from protocol.dcnet.machines.incarnations import NonceTable
 from protocol.dcnet.machines.masks import MaskSchedule, self_mask, words_from_bytes
 from protocol.dcnet.machines.member import Member
 from protocol.dcnet.parameters.choice import choose
@@ -63,7 +63,7 @@ class Copies:
         return member
 
     def open(self, own: bytes) -> wire.Open:
-        table = NonceTable(self.view)
+        table = SignedNonces(SUITE, self.view, self.secrets)
         table.newest[self.victim] = own
         return opening(self.view, nonces=table)
 

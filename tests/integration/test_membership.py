@@ -196,7 +196,7 @@ async def test_an_expelled_member_does_not_come_back_by_its_other_link(tmp_path:
             {},
             lambda _: None,
             first=(0, 0),
-            known=Incarnation(view, 0, view.members[0].nonce),
+            known=Incarnation(SUITE, view, 0, view.members[0].nonce),
             secrets=liar.secrets[0],
         )
         endpoint = await nursery.start(head.run)

@@ -128,9 +128,13 @@ async def test_what_is_relayed_is_no_larger_than_what_the_ring_says(running: Run
         view.epoch, view.ring, 3, 0, bytes(8 * view.word_count), bytes(32), bytes(16), b"", b"", bytes(64)
     )
     confirmed = wire.Confirmed(view.epoch, view.ring, 3, 0, bytes(2), bytes(16 * view.size))
-    for message in (share, confirmed):
+    everybody = view.to_wire(view.everybody)
+    all_anew = wire.Open(
+        view.epoch, view.ring, 0, 3, 0, everybody, everybody, bytes(16 * view.size), bytes(64 * view.size), 3, everybody
+    )
+    for message in (share, confirmed, all_anew):
         running.say(2, wire.Relay(view.epoch, view.ring, 0, wire.encode(message) + bytes(64)))
-    assert len(running.sent) == 2
+    assert len(running.sent) == 3
     with pytest.raises(RemoteProtocolError, match="oversized_message"):
         running.say(2, wire.Relay(view.epoch, view.ring, 0, bytes(8192)))
-    assert len(running.sent) == 2
+    assert len(running.sent) == 3

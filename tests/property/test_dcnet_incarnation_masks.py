@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loadtest.ring import RingSize, lay_out, nonce, opening
+from loadtest.signing import SignedNonces
 from loadtest.simulator.suite import CheapSuite
 from protocol.dcnet.crypto.suite import StandardSuite
 from protocol.dcnet.machines import masks
-from protocol.dcnet.machines.incarnations import NonceTable
 from protocol.dcnet.machines.masks import Fleet, MaskSchedule
 from protocol.dcnet.setup.rings import RingView, positions_of
 from protocol.dcnet.setup.secrets import EpochSecrets
@@ -40,7 +40,7 @@ def test_masks_cancel_after_any_restarts(
     """In each round some processes are started anew and E is any set; gateways share up to three processes."""
     suite, (view, secrets) = SUITES[ring[0]], RINGS[ring]
     group, processes = suite.group, [0] * N
-    table, hosts, seen = NonceTable(view), [Fleet() for _ in range(3)], set[bytes]()
+    table, hosts, seen = SignedNonces(suite, view, secrets), [Fleet() for _ in range(3)], set[bytes]()
     with patch.object(masks, "_BLOCK_BYTES", block_bytes):
         living = [MaskSchedule(suite, view, secrets[i], hosts[fleets[i]]) for i in range(N)]
         for round_ in range(ROUNDS):
@@ -48,7 +48,7 @@ def test_masks_cancel_after_any_restarts(
                 processes[i] += 1
                 own = nonce(bytes(32), i, processes[i])
                 if processes[i] < 7:
-                    table.take(i, own)
+                    table.newest[i] = own
                     living[i] = MaskSchedule(suite, view, secrets[i], hosts[fleets[i]], own)
             for i in data.draw(st.sets(st.integers(0, N - 1))):
                 living[i].prepare(round_)

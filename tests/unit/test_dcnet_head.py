@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from loadtest.ring import LocalRing, RingSize, knowing, opening, random_vectors, ready
-from loadtest.signing import sign_again, sign_confirm, sign_input
+from loadtest.signing import sign_again, sign_confirm, sign_input, sign_ready
 from loadtest.simulator.suite import CheapSuite
 from protocol import wire
 from protocol.dcnet.crypto.suite import Suite
@@ -562,7 +562,7 @@ def test_who_is_started_anew_after_its_share_is_hardly_waited_for() -> None:
     def restarting(position: int, message: wire.RingMessage) -> None:
         to_head(position, message)
         if position == 6 and isinstance(message, wire.Confirm):
-            again = replace(ready(ring.view, 3), nonce=bytes(range(16)))
+            again = sign_ready(ring.view, ring.secrets[3], ready(ring.view, 3), bytes(range(16)))
             ring._queue.append(("head", 3, again))
 
     ring.to_head = restarting  # type: ignore[method-assign]

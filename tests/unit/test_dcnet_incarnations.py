@@ -7,7 +7,7 @@ import pytest
 
 from loadtest.lying_head import LyingHead, kinds, refuses
 from loadtest.ring import LocalRing, RingSize, nonce, opening, random_vectors, ready
-from loadtest.signing import sign_input
+from loadtest.signing import SignedNonces, sign_input, sign_nonce, sign_ready
 from loadtest.simulator.suite import CheapSuite
 from protocol import wire
 from protocol.dcnet.machines.effects import Note, ToMember
@@ -57,7 +57,7 @@ def test_a_nonce_that_was_replaced_never_comes_back(liar: LyingHead) -> None:
     liar.serve()
     liar.say(liar.result())
     liar.offer(1)
-    liar.nonces = NonceTable(liar.view)
+    liar.nonces = SignedNonces(SUITE, liar.view, liar.secrets)
     refuses(liar, liar.open(round_=1), "replaced_nonce")
     liar.nonces.newest[3] = other(3, 2)
     assert kinds(liar.say(liar.open(round_=1))) == [wire.MaskedInput]
@@ -88,12 +88,14 @@ def test_no_nonce_changes_between_attempts_after_a_failed_write_either(liar: Lyi
 
 
 def test_a_position_has_so_many_nonces_and_no_more() -> None:
-    table = NonceTable(LyingHead(SUITE).view)
+    liar = LyingHead(SUITE)
+    table, secrets = NonceTable(SUITE, liar.view), liar.secrets[2]
     for process in range(1, NONCES_MAX):
-        assert table.take(2, other(2, process))
-        assert not table.take(2, other(2, process))
+        signature = sign_nonce(liar.view, secrets, other(2, process))
+        assert table.take(2, other(2, process), signature)
+        assert not table.take(2, other(2, process), signature)
     with pytest.raises(RemoteProtocolError, match="has had 8 nonces"):
-        table.take(2, other(2, NONCES_MAX))
+        table.take(2, other(2, NONCES_MAX), sign_nonce(liar.view, secrets, other(2, NONCES_MAX)))
     assert table.newest[2] == other(2, NONCES_MAX - 1)
 
 
@@ -102,7 +104,7 @@ def test_an_opening_that_was_not_shared_in_uses_no_nonce_up(liar: LyingHead) -> 
     for process in range(1, 2 * NONCES_MAX):
         liar.nonces.newest[3] = other(3, process)
         liar.say(liar.open())
-    liar.nonces = NonceTable(liar.view)
+    liar.nonces = SignedNonces(SUITE, liar.view, liar.secrets)
     liar.say(liar.open())
     assert kinds(liar.offer()) == [wire.MaskedInput]
 
@@ -119,14 +121,39 @@ def test_an_opening_that_was_not_shared_in_uses_no_nonce_up(liar: LyingHead) -> 
 )
 def test_nonces_of_another_form_are_refused(liar: LyingHead, changed: bytes, nonces: bytes, reason: str) -> None:
     liar.offer()
-    refuses(liar, replace(opening(liar.view), changed=changed, nonces=nonces), reason)
+    signatures = bytes(4 * len(nonces))
+    refuses(liar, replace(opening(liar.view), changed=changed, nonces=nonces, signatures=signatures), reason)
+
+
+def test_a_nonce_without_its_signature_is_of_another_form(liar: LyingHead) -> None:
+    liar.offer()
+    liar.nonces.newest[3] = other(3)
+    refuses(liar, replace(liar.open(), signatures=b""), "bad_nonces")
+
+
+@pytest.mark.parametrize("signer", [0, 2], ids=["us", "another member"])
+def test_a_nonce_that_its_member_did_not_sign_is_refused_and_spoils_no_later_one(signer: int, liar: LyingHead) -> None:
+    """A head could otherwise invent one, and the true one, a replaced one then, would be refused for the epoch."""
+    liar.offer()
+    liar.nonces.newest[3] = other(3)
+    forged = sign_nonce(liar.view, liar.secrets[signer], other(3))
+    refuses(liar, replace(liar.open(), signatures=forged), "bad_signature")
+    liar.nonces.newest[3] = liar.view.members[3].nonce
+    assert kinds(liar.say(liar.open())) == [wire.MaskedInput]
+
+
+def test_a_nonce_is_signed_for_its_ring_and_position(liar: LyingHead) -> None:
+    liar.offer()
+    liar.nonces.newest[3] = other(3)
+    elsewhere = replace(liar.view, ring=liar.view.ring + 1)
+    refuses(liar, replace(liar.open(), signatures=sign_nonce(elsewhere, liar.secrets[3], other(3))), "bad_signature")
 
 
 def test_nonces_of_members_outside_e_are_refused(liar: LyingHead) -> None:
     liar.offer()
     expected = liar.view.everybody & ~(1 << 3)
     plain = opening(liar.view, expected=expected)
-    refuses(liar, replace(plain, changed=b"\x08", nonces=other(3)), "bad_nonces")
+    refuses(liar, replace(plain, changed=b"\x08", nonces=other(3), signatures=bytes(64)), "bad_nonces")
 
 
 def test_a_process_contributes_to_no_round_before_its_first(liar: LyingHead) -> None:
@@ -142,7 +169,7 @@ def test_a_process_contributes_to_no_round_before_its_first(liar: LyingHead) -> 
 def test_a_restarted_member_is_ready_for_the_round_after_its_last_share(liar: LyingHead) -> None:
     liar.share()
     liar.boot()
-    assert liar.sent[-1] == replace(ready(liar.view, 0, round_=1), nonce=other(0))
+    assert liar.sent[-1] == sign_ready(liar.view, liar.secrets[0], ready(liar.view, 0, round_=1), other(0))
 
 
 def test_confirmations_under_another_table_do_not_count(liar: LyingHead) -> None:
@@ -204,7 +231,15 @@ def gathering() -> tuple[Head, LocalRing]:
 
 def with_nonce(ring: LocalRing, position: int, process: int, round_: int = 0) -> wire.Ready:
     said = ready(ring.view, position, round_=round_)
-    return replace(said, nonce=other(position, process)) if process else said
+    return sign_ready(ring.view, ring.secrets[position], said, other(position, process)) if process else said
+
+
+def test_a_head_hears_no_nonce_that_its_member_did_not_sign() -> None:
+    head, ring = gathering()
+    for forged in (b"", sign_nonce(ring.view, ring.secrets[3], other(2))):
+        with pytest.raises(RemoteProtocolError, match="bad_signature"):
+            head.receive(2, replace(with_nonce(ring, 2, 1), signature=forged), 0.1)
+    assert head.receive(2, with_nonce(ring, 2, 1), 0.1) == []
 
 
 def test_a_head_hears_no_older_process_of_a_gateway() -> None:
@@ -255,8 +290,8 @@ def test_a_head_waits_hardly_for_who_says_that_it_waits_for_a_token() -> None:
 
 def test_a_head_begins_with_what_its_member_knows() -> None:
     ring = ring_of_seven()
-    incarnation = Incarnation(ring.view, 1, ring.view.members[1].nonce)
-    incarnation.take(2, other(2))
+    incarnation = Incarnation(SUITE, ring.view, 1, ring.view.members[1].nonce)
+    incarnation.take(2, other(2), sign_nonce(ring.view, ring.secrets[2], other(2)))
     deputy = Head(SUITE, ring.view, 1, 1.0, known=incarnation)
     assert deputy.events.start["nonces"] == [(2, other(2).hex())]
     assert deputy.receive(2, ready(ring.view, 2, 1), 1.1) == [Note("replaced_nonce")]

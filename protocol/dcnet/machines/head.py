@@ -103,7 +103,7 @@ class Head(Machine[State, HeadEffect]):
         self.view = view
         self.term = term
         self.state = State.GATHERING
-        self._nonces = NonceTable(view) if known is None else known.copy()
+        self._nonces = NonceTable(suite, view) if known is None else known.copy()
         self._catch_up = CatchUp(History(view) if known is None else known.history.copy())
         start = {
             "term": term, "now_s": now_s, "round": first_round, "attempt": first_attempt,
@@ -242,8 +242,10 @@ class Head(Machine[State, HeadEffect]):
         if message.term != self.term:
             return [Note("head_stale_message")]
         try:
-            is_new = self._nonces.take(position, message.nonce)
+            is_new = self._nonces.take(position, message.nonce, message.signature)
         except RemoteProtocolError as error:  # an older process of that gateway, or one too many: the others refuse it
+            if error.reason == "bad_signature":
+                raise
             if error.reason == "too_many_nonces":  # the one before it is gone
                 self.present &= ~(1 << position)
             return [Note(error.reason)]

@@ -37,6 +37,7 @@ from protocol.dcnet.crypto.suite import Encryptor, Suite, counter_block, derive,
 from protocol.dcnet.machines.incarnations import Incarnation
 from protocol.dcnet.setup.rings import RingView, bitmap, positions_of
 from protocol.dcnet.setup.secrets import EpochSecrets
+from protocol.dcnet.setup.statements import nonce_text
 
 Words = NDArray[np.uint64]
 _WORD = np.dtype("<u8")
@@ -138,7 +139,10 @@ class MaskSchedule:
     ) -> None:
         self.view = view
         self.position = secrets.position
-        self.incarnation = Incarnation(view, self.position, nonce or view.members[self.position].nonce)
+        joined = view.members[self.position].nonce
+        own = nonce or joined
+        signature = b"" if own == joined else secrets.sign(nonce_text(view, self.position, own))
+        self.incarnation = Incarnation(suite, view, self.position, own, signature)
         self._suite = suite
         self._neighbours = view.neighbourhoods[secrets.position]
         self._pairs = {other: secrets.pair(other) for other in positions_of(self._neighbours)}

@@ -284,8 +284,9 @@ class Member(Machine[State, MemberEffect]):
         settled = self.history.settled
         return ToHead(
             wire.Ready(
-                self.view.epoch, self.view.ring, self.term, round_, attempt, self.incarnation.nonce, settled,
-                self.history.hash(settled), int(self._is_waiting), int(self._returns.has_served),
+                self.view.epoch, self.view.ring, self.term, round_, attempt, self.incarnation.nonce,
+                self.incarnation.signature, settled, self.history.hash(settled), int(self._is_waiting),
+                int(self._returns.has_served),
             )
         )  # fmt: skip
 

@@ -46,6 +46,11 @@ def _position(position: int) -> bytes:
     return struct.pack("<Q", position)
 
 
+def nonce_text(view: RingView, position: int, nonce: bytes) -> bytes:
+    """What a member's process signs of its nonce, so that no head can give it another one."""
+    return digest("nonce", view.digest, struct.pack("<Q", view.ring), _position(position), nonce)
+
+
 def vector_digest(salt: bytes, vector: bytes) -> bytes:
     """Of the masked vector, 32 bytes, under a salt of 16 random bytes."""
     return digest("masked-vector", salt, vector)
