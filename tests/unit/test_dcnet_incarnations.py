@@ -132,7 +132,7 @@ def test_a_nonce_without_its_signature_is_of_another_form(liar: LyingHead) -> No
 
 
 @pytest.mark.parametrize("signer", [0, 2], ids=["us", "another member"])
-def test_a_nonce_that_its_member_did_not_sign_is_refused_and_spoils_no_later_one(signer: int, liar: LyingHead) -> None:
+def test_a_nonce_that_its_member_did_not_sign_is_refused_and_spoils_none(signer: int, liar: LyingHead) -> None:
     """A head could otherwise invent one, and the true one, a replaced one then, would be refused for the epoch."""
     liar.offer()
     liar.nonces.newest[3] = other(3)
