@@ -17,7 +17,14 @@ from loadtest.signing import sign_input
 from loadtest.simulator.suite import CheapSuite
 from protocol import wire
 from protocol.dcnet.crypto.suite import StandardSuite, Suite
-from protocol.dcnet.machines.effects import Ended, MemberEffect, ToCoordinator, ToHead, ToMember
+from protocol.dcnet.machines.effects import (
+    Ended,
+    MemberEffect,
+    ReportMisbehaviour,
+    ToCoordinator,
+    ToHead,
+    ToMember,
+)
 from protocol.dcnet.setup.statements import words_text
 from protocol.errors import RemoteProtocolError
 
@@ -221,3 +228,13 @@ def test_a_head_that_is_named_passes_its_successor_whom_to_leave_out() -> None:
     ring.ledger.inquiries.named.clear()
     told = [each for each in ring.ledger._next_term(ring.now_s) if isinstance(each, ToMember)]
     assert [each.message for each in told] == [wire.LeftOut(1, 0, b"\0")], "it may remember its last turn"
+
+
+def test_a_pair_opened_for_its_deal_names_nobody_in_a_case_that_waits() -> None:
+    """A liar owes its words, so its case is open when others settle what they say of a deal."""
+    ring = Framing(CheapSuite(), SMALL, {2}, 5, is_silent)
+    assert ring.play(0).outcome is VOID
+    ring.ledger.receive(3, wire.BadDeal(1, 0, 4), ring.now_s)
+    opening = wire.PairOpening(1, 0, 4, ring.secrets[3].open_pair(4))
+    out = ring.ledger.receive(3, opening, ring.now_s)
+    assert not [each for each in out if isinstance(each, ReportMisbehaviour)]
