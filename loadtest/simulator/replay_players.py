@@ -85,7 +85,8 @@ class MemberPlayer:
         )  # fmt: skip
         liar.member = self.machine
         if log.dropped and _had_served(log.events[self.first :], log.position):
-            self.machine._returns.served_round = log.events[self.first]["round"] - 1
+            returns = self.machine._returns
+            returns.served_round, returns.is_another_process = log.events[self.first]["round"] - 1, False
         if term is not None:
             liar.term = term
             self.machine.appointed(term, log.events[self.first]["at_s"])
@@ -152,7 +153,8 @@ def _had_served(events: tuple[Row, ...], position: int) -> bool:
         for each in row.get("effects", ()):
             if each["effect"] == "Ready":
                 return bool(each["has_served"])
-        if row["event"] == "Result" or any(each["effect"] == "SERVED" for each in row.get("effects", ())):
+        is_opened = row["event"] == "Result" and row["outcome"] == wire.Outcome.OPENED
+        if is_opened or any(each["effect"] == "SERVED" for each in row.get("effects", ())):
             return False
     return False
 

@@ -217,7 +217,7 @@ def test_a_head_that_takes_any_revealed_seed_is_blamed_for_it(monkeypatch: pytes
 def test_a_deputy_that_never_saw_the_round_opened_takes_it_over(monkeypatch: pytest.MonkeyPatch) -> None:
     """The head opens the round, its deputy hears nothing of it, and the head dies: the members' READY tells."""
 
-    def played() -> list[tuple[wire.Outcome, int]]:
+    def played() -> list[tuple[wire.Outcome, int, int]]:
         out = []
         for seed in range(6):
             world = World(CheapSuite(), run.ring_size(SMALL), seed, CALM)
@@ -230,12 +230,13 @@ def test_a_deputy_that_never_saw_the_round_opened_takes_it_over(monkeypatch: pyt
                 world.run_until(world.now_s + 0.01)
             world.crash(head)
             world.run_until(30.0)
-            out.append((world.checks.ended[2].outcome, world.checks.ended[2].attempt))
+            ended = world.checks.ended[2]
+            out.append((ended.outcome, ended.attempt, ended.term))
         return out
 
-    assert set(played()) == {(wire.Outcome.OPENED, 1)}
+    assert set(played()) == {(wire.Outcome.OPENED, 1, 1)}
     monkeypatch.setattr(Head, "_attempt_of", lambda self, _round: self._next_attempt)
-    assert wire.Outcome.VOID in {outcome for outcome, _ in played()}
+    assert {term for _, _, term in played()} == {2}, "the deputy opened an attempt that members had been in"
 
 
 def _plays(scenario: Scenario, seeds: int) -> None:

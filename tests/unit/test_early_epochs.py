@@ -42,7 +42,7 @@ class Hood:
         self.now_s = START_S
         early_calls = EarlyCalls(self.areas, self.config, lambda: {"north": self.enrolled}, self.metrics)
         writer = SimpleNamespace(waiting_epochs=set)
-        keeper = SimpleNamespace(holds=lambda _: False, keep=self._keep, drop=lambda _: None)
+        keeper = SimpleNamespace(holds=lambda _: False, keep=self._keep, drop=lambda *_: None)
         rounds = SimpleNamespace(writer=writer, carry_out=self._carry_out)
         self.scheduler = Scheduler(
             self.areas, cast("Any", keeper), cast("Any", rounds), self.metrics, lambda _: None, lambda: self.now_s,
