@@ -135,7 +135,8 @@ def test_where_nothing_is_named_it_says_what_is_expected(tmp_path: Path) -> None
 def test_a_service_runs_without_core_dumps(config: Path, command: str) -> None:
     script = (
         "import resource, sys; from pathlib import Path; from stromkreis import services\n"
-        "services.serve = lambda run: print(resource.getrlimit(resource.RLIMIT_CORE))\n"
+        "limit = lambda run: print(resource.getrlimit(resource.RLIMIT_CORE))\n"
+        "services.serve = services.serve_until_stopped = limit\n"
         "getattr(services, sys.argv[1])(config=Path(sys.argv[2]))"
     )
     done = subprocess.run([sys.executable, "-c", script, command, config], cwd=ROOT, capture_output=True, check=True)
