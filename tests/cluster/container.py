@@ -142,6 +142,9 @@ def _script(container: Object, setting: Setting, mounts: Sequence[Mount], root: 
         path = mount.path.replace("/var/run/", "/run/")  # a link in images, which would be followed out of them
         lines.append(f"mkdir -p .{path}")
         lines.append(f"mount -o bind,{'ro' if mount.is_read_only else 'rw'} {mount.source} .{path}")
+    if image is None:  # a checkout below /tmp lies under the pod's own /tmp
+        hidden = [tree for tree in _outermost(_TREES) if any(Path(tree).is_relative_to(each.path) for each in mounts)]
+        lines += [f"mkdir -p .{tree} && mount -o bind,ro {tree} .{tree}" for tree in hidden]
     pod, own_context = setting.security, container["securityContext"]
     if own_context["readOnlyRootFilesystem"]:
         lines.append(f"mount -o remount,ro {root}" if image else f"mount -o remount,ro,mode=755,size=4m {root}")

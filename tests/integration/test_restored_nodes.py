@@ -101,7 +101,7 @@ async def test_an_account_that_is_not_the_newest_begins_anew(
     assert zeros is not None
     assert min(zeros) > last_q - 1
     opened = [each for each in network.ended() if each.outcome is Outcome.OPENED]
-    assert {each.epoch for each in opened} <= {0, 1}
+    assert max(each.epoch for each in opened) <= 2  # a quarter of the gateways waits: the next epoch may come early
 
 
 async def test_a_node_that_is_started_again_keeps_its_account(
