@@ -12,52 +12,21 @@ TCP_USER_TIMEOUT (Linux), which also ends a peer that acknowledges but never ope
 from __future__ import annotations
 
 import logging
-import socket
-import ssl
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
-import anycorn
 import anyio.to_thread
 import trio
-from anycorn.config import Sockets
 from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
-from protocol.errors import LocalProtocolError, StromkreisError
+from protocol.errors import LocalProtocolError
 from protocol.link.tls import server_context
-from protocol.link.web_server import HandshakeLines, serve_asgi
+from protocol.link.web_server import HandshakeLines, ServerConfig, serve_asgi
 
-# Lowering it drops slow viewers (they reconnect by themselves), raising it delays the end of the process.
-STALL_S = 5.0
 # Requests that ask the database or draw, at once; more wait.  Raising it takes the interpreter from the rounds.
 THREADS = 8
-
-
-class _Config(anycorn.Config):
-    """anycorn's settings with our TLS context: its own one has no way to choose the curve."""
-
-    context: ssl.SSLContext | None = None
-
-    def create_ssl_context(self) -> ssl.SSLContext | None:
-        return self.context
-
-    @property
-    def ssl_enabled(self) -> bool:
-        return self.context is not None
-
-    def create_sockets(self) -> Sockets:
-        try:
-            sockets = super().create_sockets()
-        except OSError as error:
-            addresses = [f"https://{each}" for each in self.bind] if self.ssl_enabled else []
-            addresses += [f"http://{each}" for each in (self.insecure_bind if self.ssl_enabled else self.bind)]
-            raise StromkreisError(f"cannot listen on {' or '.join(addresses)}: {error.strerror}") from error
-        if hasattr(socket, "TCP_USER_TIMEOUT"):
-            for listener in (*sockets.secure_sockets, *sockets.insecure_sockets):
-                listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(STALL_S * 1000))
-        return sockets
 
 
 async def serve(
@@ -76,7 +45,7 @@ async def serve(
     the order https, http.
     Raises LocalProtocolError for an https address without certificate, StromkreisError where an address is taken.
     """
-    config = _Config()
+    config = ServerConfig()
     secure = [_bind(address) for address in listen if address.startswith("https://")]
     plain = [_bind(address) for address in listen if address.startswith("http://")]
     if secure:
@@ -86,13 +55,6 @@ async def serve(
         config.bind, config.insecure_bind = secure, plain
     else:
         config.bind = plain
-    config.alpn_protocols = ["http/1.1"]
-    config.accesslog = None
-    config.loglevel = "WARNING"
-    config.include_server_header = False
-    config.graceful_timeout = 0.5  # event streams never end by themselves: waiting for them is waiting in vain
-    config.shutdown_timeout = 1.0
-    config.ssl_handshake_timeout = 10.0
     config.read_timeout = None
     anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS
     # anycorn types ASGI and task status in its own and anyio's terms, which Starlette and trio do not match by name.

@@ -10,14 +10,11 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import socket
 import ssl
 from collections.abc import Mapping
 from typing import Any, Final
 
-import anycorn
 import trio
-from anycorn.config import Sockets
 from cryptography.hazmat.primitives.serialization import Encoding
 from pydantic import BaseModel
 
@@ -35,8 +32,8 @@ from node.han.throttle import LoginThrottle
 from node.han.view import View
 from node.profiles.checking import der_of
 from node.storage.errors import SealError, StoreError
-from protocol.errors import RemoteProtocolError, StromkreisError
-from protocol.link.web_server import ConnectionLimit, HandshakeLines, serve_asgi
+from protocol.errors import RemoteProtocolError
+from protocol.link.web_server import ConnectionLimit, HandshakeLines, ServerConfig, serve_asgi
 from protocol.logs.events import Event
 
 log = logging.getLogger(__name__)
@@ -44,36 +41,7 @@ CONNECTIONS_MAX: Final = 64
 CONNECTIONS_PER_ADDRESS_MAX: Final = 16
 ACCEPT_PAUSE_S: Final = 0.02
 IDLE_S: Final = 20
-STALL_S: Final = 5.0
 PASSWORD_LENGTH: Final = (10, 128)
-
-
-class _Config(anycorn.Config):
-    """anycorn's settings with our TLS context, which asks for client certificates and goes on without."""
-
-    context: ssl.SSLContext | None = None
-
-    def create_ssl_context(self) -> ssl.SSLContext | None:
-        return self.context
-
-    @property
-    def ssl_enabled(self) -> bool:
-        return self.context is not None
-
-    def create_sockets(self) -> Sockets:
-        host, _, port = self.bind[0].rpartition(":")
-        host = host.strip("[]")
-        try:  # by ourselves: anycorn leaves a socket open that it cannot bind
-            family = socket.AF_INET6 if ":" in host else socket.AF_INET
-            listener = socket.create_server((host, int(port)), family=family)
-        except OSError as error:
-            raise StromkreisError(f"cannot listen on https://{self.bind[0]}: {error.strerror}") from error
-        self.bind = [f"fd://{listener.detach()}"]
-        sockets = super().create_sockets()
-        if hasattr(socket, "TCP_USER_TIMEOUT"):  # inherited by accepted ones: a client that takes nothing is cut
-            for each in sockets.secure_sockets:
-                each.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(STALL_S * 1000))
-        return sockets
 
 
 class HanServer:
@@ -120,17 +88,10 @@ class HanServer:
         finally:
             logger.removeFilter(lines)
 
-    def _config(self, key: HanKey) -> _Config:
-        config = _Config()
-        config.context = key.context()
+    def _config(self, key: HanKey) -> ServerConfig:
+        config = ServerConfig(key.context())
         config.bind = [self._services.listen[self._facts.identity].removeprefix("https://")]
-        config.alpn_protocols = ["http/1.1"]
-        config.accesslog = None
-        config.loglevel = "WARNING"
-        config.include_server_header = config.include_date_header = False
-        config.graceful_timeout = 0.5
-        config.shutdown_timeout = 1.0
-        config.ssl_handshake_timeout = 10.0
+        config.include_date_header = False
         config.keep_alive_timeout = IDLE_S
         return config
 

@@ -18,6 +18,8 @@ from __future__ import annotations
 
 import errno
 import logging
+import socket
+import ssl
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -26,16 +28,20 @@ import anycorn
 import anycorn.run
 import anyio
 import trio
+from anycorn.config import Sockets
 from anyio._backends._trio import TCPSocketListener
 from anyio.abc import SocketAttribute
 from anyio.streams.tls import TLSStream
 
+from protocol.errors import StromkreisError
 from protocol.log_limit import PEER_LINE_S, LogLimiter
 
 log = logging.getLogger(__name__)
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ECONNABORTED})
 _EXHAUSTED_S = 0.1  # until the next try: connections end meanwhile
 _CLOSE_S = 2.0  # for the client's close_notify
+# Lowering it drops slow clients (they connect again), raising it delays the end of the process.
+STALL_S = 5.0
 
 _server: Any = anycorn.run  # neither module exports what is wrapped
 _listener: Any = TCPSocketListener
@@ -49,6 +55,68 @@ _lines = LogLimiter(PEER_LINE_S, trio.current_time)
 def _report(text: str) -> None:
     if _lines.is_due(text):
         log.warning(text)
+
+
+class ServerConfig(anycorn.Config):
+    """
+    anycorn's settings with a TLS context of ours (its own has no way to choose curves or to ask for certificates).
+
+    Accepted sockets inherit TCP_USER_TIMEOUT (Linux): a client that takes nothing is cut.  Access is not logged, and
+    the server's name is not told.
+    """
+
+    def __init__(self, context: ssl.SSLContext | None = None) -> None:
+        super().__init__()
+        self.context = context
+        self.alpn_protocols = ["http/1.1"]
+        self.accesslog = None
+        self.loglevel = "WARNING"
+        self.include_server_header = False
+        self.graceful_timeout = 0.5  # event streams never end by themselves: waiting for them is waiting in vain
+        self.shutdown_timeout = 1.0
+        self.ssl_handshake_timeout = 10.0
+
+    def create_ssl_context(self) -> ssl.SSLContext | None:
+        """The context given."""
+        return self.context
+
+    @property
+    def ssl_enabled(self) -> bool:
+        """Whether there is one."""
+        return self.context is not None
+
+    def create_sockets(self) -> Sockets:
+        """Raises StromkreisError where an address is taken; none is bound then."""
+        own = "https" if self.ssl_enabled else "http"
+        listeners: list[socket.socket] = []
+        try:  # by ourselves: anycorn leaves a socket open that it cannot bind
+            for scheme, address in [
+                *((own, each) for each in self.bind),
+                *(("http", each) for each in self.insecure_bind),
+            ]:
+                listeners.append(_listen(scheme, address))
+        except StromkreisError:
+            for each in listeners:
+                each.close()
+            raise
+        bound = [f"fd://{each.detach()}" for each in listeners]
+        self.bind, self.insecure_bind = bound[: len(self.bind)], bound[len(self.bind) :]
+        sockets = super().create_sockets()
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            for listener in (*sockets.secure_sockets, *sockets.insecure_sockets):
+                listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(STALL_S * 1000))
+        return sockets
+
+
+def _listen(scheme: str, address: str) -> socket.socket:
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    try:
+        listener = socket.create_server((host, int(port)), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        raise StromkreisError(f"cannot listen on {scheme}://{address}: {error.strerror}") from error
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
 
 
 class ConnectionLimit:

@@ -10,19 +10,19 @@ from protocol.wire.fields import (
     Bitmap,
     Digest,
     Epoch,
+    FeldmanCommitments,
     MemberSignature,
     Nonces,
     Position,
     Ring,
     Round,
+    SealedShares,
     Term,
     Vector,
-    feldman,
     many,
     octets,
     record,
     ring_position,
-    sealed_share,
 )
 from protocol.wire.registry import Message, Sender, message
 
@@ -113,8 +113,8 @@ class DisputedDeal(Message):
     epoch: Epoch
     ring: Ring
     dealer: Position
-    commitments: Annotated[tuple[bytes, ...], feldman]
-    sealed: Annotated[tuple[tuple[int, bytes], ...], many(record(ring_position, sealed_share), MAX_RING)]
+    commitments: FeldmanCommitments
+    sealed: SealedShares
     signature: MemberSignature
 
 

@@ -19,6 +19,7 @@ from protocol.wire.fields import (
     Elements,
     Endpoint,
     Epoch,
+    FeldmanCommitments,
     Fraction,
     FuseRating,
     Identity,
@@ -30,6 +31,7 @@ from protocol.wire.fields import (
     Ring,
     Round,
     Scalars,
+    SealedShares,
     Signature,
     Term,
     Try,
@@ -178,8 +180,8 @@ class Deal(Message):
     """Shamir shares of the sender's PRF key, each sealed to a neighbour, and Feldman commitments, signed as a whole."""
 
     epoch: Epoch
-    commitments: Annotated[tuple[bytes, ...], feldman]
-    sealed: Annotated[tuple[tuple[int, bytes], ...], many(record(ring_position, sealed_share), MAX_RING)]
+    commitments: FeldmanCommitments
+    sealed: SealedShares
     signature: MemberSignature
 
 

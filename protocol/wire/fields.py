@@ -97,6 +97,8 @@ ring_position = integer(0, MAX_RING - 1)
 gateway_identity = text(64)
 feldman = many(octets(32), MAX_RING)
 sealed_share = octets(1, 128)
+FeldmanCommitments = Annotated[tuple[bytes, ...], feldman]
+SealedShares = Annotated[tuple[tuple[int, bytes], ...], many(record(ring_position, sealed_share), MAX_RING)]
 
 Counter = Annotated[int, integer(0, 2**63 - 1)]
 Epoch = Annotated[int, integer(0, 2**40)]

@@ -1,4 +1,4 @@
-"""A coordinator's web server with the traces of a plausible day behind it, on a real port."""
+"""A browser; and a coordinator's web server with the traces of a plausible day behind it, on a real port."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import trio
+from playwright.sync_api import Browser, sync_playwright
 from prometheus_client import CollectorRegistry
 
 from coordinator.emp.billing import Billing
@@ -34,6 +35,7 @@ from protocol.dcnet.crypto.group import Edwards25519
 from protocol.dcnet.machines.effects import Ended
 from protocol.dcnet.setup.schema import DEFAULT_SCHEMA, Schema
 from protocol.wire import Outcome
+from tests.browser.chromium import CHROMIUM, FLAGS
 
 DAY_START_S = 1_772_582_400  # 2026-03-04 00:00 UTC
 AREAS = {"Nordring": (24, 24), "Hafenviertel": (22, 21), "Südhang": (17,)}
@@ -219,3 +221,11 @@ def site(tmp_path: Path) -> Iterator[Site]:
         thread.join(20)
         assert not thread.is_alive(), "the web server does not stop"
         store.close()
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=FLAGS)
+        yield browser
+        browser.close()

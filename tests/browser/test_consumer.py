@@ -6,22 +6,21 @@ import csv
 import datetime as dt
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, expect
 
 from protocol.cosem.delivery import PeriodResult
 from protocol.logs.events import Event
 from protocol.metering.obis import Obis
-from tests.browser.test_dashboard import CHROMIUM, FLAGS
+from tests.browser.chromium import Watched, wants_chromium, watch
 from tests.integration.han_home import ANNA, BEN, GATEWAY, NOW_S, POINT, Home
 from tests.integration.han_profiles import profile_document
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine (Debian package chromium)")
+pytestmark = wants_chromium
 NOVEMBER_S, DECEMBER_S = 1_793_487_600, 1_796_079_600
 BARS = 2 * 52  # both directions, from midnight to 13:00
 
@@ -57,23 +56,6 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     home.keys.close()
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=FLAGS)
-        yield browser
-        browser.close()
-
-
-@dataclass
-class Watched:
-    """A page with everything that it asked for and complained about."""
-
-    page: Page
-    requests: list[str] = field(default_factory=list)
-    complaints: list[str] = field(default_factory=list)
-
-
 def opened(
     chromium: Browser, address: str, login: tuple[str, str] = ANNA, locale: str = "de-DE", width: int = 1280
 ) -> Watched:  # fmt: skip
@@ -81,12 +63,7 @@ def opened(
         viewport={"width": width, "height": 844}, ignore_https_errors=True, locale=locale, timezone_id="Asia/Tokyo",
         http_credentials={"username": login[0], "password": login[1]},
     )  # fmt: skip
-    made = Watched(context.new_page())
-    made.page.on("request", lambda request: made.requests.append(request.url))
-    made.page.on("pageerror", lambda error: made.complaints.append(str(error)))
-    made.page.on(
-        "console", lambda line: made.complaints.append(line.text) if line.type in {"error", "warning"} else None
-    )
+    made = watch(context)
     made.page.clock.set_fixed_time(dt.datetime.fromtimestamp(NOW_S, dt.UTC))
     made.page.goto(f"{address}/")
     expect(made.page.locator("#device dd").first).to_be_visible(timeout=60_000)

@@ -3,56 +3,28 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Route, expect
 
 from protocol.dcnet.setup.schema import DEFAULT_SCHEMA, Kind, Noise, Schema
+from tests.browser.chromium import Watched, wants_chromium, watch
 
 if TYPE_CHECKING:
     from tests.browser.conftest import Site
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine (Debian package chromium)")
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-]  # fmt: skip
+pytestmark = wants_chromium
 expect.set_options(timeout=60_000)  # a page load parses 4.6 MB of chart library, on a busy machine slowly
 CHARTS = ("load-chart", "energy-chart", "participation-chart", "latency-chart")
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=FLAGS)
-        yield browser
-        browser.close()
-
-
-@dataclass
-class Watched:
-    """A page with everything that it asked for and complained about."""
-
-    page: Page
-    requests: list[str] = field(default_factory=list)
-    complaints: list[str] = field(default_factory=list)
 
 
 @pytest.fixture
 def watched(chromium: Browser) -> Iterator[Watched]:
     context = chromium.new_context(viewport={"width": 1280, "height": 800}, timezone_id="Europe/Berlin")
-    made = Watched(context.new_page())
-    made.page.on("request", lambda request: made.requests.append(request.url))
-    made.page.on("pageerror", lambda error: made.complaints.append(str(error)))
-    made.page.on(
-        "console", lambda line: made.complaints.append(line.text) if line.type in {"error", "warning"} else None
-    )
-    yield made
+    yield watch(context)
     context.close()
 
 

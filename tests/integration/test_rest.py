@@ -36,7 +36,6 @@ from coordinator.storage.epochs import EpochRecord, RingLayout
 from coordinator.storage.misbehaviour import StoredReport
 from coordinator.storage.store import Store
 from coordinator.web import dashboard
-from coordinator.web import serve as web_server
 from coordinator.web.app import make_app
 from coordinator.web.serve import serve
 from protocol import pki
@@ -46,6 +45,7 @@ from protocol.dcnet.crypto.group import Edwards25519
 from protocol.dcnet.machines.effects import Ended
 from protocol.dcnet.setup.schema import DEFAULT_SCHEMA
 from protocol.errors import LocalProtocolError
+from protocol.link import web_server
 from protocol.link.tls import client_context
 from protocol.wire import Outcome
 
