@@ -41,7 +41,8 @@ from pydantic import SecretStr
 from coordinator.gwa.enrolment import Directory
 from coordinator.storage.store import Store as CoordinatorStore
 from loadtest.network import free_port
-from node.config import GatewayConfig, NodeConfig
+from node.config import NodeConfig
+from node.gateway_config import GatewayConfig
 from node.logs.gateway_log import GatewayLog
 from node.metering.entries import LoggedReading, encode_block
 from node.metering.log import MeteringLog

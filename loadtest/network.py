@@ -29,8 +29,9 @@ from loadtest.households import households
 from loadtest.meters.meter_list import MeterEntry
 from loadtest.meters.run import run as run_meters
 from loadtest.truth import RoundRow, Verdict, check
-from node.config import BillingConfig, GatewayConfig, LinkConfig, NodeConfig, PolicyConfig, SecurityConfig, TimeConfig
+from node.config import BillingConfig, LinkConfig, NodeConfig, PolicyConfig, SecurityConfig, TimeConfig
 from node.fleet import run as run_node
+from node.gateway_config import GatewayConfig
 from node.storage.cipher import Cipher, StorageKeys, store_cipher
 from protocol.dcnet.machines.effects import Ended
 from protocol.dcnet.setup.ranges import FUSE_A

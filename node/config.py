@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 
-from node.han_config import HanConfig
+from node.config_section import ConfigSection
+from node.gateway_config import AreaName, FleetConfig, GatewayConfig
 from node.ordinal import filled, resolve
 
 
@@ -27,13 +28,6 @@ def _web_address(text: str) -> str:
     return text.rstrip("/")
 
 
-def _meter_url(text: str) -> str:
-    parts = urlsplit(text)
-    if not parts.scheme or not (parts.netloc or parts.path):
-        raise ValueError("a meter URL of the form PROTOCOL+LINK://..., for example sml+tcp://127.0.0.1:20000")
-    return text
-
-
 def _listen_endpoint(text: str) -> str:
     found = re.fullmatch(r"tcp://[^/]+:(?:\*|(\d{1,5})(?:-(\d{1,5}))?)", text)
     if found is None or not int(found[1] or 0) <= int(found[2] or found[1] or 0) <= _PORT_MAX:
@@ -42,108 +36,10 @@ def _listen_endpoint(text: str) -> str:
 
 
 WebAddress = Annotated[str, AfterValidator(_web_address)]
-MeterUrl = Annotated[str, AfterValidator(_meter_url)]
-_ID_LENGTH = 14
 _PORT_MAX = 65_535
-GatewayId = Annotated[str, Field(pattern=r"^[A-Z0-9]{14}$")]
-AreaName = Annotated[str, Field(pattern=r"^[^\s](.{0,62}[^\s])?$")]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
-class GatewayConfig(_Section):
-    """One smart meter gateway."""
-
-    id: GatewayId
-    """Gateway id, as in its certificate: the 14 characters of DIN 43863-5, for example ESTK0000000001."""
-
-    meters: Annotated[tuple[MeterUrl, ...], Field(min_length=1)]
-    """URLs of its meters, for example sml+tcp://127.0.0.1:20000 or
-    wmbus+radio:///dev/ttyUSB0?baud=57600&id=1STK0100000001. In the query: push=1 for a meter that speaks unasked,
-    id=... what the meter calls itself, address=... what its bus wants to hear, registers=1-0:1.8.0,1-0:2.8.0 what
-    to keep of it, interval_s=... how often a meter that speaks unasked does, time_zone=Europe/Berlin that of stamps
-    without an offset, medium=7 the OBIS group A of meters that leave it out. Addresses: M-Bus 0 to 250, or a
-    secondary one such as 12345678, 1ISK0112345678, or 12345678+00000007 with its fabrication number; DLMS
-    CLIENT/LOGICAL/PHYSICAL, with push=1 mbus: for the M-Bus of Austrian meters; wireless M-Bus the receiver
-    imst, amber, amber-rssi, cul, rtl-433, rtl-wmbus or raw, imst:ct with its radio mode (s, t, c or ct), and imst/ID
-    to ask, under the 14 characters ID, meters that listen; rtl://rtl_433 or rtl://rtl_wmbus in place of radio:// starts
-    a program that reads an RTL-SDR stick.
-    fuse_a=63 the fuse of its connection in ampere (three phases), which bounds what a reading can be.
-    keep_days=30 and keep_telegrams_s=7200 how long the metering log keeps what this meter measured.
-    pages=default,B1 M-Bus meters whose pages a command selects. wake_up=1 rouses IEC 62056-21 meters that sleep on a
-    battery. A serial line without baud= and frame= has those that its protocol starts with. The contribution is the
-    sum over its meters."""
-
-    keys: dict[str, dict[str, SecretStr]] = {}
-    """Keys in hexadecimal, by the id= of the meter's URL and by purpose: encryption, authentication, password,
-    system_title; for lks1 certificate, private_key and meter_certificate in DER. Nothing but these tables holds
-    them; keep the file from other eyes."""
-
-    tariff: Annotated[str, Field(min_length=1, max_length=64)] | None = None
-    """Name of the customer's tariff; None: the node's (`node.billing.tariff`)."""
-
-    area: AreaName | None = None
-    """Grid area that it stands in; None: the node's."""
-
-    token: SecretStr | None = None
-    """Enrolment token of this gateway; None: the node's."""
-
-    han: HanConfig = HanConfig()
-
-    @model_validator(mode="after")
-    def _accounts_meters_exist(self) -> Self:
-        places = {place for account in self.han.accounts for place in account.meters}
-        if places and max(places) >= len(self.meters):
-            raise ValueError(f"han.accounts: meters up to {len(self.meters) - 1}, these are up to {max(places)}")
-        return self
-
-
-class FleetConfig(_Section):
-    """Gateways alike: number i of 0..count-1 is PREFIX + i in digits and reads `meter` at port first_port + i."""
-
-    count: Annotated[int, Field(ge=1, le=100_000)]
-    """Gateways to make. Each costs some 150 KB of memory, six open files and one TCP connection to its meter."""
-
-    ordinal: Annotated[int, Field(ge=0)] | Literal["hostname"] | None = None
-    """Number of this process among others alike. {ordinal}, or {ordinal:04} with four digits, stands for it in every
-    text of [node]: ids, meter URLs, areas, ports, directories. hostname: what the host's name ends in, as that of a
-    StatefulSet's pod does. None: this process is the only one."""
-
-    prefix: Annotated[str, Field(pattern=r"^[A-Z0-9]{1,13}$")] = "ESTK00"
-    """First characters of the ids, which digits fill up to 14; must differ between the processes that report to one
-    coordinator. With an ordinal the default is ESTK{ordinal:04}."""
-
-    meter: Annotated[str, Field(min_length=1)] = "sml+tcp://127.0.0.1:{port}"
-    """Meter URL with {port} for the port and {id} for the gateway's id."""
-
-    first_port: Annotated[int, Field(ge=1, le=65_535)] = 20_000
-    """Port of the first meter."""
-
-    @model_validator(mode="after")
-    def _ports_and_ids_exist(self) -> Self:
-        if "{port}" in self.meter and self.first_port + self.count > 65_536:
-            raise ValueError(f"first_port + count at most 65536, these are {self.first_port + self.count}")
-        digits = len(str(self.count - 1))
-        if len(self.prefix) + digits > _ID_LENGTH:
-            raise ValueError(
-                f"a prefix of at most {_ID_LENGTH - digits} characters, because {self.count} gateways take the"
-                f" {digits} others of an id; {self.prefix} has {len(self.prefix)}"
-            )
-        return self
-
-    def gateways(self) -> tuple[GatewayConfig, ...]:
-        """The gateways of the pattern, in order."""
-        made = []
-        for i in range(self.count):
-            name = f"{self.prefix}{i:0{_ID_LENGTH - len(self.prefix)}d}"
-            url = self.meter.replace("{port}", str(self.first_port + i)).replace("{id}", name)
-            made.append(GatewayConfig(id=name, meters=(url,)))
-        return tuple(made)
-
-
-class LinkConfig(_Section):
+class LinkConfig(ConfigSection):
     """The ring link: where this node's gateways accept their ring's members while they are head."""
 
     mode: Literal["direct", "relay"] = "direct"
@@ -159,7 +55,7 @@ class LinkConfig(_Section):
     """Host that members connect to, if it differs from the one in `listen` (NAT, container)."""
 
 
-class MeterReadingConfig(_Section):
+class MeterReadingConfig(ConfigSection):
     """How meters are read."""
 
     reconnect_s_max: Annotated[float, Field(gt=0, le=3_600)] = 60.0
@@ -185,7 +81,7 @@ class MeterReadingConfig(_Section):
         return self
 
 
-class MeteringLogConfig(_Section):
+class MeteringLogConfig(ConfigSection):
     """What the metering log keeps (docs/howto/operations.md, metering log).  It is encrypted."""
 
     keep_days: Annotated[int, Field(ge=1, le=3_660)] = 400
@@ -197,7 +93,7 @@ class MeteringLogConfig(_Section):
     costs some 200 bytes a telegram."""
 
 
-class SecurityConfig(_Section):
+class SecurityConfig(ConfigSection):
     """Where the gateways' private keys are, and how their certificates are kept alive."""
 
     library: Path | None = None
@@ -225,7 +121,7 @@ class SecurityConfig(_Section):
         return self
 
 
-class TimeConfig(_Section):
+class TimeConfig(ConfigSection):
     """Where the gateways' time comes from."""
 
     server: Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]{1,253}:\d{1,5}$")] | None = None
@@ -237,7 +133,7 @@ class TimeConfig(_Section):
     between at worst, and values are billed only while it is right within 3 % of the registration period."""
 
 
-class PolicyConfig(_Section):
+class PolicyConfig(ConfigSection):
     """What this node's gateways insist on, whatever the coordinator announces."""
 
     corrupt: Annotated[float, Field(ge=0, lt=0.5)] = 0.01
@@ -292,7 +188,7 @@ class PolicyConfig(_Section):
     """With `noise_epsilon_max`: change of energy that the noise must hide; 6 kWh are 24 kW for a quarter hour."""
 
 
-class BillingConfig(_Section):
+class BillingConfig(ConfigSection):
     """What this node's gateways answer when they are asked for a bill (docs/explanation/protocol.md, bills)."""
 
     keep_days: Annotated[int, Field(ge=1, le=1_500)] = 100
@@ -320,7 +216,7 @@ class BillingConfig(_Section):
         return self
 
 
-class NodeConfig(_Section):
+class NodeConfig(ConfigSection):
     """Section `[node]`."""
 
     data_dir: Path = Path("var/node")

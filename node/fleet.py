@@ -27,9 +27,10 @@ from node.aggregation.beacon import CrowdPolicy
 from node.aggregation.bills import BillingRules
 from node.aggregation.log_check import LogCheck
 from node.aggregation.ring_cache import PublicRings
-from node.config import BillingConfig, GatewayConfig, MeteringLogConfig, MeterReadingConfig, NodeConfig, PolicyConfig
+from node.config import BillingConfig, MeteringLogConfig, MeterReadingConfig, NodeConfig, PolicyConfig
 from node.descriptors import check_descriptors
 from node.gateway import Gateway, Shared
+from node.gateway_config import GatewayConfig
 from node.han.configured import han_services
 from node.lmn.counters import DurableCounters
 from node.lmn.metrics import LMN_METRICS, LMN_READINGS

@@ -5,14 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, model_validator
+
+from node.config_section import ConfigSection
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
-class HanAccountConfig(_Section):
+class HanAccountConfig(ConfigSection):
     """Who may log in at home before the administrator's first profile set is in force (docs/howto/consumer.md)."""
 
     user: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
@@ -34,7 +32,7 @@ class HanAccountConfig(_Section):
     """A consumer's meters, as places in the gateway's `meters` from 0. Empty: all, where it is the only consumer."""
 
 
-class HanConfig(_Section):
+class HanConfig(ConfigSection):
     """The gateway's interface to the home: consumer's page, HAN API (docs/howto/consumer.md)."""
 
     listen: Annotated[str, Field(pattern=r"^https://(\[[0-9a-fA-F:.%]+\]|[A-Za-z0-9.-]+):\d{1,5}$")] | None = None

@@ -12,9 +12,10 @@ from pydantic import SecretStr
 from loadtest.config import MetersConfig
 from loadtest.meters.meter_list import MeterEntry
 from loadtest.meters.run import run as run_meters
-from node.config import GatewayConfig, NodeConfig
+from node.config import NodeConfig
 from node.descriptors import check_descriptors
 from node.fleet import run as run_node
+from node.gateway_config import GatewayConfig
 from protocol.errors import StromkreisError
 from stromkreis.config import load
 

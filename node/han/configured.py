@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from node.config import GatewayConfig, NodeConfig
+from node.config import NodeConfig
+from node.gateway_config import GatewayConfig
 from node.han.accounts import Account, Contract, Role
 from node.han.digest import Algorithm
 from node.han.facts import HanServices, NetworkFacts

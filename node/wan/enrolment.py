@@ -19,7 +19,8 @@ import httpx
 import trio
 from cryptography import x509
 
-from node.config import GatewayConfig, NodeConfig
+from node.config import NodeConfig
+from node.gateway_config import GatewayConfig
 from node.security.module import GatewaySecurityModule
 from node.wan.bounded_http import ask
 from node.wan.certificates import MALFORMED, package_body, read_triple, refusal_text

@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 import trio
 
-from node.config import GatewayConfig, NodeConfig
+from node.config import NodeConfig
+from node.gateway_config import GatewayConfig
 from node.security.module import GatewaySecurityModule, KeyDirectory
 from node.storage.repositories.attendance import AttendanceRepository
 from node.storage.repositories.beacon import BeaconRepository, Since

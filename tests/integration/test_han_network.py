@@ -15,8 +15,8 @@ import trio
 from pydantic import SecretStr
 
 from loadtest.network import Network, free_port, started
-from node.config import GatewayConfig
 from node.fleet import run as run_node
+from node.gateway_config import GatewayConfig
 from node.han.digest import Algorithm, make_verifier
 from node.han_config import HanAccountConfig, HanConfig
 from protocol.wire import Outcome

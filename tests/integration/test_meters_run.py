@@ -24,8 +24,8 @@ from loadtest.meters.clock import SimulatedClock, clock_of
 from loadtest.meters.guide import meter_summary
 from loadtest.meters.meter_list import MeterEntry, read_meter_list
 from loadtest.meters.run import run, simulated_meters
-from node.config import GatewayConfig
 from node.fleet import meter_profiles
+from node.gateway_config import GatewayConfig
 from node.lmn.events import LmnEvent
 from node.lmn.runtime import Periodic, run_meters
 from node.lmn.sml.client import SmlClient

@@ -6,7 +6,8 @@ import trio
 
 from coordinator.gwa.ca import ROOT_FILE
 from loadtest.network import Network
-from node.config import FleetConfig, NodeConfig
+from node.config import NodeConfig
+from node.gateway_config import FleetConfig
 from protocol.dcnet.machines.effects import Ended
 from protocol.wire import Outcome
 from stromkreis.simulated_meters import run_with_meters

@@ -9,7 +9,7 @@ import trio
 from trio.testing import MockClock
 
 import node.wan.enrolments
-from node.config import GatewayConfig
+from node.gateway_config import GatewayConfig
 from node.wan.enrolment import CoordinatorAwayError, RingService
 from node.wan.enrolments import Enrolments
 from protocol.errors import StromkreisError
