@@ -147,7 +147,7 @@ class Network:
                 )
                 for index, entry in enumerate(entries)
             ),
-            link=LinkConfig(mode="relay" if self.relay else "direct"), metrics="http://127.0.0.1:0",
+            link=LinkConfig(mode="relay" if self.relay else "direct"), metrics="http://127.0.0.1:0", profile_poll_s=5.0,
         )  # fmt: skip
 
     async def start_node(
@@ -234,7 +234,7 @@ class Network:
             raise RuntimeError("start the coordinator first")
         return flown(self.schema, self.ended(), self.members(), [self.directory / name for name in nodes])
 
-    async def wait_until(self, condition: Callable[[], object], timeout_s: float = 120.0) -> None:
+    async def wait_until(self, condition: Callable[[], object], timeout_s: float = 300.0) -> None:
         """Return as soon as `condition` is true of the files; raises trio.TooSlowError after `timeout_s`."""
         with trio.fail_after(timeout_s):
             while not await trio.to_thread.run_sync(condition):
@@ -251,7 +251,7 @@ class Network:
         finally:
             store.close()
 
-    async def wait_for_rounds(self, count: int, timeout_s: float = 120.0) -> list[Ended]:
+    async def wait_for_rounds(self, count: int, timeout_s: float = 300.0) -> list[Ended]:
         """Return as soon as `count` ring rounds have ended; raises trio.TooSlowError after `timeout_s`."""
         with trio.fail_after(timeout_s):
             while len(ended := await trio.to_thread.run_sync(self.ended)) < count:

@@ -22,7 +22,7 @@ async def test_a_gateway_that_is_appointed_without_end_listens_once(
         monkeypatch.setattr(type(module), "sign", lambda *_: bytes(64))  # it is not enrolled
         for term in TERMS:
             mine.membership.post(FromCoordinator(wire.Appoint(view.epoch, view.ring, term)))
-        with trio.fail_after(20):
+        with trio.fail_after(120):
             while not any(isinstance(each, wire.HeadAt) and each.term == TERMS[-1] for each in mine.sent):
                 await trio.sleep(0.005)
         await trio.testing.wait_all_tasks_blocked()

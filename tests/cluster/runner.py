@@ -126,7 +126,7 @@ class Cluster:
         ])  # fmt: skip
         # Before it listens it would be ended by the signal that tells it of new names.
         reach = partial(socket.create_connection, (HUB, 53), 1.0)
-        with trio.fail_after(30):
+        with trio.fail_after(120):
             while True:
                 with suppress(OSError):
                     (await trio.to_thread.run_sync(partial(in_namespace, self._net.hub, reach))).close()

@@ -165,7 +165,7 @@ class Keeping:
             self.keeper.keep(epoch, self.layouts[name])
 
     async def until(self, condition: Callable[[], object]) -> None:
-        with trio.fail_after(60):
+        with trio.fail_after(120):
             while not condition():
                 await trio.sleep(0.01)
 
@@ -307,7 +307,7 @@ async def test_a_question_that_the_database_cannot_answer_ends_nothing(
             lost = "gateways get no answer, the round ledger cannot be read: no such table: rings"
             await network.wait_until(lambda: lost in caplog.text)
             run_sql(path, "ALTER TABLE hidden_rings RENAME TO rings")
-            with trio.fail_after(20):
+            with trio.fail_after(120):
                 await connection.send(question)
                 answer: wire.Message | None = None
                 while not isinstance(answer, wire.LastContribution):  # an epoch may be called meanwhile

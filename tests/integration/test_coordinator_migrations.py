@@ -124,7 +124,7 @@ async def test_a_coordinator_gives_up_an_epoch_of_an_earlier_protocol(
         trio.open_nursery() as nursery,
     ):
         nursery.start_soon(coordinator.serve, listener)
-        with trio.fail_after(60):
+        with trio.fail_after(120):
             while store.epochs.states():
                 await trio.sleep(0.05)
         nursery.cancel_scope.cancel()

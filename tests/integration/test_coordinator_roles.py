@@ -100,7 +100,7 @@ async def test_the_roles_work_as_processes_of_their_own(
             body = {"area": network.area, "from": first, "to": last, "tariff": published.json()["digest"]}
             asked = await client.post(f"{web[Role.EMP]}/api/v1/bills", json=body)
             assert asked.json()["bills"] == 8, asked.text
-            with trio.fail_after(60):
+            with trio.fail_after(120):
                 while (await get(Role.EMP, "/bills?status=verified"))["items"][7:] == []:
                     await trio.sleep(0.1)
         gwa.cancel()

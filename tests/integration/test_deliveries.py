@@ -529,7 +529,7 @@ async def test_a_running_node_measures_derives_and_delivers(tmp_path: Path, monk
                 csv.DictReader((await client.get("/api/v1/deliveries/values.csv", params=query)).text.splitlines())
             )
             wanted = ('profile_sets_total{outcome="taken"} 1.0', 'deliveries_total{outcome="delivered"} 2.0')
-            with trio.fail_after(30):  # counted once the answer is durable
+            with trio.fail_after(120):  # counted once the answer is durable
                 while True:
                     counted = (await client.get(f"{monitoring}/metrics", headers={"Authorization": ""})).text
                     if all(f"stromkreis_node_{each}" in counted for each in wanted):

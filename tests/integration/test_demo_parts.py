@@ -128,7 +128,7 @@ def on_path(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def _write_list(tmp_path: Path, name: str) -> None:
-    with trio.fail_after(20):
+    with trio.fail_after(120):
         while not (tmp_path / name).exists():
             await trio.sleep(0.02)
 

@@ -284,7 +284,7 @@ async def test_connections_are_counted_and_the_others_stay_served(home: Home) ->
 
 async def until_count(home: Home, count: int) -> None:
     assert home.server is not None
-    with trio.fail_after(30):
+    with trio.fail_after(120):
         while home.server.limit.count != count:
             await trio.sleep(0.05)
 

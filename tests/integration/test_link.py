@@ -24,7 +24,7 @@ from protocol.link.zap import ENDPOINT
 ANY_PORT = "tcp://127.0.0.1:*"
 SERVER, ALICE, BOB, MALLORY = (Keypair.generate() for _ in range(4))
 ENROLLED = {ALICE.public: "alice", BOB.public: "bob"}
-WATCHDOG_S = 20
+WATCHDOG_S = 120
 Bare = Callable[..., zmq.Socket[bytes]]
 
 

@@ -15,7 +15,7 @@ from protocol.link.edge import BURST
 
 SERVER, ALICE = Keypair.generate(), Keypair.generate()
 ANY_PORT = "tcp://127.0.0.1:*"
-WATCHDOG_S = 20
+WATCHDOG_S = 120
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import zmq
 from protocol.link import Connection, Keypair, LinkContext, LinkLimits, Listener
 
 SERVER = Keypair.generate()
-WATCHDOG_S = 20
+WATCHDOG_S = 120
 
 
 def block_until_readable(end: Connection | Listener) -> None:

@@ -113,7 +113,7 @@ async def test_two_meters_on_one_bus_are_read_by_their_profiles() -> None:
             MeterProfile(device=name, protocol="lks1", link=link, keys=home.keys(name), registers=(ENERGY,))
             for name in NAMES
         ]
-        with trio.fail_after(30):
+        with trio.fail_after(120):
             async with trio.open_nursery() as nursery:
 
                 async def deliver(readings: list[Reading], _arrival: Arrival) -> None:

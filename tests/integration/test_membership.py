@@ -89,7 +89,7 @@ class Gateway:
 
     async def until(self, kind: type[Kind], count: int = 1) -> list[Kind]:
         """Wait for so many messages of a kind to the head."""
-        with trio.fail_after(10):
+        with trio.fail_after(120):
             while len(found := [each for each in self.heard() if isinstance(each, kind)]) < count:
                 await trio.sleep(0.002)
         return found
@@ -227,7 +227,7 @@ async def test_an_expelled_member_does_not_come_back_by_its_other_link(tmp_path:
 
 
 async def _until(condition: Callable[[], bool]) -> None:
-    with trio.fail_after(10):
+    with trio.fail_after(120):
         while not condition():
             await trio.sleep(0.002)
 

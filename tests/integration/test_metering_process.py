@@ -58,7 +58,7 @@ def logged(directory: Path) -> list[Entry]:
 
 
 async def until(condition: Callable[[], object]) -> None:
-    with trio.fail_after(60):
+    with trio.fail_after(120):
         while not condition():
             await trio.sleep(0.05)
 

@@ -174,7 +174,7 @@ async def test_the_gateways_that_are_told_read_every_meter_of_every_protocol(tmp
     )  # fmt: skip
     shown: dict[str, int] = {}
     faults: list[LmnEvent] = []
-    with trio.fail_after(60):
+    with trio.fail_after(120):
         async with trio.open_nursery() as nursery:
             await _serve(nursery, config)
             assert path.stat().st_mode & 0o777 == 0o600

@@ -100,7 +100,7 @@ async def test_it_waits_for_a_database_that_fails(
     def value(name: str, **labels: str) -> float | None:
         return metrics.registry.get_sample_value(name, labels)
 
-    with trio.fail_after(30):
+    with trio.fail_after(120):
         while not failed:
             await trio.sleep(0.01)
         taken.add(MisbehaviourReported("BOB", "MALLORY", "wrong_seed", "north", 1, 0, 8))

@@ -139,7 +139,7 @@ async def test_packets_stay_in_order_through_jitter_and_none_is_lost() -> None:
                 client.sendto(number.to_bytes(4, "big"), to)
                 if number % 10 == 0:
                     await trio.sleep(0.002)
-            with trio.fail_after(20):
+            with trio.fail_after(120):
                 while len(numbers) < 300:
                     await trio.lowlevel.wait_readable(server)
                     numbers.append(int.from_bytes(server.recv(100), "big"))
@@ -168,7 +168,7 @@ async def test_a_connection_through_loss_and_jitter_carries_every_byte() -> None
                 async for chunk in stream:
                     got.update(chunk)
 
-        with trio.fail_after(40):
+        with trio.fail_after(120):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(serve)
                 await client.connect((emulation.address("b"), 7_100))
@@ -184,7 +184,7 @@ async def test_packets_that_wait_are_bounded_and_what_exceeds_is_counted(monkeyp
         with udp(emulation, "a") as client:
             for _ in range(200):
                 client.sendto(b"waits", (emulation.address("b"), 7_100))
-        with trio.fail_after(10):
+        with trio.fail_after(120):
             while sum(emulation.counters().values()) < 200 or len(emulation.scheduler) < 50:
                 await trio.sleep(0.02)
         counters = emulation.counters()

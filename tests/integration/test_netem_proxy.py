@@ -93,7 +93,7 @@ async def test_every_byte_comes_back_through_a_bad_line() -> None:
                     got.extend(chunk)
 
             nursery.start_soon(take)
-            with trio.fail_after(60):
+            with trio.fail_after(120):
                 await stream.send_all(data)
                 await stream.send_eof()
         counters = emulation.counters()
@@ -122,7 +122,7 @@ async def test_a_stalled_path_keeps_the_connection_and_goes_on_after_healing() -
         async with await trio.open_tcp_stream(*address) as late:
             await late.send_all(b"late")
             await emulation.apply(state_of(profile()))
-            with trio.fail_after(10):
+            with trio.fail_after(120):
                 assert await stream.receive_some(10) == b"held"
                 assert await late.receive_some(10) == b"late"
 
@@ -132,10 +132,10 @@ async def test_a_cut_resets_connections_where_the_relay_is_told_to() -> None:
         async with await trio.open_tcp_stream(*address) as stream:
             await ask(stream)
             await emulation.apply(state_of(profile(), is_up=False))
-            with trio.fail_after(10), pytest.raises(trio.BrokenResourceError):
+            with trio.fail_after(120), pytest.raises(trio.BrokenResourceError):
                 await stream.receive_some(10)
         async with await trio.open_tcp_stream(*address) as refused:
-            with trio.fail_after(10), pytest.raises(trio.BrokenResourceError):
+            with trio.fail_after(120), pytest.raises(trio.BrokenResourceError):
                 await ask(refused)
         await emulation.apply(state_of(profile()))
         async with await trio.open_tcp_stream(*address) as again:
@@ -153,7 +153,7 @@ async def test_a_partition_cuts_the_path_between_groups() -> None:
         assert waited.cancelled_caught
         both = {name: LinkState(profile(), group=1) for name in ("here", "coordinator")}
         await emulation.apply(both)
-        with trio.fail_after(10):
+        with trio.fail_after(120):
             assert await stream.receive_some(10) == b"apart"
 
 
@@ -165,7 +165,7 @@ async def test_a_reset_of_one_side_reaches_the_other() -> None:
 
     async with relayed(profile(), hang_up) as (_, address), await trio.open_tcp_stream(*address) as stream:
         await stream.send_all(b"x")
-        with trio.fail_after(10), pytest.raises(trio.BrokenResourceError):
+        with trio.fail_after(120), pytest.raises(trio.BrokenResourceError):
             await stream.receive_some(10)
 
 
@@ -178,7 +178,7 @@ async def test_a_target_that_refuses_costs_its_connection_only() -> None:
         (address,) = emulation.addresses.values()
         for _ in range(3):
             async with await trio.open_tcp_stream(address.host, address.port) as stream:
-                with trio.fail_after(10), pytest.raises(trio.BrokenResourceError):
+                with trio.fail_after(120), pytest.raises(trio.BrokenResourceError):
                     assert await stream.receive_some(10) != b""
         assert emulation.counters()["refused_connections"] == 3
 
@@ -214,7 +214,7 @@ async def test_connections_share_a_line_or_have_one_each(lines: int, seconds: fl
                 await stream.send_eof()
                 await stream.receive_some(1)
 
-        with trio.fail_after(30):
+        with trio.fail_after(120):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(send)
                 nursery.start_soon(send)

@@ -114,7 +114,7 @@ async def test_totals_are_verified_where_the_gateways_commit(network: Network) -
         await network.start_meters(nursery)
         await network.start_coordinator(nursery)
         await network.start_node(nursery, 0, 8, "node")
-        with trio.fail_after(40):
+        with trio.fail_after(120):
             while len(opened(network.ended())) < 3:
                 await trio.sleep(0.2)
         ended = network.ended()
@@ -133,7 +133,7 @@ async def test_a_restarted_coordinator_goes_on_with_the_epoch(network: Network) 
         await trio.sleep(0.5)
         await network.start_coordinator(nursery)
         seen = len(await network.wait_for_rounds(len(before)))
-        with trio.fail_after(40):
+        with trio.fail_after(120):
             while not [e for e in opened(network.ended())[len(before) :] if e.term > 0]:
                 await trio.sleep(0.2)
         ended = network.ended()
@@ -154,7 +154,7 @@ async def test_a_dead_head_is_replaced_within_the_round(network: Network) -> Non
         nodes = [await network.start_node(nursery, first, 4, f"node-{first}") for first in (0, 4, 8)]
         before = await network.wait_for_rounds(2)
         nodes[int(network.head_of(before[-1])[-8:]) // 4].cancel()
-        with trio.fail_after(40):
+        with trio.fail_after(120):
             while not [each for each in opened(network.ended()) if each.term > before[-1].term]:
                 await trio.sleep(0.2)
         nursery.cancel_scope.cancel()

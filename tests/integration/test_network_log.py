@@ -125,7 +125,7 @@ async def test_histories_of_rings_are_entered_and_found_by_their_members(network
         await network.wait_until(lambda: opened(network, 2))
         counted = re.compile(r'stromkreis_node_ring_events_total\{event="history_logged"\} (\d+)')
         async with httpx.AsyncClient() as client:
-            with trio.fail_after(60):  # a gateway asks in its own time, if it had a ring that ended
+            with trio.fail_after(120):  # a gateway asks in its own time, if it had a ring that ended
                 shown = ""
                 while (found := counted.search(shown)) is None or int(found[1]) < 1:
                     await trio.sleep(0.2)
@@ -142,7 +142,7 @@ async def test_the_log_is_served_to_auditors_page_by_page(network: Network) -> N
         assert network.coordinator_config is not None
         tls = client_context(network.coordinator_config.pki_path / "root.pem")
         async with httpx.AsyncClient(base_url=network.web[0], verify=tls) as client:
-            with trio.fail_after(60):
+            with trio.fail_after(120):
                 while (await client.get("/api/v1/enrolment-log/head")).json()["size"] < 8:
                     await trio.sleep(0.1)
             first = (await client.get("/api/v1/enrolment-log/entries?limit=5")).json()

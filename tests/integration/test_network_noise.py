@@ -31,7 +31,7 @@ async def test_totals_are_noisy_and_say_so_and_who_wants_more_noise_takes_no_par
         await network.start_node(nursery, 0, 8, "content")
         network.policy = lapse_policy(noise_epsilon_max=0.5)
         nursery.start_soon(network.start_node, nursery, 8, 2, "strict")
-        with trio.fail_after(60):
+        with trio.fail_after(120):
             while len([each for each in network.ended() if each.outcome is Outcome.OPENED]) < 4:
                 await trio.sleep(0.2)
         opened = ledger.check(network)

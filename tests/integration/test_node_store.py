@@ -17,7 +17,7 @@ from node.storage.cipher import StorageCipher
 from node.storage.engine import Statement, Store
 from node.storage.errors import StoreError
 
-WATCHDOG_S = 30
+WATCHDOG_S = 120
 CIPHER = StorageCipher(bytes(32))
 ROOT = Path(__file__).parents[2]
 

@@ -231,7 +231,7 @@ async def test_a_wake_up_message_has_the_profiles_fetched_at_once(world: World) 
         body = {"gateway": ONE, "host": "127.0.0.1", "port": port}
         assert (await client.post("/api/v1/profile-sets/wake-up", json=body)).status_code == 401
         await client.post("/api/v1/profile-sets/wake-up", json=body, headers=HEADERS)
-        with trio.fail_after(10):
+        with trio.fail_after(120):
             while not counts:
                 await trio.sleep(0.01)
         assert counts == ["wakeup_recipient"]  # nobody is believed before the node has heard of its administrator
@@ -240,7 +240,7 @@ async def test_a_wake_up_message_has_the_profiles_fetched_at_once(world: World) 
         await world.roll_out(client, world.document(ONE))
         assert profiles.version == 0
         await client.post("/api/v1/profile-sets/wake-up", json=body, headers=HEADERS)
-        with trio.fail_after(10):
+        with trio.fail_after(120):
             while not profiles.version:
                 await trio.sleep(0.01)
         nursery.cancel_scope.cancel()
@@ -279,7 +279,7 @@ async def test_a_node_takes_what_the_command_rolls_out(network: Network, tmp_pat
         def run(*arguments: str) -> Any:
             return CliRunner().invoke(build(["gwa"]), ["gwa", *options, "profiles", *arguments])
 
-        done = await trio.to_thread.run_sync(run, "roll-out", str(folder), "--wait", "60")
+        done = await trio.to_thread.run_sync(run, "roll-out", str(folder), "--wait", "300")
         assert done.exit_code == 1
         assert "1 refused, 1 taken" in done.output
         assert "unknown_meter: processing p1" in done.output

@@ -125,7 +125,7 @@ class Running:
         return first
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        with trio.fail_after(20):
+        with trio.fail_after(120):
             while not condition():
                 await trio.sleep(0.01)
 

@@ -42,7 +42,7 @@ async def test_an_epoch_whose_making_was_cut_off_costs_no_second_call(
         await network.start_meters(nursery)
         coordinator = await network.start_coordinator(nursery)
         await network.start_node(nursery, 0, 8, "node")
-        with trio.fail_after(60):
+        with trio.fail_after(120):
             await reached.wait()
         await trio.sleep(0.3)  # they have heard it
         coordinator.cancel()

@@ -100,7 +100,7 @@ async def test_whom_a_ledger_names_is_in_the_store(running: Running, store: Stor
     running.rounds.carry_out(running.epoch, ring, [ReportMisbehaviour(3, 0, 5, Misbehaviour.CORRUPT_SUM)])
     running.rounds.carry_out(running.epoch, ring, [ReportMisbehaviour(3, 2, 1, Misbehaviour.BAD_DEAL)])
     nursery.start_soon(running.misbehaviour.run)
-    with trio.fail_after(30):
+    with trio.fail_after(120):
         await running.changed.wait()
     names = [each.identity for each in view.members]
     kept = store.misbehaviour.page(limit=10)

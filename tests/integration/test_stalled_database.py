@@ -130,7 +130,7 @@ async def test_waiting_viewers_delay_neither_rounds_nor_metrics(postgresql: str)
                         for _ in range(40):
                             viewers.start_soon(look)
                         waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
-                        with trio.fail_after(20):
+                        with trio.fail_after(120):
                             while locked.scalar(waiting) < THREADS:
                                 await trio.sleep(0.02)
                             assert "stromkreis_rounds_total" in (await client.get("/metrics")).text

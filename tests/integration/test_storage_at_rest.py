@@ -156,7 +156,7 @@ async def live(accounts: AccountRepository, rounds: int, first: int = 0) -> set[
 
 
 async def until_truncated(store: Store, count: int) -> None:
-    with trio.fail_after(30):
+    with trio.fail_after(120):
         while store.counters.truncations < count:
             await trio.sleep(0.002)
 
@@ -211,7 +211,7 @@ async def test_writes_go_on_while_the_log_is_emptied_and_while_it_cannot_be(
             other.execute("SELECT * FROM contribution").fetchall()
             await live(accounts, 3, next(rounds))
             store.truncate_log()
-            with trio.fail_after(30):
+            with trio.fail_after(120):
                 while "another process reads it" not in caplog.text:
                     await live(accounts, 1, next(rounds))
             await live(accounts, 20, next(rounds))

@@ -27,7 +27,7 @@ async def test_a_write_is_waited_for_and_one_that_never_returns_is_left(monkeypa
 
     monkeypatch.setattr(threads, "GRACE_S", 0.05)
     release.clear()
-    with trio.fail_after(20):
+    with trio.fail_after(120):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(in_thread, write)
             nursery.start_soon(look_up, write)

@@ -78,7 +78,7 @@ async def served(certificate: Path) -> AsyncIterator[int]:
     config.context.load_cert_chain(certificate)
     config.bind, config.alpn_protocols = ["127.0.0.1:0"], ["http/1.1"]
     config.graceful_timeout, config.accesslog = 0.2, None
-    with trio.fail_after(60):
+    with trio.fail_after(120):
         async with trio.open_nursery() as nursery:
 
             async def serve(*, task_status: Any) -> None:
@@ -180,7 +180,7 @@ async def main():
         async def serve(*, task_status):
             await serve_asgi(application, config, task_status)
         bound = await nursery.start(serve)
-        with trio.fail_after(60):
+        with trio.fail_after(120):
             await trio.to_thread.run_sync(client, int(bound[0].rsplit(":", 1)[1]))
         nursery.cancel_scope.cancel()
 

@@ -75,7 +75,7 @@ def meter(settings: ServerSettings, rows: int = 60, **more: Any) -> DlmsServer:
 
 async def run_peer(script: str, what: dict[str, Any]) -> Any:
     command = [str(PYTHON), str(HERE / script), json.dumps(what)]
-    with trio.fail_after(30):
+    with trio.fail_after(120):
         done = await trio.run_process(command, capture_stdout=True, capture_stderr=True, check=False)
     assert done.returncode == 0, done.stderr.decode()[-2000:]
     return json.loads(done.stdout.splitlines()[-1])  # gurux-dlms prints what it decrypts
@@ -190,7 +190,7 @@ async def gurux_meter(
     async with trio.open_nursery() as nursery:
         process = await nursery.start(partial(trio.run_process, command, stdout=subprocess.PIPE))
         said = b""
-        with trio.fail_after(30):
+        with trio.fail_after(120):
             while not (line := said.partition(b"\n"))[1]:
                 said += await process.stdout.receive_some()
             yield await trio.open_tcp_stream("127.0.0.1", json.loads(line[0])["port"])

@@ -244,7 +244,7 @@ async def test_pymeterbus_as_master_reads_our_meter_over_a_serial_line() -> None
     async with serial_bus(2) as (theirs, ours), trio.open_nursery() as nursery:
         nursery.start_soon(partial(serve_stream, open_serial(ours, 2400, 8, "E", 1), [wired(2)]))
         command = [str(PEER), "-c", MASTER, theirs, "7"]
-        with trio.fail_after(30):
+        with trio.fail_after(120):
             done = await trio.run_process(command, capture_stdout=True)
         nursery.cancel_scope.cancel()
     telegram = json.loads(done.stdout)

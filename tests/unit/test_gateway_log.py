@@ -53,7 +53,7 @@ async def running(path: Path, sign: Callable[[bytes], bytes] = signature) -> Asy
 async def written(running_node: Node) -> None:
     """Return when everything that was noted is written."""
     log = running_node.log
-    with trio.fail_after(30):
+    with trio.fail_after(120):
         while log._waiting or log._is_writing:
             await trio.sleep(0.001)
 

@@ -10,7 +10,7 @@ from node.lmn.serial_link import open_serial
 
 async def receive(stream: trio.abc.ReceiveStream, size: int) -> bytes:
     data = b""
-    with trio.fail_after(5):
+    with trio.fail_after(120):
         while len(data) < size:
             data += await stream.receive_some()
     return data
