@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo lab test coverage lint format docs reference site release release-trial test-python313 bench bench-compare bench-fleet peers simulate exhaustive acceptance-cluster acceptance-discipline acceptance-restore fuzz mutate lock acceptance-orders image image-trial
+.PHONY: help demo lab test coverage lint format docs reference site release release-trial test-python313 bench bench-compare bench-fleet peers simulate exhaustive acceptance-cluster acceptance-discipline acceptance-loadtest acceptance-restore fuzz mutate lock acceptance-orders image image-trial
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
 
@@ -98,6 +98,9 @@ acceptance-orders: $(VENV)/.test ## every order of messages and restarts, also i
 
 acceptance-cluster: $(VENV)/.test ## every fault of a cluster on pods that run, and what each costs (wants root; ten minutes)
 	STROMKREIS_EVERY_FAULT=1 $(BIN)/pytest -q -s -m rounds tests/cluster
+
+acceptance-loadtest: $(VENV)/.test ## every load test but the steady ones, and that each finds a planted watt hour (wants root; half an hour)
+	STROMKREIS_EVERY_SCENARIO=1 $(BIN)/pytest -q -s -m rounds tests/integration/test_loadtest.py
 
 acceptance-restore: $(VENV)/.run ## stores, volumes and a coordinator lost and put back on a living network of processes
 	$(BIN)/python -m loadtest.restore

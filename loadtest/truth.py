@@ -150,6 +150,16 @@ def check(
     return Verdict(opened, void, tuple(differences), error_wh, taken_wh, fed_in_wh, carried, carried_wh)
 
 
+def quarter_hour_of(schema: Schema, meters: Sequence[SimulatedMeter], first: Sequence[int], q_max: int) -> int | None:
+    """In which quarter hour up to `q_max` the registers of a gateway's meters were `first`, None where in none."""
+    energy = [index for index, slot in enumerate(schema.slots) if slot.kind is Kind.ENERGY]
+    for q in range(q_max + 1):
+        accounts = _accounts(schema, meters, q)
+        if all(accounts[index].contributed == first[index] for index in energy):
+            return q
+    return None
+
+
 def _accounts(schema: Schema, meters: Sequence[SimulatedMeter], q: int) -> list[EnergyAccount]:
     return [_first(slot, meters, q) for slot in schema.slots]
 

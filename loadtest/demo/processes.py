@@ -23,12 +23,13 @@ import trio
 
 from protocol.errors import StromkreisError
 
+PROGRAM = (sys.executable, "-m", "stromkreis")
 _TAIL_LINES = 12
 _POLL_S = 0.1
 
 
 class DemoError(StromkreisError):
-    """The demo could not go on; the text names the process, its log and the log's last lines."""
+    """A run of processes could not go on; the text names the process, its log and the log's last lines."""
 
 
 @dataclass(slots=True)
@@ -79,20 +80,22 @@ async def children(log_dir: Path, *, stop_timeout_s: float = 10.0) -> AsyncItera
 
 @dataclass(slots=True)
 class Children:
-    """The processes of one demo; made by `children`."""
+    """The processes of one run; made by `children`."""
 
     log_dir: Path
     stop_timeout_s: float
     _nursery: trio.Nursery
     started: list[Child] = field(default_factory=list)
 
-    async def start(self, name: str, arguments: Sequence[str], *, ready_url: str | None = None) -> Child:
-        """Run `stromkreis ARGUMENTS`; its end raises DemoError here unless it was wanted."""
+    async def start(
+        self, name: str, arguments: Sequence[str], *, ready_url: str | None = None, program: Sequence[str] = PROGRAM
+    ) -> Child:
+        """Run the program with ARGUMENTS; its end raises DemoError here unless it was wanted."""
         log = self.log_dir / f"{name}.log"
         environ = {**os.environ, "STROMKREIS_LIFELINE": "stdin", "PYTHONUNBUFFERED": "1"}
         with log.open("ab") as output:
             process = await trio.lowlevel.open_process(
-                [sys.executable, "-m", "stromkreis", *arguments],
+                [*program, *arguments],
                 stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT, env=environ, start_new_session=True,
             )  # fmt: skip
         child = Child(name, log, ready_url, process)

@@ -1,0 +1,173 @@
+"""
+What load tests of several sizes say of sizes that one machine does not hold: a line fitted to each cost.
+
+Every cost is a fixed part (interpreters, libraries, databases) and a part for each gateway, fitted to the runs by least
+squares of the relative errors, both not negative.  What is made of it for a country rests on the assumptions that the
+table names; nothing here is measured beyond the largest run.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from loadtest.scenarios.plan import INTERVAL_S
+from protocol.errors import StromkreisError
+
+ROUNDS_A_DAY = 86_400 // INTERVAL_S
+EPOCHS_A_DAY = 3  # of 32 rounds, the default
+GATEWAYS_A_POD, GATEWAYS_A_COORDINATOR = 3_000, 10_000
+SIZES = (10_000, 1_000_000, 40_000_000)
+_CORE_USE = 0.5  # of a core's time, so that a round is over in time and a pod that restarts catches up
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One load test's report as it is in its file."""
+
+    gateways: int
+    values: Mapping[str, Any]
+
+    @property
+    def costs(self) -> Mapping[str, float]:
+        """What `loadtest.scenarios.costs` measured."""
+        found: Mapping[str, float] = self.values["costs"]
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A cost of a number of gateways: `fixed` and `each` in `unit`; `error` is the largest relative one of the fit."""
+
+    what: str
+    unit: str
+    fixed: float
+    each: float
+    error: float
+
+    def at(self, gateways: float) -> float:
+        """The cost of so many."""
+        return self.fixed + self.each * gateways
+
+
+_COSTS: tuple[tuple[str, str, Callable[[Run], float]], ...] = (
+    ("CPU of gateways, a round", "s", lambda r: r.costs["all_nodes_cpu_ms_per_gateway_round"] * r.gateways / 1000),
+    ("CPU of coordinators, a round", "s",
+     lambda r: r.costs["coordinator_cpu_ms_per_gateway_round"] * r.gateways / 1000),
+    ("CPU of set-up, once", "s", lambda r: r.costs["setup_cpu_ms_per_gateway"] * r.gateways / 1000),
+    ("memory of gateways", "MB", lambda r: r.costs["memory_kb_per_gateway"] * r.gateways / 1000),
+    ("memory of coordinators", "MB", lambda r: r.costs["coordinator_memory_kb_per_gateway"] * r.gateways / 1000),
+    ("bytes sent and received by gateways, a round", "KB",
+     lambda r: (r.costs["sent_bytes_per_gateway_round"] + r.costs["received_bytes_per_gateway_round"])
+     * r.gateways / 1000),
+    ("bytes of set-up", "KB",
+     lambda r: (r.costs["setup_sent_bytes_per_gateway"] + r.costs["setup_received_bytes_per_gateway"])
+     * r.gateways / 1000),
+)  # fmt: skip
+
+
+def read_run(path: Path) -> Run:
+    """A `report.json`, or that of a directory.  Raises StromkreisError where it is none."""
+    file = path / "report.json" if path.is_dir() else path
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+        return Run(int(values["gateways"]), values)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StromkreisError(f"{file}: no report of a load test ({type(error).__name__})") from None
+
+
+def fit(runs: Sequence[Run]) -> list[Line]:
+    """The lines of all costs.  Raises StromkreisError for fewer than two sizes."""
+    if len({run.gateways for run in runs}) < 2:
+        raise StromkreisError("a fit needs load tests of at least two sizes")
+    return [_line(what, unit, [(run.gateways, cost(run)) for run in runs]) for what, unit, cost in _COSTS]
+
+
+def _line(what: str, unit: str, points: Sequence[tuple[int, float]]) -> Line:
+    sizes = np.array([size for size, _ in points], dtype=float)
+    values = np.array([max(1e-9, value) for _, value in points])
+    candidates = [(0.0, float(np.mean(values / sizes))), (float(np.exp(np.mean(np.log(values)))), 0.0)]
+    columns = np.stack([1 / values, sizes / values], axis=1)
+    fixed, each = np.linalg.lstsq(columns, np.ones(len(points)), rcond=None)[0]
+    if fixed >= 0 and each >= 0:
+        candidates = [(float(fixed), float(each))]
+
+    def errors(candidate: tuple[float, float]) -> Any:
+        return np.abs((candidate[0] + candidate[1] * sizes) / values - 1)
+
+    best = min(candidates, key=lambda candidate: float(np.sum(errors(candidate) ** 2)))
+    return Line(what, unit, *best, float(np.max(errors(best))))
+
+
+def tables(runs: Sequence[Run]) -> list[str]:
+    """Markdown: the runs, the fitted lines, and what they give for `SIZES`."""
+    ordered = sorted(runs, key=lambda run: run.gateways)
+    lines = [
+        "| gateways | rings | round, all rings | CPU a gateway and round | its machines alone | coordinator's"
+        " | KB a gateway | KB at the coordinator | bytes a round | set-up | ring rounds opened, void | exact |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for run in ordered:
+        costs, values = run.costs, run.values
+        exact = "yes" if values["is_exact"] and not values["conservation_error_wh"] else "NO"
+        lines.append(
+            f"| {run.gateways:,} | {values['rings']:,} | {costs['round_wall_s']:.2f} s"
+            f" | {costs['gateway_cpu_ms_per_round']:.2f} ms | {costs['machine_cpu_ms_per_gateway_round']:.2f} ms"
+            f" | {costs['coordinator_cpu_ms_per_gateway_round']:.2f} ms | {costs['memory_kb_per_gateway']:,.0f}"
+            f" | {costs['coordinator_memory_kb_per_gateway']:,.0f}"
+            f" | {costs['sent_bytes_per_gateway_round'] + costs['received_bytes_per_gateway_round']:,.0f}"
+            f" | {costs['setup_s']:,.0f} s, {costs['setup_cpu_ms_per_gateway']:,.0f} ms CPU each"
+            f" | {values['opened']:,}, {values['void']:,} | {exact} |"
+        )
+    fitted = fit(runs)
+    lines += ["", "| cost | fixed | each gateway | largest error of the fit |", "| --- | --- | --- | --- |"]
+    lines += [
+        f"| {line.what} | {line.fixed:,.3g} {line.unit} | {1000 * line.each:,.3g} {_thousandth(line.unit)}"
+        f" | {100 * line.error:.0f} % |"
+        for line in fitted
+    ]
+    return [*lines, "", *_country(fitted)]
+
+
+def _thousandth(unit: str) -> str:
+    return {"s": "ms", "MB": "KB", "KB": "bytes"}[unit]
+
+
+def _country(fitted: Sequence[Line]) -> list[str]:
+    by_name = {line.what: line for line in fitted}
+    nodes, coordinators = by_name["CPU of gateways, a round"], by_name["CPU of coordinators, a round"]
+    setup, memory = by_name["CPU of set-up, once"], by_name["memory of gateways"]
+    at_coordinators = by_name["memory of coordinators"]
+    traffic, dealt = by_name["bytes sent and received by gateways, a round"], by_name["bytes of set-up"]
+    lines = [
+        "| gateways | pods of 3,000 | cores for them | memory | coordinators of 10,000 | cores | memory"
+        " | traffic of an epoch's set-up, at all coordinators | rows a day |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for size in SIZES:
+        pods, hubs = math.ceil(size / GATEWAYS_A_POD), math.ceil(size / GATEWAYS_A_COORDINATOR)
+        # The fixed part of a run is that of its processes: taken for each pod and each coordinator.
+        daily_s = ROUNDS_A_DAY * (nodes.each * size + pods * nodes.fixed) + EPOCHS_A_DAY * setup.each * size
+        hub_daily_s = ROUNDS_A_DAY * (coordinators.each * size + hubs * coordinators.fixed)
+        lines.append(
+            f"| {size:,} | {pods:,} | {_cores(daily_s)} | {_gb(memory.each * size + pods * memory.fixed)}"
+            f" | {hubs:,} | {_cores(hub_daily_s)} | {_gb(at_coordinators.each * size + hubs * at_coordinators.fixed)}"
+            f" | {dealt.each * size / 1e6:,.1f} GB | {ROUNDS_A_DAY * size / 64:,.0f} |"
+        )
+    lines += ["", f"A gateway sends and receives {1000 * traffic.each:,.0f} bytes a round:"
+              f" {1000 * traffic.each * 8 / INTERVAL_S:,.0f} bit/s of payload on average."]  # fmt: skip
+    return lines
+
+
+def _cores(cpu_s_a_day: float) -> str:
+    return f"{max(1, math.ceil(cpu_s_a_day / 86_400 / _CORE_USE)):,}"
+
+
+def _gb(megabytes: float) -> str:
+    return f"{megabytes / 1000:,.1f} GB"
