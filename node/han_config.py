@@ -31,6 +31,15 @@ class HanAccountConfig(ConfigSection):
     meters: tuple[Annotated[int, Field(ge=0)], ...] = ()
     """A consumer's meters, as places in the gateway's `meters` from 0. Empty: all, where it is the only consumer."""
 
+    facades: tuple[Literal["ppc", "theben", "emh"], ...] = ()
+    """Interfaces of other gateways that a consumer's programs may use: PPC, Theben CONEXA, EMH CASA. Empty: none."""
+
+    @model_validator(mode="after")
+    def _facades_are_for_consumers(self) -> Self:
+        if self.role != "consumer" and self.facades:
+            raise ValueError("facades: for consumers only")
+        return self
+
 
 class HanConfig(ConfigSection):
     """The gateway's interface to the home: consumer's page, HAN API (docs/howto/consumer.md)."""

@@ -51,7 +51,8 @@ class Account:
     """
     Somebody who may log in; `meters` are names in the metering log, empty for whoever is no consumer.
 
-    `certificates` are fingerprints (SHA-256, hexadecimal) of TLS certificates; `first` verifies the first password.
+    `certificates` are fingerprints (SHA-256, hexadecimal) of TLS certificates; `first` verifies the first password;
+    `facades` are the interfaces of other gateways that it may use (node.han.facades).
     """
 
     user: str
@@ -60,6 +61,7 @@ class Account:
     contracts: tuple[Contract, ...] = ()
     certificates: frozenset[str] = frozenset()
     first: Verifier = field(default_factory=dict, repr=False)
+    facades: frozenset[str] = frozenset()
 
 
 class Profiles(Protocol):
@@ -151,6 +153,7 @@ class Accounts:
             mine[0].user, _ROLES[mine[0].role], tuple(dict.fromkeys(meters)),
             tuple(Contract(each.id, each.metering_points, each.valid_from, each.valid_to) for each in mine),
             frozenset(each.certificate for each in mine if each.certificate), first,
+            frozenset(facade for each in mine for facade in each.facades),
         )  # fmt: skip
 
 

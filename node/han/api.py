@@ -11,23 +11,20 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, TypeVar
+from typing import Final
 
-import trio
 from pydantic import BaseModel, ValidationError
 
 from node.han.accounts import Account, Role
 from node.han.answers import CSV, JSON, accepted, as_csv, envelope
 from node.han.catalogue import VERSION, Action, ResourceType, Tree, actions_of, types_of
 from node.han.query import parse_query
+from node.han.threads import in_thread
 from node.han.view import NotThere, View
 from node.storage.errors import SealError, StoreError
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 
-_T = TypeVar("_T")
 ROOT: Final = "/smgw/"
-_THREADS: Final = 2  # of one process: the interpreter belongs to meters and rings
-_limiter: trio.lowlevel.RunVar[trio.CapacityLimiter] = trio.lowlevel.RunVar("han threads")
 
 Start = Callable[[Account, BaseModel], Awaitable[BaseModel | None]]
 """Carries out an action."""
@@ -117,9 +114,9 @@ class HanApi:
         if kind is None or not slash:
             raise NotThere
         if not wanted:
-            ids = await _in_thread(lambda: kind.ids(self._view, request.account))
+            ids = await in_thread(lambda: kind.ids(self._view, request.account))
             return self._listed(request, [f"{base}{name}/{each}" for each in ids])
-        ids = await _in_thread(lambda: kind.ids(self._view, request.account))
+        ids = await in_thread(lambda: kind.ids(self._view, request.account))
         if wanted not in ids:
             raise NotThere
         self._require(request, "GET")
@@ -142,7 +139,7 @@ class HanApi:
             return envelope(kind.name, wanted, found, key) if is_export else found.model_dump_json().encode()
 
         try:
-            return HanAnswer(200, await _in_thread(read), content_type)
+            return HanAnswer(200, await in_thread(read), content_type)
         except LocalProtocolError as error:
             raise _Refused(503, "no_signature_key", "the gateway cannot sign yet; ask without q.signed") from error
 
@@ -195,12 +192,3 @@ def _body_of(request: HanRequest, action: Action) -> BaseModel:
     except ValidationError as error:
         fields = sorted({".".join(map(str, each["loc"])) or "body" for each in error.errors(include_input=False)})
         raise _Refused(422, "bad_body", f"does not fit the schema: {', '.join(fields)}") from None
-
-
-async def _in_thread(work: Callable[[], _T]) -> _T:
-    try:
-        limiter = _limiter.get()
-    except LookupError:
-        limiter = trio.CapacityLimiter(_THREADS)
-        _limiter.set(limiter)
-    return await trio.to_thread.run_sync(work, limiter=limiter)

@@ -17,6 +17,7 @@ import trio
 from starlette.types import Receive, Scope, Send
 
 from node.han.api import ROOT, HanAnswer, HanApi, HanRequest, failure
+from node.han.facades.facade import Facades
 from node.han.login import Login, LoginRequest, Refusal
 from node.han.page import Page
 from protocol.log_limit import PEER_LINE_S, LogLimiter
@@ -31,15 +32,19 @@ REQUESTS_MAX: Final = 16
 """Requests under way at once; more wait for their turn within their time."""
 _BODY_METHODS: Final = {"POST", "PUT"}
 _METHODS: Final = {"GET", "PUT", "POST", "DELETE"}
+_REDIRECTED: Final = 307
 
 
 class HanApplication:
     """`clock` is real time (Unix, s), for what a refusal says of it."""
 
-    def __init__(self, login: Login, api: HanApi, page: Page, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, login: Login, api: HanApi, page: Page, clock: Callable[[], float], facades: Facades | None = None
+    ) -> None:
         self._login = login
         self._api = api
         self._page = page
+        self._facades = facades or Facades()
         self._clock = clock
         self._turns = trio.CapacityLimiter(REQUESTS_MAX)
         self._lines = LogLimiter(PEER_LINE_S, trio.current_time)
@@ -66,7 +71,7 @@ class HanApplication:
         return failure(503, "busy", "the gateway did not get round to it; try again")
 
     async def _answer(self, scope: Scope, receive: Receive) -> HanAnswer:
-        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        headers = _headers(scope)
         sizes = [len(name) + len(value) + 4 for name, value in scope["headers"]]
         if sum(sizes) > HEADERS_SIZE_MAX or max(sizes, default=0) > FIELD_SIZE_MAX:
             detail = f"expected fields up to {FIELD_SIZE_MAX} octets, up to {HEADERS_SIZE_MAX} of them together"
@@ -80,9 +85,8 @@ class HanApplication:
         query = scope["query_string"].decode("latin-1") or None  # ASGI cannot tell an empty one from none
         if query is not None:
             target = f"{target}?{query}"
-        who = self._login.identify(
-            LoginRequest(method, target, _address(scope), headers.get("authorization"), _fingerprint(scope))
-        )
+        login = LoginRequest(method, target, _address(scope), headers.get("authorization"), _fingerprint(scope))
+        who = self._login.identify(login)
         if isinstance(who, Refusal):
             return HanAnswer(
                 who.status, who.body(self._clock()), "application/json",
@@ -94,10 +98,27 @@ class HanApplication:
             if isinstance(read, HanAnswer):
                 return read
             body = read
-        path = scope["path"]
-        if path.startswith(ROOT):
-            return await self._api.answer(HanRequest(who, method, path, query, headers, body))
-        return self._page.answer(who, method, path)
+        answer = await self._served(HanRequest(who, method, scope["path"], query, headers, body))
+        if answer.status == _REDIRECTED:
+            self._login.move(login, dict(answer.headers)["Location"])
+        return answer
+
+    async def _served(self, request: HanRequest) -> HanAnswer:
+        facade = self._facades.of(request.path)
+        if facade is not None:
+            return await self._facades.answer(facade, request)
+        if request.path.startswith(ROOT):
+            return await self._api.answer(request)
+        return self._page.answer(request.account, request.method, request.path)
+
+
+def _headers(scope: Scope) -> dict[str, str]:
+    """By their names; cookies of several fields are one list (RFC 6265, 5.4)."""
+    found: dict[str, str] = {}
+    for name, value in scope["headers"]:
+        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+        found[key] = f"{found[key]}; {text}" if key == "cookie" and key in found else text
+    return found
 
 
 async def _body(headers: dict[str, str], receive: Receive) -> bytes | HanAnswer:

@@ -66,4 +66,5 @@ def _account(gateway: GatewayConfig, account: HanAccountConfig, certificate: byt
         (Contract(account.user, ()),) if role is Role.CONSUMER else (),
         frozenset() if certificate is None else frozenset({hashlib.sha256(certificate).hexdigest()}),
         {each: text.get_secret_value().lower() for each, text in texts.items() if text is not None},
+        frozenset(account.facades),
     )  # fmt: skip

@@ -33,6 +33,7 @@ SESSIONS_MAX: Final = 16
 HEADER_SIZE_MAX: Final = 2048
 _WINDOW: Final = 128  # counts below the highest one that may still come: browsers send requests side by side
 _COUNT_MAX: Final = 0xFFFFFFFF
+_MOVED_MAX: Final = 64
 _PARAMETER = re.compile(r'\s*([A-Za-z0-9*_-]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s",]+))\s*(?:,|$)')
 _NEEDED: Final = ("username", "realm", "nonce", "uri", "response", "qop", "nc", "cnonce")
 
@@ -147,6 +148,7 @@ class DigestSessions:
         self._sessions: dict[str, OrderedDict[str, _Session]] = {}
         self._floor_ms: dict[str, int] = {}
         self._nobody = {each: random(32).hex() for each in Algorithm}
+        self._moved: OrderedDict[tuple[str, str, int], tuple[str, str]] = OrderedDict()
 
     def challenges(self, *, is_stale: bool = False) -> list[str]:
         """The values of the `WWW-Authenticate` headers, SHA-256 first, with one new nonce."""
@@ -173,14 +175,28 @@ class DigestSessions:
         ha2 = answer.algorithm.hash(f"{method}:{answer.uri}")
         expected = answer.algorithm.hash(f"{ha1}:{answer.nonce}:{answer.count_text}:{answer.client_nonce}:auth:{ha2}")
         is_right = hmac.compare_digest(expected.encode(), answer.response.encode())
-        if not (is_right and known and answer.realm == self.realm and answer.uri == target):
+        is_moved = self._moved.get((answer.user, answer.nonce, answer.count)) == (answer.uri, target)
+        if not (is_right and known and answer.realm == self.realm and (answer.uri == target or is_moved)):
             return Verdict.WRONG
         session = self._session(answer)
+        if is_moved and session is not None:
+            del self._moved[answer.user, answer.nonce, answer.count]
+            return Verdict.RIGHT
         if session is None or not session.take(answer.count):
             return Verdict.STALE
         session.used_s = self._clock()
         self._sessions[answer.user].move_to_end(answer.nonce)
         return Verdict.RIGHT
+
+    def move(self, answer: Answer, target: str) -> None:
+        """
+        Let an answer that was right come once more, for the target that its request was redirected to.
+
+        Clients that follow a redirection repeat the header as it was, with the first target and the count used there.
+        """
+        self._moved[answer.user, answer.nonce, answer.count] = answer.uri, target
+        if len(self._moved) > _MOVED_MAX:
+            self._moved.popitem(last=False)
 
     def forget(self, user: str) -> None:
         """End a user's sessions: the password has changed."""

@@ -87,6 +87,14 @@ class Login:
             log.error("gateway %s: nobody can log in at home: %s", self.sessions.realm, error)
             return Refusal(503, "store", "the gateway's store cannot be read; try again later")
 
+    def move(self, request: LoginRequest, target: str) -> None:
+        """Let a request that was let in come once more, with the same header, for the target it is redirected to."""
+        if request.authorization is not None:
+            try:
+                self.sessions.move(parse_answer(request.authorization), target)
+            except RemoteProtocolError:  # it was let in by its certificate
+                return
+
     def _by_digest(self, request: LoginRequest, authorization: str) -> Account | Refusal:
         answer = parse_answer(authorization)
         wait_s = self._throttle.wait_s(answer.user, request.address)

@@ -23,6 +23,10 @@ from node.han.api import HanApi, HanRefusal, Start
 from node.han.app import HanApplication
 from node.han.certificate import HanKey, han_key, trust
 from node.han.digest import DigestSessions, make_verifier
+from node.han.facades.emh import Emh
+from node.han.facades.facade import Facades
+from node.han.facades.ppc import Ppc
+from node.han.facades.theben import Theben
 from node.han.facts import GatewayFacts, HanServices
 from node.han.login import Login
 from node.han.models import Password
@@ -72,7 +76,10 @@ class HanServer:
         self._view = View(facts, self._services, self._accounts, key.certificate.public_bytes(Encoding.DER))
         actions: Mapping[str, Start] = {"SelfTest": self._self_test, "SetPassword": self._set_password}
         login = Login(self._accounts, self.sessions, LoginThrottle(trio.current_time), self._login_failed)
-        app: Any = HanApplication(login, HanApi(self._view, actions), Page(), facts.clock)
+        facades = Facades(
+            [Ppc(self._view, self._self_test, module.random), Theben(self._view, self._self_test), Emh(self._view)]
+        )
+        app: Any = HanApplication(login, HanApi(self._view, actions), Page(), facts.clock, facades)
         lines, logger = HandshakeLines(), logging.getLogger("anyio.streams.tls")
         logger.addFilter(lines)
         try:

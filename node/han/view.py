@@ -21,6 +21,7 @@ from node.han.consumption import intervals, moment, register_value
 from node.han.facts import GatewayFacts, HanServices, MeterFacts
 from node.han.program import program_sha256
 from node.han.query import Query
+from node.han.signing import ValueSigner
 from node.metering.entries import LoggedReading
 from node.metering.history import newest_values, registered_values
 from node.storage.engine import Store
@@ -67,6 +68,7 @@ class View:
         self._logs = GatewayLogReader(services.reader.read, services.reader.cipher)
         # It only reads here, which is what the reader has of a store.
         self._use_cases = UseCaseRepository(cast(Store, services.reader))
+        self.signer = ValueSigner(facts.module)
         self.self_test = models.SelfTest(at=None, is_passed=None, checks=())
 
     # --- which resources there are --------------------------------------------------------------------------------
@@ -94,7 +96,7 @@ class View:
 
     def certificate_ids(self, _account: Account) -> list[str]:
         """Certificates by their purpose."""
-        return list(self._certificates())
+        return list(self.certificates)
 
     # --- contents ---------------------------------------------------------------------------------------------------
 
@@ -225,7 +227,7 @@ class View:
 
     def certificate(self, _account: Account, name: str, _query: Query) -> models.Certificate:
         """A certificate of the gateway."""
-        der = self._certificates().get(name)
+        der = self.certificates.get(name)
         if der is None:
             raise NotThere
         found = x509.load_der_x509_certificate(der)
@@ -345,9 +347,12 @@ class View:
             records=tuple(reversed(found)),
         )  # fmt: skip
 
-    def _certificates(self) -> dict[str, bytes]:
-        wan = zip(("signature", "encryption", "tls"), self.facts.module.certificates, strict=False)
-        return {"han": self._certificate, **dict(wan)}
+    @property
+    def certificates(self) -> dict[str, bytes]:
+        """The gateway's certificates and that of the CA above them (DER), by purpose."""
+        module = self.facts.module
+        wan = zip(("signature", "encryption", "tls"), module.certificates, strict=False)
+        return {"han": self._certificate, **dict(wan), **dict(zip(("sub-ca",), module.intermediates, strict=False))}
 
 
 def meter_id(meter: MeterFacts) -> str:
