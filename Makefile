@@ -59,7 +59,10 @@ lock: ## renew the pins (needs uv)
 
 # Software that nobody here wrote, for the interoperability tests; an environment each, since their pins contradict.
 PEERS := sml dlms mbus p1 flower
-peers: $(PEERS:%=.venv-peers-%/.ready) ## the environments of the interoperability tests' peers
+PEERS_313 := ppc theben
+peers: $(PEERS:%=.venv-peers-%/.ready) $(PEERS_313:%=.venv-peers-%/.ready) ## the environments of the interoperability tests' peers
+$(PEERS_313:%=.venv-peers-%/.ready): .venv-peers-%/.ready: requirements-peers-%.lock $(VENV)/.test
+	.ci/peer313 $*
 .venv-peers-%/.ready: requirements-peers-%.lock
 	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
 	$(@D)/bin/pip install --quiet --require-hashes -r $<
