@@ -131,6 +131,29 @@ def test_no_count_is_ever_taken_twice(counts: list[int]) -> None:
     assert len(taken) == len(set(taken))
 
 
+def test_a_redirected_answer_comes_once_more_and_for_that_target_alone(sessions: DigestSessions) -> None:
+    client = Client(sessions.challenges()[0])
+    header = client.answer("/smgw/m2m")
+    assert judged(sessions, header, "/smgw/m2m") is Verdict.RIGHT
+    assert judged(sessions, header, "/own") is Verdict.WRONG
+    sessions.move(parse_answer(header), "/own")
+    assert judged(sessions, header, "/other") is Verdict.WRONG
+    assert judged(sessions, header, "/own", "POST") is Verdict.WRONG  # the method is part of the answer
+    assert judged(sessions, header, "/own") is Verdict.RIGHT
+    assert judged(sessions, header, "/own") is Verdict.WRONG
+    assert judged(sessions, client.answer("/own"), "/own") is Verdict.RIGHT  # the session goes on
+
+
+def test_redirections_nobody_follows_cost_bounded_memory(sessions: DigestSessions) -> None:
+    client = Client(sessions.challenges()[0])
+    headers = [client.answer("/a") for _ in range(200)]
+    for each in headers:
+        assert judged(sessions, each, "/a") is Verdict.RIGHT
+        sessions.move(parse_answer(each), "/b")
+    followed = [judged(sessions, each, "/b") is Verdict.RIGHT for each in headers]
+    assert followed == [False] * 136 + [True] * 64
+
+
 def test_an_answer_for_another_target_method_or_realm_is_wrong(sessions: DigestSessions) -> None:
     client = Client(sessions.challenges()[0])
     assert judged(sessions, client.answer(), target="/smgw/con/v1/") is Verdict.WRONG
@@ -334,6 +357,12 @@ def test_configured_accounts_end_with_the_first_profile_set(clock: Clock) -> Non
     assert accounts.of_user("anna") is None
     profiles.current = None  # the stored set does not hold: nobody is let in by a file instead
     assert accounts.all() == []
+
+
+def test_interfaces_of_other_gateways_come_from_the_profile_alone(clock: Clock) -> None:
+    for named in ([], ["ppc"], ["emh", "theben"]):
+        (carl,) = Accounts(Profiles(profile_set(facades=named)), [], Secrets(), clock).all()
+        assert carl.facades == frozenset(named)
 
 
 def test_an_account_ends_with_the_validity_of_its_profile(clock: Clock) -> None:

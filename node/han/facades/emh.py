@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from node.han.accounts import Account
 from node.han.api import HanAnswer, HanRequest, failure
-from node.han.facades.facade import code_of, energy_first, mantissa, signature_of
+from node.han.facades.facade import at_scaler, code_of, energy_first, signature_of
 from node.han.facades.usage_points import UsagePoint, usage_point, usage_points
 from node.han.models import RegisterValue
 from node.han.query import Query
@@ -69,9 +69,10 @@ class Emh:
 
     def _value(self, meter: str, value: RegisterValue) -> dict[str, Any]:
         unit = code_of(value.unit)
+        shown = at_scaler(value, _SCALERS[unit])
         return {
-            "logical_name": logical_name(value.obis, meter), "value": mantissa(value, _SCALERS[unit]),
-            "scaler": _SCALERS[unit], "unit": unit, "signature": signature_of(self._view.signer, meter, value),
+            "logical_name": logical_name(shown.obis, meter), "value": shown.value, "scaler": shown.scaler, "unit": unit,
+            "signature": signature_of(self._view.signer, meter, shown),
         }  # fmt: skip
 
     def _points(self, account: Account) -> list[UsagePoint]:

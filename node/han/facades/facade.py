@@ -82,9 +82,10 @@ def counters(registers: Iterable[str]) -> list[Obis]:
     return sorted(found, key=lambda obis: (not is_active_energy(obis), obis))
 
 
-def mantissa(value: RegisterValue, scaler: int) -> str:
-    """The mantissa at another scaler; digits behind it are cut off."""
-    return str(mantissa_at(int(value.value), value.scaler, scaler))
+def at_scaler(value: RegisterValue, scaler: int) -> RegisterValue:
+    """The value with a mantissa at another scaler; digits behind it are cut off."""
+    mantissa = mantissa_at(int(value.value), value.scaler, scaler)
+    return value.model_copy(update={"value": str(mantissa), "scaler": scaler})
 
 
 def decimal_of(value: RegisterValue) -> tuple[str, str]:

@@ -17,7 +17,7 @@ import trio
 
 from node.han.accounts import Account
 from node.han.api import HanAnswer, HanRefusal, HanRequest, Start, failure
-from node.han.facades.facade import is_active_energy, is_valid, mantissa, signature_of
+from node.han.facades.facade import at_scaler, is_active_energy, is_valid, signature_of
 from node.han.facades.usage_points import UsagePoint, usage_point, usage_points
 from node.han.models import Empty, LogEntry, Meter, Period, RegisterValue
 from node.han.query import Query
@@ -182,11 +182,12 @@ class Theben:
         ]  # fmt: skip
 
     def _reading(self, meter: str, value: RegisterValue, *, is_signed: bool) -> dict[str, str]:
+        shown = at_scaler(value, SCALER)
         return {
-            "value": mantissa(value, SCALER), "capture-time": _time(value.measured_at),
+            "value": shown.value, "capture-time": _time(value.measured_at),
             "target-time": _time(value.registered_for or value.measured_at), "meter-status": value.status or "",
             "cosem-status": "0" if is_valid(value) else "4", "smgw-status": "0" if value.is_on_time else "1",
-            "owner-number": "1", "signature": signature_of(self._view.signer, meter, value) if is_signed else "",
+            "owner-number": "1", "signature": signature_of(self._view.signer, meter, shown) if is_signed else "",
         }  # fmt: skip
 
     def _derived(self, account: Account, point: UsagePoint, query: Query, *, is_last: bool) -> list[dict[str, Any]]:
