@@ -120,7 +120,7 @@ def _upgrade(side: Side, config: Path | None) -> Sequence[SchemaStatus]:
 
         return [coordinator_schema.upgrade(load(CoordinatorConfig, side, config).database_url)]
     from node.config import NodeConfig  # noqa: PLC0415
-    from node.fleet import key_backend  # noqa: PLC0415
+    from node.configured import key_backend  # noqa: PLC0415
     from node.security.module import KeyDirectory  # noqa: PLC0415
     from node.storage import schema as node_schema  # noqa: PLC0415
     from node.storage.cipher import store_cipher  # noqa: PLC0415

@@ -14,7 +14,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from node.config import NodeConfig
-from node.fleet import key_backend
+from node.configured import key_backend
 from node.security.storage_key import FILE_NAME, FileStorageKeys
 from node.storage.cipher import store_cipher
 from node.storage.repositories.gateway_logs import GatewayLogReader, read_beside

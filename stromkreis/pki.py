@@ -117,7 +117,7 @@ def seal(
     Gateways that have one are left as they are, so that it can be repeated.
     Example: stromkreis pki seal -c stromkreis.toml --pki var/coordinator/pki
     """
-    from node.fleet import open_keys  # noqa: PLC0415 - all of a node, which no other command of the PKI needs
+    from node.configured import open_keys  # noqa: PLC0415 - all of a node, which no other command of the PKI needs
 
     settings = load(NodeConfig, "node", config)
     try:

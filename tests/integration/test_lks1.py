@@ -19,7 +19,7 @@ from loadtest.meters.lks1 import Lks1Meter, drawn_identity
 from loadtest.meters.serial_bus import serial_bus
 from loadtest.meters.sml import SmlMeter
 from node.config import MeterReadingConfig
-from node.fleet import renewal_policy
+from node.configured import renewal_policy
 from node.lmn.hdlc.certificate import deviations
 from node.lmn.hdlc.primary import Timing
 from node.lmn.hdlc.tls import lmn_context_from_der

@@ -24,7 +24,7 @@ from loadtest.meters.clock import SimulatedClock, clock_of
 from loadtest.meters.guide import meter_summary
 from loadtest.meters.meter_list import MeterEntry, read_meter_list
 from loadtest.meters.run import run, simulated_meters
-from node.fleet import meter_profiles
+from node.configured import meter_profiles
 from node.gateway_config import GatewayConfig
 from node.lmn.events import LmnEvent
 from node.lmn.runtime import Periodic, run_meters

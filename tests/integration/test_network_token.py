@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from coordinator.gwa.ca import CertificateAuthority
 from loadtest.network import Network
 from node.config import SecurityConfig
-from node.fleet import open_keys
+from node.configured import open_keys
 from protocol import pki
 from protocol.errors import StromkreisError
 

@@ -8,7 +8,7 @@ import pytest
 from coordinator.config import CoordinatorConfig
 from loadtest.config import MetersConfig
 from node.config import NodeConfig
-from node.fleet import policy_of
+from node.configured import policy_of
 from protocol.dcnet.setup.epoch import Policy
 from stromkreis.config import ConfigError, load
 

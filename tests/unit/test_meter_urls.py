@@ -4,7 +4,7 @@ import pytest
 from pydantic import SecretStr
 
 from node.config import MeteringLogConfig
-from node.fleet import meter_profiles, retention_of_meters
+from node.configured import meter_profiles, retention_of_meters
 from node.gateway_config import GatewayConfig
 from node.lmn.profiles import ANY_METER
 from node.metering.retention import Retention

@@ -24,7 +24,7 @@ from node.aggregation.bill_requests import BillRequests
 from node.aggregation.bills import BillingRules, Bills
 from node.aggregation.contribution import Contributions
 from node.config import BillingConfig
-from node.fleet import billing_rules
+from node.configured import billing_rules
 from node.metering.registers import Registers
 from node.metrics import NodeMetrics
 from node.storage.cipher import StorageCipher
