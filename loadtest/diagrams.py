@@ -17,7 +17,7 @@ from typing import Annotated
 
 import typer
 
-from protocol.dcnet.machines import head, ledger, member
+from protocol.dcnet.machines import head_states, ledger, member_states
 from protocol.dcnet.machines.event_log import Local, Trigger
 
 _Arrows = Iterable[tuple[Enum, Trigger, tuple[Enum, ...]]]
@@ -26,9 +26,9 @@ NAMES = ("member", "head", "ledger")
 
 def _machine(name: str) -> tuple[Enum, _Arrows]:
     if name == "member":
-        return member.State.WAITING, ((*key, targets) for key, targets in member.TRANSITIONS.items())
+        return member_states.State.WAITING, ((*key, targets) for key, targets in member_states.TRANSITIONS.items())
     if name == "head":
-        return head.State.GATHERING, ((*key, targets) for key, targets in head.TRANSITIONS.items())
+        return head_states.State.GATHERING, ((*key, targets) for key, targets in head_states.TRANSITIONS.items())
     return ledger.State.RUNNING, ((*key, targets) for key, targets in ledger.TRANSITIONS.items())
 
 

@@ -29,7 +29,7 @@ from protocol.dcnet.machines.effects import (
     ToMember,
     ToRing,
 )
-from protocol.dcnet.machines.member import Resume
+from protocol.dcnet.machines.member_attempt import Resume
 
 
 def resume_after(past: Resume, record: Attempted | Settled | EpochRefused) -> Resume:

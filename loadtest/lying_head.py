@@ -19,7 +19,8 @@ from protocol import wire
 from protocol.dcnet.crypto.suite import Suite
 from protocol.dcnet.machines.effects import Attempted, EpochRefused, MemberEffect, Settled
 from protocol.dcnet.machines.masks import MaskSchedule, Words
-from protocol.dcnet.machines.member import Member, Resume
+from protocol.dcnet.machines.member import Member
+from protocol.dcnet.machines.member_attempt import Resume
 from protocol.dcnet.setup.rings import Timing, bitmap, positions_of, result_text, round_digest
 from protocol.dcnet.setup.secrets import mask_label
 from protocol.dcnet.setup.terms import NO_TERMS, RoundTerms

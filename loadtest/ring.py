@@ -30,7 +30,8 @@ from protocol.dcnet.machines.history import History
 from protocol.dcnet.machines.incarnations import Incarnation, NonceTable
 from protocol.dcnet.machines.ledger import RoundLedger
 from protocol.dcnet.machines.masks import MaskSchedule, Words
-from protocol.dcnet.machines.member import Member, Resume
+from protocol.dcnet.machines.member import Member
+from protocol.dcnet.machines.member_attempt import Resume
 from protocol.dcnet.setup.ledger_keys import LedgerSecrets
 from protocol.dcnet.setup.rings import Member as Seat
 from protocol.dcnet.setup.rings import RingView, Timing

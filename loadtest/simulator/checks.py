@@ -16,7 +16,8 @@ from protocol.dcnet.discipline.returns import REFILL_S, TOKENS_MAX, Attendance
 from protocol.dcnet.machines.effects import Ended, ReportMisbehaviour
 from protocol.dcnet.machines.head import Head
 from protocol.dcnet.machines.masks import Words
-from protocol.dcnet.machines.member import Member, Resume
+from protocol.dcnet.machines.member import Member
+from protocol.dcnet.machines.member_attempt import Resume
 from protocol.dcnet.setup.rings import RingView, bitmap
 from protocol.dcnet.setup.schema import WORD_MODULUS
 from protocol.dcnet.setup.secrets import EpochSecrets

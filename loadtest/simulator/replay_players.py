@@ -23,7 +23,8 @@ from protocol.dcnet.machines.history import History
 from protocol.dcnet.machines.incarnations import Incarnation, nonces_digest
 from protocol.dcnet.machines.ledger import RoundLedger
 from protocol.dcnet.machines.masks import MaskSchedule, seed_commitment, self_mask
-from protocol.dcnet.machines.member import Member, Resume
+from protocol.dcnet.machines.member import Member
+from protocol.dcnet.machines.member_attempt import Resume
 from protocol.dcnet.setup.rings import RingView, bitmap, positions_of
 from protocol.dcnet.setup.secrets import mask_label
 from protocol.dcnet.setup.statements import ATTESTATION_SIZE, AttemptContext, blame_half, confirm_text, input_text
@@ -224,7 +225,7 @@ class HeadPlayer:
         if last is not None:
             self.machine.result(self._result(last), start["now_s"])
         if opening is not None:  # who had served in the rounds that are gone
-            self.machine._served = bitmap(opening["served"])
+            self.machine.presence.served = bitmap(opening["served"])
         for position in [] if opening is None else opening["expected"]:
             own = self._known.newest[position]
             ready = self._ready(position, start["term"], start["round"], 0, own, settled)
@@ -239,7 +240,7 @@ class HeadPlayer:
         has_served: int = 0,
     ) -> wire.Ready:  # fmt: skip
         """READY of a member whose history is the head's, as far as it reaches."""
-        history = self.machine._catch_up.history
+        history = self.machine.presence.catch_up.history
         digest = history.hash(min(settled, history.settled))
         known = settled, digest, is_waiting, has_served
         view = self._view

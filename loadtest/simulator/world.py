@@ -40,7 +40,8 @@ from protocol.dcnet.machines.effects import (
 from protocol.dcnet.machines.head import Head
 from protocol.dcnet.machines.ledger import RoundLedger
 from protocol.dcnet.machines.masks import MaskSchedule
-from protocol.dcnet.machines.member import Member, Resume
+from protocol.dcnet.machines.member import Member
+from protocol.dcnet.machines.member_attempt import Resume
 from protocol.dcnet.setup.rings import Timing
 from protocol.errors import RemoteProtocolError
 

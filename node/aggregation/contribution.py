@@ -44,7 +44,7 @@ from protocol.dcnet.crypto.noise import RandomBits, noise_share
 from protocol.dcnet.discipline.carried_energy import UNLIMITED, EnergyAccount, contribute
 from protocol.dcnet.machines.effects import Attempted, Progress, Settled
 from protocol.dcnet.machines.masks import Words, words_from_bytes
-from protocol.dcnet.machines.member import Resume
+from protocol.dcnet.machines.member_attempt import Resume
 from protocol.dcnet.setup.ranges import contribution_limit
 from protocol.dcnet.setup.rings import RingView
 from protocol.dcnet.setup.schema import WORD_MODULUS, Kind, Schema, signed

@@ -305,7 +305,7 @@ def test_where_returns_are_not_counted_v_is_checked_all_the_same() -> None:
 
 
 def heads_v(ring: LocalRing) -> int:
-    return ring.head._served
+    return ring.head.presence.served
 
 
 def test_a_head_tells_v_from_what_it_confirmed_and_what_members_say(rng_vectors: list[Words]) -> None:

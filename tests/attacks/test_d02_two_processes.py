@@ -18,7 +18,8 @@ from protocol.dcnet.crypto.suite import StandardSuite
 from protocol.dcnet.machines.effects import Progress, ToHead
 from protocol.dcnet.machines.incarnations import NonceTable
 from protocol.dcnet.machines.masks import MaskSchedule, Words, words_from_bytes
-from protocol.dcnet.machines.member import Member, Resume
+from protocol.dcnet.machines.member import Member
+from protocol.dcnet.machines.member_attempt import Resume
 from protocol.dcnet.setup.rings import RingView
 from protocol.dcnet.setup.secrets import EpochSecrets
 from protocol.errors import RemoteProtocolError

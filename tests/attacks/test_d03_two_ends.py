@@ -18,7 +18,8 @@ from protocol.dcnet.crypto import prf
 from protocol.dcnet.crypto.suite import MAC_SIZE
 from protocol.dcnet.machines.effects import EpochRefused, MemberEffect, Note, ToHead
 from protocol.dcnet.machines.masks import MaskSchedule, seed_commitment
-from protocol.dcnet.machines.member import Member, State
+from protocol.dcnet.machines.member import Member
+from protocol.dcnet.machines.member_states import State
 from protocol.dcnet.setup.rings import positions_of, result_text
 from protocol.dcnet.setup.secrets import mask_label
 from protocol.errors import RemoteProtocolError

@@ -212,14 +212,14 @@ async def test_an_expelled_member_does_not_come_back_by_its_other_link(tmp_path:
             links.append(socket)
             await _until(lambda: head._listener is not None and head._listener.counters.connects == len(links))
         links[1].send(wire.encode(ready(view, 3)))
-        await _until(lambda: head._head.present == 1 << 3)
+        await _until(lambda: head._head.presence.present == 1 << 3)
         head.expel(1 << 3)
-        assert head._head.present == 0
+        assert head._head.presence.present == 0
         links[0].send(b"")
         links[0].send(wire.encode(ready(view, 3)))
         refused = "stromkreis_node_protocol_errors_total", {"reason": "expelled_member"}
         await _until(lambda: registry.get_sample_value(*refused) == 1)
-        assert head._head.present == 0
+        assert head._head.presence.present == 0
         nursery.cancel_scope.cancel()
     bare.destroy()
     store.close()

@@ -29,7 +29,8 @@ from loadtest.simulator.suite import CheapSuite
 from protocol import wire
 from protocol.dcnet.machines.effects import Attempted, MemberEffect, Persist, Progress, Settled, ToHead
 from protocol.dcnet.machines.masks import MaskSchedule
-from protocol.dcnet.machines.member import Member, Resume
+from protocol.dcnet.machines.member import Member
+from protocol.dcnet.machines.member_attempt import Resume
 from protocol.dcnet.setup.rings import bitmap, positions_of
 from protocol.errors import InvariantError, RemoteProtocolError
 

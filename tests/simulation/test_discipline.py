@@ -40,7 +40,8 @@ class DrawnRosters(World):
             self.run_until(self.view.timing.open_at_s(round_) - 0.01)
             for gateway in self.gateways:
                 if isinstance(gateway.head, Head):
-                    gateway.head._not_before[VICTIM] = round_ + round_ % 2  # out of this round's E, where it is odd
+                    # Out of this round's E, where it is odd.
+                    gateway.head.presence._not_before[VICTIM] = round_ + round_ % 2
         self.run_until(1.0 + (ROUNDS + 1) * PERIOD_S)
 
     def from_head(self, position: int, effects: Sequence[HeadEffect]) -> None:

@@ -26,7 +26,8 @@ from protocol.dcnet.machines.blame import Case
 from protocol.dcnet.machines.effects import MemberEffect
 from protocol.dcnet.machines.head import Head
 from protocol.dcnet.machines.ledger import RoundLedger
-from protocol.dcnet.machines.member import TRANSITIONS, Member, State
+from protocol.dcnet.machines.member import Member
+from protocol.dcnet.machines.member_states import TRANSITIONS, State
 
 SMALL = Scenario(gateways=8, rounds=14)
 SCENARIOS = {
@@ -209,7 +210,7 @@ def test_a_head_that_hands_in_a_seed_of_another_commitment_is_caught(monkeypatch
 
 def test_a_head_that_takes_any_revealed_seed_is_blamed_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its evidence holds a seed that the member, by its signature, did not commit to."""
-    monkeypatch.setattr("protocol.dcnet.machines.head.mac_equal", lambda _left, _right: True)
+    monkeypatch.setattr("protocol.dcnet.machines.attempt.mac_equal", lambda _left, _right: True)
     with pytest.raises(Violation, match="an honest head was blamed"):
         _plays(replace(SCENARIOS["lying member"], lie="seed"), 20)
 

@@ -16,7 +16,7 @@ from node.storage.engine import Statement, Store
 from node.storage.errors import StoreError
 from node.storage.repositories.accounts import AccountRepository
 from protocol.dcnet.machines.effects import Attempted, Progress, Settled
-from protocol.dcnet.machines.member import Resume
+from protocol.dcnet.machines.member_attempt import Resume
 from protocol.dcnet.setup.rings import RingView
 from protocol.dcnet.setup.schema import DEFAULT_SCHEMA, VERIFIED_SCHEMA, WORD_MODULUS, Schema
 

@@ -16,7 +16,7 @@ from protocol.dcnet.crypto.suite import StandardSuite
 from protocol.dcnet.machines import event_log
 from protocol.dcnet.machines.event_log import EventLog, Local
 from protocol.dcnet.machines.machine import Machine
-from protocol.dcnet.machines.member import State
+from protocol.dcnet.machines.member_states import State
 from protocol.errors import RemoteProtocolError
 
 SIZE = RingSize(n=6, k=5, t=3, t_c=3, k_min=3, n_min=4, words=3, rounds=8, committed=(1,))

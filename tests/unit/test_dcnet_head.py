@@ -16,9 +16,9 @@ from loadtest.signing import sign_again, sign_confirm, sign_input, sign_ready
 from loadtest.simulator.suite import CheapSuite
 from protocol import wire
 from protocol.dcnet.crypto.suite import Suite
-from protocol.dcnet.machines import head as head_module
 from protocol.dcnet.machines.effects import Ended, HeadEffect, MemberEffect, Note, ToCoordinator, ToHead, ToMember
-from protocol.dcnet.machines.head import Head, State
+from protocol.dcnet.machines.head import Head
+from protocol.dcnet.machines.head_states import TRANSITIONS, State
 from protocol.dcnet.machines.masks import Words, seed_commitment
 from protocol.dcnet.setup import secrets as secrets_module
 from protocol.dcnet.setup.rings import Timing, bitmap, positions_of
@@ -471,7 +471,7 @@ def test_a_deputy_goes_on_with_the_attempts_of_the_round_it_knows() -> None:
 def test_ready_for_another_term_does_not_count() -> None:
     head = Head(SUITE, LocalRing(SUITE, COMPLETE).view, 1, 0.0)
     assert head.receive(2, ready(head.view, 2), 0.0) == STALE
-    assert head.present == 0
+    assert head.presence.present == 0
 
 
 def test_a_lost_member_is_not_in_the_next_e() -> None:
@@ -494,7 +494,7 @@ def test_who_owes_an_answer_is_in_no_e_until_it_is_said_anew() -> None:
     head.on_timer(head.next_timer_s())  # nobody shared: the round is given up
     head.result(wire.Result(1, 0, 0, 2, bytes(1), bytes(64)), 3.0)
     for position in range(7):
-        head.receive(position, ready(head.view, position, round_=1, history=head._catch_up.history), 4.0)
+        head.receive(position, ready(head.view, position, round_=1, history=head.presence.catch_up.history), 4.0)
     opened = [each.position for each in head.on_timer(10.0) if isinstance(each, ToMember)]
     assert opened == [0, 1, 2, 3, 4, 5, 6]
 
@@ -811,7 +811,7 @@ def test_what_the_table_does_not_name_moves_nothing(state: State) -> None:
         alone = Alone()
         leads[state](alone)
         assert alone.head.state is state
-        if (state, type(message)) not in head_module.TRANSITIONS:
+        if (state, type(message)) not in TRANSITIONS:
             due_s = alone.head.next_timer_s()
             assert alone.say(1, message) == STALE
             assert (alone.head.state, alone.head.next_timer_s()) == (state, due_s)
@@ -819,7 +819,7 @@ def test_what_the_table_does_not_name_moves_nothing(state: State) -> None:
 
 def test_the_table_is_enforced(monkeypatch: pytest.MonkeyPatch) -> None:
     all_ready: tuple[State, type[wire.RingMessage]] = (State.GATHERING, wire.Ready)
-    monkeypatch.setitem(head_module.TRANSITIONS, all_ready, (State.GATHERING,))
+    monkeypatch.setitem(TRANSITIONS, all_ready, (State.GATHERING,))
     with pytest.raises(InvariantError, match="Ready led to collecting"):
         Alone()
 

@@ -12,7 +12,8 @@ from loadtest.ring import LocalRing, RingSize, knowing, ledger_secrets, opening,
 from loadtest.simulator.suite import CheapSuite
 from protocol import wire
 from protocol.dcnet.machines.effects import EpochRefused, Note, Persist, ToCoordinator, ToMember
-from protocol.dcnet.machines.head import Head, State
+from protocol.dcnet.machines.head import Head
+from protocol.dcnet.machines.head_states import State
 from protocol.dcnet.machines.history import History
 from protocol.dcnet.machines.ledger import HISTORY_MAX, RoundLedger
 from protocol.errors import RemoteProtocolError

@@ -11,7 +11,8 @@ from loadtest.signing import SignedNonces, sign_input, sign_nonce, sign_ready
 from loadtest.simulator.suite import CheapSuite
 from protocol import wire
 from protocol.dcnet.machines.effects import Note, ToMember
-from protocol.dcnet.machines.head import Head, State
+from protocol.dcnet.machines.head import Head
+from protocol.dcnet.machines.head_states import State
 from protocol.dcnet.machines.incarnations import NONCES_MAX, Incarnation, NonceTable
 from protocol.errors import RemoteProtocolError
 
@@ -256,7 +257,7 @@ def test_a_gateway_that_starts_too_often_is_left_out() -> None:
     for process in range(1, NONCES_MAX):
         head.receive(2, with_nonce(ring, 2, process), 0.1)
     assert head.receive(2, with_nonce(ring, 2, NONCES_MAX), 0.2) == [Note("too_many_nonces")]
-    assert not head.present >> 2 & 1
+    assert not head.presence.present >> 2 & 1
     assert head.receive(6, ready(ring.view, 6), 0.3) == []
     out = head.on_timer(head.next_timer_s())
     message = out[0].message  # type: ignore[union-attr]

@@ -11,7 +11,7 @@ import pytest
 from loadtest.lying_head import LyingHead, kinds, refuses
 from loadtest.simulator.suite import CheapSuite
 from protocol import wire
-from protocol.dcnet.machines.member import State
+from protocol.dcnet.machines.member_states import State
 from protocol.dcnet.setup.rings import bitmap
 
 SUITE = CheapSuite()

@@ -16,7 +16,7 @@ from protocol import wire
 from protocol.dcnet.crypto import prf
 from protocol.dcnet.machines.effects import Settled
 from protocol.dcnet.machines.masks import MaskSchedule, self_mask, words_from_bytes
-from protocol.dcnet.machines.member import State
+from protocol.dcnet.machines.member_states import State
 from protocol.errors import LocalProtocolError
 
 SUITE = CheapSuite()
@@ -153,9 +153,9 @@ def test_who_copies_a_member_gets_the_same_share_from_either(liar: LyingHead) ->
     assert twin.receive(liar.open(), 0.0) == liar.member.receive(liar.open(), 0.0)
     assert twin.receive(liar.open(1), 0.0) == liar.member.receive(liar.open(1), 0.0)
     liar.offer()
-    assert liar.member._precomputed_mask is not None
+    assert liar.member._self_masks._prepared is not None
     with pytest.raises(ValueError, match="read-only"):
-        liar.member._precomputed_mask[2][0] = 1
+        liar.member._self_masks._prepared[2][0] = 1
 
 
 def test_just_before_the_first_round_nobody_is_late(liar: LyingHead) -> None:

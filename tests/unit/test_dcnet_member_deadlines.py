@@ -11,7 +11,7 @@ from loadtest.ring import ready
 from loadtest.simulator.suite import CheapSuite
 from protocol import wire
 from protocol.dcnet.machines import member
-from protocol.dcnet.machines.member import Resume
+from protocol.dcnet.machines.member_attempt import Resume
 
 SUITE = CheapSuite()
 SILENT_S = 2.5  # of the ring's period of 10 s

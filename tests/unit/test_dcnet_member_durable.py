@@ -14,7 +14,8 @@ from loadtest.ring import ready
 from loadtest.simulator.suite import CheapSuite
 from protocol import wire
 from protocol.dcnet.machines.effects import Attempted, Persist, Progress, Settled, ToHead
-from protocol.dcnet.machines.member import Resume, State
+from protocol.dcnet.machines.member_attempt import Resume
+from protocol.dcnet.machines.member_states import State
 from protocol.dcnet.setup.rings import result_text
 from protocol.errors import LocalProtocolError
 

@@ -15,7 +15,8 @@ from loadtest.ring import ready
 from loadtest.simulator.suite import CheapSuite
 from protocol import wire
 from protocol.dcnet.crypto import prf
-from protocol.dcnet.machines.member import Resume, State
+from protocol.dcnet.machines.member_attempt import Resume
+from protocol.dcnet.machines.member_states import State
 from protocol.errors import RemoteProtocolError
 
 SUITE = CheapSuite()

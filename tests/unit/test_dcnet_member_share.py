@@ -18,7 +18,7 @@ from protocol.dcnet.crypto import prf
 from protocol.dcnet.crypto.commitments import Pedersen, decode_blinding_vector, subtract_blinding_vectors
 from protocol.dcnet.machines.effects import Settled
 from protocol.dcnet.machines.masks import seed_commitment, self_blinding, self_mask, words_from_bytes
-from protocol.dcnet.machines.member import State
+from protocol.dcnet.machines.member_states import State
 from protocol.dcnet.setup.rings import bitmap
 from protocol.dcnet.setup.statements import AttemptContext, text_of_input
 from protocol.errors import LocalProtocolError

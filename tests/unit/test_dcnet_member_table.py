@@ -17,9 +17,8 @@ from loadtest.lying_head import LyingHead, refuses, snapshot
 from loadtest.ring import ready
 from loadtest.simulator.suite import CheapSuite
 from protocol import wire
-from protocol.dcnet.machines import member
 from protocol.dcnet.machines.effects import Note
-from protocol.dcnet.machines.member import TRANSITIONS, State
+from protocol.dcnet.machines.member_states import TRANSITIONS, State
 from protocol.errors import InvariantError, RemoteProtocolError
 
 SUITE = CheapSuite()
@@ -95,7 +94,7 @@ def test_what_is_about_another_attempt_is_stale(liar: LyingHead, other: dict[str
 
 def test_the_table_is_enforced(liar: LyingHead, monkeypatch: pytest.MonkeyPatch) -> None:
     opening: tuple[State, type[wire.RingMessage]] = (State.WAITING, wire.Open)
-    monkeypatch.setitem(member.TRANSITIONS, opening, (State.WAITING,))
+    monkeypatch.setitem(TRANSITIONS, opening, (State.WAITING,))
     liar.offer()
     with pytest.raises(InvariantError, match="Open led to shared") as caught:
         liar.say(liar.open())

@@ -24,7 +24,8 @@ from protocol.dcnet.machines.effects import (
     ToHead,
     ToMember,
 )
-from protocol.dcnet.machines.head import Head, State
+from protocol.dcnet.machines.head import Head
+from protocol.dcnet.machines.head_states import State
 from protocol.dcnet.machines.ledger import RoundLedger
 from protocol.dcnet.machines.masks import seed_commitment
 from protocol.dcnet.machines.recovery import Recovery
@@ -281,7 +282,7 @@ def test_unrecoverable_wrong_seeds_cost_the_round_and_the_next_opens() -> None:
         replace(message, seed=bytes(32)) if index in liars and isinstance(message, wire.Reveal) else message
     )
     assert ring.play(0).reason == "a silent member has fewer than 3 neighbours to recover it"
-    assert positions_of(ring.head.caught) == list(liars)
+    assert positions_of(ring.head.presence.caught) == list(liars)
 
 
 def test_who_kept_its_help_from_one_of_two_silent_members_is_called_silent() -> None:
@@ -372,7 +373,7 @@ def test_a_late_reveal_that_is_wrong_does_not_end_the_recovery() -> None:
     ring.head.receive = wrong_in_between  # type: ignore[method-assign]
     ended = ring.play(0, keep)
     assert (ended.outcome, ended.roster) == (OPENED, ring.view.everybody)
-    assert (ring.accused, positions_of(ring.head.caught)) == ([], [3])
+    assert (ring.accused, positions_of(ring.head.presence.caught)) == ([], [3])
 
 
 # --- shares and words ------------------------------------------------------------------------------------------------
@@ -475,6 +476,6 @@ def test_claims_are_of_the_round_that_a_head_begins_with() -> None:
     assert opened_with(head, [(3, 1)] * 7) == (3, 1)
     head.result(wire.Result(1, 0, 3, 2, b"\0", bytes(64)), 32.0)
     for position in range(7):
-        assert head.receive(position, ready(view, position, 1, 4, 2, head._catch_up.history), 33.0) == []
+        assert head.receive(position, ready(view, position, 1, 4, 2, head.presence.catch_up.history), 33.0) == []
     first = head.on_timer(40.0)[0]
     assert first == ToMember(0, opening(view, 1, 4, settled=4))

@@ -10,7 +10,9 @@ from mutation.survivors import Mutant, annotation_spans, as_toml, compare, expla
 
 ROOT = Path(__file__).parents[2]
 MACHINES = ROOT / "protocol" / "dcnet" / "machines"
-SOURCES = [(MACHINES / name).read_text(encoding="utf-8") for name in ("member.py", "member_attempt.py")]
+SOURCES = [
+    (MACHINES / name).read_text(encoding="utf-8") for name in ("member.py", "member_attempt.py", "member_states.py")
+]
 
 
 def lines_by_definition(*sources: str) -> dict[str, set[str]]:

@@ -37,6 +37,24 @@ class Answers:
         self._place = place
         self._inquiries: dict[tuple[int, int], tuple[AttemptContext, int, list[int], bytes]] = {}
 
+    def asked(self, message: wire.Message, last: tuple[int, int]) -> list[MemberEffect]:
+        """
+        What the round ledger asks over its own link; `last` is our last attempt.
+
+        Raises RemoteProtocolError where it may not.
+        """
+        match message:
+            case wire.Inquiry():
+                return self.on_inquiry(message, last)
+            case wire.DisputedPair():
+                return self.on_disputed_pair(message)
+            case wire.DisputedDeal():
+                return self.on_disputed_deal(message)
+            case wire.PresenceRequest():
+                view = self._place.view
+                return [ToCoordinator(wire.Presence(view.epoch, view.ring, message.round))]
+        raise RemoteProtocolError("message_not_allowed", f"{type(message).__name__} is no question to a member")
+
     def on_inquiry(self, message: wire.Inquiry, last: tuple[int, int]) -> list[MemberEffect]:
         """
         Our words of an attempt, none after `last`, that the ledger says was void.

@@ -18,9 +18,9 @@ from protocol.dcnet.crypto.commitments import (
     encode_blinding_vector,
     subtract_blinding_vectors,
 )
-from protocol.dcnet.crypto.suite import MAC_SIZE, Suite
-from protocol.dcnet.machines.effects import HeadEffect, ToCoordinator, ToMember
-from protocol.dcnet.machines.masks import Words, self_blinding, self_masks, words_from_bytes
+from protocol.dcnet.crypto.suite import MAC_SIZE, Suite, mac_equal
+from protocol.dcnet.machines.effects import HeadEffect, Note, ToCoordinator, ToMember
+from protocol.dcnet.machines.masks import Words, seed_commitment, self_blinding, self_masks, words_from_bytes
 from protocol.dcnet.machines.recovery import Recovery
 from protocol.dcnet.setup.rings import RingView, bitmap, positions_of
 from protocol.dcnet.setup.secrets import mask_label
@@ -71,6 +71,24 @@ class Attempt:
         return bool(self.expected >> position & 1) and position not in self.shares
 
     @property
+    def without_share(self) -> int:
+        """The members of E that have sent no share."""
+        return self.expected & ~bitmap(list(self.shares))
+
+    @property
+    def unconfirmed(self) -> int:
+        """The members of U that have not confirmed it."""
+        return self.roster & ~bitmap(list(self.confirms))
+
+    def roster_fault(self, view: RingView) -> str | None:
+        """Why the members of U would not confirm it; None where they would."""
+        if self.roster.bit_count() < view.n_min:
+            return f"fewer than {view.n_min} members sent a share"
+        if any((view.neighbourhoods[i] & self.roster).bit_count() < view.k_min for i in self.shares):
+            return f"a member has fewer than {view.k_min} neighbours left"
+        return None
+
+    @property
     def revealed(self) -> int:
         """Who has revealed a seed, a right one or not."""
         return bitmap([*self.seeds, *self.wrong_seeds])
@@ -100,6 +118,16 @@ class Attempt:
         macs = self.confirms[maker].macs
         others = positions_of(view.neighbourhoods[maker] & self.roster)
         return {other: macs[MAC_SIZE * i : MAC_SIZE * (i + 1)] for i, other in enumerate(others)}
+
+    def take_seed(self, position: int, seed: bytes) -> bool:
+        """Take a revealed seed; False for the first of a member that is not what its share was bound to."""
+        if mac_equal(seed_commitment(seed), self.shares[position].seed_commitment):
+            self.seeds[position] = seed
+            self.recoveries.pop(position, None)
+        elif position not in self.wrong_seeds:
+            self.wrong_seeds[position] = seed
+            return False
+        return True
 
     def is_unrecoverable(self, view: RingView) -> bool:
         """Whether a silent member has fewer than t neighbours who have revealed, and so may help."""
@@ -183,6 +211,25 @@ class Attempt:
         """Who was asked to help and has not, a bitmap; nobody where the seed is known."""
         asked = view.neighbourhoods[recovery.dealer] & bitmap(list(self.seeds))
         return 0 if recovery.seed else asked & ~recovery.helped
+
+    def silent_helpers(self, view: RingView) -> int:
+        """Who was asked to help in a recovery that still lacks parts, and has not: a bitmap."""
+        silent = 0
+        for each in self.recoveries.values():
+            silent |= self.owing_help(view, each)
+        return silent
+
+    def help(
+        self, suite: Suite, view: RingView, recovery: Recovery, position: int, message: wire.Partial
+    ) -> list[HeadEffect]:
+        """Take a neighbour's part in a recovery, and say whose lie it shows, if one."""
+        before, caught = recovery.refuted, recovery.is_dealers_lie
+        wrong = self.wrong_seeds.get(message.silent, b"")
+        recovery.help(suite, position, message.element, message.proof, wrong)
+        out: list[HeadEffect] = [Note("partial_refuted")] if recovery.refuted != before else []
+        if recovery.is_dealers_lie and not caught:
+            out += [Note("member_wrong_seed"), self.wrong_commitment(view, message.silent)]
+        return out + self.doubt(view, recovery)
 
     def doubt(self, view: RingView, recovery: Recovery) -> list[HeadEffect]:
         """

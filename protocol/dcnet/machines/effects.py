@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Generic, TypeVar
 
-from protocol.wire import Message, Outcome, Result, RingMessage
+from protocol.wire import Message, Outcome, Result, RingMessage, TwoResults
 
 R_co = TypeVar("R_co", covariant=True)
 M_co = TypeVar("M_co", bound=Message, covariant=True)
@@ -57,6 +57,12 @@ class EpochRefused:
 
     first: Result
     second: Result
+
+    @property
+    def proof(self) -> TwoResults:
+        """What the coordinator is shown."""
+        ends = ((each.outcome, each.roster, each.signature) for each in (self.first, self.second))
+        return TwoResults(self.first.epoch, self.first.ring, self.first.round, *ends)
 
 
 @dataclass(frozen=True, slots=True)

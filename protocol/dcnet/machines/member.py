@@ -2,7 +2,7 @@
 The member machine: one gateway in one ring for one epoch.  It is what keeps a reading private.
 
 Everything the head says is a claim.  The machine answers only what the rules of docs/explanation/protocol.md, section
-7, allow, and those rules are checked here and nowhere else, each marked with its number.  An answer that gives
+7, allow; each is marked with its number where it is checked, here or in what is called from here.  An answer that gives
 something away is preceded by a `Persist`, so that a machine restarted from its durable records cannot be led to give
 away the other half.
 
@@ -17,11 +17,9 @@ newest) and answered when we can.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from enum import StrEnum
+from dataclasses import asdict, replace
 
 from protocol import wire
-from protocol.dcnet.crypto import prf
 from protocol.dcnet.crypto.commitments import Pedersen
 from protocol.dcnet.crypto.suite import Suite
 from protocol.dcnet.discipline.returns import EpochAttendance
@@ -40,52 +38,14 @@ from protocol.dcnet.machines.effects import (
 from protocol.dcnet.machines.event_log import EventLog, Local
 from protocol.dcnet.machines.history import History
 from protocol.dcnet.machines.incarnations import Incarnation
-from protocol.dcnet.machines.machine import Machine, Transitions
-from protocol.dcnet.machines.masks import MaskSchedule, Words, self_mask
-from protocol.dcnet.machines.member_attempt import MemberAttempt, Place, Secrets
+from protocol.dcnet.machines.machine import Machine
+from protocol.dcnet.machines.masks import MaskSchedule, Words
+from protocol.dcnet.machines.member_attempt import MemberAttempt, Place, Resume, Secrets, SelfMasks
+from protocol.dcnet.machines.member_states import TRANSITIONS, State
 from protocol.dcnet.machines.returns import Returns
-from protocol.dcnet.setup.rings import RingView, positions_of, result_text
-from protocol.dcnet.setup.secrets import mask_label
+from protocol.dcnet.setup.rings import RingView, result_text
 from protocol.dcnet.setup.terms import RoundTerms, mask_terms
 from protocol.errors import LocalProtocolError, RemoteProtocolError
-
-
-class State(StrEnum):
-    """Where the member stands in the current round."""
-
-    WAITING = "waiting"
-    SHARED = "shared"
-    CONFIRMED = "confirmed"
-    SERVED = "served"
-
-
-@dataclass(frozen=True, slots=True)
-class Resume:
-    """What a restarted member knows of its past: its last attempt, and whether it served and heard the result."""
-
-    round: int = -1
-    attempt: int = -1
-    progress: Progress = Progress.SHARED
-    settled: bool = True
-
-
-# Which event may do something in which state, and where it leads.  The documentation draws its diagram from this.
-TRANSITIONS: Transitions[State] = {
-    (State.WAITING, Local.OFFERED): (State.WAITING, State.SHARED),
-    (State.WAITING, wire.Open): (State.WAITING, State.SHARED),
-    (State.SHARED, wire.Open): (State.SHARED,),
-    (State.CONFIRMED, wire.Open): (State.CONFIRMED, State.SHARED),
-    (State.SERVED, wire.Open): (State.SERVED,),
-    (State.SHARED, wire.Roster): (State.SHARED, State.CONFIRMED),
-    (State.CONFIRMED, wire.Roster): (State.CONFIRMED,),
-    (State.CONFIRMED, wire.Confirmed): (State.CONFIRMED, State.SERVED),
-    (State.SERVED, wire.Recover): (State.SERVED,),
-    (State.WAITING, wire.Result): (State.WAITING, State.SHARED),
-    (State.SHARED, wire.Result): (State.SHARED, State.WAITING),
-    (State.CONFIRMED, wire.Result): (State.CONFIRMED, State.WAITING),
-    (State.SERVED, wire.Result): (State.SERVED, State.WAITING),
-    **{(state, Local.DEADLINE): (state,) for state in State},  # it complains and asks, and stays where it is
-}
 
 # Names: a machine that held its own methods would wait in memory, keys and all, for the garbage collector.
 _HANDLERS: dict[type[wire.RingMessage], str] = {
@@ -139,7 +99,7 @@ class Member(Machine[State, MemberEffect]):
         self._first_round = first_round
         # No later attempt of its round: it ended, or was served, or it was another process that shared in it.
         self._round_closed = past.settled or past.progress == Progress.SERVED or masks.incarnation.last[0] != past.round
-        self._precomputed_mask: tuple[tuple[int, int, bytes], bytes, Words] | None = None
+        self._self_masks = SelfMasks(place)
         self._offer: tuple[int, Words, Sequence[int]] | None = None
         self._pending_open: wire.Open | None = None
         self._heard_s = float("-inf")
@@ -206,18 +166,8 @@ class Member(Machine[State, MemberEffect]):
         self._place.masks.prepare(round_)
         settled = self.history.settled
         terms = mask_terms(settled, self.history.hash(settled), self.view.to_wire(0))
-        self._self_mask_of(round_, self.current.attempt + 1 if round_ == self.current.round else 0, terms)
+        self._self_masks.prepare(round_, self.current.attempt + 1 if round_ == self.current.round else 0, terms)
         return out + self._try_share(now_s)
-
-    def _self_mask_of(self, round_: int, attempt: int, terms: bytes) -> tuple[bytes, Words]:
-        """The seed of an attempt's self mask, and the mask, read-only; made ahead, kept until an attempt takes them."""
-        if self._precomputed_mask is None or self._precomputed_mask[0] != (round_, attempt, terms):
-            label = mask_label(self.view, round_, attempt, self.incarnation.nonce, terms)
-            seed = prf.mask_seed(self._place.secrets.evaluate(label), label)
-            mask = self_mask(self._place.suite, seed, self.view.word_count)
-            mask.flags.writeable = False
-            self._precomputed_mask = (round_, attempt, terms), seed, mask
-        return self._precomputed_mask[1:]
 
     def receive(self, message: wire.RingMessage, now_s: float) -> list[MemberEffect]:
         """A message of our ring's head.  Raises RemoteProtocolError where it breaks a rule; nothing changes then."""
@@ -235,17 +185,7 @@ class Member(Machine[State, MemberEffect]):
 
     def asked(self, message: wire.Message) -> list[MemberEffect]:
         """What the round ledger asks over its own link (`answers`).  Raises RemoteProtocolError where it may not."""
-        view = self.view
-        match message:
-            case wire.Inquiry():
-                return self._answers.on_inquiry(message, (self.current.round, self.current.attempt))
-            case wire.DisputedPair():
-                return self._answers.on_disputed_pair(message)
-            case wire.DisputedDeal():
-                return self._answers.on_disputed_deal(message)
-            case wire.PresenceRequest():
-                return [ToCoordinator(wire.Presence(view.epoch, view.ring, message.round))]
-        raise RemoteProtocolError("message_not_allowed", f"{type(message).__name__} is no question to a member")
+        return self._answers.asked(message, (self.current.round, self.current.attempt))
 
     @property
     def next_attempt(self) -> tuple[int, int]:
@@ -282,13 +222,12 @@ class Member(Machine[State, MemberEffect]):
         round_, attempt = max(self.next_attempt, (min(first, self.view.rounds), 0))
         self._is_waiting = self._returns.is_waiting(round_)
         settled = self.history.settled
-        return ToHead(
-            wire.Ready(
-                self.view.epoch, self.view.ring, self.term, round_, attempt, self.incarnation.nonce,
-                self.incarnation.signature, settled, self.history.hash(settled), int(self._is_waiting),
-                int(self._returns.has_served),
-            )
+        ready = wire.Ready(
+            self.view.epoch, self.view.ring, self.term, round_, attempt, self.incarnation.nonce,
+            self.incarnation.signature, settled, self.history.hash(settled), int(self._is_waiting),
+            int(self._returns.has_served),
         )  # fmt: skip
+        return ToHead(ready)
 
     def next_timer_s(self) -> float:
         """When `on_timer` wants to be called; infinity for never."""
@@ -335,40 +274,15 @@ class Member(Machine[State, MemberEffect]):
             raise RemoteProtocolError("already_served", "this round has ended or was served in an earlier attempt")
         if message.round < self._first_round:
             raise RemoteProtocolError("before_our_start", "a round that had begun when this process started")
-        self._check_members(view.from_wire(message.expected), view.everybody, "expected")
+        self._place.check_members(view.from_wire(message.expected), view.everybody, "expected")
         self.incarnation.check_open(message)
         served = view.from_wire(message.served)
-        self._check_history(message)
+        self._place.check_history(message, self._contributed)
         is_judged = message.settled <= self.history.settled  # else it is held until we know the ends that it counts
         if is_judged and self._returns.is_left_out(message.round, message.settled, served):
             raise RemoteProtocolError("served_left_out", "V is without this member, which served since")
         self._pending_open = message
         return self._try_share(now_s) if is_judged else [self._ready()]
-
-    def _least_settled(self, round_: int) -> int:
-        """Of how many rounds the ends must count: of those up to the last that we contributed to before this one."""
-        contributed = max(self._contributed, self.incarnation.last[0])
-        return contributed + 1 if round_ > contributed else self.incarnation.least_settled
-
-    def _check_history(self, message: wire.Open) -> None:
-        """
-        Rule 7: every sum counts the ends of all rounds before it that we contributed to.
-
-        With fewer a head could have two members, of which one was told a false end, in one sum.
-        """
-        if not self._least_settled(message.round) <= message.settled <= message.round:
-            raise RemoteProtocolError("old_history", "an attempt that leaves out the end of a round we contributed to")
-
-    def _check_members(self, members: int, within: int, what: str) -> None:
-        """Rule 4: a set with ourselves, of n_min members, k_min of them our neighbours, within the larger set."""
-        if not members >> self.position & 1:
-            raise RemoteProtocolError("not_included", f"the {what} set is without this member")
-        if members & ~within:
-            raise RemoteProtocolError("not_within", f"the {what} set has members that the attempt did not start with")
-        if members.bit_count() < self.view.n_min:
-            raise RemoteProtocolError("too_few_members", f"the {what} set is below {self.view.n_min}")
-        if (members & self._place.neighbours).bit_count() < self.view.k_min:
-            raise RemoteProtocolError("too_few_neighbours", f"the {what} set has under {self.view.k_min} neighbours")
 
     def _try_share(self, now_s: float) -> list[MemberEffect]:
         held, offer = self._pending_open, self._offer
@@ -379,7 +293,7 @@ class Member(Machine[State, MemberEffect]):
         if offer is None or offer[0] != held.round or held.settled > self.history.settled:
             return []
         self._pending_open = None
-        self.incarnation.least_settled = self._least_settled(held.round)
+        self.incarnation.least_settled = self._place.least_settled(held.round, self._contributed)
         _, vector, blindings = offer
         expected, served = self.view.from_wire(held.expected), self.view.from_wire(held.served)
         if self._returns.is_left_out(held.round, held.settled, served):  # it was held while we did not know the ends
@@ -391,8 +305,7 @@ class Member(Machine[State, MemberEffect]):
         self._place.masks.use(held)
         history = self.history.hash(held.settled)
         terms = RoundTerms(self.incarnation.digest(expected), held.settled, history, held.served)
-        seed, mask = self._self_mask_of(held.round, held.attempt, terms.of_masks)
-        self._precomputed_mask = None
+        seed, mask = self._self_masks.take(held.round, held.attempt, terms.of_masks)
         self.current = MemberAttempt(held.round, held.attempt, self.term, expected, seed=seed, terms=terms)
         self.state, self._round_closed, self.unsettled = State.SHARED, False, held.round
         share = self.current.masked_input(self._place, mask, vector, blindings)
@@ -408,7 +321,7 @@ class Member(Machine[State, MemberEffect]):
             if roster != self.current.roster:  # rule 4: one roster for one attempt
                 raise RemoteProtocolError("second_roster", "another roster for an attempt that is confirmed")
             return []
-        self._check_members(roster, self.current.expected, "roster")
+        self._place.check_members(roster, self.current.expected, "roster")
         self.current = replace(self.current, roster=roster)
         self.state = State.CONFIRMED
         return [ToHead(self.current.confirm(self._place))]
@@ -432,22 +345,12 @@ class Member(Machine[State, MemberEffect]):
         current = self.current
         if not current.is_about(message):
             return [Note("member_stale_message")]
-        view, round_, attempt = self.view, current.round, current.attempt
-        silent = view.from_wire(message.silent)
+        silent = self.view.from_wire(message.silent)
         if silent & ~current.roster or silent >> self.position & 1:  # rule 2
             raise RemoteProtocolError("not_in_roster", "recovery of somebody outside the confirmed roster")
-        out: list[MemberEffect] = []
         asked = silent & self._place.neighbours & ~current.helped
         self.current = replace(current, helped=current.helped | asked)
-        for other in positions_of(asked):
-            nonce = self.incarnation.newest[other]  # of this attempt's OPEN: no other one was taken since
-            label = mask_label(view, round_, attempt, nonce, current.terms.of_masks)
-            part = self._place.secrets.partial(other, label)
-            if part is None:
-                out.append(ToCoordinator(wire.BadDeal(view.epoch, view.ring, other)))
-            else:
-                out.append(ToHead(wire.Partial(view.epoch, view.ring, round_, attempt, other, *part)))
-        return out
+        return current.help(self._place, asked)
 
     def _on_result(self, message: wire.Result, now_s: float) -> list[MemberEffect]:
         view, current = self.view, self.current
@@ -467,11 +370,7 @@ class Member(Machine[State, MemberEffect]):
             out.append(Persist(Settled(message.round, included)))
         if message.round == current.round or (message.round > current.round and self.state is State.WAITING):
             if message.outcome == wire.Outcome.VOID:  # we helped, and it did not open: did a dealer cheat?
-                out += [
-                    ToCoordinator(wire.BadDeal(view.epoch, view.ring, dealer))
-                    for dealer in positions_of(current.helped)
-                    if not self._place.secrets.is_good_deal(dealer)
-                ]
+                out += current.bad_deals(self._place)
             self.current = replace(current, round=message.round, helped=0)
             self.state, self._round_closed = State.WAITING, True
             if self._pending_open is not None and self._pending_open.round <= message.round:
@@ -483,9 +382,8 @@ class Member(Machine[State, MemberEffect]):
     def _refuse_epoch(self, first: wire.Result, second: wire.Result) -> list[MemberEffect]:
         """The ledger signed two ends of one round: nothing that it says in this epoch is worth a contribution."""
         self.is_out, self._pending_open, self.state = True, None, State.WAITING
-        ends = ((each.outcome, each.roster, each.signature) for each in (first, second))
-        proof = wire.TwoResults(self.view.epoch, self.view.ring, first.round, *ends)
-        return [Persist(EpochRefused(first, second)), ToCoordinator(proof)]
+        refused = EpochRefused(first, second)
+        return [Persist(refused), ToCoordinator(refused.proof)]
 
     def _next_deadline(self, now_s: float) -> float:
         """In an attempt: the head's next word.  Otherwise: the opening of the next round, and some patience."""

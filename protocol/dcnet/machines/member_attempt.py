@@ -11,12 +11,14 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from protocol import wire
+from protocol.dcnet.crypto import prf
 from protocol.dcnet.crypto.commitments import Pedersen, add_blinding_vectors, encode_blinding_vector
 from protocol.dcnet.crypto.suite import MAC_SIZE, Suite, mac_equal
-from protocol.dcnet.machines.masks import MaskSchedule, Words, seed_commitment, self_blinding
+from protocol.dcnet.machines.effects import MemberEffect, Progress, ToCoordinator, ToHead
+from protocol.dcnet.machines.masks import MaskSchedule, Words, seed_commitment, self_blinding, self_mask
 from protocol.dcnet.setup.rings import RingView, positions_of, round_digest
 from protocol.dcnet.setup.schema import signed
-from protocol.dcnet.setup.secrets import PairKeys
+from protocol.dcnet.setup.secrets import PairKeys, mask_label
 from protocol.dcnet.setup.statements import AttemptContext, text_of_confirm, text_of_input
 from protocol.dcnet.setup.terms import NO_TERMS, RoundTerms
 from protocol.errors import RemoteProtocolError
@@ -37,6 +39,16 @@ class Secrets(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Resume:
+    """What a restarted member knows of its past: its last attempt, and whether it served and heard the result."""
+
+    round: int = -1
+    attempt: int = -1
+    progress: Progress = Progress.SHARED
+    settled: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Place:
     """The member's place in its ring, and its tools: the same in every attempt of the epoch."""
 
@@ -46,6 +58,66 @@ class Place:
     masks: MaskSchedule
     pedersen: Pedersen | None
     neighbours: int
+
+    def check_members(self, members: int, within: int, what: str) -> None:
+        """
+        Rule 4: a set with ourselves, of n_min members, k_min of them our neighbours, within the larger set.
+
+        Raises RemoteProtocolError.
+        """
+        if not members >> self.secrets.position & 1:
+            raise RemoteProtocolError("not_included", f"the {what} set is without this member")
+        if members & ~within:
+            raise RemoteProtocolError("not_within", f"the {what} set has members that the attempt did not start with")
+        if members.bit_count() < self.view.n_min:
+            raise RemoteProtocolError("too_few_members", f"the {what} set is below {self.view.n_min}")
+        if (members & self.neighbours).bit_count() < self.view.k_min:
+            raise RemoteProtocolError("too_few_neighbours", f"the {what} set has under {self.view.k_min} neighbours")
+
+    def least_settled(self, round_: int, contributed: int) -> int:
+        """
+        Of how many rounds an OPEN must count the ends: of those up to the last that we contributed to before its own.
+
+        `contributed` is the last such round that is durable.
+        """
+        incarnation = self.masks.incarnation
+        contributed = max(contributed, incarnation.last[0])
+        return contributed + 1 if round_ > contributed else incarnation.least_settled
+
+    def check_history(self, message: wire.Open, contributed: int) -> None:
+        """
+        Rule 7: every sum counts the ends of all rounds before it that we contributed to.
+
+        With fewer a head could have two members, of which one was told a false end, in one sum.  Raises
+        RemoteProtocolError.
+        """
+        if not self.least_settled(message.round, contributed) <= message.settled <= message.round:
+            raise RemoteProtocolError("old_history", "an attempt that leaves out the end of a round we contributed to")
+
+
+class SelfMasks:
+    """The self mask of an attempt and its seed, made ahead: while the others' readings are still on their way."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._prepared: tuple[tuple[int, int, bytes], bytes, Words] | None = None
+
+    def prepare(self, round_: int, attempt: int, terms: bytes) -> tuple[bytes, Words]:
+        """Seed and mask, read-only, under these terms; kept until an attempt takes them or another is prepared."""
+        if self._prepared is None or self._prepared[0] != (round_, attempt, terms):
+            place = self._place
+            label = mask_label(place.view, round_, attempt, place.masks.incarnation.nonce, terms)
+            seed = prf.mask_seed(place.secrets.evaluate(label), label)
+            mask = self_mask(place.suite, seed, place.view.word_count)
+            mask.flags.writeable = False
+            self._prepared = (round_, attempt, terms), seed, mask
+        return self._prepared[1:]
+
+    def take(self, round_: int, attempt: int, terms: bytes) -> tuple[bytes, Words]:
+        """As `prepare`, for the attempt that uses them."""
+        taken = self.prepare(round_, attempt, terms)
+        self._prepared = None
+        return taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +187,24 @@ class MemberAttempt:
         unsigned = wire.Confirm(view.epoch, view.ring, self.round, self.attempt, macs, dropped, blinding_vector, b"")
         text = text_of_confirm(view, place.secrets.position, self.context, self.roster, unsigned)
         return replace(unsigned, signature=place.secrets.sign(text))
+
+    def help(self, place: Place, asked: int) -> list[MemberEffect]:
+        """Our parts of the masks of the silent members `asked`, a bitmap: what a lying dealer dealt is reported."""
+        view, out = place.view, list[MemberEffect]()
+        for other in positions_of(asked):
+            nonce = place.masks.incarnation.newest[other]  # of this attempt's OPEN: no other one was taken since
+            part = place.secrets.partial(other, mask_label(view, self.round, self.attempt, nonce, self.terms.of_masks))
+            if part is None:
+                out.append(ToCoordinator(wire.BadDeal(view.epoch, view.ring, other)))
+            else:
+                out.append(ToHead(wire.Partial(view.epoch, view.ring, self.round, self.attempt, other, *part)))
+        return out
+
+    def bad_deals(self, place: Place) -> list[MemberEffect]:
+        """After a void round in which we helped: the dealers whose shares do not fit what they signed."""
+        view, secrets = place.view, place.secrets
+        bad = [dealer for dealer in positions_of(self.helped) if not secrets.is_good_deal(dealer)]
+        return [ToCoordinator(wire.BadDeal(view.epoch, view.ring, dealer)) for dealer in bad]
 
     def valid_confirmations(self, place: Place, message: wire.Confirmed) -> int:
         """How many neighbours confirmed this very roster.  Raises RemoteProtocolError for a message of another form."""
