@@ -20,7 +20,8 @@ import trio
 
 from node.aggregation.bill_requests import BillRequests
 from node.aggregation.bills import Bills, BillStore
-from node.aggregation.epochs import Epochs, EpochServices
+from node.aggregation.epoch_services import EpochServices
+from node.aggregation.epochs import Epochs
 from node.aggregation.range_proofs import RangeProofs
 from node.aggregation.seats import seat_of
 from node.han.facts import GatewayFacts, HanServices, MeterFacts, RingFacts
@@ -138,11 +139,11 @@ class Gateway:
         )  # fmt: skip
         bills = Bills(
             shared.bills, self.identity, Pedersen(shared.suite.group), shared.trust, shared.billing,
-            self._epochs.register_scaler, may_answer=lambda: self._epochs.is_reviewed,
+            self._epochs.account.register_scaler, may_answer=lambda: self._epochs.is_reviewed,
             is_listed=partial(shared.sheets.is_listed, self.identity),
         )  # fmt: skip
         self._range_proofs = RangeProofs(
-            shared.bills, self.identity, Pedersen(shared.suite.group), lambda: self._epochs.schema, fuse_a,
+            shared.bills, self.identity, Pedersen(shared.suite.group), lambda: self._epochs.account.schema, fuse_a,
             shared.metrics, self._session.post, os.urandom,
         )  # fmt: skip
         self._bill_requests = BillRequests(bills, self.identity, shared.metrics, self._session.post, self._log.note)
@@ -227,7 +228,7 @@ class Gateway:
         )  # fmt: skip
 
     def _ring_facts(self) -> RingFacts:
-        schema = self._epochs.schema
+        schema = self._epochs.account.schema
         return RingFacts(
             self._area, self.participation.seat is Seat.RUNNING, self.is_carrying, self._shared.policy.honest_floor,
             () if schema is None else tuple(each.obis for each in schema.slots if each.obis is not None),
@@ -295,7 +296,7 @@ class Gateway:
     @property
     def is_carrying(self) -> bool:
         """Whether energy of missed rounds is still to be released."""
-        return self._epochs.is_carrying
+        return self._epochs.account.is_carrying
 
     @property
     def is_waiting(self) -> bool:
@@ -304,7 +305,7 @@ class Gateway:
 
     def question(self) -> wire.Message | None:
         """What the coordinator is asked until it answers."""
-        return self._epochs.question()
+        return self._epochs.account.question()
 
     def refused(self, epoch: int) -> None:
         """The coordinator has refused a message about an epoch."""

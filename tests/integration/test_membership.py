@@ -25,8 +25,8 @@ from loadtest.ring import ready
 from loadtest.simulator.suite import CheapSuite
 from node.aggregation.context import RELAY, FromCoordinator, FromHead, MembershipContext
 from node.aggregation.contribution import Contributions
-from node.aggregation.epochs import _Epoch
 from node.aggregation.head import HeadDriver
+from node.aggregation.joined_epoch import JoinedEpoch
 from node.aggregation.membership import Membership
 from node.gateway import Shared
 from node.lmn.counters import DurableCounters
@@ -270,11 +270,11 @@ async def test_while_a_ring_lives_the_coordinators_bare_word_settles_nothing(tmp
         mine.reads(0, 150)
         await mine.until(wire.MaskedInput)
         ours = whole(mine, tmp_path)
-        ours._epochs._account = contributions
+        ours._epochs.account.contributions = contributions
         if not is_over:
-            living = _Epoch(call(DEFAULT_SCHEMA), liar.secrets[0], bytes(16), membership=mine.membership)
+            living = JoinedEpoch(call(DEFAULT_SCHEMA), liar.secrets[0], bytes(16), membership=mine.membership)
             ours._epochs._epochs[1] = living
-        ours._epochs._review.start.is_done = True
+        ours._epochs.account.review.start.is_done = True
         assert (ours.question() is not None) is is_over
         answer = wire.LastContribution(liar.view.epoch, 0, 1, -1, 0, -1, 0, b"", b"", bytes(64))
         if is_over:  # an answer that nobody has signed settles nothing
@@ -300,4 +300,4 @@ async def test_a_call_for_registers_that_no_meter_has_is_refused(tmp_path: Path,
         ours._epochs.serve_in(nursery)
         with pytest.raises(RemoteProtocolError, match=r"unknown_(schema|register)"):
             await ours.receive(call(Schema(slots)))
-        assert (ours._epochs._epochs, ours._epochs._account) == ({}, None)
+        assert (ours._epochs._epochs, ours._epochs.account.contributions) == ({}, None)
