@@ -43,7 +43,7 @@ def arm_bill(stage: str) -> None:
             die()
 
     rules = BillingRules(span_min_s=900, hiding_min=1, listed_only=False)
-    fleet.billing_rules = lambda _: rules  # type: ignore[assignment]
+    vars(fleet)["billing_rules"] = lambda _: rules
     Bills._keep, CoordinatorSession.post = dying, sending  # type: ignore[method-assign, assignment]
 
 
