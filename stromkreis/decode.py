@@ -110,7 +110,8 @@ def decode(
     if not count:
         if not error_count:
             typer.echo("nothing in it is a reading" if head else "the file is empty", err=True)
-        if not hexadecimal and recordings.looks_hexadecimal(head):
+        # Lines of radio receivers are hexadecimal text and read as such.
+        if not hexadecimal and protocol is not MeterProtocol.WMBUS and recordings.looks_hexadecimal(head):
             typer.echo("the file looks like hexadecimal text: try --hex", err=True)
         raise typer.Exit(1)
 

@@ -215,6 +215,12 @@ def test_a_push_in_general_blocks_and_one_of_which_a_block_is_lost() -> None:
                 errors.append(error.reason)
         assert set(errors) == {"dlms_block_number"}
         assert [item.value for item in got] == [4711]
+    # The last one: only the next message's first block shows it.
+    receiver = PushReceiver("meter")
+    found = [item for block in blocks[:-1] + blocks for item in receiver.message(block)]
+    assert [getattr(item, "reason", None) or getattr(item, "value", None) for item in found] == [
+        "dlms_block_number", 4711,
+    ]  # fmt: skip
 
 
 BARE = [u32(n) for n in (500, 60, 7, 8)]

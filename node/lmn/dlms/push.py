@@ -157,13 +157,27 @@ class PushReceiver:
     def received(
         self, message: apdu.Apdu, received_at: datetime | None = None, *, checked: bool = False
     ) -> list[Reading | RemoteProtocolError]:
-        """A decoded APDU, perhaps a block or a ciphered one."""
+        """A decoded APDU, perhaps a block or a ciphered one; errors are of a message that it broke off."""
+        if not isinstance(message, apdu.GeneralBlock):
+            return self._readings(message, received_at, checked=checked)
+        out: list[Reading | RemoteProtocolError] = []
+        if message.block_number == 1 and self._blocks:
+            out.append(RemoteProtocolError("dlms_block_number", "a message broke off before its last block"))
+        whole = self._collect(message)
+        try:
+            if whole is not None:
+                out += self._readings(apdu.decode_apdu(whole), received_at, checked=checked)
+        except RemoteProtocolError as error:
+            if not out:
+                raise
+            out.append(error)
+        return out
+
+    def _readings(
+        self, message: apdu.Apdu, received_at: datetime | None, *, checked: bool
+    ) -> list[Reading | RemoteProtocolError]:
+        """A decoded APDU that is no block, perhaps a ciphered one."""
         quality = Quality.VALID if checked else Quality.UNVERIFIED
-        if isinstance(message, apdu.GeneralBlock):
-            whole = self._collect(message)
-            if whole is None:
-                return []
-            message = apdu.decode_apdu(whole)
         title = b""
         if isinstance(message, apdu.GeneralGlobalCiphering | apdu.Ciphered):
             title = message.system_title if isinstance(message, apdu.GeneralGlobalCiphering) else self._system_title

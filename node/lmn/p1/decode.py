@@ -33,11 +33,13 @@ def decode_stream(
     how = Interpretation(medium=medium, local_times=True)
     if key is not None:
         pieces, untitled = _peek(chunks)
+        found = readings.decode_stream(pieces, how, reader=EncryptedReader(key))
         if untitled:
             yield RemoteProtocolError(
                 "title_missing", "a ciphered telegram that does not name its system title cannot be opened", offset=0
             )
-        yield from readings.decode_stream(pieces, how, reader=EncryptedReader(key))
+            next(found, None)  # the same octets, as noise
+        yield from found
         return
     pieces = iter(chunks)
     head = b""
