@@ -174,10 +174,10 @@ def profile_of_url(url: str, device: str, keys: Mapping[str, Mapping[str, Secret
             address=address, keys=dict(keys.get(meter_id, {})), push=push, **more,
         )  # fmt: skip
     except ValidationError as error:
-        told = "; ".join(_told(detail["loc"], detail["msg"]) for detail in error.errors(include_input=False))
-        raise ValueError(told) from None
+        described = "; ".join(_described(detail["loc"], detail["msg"]) for detail in error.errors(include_input=False))
+        raise ValueError(described) from None
 
 
-def _told(where: tuple[int | str, ...], what: str) -> str:
+def _described(where: tuple[int | str, ...], what: str) -> str:
     text = what.removeprefix("Value error, ")
     return f"{where[0]}: {text}" if where and where[0] in _IN_QUERY else text

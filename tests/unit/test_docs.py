@@ -147,7 +147,7 @@ def test_reasons_that_are_named_exist() -> None:
     first_cells = [row.split("|")[1] for row in text.splitlines() if row.startswith("|")]
     named = {name for cell in first_cells for name in re.findall(r"`([a-z]+(?:_[a-z]+)+)`", cell)}
     code = "\n".join(
-        text_of(path) for room in ("protocol", "node", "coordinator") for path in (ROOT / room).rglob("*.py")
+        text_of(path) for room in ("protocol", "node", "coordinator") for path in (ROOT / package).rglob("*.py")
     )
     assert len(named) > 40
     assert sorted(name for name in named if f'"{name}"' not in code) == []
@@ -188,8 +188,8 @@ def test_the_configuration_examples_are_valid() -> None:
 def _names_of_the_code() -> set[str]:
     """What is defined, imported, assigned, passed by name or said in a text of ours; names of files too."""
     found: set[str] = set()
-    for room in (*PACKAGES, "mutation", "fuzz", "k8s"):
-        for path in (ROOT / room).rglob("*"):
+    for package in (*PACKAGES, "mutation", "fuzz", "k8s"):
+        for path in (ROOT / package).rglob("*"):
             found.add(path.name)
             if path.suffix in {".py", ".js", ".toml", ".yaml"}:
                 found |= set(re.findall(r"[A-Za-z_]\w*", text_of(path)))

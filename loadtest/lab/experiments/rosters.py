@@ -73,8 +73,8 @@ def _plain(lab: Lab, households: Households, members: int) -> Row:
         view = view_of(transcript_of(group, victim, served, None, trial), frozenset({"gwa", "emp"}))
         slots, drops = next_to(view.series, victim, group.slot_s)
         own = group.power_w[victim, slots].astype(np.float64)
-        stranger = households.power_w[int(rng.integers(households.count)), slots].astype(np.float64)
-        for kept, guess in zip(scores, (drops, typical[slots], drops - own + stranger), strict=True):
+        stand_in = households.power_w[int(rng.integers(households.count)), slots].astype(np.float64)
+        for kept, guess in zip(scores, (drops, typical[slots], drops - own + stand_in), strict=True):
             kept.append(_correlation(guess, own))
     estimates = [metrics.mean(np.array(each), rng) for each in scores]
     parameters = {"members": members, "slot_s": households.slot_s, "kind": "power, next round without"}
@@ -147,8 +147,8 @@ def designed_rows(lab: Lab) -> list[Row]:
                 roster = rng.choice(area.count, others + 1, replace=False)
                 victim = area.power_w[roster[0], :count]
                 rest = enter_others @ area.power_w[roster[1:], :count].sum(axis=0)
-                stranger = reference.power_w[int(rng.integers(reference.count)), :count]
-                for kept, household in ((scores[0], victim), (scores[2], stranger)):
+                stand_in = reference.power_w[int(rng.integers(reference.count)), :count]
+                for kept, household in ((scores[0], victim), (scores[2], stand_in)):
                     guess = attacker.estimate(enters @ household + rest)
                     kept.append(_correlation(guess, victim.astype(np.float64)))
                 scores[1].append(_correlation(mean_w, victim.astype(np.float64)))

@@ -163,8 +163,8 @@ class HdlcLink:
                 reason = instruction.reason.removeprefix("hdlc_")
                 local, remote = self._settings[:2]
                 ends = f"station {remote.upper}/{remote.lower}, asked by {local.upper}"
-                told = "no answer from" if reason == "timeout" else "the connection has ended to"
-                raise RemoteProtocolError(f"hdlc_{reason}", f"{told} {ends}")
+                what = "no answer from" if reason == "timeout" else "the connection has ended to"
+                raise RemoteProtocolError(f"hdlc_{reason}", f"{what} {ends}")
 
 
 async def serve_secondary(

@@ -43,7 +43,7 @@ class State(Enum):
 @dataclass(frozen=True, slots=True)
 class Timing:
     """
-    Patience of a primary station.
+    How long a primary station waits, and how often it asks.
 
     A longer `response_timeout_s` costs a silent bus time, a shorter one talks into slow meters' answers;
     `poll_interval_s` trades bus load for latency.  The whole wait for an answer is the caller's deadline.

@@ -8,7 +8,7 @@ belongs to one participant at a time.
 Certificates and keys leave the gateway here only [REQ.SML.CLI.UpdateMtrCertAndKey.10, UpdateSmgwCert.10]: the client
 marks their requests, and an `SmlLink` over anything but TLS refuses to send them.  Where a status word shows that a
 base meter was tampered with the state is reset in the same session [REQ.SML.CLI.ResetTamperState.10, .20]; the reading
-keeps its word, and `meter_tampered` goes to the log.
+keeps its status word, and `meter_tampered` goes to the log.
 """
 
 from __future__ import annotations
