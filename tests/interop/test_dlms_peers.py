@@ -47,7 +47,9 @@ from protocol.metering.reading import Quality, Reading
 
 HERE = Path(__file__).parent
 PYTHON = Path(os.environ.get("STROMKREIS_PEERS_DLMS") or HERE.parents[1] / ".venv-peers-dlms/bin/python")
-pytestmark = pytest.mark.skipif(not PYTHON.exists(), reason="the DLMS peers are not installed (make peers)")
+pytestmark = pytest.mark.skipif(
+    not PYTHON.exists() and "CI" not in os.environ, reason="the DLMS peers are not installed (make peers)"
+)
 
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
 ENERGY, EXPORT, POWER = Obis(1, 0, 1, 8, 0, 255), Obis(1, 0, 2, 8, 0, 255), Obis(1, 0, 16, 7, 0, 255)

@@ -147,7 +147,7 @@ def test_reasons_that_are_named_exist() -> None:
     first_cells = [row.split("|")[1] for row in text.splitlines() if row.startswith("|")]
     named = {name for cell in first_cells for name in re.findall(r"`([a-z]+(?:_[a-z]+)+)`", cell)}
     code = "\n".join(
-        text_of(path) for room in ("protocol", "node", "coordinator") for path in (ROOT / package).rglob("*.py")
+        text_of(path) for package in ("protocol", "node", "coordinator") for path in (ROOT / package).rglob("*.py")
     )
     assert len(named) > 40
     assert sorted(name for name in named if f'"{name}"' not in code) == []
