@@ -16,6 +16,7 @@ from protocol.errors import RemoteProtocolError
 CAPTURE_MAGICS: Final = (
     b"\xd4\xc3\xb2\xa1", b"\xa1\xb2\xc3\xd4", b"\x4d\x3c\xb2\xa1", b"\xa1\xb2\x3c\x4d", b"\x0a\x0d\x0d\x0a",
 )  # fmt: skip
+_LOG_HEAD_LINES: Final = 50
 _WHITESPACE: Final = b" \t\r\n\v\f"
 _NO_DIGIT: Final = re.compile(rb"[^0-9A-Fa-f \t\r\n\v\f]")
 _COLOUR: Final = re.compile(r"\x1b\[[0-9;]*m")
@@ -23,6 +24,8 @@ _TIME: Final = re.compile(r"^\s*\[?(?:\d{4}-\d\d-\d\d[ T])?\d\d:\d\d:\d\d(?:[.,]
 _OCTETS: Final = re.compile(
     r"(?<![0-9A-Za-z.:])[0-9A-Fa-f]{2}(?:(?P<gap>[ :.-]?)[0-9A-Fa-f]{2}(?:(?P=gap)[0-9A-Fa-f]{2})*)?(?![0-9A-Za-z])"
 )
+# Two letters are an octet only where nothing else is said: a command may end with d1.
+_STARTS_OCTETS: Final = re.compile(r"[ :>]*|.*<<< *")
 _LOG_LINE: Final = re.compile(
     rb"\s*(?:\x1b\[[0-9;]*m)?(?:\[?(?:\d{4}-\d\d-\d\d[ T])?\d\d:\d\d:\d\d|\[[A-Z]+\]\[|<<< )"  # ESPHome without a time
 )
@@ -34,16 +37,23 @@ def is_capture(head: bytes) -> bool:
 
 
 def is_log(head: bytes) -> bool:
-    """Whether a file that begins so is a log: its first line begins with a time and has octets in hexadecimal."""
-    line = head.lstrip().partition(b"\n")[0]
-    return _LOG_LINE.match(line) is not None and len(_line_octets(line.decode("latin-1"))) >= 4
+    """
+    Whether a file that begins so is a log: its first line begins with a time, one of the first has octets behind it.
+
+    Before the octets stand the commands that asked for them, and what the device says besides.
+    """
+    lines = head.lstrip().split(b"\n", _LOG_HEAD_LINES)[:_LOG_HEAD_LINES]
+    return _LOG_LINE.match(lines[0]) is not None and any(
+        _LOG_LINE.match(line) is not None and len(_line_octets(line.decode("latin-1"))) >= 4 for line in lines
+    )
 
 
 def octets_of_log(chunks: Iterable[bytes]) -> Iterator[bytes]:
     """
     The octets of the lines of a log, in their order; what else stands in a line is passed over.
 
-    Lines that say what was sent to the meter (`>>>`) are left out.  Never holds more than one line of 64 KiB.
+    Lines that say what was sent to the meter (`>>>`), and messages in JSON (identifications are hexadecimal there), are
+    left out.  Never holds more than one line of 64 KiB.
     """
     rest = b""
     for chunk in chunks:
@@ -55,11 +65,13 @@ def octets_of_log(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _line_octets(line: str) -> bytes:
-    if ">>>" in line:
+    if ">>>" in line or "{" in line:
         return b""
     plain = _TIME.sub(" ", _COLOUR.sub("", line))
-    runs = [match.group() for match in _OCTETS.finditer(plain)]
-    digits = re.sub(r"[ :.-]", "", max(runs, key=len, default=""))
+    found = max(_OCTETS.finditer(plain), key=lambda match: len(match.group()), default=None)
+    if found is None or (len(found.group()) == 2 and not _STARTS_OCTETS.fullmatch(plain[: found.start()])):
+        return b""
+    digits = re.sub(r"[ :.-]", "", found.group())
     return bytes.fromhex(digits) if len(digits) % 2 == 0 else b""
 
 

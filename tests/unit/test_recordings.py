@@ -100,11 +100,21 @@ ESPHOME = "".join(
     f"[08:00:{at:02d}][D][uart_debug:114]: >>> 2F:3F:21:0D:0A\n"
     for at in range(len(ROWS["emh-two-way"]) // 9 + 1)
 )
+DUMP = "".join(
+    f"22:05:{at:02d} : {ROWS['emh-two-way'][at * 16 : at * 16 + 16].hex(' ')} \n"
+    '22:05:00 MQT: tele/meter/SENSOR = {"Time":"2026-10-30T22:05:01","SML":{"Id":"0a01454d480000000001"}}\n'
+    for at in range(len(ROWS["emh-two-way"]) // 16 + 1)
+)
+ASKED = (
+    "22:05:01 CMD: sensor53 d1\n"
+    '22:05:01 RSL: stat/meter/RESULT = {"Time":"2026-10-30T22:05:01","SML":{"CMD":"dump: 1"}}\n'
+)
 PRETTY = f"[14:20:35][D][espdm:073]: {ROWS['rows'].hex('.').upper()} ({len(ROWS['rows'])})\n"
 
 
 @pytest.mark.parametrize(("protocol", "text", "vector"), [
     ("sml", TASMOTA, "emh-two-way"), ("sml", ESPHOME, "emh-two-way"), ("dlms", PRETTY, "rows"),
+    ("sml", ASKED + DUMP, "emh-two-way"), ("sml", ASKED + TASMOTA.replace(" : ", " :>"), "emh-two-way"),
     ("dlms", f"[D][uart_debug:158]: <<< {ROWS['rows'].hex(':')}\n", "rows"),
     ("dlms", f"2026-03-04 14:20:35,001 octets {ROWS['rows'].hex(' ')}\n", "rows"),
     ("dlms", f"14:20:35.001 RSL: {ROWS['rows'].hex()}\n", "rows"),
