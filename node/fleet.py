@@ -23,6 +23,7 @@ from cryptography import x509
 from prometheus_client import CollectorRegistry, ProcessCollector
 
 from node.aggregation.ring_cache import PublicRings
+from node.cls.configured import cls_services
 from node.config import NodeConfig
 from node.configured import (
     billing_rules,
@@ -198,7 +199,7 @@ class _Node:
         self, store: Store, link: LinkContext, trust: TrustStore, service: RingService, timekeeper: TimeKeeper | None
     ) -> Shared:
         config, metrics = self._config, self.metrics
-        version = importlib.metadata.version("stromkreis")
+        version, tls_context = importlib.metadata.version("stromkreis"), partial(client_context, config.root_certificate)
         return Shared(
             suite=StandardSuite(), link=link, accounts=AccountRepository(store),
             attendance=AttendanceRepository(store), limit_returns=config.policy.limit_returns,
@@ -212,10 +213,10 @@ class _Node:
             backoff=Backoff(max_s=config.lmn.reconnect_s_max), metering=MeteringLogRepository(store),
             logs=GatewayLogRepository(store), profile_sets=ProfileSetRepository(store),
             deliveries=DeliveryServices(
-                repository=UseCaseRepository(store), trust=trust, metrics=metrics,
-                tls_context=partial(client_context, config.root_certificate),
+                repository=UseCaseRepository(store), trust=trust, metrics=metrics, tls_context=tls_context
             ),
-            version=version, han=han_services(config, self._gateways, store), seats=RingSeatRepository(store),
+            version=version, han=han_services(config, self._gateways, store),
+            cls=cls_services(self._gateways, store, metrics, tls_context), seats=RingSeatRepository(store),
             sheets=PriceSheetRepository(store), time=timekeeper,
             clock=time.time if timekeeper is None else timekeeper.clock,
         )  # fmt: skip

@@ -24,6 +24,7 @@ from node.aggregation.epoch_services import EpochServices
 from node.aggregation.epochs import Epochs
 from node.aggregation.range_proofs import RangeProofs
 from node.aggregation.seats import seat_of
+from node.cls.proxy import ClsProxy, ClsServices
 from node.han.facts import GatewayFacts, HanServices, MeterFacts, RingFacts
 from node.han.server import HanServer
 from node.lmn.counters import CounterStore
@@ -95,6 +96,7 @@ class Shared(EpochServices):
     version: str
     time: TimeKeeper | None = None
     han: HanServices | None = None
+    cls: ClsServices | None = None
     backoff: Backoff = field(default_factory=Backoff)
     pairings: PairingStore | None = None
 
@@ -197,6 +199,8 @@ class Gateway:
             self._nursery.start_soon(self._deliveries.run)
             if self._shared.han is not None and self.identity in self._shared.han.listen:
                 self._nursery.start_soon(self._serve_home, HanServer(self._home_facts(), self._shared.han))
+            if self._shared.cls is not None and self.identity in self._shared.cls.listen:
+                self._nursery.start_soon(self._serve_home, self._cls_proxy(self._shared.cls))
             await self._has_grid.wait()
             if self._delivery is not None:
                 await self._read_meters(self._delivery)
@@ -210,7 +214,10 @@ class Gateway:
             on_event=self._on_meter_fault, stores=stores,
         )  # fmt: skip
 
-    async def _serve_home(self, server: HanServer) -> None:
+    def _cls_proxy(self, services: ClsServices) -> ClsProxy:
+        return ClsProxy(services, self._module, self.profiles, self._log.note, self._shared.clock)
+
+    async def _serve_home(self, server: HanServer | ClsProxy) -> None:
         """The home's interface; where it cannot be served, meters and rings go on without it."""
         try:
             await server.run()

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
+from node.cls_config import ClsConfig
 from node.config_section import ConfigSection
 from node.han_config import HanConfig
 
@@ -62,6 +63,8 @@ class GatewayConfig(ConfigSection):
     """Enrolment token of this gateway; None: the node's."""
 
     han: HanConfig = HanConfig()
+
+    cls: ClsConfig = ClsConfig()
 
     @model_validator(mode="after")
     def _accounts_meters_exist(self) -> Self:

@@ -99,6 +99,20 @@ class NodeMetrics:
         )  # fmt: skip
         for outcome in ("delivered", "failed", "withheld"):
             self._deliveries.labels(outcome)
+        self._cls_tunnels = Gauge(
+            "stromkreis_node_cls_tunnels", "Tunnels between controllable systems and participants that are open",
+            registry=registry,
+        )  # fmt: skip
+        self._cls_connections = Counter(
+            "stromkreis_node_cls_connections", "Connections of controllable systems, by what became of them",
+            ["outcome"], registry=registry,
+        )  # fmt: skip
+        for outcome in ("connected", "no_profile", "unreachable", "refused", "tls_handshake", "too_slow", "too_many"):
+            self._cls_connections.labels(outcome)
+        self._cls_bytes = Counter(
+            "stromkreis_node_cls_bytes", "Application data through tunnels of controllable systems", ["direction"],
+            registry=registry,
+        )  # fmt: skip
         self._wakeups = Counter(
             "stromkreis_node_wakeups", "Wake-up messages, by what became of them", ["outcome"], registry=registry
         )
@@ -207,6 +221,19 @@ class NodeMetrics:
     def wakeup(self, outcome: str) -> None:
         """A wake-up message was `taken`, or refused for a reason."""
         self._wakeups.labels(outcome).inc()
+
+    def cls_connection(self, outcome: str) -> None:
+        """A connection at the proxy for controllable systems, by what became of it."""
+        self._cls_connections.labels(outcome).inc()
+
+    def cls_tunnels(self, change: int) -> None:
+        """One more is open, or one less."""
+        self._cls_tunnels.inc(change)
+
+    def cls_bytes(self, sent: int, received: int) -> None:
+        """What a tunnel has carried, as the home sees it."""
+        self._cls_bytes.labels("sent").inc(sent)
+        self._cls_bytes.labels("received").inc(received)
 
     def profile_set(self, outcome: str) -> None:
         """A profile set was `taken` or `refused`."""

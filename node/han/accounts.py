@@ -20,6 +20,7 @@ import msgpack
 import trio
 
 from node.han.digest import Algorithm, Verifier
+from node.security.home_certificate import Secrets
 from protocol.profiles.communication import HanProfile
 from protocol.profiles.processing import ProcessingProfile
 from protocol.profiles.profile_set import ProfileSet
@@ -77,13 +78,6 @@ class Profiles(Protocol):
     def identity(self) -> str: ...  # noqa: D102
     def processing(self, moment: datetime) -> list[ProcessingProfile]: ...  # noqa: D102
     def devices_of(self, profile: ProcessingProfile) -> list[str | None]: ...  # noqa: D102
-
-
-class Secrets(Protocol):
-    """See node.storage.repositories.han.HanSecretRepository."""
-
-    def secret(self, gateway: str, name: str) -> bytes | None: ...  # noqa: D102
-    async def keep(self, gateway: str, name: str, secret: bytes) -> None: ...  # noqa: D102
 
 
 class Accounts:

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from node.han.accounts import Account, Profiles, Secrets
+from node.han.accounts import Account, Profiles
+from node.security.home_certificate import Secrets
 from node.security.module import SecurityModule
 from node.storage.cipher import Cipher
 from protocol.logs.events import Event, Parameter

@@ -21,7 +21,6 @@ from pydantic import BaseModel
 from node.han.accounts import Account, Accounts
 from node.han.api import HanApi, HanRefusal, Start
 from node.han.app import HanApplication
-from node.han.certificate import HanKey, han_key, trust
 from node.han.digest import DigestSessions, make_verifier
 from node.han.facades.emh import Emh
 from node.han.facades.facade import Facades
@@ -35,6 +34,7 @@ from node.han.self_test import PAUSE_S, run_self_test
 from node.han.throttle import LoginThrottle
 from node.han.view import View
 from node.profiles.checking import der_of
+from node.security.home_certificate import HanKey, han_key, trust
 from node.storage.errors import SealError, StoreError
 from protocol.errors import RemoteProtocolError
 from protocol.link.web_server import ConnectionLimit, HandshakeLines, ServerConfig, serve_asgi

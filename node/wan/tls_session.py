@@ -9,7 +9,6 @@ below the 48 hours of a session; it is closed within 20 seconds (REQ.TA.TLS.Clos
 
 from __future__ import annotations
 
-import hashlib
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -18,9 +17,9 @@ from urllib.parse import urlsplit
 
 import h11
 import trio
-from cryptography.hazmat.primitives import constant_time
 
 from protocol.errors import RemoteProtocolError
+from protocol.link.pinned_tls import open_pinned
 from protocol.profiles.communication import WanProfile
 
 CONNECT_S: Final = 30.0
@@ -95,16 +94,8 @@ async def open_session(
     `wrong_server` for a server with another certificate than the profile's.
     """
     address = urlsplit(profile.uri)
-    with trio.fail_after(CONNECT_S):
-        transport = await connect(address.hostname, address.port or _HTTPS)
-    stream = trio.SSLStream(transport, context, server_hostname=address.hostname)
-    try:
-        with trio.fail_after(CONNECT_S):
-            await stream.do_handshake()
-        shown = hashlib.sha256(stream.getpeercert(binary_form=True) or b"").hexdigest()
-        if not constant_time.bytes_eq(shown.encode(), profile.tls_certificate.encode()):
-            raise RemoteProtocolError("wrong_server", "its certificate is not the one of the communication profile")
+    async with open_pinned(
+        address.hostname or "", address.port or _HTTPS, context, profile.tls_certificate, connect_s=CONNECT_S,
+        close_s=CLOSE_S, connect=connect,
+    ) as stream:  # fmt: skip
         yield Session(stream, address.netloc)
-    finally:
-        with trio.move_on_after(CLOSE_S, shield=True):
-            await stream.aclose()

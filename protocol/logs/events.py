@@ -112,6 +112,20 @@ class Event(Enum):
     SELF_TEST = EventKind(
         2203, Level.INFO, (Log.SYSTEM,), "Selbsttest, nicht bestanden: {failed}", "Self-test, not passed: {failed}"
     )
+    CLS_CONNECTED = EventKind(
+        2301, Level.INFO, (Log.SYSTEM, Log.CONSUMER),
+        "Steuerbares System {system} mit {participant} verbunden ({count}-mal)",
+        "Controllable system {system} connected with {participant} ({count} times)",
+    )  # fmt: skip
+    CLS_ENDED = EventKind(
+        2302, Level.INFO, (Log.SYSTEM, Log.CONSUMER),
+        "{count} Verbindungen von {system} mit {participant} beendet: {reason}, {sent} Byte hin, {received} zurück",
+        "{count} connections of {system} with {participant} ended: {reason}, {sent} bytes there, {received} back",
+    )  # fmt: skip
+    CLS_REFUSED = EventKind(
+        2303, Level.WARNING, (Log.SYSTEM,),
+        "{count} Verbindungen von {system} abgelehnt: {reason}", "{count} connections of {system} refused: {reason}",
+    )  # fmt: skip
     METER_FAULT = EventKind(
         3001, Level.WARNING, (Log.SYSTEM,),
         "Störung am LMN: {kind} ({protocol}, {device})", "Fault on the LMN: {kind} ({protocol}, {device})",

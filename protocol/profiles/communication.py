@@ -15,7 +15,13 @@ from protocol.profiles.base import Fingerprint, Identifier, MeteringPoint, Timed
 HttpsUri = Annotated[str, StringConstraints(pattern=r"^https://[^\s/?#@]+(/[^\s?#]*)?$", max_length=250)]
 """An address without credentials, query or fragment."""
 
-HostPort = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.-]{1,253}:\d{1,5}$")]
+HostPort = Annotated[str, StringConstraints(pattern=r"^(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9.-]{1,253}):\d{1,5}$")]
+"""A host, or an IPv6 address in brackets, and a TCP port."""
+
+LocalServerName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9.-]{1,63}$")]
+"""What a controllable system calls whom it wants (REQ.TA.SOCKSTLS.Connect.35)."""
+
+ServerName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.-]{1,253}$")]
 
 
 class WanProfile(Timed):
@@ -58,14 +64,26 @@ class HanProfile(Timed):
 
 
 class ProxyProfile(Timed):
-    """A controllable system and the market participant that it may be connected with, and who may begin."""
+    """
+    A controllable system and the market participant that it may be connected with, and who may begin.
+
+    `server_name` is the localServerName: what the system asks for.  `wan_server_name` is what the gateway calls the
+    participant's server in the TLS handshake (wanTlsSni), the host of `address` where it is missing.
+    """
 
     id: Identifier
     cls: Identifier
     participant: Identifier
     address: HostPort
-    server_name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.-]{1,253}$")]
+    server_name: LocalServerName
+    wan_server_name: ServerName | None = None
     participant_certificate: Fingerprint
     initiators: Annotated[tuple[Literal["cls", "participant", "gateway"], ...], Field(min_length=1, max_length=3)]
     idle_timeout_s: Annotated[int, Field(ge=10, le=86_400)] = 600
     duration_max_s: Annotated[int, Field(ge=60, le=172_800)] = 172_800
+
+    @property
+    def endpoint(self) -> tuple[str, int]:
+        """Host and port of `address`."""
+        host, _, port = self.address.rpartition(":")
+        return host.strip("[]"), int(port)

@@ -13,19 +13,27 @@ import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Final, Protocol
 
+import trio
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from node.han.accounts import Secrets
 from protocol.pki.han import HanRole, make_self_signed
 
 _NAME: Final = "certificate"
 _LIFETIME: Final = timedelta(days=3652)
+_making = trio.Lock()  # consumer's interface and CLS proxy want it at once
 _NO_CHECK_TIME: Final = 0x200000  # X509_V_FLAG_NO_CHECK_TIME: section 4.2, the profile says who counts, not the clock
+
+
+class Secrets(Protocol):
+    """See node.storage.repositories.han.HanSecretRepository."""
+
+    def secret(self, gateway: str, name: str) -> bytes | None: ...  # noqa: D102
+    async def keep(self, gateway: str, name: str, secret: bytes) -> None: ...  # noqa: D102
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +43,9 @@ class HanKey:
     certificate: x509.Certificate
     pem: bytes
 
-    def context(self) -> ssl.SSLContext:
+    def context(self, *, is_certificate_required: bool = False) -> ssl.SSLContext:
         """
-        For a server that asks for a client certificate and goes on without one.
+        For a server that asks for a client certificate, and goes on without one unless it is required.
 
         Which certificates are taken at all is said by `trust`.
         """
@@ -45,7 +53,7 @@ class HanKey:
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.set_ciphers("ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384")
         context.options |= ssl.OP_NO_RENEGOTIATION
-        context.verify_mode = ssl.CERT_OPTIONAL
+        context.verify_mode = ssl.CERT_REQUIRED if is_certificate_required else ssl.CERT_OPTIONAL
         context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN | ssl.VerifyFlags(_NO_CHECK_TIME)
         file = os.memfd_create("han")
         try:
@@ -71,10 +79,11 @@ async def han_key(
     ephemeral_key: Callable[[ec.EllipticCurve], ec.EllipticCurvePrivateKey], now_s: float,
 ) -> HanKey:  # fmt: skip
     """The gateway's, made the first time; durable before it is used.  Raises StoreError, SealError."""
-    pem = secrets.secret(identity, _NAME)
-    if pem is None:
-        pem = _make(identity, random, ephemeral_key(ec.SECP256R1()), datetime.fromtimestamp(now_s, UTC))
-        await secrets.keep(identity, _NAME, pem)
+    async with _making:
+        pem = secrets.secret(identity, _NAME)
+        if pem is None:
+            pem = _make(identity, random, ephemeral_key(ec.SECP256R1()), datetime.fromtimestamp(now_s, UTC))
+            await secrets.keep(identity, _NAME, pem)
     return HanKey(x509.load_pem_x509_certificate(pem), pem)
 
 

@@ -1,0 +1,63 @@
+"""The gateway's TLS session with a proxy profile's market participant, or the reply that says why there is none."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack
+from typing import Final
+
+import trio
+
+from protocol.errors import RemoteProtocolError
+from protocol.link.pinned_tls import open_pinned
+from protocol.profiles.communication import ProxyProfile
+from protocol.socks_tls import Reply
+
+CONNECT_S: Final = 20.0
+CLOSE_S: Final = 5.0
+
+
+class UnreachableError(Exception):
+    """The participant was not reached: the reply (table 11.1), and why, a code."""
+
+    def __init__(self, reply: Reply, reason: str) -> None:
+        super().__init__(reason)
+        self.reply = reply
+        self.reason = reason
+
+
+async def connect(
+    proxy: ProxyProfile, tls_context: Callable[[], ssl.SSLContext], stack: AsyncExitStack
+) -> trio.SSLStream[trio.SocketStream]:
+    """
+    Mutual TLS with the very server of the profile, closed with `stack`.
+
+    Raises UnreachableError: HOST_UNREACHABLE where it does not answer in time or there is no way, REFUSED where it
+    refuses, or is another one.
+    """
+    host, port = proxy.endpoint
+    session = open_pinned(
+        host, port, tls_context(), proxy.participant_certificate, connect_s=CONNECT_S, close_s=CLOSE_S,
+        server_name=proxy.wan_server_name,
+    )  # fmt: skip
+    try:
+        with trio.fail_after(CONNECT_S):
+            return await stack.enter_async_context(session)
+    except trio.TooSlowError:
+        raise UnreachableError(Reply.HOST_UNREACHABLE, "no_answer") from None
+    except RemoteProtocolError as error:
+        raise UnreachableError(Reply.REFUSED, error.reason) from None
+    except (ssl.SSLError, trio.BrokenResourceError):
+        raise UnreachableError(Reply.REFUSED, "tls_refused") from None
+    except OSError as error:
+        if any(isinstance(each, ConnectionRefusedError) for each in _causes(error)):
+            raise UnreachableError(Reply.REFUSED, "connection_refused") from None
+        raise UnreachableError(Reply.HOST_UNREACHABLE, "no_route") from None
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error and, where trio has tried several addresses, that of each."""
+    yield error
+    if isinstance(error.__cause__, BaseExceptionGroup):
+        yield from error.__cause__.exceptions
