@@ -199,7 +199,8 @@ class _Node:
         self, store: Store, link: LinkContext, trust: TrustStore, service: RingService, timekeeper: TimeKeeper | None
     ) -> Shared:
         config, metrics = self._config, self.metrics
-        version, tls_context = importlib.metadata.version("stromkreis"), partial(client_context, config.root_certificate)
+        version = importlib.metadata.version("stromkreis")
+        tls_context = partial(client_context, config.root_certificate)
         return Shared(
             suite=StandardSuite(), link=link, accounts=AccountRepository(store),
             attendance=AttendanceRepository(store), limit_returns=config.policy.limit_returns,

@@ -55,6 +55,9 @@ COMMANDS = (
     _Command("gwa", "stromkreis.gwa", _RUN, "What the gateway administrator does: roll out profile sets."),
     _Command("emp", "stromkreis.emp", _RUN, "What gateways delivered to the market participant, and what is missing."),
     _Command("han", "stromkreis.han", _RUN, "The interface to the home: accounts of consumers."),
+    _Command(
+        "cls-adapter", "stromkreis.cls_adapter", _RUN, "Programs of a controllable system, through the gateway's proxy."
+    ),
     _Command("log", "stromkreis.gateway_log", _RUN, "The logs of gateways; whether a calibration log is whole."),
     _Command("db", "stromkreis.db", _RUN, "Schema versions of the databases, and bringing them up to date."),
     _Command("audit", "stromkreis.audit", _RUN, "The enrolment log, checked from outside; evidence of refused epochs."),
@@ -95,7 +98,8 @@ def build(arguments: Sequence[str]) -> typer.Typer:
 
 def _load(command: _Command) -> typer.Typer | Callable[..., Any]:
     module = importlib.import_module(command.module)
-    loaded: typer.Typer | Callable[..., Any] = getattr(module, "app", None) or getattr(module, command.name)
+    function = command.name.replace("-", "_")
+    loaded: typer.Typer | Callable[..., Any] = getattr(module, "app", None) or getattr(module, function)
     return loaded
 
 

@@ -66,10 +66,10 @@ def coordinator(
 
     options = {"listen": listen, "web.listen": web or None, "data_dir": data_dir, "role": role}
     settings = load(CoordinatorConfig, "coordinator", config, options=options)
-    _set_up_logs(log_format, log_level)
+    set_up_logs(log_format, log_level)
     from coordinator.process import run  # noqa: PLC0415
 
-    _forbid_core_dumps()
+    forbid_core_dumps()
     serve(lambda: run(settings, ready=None))
 
 
@@ -101,10 +101,10 @@ def node(
         "data_dir": data_dir, "coordinator": coordinator, "root_certificate": root_certificate, "fleet.count": gateways
     }  # fmt: skip
     settings = load(NodeConfig, "node", config, options=options)
-    _set_up_logs(log_format, log_level)
+    set_up_logs(log_format, log_level)
     if config is not None and any(gateway.keys for gateway in settings.gateways) and config.stat().st_mode & 0o077:
         log.warning("%s holds keys of meters and others may read it: chmod 600 %s", config, config)
-    _forbid_core_dumps()
+    forbid_core_dumps()
     if meters is MeterSource.SIMULATED:
         from stromkreis.simulated_meters import run_with_meters, simulated  # noqa: PLC0415
 
@@ -171,19 +171,20 @@ def meters(
         "gateways": gateways,
     }  # fmt: skip
     settings = load(MetersConfig, "meters", config, options=options)
-    _set_up_logs(log_format, log_level)
+    set_up_logs(log_format, log_level)
     from loadtest.meters.guide import meter_summary  # noqa: PLC0415
     from loadtest.meters.run import run  # noqa: PLC0415
 
     serve(lambda: run(settings, ready=lambda entries: typer.echo(meter_summary(entries, settings))))
 
 
-def _forbid_core_dumps() -> None:
+def forbid_core_dumps() -> None:
     """What is in memory - readings, keys, bills - must not go to disk with a crash."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def _set_up_logs(log_format: LogFormat, level: str) -> None:
+def set_up_logs(log_format: LogFormat, level: str) -> None:
+    """Log as the options say.  Raises typer.BadParameter for an unknown level."""
     try:
         set_up(log_format, level)
     except ValueError:

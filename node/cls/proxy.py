@@ -113,16 +113,17 @@ class ClsProxy:
     # --- connections --------------------------------------------------------------------------------------------------
 
     async def _accept(self, listener: trio.SocketListener, nursery: trio.Nursery) -> None:
-        while True:
-            try:
-                transport = await listener.accept()
-            except OSError as error:
-                if error.errno not in _EXHAUSTED:
-                    raise
-                await trio.sleep(_EXHAUSTED_S)
-                continue
-            nursery.start_soon(self._connection, transport)
-            await trio.sleep(ACCEPT_PAUSE_S)
+        async with listener:
+            while True:
+                try:
+                    transport = await listener.accept()
+                except OSError as error:
+                    if error.errno not in _EXHAUSTED:
+                        raise
+                    await trio.sleep(_EXHAUSTED_S)
+                    continue
+                nursery.start_soon(self._connection, transport)
+                await trio.sleep(ACCEPT_PAUSE_S)
 
     async def _connection(self, transport: trio.SocketStream) -> None:
         try:

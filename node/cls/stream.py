@@ -64,7 +64,8 @@ class SocksTlsStream(Generic[_C]):
             try:
                 self._events.extend(self.core.receive(bytes(data)))
             finally:
-                await self.flush()
+                if not self._sending.locked():  # whoever sends takes answers along; a reader that waits stops both
+                    await self.flush()
         return self._events.popleft()
 
     async def receive_some(self) -> bytes:
@@ -84,8 +85,7 @@ class SocksTlsStream(Generic[_C]):
     async def flush(self) -> None:
         """Send what the core has to send, in its order."""
         async with self._sending:
-            data = self.core.take()
-            if data:
+            while data := self.core.take():
                 if self._is_cut:  # part of a frame has left: nothing that follows could be read
                     raise trio.BrokenResourceError("cut off in a frame")
                 self._is_cut = True

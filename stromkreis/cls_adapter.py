@@ -1,0 +1,119 @@
+"""`stromkreis cls-adapter`: programs of a controllable system reach market participants through the gateway."""
+
+from __future__ import annotations
+
+import base64
+import os
+import random
+import secrets
+import ssl
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated
+
+import trio
+import typer
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from protocol.errors import LocalProtocolError, StromkreisError
+from protocol.pki.han import HanRole, make_self_signed
+from stromkreis.logs import LogFormat
+from stromkreis.services import LogFormatOption, LogLevel, forbid_core_dumps, serve, set_up_logs
+from stromkreis.socks_adapter import Gateway, SocksAdapter
+
+_LIFETIME = timedelta(days=3652)
+
+
+def cls_adapter(
+    *,
+    certificate: Annotated[Path, typer.Option(help="PEM file of the system's key and certificate.")],
+    device: Annotated[
+        str | None, typer.Option("--id", help="The system's id (DIN 43849): makes the file if there is none.")
+    ] = None,
+    gateway: Annotated[str | None, typer.Option(help="The gateway's HOST:PORT for controllable systems.")] = None,
+    gateway_sha256: Annotated[str | None, typer.Option(help="SHA-256 of the gateway's home certificate.")] = None,
+    listen: Annotated[str, typer.Option(help="HOST:PORT where programs speak SOCKS5.")] = "127.0.0.1:1080",
+    log_format: LogFormatOption = LogFormat.CONSOLE,
+    log_level: LogLevel = "INFO",
+) -> None:
+    """
+    Speak SOCKS-TLS (BSI TR-03109-1, details, chapter 11) to the gateway and plain SOCKS5 to local programs.
+
+    Without --gateway it prints what the administrator's profile set needs to know of the certificate.
+
+    Example: stromkreis cls-adapter --certificate cls.pem --id 1ABC0012345678
+
+    Then: stromkreis cls-adapter --certificate cls.pem --gateway 192.168.1.200:1080 --gateway-sha256 5d5f...
+
+    And: curl --socks5-hostname 127.0.0.1:1080 https://emp.example/
+    """
+    if device is not None and not certificate.exists():
+        make_certificate(certificate, device)
+    context = context_of(certificate)
+    if gateway is None or gateway_sha256 is None:
+        show(certificate)
+        return
+    host, port = _address(gateway, "--gateway")
+    local, local_port = _address(listen, "--listen")
+    shown = gateway_sha256.replace(":", "").lower()
+    if len(shown) != 64 or not set(shown) <= set("0123456789abcdef"):
+        raise StromkreisError(f"--gateway-sha256: {len(shown)} characters, expected 64 hexadecimal ones")
+    set_up_logs(log_format, log_level)
+    forbid_core_dumps()
+    adapter = SocksAdapter(
+        Gateway(host=host, port=port, fingerprint=shown, context=context), random.SystemRandom()
+    )  # fmt: skip
+
+    async def run() -> None:
+        async with trio.open_nursery() as nursery:
+            bound = await nursery.start(adapter.serve, local, local_port)
+            typer.echo(f"SOCKS5 at {local}:{bound}, for the gateway at {host}:{port}", err=True)
+
+    serve(run)
+
+
+def make_certificate(file: Path, device: str) -> None:
+    """A key on P-256 and its certificate (CT_Selfsigned, chapter 4), for their owner alone.  Raises StromkreisError."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    begin = datetime.now(UTC) - timedelta(days=1)
+    try:
+        made = make_self_signed(
+            HanRole.CLS, device, key, serial=secrets.randbits(120) | 1 << 120, not_before=begin,
+            not_after=begin + _LIFETIME,
+        )  # fmt: skip
+    except LocalProtocolError as error:
+        raise StromkreisError(f"--id: {device} ({error})") from error
+    private = key.private_bytes(Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as opened:
+        opened.write(private + made.public_bytes(Encoding.PEM))
+
+
+def context_of(file: Path) -> ssl.SSLContext:
+    """For the gateway, whose certificate is compared after the handshake.  Raises StromkreisError."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        context.load_cert_chain(file)
+    except FileNotFoundError:
+        raise StromkreisError(f"{file}: no such file; --id makes it") from None
+    except ssl.SSLError as error:
+        raise StromkreisError(f"{file}: expected a private key and its certificate in PEM") from error
+    return context
+
+
+def show(file: Path) -> None:
+    """Print a certificate as a profile set has it."""
+    loaded = x509.load_pem_x509_certificate(file.read_bytes())
+    typer.echo(f"han[].certificate: {loaded.fingerprint(hashes.SHA256()).hex()}")
+    typer.echo(f"certificates[]:    {base64.b64encode(loaded.public_bytes(Encoding.DER)).decode()}")
+
+
+def _address(text: str, option: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65_535:
+        raise StromkreisError(f"{option}: {text}, expected HOST:PORT")
+    return host.strip("[]"), int(port)
