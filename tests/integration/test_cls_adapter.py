@@ -176,7 +176,7 @@ def test_the_command_makes_a_certificate_that_keeps_chapter_4(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (["--id", "x"], "--id: x"),
+        (["--id", "x" * 70], "--id: xxx"),
         ([], "no such file; --id makes it"),
         (["--gateway", "there", "--gateway-sha256", "11" * 32, "--id", "1ABC0012345678"], "expected HOST:PORT"),
         (["--gateway", "there:1", "--gateway-sha256", "11", "--id", "1ABC0012345678"], "expected 64 hexadecimal"),

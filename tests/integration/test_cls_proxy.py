@@ -91,7 +91,7 @@ async def test_what_is_asked_for_must_be_in_a_profile(home: ClsHome) -> None:
     assert home.count("no_profile") == 6
 
 
-NOT_IN_FORCE = [
+NOT_IN_FORCE: list[dict[str, Any]] = [
     {"initiators": ["participant", "gateway"]}, {"valid_from": "2090-01-01T00:00:00Z"},
     {"valid_to": "2020-01-02T00:00:00Z"}, {"cls": "wallbox"},
 ]  # fmt: skip
@@ -165,7 +165,7 @@ async def test_another_server_than_the_profiles_hears_nothing(home: ClsHome) -> 
     heard: list[bytes] = []
 
     async def listen(stream: Stream) -> None:
-        heard.append(await stream.receive_some())
+        heard.append(bytes(await stream.receive_some()))
 
     home.participant.serve = listen
     async with home.system() as system:
