@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import random
+import re
 import secrets
 import ssl
 from datetime import UTC, datetime, timedelta
@@ -18,12 +19,13 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from protocol.errors import LocalProtocolError, StromkreisError
+from protocol.errors import StromkreisError
 from protocol.pki.han import HanRole, make_self_signed
 from stromkreis.logs import LogFormat
 from stromkreis.services import LogFormatOption, LogLevel, forbid_core_dumps, serve, set_up_logs
 from stromkreis.socks_adapter import Gateway, SocksAdapter
 
+_ID = re.compile(r"[A-Za-z0-9.-]{1,56}")
 _LIFETIME = timedelta(days=3652)
 
 
@@ -77,15 +79,14 @@ def cls_adapter(
 
 def make_certificate(file: Path, device: str) -> None:
     """A key on P-256 and its certificate (CT_Selfsigned, chapter 4), for their owner alone.  Raises StromkreisError."""
+    if not _ID.fullmatch(device):
+        raise StromkreisError(f"--id: {device}, expected up to 56 letters, digits, points and hyphens")
     key = ec.generate_private_key(ec.SECP256R1())
     begin = datetime.now(UTC) - timedelta(days=1)
-    try:
-        made = make_self_signed(
-            HanRole.CLS, device, key, serial=secrets.randbits(120) | 1 << 120, not_before=begin,
-            not_after=begin + _LIFETIME,
-        )  # fmt: skip
-    except LocalProtocolError as error:
-        raise StromkreisError(f"--id: {device} ({error})") from error
+    made = make_self_signed(
+        HanRole.CLS, device, key, serial=secrets.randbits(120) | 1 << 120, not_before=begin,
+        not_after=begin + _LIFETIME,
+    )  # fmt: skip
     private = key.private_bytes(Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as opened:
         opened.write(private + made.public_bytes(Encoding.PEM))
