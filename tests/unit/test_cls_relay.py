@@ -121,8 +121,8 @@ async def test_a_thousand_tunnels_a_minute_are_two_entries(autojump_clock: MockC
 
 
 async def test_what_has_gathered_is_written_at_the_end(autojump_clock: MockClock) -> None:
-    noted: list[dict[str, Any]] = []
-    log = TunnelLog(lambda _, **parameters: noted.append(parameters))
+    noted: list[tuple[Event, dict[str, Any]]] = []
+    log = TunnelLog(lambda event, **parameters: noted.append((event, parameters)))
     with trio.move_on_after(1):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(log.run)
@@ -130,4 +130,4 @@ async def test_what_has_gathered_is_written_at_the_end(autojump_clock: MockClock
                 log.opened(proxy())
             log.opened(proxy("wallbox"))
             log.refused("-", "too_slow")
-    assert [each["count"] for each in noted] == [1, 1, 1, 2]
+    assert [parameters["count"] for _, parameters in noted] == [1, 1, 1, 2]
