@@ -74,8 +74,8 @@ async def test_a_members_garbage_harms_neither_coordinator_nor_head(
     async with trio.open_nursery() as nursery:
         await network.start_meters(nursery)
         await network.start_coordinator(nursery)
+        rogue = await network.start_node(nursery, 7, 1, "rogue")  # first: no ring forms without it
         await network.start_node(nursery, 0, 7, "steady")
-        rogue = await network.start_node(nursery, 7, 1, "rogue")
         await network.wait_until(lambda: [e for e in network.ended() if e.roster == 0xFF])
         rogue.cancel()
         directory = KeyDirectory(network.directory / "rogue" / "keys", StandardSuite())
