@@ -46,8 +46,14 @@ def forms(value: int) -> list[bytes]:
         if size > 3:  # a word of a vector; fewer octets before zeros turn up by chance
             found += [scaled.to_bytes(8, order) for order in ("little", "big")]
         found.append(f"{scaled // 1000}.{scaled % 1000:03}".encode())
-    # Shorter ones turn up by chance: five octets in a file of random ones, or six digits in one of hexadecimal keys.
-    return [form for form in found if len(form) >= (7 if form.replace(b".", b"").isdigit() else 5)]
+    return [form for form in found if len(form) >= _length_min(form)]
+
+
+def _length_min(form: bytes) -> int:
+    """Shorter ones turn up by chance: four octets in a file of random ones, seven digits in one of hexadecimal keys."""
+    if form.isdigit() or set(form) <= set(b"0123456789abcdef"):
+        return 8
+    return 7 if form.replace(b".", b"").isdigit() else 5
 
 
 def contents(directory: Path) -> bytes:
