@@ -334,7 +334,7 @@ def _log_writer(config: CoordinatorConfig, store: Store, metrics: CoordinatorMet
 
 
 def _operator_token(path: Path) -> str:
-    """What the operator's commands show at the REST interface; whoever may read the file is the operator."""
+    """Shows an administrator at the REST interface, before there is an account; whoever may read the file is one."""
     if not path.exists():
         _write_secret(path, f"stk_op_{secrets.token_urlsafe(32)}\n")
     return path.read_text().strip()

@@ -52,7 +52,9 @@ COMMANDS = (
     _Command("pki", "stromkreis.pki", _RUN, "Certificates of the smart metering PKI, and enrolment tokens."),
     _Command("bill", "stromkreis.bill", _RUN, "Bills by a time-variable tariff, from commitments; no reading leaves."),
     _Command("profile", "stromkreis.profile", _RUN, "Profile sets of gateways: check them, evaluate their use cases."),
-    _Command("gwa", "stromkreis.gwa", _RUN, "What the gateway administrator does: roll out profile sets."),
+    _Command(
+        "gwa", "stromkreis.gwa", _RUN, "What the gateway administrator does: roll out profile sets, manage accounts."
+    ),
     _Command("emp", "stromkreis.emp", _RUN, "What gateways delivered to the market participant, and what is missing."),
     _Command("han", "stromkreis.han", _RUN, "The interface to the home: accounts of consumers."),
     _Command(

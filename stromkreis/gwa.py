@@ -20,11 +20,15 @@ from rich.table import Table
 
 from protocol.errors import RemoteProtocolError, StromkreisError
 from protocol.profiles.profile_set import ProfileSet
+from stromkreis.accounts import app as accounts_app
+from stromkreis.accounts import audit_app
 from stromkreis.operator_client import RefusedError, operator_client, operator_options, request
 
-app = typer.Typer(help="Gateway administrator (GWA): profile sets of gateways.", no_args_is_help=True)
+app = typer.Typer(help="Gateway administrator (GWA): profile sets of gateways, accounts.", no_args_is_help=True)
 profiles_app = typer.Typer(help="Roll out profile sets, see what gateways say, export them.", no_args_is_help=True)
 app.add_typer(profiles_app, name="profiles")
+app.add_typer(accounts_app, name="accounts")
+app.add_typer(audit_app, name="audit")
 app.callback()(operator_options)
 
 _PAGE = 1000

@@ -33,7 +33,9 @@ RootOption = Annotated[Path, typer.Option("--root", help="PEM file of the SM-PKI
 TokenOption = Annotated[
     Path,
     typer.Option(
-        "--token-file", help="The operator's token, in the coordinator's data_dir.", envvar="STROMKREIS_OPERATOR_TOKEN"
+        "--token-file",
+        help="Token of a log-in, or operator.token of the coordinator's data_dir.",
+        envvar="STROMKREIS_OPERATOR_TOKEN",
     ),
 ]
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from coordinator.storage.accounts import AccountRepository
+from coordinator.storage.audit import AuditRepository
 from coordinator.storage.bills import BillRepository
 from coordinator.storage.certificates import CertificateRepository
 from coordinator.storage.deliveries import DeliveryRepository
@@ -49,6 +51,8 @@ class Store:
         self.misbehaviour = MisbehaviourRepository(self.database)
         self.deliveries = DeliveryRepository(self.database)
         self.profile_sets = ProfileSetRepository(self.database)
+        self.accounts = AccountRepository(self.database)
+        self.audit = AuditRepository(self.database)
         self.tariffs = TariffRepository(self.database)
         self.bills = BillRepository(self.database)
 

@@ -306,3 +306,36 @@ ring_histories = Table(  # how all rounds of a ring ended, for the enrolment log
     Column("ring", Integer, primary_key=True, autoincrement=False),
     Column("leaf", LargeBinary(32), nullable=False),
 )
+
+accounts = Table(  # who may use REST and commands; see coordinator.gwa.accounts
+    "accounts",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("role", String(16), nullable=False),
+    Column("password", String(128), nullable=False),  # Argon2id, with its salt and costs
+    Column("created_ms", BigInteger, nullable=False),
+    Column("disabled_ms", BigInteger),
+    CheckConstraint("role IN ('viewer', 'operator', 'administrator')", name="account_role"),
+)
+
+account_sessions = Table(  # who has logged in
+    "account_sessions",
+    metadata,
+    Column("digest", LargeBinary(32), primary_key=True),  # SHA-256 of the token
+    Column("name", String(64), ForeignKey("accounts.name"), nullable=False, index=True),
+    Column("until_ms", BigInteger, nullable=False, index=True),
+)
+
+audit_log = Table(  # what accounts did, in order; triggers keep everybody from changing a row
+    "audit_log",
+    metadata,
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("time_ms", BigInteger, nullable=False),
+    Column("account", String(64), nullable=False),
+    Column("role", String(16), nullable=False),
+    Column("action", String(64), nullable=False),
+    Column("subject", String(200), nullable=False),
+    Column("address", String(64), nullable=False),
+    Column("previous", LargeBinary(32), nullable=False),
+    Column("digest", LargeBinary(32), nullable=False),
+)

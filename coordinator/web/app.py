@@ -1,14 +1,15 @@
 """
 The web application of a coordinator: REST, dashboard, metrics, health.
 
-It is read-only but for enrolment, bills and profile sets, has no log-in of its own and shows only what the operator may
-know anyway; bills and profile sets want the operator's token.  The default address is loopback, and whoever opens it
+What is said of single gateways, and whatever changes something, wants an account's token (`coordinator.web.access`).
+Dashboard and totals show what is no secret on this machine: the default address is loopback, and whoever opens it
 further puts a reverse proxy with a log-in before it.  The usual interactive API pages are off because they fetch their
 scripts from elsewhere.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
@@ -20,6 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from coordinator.config import Role
 from coordinator.emp.billing_service import BillingService
 from coordinator.emp.inbox import DeliveryInbox
+from coordinator.gwa.accounts import Accounts
 from coordinator.gwa.enrolment import Enrolment
 from coordinator.gwa.profiles import ProfileRollout
 from coordinator.gwa.renewal import Renewal
@@ -29,6 +31,8 @@ from coordinator.storage.engine import fault_of
 from coordinator.storage.schema import read_status
 from coordinator.storage.store import Store
 from coordinator.threads import look_up
+from coordinator.web.access import Access
+from coordinator.web.accounts import make_account_router
 from coordinator.web.api import make_directory_router, make_rings_router, make_totals_router
 from coordinator.web.bills import make_bill_router
 from coordinator.web.certificates import make_certificate_router
@@ -62,7 +66,8 @@ def make_app(
     The application of a role over one store.
 
     `enrolment` None leaves the routes of certificates out, `billing_service` None those of bills, `profiles` None those
-    of profile sets, `inbox` None those of deliveries; `source` belongs to the rings' role.  `time_lapse` marks every
+    of profile sets, `inbox` None those of deliveries; `source` belongs to the rings' role.  Whoever shows
+    `operator_token` is an administrator; empty: nobody does.  `time_lapse` marks every
     total: metering time runs faster than real time.
     """
     app = FastAPI(
@@ -75,20 +80,22 @@ def make_app(
     )
     app.add_middleware(Guard)
     install_errors(app, metrics)
+    access = Access(Accounts(store.accounts, store.audit, operator_token, lambda: clock().timestamp(), time.monotonic))
     if role.does(Role.EMP):
         app.include_router(make_totals_router(store, time_lapse=time_lapse))
         if billing_service is not None:
-            app.include_router(make_bill_router(billing_service, operator_token))
+            app.include_router(make_bill_router(billing_service, access))
         if inbox is not None:
-            app.include_router(make_inbox_router(inbox, operator_token))
+            app.include_router(make_inbox_router(inbox, access))
     if role.does(Role.GWA):
         app.include_router(make_directory_router(store))
         app.include_router(make_log_router(store))
+        app.include_router(make_account_router(access))
         if enrolment is not None:
             renewal = Renewal(store.gateways, store.certificates, enrolment.authority, enrolment.issued)
             app.include_router(make_certificate_router(enrolment, renewal, enrolment.publisher, metrics, clock))
         if profiles is not None:
-            app.include_router(make_profile_router(profiles, operator_token, clock))
+            app.include_router(make_profile_router(profiles, access, clock))
     if role.does(Role.RINGS):
         if source is None:
             raise LocalProtocolError("the routes of rings need a source of their status")

@@ -14,11 +14,13 @@ from typing import Annotated
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
-from fastapi import APIRouter, Depends, Path, Query
+from fastapi import APIRouter, Path, Query
 
 from coordinator.emp.billing_service import BillingService
+from coordinator.storage.accounts import AccountRole
 from coordinator.storage.bills import BillRecord, BillStatus
 from coordinator.storage.tariffs import PublishedTariff
+from coordinator.web.access import Access
 from coordinator.web.errors import problem_responses
 from coordinator.web.models import (
     BillPage,
@@ -30,21 +32,20 @@ from coordinator.web.models import (
     TariffPage,
     TariffView,
 )
-from coordinator.web.operator_token import require_operator
 from protocol.dcnet.billing.tariff import Tariff
 from protocol.errors import RemoteProtocolError
 
 _CURSOR = re.compile(r"([A-Z0-9]{14})-([0-9a-f]{64})")
 
 
-def make_bill_router(billing_service: BillingService, operator_token: str) -> APIRouter:
+def make_bill_router(billing_service: BillingService, access: Access) -> APIRouter:
     """The routes below `/api/v1` for tariffs and bills."""
     router = APIRouter(prefix="/api/v1", responses=problem_responses(422), tags=["bills"])
 
-    guarded = [Depends(require_operator(operator_token))]
+    operator = access.require(AccountRole.OPERATOR, audited=True)
     refusals = problem_responses(401, 403, 404, 409)
 
-    @router.post("/tariffs", operation_id="publish_tariff", status_code=201, dependencies=guarded, responses=refusals)
+    @router.post("/tariffs", operation_id="publish_tariff", status_code=201, dependencies=operator, responses=refusals)
     def _publish(body: TariffDocument) -> TariffView:
         """Sign a tariff and publish it; the same one again has the same digest."""
         return _tariff(billing_service.publish(Tariff.from_document(body.model_dump(exclude_none=True))))
@@ -67,7 +68,7 @@ def make_bill_router(billing_service: BillingService, operator_token: str) -> AP
             use_case=tariff.use_case,
         )  # fmt: skip
 
-    @router.post("/bills", operation_id="ask_for_bills", status_code=202, dependencies=guarded, responses=refusals)
+    @router.post("/bills", operation_id="ask_for_bills", status_code=202, dependencies=operator, responses=refusals)
     def _ask(body: BillsRequest) -> BillsAnswer:
         """Ask the gateways of an area for their bills over a period; what is billed already is left out."""
         asked = billing_service.ask(body.area, (body.from_, body.to), _bytes(body.tariff))
@@ -76,14 +77,15 @@ def make_bill_router(billing_service: BillingService, operator_token: str) -> AP
         )
 
     @router.delete(
-        "/range-proofs/{gateway}", operation_id="excuse_range_proofs", dependencies=guarded,
+        "/range-proofs/{gateway}", operation_id="excuse_range_proofs", dependencies=operator,
         responses=problem_responses(401, 403),
     )  # fmt: skip
     def _excuse(gateway: Annotated[str, Path(max_length=14)]) -> Excused:
         """Wait no more for the range proofs that a gateway owes, as one that has lost its store can never make them."""
         return Excused(proofs=billing_service.excuse(gateway))
 
-    @router.get("/bills", operation_id="bills", dependencies=guarded, responses=problem_responses(401, 403))
+    @router.get("/bills", operation_id="bills", dependencies=access.require(AccountRole.OPERATOR),
+                responses=problem_responses(401, 403))  # fmt: skip
     def _bills(
         area: Annotated[str | None, Query(max_length=64, description="Only this area.")] = None,
         tariff: Annotated[str | None, Query(description="Only bills by the tariff of this digest.")] = None,

@@ -14,18 +14,19 @@ from datetime import UTC, datetime
 from typing import Annotated, Final, Protocol
 
 from cryptography import x509
-from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request, Response
+from fastapi import APIRouter, FastAPI, Header, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 
 from coordinator.emp.inbox import DeliveryInbox
 from coordinator.metrics import CoordinatorMetrics
+from coordinator.storage.accounts import AccountRole
 from coordinator.storage.certificates import CertificateRepository
 from coordinator.storage.deliveries import DeliveryRecord
 from coordinator.storage.gateways import GatewayRepository, GatewayStatus
+from coordinator.web.access import Access
 from coordinator.web.delivery_models import DeliveryPage, DeliveryView, MissingPage, MissingPeriodView
 from coordinator.web.errors import Guard, install_errors, problem_responses
-from coordinator.web.operator_token import require_operator
 from protocol import pki
 from protocol.cosem.delivery import CONTENT_TYPE
 from protocol.errors import RemoteProtocolError
@@ -116,14 +117,13 @@ def make_delivery_app(
     return app
 
 
-def make_inbox_router(inbox: DeliveryInbox, operator_token: str) -> APIRouter:
+def make_inbox_router(inbox: DeliveryInbox, access: Access) -> APIRouter:
     """The operator's routes below `/api/v1/deliveries`."""
     router = APIRouter(
         prefix="/api/v1/deliveries", tags=["deliveries"], responses=problem_responses(401, 403, 422),
-        dependencies=[Depends(require_operator(operator_token))],
     )  # fmt: skip
 
-    @router.get("", operation_id="deliveries")
+    @router.get("", operation_id="deliveries", dependencies=access.require(AccountRole.VIEWER))
     def _page(
         gateway: Annotated[str | None, Query(max_length=14, description="Only direct ones of this gateway.")] = None,
         after: Annotated[str, Query(max_length=32, description="`next` of the page before.")] = "",
@@ -135,7 +135,7 @@ def make_inbox_router(inbox: DeliveryInbox, operator_token: str) -> APIRouter:
         following = page[-1].delivery_id if len(found) > limit else None
         return DeliveryPage(items=[_view(each) for each in page], next=following)
 
-    @router.get("/missing", operation_id="missing_deliveries")
+    @router.get("/missing", operation_id="missing_deliveries", dependencies=access.require(AccountRole.VIEWER))
     def _missing() -> MissingPage:
         """Periods between two deliveries that are not there, and delivered ones that have intervals without a value."""
         holes = inbox.missing_periods()[:_MISSING_MAX]
@@ -148,7 +148,10 @@ def make_inbox_router(inbox: DeliveryInbox, operator_token: str) -> APIRouter:
             incomplete=[_view(each) for each in inbox.deliveries.incomplete(_MISSING_MAX)],
         )  # fmt: skip
 
-    @router.get("/values.csv", operation_id="export_deliveries", response_class=StreamingResponse)
+    @router.get(
+        "/values.csv", operation_id="export_deliveries", response_class=StreamingResponse,
+        dependencies=access.require(AccountRole.OPERATOR, audited=True),
+    )  # fmt: skip
     def _export(
         from_: Annotated[datetime, Query(alias="from", description="First start of a period.")],
         to: Annotated[datetime, Query(description="Last start of a period, exclusive.")],

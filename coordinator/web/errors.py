@@ -35,12 +35,13 @@ _STATUS = {
     "gateway_revoked": 403, "quality_seal": 403, "cms_signer": 403, "cms_signature": 403, "certificate_expired": 403,
     "certificate_revoked": 403, "gateway_unknown": 404, "renewal_early": 409,
     "duplicate_gateway": 409, "duplicate_key": 409,
-    "operator_token": 401, "tariff_unknown": 404, "period_not_over": 409,
+    "not_logged_in": 401, "wrong_password": 401, "too_many_failed_logins": 403, "role_too_low": 403,
+    "account_unknown": 404, "account_known": 409, "tariff_unknown": 404, "period_not_over": 409,
     "profile_unknown": 404, "profile_version": 409, "bad_receipt": 403,
     "delivery_known": 409, "certificate_signature": 403, "unknown_issuer": 403, "key_usage": 403,
 }  # fmt: skip
 _TITLES = {
-    401: "Not the operator",
+    401: "Not logged in",
     403: "Refused",
     404: "Not found",
     405: "Method not allowed",

@@ -1,8 +1,8 @@
 """
 The REST interface of profile sets: the operator rolls them out, gateways fetch theirs and send receipts.
 
-The operator's routes want the token.  Those of gateways want none: a message is readable to its gateway alone, and a
-receipt counts by its signature.
+The operator's routes want an account's token.  Those of gateways want none: a message is readable to its gateway
+alone, and a receipt counts by its signature.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from coordinator.gwa.profiles import ProfileRollout
+from coordinator.storage.accounts import AccountRole
 from coordinator.storage.profile_sets import ProfileSetRecord, ProfileSetState
+from coordinator.web.access import Access
 from coordinator.web.errors import problem_responses
-from coordinator.web.operator_token import require_operator
 from coordinator.web.profile_models import (
     HeldVersion,
     HeldVersions,
@@ -36,13 +37,13 @@ from protocol.profiles.profile_set import ProfileSet
 _DOCUMENT = {"requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}}}
 
 
-def make_profile_router(rollout: ProfileRollout, operator_token: str, clock: Callable[[], datetime]) -> APIRouter:
+def make_profile_router(rollout: ProfileRollout, access: Access, clock: Callable[[], datetime]) -> APIRouter:
     """The routes below `/api/v1` for profile sets."""
     router = APIRouter(prefix="/api/v1/profile-sets", tags=["profiles"], responses=problem_responses(422))
-    guarded = [Depends(require_operator(operator_token))]
+    viewer, operator = access.require(AccountRole.VIEWER), access.require(AccountRole.OPERATOR, audited=True)
 
     @router.post(
-        "", operation_id="roll_out_profiles", status_code=202, dependencies=guarded, openapi_extra=_DOCUMENT,
+        "", operation_id="roll_out_profiles", status_code=202, dependencies=operator, openapi_extra=_DOCUMENT,
         responses=problem_responses(401, 403, 404, 409),
     )  # fmt: skip
     async def _roll_out(request: Request) -> ProfileSetView:
@@ -50,7 +51,7 @@ def make_profile_router(rollout: ProfileRollout, operator_token: str, clock: Cal
         profiles = ProfileSet.from_bytes(await request.body())
         return _view(await run_in_threadpool(rollout.roll_out, profiles, clock()))
 
-    @router.get("", operation_id="profile_sets", dependencies=guarded, responses=problem_responses(401, 403))
+    @router.get("", operation_id="profile_sets", dependencies=viewer, responses=problem_responses(401, 403))
     def _page(
         gateway: Annotated[str | None, Query(max_length=14, description="Only these; * stands for any text.")] = None,
         state: ProfileSetState | None = None,
@@ -64,7 +65,7 @@ def make_profile_router(rollout: ProfileRollout, operator_token: str, clock: Cal
         return ProfileSetPage(items=[_view(each) for each in page], next=following)
 
     @router.get(
-        "/{gateway}", operation_id="export_profiles", dependencies=guarded, response_class=Response,
+        "/{gateway}", operation_id="export_profiles", dependencies=operator, response_class=Response,
         responses=problem_responses(401, 403, 404),
     )  # fmt: skip
     def _export(gateway: str) -> Response:
@@ -79,7 +80,11 @@ def make_profile_router(rollout: ProfileRollout, operator_token: str, clock: Cal
         return NewerVersions(items=items, certificate_chain=rollout.certificate_chain)
 
     @router.post(
-        "/wake-up", operation_id="wake_up", status_code=202, dependencies=guarded, responses=problem_responses(401, 403)
+        "/wake-up",
+        operation_id="wake_up",
+        status_code=202,
+        dependencies=operator,
+        responses=problem_responses(401, 403),
     )
     def _wake_up(body: WakeUpRequest) -> None:
         """Send a gateway a wake-up message: it asks for its profiles at once.  Nothing tells whether it arrived."""

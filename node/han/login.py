@@ -16,9 +16,9 @@ from datetime import UTC, datetime
 
 from node.han.accounts import Account, Accounts
 from node.han.digest import DigestSessions, Verdict, parse_answer
-from node.han.throttle import LoginThrottle
 from node.storage.errors import SealError, StoreError
 from protocol.errors import RemoteProtocolError
+from protocol.login_throttle import LoginThrottle
 
 log = logging.getLogger(__name__)
 

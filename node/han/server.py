@@ -31,13 +31,13 @@ from node.han.login import Login
 from node.han.models import Password
 from node.han.page import Page
 from node.han.self_test import PAUSE_S, run_self_test
-from node.han.throttle import LoginThrottle
 from node.han.view import View
 from node.profiles.checking import der_of
 from node.security.home_certificate import HanKey, han_key, trust
 from node.storage.errors import SealError, StoreError
 from protocol.errors import RemoteProtocolError
 from protocol.link.web_server import ConnectionLimit, HandshakeLines, ServerConfig, serve_asgi
+from protocol.login_throttle import LoginThrottle
 from protocol.logs.events import Event
 
 log = logging.getLogger(__name__)

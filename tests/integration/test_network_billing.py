@@ -185,7 +185,7 @@ async def test_bills_are_exact_and_each_interval_is_in_one(network: Network, cap
     assert again == instead == {"bills": 0, "intervals": 0, "nothing_left": 8, "unranged": 0}
     assert metric(metrics, 'stromkreis_bills_total{outcome="verified"}') == 8
     assert shown["bills"] == {"asked": 0, "verified": 8, "refused": 0, "declined": 0}
-    assert (refused.status_code, refused.json()["reason"]) == (401, "operator_token")
+    assert (refused.status_code, refused.json()["reason"]) == (401, "not_logged_in")
     for each in (bill for bill in found if Decimal(bill["amount"])):  # the customer's affair: no log has it
         assert each["amount"] not in caplog.text
         assert str(int(Decimal(each["amount"]).scaleb(6))) not in caplog.text

@@ -28,8 +28,8 @@ from node.han.digest import (
     parse_answer,
 )
 from node.han.login import Login, LoginRequest, Refusal
-from node.han.throttle import DELAY_S_MAX, FORGOTTEN_S, LoginThrottle
 from protocol.errors import RemoteProtocolError
+from protocol.login_throttle import DELAY_S_MAX, FORGOTTEN_S, LoginThrottle
 from protocol.profiles.processing import ProcessingProfile
 from protocol.profiles.profile_set import ProfileSet
 
