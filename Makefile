@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo lab test coverage lint format docs reference site release release-trial test-python313 bench bench-compare bench-fleet peers simulate exhaustive acceptance-cluster acceptance-discipline acceptance-loadtest acceptance-restore fuzz mutate lock acceptance-orders image image-trial
+.PHONY: help demo lab test coverage lint format docs reference site release release-trial test-python313 bench bench-compare bench-fleet peers simulate exhaustive acceptance-cluster acceptance-discipline acceptance-loadtest acceptance-restore acceptance-month fuzz mutate lock acceptance-orders image image-trial
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
 
@@ -107,6 +107,9 @@ acceptance-loadtest: $(VENV)/.test ## every load test but the steady ones, and t
 
 acceptance-restore: $(VENV)/.run ## stores, volumes and a coordinator lost and put back on a living network of processes
 	$(BIN)/python -m loadtest.restore
+
+acceptance-month: $(VENV)/.run ## a month of TAF 1, 2, 6, 7 of 500 gateways beside a day of rings, with faults (MONTH="out/month --gateways 1000 --tafs 7")
+	$(BIN)/python -m loadtest.month $(or $(MONTH),out/month)
 
 SIMULATE ?= --loss 0.01 --duplicate 0.05 --delay-s 0.1 --crash 0.02 --clog 0.3
 simulate: $(VENV)/.run ## rings under faults (SIMULATE="--liar cunning"), until stopped or until a seed breaks something

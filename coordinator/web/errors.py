@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from coordinator.metrics import CoordinatorMetrics
@@ -87,6 +88,11 @@ def install_errors(app: FastAPI, metrics: CoordinatorMetrics) -> None:
         metrics.peer_error("store_error")
         log.error("a web request gets no answer, the database fails: %s", fault_of(error))
         return _problem(503, "the database fails just now; ask again", "store_error")
+
+    @app.exception_handler(ClientDisconnect)
+    async def _gone(_request: Request, _error: ClientDisconnect) -> JSONResponse:
+        metrics.peer_error("client_disconnected")  # in the middle of its request; nobody reads the answer
+        return _problem(400, "the request was not complete", "client_disconnected")
 
     @app.exception_handler(HTTPException)
     async def _http(_request: Request, error: HTTPException) -> JSONResponse:

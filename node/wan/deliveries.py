@@ -88,6 +88,7 @@ class Deliveries:
         self._rng = rng
         self._woken = trio.Event()
         self._is_failing = False
+        self._ended = 0
 
     def wake(self) -> None:
         """Something waits."""
@@ -97,7 +98,7 @@ class Deliveries:
         """Send what waits, again and again: with back-off and jitter while it does not get through."""
         pause_s = _PAUSE_S_MIN
         while True:
-            self._woken = trio.Event()
+            self._woken, ended = trio.Event(), self._ended
             try:
                 is_done = await self.send_waiting()
             except StoreError as error:
@@ -107,6 +108,8 @@ class Deliveries:
                 pause_s = _PAUSE_S_MIN
                 await self._woken.wait()
             else:
+                if self._ended > ended:  # a session that broke after something got through is no reason to wait longer
+                    pause_s = _PAUSE_S_MIN
                 await trio.sleep(pause_s * self._rng.uniform(0.5, 1.0))
                 pause_s = min(_PAUSE_S_MAX, 2 * pause_s)
 
@@ -211,6 +214,7 @@ class Deliveries:
     async def _end(self, waiting: WaitingDelivery, outcome: _Outcome, reason: str) -> None:
         repository = self._services.repository
         await repository.store.write([repository.delivered(self._module.identity, waiting.id)])
+        self._ended += 1
         self._services.metrics.delivery(outcome.value)
         common = {
             "profile": waiting.profile, "participant": waiting.participant,

@@ -1,44 +1,26 @@
-"""The month of deliveries as a program: a killed node, exact to the last watt hour, and what its judge finds."""
+"""A small month of deliveries as a program: real processes, rings, cut connections, kills, exact to the last Wh."""
 
 from __future__ import annotations
 
-import csv
-from typing import Any
+import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
-from loadtest.month import mistakes, names, registers_of, run
-
-COUNT = 3
+pytestmark = pytest.mark.rounds
 
 
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, str]]:
-    directory = tmp_path_factory.mktemp("month")
-    assert run(directory, COUNT, kills=1) == 0
-    with (directory / "values.csv").open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def test_a_month_is_exact_though_the_node_was_killed(exported: list[dict[str, str]]) -> None:
-    assert mistakes(exported, COUNT) == []
-    assert {each["sender"] for each in exported} == {f"{name.lower()}.sm" for name in names(COUNT)}
-
-
-def changed(rows: list[dict[str, str]], index: int, **what: Any) -> list[dict[str, str]]:
-    return [*rows[:index], rows[index] | what, *rows[index + 1 :]]
-
-
-def test_the_judge_finds_a_wrong_a_missing_and_a_second_value(exported: list[dict[str, str]]) -> None:
-    last = len(exported) - 1
-    value = str(int(exported[last]["value"]) + 1)
-    assert len(mistakes(changed(exported, last, value=value), COUNT)) == 1
-    assert len(mistakes(exported[:-1], COUNT)) == 1
-    listed = next(index for index, each in enumerate(exported) if each["kind"] == "value")
-    assert "twice" in mistakes([*exported, exported[listed]], COUNT)[0]
-    assert len(mistakes(exported, COUNT + 1)) == 4
-
-
-def test_the_truth_differs_from_gateway_to_gateway() -> None:
-    first, second = (registers_of(name) for name in names(2))
-    assert (first != second).any()
+def test_a_small_month_is_exact_over_cuts_and_kills(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "loadtest.month", str(tmp_path / "month"), "--gateways", "24", "--processes", "3",
+         "--rounds", "6", "--period-s", "4", "--kills", "1", "--cut-every-s", "15", "--tafs", "1", "7"],
+        capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    report = json.loads((tmp_path / "month" / "report.json").read_text())
+    assert report["failures"] == []
+    assert (report["deliveries"], report["rings_are_exact"]) == (48, True)
+    assert [each.split(" at ")[0] for each in report["kills"]] == ["node-3 in a round", "node-3", "coordinator"]
+    assert not (tmp_path / "month" / "plan.json").exists()
