@@ -16,6 +16,7 @@ class MonthReport:
     """
     `report.json`.
 
+    `rings_opened` and `rings_void` are the rounds of the day; that totals are exact is said of all there were.
     Latencies of ring rounds go from a round's opening to its end: in the day before deliveries, and while gateways
     deliver.  Octets of deliveries and profiles are those of TLS sessions, both ways; octets of rings the payload of
     ZeroMQ messages, both ways; none counts TCP and IP.

@@ -44,6 +44,7 @@ from loadtest.month.plan import MonthSettings, Plan
 from loadtest.month.report import MonthReport
 from loadtest.month.truth import COUNT, Judge, registers_of
 from node.config import NodeConfig
+from protocol.wire import Outcome
 
 _START_S = 120.0
 _STALL_S = 900.0  # without a delivery; a gateway that did not get through waits as long
@@ -276,6 +277,7 @@ class Month:
         deliver_s = moments_s[-1] - plan.end_unix_s - period_s if moments_s else 0.0
         before = latency_ms(rounds, first_s, plan.end_unix_s)
         delivering = latency_ms(rounds, plan.end_unix_s + period_s, moments_s[-1] if moments_s else 0.0)
+        of_day = [each.outcome is Outcome.OPENED for each in rounds if first_s <= each.opened_s < plan.end_unix_s]
         return MonthReport(
             gateways=settings.gateways, tafs=settings.tafs, rounds=settings.rounds, period_s=period_s,
             cpu_count=cpu_count(), fill_s=self._figures["fill_s"], roll_out_s=self._figures["roll_out_s"],
@@ -283,7 +285,7 @@ class Month:
             deliveries_per_s_best=best_rate(moments_s),
             coordinator_cpu_ms_per_delivery=1000 * costs.spent["coordinator"].cpu_s / max(1, len(moments_s)),
             export_s=self._figures["export_s"], values=judge.rows, mistakes=tuple(judge.mistakes),
-            kills=tuple(plan.kills), cuts=through.cuts, rings_opened=verdict.opened, rings_void=verdict.void,
+            kills=tuple(plan.kills), cuts=through.cuts, rings_opened=sum(of_day), rings_void=len(of_day) - sum(of_day),
             rings_are_exact=verdict.exact, rings_difference=str(verdict.differences[0]) if verdict.differences else "",
             round_ms_p50_before=before[0], round_ms_p95_before=before[1], round_ms_p50_delivering=delivering[0],
             round_ms_p95_delivering=delivering[1], ring_octets_per_gateway_round=self._figures["ring_octets"],
