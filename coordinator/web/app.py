@@ -67,7 +67,7 @@ def make_app(
 
     `enrolment` None leaves the routes of certificates out, `billing_service` None those of bills, `profiles` None those
     of profile sets, `inbox` None those of deliveries; `source` belongs to the rings' role.  Whoever shows
-    `operator_token` is an administrator; empty: nobody does.  `time_lapse` marks every
+    `operator_token` is an administrator; empty: there are no routes of accounts.  `time_lapse` marks every
     total: metering time runs faster than real time.
     """
     app = FastAPI(
@@ -90,7 +90,8 @@ def make_app(
     if role.does(Role.GWA):
         app.include_router(make_directory_router(store))
         app.include_router(make_log_router(store))
-        app.include_router(make_account_router(access))
+        if operator_token:  # without it nobody could make the first account
+            app.include_router(make_account_router(access))
         if enrolment is not None:
             renewal = Renewal(store.gateways, store.certificates, enrolment.authority, enrolment.issued)
             app.include_router(make_certificate_router(enrolment, renewal, enrolment.publisher, metrics, clock))
