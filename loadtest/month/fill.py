@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from loadtest.month.truth import IMPORT, MONTH_S
 from node.config import NodeConfig
-from node.fleet import open_keys
+from node.configured import open_keys
 from node.metering.entries import LoggedReading, encode_block
 from node.storage.cipher import store_cipher
 from node.storage.engine import Store

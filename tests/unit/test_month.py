@@ -161,6 +161,6 @@ def test_a_report_says_why_a_month_failed(tmp_path: Path) -> None:
         ({"mistakes": ("a", "b")}, "a"), ({"deliveries": 3}, "3 deliveries"), ({"values": 0}, "no values"),
         ({"rings_are_exact": False, "rings_difference": "slot 1"}, "slot 1"), ({"rings_opened": 3}, "3 of 5"),
     ):  # fmt: skip
-        failed = replace(report, **change)  # type: ignore[arg-type]
+        failed = replace(report, **change)
         assert told in failed.failures[0]
         assert "FAILED" in write_report(failed, tmp_path)
