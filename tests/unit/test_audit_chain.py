@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from typing import Any
 
 import pytest
 
@@ -31,7 +32,7 @@ def test_a_chain_has_the_head_of_its_last_entry() -> None:
 def test_a_change_of_any_field_is_found(name: str) -> None:
     entries = chain(3)
     value = getattr(entries[1][0], name)
-    other = bytes(32) if isinstance(value, bytes) else value + (1 if isinstance(value, int) else "x")
+    other: Any = bytes(32) if isinstance(value, bytes) else value + (1 if isinstance(value, int) else "x")
     changed = replace(entries[1][0], **{name: other})
     for digest in (entries[1][1], changed.digest):  # the one who changes it may or may not write its digest anew
         with pytest.raises(RemoteProtocolError, match="audit_changed"):
