@@ -1,9 +1,10 @@
-"""`stromkreis han`: accounts for the gateway's interface to the home."""
+"""`stromkreis han`: accounts for the gateway's interface to the home, and exports from it."""
 
 from __future__ import annotations
 
 import json
 import secrets
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,8 +13,9 @@ from node.han.digest import Algorithm, make_verifier
 from node.han.openapi import document
 from node.han.server import PASSWORD_LENGTH
 from protocol.errors import StromkreisError
+from stromkreis.han_export import Gateway, write
 
-app = typer.Typer(help="The interface to the home: accounts of consumers.", no_args_is_help=True)
+app = typer.Typer(help="The interface to the home: accounts of consumers, exports.", no_args_is_help=True)
 _ALPHABET = "abcdefghjkmnpqrstuvwxyz23456789"  # without what a printed letter leaves unclear
 
 
@@ -53,3 +55,46 @@ def password(
     typer.echo(f'user = "{user}"\nha1_sha256 = "{verifier[Algorithm.SHA256]}"')
     if md5:
         typer.echo(f'ha1_md5 = "{verifier[Algorithm.MD5]}"')
+
+
+@app.command()
+def export(
+    address: Annotated[str, typer.Argument(help="Where the gateway serves its home: https://192.168.1.200.")],
+    user: Annotated[str, typer.Argument(help="The consumer's user name.")],
+    name: Annotated[
+        str | None, typer.Argument(help="A processing profile or a meter; without it they are listed.")
+    ] = None,
+    from_time: Annotated[
+        str | None, typer.Option("--from", help="A date, or a date-time with its offset; included.")
+    ] = None,
+    to_time: Annotated[str | None, typer.Option("--to", help="The same; not included.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File to write; without it as the gateway names it.")
+    ] = None,
+    gateway_sha256: Annotated[
+        str, typer.Option(help="SHA-256 of the gateway's certificate, from the letter that came with it.")
+    ] = "",
+    password: Annotated[
+        str,
+        typer.Option(envvar="STROMKREIS_HAN_PASSWORD", prompt=True, hide_input=True, help="The consumer's password."),
+    ] = "",
+) -> None:
+    """
+    Write a file after VDE AR 2418-6 for display software such as the PTB's TRuDI: values, signatures, the log.
+
+    Of a processing profile its newest closed billing period, or the one that lies between the times; of a meter the
+    last 24 hours, or what lies between them.
+
+    Example: stromkreis han export https://192.168.1.200 anna supplier --from 2026-11-01 --to 2026-12-01
+    """
+    gateway = Gateway(address, user, password, gateway_sha256)
+    try:
+        if name is None:
+            typer.echo("\n".join(gateway.names()))
+            return
+        own_name, content = gateway.file(name, from_time, to_time)
+    finally:
+        gateway.close()
+    path = output or Path(Path(own_name).name)
+    write(path, content)
+    typer.echo(f"{path}: written")

@@ -22,6 +22,7 @@ from protocol.errors import LocalProtocolError
 
 JSON: Final = "application/json"
 CSV: Final = "text/csv"
+XML: Final = "application/xml"
 
 
 def accepted(header: str | None, offered: tuple[str, ...]) -> str | None:

@@ -16,8 +16,9 @@ from typing import Final
 from pydantic import BaseModel, ValidationError
 
 from node.han.accounts import Account, Role
-from node.han.answers import CSV, JSON, accepted, as_csv, envelope
+from node.han.answers import CSV, JSON, XML, accepted, as_csv, envelope
 from node.han.catalogue import VERSION, Action, ResourceType, Tree, actions_of, types_of
+from node.han.models import ArFile
 from node.han.query import parse_query
 from node.han.threads import in_thread
 from node.han.view import NotThere, View
@@ -124,7 +125,7 @@ class HanApi:
 
     async def _read(self, request: HanRequest, kind: ResourceType, wanted: str) -> HanAnswer:
         is_export = kind.tree is Tree.EXPORT
-        content_type = accepted(request.headers.get("accept"), (JSON, CSV) if is_export else (JSON,))
+        content_type = accepted(request.headers.get("accept"), (JSON, kind.also) if is_export else (JSON,))
         if content_type is None:
             raise _Refused(406, "not_acceptable", "the answer would be application/json")
         query = parse_query(request.query, kind.parameters)
@@ -136,6 +137,8 @@ class HanApi:
             found = kind.read(self._view, request.account, wanted, query)
             if content_type == CSV:
                 return as_csv(found)
+            if isinstance(found, ArFile) and content_type == XML:
+                return found.document.encode()
             return envelope(kind.name, wanted, found, key) if is_export else found.model_dump_json().encode()
 
         try:

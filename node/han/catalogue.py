@@ -16,6 +16,8 @@ from pydantic import BaseModel
 
 from node.han import models
 from node.han.accounts import Account, Role
+from node.han.answers import CSV, XML
+from node.han.ar2418.export import ar_file, file_ids
 from node.han.query import Query
 from node.han.view import View
 
@@ -40,6 +42,8 @@ class ResourceType:
     ids: Callable[[View, Account], list[str]]
     read: Callable[[View, Account, str, Query], BaseModel]
     parameters: tuple[str, ...] = ()
+    also: str = CSV
+    """Of exports: the type beside JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +80,10 @@ TYPES: Final = (
     ResourceType(
         "Interval", Tree.EXPORT, _CONSUMER, models.IntervalExport, View.meter_ids, View.intervals,
         (*_TIMES, "q.obis"),
+    ),
+    ResourceType(
+        "ArFile", Tree.EXPORT, _CONSUMER, models.ArFile, file_ids, ar_file,
+        ("q.fromtime", "q.totime", "q.signed"), also=XML,
     ),
     ResourceType(
         "ConsumerLog", Tree.EXPORT, _CONSUMER, models.LogExport, View.own_id, View.consumer_log,

@@ -1,8 +1,8 @@
 """
 Values of the metering log as the HAN API shows them, and the energy between them.
 
-Nothing here is rounded.  A register that falls measured nothing that can be shown as energy; a gap shows as one
-interval over all of it, marked as not valid.
+Nothing here is rounded, but where a scaler is asked for that has not all digits.  A register that falls measured
+nothing that can be shown as energy; a gap shows as one interval over all of it, marked as not valid.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from itertools import pairwise
 from node.han.models import Interval, RegisterValue
 from node.metering.entries import LoggedReading
 from protocol.metering.reading import Quality, mantissa_at
-from protocol.metering.units import unit_symbol
+from protocol.metering.units import unit_code, unit_symbol
 
 
 def moment(seconds: float) -> datetime:
@@ -31,6 +31,20 @@ def register_value(reading: LoggedReading) -> RegisterValue:
         is_on_time=reading.on_time, quality=reading.quality.value,
         status=None if reading.status is None else f"{reading.status:016x}",
     )  # fmt: skip
+
+
+def at_scaler(value: RegisterValue, scaler: int) -> RegisterValue:
+    """The value with a mantissa at another scaler; digits behind it are cut off."""
+    mantissa = mantissa_at(int(value.value), value.scaler, scaler)
+    return value.model_copy(update={"value": str(mantissa), "scaler": scaler})
+
+
+def code_of(unit: str | None) -> int:
+    """The DLMS code of a unit; 255 for none."""
+    try:
+        return 255 if unit is None else unit_code(unit)
+    except KeyError:
+        return 255
 
 
 def intervals(readings: Sequence[LoggedReading], period_s: int) -> list[Interval]:

@@ -172,6 +172,15 @@ class Registers(Resource):
     periods: tuple[Period, ...]
 
 
+class ArFile(Resource):
+    """A file after VDE AR 2418-6 (schema 1.4), which the display software of the PTB opens."""
+
+    name: str
+    """File name."""
+    document: str
+    """XML."""
+
+
 class Aggregation(Resource):
     """How values leave in sums of a ring: the sum goes to the grid operator, no value of a household does."""
 

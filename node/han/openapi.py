@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from node.han.answers import CSV, JSON
+from node.han.answers import JSON
 from node.han.catalogue import ACTIONS, TYPES, VERSION, ResourceType, Tree
 from node.han.models import Signed
 from node.han.query import DETACHED
@@ -41,10 +41,10 @@ def document(version: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _answer(schema: dict[str, Any], description: str, *, has_csv: bool = False) -> dict[str, Any]:
+def _answer(schema: dict[str, Any], description: str, also: str | None = None) -> dict[str, Any]:
     content: dict[str, Any] = {JSON: {"schema": schema}}
-    if has_csv:
-        content[CSV] = {"schema": {"type": "string"}}
+    if also is not None:
+        content[also] = {"schema": {"type": "string"}}
     return {"200": {"description": description, "content": content}}
 
 
@@ -78,8 +78,9 @@ def _resources() -> list[tuple[str, Any]]:
         parameters = [_parameter("id", "path", "Resource id.")]
         parameters += [_parameter(name, "query", _PARAMETERS[name]) for name in kind.parameters]
         summary = (kind.model.__doc__ or "").strip().partition("\n")[0]
+        responses = _answer(model, summary, kind.also if is_export else None)
         get = {
-            "summary": summary, "parameters": parameters, "responses": _answer(model, summary, has_csv=is_export),
+            "summary": summary, "parameters": parameters, "responses": responses,
         }  # fmt: skip
         found += [(f"{base}/{{id}}", {"get": get}) for base in _bases(kind)]
     return found

@@ -14,10 +14,11 @@ from datetime import datetime
 from threading import Lock
 from typing import Final, Protocol
 
-from node.han.models import RegisterValue
+from node.han.models import Period, RegisterValue
 from protocol.metering.obis import Obis
 
 PURPOSE: Final = "stromkreis register value 1"
+PURPOSE_DERIVED: Final = "stromkreis derived register 1"
 SIGNED_MAX: Final = 3_100
 """Values that are signed for one answer: a month of quarter hours (a signature takes a millisecond or two)."""
 _REMEMBERED: Final = 4_096
@@ -48,6 +49,19 @@ def text_of_value(device: str, value: RegisterValue) -> str:
     fields = (
         PURPOSE, logical_name(value.obis, device), _time(value.measured_at), registered, value.value, str(value.scaler),
         value.unit or "", value.quality if value.is_on_time else "late", value.status or "",
+    )  # fmt: skip
+    return ";".join(fields)
+
+
+def text_of_register(name: str, period: Period, value: str) -> str:
+    """
+    What a signature of a derived register covers: eight fields with `;` between them.
+
+    Purpose, logical name, start, end, mantissa, scaler, unit, whether the period is complete.
+    """
+    fields = (
+        PURPOSE_DERIVED, name, _time(period.start), _time(period.end), value, str(period.scaler), period.unit,
+        "complete" if period.is_complete else "incomplete",
     )  # fmt: skip
     return ";".join(fields)
 

@@ -17,7 +17,7 @@ from protocol.cosem.delivery import PeriodResult
 from protocol.logs.events import Event
 from protocol.metering.obis import Obis
 from tests.browser.chromium import Watched, wants_chromium, watch
-from tests.integration.han_home import ANNA, BEN, GATEWAY, NOW_S, POINT, Home
+from tests.integration.han_home import ANNA, BEN, GATEWAY, METERS, NOW_S, POINT, Home
 from tests.integration.han_profiles import profile_document
 
 pytestmark = wants_chromium
@@ -90,6 +90,19 @@ def test_it_says_who_gets_what_in_which_form(chromium: Browser, address: str) ->
     expect(items.nth(3)).to_contain_text("Verteilnetz erhält eine Summe von mindestens 30 Haushalten")
     expect(page.locator("#periods td").last).to_have_text("0,000 kWh")
     expect(page.locator("#periods")).to_contain_text("123,400 kWh")
+
+
+def test_a_file_for_display_software_is_downloaded(chromium: Browser, address: str) -> None:
+    page = opened(chromium, address).page
+    for name, count in ((METERS[0], 53), ("p0-direct", 193)):
+        page.select_option("#file", name)
+        with page.expect_download() as waiting:
+            page.get_by_role("button", name="AR 2418-6").click()
+        assert waiting.value.suggested_filename == f"ar2418-6-{name}.xml"
+        content = Path(waiting.value.path()).read_text(encoding="utf-8")
+        assert "http://vde.de/AR_2418-6.xsd" in content
+        registers = 2 if name == METERS[0] else 1
+        assert content.count("<IntervalReading>") == registers * count
 
 
 def test_english_is_a_button_away_and_remembered(chromium: Browser, address: str) -> None:

@@ -92,7 +92,7 @@ async def test_lists_go_down_one_level_at_a_time(home: Home) -> None:
     assert f"{CON}/rts/Reading/" in (await get(home, f"{CON}/rts/")).json()
     assert (await get(home, f"{CON}/fas/")).json() == [f"{CON}/fas/SelfTest", f"{CON}/fas/SetPassword"]
     assert (await get(home, f"{CON}/exp/")).json() == [
-        f"{CON}/exp/{each}/" for each in ("Reading", "Interval", "ConsumerLog")
+        f"{CON}/exp/{each}/" for each in ("Reading", "Interval", "ArFile", "ConsumerLog")
     ]
 
 

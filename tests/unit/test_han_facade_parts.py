@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 
 import pytest
 
+from node.han.consumption import at_scaler
 from node.han.digest import IDLE_S, SESSIONS_MAX
-from node.han.facades.facade import at_scaler, counters, decimal_of, energy_first
+from node.han.facades.facade import counters, decimal_of, energy_first
 from node.han.facades.ppc_sessions import PpcSessions
 from node.han.facades.ppc_times import span_of
 from node.han.models import RegisterValue

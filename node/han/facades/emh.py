@@ -13,7 +13,8 @@ from typing import Any, Final
 
 from node.han.accounts import Account
 from node.han.api import HanAnswer, HanRequest, failure
-from node.han.facades.facade import at_scaler, code_of, energy_first, signature_of
+from node.han.consumption import at_scaler, code_of
+from node.han.facades.facade import energy_first, signature_of
 from node.han.facades.usage_points import UsagePoint, usage_point, usage_points
 from node.han.models import RegisterValue
 from node.han.query import Query

@@ -18,8 +18,6 @@ from node.han.view import NotThere
 from node.storage.errors import SealError, StoreError
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 from protocol.metering.obis import Obis, is_cumulative
-from protocol.metering.reading import mantissa_at
-from protocol.metering.units import unit_code
 
 _ENERGY: Final = (1, 2)
 
@@ -82,26 +80,12 @@ def counters(registers: Iterable[str]) -> list[Obis]:
     return sorted(found, key=lambda obis: (not is_active_energy(obis), obis))
 
 
-def at_scaler(value: RegisterValue, scaler: int) -> RegisterValue:
-    """The value with a mantissa at another scaler; digits behind it are cut off."""
-    mantissa = mantissa_at(int(value.value), value.scaler, scaler)
-    return value.model_copy(update={"value": str(mantissa), "scaler": scaler})
-
-
 def decimal_of(value: RegisterValue) -> tuple[str, str]:
     """A plain decimal number and its unit; energy in kWh."""
     is_energy = value.unit in {"Wh", "varh", "VAh"}
     number = Decimal(value.value).scaleb(value.scaler - (3 if is_energy else 0))
     unit = f"k{value.unit}" if is_energy else value.unit or ""
     return format(number, "f"), unit
-
-
-def code_of(unit: str | None) -> int:
-    """The DLMS code of a unit; 255 for none."""
-    try:
-        return 255 if unit is None else unit_code(unit)
-    except KeyError:
-        return 255
 
 
 def is_valid(value: RegisterValue) -> bool:

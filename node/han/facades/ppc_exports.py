@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 from typing import Final
 from xml.etree.ElementTree import Comment, Element, SubElement, tostring
 
-from node.han.facades.facade import code_of, is_valid
+from node.han.consumption import code_of
+from node.han.facades.facade import is_valid
 from node.han.facades.ppc_pages import level, outcome
 from node.han.models import LogEntry, Meter, RegisterValue
 from node.han.signing import logical_name

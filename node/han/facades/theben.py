@@ -17,7 +17,8 @@ import trio
 
 from node.han.accounts import Account
 from node.han.api import HanAnswer, HanRefusal, HanRequest, Start, failure
-from node.han.facades.facade import at_scaler, is_active_energy, is_valid, signature_of
+from node.han.consumption import at_scaler
+from node.han.facades.facade import is_active_energy, is_valid, signature_of
 from node.han.facades.usage_points import UsagePoint, usage_point, usage_points
 from node.han.models import Empty, LogEntry, Meter, Period, RegisterValue
 from node.han.query import Query

@@ -10,6 +10,7 @@ const TEXTS = {
     where: "Wohin meine Daten gehen", periods: "Abrechnungszeiträume", log: "Logbuch", device: "Gateway",
     password: "Passwort ändern", new_password: "Neues Passwort (mindestens 10 Zeichen)", repeat: "Wiederholen",
     set: "Ändern", csv_energy: "Tag als CSV", csv_readings: "Zählerstände des Tages als CSV",
+    file_of: "Datei für die Anzeigesoftware der PTB:", ar_file: "AR 2418-6",
     self_test: "Selbsttest", curve_note: "Energie je Registrierperiode; blass: mit Lücke oder nicht geprüft.",
     imported: "bezogen", exported: "eingespeist", nothing: "Noch keine Werte für diesen Tag.",
     measured: (at) => `gemessen ${at}`, silent: "Der Zähler hat seit Stunden nichts gesendet.",
@@ -42,6 +43,7 @@ const TEXTS = {
     where: "Where my data goes", periods: "Billing periods", log: "Log", device: "Gateway",
     password: "Change the password", new_password: "New password (at least 10 characters)", repeat: "Again",
     set: "Change", csv_energy: "Day as CSV", csv_readings: "Register values of the day as CSV",
+    file_of: "File for the PTB's display software:", ar_file: "AR 2418-6",
     self_test: "Self-test", curve_note: "Energy by registration period; pale: with a gap or unchecked.",
     imported: "drawn", exported: "fed in", nothing: "No values of this day yet.",
     measured: (at) => `measured ${at}`, silent: "The meter has sent nothing for hours.",
@@ -314,12 +316,21 @@ function showTest(result) {
     make("li", `${TEXTS[language].checks[each.name]}: ${language === "de" ? each.german : each.english}`, each.is_passed ? {} : { class: "failed" })));
 }
 
-async function download(kind) {
-  const response = await ask(`exp/${kind}/${meter}?${span()}`, { headers: { Accept: "text/csv" } });
-  const link = make("a", "", { href: URL.createObjectURL(await response.blob()),
-    download: `${kind.toLowerCase()}-${meter}-${byId("day").value}.csv` });
+async function download(path, type, name) {
+  const response = await ask(path, { headers: { Accept: type } });
+  const link = make("a", "", { href: URL.createObjectURL(await response.blob()), download: name });
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+}
+
+const downloadCsv = (kind) => download(`exp/${kind}/${meter}?${span()}`, "text/csv",
+  `${kind.toLowerCase()}-${meter}-${byId("day").value}.csv`);
+
+// A meter's values are those of the day that is shown; a contract's are its newest closed billing period.
+function downloadFile(meters) {
+  const name = byId("file").value;
+  const query = meters.includes(name) ? `?${span()}` : "";
+  return download(`exp/ArFile/${name}${query}`, "application/xml", `ar2418-6-${name}.xml`);
 }
 
 async function guarded(work) {
@@ -371,8 +382,10 @@ async function begin() {
   byId("meter-label").hidden = meters.length < 2;
   byId("meter").addEventListener("change", () => { meter = byId("meter").value; showAll(); });
   byId("day").addEventListener("change", () => { if (byId("day").value) guarded(showCurve); });
-  byId("csv-intervals").addEventListener("click", () => guarded(() => download("Interval")));
-  byId("csv-readings").addEventListener("click", () => guarded(() => download("Reading")));
+  byId("csv-intervals").addEventListener("click", () => guarded(() => downloadCsv("Interval")));
+  byId("csv-readings").addEventListener("click", () => guarded(() => downloadCsv("Reading")));
+  byId("file").replaceChildren(...(await ids("exp/ArFile")).map((each) => make("option", each, { value: each })));
+  byId("ar-file").addEventListener("click", () => guarded(() => downloadFile(meters)));
   byId("self-test").addEventListener("click", async () => {
     try {
       showTest(await (await ask("fas/SelfTest", { method: "POST" })).json());
