@@ -257,6 +257,19 @@ async def test_a_long_table_goes_on_page_by_page(tmp_path: Path) -> None:
     assert pages == [1000, 154]
 
 
+async def test_too_long_spans_are_refused_by_a_page(contracted: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("ppc", "ppc_tariffs"):
+        monkeypatch.setattr(f"node.han.facades.{module}.VALUES_MAX", 96)
+    async with contracted.client() as client:
+        await client.get(CGI)
+        for form in (
+            {"action": "showMeterValues", "mid": METERS[0]}, {"action": "exportMeterValues", "mid": METERS[0]},
+            {"action": "showTarification", "tid": "p0-direct"},
+        ):  # fmt: skip
+            answer = await client.post(CGI, data=form | {"from": "2026-11-28"})
+            assert (answer.status_code, "more than 96 values" in answer.text) == (400, True)
+
+
 async def test_a_client_of_regular_expressions_finds_profile_pages(contracted: Home) -> None:
     """Lutarym's and TRON4R's: labels of tables, a load profile's values by the ids of its table."""
     async with contracted.client() as client:

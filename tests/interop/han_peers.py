@@ -22,7 +22,7 @@ _READ_S = 120
 PPC_PROGRAM = """
 import asyncio, json, logging, sys, httpx
 from py_ppc_smgw import PPCSMGWClient
-base, user, password = sys.argv[1:]
+base, user, password, *span = sys.argv[1:]
 url = base + "/cgi-bin/hanservice.cgi"
 
 async def main():
@@ -39,7 +39,7 @@ async def main():
                 profile = await client.get_meter_profile(meters[0])
                 found["profile"] = [profile.device_identifier, profile.samplerate_s, profile.active,
                                     [str(each) for each in profile.captured_obis]]
-                entries = await client.export_meter_values(meters[0], "2026-11-30 00:00:00", "2026-11-30 01:00:00")
+                entries = await client.export_meter_values(meters[0], *span) if span else []
                 found["entries"] = [[str(each.obis), each.value, each.scaler, each.unit, each.status,
                                      each.capture_time.isoformat()] for each in entries]
                 found["versions"] = [[each.component, each.version, each.checksum]
@@ -85,12 +85,12 @@ def needs(peer: Path) -> None:
         pytest.skip(message)
 
 
-async def read(peer: Path, program: str, base: str, login: tuple[str, str]) -> Any:
-    """What a peer has read."""
+async def read(peer: Path, program: str, base: str, login: tuple[str, str], *span: str) -> Any:
+    """What a peer has read; py-ppc-smgw exports the values of a span."""
     needs(peer)
     with trio.fail_after(_READ_S):
         done = await trio.run_process(
-            [str(peer), "-W", "ignore", "-c", program, base, *login],
+            [str(peer), "-W", "ignore", "-c", program, base, *login, *span],
             capture_stdout=True, capture_stderr=True, check=False,
         )  # fmt: skip
     assert done.returncode == 0, done.stderr.decode()[-2000:]

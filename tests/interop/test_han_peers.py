@@ -48,7 +48,7 @@ async def test_py_ppc_smgw_reads_what_the_meter_said(home: Home) -> None:
 
 
 async def test_py_ppc_smgw_reads_each_value_of_an_hour(home: Home) -> None:
-    found = await read(PPC, PPC_PROGRAM, home.address, BEN)
+    found = await read(PPC, PPC_PROGRAM, home.address, BEN, "2026-11-30 00:00:00", "2026-11-30 01:00:00")
     at_s = int(datetime(2026, 11, 30, tzinfo=LEGAL_TIME).timestamp())
     first = 10 * (IMPORTED - 50 * (NEWEST - at_s) // QUARTER_S)
     imported = [each for each in found["entries"] if each[0].startswith("1-0:1.8.0")]

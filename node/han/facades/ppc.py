@@ -24,7 +24,7 @@ from node.han.facades import ppc_exports as exports
 from node.han.facades import ppc_pages as pages
 from node.han.facades.facade import counters, energy_first, signature_of
 from node.han.facades.ppc_sessions import PpcSession, PpcSessions
-from node.han.facades.ppc_tariffs import TariffPages
+from node.han.facades.ppc_tariffs import VALUES_MAX, TariffPages
 from node.han.facades.ppc_times import span_of
 from node.han.models import Empty, RegisterValue
 from node.han.query import Query
@@ -37,6 +37,9 @@ from protocol.metering.obis import Obis
 PATH: Final = "/cgi-bin/hanservice.cgi"
 ROWS_MAX: Final = 1_000
 _HTML: Final = "text/html; charset=utf-8"
+_HEADERS: Final = (
+    ("Content-Security-Policy", "default-src 'none'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"),
+)
 _BINARY: Final = "application/octet-stream"
 _FIELDS_MAX: Final = 32
 _ANY: Final = Query()
@@ -101,7 +104,8 @@ class Ppc:
         # SameSite: a page of another site cannot use the session, which is what the token alone would be for.
         cookie = f"session={session.cookie}; secure; HttpOnly; SameSite=Strict; Path={PATH}"
         found = self._page("Willkommen", session, content)
-        return HanAnswer(found.status, found.content, found.content_type, (("Set-Cookie", cookie),))
+        headers = (*found.headers, ("Set-Cookie", cookie))
+        return HanAnswer(found.status, found.content, found.content_type, headers)
 
     async def _called(self, call: Call) -> HanAnswer:
         action = call.form.get("action", "")
@@ -229,10 +233,12 @@ class Ppc:
     def _columns(self, call: Call) -> tuple[str, dict[Obis, tuple[RegisterValue, ...]]]:
         meter = self._view.meter(call.account, call.form.get("mid", ""), _ANY)
         from_s, to_s = span_of(call.form)
-        return meter.id, {
-            obis: self._view.readings(call.account, meter.id, Query(from_s, to_s, obis=obis)).records
-            for obis in counters(meter.registers)
-        }
+        columns: dict[Obis, tuple[RegisterValue, ...]] = {}
+        for obis in counters(meter.registers):
+            columns[obis] = self._view.readings(call.account, meter.id, Query(from_s, to_s, obis=obis)).records
+            if sum(map(len, columns.values())) > VALUES_MAX:
+                raise RemoteProtocolError("bad_span", f"from, to: more than {VALUES_MAX} values lie between them")
+        return meter.id, columns
 
     def _signatures(self, meter: str, values: Sequence[RegisterValue]) -> dict[int, str]:
         """Of each value, by its `id`; of none where there are too many, which the message's own signature covers."""
@@ -251,7 +257,7 @@ class Ppc:
 
     def _page(self, title: str, session: PpcSession, content: Sequence[Element]) -> HanAnswer:
         now = datetime.fromtimestamp(self._view.facts.clock(), UTC)
-        return HanAnswer(200, pages.page(title, session.token, now, content), _HTML)
+        return HanAnswer(200, pages.page(title, session.token, now, content), _HTML, _HEADERS)
 
 
 def _form(body: bytes) -> dict[str, str]:

@@ -16,11 +16,14 @@ from node.han.models import Meter, Period, UseCase
 from node.han.query import Query
 from node.han.signing import SIGNED_MAX
 from node.han.view import NotThere, View
+from protocol.errors import RemoteProtocolError
 from protocol.metering.obis import Obis
 
 _Page = Callable[[Account, Mapping[str, str], str], list[Element]]
 _ANY: Final = Query()
 _LOAD_PROFILE: Final = 7
+VALUES_MAX: Final = 20_000
+"""Of one answer: three months of quarter hours and two registers."""
 _VALID, _INVALID = "valide", "nicht valide"
 
 
@@ -111,6 +114,8 @@ class TariffPages:
             for meter in self._meters(account, profile)
             for each in self._view.readings(account, meter.id, query).records
         ]
+        if len(found) > VALUES_MAX:
+            raise RemoteProtocolError("bad_span", f"from, to: more than {VALUES_MAX} values lie between them")
         for meter, each in found:
             wert, einheit = decimal_of(each)
             sign = signature_of(self._view.signer, meter.id, each) if len(found) <= SIGNED_MAX else ""
