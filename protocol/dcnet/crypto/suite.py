@@ -33,13 +33,20 @@ _ZEROS = memoryview(bytes(1 << 17))  # what becomes keystream; zeroing as many b
 _counter_mode = lru_cache(maxsize=16)(modes.CTR)  # all pairs of a ring begin at the same block
 
 
+_length = struct.Struct("<Q").pack
+
+
+@lru_cache(maxsize=256)
+def _prefix(purpose: str) -> bytes:
+    return _PREFIX + purpose.encode() + b"\0"
+
+
 def digest(purpose: str, *parts: bytes) -> bytes:
     """SHA-256 over the purpose and the length-prefixed parts: no two lists of parts hash alike."""
-    state = hashlib.sha256(_PREFIX + purpose.encode() + b"\0")
+    pieces = [_prefix(purpose)]
     for part in parts:
-        state.update(len(part).to_bytes(8, "little"))
-        state.update(part)
-    return state.digest()
+        pieces += _length(len(part)), part
+    return hashlib.sha256(b"".join(pieces)).digest()
 
 
 @lru_cache(maxsize=64)

@@ -42,7 +42,9 @@ from protocol.errors import RemoteProtocolError
 class Attempt:
     """
     Sets of positions are bitmaps; `nonces` are those that the attempt was opened with, by position, `restarted` who has
-    had another one since, `wrong_seeds` revealed ones that do not fit what their share was bound to.
+    had another one since, `wrong_seeds` revealed ones that do not fit what their share was bound to.  `without_share`
+    of E, `unconfirmed` of U and `revealed`, a right seed or not, are kept beside what they follow from, since a head
+    asks for them with each message.
     """
 
     round: int
@@ -60,6 +62,12 @@ class Attempt:
     seeds: dict[int, bytes] = field(default_factory=dict)
     wrong_seeds: dict[int, bytes] = field(default_factory=dict)
     recoveries: dict[int, Recovery] = field(default_factory=dict)
+    without_share: int = field(init=False)
+    unconfirmed: int = 0
+    revealed: int = 0
+
+    def __post_init__(self) -> None:
+        self.without_share = self.expected
 
     @property
     def context(self) -> AttemptContext:
@@ -70,15 +78,19 @@ class Attempt:
         """Whether a member of E has sent no share yet."""
         return bool(self.expected >> position & 1) and position not in self.shares
 
-    @property
-    def without_share(self) -> int:
-        """The members of E that have sent no share."""
-        return self.expected & ~bitmap(list(self.shares))
+    def take_share(self, position: int, share: wire.MaskedInput) -> None:
+        """A share of a member of E, which was checked."""
+        self.shares[position] = share
+        self.without_share &= ~(1 << position)
 
-    @property
-    def unconfirmed(self) -> int:
-        """The members of U that have not confirmed it."""
-        return self.roster & ~bitmap(list(self.confirms))
+    def take_confirm(self, position: int, confirm: wire.Confirm) -> None:
+        """A confirmation of a member of U, which was checked."""
+        self.confirms[position] = confirm
+        self.unconfirmed &= ~(1 << position)
+
+    def close_roster(self) -> None:
+        """U: who of E has sent a share."""
+        self.roster = self.unconfirmed = self.expected & ~self.without_share
 
     def roster_fault(self, view: RingView) -> str | None:
         """Why the members of U would not confirm it; None where they would."""
@@ -87,11 +99,6 @@ class Attempt:
         if any((view.neighbourhoods[i] & self.roster).bit_count() < view.k_min for i in self.shares):
             return f"a member has fewer than {view.k_min} neighbours left"
         return None
-
-    @property
-    def revealed(self) -> int:
-        """Who has revealed a seed, a right one or not."""
-        return bitmap([*self.seeds, *self.wrong_seeds])
 
     @property
     def gone(self) -> int:
@@ -121,6 +128,7 @@ class Attempt:
 
     def take_seed(self, position: int, seed: bytes) -> bool:
         """Take a revealed seed; False for the first of a member that is not what its share was bound to."""
+        self.revealed |= 1 << position
         if mac_equal(seed_commitment(seed), self.shares[position].seed_commitment):
             self.seeds[position] = seed
             self.recoveries.pop(position, None)

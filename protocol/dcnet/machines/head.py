@@ -264,8 +264,8 @@ class Head(Machine[State, HeadEffect]):
         if position in attempt.shares:
             return []
         check_share(self._suite, self.view, attempt.context, position, message)
-        attempt.shares[position] = message
-        if len(attempt.shares) < attempt.expected.bit_count():
+        attempt.take_share(position, message)
+        if attempt.without_share:
             self._shorten_deadline(attempt, now_s)
             return []
         return self._close_roster(attempt, now_s)
@@ -287,7 +287,7 @@ class Head(Machine[State, HeadEffect]):
 
     def _close_roster(self, attempt: Attempt, now_s: float) -> list[HeadEffect]:
         view = self.view
-        attempt.roster = attempt.expected & ~attempt.without_share
+        attempt.close_roster()
         self.presence.leave(attempt.gone)
         fault = attempt.roster_fault(view)
         if fault is not None:
@@ -306,8 +306,8 @@ class Head(Machine[State, HeadEffect]):
         if position in attempt.confirms:
             return []
         check_confirm(self._suite, self.view, attempt, position, message)
-        attempt.confirms[position] = message
-        if len(attempt.confirms) < attempt.roster.bit_count():
+        attempt.take_confirm(position, message)
+        if attempt.unconfirmed:
             self._shorten_deadline(attempt, now_s)
             return []
         return self._close_confirmations(attempt, now_s)

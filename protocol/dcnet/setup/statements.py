@@ -17,6 +17,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from protocol import wire
 from protocol.dcnet.crypto.suite import digest
@@ -39,7 +40,13 @@ class AttemptContext:
     def to_bytes(self, view: RingView) -> bytes:
         """A digest of it in its ring."""
         numbers = struct.pack("<QQQQ", view.ring, self.round, self.attempt, self.term)
-        return digest("attempt", view.digest, numbers, view.to_wire(self.expected), self.terms)
+        return _attempt_digest(view.digest, numbers, view.to_wire(self.expected), self.terms)
+
+
+@lru_cache(maxsize=64)
+def _attempt_digest(*parts: bytes) -> bytes:
+    """It is public, and the same for all members of an attempt."""
+    return digest("attempt", *parts)
 
 
 def _position(position: int) -> bytes:
