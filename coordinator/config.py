@@ -167,6 +167,13 @@ class EpochConfig(_Section):
                 "an origin_unix_s of about now, because period_s differs from interval_s (a time lapse): counted from"
                 " 1970, metering time would run away from the calendar"
             )
+        if self.period_s == self.interval_s and (
+            self.origin_unix_s % self.interval_s or self.metering_start_unix_s != self.origin_unix_s
+        ):
+            raise ValueError(
+                f"an origin_unix_s that is a multiple of {self.interval_s} and no metering_origin_unix_s, because"
+                " without a time lapse gateways take part in no intervals but those that are counted from midnight UTC"
+            )
         return self
 
     @property

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from node.aggregation.contribution import Contributions
 from node.aggregation.start_review import Finding, SeatStore, StartReview, judge
 from node.metrics import NodeMetrics
+from node.storage.repositories.beacon import BeaconRepository
 from protocol import wire
 from protocol.dcnet.crypto.suite import Suite
 from protocol.dcnet.setup.rings import last_contribution_text
@@ -26,7 +27,8 @@ class AccountReview:
     """
     One gateway's.  `list_key` is the coordinator's, pinned at enrolment.
 
-    `has_ring` says whether a ring of an epoch lives here, `leave` has it left; `now_s` is metering time.
+    `has_ring` says whether a ring of an epoch lives here, `leave` has it left; `now_s` is metering time, `clock`
+    real time.
     """
 
     start: StartReview
@@ -38,6 +40,8 @@ class AccountReview:
     has_ring: Callable[[int], bool]
     leave: Callable[[int], None]
     now_s: Callable[[], int]
+    beacon: BeaconRepository
+    clock: Callable[[], float]
     doubted: int | None = None
     """An epoch that the coordinator has refused a message about: it may not know it any more."""
 
@@ -109,4 +113,5 @@ class AccountReview:
         )  # fmt: skip
         if account.attendance is not None:
             await account.attendance.start_anew(self.now_s())
+        await self.beacon.begin_anew(self.identity, round(self.clock() * 1000))
         await account.start_anew()

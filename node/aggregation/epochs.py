@@ -81,7 +81,7 @@ class Epochs:
         self._on_account_moved = account_moved
         review = AccountReview(
             StartReview(services.start), module.identity, services.suite, services.list_key, services.seats,
-            services.metrics, self._has_ring, self._leave, self._now_s,
+            services.metrics, self._has_ring, self._leave, self._now_s, services.beacon, services.clock,
         )  # fmt: skip
         self.account = RingAccount(
             services, module, metering, devices, fuse_a, review, self._publish, self._store_failed
@@ -350,7 +350,7 @@ class Epochs:
                     await epoch.moved.wait()
                 epoch.moved = trio.Event()
             try:
-                await epoch.keep_history(self._services.log_check, self._module.identity)
+                await epoch.keep_history(self._services, self._module.identity)
             except StoreError as error:
                 self._store_failed(error)
             self._drop_epoch(epoch)

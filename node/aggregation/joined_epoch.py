@@ -9,7 +9,6 @@ import trio
 
 from node.aggregation.context import FromCoordinator
 from node.aggregation.epoch_services import EpochServices
-from node.aggregation.log_check import LogCheck
 from node.aggregation.membership import Membership
 from node.aggregation.spot_checks import SpotChecks
 from protocol import wire
@@ -74,9 +73,11 @@ class JoinedEpoch:
                 identity, call.epoch, too_many,
             )  # fmt: skip
 
-    async def keep_history(self, log_check: LogCheck | None, identity: str) -> None:
+    async def keep_history(self, services: EpochServices, identity: str) -> None:
         """How its rounds ended, once all have: the enrolment log must say the same.  Raises StoreError."""
-        membership = self.membership
+        membership, log_check = self.membership, services.log_check
         leaf = None if membership is None else membership.history_leaf
-        if log_check is not None and membership is not None and leaf is not None:
-            await log_check.keep_history(identity, self.call.epoch, membership.view.ring, leaf)
+        if log_check is None or membership is None or leaf is None:
+            return
+        if not await log_check.keep_history(identity, self.call.epoch, membership.view.ring, leaf):
+            services.metrics.noted("history_not_logged")

@@ -97,8 +97,8 @@ class LayoutChecks:
         except RemoteProtocolError as error:
             await self._refuse_layout(epoch, error, proof)
             raise
-        if is_logged is not None:
-            self._services.metrics.noted("history_logged" if is_logged else "history_not_logged")
+        if is_logged:
+            self._services.metrics.noted("history_logged")
         await self._held(epoch, epoch.check)
 
     async def _note_refused(self, number: int) -> None:

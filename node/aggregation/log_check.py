@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from node.storage.repositories.enrolment_log import EnrolmentLogRepository, RingHistory
 from protocol import wire
@@ -22,6 +22,8 @@ class LogCheck:
     verify: Callable[[bytes, bytes], bool]
     clock: Callable[[], float]
     confirmed_root: bytes | None = None
+    _missing: dict[str, tuple[int, int]] = field(default_factory=dict, init=False)
+    """By gateway: the epoch and ring whose history the log did not have when it was asked last."""
 
     def request(self, gateway: str, epoch: int) -> wire.LogRequest:
         """What the coordinator is asked.  Raises StoreError."""
@@ -29,26 +31,35 @@ class LogCheck:
         asked = (-1, 0) if past is None else (past.epoch, past.ring)
         return wire.LogRequest(epoch, 0 if seen is None else seen.size, *asked)
 
-    async def keep_history(self, gateway: str, epoch: int, ring: int, leaf: bytes) -> None:
-        """All rounds of a ring have ended: the log must say the same.  Raises StoreError."""
-        await self.repository.put_history(gateway, RingHistory(epoch, ring, leaf))
+    async def keep_history(self, gateway: str, epoch: int, ring: int, leaf: bytes) -> bool:
+        """
+        All rounds of a ring have ended: the log must say the same.  Raises StoreError.
 
-    async def take(self, gateway: str, proof: wire.LogProof, members: Sequence[wire.MemberRow]) -> bool | None:
+        False where the log did not have the history before this one, when it was asked last.  Until then it may be
+        entered: the coordinator does so a period after an epoch's end, and a layout may come before that.
+        """
+        await self.repository.put_history(gateway, RingHistory(epoch, ring, leaf))
+        return self._missing.pop(gateway, None) is None
+
+    async def take(self, gateway: str, proof: wire.LogProof, members: Sequence[wire.MemberRow]) -> bool:
         """
         Return if the answer holds; its head is then the newest, durably.
 
-        Whether the log has the history of the last ring; None where none was asked for.  Raises StoreError, and
-        RemoteProtocolError as `check_proof` and `check_history` do.
+        Whether the log has the history of the last ring; False where it has none yet, or none was asked for.  Raises
+        StoreError, and RemoteProtocolError as `check_proof` and `check_history` do.
         """
         seen = self.repository.head(gateway)
         now_ms = round(self.clock() * 1000)
         head = check_proof(proof, members, seen, self.verify, now_ms, self.confirmed_root)
         past = self.repository.history(gateway)
-        is_logged = None if past is None else check_history(proof, head, past.epoch, past.ring, past.leaf)
+        is_logged = past is not None and check_history(proof, head, past.epoch, past.ring, past.leaf)
         if seen is None or (seen.size, seen.root) != (head.size, head.root):
             await self.repository.put_head(gateway, head)
         if is_logged:
             await self.repository.forget_history(gateway)
+            self._missing.pop(gateway, None)
+        elif past is not None:
+            self._missing[gateway] = past.epoch, past.ring
         return is_logged
 
     async def keep_evidence(self, gateway: str, epoch: int, reason: str, messages: Sequence[wire.Message]) -> None:

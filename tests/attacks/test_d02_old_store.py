@@ -7,6 +7,7 @@ import pytest
 import trio
 
 from node.storage.repositories.attendance import AttendanceRepository
+from node.storage.repositories.beacon import BeaconRepository, Since
 from node.storage.repositories.bills import CommittedValue, keep_committed
 from protocol.dcnet.discipline.returns import TOKENS_MAX, Attendance
 from protocol.dcnet.setup.calendar import NewestEpoch
@@ -24,6 +25,7 @@ async def start_with(mine: Gateway, tmp_path: Path, known_epoch: int | None, bou
     store = accounts._store  # type: ignore[attr-defined]
     attendance = AttendanceRepository(store)
     await attendance.replace(module.identity, Attendance(TOKENS_MAX, 0))
+    await BeaconRepository(store).begin(module.identity, Since(0, is_first=True))
     await store.write(keep_committed(store.cipher, module.identity, 900, [CommittedValue(OBIS, 7, 5)], 10**9))
     if known_epoch is not None:
         await attendance.put_newest_epoch(module.identity, NewestEpoch(known_epoch, -(10**6)))
@@ -63,3 +65,6 @@ async def test_a_store_older_than_its_keys_answers_no_bill_again(
         waiting = attendance._store.read("SELECT value FROM committed WHERE value IS NOT NULL")
         assert bool(waiting) is not is_old
         assert mine.count("ring_events", event="account_started_anew") == is_old
+        since = BeaconRepository(attendance._store).since("ESTK0000000001")
+        assert since is not None
+        assert since.is_first is not is_old, "values that it has shown are not in the copy: one more, and not eight"

@@ -31,7 +31,8 @@ def reason(call: wire.EpochCall, policy: CalendarPolicy = POLICY, now_s: float =
 def test_a_day_of_quarter_hours_and_its_quarter_are_accepted() -> None:
     for rounds in (16, 24, 32, 96, 104):
         check_calendar(replace(CALL, rounds=rounds), POLICY, NOW_S)
-    check_calendar(replace(CALL, interval_s=3600, period_ms=3_600_000, rounds=24), POLICY, NOW_S)
+    hours = replace(CALL, start_ms=(NOW_S + 3600) * 1000, interval_start_s=NOW_S + 3600)
+    check_calendar(replace(hours, interval_s=3600, period_ms=3_600_000, rounds=24), POLICY, NOW_S)
     check_calendar(CALL, POLICY, NOW_S + 96 * 900)  # a gateway that was restarted in the epoch's last round
 
 
@@ -48,7 +49,7 @@ def test_intervals_below_a_quarter_hour_are_refused_everywhere(interval_s: int, 
     assert reason(replace(CALL, interval_s=interval_s, period_ms=interval_s * 1000), policy) == "short_interval"
 
 
-@pytest.mark.parametrize("start_ms", [2**62, (NOW_S + 27 * 3600) * 1000, (NOW_S + 40 * 365 * 86_400) * 1000])
+@pytest.mark.parametrize("start_ms", [2**62 // 900_000 * 900_000, (NOW_S + 27 * 3600) * 1000, (NOW_S + 40 * 365 * 86_400) * 1000])
 def test_an_epoch_that_begins_later_than_tomorrow_is_refused(start_ms: int) -> None:
     """D7: the calendar 2^62 barred a gateway for good."""
     assert reason(replace(CALL, start_ms=start_ms, interval_start_s=start_ms // 1000)) == "distant_epoch"
@@ -68,11 +69,19 @@ def test_the_largest_number_that_is_accepted_bars_nobody_from_the_next_hour() ->
     check_calendar(replace(CALL, epoch=largest + 1), POLICY, later_s)
 
 
-@pytest.mark.parametrize("off_s", [-86_400, -901, 901, 3600, 10**9])
+@pytest.mark.parametrize("off_s", [-86_400, -901, -1, 1, 900, 3600, 10**9])
 def test_metering_time_of_the_coordinators_choice_is_refused(off_s: int) -> None:
     """D7: an old interval called after a restore of the keys gave a quarter hour of the coordinator's choice."""
     assert reason(replace(CALL, interval_start_s=CALL.interval_start_s + off_s)) == "wrong_metering_time"
-    check_calendar(replace(CALL, interval_start_s=CALL.interval_start_s + 900), POLICY, NOW_S)
+
+
+@pytest.mark.parametrize("shift_s", [1, 60, 450, 899, -60])
+def test_a_grid_beside_that_of_the_last_epoch_is_refused(shift_s: int) -> None:
+    """D1: the interval between the last registration time of one epoch and the first of the next would be a minute."""
+    start_s = CALL.interval_start_s + shift_s
+    assert reason(replace(CALL, start_ms=start_s * 1000, interval_start_s=start_s)) == "shifted_grid"
+    assert reason(replace(CALL, start_ms=start_s * 1000)) == "wrong_metering_time"
+    assert reason(replace(CALL, start_ms=CALL.start_ms + 1)) == "wrong_metering_time"
 
 
 def test_an_epoch_of_the_past_is_refused() -> None:
@@ -84,7 +93,8 @@ def test_an_epoch_of_the_past_is_refused() -> None:
 def test_epochs_too_short_or_too_long_are_refused() -> None:
     assert reason(replace(CALL, rounds=15)) == "short_epoch"
     assert reason(replace(CALL, rounds=105)) == "long_epoch"
-    assert reason(replace(CALL, rounds=27, interval_s=3600, period_ms=3_600_000)) == "long_epoch"
+    hours = replace(CALL, start_ms=(NOW_S + 3600) * 1000, interval_start_s=NOW_S + 3600)
+    assert reason(replace(hours, rounds=27, interval_s=3600, period_ms=3_600_000)) == "long_epoch"
 
 
 def test_a_time_lapse_needs_the_nodes_own_word_and_counts_in_metering_time() -> None:
@@ -118,4 +128,5 @@ def test_whatever_is_accepted_lies_around_now(call: wire.EpochCall) -> None:
     assert call.period_ms >= 900_000
     assert NOW_S - 26 * 3600 <= start_s <= NOW_S + 26 * 3600
     assert NOW_S < end_s <= NOW_S + 52 * 3600
-    assert abs(call.interval_start_s - start_s) <= 900
+    assert call.interval_start_s == start_s
+    assert start_s % 900 == 0

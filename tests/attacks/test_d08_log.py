@@ -107,4 +107,19 @@ async def test_a_history_is_asked_for_until_the_log_has_it(tmp_path: Path) -> No
             await check.take(ME, lie.proof(lie.head(10), 9, past="6/3"), ROWS)
         assert await check.take(ME, longer.proof(longer.head(10), 9, past="6/3"), ROWS) is True
         assert check.request(ME, 9) == wire.LogRequest(9, 10, -1, 0)
-        assert await check.take(ME, longer.proof(longer.head(10), 10), ROWS) is None
+        assert await check.take(ME, longer.proof(longer.head(10), 10), ROWS) is False
+
+
+async def test_a_history_is_missing_once_the_next_ring_has_ended_too(tmp_path: Path) -> None:
+    """The coordinator enters it a period after the epoch's end: who asks before must not take it for missing."""
+    log = honest()
+    longer = Log([*log.entries, Entry(Kind.HISTORY, "6/3", b"h" * 32, 5)])
+    async with gateway(tmp_path) as check:
+        assert await check.keep_history(ME, 6, 3, b"h" * 32)
+        assert await check.take(ME, log.proof(log.head(9)), ROWS) is False
+        assert await check.take(ME, longer.proof(longer.head(10), 9, past="6/3"), ROWS) is True
+        assert await check.keep_history(ME, 7, 3, b"i" * 32)
+        assert await check.take(ME, longer.proof(longer.head(10), 10), ROWS) is False
+        assert await check.keep_history(OTHER, 7, 3, b"i" * 32)
+        assert not await check.keep_history(ME, 8, 3, b"j" * 32)
+        assert await check.keep_history(ME, 9, 3, b"k" * 32), "it was not asked for since"

@@ -383,14 +383,14 @@ def test_who_is_silent_to_the_ledger_too_is_out_for_twice_as_long_each_time() ->
     outs = []
     for times in range(8):
         round_ = 200 * times if times > 99 else 10
-        ask(1 << 3, round_, 0.0)
+        ask(0, 1 << 3, round_, 0.0)
         assert left_out(ring, round_, late_s - 0.1) in {0, 1 << 3}
         out = round_
         while left_out(ring, out, late_s) >> 3 & 1:
             out += 1
         outs.append(out - round_)
     assert outs == [1, 2, 4, 8, 16, 32, 64, 64]
-    ask(1 << 3, 10 + 4 * 96, 0.0)
+    ask(0, 1 << 3, 10 + 4 * 96, 0.0)
     out = 10 + 4 * 96
     while left_out(ring, out, late_s) >> 3 & 1:
         out += 1
@@ -399,9 +399,9 @@ def test_who_is_silent_to_the_ledger_too_is_out_for_twice_as_long_each_time() ->
 
 def test_who_answers_the_ledger_was_not_silent() -> None:
     ring = LocalRing(SUITE, SIZE)
-    (asked,) = ring.ledger.inquiries.silent(1 << 3, 0, 0.0)
+    (asked,) = ring.ledger.inquiries.silent(0, 1 << 3, 0, 0.0)
     assert asked.message == wire.PresenceRequest(1, 0, 0)  # type: ignore[union-attr]
-    assert ring.ledger.inquiries.silent(1 << 3, 0, 0.0) == []
+    assert ring.ledger.inquiries.silent(0, 1 << 3, 0, 0.0) == []
     ring.from_member(3, ring.members[3].asked(wire.PresenceRequest(1, 0, 0)))
     ring._run()
     assert left_out(ring, 0, 100.0) == 0

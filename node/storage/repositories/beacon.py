@@ -47,6 +47,10 @@ class BeaconRepository:
         sql = "INSERT OR IGNORE INTO gateway_since VALUES (?,?,?)"
         await self._store.write([Statement(sql, (gateway, since.since_ms, int(since.is_first)))])
 
+    async def begin_anew(self, gateway: str, now_ms: int) -> None:
+        """The store is older than its gateway: what it says of shown values is not true.  Durable on return."""
+        await self._store.write([Statement("INSERT OR REPLACE INTO gateway_since VALUES (?,?,0)", (gateway, now_ms))])
+
     def load(self, gateway: str, epoch: int, number: int) -> Try | None:
         """A try as it was left; None where it was never begun."""
         for sealed, shown_for in self._store.read(

@@ -133,6 +133,8 @@ class Head(Machine[State, HeadEffect]):
         attempt = self.current
         if message.round == attempt.round:
             out.append(Note("round", now_s - attempt.opened_s))
+            if message.outcome == wire.Outcome.VOID and self._silent and self.state is not State.REPORTED:
+                out.append(self._void(attempt, "it was over before the last attempt", self._silent))
             self._to_idle(now_s)
         elif self._is_waiting_for_ends and self.presence.history.settled >= self._next_round:
             self._is_waiting_for_ends, self._deadline_s = False, now_s
@@ -295,10 +297,8 @@ class Head(Machine[State, HeadEffect]):
         self.state = State.CONFIRMING
         self._deadline_s = now_s + view.timing.confirm_s
         message = wire.Roster(view.epoch, view.ring, attempt.round, attempt.attempt, view.to_wire(attempt.roster))
-        return [
-            Note("collect", now_s - attempt.opened_s),
-            *(ToMember(i, message) for i in positions_of(attempt.roster)),
-        ]
+        members = positions_of(attempt.roster)
+        return [Note("collect", now_s - attempt.opened_s), *(ToMember(i, message) for i in members)]
 
     def _on_confirm(self, attempt: Attempt, position: int, message: wire.Confirm, now_s: float) -> list[HeadEffect]:
         if not attempt.roster >> position & 1:
@@ -388,9 +388,11 @@ class Head(Machine[State, HeadEffect]):
     def _give_up(self, attempt: Attempt, reason: str, now_s: float, silent: int = 0) -> list[HeadEffect]:
         """Nothing opens; `silent` are those whose silence is the reason."""
         self._report(attempt, now_s)
-        view = self.view
-        void = wire.RingVoid(view.epoch, view.ring, attempt.round, self.term, reason, view.to_wire(silent))
-        return [ToCoordinator(void)]
+        return [self._void(attempt, reason, silent)]
+
+    def _void(self, attempt: Attempt, reason: str, silent: int) -> HeadEffect:
+        of, silent_ = (self.view.epoch, self.view.ring, attempt.round, self.term), self.view.to_wire(silent)
+        return ToCoordinator(wire.RingVoid(*of, reason, silent_))
 
     def _report(self, attempt: Attempt, now_s: float) -> None:
         self.state = State.REPORTED

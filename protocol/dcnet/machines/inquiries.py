@@ -1,13 +1,15 @@
 """
 What the round ledger of a ring asks its members, and whom a head is to leave out by what comes of it.
 
-The ledger asks over its own links, never through a head, so a head can make nobody seem silent.  A head leaves out:
+The ledger asks over its own links, never through a head, so no head alone can make anybody seem silent.  A head leaves
+out:
 
 - who was proved to lie (`blame`; a deal that does not fit; a commitment to another seed), for the rest of the epoch;
 - who has dealt no shares of its key: nobody could recover its self mask;
 - who owes an answer, until it answers; it gets `silent_s` for it, and is asked again when a round ends;
 - who, by a head's word, fell silent in a round that was lost, and does not answer the ledger either: for 2^j rounds,
-  j counting how often (6 at most), one less for every day of rounds.
+  j counting how often (6 at most), one less for every day of rounds;
+- who does answer, and is said to be silent by more heads than can be corrupt: then it is, and out for as long.
 
 This can be used against nobody's privacy: E is the head's choice anyway, and what members check of it stays as it is.
 """
@@ -62,6 +64,7 @@ class Inquiries:
         self._opened: set[tuple[int, int]] = set()  # complaints whose pair was opened: judged, once
         self._doubts = -1, 0  # the newest round in which a head doubted a commitment, and how often it did
         self._silences: dict[int, _Silence] = {}
+        self._reports: dict[int, int] = {}  # of whom which heads, a bitmap, said that it was silent
 
     # --- what a head hands in ------------------------------------------------------------------------------------
 
@@ -203,11 +206,28 @@ class Inquiries:
 
     # --- silence -------------------------------------------------------------------------------------------------
 
-    def silent(self, members: int, round_: int, now_s: float) -> list[LedgerEffect]:
-        """A head says that these fell silent in a round that is lost: ask them, each over the ledger's own link."""
+    def has_said(self, head: int, members: int) -> bool:
+        """
+        Whether this head has said before that one of these was silent, and that one was there.
+
+        Then it or the head is the liar, and another head may tell which.
+        """
+        return any(self._reports.get(position, 0) >> head & 1 for position in positions_of(members))
+
+    def silent(self, head: int, members: int, round_: int, now_s: float) -> list[LedgerEffect]:
+        """
+        A head says that these fell silent in a round that is lost: ask them, each over the ledger's own link.
+
+        Who answers and is silent to its heads alone costs every round as much.  Of as many heads as this takes one is
+        honest, and two it takes in any case: a link between two that are honest may fail.
+        """
         view, out = self._view, []
         for position in positions_of(members):
-            if position not in self._asked:
+            heads = self._reports[position] = self._reports.get(position, 0) | 1 << head
+            if heads.bit_count() > max(1, view.corrupt):
+                self._asked.pop(position, None)
+                self._count_silence(position, round_)
+            elif position not in self._asked:
                 self._asked[position] = round_, now_s
                 out.append(ToMember(position, wire.PresenceRequest(view.epoch, view.ring, round_)))
         return [*out]
@@ -222,9 +242,13 @@ class Inquiries:
             if now_s < asked_s + self._view.timing.silent_s:
                 continue
             del self._asked[position]
-            known = self._silences.get(position)
-            times = 0 if known is None else max(0, known.times - (round_ - known.since) // _DAY_ROUNDS)
-            self._silences[position] = _Silence(min(_SILENCE_MAX, times + 1), round_ + 2**times, round_)
+            self._count_silence(position, round_)
+
+    def _count_silence(self, position: int, round_: int) -> None:
+        self._reports.pop(position, None)
+        known = self._silences.get(position)
+        times = 0 if known is None else max(0, known.times - (round_ - known.since) // _DAY_ROUNDS)
+        self._silences[position] = _Silence(min(_SILENCE_MAX, times + 1), round_ + 2**times, round_)
 
     # --- whom a head leaves out -----------------------------------------------------------------------------------
 

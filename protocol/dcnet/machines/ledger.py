@@ -25,15 +25,7 @@ from enum import StrEnum
 from protocol import wire
 from protocol.dcnet.crypto.commitments import Pedersen, decode_blinding_vector
 from protocol.dcnet.crypto.suite import Suite
-from protocol.dcnet.machines.effects import (
-    Ended,
-    LedgerEffect,
-    Note,
-    Persist,
-    RoundEnded,
-    ToMember,
-    ToRing,
-)
+from protocol.dcnet.machines.effects import Ended, LedgerEffect, Note, Persist, RoundEnded, ToMember, ToRing
 from protocol.dcnet.machines.event_log import EventLog, Local
 from protocol.dcnet.machines.history import check_two_results
 from protocol.dcnet.machines.inquiries import Inquiries
@@ -99,9 +91,7 @@ class RoundLedger(Machine[State, LedgerEffect]):
         self._pedersen = Pedersen(suite.group) if view.committed else None
         self._secrets = secrets
         self._complaints: set[int] = set()
-        self._last_round_as_head: dict[
-            int, int
-        ] = {}  # of each head that was replaced, the last round that had begun by then
+        self._last_round_as_head: dict[int, int] = {}  # of who was replaced: the last round that had begun by then
         self._expelled = 0
         self.unfit = 0  # heads whose evidence proved nothing
         self._void_rounds = 0  # in a row, under the present head
@@ -244,16 +234,22 @@ class RoundLedger(Machine[State, LedgerEffect]):
 
     def _on_void(self, position: int, message: wire.RingVoid, now_s: float) -> list[LedgerEffect]:
         self._check_head(position, message.term)
-        if message.round in self.ended:
+        silent = self.view.from_wire(message.silent)
+        is_repeated = self.inquiries.has_said(position, silent)
+        ended = self.ended.get(message.round)
+        if ended is not None and (ended.outcome == wire.Outcome.OPENED or not self._is_head_of(position, ended.round)):
             return self._answer(position, message.round)
-        if message.term < self.term:  # its successor may still open the round
+        if ended is None and message.term < self.term:  # its successor may still open the round
             return []
         self._check_round(message.round, now_s)
-        self._void_rounds += 1
-        is_replaced = self._void_rounds >= _VOID_ROUNDS_MAX
-        out = self._end_void(message.round, message.reason, now_s, everybody=is_replaced)
-        out += self.inquiries.silent(self.view.from_wire(message.silent), message.round, now_s)
-        return [*out, *self._next_term(now_s)] if is_replaced else out
+        asked = self.inquiries.silent(position, silent, message.round, now_s)
+        if ended is not None:  # the round was over before the head gave it up
+            is_replaced, out = is_repeated and message.term == self.term, self._answer(position, message.round)
+        else:
+            self._void_rounds += 1
+            is_replaced = is_repeated or self._void_rounds >= _VOID_ROUNDS_MAX
+            out = self._end_void(message.round, message.reason, now_s, everybody=is_replaced)
+        return [*out, *asked, *(self._next_term(now_s) if is_replaced else ())]
 
     def _on_corrupt_sum(self, position: int, message: wire.CorruptSum, now_s: float) -> list[LedgerEffect]:
         """The head gives a round up because masks did not cancel: who lied, a member or the head?"""

@@ -6,7 +6,9 @@ Rounds that are a second long give every household's power away as soon as someb
 one that lies in the past has a reading contributed under a time of the coordinator's choice.  So none of these is the
 coordinator's word:
 
-- A period is an interval and at least a quarter hour.  Metering time is real time, to a quarter hour.
+- A period is an interval and at least a quarter hour.  Metering time is real time, and intervals are counted from
+  midnight UTC.  A grid of the coordinator's choice could lie a minute beside the last epoch's: the first contribution
+  would then be the energy of that minute.
 - An epoch begins within 26 hours, is not over, has 16 rounds or more and lasts 26 hours at most: a day's masks and one
   day's delay are what a gateway commits to.
 - Its number is at most the count of quarter hours since 1970.  Numbers only go up (the security module remembers the
@@ -51,8 +53,8 @@ def check_calendar(call: wire.EpochCall, policy: CalendarPolicy, now_s: float) -
     """
     Raise RemoteProtocolError unless the call's times suit our policy; `now_s` is the own clock (Unix, s).
 
-    Reasons: `short_interval`, `time_lapse`, `wrong_metering_time`, `short_epoch`, `long_epoch`, `distant_epoch`,
-    `past_epoch`, `epoch_number`.
+    Reasons: `short_interval`, `time_lapse`, `wrong_metering_time`, `shifted_grid`, `short_epoch`, `long_epoch`,
+    `distant_epoch`, `past_epoch`, `epoch_number`.
     """
     grid = registration_grid(call)
     if call.interval_s < QUARTER_HOUR_S:
@@ -97,7 +99,6 @@ def check_start(call: wire.EpochCall, policy: CalendarPolicy, newest: NewestEpoc
 
 
 def _check_lapse(grid: RegistrationGrid, policy: CalendarPolicy, now_s: float) -> None:
-    offset_s = grid.metering_start_s - grid.time_s(0)
     if policy.time_lapse:
         if grid.period_s > grid.interval_s:
             raise RemoteProtocolError("time_lapse", "metering time that runs slower than real time")
@@ -109,5 +110,8 @@ def _check_lapse(grid: RegistrationGrid, policy: CalendarPolicy, now_s: float) -
             f"intervals of {grid.interval_s} s in {grid.period_s:g} s; a node takes part in a time lapse by its own"
             " configuration only (node.policy.time_lapse)",
         )
-    elif abs(offset_s) > QUARTER_HOUR_S:
-        raise RemoteProtocolError("wrong_metering_time", f"metering time is {offset_s:.0f} s off real time")
+    elif grid.metering_start_s * 1000 != grid.start_ms:
+        offset_s = grid.metering_start_s - grid.time_s(0)
+        raise RemoteProtocolError("wrong_metering_time", f"metering time is {offset_s:g} s off real time")
+    elif grid.metering_start_s % grid.interval_s:
+        raise RemoteProtocolError("shifted_grid", f"intervals that begin at no multiple of {grid.interval_s} s")
