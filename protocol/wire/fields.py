@@ -22,7 +22,7 @@ MAX_TRIES = 64  # of drawing one epoch's rings; a gateway shows its value for 8 
 MAX_SLOTS = 4096
 MAX_ROUNDS = 1 << 20
 MAX_FRAME_SIZE = 8 << 20  # every field alone at its bound fits; a link carries less (LinkLimits.message_bytes_max)
-NONCE_SIZE = 16  # of one process of a gateway in one epoch; docs/explanation/protocol.md, section 2
+NONCE_SIZE = 16  # of one process of a gateway in one epoch; docs/explanation/protocol.md, section 4
 MAX_ATTEMPTS = 3  # of one round; docs/explanation/protocol.md, section 4
 
 Read = Callable[[msgpack.Unpacker], Any]  # takes one field off the front, or raises for what it may not be

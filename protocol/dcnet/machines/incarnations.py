@@ -2,7 +2,7 @@ r"""
 Which process of each gateway a ring's masks are made with.
 
 A gateway draws a nonce of 16 random bytes for each process and epoch and keeps it in memory only (docs/explanation/
-protocol.md, section 2).  Every mask key hangs on the nonces of both ends, and every self mask on its owner's: so a
+protocol.md, section 4).  Every mask key hangs on the nonces of both ends, and every self mask on its owner's: so a
 process that was started anew, or a second copy of a store, has other masks than the one before it, whatever its disk
 says, and two shares of one round and attempt can never be subtracted from each other.
 
