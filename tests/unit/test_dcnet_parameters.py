@@ -160,10 +160,10 @@ def test_a_population_counts_unlucky_rings() -> None:
 
 
 @pytest.mark.parametrize("model", ["honest-but-curious", "semi-malicious", "unsplittable"])
-def test_under_a_second_for_a_hundred_million(model: Model) -> None:
-    started = time.perf_counter()
+def test_a_hundred_million_members_cost_no_work_for_each(model: Model) -> None:
+    started = time.process_time()
     chosen = choose(10**8, 0.1, 0.2, model=model)
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 20, "some .3 s; a loop over the members would take minutes"
     assert chosen.sigma_reached >= 40
     assert chosen.eta_reached >= 30
 
