@@ -49,7 +49,9 @@ def test_intervals_below_a_quarter_hour_are_refused_everywhere(interval_s: int, 
     assert reason(replace(CALL, interval_s=interval_s, period_ms=interval_s * 1000), policy) == "short_interval"
 
 
-@pytest.mark.parametrize("start_ms", [2**62 // 900_000 * 900_000, (NOW_S + 27 * 3600) * 1000, (NOW_S + 40 * 365 * 86_400) * 1000])
+@pytest.mark.parametrize(
+    "start_ms", [2**62 // 900_000 * 900_000, (NOW_S + 27 * 3600) * 1000, (NOW_S + 40 * 365 * 86_400) * 1000]
+)
 def test_an_epoch_that_begins_later_than_tomorrow_is_refused(start_ms: int) -> None:
     """D7: the calendar 2^62 barred a gateway for good."""
     assert reason(replace(CALL, start_ms=start_ms, interval_start_s=start_ms // 1000)) == "distant_epoch"

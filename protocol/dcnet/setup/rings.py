@@ -230,6 +230,7 @@ def result_text(view: RingView, round_: int, outcome: int, roster: int) -> bytes
     return result_text_of(view.digest, view.ring, round_, outcome, view.to_wire(roster))
 
 
+@lru_cache(maxsize=64)
 def result_text_of(epoch_digest: bytes, ring: int, round_: int, outcome: int, roster: bytes) -> bytes:
     """The same for whoever has kept no more of a ring than its digest; `roster` is the bitmap's bytes."""
     return digest("result", epoch_digest, struct.pack("<QQQ", ring, round_, outcome), roster)

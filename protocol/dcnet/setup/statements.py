@@ -25,6 +25,8 @@ from protocol.dcnet.setup.rings import RingView
 
 SIGNATURE_SIZE = 64
 ATTESTATION_SIZE = 32 + 32 + SIGNATURE_SIZE
+_NO_BLINDING = digest("masked-blinding", b"")
+_NONE_DROPPED = digest("dropped-words", b"", b"")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,7 @@ def commitment_half(
 
 def blinding_digest(blinding: bytes) -> bytes:
     """Of the masked blinding vector."""
-    return digest("masked-blinding", blinding)
+    return digest("masked-blinding", blinding) if blinding else _NO_BLINDING
 
 
 def input_text(blame: bytes, commitments: bytes) -> bytes:
@@ -119,7 +121,7 @@ def confirm_text(
 
 def dropped_digest(words: bytes, blinding: bytes) -> bytes:
     """Of the net words towards the dropped, in both vectors."""
-    return digest("dropped-words", words, blinding)
+    return digest("dropped-words", words, blinding) if words or blinding else _NONE_DROPPED
 
 
 def deal_text(view: RingView, dealer: int, commitments: Sequence[bytes], sealed: Sequence[tuple[int, bytes]]) -> bytes:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from protocol.dcnet.crypto.suite import digest
 
@@ -42,11 +42,14 @@ class RoundTerms:
         return mask_terms(self.settled, self.history, self.served)
 
 
+# Both are public, and the same for all members of an attempt.
+@lru_cache(maxsize=64)
 def terms_digest(nonces: bytes, of_masks: bytes) -> bytes:
     """`RoundTerms.digest` of its two parts, for who is shown no more of the terms."""
     return digest("round-terms", nonces, of_masks)
 
 
+@lru_cache(maxsize=64)
 def mask_terms(settled: int, history: bytes, served: bytes) -> bytes:
     """`RoundTerms.of_masks`, for who prepares a mask before there is an attempt."""
     return digest("mask-terms", struct.pack("<Q", settled), history, served)
