@@ -1,13 +1,12 @@
 """
 One run: households, cells in processes, results that survive a stop.
 
-A finished cell is written at once; a run with the same settings in the same folder takes it from there.  What a peer's
-missing environment prevents is listed with its reason and leaves the rest alone.
+A finished cell is written at once; a run with the same settings and code in the same folder takes it from there.  What
+a peer's missing environment prevents is listed with its reason and leaves the rest alone.
 """
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
 import re
@@ -23,12 +22,12 @@ from threadpoolctl import threadpool_limits
 from loadtest.lab.experiments import Cell, cells
 from loadtest.lab.experiments.coalitions import Exposure, exposures
 from loadtest.lab.experiments.curves import example_day
+from loadtest.lab.provenance import versions
 from loadtest.lab.schemes import SCHEMES
 from loadtest.lab.settings import Lab, Row, Settings
 from loadtest.lab.workers import workers
 from protocol.errors import StromkreisError
 
-PACKAGES = ("stromkreis", "antgen", "numpy", "scipy", "scikit-learn", "phe")
 Advance = Callable[[str, int, int], None]
 """Called with what is done (stage, how much of it, of how much)."""
 
@@ -135,11 +134,6 @@ def run(settings: Settings, out: Path, advance: Advance = lambda _stage, _done, 
         settings, source, versions(), tuple(kept), tuple(opened), curves, tuple(sorted(missing)),
         monotonic() - begin_s,
     )  # fmt: skip
-
-
-def versions() -> dict[str, str]:
-    """Of the packages that results depend on."""
-    return {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
 def _schemes(settings: Settings) -> Sequence[str]:

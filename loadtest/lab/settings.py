@@ -18,12 +18,12 @@ from numpy.random import Generator
 from loadtest.lab.attacks.knowledge import Knowledge
 from loadtest.lab.households import DAY_S, Households, check_size, generate
 from loadtest.lab.metrics import NOTHING, Estimate
+from loadtest.lab.provenance import code_digest, versions
 from loadtest.lab.recordings import read_recordings
 from loadtest.lab.schemes import Scheme, play
 from loadtest.lab.transcript import Transcript
 from protocol.errors import StromkreisError
 
-FORMAT = 1  # raised with every change that alters results: stored cells of another number are not taken
 HOUSEHOLDS_MIN = 24
 METER_SLOT_S = 900
 REFERENCE_SHARE = 0.15
@@ -57,11 +57,16 @@ class Settings:
     processes: int = 2
 
     def digest(self) -> str:
-        """A name for everything that a result depends on; which schemes and attacks are asked for is not part of it."""
+        """
+        A name for everything that a result depends on, code and packages included.
+
+        Which schemes and attacks are asked for is not part of it.
+        """
         shown = {key: value for key, value in asdict(self).items() if key not in {"schemes", "attacks", "processes"}}
         if self.data:
             shown["data"] = hashlib.sha256(Path(self.data).read_bytes()).hexdigest()
-        return hashlib.sha256(json.dumps([FORMAT, shown], sort_keys=True).encode()).hexdigest()[:16]
+        named = json.dumps([code_digest(), versions(), shown], sort_keys=True)
+        return hashlib.sha256(named.encode()).hexdigest()[:16]
 
     def check(self) -> None:
         """Raises StromkreisError for settings that no run is possible with."""

@@ -91,13 +91,9 @@ def by_timing(lab: Lab, scheme: Scheme) -> list[Row]:
     for slots in (1, min(area.slots_a_day, 96)):
         part = area.only(households, slice(0, slots))
         transcript = play(scheme, part, len(households), lab.settings.seed)
-        guesses = {
-            coalition: linkage.by_timing(view_of(transcript, frozenset(coalition), traffic=True).links)
-            for coalition in (("emp", "wan"), ("emp",))
-        }
+        found = linkage.by_timing(view_of(transcript, frozenset({"emp", "wan"}), traffic=True).links)
         blind = _chance(len(households), len(households))
         rng = lab.rng("timing", slots)
-        found = guesses["emp", "wan"]
         shuffled = dict(zip(found, rng.permutation(list(found.values())).tolist(), strict=True))
         rows.append(
             Row(
