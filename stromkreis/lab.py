@@ -141,16 +141,15 @@ def _check_names(given: list[str], known: list[str], option: str) -> None:
 
 
 def _summary(results: Results, claims: list[Claim], out: Path, console: Console) -> None:
+    from loadtest.lab.claims import STATED  # noqa: PLC0415
+    from loadtest.lab.output import shown  # noqa: PLC0415
+
     for claim in claims:
         console.print(f"{claim.number}. {claim.verdict}: {claim.text}", highlight=False)
         for figure in claim.figures:
             mark = " " if figure.is_met else "!"
-            low, value, high = figure.estimate.low, figure.estimate.value, figure.estimate.high
-            interval = "" if low == high else f" [{low:.2f}, {high:.2f}]"
-            console.print(
-                f"   {mark} {figure.what}: {value:.3g}{interval}; expected {figure.expected}", highlight=False,
-                markup=False,
-            )  # fmt: skip
+            expected = "" if figure.expected == STATED else f"; expected {figure.expected}"
+            console.print(f"   {mark} {figure.what}: {shown(figure.estimate)}{expected}", highlight=False, markup=False)
     for cell, reason in results.missing:
         console.print(f"not run: {cell}: {reason}", highlight=False, markup=False)
     console.print(

@@ -48,6 +48,14 @@ def test_stepping_keeps_to_multiples_where_a_slot_fills_half_the_battery(strateg
     assert not (shown % 4000).any()
 
 
+def test_the_energy_through_a_battery_is_that_of_its_own_household(homes: Households) -> None:
+    shown, through_kwh = hide("stepping-ls1", 1, homes.power_w, SLOT_S, np.random.default_rng(1))
+    days = homes.slots * SLOT_S / 86_400
+    expected = np.abs(shown - homes.power_w).sum(axis=1) * SLOT_S / 3.6e6 / days
+    assert through_kwh == pytest.approx(expected)
+    assert len(set(through_kwh)) == homes.count
+
+
 def changes_a_day(values: Readings) -> float:
     return float((np.abs(np.diff(values, axis=1)) > 50).sum() / values.size * 86_400 / SLOT_S)
 

@@ -44,6 +44,14 @@ def test_rings_whose_intervals_overlap_are_not_told_apart(half: float, verdict: 
     assert found.figures[1].is_met is (verdict == "holds")
 
 
+def test_a_claim_of_which_a_half_was_not_measured_does_not_hold() -> None:
+    rows = differencing(around(0.23, 0.02), around(0.14, 0.02))
+    seconds_alone = [row for row in rows if row.parameters["slot_s"] == 1]
+    assert claim(8, seconds_alone).verdict == "holds in part"
+    assert claim(8, seconds_alone).figures[0].expected == "not measured in this run"
+    assert claim(8, []).verdict == "not measured in this run"
+
+
 def views(gains: list[float], **metrics: list[float]) -> list[Row]:
     """A view a gain, of sums of other sizes, with each metric's value."""
     rows = []
@@ -104,7 +112,7 @@ def test_a_price_alone_decides_no_claim() -> None:
         Row("ring-noise", "emp", "identification", "advantage", around(0.8, 0.1), parameters=parameters),
         Row("ring-noise", "emp", "utility", "total_error_share", around(1.3, 0.1), parameters=parameters),
     ]  # fmt: skip
-    assert claim(7, rows).verdict == "fails"
+    assert claim(7, rows).verdict == "not shown"
 
 
 def test_results_of_other_code_are_of_another_name(tmp_path: Path) -> None:

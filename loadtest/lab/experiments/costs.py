@@ -65,8 +65,7 @@ def battery_rows(lab: Lab) -> list[Row]:
             continue
         control = next(each for each in CONTROLS if f"battery-{each}-" in name)
         capacity_kwh = int(name.removesuffix("kwh").rpartition("-")[2])
-        metered, _ = hide(control, capacity_kwh, area.power_w, area.slot_s, rng)
-        through = np.array([hide(control, capacity_kwh, each[None], area.slot_s, rng)[1] for each in area.power_w[:20]])
+        metered, through = hide(control, capacity_kwh, area.power_w, area.slot_s, rng)
         parameters = {"capacity_kwh": capacity_kwh, "slot_s": area.slot_s}
         error = np.abs(metered - area.power_w).mean(axis=1) / np.maximum(area.power_w.mean(axis=1), 1.0)
         rows += [

@@ -2,7 +2,7 @@
 Load hiding by a battery: the meter shows what the household draws from the grid, the battery supplies the rest.
 
 Integers throughout, in W and W s, so that metered energy is demand plus the change of charge, exactly.  The battery is
-lossless: real ones lose 10 to 20 % of the energy that goes through, which `throughput_kwh` lets a reader add.
+lossless: real ones lose 10 to 20 % of the energy that goes through, which is in the results for a reader to add.
 
 - best effort: hold the last metered value as long as the battery can (Kalogridis et al., SmartGridComm 2010);
 - NILL: hold a target; charge an almost empty battery, discharge an almost full one slowly; then set a new target
@@ -153,12 +153,14 @@ CONTROLS: dict[str, Control] = {
 }
 
 
-def hide(control: str, capacity_kwh: int, readings_w: Readings, slot_s: int, rng: Generator) -> tuple[Readings, float]:
-    """The metered load in W, and the energy through the battery in kWh a household and day."""
+def hide(
+    control: str, capacity_kwh: int, readings_w: Readings, slot_s: int, rng: Generator
+) -> tuple[Readings, NDArray[np.float64]]:
+    """The metered load in W, and the energy through each household's battery in kWh a day, shape (households,)."""
     battery = Battery(len(readings_w), capacity_kwh, slot_s)
     metered = CONTROLS[control](battery, readings_w, rng)
     days = max(readings_w.shape[1] * slot_s / 86_400, 1e-9)
-    return metered, float(battery.throughput_ws.mean()) / _WS_PER_KWH / days
+    return metered, battery.throughput_ws / _WS_PER_KWH / days
 
 
 def _hidden(control: str, capacity_kwh: int, readings_w: Readings, slot_s: int, rng: Generator) -> Readings:
