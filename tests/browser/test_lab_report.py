@@ -34,8 +34,8 @@ def test_the_report_is_drawn_without_a_request_or_a_complaint(results: Results, 
         page.on("request", lambda request: asked.append(request.url))
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("console", lambda line: complaints.append(line.text) if line.type in {"error", "warning"} else None)
-        page.goto(page_file.as_uri())
-        page.wait_for_function("document.querySelectorAll('.charts .main-svg').length >= 8", timeout=90_000)
+        page.goto(page_file.as_uri(), timeout=120_000)
+        page.wait_for_function("document.querySelectorAll('.charts .main-svg').length >= 8", timeout=120_000)
         charts = page.locator(".charts article").count()
         drawn = page.evaluate(
             "[...document.querySelectorAll('.charts article')].filter(a => a.querySelector('svg')).length"
