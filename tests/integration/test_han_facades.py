@@ -242,19 +242,21 @@ async def test_a_signed_export_is_cut_out_without_asn1_and_its_signatures_hold(h
     public_key.verify(signature, signed.encode(), ec.ECDSA(hashes.SHA256()))
 
 
-async def test_a_long_table_goes_on_page_by_page(tmp_path: Path) -> None:
-    home = Home(tmp_path, (replace(consumer(*ANNA, 0), facades=frozenset({"ppc"})),))
-    async with home.serving(days=6), home.client() as client:
+async def test_a_long_table_goes_on_page_by_page(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("node.han.facades.ppc.ROWS_MAX", 90)
+    async with home.client() as client:
         await client.get(CGI)
         form = {"action": "showMeterValues", "mid": METERS[0], "from": "2026-11-20", "to": "2026-12-01"}
-        pages = []
+        pages, moments = [], list[str]()
         while form:
-            page = html.fromstring((await client.post(CGI, data=form)).content)
+            page = parsed(await client.post(CGI, data=form))
             pages.append(len(page.xpath("//tr[starts-with(@id,'table_metervalues_line')]")))
+            moments += [each.text for each in page.xpath("//td[@id='table_metervalues_col_timestamp']")]
             further = page.xpath("//input[@id='table_metervalues_button_nextpage']")
             form = fields(further[0].getparent()) if further else {}
-    home.keys.close()
-    assert pages == [1000, 154]
+    assert pages == [90, 90, 14]
+    assert len(set(moments)) == 97  # each once, none between two pages lost
+    assert moments == sorted(moments, reverse=True)
 
 
 async def test_too_long_spans_are_refused_by_a_page(contracted: Home, monkeypatch: pytest.MonkeyPatch) -> None:
