@@ -21,6 +21,7 @@ from protocol.errors import RemoteProtocolError, StromkreisError
 from protocol.profiles.calendar import LEGAL_TIME
 from protocol.profiles.processing import ProcessingProfile
 from protocol.profiles.profile_set import ProfileSet, json_schema
+from protocol.profiles.use_cases import Prepaid
 
 app = typer.Typer(help="Profile sets of a gateway: check them, evaluate their use cases.", no_args_is_help=True)
 
@@ -147,6 +148,18 @@ def _document(result: Result, profile: ProcessingProfile) -> dict[str, Any]:
     for name, extremes in (("largest", result.largest), ("smallest", result.smallest)):
         if extremes:
             document[name] = [{"from": _text(each.start_s), "energy": number(each.energy)} for each in extremes]
+    if result.controls:
+        document["controls"] = [
+            {
+                "system": each.system, "from": _text(each.start_s), "to": _text(each.end_s), "limit_w": each.limit_w,
+                "before": None if each.before is None else number(each.before.value),
+                "after": None if each.after is None else number(each.after.value),
+            }
+            for each in result.controls
+        ]  # fmt: skip
+    if result.account is not None and isinstance(profile.use_case, Prepaid):
+        credit = Decimal(result.account.credit).scaleb(profile.use_case.price_scaler + profile.scaler)
+        document |= {"credit": f"{credit:f}", "standing": result.account.standing.value}
     return document
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import io
 import logging
+import re
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -33,11 +34,13 @@ MESSAGE_SIZE_MAX: Final = 4 << 20
 LIMITS: Final = cms.Limits(message_size=MESSAGE_SIZE_MAX)
 COLUMNS: Final = (
     "delivery", "sender", "metering_point", "profile", "taf", "billable", "kind", "obis", "time", "value", "unit",
-    "valid", "status",
+    "valid", "status", "until", "subject",
 )  # fmt: skip
 _LOAD_PROFILE: Final = 7
 _PERIOD_S_MAX: Final = 400 * 86_400
 _NAME_SIZE_MAX: Final = 64  # as the column is wide
+_SCALER_END: Final = 128
+_TEXT: Final = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 _LOOK_S: Final = 2.0
 _AT_ONCE: Final = 64
 
@@ -174,6 +177,13 @@ def _check(result: PeriodResult) -> None:
         raise RemoteProtocolError("bad_delivery", "expected values in order of time, none after the period")
     if len({obis for obis, _ in result.registers}) != len(result.registers):
         raise RemoteProtocolError("bad_delivery", "a register appears twice")
+    if any(not -_SCALER_END <= each < _SCALER_END for each in (result.scaler, *(one.scaler for one in result.details))):
+        raise RemoteProtocolError("bad_delivery", "a scaler that no register has")
+    for each in result.details:
+        if _TEXT.fullmatch(each.what) is None or (each.subject and _TEXT.fullmatch(each.subject) is None):
+            raise RemoteProtocolError("bad_delivery", "a detail of another name than details have")
+        if not 0 <= each.at_ms <= each.until_ms <= 1000 * (result.end_s + _PERIOD_S_MAX):
+            raise RemoteProtocolError("bad_delivery", "a detail of another time than details have")
 
 
 def missing_values(result: PeriodResult) -> int:
@@ -195,14 +205,28 @@ def _rows(delivery: Delivery) -> Iterator[tuple[object, ...]]:
     )  # fmt: skip
     unit, end = unit_symbol(result.unit), _time(result.end_s)
     for obis, value in result.registers:
-        yield (*head, "register", obis, end, number(value), unit, int(result.is_complete), "")
-    for each in result.rows:
-        status = "" if each.status is None else f"{each.status:x}"
-        yield (*head, "value", result.obis, _time(each.at_s), number(each.value), unit, int(each.is_valid), status)
+        yield (*head, "register", obis, end, number(value), unit, int(result.is_complete), "", "", "")
+    for row in result.rows:
+        status, shown = _hexadecimal(row.status), number(row.value)
+        yield (*head, "value", result.obis, _time(row.at_s), shown, unit, int(row.is_valid), status, "", "")
+    for each in result.details:
+        shown = f"{Decimal(each.value).scaleb(each.scaler):f}"
+        yield (
+            *head, each.what, each.obis, _time_ms(each.at_ms), shown, unit_symbol(each.unit), int(each.is_valid),
+            _hexadecimal(each.status), _time_ms(each.until_ms), each.subject,
+        )  # fmt: skip
+
+
+def _hexadecimal(status: int | None) -> str:
+    return "" if status is None else f"{status:x}"
 
 
 def _time(moment_s: int) -> str:
     return f"{datetime.fromtimestamp(moment_s, UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _time_ms(moment_ms: int) -> str:
+    return f"{datetime.fromtimestamp(moment_ms / 1000, UTC).replace(tzinfo=None).isoformat(timespec='milliseconds')}Z"
 
 
 def _lines(rows: Sequence[Sequence[object]] | Iterator[tuple[object, ...]]) -> bytes:

@@ -152,20 +152,45 @@ class DerivedRegister(Resource):
     value: str
 
 
+class DerivedValue(Resource):
+    """
+    A derived value of its own time (TAF 8 to 12): `value`·10^`scaler` `unit` of the register `obis`.
+
+    `what` says what it is: `largest`, `smallest`, `present`; of a grid state `inside`, `low`, `high`; `limited`, `off`,
+    `before`, `after` of the controllable system `subject`; the standing of a credit, `paid`.
+    """
+
+    what: str
+    subject: str
+    obis: str
+    value: str
+    scaler: int
+    unit: str
+    at: datetime
+    until: datetime
+    is_valid: bool
+
+
 class Period(Resource):
-    """A closed billing period: `value`·10^`scaler` `unit` of each register."""
+    """
+    A billing period: `value`·10^`scaler` `unit` of each register.
+
+    `is_running`: it is not over, and shown up to the newest registration time; it counts once it is closed.
+    """
 
     start: datetime
     end: datetime
+    is_running: bool = False
     is_complete: bool
     is_billable: bool
     scaler: int
     unit: str
     registers: tuple[DerivedRegister, ...]
+    values: tuple[DerivedValue, ...] = ()
 
 
 class Registers(Resource):
-    """What the use case of a processing profile has derived, the newest periods last."""
+    """What the use case of a processing profile has derived, the newest periods last, and the running one behind."""
 
     profile: str
     taf: int

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from node.han import models
 from node.han.accounts import Account, Accounts, Role
 from node.han.consumption import intervals, moment, register_value
+from node.han.derived import running_period, shown_period
 from node.han.facts import GatewayFacts, HanServices, MeterFacts
 from node.han.program import program_sha256
 from node.han.query import Query
@@ -28,13 +29,11 @@ from node.storage.engine import Store
 from node.storage.repositories.gateway_logs import GatewayLogReader
 from node.storage.repositories.metering_log import MeteringLogReader
 from node.storage.repositories.use_cases import UseCaseRepository
-from protocol.cosem.delivery import PeriodResult
 from protocol.errors import RemoteProtocolError
 from protocol.logs.chain import ChainedEntry
 from protocol.logs.events import BY_NUMBER, Language, Level, Log, text_of
 from protocol.metering.interval import DAY_S
 from protocol.metering.obis import Obis, is_cumulative
-from protocol.metering.units import unit_symbol
 from protocol.profiles.meter import MeterProfile
 from protocol.profiles.processing import Delivery, ProcessingProfile, Recipient
 
@@ -190,14 +189,19 @@ class View:
         )  # fmt: skip
 
     def registers(self, account: Account, name: str, _query: Query) -> models.Registers:
-        """The registers of its closed billing periods."""
+        """The registers of its closed billing periods, and of the running one."""
         profile = next((each for each in self._processing(account) if each.id == name), None)
         if profile is None:
             raise NotThere
         starts = self._use_cases.closed(self.facts.identity, name)[-PERIODS_MAX:]
         results = [self._use_cases.result(self.facts.identity, name, each) for each in starts]
-        periods = tuple(_period(each) for each in results if each is not None)
-        return models.Registers(profile=name, taf=profile.use_case.taf, periods=periods)
+        periods = [shown_period(each) for each in results if each is not None]
+        running = running_period(
+            self._use_cases, self._registered_by_name, self.facts.identity, profile,
+            self.facts.profiles.devices_of(profile), self._registration_s(),
+        )  # fmt: skip
+        periods += [] if running is None else [shown_period(running, is_running=True)]
+        return models.Registers(profile=name, taf=profile.use_case.taf, periods=tuple(periods))
 
     def aggregation(self, account: Account, _name: str, _query: Query) -> models.Aggregation:
         """In which sums the gateway's values leave."""
@@ -302,19 +306,25 @@ class View:
         return sorted(kept | {each.obis for each in self._newest(meter)})
 
     def _registered(self, meter: MeterFacts, obis: Obis, from_s: int, to_s: int) -> list[LoggedReading]:
+        return self._registered_by_name(meter.device, obis, from_s, to_s)
+
+    def _registered_by_name(self, device: str, obis: Obis, from_s: int, to_s: int) -> list[LoggedReading]:
         return registered_values(
-            self._metering, self.facts.identity, self._now_us() + _AHEAD_US, meter.device, obis, from_s, to_s
+            self._metering, self.facts.identity, self._now_us() + _AHEAD_US, device, obis, from_s, to_s
         )
+
+    def _registration_s(self) -> int:
+        """The newest registration time, metering time."""
+        now_s = self.facts.clock()
+        grid = self.facts.grid()
+        return int(now_s) if grid is None else grid.registration_s(grid.index_at(now_s))
 
     def _now_us(self) -> int:
         return int(self.facts.clock() * 1_000_000)
 
     def _span(self, query: Query) -> tuple[int, int]:
         """From and to in metering time; the present time is the newest registration time, and counts."""
-        now_s = int(self.facts.clock())
-        grid = self.facts.grid()
-        if grid is not None:
-            now_s = grid.registration_s(grid.index_at(self.facts.clock()))
+        now_s = self._registration_s()
         to_s = now_s + 1 if query.to_s is None else min(query.to_s, now_s + 1)
         from_s = min(to_s, now_s) - DAY_S if query.from_s is None else query.from_s
         if to_s - from_s > SPAN_DAYS_MAX * DAY_S:
@@ -370,14 +380,6 @@ def _cut(records: Sequence[models.Resource], count: int) -> tuple:  # type: igno
             "bad_query", f"over {RECORDS_MAX} records: expected q.obis, q.count or a shorter span"
         )
     return tuple(kept)
-
-
-def _period(result: PeriodResult) -> models.Period:
-    registers = tuple(models.DerivedRegister(obis=str(obis), value=str(value)) for obis, value in result.registers)
-    return models.Period(
-        start=moment(result.start_s), end=moment(result.end_s), is_complete=result.is_complete,
-        is_billable=result.is_billable, scaler=result.scaler, unit=unit_symbol(result.unit), registers=registers,
-    )  # fmt: skip
 
 
 def _log_entry(entry: ChainedEntry) -> models.LogEntry:

@@ -7,11 +7,10 @@ border belongs to the later period, so that periods add up to the meter's regist
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from node.metering.entries import LoggedReading
-from node.metering.log import MeteringLog
 from node.taf.series import RegisterValue, register_values
 from protocol.metering.interval import DAY_S
 from protocol.metering.obis import Obis
@@ -19,6 +18,8 @@ from protocol.metering.units import CUBIC_METRE, VAR_HOUR, WATT_HOUR
 from protocol.profiles.processing import ProcessingProfile
 from protocol.profiles.use_cases import OnDemand
 
+Registered = Callable[[str, Obis, int, int], list[LoggedReading]]
+"""A register's values from one registration time (Unix, s) up to and without another (MeteringLog.registered)."""
 _BEFORE_S: Final = DAY_S
 _LONG_BEFORE_S: Final = 400 * DAY_S  # as long as the log keeps anything
 _ELECTRICITY, _GAS, _COLD_WATER, _HOT_WATER = 1, 7, 8, 9
@@ -45,7 +46,7 @@ def unit_of(obis: Obis, readings: Sequence[LoggedReading] = ()) -> int:
 
 
 def period_values(
-    log: MeteringLog, profile: ProcessingProfile, devices: Sequence[str | None], start_s: int, end_s: int
+    registered: Registered, profile: ProcessingProfile, devices: Sequence[str | None], start_s: int, end_s: int
 ) -> tuple[list[list[RegisterValue]], int]:
     """
     The values of each of a profile's meters for the period from `start_s` to `end_s` (Unix, s), and the unit.
@@ -54,11 +55,11 @@ def period_values(
     """
     obis = Obis.parse(profile.obis)
     before_s = _BEFORE_S + DAY_S * profile.use_case.days if isinstance(profile.use_case, OnDemand) else _BEFORE_S
-    parts = _read(log, devices, obis, start_s - before_s, end_s)
+    parts = _read(registered, devices, obis, start_s - before_s, end_s)
     unit = unit_of(obis, [reading for part in parts for reading in part])
     values = [_values(part, profile, unit) for part in parts]
     if not any(each.is_valid and each.at_s <= start_s for part in values for each in part):
-        parts = _read(log, devices, obis, start_s - _LONG_BEFORE_S, end_s)
+        parts = _read(registered, devices, obis, start_s - _LONG_BEFORE_S, end_s)
         values = [_values(part, profile, unit) for part in parts]
     return values, unit
 
@@ -69,6 +70,6 @@ def _values(part: Sequence[LoggedReading], profile: ProcessingProfile, unit: int
 
 
 def _read(
-    log: MeteringLog, devices: Sequence[str | None], obis: Obis, from_s: int, end_s: int
+    registered: Registered, devices: Sequence[str | None], obis: Obis, from_s: int, end_s: int
 ) -> list[list[LoggedReading]]:  # fmt: skip
-    return [[] if each is None else log.registered(each, obis, from_s, end_s + 1) for each in devices]
+    return [[] if each is None else registered(each, obis, from_s, end_s + 1) for each in devices]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 
 from node.taf.series import Interval, RegisterValue, Series
 from protocol.metering.obis import Obis
@@ -51,11 +52,50 @@ class Period:
 
 
 @dataclass(frozen=True, slots=True)
+class ControlRecord:
+    """
+    A limitation of TAF 11 from `start_s` up to `end_s` (Unix, s), and the valid values around it, None for none.
+
+    `limit_w` None: switched off.
+    """
+
+    system: str
+    start_s: int
+    end_s: int
+    limit_w: int | None
+    before: RegisterValue | None
+    after: RegisterValue | None
+
+
+class Standing(Enum):
+    """What the credit of TAF 12 means for the consumer."""
+
+    ENOUGH = "enough"
+    LOW = "low"
+    USED_UP = "used-up"
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """
+    The account of TAF 12 at the period's end: what is left, and all that was ever paid in.
+
+    Both count 10^(price_scaler + register scaler) currency, as prices times mantissas do; `credit` may be negative,
+    since it is only known at registration times.
+    """
+
+    credit: int = field(repr=False)
+    paid: int = field(repr=False)
+    standing: Standing
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
     """
     What a use case says of a billing period.
 
-    `registers` begin with the total; `rows` are values of a list; `largest` and `smallest` are intervals of TAF 8.
+    `registers` begin with the total; `rows` are values of a list; `largest` and `smallest` are intervals of TAF 8,
+    `controls` records of TAF 11, `account` is that of TAF 12.
     `is_complete`: valid values at both ends and no interval without one.  `derivation` is the union of the intervals'
     STATUS_ bits (node.taf.series).
     """
@@ -66,6 +106,8 @@ class Result:
     rows: tuple[RegisterValue, ...] = ()
     largest: tuple[Interval, ...] = ()
     smallest: tuple[Interval, ...] = ()
+    controls: tuple[ControlRecord, ...] = ()
+    account: Account | None = None
     is_complete: bool = True
     derivation: int = 0
 

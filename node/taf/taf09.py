@@ -12,9 +12,7 @@ from node.metering.entries import LoggedReading
 from protocol.metering.obis import Obis
 
 
-def newest(readings: Iterable[LoggedReading], obis: Obis, not_before_ms: int) -> LoggedReading | None:
-    """The reading of a register that was measured last; None where all are older than `not_before_ms` (Unix)."""
-    fresh = [
-        each for each in readings if each.obis == obis and each.value is not None and each.measured_ms >= not_before_ms
-    ]
-    return max(fresh, key=lambda each: (each.measured_ms, each.received_ms), default=None)
+def newest(readings: Iterable[LoggedReading], obis: Obis) -> LoggedReading | None:
+    """The reading of a register that was measured last, None where there is none."""
+    found = [each for each in readings if each.obis == obis and each.value is not None]
+    return max(found, key=lambda each: (each.measured_ms, each.received_ms), default=None)

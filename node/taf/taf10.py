@@ -7,14 +7,16 @@ hundred.  Values that the meter itself doubts make none.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from fractions import Fraction
 
 from node.metering.entries import LoggedReading
+from node.taf import taf09
 from protocol.metering.obis import Obis
 from protocol.metering.reading import Quality
-from protocol.profiles.use_cases import Limit
+from protocol.profiles.use_cases import GridState, Limit
 
 
 class Side(Enum):
@@ -26,12 +28,12 @@ class Side(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class LimitEvent:
-    """A register went to another side of its limits."""
+class GridValue:
+    """A register's value, and where it lies, None for a register without limits; `is_event`: it has just come there."""
 
-    obis: Obis
-    measured_ms: int
-    side: Side
+    reading: LoggedReading
+    side: Side | None
+    is_event: bool
 
 
 class LimitWatch:
@@ -39,21 +41,19 @@ class LimitWatch:
 
     def __init__(self, limit: Limit, side: Side = Side.INSIDE) -> None:
         self.side = side
-        self._obis = Obis.parse(limit.obis)
+        self.obis = Obis.parse(limit.obis)
         unit = Fraction(10) ** limit.scaler
         self._low = None if limit.low is None else limit.low * unit
         self._high = None if limit.high is None else limit.high * unit
         self._hysteresis = limit.hysteresis * unit
 
-    def take(self, reading: LoggedReading) -> LimitEvent | None:
-        """The event that a reading makes, if it makes one."""
-        if reading.obis != self._obis or reading.value is None or reading.quality is Quality.METER_ERROR:
-            return None
+    def take(self, reading: LoggedReading) -> bool:
+        """Whether the register has come to another side with this reading."""
+        if reading.obis != self.obis or reading.value is None or reading.quality is Quality.METER_ERROR:
+            return False
         side = self._side_of(reading.value * Fraction(10) ** reading.scaler)
-        if side is self.side:
-            return None
-        self.side = side
-        return LimitEvent(self._obis, reading.measured_ms, side)
+        is_event, self.side = side is not self.side, side
+        return is_event
 
     def _side_of(self, value: Fraction) -> Side:
         inward_low = self._hysteresis if self.side is Side.LOW else 0
@@ -63,3 +63,19 @@ class LimitWatch:
         if self._high is not None and value > self._high - inward_high:
             return Side.HIGH
         return Side.INSIDE
+
+
+def evaluate(
+    parameters: GridState, registers: Iterable[Obis], readings: Iterable[LoggedReading], before: Mapping[Obis, Side]
+) -> list[GridValue]:
+    """
+    The events among `readings` (in the order of time), then the newest value of each of `registers`.
+
+    `before` says on which side registers were, those that it does not name inside.
+    """
+    readings = list(readings)
+    watches = [LimitWatch(each, before.get(Obis.parse(each.obis), Side.INSIDE)) for each in parameters.limits]
+    found = [GridValue(reading, watch.side, True) for reading in readings for watch in watches if watch.take(reading)]
+    sides = {each.obis: each.side for each in watches}
+    newest = [taf09.newest(readings, each) for each in registers]
+    return found + [GridValue(each, sides.get(each.obis), False) for each in newest if each is not None]

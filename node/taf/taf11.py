@@ -7,41 +7,25 @@ so that what was used meanwhile can be bounded without a meter that is read in t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
+from math import ceil
 
-from node.taf.result import Period
-from node.taf.series import RegisterValue
-
-
-@dataclass(frozen=True, slots=True)
-class ControlEvent:
-    """A controllable system was limited from `start_s` up to `end_s` (Unix, s), to `limit_w`; None is without limit."""
-
-    system: str
-    start_s: int
-    end_s: int
-    limit_w: int | None
+from node.taf.result import ControlRecord, Period, Result, result_of
+from protocol.profiles.use_cases import Control, ControlEvents
 
 
-@dataclass(frozen=True, slots=True)
-class ControlRecord:
-    """A control event and the valid values around it, None where there is none."""
-
-    event: ControlEvent
-    before: RegisterValue | None
-    after: RegisterValue | None
+def evaluate(parameters: ControlEvents, period: Period) -> Result:
+    """The records of the limitations that ended in the period, in the order of their ends."""
+    ended = [each for each in parameters.controls if period.start_s < each.ends.timestamp() <= period.end_s]
+    ended.sort(key=lambda each: (each.ends, each.begins, each.system))
+    return replace(result_of(period), controls=tuple(_record(each, period) for each in ended))
 
 
-def evaluate(period: Period, events: Sequence[ControlEvent]) -> tuple[ControlRecord, ...]:
-    """The records of the events that ended in the period, in the order of their ends."""
+def _record(control: Control, period: Period) -> ControlRecord:
+    start_s, end_s = control.begins.timestamp(), control.ends.timestamp()
     valid = period.series.valid
-    ended = [each for each in events if period.start_s < each.end_s <= period.end_s]
-    return tuple(
-        ControlRecord(
-            event,
-            max((each for each in valid if each.at_s <= event.start_s), key=lambda each: each.at_s, default=None),
-            min((each for each in valid if each.at_s >= event.end_s), key=lambda each: each.at_s, default=None),
-        )
-        for event in sorted(ended, key=lambda each: (each.end_s, each.start_s, each.system))
-    )
+    return ControlRecord(
+        control.system, int(start_s), ceil(end_s), control.limit_w,
+        max((each for each in valid if each.at_s <= start_s), key=lambda each: each.at_s, default=None),
+        min((each for each in valid if each.at_s >= end_s), key=lambda each: each.at_s, default=None),
+    )  # fmt: skip

@@ -7,11 +7,9 @@ Values are those of the registration period, not finer: what leaves the house is
 from __future__ import annotations
 
 from node.taf.result import Period, Result, result_of
-from node.taf.series import RegisterValue
 from protocol.profiles.use_cases import Visualisation
 
 
-def evaluate(_parameters: Visualisation, period: Period, after_s: int) -> Result:
-    """The values after `after_s` (Unix, s), which were not sent yet."""
-    rows: list[RegisterValue] = [each for each in period.rows if each.at_s > after_s]
-    return result_of(period, rows=rows)
+def evaluate(_parameters: Visualisation, period: Period) -> Result:
+    """The values after the period's start, which belongs to what was sent before."""
+    return result_of(period, rows=[each for each in period.rows if each.at_s > period.start_s])

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import Enum
+from operator import itemgetter
 from random import Random
 from typing import Final
 from urllib.parse import urlsplit
@@ -34,7 +35,7 @@ from node.storage.repositories.use_cases import UseCaseRepository, WaitingDelive
 from node.trust import TrustStore
 from node.wan.tls_session import Session, open_session
 from protocol import cms
-from protocol.cosem.delivery import CONTENT_TYPE, Delivery
+from protocol.cosem.delivery import CONTENT_TYPE, EVENT, Delivery
 from protocol.errors import RemoteProtocolError, StromkreisError
 from protocol.logs.events import Event
 from protocol.profiles.communication import WanProfile
@@ -45,6 +46,7 @@ from protocol.profiles.profile_set import ProfileSet
 log = logging.getLogger(__name__)
 SESSIONS_MAX: Final = 16
 """TLS sessions for deliveries that a node has open at once: the end of a month comes for all its gateways."""
+_HIGH_FREQUENCY: Final = 14
 _PAUSE_S_MIN: Final = 1.0
 _PAUSE_S_MAX: Final = 900.0
 _ACCEPTED: Final = frozenset({200, 201, 204})
@@ -122,10 +124,17 @@ class Deliveries:
         """
         waiting = self._services.repository.waiting(self._module.identity)
         is_done = True
-        for participant in dict.fromkeys((each.participant, each.delivery) for each in waiting):
-            mine = [each for each in waiting if (each.participant, each.delivery) == participant]
+        # High frequency behind all others, so that many values of no weight never keep a bill's back.
+        for is_last, *participant in sorted({self._queue_of(each): None for each in waiting}, key=itemgetter(0)):
+            mine = [each for each in waiting if self._queue_of(each) == (is_last, *participant)]
             is_done &= await self._send_to_participant(mine)
         return is_done
+
+    def _queue_of(self, waiting: WaitingDelivery) -> tuple[bool, str, str]:
+        """What is sent in order by itself: those of one participant and form, high frequency apart."""
+        current = self._profiles.current
+        tafs = {each.id: each.use_case.taf for each in (() if current is None else current.processing)}
+        return tafs.get(waiting.profile) == _HIGH_FREQUENCY, waiting.participant, waiting.delivery
 
     async def _send_to_participant(self, waiting: list[WaitingDelivery]) -> bool:
         """Whether all of one participant's are done.  Its address is looked up for each: profiles change."""
@@ -193,7 +202,8 @@ class Deliveries:
             await self._end(waiting, _Outcome.WITHHELD, "not_kept")
             return
         if recipient.delivery is Form.PSEUDONYMOUS:  # nothing in it may name the household
-            result = replace(result, profile="", metering_point="")
+            details = tuple(each if each.subject == EVENT else replace(each, subject="") for each in result.details)
+            result = replace(result, profile="", metering_point="", details=details)
         certificate = encryption_certificate(
             current, recipient.communication, self._module.intermediates, self._services.trust
         )

@@ -5,7 +5,8 @@ The container (annex II to BSI TR-03109-1, section 8.2.16) has the delivery's id
 gateway, or a pseudonym.  Its objects are registers (class 3), a load profile (class 7, version 1) for values with
 times, and one Data object (class 1) that says which period of which profile it is.  The schemas in [XSD-COR] and the
 object lists of use cases are not public: elements follow the text of the annex, and the Data object with its logical
-name 0-0:96.200.0*255 (group D 200: manufacturer specific) is our reading.
+name 0-0:96.200.0*255 (group D 200: manufacturer specific) is our reading, as is 0-0:96.201.0*255 beside it: an array of
+what has a time, a unit or a meaning of its own.
 """
 
 from __future__ import annotations
@@ -33,10 +34,13 @@ from protocol.metering.obis import Obis
 
 CONTENT_TYPE: Final = "application/vnd.de-dke-k461-cosem+xml;encap=cms-tr03109"
 """Of a message with such a document (annex II, section 7.3.1.1)."""
+EVENT: Final = "event"
+"""Subject of a value of TAF 10 that has passed a limit."""
 DELIVERY_ID: Final = re.compile(r"[0-9a-f]{32}")
 DOCUMENT_SIZE_MAX: Final = 16 << 20
 _ROWS_MAX: Final = 200_000
 _PERIOD: Final = Obis(0, 0, 96, 200, 0, 255)
+_DETAILS: Final = Obis(0, 0, 96, 201, 0, 255)
 _CLOCK: Final = Obis(0, 0, 1, 0, 0, 255)
 _DATA, _REGISTER, _PROFILE_GENERIC, _CLOCK_CLASS = 1, 3, 7, 8
 _CONTENT_VERSION: Final = 1
@@ -47,6 +51,30 @@ class Row:
     """A register at a registration time (Unix, s): mantissa, whether fit for billing, the meter's status word."""
 
     at_s: int
+    value: int = field(repr=False)
+    is_valid: bool = True
+    status: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Detail:
+    """
+    A value that is neither a derived register nor a value at a registration time.
+
+    `value`·10^`scaler` `unit` of the register `obis`, measured at `at_ms` (Unix, ms), or over [`at_ms`, `until_ms`);
+    what it says of `subject` stands in `what`: of TAF 8 `largest` or `smallest`; of TAF 9 `present`; of TAF 10
+    `present`, or where the value lies (`inside`, `low`, `high`), with the subject `event` where it has just come there;
+    of TAF 11 `limited` and `off`, then `before` and `after`, with the system as subject; of TAF 12 the standing
+    (`enough`, `low`, `used-up`) with the credit, and `paid`.
+    """
+
+    what: str
+    subject: str
+    obis: Obis
+    scaler: int
+    unit: int
+    at_ms: int
+    until_ms: int
     value: int = field(repr=False)
     is_valid: bool = True
     status: int | None = None
@@ -76,6 +104,7 @@ class PeriodResult:
     derivation: int = 0
     registers: tuple[tuple[Obis, int], ...] = field(default=(), repr=False)
     rows: tuple[Row, ...] = field(default=(), repr=False)
+    details: tuple[Detail, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +123,7 @@ class Delivery:
         devices = SubElement(container, _tag("ldevs"), count="1")
         device = SubElement(devices, _tag("ldev"), id=self.sender.encode().hex())
         result = self.result
-        objects = SubElement(device, _tag("objects"), count=str(1 + len(result.registers) + bool(result.rows)))
+        objects = SubElement(device, _tag("objects"), count=str(_object_count(result)))
         _add_period(objects, result)
         for obis, value in result.registers:
             attributes = _add_object(objects, _REGISTER, 0, obis, 3)
@@ -102,6 +131,8 @@ class Delivery:
             _add_unit(_attribute(attributes, 3), result)
         if result.rows:
             _add_rows(objects, result)
+        if result.details:
+            _add_details(objects, result)
         return b'<?xml version="1.0" encoding="UTF-8"?>\n' + tostring(container)
 
     @classmethod
@@ -132,6 +163,10 @@ class Delivery:
 def canonical_name(gateway: str) -> str:
     """A gateway's id as a logical device: DIN 43863-5 in small letters (annex II, section 6.1, table 3)."""
     return f"{gateway.lower()}.sm"
+
+
+def _object_count(result: PeriodResult) -> int:
+    return 1 + len(result.registers) + bool(result.rows) + bool(result.details)
 
 
 def _tag(name: str) -> str:
@@ -196,6 +231,25 @@ def _add_rows(objects: Element, result: PeriodResult) -> None:
     add_number(_attribute(attributes, 4), "double-long-unsigned", result.period_s)
 
 
+def _add_details(objects: Element, result: PeriodResult) -> None:
+    array = add_list(_attribute(_add_object(objects, _DATA, 0, _DETAILS, 2), 2), "array")
+    for each in result.details:
+        detail = add_list(array, "structure")
+        add_text(detail, each.what)
+        add_text(detail, each.subject)
+        add_octets(detail, each.obis.to_bytes())
+        add_number(detail, "integer", each.scaler)
+        add_number(detail, "enum", each.unit)
+        add_number(detail, "long64-unsigned", each.at_ms)
+        add_number(detail, "long64-unsigned", each.until_ms)
+        add_number(detail, "long64", each.value)
+        add_boolean(detail, each.is_valid)
+        if each.status is None:
+            add_null(detail)
+        else:
+            add_number(detail, "long64-unsigned", each.status)
+
+
 class _Object:
     """One object of a document: class, logical name, attributes by index, read where they are asked for."""
 
@@ -226,11 +280,14 @@ def _result(objects: list[_Object]) -> PeriodResult:
                 raise bad_document(f"a load profile of over {_ROWS_MAX} values")
             rows += [Row(moment_of(at), value, valid, status) for at, value, valid, status in buffer]
     registers = tuple((each.obis, each.value(2)) for each in objects if each.class_id == _REGISTER)
+    details = _details(objects)
     numbers = [taf, scaler, unit, period_s, derivation, *(value for _, value in registers)]
     for row in rows:
         numbers += [row.value, 0 if row.status is None else row.status]
-    flags = [complete, billable, *(each.is_valid for each in rows)]
-    texts = [profile, point]
+    for detail in details:
+        numbers += [detail.scaler, detail.unit, detail.at_ms, detail.until_ms, detail.value, detail.status or 0]
+    flags = [complete, billable, *(each.is_valid for each in (*rows, *details))]
+    texts = [profile, point, *(text for each in details for text in (each.what, each.subject))]
     if not (
         all(type(each) is int for each in numbers)
         and all(type(each) is bool for each in flags)
@@ -240,4 +297,16 @@ def _result(objects: list[_Object]) -> PeriodResult:
     return PeriodResult(
         profile, taf, point, Obis.from_bytes(obis), scaler, unit, period_s, moment_of(start), moment_of(end),
         is_complete=complete, is_billable=billable, derivation=derivation, registers=registers, rows=tuple(rows),
+        details=details,
+    )  # fmt: skip
+
+
+def _details(objects: list[_Object]) -> tuple[Detail, ...]:
+    found = [each.value(2) for each in objects if (each.class_id, each.obis) == (_DATA, _DETAILS)]
+    if sum(map(len, found)) > _ROWS_MAX:
+        raise bad_document(f"over {_ROWS_MAX} details")
+    return tuple(
+        Detail(what, subject, Obis.from_bytes(obis), *numbers)
+        for rows in found
+        for what, subject, obis, *numbers in rows
     )  # fmt: skip

@@ -17,7 +17,7 @@ from pydantic import AwareDatetime, Field, model_validator
 from protocol.profiles.base import Identifier, MeteringPoint, ObisText, Profile, Timed
 from protocol.profiles.calendar import LEGAL_TIME
 from protocol.profiles.meter import BILLABLE_PERIOD_MIN_S, RegistrationPeriod
-from protocol.profiles.use_cases import Prepaid, TimeVariable, UseCase
+from protocol.profiles.use_cases import GridState, Prepaid, TimeVariable, UseCase, Visualisation
 
 AGGREGATED_PERIOD_MIN_S = 900
 """A total of shorter intervals tells too much of a household (docs/explanation/protocol.md)."""
@@ -121,6 +121,8 @@ class ProcessingProfile(Timed):
         self._check_delivery()
         if isinstance(self.use_case, TimeVariable | Prepaid):
             self.use_case.calendar.check_grid(self.registration_period_s)
+        if isinstance(self.use_case, Visualisation) and self.use_case.period_s % self.registration_period_s:
+            raise ValueError("use_case: period_s: expected a multiple of the registration period")
         participants = [each.participant for each in self.recipients]
         if len(set(participants)) != len(participants):
             raise ValueError("recipients: a participant appears twice")
@@ -145,3 +147,11 @@ class ProcessingProfile(Timed):
     def is_billable(self) -> bool:
         """Whether results may be billed; shorter periods and TAF 14 are shown only (PTB-A 50.8)."""
         return self.registration_period_s >= BILLABLE_PERIOD_MIN_S and self.use_case.taf != 14
+
+
+def registers_of(profile: ProcessingProfile) -> tuple[str, ...]:
+    """The registers that a profile is about, its own first."""
+    if not isinstance(profile.use_case, GridState):
+        return (profile.obis,)
+    limited = (each.obis for each in profile.use_case.limits)
+    return tuple(dict.fromkeys((profile.obis, *profile.use_case.registers, *limited)))

@@ -16,7 +16,7 @@ from pydantic import AwareDatetime, Field, model_validator
 from protocol.profiles.base import CertificateText, Identifier, Profile, canonical_json, read_json
 from protocol.profiles.communication import HanProfile, ProxyProfile, WanProfile
 from protocol.profiles.meter import MeterProfile
-from protocol.profiles.processing import ProcessingProfile
+from protocol.profiles.processing import ProcessingProfile, registers_of
 
 PROFILE_SET_SIZE_MAX = 1 << 20
 
@@ -62,8 +62,8 @@ class ProfileSet(Profile):
             meter = meters.get(assigned.meter)
             if meter is None:
                 raise ValueError(f"processing {profile.id}: no meter profile {assigned.meter}")
-            if profile.obis not in meter.registers:
-                raise ValueError(f"processing {profile.id}: meter {meter.id} has no register {profile.obis}")
+            if unknown := [each for each in registers_of(profile) if each not in meter.registers]:
+                raise ValueError(f"processing {profile.id}: meter {meter.id} has no register {', '.join(unknown)}")
             if profile.registration_period_s % meter.registration_period_s:
                 raise ValueError(
                     f"processing {profile.id}: {profile.registration_period_s} s is no multiple of the "

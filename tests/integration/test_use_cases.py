@@ -19,7 +19,7 @@ from node.storage.engine import Store
 from node.storage.errors import StoreError
 from node.storage.repositories.profile_sets import ProfileSetRepository
 from node.storage.repositories.use_cases import UseCaseRepository, decode_result, encode_result
-from node.taf.use_cases import _first_start
+from node.taf.spans import first_start
 from protocol.cosem.delivery import PeriodResult, Row
 from protocol.metering.obis import Obis
 from protocol.profiles.profile_set import ProfileSet
@@ -174,4 +174,4 @@ def test_a_closed_period_cannot_be_closed_again(tmp_path: Path) -> None:
 )
 def test_the_first_period_begins_while_the_profile_is_valid(valid_from: str, first: str) -> None:
     profiles = profile_set(valid_from=valid_from)
-    assert _first_start(profiles.processing[0], profiles.issued_at) == datetime.fromisoformat(first).timestamp()
+    assert first_start(profiles.processing[0], profiles.issued_at) == datetime.fromisoformat(first).timestamp()

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol.cosem.data import add_number, date_time, moment_of
-from protocol.cosem.delivery import Delivery, PeriodResult, Row, canonical_name
+from protocol.cosem.delivery import Delivery, Detail, PeriodResult, Row, canonical_name
 from protocol.errors import RemoteProtocolError
 from protocol.metering.obis import Obis
 
@@ -30,6 +30,26 @@ DELIVERY = Delivery(
 
 def test_a_delivery_comes_back_from_its_document() -> None:
     assert Delivery.from_xml(DELIVERY.to_xml()) == DELIVERY
+
+
+DETAILS = (
+    Detail("high", "event", Obis(1, 0, 32, 7, 0, 255), -1, 35, OCTOBER_S * 1000 + 7, OCTOBER_S * 1000 + 7, PLANTED),
+    Detail("limited", "wallbox", Obis(1, 0, 1, 7, 0, 255), 0, 27, 0, 900_000, 4_200, is_valid=False, status=3),
+)
+
+
+def test_details_come_back_from_their_document() -> None:
+    made = replace(DELIVERY, result=replace(DELIVERY.result, details=DETAILS))
+    assert Delivery.from_xml(made.to_xml()) == made
+
+
+@pytest.mark.parametrize("old", ["<cod:long64>4200</cod:long64>", "<cod:visible-string>limited</cod:visible-string>"])
+def test_a_detail_of_another_form_is_refused_without_values(old: str) -> None:
+    document = replace(DELIVERY, result=replace(DELIVERY.result, details=DETAILS)).to_xml()
+    for new in (b"<cod:boolean>true</cod:boolean>", b""):
+        with pytest.raises(RemoteProtocolError) as refused:
+            Delivery.from_xml(document.replace(old.encode(), new))
+        assert str(PLANTED) not in str(refused.value)
 
 
 def test_the_document_has_the_elements_of_the_annex() -> None:

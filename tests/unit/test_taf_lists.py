@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
 
 from node.metering.entries import LoggedReading
-from node.taf import taf06, taf07, taf08, taf09, taf11, taf12, taf13
+from node.taf import taf06, taf07, taf08, taf09, taf10, taf11, taf12, taf13
+from node.taf.result import Account, Standing
 from node.taf.series import register_values
 from node.taf.taf10 import LimitWatch, Side
-from node.taf.taf11 import ControlEvent
-from node.taf.taf12 import Standing, TopUp
 from node.taf.taf14 import Thinning
 from protocol.errors import LocalProtocolError
 from protocol.metering.obis import Obis
 from protocol.metering.reading import Quality
 from protocol.profiles.calendar import LEGAL_TIME, DayProfile, Season, Switch, TariffCalendar
 from protocol.profiles.use_cases import (
+    Control,
+    ControlEvents,
     ExtremeValues,
+    GridState,
     HighFrequency,
     Limit,
     LoadProfile,
@@ -69,42 +71,64 @@ def test_taf8_finds_the_extremes_that_sorting_finds() -> None:
 def test_taf9_takes_the_value_measured_last() -> None:
     power = Obis.parse("1-0:2.7.0*255")
     readings = [reading(1, 10, power), reading(2, 30, power), reading(9, 40), reading(None, 50, power)]
-    newest = taf09.newest(readings, power, 0)
+    newest = taf09.newest(readings, power)
     assert newest is not None
     assert newest.value == 2
-    assert taf09.newest(readings, power, 30_001) is None
+    assert taf09.newest(readings[2:], power) is None
 
 
 def test_taf10_voltage_that_wavers_makes_one_event() -> None:
     watch = LimitWatch(Limit(obis=str(VOLTAGE), scaler=0, low=207, high=253, hysteresis=2))
     values = [2300, 2531, 2529, 2531, 2512, 2511, 2509, 2069, 2071, 2091]
-    events = [watch.take(reading(value, second)) for second, value in enumerate(values)]
-    assert [(second, event.side) for second, event in enumerate(events) if event is not None] == [
+    events = [(second, watch.side) for second, value in enumerate(values) if watch.take(reading(value, second))]
+    assert events == [
         (1, Side.HIGH), (6, Side.INSIDE), (7, Side.LOW), (9, Side.INSIDE),
     ]  # fmt: skip
 
 
 def test_taf10_value_that_the_meter_doubts_makes_no_event() -> None:
     watch = LimitWatch(Limit(obis=str(VOLTAGE), scaler=0, high=253))
-    assert watch.take(reading(9_999, 0, quality=Quality.METER_ERROR)) is None
-    assert watch.take(reading(9_999, 1, Obis.parse("1-0:52.7.0*255"))) is None
+    assert not watch.take(reading(9_999, 0, quality=Quality.METER_ERROR))
+    assert not watch.take(reading(9_999, 1, Obis.parse("1-0:52.7.0*255")))
     assert watch.side is Side.INSIDE
+
+
+def test_taf10_goes_on_from_the_side_of_the_window_before() -> None:
+    limit = Limit(obis=str(VOLTAGE), scaler=0, high=253)
+    parameters, frequency = GridState(taf=10, period_s=60, limits=(limit,)), Obis.parse("1-0:14.7.0*255")
+    readings = [reading(2_540, 1), reading(5_000, 2, frequency, -2), reading(2_541, 3)]
+    found = taf10.evaluate(parameters, [VOLTAGE, frequency], readings, {VOLTAGE: Side.HIGH})
+    assert [(each.reading.value, each.side, each.is_event) for each in found] == [
+        (2_541, Side.HIGH, False), (5_000, None, False),
+    ]  # fmt: skip
+    assert taf10.evaluate(parameters, [VOLTAGE], readings, {})[0].is_event
+
+
+def control(system: str, begins_s: int, ends_s: int, limit_w: int | None) -> Control:
+    begins, ends = (datetime.fromtimestamp(OCTOBER_S + each, UTC) for each in (begins_s, ends_s))
+    return Control(system=system, begins=begins, ends=ends, limit_w=limit_w)
 
 
 def test_taf11_record_has_the_values_around_the_limitation() -> None:
     series = series_of([10, 20, 30, 40], OCTOBER_S, late=(1,))
-    event = ControlEvent("wallbox", OCTOBER_S + 1_000, OCTOBER_S + 2_000, 4_200)
-    open_end = ControlEvent("wallbox", OCTOBER_S + 3_000, OCTOBER_S + 9_000, None)
-    (record,) = taf11.evaluate(period_of(series, OCTOBER_S, 4), [open_end, event])
+    ended, open_end = control("wallbox", 1_000, 2_000, 4_200), control("wallbox", 3_000, 9_000, None)
+    result = taf11.evaluate(ControlEvents(taf=11, controls=(open_end, ended)), period_of(series, OCTOBER_S, 4))
+    (record,) = result.controls
+    assert (record.system, record.limit_w, record.start_s, record.end_s) == (
+        "wallbox", 4_200, OCTOBER_S + 1_000, OCTOBER_S + 2_000,
+    )  # fmt: skip
     assert record.before is not None
     assert record.after is not None
     assert (record.before.at_s, record.after.at_s) == (OCTOBER_S, OCTOBER_S + 2_700)
 
 
-def prepaid(warning_credit: int = 500) -> Prepaid:
+def prepaid(paid: int, warning_credit: int = 500) -> Prepaid:
     day = DayProfile(id="d", switches=(Switch(at="00:00", stage=1), Switch(at="00:30", stage=2)))
     calendar = TariffCalendar(day_profiles=(day,), seasons=(Season(begins="01-01", weekdays=("d",) * 7),))
-    return Prepaid(taf=12, calendar=calendar, price_scaler=-5, prices={1: 10, 2: 20}, warning_credit=warning_credit)
+    return Prepaid(
+        taf=12, calendar=calendar, price_scaler=-5, prices={1: 10, 2: 20}, warning_credit=warning_credit,
+        paid_credit=paid,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -113,29 +137,32 @@ def prepaid(warning_credit: int = 500) -> Prepaid:
 )
 def test_taf12_credit_falls_by_price_times_energy(opening: int, credit: int, standing: Standing) -> None:
     period = period_of(series_of([10, 20, 30], OCTOBER_S), OCTOBER_S, 3)  # 30·10 + 30·20 = 900
-    account = taf12.evaluate(prepaid(), period, opening, [TopUp(OCTOBER_S, 10**9), TopUp(OCTOBER_S + 1, 400)])
-    assert (account.credit, account.standing) == (credit, standing)
+    before = Account(opening, 7_000, Standing.ENOUGH)
+    result = taf12.evaluate(prepaid(7_400), period, before)  # 400 were paid in
+    assert result.account == Account(credit, 7_400, standing)
+    assert taf12.evaluate(prepaid(opening + 400), period).account == Account(credit, opening + 400, standing)
 
 
 def test_taf12_energy_of_unknown_stage_is_not_charged() -> None:
     period = period_of(series_of([10, 20, 30], OCTOBER_S, missing=(1,)), OCTOBER_S, 3)
-    account = taf12.evaluate(prepaid(), period, 1_000, [])
-    assert account.credit == 1_000 - 600
-    assert by_stage(account.result)[63] == 30
+    result = taf12.evaluate(prepaid(1_000), period)
+    assert result.account is not None
+    assert result.account.credit == 1_000 - 600
+    assert by_stage(result)[63] == 30
 
 
-def test_taf12_warning_level_is_exact_or_refused() -> None:
+def test_taf12_amounts_are_exact_or_refused() -> None:
     series = series_of([1], OCTOBER_S)
-    fine = taf12.evaluate(prepaid(50), period_of(series, OCTOBER_S, 1, scaler=-1), 505, [])
-    assert (fine.credit, fine.standing) == (495, Standing.LOW)  # the level is 500 tenths
+    fine = taf12.evaluate(prepaid(51, 50), period_of(series, OCTOBER_S, 1, scaler=-1))
+    assert fine.account == Account(500, 510, Standing.LOW)  # both levels are 500 tenths
     with pytest.raises(LocalProtocolError, match="coarse"):
-        taf12.evaluate(prepaid(50), period_of(series, OCTOBER_S, 1, scaler=3), 505, [])
+        taf12.evaluate(prepaid(51, 50), period_of(series, OCTOBER_S, 1, scaler=3))
 
 
 def test_taf13_gives_each_value_once() -> None:
     period = period_of(series_of([1, 2, 3], OCTOBER_S), OCTOBER_S, 3)
-    assert [each.at_s for each in taf13.evaluate(Visualisation(taf=13), period, OCTOBER_S + 900).rows] == [
-        OCTOBER_S + 1_800, OCTOBER_S + 2_700,
+    assert [each.at_s for each in taf13.evaluate(Visualisation(taf=13), period).rows] == [
+        OCTOBER_S + 900, OCTOBER_S + 1_800, OCTOBER_S + 2_700,
     ]  # fmt: skip
 
 

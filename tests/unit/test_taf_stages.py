@@ -14,14 +14,13 @@ from hypothesis import strategies as st
 from node.taf import taf01, taf02, taf03, taf04, taf05
 from node.taf.result import Period, Result
 from node.taf.series import STATUS_GAP, STATUS_REGISTER_FELL, STATUS_SUBSTITUTE, Exchange, RegisterValue, Series
-from node.taf.taf05 import TariffEvent
-from protocol.errors import LocalProtocolError
 from protocol.profiles.calendar import LEGAL_TIME, DayProfile, Season, SpecialDay, Switch, TariffCalendar
 from protocol.profiles.use_cases import (
     ConsumptionVariable,
     DataSparing,
     EventVariable,
     LoadVariable,
+    StageEvent,
     TimeVariable,
 )
 from tests.unit.taf_series import QUARTER_S, by_stage, period_of, series_of, stages_by_numpy
@@ -135,18 +134,46 @@ def test_taf4_needs_no_error_register_over_a_gap() -> None:
     assert not result.is_complete
 
 
+def stage_event(at_s: int, stage: int) -> StageEvent:
+    return StageEvent(at=datetime.fromtimestamp(at_s, UTC), stage=stage, source="emp")
+
+
+def event_variable(*events: StageEvent) -> EventVariable:
+    return EventVariable(taf=5, default_stage=1, stages=(1, 2), event_sources=("emp",), events=events)
+
+
 def test_taf5_event_counts_from_the_next_registration_time() -> None:
-    parameters = EventVariable(taf=5, default_stage=1, stages=(1, 2), event_sources=("emp",))
-    events = [TariffEvent(OCTOBER_S + 900, 2), TariffEvent(OCTOBER_S + 2_000, 1)]
+    parameters = event_variable(stage_event(OCTOBER_S + 900, 2), stage_event(OCTOBER_S + 2_000, 1))
     period = period_of(series_of([1, 10, 100, 1_000], OCTOBER_S), OCTOBER_S, 4)
-    assert by_stage(taf05.evaluate(parameters, period, events)) == {0: 1_111, 1: 1_001, 2: 110, 63: 0}
+    assert by_stage(taf05.evaluate(parameters, period)) == {0: 1_111, 1: 1_001, 2: 110, 63: 0}
 
 
-def test_taf5_event_of_an_unknown_stage_is_an_error() -> None:
-    parameters = EventVariable(taf=5, default_stage=1, stages=(1, 2), event_sources=("emp",))
-    period = period_of(series_of([1], OCTOBER_S), OCTOBER_S, 1)
-    with pytest.raises(LocalProtocolError, match="stages"):
-        taf05.evaluate(parameters, period, [TariffEvent(OCTOBER_S, 7)])
+def test_taf5_books_a_month_of_events_as_numpy_does() -> None:
+    draw = np.random.default_rng(5)
+    times = np.sort(draw.choice(31 * 86_400, 300, replace=False)) + OCTOBER_S
+    stages = draw.integers(1, 3, 300)
+    parameters = event_variable(*(stage_event(int(at), int(stage)) for at, stage in zip(times, stages, strict=True)))
+    period = period_of(series_of(ENERGIES, OCTOBER_S, missing=(99,), late=(2_000,)), OCTOBER_S, len(ENERGIES))
+
+    def stage_of(index: int) -> int:
+        before = times <= OCTOBER_S + index * 900
+        return int(stages[before][-1]) if before.any() else 1
+
+    expected = stages_by_numpy(ENERGIES, stage_of, (99, 2_000))
+    assert by_stage(taf05.evaluate(parameters, period)) == {0: sum(ENERGIES), **expected}
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"stage": 7}, "stages"), ({"source": "stranger"}, "event_sources"),
+        ({"at": datetime(2026, 9, 1, tzinfo=UTC)}, "ascending"),
+    ],
+)  # fmt: skip
+def test_taf5_profile_with_an_event_that_does_not_fit_is_refused(changed: dict[str, object], reason: str) -> None:
+    first = stage_event(OCTOBER_S, 1)
+    with pytest.raises(ValueError, match=reason):
+        event_variable(first, stage_event(OCTOBER_S + 900, 2).model_copy(update=changed))
 
 
 def test_meter_exchange_costs_no_energy_and_is_marked() -> None:

@@ -32,7 +32,10 @@ const TEXTS = {
     unequal: "Die beiden Passwörter sind verschieden.", changed: "Geändert. Der Browser fragt nun nach dem neuen.",
     failed: (detail) => `Das ging nicht: ${detail}`, offline: "Das Gateway antwortet nicht; diese Seite fragt weiter.",
     from: "von", to: "bis", register: "Register", energy: "Energie", stage: (n) => n === 0 ? "Summe" :
-      n === 63 ? "Fehlerregister" : `Tarifstufe ${n}`, incomplete: "unvollständig",
+      n === 63 ? "Fehlerregister" : `Tarifstufe ${n}`, incomplete: "unvollständig", running: "läuft noch",
+    what: { largest: "größter Wert", smallest: "kleinster Wert", present: "jetzt", inside: "innerhalb der Grenzen",
+      low: "zu niedrig", high: "zu hoch", limited: "begrenzt auf", off: "abgeschaltet", before: "davor", after: "danach",
+      enough: "Guthaben", low_credit: "Guthaben, fast verbraucht", "used-up": "Guthaben, verbraucht", paid: "eingezahlt" },
     names: { "1.8.0": "Bezug", "2.8.0": "Einspeisung", "16.7.0": "Leistung", "1.7.0": "Leistung Bezug",
       "2.7.0": "Leistung Einspeisung" },
     every: { PT: "", D: (n) => `alle ${n} Tage`, M: (n) => n === 1 ? "jeden Monat" : `alle ${n} Monate`,
@@ -65,7 +68,10 @@ const TEXTS = {
     unequal: "The two passwords differ.", changed: "Changed. The browser now asks for the new one.",
     failed: (detail) => `That failed: ${detail}`, offline: "The gateway does not answer; this page keeps asking.",
     from: "from", to: "to", register: "register", energy: "energy", stage: (n) => n === 0 ? "total" :
-      n === 63 ? "error register" : `tariff stage ${n}`, incomplete: "incomplete",
+      n === 63 ? "error register" : `tariff stage ${n}`, incomplete: "incomplete", running: "running",
+    what: { largest: "largest value", smallest: "smallest value", present: "now", inside: "within its limits",
+      low: "too low", high: "too high", limited: "limited to", off: "switched off", before: "before", after: "after",
+      enough: "credit", low_credit: "credit, nearly used up", "used-up": "credit, used up", paid: "paid in" },
     names: { "1.8.0": "Drawn", "2.8.0": "Fed in", "16.7.0": "Power", "1.7.0": "Power drawn",
       "2.7.0": "Power fed in" },
     every: { D: (n) => `every ${n} days`, M: (n) => n === 1 ? "every month" : `every ${n} months`,
@@ -276,7 +282,15 @@ async function showPeriods() {
         const line = make("tr"), [shown, unit] = quantity(each.value, period.scaler, period.unit);
         const stage = t("stage", Number(each.obis.split(".")[2].split("*")[0]));
         for (const text of [clock24(period.start), clock24(period.end),
-          stage + (period.is_complete ? "" : ` (${t("incomplete")})`), `${shown} ${unit}`]) line.append(make("td", text));
+          stage + (period.is_running ? ` (${t("running")})` : "") +
+            (period.is_complete ? "" : ` (${t("incomplete")})`), `${shown} ${unit}`]) line.append(make("td", text));
+        table.append(line);
+      }
+      for (const each of period.values) {
+        const line = make("tr"), [shown, unit] = quantity(each.value, each.scaler, each.unit);
+        const what = profile.taf === 12 && each.what === "low" ? "low_credit" : each.what;
+        const label = `${TEXTS[language].what[what] || each.what} ${each.subject === "event" ? "" : each.subject}`.trim();
+        for (const text of [time24(each.at), time24(each.until), label, `${shown} ${unit}`]) line.append(make("td", text));
         table.append(line);
       }
     }
@@ -286,6 +300,8 @@ async function showPeriods() {
   place.replaceChildren(...found);
 }
 
+const time24 = (text) => new Intl.DateTimeFormat(language, { dateStyle: "medium", timeStyle: "short", timeZone: ZONE })
+  .format(new Date(text));
 const clock24 = (text) => new Intl.DateTimeFormat(language, { dateStyle: "medium", timeZone: ZONE })
   .format(new Date(text));
 

@@ -16,7 +16,7 @@ import msgpack
 
 from node.storage.engine import Statement, Store
 from node.storage.errors import SealError
-from protocol.cosem.delivery import PeriodResult, Row
+from protocol.cosem.delivery import Detail, PeriodResult, Row
 from protocol.metering.obis import Obis
 
 log = logging.getLogger(__name__)
@@ -98,6 +98,16 @@ class UseCaseRepository:
             return decode_result(self.store.cipher.open(_PERIOD, row, sealed))
         return None
 
+    def newest(self, gateway: str, profile: str) -> PeriodResult | None:
+        """The result of the period that was closed last."""
+        rows = self.store.read(
+            "SELECT start_s FROM derived_period WHERE gateway=? AND profile=? ORDER BY start_s DESC LIMIT 1",
+            gateway, profile,
+        )  # fmt: skip
+        for (start_s,) in rows:
+            return self.result(gateway, profile, start_s)
+        return None
+
     def closed(self, gateway: str, profile: str) -> list[int]:
         """Starts of the closed periods that are kept, in order (Unix, s)."""
         rows = self.store.read(
@@ -137,23 +147,32 @@ def encode_result(result: PeriodResult) -> bytes:
     """A result's octets before they are sealed."""
     rows = [(each.at_s, each.value, each.is_valid, each.status) for each in result.rows]
     registers = [(obis.to_bytes(), value) for obis, value in result.registers]
+    details = [
+        (each.what, each.subject, each.obis.to_bytes(), each.scaler, each.unit, each.at_ms, each.until_ms, each.value,
+         each.is_valid, each.status)
+        for each in result.details
+    ]  # fmt: skip
     return bytes(
         msgpack.packb(
             (
                 result.profile, result.taf, result.metering_point, result.obis.to_bytes(), result.scaler, result.unit,
                 result.period_s, result.start_s, result.end_s, result.is_complete, result.is_billable,
-                result.derivation, registers, rows,
+                result.derivation, registers, rows, details,
             )
         )
     )  # fmt: skip
 
 
 def decode_result(data: bytes) -> PeriodResult:
-    """Inverse of `encode_result`; what is read was sealed by ourselves."""
+    """Inverse of `encode_result`; what is read was sealed by ourselves, by an earlier release without details."""
     fields = msgpack.unpackb(data)
     profile, taf, point, obis, scaler, unit, period_s, start_s, end_s, complete, billable, derivation = fields[:12]
     return PeriodResult(
         profile, taf, point, Obis.from_bytes(obis), scaler, unit, period_s, start_s, end_s, complete, billable,
         derivation, tuple((Obis.from_bytes(name), value) for name, value in fields[12]),
         tuple(Row(*each) for each in fields[13]),
+        tuple(
+            Detail(what, subject, Obis.from_bytes(name), *numbers)
+            for details in fields[14:] for what, subject, name, *numbers in details
+        ),
     )  # fmt: skip
