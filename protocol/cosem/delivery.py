@@ -286,7 +286,7 @@ def _result(objects: list[_Object]) -> PeriodResult:
         numbers += [row.value, 0 if row.status is None else row.status]
     for detail in details:
         numbers += [detail.scaler, detail.unit, detail.at_ms, detail.until_ms, detail.value, detail.status or 0]
-    flags = [complete, billable, *(each.is_valid for each in (*rows, *details))]
+    flags = [complete, billable, *(each.is_valid for each in rows), *(each.is_valid for each in details)]
     texts = [profile, point, *(text for each in details for text in (each.what, each.subject))]
     if not (
         all(type(each) is int for each in numbers)
