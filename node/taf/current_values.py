@@ -226,13 +226,15 @@ def current_result(
     unit, details, rows = unit_of(obis, readings), list[Detail](), list[Row]()
     if isinstance(use_case, HighFrequency):
         rows = _thinned(use_case, obis, profile.scaler, unit, readings)
-    elif isinstance(use_case, GridState):
-        for each in taf10.evaluate(use_case, wanted, readings, sides):
-            what = _PRESENT if each.side is None else each.side.value
-            details.append(reading_detail(what, EVENT if each.is_event else "", each.reading))
     else:
-        newest = taf09.newest(readings, obis)
-        details += [] if newest is None else [reading_detail(_PRESENT, "", newest)]
+        found: dict[Obis, Side] = {}
+        if isinstance(use_case, GridState):
+            events, found = taf10.evaluate(use_case, readings, sides)
+            details += [reading_detail(side.value, EVENT, reading) for reading, side in events]
+        for each in wanted:
+            newest, side = taf09.newest(readings, each), found.get(each)
+            if newest is not None:
+                details.append(reading_detail(_PRESENT if side is None else side.value, "", newest))
     if not rows and isinstance(use_case, HighFrequency):
         return None
     known = {each.obis for each in details}

@@ -8,12 +8,10 @@ hundred.  Values that the meter itself doubts make none.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from enum import Enum
 from fractions import Fraction
 
 from node.metering.entries import LoggedReading
-from node.taf import taf09
 from protocol.metering.obis import Obis
 from protocol.metering.reading import Quality
 from protocol.profiles.use_cases import GridState, Limit
@@ -25,15 +23,6 @@ class Side(Enum):
     INSIDE = "inside"
     LOW = "low"
     HIGH = "high"
-
-
-@dataclass(frozen=True, slots=True)
-class GridValue:
-    """A register's value, and where it lies, None for a register without limits; `is_event`: it has just come there."""
-
-    reading: LoggedReading
-    side: Side | None
-    is_event: bool
 
 
 class LimitWatch:
@@ -66,16 +55,13 @@ class LimitWatch:
 
 
 def evaluate(
-    parameters: GridState, registers: Iterable[Obis], readings: Iterable[LoggedReading], before: Mapping[Obis, Side]
-) -> list[GridValue]:
+    parameters: GridState, readings: Iterable[LoggedReading], before: Mapping[Obis, Side]
+) -> tuple[list[tuple[LoggedReading, Side]], dict[Obis, Side]]:  # fmt: skip
     """
-    The events among `readings` (in the order of time), then the newest value of each of `registers`.
+    The readings (in the order of time) with which a register came to another side, and where each is after them.
 
     `before` says on which side registers were, those that it does not name inside.
     """
-    readings = list(readings)
     watches = [LimitWatch(each, before.get(Obis.parse(each.obis), Side.INSIDE)) for each in parameters.limits]
-    found = [GridValue(reading, watch.side, True) for reading in readings for watch in watches if watch.take(reading)]
-    sides = {each.obis: each.side for each in watches}
-    newest = [taf09.newest(readings, each) for each in registers]
-    return found + [GridValue(each, sides.get(each.obis), False) for each in newest if each is not None]
+    events = [(reading, watch.side) for reading in readings for watch in watches if watch.take(reading)]
+    return events, {each.obis: each.side for each in watches}

@@ -97,11 +97,8 @@ def test_taf10_goes_on_from_the_side_of_the_window_before() -> None:
     limit = Limit(obis=str(VOLTAGE), scaler=0, high=253)
     parameters, frequency = GridState(taf=10, period_s=60, limits=(limit,)), Obis.parse("1-0:14.7.0*255")
     readings = [reading(2_540, 1), reading(5_000, 2, frequency, -2), reading(2_541, 3)]
-    found = taf10.evaluate(parameters, [VOLTAGE, frequency], readings, {VOLTAGE: Side.HIGH})
-    assert [(each.reading.value, each.side, each.is_event) for each in found] == [
-        (2_541, Side.HIGH, False), (5_000, None, False),
-    ]  # fmt: skip
-    assert taf10.evaluate(parameters, [VOLTAGE], readings, {})[0].is_event
+    assert taf10.evaluate(parameters, readings, {VOLTAGE: Side.HIGH}) == ([], {VOLTAGE: Side.HIGH})
+    assert taf10.evaluate(parameters, readings, {}) == ([(readings[0], Side.HIGH)], {VOLTAGE: Side.HIGH})
 
 
 def control(system: str, begins_s: int, ends_s: int, limit_w: int | None) -> Control:
