@@ -87,6 +87,10 @@ class MetersConfig(BaseModel):
     """Digits behind the point of a Wh that energy registers show: 1 is 0.1 Wh, 0 is 1 Wh, -3 is 1 kWh. P1 shows at
     most 1 Wh."""
 
+    scenario: Path | None = None
+    """TOML file that says what happens to the meters: exchange, clock errors, daylight saving, manipulation, silence
+    (docs/howto/scenarios.md)."""
+
     meter_list: Path | None = None
     """JSON file that says which meter is where and what its keys are, written once all listen."""
 

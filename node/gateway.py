@@ -23,6 +23,7 @@ from node.aggregation.bills import Bills, BillStore
 from node.aggregation.epoch_services import EpochServices
 from node.aggregation.epochs import Epochs
 from node.aggregation.range_proofs import RangeProofs
+from node.aggregation.ring_subscriber import NAME as RINGS
 from node.aggregation.seats import seat_of
 from node.cls.proxy import ClsProxy, ClsServices
 from node.han.facts import GatewayFacts, HanServices, MeterFacts, RingFacts
@@ -38,6 +39,7 @@ from node.metering.delivery import MeterDelivery
 from node.metering.interval import Arrival
 from node.metering.log import MeteringLog
 from node.profiles.gateway_profiles import GatewayProfiles
+from node.profiles.meter_exchanges import MeterExchanges
 from node.readiness import Participation, Seat
 from node.security.module import SecurityModule
 from node.storage.errors import StoreError
@@ -123,6 +125,7 @@ class Gateway:
         self.profiles = GatewayProfiles(
             shared.profile_sets, module, shared.trust, _names_of(profiles), self._note_profiles, shared.clock
         )
+        self._metering.show(RINGS, MeterExchanges(self.profiles).continued)
         self._deliveries = Deliveries(
             shared.deliveries, module, self.profiles, self._log.note, Random(f"deliveries of {self.identity}")
         )

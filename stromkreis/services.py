@@ -145,6 +145,9 @@ def meters(
     register_decimals: Annotated[
         int | None, typer.Option(help="Resolution: digits of a Wh behind the point, 1 to -3 (kWh).", show_default="1")
     ] = None,
+    scenario: Annotated[
+        Path | None, typer.Option(help="TOML file: exchanged, silent, manipulated meters, wrong clocks.")
+    ] = None,
     meter_list: Annotated[Path | None, typer.Option(help="JSON file for which meter is where, with its keys.")] = None,
     gateways: Annotated[
         Path | None, typer.Option(help="TOML file for a gateway of each meter, to be put into a node's configuration.")
@@ -167,7 +170,8 @@ def meters(
     options = {
         "count": count, "profiles": profiles or None, "protocols": protocol, "link": link, "replay": replay,
         "seed": seed, "first_port": first_port, "period_s": period_s, "annual_kwh": annual_kwh,
-        "feed_in_percent": feed_in_percent, "register_decimals": register_decimals, "meter_list": meter_list,
+        "feed_in_percent": feed_in_percent, "register_decimals": register_decimals, "scenario": scenario,
+        "meter_list": meter_list,
         "gateways": gateways,
     }  # fmt: skip
     settings = load(MetersConfig, "meters", config, options=options)

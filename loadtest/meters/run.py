@@ -11,18 +11,19 @@ from __future__ import annotations
 import logging
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import trio
 
-from loadtest.config import MetersConfig
+from loadtest.config import MeterProtocol, MetersConfig
 from loadtest.households import Household, households
 from loadtest.meters.clock import SimulatedClock, clock_of
 from loadtest.meters.guide import gateways_toml
 from loadtest.meters.meter_list import MeterEntry, write_meter_list, write_private
+from loadtest.meters.scenario import read_scenario, timelines
 from loadtest.meters.serial_bus import serial_bus
-from loadtest.meters.servers import MeterServer, Serve, push, speaker
+from loadtest.meters.servers import Home, MeterServer, Serve, push, speaker
 from loadtest.replays import Recording, recordings
 from node.lmn.links import open_link
 from protocol.errors import StromkreisError
@@ -55,16 +56,15 @@ async def run(config: MetersConfig, *, ready: Callable[[list[MeterEntry]], None]
     clock = clock_of(config, time.time())
     meter_list = []
     async with trio.open_nursery() as nursery:
-        homes = 0
         meters = simulated_meters(config)
+        homes = _under_scenario(config, meters, clock)
         _make_room(len(meters) * _FILES_PER_METER[config.link] + _FILES_BESIDE)
         for index, meter in enumerate(meters):
             if isinstance(meter, Recording):
                 protocol, speaks = "sml", _recorded(meter, clock)
             else:
-                protocol = config.protocol_of(homes)
-                speaks = speaker(protocol, meter, clock, seed=config.seed, serial=config.link == "pty")
-                homes += 1
+                protocol, home = next(homes)
+                speaks = speaker(protocol, home, clock, seed=config.seed, serial=config.link == "pty")
             url = await _start(nursery, config, speaks, index)
             meter_list.append(_entry(meter, protocol, url, speaks))
         if config.meter_list is not None:
@@ -75,6 +75,17 @@ async def run(config: MetersConfig, *, ready: Callable[[list[MeterEntry]], None]
         if ready is not None:
             ready(meter_list)
         await trio.sleep_forever()
+
+
+def _under_scenario(
+    config: MetersConfig, meters: SimulatedMeters, clock: SimulatedClock
+) -> Iterator[tuple[MeterProtocol, Home]]:
+    """The households with what they speak, and with what the scenario has happen to them."""
+    homes = [each for each in meters if isinstance(each, Household)]
+    protocols = [config.protocol_of(index) for index in range(len(homes))]
+    if config.scenario is None:
+        return iter(zip(protocols, homes, strict=True))
+    return iter(zip(protocols, timelines(read_scenario(config.scenario), homes, protocols, clock), strict=True))
 
 
 def _make_room(file_count: int) -> None:

@@ -58,7 +58,7 @@ async def serve_stream(meters: Sequence[Meter], now: Now, stream: trio.abc.Strea
                 for meter in {id(meter): meter for meter in (first, *bus.values())}.values():
                     if meter.push_interval_s is not None:
                         nursery.start_soon(_push, meter, meter.push_interval_s, now, stream, lock)
-                await _answer(bus, first, now, stream, lock)
+                await _answer(meters, now, stream, lock)
                 nursery.cancel_scope.cancel()
         except* (trio.BrokenResourceError, trio.ClosedResourceError):
             pass
@@ -73,7 +73,7 @@ async def _push(meter: Meter, interval_s: float, now: Now, stream: trio.abc.Stre
         await trio.sleep_until(due)
 
 
-async def _answer(bus: dict[bytes, Meter], first: Meter, now: Now, stream: trio.abc.Stream, lock: trio.Lock) -> None:
+async def _answer(meters: Sequence[Meter], now: Now, stream: trio.abc.Stream, lock: trio.Lock) -> None:
     reader = TransportReader(_REQUEST_SIZE_MAX)
     async for data in stream:
         for item in reader.feed(data):
@@ -84,7 +84,8 @@ async def _answer(bus: dict[bytes, Meter], first: Meter, now: Now, stream: trio.
             except RemoteProtocolError:
                 continue
             wanted = next((m.body.server_id for m in messages if isinstance(m.body, OpenRequest)), None)
-            meter = first if wanted is None else bus.get(wanted)
+            # Looked up each time: what a meter calls itself changes when it is exchanged.
+            meter = meters[0] if wanted is None else by_server_id(meters).get(wanted)
             frame = meter.respond(messages, now()) if meter is not None else None
             if frame is not None:
                 async with lock:

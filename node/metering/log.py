@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 _READ_AT_ONCE = 256
 
 Take = Callable[[Entry], Awaitable[None]]
+View = Callable[[Entry], Entry]
 
 
 class _State(Enum):
@@ -49,10 +50,11 @@ class _Append:
 class Subscription:
     """A subscriber's place in the log; `position` is durable, everything up to it was dealt with."""
 
-    __slots__ = ("_is_behind", "_log", "_seen", "_take", "name", "position")
+    __slots__ = ("_is_behind", "_log", "_seen", "_take", "_view", "name", "position")
 
-    def __init__(self, log: MeteringLog, name: str, position: int) -> None:
+    def __init__(self, log: MeteringLog, name: str, position: int, view: View | None = None) -> None:
         self.name = name
+        self._view = view
         self.position = position
         self._log = log
         self._seen = position
@@ -123,7 +125,7 @@ class Subscription:
     async def _hand(self, entry: Entry, take: Take) -> None:
         self._seen = max(self._seen, entry.position)
         try:
-            await take(entry)
+            await take(entry if self._view is None else self._view(entry))
         except StoreError:
             self._seen, self._is_behind = entry.position - 1, True
             raise
@@ -137,7 +139,7 @@ class MeteringLog:
     """
 
     __slots__ = (
-        "_appended", "_appends", "_best", "_clock", "_dispatching", "_last", "_subscriptions", "gateway",
+        "_appended", "_appends", "_best", "_clock", "_dispatching", "_last", "_subscriptions", "_views", "gateway",
         "repository",
     )  # fmt: skip
 
@@ -149,6 +151,7 @@ class MeteringLog:
         now_us = int(clock() * 1_000_000)
         self._last = max([now_us, repository.last_position(gateway, now_us), *cursors])  # no entry is behind it
         self._subscriptions: list[Subscription] = []
+        self._views: dict[str, View] = {}
         self._appends: list[_Append] = []
         self._dispatching = False
         self._appended: trio.Event | None = None
@@ -248,6 +251,10 @@ class MeteringLog:
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
+    def show(self, name: str, view: View) -> None:
+        """Have `attach` of the subscription `name`, which is yet to be made, hand out entries as `view` makes them."""
+        self._views[name] = view
+
     async def subscribe(self, name: str, *, from_beginning: bool = False) -> Subscription:
         """
         The subscription of that name, at its durable cursor; a new one begins with what comes from now on.
@@ -259,7 +266,7 @@ class MeteringLog:
             raise LocalProtocolError(f"the metering log of {self.gateway} has a subscriber {name!r} already")
         known = self.repository.cursors(self.gateway).get(name)
         position = (0 if from_beginning else self._next_position()) if known is None else known
-        subscription = Subscription(self, name, position)
+        subscription = Subscription(self, name, position, self._views.get(name))
         if known is None:
             await subscription.advance(position)
         self._subscriptions.append(subscription)

@@ -45,7 +45,7 @@ def profile_set(*processing: dict[str, Any], issued_s: float = 0, version: int =
         "gateway": GATEWAY, "version": version, "issued_at": moment(issued_s),
         "meters": [
             timed | {"id": f"m{index}", "device": each, "protocol": "sml", "registers": _REGISTERS}
-            for index, each in enumerate(METERS)
+            for index, each in enumerate((*METERS, METERS[0]))
         ],
         "processing": [timed | {
             "metering_point": "DE0001234567890123456789012345678", "obis": "1-0:1.8.0*255", "scaler": -1,

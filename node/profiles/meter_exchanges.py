@@ -1,0 +1,70 @@
+"""
+Registers that go on over meter exchanges, for whoever needs one that never falls: the rings' account.
+
+A processing profile names, for each meter that was taken out, its last value and its successor's first (PTB-A 50.8).
+What the successor shows is raised by the difference, so the register of the metering point goes on as if nothing had
+been exchanged, and the gateway goes on contributing.  It holds as long as the profile names the exchange: a set that
+leaves it out makes the register fall, which stops contributions until it is named again.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from node.metering.entries import Entry, LoggedReading
+from node.profiles.gateway_profiles import GatewayProfiles
+from protocol.metering.obis import Obis
+from protocol.profiles.profile_set import ProfileSet
+
+
+class _Leg(NamedTuple):
+    """From `from_s` up to and without `to_s` (metering time, Unix, s) the register counts `delta`·10^`scaler` more."""
+
+    meter: str
+    obis: Obis
+    from_s: float
+    to_s: float
+    delta: int
+    scaler: int
+
+
+class MeterExchanges:
+    """Those of the profiles in force on one gateway."""
+
+    def __init__(self, profiles: GatewayProfiles) -> None:
+        self._profiles = profiles
+        self._set: ProfileSet | None = None
+        self._legs: list[_Leg] = []
+
+    def continued(self, entry: Entry) -> Entry:
+        """An entry of the metering log with registers of exchanged meters raised; nearly always the same object."""
+        current = self._profiles.current
+        if current is not self._set:
+            self._set, self._legs = current, self._read(current)
+        if not self._legs:
+            return entry
+        return entry._replace(readings=tuple(map(self._continued, entry.readings)))
+
+    def _continued(self, reading: LoggedReading) -> LoggedReading:
+        at_s = reading.registration_s
+        if at_s is None or reading.value is None:
+            return reading
+        for each in self._legs:
+            if (each.meter, each.obis) == (reading.meter, reading.obis) and each.from_s <= at_s < each.to_s:
+                scaler = min(each.scaler, reading.scaler)
+                value = reading.value * 10 ** (reading.scaler - scaler) + each.delta * 10 ** (each.scaler - scaler)
+                return reading._replace(value=int(value), scaler=scaler)
+        return reading
+
+    def _read(self, current: ProfileSet | None) -> list[_Leg]:
+        """The first profile that names a meter's exchange counts; others of the same register name it again."""
+        legs: list[_Leg] = []
+        for profile in () if current is None else current.processing:
+            delta, from_s = 0, 0.0
+            for assigned, device in zip(profile.meters, self._profiles.devices_of(profile), strict=True):
+                to_s = float("inf") if assigned.exchange is None else assigned.exchange.at.timestamp()
+                if delta and device is not None:
+                    legs.append(_Leg(device, Obis.parse(profile.obis), from_s, to_s, delta, profile.scaler))
+                if assigned.exchange is not None:
+                    delta, from_s = delta + assigned.exchange.final - assigned.exchange.initial, to_s
+        return legs
