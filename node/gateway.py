@@ -180,7 +180,7 @@ class Gateway:
         self._log.note(Event.STARTED, version=self._shared.version)
         time = self._shared.time
         try:
-            with nullcontext() if time is None else time.listening(self._on_time):
+            with nullcontext() if time is None else time.listening(self._on_time, self._on_billing):
                 await self._serve()
         finally:
             await self._log.close(Event.STOPPED)
@@ -189,6 +189,9 @@ class Gateway:
         """What an answer of the time service did to the clock; small corrections are no events."""
         if deviation.correction is not Correction.SLEWED:
             self._log.note(_TIME_EVENTS[deviation.correction], offset_ms=deviation.offset_us // 1000)
+
+    def _on_billing(self, is_for_billing: bool) -> None:
+        self._log.note(Event.MEASUREMENT_RESUMED if is_for_billing else Event.MEASUREMENT_SUSPENDED)
 
     async def _serve(self) -> None:
         async with trio.open_nursery() as self._nursery:

@@ -3,7 +3,8 @@ Keeps the gateway's clock by the administrator's time service: NTP over TLS, eac
 
 Polls are at least a minute apart (chapter 14) and jittered, so that gateways that were switched on together do not come
 together.  An answer that is to be ignored costs itself: the clock runs free, the next poll comes earlier, and a metric
-and a line say what was wrong.
+and a line say what was wrong.  With each poll it is seen whether what is measured may be billed, and every change of
+that is told: a clock that runs free for too long deviates by more than PTB-A 50.8 allows without any answer saying so.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ class TimeKeeper:
     """
     One process's clock; `random_bits` is for cookies, `rng` for jitter alone.
 
-    `listeners` are called with what each answer did to the clock; `outcome` with `taken`, or with the reason of an
+    `listeners` are called with what each answer did to the clock, `billing_listeners` with whether what is measured may
+    be billed, where that has changed; `outcome` with `taken`, or with the reason of an
     answer, or of a connection, that was none.
     """
 
@@ -53,23 +55,31 @@ class TimeKeeper:
     rng: Random
     outcome: Callable[[str], None]
     listeners: list[Callable[[Deviation], None]] = field(default_factory=list)
+    billing_listeners: list[Callable[[bool], None]] = field(default_factory=list)
     _is_reported: bool = False
     _last: Deviation | None = None
+    _was_for_billing: bool | None = None  # None: before the first poll
 
     def is_for_billing(self) -> bool:
         """Whether what is measured now may be billed."""
         return self.clock.is_for_billing
 
     @contextmanager
-    def listening(self, listener: Callable[[Deviation], None]) -> Iterator[None]:
-        """Call `listener` with the last correction, and with each to come until the block is left."""
+    def listening(
+        self, listener: Callable[[Deviation], None], on_billing: Callable[[bool], None] = lambda _: None
+    ) -> Iterator[None]:
+        """Call both with what was last, where it is worth telling, and with what comes until the block is left."""
         self.listeners.append(listener)
+        self.billing_listeners.append(on_billing)
         if self._last is not None:
             listener(self._last)
+        if self._was_for_billing is False:
+            on_billing(False)
         try:
             yield
         finally:
             self.listeners.remove(listener)
+            self.billing_listeners.remove(on_billing)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Poll until cancelled; reports the end of the first poll, whatever came of it."""
@@ -82,6 +92,14 @@ class TimeKeeper:
 
     async def poll(self) -> bool:
         """Ask once and correct the clock; False where no answer came that may be used."""
+        is_taken = await self._poll()
+        was, self._was_for_billing = self._was_for_billing, self.is_for_billing()
+        if self._was_for_billing is not (was is None or was):  # before the first poll nothing was suspended
+            for listener in self.billing_listeners:
+                listener(self._was_for_billing)
+        return is_taken
+
+    async def _poll(self) -> bool:
         try:
             sample = await self._ask()
         except RemoteProtocolError as error:

@@ -82,6 +82,15 @@ class Event(Enum):
         "Uhr um {offset_ms} ms falsch, über 3 % der Registrierperiode: Messwerte nicht für die Abrechnung",
         "Clock wrong by {offset_ms} ms, over 3 % of the registration period: values are not for billing",
     )  # fmt: skip
+    MEASUREMENT_SUSPENDED = EventKind(
+        2004, Level.ERROR, (Log.SYSTEM, Log.CONSUMER, Log.CALIBRATION),
+        "Uhr kann um über 3 % der Registrierperiode falsch gehen: Messwerte nicht für die Abrechnung",
+        "Clock may be wrong by over 3 % of the registration period: values are not for billing",
+    )  # fmt: skip
+    MEASUREMENT_RESUMED = EventKind(
+        2005, Level.INFO, (Log.SYSTEM, Log.CONSUMER, Log.CALIBRATION),
+        "Uhr wieder genau genug: Messwerte für die Abrechnung", "Clock is exact enough again: values are for billing",
+    )  # fmt: skip
     PROFILES_TAKEN = EventKind(
         2101, Level.INFO, (Log.SYSTEM, Log.CONSUMER, Log.CALIBRATION),
         "Profile der Version {version} in Kraft, Prüfsumme {digest}",

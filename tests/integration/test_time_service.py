@@ -120,6 +120,32 @@ async def test_service_that_is_not_there_is_named_once(directory: Path) -> None:
     assert outcomes == {"ntp_no_connection": 1}
 
 
+async def test_clock_that_runs_free_for_too_long_suspends_billing(directory: Path) -> None:
+    async with serving(directory) as service:
+        mine, _ = keeper(service)
+        now_s = [0.0]
+        mine.clock = GatewayClock(lambda: datetime.now(UTC).timestamp(), lambda: now_s[0])
+        told: list[bool] = []
+        with mine.listening(lambda _: None, told.append):
+            assert await mine.poll()
+            assert told == []
+            mine.server = TimeServer("127.0.0.1", 1, service.client)
+            now_s[0] += 6 * 86_400  # 50 ppm of 6 days are 26 s, of 7 days over 27
+            assert not await mine.poll()
+            assert told == []
+            now_s[0] += 86_400
+            for _ in range(2):
+                assert not await mine.poll()
+            assert told == [False]
+            late: list[bool] = []
+            with mine.listening(lambda _: None, late.append):
+                assert late == [False]
+            mine.server = TimeServer("127.0.0.1", service.port, service.client)
+            while not mine.is_for_billing():  # one answer sets the clock, at most another one shows that it is right
+                assert await mine.poll()
+        assert told == [False, True]
+
+
 async def test_octets_that_are_no_request_close_their_connection_alone(directory: Path) -> None:
     async with serving(directory) as service:
         bad = await trio.open_ssl_over_tcp_stream(
