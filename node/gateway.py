@@ -39,7 +39,7 @@ from node.metering.delivery import MeterDelivery
 from node.metering.interval import Arrival
 from node.metering.log import MeteringLog
 from node.profiles.gateway_profiles import GatewayProfiles
-from node.profiles.meter_exchanges import MeterExchanges
+from node.profiles.ring_readings import RingReadings
 from node.readiness import Participation, Seat
 from node.security.module import SecurityModule
 from node.storage.errors import StoreError
@@ -125,7 +125,8 @@ class Gateway:
         self.profiles = GatewayProfiles(
             shared.profile_sets, module, shared.trust, _names_of(profiles), self._note_profiles, shared.clock
         )
-        self._metering.show(RINGS, MeterExchanges(self.profiles).continued)
+        self._ring_readings = RingReadings(self.profiles, self._grid)
+        self._metering.show(RINGS, self._ring_readings.view)
         self._deliveries = Deliveries(
             shared.deliveries, module, self.profiles, self._log.note, Random(f"deliveries of {self.identity}")
         )
@@ -237,7 +238,7 @@ class Gateway:
             meters=[MeterFacts(each.device, each.meter_id, each.protocol) for each in self._profiles],
             is_time_good=_always if time is None else time.is_for_billing,
             ring=lambda: trio.from_thread.run_sync(self._ring_facts),
-            grid=lambda: None if self._delivery is None else self._delivery.grid, note=self._log.note,
+            grid=self._grid, note=self._log.note,
         )  # fmt: skip
 
     def _ring_facts(self) -> RingFacts:
@@ -268,9 +269,12 @@ class Gateway:
         self._shared.metrics.profile_set("taken" if event is Event.PROFILES_TAKEN else "refused")
         self._log.note(event, **parameters)
 
+    def _grid(self) -> RegistrationGrid | None:
+        return None if self._delivery is None else self._delivery.grid
+
     def _metering_time(self) -> int | None:
         """The registration time that has come, Unix, s; None before the grid is known."""
-        grid = None if self._delivery is None else self._delivery.grid
+        grid = self._grid()
         return None if grid is None else grid.registration_s(grid.index_at(self._shared.clock()))
 
     # --- registration periods -----------------------------------------------------------------------------------------
@@ -279,7 +283,9 @@ class Gateway:
         if self._delivery is None:
             time = self._shared.time
             is_time_good = _always if time is None else time.is_for_billing
-            self._delivery = MeterDelivery(self._metering, self._shared.clock, grid, is_time_good)
+            self._delivery = MeterDelivery(
+                self._metering, self._shared.clock, grid, is_time_good, self._ring_readings.finest_s
+            )
             self._has_grid.set()
         self._delivery.grid = grid
 

@@ -157,7 +157,7 @@ class View:
             for obis in self._registers(found)
             if is_cumulative(obis) and query.obis in (None, obis)
             # The value at the end itself is the end of the last interval.
-            for each in intervals(self._registered(found, obis, from_s, to_s + 1), period_s)
+            for each in intervals(self._by_period(found, obis, from_s, to_s + 1), period_s)
         ]
         return models.IntervalExport(
             meter=name, from_time=moment(from_s), to_time=moment(to_s), records=_cut(records, query.count)
@@ -307,6 +307,11 @@ class View:
 
     def _registered(self, meter: MeterFacts, obis: Obis, from_s: int, to_s: int) -> list[LoggedReading]:
         return self._registered_by_name(meter.device, obis, from_s, to_s)
+
+    def _by_period(self, meter: MeterFacts, obis: Obis, from_s: int, to_s: int) -> list[LoggedReading]:
+        """Its values at the gateway's registration times, without those of profiles with shorter periods."""
+        grid, found = self.facts.grid(), self._registered(meter, obis, from_s, to_s)
+        return [each for each in found if grid is None or grid.has(each.registration_s or 0)]
 
     def _registered_by_name(self, device: str, obis: Obis, from_s: int, to_s: int) -> list[LoggedReading]:
         return registered_values(

@@ -14,7 +14,7 @@ from datetime import UTC
 from typing import NamedTuple
 
 from node.metering.entries import LoggedReading
-from node.metering.interval import Arrival, Measured, next_border_s, registration
+from node.metering.interval import Arrival, Measured, Registration, next_border_s, registration
 from node.metering.log import MeteringLog
 from node.metering.meter_clock import MeterClock
 from protocol.metering.interval import RegistrationGrid
@@ -35,17 +35,25 @@ class MeterDelivery:
     """
     Takes what the drivers of one gateway read.
 
-    `grid` are the registration periods in force, the readings' times and the meters' schedule.
+    `grid` are the registration periods in force, the readings' times and the meters' schedule.  Between its times there
+    may be others, for profiles of shorter periods that are never billed: they take nothing from it, since a value that
+    is on time for one of the grid's is never another one's.
     """
 
-    __slots__ = ("_clock", "_clocks", "_is_time_good", "_log", "grid")
+    __slots__ = ("_clock", "_clocks", "_finer", "_finest_s", "_is_time_good", "_log", "grid")
 
     def __init__(
         self, log: MeteringLog, clock: Callable[[], float], grid: RegistrationGrid,
-        is_time_good: Callable[[], bool] = lambda: True,
+        is_time_good: Callable[[], bool] = lambda: True, finest_s: Callable[[], int | None] = lambda: None,
     ) -> None:  # fmt: skip
-        """While `is_time_good` says no, what is measured counts as late: it is in totals and not for billing."""
+        """
+        While `is_time_good` says no, what is measured counts as late: it is in totals and not for billing.
+
+        `finest_s` is the shortest registration period of a profile (s), None where none is shorter than the grid's.
+        """
         self.grid = grid
+        self._finest_s = finest_s
+        self._finer: tuple[RegistrationGrid, int, RegistrationGrid | None] | None = None
         self._log = log
         self._clock = clock
         self._is_time_good = is_time_good
@@ -53,11 +61,29 @@ class MeterDelivery:
 
     def next_reading_time(self, now_s: float) -> float:
         """When the meters are asked next: at the next registration time."""
-        return self.grid.next_time_s(now_s)
+        finer = self._finer_grid()
+        return self.grid.next_time_s(now_s) if finer is None else finer.next_time_s(now_s)
 
     def next_border(self, now_s: float) -> float:
         """The next moment from which on values count for another registration time."""
-        return next_border_s(self.grid, now_s)
+        finer = self._finer_grid()
+        border_s = next_border_s(self.grid, now_s)
+        return border_s if finer is None else min(border_s, next_border_s(finer, now_s))
+
+    def _finer_grid(self) -> RegistrationGrid | None:
+        finest_s = self._finest_s()
+        if finest_s is None:
+            return None
+        if self._finer is None or self._finer[:2] != (self.grid, finest_s):
+            self._finer = self.grid, finest_s, self.grid.finer(finest_s)
+        return self._finer[2]
+
+    def _registered(self, measured: Measured, arrival: Arrival) -> tuple[RegistrationGrid, Registration | None]:
+        """The registration that a value counts for, and of which periods it is."""
+        found, finer = registration(self.grid, measured, asked=arrival.asked), self._finer_grid()
+        if finer is None or (found is not None and found.on_time):
+            return self.grid, found
+        return finer, registration(finer, measured, asked=arrival.asked)
 
     async def deliver(self, readings: Sequence[Reading], arrival: Arrival) -> None:
         """
@@ -94,7 +120,7 @@ class MeterDelivery:
     def _row(self, reading: Reading, time: _Time, arrival: Arrival) -> LoggedReading | None:
         if reading.obis is None:
             return None
-        received_s, stamp_s, measured = self._received_s(reading), _stamp_s(reading), time.measured
+        received_s, stamp_s, measured, grid = self._received_s(reading), _stamp_s(reading), time.measured, self.grid
         if is_past(reading):
             found = None
             aware = reading.measured_at is not None and reading.measured_at.tzinfo is not None
@@ -102,7 +128,7 @@ class MeterDelivery:
         else:
             if stamp_s is not None and time.stamp_s is not None:
                 measured = _shifted(measured, stamp_s - time.stamp_s)
-            found = registration(self.grid, measured, asked=arrival.asked)
+            grid, found = self._registered(measured, arrival)
         status = reading.status
         value, scaler = _fitted(reading.value, reading.scaler)
         return LoggedReading(
@@ -114,8 +140,8 @@ class MeterDelivery:
             status=status if status is not None and 0 <= status < _UINT64 else None,
             measured_ms=round(measured.latest_s * 1000),
             received_ms=round(received_s * 1000),
-            registration_s=None if found is None else self.grid.registration_s(found.period),
-            deviation_ms=None if found is None else round((measured.latest_s - self.grid.time_s(found.period)) * 1000),
+            registration_s=None if found is None else grid.registration_s(found.period),
+            deviation_ms=None if found is None else round((measured.latest_s - grid.time_s(found.period)) * 1000),
             on_time=found is not None and found.on_time and self._is_time_good(),
             quality=reading.quality,
         )

@@ -106,6 +106,17 @@ class RegistrationGrid:
         index, rest = divmod(self.start_ms - other.start_ms, self.period_ms)
         return not rest and other.registration_s(index) == self.metering_start_s
 
+    def finer(self, interval_s: int) -> RegistrationGrid | None:
+        """The registration periods of `interval_s` that these consist of; None where they do not."""
+        count, rest = divmod(self.interval_s, interval_s)
+        if rest or count < 2 or self.period_ms % count:
+            return None
+        return RegistrationGrid(self.start_ms, self.period_ms // count, self.metering_start_s, interval_s)
+
+    def has(self, registration_s: int) -> bool:
+        """Whether a moment of metering time is one of the registration times."""
+        return (registration_s - self.metering_start_s) % self.interval_s == 0
+
     def index_of(self, registration_s: int, count: int) -> int | None:
         """The period of a registration time (metering time), None where it is none of the first `count`."""
         return index_starting_at(registration_s, self.metering_start_s, self.interval_s, count)

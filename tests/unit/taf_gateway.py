@@ -38,23 +38,27 @@ def moment(second: float) -> str:
     return datetime.fromtimestamp(OCTOBER_S + second, UTC).isoformat()
 
 
-def profile_set(*processing: dict[str, Any], issued_s: float = 0, version: int = 1) -> ProfileSet:
+def profile_set(
+    *processing: dict[str, Any], issued_s: float = 0, version: int = 1, meter_period_s: int = 900
+) -> ProfileSet:  # fmt: skip
     """A set with these processing profiles, one recipient each for every form of delivery."""
     timed = {"valid_from": "2026-01-01T00:00:00Z"}
+    meter = timed | {"protocol": "sml", "registers": _REGISTERS, "registration_period_s": meter_period_s}
     made = {
         "gateway": GATEWAY, "version": version, "issued_at": moment(issued_s),
         "meters": [
-            timed | {"id": f"m{index}", "device": each, "protocol": "sml", "registers": _REGISTERS}
+            meter | {"id": f"m{index}", "device": each}
             for index, each in enumerate((*METERS, METERS[0]))
         ],
         "processing": [timed | {
             "metering_point": "DE0001234567890123456789012345678", "obis": "1-0:1.8.0*255", "scaler": -1,
             "meters": [{"meter": "m0"}], "billing_period": {"begins": "2026-01-01T00:00:00+01:00", "days": 1},
             "recipients": [
-                {"participant": each, "communication": "w1", "delivery": each}
-                for each in ("direct", "pseudonymous") + (("aggregated",) if each_["use_case"]["taf"] != 14 else ())
+                {"participant": form, "communication": "w1", "delivery": form}
+                for form in ("direct", "pseudonymous", "aggregated")
+                if form != "aggregated" or (each["use_case"]["taf"] != 14 and meter_period_s >= 900)
             ],
-        } | each_ for each_ in processing],
+        } | each for each in processing],
         "wan": [timed | {
             "id": "w1", "role": "participant", "uri": "https://localhost:7", "tls_certificate": "00" * 32,
             "encryption_certificate": "00" * 32, "signature_certificate": "00" * 32,

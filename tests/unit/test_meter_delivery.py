@@ -196,3 +196,30 @@ async def test_a_floating_point_register_is_logged_as_far_as_the_log_has_room(nu
     assert -128 <= row.scaler < 128
     assert 0 <= Fraction(number) - row.value * Fraction(10) ** row.scaler < Fraction(10) ** row.scaler
     assert decode_entry(1, encode_entry([row])).readings == (row,)
+
+
+async def test_shorter_periods_of_a_profile_take_nothing_from_the_quarter_hours() -> None:
+    meter = Meter()
+    finest_s: list[int | None] = [300]
+    meter.delivery = MeterDelivery(
+        cast(MeteringLog, meter.log), lambda: NOON_S + 1e6, QUARTER_HOURS, finest_s=lambda: finest_s[0]
+    )
+
+    async def registered(second: float) -> tuple[int, bool]:
+        (row,) = await meter.says(second)
+        assert row.registration_s is not None
+        return row.registration_s - NOON_S, row.on_time
+
+    assert await registered(8.0) == (0, True)  # 1 % of the quarter hour, not of the five minutes
+    assert await registered(302.0) == (300, True)
+    assert await registered(304.0) == (300, False)
+    assert await registered(892.0) == (900, True)
+    assert await registered(880.0) == (600, False)
+    assert meter.delivery.next_reading_time(NOON_S + 1.0) == NOON_S + 300
+    assert meter.delivery.next_border(NOON_S + 1.0) == NOON_S + 297
+    assert meter.delivery.next_border(NOON_S + 880.0) == NOON_S + 891
+    finest_s[0] = None
+    assert await registered(304.0) == (0, False)
+    finest_s[0] = 350  # no part of a quarter hour
+    assert await registered(304.0) == (0, False)
+    assert meter.delivery.next_reading_time(NOON_S + 1.0) == NOON_S + 900

@@ -25,7 +25,7 @@ from node.metering.delivery import MeterDelivery
 from node.metering.entries import Entry
 from node.metering.interval import Arrival
 from node.metering.registers import RegisterSet
-from node.profiles.meter_exchanges import MeterExchanges
+from node.profiles.ring_readings import RingReadings
 from node.taf.series import STATUS_GAP, STATUS_REGISTER_FELL, STATUS_SUBSTITUTE
 from protocol.dcnet.setup.schema import DEFAULT_SCHEMA
 from protocol.errors import StromkreisError
@@ -123,7 +123,7 @@ async def test_rings_register_goes_on_over_an_exchange(tmp_path: Path) -> None:
     registers: list[int] = []
     async with taf_gateway(tmp_path, profile_set(STAGES | {"meters": meters})) as gateway:
         profiles: Any = gateway.profiles
-        gateway.log.show("rings", MeterExchanges(profiles).continued)
+        gateway.log.show("rings", RingReadings(profiles, lambda: QUARTER_HOURS).view)
         collected = RegisterSet(DEFAULT_SCHEMA, [METERS[0]])
         subscription = await gateway.log.subscribe("rings")
 

@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 
 from node.han.derived import running_period
+from node.profiles.ring_readings import RingReadings
 from node.taf.outbox import WAITING_MAX
 from node.wan.deliveries import Deliveries
 from protocol.cosem.delivery import Detail
+from protocol.metering.interval import QUARTER_HOURS
 from protocol.metering.reading import Quality
 from tests.unit.taf_gateway import GATEWAY, IMPORT, OCTOBER_S, TafGateway, moment, profile_set, taf_gateway
 
@@ -294,3 +296,32 @@ async def test_high_frequency_goes_behind_all_other_deliveries(tmp_path: Path) -
         deliveries._send_to_participant = send  # type: ignore[method-assign]
         assert await deliveries.send_waiting()
     assert sent == ["slow", "slow", "fast", "fast"]
+
+
+async def test_five_minute_values_are_derived_and_not_for_billing(tmp_path: Path) -> None:
+    fine = {"id": "fine", "use_case": {"taf": 7}, "registration_period_s": 300}
+    profiles = profile_set(fine, {"id": "bill", "use_case": {"taf": 7}}, meter_period_s=300)
+    async with taf_gateway(tmp_path, profiles) as gateway:
+        for index in range(3 * QUARTERS + 2):
+            await gateway.register(index * 300, 1_000 + 7 * index)
+        await gateway.use_cases.close_due()
+        (fine_result,), (bill,) = gateway.results("fine"), gateway.results("bill")
+        known: Any = gateway.profiles
+        rings = RingReadings(known, lambda: QUARTER_HOURS)
+        assert rings.finest_s() == 300
+        (entry,) = [each for each in gateway.log.read(0, 9) if each.readings[0].registration_s == OCTOBER_S + 300]
+        assert rings.view(entry).readings[0].registration_s is None
+    assert [each.value for each in fine_result.rows] == [1_000 + 7 * index for index in range(3 * QUARTERS + 1)]
+    assert [each.value for each in bill.rows] == [1_000 + 21 * index for index in range(QUARTERS + 1)]
+    assert (fine_result.is_billable, bill.is_billable) == (False, True)
+    assert fine_result.is_complete
+    assert bill.is_complete
+
+
+async def test_gas_is_registered_and_billed_by_the_hour(tmp_path: Path) -> None:
+    gas = {"id": "gas", "use_case": {"taf": 1}, "registration_period_s": 3_600}
+    async with taf_gateway(tmp_path, profile_set(gas)) as gateway:
+        await log_days(gateway, QUARTERS, without=(3, 5, 6))  # quarter hours beside the hours are nobody's
+        (result,) = gateway.results("gas")
+    assert (result.is_complete, result.is_billable, result.period_s) == (True, True, 3_600)
+    assert result.registers[0][1] == int(ENERGIES[:QUARTERS].sum())

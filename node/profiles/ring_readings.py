@@ -1,19 +1,25 @@
 """
-Registers that go on over meter exchanges, for whoever needs one that never falls: the rings' account.
+The metering log as rings see it: registers that go on over meter exchanges, at the rings' registration times alone.
 
 A processing profile names, for each meter that was taken out, its last value and its successor's first (PTB-A 50.8).
 What the successor shows is raised by the difference, so the register of the metering point goes on as if nothing had
 been exchanged, and the gateway goes on contributing.  It holds as long as the profile names the exchange: a set that
 leaves it out makes the register fall, which stops contributions until it is named again.
+
+Profiles of shorter periods have values registered that are no ring's (node.metering.delivery): they count for no time
+here.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from node.metering.entries import Entry, LoggedReading
 from node.profiles.gateway_profiles import GatewayProfiles
+from protocol.metering.interval import RegistrationGrid
 from protocol.metering.obis import Obis
+from protocol.profiles.meter import BILLABLE_PERIOD_MIN_S
 from protocol.profiles.profile_set import ProfileSet
 
 
@@ -28,22 +34,40 @@ class _Leg(NamedTuple):
     scaler: int
 
 
-class MeterExchanges:
-    """Those of the profiles in force on one gateway."""
+class RingReadings:
+    """Those of one gateway, by the profiles in force; `grid` are the rings' registration periods, None if unknown."""
 
-    def __init__(self, profiles: GatewayProfiles) -> None:
+    def __init__(self, profiles: GatewayProfiles, grid: Callable[[], RegistrationGrid | None]) -> None:
         self._profiles = profiles
+        self._grid = grid
+        self._finest_s: int | None = None
         self._set: ProfileSet | None = None
         self._legs: list[_Leg] = []
 
-    def continued(self, entry: Entry) -> Entry:
-        """An entry of the metering log with registers of exchanged meters raised; nearly always the same object."""
+    def finest_s(self) -> int | None:
+        """The shortest registration period of the profiles (s) where it is never billed; None where there is none."""
+        self._look()
+        return self._finest_s
+
+    def view(self, entry: Entry) -> Entry:
+        """An entry of the metering log as rings see it; nearly always the same object."""
+        self._look()
+        if not self._legs and self._finest_s is None:
+            return entry
+        return entry._replace(readings=tuple(map(self._seen, entry.readings)))
+
+    def _look(self) -> None:
         current = self._profiles.current
         if current is not self._set:
             self._set, self._legs = current, self._read(current)
-        if not self._legs:
-            return entry
-        return entry._replace(readings=tuple(map(self._continued, entry.readings)))
+            periods = [each.registration_period_s for each in (() if current is None else current.processing)]
+            self._finest_s = min((each for each in periods if each < BILLABLE_PERIOD_MIN_S), default=None)
+
+    def _seen(self, reading: LoggedReading) -> LoggedReading:
+        grid, at_s = self._grid(), reading.registration_s
+        if grid is not None and at_s is not None and not grid.has(at_s):
+            return reading._replace(registration_s=None, deviation_ms=None, on_time=False)
+        return self._continued(reading)
 
     def _continued(self, reading: LoggedReading) -> LoggedReading:
         at_s = reading.registration_s
