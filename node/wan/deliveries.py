@@ -124,17 +124,20 @@ class Deliveries:
         """
         waiting = self._services.repository.waiting(self._module.identity)
         is_done = True
+        queues: dict[tuple[bool, str, str], list[WaitingDelivery]] = {}
+        fast = self._high_frequency()
+        for each in waiting:
+            queues.setdefault((each.profile in fast, each.participant, each.delivery), []).append(each)
         # High frequency behind all others, so that many values of no weight never keep a bill's back.
-        for is_last, *participant in sorted({self._queue_of(each): None for each in waiting}, key=itemgetter(0)):
-            mine = [each for each in waiting if self._queue_of(each) == (is_last, *participant)]
-            is_done &= await self._send_to_participant(mine)
+        for queue in sorted(queues, key=itemgetter(0)):
+            is_done &= await self._send_to_participant(queues[queue])
         return is_done
 
-    def _queue_of(self, waiting: WaitingDelivery) -> tuple[bool, str, str]:
-        """What is sent in order by itself: those of one participant and form, high frequency apart."""
+    def _high_frequency(self) -> set[str]:
+        """The profiles of TAF 14."""
         current = self._profiles.current
-        tafs = {each.id: each.use_case.taf for each in (() if current is None else current.processing)}
-        return tafs.get(waiting.profile) == _HIGH_FREQUENCY, waiting.participant, waiting.delivery
+        known = () if current is None else current.processing
+        return {each.id for each in known if each.use_case.taf == _HIGH_FREQUENCY}
 
     async def _send_to_participant(self, waiting: list[WaitingDelivery]) -> bool:
         """Whether all of one participant's are done.  Its address is looked up for each: profiles change."""
