@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo lab test coverage lint format docs reference site release release-trial test-python313 bench bench-compare bench-fleet peers simulate exhaustive acceptance-cluster acceptance-discipline acceptance-loadtest acceptance-restore acceptance-month fuzz mutate lock acceptance-orders image image-trial
+.PHONY: help demo lab test coverage lint format docs reference site release release-trial test-python313 bench bench-compare bench-fleet peers simulate exhaustive acceptance-cluster acceptance-discipline acceptance-loadtest acceptance-restore acceptance-month fuzz mutate lock loadtest-scale acceptance-orders image image-trial
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
 
@@ -104,6 +104,11 @@ acceptance-cluster: $(VENV)/.test ## every fault of a cluster on pods that run, 
 
 acceptance-loadtest: $(VENV)/.test ## every load test but the steady ones, and that each finds a planted watt hour (wants root; half an hour)
 	STROMKREIS_EVERY_SCENARIO=1 $(BIN)/pytest -q -s -m rounds tests/integration/test_loadtest.py
+
+SIZES ?= 100 1000 3000 10000
+loadtest-scale: $(VENV)/.run ## steady load tests of several sizes, and the line fitted to their costs (wants the machine; SIZES="100 1000")
+	for size in $(SIZES); do $(BIN)/stromkreis loadtest run steady-10k --gateways $$size --report out/scale/$$size || exit 1; done
+	$(BIN)/stromkreis loadtest scaling $(SIZES:%=out/scale/%) | tee out/scale/scale.md
 
 acceptance-restore: $(VENV)/.run ## stores, volumes and a coordinator lost and put back on a living network of processes
 	$(BIN)/python -m loadtest.restore

@@ -110,12 +110,12 @@ class Books:
         """The first in which all areas are in rings, None before they are."""
         return max(self.first.values()) if len(self.first) == len(self.area_sizes) else None
 
-    def by_interval(self) -> dict[int, list[RingRound]]:
-        """The ring rounds so far by interval, oldest first, from the one on in which all areas are in rings."""
+    def by_interval(self, count: int) -> dict[int, list[RingRound]]:
+        """The ring rounds of `count` intervals, oldest first, from the one on in which all areas are in rings."""
         found: dict[int, list[RingRound]] = {}
         first = self.first_interval
         for each in sorted(self.rounds.values(), key=lambda each: each.interval):
-            if first is not None and each.interval >= first:
+            if first is not None and first <= each.interval < first + count:
                 found.setdefault(each.interval, []).append(each)
         return found
 

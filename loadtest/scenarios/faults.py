@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 
 import trio
@@ -14,12 +16,14 @@ import trio
 from loadtest.account import accounts_of
 from loadtest.demo.processes import DemoError
 from loadtest.scenarios.books import Books
+from loadtest.scenarios.http_get import get
 from loadtest.scenarios.installation import Installation, Process
 from loadtest.scenarios.scenario import COORDINATORS, EVERYBODY, Action, Event
 
 _QUOTA_PERIOD_S = 0.1  # as the kernel's processor quotas have it
 _PLACED_POLL_S = 0.3
 _ROLL_TIMEOUT_S = 600.0
+_RINGS_MAX = 1_000
 
 
 @dataclass(slots=True)
@@ -47,7 +51,7 @@ class Faults:
 
     async def carry_out(self, event: Event) -> None:
         """Do it, and undo it in its time."""
-        processes = self._targets(event)
+        processes = await self._targets(event)
         if not processes:
             self.say(f"round {event.round}: {event.action} meets no process")
             return
@@ -84,7 +88,7 @@ class Faults:
                 await self._restore(processes, event)
         fault.ended_s = time.time()
 
-    def _targets(self, event: Event) -> list[Process]:
+    async def _targets(self, event: Event) -> list[Process]:
         if event.target == COORDINATORS:
             return list(self.installation.coordinators)
         nodes = [
@@ -94,16 +98,18 @@ class Faults:
         ]
         if event.action is not Action.KILL_HEADS:
             return nodes
-        heads = self._heads()
+        heads = await self._heads()
         return [each for each in nodes if self.installation.members([each]) & heads]
 
-    def _heads(self) -> frozenset[str]:
-        """The gateways that headed the newest round of each ring."""
-        newest = {
-            (each.coordinator, each.ended.epoch, each.ended.ring): each
-            for each in sorted(self.books.rounds.values(), key=lambda each: each.interval)
-        }
-        return frozenset(each.members[each.ended.term % len(each.members)] for each in newest.values())
+    async def _heads(self) -> frozenset[str]:
+        """The gateways that head a ring just now, as the coordinators tell everybody."""
+        heads = set()
+        for process in self.installation.coordinators:
+            answer = await get(f"{process.url}/api/v1/rings?limit={_RINGS_MAX}", self.installation.site.hub)
+            if answer is None or answer[0] != HTTPStatus.OK:
+                raise DemoError(f"{process.name} does not tell its rings; its log says why")
+            heads |= {each["head"]["gateway"] for each in json.loads(answer[1])["items"] if each["head"] is not None}
+        return frozenset(heads)
 
     async def _each(self, processes: Sequence[Process], do: Callable[[Process], object]) -> None:
         async with trio.open_nursery() as nursery:

@@ -15,7 +15,8 @@ from netem.netns import in_namespace
 async def get(url: str, namespace: str | None, timeout_s: float = 20.0) -> tuple[int, str] | None:
     """Status and body of a GET; None where nobody answers.  `namespace` is the one to ask from."""
     parts = urlsplit(url)
-    ask = partial(_get, parts.hostname or "", parts.port or 80, parts.path, timeout_s)
+    path = parts.path + (f"?{parts.query}" if parts.query else "")
+    ask = partial(_get, parts.hostname or "", parts.port or 80, path, timeout_s)
     try:
         return await trio.to_thread.run_sync(ask if namespace is None else partial(in_namespace, namespace, ask))
     except (OSError, http.client.HTTPException, NetemError):

@@ -21,7 +21,7 @@ from loadtest.scenarios.samples import Sample
 _BLUE, _RED, _AMBER = "#1f66ad", "#d6336c", "#e0a100"
 _TONES = (_BLUE, "#d97706", "#2b8a3e", "#7048c6", "#0c8599", "#8a5a2b", "#5c6b7a", "#c2255c", "#5f8dd3", "#9aa5b1")
 _PHASES = ("collect", "confirm", "reveal", "sum", "round")
-_DOTS_MAX = 20_000
+_DOTS_MAX = 6_000
 Figure = dict[str, Any]
 
 
@@ -40,8 +40,9 @@ def write_page(report: Report, path: Path) -> None:
 
 def _cards(report: Report) -> list[tuple[str, str, str]]:
     costs = report.costs
+    verdict = "none" if not report.opened else "exact" if report.is_exact else "wrong"
     return [
-        ("Totals", "exact" if report.is_exact else "wrong", f"{report.conservation_error_wh:g} Wh lost"),
+        ("Totals", verdict, f"{report.conservation_error_wh:g} Wh lost"),
         ("Ring rounds", f"{report.opened:,}", f"opened; {report.void:,} void, {report.retries:,} retries"),
         ("Round of a ring", f"{report.latency_ms_p50:,.0f} ms", f"median; 95 % within {report.latency_ms_p95:,.0f} ms"),
         ("CPU", f"{costs.gateway_cpu_ms_per_round:.2f} ms",
@@ -57,7 +58,9 @@ def figures(report: Report) -> Iterator[tuple[str, str, Figure]]:
     grey = "; grey: a fault lasts" if report.faults else ""
     yield "Latency of ring rounds", f"s from a round's opening to its end, each ring{grey}", _latency(report)
     yield "Gateways in totals", f"by round{grey}", _participation(report)
-    yield "Latency, distribution", "part of the opened ring rounds that had ended after so long", _distribution(report)
+    if report.opened:
+        note = "part of the opened ring rounds that had ended after so long"
+        yield "Latency, distribution", note, _distribution(report)
     if report.phase_samples:
         yield "Latency by phase", f"median since OPEN, as the heads see it, over time{grey}", _phase_times(report)
     if report.phases:
@@ -104,7 +107,7 @@ def _latency(report: Report) -> Figure:
 
     def dots(name: str, rounds: Sequence[Result], colour: str, symbol: str) -> Figure:
         return {
-            "type": "scattergl", "mode": "markers", "name": name, "x": [each.at_s for each in rounds],
+            "type": "scatter", "mode": "markers", "name": name, "x": [each.at_s for each in rounds],
             "y": [each.latency_ms / 1000 for each in rounds],
             "text": [f"{each.area}, ring {each.ring}, round {each.round}: {each.reason or name}" for each in rounds],
             "marker": {"color": colour, "size": 6, "opacity": 0.7, "symbol": symbol},

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from loadtest.scenarios.books import RingRound
 from loadtest.scenarios.faults import Fault
+
+NOT_HELD = "not held: no coordinator"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +57,23 @@ class FaultReport:
 
 
 def intervals(
-    by_interval: Mapping[int, Sequence[RingRound]], start_s: float, waiting: Sequence[tuple[float, int]]
-) -> list[Interval]:
-    """All intervals of a run that began at `start_s` (Unix); `waiting` are samples, in seconds since then."""
-    found = []
+    by_interval: Mapping[int, Sequence[RingRound]], start_s: float, period_s: float,
+    waiting: Sequence[tuple[float, int]],
+) -> list[Interval]:  # fmt: skip
+    """
+    All intervals of a run that began at `start_s` (Unix); `waiting` are samples, in seconds since then.
+
+    One that no ledger knows of, because its coordinator was away or restored, is void for all rings of the one before.
+    """
+    found: list[Interval] = []
     for number, rounds in by_interval.items():
+        while found and found[-1].interval + 1 < number:
+            before = found[-1]
+            rings = before.opened + before.void
+            found.append(replace(
+                before, interval=before.interval + 1, at_s=round(before.at_s + period_s, 3), took_s=0.0, opened=0,
+                void=rings, reasons={NOT_HELD: rings}, present=0,
+            ))  # fmt: skip
         opens_s = min(each.ended.opened_s for each in rounds)
         ends_s = max(each.ended.ended_s for each in rounds)
         void = [each for each in rounds if not each.is_opened]
@@ -93,25 +107,24 @@ def fault_report(
     after = [each for each in found if ended_at_s is not None and each.at_s >= ended_at_s]
     back = whole = None
     for count, each in enumerate(after):
-        rounds = by_interval[each.interval]
+        rounds = by_interval.get(each.interval, ())
         present = {name for ring in rounds for name in ring.present}
         if back is None and fault.gateways <= present:
             back = count
         if whole is None and is_whole(each, rounds, everybody, _away(fault, others, each.at_s + start_s)):
             whole = count
     until_s = after[whole].at_s if whole is not None else float("inf")
-    meanwhile = [
-        ring
-        for each in found
-        if began_at_s - each.took_s <= each.at_s <= until_s
-        for ring in by_interval[each.interval]
-    ]
-    void = [each for each in meanwhile if not each.is_opened]
+    meanwhile = [each for each in found if began_at_s - each.took_s <= each.at_s <= until_s]
+    why: Counter[str] = Counter()
+    for each in meanwhile:
+        why.update(each.reasons)
+    void = sum(each.void for each in meanwhile)
     return FaultReport(
         action=str(fault.event.action), target=fault.event.target, round=fault.event.round, processes=fault.processes,
         gateways=len(fault.gateways), began_at_s=round(began_at_s, 2),
-        ended_at_s=None if ended_at_s is None else round(ended_at_s, 2), void=len(void), rounds=len(meanwhile),
-        reasons=reasons(void), back_after_rounds=back, whole_after_rounds=whole,
+        ended_at_s=None if ended_at_s is None else round(ended_at_s, 2), void=void,
+        rounds=void + sum(each.opened for each in meanwhile), reasons=dict(why.most_common()),
+        back_after_rounds=back, whole_after_rounds=whole,
         whole_after_s=None
         if whole is None or ended_at_s is None
         else round(after[whole].at_s + after[whole].took_s - ended_at_s, 2),

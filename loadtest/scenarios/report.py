@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import platform
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -18,7 +19,7 @@ from loadtest.scenarios.books import Books, Judgement, RingRound
 from loadtest.scenarios.costs import Costs
 from loadtest.scenarios.faults import Fault
 from loadtest.scenarios.plan import INTERVAL_S, Calendar, Plan
-from loadtest.scenarios.recovery import FaultReport, Interval, fault_report, intervals, is_whole, reasons
+from loadtest.scenarios.recovery import FaultReport, Interval, fault_report, intervals, is_whole
 from loadtest.scenarios.samples import PhaseSample, Sample, Samples
 from netem.profiles import load_profiles
 
@@ -106,21 +107,25 @@ def make_report(
 ) -> Report:  # fmt: skip
     """Put the figures together; the first round of all was opened at `start_s` (Unix)."""
     scenario, verdict = plan.scenario, judgement.verdict
-    by_interval = books.by_interval()
-    found = intervals(by_interval, start_s, samples.waiting)
+    by_interval = books.by_interval(scenario.rounds)
+    found = intervals(by_interval, start_s, calendar.period_s, samples.waiting)
     rounds = [each for mine in by_interval.values() for each in mine]
     first = min(by_interval, default=0)
     everybody = frozenset(name for each in by_interval.get(first, ()) for name in each.members)
-    void = [each for each in rounds if not each.is_opened]
+    void: Counter[str] = Counter()
+    for interval in found:
+        void.update(interval.reasons)
     latencies = sorted(1000 * (each.ended.ended_s - each.ended.opened_s) for each in rounds if each.is_opened) or [0.0]
     reported = [fault_report(each, faults, found, by_interval, everybody, start_s) for each in faults]
     failures = list(judgement.failures)
-    opened = len(rounds) - len(void)
-    share = opened / max(1, len(rounds))
-    if share < scenario.expected.opened_min:
+    opened = sum(each.opened for each in found)
+    share = opened / max(1, opened + void.total())
+    if not opened:
+        failures.append("no total was opened")
+    elif share < scenario.expected.opened_min:
         failures.append(f"{share:.0%} of the ring rounds opened, expected {scenario.expected.opened_min:.0%}")
     if scenario.expected.whole_at_the_end and not any(
-        is_whole(each, by_interval[each.interval], everybody, frozenset()) for each in found[-_LAST_ROUNDS:]
+        is_whole(each, by_interval.get(each.interval, ()), everybody, frozenset()) for each in found[-_LAST_ROUNDS:]
     ):
         failures.append(f"in none of the last {_LAST_ROUNDS} rounds did every ring open with all its gateways")
     return Report(
@@ -133,7 +138,7 @@ def make_report(
         " members at least, both in metering time, as in the field",
         is_exact=verdict.exact, is_conserved_by_accounts=judgement.is_conserved_by_accounts,
         conservation_error_wh=float(verdict.conservation_error_wh), failures=failures, opened=opened,
-        void=len(void), void_by_reason=reasons(void), retries=sum(each.ended.attempt for each in rounds),
+        void=void.total(), void_by_reason=dict(void.most_common()), retries=sum(each.ended.attempt for each in rounds),
         energy_import_wh=float(verdict.energy_import_wh), energy_export_wh=float(verdict.energy_export_wh),
         carrying=verdict.carried, carried_wh=float(verdict.carried_wh),
         waiting_max=max((count for _, count in samples.waiting), default=0),
@@ -207,6 +212,13 @@ def _after(rounds: int | None) -> str:
     return "not in this run" if rounds is None else f"round {rounds + 1} after its end"
 
 
+def exactness(report: Report) -> str:
+    """What can be said of the totals."""
+    if not report.opened:
+        return "no total was opened"
+    return "yes, every slot of every total" if report.is_exact else "NO"
+
+
 def summary(report: Report) -> list[tuple[str, str]]:
     """Names and values of the table that everybody reads."""
     costs = report.costs
@@ -216,7 +228,7 @@ def summary(report: Report) -> list[tuple[str, str]]:
                      f" {report.coordinators} coordinators"),
         ("rounds", f"{len(report.intervals)} intervals of {report.period_s:g} s; {report.opened:,} ring rounds opened,"
                    f" {report.void:,} void, {report.retries} retries"),
-        ("exact", "yes, every slot of every total" if report.is_exact else "NO"),
+        ("exact", exactness(report)),
         ("energy lost", f"{report.conservation_error_wh:g} Wh"),
         ("still carried", f"{report.carried_wh:,.1f} Wh of missed rounds, by {report.carrying:,} gateways"),
         ("waited for a return", f"{report.waiting_max:,} gateways at once, at most"),

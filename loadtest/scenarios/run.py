@@ -150,12 +150,12 @@ class LoadTest:
             while time.time() < end_s:
                 await trio.sleep(min(_POLL_S, period_s / 4))
                 await trio.to_thread.run_sync(books.read)
-                by_interval = books.by_interval()
+                by_interval = books.by_interval(rounds)
                 rings = len(by_interval.get(first, ()))
-                found = intervals(by_interval, first_s, self._samples.waiting)
-                ended = [each for each in found if each.opened + each.void >= rings and each.interval >= first]
-                self.view.rounds(ended[:rounds], rounds, self.scenario.gateways)
-                if sum(each.interval < first + rounds for each in ended) >= rounds:
+                found = intervals(by_interval, first_s, period_s, self._samples.waiting)
+                ended = [each for each in found if each.opened + each.void >= rings]
+                self.view.rounds(ended, rounds, self.scenario.gateways)
+                if len(ended) == rounds:
                     break
 
     async def _at(self, due_s: float, faults: Faults, event: Event) -> None:
@@ -179,7 +179,7 @@ class LoadTest:
         plan, calendar = installation.plan, installation.calendar
         stores = [(each.node.coordinator, each.data) for each in installation.nodes if each.node is not None]
         judgement = judge(books, households_of(plan, calendar), stores, faults.lost)
-        found = intervals(books.by_interval(), first_s, self._samples.waiting)
+        found = intervals(books.by_interval(self.scenario.rounds), first_s, calendar.period_s, self._samples.waiting)
         killed = frozenset(name for fault in faults.done for name in fault.processes)
         words = len(books.schema.slots) if books.schema is not None else 1
         costs = measured(

@@ -42,7 +42,7 @@ class View:
 
     def say(self, text: str) -> None:
         """Something happened."""
-        self._console.print(f"{datetime.now().astimezone():%H:%M:%S}  {text}", highlight=False)
+        self._console.print(f"{datetime.now().astimezone():%H:%M:%S}  {text}", highlight=False, soft_wrap=True)
 
     def count(self, what: str, done: int, of: int) -> None:
         """How far the set-up is."""
@@ -63,8 +63,8 @@ class View:
             why = f" ({', '.join(each.reasons)})" if each.reasons else ""
             waiting = f", {each.waiting:,} wait for a return" if each.waiting else ""
             self.say(
-                f"round {number}/{of}: {each.opened} rings opened, {each.void} void{why}, {each.present:,} of"
-                f" {gateways:,} gateways in totals{waiting}, {each.took_s:.1f} s"
+                f"round {number - 1} ({number} of {of}): {each.opened} rings opened, {each.void} void{why},"
+                f" {each.present:,} of {gateways:,} gateways in totals{waiting}, {each.took_s:.1f} s"
             )
         self._rounds_told = max(self._rounds_told, len(ended))
 

@@ -14,7 +14,7 @@ from loadtest.scenarios.costs import Costs
 from loadtest.scenarios.faults import Fault
 from loadtest.scenarios.page import figures, write_page
 from loadtest.scenarios.plan import PER_PROCESS_MAX, Calendar, Plan, make_plan
-from loadtest.scenarios.recovery import fault_report, intervals
+from loadtest.scenarios.recovery import NOT_HELD, fault_report, intervals
 from loadtest.scenarios.report import Report, line_uses, make_report, markdown
 from loadtest.scenarios.samples import Sample, Samples
 from loadtest.scenarios.scaling import fit, read_run, tables
@@ -185,9 +185,9 @@ def test_a_fault_is_over_when_its_gateways_and_all_others_are_in_totals() -> Non
     plan = small("smoke")
     gone = frozenset(each.id for node in plan.nodes if node.group == "killed" for each in node.gateways)
     books = exact_books(plan, 4, away=gone)
-    by_interval = books.by_interval()
+    by_interval = books.by_interval(4)
     start_s = float(CALENDAR.origin_unix_s)
-    found = intervals(by_interval, start_s, [])
+    found = intervals(by_interval, start_s, CALENDAR.period_s, [])
     fault = Fault(Event(round=1, action=Action.KILL, target="killed"), ("killed-1",), gone, start_s + 2.1, start_s + 3)
     everybody = frozenset(each.id for each in plan.gateways)
     report = fault_report(fault, [fault], found, by_interval, everybody, start_s)
@@ -195,6 +195,17 @@ def test_a_fault_is_over_when_its_gateways_and_all_others_are_in_totals() -> Non
     assert report.whole_after_s == pytest.approx(1.5)
     late = replace(fault, ended_s=start_s + 100)
     assert fault_report(late, [late], found, by_interval, everybody, start_s).whole_after_rounds is None
+
+
+def test_a_round_that_no_coordinator_held_is_void() -> None:
+    books = exact_books(small("smoke"), 4)
+    by_interval = books.by_interval(4)
+    del by_interval[2]
+    found = intervals(by_interval, float(CALENDAR.origin_unix_s), CALENDAR.period_s, [])
+    assert [(each.interval, each.opened, each.void, each.at_s) for each in found] == [
+        (0, 1, 0, 0.0), (1, 1, 0, 2.0), (2, 0, 1, 4.0), (3, 1, 0, 6.0),
+    ]  # fmt: skip
+    assert found[2].reasons == {NOT_HELD: 1}
 
 
 def test_who_waits_for_a_return_is_not_held_against_a_round() -> None:
