@@ -37,8 +37,8 @@ class ProfileRollout:
         keys: ParticipantKeys, sub_ca: x509.Certificate, entropy: cms.Entropy,
     ) -> None:  # fmt: skip
         self.profile_sets = profile_sets
-        self._gateways = gateways
-        self._certificates = certificates
+        self.gateways = gateways
+        self.certificates = certificates
         self._keys = keys
         self._entropy = entropy
         self.certificate_chain = to_pem([keys.signature.certificate, sub_ca]).decode()
@@ -85,7 +85,7 @@ class ProfileRollout:
 
         Raises RemoteProtocolError: `gateway_unknown`, `profile_unknown`, `bad_receipt`, what `cms.verify` raises.
         """
-        signers = [each for each in self._certificates.of_gateway(gateway_id) if each.role is pki.GATEWAY_TRIPLE[0]][:2]
+        signers = [each for each in self.certificates.of_gateway(gateway_id) if each.role is pki.GATEWAY_TRIPLE[0]][:2]
         if not signers:
             raise RemoteProtocolError("gateway_unknown", "no gateway of this id is enrolled")
         loaded = [pki.load_certificate(each.certificate) for each in signers]
@@ -134,12 +134,12 @@ class ProfileRollout:
         return record
 
     def _encryption(self, gateway_id: str) -> CertificateRecord:
-        gateway = self._gateways.some([gateway_id]).get(gateway_id)
+        gateway = self.gateways.some([gateway_id]).get(gateway_id)
         if gateway is None:
             raise RemoteProtocolError("gateway_unknown", f"no gateway {gateway_id} is enrolled")
         if gateway.status is not GatewayStatus.ACTIVE:
             raise RemoteProtocolError("gateway_revoked", f"gateway {gateway_id} was revoked")
-        for each in self._certificates.of_gateway(gateway_id):
+        for each in self.certificates.of_gateway(gateway_id):
             if each.role is pki.Role.GATEWAY_ENCRYPTION:
                 return each
         raise RemoteProtocolError("gateway_unknown", f"gateway {gateway_id} has no encryption certificate")

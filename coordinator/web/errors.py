@@ -38,7 +38,7 @@ _STATUS = {
     "duplicate_gateway": 409, "duplicate_key": 409,
     "not_logged_in": 401, "wrong_password": 401, "too_many_failed_logins": 403, "role_too_low": 403,
     "account_unknown": 404, "account_known": 409, "tariff_unknown": 404, "period_not_over": 409,
-    "profile_unknown": 404, "profile_version": 409, "bad_receipt": 403,
+    "profile_unknown": 404, "profile_version": 409, "bad_receipt": 403, "bad_proof": 403, "old_proof": 403,
     "delivery_known": 409, "certificate_signature": 403, "unknown_issuer": 403, "key_usage": 403,
 }  # fmt: skip
 _TITLES = {

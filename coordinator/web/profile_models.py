@@ -8,6 +8,7 @@ from pydantic import AwareDatetime, Field
 
 from coordinator.storage.profile_sets import ProfileSetState
 from coordinator.web.models import ApiModel
+from protocol.profiles.query import PROOF_SIZE_MAX
 
 GatewayId = Annotated[str, Field(pattern=r"^[A-Za-z0-9]{1,14}$")]
 Version = Annotated[int, Field(ge=0, le=2**53)]
@@ -44,16 +45,32 @@ class HeldVersion(ApiModel):
     version: Version
 
 
+class ProvenVersion(HeldVersion):
+    """The version that a gateway has, and its word that it is this gateway."""
+
+    proof: Annotated[str, Field(max_length=PROOF_SIZE_MAX)]
+    """Unix time in ms, a point, and the gateway's signature in base64 (`protocol/profiles/query.py`)."""
+
+
 class HeldVersions(ApiModel):
     """Gateways of one node with the versions that they have."""
 
-    items: Annotated[list[HeldVersion], Field(max_length=400)]
+    items: Annotated[list[ProvenVersion], Field(max_length=400)]
+
+
+class RefusedQuery(ApiModel):
+    """A gateway whose proof does not hold."""
+
+    gateway: GatewayId
+    reason: str
+    detail: str
 
 
 class NewerVersions(ApiModel):
     """Those of them that there is a set for."""
 
     items: list[HeldVersion]
+    refused: list[RefusedQuery]
     certificate_chain: str
     """PEM: the administrator's signature certificate and those above it, by which wake-up messages are checked."""
 

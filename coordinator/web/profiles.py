@@ -1,8 +1,8 @@
 """
 The REST interface of profile sets: the operator rolls them out, gateways fetch theirs and send receipts.
 
-The operator's routes want an account's token.  Those of gateways want none: a message is readable to its gateway
-alone, and a receipt counts by its signature.
+The operator's routes want an account's token.  Those of gateways want the gateway's signature: on the question
+(`coordinator.gwa.query_proofs`), and on the receipt.  Nobody else learns for whom there is a set.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
 from coordinator.gwa.profiles import ProfileRollout
+from coordinator.gwa.query_proofs import QueryProofs
 from coordinator.storage.accounts import AccountRole
 from coordinator.storage.profile_sets import ProfileSetRecord, ProfileSetState
 from coordinator.web.access import Access
@@ -29,17 +30,21 @@ from coordinator.web.profile_models import (
     ProfileSetPage,
     ProfileSetView,
     ReceiptRequest,
+    RefusedQuery,
     WakeUpRequest,
 )
 from protocol.errors import RemoteProtocolError
 from protocol.profiles.profile_set import ProfileSet
+from protocol.profiles.query import PROOF_SIZE_MAX
 
+Proof = Annotated[str, Header(alias="X-Gateway-Proof", max_length=PROOF_SIZE_MAX)]
 _DOCUMENT = {"requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}}}
 
 
 def make_profile_router(rollout: ProfileRollout, access: Access, clock: Callable[[], datetime]) -> APIRouter:
     """The routes below `/api/v1` for profile sets."""
     router = APIRouter(prefix="/api/v1/profile-sets", tags=["profiles"], responses=problem_responses(422))
+    proofs = QueryProofs(rollout.gateways, rollout.certificates)
     viewer, operator = access.require(AccountRole.VIEWER), access.require(AccountRole.OPERATOR, audited=True)
 
     @router.post(
@@ -74,10 +79,14 @@ def make_profile_router(rollout: ProfileRollout, access: Access, clock: Callable
 
     @router.post("/newer", operation_id="newer_profiles")
     def _newer(body: HeldVersions) -> NewerVersions:
-        """Which of a node's gateways there is a profile set for."""
-        found = rollout.newer({each.gateway: each.version for each in body.items})
+        """Which of a node's gateways there is a profile set for; each gateway's question is signed by its key."""
+        wrong = proofs.check_all({each.gateway: each.proof for each in body.items}, _ms(clock()))
+        found = rollout.newer({each.gateway: each.version for each in body.items if each.gateway not in wrong})
         items = [HeldVersion(gateway=gateway, version=version) for gateway, version in found]
-        return NewerVersions(items=items, certificate_chain=rollout.certificate_chain)
+        refused = [
+            RefusedQuery(gateway=gateway, reason=error.reason, detail=error.detail) for gateway, error in wrong.items()
+        ]
+        return NewerVersions(items=items, refused=refused, certificate_chain=rollout.certificate_chain)
 
     @router.post(
         "/wake-up",
@@ -96,9 +105,10 @@ def make_profile_router(rollout: ProfileRollout, access: Access, clock: Callable
         except OSError as error:
             raise RemoteProtocolError("wake_up_address", f"{body.host}: {error.strerror}") from error
 
-    @router.get("/{gateway}/{version}/message", operation_id="profile_message", responses=problem_responses(404))
-    def _message(gateway: str, version: Annotated[int, Path(ge=1, le=2**53)]) -> ProfileMessage:
-        """A profile set as the message that its gateway can read."""
+    @router.get("/{gateway}/{version}/message", operation_id="profile_message", responses=problem_responses(403, 404))
+    def _message(gateway: str, version: Annotated[int, Path(ge=1, le=2**53)], proof: Proof) -> ProfileMessage:
+        """A profile set as the message that its gateway can read, for that gateway."""
+        proofs.check(gateway, proof, _ms(clock()))
         message = base64.b64encode(rollout.message(gateway, version)).decode()
         return ProfileMessage(message=message, certificate_chain=rollout.certificate_chain)
 
@@ -112,6 +122,10 @@ def make_profile_router(rollout: ProfileRollout, access: Access, clock: Callable
         return _view(rollout.receive(gateway, signed))
 
     return router
+
+
+def _ms(moment: datetime) -> int:
+    return int(moment.timestamp() * 1000)
 
 
 def _view(record: ProfileSetRecord) -> ProfileSetView:

@@ -130,6 +130,12 @@ class Plan:
         unfinished.write_text(json.dumps(values, indent=1))
         unfinished.replace(path)
 
+    def begin(self) -> None:
+        """The first round is a set-up's time from now."""
+        demo = self.settings.demo
+        self.schedule = Schedule.after(demo.setup_in_force_s, demo.period_in_force_s)
+        self.save()
+
     @property
     def work(self) -> Path:
         """Where the processes keep their files."""

@@ -26,6 +26,7 @@ from protocol.errors import RemoteProtocolError
 from protocol.logs.events import Event, Parameter
 from protocol.profiles.processing import ProcessingProfile
 from protocol.profiles.profile_set import ProfileSet
+from protocol.profiles.query import QueryProof, query_text
 from protocol.profiles.receipt import Receipt, digest_of
 
 log = logging.getLogger(__name__)
@@ -47,7 +48,9 @@ class GatewayProfiles:
     (`ESTK0100000001/0`), and its own id where the configuration has it.
     """
 
-    __slots__ = ("_changed", "_clock", "_current", "_meters", "_module", "_note", "_repository", "_trust", "version")
+    __slots__ = (
+        "_changed", "_clock", "_current", "_meters", "_module", "_note", "_proof", "_repository", "_trust", "version",
+    )  # fmt: skip
 
     def __init__(
         self, repository: ProfileSetRepository, module: SecurityModule, trust: TrustStore, meters: Mapping[str, str],
@@ -65,6 +68,7 @@ class GatewayProfiles:
         self._note = note
         self._clock = clock
         self._changed = trio.Event()
+        self._proof: tuple[bytes | None, QueryProof] | None = None
         self.version = repository.newest_version(module.identity)
         self._current = self._stored() if self.version else None
 
@@ -82,6 +86,14 @@ class GatewayProfiles:
     def identity(self) -> str:
         """The gateway's id."""
         return self._module.identity
+
+    def query_proof(self) -> str:
+        """That it is this gateway who asks the administrator; made anew every half hour, and after a renewal."""
+        now_ms, certificate = self._now_ms(), self._module.certificate
+        if self._proof is None or self._proof[0] != certificate or self._proof[1].is_due(now_ms):
+            signature = self._module.sign(query_text(self.identity, now_ms))
+            self._proof = certificate, QueryProof(now_ms, signature)
+        return str(self._proof[1])
 
     def administrator(self, certificate: bytes, intermediates: Sequence[bytes]) -> x509.Certificate:
         """The certificate (DER), where it is this gateway's administrator's.  Raises RemoteProtocolError."""

@@ -2,8 +2,9 @@
 What the administrator has for the gateways of one node: new profile sets, asked for now and then.
 
 Gateways only call out (BSI TR-03109-1), so a roll-out waits until the node asks.  One question is for many gateways;
-each set comes as a message that only its gateway can read, and each answer is a receipt that only the gateway can sign,
-so that who carries them does not matter.  What fails is reported once and tried again.
+each gateway's part of it is signed by its key, each set comes as a message that only its gateway can read, and each
+answer is a receipt that only the gateway can sign, so that who carries them does not matter.  What fails is reported
+once and tried again.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from protocol.errors import RemoteProtocolError, StromkreisError
 from protocol.profiles.profile_set import PROFILE_SET_SIZE_MAX
 
 log = logging.getLogger(__name__)
-_AT_ONCE: Final = 400  # gateways in one question: some 20 KB
+_AT_ONCE: Final = 128  # gateways in one question: some 25 KB
 _MESSAGE_SIZE_MAX: Final = 2 * PROFILE_SET_SIZE_MAX  # of an answer: the set in base64, and some certificates
 _OK = 200
 
@@ -45,6 +46,7 @@ class Administration:
         self._poll_s = poll_s
         self._woken = trio.Event()
         self._failing: set[str] = set()
+        self._refused: set[str] = set()
         self._known: dict[str, GatewayProfiles] = {}
         self._chain: list[bytes] = []
 
@@ -99,14 +101,24 @@ class Administration:
             log.info("%s is answered again", what)
 
     async def _announced(self, gateways: Sequence[GatewayProfiles], found: list[tuple[str, int]]) -> None:
-        body = {"items": [{"gateway": each.identity, "version": each.version} for each in gateways]}
+        items = []
+        for each in gateways:
+            items.append({"gateway": each.identity, "version": each.version, "proof": each.query_proof()})
+            await trio.lowlevel.checkpoint()  # a token may take milliseconds for a signature
+        body = {"items": items}
         answer = await self._ask("POST", "/api/v1/profile-sets/newer", json=body)
         self._chain = _chain(answer)
         found += [(str(each["gateway"]), int(each["version"])) for each in answer["items"]]
+        refused = {str(each["gateway"]): f"{each['reason']}: {each['detail']}"[:300] for each in answer["refused"]}
+        for name in refused.keys() - self._refused:
+            log.warning("gateway %s asks for profiles and is not believed: %s", name, refused[name])
+        asked = {each.identity for each in gateways}
+        self._refused = (self._refused - asked) | (refused.keys() & asked)
 
     async def _take(self, profiles: GatewayProfiles, version: int) -> None:
         path = f"/api/v1/profile-sets/{profiles.identity}"
-        answer = await self._ask("GET", f"{path}/{version}/message", size_max=_MESSAGE_SIZE_MAX)
+        proof = {"X-Gateway-Proof": profiles.query_proof()}
+        answer = await self._ask("GET", f"{path}/{version}/message", headers=proof, size_max=_MESSAGE_SIZE_MAX)
         message = base64.b64decode(answer["message"], validate=True)
         chain = _chain(answer)
         receipt = await profiles.take(version, message, chain[0], chain[1:])

@@ -7,6 +7,8 @@ that unpacks to a thousand times its size costs the connection it came on and no
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 import httpx
@@ -19,8 +21,9 @@ _WHOLE_S: Final = 60.0  # for an answer with all its parts; the client's own tim
 
 
 async def ask(
-    client: httpx.AsyncClient, method: str, path: str, *, json: Any = None, size_max: int = ANSWER_SIZE_MAX
-) -> httpx.Response:
+    client: httpx.AsyncClient, method: str, path: str, *, json: Any = None, size_max: int = ANSWER_SIZE_MAX,
+    headers: Mapping[str, str] = MappingProxyType({}),
+) -> httpx.Response:  # fmt: skip
     """
     One request and its answer, read up to `size_max` bytes.
 
@@ -28,7 +31,7 @@ async def ask(
     """
     body, is_too_large, is_complete = bytearray(), False, False
     with trio.move_on_after(_WHOLE_S) as scope:
-        async with client.stream(method, path, json=json, headers={"Accept-Encoding": "identity"}) as answer:
+        async with client.stream(method, path, json=json, headers={"Accept-Encoding": "identity", **headers}) as answer:
             if answer.headers.get("Content-Encoding", "identity") != "identity":
                 raise RemoteProtocolError("answer_encoded", "an answer was compressed, which nobody asked for")
             async for part in answer.aiter_bytes():

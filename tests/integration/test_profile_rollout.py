@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import trio
 import trio.testing
@@ -57,6 +58,57 @@ async def test_a_set_is_taken_and_still_in_force_after_a_restart(world: World) -
     assert [each.id for each in again.processing(world.now)] == ["p1"]
     assert again.processing(datetime(2025, 12, 31, tzinfo=UTC)) == []
     assert again.devices_of(again.processing(world.now)[0]) == [f"{ONE}/0"]
+
+
+async def test_only_the_gateway_itself_learns_that_a_set_waits(world: World) -> None:
+    """Without a proof, with another gateway's, with one that is too old, and after the gateway was revoked."""
+    one, two = world.profiles(ONE).query_proof(), world.profiles(TWO).query_proof()
+
+    async def asked(client: httpx.AsyncClient, proof: str) -> tuple[list[str], list[str], int]:
+        body = {"items": [{"gateway": ONE, "version": 0, "proof": proof}, {"gateway": TWO, "version": 0, "proof": two}]}
+        answer = (await client.post("/api/v1/profile-sets/newer", json=body)).json()
+        path = f"/api/v1/profile-sets/{ONE}/1/message"
+        message = await client.get(path, headers={"X-Gateway-Proof": proof})
+        return (
+            [each["gateway"] for each in answer["items"]], [each["reason"] for each in answer["refused"]],
+            message.status_code,
+        )  # fmt: skip
+
+    async with client_of(world) as client:
+        for gateway in (ONE, TWO):
+            await world.roll_out(client, world.document(gateway))
+        assert await asked(client, one) == ([ONE, TWO], [], 200)
+        at, _, signature = one.partition(".")
+        for proof in (two, f"{int(at) + 1}.{signature}", "", "1", f"{at}.{'A' * 96}", f"{at}.{signature[:-4]}=A=="):
+            assert await asked(client, proof) == ([TWO], ["bad_proof"], 403), proof
+        assert (await client.get(f"/api/v1/profile-sets/{ONE}/1/message")).status_code == 422
+        for away in (timedelta(hours=2), timedelta(hours=-2)):
+            world.now += away
+            two = world.profiles(TWO).query_proof()
+            assert await asked(client, one) == ([TWO], ["old_proof"], 403)
+            world.now -= away
+        two = world.profiles(TWO).query_proof()
+        assert world.coordinator.gateways.revoke(ONE, int(world.now.timestamp() * 1000))
+        assert await asked(client, one) == ([TWO], ["gateway_unknown"], 404)
+
+
+async def test_a_gateway_that_is_not_believed_says_so_once(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    profiles = [world.profiles(ONE), world.profiles(TWO)]
+    async with client_of(world) as client:
+        for gateway in (ONE, TWO):
+            await world.roll_out(client, world.document(gateway))
+        administration = Administration(client, lambda: profiles, 60)
+        with monkeypatch.context() as patch:
+            patch.setattr(type(world.modules[ONE]), "sign", lambda *_: b"no signature at all")
+            for _ in range(3):
+                await administration.look()
+        assert [each.version for each in profiles] == [0, 0]
+        assert caplog.text.count("is not believed: bad_proof") == 2
+        profiles = [world.profiles(ONE), world.profiles(TWO)]
+        await administration.look()
+    assert [each.version for each in profiles] == [1, 1]
 
 
 async def test_versions_only_go_up_also_after_a_restart(world: World) -> None:
