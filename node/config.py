@@ -271,7 +271,7 @@ class NodeConfig(ConfigSection):
     None: the node asks every profile_poll_s only."""
 
     profile_poll_s: Annotated[float, Field(gt=0, le=86_400)] = 60.0
-    """Seconds between two questions for new profile sets, one for up to 400 gateways. Raising it spares the link and
+    """Seconds between two questions for new profile sets, one for up to 128 gateways. Raising it spares the link and
     delays a roll-out."""
 
     metrics: WebAddress = "http://127.0.0.1:7390"
