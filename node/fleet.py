@@ -47,6 +47,7 @@ from node.lmn.metrics import LMN_METRICS, LMN_READINGS
 from node.lmn.pairing import PairingStore
 from node.lmn.profiles import MeterProfile
 from node.lmn.runtime import Backoff
+from node.mdns.configured import mdns_services
 from node.metering.log import MeteringLog
 from node.metering.retention import LogKeeper
 from node.metrics import NodeMetrics
@@ -217,7 +218,8 @@ class _Node:
                 repository=UseCaseRepository(store), trust=trust, metrics=metrics, tls_context=tls_context
             ),
             version=version, han=han_services(config, self._gateways, store),
-            cls=cls_services(self._gateways, store, metrics, tls_context), seats=RingSeatRepository(store),
+            cls=cls_services(self._gateways, store, metrics, tls_context), mdns=mdns_services(self._gateways),
+            seats=RingSeatRepository(store),
             sheets=PriceSheetRepository(store), time=timekeeper,
             clock=time.time if timekeeper is None else timekeeper.clock,
         )  # fmt: skip

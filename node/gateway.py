@@ -35,6 +35,7 @@ from node.lmn.profiles import ANY_METER, MeterProfile
 from node.lmn.runtime import Backoff, NotLoggedError, run_meters
 from node.lmn.session import LmnStores
 from node.logs.gateway_log import GatewayLog
+from node.mdns.service import MdnsService
 from node.metering.delivery import MeterDelivery
 from node.metering.interval import Arrival
 from node.metering.log import MeteringLog
@@ -99,6 +100,7 @@ class Shared(EpochServices):
     time: TimeKeeper | None = None
     han: HanServices | None = None
     cls: ClsServices | None = None
+    mdns: dict[str, MdnsService] = field(default_factory=dict)
     backoff: Backoff = field(default_factory=Backoff)
     pairings: PairingStore | None = None
 
@@ -208,6 +210,8 @@ class Gateway:
                 self._nursery.start_soon(self._serve_home, HanServer(self._home_facts(), self._shared.han))
             if self._shared.cls is not None and self.identity in self._shared.cls.listen:
                 self._nursery.start_soon(self._serve_home, self._cls_proxy(self._shared.cls))
+            if self.identity in self._shared.mdns:
+                self._nursery.start_soon(self._shared.mdns[self.identity].run)
             await self._has_grid.wait()
             if self._delivery is not None:
                 await self._read_meters(self._delivery)

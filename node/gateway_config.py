@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, SecretStr, model_validator
 from node.cls_config import ClsConfig
 from node.config_section import ConfigSection
 from node.han_config import HanConfig
+from node.mdns_config import MdnsConfig
 
 
 def _meter_url(text: str) -> str:
@@ -65,6 +66,8 @@ class GatewayConfig(ConfigSection):
     han: HanConfig = HanConfig()
 
     cls: ClsConfig = ClsConfig()
+
+    mdns: MdnsConfig = MdnsConfig()
 
     @model_validator(mode="after")
     def _accounts_meters_exist(self) -> Self:
