@@ -78,7 +78,12 @@ class Responder:
     """
 
     def __init__(
-        self, records: Sequence[Record], uniform: Callable[[float, float], float], budget: Budget, now_s: float, own: Collection[bytes] = ()
+        self,
+        records: Sequence[Record],
+        uniform: Callable[[float, float], float],
+        budget: Budget,
+        now_s: float,
+        own: Collection[bytes] = (),
     ) -> None:
         self.state = State.PROBING
         self._records = list(records)
