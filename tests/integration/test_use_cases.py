@@ -38,8 +38,17 @@ POINT = "DE0001234567890123456789012345678"
 NOVEMBER_S = OCTOBER_S + MONTH_COUNT * 900
 DAY = {"id": "d", "switches": [{"at": "00:00", "stage": 1}, {"at": "06:00", "stage": 2}, {"at": "22:00", "stage": 1}]}
 CALENDAR = {"day_profiles": [DAY], "seasons": [{"begins": "01-01", "weekdays": ["d"] * 7}]}
+PAID = 10**9
 CASES: dict[str, dict[str, Any]] = {
     "t1": {"taf": 1}, "t2": {"taf": 2, "calendar": CALENDAR}, "t6": {"taf": 6, "days": 10}, "t7": {"taf": 7},
+    "t5": {
+        "taf": 5, "default_stage": 1, "stages": [1, 2], "event_sources": ["emp"],
+        "events": [{"at": "2026-10-11T22:07:00Z", "stage": 2, "source": "emp"}],
+    },
+    "t12": {
+        "taf": 12, "calendar": CALENDAR, "price_scaler": -5, "prices": {"1": 3, "2": 5}, "warning_credit": 0,
+        "paid_credit": PAID,
+    },
 }  # fmt: skip
 
 
@@ -132,6 +141,12 @@ def test_periods_are_derived_once_when_the_process_is_killed(month: Path, tmp_pa
     energies, stages = np.diff(registers)[:MONTH_COUNT], stages_by_hand(broken)
     wanted = {stage: int(energies[stages == stage].sum()) for stage in (1, 2, 63)}
     assert {obis.e: value for obis, value in found["t2"].registers} == wanted | {0: int(energies.sum())}
+    later = np.arange(MONTH_COUNT) * 900 + OCTOBER_S >= datetime(2026, 10, 11, 22, 7, tzinfo=UTC).timestamp()
+    by_event = np.where(stages == 63, 63, np.where(later, 2, 1))
+    wanted = {stage: int(energies[by_event == stage].sum()) for stage in (1, 2, 63)}
+    assert {obis.e: value for obis, value in found["t5"].registers} == wanted | {0: int(energies.sum())}
+    used = sum(int(energies[stages == stage].sum()) * price for stage, price in ((1, 3), (2, 5)))
+    assert [each.value for each in found["t12"].details] == [10 * PAID - used, 10 * PAID]  # in tenths, as the register
     midnights = [NOVEMBER_S - day * 86_400 - (3_600 if day >= 7 else 0) for day in range(10, -1, -1)]  # one of 25 hours
     assert [each.at_s for each in found["t6"].rows] == midnights
 
