@@ -12,7 +12,7 @@ from rich.table import Table
 
 from loadtest.scenarios.report import Report, summary
 from loadtest.scenarios.run import LoadTest
-from loadtest.scenarios.scaling import read_run, tables
+from loadtest.scenarios.scaling import page, read_run, tables
 from loadtest.scenarios.scenario import load_scenario, shipped
 from loadtest.scenarios.view import View
 from netem.profiles import load_profiles
@@ -124,10 +124,15 @@ def print_report(report: Report, out: Path, console: Console) -> None:
 @app.command()
 def scaling(
     reports: Annotated[list[Path], typer.Argument(help="Directories of load tests of several sizes, or report.json.")],
+    *,
+    into: Annotated[Path | None, typer.Option(help="Write a page with the assumptions, not only the tables.")] = None,
 ) -> None:
     """
     Fit a line to each cost of several runs, and say what follows for more gateways, as Markdown.
 
     Example: stromkreis loadtest scaling out/100 out/1000 out/3000
     """
-    typer.echo("\n".join(tables([read_run(each) for each in reports])))
+    runs = [read_run(each) for each in reports]
+    if into is not None:
+        into.write_text(page(runs), encoding="utf-8")
+    typer.echo("\n".join(tables(runs)))

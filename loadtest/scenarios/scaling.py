@@ -105,6 +105,31 @@ def _line(what: str, unit: str, points: Sequence[tuple[int, float]]) -> Line:
     return Line(what, unit, *best, float(np.max(errors(best))))
 
 
+def page(runs: Sequence[Run]) -> str:
+    """`docs/scale.md`: how it was measured, what was measured, what follows, and what that rests on."""
+    largest = max(runs, key=lambda run: run.gateways)
+    values = largest.values
+    when = ", ".join(sorted({str(run.values["started_at"])[:10] for run in runs}))
+    assumptions = (
+        f"a round is a quarter hour, an epoch {ROUNDS_A_DAY // EPOCHS_A_DAY} rounds; each epoch costs its gateways what"
+        " the set-up of a run did, enrolment included, which is more than an epoch takes",
+        f"a pod has {GATEWAYS_A_POD:,} gateways and a coordinator {GATEWAYS_A_COORDINATOR:,}, in rings of 64 and areas"
+        " that are independent: the fixed part of each line is counted for every pod and every coordinator",
+        f"cores are used to {_CORE_USE:.0%} of their time on average; gateways of the field have a processor of their"
+        " own, and are in the table as what a load test or a data centre would need",
+        "a row a day is a ring's round; totals of areas, logs and deliveries come on top",
+        "every size was measured on one machine, over loopback: bytes are payload, without CURVE, TCP and IP",
+    )
+    return "\n".join((
+        "# Scale", "",
+        f"`make loadtest-scale` on {when}: the scenario `steady-10k` at several sizes (5 % of the gateways killed in"
+        f" every round, rings of {values['scenario']['ring_size']}), on {values['cpu_count']} cores,"
+        f" {values['machine']}, Python {values['python']}. [Load tests](howto/loadtest.md) says how each figure is"
+        " taken. This page is written by `stromkreis loadtest scaling --into docs/scale.md`.", "",
+        *tables(runs), "", "The model rests on these assumptions:", "", *(f"- {each}." for each in assumptions), "",
+    ))  # fmt: skip
+
+
 def tables(runs: Sequence[Run]) -> list[str]:
     """Markdown: the runs, the fitted lines, and what they give for `SIZES`."""
     ordered = sorted(runs, key=lambda run: run.gateways)

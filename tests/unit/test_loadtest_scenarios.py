@@ -17,7 +17,7 @@ from loadtest.scenarios.plan import PER_PROCESS_MAX, Calendar, Plan, make_plan
 from loadtest.scenarios.recovery import NOT_HELD, fault_report, intervals
 from loadtest.scenarios.report import Report, line_uses, make_report, markdown
 from loadtest.scenarios.samples import Sample, Samples
-from loadtest.scenarios.scaling import fit, read_run, tables
+from loadtest.scenarios.scaling import fit, page, read_run, tables
 from loadtest.scenarios.scenario import CHURN_GROUPS, Action, Event, Scenario, load_scenario, shipped
 from loadtest.truth import quarter_hour_of
 from protocol.dcnet.machines.effects import Ended
@@ -261,7 +261,8 @@ def report_file(folder: Path, gateways: int, fixed_s: float, each_s: float) -> P
     costs["all_nodes_cpu_ms_per_gateway_round"] = 1000 * (fixed_s + each_s * gateways) / gateways
     values = {
         "gateways": gateways, "costs": costs, "rings": gateways // 64, "opened": 9, "void": 1, "is_exact": True,
-        "conservation_error_wh": 0.0,
+        "conservation_error_wh": 0.0, "started_at": "2026-11-30T13:00:00+00:00", "cpu_count": 2,
+        "machine": "Linux x86_64", "python": "3.11.7", "scenario": {"ring_size": 64},
     }  # fmt: skip
     (folder / "report.json").write_text(json.dumps(values), encoding="utf-8")
     return folder
@@ -275,6 +276,7 @@ def test_the_fit_finds_what_is_fixed_and_what_each_gateway_costs(tmp_path: Path)
     assert line.error == pytest.approx(0, abs=1e-6)
     assert line.at(10_000) == pytest.approx(20.5)
     assert any("40,000,000" in each for each in tables(runs))
+    assert "The model rests on these assumptions:" in page(runs)
 
 
 def test_a_fit_wants_two_sizes_and_reports_that_are_some(tmp_path: Path) -> None:
