@@ -278,6 +278,15 @@ class CoordinatorConfig(_Section):
     public_endpoint: ZmqEndpoint | None = None
     """The endpoint that gateways connect to, if it differs from `listen` (NAT, container)."""
 
+    endpoints: dict[AreaName, ZmqEndpoint] = {}
+    """Role gwa: by area, the endpoint of its ring service, where several share the areas of one database. An area that
+    is not here has public_endpoint."""
+
+    standby: bool = False
+    """Whether to stand by while another process is the ring service of one of the areas, and to take over when that is
+    gone: a killed one within 5 s, one that hangs within 15 s, on SQLite a killed one at once. false: end with an error
+    after 17 s."""
+
     ring_curve_key: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     """Role gwa: the ring service's CURVE public key, 64 hexadecimal digits, which gateways get at enrolment. None: that
     in data_dir/curve.json."""

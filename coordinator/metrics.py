@@ -108,6 +108,14 @@ class CoordinatorMetrics:
             "stromkreis_event_loop_lag_seconds", "How long a task that is due waits for its turn.",
             buckets=LAG_BUCKETS_S, registry=registry,
         )  # fmt: skip
+        self._active = Gauge(
+            "stromkreis_ring_service_active", "1: this process is the ring service of its areas; 0: it stands by.",
+            registry=registry,
+        )  # fmt: skip
+        self._term = Gauge(
+            "stromkreis_ring_service_term", "How often the areas have changed hands, up to this process; 0: not its.",
+            registry=registry,
+        )  # fmt: skip
         self._build = Info("stromkreis_build", "The version that runs.", registry=registry)
         self.areas = AreaMetrics(registry)
         self._owed = Gauge("stromkreis_range_proofs_owed", "Range proofs that are owed.", registry=registry)
@@ -156,6 +164,11 @@ class CoordinatorMetrics:
         """A tree head of the enrolment log was signed."""
         self._log_size.set(size)
         self._log_head.set(time_s)
+
+    def ring_service(self, *, is_active: bool, term: int) -> None:
+        """Whether we are the ring service, and since which term; or stand by."""
+        self._active.set(is_active)
+        self._term.set(term)
 
     def version(self, version: str) -> None:
         """The release that runs."""

@@ -24,7 +24,6 @@ import trio
 from cryptography import x509
 from nacl.signing import SigningKey
 from prometheus_client import CollectorRegistry, ProcessCollector
-from sqlalchemy.exc import SQLAlchemyError
 
 from coordinator.config import CoordinatorConfig, Role
 from coordinator.emp.billing import Billing
@@ -52,12 +51,10 @@ from coordinator.gwa.reconcile import reconcile
 from coordinator.gwa.revocation import RevocationPublisher
 from coordinator.gwa.time_service import TimeService, kernel_state, vouched_state
 from coordinator.metrics import CoordinatorMetrics
+from coordinator.ring_service import become
 from coordinator.service import Coordinator
-from coordinator.storage.engine import fault_of
 from coordinator.storage.irrevocable import IrrevocableLog
-from coordinator.storage.lease import Lease, exclusive
 from coordinator.storage.store import Store
-from coordinator.threads import GRACE_S, in_thread
 from coordinator.web.app import make_app
 from coordinator.web.delivery_servers import DeliveryServers
 from coordinator.web.serve import serve as serve_web
@@ -77,7 +74,6 @@ OPERATOR_TOKEN_FILE = "operator.token"  # noqa: S105 - a file's name
 CURVE_KEY_FILE = "curve.json"
 LIST_KEY_FILE = "list.json"
 _LOG_LINE_S = 10.0
-_LEASE_CHECK_S = 2.0  # for so long two may believe that they are the ring service after the database restarted
 _SOCKETS = 64  # one listener; every gateway is a connection of it, not a socket
 
 
@@ -89,31 +85,37 @@ async def run(config: CoordinatorConfig, *, ready: Callable[[list[str]], None] |
     """
     role, now = config.role, datetime.now(UTC)
     config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    authority = _authority(config, now) if role.does(Role.GWA) else None
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     metrics = CoordinatorMetrics(registry)
     metrics.version(importlib.metadata.version("stromkreis"))
-    if authority is not None:
-        _keep_certificates(config.pki_path, authority, now, metrics)
-    chain = _PublicChain(config)
-    chain.count_days(metrics)
-    # The administrator issues its certificate, the market participant signs with it.
-    signer = None if role is Role.RINGS else TariffSigner(config.pki_path, authority, now)
     async with AsyncExitStack() as opened:
         store = Store(config.database_url)
         opened.callback(store.close)
-        coordinator, listener, lease = None, None, None
-        curve_key, endpoint = b"", config.public_endpoint or config.listen
         irrevocable = IrrevocableLog(config.irrevocable_path)
+        ring_service = None
+        if role.does(Role.RINGS):  # before anything else: a process that stands by makes and changes nothing
+            ring_service = await become(opened, config, store, metrics, irrevocable.read().reached)
+            now = datetime.now(UTC)
+        authority = _authority(config, now) if role.does(Role.GWA) else None
+        if authority is not None:
+            _keep_certificates(config.pki_path, authority, now, metrics)
+        chain = _PublicChain(config)
+        chain.count_days(metrics)
+        # The administrator issues its certificate, the market participant signs with it.
+        signer = None if role is Role.RINGS else TariffSigner(config.pki_path, authority, now)
+        coordinator, listener = None, None
+        curve_key, endpoint = b"", config.public_endpoint or config.listen
         if authority is not None:
             declare(Directory(store.gateways, irrevocable), config.declared_tokens, now)
             reconcile(store.gateways, irrevocable.read())  # after: it knows of spent uses that the database has lost
-        if role.does(Role.RINGS):
-            lease = await _become_ring_service(opened, store)
+        if ring_service is not None:
             keys = curve_keys(config.data_dir / CURVE_KEY_FILE)
             list_keys = signing_keys(config.data_dir / LIST_KEY_FILE)
-            coordinator = Coordinator(config, store, [pki.to_der(chain.sub_ca)], metrics, list_keys.secret, irrevocable)
+            coordinator = Coordinator(
+                config, store.fenced(ring_service.lease.fence), [pki.to_der(chain.sub_ca)], metrics, list_keys.secret,
+                irrevocable, ring_service.numbers, ring_service.state,
+            )  # fmt: skip
             listener = await _listen(opened, config, keys, coordinator)
             curve_key, endpoint = keys.public, config.public_endpoint or listener.endpoint
         enrolment = billing_service = profiles = log_writer = None
@@ -127,7 +129,7 @@ async def run(config: CoordinatorConfig, *, ready: Callable[[list[str]], None] |
             enrolment = Enrolment(
                 store.gateways, authority, RevocationPublisher(config.pki_path, authority, store.certificates),
                 coordinator_curve_key=curve_key or _curve_public_key(config), endpoint=endpoint,
-                list_key=_list_public_key(config), log_key=log_key,
+                endpoints=config.endpoints, list_key=_list_public_key(config), log_key=log_key,
                 needs_seal=config.quality_seal == "required", irrevocable=irrevocable, issued=log_writer.wake,
             )  # fmt: skip
         operator_token = "" if role is Role.RINGS else _operator_token(config.data_dir / OPERATOR_TOKEN_FILE)
@@ -164,8 +166,8 @@ async def run(config: CoordinatorConfig, *, ready: Callable[[list[str]], None] |
                 ready(addresses)
             if log_writer is not None:
                 nursery.start_soon(log_writer.run)
-            if lease is not None:
-                nursery.start_soon(_watch, lease)
+            if ring_service is not None:
+                nursery.start_soon(ring_service.watch)
             if coordinator is not None and listener is not None:
                 await coordinator.serve(listener)
             await trio.sleep_forever()
@@ -195,28 +197,6 @@ def _keep_certificates(
     renew_web_certificate(directory, authority, now)
     for name, make in (("administrator", administrator_keys), ("participant", participant_keys)):
         metrics.certificate(name, make(directory, authority, now).signature.certificate.not_valid_after_utc)
-
-
-async def _become_ring_service(opened: AsyncExitStack, store: Store) -> Lease:
-    """Wait for a predecessor that is being stopped; raises StromkreisError where it does not."""
-    until_s = trio.current_time() + GRACE_S + 2.0
-    while True:
-        try:
-            return opened.enter_context(exclusive(store.database, "ring service"))
-        except StromkreisError:
-            if trio.current_time() >= until_s:
-                raise
-            await trio.sleep(0.1)
-
-
-async def _watch(lease: Lease) -> None:
-    """Raises StromkreisError once another process is the ring service."""
-    while True:
-        await trio.sleep(_LEASE_CHECK_S)
-        try:
-            await in_thread(lease.check)
-        except SQLAlchemyError as error:  # nobody can write meanwhile; whoever comes first when it is back has it
-            log.warning("whether we are the ring service is not known: %s", fault_of(error))
 
 
 async def _listen(

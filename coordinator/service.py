@@ -45,11 +45,12 @@ from coordinator.rings.epochs import AreaEpoch
 from coordinator.rings.histories import history_leaves
 from coordinator.rings.last_contribution import LastContributions
 from coordinator.rings.log_proofs import LogProofs
+from coordinator.rings.numbers import EpochNumbers
 from coordinator.rings.part import Stage
 from coordinator.rings.range_checks import RangeChecks, draw
 from coordinator.rings.rounds import Rounds
 from coordinator.rings.scheduler import Scheduler
-from coordinator.status import Status, StatusFeed
+from coordinator.status import RoleState, Status, StatusFeed
 from coordinator.storage.irrevocable import IrrevocableLog
 from coordinator.storage.store import Store
 from coordinator.threads import RETRY_S, look_up
@@ -66,6 +67,7 @@ _PRICE_SHEETS_S = 10.0  # between two looks for new tariffs
 HELLOS_MAX = 5  # of a gateway in a row; it says one every 10 s, and one when it is started or linked anew
 HELLO_S = 2.0  # for each there is another one: an answer may be two layouts of a megabyte
 _REMEMBERED_S = 7 * 86_400  # metering time
+_LEFT_OVER_S = 86_400  # the same: after so long nobody goes on with an area's epoch that has ended
 _PROTOCOL_LINE_S = 10.0  # between two lines about one gateway that breaks the protocol: the counter has them all
 
 
@@ -80,24 +82,26 @@ class Coordinator:
         metrics: CoordinatorMetrics,
         list_secret: bytes,
         irrevocable: IrrevocableLog,
+        numbers: EpochNumbers,
+        role: RoleState | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """
         `intermediates` are the DER certificates between a gateway's and the root's; `list_secret` is the Ed25519 seed
-        whose public key gateways pin at enrolment.
+        whose public key gateways pin at enrolment; `numbers` are those of its epochs,
+        `role` says whether this process is the ring service.
         """
         suite, schema = StandardSuite(), config.epoch.aggregate_schema
         reached = irrevocable.read().reached
-        last = max([store.epochs.last_number() or 0, *reached]) if reached else store.epochs.last_number()
         self._sign_list = partial(suite.sign, suite.signing_key(list_secret))
         self.areas = Areas(
             suite, config.epoch, schema, intermediates, config.areas, os.urandom,
-            0 if last is None else last + 1, self._sign_list,
+            numbers, self._sign_list,
         )  # fmt: skip
         self.admission = Admission(store.gateways, clock, self._on_event, store.enrolment_log.signed)
         self.areas.price_sheets = store.tariffs.newest(_PRICE_SHEETS_MAX)
         self._tariffs = store.tariffs
-        self.status_feed = StatusFeed(self._status)
+        self.status_feed = StatusFeed(self._status, role)
         self.bills = BillCollection(
             Billing(store, Pedersen(suite.group)), intermediates, metrics, self.areas.present_gateways, self._on_event,
             keep_s=config.commitments_keep_days * 86_400, clock=clock,
@@ -131,8 +135,10 @@ class Coordinator:
             queue_length=lambda: self._rounds.writer.queued,
         )  # fmt: skip
         self._remember_members(config, store)
-        for number, state in store.epochs.states():
+        for number, state in store.epochs.states(config.areas):
             self._resume(suite, store, number, state, reached)
+        for number in store.epochs.left_over(config.areas, round(self._metering_s(config)) - _LEFT_OVER_S):
+            self._epoch_writer.drop(number)
 
     def _status(self, revision: int) -> Status:
         enrolled = sum(self.admission.enrolled.values())
@@ -141,8 +147,7 @@ class Coordinator:
     def _remember_members(self, config: CoordinatorConfig, store: Store) -> None:
         """Who was in the areas' epochs of the last days; who was longer away counts as new, which delays it at most."""
         epoch, now_s = config.epoch, self._clock()
-        lapse = epoch.interval_s / epoch.period_s
-        metering_s = epoch.metering_start_unix_s + (now_s - epoch.origin_unix_s) * lapse
+        lapse, metering_s = epoch.interval_s / epoch.period_s, self._metering_s(config)
         for name, area in self.areas.areas.items():
             area.drawn |= {
                 each.epoch: (now_s - (metering_s - each.interval_start_s) / lapse, 1)
@@ -150,6 +155,10 @@ class Coordinator:
             }
             for start_s, members in store.epochs.members(name, round(metering_s) - _REMEMBERED_S):
                 self.areas.remember(name, members, now_s - (metering_s - start_s) / lapse)
+
+    def _metering_s(self, config: CoordinatorConfig) -> float:
+        epoch = config.epoch
+        return epoch.metering_start_unix_s + (self._clock() - epoch.origin_unix_s) * epoch.interval_s / epoch.period_s
 
     def _resume(
         self, suite: StandardSuite, store: Store, number: int, state: bytes, reached: Mapping[int, int]

@@ -68,12 +68,27 @@ class StatusSource(Protocol):
     def not_ready(self) -> str | None:
         """Why the service cannot work now (database, sockets), None where it can."""
 
+    def described(self) -> str | None:
+        """What the service is, in a line; None: there is nothing to say."""
+
+
+class RoleState(Protocol):
+    """Whether a process is the ring service."""
+
+    def not_ready(self) -> str | None:
+        """Why it is not, or may not be; None where it is."""
+
+    def described(self) -> str:
+        """The role, in a line."""
+
 
 class StatusFeed:
     """The state of a running service, as a `StatusSource`; `read` makes it, given the revision."""
 
-    def __init__(self, read: Callable[[int], Status]) -> None:
+    def __init__(self, read: Callable[[int], Status], role: RoleState | None = None) -> None:
+        """`role`: whether this process is the ring service; None: it is."""
         self.is_open = False
+        self._role = role
         self._read = read
         self._revision = 0
         self._change = trio.Event()
@@ -95,4 +110,10 @@ class StatusFeed:
 
     def not_ready(self) -> str | None:
         """See `StatusSource`."""
-        return None if self.is_open else "the ZeroMQ socket is not open yet"
+        if not self.is_open:
+            return "the ZeroMQ socket is not open yet"
+        return None if self._role is None else self._role.not_ready()
+
+    def described(self) -> str | None:
+        """See `StatusSource`."""
+        return None if self._role is None else self._role.described()

@@ -14,6 +14,7 @@ from coordinator.config import EpochConfig
 from coordinator.events import Joined, To
 from coordinator.rings.areas import Areas
 from coordinator.rings.epochs import AreaEpoch
+from coordinator.rings.numbers import EpochNumbers
 from protocol import wire
 from protocol.dcnet.crypto.suite import StandardSuite
 from protocol.dcnet.setup.beacon import commit
@@ -30,7 +31,7 @@ def make_areas(
     """Areas whose first epoch has number 0; every secret is zeros, `LIST_SECRET` excepted."""
     suite = StandardSuite()
     sign = partial(suite.sign, suite.signing_key(LIST_SECRET))
-    return Areas(suite, config, schema, intermediates, names, bytes, 0, sign)
+    return Areas(suite, config, schema, intermediates, names, bytes, EpochNumbers(), sign)
 
 
 def value_of(identity: str) -> bytes:

@@ -16,9 +16,10 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from types import MappingProxyType
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
@@ -176,8 +177,11 @@ class Enrolment:
         self, gateways: GatewayRepository, authority: CertificateAuthority, publisher: RevocationPublisher, *,
         coordinator_curve_key: bytes, list_key: bytes, log_key: bytes, endpoint: str, needs_seal: bool = False,
         irrevocable: IrrevocableLog | None = None, issued: Callable[[], None] = lambda: None,
+        endpoints: Mapping[str, str] = MappingProxyType({}),
     ) -> None:  # fmt: skip
         """
+        `endpoint` is that of the ring service, `endpoints` of those of areas that have another.
+
         `needs_seal` refuses gateways without a quality seal; one that is shown must hold in any case.
 
         `irrevocable` is where uses of tokens outlive the database; without one they go with it.  `issued` is called
@@ -194,7 +198,12 @@ class Enrolment:
         self.coordinator_curve_key = coordinator_curve_key
         self.list_key = list_key
         self.log_key = log_key
-        self.endpoint = endpoint
+        self._endpoint = endpoint
+        self._endpoints = endpoints
+
+    def endpoint_of(self, area: str | None) -> str:
+        """Where the gateways of an area find their ring service."""
+        return self._endpoint if area is None else self._endpoints.get(area, self._endpoint)
 
     def enrol(self, request: EnrolmentRequest, now: datetime) -> Enrolled:
         """
@@ -225,7 +234,7 @@ class Enrolment:
                 mine = transaction.certificates(request.gateway_id)[: len(digests)]
                 if [each.key_digest for each in mine] != digests:
                     raise RemoteProtocolError("duplicate_gateway", "this gateway id is enrolled with other keys")
-                return self._answer([pki.load_certificate(each.certificate) for each in mine])
+                return self._answer(request.area, [pki.load_certificate(each.certificate) for each in mine])
             _take_use(transaction, token, request.area, now)
             sequence = 1 if released is None else transaction.certificates(request.gateway_id)[0].sequence + 1
             triple = self.authority.issue_triple(asked, now, sequence=sequence)
@@ -241,7 +250,7 @@ class Enrolment:
                 left = transaction.token(token)
                 self._irrevocable.use_token(token, 0 if left is None else left.uses_left)
         self.issued()
-        return self._answer(triple)
+        return self._answer(request.area, triple)
 
     def _check_seal(self, request: EnrolmentRequest, now: datetime) -> None:
         if request.endorsement is None:
@@ -258,9 +267,9 @@ class Enrolment:
             raise RemoteProtocolError("gateway_id_mismatch", "the quality seal is another gateway's")
         cms.verify_detached(request.endorsement, request.package, [seal], cms.Limits())
 
-    def _answer(self, triple: Sequence[x509.Certificate]) -> Enrolled:
+    def _answer(self, area: str, triple: Sequence[x509.Certificate]) -> Enrolled:
         certificates = IssuedTriple.of(triple, self.authority)
-        return Enrolled(certificates, self.coordinator_curve_key, self.list_key, self.log_key, self.endpoint)
+        return Enrolled(certificates, self.coordinator_curve_key, self.list_key, self.log_key, self.endpoint_of(area))
 
 
 def triple_records(

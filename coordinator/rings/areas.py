@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from coordinator.config import EpochConfig
 from coordinator.rings.epochs import AreaEpoch, EpochRing, Phase
+from coordinator.rings.numbers import EpochNumbers
 from coordinator.rings.part import AreaPart, Windows
 from coordinator.status import RingStatus
 from protocol import wire
@@ -80,7 +81,7 @@ class Areas:
         intermediates: Sequence[bytes],
         names: Sequence[str],
         entropy: Callable[[int], bytes],
-        next_epoch: int,
+        numbers: EpochNumbers,
         sign_list: Callable[[bytes], bytes],
     ) -> None:
         """`sign_list` signs with the key that gateways pinned at enrolment."""
@@ -91,7 +92,7 @@ class Areas:
         self._schema = schema
         self._intermediates = intermediates
         self._entropy = entropy
-        self._next_epoch = next_epoch
+        self._numbers = numbers
         self._sign_list = sign_list
 
     def arrive(self, area: Area, identity: str, now_s: float) -> None:
@@ -163,7 +164,7 @@ class Areas:
         )
 
     def _due_s(self, area: Area) -> float:
-        if not area.present:
+        if not area.present or self._numbers.is_used_up:
             return _NEVER
         living = [each for each in area.epochs if each.phase is not Phase.REFUSED]
         windows = self.windows()
@@ -182,13 +183,15 @@ class Areas:
 
     def call_due(self, now_s: float) -> list[tuple[Area, AreaEpoch]]:
         """Call the epochs that are due."""
-        return [(area, self.call(area, now_s)) for area in self.areas.values() if now_s >= self._due_s(area)]
+        due = [area for area in self.areas.values() if now_s >= self._due_s(area)]
+        return [(area, epoch) for area in due if (epoch := self.call(area, now_s)) is not None]
 
-    def call(self, area: Area, now_s: float, start_s: float | None = None) -> AreaEpoch:
+    def call(self, area: Area, now_s: float, start_s: float | None = None) -> AreaEpoch | None:
         """
         Call an area's next epoch, which begins when those before are over: or at `start_s` (Unix, s) at the earliest.
 
-        Once it has its rings those before hold no round from its start on (`end_replaced`).
+        Once it has its rings those before hold no round from its start on (`end_replaced`).  None while there is no
+        number for it.
         """
         config, windows = self._config, self.windows()
         for each in area.epochs:
@@ -199,9 +202,11 @@ class Areas:
         bits = split_bits(len(area.present))
         # Bounded as gateways bound it: whoever claims an epoch of the far future moves it to now at most.
         passed = min(area.passed(config.corrupt), int(now_s / min(config.period_s, QUARTER_HOUR_S)) - 1)
-        self._next_epoch = max(self._next_epoch, passed + 1)
+        number = self._numbers.draw(passed + 1)
+        if number is None:
+            return None
         call = wire.EpochCall(
-            epoch=self._next_epoch, try_=0, area=area.name, split_bits=bits, part=0, rejected=(),
+            epoch=number, try_=0, area=area.name, split_bits=bits, part=0, rejected=(),
             schema=self._schema.to_bytes(), rounds=config.rounds,
             start_ms=round(start_of(interval, config.origin_unix_s, config.period_s) * 1000),
             period_ms=round(config.period_s * 1000),
@@ -211,7 +216,6 @@ class Areas:
             dropout_ppm=round(config.dropout * 1_000_000), fuse_a=config.fuse_a,
             price_sheets=self.price_sheets,
         )  # fmt: skip
-        self._next_epoch += 1
         parts = [self._part(area, replace(call, part=part), windows, now_s) for part in range(1 << bits)]
         area.withheld = frozenset()
         epoch = AreaEpoch(self._suite, parts, self._entropy(32), self._intermediates, windows)

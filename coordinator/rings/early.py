@@ -172,8 +172,10 @@ class EarlyCalls:
         if now_s < start_s - self._areas.lead_s() - self._config.period_s:
             self._say(watch, area, reasons[reason], f"begins early, in {start_s - now_s:.0f} s at the earliest")
             return None
-        watch.again_s = now_s + self._again_s
         called = self._areas.call(area, now_s, start_s)
+        if called is None:
+            return None
+        watch.again_s = now_s + self._again_s
         self._metrics.epoch_called_early(reason)
         log.warning(
             "epoch %d of area %s is called before epoch %d ends: %s",

@@ -12,7 +12,7 @@ transaction that begins by reading cannot wait for the lock later; it fails at o
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -37,8 +37,18 @@ class Database:
 
         Raises StromkreisError for a URL that names no database that there is a driver for.
         """
-        self.engine = open_engine(url)
-        self._writer = self.engine.execution_options(stromkreis_writes=True)
+        self._bind(open_engine(url), None)
+
+    def _bind(self, engine: Engine, fence: Callable[[Connection], None] | None) -> None:
+        self.engine = engine
+        self._writer = engine.execution_options(stromkreis_writes=True)
+        self._fence = fence
+
+    def fenced(self, fence: Callable[[Connection], None]) -> Database:
+        """The same database; `fence` begins each writing transaction, and what it raises ends that."""
+        made = Database.__new__(Database)
+        made._bind(self.engine, fence)
+        return made
 
     @property
     def name(self) -> str:
@@ -53,6 +63,8 @@ class Database:
     def write(self) -> Iterator[Connection]:
         """One writing transaction: committed at the end, rolled back by an exception."""
         with self._writer.begin() as connection:
+            if self._fence is not None:
+                self._fence(connection)
             yield connection
 
     @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -152,12 +152,27 @@ class EpochRepository:
             connection.execute(epoch_states.delete().where(epoch_states.c.epoch == epoch))
             connection.execute(_FORGET_CALL, {"number": epoch})
 
-    def states(self) -> list[tuple[int, bytes]]:
-        """What was kept of the epochs that were not over, with their numbers, oldest first."""
+    def states(self, areas: Collection[str] | None = None) -> list[tuple[int, bytes]]:
+        """What was kept of the epochs (of these areas) that were not over, with their numbers, oldest first."""
         called = select(epoch_calls.c.epoch, epoch_calls.c.state).where(epoch_calls.c.state.is_not(None))
+        laid_out = select(epoch_states.c.epoch, epoch_states.c.state)
+        if areas is not None:
+            called = called.where(epoch_calls.c.area.in_(areas))
+            laid_out = laid_out.join(epochs, epochs.c.epoch == epoch_states.c.epoch).where(epochs.c.area.in_(areas))
         with self._database.read() as connection:
-            rows = [*connection.execute(select(epoch_states)), *connection.execute(called)]
+            rows = [*connection.execute(laid_out), *connection.execute(called)]
         return sorted((row.epoch, row.state) for row in rows)
+
+    def left_over(self, areas: Collection[str], before_s: int) -> list[int]:
+        """Epochs of areas other than these with a kept state that ended before `before_s` (metering time)."""
+        end_s = epochs.c.interval_start_s + epochs.c.rounds * epochs.c.interval_s
+        statement = (
+            select(epoch_states.c.epoch)
+            .join(epochs, epochs.c.epoch == epoch_states.c.epoch)
+            .where(epochs.c.area.not_in(areas), end_s < before_s)
+        )
+        with self._database.read() as connection:
+            return list(connection.scalars(statement))
 
 
 _FORGET_CALL = epoch_calls.update().where(epoch_calls.c.epoch == bindparam("number")).values(state=None)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from coordinator.storage.accounts import AccountRepository
@@ -41,6 +44,16 @@ class Store:
         except StromkreisError:
             self.close()
             raise
+        self._make_repositories()
+
+    def fenced(self, fence: Callable[[Connection], None]) -> Store:
+        """The repositories over the same connections; `fence` begins each writing transaction."""
+        made = Store.__new__(Store)
+        made.database = self.database.fenced(fence)
+        made._make_repositories()
+        return made
+
+    def _make_repositories(self) -> None:
         self.epochs = EpochRepository(self.database)
         self.rounds = RoundRepository(self.database)
         self.range_checks = RangeCheckRepository(self.database)

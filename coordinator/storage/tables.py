@@ -339,3 +339,15 @@ audit_log = Table(  # what accounts did, in order; triggers keep everybody from 
     Column("previous", LargeBinary(32), nullable=False),
     Column("digest", LargeBinary(32), nullable=False),
 )
+
+leases = Table(  # which process is the ring service of an area; see coordinator.storage.lease
+    "leases",
+    metadata,
+    Column("area", String(64), primary_key=True),
+    Column("holder", BigInteger, nullable=False),  # a random number of the process; 0: given back
+    Column("name", String(80), nullable=False),  # of the process, for people
+    Column("term", BigInteger, nullable=False),  # grows with every change of hands
+    Column("beat", BigInteger, nullable=False),  # counted up by the holder
+    Column("numbers_end", BigInteger, nullable=False),  # above the epoch numbers that the holder has reserved
+    Index("leases_by_holder", "area", "holder", unique=True),  # makes holder a column that FOR KEY SHARE protects
+)

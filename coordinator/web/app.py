@@ -13,9 +13,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from fastapi import FastAPI, Request
-from fastapi.responses import PlainTextResponse, Response
-from prometheus_client.exposition import choose_encoder
+from fastapi import FastAPI
 from sqlalchemy.exc import SQLAlchemyError
 
 from coordinator.config import Role
@@ -40,6 +38,7 @@ from coordinator.web.dashboard import make_dashboard
 from coordinator.web.deliveries import make_inbox_router
 from coordinator.web.enrolment_log import make_log_router
 from coordinator.web.errors import Guard, install_errors
+from coordinator.web.health import install_health
 from coordinator.web.profiles import make_profile_router
 from protocol.errors import LocalProtocolError
 
@@ -103,20 +102,10 @@ def make_app(
         app.include_router(make_rings_router(source))
         app.include_router(make_dashboard(store, source, has_bills=billing_service is not None, time_lapse=time_lapse))
 
-    @app.get("/metrics", include_in_schema=False)
-    async def _metrics(request: Request) -> Response:
-        encode, media_type = choose_encoder(request.headers.get("accept", ""))
-        return Response(encode(metrics.registry), headers={"Content-Type": media_type})
+    async def not_ready() -> str | None:
+        return source.not_ready() if source is not None else await look_up(_database_fault, store)
 
-    @app.get("/healthz", include_in_schema=False)
-    async def _healthz() -> PlainTextResponse:
-        return PlainTextResponse("ok\n")
-
-    @app.get("/readyz", include_in_schema=False)
-    async def _readyz() -> PlainTextResponse:
-        reason = source.not_ready() if source is not None else await look_up(_database_fault, store)
-        return PlainTextResponse("ok\n" if reason is None else f"{reason}\n", 200 if reason is None else 503)
-
+    install_health(app, metrics, not_ready, source.described if source is not None else lambda: None)
     return app
 
 

@@ -72,7 +72,7 @@ def make_certificate_router(
         """What an enrolment says of the ring service: for a node whose gateways enrolled before it said all of it."""
         return RingServiceAnswer(
             coordinator_curve_key=enrolment.coordinator_curve_key.hex(), coordinator_list_key=enrolment.list_key.hex(),
-            coordinator_log_key=enrolment.log_key.hex(), endpoint=enrolment.endpoint,
+            coordinator_log_key=enrolment.log_key.hex(), endpoint=enrolment.endpoint_of(None),
         )  # fmt: skip
 
     @router.get("/revocation-lists", operation_id="revocation_lists", response_class=Response)

@@ -82,13 +82,18 @@ def postgresql_server() -> Iterator[str]:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def any_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    """An empty store on either database."""
+def any_database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty database of either kind."""
     if request.param == "sqlite":
-        url = f"sqlite:///{tmp_path / 'deep' / 'coordinator.sqlite'}"
-    else:
-        url = request.getfixturevalue("postgresql")
-    made = Store(url)
+        return f"sqlite:///{tmp_path / 'deep' / 'coordinator.sqlite'}"
+    url: str = request.getfixturevalue("postgresql")
+    return url
+
+
+@pytest.fixture
+def any_store(any_database: str) -> Iterator[Store]:
+    """An empty store on either database."""
+    made = Store(any_database)
     try:
         yield made
     finally:

@@ -9,7 +9,7 @@ from typer.testing import CliRunner, Result
 from coordinator.gwa.ca import CertificateAuthority
 from coordinator.storage.epochs import EpochRecord, RingLayout
 from coordinator.storage.irrevocable import FILE_NAME, IrrevocableLog
-from coordinator.storage.lease import exclusive
+from coordinator.storage.lease import Lease
 from coordinator.storage.store import Store
 from protocol.dcnet.setup.schema import DEFAULT_SCHEMA
 from stromkreis.__main__ import build
@@ -83,8 +83,12 @@ def test_what_a_restore_does_not_do(tmp_path: Path, config: Path) -> None:
     data, copy = tmp_path / "data", tmp_path / "copy"
     store = Store(f"sqlite:///{data}/coordinator.sqlite")
     assert backup(config, copy).exit_code == 0
-    with exclusive(store.database, "ring service"):
+    lease = Lease(store.database, ["north"], "one")
+    assert lease.take() is None
+    try:
         assert "a coordinator runs on this database; stop it first" in str(restore(config, copy).exception)
+    finally:
+        lease.release()
     store.close()
     assert data.exists()
     (tmp_path / "empty").mkdir()

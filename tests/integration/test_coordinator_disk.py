@@ -25,6 +25,7 @@ from coordinator.gwa.enrolment import Directory
 from coordinator.rings.areas import SETTLE_S, Areas
 from coordinator.rings.epoch_writer import EpochWriter
 from coordinator.rings.epochs import AreaEpoch, Phase
+from coordinator.rings.numbers import EpochNumbers
 from coordinator.storage.irrevocable import FILE_NAME, IrrevocableLog
 from coordinator.storage.store import Store
 from loadtest.coordination import lay_out
@@ -135,8 +136,9 @@ class Keeping:
             self.store.enrolment_log,
         )
         areas = Areas(
-            StandardSuite(), EpochConfig(), DEFAULT_SCHEMA, [], ["north", "south"], bytes, 0, lambda _: bytes(64)
-        )
+            StandardSuite(), EpochConfig(), DEFAULT_SCHEMA, [], ["north", "south"], bytes, EpochNumbers(),
+            lambda _: bytes(64),
+        )  # fmt: skip
         for area in areas.areas.values():
             for index in range(8):
                 areas.arrive(area, f"{area.name}{index}", NOW_S)

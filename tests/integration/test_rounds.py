@@ -13,6 +13,7 @@ from coordinator.gwa.misbehaviour import MisbehaviourReports
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.rings.areas import SETTLE_S, Areas
 from coordinator.rings.epochs import EpochRing, Phase
+from coordinator.rings.numbers import EpochNumbers
 from coordinator.rings.rounds import HEAD_AT_S, Rounds
 from coordinator.storage.irrevocable import FILE_NAME, IrrevocableLog
 from coordinator.storage.store import Store
@@ -46,7 +47,7 @@ class Running:
         self.rounds = Rounds(store.rounds, irrevocable, dict, self.metrics, self._emit, lambda _: [], lambda _: None)
         config = EpochConfig(ring_size=16, corrupt=0.0, dropout=0.1)
         areas = self.areas = Areas(
-            StandardSuite(), config, DEFAULT_SCHEMA, [], ["north"], bytes, 0, lambda _: bytes(64)
+            StandardSuite(), config, DEFAULT_SCHEMA, [], ["north"], bytes, EpochNumbers(), lambda _: bytes(64)
         )
         for index in range(32):
             areas.arrive(areas.areas["north"], f"north{index}", NOW_S)

@@ -27,6 +27,7 @@ from coordinator.rings.areas import (
     Areas,
 )
 from coordinator.rings.epochs import AreaEpoch, Phase
+from coordinator.rings.numbers import EpochNumbers
 from coordinator.storage.gateways import GatewayRecord, GatewayStatus
 from loadtest.coordination import LIST_SECRET, bare_join, commitment_of, join_all, lay_out, reveal_all
 from node.security.module import KeyDirectory
@@ -68,7 +69,7 @@ class Neighbourhood:
             [pki.to_der(self.authority.sub_ca)],
             ["north"],
             bytes,
-            0,
+            EpochNumbers(),
             partial(SUITE.sign, SUITE.signing_key(LIST_SECRET)),
         )
         area = self.areas.areas["north"]
