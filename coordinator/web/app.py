@@ -105,7 +105,7 @@ def make_app(
     async def not_ready() -> str | None:
         return source.not_ready() if source is not None else await look_up(_database_fault, store)
 
-    install_health(app, metrics, not_ready, source.described if source is not None else lambda: None)
+    install_health(app, metrics, not_ready, lambda: None if source is None else source.described())
     return app
 
 

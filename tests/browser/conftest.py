@@ -164,6 +164,9 @@ class Neighbourhood:
         while self.revision == revision:
             await self.turned.wait()
 
+    def described(self) -> str | None:
+        return None
+
     def not_ready(self) -> str | None:
         return None
 

@@ -211,6 +211,9 @@ class _Quiet:
         del revision
         await trio.sleep_forever()
 
+    def described(self) -> str | None:
+        return None
+
     def not_ready(self) -> str | None:
         return None
 

@@ -70,6 +70,9 @@ class Service:
         while self.now.revision == revision:
             await self.turned.wait()
 
+    def described(self) -> str | None:
+        return None
+
     def not_ready(self) -> str | None:
         return self.reason
 

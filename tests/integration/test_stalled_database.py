@@ -104,6 +104,9 @@ class Nothing:
     async def changed(self, revision: int) -> None:
         await trio.sleep_forever()
 
+    def described(self) -> str | None:
+        return None
+
     def not_ready(self) -> str | None:
         return None
 
