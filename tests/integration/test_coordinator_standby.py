@@ -118,8 +118,8 @@ async def test_ring_services_share_the_areas_of_one_database(network: Network, p
             "web": WebConfig(listen=("http://127.0.0.1:0",)),
         }
     )  # fmt: skip
+    north = south.model_copy(update={"areas": ("north",), "listen": f"tcp://127.0.0.1:{free_port()}"})
     gwa = gwa.model_copy(update={"endpoints": {"south": south.listen}, "public_endpoint": north.listen})
-    network.period_s = 4.0
     network.coordinator_config, network.token, network.gateways = gwa, SecretStr(TOKEN), 16
     scope = trio.CancelScope()
     async with trio.open_nursery() as nursery:
