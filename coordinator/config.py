@@ -318,6 +318,11 @@ class CoordinatorConfig(_Section):
     it where neither a restore of the database nor whoever administers that reaches. None: data_dir. Without the
     newest copy a restored coordinator shows gateways a shorter log than they saw, and they take part in no epoch."""
 
+    keys_dir: Path | None = None
+    """Directory of the ring service's keys (curve.json, list.json) and of the enrolment log's (log.json), which may be
+    read-only: `stromkreis pki init` makes them there. None: data_dir, and log_dir. A coordinator that stands by on
+    another machine needs the same keys."""
+
     pki_dir: Path | None = None
     """Directory of the SM-PKI (root, sub-CA, issued certificates). None: data_dir/pki."""
 
@@ -357,6 +362,16 @@ class CoordinatorConfig(_Section):
     def log_path(self) -> Path:
         """The directory of the enrolment log's own copy and key."""
         return self.log_dir if self.log_dir is not None else self.data_dir
+
+    @property
+    def keys_path(self) -> Path:
+        """The directory of the ring service's keys."""
+        return self.keys_dir if self.keys_dir is not None else self.data_dir
+
+    @property
+    def log_key_path(self) -> Path:
+        """The directory of the enrolment log's signing key."""
+        return self.keys_dir if self.keys_dir is not None else self.log_path
 
     @property
     def pki_path(self) -> Path:

@@ -110,8 +110,8 @@ async def run(config: CoordinatorConfig, *, ready: Callable[[list[str]], None] |
             declare(Directory(store.gateways, irrevocable), config.declared_tokens, now)
             reconcile(store.gateways, irrevocable.read())  # after: it knows of spent uses that the database has lost
         if ring_service is not None:
-            keys = curve_keys(config.data_dir / CURVE_KEY_FILE)
-            list_keys = signing_keys(config.data_dir / LIST_KEY_FILE)
+            keys = curve_keys(config.keys_path / CURVE_KEY_FILE)
+            list_keys = signing_keys(config.keys_path / LIST_KEY_FILE)
             coordinator = Coordinator(
                 config, store.fenced(ring_service.lease.fence), [pki.to_der(chain.sub_ca)], metrics, list_keys.secret,
                 irrevocable, ring_service.numbers, ring_service.state,
@@ -258,6 +258,25 @@ def signing_keys(path: Path) -> Keypair:
     return _key_pair(path, "Ed25519", generate)
 
 
+def make_keys(config: CoordinatorConfig) -> list[str]:
+    """
+    Make the ring service's keys and the enrolment log's where they are not there yet; the names of the files made.
+
+    Raises StromkreisError where one is damaged, OSError where one cannot be written.
+    """
+    made = []
+    for path, keys in (
+        (config.keys_path / CURVE_KEY_FILE, curve_keys),
+        (config.keys_path / LIST_KEY_FILE, signing_keys),
+        (config.log_key_path / LOG_KEY_FILE, signing_keys),
+    ):
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not path.exists():
+            made.append(path.name)
+        keys(path)
+    return made
+
+
 def _key_pair(path: Path, kind: str, generate: Callable[[], Keypair]) -> Keypair:
     if path.exists():
         try:
@@ -277,14 +296,14 @@ def _curve_public_key(config: CoordinatorConfig) -> bytes:
     """The ring service's CURVE public key, which gateways get at enrolment."""
     if config.ring_curve_key is not None:
         return bytes.fromhex(config.ring_curve_key)
-    return curve_keys(config.data_dir / CURVE_KEY_FILE).public
+    return curve_keys(config.keys_path / CURVE_KEY_FILE).public
 
 
 def _list_public_key(config: CoordinatorConfig) -> bytes:
     """The Ed25519 key that gateways pin at enrolment: epochs' lists are signed with it."""
     if config.ring_list_key is not None:
         return bytes.fromhex(config.ring_list_key)
-    return signing_keys(config.data_dir / LIST_KEY_FILE).public
+    return signing_keys(config.keys_path / LIST_KEY_FILE).public
 
 
 def _log_writer(config: CoordinatorConfig, store: Store, metrics: CoordinatorMetrics) -> tuple[LogWriter, bytes]:
@@ -292,7 +311,7 @@ def _log_writer(config: CoordinatorConfig, store: Store, metrics: CoordinatorMet
     directory = config.log_path
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     keys, suite, lines = (
-        signing_keys(directory / LOG_KEY_FILE),
+        signing_keys(config.log_key_path / LOG_KEY_FILE),
         StandardSuite(),
         LogLimiter(_LOG_LINE_S, time.monotonic),
     )

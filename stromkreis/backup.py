@@ -48,13 +48,12 @@ def backup(
         names.append("coordinator.sqlite")
     else:
         sys.stderr.write(f"the database is {url.get_backend_name()}'s to copy, by its own tools\n")
-    for name in ("curve.json", "list.json", "operator.token"):
-        if (settings.data_dir / name).exists():
-            shutil.copy2(settings.data_dir / name, directory / name)
-            names.append(name)
-    for name in (LOG_KEY_FILE, LOG_FILE):
-        if (settings.log_path / name).exists():
-            shutil.copy2(settings.log_path / name, directory / name)
+    for folder, name in (
+        (settings.keys_path, "curve.json"), (settings.keys_path, "list.json"), (settings.data_dir, "operator.token"),
+        (settings.log_key_path, LOG_KEY_FILE), (settings.log_path, LOG_FILE),
+    ):  # fmt: skip
+        if (folder / name).exists():
+            shutil.copy2(folder / name, directory / name)
             names.append(name)
     if settings.irrevocable_path.exists():
         shutil.copy2(settings.irrevocable_path, directory / FILE_NAME)

@@ -76,7 +76,8 @@ def init(
     Make all keys and certificates that a coordinator reads: root, sub-CA, TLS, administrator, participant, tariffs.
 
     What is there is never overwritten; run again it makes what is missing, or is to be renewed. Afterwards the
-    directory may be mounted read-only, and root.key may be taken out of it.
+    directory may be mounted read-only, and root.key may be taken out of it. Where coordinator.keys_dir is set the ring
+    service's keys are made there.
     Example: stromkreis pki init -c stromkreis.toml --host coordinator.example
     """
     settings = load(CoordinatorConfig, "coordinator", config)
@@ -84,6 +85,11 @@ def init(
     hosts = sorted({*(host or []), *(web_hosts(settings) if config is not None or not host else [])})
     try:
         made = complete(directory, _now(), organisation=organisation, hosts=hosts, curve=_CURVES[curve.value])
+        if settings.keys_dir is not None:
+            from coordinator.process import make_keys  # noqa: PLC0415 - all of a coordinator
+
+            if keys := make_keys(settings):
+                typer.echo(f"made in {settings.keys_dir}: {', '.join(keys)}")
     except (LocalProtocolError, OSError) as error:
         raise _failure(error) from error
     if not made:

@@ -69,11 +69,14 @@ def _newest_log(settings: CoordinatorConfig, directory: Path) -> bytes:
 
 
 def _put_log(settings: CoordinatorConfig, directory: Path, entered: bytes) -> None:
-    """The log, and its key where there is none."""
+    """The log, and keys where there are none."""
     settings.log_path.mkdir(parents=True, exist_ok=True, mode=0o700)
-    key = settings.log_path / LOG_KEY_FILE
-    if not key.exists() and (directory / LOG_KEY_FILE).exists():
-        shutil.copy2(directory / LOG_KEY_FILE, key)
+    for folder, name in (
+        (settings.keys_path, "curve.json"), (settings.keys_path, "list.json"), (settings.log_key_path, LOG_KEY_FILE)
+    ):  # fmt: skip
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not (folder / name).exists() and (directory / name).exists():
+            shutil.copy2(directory / name, folder / name)
     if entered:
         path = settings.log_path / LOG_FILE
         path.touch(mode=0o600)

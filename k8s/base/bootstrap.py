@@ -1,10 +1,11 @@
 """
 Make the SM-PKI and an enrolment token of a cluster once, and put them where the pods find them.
 
-Runs in the bootstrap Job, of the image's Python and its standard library alone.  Four objects, created and never
+Runs in the bootstrap Job, of the image's Python and its standard library alone.  Five objects, created and never
 changed, the one that all pods of gateways wait for last: the Secrets `stromkreis-root-key` (mounted nowhere: take it
-out and delete it), `stromkreis-pki` and `stromkreis-enrolment`, and the ConfigMap `stromkreis-root-certificate`.  A
-Job that was interrupted goes on with what is there, so that root certificate and keys always belong together.
+out and delete it), `stromkreis-pki`, `stromkreis-keys` (of the ring service and of the enrolment log) and
+`stromkreis-enrolment`, and the ConfigMap `stromkreis-root-certificate`.  A Job that was interrupted goes on with what is
+there, so that root certificate and keys always belong together.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import Any
 
 _ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _ROOT_KEY, _PKI, _ENROLMENT = "stromkreis-root-key", "stromkreis-pki", "stromkreis-enrolment"
+_KEYS = "stromkreis-keys"
 _ROOT_CERTIFICATE = "stromkreis-root-certificate"
 _CONFLICT = 409
 _TIMEOUT_S = 30.0
@@ -72,21 +74,28 @@ def hosts(namespace: str, service: str = "stromkreis-coordinator") -> list[str]:
     return [service, f"{service}.{namespace}", f"{service}.{namespace}.svc", f"{service}.{namespace}.svc.cluster.local"]
 
 
-def make_pki(directory: Path, namespace: str) -> dict[str, bytes]:
-    """The files of a new SM-PKI by name."""
+def make_pki(directory: Path, keys: Path, namespace: str) -> dict[str, bytes]:
+    """The files of a new SM-PKI by name; the ring service's keys are made in `keys`."""
     options = [option for host in ("localhost", "127.0.0.1", *hosts(namespace)) for option in ("--host", host)]
-    subprocess.run(["stromkreis", "pki", "init", "--pki", str(directory), *options], check=True)  # noqa: S603, S607
+    environment = os.environ | {"STROMKREIS_COORDINATOR__KEYS_DIR": str(keys)}
+    command = ["stromkreis", "pki", "init", "--pki", str(directory), *options]
+    subprocess.run(command, check=True, env=environment)  # noqa: S603
+    return _files(directory)
+
+
+def _files(directory: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(directory.iterdir())}
 
 
 def run(api: Api, namespace: str, scratch: Path) -> None:
     """Create what is not there yet."""
-    files = make_pki(scratch / "pki", namespace)
+    files = make_pki(scratch / "pki", scratch / "keys", namespace)
     root_key = files.pop("root.key")
     if api.create("Secret", _PKI, files):
         api.create("Secret", _ROOT_KEY, {"root.key": root_key})
     else:
         files = api.secret(_PKI)
+    api.create("Secret", _KEYS, _files(scratch / "keys"))
     api.create("Secret", _ENROLMENT, {"token": f"stk_{secrets.token_urlsafe(32)}".encode()})
     made = api.create("ConfigMap", _ROOT_CERTIFICATE, {"root.pem": files["root.pem"]})
     print("the cluster's SM-PKI is made" if made else "the cluster has its SM-PKI already", file=sys.stderr)

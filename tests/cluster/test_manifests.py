@@ -51,7 +51,12 @@ SECRETS = {
     "stromkreis-enrolment": {"token": "stk_x"},
     "stromkreis-database": {"url": "postgresql+psycopg://a:b@c/d", "password": "b"},
 }
-JOB_MADE = {"stromkreis-pki", "stromkreis-enrolment", "stromkreis-root-certificate"}  # by k8s/base/bootstrap.py
+JOB_MADE = {
+    "stromkreis-pki",
+    "stromkreis-keys",
+    "stromkreis-enrolment",
+    "stromkreis-root-certificate",
+}  # by k8s/base/bootstrap.py
 YOURS = {"stromkreis-database"}  # said in the overlay's head
 
 
@@ -253,6 +258,8 @@ def test_every_key_is_read_and_every_port_served(name: str, monkeypatch: pytest.
                 assert port_of(config.public_endpoint) == port_of(config.listen)
                 assert [mount_of(container, each.file) for each in config.declared_tokens] == ["enrolment"]
                 assert mount_of(container, config.pki_path) == "pki"
+                assert mount_of(container, config.keys_path) == "keys"
+                assert mount_of(container, config.log_key_path) == "keys"
             case NodeConfig():
                 assert declared == {port_of(config.metrics)}
                 assert config.coordinator == "https://stromkreis-coordinator.stromkreis.svc.cluster.local:7381"
@@ -410,9 +417,31 @@ def test_gateways_keep_their_volumes_and_start_side_by_side(name: str) -> None:
     budget = named(objects, "PodDisruptionBudget", "stromkreis-gateways")["spec"]
     assert budget["selector"] == gateways["selector"]
     coordinator = named(objects, "Service", "stromkreis-coordinator")["spec"]
-    assert (coordinator["clusterIP"], coordinator["publishNotReadyAddresses"]) == ("None", True)
+    assert coordinator["clusterIP"] == "None"
 
 
+@pytest.mark.usefixtures("_config_directory")
+@pytest.mark.parametrize("name", OVERLAYS)
+def test_several_coordinators_stand_by_on_one_database(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    objects = overlay(name)
+    spec = named(objects, "StatefulSet", "stromkreis-coordinator")["spec"]
+    ((template, container),) = [each for each in programs(objects) if each[1]["args"][0] == "coordinator"]
+    config = settings(name, objects, container, monkeypatch)
+    assert isinstance(config, CoordinatorConfig)
+    is_alone = spec["replicas"] == 1
+    assert config.standby is not is_alone
+    service = named(objects, "Service", "stromkreis-coordinator")["spec"]
+    assert service["publishNotReadyAddresses"] is is_alone  # only the active one is ready
+    if not is_alone:
+        assert config.database_url.startswith("postgresql")
+        assert spec["updateStrategy"] == {"type": "OnDelete"}  # a rolling update would wait until both are ready
+        assert spec["podManagementPolicy"] == "Parallel"
+        rules = template["spec"]["affinity"]["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+        assert [rule["topologyKey"] for rule in rules] == ["kubernetes.io/hostname"]
+        assert rules[0]["labelSelector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+
+
+@pytest.mark.usefixtures("_config_directory")
 @pytest.mark.parametrize("name", OVERLAYS)
 def test_the_tolerated_share_covers_the_largest_failure_domain(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The domain is a machine where a spread over machines is demanded, else a pod."""
