@@ -4,8 +4,8 @@ Make the SM-PKI and an enrolment token of a cluster once, and put them where the
 Runs in the bootstrap Job, of the image's Python and its standard library alone.  Five objects, created and never
 changed, the one that all pods of gateways wait for last: the Secrets `stromkreis-root-key` (mounted nowhere: take it
 out and delete it), `stromkreis-pki`, `stromkreis-keys` (of the ring service and of the enrolment log) and
-`stromkreis-enrolment`, and the ConfigMap `stromkreis-root-certificate`.  A Job that was interrupted goes on with what is
-there, so that root certificate and keys always belong together.
+`stromkreis-enrolment`, and the ConfigMap `stromkreis-root-certificate`.  A Job that was interrupted goes on with what
+is there, so that root certificate and keys always belong together.
 """
 
 from __future__ import annotations
