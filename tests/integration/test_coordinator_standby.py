@@ -34,7 +34,7 @@ def config_of(network: Network, database: str | None, **settings: object) -> Coo
         web=WebConfig(listen=(f"https://127.0.0.1:{free_port()}", f"http://127.0.0.1:{free_port()}")),
         epoch=EpochConfig(
             rounds=300, period_s=network.period_s, origin_unix_s=network.origin_unix_s, ring_size=8, corrupt=0.05,
-            dropout=0.3, power=False,
+            dropout=0.1, power=False,
             early=EarlyEpochConfig(void_rounds=0, waiting=1.0),
         ),
     ).model_copy(update=settings)  # fmt: skip
