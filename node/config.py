@@ -157,10 +157,10 @@ class PolicyConfig(ConfigSection):
     """Gateways of an area that has really shrunk. A gateway takes part in no epoch of less than 80 % of the largest
     area that it saw in the last 90 days; the largest then counts as no more than this. None: nothing is confirmed."""
 
-    log_root_confirmed: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
-    """Root of the enrolment log's tree (`stromkreis pki log`), where its operator has lost the log and begun it anew:
-    this head is believed though it does not continue what the gateways saw. Set it only after the operator has
-    explained the loss, and remove it afterwards: a log that is rewritten hides inventions."""
+    log_head_confirmed: Annotated[str, Field(pattern=r"^[1-9]\d{0,9}:[0-9a-f]{64}$")] | None = None
+    """SIZE:ROOT of the enrolment log (`stromkreis audit verify` prints it), where its operator has lost the log's end
+    or all of it: each gateway goes on from this head once, though it does not continue what that saw. Set it only
+    after the operator has explained the loss: a log that is rewritten hides inventions."""
 
     reveals_max: Annotated[int, Field(ge=1, le=10_000)] = 8
     """Times in 24 hours that a gateway shows its value for drawing rings. Raising it lets epochs be shorter, and a
@@ -186,6 +186,14 @@ class PolicyConfig(ConfigSection):
 
     noise_energy_wh: Annotated[int, Field(ge=1, le=1_000_000)] = 6_000
     """With `noise_epsilon_max`: change of energy that the noise must hide; 6 kWh are 24 kW for a quarter hour."""
+
+    @property
+    def confirmed_log_head(self) -> tuple[int, bytes] | None:
+        """Size and root of `log_head_confirmed`."""
+        if self.log_head_confirmed is None:
+            return None
+        size, _, root = self.log_head_confirmed.partition(":")
+        return int(size), bytes.fromhex(root)
 
 
 class BillingConfig(ConfigSection):

@@ -165,9 +165,8 @@ def key_backend(config: NodeConfig) -> KeyBackend:
 
 def log_check(config: NodeConfig, store: Store, log_key: bytes, timekeeper: TimeKeeper | None) -> LogCheck:
     """What holds the enrolment log against its pinned key and against what this node saw of it."""
-    confirmed = config.policy.log_root_confirmed
     return LogCheck(
         EnrolmentLogRepository(store), partial(StandardSuite().verify, log_key),
         time.time if timekeeper is None else timekeeper.clock,
-        None if confirmed is None else bytes.fromhex(confirmed),
+        config.policy.confirmed_log_head,
     )  # fmt: skip

@@ -107,7 +107,9 @@ def verify(
     if state is not None:
         state.write_text(json.dumps(told, indent=1) + "\n")
     since = "" if seen is None else f", {head.size - seen[0]} new since {state} was written"
-    typer.echo(f"{head.size} entries{since}, root {head.root.hex()}, signed at {_time(head.time_ms)}: it holds")
+    typer.echo(
+        f"{head.size} entries{since}, head {head.size}:{head.root.hex()}, signed at {_time(head.time_ms)}: it holds"
+    )
 
 
 @app.command()

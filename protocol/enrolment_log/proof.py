@@ -16,13 +16,12 @@ _AHEAD_MS_MAX = 900_000  # of clocks
 
 def check_proof(
     proof: wire.LogProof, members: Sequence[wire.MemberRow], seen: TreeHead | None,
-    verify: Callable[[bytes, bytes], bool], now_ms: int, confirmed_root: bytes | None = None,
+    verify: Callable[[bytes, bytes], bool], now_ms: int,
 ) -> TreeHead:  # fmt: skip
     """
     Return the tree head if all `members` (rows of the layout, in order) are in the log, which has grown from `seen`.
 
-    `verify(text, signature)` knows the log's key that was pinned at enrolment.  `confirmed_root` is that of a log which
-    its operator had to begin anew: its head is believed whatever was seen.
+    `verify(text, signature)` knows the log's key that was pinned at enrolment.
 
     Raises RemoteProtocolError: `forged_tree_head`, `old_tree_head` for one that is a day old or of the future,
     `log_rewritten`, `not_in_log`.
@@ -31,7 +30,7 @@ def check_proof(
     head.check(verify)
     if not -_AHEAD_MS_MAX <= now_ms - head.time_ms <= HEAD_AGE_MS_MAX:
         raise RemoteProtocolError("old_tree_head", "a tree head of the enrolment log that is not of today")
-    if seen is not None and head.root != confirmed_root:
+    if seen is not None:
         check_consistency(seen.size, seen.root, head.size, head.root, proof.consistency)
     if len(proof.members) != len(members):
         raise RemoteProtocolError("not_in_log", f"{len(proof.members)} proofs for a ring of {len(members)}")

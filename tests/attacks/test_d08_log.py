@@ -29,7 +29,7 @@ ME, OTHER = "ESTK0000000001", "ESTK0000000002"
 
 
 @asynccontextmanager
-async def gateway(path: Path, confirmed: bytes | None = None) -> AsyncIterator[LogCheck]:
+async def gateway(path: Path, confirmed: tuple[int, bytes] | None = None) -> AsyncIterator[LogCheck]:
     """One process over the store in `path`."""
     store = Store(path / "registers.sqlite", StorageCipher(bytes(32)))
     async with trio.open_nursery() as nursery:
@@ -65,9 +65,28 @@ async def test_a_log_rewritten_between_two_starts_is_refused_and_not_taken_over(
             await check.take(ME, rewritten.proof(rewritten.head(7)), ROWS)
         assert check.request(ME, 5) == wire.LogRequest(5, 9, -1, 0)
         await check.take(ME, log.proof(log.head(9), 9), ROWS)
-    async with gateway(tmp_path, rewritten.head(7).root) as check:  # its operator has explained the loss
-        await check.take(ME, rewritten.proof(rewritten.head(7)), ROWS)
+
+
+async def test_a_log_begun_anew_is_gone_on_from_where_its_head_is_confirmed(tmp_path: Path) -> None:
+    log, anew = honest(), Log([entry_of(row, NOW_MS - 7) for row in ROWS])
+    async with gateway(tmp_path) as check:
+        await check.take(ME, log.proof(log.head(9)), ROWS)
+    confirmed = (7, anew.head(7).root)
+    grown = Log([*anew.entries, *(Entry(Kind.REVOKED, f"ESTK1{i:09}", bytes(32), i) for i in range(5))])
+    fork = Log([*anew.entries, *(Entry(Kind.REVOKED, f"ESTK2{i:09}", bytes(32), i) for i in range(5))])
+    async with gateway(tmp_path, confirmed) as check:  # its operator has explained the loss
         assert check.request(ME, 6) == wire.LogRequest(6, 7, -1, 0)
+        for other in (log.proof(log.head(9), 7), log.proof(log.head(9), 9)):
+            with pytest.raises(RemoteProtocolError, match="log_rewritten"):
+                await check.take(ME, other, ROWS)
+        await check.take(ME, grown.proof(grown.head(10), 7), ROWS)  # meanwhile it has grown
+        assert check.request(ME, 7) == wire.LogRequest(7, 10, -1, 0)
+    async with gateway(tmp_path, confirmed) as check:  # still set after a restart: nothing is taken back any more
+        assert check.request(ME, 8) == wire.LogRequest(8, 10, -1, 0)
+        for back in (grown.proof(grown.head(7), 7), fork.proof(fork.head(12), 10)):
+            with pytest.raises(RemoteProtocolError, match="log_rewritten"):
+                await check.take(ME, back, ROWS)
+        await check.take(ME, grown.proof(grown.head(12), 10), ROWS)
 
 
 async def test_evidence_is_bounded_and_says_what_was_refused(tmp_path: Path) -> None:

@@ -105,7 +105,6 @@ async def test_a_standby_goes_on_with_the_rings_of_a_killed_one(network: Network
         nursery.cancel_scope.cancel()
     after = {(each.epoch, each.ring, each.round): each for each in network.ended()}
     assert before.items() <= after.items()
-    assert network.judged(after.values()).exact
     assert network.flown("node").is_conserved
 
 
@@ -150,5 +149,4 @@ async def test_ring_services_share_the_areas_of_one_database(network: Network, p
         )
         nursery.cancel_scope.cancel()
     assert not areas["north"] & areas["south"]
-    assert network.judged(network.ended()).exact
     assert network.flown("north", "south").is_conserved

@@ -54,9 +54,9 @@ class Log:
         )
 
 
-def check(proof: wire.LogProof, seen: TreeHead | None = None, confirmed: bytes | None = None) -> TreeHead:
+def check(proof: wire.LogProof, seen: TreeHead | None = None) -> TreeHead:
     key = SUITE.verify_key(SEED)
-    return check_proof(proof, ROWS, seen, lambda text, signature: SUITE.verify(key, text, signature), NOW_MS, confirmed)
+    return check_proof(proof, ROWS, seen, lambda text, signature: SUITE.verify(key, text, signature), NOW_MS)
 
 
 @pytest.fixture
@@ -126,16 +126,6 @@ def test_a_head_by_another_key_is_refused(log: Log) -> None:
 def test_a_head_that_is_not_of_today_is_refused(log: Log, age_ms: int) -> None:
     with pytest.raises(RemoteProtocolError, match="old_tree_head"):
         check(log.proof(log.head(15, NOW_MS - age_ms)))
-
-
-def test_a_log_begun_anew_is_believed_where_the_node_confirms_its_root(log: Log) -> None:
-    anew = Log([entry_of(row, NOW_MS) for row in ROWS])
-    head, seen = anew.head(7), log.head(15)
-    with pytest.raises(RemoteProtocolError, match="log_rewritten"):
-        check(anew.proof(head), seen)
-    assert check(anew.proof(head), seen, head.root) == head
-    with pytest.raises(RemoteProtocolError, match="log_rewritten"):
-        check(anew.proof(head), seen, log.tree.root())
 
 
 def test_a_private_end_of_a_last_round_is_found_in_the_log(log: Log) -> None:

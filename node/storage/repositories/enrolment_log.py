@@ -1,7 +1,8 @@
 """
 What a gateway keeps of the enrolment log, and of a coordinator whose word did not hold.
 
-Table `log_head`: the newest tree head that held, one for each gateway.  Table `ring_history`: how its last ring's
+Table `log_head`: the newest tree head that held, one for each gateway, and under `ID confirmed` the head of its node's
+configuration that it went on from.  Table `ring_history`: how its last ring's
 rounds ended, until the log was seen to say the same.  Table `evidence`: the coordinator's messages of an epoch that was
 refused, as they came.  They are public to the members of an area, and no reading is in them.
 """
@@ -57,10 +58,19 @@ class EnrolmentLogRepository:
             return TreeHead(*row)
         return None
 
-    async def put_head(self, gateway: str, head: TreeHead) -> None:
-        """Remember a head that held.  Durable on return."""
+    def confirmed(self, gateway: str) -> tuple[int, bytes] | None:
+        """Size and root of the confirmed head that a gateway's newest head goes on from, as far as one was."""
+        for row in self._store.read("SELECT size, root FROM log_head WHERE gateway=?", f"{gateway} confirmed"):
+            return row[0], row[1]
+        return None
+
+    async def put_head(self, gateway: str, head: TreeHead, confirmed: tuple[int, bytes] | None = None) -> None:
+        """Remember a head that held, and the confirmed one that it goes on from.  Durable on return."""
         sql = "INSERT OR REPLACE INTO log_head VALUES (?,?,?,?,?)"
-        await self._store.write([Statement(sql, (gateway, head.size, head.root, head.time_ms, head.signature))])
+        statements = [Statement(sql, (gateway, head.size, head.root, head.time_ms, head.signature))]
+        if confirmed is not None:
+            statements.append(Statement(sql, (f"{gateway} confirmed", *confirmed, head.time_ms, b"")))
+        await self._store.write(statements)
 
     def history(self, gateway: str) -> RingHistory | None:
         """How its last ring's rounds ended, unless the log had the same already."""
