@@ -161,12 +161,15 @@ class Directory:
 
         Raises LocalProtocolError where there is no active gateway of this id.
         """
+        found = self._gateways.revocable(gateway_id)
         if not self.revoke(gateway_id, now):
             known = self._gateways.some([gateway_id]).get(gateway_id)
             state = "there is none" if known is None else "it was revoked, and its id is not given out again"
             if known is not None and known.released_ms is not None:
                 state = "it is released already: enrol it"
             raise LocalProtocolError(f"expected an active gateway {gateway_id}: {state}")
+        if found is not None and self._irrevocable is not None:
+            self._irrevocable.release_gateway(found[0], _ms(now))
         self._gateways.release(gateway_id, _ms(now))
 
 

@@ -12,11 +12,13 @@ log = logging.getLogger(__name__)
 
 def reconcile(gateways: GatewayRepository, known: Irrevocable) -> int:
     """
-    Revoke who was revoked, take the uses that tokens have lost; how many of these the database did not know.
+    Revoke who was revoked, free the ids that were, take the uses that tokens have lost; how many of these the database
+    did not know.
 
     More than none: it was put back to an earlier state, or a crash came between file and database.
     """
     missed = sum(gateways.restore_revocation(gateway, certificates) for gateway, certificates in known.revoked.values())
+    missed += sum(gateways.restore_release(name, key, at_ms) for key, (name, at_ms) in known.released.items())
     missed += sum(gateways.limit_uses(digest, left) for digest, left in known.uses_left.items())
     missed += sum(gateways.revoke_token(digest, at_ms) for digest, at_ms in known.tokens_revoked.items())
     if missed:

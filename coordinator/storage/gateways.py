@@ -127,18 +127,36 @@ class GatewayRepository:
         """
         Have a gateway revoked as it was before, also one that the database has forgotten; False where it is already.
 
-        `gateway` has the time of its revocation.
+        `gateway` has the time of its revocation.  Whoever was enrolled under its id before it is followed by it, so
+        that a released id does not let its keys in again; whoever was enrolled after it stays.
         """
         at_ms = gateway.revoked_ms or gateway.enrolled_ms
         known = self.some([gateway.gateway_id]).get(gateway.gateway_id)
-        if known is not None and known.curve_key != gateway.curve_key:
-            return False  # its id was released since, and is another gateway's
-        if self.revoke(gateway.gateway_id, at_ms):
+        if known is not None and known.curve_key == gateway.curve_key and self.revoke(gateway.gateway_id, at_ms):
             return True
+        forgotten = replace(gateway, token=None, released_ms=None)  # a token that the database may have forgotten too
+        revoked = [replace(each, revoked_ms=at_ms) for each in triple]
         with self._database.write() as connection:
             transaction = EnrolmentTransaction(connection, self._database)
-            forgotten = replace(gateway, token=None)  # which the database may have forgotten as well
-            return transaction.add(forgotten, [replace(each, revoked_ms=at_ms) for each in triple])
+            if transaction.add(forgotten, revoked):
+                return True
+            older = (
+                gateways.c.gateway_id == gateway.gateway_id, gateways.c.status == GatewayStatus.REVOKED.value,
+                gateways.c.curve_key != gateway.curve_key, gateways.c.enrolled_ms < gateway.enrolled_ms,
+            )  # fmt: skip
+            row = {column.name: getattr(forgotten, column.name) for column in gateways.columns}
+            row["status"] = GatewayStatus.REVOKED.value
+            is_older = connection.execute(gateways.update().where(*older).values(row)).rowcount == 1
+            return add_certificates(connection, self._database, revoked) or is_older
+
+    def restore_release(self, gateway_id: str, curve_key: bytes, now_ms: int) -> bool:
+        """Free the id of a revoked gateway as it was before; False where it is, or is another gateway's by now."""
+        mine = (
+            gateways.c.gateway_id == gateway_id, gateways.c.curve_key == curve_key,
+            gateways.c.status == GatewayStatus.REVOKED.value, gateways.c.released_ms.is_(None),
+        )  # fmt: skip
+        with self._database.write() as connection:
+            return connection.execute(gateways.update().where(*mine).values(released_ms=now_ms)).rowcount == 1
 
     # --- tokens ------------------------------------------------------------------------------------------------------
 

@@ -32,9 +32,13 @@ FILE_NAME: Final = "irrevocable.jsonl"
 
 @dataclass(slots=True)
 class Irrevocable:
-    """What a file says: revoked gateways by CURVE key, tokens by digest, last ended rounds of epochs (-1: called)."""
+    """
+    What a file says: revoked gateways by CURVE key, in the order in which they were, and which of them gave their id
+    up; tokens by digest, last ended rounds of epochs (-1: called).
+    """
 
     revoked: dict[bytes, tuple[GatewayRecord, list[CertificateRecord]]] = field(default_factory=dict)
+    released: dict[bytes, tuple[str, int]] = field(default_factory=dict)
     uses_left: dict[bytes, int] = field(default_factory=dict)
     tokens_revoked: dict[bytes, int] = field(default_factory=dict)
     reached: dict[int, int] = field(default_factory=dict)
@@ -51,6 +55,10 @@ class IrrevocableLog:
         """A gateway is about to be revoked, with its certificates."""
         rows = [_plain(each) for each in certificates]
         self._append({"gateway": _plain(gateway) | {"revoked_ms": now_ms}, "certificates": rows})
+
+    def release_gateway(self, gateway: GatewayRecord, now_ms: int) -> None:
+        """The id of a gateway that is revoked is about to be free for others' keys."""
+        self._append({"released": gateway.gateway_id, "curve_key": gateway.curve_key.hex(), "released_ms": now_ms})
 
     def use_token(self, digest: bytes, uses_left: int) -> None:
         """A token has so many uses left."""
@@ -116,6 +124,10 @@ def _take(found: Irrevocable, entry: dict[str, Any]) -> None:
         rows = [_typed(CertificateRecord, each) for each in entry["certificates"]]
         certificates = [CertificateRecord(**row | {"role": pki.Role(row["role"])}) for row in rows]
         found.revoked.setdefault(gateway.curve_key, (gateway, certificates))
+    elif "released" in entry:
+        found.released.setdefault(
+            bytes.fromhex(entry["curve_key"]), (str(entry["released"]), int(entry["released_ms"]))
+        )
     elif "uses_left" in entry:
         digest, left = bytes.fromhex(entry["token"]), int(entry["uses_left"])
         found.uses_left[digest] = min(left, found.uses_left.get(digest, left))

@@ -94,3 +94,71 @@ def test_a_database_that_was_put_back_has_them_revoked_again(
     (token,) = store.gateways.tokens()
     assert (token.uses_left, token.revoked_ms) == (1, 6000)
     store.close()
+
+
+def successor(number: int) -> tuple[GatewayRecord, list[CertificateRecord]]:
+    """The gateway that was enrolled as the `number`th under the same id, after the one before was released."""
+    gateway = replace(
+        GATEWAY, key_digest=bytes([number]) * 32, curve_key=bytes([number + 100]) * 32,
+        enrolled_ms=GATEWAY.enrolled_ms + number,
+    )  # fmt: skip
+    certificates = [
+        replace(each, serial=f"b{number}{at}", sequence=number + 1, key_digest=bytes([number + 50, at]) * 16)
+        for at, each in enumerate(CERTIFICATES)
+    ]
+    return gateway, certificates
+
+
+def test_keys_that_were_revoked_under_a_released_id_stay_out(kept: IrrevocableLog, tmp_path: Path) -> None:
+    """The backup is from between the release and the second enrolment, whose gateway was revoked as well."""
+    store = Store(f"sqlite:///{tmp_path / 'coordinator.sqlite'}")
+    store.gateways.add_token(TOKEN)
+    with store.gateways.enrolment() as transaction:
+        assert transaction.add(GATEWAY, CERTIFICATES)
+    store.gateways.revoke(GATEWAY.gateway_id, 5000)
+    store.gateways.release(GATEWAY.gateway_id, 5000)
+    second, certificates = successor(1)
+    kept.revoke_gateway(GATEWAY, CERTIFICATES, 5000)
+    kept.release_gateway(GATEWAY, 5000)
+    kept.revoke_gateway(second, certificates, 6000)
+    assert reconcile(store.gateways, kept.read()) == 1
+    assert reconcile(store.gateways, kept.read()) == 0
+    (gateway,) = store.gateways.page()
+    assert (gateway.curve_key, gateway.status, gateway.released_ms) == (second.curve_key, GatewayStatus.REVOKED, None)
+    assert len(store.certificates.revoked(0)) == 6
+    with store.gateways.enrolment() as transaction:
+        assert not transaction.take_over(replace(second, curve_key=bytes(31) + b"n"), certificates)
+    store.close()
+
+
+def test_an_id_that_was_released_since_the_backup_is_free_again(kept: IrrevocableLog, tmp_path: Path) -> None:
+    store = Store(f"sqlite:///{tmp_path / 'coordinator.sqlite'}")
+    store.gateways.add_token(TOKEN)
+    with store.gateways.enrolment() as transaction:
+        assert transaction.add(GATEWAY, CERTIFICATES)
+    kept.revoke_gateway(GATEWAY, CERTIFICATES, 5000)
+    kept.release_gateway(GATEWAY, 5001)
+    assert reconcile(store.gateways, kept.read()) == 2
+    (gateway,) = store.gateways.page()
+    assert (gateway.status, gateway.released_ms) == (GatewayStatus.REVOKED, 5001)
+    second, certificates = successor(1)
+    with store.gateways.enrolment() as transaction:  # the gateway that has had the id since enrols again
+        assert transaction.take_over(second, certificates)
+    assert reconcile(store.gateways, kept.read()) == 0
+    assert store.gateways.active_by_curve_key(second.curve_key) is not None
+    store.close()
+
+
+def test_who_was_enrolled_after_a_revocation_is_not_touched_by_it(kept: IrrevocableLog, tmp_path: Path) -> None:
+    store = Store(f"sqlite:///{tmp_path / 'coordinator.sqlite'}")
+    store.gateways.add_token(TOKEN)
+    third, certificates = successor(2)
+    with store.gateways.enrolment() as transaction:
+        assert transaction.add(third, certificates)
+    kept.revoke_gateway(GATEWAY, CERTIFICATES, 5000)
+    kept.revoke_gateway(*successor(1), 6000)
+    assert reconcile(store.gateways, kept.read()) == 2  # their certificates, which the database has forgotten
+    assert reconcile(store.gateways, kept.read()) == 0
+    assert store.gateways.active_by_curve_key(third.curve_key) is not None
+    assert len(store.certificates.revoked(0)) == 6
+    store.close()
