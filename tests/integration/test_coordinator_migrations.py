@@ -17,6 +17,7 @@ from sqlalchemy import inspect, text
 
 from coordinator.config import CoordinatorConfig, EpochConfig
 from coordinator.metrics import CoordinatorMetrics
+from coordinator.rings.numbers import EpochNumbers
 from coordinator.service import Coordinator
 from coordinator.storage.engine import Database
 from coordinator.storage.irrevocable import IrrevocableLog
@@ -115,7 +116,8 @@ async def test_a_coordinator_gives_up_an_epoch_of_an_earlier_protocol(
     before = store.rounds.of_epoch(epoch.epoch)
     config = CoordinatorConfig(areas=("north",), data_dir=tmp_path, epoch=EpochConfig(verified=True))
     metrics, irrevocable = CoordinatorMetrics(CollectorRegistry()), IrrevocableLog(config.irrevocable_path)
-    coordinator = Coordinator(config, store, [], metrics, bytes(32), irrevocable, lambda: 0.0)
+    numbers = EpochNumbers(epoch.epoch + 1)
+    coordinator = Coordinator(config, store, [], metrics, bytes(32), irrevocable, numbers, clock=lambda: 0.0)
     assert coordinator.areas.epoch(epoch.epoch) is None
     assert f"epoch {epoch.epoch} does not go on, another release has kept it" in caplog.text
     async with (

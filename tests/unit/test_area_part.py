@@ -243,6 +243,7 @@ def test_so_many_new_gateways_are_listed_as_the_known_ones_bear() -> None:
     for name in names:
         areas.arrive(areas.areas["north"], name, NOW_S + 4)
     follower = areas.call(areas.areas["north"], NOW_S + 5)
+    assert follower is not None
     out = join_all(follower, reversed(names), NOW_S + 6)
     shown = {each for each, *_ in next(iter(lists(out).values())).entries}
     assert set(NAMES[:7]) < shown
@@ -253,6 +254,7 @@ def test_so_many_new_gateways_are_listed_as_the_known_ones_bear() -> None:
     day_later_s = epoch.call.start_ms / 1000 + DAY_S
     areas.remember("north", names, epoch.call.start_ms / 1000)
     later = areas.call(areas.areas["north"], day_later_s)
+    assert later is not None
     assert len(next(iter(lists(join_all(later, names, day_later_s)).values())).entries) == 12
 
 
