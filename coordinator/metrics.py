@@ -15,10 +15,12 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
 from coordinator.area_metrics import AreaMetrics
 from coordinator.events import MISBEHAVIOURS
+from protocol.link.kernel_clock import clock_offset_s
 
 # A round on loopback takes tens of milliseconds, one over mobile links seconds; void rounds sit at their deadline.
 _ROUND_BUCKETS_S = (0.005, 0.01, 0.02, 0.03, 0.04, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
+WRITE_BUCKETS_S = (0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0)
 LAG_BUCKETS_S = (0.005, 0.02, 0.1, 0.5, 2.0)
 
 
@@ -108,6 +110,16 @@ class CoordinatorMetrics:
             "stromkreis_event_loop_lag_seconds", "How long a task that is due waits for its turn.",
             buckets=LAG_BUCKETS_S, registry=registry,
         )  # fmt: skip
+        self._store_write = Histogram(
+            "stromkreis_store_write_duration_seconds", "From the beginning of a writing transaction to its commit.",
+            buckets=WRITE_BUCKETS_S, registry=registry,
+        )  # fmt: skip
+        clock = Gauge(
+            "stromkreis_clock_offset_seconds",
+            "Offset of the machine's clock that is being corrected; NaN where nobody synchronises it.",
+            registry=registry,
+        )
+        clock.set_function(clock_offset_s)
         self._active = Gauge(
             "stromkreis_ring_service_active", "1: this process is the ring service of its areas; 0: it stands by.",
             registry=registry,
@@ -164,6 +176,10 @@ class CoordinatorMetrics:
         """A tree head of the enrolment log was signed."""
         self._log_size.set(size)
         self._log_head.set(time_s)
+
+    def store_write(self, seconds: float) -> None:
+        """A writing transaction took so long; called in worker threads."""
+        self._store_write.observe(seconds)
 
     def ring_service(self, *, is_active: bool, term: int) -> None:
         """Whether we are the ring service, and since which term; or stand by."""

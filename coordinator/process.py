@@ -92,6 +92,7 @@ async def run(config: CoordinatorConfig, *, ready: Callable[[list[str]], None] |
     async with AsyncExitStack() as opened:
         store = Store(config.database_url)
         opened.callback(store.close)
+        store.database.observe_write = metrics.store_write
         irrevocable = IrrevocableLog(config.irrevocable_path)
         ring_service = None
         if role.does(Role.RINGS):  # before anything else: a process that stands by makes and changes nothing

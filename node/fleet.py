@@ -23,6 +23,7 @@ from cryptography import x509
 from prometheus_client import CollectorRegistry, ProcessCollector
 
 from node.aggregation.ring_cache import PublicRings
+from node.carried_age import CarriedAge
 from node.cls.configured import cls_services
 from node.config import NodeConfig
 from node.configured import (
@@ -52,6 +53,7 @@ from node.metering.log import MeteringLog
 from node.metering.retention import LogKeeper
 from node.metrics import NodeMetrics
 from node.monitoring import serve_monitoring
+from node.name_lookups import names_of, watch_names
 from node.process_start import JUMP_S, ProcessStart
 from node.process_stop import settled
 from node.readiness import Readiness
@@ -120,6 +122,7 @@ async def run(
                 serve_monitoring, node.registry, config.metrics, lambda: None, node.readiness.checks
             )
             nursery.start_soon(watch_loop, node.metrics.loop_lag)
+            store.observe_write = node.metrics.store_write
             if stop is not None:
                 nursery.start_soon(_stop_at, stop, node.running, config.drain_s, node.readiness, nursery.cancel_scope)
             await node.serve(nursery, keys, store, client)
@@ -149,6 +152,8 @@ class _Node:
         self.running: list[Gateway] = []
         self.readiness = Readiness(len(self._gateways))
         self.metrics.readiness(lambda: self.readiness.counts)
+        carried = CarriedAge(time.monotonic)
+        self.metrics.carried_age(lambda: carried.oldest_s(self.running))
 
     async def serve(self, nursery: trio.Nursery, keys: KeyDirectory, store: Store, client: httpx.AsyncClient) -> None:
         """Enrol the gateways and run them, and in the nursery what they share."""
@@ -158,6 +163,8 @@ class _Node:
         )
         await nursery.start(enrolments.run)
         first = await enrolments.first()
+        names = names_of([config.coordinator, first.service.endpoint])
+        nursery.start_soon(watch_names, names, metrics.name_lookup)
         trust = await self._keep_certificates(nursery, enrolments, client)
         timekeeper = None
         if config.time.server is not None:

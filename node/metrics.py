@@ -9,6 +9,7 @@ from functools import partial
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
 from node.readiness import Counts
+from protocol.link.kernel_clock import clock_offset_s
 
 # As fine as the coordinator's for whole rounds: on loopback a phase takes milliseconds, over mobile links seconds.
 _PHASE_BUCKETS_S = (
@@ -18,7 +19,7 @@ _LIES = (  # no accident says these
     "second_call", "second_layout", "second_roster", "wrong_placement", "weak_epoch", "bad_layout", "forged_result",
 )  # fmt: skip
 
-
+WRITE_BUCKETS_S = (0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0)
 LAG_BUCKETS_S = (0.005, 0.02, 0.1, 0.5, 2.0)
 _STATES = {
     "seated": "Gateways in a ring of the running epoch",
@@ -124,6 +125,27 @@ class NodeMetrics:
             registry=registry,
         )  # fmt: skip
         self._clock_error.set(float("nan"))
+        clock = Gauge(
+            "stromkreis_node_clock_offset_seconds",
+            "Offset of the machine's clock that is being corrected; NaN where nobody synchronises it",
+            registry=registry,
+        )
+        clock.set_function(clock_offset_s)
+        self._carried_age = Gauge(
+            "stromkreis_node_carried_age_seconds",
+            "For how long the gateway that has waited longest has carried energy that is in no total yet",
+            registry=registry,
+        )
+        self._lookups = Counter(
+            "stromkreis_node_name_lookups", "Lookups of the coordinator's names, by whether they have an address",
+            ["outcome"], registry=registry,
+        )  # fmt: skip
+        for outcome in ("found", "failed"):
+            self._lookups.labels(outcome)
+        self._store_write = Histogram(
+            "stromkreis_node_store_write_duration_seconds", "One transaction of the store, its flush included",
+            buckets=WRITE_BUCKETS_S, registry=registry,
+        )  # fmt: skip
         self._store = Counter("stromkreis_node_store_errors", "Durable writes that failed", registry=registry)
         self._bytes = Counter(
             "stromkreis_node_link_bytes", "Payload bytes on ZeroMQ links", ["direction"], registry=registry
@@ -255,6 +277,18 @@ class NodeMetrics:
             return float("nan") if error is None else error / 1_000_000
 
         self._clock_error.set_function(error_s)
+
+    def carried_age(self, oldest_s: Callable[[], float]) -> None:
+        """The age of the oldest carried energy: asked for when the metrics are read."""
+        self._carried_age.set_function(oldest_s)
+
+    def name_lookup(self, is_found: bool) -> None:
+        """One of the coordinator's names was looked up."""
+        self._lookups.labels("found" if is_found else "failed").inc()
+
+    def store_write(self, seconds: float) -> None:
+        """A transaction of the store took so long."""
+        self._store_write.observe(seconds)
 
     def store_error(self) -> None:
         """A durable write failed."""

@@ -10,7 +10,6 @@ carry the warning that makes gateways ignore them, unless the operator vouches f
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import ssl
 from collections.abc import Awaitable, Callable
@@ -21,6 +20,7 @@ from typing import Final
 import trio
 
 from protocol.errors import RemoteProtocolError
+from protocol.link.kernel_clock import kernel_clock
 from protocol.log_limit import PEER_LINE_S, LogLimiter
 from protocol.ntp import PACKET_SIZE, ServerState, answer_request
 
@@ -28,27 +28,15 @@ log = logging.getLogger(__name__)
 _IDLE_S: Final = 30.0
 _HANDSHAKE_S: Final = 10.0
 _CONNECTIONS_MAX: Final = 512
-_KERNEL_ERROR: Final = 5  # TIME_ERROR of adjtimex(2): the clock is not synchronised
 _STRATUM: Final = 3  # adjtimex does not tell the source's: one behind an ordinary server of stratum 2
-
-
-class _Timex(ctypes.Structure):
-    """`struct timex` of <sys/timex.h> up to what is read here; the kernel fills the rest."""
-
-    _fields_ = (
-        ("modes", ctypes.c_uint), ("offset", ctypes.c_long), ("frequency", ctypes.c_long),
-        ("maxerror_us", ctypes.c_long), ("esterror_us", ctypes.c_long), ("rest", ctypes.c_char * 256),
-    )  # fmt: skip
 
 
 def kernel_state() -> ServerState:
     """The machine's clock as the kernel's record of its synchronisation has it (Linux)."""
-    record = _Timex()
-    returned = ctypes.CDLL(None, use_errno=True).adjtimex(ctypes.byref(record))
-    now_us = time_ns() // 1000
-    is_synchronised = returned not in (-1, _KERNEL_ERROR)
+    clock = kernel_clock()
     return ServerState(
-        is_synchronised, _STRATUM, b"NTP\0", root_dispersion_us=record.maxerror_us, reference_us=now_us
+        clock.is_synchronised, _STRATUM, b"NTP\0", root_dispersion_us=clock.error_us_max,
+        reference_us=time_ns() // 1000,
     )  # fmt: skip
 
 

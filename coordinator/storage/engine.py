@@ -12,6 +12,7 @@ transaction that begins by reading cannot wait for the lock later; it fails at o
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,6 +39,8 @@ class Database:
         Raises StromkreisError for a URL that names no database that there is a driver for.
         """
         self._bind(open_engine(url), None)
+        self.observe_write: Callable[[float], None] | None = None
+        """Hears how long each writing transaction took (s), in the thread that wrote."""
 
     def _bind(self, engine: Engine, fence: Callable[[Connection], None] | None) -> None:
         self.engine = engine
@@ -48,6 +51,7 @@ class Database:
         """The same database; `fence` begins each writing transaction, and what it raises ends that."""
         made = Database.__new__(Database)
         made._bind(self.engine, fence)
+        made.observe_write = self.observe_write
         return made
 
     @property
@@ -62,10 +66,13 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """One writing transaction: committed at the end, rolled back by an exception."""
+        begun_s = time.monotonic()
         with self._writer.begin() as connection:
             if self._fence is not None:
                 self._fence(connection)
             yield connection
+        if self.observe_write is not None:
+            self.observe_write(time.monotonic() - begun_s)
 
     @contextmanager
     def read(self) -> Iterator[Connection]:

@@ -113,6 +113,8 @@ class Store:
         self._blinding_key = blinding_key
         self.cipher = cipher
         self.counters = StoreCounters()
+        self.observe_write: Callable[[float], None] | None = None
+        """Hears how long each transaction took (s)."""
         self._room = trio.Semaphore(queue_writes)
         self._next: list[_Write] = []
         self._wanted = trio.Event()
@@ -237,7 +239,10 @@ class Store:
                     await self._rest()
                     continue
                 batch, self._next = self._next, []
+                begun_s = trio.current_time()
                 await self._in_thread(self._commit, batch)
+                if self.observe_write is not None:
+                    self.observe_write(trio.current_time() - begun_s)
                 _finish(batch)
                 self._is_truncation_due |= any(each.leaves_traces for write in batch for each in write.statements)
                 self._is_truncation_due |= self._is_reader_reported  # a reader kept the log from being emptied
