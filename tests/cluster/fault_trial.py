@@ -28,6 +28,7 @@ from tests.cluster.manifests import Object, named, of_kind, overlay
 from tests.cluster.runner import Cluster
 
 GATEWAYS, COORDINATOR = "stromkreis-gateways", "stromkreis-coordinator"
+LOST = "lost-"  # before the name of a volume that its pod has lost
 PERIOD_S = 3.0
 EACH = 6  # gateways of a pod
 _ZERO_Q_MAX = 4_000
@@ -155,14 +156,15 @@ def audit(cluster: Cluster) -> Books:
         period_s=PERIOD_S, origin_unix_s=setting(cluster, "COORDINATOR__EPOCH__ORIGIN_UNIX_S"), power=False
     )
     schema = epoch.aggregate_schema
-    volumes = sorted((cluster.directory / "volumes").glob(f"data-{GATEWAYS}-*"))
+    folder = cluster.directory / "volumes"
+    volumes = [*sorted(folder.glob(f"{LOST}data-{GATEWAYS}-*")), *sorted(folder.glob(f"data-{GATEWAYS}-*"))]
     meters: dict[str, list[SimulatedMeter]] = {}
     zeros: dict[str, list[int]] = {}
     for volume in volumes:
         homes = households(MetersConfig(count=EACH, seed=int(volume.name.rpartition("-")[2])))
         for (gateway, account), home in zip(sorted(accounts_of(volume).items()), homes, strict=True):
             meters[gateway] = [home]
-            zeros[gateway] = [_quarter_hour_of(schema, home, account.first)]
+            zeros.setdefault(gateway, []).append(_quarter_hour_of(schema, home, account.first))
     store = Store(f"sqlite:///{cluster.volume(f'{COORDINATOR}-0') / 'coordinator.sqlite'}")
     try:
         intervals = {each.epoch: each.interval_of for each in store.epochs.all()}

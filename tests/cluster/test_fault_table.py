@@ -15,8 +15,10 @@ from pathlib import Path
 import pytest
 import trio
 
+from loadtest.account import accounts_of
 from netem.profiles import Direction, LinkProfile
-from tests.cluster.fault_trial import COORDINATOR, EACH, GATEWAYS, PERIOD_S, Outcome, Trial, audit, laboratory
+from tests.cluster.fault_trial import COORDINATOR, EACH, GATEWAYS, LOST, PERIOD_S, Outcome, Trial, audit, laboratory
+from tests.cluster.manifests import ROOT
 from tests.cluster.runner import Cluster, run_cluster
 
 MISSING = [
@@ -122,6 +124,31 @@ async def machine_drained(cluster: Cluster) -> None:
     cluster.machines[machine] = True
 
 
+async def volume_lost(cluster: Cluster) -> None:
+    """A pod's volume lost, its gateways' ids released"""
+    name = f"{GATEWAYS}-5"
+    cluster.scale(GATEWAYS, 5)
+    await cluster.until_settled(SETTLED_S, GATEWAYS)
+    volume = cluster.volume(name)
+    lost = volume.rename(volume.with_name(f"{LOST}{volume.name}"))
+    cluster.scale(GATEWAYS, 6)
+    while not cluster.has(name) or not cluster.pod(name).processes:
+        await trio.sleep(0.1)
+    await trio.sleep(PERIOD_S)
+    assert not cluster.pod(name).is_ready  # the ids are enrolled with the keys that are lost
+    for gateway in accounts_of(lost):
+        command = ["-m", "stromkreis", "pki", "release", gateway, "-c", str(coordinator_file(cluster))]
+        await trio.run_process([sys.executable, *command], cwd=ROOT)
+    await cluster.until_settled(SETTLED_S, GATEWAYS)
+
+
+def coordinator_file(cluster: Cluster) -> Path:
+    """A configuration by which commands find the coordinator's volume."""
+    path = cluster.directory / "coordinator.toml"
+    path.write_text(f'[coordinator]\ndata_dir = "{cluster.volume(f"{COORDINATOR}-0")}"\n', encoding="utf-8")
+    return path
+
+
 async def names_unanswered(cluster: Cluster) -> None:
     """No answers to names for 10 s, the coordinator killed meanwhile"""
     cluster.stop_dns()
@@ -142,7 +169,7 @@ IN_EVERY_RUN: tuple[Fault, ...] = (pod_deleted, process_killed, coordinator_dele
 TABLE: tuple[tuple[Fault, int], ...] = (  # and how many pods there are afterwards
     (pod_deleted, 6), (pod_deleted_without_grace, 6), (process_killed, 6), (coordinator_deleted, 6),
     (coordinator_away, 6), (machine_cut_off, 6), (two_pods_of_one_ordinal, 6), (scaled_down, 4), (scaled_up, 6),
-    (rolled_over, 6), (machine_drained, 6), (names_unanswered, 6),
+    (rolled_over, 6), (machine_drained, 6), (volume_lost, 6), (names_unanswered, 6),
 )  # fmt: skip
 
 
