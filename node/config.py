@@ -231,6 +231,11 @@ class NodeConfig(ConfigSection):
     """Directory of everything durable: register store and keys, one of each a process. Never put an older copy of it
     back: a reading would be contributed twice (docs/howto/operations.md says what to back up)."""
 
+    seeds_dir: Path | None = None
+    """Directory of the epoch seeds (epochs.sqlite), by which a restarted node goes on within its epoch. None: keys/ in
+    data_dir. In memory (a tmpfs) no disk can give old seeds away; after a restart of the machine, or of a pod, the
+    gateways sit out until the next epoch."""
+
     coordinator: WebAddress = "https://127.0.0.1:7381"
     """The coordinator's HTTPS address, for enrolment; it answers with the ZeroMQ endpoint and its key."""
 
@@ -298,7 +303,7 @@ class NodeConfig(ConfigSection):
     @property
     def seeds_path(self) -> Path:
         """The SQLite file of the epoch seeds."""
-        return self.keys_path / "epochs.sqlite"
+        return (self.keys_path if self.seeds_dir is None else self.seeds_dir) / "epochs.sqlite"
 
     def all_gateways(self) -> tuple[GatewayConfig, ...]:
         """Every gateway that this process hosts: the listed ones, then the fleet's; area and token filled in."""

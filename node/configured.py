@@ -153,7 +153,10 @@ def open_keys(config: NodeConfig, root: x509.Certificate) -> KeyDirectory:
     public_key = root.public_key()
     if not isinstance(public_key, ec.EllipticCurvePublicKey) or not isinstance(public_key.curve, pki.CURVES):
         raise StromkreisError(f"{config.root_certificate}: expected an SM-PKI root on a curve of BSI TR-03116-3")
-    return KeyDirectory(config.keys_path, StandardSuite(), backend=key_backend(config), curve=type(public_key.curve))
+    return KeyDirectory(
+        config.keys_path, StandardSuite(), backend=key_backend(config), curve=type(public_key.curve),
+        seeds=config.seeds_path,
+    )  # fmt: skip
 
 
 def key_backend(config: NodeConfig) -> KeyBackend:

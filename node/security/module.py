@@ -78,14 +78,18 @@ class KeyDirectory:
         *,
         backend: KeyBackend | None = None,
         curve: type[ec.EllipticCurve] = pki.CURVE,
+        seeds: Path | None = None,
     ) -> None:
+        """`seeds` is the file of the epoch seeds; None: epochs.sqlite in the directory."""
+        seeds = seeds or directory / "epochs.sqlite"
         make_private(directory)
+        make_private(seeds.parent)
         self.directory = directory
         self.suite = suite
         self.backend = backend or FileBackend()
         self.curve = curve()
         self._storage_keys = FileStorageKeys(directory / FILE_NAME, backend=self.backend)
-        self.seeds = EpochSeedRepository(directory / "epochs.sqlite")
+        self.seeds = EpochSeedRepository(seeds)
 
     def storage_key(self, purpose: str) -> bytes:
         """The key under which the node keeps what belongs to `purpose`; see node.storage.cipher."""

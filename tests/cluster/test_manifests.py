@@ -261,7 +261,10 @@ def test_every_key_is_read_and_every_port_served(name: str, monkeypatch: pytest.
                 assert mount_of(container, config.keys_path) == "keys"
                 assert mount_of(container, config.log_key_path) == "keys"
             case NodeConfig():
-                assert declared == {port_of(config.metrics)}
+                han = {port_of(each.han.listen) for each in config.gateways if each.han.listen is not None}
+                assert declared == {port_of(config.metrics), *han}
+                assert all(allows(objects, "han-device", "gateways", port, "egress") for port in han)
+                assert all(allows(objects, "han-device", "gateways", port, "ingress") for port in han)
                 assert config.coordinator == "https://stromkreis-coordinator.stromkreis.svc.cluster.local:7381"
                 assert config.link.public_host == "10.0.0.7"
                 first, last = re.findall(r"tcp://0\.0\.0\.0:(\d+)-(\d+)", config.link.listen)[0]
@@ -271,6 +274,10 @@ def test_every_key_is_read_and_every_port_served(name: str, monkeypatch: pytest.
                 assert config.token_file is not None
                 assert mount_of(container, config.token_file) == "enrolment"
                 assert mount_of(container, config.data_dir) == "data"
+                assert mount_of(container, config.keys_path) == "data"
+                if (seeds := mount_of(container, config.seeds_path)) != "data":
+                    (volume,) = [each for each in template["spec"]["volumes"] if each["name"] == seeds]
+                    assert volume["emptyDir"]["medium"] == "Memory"
                 assert mount_of(container, config.root_certificate) == "root-certificate"
             case MetersConfig():
                 assert declared in ({config.first_port}, set())
@@ -383,7 +390,8 @@ def test_traffic_that_the_programs_need_is_allowed(name: str) -> None:
         assert allows(objects, source, target, port, "ingress"), (source, target, port)
     for source, target, port in (
         ("meters", "coordinator", 7300), ("coordinator", "gateways", HEAD_PORT), ("han-device", "gateways", HEAD_PORT),
-        ("han-device", "meters", 20_000), ("meters", "gateways", 7390), ("gateways", "coordinator", 7380),
+        ("han-device", "meters", 20_000), ("han-device", "coordinator", 7381), ("gateways", "han-device", 7443),
+        ("meters", "gateways", 7390), ("gateways", "coordinator", 7380),
     ):  # fmt: skip
         both = allows(objects, source, target, port, "egress") and allows(objects, source, target, port, "ingress")
         assert not both, (source, target, port)
