@@ -139,6 +139,7 @@ async def volume_lost(cluster: Cluster) -> None:
     for gateway in accounts_of(lost):
         command = ["-m", "stromkreis", "pki", "release", gateway, "-c", str(coordinator_file(cluster))]
         await trio.run_process([sys.executable, *command], cwd=ROOT)
+    await cluster.delete(name)  # gateways that were refused before stay out until the next start
     await cluster.until_settled(SETTLED_S, GATEWAYS)
 
 
