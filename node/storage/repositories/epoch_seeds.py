@@ -52,7 +52,7 @@ class EpochSeedRepository:
 
     def add(self, gateway: str, epoch: int, seed: bytes) -> None:
         """Keep the seed of a new epoch."""
-        self._execute("INSERT INTO seed (gateway, epoch, seed) VALUES (?, ?, ?)", gateway, epoch, seed)
+        self._execute_unflushed("INSERT INTO seed (gateway, epoch, seed) VALUES (?, ?, ?)", gateway, epoch, seed)
 
     def newest_bound(self, gateway: str) -> int | None:
         """The newest epoch that the gateway was bound to a layout in; it stays when the seed goes."""
@@ -71,11 +71,18 @@ class EpochSeedRepository:
 
     def delete(self, gateway: str, epoch: int) -> None:
         """Delete the seed of one epoch."""
-        self._execute("DELETE FROM seed WHERE gateway=? AND epoch=?", gateway, epoch)
+        self._execute_unflushed("DELETE FROM seed WHERE gateway=? AND epoch=?", gateway, epoch)
 
     def delete_before(self, gateway: str, epoch: int) -> None:
         """Delete the seeds of all earlier epochs."""
-        self._execute("DELETE FROM seed WHERE gateway=? AND epoch<?", gateway, epoch)
+        self._execute_unflushed("DELETE FROM seed WHERE gateway=? AND epoch<?", gateway, epoch)
+
+    def _execute_unflushed(self, sql: str, *parameters: str | int | bytes) -> None:
+        self._execute("PRAGMA synchronous=OFF")
+        try:
+            self._execute(sql, *parameters)
+        finally:
+            self._execute("PRAGMA synchronous=NORMAL")
 
     def _execute(self, sql: str, *parameters: str | int | bytes) -> list[tuple[Any]]:
         try:
