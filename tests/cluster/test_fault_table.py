@@ -170,7 +170,8 @@ IN_EVERY_RUN: tuple[Fault, ...] = (pod_deleted, process_killed, coordinator_dele
 TABLE: tuple[tuple[Fault, int], ...] = (  # and how many pods there are afterwards
     (pod_deleted, 6), (pod_deleted_without_grace, 6), (process_killed, 6), (coordinator_deleted, 6),
     (coordinator_away, 6), (machine_cut_off, 6), (two_pods_of_one_ordinal, 6), (scaled_down, 4), (scaled_up, 6),
-    (rolled_over, 6), (machine_drained, 6), (volume_lost, 6), (names_unanswered, 6),
+    (rolled_over, 6), (machine_drained, 6), (names_unanswered, 6),
+    (volume_lost, 5),  # a store that is younger than its gateway's id may show one value for a draw in its first day
 )  # fmt: skip
 
 
