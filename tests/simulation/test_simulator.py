@@ -24,10 +24,11 @@ from protocol import wire
 from protocol.dcnet.machines.attempt import Attempt
 from protocol.dcnet.machines.blame import Case
 from protocol.dcnet.machines.effects import MemberEffect
-from protocol.dcnet.machines.head import Head
 from protocol.dcnet.machines.ledger import RoundLedger
 from protocol.dcnet.machines.member import Member
+from protocol.dcnet.machines.member_attempt import Place
 from protocol.dcnet.machines.member_states import TRANSITIONS, State
+from protocol.dcnet.machines.presence import Presence
 
 SMALL = Scenario(gateways=8, rounds=14)
 SCENARIOS = {
@@ -236,7 +237,7 @@ def test_a_deputy_that_never_saw_the_round_opened_takes_it_over(monkeypatch: pyt
         return out
 
     assert set(played()) == {(wire.Outcome.OPENED, 1, 1)}
-    monkeypatch.setattr(Head, "_attempt_of", lambda self, _round: self._next_attempt)
+    monkeypatch.setattr(Presence, "first_attempt", lambda _self, _round, least: least)
     assert {term for _, _, term in played()} == {2}, "the deputy opened an attempt that members had been in"
 
 
@@ -249,7 +250,7 @@ def test_members_that_ask_for_too_little_are_caught(monkeypatch: pytest.MonkeyPa
     """Rules 3 and 4 gone (no confirmations, any roster): the exposure must see small sums come open."""
     size = run.ring_size
     monkeypatch.setattr(run, "ring_size", lambda scenario: replace(size(scenario), t_c=0))
-    monkeypatch.setattr(Member, "_check_members", lambda *_: None)
+    monkeypatch.setattr(Place, "check_members", lambda *_: None)
     with pytest.raises(PrivacyBroken, match="came open"):
         _plays(replace(SMALL, liar="adaptive"), 60)
 
