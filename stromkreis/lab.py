@@ -24,10 +24,14 @@ _NEEDED = ("antgen", "phe", "scipy", "sklearn", "threadpoolctl")
 @app.command()
 def run(
     *,
-    households: Annotated[int, typer.Option(help="Households of the area under attack, 24 or more.")] = 1000,
-    days: Annotated[int, typer.Option(help="Days under attack; as many again lie before them.", min=1)] = 7,
-    resolution_s: Annotated[int, typer.Option(help="What the meters measure: 1, 10, 60 or 900 s.")] = 60,
-    ring_size: Annotated[int, typer.Option(help="Households in a sum.")] = 64,
+    households: Annotated[
+        int | None, typer.Option(help="Households of the area under attack, 24 or more (1000, smoke 60).")
+    ] = None,
+    days: Annotated[
+        int | None, typer.Option(help="Days under attack; as many again lie before them (7, smoke 2).", min=1)
+    ] = None,
+    resolution_s: Annotated[int | None, typer.Option(help="What the meters measure: 1, 10, 60 or 900 s (60).")] = None,
+    ring_size: Annotated[int | None, typer.Option(help="Households in a sum (64, smoke 20).")] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same households and results.")] = 1,
     scheme: Annotated[list[str] | None, typer.Option(help="Only this scheme; may be repeated.")] = None,
     attack: Annotated[list[str] | None, typer.Option(help="Only this attack; may be repeated.")] = None,
@@ -62,10 +66,11 @@ def run(
     _check_names(attack or [], list(ATTACKS), "--attack")
     if data is not None and not data.is_file():
         raise typer.BadParameter(f"no file {data}", param_hint="--data")
-    settings = Settings(households, days, resolution_s, group_size=ring_size)
+    given = {"households": households, "days": days, "slot_s": resolution_s, "group_size": ring_size}
     settings = replace(
-        SMOKE if smoke else settings, seed=seed, schemes=tuple(scheme or ()), attacks=tuple(attack or ()),
+        SMOKE if smoke else Settings(), seed=seed, schemes=tuple(scheme or ()), attacks=tuple(attack or ()),
         data="" if data is None else str(data), processes=processes,
+        **{name: value for name, value in given.items() if value is not None},
     )  # fmt: skip
     console = Console(soft_wrap=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())

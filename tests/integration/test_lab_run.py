@@ -157,9 +157,14 @@ def test_a_cut_off_cell_is_computed_again(tmp_path: Path) -> None:
 
 
 def test_options_choose_schemes_and_attacks(tmp_path: Path) -> None:
-    done = lab("run", "--smoke", "--scheme", "plain", "--attack", "distance", "--seed", "3", "--out", str(tmp_path))
+    options = ("--households", "40", "--resolution-s", "900", "--seed", "3", "--out", str(tmp_path))
+    done = lab("run", "--smoke", "--scheme", "plain", "--attack", "distance", *options)
     assert done.returncode == 0, done.stderr
-    rows = json.loads((tmp_path / "lab.json").read_text())["rows"]
+    results = json.loads((tmp_path / "lab.json").read_text())
+    assert {name: results["settings"][name] for name in ("households", "days", "slot_s", "seed")} == {
+        "households": 40, "days": 2, "slot_s": 900, "seed": 3,
+    }  # fmt: skip
+    rows = results["rows"]
     assert {(row["scheme"], row["attack"]) for row in rows} == {("plain", "distance")}
     assert "not measured in this run" in done.stdout
 
