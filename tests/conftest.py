@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +16,12 @@ BESIDE = Path(__file__).parents[1] / "../shared"
 _SOFTHSM = Path("/usr/lib/softhsm/libsofthsm2.so")
 _TOKENS = 32  # SoftHSM makes its slots when it is loaded, once a process: all tokens are there before
 _PIN = "482713"
+
+
+def pytest_configure() -> None:
+    """A shell has what it runs in its background ignore SIGINT, which programs under test would inherit."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

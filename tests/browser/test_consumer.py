@@ -56,6 +56,14 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     home.keys.close()
 
 
+@pytest.fixture(autouse=True)
+def _closed(chromium: Browser) -> Iterator[None]:
+    """A page's connections end with its test: the gateway takes 16 of one address."""
+    yield
+    for context in chromium.contexts:
+        context.close()
+
+
 def opened(
     chromium: Browser, address: str, login: tuple[str, str] = ANNA, locale: str = "de-DE", width: int = 1280
 ) -> Watched:  # fmt: skip
