@@ -125,6 +125,7 @@ async def become(
     """
     lease, state = Lease(store.database, config.areas, _name()), RingServiceState(metrics)
     opened.callback(lease.release)
+    refused: StromkreisError | None = None  # raised outside the nursery, which would make a group of it
     async with trio.open_nursery() as nursery:
         until_s, is_served = trio.current_time() + PATIENCE_S, False
         while True:
@@ -132,18 +133,22 @@ async def become(
                 holder = await in_thread(lease.take, reached)
             except SQLAlchemyError as error:
                 if not config.standby:
-                    raise StromkreisError(f"{store.database.name}: {fault_of(error)}") from error
+                    refused = StromkreisError(f"{store.database.name}: {fault_of(error)}")
+                    break
                 holder = f"the database fails: {fault_of(error)}"
             if holder is None:
                 break
             if not config.standby and trio.current_time() >= until_s:
-                raise refusal(store.database, holder)
+                refused = refusal(store.database, holder)
+                break
             state.stand_by(holder)
             if config.standby and not is_served:
                 is_served = True
                 await _serve_standby(nursery, config, metrics, state)
             await trio.sleep(_LOOK_S)
         nursery.cancel_scope.cancel()
+    if refused is not None:
+        raise refused
     state.activate(lease.term)
     log.info("we are the ring service of %s, term %d", ", ".join(lease.areas), lease.term)
     return RingService(lease, state, has_standby=config.standby)

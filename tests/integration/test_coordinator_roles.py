@@ -84,8 +84,8 @@ async def test_the_roles_work_as_processes_of_their_own(
             verify=client_context(config.pki_path / "root.pem"), headers=headers, timeout=30
         ) as client:
             assert len((await get(Role.GWA, "/gateways"))["items"]) == 8
-            (ring,) = (await get(Role.RINGS, "/rings"))["items"]
-            assert ring["size"] == 8
+            rings = (await get(Role.RINGS, "/rings"))["items"]  # of two epochs where the next one was called early
+            assert {ring["size"] for ring in rings} == {8}
             for role, path in ((Role.GWA, "/rings"), (Role.EMP, "/gateways"), (Role.RINGS, "/rounds")):
                 await get(role, path, 404)
             for role in (Role.GWA, Role.EMP, Role.RINGS):
