@@ -103,7 +103,7 @@ acceptance-cluster: $(VENV)/.test ## every fault of a cluster on pods that run, 
 	STROMKREIS_EVERY_FAULT=1 $(BIN)/pytest -q -s -m rounds tests/cluster
 
 acceptance-loadtest: $(VENV)/.test ## every load test but the steady ones, and that each finds a planted watt hour (wants root; half an hour)
-	STROMKREIS_EVERY_SCENARIO=1 $(BIN)/pytest -q -s -m rounds tests/integration/test_loadtest.py
+	STROMKREIS_EVERY_SCENARIO=1 $(BIN)/pytest -q -s tests/integration/test_loadtest.py
 
 SIZES ?= 100 1000 3000 10000
 loadtest-scale: $(VENV)/.run ## steady load tests of several sizes, and the line fitted to their costs (wants the machine; SIZES="100 1000")

@@ -29,7 +29,6 @@ SETUP_S = 25.0
 PLANTED = (sys.executable, str(Path(__file__).with_name("planted_build.py")))
 LARGE = {"steady-10k", "steady-50k"}  # by hand: they want the machine for themselves
 EVERY = [name for name in shipped() if name not in LARGE] if os.environ.get("STROMKREIS_EVERY_SCENARIO") else []
-pytestmark = pytest.mark.rounds
 
 
 async def played(scenario: Scenario, out: Path, program: Sequence[str] = PROGRAM) -> tuple[Report, str]:

@@ -7,10 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-pytestmark = pytest.mark.rounds
-
 
 def test_a_small_month_is_exact_over_cuts_and_kills(tmp_path: Path) -> None:
     done = subprocess.run(
