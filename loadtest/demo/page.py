@@ -1,42 +1,28 @@
-"""
-`report.html`: the report of a demo to look at, one file that needs nothing else.
-
-The charts are Plotly figures as plain dictionaries; the library's JavaScript, from the installed wheel, is written into
-the page, so that it opens years later and without a network.
-"""
+"""`report.html`: the report of a demo to look at, one file that needs nothing else."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Sequence
-from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from loadtest.demo.costs import Sample
 from loadtest.demo.report import Report, RingRound
+from loadtest.report_page import BLUE, RED, Figure, chart_layout, write_report
 
-_BLUE, _ORANGE, _RED, _GREEN = "#1f66ad", "#d97706", "#d6336c", "#2b8a3e"
-_TONES = (_BLUE, _ORANGE, _GREEN, "#7048c6", "#0c8599", "#8a5a2b", "#5c6b7a")
-Figure = dict[str, Any]
+_TONES = (BLUE, "#d97706", "#2b8a3e", "#7048c6", "#0c8599", "#8a5a2b", "#5c6b7a")
 Rows = dict[str, list[tuple[float, float | None]]]
 
 
 def write_page(report: Report, path: Path) -> None:
     """Draw the report into one HTML file of some 5 MB."""
-    pages = Environment(loader=PackageLoader("loadtest.demo"), autoescape=True, undefined=StrictUndefined)
-    page = pages.get_template("report.html").render(
-        report=report,
-        cards=_cards(report),
-        figures=[(title, note, json.dumps(figure).replace("</", "<\\/")) for title, note, figure in figures(report)],
-        plotly=files("plotly").joinpath("package_data/plotly.min.js").read_text(encoding="utf-8"),
-    )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page, encoding="utf-8")
+    drawn = list(figures(report))
+    write_report(
+        path, "loadtest.demo", [figure for _, _, figure in drawn], report=report, cards=_cards(report),
+        charts=[(title, note) for title, note, _ in drawn],
+    )  # fmt: skip
 
 
 def _cards(report: Report) -> list[tuple[str, str, str]]:
@@ -69,22 +55,12 @@ def figures(report: Report) -> Iterator[tuple[str, str, Figure]]:
             yield title, note + since, _lines(rows, report)
 
 
-def _layout(x: str, y: str, report: Report | None = None, **more: Any) -> Figure:
-    """Axis titles, and where a report is given its outage, on an axis of seconds."""
-    shapes = []
-    if report is not None and report.outage is not None:
-        end_s = report.outage.back_at_s if report.outage.back_at_s is not None else _end_s(report)
-        shapes.append({
-            "type": "rect", "yref": "paper", "y0": 0, "y1": 1, "x0": report.outage.killed_at_s, "x1": end_s,
-            "fillcolor": "#9aa5b1", "opacity": 0.22, "line": {"width": 0}, "layer": "below",
-        })  # fmt: skip
-    return {
-        "margin": {"l": 56, "r": 12, "t": 8, "b": 44}, "height": 300, "shapes": shapes, "hovermode": "closest",
-        "plot_bgcolor": "#fff", "paper_bgcolor": "#fff", "font": {"family": "system-ui, sans-serif", "size": 12},
-        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
-        "xaxis": {"title": {"text": x}, "gridcolor": "#e6e9ee", "zeroline": False},
-        "yaxis": {"title": {"text": y}, "gridcolor": "#e6e9ee", "rangemode": "tozero", "zeroline": False}, **more,
-    }  # fmt: skip
+def _over_run(report: Report, y: str, **more: Any) -> Figure:
+    """The layout of a chart over the run's time, with its outage."""
+    outage, outages_s = report.outage, []
+    if outage is not None:
+        outages_s.append((outage.killed_at_s, outage.back_at_s if outage.back_at_s is not None else _end_s(report)))
+    return chart_layout("s since the first round", y, outages_s, **more)
 
 
 def _end_s(report: Report) -> float:
@@ -104,10 +80,10 @@ def _latency(report: Report) -> Figure:
             "hovertemplate": "%{text}<br>%{y} ms<extra></extra>",
         }  # fmt: skip
 
-    traces = [dots("opened", opened, _BLUE, "circle")]
+    traces = [dots("opened", opened, BLUE, "circle")]
     if void:
-        traces.append(dots("void", void, _RED, "x"))
-    return {"data": traces, "layout": _layout("s since the first round", "ms", report, showlegend=bool(void))}
+        traces.append(dots("void", void, RED, "x"))
+    return {"data": traces, "layout": _over_run(report, "ms", showlegend=bool(void))}
 
 
 def _participation(report: Report) -> Figure:
@@ -126,20 +102,23 @@ def _participation(report: Report) -> Figure:
         }  # fmt: skip
 
     data = [
-        bars("in the total", [present[each] for each in rounds], _BLUE),
-        bars("missing", [members[each] - present[each] for each in rounds], _RED),
+        bars("in the total", [present[each] for each in rounds], BLUE),
+        bars("missing", [members[each] - present[each] for each in rounds], RED),
     ]
-    return {"data": data, "layout": _layout("s since the first round", "gateways", report, barmode="stack")}
+    return {
+        "data": data,
+        "layout": _over_run(report, "gateways", barmode="stack"),
+    }
 
 
 def _distribution(report: Report) -> Figure:
     latencies = sorted(each.latency_ms for each in report.ring_rounds if each.opened)
     parts = [(index + 1) / len(latencies) for index in range(len(latencies))]
     trace = {
-        "type": "scatter", "mode": "lines", "line": {"shape": "hv", "color": _BLUE, "width": 2}, "x": latencies,
+        "type": "scatter", "mode": "lines", "line": {"shape": "hv", "color": BLUE, "width": 2}, "x": latencies,
         "y": parts, "hovertemplate": "%{y:.1%} within %{x} ms<extra></extra>",
     }  # fmt: skip
-    return {"data": [trace], "layout": _layout("ms", "part of the rounds", showlegend=False)}
+    return {"data": [trace], "layout": chart_layout("ms", "part of the rounds", showlegend=False)}
 
 
 def _phases(report: Report) -> Figure:
@@ -151,7 +130,7 @@ def _phases(report: Report) -> Figure:
             "y": [count / phase.rounds[-1] for _, count in bounds], "line": {"color": colour, "width": 2},
             "hovertemplate": f"%{{y:.1%}} past {name} within %{{x}} ms<extra></extra>",
         })  # fmt: skip
-    layout = _layout("ms, logarithmic", "part of the rounds")
+    layout = chart_layout("ms, logarithmic", "part of the rounds")
     ends = [
         bound
         for phase in report.phases.values()
@@ -206,4 +185,4 @@ def _lines(rows: Rows, report: Report) -> Figure:
         }
         for index, (name, points) in enumerate(rows.items())
     ]  # fmt: skip
-    return {"data": traces, "layout": _layout("s since the first round", "", report)}
+    return {"data": traces, "layout": _over_run(report, "")}

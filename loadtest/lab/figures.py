@@ -10,9 +10,9 @@ from loadtest.lab.metrics import Estimate
 from loadtest.lab.run import Results
 from loadtest.lab.schemes import SCHEMES
 from loadtest.lab.settings import Row
+from loadtest.report_page import BLUE, RED, Figure, chart_layout
 
-Figure = dict[str, Any]
-_TONES = ("#1f66ad", "#d97706", "#2b8a3e", "#7048c6", "#d6336c", "#0c8599", "#8a5a2b")
+_TONES = (BLUE, "#d97706", "#2b8a3e", "#7048c6", RED, "#0c8599", "#8a5a2b")
 _TICKS = [factor * 10.0**power for power in range(-4, 5) for factor in (1, 2, 5)]
 _TICK_TEXTS = [f"{tick:,.10g}" for tick in _TICKS]
 _BLUE, _GREY, _ORANGE = _TONES[0], "#8b96a3", _TONES[1]
@@ -46,13 +46,7 @@ def charts(results: Results) -> Iterator[Chart]:
 
 
 def _layout(x: str, y: str, height: int = 340, **more: Any) -> Figure:
-    axis = {"gridcolor": "#e6e9ee", "zeroline": False, "automargin": True}
-    return {
-        "margin": {"l": 58, "r": 16, "t": 8, "b": 48}, "height": height, "hovermode": "closest",
-        "plot_bgcolor": "#fff", "paper_bgcolor": "#fff", "font": {"family": "system-ui, sans-serif", "size": 12},
-        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
-        "xaxis": {"title": {"text": x}, **axis}, "yaxis": {"title": {"text": y}, **axis}, **more,
-    }  # fmt: skip
+    return chart_layout(x, y, from_zero=False, height=height, **more)
 
 
 def _log(title: str) -> Figure:

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from loadtest.lab.claims import HOLDS, OPEN, Claim
 from loadtest.lab.figures import charts
@@ -16,6 +12,7 @@ from loadtest.lab.output import shown
 from loadtest.lab.run import Results
 from loadtest.lab.schemes import SCHEMES
 from loadtest.lab.views import ROLE_TITLES
+from loadtest.report_page import write_report
 
 
 class SchemeRow(NamedTuple):
@@ -56,14 +53,9 @@ def scheme_rows(results: Results) -> list[SchemeRow]:
 
 def write_page(results: Results, claims: Sequence[Claim], path: Path) -> None:
     """Draw the results into one HTML file of some 5 MB."""
-    pages = Environment(loader=PackageLoader("loadtest.lab"), autoescape=True, undefined=StrictUndefined)
     drawn = list(charts(results))
-    page = pages.get_template("report.html").render(
-        results=results, settings=results.settings, claims=claims, holds=HOLDS, open=OPEN, shown=shown,
-        charts=drawn, schemes=scheme_rows(results), roles=ROLE_TITLES,
-        figures=[json.dumps(chart.figure).replace("</", "<\\/") for chart in drawn],
-        plotly=files("plotly").joinpath("package_data/plotly.min.js").read_text(encoding="utf-8"),
+    write_report(
+        path, "loadtest.lab", [chart.figure for chart in drawn], results=results, settings=results.settings,
+        claims=claims, holds=HOLDS, open=OPEN, shown=shown, charts=drawn, schemes=scheme_rows(results),
+        roles=ROLE_TITLES,
     )  # fmt: skip
-    part = path.with_suffix(".html.part")
-    part.write_text(page, encoding="utf-8")
-    part.replace(path)

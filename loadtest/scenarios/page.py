@@ -1,41 +1,29 @@
-"""
-`report.html`: the report of a load test to look at, one file that needs nothing else.
-
-Charts are Plotly figures as plain dictionaries; the library's JavaScript, from the installed wheel, is in the page.
-"""
+"""`report.html`: the report of a load test to look at, one file that needs nothing else."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
-from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
+from loadtest.report_page import BLUE, RED, Figure, chart_layout, write_report
 from loadtest.scenarios.report import Report, Result, summary
 from loadtest.scenarios.samples import Sample
 
-_BLUE, _RED, _AMBER = "#1f66ad", "#d6336c", "#e0a100"
-_TONES = (_BLUE, "#d97706", "#2b8a3e", "#7048c6", "#0c8599", "#8a5a2b", "#5c6b7a", "#c2255c", "#5f8dd3", "#9aa5b1")
+_AMBER = "#e0a100"
+_TONES = (BLUE, "#d97706", "#2b8a3e", "#7048c6", "#0c8599", "#8a5a2b", "#5c6b7a", "#c2255c", "#5f8dd3", "#9aa5b1")
 _PHASES = ("collect", "confirm", "reveal", "sum", "round")
 _DOTS_MAX = 6_000
-Figure = dict[str, Any]
 
 
 def write_page(report: Report, path: Path) -> None:
     """Draw the report into one HTML file of some 5 MB."""
-    pages = Environment(loader=PackageLoader("loadtest.scenarios"), autoescape=True, undefined=StrictUndefined)
-    page = pages.get_template("report.html").render(
-        report=report,
-        summary=summary(report),
-        cards=_cards(report),
-        figures=[(title, note, json.dumps(figure).replace("</", "<\\/")) for title, note, figure in figures(report)],
-        plotly=files("plotly").joinpath("package_data/plotly.min.js").read_text(encoding="utf-8"),
-    )
-    path.write_text(page, encoding="utf-8")
+    drawn = list(figures(report))
+    write_report(
+        path, "loadtest.scenarios", [figure for _, _, figure in drawn], report=report, summary=summary(report),
+        cards=_cards(report), charts=[(title, note) for title, note, _ in drawn],
+    )  # fmt: skip
 
 
 def _cards(report: Report) -> list[tuple[str, str, str]]:
@@ -76,30 +64,20 @@ def figures(report: Report) -> Iterator[tuple[str, str, Figure]]:
         )
 
 
-def _layout(x: str, y: str, report: Report | None = None, **more: Any) -> Figure:
-    """Axis titles, and where a report is given its faults, on an axis of seconds."""
-    shapes = []
-    for each in report.faults if report is not None else ():
-        end_s = each.ended_at_s if each.ended_at_s is not None else each.began_at_s
-        shapes.append({
-            "type": "rect", "yref": "paper", "y0": 0, "y1": 1, "x0": each.began_at_s,
-            "x1": max(end_s, each.began_at_s + 0.02 * _end_s(report)), "fillcolor": "#9aa5b1", "opacity": 0.2,
-            "line": {"width": 0}, "layer": "below",
-        })  # fmt: skip
-    axis = {"gridcolor": "#e6e9ee", "zeroline": False, "automargin": True}
-    x_range = {} if report is None else {"range": [-0.01 * _end_s(report), 1.01 * _end_s(report)]}
-    return {
-        "margin": {"l": 56, "r": 12, "t": 8, "b": 44}, "height": 300, "shapes": shapes, "hovermode": "closest",
-        "plot_bgcolor": "#fff", "paper_bgcolor": "#fff", "font": {"family": "system-ui, sans-serif", "size": 12},
-        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
-        "xaxis": {"title": {"text": x}, **axis, **x_range},
-        "yaxis": {"title": {"text": y}, "rangemode": "tozero", **axis},
-        **more,
-    }  # fmt: skip
+def _over_run(report: Report, y: str, **more: Any) -> Figure:
+    """The layout of a chart over the run's time, with its faults."""
+    end_s = _end_s(report)
+    faults_s = [
+        (each.began_at_s, max(each.ended_at_s or each.began_at_s, each.began_at_s + 0.02 * end_s))
+        for each in report.faults
+    ]
+    layout = chart_layout("s since the first round", y, faults_s, **more)
+    layout["xaxis"] |= {"range": [-0.01 * end_s, 1.01 * end_s]}
+    return layout
 
 
-def _end_s(report: Report | None) -> float:
-    return 1.0 if report is None else max((each.at_s for each in report.intervals), default=0.0) + report.period_s
+def _end_s(report: Report) -> float:
+    return max((each.at_s for each in report.intervals), default=0.0) + report.period_s
 
 
 def _latency(report: Report) -> Figure:
@@ -116,8 +94,8 @@ def _latency(report: Report) -> Figure:
 
     opened = [each for each in report.results if each.is_opened][::step]
     void = [each for each in report.results if not each.is_opened][::step]
-    traces = [dots("opened", opened, _BLUE, "circle")] + ([dots("void", void, _RED, "x")] if void else [])
-    return {"data": traces, "layout": _layout("s since the first round", "s", report, showlegend=bool(void))}
+    traces = [dots("opened", opened, BLUE, "circle")] + ([dots("void", void, RED, "x")] if void else [])
+    return {"data": traces, "layout": _over_run(report, "s", showlegend=bool(void))}
 
 
 def _bars(report: Report, name: str, values: Sequence[int], colour: str) -> Figure:
@@ -132,19 +110,19 @@ def _participation(report: Report) -> Figure:
     waiting = [min(each.waiting, report.gateways - each.present) for each in report.intervals]
     missing = [report.gateways - each.present - wait for each, wait in zip(report.intervals, waiting, strict=True)]
     data = [
-        _bars(report, "in totals", [each.present for each in report.intervals], _BLUE),
+        _bars(report, "in totals", [each.present for each in report.intervals], BLUE),
         _bars(report, "wait for a return", waiting, _AMBER),
-        _bars(report, "missing", missing, _RED),
+        _bars(report, "missing", missing, RED),
     ]
-    return {"data": data, "layout": _layout("s since the first round", "gateways", report, barmode="stack")}
+    return {"data": data, "layout": _over_run(report, "gateways", barmode="stack")}
 
 
 def _outcomes(report: Report) -> Figure:
-    data = [_bars(report, "opened", [each.opened for each in report.intervals], _BLUE)]
+    data = [_bars(report, "opened", [each.opened for each in report.intervals], BLUE)]
     for index, reason in enumerate(report.void_by_reason):
         counts = [each.reasons.get(reason, 0) for each in report.intervals]
-        data.append(_bars(report, reason, counts, (_RED, *_TONES[1:])[index % len(_TONES)]))
-    layout = _layout("s since the first round", "ring rounds", report, barmode="stack", showlegend=True)
+        data.append(_bars(report, reason, counts, (RED, *_TONES[1:])[index % len(_TONES)]))
+    layout = _over_run(report, "ring rounds", barmode="stack", showlegend=True)
     return {"data": data, "layout": layout}
 
 
@@ -154,11 +132,11 @@ def _distribution(report: Report) -> Figure:
     parts = [((index + 1) / len(latencies), value) for index, value in enumerate(latencies)]
     shown = parts[::step] + parts[-1:]
     trace = {
-        "type": "scatter", "mode": "lines", "line": {"shape": "hv", "color": _BLUE, "width": 2},
+        "type": "scatter", "mode": "lines", "line": {"shape": "hv", "color": BLUE, "width": 2},
         "x": [value for _, value in shown], "y": [100 * part for part, _ in shown],
         "hovertemplate": "%{y:.1f} % within %{x:.2f} s<extra></extra>",
     }  # fmt: skip
-    return {"data": [trace], "layout": _layout("s", "% of the ring rounds", showlegend=False)}
+    return {"data": [trace], "layout": chart_layout("s", "% of the ring rounds", showlegend=False)}
 
 
 def _phase_times(report: Report) -> Figure:
@@ -167,7 +145,7 @@ def _phase_times(report: Report) -> Figure:
         points = [(each.at_s, each.phases[name].p50_ms / 1000) for each in report.phase_samples if name in each.phases]
         if points:
             traces.append(_line(name, points, index))
-    return {"data": traces, "layout": _layout("s since the first round", "s", report)}
+    return {"data": traces, "layout": _over_run(report, "s")}
 
 
 def _phases(report: Report) -> Figure:
@@ -175,7 +153,7 @@ def _phases(report: Report) -> Figure:
     for index, (name, phase) in enumerate(report.phases.items()):
         shown = [(bound, count) for bound, count in zip(phase.bounds_ms, phase.rounds, strict=True) if bound]
         traces.append(_line(name, [(bound / 1000, 100 * count / phase.rounds[-1]) for bound, count in shown], index))
-    layout = _layout("s, logarithmic", "% of the rounds")
+    layout = chart_layout("s, logarithmic", "% of the rounds")
     layout["xaxis"] |= {"type": "log"}
     return {"data": traces, "layout": layout}
 
@@ -227,7 +205,7 @@ def _memory(report: Report) -> dict[str, list[tuple[float, float]]]:
 
 def _over_time(report: Report, rows: dict[str, list[tuple[float, float]]]) -> Figure:
     traces = [_line(name, points, index) for index, (name, points) in enumerate(sorted(rows.items()))]
-    return {"data": traces, "layout": _layout("s since the first round", "", report, showlegend=True)}
+    return {"data": traces, "layout": _over_run(report, "", showlegend=True)}
 
 
 def _line(name: str, points: Sequence[tuple[float, float]], index: int) -> Figure:
@@ -249,11 +227,11 @@ def _recovery(report: Report) -> Figure:
         }  # fmt: skip
 
     data = [
-        bars("its gateways in totals", [e.back_after_rounds if e.gateways else None for e in report.faults], _BLUE),
+        bars("its gateways in totals", [e.back_after_rounds if e.gateways else None for e in report.faults], BLUE),
         bars("all whole", [each.whole_after_rounds for each in report.faults], _AMBER),
     ]
     height = max(180, 90 + 34 * len(names))
-    layout = _layout("rounds", "", barmode="group", showlegend=True, height=height)
+    layout = chart_layout("rounds", "", barmode="group", showlegend=True, height=height)
     layout["yaxis"] |= {"autorange": "reversed", "rangemode": "normal"}
     layout["xaxis"] |= {"rangemode": "tozero", "dtick": 1 if _longest(report) < 12 else None}
     return {"data": data, "layout": layout}
