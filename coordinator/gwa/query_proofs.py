@@ -18,6 +18,7 @@ from protocol.errors import RemoteProtocolError
 from protocol.profiles.query import query_text, read_proof
 
 _REMEMBERED: Final = 50_000  # signatures that hold, 100 bytes each: a gateway shows one for half an hour
+_WRONG_MAX: Final = 8  # of one question, which anybody may ask: each costs up to two signature checks, 0.4 ms or more
 _TRIPLES: Final = 2  # the present one, and the one before it while a renewal is under way
 
 
@@ -35,11 +36,13 @@ class QueryProofs:
         active = {
             name for name, each in self._gateways.some(list(proofs)).items() if each.status is GatewayStatus.ACTIVE
         }
-        wrong = {}
+        wrong: dict[str, RemoteProtocolError] = {}
         for gateway, proof in proofs.items():
             try:
                 if gateway not in active:
                     raise RemoteProtocolError("gateway_unknown", "no gateway of this id is enrolled")
+                if sum(each.reason == "bad_proof" for each in wrong.values()) >= _WRONG_MAX:
+                    raise RemoteProtocolError("bad_proof", f"not looked at: {_WRONG_MAX} of the question were wrong")
                 self._check(gateway, proof, now_ms)
             except RemoteProtocolError as error:
                 wrong[gateway] = error
