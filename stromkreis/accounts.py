@@ -18,6 +18,7 @@ from protocol.audit import AuditEntry, check_chain
 from protocol.errors import RemoteProtocolError, StromkreisError
 from protocol.link.tls import client_context
 from stromkreis.operator_client import Operator, call, operator_client, request
+from stromkreis.plain_text import plain
 
 app = typer.Typer(help="Accounts with roles: viewer, operator, administrator.", no_args_is_help=True)
 audit_app = typer.Typer(help="The audit log: what accounts did.", no_args_is_help=True)
@@ -172,9 +173,8 @@ def audit_list(
         for entry, _ in _entries(client):
             if account in (None, entry.account):
                 when = f"{datetime.fromtimestamp(entry.time_ms / 1000, UTC):%Y-%m-%d %H:%M:%S}"
-                table.add_row(
-                    str(entry.number), when, entry.account, entry.role, entry.action, entry.subject, entry.address
-                )
+                said = entry.account, entry.role, entry.action, entry.subject, entry.address
+                table.add_row(str(entry.number), when, *map(plain, said))
     _print(table)
 
 

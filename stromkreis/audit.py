@@ -24,6 +24,7 @@ from protocol.errors import RemoteProtocolError, StromkreisError
 from protocol.link.tls import client_context
 from stromkreis.config import load
 from stromkreis.operator_client import CoordinatorOption, RootOption, request
+from stromkreis.plain_text import plain
 from stromkreis.services import ConfigFile
 
 app = typer.Typer(
@@ -129,7 +130,7 @@ def evidence(
     table = Table("number", "refused", "gateway", "epoch", "messages", "why", box=None, header_style="bold")
     for each in found:
         names = ", ".join(f"{_name(data)} ({len(data)} B)" for data in each.messages)
-        table.add_row(str(each.number), _time(each.time_ms), each.gateway, str(each.epoch), names, each.reason)
+        table.add_row(str(each.number), _time(each.time_ms), each.gateway, str(each.epoch), names, plain(each.reason))
     _show(table)
     if export is not None:
         written = sum(_export(each, export) for each in found)

@@ -23,6 +23,7 @@ from protocol.profiles.profile_set import ProfileSet
 from stromkreis.accounts import app as accounts_app
 from stromkreis.accounts import audit_app
 from stromkreis.operator_client import RefusedError, operator_client, operator_options, request
+from stromkreis.plain_text import plain
 
 app = typer.Typer(help="Gateway administrator (GWA): profile sets of gateways, accounts.", no_args_is_help=True)
 profiles_app = typer.Typer(help="Roll out profile sets, see what gateways say, export them.", no_args_is_help=True)
@@ -238,6 +239,6 @@ def _show(found: Any) -> None:
         states[each["state"]] += 1
         answered = each["answered_at"]
         when = "" if answered is None else f"{datetime.fromisoformat(answered).astimezone(UTC):%Y-%m-%d %H:%M:%S}"
-        table.add_row(each["gateway"], str(each["version"]), each["state"], when, each["reason"])
+        table.add_row(each["gateway"], str(each["version"]), each["state"], when, plain(each["reason"]))
     Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH).print(table)
     typer.echo(", ".join(f"{count} {state}" for state, count in sorted(states.items())) or "no profile sets")
