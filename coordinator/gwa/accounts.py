@@ -30,6 +30,8 @@ BOOTSTRAP: Final = "(operator.token)"
 PASSWORD_SIZE_MIN: Final = 12
 PASSWORD_SIZE_MAX: Final = 256
 NAME_PATTERN: Final = r"^[a-z0-9][a-z0-9._@-]{0,63}$"
+SUBJECT_SIZE_MAX: Final = 200
+"""What an entry of the audit log has room for."""
 SESSION_S: Final = 12 * 3_600
 TOKEN_PREFIX: Final = "stk_ses_"  # noqa: S105 - what tokens begin with
 _PASSES: Final = 3  # over 64 MiB: the second choice of RFC 9106, section 4, but for its four lanes
@@ -108,7 +110,8 @@ class Accounts:
         self.note(Identity(name, usable.role), "log_in", "", address)
         token, now_ms = TOKEN_PREFIX + secrets.token_urlsafe(32), self._now_ms()
         until_ms = now_ms + SESSION_S * 1000
-        self.repository.open_session(_digest(token), name, until_ms, now_ms)
+        if not self.repository.open_session(_digest(token), usable, until_ms, now_ms):
+            raise RemoteProtocolError("wrong_password", "the account was changed meanwhile; log in again")
         return token, usable.role, until_ms
 
     def log_out(self, token: str) -> None:
@@ -131,8 +134,8 @@ class Accounts:
     def note(self, who: Identity, action: str, subject: str, address: str) -> None:
         """An entry of the audit log, durable before what it is about is done."""
         self.audit.append(
-            time_ms=self._now_ms(), account=who.name, role=who.role.value, action=action, subject=subject[:200],
-            address=address[:64],
+            time_ms=self._now_ms(), account=who.name, role=who.role.value, action=action,
+            subject=subject[:SUBJECT_SIZE_MAX], address=address[:64],
         )  # fmt: skip
 
     def _hash(self, password: str) -> str:

@@ -81,17 +81,29 @@ class AccountRepository:
         if disabled_ms is not None or enabled:
             values["disabled_ms"] = disabled_ms
         with self._database.write() as connection:
-            connection.execute(sessions.delete().where(sessions.c.name == name))
             changed = connection.execute(
                 accounts.update().where(accounts.c.name == name).values(values).returning(accounts.c.name)
-            )
-            return changed.first() is not None
+            ).first()
+            # Behind the update, which a log-in under way waits for or is waited for (`open_session`).
+            connection.execute(sessions.delete().where(sessions.c.name == name))
+            return changed is not None
 
-    def open_session(self, digest: bytes, name: str, until_ms: int, now_ms: int) -> None:
-        """Somebody has logged in; sessions that are over go."""
+    def open_session(self, digest: bytes, judged: AccountRecord, until_ms: int, now_ms: int) -> bool:
+        """
+        Somebody has logged in; sessions that are over go.
+
+        False where the account is not as it was judged: its sessions were ended by a change meanwhile, and one for the
+        password before it would outlive that.
+        """
+        is_as_judged = accounts.update().values(created_ms=accounts.c.created_ms).where(
+            accounts.c.name == judged.name, accounts.c.password == judged.password, accounts.c.disabled_ms.is_(None)
+        )  # fmt: skip
         with self._database.write() as connection:
             connection.execute(sessions.delete().where(sessions.c.until_ms <= now_ms))
-            connection.execute(sessions.insert().values(digest=digest, name=name, until_ms=until_ms))
+            if connection.execute(is_as_judged).rowcount != 1:  # an update: it waits for a change under way
+                return False
+            connection.execute(sessions.insert().values(digest=digest, name=judged.name, until_ms=until_ms))
+        return True
 
     def close_session(self, digest: bytes) -> None:
         """Somebody logs out."""

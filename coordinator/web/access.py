@@ -8,15 +8,17 @@ where it cannot be written nothing is.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Final
+from urllib.parse import quote
 
 from fastapi import Depends, Header, Request, params
 
-from coordinator.gwa.accounts import Accounts, Identity
+from coordinator.gwa.accounts import SUBJECT_SIZE_MAX, Accounts, Identity
 from coordinator.storage.accounts import AccountRole
 from protocol.errors import RemoteProtocolError
 
 Authorization = Annotated[str | None, Header()]
+_QUERY: Final = "%&=+:*/@,;?!~"
 
 
 def bearer_of(authorization: str | None) -> str:
@@ -45,18 +47,22 @@ class Access:
         def _identify(request: Request, authorization: Authorization = None) -> Identity:
             if request.url.scheme != "https":
                 raise RemoteProtocolError("https_required", "tokens travel over HTTPS only")
-            who = self.accounts.identify(bearer_of(authorization))
+            who, subject = self.accounts.identify(bearer_of(authorization)), _subject(request)
             action = str(getattr(request.scope.get("route"), "operation_id", None) or request.url.path)
             if not who.role.does(role):
-                self.accounts.note(who, f"refused: {action}", _subject(request), address_of(request))
+                self.accounts.note(who, f"refused: {action}", subject, address_of(request))
                 raise RemoteProtocolError("role_too_low", f"{who.name} is {who.role}, this wants role {role}")
             if audited:
-                self.accounts.note(who, action, _subject(request), address_of(request))
+                if len(subject) > SUBJECT_SIZE_MAX:  # cut off, it would not say what was asked for
+                    detail = f"expected at most {SUBJECT_SIZE_MAX} characters in path parameters and query together"
+                    raise RemoteProtocolError("subject_size", detail)
+                self.accounts.note(who, action, subject, address_of(request))
             return who
 
         return _identify
 
 
 def _subject(request: Request) -> str:
-    """What the path and the query name; a body may hold what is in no log."""
-    return " ".join(filter(None, [*map(str, request.path_params.values()), request.url.query]))
+    """What the path and the query name, percent-encoded; a body may hold what is in no log."""
+    named = (quote(str(each), safe="@:*") for each in request.path_params.values())
+    return " ".join(filter(None, [*named, quote(request.url.query, safe=_QUERY)]))

@@ -17,6 +17,7 @@ from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError
 from typer.testing import CliRunner
 
+from coordinator.gwa import accounts
 from coordinator.gwa.accounts import BOOTSTRAP
 from coordinator.storage.tables import audit_log
 from loadtest.network import Network
@@ -137,6 +138,39 @@ async def test_a_session_ends_by_time_by_log_out_and_by_a_change(world: World) -
         assert not await works(second)
         await log_in(client, "olaf", "another long password")
     assert world.coordinator.accounts.session_count() == 1  # those that are over do not stay
+
+
+async def test_a_password_that_is_changed_while_it_is_judged_lets_nobody_in(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The change ends all sessions; one for the old password that began just then would live for 12 hours."""
+    async with client_of(world) as client:
+        await account(client, "olaf", "operator")
+        judge = accounts._verify
+
+        def judge_slowly(hashed: str, password: str) -> bool:
+            is_right = judge(hashed, password)
+            world.coordinator.accounts.change("olaf", password="another hash")
+            return is_right
+
+        monkeypatch.setattr(accounts, "_verify", judge_slowly)
+        answer = await client.post("/api/v1/sessions", json={"name": "olaf", "password": PASSWORD})
+    assert (answer.status_code, answer.json()["reason"]) == (401, "wrong_password")
+    assert world.coordinator.accounts.session_count() == 0
+
+
+async def test_nothing_is_done_that_an_entry_has_no_room_for(world: World) -> None:
+    """Cut off, it would not say whose values of which time were read."""
+    padding = "a" * 200
+    async with client_of(world) as client:
+        operator = await account(client, "olaf", "operator")
+        answer = await client.get(f"/api/v1/profile-sets/{ONE}?x={padding}&y=1", headers=operator)
+        assert (answer.status_code, answer.json()["reason"]) == (422, "subject_size")
+        viewer = await account(client, "vera", "viewer")
+        await client.patch("/api/v1/accounts/%5Bred%5D%0A9%1B%5B2K?q=[/b]", json={}, headers=viewer)
+    entries = [entry for entry, _ in world.coordinator.audit.page(0, 100)]
+    assert "export_profiles" not in {each.action for each in entries}
+    assert entries[-1].subject == "%5Bred%5D%0A9%1B%5B2K q=%5B/b%5D"
 
 
 async def test_who_guesses_waits_and_learns_no_names(world: World) -> None:
