@@ -20,7 +20,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from protocol.dcnet.setup.ranges import FUSE_A, FUSE_A_MAX, FUSE_A_MIN
 from protocol.dcnet.setup.schema import DEFAULT_SCHEMA, VERIFIED_SCHEMA, Kind, Noise, Schema, Slot
-from protocol.metering.interval import index_at
+from protocol.metering.interval import QUARTER_HOUR_S, index_at
 
 
 def _zmq_endpoint(text: str) -> str:
@@ -168,11 +168,14 @@ class EpochConfig(_Section):
                 " 1970, metering time would run away from the calendar"
             )
         if self.period_s == self.interval_s and (
-            self.origin_unix_s % self.interval_s or self.metering_start_unix_s != self.origin_unix_s
+            self.origin_unix_s % self.interval_s
+            or self.interval_s % QUARTER_HOUR_S
+            or self.metering_start_unix_s != self.origin_unix_s
         ):
             raise ValueError(
-                f"an origin_unix_s that is a multiple of {self.interval_s} and no metering_origin_unix_s, because"
-                " without a time lapse gateways take part in no intervals but those that are counted from midnight UTC"
+                f"an interval_s of whole quarter hours (multiples of {QUARTER_HOUR_S}), an origin_unix_s that is a"
+                " multiple of it and no metering_origin_unix_s, because without a time lapse gateways take part in no"
+                " intervals but those that are counted from midnight UTC"
             )
         return self
 

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocol import wire
+from protocol.dcnet.discipline.carried_energy import EnergyAccount, contribute
 from protocol.dcnet.setup.calendar import CalendarPolicy, check_calendar
 from protocol.dcnet.setup.schema import DEFAULT_SCHEMA
 from protocol.errors import RemoteProtocolError
@@ -84,6 +85,22 @@ def test_a_grid_beside_that_of_the_last_epoch_is_refused(shift_s: int) -> None:
     assert reason(replace(CALL, start_ms=start_s * 1000, interval_start_s=start_s)) == "shifted_grid"
     assert reason(replace(CALL, start_ms=start_s * 1000)) == "wrong_metering_time"
     assert reason(replace(CALL, start_ms=CALL.start_ms + 1)) == "wrong_metering_time"
+
+
+@pytest.mark.parametrize("interval_s", [901, 960, 3599, 86_399])
+def test_a_grid_of_odd_intervals_is_refused_where_it_begins_right(interval_s: int) -> None:
+    """D1: counted from midnight like the last epoch's, it begins a minute after one of that one's intervals, too."""
+    start_s = next(
+        each for each in range(-(-NOW_S // interval_s) * interval_s, 2**40, interval_s) if 0 < each % 900 <= 60
+    )
+    call = replace(
+        CALL, start_ms=start_s * 1000, period_ms=interval_s * 1000, interval_start_s=start_s, interval_s=interval_s,
+        rounds=16,
+    )  # fmt: skip
+    assert reason(call, CalendarPolicy(duration_s_max=10**9), start_s - 900) == "shifted_grid"
+    nearest_s = start_s // 900 * 900
+    moved, _ = contribute(EnergyAccount(5_000, 5_000, nearest_s), 5_033, start_s, length_s=interval_s)
+    assert moved == 33  # what it would have given away: the energy of a minute at most
 
 
 def test_an_epoch_of_the_past_is_refused() -> None:

@@ -133,6 +133,7 @@ def test_no_toml_and_no_file(tmp_path: Path) -> None:
         ('[coordinator]\nareas = ["a", "a"]\n', "areas of different names"),
         ("[coordinator]\nareas = []\n", "at least 1 item"),
         ("[coordinator.epoch]\nperiod_s = 5\n", "an origin_unix_s of about now"),
+        ("[coordinator.epoch]\nperiod_s = 960\ninterval_s = 960\n", "an interval_s of whole quarter hours"),
         ("[coordinator.epoch]\nperiod_s = 5\nmetering_origin_unix_s = 1767225600\n", "an origin_unix_s of about now"),
     ],
 )
@@ -140,8 +141,9 @@ def test_what_does_not_fit_together_is_refused(tmp_path: Path, text: str, expect
     assert expected in _error(tmp_path, text)
 
 
-def test_an_accelerated_quarter_hour_without_a_lapse_needs_no_origin() -> None:
-    assert CoordinatorConfig.model_validate({"epoch": {"period_s": 5, "interval_s": 5}}).epoch.origin_unix_s == 0
+def test_half_hours_without_a_lapse_need_no_origin() -> None:
+    half_hours = {"epoch": {"period_s": 1800, "interval_s": 1800}}
+    assert CoordinatorConfig.model_validate(half_hours).epoch.origin_unix_s == 0
 
 
 def test_the_gateways_policy_is_the_nodes_to_set() -> None:

@@ -6,9 +6,9 @@ Rounds that are a second long give every household's power away as soon as someb
 one that lies in the past has a reading contributed under a time of the coordinator's choice.  So none of these is the
 coordinator's word:
 
-- A period is an interval and at least a quarter hour.  Metering time is real time, and intervals are counted from
-  midnight UTC.  A grid of the coordinator's choice could lie a minute beside the last epoch's: the first contribution
-  would then be the energy of that minute.
+- A period is an interval of whole quarter hours.  Metering time is real time, and intervals are counted from midnight
+  UTC.  A grid of the coordinator's choice could lie a minute beside the last epoch's, as one of 901 s does that is
+  counted from midnight, too: the first contribution would then be the energy of that minute.
 - An epoch begins within 26 hours, is not over, has 16 rounds or more and lasts 26 hours at most: a day's masks and one
   day's delay are what a gateway commits to.
 - Its number is at most the count of quarter hours since 1970.  Numbers only go up (the security module remembers the
@@ -113,5 +113,7 @@ def _check_lapse(grid: RegistrationGrid, policy: CalendarPolicy, now_s: float) -
     elif grid.metering_start_s * 1000 != grid.start_ms:
         offset_s = grid.metering_start_s - grid.time_s(0)
         raise RemoteProtocolError("wrong_metering_time", f"metering time is {offset_s:g} s off real time")
-    elif grid.metering_start_s % grid.interval_s:
-        raise RemoteProtocolError("shifted_grid", f"intervals that begin at no multiple of {grid.interval_s} s")
+    elif grid.metering_start_s % grid.interval_s or grid.interval_s % QUARTER_HOUR_S:
+        raise RemoteProtocolError(
+            "shifted_grid", f"expected intervals of whole quarter hours that begin at a multiple of {grid.interval_s} s"
+        )
