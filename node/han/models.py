@@ -196,6 +196,11 @@ class Registers(Resource):
     taf: int
     periods: tuple[Period, ...]
 
+    @property
+    def closed(self) -> tuple[Period, ...]:
+        """The periods that count: without the running one."""
+        return tuple(each for each in self.periods if not each.is_running)
+
 
 class ArFile(Resource):
     """A file after VDE AR 2418-6 (schema 1.4), which the display software of the PTB opens."""

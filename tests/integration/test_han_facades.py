@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from lxml import html
 
+from node.taf.use_cases import UseCases
 from protocol import cms
 from protocol.cms.structures import DATA
 from protocol.logs.events import Event
@@ -307,6 +308,31 @@ async def test_a_client_of_regular_expressions_finds_profile_pages(contracted: H
     last = {each.get("id").removeprefix("table_tafregister_col_"): each.text for each in rows[-1]}
     assert (last["zeitstempel"], last["obis"], last["einheit"]) == (local(NEWEST), "1-0:1.8.0", "kWh")
     assert (len(rows), last["kostenstufe"], last["qualitaet"]) == (53, "0", "valide")
+
+
+async def test_a_running_period_is_no_closed_one_to_a_facade(tmp_path: Path) -> None:
+    """The interfaces have no word for a period that is not over: its registers would pass for those of a bill."""
+    document = profile_document()
+    document["han"][0]["facades"] = ["ppc"]
+    for each in document["processing"]:
+        each["billing_period"] = {"begins": "2026-11-01T00:00:00+01:00", "days": 1}
+    home = Home(tmp_path, (), profiles_document=document)
+    async with home.serving(days=3), home.client() as client:
+        assert home.facts is not None
+        assert home.metering is not None
+        profiles: Any = home.facts.profiles
+        use_cases = UseCases(
+            home.metering, profiles, home.use_cases, home.module, lambda: NEWEST, lambda: NOW_S, lambda: None
+        )
+        await use_cases.close_due()
+        await client.get(CGI)
+        shown = (await client.get("/smgw/con/v1/rts/Registers/p0-pseudonymous")).json()["periods"]
+        page = (await client.post(CGI, data={"action": "showTarification", "tid": "p0-pseudonymous"})).content
+    assert [each["is_running"] for each in shown][-2:] == [False, True]
+    begins = html.fromstring(page).xpath("//td[@id='table_tarification_col_periodbegin']/text()")
+    begun = [local(datetime.fromisoformat(each["start"]).timestamp()) for each in shown]
+    assert begins == begun[:-1]
+    home.keys.close()
 
 
 async def test_a_log_export_carries_record_numbers_and_texts(home: Home) -> None:

@@ -105,7 +105,7 @@ def _of_profile(
     view: View, account: Account, profile: UseCase, meters: Sequence[Meter], query: Query
 ) -> tuple[list[ValueList], _Span]:
     obis = Obis.parse(profile.obis)
-    periods = view.registers(account, profile.id, _ANY).periods
+    periods = view.registers(account, profile.id, _ANY).closed
     if profile.taf in _DERIVED:
         period = _newest(periods, query)
         span = _Span(int(period.start.timestamp()), int(period.end.timestamp()))

@@ -87,7 +87,7 @@ class TariffPages:
             return [self._values(account, found, form)]
         from_s, to_s = span_of(form)
         rows = []
-        for period in self._view.registers(account, found.id, _ANY).periods:
+        for period in self._view.registers(account, found.id, _ANY).closed:
             if _is_in(period, from_s, to_s):
                 shown = {
                     "periodbegin": pages.moment_text(period.start), "periodend": pages.moment_text(period.end),
@@ -100,7 +100,7 @@ class TariffPages:
 
     def _registers(self, account: Account, form: Mapping[str, str], _token: str) -> list[Element]:
         name, _, start = form.get("ttid", "").rpartition("@")
-        for period in self._view.registers(account, name, _ANY).periods:
+        for period in self._view.registers(account, name, _ANY).closed:
             if str(int(period.start.timestamp())) == start:
                 return [_register_table([(period, each.obis, each.value) for each in period.registers])]
         raise NotThere

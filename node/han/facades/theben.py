@@ -226,7 +226,7 @@ class Theben:
         return [
             period
             for profile in point.profiles
-            for period in self._view.registers(account, profile.id, _ANY).periods
+            for period in self._view.registers(account, profile.id, _ANY).closed
             if period.unit == "Wh"
         ]
 
