@@ -45,7 +45,7 @@ SUITE = StandardSuite()
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 NOW_S = NOW.timestamp()
 POLICY = Policy(honest_floor=2)
-CONFIG = EpochConfig(rounds=6, period_s=1, interval_s=1, ring_size=8, dropout=0.1)
+CONFIG = EpochConfig(rounds=6, period_s=1, origin_unix_s=1_000, ring_size=8, dropout=0.1)
 
 
 class Neighbourhood:
