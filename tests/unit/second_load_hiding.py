@@ -1,23 +1,22 @@
-"""Battery load hiding a second time: written from published descriptions alone, before the lab's was read.
+"""Best effort and stepping a second time: written from published descriptions alone, before the lab's was read.
 
 What it is for: two implementations that were written apart and meter the same are better evidence than one; what was
-corrected here after the comparison is marked, and is weaker evidence. It shares
-no code with the lab's, computes in exact rational numbers (no rounding decides a branch), and goes step by step for
-one household. Only tests use it.
+corrected here after the comparison is marked, and is weaker evidence. It shares no code with the lab's, computes in
+exact rational numbers (no rounding decides a branch), and goes step by step for one household. Only tests use it.
+NILL: `second_nill`.
 
 Sources:
   [K10] Kalogridis, Efthymiou, Denic, Lewis, Cepeda: Privacy for Smart Meters: Towards Undetectable Appliance Load
         Signatures. IEEE SmartGridComm 2010.
-  [M11] McLaughlin, McDaniel, Aiello: Protecting Consumer Privacy from Electric Load Monitoring. ACM CCS 2011.
   [Y12] Yang, Li, Qi, Qardaji, McLaughlin, McDaniel: Minimizing Private Data Disclosures in the Smart Grid. CCS 2012.
 Read through reviews, reading notes and the manual of the R package bpriv, not in full: a rule is marked [paper] where
 these agree, [read] where one alone tells it, [open] where none does and the choice is ours, [late] where it was
 added or changed after the comparison, with the evidence.
 
-The battery, in all three:
+The battery, in both:
   [paper] metered load e(t) = d(t) + b(t), b > 0 charges; the charge is the sum of b: no losses.
   [paper] -discharge_w <= b <= charge_w, and the charge stays between 0 and the (usable) capacity.
-  [open]  e(t) >= 0: nothing is fed into the grid. None of the three would: what they hold is never negative.
+  [open]  e(t) >= 0: nothing is fed into the grid. Neither would: what they hold is never negative.
   [open]  a demand is the mean power of its step, and b is constant within a step.
 """
 
@@ -103,96 +102,6 @@ def best_effort(demands_w: Iterable[Number], store: Store) -> Hidden:
         held = run.metered[-1] if run.metered else demand
         run.meter(store.nearest(held, demand, run.charge), demand)
     return run.result()
-
-
-@dataclass(frozen=True)
-class NillRules:
-    """NILL's constants, shares of the capacity where nothing else is said.
-
-    first_target_w   [open]  [M11] takes the smallest constant that keeps the battery within its bounds over a recorded
-                             profile, which rarely exists for a small battery; given by the caller.
-    low, high        [open]  the safe limits L and H of [M11]; their values are not in what could be read.
-    recovered        [read]  80 %: where low recovery ends.
-    recovered_high   [late]  50 %: where high recovery ends at the latest (bpriv's code, citing [Y12]).
-    weight           [read]  0.8, of the recovery's mean demand in the new target; bpriv takes 0.5.
-    high_target      [read]  two tellings: "below": 0.5 A below the demand (of [Y12]), "mean": 0.8 of the mean demand
-                             of the last `window` steps (of [M11]). bpriv says that [M11] has 1 to 5 A.
-    leave_high_w     [read]  5 A above the high recovery's target ends it.
-    volt             [open]  the network of [M11] is American; amperes become watts by this.
-    """
-
-    first_target_w: Number
-    low: Number = Fraction(1, 5)
-    high: Number = Fraction(9, 10)
-    recovered: Number = Fraction(4, 5)
-    recovered_high: Number = Fraction(1, 2)
-    weight: Number = Fraction(4, 5)
-    high_target: Literal["below", "mean"] = "below"
-    window: int = 15
-    volt: Number = 120
-
-    @property
-    def below_w(self) -> Fraction:
-        return Fraction(1, 2) * Fraction(self.volt)
-
-    @property
-    def leave_high_w(self) -> Fraction:
-        return 5 * Fraction(self.volt)
-
-
-def nill(demands_w: Iterable[Number], store: Store, rules: NillRules) -> Hidden:
-    """Non-intrusive load levelling [M11]: hold a target; recover from a low or high charge; then a new target.
-
-    [paper] three states: steady (target K), low recovery, high recovery; the meter sees the state's target.
-    [read]  steady to low: charge < L and demand > K. Steady to high: charge > H and demand < K.
-    [read]  low recovery meters the greatest charging power, whatever the demand; ends where the charge reaches 80 %
-            ([late] reaches: the notes have "exceeds", bpriv has "not below").
-    [paper] high recovery meters less than the demand, so that the battery discharges slowly;
-    [late]  its target is set anew where holding it would overfill the battery (bpriv; before the comparison: wherever
-            the demand falls below it);
-    [read]  it ends where the demand exceeds the target by more than 5 A, [late] or the charge is down to 50 %
-            (before the comparison: where the charge falls below L, in low recovery).
-    [paper] on return to steady the target becomes w * mean demand + (1 - w) * old target,
-    [read]  the mean being over the steps of the recovery, without the one in which it ends.
-    [late]  the new target is a whole number of watts, rounded down, as meters and the lab count.
-    [read]  a change of state acts in the step in which it is seen; [open] one change a step.
-    [paper] what rates and capacity do not allow is approached as nearly as they do.
-    """
-    run, demands = _Run(store), [Fraction(d) for d in demands_w]
-    low, high = store.capacity * Fraction(rules.low), store.capacity * Fraction(rules.high)
-    recovered, lowered = store.capacity * Fraction(rules.recovered), store.capacity * Fraction(rules.recovered_high)
-    weight, target = Fraction(rules.weight), Fraction(rules.first_target_w)
-    state, since, steady = "steady", 0, target
-    for t, demand in enumerate(demands):
-        before = state
-        if state == "steady":
-            if run.charge < low and demand > steady:
-                state, target = "low", Fraction(store.charge_w)
-            elif run.charge > high and demand < steady:
-                state, target = "high", _high_target(demands, t, rules)
-        elif state == "low":
-            if run.charge >= recovered:
-                state = "steady"
-        elif demand - target > rules.leave_high_w or run.charge <= lowered:
-            state = "steady"
-        elif run.charge + min(target - demand, Fraction(store.charge_w)) > store.capacity:
-            target = _high_target(demands, t, rules)
-        if state != before:
-            if state == "steady":
-                steady = target = Fraction(floor(weight * _mean(demands[since:t]) + (1 - weight) * steady))
-            since = t
-        run.meter(store.nearest(target, demand, run.charge), demand)
-    return run.result()
-
-
-def _high_target(demands: list[Fraction], t: int, rules: NillRules) -> Fraction:
-    if rules.high_target == "below":
-        return max(demands[t] - rules.below_w, Fraction(0))
-    return Fraction(4, 5) * _mean(demands[max(t - rules.window + 1, 0) : t + 1])
-
-
-def _mean(values: list[Fraction]) -> Fraction:
-    return sum(values, Fraction(0)) / len(values)
 
 
 Strategy = Literal["LS1", "LS2", "LC", "RC"]

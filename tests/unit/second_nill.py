@@ -1,4 +1,4 @@
-"""A second implementation of Non-Intrusive Load Leveling (NILL), written without sight of the lab's.
+"""Non-Intrusive Load Leveling (NILL) a second time, written without sight of the lab's or of any other program.
 
 Source: McLaughlin, McDaniel, Aiello, "Protecting consumer privacy from electric load monitoring", CCS 2011, as told
 by its summary in github.com/hxwang/SmartGridSummary (the text of the paper itself was not at hand):
@@ -12,7 +12,8 @@ by its summary in github.com/hxwang/SmartGridSummary (the text of the paper itse
 - High recovery holds K_H, 0.8 of the mean demand of the last p steps, until demand exceeds K_H by 5 A.
 - Both end in a new K_SS: a times the mean demand since the recovery began plus (1 - a) times the old K_SS, a = 0.8.
 
-What it leaves open is a field of `Reading`. Powers in W, energies in Wh, times in s.
+What this leaves open is a field of `Reading`. A change of state acts in the step whose demand causes it, one change a
+step; the mean of a recovery is over its steps without the one in which it ends.
 """
 
 from __future__ import annotations
@@ -37,6 +38,14 @@ class State(Enum):
     HIGH = auto()
 
 
+class Renewal(Enum):
+    """When high recovery sets its target anew: never, where demand falls below it, where holding it would overfill."""
+
+    NEVER = auto()
+    BELOW = auto()
+    OVERFILL = auto()
+
+
 @dataclass(frozen=True, slots=True)
 class Battery:
     """Usable energy, power limits, and the energy at the first step; no losses, as in the paper."""
@@ -53,17 +62,16 @@ class Reading:
 
     - `low`, `high`: L and H as fractions of the capacity.
     - `low_until`: the fraction at which low recovery ends. `weight`: a.
-    - `low_target_w`: K_L from demand at the entry and the battery; None: the charge limit itself, so that the metered
-      load is constant and the battery never charges above its limit. `low_follows`: K_L is taken anew each step.
-    - `high_target_w`: K_H from the last `window` demands, the present one last, and the battery; None: 0.8 of the mean.
+    - `high_target_w`: K_H from the last `window` demands, the present one last; None: 0.8 of their mean.
     - `high_margin_w`: 5 A at the voltage of the home; None: demand never ends high recovery.
     - `high_until`: the fraction at which high recovery ends as well; None: the state of charge does not end it.
-    - `high_renewed`: K_H is set anew where demand falls below it, which would charge a full battery.
+    - `renewal`: when K_H is set anew during high recovery.
     - `needs_demand`: L and H are heeded only while demand drives the charge further beyond them.
-    - `inclusive`: meeting a limit counts as crossing it.
-    - `decides_after`: the state changes by the charge after the step and holds from the next step on, instead of
-      changing before the step by the charge it begins with.
-    - `mean_includes_now`: the mean demand of a recovery includes the step that ends it.
+    - `ends_inclusive`: a recovery ends at `low_until` and `high_until` themselves, not only beyond.
+    - `whole_watts`: the new steady target is rounded down to whole watts.
+
+    Added after the comparison with the lab's, as two readings it has: `Renewal.OVERFILL`, `whole_watts`; and
+    `ends_inclusive`, which was one switch for these limits and for L and H.
     """
 
     low: float = 0.2
@@ -73,14 +81,11 @@ class Reading:
     window: int = 1
     high_margin_w: float | None = HIGH_MARGIN_A * 120
     high_until: float | None = None
-    high_renewed: bool = False
-    low_target_w: Callable[[float, Battery], float] | None = None
-    low_follows: bool = False
-    high_target_w: Callable[[Sequence[float], Battery], float] | None = None
+    renewal: Renewal = Renewal.NEVER
+    high_target_w: Callable[[Sequence[float]], float] | None = None
     needs_demand: bool = True
-    inclusive: bool = False
-    decides_after: bool = False
-    mean_includes_now: bool = False
+    ends_inclusive: bool = False
+    whole_watts: bool = False
 
 
 def first_target_w(demand_w: Sequence[float], step_s: float, battery: Battery, reading: Reading) -> float:
@@ -100,8 +105,8 @@ def first_target_w(demand_w: Sequence[float], step_s: float, battery: Battery, r
 class Controller:
     """The three states and their targets; knows demand and charge, and moves no energy itself."""
 
-    def __init__(self, steady_w: float, battery: Battery, reading: Reading) -> None:
-        self._battery, self._reading = battery, reading
+    def __init__(self, steady_w: float, step_s: float, battery: Battery, reading: Reading) -> None:
+        self._battery, self._reading, self._step_s = battery, reading, step_s
         self.state = State.STEADY
         self.steady_w = self.target_w = steady_w
         self._seen: list[float] = []
@@ -110,25 +115,23 @@ class Controller:
     def observe(self, demand_w: float) -> None:
         self._seen.append(demand_w)
 
-    def decide(self, charge_wh: float) -> None:
+    def decide(self, charge_ws: float) -> None:
         """Change state by the present demand and the charge, and set the target."""
         if self.state is State.STEADY:
-            self._leave_steady(charge_wh)
+            self._leave_steady(charge_ws)
         elif self.state is State.LOW:
-            if self._above(charge_wh, self._reading.low_until):
+            if self._low_is_over(charge_ws):
                 self._settle()
-            elif self._reading.low_follows:
-                self.target_w = self._low_target_w()
-        elif self._high_is_over(charge_wh):
+        elif self._high_is_over(charge_ws):
             self._settle()
-        elif self._reading.high_renewed and self._seen[-1] < self.target_w:
+        elif self._is_renewed(charge_ws):
             self.target_w = self._high_target_w()
 
-    def _leave_steady(self, charge_wh: float) -> None:
+    def _leave_steady(self, charge_ws: float) -> None:
         demand_w, free = self._seen[-1], not self._reading.needs_demand
-        if self._below(charge_wh, self._reading.low) and (free or demand_w > self.steady_w):
-            self._enter(State.LOW, self._low_target_w())
-        elif self._above(charge_wh, self._reading.high) and (free or demand_w < self.steady_w):
+        if charge_ws < self._limit_ws(self._reading.low) and (free or demand_w > self.steady_w):
+            self._enter(State.LOW, self._battery.charge_w)
+        elif charge_ws > self._limit_ws(self._reading.high) and (free or demand_w < self.steady_w):
             self._enter(State.HIGH, self._high_target_w())
 
     def _enter(self, state: State, target_w: float) -> None:
@@ -136,57 +139,62 @@ class Controller:
         self._entered = len(self._seen) - 1
 
     def _settle(self) -> None:
-        upto = len(self._seen) if self._reading.mean_includes_now else -1
-        mean_w = float(np.mean(self._seen[self._entered : upto]))
+        mean_w = float(np.mean(self._seen[self._entered : -1]))
         self.steady_w = self._reading.weight * mean_w + (1 - self._reading.weight) * self.steady_w
+        if self._reading.whole_watts:
+            self.steady_w = float(np.floor(self.steady_w))
         self.state, self.target_w = State.STEADY, self.steady_w
 
-    def _high_is_over(self, charge_wh: float) -> bool:
-        margin_w, until = self._reading.high_margin_w, self._reading.high_until
-        risen = margin_w is not None and self._seen[-1] - self.target_w > margin_w
-        return risen or (until is not None and self._below(charge_wh, until))
+    def _low_is_over(self, charge_ws: float) -> bool:
+        limit_ws = self._limit_ws(self._reading.low_until)
+        return charge_ws > limit_ws or (self._reading.ends_inclusive and charge_ws == limit_ws)
 
-    def _low_target_w(self) -> float:
-        chosen = self._reading.low_target_w
-        return self._battery.charge_w if chosen is None else chosen(self._seen[-1], self._battery)
+    def _high_is_over(self, charge_ws: float) -> bool:
+        margin_w, until = self._reading.high_margin_w, self._reading.high_until
+        if margin_w is not None and self._seen[-1] - self.target_w > margin_w:
+            return True
+        if until is None:
+            return False
+        limit_ws = self._limit_ws(until)
+        return charge_ws < limit_ws or (self._reading.ends_inclusive and charge_ws == limit_ws)
+
+    def _is_renewed(self, charge_ws: float) -> bool:
+        wanted_w = self.target_w - self._seen[-1]
+        if self._reading.renewal is Renewal.OVERFILL:
+            room_ws = self._limit_ws(1) - charge_ws
+            return min(wanted_w, self._battery.charge_w) * self._step_s > room_ws
+        return self._reading.renewal is Renewal.BELOW and wanted_w > 0
 
     def _high_target_w(self) -> float:
         recent = self._seen[-self._reading.window :]
         chosen = self._reading.high_target_w
-        return HIGH_TARGET * float(np.mean(recent)) if chosen is None else chosen(recent, self._battery)
+        return HIGH_TARGET * float(np.mean(recent)) if chosen is None else chosen(recent)
 
-    def _below(self, charge_wh: float, fraction: float) -> bool:
-        limit_wh = fraction * self._battery.capacity_wh
-        return charge_wh < limit_wh or (self._reading.inclusive and charge_wh == limit_wh)
-
-    def _above(self, charge_wh: float, fraction: float) -> bool:
-        limit_wh = fraction * self._battery.capacity_wh
-        return charge_wh > limit_wh or (self._reading.inclusive and charge_wh == limit_wh)
+    def _limit_ws(self, fraction: float) -> float:
+        return fraction * self._battery.capacity_wh * SECONDS_PER_HOUR
 
 
 def level(
     demand_w: Sequence[float], step_s: float, battery: Battery, steady_w: float, reading: Reading
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], list[State]]:
-    """Metered load (W), state of charge (Wh) at the end of each step, and the state that held it, all of one length.
+    """Metered load (W), state of charge (W s) at the end of each step, and the state that held it, all of one length.
+
+    Whole watts of demand and target stay exact: the charge is then a whole number too, in W s.
 
     Where the battery cannot give or take the difference to the target (power, or energy left or room left for the step)
     it does what it can and the metered load departs from the target by the rest.
     """
-    hours = step_s / SECONDS_PER_HOUR
-    controller = Controller(steady_w, battery, reading)
-    charge_wh = battery.start_wh
-    metered_w, charges_wh, states = [], [], []
+    controller = Controller(steady_w, step_s, battery, reading)
+    capacity_ws, charge_ws = battery.capacity_wh * SECONDS_PER_HOUR, battery.start_wh * SECONDS_PER_HOUR
+    metered_w, charges_ws, states = [], [], []
     for demand in demand_w:
         controller.observe(float(demand))
-        if not reading.decides_after:
-            controller.decide(charge_wh)
-        most_w = min(battery.charge_w, (battery.capacity_wh - charge_wh) / hours)
-        least_w = -min(battery.discharge_w, charge_wh / hours)
+        controller.decide(charge_ws)
+        most_w = min(battery.charge_w, (capacity_ws - charge_ws) / step_s)
+        least_w = -min(battery.discharge_w, charge_ws / step_s)
         power_w = min(max(controller.target_w - demand, least_w), most_w)
-        charge_wh = min(max(charge_wh + power_w * hours, 0.0), battery.capacity_wh)
+        charge_ws = min(max(charge_ws + power_w * step_s, 0.0), capacity_ws)
         metered_w.append(demand + power_w)
-        charges_wh.append(charge_wh)
+        charges_ws.append(charge_ws)
         states.append(controller.state)
-        if reading.decides_after:
-            controller.decide(charge_wh)
-    return np.array(metered_w), np.array(charges_wh), states
+    return np.array(metered_w), np.array(charges_ws), states

@@ -1,5 +1,5 @@
 """
-The lab's batteries against `second_load_hiding`, which was written from the papers without sight of the lab's.
+The lab's batteries against `second_load_hiding` and `second_nill`, which were written without sight of the lab's.
 
 Tolerance: none. Demands, powers and charges are whole watts and whole watts times a slot, so both sides are exact; what
 is metered must be equal to the watt in each slot. What the papers leave open is set alike on both sides (below), and
@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from loadtest.lab.households import generate
 from loadtest.lab.schemes.base import Readings
 from loadtest.lab.schemes.battery import CONTROLS, Battery
-from tests.unit.second_load_hiding import Hidden, NillRules, Store, Strategy, best_effort, nill, stepping
+from tests.unit import second_nill
+from tests.unit.second_load_hiding import Hidden, Store, Strategy, best_effort, stepping
 
 BATTERIES = [(1, 1000, 60), (5, 5000, 60), (2, 500, 60), (3, 9000, 60), (10, 3600, 300), (1, 1000, 900), (1, 4000, 900)]
 """Capacity in kWh, power in W, slot in s: slow and fast ones, and such as one slot fills."""
@@ -30,6 +31,18 @@ def lab(control: str, readings_w: Readings, kwh: int, power_w: int, slot_s: int,
     return CONTROLS[control](battery, readings_w, np.random.default_rng(seed)), battery
 
 
+NILL_AS_THE_LAB_READS_IT = second_nill.Reading(
+    low=0.2, high=0.95, weight=0.5, high_target_w=lambda demands: max(demands[-1] - 0.5 * 230, 0),
+    high_margin_w=5 * 230, high_until=0.5, renewal=second_nill.Renewal.OVERFILL, ends_inclusive=True, whole_watts=True,
+)  # fmt: skip
+
+
+def hide_by_nill(demands: list[int], kwh: int, power_w: int, slot_s: int) -> Hidden:
+    battery = second_nill.Battery(kwh * 1000, power_w, power_w, kwh * 500)
+    metered_w, charge_ws, _ = second_nill.level(demands, slot_s, battery, demands[0], NILL_AS_THE_LAB_READS_IT)
+    return Hidden([Fraction(each) for each in metered_w], [Fraction(each) / 3600 for each in charge_ws])
+
+
 def second(control: str, readings_w: Readings, kwh: int, power_w: int, slot_s: int, seed: int) -> list[Hidden]:
     store = Store(kwh * 1000, power_w, power_w, slot_s)
     draws = np.random.default_rng(seed).random(readings_w.shape)
@@ -39,8 +52,7 @@ def second(control: str, readings_w: Readings, kwh: int, power_w: int, slot_s: i
         if control == "best-effort":
             return best_effort(demands, store)
         if control == "nill":
-            rules = NillRules(demands[0], high=Fraction(19, 20), weight=Fraction(1, 2), volt=230)
-            return nill(demands, store, rules)
+            return hide_by_nill(demands, kwh, power_w, slot_s)
         return stepping(demands, store, STRATEGIES[control], lambda slot: float(draws[household, slot]))
 
     return [hide(household) for household in range(len(readings_w))]
