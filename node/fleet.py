@@ -225,7 +225,7 @@ class _Node:
                 repository=UseCaseRepository(store), trust=trust, metrics=metrics, tls_context=tls_context
             ),
             version=version, han=han_services(config, self._gateways, store),
-            cls=cls_services(self._gateways, store, metrics, tls_context), mdns=mdns_services(self._gateways),
+            cls=cls_services(self._gateways, store, metrics, trust, tls_context), mdns=mdns_services(self._gateways),
             seats=RingSeatRepository(store),
             sheets=PriceSheetRepository(store), time=timekeeper,
             clock=time.time if timekeeper is None else timekeeper.clock,

@@ -25,7 +25,9 @@ from node.aggregation.epochs import Epochs
 from node.aggregation.range_proofs import RangeProofs
 from node.aggregation.ring_subscriber import NAME as RINGS
 from node.aggregation.seats import seat_of
-from node.cls.proxy import ClsProxy, ClsServices
+from node.cls.initiator import TunnelInitiator
+from node.cls.proxy import ClsProxy
+from node.cls.tunnels import ClsServices, Tunnels
 from node.han.facts import GatewayFacts, HanServices, MeterFacts, RingFacts
 from node.han.server import HanServer
 from node.lmn.counters import CounterStore
@@ -132,6 +134,11 @@ class Gateway:
         self._deliveries = Deliveries(
             shared.deliveries, module, self.profiles, self._log.note, Random(f"deliveries of {self.identity}")
         )
+        self._tunnels = self._tunnels_by(shared.cls)
+        self.initiator: TunnelInitiator | None = None
+        if self._tunnels is not None and self.identity in self._tunnels.services.begins:
+            self.initiator = TunnelInitiator(self._tunnels, Random(f"tunnels of {self.identity}"))
+            self._log.watch(self.initiator.on_event)
         self._use_cases = UseCases(
             self._metering, self.profiles, shared.deliveries.repository, module, self._metering_time, shared.clock,
             self._deliveries.wake,
@@ -208,8 +215,12 @@ class Gateway:
             self._nursery.start_soon(self._deliveries.run)
             if self._shared.han is not None and self.identity in self._shared.han.listen:
                 self._nursery.start_soon(self._serve_home, HanServer(self._home_facts(), self._shared.han))
-            if self._shared.cls is not None and self.identity in self._shared.cls.listen:
-                self._nursery.start_soon(self._serve_home, self._cls_proxy(self._shared.cls))
+            if self._tunnels is not None:
+                self._nursery.start_soon(self._tunnels.run)
+                if self.identity in self._tunnels.services.listen:
+                    self._nursery.start_soon(self._serve_home, ClsProxy(self._tunnels))
+            if self.initiator is not None:
+                self._nursery.start_soon(self._serve_home, self.initiator)
             if self.identity in self._shared.mdns:
                 self._nursery.start_soon(self._shared.mdns[self.identity].run)
             await self._has_grid.wait()
@@ -225,10 +236,12 @@ class Gateway:
             on_event=self._on_meter_fault, stores=stores,
         )  # fmt: skip
 
-    def _cls_proxy(self, services: ClsServices) -> ClsProxy:
-        return ClsProxy(services, self._module, self.profiles, self._log.note, self._shared.clock)
+    def _tunnels_by(self, services: ClsServices | None) -> Tunnels | None:
+        if services is None or self.identity not in services.begins | services.listen.keys():
+            return None
+        return Tunnels(services, self._module, self.profiles, self._log.note, self._shared.clock)
 
-    async def _serve_home(self, server: HanServer | ClsProxy) -> None:
+    async def _serve_home(self, server: HanServer | ClsProxy | TunnelInitiator) -> None:
         """The home's interface; where it cannot be served, meters and rings go on without it."""
         try:
             await server.run()

@@ -10,7 +10,7 @@ import secrets
 import ssl
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import trio
 import typer
@@ -24,6 +24,7 @@ from protocol.pki.han import HanRole, make_self_signed
 from stromkreis.logs import LogFormat
 from stromkreis.services import LogFormatOption, LogLevel, forbid_core_dumps, serve, set_up_logs
 from stromkreis.socks_adapter import Gateway, SocksAdapter
+from stromkreis.system_server import SystemServer, gateway_certificate, server_context
 
 _ID = re.compile(r"[A-Za-z0-9.-]{1,56}")
 _LIFETIME = timedelta(days=3652)
@@ -38,6 +39,12 @@ def cls_adapter(
     gateway: Annotated[str | None, typer.Option(help="The gateway's HOST:PORT for controllable systems.")] = None,
     gateway_sha256: Annotated[str | None, typer.Option(help="SHA-256 of the gateway's home certificate.")] = None,
     listen: Annotated[str, typer.Option(help="HOST:PORT where programs speak SOCKS5.")] = "127.0.0.1:1080",
+    serve_at: Annotated[
+        str | None, typer.Option("--serve", help="HOST:PORT for connections that the gateway begins.")
+    ] = None,
+    forward: Annotated[
+        str | None, typer.Option(help="HOST:PORT of the program that connections of --serve are passed on to.")
+    ] = None,
     log_format: LogFormatOption = LogFormat.CONSOLE,
     log_level: LogLevel = "INFO",
 ) -> None:
@@ -51,6 +58,9 @@ def cls_adapter(
     Then: stromkreis cls-adapter --certificate cls.pem --gateway 192.168.1.200:1080 --gateway-sha256 5d5f...
 
     And: curl --socks5-hostname 127.0.0.1:1080 https://emp.example/
+
+    With --serve 0.0.0.0:4443 --forward 127.0.0.1:80 it also takes connections that the gateway begins, over TLS, and
+    passes them on to a program of this machine.
     """
     if device is not None and not certificate.exists():
         make_certificate(certificate, device)
@@ -59,22 +69,38 @@ def cls_adapter(
         show(certificate)
         return
     host, port = _address(gateway, "--gateway")
-    local, local_port = _address(listen, "--listen")
+    local = _address(listen, "--listen")
     shown = gateway_sha256.replace(":", "").lower()
     if len(shown) != 64 or not set(shown) <= set("0123456789abcdef"):
         raise StromkreisError(f"--gateway-sha256: {len(shown)} characters, expected 64 hexadecimal ones")
+    if (serve_at is None) != (forward is None):
+        raise StromkreisError("--serve and --forward: expected both, or none of them")
+    begun = None
+    if serve_at is not None and forward is not None:
+        begun = _Begun(certificate, _address(serve_at, "--serve"), _address(forward, "--forward"))
     set_up_logs(log_format, log_level)
     forbid_core_dumps()
-    adapter = SocksAdapter(
-        Gateway(host=host, port=port, fingerprint=shown, context=context), random.SystemRandom()
-    )  # fmt: skip
+    known = Gateway(host=host, port=port, fingerprint=shown, context=context)
+    serve(lambda: _run(known, local, begun))
 
-    async def run() -> None:
-        async with trio.open_nursery() as nursery:
-            bound = await nursery.start(adapter.serve, local, local_port)
-            typer.echo(f"SOCKS5 at {local}:{bound}, for the gateway at {host}:{port}", err=True)
 
-    serve(run)
+class _Begun(NamedTuple):
+    """What the gateway begins: the file of key and certificate, where it connects, where the program is."""
+
+    file: Path
+    listen: tuple[str, int]
+    target: tuple[str, int]
+
+
+async def _run(gateway: Gateway, local: tuple[str, int], begun: _Begun | None) -> None:
+    rng = random.SystemRandom()
+    async with trio.open_nursery() as nursery:
+        bound = await nursery.start(SocksAdapter(gateway, rng).serve, *local)
+        typer.echo(f"SOCKS5 at {local[0]}:{bound}, for the gateway at {gateway.host}:{gateway.port}", err=True)
+        if begun is not None:
+            context = server_context(begun.file, await gateway_certificate(gateway, rng))
+            bound = await nursery.start(SystemServer(context, begun.target).serve, *begun.listen)
+            typer.echo(f"TLS at {begun.listen[0]}:{bound} for the gateway", err=True)
 
 
 def make_certificate(file: Path, device: str) -> None:

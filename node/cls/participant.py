@@ -1,11 +1,11 @@
-"""The gateway's TLS session with a proxy profile's market participant, or the reply that says why there is none."""
+"""The gateway's TLS sessions with both ends of a proxy profile, or the reply that says why there is none."""
 
 from __future__ import annotations
 
 import ssl
 from collections.abc import Callable, Iterator
-from contextlib import AsyncExitStack
-from typing import Final
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from typing import Any, Final
 
 import trio
 
@@ -16,6 +16,7 @@ from protocol.socks_tls import Reply
 
 CONNECT_S: Final = 20.0
 CLOSE_S: Final = 5.0
+SYSTEM_S: Final = 10.0
 
 
 class UnreachableError(Exception):
@@ -37,10 +38,37 @@ async def connect(
     refuses, or is another one.
     """
     host, port = proxy.endpoint
-    session = open_pinned(
-        host, port, tls_context(), proxy.participant_certificate, connect_s=CONNECT_S, close_s=CLOSE_S,
-        server_name=proxy.wan_server_name,
+    return await _entered(
+        open_pinned(
+            host, port, tls_context(), proxy.participant_certificate, connect_s=CONNECT_S, close_s=CLOSE_S,
+            server_name=proxy.wan_server_name,
+        ), stack,
     )  # fmt: skip
+
+
+async def connect_system(
+    proxy: ProxyProfile, fingerprint: str, context: ssl.SSLContext, dial: Callable[[str, int], Any],
+    stack: AsyncExitStack,
+) -> trio.SSLStream[trio.SocketStream]:  # fmt: skip
+    """
+    Mutual TLS with the controllable system's server at home, closed with `stack`; `fingerprint` is its certificate's.
+
+    Raises UnreachableError as `connect` does, its reason begun with `cls_`.
+    """
+    host, port = proxy.cls_endpoint or ("", 0)
+    session = open_pinned(
+        host, port, context, fingerprint, connect_s=SYSTEM_S, close_s=CLOSE_S, server_name=proxy.server_name,
+        connect=dial,
+    )  # fmt: skip
+    try:
+        return await _entered(session, stack)
+    except UnreachableError as error:
+        raise UnreachableError(error.reply, f"cls_{error.reason}") from None
+
+
+async def _entered(
+    session: AbstractAsyncContextManager[trio.SSLStream[trio.SocketStream]], stack: AsyncExitStack
+) -> trio.SSLStream[trio.SocketStream]:
     try:
         with trio.fail_after(CONNECT_S):
             return await stack.enter_async_context(session)

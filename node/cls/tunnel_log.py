@@ -46,6 +46,10 @@ class TunnelLog:
         """A tunnel is open."""
         self._add(Event.CLS_CONNECTED, {"system": proxy.cls, "participant": proxy.participant}, {"count": 1})
 
+    def begun(self, proxy: ProxyProfile, initiator: str, result: str) -> None:
+        """Somebody else than the system wanted one; as rare as orders and occasions are."""
+        self._note(Event.CLS_BEGUN, system=proxy.cls, participant=proxy.participant, initiator=initiator, result=result)
+
     def ended(self, proxy: ProxyProfile, end: End, traffic: Traffic) -> None:
         """It is over."""
         names: dict[str, Parameter] = {"system": proxy.cls, "participant": proxy.participant, "reason": end.value}

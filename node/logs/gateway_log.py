@@ -40,7 +40,7 @@ class GatewayLog:
 
     __slots__ = (
         "_clock", "_gateway", "_is_writing", "_lost", "_newest", "_nursery", "_previous", "_repository", "_sign",
-        "_waiting",
+        "_waiting", "_watcher",
     )  # fmt: skip
 
     def __init__(self, repository: GatewayLogRepository, gateway: str, clock: Callable[[], float], sign: Sign) -> None:
@@ -54,6 +54,11 @@ class GatewayLog:
         self._is_writing = False
         self._newest: dict[Log, int] | None = None
         self._previous = FIRST
+        self._watcher: Callable[[Event], None] | None = None
+
+    def watch(self, watcher: Callable[[Event], None]) -> None:
+        """Have `watcher` told of each event, as it is noted."""
+        self._watcher = watcher
 
     def note(self, event: Event, **parameters: Parameter) -> None:
         """
@@ -63,6 +68,8 @@ class GatewayLog:
         """
         if parameters.keys() != event.value.parameters:
             raise LocalProtocolError(f"{event.name} has the parameters {sorted(event.value.parameters)}")
+        if self._watcher is not None:
+            self._watcher(event)
         if len(self._waiting) >= _WAITING_MAX:
             self._lost += 1
             return

@@ -13,7 +13,7 @@ import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Final, Protocol
+from typing import Final, Protocol, Self
 
 import trio
 from cryptography import x509
@@ -43,6 +43,11 @@ class HanKey:
     certificate: x509.Certificate
     pem: bytes
 
+    @classmethod
+    def from_pem(cls, pem: bytes) -> Self:
+        """Key and certificate in one PEM."""
+        return cls(x509.load_pem_x509_certificate(pem), pem)
+
     def context(self, *, is_certificate_required: bool = False) -> ssl.SSLContext:
         """
         For a server that asks for a client certificate, and goes on without one unless it is required.
@@ -54,6 +59,18 @@ class HanKey:
         context.set_ciphers("ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384")
         context.options |= ssl.OP_NO_RENEGOTIATION
         context.verify_mode = ssl.CERT_REQUIRED if is_certificate_required else ssl.CERT_OPTIONAL
+        self._load(context)
+        return context
+
+    def client_context(self) -> ssl.SSLContext:
+        """For a client of a system at home (TA.TLS.OpenHanSessionAsClient); `trust` says whose."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.check_hostname = False  # the profile names the certificate itself
+        self._load(context)
+        return context
+
+    def _load(self, context: ssl.SSLContext) -> None:
         context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN | ssl.VerifyFlags(_NO_CHECK_TIME)
         file = os.memfd_create("han")
         try:
@@ -62,12 +79,11 @@ class HanKey:
             context.load_cert_chain(f"/proc/self/fd/{file}")
         finally:
             os.close(file)
-        return context
 
 
 def trust(context: ssl.SSLContext, certificate: bytes) -> None:
     """
-    Let clients with this certificate (DER) through the handshake; who they are is decided by its fingerprint, later.
+    Let peers with this certificate (DER) through the handshake; who they are is decided by its fingerprint, later.
 
     There is no way back: a certificate that counts no more comes as far as the log-in.
     """
@@ -84,7 +100,7 @@ async def han_key(
         if pem is None:
             pem = _make(identity, random, ephemeral_key(ec.SECP256R1()), datetime.fromtimestamp(now_s, UTC))
             await secrets.keep(identity, _NAME, pem)
-    return HanKey(x509.load_pem_x509_certificate(pem), pem)
+    return HanKey.from_pem(pem)
 
 
 def _make(identity: str, random: Callable[[int], bytes], key: ec.EllipticCurvePrivateKey, now: datetime) -> bytes:

@@ -135,6 +135,11 @@ class Event(Enum):
         2303, Level.WARNING, (Log.SYSTEM,),
         "{count} Verbindungen von {system} abgelehnt: {reason}", "{count} connections of {system} refused: {reason}",
     )  # fmt: skip
+    CLS_BEGUN = EventKind(
+        2304, Level.INFO, (Log.SYSTEM, Log.CONSUMER),
+        "Verbindung von {system} mit {participant} begonnen durch {initiator}: {result}",
+        "Connection of {system} with {participant} begun by {initiator}: {result}",
+    )  # fmt: skip
     METER_FAULT = EventKind(
         3001, Level.WARNING, (Log.SYSTEM,),
         "Störung am LMN: {kind} ({protocol}, {device})", "Fault on the LMN: {kind} ({protocol}, {device})",

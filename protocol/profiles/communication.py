@@ -6,9 +6,9 @@ They name who may be spoken to, where, and by which certificates; fields are our
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, StringConstraints, model_serializer, model_validator
 
 from protocol.profiles.base import Fingerprint, Identifier, MeteringPoint, Timed
 
@@ -22,6 +22,14 @@ LocalServerName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9.-]{1,63}$"
 """What a controllable system calls whom it wants (REQ.TA.SOCKSTLS.Connect.35)."""
 
 ServerName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.-]{1,253}$")]
+
+
+BeginEvent = Literal[
+    "started", "profiles_taken", "measurement_suspended", "measurement_resumed", "clock_deviated", "meter_fault"
+]
+"""Events of the gateway's log (protocol.logs.events) at which it may begin a connection."""
+
+_LATER: Final[dict[str, Any]] = {"cls_address": None, "begin_every_s": None, "begin_offset_s": 0, "begin_events": []}
 
 
 class WanProfile(Timed):
@@ -69,6 +77,10 @@ class ProxyProfile(Timed):
 
     `server_name` is the localServerName: what the system asks for.  `wan_server_name` is what the gateway calls the
     participant's server in the TLS handshake (wanTlsSni), the host of `address` where it is missing.
+
+    Where the participant (HKS4) or the gateway (HKS5) begins, the gateway opens both sessions: `cls_address` is the
+    system's TLS server at home, by address or by a name that ends in `.local`.  The gateway begins at multiples of
+    `begin_every_s` after `begin_offset_s` (Unix time, s), and at `begin_events` of its log.
     """
 
     id: Identifier
@@ -81,9 +93,35 @@ class ProxyProfile(Timed):
     initiators: Annotated[tuple[Literal["cls", "participant", "gateway"], ...], Field(min_length=1, max_length=3)]
     idle_timeout_s: Annotated[int, Field(ge=10, le=86_400)] = 600
     duration_max_s: Annotated[int, Field(ge=60, le=172_800)] = 172_800
+    cls_address: HostPort | None = None
+    begin_every_s: Annotated[int, Field(ge=60, le=604_800)] | None = None
+    begin_offset_s: Annotated[int, Field(ge=0, le=604_799)] = 0
+    begin_events: Annotated[tuple[BeginEvent, ...], Field(max_length=8)] = ()
+
+    @model_validator(mode="after")
+    def _can_begin(self) -> Self:
+        if self.begin_every_s is None and not self.begin_events:
+            return self
+        if "gateway" not in self.initiators or self.cls_address is None:
+            raise ValueError("begin_every_s, begin_events: want gateway among initiators, and cls_address")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_unset(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Gateways of releases before these fields take a set that does not use them; its octets stay the same."""
+        made: dict[str, Any] = handler(self)
+        return {name: value for name, value in made.items() if name not in _LATER or value != _LATER[name]}
 
     @property
     def endpoint(self) -> tuple[str, int]:
         """Host and port of `address`."""
         host, _, port = self.address.rpartition(":")
+        return host.strip("[]"), int(port)
+
+    @property
+    def cls_endpoint(self) -> tuple[str, int] | None:
+        """Host and port of `cls_address`."""
+        if self.cls_address is None:
+            return None
+        host, _, port = self.cls_address.rpartition(":")
         return host.strip("[]"), int(port)

@@ -17,9 +17,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from prometheus_client import CollectorRegistry
 
 from coordinator.gwa.participants import certified_key
-from node.cls.proxy import ClsProxy, ClsServices
+from node.cls.proxy import ClsProxy
 from node.cls.relay import RateLimit
 from node.cls.stream import SocksTlsStream
+from node.cls.tunnels import ClsServices, Tunnels
 from node.metrics import NodeMetrics
 from node.profiles.checking import text_of
 from node.profiles.gateway_profiles import GatewayProfiles
@@ -85,6 +86,7 @@ class ClsHome:
     world: World
     participant: Participant
     proxy: ClsProxy
+    tunnels: Tunnels
     profiles: GatewayProfiles
     client: httpx.AsyncClient
     registry: CollectorRegistry
@@ -145,16 +147,18 @@ async def cls_home(path: Path, *, rate: RateLimit | None = None, **changed: Any)
         await nursery.start(participant.run)
         registry = CollectorRegistry()
         services = ClsServices(
-            secrets=HanSecretRepository(world.store), metrics=NodeMetrics(registry),
+            secrets=HanSecretRepository(world.store), metrics=NodeMetrics(registry), trust=world.trust,
             tls_context=partial(client_context, path / "pki" / "root.pem"), listen={ONE: "0.0.0.0:0"},
         )  # fmt: skip
         profiles = world.profiles(ONE)
         noted = world.noted
-        proxy = ClsProxy(
+        tunnels = Tunnels(
             services, world.modules[ONE], profiles, lambda event, **parameters: noted.append((event, parameters)),
             lambda: datetime.now(UTC).timestamp(), rate,
         )  # fmt: skip
-        home = ClsHome(world, participant, proxy, profiles, client, registry)
+        proxy = ClsProxy(tunnels)
+        nursery.start_soon(tunnels.run)
+        home = ClsHome(world, participant, proxy, tunnels, profiles, client, registry)
         await home.roll_out(home.document(1, **changed))
         home.address = ("127.0.0.1", (await nursery.start(proxy.run))[1])
         yield home

@@ -279,7 +279,7 @@ async def test_octets_of_no_kind_cost_their_connection_alone(home: ClsHome) -> N
 
 
 async def test_a_system_has_so_many_tunnels_and_no_more(home: ClsHome, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(home.proxy, "_systems", admission.Quota(1))
+    monkeypatch.setattr(home.tunnels, "systems", admission.Quota(1))
     async with home.system() as first:
         assert await home.ask(first) is Reply.SUCCEEDED
         async with home.system() as second:
