@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
-from scipy.stats import spearmanr
+from scipy.stats import rankdata, spearmanr
 
 from loadtest.lab.experiments.coalitions import exposures
 from loadtest.lab.metrics import NOTHING, Estimate
@@ -233,14 +233,17 @@ def rankings(results: Results) -> Rankings | None:
 
 
 def _resampled(values: dict[str, Floats], gained: Floats, rng: Generator) -> dict[str, Floats]:
-    """Rank correlations over draws of views, the same draws for every metric."""
-    drawn: dict[str, list[float]] = {metric: [] for metric in values}
-    for _ in range(_DRAWS):
-        chosen = rng.integers(0, len(gained), len(gained))
-        if all(len(set(each[chosen])) > 1 for each in (gained, *values.values())):
-            for metric, each in values.items():
-                drawn[metric].append(float(spearmanr(each[chosen], gained[chosen]).statistic))
-    return {metric: np.array(each) for metric, each in drawn.items()}
+    """Rank correlations over draws of views, the same draws for every metric; none of a draw without any order."""
+    chosen = np.stack([rng.integers(0, len(gained), len(gained)) for _ in range(_DRAWS)])
+    ordered = np.all([np.ptp(each[chosen], axis=1) > 0 for each in (gained, *values.values())], axis=0)
+    of_gain = _standardised(gained[chosen[ordered]])
+    return {metric: (_standardised(each[chosen[ordered]]) * of_gain).mean(axis=1) for metric, each in values.items()}
+
+
+def _standardised(drawn: Floats) -> Floats:
+    """Ranks within each row, less their mean and over their deviation: the mean product of two is Spearman's rho."""
+    ranks = rankdata(drawn, axis=1)
+    return np.asarray((ranks - ranks.mean(axis=1, keepdims=True)) / ranks.std(axis=1, keepdims=True))
 
 
 def _interval(value: float, drawn: Floats, count: int) -> Estimate:

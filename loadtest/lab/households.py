@@ -27,6 +27,7 @@ ON_W = 10.0
 MEMORY_MAX = 8 * 2**30
 _BYTES_A_READING = 12
 _CHUNK = 50
+_SPREAD_MIN = 2_000_000  # readings: fewer are made before other processes have started
 _MINUTE_S = 60
 
 
@@ -132,7 +133,7 @@ def generate(
         power_w[rows], on[rows], present[rows] = made
         advance(len(chunk))
 
-    if processes > 1 and len(chunks) > 1:
+    if processes > 1 and power_w.size >= _SPREAD_MIN:
         with workers(processes, "spawn") as pool:
             for chunk, made in zip(
                 chunks, pool.map(_chunk, chunks, [days] * len(chunks), [slot_s] * len(chunks), [seed] * len(chunks)),

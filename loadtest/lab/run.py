@@ -11,13 +11,11 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, as_completed
+from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import monotonic
 from typing import Any
-
-from threadpoolctl import threadpool_limits
 
 from loadtest.lab.experiments import Cell, cells
 from loadtest.lab.experiments.coalitions import Exposure, exposures
@@ -25,9 +23,12 @@ from loadtest.lab.experiments.curves import example_day
 from loadtest.lab.provenance import versions
 from loadtest.lab.schemes import SCHEMES
 from loadtest.lab.settings import Lab, Row, Settings
-from loadtest.lab.workers import workers
+from loadtest.lab.workers import one_thread, workers
 from protocol.errors import StromkreisError
 
+ABOUT = "about.json"
+Finished = tuple[str, list[dict[str, Any]], str]
+"""A cell's name, its rows, and why there are none."""
 Advance = Callable[[str, int, int], None]
 """Called with what is done (stage, how much of it, of how much)."""
 
@@ -73,16 +74,23 @@ class Results:
 _lab: Lab | None = None
 
 
-def _compute(cell: str, settings: Settings) -> tuple[list[dict[str, Any]], str]:
-    """In a worker: the rows of a cell, or why there are none."""
+def _compute(names: tuple[str, ...], settings: Settings, folder: Path) -> list[Finished]:
+    """In a worker: cells of one view, each stored when it is done; the example's curves where no name is given."""
     if _lab is None:
         raise RuntimeError("a worker without households")
-    chosen = next(each for each in cells(settings) if each.name == cell)
+    with one_thread():
+        if not names:
+            _write(folder / ABOUT, json.dumps({"source": _lab.area.source, "curves": example_day(_lab)}))
+        return [_cell(cell, _lab, folder) for cell in cells(settings) if cell.name in names]
+
+
+def _cell(cell: Cell, lab: Lab, folder: Path) -> Finished:
     try:
-        with threadpool_limits(1):
-            return [row.flat() for row in chosen.run(_lab)], ""
+        rows = [row.flat() for row in cell.run(lab)]
     except StromkreisError as error:
-        return [], str(error)
+        return cell.name, [], str(error)
+    _write(folder / f"{_slug(cell.name)}.json", json.dumps(rows))
+    return cell.name, rows, ""
 
 
 def run(settings: Settings, out: Path, advance: Advance = lambda _stage, _done, _of: None) -> Results:
@@ -102,7 +110,7 @@ def run(settings: Settings, out: Path, advance: Advance = lambda _stage, _done, 
     left = [cell for cell in wanted if cell.name not in stored]
     advance("experiments", len(stored), len(wanted))
     missing: list[tuple[str, str]] = []
-    about_file = folder / "about.json"
+    about_file = folder / ABOUT
     if left or not about_file.is_file():
         made = 0
 
@@ -112,13 +120,11 @@ def run(settings: Settings, out: Path, advance: Advance = lambda _stage, _done, 
             advance("households", made, settings.households + Lab.reference_count(settings.households))
 
         _lab = Lab(settings, more)
-        _write(about_file, json.dumps({"source": _lab.area.source, "curves": example_day(_lab)}))
-        for name, rows, reason in _carried_out(left, settings):
+        for name, rows, reason in _carried_out(left, settings, folder):
             if reason:
                 missing.append((name, reason))
             else:
                 stored[name] = rows
-                _write(folder / f"{_slug(name)}.json", json.dumps(rows))
             advance("experiments", len(stored) + len(missing), len(wanted))
         _lab = None
     about = json.loads(about_file.read_text(encoding="utf-8"))
@@ -140,19 +146,28 @@ def _schemes(settings: Settings) -> Sequence[str]:
     return settings.schemes or tuple(SCHEMES)
 
 
-def _carried_out(left: list[Cell], settings: Settings) -> Iterator[tuple[str, list[dict[str, Any]], str]]:
+def _carried_out(left: list[Cell], settings: Settings, folder: Path) -> Iterator[Finished]:
+    tasks = _tasks(left)
     if settings.processes <= 1:
-        for cell in left:
-            yield cell.name, *_compute(cell.name, settings)
+        for names in tasks:
+            yield from _compute(names, settings, folder)
         return
-    # The long ones first, so that none of them is left to the end alone.
-    ordered = sorted(left, key=lambda cell: not cell.name.startswith(("appliances", "identification", "occupancy")))
     with workers(settings.processes, "fork") as pool:
-        waiting: dict[Future[tuple[list[dict[str, Any]], str]], str] = {
-            pool.submit(_compute, cell.name, settings): cell.name for cell in ordered
-        }
-        for done in as_completed(waiting):
-            yield waiting[done], *done.result()
+        for done in as_completed([pool.submit(_compute, names, settings, folder) for names in tasks]):
+            yield from done.result()
+
+
+def _tasks(left: list[Cell]) -> list[tuple[str, ...]]:
+    """
+    The cells of a view together, then the example's curves (no name).
+
+    The long ones are begun first, so that none of them is left to the end alone.
+    """
+    views: dict[str, list[Cell]] = {}
+    for cell in left:
+        views.setdefault(cell.view or cell.name, []).append(cell)
+    ordered = sorted(views.values(), key=lambda each: not any(cell.is_long for cell in each))
+    return [*(tuple(cell.name for cell in each) for each in ordered), ()]
 
 
 def _folder(out: Path, settings: Settings) -> Path:

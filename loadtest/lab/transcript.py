@@ -143,11 +143,14 @@ def send_times(shape: Shape, slot_ends_s: NDArray[np.float64], rng: Generator) -
     """
     slots, count = len(slot_ends_s), len(shape.messages)
     offsets_s = rng.uniform(0.0, JITTER_S, shape.size)
-    times_s = np.zeros((slots, count))
+    times_s = np.zeros((slots, count), order="F")  # written by message
+    waits: tuple[int, ...] = ()
+    ready_s = slot_ends_s
     for index, message in enumerate(shape.messages):
         if message.after:
-            waits = [index_ for index_ in message.after if index_ < index]
-            ready_s = times_s[:, waits].max(axis=1)
+            if message.after != waits or max(waits) >= index:
+                waits = message.after
+                ready_s = times_s[:, [each for each in waits if each < index]].max(axis=1)
             times_s[:, index] = ready_s + rng.exponential(LATENCY_S, slots)
         else:
             kind, _, position = message.sender.partition(":")

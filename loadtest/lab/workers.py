@@ -1,4 +1,9 @@
-"""Processes that compute and leave nothing behind: not after an interrupt, not where their parent was killed."""
+"""
+Processes that compute and leave nothing behind: not after an interrupt, not where their parent was killed.
+
+They compute with one thread each: on a machine with other work the threads of linear algebra and of scikit-learn wait
+for each other, fifty times as long.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +14,12 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from functools import lru_cache
 from multiprocessing import active_children, get_context
 from typing import Literal
+
+from threadpoolctl import ThreadpoolController
 
 from protocol.errors import StromkreisError
 
@@ -50,3 +58,15 @@ def _watch(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(_LOOK_S)
     os._exit(1)
+
+
+@lru_cache(maxsize=1)
+def _thread_pools() -> ThreadpoolController:
+    """Those of the libraries that are loaded by the first use; to look for them takes as long as a small tree."""
+    return ThreadpoolController()
+
+
+def one_thread() -> AbstractContextManager[object]:
+    """Within it, numerical libraries compute with one thread."""
+    limited: AbstractContextManager[object] = _thread_pools().limit(limits=1)
+    return limited

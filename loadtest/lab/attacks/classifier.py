@@ -11,9 +11,9 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier
-from threadpoolctl import threadpool_limits
 
 from loadtest.lab.households import DAY_S
+from loadtest.lab.workers import one_thread
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -57,15 +57,14 @@ class SlotClassifier:
         )  # fmt: skip
         if self._constant is None:
             chosen = _balanced(labels, min(_ROWS_MAX, 500 * iterations), rng)
-            # One thread: on a machine with other work its threads wait for each other, fifty times as long.
-            with threadpool_limits(1):
+            with one_thread():
                 self._model.fit(rows[chosen], labels[chosen])
 
     def scores(self, rows: Floats) -> Floats:
         """A score of each row, shape (rows,)."""
         if self._constant is not None:
             return np.full(len(rows), self._constant)
-        with threadpool_limits(1):
+        with one_thread():
             return np.asarray(self._model.predict_proba(rows)[:, 1], np.float64)
 
 

@@ -28,26 +28,35 @@ def next_to(series: Sequence[Series], household: int, slot_s: int) -> tuple[NDAr
     Only totals whose rosters differ by the household alone are compared. Within `_HELD_S` seconds a load hardly
     changes: the median over so many seconds takes away what others switched in between.
     """
-    with_it = {
-        int(slot): (frozenset(each.households or ()), int(value))
-        for each in series if each.households and household in each.households
-        for slot, value in zip(each.slots, each.values, strict=True)
-    }  # fmt: skip
-    without = {
-        int(slot): (frozenset(each.households or ()), int(value))
-        for each in series if each.households and household not in each.households
-        for slot, value in zip(each.slots, each.values, strict=True)
-    }  # fmt: skip
-    slots = [
-        slot for slot, (roster, _) in sorted(with_it.items())
-        if slot + 1 in without and without[slot + 1][0] == roster - {household}
-    ]  # fmt: skip
-    drops = np.array([with_it[slot][1] - without[slot + 1][1] for slot in slots], np.float64)
+    by_roster: dict[frozenset[int], list[Series]] = {}
+    for each in series:
+        if each.households:
+            by_roster.setdefault(frozenset(each.households), []).append(each)
+    found: dict[int, int] = {}
+    for roster in sorted((each for each in by_roster if household in each), key=len, reverse=True):
+        slots, values = _joined(by_roster[roster])
+        rest = roster - {household}
+        if rest:
+            after, without = _joined(by_roster.get(rest, []))
+            _, here, there = np.intersect1d(slots + 1, after, assume_unique=True, return_indices=True)
+            slots, values = slots[here], values[here] - without[there]
+        # Of two differences the one of the fewer members is taken; a total of one is its reading, without another.
+        found.update(zip(slots.tolist(), values.tolist(), strict=True))
+    slots = np.array(sorted(found), np.int64)
+    drops = np.array([found[slot] for slot in slots.tolist()], np.float64)
     width = min(int(_HELD_S // (2 * slot_s)), max(0, len(drops) // 2 - 1)) * 2 + 1
     if width > 1:
         padded = np.pad(drops, width // 2, mode="edge")
         drops = np.median(np.lib.stride_tricks.sliding_window_view(padded, width), axis=1)
-    return np.array(slots, np.int64), drops
+    return slots, drops
+
+
+def _joined(series: Sequence[Series]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Slots and values of all, each slot once."""
+    if not series:
+        return np.array([], np.int64), np.array([], np.int64)
+    slots, first = np.unique(np.concatenate([each.slots for each in series]), return_index=True)
+    return slots, np.concatenate([each.values for each in series])[first]
 
 
 class LinearAttacker:

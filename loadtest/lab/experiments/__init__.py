@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from loadtest.lab.experiments import billing, costs, curves, games, links, rosters
 from loadtest.lab.real import REAL
 from loadtest.lab.schemes import SCHEMES, Scheme
-from loadtest.lab.settings import Lab, Row, Settings
+from loadtest.lab.settings import METER_SLOT_S, Lab, Row, Settings
 from loadtest.lab.views import view_of
 
 ATTACKS = (
@@ -26,12 +26,19 @@ REPRESENTATIVE = "sum-ttp"
 
 @dataclass(frozen=True)
 class Cell:
-    """`attacks` and `schemes` are what it gives rows for; `run` computes them."""
+    """
+    `attacks` and `schemes` are what it gives rows for; `run` computes them.
+
+    Cells of the same `view` start from the same one: one process makes it once for all of them. `is_long` cells are
+    begun before others.
+    """
 
     name: str
     attacks: frozenset[str]
     schemes: frozenset[str]
     run: Callable[[Lab], list[Row]]
+    view: str = ""
+    is_long: bool = False
 
 
 def cells(settings: Settings) -> list[Cell]:
@@ -60,11 +67,11 @@ def _all(settings: Settings) -> Iterator[Cell]:
         yield _cell(f"linkage {name}", "linkage", name, links.by_habits)
         yield _cell(f"timing {name}", "timing", name, links.by_timing)
     yield _cell("bills pseudonyms-tr03109", "bills", "pseudonyms-tr03109", links.by_bills)
-    yield Cell("identification", frozenset({"identification"}), exact, games.identification_rows)
+    yield Cell("identification", frozenset({"identification"}), exact, games.identification_rows, is_long=True)
     yield Cell("noise", frozenset({"identification", "utility"}), frozenset({"ring-noise"}), games.noise_rows)
     yield Cell("membership", frozenset({"membership"}), exact | {"ring-noise"}, games.membership_rows)
     if not settings.data:
-        yield Cell("differencing", frozenset({"differencing"}), frozenset({"ring"}), rosters.plain_rows)
+        yield Cell("differencing", frozenset({"differencing"}), frozenset({"ring"}), rosters.plain_rows, is_long=True)
     yield Cell("designed rosters", frozenset({"differencing"}), frozenset({"ring"}), rosters.designed_rows)
     yield Cell("tariffs", frozenset({"tariff"}), frozenset(billing.BILLED), billing.tariff_rows)
     for name in REAL:
@@ -95,7 +102,10 @@ def _curve_cells(scheme: Scheme, covered: frozenset[str], slot_s: int, group_siz
                 check_same_series(lab, scheme, SCHEMES[name], lab.meter_slot_s, group_size)
             return rows + [replace(row, scheme=name) for name in same for row in rows]
 
-        yield Cell(f"{kind} {scheme.name}{suffix}", attacks, covered, run)
+        yield Cell(
+            f"{kind} {scheme.name}{suffix}", attacks, covered, run, view=f"{scheme.name}{suffix}",
+            is_long=slot_s < METER_SLOT_S,
+        )  # fmt: skip
 
 
 def check_same_series(lab: Lab, first: Scheme, second: Scheme, slot_s: int, group_size: int) -> None:

@@ -29,7 +29,7 @@ def real_rows(lab: Lab, scheme: Scheme) -> list[Row]:
     slot_s = lab.meter_slot_s
     area = lab.at(slot_s)[0]
     members, slots = min(lab.settings.real_households, area.count), min(lab.settings.real_slots, area.slots)
-    inputs = Inputs(area.power_w[:members, :slots].T.copy(), hashlib.sha256(b"lab real").digest())
+    inputs = Inputs(area.power_w[:members, :slots].T.copy(), hashlib.sha256(b"lab real").digest(), is_recorded=False)
     run = REAL[scheme.name](inputs)
     readings = members * slots
     found = {"cpu_ms": 1000 * run.cpu_s / readings, "sent_bytes": run.sent_bytes / readings, "rounds": run.rounds}
@@ -47,7 +47,7 @@ def dropout_rows(lab: Lab, scheme: Scheme) -> list[Row]:
     area = lab.at(lab.meter_slot_s)[0]
     members, slots = min(_DROPOUT_MEMBERS, area.count), min(2, area.slots)
     readings_w = area.power_w[:members, :slots].T.copy()
-    inputs = Inputs(readings_w, hashlib.sha256(b"lab dropout").digest(), missing=members // 2)
+    inputs = Inputs(readings_w, hashlib.sha256(b"lab dropout").digest(), members // 2, is_recorded=False)
     sums = REAL[scheme.name](inputs).sums
     is_right = bool(np.abs(sums - readings_w[:, inputs.present].sum(axis=1)).max() <= 1.0)
     parameters = {"members": members, "slots": slots}

@@ -44,6 +44,7 @@ class Shown:
     truth: Households
 
 
+@lru_cache(maxsize=2)
 def shown_of(lab: Lab, scheme: Scheme, slot_s: int, group_size: int) -> Shown | None:
     """What the EMP has of the targets; None where it has no series of power."""
     area, reference = lab.at(slot_s)

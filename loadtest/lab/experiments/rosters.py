@@ -50,7 +50,7 @@ def transcript_of(group: Households, victim: int, served: Bools, returns: Return
 def plain_rows(lab: Lab) -> list[Row]:
     """A total with the household less the next one without it, at quarter hours and at seconds."""
     rows = []
-    seconds = generate(max(SIZES) + 8, 1, SECOND_S, lab.settings.seed + 1, processes=lab.settings.processes)
+    seconds = generate(max(SIZES) + 8, 1, SECOND_S, lab.settings.seed + 1)
     evening = 18 * 3600 // SECOND_S
     kinds = [(lab.at(lab.meter_slot_s)[0], slice(None)), (seconds, slice(evening, evening + SECONDS_PLAYED))]
     for households, slots in kinds:

@@ -22,11 +22,13 @@ class Inputs:
     Readings of one group in W, shape (slots, members), and a seed of 32 bytes for all keys of the run.
 
     `missing` is a member that falls silent when its readings are due, after keys were agreed on; None: nobody.
+    `is_recorded` says whether payloads are wanted: of ciphertexts each has to be opened for that.
     """
 
     readings_w: NDArray[np.int64]
     seed: bytes
     missing: int | None = None
+    is_recorded: bool = True
 
     @property
     def present(self) -> list[int]:
@@ -48,9 +50,10 @@ class Inputs:
 class RealRun:
     """
     `payload[t, m]` is message m of slot t as whoever may read it reads it, `secrets[name][t]` a secret of the shape;
-    None where the code that ran keeps it to itself. `sums[t]` is what the EMP got, garbage included; with a member
-    missing it is all that counts, the payload still lists what everybody would have sent. Costs are those of all
-    parties: CPU seconds, payload bytes, and messages that one meter waits for in turn (`rounds`).
+    None where the code that ran keeps it to itself, or where it was not asked for. `sums[t]` is what the EMP got,
+    garbage included; with a member missing it is all that counts, the payload still lists what everybody would have
+    sent. Costs are those of all parties: CPU seconds, payload bytes, and messages that one meter waits for in turn
+    (`rounds`).
     """
 
     shape: Shape

@@ -50,17 +50,19 @@ class Battery:
         self.charge_ws = np.full(households, self.capacity_ws // 2, np.int64)
         self.throughput_ws = np.zeros(households, np.int64)
 
-    def nearest(self, demand_w: Vector, wanted_w: Vector) -> Vector:
-        """The load in W nearest to the wanted one that power and charge allow; nothing is fed into the grid."""
+    def bounds(self, demand_w: Vector) -> tuple[Vector, Vector]:
+        """The least and the largest load in W that power and charge allow; nothing is fed into the grid."""
         most_w = np.minimum(self.power_w, (self.capacity_ws - self.charge_ws) // self.slot_s)
-        least_w = np.maximum(-np.minimum(self.power_w, self.charge_ws // self.slot_s), -demand_w)
-        return np.asarray(demand_w + np.clip(wanted_w - demand_w, least_w, most_w), np.int64)
+        least_w = np.minimum(np.minimum(self.power_w, self.charge_ws // self.slot_s), demand_w)
+        return demand_w - least_w, demand_w + most_w
 
     def serve(self, demand_w: Vector, wanted_w: Vector) -> Vector:
         """A slot: what the meter shows where the control wants `wanted_w`, and the charge after it."""
-        metered_w = self.nearest(demand_w, wanted_w)
-        self.charge_ws += (metered_w - demand_w) * self.slot_s
-        self.throughput_ws += np.abs(metered_w - demand_w) * self.slot_s
+        least_w, most_w = self.bounds(demand_w)
+        metered_w: Vector = np.minimum(np.maximum(wanted_w, least_w), most_w)
+        change_ws = (metered_w - demand_w) * self.slot_s
+        self.charge_ws += change_ws
+        self.throughput_ws += np.abs(change_ws)
         return metered_w
 
 
@@ -140,7 +142,8 @@ def stepping(strategy: str, battery: Battery, demand_w: Readings, rng: Generator
             charging = free
         above_w, below_w = -(-demand // beta_w) * beta_w, demand // beta_w * beta_w
         chosen_w, other_w = np.where(charging, above_w, below_w), np.where(charging, below_w, above_w)
-        fits, other_fits = (battery.nearest(demand, each) == each for each in (chosen_w, other_w))
+        least_w, most_w = battery.bounds(demand)
+        fits, other_fits = ((least_w <= each) & (each <= most_w) for each in (chosen_w, other_w))
         chosen_w = np.where(~fits & other_fits, other_w, chosen_w)
         level_w = metered[:, slot] = battery.serve(demand, np.where(changes, chosen_w, level_w))
     return metered
