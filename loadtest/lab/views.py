@@ -39,6 +39,11 @@ class Series:
     values: NDArray[np.int64]
     quantity: str
 
+    @property
+    def members(self) -> int:
+        """How many households are in it."""
+        return 1 if self.households is None else len(self.households)
+
 
 @dataclass(frozen=True, slots=True)
 class Link:
@@ -67,6 +72,12 @@ class View:
             if each.quantity == quantity and each.households is not None and household in each.households
         ]  # fmt: skip
         return min(known, key=lambda each: len(each.households or ()), default=None)
+
+    def finest(self, slots: int, quantity: str = "power_w") -> list[Series]:
+        """Of the series of so many slots those of the fewest members; under a pseudonym there is one."""
+        whole = [each for each in self.series if each.quantity == quantity and len(each.slots) == slots]
+        fewest = min((each.members for each in whole), default=0)
+        return [each for each in whole if each.members == fewest]
 
     def pseudonymous(self, quantity: str = "power_w") -> list[Series]:
         """The series without a name."""
@@ -100,10 +111,8 @@ def view_of(
 
 
 def _series(batch: Batch, opened: Opened) -> list[Series]:
-    values = sum(
-        (batch.submitted[:, position] * factor for position, factor in opened.readings.items()),
-        start=np.zeros(len(batch.slots), np.int64),
-    )
+    factors = np.fromiter(opened.readings.values(), np.int64, len(opened.readings))
+    values = batch.submitted[:, list(opened.readings)] @ factors
     if opened.alias_of is None or batch.aliases is None:
         members = tuple(int(batch.group[position]) for position in opened.readings)
         return [Series(members, None, batch.slots, values, batch.quantity)]

@@ -1,4 +1,4 @@
-"""A planted leak is found by every attack that should find it, and by none without it."""
+"""The attacks where the answer is known; which leaks they find in schemes: test_lab_leaks.py."""
 
 from dataclasses import replace
 from functools import lru_cache
@@ -11,18 +11,17 @@ from loadtest.lab.acceptance import excesses
 from loadtest.lab.attacks import differencing, linkage
 from loadtest.lab.attacks.game import Whitener
 from loadtest.lab.discipline import Returns, alternating, contributions, toggling
-from loadtest.lab.experiments import check_same_series, curves
+from loadtest.lab.experiments import check_same_series
 from loadtest.lab.experiments.billing import hiding
-from loadtest.lab.experiments.games import Game, noise_variance_w2
+from loadtest.lab.experiments.games import Game, check_alike, noise_variance_w2
 from loadtest.lab.experiments.rosters import designed_rows, transcript_of
 from loadtest.lab.households import generate
-from loadtest.lab.metrics import Estimate
-from loadtest.lab.schemes import SCHEMES, Scheme, play
-from loadtest.lab.schemes.direct import batched_pseudonyms_shape, third_party_sum_shape
+from loadtest.lab.schemes import SCHEMES, play
+from loadtest.lab.schemes.direct import third_party_sum_shape
 from loadtest.lab.schemes.sums import noise_of_total, noisy
-from loadtest.lab.settings import SMOKE, Lab, Row, Settings
+from loadtest.lab.settings import SMOKE, Lab, Settings
 from loadtest.lab.transcript import EMP, Form, Message, Shape, meter
-from loadtest.lab.views import View, view_of
+from loadtest.lab.views import view_of
 
 
 @pytest.fixture(scope="module")
@@ -37,52 +36,7 @@ def leaky_sum_shape(n: int) -> Shape:
     return replace(shape, messages=(*shape.messages, *(Message(meter(i), EMP, Form({i: 1})) for i in range(n))))
 
 
-@lru_cache(maxsize=8)
-def leaky_batch_shape(n: int) -> Shape:
-    """The planted leak: a third party that says it batches and forwards each message when it comes."""
-    shape = batched_pseudonyms_shape(n)
-    return replace(
-        shape, messages=tuple(
-            replace(each, after=(index - n,)) if each.after else each for index, each in enumerate(shape.messages)
-        ),
-    )  # fmt: skip
-
-
 LEAKY = replace(SCHEMES["sum-ttp"], name="sum-ttp", shape=leaky_sum_shape)
-
-
-def by_name(rows: list[Row], **wanted: str) -> Row:
-    (row,) = [
-        row for row in rows
-        if all(getattr(row, key, None) == value or row.parameters.get(key) == value for key, value in wanted.items())
-    ]  # fmt: skip
-    return row
-
-
-def is_above(first: Estimate, second: Estimate) -> bool:
-    return first.value > second.high or first.low > second.value
-
-
-def test_curve_attacks_find_readings_beside_the_sum(lab: Lab) -> None:
-    sound, leaky = SCHEMES["sum-ttp"], LEAKY
-    rows = {name: curves.appliances(lab, each, 60, 20) for name, each in (("sound", sound), ("leaky", leaky))}
-    for attack in ("hart", "classifier"):
-        for appliance in ("COOKINGSTOVE", "DISHWASHER"):
-            with_leak = by_name(rows["leaky"], attack=attack, appliance=appliance)
-            without_leak = by_name(rows["sound"], attack=attack, appliance=appliance)
-            assert with_leak.estimate.low > with_leak.blind.value, (attack, appliance)
-            assert with_leak.estimate.low > with_leak.without.value, (attack, appliance)
-            assert with_leak.estimate.low > without_leak.estimate.value, (attack, appliance)
-
-
-def test_distances_and_presence_find_readings_beside_the_sum(lab: Lab) -> None:
-    found = {
-        name: curves.distances(lab, each, 60, 20) for name, each in (("sound", SCHEMES["sum-ttp"]), ("leaky", LEAKY))
-    }
-    bits = {name: by_name(rows, metric="mutual_information_bits").estimate for name, rows in found.items()}
-    assert bits["leaky"].low > 3 * bits["sound"].high
-    (presence,) = curves.occupancy(lab, LEAKY, 60, 20)
-    assert presence.estimate.low > presence.without.high
 
 
 def test_readings_beside_the_sum_are_other_series(lab: Lab) -> None:
@@ -91,17 +45,11 @@ def test_readings_beside_the_sum_are_other_series(lab: Lab) -> None:
         check_same_series(lab, SCHEMES["sum-ttp"], replace(LEAKY, name="leaky"), 900, 20)
 
 
-def top1(view: View, scheme: Scheme, lab: Lab) -> float:
-    transcript = play(scheme, lab.area.at(900), 40, 1)
-    guesses = linkage.by_timing(view_of(transcript, view.coalition, traffic=True).links)
-    return float(np.mean([transcript.owners[alias] == guess for alias, guess in guesses.items()]))
-
-
-def test_timing_finds_a_batch_that_is_none(lab: Lab) -> None:
-    batched = SCHEMES["pseudonyms-ttp-batched"]
-    view = View(frozenset({"emp", "wan"}), 900)
-    assert top1(view, batched, lab) < 0.15
-    assert top1(view, replace(batched, shape=leaky_batch_shape), lab) > 0.9
+def test_a_scheme_whose_group_shows_more_is_played_for_no_other(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_alike(lab)
+    monkeypatch.setitem(SCHEMES, "kursawe", replace(SCHEMES["kursawe"], shape=leaky_sum_shape))
+    with pytest.raises(AssertionError, match="other series under kursawe"):
+        check_alike(lab)
 
 
 def test_timing_needs_the_listener(lab: Lab) -> None:
@@ -174,7 +122,7 @@ def test_differencing_is_exact_where_others_stand_still() -> None:
     """The planted leak: a ring whose other members do not change, and a head that toggles one."""
     households = generate(8, 1, 60, seed=4)
     households = replace(households, power_w=np.where(np.arange(8)[:, None] == 3, households.power_w, 200))
-    transcript = transcript_of(households, 3, alternating(1440), None, 1)
+    transcript = transcript_of(households.power_w, 60, 3, alternating(1440))
     view = view_of(transcript, frozenset({"gwa", "emp"}))
     slots, drops = differencing.next_to(view.series, 3, 60)
     assert len(slots) == 720

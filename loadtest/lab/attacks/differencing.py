@@ -64,18 +64,57 @@ class LinearAttacker:
     The best linear estimate of a household's readings from totals: made once for rosters, then applied to totals.
 
     `target` (totals, slots) says how the household's slots enter each total and `others` the same for each of the
-    `count` others; mean and covariance are those of one household.
+    others, of whom there are `count` in all totals or `count[t]` in total t, each roster a part of the larger ones;
+    mean and covariance are those of one household.
     """
 
     def __init__(
-        self, target: Floats, others: Floats, count: int, mean_w: Floats, covariance: Floats, noise_w2: float = 25.0
-    ) -> None:
-        spread = target @ covariance @ target.T + count * (others @ covariance @ others.T)
+        self, target: Floats, others: Floats, count: int | NDArray[np.int64], mean_w: Floats, covariance: Floats,
+        noise_w2: float = 25.0,
+    ) -> None:  # fmt: skip
+        counts = np.broadcast_to(count, len(target))
+        shared = np.minimum.outer(counts, counts)
+        spread = target @ covariance @ target.T + shared * (others @ covariance @ others.T)
         spread[np.diag_indices_from(spread)] += noise_w2
         self._mean_w = mean_w
-        self._expected = target @ mean_w + count * (others @ mean_w)
+        self._expected = target @ mean_w + counts * (others @ mean_w)
         self._gain = cho_solve(cho_factor(spread, lower=True), target @ covariance).T
 
     def estimate(self, totals_w: Floats) -> Floats:
         """The household's readings, shape (slots,), from totals of shape (totals,)."""
         return np.asarray(self._mean_w + self._gain @ (totals_w - self._expected), np.float64)
+
+
+class RosterAttacker:
+    """
+    A coordinator that chose the rosters, and what it makes of its view.
+
+    `target` and `others` are as for `LinearAttacker`, a total a slot.
+    """
+
+    def __init__(self, target: Floats, others: Floats, mean_w: Floats, covariance: Floats) -> None:
+        self._rules = target, others
+        self._household = mean_w, covariance
+        self._made: dict[bytes, LinearAttacker] = {}
+
+    def estimate(self, series: Sequence[Series], household: int) -> Floats:
+        """
+        The household's readings, shape (slots,), W.
+
+        In each slot from the total of the fewest members with the household, else from the one of the most without.
+        Raises ValueError where a slot has no total at all.
+        """
+        target, others = self._rules
+        totals_w, counts = np.zeros(len(target)), np.full(len(target), -1)
+        known = sorted((each for each in series if each.households), key=lambda each: each.members)
+        without = [each for each in known if household not in (each.households or ())]
+        with_it = [each for each in known if household in (each.households or ())]
+        for each in (*without, *reversed(with_it)):
+            totals_w[each.slots] = each.values
+            counts[each.slots] = each.members - (household in (each.households or ()))
+        if (counts < 0).any():
+            raise ValueError("a slot without any total")
+        made = self._made.get(counts.tobytes())
+        if made is None:
+            made = self._made[counts.tobytes()] = LinearAttacker(target, others, counts, *self._household)
+        return made.estimate(totals_w)

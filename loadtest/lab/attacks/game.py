@@ -1,8 +1,9 @@
 """
-Games on totals with known candidates: which of two households is in a sum, and is this household in it at all?
+Games with known candidates: which of two households is in a group, and is this household in it at all?
 
 The attacker holds the exact curves of its candidates (or those of another week), knows how many others there are and
-how households of the area use energy, not who the others are.  The best linear test: the difference of the candidates
+how households of the area use energy, not who the others are.  Of a view it takes the series of the fewest members:
+the total, where a scheme shows nothing else.  The best linear test: the difference of the candidates
 against the total less its expectation, weighted by the inverse covariance of the others, day by day.
 """
 
@@ -11,6 +12,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
+from scipy.special import logsumexp
+
+from loadtest.lab.views import View
 
 Floats = NDArray[np.float64]
 _FULL_MAX = 96
@@ -70,19 +74,45 @@ class Whitener:
         return np.asarray(solved.reshape(curves.shape))
 
 
-def identify(totals_w: Floats, first_w: Floats, second_w: Floats, others: int, whitener: Whitener) -> Floats:
+def identify(
+    view: View, first_w: Floats, second_w: Floats, whitener: Whitener, members: int
+) -> float:  # fmt: skip
     """
-    For each total, shape (totals, slots), positive where the first candidate is thought to be in it, else the second.
+    Positive where the first candidate is thought to be among the `members` households of the group, else the second.
 
-    `others` is how many households besides are in each.
+    Candidates are curves of shape (slots,), W. Each of the view's finest series is asked how likely it has the one or
+    the other. Without any series there is the mean household to go by.
     """
-    left = totals_w - others * whitener.expected(totals_w.shape[1]) - (first_w + second_w) / 2.0
-    return np.asarray(left @ whitener.weights((first_w - second_w)[:, None], others)[:, 0])
+    series = view.finest(len(first_w))
+    expected = whitener.expected(len(first_w))
+    seen = np.stack([each.values for each in series]) if series else members * expected[None]
+    others = (series[0].members if series else members) - 1
+    left = seen - others * expected
+    first, second = (_log_likelihoods(left - each, others, whitener) for each in (first_w, second_w))
+    return float(logsumexp(first) - logsumexp(second))
 
 
-def membership(total_w: Floats, candidate_w: Floats, members: int, whitener: Whitener) -> float:
-    """Larger where the candidate is thought to be among the members of the total: the log likelihood ratio."""
-    expected = whitener.expected(len(total_w))
+def membership(view: View, candidate_w: Floats, whitener: Whitener) -> float:
+    """
+    Larger where the candidate is thought to be in the group: the log likelihood ratio, over the view's finest series.
+
+    Raises ValueError for a view without series of the candidate's slots.
+    """
+    series = view.finest(len(candidate_w))
+    if not series:
+        raise ValueError("a view without any series")
+    expected = whitener.expected(len(candidate_w))
+    seen = np.stack([each.values for each in series]).astype(np.float64)
+    members = series[0].members
+    if members == 1:
+        # Nobody else is in it: it is the candidate's own curve, or another's.
+        own, other = _log_likelihoods(seen - candidate_w, 0, whitener), _log_likelihoods(seen - expected, 1, whitener)
+        return float(logsumexp(own - other))
     difference = candidate_w - expected
-    left = total_w - members * expected
-    return float((left - difference / 2.0) @ whitener.weights(difference[:, None], members)[:, 0])
+    weighted = whitener.weights(difference[:, None], members)[:, 0]
+    return float(logsumexp((seen - members * expected - difference / 2.0) @ weighted))
+
+
+def _log_likelihoods(left_w: Floats, others: int, whitener: Whitener) -> Floats:
+    """Of what is left of each series, shape (series, slots), as the deviation of so many others; up to a constant."""
+    return np.asarray((left_w.T * whitener.weights(left_w.T, others)).sum(axis=0) / -2.0)

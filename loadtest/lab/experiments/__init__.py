@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from loadtest.lab.experiments import billing, costs, curves, games, links, rosters
+from loadtest.lab.experiments.games import REPRESENTATIVE
 from loadtest.lab.real import REAL
 from loadtest.lab.schemes import SCHEMES, Scheme
 from loadtest.lab.settings import METER_SLOT_S, Lab, Row, Settings
@@ -21,7 +22,6 @@ ATTACKS = (
 )  # fmt: skip
 SUM_SIZES = (5, 20)
 RELAYED = ("pseudonyms-ttp", "pseudonyms-ttp-batched", "pseudonyms-tr03109")
-REPRESENTATIVE = "sum-ttp"
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from loadtest.lab import metrics
-from loadtest.lab.schemes import SCHEMES, play
+from loadtest.lab.schemes import SCHEMES, Scheme, play
 from loadtest.lab.settings import Lab, Row
 from loadtest.lab.views import view_of
 from protocol.dcnet.billing.leverage import (
@@ -22,6 +22,7 @@ from protocol.dcnet.billing.leverage import (
 
 Prices = NDArray[np.int64]
 BILLED = ("bill-ttp", "bill-platform", "bill-commitments")
+_BILLED = tuple(SCHEMES[each] for each in BILLED)
 CLOSE_W = 100
 BASE = 30_000  # thousandths of a cent for each kWh
 
@@ -71,7 +72,7 @@ def hiding(prices: Prices, day: int) -> float:
     return hiding_intervals([0] * len(prices), hours, [line])
 
 
-def tariff_rows(lab: Lab) -> list[Row]:
+def tariff_rows(lab: Lab, schemes: Sequence[Scheme] = _BILLED) -> list[Row]:
     """
     The EMP asks for a flat bill and one by the tariff, and takes their difference for the dear intervals' load.
 
@@ -83,7 +84,7 @@ def tariff_rows(lab: Lab) -> list[Row]:
     day, slots = area.slots_a_day, area.slots
     rng = lab.rng("tariffs")
     rows = []
-    for scheme in BILLED:
+    for scheme in schemes:
         amounts = {name: _amounts(lab, scheme, make(slots, day)) for name, make in TARIFFS.items()}
         for name, make in TARIFFS.items():
             prices = make(slots, day)
@@ -96,7 +97,7 @@ def tariff_rows(lab: Lab) -> list[Row]:
                 guess = (amounts[name] - amounts["flat"]) * 3_600_000 / (slot_s * extra)
             hidden_among = hiding(prices, day)
             shown = {"no rules": guess}
-            if scheme == "bill-commitments":
+            if scheme.name == "bill-commitments":
                 shown["leverage rule"] = guess if hidden_among >= HIDING_INTERVALS_MIN else typical
             for rules, each in shown.items():
                 close = [np.abs(values - truth) <= CLOSE_W for values in (each, typical, rng.permutation(each))]
@@ -105,17 +106,17 @@ def tariff_rows(lab: Lab) -> list[Row]:
                     "tariff": name, "rules": rules, "slot_s": slot_s, "days": area.days,
                     "effective_intervals": round(hidden_among, 1),
                 }  # fmt: skip
-                rows.append(Row.scored(scheme, "emp", "tariff", "known_within_100_w", scores, parameters))
+                rows.append(Row.scored(scheme.name, "emp", "tariff", "known_within_100_w", scores, parameters))
     return rows
 
 
-def _amounts(lab: Lab, scheme: str, prices: Prices) -> Prices:
-    """What the EMP learns of each household, thousandths of a cent."""
+def _amounts(lab: Lab, scheme: Scheme, prices: Prices) -> Prices:
+    """What the EMP learns of each household, thousandths of a cent: of a bill of many, the amount of all."""
     area = lab.at(lab.meter_slot_s)[0]
-    transcript = play(SCHEMES[scheme], area, lab.settings.group_size, lab.settings.seed, prices)
+    transcript = play(scheme, area, lab.settings.group_size, lab.settings.seed, prices)
     view = view_of(transcript, frozenset({"emp"}))
     found = np.zeros(area.count, np.int64)
-    for series in view.series:
+    for series in sorted(view.series, key=lambda each: -each.members):
         if series.quantity == "bill" and series.households is not None:
             found[list(series.households)] = int(series.values.sum())
     return found

@@ -1,8 +1,9 @@
-"""Games on totals: which of two candidates is in the sum, and is this household in it at all."""
+"""Games: which of two candidates is in the group, and is this household in it at all."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,16 @@ from numpy.typing import NDArray
 
 from loadtest.lab import metrics
 from loadtest.lab.attacks.game import Whitener, identify, membership
-from loadtest.lab.schemes.sums import SENSITIVITY_W, noise_of_total
+from loadtest.lab.schemes import SCHEMES, Scheme, play_group
+from loadtest.lab.schemes.base import Readings
+from loadtest.lab.schemes.sums import SENSITIVITY_W, noise_at_once
 from loadtest.lab.settings import Lab, Row
+from loadtest.lab.views import View, view_of
 
 Floats = NDArray[np.float64]
+EMP_ALONE = frozenset({"emp"})
+REPRESENTATIVE = "sum-ttp"
+CHECKED_MAX = 24
 SIZES = (2, 5, 10, 20, 24, 50, 64, 100, 200, 500, 900)
 NOISE_SIZES = (64, 500, 900)
 EPSILONS = (0.1, 1.0, 10.0)
@@ -27,10 +34,18 @@ def noise_variance_w2(epsilon: float) -> float:
 
 
 class Game:
-    """Draws totals of `members` households over some days and asks the attacker."""
+    """
+    Draws groups of `members` households, plays the scheme on their readings of some days, and asks the attacker.
 
-    def __init__(self, lab: Lab, slot_s: int, days: int, epsilon: float = math.inf) -> None:
+    The attacker gets the EMP's view of the group, whose households are named by places that tell nothing. With
+    `epsilon` all of the noise is drawn at once.
+    """
+
+    def __init__(
+        self, lab: Lab, slot_s: int, days: int, epsilon: float = math.inf, scheme: Scheme = SCHEMES[REPRESENTATIVE]
+    ) -> None:
         self.lab, self.slot_s, self.epsilon = lab, slot_s, epsilon
+        self.scheme = scheme if math.isinf(epsilon) else replace(scheme, local=noise_at_once(epsilon))
         area, reference = lab.at(slot_s)
         self.slots = days * area.slots_a_day
         self.loads = area.power_w[:, : self.slots]
@@ -38,12 +53,9 @@ class Game:
         added = 0.0 if math.isinf(epsilon) else noise_variance_w2(epsilon)
         self.whitener = Whitener(reference.power_w[:, : self.slots].astype(np.float64), area.slots_a_day, added)
 
-    def total(self, members: NDArray[np.int64], rng: np.random.Generator) -> Floats:
-        """What the EMP gets of this roster."""
-        total = self.loads[members].sum(axis=0)
-        if not math.isinf(self.epsilon):
-            total = total + noise_of_total(len(members), self.slots, self.epsilon, rng)
-        return np.asarray(total, np.float64)
+    def view(self, readings_w: Readings, rng: np.random.Generator) -> View:
+        """What the EMP gets of these households, shape (members, slots), W."""
+        return view_of(play_group(self.scheme, readings_w, self.slot_s, rng), EMP_ALONE)
 
     def identification(self, members: int, trials: int, *, knows: str = "exact") -> dict[str, metrics.Estimate]:
         """
@@ -53,20 +65,21 @@ class Game:
         """
         rng = self.lab.rng("identification", members, self.slots, self.slot_s, knows, self.epsilon)
         curves = self.loads if knows == "exact" else self.history
+        typical_w = np.rint(self.whitener.expected(self.slots)).astype(np.int64)
         hits = {"view": 0, "blind": 0, "without": 0}
         for _ in range(trials):
             drawn = rng.choice(len(self.loads), members + 1, replace=False)
-            first, second, others = int(drawn[0]), int(drawn[1]), drawn[2:]
+            first, second = (curves[each].astype(np.float64) for each in drawn[:2])
             inside = int(rng.integers(2))
-            total = self.total(np.append(others, drawn[inside]), rng)
-            left_out = self.total(others, rng) if len(others) else np.zeros(self.slots)
-            candidates = curves[first].astype(np.float64), curves[second].astype(np.float64)
-            expected = self.whitener.expected(self.slots)
-            # Blind it has the mean of the area; without a household in its place it still expects one.
-            seen = np.stack([total, members * expected, left_out + expected])
-            guesses = identify(seen, *candidates, members - 1, self.whitener) > 0
-            for name, guess in zip(hits, guesses, strict=True):
-                hits[name] += int(bool(guess) == (inside == 0))
+            views = {
+                "view": self.view(self.loads[np.sort(np.append(drawn[2:], drawn[inside]))], rng),
+                "blind": View(EMP_ALONE, self.slot_s),
+                # Neither candidate is there: the mean household is in the place.
+                "without": self.view(np.vstack((self.loads[drawn[2:]], typical_w)), rng),
+            }
+            for name, view in views.items():
+                is_first = identify(view, first, second, self.whitener, members) > 0
+                hits[name] += int(is_first == (inside == 0))
         return {name: metrics.advantage(count, trials) for name, count in hits.items()}
 
     def member_scores(self, members: int, trials: int) -> tuple[Floats, Floats]:
@@ -76,14 +89,20 @@ class Game:
         for trial in range(trials):
             drawn = rng.choice(len(self.loads), members + 1, replace=False)
             candidate = self.loads[drawn[0]].astype(np.float64)
-            inside[trial] = membership(self.total(drawn[:-1], rng), candidate, members, self.whitener)
-            outside[trial] = membership(self.total(drawn[1:], rng), candidate, members, self.whitener)
+            with_it, without = (self.view(self.loads[np.sort(each)], rng) for each in (drawn[:-1], drawn[1:]))
+            inside[trial] = membership(with_it, candidate, self.whitener)
+            outside[trial] = membership(without, candidate, self.whitener)
         return inside, outside
 
 
 def identification_rows(lab: Lab) -> list[Row]:
-    """Advantage over ring size, days, resolution and what the attacker knows."""
+    """
+    Advantage over ring size, days, resolution and what the attacker knows: once for all schemes of exact sums.
+
+    Raises AssertionError where one of them shows the EMP of a group another series than the others.
+    """
     rows = []
+    check_alike(lab)
     trials = lab.settings.trials
     for slot_s in dict.fromkeys((lab.meter_slot_s, 3600)):
         for days in lab.day_counts():
@@ -93,6 +112,22 @@ def identification_rows(lab: Lab) -> list[Row]:
                     scores = game.identification(members, trials, knows=knows)
                     rows.append(_row("sum", "identification", "advantage", scores, members, slot_s, days, knows=knows))
     return rows
+
+
+def check_alike(lab: Lab, largest: int = CHECKED_MAX) -> None:
+    """Raises AssertionError where schemes of exact sums do not show the EMP the same series of a game's group."""
+    rng = lab.rng("alike")
+    loads = lab.at(lab.meter_slot_s)[0].power_w
+    for members in (each for each in lab.sizes(SIZES) if each <= largest):
+        group = loads[rng.choice(len(loads), members, replace=False)]
+        shown = {}
+        for name, scheme in SCHEMES.items():
+            if scheme.exact_sum:
+                series = view_of(play_group(scheme, group, lab.meter_slot_s, rng), EMP_ALONE).series
+                shown[name] = [(each.households, each.quantity, each.values.tolist()) for each in series]
+        other = next((name for name, each in shown.items() if each != shown[REPRESENTATIVE]), None)
+        if other is not None:
+            raise AssertionError(f"of {members} households the EMP sees other series under {other}")
 
 
 def noise_rows(lab: Lab) -> list[Row]:
@@ -111,7 +146,8 @@ def noise_rows(lab: Lab) -> list[Row]:
             for _ in range(20):
                 roster = rng.choice(area.count, members, replace=False)
                 exact = area.power_w[roster][:, : game.slots].sum(axis=0)
-                errors.append(float((game.total(roster, rng) - exact).std() / exact.mean()))
+                (total,) = game.view(area.power_w[roster][:, : game.slots], rng).series
+                errors.append(float((total.values - exact).std() / exact.mean()))
             error = metrics.mean(np.array(errors), rng)
             parameters = {"members": members, "slot_s": slot_s, "days": days, "epsilon": epsilon}
             rows.append(Row("ring-noise", "emp", "utility", "total_error_share", error, parameters=parameters))

@@ -2,52 +2,77 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from loadtest.lab import metrics
-from loadtest.lab.attacks.differencing import LinearAttacker, next_to
+from loadtest.lab.attacks.differencing import RosterAttacker, next_to
 from loadtest.lab.discipline import Returns, alternating, contributions, out_for, toggling
 from loadtest.lab.households import Households, generate
+from loadtest.lab.schemes.base import Readings, slot_ends
 from loadtest.lab.schemes.sums import ring_shape
 from loadtest.lab.settings import Lab, Row
-from loadtest.lab.transcript import Batch, Transcript, send_times
+from loadtest.lab.transcript import Batch, Shape, Transcript
 from loadtest.lab.views import view_of
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 SIZES = (5, 24, 64)
+COORDINATOR = frozenset({"gwa", "emp"})
 SECOND_S = 1
 SECONDS_PLAYED = 3600
 
 
-def transcript_of(group: Households, victim: int, served: Bools, returns: Returns | None, seed: int) -> Transcript:
+@dataclass(frozen=True)
+class Carried:
     """
-    One ring whose head has the victim (a position) in the total in `served` alone, everybody else always.
+    How intervals enter contributions by the rules for carried energy, shape (intervals, intervals).
 
-    What the victim contributes follows the rules for carried energy, rounded to whole W; without any it is a
-    power slot, which carries nothing over.
+    Of the household that is left out, and of the others: None where they contribute each interval in its own.
     """
-    rng = np.random.default_rng(seed)
-    loads = group.power_w.T.copy()
-    if returns is not None:
-        loads[:, victim] = np.rint(contributions(served, returns) @ loads[:, victim]).astype(np.int64)
-    everybody = np.arange(group.count)
+
+    victim: Floats
+    others: Floats | None = None
+
+    @classmethod
+    def by_rules(cls, served: Bools, returns: Returns, opened: Bools) -> Carried:
+        """Of a household in `served` and of others who are always in, where rounds that are not `opened` are void."""
+        everywhere = _in_all(len(served))
+        others = None if opened.all() else contributions(everywhere, returns, opened)
+        return cls(contributions(served, returns, opened), others)
+
+
+def transcript_of(
+    readings_w: Readings, slot_s: int, victim: int, served: Bools, carried: Carried | None = None,
+    shape_of: Callable[[int], Shape] = ring_shape,
+) -> Transcript:  # fmt: skip
+    """
+    One ring, shape (members, slots), whose head has the victim (a position) in the total in `served` alone.
+
+    Everybody else is in all totals. Contributions are rounded to whole W; without `carried` they are power slots,
+    which carry nothing over.
+    """
+    loads = readings_w.T.copy()
+    if carried is not None:
+        if carried.others is not None:
+            loads = np.rint(carried.others @ loads).astype(np.int64)
+        loads[:, victim] = np.rint(carried.victim @ readings_w[victim]).astype(np.int64)
+    everybody = np.arange(len(readings_w))
     batches = []
     for is_in in (True, False):
         slots = np.flatnonzero(served == is_in)
         if not len(slots):
             continue
         members = everybody if is_in else np.delete(everybody, victim)
-        shape = ring_shape(len(members))
-        ends_s = np.asarray((slots + 1.0) * group.slot_s, np.float64)
-        batches.append(Batch(shape, members, slots, loads[slots][:, members], send_times(shape, ends_s, rng)))
-    return Transcript("ring", group.slot_s, group.count, batches)
+        shape = shape_of(len(members))
+        batches.append(Batch(shape, members, slots, loads[slots][:, members], slot_ends(shape, slots, slot_s)))
+    return Transcript("ring", slot_s, len(readings_w), batches)
 
 
-def plain_rows(lab: Lab) -> list[Row]:
+def plain_rows(lab: Lab, shape_of: Callable[[int], Shape] = ring_shape) -> list[Row]:
     """A total with the household less the next one without it, at quarter hours and at seconds."""
     rows = []
     seconds = generate(max(SIZES) + 8, 1, SECOND_S, lab.settings.seed + 1)
@@ -56,21 +81,24 @@ def plain_rows(lab: Lab) -> list[Row]:
     for households, slots in kinds:
         for members in SIZES:
             if members <= households.count:
-                rows.append(_plain(lab, households.only(slice(None), slots), members))
+                rows.append(plain_row(lab, households.only(slice(None), slots), members, shape_of))
     return rows
 
 
-def _plain(lab: Lab, households: Households, members: int) -> Row:
+def plain_row(
+    lab: Lab, households: Households, members: int, shape_of: Callable[[int], Shape] = ring_shape
+) -> Row:  # fmt: skip
+    """Of rings of so many members of these households."""
     rng = lab.rng("differencing", households.slot_s, members)
     scores: list[list[float]] = [[], [], []]
     trials = min(lab.settings.targets, 60)
     typical = households.power_w.mean(axis=0).astype(np.float64)
-    for trial in range(trials):
+    for _ in range(trials):
         roster = rng.choice(households.count, members, replace=False)
         group = households.only(roster)
         victim = int(rng.integers(1, members))  # the head is member 0
         served = alternating(group.slots)
-        view = view_of(transcript_of(group, victim, served, None, trial), frozenset({"gwa", "emp"}))
+        view = view_of(transcript_of(group.power_w, group.slot_s, victim, served, shape_of=shape_of), COORDINATOR)
         slots, drops = next_to(view.series, victim, group.slot_s)
         own = group.power_w[victim, slots].astype(np.float64)
         stand_in = households.power_w[int(rng.integers(households.count)), slots].astype(np.float64)
@@ -124,8 +152,11 @@ MORE_MAX = 0.05
 """By how much the best linear attacker may correlate better with a household that was toggled than with nobody."""
 
 
-def designed_rows(lab: Lab) -> list[Row]:
-    """The best linear attacker on energy totals of rosters that it chose."""
+def designed_rows(
+    lab: Lab, shape_of: Callable[[int], Shape] = ring_shape,
+    strategies: Sequence[tuple[str, Returns, Strategy]] = DESIGNED,
+) -> list[Row]:  # fmt: skip
+    """The best linear attacker on its view of energy totals of rosters that it chose."""
     slot_s = lab.meter_slot_s
     area, reference = lab.at(slot_s)
     count = min(area.slots, 7 * area.slots_a_day)
@@ -133,27 +164,24 @@ def designed_rows(lab: Lab) -> list[Row]:
     mean_w = loads.mean(axis=0)
     covariance = _covariance(loads, area.slots_a_day)
     rows = []
-    for others in (29, 63):
-        if others + 1 > area.count:
-            continue
-        for name, returns, strategy in DESIGNED:
-            rng = lab.rng("designed", others)
+    for members in (each for each in (30, 64) if each <= area.count):
+        for name, returns, strategy in strategies:
+            rng = lab.rng("designed", members - 1)
             served, opened = strategy(count, rng)
-            enters = contributions(served, returns, opened)
-            enter_others = contributions(_in_all(count), returns, opened)
-            attacker = LinearAttacker(enters, enter_others, others, mean_w, covariance)
+            carried = Carried.by_rules(served, returns, opened)
+            enter_others = np.eye(count) if carried.others is None else carried.others
+            attacker = RosterAttacker(carried.victim, enter_others, mean_w, covariance)
             scores: list[list[float]] = [[], [], []]
             for _ in range(min(lab.settings.targets, 50)):
-                roster = rng.choice(area.count, others + 1, replace=False)
-                victim = area.power_w[roster[0], :count]
-                rest = enter_others @ area.power_w[roster[1:], :count].sum(axis=0)
+                group = area.power_w[rng.choice(area.count, members, replace=False), :count]
+                own = group[0].astype(np.float64)
                 stand_in = reference.power_w[int(rng.integers(reference.count)), :count]
-                for kept, household in ((scores[0], victim), (scores[2], stand_in)):
-                    guess = attacker.estimate(enters @ household + rest)
-                    kept.append(_correlation(guess, victim.astype(np.float64)))
-                scores[1].append(_correlation(mean_w, victim.astype(np.float64)))
+                for kept, readings_w in ((scores[0], group), (scores[2], np.vstack((stand_in, group[1:])))):
+                    transcript = transcript_of(readings_w, slot_s, 0, served, carried, shape_of)
+                    kept.append(_correlation(attacker.estimate(view_of(transcript, COORDINATOR).series, 0), own))
+                scores[1].append(_correlation(mean_w, own))
             estimates = [metrics.mean(np.array(each), rng) for each in scores]
-            parameters = {"members": others + 1, "slot_s": slot_s, "days": count // area.slots_a_day, "kind": name}
+            parameters = {"members": members, "slot_s": slot_s, "days": count // area.slots_a_day, "kind": name}
             rows.append(Row.scored("ring", "gwa+emp", "differencing", "correlation", estimates, parameters))
     return rows
 

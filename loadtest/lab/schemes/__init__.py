@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from loadtest.lab.schemes import battery, bills, direct, sums
-from loadtest.lab.schemes.base import Scheme, groups_of, play
+from loadtest.lab.schemes.base import Scheme, groups_of, play, play_group
 from protocol.errors import StromkreisError
 
 SCHEMES: dict[str, Scheme] = {
@@ -18,4 +18,4 @@ def scheme_of(name: str) -> Scheme:
     return SCHEMES[name]
 
 
-__all__ = ["SCHEMES", "Scheme", "groups_of", "play", "scheme_of"]
+__all__ = ["SCHEMES", "Scheme", "groups_of", "play", "play_group", "scheme_of"]

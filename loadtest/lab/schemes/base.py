@@ -78,6 +78,25 @@ def play(
     return Transcript(scheme.name, households.slot_s, households.count, batches, owners)
 
 
+def play_group(scheme: Scheme, readings_w: Readings, slot_s: int, rng: Generator) -> Transcript:
+    """
+    The transcript of one group as it is given, shape (members, slots), W; households are named by their place in it.
+
+    Every message leaves at the end of its slot: it says nothing by its time.
+    """
+    members, slots = readings_w.shape
+    shape, group, owners = scheme.shape(members), np.arange(members), dict[int, int]()
+    submitted = scheme.local(readings_w, slot_s, rng).T
+    aliases = _aliases(scheme, shape, group, np.arange(slots), slot_s, owners, rng)
+    batch = Batch(shape, group, np.arange(slots), submitted, slot_ends(shape, np.arange(slots), slot_s), aliases)
+    return Transcript(scheme.name, slot_s, members, [batch], owners)
+
+
+def slot_ends(shape: Shape, slots: NDArray[np.int64], slot_s: int) -> NDArray[np.float64]:
+    """Times of messages that leave together when their slot ends, shape (slots, messages), s."""
+    return np.broadcast_to(((slots + 1.0) * slot_s)[:, None], (len(slots), len(shape.messages)))
+
+
 def _aliases(
     scheme: Scheme, shape: Shape, group: NDArray[np.int64], slots: NDArray[np.int64], slot_s: int,
     owners: dict[int, int], rng: Generator,

@@ -8,7 +8,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.random import Generator
 
-from loadtest.lab.schemes.base import Readings, Scheme
+from loadtest.lab.schemes.base import Local, Readings, Scheme
 from loadtest.lab.transcript import AUTHORITY, EMP, GWA, HEAD, STORE, TTP, Form, Message, Shape, meter
 from protocol.dcnet.parameters.choice import SMALL_RING, choose
 
@@ -180,6 +180,21 @@ def noise_of_total(n: int, slots: int, epsilon: float, rng: Generator) -> Readin
     """The sum of n members' shares, shape (slots,), drawn at once: Pólya variables add their shapes."""
     both = rng.negative_binomial(n / _honest(n), _success(epsilon), (2, slots))
     return np.asarray(both[0] - both[1], np.int64)
+
+
+def noise_at_once(epsilon: float) -> Local:
+    """
+    What members submit where all of the noise lies on the first of them: for totals the same as a share of each.
+
+    Of parts of a group it says nothing.
+    """
+
+    def add(readings_w: Readings, _slot_s: int, rng: Generator) -> Readings:
+        noisy_w = readings_w.copy()
+        noisy_w[0] += noise_of_total(len(readings_w), readings_w.shape[1], epsilon, rng)
+        return noisy_w
+
+    return add
 
 
 def _honest(n: int) -> int:
