@@ -220,6 +220,9 @@ class WebConfig(_Section):
     private_key: Path | None = None
     """PEM file with the server's private key, for https."""
 
+    participants: Annotated[str, Field(pattern=r"^https://[^/\s]+:\d{1,5}$")] | None = None
+    """Role gwa: https://HOST:PORT where market participants order tunnels, with mutual TLS. None: there are none."""
+
     @model_validator(mode="after")
     def _https_is_complete(self) -> Self:
         if (self.certificate is None) != (self.private_key is None):

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import trio
 from cryptography import x509
+from fastapi import FastAPI
 from nacl.signing import SigningKey
 from prometheus_client import CollectorRegistry, ProcessCollector
 
@@ -50,6 +51,7 @@ from coordinator.gwa.profiles import ProfileRollout
 from coordinator.gwa.reconcile import reconcile
 from coordinator.gwa.revocation import RevocationPublisher
 from coordinator.gwa.time_service import TimeService, kernel_state, vouched_state
+from coordinator.gwa.tunnel_orders import TunnelOrders
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.ring_service import become
 from coordinator.service import Coordinator
@@ -58,6 +60,7 @@ from coordinator.storage.store import Store
 from coordinator.web.app import make_app
 from coordinator.web.delivery_servers import DeliveryServers
 from coordinator.web.serve import serve as serve_web
+from coordinator.web.tunnel_orders import ORDER_PATH, make_order_app
 from protocol import pki
 from protocol.dcnet.crypto.commitments import Pedersen
 from protocol.dcnet.crypto.group import Edwards25519
@@ -119,7 +122,7 @@ async def run(config: CoordinatorConfig, *, ready: Callable[[list[str]], None] |
             )  # fmt: skip
             listener = await _listen(opened, config, keys, coordinator)
             curve_key, endpoint = keys.public, config.public_endpoint or listener.endpoint
-        enrolment = billing_service = profiles = log_writer = None
+        enrolment = billing_service = profiles = orders = log_writer = None
         if authority is not None:
             profiles = ProfileRollout(
                 store.gateways, store.certificates, store.profile_sets,
@@ -127,8 +130,13 @@ async def run(config: CoordinatorConfig, *, ready: Callable[[list[str]], None] |
             )  # fmt: skip
             log_writer, log_key = _log_writer(config, store, metrics)
             opened.callback(log_writer.close)
+            publisher = RevocationPublisher(config.pki_path, authority, store.certificates)
+            if config.web.participants is not None:
+                orders = TunnelOrders(
+                    profiles, store.audit, chain.root, chain.sub_ca, publisher.lists, partial(datetime.now, UTC)
+                )
             enrolment = Enrolment(
-                store.gateways, authority, RevocationPublisher(config.pki_path, authority, store.certificates),
+                store.gateways, authority, publisher,
                 coordinator_curve_key=curve_key or _curve_public_key(config), endpoint=endpoint,
                 endpoints=config.endpoints, list_key=_list_public_key(config), log_key=log_key,
                 needs_seal=config.quality_seal == "required", irrevocable=irrevocable, issued=log_writer.wake,
@@ -147,6 +155,7 @@ async def run(config: CoordinatorConfig, *, ready: Callable[[list[str]], None] |
             enrolment=enrolment,
             billing_service=billing_service,
             profiles=profiles,
+            orders=orders,
             inbox=delivery_servers.inbox,
             operator_token=operator_token,
             time_lapse=config.epoch.period_s != config.epoch.interval_s,
@@ -162,6 +171,8 @@ async def run(config: CoordinatorConfig, *, ready: Callable[[list[str]], None] |
             log.info("role %s: %sweb at %s", role, calls, ", ".join(addresses))
             if config.time.listen is not None and role.does(Role.GWA):
                 await _serve_time(nursery, config, chain, metrics)
+            if orders is not None:
+                await _serve_orders(nursery, config, chain, make_order_app(orders, metrics))
             await delivery_servers.start(nursery)
             if ready is not None:
                 ready(addresses)
@@ -189,6 +200,18 @@ async def _serve_time(
             f"[coordinator.time] listen = {config.time.listen!r}: {error.strerror or error}"
         ) from error
     log.info("time service at %s:%d", host, bound)
+
+
+async def _serve_orders(nursery: trio.Nursery, config: CoordinatorConfig, chain: _PublicChain, app: FastAPI) -> None:
+    """Serve market participants.  Raises StromkreisError where it cannot listen."""
+    (bound,) = await nursery.start(
+        partial(
+            serve_web, app, [str(config.web.participants)], certificate=chain.web,
+            private_key=config.web.private_key or config.pki_path / TLS_KEY_FILE,
+            client_root=config.pki_path / ROOT_FILE,
+        )
+    )  # fmt: skip
+    log.info("market participants order tunnels at %s%s", bound, ORDER_PATH)
 
 
 def _keep_certificates(

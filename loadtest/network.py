@@ -79,6 +79,7 @@ class Network:
     security: SecurityConfig = field(default_factory=SecurityConfig)
     time_port: int | None = None
     deliveries: DeliveriesConfig = field(default_factory=DeliveriesConfig)
+    web_config: WebConfig = field(default_factory=lambda: WebConfig(listen=("https://127.0.0.1:0",)))
     quality_seal: Literal["required", "optional"] = "optional"
     meter_list: list[MeterEntry] = field(default_factory=list)
     coordinator_config: CoordinatorConfig | None = None
@@ -101,7 +102,7 @@ class Network:
         """Run the coordinator; the scope stops it, and calling again starts it anew on the same files and ports."""
         if self.coordinator_config is None:
             self.coordinator_config = CoordinatorConfig(
-                listen=f"tcp://127.0.0.1:{free_port()}", web=WebConfig(listen=("https://127.0.0.1:0",)),
+                listen=f"tcp://127.0.0.1:{free_port()}", web=self.web_config,
                 data_dir=self.directory / "coordinator", areas=(self.area, *self.more_areas), database=self.database,
                 quality_seal=self.quality_seal, time=TimeServiceConfig(listen=self._time_address, source="vouched"),
                 deliveries=self.deliveries,

@@ -80,6 +80,7 @@ from node.wan.certificates import CertificateKeeper
 from node.wan.deliveries import DeliveryServices
 from node.wan.enrolment import RingService, coordinator_client
 from node.wan.enrolments import Enrolled, Enrolments
+from node.wan.tunnel_orders import OrderTaker
 from node.wan.wakeup import WakeUpListener
 from protocol import pki
 from protocol.dcnet.crypto.suite import StandardSuite
@@ -150,6 +151,7 @@ class _Node:
         check_descriptors(len(self._gateways), sum(map(len, self._profiles)))
         self.address = ""
         self.running: list[Gateway] = []
+        self._administration: Administration | None = None
         self.readiness = Readiness(len(self._gateways))
         self.metrics.readiness(lambda: self.readiness.counts)
         carried = CarriedAge(time.monotonic)
@@ -177,16 +179,31 @@ class _Node:
                 retention_of_meters(config.metering, self._gateways, self._profiles),
             )  # fmt: skip
             nursery.start_soon(keeper.run)
-            administration = Administration(
-                client, lambda: [each.profiles for each in self.running], config.profile_poll_s
-            )
-            nursery.start_soon(administration.run)
-            if config.wake_up is not None:
-                await _listen_for_wakeups(nursery, config.wake_up, administration, shared)
+            await self._serve_administrator(nursery, client, shared)
             metrics.time_lapse(is_on=config.policy.time_lapse)
             kept = None if timekeeper is None else timekeeper.clock
             make, begun = partial(self._gateway, shared), partial(self._begun, enrolments)
             await run_gateways(make, begun, enrolments, config.starts_per_s, kept)
+
+    async def _serve_administrator(self, nursery: trio.Nursery, client: httpx.AsyncClient, shared: Shared) -> None:
+        """Ask for profiles and orders now and then, and when a wake-up message comes."""
+        take_order = None
+        if shared.cls is not None and shared.cls.begins:
+            taker = OrderTaker(client, self._open_tunnel, shared.clock)
+            await nursery.start(taker.run)
+            take_order = taker.take
+        administration = self._administration = Administration(
+            client, lambda: [each.profiles for each in self.running], self._config.profile_poll_s, take_order
+        )
+        if self._config.wake_up is not None:
+            await _listen_for_wakeups(nursery, self._config.wake_up, administration, shared)
+        nursery.start_soon(administration.run)
+
+    async def _open_tunnel(self, identity: str, proxy: str, duration_s: int) -> str:
+        for each in self.running:
+            if each.identity == identity and each.initiator is not None:
+                return await each.initiator.begin(proxy, "participant", duration_s)
+        return "not_running"
 
     async def _keep_certificates(
         self, nursery: trio.Nursery, enrolments: Enrolments, client: httpx.AsyncClient
@@ -248,6 +265,8 @@ class _Node:
     def _begun(self, enrolments: Enrolments, made: list[Gateway]) -> None:
         metrics, policy = self.metrics, self._config.policy
         self.running[:] = made
+        if self._administration is not None:
+            self._administration.wake()  # it has not asked for these yet
         self.readiness.use(self.running)
         self.readiness.waits_for = None
         metrics.gateways(len(self.running))
@@ -353,7 +372,7 @@ async def _listen_for_wakeups(
     listener = WakeUpListener(
         administration.administrator_of, lambda _: administration.wake(), shared.clock, shared.metrics.wakeup
     )
-    bound = await nursery.start(listener.serve, host, int(port))
+    bound = administration.wake_up_port = await nursery.start(listener.serve, host, int(port))
     log.info("wake-up messages are taken at %s:%d", host, bound)
 
 

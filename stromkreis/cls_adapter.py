@@ -68,8 +68,8 @@ def cls_adapter(
     if gateway is None or gateway_sha256 is None:
         show(certificate)
         return
-    host, port = _address(gateway, "--gateway")
-    local = _address(listen, "--listen")
+    host, port = host_port(gateway, "--gateway")
+    local = host_port(listen, "--listen")
     shown = gateway_sha256.replace(":", "").lower()
     if len(shown) != 64 or not set(shown) <= set("0123456789abcdef"):
         raise StromkreisError(f"--gateway-sha256: {len(shown)} characters, expected 64 hexadecimal ones")
@@ -77,7 +77,7 @@ def cls_adapter(
         raise StromkreisError("--serve and --forward: expected both, or none of them")
     begun = None
     if serve_at is not None and forward is not None:
-        begun = _Begun(certificate, _address(serve_at, "--serve"), _address(forward, "--forward"))
+        begun = _Begun(certificate, host_port(serve_at, "--serve"), host_port(forward, "--forward"))
     set_up_logs(log_format, log_level)
     forbid_core_dumps()
     known = Gateway(host=host, port=port, fingerprint=shown, context=context)
@@ -139,7 +139,8 @@ def show(file: Path) -> None:
     typer.echo(f"certificates[]:    {base64.b64encode(loaded.public_bytes(Encoding.DER)).decode()}")
 
 
-def _address(text: str, option: str) -> tuple[str, int]:
+def host_port(text: str, option: str) -> tuple[str, int]:
+    """The host and port of an option.  Raises StromkreisError."""
     host, _, port = text.rpartition(":")
     if not host or not port.isdigit() or int(port) > 65_535:
         raise StromkreisError(f"{option}: {text}, expected HOST:PORT")

@@ -40,7 +40,7 @@ async def gateway_certificate(gateway: Gateway, rng: Random) -> bytes:
     while True:
         try:
             with trio.fail_after(_ANSWER_S):
-                shown = await _shown(gateway)
+                shown = await shown_certificate(gateway)
             break
         except _LOST as error:
             log.warning(
@@ -54,7 +54,8 @@ async def gateway_certificate(gateway: Gateway, rng: Random) -> bytes:
     return shown
 
 
-async def _shown(gateway: Gateway) -> bytes:
+async def shown_certificate(gateway: Gateway) -> bytes:
+    """What the gateway shows, whoever it is.  Raises RemoteProtocolError, OSError, trio.BrokenResourceError."""
     stream = SocksTlsStream(
         await trio.open_tcp_stream(gateway.host, gateway.port), SocksTlsClient(gateway.context)
     )  # fmt: skip

@@ -23,6 +23,7 @@ from protocol.cms.structures import DATA
 from protocol.errors import RemoteProtocolError
 from protocol.profiles.profile_set import PROFILE_SET_SIZE_MAX, ProfileSet
 from protocol.profiles.receipt import RECEIPT_SIZE_MAX, Receipt, digest_of
+from protocol.profiles.tunnel_order import TunnelOrder
 from protocol.wakeup import make_wakeup
 
 _COPY_LIMITS = cms.Limits(message_size=2 * PROFILE_SET_SIZE_MAX, content_size=PROFILE_SET_SIZE_MAX)
@@ -106,6 +107,10 @@ class ProfileRollout:
     def wake_up(self, gateway_id: str, now: datetime) -> bytes:
         """A wake-up message for a gateway, signed now (BSI TR-03109-1, details, chapter 2)."""
         return make_wakeup(gateway_id, int(now.timestamp()), self._keys.signature)
+
+    def sign_order(self, order: TunnelOrder) -> bytes:
+        """The order as its gateway believes it."""
+        return order.sign(self._keys.signature)
 
     def export(self, gateway_id: str) -> bytes:
         """

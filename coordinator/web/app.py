@@ -22,7 +22,9 @@ from coordinator.emp.inbox import DeliveryInbox
 from coordinator.gwa.accounts import Accounts
 from coordinator.gwa.enrolment import Enrolment
 from coordinator.gwa.profiles import ProfileRollout
+from coordinator.gwa.query_proofs import QueryProofs
 from coordinator.gwa.renewal import Renewal
+from coordinator.gwa.tunnel_orders import TunnelOrders
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.status import StatusSource
 from coordinator.storage.engine import fault_of
@@ -40,6 +42,7 @@ from coordinator.web.enrolment_log import make_log_router
 from coordinator.web.errors import Guard, install_errors
 from coordinator.web.health import install_health
 from coordinator.web.profiles import make_profile_router
+from coordinator.web.tunnel_orders import make_outcome_router
 from protocol.errors import LocalProtocolError
 
 
@@ -56,6 +59,7 @@ def make_app(
     enrolment: Enrolment | None = None,
     billing_service: BillingService | None = None,
     profiles: ProfileRollout | None = None,
+    orders: TunnelOrders | None = None,
     inbox: DeliveryInbox | None = None,
     operator_token: str = "",
     time_lapse: bool = False,
@@ -65,9 +69,9 @@ def make_app(
     The application of a role over one store.
 
     `enrolment` None leaves the routes of certificates out, `billing_service` None those of bills, `profiles` None those
-    of profile sets, `inbox` None those of deliveries; `source` belongs to the rings' role.  Whoever shows
-    `operator_token` is an administrator; empty: there are no routes of accounts.  `time_lapse` marks every
-    total: metering time runs faster than real time.
+    of profile sets, `orders` None those of tunnels, `inbox` None those of deliveries; `source` belongs to the rings'
+    role.  Whoever shows `operator_token` is an administrator; empty: there are no routes of accounts.  `time_lapse`
+    marks every total: metering time runs faster than real time.
     """
     app = FastAPI(
         title="Stromkreis coordinator",
@@ -95,7 +99,10 @@ def make_app(
             renewal = Renewal(store.gateways, store.certificates, enrolment.authority, enrolment.issued)
             app.include_router(make_certificate_router(enrolment, renewal, enrolment.publisher, metrics, clock))
         if profiles is not None:
-            app.include_router(make_profile_router(profiles, access, clock))
+            proofs = QueryProofs(profiles.gateways, profiles.certificates)
+            app.include_router(make_profile_router(profiles, access, clock, proofs, orders))
+            if orders is not None:
+                app.include_router(make_outcome_router(orders, proofs, clock))
     if role.does(Role.RINGS):
         if source is None:
             raise LocalProtocolError("the routes of rings need a source of their status")

@@ -56,6 +56,8 @@ class HeldVersions(ApiModel):
     """Gateways of one node with the versions that they have."""
 
     items: Annotated[list[ProvenVersion], Field(max_length=400)]
+    wake_up_port: Annotated[int, Field(ge=1, le=65_535)] | None = None
+    """UDP port at which the node that asks listens for wake-up messages, where it opens tunnels on order."""
 
 
 class RefusedQuery(ApiModel):
@@ -66,11 +68,20 @@ class RefusedQuery(ApiModel):
     detail: str
 
 
+class WaitingOrder(ApiModel):
+    """An order to open a tunnel (`protocol/profiles/tunnel_order.py`)."""
+
+    gateway: GatewayId
+    message: str
+    """CMS, base64: signed by the administrator."""
+
+
 class NewerVersions(ApiModel):
-    """Those of them that there is a set for."""
+    """Those of them that there is a set for, and orders to open tunnels."""
 
     items: list[HeldVersion]
     refused: list[RefusedQuery]
+    orders: list[WaitingOrder]
     certificate_chain: str
     """PEM: the administrator's signature certificate and those above it, by which wake-up messages are checked."""
 

@@ -18,6 +18,7 @@ from fastapi.concurrency import run_in_threadpool
 
 from coordinator.gwa.profiles import ProfileRollout
 from coordinator.gwa.query_proofs import QueryProofs
+from coordinator.gwa.tunnel_orders import TunnelOrders
 from coordinator.storage.accounts import AccountRole
 from coordinator.storage.profile_sets import ProfileSetRecord, ProfileSetState
 from coordinator.web.access import Access
@@ -31,6 +32,7 @@ from coordinator.web.profile_models import (
     ProfileSetView,
     ReceiptRequest,
     RefusedQuery,
+    WaitingOrder,
     WakeUpRequest,
 )
 from protocol.errors import RemoteProtocolError
@@ -41,10 +43,12 @@ Proof = Annotated[str, Header(alias="X-Gateway-Proof", max_length=PROOF_SIZE_MAX
 _DOCUMENT = {"requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}}}
 
 
-def make_profile_router(rollout: ProfileRollout, access: Access, clock: Callable[[], datetime]) -> APIRouter:
-    """The routes below `/api/v1` for profile sets."""
+def make_profile_router(
+    rollout: ProfileRollout, access: Access, clock: Callable[[], datetime], proofs: QueryProofs,
+    orders: TunnelOrders | None = None,
+) -> APIRouter:  # fmt: skip
+    """The routes below `/api/v1` for profile sets; gateways that ask get their tunnel `orders`, too."""
     router = APIRouter(prefix="/api/v1/profile-sets", tags=["profiles"], responses=problem_responses(422))
-    proofs = QueryProofs(rollout.gateways, rollout.certificates)
     viewer, operator = access.require(AccountRole.VIEWER), access.require(AccountRole.OPERATOR, audited=True)
 
     @router.post(
@@ -78,7 +82,7 @@ def make_profile_router(rollout: ProfileRollout, access: Access, clock: Callable
         return Response(rollout.export(gateway), media_type="application/json")
 
     @router.post("/newer", operation_id="newer_profiles")
-    def _newer(body: HeldVersions) -> NewerVersions:
+    def _newer(request: Request, body: HeldVersions) -> NewerVersions:
         """Which of a node's gateways there is a profile set for; each gateway's question is signed by its key."""
         wrong = proofs.check_all({each.gateway: each.proof for each in body.items}, _ms(clock()))
         found = rollout.newer({each.gateway: each.version for each in body.items if each.gateway not in wrong})
@@ -86,7 +90,18 @@ def make_profile_router(rollout: ProfileRollout, access: Access, clock: Callable
         refused = [
             RefusedQuery(gateway=gateway, reason=error.reason, detail=error.detail) for gateway, error in wrong.items()
         ]
-        return NewerVersions(items=items, refused=refused, certificate_chain=rollout.certificate_chain)
+        waiting = []
+        if orders is not None:
+            proven = [each.gateway for each in body.items if each.gateway not in wrong]
+            if body.wake_up_port is not None and request.client is not None:
+                orders.heard_from(proven, (request.client.host, body.wake_up_port))
+            waiting = [
+                WaitingOrder(gateway=gateway, message=base64.b64encode(message).decode())
+                for gateway, message in orders.waiting(proven)
+            ]
+        return NewerVersions(
+            items=items, refused=refused, orders=waiting, certificate_chain=rollout.certificate_chain
+        )  # fmt: skip
 
     @router.post(
         "/wake-up",

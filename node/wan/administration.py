@@ -31,6 +31,9 @@ _MESSAGE_SIZE_MAX: Final = 2 * PROFILE_SET_SIZE_MAX  # of an answer: the set in 
 _OK = 200
 
 
+TakeOrder = Callable[[GatewayProfiles, bytes, Sequence[bytes]], None]
+
+
 class Administration:
     """
     Asks for the gateways that `gateways` names, every `poll_s`.
@@ -39,9 +42,13 @@ class Administration:
     """
 
     def __init__(
-        self, client: httpx.AsyncClient, gateways: Callable[[], Sequence[GatewayProfiles]], poll_s: float
-    ) -> None:
+        self, client: httpx.AsyncClient, gateways: Callable[[], Sequence[GatewayProfiles]], poll_s: float,
+        take_order: TakeOrder | None = None,
+    ) -> None:  # fmt: skip
+        """`take_order` gets orders for tunnels; without it none are asked for."""
         self._client = client
+        self._take_order = take_order
+        self.wake_up_port: int | None = None
         self._gateways = gateways
         self._poll_s = poll_s
         self._woken = trio.Event()
@@ -83,10 +90,14 @@ class Administration:
         for start in range(0, len(names), _AT_ONCE):
             part = [gateways[each] for each in names[start : start + _AT_ONCE]]
             announced: list[tuple[str, int]] = []
-            await self._attempt("the question for profiles", self._announced, part, announced)
+            orders: list[tuple[str, bytes]] = []
+            await self._attempt("the question for profiles", self._announced, part, announced, orders)
             for name, version in announced:
                 if name in gateways:  # one that fails costs the others nothing
                     await self._attempt(f"the profiles of {name}", self._take, gateways[name], version)
+            for name, message in orders:  # they may be for profiles that have just come
+                if name in gateways and self._take_order is not None:
+                    self._take_order(gateways[name], message, self._chain)
 
     async def _attempt(self, what: str, work: Callable[..., Awaitable[None]], *arguments: Any) -> None:
         try:
@@ -100,18 +111,26 @@ class Administration:
             self._failing.discard(what)
             log.info("%s is answered again", what)
 
-    async def _announced(self, gateways: Sequence[GatewayProfiles], found: list[tuple[str, int]]) -> None:
+    async def _announced(
+        self, gateways: Sequence[GatewayProfiles], found: list[tuple[str, int]], orders: list[tuple[str, bytes]]
+    ) -> None:  # fmt: skip
         items = []
         for each in gateways:
             items.append({"gateway": each.identity, "version": each.version, "proof": each.query_proof()})
             await trio.lowlevel.checkpoint()  # a token may take milliseconds for a signature
-        body = {"items": items}
+        body: dict[str, Any] = {"items": items}
+        if self._take_order is not None and self.wake_up_port is not None:
+            body["wake_up_port"] = self.wake_up_port
         answer = await self._ask("POST", "/api/v1/profile-sets/newer", json=body)
         self._chain = _chain(answer)
         found += [(str(each["gateway"]), int(each["version"])) for each in answer["items"]]
         refused = {str(each["gateway"]): f"{each['reason']}: {each['detail']}"[:300] for each in answer["refused"]}
         for name in refused.keys() - self._refused:
             log.warning("gateway %s asks for profiles and is not believed: %s", name, refused[name])
+        orders += [
+            (str(each["gateway"]), base64.b64decode(each["message"], validate=True))
+            for each in answer.get("orders", ())
+        ]  # fmt: skip
         asked = {each.identity for each in gateways}
         self._refused = (self._refused - asked) | (refused.keys() & asked)
 
