@@ -20,6 +20,7 @@ import msgpack
 import trio
 
 from node.han.digest import Algorithm, Verifier
+from node.han.ownership import Ownership, ownership
 from node.security.home_certificate import Secrets
 from protocol.profiles.communication import HanProfile
 from protocol.profiles.processing import ProcessingProfile
@@ -53,7 +54,8 @@ class Account:
     Somebody who may log in; `meters` are names in the metering log, empty for whoever is no consumer.
 
     `certificates` are fingerprints (SHA-256, hexadecimal) of TLS certificates; `first` verifies the first password;
-    `facades` are the interfaces of other gateways that it may use (node.han.facades).
+    `facades` are the interfaces of other gateways that it may use (node.han.facades); `owned` says of which times
+    values are the consumer's own.
     """
 
     user: str
@@ -63,6 +65,7 @@ class Account:
     certificates: frozenset[str] = frozenset()
     first: Verifier = field(default_factory=dict, repr=False)
     facades: frozenset[str] = frozenset()
+    owned: Ownership = field(default_factory=Ownership)
 
 
 class Profiles(Protocol):
@@ -102,11 +105,11 @@ class Accounts:
             return list(self._configured)
         current = self._profiles.current
         now = datetime.fromtimestamp(self._clock(), UTC)
-        valid = [] if current is None else [each for each in current.han if each.is_valid_at(now)]
         by_user: dict[tuple[str, str], list[HanProfile]] = {}
-        for each in valid:
+        for each in () if current is None else current.han:
             by_user.setdefault((each.user, each.role), []).append(each)
-        return [self._account(mine) for mine in by_user.values()]
+        valid = {user: [each for each in mine if each.is_valid_at(now)] for user, mine in by_user.items()}
+        return [self._account(present, by_user[user]) for user, present in valid.items() if present]
 
     def of_user(self, user: str) -> Account | None:
         """The consumer of that name: only consumers have passwords."""
@@ -132,13 +135,15 @@ class Accounts:
         await self._secrets.keep(self._profiles.identity, _name(account.user), encoded)
         self._own[account.user] = kept
 
-    def _account(self, mine: Sequence[HanProfile]) -> Account:
+    def _account(self, mine: Sequence[HanProfile], ever: Sequence[HanProfile]) -> Account:
+        """By a user's HAN profiles: those that are valid, and all of them."""
         points = {point for each in mine for point in each.metering_points}
-        meters: list[str] = []
         current = self._profiles.current
-        for processing in () if current is None else current.processing:
-            if processing.metering_point in points:
-                meters += [each for each in self._profiles.devices_of(processing) if each is not None]
+        processing = () if current is None else current.processing
+        devices = {
+            each.id: [name for name in self._profiles.devices_of(each) if name is not None] for each in processing
+        }  # fmt: skip
+        meters = [name for each in processing if each.metering_point in points for name in devices[each.id]]
         first: dict[Algorithm, str] = {}
         for each in mine:
             first |= {Algorithm.SHA256: each.ha1_sha256} if each.ha1_sha256 else {}
@@ -147,7 +152,7 @@ class Accounts:
             mine[0].user, _ROLES[mine[0].role], tuple(dict.fromkeys(meters)),
             tuple(Contract(each.id, each.metering_points, each.valid_from, each.valid_to) for each in mine),
             frozenset(each.certificate for each in mine if each.certificate), first,
-            frozenset(facade for each in mine for facade in each.facades),
+            frozenset(facade for each in mine for facade in each.facades), ownership(ever, processing, devices),
         )  # fmt: skip
 
 

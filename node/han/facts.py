@@ -36,6 +36,14 @@ class MeterFacts:
     meter_id: str
     protocol: str
 
+    @property
+    def resource_id(self) -> str:
+        """Its own id of 14 characters (DIN 43849) where it is known, else its place."""
+        own = self.meter_id.lower()
+        if len(own) == 14 and own.isascii() and own.isalnum():
+            return own
+        return self.device.lower().replace("/", "-")
+
 
 @dataclass(frozen=True, slots=True)
 class RingFacts:

@@ -79,7 +79,7 @@ class View:
 
     def meter_ids(self, account: Account) -> list[str]:
         """The account's meters; all of them for a technician."""
-        return [meter_id(each) for each in self._meters(account)]
+        return [each.resource_id for each in self._meters(account)]
 
     def profile_ids(self, account: Account) -> list[str]:
         """The processing profiles of the account's metering points."""
@@ -130,7 +130,8 @@ class View:
     def reading(self, account: Account, name: str, _query: Query) -> models.Reading:
         """The present values of one of the consumer's meters."""
         found = self._meter(account, name)
-        return models.Reading(meter=name, values=tuple(map(register_value, self._newest(found))))
+        mine = [each for each in self._newest(found) if account.owned.has(found.device, each.measured_ms / 1000)]
+        return models.Reading(meter=name, values=tuple(map(register_value, mine)))
 
     def readings(self, account: Account, name: str, query: Query) -> models.ReadingExport:
         """Its values at registration times; without a start those of the last 24 hours."""
@@ -140,7 +141,7 @@ class View:
             register_value(each)
             for obis in self._registers(found)
             if query.obis in (None, obis)
-            for each in self._registered(found, obis, from_s, to_s)
+            for each in self._registered(account, found, obis, from_s, to_s)
         ]
         return models.ReadingExport(
             meter=name, from_time=moment(from_s), to_time=moment(to_s), records=_cut(records, query.count)
@@ -157,7 +158,7 @@ class View:
             for obis in self._registers(found)
             if is_cumulative(obis) and query.obis in (None, obis)
             # The value at the end itself is the end of the last interval.
-            for each in intervals(self._by_period(found, obis, from_s, to_s + 1), period_s)
+            for each in intervals(self._by_period(account, found, obis, from_s, to_s + 1), period_s)
         ]
         return models.IntervalExport(
             meter=name, from_time=moment(from_s), to_time=moment(to_s), records=_cut(records, query.count)
@@ -195,13 +196,16 @@ class View:
             raise NotThere
         starts = self._use_cases.closed(self.facts.identity, name)[-PERIODS_MAX:]
         results = [self._use_cases.result(self.facts.identity, name, each) for each in starts]
-        periods = [shown_period(each) for each in results if each is not None]
         running = running_period(
             self._use_cases, self._registered_by_name, self.facts.identity, profile,
             self.facts.profiles.devices_of(profile), self._registration_s(),
         )  # fmt: skip
-        periods += [] if running is None else [shown_period(running, is_running=True)]
-        return models.Registers(profile=name, taf=profile.use_case.taf, periods=tuple(periods))
+        periods = tuple(
+            shown_period(each, is_running=each is running)
+            for each in (*results, running)
+            if each is not None and account.owned.has(profile.metering_point, each.start_s, each.end_s)
+        )
+        return models.Registers(profile=name, taf=profile.use_case.taf, periods=periods)
 
     def aggregation(self, account: Account, _name: str, _query: Query) -> models.Aggregation:
         """In which sums the gateway's values leave."""
@@ -220,8 +224,8 @@ class View:
         def is_own(entry: ChainedEntry) -> bool:
             user, point = entry.parameters.get("user"), entry.parameters.get("metering_point")
             if user is None and point is None:
-                return len(consumers) == 1
-            return user == account.user or point in points
+                return len(consumers) == 1 and account.owned.has_some(entry.at_ms / 1000)
+            return user == account.user or (point in points and account.owned.has(str(point), entry.at_ms / 1000))
 
         return self._log(Log.CONSUMER, query, is_own)
 
@@ -269,7 +273,7 @@ class View:
 
     def _meter(self, account: Account, name: str) -> MeterFacts:
         for each in self._meters(account):
-            if meter_id(each) == name:
+            if each.resource_id == name:
                 return each
         raise NotThere
 
@@ -283,7 +287,8 @@ class View:
     def _processing(self, account: Account) -> list[ProcessingProfile]:
         points = {point for each in account.contracts for point in each.metering_points}
         current = self.facts.profiles.current
-        return [] if current is None else [each for each in current.processing if each.metering_point in points]
+        mine = [] if current is None else [each for each in current.processing if each.metering_point in points]
+        return [each for each in mine if account.owned.touches(each.metering_point, each)]
 
     def _receiver(self, profile: ProcessingProfile, recipient: Recipient) -> models.Receiver:
         current = self.facts.profiles.current
@@ -305,12 +310,17 @@ class View:
         kept = {obis for name, obis in self._metering.registers(self.facts.identity) if name == meter.device}
         return sorted(kept | {each.obis for each in self._newest(meter)})
 
-    def _registered(self, meter: MeterFacts, obis: Obis, from_s: int, to_s: int) -> list[LoggedReading]:
-        return self._registered_by_name(meter.device, obis, from_s, to_s)
+    def _registered(
+        self, account: Account, meter: MeterFacts, obis: Obis, from_s: int, to_s: int
+    ) -> list[LoggedReading]:  # fmt: skip
+        found = self._registered_by_name(meter.device, obis, from_s, to_s)
+        return [each for each in found if account.owned.has(meter.device, each.registration_s or 0)]
 
-    def _by_period(self, meter: MeterFacts, obis: Obis, from_s: int, to_s: int) -> list[LoggedReading]:
+    def _by_period(
+        self, account: Account, meter: MeterFacts, obis: Obis, from_s: int, to_s: int
+    ) -> list[LoggedReading]:  # fmt: skip
         """Its values at the gateway's registration times, without those of profiles with shorter periods."""
-        grid, found = self.facts.grid(), self._registered(meter, obis, from_s, to_s)
+        grid, found = self.facts.grid(), self._registered(account, meter, obis, from_s, to_s)
         return [each for each in found if grid is None or grid.has(each.registration_s or 0)]
 
     def _registered_by_name(self, device: str, obis: Obis, from_s: int, to_s: int) -> list[LoggedReading]:
@@ -368,14 +378,6 @@ class View:
         module = self.facts.module
         wan = zip(("signature", "encryption", "tls"), module.certificates, strict=False)
         return {"han": self._certificate, **dict(wan), **dict(zip(("sub-ca",), module.intermediates, strict=False))}
-
-
-def meter_id(meter: MeterFacts) -> str:
-    """A meter's resource id: its own of 14 characters (DIN 43849) where it is known, else its place."""
-    own = meter.meter_id.lower()
-    if len(own) == 14 and own.isascii() and own.isalnum():
-        return own
-    return meter.device.lower().replace("/", "-")
 
 
 def _cut(records: Sequence[models.Resource], count: int) -> tuple:  # type: ignore[type-arg]
