@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo lab test coverage lint format docs reference site release release-trial test-python313 bench bench-compare bench-fleet peers simulate exhaustive acceptance-cluster acceptance-discipline acceptance-loadtest acceptance-restore acceptance-month fuzz mutate lock loadtest-scale acceptance-orders image image-trial
+.PHONY: help demo ems lab test coverage lint format docs reference site release release-trial test-python313 bench bench-compare bench-fleet peers simulate exhaustive acceptance-cluster acceptance-discipline acceptance-ems acceptance-loadtest acceptance-restore acceptance-month fuzz mutate lock loadtest-scale acceptance-orders image image-trial
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
 
@@ -25,6 +25,14 @@ $(VENV)/.test: requirements-test.lock pyproject.toml
 $(VENV)/.lab: requirements-lab.lock $(VENV)/.test
 	$(BIN)/pip install --quiet --require-hashes -r requirements-lab.lock
 	touch $@
+
+# Energy management: charge points and their libraries, in the same environment for the same reason.
+$(VENV)/.ems: requirements-ems.lock $(VENV)/.test
+	$(BIN)/pip install --quiet --require-hashes -r requirements-ems.lock
+	touch $@
+
+ems: $(VENV)/.ems ## the six options of energy management, measured (10 min; EMS="ems-1a --duration-s 30")
+	$(BIN)/stromkreis scenario $(or $(EMS),ems)
 
 lab: $(VENV)/.lab .venv-peers-flower/.ready ## the privacy lab: every scheme, what everybody learns (LAB="--households 60 --days 2")
 	$(BIN)/stromkreis lab run $(LAB)
@@ -54,8 +62,8 @@ lock: ## renew the pins (needs uv)
 	  --no-strip-extras --no-emit-index-url --no-header --generate-hashes -q -o requirements-image.lock
 	for extra in fuzz mutation site; do uv pip compile pyproject.toml --extra $$extra --universal --python-version 3.11 --no-strip-extras \
 	  --no-emit-index-url --no-header --generate-hashes -q -o requirements-$$extra.lock; done
-	uv pip compile pyproject.toml --extra lab --constraint requirements-test.lock --universal --python-version 3.11 \
-	  --no-strip-extras --no-emit-index-url --no-header --generate-hashes -q -o requirements-lab.lock
+	for extra in lab ems; do uv pip compile pyproject.toml --extra $$extra --constraint requirements-test.lock --universal \
+	  --python-version 3.11 --no-strip-extras --no-emit-index-url --no-header --generate-hashes -q -o requirements-$$extra.lock; done
 
 # Software that nobody here wrote, for the interoperability tests; an environment each, since their pins contradict.
 PEERS := sml dlms mbus p1 flower
@@ -76,7 +84,7 @@ coverage: $(VENV)/.test ## the DC-net's unit and property tests: every branch of
 	$(PYTEST) tests/unit/test_dcnet_*.py tests/property/test_dcnet_*.py tests/attacks --cov=protocol.dcnet --cov-branch \
 	  --cov-report=term-missing:skip-covered --cov-fail-under=100
 
-test: $(VENV)/.test $(VENV)/.lab peers coverage ## every test, in parallel
+test: $(VENV)/.test $(VENV)/.lab $(VENV)/.ems peers coverage ## every test, in parallel
 	$(PYTEST) --ignore-glob='tests/unit/test_dcnet_*.py' --ignore-glob='tests/property/test_dcnet_*.py' --ignore=tests/attacks \
 	  --ignore=tests/integration --ignore=tests/browser --ignore=tests/cluster
 	$(PYTEST) tests/integration tests/browser tests/cluster -m "not rounds"
@@ -115,6 +123,11 @@ acceptance-restore: $(VENV)/.run ## stores, volumes and a coordinator lost and p
 
 acceptance-month: $(VENV)/.run ## a month of TAF 1, 2, 6, 7 of 500 gateways beside a day of rings, with faults (MONTH="out/month --gateways 1000 --tafs 7")
 	$(BIN)/python -m loadtest.month $(or $(MONTH),out/month)
+
+acceptance-ems: $(VENV)/.ems ## energy management in real time: 1 h of 1a, values each 5 and 15 min, failsafe after 120 s (three hours)
+	$(BIN)/stromkreis scenario ems-1a --duration-s 3600 --out out/ems-hour
+	$(BIN)/stromkreis scenario ems-1c ems-2c --cut-s 150 --out out/ems-failsafe
+	for values in 5min 15min; do $(BIN)/stromkreis scenario ems-1b --emp-values $$values --out out/ems-$$values || exit 1; done
 
 SIMULATE ?= --loss 0.01 --duplicate 0.05 --delay-s 0.1 --crash 0.02 --clog 0.3
 simulate: $(VENV)/.run ## rings under faults (SIMULATE="--liar cunning"), until stopped or until a seed breaks something

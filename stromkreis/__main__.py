@@ -47,6 +47,9 @@ COMMANDS = (
     _Command("simulate", "stromkreis.simulate", _SEE, "Rings under loss, crashes and a lying head, from a seed."),
     _Command("loadtest", "stromkreis.loadtest", _SEE, "Load tests: thousands of gateways, faults, a report."),
     _Command("lab", "stromkreis.lab", _SEE, "What each metering scheme tells whom: attacks, controls, a report."),
+    _Command(
+        "scenario", "stromkreis.scenario", _SEE, "Energy management behind a gateway: six options, measured, a report."
+    ),
     _Command("coordinator", "stromkreis.services", _RUN, "The operator's side: enrolment, rings, totals, dashboard."),
     _Command("node", "stromkreis.services", _RUN, "Smart meter gateways, one or thousands in one process."),
     _Command("pki", "stromkreis.pki", _RUN, "Certificates of the smart metering PKI, and enrolment tokens."),

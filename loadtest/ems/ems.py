@@ -15,6 +15,7 @@ from loadtest.ems.freshness import Arrival
 from loadtest.ems.meter import STEP_COUNT, STEP_S, HouseholdMeter, household_w, wanted_w
 
 COMMAND_EVERY_S: Final = 2.0
+AGAIN_S: Final = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +75,15 @@ class Ems:
         return wanted_w(0 if self.household_w is None else self.household_w)
 
     async def drive(self, actuator: Actuator, wanted: Callable[[], int | None]) -> None:
-        """Command when something has changed, and every `COMMAND_EVERY_S`, until cancelled."""
+        """Command when something has changed, every `COMMAND_EVERY_S`, and soon again where that failed."""
         while True:
-            changed, limit_w = self._changed, wanted()
+            changed, limit_w, pause_s = self._changed, wanted(), COMMAND_EVERY_S
             if limit_w is not None:
                 issued_s = time.time()
                 is_accepted = await actuator.limit(limit_w)
                 self.commands.append(Command(actuator.name, limit_w, issued_s, time.time(), is_accepted))
-            with trio.move_on_after(COMMAND_EVERY_S):
+                pause_s = COMMAND_EVERY_S if is_accepted else AGAIN_S
+            with trio.move_on_after(pause_s):
                 await changed.wait()
 
 

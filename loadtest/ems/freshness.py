@@ -67,9 +67,9 @@ def teeth(arrivals: Sequence[Arrival], from_s: float, to_s: float) -> list[tuple
     """
     found = []
     known = newer_only(arrivals)
-    ends = [each.at_s for each in known[1:]] + [to_s]
-    for each, end_s in zip(known, ends, strict=True):
-        begin_s, end_s = max(each.at_s, from_s), min(end_s, to_s)  # noqa: PLW2901
+    for index, each in enumerate(known):
+        following_s = known[index + 1].at_s if index + 1 < len(known) else to_s
+        begin_s, end_s = max(each.at_s, from_s), min(following_s, to_s)
         if begin_s < end_s:
             found.append((begin_s - each.measured_s, end_s - each.measured_s))
     return found

@@ -122,7 +122,7 @@ def result_of(
     for ems in parties.values():
         commands |= latencies(ems.commands, began_s, calm_s)
     answered, missed = reactions(applied, meter, began_s, calm_s)
-    through = [each for name in ("remote",) if name in parties for each in _tunnelled(parties[name])]
+    through = [each for name in ("remote",) if name in parties for each in tunnelled(parties[name])]
     cold = Latency.of(cold_s(openings, through, spans)) if option.uses_tunnel else None
     recovered = recoveries(parties, spans, spans.stopped_s or spans.ends_s)
     result = Result(
@@ -141,7 +141,7 @@ def result_of(
     return _judged(result, option, spans, parties)
 
 
-def _tunnelled(ems: Ems) -> list[Command]:
+def tunnelled(ems: Ems) -> list[Command]:
     """Commands whose tunnel is opened by the home's box, of which `openings` tells."""
     return [each for each in ems.commands if each.actuator != "OCPP charge point"]
 

@@ -57,29 +57,33 @@ def _learn_values(values: list[dict[str, str]], learn: Learn) -> None:
 
 async def poll_inbox(base: str, root: ssl.SSLContext, token: str, learn: Learn, failed: Failed) -> None:
     """Export once a second what gateways have delivered to the participant, until cancelled."""
-    headers, seen = {"Authorization": f"Bearer {token}"}, set[tuple[str, str]]()
+    headers, seen = {"Authorization": f"Bearer {token}"}, set[tuple[str, bool]]()
     async with httpx.AsyncClient(verify=root, headers=headers, timeout=_TIMEOUT_S, base_url=base) as client:
         due, since = trio.current_time(), datetime.now(UTC) - timedelta(hours=1)
         while True:
             span = {"from": since.isoformat(), "to": (datetime.now(UTC) + timedelta(hours=1)).isoformat()}
             try:
                 answer = (await client.get("/api/v1/deliveries/values.csv", params=span)).raise_for_status()
-                _learn_rows(answer.text, seen, learn)
+                learn_rows(answer.text, seen, learn)
             except httpx.HTTPError as error:
                 failed(f"inbox: {type(error).__name__}")
             due = max(due + POLL_S, trio.current_time())
             await trio.sleep_until(due)
 
 
-def _learn_rows(text: str, seen: set[tuple[str, str]], learn: Learn) -> None:
-    """The new rows of an export in the order of time, energy with the power of the same second."""
+def learn_rows(text: str, seen: set[tuple[str, bool]], learn: Learn) -> None:
+    """
+    The new rows of an export in the order of time, energy with the power of the same second.
+
+    Both are deliveries of their own: energy is learnt at once, and again when its power has come.
+    """
     rows = [each for each in csv.DictReader(io.StringIO(text)) if each["kind"] == "value"]
     powers = {each["time"]: int(Decimal(each["value"])) for each in rows if each["obis"] == str(POWER)}
     for each in sorted(rows, key=lambda row: row["time"]):
-        key = (each["obis"], each["time"])
-        if each["obis"] == str(IMPORT) and key not in seen:
-            seen.add(key)
-            learn(int(Decimal(each["value"]) * 10), powers.get(each["time"]))
+        at, power = each["time"], powers.get(each["time"])
+        if each["obis"] == str(IMPORT) and not seen & {(at, True), (at, power is not None)}:
+            seen.add((at, power is not None))
+            learn(int(Decimal(each["value"]) * 10), power)
 
 
 async def collect(meter_port: int, learn: Learn, failed: Failed) -> None:

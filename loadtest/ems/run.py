@@ -26,7 +26,7 @@ from loadtest.ems.devices.program import Event, Program, program
 from loadtest.ems.ems import Applied, Ems
 from loadtest.ems.installation import EMP_VALUES, Installation
 from loadtest.ems.limits import HEARTBEAT_TIMEOUT_S, PowerLimit
-from loadtest.ems.measured import Spans, is_recovered, result_of
+from loadtest.ems.measured import Spans, is_recovered, result_of, tunnelled
 from loadtest.ems.meter import CAP_W, HouseholdMeter
 from loadtest.ems.options import Option, Source
 from loadtest.ems.participant import Participant
@@ -261,7 +261,7 @@ class Run:
 
 def _is_carried(openings: list[tuple[float, float]], before: int, ems: Ems, broken_s: float) -> bool:
     return len(openings) > before and any(
-        each.is_accepted and each.done_s >= openings[before][1] >= broken_s for each in ems.commands
+        each.is_accepted and each.done_s >= openings[before][1] >= broken_s for each in tunnelled(ems)
     )  # fmt: skip
 
 
