@@ -154,8 +154,9 @@ def _judged(result: Result, option: Option, spans: Spans, parties: Mapping[str, 
     failures += [f"{name}: not back after the cut" for name, each in result.recovery_s.items() if each is None]
     if option.uses_tunnel and (result.cold is None or result.cold.s_p95 is None or result.cold.s_p95 >= COLD_S_MAX):
         failures.append(f"no cold tunnel carried a command within {COLD_S_MAX:g} s")
-    if not option.uses_wan and sum(spans.octets.values()):
-        failures.append(f"{sum(spans.octets.values())} octets left the home, which this option does not need")
+    octets = sum(spans.octets.values())
+    if not option.uses_wan and octets:
+        failures.append(f"{octets} octets left the home, which this option does not need")
     if spans.stopped_s is not None:
         after = freshness(parties["local"].arrivals, spans.stopped_s, spans.ends_s, PUSH_S)
         if after.count == 0 or after.gaps:
