@@ -114,12 +114,10 @@ class Run:
         charger = await self._program(stack, "modbus_charger", log_dir)
         participant.central_system_port = (await central.first("listening"))["port"]
         charger_port = (await charger.first("listening"))["port"]
-        url = f"ws://127.0.0.1:{participant.central_system_port}/CP1"
+        way = [f"ws://127.0.0.1:{participant.central_system_port}/CP1"]
         if self.option.remote_commands:
-            url, proxy = "ws://ocpp.emp.example/CP1", (f"socks5h://127.0.0.1:{installation.ports['socks']}",)
-        else:
-            proxy = ()
-        point = await self._program(stack, "charge_point", log_dir, url, *proxy)
+            way = ["ws://ocpp.emp.example/CP1", f"socks5h://127.0.0.1:{installation.ports['socks']}"]
+        point = await self._program(stack, "charge_point", log_dir, *way)
         await point.first("connected")
         self._connect(installation, participant, nursery, meter_port, charger_port)
         self._command(participant, nursery, central, charger_port)
