@@ -222,6 +222,7 @@ class Gateway:
             async with link.connect(self._endpoint, _BOOKS.public, keys) as connection:
                 await connection.send(wire.encode(wire.Hello(wire.VERSION, -1, -1)))
                 task_status.started()
+                del task_status  # or it keeps the nursery and the task that started us
                 await self._sit_down.wait()
                 if self._view is None:
                     return

@@ -12,8 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cache
-from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import trio
 
@@ -142,6 +141,21 @@ class MeteredGateway:
         await self.log.append(telegram(self.log.gateway, self.position, round_, self.clock()))
 
 
+@dataclass(frozen=True, slots=True)
+class _Module:
+    """Of a security module what a membership asks for; heads' addresses are not checked here."""
+
+    identity: str
+    curve: Keypair
+
+    def sign(self, _text: bytes) -> bytes:
+        return bytes(64)
+
+
+def _nothing(*_about: Any) -> None:
+    """No bills, no certificates."""
+
+
 @dataclass(slots=True)
 class Process:
     """What the gateways of one process share."""
@@ -189,10 +203,10 @@ class Process:
         identity = view.members[position].identity
         contributions = Contributions(AccountRepository(self.store), identity, self.schema, cursor=cursor)
         await contributions.first_reading(registers(position, -1).values)
-        module = SimpleNamespace(identity=identity, curve=ring.curves[position], sign=lambda _text: bytes(64))
+        module = _Module(identity, ring.curves[position])
         context = MembershipContext(
             self.suite, cast(SecurityModule, module), self.link, contributions, self.metrics, self.clock,
-            QUARTER_HOURS, to_coordinator, lambda: None, lambda _position, _text, _signature: None,
+            QUARTER_HOURS, to_coordinator, _nothing, _nothing,
             "tcp://127.0.0.1:*", None, relay=False, fleet=self.fleet,
         )  # fmt: skip
         return Membership(context, view, ring.secrets[position], view.members[position].nonce)

@@ -60,7 +60,7 @@ class Contribution:
     """What goes into one round."""
 
     registers: Registers
-    since: tuple[EnergyAccount, ...]  # the account that the energies follow from
+    since: int  # which account the energies follow from, of those that this process has had
     energies: tuple[EnergyAccount, ...]  # the account once it is opened
     vector: Words
     blindings: tuple[int, ...] = ()
@@ -124,6 +124,7 @@ class Contributions:
         self._gateway = gateway
         self._schema = schema
         self._opened: tuple[EnergyAccount, ...] | None = None
+        self._since = 0  # goes up with each change of the account
         self._built: dict[tuple[int, int], Contribution] = {}
         self._last_interval_s = -1
         self._last: tuple[int, Resume] | None = None
@@ -135,7 +136,7 @@ class Contributions:
             self._last_interval_s = last.interval_s
             self._last = last.epoch, Resume(last.round, last.attempt, Progress(last.progress), last.settled)
             self._built[last.epoch, last.round] = Contribution(
-                Registers(last.interval_s, last.registers), self._opened or (), last.energies,
+                Registers(last.interval_s, last.registers), self._since, last.energies,
                 words_from_bytes(last.vector), last.blindings,
             )  # fmt: skip
 
@@ -148,7 +149,11 @@ class Contributions:
         if self._opened is not None or (interval_s is not None and not self._is_permitted(interval_s)):
             return
         await self._accounts.begin(self._gateway, values)
-        self._opened = tuple(EnergyAccount(each, each) for each in values)
+        self._move_to(tuple(EnergyAccount(each, each) for each in values))
+
+    def _move_to(self, account: tuple[EnergyAccount, ...] | None) -> None:
+        self._opened = account
+        self._since += 1
 
     @property
     def last_registers(self) -> Registers | None:
@@ -178,7 +183,8 @@ class Contributions:
         await self._take_lock()
         try:
             await self._accounts.delete(self._gateway)
-            self._opened, self._last, self._built, self._last_interval_s = None, None, {}, -1
+            self._move_to(None)
+            self._last, self._built, self._last_interval_s = None, {}, -1
         finally:
             self._lock.release()
 
@@ -210,7 +216,7 @@ class Contributions:
         if not self._is_permitted(registers.interval_s):
             return None
         known = self._built.get((view.epoch, round_))
-        if known is not None and ((view.epoch, round_) == self._last_key or known.since == self._opened):
+        if known is not None and ((view.epoch, round_) == self._last_key or known.since == self._since):
             return known
         if self._opened is None or registers.interval_s <= self._last_interval_s or self.unsettled is not None:
             return None
@@ -235,7 +241,7 @@ class Contributions:
             words[index] = (words[index] + share.draw(self._random_bits)) % WORD_MODULUS
         vector = np.array(words, dtype=np.uint64)
         is_full = any(words[index] == limit for index, limit in limits.items())
-        contribution = Contribution(registers, self._opened, tuple(energies), vector, self._blindings(), is_full)
+        contribution = Contribution(registers, self._since, tuple(energies), vector, self._blindings(), is_full)
         self._built[view.epoch, round_] = contribution
         self._forget_built_but((view.epoch, round_))
         return contribution
@@ -296,6 +302,8 @@ class Contributions:
                 attendance.moved(counted)
             self._built[view.epoch, record.round] = contribution
             self._last_interval_s = contribution.registers.interval_s
+            if not is_known and self._last_key is not None:
+                self._built.pop(self._last_key, None)  # it is settled, and nobody asks for it again
             self._last = view.epoch, resume
         finally:
             self._lock.release()
@@ -317,7 +325,7 @@ class Contributions:
         if (
             contribution is None
             or self.unsettled is not None
-            or contribution.since != self._opened
+            or contribution.since != self._since
             or contribution.registers.interval_s <= self._last_interval_s
         ):
             raise SupersededError(f"epoch {epoch} round {round_}: the account has moved on, the energy is carried")
@@ -341,7 +349,7 @@ class Contributions:
                 committed=self._committed(contribution), keep_committed_s=self._keep_committed_s,
             )  # fmt: skip
             if included:
-                self._opened = contribution.energies
+                self._move_to(contribution.energies)
             self._last = epoch, resume
         finally:
             self._lock.release()

@@ -261,6 +261,9 @@ class Store:
         if wait_s <= 0:
             self._truncate_from_s = trio.current_time() + _TRUNCATION_S_MIN
             await self._in_thread(self._truncate_log)
+            # Each keeps up to 2 MB of pages that were read once; a node of one gateway is not much larger itself.
+            for connection in (self._connection, self._reader):
+                connection.execute("PRAGMA shrink_memory")
             return
         with trio.move_on_after(wait_s):
             await self._wanted.wait()

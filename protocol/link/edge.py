@@ -49,10 +49,10 @@ class EdgeSocket:
         self.socket = socket
         self.fd: int = socket.getsockopt(zmq.FD)  # type: ignore[assignment]
         self.closed = False
-        self.receivers = trio.lowlevel.ParkingLot()
+        self.receivers: trio.lowlevel.ParkingLot | None = None  # a lot is 300 bytes, and few sockets need both
         self.readable = False  # as `refresh` saw it last
         self._poller = poller
-        self._senders = trio.lowlevel.ParkingLot()
+        self._senders: trio.lowlevel.ParkingLot | None = None
         self._burst = 0
 
     def refresh(self) -> int:
@@ -61,7 +61,7 @@ class EdgeSocket:
         self.readable = bool(events & POLLIN)
         if self.readable and self.receivers:
             self.receivers.unpark()
-        if events & POLLOUT and self._senders:
+        if self._senders and events & POLLOUT:
             self._senders.unpark()
         return events
 
@@ -76,13 +76,23 @@ class EdgeSocket:
 
     async def receive(self, attempt: Callable[[], T]) -> T:
         """Run `attempt`, which takes one message or raises `zmq.Again`, when there is one to take."""
-        return await self._when(POLLIN, self.receivers, attempt)
+        return await self._when(POLLIN, attempt)
 
     async def send(self, attempt: Callable[[], T]) -> T:
         """Run `attempt`, which hands over one message or raises `zmq.Again`, when there is room."""
-        return await self._when(POLLOUT, self._senders, attempt)
+        return await self._when(POLLOUT, attempt)
 
-    async def _when(self, event: int, lot: trio.lowlevel.ParkingLot, attempt: Callable[[], T]) -> T:
+    def _lot(self, event: int) -> trio.lowlevel.ParkingLot:
+        lot = self.receivers if event == POLLIN else self._senders
+        if lot is None:
+            lot = trio.lowlevel.ParkingLot()
+            if event == POLLIN:
+                self.receivers = lot
+            else:
+                self._senders = lot
+        return lot
+
+    async def _when(self, event: int, attempt: Callable[[], T]) -> T:
         await trio.lowlevel.checkpoint_if_cancelled()
         while True:
             if self.closed:
@@ -94,7 +104,9 @@ class EdgeSocket:
                 can_go_on = self.refresh() & event
             if not can_go_on:  # outside the handler, or a parked task keeps the exception and its traceback alive
                 self._burst = 0
-                await lot.park()
+                await self._lot(event).park()
+                if not self._senders:
+                    self._senders = None  # mostly there is room, once the first message has gone
         self.after_call()
         self._burst += 1
         if self._burst >= BURST:
@@ -109,8 +121,9 @@ class EdgeSocket:
         self.closed = True
         self._poller.release(self)
         self.socket.close()
-        self.receivers.unpark_all()
-        self._senders.unpark_all()
+        for lot in (self.receivers, self._senders):
+            if lot is not None:
+                lot.unpark_all()
 
 
 class Poller:

@@ -11,7 +11,6 @@ the task asks for them, so that queue is the only one, and its bound the back-pr
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Generic, Protocol, TypeVar
 
 import trio
@@ -49,7 +48,7 @@ class Inbox(Generic[Event, Message]):
         self._size = size
         self._lot = trio.lowlevel.ParkingLot()
         self._alarm = Alarm(self._lot)
-        self._events: deque[Event] = deque()
+        self._events: list[Event] = []  # a few at most times, and a deque is 700 bytes however empty
         self._link: Source[Message] | None = None
         self._burst = 0
 
@@ -83,7 +82,7 @@ class Inbox(Generic[Event, Message]):
                 await trio.lowlevel.checkpoint()
             self._burst += 1
             if self._events:
-                return self._events.popleft()
+                return self._events.pop(0)
             link = self._link
             if link is not None and not link.edge.closed and link.edge.poll_readable():
                 message = self._take(link)

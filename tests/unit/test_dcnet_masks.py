@@ -122,6 +122,7 @@ def test_a_block_is_made_once() -> None:
 
 def test_blocks_in_their_order_are_read_on_under_the_same_ciphers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(masks_module, "_BLOCK_BYTES", 64)
+    monkeypatch.setattr(masks_module, "_CIPHER_BYTES", 32)
     suite = Counting()
     view, secrets = make_ring(suite, replace(SIZE, rounds=11, committed=()), bytes(32))
     schedule = MaskSchedule(suite, view, secrets[0])
@@ -134,6 +135,16 @@ def test_blocks_in_their_order_are_read_on_under_the_same_ciphers(monkeypatch: p
     schedule.prepare(0)
     schedule.prepare(2)
     assert suite.set_up == 4 + 1 + 4
+
+
+def test_a_long_epoch_of_short_rounds_is_made_in_blocks_and_keeps_no_cipher() -> None:
+    suite = Counting()
+    view, secrets = make_ring(suite, replace(SIZE, rounds=96, committed=()), bytes(32))
+    schedule = MaskSchedule(suite, view, secrets[0])
+    for round_ in range(96):
+        schedule.prepare(round_)
+        assert not schedule._standing
+    assert suite.read == [32 * 32] * 4 * 3  # 32 rounds of 32 bytes
 
 
 def test_a_fleet_reads_a_pair_with_both_ends_in_it_once() -> None:
@@ -181,9 +192,10 @@ def test_a_fleet_keeps_nobody_alive() -> None:
 
 
 @pytest.mark.parametrize("fleet", [None, Fleet()], ids=["alone", "fleet"])
-def test_memory_does_not_grow_with_the_epoch(fleet: Fleet | None) -> None:
-    """A year of quarter hours and 96 slots: a block and what it is made with, and a cipher a pair, for each gateway."""
-    size = RingSize(n=7, k=4, t=3, t_c=3, k_min=3, n_min=4, rounds=35_040, words=96)
+@pytest.mark.parametrize(("words", "stands"), [(96, False), (160, True)], ids=["short", "long"])
+def test_memory_does_not_grow_with_the_epoch(fleet: Fleet | None, words: int, *, stands: bool) -> None:
+    """A year of quarter hours: a gateway has a block and what it is made with, and a cipher a pair of long rounds."""
+    size = RingSize(n=7, k=4, t=3, t_c=3, k_min=3, n_min=4, rounds=35_040, words=words)
     view, secrets = lay_out(REAL, size, bytes(32))
     for position, each in enumerate(secrets):
         each.bind(view, position)
@@ -197,9 +209,9 @@ def test_memory_does_not_grow_with_the_epoch(fleet: Fleet | None) -> None:
     finally:
         tracemalloc.stop()
     assert all(each._block.nbytes <= 1 << 16 for each in ring)
-    assert 7 * (1 << 15) < peak < (2 * 7 + 2) * (1 << 16)  # the old blocks, the new ones, the keystream
+    assert 7 * (1 << 14) < peak < (2 * 7 + 2) * (1 << 16)  # the old blocks, the new ones, the keystream
     kept = [each for schedule in ring for ciphers in schedule._standing.values() for each in ciphers]
-    assert len(kept) == 7 * 4 // (1 if fleet is None else 2)
+    assert len(kept) == stands * 7 * 4 // (1 if fleet is None else 2)
 
 
 def test_many_self_masks_are_summed_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,6 @@ readings, and sees whether a machine goes the same way again.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from enum import IntEnum, StrEnum
 from operator import attrgetter
@@ -100,13 +99,14 @@ class EventLog:
     more than the packing.
     """
 
-    __slots__ = ("_kept", "added", "position", "start")
+    __slots__ = ("_events_max", "_kept", "added", "position", "start")
 
     def __init__(self, position: int, start: Mapping[str, Any], events_max: int = _EVENTS_MAX) -> None:
         self.position = position
         self.start = start
         self.added = 0
-        self._kept: deque[bytes] = deque(maxlen=events_max)
+        self._events_max = events_max
+        self._kept: list[bytes] = []
 
     def add(
         self, now_s: float, trigger: Trigger, about: wire.Message | tuple[int | bytes, ...], position: int,
@@ -122,13 +122,17 @@ class EventLog:
         else:
             code, fields = _CODES[trigger], _READ[trigger](about)
         row = (now_s, code, position, before, after, refused, fields, _summary(effects) if effects else ())
-        self._kept.append(_pack(row))
-        self.added += 1
+        self._keep(_pack(row))
 
     def add_arrival(self, now_s: float, kind: type[wire.Message], position: int) -> None:
         """Keep that a message of the attempt that was opened last came and changed no state; a head hears many."""
-        self._kept.append(_ARRIVAL.pack(now_s, _CODES[kind], position))
+        self._keep(_ARRIVAL.pack(now_s, _CODES[kind], position))
+
+    def _keep(self, event: bytes) -> None:
+        self._kept.append(event)
         self.added += 1
+        if len(self._kept) > self._events_max:
+            del self._kept[0]
 
     def rows(self) -> list[dict[str, Any]]:
         """

@@ -42,6 +42,9 @@ from protocol.dcnet.setup.statements import nonce_text
 Words = NDArray[np.uint64]
 _WORD = np.dtype("<u8")
 _BLOCK_BYTES = 1 << 16  # of keystream per pair and block: bounds memory however long the epoch
+_BLOCK_ROUNDS = 32  # what is made ahead lies in memory until its round comes,
+_BLOCK_ROUNDS_A_PAIR = 2  # and each block sets up a cipher a pair, some 3 µs: 2 µs a round, however many pairs
+_CIPHER_BYTES = 1 << 10  # a cipher that stands
 _PIECE_WORDS = 1 << 14  # of keystream per call: the cache holds it until it is added, and calls cost next to nothing
 _FIRST = counter_block(0, 0)
 
@@ -145,10 +148,11 @@ class MaskSchedule:
         self.incarnation = Incarnation(suite, view, self.position, own, signature)
         self._suite = suite
         self._neighbours = view.neighbourhoods[secrets.position]
-        self._pairs = {other: secrets.pair(other) for other in positions_of(self._neighbours)}
-        self._nonces = {other: view.members[other].nonce for other in self._pairs}
+        self._secrets = secrets
+        self._nonces: dict[int, bytes] = {}  # of neighbours that were started anew; the others' are LAYOUT's
         self._stride = stride(view)
-        self._block_rounds = max(1, min(view.rounds, _BLOCK_BYTES // (8 * self._stride)))
+        rounds_max = max(_BLOCK_ROUNDS, _BLOCK_ROUNDS_A_PAIR * self._neighbours.bit_count())
+        self._block_rounds = max(1, min(view.rounds, rounds_max, _BLOCK_BYTES // (8 * self._stride)))
         self._block_index = -1
         self._block: Words = np.zeros((0, view.word_count), _WORD)
         self._standing: dict[tuple[int, bytes], list[tuple[int, Encryptor]]] = {}
@@ -162,8 +166,12 @@ class MaskSchedule:
         Every later call is about this attempt, until the next one is used.
         """
         for other, nonce in self.incarnation.use(message).items():
-            if self._nonces.get(other, nonce) != nonce:
+            if self._neighbours >> other & 1 and self._nonce(other) != nonce:
                 self._change(other, nonce, message.round)
+
+    def _nonce(self, other: int) -> bytes:
+        """That of a neighbour's process that we mask with."""
+        return self._nonces.get(other) or self.view.members[other].nonce
 
     def _change(self, other: int, nonce: bytes, round_: int) -> None:
         """A neighbour was started anew: mask with its new nonce from a round on."""
@@ -173,7 +181,7 @@ class MaskSchedule:
             return
         rest = self._block[round_ % self._block_rounds :].reshape(-1)
         counter, sign = counter_block(0, 8 * self._stride * round_), 1 if self.position < other else -1
-        for each, step in ((self._nonces[other], -sign), (nonce, sign)):
+        for each, step in ((self._nonce(other), -sign), (nonce, sign)):
             self._nonces[other] = each
             ((_, cipher),) = self._ciphers(1 << other, counter)
             words = words_from_bytes(cipher.update(zeros(8 * len(rest))))
@@ -181,7 +189,7 @@ class MaskSchedule:
 
     def _key(self, other: int, base: bytes) -> bytes:
         """The key of a pair for one purpose, of the two processes that it is made with."""
-        own, theirs = self.incarnation.nonce, self._nonces[other]
+        own, theirs = self.incarnation.nonce, self._nonce(other)
         low, high = (own, theirs) if self.position < other else (theirs, own)
         return incarnation_key(base, low, high)
 
@@ -191,8 +199,8 @@ class MaskSchedule:
             [
                 other
                 for other in positions_of(self._neighbours & bitmap(list(ring)))
-                if self._nonces[other] == ring[other].incarnation.nonce
-                and ring[other]._nonces[self.position] == self.incarnation.nonce
+                if self._nonce(other) == ring[other].incarnation.nonce
+                and ring[other]._nonce(self.position) == self.incarnation.nonce
             ]
         )
 
@@ -209,7 +217,8 @@ class MaskSchedule:
         rounds = min(self._block_rounds, self.view.rounds - first)
         ring = {each.position: each for each in self._ring if each._block_index < index} | {self.position: self}
         offset, count = 8 * self._stride * first, rounds * self._stride
-        reads_on = first + rounds < self.view.rounds
+        # Else a new cipher costs less than one that waits in memory for the next block, for each pair.
+        reads_on = first + rounds < self.view.rounds and 8 * self._stride >= _CIPHER_BYTES
         totals = _net(dict(sorted(ring.items())), self.view.everybody, 0, offset, count, reads_on=reads_on)
         for position, each in ring.items():
             each._block_index, each._block = index, totals[position].reshape(rounds, self._stride)
@@ -240,8 +249,8 @@ class MaskSchedule:
         standing = self._standing.pop((others, counter), None)
         if standing is not None:
             return standing
-        pairs, encryptor = self._pairs, self._suite.encryptor
-        return [(other, encryptor(self._key(other, pairs[other].mask), counter)) for other in positions_of(others)]
+        pair, encryptor = self._secrets.pair, self._suite.encryptor
+        return [(other, encryptor(self._key(other, pair(other).mask), counter)) for other in positions_of(others)]
 
     def blindings(self, round_: int, attempt: int, others: int) -> BlindingVector:
         """The blinding blinding_vector's Σ ± over the neighbours in `others`, one scalar for each committed slot."""
@@ -253,7 +262,9 @@ class MaskSchedule:
         for other in positions_of(self._neighbours & others):
             blinding_vector = blinding_masks(
                 group,
-                self._suite.keystream(self._key(other, self._pairs[other].blinding), attempt, size * round_, size),
+                self._suite.keystream(
+                    self._key(other, self._secrets.pair(other).blinding), attempt, size * round_, size
+                ),
             )
             total = (
                 add_blinding_vectors(group, total, blinding_vector)

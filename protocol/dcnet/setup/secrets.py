@@ -22,15 +22,43 @@ from protocol.dcnet.setup.statements import deal_text
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 
 
-@dataclass(frozen=True, slots=True)
 class PairKeys:
-    """The keys of one pair, one for each purpose."""
+    """
+    The keys of one pair, 32 bytes for each purpose.
 
-    mask: bytes = field(repr=False)
-    blinding: bytes = field(repr=False)
-    transport: bytes = field(repr=False)
-    confirm: bytes = field(repr=False)
-    relay: bytes = field(repr=False)
+    Only `confirm` is wanted in every round: the others are derived when they are asked for, and not kept.  A gateway
+    has a dozen pairs or more, and a process thousands of gateways.
+    """
+
+    __slots__ = ("_high", "_low", "_secret", "confirm")
+
+    def __init__(self, secret: bytes, low: int, high: int) -> None:
+        """Of the members at two positions, from what they agreed on (`Suite.agree`)."""
+        self._secret, self._low, self._high = secret, low, high
+        self.confirm = self._derive("pair-confirm")
+
+    def _derive(self, purpose: str) -> bytes:
+        return derive(self._secret, purpose, struct.pack("<QQ", self._low, self._high))
+
+    @property
+    def mask(self) -> bytes:
+        """For the pair's masks."""
+        return self._derive("pair-mask")
+
+    @property
+    def blinding(self) -> bytes:
+        """For the masks of committed slots' blindings."""
+        return self._derive("pair-blinding")
+
+    @property
+    def transport(self) -> bytes:
+        """For the shares that they deal each other."""
+        return self._derive("pair-transport")
+
+    @property
+    def relay(self) -> bytes:
+        """For ring messages that the coordinator relays."""
+        return self._derive("pair-relay")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +69,7 @@ class _ReceivedDeal:
 
 def pair_keys(secret: bytes, position: int, other: int) -> PairKeys:
     """The keys of a pair of members from what both agreed on (`Suite.agree`), whose order does not matter."""
-    pair = struct.pack("<QQ", *sorted((position, other)))
-    names = ("pair-mask", "pair-blinding", "pair-transport", "pair-confirm", "pair-relay")
-    return PairKeys(*(derive(secret, name, pair) for name in names))
+    return PairKeys(secret, *sorted((position, other)))
 
 
 def mask_label(view: RingView, round_: int, attempt: int, nonce: bytes, terms: bytes) -> bytes:
