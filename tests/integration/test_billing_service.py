@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -28,6 +29,7 @@ from protocol.dcnet.crypto.commitments import Pedersen
 from protocol.dcnet.crypto.group import Edwards25519
 from protocol.dcnet.machines.effects import Ended
 from protocol.dcnet.setup.schema import VERIFIED_SCHEMA
+from protocol.errors import RemoteProtocolError
 
 START = 1_772_582_400
 NAMES = ("ESTK0000000001", "ESTK0000000002")
@@ -161,6 +163,35 @@ async def test_a_wrong_bill_is_refused_once_and_for_good(
     (bill,) = parts.billing.bills.page(limit=9, gateway=NAMES[0])
     assert bill.status is BillStatus.REFUSED
     assert f"the bill of gateway {NAMES[0]} is refused" in caplog.text
+
+
+async def test_a_bill_that_cannot_be_judged_costs_no_other_and_not_the_service(
+    parts: BillingParts, mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    judge = parts.billing.judge
+
+    def judging(gateway: str, *about: Any) -> object:
+        if gateway == NAMES[0]:
+            raise RemoteProtocolError("bad_layout", "an epoch of the bill committed to nothing")
+        return judge(gateway, *about)
+
+    monkeypatch.setattr(parts.billing, "judge", judging)
+    parts.present = set(NAMES)
+    async with trio.open_nursery() as nursery:
+        await parts.open(nursery)
+        parts.ask()
+        for _ in NAMES:
+            await parts.sent.receive()
+        requests = dict(parts.billing.bills.outstanding())
+        for gateway in NAMES:
+            parts.collection.receive(gateway, parts.good(requests[gateway]))
+        await parts.until(1, 1, 0, 0)
+        await trio.testing.wait_all_tasks_blocked()
+        mock_clock.jump(32.0)
+        _, again, _ = await parts.sent.receive()
+        nursery.cancel_scope.cancel()
+    assert again == NAMES[0]
+    assert f"the bill of gateway {NAMES[0]} cannot be judged" in caplog.text
 
 
 async def test_a_database_that_fails_costs_nothing_but_time(

@@ -5,6 +5,7 @@ The gateway sits at position 0 of a ring of six.  It reaches its head through th
 is what the coordinator gets; what the head says is handed in as a link would.
 """
 
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -47,6 +48,7 @@ from node.storage.repositories.profile_sets import ProfileSetRepository
 from node.storage.repositories.ring_seats import RingSeatRepository
 from node.storage.repositories.use_cases import UseCaseRepository
 from node.trust import TrustStore
+from node.wan.coordinator_session import CoordinatorSession
 from node.wan.deliveries import DeliveryServices
 from protocol import wire
 from protocol.dcnet.machines.incarnations import Incarnation
@@ -230,6 +232,69 @@ async def _until(condition: Callable[[], bool]) -> None:
     with trio.fail_after(120):
         while not condition():
             await trio.sleep(0.002)
+
+
+def refusals(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [each.getMessage() for each in caplog.records if re.search("refuses|broke the protocol", each.getMessage())]
+
+
+async def test_a_head_that_breaks_a_rule_again_and_again_writes_one_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with gateway(tmp_path) as mine:
+        view = mine.liar.view
+        mine.hears(*[replace(mine.liar.open(), ring=view.ring + 1)] * 50, *[mine.liar.open(round_=view.rounds)] * 50)
+        await _until(lambda: mine.count("protocol_errors", reason="head_out_of_turn") == 50)
+        assert mine.count("protocol_errors", reason="wrong_ring") == 50
+    assert len(refusals(caplog)) == 2  # one for each reason
+
+
+async def test_a_member_that_breaks_a_rule_again_and_again_writes_one_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with gateway(tmp_path) as mine, trio.open_nursery() as nursery:
+        liar, context = mine.liar, replace(mine.membership._context, relay=True)
+        known = Incarnation(SUITE, liar.view, 0, liar.view.members[0].nonce)
+        head = HeadDriver(context, liar.view, 0, {}, lambda _: None, first=(0, 0), known=known, secrets=liar.secrets[0])
+        await nursery.start(head.run)
+        for number in range(1, 41):
+            for position in (2, 3):
+                head.from_member(position, replace(ready(liar.view, position), epoch=liar.view.epoch + 1))
+            await _until(lambda: mine.count("protocol_errors", reason="wrong_ring") == 2 * number)  # noqa: B023
+        nursery.cancel_scope.cancel()
+    lines = refusals(caplog)
+    assert [liar.view.members[position].identity in lines[at] for at, position in enumerate((2, 3))] == [True, True]
+    assert len(lines) == 2  # one for each peer
+
+
+async def test_a_coordinator_that_breaks_a_rule_again_and_again_writes_one_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = Keypair.generate()
+    async with gateway(tmp_path) as mine, trio.open_nursery() as nursery:
+        context = mine.membership._context
+        curve = context.module.curve
+        async with context.link.listen("tcp://127.0.0.1:*", server, {curve.public: "it"}.get) as listener:
+            ours = whole(mine, tmp_path)
+            session = CoordinatorSession(
+                context.link, listener.endpoint, server.public, curve, ours.identity, context.metrics
+            )
+            nursery.start_soon(session.run, ours)
+            await listener.receive()
+            for number in range(1, 41):
+                listener.send("it", b"no message")
+                await _until(lambda: sum(_errors(mine)) == number)  # noqa: B023
+            nursery.cancel_scope.cancel()
+    assert len(refusals(caplog)) == 1
+
+
+def _errors(mine: Gateway) -> list[float]:
+    return [
+        sample.value
+        for family in mine._registry.collect()
+        for sample in family.samples
+        if sample.name == "stromkreis_node_protocol_errors_total"
+    ]
 
 
 def whole(mine: Gateway, tmp_path: Path) -> node.gateway.Gateway:

@@ -79,6 +79,26 @@ def test_the_storage_key_is_made_once_and_readable_to_its_owner_alone(tmp_path: 
     assert first.storage_key("another") != first.storage_key(STORE_PURPOSE) != b"\x5a" * 32
 
 
+def test_a_start_that_was_killed_while_the_key_was_made_bars_no_later_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a container every process has the same id."""
+
+    def killed(*_arguments: object, **_named: object) -> None:
+        raise KeyboardInterrupt
+
+    path = tmp_path / "storage.key"
+    with monkeypatch.context() as crash:
+        crash.setattr(Path, "hardlink_to", killed)
+        crash.setattr(Path, "unlink", killed)  # it was not cleaned up after
+        with pytest.raises(KeyboardInterrupt):
+            FileStorageKeys(path, lambda count: b"\x5a" * count)
+    assert not path.exists()
+    assert len(list(tmp_path.iterdir())) == 1
+    FileStorageKeys(path, lambda count: b"\xa5" * count)
+    assert path.read_text() == "a5" * 32 + "\n"
+
+
 @pytest.mark.parametrize("content", ["", "5a" * 31, "5a" * 33, "6f" * 31 + "xx"])
 def test_a_damaged_key_file_is_told_without_its_content(tmp_path: Path, content: str) -> None:
     path = tmp_path / "storage.key"
