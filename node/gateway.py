@@ -137,7 +137,9 @@ class Gateway:
         self._tunnels = self._tunnels_by(shared.cls)
         self.initiator: TunnelInitiator | None = None
         if self._tunnels is not None and self.identity in self._tunnels.services.begins:
-            self.initiator = TunnelInitiator(self._tunnels, Random(f"tunnels of {self.identity}"))
+            mdns = shared.mdns.get(self.identity)
+            dial = trio.open_tcp_stream if mdns is None else mdns.lookup.connect
+            self.initiator = TunnelInitiator(self._tunnels, Random(f"tunnels of {self.identity}"), dial)
             self._log.watch(self.initiator.on_event)
         self._use_cases = UseCases(
             self._metering, self.profiles, shared.deliveries.repository, module, self._metering_time, shared.clock,

@@ -8,6 +8,7 @@ import random
 import re
 import secrets
 import ssl
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -19,7 +20,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from node.mdns.lookup import Lookup, connect_first
 from protocol.errors import StromkreisError
+from protocol.mdns.records import CLS_SERVICE, instance_of
+from protocol.pki import is_gateway_id
 from protocol.pki.han import HanRole, make_self_signed
 from stromkreis.logs import LogFormat
 from stromkreis.services import LogFormatOption, LogLevel, forbid_core_dumps, serve, set_up_logs
@@ -36,7 +40,12 @@ def cls_adapter(
     device: Annotated[
         str | None, typer.Option("--id", help="The system's id (DIN 43849): makes the file if there is none.")
     ] = None,
-    gateway: Annotated[str | None, typer.Option(help="The gateway's HOST:PORT for controllable systems.")] = None,
+    gateway: Annotated[
+        str | None, typer.Option(help="The gateway's HOST:PORT for controllable systems, or its id with --interface.")
+    ] = None,
+    interface: Annotated[
+        str | None, typer.Option(help="Network interface at home, to find the gateway by multicast DNS.")
+    ] = None,
     gateway_sha256: Annotated[str | None, typer.Option(help="SHA-256 of the gateway's home certificate.")] = None,
     listen: Annotated[str, typer.Option(help="HOST:PORT where programs speak SOCKS5.")] = "127.0.0.1:1080",
     serve_at: Annotated[
@@ -59,6 +68,8 @@ def cls_adapter(
 
     And: curl --socks5-hostname 127.0.0.1:1080 https://emp.example/
 
+    With --interface eth0 the gateway is found by multicast DNS: --gateway smgw.local:1080, or --gateway ESTK0100000001.
+
     With --serve 0.0.0.0:4443 --forward 127.0.0.1:80 it also takes connections that the gateway begins, over TLS, and
     passes them on to a program of this machine.
     """
@@ -68,7 +79,7 @@ def cls_adapter(
     if gateway is None or gateway_sha256 is None:
         show(certificate)
         return
-    host, port = host_port(gateway, "--gateway")
+    host, port, dial = _way(gateway, interface)
     local = host_port(listen, "--listen")
     shown = gateway_sha256.replace(":", "").lower()
     if len(shown) != 64 or not set(shown) <= set("0123456789abcdef"):
@@ -80,8 +91,23 @@ def cls_adapter(
         begun = _Begun(certificate, host_port(serve_at, "--serve"), host_port(forward, "--forward"))
     set_up_logs(log_format, log_level)
     forbid_core_dumps()
-    known = Gateway(host=host, port=port, fingerprint=shown, context=context)
+    known = Gateway(host=host, port=port, fingerprint=shown, context=context, dial=dial)
     serve(lambda: _run(known, local, begun))
+
+
+def _way(gateway: str, interface: str | None) -> tuple[str, int, Callable[[str, int], Awaitable[trio.SocketStream]]]:
+    """Host and port to show, and how to connect with the gateway.  Raises StromkreisError."""
+    if interface is None:
+        return *host_port(gateway, "--gateway"), trio.open_tcp_stream
+    lookup = Lookup([interface], random.SystemRandom())
+    if not is_gateway_id(gateway.upper()):
+        return *host_port(gateway, "--gateway"), lookup.connect
+
+    async def found(_host: str, _port: int) -> trio.SocketStream:
+        port, addresses = await lookup.service(instance_of(gateway), CLS_SERVICE)
+        return await connect_first(addresses, port)
+
+    return gateway, 0, found
 
 
 class _Begun(NamedTuple):

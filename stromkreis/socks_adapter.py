@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import ssl
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from random import Random
 from typing import Final
@@ -39,12 +40,17 @@ _LOST: Final = (RemoteProtocolError, OSError, trio.BrokenResourceError, trio.Clo
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gateway:
-    """Where it is, the SHA-256 of its home certificate (hexadecimal), and a context with the adapter's own."""
+    """
+    Where it is, the SHA-256 of its home certificate (hexadecimal), and a context with the adapter's own.
+
+    `dial` connects with host and port; raises OSError.
+    """
 
     host: str
     port: int
     fingerprint: str
     context: ssl.SSLContext
+    dial: Callable[[str, int], Awaitable[trio.SocketStream]] = trio.open_tcp_stream
 
 
 class SocksAdapter:
@@ -117,7 +123,7 @@ class SocksAdapter:
             return
         try:
             with trio.fail_after(_GATEWAY_S):
-                transport = await trio.open_tcp_stream(self._gateway.host, self._gateway.port)
+                transport = await self._gateway.dial(self._gateway.host, self._gateway.port)
         except (OSError, trio.TooSlowError):
             self._report(f"the gateway does not answer at {self._gateway.host}:{self._gateway.port}")
             await self._answer(local, Reply.GENERAL_FAILURE)

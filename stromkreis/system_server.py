@@ -57,7 +57,7 @@ async def gateway_certificate(gateway: Gateway, rng: Random) -> bytes:
 async def shown_certificate(gateway: Gateway) -> bytes:
     """What the gateway shows, whoever it is.  Raises RemoteProtocolError, OSError, trio.BrokenResourceError."""
     stream = SocksTlsStream(
-        await trio.open_tcp_stream(gateway.host, gateway.port), SocksTlsClient(gateway.context)
+        await gateway.dial(gateway.host, gateway.port), SocksTlsClient(gateway.context)
     )  # fmt: skip
     try:
         await stream.flush()

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from node.gateway_config import GatewayConfig
 from node.mdns.service import MdnsService
-from protocol.mdns.records import Service
+from protocol.mdns.records import CLS_SERVICE, HAN_SERVICE, Service
 
 
 def mdns_services(gateways: Sequence[GatewayConfig]) -> dict[str, MdnsService]:
@@ -25,7 +25,7 @@ def services_of(gateway: GatewayConfig) -> list[Service]:
     text = (("txtvers", "1"), ("id", gateway.id.lower()))
     found = []
     if gateway.han.listen is not None and (port := urlsplit(gateway.han.listen).port):
-        found.append(Service("_https._tcp", port, (*text, ("path", "/"))))
+        found.append(Service(HAN_SERVICE, port, (*text, ("path", "/"))))
     if gateway.cls.listen is not None and (port := int(gateway.cls.listen.rpartition(":")[2])):
-        found.append(Service("_socks._tcp", port, text))
+        found.append(Service(CLS_SERVICE, port, text))
     return found

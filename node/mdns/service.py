@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import socket
-import sys
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from random import Random
@@ -19,6 +18,8 @@ from typing import Any, Final
 import trio
 
 from node.mdns.interfaces import Interface, read_interface
+from node.mdns.lookup import Lookup
+from node.mdns.sockets import GROUPS, open_socket
 from protocol.errors import RemoteProtocolError
 from protocol.log_limit import PEER_LINE_S, LogLimiter
 from protocol.mdns.messages import SIZE_MAX, read_message
@@ -26,15 +27,12 @@ from protocol.mdns.records import Service, records_of
 from protocol.mdns.responder import PORT, Budget, Outgoing, Responder, State
 
 log = logging.getLogger(__name__)
-_GROUPS: Final = {socket.AF_INET: "224.0.0.251", socket.AF_INET6: "ff02::fb"}
-_HOPS: Final = 255
 _LOOK_S: Final = 10.0
 _CONFLICT_S: Final = 60.0
-_SO_BINDTODEVICE: Final = 25
 
 
 class MdnsService:
-    """One gateway's; `run` serves until cancelled."""
+    """One gateway's; `run` serves until cancelled, and `lookup` asks beside it, on one budget of multicasts."""
 
     def __init__(self, identity: str, services: Sequence[Service], interfaces: Sequence[str], rng: Random) -> None:
         self._identity = identity
@@ -42,6 +40,7 @@ class MdnsService:
         self._interfaces = tuple(interfaces)
         self._rng = rng
         self._budget = Budget()
+        self.lookup = Lookup(interfaces, rng, self._budget)
         self._own: set[bytes] = set()
         self._lines = LogLimiter(PEER_LINE_S * 30, trio.current_time)
 
@@ -143,40 +142,9 @@ class _Session:
 
     async def _send(self, messages: Sequence[Outgoing]) -> None:
         for each in messages:
-            host, port = each.to or (_GROUPS[self._family], PORT)
+            host, port = each.to or (GROUPS[self._family], PORT)
             address = (host, port) if self._family == socket.AF_INET else (host.partition("%")[0], port, 0, self._index)
             try:
                 await self._socket.sendto(each.content, address)
             except OSError as error:  # the interface is down, or the asker has gone
                 log.debug("mdns: %s", error)
-
-
-def open_socket(interface: Interface, family: socket.AddressFamily) -> trio.socket.SocketType:
-    """A socket at port 5353 of one interface, in its group.  Raises OSError."""
-    made = socket.socket(family, socket.SOCK_DGRAM)
-    try:
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        made.setsockopt(socket.SOL_SOCKET, _SO_BINDTODEVICE, interface.name.encode())
-        group = socket.inet_pton(family, _GROUPS[family])
-        if family == socket.AF_INET:
-            member = group + socket.inet_aton("0.0.0.0") + interface.index.to_bytes(4, sys.byteorder)  # noqa: S104 - any
-            made.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, member)
-            made.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, member)
-            made.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, _HOPS)
-            made.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, _HOPS)
-            made.bind(("", PORT))
-        else:
-            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            made.setsockopt(
-                socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, group + interface.index.to_bytes(4, sys.byteorder)
-            )
-            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, interface.index)
-            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, _HOPS)
-            made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, _HOPS)
-            made.bind(("::", PORT))
-        made.setblocking(False)
-        return trio.socket.from_stdlib_socket(made)
-    except OSError:
-        made.close()
-        raise

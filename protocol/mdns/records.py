@@ -12,6 +12,9 @@ from protocol.mdns.messages import AAAA, PTR, SRV, TXT, A, Name, Record, lower, 
 HOST_TTL_S: Final = 120
 SERVICE_TTL_S: Final = 4_500
 SHARED_NAME: Final = name_of("smgw.local")
+HAN_SERVICE: Final = "_https._tcp"
+CLS_SERVICE: Final = "_socks._tcp"
+_SRV_SIZE_MIN: Final = 7
 _SERVICES: Final = name_of("_services._dns-sd._udp.local")
 
 
@@ -39,7 +42,7 @@ def records_of(
         ]
     for service in services:
         kind_name = name_of(f"{service.type}.local")
-        instance = (f"SMGW {identity.upper()}".encode(), *kind_name)
+        instance = (instance_of(identity).encode(), *kind_name)
         made += [
             Record(_SERVICES, PTR, packed(kind_name), SERVICE_TTL_S),
             Record(kind_name, PTR, packed(instance), SERVICE_TTL_S),
@@ -65,6 +68,18 @@ def address_of(record: Record) -> IPv4Address | IPv6Address | None:
     if (record.type, len(record.data)) in {(A, 4), (AAAA, 16)}:
         return ip_address(record.data)
     return None
+
+
+def instance_of(identity: str) -> str:
+    """What the services of a gateway are called."""
+    return f"SMGW {identity.upper()}"
+
+
+def place_of(record: Record) -> tuple[int, Name]:
+    """Port and host of an SRV record that `read_message` has let through; port 0 and no name where it is too short."""
+    if record.type != SRV or len(record.data) < _SRV_SIZE_MIN:
+        return 0, ()
+    return int.from_bytes(record.data[4:6], "big"), _target(record)
 
 
 def _target(record: Record) -> Name:
