@@ -79,7 +79,7 @@ def cls_adapter(
     if gateway is None or gateway_sha256 is None:
         show(certificate)
         return
-    host, port, dial = _way(gateway, interface)
+    host, port, dial = way_to(gateway, interface)
     local = host_port(listen, "--listen")
     shown = gateway_sha256.replace(":", "").lower()
     if len(shown) != 64 or not set(shown) <= set("0123456789abcdef"):
@@ -95,7 +95,7 @@ def cls_adapter(
     serve(lambda: _run(known, local, begun))
 
 
-def _way(gateway: str, interface: str | None) -> tuple[str, int, Callable[[str, int], Awaitable[trio.SocketStream]]]:
+def way_to(gateway: str, interface: str | None) -> tuple[str, int, Callable[[str, int], Awaitable[trio.SocketStream]]]:
     """Host and port to show, and how to connect with the gateway.  Raises StromkreisError."""
     if interface is None:
         return *host_port(gateway, "--gateway"), trio.open_tcp_stream

@@ -131,7 +131,7 @@ class Lookup:
     async def _ask(
         self, link: _Link, interface: Interface, family: socket.AddressFamily, questions: list[tuple[Name, int]]
     ) -> None:
-        own = {str(each.ip) for each in (*interface.ipv4, *interface.ipv6)}
+        own = {*(str(each.ip) for each in interface.ipv4), *(str(each.ip) for each in interface.ipv6)}
         querier = Querier(self._rng.uniform, self._budget, link.cache, own)
         for each in questions:
             querier.ask(*each, trio.current_time())

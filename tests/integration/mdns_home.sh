@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # mdns_home.sh PYTHON FOLDER: in a network namespace of its own a gateway at veth0; in another one, at the other end of
-# the cable, avahi, which nobody here wrote.  Prints what avahi finds, and what is left of it when the gateway has gone.
+# the cable, avahi, which nobody here wrote.  Prints what avahi finds, what is left of it when the gateway has gone, and
+# what the gateway finds of avahi's.
 set -euo pipefail
 python=$1 folder=$2 here=$(dirname "$0")
-unshare -n sleep 200 &
+unshare -n sleep 500 &
 home=$!
 trap 'kill $(jobs -p) 2>/dev/null || true' EXIT
 until [ "$(readlink /proc/$home/ns/net)" != "$(readlink /proc/self/ns/net)" ]; do sleep 0.05; done
@@ -48,3 +49,13 @@ kill $gateway
 wait $gateway || true
 while inside avahi-browse --all --cache --parsable --terminate 2>/dev/null | grep -q ESTK; do sleep 0.2; done
 echo gone
+
+# The other way round: avahi has the names, a gateway's querier asks for them; in the end over IPv6 alone.
+inside avahi-publish --address heatpump.local 192.168.77.9 2>/dev/null &
+pump=$!
+inside avahi-publish --address --no-reverse wallbox.local fe80::77 2>/dev/null &
+inside avahi-publish --service "SMGW ESTK0100000002" _socks._tcp 1081 2>/dev/null &
+"$python" "$here/mdns_asking.py" veth0 heatpump.local wallbox.local "SMGW ESTK0100000002"
+kill $pump
+ip addr del 192.168.77.1/24 dev veth0
+"$python" "$here/mdns_asking.py" veth0 wallbox.local

@@ -18,10 +18,12 @@ import trio
 from cryptography import x509
 from typer.testing import CliRunner
 
+from node.mdns.lookup import Lookup
 from protocol.errors import StromkreisError
 from protocol.pki.han import deviations
 from protocol.socks_tls import Reply
 from stromkreis.__main__ import build
+from stromkreis.cls_adapter import way_to
 from stromkreis.socks_adapter import PAUSE_S, Gateway, SocksAdapter
 from tests.integration.cls_world import NAME, ClsHome, Stream, cls_home
 from tests.integration.gwa_world import ONE, SHA256
@@ -171,6 +173,26 @@ def test_the_command_makes_a_certificate_that_keeps_chapter_4(tmp_path: Path) ->
     assert f"han[].certificate: {made.fingerprint(SHA256).hex()}" in first.output
     assert file.stat().st_mode & 0o777 == 0o600
     assert CliRunner().invoke(build(arguments), arguments).output == first.output  # kept
+
+
+async def test_the_adapter_finds_its_gateway_by_id_or_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, ...]] = []
+
+    async def service(_lookup: Lookup, *what: str) -> tuple[int, list[str]]:
+        asked.append(what)
+        return 1, ["127.0.0.1"]
+
+    async def addresses(_lookup: Lookup, *what: str) -> list[str]:
+        asked.append(what)
+        return ["127.0.0.1"]
+
+    monkeypatch.setattr(Lookup, "service", service)
+    monkeypatch.setattr(Lookup, "addresses", addresses)
+    for gateway, interface in (("estk0100000001", "eth0"), ("smgw.local:1", "eth0"), ("127.0.0.1:1", None)):
+        host, port, dial = way_to(gateway, interface)
+        with pytest.raises(OSError, match=r"127\.0\.0\.1:1 failed"):
+            await dial(host, port)
+    assert asked == [("SMGW ESTK0100000001", "_socks._tcp"), ("smgw.local",)]
 
 
 @pytest.mark.parametrize(

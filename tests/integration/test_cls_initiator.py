@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from coordinator.gwa.ca import load_key
 from node.cls.initiator import CONNECTED, TunnelInitiator
+from node.mdns.lookup import Lookup
 from node.trust import TrustStore
 from protocol import pki
 from protocol.errors import StromkreisError
@@ -196,6 +197,37 @@ async def test_a_gateway_begins_at_the_times_and_events_of_a_profile(
             home.tunnels.profiles.changed.set()  # the look at the clock
             await until(lambda: len(answers) == 2)
     assert begun(home) == [CONNECTED, CONNECTED]
+
+
+async def test_a_system_is_found_by_its_name_at_home(home: ClsHome, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`test_mdns_avahi.py` asks a foreign responder; here the answer is known, its first address is not reached."""
+    lookup = Lookup(["lo"], random.Random(0))
+    asked: list[str] = []
+
+    async def addresses(host: str) -> list[str]:
+        asked.append(host)
+        return ["127.0.0.77", "127.0.0.1"]
+
+    monkeypatch.setattr(lookup, "addresses", addresses)
+    answers.clear()
+    async with adapting(home) as port, trio.open_nursery() as nursery:
+        await home.roll_out(home.document(2, initiators=["participant"], cls_address=f"heatpump.local:{port}"))
+        initiator = TunnelInitiator(home.tunnels, random.Random(0), lookup.connect)
+        await nursery.start(initiator.run)
+        assert await initiator.begin("x1", "participant") == CONNECTED
+        await until(lambda: bool(answers))
+        nursery.cancel_scope.cancel()
+    assert asked == ["heatpump.local"]
+    assert answers[0].endswith(PAGE)
+
+
+async def test_a_name_at_home_that_nobody_has_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("node.mdns.lookup.ANSWER_S", 0.05)
+    lookup = Lookup(["none0"], random.Random(0))
+    with pytest.raises(OSError, match="nobody at home answers for heatpump"):
+        await lookup.connect("heatpump.local", 1)
+    with pytest.raises(OSError, match="expected labels of 1 to 63 octets"):
+        await lookup.addresses(f"{'x' * 64}.local")
 
 
 async def test_the_adapter_serves_no_other_gateway_than_the_one_known(home: ClsHome) -> None:

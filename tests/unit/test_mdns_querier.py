@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from ipaddress import ip_address
+from itertools import pairwise
 from random import Random
 from typing import Any
 
@@ -59,7 +60,7 @@ def test_a_question_is_repeated_ever_more_seldom_until_it_is_forgotten() -> None
     asking.ask(PUMP, A, 0.0)
     times = [at_s for at_s, _ in asked(asking, 100)]
     assert 0.02 <= times[0] <= 0.12  # section 5.2: devices that start together do not ask together
-    pauses = [round(after - before, 3) for before, after in zip(times, times[1:], strict=False)]
+    pauses = [round(after - before, 3) for before, after in pairwise(times)]
     assert pauses == [1, 2, 4, 8, 16, 32]
     asking.forget(PUMP, A)
     assert asking.next_s == float("inf")
