@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO
 
 import trio
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from coordinator.events import Emit, StoreFailed
 from coordinator.storage.engine import fault_of
@@ -133,6 +133,9 @@ class LogWriter:
         if not self._is_writer():
             return False
         known = self._repository.size()
+        if known > self._tree.size:  # another machine's writer has its own file: what it entered is taken over
+            self.close()
+            return True
         if known < self._tree.size:  # the database failed when it was about to store these
             self._store(_read(self._path)[known:])
             return True
@@ -144,10 +147,15 @@ class LogWriter:
             LoggedEntry(first + i, Entry(each.kind, each.subject, each.digest, now_ms), each.reference)
             for i, each in enumerate(found)
         ]
-        _append(self._path, made)
+        size = _append(self._path, made)
         for each in made:
             self._tree.append(each.entry.leaf)
-        self._store(made)
+        try:
+            self._store(made)
+        except IntegrityError:  # another machine's writer was first: nobody has seen what we signed
+            os.truncate(self._path, size)
+            self.close()
+            return True
         return len(found) == _BATCH
 
     def _store(self, made: Sequence[LoggedEntry]) -> None:
@@ -203,9 +211,10 @@ def _read(path: Path) -> list[LoggedEntry]:
     return found
 
 
-def _append(path: Path, made: Sequence[LoggedEntry]) -> None:
+def _append(path: Path, made: Sequence[LoggedEntry]) -> int:
+    """Add lines, durably; the size of the file before (bytes)."""
     if not made:
-        return
+        return path.stat().st_size
     lines = [
         json.dumps(
             {
@@ -231,3 +240,4 @@ def _append(path: Path, made: Sequence[LoggedEntry]) -> None:
             os.fsync(directory)
         finally:
             os.close(directory)
+    return size

@@ -77,7 +77,11 @@ class EnrolmentLogRepository:
         return found[:limit]
 
     def append(self, made: Sequence[LoggedEntry], head: TreeHead) -> None:
-        """Keep new entries and the head that is signed over them, all or nothing."""
+        """
+        Keep new entries and the head that is signed over them, all or nothing.
+
+        A head that another writer has made of more entries stays the newest.
+        """
         rows = [
             {
                 "number": each.number, "kind": int(each.entry.kind), "subject": each.entry.subject,
@@ -94,7 +98,7 @@ class EnrolmentLogRepository:
                     epoch, ring = map(int, each.reference.split("/"))
                     mine = (ring_histories.c.epoch == epoch, ring_histories.c.ring == ring)
                     connection.execute(ring_histories.delete().where(*mine))
-            connection.execute(log_heads.delete())
+            connection.execute(log_heads.delete().where(log_heads.c.size <= head.size))
             connection.execute(log_heads.insert(), row)
 
     def add_history(self, epoch: int, ring: int, leaf: bytes) -> None:

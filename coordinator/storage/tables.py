@@ -290,7 +290,7 @@ log_entries = Table(  # the enrolment log, in order; only ever added to
     Index("log_entries_by_digest", "digest"),
 )
 
-log_heads = Table(  # the newest tree head, as it was signed: one row
+log_heads = Table(  # tree heads as they were signed: the newest is the one of most entries
     "log_heads",
     metadata,
     Column("size", BigInteger, primary_key=True, autoincrement=False),

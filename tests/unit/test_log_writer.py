@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from coordinator.gwa.log_writer import LOG_FILE, SIGN_AGAIN_S, LogWriter
 from coordinator.storage.certificates import CertificateRecord
-from coordinator.storage.enrolment_log import LoggedEntry
+from coordinator.storage.enrolment_log import LoggedEntry, Unlogged
 from coordinator.storage.gateways import GatewayRecord, GatewayStatus
 from coordinator.storage.store import Store
 from protocol.dcnet.crypto.suite import StandardSuite
@@ -34,12 +34,12 @@ class Bench:
         self.writers: list[LogWriter] = []
         self.signed: list[tuple[int, float]] = []
 
-    def writer(self) -> LogWriter:
+    def writer(self, file: str = LOG_FILE) -> LogWriter:
         sign = SUITE.sign
         key = SUITE.signing_key(SEED)
         made = LogWriter(
             self.store.enrolment_log,
-            self.path,
+            self.path.with_name(file),
             lambda it: sign(key, it),
             lambda: self.now_s,
             print,
@@ -213,6 +213,63 @@ def test_of_two_writers_one_stands_by_until_the_other_ends(bench: Bench) -> None
     second.enter_all()
     assert bench.head().size == 2
     second.close()
+
+
+def test_a_writer_that_was_away_goes_on_from_what_another_entered(bench: Bench) -> None:
+    away, other = bench.writer(), bench.writer("other.jsonl")  # on two machines: no file, and no lock, in common
+    bench.enrol(0)
+    away.enter_all()
+    bench.enrol(1)
+    other.enter_all()
+    bench.now_s += SIGN_AGAIN_S
+    away.enter_all()
+    assert bench.head().size == 2
+    bench.enrol(2)
+    away.enter_all()
+    assert bench.head().size == 3
+    other.enter_all()
+    bench.enrol(3)
+    other.enter_all()
+    assert [each.number for each in bench.entries()] == [0, 1, 2, 3]
+    for each in (away, other):
+        each.close()
+    for file in (LOG_FILE, "other.jsonl"):  # after a restart, too
+        bench.writer(file).enter_all()
+
+
+def test_of_two_writers_that_enter_at_once_the_second_begins_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away, other = bench.writer(), bench.writer("other.jsonl")
+    bench.enrol(0)
+    away.enter_all()
+    bench.enrol(1)
+    look = bench.store.enrolment_log.unlogged
+
+    def looked(limit: int) -> list[Unlogged]:
+        found = look(limit)
+        monkeypatch.undo()
+        bench.enrol(2)
+        bench.now_s += 1  # another time than the first writer will note
+        other.enter_all()
+        return found
+
+    monkeypatch.setattr(bench.store.enrolment_log, "unlogged", looked)
+    away.enter_all()
+    assert bench.head().size == 3
+    away.close()
+    bench.writer().enter_all()  # its file is not at odds with the database
+
+
+def test_a_head_of_fewer_entries_never_takes_the_place_of_one_of_more(bench: Bench) -> None:
+    writer = bench.writer()
+    bench.enrol(0)
+    writer.enter_all()
+    old = bench.head()
+    bench.enrol(1)
+    writer.enter_all()
+    bench.store.enrolment_log.append((), old)  # who had read before the other wrote
+    assert bench.head().size == 2
 
 
 def test_a_log_whose_file_is_lost_is_taken_from_the_database(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
