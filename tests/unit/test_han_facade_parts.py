@@ -9,7 +9,7 @@ import pytest
 
 from node.han.consumption import at_scaler
 from node.han.digest import IDLE_S, SESSIONS_MAX
-from node.han.facades.facade import counters, decimal_of, energy_first
+from node.han.facades.facade import counters, decimal_of, energy_first, number_of
 from node.han.facades.ppc_sessions import PpcSessions
 from node.han.facades.ppc_times import span_of
 from node.han.models import RegisterValue
@@ -23,6 +23,13 @@ def value(mantissa: str, scaler: int = -1, unit: str | None = "Wh", obis: str = 
         obis=obis, value=mantissa, scaler=scaler, unit=unit, measured_at=at, registered_for=at, is_on_time=True,
         quality="valid", status=None,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "number"), [("0", 0), ("17", 17), (17, 17), ("", None), ("-1", None), (None, None), ("9" * 5000, None)]
+)
+def test_a_number_of_thousands_of_digits_is_none(text: object, number: int | None) -> None:
+    assert number_of(text) == number
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from protocol.errors import LocalProtocolError, RemoteProtocolError
 from protocol.metering.obis import Obis, is_cumulative
 
 _ENERGY: Final = (1, 2)
+_DIGITS_MAX: Final = 18
 
 
 class Facade(Protocol):
@@ -86,6 +87,12 @@ def decimal_of(value: RegisterValue) -> tuple[str, str]:
     number = Decimal(value.value).scaleb(value.scaler - (3 if is_energy else 0))
     unit = f"k{value.unit}" if is_energy else value.unit or ""
     return format(number, "f"), unit
+
+
+def number_of(text: object) -> int | None:
+    """A number that a form or a document has as text; None for anything else, and for one of over 18 digits."""
+    found = str(text)
+    return int(found) if found.isdecimal() and len(found) <= _DIGITS_MAX else None
 
 
 def is_valid(value: RegisterValue) -> bool:

@@ -22,7 +22,7 @@ from node.han.accounts import Account
 from node.han.api import HanAnswer, HanRefusal, HanRequest, Start
 from node.han.facades import ppc_exports as exports
 from node.han.facades import ppc_pages as pages
-from node.han.facades.facade import counters, energy_first, signature_of
+from node.han.facades.facade import counters, energy_first, number_of, signature_of
 from node.han.facades.ppc_sessions import PpcSession, PpcSessions
 from node.han.facades.ppc_tariffs import VALUES_MAX, TariffPages
 from node.han.facades.ppc_times import span_of
@@ -166,8 +166,7 @@ class Ppc:
         # The newest first; within a time active energy first, which is what clients take that look at one row.
         rows.sort(key=lambda each: order.index(Obis.parse(each.obis)))
         rows.sort(key=lambda each: each.registered_for or each.measured_at, reverse=True)
-        number = call.form.get("page", "0")
-        first = min(int(number), len(rows)) * ROWS_MAX if number.isdecimal() else 0
+        first = min(number_of(call.form.get("page")) or 0, len(rows)) * ROWS_MAX
         shown = rows[first : first + ROWS_MAX]
         groups = [
             (moment, list(part))

@@ -18,7 +18,7 @@ import trio
 from node.han.accounts import Account
 from node.han.api import HanAnswer, HanRefusal, HanRequest, Start, failure
 from node.han.consumption import at_scaler
-from node.han.facades.facade import is_active_energy, is_valid, signature_of
+from node.han.facades.facade import is_active_energy, is_valid, number_of, signature_of
 from node.han.facades.usage_points import UsagePoint, usage_point, usage_points
 from node.han.models import Empty, LogEntry, Meter, Period, RegisterValue
 from node.han.query import Query
@@ -212,10 +212,8 @@ class Theben:
         """Never refused for its arguments: display software of the PTB takes that for a broken device."""
         query = Query(_lenient(asked.get("fromtime")), _lenient(asked.get("totime")), count=LOG_RECORDS_MAX)
         entries = self._view.consumer_log(account, account.user, query).records
-        first = str(asked.get("fromindex", ""))
-        count = str(asked.get("count", ""))
-        shown = [each for each in entries if not first.isdecimal() or each.number >= int(first)]
-        shown = shown[: int(count)] if count.isdecimal() and int(count) else shown
+        first, count = number_of(asked.get("fromindex")) or 0, number_of(asked.get("count"))
+        shown = [each for each in entries if each.number >= first][: count or None]
         return {"records": str(len(shown)), "entries": [_entry(account, each) for each in shown]}
 
     def _points(self, account: Account) -> list[UsagePoint]:
