@@ -30,8 +30,12 @@ async def open_pinned(
     `server_name` is what goes into the handshake as its name, `host` where that is None.
 
     Raises OSError (ssl.SSLError is one), trio.BrokenResourceError, trio.TooSlowError; RemoteProtocolError
-    `wrong_server` for another certificate.
+    `wrong_server` for another certificate, `bad_name` for a name that cannot be one (a localServerName may be "..").
     """
+    try:
+        host.encode("idna"), (server_name or host).encode("idna")
+    except UnicodeError:
+        raise RemoteProtocolError("bad_name", "expected a host name of parts of 1 to 63 characters") from None
     with trio.fail_after(connect_s):
         transport = await connect(host, port)
     stream = trio.SSLStream(transport, context, server_hostname=server_name or host)

@@ -7,21 +7,63 @@ They name who may be spoken to, where, and by which certificates; fields are our
 from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, SerializerFunctionWrapHandler, StringConstraints, model_serializer, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    StringConstraints,
+    model_serializer,
+    model_validator,
+)
 
 from protocol.profiles.base import Fingerprint, Identifier, MeteringPoint, Timed
 
-HttpsUri = Annotated[str, StringConstraints(pattern=r"^https://[^\s/?#@]+(/[^\s?#]*)?$", max_length=250)]
+
+def _server_name(name: str) -> str:
+    try:
+        name.encode("idna")  # as whoever connects does
+    except UnicodeError:
+        raise ValueError("expected a host name of parts of 1 to 63 characters") from None
+    return name
+
+
+def _host_port(text: str) -> str:
+    host, _, port = text.rpartition(":")
+    if not 0 < int(port) < 65_536:
+        raise ValueError("expected a port from 1 to 65535")
+    _server_name(host)
+    return text
+
+
+def _https_uri(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        host, port = parts.hostname, parts.port
+    except ValueError:  # whose text may repeat the address
+        raise ValueError("expected https://HOST[:PORT][/PATH]") from None
+    if not host or port == 0:
+        raise ValueError("expected a host, and a port from 1 to 65535")
+    _server_name(host)
+    return text
+
+
+HttpsUri = Annotated[
+    str, StringConstraints(pattern=r"^https://[^\s/?#@]+(/[^\s?#]*)?$", max_length=250), AfterValidator(_https_uri)
+]  # fmt: skip
 """An address without credentials, query or fragment."""
 
-HostPort = Annotated[str, StringConstraints(pattern=r"^(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9.-]{1,253}):\d{1,5}$")]
+HostPort = Annotated[
+    str, StringConstraints(pattern=r"^(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9.-]{1,253}):\d{1,5}$"),
+    AfterValidator(_host_port),
+]  # fmt: skip
 """A host, or an IPv6 address in brackets, and a TCP port."""
 
 LocalServerName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9.-]{1,63}$")]
 """What a controllable system calls whom it wants (REQ.TA.SOCKSTLS.Connect.35)."""
 
-ServerName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.-]{1,253}$")]
+ServerName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.-]{1,253}$"), AfterValidator(_server_name)]
 
 
 BeginEvent = Literal[
