@@ -32,6 +32,8 @@ JOIN_METERING_S = 60.0  # at least so long in metering time; a window closes as 
 REVEAL_S, REVEAL_PER_GATEWAY_S = 3.0, 0.004  # a list of 94 bytes a gateway, one durable write, a round trip
 REVEAL_USUAL_S = 1.0
 REVEAL_METERING_S = 300.0  # who loses the link for a moment must not cost everybody a try
+SHARE_FIRST, SHARE_MIN = 0.9, 0.5  # of those called that join, where no epoch is running, and where one is
+SHORT_MAX = 3  # epochs that may be called again for SHARE_FIRST; each waits twice as long for joins
 TRIES = 3  # for which there is time before the epoch that follows another begins
 DEAL_S, DEAL_PER_GATEWAY_S = 2.0, 0.03  # certificates, key agreements, dealing: 20 ms of CPU in a load test
 
@@ -53,6 +55,10 @@ class Area:
         default_factory=dict
     )  # when each gateway's first epoch began; 0: the area's first
     not_before_s: float = 0.0  # after a refusal: do not call again at once
+    begun_s: float = -_NEVER  # the start of the newest epoch that had rings
+    absent: frozenset[str] = frozenset()  # called into the epoch before the newest, and did not join
+    short: int = 0  # epochs in a row that too few joined
+    short_since_s: float = 0.0
 
     def forget(self, identity: str) -> None:
         """A gateway is not here (any more)."""
@@ -151,11 +157,13 @@ class Areas:
         """When an area wants its next epoch."""
         return min((self._due_s(area) for area in self.areas.values()), default=_NEVER)
 
-    def windows(self) -> Windows:
-        """How long an epoch that is called now waits for what."""
+    def windows(self, area: Area | None = None) -> Windows:
+        """How long an epoch that is called now waits for what; longer in an `area` where too few joined before."""
         count, config = self.present_count, self._config
         lapse = config.period_s / config.interval_s
-        join_s = JOIN_S + JOIN_PER_GATEWAY_S * count
+        join_s = max(config.join_s or 0.0, JOIN_S + JOIN_PER_GATEWAY_S * count)
+        if area is not None:
+            join_s *= 2 ** min(area.short, SHORT_MAX)
         return Windows(
             join_s=max(JOIN_METERING_S * lapse, join_s),
             reveal_s=max(REVEAL_METERING_S * lapse, REVEAL_S + REVEAL_PER_GATEWAY_S * count),
@@ -167,14 +175,34 @@ class Areas:
         if not area.present or self._numbers.is_used_up:
             return _NEVER
         living = [each for each in area.epochs if each.phase is not Phase.REFUSED]
-        windows = self.windows()
+        windows = self.windows(area)
         if not living:
             # As late as the first round allows: who arrives after the call waits for a whole epoch.
-            latest_s = self._config.origin_unix_s - windows.lead_s(1) - self._config.period_s
+            latest_s = (
+                max(self._config.origin_unix_s, self._earliest_s(area)) - windows.lead_s(1) - self._config.period_s
+            )
             return max(area.last_arrival_s + SETTLE_S, area.not_before_s, latest_s)
         if len(living) > 1 or living[0].phase is Phase.CALLED:  # a second call would end the first
             return _NEVER
         return living[0].end_s() - self.lead_s() - self._config.period_s
+
+    def _earliest_s(self, area: Area) -> float:
+        """The earliest start that gateways take after the newest epoch that they had rings in."""
+        config = self._config
+        return area.begun_s + min(config.early.epoch_rounds_min, config.rounds) * config.period_s
+
+    def _share_min(self, area: Area, now_s: float) -> float:
+        """
+        Of those called, how many must join, or the epoch is not held and all are called again.
+
+        Whoever sits out does so until the epoch ends.  Where most never join, for reasons of their own, the others are
+        served after as many rounds as an epoch has at least.
+        """
+        config = self._config
+        if not any(each.rings for each in area.epochs) and area.short < SHORT_MAX:
+            return SHARE_FIRST
+        is_hopeless = area.short and now_s >= area.short_since_s + config.early.epoch_rounds_min * config.period_s
+        return 0.0 if is_hopeless else SHARE_MIN
 
     def lead_s(self) -> float:
         """How long before its first round an epoch that follows another is called."""
@@ -193,10 +221,10 @@ class Areas:
         Once it has its rings those before hold no round from its start on (`end_replaced`).  None while there is no
         number for it.
         """
-        config, windows = self._config, self.windows()
+        config, windows = self._config, self.windows(area)
         for each in area.epochs:
             self.remember(area.name, each.members, each.call.start_ms / 1000)
-        after = [each.end_s() for each in area.epochs] if start_s is None else [start_s]
+        after = [*(each.end_s() for each in area.epochs), self._earliest_s(area)] if start_s is None else [start_s]
         earliest_s = max([now_s + windows.lead_s(1), config.origin_unix_s, *after])
         interval = first_index_from(earliest_s, config.origin_unix_s, config.period_s)
         bits = split_bits(len(area.present))
@@ -218,6 +246,7 @@ class Areas:
         )  # fmt: skip
         parts = [self._part(area, replace(call, part=part), windows, now_s) for part in range(1 << bits)]
         area.withheld = frozenset()
+        area.absent = frozenset().union(*(each.absent for each in area.epochs if each.rings))
         epoch = AreaEpoch(self._suite, parts, self._entropy(32), self._intermediates, windows)
         epoch.called_s = now_s
         area.epochs.append(epoch)
@@ -229,14 +258,17 @@ class Areas:
 
         rejected = tuple(sorted(here(area.withheld)))
         known = here(self.known_ids(area, now_s))
-        return AreaPart(replace(call, rejected=rejected), here(area.present), windows, self._sign_list, now_s, known)
+        share_min = self._share_min(area, now_s)
+        call = replace(call, rejected=rejected)
+        return AreaPart(call, here(area.present), windows, self._sign_list, now_s, known, share_min)
 
     def remember(self, name: str, members: Iterable[str], start_s: float) -> None:
         """The members of an epoch of an area; those of its first are known from the beginning."""
-        listed_s = self.areas[name].listed_s
-        since_s = start_s if listed_s else 0.0
+        area = self.areas[name]
+        since_s = start_s if area.listed_s else 0.0
         for each in members:
-            listed_s.setdefault(each, since_s)
+            area.listed_s.setdefault(each, since_s)
+            area.begun_s = max(area.begun_s, start_s)
 
     def known_ids(self, area: Area, now_s: float) -> list[str]:
         """Whom the others know, as gateways count it: 24 hours of metering time after they were listed first."""
@@ -264,7 +296,11 @@ class Areas:
             for each in list(area.epochs):
                 self.remember(area.name, each.members, each.call.start_ms / 1000)
                 area.drawn[each.call.epoch] = each.call.start_ms / 1000, each.tries
+                if each.rings:
+                    area.short = 0
                 if each.phase is Phase.REFUSED:
+                    area.short_since_s = area.short_since_s if area.short else now_s
+                    area.short += each.is_short
                     area.not_before_s = now_s + self._config.period_s
                     area.withheld = each.withheld
                     area.epochs.remove(each)

@@ -221,14 +221,18 @@ class EarlyCalls:
         """
         Who is connected, in no ring, and would be let in by the next epoch.
 
-        Gateways that were here when the epoch was called and did not join are not counted: another call will not help.
-        A member that was started without its keys says that it is in no epoch.
+        A gateway that was called and did not join is counted once, and no more where it missed the epoch before as
+        well: another call will not help.  A member that was started without its keys says that it is in no epoch.
         """
         number = epoch.call.epoch
         outside = {
             each
             for each, arrived_s in area.arrived_s.items()
-            if (area.known.get(each, number) < number if each in epoch.members else arrived_s > epoch.called_s)
+            if (
+                area.known.get(each, number) < number
+                if each in epoch.members
+                else arrived_s > epoch.called_s or each not in area.absent
+            )
         }
         if not outside:
             return frozenset()

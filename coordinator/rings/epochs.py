@@ -148,6 +148,16 @@ class AreaEpoch:
         return frozenset().union(*(part.withheld for part in self._parts))
 
     @property
+    def is_short(self) -> bool:
+        """Whether too few gateways joined for the epoch, or a part of it, to be held."""
+        return any(part.is_short for part in self._parts)
+
+    @property
+    def absent(self) -> frozenset[str]:
+        """The gateways that were called and have not joined."""
+        return frozenset().union(*(part.absent for part in self._parts))
+
+    @property
     def members(self) -> frozenset[str]:
         """The gateways that sit in a ring."""
         return frozenset(self._place)

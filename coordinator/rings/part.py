@@ -59,9 +59,13 @@ class AreaPart:
 
     def __init__(
         self, call: wire.EpochCall, invited: Iterable[str], windows: Windows, sign_list: Callable[[bytes], bytes],
-        now_s: float, known: Iterable[str] = (),
+        now_s: float, known: Iterable[str] = (), share_min: float = 0.0,
     ) -> None:  # fmt: skip
-        """Of gateways that are not `known` to the others so many are listed as these bear; all where none is known."""
+        """
+        Of gateways that are not `known` to the others so many are listed as these bear; all where none is known.
+
+        Where less than `share_min` of the `invited` join in time the part is refused.
+        """
         self.call = call
         self.stage = Stage.JOINING
         self.joined: dict[str, Joined] = {}
@@ -71,6 +75,8 @@ class AreaPart:
         self._invited = set(invited).difference(call.rejected)
         self._known = frozenset(known)
         self._windows = windows
+        self._share_min = share_min
+        self.is_short = False  # refused because too few joined
         self._sign_list = sign_list
         self._list: wire.EpochList | None = None
         self._collector: ValueCollector | None = None
@@ -85,6 +91,11 @@ class AreaPart:
     def is_settled(self) -> bool:
         """Whether it is known what becomes of the part."""
         return self.stage in {Stage.DRAWN, Stage.REFUSED}
+
+    @property
+    def absent(self) -> frozenset[str]:
+        """The gateways that were called and have not joined."""
+        return frozenset(self._invited - self.joined.keys())
 
     @property
     def values(self) -> tuple[bytes, ...]:
@@ -123,6 +134,12 @@ class AreaPart:
         if not self.joined:
             self.withheld = frozenset()  # or nobody would ever be called again
             return self.refuse(f"no gateway of area {self.call.area} joined")
+        if len(self.joined) < self._share_min * len(self._invited):
+            self.withheld, self.is_short = frozenset(), True
+            return self.refuse(
+                f"{len(self.joined)} of {len(self._invited)} gateways that are connected joined in time: too few to sit"
+                " in these rings until the epoch ends, all are called again"
+            )
         if len(self.joined) > wire.MAX_LIST:
             return self.refuse(
                 f"area {self.call.area} has {len(self.joined)} gateways in a part, of at most {wire.MAX_LIST}"

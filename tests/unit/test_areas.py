@@ -4,9 +4,9 @@ import pytest
 
 from coordinator.config import EpochConfig
 from coordinator.events import To
-from coordinator.rings.areas import SETTLE_S, SILENT_S, Areas
+from coordinator.rings.areas import SETTLE_S, SHORT_MAX, SILENT_S, Area, Areas
 from coordinator.rings.epochs import AreaEpoch, Phase
-from loadtest.coordination import bare_join, lay_out, make_areas
+from loadtest.coordination import bare_join, join_all, lay_out, make_areas
 from protocol import wire
 
 NOW_S = 1_772_000_000.0
@@ -103,3 +103,63 @@ def test_who_comes_back_is_told_who_was_shut_out_and_no_such_gateway_is_head() -
     assert To(third, expelled) in epoch.greet_again(third)
     ((_, told),) = epoch.expel(frozenset({first, second, third}))
     assert {each.message for each in told} == {wire.Expelled(0, 0, b"\x07"), wire.LeftOut(0, 0, b"\xff")}
+
+
+PERIOD_S = EpochConfig().period_s
+
+
+def called_with(joining: int, areas: Areas, now_s: float) -> tuple[AreaEpoch, float]:
+    """The next call of the area of six, of whom so many join in time, and when its window has closed."""
+    north = areas.areas["north"]
+    for index in range(6):
+        areas.arrive(north, f"ESTK{index:010}", now_s)
+    ((_, epoch),) = areas.call_due(now_s)
+    names = [f"ESTK{index:010}" for index in range(joining)]
+    join_all(epoch, names, now_s)
+    closed_s = now_s if joining == 6 else epoch.next_timer_s()
+    epoch.on_timer(closed_s)
+    return epoch, closed_s
+
+
+def called_again(areas: Areas, closed_s: float) -> float:
+    """Forget the refused epoch; when the next call is due."""
+    areas.drop_finished(closed_s, ())
+    return areas.next_timer_s()
+
+
+def test_a_first_epoch_that_few_join_is_called_again_with_twice_the_wait(areas: Areas) -> None:
+    now_s, waits = NOW_S + SETTLE_S, []
+    for _ in range(SHORT_MAX):
+        epoch, closed_s = called_with(5, areas, now_s)
+        assert epoch.phase is Phase.REFUSED
+        assert epoch.refusal.startswith("5 of 6 gateways that are connected joined in time")
+        waits.append(closed_s - now_s)
+        now_s = called_again(areas, closed_s)
+        assert now_s == closed_s + PERIOD_S
+    assert waits[0] == 60.0  # a minute of metering time, which the wait for six does not reach at first
+    epoch, _ = called_with(5, areas, now_s)  # from now on half is enough
+    assert epoch.phase is Phase.CALLED
+
+
+def test_an_area_whose_gateways_mostly_refuse_serves_the_others_in_the_end(areas: Areas) -> None:
+    now_s, tries = NOW_S + SETTLE_S, 0
+    while (found := called_with(2, areas, now_s))[0].phase is Phase.REFUSED:
+        now_s, tries = called_again(areas, found[1]), tries + 1
+    assert EpochConfig().early.epoch_rounds_min - 1 <= tries <= EpochConfig().early.epoch_rounds_min + 1
+
+
+def test_a_wait_for_joins_may_be_set_and_grows_where_too_few_came() -> None:
+    areas = make_areas(EpochConfig(join_s=100.0))
+    assert areas.windows().join_s == 100.0
+    assert [areas.windows(Area("north", short=n)).join_s for n in (0, 1, 2, 3, 9)] == [100, 200, 400, 800, 800]
+
+
+def test_no_epoch_is_called_earlier_after_the_last_than_gateways_take(areas: Areas) -> None:
+    """A coordinator that was restored knows its area's last epoch and is in none: gateways refuse `early_epoch`."""
+    begun_s = NOW_S - 3 * PERIOD_S
+    areas.remember("north", ["ESTK0000000000"], begun_s)
+    due_s = areas.next_timer_s()
+    least_s = begun_s + EpochConfig().early.epoch_rounds_min * PERIOD_S
+    assert least_s - 2 * PERIOD_S < due_s < least_s
+    epoch, _ = called_with(6, areas, due_s)
+    assert least_s <= epoch.call.start_ms / 1000 < least_s + PERIOD_S

@@ -14,7 +14,7 @@ from coordinator.metrics import CoordinatorMetrics
 from coordinator.rings.early import EarlyCalls, core
 from coordinator.rings.epochs import AreaEpoch, EpochRing, Phase
 from coordinator.rings.scheduler import Scheduler
-from loadtest.coordination import lay_out, make_areas
+from loadtest.coordination import lay_out, make_areas, reveal_all
 from protocol import wire
 from protocol.dcnet.machines.effects import Ended, Persist
 from protocol.dcnet.setup.calendar import CalendarPolicy, NewestEpoch, check_start
@@ -37,6 +37,7 @@ class Hood:
         self.enrolled = len(self.here)
         self.withholds = False
         self.seatless: set[str] = set()
+        self.slow: set[str] = set()  # connected, and join nothing in time
         self.ended: list[Ended] = []
         self.called: list[AreaEpoch] = []
         self.now_s = START_S
@@ -55,8 +56,12 @@ class Hood:
         self.called.append(epoch)
         if self.withholds:
             return
-        lay_out(epoch, sorted(self.here), self.now_s)
-        epoch.on_timer(epoch.next_timer_s())  # who has left joins no more: the window closes
+        joining = sorted(self.here - self.slow)
+        lay_out(epoch, joining, self.now_s)
+        if epoch.phase is Phase.CALLED:
+            epoch.on_timer(epoch.next_timer_s())  # who has left joins no more: the window closes
+            if epoch.phase is Phase.CALLED:
+                reveal_all(epoch, [each for each in joining if each in epoch.part_for(each).joined], self.now_s)
         if epoch.phase is Phase.DEALING:
             epoch.on_timer(epoch.next_timer_s())
 
@@ -172,6 +177,20 @@ def test_gateways_that_come_late_are_let_in_early() -> None:
     assert hood.called_early("many_waiting") == 1
     assert hood.called[1].members == frozenset(NAMES) | more
     assert hood.metric("stromkreis_gateways_waiting") == 0
+
+
+def test_who_missed_the_window_is_called_once_more_and_no_oftener() -> None:
+    hood = Hood()
+    hood.slow = set(NAMES[:20])
+    hood.pass_rounds(8)
+    small = hood.called[-1]
+    assert (small.phase, len(small.members), hood.called_early("many_waiting")) == (Phase.RUNNING, 40, 0.0)
+    hood.pass_rounds(16)
+    again = hood.called[-1]
+    assert (again.phase, len(again.members), hood.called_early("many_waiting")) == (Phase.RUNNING, 40, 1.0)
+    assert start_of(again) == start_of(small) + 16 * PERIOD_S
+    hood.pass_rounds(15)
+    assert hood.called[-1] is again  # they missed two in a row: another call will not help
 
 
 def test_members_that_were_started_without_their_keys_wait_and_open_nothing(hood: Hood) -> None:
