@@ -31,11 +31,20 @@ log = logging.getLogger(__name__)
 _PATIENCE_S = 120.0  # the coordinator may be starting at the same moment as we
 _TIMEOUT_S = 30.0
 _KEY_SIZE = 32
+_MAY_PASS = ("duplicate_gateway:", "token_")  # the id may be released, another token be put into token_file
 _UNAVAILABLE = 503  # the coordinator's disk is full, for example: it goes on once there is room
 
 
 class CoordinatorAwayError(StromkreisError):
     """Nobody answered, or nobody could write: whether the gateway may be enrolled is not known yet."""
+
+
+class EnrolmentRefusedError(StromkreisError):
+    """The coordinator refuses; `may_pass` where the operator can change that without this node."""
+
+    def __init__(self, text: str, *, may_pass: bool) -> None:
+        super().__init__(text)
+        self.may_pass = may_pass
 
 
 def coordinator_client(config: NodeConfig) -> httpx.AsyncClient:
@@ -164,8 +173,11 @@ class Enroller:
                 if response.status_code == 201:
                     return _object(response, gateway.id)
                 if response.status_code != _UNAVAILABLE:
-                    told = f"status {response.status_code}: {refusal_text(response)}"
-                    raise StromkreisError(f"gateway {gateway.id}: enrolment refused with {told}")
+                    told = refusal_text(response)
+                    raise EnrolmentRefusedError(
+                        f"gateway {gateway.id}: enrolment refused with status {response.status_code}: {told}",
+                        may_pass=told.startswith(_MAY_PASS),
+                    )
                 trouble = f"its database fails, see its log; status {_UNAVAILABLE}"
             if trio.current_time() > give_up_s:
                 raise CoordinatorAwayError(

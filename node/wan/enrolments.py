@@ -2,7 +2,8 @@
 The gateways of a node as they come to be enrolled: those that are serve, whatever becomes of the others.
 
 A gateway that has its certificates needs nobody's help to start.  One that has none waits for the coordinator as long
-as that takes; one that is refused is reported and left out, and costs none of the others anything.
+as that takes; one that is refused is reported and left out, and costs none of the others anything.  Where the operator
+can change that (an id that is to be released, a token) it asks again.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ from node.gateway_config import GatewayConfig
 from node.security.module import GatewaySecurityModule, KeyDirectory
 from node.storage.repositories.attendance import AttendanceRepository
 from node.storage.repositories.beacon import BeaconRepository, Since
-from node.wan.enrolment import CoordinatorAwayError, Enroller, RingService
+from node.wan.enrolment import CoordinatorAwayError, Enroller, EnrolmentRefusedError, RingService
 from protocol.dcnet.discipline.returns import Attendance
 from protocol.errors import StromkreisError
 
 log = logging.getLogger(__name__)
+_REFUSED_S = 120.0  # the operator may release its id, or renew its token, meanwhile
 _AT_ONCE = 8  # keys are made and answers awaited side by side; more only queue at the coordinator
 
 
@@ -54,18 +56,25 @@ class Enrolments:
         self._attendance = attendance
         self._clock = clock
         self._refused = 0
+        self._left = 0
         self._limiter = trio.CapacityLimiter(_AT_ONCE)
         self._changed = trio.Event()
 
     @property
     def waiting(self) -> int:
         """How many may still be enrolled."""
-        return len(self._gateways) - len(self.enrolled) - self._refused
+        return len(self._gateways) - len(self.enrolled) - self._refused - self._left
 
     @property
     def changed(self) -> trio.Event:
         """Set at the next that is enrolled or refused."""
         return self._changed
+
+    def forget(self, identity: str) -> None:
+        """A gateway has left for good."""
+        self.enrolled[:] = [each for each in self.enrolled if each.module.identity != identity]
+        self.modules[:] = [each for each in self.modules if each.identity != identity]
+        self._left += 1
 
     async def first(self) -> Enrolled:
         """One that is enrolled, once there is any."""
@@ -102,7 +111,7 @@ class Enrolments:
                     nursery.start_soon(self._enrol, enroller, index, module)
 
     async def _enrol(self, enroller: Enroller, index: int, module: GatewaySecurityModule) -> None:
-        gateway = self._gateways[index]
+        gateway, is_refused = self._gateways[index], False
         while True:
             try:
                 async with self._limiter:
@@ -112,13 +121,19 @@ class Enrolments:
             except CoordinatorAwayError as error:
                 log.warning("gateway %s waits to be enrolled, the others serve: %s", gateway.id, error)
             except StromkreisError as error:
-                self._refused += 1
-                if self._refused == len(self._gateways):
-                    raise
-                log.error("gateway %s stays out until it is enrolled at the next start: %s", gateway.id, error)
-                self._report()
-                return
+                if not is_refused:
+                    is_refused = True
+                    self._refused += 1
+                    if self._refused == len(self._gateways):
+                        raise
+                    self._report()
+                if not (isinstance(error, EnrolmentRefusedError) and error.may_pass):
+                    log.error("gateway %s stays out until it is enrolled at the next start: %s", gateway.id, error)
+                    return
+                log.warning("gateway %s stays out and asks again in %g s: %s", gateway.id, _REFUSED_S, error)
+                await trio.sleep(_REFUSED_S)
             else:
+                self._refused -= is_refused
                 self._take(index, module, service)
                 return
 

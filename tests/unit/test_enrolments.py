@@ -10,7 +10,7 @@ from trio.testing import MockClock
 
 import node.wan.enrolments
 from node.gateway_config import GatewayConfig
-from node.wan.enrolment import CoordinatorAwayError, RingService
+from node.wan.enrolment import CoordinatorAwayError, EnrolmentRefusedError, RingService
 from node.wan.enrolments import Enrolments
 from protocol.errors import StromkreisError
 
@@ -22,6 +22,7 @@ class Coordinator:
 
     def __init__(self, refused: tuple[str, ...] = ()) -> None:
         self.is_here = False
+        self.may_pass = False
         self._refused = refused
 
     async def __aenter__(self) -> "Coordinator":
@@ -33,7 +34,7 @@ class Coordinator:
         if module.certificate is None:
             await trio.sleep(120)
             if gateway.id in self._refused:
-                raise StromkreisError(f"gateway {gateway.id}: refused")
+                raise EnrolmentRefusedError(f"gateway {gateway.id}: refused", may_pass=self.may_pass)
             if not self.is_here:
                 raise CoordinatorAwayError("nobody answers")
         return RingService("tcp://c", bytes(32), bytes(32), bytes(32))
@@ -89,6 +90,21 @@ async def test_a_refused_gateway_costs_no_other(
     assert changed.is_set()
     assert (names(enrolments), enrolments.waiting) == (list(IDS[1:]), 0)
     assert f"gateway {IDS[0]} stays out until it is enrolled at the next start" in caplog.text
+
+
+async def test_a_gateway_whose_id_is_released_is_enrolled_without_a_restart(
+    autojump_clock: MockClock, made: Callable[..., Enrolments], caplog: pytest.LogCaptureFixture
+) -> None:
+    coordinator = Coordinator(refused=(IDS[0],))
+    coordinator.is_here = coordinator.may_pass = True
+    enrolments = made(coordinator)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(enrolments.run)
+        await trio.sleep(1_000)
+        assert (names(enrolments), enrolments.waiting) == (list(IDS[1:]), 0)  # the others are whole without it
+        assert f"gateway {IDS[0]} stays out and asks again" in caplog.text
+        coordinator._refused = ()
+    assert (names(enrolments), enrolments.waiting) == (sorted(IDS), 0)
 
 
 async def test_a_node_whose_gateways_are_all_refused_ends(
