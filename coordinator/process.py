@@ -57,6 +57,7 @@ from coordinator.ring_service import become
 from coordinator.service import Coordinator
 from coordinator.storage.irrevocable import IrrevocableLog
 from coordinator.storage.store import Store
+from coordinator.watchdog import watch_over_us
 from coordinator.web.app import make_app
 from coordinator.web.delivery_servers import DeliveryServers
 from coordinator.web.serve import serve as serve_web
@@ -162,6 +163,8 @@ async def run(config: CoordinatorConfig, *, ready: Callable[[list[str]], None] |
         )
         async with trio.open_nursery() as nursery:
             nursery.start_soon(watch_loop, metrics.loop_lag)
+            if config.standby:  # who takes over wants our port
+                await nursery.start(watch_over_us)
             web = partial(
                 serve_web, app, config.web.listen, certificate=chain.web,
                 private_key=config.web.private_key or config.pki_path / TLS_KEY_FILE,

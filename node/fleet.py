@@ -10,8 +10,8 @@ import importlib.metadata
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -40,9 +40,12 @@ from node.configured import (
     root_certificate,
     time_keeper,
 )
+from node.departure import Departures, erase_node
 from node.descriptors import check_descriptors
+from node.free_store import free_store
 from node.gateway import Gateway, Shared
 from node.han.configured import han_services
+from node.leave_book import Leave, LeaveBook, LeaveState
 from node.lmn.counters import DurableCounters
 from node.lmn.metrics import LMN_METRICS, LMN_READINGS
 from node.lmn.pairing import PairingStore
@@ -60,7 +63,6 @@ from node.readiness import Readiness
 from node.security.module import GatewaySecurityModule, KeyDirectory
 from node.storage.cipher import Cipher, StorageKeys, store_cipher
 from node.storage.engine import Store
-from node.storage.errors import StoreHeldError
 from node.storage.repositories.accounts import AccountRepository
 from node.storage.repositories.attendance import AttendanceRepository
 from node.storage.repositories.beacon import BeaconRepository
@@ -90,7 +92,6 @@ from protocol.link.loop_lag import watch_loop
 from protocol.link.tls import client_context
 
 log = logging.getLogger(__name__)
-_STORE_LOOK_S = 1.0
 _START_S = 0.1  # gateways of so long begin together
 _SOCKETS_PER_GATEWAY = 4  # coordinator, head, its successor while it is changed, and a listener
 
@@ -109,16 +110,33 @@ async def run(
 
     Raises StromkreisError where the node cannot start: no root certificate, no store, no gateway that is enrolled.
     """
-    node = _Node(config, ready, subscribe)
     config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    book = LeaveBook(config.data_dir)
+    node = _Node(config, book.read(), ready, subscribe)
+    if node.has_gateways or node.has_leavers:
+        await _run(node, config, book, cipher_of, stop)
+    if not node.has_gateways and not (stop is not None and stop.is_set()):
+        await node.serve_nobody(stop)
+
+
+async def _run(
+    node: _Node, config: NodeConfig, book: LeaveBook, cipher_of: Callable[[StorageKeys], Cipher],
+    stop: trio.Event | None,
+) -> None:  # fmt: skip
+    """Run a node's gateways until it is to stop, or the last of them has left for good."""
     with ExitStack() as opened:
         keys = opened.enter_context(closing(open_keys(config, node.root)))
-        store = await _free_store(config, keys, cipher_of(keys), node.registry, node.readiness, stop)
+        store = await free_store(config, keys, cipher_of(keys), node.registry, node.readiness, stop)
         if store is None:
             return
         opened.callback(store.close)
         keys.forget_commitment_keys()
+        departures = Departures(book, keys, store, node.meters, node.has_left)
+        node.metrics.leaving(lambda: departures.asked)
         async with coordinator_client(config) as client, store.writing(), trio.open_nursery() as nursery:
+            await departures.finish()
+            if not node.has_gateways:
+                return
             node.address = await nursery.start(
                 serve_monitoring, node.registry, config.metrics, lambda: None, node.readiness.checks
             )
@@ -126,7 +144,7 @@ async def run(
             store.observe_write = node.metrics.store_write
             if stop is not None:
                 nursery.start_soon(_stop_at, stop, node.running, config.drain_s, node.readiness, nursery.cancel_scope)
-            await node.serve(nursery, keys, store, client)
+            await node.serve(nursery, keys, store, client, departures)
 
 
 class _Node:
@@ -137,12 +155,17 @@ class _Node:
     """
 
     def __init__(
-        self, config: NodeConfig, ready: Callable[[str], None] | None,
+        self, config: NodeConfig, leaves: Mapping[str, Leave], ready: Callable[[str], None] | None,
         subscribe: Callable[[MeteringLog, trio.Nursery], None] | None,
     ) -> None:  # fmt: skip
         self._config = config
-        self._gateways = config.all_gateways()
+        gone = {name for name, each in leaves.items() if each.is_over}
+        self.has_leavers = any(each.state is LeaveState.TOLD for each in leaves.values())
+        self._gateways = tuple(each for each in config.all_gateways() if each.id not in gone)
         self._profiles = [meter_profiles(each) for each in self._gateways]
+        self.meters = dict(zip((each.id for each in self._gateways), self._profiles, strict=True))
+        self._enrolments: Enrolments | None = None
+        self._keeper: LogKeeper | None = None
         self._ready = ready
         self._subscribe = subscribe
         self.registry = CollectorRegistry()
@@ -157,10 +180,42 @@ class _Node:
         carried = CarriedAge(time.monotonic)
         self.metrics.carried_age(lambda: carried.oldest_s(self.running))
 
-    async def serve(self, nursery: trio.Nursery, keys: KeyDirectory, store: Store, client: httpx.AsyncClient) -> None:
-        """Enrol the gateways and run them, and in the nursery what they share."""
+    @property
+    def has_gateways(self) -> bool:
+        """Whether some are configured that have not left for good."""
+        return bool(self.meters)
+
+    def has_left(self, identity: str) -> None:
+        """A gateway has left for good."""
+        self.meters.pop(identity, None)
+        self.running[:] = [each for each in self.running if each.identity != identity]
+        self.readiness.use(self.running)
+        self.readiness.expect(len(self.meters))
+        self.metrics.gateways(len(self.running))
+        if self._enrolments is not None:
+            self._enrolments.forget(identity)
+        if self._keeper is not None:
+            self._keeper.forget(identity)
+
+    async def serve_nobody(self, stop: trio.Event | None) -> None:
+        """All have left: delete what they had in common, and and stay: it would be restarted for ever."""
+        erase_node(self._config)
+        log.warning("every gateway of this node has left for good: stop it and remove it")
+        self.readiness.waits_for = "every gateway of this node has left for good"
+        async with trio.open_nursery() as nursery:
+            await nursery.start(
+                serve_monitoring, self.registry, self._config.metrics, lambda: None, self.readiness.checks
+            )
+            await (trio.Event() if stop is None else stop).wait()
+            nursery.cancel_scope.cancel()
+
+    async def serve(
+        self, nursery: trio.Nursery, keys: KeyDirectory, store: Store, client: httpx.AsyncClient,
+        departures: Departures,
+    ) -> None:  # fmt: skip
+        """Enrol the gateways and run them, and in the nursery what they share; return once all have left for good."""
         config, metrics = self._config, self.metrics
-        enrolments = Enrolments(
+        enrolments = self._enrolments = Enrolments(
             config, self._gateways, keys, BeaconRepository(store), AttendanceRepository(store), time.time
         )
         await nursery.start(enrolments.run)
@@ -174,7 +229,7 @@ class _Node:
             await nursery.start(timekeeper.run)  # the gateways shall begin with the right time
         async with LinkContext(max_sockets=64 + _SOCKETS_PER_GATEWAY * len(self._gateways)) as link:
             shared = self._shared(store, link, trust, first.service, timekeeper)
-            keeper = LogKeeper(
+            keeper = self._keeper = LogKeeper(
                 shared.metering, [gateway.id for gateway in self._gateways], retention(config.metering), shared.clock,
                 retention_of_meters(config.metering, self._gateways, self._profiles),
             )  # fmt: skip
@@ -183,7 +238,11 @@ class _Node:
             metrics.time_lapse(is_on=config.policy.time_lapse)
             kept = None if timekeeper is None else timekeeper.clock
             make, begun = partial(self._gateway, shared), partial(self._begun, enrolments)
-            await run_gateways(make, begun, enrolments, config.starts_per_s, kept)
+            async with trio.open_nursery() as gateways:
+                gateways.start_soon(run_gateways, make, begun, enrolments, config.starts_per_s, kept)
+                await departures.run(client, self.running, enrolments.modules)
+                gateways.cancel_scope.cancel()
+            nursery.cancel_scope.cancel()
 
     async def _serve_administrator(self, nursery: trio.Nursery, client: httpx.AsyncClient, shared: Shared) -> None:
         """Ask for profiles and orders now and then, and when a wake-up message comes."""
@@ -311,14 +370,16 @@ async def run_gateways(
 
         async def serve(nursery: trio.Nursery, gateway_of: Callable[[Enrolled], Gateway]) -> None:
             gateways: list[Gateway] = []
+            made: set[int] = set()
             while True:
                 changed = enrolments.changed
-                for each in enrolments.enrolled[len(gateways) :]:
+                for each in [each for each in enrolments.enrolled if each.place not in made]:
+                    made.add(each.place)
                     if len(gateways) % at_once == 0 and gateways:
                         await trio.sleep(at_once / starts_per_s)
                     gateways.append(gateway_of(each))
                     nursery.start_soon(gateways[-1].run)
-                begun(gateways)
+                begun([each for each in gateways if not each.has_stopped])
                 await changed.wait()
 
         async with trio.open_nursery() as nursery:
@@ -335,34 +396,6 @@ async def _stop_at(
     readiness.waits_for = "the node is stopping"
     await settled(lambda: running, drain_s)
     scope.cancel()
-
-
-async def _free_store(
-    config: NodeConfig, keys: KeyDirectory, cipher: Cipher, registry: CollectorRegistry, readiness: Readiness,
-    stop: trio.Event | None,
-) -> Store | None:  # fmt: skip
-    """
-    The store, once no other process has it: one that was cut off with its machine may live on for minutes.
-
-    None where `stop` is set before.  Monitored meanwhile, so that nobody takes the wait for a hang.  Raises StoreError
-    where it cannot be opened.
-    """
-    open_store = partial(Store, config.store_path, cipher, blinding_key=keys.retired_commitment_key)
-    try:
-        return open_store()
-    except StoreHeldError as error:
-        log.warning("waits until the other process ends: %s", error)
-    readiness.waits_for = f"{config.store_path}: another process has the store open"
-    store = None
-    async with trio.open_nursery() as nursery:
-        await nursery.start(serve_monitoring, registry, config.metrics, lambda: None, readiness.checks)
-        while store is None and not (stop is not None and stop.is_set()):
-            with suppress(StoreHeldError):
-                store = open_store()
-            await trio.sleep(_STORE_LOOK_S if store is None else 0)
-        nursery.cancel_scope.cancel()
-    readiness.waits_for = "the node is starting"
-    return store
 
 
 async def _listen_for_wakeups(

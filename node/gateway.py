@@ -168,6 +168,8 @@ class Gateway:
         self._delivery: MeterDelivery | None = None
         self._has_grid = trio.Event()
         self._has_taken_part = False
+        self._scope = trio.CancelScope()
+        self._ended = trio.Event()
 
     @property
     def participation(self) -> Participation:
@@ -192,10 +194,41 @@ class Gateway:
         self._log.note(Event.STARTED, version=self._shared.version)
         time = self._shared.time
         try:
-            with nullcontext() if time is None else time.listening(self._on_time, self._on_billing):
+            with self._scope, nullcontext() if time is None else time.listening(self._on_time, self._on_billing):
                 await self._serve()
         finally:
             await self._log.close(Event.STOPPED)
+            self._ended.set()
+
+    # --- leaving for good ---------------------------------------------------------------------------------------------
+
+    def leave(self) -> None:
+        """Join no further epoch, for good; see `owed`."""
+        if not self._epochs.is_leaving:
+            self._epochs.is_leaving = True
+            self._log.note(Event.LEAVING)
+
+    def owed(self, *, discard: bool) -> list[str]:
+        """What keeps it from leaving, in words: its rings' rounds and, unless `discard`, bills and deliveries."""
+        owed = [f"the end of epoch {number}" for number in self._epochs.unfinished]
+        is_known = self._epochs.is_reviewed or self._module.newest_bound() < 0
+        if not is_known or (self._epochs.account.contributions is not None and self.question() is not None):
+            owed.append("the coordinator's word on its last contribution")
+        if not discard:
+            owed += self._shared.bills.waiting(self.identity)
+            if count := self._shared.deliveries.repository.count_waiting(self.identity):
+                owed.append(f"{count} deliveries")
+        return owed
+
+    async def stop(self) -> None:
+        """Have `run` return, and wait until it has."""
+        self._scope.cancel()
+        await self._ended.wait()
+
+    @property
+    def has_stopped(self) -> bool:
+        """Whether `stop` was called."""
+        return self._scope.cancel_called
 
     def _on_time(self, deviation: Deviation) -> None:
         """What an answer of the time service did to the clock; small corrections are no events."""

@@ -65,6 +65,10 @@ class NodeMetrics:
             "stromkreis_node_event_loop_lag_seconds", "How long a task that is due waits for its turn.",
             buckets=LAG_BUCKETS_S, registry=registry,
         )  # fmt: skip
+        self._leaving = Gauge(
+            "stromkreis_node_leaving_gateways", "Gateways that were asked to leave for good, and have not left yet",
+            registry=registry,
+        )  # fmt: skip
         self._build = Info("stromkreis_build", "The version that runs.", registry=registry)
         self._heads = Gauge("stromkreis_node_heads", "Rings whose head is in this process", registry=registry)
         self._settled = Counter(
@@ -204,6 +208,10 @@ class NodeMetrics:
         """What this node keeps to whoever draws the rosters."""
         self._honest_floor.set(honest_floor)
         self._returns_limited.set(is_returns_limited)
+
+    def leaving(self, count: Callable[[], int]) -> None:
+        """How many gateways are about to leave for good: asked for when the metrics are read."""
+        self._leaving.set_function(count)
 
     def carrying(self, count: Callable[[], int]) -> None:
         """How many gateways still release energy of missed rounds: asked for when the metrics are read."""

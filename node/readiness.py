@@ -96,6 +96,10 @@ class Readiness:
         self._gateways = tuple(gateways)
         self._counted_s = float("-inf")
 
+    def expect(self, gateways: int) -> None:
+        """So many are configured and have not left."""
+        self._configured = gateways
+
     @property
     def counts(self) -> Counts:
         """The gateways as they were at most a second ago."""

@@ -66,6 +66,7 @@ COMMANDS = (
     _Command(
         "emp-tunnel", "stromkreis.emp_tunnel", _RUN, "Programs of a market participant, to a system behind a gateway."
     ),
+    _Command("leave", "stromkreis.leave", _RUN, "Gateways of a node that leave the network for good."),
     _Command("log", "stromkreis.gateway_log", _RUN, "The logs of gateways; whether a calibration log is whole."),
     _Command("db", "stromkreis.db", _RUN, "Schema versions of the databases, and bringing them up to date."),
     _Command("audit", "stromkreis.audit", _RUN, "The enrolment log, checked from outside; evidence of refused epochs."),

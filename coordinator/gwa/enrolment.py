@@ -155,6 +155,20 @@ class Directory:
             self._irrevocable.revoke_gateway(*found, _ms(now))
         return self._gateways.revoke(gateway_id, _ms(now))
 
+    def leave(self, gateway_id: str, now: datetime) -> int | None:
+        """
+        Revoke a gateway that leaves for good, also one that was revoked before; since when it has left, Unix, ms.
+
+        None where its id was released for other keys, or there is none of this id.
+        """
+        known = self._gateways.some([gateway_id]).get(gateway_id)
+        if known is None or known.released_ms is not None:
+            return None
+        self.revoke(gateway_id, now)
+        if known.left_ms is None and self._irrevocable is not None:
+            self._irrevocable.leave_gateway(gateway_id, _ms(now))
+        return self._gateways.leave(gateway_id, _ms(now))
+
     def release(self, gateway_id: str, now: datetime) -> None:
         """
         Let the id of a gateway whose keys are lost be enrolled again, with others; its own are revoked for good.
@@ -165,6 +179,8 @@ class Directory:
         if not self.revoke(gateway_id, now):
             known = self._gateways.some([gateway_id]).get(gateway_id)
             state = "there is none" if known is None else "it was revoked, and its id is not given out again"
+            if known is not None and known.left_ms is not None:
+                state = "it has left for good, and its id is not given out again"
             if known is not None and known.released_ms is not None:
                 state = "it is released already: enrol it"
             raise LocalProtocolError(f"expected an active gateway {gateway_id}: {state}")
@@ -197,6 +213,7 @@ class Enrolment:
         self.publisher = publisher
         self._needs_seal = needs_seal
         self._irrevocable = irrevocable
+        self.directory = Directory(gateways, irrevocable)
         self.issued = issued
         self.coordinator_curve_key = coordinator_curve_key
         self.list_key = list_key
@@ -215,7 +232,7 @@ class Enrolment:
         Raises RemoteProtocolError: what `pki.check_package` raises, and for the seal `pki.verify_chain` and
         `cms.verify_detached`; `quality_seal`, `gateway_id_mismatch`, `area_name`, `curve_key`, `token_unknown`,
         `token_revoked`, `token_expired`, `token_used_up`, `token_area`, `duplicate_gateway` (the id is taken by other
-        keys), `duplicate_key` (a key belongs to another gateway), `gateway_revoked`.
+        keys), `duplicate_key` (a key belongs to another gateway), `gateway_revoked`, `gateway_left`.
         """
         check_area(request.area)
         if len(request.curve_key) != CURVE_KEY_SIZE or not any(request.curve_key):
@@ -308,6 +325,8 @@ def _require_repetition(known: Sequence[GatewayRecord], request: EnrolmentReques
     mine = next((each for each in known if each.gateway_id == request.gateway_id), None)
     if mine is None:
         raise RemoteProtocolError("duplicate_key", "a key of this request belongs to another gateway")
+    if mine.left_ms is not None:
+        raise RemoteProtocolError("gateway_left", "the gateway of this id has left for good")
     if (mine.key_digest, mine.curve_key) != (digest, request.curve_key):
         raise RemoteProtocolError("duplicate_gateway", "this gateway id is enrolled with other keys")
     if mine.status is not GatewayStatus.ACTIVE:

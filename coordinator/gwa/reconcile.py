@@ -19,6 +19,8 @@ def reconcile(gateways: GatewayRepository, known: Irrevocable) -> int:
     """
     missed = sum(gateways.restore_revocation(gateway, certificates) for gateway, certificates in known.revoked.values())
     missed += sum(gateways.restore_release(name, key, at_ms) for key, (name, at_ms) in known.released.items())
+    for name, at_ms in known.left.items():
+        gateways.leave(name, at_ms)  # is among the revoked, and counted with them
     missed += sum(gateways.limit_uses(digest, left) for digest, left in known.uses_left.items())
     missed += sum(gateways.revoke_token(digest, at_ms) for digest, at_ms in known.tokens_revoked.items())
     if missed:

@@ -31,7 +31,8 @@ class GatewayRecord:
     """
     One line of the directory; `certificate` is DER, `key_digest` SHA-256 of its key, `token` that of its token.
 
-    `released_ms` is since when the id of a revoked gateway may be enrolled again, with other keys.
+    `released_ms` is since when the id of a revoked gateway may be enrolled again, with other keys; `left_ms` since when
+    it has left for good, by its own word.
     """
 
     gateway_id: str
@@ -44,6 +45,7 @@ class GatewayRecord:
     revoked_ms: int | None
     token: bytes | None
     released_ms: int | None = None
+    left_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +109,21 @@ class GatewayRepository:
             revoke_certificates(connection, gateway_id, now_ms)
             return connection.execute(change).rowcount == 1
 
+    def leave(self, gateway_id: str, now_ms: int) -> int | None:
+        """Have a revoked gateway left for good; since when it has.  None where its id is free, or there is none."""
+        mine = (
+            gateways.c.gateway_id == gateway_id, gateways.c.status == GatewayStatus.REVOKED.value,
+            gateways.c.released_ms.is_(None),
+        )  # fmt: skip
+        with self._database.write() as connection:
+            connection.execute(gateways.update().where(*mine, gateways.c.left_ms.is_(None)).values(left_ms=now_ms))
+            return connection.execute(select(gateways.c.left_ms).where(*mine)).scalar()
+
     def release(self, gateway_id: str, now_ms: int) -> bool:
         """Let the id of a revoked gateway be enrolled again; False where there is none, or that is so already."""
         mine = (
             gateways.c.gateway_id == gateway_id, gateways.c.status == GatewayStatus.REVOKED.value,
-            gateways.c.released_ms.is_(None),
+            gateways.c.released_ms.is_(None), gateways.c.left_ms.is_(None),
         )  # fmt: skip
         with self._database.write() as connection:
             return connection.execute(gateways.update().where(*mine).values(released_ms=now_ms)).rowcount == 1

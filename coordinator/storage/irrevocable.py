@@ -34,11 +34,12 @@ FILE_NAME: Final = "irrevocable.jsonl"
 class Irrevocable:
     """
     What a file says: revoked gateways by CURVE key, in the order in which they were, and which of them gave their id
-    up; tokens by digest, last ended rounds of epochs (-1: called).
+    up; those that have left for good, by id; tokens by digest, last ended rounds of epochs (-1: called).
     """
 
     revoked: dict[bytes, tuple[GatewayRecord, list[CertificateRecord]]] = field(default_factory=dict)
     released: dict[bytes, tuple[str, int]] = field(default_factory=dict)
+    left: dict[str, int] = field(default_factory=dict)
     uses_left: dict[bytes, int] = field(default_factory=dict)
     tokens_revoked: dict[bytes, int] = field(default_factory=dict)
     reached: dict[int, int] = field(default_factory=dict)
@@ -59,6 +60,10 @@ class IrrevocableLog:
     def release_gateway(self, gateway: GatewayRecord, now_ms: int) -> None:
         """The id of a gateway that is revoked is about to be free for others' keys."""
         self._append({"released": gateway.gateway_id, "curve_key": gateway.curve_key.hex(), "released_ms": now_ms})
+
+    def leave_gateway(self, gateway_id: str, now_ms: int) -> None:
+        """A gateway that is revoked is about to have left for good."""
+        self._append({"left": gateway_id, "left_ms": now_ms})
 
     def use_token(self, digest: bytes, uses_left: int) -> None:
         """A token has so many uses left."""
@@ -128,6 +133,8 @@ def _take(found: Irrevocable, entry: dict[str, Any]) -> None:
         found.released.setdefault(
             bytes.fromhex(entry["curve_key"]), (str(entry["released"]), int(entry["released_ms"]))
         )
+    elif "left" in entry:
+        found.left.setdefault(str(entry["left"]), int(entry["left_ms"]))
     elif "uses_left" in entry:
         digest, left = bytes.fromhex(entry["token"]), int(entry["uses_left"])
         found.uses_left[digest] = min(left, found.uses_left.get(digest, left))

@@ -58,6 +58,7 @@ gateways = Table(
     Column("revoked_ms", BigInteger),
     Column("token", LargeBinary(32), ForeignKey("tokens.digest")),
     Column("released_ms", BigInteger),  # of a revoked one: its id may be enrolled again, with other keys
+    Column("left_ms", BigInteger),  # of a revoked one: it has left by its own word, and its id is not given out again
     CheckConstraint("status IN ('active', 'revoked')", name="gateway_status"),
 )
 

@@ -219,8 +219,9 @@ def _report(said: StoredReport) -> MisbehaviourReportView:
 def _gateway(gateway: GatewayRecord) -> GatewayView:
     expires_at = pki.load_certificate(gateway.certificate).not_valid_after_utc
     fingerprint = hashlib.sha256(gateway.certificate).hexdigest()
+    status: Literal["active", "revoked", "left"] = "left" if gateway.left_ms is not None else gateway.status.value
     return GatewayView(
-        id=gateway.gateway_id, area=gateway.area, status=gateway.status.value,
+        id=gateway.gateway_id, area=gateway.area, status=status,
         enrolled_at=_time(gateway.enrolled_ms / 1000), certificate_sha256=fingerprint,
         certificate_expires_at=expires_at,
     )  # fmt: skip

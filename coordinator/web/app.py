@@ -21,6 +21,7 @@ from coordinator.emp.billing_service import BillingService
 from coordinator.emp.inbox import DeliveryInbox
 from coordinator.gwa.accounts import Accounts
 from coordinator.gwa.enrolment import Enrolment
+from coordinator.gwa.leaving import Leaving
 from coordinator.gwa.profiles import ProfileRollout
 from coordinator.gwa.query_proofs import QueryProofs
 from coordinator.gwa.renewal import Renewal
@@ -97,7 +98,10 @@ def make_app(
             app.include_router(make_account_router(access))
         if enrolment is not None:
             renewal = Renewal(store.gateways, store.certificates, enrolment.authority, enrolment.issued)
-            app.include_router(make_certificate_router(enrolment, renewal, enrolment.publisher, metrics, clock))
+            leaving = Leaving(store.gateways, store.certificates, enrolment.directory)
+            app.include_router(
+                make_certificate_router(enrolment, renewal, leaving, enrolment.publisher, metrics, clock)
+            )
         if profiles is not None:
             proofs = QueryProofs(profiles.gateways, profiles.certificates)
             app.include_router(make_profile_router(profiles, access, clock, proofs, orders))

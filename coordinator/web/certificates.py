@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import logging
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 
 import trio
 from cryptography import x509
@@ -13,11 +13,20 @@ from fastapi import APIRouter, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from coordinator.gwa.enrolment import Enrolled, Enrolment, EnrolmentRequest, IssuedTriple
+from coordinator.gwa.leaving import Leaving
 from coordinator.gwa.renewal import Renewal
 from coordinator.gwa.revocation import RevocationPublisher
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.web.errors import problem_responses
-from coordinator.web.models import EnrolAnswer, EnrolRequest, RenewRequest, RingServiceAnswer, TripleAnswer
+from coordinator.web.models import (
+    EnrolAnswer,
+    EnrolRequest,
+    LeaveAnswer,
+    LeaveRequest,
+    RenewRequest,
+    RingServiceAnswer,
+    TripleAnswer,
+)
 from protocol import pki
 from protocol.errors import RemoteProtocolError
 from protocol.log_limit import LogLimiter
@@ -31,6 +40,7 @@ REFUSED_LINE_S = 10.0  # between two log lines about one address
 def make_certificate_router(
     enrolment: Enrolment,
     renewal: Renewal,
+    leaving: Leaving,
     publisher: RevocationPublisher,
     metrics: CoordinatorMetrics,
     clock: Callable[[], datetime],
@@ -66,6 +76,12 @@ def make_certificate_router(
         """Issue a gateway's next triple of certificates; its present signature key says who asks."""
         package, endorsement = _from_base64(body.request_package), _from_base64(body.endorsement)
         return TripleAnswer(**_triple(renewal.renew(body.gateway, package, endorsement, clock())))
+
+    @router.post("/leave", operation_id="leave", responses=problem_responses(403, 404, 409))
+    def _leave(body: LeaveRequest) -> LeaveAnswer:
+        """Revoke a gateway that leaves for good; its signature key says who asks, and asking twice changes nothing."""
+        left_ms = leaving.leave(body.gateway, _from_base64(body.endorsement), clock())
+        return LeaveAnswer(left_at=datetime.fromtimestamp(left_ms / 1000, UTC))
 
     @router.get("/ring-service", operation_id="ring_service")
     def _ring_service() -> RingServiceAnswer:

@@ -33,7 +33,8 @@ _LARGE_BODIES = {
 _STATUS = {
     "https_required": 403, "token_unknown": 403, "token_revoked": 403, "token_expired": 403, "token_used_up": 403,
     "token_area": 403,
-    "gateway_revoked": 403, "quality_seal": 403, "cms_signer": 403, "cms_signature": 403, "certificate_expired": 403,
+    "gateway_revoked": 403, "gateway_left": 403, "gateway_released": 409,
+    "quality_seal": 403, "cms_signer": 403, "cms_signature": 403, "certificate_expired": 403,
     "certificate_revoked": 403, "gateway_unknown": 404, "renewal_early": 409,
     "duplicate_gateway": 409, "duplicate_key": 409,
     "not_logged_in": 401, "wrong_password": 401, "too_many_failed_logins": 403, "role_too_low": 403,

@@ -107,7 +107,8 @@ class GatewayView(ApiModel):
 
     id: str
     area: str
-    status: Literal["active", "revoked"]
+    status: Literal["active", "revoked", "left"]
+    """`left`: revoked by its own word, for good."""
     enrolled_at: datetime
     certificate_sha256: str
     certificate_expires_at: datetime
@@ -246,6 +247,20 @@ class RenewRequest(ApiModel):
     """As in an enrolment, for three new keys."""
     endorsement: Annotated[str, Field(max_length=8192)]
     """Base64 of a detached CMS signature over the package by the gateway's present signature key."""
+
+
+class LeaveRequest(ApiModel):
+    """A gateway leaves for good."""
+
+    gateway: Annotated[str, Field(pattern=r"^E[A-Z]{3}[0-9A-F]{2}[0-9]{8}$")]
+    endorsement: Annotated[str, Field(max_length=8192)]
+    """Base64 of a detached CMS signature over `stromkreis: this gateway leaves for good`, a zero octet and the id."""
+
+
+class LeaveAnswer(ApiModel):
+    """It has left."""
+
+    left_at: datetime
 
 
 class RingServiceAnswer(ApiModel):

@@ -48,6 +48,7 @@ class BillStore(Protocol):
         self, gateway: str, obis: str, from_s: int, to_s: int
     ) -> dict[int, CommittedValue | None]: ...  # fmt: skip
     def open_intervals(self, gateway: str) -> set[int]: ...  # noqa: D102
+    def waiting(self, gateway: str) -> list[str]: ...  # noqa: D102
     async def give(  # noqa: D102
         self, gateway: str, bill: BillRecord, obis: str, intervals_s: Sequence[int], *, keep_s: int
     ) -> None: ...  # fmt: skip

@@ -91,6 +91,7 @@ class Epochs:
         self._grid: RegistrationGrid | None = None  # of the newest call
         self._epochs: dict[int, JoinedEpoch] = {}
         self._nursery: trio.Nursery | None = None
+        self.is_leaving = False  # joins no epoch but those whose layout it is bound to: it may have been restarted
 
     def serve_in(self, nursery: trio.Nursery) -> None:
         """Run the epochs' tasks there."""
@@ -105,6 +106,14 @@ class Epochs:
     def rings(self) -> Iterator[tuple[wire.EpochCall, Membership]]:
         """The rings that it has a seat in, each with its epoch's call."""
         return ((each.call, each.membership) for each in self._epochs.values() if each.membership is not None)
+
+    @property
+    def unfinished(self) -> list[int]:
+        """The epochs that it is in, or may be yet."""
+        now_s, bound = self._services.clock(), self._module.newest_bound()
+        return [
+            n for n, each in self._epochs.items() if each.membership is not None or n <= bound or now_s < each.first_s
+        ]
 
     @property
     def is_waiting(self) -> bool:
@@ -222,6 +231,9 @@ class Epochs:
         try:
             check_start(call, self._services.calendar, self._services.attendance.newest_epoch(self._module.identity))
             await self.account.use(schema, registration_grid(call))
+            if self.is_leaving and call.epoch > self._module.newest_bound():
+                self._ask()
+                return None
             secrets = self._module.epoch(call.epoch)
         except StoreError as error:
             self._store_failed(error)

@@ -70,6 +70,10 @@ class LogKeeper:
         self._packed = {gateway: repository.cursors(gateway).get(PACKER, 0) for gateway in gateways}
         self._swept_day = -1
 
+    def forget(self, gateway: str) -> None:
+        """Keep nothing of a gateway any more: it has left, and its rows are deleted."""
+        self._packed.pop(gateway, None)
+
     async def run(self) -> None:
         """Once a quarter hour; what fails is tried again at the next."""
         while True:
@@ -85,7 +89,7 @@ class LogKeeper:
         known = repository.retention_position()
         oldest_us = now_us if known is None else min(now_us, known + _RETENTION_STEP_US)
         await repository.store.write([repository.move_retention(oldest_us), *self._drop_telegrams(now_us)])
-        for gateway in self._packed:
+        for gateway in list(self._packed):
             await self._pack(gateway, now_us, oldest_us)
             await trio.lowlevel.checkpoint()
         await self._sweep(oldest_us)
@@ -109,8 +113,8 @@ class LogKeeper:
         share = zlib.crc32(gateway.encode()) / 2**32
         last = self._repository.last_position(gateway, now_us + QUARTER_HOUR_S * _US)  # 0, but for a log that is ahead
         until = max(last, start_of(int((now_us - share * _DAY_US) // _DAY_US), 0, _DAY_US) - 1)
-        is_complete = self._packed[gateway] >= until
-        while not is_complete:
+        is_complete = self._packed.get(gateway, until) >= until
+        while not is_complete and gateway in self._packed:
             found = self._repository.entries(gateway, self._packed[gateway], until, limit=_ENTRIES_MAX, registered=True)
             is_complete = len(found) < _ENTRIES_MAX
             # Past what was found only as far as time has come for certain: a gateway without meters keeps no other's.
@@ -124,8 +128,9 @@ class LogKeeper:
                         *self._drop_blocks(gateway, oldest_us),
                     ]
                 )
-                self._packed[gateway] = position
-        if last:
+                if gateway in self._packed:
+                    self._packed[gateway] = position
+        if last and gateway in self._packed:
             await self._repository.store.write([self._repository.drop_ahead(gateway, now_us)])
 
     def _put_blocks(self, gateway: str, found: Sequence[tuple[int, bytes | None]]) -> list[Statement]:

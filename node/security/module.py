@@ -26,7 +26,7 @@ from nacl.exceptions import CryptoError
 from nacl.public import PrivateKey
 
 from node.security.backend import FileBackend, KeyBackend, from_pem, to_pem
-from node.security.record import Record, Triple, load_record
+from node.security.record import Record, Triple, erase_file, load_record
 from node.security.storage_key import FILE_NAME, FileStorageKeys
 from node.storage.repositories.epoch_seeds import EpochSeedRepository
 from protocol import cms, pki
@@ -90,6 +90,7 @@ class KeyDirectory:
         self.curve = curve()
         self._storage_keys = FileStorageKeys(directory / FILE_NAME, backend=self.backend)
         self.seeds = EpochSeedRepository(seeds)
+        self.erased: set[str] = set()
 
     def storage_key(self, purpose: str) -> bytes:
         """The key under which the node keeps what belongs to `purpose`; see node.storage.cipher."""
@@ -111,6 +112,21 @@ class KeyDirectory:
     def record_path(self, identity: str) -> Path:
         """The file of a gateway's keys."""
         return self.directory / f"{identity}.json"
+
+    def erase(self, identity: str) -> None:
+        """
+        Delete a gateway's keys and seeds for good; its modules keep nothing from now on.  Twice is no error.
+
+        Raises StoreError, OSError, and StromkreisError where the backend does not let a key go.
+        """
+        self.erased.add(identity)
+        self.seeds.delete_gateway(identity)
+        path = self.record_path(identity)
+        if path.exists():
+            for name in load_record(path).key_names:
+                self.backend.delete_key(name)
+        erase_file(path)
+        erase_file(path.with_suffix(".new"))
 
     def close(self) -> None:
         """Close the seed file and let the backend go."""
@@ -356,6 +372,8 @@ class GatewaySecurityModule:
         return None if current is None else self._pair(current.certificates[0], current.signature_key)
 
     def _save(self, record: Record) -> None:
+        if self.identity in self._directory.erased:  # a renewal that was under way
+            raise LocalProtocolError(f"gateway {self.identity} has left for good: it keeps no keys")
         record.save(self._path)
         self._record = record
 

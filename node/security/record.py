@@ -48,6 +48,13 @@ class Record:
     pending: Triple | None = None
     previous: Triple | None = None  # its encryption key still opens what was sent before the renewal
 
+    @property
+    def key_names(self) -> list[str]:
+        """What the backend calls the keys of all its triples."""
+        triples = (self.seal, self.pending_seal, self.current, self.pending, self.previous)
+        names = [name for each in triples if each is not None for name in (each.signature_key, each.encryption_key)]
+        return [name for name in names if name]
+
     def save(self, path: Path) -> None:
         """Durable when this returns."""
         content = {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
@@ -91,6 +98,26 @@ def load_record(path: Path) -> Record:
             f"{path}: no keys of a gateway; put the file back from the backup. Without one the gateway must"
             " be enrolled again, under another id"
         ) from None
+
+
+def erase_file(path: Path) -> None:
+    """
+    Overwrite a file that holds a key, and remove it, durably; none is no error.
+
+    A file system that copies on write, or a flash disk, may keep the old octets: there a token is the place for keys.
+    """
+    if not path.exists():
+        return
+    with path.open("r+b") as file:
+        file.write(bytes(path.stat().st_size))
+        file.flush()
+        os.fsync(file.fileno())
+    path.unlink()
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
 
 
 def _plain(value: bytes | Triple | None) -> Any:

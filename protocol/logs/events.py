@@ -64,6 +64,10 @@ class Event(Enum):
         "Gateway gestartet, Programmversion {version}", "Gateway started, software version {version}",
     )  # fmt: skip
     STOPPED = EventKind(1002, Level.INFO, (Log.SYSTEM,), "Gateway beendet", "Gateway stopped")
+    LEAVING = EventKind(
+        1004, Level.INFO, (Log.SYSTEM, Log.CALIBRATION),
+        "Das Gateway verlässt das Netz für immer", "The gateway leaves the network for good",
+    )  # fmt: skip
     ENTRIES_LOST = EventKind(
         1003, Level.WARNING, (Log.SYSTEM,),
         "{count} Einträge gingen verloren: zu viele auf einmal", "{count} entries were lost: too many at once",

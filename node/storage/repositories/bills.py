@@ -79,6 +79,14 @@ class BillRepository:
         rows = self._store.read("SELECT interval_s FROM contribution WHERE gateway=? AND settled=0", gateway)
         return {interval_s for (interval_s,) in rows}
 
+    def waiting(self, gateway: str) -> list[str]:
+        """How many committed values of each register wait for their bill, in words."""
+        rows = self._store.read(
+            "SELECT obis, count(*) FROM committed WHERE gateway=? AND value IS NOT NULL GROUP BY obis ORDER BY obis",
+            gateway,
+        )  # fmt: skip
+        return [f"the bill of {count} values of {obis}" for obis, count in rows]
+
     async def give(
         self, gateway: str, bill: BillRecord, obis: str, intervals_s: Sequence[int], *, keep_s: int
     ) -> None:  # fmt: skip

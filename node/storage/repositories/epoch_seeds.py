@@ -77,6 +77,11 @@ class EpochSeedRepository:
         """Delete the seeds of all earlier epochs."""
         self._execute_unflushed("DELETE FROM seed WHERE gateway=? AND epoch<?", gateway, epoch)
 
+    def delete_gateway(self, gateway: str) -> None:
+        """Delete whatever there is of a gateway, durably."""
+        for table in ("seed", "bound"):
+            self._execute(f"DELETE FROM {table} WHERE gateway=?", gateway)  # noqa: S608 - names of our own tables
+
     def _execute_unflushed(self, sql: str, *parameters: str | int | bytes) -> None:
         self._execute("PRAGMA synchronous=OFF")
         try:

@@ -138,6 +138,11 @@ class UseCaseRepository:
             found.append(WaitingDelivery(name, made_us, *msgpack.unpackb(content)))
         return found
 
+    def count_waiting(self, gateway: str) -> int:
+        """How many deliveries wait."""
+        ((count,),) = self.store.read("SELECT count(*) FROM waiting_delivery WHERE gateway=?", gateway)
+        return int(count)
+
     def delivered(self, gateway: str, name: str) -> Statement:
         """A delivery waits no more."""
         return Statement("DELETE FROM waiting_delivery WHERE gateway=? AND id=?", (gateway, name))
