@@ -40,8 +40,8 @@ def arm(moment: str) -> None:
         if moment == "rows":
             die()
 
-    LeaveBook.keep, KeyDirectory.erase = keeping, erasing  # type: ignore[method-assign]
-    DepartedRepository.delete = deleting  # type: ignore[method-assign]
+    LeaveBook.keep, KeyDirectory.erase = keeping, erasing  # type: ignore[method-assign, assignment]
+    DepartedRepository.delete = deleting  # type: ignore[method-assign, assignment]
 
 
 if __name__ == "__main__":
