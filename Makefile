@@ -114,9 +114,8 @@ acceptance-loadtest: $(VENV)/.test ## every load test but the steady ones, and t
 	STROMKREIS_EVERY_SCENARIO=1 $(BIN)/pytest -q -s tests/integration/test_loadtest.py
 
 SIZES ?= 100 1000 3000 10000
-loadtest-scale: $(VENV)/.run ## steady load tests of several sizes, and the line fitted to their costs (wants the machine; SIZES="100 1000")
-	failed=0; for size in $(SIZES); do $(BIN)/stromkreis loadtest run steady-10k --gateways $$size --report out/scale/$$size \
-	  || failed=1; done; $(BIN)/stromkreis loadtest scaling $(SIZES:%=out/scale/%) --into docs/scale.md && exit $$failed
+loadtest-scale: $(VENV)/.run ## steady load tests of several sizes, into docs/scale.md; goes on where it was stopped (wants the machine; SIZES="100 1000")
+	$(BIN)/stromkreis loadtest series $(SIZES) --into docs/scale.md
 
 acceptance-restore: $(VENV)/.run ## stores, volumes and a coordinator lost and put back on a living network of processes
 	$(BIN)/python -m loadtest.restore

@@ -12,11 +12,13 @@ from rich.table import Table
 
 from loadtest.scenarios.report import Report, summary
 from loadtest.scenarios.run import LoadTest
-from loadtest.scenarios.scaling import page, read_run, tables
+from loadtest.scenarios.scaling import is_of, page, read_run, tables
 from loadtest.scenarios.scenario import load_scenario, shipped
 from loadtest.scenarios.view import View
 from netem.profiles import load_profiles
+from protocol.errors import StromkreisError
 from stromkreis.services import serve
+from stromkreis.user_messages import user_messages
 
 app = typer.Typer(
     help="Load tests: thousands of gateways under faults, every total held against the meters.", no_args_is_help=True
@@ -83,8 +85,12 @@ def run(
         changes["lines"] = {"profile": netem}
     chosen = load_scenario(scenario, {name: value for name, value in changes.items() if value is not None})
     out = Path("out/loadtest") / chosen.name if report is None else report
-    console = Console()
-    test = LoadTest(chosen, out, View(console), setup_s=setup_s, seed=seed)
+    if _play(LoadTest(chosen, out, View(Console()), setup_s=setup_s, seed=seed), keep=keep).failures:
+        raise typer.Exit(1)
+
+
+def _play(test: LoadTest, *, keep: bool = False) -> Report:
+    """Run it to its report; what it left is removed where all is well.  Raises typer.Exit where it was stopped."""
     reports: list[Report] = []
 
     async def play() -> None:
@@ -93,11 +99,10 @@ def run(
     serve(play)
     if not reports:
         raise typer.Exit(130)
-    print_report(reports[0], out, console)
-    if reports[0].failures:
-        raise typer.Exit(1)
-    if not keep:
-        shutil.rmtree(out / "run", ignore_errors=True)
+    print_report(reports[0], test.out, Console())
+    if not reports[0].failures and not keep:
+        shutil.rmtree(test.out / "run", ignore_errors=True)
+    return reports[0]
 
 
 def print_report(report: Report, out: Path, console: Console) -> None:
@@ -119,6 +124,46 @@ def print_report(report: Report, out: Path, console: Console) -> None:
     for failure in report.failures:
         console.print(f"FAILED: {failure}", style="bold red", highlight=False)
         console.print(f"logs, databases and stores: {out / 'run'}", highlight=False)
+
+
+@app.command()
+def series(
+    sizes: Annotated[list[int], typer.Argument(help="Numbers of gateways.", min=3)],
+    *,
+    scenario: Annotated[str, typer.Option(help="Name of a scenario, or its TOML file.")] = "steady-10k",
+    out: Annotated[Path, typer.Option(help="Directory of the reports, one below it for each size.")] = Path(
+        "out/scale"
+    ),
+    into: Annotated[Path | None, typer.Option(help="The page on scale to write, anew after each size.")] = None,
+    again: Annotated[bool, typer.Option("--again", help="Measure sizes anew that were measured already.")] = False,
+) -> None:
+    """
+    Play a scenario with several numbers of gateways, smallest first, and write what was measured into a page.
+
+    A size that has its report is not played again, so a series that was stopped goes on where it was. One that could
+    not be played is named in the page and costs the others nothing; the exit code is then 1.
+
+    Example: stromkreis loadtest series 100 1000 3000 10000 --into docs/scale.md
+    """
+    failed: dict[int, str] = {}
+    ordered = sorted(set(sizes))
+    for size in ordered:
+        chosen, place = load_scenario(scenario, {"gateways": size}), out / str(size)
+        if not again and is_of(place, chosen):
+            typer.echo(f"{size:,} gateways: measured already, {place / 'report.json'} (--again measures anew)")
+        else:
+            (place / "report.json").unlink(missing_ok=True)
+            try:
+                _play(LoadTest(chosen, place, View(Console())))
+            except* StromkreisError as group:
+                failed[size] = "; ".join(user_messages(group) or ())
+                typer.echo(f"{size:,} gateways could not be played: {failed[size]}", err=True)
+        runs = [read_run(out / str(each)) for each in ordered if (out / str(each) / "report.json").exists()]
+        failed |= {run.gateways: "; ".join(run.values["failures"]) for run in runs if run.values["failures"]}
+        if into is not None and runs:
+            into.write_text(page(runs, failed), encoding="utf-8")
+    if failed:
+        raise typer.Exit(1)
 
 
 @app.command()

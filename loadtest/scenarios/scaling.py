@@ -12,12 +12,15 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from loadtest.scenarios.plan import INTERVAL_S
+from loadtest.scenarios.scenario import Scenario
 from protocol.errors import StromkreisError
 
 ROUNDS_A_DAY = 86_400 // INTERVAL_S
@@ -82,9 +85,20 @@ def read_run(path: Path) -> Run:
         raise StromkreisError(f"{file}: no report of a load test ({type(error).__name__})") from None
 
 
+def is_of(path: Path, scenario: Scenario) -> bool:
+    """Whether a directory has the report of this very scenario, by this version of the program."""
+    try:
+        values = read_run(path).values
+        return bool(
+            values["scenario"] == scenario.model_dump(mode="json") and values["version"] == version("stromkreis")
+        )
+    except (StromkreisError, KeyError):
+        return False
+
+
 def fit(runs: Sequence[Run]) -> list[Line]:
     """The lines of all costs.  Raises StromkreisError for fewer than two sizes."""
-    if len({run.gateways for run in runs}) < 2:
+    if _sizes(runs) < 2:
         raise StromkreisError("a fit needs load tests of at least two sizes")
     return [_line(what, unit, [(run.gateways, cost(run)) for run in runs]) for what, unit, cost in _COSTS]
 
@@ -105,8 +119,12 @@ def _line(what: str, unit: str, points: Sequence[tuple[int, float]]) -> Line:
     return Line(what, unit, *best, float(np.max(errors(best))))
 
 
-def page(runs: Sequence[Run]) -> str:
-    """`docs/scale.md`: how it was measured, what was measured, what follows, and what that rests on."""
+def page(runs: Sequence[Run], failed: Mapping[int, str] = MappingProxyType({})) -> str:
+    """
+    `docs/scale.md`: how it was measured, what was measured, what follows, and what that rests on.
+
+    `failed` are sizes that could not be played, or whose run failed, with the reason.
+    """
     largest = max(runs, key=lambda run: run.gateways)
     values = largest.values
     when = ", ".join(sorted({str(run.values["started_at"])[:10] for run in runs}))
@@ -120,13 +138,20 @@ def page(runs: Sequence[Run]) -> str:
         "a row a day is a ring's round; totals of areas, logs and deliveries come on top",
         "every size was measured on one machine, over loopback: bytes are payload, without CURVE, TCP and IP",
     )
+    failures = [f"- {size:,} gateways failed: {reason}." for size, reason in sorted(failed.items())]
     return "\n".join((
         "# Scale", "",
-        f"`make loadtest-scale` on {when}: the scenario `steady-10k` at several sizes (5 % of the gateways killed in"
-        f" every round, rings of {values['scenario']['ring_size']}), on {values['cpu_count']} cores,"
-        f" {values['machine']}, Python {values['python']}. [Load tests](howto/loadtest.md) says how each figure is"
-        " taken. This page is written by `stromkreis loadtest scaling --into docs/scale.md`.", "",
-        *tables(runs), "", "The model rests on these assumptions:", "", *(f"- {each}." for each in assumptions), "",
+        f"Measured on {when}: the scenario `{values['scenario']['name']}` at several sizes"
+        f" ({values['scenario']['churn']:.0%} of the gateways killed in every round, rings of"
+        f" {values['scenario']['ring_size']}), on {values['cpu_count']} cores, {values['machine']}, Python"
+        f" {values['python']}.", "",
+        "To measure it anew, on a machine that does nothing else meanwhile: `make loadtest-scale`, or"
+        ' `make loadtest-scale SIZES="100 1000"`. A size that has its report in `out/scale/` is not played again, so a'
+        " series that was stopped goes on (`stromkreis loadtest series --help`), and this page is written after each"
+        " size. [Load tests](howto/loadtest.md) says how each figure is taken.", "",
+        *tables(runs), *(["", *failures] if failures else []), "",
+        *(("The model rests on these assumptions:", "", *(f"- {each}." for each in assumptions), "")
+          if _sizes(runs) > 1 else ()),
     ))  # fmt: skip
 
 
@@ -150,6 +175,8 @@ def tables(runs: Sequence[Run]) -> list[str]:
             f" | {costs['setup_s']:,.0f} s, {costs['setup_cpu_ms_per_gateway']:,.0f} ms CPU each"
             f" | {values['opened']:,}, {values['void']:,} | {exact} |"
         )
+    if _sizes(runs) < 2:
+        return lines
     fitted = fit(runs)
     lines += ["", "| cost | fixed | each gateway | largest error of the fit |", "| --- | --- | --- | --- |"]
     lines += [
@@ -158,6 +185,10 @@ def tables(runs: Sequence[Run]) -> list[str]:
         for line in fitted
     ]
     return [*lines, "", *_country(fitted)]
+
+
+def _sizes(runs: Sequence[Run]) -> int:
+    return len({run.gateways for run in runs})
 
 
 def _thousandth(unit: str) -> str:

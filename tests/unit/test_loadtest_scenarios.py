@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import fields, replace
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from loadtest.scenarios.books import Books, Judgement, RingRound, households_of, judge
 from loadtest.scenarios.costs import Costs
@@ -16,14 +18,16 @@ from loadtest.scenarios.page import figures, write_page
 from loadtest.scenarios.plan import PER_PROCESS_MAX, Calendar, Plan, make_plan
 from loadtest.scenarios.recovery import NOT_HELD, fault_report, intervals
 from loadtest.scenarios.report import Report, line_uses, make_report, markdown
+from loadtest.scenarios.run import LoadTest
 from loadtest.scenarios.samples import Sample, Samples
-from loadtest.scenarios.scaling import fit, page, read_run, tables
+from loadtest.scenarios.scaling import fit, is_of, page, read_run, tables
 from loadtest.scenarios.scenario import CHURN_GROUPS, Action, Event, Scenario, load_scenario, shipped
 from loadtest.truth import quarter_hour_of
 from protocol.dcnet.machines.effects import Ended
 from protocol.dcnet.setup.schema import DEFAULT_SCHEMA
 from protocol.errors import StromkreisError
 from protocol.wire import Outcome
+from stromkreis import loadtest as command
 
 NAMES = sorted(shipped())
 WANTED = {
@@ -256,13 +260,14 @@ def test_a_scenario_is_its_own_description() -> None:
 
 def report_file(folder: Path, gateways: int, fixed_s: float, each_s: float) -> Path:
     """A report with the costs of so many gateways."""
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     costs = dict.fromkeys((each.name for each in fields(Costs)), 1.0)
     costs["all_nodes_cpu_ms_per_gateway_round"] = 1000 * (fixed_s + each_s * gateways) / gateways
     values = {
         "gateways": gateways, "costs": costs, "rings": gateways // 64, "opened": 9, "void": 1, "is_exact": True,
         "conservation_error_wh": 0.0, "started_at": "2026-11-30T13:00:00+00:00", "cpu_count": 2,
-        "machine": "Linux x86_64", "python": "3.11.7", "scenario": {"ring_size": 64},
+        "machine": "Linux x86_64", "python": "3.11.7", "failures": [], "version": version("stromkreis"),
+        "scenario": load_scenario("steady-10k", {"gateways": gateways}).model_dump(mode="json"),
     }  # fmt: skip
     (folder / "report.json").write_text(json.dumps(values), encoding="utf-8")
     return folder
@@ -285,3 +290,43 @@ def test_a_fit_wants_two_sizes_and_reports_that_are_some(tmp_path: Path) -> None
     (tmp_path / "report.json").write_text("{}", encoding="utf-8")
     with pytest.raises(StromkreisError, match="no report of a load test"):
         read_run(tmp_path)
+
+
+def test_a_series_goes_on_where_it_was_and_names_a_size_that_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, into, played = tmp_path / "scale", tmp_path / "scale.md", []
+    out.mkdir()
+    report_file(out / "100", 100, 0.5, 0.002)
+
+    def play(test: LoadTest) -> None:
+        played.append(test.scenario.gateways)
+        if test.scenario.gateways == 3_000:
+            raise StromkreisError("meters-1 ended by itself with signal SIGKILL")
+        report_file(test.out, test.scenario.gateways, 0.5, 0.002)
+
+    monkeypatch.setattr(command, "_play", play)
+    arguments = ["series", "3000", "100", "1000", "--out", str(out), "--into", str(into)]
+    result = CliRunner().invoke(command.app, arguments)
+    assert (result.exit_code, played) == (1, [1_000, 3_000]), result.output
+    page = into.read_text(encoding="utf-8")
+    assert "| 100 |" in page
+    assert "| 1,000 |" in page
+    assert "- 3,000 gateways failed: meters-1 ended by itself with signal SIGKILL." in page
+    assert "The model rests on these assumptions:" in page
+    monkeypatch.setattr(command, "_play", lambda test: report_file(test.out, test.scenario.gateways, 0.5, 0.002))
+    assert CliRunner().invoke(command.app, arguments).exit_code == 0
+    assert "failed" not in into.read_text(encoding="utf-8")
+
+
+def test_a_page_of_one_size_has_its_figures_and_no_model(tmp_path: Path) -> None:
+    text = page([read_run(report_file(tmp_path / "one", 100, 0.5, 0.002))])
+    assert "| 100 |" in text
+    assert "assumptions" not in text
+
+
+def test_a_report_of_other_settings_is_measured_anew(tmp_path: Path) -> None:
+    folder = report_file(tmp_path / "one", 100, 0.5, 0.002)
+    assert is_of(folder, load_scenario("steady-10k", {"gateways": 100}))
+    assert not is_of(folder, load_scenario("steady-10k", {"gateways": 100, "churn": 0.1}))
+    assert not is_of(tmp_path / "none", load_scenario("steady-10k", {"gateways": 100}))
