@@ -10,22 +10,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.random import Generator
 from numpy.typing import NDArray
-from scipy.stats import rankdata, spearmanr
 
 from loadtest.lab.experiments.coalitions import exposures
+from loadtest.lab.experiments.games import KNOWS_AREA
 from loadtest.lab.metrics import NOTHING, Estimate
+from loadtest.lab.rankings import Pairs, rankings, turned_pairs
 from loadtest.lab.run import Results
 from loadtest.lab.schemes import SCHEMES
 from loadtest.lab.settings import Row
 
 Floats = NDArray[np.float64]
-_VIEWS_MIN = 5
-_DRAWS = 400
 HOLDS, NOT_SHOWN, PARTLY, OPEN = "holds", "not shown", "holds in part", "not measured in this run"
 STATED = "stated"
 
@@ -178,83 +176,11 @@ def _small_sums(results: Results) -> list[Figure]:
     return figures
 
 
-def view_key(row: Row) -> tuple[str, int, int]:
-    """What was shown: scheme, members of the sum, resolution; exact sums are one scheme."""
-    scheme = "sum" if SCHEMES[row.scheme].exact_sum else row.scheme
-    return scheme, int(row.parameters["members"]), int(row.parameters["slot_s"])
-
-
-@dataclass(frozen=True, slots=True)
-class Rankings:
-    """
-    Of each metric: its rank correlation with what attacks gain over the views, and by how much mutual information's is
-    larger, over the same draws of views.
-    """
-
-    correlations: dict[str, Estimate]
-    behind: dict[str, Estimate]
-
-
-_SIGNS = {"relative_entropy_bits": -1, "clusters": 1, "aligned_r2": 1, "mutual_information_bits": 1}
-
-
-def rankings(results: Results) -> Rankings | None:
-    """
-    How each metric ranks the views, signed so that 1 is a perfect ranking; None for fewer than five views.
-
-    The gain is the classifier's precision over that of the blind one and Hart's F1 over its blind one, each ranked and
-    averaged over the appliances. Intervals: bootstrap over the views.
-    """
-    gains: dict[tuple[str, int, int], list[float]] = {}
-    for row in (*results.find(attack="classifier"), *results.find(attack="hart")):
-        if not math.isnan(row.estimate.value):
-            gain = row.estimate.value - row.blind.value
-            scale = 100.0 if row.attack == "hart" else 1.0
-            gains.setdefault(view_key(row), []).append(math.copysign(math.log1p(abs(gain) * scale), gain))
-    found = {
-        metric: {view_key(row): sign * row.estimate.value for row in results.find(attack="distance", metric=metric)}
-        for metric, sign in _SIGNS.items()
-    }
-    keys = sorted(gains.keys() & set.intersection(*(set(each) for each in found.values())))
-    if len(keys) < _VIEWS_MIN:
-        return None
-    values = {metric: np.array([each[key] for key in keys]) for metric, each in found.items()}
-    gained = np.array([float(np.mean(gains[key])) for key in keys])
-    drawn = _resampled(values, gained, np.random.default_rng(results.settings.seed))
-    exact = {metric: float(spearmanr(each, gained).statistic) for metric, each in values.items()}
-    best = "mutual_information_bits"
-    return Rankings(
-        {metric: _interval(exact[metric], drawn[metric], len(keys)) for metric in values},
-        {
-            metric: _interval(exact[best] - exact[metric], drawn[best] - drawn[metric], len(keys))
-            for metric in values if metric != best
-        },
-    )  # fmt: skip
-
-
-def _resampled(values: dict[str, Floats], gained: Floats, rng: Generator) -> dict[str, Floats]:
-    """Rank correlations over draws of views, the same draws for every metric; none of a draw without any order."""
-    chosen = np.stack([rng.integers(0, len(gained), len(gained)) for _ in range(_DRAWS)])
-    ordered = np.all([np.ptp(each[chosen], axis=1) > 0 for each in (gained, *values.values())], axis=0)
-    of_gain = _standardised(gained[chosen[ordered]])
-    return {metric: (_standardised(each[chosen[ordered]]) * of_gain).mean(axis=1) for metric, each in values.items()}
-
-
-def _standardised(drawn: Floats) -> Floats:
-    """Ranks within each row, less their mean and over their deviation: the mean product of two is Spearman's rho."""
-    ranks = rankdata(drawn, axis=1)
-    return np.asarray((ranks - ranks.mean(axis=1, keepdims=True)) / ranks.std(axis=1, keepdims=True))
-
-
-def _interval(value: float, drawn: Floats, count: int) -> Estimate:
-    low, high = np.percentile(drawn, (2.5, 97.5))
-    return Estimate(value, float(low), float(high), count)
-
-
 def _misranking(results: Results) -> list[Figure]:
     found = rankings(results)
     if found is None:
         return []
+    pairs = turned_pairs(results)
     information = found.correlations["mutual_information_bits"]
     figures = [Figure("rank correlation of mutual information with attacks", information, "above 0.6",
                       information.low > 0.6)]  # fmt: skip
@@ -266,7 +192,17 @@ def _misranking(results: Results) -> list[Figure]:
             Figure(f"rank correlation of {title} with attacks", correlation, STATED, True),
             Figure(f"mutual information's less that of {title}", behind, "above 0", behind.low > 0),
         ]
+        if name in pairs:
+            figures.append(_turned(pairs[name], title, "more than 0"))
+    if pairs:
+        figures.append(_turned(pairs["mutual_information_bits"], "mutual information", "0"))
     return figures
+
+
+def _turned(pairs: Pairs, title: str, expected: str) -> Figure:
+    value, is_any = float(pairs.turned), pairs.turned > 0
+    what = f"pairs of views whose order {title} turns round, of {pairs.settled} that attacks settle"
+    return Figure(what, Estimate(value, value, value, pairs.settled), expected, is_any is (expected != "0"))
 
 
 def enough(results: Results, days: int, bound: float) -> Estimate | None:
@@ -302,7 +238,14 @@ def _ring_sizes(results: Results) -> list[Figure]:
         return []
     days = max(row.parameters["days"] for row in rows)
     largest = max((row for row in rows if row.parameters["days"] == days), key=lambda row: row.parameters["members"])
-    figures = _above(f"advantage in a sum of {largest.parameters['members']} over {days} days", largest, 0.0)
+    members = largest.parameters["members"]
+    learned = _one(results.find(scheme="sum", attack="identification", knows=KNOWS_AREA, members=members, days=days))
+    figures = _above(f"advantage in a sum of {members} over {days} days", largest, 0.0)
+    if learned is not None:
+        # An attacker that has learned from few others is a weaker one: what it leaves open decides nothing.
+        figures = [replace(each, expected=STATED, is_met=True) for each in figures]
+        others = learned.parameters["reference"]
+        figures += _above(f"the same of who has learned from {others} others", learned, 0.0)
     first, last = enough(results, 1, 0.5), enough(results, days, 0.5)
     if first and last and days > 1:
         figures.append(

@@ -17,7 +17,7 @@ from loadtest.lab.settings import Row
 
 _PARAMETERS = (
     "members", "slot_s", "days", "appliance", "knows", "epsilon", "kind", "households", "slots", "resolution_wh",
-    "tariff", "rules", "effective_intervals", "capacity_kwh",
+    "tariff", "rules", "effective_intervals", "capacity_kwh", "reference",
 )  # fmt: skip
 
 

@@ -1,12 +1,15 @@
 """The claims are judged by intervals: a value on the right side of its bound is not enough."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from loadtest.lab.claims import Claim, judge, rankings
+from loadtest.lab.claims import Claim, judge
+from loadtest.lab.experiments.games import KNOWS_AREA
 from loadtest.lab.metrics import Estimate
 from loadtest.lab.provenance import digest_of
+from loadtest.lab.rankings import rankings, turned_pairs
 from loadtest.lab.run import Results
 from loadtest.lab.settings import Row, Settings
 
@@ -97,6 +100,34 @@ def test_a_lead_within_its_interval_is_none() -> None:
     assert [each.is_met for each in claim(6, rows).figures if each.expected == "above 0"] == [False] * 3
 
 
+def test_a_pair_is_turned_round_where_both_intervals_say_so() -> None:
+    gains = [5.0, 4.0, 3.0, 2.0, 1.0]
+    turned = [-5.0, -4.0, -3.0, -1.0, -2.0]
+    rows = views(
+        gains, mutual_information_bits=gains, aligned_r2=gains, clusters=gains[::-1], relative_entropy_bits=turned
+    )
+    found = turned_pairs(results_of(rows))
+    assert {metric: each.turned for metric, each in found.items()} == {
+        "relative_entropy_bits": 1, "clusters": 10, "aligned_r2": 0, "mutual_information_bits": 0,
+    }  # fmt: skip
+    assert {each.settled for each in found.values()} == {10}
+    wide = [replace(row, estimate=around(row.estimate.value, 9.0)) if row.metric == "clusters" else row for row in rows]
+    assert turned_pairs(results_of(wide))["clusters"].turned == 0
+    unsure = [
+        replace(row, estimate=around(row.estimate.value, 9.0)) if row.attack == "classifier" else row for row in rows
+    ]
+    assert turned_pairs(results_of(unsure)) == {}
+
+
+def test_mutual_information_that_turns_a_pair_round_is_told() -> None:
+    gains = [5.0, 4.0, 3.0, 2.0, 1.0]
+    turned = [5.0, 4.0, 3.0, 1.0, 2.0]
+    falling = [-each for each in gains]
+    rows = views(gains, mutual_information_bits=turned, aligned_r2=gains, clusters=gains, relative_entropy_bits=falling)
+    figures = [each for each in claim(6, rows).figures if each.what.startswith("pairs of views")]
+    assert [(each.estimate.value, each.is_met) for each in figures] == [(0, False), (0, False), (0, False), (1, False)]
+
+
 def test_few_views_are_no_ranking() -> None:
     gains = [1.0, 2.0, 3.0, 4.0]
     assert claim(6, views(gains, **dict.fromkeys(METRICS, gains))).verdict == "not measured in this run"
@@ -125,3 +156,17 @@ def test_results_of_other_code_are_of_another_name(tmp_path: Path) -> None:
     assert digest_of(tmp_path) == before
     scheme.write_text("RECOVERED = 50\n")
     assert digest_of(tmp_path) != before
+
+
+@pytest.mark.parametrize(("learned", "is_met"), [(around(0.2, 0.1), True), (around(0.05, 0.1), False)])
+def test_the_stronger_attacker_decides_on_the_largest_sum(learned: Estimate, is_met: bool) -> None:
+    rows = [
+        Row("sum", "emp", "identification", "advantage", estimate, parameters={
+            "members": 900, "slot_s": 900, "days": 7, "knows": knows, "reference": 1000,
+        })
+        for estimate, knows in ((around(0.04, 0.1), "exact"), (learned, KNOWS_AREA))
+    ]  # fmt: skip
+    weaker, stronger = claim(7, rows).figures[:2]
+    assert (weaker.expected, weaker.estimate.value) == ("stated", 0.04)
+    assert stronger.is_met is is_met
+    assert claim(7, rows[:1]).figures[0].is_met is False

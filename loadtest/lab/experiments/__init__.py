@@ -68,6 +68,10 @@ def _all(settings: Settings) -> Iterator[Cell]:
         yield _cell(f"timing {name}", "timing", name, links.by_timing)
     yield _cell("bills pseudonyms-tr03109", "bills", "pseudonyms-tr03109", links.by_bills)
     yield Cell("identification", frozenset({"identification"}), exact, games.identification_rows, is_long=True)
+    if not settings.data:
+        yield Cell(
+            "identification, many others", frozenset({"identification"}), exact, games.learned_rows, is_long=True
+        )  # fmt: skip
     yield Cell("noise", frozenset({"identification", "utility"}), frozenset({"ring-noise"}), games.noise_rows)
     yield Cell("membership", frozenset({"membership"}), exact | {"ring-noise"}, games.membership_rows)
     if not settings.data:

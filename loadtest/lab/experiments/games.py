@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from loadtest.lab import metrics
 from loadtest.lab.attacks.game import Whitener, identify, membership
+from loadtest.lab.households import Households, generate
 from loadtest.lab.schemes import SCHEMES, Scheme, play_group
 from loadtest.lab.schemes.base import Readings
 from loadtest.lab.schemes.sums import SENSITIVITY_W, noise_at_once
@@ -21,6 +22,8 @@ Floats = NDArray[np.float64]
 EMP_ALONE = frozenset({"emp"})
 REPRESENTATIVE = "sum-ttp"
 CHECKED_MAX = 24
+_LARGEST = 3
+KNOWS_AREA = "exact, and many others"
 SIZES = (2, 5, 10, 20, 24, 50, 64, 100, 200, 500, 900)
 NOISE_SIZES = (64, 500, 900)
 EPSILONS = (0.1, 1.0, 10.0)
@@ -38,15 +41,18 @@ class Game:
     Draws groups of `members` households, plays the scheme on their readings of some days, and asks the attacker.
 
     The attacker gets the EMP's view of the group, whose households are named by places that tell nothing. With
-    `epsilon` all of the noise is drawn at once.
+    `epsilon` all of the noise is drawn at once. `others` are the households that it has learned from (default: the
+    reference population of the lab).
     """
 
     def __init__(
-        self, lab: Lab, slot_s: int, days: int, epsilon: float = math.inf, scheme: Scheme = SCHEMES[REPRESENTATIVE]
-    ) -> None:
+        self, lab: Lab, slot_s: int, days: int, epsilon: float = math.inf, scheme: Scheme = SCHEMES[REPRESENTATIVE],
+        others: Households | None = None,
+    ) -> None:  # fmt: skip
         self.lab, self.slot_s, self.epsilon = lab, slot_s, epsilon
         self.scheme = scheme if math.isinf(epsilon) else replace(scheme, local=noise_at_once(epsilon))
         area, reference = lab.at(slot_s)
+        reference = others or reference
         self.slots = days * area.slots_a_day
         self.loads = area.power_w[:, : self.slots]
         self.history = lab.history.at(area.slot_s).power_w[:, : self.slots]
@@ -112,6 +118,25 @@ def identification_rows(lab: Lab) -> list[Row]:
                     scores = game.identification(members, trials, knows=knows)
                     rows.append(_row("sum", "identification", "advantage", scores, members, slot_s, days, knows=knows))
     return rows
+
+
+def learned_rows(lab: Lab) -> list[Row]:
+    """
+    Advantage in the largest groups of who has learned how households use energy from as many others as the area has.
+
+    Over some hundred members the error of a mean that was learned from few outweighs a candidate. The others are
+    generated: of recorded data there are no more.
+    """
+    slot_s, days = lab.meter_slot_s, max(lab.day_counts())
+    every_day = generate(lab.area.count, 2 * lab.area.days, slot_s, lab.settings.seed + 2)
+    others = every_day.only(slice(None), slice(every_day.slots // 2, every_day.slots))
+    game = Game(lab, slot_s, days, others=others)
+    more = {"knows": KNOWS_AREA, "reference": others.count}
+    return [
+        _row("sum", "identification", "advantage", game.identification(members, lab.settings.trials), members, slot_s,
+             days, **more)
+        for members in lab.sizes(SIZES)[-_LARGEST:]
+    ]  # fmt: skip
 
 
 def check_alike(lab: Lab, largest: int = CHECKED_MAX) -> None:
