@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import trio
 from pymodbus.exceptions import ModbusIOException
@@ -26,41 +26,42 @@ class Actuator(Protocol):
     name: str
 
     async def limit(self, limit_w: int) -> bool:
-        """Whether it has accepted a limit (W) within `ANSWER_S`."""
+        """Whether it has accepted a limit (W), in bounded time."""
 
 
 class ModbusActuator:
     """
     A charger with a limit register; `connect` gives a connection to it, which is kept until it breaks.
 
-    `drop` is told of one that broke.
+    `answer_s` bounds a command with the connection that it may need.
     """
 
     name = "Modbus charger"
 
-    def __init__(
-        self, connect: Callable[[], Awaitable[trio.abc.Stream]], drop: Callable[[Any], Awaitable[None]]
-    ) -> None:  # fmt: skip
+    def __init__(self, connect: Callable[[], Awaitable[trio.abc.Stream]], answer_s: float = ANSWER_S) -> None:
         self._connect = connect
-        self._drop = drop
+        self._answer_s = answer_s
         self._stream: trio.abc.Stream | None = None
         self._framer = FramerSocket(DecodePDU(False))
         self._transactions = itertools.cycle(range(1, 0x10000))
 
     async def limit(self, limit_w: int) -> bool:
         """Write the register and hear that it is written."""
-        with trio.move_on_after(ANSWER_S):
+        with trio.move_on_after(self._answer_s):
             try:
                 if self._stream is None:
                     self._stream = await self._connect()
                 return await self._write(self._stream, limit_w // LIMIT_STEP_W)
             except BROKEN:
                 pass
-        if self._stream is not None:
-            with trio.CancelScope(shield=True):
-                await self._drop(self._stream)
-            self._stream = None
+        await self.close()
         return False
+
+    async def close(self) -> None:
+        """Break the connection; the next command makes a new one."""
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            await trio.aclose_forcefully(stream)
 
     async def _write(self, stream: trio.abc.Stream, value: int) -> bool:
         transaction = next(self._transactions)

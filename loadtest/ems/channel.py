@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Final
 
 import trio
 
@@ -16,8 +15,6 @@ from loadtest.ems.actuators import AnsweredActuator
 from loadtest.ems.limits import PowerLimit
 from loadtest.ems.participant import TlsStream
 from loadtest.ems.tunnel import Lines
-
-KIND: Final = "ems"
 
 
 class HomeEnd:
@@ -41,7 +38,6 @@ class HomeEnd:
 
     async def serve(self, stream: trio.abc.Stream) -> None:
         """One connection, until it ends."""
-        await stream.send_all(f"{KIND}\n".encode())
         lines = Lines(stream)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._send_up, lines)
@@ -89,6 +85,12 @@ class RemoteEnd:
         finally:
             if self._lines is lines:
                 self._lines, self._connected = None, trio.Event()
+
+    async def close(self) -> None:
+        """Break the connection, as soon as there is one."""
+        await self._connected.wait()
+        if self._lines is not None:
+            await self._lines.close()
 
     async def _send(self, **message: object) -> None:
         await self._connected.wait()

@@ -15,7 +15,7 @@ from loadtest.ems.freshness import Arrival
 from loadtest.ems.meter import STEP_COUNT, STEP_S, HouseholdMeter, household_w, wanted_w
 
 COMMAND_EVERY_S: Final = 2.0
-AGAIN_S: Final = 0.25
+AGAIN_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,7 +38,9 @@ CONSUMER, PASSWORD = "anna", "measured at the meter"
 POINT = f"DE{'0' * 23}00000001"
 SYSTEM = "1STK0012345679"
 SERVICES = ("box", "ocpp")
-"""What the participant serves to controllable systems; NAME.emp.example is its localServerName."""
+"""What systems at home connect to (scenario HKS3); NAME.emp.example is the localServerName."""
+CHARGER = "charger"
+"""The proxy profile by which the participant reaches the Modbus charger (scenario HKS4)."""
 _START_S = 120.0
 _AREA = "home"
 
@@ -76,7 +78,10 @@ class Installation:
     def prepare(self) -> None:
         """The PKI, an enrolment token, ports."""
         self.work.mkdir(parents=True, mode=0o700)
-        names = ("ring", "https", "http", "inbox", "metrics", "han", "cls", "socks")
+        names = (
+            "ring", "https", "http", "inbox", "metrics", "han", "cls", "socks", "orders", "wake_up", "served",
+            "emp_tls", "emp_modbus",
+        )  # fmt: skip
         self.ports = {name: free_port() for name in names}
         config, now = CoordinatorConfig.model_validate(self._coordinator()), datetime.now(UTC)
         CertificateAuthority.create(config.pki_path, now, hosts=("localhost", "127.0.0.1"))
@@ -113,19 +118,28 @@ class Installation:
         """SIGTERM, and wait."""
         await self.group.stop([self.children["node"]])
 
-    async def start_adapter(self) -> None:
-        """The communication adapter of the controllable system; returns when it listens."""
+    async def start_tunnel_ends(self, charger_port: int) -> None:
+        """
+        The communication adapter of the home's systems, and the participant's `emp-tunnel` to the charger.
+
+        Returns when both listen.  Raises DemoError.
+        """
         arguments = [
             "cls-adapter", "--certificate", str(self.work / "cls.pem"), "--gateway", f"127.0.0.1:{self.ports['cls']}",
             "--gateway-sha256", self._home_certificate().fingerprint(hashes.SHA256()).hex(),
-            "--listen", f"127.0.0.1:{self.ports['socks']}",
+            "--listen", f"127.0.0.1:{self.ports['socks']}", "--serve", f"127.0.0.1:{self.ports['served']}",
+            "--forward", f"127.0.0.1:{charger_port}",
         ]  # fmt: skip
         child = self.children["adapter"] = await self.group.start("adapter", arguments)
-        with trio.move_on_after(_START_S):
-            while not await _listens(self.ports["socks"]):
-                await trio.sleep(0.1)
-            return
-        raise child.failure(f"did not listen within {_START_S:g} s")
+        await _until_it_listens(child, self.ports["socks"])
+        arguments = [
+            "emp-tunnel", GATEWAY, CHARGER, "--administrator", self.address("orders"), "--certificate",
+            str(self.pki / "emt-tls.pem"), "--key", str(self.pki / "emt-tls.key"), "--root", str(self.pki / "root.pem"),
+            "--tls", f"127.0.0.1:{self.ports['emp_tls']}", "--listen", f"127.0.0.1:{self.ports['emp_modbus']}",
+        ]  # fmt: skip
+        child = self.children["emp-tunnel"] = await self.group.start("emp-tunnel", arguments)
+        # Its port for gateways: a connection to the one for programs would be an order.
+        await _until_it_listens(child, self.ports["emp_tls"])
 
     async def roll_out(self, wan_ports: Mapping[str, int], values: EmpValues | None) -> None:
         """Have the administrator sign the profile set, and wait until the gateway has taken it.  Raises DemoError."""
@@ -165,7 +179,8 @@ class Installation:
         ports = self.ports
         return {
             "listen": f"tcp://127.0.0.1:{ports['ring']}", "data_dir": str(self.work / "coordinator"), "areas": [_AREA],
-            "web": {"listen": [self.address("https"), f"http://127.0.0.1:{ports['http']}"]},
+            "web": {"listen": [self.address("https"), f"http://127.0.0.1:{ports['http']}"],
+                    "participants": self.address("orders")},
             "deliveries": {"inbox": self.address("inbox")},
         }  # fmt: skip
 
@@ -174,10 +189,10 @@ class Installation:
         return {
             "data_dir": str(self.work / "node"), "coordinator": self.address("https"), "area": _AREA,
             "root_certificate": str(self.pki / "root.pem"), "token": self._token, "profile_poll_s": 1.0,
-            "metrics": f"http://127.0.0.1:{ports['metrics']}",
+            "metrics": f"http://127.0.0.1:{ports['metrics']}", "wake_up": f"127.0.0.1:{ports['wake_up']}",
             "gateways": [{
                 "id": GATEWAY, "meters": [f"sml+tcp://127.0.0.1:{meter_port}?push=1&interval_s=1"],
-                "han": {"listen": self.address("han")}, "cls": {"listen": f"127.0.0.1:{ports['cls']}"},
+                "han": {"listen": self.address("han")}, "cls": {"listen": f"127.0.0.1:{ports['cls']}", "begins": True},
             }],
         }  # fmt: skip
 
@@ -203,16 +218,23 @@ class Installation:
             "han": [
                 timed | {"id": "h1", "role": "consumer", "user": CONSUMER, "metering_points": [POINT],
                          "ha1_sha256": verifier[Algorithm.SHA256], "facades": ["ppc"]},
-                timed | {"id": "h2", "role": "cls", "user": "charger", "certificate": _sha256(system)},
+                timed | {"id": "h2", "role": "cls", "user": "home", "certificate": _sha256(system)},
             ],
-            "proxy": [
-                timed | {"id": name, "cls": "charger", "participant": "emp", "server_name": f"{name}.emp.example",
-                         "address": f"127.0.0.1:{wan_ports[name]}", "initiators": ["cls"],
-                         "participant_certificate": _sha256(tls)}
-                for name in SERVICES
-            ],
+            "proxy": [timed | each | {"cls": "home", "participant": "emp", "participant_certificate": _sha256(tls)}
+                      for each in self._proxies(wan_ports)],
             "certificates": [text_of(encryption), text_of(system)],
         }  # fmt: skip
+
+    def _proxies(self, wan_ports: Mapping[str, int]) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = [
+            {"id": name, "server_name": f"{name}.emp.example", "address": f"127.0.0.1:{wan_ports[name]}",
+             "initiators": ["cls"]}
+            for name in SERVICES
+        ]  # fmt: skip
+        return [*found, {
+            "id": CHARGER, "server_name": "charger.emp.example", "address": f"127.0.0.1:{wan_ports[CHARGER]}",
+            "initiators": ["participant"], "cls_address": f"127.0.0.1:{self.ports['served']}",
+        }]  # fmt: skip
 
     async def _start(self, name: str, ready_url: str | None) -> Child:
         arguments = [name, "--config", str(self.work / f"{name}.toml")]
@@ -250,6 +272,14 @@ def _processing(values: EmpValues | None) -> list[dict[str, Any]]:
         if values.taf == 14:
             found += [soon | {"id": "power", "obis": str(POWER), "scaler": 0}]
     return found
+
+
+async def _until_it_listens(child: Child, port: int) -> None:
+    with trio.move_on_after(_START_S):
+        while not await _listens(port):
+            await trio.sleep(0.1)
+        return
+    raise child.failure(f"did not listen within {_START_S:g} s")
 
 
 async def _listens(port: int) -> bool:

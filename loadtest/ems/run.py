@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,11 +20,11 @@ from typing import Final
 import trio
 
 from loadtest.demo.processes import DemoError, children, usage
-from loadtest.ems import channel
 from loadtest.ems.actuators import AnsweredActuator, ModbusActuator
+from loadtest.ems.channel import HomeEnd, RemoteEnd
 from loadtest.ems.devices.program import Event, Program, program
 from loadtest.ems.ems import Applied, Ems
-from loadtest.ems.installation import EMP_VALUES, Installation
+from loadtest.ems.installation import CHARGER, EMP_VALUES, Installation
 from loadtest.ems.limits import HEARTBEAT_TIMEOUT_S, PowerLimit
 from loadtest.ems.measured import Spans, is_recovered, result_of, tunnelled
 from loadtest.ems.meter import CAP_W, HouseholdMeter
@@ -32,13 +32,14 @@ from loadtest.ems.options import Option, Source
 from loadtest.ems.participant import Participant
 from loadtest.ems.readers import Learn, collect, poll_consumer_interface, poll_inbox
 from loadtest.ems.result import Result
-from loadtest.ems.tunnel import keep_open, pipe
+from loadtest.ems.tunnel import keep_open
 from loadtest.ems.wan import Wan, wan
 from protocol.link.tls import client_context
 
 FAILSAFE_W: Final = 4_200
 """What § 14a EnWG leaves a controllable system in any case."""
-MODBUS: Final = "modbus"
+TUNNEL_S: Final = 50.0
+"""For which a command may wait for a tunnel that the participant begins."""
 COLD_COUNT: Final = 3
 _COLD_S: Final = 60.0
 _SETTLE_S: Final = 300.0
@@ -76,6 +77,7 @@ class Run:
     openings: list[tuple[float, float]] = field(default_factory=list)
     parties: dict[str, Ems] = field(default_factory=dict)
     limit: PowerLimit | None = None
+    _break: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint
 
     async def run(self) -> Result:
         """From nothing to the result.  Raises DemoError, which names the process and the end of its log."""
@@ -86,8 +88,8 @@ class Run:
             installation = Installation(work, group)
             nursery = await stack.enter_async_context(trio.open_nursery())
             try:
-                network, participant = await self._start(installation, nursery, stack)
-                return await self._measure(installation, network, participant)
+                network = await self._start(installation, nursery, stack)
+                return await self._measure(installation, network)
             finally:
                 nursery.cancel_scope.cancel()
 
@@ -95,33 +97,34 @@ class Run:
 
     async def _start(
         self, installation: Installation, nursery: trio.Nursery, stack: AsyncExitStack
-    ) -> tuple[Wan, Participant]:  # fmt: skip
+    ) -> Wan:  # fmt: skip
         await trio.to_thread.run_sync(installation.prepare)
         self.say("coordinator, gateway, profiles")
         await installation.start_coordinator()
         participant = Participant(installation.pki)
-        targets = {"inbox": installation.ports["inbox"], **await participant.start(nursery)}
+        ports = installation.ports
+        targets = {"inbox": ports["inbox"], CHARGER: ports["emp_tls"], **await participant.start(nursery)}
         network = await stack.enter_async_context(wan(self.settings.wan, targets))
         meter_port = await nursery.start(self.meter.serve)
         await installation.start_gateway(meter_port)
         values = EMP_VALUES[self.settings.emp_values] if self.option.remote is Source.INBOX else None
         await installation.roll_out(network.ports, values)
-        if self.option.uses_tunnel:
-            await installation.start_adapter()
         self.say("devices and energy management")
         log_dir = installation.group.log_dir
         central = await self._program(stack, "central_system", log_dir)
         charger = await self._program(stack, "modbus_charger", log_dir)
         participant.central_system_port = (await central.first("listening"))["port"]
         charger_port = (await charger.first("listening"))["port"]
+        if self.option.uses_tunnel:
+            await installation.start_tunnel_ends(charger_port)
         way = [f"ws://127.0.0.1:{participant.central_system_port}/CP1"]
         if self.option.remote_commands:
-            way = ["ws://ocpp.emp.example/CP1", f"socks5h://127.0.0.1:{installation.ports['socks']}"]
+            way = ["ws://ocpp.emp.example/CP1", f"socks5h://127.0.0.1:{ports['socks']}"]
         point = await self._program(stack, "charge_point", log_dir, *way)
         await point.first("connected")
-        self._connect(installation, participant, nursery, meter_port, charger_port)
-        self._command(participant, nursery, central, charger_port)
-        return network, participant
+        self._connect(installation, participant, nursery, meter_port)
+        self._command(nursery, central, ports["emp_modbus"] if self.option.remote_commands else charger_port)
+        return network
 
     async def _program(self, stack: AsyncExitStack, name: str, log_dir: Path, *arguments: str) -> Program:
         on_event = partial(self._on_event, name)
@@ -132,8 +135,7 @@ class Run:
             self.applied.append(Applied(device, event["limit_w"], event["at_s"]))
 
     def _connect(
-        self, installation: Installation, participant: Participant, nursery: trio.Nursery, meter_port: int,
-        charger_port: int,
+        self, installation: Installation, participant: Participant, nursery: trio.Nursery, meter_port: int
     ) -> None:  # fmt: skip
         """Values to whoever wants them, and the home's connections to the participant."""
         option, adapter_port = self.option, installation.ports.get("socks", 0)
@@ -141,8 +143,8 @@ class Run:
         remote = self.parties["remote"] = Ems(self.meter)
         if option.bounds:
             self.limit = PowerLimit(FAILSAFE_W, time.time(), self.settings.heartbeat_timeout_s)
-        home_end, remote_end = channel.HomeEnd(self.limit, local.wake), channel.RemoteEnd(remote.learn)
-        participant.handlers[channel.KIND] = remote_end.serve
+        home_end, remote_end = HomeEnd(self.limit, local.wake), RemoteEnd(remote.learn)
+        participant.serve_box = remote_end.serve
         learners: list[Learn] = [local.learn] if option.local is Source.COLLECTOR else []
         learners += [home_end.learn] if option.remote is Source.TUNNEL else []
         if learners:
@@ -161,28 +163,32 @@ class Run:
         if option.bounds or option.remote is Source.TUNNEL:
             mine = opened if option.bounds else _ignore
             nursery.start_soon(keep_open, adapter_port, "box", home_end.serve, remote.failed, mine)
-        if option.remote_commands:
-            serve = partial(_control_box, charger_port)
-            nursery.start_soon(keep_open, adapter_port, "box", serve, remote.failed, opened)
         if option.bounds:
+            self._break = remote_end.close
             nursery.start_soon(remote.drive, remote_end.actuator, lambda: 2 * CAP_W)
 
-    def _command(
-        self, participant: Participant, nursery: trio.Nursery, central: Program, charger_port: int
-    ) -> None:  # fmt: skip
+    def _command(self, nursery: trio.Nursery, central: Program, modbus_port: int) -> None:
         """Whoever commands the chargers does."""
         if self.option.remote_commands:
             ems = self.parties["remote"]
-            modbus = ModbusActuator(partial(participant.wait_for, MODBUS), partial(participant.drop, MODBUS))
+            modbus = ModbusActuator(partial(self._order_tunnel, modbus_port), TUNNEL_S)
+            self._break = modbus.close
             wanted: Callable[[], int | None] = ems.wanted_w
         else:
             ems = self.parties["local"]
-            modbus = ModbusActuator(partial(trio.open_tcp_stream, "127.0.0.1", charger_port), trio.aclose_forcefully)
+            modbus = ModbusActuator(partial(trio.open_tcp_stream, "127.0.0.1", modbus_port))
             wanted = self._within_limit
         ocpp = AnsweredActuator("OCPP charge point", central.send)
         nursery.start_soon(_answers, central, ocpp)
         for each in (modbus, ocpp):
             nursery.start_soon(ems.drive, each, wanted)
+
+    async def _order_tunnel(self, port: int) -> trio.abc.Stream:
+        """Each connection to `emp-tunnel` is an order; it is taken at once, and carries when there is a tunnel."""
+        began_s = time.time()
+        stream = await trio.open_tcp_stream("127.0.0.1", port)
+        self.openings.append((began_s, began_s))
+        return stream
 
     def _within_limit(self) -> int:
         wanted_w = self.parties["local"].wanted_w()
@@ -191,7 +197,7 @@ class Run:
 
     # --- the course of a run ------------------------------------------------------------------------------------------
 
-    async def _measure(self, installation: Installation, network: Wan, participant: Participant) -> Result:
+    async def _measure(self, installation: Installation, network: Wan) -> Result:
         option, settings = self.option, self.settings
         self.parties = {name: each for name, each in self.parties.items() if self._has(name)}
         self.say("waits until values and commands come through")
@@ -205,7 +211,7 @@ class Run:
         spans.octets = {name: each - octets[name] for name, each in network.relayed_bytes().items()}
         if option.uses_tunnel:
             self.say(f"{COLD_COUNT} cold tunnels")
-            await self._cold(participant)
+            await self._cold()
         self.say(f"no WAN for {settings.cut_s:g} s")
         spans.cut_s = time.time()
         await network.cut()
@@ -237,13 +243,12 @@ class Run:
             for each in self.parties.values()
         )
 
-    async def _cold(self, participant: Participant) -> None:
+    async def _cold(self) -> None:
         """Break the tunnel that commands go through, and wait for the next one to carry a command."""
-        kind = channel.KIND if self.option.bounds else MODBUS
         ems = self.parties["remote"]
         for _ in range(COLD_COUNT):
             openings, broken_s = len(self.openings), time.time()
-            await participant.drop(kind, await participant.wait_for(kind))
+            await self._break()
             await self._until(
                 partial(_is_carried, self.openings, openings, ems, broken_s), _COLD_S, "a cold tunnel carries a command"
             )
@@ -284,9 +289,3 @@ async def _answers(central: Program, actuator: AnsweredActuator) -> None:
             actuator.take(each)
         seen = len(central.events)
         await central.wait(seen)
-
-
-async def _control_box(charger_port: int, tunnel: trio.SocketStream) -> None:
-    """The home's control box: who comes through the tunnel speaks with the charger."""
-    await tunnel.send_all(f"{MODBUS}\n".encode())
-    await pipe(tunnel, await trio.open_tcp_stream("127.0.0.1", charger_port))
