@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from loadtest.ems.ems import Applied, Command, Ems, reactions
 from loadtest.ems.freshness import Arrival, freshness, recovery_s, teeth
+from loadtest.ems.limits import PowerLimit, State
 from loadtest.ems.meter import PUSH_S, HouseholdMeter
 from loadtest.ems.options import Option, Source
 from loadtest.ems.result import Latency, Result, latencies
 
 COLD_S_MAX = 50.0
 """What the paper names for establishing a tunnel again."""
+FOLLOW_S = 10.0
+"""For devices to follow a limit that has changed."""
 HUNG_S = 5.0
 """A command that took longer had no way for a while."""
 _USUAL_FACTOR, _USUAL_S = 1.5, 1.0
@@ -106,7 +109,7 @@ def curve(arrivals: Sequence[Arrival], from_s: float, to_s: float) -> list[tuple
 
 def result_of(
     option: Option, at: datetime, spans: Spans, parties: Mapping[str, Ems], applied: Sequence[Applied],
-    meter: HouseholdMeter, openings: Sequence[tuple[float, float]], *, limit_states: Sequence[str], nominal_s: float,
+    meter: HouseholdMeter, openings: Sequence[tuple[float, float]], *, limit: PowerLimit | None, nominal_s: float,
     wan: str, emp_values: str,
 ) -> Result:  # fmt: skip
     """The result of a run that is over."""
@@ -129,16 +132,44 @@ def result_of(
         option=option.name, at=at.isoformat(timespec="seconds"), duration_s=round(calm_s - began_s, 1), wan=wan,
         cut_s=round(spans.healed_s - spans.cut_s, 1), emp_values=emp_values if option.remote is Source.INBOX else "",
         values=values, commands=commands, reaction=Latency.of(answered), steps_missed=missed, cold=cold,
-        recovery_s=recovered, limit_states=list(limit_states),
+        recovery_s=recovered, limit_states=[] if limit is None else [each.value for _, each in limit.changes],
         gateway_cpu_percent=round(100 * spans.cpu_s / (calm_s - began_s), 1),
         wan_bytes_per_s=round(sum(spans.octets.values()) / (calm_s - began_s), 1),
         curves={f"{name} EMS": curve(ems.arrivals, began_s, spans.ends_s) for name, ems in parties.items()},
         cut_span_s=(spans.cut_s - began_s, spans.healed_s - began_s),
         notes=[f"{name}: {what}, {count} times" for name, ems in parties.items()
                for what, count in ems.failures.items()],
-        failures=(),
     )  # fmt: skip
-    return _judged(result, option, spans, parties)
+    failures = [
+        *_judged(result, option, spans, parties),
+        *([] if limit is None else failsafe_faults(limit, applied, spans)),
+    ]
+    return replace(result, failures=failures)
+
+
+def failsafe_faults(limit: PowerLimit, applied: Sequence[Applied], spans: Spans) -> list[str]:
+    """
+    What was wrong in a cut that outlasts the heartbeat: nothing where it did not.
+
+    The failsafe limit must have come during the cut, every device must keep to it until the WAN's return, and the next
+    limit must have ended it.
+    """
+    began_s = spans.cut_s + limit.heartbeat_timeout_s
+    if began_s + FOLLOW_S >= spans.healed_s:
+        return []
+    states = [(at_s, state) for at_s, state in limit.changes if at_s >= spans.cut_s]
+    if not any(state is State.FAILSAFE and at_s <= began_s + FOLLOW_S for at_s, state in states):
+        return ["no failsafe limit though the heartbeat was missing"]
+    faults = []
+    for device in dict.fromkeys(each.device for each in applied):
+        own = [each.limit_w for each in applied if each.device == device and each.at_s <= spans.healed_s]
+        late = [each.limit_w for each in applied
+                if each.device == device and began_s + FOLLOW_S < each.at_s <= spans.healed_s]  # fmt: skip
+        if max([*own[-1:], *late], default=0) > limit.failsafe_w:
+            faults.append(f"{device}: above the failsafe limit while the heartbeat was missing")
+    if limit.state is not State.LIMITED:
+        faults.append(f"the failsafe limit was not left: {limit.state.value}")
+    return faults
 
 
 def tunnelled(ems: Ems) -> list[Command]:
@@ -146,7 +177,7 @@ def tunnelled(ems: Ems) -> list[Command]:
     return [each for each in ems.commands if each.actuator != "OCPP charge point"]
 
 
-def _judged(result: Result, option: Option, spans: Spans, parties: Mapping[str, Ems]) -> Result:
+def _judged(result: Result, option: Option, spans: Spans, parties: Mapping[str, Ems]) -> list[str]:
     failures = [f"{name} EMS: {each.unknown} values that the meter never showed" for name, each in parties.items()
                 if each.unknown]  # fmt: skip
     failures += [f"{name}: no command was answered" for name, each in result.commands.items() if not each.count]
@@ -161,4 +192,4 @@ def _judged(result: Result, option: Option, spans: Spans, parties: Mapping[str, 
         after = freshness(parties["local"].arrivals, spans.stopped_s, spans.ends_s, PUSH_S)
         if after.count == 0 or after.gaps:
             failures.append("values were missing while the gateway stood still")
-    return Result(**{name: getattr(result, name) for name in Result.__dataclass_fields__} | {"failures": failures})
+    return failures

@@ -84,7 +84,7 @@ def measured_rows(results: Mapping[str, Result]) -> list[Row]:
             *([f"{each.steps_missed} steps unanswered"] if each.steps_missed else []),
         ]),
         row("Cold tunnel", "from its beginning to a command's answer", lambda each: [
-            "no tunnel" if each.cold is None else latency(each.cold)
+            "no tunnel" if each.cold is None else f"{_begun_by(each)}: {latency(each.cold)}"
         ]),
         row("Recovery", "after the WAN's return", lambda each: [
             f"{name}: {'not noticed' if one == 0 else 'not back' if one is None else seconds(one)}"
@@ -101,6 +101,10 @@ def measured_rows(results: Mapping[str, Result]) -> list[Row]:
         ]),
         row("Tried again", "", lambda each: list(each.notes) or [_NONE]),
     ]  # fmt: skip
+
+
+def _begun_by(result: Result) -> str:
+    return "ordered by the EMP (HKS4)" if OPTIONS[result.option].remote_commands else "begun at home (HKS3)"
 
 
 def figures(results: Mapping[str, Result]) -> Iterator[tuple[str, str, Figure]]:

@@ -230,8 +230,7 @@ class Run:
         nominal_s = EMP_VALUES[settings.emp_values].nominal_s
         return result_of(
             option, at, spans, self.parties, self.applied, self.meter, self.openings,
-            limit_states=() if self.limit is None else [each.value for _, each in self.limit.changes],
-            nominal_s=nominal_s, wan=settings.wan, emp_values=settings.emp_values,
+            limit=self.limit, nominal_s=nominal_s, wan=settings.wan, emp_values=settings.emp_values,
         )  # fmt: skip
 
     def _has(self, party: str) -> bool:

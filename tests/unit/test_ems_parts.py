@@ -11,7 +11,7 @@ import pytest
 from loadtest.ems.ems import Applied, Command, Ems, reactions
 from loadtest.ems.freshness import Arrival
 from loadtest.ems.limits import FAILSAFE_DURATION_S, HEARTBEAT_TIMEOUT_S, PowerLimit, State
-from loadtest.ems.measured import Spans, cold_s, commands_recovery, curve, result_of, values_recovery
+from loadtest.ems.measured import Spans, cold_s, commands_recovery, curve, failsafe_faults, result_of, values_recovery
 from loadtest.ems.meter import IMPORT, STEP_COUNT, STEP_S, HouseholdMeter, household_w, wanted_w
 from loadtest.ems.options import OPTIONS
 from loadtest.ems.page import load_results, measured_rows, seconds
@@ -166,7 +166,7 @@ def test_the_curve_goes_up_between_values_and_down_with_them() -> None:
 def judged(name: str, ems: Ems, *, octets: int = 0) -> Result:
     spans = Spans(SPANS.began_s, SPANS.calm_s, SPANS.cut_s, SPANS.healed_s, None, SPANS.ends_s, 0.6, {"box": octets})
     return result_of(
-        OPTIONS[name], datetime(2026, 11, 30, tzinfo=UTC), spans, {"local": ems}, [], ems.meter, [], limit_states=(),
+        OPTIONS[name], datetime(2026, 11, 30, tzinfo=UTC), spans, {"local": ems}, [], ems.meter, [], limit=None,
         nominal_s=1.0, wan="lte", emp_values="1s",
     )  # fmt: skip
 
@@ -196,6 +196,36 @@ def test_unknown_values_and_unanswered_commands_are_failures() -> None:
     assert "local EMS: 2 values that the meter never showed" in failures
     assert "charger: no command was answered" in failures
     assert "commands, charger: not back after the cut" in failures
+
+
+LONG_CUT = Spans(began_s=0.0, calm_s=60.0, cut_s=100.0, healed_s=250.0, ends_s=300.0)
+
+
+def cut_off() -> PowerLimit:
+    made = limited()
+    made.heartbeat(99.0)
+    made.limit_w(240.0)  # 120 s after the heartbeat: failsafe
+    made.heartbeat(252.0)
+    made.receive(9_000, 252.0)
+    return made
+
+
+def test_a_device_that_keeps_to_the_failsafe_limit_is_no_fault() -> None:
+    applied = [Applied("charger", 7_000, 90.0), Applied("charger", 4_200, 220.0), Applied("charger", 9_000, 253.0)]
+    assert failsafe_faults(cut_off(), applied, LONG_CUT) == []
+    assert failsafe_faults(limited(), [], SPANS) == []  # the heartbeat was not missed for long enough
+
+
+def test_a_device_above_the_failsafe_limit_and_a_limit_that_stays_are_faults() -> None:
+    stays = [Applied("charger", 7_000, 90.0)]
+    raised = [Applied("charger", 4_200, 221.0), Applied("charger", 5_000, 240.0), Applied("charger", 4_200, 245.0)]
+    for applied in (stays, raised):
+        (fault,) = failsafe_faults(cut_off(), applied, LONG_CUT)
+        assert fault == "charger: above the failsafe limit while the heartbeat was missing"
+    never = limited()
+    assert failsafe_faults(never, [], LONG_CUT) == ["no failsafe limit though the heartbeat was missing"]
+    never.limit_w(250.0)
+    assert failsafe_faults(never, [], LONG_CUT) == ["the failsafe limit was not left: failsafe"]
 
 
 def test_a_result_is_read_back_as_it_was(tmp_path: Path) -> None:
