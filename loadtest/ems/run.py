@@ -42,8 +42,7 @@ TUNNEL_S: Final = 50.0
 """For which a command may wait for a tunnel that the participant begins."""
 COLD_COUNT: Final = 3
 _COLD_S: Final = 60.0
-_SETTLE_S: Final = 300.0
-_RECOVERY_S: Final = 300.0
+_PATIENCE_S: Final = 300.0
 _STOPPED_S: Final = 5.0
 _LOOK_S: Final = 0.2
 
@@ -201,7 +200,7 @@ class Run:
         option, settings = self.option, self.settings
         self.parties = {name: each for name, each in self.parties.items() if self._has(name)}
         self.say("waits until values and commands come through")
-        await self._until(self._is_settled, _SETTLE_S, "values and commands come through")
+        await self._until(self._is_settled, self._patience_s, "values and commands come through")
         node = installation.children["node"].pid
         at, began_s, cpu_s, octets = datetime.now(UTC), time.time(), usage(node).cpu_s, network.relayed_bytes()
         self.say(f"undisturbed for {settings.duration_s:g} s")
@@ -218,7 +217,7 @@ class Run:
         await trio.sleep(settings.cut_s)
         spans.healed_s = time.time()
         await network.heal()
-        with trio.move_on_after(_RECOVERY_S):
+        with trio.move_on_after(self._patience_s):
             while not is_recovered(self.parties.values(), spans):
                 await trio.sleep(_LOOK_S)
         if option.local is Source.COLLECTOR and not option.uses_wan:
@@ -232,6 +231,12 @@ class Run:
             option, at, spans, self.parties, self.applied, self.meter, self.openings,
             limit=self.limit, nominal_s=nominal_s, wan=settings.wan, emp_values=settings.emp_values,
         )  # fmt: skip
+
+    @property
+    def _patience_s(self) -> float:
+        """For values and commands to come: what is delivered by periods may take the next but one."""
+        is_by_period = self.option.remote is Source.INBOX
+        return _PATIENCE_S + (3 * EMP_VALUES[self.settings.emp_values].period_s if is_by_period else 0.0)
 
     def _has(self, party: str) -> bool:
         return (self.option.local if party == "local" else self.option.remote) is not None
