@@ -81,7 +81,7 @@ def measured_rows(results: Mapping[str, Result]) -> list[Row]:
         ]),
         row("Reaction to a step of the load", "until a charger keeps to its new limit", lambda each: [
             latency(each.reaction) if each.reaction.count else _NONE,
-            *([f"{each.steps_missed} steps unanswered"] if each.steps_missed else []),
+            f"{each.reaction.count} of {each.reaction.count + each.steps_missed} steps answered",
         ]),
         row("Cold tunnel", "from its beginning to a command's answer", lambda each: [
             "no tunnel" if each.cold is None else f"{_begun_by(each)}: {latency(each.cold)}"

@@ -54,7 +54,7 @@ def test_the_report_of_options_is_drawn_without_request_or_complaint(tmp_path: P
         "remote EMS: 31.3 s",
         "2, longest 7.0 s",
         "– / –, 4 failed",
-        "3 steps unanswered",
+        "0 of 3 steps answered",
         "limited → failsafe",
     ):
         assert told in texts
