@@ -66,12 +66,13 @@ from protocol import pki
 from protocol.dcnet.crypto.commitments import Pedersen
 from protocol.dcnet.crypto.group import Edwards25519
 from protocol.dcnet.crypto.suite import StandardSuite
-from protocol.errors import StromkreisError
+from protocol.errors import RemoteProtocolError, StromkreisError
 from protocol.link import Keypair, LinkContext, Listener
 from protocol.link.entropy import SystemEntropy
 from protocol.link.loop_lag import watch_loop
 from protocol.link.tls import server_context
 from protocol.log_limit import LogLimiter
+from protocol.profiles.template import ProfileTemplate
 
 log = logging.getLogger(__name__)
 OPERATOR_TOKEN_FILE = "operator.token"  # noqa: S105 - a file's name
@@ -128,6 +129,7 @@ async def run(config: CoordinatorConfig, *, ready: Callable[[list[str]], None] |
             profiles = ProfileRollout(
                 store.gateways, store.certificates, store.profile_sets,
                 administrator_keys(config.pki_path, authority, now), authority.sub_ca, SystemEntropy(),
+                None if config.initial_profiles is None else _template(config.initial_profiles),
             )  # fmt: skip
             log_writer, log_key = _log_writer(config, store, metrics)
             opened.callback(log_writer.close)
@@ -186,6 +188,17 @@ async def run(config: CoordinatorConfig, *, ready: Callable[[list[str]], None] |
             if coordinator is not None and listener is not None:
                 await coordinator.serve(listener)
             await trio.sleep_forever()
+
+
+def _template(path: Path) -> ProfileTemplate:
+    """Raises StromkreisError for a file that makes no profile sets."""
+    try:
+        return ProfileTemplate(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RemoteProtocolError) as error:
+        raise StromkreisError(
+            f"[coordinator] initial_profiles = {str(path)!r}: expected a profile set with {{gateway}} in it, see"
+            f" `stromkreis profile schema`: {error}"
+        ) from error
 
 
 async def _serve_time(

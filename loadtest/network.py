@@ -45,11 +45,12 @@ _JUNE_NOON = 172 * 96 + 48  # a quarter hour in which roofs feed in
 def lapse_policy(noise_epsilon_max: float | None = None) -> PolicyConfig:
     """
     What nodes insist on in a test: a quarter hour may pass in a second, in epochs of any length up to a week, in small
-    rings and areas that shrink, and nobody counts how often a gateway comes back or shows its value for a draw.
+    rings and areas that shrink, without profiles, and nobody counts how often a gateway comes back or shows its value
+    for a draw.
     """
     return PolicyConfig(
         time_lapse=True, epoch_rounds_min=1, epoch_hours_max=168, noise_epsilon_max=noise_epsilon_max, honest_floor=2,
-        limit_returns=False, reveals_max=1000, area_size_confirmed=1,
+        limit_returns=False, reveals_max=1000, area_size_confirmed=1, contribute_without_profile=True,
     )  # fmt: skip
 
 

@@ -153,6 +153,11 @@ class PolicyConfig(ConfigSection):
     a return left it waits. False, for laboratories and load tests: a head that leaves a gateway out of every second
     total then learns its consumption."""
 
+    contribute_without_profile: bool = False
+    """Contribute all registers that an area's totals hold, of all meters, while a gateway has no profile set: for nodes
+    without a gateway administrator, laboratories and load tests. The first set that is rolled out ends it for good.
+    False: the signed processing profiles alone decide (docs/howto/profiles.md)."""
+
     area_size_confirmed: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
     """Gateways of an area that has really shrunk. A gateway takes part in no epoch of less than 80 % of the largest
     area that it saw in the last 90 days; the largest then counts as no more than this. None: nothing is confirmed."""

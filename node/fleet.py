@@ -63,6 +63,7 @@ from node.readiness import Readiness
 from node.security.module import GatewaySecurityModule, KeyDirectory
 from node.storage.cipher import Cipher, StorageKeys, store_cipher
 from node.storage.engine import Store
+from node.storage.repositories.account_basis import AccountBasisRepository
 from node.storage.repositories.accounts import AccountRepository
 from node.storage.repositories.attendance import AttendanceRepository
 from node.storage.repositories.beacon import BeaconRepository
@@ -302,7 +303,8 @@ class _Node:
             ),
             version=version, han=han_services(config, self._gateways, store),
             cls=cls_services(self._gateways, store, metrics, trust, tls_context), mdns=mdns_services(self._gateways),
-            seats=RingSeatRepository(store),
+            seats=RingSeatRepository(store), bases=AccountBasisRepository(store),
+            contribute_without_profile=config.policy.contribute_without_profile,
             sheets=PriceSheetRepository(store), time=timekeeper,
             clock=time.time if timekeeper is None else timekeeper.clock,
         )  # fmt: skip

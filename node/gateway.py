@@ -18,6 +18,7 @@ from random import Random
 
 import trio
 
+from node.aggregation.account_basis import ProfiledAccount
 from node.aggregation.bill_requests import BillRequests
 from node.aggregation.bills import Bills, BillStore
 from node.aggregation.epoch_services import EpochServices
@@ -41,6 +42,7 @@ from node.mdns.service import MdnsService
 from node.metering.delivery import MeterDelivery
 from node.metering.interval import Arrival
 from node.metering.log import MeteringLog
+from node.profiles.contribution_rule import ContributionRule
 from node.profiles.gateway_profiles import GatewayProfiles
 from node.profiles.ring_readings import RingReadings
 from node.readiness import Participation, Seat
@@ -66,6 +68,7 @@ log = logging.getLogger(__name__)
 _TIME_EVENTS = {
     Correction.FIRST: Event.CLOCK_SET, Correction.SET: Event.CLOCK_SET, Correction.SET_FAR: Event.CLOCK_DEVIATED,
 }  # fmt: skip
+_PROFILES_S = 30.0
 
 
 def _always() -> bool:
@@ -150,7 +153,7 @@ class Gateway:
         )
         fuse_a = max((profile.fuse_a for profile in profiles), default=FUSE_A)
         self._epochs = Epochs(
-            shared, module, area, self._metering, [profile.device for profile in profiles],
+            shared, module, area, self._metering, self._profiled(area),
             fuse_a=fuse_a, post=self._session.post, ask=self._ask, account_moved=self._account_moved,
             use_grid=self._use_grid,
         )  # fmt: skip
@@ -170,6 +173,16 @@ class Gateway:
         self._has_taken_part = False
         self._scope = trio.CancelScope()
         self._ended = trio.Event()
+
+    def _profiled(self, area: str) -> ProfiledAccount:
+        """What its profiles let into rings."""
+        rule = ContributionRule(
+            self.profiles, [each.device for each in self._profiles], area,
+            without_profile=self._shared.contribute_without_profile,
+        )  # fmt: skip
+        return ProfiledAccount(
+            self._shared.bases, rule, self.identity, area, self._shared.metrics, self._log.note
+        )  # fmt: skip
 
     @property
     def participation(self) -> Participation:
@@ -244,7 +257,7 @@ class Gateway:
             self._epochs.serve_in(self._nursery)
             if self._subscribe is not None:
                 self._subscribe(self._metering, self._nursery)
-            self._nursery.start_soon(self._session.run, self)
+            self._nursery.start_soon(self._call)
             self._nursery.start_soon(self._range_proofs.run)
             self._nursery.start_soon(self._use_cases.run)
             self._nursery.start_soon(self._deliveries.run)
@@ -261,6 +274,13 @@ class Gateway:
             await self._has_grid.wait()
             if self._delivery is not None:
                 await self._read_meters(self._delivery)
+
+    async def _call(self) -> None:
+        """Call the coordinator; who has no profiles yet asks for them first, or would miss the first epoch."""
+        if not self.profiles.version and not self._shared.contribute_without_profile:
+            with trio.move_on_after(_PROFILES_S):
+                await self.profiles.asked.wait()
+        await self._session.run(self)
 
     async def _read_meters(self, delivery: MeterDelivery) -> None:
         shared = self._shared
@@ -320,6 +340,9 @@ class Gateway:
     def _note_profiles(self, event: Event, **parameters: Parameter) -> None:
         self._shared.metrics.profile_set("taken" if event is Event.PROFILES_TAKEN else "refused")
         self._log.note(event, **parameters)
+        if event is Event.PROFILES_TAKEN:
+            self._epochs.profiles_changed()
+            self._session.greet(self)  # the coordinator calls again who is in no ring
 
     def _grid(self) -> RegistrationGrid | None:
         return None if self._delivery is None else self._delivery.grid

@@ -20,6 +20,7 @@ from rich.table import Table
 
 from protocol.errors import RemoteProtocolError, StromkreisError
 from protocol.profiles.profile_set import ProfileSet
+from protocol.profiles.template import GATEWAY, filled
 from stromkreis.accounts import app as accounts_app
 from stromkreis.accounts import audit_app
 from stromkreis.operator_client import RefusedError, operator_client, operator_options, request
@@ -35,7 +36,6 @@ app.callback()(operator_options)
 _PAGE = 1000
 _LOOK_S = 1.0
 _PIPE_WIDTH = 240
-_PLACEHOLDER = "{gateway}"
 _NUMBER = "{number}"
 
 
@@ -159,13 +159,11 @@ def _sets(source: Path, pattern: str, client: httpx.Client) -> dict[str, bytes]:
         texts = {str(path): path.read_text(encoding="utf-8") for path in sorted(source.glob("*.json"))}
     else:
         text = source.read_text(encoding="utf-8")
-        if _PLACEHOLDER not in text:
+        if GATEWAY not in text:
             texts = {str(source): text}
         else:
             texts = {
-                f"{source} for {name}": text.replace(_PLACEHOLDER, name).replace(_NUMBER, name[-8:])
-                for name in _enrolled(client)
-                if fnmatchcase(name, pattern)
+                f"{source} for {name}": filled(text, name) for name in _enrolled(client) if fnmatchcase(name, pattern)
             }
     found: dict[str, bytes] = {}
     for where, text in texts.items():

@@ -8,7 +8,9 @@ document needs a higher version.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 
 from cryptography import x509
@@ -23,9 +25,11 @@ from protocol.cms.structures import DATA
 from protocol.errors import RemoteProtocolError
 from protocol.profiles.profile_set import PROFILE_SET_SIZE_MAX, ProfileSet
 from protocol.profiles.receipt import RECEIPT_SIZE_MAX, Receipt, digest_of
+from protocol.profiles.template import ProfileTemplate
 from protocol.profiles.tunnel_order import TunnelOrder
 from protocol.wakeup import make_wakeup
 
+log = logging.getLogger(__name__)
 _COPY_LIMITS = cms.Limits(message_size=2 * PROFILE_SET_SIZE_MAX, content_size=PROFILE_SET_SIZE_MAX)
 _RECEIPT_LIMITS = cms.Limits(message_size=4 * RECEIPT_SIZE_MAX, content_size=RECEIPT_SIZE_MAX)
 
@@ -35,13 +39,15 @@ class ProfileRollout:
 
     def __init__(
         self, gateways: GatewayRepository, certificates: CertificateRepository, profile_sets: ProfileSetRepository,
-        keys: ParticipantKeys, sub_ca: x509.Certificate, entropy: cms.Entropy,
+        keys: ParticipantKeys, sub_ca: x509.Certificate, entropy: cms.Entropy, initial: ProfileTemplate | None = None,
     ) -> None:  # fmt: skip
+        """`initial` makes the sets of gateways that were never given one, when they first ask."""
         self.profile_sets = profile_sets
         self.gateways = gateways
         self.certificates = certificates
         self._keys = keys
         self._entropy = entropy
+        self._initial = initial
         self.certificate_chain = to_pem([keys.signature.certificate, sub_ca]).decode()
 
     def roll_out(self, profiles: ProfileSet, now: datetime) -> ProfileSetRecord:
@@ -72,8 +78,23 @@ class ProfileRollout:
         self.profile_sets.put(record)
         return record
 
-    def newer(self, versions: Mapping[str, int]) -> list[tuple[str, int]]:
-        """Which of these gateways, by the version that each has, there is a set for, and its version."""
+    def newer(self, versions: Mapping[str, int], now: datetime) -> list[tuple[str, int]]:
+        """
+        Which of these gateways, by the version that each has, there is a set for, and its version.
+
+        Who has none and was never given one is given the initial one now; who has lost its own along with its keys is
+        given it anew, under the new ones.
+        """
+        new = {gateway for gateway, version in versions.items() if not version}
+        given = self.profile_sets.given(new) if new else set()
+        for gateway in sorted(new):
+            try:
+                if gateway in given:
+                    self._encrypt_anew(gateway)
+                elif self._initial is not None:
+                    self.roll_out(self._initial.for_gateway(gateway), now)
+            except RemoteProtocolError as error:  # costs the others nothing
+                log.warning("gateway %s is offered no profiles: %s", gateway, error)
         return self.profile_sets.newer(versions)
 
     def message(self, gateway_id: str, version: int) -> bytes:
@@ -131,6 +152,17 @@ class ProfileRollout:
         return cms.protect(
             document, recipient, self._keys.signature, entropy=self._entropy, compressed=True, with_certificate=False
         )
+
+    def _encrypt_anew(self, gateway_id: str) -> None:
+        """Where the newest set is not encrypted to the gateway's present certificate, and it has no other."""
+        newest, recipient = self.profile_sets.newest(gateway_id), self._encryption(gateway_id)
+        if newest is not None and newest.encrypted_to != recipient.serial:
+            message = self._protect(self.export(gateway_id), pki.load_certificate(recipient.certificate))
+            waiting = ProfileSetState.WAITING
+            self.profile_sets.put(
+                replace(newest, message=message, encrypted_to=recipient.serial, state=waiting, reason="", receipt=None,
+                        answered_ms=None)
+            )  # fmt: skip
 
     def _get(self, gateway_id: str, version: int) -> ProfileSetRecord:
         record = self.profile_sets.get(gateway_id, version)

@@ -6,7 +6,7 @@ What is in a set is in no column: the message is encrypted to its gateway, the c
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -82,6 +82,12 @@ class ProfileSetRepository:
         values = {"state": state.value, "reason": reason, "receipt": receipt, "answered_ms": now_ms}
         with self._database.write() as connection:
             connection.execute(profile_sets.update().where(*wanted).values(values))
+
+    def given(self, gateways: Collection[str]) -> set[str]:
+        """Those of the gateways that a set was ever signed for."""
+        wanted = select(profile_sets.c.gateway_id).where(profile_sets.c.gateway_id.in_(gateways)).distinct()
+        with self._database.read() as connection:
+            return set(connection.execute(wanted).scalars())
 
     def newer(self, versions: Mapping[str, int]) -> list[tuple[str, int]]:
         """

@@ -85,7 +85,7 @@ def make_profile_router(
     def _newer(request: Request, body: HeldVersions) -> NewerVersions:
         """Which of a node's gateways there is a profile set for; each gateway's question is signed by its key."""
         wrong = proofs.check_all({each.gateway: each.proof for each in body.items}, _ms(clock()))
-        found = rollout.newer({each.gateway: each.version for each in body.items if each.gateway not in wrong})
+        found = rollout.newer({each.gateway: each.version for each in body.items if each.gateway not in wrong}, clock())
         items = [HeldVersion(gateway=gateway, version=version) for gateway, version in found]
         refused = [
             RefusedQuery(gateway=gateway, reason=error.reason, detail=error.detail) for gateway, error in wrong.items()

@@ -197,10 +197,15 @@ def node_section(
     """
     `[node]` of one process; `meter_urls` by gateway id, `tokens` by area.
 
-    The policy is the default one, the limit of returns included, but for what a time lapse needs.
+    The policy is the default one, the limit of returns included, but for what a time lapse needs, and without profiles.
     """
     return {
-        "policy": {"time_lapse": True, "epoch_rounds_min": min(16, scenario.epoch_rounds), "epoch_hours_max": 168},
+        "policy": {
+            "time_lapse": True,
+            "epoch_rounds_min": min(16, scenario.epoch_rounds),
+            "epoch_hours_max": 168,
+            "contribute_without_profile": True,
+        },
         "data_dir": str(data_dir),
         "coordinator": addresses.public_web or addresses.web,
         "root_certificate": str(root_certificate),

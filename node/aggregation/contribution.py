@@ -26,6 +26,7 @@ on an account that has moved on since: checked under a lock, at the moment in wh
 from __future__ import annotations
 
 import logging
+import math
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -115,6 +116,8 @@ class Contributions:
         only be the newest.
         """
         self.attendance = attendance
+        self.zero_from_s = -math.inf
+        """The first registration time that may be the zero of the account: from here on profiles permit it."""
         self._accounts = accounts
         self._keep_committed_s = keep_committed_s
         self._random_bits = random_bits
@@ -146,7 +149,9 @@ class Contributions:
 
         `interval_s` is the registration time of the values; no zero is one from before the start.
         """
-        if self._opened is not None or (interval_s is not None and not self._is_permitted(interval_s)):
+        if self._opened is not None:
+            return
+        if interval_s is not None and (interval_s < self.zero_from_s or not self._is_permitted(interval_s)):
             return
         await self._accounts.begin(self._gateway, values)
         self._move_to(tuple(EnergyAccount(each, each) for each in values))
@@ -154,6 +159,11 @@ class Contributions:
     def _move_to(self, account: tuple[EnergyAccount, ...] | None) -> None:
         self._opened = account
         self._since += 1
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether there is a zero, or a contribution."""
+        return self._opened is not None or self._last is not None
 
     @property
     def last_registers(self) -> Registers | None:

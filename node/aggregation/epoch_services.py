@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from node.aggregation.account_basis import BasisStore
 from node.aggregation.attendance import AttendanceStore
 from node.aggregation.beacon import CrowdPolicy
 from node.aggregation.bills import BillingRules
@@ -56,8 +57,10 @@ class EpochServices:
     public_host: str | None
     relay: bool
     seats: SeatStore
+    bases: BasisStore
     sheets: SheetStore
     log_check: LogCheck | None = None  # None: in simulations without an enrolment log
+    contribute_without_profile: bool = False  # True: until a gateway's first profile set, which there may never be
     limit_returns: bool = True  # False: members come back into totals as often as a head likes
     start: ProcessStart = field(default_factory=ProcessStart)
     calendar: CalendarPolicy = field(default_factory=CalendarPolicy)

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
 from functools import partial
 
 import trio
 
+from node.aggregation.account_basis import ProfiledAccount
 from node.aggregation.account_review import AccountReview
 from node.aggregation.beacon import Beacon
 from node.aggregation.context import AccountMoved, MembershipContext
@@ -57,20 +58,21 @@ class Epochs:
     """
     Those of one gateway.
 
-    It stands in `area`; `devices` are its meters, behind fuses of `fuse_a` A.  `post` sends a message to the
-    coordinator, `ask` asks it the `question`; `account_moved` says that a round was settled, `use_grid` gets the
+    It stands in `area`, behind fuses of `fuse_a` A; `profiled` says what its profiles let into rings.  `post` sends a
+    message to the coordinator, `ask` asks it the `question`; `account_moved` says that a round was settled, `use_grid` gets the
     registration periods of each new epoch.  `serve_in` a nursery before anything is received.
     """
 
     def __init__(
         self, services: EpochServices, module: SecurityModule, area: str, metering: MeteringLog,
-        devices: Sequence[str], *, fuse_a: int,
+        profiled: ProfiledAccount, *, fuse_a: int,
         post: Callable[[wire.Message], None], ask: Callable[[], None], account_moved: Callable[[], None],
         use_grid: Callable[[RegistrationGrid], Awaitable[None]],
     ) -> None:  # fmt: skip
         self._services = services
         self._module = module
         self._area = area
+        self._profiled = profiled
         self._beacon = Beacon(
             module.identity, services.beacon, services.crowd, partial(services.suite.verify, services.list_key),
             module.random, services.clock,
@@ -84,7 +86,7 @@ class Epochs:
             services.metrics, self._has_ring, self._leave, self._now_s, services.beacon, services.clock,
         )  # fmt: skip
         self.account = RingAccount(
-            services, module, metering, devices, fuse_a, review, self._publish, self._store_failed
+            services, module, metering, profiled, fuse_a, review, self._publish, self._store_failed
         )
         self._checks = LayoutChecks(services, module, post, self._begin_ring, self._drop_epoch, self._store_failed)
         self._use_grid = use_grid
@@ -130,6 +132,11 @@ class Epochs:
         if self._has_ring(epoch):
             self.account.review.doubted = epoch
             self._ask()
+
+    def profiles_changed(self) -> None:
+        """A profile set was taken: what it ends is noted now, and ends with the next epoch."""
+        if self._nursery is not None and self._grid is not None:
+            self._nursery.start_soon(self._profiled.review, self._now_s(), self._store_failed)
 
     def _has_ring(self, number: int) -> bool:
         epoch = self._epochs.get(number)
@@ -230,7 +237,7 @@ class Epochs:
             return None
         try:
             check_start(call, self._services.calendar, self._services.attendance.newest_epoch(self._module.identity))
-            await self.account.use(schema, registration_grid(call))
+            await self.account.use(schema, call)
             if self.is_leaving and call.epoch > self._module.newest_bound():
                 self._ask()
                 return None
@@ -287,11 +294,12 @@ class Epochs:
     async def _begin_ring(self, epoch: JoinedEpoch, check: SpotChecks) -> None:
         services, module, layout, view = self._services, self._module, check.layout, check.view
         account = self.account.contributions
-        if epoch.nursery is None or account is None:
+        if epoch.nursery is None or account is None or self.account.schema is None:
             return
         position = check.position
         start = NewestEpoch(layout.epoch, epoch.call.interval_start_s)
         try:
+            await self.account.use(self.account.schema, epoch.call)  # profiles may have changed since the call
             await self._beacon.layout_held(epoch.call, epoch.entries)
             await services.attendance.put_newest_epoch(module.identity, start)
             await services.seats.keep(

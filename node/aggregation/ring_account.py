@@ -8,11 +8,12 @@ record before anything is contributed (`account_review`).
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 
 import trio
 
+from node.aggregation.account_basis import ProfiledAccount
 from node.aggregation.account_review import AccountReview
 from node.aggregation.attendance import GatewayAttendance
 from node.aggregation.contribution import Contributions
@@ -24,10 +25,10 @@ from node.metering.registers import Registers, RegisterSet
 from node.security.module import SecurityModule
 from node.storage.errors import StoreError
 from protocol import wire
+from protocol.dcnet.setup.epoch import registration_grid
 from protocol.dcnet.setup.schema import Schema
 from protocol.errors import RemoteProtocolError
 from protocol.log_limit import LogLimiter
-from protocol.metering.interval import RegistrationGrid
 
 log = logging.getLogger(__name__)
 _LIMIT_LINE_S = 900.0
@@ -35,13 +36,13 @@ _LIMIT_LINE_S = 900.0
 
 class RingAccount:
     """
-    That of one gateway; `devices` are its meters, behind fuses of `fuse_a` A.
+    That of one gateway behind fuses of `fuse_a` A; `profiled` says what its signed profiles let into it.
 
     `publish` hands registers to a ring and says whether there was one, `failed` is told of a store that fails.
     """
 
     def __init__(
-        self, services: EpochServices, module: SecurityModule, metering: MeteringLog, devices: Sequence[str],
+        self, services: EpochServices, module: SecurityModule, metering: MeteringLog, profiled: ProfiledAccount,
         fuse_a: int, review: AccountReview, publish: Callable[[Registers], bool],
         failed: Callable[[StoreError], None],
     ) -> None:  # fmt: skip
@@ -51,13 +52,14 @@ class RingAccount:
         self._services = services
         self._module = module
         self._metering = metering
-        self._devices = devices
+        self._profiled = profiled
         self._fuse_a = fuse_a
         self._publish = publish
         self._failed = failed
         self._limit_lines = LogLimiter(_LIMIT_LINE_S, trio.current_time)
         self._cursor: Subscription | None = None
         self._subscriber: RingSubscriber | None = None
+        self._selected = b""
 
     @property
     def is_carrying(self) -> bool:
@@ -77,31 +79,54 @@ class RingAccount:
         """The coordinator's answer; whether the account has moved.  Raises what `AccountReview.take` does."""
         return self.contributions is not None and await self.review.take(self.contributions, message)
 
-    async def use(self, schema: Schema, grid: RegistrationGrid) -> None:
+    async def use(self, schema: Schema, call: wire.EpochCall) -> None:
         """
-        Keep the account in these registers, from the first call on.
+        Keep the account in these registers, from the first call on, and in those that profiles select of them.
 
         Raises StoreError, and RemoteProtocolError for other registers (`schema_changed`) or such that no meter has
-        (`unknown_schema`): then nothing has begun.
+        (`unknown_schema`), and what `ProfiledAccount.select` raises: then nothing has begun.
         """
-        schema, services = schema.without_noise(), self._services
-        if self.schema is not None:
-            if self.schema != schema:
-                # The account is kept in the old schema's registers; a new one is an operator's decision, not a guess.
-                raise RemoteProtocolError("schema_changed", "this gateway's account is kept under another schema")
-            return
+        schema, grid = schema.without_noise(), registration_grid(call)
+        if self.schema is not None and self.schema != schema:
+            # The account is kept in the old schema's registers; a new one is an operator's decision, not a guess.
+            raise RemoteProtocolError("schema_changed", "this gateway's account is kept under another schema")
+        now_s = grid.registration_s(grid.index_at(self._services.clock()))
         try:
-            registers = RegisterSet(schema, self._devices)
+            selection = await self._profiled.select(call, schema, now_s)
+            registers = RegisterSet(schema, selection.devices, selection.registers)
         except (ValueError, KeyError, StopIteration) as error:
             expected = "expected OBIS codes, units of the DLMS table and an energy"
             raise RemoteProtocolError(
                 "unknown_schema", f"a schema of registers that no meter has; {expected}"
             ) from error
+        if self.contributions is None:
+            account, cursor = await self._begin(schema, now_s)
+        else:
+            account, cursor = self.contributions, None
+        if account.has_begun and self._profiled.must_begin_anew(selection, schema):
+            await self._begin_anew(account, now_s)
+            self._selected = b""
+        await self._profiled.follow(selection, call)
+        account.zero_from_s = selection.since_s
+        # After what cannot be read has been tried: then the next call tries again.
+        self.contributions, self.schema = account, schema
+        is_possible = partial(self._is_possible, PhysicalLimits(schema, self._fuse_a, account.last_registers))
+        if cursor is not None:
+            self._subscriber = RingSubscriber(account, registers, cursor, self._publish, self._failed, is_possible)
+            self._selected = selection.digest
+            await self._subscriber.start()
+        elif self._subscriber is not None and self._selected != selection.digest:
+            self._subscriber.use(registers, is_possible)
+            self._selected = selection.digest
+
+    async def _begin(self, schema: Schema, now_s: int) -> tuple[Contributions, Subscription]:
+        """What is durable of the account, held against the keys, and its place in the metering log."""
+        services = self._services
         cursor = self._cursor = self._cursor or await self._metering.subscribe(NAME)
         attendance = None
         if services.limit_returns:
             attendance = GatewayAttendance(services.attendance, self._module.identity)
-            await attendance.start(grid.registration_s(grid.index_at(services.clock())))
+            await attendance.start(now_s)
         account = Contributions(
             services.accounts, self._module.identity, schema, self._module.blinding,
             keep_committed_s=services.billing.keep_s, random_bits=self._module.random_bits, cursor=cursor,
@@ -110,13 +135,18 @@ class RingAccount:
         newest = services.attendance.newest_epoch(self._module.identity)
         if newest is not None:
             await self.review.hold_against_keys(account, newest.epoch, self._module.newest_bound())
-        # After what cannot be read has been tried: then the next call tries again.
-        self.contributions, self.schema = account, schema
-        limits = PhysicalLimits(schema, self._fuse_a, account.last_registers)
-        self._subscriber = RingSubscriber(
-            account, registers, cursor, self._publish, self._failed, partial(self._is_possible, limits)
-        )
-        await self._subscriber.start()
+        return account, cursor
+
+    async def _begin_anew(self, account: Contributions, now_s: int) -> None:
+        self._services.metrics.noted("account_reselected")
+        log.warning(
+            "gateway %s: its profiles select other registers for rings than before, or left a gap. The account starts"
+            " anew with the next reading; energy until then is in no total, and what was not billed yet is settled by"
+            " the register", self._module.identity,
+        )  # fmt: skip
+        if account.attendance is not None:
+            await account.attendance.start_anew(now_s)
+        await account.start_anew()
 
     def _is_possible(self, limits: PhysicalLimits, registers: Registers) -> bool:
         exceeded = limits.exceeded(registers)

@@ -48,6 +48,11 @@ class RingSubscriber:
         self._is_possible = is_possible
         self._position = cursor.position  # of the registers before the last ones
 
+    def use(self, registers: RegisterSet, is_possible: Callable[[Registers], bool]) -> None:
+        """Go on with other registers, whose limits are others too; what waits is of the old ones."""
+        self._registers, self._is_possible = registers, is_possible
+        self.waiting = None
+
     async def start(self) -> None:
         """Read what the log has behind the cursor, and what comes.  Raises StoreError."""
         await self._cursor.attach(self._take)

@@ -13,7 +13,7 @@ time: those of uncertain time, and past values that a load profile repeats under
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -58,8 +58,9 @@ class _Slots:
 
     def __init__(self, schema: Schema) -> None:
         slots = [(slot, Obis.parse(slot.obis), unit_code(slot.unit)) for slot in schema.slots if slot.obis is not None]
-        codes = [*(obis for _, obis, _ in slots), _POWER_IN, _POWER_OUT]
-        self.number = {obis: number for number, obis in enumerate(dict.fromkeys(codes))}
+        self.codes = [obis for _, obis, _ in slots]
+        codes = dict.fromkeys([*self.codes, _POWER_IN, _POWER_OUT])
+        self.number = {obis: number for number, obis in enumerate(codes)}
         self.all = [(self.number[obis], unit, slot.scaler) for slot, obis, unit in slots]
         # A bad energy is not the same as none: taken for 0 it would become the zero of the gateway's account.
         self.energies = {self.number[obis]: unit for slot, obis, unit in slots if slot.kind is Kind.ENERGY}
@@ -75,14 +76,24 @@ class RegisterSet:
     """
     Collects logged readings until all meters were heard; `devices` are the gateway's meters.
 
+    `selected` are the registers that count, by meter and code, all others being 0; None: all do.
+
     Raises ValueError, KeyError or StopIteration for a schema of registers that no meter has.
     """
 
-    __slots__ = ("_complete_s", "_devices", "_open", "_slots")
+    __slots__ = ("_complete_s", "_devices", "_left_out", "_open", "_slots")
 
-    def __init__(self, schema: Schema, devices: Sequence[str]) -> None:
+    def __init__(
+        self, schema: Schema, devices: Sequence[str], selected: Collection[tuple[str, Obis]] | None = None
+    ) -> None:  # fmt: skip
         self._devices = frozenset(devices)
         self._slots = _slots_of(schema)
+        self._left_out = frozenset(
+            (device, self._slots.number[obis])
+            for device in devices
+            for obis in self._slots.codes
+            if selected is not None and (device, obis) not in selected
+        )
         self._open: dict[int, _Open] = {}
         self._complete_s = -1  # the newest registration time that was complete
 
@@ -103,7 +114,9 @@ class RegisterSet:
         for interval_s, known in sorted(by_time.items()):
             if slots.main in known and self._are_billable(known) and self._has_room(interval_s):
                 place = self._open.setdefault(interval_s, _Open(entry.position))
-                place.heard[meter] = [self._slot(known, *slot) for slot in slots.all]
+                place.heard[meter] = [
+                    0 if (meter, slot[0]) in self._left_out else self._slot(known, *slot) for slot in slots.all
+                ]
                 if len(place.heard) == len(self._devices):
                     self._complete_s = interval_s
                     self._open = {each: still for each, still in self._open.items() if each > interval_s}

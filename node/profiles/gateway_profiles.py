@@ -49,7 +49,8 @@ class GatewayProfiles:
     """
 
     __slots__ = (
-        "_changed", "_clock", "_current", "_meters", "_module", "_note", "_proof", "_repository", "_trust", "version",
+        "_changed", "_clock", "_current", "_meters", "_module", "_note", "_proof", "_repository", "_trust", "asked",
+        "version",
     )  # fmt: skip
 
     def __init__(
@@ -68,6 +69,8 @@ class GatewayProfiles:
         self._note = note
         self._clock = clock
         self._changed = trio.Event()
+        self.asked = trio.Event()
+        """Set once the administrator was asked since the start, and what it has was looked at."""
         self._proof: tuple[bytes | None, QueryProof] | None = None
         self.version = repository.newest_version(module.identity)
         self._current = self._stored() if self.version else None

@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 _AT_ONCE: Final = 128  # gateways in one question: some 25 KB
 _MESSAGE_SIZE_MAX: Final = 2 * PROFILE_SET_SIZE_MAX  # of an answer: the set in base64, and some certificates
 _OK = 200
+_QUESTION: Final = "the question for profiles"
 
 
 TakeOrder = Callable[[GatewayProfiles, bytes, Sequence[bytes]], None]
@@ -91,13 +92,16 @@ class Administration:
             part = [gateways[each] for each in names[start : start + _AT_ONCE]]
             announced: list[tuple[str, int]] = []
             orders: list[tuple[str, bytes]] = []
-            await self._attempt("the question for profiles", self._announced, part, announced, orders)
+            await self._attempt(_QUESTION, self._announced, part, announced, orders)
             for name, version in announced:
                 if name in gateways:  # one that fails costs the others nothing
                     await self._attempt(f"the profiles of {name}", self._take, gateways[name], version)
             for name, message in orders:  # they may be for profiles that have just come
                 if name in gateways and self._take_order is not None:
                     self._take_order(gateways[name], message, self._chain)
+            if _QUESTION not in self._failing:
+                for each in part:
+                    each.asked.set()
 
     async def _attempt(self, what: str, work: Callable[..., Awaitable[None]], *arguments: Any) -> None:
         try:

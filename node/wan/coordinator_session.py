@@ -76,6 +76,10 @@ class CoordinatorSession:
         if (question := handler.question()) is not None:
             self.post(question)
 
+    def greet(self, handler: Handler) -> None:
+        """Say where the gateway stands: the coordinator answers with what it needs to take part."""
+        self.post(wire.Hello(wire.VERSION, handler.newest_epoch, handler.bound_epoch))
+
     async def run(self, handler: Handler) -> None:
         """Hear the coordinator, say what is to be said, and repeat what it may have missed or forgotten."""
         async with self._link.connect(self._endpoint, self._coordinator_key, self._curve) as connection:
@@ -91,7 +95,7 @@ class CoordinatorSession:
             if now_s >= greet_s:
                 greet_s = now_s + _HELLO_S
                 # Again and again, since the coordinator may have been restarted.
-                self.post(wire.Hello(wire.VERSION, handler.newest_epoch, handler.bound_epoch))
+                self.greet(handler)
             if now_s >= ask_s:
                 ask_s = now_s + _ASK_S
                 self.ask(handler)

@@ -104,6 +104,16 @@ class Event(Enum):
         2102, Level.WARNING, (Log.SYSTEM,),
         "Profile der Version {version} abgelehnt: {reason}", "Profiles of version {version} refused: {reason}",
     )  # fmt: skip
+    CONTRIBUTIONS_BEGUN = EventKind(
+        2103, Level.INFO, (Log.SYSTEM, Log.CONSUMER),
+        "Beiträge zu Summen des Netzgebiets {area} nach Profilen der Version {version}",
+        "Contributions to totals of grid area {area} by profiles of version {version}",
+    )  # fmt: skip
+    CONTRIBUTIONS_ENDED = EventKind(
+        2104, Level.WARNING, (Log.SYSTEM, Log.CONSUMER),
+        "Keine Beiträge zu Summen des Netzgebiets {area} ab der nächsten Epoche (Profile {version}): {reason}",
+        "No contributions to totals of grid area {area} from the next epoch on (profiles {version}): {reason}",
+    )  # fmt: skip
     DELIVERED = EventKind(
         4101, Level.INFO, (Log.SYSTEM, Log.CONSUMER),
         "Werte des Profils {profile} ab {start} an {participant} geliefert ({delivery})",

@@ -22,6 +22,9 @@ _REASONS_MAX = 8
 Identifier = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:-]{1,64}$")]
 """Name of a profile, a meter or a market participant inside one profile set."""
 
+AreaName = Annotated[str, StringConstraints(pattern=r"^[^\s](.{0,62}[^\s])?$")]
+"""A grid area, as the coordinator names it."""
+
 MeteringPoint = Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}[0-9A-Z]{31}$")]
 """Designation of a metering point: 33 characters, country first (VDE-AR-N 4400)."""
 

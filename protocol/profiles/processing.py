@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AwareDatetime, Field, model_validator
+from pydantic import AwareDatetime, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from protocol.profiles.base import Identifier, MeteringPoint, ObisText, Profile, Timed
+from protocol.profiles.base import AreaName, Identifier, MeteringPoint, ObisText, Profile, Timed
 from protocol.profiles.calendar import LEGAL_TIME
 from protocol.profiles.meter import BILLABLE_PERIOD_MIN_S, RegistrationPeriod
 from protocol.profiles.use_cases import GridState, Prepaid, TimeVariable, UseCase, Visualisation
@@ -32,11 +32,28 @@ class Delivery(StrEnum):
 
 
 class Recipient(Profile):
-    """A market participant (EMP) that gets the results, under a communication profile."""
+    """
+    A market participant (EMP) that gets the results, under a communication profile.
+
+    `area` binds an aggregated one to the totals of one grid area: a gateway that stands in another contributes nothing.
+    """
 
     participant: Identifier
     communication: Identifier
     delivery: Delivery
+    area: AreaName | None = None
+
+    @model_validator(mode="after")
+    def _area_of_totals(self) -> Self:
+        if self.area is not None and self.delivery is not Delivery.AGGREGATED:
+            raise ValueError("area: only aggregated delivery is of a grid area")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_no_area(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A recipient of no area has the canonical form that it had before there were areas."""
+        values: dict[str, Any] = serialize(self)
+        return values if values["area"] is not None else {k: v for k, v in values.items() if k != "area"}
 
 
 class MeterExchange(Profile):

@@ -36,6 +36,7 @@ from node.metrics import NodeMetrics
 from node.security.module import KeyDirectory
 from node.storage.cipher import StorageCipher
 from node.storage.engine import Store
+from node.storage.repositories.account_basis import AccountBasisRepository
 from node.storage.repositories.accounts import AccountRepository
 from node.storage.repositories.attendance import AttendanceRepository
 from node.storage.repositories.beacon import BeaconRepository
@@ -316,7 +317,8 @@ def whole(mine: Gateway, tmp_path: Path) -> node.gateway.Gateway:
             repository=UseCaseRepository(store), trust=trust, metrics=context.metrics,
             tls_context=partial(client_context, tmp_path / "pki" / "root.pem"),
         ),
-        seats=RingSeatRepository(store), sheets=PriceSheetRepository(store), beacon=BeaconRepository(store),
+        seats=RingSeatRepository(store), bases=AccountBasisRepository(store), contribute_without_profile=True,
+        sheets=PriceSheetRepository(store), beacon=BeaconRepository(store),
         list_key=SUITE.verify_key(LIST_SEED),
     )  # fmt: skip
     return node.gateway.Gateway(shared, context.module, "north", "tcp://127.0.0.1:1", bytes(32), [])

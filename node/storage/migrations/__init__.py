@@ -34,6 +34,7 @@ from node.storage.migrations import (
     step012_use_cases,
     step013_han,
     step014_enrolment_log,
+    step015_account_basis,
 )
 
 Step = Callable[[sqlite3.Connection], None]
@@ -53,6 +54,7 @@ STEPS: Final[tuple[Callable[..., None], ...]] = (
     step012_use_cases.upgrade,
     step013_han.upgrade,
     step014_enrolment_log.upgrade,
+    step015_account_basis.upgrade,
 )
 """Those of the node's store, where some need its cipher: see `store_steps`."""
 
