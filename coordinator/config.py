@@ -343,10 +343,10 @@ class CoordinatorConfig(_Section):
     nobody, and the manufacturer's revocation list must be there. optional: a seal that is shown must hold."""
 
     initial_profiles: Path | None = None
-    """Role gwa: file with a profile set as JSON, with {gateway} and {number} as `stromkreis gwa profiles roll-out` takes
-    them. The administrator signs it for each gateway that was never given a set, when that first asks; gateways
-    contribute nothing to totals before they have one. Later changes: by roll-out, with a higher version. None: sets
-    are rolled out by hand."""
+    """Role gwa: file with a profile set as JSON, with {gateway} and {number} as `stromkreis gwa profiles roll-out`
+    takes them. The administrator signs it for each gateway that was never given a set, when that first asks; gateways
+    contribute nothing to totals before they have one. Later changes: by roll-out, with a higher version. None: sets are
+    rolled out by hand."""
 
     declared_tokens: Annotated[tuple[DeclaredToken, ...], Field(max_length=1_000)] = ()
     """Enrolment tokens that are known from the start, each in a file. One that is taken out of here stays good until

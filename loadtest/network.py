@@ -86,6 +86,7 @@ class Network:
     coordinator_config: CoordinatorConfig | None = None
     token: SecretStr | None = None
     web: list[str] = field(default_factory=list)
+    initial_profiles: Path | None = None
     cipher_of: Callable[[StorageKeys], Cipher] = store_cipher
 
     async def start_meters(self, nursery: trio.Nursery) -> None:
@@ -106,7 +107,7 @@ class Network:
                 listen=f"tcp://127.0.0.1:{free_port()}", web=self.web_config,
                 data_dir=self.directory / "coordinator", areas=(self.area, *self.more_areas), database=self.database,
                 quality_seal=self.quality_seal, time=TimeServiceConfig(listen=self._time_address, source="vouched"),
-                deliveries=self.deliveries,
+                deliveries=self.deliveries, initial_profiles=self.initial_profiles,
                 epoch=EpochConfig(
                     rounds=self.rounds, period_s=self.period_s, origin_unix_s=self.origin_unix_s,
                     ring_size=self.ring_size, power=self.power, corrupt=0.05, dropout=self.dropout,

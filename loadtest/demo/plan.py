@@ -154,6 +154,7 @@ def coordinator_section(settings: DemoSettings, schedule: Schedule, work: Path, 
     return {
         "listen": f"tcp://127.0.0.1:{free_port()}",
         "data_dir": str(work / "coordinator"),
+        "initial_profiles": str(profiles_path(work)),
         "areas": list(settings.areas),
         "web": {"listen": list(web)},
         "epoch": {
@@ -168,6 +169,11 @@ def coordinator_section(settings: DemoSettings, schedule: Schedule, work: Path, 
             "dropout": settings.dropout,
         },
     }
+
+
+def profiles_path(work: Path) -> Path:
+    """The profile set that the administrator signs for every gateway."""
+    return work / "profiles.json"
 
 
 def node_section(

@@ -9,6 +9,7 @@ lies before the first round and after every gateway's first reading, so that gro
 from __future__ import annotations
 
 import fcntl
+import json
 import math
 import os
 import shutil
@@ -43,6 +44,7 @@ from loadtest.demo.plan import (
     meters_config,
     node_section,
     planned_gateways,
+    profiles_path,
 )
 from loadtest.demo.processes import Child, Children, DemoError, children
 from loadtest.demo.report import Outage, Report, judge, make_report, print_report, read_rounds, write_report
@@ -50,6 +52,7 @@ from loadtest.demo.view import DemoState, View
 from loadtest.demo.watch import Watch
 from loadtest.meters.meter_list import read_meter_list
 from loadtest.meters.run import simulated_meters
+from loadtest.ring_profiles import ring_profiles
 
 _START_TIMEOUT_S = 60.0
 _STALL_S_MIN = 20.0
@@ -170,6 +173,7 @@ class Demo:
             }
         finally:
             store.close()
+        profiles_path(self._work).write_text(json.dumps(ring_profiles()), encoding="utf-8")
         self._write("coordinator", self._coordinator_toml)
         self._write("meters", tomli_w.dumps({"meters": self._meters.model_dump(mode="json", exclude_none=True)}))
 

@@ -28,6 +28,7 @@ from loadtest.demo.plan import (
 )
 from loadtest.households import Household, households
 from loadtest.month.truth import COUNT, DAYS_ON_DEMAND, FIRST_QUARTER_HOUR, IMPORT, MONTH_S, TAFS
+from loadtest.ring_profiles import ENERGIES, ring_meter, ring_processing, ring_wan
 from node.profiles.checking import text_of
 from protocol.errors import StromkreisError
 
@@ -204,8 +205,9 @@ class Plan:
         cases: dict[int, dict[str, Any]] = {2: {"calendar": calendar}, 6: {"days": DAYS_ON_DEMAND}}
         timed = {"valid_from": "2026-01-01T00:00:00Z"}
         return {
-            "gateway": "{gateway}", "version": 1, "issued_at": "2026-10-01T12:00:00+02:00",
-            "meters": [timed | {"id": "m", "device": "{gateway}/0", "protocol": "sml", "registers": [str(IMPORT)]}],
+            "gateway": "{gateway}", "version": 2,  # the first is that of rings alone
+            "issued_at": "2026-10-01T12:00:00+02:00",
+            "meters": [ring_meter(ENERGIES)],
             "processing": [
                 timed | {
                     "id": f"taf{taf}", "metering_point": f"DE{'0' * 23}{{number}}", "obis": str(IMPORT),
@@ -214,8 +216,8 @@ class Plan:
                     "recipients": [{"participant": "emp", "communication": "emp", "delivery": "direct"}],
                 }
                 for taf in self.settings.tafs
-            ],
-            "wan": [timed | {
+            ] + ring_processing(ENERGIES),
+            "wan": [ring_wan(), timed | {
                 "id": "emp", "role": "participant",
                 "uri": f"https://127.0.0.1:{self.ports['inbox_relay']}/cosem/deliveries",
                 "tls_certificate": tls.fingerprint(hashes.SHA256()).hex(), "signature_certificate": "00" * 32,

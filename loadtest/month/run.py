@@ -36,6 +36,7 @@ from coordinator.gwa.ca import CertificateAuthority
 from coordinator.gwa.enrolment import Directory
 from coordinator.storage.store import Store
 from loadtest.demo.costs import Costs
+from loadtest.demo.plan import profiles_path
 from loadtest.demo.processes import Child, Children, DemoError, children, cpu_count
 from loadtest.meters.meter_list import read_meter_list
 from loadtest.month.faults import Relays, relays
@@ -44,6 +45,7 @@ from loadtest.month.ledger import Ledger, best_rate, closing_ledger, latency_ms
 from loadtest.month.plan import MonthSettings, Plan
 from loadtest.month.report import MonthReport
 from loadtest.month.truth import COUNT, Judge, registers_of
+from loadtest.ring_profiles import ring_profiles
 from node.config import NodeConfig
 from protocol.wire import Outcome
 
@@ -129,6 +131,7 @@ class Month:
         plan = self._plan
         shutil.rmtree(plan.work, ignore_errors=True)
         plan.work.mkdir(parents=True, mode=0o700)
+        profiles_path(plan.work).write_text(json.dumps(ring_profiles()), encoding="utf-8")
         config, now = CoordinatorConfig.model_validate(plan.coordinator()), datetime.now(UTC)
         CertificateAuthority.create(config.pki_path, now, hosts=("localhost", "127.0.0.1"))
         areas = [each.area for each in plan.gateways]

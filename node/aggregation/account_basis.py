@@ -58,8 +58,8 @@ class ProfiledAccount:
         try:
             selection = self._rule.select(schema, call.interval_s, call.interval_start_s, end_s)
         except RemoteProtocolError as error:
-            await self._end(now_s)
-            self._say(error.reason)
+            if not await self._has_ended(now_s):
+                self._say(error.reason)
             raise
         self._say("")
         return selection
@@ -67,16 +67,17 @@ class ProfiledAccount:
     async def review(self, now_s: int, failed: Callable[[StoreError], None]) -> None:
         """Note where nothing may be contributed any more at `now_s`, metering time; `failed` is told of a store's."""
         try:
-            await self._end(now_s)
+            await self._has_ended(now_s)
         except StoreError as error:  # the next call tries again
             failed(error)
 
-    async def _end(self, now_s: int) -> None:
+    async def _has_ended(self, now_s: int) -> bool:
         if self._rule.permits_any(now_s):
-            return
+            return False
         self._say("no_profiles")
         if self._store.basis(self._gateway) != _NONE:
             await self._store.put(self._gateway, _NONE)
+        return True
 
     def must_begin_anew(self, selection: Selection, schema: Schema) -> bool:
         """

@@ -59,8 +59,8 @@ class Epochs:
     Those of one gateway.
 
     It stands in `area`, behind fuses of `fuse_a` A; `profiled` says what its profiles let into rings.  `post` sends a
-    message to the coordinator, `ask` asks it the `question`; `account_moved` says that a round was settled, `use_grid` gets the
-    registration periods of each new epoch.  `serve_in` a nursery before anything is received.
+    message to the coordinator, `ask` asks it the `question`; `account_moved` says that a round was settled, `use_grid`
+    gets the registration periods of each new epoch.  `serve_in` a nursery before anything is received.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Profile sets alike: one JSON text for many gateways, `{gateway}` being the id and `{number}` its last eight digits."""
+"""Profile sets alike: one JSON text, in which `{gateway}` is a gateway's id and `{number}` its last eight digits."""
 
 from __future__ import annotations
 

@@ -19,6 +19,7 @@ from loadtest.month.truth import COUNT, END_S, FIRST_QUARTER_HOUR, MONTH_S, Judg
 from node.taf.evaluate import evaluate
 from node.taf.series import RegisterValue
 from protocol.errors import StromkreisError
+from protocol.profiles.processing import Delivery
 from protocol.profiles.profile_set import ProfileSet
 
 Row = dict[str, str]
@@ -43,6 +44,8 @@ def exported(plan: Plan) -> list[Row]:
     for name, values in TRUTH.items():
         series = [[RegisterValue(MONTH_S + index * 900, int(value), True) for index, value in enumerate(values)]]
         for profile in profiles(plan, name).processing:
+            if profile.recipients[0].delivery is Delivery.AGGREGATED:
+                continue
             period = profile.billing_period
             found = evaluate(profile, series, period.index_at(MONTH_S))
             head = {

@@ -1,0 +1,111 @@
+"""Over real sockets: who has no profile is in no total, and profiles that change do so with the next epoch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx
+import trio
+
+from coordinator.process import OPERATOR_TOKEN_FILE
+from coordinator.storage.profile_sets import ProfileSetState
+from coordinator.storage.store import Store
+from loadtest.account import accounts_of
+from loadtest.children import config_file, process
+from loadtest.households import households
+from loadtest.network import Network
+from loadtest.ring_profiles import ring_profiles
+from protocol.dcnet.machines.effects import Ended
+from protocol.dcnet.setup.rings import positions_of
+from protocol.link.tls import client_context
+from protocol.profiles.template import filled
+
+AWAY = "ESTK0000000007"
+
+
+def with_away(network: Network, after: int, *, is_in: bool) -> list[Ended]:
+    """The totals of epochs behind `after` that the gateway AWAY is in, or is not in."""
+    members = network.members()
+    opened = [each for each in network.ended() if each.roster and each.epoch > after]
+    return [
+        each
+        for each in opened
+        if is_in == (AWAY in [members[each.epoch, each.ring][position] for position in positions_of(each.roster)])
+    ]
+
+
+async def roll_out(network: Network, document: dict[str, Any]) -> int:
+    """Returns when AWAY has taken the set: the newest epoch that has rings then."""
+    config = network.coordinator_config
+    assert config is not None
+    token = (config.data_dir / OPERATOR_TOKEN_FILE).read_text().strip()
+    text = filled(json.dumps(document), AWAY)
+    trust = client_context(config.pki_path / "root.pem")
+    async with httpx.AsyncClient(base_url=network.web[0], verify=trust, timeout=60.0) as client:
+        answer = await client.post(
+            "/api/v1/profile-sets", content=text, headers={"Authorization": f"Bearer {token}"}
+        )  # fmt: skip
+    assert answer.status_code == 202, answer.text
+    store = Store(config.database_url)
+
+    def is_taken() -> bool:
+        newest = store.profile_sets.newest(AWAY)
+        return newest is not None and (newest.version, newest.state) == (document["version"], ProfileSetState.TAKEN)
+
+    await network.wait_until(is_taken)
+    store.close()
+    return max((epoch for epoch, _ in network.members()), default=-1)
+
+
+async def test_withdrawn_with_the_next_epoch_and_back_with_a_new_zero(network: Network, tmp_path: Path) -> None:
+    """The node is killed between the withdrawal and the epoch that it counts for."""
+    network.rounds = 12
+    network.origin_unix_s += 12
+    network.policy = network.policy.model_copy(update={"contribute_without_profile": False})
+    network.initial_profiles = tmp_path / "profiles.json"
+    network.initial_profiles.write_text(json.dumps(ring_profiles()), encoding="utf-8")
+    home = households(network.meters_config())[7]
+    async with trio.open_nursery() as nursery:
+        await network.start_meters(nursery)
+        await network.start_coordinator(nursery)
+        config = str(config_file(network, 7, 1, "away"))
+        with process(network, "-m", "stromkreis", "node", "--config", config):
+            await network.start_node(nursery, 0, 7, "steady")
+            await network.wait_until(lambda: with_away(network, -1, is_in=True))
+            withdrawn = await roll_out(network, ring_profiles(version=2) | {"processing": [], "wan": []})
+        with process(network, "-m", "stromkreis", "node", "--config", config):
+            await network.wait_until(lambda: with_away(network, withdrawn, is_in=False)[1:])
+            await roll_out(network, ring_profiles(version=3))
+            back = max(epoch for epoch, _ in network.members())
+            assert not [each for each in with_away(network, withdrawn, is_in=True) if each.epoch < back]
+            await network.wait_until(lambda: with_away(network, withdrawn, is_in=True)[1:])
+        nursery.cancel_scope.cancel()
+    first = accounts_of(tmp_path / "away")[AWAY].first[1]
+    rows = network.rows(network.ended())
+    zero = next(q for q in range(max(each.q for each in rows)) if home.registers(q).import_tenth_wh == first)
+    assert zero > 0
+    verdict = network.judged_rows(rows, {AWAY: [zero]})
+    assert verdict.exact, verdict.differences[:3]
+    told = (tmp_path / "child.log").read_text()
+    assert "its profiles (version 2) let nothing more into the totals of area north" in told
+
+
+async def test_without_a_profile_and_without_the_switch_nobody_takes_part(network: Network) -> None:
+    network.policy = network.policy.model_copy(update={"contribute_without_profile": False})
+    addresses: list[str] = []
+    refused = 'protocol_errors_total{reason="no_profiles"}'
+    async with trio.open_nursery() as nursery:
+        await network.start_meters(nursery)
+        await network.start_coordinator(nursery)
+        await network.start_node(nursery, 0, 8, "node", addresses.append)
+
+        def all_refused() -> bool:
+            lines = httpx.get(f"{addresses[0]}/metrics").text.splitlines()
+            return any(refused in line and float(line.split()[-1]) >= 8 for line in lines)
+
+        await network.wait_until(all_refused)
+        assert network.members() == {}
+        assert network.ended() == []
+        nursery.cancel_scope.cancel()
