@@ -87,6 +87,7 @@ class Network:
     token: SecretStr | None = None
     web: list[str] = field(default_factory=list)
     initial_profiles: Path | None = None
+    profile_poll_s: float = 5.0
     cipher_of: Callable[[StorageKeys], Cipher] = store_cipher
 
     async def start_meters(self, nursery: trio.Nursery) -> None:
@@ -150,7 +151,8 @@ class Network:
                 )
                 for index, entry in enumerate(entries)
             ),
-            link=LinkConfig(mode="relay" if self.relay else "direct"), metrics="http://127.0.0.1:0", profile_poll_s=5.0,
+            link=LinkConfig(mode="relay" if self.relay else "direct"), metrics="http://127.0.0.1:0",
+            profile_poll_s=self.profile_poll_s,
         )  # fmt: skip
 
     async def start_node(
