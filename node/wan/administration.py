@@ -93,15 +93,17 @@ class Administration:
             announced: list[tuple[str, int]] = []
             orders: list[tuple[str, bytes]] = []
             await self._attempt(_QUESTION, self._announced, part, announced, orders)
+            waiting = {name for name, _ in announced}
+            for each in part if _QUESTION not in self._failing else ():
+                if each.identity not in waiting:
+                    each.asked.set()
             for name, version in announced:
                 if name in gateways:  # one that fails costs the others nothing
                     await self._attempt(f"the profiles of {name}", self._take, gateways[name], version)
+                    gateways[name].asked.set()
             for name, message in orders:  # they may be for profiles that have just come
                 if name in gateways and self._take_order is not None:
                     self._take_order(gateways[name], message, self._chain)
-            if _QUESTION not in self._failing:
-                for each in part:
-                    each.asked.set()
 
     async def _attempt(self, what: str, work: Callable[..., Awaitable[None]], *arguments: Any) -> None:
         try:
