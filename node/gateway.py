@@ -29,7 +29,7 @@ from node.aggregation.seats import seat_of
 from node.cls.initiator import TunnelInitiator
 from node.cls.proxy import ClsProxy
 from node.cls.tunnels import ClsServices, Tunnels
-from node.han.facts import GatewayFacts, HanServices, MeterFacts, RingFacts
+from node.han.facts import GatewayFacts, HanServices, MeterFacts, RingFacts, no_tunnels
 from node.han.server import HanServer
 from node.lmn.counters import CounterStore
 from node.lmn.events import LmnEvent, log_event
@@ -311,6 +311,7 @@ class Gateway:
             is_time_good=_always if time is None else time.is_for_billing,
             ring=lambda: trio.from_thread.run_sync(self._ring_facts),
             grid=self._grid, note=self._log.note,
+            open_tunnels=no_tunnels if self._tunnels is None else self._tunnels.open_by,
         )  # fmt: skip
 
     def _ring_facts(self) -> RingFacts:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import ssl
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -80,6 +81,7 @@ class Tunnels:
         self.log = TunnelLog(note)
         self._clock = clock
         self._rate = rate or RateLimit()
+        self._open: Counter[str] = Counter()
         self._held: dict[str, tuple[float, UnreachableError]] = {}
         self._lines = LogLimiter(PEER_LINE_S, trio.current_time)
 
@@ -110,6 +112,10 @@ class Tunnels:
         if self._lines.is_due(reason):
             log.warning("gateway %s refuses a controllable system: %s (%s)", self.module.identity, reason, detail)
 
+    def open_by(self, proxy_id: str) -> int:
+        """How many are open by a proxy profile; any thread may ask."""
+        return self._open[proxy_id]
+
     async def reach(self, proxy: ProxyProfile, stack: AsyncExitStack) -> Remote:
         """
         The TLS session with a profile's participant, closed with `stack`.
@@ -135,6 +141,7 @@ class Tunnels:
         metrics, traffic, end = self.services.metrics, Traffic(), End.PROFILE
         metrics.cls_connection("connected")
         metrics.cls_tunnels(1)
+        self._open[proxy.id] += 1
         self.log.opened(proxy)
         try:
             async with trio.open_nursery() as nursery:
@@ -145,6 +152,7 @@ class Tunnels:
                 nursery.cancel_scope.cancel()
         finally:
             metrics.cls_tunnels(-1)
+            self._open[proxy.id] -= 1
             metrics.cls_bytes(traffic.sent, traffic.received)
             self.log.ended(proxy, end, traffic)
 

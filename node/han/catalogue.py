@@ -19,6 +19,7 @@ from node.han.accounts import Account, Role
 from node.han.answers import CSV, XML
 from node.han.ar2418.export import ar_file, file_ids
 from node.han.query import Query
+from node.han.systems import proxy, proxy_ids
 from node.han.view import View
 
 VERSION: Final = "v1"
@@ -59,6 +60,7 @@ class Action:
 
 _CONSUMER: Final = frozenset({Role.CONSUMER})
 _TECHNICIAN: Final = frozenset({Role.TECHNICIAN})
+_SYSTEM: Final = frozenset({Role.CLS})
 _BOTH: Final = _CONSUMER | _TECHNICIAN
 _TIMES: Final = ("q.fromtime", "q.totime", "q.count", "q.signed")
 
@@ -74,6 +76,7 @@ TYPES: Final = (
     ResourceType("Aggregation", Tree.READ, _CONSUMER, models.Aggregation, View.only_gateway, View.aggregation),
     ResourceType("Network", Tree.READ, _TECHNICIAN, models.Network, View.only_gateway, View.network),
     ResourceType("MeterStatus", Tree.READ, _TECHNICIAN, models.MeterStatus, View.meter_ids, View.meter_status),
+    ResourceType("Proxy", Tree.READ, _SYSTEM, models.Proxy, proxy_ids, proxy),
     ResourceType(
         "Reading", Tree.EXPORT, _CONSUMER, models.ReadingExport, View.meter_ids, View.readings, (*_TIMES, "q.obis")
     ),

@@ -28,6 +28,11 @@ class Reader(Protocol):
     def read(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]: ...  # noqa: D102
 
 
+def no_tunnels(_proxy: str) -> int:
+    """Of a gateway that opens none."""
+    return 0
+
+
 @dataclass(frozen=True, slots=True)
 class MeterFacts:
     """A meter of the configuration: its name in the metering log, its own id where that is known, its protocol."""
@@ -93,6 +98,8 @@ class GatewayFacts:
     ring: Callable[[], RingFacts]
     grid: Callable[[], RegistrationGrid | None]
     note: Note
+    open_tunnels: Callable[[str], int] = no_tunnels
+    """How many tunnels are open by a proxy profile."""
 
     @property
     def identity(self) -> str:

@@ -293,6 +293,27 @@ class MeterStatus(Resource):
     last_heard: datetime | None
 
 
+class Proxy(Resource):
+    """A proxy profile of the controllable system that asks, and its state."""
+
+    id: str
+    participant: str
+    server_name: str
+    """What a CONNECT names (localServerName)."""
+    address: str
+    """The participant's, for a CONNECT by address."""
+    initiators: tuple[Literal["cls", "participant", "gateway"], ...]
+    cls_address: str | None
+    """Where the gateway reaches the system's own server."""
+    idle_timeout_s: int
+    duration_max_s: int
+    valid_from: datetime
+    valid_to: datetime | None
+    is_valid: bool
+    """Whether it counts now."""
+    open_tunnels: int
+
+
 class Signed(Resource):
     """A signature over the octets of `data` as they are sent: detached CMS SignedData, base64."""
 

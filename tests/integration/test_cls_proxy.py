@@ -51,8 +51,9 @@ async def test_a_system_reaches_its_participant_and_both_are_known(home: ClsHome
         await system.send_all(b"power limit?")
         assert await read(system, 12) == b"power limit?"
         assert home.participant.seen == [own_certificate(home.world)]
-        assert home.registry.get_sample_value("stromkreis_node_cls_tunnels") == 1
+        assert home.registry.get_sample_value("stromkreis_node_cls_tunnels") == home.tunnels.open_by("x1") == 1
     ended = await noted(home, Event.CLS_ENDED)
+    assert home.tunnels.open_by("x1") == 0
     assert ended == {
         "system": "heat-pump", "participant": "Stadtwerke", "reason": "closed_by_cls", "count": 1, "sent": 12,
         "received": 12,
