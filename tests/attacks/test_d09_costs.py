@@ -4,11 +4,13 @@ from dataclasses import replace
 
 import pytest
 
+from loadtest.ring import LocalRing
 from protocol import wire
 from protocol.dcnet.crypto import prf
-from protocol.dcnet.machines.effects import Note
+from protocol.dcnet.machines.effects import Note, ToMember
 from protocol.errors import RemoteProtocolError
-from tests.attacks.test_d09_blame import SUITE, Blaming, another_commitment, honest_evidence
+from tests.attacks.test_d09_blame import SIZE, SUITE, Blaming, another_commitment, honest_evidence
+from tests.attacks.test_d11_framing import SMALL, Framing, blames_a_liar
 
 UNPROVED = tuple((helper, SUITE.group.multiply_base(7), bytes(64)) for helper in (0, 1, 2, 4, 5, 6, 7))
 
@@ -55,3 +57,35 @@ def test_a_pair_that_was_opened_for_a_good_deal_is_judged_once() -> None:
     ring.ledger.receive(3, wire.PairOpening(1, 0, 4, ring.secrets[3].open_pair(4)), ring.now_s)
     assert ring.ledger.inquiries.named == {}
     assert ring.ledger.receive(3, wire.BadDeal(1, 0, 4), ring.now_s) == []
+
+
+def test_a_replaced_head_has_those_who_were_there_asked_no_more() -> None:
+    """One message for each member of the ring, and its answer, as often as a liar likes."""
+    ring = LocalRing(SUITE, SIZE)
+    said = wire.RingVoid(1, 0, 0, 0, "all are silent", ring.view.to_wire(0b1111_1110))
+    asked = []
+    for _ in range(50):
+        for each in ring.ledger.receive(0, said, 1.0):
+            if isinstance(each, ToMember) and isinstance(each.message, wire.PresenceRequest):
+                asked.append(each.position)
+                ring.ledger.receive(each.position, wire.Presence(1, 0, 0), 1.0)
+    assert ring.ledger.term == 1
+    assert sorted(asked) == list(range(1, 8))
+
+
+def test_words_that_are_said_again_have_nobody_asked_again() -> None:
+    """Two liars that dispute a pair, and open it never: each repetition would be passed on to all who differ."""
+    said: list[tuple[int, wire.MaskWords]] = []
+
+    class Disputing(Framing):
+        def to_coordinator(self, position: int, message: wire.Message) -> None:
+            if isinstance(message, wire.MaskWords):
+                said.append((position, message))
+            if not isinstance(message, wire.PairOpening):
+                super().to_coordinator(position, message)
+
+    ring = Disputing(SUITE, SMALL, {2, 3}, 5, blames_a_liar)
+    ring.play(0)
+    assert {2, 3} <= {position for position, _ in said}
+    for position, message in said:
+        assert ring.ledger.receive(position, message, ring.now_s) == [Note("answer_out_of_turn")]

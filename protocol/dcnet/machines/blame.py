@@ -124,14 +124,14 @@ class Case:
         words = self._words[position].words
         return int(_WORD.unpack_from(words, 8 * self._neighbours(position).index(other))[0])
 
-    def answer(self, position: int, message: wire.MaskWords) -> None:
+    def answer(self, position: int, message: wire.MaskWords) -> bool:
         """
-        A member's words; the first that it signed count.
+        A member's words; the first that it signed count: False for others.
 
         Raises RemoteProtocolError where they are of another form or not signed by it.
         """
         if position in self._words or not self.roster >> position & 1:
-            return
+            return False
         view, neighbours = self._view, self._neighbours(position)
         text = words_text(view, position, self.context, message.words)
         if len(message.words) != 8 * len(neighbours):
@@ -147,10 +147,11 @@ class Case:
         stated = self._statements[position]
         if (masks - stated.masks) % _MODULUS or (net - stated.net) % _MODULUS:
             self._name(position)
-            return
+            return True
         for other in positions_of(view.neighbourhoods[position] & self.roster & ~self.named):
             if other in self._words and self._word(position, other) != self._word(other, position):
                 self._disputed.add((min(position, other), max(position, other)))
+        return True
 
     def disputes(self, position: int) -> Iterator[tuple[int, wire.MaskWords]]:
         """The neighbours whose words differ from the member's, each with what it signed."""

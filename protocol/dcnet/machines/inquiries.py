@@ -61,6 +61,7 @@ class Inquiries:
         self._cases: dict[tuple[int, int], tuple[Case, int, float]] = {}  # with the head's position, and the time
         self._complaints: set[tuple[int, int]] = set()  # holder and dealer, by position
         self._asked: dict[int, tuple[int, float]] = {}  # who is said to be silent: in which round, asked when
+        self._present: dict[int, int] = {}  # who was there: in the newest round that it was asked about
         self._opened: set[tuple[int, int]] = set()  # complaints whose pair was opened: judged, once
         self._doubts = -1, 0  # the newest round in which a head doubted a commitment, and how often it did
         self._silences: dict[int, _Silence] = {}
@@ -151,7 +152,8 @@ class Inquiries:
         if found is None:
             return [Note("answer_out_of_turn")]
         case, head, _ = found
-        case.answer(position, message)
+        if not case.answer(position, message):  # who differs was asked: `reminders` ask again
+            return [Note("answer_out_of_turn")]
         others = [other for other, _ in case.disputes(position)]
         asked = [effect for each in (position, *others) for effect in self._disputes(case, each)]
         return self._judged(case, head) + asked
@@ -219,7 +221,8 @@ class Inquiries:
         A head says that these fell silent in a round that is lost: ask them, each over the ledger's own link.
 
         Who answers and is silent to its heads alone costs every round as much.  Of as many heads as this takes one is
-        honest, and two it takes in any case: a link between two that are honest may fail.
+        honest, and two it takes in any case: a link between two that are honest may fail.  Who was there is asked about
+        no round again, or a head could have all of them asked without end.
         """
         view, out = self._view, []
         for position in positions_of(members):
@@ -227,14 +230,15 @@ class Inquiries:
             if heads.bit_count() > max(1, view.corrupt):
                 self._asked.pop(position, None)
                 self._count_silence(position, round_)
-            elif position not in self._asked:
+            elif position not in self._asked and round_ > self._present.get(position, -1):
                 self._asked[position] = round_, now_s
                 out.append(ToMember(position, wire.PresenceRequest(view.epoch, view.ring, round_)))
         return [*out]
 
     def present(self, position: int) -> list[LedgerEffect]:
         """It is there: whatever kept its word from the head, it was not silence."""
-        self._asked.pop(position, None)
+        round_, _ = self._asked.pop(position, (-1, 0.0))
+        self._present[position] = max(round_, self._present.get(position, -1))
         return []
 
     def _judge_silence(self, now_s: float) -> None:
