@@ -20,7 +20,7 @@ import msgpack
 import trio
 
 from node.han.digest import Algorithm, Verifier
-from node.han.ownership import Ownership, ownership
+from node.han.ownership import Devices, Ownership, ownership
 from node.security.home_certificate import Secrets
 from protocol.profiles.communication import HanProfile
 from protocol.profiles.processing import ProcessingProfile
@@ -108,8 +108,12 @@ class Accounts:
         by_user: dict[tuple[str, str], list[HanProfile]] = {}
         for each in () if current is None else current.han:
             by_user.setdefault((each.user, each.role), []).append(each)
+        devices = [
+            (each, [name for name in self._profiles.devices_of(each) if name is not None])
+            for each in (() if current is None else current.processing)
+        ]  # fmt: skip
         valid = {user: [each for each in mine if each.is_valid_at(now)] for user, mine in by_user.items()}
-        return [self._account(present, by_user[user]) for user, present in valid.items() if present]
+        return [_account(present, by_user[user], devices) for user, present in valid.items() if present]
 
     def of_user(self, user: str) -> Account | None:
         """The consumer of that name: only consumers have passwords."""
@@ -135,25 +139,23 @@ class Accounts:
         await self._secrets.keep(self._profiles.identity, _name(account.user), encoded)
         self._own[account.user] = kept
 
-    def _account(self, mine: Sequence[HanProfile], ever: Sequence[HanProfile]) -> Account:
-        """By a user's HAN profiles: those that are valid, and all of them."""
-        points = {point for each in mine for point in each.metering_points}
-        current = self._profiles.current
-        processing = () if current is None else current.processing
-        devices = {
-            each.id: [name for name in self._profiles.devices_of(each) if name is not None] for each in processing
-        }  # fmt: skip
-        meters = [name for each in processing if each.metering_point in points for name in devices[each.id]]
-        first: dict[Algorithm, str] = {}
-        for each in mine:
-            first |= {Algorithm.SHA256: each.ha1_sha256} if each.ha1_sha256 else {}
-            first |= {Algorithm.MD5: each.ha1_md5} if each.ha1_md5 else {}
-        return Account(
-            mine[0].user, _ROLES[mine[0].role], tuple(dict.fromkeys(meters)),
-            tuple(Contract(each.id, each.metering_points, each.valid_from, each.valid_to) for each in mine),
-            frozenset(each.certificate for each in mine if each.certificate), first,
-            frozenset(facade for each in mine for facade in each.facades), ownership(ever, processing, devices),
-        )  # fmt: skip
+
+def _account(
+    mine: Sequence[HanProfile], ever: Sequence[HanProfile], devices: Devices
+) -> Account:  # fmt: skip
+    """By a user's HAN profiles, those that are valid and all of them."""
+    points = {point for each in mine for point in each.metering_points}
+    meters = [name for each, names in devices if each.metering_point in points for name in names]
+    first: dict[Algorithm, str] = {}
+    for each in mine:
+        first |= {Algorithm.SHA256: each.ha1_sha256} if each.ha1_sha256 else {}
+        first |= {Algorithm.MD5: each.ha1_md5} if each.ha1_md5 else {}
+    return Account(
+        mine[0].user, _ROLES[mine[0].role], tuple(dict.fromkeys(meters)),
+        tuple(Contract(each.id, each.metering_points, each.valid_from, each.valid_to) for each in mine),
+        frozenset(each.certificate for each in mine if each.certificate), first,
+        frozenset(facade for each in mine for facade in each.facades), ownership(ever, devices),
+    )  # fmt: skip
 
 
 def _name(user: str) -> str:

@@ -17,6 +17,8 @@ from protocol.profiles.communication import HanProfile
 from protocol.profiles.processing import ProcessingProfile
 
 Span = tuple[float, float]
+Devices = Sequence[tuple[ProcessingProfile, Sequence[str]]]
+"""Processing profiles, each with its meters' names in the metering log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +46,11 @@ class Ownership:
         return self.spans is None or any(a <= at_s <= b for each in self.spans.values() for a, b in each)
 
 
-def ownership(
-    mine: Iterable[HanProfile], processing: Sequence[ProcessingProfile], devices_of: Mapping[str, Sequence[str]]
-) -> Ownership:  # fmt: skip
-    """By all HAN profiles of a user; `devices_of` are the meters of processing profiles, by id."""
+def ownership(mine: Iterable[HanProfile], devices: Devices) -> Ownership:
+    """By all HAN profiles of a user."""
     spans: dict[str, list[Span]] = {}
     for each in mine:
-        names = {device for one in processing if one.metering_point in each.metering_points
-                 for device in devices_of[one.id]}  # fmt: skip
+        names = {name for one, found in devices if one.metering_point in each.metering_points for name in found}
         for name in {*each.metering_points, *names}:
             spans.setdefault(name, []).append(_span(each))
     return Ownership({name: _joined(found) for name, found in spans.items()})
