@@ -8,7 +8,7 @@ neither hears nor speaks.  For loss, delay, crashes and liars there is the simul
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -135,6 +135,19 @@ def exchange_deals(view: RingView, secrets: Sequence[EpochSecrets]) -> dict[int,
         for other, share in dealt.sealed:
             secrets[other].accept(position, dealt.commitments, share)
     return deals
+
+
+def another_process(
+    suite: Suite, view: RingView, seed: bytes, position: int, deals: Mapping[int, wire.Deal], process_secret: bytes
+) -> EpochSecrets:
+    """What a further process of a member of `lay_out`'s ring has, once it was sent the deals again."""
+    secrets = EpochSecrets(suite, _seeds(seed, position)[0], process_secret)
+    secrets.bind(view, position)
+    for dealer, deal in deals.items():
+        share = dict(deal.sealed).get(position)
+        if share is not None:
+            secrets.accept(dealer, deal.commitments, share)
+    return secrets
 
 
 def ledger_secrets(suite: Suite, seed: bytes) -> LedgerSecrets:
@@ -329,6 +342,6 @@ def random_vectors(rng: np.random.Generator, n: int, words: int) -> list[Words]:
 
 
 __all__ = [
-    "QUESTIONS", "LocalRing", "RingSize", "exchange_deals", "knowing", "lay_out", "ledger_secrets", "make_ring",
-    "nonce", "opening", "random_vectors", "ready",
+    "QUESTIONS", "LocalRing", "RingSize", "another_process", "exchange_deals", "knowing", "lay_out", "ledger_secrets",
+    "make_ring", "nonce", "opening", "random_vectors", "ready",
 ]  # fmt: skip

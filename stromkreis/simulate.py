@@ -5,11 +5,16 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from loadtest.simulator.progress import CampaignProgress
+
+_SAVED_EVERY_S = 5.0
 
 
 def simulate(
@@ -30,10 +35,16 @@ def simulate(
     clog: Annotated[float, typer.Option(help="Probability that a round finds some ways blocked.", min=0, max=1)] = 0.0,
     liar: Annotated[
         str,
-        typer.Option(help="Who lies: head (alters what an honest one sends), adaptive (a head that plans), member."),
+        typer.Option(
+            help="Who lies: head (alters what an honest one sends), adaptive (a head that plans), copies (such a head, "
+            "with copies of gateways that run beside them), member."
+        ),
     ] = "",
     real: Annotated[bool, typer.Option("--real", help="Real cryptography instead of the cheap stand-ins.")] = False,
-    processes: Annotated[int, typer.Option(help="Processes that play; 0: one for each core.", min=0)] = 0,
+    jobs: Annotated[int, typer.Option(help="Seeds played at a time; 0: one for each core.", min=0)] = 0,
+    resume: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Go on from where this file says; it is kept up to date.")
+    ] = None,
     replay: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Play a bug report's event log of one machine instead.")
     ] = None,
@@ -51,44 +62,61 @@ def simulate(
     if replay is not None:
         _play_log(replay)
         return
-    from loadtest.simulator.campaign import Broken, campaign  # noqa: PLC0415 - `--help` shall not wait for numpy
-    from loadtest.simulator.faults import Faults  # noqa: PLC0415
+    from loadtest.simulator.faults import Faults  # noqa: PLC0415 - `--help` shall not wait for numpy
+    from loadtest.simulator.progress import CampaignProgress, ProgressError  # noqa: PLC0415
     from loadtest.simulator.run import Scenario  # noqa: PLC0415
 
-    if liar not in {"", "head", "adaptive", "member"}:
-        raise typer.BadParameter(f"found {liar}; expected head, adaptive or member", param_hint="--liar")
+    if liar not in {"", "head", "adaptive", "copies", "member"}:
+        raise typer.BadParameter(f"found {liar}; expected head, adaptive, copies or member", param_hint="--liar")
     faults = Faults(
         loss=loss, duplicate=duplicate, delay_s=delay_s, crash=crash, ledger_crash=ledger_crash, clog=clog,
         rollback=rollback,
     )  # fmt: skip
     scenario = Scenario(gateways=gateways, rounds=rounds, faults=faults, liar=liar, real=real)
-    console = Console(stderr=True)
-    started_s, played, opened, void, smallest = time.monotonic(), 0, 0, 0, gateways
-    columns = (TextColumn("seeds"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    results = campaign(scenario, seed, seeds, processes or os.cpu_count() or 1)
     try:
-        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-            task = progress.add_task("seeds", total=seeds or None)
+        progress = CampaignProgress.begin(scenario, seed, resume)
+        if resume is not None:
+            progress.save(resume)
+    except (OSError, ProgressError) as error:
+        raise typer.BadParameter(str(error), param_hint="--resume") from None
+    started_s, before, rounds_before = time.monotonic(), progress.played, progress.rounds
+    if not seeds or before < seeds:
+        _play(progress, seeds, jobs or os.cpu_count() or 1, resume)
+    seconds = max(time.monotonic() - started_s, 1e-9)
+    typer.echo(
+        f"{progress.played} seeds without a violation: {progress.opened} ring rounds opened, {progress.void} void, "
+        f"smallest sum that came open {progress.smallest_sum} of {gateways}; "
+        f"{(progress.rounds - rounds_before) / seconds:.0f} ring rounds/s, "
+        f"{(progress.played - before) / seconds:.1f} seeds/s"
+    )
+
+
+def _play(progress: CampaignProgress, seeds: int, jobs: int, file: Path | None) -> None:
+    from loadtest.simulator.campaign import Broken, campaign  # noqa: PLC0415
+
+    console, before = Console(stderr=True), progress.played
+    saved_s = time.monotonic()
+    columns = (TextColumn("seeds"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    results = campaign(progress.scenario, progress.first + before, seeds and seeds - before, jobs)
+    try:
+        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+            task = bar.add_task("seeds", total=seeds or None, completed=before)
             for result in results:
                 if isinstance(result, Broken):
                     console.print(f"[bold red]seed {result.seed}:[/] {result.what}")
-                    console.print("replay: " + _command(result.seed, scenario))
+                    console.print("replay: " + _command(result.seed, progress.scenario), soft_wrap=True)
                     raise typer.Exit(1)
-                played += 1
-                opened += result.tally.opened
-                void += result.tally.void
-                smallest = min(smallest, result.smallest_sum)
-                progress.advance(task)
+                progress.add(result)
+                bar.advance(task)
+                if file is not None and time.monotonic() >= saved_s + _SAVED_EVERY_S:
+                    progress.save(file)
+                    saved_s = time.monotonic()
     except KeyboardInterrupt:
         pass
     finally:
         results.close()
-    seconds = time.monotonic() - started_s
-    typer.echo(
-        f"{played} seeds without a violation: {opened} ring rounds opened, {void} void, smallest sum that came open "
-        f"{smallest} of {gateways}; {(opened + void) / max(seconds, 1e-9):.0f} ring rounds/s, "
-        f"{played / max(seconds, 1e-9):.1f} seeds/s"
-    )
+        if file is not None:
+            progress.save(file)
 
 
 def _play_log(path: Path) -> None:

@@ -6,68 +6,20 @@ member is named.  What an adversary may learn is watched elsewhere (`exposure`).
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from loadtest.simulator.adversary import Adversary
+from loadtest.simulator.gateway import Gateway
 from loadtest.simulator.liar import Liar
 from protocol import wire
 from protocol.dcnet.discipline.carried_energy import EnergyAccount
-from protocol.dcnet.discipline.returns import REFILL_S, TOKENS_MAX, Attendance
+from protocol.dcnet.discipline.returns import REFILL_S, TOKENS_MAX
 from protocol.dcnet.machines.effects import Ended, ReportMisbehaviour
-from protocol.dcnet.machines.head import Head
-from protocol.dcnet.machines.masks import Words
-from protocol.dcnet.machines.member import Member
-from protocol.dcnet.machines.member_attempt import Resume
 from protocol.dcnet.setup.rings import RingView, bitmap
 from protocol.dcnet.setup.schema import WORD_MODULUS
-from protocol.dcnet.setup.secrets import EpochSecrets
 
 
 class Violation(AssertionError):
     """An invariant does not hold: a defect of the protocol or of a machine."""
-
-
-@dataclass(frozen=True, slots=True)
-class DiskCopy:
-    """What a gateway's disk held some time ago."""
-
-    last: Resume | None
-    account: EnergyAccount
-    contributed: dict[int, tuple[Words, EnergyAccount]]
-    attendance: Attendance | None
-
-
-@dataclass(frozen=True, slots=True)
-class Given:
-    """A contribution as the simulation knows it: vector, account after it, and which zero that account counts from."""
-
-    vector: Words
-    account: EnergyAccount
-    zero: int
-
-
-@dataclass(slots=True)
-class Gateway:
-    """One gateway: durable fields first, then what a crash takes."""
-
-    index: int
-    secrets: EpochSecrets
-    last: Resume | None = None
-    account: EnergyAccount = field(default_factory=lambda: EnergyAccount(0, 0))
-    contributed: dict[int, tuple[Words, EnergyAccount]] = field(default_factory=dict)  # round -> vector, account then
-    attendance: Attendance | None = None  # None: returns are not counted
-    copy: DiskCopy | None = None  # of the fields above, from an earlier round
-    given: dict[int, Given] = field(default_factory=dict)  # what left it by round, whatever became of its disk
-    zeros_wh: list[int] = field(default_factory=list)  # register at which its account began, and at which anew
-    returns: list[int] = field(default_factory=list)  # the rounds that cost a token
-    member: Member | None = None
-    processes: int = 0
-    is_reviewed: bool = True  # whether its account was held against the ledger's record since the start
-    started_round: int = -1
-    head: Head | Adversary | None = None
-    head_term: int = -1
-    excluded: int = 0  # whom the ledger says to leave out, while or when it is head
-    life: int = 0  # counts restarts: messages and timers of an earlier life are void
 
 
 @dataclass(slots=True)
@@ -78,6 +30,7 @@ class Tally:
     void: int = 0
     crashes: int = 0
     rollbacks: int = 0
+    copies: int = 0
     retries: int = 0
     recoveries: int = 0
     refusals: int = 0

@@ -1,17 +1,21 @@
 """
 What an adversary that sees every message of a ring could open: kept apart from what the machines believe.
 
-For each attempt the exposure knows who shared under which E, whose words towards whom were given away, and whose self
-mask is open (revealed, or t partial evaluations were sent).  The shares of a set of members sum to their readings
-exactly when all their self masks are open and every pair of the set's members with somebody outside has been given
-away; so the sums that come open are the connected components, over pairs that were not given away, all of whose
-members are open.  Giving away the net sum of several pairs is counted as giving away each of them: that favours the
-adversary.
+For each attempt the exposure knows which processes shared, under which E and with which nonces of the others, whose
+words towards whom were given away, and whose self mask is open (revealed, or t partial evaluations were sent).  A
+pair's mask is known to the adversary where one end is corrupt, or where it was given away; one that only one end has
+masked with, the other one being gone or told another process of the first, closes the share that has it.  So the sums
+that come open are the connected components, over the other pairs, all of whose shares are open and none closed.  Giving
+away the net sum of several pairs is counted as giving away each of them: that favours the adversary.
+
+A gateway may run in several copies of its store (`copies`).  All of them hold the same reading, whatever account each
+has: it may be in one opened sum.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from protocol import wire
 from protocol.dcnet.machines.member import Member
@@ -22,23 +26,49 @@ class PrivacyBroken(AssertionError):
     """Somebody could open a sum that must stay closed."""
 
 
+class Process(NamedTuple):
+    """One process of the gateway at a position."""
+
+    position: int
+    nonce: bytes
+
+
+Pair = tuple[Process, Process]
+
+
+def _pair(one: Process, other: Process) -> Pair:
+    return (one, other) if one < other else (other, one)
+
+
+@dataclass(frozen=True, slots=True)
+class _Share:
+    """What a process masked towards: E as a bitmap, and by position the process that it took for the gateway there."""
+
+    expected: int
+    nonces: tuple[bytes, ...]
+
+    def masks(self, other: Process) -> bool:
+        """Whether the pair's mask with a process is in it, if they are neighbours."""
+        return bool(self.expected >> other.position & 1) and self.nonces[other.position] == other.nonce
+
+
 @dataclass(slots=True)
 class _Attempt:
-    shared: dict[int, int] = field(default_factory=dict)  # member -> its E
-    given_away: set[tuple[int, int]] = field(default_factory=set)
-    opened: int = 0
-    partials: dict[int, set[int]] = field(default_factory=dict)
+    shared: dict[Process, _Share] = field(default_factory=dict)
+    given_away: set[Pair] = field(default_factory=set)
+    opened: set[Process] = field(default_factory=set)
+    partials: dict[Process, set[int]] = field(default_factory=dict)
 
 
 class ExposureLog:
-    """Watches what members send."""
+    """Watches what members send; a `store` is the number of the disk that a process runs on."""
 
     def __init__(self, view: RingView, corrupt: set[int]) -> None:
         self._view = view
         self._corrupt = corrupt
         self._attempts: dict[tuple[int, int], _Attempt] = {}
         self._served: dict[tuple[int, int], int] = {}
-        self._in_sum: dict[tuple[int, int], int] = {}  # (member, round) -> the attempt whose opened sum it is in
+        self._in_sum: dict[tuple[int, int], tuple[int, int]] = {}  # (member, round) -> the opened sum that it is in
         self._current = -1
         self.smallest = view.size  # honest members of the smallest sum that came open
 
@@ -52,76 +82,85 @@ class ExposureLog:
             known = self._attempts[round_, attempt] = _Attempt()
         return known
 
-    def served(self, member: int, round_: int, attempt: int) -> None:
+    def served(self, store: int, round_: int, attempt: int) -> None:
         """A member made durable that it serves an attempt."""
-        if self._served.setdefault((member, round_), attempt) != attempt:
+        if self._served.setdefault((store, round_), attempt) != attempt:
             raise PrivacyBroken("a member served two attempts of a round")
 
-    def sent(self, member: int, message: wire.RingMessage, machine: Member) -> None:
+    def sent(self, store: int, message: wire.RingMessage, machine: Member) -> None:
         """A member sent a message to its head."""
+        if not isinstance(message, wire.MaskedInput | wire.Confirm | wire.Reveal | wire.Partial):
+            return
+        known = machine.incarnation
+        process, attempt = Process(machine.position, known.nonce), self._attempt(message.round, message.attempt)
         match message:
             case wire.MaskedInput():
-                self._attempt(message.round, message.attempt).shared[member] = machine.current.expected
+                attempt.shared[process] = _Share(machine.current.expected, tuple(known.newest))
             case wire.Confirm():
-                gone = machine.current.expected & ~machine.current.roster & self._view.neighbourhoods[member]
-                attempt = self._attempt(message.round, message.attempt)
+                gone = machine.current.expected & ~machine.current.roster & self._view.neighbourhoods[process.position]
                 for other in positions_of(gone):
-                    attempt.given_away.add((min(member, other), max(member, other)))
+                    attempt.given_away.add(_pair(process, Process(other, known.newest[other])))
             case wire.Reveal():
-                self._require_served(member, message.round, message.attempt)
-                self._attempt(message.round, message.attempt).opened |= 1 << member
+                self._require_served(store, message.round, message.attempt)
+                attempt.opened.add(process)
             case wire.Partial():
-                self._require_served(member, message.round, message.attempt)
-                attempt = self._attempt(message.round, message.attempt)
-                helpers = attempt.partials.setdefault(message.silent, set())
-                helpers.add(member)
-                corrupt = len(self._corrupt & set(positions_of(self._view.neighbourhoods[message.silent])))
+                self._require_served(store, message.round, message.attempt)
+                silent = Process(message.silent, known.newest[message.silent])
+                helpers = attempt.partials.setdefault(silent, set())
+                helpers.add(process.position)
+                corrupt = len(self._corrupt & set(positions_of(self._view.neighbourhoods[silent.position])))
                 if len(helpers - self._corrupt) + corrupt >= self._view.t:
-                    attempt.opened |= 1 << message.silent
-            case _:
-                return
+                    attempt.opened.add(silent)
 
-    def _require_served(self, member: int, round_: int, attempt: int) -> None:
-        if self._served.get((member, round_)) != attempt:
+    def _require_served(self, store: int, round_: int, attempt: int) -> None:
+        if self._served.get((store, round_)) != attempt:
             raise PrivacyBroken("something was given away before it was durable")
 
     def _close(self, key: tuple[int, int]) -> None:
         """Work out which sums came open in an attempt, and check them."""
-        attempt = self._attempts.pop(key)
-        for component in self._open_components(attempt):
-            honest = [member for member in component if member not in self._corrupt]
-            if not honest:
-                continue
+        round_, number = key
+        for index, honest in enumerate(self._open_components(self._attempts.pop(key))):
             self.smallest = min(self.smallest, len(honest))
             if len(honest) < self._view.n_min - len(self._corrupt):
                 raise PrivacyBroken(f"a sum of {len(honest)} honest members came open")
             for member in honest:
-                if self._in_sum.setdefault((member, key[0]), key[1]) != key[1]:
+                if self._in_sum.setdefault((member, round_), (number, index)) != (number, index):
                     raise PrivacyBroken("a reading is in two opened sums")
 
-    def _open_components(self, attempt: _Attempt) -> list[list[int]]:
-        left = set(attempt.shared)
+    def _open_components(self, attempt: _Attempt) -> list[set[int]]:
+        """The positions of each."""
+        left = {process for process in attempt.shared if process.position not in self._corrupt}
         out = []
         while left:
             start = left.pop()
             component, frontier = [start], [start]
             while frontier:
-                member = frontier.pop()
-                for other in list(left):
-                    if self._is_masked(attempt, member, other):
-                        left.remove(other)
-                        component.append(other)
-                        frontier.append(other)
-            if all(attempt.opened >> member & 1 for member in component):
-                out.append(component)
+                one = frontier.pop()
+                linked = [other for other in left if self._is_masked(attempt, one, other)]
+                left.difference_update(linked)
+                component += linked
+                frontier += linked
+            if all(each in attempt.opened and not self._is_closed(attempt, each) for each in component):
+                out.append({each.position for each in component})
         return out
 
-    def _is_masked(self, attempt: _Attempt, a: int, b: int) -> bool:
-        """Whether the pair's mask is in a's share and was not given away."""
-        low, high = min(a, b), max(a, b)
-        if not self._view.neighbourhoods[a] >> b & 1 or (low, high) in attempt.given_away:
+    def _is_masked(self, attempt: _Attempt, one: Process, other: Process) -> bool:
+        """Whether the pair's mask is in a share, and was not given away."""
+        if not self._view.neighbourhoods[one.position] >> other.position & 1:
             return False
-        return bool(attempt.shared[a] >> b & 1 or attempt.shared[b] >> a & 1)
+        is_in = attempt.shared[one].masks(other) or attempt.shared[other].masks(one)
+        return is_in and _pair(one, other) not in attempt.given_away
+
+    def _is_closed(self, attempt: _Attempt, process: Process) -> bool:
+        """Whether a share has a mask that nobody cancels and nobody gave away."""
+        share = attempt.shared[process]
+        for position in positions_of(share.expected & self._view.neighbourhoods[process.position]):
+            other = Process(position, share.nonces[position])
+            if position in self._corrupt or _pair(process, other) in attempt.given_away:
+                continue
+            if other not in attempt.shared or not attempt.shared[other].masks(process):
+                return True
+        return False
 
     def close(self) -> None:
         """Check what is still under watch."""

@@ -167,6 +167,7 @@ class Liar:
     is_adaptive: bool = (
         False  # the corrupt heads are `adversary.Adversary`, not honest machines whose messages are altered
     )
+    is_colluding: bool = False  # so is the coordinator: it appoints no other head, and hears every copy of a gateway
     opening: wire.Open | None = None
     told: dict[str, int] = field(default_factory=dict)
     _lie: str = ""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 
 from loadtest.ring import RingSize
 from loadtest.simulator.checks import Tally, Violation
 from loadtest.simulator.faults import CALM, Faults
+from loadtest.simulator.gateway import Gateway
 from loadtest.simulator.liar import Liar
 from loadtest.simulator.lying_member import LIES, STEADY, LyingMember
 from loadtest.simulator.suite import CheapSuite
@@ -25,9 +28,11 @@ class Scenario:
     """
     What to simulate.
 
-    `liar` is "head" (an honest machine whose messages are altered), "adaptive" (a head that plans), "member" or empty.
-    As many gateways are corrupt as the ring's numbers allow for, and first in turn to be head; lying members are
-    `liars`, at any places, and tell the kind of lie `lie`, or others in each seed.  `real` takes the real primitives.
+    `liar` is "head" (an honest machine whose messages are altered), "adaptive" (a head that plans), "copies" (such a
+    head, and gateways that run in several copies of their disks), "member" or empty.  As many gateways are corrupt as
+    the ring's numbers allow for, and first in turn to be head; with copies, and else in every second seed, the
+    coordinator is as well and keeps the head in place.  Lying members are `liars`, at any places, and tell the kind of
+    lie `lie`, or others in each seed.  `real` takes the real primitives.
     """
 
     gateways: int = 16
@@ -64,12 +69,18 @@ def play(seed: int, scenario: Scenario) -> Played:
     """Play a seed.  Raises Violation or PrivacyBroken where something does not hold."""
     suite: Suite = StandardSuite() if scenario.real else CheapSuite()
     corrupt = set(range(max(1, choose(scenario.gateways, scenario.corrupt, scenario.dropout).corrupt)))
-    liar = Liar(corrupt, is_adaptive=scenario.liar == "adaptive") if scenario.liar in {"head", "adaptive"} else None
+    is_copying = scenario.liar == "copies"
+    is_adaptive = is_copying or scenario.liar == "adaptive"
+    is_colluding = is_copying or seed % 2 == 1
+    is_head = is_adaptive or scenario.liar == "head"
+    liar = Liar(corrupt, is_adaptive=is_adaptive, is_colluding=is_colluding) if is_head else None
     lying = _lying_members(suite, seed, scenario) if scenario.liar == "member" else []
     world = World(suite, ring_size(scenario), seed, scenario.faults, liar, lying)
     world.start()
     healing = HEALING_ROUNDS + (VOIDS_MAX if lying else 0)
     troubled = max(1, scenario.rounds - healing)
+    if is_copying:
+        _plan_copies(world, corrupt, troubled)
     for round_ in range(troubled):
         if scenario.faults.clog and world.random.random() < scenario.faults.clog:
             _clog(world)
@@ -107,6 +118,23 @@ def _lying_members(suite: Suite, seed: int, scenario: Scenario) -> list[LyingMem
         LyingMember(each, scenario.lie or lie, victim, suite.group, random)
         for each, lie in zip(positions, lies, strict=True)
     ]
+
+
+def _plan_copies(world: World, corrupt: Collection[int], rounds: int) -> None:
+    """
+    As many copies, of any gateways, as a ring holds out against: copied + corrupt <= 2t - k (aggregation-2, section 1).
+
+    Each disk is copied in one of the first `rounds` and started in the same or a later one.
+    """
+    view, random = world.view, world.random
+    honest = [each for each in world.gateways if each.index not in corrupt]
+
+    def copy(original: Gateway, started_s: float) -> None:
+        world.at(started_s, partial(world.start_beside, original, original.copy_of_disk()))
+
+    for _ in range(2 * view.t - view.k - len(corrupt)):
+        copied_s, started_s = sorted(random.uniform(0, rounds * PERIOD_S) for _ in range(2))
+        world.at(copied_s, partial(copy, random.choice(honest), started_s))
 
 
 def _clog(world: World) -> None:

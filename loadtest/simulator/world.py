@@ -15,19 +15,20 @@ from functools import partial
 
 import numpy as np
 
-from loadtest.harness import RingHarness, resume_after
-from loadtest.ring import RingSize, exchange_deals, lay_out, ledger_secrets
+from loadtest.harness import RingHarness
+from loadtest.ring import RingSize, another_process, exchange_deals, lay_out, ledger_secrets
 from loadtest.simulator.adversary import Adversary
-from loadtest.simulator.checks import Checks, DiskCopy, Gateway, Given, Tally, Violation
+from loadtest.simulator.checks import Checks, Tally, Violation
 from loadtest.simulator.exposure import ExposureLog
 from loadtest.simulator.faults import Faults
+from loadtest.simulator.gateway import DiskCopy, Gateway, Given
 from loadtest.simulator.liar import Liar
 from loadtest.simulator.lying_member import LyingMember
 from loadtest.simulator.timeline import Timeline, Transcript
 from protocol import wire
 from protocol.dcnet.crypto.suite import Suite
 from protocol.dcnet.discipline.carried_energy import EnergyAccount, contribute
-from protocol.dcnet.discipline.returns import Attendance, EpochAttendance
+from protocol.dcnet.discipline.returns import Attendance
 from protocol.dcnet.machines.effects import (
     Attempted,
     EpochRefused,
@@ -41,12 +42,10 @@ from protocol.dcnet.machines.head import Head
 from protocol.dcnet.machines.ledger import RoundLedger
 from protocol.dcnet.machines.masks import MaskSchedule
 from protocol.dcnet.machines.member import Member
-from protocol.dcnet.machines.member_attempt import Resume
 from protocol.dcnet.setup.rings import Timing
 from protocol.errors import RemoteProtocolError
 
 PERIOD_S = 10.0
-INTERVAL_S = 900  # of metering time in a period
 _COPIED = 0.2  # gateways whose disk is copied in a round, where copies come back
 _CONNECT_S = 0.05  # between attempts to reach a head that does not listen yet
 
@@ -66,14 +65,17 @@ class World(Timeline, RingHarness):
         self.transcript = Transcript()
         self._suite = suite
         self.size = size.n
-        ring_seed = hashlib.sha256(f"ring {seed}".encode()).digest()
-        self.view, secrets = lay_out(suite, size, ring_seed, Timing.spread(1.0, PERIOD_S))
+        self._seed = hashlib.sha256(f"ring {seed}".encode()).digest()
+        self.view, secrets = lay_out(suite, size, self._seed, Timing.spread(1.0, PERIOD_S))
         self.deals = exchange_deals(self.view, secrets)
         corrupt = set() if liar is None else liar.corrupt
         liars = corrupt | self.lying_members.keys()
         self.exposure = ExposureLog(self.view, liars)
-        self.gateways = [Gateway(index, each) for index, each in enumerate(secrets)]
-        self._book_secrets = ledger_secrets(suite, ring_seed)
+        self.gateways = [Gateway(index, index, each) for index, each in enumerate(secrets)]
+        self.processes = list(self.gateways)  # by address: the gateways, and copies of their disks that run beside them
+        self._positions = list(range(size.n))  # of each of them
+        self._is_colluding = liar is not None and liar.is_colluding
+        self._book_secrets = ledger_secrets(suite, self._seed)
         self.ledger = RoundLedger(suite, self.view, self._book_secrets, 0.0, deals=self.deals)
         self.register_wh = [self.random.randrange(10**9) for _ in secrets]
         for gateway in self.gateways:
@@ -131,16 +133,28 @@ class World(Timeline, RingHarness):
         masks = MaskSchedule(self._suite, view, gateway.secrets, nonce=own)
         first_round = 0 if is_first else max(0, view.timing.round_at(self.now_s) + 1)
         gateway.is_reviewed, gateway.started_round = is_first or not self._has_old_disks, first_round - 1
-        attendance = _in_rounds(gateway)
+        attendance = gateway.in_rounds()
         gateway.member = Member(self._suite, view, gateway.secrets, masks, gateway.last, first_round, attendance)
         if self._appointed >= 0:
-            self.from_member(gateway.index, gateway.member.appointed(self._appointed, self.now_s))
-            if self.view.head_of(self._appointed) == gateway.index:
+            self.from_member(gateway.address, gateway.member.appointed(self._appointed, self.now_s))
+            if self.view.head_of(self._appointed) == gateway.address:
                 self._become_head(gateway, self._appointed)
             round_ = self.view.timing.round_at(self.now_s)
             if round_ >= 0:
                 self._offer(gateway, round_)
         self._member_timer(gateway, gateway.life)
+
+    def start_beside(self, original: Gateway, disk: DiskCopy) -> None:
+        """Start a copy of a gateway's disk beside it: another process with its keys."""
+        own = self.random.randbytes(32)
+        secrets = another_process(self._suite, self.view, self._seed, original.index, self.deals, own)
+        copy = Gateway(original.index, len(self.processes), secrets, processes=1)
+        copy.put_back(disk)
+        copy.zeros_wh = list(original.zeros_wh)
+        self.processes.append(copy)
+        self._positions.append(original.index)
+        self.tally.copies += 1
+        self._boot(copy)
 
     def crash(self, gateway: Gateway) -> None:
         """Lose everything volatile; come back after a while."""
@@ -152,37 +166,13 @@ class World(Timeline, RingHarness):
         copy = gateway.copy
         if copy is not None and self.random.random() < self.faults.rollback:
             self.tally.rollbacks += 1
-            gateway.last, gateway.account, gateway.attendance = copy.last, copy.account, copy.attendance
-            gateway.contributed = dict(copy.contributed)
+            gateway.put_back(copy)
         self.at(self.now_s + self.faults.downtime_s(self.random), lambda: self._boot(gateway))
-
-    def _review(self, gateway: Gateway) -> bool:
-        """
-        Whether this reading may be contributed: after a start the account is first held against the ledger's record.
-
-        As `node.aggregation.start_review` does: the answer comes once all rounds that began before the start have
-        ended; where it names a newer total than the disk does, the disk is old and this reading is a new zero.
-        """
-        if gateway.is_reviewed:
-            return True
-        ended = self.checks.ended
-        if any(round_ not in ended for round_ in range(gateway.started_round + 1)):
-            return False
-        gateway.is_reviewed = True
-        told = max((r for r, each in ended.items() if each.roster >> gateway.index & 1), default=-1)
-        if told <= (-1 if gateway.last is None else gateway.last.round):
-            return True
-        register = self.register_wh[gateway.index]
-        gateway.zeros_wh.append(register)
-        gateway.last, gateway.account, gateway.contributed = None, EnergyAccount(register, register), {}
-        if gateway.attendance is not None:
-            gateway.attendance = Attendance.first(int(self.now_s / PERIOD_S) * INTERVAL_S, is_key_new=False)
-        return False
 
     def _member_timer(self, gateway: Gateway, life: int) -> None:
         if gateway.life != life or gateway.member is None:
             return
-        self.from_member(gateway.index, gateway.member.on_timer(self.now_s))
+        self.from_member(gateway.address, gateway.member.on_timer(self.now_s))
         if gateway.member is not None and gateway.life == life:
             when_s = min(gateway.member.next_timer_s(), self.now_s + PERIOD_S)
             self.at(max(when_s, self.now_s + 0.05), lambda: self._member_timer(gateway, life))
@@ -203,7 +193,7 @@ class World(Timeline, RingHarness):
         commitments = {d: c for d in secrets.dealers if (c := secrets.commitments_of(d)) is not None}
         adaptive = self.liar is not None and self.liar.is_adaptive and gateway.index in self.liar.corrupt
         gateway.head = (
-            Adversary(self.view, term, self.now_s, self.random)
+            Adversary(self.view, term, self.now_s, self.random, self._positions)
             if adaptive
             else Head(self._suite, self.view, term, self.now_s, commitments, *member.next_attempt, member.incarnation)
         )
@@ -213,10 +203,11 @@ class World(Timeline, RingHarness):
         self._head_timer(gateway, gateway.life, term)
 
     def _read_meters(self, round_: int) -> None:
-        for gateway in self.gateways:
-            self.register_wh[gateway.index] += self.random.randrange(2000)
+        for gateway in self.processes:
+            if gateway.address < self.size:  # a copy has the meter of its gateway
+                self.register_wh[gateway.index] += self.random.randrange(2000)
             if self.faults.rollback and self.random.random() < _COPIED:
-                gateway.copy = DiskCopy(gateway.last, gateway.account, dict(gateway.contributed), gateway.attendance)
+                gateway.copy = gateway.copy_of_disk()
             if gateway.member is not None:
                 self.at_life(gateway, self.now_s + self.random.random(), partial(self._offer, gateway, round_))
         if self.faults.crash and self.random.random() < self.faults.crash * len(self.gateways):
@@ -232,23 +223,23 @@ class World(Timeline, RingHarness):
             return
         if round_ in gateway.contributed:
             if member.unsettled == round_:
-                self.from_member(gateway.index, member.offer(round_, gateway.contributed[round_][0], self.now_s))
+                self.from_member(gateway.address, member.offer(round_, gateway.contributed[round_][0], self.now_s))
             return
         if member.unsettled is not None:
             self.at_life(gateway, self.now_s + 0.1, partial(self._offer, gateway, round_))
             return
         if gateway.contributed and round_ <= max(gateway.contributed):
             return
-        if not self._review(gateway):
-            return
         register = self.register_wh[gateway.index]
+        if not gateway.review(self.checks.ended, register, int(self.now_s / PERIOD_S)):
+            return
         moved, account = contribute(gateway.account, register, round_, length_s=1)
         words = [1, moved, self.random.randrange(2**64), self.random.randrange(2**64)]
         vector = np.array(words[: self.view.word_count], dtype=np.uint64)
         gateway.contributed[round_] = vector, account
         gateway.given[round_] = Given(vector, account, len(gateway.zeros_wh) - 1)
         try:
-            self.from_member(gateway.index, member.offer(round_, vector, self.now_s, (), _in_rounds(gateway)))
+            self.from_member(gateway.address, member.offer(round_, vector, self.now_s, (), gateway.in_rounds()))
         except RemoteProtocolError:
             self.tally.refusals += 1
 
@@ -256,31 +247,19 @@ class World(Timeline, RingHarness):
 
     def is_up(self, position: int) -> bool:
         """A crash may come before any effect."""
-        gateway = self.gateways[position]
+        gateway = self.processes[position]
         if self.faults.crash and self.random.random() < self.faults.crash / 20:
             self.crash(gateway)
         return gateway.member is not None
 
     def persist(self, position: int, record: Attempted | Settled | EpochRefused) -> None:
         """The gateway's disk."""
-        gateway = self.gateways[position]
-        if isinstance(record, Attempted):
-            gateway.last = resume_after(Resume(), record)
-            mine = _in_rounds(gateway)
-            if mine is not None and record.progress is Progress.SERVED:
-                gateway.attendance = mine.served(record.round).attendance
-            elif mine is not None:
-                gateway.attendance = mine.entered(record.round, is_return=record.is_return).attendance
-                gateway.returns += [record.round] * record.is_return
-            if record.progress is Progress.SERVED:
-                self.exposure.served(position, record.round, record.attempt)
-            return
+        gateway = self.processes[position]
         if isinstance(record, EpochRefused):
-            raise Violation(f"member {position} refused the epoch of a ledger that does not lie")
-        if gateway.last is not None:
-            gateway.last = resume_after(gateway.last, record)
-        if record.included and record.round in gateway.contributed:  # an account that began anew knows no older ones
-            gateway.account = gateway.contributed[record.round][1]
+            raise Violation(f"member {gateway.index} refused the epoch of a ledger that does not lie")
+        gateway.persist(record)
+        if isinstance(record, Attempted) and record.progress is Progress.SERVED:
+            self.exposure.served(gateway.address, record.round, record.attempt)
 
     def noted(self, name: str) -> None:
         """Retries and recoveries are counted."""
@@ -289,7 +268,7 @@ class World(Timeline, RingHarness):
 
     def to_head(self, position: int, message: wire.RingMessage) -> None:
         """Over the network, after a lying member's twist."""
-        gateway = self.gateways[position]
+        gateway = self.processes[position]
         member = gateway.member
         if member is None:
             return
@@ -302,9 +281,9 @@ class World(Timeline, RingHarness):
                 return
             message = twisted
         if isinstance(message, wire.MaskedInput):
-            self.checks.masked(position, member.incarnation.nonce, message.round, message.attempt)
-        self.transcript.note(gateway.index, message)
-        self.exposure.sent(gateway.index, message, member)
+            self.checks.masked(gateway.index, member.incarnation.nonce, message.round, message.attempt)
+        self.transcript.note(gateway.address, message)
+        self.exposure.sent(gateway.address, message, member)
         term = member.term
         target = self.gateways[self.view.head_of(term)]
 
@@ -317,12 +296,12 @@ class World(Timeline, RingHarness):
             if target.head is None or target.head_term != term:
                 return
             try:
-                self.from_head(target.index, target.head.receive(gateway.index, message, self.now_s))
+                self.from_head(target.index, target.head.receive(gateway.address, message, self.now_s))
             except RemoteProtocolError:
                 self.tally.refusals += 1
-                target.head.lost(gateway.index, self.now_s)
+                target.head.lost(gateway.address, self.now_s)
 
-        self.send(f"m{gateway.index}", f"m{target.index}", deliver)
+        self.send(f"m{gateway.address}", f"m{target.index}", deliver)
 
     def from_head(self, position: int, effects: Sequence[HeadEffect]) -> None:
         """After a lying head's twist."""
@@ -336,25 +315,25 @@ class World(Timeline, RingHarness):
     def to_member(self, head: int, target: int, message: wire.RingMessage) -> None:
         """Over the network."""
         self.transcript.note(target + 1000, message)
-        self.send(f"m{head}", f"m{target}", partial(self._at_member, self.gateways[target], message))
+        self.send(f"m{head}", f"m{target}", partial(self._at_member, self.processes[target], message))
 
     def _at_member(self, gateway: Gateway, message: wire.RingMessage) -> None:
         if gateway.member is None:
             return
         try:
-            self.from_member(gateway.index, gateway.member.receive(message, self.now_s))
+            self.from_member(gateway.address, gateway.member.receive(message, self.now_s))
         except RemoteProtocolError:
             self.tally.refusals += 1
 
     def to_coordinator(self, position: int, message: wire.Message) -> None:
         """Over the network, after a lying member's answer."""
-        gateway, liar = self.gateways[position], self.lying_members.get(position)
+        gateway, liar = self.processes[position], self.lying_members.get(position)
         if liar is not None and gateway.member is not None:
             answer = liar.answer(message, gateway.member, gateway.secrets)
             if answer is None:
                 return
             message = answer
-        self.send(f"m{position}", "ledger", lambda: self._at_ledger(position, message))
+        self.send(f"m{position}", "ledger", lambda: self._at_ledger(gateway.index, message))
 
     def _at_ledger(self, position: int, message: wire.Message) -> None:
         try:
@@ -364,7 +343,7 @@ class World(Timeline, RingHarness):
 
     def _ask(self, gateway: Gateway, member: Member, message: wire.Message) -> None:
         try:
-            self.from_member(gateway.index, member.asked(message))
+            self.from_member(gateway.address, member.asked(message))
         except RemoteProtocolError:
             self.tally.refusals += 1
 
@@ -386,9 +365,14 @@ class World(Timeline, RingHarness):
         self.checks.reported(report)
 
     def from_coordinator(self, target: int, message: wire.Message) -> None:
-        """Over the network."""
-        gateway = self.gateways[target]
+        """Over the network, to every process of a gateway; one that colludes appoints its own head for good."""
+        if isinstance(message, wire.Appoint) and self._is_colluding and message.term > self._appointed >= 0:
+            return
+        for process in self.processes:
+            if process.index == target:
+                self._from_coordinator(process, message)
 
+    def _from_coordinator(self, gateway: Gateway, message: wire.Message) -> None:
         def deliver() -> None:
             member = gateway.member
             if member is None:
@@ -397,11 +381,11 @@ class World(Timeline, RingHarness):
                 case wire.Appoint():
                     self.tally.heads_replaced += message.term > self._appointed >= 0
                     self._appointed = max(self._appointed, message.term)
-                    if self.view.head_of(message.term) == gateway.index:
+                    if self.view.head_of(message.term) == gateway.address:
                         self._become_head(gateway, message.term)
                     elif gateway.head_term < message.term:
                         gateway.head = None
-                    self.from_member(gateway.index, member.appointed(message.term, self.now_s))
+                    self.from_member(gateway.address, member.appointed(message.term, self.now_s))
                 case wire.LeftOut():
                     gateway.excluded = self.view.from_wire(message.members)
                     if isinstance(gateway.head, Head):
@@ -413,8 +397,4 @@ class World(Timeline, RingHarness):
                         self.from_head(gateway.index, gateway.head.result(message, self.now_s))
                     self._at_member(gateway, message)
 
-        self.send("ledger", f"m{gateway.index}", deliver)
-
-
-def _in_rounds(gateway: Gateway) -> EpochAttendance | None:
-    return None if gateway.attendance is None else EpochAttendance(gateway.attendance, 0, INTERVAL_S)
+        self.send("ledger", f"m{gateway.address}", deliver)

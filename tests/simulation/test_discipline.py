@@ -8,9 +8,10 @@ import pytest
 
 from loadtest.simulator.checks import Violation
 from loadtest.simulator.faults import CALM, Faults
+from loadtest.simulator.gateway import INTERVAL_S
 from loadtest.simulator.run import Scenario, ring_size
 from loadtest.simulator.suite import CheapSuite
-from loadtest.simulator.world import INTERVAL_S, PERIOD_S, World
+from loadtest.simulator.world import PERIOD_S, World
 from protocol import wire
 from protocol.dcnet.discipline.returns import REFILL_S, TOKENS_MAX, Attendance
 from protocol.dcnet.machines.effects import HeadEffect, ToCoordinator

@@ -14,6 +14,7 @@ from loadtest.simulator.campaign import Broken, campaign
 from loadtest.simulator.checks import Violation
 from loadtest.simulator.exposure import PrivacyBroken
 from loadtest.simulator.faults import CALM, Faults
+from loadtest.simulator.gateway import Gateway
 from loadtest.simulator.liar import LIES, Liar
 from loadtest.simulator.lying_member import LIES as MEMBERS_LIES
 from loadtest.simulator.lying_member import STEADY
@@ -131,7 +132,7 @@ def test_no_total_of_a_non_head_stands_however_often_the_ledger_restarts() -> No
 
 def test_an_old_disk_that_is_not_reviewed_counts_energy_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     """The simulator would notice a gateway that trusts a copy of its disk."""
-    monkeypatch.setattr(World, "_review", lambda *_: True)
+    monkeypatch.setattr(Gateway, "review", lambda *_: True)
     with pytest.raises(Violation, match="counted twice"):
         _plays(SCENARIOS["old disks"], 20)
 
@@ -147,7 +148,7 @@ def test_a_campaign_is_the_same_in_one_process_and_in_many() -> None:
 
 
 def test_a_campaign_reports_a_violation_with_its_seed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(World, "_review", lambda *_: True)
+    monkeypatch.setattr(Gateway, "review", lambda *_: True)
     broken = next(each for each in campaign(SCENARIOS["old disks"], 0, 0, 1) if isinstance(each, Broken))
     assert "counted twice" in broken.what
 

@@ -38,7 +38,14 @@ def bitmap(positions: Sequence[int] | set[int] | frozenset[int]) -> int:
 
 def positions_of(bits: int) -> list[int]:
     """The set bits, rising."""
-    return list(compress(count(), bin(bits)[:1:-1].encode().translate(_BITS)))  # a loop over bits takes four times this
+    return list(_positions_of(bits))
+
+
+@lru_cache(maxsize=512)  # all members of a ring ask for the same few sets, and each for its neighbours all the time
+def _positions_of(bits: int) -> tuple[int, ...]:
+    return tuple(
+        compress(count(), bin(bits)[:1:-1].encode().translate(_BITS))
+    )  # a loop over bits takes four times this
 
 
 def cut_rings(beacon_value: bytes, identities: Sequence[str], ring_size: int) -> list[list[str]]:
