@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo ems lab test coverage lint format docs reference site release release-trial test-python313 bench bench-compare bench-fleet peers simulate exhaustive acceptance-cluster acceptance-discipline acceptance-ems acceptance-loadtest acceptance-restore acceptance-month fuzz mutate lock loadtest-scale acceptance-orders image image-trial
+.PHONY: help demo ems lab test coverage lint format docs reference site release release-trial test-python313 bench bench-compare bench-fleet peers simulate exhaustive acceptance-cluster acceptance-discipline acceptance-ems acceptance-loadtest acceptance-restore acceptance-month acceptance-polling fuzz mutate lock loadtest-scale acceptance-orders image image-trial
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
 
@@ -68,12 +68,18 @@ lock: ## renew the pins (needs uv)
 # Software that nobody here wrote, for the interoperability tests; an environment each, since their pins contradict.
 PEERS := sml dlms mbus p1 flower
 PEERS_313 := ppc theben
-peers: $(PEERS:%=.venv-peers-%/.ready) $(PEERS_313:%=.venv-peers-%/.ready) ## the environments of the interoperability tests' peers
+peers: $(PEERS:%=.venv-peers-%/.ready) $(PEERS_313:%=.venv-peers-%/.ready) .venv-peers-npm/.ready ## the environments of the interoperability tests' peers
 $(PEERS_313:%=.venv-peers-%/.ready): .venv-peers-%/.ready: requirements-peers-%.lock $(VENV)/.test
 	.ci/peer313 $*
 .venv-peers-%/.ready: requirements-peers-%.lock
 	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
 	$(@D)/bin/pip install --quiet --require-hashes -r $<
+	touch $@
+
+# Packages of npm, held to their digests; nothing of them is run when they are installed.
+.venv-peers-npm/.ready: tests/interop/npm/package-lock.json
+	mkdir -p $(@D) && cp tests/interop/npm/package.json tests/interop/npm/package-lock.json $(@D)
+	cd $(@D) && npm ci --silent --ignore-scripts --no-audit --no-fund
 	touch $@
 
 # What proves the heart runs first and once, with coverage; then the others.
@@ -116,6 +122,10 @@ acceptance-loadtest: $(VENV)/.test ## every load test but the steady ones, and t
 SIZES ?= 100 1000 3000 10000
 loadtest-scale: $(VENV)/.run ## steady load tests of several sizes, into docs/scale.md; goes on where it was stopped (wants the machine; SIZES="100 1000")
 	$(BIN)/stromkreis loadtest series $(SIZES) --into docs/scale.md
+
+acceptance-polling: $(VENV)/.test ## clients that poll a gateway every second: 72 hours on an injected clock, and a real hour (POLLING_S=3600)
+	STROMKREIS_POLLING_S=$(or $(POLLING_S),3600) $(BIN)/pytest -q -s tests/integration/test_han_polling.py \
+	  tests/unit/test_han_login.py::test_72_hours_of_polling_every_second_keep_memory_flat
 
 acceptance-restore: $(VENV)/.run ## stores, volumes and a coordinator lost and put back on a living network of processes
 	$(BIN)/python -m loadtest.restore
