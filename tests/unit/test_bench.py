@@ -46,7 +46,11 @@ def test_the_table_says_what_was_missed_and_what_is_quoted(tmp_path: Path) -> No
         Row("quoted", "ms", Spread.of([1.0]), "Somebody (quoted)", Spread.of([4070.0]), quoted=True),
     ]
     write_json(tmp_path / "a.json", "A suite", rows, about)
+    write_json(tmp_path / "earlier.json", "Measured before", [Row("quick", "s", Spread.of([7.0]))], about)
+    write_markdown(tmp_path / "b.md", [tmp_path / "a.json", tmp_path / "earlier.json"])
+    before = (tmp_path / "b.md").read_text()
     write_markdown(tmp_path / "b.md", [tmp_path / "a.json", tmp_path / "missing.json"])
+    assert (tmp_path / "b.md").read_text() == before
     text = (tmp_path / "b.md").read_text()
     assert "Missed: 1: slow" in text
     assert "| slow | 60.5 [60.2, 60.8] ms wall |  |  | < 50 MISSED |" in text
