@@ -18,7 +18,7 @@ _HEAD = """# Benchmarks
 
 Written by `make bench` (`python -m loadtest.bench`) and `make bench-fleet`; do not edit by hand.
 
-- machine: {cpu}, {cores} cores, {memory_gb:.0f} GB, {system}
+- machine, where a section names no other: {cpu}, {cores} cores, {memory_gb:.0f} GB, {system}
 - Python {python}, cryptography {cryptography}, NumPy {numpy}, PyNaCl {pynacl}, pyzmq {pyzmq}
 
 Each figure is a median with the quartiles of its samples in brackets.  Ours and a peer's are taken in the same run in
@@ -30,6 +30,7 @@ machine, our own included; a load well over 1 before the start means that others
 `make bench-compare OLD=COMMIT` holds this tree against an earlier one: a fleet and a ring of 64, old and new in turn,
 and the median of the ratios with its interval.  Its figures are of the machine it runs on and are not kept here.
 """
+_BEHIND_MACHINE = "\nEach figure is"
 _READING = """## Where it is slower, and why
 
 - An opening costs several times as much when members fall silent after they confirmed: each is recovered from t group
@@ -95,8 +96,10 @@ def write_markdown(path: Path, documents: Sequence[Path]) -> None:
     Of a suite that is not there the table stays that the file has, or those of suites on other machines would be lost.
     """
     found = [json.loads(each.read_text(encoding="utf-8")) for each in documents if each.is_file()]
-    measured = {each["title"]: _section(each) for each in found}
-    known = _sections(path)
+    head, known = _known(path)
+    if not set(known) - {each["title"] for each in found}:
+        head = _HEAD.format(**found[0]["about"]).partition(_BEHIND_MACHINE)[0]
+    measured = {each["title"]: _section(each, head) for each in found}
     order = [*known, *(title for title in measured if title not in known)]
     sections = {title: measured.get(title) or known[title] for title in order}
     lines = [line for section in sections.values() for line in section.splitlines()]
@@ -104,17 +107,18 @@ def write_markdown(path: Path, documents: Sequence[Path]) -> None:
     held = sum(" met |" in line for line in lines)
     told = f"Targets met: {held}.  Missed: {len(missed)}{': ' + '; '.join(missed) if missed else ''}.\n"
     path.parent.mkdir(parents=True, exist_ok=True)
-    parts = [_HEAD.format(**found[0]["about"]), told, *sections.values(), _READING]
+    parts = [head + _BEHIND_MACHINE + _HEAD.partition(_BEHIND_MACHINE)[2], told, *sections.values(), _READING]
     path.write_text("\n".join(parts), encoding="utf-8")
 
 
-def _section(document: dict[str, Any]) -> str:
+def _section(document: dict[str, Any], head: str) -> str:
     about = document["about"]
+    machine_ = "" if about["cpu"] in head else f", {about['cpu']}, {about['cores']} cores"
     quick = "; a quick run: few samples, the largest sizes left out" if about["quick"] else ""
     return "\n".join(
         [
             f"## {document['title']}\n",
-            f"{about['date']}, load {about['load_start']:.1f} to {about['load_end']:.1f}{quick}\n",
+            f"{about['date']}{machine_}, load {about['load_start']:.1f} to {about['load_end']:.1f}{quick}\n",
             "| what | ours | peer | ratio | target | note |\n| --- | --- | --- | --- | --- | --- |",
             *(_line(_row(row)) for row in document["rows"]),
             "",
@@ -122,11 +126,12 @@ def _section(document: dict[str, Any]) -> str:
     )
 
 
-def _sections(path: Path) -> dict[str, str]:
-    """The tables of a file by their titles, without what is said behind them."""
+def _known(path: Path) -> tuple[str, dict[str, str]]:
+    """What a file says of the machine, and its tables by their titles, without what is said behind them."""
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    _, *sections = text.partition("\n## Where it is slower")[0].split("\n## ")
-    return {section.partition("\n")[0]: f"## {section.rstrip()}\n" for section in sections}
+    head, *sections = text.partition("\n## Where it is slower")[0].split("\n## ")
+    tables = {section.partition("\n")[0]: f"## {section.rstrip()}\n" for section in sections}
+    return head.partition(_BEHIND_MACHINE)[0], tables
 
 
 def _line(row: Row) -> str:

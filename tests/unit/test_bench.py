@@ -51,6 +51,11 @@ def test_the_table_says_what_was_missed_and_what_is_quoted(tmp_path: Path) -> No
     before = (tmp_path / "b.md").read_text()
     write_markdown(tmp_path / "b.md", [tmp_path / "a.json", tmp_path / "missing.json"])
     assert (tmp_path / "b.md").read_text() == before
+    write_json(tmp_path / "c.json", "Elsewhere", [Row("slower", "s", Spread.of([8.0]))], about | {"cpu": "Z80"})
+    write_markdown(tmp_path / "b.md", [tmp_path / "c.json"])
+    text = (tmp_path / "b.md").read_text()
+    assert text.replace(text[text.index("## Elsewhere") : text.index("## Where it")], "") == before
+    assert "2026-01-01 00:00 UTC, Z80, 2 cores, load 3.0 to 1.0" in text
     text = (tmp_path / "b.md").read_text()
     assert "Missed: 1: slow" in text
     assert "| slow | 60.5 [60.2, 60.8] ms wall |  |  | < 50 MISSED |" in text
