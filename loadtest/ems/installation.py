@@ -207,7 +207,8 @@ class Installation:
         return {
             "gateway": GATEWAY, "version": 1, "issued_at": now.isoformat(),
             "meters": [timed | {"id": "m", "device": f"{GATEWAY}/0", "protocol": "sml", "display_interval_s": 1,
-                                "registers": [str(IMPORT), str(POWER)]}],
+                                "registers": [str(IMPORT), str(POWER)],
+                                "registration_period_s": 900 if values is None else values.registration_s}],
             "processing": [timed | each for each in _processing(values)],
             "wan": [timed | {
                 "id": "emp", "role": "participant",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -14,6 +15,7 @@ from protocol.errors import StromkreisError
 _TONES: Final = (BLUE, "#d97706", "#2b8a3e", "#7048c6", "#0c8599", "#c2255c", "#8a5a2b", "#5c6b7a")
 _NONE: Final = "–"
 _AGE_SHOWN_S_MIN: Final = 0.02  # a logarithmic axis has no 0
+_STRAIGHT_S, _BEND_POINTS = 3.0, 24
 
 
 class Row(NamedTuple):
@@ -118,14 +120,16 @@ def figures(results: Mapping[str, Result]) -> Iterator[tuple[str, str, Figure]]:
     yield "Commands", "s until the answer, median and 95 %; logarithmic", _spans(commands)
     reaction = [(name, each.reaction.s_p50, each.reaction.s_p95) for name, each in results.items()]
     yield "Reaction to a step of the load", "s until a charger's new limit holds; logarithmic", _spans(reaction)
-    yield "Recovery", "s after the WAN's return; nothing: the cut was not noticed", _recovery(results)
+    yield "Recovery", "s after the WAN's return; who is not here has not noticed the cut", _recovery(results)
 
 
 def seconds(value: float | None) -> str:
     """A time to read."""
     if value is None:
         return _NONE
-    return f"{1000 * value:.0f} ms" if value < 0.995 else f"{value:.1f} s" if value < 100 else f"{value:,.0f} s"
+    if value < 0.995:
+        return f"{1000 * value:.0f}\N{NO-BREAK SPACE}ms"
+    return f"{value:.1f}\N{NO-BREAK SPACE}s" if value < 100 else f"{value:,.0f}\N{NO-BREAK SPACE}s"
 
 
 def latency(found: Latency) -> str:
@@ -137,16 +141,27 @@ def latency(found: Latency) -> str:
 def _ages(results: Mapping[str, Result]) -> Figure:
     traces: list[Figure] = []
     for name, result in results.items():
-        for party, points in result.curves.items():
+        for party, curve in result.curves.items():
+            points = [point for begin, end in pairwise(curve) for point in (*_bent(begin, end), end)]
             traces.append({
                 "type": "scatter", "mode": "lines", "name": f"{name}, {party}", "x": [at_s for at_s, _ in points],
                 "y": [max(age_s, _AGE_SHOWN_S_MIN) for _, age_s in points],
-                "line": {"width": 1.5, "color": _TONES[len(traces) % len(_TONES)]},
+                "line": {"width": 1, "color": _TONES[len(traces) % len(_TONES)]},
                 "hovertemplate": "%{y:.1f} s<extra>%{fullData.name}</extra>",
             })  # fmt: skip
     layout = chart_layout("s since the beginning; each run's cut comes after its undisturbed part", "s", height=420)
     layout["yaxis"] |= {"type": "log", "rangemode": "normal"}
     return {"data": traces, "layout": layout}
+
+
+def _bent(begin: tuple[float, float], end: tuple[float, float]) -> list[tuple[float, float]]:
+    """The begin, and points on the way of an age that grows for long: on a logarithmic axis it is no straight line."""
+    (at_s, age_s), (_, old_s) = begin, end
+    if old_s - age_s < _STRAIGHT_S:
+        return [begin]
+    lowest_s = max(age_s, _AGE_SHOWN_S_MIN)
+    ages_s = [lowest_s * (old_s / lowest_s) ** (step / _BEND_POINTS) for step in range(1, _BEND_POINTS)]
+    return [begin, *((at_s + each - age_s, each) for each in ages_s)]
 
 
 def _spans(rows: Sequence[tuple[str, float | None, float | None]]) -> Figure:
@@ -171,7 +186,8 @@ def _spans(rows: Sequence[tuple[str, float | None, float | None]]) -> Figure:
 
 
 def _recovery(results: Mapping[str, Result]) -> Figure:
-    rows = [(f"{name}, {what}", value) for name, each in results.items() for what, value in each.recovery_s.items()]
+    rows = [(f"{name}, {what}", value)
+            for name, each in results.items() for what, value in each.recovery_s.items() if value != 0]  # fmt: skip
     trace = {
         "type": "bar", "orientation": "h", "y": [name for name, _ in rows], "x": [value for _, value in rows],
         "marker": {"color": RED}, "hovertemplate": "%{x:.1f} s<extra></extra>",

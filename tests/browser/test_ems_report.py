@@ -42,7 +42,7 @@ def test_the_report_of_options_is_drawn_without_request_or_complaint(tmp_path: P
         page.goto((tmp_path / "report.html").as_uri(), timeout=120_000)
         page.wait_for_function("document.querySelectorAll('.charts .main-svg').length >= 5", timeout=120_000)
         columns = page.locator(".options thead th").count()
-        texts = page.locator(".options").inner_text()
+        texts = page.locator(".options").inner_text().replace("\N{NO-BREAK SPACE}", " ")
         verdict = page.locator(".verdict").inner_text()
         overflow = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         browser.close()

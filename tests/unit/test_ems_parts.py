@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from loadtest.ems.limits import FAILSAFE_DURATION_S, HEARTBEAT_TIMEOUT_S, PowerL
 from loadtest.ems.measured import Spans, cold_s, commands_recovery, curve, failsafe_faults, result_of, values_recovery
 from loadtest.ems.meter import IMPORT, STEP_COUNT, STEP_S, HouseholdMeter, household_w, wanted_w
 from loadtest.ems.options import OPTIONS
-from loadtest.ems.page import load_results, measured_rows, seconds
+from loadtest.ems.page import figures, load_results, measured_rows, seconds
 from loadtest.ems.readers import learn_rows
 from loadtest.ems.result import Latency, Result, latencies
 from protocol.errors import StromkreisError
@@ -234,7 +235,7 @@ def test_a_result_is_read_back_as_it_was(tmp_path: Path) -> None:
     (found,) = load_results(tmp_path).values()
     assert (found.values, found.commands, found.reaction) == (result.values, result.commands, result.reaction)
     rows = {row.title: row.cells for row in measured_rows({"1a": found})}
-    assert rows["Sample period"][0] == ["local EMS: 1.0 s / 1.0 s"]
+    assert rows["Sample period"][0] == ["local EMS: 1.0\N{NO-BREAK SPACE}s / 1.0\N{NO-BREAK SPACE}s"]
     assert rows["Sample period"][1] == [""]  # an option that was not run
 
 
@@ -252,4 +253,15 @@ def test_a_result_of_another_version_is_named(tmp_path: Path, content: str) -> N
     ("value", "shown"), [(None, "–"), (0.0123, "12 ms"), (0.999, "1.0 s"), (62.04, "62.0 s"), (3600.0, "3,600 s")]
 )
 def test_times_are_shown_at_a_readable_precision(value: float | None, shown: str) -> None:
-    assert seconds(value) == shown
+    assert seconds(value).replace("\N{NO-BREAK SPACE}", " ") == shown
+
+
+def test_an_age_that_grows_for_long_is_drawn_bent_on_its_logarithmic_axis() -> None:
+    result = replace(judged("1a", well_served()), curves={"local EMS": [(0.0, 1.0), (60.0, 61.0), (60.0, 0.0)]})
+    _, _, figure = next(figures({"1a": result}))
+    (trace,) = figure["data"]
+    points = list(zip(trace["x"], trace["y"], strict=True))
+    assert points[0] == (0.0, 1.0)
+    assert points[-1] == (60.0, 0.02)
+    assert len(points) > 20
+    assert all(age == pytest.approx(1.0 + at_s) for at_s, age in points[:-1])
