@@ -44,7 +44,7 @@ class Participant:
         try:
             await stream.do_handshake()
             await serve(stream)
-        except BROKEN:
+        except* BROKEN:
             pass
         finally:
             await trio.aclose_forcefully(stream)

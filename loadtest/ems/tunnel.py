@@ -75,9 +75,16 @@ async def keep_open(
             opened(began_s, time.time())
             async with stream:
                 await serve(stream)
-        except BROKEN as error:
-            failed(f"tunnel: {error or type(error).__name__}")
+        except* BROKEN as group:  # what is served has tasks of its own
+            error = _first(group)
+            failed(f"tunnel: {str(error) or type(error).__name__}")
         await trio.sleep(AGAIN_S)
+
+
+def _first(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 async def pipe(one: trio.abc.Stream, other: trio.abc.Stream) -> None:

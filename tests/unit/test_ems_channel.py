@@ -15,7 +15,7 @@ from trio.testing import memory_stream_pair
 from loadtest.ems.actuators import ANSWER_S, AnsweredActuator, ModbusActuator
 from loadtest.ems.channel import HomeEnd, RemoteEnd
 from loadtest.ems.limits import PowerLimit, State
-from loadtest.ems.tunnel import Lines, open_tunnel
+from loadtest.ems.tunnel import Lines, keep_open, open_tunnel
 from protocol.errors import RemoteProtocolError
 from protocol.socks_tls import Reply, messages
 
@@ -143,3 +143,42 @@ async def test_a_refused_tunnel_says_its_reply() -> None:
         with pytest.raises(RemoteProtocolError, match="REP 2, not_allowed"):
             await open_tunnel(listeners[0].socket.getsockname()[1], "box")
         nursery.cancel_scope.cancel()
+
+
+async def test_a_tunnel_that_breaks_in_a_task_of_its_program_is_opened_again() -> None:
+    failed, opened, again = list[str](), list[float](), trio.Event()
+
+    async def serve(stream: trio.SocketStream) -> None:
+        if len(opened) == 2:
+            again.set()
+        home_end = HomeEnd(None, lambda: None)
+        await home_end.serve(BrokenStream())
+
+    def note(began_s: float, opened_s: float) -> None:
+        opened.append(opened_s - began_s)
+
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            served = partial(trio.serve_tcp, partial(adapter, Reply.SUCCEEDED), 0, host="127.0.0.1")
+            port = (await nursery.start(served))[0].socket.getsockname()[1]
+            nursery.start_soon(keep_open, port, "box", serve, failed.append, note)
+            await again.wait()
+            nursery.cancel_scope.cancel()
+    assert failed[0] == "tunnel: reset by the peer"
+
+
+class BrokenStream(trio.abc.Stream):
+    """One whose peer has reset it."""
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        await trio.lowlevel.checkpoint()
+        raise trio.BrokenResourceError("reset by the peer")
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self.receive_some()
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def aclose(self) -> None:
+        await trio.lowlevel.checkpoint()
