@@ -111,8 +111,12 @@ def view_of(
 
 
 def _series(batch: Batch, opened: Opened) -> list[Series]:
-    factors = np.fromiter(opened.readings.values(), np.int64, len(opened.readings))
-    values = batch.submitted[:, list(opened.readings)] @ factors
+    factors = np.zeros(batch.submitted.shape[1], np.int64)
+    positions = list(opened.readings)
+    factors[positions] = list(opened.readings.values())
+    # A sum of all is taken where the readings are: a copy of a large group takes longer than to add it.
+    chosen = slice(None) if len(positions) == len(factors) else positions
+    values = np.einsum("tp,p->t", batch.submitted[:, chosen], factors[chosen])
     if opened.alias_of is None or batch.aliases is None:
         members = tuple(int(batch.group[position]) for position in opened.readings)
         return [Series(members, None, batch.slots, values, batch.quantity)]

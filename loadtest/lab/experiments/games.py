@@ -163,7 +163,7 @@ def noise_rows(lab: Lab) -> list[Row]:
     for epsilon in EPSILONS:
         game = Game(lab, slot_s, days, epsilon)
         for members in lab.sizes(NOISE_SIZES) or lab.sizes((20,)):
-            scores = game.identification(members, lab.settings.trials // 2)
+            scores = game.identification(members, lab.settings.trials)
             more = {"epsilon": epsilon, "knows": "exact"}
             rows.append(_row("ring-noise", "identification", "advantage", scores, members, slot_s, days, **more))
             rng = lab.rng("noise", epsilon, members)
