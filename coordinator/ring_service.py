@@ -8,12 +8,15 @@ address or by a load balancer that asks /readyz.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import platform
+import socket
 from collections.abc import Collection
 from contextlib import AsyncExitStack
 from functools import partial
+from urllib.parse import urlsplit
 
 import trio
 from fastapi import FastAPI
@@ -166,10 +169,24 @@ async def _serve_standby(
     certificate = config.web.certificate or config.pki_path / TLS_CHAIN_FILE
     key = config.web.private_key or config.pki_path / TLS_KEY_FILE
     has_keys = await look_up(lambda: certificate.exists() and key.exists())
-    listen = [each for each in config.web.listen if has_keys or each.startswith("http://")]
+    wanted = [each for each in config.web.listen if has_keys or each.startswith("http://")]
+    listen = [each for each in wanted if is_free(each)]  # the active one may have them, on the same machine
     if listen:
         addresses = await nursery.start(partial(serve_web, app, listen, certificate=certificate, private_key=key))
         log.info("standing by: /readyz and /metrics at %s", ", ".join(addresses))
+
+
+def is_free(address: str) -> bool:
+    """Whether nobody listens at http(s)://HOST:PORT now."""
+    parts = urlsplit(address)
+    family = socket.AF_INET6 if ":" in (parts.hostname or "") else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((parts.hostname or "", parts.port or 0))
+        except OSError as error:
+            return error.errno != errno.EADDRINUSE
+    return True
 
 
 def _name() -> str:

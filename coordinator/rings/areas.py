@@ -307,7 +307,8 @@ class Areas:
                 if each.phase is Phase.REFUSED:
                     area.short_since_s = area.short_since_s if area.short else now_s
                     area.short += each.is_short
-                    area.not_before_s = now_s + self._config.period_s
+                    # Too few is mended by waiting for longer, and nothing runs meanwhile; the rest takes a round.
+                    area.not_before_s = now_s + (SETTLE_S if each.is_short else self._config.period_s)
                     area.withheld = each.withheld
                     area.epochs.remove(each)
                     gone.append(each)

@@ -18,7 +18,7 @@ from loadtest.demo.processes import DemoError
 from loadtest.scenarios.books import Books
 from loadtest.scenarios.http_get import get
 from loadtest.scenarios.installation import Installation, Process
-from loadtest.scenarios.scenario import COORDINATORS, EVERYBODY, Action, Event
+from loadtest.scenarios.scenario import ACTIVE, COORDINATORS, EVERYBODY, Action, Event
 
 _QUOTA_PERIOD_S = 0.1  # as the kernel's processor quotas have it
 _PLACED_POLL_S = 0.3
@@ -64,6 +64,9 @@ class Faults:
             case Action.KILL | Action.KILL_HEADS:
                 await self._each(processes, self.installation.kill)
                 await self._start_again(processes, event)
+            case Action.HANG:
+                await self._each(processes, self.installation.hang)
+                await self._start_again(processes, event)
             case Action.TERMINATE:
                 await self.installation.stop(processes)
                 await self._start_again(processes, event)
@@ -90,7 +93,9 @@ class Faults:
 
     async def _targets(self, event: Event) -> list[Process]:
         if event.target == COORDINATORS:
-            return list(self.installation.coordinators)
+            return self.installation.all_coordinators
+        if event.target == ACTIVE:
+            return await self.installation.active()
         nodes = [
             each
             for each in self.installation.nodes
@@ -104,7 +109,7 @@ class Faults:
     async def _heads(self) -> frozenset[str]:
         """The gateways that head a ring just now, as the coordinators tell everybody."""
         heads = set()
-        for process in self.installation.coordinators:
+        for process in await self.installation.active():
             answer = await get(f"{process.url}/api/v1/rings?limit={_RINGS_MAX}", self.installation.site.hub)
             if answer is None or answer[0] != HTTPStatus.OK:
                 raise DemoError(f"{process.name} does not tell its rings; its log says why")

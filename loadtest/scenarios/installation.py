@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import tomli_w
 import trio
@@ -16,13 +18,23 @@ from coordinator.gwa.ca import ROOT_FILE, CertificateAuthority
 from coordinator.gwa.enrolment import Directory
 from coordinator.storage.irrevocable import IrrevocableLog
 from coordinator.storage.store import Store
+from loadtest.demo.plan import free_port
 from loadtest.demo.processes import PROGRAM, Child, Children, DemoError
 from loadtest.meters.meter_list import read_meter_list
 from loadtest.scenarios.http_get import get
 from loadtest.scenarios.lines import Site, coordinator_name
-from loadtest.scenarios.plan import Calendar, NodePlan, Plan, coordinator_section, meters_config, node_section
+from loadtest.scenarios.plan import (
+    LOOPBACK,
+    Calendar,
+    NodePlan,
+    Plan,
+    coordinator_section,
+    meters_config,
+    node_section,
+)
 
 _START_TIMEOUT_S = 120.0
+_HANG_TIMEOUT_S = 60.0
 _POLL_S = 0.2
 
 
@@ -54,6 +66,7 @@ class Installation:
     group: Children
     program: Sequence[str] = PROGRAM
     coordinators: list[Process] = field(default_factory=list)
+    standbys: list[Process] = field(default_factory=list)
     nodes: list[Process] = field(default_factory=list)
     meters: list[Child] = field(default_factory=list)
     configs: list[CoordinatorConfig] = field(default_factory=list)
@@ -72,6 +85,23 @@ class Installation:
             path = self._write(name, {"coordinator": section})
             self.configs.append(config)
             self.coordinators.append(Process(name, path, config.data_dir, self.site.addresses[index].monitoring))
+            if self.plan.scenario.standby:
+                self._prepare_standby(f"{name}-standby", section, config)
+
+    def _prepare_standby(self, name: str, section: dict[str, Any], config: CoordinatorConfig) -> None:
+        """The same database, keys and addresses for gateways; another address for monitoring."""
+        monitoring = f"http://{LOOPBACK}:{free_port()}"
+        path = self._write(name, {"coordinator": section | {"web": {"listen": [config.web.listen[0], monitoring]}}})
+        self.standbys.append(Process(name, path, config.data_dir, monitoring))
+
+    @property
+    def all_coordinators(self) -> list[Process]:
+        """Those that began as the active ones, then those that began as their standbys."""
+        return [*self.coordinators, *self.standbys]
+
+    async def active(self) -> list[Process]:
+        """The coordinators that are ring services now."""
+        return [each for each in self.all_coordinators if each.is_up and await self.is_ready(each, "/readyz")]
 
     async def start(self) -> None:
         """Meters and coordinators, then gateways; returns when all processes run, not when all gateways are placed."""
@@ -85,6 +115,8 @@ class Installation:
         await self._until(
             "the coordinators are ready", lambda: self.all_ready(self.coordinators, "/readyz"), _START_TIMEOUT_S
         )
+        for process in self.standbys:  # now that the others have their leases
+            await self.start_process(process)
         await self._until("the meters listen", self._meters_listen, _START_TIMEOUT_S)
         await trio.to_thread.run_sync(self._make_nodes)
         for process in self.nodes:
@@ -104,6 +136,17 @@ class Installation:
             await self.group.kill(process.child)
         process.child = None
 
+    async def hang(self, process: Process) -> None:
+        """SIGSTOP, and wait until its watchdog has killed it.  Raises DemoError where nobody does."""
+        if process.child is not None:
+            process.child.ends = True
+            process.child.process.send_signal(signal.SIGSTOP)
+            with trio.move_on_after(_HANG_TIMEOUT_S):
+                await process.child.process.wait()
+                process.child = None
+                return
+            raise DemoError(f"{process.name} hangs, and nobody has killed it within {_HANG_TIMEOUT_S:g} s")
+
     async def stop(self, processes: Iterable[Process]) -> None:
         """SIGTERM, and wait for the end."""
         stopped = [each for each in processes if each.child is not None]
@@ -114,6 +157,7 @@ class Installation:
     async def stop_all(self) -> None:
         """Gateways first: a coordinator that goes first leaves them asking."""
         await self.stop(self.nodes)
+        await self.stop(self.standbys)
         await self.stop(self.coordinators)
         await self.group.stop(self.meters)
 

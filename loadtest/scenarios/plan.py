@@ -166,7 +166,7 @@ class Addresses:
 def coordinator_section(
     scenario: Scenario, areas: Sequence[str], calendar: Calendar, data_dir: Path, addresses: Addresses
 ) -> dict[str, Any]:
-    """`[coordinator]` of one of them."""
+    """`[coordinator]` of one of them; one that stands by differs in `web`."""
     section = {
         "listen": addresses.links,
         "public_endpoint": addresses.public_links,
@@ -175,6 +175,7 @@ def coordinator_section(
         "log_dir": str(data_dir.with_name(f"{data_dir.name}-log")),
         "irrevocable": str(data_dir.with_name(f"{data_dir.name}-log") / "irrevocable.jsonl"),
         "areas": list(areas),
+        "standby": scenario.standby,
         "web": {"listen": [addresses.web, addresses.monitoring]},
         "epoch": {
             "rounds": scenario.epoch_rounds,

@@ -124,7 +124,9 @@ class LoadTest:
         with trio.move_on_after(patience_s):
             while True:
                 await trio.to_thread.run_sync(books.read)
-                pages = [await get(f"{each.url}/metrics", installation.site.hub) for each in installation.coordinators]
+                pages = [
+                    await get(f"{each.url}/metrics", installation.site.hub) for each in installation.all_coordinators
+                ]
                 texts = [page[1] for page in pages if page is not None]
                 self.view.count(
                     "enrolled", sum(gauge(text, "stromkreis_gateways_enrolled") for text in texts), gateways

@@ -82,7 +82,7 @@ class Samples:
     async def scrape(self, installation: Installation, at_s: float) -> None:
         """Counters of every process with gateways, and of the coordinators."""
         waiting = 0
-        for process in (*installation.nodes, *installation.coordinators):
+        for process in (*installation.nodes, *installation.all_coordinators):
             if process.child is None:
                 continue
             answer = await get(f"{process.url}/metrics", installation.site.hub)
@@ -137,7 +137,7 @@ def gauge(text: str, name: str) -> int:
 def _pids(installation: Installation) -> list[tuple[str, int]]:
     running = [
         (each.name, each.child.pid)
-        for each in (*installation.coordinators, *installation.nodes)
+        for each in (*installation.all_coordinators, *installation.nodes)
         if each.child is not None and each.is_up
     ]
     return [*running, *((child.name, child.pid) for child in installation.meters)]

@@ -21,6 +21,8 @@ from protocol.errors import StromkreisError
 
 COORDINATORS = "coordinators"
 """The target of an event that names no group: the coordinators."""
+ACTIVE = "active-coordinators"
+"""Those of them that are the ring service now; others stand by."""
 EVERYBODY = "all"
 CHURN_GROUPS = 4
 """Groups that a churn takes in turn: each comes back every fourth round, within the returns that gateways have."""
@@ -40,6 +42,8 @@ class Action(StrEnum):
     """SIGTERM and a new start, one process after the other, each waited for until its gateways are placed."""
     KILL_HEADS = "kill-heads"
     """SIGKILL of the processes of the target that host the head of a ring just now, and a new start after `rounds`."""
+    HANG = "hang"
+    """SIGSTOP of coordinators that others stand by for: their watchdogs kill them; they start again after `rounds`."""
     CUT = "cut"
     """Their network namespaces are cut off from all others for `rounds`."""
     STARVE = "starve"
@@ -54,7 +58,7 @@ class Action(StrEnum):
     @property
     def is_for_coordinators(self) -> bool:
         """Whether nothing else can be its target."""
-        return self in {Action.BACK_UP, Action.RESTORE}
+        return self in {Action.BACK_UP, Action.RESTORE, Action.HANG}
 
 
 class _Model(BaseModel):
@@ -119,6 +123,8 @@ class Scenario(_Model):
     epoch_rounds: Annotated[int, Field(ge=2, le=672)] = 96
     coordinators: Annotated[int, Field(ge=1, le=100)] = 1
     """At least so many, with areas of their own; one more for each 10,000 gateways."""
+    standby: bool = False
+    """A second process stands by for each coordinator, on the same database."""
     groups: tuple[Group, ...] = (Group(name="steady", share=1.0),)
     churn: Annotated[float, Field(ge=0, le=0.2)] = 0.0
     """Share of the gateways whose processes are killed in every round, those of `CHURN_GROUPS` groups in turn."""
@@ -165,15 +171,19 @@ class Scenario(_Model):
         if reserved := sorted({"coordinator", "meters"} & set(names)):
             raise ValueError(f"groups: another name than {reserved[0]}, which processes of another kind have")
         for each in self.events:
-            if each.target not in {*names, COORDINATORS, EVERYBODY}:
-                known = ", ".join((*names, COORDINATORS, EVERYBODY))
+            if each.target not in {*names, COORDINATORS, ACTIVE, EVERYBODY}:
+                known = ", ".join((*names, COORDINATORS, ACTIVE, EVERYBODY))
                 raise ValueError(f"events: {each.action} has the target {each.target}; expected one of {known}")
             if each.round >= self.rounds:
                 raise ValueError(f"events: {each.action} in round {each.round}, and the last one is {self.rounds - 1}")
-            if each.action.is_for_coordinators and each.target != COORDINATORS:
-                raise ValueError(f"events: {each.action} is for the target {COORDINATORS}")
+            if each.action.is_for_coordinators and each.target not in {COORDINATORS, ACTIVE}:
+                raise ValueError(f"events: {each.action} is for the targets {COORDINATORS} and {ACTIVE}")
+            if each.action is Action.HANG and not self.standby:
+                raise ValueError("events: hang wants standby = true: without one nobody kills what hangs")
             if each.action is Action.CUT and not self.namespaces:
                 raise ValueError("events: cut wants namespaces = true")
+        if self.standby and self.namespaces:
+            raise ValueError("standby without namespaces: both coordinators listen at one address")
         if self.lines is not None and (self.namespaces or self.coordinators_in_force > 1):
             raise ValueError("lines without namespaces, and with one coordinator (at most 10,000 gateways)")
         return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 from contextlib import ExitStack
 from functools import partial
@@ -58,11 +59,11 @@ def is_active(config: CoordinatorConfig, term: int) -> bool:
 
 
 @pytest.mark.rounds
-async def test_a_standby_goes_on_with_the_rings_of_a_killed_one(network: Network, any_database: str) -> None:
+async def test_a_standby_goes_on_with_the_rings_of_a_killed_or_hanging_one(network: Network, any_database: str) -> None:
     network.period_s = 5.0
     network.origin_unix_s += 20
     first = config_of(network, any_database, standby=True)
-    web = WebConfig(listen=(f"https://127.0.0.1:{free_port()}", f"http://127.0.0.1:{free_port()}"))
+    web = WebConfig(listen=(first.web.listen[0], f"http://127.0.0.1:{free_port()}"))  # https is the active one's
     second = first.model_copy(update={"web": web})
     network.coordinator_config, network.web = first, [first.web.listen[0]]
     files = []
@@ -79,7 +80,7 @@ async def test_a_standby_goes_on_with_the_rings_of_a_killed_one(network: Network
             active = start(children, files[0])
             await network.start_meters(nursery)
             await network.wait_until(partial(is_active, first, 1), LIMIT_S)
-            start(children, files[1])
+            hanging = start(children, files[1])
             await network.wait_until(lambda: asked(second, "/readyz")[0] == 503, LIMIT_S)
             assert "is the ring service of area north (term 1)" in asked(second, "/readyz")[1]
             assert asked(second, "/healthz") == (200, "ok\n")
@@ -102,6 +103,11 @@ async def test_a_standby_goes_on_with_the_rings_of_a_killed_one(network: Network
             )
             start(children, files[0])
             await network.wait_until(lambda: "(term 2)" in asked(first, "/readyz")[1], LIMIT_S)
+            hanging.send_signal(signal.SIGSTOP)  # it has the port that gateways call, and the other one wants it
+            await network.wait_until(partial(is_active, first, 3), LIMIT_S)
+            assert hanging.wait() == -signal.SIGKILL
+            since = len(opened(network))
+            await network.wait_until(lambda: opened(network)[since + 1 :], LIMIT_S)
         nursery.cancel_scope.cancel()
     after = {(each.epoch, each.ring, each.round): each for each in network.ended()}
     assert before.items() <= after.items()

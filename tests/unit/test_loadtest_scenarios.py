@@ -31,8 +31,8 @@ from stromkreis import loadtest as command
 
 NAMES = sorted(shipped())
 WANTED = {
-    "smoke", "steady-10k", "steady-50k", "churn-storm", "coordinator-restart", "partition", "lte-evening",
-    "rolling-upgrade", "head-massacre", "cpu-starved", "restore-drill",
+    "smoke", "steady-10k", "steady-50k", "churn-storm", "coordinator-restart", "coordinator-failover", "partition",
+    "lte-evening", "rolling-upgrade", "head-massacre", "cpu-starved", "restore-drill",
 }  # fmt: skip
 CALENDAR = Calendar(1_000_000, 2.0)
 
@@ -85,7 +85,7 @@ def test_more_than_ten_thousand_gateways_have_coordinators_of_their_own() -> Non
         ({"groups": [{"name": "meters", "share": 1.0}]}, "another name than meters"),
         ({"events": [{"round": 1, "action": "kill", "target": "nobody"}]}, "has the target nobody"),
         ({"events": [{"round": 99, "action": "kill"}]}, "the last one is 5"),
-        ({"events": [{"round": 1, "action": "restore"}]}, "is for the target coordinators"),
+        ({"events": [{"round": 1, "action": "restore"}]}, "is for the targets coordinators"),
         ({"events": [{"round": 1, "action": "cut"}]}, "cut wants namespaces"),
         ({"events": [{"round": 1, "action": "explode"}]}, "events.0.action"),
         ({"lines": {"profile": "lte"}, "gateways": 20_000}, "lines without namespaces"),
