@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -27,7 +26,6 @@ from protocol.errors import RemoteProtocolError
 from protocol.link.tls import client_context
 from protocol.pki.han import HanRole
 from stromkreis.cls_adapter import context_of
-from stromkreis.participant_tunnel import TUNNEL_S
 from stromkreis.socks_adapter import Gateway
 from stromkreis.system_server import shown_certificate
 from tests.integration.test_cls_initiator import PAGE, device
@@ -81,7 +79,11 @@ async def curl(port: int) -> subprocess.CompletedProcess[bytes]:
 
 
 async def test_a_participants_curl_reaches_a_device_through_a_cold_gateway(network: Network, tmp_path: Path) -> None:
-    """The node asks by itself once an hour: profile and order come because the administrator has woken it up."""
+    """
+    The node asks by itself once an hour: profile and order come because the administrator has woken it up.
+
+    The participant's program gives up after 50 s, so an answer is one in time.
+    """
     orders, home, tls, cls_port = (free_port() for _ in range(4))
     network.gateways = 2
     network.web_config = WebConfig(listen=("https://127.0.0.1:0",), participants=f"https://127.0.0.1:{orders}")
@@ -115,12 +117,9 @@ async def test_a_participants_curl_reaches_a_device_through_a_cold_gateway(netwo
             assert refused.returncode != 0
             assert b"no proxy profile of this id" in await process.stderr.receive_some()
             await roll_out(network, document(tls, cls_port, data / "pki"))
-            begin_s = time.monotonic()
             got = await curl(local)
-            took_s = time.monotonic() - begin_s
             if got.stdout != PAGE:
                 raise AssertionError(f"{got.stderr!r}, {await process.stderr.receive_some()!r}")
-            assert took_s < TUNNEL_S
             assert (await curl(local)).stdout == PAGE  # and again, warm
         nursery.cancel_scope.cancel()
     store = Store(network.coordinator_config.database_url)
