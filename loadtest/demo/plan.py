@@ -68,8 +68,8 @@ class DemoSettings:
 
     @property
     def setup_in_force_s(self) -> float:
-        """Certificates, connections, keys and deals: a fixed part, and what a gateway takes of two cores."""
-        return self.setup_s if self.setup_s is not None else 16.0 + 0.06 * self.gateways
+        """Certificates, profiles, connections, keys and deals: a fixed part, and what a gateway takes of two cores."""
+        return self.setup_s if self.setup_s is not None else 18.0 + 0.12 * self.gateways
 
     @property
     def areas(self) -> tuple[str, ...]:

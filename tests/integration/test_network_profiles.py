@@ -74,12 +74,12 @@ async def test_withdrawn_with_the_next_epoch_and_back_with_a_new_zero(network: N
             await network.wait_until(lambda: with_away(network, -1, is_in=True))
             withdrawn = await roll_out(network, ring_profiles(version=2) | {"processing": [], "wan": []})
         shutil.copytree(tmp_path / "away", tmp_path / "before")
-        with process(network, "-m", "stromkreis", "node", "--config", config):
-            await network.wait_until(lambda: with_away(network, withdrawn, is_in=False)[1:])
-            await roll_out(network, ring_profiles(version=3))
-            back = max(epoch for epoch, _ in network.members())
-            assert not [each for each in with_away(network, withdrawn, is_in=True) if each.epoch < back]
-            await network.wait_until(lambda: with_away(network, withdrawn, is_in=True)[1:])
+        await network.start_node(nursery, 7, 1, "away")
+        await network.wait_until(lambda: with_away(network, withdrawn, is_in=False))
+        await roll_out(network, ring_profiles(version=3))
+        back = max(epoch for epoch, _ in network.members())
+        assert not [each for each in with_away(network, withdrawn, is_in=True) if each.epoch < back]
+        await network.wait_until(lambda: with_away(network, withdrawn, is_in=True))
         nursery.cancel_scope.cancel()
     before, after = (accounts_of(tmp_path / name)[AWAY] for name in ("before", "away"))
     assert sum(after.first) > sum(each.contributed for each in before.energies), "what was used meanwhile"

@@ -24,16 +24,21 @@ from coordinator.gwa.participants import administrator_keys
 from coordinator.storage.profile_sets import ProfileSetState
 from loadtest.network import Network
 from node.profiles.checking import text_of
+from node.security.module import KeyDirectory
+from node.storage.cipher import StorageCipher
+from node.storage.engine import Store
 from node.storage.repositories.profile_sets import KEPT_MAX, ProfileSetRepository
 from node.wan.administration import Administration
 from node.wan.wakeup import WakeUpListener
 from protocol import cms, pki
+from protocol.dcnet.crypto.suite import StandardSuite
 from protocol.errors import RemoteProtocolError
 from protocol.link.entropy import SystemEntropy
 from protocol.logs.events import Event
 from protocol.pki import Role
 from protocol.profiles.profile_set import ProfileSet
 from protocol.profiles.receipt import Receipt
+from protocol.profiles.template import ProfileTemplate
 from stromkreis.__main__ import build
 from tests.integration.gwa_world import HEADERS, NOW, ONE, POINT, SHA256, TWO, World, client_of, document, world_in
 
@@ -58,6 +63,41 @@ async def test_a_set_is_taken_and_still_in_force_after_a_restart(world: World) -
     assert [each.id for each in again.processing(world.now)] == ["p1"]
     assert again.processing(datetime(2025, 12, 31, tzinfo=UTC)) == []
     assert again.devices_of(again.processing(world.now)[0]) == [f"{ONE}/0"]
+
+
+async def test_who_was_never_given_a_set_gets_the_initial_one_once(world: World) -> None:
+    template = json.dumps(world.document("{gateway}")).replace(POINT, f"DE{'0' * 23}{{number}}")
+    world.rollout._initial = ProfileTemplate(template)
+    async with client_of(world) as client:
+        await world.roll_out(client, world.document(ONE, 5))
+        profiles = [world.profiles(ONE), world.profiles(TWO)]
+        for _ in range(2):
+            await Administration(client, lambda: profiles, 60).look()
+    assert [each.version for each in profiles] == [5, 1]
+    assert profiles[1].current is not None
+    assert profiles[1].current.processing[0].metering_point == f"DE{'0' * 23}{TWO[-8:]}"
+    assert all(each.asked.is_set() for each in profiles)
+    assert [world.state(each)[0] for each in (ONE, TWO)] == [5, 1]
+
+
+async def test_a_gateway_with_new_keys_and_no_set_gets_its_newest_anew(world: World) -> None:
+    """Its pod's volume was lost: what was encrypted to the old key opens no more."""
+    async with client_of(world) as client:
+        await world.roll_out(client, world.document(ONE))
+        await Administration(client, lambda: [world.profiles(ONE)], 60).look()
+        world.keys.close()
+        world.keys = KeyDirectory(world.path / "keys-of-a-new-volume", StandardSuite())
+        assert world.coordinator.gateways.revoke(ONE, int(world.now.timestamp() * 1000))
+        assert world.coordinator.gateways.release(ONE, int(world.now.timestamp() * 1000))
+        await world.enrol(client, ONE)
+        known = world.store
+        with closing(Store(world.path / "new.sqlite", StorageCipher(bytes(32)))) as world.store:
+            async with world.store.writing():
+                profiles = world.profiles(ONE)
+                await Administration(client, lambda: [profiles], 60).look()
+        world.store = known
+    assert profiles.version == 1
+    assert world.state(ONE) == (1, ProfileSetState.TAKEN, "")
 
 
 async def test_only_the_gateway_itself_learns_that_a_set_waits(world: World) -> None:
