@@ -194,6 +194,7 @@ def node_section(
         "policy": {
             "time_lapse": True,
             "limit_returns": False,
+            "contribute_without_profile": True,  # until the first set: a busy machine takes a while to sign all
             "honest_floor": 2,
             "epoch_rounds_min": min(rounds, CalendarPolicy().rounds_min),
             "epoch_hours_max": max(hours, CalendarPolicy().duration_s_max // HOUR_S),
