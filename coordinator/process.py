@@ -124,7 +124,7 @@ async def run(config: CoordinatorConfig, *, ready: Callable[[list[str]], None] |
             )  # fmt: skip
             listener = await _listen(opened, config, keys, coordinator)
             curve_key, endpoint = keys.public, config.public_endpoint or listener.endpoint
-        enrolment = billing_service = profiles = orders = log_writer = None
+        enrolment = billing_service = profiles = orders = order_app = log_writer = None
         if authority is not None:
             profiles = ProfileRollout(
                 store.gateways, store.certificates, store.profile_sets,
@@ -138,6 +138,7 @@ async def run(config: CoordinatorConfig, *, ready: Callable[[list[str]], None] |
                 orders = TunnelOrders(
                     profiles, store.audit, chain.root, chain.sub_ca, publisher.lists, partial(datetime.now, UTC)
                 )
+                order_app = make_order_app(orders, metrics, lambda: publisher.bundle(datetime.now(UTC)))
             enrolment = Enrolment(
                 store.gateways, authority, publisher,
                 coordinator_curve_key=curve_key or _curve_public_key(config), endpoint=endpoint,
@@ -176,8 +177,8 @@ async def run(config: CoordinatorConfig, *, ready: Callable[[list[str]], None] |
             log.info("role %s: %sweb at %s", role, calls, ", ".join(addresses))
             if config.time.listen is not None and role.does(Role.GWA):
                 await _serve_time(nursery, config, chain, metrics)
-            if orders is not None:
-                await _serve_orders(nursery, config, chain, make_order_app(orders, metrics))
+            if order_app is not None:
+                await _serve_orders(nursery, config, chain, order_app)
             await delivery_servers.start(nursery)
             if ready is not None:
                 ready(addresses)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import ssl
 from contextlib import suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
@@ -19,6 +20,7 @@ import trio
 from cryptography import x509
 
 from node.cls.relay import RateLimit, Traffic, relay
+from node.wan.bounded_http import ask
 from protocol import pki
 from protocol.errors import RemoteProtocolError, StromkreisError
 from protocol.log_limit import PEER_LINE_S, LogLimiter
@@ -30,8 +32,12 @@ CONNECTIONS_MAX: Final = 16
 _POLL_S: Final = 0.5
 _HANDSHAKE_S: Final = 20.0
 _ORDERS: Final = "/cls/v1/tunnels"
+_LISTS: Final = "/cls/v1/revocation-lists"
+_LISTED: Final = 200
 _ACCEPTED: Final = (200, 202)
 _LOST: Final = (RemoteProtocolError, OSError, trio.BrokenResourceError, trio.ClosedResourceError, trio.TooSlowError)
+_shown_name: ContextVar[str | None] = ContextVar("_shown_name", default=None)
+"""What the gateway of this task has called us in its handshake (SNI)."""
 
 
 class Tunnel(NamedTuple):
@@ -60,8 +66,12 @@ class ParticipantTunnel:
         self._wanted = wanted
         self._administrator = administrator
         self._context = context
+        self._context.sni_callback = _note_name
+        self._server_name: str | None = None
+        self._is_named = trio.Event()
         self._root = root
         self._intermediates = intermediates
+        self._revocations = pki.RevocationLists()
         self._waiting: list[trio.MemorySendChannel[Tunnel]] = []
         self._places = trio.CapacityLimiter(CONNECTIONS_MAX)
         self._rate = RateLimit(float("inf"))
@@ -93,7 +103,11 @@ class ParticipantTunnel:
         try:
             with trio.fail_after(_HANDSHAKE_S):
                 await stream.do_handshake()
-            self._check(x509.load_der_x509_certificate(stream.getpeercert(binary_form=True) or b""))
+                self._check(x509.load_der_x509_certificate(stream.getpeercert(binary_form=True) or b""))
+                if self._waiting:  # the gateway may be faster than the administrator's answer to us
+                    await self._is_named.wait()
+            if (shown := _shown_name.get()) != self._server_name:
+                raise RemoteProtocolError("other_profile", f"it asks for {shown}, ordered was {self._server_name}")
             if not self._waiting:
                 raise RemoteProtocolError("not_waited_for", "no program waits for a tunnel")
             tunnel = Tunnel(stream, trio.Event())
@@ -103,9 +117,10 @@ class ParticipantTunnel:
             self._report(f"a gateway's connection is refused: {_text(error)}")
 
     def _check(self, certificate: x509.Certificate) -> None:
-        """Raises RemoteProtocolError for another gateway than the one that is wanted."""
+        """Raises RemoteProtocolError for another gateway than the one that is wanted, or where that is revoked."""
         pki.verify_chain(
-            certificate, self._intermediates, self._root, datetime.now(UTC), role=pki.Role.GATEWAY_TLS
+            certificate, self._intermediates, self._root, datetime.now(UTC), role=pki.Role.GATEWAY_TLS,
+            revocations=self._revocations,
         )  # fmt: skip
         found = pki.gateway_id(certificate)
         if found != self._wanted.gateway:
@@ -158,7 +173,10 @@ class ParticipantTunnel:
         """Order it, and watch what becomes of it; a failure ends the wait."""
         body = {"gateway": self._wanted.gateway, "proxy": self._wanted.proxy, "duration_s": self._wanted.duration_s}
         try:
+            await self._fetch_lists()
             state = await self._ask("POST", _ORDERS, json=body)
+            self._server_name = state["server_name"]
+            self._is_named.set()
             while state["outcome"] in {"waiting", "connected"}:
                 await trio.sleep(_POLL_S)
                 state = await self._ask("GET", f"{_ORDERS}/{state['id']}")
@@ -166,6 +184,13 @@ class ParticipantTunnel:
         except (RemoteProtocolError, httpx.HTTPError, ValueError, KeyError) as error:
             failures.append(error)
         scope.cancel()
+
+    async def _fetch_lists(self) -> None:
+        """Ahead of each order: a gateway that was revoked since the last one is refused."""
+        answer = await ask(self._administrator, "GET", _LISTS, size_max=pki.LISTS_SIZE_MAX)
+        if answer.status_code != _LISTED:
+            raise RemoteProtocolError("no_lists", f"the administrator gives no revocation lists: {answer.status_code}")
+        self._revocations.take(pki.load_revocation_bundle(answer.content, self._root, datetime.now(UTC)))
 
     async def _ask(self, method: str, path: str, **how: Any) -> dict[str, Any]:
         response = await self._administrator.request(method, path, **how)
@@ -177,6 +202,10 @@ class ParticipantTunnel:
     def _report(self, text: str) -> None:
         if self._lines.is_due(text):
             log.warning("%s", text)
+
+
+def _note_name(_object: ssl.SSLObject | ssl.SSLSocket, name: str | None, _context: ssl.SSLContext) -> None:
+    _shown_name.set(None if name is None else name.removesuffix(".").lower())
 
 
 def _text(error: BaseException) -> str:

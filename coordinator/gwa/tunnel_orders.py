@@ -32,6 +32,8 @@ from protocol.profiles.tunnel_order import ORDER_VALID_S, TunnelOrder
 ORDERS_MAX: Final = 1_000
 ORDERS_OF_ONE_MAX: Final = 16
 """Of one participant, that are not over: as many as a system may have tunnels."""
+KEPT_OF_ONE_MAX: Final = 64
+"""Of one participant, with those that are over: gateways that refuse at once let nobody fill what all share."""
 WAKE_AGAIN_S: Final = 5.0
 """A wake-up message is a datagram, which may be lost."""
 _KEPT_S: Final = 2 * ORDER_VALID_S
@@ -42,11 +44,16 @@ EXPIRED: Final = "expired"
 
 @dataclass(slots=True)
 class OrderState:
-    """An order and what has become of it: `waiting`, `expired`, or the gateway's word."""
+    """
+    An order and what has become of it: `waiting`, `expired`, or the gateway's word.
+
+    `server_name` is what the gateway shows in the handshake with the participant, None for nothing.
+    """
 
     order: TunnelOrder
     participant: str
     message: bytes
+    server_name: str | None = None
     outcome: str = WAITING
     woken_s: float = float("-inf")
 
@@ -84,7 +91,8 @@ class TunnelOrders:
         """
         Order a tunnel by a proxy profile, and wake the gateway up.
 
-        Raises RemoteProtocolError: `gateway_unknown`, `gateway_revoked`, `no_proxy_profile`, `too_many_orders`.
+        Raises RemoteProtocolError: `gateway_unknown`, `gateway_revoked`, `no_proxy_profile`, `ambiguous_profile`,
+        `too_many_orders`.
         """
         profile, now = self._profile(participant, gateway, proxy), self._clock()
         order = TunnelOrder(
@@ -92,12 +100,16 @@ class TunnelOrders:
             duration_s=min(duration_s or profile.duration_max_s, profile.duration_max_s),
             issued_ms=_ms(now),
         )  # fmt: skip
-        made = OrderState(order, participant, self._rollout.sign_order(order))
+        made = OrderState(order, participant, self._rollout.sign_order(order), profile.shown_name)
         with self._lock:
             self._forget(now)
-            of_one = sum(each.participant == participant and each.outcome == WAITING for each in self._orders.values())
-            if of_one >= ORDERS_OF_ONE_MAX or len(self._orders) >= ORDERS_MAX:
-                raise RemoteProtocolError("too_many_orders", f"{of_one} orders are waiting already; try again later")
+            theirs = [each for each in self._orders.values() if each.participant == participant]
+            waiting = sum(each.outcome == WAITING for each in theirs)
+            if waiting >= ORDERS_OF_ONE_MAX or len(theirs) >= KEPT_OF_ONE_MAX or len(self._orders) >= ORDERS_MAX:
+                raise RemoteProtocolError(
+                    "too_many_orders",
+                    f"{waiting} orders are waiting, {len(theirs)} were placed within {_KEPT_S:g} s; try again later",
+                )
             self._orders[order.id] = made
         try:
             self._audit.append(
@@ -154,10 +166,14 @@ class TunnelOrders:
             raise RemoteProtocolError("gateway_unknown", "no gateway of this id is enrolled")
         if record.status is not GatewayStatus.ACTIVE:
             raise RemoteProtocolError("gateway_revoked", "this gateway was revoked")
-        for each in self._proxies(gateway):
-            is_theirs = each.participant_certificate == participant and "participant" in each.initiators
-            if each.id == proxy and is_theirs and each.is_valid_at(now):
-                return each
+        theirs = {
+            each.id: each for each in self._proxies(gateway)
+            if each.participant_certificate == participant and each.is_valid_at(now)
+        }  # fmt: skip
+        found = theirs.get(proxy)
+        if found is not None and "participant" in found.initiators:
+            _require_distinct(found, theirs.values())
+            return found
         raise RemoteProtocolError(
             "no_proxy_profile", "no proxy profile of this id by which the owner of this certificate may begin"
         )
@@ -192,6 +208,16 @@ class TunnelOrders:
     def _expire(state: OrderState, now: datetime) -> None:
         if state.outcome == WAITING and not state.order.is_good_at(_ms(now)):
             state.outcome = EXPIRED
+
+
+def _require_distinct(wanted: ProxyProfile, others: Iterable[ProxyProfile]) -> None:
+    """The participant could not tell a connection by one profile from that by another."""
+    for each in others:
+        is_same = (each.endpoint, each.shown_name) == (wanted.endpoint, wanted.shown_name)
+        if each.id != wanted.id and is_same:
+            raise RemoteProtocolError(
+                "ambiguous_profile", f"proxy profile {each.id} leads to {each.address} too; give one a wan_server_name"
+            )
 
 
 def _ms(moment: datetime) -> int:

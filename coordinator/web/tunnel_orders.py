@@ -11,7 +11,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated
 
-from fastapi import APIRouter, FastAPI, Header, Path, Request
+from fastapi import APIRouter, FastAPI, Header, Path, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import Field
 
@@ -27,6 +27,7 @@ from protocol.profiles.query import PROOF_SIZE_MAX
 from protocol.profiles.tunnel_order import OrderId, Outcome
 
 ORDER_PATH = "/cls/v1/tunnels"
+LISTS_PATH = "/cls/v1/revocation-lists"
 GatewayId = Annotated[str, Path(pattern=r"^E[A-Z]{3}[0-9A-F]{2}[0-9]{8}$")]
 Proof = Annotated[str, Header(alias="X-Gateway-Proof", max_length=PROOF_SIZE_MAX)]
 
@@ -46,6 +47,8 @@ class TunnelOrderView(ApiModel):
     id: OrderId
     outcome: str
     """`waiting`, `connected`, `expired`, or why the gateway has opened nothing."""
+    server_name: str | None
+    """What the gateway shows in the handshake with the participant (SNI), None for nothing."""
 
 
 class TunnelOutcome(ApiModel):
@@ -54,8 +57,8 @@ class TunnelOutcome(ApiModel):
     outcome: Outcome
 
 
-def make_order_app(orders: TunnelOrders, metrics: CoordinatorMetrics) -> FastAPI:
-    """The participants' web service; serve it with mutual TLS only."""
+def make_order_app(orders: TunnelOrders, metrics: CoordinatorMetrics, bundle: Callable[[], bytes]) -> FastAPI:
+    """The participants' web service; serve it with mutual TLS only.  `bundle` makes the revocation lists (PEM)."""
     app = FastAPI(title="Stromkreis tunnel orders", openapi_url=None, docs_url=None, redoc_url=None)
     app.add_middleware(Guard)
     install_errors(app, metrics)
@@ -73,6 +76,10 @@ def make_order_app(orders: TunnelOrders, metrics: CoordinatorMetrics) -> FastAPI
     async def _state(request: Request, order: OrderId) -> TunnelOrderView:
         pem = _certificate(request)
         return _view(await run_in_threadpool(lambda: orders.state(orders.participant(pem), order)))
+
+    @app.get(LISTS_PATH)
+    async def _lists() -> Response:
+        return Response(await run_in_threadpool(bundle), media_type="application/x-pem-file")
 
     return app
 
@@ -100,4 +107,4 @@ def _certificate(request: Request) -> str:
 
 
 def _view(state: OrderState) -> TunnelOrderView:
-    return TunnelOrderView(id=state.order.id, outcome=state.outcome)
+    return TunnelOrderView(id=state.order.id, outcome=state.outcome, server_name=state.server_name)

@@ -6,6 +6,7 @@ They name who may be spoken to, where, and by which certificates; fields are our
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
@@ -159,6 +160,16 @@ class ProxyProfile(Timed):
         """Host and port of `address`."""
         host, _, port = self.address.rpartition(":")
         return host.strip("[]"), int(port)
+
+    @property
+    def shown_name(self) -> str | None:
+        """What the gateway calls the participant's server in the handshake; None for an address, which none shows."""
+        name = (self.wan_server_name or self.endpoint[0]).removesuffix(".").lower()
+        try:
+            ip_address(name)
+        except ValueError:
+            return name
+        return None
 
     @property
     def cls_endpoint(self) -> tuple[str, int] | None:

@@ -19,7 +19,7 @@ from prometheus_client import CollectorRegistry
 from coordinator.gwa.enrolment import Directory
 from coordinator.gwa.participants import administrator_keys, certified_key
 from coordinator.gwa.revocation import RevocationPublisher
-from coordinator.gwa.tunnel_orders import EXPIRED, ORDERS_OF_ONE_MAX, WAITING, TunnelOrders
+from coordinator.gwa.tunnel_orders import EXPIRED, KEPT_OF_ONE_MAX, ORDERS_OF_ONE_MAX, WAITING, TunnelOrders
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.web.app import make_app
 from coordinator.web.tunnel_orders import ORDER_PATH, make_order_app
@@ -185,6 +185,26 @@ async def test_orders_are_few_expire_and_are_in_the_audit_log(made: Orders) -> N
     assert refusal(lambda: made.orders.state(made.participant, first)) == "order_unknown"
 
 
+async def test_orders_that_were_refused_at_once_fill_nothing_that_others_need(made: Orders) -> None:
+    for _ in range(KEPT_OF_ONE_MAX):
+        made.orders.answer(ONE, made.place(), "no_profile")
+    assert refusal(made.place) == "too_many_orders"
+    made.world.now += timedelta(seconds=2 * ORDER_VALID_S + 1)
+    made.place()
+
+
+async def test_two_profiles_that_a_participant_cannot_tell_apart_are_refused(made: Orders) -> None:
+    named = {"wan_server_name": "x2.emp.example"}
+    async with client_of(made.world) as client:
+        for version, (changed, expected) in enumerate([({}, "ambiguous_profile"), (named, "")], 2):
+            document = made.document(version)
+            document["proxy"].append(document["proxy"][0] | {"id": "x2", "initiators": ["cls"]} | changed)
+            await made.world.roll_out(client, document)
+            if expected:
+                assert refusal(made.place) == expected
+    made.place()
+
+
 async def test_an_order_that_no_log_takes_is_handed_to_nobody(made: Orders, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(**_: Any) -> None:
         raise OSError("disk full")
@@ -214,7 +234,7 @@ async def test_a_revoked_participant_orders_nothing(made: Orders) -> None:
 
 
 async def test_participants_order_over_mutual_tls_alone(made: Orders) -> None:
-    app = make_order_app(made.orders, made.metrics)
+    app = make_order_app(made.orders, made.metrics, bytes)
     wanted = {"gateway": ONE, "proxy": "x1", "duration_s": 60}
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="https://gwa") as client:
         answer = await client.post(ORDER_PATH, json=wanted)
