@@ -24,6 +24,7 @@ from node.wan.bounded_http import ask
 from protocol import pki
 from protocol.errors import RemoteProtocolError, StromkreisError
 from protocol.log_limit import PEER_LINE_S, LogLimiter
+from stromkreis.handshakes import Handshakes
 
 log = logging.getLogger(__name__)
 TUNNEL_S: Final = 50.0
@@ -73,6 +74,7 @@ class ParticipantTunnel:
         self._intermediates = intermediates
         self._revocations = pki.RevocationLists()
         self._waiting: list[trio.MemorySendChannel[Tunnel]] = []
+        self._handshakes = Handshakes(_HANDSHAKE_S)
         self._places = trio.CapacityLimiter(CONNECTIONS_MAX)
         self._rate = RateLimit(float("inf"))
         self._lines = LogLimiter(PEER_LINE_S, trio.current_time)
@@ -101,9 +103,9 @@ class ParticipantTunnel:
     async def _gateway(self, transport: trio.SocketStream) -> None:
         stream = trio.SSLStream(transport, self._context, server_side=True)
         try:
+            await self._handshakes.shake(stream)
+            self._check(x509.load_der_x509_certificate(stream.getpeercert(binary_form=True) or b""))
             with trio.fail_after(_HANDSHAKE_S):
-                await stream.do_handshake()
-                self._check(x509.load_der_x509_certificate(stream.getpeercert(binary_form=True) or b""))
                 if self._waiting:  # the gateway may be faster than the administrator's answer to us
                     await self._is_named.wait()
             if (shown := _shown_name.get()) != self._server_name:

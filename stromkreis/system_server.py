@@ -23,6 +23,7 @@ from node.security.home_certificate import HanKey, trust
 from protocol.errors import RemoteProtocolError, StromkreisError
 from protocol.log_limit import PEER_LINE_S, LogLimiter
 from protocol.socks_tls import Authenticated, SocksTlsClient
+from stromkreis.handshakes import Handshakes
 from stromkreis.socks_adapter import CONNECTIONS_MAX, PAUSE_S, Gateway
 
 log = logging.getLogger(__name__)
@@ -82,6 +83,7 @@ class SystemServer:
     def __init__(self, context: ssl.SSLContext, target: tuple[str, int]) -> None:
         self._context = context
         self._target = target
+        self._handshakes = Handshakes(_HANDSHAKE_S)
         self._places = trio.CapacityLimiter(CONNECTIONS_MAX)
         self._rate = RateLimit(float("inf"))
         self._lines = LogLimiter(PEER_LINE_S, trio.current_time)
@@ -109,13 +111,12 @@ class SystemServer:
                 await stream.aclose()
 
     async def _serve(self, stream: trio.SSLStream[trio.SocketStream]) -> None:
+        await self._handshakes.shake(stream)
         try:
             self._places.acquire_nowait()
         except trio.WouldBlock:
             raise RemoteProtocolError("too_many", f"{CONNECTIONS_MAX} connections are open already") from None
         try:
-            with trio.fail_after(_HANDSHAKE_S):
-                await stream.do_handshake()
             async with await self._program() as local:
                 await relay(
                     local, stream, self._rate, Traffic(), idle_s=float("inf"), duration_s=float("inf")

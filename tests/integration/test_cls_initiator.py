@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -24,7 +24,7 @@ from protocol import pki
 from protocol.errors import StromkreisError
 from protocol.logs.events import Event
 from protocol.pki.han import HanRole
-from stromkreis.socks_adapter import Gateway
+from stromkreis.socks_adapter import CONNECTIONS_MAX, Gateway
 from stromkreis.system_server import SystemServer, gateway_certificate, server_context
 from tests.integration.cls_world import ClsHome, Stream, cls_home
 from tests.integration.gwa_world import ONE, SHA256
@@ -115,6 +115,20 @@ async def test_a_participant_reaches_a_device_behind_the_adapter(home: ClsHome) 
         assert answers[0].endswith(PAGE)
     assert begun(home) == [CONNECTED]
     assert home.count("connected") == 1
+
+
+async def test_strangers_that_say_nothing_take_no_place_of_the_gateway(
+    home: ClsHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stromkreis.system_server._HANDSHAKE_S", 3_600)
+    answers.clear()
+    async with adapting(home) as port, beginning(home) as initiator, AsyncExitStack() as stack:
+        for _ in range(CONNECTIONS_MAX):
+            await stack.enter_async_context(await trio.open_tcp_stream("127.0.0.1", port))
+        await home.roll_out(home.document(2, initiators=["participant"], cls_address=f"127.0.0.1:{port}"))
+        assert await initiator.begin("x1", "participant", 60) == CONNECTED
+        await until(lambda: bool(answers))
+        assert answers[0].endswith(PAGE)
 
 
 async def test_an_end_that_is_not_the_profiles_gets_nothing(home: ClsHome) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,6 +19,7 @@ from coordinator.web.tunnel_orders import make_order_app
 from protocol import pki
 from protocol.link.pinned_tls import open_pinned
 from protocol.link.tls import client_context, server_context
+from stromkreis.handshakes import HANDSHAKES_MAX
 from stromkreis.participant_tunnel import ParticipantTunnel, Wanted
 from tests.integration.gwa_world import ONE, client_of, world_in
 from tests.integration.test_tunnel_orders import Orders, until
@@ -113,3 +114,16 @@ async def test_a_program_gets_the_connection_of_the_profile_it_ordered(tmp_path:
         assert await each.heard("x2.emp.example") == b""
         assert await each.heard() == b""
         assert await each.heard("X1.emp.example") == HELLO
+
+
+async def test_strangers_that_say_nothing_are_few_and_keep_no_gateway_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stromkreis.participant_tunnel._HANDSHAKE_S", 3_600)
+    async with asked(tmp_path) as each, AsyncExitStack() as stack:
+        strangers = [
+            await stack.enter_async_context(await trio.open_tcp_stream("127.0.0.1", each.port))
+            for _ in range(HANDSHAKES_MAX + 1)
+        ]
+        assert await strangers[0].receive_some() == b""
+        assert await each.heard() == HELLO
