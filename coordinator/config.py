@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, IPvAnyNetwork, model_validator
 
 from protocol.dcnet.setup.ranges import FUSE_A, FUSE_A_MAX, FUSE_A_MIN
 from protocol.dcnet.setup.schema import DEFAULT_SCHEMA, VERIFIED_SCHEMA, Kind, Noise, Schema, Slot
@@ -219,6 +219,10 @@ class WebConfig(_Section):
 
     public_url: WebAddress | None = None
     """The address for browsers and gateways, if it differs from `listen` (reverse proxy, container)."""
+
+    proxies: Annotated[tuple[IPvAnyNetwork, ...], Field(max_length=64)] = ()
+    """Addresses or networks of the reverse proxies before it: no wake-up message is sent to one, whatever port a
+    gateway names."""
 
     certificate: Path | None = None
     """PEM file with the server's certificate chain, for https. None: the one of the demo SM-PKI."""

@@ -136,8 +136,9 @@ async def run(config: CoordinatorConfig, *, ready: Callable[[list[str]], None] |
             publisher = RevocationPublisher(config.pki_path, authority, store.certificates)
             if config.web.participants is not None:
                 orders = TunnelOrders(
-                    profiles, store.audit, chain.root, chain.sub_ca, publisher.lists, partial(datetime.now, UTC)
-                )
+                    profiles, store.audit, chain.root, chain.sub_ca, publisher.lists, partial(datetime.now, UTC),
+                    config.web.proxies,
+                )  # fmt: skip
                 order_app = make_order_app(orders, metrics, lambda: publisher.bundle(datetime.now(UTC)))
             enrolment = Enrolment(
                 store.gateways, authority, publisher,

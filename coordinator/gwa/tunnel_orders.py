@@ -12,9 +12,10 @@ from __future__ import annotations
 import secrets
 import socket
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Final
 
 from cryptography import x509
@@ -59,11 +60,12 @@ class OrderState:
 
 
 class TunnelOrders:
-    """All that are not over; `lists` are the revocation lists that count now."""
+    """All that are not over; `lists` are the revocation lists that count now, `proxies` are before the web server."""
 
     def __init__(
         self, rollout: ProfileRollout, audit: AuditRepository, root: x509.Certificate, sub_ca: x509.Certificate,
         lists: Callable[[datetime], pki.RevocationLists], clock: Callable[[], datetime],
+        proxies: Sequence[IPv4Network | IPv6Network] = (),
     ) -> None:  # fmt: skip
         self._rollout = rollout
         self._audit = audit
@@ -71,6 +73,7 @@ class TunnelOrders:
         self._sub_ca = sub_ca
         self._lists = lists
         self._clock = clock
+        self._proxies_before = proxies
         self._orders: dict[str, OrderState] = {}
         self._addresses: dict[str, tuple[str, int]] = {}
         self._lock = threading.Lock()
@@ -152,7 +155,15 @@ class TunnelOrders:
                 found.outcome = outcome
 
     def heard_from(self, gateways: Iterable[str], address: tuple[str, int]) -> None:
-        """Remember where the node of these gateways listens for wake-up messages; until a restart."""
+        """
+        Remember where the node of these gateways listens for wake-up messages; until a restart.
+
+        A reverse proxy's address is nobody's: a gateway would choose a port of that machine.
+        """
+        host = ip_address(address[0].partition("%")[0])
+        host = getattr(host, "ipv4_mapped", None) or host
+        if any(host in each for each in self._proxies_before):
+            return
         with self._lock:
             for each in gateways:
                 self._addresses.pop(each, None)

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +153,15 @@ async def test_a_wake_up_message_leaves_at_once_and_again(made: Orders) -> None:
         await until(lambda: woken == [ONE, ONE])
         nursery.cancel_scope.cancel()
     assert counts == ["taken", "taken"]
+
+
+async def test_a_reverse_proxy_is_sent_no_wake_up_message(made: Orders) -> None:
+    made.orders._proxies_before = (ip_network("192.0.2.0/24"), ip_network("2001:db8::1"))
+    for host in ("192.0.2.7", "::ffff:192.0.2.7", "2001:db8::1"):
+        made.orders.heard_from([ONE], (host, 53))
+    assert made.orders._addresses == {}
+    made.orders.heard_from([ONE], ("2001:db8::2", 7385))
+    assert made.orders._addresses == {ONE: ("2001:db8::2", 7385)}
 
 
 async def test_only_what_a_profile_names_can_be_ordered(made: Orders) -> None:
