@@ -96,7 +96,8 @@ class Epochs:
         self.is_leaving = False  # joins no epoch but those whose layout it is bound to: it may have been restarted
 
     def serve_in(self, nursery: trio.Nursery) -> None:
-        """Run the epochs' tasks there."""
+        """Run the epochs' tasks there; the keys of those that ended while we were down go first."""
+        self._forget(self._module.forget_ended_epochs, int(self._services.clock()))
         self._nursery = nursery
 
     @property
@@ -241,7 +242,7 @@ class Epochs:
             if self.is_leaving and call.epoch > self._module.newest_bound():
                 self._ask()
                 return None
-            secrets = self._module.epoch(call.epoch)
+            secrets = self._module.epoch(call.epoch, ring_timing(call).open_at_s(call.rounds))
         except StoreError as error:
             self._store_failed(error)
             return None

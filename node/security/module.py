@@ -61,11 +61,12 @@ class SecurityModule(Protocol):
     def random_bits(self, count: int) -> int: ...  # noqa: D102
     def random(self, size: int) -> bytes: ...  # noqa: D102
     def ephemeral_key(self, curve: ec.EllipticCurve) -> ec.EllipticCurvePrivateKey: ...  # noqa: D102
-    def epoch(self, epoch: int) -> EpochSecrets: ...  # noqa: D102
+    def epoch(self, epoch: int, end_s: float | None = None) -> EpochSecrets: ...  # noqa: D102
     def newest_bound(self) -> int: ...  # noqa: D102
     def fix_layout(self, epoch: int, layout_digest: bytes) -> None: ...  # noqa: D102
     def forget_epoch(self, epoch: int) -> None: ...  # noqa: D102
     def forget_epochs_before(self, epoch: int) -> None: ...  # noqa: D102
+    def forget_ended_epochs(self, now_s: int) -> None: ...  # noqa: D102
 
 
 class KeyDirectory:
@@ -288,9 +289,9 @@ class GatewaySecurityModule:
         drawn = int.from_bytes(self._backend.random((curve.key_size + 7) // 8 + 8), "big")
         return ec.derive_private_key(1 + drawn % (curve.group_order - 1), curve)
 
-    def epoch(self, epoch: int) -> EpochSecrets:
+    def epoch(self, epoch: int, end_s: float | None = None) -> EpochSecrets:
         """
-        The epoch's secrets, made the first time and the same ones after a restart.
+        The epoch's secrets, made the first time and the same ones after a restart; it is over at `end_s` (Unix time).
 
         Raises RemoteProtocolError for an epoch whose seed is gone and that is not after every epoch that had a layout:
         what was contributed is remembered by epoch and round, and under a used number it would pass for another ring's.
@@ -303,7 +304,7 @@ class GatewaySecurityModule:
             if newest is not None and epoch <= newest:
                 raise RemoteProtocolError("past_epoch", f"epoch {epoch} is called, and epoch {newest} was before")
             sealed = self._backend.seal(label, self._backend.random(_SECRET_SIZE))
-            seeds.add(self.identity, epoch, sealed)
+            seeds.add(self.identity, epoch, sealed, end_s)
         seed = self._backend.unseal(label, sealed)
         return EpochSecrets(self._directory.suite, seed, self._backend.random(_SECRET_SIZE))
 
@@ -324,6 +325,10 @@ class GatewaySecurityModule:
     def forget_epochs_before(self, epoch: int) -> None:
         """Delete the seeds of earlier epochs, those that ended while we were down."""
         self._directory.seeds.delete_before(self.identity, epoch)
+
+    def forget_ended_epochs(self, now_s: int) -> None:
+        """Delete the seeds of epochs that are over: those that ended while we were down, whoever calls or not."""
+        self._directory.seeds.delete_ended(self.identity, now_s)
 
     def _label(self, what: str) -> str:
         return f"{what} of {self.identity}"

@@ -226,7 +226,7 @@ def test_the_seeds_of_its_open_epoch_are_taken_over(directory: Path) -> None:
     finally:
         keys.close()
     with closing(sqlite3.connect(directory / "keys" / "epochs.sqlite")) as connection:
-        assert connection.execute("PRAGMA user_version").fetchone() == (1,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (2,)
 
 
 def put_back_in_time(directory: Path) -> None:
@@ -246,6 +246,7 @@ def put_back_in_time(directory: Path) -> None:
             opened = msgpack.unpackb(cipher.open("contribution", (gateway, epoch, round_, interval_s), content))[:2]
             old.execute("INSERT INTO contribution VALUES (?,?,?,?,?,?,?,?,?,?)", (*row, *opened))
         old.commit()
+    keys.seeds._execute("ALTER TABLE seed DROP COLUMN end_s")
     keys.seeds._execute("PRAGMA user_version=0")
     keys.close()
     for each in (path, directory / "keys" / FILE_NAME):

@@ -20,6 +20,7 @@ from node.storage.cipher import Cipher
 from node.storage.errors import SchemaError
 from node.storage.migrations import (
     seeds001_unversioned,
+    seeds002_epoch_ends,
     step001_unversioned,
     step002_sealed,
     step003_metering_log,
@@ -58,7 +59,7 @@ STEPS: Final[tuple[Callable[..., None], ...]] = (
 )
 """Those of the node's store, where some need its cipher: see `store_steps`."""
 
-EPOCH_SEED_STEPS: Final[tuple[Step, ...]] = (seeds001_unversioned.upgrade,)
+EPOCH_SEED_STEPS: Final[tuple[Step, ...]] = (seeds001_unversioned.upgrade, seeds002_epoch_ends.upgrade)
 """Those of the file of epoch seeds."""
 
 

@@ -50,9 +50,10 @@ class EpochSeedRepository:
         rows = self._execute("SELECT seed FROM seed WHERE gateway=? AND epoch=?", gateway, epoch)
         return rows[0][0] if rows else None
 
-    def add(self, gateway: str, epoch: int, seed: bytes) -> None:
-        """Keep the seed of a new epoch."""
-        self._execute_unflushed("INSERT INTO seed (gateway, epoch, seed) VALUES (?, ?, ?)", gateway, epoch, seed)
+    def add(self, gateway: str, epoch: int, seed: bytes, end_s: float | None) -> None:
+        """Keep the seed of a new epoch, which is over at `end_s` (Unix time, s)."""
+        sql = "INSERT INTO seed (gateway, epoch, seed, end_s) VALUES (?, ?, ?, ?)"
+        self._execute_unflushed(sql, gateway, epoch, seed, end_s)
 
     def newest_bound(self, gateway: str) -> int | None:
         """The newest epoch that the gateway was bound to a layout in; it stays when the seed goes."""
@@ -77,19 +78,23 @@ class EpochSeedRepository:
         """Delete the seeds of all earlier epochs."""
         self._execute_unflushed("DELETE FROM seed WHERE gateway=? AND epoch<?", gateway, epoch)
 
+    def delete_ended(self, gateway: str, now_s: int) -> None:
+        """Delete the seeds of all epochs that are over."""
+        self._execute_unflushed("DELETE FROM seed WHERE gateway=? AND end_s<=?", gateway, now_s)
+
     def delete_gateway(self, gateway: str) -> None:
         """Delete whatever there is of a gateway, durably."""
         for table in ("seed", "bound"):
             self._execute(f"DELETE FROM {table} WHERE gateway=?", gateway)  # noqa: S608 - names of our own tables
 
-    def _execute_unflushed(self, sql: str, *parameters: str | int | bytes) -> None:
+    def _execute_unflushed(self, sql: str, *parameters: str | float | bytes | None) -> None:
         self._execute("PRAGMA synchronous=OFF")
         try:
             self._execute(sql, *parameters)
         finally:
             self._execute("PRAGMA synchronous=NORMAL")
 
-    def _execute(self, sql: str, *parameters: str | int | bytes) -> list[tuple[Any]]:
+    def _execute(self, sql: str, *parameters: str | float | bytes | None) -> list[tuple[Any]]:
         try:
             return self._connection.execute(sql, parameters).fetchall()
         except sqlite3.Error as error:
