@@ -29,7 +29,7 @@ from coordinator.rings.areas import (
 from coordinator.rings.epochs import AreaEpoch, Phase
 from coordinator.rings.numbers import EpochNumbers
 from coordinator.storage.gateways import GatewayRecord, GatewayStatus
-from loadtest.coordination import LIST_SECRET, bare_join, commitment_of, join_all, lay_out, reveal_all
+from loadtest.coordination import LIST_SECRET, bare_join, commitment_of, join_all, lay_out
 from node.security.module import KeyDirectory
 from node.trust import TrustStore
 from protocol import pki, wire
@@ -363,18 +363,17 @@ def test_an_epoch_goes_from_call_to_running_and_back_from_its_state(hood: Neighb
     ]  # fmt: skip
 
 
-def test_an_area_that_is_too_small_is_refused_and_called_again_later(hood: Neighbourhood) -> None:
+def test_an_epoch_that_too_few_join_is_refused_and_called_again_later(hood: Neighbourhood) -> None:
     hood.names = hood.names[:2]
     join_all(hood.epoch, hood.names, NOW_S + 3, hood.joined)
-    hood.epoch.on_timer(hood.epoch.next_timer_s())
-    out = reveal_all(hood.epoch, hood.names, NOW_S + 6)
+    out = hood.epoch.on_timer(hood.epoch.next_timer_s())
     assert hood.epoch.phase is Phase.REFUSED
     assert {type(to.message) for to in out} == {wire.Refused}
     assert hood.epoch.over
     now_s = NOW_S + 10
     assert hood.areas.drop_finished(now_s, set()) == [hood.epoch]
     assert hood.areas.call_due(now_s) == []
-    ((_, again),) = hood.areas.call_due(now_s + CONFIG.period_s)
+    ((_, again),) = hood.areas.call_due(hood.areas.next_timer_s())
     assert again.call.epoch == 1
 
 
