@@ -163,9 +163,10 @@ def test_a_judge_that_names_whom_it_likes_is_caught(monkeypatch: pytest.MonkeyPa
     """The simulator would notice an innocent member that is named."""
     answer = Case.answer
 
-    def naming(self: Case, position: int, message: wire.MaskWords) -> None:
-        answer(self, position, message)
+    def naming(self: Case, position: int, message: wire.MaskWords) -> bool:
+        is_first = answer(self, position, message)
         self.named |= self.roster & -self.roster
+        return is_first
 
     monkeypatch.setattr(Case, "answer", naming)
     with pytest.raises(Violation, match="did not lie"):
@@ -173,7 +174,7 @@ def test_a_judge_that_names_whom_it_likes_is_caught(monkeypatch: pytest.MonkeyPa
 
 
 def test_a_judge_that_names_nobody_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Case, "answer", lambda *_: None)
+    monkeypatch.setattr(Case, "answer", lambda *_: True)
     with pytest.raises(Violation, match=r"was not found|cost"):
         _plays(replace(SCENARIOS["lying member"], lie="share"), 20)
 

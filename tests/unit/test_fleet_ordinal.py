@@ -125,10 +125,14 @@ async def test_gateways_of_a_process_begin_one_after_the_other(autojump_clock: M
     told: list[int] = []
 
     class Gateway:
+        has_stopped = False
+
         async def run(self) -> None:
             begun_s.append(trio.current_time() - start_s)
 
-    enrolments: Any = SimpleNamespace(enrolled=range(1_000), changed=trio.Event())
+    enrolments: Any = SimpleNamespace(
+        enrolled=[SimpleNamespace(place=each) for each in range(1_000)], changed=trio.Event()
+    )
     start_s = trio.current_time()
     with trio.move_on_after(60):
         make: Any = lambda _start: lambda _each: Gateway()  # noqa: E731
