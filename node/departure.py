@@ -50,17 +50,19 @@ class Departures:
     """
     Those of one node; `run` serves until the last of its gateways has left.
 
-    `meters` are each gateway's; `gone` is called after one has left, with nothing of it here any more.
+    `meters` are each gateway's, also of those that are revoked; `going` is called before one is deleted: nothing of it
+    may be written any more.  `gone` is called after it has left, with nothing of it here any more.
     """
 
     def __init__(
         self, book: LeaveBook, keys: KeyDirectory, store: Store, meters: Mapping[str, Sequence[MeterProfile]],
-        gone: Callable[[str], None],
+        going: Callable[[str], None], gone: Callable[[str], None],
     ) -> None:  # fmt: skip
         self._book = book
         self._keys = keys
         self._departed = DepartedRepository(store)
         self._meters = meters
+        self._going = going
         self._gone = gone
         self._staying = set(meters)
         self._lines = LogLimiter(_LINE_S, trio.current_time)
@@ -108,10 +110,11 @@ class Departures:
                 self._book.keep(leave := replace(leave, state=LeaveState.PAID, owes=()))
             if trio.current_time() < until_s:
                 return
-            await announce()  # type: ignore[misc]
-            self._book.keep(told := replace(leave, state=LeaveState.TOLD))
+            if leave.state is not LeaveState.TOLD:  # else deleting has failed, and its keys may be gone
+                await announce()  # type: ignore[misc]
+                self._book.keep(leave := replace(leave, state=LeaveState.TOLD))
             await gateway.stop()
-            await self._delete(told)
+            await self._delete(leave)
         except (httpx.HTTPError, OSError, StromkreisError) as error:
             self._pauses[leave.gateway] = trio.current_time() + pause_s, min(_PAUSE_S_MAX, 2 * pause_s)
             self._say(f"gateway {leave.gateway} leaves later", error)
@@ -119,6 +122,7 @@ class Departures:
     async def _delete(self, leave: Leave) -> None:
         """Nothing of it may stay, and none of it may be sent again: keys first."""
         name = leave.gateway
+        self._going(name)
         self._keys.erase(name)
         mine = self._meters.get(name, ())
         await self._departed.delete(name, [each for meter in mine for each in (meter.device, meter.meter_id)])
@@ -132,12 +136,15 @@ class Departures:
             log.warning("%s, tried again: %s", what, str(error) or type(error).__name__)
 
 
-def erase_node(config: NodeConfig) -> None:
+def erase_node(config: NodeConfig) -> list[str]:
     """
     Delete what a node keeps for all of its gateways, once all have left; twice is no error.
 
-    Raises OSError.
+    Returns the gateways whose keys are here all the same, since the configuration does not name them any more: they
+    were never asked to leave, and nothing is deleted then.  Raises OSError.
     """
+    if others := sorted(each.stem for each in config.keys_path.glob("*.json")):
+        return others
     erase_file(config.keys_path / FILE_NAME)  # without it no copy of the store opens
     kept = [config.store_path, config.seeds_path]
     for path in (
@@ -147,3 +154,4 @@ def erase_node(config: NodeConfig) -> None:
         path.unlink(missing_ok=True)
     for name in ("coordinator.json", "revocation-lists.pem"):
         (config.data_dir / name).unlink(missing_ok=True)
+    return []

@@ -132,7 +132,7 @@ async def _run(
             return
         opened.callback(store.close)
         keys.forget_commitment_keys()
-        departures = Departures(book, keys, store, node.meters, node.has_left)
+        departures = Departures(book, keys, store, node.revoked | node.meters, node.is_going, node.has_left)
         node.metrics.leaving(lambda: departures.asked)
         async with coordinator_client(config) as client, store.writing(), trio.open_nursery() as nursery:
             await departures.finish()
@@ -165,6 +165,8 @@ class _Node:
         self._gateways = tuple(each for each in config.all_gateways() if each.id not in gone)
         self._profiles = [meter_profiles(each) for each in self._gateways]
         self.meters = dict(zip((each.id for each in self._gateways), self._profiles, strict=True))
+        told = {name for name, each in leaves.items() if each.state is LeaveState.TOLD}
+        self.revoked = {each.id: meter_profiles(each) for each in config.all_gateways() if each.id in told}
         self._enrolments: Enrolments | None = None
         self._keeper: LogKeeper | None = None
         self._ready = ready
@@ -186,6 +188,11 @@ class _Node:
         """Whether some are configured that have not left for good."""
         return bool(self.meters)
 
+    def is_going(self, identity: str) -> None:
+        """A gateway is about to be deleted."""
+        if self._keeper is not None:
+            self._keeper.forget(identity)
+
     def has_left(self, identity: str) -> None:
         """A gateway has left for good."""
         self.meters.pop(identity, None)
@@ -195,13 +202,17 @@ class _Node:
         self.metrics.gateways(len(self.running))
         if self._enrolments is not None:
             self._enrolments.forget(identity)
-        if self._keeper is not None:
-            self._keeper.forget(identity)
 
     async def serve_nobody(self, stop: trio.Event | None) -> None:
-        """All have left: delete what they had in common, and and stay: it would be restarted for ever."""
-        erase_node(self._config)
-        log.warning("every gateway of this node has left for good: stop it and remove it")
+        """All have left: delete what they had in common, and stay: it would be restarted for ever."""
+        if others := erase_node(self._config):
+            log.error(
+                "every gateway of the configuration has left for good, but the keys of %s are here, which it does not"
+                " name: nothing that they need is deleted. Name them to run them, or to ask them to leave",
+                ", ".join(others),
+            )  # fmt: skip
+        else:
+            log.warning("every gateway of this node has left for good: stop it and remove it")
         self.readiness.waits_for = "every gateway of this node has left for good"
         async with trio.open_nursery() as nursery:
             await nursery.start(

@@ -210,6 +210,7 @@ class Gateway:
             with self._scope, nullcontext() if time is None else time.listening(self._on_time, self._on_billing):
                 await self._serve()
         finally:
+            self.profiles.close()
             await self._log.close(Event.STOPPED)
             self._ended.set()
 

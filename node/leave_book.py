@@ -15,6 +15,7 @@ import json
 import os
 import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -83,22 +84,33 @@ class LeaveBook:
         """Write a file, whole and durable.  Raises OSError."""
         is_new = not self.directory.exists()
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path = self.directory / f"{leave.gateway}.json"
-        temporary = path.with_name(f".{leave.gateway}.{secrets.token_hex(8)}")
+        # By descriptors: the command may be root's, and whoever owns the directory could have links in it.
+        opened = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         try:
-            with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            self._put(opened, leave)
+            os.fsync(opened)
+        finally:
+            os.close(opened)
+        if is_new:
+            _flush(self._data_dir)
+
+    def _put(self, directory: int, leave: Leave) -> None:
+        temporary = f".{leave.gateway}.{secrets.token_hex(8)}"
+        created = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=directory)
+        try:
+            with os.fdopen(created, "w") as file:
                 file.write(json.dumps(asdict(leave)))
                 file.flush()
                 os.fsync(file.fileno())
-            if os.geteuid() == 0:  # the command may be root's, the node is not
-                owner = self._data_dir.stat()
-                for each in (temporary, self.directory):
-                    os.chown(each, owner.st_uid, owner.st_gid)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-        for each in (self.directory, *([self._data_dir] if is_new else [])):
-            _flush(each)
+                if os.geteuid() == 0:  # the node is not root's
+                    owner = self._data_dir.stat()
+                    for each in (file.fileno(), directory):
+                        os.fchown(each, owner.st_uid, owner.st_gid)
+            os.replace(temporary, f"{leave.gateway}.json", src_dir_fd=directory, dst_dir_fd=directory)
+        except BaseException:
+            with suppress(FileNotFoundError):
+                os.unlink(temporary, dir_fd=directory)
+            raise
 
 
 def _load(path: Path) -> Leave:

@@ -35,10 +35,11 @@ class Leaving:
         Raises RemoteProtocolError: `gateway_unknown`, `gateway_released` (others may have its id), what
         `cms.verify_detached` raises.
         """
-        if gateway_id not in self._gateways.some([gateway_id]):
+        gateway = self._gateways.some([gateway_id]).get(gateway_id)
+        if gateway is None:
             raise RemoteProtocolError("gateway_unknown", "no gateway of this id is enrolled")
-        mine = [each for each in self._certificates.of_gateway(gateway_id) if each.role is pki.GATEWAY_TRIPLE[0]]
-        signers = [pki.load_certificate(each.certificate) for each in mine[:2]]  # the last one may not be installed yet
+        mine = self._certificates.signers(gateway_id, gateway.enrolled_ms)
+        signers = [pki.load_certificate(each.certificate) for each in mine]
         cms.verify_detached(endorsement, leave_statement(gateway_id), signers, cms.Limits())
         left_ms = self._directory.leave(gateway_id, now)
         if left_ms is None:

@@ -107,9 +107,10 @@ class ProfileRollout:
 
         Raises RemoteProtocolError: `gateway_unknown`, `profile_unknown`, `bad_receipt`, what `cms.verify` raises.
         """
-        signers = [each for each in self.certificates.of_gateway(gateway_id) if each.role is pki.GATEWAY_TRIPLE[0]][:2]
-        if not signers:
+        gateway = self.gateways.some([gateway_id]).get(gateway_id)
+        if gateway is None:
             raise RemoteProtocolError("gateway_unknown", "no gateway of this id is enrolled")
+        signers = self.certificates.signers(gateway_id, gateway.enrolled_ms)
         loaded = [pki.load_certificate(each.certificate) for each in signers]
         content, _ = cms.verify(signed, DATA, loaded, _RECEIPT_LIMITS)
         receipt = Receipt.from_bytes(content)

@@ -19,7 +19,6 @@ from protocol.profiles.query import query_text, read_proof
 
 _REMEMBERED: Final = 50_000  # signatures that hold, 100 bytes each: a gateway shows one for half an hour
 _WRONG_MAX: Final = 8  # of one question, which anybody may ask: each costs up to two signature checks, 0.4 ms or more
-_TRIPLES: Final = 2  # the present one, and the one before it while a renewal is under way
 
 
 class QueryProofs:
@@ -34,8 +33,9 @@ class QueryProofs:
     def check_all(self, proofs: Mapping[str, str], now_ms: int) -> dict[str, RemoteProtocolError]:
         """What is wrong with these proofs, by gateway; those that are right are not in it."""
         active = {
-            name for name, each in self._gateways.some(list(proofs)).items() if each.status is GatewayStatus.ACTIVE
-        }
+            name: each.enrolled_ms
+            for name, each in self._gateways.some(list(proofs)).items() if each.status is GatewayStatus.ACTIVE
+        }  # fmt: skip
         wrong: dict[str, RemoteProtocolError] = {}
         for gateway, proof in proofs.items():
             try:
@@ -43,7 +43,7 @@ class QueryProofs:
                     raise RemoteProtocolError("gateway_unknown", "no gateway of this id is enrolled")
                 if sum(each.reason == "bad_proof" for each in wrong.values()) >= _WRONG_MAX:
                     raise RemoteProtocolError("bad_proof", f"not looked at: {_WRONG_MAX} of the question were wrong")
-                self._check(gateway, proof, now_ms)
+                self._check(gateway, active[gateway], proof, now_ms)
             except RemoteProtocolError as error:
                 wrong[gateway] = error
         return wrong
@@ -53,10 +53,9 @@ class QueryProofs:
         for error in self.check_all({gateway: proof}, now_ms).values():
             raise error
 
-    def _check(self, gateway: str, text: str, now_ms: int) -> None:
+    def _check(self, gateway: str, enrolled_ms: int, text: str, now_ms: int) -> None:
         proof = read_proof(text, now_ms)
-        records = [each for each in self._certificates.of_gateway(gateway) if each.role is pki.GATEWAY_TRIPLE[0]]
-        for each in records[:_TRIPLES]:
+        for each in self._certificates.signers(gateway, enrolled_ms):
             seen = sha256(b"\0".join((each.certificate, gateway.encode(), text.encode()))).digest()
             with self._lock:
                 is_known = seen in self._known

@@ -50,7 +50,7 @@ class Renewal:
             raise RemoteProtocolError("gateway_unknown", "no gateway of this id is enrolled")
         if gateway.status is not GatewayStatus.ACTIVE:
             raise RemoteProtocolError("gateway_revoked", "this gateway was revoked")
-        signers = [each for each in self._certificates.of_gateway(gateway_id) if each.role is pki.GATEWAY_TRIPLE[0]][:2]
+        signers = self._certificates.signers(gateway_id, gateway.enrolled_ms)
         loaded = [pki.load_certificate(each.certificate) for each in signers]
         signer = loaded.index(cms.verify_detached(endorsement, package, loaded, cms.Limits()))
         asked = pki.check_package(package)

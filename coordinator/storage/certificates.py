@@ -10,7 +10,9 @@ from sqlalchemy import Connection, RowMapping, select
 
 from coordinator.storage.engine import Database
 from coordinator.storage.tables import certificates, gateways
-from protocol.pki import Role
+from protocol.pki import GATEWAY_TRIPLE, Role
+
+_SIGNERS = 2  # while a renewal is under way the newest may not be installed yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,19 @@ class CertificateRepository:
         """All of a gateway, the newest triple first, in the order of the roles."""
         with self._database.read() as connection:
             return read_certificates(connection, gateway_id)
+
+    def signers(self, gateway_id: str, enrolled_ms: int) -> list[CertificateRecord]:
+        """
+        Those of the present and the previous signature key of the gateway that was enrolled then, the newest first.
+
+        Whoever had its id before, and gave it up, signs nothing for it: its keys may be in anybody's hands.
+        """
+        mine = [
+            each for each in self.of_gateway(gateway_id)
+            if each.role is GATEWAY_TRIPLE[0]
+            and (each.issued_ms >= enrolled_ms or each.revoked_ms is None or each.revoked_ms > enrolled_ms)
+        ]  # fmt: skip
+        return mine[:_SIGNERS]
 
     def revoked(self, now_ms: int) -> list[tuple[int, int]]:
         """Serial numbers of the revoked certificates that have not run out, with the time of revocation in ms."""

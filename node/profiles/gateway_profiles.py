@@ -19,7 +19,7 @@ from cryptography import x509
 
 from node.profiles.checking import administrator_of, check_set, open_message
 from node.security.module import SecurityModule
-from node.storage.errors import SealError
+from node.storage.errors import SealError, StoreError
 from node.storage.repositories.profile_sets import ProfileSetRepository
 from node.trust import TrustStore
 from protocol.errors import RemoteProtocolError
@@ -49,8 +49,8 @@ class GatewayProfiles:
     """
 
     __slots__ = (
-        "_changed", "_clock", "_current", "_meters", "_module", "_note", "_proof", "_repository", "_trust", "asked",
-        "version",
+        "_changed", "_clock", "_current", "_is_closed", "_meters", "_module", "_note", "_proof", "_repository",
+        "_trust", "asked", "version",
     )  # fmt: skip
 
     def __init__(
@@ -68,6 +68,7 @@ class GatewayProfiles:
         self._meters = meters
         self._note = note
         self._clock = clock
+        self._is_closed = False
         self._changed = trio.Event()
         self.asked = trio.Event()
         """Set once the administrator was asked since the start, and what it has was looked at."""
@@ -89,6 +90,10 @@ class GatewayProfiles:
     def identity(self) -> str:
         """The gateway's id."""
         return self._module.identity
+
+    def close(self) -> None:
+        """Take none any more: the gateway has stopped, and may be deleted."""
+        self._is_closed = True
 
     def query_proof(self) -> str:
         """That it is this gateway who asks the administrator; made anew every half hour, and after a renewal."""
@@ -136,6 +141,8 @@ class GatewayProfiles:
             return Receipt.refused(self.identity, version, digest, self._now_ms(), error).sign(
                 self._module.signature_key
             )
+        if self._is_closed:
+            raise StoreError(f"gateway {self.identity} has stopped and takes no profiles")
         if not is_known:
             await self._repository.store.write(self._repository.add(self.identity, version, document))
             self.version, self._current = version, profiles

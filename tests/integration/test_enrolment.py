@@ -22,6 +22,7 @@ from coordinator.gwa import ca
 from coordinator.gwa.ca import CertificateAuthority
 from coordinator.gwa.declared_tokens import declare
 from coordinator.gwa.enrolment import Directory, Enrolment, EnrolmentRequest, IssuedTriple
+from coordinator.gwa.leaving import Leaving
 from coordinator.gwa.participants import administrator_keys, participant_keys, renew_web_certificate
 from coordinator.gwa.reconcile import reconcile
 from coordinator.gwa.renewal import Renewal
@@ -31,6 +32,7 @@ from coordinator.storage.irrevocable import IrrevocableLog
 from coordinator.storage.store import Store
 from protocol import cms, pki
 from protocol.errors import LocalProtocolError, RemoteProtocolError, StromkreisError
+from protocol.leave import leave_statement
 from stromkreis.__main__ import build
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -503,6 +505,17 @@ def other_keys(token: str) -> EnrolmentRequest:
     return EnrolmentRequest(token, device, "Nordring", package(3, device), bytes([3]) * 32)
 
 
+def left_by(store: Store, directory: Directory, number: int, certificate: x509.Certificate) -> str:
+    """Why gateway 1 does not leave by the signature of a key, empty where it does."""
+    device = pki.make_gateway_id(1)
+    signed = cms.sign_detached(leave_statement(device), cms.KeyPair(certificate, KEYS[number]))
+    try:
+        Leaving(store.gateways, store.certificates, directory).leave(device, signed, SOON)
+    except RemoteProtocolError as error:
+        return error.reason
+    return ""
+
+
 def test_a_released_id_is_enrolled_with_other_keys_and_never_with_its_old(
     store: Store, enrolment: Enrolment, publisher: RevocationPublisher, kept: IrrevocableLog
 ) -> None:
@@ -529,6 +542,19 @@ def test_a_released_id_is_enrolled_with_other_keys_and_never_with_its_old(
     directory.release(old.gateway_id, SOON)
     assert len(kept.read().revoked) == 2
     assert reconcile(store.gateways, kept.read()) == 0
+    assert store.gateways.active_by_curve_key(bytes([3]) * 32) is None
+
+
+def test_who_has_the_lost_keys_of_an_id_says_nothing_for_whoever_has_it_now(store: Store, enrolment: Enrolment) -> None:
+    directory = Directory(store.gateways)
+    token = directory.create_token(NOW, uses=2)
+    lost = x509.load_pem_x509_certificate(enrolment.enrol(request(token), NOW).certificates.signature_chain.encode())
+    directory.release(pki.make_gateway_id(1), SOON)
+    answer = enrolment.enrol(other_keys(token), SOON)
+    present = x509.load_pem_x509_certificate(answer.certificates.signature_chain.encode())
+    assert left_by(store, directory, 1, lost) == "cms_signer"
+    assert store.gateways.active_by_curve_key(bytes([3]) * 32) is not None
+    assert [left_by(store, directory, 3, present) for _ in range(2)] == ["", ""], "also where the answer was lost"
     assert store.gateways.active_by_curve_key(bytes([3]) * 32) is None
 
 

@@ -80,6 +80,16 @@ async def test_who_was_never_given_a_set_gets_the_initial_one_once(world: World)
     assert [world.state(each)[0] for each in (ONE, TWO)] == [5, 1]
 
 
+async def test_a_gateway_that_has_stopped_keeps_no_set_that_comes_late(world: World) -> None:
+    """It may have left for good meanwhile, and its rows are deleted."""
+    async with client_of(world) as client:
+        await world.roll_out(client, world.document(ONE))
+        profiles = world.profiles(ONE)
+        profiles.close()
+        await Administration(client, lambda: [profiles], 60).look()
+    assert (profiles.version, world.profiles(ONE).version) == (0, 0)
+
+
 async def test_a_gateway_with_new_keys_and_no_set_gets_its_newest_anew(world: World) -> None:
     """Its pod's volume was lost: what was encrypted to the old key opens no more."""
     async with client_of(world) as client:

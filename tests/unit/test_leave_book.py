@@ -72,3 +72,15 @@ def test_a_gateway_of_another_node_is_refused_by_name(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["start", "ESTK0000000009", "--yes", "-c", configuration(tmp_path)])
     assert isinstance(result.exception, StromkreisError)
     assert "ESTK0000000009 is none of this node's" in str(result.exception)
+
+
+def test_no_file_is_written_where_a_link_in_the_place_of_the_directory_leads(tmp_path: Path) -> None:
+    """The command may be root's, and the directory is the node's."""
+    node, elsewhere = tmp_path / "node", tmp_path / "elsewhere"
+    node.mkdir()
+    elsewhere.mkdir()
+    book = LeaveBook(node)
+    book.directory.symlink_to(elsewhere)
+    with pytest.raises(OSError, match="leaving"):
+        book.ask(NAME, 5, discard=False)
+    assert list(elsewhere.iterdir()) == []
