@@ -58,23 +58,24 @@ class ProfiledAccount:
         try:
             selection = self._rule.select(schema, call.interval_s, call.interval_start_s, end_s)
         except RemoteProtocolError as error:
-            if not await self._has_ended(now_s):
+            if not await self._has_ended(schema, now_s):
                 self._say(error.reason)
             raise
         self._say("")
         return selection
 
-    async def review(self, now_s: int, failed: Callable[[StoreError], None]) -> None:
+    async def review(self, schema: Schema | None, now_s: int, failed: Callable[[StoreError], None]) -> None:
         """Note where nothing may be contributed any more at `now_s`, metering time; `failed` is told of a store's."""
         try:
-            await self._has_ended(now_s)
+            await self._has_ended(schema, now_s)
         except StoreError as error:  # the next call tries again
             failed(error)
 
-    async def _has_ended(self, now_s: int) -> bool:
-        if self._rule.permits_any(now_s):
+    async def _has_ended(self, schema: Schema | None, now_s: int) -> bool:
+        reason = self._rule.why_not(schema, now_s)
+        if reason is None:
             return False
-        self._say("no_profiles")
+        self._say(reason)
         if self._store.basis(self._gateway) != _NONE:
             await self._store.put(self._gateway, _NONE)
         return True

@@ -29,7 +29,7 @@ import logging
 import math
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -118,6 +118,8 @@ class Contributions:
         self.attendance = attendance
         self.zero_from_s = -math.inf
         """The first registration time that may be the zero of the account: from here on profiles permit it."""
+        self.selection = b""
+        """Which registers it is kept in (`Registers.selection`); of others nothing is taken."""
         self._accounts = accounts
         self._keep_committed_s = keep_committed_s
         self._random_bits = random_bits
@@ -131,6 +133,7 @@ class Contributions:
         self._built: dict[tuple[int, int], Contribution] = {}
         self._last_interval_s = -1
         self._last: tuple[int, Resume] | None = None
+        self._past: tuple[int, Resume] | None = None  # of the account before, in this process
         self._lock = trio.Lock()
         account, last = accounts.account(gateway), accounts.last_contribution(gateway)
         if account is not None:
@@ -143,18 +146,36 @@ class Contributions:
                 words_from_bytes(last.vector), last.blindings,
             )  # fmt: skip
 
-    async def first_reading(self, values: tuple[int, ...], interval_s: int | None = None) -> None:
+    async def select(self, selection: bytes, zero_from_s: float) -> None:
+        """
+        Take registers of this selection alone, and no zero from before `zero_from_s` (metering time, Unix, s).
+
+        On return nothing is under way any more that began before.
+        """
+        self.selection, self.zero_from_s = selection, zero_from_s
+        await self._take_lock()
+        self._lock.release()
+
+    async def first_reading(
+        self, values: tuple[int, ...], interval_s: int | None = None, selection: bytes = b""
+    ) -> None:  # fmt: skip
         """
         Fix the zero of the account, once and durably, before anything is contributed.
 
-        `interval_s` is the registration time of the values; no zero is one from before the start.
+        `interval_s` is the registration time of the values; no zero is one from before the start, nor one of another
+        `selection`.
         """
         if self._opened is not None:
             return
-        if interval_s is not None and (interval_s < self.zero_from_s or not self._is_permitted(interval_s)):
-            return
-        await self._accounts.begin(self._gateway, values)
-        self._move_to(tuple(EnergyAccount(each, each) for each in values))
+        await self._take_lock()
+        try:
+            is_early = interval_s is not None and (interval_s < self.zero_from_s or not self._is_permitted(interval_s))
+            if self._opened is not None or is_early or selection != self.selection:
+                return
+            await self._accounts.begin(self._gateway, values)
+            self._move_to(tuple(EnergyAccount(each, each) for each in values))
+        finally:
+            self._lock.release()
 
     def _move_to(self, account: tuple[EnergyAccount, ...] | None) -> None:
         self._opened = account
@@ -188,13 +209,16 @@ class Contributions:
         """
         Forget the account, durably, and what waits for a bill: the next reading is a new zero.  Raises StoreError.
 
-        For a store that is older than what was contributed last, or that does not know.
+        For a store that is older than what was contributed last, or that does not know, and where other registers are
+        selected.  A ring of this process may live on: its member must not forget what it shared in and served, and no
+        interval is contributed again.
         """
         await self._take_lock()
         try:
             await self._accounts.delete(self._gateway)
             self._move_to(None)
-            self._last, self._built, self._last_interval_s = None, {}, -1
+            self._past = self._last or self._past
+            self._last, self._built = None, {}
         finally:
             self._lock.release()
 
@@ -205,7 +229,7 @@ class Contributions:
 
     def resume(self, epoch: int) -> Resume | None:
         """What the member machine must know of its past in this epoch."""
-        return self._last[1] if self._last is not None and self._last[0] == epoch else None
+        return next((each[1] for each in (self._last, self._past) if each is not None and each[0] == epoch), None)
 
     @property
     def is_carrying(self) -> bool:
@@ -229,6 +253,8 @@ class Contributions:
         if known is not None and ((view.epoch, round_) == self._last_key or known.since == self._since):
             return known
         if self._opened is None or registers.interval_s <= self._last_interval_s or self.unsettled is not None:
+            return None
+        if registers.selection != self.selection:
             return None
         limits = dict(zip(view.committed, map(contribution_limit, view.bits), strict=True))
         words, energies = [], []
@@ -349,6 +375,8 @@ class Contributions:
         """As `settled`, for a round of an epoch whose ring is gone; does nothing where that is known already."""
         await self._take_lock()
         try:
+            if self._past is not None and (self._past[0], self._past[1].round) == (epoch, round_):
+                self._past = epoch, replace(self._past[1], settled=True)
             if self._last is None or self.unsettled != (epoch, round_):
                 return
             contribution = self._built[epoch, round_]

@@ -137,7 +137,7 @@ class Epochs:
     def profiles_changed(self) -> None:
         """A profile set was taken: what it ends is noted now, and ends with the next epoch."""
         if self._nursery is not None and self._grid is not None:
-            self._nursery.start_soon(self._profiled.review, self._now_s(), self._store_failed)
+            self._nursery.start_soon(self._profiled.review, self.account.schema, self._now_s(), self._store_failed)
 
     def _has_ring(self, number: int) -> bool:
         epoch = self._epochs.get(number)

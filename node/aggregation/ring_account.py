@@ -8,6 +8,7 @@ record before anything is contributed (`account_review`).
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -60,6 +61,7 @@ class RingAccount:
         self._cursor: Subscription | None = None
         self._subscriber: RingSubscriber | None = None
         self._selected = b""
+        self._anew_from_s = -math.inf
 
     @property
     def is_carrying(self) -> bool:
@@ -93,7 +95,7 @@ class RingAccount:
         now_s = grid.registration_s(grid.index_at(self._services.clock()))
         try:
             selection = await self._profiled.select(call, schema, now_s)
-            registers = RegisterSet(schema, selection.devices, selection.registers)
+            registers = RegisterSet(schema, selection.devices, selection.registers, selection.digest)
         except (ValueError, KeyError, StopIteration) as error:
             expected = "expected OBIS codes, units of the DLMS table and an energy"
             raise RemoteProtocolError(
@@ -103,11 +105,14 @@ class RingAccount:
             account, cursor = await self._begin(schema, now_s)
         else:
             account, cursor = self.contributions, None
+        await account.select(selection.digest, max(selection.since_s, self._anew_from_s))
         if account.has_begun and self._profiled.must_begin_anew(selection, schema):
+            # A ring before this epoch's may live: nothing of another selection goes into its rounds.
+            self._anew_from_s = call.interval_start_s
+            account.zero_from_s = max(selection.since_s, self._anew_from_s)
             await self._begin_anew(account, now_s)
             self._selected = b""
         await self._profiled.follow(selection, call)
-        account.zero_from_s = selection.since_s
         # After what cannot be read has been tried: then the next call tries again.
         self.contributions, self.schema = account, schema
         is_possible = partial(self._is_possible, PhysicalLimits(schema, self._fuse_a, account.last_registers))

@@ -62,11 +62,13 @@ class RingSubscriber:
             if not self._is_possible(registers):
                 continue
             try:
-                await self._account.first_reading(registers.values, registers.interval_s)
+                await self._account.first_reading(registers.values, registers.interval_s, registers.selection)
                 if self._position - self._cursor.position > _BEHIND_US_MAX:
                     await self._cursor.advance(self._position)
             except StoreError as error:
                 self._failed(error)
+                return
+            if registers.selection != self._account.selection:  # others were selected meanwhile
                 return
             self._position = registers.position
             self.waiting = None if self._publish(registers) else registers

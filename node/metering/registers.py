@@ -32,12 +32,14 @@ class Registers:
     """
     The gateway's slots at one registration time: integers at the schema's scalers, slot 0 being 1.
 
-    With everything up to `position` of the metering log no other registers can become complete.
+    With everything up to `position` of the metering log no other registers can become complete.  `selection` says which
+    of which meters they are (`ContributionRule`'s digest, empty where all are meant).
     """
 
     interval_s: int
     values: tuple[int, ...]
     position: int = field(default=0, compare=False)
+    selection: bytes = field(default=b"", compare=False)
 
 
 @dataclass(slots=True)
@@ -76,17 +78,20 @@ class RegisterSet:
     """
     Collects logged readings until all meters were heard; `devices` are the gateway's meters.
 
-    `selected` are the registers that count, by meter and code, all others being 0; None: all do.
+    `selected` are the registers that count, by meter and code, all others being 0; None: all do.  `selection` is their
+    digest.
 
     Raises ValueError, KeyError or StopIteration for a schema of registers that no meter has.
     """
 
-    __slots__ = ("_complete_s", "_devices", "_left_out", "_open", "_slots")
+    __slots__ = ("_complete_s", "_devices", "_left_out", "_open", "_selection", "_slots")
 
     def __init__(
-        self, schema: Schema, devices: Sequence[str], selected: Collection[tuple[str, Obis]] | None = None
+        self, schema: Schema, devices: Sequence[str], selected: Collection[tuple[str, Obis]] | None = None,
+        selection: bytes = b"",
     ) -> None:  # fmt: skip
         self._devices = frozenset(devices)
+        self._selection = selection
         self._slots = _slots_of(schema)
         self._left_out = frozenset(
             (device, self._slots.number[obis])
@@ -123,7 +128,7 @@ class RegisterSet:
                     sums = map(sum, zip(*place.heard.values(), strict=True))
                     complete.append((interval_s, (1, *sums)))
         position = min([entry.position, *(each.first_position - 1 for each in self._open.values())])
-        return [Registers(interval_s, values, position) for interval_s, values in complete]
+        return [Registers(interval_s, values, position, self._selection) for interval_s, values in complete]
 
     def _has_room(self, interval_s: int) -> bool:
         """Whether it is one of the newest registration times, for which older ones are given up."""

@@ -93,12 +93,18 @@ class ContributionRule:
         """Every register of the schema, of every meter of the gateway."""
         return Selection.of_all(schema, self._devices)
 
-    def permits_any(self, moment_s: float) -> bool:
-        """Whether anything at all may be contributed at a moment of metering time (Unix, s)."""
+    def why_not(self, schema: Schema | None, moment_s: float) -> str | None:
+        """
+        Why nothing may be contributed at a moment of metering time (Unix, s), whatever intervals are; None: it may be.
+
+        `no_profiles` where nothing at all may, `unprofiled_register` where one of the schema's (None: any) may not.
+        """
         if self._is_without_profile:
-            return True
-        spans = (span for span, _ in self._permitted(None))
-        return any(each.from_s <= moment_s < each.to_s for each in spans)
+            return None
+        now = {each.obis for span, each in self._permitted(None) if span.from_s <= moment_s < span.to_s}
+        if not now:
+            return "no_profiles"
+        return None if schema is None or now.issuperset(registers_in(schema)) else "unprofiled_register"
 
     def select(self, schema: Schema, interval_s: int, from_s: int, to_s: int) -> Selection:
         """

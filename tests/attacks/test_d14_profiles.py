@@ -8,18 +8,35 @@ register as the difference of two selections, and no total of the victim and a h
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from node.aggregation.beacon import CrowdPolicy
+from node.storage.repositories.account_basis import AccountBasis, AccountBasisRepository
 from protocol.dcnet.discipline.returns import TOKENS_MAX
+from protocol.dcnet.machines.effects import Attempted, Progress
+from protocol.dcnet.machines.member_attempt import Resume
 from protocol.errors import RemoteProtocolError
+from protocol.profiles.profile_set import ProfileSet
 from tests.attacks.test_d08_gateway import CALL, ME, NOW_S, OTHERS, Clock, gateway, listed, refusal
-from tests.unit.profiled_account import Account, InForce, account_in, both, profile_set
+from tests.unit.profiled_account import (
+    SCHEMA,
+    Account,
+    InForce,
+    account_in,
+    both,
+    call,
+    processing,
+    profile_set,
+)
 
 WHOLE, NOTHING = profile_set(*both(), *both(1)), profile_set()
+NO_EXPORT = profile_set(processing(), processing(meter=1))
 
 
 def version(number: int, *, is_whole: bool) -> InForce:
@@ -41,7 +58,10 @@ async def test_inside_an_epoch_no_profile_takes_a_household_out(tmp_path: Path) 
             assert await account.contribute(0) == (1, 7, 0)
 
 
-async def test_each_withdrawal_costs_all_returns_and_its_energy_is_in_no_total(tmp_path: Path) -> None:
+@pytest.mark.parametrize("less", [NOTHING, NO_EXPORT], ids=["nothing", "no-export"])
+async def test_each_withdrawal_costs_all_returns_and_its_energy_is_in_no_total(
+    tmp_path: Path, less: ProfileSet
+) -> None:
     used, number = 0, 1
     async with account_in(tmp_path, version(1, is_whole=True)) as account:
         for epoch in range(0, 6, 2):
@@ -51,7 +71,7 @@ async def test_each_withdrawal_costs_all_returns_and_its_energy_is_in_no_total(t
             assert await account.contribute(epoch) == (1, 10, 0), "of one quarter hour, whatever was used meanwhile"
             assert account.tokens == (TOKENS_MAX if epoch == 0 else 0)
             used, number = used + 12_345, number + 2
-            switch(account, number - 1, is_whole=False)
+            account.profiles.put(less.model_copy(update={"version": number - 1}))
             with pytest.raises(RemoteProtocolError):
                 await account.join(epoch + 1)
             switch(account, number, is_whole=True)
@@ -71,6 +91,62 @@ async def test_another_selection_is_no_difference_of_two_contributions(tmp_path:
             await account.read(16 * epoch, 1_020, 92_000)
             await account.read(16 * epoch + 1, 1_024, 92_500)
             assert await account.contribute(epoch) == (1, {1: 4, 2: 504, 3: 500}[epoch], 0)
+
+
+async def test_what_was_read_before_another_selection_is_no_zero_nor_contributed(tmp_path: Path) -> None:
+    """The call comes when meters are read: a meter's whole register would be the difference."""
+    for profiles, others in ((both(), both(1)), ([*both(), *both(1)], [])):
+        async with account_in(tmp_path / str(len(others)), InForce(profile_set(*profiles))) as account:
+            await account.join(0)
+            await account.read(0, 1_000, 90_000)
+            await account.read(1, 1_010, 90_000)
+            assert await account.contribute(0) == (1, 10, 0)
+            put = AccountBasisRepository.put
+
+            async def put_late(
+                mine: AccountBasisRepository, gateway: str, basis: AccountBasis,
+                account: Account = account, put: Callable[..., Awaitable[None]] = put,
+            ) -> None:  # fmt: skip
+                await account.read(16, 1_020, 90_000)  # by the old selection
+                await put(mine, gateway, basis)
+
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(AccountBasisRepository, "put", put_late)
+                account.profiles.put(profile_set(*(both() if not others else [*profiles, *others]), version=2))
+                await account.join(1)
+            before = account.published[-1]
+            await account.read(17, 1_030, 90_000)
+            await account.read(18, 1_040, 90_000)
+            newest = account.published[-1]
+            account.published.append(before)
+            assert await account.contribute(1) is None
+            account.published.append(newest)
+            assert await account.contribute(1) == (1, 10, 0)
+
+
+async def test_another_selection_goes_into_no_round_of_the_ring_that_lives(tmp_path: Path) -> None:
+    """And the member of that ring, where it is made again, knows what it shared in: no round is served twice."""
+    async with account_in(tmp_path, version(1, is_whole=True)) as account:
+        await account.join(0)
+        await account.read(0, 1_000, 90_000)
+        await account.read(1, 1_010, 90_000)
+        mine = account.ring.contributions
+        assert mine is not None
+        registers = account.published[-1]
+        view: Any = SimpleNamespace(epoch=0, size=8, noise=(), committed=(), bits=())
+        assert mine.build(view, 1, registers) is not None
+        await mine.attempted(view, Attempted(1, 0, Progress.SERVED, is_return=False))
+        account.profiles.put(profile_set(*both(), version=2))
+        await account.ring.use(SCHEMA, call(1))
+        assert mine.resume(0) == Resume(1, 0, Progress.SERVED, settled=False)
+        await mine.settle(0, 1, included=True)
+        assert mine.resume(0) == Resume(1, 0, Progress.SERVED, settled=True)
+        for quarter_hour in (1, 2, 3):
+            await account.read(quarter_hour, 1_010, 90_000)
+            assert await account.contribute(0) is None
+        await account.read(16, 1_020, 90_000)
+        await account.read(17, 1_030, 90_000)
+        assert await account.contribute(1) == (1, 10, 0)
 
 
 async def test_whoever_withdraws_all_others_gets_no_total_of_the_one(tmp_path: Path) -> None:

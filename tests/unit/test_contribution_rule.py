@@ -100,13 +100,13 @@ def test_profiles_without_a_gap_between_them_count_as_one() -> None:
 def test_without_a_set_in_force_nothing_is_contributed() -> None:
     assert refusal(InForce(None)) == "no_profiles"
     assert refusal(InForce(None, version=3)) == "no_profiles", "what is stored does not open"
-    assert not rule_of(InForce(None)).permits_any(DAY_S)
+    assert rule_of(InForce(None)).why_not(SCHEMA, DAY_S) == "no_profiles"
 
 
 def test_the_switch_for_no_administrator_ends_with_the_first_set() -> None:
     rule = rule_of(InForce(None), without_profile=True)
     assert rule.select(SCHEMA, *SPAN) == Selection.of_all(SCHEMA, [ONE, TWO])
-    assert rule.permits_any(DAY_S)
+    assert rule.why_not(SCHEMA, DAY_S) is None
     assert refusal(InForce(None, version=1), without_profile=True) == "no_profiles"
     assert refusal(InForce(profile_set()), without_profile=True) == "unprofiled_register"
 
