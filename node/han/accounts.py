@@ -109,7 +109,7 @@ class Accounts:
         for each in () if current is None else current.han:
             by_user.setdefault((each.user, each.role), []).append(each)
         devices = [
-            (each, [name for name in self._profiles.devices_of(each) if name is not None])
+            (each, self._profiles.devices_of(each))
             for each in (() if current is None else current.processing)
         ]  # fmt: skip
         valid = {user: [each for each in mine if each.is_valid_at(now)] for user, mine in by_user.items()}
@@ -145,7 +145,9 @@ def _account(
 ) -> Account:  # fmt: skip
     """By a user's HAN profiles, those that are valid and all of them."""
     points = {point for each in mine for point in each.metering_points}
-    meters = [name for each, names in devices if each.metering_point in points for name in names]
+    meters = [
+        name for each, names in devices if each.metering_point in points for name in names if name is not None
+    ]  # fmt: skip
     first: dict[Algorithm, str] = {}
     for each in mine:
         first |= {Algorithm.SHA256: each.ha1_sha256} if each.ha1_sha256 else {}

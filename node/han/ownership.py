@@ -1,8 +1,10 @@
 """
 From when to when metering points are a consumer's: while HAN profiles of its user name are valid, past ones included.
 
-What the same meter measured before or in between is another household's: of whoever lived there.  Both ends of a span
-count, since a register's value there ends the energy of one household and begins that of the next.
+What the same meter measured before or in between is another household's: of whoever lived there.  A meter that others'
+metering points have, too, is one's own only while a processing profile has it at a metering point of one's own: its
+place may be another flat's since.  Both ends of a span count, since a register's value there ends the energy of one
+household and begins that of the next.
 """
 
 from __future__ import annotations
@@ -17,8 +19,8 @@ from protocol.profiles.communication import HanProfile
 from protocol.profiles.processing import ProcessingProfile
 
 Span = tuple[float, float]
-Devices = Sequence[tuple[ProcessingProfile, Sequence[str]]]
-"""Processing profiles, each with its meters' names in the metering log."""
+Devices = Sequence[tuple[ProcessingProfile, Sequence[str | None]]]
+"""Processing profiles, each with its meters' names in the metering log, None for one that is not here any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +50,29 @@ class Ownership:
 
 def ownership(mine: Iterable[HanProfile], devices: Devices) -> Ownership:
     """By all HAN profiles of a user."""
+    profiles = list(mine)
+    points = {point for each in profiles for point in each.metering_points}
+    shared = {name for one, found in devices if one.metering_point not in points for name in found}
     spans: dict[str, list[Span]] = {}
-    for each in mine:
-        names = {name for one, found in devices if one.metering_point in each.metering_points for name in found}
-        for name in {*each.metering_points, *names}:
-            spans.setdefault(name, []).append(_span(each))
+    for each in profiles:
+        owned = _span(each)
+        for point in each.metering_points:
+            spans.setdefault(point, []).append(owned)
+        for one, found in devices:
+            if one.metering_point not in each.metering_points:
+                continue
+            for name, measures in zip(found, _measures(one), strict=True):
+                begin_s, end_s = max(owned[0], measures[0]), min(owned[1], measures[1])
+                if name is not None and (name not in shared or begin_s < end_s):
+                    spans.setdefault(name, []).append((begin_s, end_s) if name in shared else owned)
     return Ownership({name: _joined(found) for name, found in spans.items()})
+
+
+def _measures(profile: ProcessingProfile) -> list[Span]:
+    """From when to when each meter of a profile measures for it."""
+    begin_s, end_s = _span(profile)
+    exchanged = [each.exchange.at.timestamp() for each in profile.meters if each.exchange is not None]
+    return list(zip([begin_s, *exchanged], [*exchanged, end_s], strict=True))
 
 
 def _span(timed: Timed) -> Span:

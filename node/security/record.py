@@ -102,17 +102,21 @@ def load_record(path: Path) -> Record:
 
 def erase_file(path: Path) -> None:
     """
-    Overwrite a file that holds a key, and remove it, durably; none is no error.
+    Overwrite a file that holds a key, and remove it, durably; none is no error, and one that a crash left is removed.
 
-    A file system that copies on write, or a flash disk, may keep the old octets: there a token is the place for keys.
+    It is renamed first: half overwritten it would be a damaged file of keys, with which no node starts.  A file system
+    that copies on write, or a flash disk, may keep the old octets: there a token is the place for keys.
     """
-    if not path.exists():
+    doomed = path.with_name(f"{path.name}.erased")
+    if path.exists():
+        path.replace(doomed)
+    if not doomed.exists():
         return
-    with path.open("r+b") as file:
-        file.write(bytes(path.stat().st_size))
+    with doomed.open("r+b") as file:
+        file.write(bytes(doomed.stat().st_size))
         file.flush()
         os.fsync(file.fileno())
-    path.unlink()
+    doomed.unlink()
     directory = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(directory)

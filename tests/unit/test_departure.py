@@ -18,6 +18,7 @@ from node.configured import meter_profiles, open_keys, root_certificate
 from node.departure import Departures, erase_node
 from node.fleet import run
 from node.leave_book import Leave, LeaveBook, LeaveState
+from node.security.record import Record
 from node.security.storage_key import FILE_NAME
 from node.storage.cipher import store_cipher
 from node.storage.engine import Store
@@ -53,6 +54,27 @@ async def test_killed_before_the_rows_were_deleted_its_meters_keys_go_too(tmp_pa
     with closing(open_keys(config, root_certificate(config))) as keys, opened(keys) as store:
         assert book.read()[ONE].state is LeaveState.LEFT
         assert store.read("SELECT meter FROM lmn_pairing") == []
+
+
+def test_killed_while_a_file_of_keys_is_overwritten_the_node_starts_again(tmp_path: Path) -> None:
+    CertificateAuthority.create(tmp_path / "pki", datetime.now(UTC))
+    config = configuration(tmp_path, ONE, TWO)
+
+    def killed(_descriptor: int) -> None:
+        raise KeyboardInterrupt
+
+    with closing(open_keys(config, root_certificate(config))) as keys:
+        for each in (ONE, TWO):
+            Record(curve_secret=b"curve secret").save(keys.record_path(each))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("node.security.record.os.fsync", killed)
+            with pytest.raises(KeyboardInterrupt):
+                keys.erase(ONE)
+    with closing(open_keys(config, root_certificate(config))) as keys:
+        keys.forget_commitment_keys()
+        keys.erase(ONE)
+        assert [each.name for each in config.keys_path.iterdir() if ONE in each.name] == []
+        assert keys.record_path(TWO).exists()
 
 
 def test_the_keys_of_a_gateway_that_is_not_configured_any_more_stay(tmp_path: Path) -> None:
