@@ -138,8 +138,9 @@ class RingAccount:
             attendance=attendance, review=self.review.start,
         )  # fmt: skip
         newest = services.attendance.newest_epoch(self._module.identity)
-        if newest is not None:
-            await self.review.hold_against_keys(account, newest.epoch, self._module.newest_bound())
+        if newest is not None or account.has_begun:  # before its first epoch, too, an account has its zero
+            known = -1 if newest is None else newest.epoch
+            await self.review.hold_against_keys(account, known, self._module.newest_bound())
         return account, cursor
 
     async def _begin_anew(self, account: Contributions, now_s: int) -> None:

@@ -14,6 +14,7 @@ import trio
 from prometheus_client import CollectorRegistry
 
 from node.aggregation.account_basis import ProfiledAccount
+from node.aggregation.account_review import AccountReview
 from node.aggregation.ring_account import RingAccount
 from node.metering.entries import LoggedReading
 from node.metering.log import MeteringLog
@@ -25,6 +26,7 @@ from node.storage.engine import Store
 from node.storage.repositories.account_basis import AccountBasisRepository
 from node.storage.repositories.accounts import AccountRepository
 from node.storage.repositories.attendance import AttendanceRepository
+from node.storage.repositories.beacon import BeaconRepository
 from node.storage.repositories.metering_log import MeteringLogRepository
 from protocol import wire
 from protocol.dcnet.discipline.returns import Attendance
@@ -160,8 +162,12 @@ class Account:
 
 
 @asynccontextmanager
-async def account_in(path: Path, profiles: InForce, meters: int = 2) -> AsyncIterator[Account]:
-    """One process over the store in `path`; leaving is a crash as far as the next one can tell."""
+async def account_in(path: Path, profiles: InForce, meters: int = 2, *, bound: int = -1) -> AsyncIterator[Account]:
+    """
+    One process over the store in `path`; leaving is a crash as far as the next one can tell.
+
+    Its keys were in epoch `bound` before.
+    """
     store = Store(path / "registers.sqlite", StorageCipher(bytes(32)))
     attendance = AttendanceRepository(store)
     clock = SimpleNamespace(now_s=DAY_S - 3600.0)
@@ -171,9 +177,13 @@ async def account_in(path: Path, profiles: InForce, meters: int = 2) -> AsyncIte
         billing=SimpleNamespace(keep_s=10**8), metrics=metrics,
     )  # fmt: skip
     module: Any = SimpleNamespace(
-        identity=GATEWAY, blinding=lambda: 1, random_bits=lambda _: 0, newest_bound=lambda: -1
+        identity=GATEWAY, blinding=lambda: 1, random_bits=lambda _: 0, newest_bound=lambda: bound
     )
-    review: Any = SimpleNamespace(start=SimpleNamespace(permits=lambda _: True))
+    any_: Any = SimpleNamespace(permits=lambda _: True)  # nobody asks the coordinator here
+    review = AccountReview(
+        any_, GATEWAY, any_, b"", any_, metrics, lambda _: False, lambda _: None, lambda: int(clock.now_s),
+        BeaconRepository(store), lambda: clock.now_s,
+    )  # fmt: skip
     published: list[Registers] = []
     noted: list[tuple[Event, dict[str, Any]]] = []
     async with trio.open_nursery() as nursery:

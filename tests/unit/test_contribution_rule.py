@@ -3,6 +3,7 @@
 import json
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -197,6 +198,19 @@ async def test_killed_around_the_new_basis_an_account_begins_anew_once(tmp_path:
                 await account.join(1)
     async with account_in(tmp_path, profiles) as account:
         assert await joined(account, 1, 1_030, 60_000) == (1, 10, 0), "neither meter 1 nor the time between"
+
+
+async def test_a_store_from_before_the_first_epoch_is_held_against_the_keys(tmp_path: Path) -> None:
+    """Its zero is old: all that was used since would be in one contribution, a second time."""
+    profiles = InForce(profile_set(*both(), meters=1))
+    async with account_in(tmp_path, profiles, meters=1) as account:
+        await account.join(0)
+        await account.read(0, 1_000)
+    async with account_in(tmp_path, profiles, meters=1, bound=3) as account:
+        start: Any = SimpleNamespace(permits=lambda interval_s: interval_s > DAY_S)  # nothing from before the start
+        account.ring.review.start = start
+        assert await joined(account, 4, 900_000) == (1, 10, 0)
+        assert account.tokens == 0
 
 
 async def test_an_account_of_an_earlier_release_goes_on_under_the_same_registers(tmp_path: Path) -> None:
