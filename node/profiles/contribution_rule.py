@@ -87,7 +87,7 @@ class ContributionRule:
     @property
     def version(self) -> int:
         """That of the newest profile set, 0 before the first."""
-        return self._profiles.version
+        return self._profiles.newest_version
 
     def of_all(self, schema: Schema) -> Selection:
         """Every register of the schema, of every meter of the gateway."""

@@ -4,7 +4,8 @@ The profile set that is in force on one gateway, from the message of the adminis
 A set is taken whole or not at all: checked first (`checking`), then durable, then in force.  Versions only go up, also
 over restarts, so that nobody brings an old set back.  What is stored and does not open, or does not fit this release,
 is not in force, and no other set is in its place: the gateway then measures and delivers nothing by profiles until the
-administrator sends the next version.
+administrator sends the next version.  Nor is one in force that is older than the keys know of: the store was put back
+to an earlier state, and the administrator is asked for what came since.
 """
 
 from __future__ import annotations
@@ -74,12 +75,26 @@ class GatewayProfiles:
         """Set once the administrator was asked since the start, and what it has was looked at."""
         self._proof: tuple[bytes | None, QueryProof] | None = None
         self.version = repository.newest_version(module.identity)
-        self._current = self._stored() if self.version else None
+        self._current = self._stored() if self.version and not self._is_behind else None
+        if self._is_behind:
+            log.warning(
+                "gateway %s: its store has profiles of version %d, its keys had version %d: none are in force until"
+                " the administrator has sent these", self.identity, self.version, module.profiles_version,
+            )  # fmt: skip
 
     @property
     def current(self) -> ProfileSet | None:
         """The set in force, None before the first and where the stored one does not hold."""
         return self._current
+
+    @property
+    def newest_version(self) -> int:
+        """That of the newest set that was ever taken, 0 before the first; `version` is the store's."""
+        return max(self.version, self._module.profiles_version)
+
+    @property
+    def _is_behind(self) -> bool:
+        return self.version < self._module.profiles_version
 
     @property
     def changed(self) -> trio.Event:
@@ -125,7 +140,7 @@ class GatewayProfiles:
         Take a message of the administrator, and return the signed receipt: taken, or refused with the reason.
 
         `version` is the one that it was announced as, for the receipt of what cannot be opened.  Durable before the
-        receipt is made.  Raises StoreError: then nothing has changed, and there is no receipt.
+        receipt is made.  Raises StoreError, OSError: then nothing has changed, and there is no receipt.
         """
         digest = _NO_DIGEST
         try:
@@ -144,6 +159,7 @@ class GatewayProfiles:
         if self._is_closed:
             raise StoreError(f"gateway {self.identity} has stopped and takes no profiles")
         if not is_known:
+            self._module.note_profiles(version)
             await self._repository.store.write(self._repository.add(self.identity, version, document))
             self.version, self._current = version, profiles
             self._note(Event.PROFILES_TAKEN, version=version, digest=digest[:_DIGEST_SHOWN])
@@ -157,11 +173,11 @@ class GatewayProfiles:
 
     def _is_in_force(self, profiles: ProfileSet) -> bool:
         """Whether exactly this set is.  Raises RemoteProtocolError `old_version` for any other that is not newer."""
-        if profiles.version > self.version:
+        if profiles.version > self.version and profiles.version >= self._module.profiles_version:
             return False
         if profiles == self._current:  # its receipt was lost
             return True
-        detail = f"version {profiles.version}, and {self.version} was in force already"
+        detail = f"version {profiles.version}, and {self.newest_version} was in force already"
         raise RemoteProtocolError("old_version", detail)
 
     def _stored(self) -> ProfileSet | None:

@@ -52,6 +52,9 @@ class SecurityModule(Protocol):
     @property
     def intermediates(self) -> tuple[bytes, ...]: ...  # noqa: D102
     @property
+    def profiles_version(self) -> int: ...  # noqa: D102
+    def note_profiles(self, version: int) -> None: ...  # noqa: D102
+    @property
     def signature_key(self) -> cms.SignatureKey: ...  # noqa: D102
     @property
     def encryption_keys(self) -> tuple[cms.AgreementKey, ...]: ...  # noqa: D102
@@ -177,6 +180,16 @@ class GatewaySecurityModule:
     def intermediates(self) -> tuple[bytes, ...]:
         """The certificates between ours and the root, DER."""
         return () if self._record.current is None else self._record.current.intermediates
+
+    @property
+    def profiles_version(self) -> int:
+        """That of the newest profile set that was taken with these keys, 0 before the first."""
+        return self._record.profiles_version
+
+    def note_profiles(self, version: int) -> None:
+        """A profile set of this version is about to be taken; durable on return.  Raises OSError."""
+        if version > self._record.profiles_version:
+            self._save(replace(self._record, profiles_version=version))
 
     @property
     def signature_key(self) -> cms.SignatureKey:

@@ -38,7 +38,11 @@ class Triple:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One gateway's: sealed secrets, and its triples as far as it has them."""
+    """
+    One gateway's: sealed secrets, and its triples as far as it has them.
+
+    `profiles_version` is that of the newest profile set that it has taken, 0 before the first.
+    """
 
     curve_secret: bytes
     commitment_key: bytes | None = None  # of an earlier release, until its blindings are kept with their values
@@ -47,6 +51,7 @@ class Record:
     current: Triple | None = None
     pending: Triple | None = None
     previous: Triple | None = None  # its encryption key still opens what was sent before the renewal
+    profiles_version: int = 0
 
     @property
     def key_names(self) -> list[str]:
@@ -91,7 +96,7 @@ def load_record(path: Path) -> Record:
         return Record(
             *secrets, seal=_triple(stored["seal"]), pending_seal=_triple(stored["pending_seal"]),
             current=_triple(stored["current"]), pending=_triple(stored["pending"]),
-            previous=_triple(stored["previous"]),
+            previous=_triple(stored["previous"]), profiles_version=int(stored.get("profiles_version", 0)),
         )  # fmt: skip
     except (ValueError, KeyError, TypeError):  # whose text could quote the file
         raise StromkreisError(
@@ -124,11 +129,11 @@ def erase_file(path: Path) -> None:
         os.close(directory)
 
 
-def _plain(value: bytes | Triple | None) -> Any:
+def _plain(value: bytes | Triple | int | None) -> Any:
     if isinstance(value, bytes):
         return value.hex()
-    if value is None:
-        return None
+    if value is None or isinstance(value, int):
+        return value
     return {
         "signature_key": value.signature_key, "encryption_key": value.encryption_key, "tls_key": value.tls_key.hex(),
         "certificates": [each.hex() for each in value.certificates],

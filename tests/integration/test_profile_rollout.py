@@ -24,9 +24,10 @@ from coordinator.gwa.participants import administrator_keys
 from coordinator.storage.profile_sets import ProfileSetState
 from loadtest.network import Network
 from node.profiles.checking import text_of
+from node.profiles.contribution_rule import ContributionRule
 from node.security.module import KeyDirectory
 from node.storage.cipher import StorageCipher
-from node.storage.engine import Store
+from node.storage.engine import Statement, Store
 from node.storage.repositories.profile_sets import KEPT_MAX, ProfileSetRepository
 from node.wan.administration import Administration
 from node.wan.wakeup import WakeUpListener
@@ -78,6 +79,25 @@ async def test_who_was_never_given_a_set_gets_the_initial_one_once(world: World)
     assert profiles[1].current.processing[0].metering_point == f"DE{'0' * 23}{TWO[-8:]}"
     assert all(each.asked.is_set() for each in profiles)
     assert [world.state(each)[0] for each in (ONE, TWO)] == [5, 1]
+
+
+async def test_a_store_that_is_put_back_brings_no_old_set_into_force(world: World) -> None:
+    """Nor none at all, by which `contribute_without_profile` would count again."""
+    async with client_of(world) as client:
+        await world.roll_out(client, world.document(ONE))
+        await Administration(client, lambda: [world.profiles(ONE)], 60).look()
+        await world.roll_out(client, world.document(ONE, 2))
+        await Administration(client, lambda: [world.profiles(ONE)], 60).look()
+        await world.store.write([Statement("DELETE FROM profile_set WHERE version=2", ())])
+        old = world.profiles(ONE)
+        assert (old.version, old.newest_version, old.current) == (1, 2, None)
+        await world.store.write([Statement("DELETE FROM profile_set", ())])
+        none = world.profiles(ONE)
+        assert (none.version, none.newest_version, none.current) == (0, 2, None)
+        rule = ContributionRule(none, [f"{ONE}/0"], "Nord", without_profile=True)
+        assert rule.why_not(None, 0) == "no_profiles"
+        await Administration(client, lambda: [none], 60).look()
+        assert (none.version, none.current is None) == (2, False)
 
 
 async def test_a_gateway_that_has_stopped_keeps_no_set_that_comes_late(world: World) -> None:

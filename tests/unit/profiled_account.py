@@ -89,6 +89,7 @@ class InForce:
     def put(self, current: ProfileSet | None, version: int | None = None) -> None:
         self.current = current
         self.version = version if version is not None else 0 if current is None else current.version
+        self.newest_version = self.version
 
     def devices_of(self, profile: Any) -> list[str]:
         assert self.current is not None
