@@ -138,7 +138,8 @@ class RingAccount:
             attendance=attendance, review=self.review.start,
         )  # fmt: skip
         newest = services.attendance.newest_epoch(self._module.identity)
-        if newest is not None or account.has_begun:  # before its first epoch, too, an account has its zero
+        # Before its first epoch, too, an account has its zero; earlier releases have contributed and noted no epoch.
+        if newest is not None or (account.has_begun and account.last is None):
             known = -1 if newest is None else newest.epoch
             await self.review.hold_against_keys(account, known, self._module.newest_bound())
         return account, cursor
