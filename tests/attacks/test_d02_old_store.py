@@ -50,7 +50,8 @@ def unsigned(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("known_epoch", "bound_epoch", "is_old"),
-    [(-1, 0, True), (0, 0, False), (1, 0, False), (None, 0, False), (None, -1, False)],
+    # None: from before the first layout, since it has never contributed; test_unversioned_store.py has one that has.
+    [(-1, 0, True), (0, 0, False), (1, 0, False), (None, 0, True), (None, -1, False)],
 )
 async def test_a_store_older_than_its_keys_answers_no_bill_again(
     tmp_path: Path, known_epoch: int | None, bound_epoch: int, *, is_old: bool
