@@ -33,8 +33,7 @@ REVEAL_S, REVEAL_PER_GATEWAY_S = 3.0, 0.004  # a list of 94 bytes a gateway, one
 REVEAL_USUAL_S = 1.0
 REVEAL_METERING_S = 300.0  # who loses the link for a moment must not cost everybody a try
 SHARE_FIRST, SHARE_MIN = 0.9, 0.5  # of those called that join, where no epoch is running, and where one is
-FIRST_PATIENCE = 3  # times as long for joins, where no epoch is running
-SHORT_MAX = 3  # epochs that may be called again for SHARE_FIRST; each waits twice as long for joins
+SHORT_MAX = 2  # epochs that may be called again for SHARE_FIRST; each waits twice as long for joins
 TRIES = 3  # for which there is time before the epoch that follows another begins
 DEAL_S, DEAL_PER_GATEWAY_S = 2.0, 0.03  # certificates, key agreements, dealing: 20 ms of CPU in a load test
 
@@ -159,19 +158,14 @@ class Areas:
         return min((self._due_s(area) for area in self.areas.values()), default=_NEVER)
 
     def windows(self, area: Area | None = None) -> Windows:
-        """
-        How long an epoch that is called now waits for what.
-
-        Longer for joins in an `area` where no epoch runs, which has nothing to lose, or too few joined before.
-        """
+        """How long an epoch that is called now waits for what; for joins longer in an `area` where too few joined."""
         count, config = self.present_count, self._config
         lapse = config.period_s / config.interval_s
         join_s = max(config.join_s or 0.0, JOIN_S + JOIN_PER_GATEWAY_S * count)
-        patience = 1 if area is None else 2 ** min(area.short, SHORT_MAX)
-        if area is not None and not any(each.rings for each in area.epochs):
-            patience *= FIRST_PATIENCE
+        if area is not None:
+            join_s *= 2 ** min(area.short, SHORT_MAX)
         return Windows(
-            join_s=max(JOIN_METERING_S * lapse, join_s * patience),
+            join_s=max(JOIN_METERING_S * lapse, join_s),
             reveal_s=max(REVEAL_METERING_S * lapse, REVEAL_S + REVEAL_PER_GATEWAY_S * count),
             try_s=join_s + REVEAL_USUAL_S + REVEAL_PER_GATEWAY_S * count,
             deal_s=DEAL_S + DEAL_PER_GATEWAY_S * count,

@@ -153,7 +153,7 @@ def test_an_area_whose_gateways_mostly_refuse_serves_the_others_in_the_end(areas
 def test_a_wait_for_joins_may_be_set_and_grows_where_too_few_came() -> None:
     areas = make_areas(EpochConfig(join_s=100.0))
     assert areas.windows().join_s == 100.0
-    assert [areas.windows(Area("north", short=n)).join_s for n in (0, 1, 2, 3, 9)] == [300, 600, 1200, 2400, 2400]
+    assert [areas.windows(Area("north", short=n)).join_s for n in (0, 1, 2, 3, 9)] == [100, 200, 400, 400, 400]
     assert areas.windows(Area("north")).try_s < 110  # the start is not put off for those who may be slow
 
 
