@@ -10,7 +10,6 @@ import pytest
 from coordinator.gwa import query_proofs
 from coordinator.gwa.query_proofs import QueryProofs
 from coordinator.storage.gateways import GatewayStatus
-from protocol import pki
 
 NOW_MS = 1_000_000
 
@@ -19,10 +18,10 @@ class Directory:
     """Every gateway is enrolled, with two signature certificates."""
 
     def some(self, names: list[str]) -> dict[str, Any]:
-        return {each: SimpleNamespace(status=GatewayStatus.ACTIVE) for each in names}
+        return {each: SimpleNamespace(status=GatewayStatus.ACTIVE, enrolled_ms=0) for each in names}
 
-    def of_gateway(self, gateway: str) -> list[Any]:
-        return [SimpleNamespace(role=pki.GATEWAY_TRIPLE[0], certificate=f"{gateway}{at}".encode()) for at in range(2)]
+    def signers(self, gateway: str, _enrolled_ms: int) -> list[Any]:
+        return [SimpleNamespace(certificate=f"{gateway}{at}".encode()) for at in range(2)]
 
 
 def test_a_question_of_wrong_proofs_costs_few_signature_checks(monkeypatch: pytest.MonkeyPatch) -> None:
