@@ -139,7 +139,7 @@ async def test_a_restarted_coordinator_goes_on_with_the_epoch(network: Network) 
         ended = network.ended()
         nursery.cancel_scope.cancel()
     assert len(ended) > seen
-    assert {each.epoch for each in ended} == {0}
+    assert len({each.epoch for each in ended}) == 1
     assert ended[: len(before)] == before
 
 

@@ -9,6 +9,7 @@ import trio
 
 from coordinator.config import CoordinatorConfig, EarlyEpochConfig, EpochConfig, WebConfig
 from loadtest.network import Network, free_port
+from protocol.dcnet.machines.effects import Ended
 from protocol.wire import Outcome
 from tests.integration.test_network_churn import epoch_seeds
 
@@ -38,17 +39,23 @@ async def test_an_area_that_loses_too_many_for_good_opens_again_early(
         await network.wait_until(lambda: [e for e in network.ended() if e.roster.bit_count() == 12])
         gone.cancel()
         opened = Outcome.OPENED
-        await network.wait_until(lambda: [e for e in network.ended() if (e.epoch, e.outcome) == (1, opened)][2:])
-        await network.wait_until(lambda: {epoch for _, epoch in epoch_seeds(tmp_path / "steady" / "keys")} == {1})
+        # On a busy machine the first epoch with rings is not epoch 0: one that too few join is called anew.
+        full = next(each.epoch for each in network.ended() if each.roster.bit_count() == 12)
+
+        def later() -> list[Ended]:
+            return [each for each in network.ended() if each.epoch > full and each.outcome is opened]
+
+        await network.wait_until(lambda: later()[2:])
+        seeds = tmp_path / "steady" / "keys"
+        await network.wait_until(lambda: {epoch for _, epoch in epoch_seeds(seeds)} == {later()[-1].epoch})
         nursery.cancel_scope.cancel()
     ledger.check(network)
     ended = network.ended()
-    last = max(each.round for each in ended if each.epoch == 0)
+    last = max(each.round for each in ended if each.epoch == full)
     assert 15 <= last < 60, "without early epochs it is void to its round 89"
-    first = min(each.round for each in ended if (each.epoch, each.outcome) == (1, opened))
-    assert first <= 2
-    assert [each.round for each in ended if each.epoch == 0] == list(range(last + 1))
+    assert later()[0].round <= 2
+    assert [each.round for each in ended if each.epoch == full] == list(range(last + 1))
     intervals = [row.q for row in network.rows(ended)]
     assert len(intervals) == len(set(intervals)), "no interval has two totals"
     assert network.flown("steady", "gone").is_conserved
-    assert "is called before epoch 0 ends: a ring has opened none of its last" in caplog.text
+    assert f"is called before epoch {full} ends: a ring has opened none of its last" in caplog.text
