@@ -1,7 +1,7 @@
 """
 Gateways that leave for good: what they owe is paid, the coordinator is told, and then nothing of them stays.
 
-The steps and what makes them resumable are `node.leave_book`'s.  Deleting is by key where it can be: a gateway's own
+The steps and what makes them resumable are `node.leave_records`'s.  Deleting is by key where it can be: a gateway's own
 keys and epoch seeds go first, its rows in the store are overwritten; with the last gateway of a node its storage key
 goes, without which no copy of the store opens, and then the files.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Protocol
@@ -19,7 +19,7 @@ import httpx
 import trio
 
 from node.config import NodeConfig
-from node.leave_book import Leave, LeaveBook, LeaveState
+from node.leave_records import Leave, LeaveRecords, LeaveState
 from node.lmn.profiles import MeterProfile
 from node.security.module import GatewaySecurityModule, KeyDirectory
 from node.security.record import erase_file
@@ -55,10 +55,10 @@ class Departures:
     """
 
     def __init__(
-        self, book: LeaveBook, keys: KeyDirectory, store: Store, meters: Mapping[str, Sequence[MeterProfile]],
+        self, records: LeaveRecords, keys: KeyDirectory, store: Store, meters: Mapping[str, Sequence[MeterProfile]],
         going: Callable[[str], None], gone: Callable[[str], None],
     ) -> None:  # fmt: skip
-        self._book = book
+        self._records = records
         self._keys = keys
         self._departed = DepartedRepository(store)
         self._meters = meters
@@ -72,7 +72,7 @@ class Departures:
 
     async def finish(self) -> None:
         """Delete what a crash has left of gateways that are revoked.  Raises StromkreisError, OSError."""
-        for leave in self._book.read().values():
+        for leave in self._records.read().values():
             if leave.state is LeaveState.TOLD:
                 await self._delete(leave)
 
@@ -92,27 +92,27 @@ class Departures:
 
     def _read(self) -> Iterable[Leave]:
         try:
-            return self._book.read().values()
+            return self._records.read().values()
         except StromkreisError as error:
             self._say("the requests to leave", error)
             return ()
 
-    async def _advance(self, leave: Leave, gateway: Leaver, announce: Callable[[], object]) -> None:
+    async def _advance(self, leave: Leave, gateway: Leaver, announce: Callable[[], Awaitable[None]]) -> None:
         gateway.leave()
         until_s, pause_s = self._pauses.get(leave.gateway, (0.0, _LOOK_S))
         try:
             if leave.state is LeaveState.ASKED:
                 owed = tuple(gateway.owed(discard=leave.discard))
                 if owed != leave.owes:
-                    self._book.keep(replace(leave, owes=owed))
+                    self._records.keep(replace(leave, owes=owed))
                 if owed:
                     return
-                self._book.keep(leave := replace(leave, state=LeaveState.PAID, owes=()))
+                self._records.keep(leave := replace(leave, state=LeaveState.PAID, owes=()))
             if trio.current_time() < until_s:
                 return
             if leave.state is not LeaveState.TOLD:  # else deleting has failed, and its keys may be gone
-                await announce()  # type: ignore[misc]
-                self._book.keep(leave := replace(leave, state=LeaveState.TOLD))
+                await announce()
+                self._records.keep(leave := replace(leave, state=LeaveState.TOLD))
             await gateway.stop()
             await self._delete(leave)
         except (httpx.HTTPError, OSError, StromkreisError) as error:
@@ -126,7 +126,7 @@ class Departures:
         self._keys.erase(name)
         mine = self._meters.get(name, ())
         await self._departed.delete(name, [each for meter in mine for each in (meter.device, meter.meter_id)])
-        self._book.keep(replace(leave, state=LeaveState.LEFT, left_ms=round(time.time() * 1000)))
+        self._records.keep(replace(leave, state=LeaveState.LEFT, left_ms=round(time.time() * 1000)))
         self._staying.discard(name)
         log.warning("gateway %s has left for good; its keys and its data are deleted", name)
         self._gone(name)

@@ -45,7 +45,7 @@ from node.descriptors import check_descriptors
 from node.free_store import free_store
 from node.gateway import Gateway, Shared
 from node.han.configured import han_services
-from node.leave_book import Leave, LeaveBook, LeaveState
+from node.leave_records import Leave, LeaveRecords, LeaveState
 from node.lmn.counters import DurableCounters
 from node.lmn.metrics import LMN_METRICS, LMN_READINGS
 from node.lmn.pairing import PairingStore
@@ -112,16 +112,16 @@ async def run(
     Raises StromkreisError where the node cannot start: no root certificate, no store, no gateway that is enrolled.
     """
     config.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    book = LeaveBook(config.data_dir)
-    node = _Node(config, book.read(), ready, subscribe)
+    records = LeaveRecords(config.data_dir)
+    node = _Node(config, records.read(), ready, subscribe)
     if node.has_gateways or node.has_leavers:
-        await _run(node, config, book, cipher_of, stop)
+        await _run(node, config, records, cipher_of, stop)
     if not node.has_gateways and not (stop is not None and stop.is_set()):
         await node.serve_nobody(stop)
 
 
 async def _run(
-    node: _Node, config: NodeConfig, book: LeaveBook, cipher_of: Callable[[StorageKeys], Cipher],
+    node: _Node, config: NodeConfig, records: LeaveRecords, cipher_of: Callable[[StorageKeys], Cipher],
     stop: trio.Event | None,
 ) -> None:  # fmt: skip
     """Run a node's gateways until it is to stop, or the last of them has left for good."""
@@ -132,7 +132,7 @@ async def _run(
             return
         opened.callback(store.close)
         keys.forget_commitment_keys()
-        departures = Departures(book, keys, store, node.revoked | node.meters, node.is_going, node.has_left)
+        departures = Departures(records, keys, store, node.revoked | node.meters, node.is_going, node.has_left)
         node.metrics.leaving(lambda: departures.asked)
         async with coordinator_client(config) as client, store.writing(), trio.open_nursery() as nursery:
             await departures.finish()

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from node.config import NodeConfig
-from node.leave_book import Leave, LeaveBook, LeaveState
+from node.leave_records import Leave, LeaveRecords, LeaveState
 from protocol.errors import StromkreisError
 from stromkreis.config import load
 from stromkreis.services import ConfigFile
@@ -60,12 +60,12 @@ def start(
     if not yes:
         lost = "; unbilled values and deliveries that wait are lost" if discard else ""
         typer.confirm(f"{_some(wanted)} will leave for good, keys and data are deleted{lost}. Go on?", abort=True)
-    book = LeaveBook(settings.data_dir)
+    records = LeaveRecords(settings.data_dir)
     for each in wanted:
-        book.ask(each, round(time.time() * 1000), discard=discard)
+        records.ask(each, round(time.time() * 1000), discard=discard)
     if wait:
-        _wait(book, wanted)
-    _show(book.read(), wanted)
+        _wait(records, wanted)
+    _show(records.read(), wanted)
 
 
 @app.command()
@@ -75,14 +75,14 @@ def status(config: ConfigFile = None) -> None:
 
     Example: stromkreis leave status -c stromkreis.toml
     """
-    leaves = LeaveBook(load(NodeConfig, "node", config).data_dir).read()
+    leaves = LeaveRecords(load(NodeConfig, "node", config).data_dir).read()
     _show(leaves, list(leaves))
 
 
-def _wait(book: LeaveBook, wanted: Sequence[str]) -> None:
+def _wait(records: LeaveRecords, wanted: Sequence[str]) -> None:
     """Until all have left; says what is waited for whenever that changes."""
     said: tuple[str, ...] | None = None
-    while staying := [each for each in map(book.read().get, wanted) if each and each.state is not LeaveState.LEFT]:
+    while staying := [each for each in map(records.read().get, wanted) if each and each.state is not LeaveState.LEFT]:
         owes = tuple(dict.fromkeys(each for leave in staying for each in leave.owes))
         if owes != said:
             what = ", ".join(owes) or "the node, which has to run"

@@ -22,9 +22,10 @@ from cryptography import x509
 from node.cls.relay import RateLimit, Traffic, relay
 from node.wan.bounded_http import ask
 from protocol import pki
-from protocol.errors import RemoteProtocolError, StromkreisError
+from protocol.errors import RemoteProtocolError
 from protocol.log_limit import PEER_LINE_S, LogLimiter
 from stromkreis.handshakes import Handshakes
+from stromkreis.tcp_listeners import listen_at
 
 log = logging.getLogger(__name__)
 TUNNEL_S: Final = 50.0
@@ -88,15 +89,12 @@ class ParticipantTunnel:
 
         Raises StromkreisError where an address is taken.
         """
-        try:
-            gateways = await trio.open_tcp_listeners(tls[1], host=tls[0])
-            programs = await trio.open_tcp_listeners(local[1], host=local[0])
-        except OSError as error:
-            raise StromkreisError(f"cannot listen on {tls[0]}:{tls[1]} and {local[0]}:{local[1]} ({error})") from error
+        gateways, gateways_port = await listen_at("--tls", *tls)
+        programs, programs_port = await listen_at("--listen", *local)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(trio.serve_listeners, self._gateway, gateways)
             nursery.start_soon(trio.serve_listeners, self._program, programs)
-            task_status.started((gateways[0].socket.getsockname()[1], programs[0].socket.getsockname()[1]))
+            task_status.started((gateways_port, programs_port))
 
     # --- gateways -----------------------------------------------------------------------------------------------------
 

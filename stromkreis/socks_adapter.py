@@ -22,9 +22,10 @@ from cryptography.hazmat.primitives import constant_time
 
 from node.cls.relay import RateLimit, Traffic, relay
 from node.cls.stream import SocksTlsStream
-from protocol.errors import RemoteProtocolError, StromkreisError
+from protocol.errors import RemoteProtocolError
 from protocol.log_limit import PEER_LINE_S, LogLimiter
 from protocol.socks_tls import Authenticated, Destination, Replied, Reply, SocksTlsClient, messages
+from stromkreis.tcp_listeners import listen_at
 
 log = logging.getLogger(__name__)
 CONNECTIONS_MAX: Final = 64
@@ -68,11 +69,8 @@ class SocksAdapter:
         self, host: str, port: int, *, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED
     ) -> None:  # fmt: skip
         """Listen for local programs; `task_status` gets the port.  Raises StromkreisError where it is taken."""
-        try:
-            listeners = await trio.open_tcp_listeners(port, host=host)
-        except OSError as error:
-            raise StromkreisError(f"--listen: cannot listen on {host}:{port} ({error.strerror})") from error
-        task_status.started(listeners[0].socket.getsockname()[1])
+        listeners, found = await listen_at("--listen", host, port)
+        task_status.started(found)
         await trio.serve_listeners(self._connection, listeners)
 
     async def _connection(self, local: trio.SocketStream) -> None:

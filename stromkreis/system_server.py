@@ -25,6 +25,7 @@ from protocol.log_limit import PEER_LINE_S, LogLimiter
 from protocol.socks_tls import Authenticated, SocksTlsClient
 from stromkreis.handshakes import Handshakes
 from stromkreis.socks_adapter import CONNECTIONS_MAX, PAUSE_S, Gateway
+from stromkreis.tcp_listeners import listen_at
 
 log = logging.getLogger(__name__)
 _HANDSHAKE_S: Final = 10.0
@@ -92,11 +93,8 @@ class SystemServer:
         self, host: str, port: int, *, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED
     ) -> None:  # fmt: skip
         """Listen until cancelled; `task_status` gets the port.  Raises StromkreisError where it is taken."""
-        try:
-            listeners = await trio.open_tcp_listeners(port, host=host)
-        except OSError as error:
-            raise StromkreisError(f"--serve: cannot listen on {host}:{port} ({error.strerror})") from error
-        task_status.started(listeners[0].socket.getsockname()[1])
+        listeners, found = await listen_at("--serve", host, port)
+        task_status.started(found)
         await trio.serve_listeners(self._connection, listeners)
 
     async def _connection(self, transport: trio.SocketStream) -> None:

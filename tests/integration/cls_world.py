@@ -44,6 +44,19 @@ async def echo(stream: Stream) -> None:
         await stream.send_all(data)
 
 
+def system_document(world: World, version: int, proxy: dict[str, Any]) -> dict[str, Any]:
+    """A profile set with a controllable system, and the proxy profile that lets it reach a market participant."""
+    timed = {"valid_from": "2020-01-01T00:00:00Z"}
+    certificate = credentials(HanRole.CLS, SYSTEM)[1]
+    made = world.document(ONE, version)
+    made["certificates"].append(text_of(certificate))
+    made["han"] = [timed | {
+        "id": "h1", "role": "cls", "user": "heat-pump", "certificate": certificate.fingerprint(SHA256).hex(),
+    }]  # fmt: skip
+    made["proxy"] = [timed | {"id": "x1", "cls": "heat-pump", "participant": "Stadtwerke"} | proxy]
+    return made
+
+
 @dataclass
 class Participant:
     """A market participant's server; `serve` is what it does with a connection, `seen` who has connected."""
@@ -94,19 +107,11 @@ class ClsHome:
 
     def document(self, version: int, **changed: Any) -> dict[str, Any]:
         """One controllable system and its proxy profile; `changed` is the profile's."""
-        timed = {"valid_from": "2020-01-01T00:00:00Z"}
-        certificate = credentials(HanRole.CLS, SYSTEM)[1]
-        made = self.world.document(ONE, version)
-        made["certificates"].append(text_of(certificate))
-        made["han"] = [timed | {
-            "id": "h1", "role": "cls", "user": "heat-pump", "certificate": certificate.fingerprint(SHA256).hex(),
-        }]  # fmt: skip
-        made["proxy"] = [timed | {
-            "id": "x1", "cls": "heat-pump", "participant": "Stadtwerke", "server_name": NAME,
-            "address": f"127.0.0.1:{self.participant.port}", "initiators": ["cls"],
+        proxy = {
+            "server_name": NAME, "address": f"127.0.0.1:{self.participant.port}", "initiators": ["cls"],
             "participant_certificate": self.participant.fingerprint,
-        } | changed]  # fmt: skip
-        return made
+        }  # fmt: skip
+        return system_document(self.world, version, proxy | changed)
 
     async def roll_out(self, document: dict[str, Any]) -> None:
         assert (await self.world.roll_out(self.client, document)).status_code == 202

@@ -10,7 +10,7 @@ import signal
 import sys
 from typing import Any
 
-from node.leave_book import Leave, LeaveBook
+from node.leave_records import Leave, LeaveRecords
 from node.security.module import KeyDirectory
 from node.storage.repositories.departed import DepartedRepository
 from stromkreis.__main__ import main
@@ -21,9 +21,9 @@ def die() -> None:
 
 
 def arm(moment: str) -> None:
-    keep, erase, delete = LeaveBook.keep, KeyDirectory.erase, DepartedRepository.delete
+    keep, erase, delete = LeaveRecords.keep, KeyDirectory.erase, DepartedRepository.delete
 
-    def keeping(mine: LeaveBook, leave: Leave) -> None:
+    def keeping(mine: LeaveRecords, leave: Leave) -> None:
         if moment == f"before-{leave.state}":
             die()
         keep(mine, leave)
@@ -40,7 +40,7 @@ def arm(moment: str) -> None:
         if moment == "rows":
             die()
 
-    LeaveBook.keep, KeyDirectory.erase = keeping, erasing  # type: ignore[method-assign, assignment]
+    LeaveRecords.keep, KeyDirectory.erase = keeping, erasing  # type: ignore[method-assign, assignment]
     DepartedRepository.delete = deleting  # type: ignore[method-assign, assignment]
 
 

@@ -16,7 +16,7 @@ from coordinator.storage.irrevocable import IrrevocableLog
 from coordinator.storage.store import Store
 from loadtest.children import config_file, process
 from loadtest.network import Network
-from node.leave_book import LeaveBook, LeaveState
+from node.leave_records import LeaveRecords, LeaveState
 from protocol import pki
 from protocol.errors import LocalProtocolError
 from protocol.wire import Outcome
@@ -57,7 +57,7 @@ def is_gone(node: Path, *, has_others: bool = True) -> None:
 
 
 async def has_left(node: Path, name: str = LEAVER) -> None:
-    while LeaveBook(node).read()[name].state is not LeaveState.LEFT:
+    while LeaveRecords(node).read()[name].state is not LeaveState.LEFT:
         await trio.sleep(0.1)
 
 
@@ -71,8 +71,8 @@ async def test_a_gateway_leaves_at_its_epochs_end_and_the_others_go_on(network: 
         await network.start_node(nursery, 4, 4, "node")
         await network.wait_until(lambda: [each for each in network.ended() if each.roster == 0xFF][1:])
         account = sealed_account(network.directory / "node")
-        LeaveBook(network.directory / "node").ask(LEAVER, 1, discard=False)
-        await network.wait_until(lambda: LeaveBook(network.directory / "node").read()[LEAVER].owes)
+        LeaveRecords(network.directory / "node").ask(LEAVER, 1, discard=False)
+        await network.wait_until(lambda: LeaveRecords(network.directory / "node").read()[LEAVER].owes)
         with trio.fail_after(120):
             await has_left(network.directory / "node")
         left = network.ended()
@@ -123,7 +123,7 @@ async def test_killed_at_every_step_a_leave_goes_on_and_nothing_stays(network: N
         node = network.directory / "node"
         with process(network, "-m", "stromkreis", "node", "--config", config):
             await network.wait_until(lambda: [each for each in network.ended() if each.roster == 0xFF])
-        LeaveBook(node).ask(LEAVER, 1, discard=True)
+        LeaveRecords(node).ask(LEAVER, 1, discard=True)
         for moment in MOMENTS:
             with process(network, script, moment, config) as child:
                 await network.wait_until(partial(has_ended, child))
@@ -136,7 +136,7 @@ async def test_killed_at_every_step_a_leave_goes_on_and_nothing_stays(network: N
             seen = len(network.ended())
             await network.wait_until(lambda: [e for e in network.ended()[seen:] if e.roster == 0x7F])
         is_gone(node)
-        LeaveBook(node).ask("ESTK0000000006", 1, discard=True)
+        LeaveRecords(node).ask("ESTK0000000006", 1, discard=True)
         with process(network, "-m", "stromkreis", "node", "--config", config), trio.fail_after(120):
             await has_left(node, "ESTK0000000006")
             while (node / "keys" / "storage.key").exists():

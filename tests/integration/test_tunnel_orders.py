@@ -24,17 +24,15 @@ from coordinator.gwa.tunnel_orders import EXPIRED, KEPT_OF_ONE_MAX, ORDERS_OF_ON
 from coordinator.metrics import CoordinatorMetrics
 from coordinator.web.app import make_app
 from coordinator.web.tunnel_orders import ORDER_PATH, make_order_app
-from node.profiles.checking import text_of
 from node.profiles.gateway_profiles import GatewayProfiles
 from node.wan.administration import Administration
 from node.wan.tunnel_orders import OrderTaker
 from node.wan.wakeup import WakeUpListener
 from protocol import pki
 from protocol.errors import RemoteProtocolError
-from protocol.pki.han import HanRole
 from protocol.profiles.tunnel_order import ORDER_VALID_S, TunnelOrder
+from tests.integration.cls_world import system_document
 from tests.integration.gwa_world import NOW, ONE, SHA256, TOKEN, TWO, World, client_of, world_in
-from tests.unit.socks_tls_pair import SYSTEM, credentials
 
 
 @dataclass
@@ -64,19 +62,11 @@ class Orders:
         self.profiles = world.profiles(ONE)
 
     def document(self, version: int = 1, **changed: Any) -> dict[str, Any]:
-        timed = {"valid_from": "2020-01-01T00:00:00Z"}
-        certificate = credentials(HanRole.CLS, SYSTEM)[1]
-        made = self.world.document(ONE, version)
-        made["certificates"].append(text_of(certificate))
-        made["han"] = [timed | {
-            "id": "h1", "role": "cls", "user": "heat-pump", "certificate": certificate.fingerprint(SHA256).hex(),
-        }]  # fmt: skip
-        made["proxy"] = [timed | {
-            "id": "x1", "cls": "heat-pump", "participant": "Stadtwerke", "server_name": "emp.example",
-            "address": "127.0.0.1:1", "initiators": ["participant"], "cls_address": "127.0.0.1:2",
-            "participant_certificate": self.participant, "duration_max_s": 3_600,
-        } | changed]  # fmt: skip
-        return made
+        proxy = {
+            "server_name": "emp.example", "address": "127.0.0.1:1", "initiators": ["participant"],
+            "cls_address": "127.0.0.1:2", "participant_certificate": self.participant, "duration_max_s": 3_600,
+        }  # fmt: skip
+        return system_document(self.world, version, proxy | changed)
 
     def place(self, gateway: str = ONE, proxy: str = "x1", participant: str | None = None) -> str:
         return self.orders.place(participant or self.participant, gateway, proxy, None, "192.0.2.1").order.id

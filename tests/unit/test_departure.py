@@ -17,7 +17,7 @@ from node.config import NodeConfig
 from node.configured import meter_profiles, open_keys, root_certificate
 from node.departure import Departures, erase_node
 from node.fleet import run
-from node.leave_book import Leave, LeaveBook, LeaveState
+from node.leave_records import Leave, LeaveRecords, LeaveState
 from node.security.record import Record
 from node.security.storage_key import FILE_NAME
 from node.storage.cipher import store_cipher
@@ -38,8 +38,8 @@ async def test_killed_before_the_rows_were_deleted_its_meters_keys_go_too(tmp_pa
     CertificateAuthority.create(tmp_path / "pki", datetime.now(UTC))
     config = configuration(tmp_path, ONE)
     (meter,) = meter_profiles(config.all_gateways()[0])
-    book = LeaveBook(config.data_dir)
-    book.keep(Leave(ONE, LeaveState.TOLD, 1))
+    records = LeaveRecords(config.data_dir)
+    records.keep(Leave(ONE, LeaveState.TOLD, 1))
 
     def opened(keys: Any) -> closing[Store]:
         return closing(Store(config.store_path, store_cipher(keys)))
@@ -52,7 +52,7 @@ async def test_killed_before_the_rows_were_deleted_its_meters_keys_go_too(tmp_pa
         stop.set()  # before what all gateways share goes
     await run(config, stop=stop)
     with closing(open_keys(config, root_certificate(config))) as keys, opened(keys) as store:
-        assert book.read()[ONE].state is LeaveState.LEFT
+        assert records.read()[ONE].state is LeaveState.LEFT
         assert store.read("SELECT meter FROM lmn_pairing") == []
 
 
@@ -112,13 +112,13 @@ async def test_deleting_that_fails_is_tried_again_without_its_keys(
     repository = SimpleNamespace(delete=step("rows", OSError("full")))
     monkeypatch.setattr(departure, "DepartedRepository", lambda _store: repository)
     monkeypatch.setattr(departure, "announce_leave", step("announced"))
-    book, store, client = LeaveBook(tmp_path), SimpleNamespace(), SimpleNamespace()
+    records, store, client = LeaveRecords(tmp_path), SimpleNamespace(), SimpleNamespace()
     keys = SimpleNamespace(erase=erase)
     gateway = SimpleNamespace(identity=ONE, leave=lambda: None, owed=lambda **_: [], stop=step("stopped"))
-    book.ask(ONE, 1, discard=False)
+    records.ask(ONE, 1, discard=False)
     leaving: Any = Departures
-    departures = leaving(book, keys, store, {ONE: ()}, lambda _: said.append("going"), lambda _: said.append("gone"))
+    departures = leaving(records, keys, store, {ONE: ()}, lambda _: said.append("going"), lambda _: said.append("gone"))
     await departures.run(client, [gateway], [gateway])
     once = ["stopped", "going", "keys", "rows"]
     assert said == ["announced", *once, *once, "gone"]
-    assert book.read()[ONE].state is LeaveState.LEFT
+    assert records.read()[ONE].state is LeaveState.LEFT

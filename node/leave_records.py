@@ -56,7 +56,7 @@ class Leave:
         return self.state in {LeaveState.TOLD, LeaveState.LEFT}
 
 
-class LeaveBook:
+class LeaveRecords:
     """The files of one node, below its `data_dir`."""
 
     def __init__(self, data_dir: Path) -> None:
