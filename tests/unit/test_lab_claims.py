@@ -55,6 +55,38 @@ def test_a_claim_of_which_a_half_was_not_measured_does_not_hold() -> None:
     assert claim(8, []).verdict == "not measured in this run"
 
 
+def timing(scheme: str, found: float) -> Row:
+    parameters = {"households": 300, "slots": 96}
+    return Row(scheme, "emp+wan", "timing", "top1", around(found, 0.01), parameters=parameters)
+
+
+def test_timing_without_the_batched_control_does_not_hold() -> None:
+    direct, batched = timing("pseudonyms-ttp", 0.99), timing("pseudonyms-ttp-batched", 0.02)
+    assert claim(2, [direct, batched]).verdict == "holds"
+    assert claim(2, [direct]).verdict == "holds in part"
+    assert claim(2, []).verdict == "not measured in this run"
+
+
+def test_coalitions_alone_do_not_show_that_series_are_equal() -> None:
+    assert claim(4, []).verdict == "holds in part"
+
+
+def test_a_size_threshold_of_one_day_is_no_growth() -> None:
+    parameters = {"members": 20, "slot_s": 900, "days": 1, "knows": "exact"}
+    rows = [Row("sum", "emp", "identification", "advantage", around(0.8, 0.1), parameters=parameters)]
+    assert claim(7, rows).verdict == "holds in part"
+
+
+@pytest.mark.parametrize(("error_w", "is_met"), [(0.5, True), (7.0, False)])
+def test_a_wrong_sum_of_one_scheme_is_a_figure_of_the_claim(error_w: float, is_met: bool) -> None:
+    rows = [
+        Row(scheme, "all", "utility", "total_error_w", around(each, 0.0), parameters={"members": 8, "slots": 4})
+        for scheme, each in (("ring", 0.0), ("paillier", error_w))
+    ]
+    (figure,) = [each for each in claim(4, rows).figures if "error of a sum" in each.what]
+    assert (figure.estimate.value, figure.is_met) == (error_w, is_met)
+
+
 def views(gains: list[float], **metrics: list[float]) -> list[Row]:
     """A view a gain, of sums of other sizes, with each metric's value."""
     rows = []
