@@ -11,7 +11,7 @@ from loadtest.lab.acceptance import excesses
 from loadtest.lab.attacks import differencing, linkage
 from loadtest.lab.attacks.game import Whitener
 from loadtest.lab.discipline import Returns, alternating, contributions, toggling
-from loadtest.lab.experiments import check_same_series
+from loadtest.lab.experiments import check_same_series, curves
 from loadtest.lab.experiments.billing import hiding
 from loadtest.lab.experiments.games import Game, check_alike, noise_variance_w2
 from loadtest.lab.experiments.rosters import designed_rows, transcript_of
@@ -221,3 +221,14 @@ def test_settings_that_cannot_be_run_are_refused() -> None:
     ):  # fmt: skip
         with pytest.raises(StromkreisError, match=told):
             wrong.check()
+
+
+def test_the_blind_curve_is_of_the_days_that_are_evaluated() -> None:
+    """Every household uses the same, but another on each day: who knows the typical one needs no view."""
+    lab = Lab(Settings(households=24, days=4, slot_s=900, targets=4))
+    same_w = np.random.default_rng(5).integers(50, 3000, lab.area.slots)
+    lab.area = replace(lab.area, power_w=np.tile(same_w, (lab.area.count, 1)))
+    lab.reference = replace(lab.reference, power_w=np.tile(same_w, (lab.reference.count, 1)))
+    blind = {row.metric: row.blind.value for row in curves.distances(lab, SCHEMES["plain"], 900, 8)}
+    assert blind["relative_entropy_bits"] == pytest.approx(0.0, abs=1e-6)
+    assert blind["aligned_r2"] == pytest.approx(1.0)

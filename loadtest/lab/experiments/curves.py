@@ -44,6 +44,13 @@ class Shown:
     truth: Households
 
 
+def _evaluated(households: Households) -> slice:
+    """The slots of the days that are looked at, in the middle: of targets and of what an attacker knows, the same."""
+    begin = households.days // 2
+    end = min(households.days, begin + EVALUATED_DAYS)
+    return slice(begin * households.slots_a_day, end * households.slots_a_day)
+
+
 @lru_cache(maxsize=2)
 def shown_of(lab: Lab, scheme: Scheme, slot_s: int, group_size: int) -> Shown | None:
     """What the EMP has of the targets; None where it has no series of power."""
@@ -61,8 +68,7 @@ def shown_of(lab: Lab, scheme: Scheme, slot_s: int, group_size: int) -> Shown | 
         sizes |= dict.fromkeys(owners, len(owners))
     if not by_household:
         return None
-    begin = lab.area.days // 2 * area.slots_a_day
-    slots = slice(begin, begin + min(EVALUATED_DAYS, area.days - area.days // 2) * area.slots_a_day)
+    slots = _evaluated(area)
     targets = lab.targets
     members = int(np.median([sizes[int(target)] for target in targets]))
     shown = np.stack([by_household[int(target)] for target in targets])
@@ -84,7 +90,8 @@ def distances(lab: Lab, scheme: Scheme, slot_s: int, group_size: int) -> list[Ro
     if found is None:
         return []
     rng = lab.rng("distances", scheme.name, slot_s, group_size)
-    typical = lab.knowledge(scheme, slot_s).mean_by_slot()[: found.own.shape[1]]
+    knowledge = lab.knowledge(scheme, slot_s)
+    typical = knowledge.mean_by_slot()[_evaluated(knowledge.reference)]
     views = [found.shown, np.broadcast_to(typical, found.own.shape), found.without]
     most = max(1, 3600 // slot_s)
     kinds: dict[str, Callable[[Floats, Floats], float]] = {
@@ -166,8 +173,7 @@ class _Lessons:
     def of(cls, lab: Lab, scheme: Scheme, slot_s: int, found: Shown, rng: np.random.Generator) -> _Lessons:
         knowledge = lab.knowledge(scheme, slot_s)
         reference = knowledge.reference
-        begin = reference.days // 2 * reference.slots_a_day
-        slots = slice(begin, begin + found.shown.shape[1])
+        slots = _evaluated(reference)
         rehearsed = knowledge.rehearse(found.members, rng)[:, slots].astype(np.float64)
         return cls(
             features(rehearsed, slot_s), reference.only(slice(None), slots),
