@@ -176,6 +176,21 @@ def test_what_nothing_names_is_kept_with_its_place() -> None:
     assert {r.device for r in readings} == {"fallback"}
 
 
+@pytest.mark.parametrize(
+    ("kind", "before", "after"),
+    [
+        (Type.FLOAT32, Quality.VALID, Quality.NOT_FOR_BILLING),
+        (Type.FLOAT32, Quality.UNVERIFIED, Quality.UNVERIFIED),
+        (Type.FLOAT64, Quality.VALID, Quality.VALID),
+        (Type.DOUBLE_LONG_UNSIGNED, Quality.VALID, Quality.VALID),
+    ],
+)
+def test_a_counter_as_float32_is_not_for_billing(kind: Type, before: Quality, after: Quality) -> None:
+    """16,777,217 Wh is 16,777,216 Wh as one."""
+    template = replace(TEMPLATE, quality=before)
+    assert reading_of(Data(kind, 16_777_216), Obis.parse("1-0:1.8.0*255"), template).quality is after
+
+
 def test_values_of_every_kind() -> None:
     def value(data: Data, text: str = "1-0:1.8.0*255") -> Any:
         return reading_of(data, Obis.parse(text), TEMPLATE)

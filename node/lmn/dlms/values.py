@@ -16,7 +16,7 @@ _TEXT_GROUPS: Final = frozenset({0, 42, 96})  # identifiers; their octet strings
 
 
 def reading_of(data: Data, obis: Obis | None, template: Reading, scaler: int = 0, unit: int | None = None) -> Reading:
-    """One value as a reading; numbers keep their exact value, what is no number its octets."""
+    """One value as a reading; numbers keep their exact value (float32: not for billing), what is none its octets."""
     value: int | str | bytes | None
     quality = template.quality
     if data.type is Type.BCD:  # 0x12 is 12 by the standard and 18 to the libraries that read it: no number comes out
@@ -26,7 +26,10 @@ def reading_of(data: Data, obis: Obis | None, template: Reading, scaler: int = 0
     elif data.type in (Type.FLOAT32, Type.FLOAT64):
         value, shift = exact(data.value)
         scaler += shift
-        quality = Quality.METER_ERROR if value is None else quality
+        if value is None:
+            quality = Quality.METER_ERROR
+        elif data.type is Type.FLOAT32 and quality is Quality.VALID:  # 24 bits: a counter loses its last digits
+            quality = Quality.NOT_FOR_BILLING
     elif data.type in (Type.VISIBLE_STRING, Type.UTF8_STRING):
         value = data.value if isinstance(data.value, str) else data.value.decode("ascii", "backslashreplace")
     elif data.type is Type.OCTET_STRING and data.value and (obis is None or obis.c in _TEXT_GROUPS):
