@@ -1,6 +1,5 @@
 """
-Views: what a coalition holds of a transcript.  Attacks on curves, pseudonyms and links receive these and nothing else;
-games on totals (`experiments.games`) add up the rosters that they draw.
+Views: what a coalition holds of a transcript.  Attacks receive these and nothing else.
 
 A view has the series that the coalition can compute (`derivation`), each under the name that it knows them by, and
 the links whose traffic it sees: who sent to whom and when, without content.  A listener on the WAN sees the traffic of

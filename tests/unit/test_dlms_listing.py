@@ -313,6 +313,16 @@ def test_a_layout_that_is_not_there_is_refused_with_those_that_are(tmp_path: Pat
         find_layout(str(tmp_path / "none.toml"))
 
 
+def test_one_number_alone_is_no_power_to_be_billed() -> None:
+    """It is Kaifa's list 1, and what any other meter may push, too."""
+    placed = LayoutBook().place([u32(4711)], TEMPLATE)
+    assert placed is not None
+    assert {each.quality for each in placed.readings} == {Quality.NOT_FOR_BILLING}
+    named = LayoutBook((find_layout("kaifa-1"),)).place([u32(4711)], TEMPLATE)
+    assert named is not None
+    assert {each.quality for each in named.readings} == {TEMPLATE.quality}
+
+
 @given(
     st.lists(st.sampled_from([u32(1), octets(b"12345678"), octets(bytes(12)), octets(b"\0\0\1\0\0\xff")]), max_size=20)
 )

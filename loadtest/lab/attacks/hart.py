@@ -1,5 +1,5 @@
 """
-Hart's load disaggregation: edges, clusters of equal size, pairs of on and off, names by power and duration.
+Hart's load disaggregation: edges, pairs of on and off of equal size, named by the nearest power and duration.
 
 G. W. Hart, Nonintrusive appliance load monitoring, Proc. IEEE 80 (12), 1992, without reactive power, which a smart
 meter does not send.  It is trained on nothing but typical power and duration of each appliance.

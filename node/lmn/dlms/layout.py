@@ -8,7 +8,7 @@ names itself, or by its shape: the count and the types of its elements, never th
 
 How sure a layout is decides what its values are good for where only the shape has chosen it: from a maker's document,
 or where independent sources agree, they stay as good as their telegram; otherwise they are not for billing, until
-somebody who knows the meter names the layout.
+somebody who knows the meter names the layout.  So few elements that any meter may push the same are no shape.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ _TYPES: Final = {kind.name.lower().replace("_", "-"): frozenset({kind}) for kind
 _GROUPS: Final = {"text": TEXT_TYPES, "number": INTEGER_TYPES - {Type.BCD}, "any": frozenset(Type)}
 _ACCEPTED: Final[Mapping[str, frozenset[Type]]] = {**_TYPES, **_GROUPS}
 _ROLE_SIZES: Final = {"clock": 12, "date": 5, "time": 4}  # of COSEM's date_time, date and time
+_SHAPE_MIN: Final = 4  # elements; one number alone would pass for the power of whatever meter sends it
 _METER_NUMBER: Final = Obis(0, 0, 96, 1, 0, 255)
 
 
@@ -149,7 +150,8 @@ class LayoutBook:
         fitting = [each for each in fitting if not each.deviation(items)]
         if len(fitting) != 1:
             return None
-        if fitting[0].certainty in (Certainty.ONE, Certainty.SEEN) and template.quality is Quality.VALID:
+        is_sure = len(items) >= _SHAPE_MIN and fitting[0].certainty not in (Certainty.ONE, Certainty.SEEN)
+        if not is_sure and template.quality is Quality.VALID:
             template = replace(template, quality=Quality.NOT_FOR_BILLING)
         return _place(fitting[0], items, template)
 
