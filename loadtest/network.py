@@ -7,7 +7,6 @@ started again, so that a test can take away the coordinator or a node in the mid
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -28,6 +27,7 @@ from loadtest.config import MeterProtocol, MetersConfig
 from loadtest.households import households
 from loadtest.meters.meter_list import MeterEntry
 from loadtest.meters.run import run as run_meters
+from loadtest.ports import free_port
 from loadtest.truth import RoundRow, Verdict, check
 from node.config import BillingConfig, LinkConfig, NodeConfig, PolicyConfig, SecurityConfig, TimeConfig
 from node.fleet import run as run_node
@@ -262,14 +262,6 @@ class Network:
             while len(ended := await trio.to_thread.run_sync(self.ended)) < count:
                 await trio.sleep(self.period_s / 10)
         return ended
-
-
-def free_port() -> int:
-    """A port that is free now; a restarted coordinator must be found where it was."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 async def started(nursery: trio.Nursery, serve: Callable[..., Any], scope: trio.CancelScope | None = None) -> Any:

@@ -40,7 +40,6 @@ from loadtest.demo.plan import (
     PlannedGateway,
     Schedule,
     coordinator_section,
-    free_port,
     meters_config,
     node_section,
     planned_gateways,
@@ -52,6 +51,7 @@ from loadtest.demo.view import DemoState, View
 from loadtest.demo.watch import Watch
 from loadtest.meters.meter_list import read_meter_list
 from loadtest.meters.run import simulated_meters
+from loadtest.ports import free_port
 from loadtest.ring_profiles import ring_profiles
 
 _START_TIMEOUT_S = 60.0

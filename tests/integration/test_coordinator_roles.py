@@ -18,7 +18,8 @@ from coordinator.gwa.enrolment import Directory
 from coordinator.gwa.log_writer import LOG_KEY_FILE
 from coordinator.process import CURVE_KEY_FILE, LIST_KEY_FILE, OPERATOR_TOKEN_FILE, run
 from coordinator.storage.store import Store
-from loadtest.network import Network, free_port, started
+from loadtest.network import Network, started
+from loadtest.ports import free_port
 from node.aggregation.bills import BillingRules
 from node.security.module import KeyDirectory
 from node.wan.enrolment import Enroller, RingService

@@ -18,7 +18,8 @@ from coordinator.config import CoordinatorConfig, DeclaredToken, EarlyEpochConfi
 from coordinator.process import run
 from coordinator.storage.store import Store
 from loadtest.children import process
-from loadtest.network import Network, free_port, started
+from loadtest.network import Network, started
+from loadtest.ports import free_port
 from protocol.dcnet.machines.effects import Ended
 from protocol.wire import Outcome
 

@@ -34,7 +34,6 @@ from loadtest.demo.plan import (
     DemoSettings,
     Schedule,
     coordinator_section,
-    free_port,
     meters_config,
     node_section,
     planned_gateways,
@@ -45,6 +44,7 @@ from loadtest.demo.run import Demo, wrong_settings
 from loadtest.demo.view import DemoState, View, render
 from loadtest.demo.watch import Watch
 from loadtest.households import households
+from loadtest.ports import free_port
 from node.config import NodeConfig
 from node.metrics import NodeMetrics
 from protocol.dcnet.discipline.carried_energy import EnergyAccount, contribute

@@ -12,7 +12,8 @@ import trio
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from loadtest.config import MeterProtocol
-from loadtest.network import Network, free_port
+from loadtest.network import Network
+from loadtest.ports import free_port
 from node.aggregation.membership import Membership
 from node.security.module import KeyDirectory
 from node.storage.cipher import store_cipher
