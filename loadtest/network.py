@@ -54,6 +54,23 @@ def lapse_policy(noise_epsilon_max: float | None = None) -> PolicyConfig:
     )  # fmt: skip
 
 
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A part of the network that runs in this process, in a scope of its own."""
+
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    ended: trio.Event = field(default_factory=trio.Event)
+
+    def cancel(self) -> None:
+        """Begin to stop it."""
+        self.scope.cancel()
+
+    async def stop(self) -> None:
+        """Cancel it, and wait until its ports and files are free for the next."""
+        self.scope.cancel()
+        await self.ended.wait()
+
+
 @dataclass(slots=True)
 class Network:
     """What to run: `gateways` in one area, in rings of `ring_size`, a round every `period_s`."""
@@ -101,8 +118,8 @@ class Network:
             protocols=self.protocols, link=self.line, start_quarter_hour=_JUNE_NOON,
         )  # fmt: skip
 
-    async def start_coordinator(self, nursery: trio.Nursery) -> trio.CancelScope:
-        """Run the coordinator; the scope stops it, and calling again starts it anew on the same files and ports."""
+    async def start_coordinator(self, nursery: trio.Nursery) -> Program:
+        """Run the coordinator; once it was stopped, calling again starts it anew on the same files and ports."""
         if self.coordinator_config is None:
             self.coordinator_config = CoordinatorConfig(
                 listen=f"tcp://127.0.0.1:{free_port()}", web=self.web_config,
@@ -115,8 +132,8 @@ class Network:
                     verified=self.verified, noise_epsilon=self.noise_epsilon, fuse_a=self.fuse_a,
                 ),
             )  # fmt: skip
-        scope = trio.CancelScope()
-        self.web = await started(nursery, partial(run_coordinator, self.coordinator_config), scope)
+        program = Program()
+        self.web = await started(nursery, partial(run_coordinator, self.coordinator_config), program)
         if self.token is None:
             store = Store(self.coordinator_config.database_url)
             token = Directory(store.gateways).create_token(
@@ -124,7 +141,7 @@ class Network:
             )
             self.token = SecretStr(token)
             store.close()
-        return scope
+        return program
 
     def _url(self, entry: MeterEntry) -> str:
         """A meter's URL, with the fuse that it is behind."""
@@ -164,18 +181,18 @@ class Network:
         ready: Callable[[str], None] | None = None,
         *,
         area: str | None = None,
-    ) -> trio.CancelScope:
+    ) -> Program:
         """
-        Run a node; the scope stops it at once, like a crash as far as its peers can tell.
+        Run a node; cancelling stops it at once, like a crash as far as its peers can tell.
 
         `ready` gets its monitoring address.
         """
-        scope = trio.CancelScope()
+        program = Program()
         node = partial(run_node, self.node_config(first, count, name, area), cipher_of=self.cipher_of)
-        address = await started(nursery, node, scope)
+        address = await started(nursery, node, program)
         if ready is not None:
             ready(address)
-        return scope
+        return program
 
     def ended(self) -> list[Ended]:
         """The round meter_list as it stands in the database, by epoch, ring and round."""
@@ -264,7 +281,7 @@ class Network:
         return ended
 
 
-async def started(nursery: trio.Nursery, serve: Callable[..., Any], scope: trio.CancelScope | None = None) -> Any:
+async def started(nursery: trio.Nursery, serve: Callable[..., Any], program: Program | None = None) -> Any:
     """Start a `run(config, ready=...)` in the nursery and return what it hands to `ready`."""
     ready = trio.Event()
     told: list[Any] = []
@@ -273,10 +290,11 @@ async def started(nursery: trio.Nursery, serve: Callable[..., Any], scope: trio.
         told.append(what)
         ready.set()
 
-    async def within_scope() -> None:
-        with scope or trio.CancelScope():
+    async def run(one: Program) -> None:
+        with one.scope:
             await serve(ready=on_ready)
+        one.ended.set()
 
-    nursery.start_soon(within_scope)
+    nursery.start_soon(run, program or Program())
     await ready.wait()
     return told[0]
