@@ -34,9 +34,11 @@ EACH = 6  # gateways of a pod
 _ZERO_Q_MAX = 4_000
 
 
-def laboratory(replicas: int, *, rounds: int = 8, dropout: float = 0.34, ring_size: int = 24) -> list[Object]:
-    """The overlay `small` with time that goes by faster still, and `replicas` pods of `EACH` gateways."""
-    objects = copy.deepcopy(overlay("small"))
+def laboratory(
+    replicas: int, *, name: str = "small", rounds: int = 8, dropout: float = 0.34, ring_size: int = 24
+) -> list[Object]:
+    """An overlay with time that goes by faster still, and `replicas` pods of `EACH` gateways."""
+    objects = copy.deepcopy(overlay(name))
     (settings,) = [
         each["data"]
         for each in of_kind(objects, "ConfigMap")
