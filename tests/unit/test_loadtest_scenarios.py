@@ -22,7 +22,7 @@ from loadtest.scenarios.run import LoadTest
 from loadtest.scenarios.samples import Sample, Samples
 from loadtest.scenarios.scaling import fit, is_of, page, read_run, tables
 from loadtest.scenarios.scenario import CHURN_GROUPS, Action, Event, Scenario, load_scenario, shipped
-from loadtest.truth import quarter_hour_of
+from loadtest.truth import zeros_of
 from protocol.dcnet.machines.effects import Ended
 from protocol.dcnet.setup.schema import DEFAULT_SCHEMA
 from protocol.errors import StromkreisError
@@ -181,8 +181,9 @@ def test_an_account_begins_with_registers_that_its_meter_had() -> None:
     meters = next(iter(homes.values()))
     shown = meters[0].registers(3)
     first = (0, shown.import_tenth_wh, shown.export_tenth_wh, 0)
-    assert quarter_hour_of(DEFAULT_SCHEMA, meters, first, 9) == 3
-    assert quarter_hour_of(DEFAULT_SCHEMA, meters, (0, shown.import_tenth_wh + 1, 0, 0), 9) is None
+    assert zeros_of(DEFAULT_SCHEMA, {"a": meters}, [("a", first)], 9) == {"a": [3]}
+    with pytest.raises(StromkreisError, match="a: its account begins with registers that its meter never had"):
+        zeros_of(DEFAULT_SCHEMA, {"a": meters}, [("a", (0, shown.import_tenth_wh + 1, 0, 0))], 9)
 
 
 def test_a_fault_is_over_when_its_gateways_and_all_others_are_in_totals() -> None:
