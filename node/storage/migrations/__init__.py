@@ -21,6 +21,7 @@ from node.storage.errors import SchemaError
 from node.storage.migrations import (
     seeds001_unversioned,
     seeds002_epoch_ends,
+    seeds003_ends_of_old_seeds,
     step001_unversioned,
     step002_sealed,
     step003_metering_log,
@@ -59,7 +60,11 @@ STEPS: Final[tuple[Callable[..., None], ...]] = (
 )
 """Those of the node's store, where some need its cipher: see `store_steps`."""
 
-EPOCH_SEED_STEPS: Final[tuple[Step, ...]] = (seeds001_unversioned.upgrade, seeds002_epoch_ends.upgrade)
+EPOCH_SEED_STEPS: Final[tuple[Step, ...]] = (
+    seeds001_unversioned.upgrade,
+    seeds002_epoch_ends.upgrade,
+    seeds003_ends_of_old_seeds.upgrade,
+)
 """Those of the file of epoch seeds."""
 
 

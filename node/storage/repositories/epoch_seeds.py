@@ -1,18 +1,29 @@
 """
 Epoch seeds of the file-backed security modules, in a SQLite file of their own beside the keys.
 
-A seed is deleted when its epoch is over, and overwritten with it (secure_delete; no journal on disk that could keep
-it).  Losing one in a power cut costs the gateway the rest of that epoch and nothing else, so no flush is waited for.
+A seed is deleted when its epoch is over, and overwritten with it (secure_delete).  A transaction's journal holds what
+the changed pages held before.  In memory it would go with a process that is killed in the middle of writing, and leave
+a file that is half of each; so it is on disk, where the next start finds it, and whatever is deleted is overwritten in
+it too, once the transaction is over or was taken back at the start.  Losing a seed in a power cut costs the gateway the
+rest of that epoch and nothing else, so only the layout that an epoch is bound to waits for a flush.
 """
 
 from __future__ import annotations
 
+import os
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from node.storage.errors import SchemaError, StoreError
 from node.storage.migrations import EPOCH_SEED_STEPS, migrate
+
+_Parameter = str | float | bytes | None
+_PRAGMAS = (
+    "secure_delete=ON", "journal_mode=PERSIST", "temp_store=MEMORY", "synchronous=NORMAL", "busy_timeout=5000",
+)  # fmt: skip
 
 
 class EpochSeedRepository:
@@ -31,15 +42,20 @@ class EpochSeedRepository:
         except (OSError, sqlite3.Error) as error:
             raise self._error(error) from error
         try:
-            for pragma in ("secure_delete=ON", "journal_mode=MEMORY", "synchronous=NORMAL", "busy_timeout=5000"):
+            for pragma in _PRAGMAS:
                 self._connection.execute(f"PRAGMA {pragma}")
+            self._check()
             migrate(self._connection, EPOCH_SEED_STEPS)
+            self._overwrite_journal()
         except SchemaError as error:
             self._connection.close()
             raise StoreError(f"{path}: {error}") from None
         except sqlite3.Error as error:
             self._connection.close()
             raise self._error(error) from error
+        except StoreError:
+            self._connection.close()
+            raise
 
     def close(self) -> None:
         """Close the file."""
@@ -62,39 +78,81 @@ class EpochSeedRepository:
 
     def bind(self, gateway: str, epoch: int, layout: bytes) -> bool:
         """Bind the epoch's seed to a layout for good; False where it has another, or there is no seed."""
-        self._execute("UPDATE seed SET layout=? WHERE gateway=? AND epoch=? AND layout IS NULL", layout, gateway, epoch)
-        if self._execute("SELECT layout FROM seed WHERE gateway=? AND epoch=?", gateway, epoch) != [(layout,)]:
-            return False
-        self._execute(
-            "INSERT INTO bound VALUES (?, ?) ON CONFLICT DO UPDATE SET epoch=MAX(epoch, excluded.epoch)", gateway, epoch
-        )
+        rows, key = "seed WHERE gateway=? AND epoch=?", (gateway, epoch)
+        with self._transaction():
+            if self._execute(f"SELECT coalesce(layout, ?) FROM {rows}", layout, *key) != [(layout,)]:  # noqa: S608
+                return False
+            self._execute("UPDATE seed SET layout=? WHERE gateway=? AND epoch=?", layout, *key)
+            self._execute(
+                "INSERT INTO bound VALUES (?, ?) ON CONFLICT DO UPDATE SET epoch=MAX(epoch, excluded.epoch)", *key
+            )
         return True
 
     def delete(self, gateway: str, epoch: int) -> None:
         """Delete the seed of one epoch."""
-        self._execute_unflushed("DELETE FROM seed WHERE gateway=? AND epoch=?", gateway, epoch)
+        self._delete("seed WHERE gateway=? AND epoch=?", gateway, epoch)
 
     def delete_before(self, gateway: str, epoch: int) -> None:
         """Delete the seeds of all earlier epochs."""
-        self._execute_unflushed("DELETE FROM seed WHERE gateway=? AND epoch<?", gateway, epoch)
+        self._delete("seed WHERE gateway=? AND epoch<?", gateway, epoch)
 
     def delete_ended(self, gateway: str, now_s: int) -> None:
         """Delete the seeds of all epochs that are over."""
-        self._execute_unflushed("DELETE FROM seed WHERE gateway=? AND end_s<=?", gateway, now_s)
+        self._delete("seed WHERE gateway=? AND end_s<=?", gateway, now_s)
 
     def delete_gateway(self, gateway: str) -> None:
         """Delete whatever there is of a gateway, durably."""
         for table in ("seed", "bound"):
             self._execute(f"DELETE FROM {table} WHERE gateway=?", gateway)  # noqa: S608 - names of our own tables
+        self._overwrite_journal(is_flushed=True)
 
-    def _execute_unflushed(self, sql: str, *parameters: str | float | bytes | None) -> None:
+    def _delete(self, rows: str, *parameters: _Parameter) -> None:
+        before = self._connection.total_changes
+        self._execute_unflushed(f"DELETE FROM {rows}", *parameters)  # noqa: S608 - texts of our own
+        if self._connection.total_changes != before:
+            self._overwrite_journal()
+
+    def _check(self) -> None:
+        ((found,), *_) = self._connection.execute("PRAGMA quick_check(1)").fetchall()
+        if found != "ok":
+            raise StoreError(
+                f"{self._path}: the file is damaged ({found.splitlines()[-1]}); move it away: its gateways then sit out"
+                " the rest of the epoch. Never put an older copy back"
+            )
+
+    def _overwrite_journal(self, *, is_flushed: bool = False) -> None:
+        """Overwrite what earlier transactions left in the journal: none is going on, and none begins meanwhile."""
+        journal = self._path.with_name(f"{self._path.name}-journal")
+        try:
+            with self._transaction(), journal.open("r+b") as file:
+                file.write(bytes(os.fstat(file.fileno()).st_size))
+                file.flush()
+                if is_flushed:
+                    os.fsync(file)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise self._error(error) from error
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """Nobody else writes meanwhile, no other process either; taken back where the block is left early."""
+        self._execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._execute("COMMIT")
+        finally:
+            if self._connection.in_transaction:
+                self._execute("ROLLBACK")
+
+    def _execute_unflushed(self, sql: str, *parameters: _Parameter) -> None:
         self._execute("PRAGMA synchronous=OFF")
         try:
             self._execute(sql, *parameters)
         finally:
             self._execute("PRAGMA synchronous=NORMAL")
 
-    def _execute(self, sql: str, *parameters: str | float | bytes | None) -> list[tuple[Any]]:
+    def _execute(self, sql: str, *parameters: _Parameter) -> list[tuple[Any]]:
         try:
             return self._connection.execute(sql, parameters).fetchall()
         except sqlite3.Error as error:
