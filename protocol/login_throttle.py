@@ -8,11 +8,12 @@ logged in before.  Whoever waits is refused without a look at the password: a gu
 
 from __future__ import annotations
 
-import ipaddress
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
+
+from protocol.peer_addresses import peer_network
 
 DELAY_S_MAX: Final = 300.0
 FORGOTTEN_S: Final = 3600.0
@@ -47,7 +48,7 @@ class LoginThrottle:
 
     def failed(self, user: str, address: str) -> int:
         """Count a failure; returns how many there were of this account at this address."""
-        now_s, place = self._clock(), _place(address)
+        now_s, place = self._clock(), peer_network(address)
         pair = 0
         for key, free in (((user, place), _FREE_PAIR), (("", place), _FREE_OTHERS), ((user, ""), _FREE_OTHERS)):
             known = self._failures.pop(key, None)
@@ -61,7 +62,7 @@ class LoginThrottle:
 
     def succeeded(self, user: str, address: str) -> None:
         """A right password: the account's failures at this address are forgotten, and the address is known."""
-        key = user, _place(address)
+        key = user, peer_network(address)
         self._failures.pop(key, None)
         self._known[key] = None
         self._known.move_to_end(key)
@@ -69,17 +70,6 @@ class LoginThrottle:
             self._known.popitem(last=False)
 
     def _keys(self, user: str, address: str) -> list[_Key]:
-        place = _place(address)
+        place = peer_network(address)
         keys = [(user, place), ("", place)]
         return keys if (user, place) in self._known else [*keys, (user, "")]
-
-
-def _place(address: str) -> str:
-    """An address, of IPv6 its network: a device has as many addresses there as it likes."""
-    try:
-        parsed = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return address
-    if parsed.version == 4:
-        return str(parsed)
-    return str(ipaddress.ip_network((parsed, 64), strict=False))

@@ -1,4 +1,8 @@
-"""How many connections the proxy has at once, in all and of one address, so that none can take the others' place."""
+"""
+How many connections the proxy has at once, in all and of one address, so that none can take the others' place.
+
+Of IPv6 a whole /64 network counts as one address (protocol.peer_addresses).
+"""
 
 from __future__ import annotations
 

@@ -28,6 +28,7 @@ from node.cls.tunnels import Tunnels
 from node.profiles.checking import der_of
 from node.security.home_certificate import HanKey, trust
 from protocol.errors import RemoteProtocolError, StromkreisError
+from protocol.peer_addresses import peer_network
 from protocol.profiles.communication import ProxyProfile
 from protocol.socks_tls import Authenticated, Closed, Destination, Reply, Requested, SocksTlsServer
 
@@ -90,7 +91,7 @@ class ClsProxy:
 
     async def _connection(self, transport: trio.SocketStream) -> None:
         try:
-            address = str(transport.socket.getpeername()[0])
+            address = peer_network(str(transport.socket.getpeername()[0]))
         except OSError:  # it has gone already
             await trio.aclose_forcefully(transport)
             return

@@ -35,6 +35,7 @@ from anyio.streams.tls import TLSStream
 
 from protocol.errors import StromkreisError
 from protocol.log_limit import PEER_LINE_S, LogLimiter
+from protocol.peer_addresses import peer_network
 
 log = logging.getLogger(__name__)
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ECONNABORTED})
@@ -121,7 +122,8 @@ def _listen(scheme: str, address: str) -> socket.socket:
 
 class ConnectionLimit:
     """
-    At most so many connections of one server at once, and of them so many of one address; more are closed.
+    At most so many connections of one server at once, and of them so many of one address, of IPv6 of one /64 network;
+    more are closed.
 
     They are accepted `pause_s` apart at least: a handshake costs milliseconds, and whoever makes them without end must
     not have the process to itself.
@@ -146,7 +148,7 @@ class ConnectionLimit:
     def admit(self, stream: Any) -> bool:
         """Count a connection until it is closed; no where it is one too many."""
         self._next_s = trio.current_time() + self._pause_s
-        address = str(stream.extra(SocketAttribute.remote_address)[0])  # noqa: S610 - anyio's, no Django
+        address = peer_network(str(stream.extra(SocketAttribute.remote_address)[0]))  # noqa: S610 - anyio's, no Django
         if self.count >= self._total or self._open[address] >= self._per_address:
             return False
         self._open[address] += 1
