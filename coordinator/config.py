@@ -221,8 +221,8 @@ class WebConfig(_Section):
     """The address for browsers and gateways, if it differs from `listen` (reverse proxy, container)."""
 
     proxies: Annotated[tuple[IPvAnyNetwork, ...], Field(max_length=64)] = ()
-    """Addresses or networks of the reverse proxies before it: no wake-up message is sent to one, whatever port a
-    gateway names."""
+    """Addresses or networks of the reverse proxies before it. Their X-Forwarded-For says who called: for failed
+    log-ins, the audit log, wake-up messages. Nobody else's is read. Naming more lets whoever is there say who it is."""
 
     certificate: Path | None = None
     """PEM file with the server's certificate chain, for https. None: the one of the demo SM-PKI."""

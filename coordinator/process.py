@@ -164,6 +164,7 @@ async def run(config: CoordinatorConfig, *, ready: Callable[[list[str]], None] |
             inbox=delivery_servers.inbox,
             operator_token=operator_token,
             time_lapse=config.epoch.period_s != config.epoch.interval_s,
+            proxies=config.web.proxies,
         )
         async with trio.open_nursery() as nursery:
             nursery.start_soon(watch_loop, metrics.loop_lag)

@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from ipaddress import IPv4Network, IPv6Network, ip_address
+from ipaddress import IPv4Network, IPv6Network
 from typing import Final
 
 from cryptography import x509
@@ -26,6 +26,7 @@ from coordinator.storage.audit import AuditRepository
 from coordinator.storage.gateways import GatewayStatus
 from protocol import pki
 from protocol.errors import RemoteProtocolError
+from protocol.peer_addresses import is_among
 from protocol.profiles.communication import ProxyProfile
 from protocol.profiles.profile_set import ProfileSet
 from protocol.profiles.tunnel_order import ORDER_VALID_S, TunnelOrder
@@ -158,11 +159,10 @@ class TunnelOrders:
         """
         Remember where the node of these gateways listens for wake-up messages; until a restart.
 
-        A reverse proxy's address is nobody's: a gateway would choose a port of that machine.
+        The address of a reverse proxy that did not say who called is nobody's: a gateway would choose a port of that
+        machine.
         """
-        host = ip_address(address[0].partition("%")[0])
-        host = getattr(host, "ipv4_mapped", None) or host
-        if any(host in each for each in self._proxies_before):
+        if is_among(address[0], self._proxies_before):
             return
         with self._lock:
             for each in gateways:

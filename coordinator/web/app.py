@@ -41,6 +41,7 @@ from coordinator.web.dashboard import make_dashboard
 from coordinator.web.deliveries import make_inbox_router
 from coordinator.web.enrolment_log import make_log_router
 from coordinator.web.errors import Guard, install_errors
+from coordinator.web.forwarded import ForwardedClient, Networks
 from coordinator.web.health import install_health
 from coordinator.web.profiles import make_profile_router
 from coordinator.web.tunnel_orders import make_outcome_router
@@ -64,6 +65,7 @@ def make_app(
     inbox: DeliveryInbox | None = None,
     operator_token: str = "",
     time_lapse: bool = False,
+    proxies: Networks = (),
     clock: Callable[[], datetime] = _now,
 ) -> FastAPI:
     """
@@ -72,7 +74,7 @@ def make_app(
     `enrolment` None leaves the routes of certificates out, `billing_service` None those of bills, `profiles` None those
     of profile sets, `orders` None those of tunnels, `inbox` None those of deliveries; `source` belongs to the rings'
     role.  Whoever shows `operator_token` is an administrator; empty: there are no routes of accounts.  `time_lapse`
-    marks every total: metering time runs faster than real time.
+    marks every total: metering time runs faster than real time.  `proxies` are before it, and say who called.
     """
     app = FastAPI(
         title="Stromkreis coordinator",
@@ -83,6 +85,8 @@ def make_app(
         redoc_url=None,
     )
     app.add_middleware(Guard)
+    if proxies:
+        app.add_middleware(ForwardedClient, proxies=proxies)
     install_errors(app, metrics)
     access = Access(Accounts(store.accounts, store.audit, operator_token, lambda: clock().timestamp(), time.monotonic))
     if role.does(Role.EMP):

@@ -23,6 +23,7 @@ from coordinator.metrics import CoordinatorMetrics
 from coordinator.storage.profile_sets import ProfileSetState
 from coordinator.storage.store import Store as CoordinatorStore
 from coordinator.web.app import make_app
+from coordinator.web.forwarded import Networks
 from node.profiles.checking import text_of
 from node.profiles.gateway_profiles import GatewayProfiles
 from node.security.module import GatewaySecurityModule, KeyDirectory
@@ -67,6 +68,7 @@ class World:
     path: Path
     now: datetime = NOW
     is_down: bool = False
+    proxies: Networks = ()
     modules: dict[str, GatewaySecurityModule] = field(default_factory=dict)
     noted: list[tuple[Event, dict[str, Any]]] = field(default_factory=list)
 
@@ -84,7 +86,7 @@ class World:
         metrics = CoordinatorMetrics(CollectorRegistry())
         self.app = make_app(
             self.coordinator, Any, metrics, enrolment=enrolment, profiles=self.rollout, operator_token=TOKEN,  # type: ignore[arg-type]
-            clock=lambda: self.now,
+            proxies=self.proxies, clock=lambda: self.now,
         )  # fmt: skip
         self.keys = KeyDirectory(self.path / "keys", StandardSuite())
         self.trust = TrustStore(self.authority.root, self.now.timestamp)
@@ -129,9 +131,9 @@ class World:
 
 
 @asynccontextmanager
-async def world_in(path: Path, now: datetime = NOW) -> AsyncIterator[World]:
+async def world_in(path: Path, now: datetime = NOW, proxies: Networks = ()) -> AsyncIterator[World]:
     """Two gateways enrolled, their store written while the block runs."""
-    made = World(path, now)
+    made = World(path, now, proxies=proxies)
     try:
         async with client_of(made) as client, made.store.writing():
             for name in (ONE, TWO):

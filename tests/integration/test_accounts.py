@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import closing
 from datetime import timedelta
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +189,23 @@ async def test_who_guesses_waits_and_learns_no_names(world: World) -> None:
         assert last == (403, "too_many_failed_logins")
     shown = [entry.account for entry, _ in world.coordinator.audit.page(0, 100) if entry.action == "log_in_failed"]
     assert set(shown) == {"olaf", "(unknown)"}  # what is no name may be a password in the wrong field
+
+
+async def test_behind_a_proxy_who_guesses_makes_nobody_else_wait(tmp_path: Path) -> None:
+    async with world_in(tmp_path, proxies=[ip_network("127.0.0.1")]) as world, client_of(world) as client:
+        await account(client, "olaf", "operator")
+
+        async def try_from(forwarded: str, password: str) -> int:
+            body = {"name": "olaf", "password": password}
+            answer = await client.post("/api/v1/sessions", json=body, headers={"X-Forwarded-For": forwarded})
+            return answer.status_code
+
+        assert await try_from("203.0.113.9", PASSWORD) == 201
+        found = [await try_from("203.0.113.9, 198.51.100.66", "wrong") for _ in range(8)]
+        assert 403 in found  # it cannot name another's address
+        assert await try_from("203.0.113.9", PASSWORD) == 201
+        entries = [entry for entry, _ in world.coordinator.audit.page(0, 100)]
+    assert {each.address for each in entries if each.action == "log_in_failed"} == {"198.51.100.66"}
 
 
 async def test_a_short_password_and_a_second_account_are_refused(world: World) -> None:
