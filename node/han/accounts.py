@@ -2,9 +2,9 @@
 Who may log in at home, and what is theirs: from the HAN profiles of the administrator's signed set.
 
 Until the first set is in force the accounts of the configuration count, and from then on never again: a consumer whom
-the administrator has taken out must not come back by a file.  A password that a consumer has set is kept as its
-verifier (HA1), sealed, with the digest of the first password's verifier: a new first password, which only a new set
-brings, takes its place.
+the administrator has taken out must not come back by a file, nor by a store that was put back.  A password that a
+consumer has set is kept as its verifier (HA1), sealed, with the digest of the first password's verifier: a new first
+password, which only a new set brings, takes its place.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import Final, Protocol
 
@@ -38,6 +38,10 @@ class Role(Enum):
 _ROLES: Final = {"consumer": Role.CONSUMER, "technician": Role.TECHNICIAN, "cls": Role.CLS}
 
 
+CONTRACTS_KEPT: Final = timedelta(days=458)
+"""Contracts that have ended are shown for 15 months."""
+
+
 @dataclass(frozen=True, slots=True)
 class Contract:
     """One HAN profile of a consumer: what it is called, for which metering points, from when to when."""
@@ -53,6 +57,7 @@ class Account:
     """
     Somebody who may log in; `meters` are names in the metering log, empty for whoever is no consumer.
 
+    `contracts` are in force, `ended` those of the past 15 months.
     `certificates` are fingerprints (SHA-256, hexadecimal) of TLS certificates; `first` verifies the first password;
     `facades` are the interfaces of other gateways that it may use (node.han.facades); `owned` says of which times
     values are the consumer's own.
@@ -66,6 +71,7 @@ class Account:
     first: Verifier = field(default_factory=dict, repr=False)
     facades: frozenset[str] = frozenset()
     owned: Ownership = field(default_factory=Ownership)
+    ended: tuple[Contract, ...] = ()
 
 
 class Profiles(Protocol):
@@ -75,6 +81,8 @@ class Profiles(Protocol):
 
     @property
     def current(self) -> ProfileSet | None: ...  # noqa: D102
+    @property
+    def newest_version(self) -> int: ...  # noqa: D102
     @property
     def changed(self) -> trio.Event: ...  # noqa: D102
     @property
@@ -101,7 +109,7 @@ class Accounts:
 
     def all(self) -> list[Account]:
         """Those that may log in now."""
-        if not self._profiles.version:
+        if not self._profiles.newest_version:
             return list(self._configured)
         current = self._profiles.current
         now = datetime.fromtimestamp(self._clock(), UTC)
@@ -113,7 +121,7 @@ class Accounts:
             for each in (() if current is None else current.processing)
         ]  # fmt: skip
         valid = {user: [each for each in mine if each.is_valid_at(now)] for user, mine in by_user.items()}
-        return [_account(present, by_user[user], devices) for user, present in valid.items() if present]
+        return [_account(present, by_user[user], devices, now) for user, present in valid.items() if present]
 
     def of_user(self, user: str) -> Account | None:
         """The consumer of that name: only consumers have passwords."""
@@ -141,9 +149,10 @@ class Accounts:
 
 
 def _account(
-    mine: Sequence[HanProfile], ever: Sequence[HanProfile], devices: Devices
+    mine: Sequence[HanProfile], ever: Sequence[HanProfile], devices: Devices, now: datetime
 ) -> Account:  # fmt: skip
     """By a user's HAN profiles, those that are valid and all of them."""
+    ended = [each for each in ever if each.valid_to is not None and now - CONTRACTS_KEPT < each.valid_to <= now]
     points = {point for each in mine for point in each.metering_points}
     meters = [
         name for each, names in devices if each.metering_point in points for name in names if name is not None
@@ -154,10 +163,16 @@ def _account(
         first |= {Algorithm.MD5: each.ha1_md5} if each.ha1_md5 else {}
     return Account(
         mine[0].user, _ROLES[mine[0].role], tuple(dict.fromkeys(meters)),
-        tuple(Contract(each.id, each.metering_points, each.valid_from, each.valid_to) for each in mine),
+        tuple(map(_contract_of, mine)),
         frozenset(each.certificate for each in mine if each.certificate), first,
         frozenset(facade for each in mine for facade in each.facades), ownership(ever, devices),
+        tuple(map(_contract_of, ended)),
     )  # fmt: skip
+
+
+def _contract_of(profile: HanProfile) -> Contract:
+    """What a HAN profile says of a consumer's contract."""
+    return Contract(profile.id, profile.metering_points, profile.valid_from, profile.valid_to)
 
 
 def _name(user: str) -> str:

@@ -109,10 +109,11 @@ class ContractPart(Resource):
     metering_points: tuple[str, ...]
     valid_from: datetime | None
     valid_to: datetime | None
+    is_in_force: bool
 
 
 class Contract(Resource):
-    """The consumer's contracts on this gateway."""
+    """The consumer's contracts on this gateway, those in force and those that ended in the past 15 months."""
 
     user: str
     meters: tuple[str, ...]

@@ -18,7 +18,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from node.han import models
 from node.han.accounts import Account, Accounts, Role
 from node.han.consumption import intervals, moment, register_value
+from node.han.contracts import contract_parts, sets_up_to
 from node.han.derived import running_period, shown_period
+from node.han.displayed import DisplayedValues
 from node.han.facts import GatewayFacts, HanServices, MeterFacts
 from node.han.program import program_sha256
 from node.han.query import Query
@@ -28,6 +30,7 @@ from node.metering.history import newest_values, registered_values
 from node.storage.engine import Store
 from node.storage.repositories.gateway_logs import GatewayLogReader
 from node.storage.repositories.metering_log import MeteringLogReader
+from node.storage.repositories.profile_sets import ProfileSetRepository
 from node.storage.repositories.use_cases import UseCaseRepository
 from protocol.errors import RemoteProtocolError
 from protocol.logs.chain import ChainedEntry
@@ -65,8 +68,10 @@ class View:
         self._accounts = accounts
         self._metering = MeteringLogReader(services.reader.read, services.reader.cipher)
         self._logs = GatewayLogReader(services.reader.read, services.reader.cipher)
-        # It only reads here, which is what the reader has of a store.
-        self._use_cases = UseCaseRepository(cast(Store, services.reader))
+        store = cast(Store, services.reader)  # they only read here, which is what the reader has of a store
+        self._use_cases = UseCaseRepository(store)
+        self._profile_sets = ProfileSetRepository(store)
+        self._displayed = DisplayedValues(facts.clock)
         self.signer = ValueSigner(facts.module)
         self.self_test = models.SelfTest(at=None, is_passed=None, checks=())
 
@@ -128,9 +133,10 @@ class View:
         )  # fmt: skip
 
     def reading(self, account: Account, name: str, _query: Query) -> models.Reading:
-        """The present values of one of the consumer's meters."""
+        """The present values of one of the consumer's meters, new ones once in its display interval."""
         found = self._meter(account, name)
-        mine = [each for each in self._newest(found) if account.owned.has(found.device, each.measured_ms / 1000)]
+        shown = self._displayed.of(found.device, self._newest(found), self._meter_profile(found))
+        mine = [each for each in shown if account.owned.has(found.device, each.measured_ms / 1000)]
         return models.Reading(meter=name, values=tuple(map(register_value, mine)))
 
     def readings(self, account: Account, name: str, query: Query) -> models.ReadingExport:
@@ -166,16 +172,10 @@ class View:
 
     def contract(self, account: Account, _name: str, _query: Query) -> models.Contract:
         """What the consumer may see, and by which contracts."""
-        return models.Contract(
-            user=account.user, meters=tuple(self.meter_ids(account)),
-            contracts=tuple(
-                models.ContractPart(
-                    id=each.id, metering_points=each.metering_points, valid_from=each.valid_from,
-                    valid_to=each.valid_to,
-                )
-                for each in account.contracts
-            ),
-        )  # fmt: skip
+        current = self.facts.profiles.current
+        sets = [] if current is None else list(sets_up_to(current, self._profile_sets))
+        parts = contract_parts(account, sets, moment(self.facts.clock()))
+        return models.Contract(user=account.user, meters=tuple(self.meter_ids(account)), contracts=parts)
 
     def use_case(self, account: Account, name: str, _query: Query) -> models.UseCase:
         """A processing profile of the consumer's: who gets what, in which form, how often."""

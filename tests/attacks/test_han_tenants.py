@@ -93,7 +93,10 @@ async def test_who_has_come_back_sees_its_own_times_and_none_between(tmp_path: P
     with trio.fail_after(300):
         async with made.serving(days=1), made.client(ANNA) as client:
             registered = await times(client, f"{CON}/exp/Reading/{METERS[0]}", "registered_for")
+            contracts = (await client.get(f"{CON}/rts/Contract/{ANNA[0]}")).json()["contracts"]
     made.keys.close()
+    assert [(each["id"], each["is_in_force"]) for each in contracts] == [("h-b", True), ("h-a", False)]
+    assert datetime.fromisoformat(contracts[1]["valid_to"]).timestamp() == MOVED_S
     assert min(registered) == NEWEST - 86_400
     assert [each for each in registered if MOVED_S < each < again_s] == []
     assert max(registered) == NEWEST

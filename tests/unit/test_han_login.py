@@ -293,7 +293,12 @@ class Profiles:
     def __init__(self, current: ProfileSet | None = None) -> None:
         self.current = current
         self.version = 0 if current is None else current.version
+        self.keys_version = 0
         self.changed = trio.Event()
+
+    @property
+    def newest_version(self) -> int:
+        return max(self.version, self.keys_version)
 
     def processing(self, moment: datetime) -> list[ProcessingProfile]:
         raise NotImplementedError
@@ -357,6 +362,14 @@ def test_configured_accounts_end_with_the_first_profile_set(clock: Clock) -> Non
     assert accounts.of_user("anna") is None
     profiles.current = None  # the stored set does not hold: nobody is let in by a file instead
     assert accounts.all() == []
+
+
+def test_a_store_from_before_the_first_set_lets_no_configured_account_in(clock: Clock) -> None:
+    profiles = Profiles()
+    profiles.keys_version = 3
+    accounts = Accounts(profiles, configured(), Secrets(), clock)
+    assert accounts.all() == []
+    assert accounts.of_user(USER) is None
 
 
 def test_interfaces_of_other_gateways_come_from_the_profile_alone(clock: Clock) -> None:

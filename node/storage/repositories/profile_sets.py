@@ -24,6 +24,11 @@ class ProfileSetRepository:
         ((version,),) = self.store.read("SELECT coalesce(max(version), 0) FROM profile_set WHERE gateway=?", gateway)
         return int(version)
 
+    def versions(self, gateway: str) -> list[int]:
+        """Those that are kept, the newest first."""
+        rows = self.store.read("SELECT version FROM profile_set WHERE gateway=? ORDER BY version DESC", gateway)
+        return [int(version) for (version,) in rows]
+
     def document(self, gateway: str, version: int) -> bytes | None:
         """A set's canonical JSON, None where there is none of the version.  Raises SealError too."""
         for (sealed,) in self.store.read(
