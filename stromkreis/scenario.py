@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,6 +18,7 @@ from stromkreis.services import serve
 
 if TYPE_CHECKING:
     from loadtest.ems.result import Result
+    from loadtest.ems.run import Settings
 
 NEEDED = ("ocpp", "websockets", "python_socks")
 _ALL = "ems"
@@ -31,13 +33,20 @@ def scenario(
     *,
     duration_s: Annotated[
         float | None,
-        typer.Option(min=5, help="Seconds of undisturbed measurement.", show_default="60, 130 with values by the EMP"),
+        typer.Option(
+            min=5,
+            help="Seconds of undisturbed measurement.",
+            show_default="60, or two periods of what is delivered or shown",
+        ),
     ] = None,
     cut_s: Annotated[float, typer.Option(min=1, help="Seconds without the WAN.")] = 15.0,
     wan: Annotated[str, typer.Option(help="Link profile of the WAN (stromkreis netem list).")] = "lte",
     emp_values: Annotated[
         str, typer.Option(help="What the EMP gets in 1b and 1c: values of 1s or 1min (TAF 14), 5min or 15min (TAF 13).")
     ] = "1s",
+    display_s: Annotated[
+        int, typer.Option(min=1, max=900, help="1a, 1c: how often the gateway shows a new value at home (s).")
+    ] = 1,
     out: Annotated[Path, typer.Option(help="Directory for results; the report has all that are there.")] = Path(
         "out/ems"
     ),
@@ -54,10 +63,13 @@ def scenario(
     Examples: stromkreis scenario ems-1a
 
     stromkreis scenario ems --wan cdma450 --out out/ems-cdma
+
+    stromkreis scenario ems-1a --display-s 900 --out out/ems-1a-900
     """
     _require()
     from loadtest.ems.installation import EMP_VALUES  # noqa: PLC0415 - `--help` shall not wait for all of it
     from loadtest.ems.options import OPTIONS  # noqa: PLC0415
+    from loadtest.ems.run import Settings  # noqa: PLC0415
     from netem.profiles import load_profiles  # noqa: PLC0415
 
     known = [f"{_PREFIX}{name}" for name in OPTIONS]
@@ -70,7 +82,8 @@ def scenario(
             raise typer.BadParameter(f"found {value}; expected one of {', '.join(allowed)}", param_hint=hint)
     failed = False
     for name in chosen:
-        result = _play(name.removeprefix(_PREFIX), duration_s, cut_s, wan, emp_values, out)
+        settings = Settings(out, duration_s or 0, cut_s, wan, emp_values, display_s)
+        result = _play(name.removeprefix(_PREFIX), settings)
         failed = failed or bool(result.failures)
         if not result.failures and not keep:
             shutil.rmtree(out / f"run-{result.option}", ignore_errors=True)
@@ -79,17 +92,19 @@ def scenario(
         raise typer.Exit(1)
 
 
-def _play(name: str, duration_s: float | None, cut_s: float, wan: str, emp_values: str, out: Path) -> Result:
+def _play(name: str, settings: Settings) -> Result:
     from loadtest.ems.installation import EMP_VALUES  # noqa: PLC0415
     from loadtest.ems.options import OPTIONS, Source  # noqa: PLC0415
     from loadtest.ems.page import load_results, write_page  # noqa: PLC0415
-    from loadtest.ems.run import Run, Settings  # noqa: PLC0415
+    from loadtest.ems.run import Run  # noqa: PLC0415
 
-    option, console = OPTIONS[name], Console(soft_wrap=True)
+    option, console, out = OPTIONS[name], Console(soft_wrap=True), settings.directory
     usual_s = _MINUTE_S
     if option.remote is Source.INBOX:
-        usual_s = 2 * max(_MINUTE_S, EMP_VALUES[emp_values].period_s) + 10
-    settings = Settings(out, duration_s or usual_s, cut_s, wan, emp_values)
+        usual_s = 2 * max(_MINUTE_S, EMP_VALUES[settings.emp_values].period_s) + 10
+    if option.local is Source.CONSUMER_INTERFACE:
+        usual_s = max(usual_s, 2 * settings.display_s + 10)
+    settings = replace(settings, duration_s=settings.duration_s or usual_s)
     console.print(f"[bold]ems-{name}[/bold]: {option.title}", highlight=False)
 
     def say(text: str) -> None:

@@ -27,9 +27,9 @@ from coordinator.config import CoordinatorConfig
 from coordinator.gwa.ca import CertificateAuthority
 from coordinator.gwa.enrolment import Directory
 from coordinator.storage.store import Store
+from loadtest.demo.plan import free_port
 from loadtest.demo.processes import Child, Children, DemoError
 from loadtest.ems.meter import IMPORT, POWER
-from loadtest.ports import free_port
 from node.han.digest import Algorithm, make_verifier
 from node.profiles.checking import text_of
 
@@ -67,10 +67,15 @@ EMP_VALUES = {
 
 @dataclass(slots=True)
 class Installation:
-    """One run's; `work` gets all files.  Call `prepare`, then `start`, then `roll_out`."""
+    """
+    One run's; `work` gets all files.  Call `prepare`, then `start`, then `roll_out`.
+
+    `display_s` is how often the consumer interface shows a new value.
+    """
 
     work: Path
     group: Children
+    display_s: int = 1
     ports: dict[str, int] = field(default_factory=dict)
     children: dict[str, Child] = field(default_factory=dict)
     _token: str = ""
@@ -206,8 +211,8 @@ class Installation:
         verifier = make_verifier(CONSUMER, GATEWAY.lower(), PASSWORD)
         return {
             "gateway": GATEWAY, "version": 1, "issued_at": now.isoformat(),
-            "meters": [timed | {"id": "m", "device": f"{GATEWAY}/0", "protocol": "sml", "display_interval_s": 1,
-                                "registers": [str(IMPORT), str(POWER)],
+            "meters": [timed | {"id": "m", "device": f"{GATEWAY}/0", "protocol": "sml",
+                                "display_interval_s": self.display_s, "registers": [str(IMPORT), str(POWER)],
                                 "registration_period_s": 900 if values is None else values.registration_s}],
             "processing": [timed | each for each in _processing(values)],
             "wan": [timed | {

@@ -11,6 +11,7 @@ from loadtest.ems.freshness import Arrival, freshness, recovery_s, teeth
 from loadtest.ems.limits import PowerLimit, State
 from loadtest.ems.meter import PUSH_S, HouseholdMeter
 from loadtest.ems.options import Option, Source
+from loadtest.ems.readers import POLL_S
 from loadtest.ems.result import Latency, Result, latencies
 
 COLD_S_MAX = 50.0
@@ -19,6 +20,8 @@ FOLLOW_S = 10.0
 """For devices to follow a limit that has changed."""
 HUNG_S = 5.0
 """A command that took longer had no way for a while."""
+AGE_SLACK_S = 5.0
+"""For the way of a value to the EMS, on a machine that has other things to do."""
 _USUAL_FACTOR, _USUAL_S = 1.5, 1.0
 _CURVE_POINTS_MAX = 3_000
 
@@ -110,17 +113,16 @@ def curve(arrivals: Sequence[Arrival], from_s: float, to_s: float) -> list[tuple
 def result_of(
     option: Option, at: datetime, spans: Spans, parties: Mapping[str, Ems], applied: Sequence[Applied],
     meter: HouseholdMeter, openings: Sequence[tuple[float, float]], *, limit: PowerLimit | None, nominal_s: float,
-    wan: str, emp_values: str,
+    wan: str, emp_values: str, display_s: int = 1,
 ) -> Result:  # fmt: skip
     """The result of a run that is over."""
     began_s, calm_s = spans.began_s, spans.calm_s
+    ordered_s: dict[Source | None, float] = {Source.INBOX: nominal_s, Source.CONSUMER_INTERFACE: max(PUSH_S, display_s)}
     sources = {"local": option.local, "remote": option.remote}
     values = {
-        f"{name} EMS": freshness(
-            ems.arrivals, began_s, calm_s, nominal_s if sources[name] is Source.INBOX else PUSH_S
-        )
+        f"{name} EMS": freshness(ems.arrivals, began_s, calm_s, ordered_s.get(sources[name], PUSH_S))
         for name, ems in parties.items()
-    }  # fmt: skip
+    }
     commands: dict[str, Latency] = {}
     for ems in parties.values():
         commands |= latencies(ems.commands, began_s, calm_s)
@@ -139,6 +141,7 @@ def result_of(
         cut_span_s=(spans.cut_s - began_s, spans.healed_s - began_s),
         notes=[f"{name}: {what}, {count} times" for name, ems in parties.items()
                for what, count in ems.failures.items()],
+        display_s=display_s if option.local is Source.CONSUMER_INTERFACE else None,
     )  # fmt: skip
     failures = [
         *_judged(result, option, spans, parties),
@@ -185,6 +188,9 @@ def _judged(result: Result, option: Option, spans: Spans, parties: Mapping[str, 
     failures += [f"{name}: not back after the cut" for name, each in result.recovery_s.items() if each is None]
     if option.uses_tunnel and (result.cold is None or result.cold.s_p95 is None or result.cold.s_p95 >= COLD_S_MAX):
         failures.append(f"no cold tunnel carried a command within {COLD_S_MAX:g} s")
+    oldest_s = result.values["local EMS"].age_s_max if result.display_s is not None else None
+    if oldest_s is not None and oldest_s > (bound_s := (result.display_s or 0) + PUSH_S + POLL_S + AGE_SLACK_S):
+        failures.append(f"local EMS: a value of {oldest_s:.1f} s, the display interval allows {bound_s:g} s")
     octets = sum(spans.octets.values())
     if not option.uses_wan and octets:
         failures.append(f"{octets} octets left the home, which this option does not need")

@@ -100,6 +100,7 @@ def measured_rows(results: Mapping[str, Result]) -> list[Row]:
         row("Run", "", lambda each: [
             each.at.replace("T", " ").replace("+00:00", " UTC"), f"{each.duration_s:g} s, {each.wan}",
             f"WAN cut for {each.cut_s:g} s", *([f"values by EMP: {each.emp_values}"] if each.emp_values else []),
+            *([f"shown at home: each {each.display_s} s"] if each.display_s is not None else []),
         ]),
         row("Tried again", "", lambda each: list(each.notes) or [_NONE]),
     ]  # fmt: skip

@@ -46,7 +46,7 @@ class Result:
     One run.  `values` and `commands` are by who has them; `curves` are (s since the start, age in s) of each.
 
     `recovery_s` by what recovered, None where it did not, 0 where the cut was not noticed.  `failures` are what must
-    not be.
+    not be.  `display_s` is the display interval of the consumer interface, None where nobody reads there.
     """
 
     option: str
@@ -68,6 +68,7 @@ class Result:
     cut_span_s: tuple[float, float] = (0.0, 0.0)
     notes: Sequence[str] = ()
     failures: Sequence[str] = ()
+    display_s: int | None = None
 
     def save(self, directory: Path) -> Path:
         """Write it as ems-OPTION.json."""

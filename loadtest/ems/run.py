@@ -53,7 +53,7 @@ class Settings:
     `directory` gets results and, in run-OPTION, the processes' files.
 
     `duration_s` of undisturbed measurement, `cut_s` without the WAN; `wan` is a link profile of netem, `emp_values` one
-    of `EMP_VALUES`.
+    of `EMP_VALUES`, `display_s` the display interval of the meter's profile.
     """
 
     directory: Path
@@ -61,6 +61,7 @@ class Settings:
     cut_s: float = 15.0
     wan: str = "lte"
     emp_values: str = "1s"
+    display_s: int = 1
     heartbeat_timeout_s: float = HEARTBEAT_TIMEOUT_S
 
 
@@ -84,7 +85,7 @@ class Run:
         shutil.rmtree(work, ignore_errors=True)
         async with AsyncExitStack() as stack:
             group = await stack.enter_async_context(children(self.settings.directory / f"log-{self.option.name}"))
-            installation = Installation(work, group)
+            installation = Installation(work, group, self.settings.display_s)
             nursery = await stack.enter_async_context(trio.open_nursery())
             try:
                 network = await self._start(installation, nursery, stack)
@@ -230,13 +231,15 @@ class Run:
         return result_of(
             option, at, spans, self.parties, self.applied, self.meter, self.openings,
             limit=self.limit, nominal_s=nominal_s, wan=settings.wan, emp_values=settings.emp_values,
+            display_s=settings.display_s,
         )  # fmt: skip
 
     @property
     def _patience_s(self) -> float:
         """For values and commands to come: what is delivered by periods may take the next but one."""
-        is_by_period = self.option.remote is Source.INBOX
-        return _PATIENCE_S + (3 * EMP_VALUES[self.settings.emp_values].period_s if is_by_period else 0.0)
+        period_s = EMP_VALUES[self.settings.emp_values].period_s if self.option.remote is Source.INBOX else 0
+        display_s = self.settings.display_s if self.option.local is Source.CONSUMER_INTERFACE else 0
+        return _PATIENCE_S + 3 * max(period_s, display_s)
 
     def _has(self, party: str) -> bool:
         return (self.option.local if party == "local" else self.option.remote) is not None

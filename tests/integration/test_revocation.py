@@ -40,7 +40,8 @@ class Revoked:
             await network.start_node(nursery, 0, 8, "node")
             await network.wait_until(lambda: [each for each in network.ended() if each.roster == 0xFF])
             if is_down:
-                await coordinator.stop()
+                coordinator.cancel()
+                await trio.sleep(0.5)
             last = network.ended()[-1]
             members = network.members()[last.epoch, 0]
             self.victim = next(each for each in members if (each == network.head_of(last)) is is_head)
