@@ -7,7 +7,6 @@ started again, so that a test can take away the coordinator or a node in the mid
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -28,6 +27,7 @@ from loadtest.config import MeterProtocol, MetersConfig
 from loadtest.households import households
 from loadtest.meters.meter_list import MeterEntry
 from loadtest.meters.run import run as run_meters
+from loadtest.ports import free_port
 from loadtest.truth import RoundRow, Verdict, check
 from node.config import BillingConfig, LinkConfig, NodeConfig, PolicyConfig, SecurityConfig, TimeConfig
 from node.fleet import run as run_node
@@ -52,6 +52,23 @@ def lapse_policy(noise_epsilon_max: float | None = None) -> PolicyConfig:
         time_lapse=True, epoch_rounds_min=1, epoch_hours_max=168, noise_epsilon_max=noise_epsilon_max, honest_floor=2,
         limit_returns=False, reveals_max=1000, area_size_confirmed=1, contribute_without_profile=True,
     )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A part of the network that runs in this process, in a scope of its own."""
+
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    ended: trio.Event = field(default_factory=trio.Event)
+
+    def cancel(self) -> None:
+        """Begin to stop it."""
+        self.scope.cancel()
+
+    async def stop(self) -> None:
+        """Cancel it, and wait until its ports and files are free for the next."""
+        self.scope.cancel()
+        await self.ended.wait()
 
 
 @dataclass(slots=True)
@@ -101,8 +118,8 @@ class Network:
             protocols=self.protocols, link=self.line, start_quarter_hour=_JUNE_NOON,
         )  # fmt: skip
 
-    async def start_coordinator(self, nursery: trio.Nursery) -> trio.CancelScope:
-        """Run the coordinator; the scope stops it, and calling again starts it anew on the same files and ports."""
+    async def start_coordinator(self, nursery: trio.Nursery) -> Program:
+        """Run the coordinator; once it was stopped, calling again starts it anew on the same files and ports."""
         if self.coordinator_config is None:
             self.coordinator_config = CoordinatorConfig(
                 listen=f"tcp://127.0.0.1:{free_port()}", web=self.web_config,
@@ -115,8 +132,8 @@ class Network:
                     verified=self.verified, noise_epsilon=self.noise_epsilon, fuse_a=self.fuse_a,
                 ),
             )  # fmt: skip
-        scope = trio.CancelScope()
-        self.web = await started(nursery, partial(run_coordinator, self.coordinator_config), scope)
+        program = Program()
+        self.web = await started(nursery, partial(run_coordinator, self.coordinator_config), program)
         if self.token is None:
             store = Store(self.coordinator_config.database_url)
             token = Directory(store.gateways).create_token(
@@ -124,7 +141,7 @@ class Network:
             )
             self.token = SecretStr(token)
             store.close()
-        return scope
+        return program
 
     def _url(self, entry: MeterEntry) -> str:
         """A meter's URL, with the fuse that it is behind."""
@@ -164,18 +181,18 @@ class Network:
         ready: Callable[[str], None] | None = None,
         *,
         area: str | None = None,
-    ) -> trio.CancelScope:
+    ) -> Program:
         """
-        Run a node; the scope stops it at once, like a crash as far as its peers can tell.
+        Run a node; cancelling stops it at once, like a crash as far as its peers can tell.
 
         `ready` gets its monitoring address.
         """
-        scope = trio.CancelScope()
+        program = Program()
         node = partial(run_node, self.node_config(first, count, name, area), cipher_of=self.cipher_of)
-        address = await started(nursery, node, scope)
+        address = await started(nursery, node, program)
         if ready is not None:
             ready(address)
-        return scope
+        return program
 
     def ended(self) -> list[Ended]:
         """The round meter_list as it stands in the database, by epoch, ring and round."""
@@ -264,15 +281,7 @@ class Network:
         return ended
 
 
-def free_port() -> int:
-    """A port that is free now; a restarted coordinator must be found where it was."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-async def started(nursery: trio.Nursery, serve: Callable[..., Any], scope: trio.CancelScope | None = None) -> Any:
+async def started(nursery: trio.Nursery, serve: Callable[..., Any], program: Program | None = None) -> Any:
     """Start a `run(config, ready=...)` in the nursery and return what it hands to `ready`."""
     ready = trio.Event()
     told: list[Any] = []
@@ -281,10 +290,11 @@ async def started(nursery: trio.Nursery, serve: Callable[..., Any], scope: trio.
         told.append(what)
         ready.set()
 
-    async def within_scope() -> None:
-        with scope or trio.CancelScope():
+    async def run(one: Program) -> None:
+        with one.scope:
             await serve(ready=on_ready)
+        one.ended.set()
 
-    nursery.start_soon(within_scope)
+    nursery.start_soon(run, program or Program())
     await ready.wait()
     return told[0]

@@ -18,6 +18,7 @@ from decimal import Decimal
 from loadtest.households import Registers, SimulatedMeter
 from protocol.dcnet.discipline.carried_energy import EnergyAccount, contribute
 from protocol.dcnet.setup.schema import WORD_MODULUS, Kind, Schema, Slot, signed
+from protocol.errors import StromkreisError
 
 _REGISTERS = {  # where a slot's OBIS code is found among the registers, and at which power of ten
     "1-0:1.8.0*255": ("import_tenth_wh", -1),
@@ -150,7 +151,7 @@ def check(
     return Verdict(opened, void, tuple(differences), error_wh, taken_wh, fed_in_wh, carried, carried_wh)
 
 
-def quarter_hour_of(schema: Schema, meters: Sequence[SimulatedMeter], first: Sequence[int], q_max: int) -> int | None:
+def _quarter_hour_of(schema: Schema, meters: Sequence[SimulatedMeter], first: Sequence[int], q_max: int) -> int | None:
     """In which quarter hour up to `q_max` the registers of a gateway's meters were `first`, None where in none."""
     energy = [index for index, slot in enumerate(schema.slots) if slot.kind is Kind.ENERGY]
     for q in range(q_max + 1):
@@ -158,6 +159,27 @@ def quarter_hour_of(schema: Schema, meters: Sequence[SimulatedMeter], first: Seq
         if all(accounts[index].contributed == first[index] for index in energy):
             return q
     return None
+
+
+def zeros_of(
+    schema: Schema,
+    meters: Mapping[str, Sequence[SimulatedMeter]],
+    firsts: Iterable[tuple[str, Sequence[int]]],
+    q_max: int,
+) -> dict[str, list[int]]:
+    """
+    For `check`: the quarter hours up to `q_max` in which accounts began, from gateways and first registers by slot.
+
+    A gateway that began with the very first quarter hour is left out.  Raises StromkreisError where a meter never had
+    such registers.
+    """
+    found: dict[str, list[int]] = {}
+    for gateway, first in firsts:
+        q = _quarter_hour_of(schema, meters[gateway], first, q_max)
+        if q is None:
+            raise StromkreisError(f"{gateway}: its account begins with registers that its meter never had")
+        found.setdefault(gateway, []).append(q)
+    return {gateway: each for gateway, each in found.items() if each != [0]}
 
 
 def _accounts(schema: Schema, meters: Sequence[SimulatedMeter], q: int) -> list[EnergyAccount]:

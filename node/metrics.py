@@ -55,7 +55,7 @@ class NodeMetrics:
         )  # fmt: skip
         self._waiting = Gauge(
             "stromkreis_node_waiting_gateways",
-            "Gateways that came back too often and wait until they may be in a total again",
+            "Gateways that may not be in a total yet: they came back, or were called, too often",
             registry=registry,
         )  # fmt: skip
         self._states = {

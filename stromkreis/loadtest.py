@@ -14,6 +14,7 @@ from loadtest.scenarios.report import Report, summary
 from loadtest.scenarios.run import LoadTest
 from loadtest.scenarios.scaling import is_of, page, read_run, tables
 from loadtest.scenarios.scenario import load_scenario, shipped
+from loadtest.scenarios.verdicts import verdict_lines
 from loadtest.scenarios.view import View
 from netem.profiles import load_profiles
 from protocol.errors import StromkreisError
@@ -158,7 +159,9 @@ def series(
             except* StromkreisError as group:
                 failed[size] = "; ".join(user_messages(group) or ())
                 typer.echo(f"{size:,} gateways could not be played: {failed[size]}", err=True)
-        runs = [read_run(out / str(each)) for each in ordered if (out / str(each) / "report.json").exists()]
+        # What an earlier series of other settings has left is no part of this one.
+        mine = [each for each in ordered if is_of(out / str(each), load_scenario(scenario, {"gateways": each}))]
+        runs = [read_run(out / str(each)) for each in mine]
         failed |= {run.gateways: "; ".join(run.values["failures"]) for run in runs if run.values["failures"]}
         if into is not None and runs:
             into.write_text(page(runs, failed), encoding="utf-8")
@@ -181,3 +184,15 @@ def scaling(
     if into is not None:
         into.write_text(page(runs), encoding="utf-8")
     typer.echo("\n".join(tables(runs)))
+
+
+@app.command()
+def verdicts(
+    reports: Annotated[list[Path], typer.Argument(help="Directories of load tests, or report.json.")],
+) -> None:
+    """
+    Put load tests beside each other, a line for each, as Markdown: exact, energy lost, what was void and why.
+
+    Example: stromkreis loadtest verdicts out/loadtest/*
+    """
+    typer.echo("\n".join(verdict_lines([read_run(each) for each in reports])))

@@ -9,8 +9,6 @@ ring loses about the same share when one process dies: the last process, which h
 from __future__ import annotations
 
 import math
-import random
-import socket
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from loadtest.config import MetersConfig
+from loadtest.ports import free_port
 from protocol.dcnet.setup.calendar import CalendarPolicy
-from protocol.errors import StromkreisError
 from protocol.metering.interval import HOUR_S, QUARTER_HOUR_S, first_index_from
 
 _AREAS = ("Nord", "Süd", "Ost", "West")
@@ -32,7 +30,6 @@ _DROPOUT_OF_MANY = 0.1  # of an area of hundreds: what a ring of it may lose by 
 INTERVAL_S = 900
 ROUNDS_MAX = 7 * 96  # in one epoch, which a node's configuration lets last a week
 _SMALL = 192
-_PORTS = range(10_000, 30_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,21 +205,3 @@ def node_section(
             for each in gateways
         ],
     }
-
-
-def free_port(wanted: int = 0) -> int:
-    """
-    The wanted port if it is free on loopback, else another one that is.
-
-    Looked for below the ports that systems hand out by themselves: between this look and the child's bind, a thousand
-    outgoing connections of the demo's own would otherwise take one of them.
-    """
-    for port in ([wanted] if wanted else []) + random.sample(_PORTS, 200):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise StromkreisError(f"no free port among {_PORTS.start} to {_PORTS.stop} on 127.0.0.1")

@@ -27,7 +27,7 @@ from loadtest.demo.costs import Costs, Counts, Phase, Sample, Spent, phases
 from loadtest.demo.plan import INTERVAL_S, DemoSettings, Schedule
 from loadtest.demo.processes import cpu_count
 from loadtest.households import SimulatedMeter
-from loadtest.truth import RoundRow, Verdict, check
+from loadtest.truth import RoundRow, Verdict, check, zeros_of
 from protocol.dcnet.machines.effects import Ended
 from protocol.dcnet.setup.rings import positions_of
 from protocol.errors import StromkreisError
@@ -176,9 +176,18 @@ class Report:
 
 
 def judge(
-    recorded: RecordedRounds, epoch_config: EpochConfig, meters: Mapping[str, Sequence[SimulatedMeter]]
+    recorded: RecordedRounds,
+    epoch_config: EpochConfig,
+    meters: Mapping[str, Sequence[SimulatedMeter]],
+    firsts: Iterable[tuple[str, Sequence[int]]] = (),
 ) -> Verdict:
-    """Hold every opened total against the meters, by gateway id."""
+    """
+    Hold every opened total against the meters, by gateway id.
+
+    `firsts` are the registers with which the gateways' accounts began, by slot: on a busy machine that is a quarter
+    hour or two late.  One that began later than the gateway's first total is no such beginning: it would have lost
+    what came before, and the totals show that.
+    """
     by_number = {epoch.epoch: epoch for epoch in recorded.epochs}
     schemas = {epoch.schema.digest(): epoch.schema for epoch in recorded.epochs}
     if len(schemas) != 1:
@@ -190,7 +199,11 @@ def judge(
         opened = ended.outcome is Outcome.OPENED
         roster = recorded.roster(ended) if opened else ()
         rows.append(RoundRow(ended.epoch, ended.ring, ended.round, q, opened, roster, ended.total))
-    return check(next(iter(schemas.values())), meters, rows)
+    (schema,) = schemas.values()
+    zeros = zeros_of(schema, meters, firsts, max((row.q for row in rows), default=0))
+    shown_q = {name: row.q for row in sorted(rows, key=lambda row: -row.q) for name in row.roster}
+    zeros = {name: each for name, each in zeros.items() if each[0] <= shown_q.get(name, each[0])}
+    return check(schema, meters, rows, zeros=zeros)
 
 
 def make_report(

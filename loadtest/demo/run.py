@@ -31,6 +31,7 @@ from coordinator.config import CoordinatorConfig
 from coordinator.gwa.ca import ROOT_FILE, CertificateAuthority
 from coordinator.gwa.enrolment import Directory
 from coordinator.storage.store import Store
+from loadtest.account import accounts_of
 from loadtest.config import MetersConfig
 from loadtest.demo.costs import Costs
 from loadtest.demo.page import write_page
@@ -40,7 +41,6 @@ from loadtest.demo.plan import (
     PlannedGateway,
     Schedule,
     coordinator_section,
-    free_port,
     meters_config,
     node_section,
     planned_gateways,
@@ -52,6 +52,7 @@ from loadtest.demo.view import DemoState, View
 from loadtest.demo.watch import Watch
 from loadtest.meters.meter_list import read_meter_list
 from loadtest.meters.run import simulated_meters
+from loadtest.ports import free_port
 from loadtest.ring_profiles import ring_profiles
 
 _START_TIMEOUT_S = 60.0
@@ -305,7 +306,9 @@ class Demo:
         simulated = simulated_meters(self._meters)
         meters = {gateway.id: (meter,) for gateway, meter in zip(self._gateways, simulated, strict=True)}
         recorded = read_rounds(self._coordinator_config.database_url, self._settings.rounds)
-        verdict = judge(recorded, self._coordinator_config.epoch, meters)
+        stores = [accounts_of(self._work / node.name) for node in self._nodes]
+        firsts = [(gateway, account.first) for each in stores for gateway, account in each.items()]
+        verdict = judge(recorded, self._coordinator_config.epoch, meters, firsts)
         return make_report(
             self._settings, recorded, verdict, costs, origin_unix_s=self._schedule.origin_unix_s, outage=self._outage
         )

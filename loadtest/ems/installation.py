@@ -27,9 +27,9 @@ from coordinator.config import CoordinatorConfig
 from coordinator.gwa.ca import CertificateAuthority
 from coordinator.gwa.enrolment import Directory
 from coordinator.storage.store import Store
-from loadtest.demo.plan import free_port
 from loadtest.demo.processes import Child, Children, DemoError
 from loadtest.ems.meter import IMPORT, POWER
+from loadtest.ports import free_port
 from node.han.digest import Algorithm, make_verifier
 from node.profiles.checking import text_of
 

@@ -22,12 +22,12 @@ from loadtest.demo.plan import (
     PlannedGateway,
     Schedule,
     coordinator_section,
-    free_port,
     node_section,
     planned_gateways,
 )
 from loadtest.households import Household, households
 from loadtest.month.truth import COUNT, DAYS_ON_DEMAND, FIRST_QUARTER_HOUR, IMPORT, MONTH_S, TAFS
+from loadtest.ports import free_port
 from loadtest.ring_profiles import ENERGIES, ring_meter, ring_processing, ring_wan
 from node.profiles.checking import text_of
 from protocol.errors import StromkreisError

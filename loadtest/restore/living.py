@@ -19,7 +19,8 @@ from coordinator.config import CoordinatorConfig, EpochConfig, WebConfig
 from coordinator.gwa.enrolment import Directory
 from coordinator.storage.store import Store
 from loadtest.children import config_file
-from loadtest.network import Network, free_port
+from loadtest.network import Network
+from loadtest.ports import free_port
 from loadtest.truth import RoundRow
 
 STEADY, AWAY = ("steady", 0, 6), ("away", 6, 2)  # node, first gateway, how many

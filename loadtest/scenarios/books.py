@@ -22,7 +22,7 @@ from loadtest.account import accounts_of, flown
 from loadtest.config import MetersConfig
 from loadtest.households import SimulatedMeter, households
 from loadtest.scenarios.plan import Calendar, Plan, meters_config
-from loadtest.truth import RoundRow, Verdict, check, quarter_hour_of
+from loadtest.truth import RoundRow, Verdict, check, zeros_of
 from protocol.dcnet.machines.effects import Ended
 from protocol.dcnet.setup.rings import positions_of
 from protocol.dcnet.setup.schema import Schema
@@ -178,13 +178,14 @@ def judge(
     if schema is None or not books.rounds:
         raise StromkreisError("no round was held: too few gateways joined an epoch; the logs say why")
     rows = books.rows()
-    last_q = max(row.q for row in rows) + 2
-    zeros: dict[str, list[int]] = {}
-    for _, directory in stores:
-        for gateway, account in accounts_of(directory).items():
-            firsts = [*lost.get(gateway, ()), account.first]
-            zeros[gateway] = [_zero(schema, meters, gateway, first, last_q) for first in firsts]
-    verdict = check(schema, meters, rows, zeros={name: each for name, each in zeros.items() if each != [0]})
+    firsts = [
+        (gateway, first)
+        for _, directory in stores
+        for gateway, account in accounts_of(directory).items()
+        for first in (*lost.get(gateway, ()), account.first)
+    ]
+    zeros = zeros_of(schema, meters, firsts, max(row.q for row in rows) + 2)
+    verdict = check(schema, meters, rows, zeros=zeros)
     if lost:
         return Judgement(verdict, None)
     balances = []
@@ -194,12 +195,3 @@ def judge(
         directories = [directory for index, directory in stores if index == coordinator]
         balances.append(flown(schema, [each.ended for each in mine], members, directories))
     return Judgement(verdict, all(each.is_conserved for each in balances))
-
-
-def _zero(
-    schema: Schema, meters: Mapping[str, Sequence[SimulatedMeter]], gateway: str, first: Sequence[int], last_q: int
-) -> int:
-    found = quarter_hour_of(schema, meters[gateway], first, last_q)
-    if found is None:
-        raise StromkreisError(f"{gateway}: its account begins with registers that its meter never had")
-    return found

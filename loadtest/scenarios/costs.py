@@ -23,8 +23,9 @@ class Costs:
 
     CPU is by gateway and round, over all rounds of the run and its restarts; `gateway_cpu_ms_per_round` is that of the
     processes with gateways that nobody killed.  Memory is proportional (PSS) at the end, the interpreter of each
-    process included.  Bytes are payload on ZeroMQ links, without CURVE, TCP and IP.  `round_wall_s` is the median from
-    a round's opening to its last ring's total, `round_cpu_s` the CPU of all processes in a round's period.
+    process included.  Bytes are payload on ZeroMQ links, without CURVE, TCP and IP; those at the
+    coordinators are among the gateways' as well.  `round_wall_s` is the median from a round's opening to its
+    last ring's total, `round_cpu_s` the CPU of all processes in a round's period.
     """
 
     gateway_cpu_ms_per_round: float
@@ -39,6 +40,8 @@ class Costs:
     received_bytes_per_gateway_round: float
     setup_sent_bytes_per_gateway: float
     setup_received_bytes_per_gateway: float
+    coordinator_bytes_per_gateway_round: float
+    coordinator_setup_bytes_per_gateway: float
     setup_s: float
     setup_cpu_ms_per_gateway: float
     round_wall_s: float
@@ -62,6 +65,7 @@ def measured(
         return round(1000 * sum(samples.cpu_s[name] for name in names) / (max(1, count) * in_rounds), 3)
 
     counts, setup = _sum(samples.bytes_of, nodes), _sum(samples.setup_bytes, nodes)
+    hub_counts, hub_setup = _sum(samples.bytes_of, coordinators), _sum(samples.setup_bytes, coordinators)
     per_gateway_round = gateways * rounds
     return Costs(
         gateway_cpu_ms_per_round=cpu_ms(set(steady), sum(steady.values())),
@@ -76,6 +80,8 @@ def measured(
         received_bytes_per_gateway_round=round(counts["received", 0.0] / per_gateway_round, 1),
         setup_sent_bytes_per_gateway=round(setup["sent", 0.0] / gateways, 1),
         setup_received_bytes_per_gateway=round(setup["received", 0.0] / gateways, 1),
+        coordinator_bytes_per_gateway_round=round(_bytes(hub_counts) / per_gateway_round, 1),
+        coordinator_setup_bytes_per_gateway=round(_bytes(hub_setup) / gateways, 1),
         setup_s=round(setup_s, 1),
         setup_cpu_ms_per_gateway=round(1000 * setup_cpu_s / gateways, 1),
         round_wall_s=round(statistics.median([each.took_s for each in found] or [0.0]), 3),
@@ -92,6 +98,10 @@ def machine_cpu_ms(size: int, words: int) -> float:
 def _span_s(samples: Samples) -> float:
     times = [each.at_s for each in samples.samples]
     return max(times, default=0.0) - min(times, default=0.0)
+
+
+def _bytes(counts: Counts) -> int:
+    return counts["sent", 0.0] + counts["received", 0.0]
 
 
 def _sum(counts: Mapping[str, Counts], names: Iterable[str]) -> Counts:

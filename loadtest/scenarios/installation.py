@@ -18,9 +18,9 @@ from coordinator.gwa.ca import ROOT_FILE, CertificateAuthority
 from coordinator.gwa.enrolment import Directory
 from coordinator.storage.irrevocable import IrrevocableLog
 from coordinator.storage.store import Store
-from loadtest.demo.plan import free_port
 from loadtest.demo.processes import PROGRAM, Child, Children, DemoError
 from loadtest.meters.meter_list import read_meter_list
+from loadtest.ports import free_port
 from loadtest.scenarios.http_get import get
 from loadtest.scenarios.lines import Site, coordinator_name
 from loadtest.scenarios.plan import (

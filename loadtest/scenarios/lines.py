@@ -9,7 +9,7 @@ from random import Random
 
 import trio
 
-from loadtest.demo.plan import free_port
+from loadtest.ports import free_port
 from loadtest.scenarios.plan import LOOPBACK, Addresses, Plan
 from netem import namespaces, proxy
 from netem.emulation import play

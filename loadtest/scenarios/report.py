@@ -55,14 +55,20 @@ class LineUse:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """`report.json`: the verdict, what it cost, and everything that a figure is drawn from."""
+    """
+    `report.json`: the verdict, what it cost, and everything that a figure is drawn from.
+
+    `took_s` is from the start of all to the report, `load` the machine's load average (1 min) before and at the end.
+    """
 
     scenario: Mapping[str, Any]
     started_at: str
+    took_s: float
     version: str
     machine: str
     python: str
     cpu_count: int
+    load: Sequence[float]
     gateways: int
     coordinators: int
     processes: int
@@ -103,7 +109,7 @@ class Report:
 
 def make_report(
     plan: Plan, calendar: Calendar, books: Books, judgement: Judgement, faults: Sequence[Fault], samples: Samples,
-    costs: Costs, *, start_s: float,
+    costs: Costs, *, start_s: float, took_s: float, load: Sequence[float],
 ) -> Report:  # fmt: skip
     """Put the figures together; the first round of all was opened at `start_s` (Unix)."""
     scenario, verdict = plan.scenario, judgement.verdict
@@ -130,6 +136,7 @@ def make_report(
         failures.append(f"in none of the last {_LAST_ROUNDS} rounds did every ring open with all its gateways")
     return Report(
         scenario=scenario.model_dump(mode="json"), started_at=datetime.fromtimestamp(start_s, UTC).isoformat(),
+        took_s=round(took_s, 1), load=[round(each, 1) for each in load],
         version=importlib.metadata.version("stromkreis"), machine=f"{platform.system()} {platform.machine()}",
         python=platform.python_version(), cpu_count=cpu_count(), gateways=scenario.gateways,
         coordinators=len(plan.areas), processes=len(plan.nodes), areas=sum(map(len, plan.areas)),
@@ -245,7 +252,11 @@ def summary(report: Report) -> list[tuple[str, str]]:
                                       f" {costs.received_bytes_per_gateway_round:,.0f} received"),
         ("bytes a gateway's set-up", f"{costs.setup_sent_bytes_per_gateway:,.0f} sent,"
                                      f" {costs.setup_received_bytes_per_gateway:,.0f} received"),
+        ("bytes at the coordinator", f"{costs.coordinator_bytes_per_gateway_round:,.0f} a gateway and round,"
+                                     f" {costs.coordinator_setup_bytes_per_gateway:,.0f} a gateway's set-up"),
         ("set-up", f"{costs.setup_s:,.0f} s until all had a place in a ring,"
                    f" {costs.setup_cpu_ms_per_gateway:,.0f} ms of CPU a gateway"),
+        ("the whole run", f"{report.took_s:,.0f} s; load of the machine {report.load[0]:g} before it,"
+                          f" {report.load[-1]:g} at its end, its own included"),
         ("discipline", report.discipline),
     ]  # fmt: skip

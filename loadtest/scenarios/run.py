@@ -8,6 +8,7 @@ their origin, which lies some time before the first round: all gateways that are
 from __future__ import annotations
 
 import fcntl
+import os
 import shutil
 import time
 from collections import Counter
@@ -56,6 +57,7 @@ class LoadTest:
     seed: int = 1
     _samples: Samples = field(default_factory=Samples)
     _began_s: float = field(default_factory=time.time)
+    _load_before: float = field(default_factory=lambda: os.getloadavg()[0])
 
     async def run(self) -> Report:
         """
@@ -188,7 +190,10 @@ class LoadTest:
             plan, self._samples, found, calendar.period_s, killed, setup_s=setup_took_s, setup_cpu_s=setup_cpu_s,
             words=words,
         )  # fmt: skip
-        return make_report(plan, calendar, books, judgement, faults.done, self._samples, costs, start_s=first_s)
+        return make_report(
+            plan, calendar, books, judgement, faults.done, self._samples, costs, start_s=first_s,
+            took_s=time.time() - self._began_s, load=(self._load_before, os.getloadavg()[0]),
+        )  # fmt: skip
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from loadtest.scenarios.costs import Costs
 from loadtest.scenarios.plan import INTERVAL_S
 from loadtest.scenarios.scenario import Scenario
 from protocol.errors import StromkreisError
@@ -27,6 +28,7 @@ ROUNDS_A_DAY = 86_400 // INTERVAL_S
 EPOCHS_A_DAY = 3  # of 32 rounds, the default
 GATEWAYS_A_POD, GATEWAYS_A_COORDINATOR = 3_000, 10_000
 SIZES = (10_000, 1_000_000, 40_000_000)
+_OPENING_S = 600  # in which an epoch of all gateways of a coordinator opens
 _CORE_USE = 0.5  # of a core's time, so that a round is over in time and a pod that restarts catches up
 
 
@@ -72,17 +74,24 @@ _COSTS: tuple[tuple[str, str, Callable[[Run], float]], ...] = (
     ("bytes of set-up", "KB",
      lambda r: (r.costs["setup_sent_bytes_per_gateway"] + r.costs["setup_received_bytes_per_gateway"])
      * r.gateways / 1000),
+    ("bytes at coordinators, a round", "KB",
+     lambda r: r.costs["coordinator_bytes_per_gateway_round"] * r.gateways / 1000),
+    ("bytes of set-up at coordinators", "KB",
+     lambda r: r.costs["coordinator_setup_bytes_per_gateway"] * r.gateways / 1000),
 )  # fmt: skip
 
 
 def read_run(path: Path) -> Run:
-    """A `report.json`, or that of a directory.  Raises StromkreisError where it is none."""
+    """A `report.json`, or that of a directory.  Raises StromkreisError where it is none, or an older release's."""
     file = path / "report.json" if path.is_dir() else path
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
-        return Run(int(values["gateways"]), values)
+        run = Run(int(values["gateways"]), values)
+        if missing := {each.name for each in fields(Costs)} - run.costs.keys():
+            raise KeyError(min(missing))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StromkreisError(f"{file}: no report of a load test ({type(error).__name__})") from None
+    return run
 
 
 def is_of(path: Path, scenario: Scenario) -> bool:
@@ -131,12 +140,14 @@ def page(runs: Sequence[Run], failed: Mapping[int, str] = MappingProxyType({})) 
     assumptions = (
         f"a round is a quarter hour, an epoch {ROUNDS_A_DAY // EPOCHS_A_DAY} rounds; each epoch costs its gateways what"
         " the set-up of a run did, enrolment included, which is more than an epoch takes",
-        f"a pod has {GATEWAYS_A_POD:,} gateways and a coordinator {GATEWAYS_A_COORDINATOR:,}, in rings of 64 and areas"
-        " that are independent: the fixed part of each line is counted for every pod and every coordinator",
+        f"a pod has {GATEWAYS_A_POD:,} gateways and a coordinator {GATEWAYS_A_COORDINATOR:,}, in rings of"
+        f" {values['scenario']['ring_size']} and areas that are independent: the fixed part of each line is counted for"
+        " every pod and every coordinator",
         f"cores are used to {_CORE_USE:.0%} of their time on average; gateways of the field have a processor of their"
         " own, and are in the table as what a load test or a data centre would need",
         "a row a day is a ring's round; totals of areas, logs and deliveries come on top",
-        "every size was measured on one machine, over loopback: bytes are payload, without CURVE, TCP and IP",
+        "every size was measured on one machine, over loopback: bytes are payload, without CURVE, TCP and IP, and rings"
+        " call their heads directly: with `link.mode = relay` a ring's messages pass the coordinator as well",
     )
     failures = [f"- {size:,} gateways failed: {reason}." for size, reason in sorted(failed.items())]
     return "\n".join((
@@ -180,11 +191,11 @@ def tables(runs: Sequence[Run]) -> list[str]:
     fitted = fit(runs)
     lines += ["", "| cost | fixed | each gateway | largest error of the fit |", "| --- | --- | --- | --- |"]
     lines += [
-        f"| {line.what} | {line.fixed:,.3g} {line.unit} | {1000 * line.each:,.3g} {_thousandth(line.unit)}"
+        f"| {line.what} | {_short(line.fixed)} {line.unit} | {_short(1000 * line.each)} {_thousandth(line.unit)}"
         f" | {100 * line.error:.0f} % |"
         for line in fitted
     ]
-    return [*lines, "", *_country(fitted)]
+    return [*lines, "", *_country(fitted, ordered[-1].values["scenario"]["ring_size"])]
 
 
 def _sizes(runs: Sequence[Run]) -> int:
@@ -195,30 +206,46 @@ def _thousandth(unit: str) -> str:
     return {"s": "ms", "MB": "KB", "KB": "bytes"}[unit]
 
 
-def _country(fitted: Sequence[Line]) -> list[str]:
+def _country(fitted: Sequence[Line], ring_size: int) -> list[str]:
+    """The fixed part of a run is that of its processes: it is taken for each pod and each coordinator."""
     by_name = {line.what: line for line in fitted}
     nodes, coordinators = by_name["CPU of gateways, a round"], by_name["CPU of coordinators, a round"]
     setup, memory = by_name["CPU of set-up, once"], by_name["memory of gateways"]
     at_coordinators = by_name["memory of coordinators"]
-    traffic, dealt = by_name["bytes sent and received by gateways, a round"], by_name["bytes of set-up"]
+    traffic = by_name["bytes sent and received by gateways, a round"]
+    rounds, openings = by_name["bytes at coordinators, a round"], by_name["bytes of set-up at coordinators"]
     lines = [
-        "| gateways | pods of 3,000 | cores for them | memory | coordinators of 10,000 | cores | memory"
-        " | traffic of an epoch's set-up, at all coordinators | rows a day |",
+        f"| gateways | pods of {GATEWAYS_A_POD:,} | cores for them | memory | coordinators of"
+        f" {GATEWAYS_A_COORDINATOR:,} | cores | memory | bandwidth of all coordinators, on average | rows a day |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for size in SIZES:
         pods, hubs = math.ceil(size / GATEWAYS_A_POD), math.ceil(size / GATEWAYS_A_COORDINATOR)
-        # The fixed part of a run is that of its processes: taken for each pod and each coordinator.
         daily_s = ROUNDS_A_DAY * (nodes.each * size + pods * nodes.fixed) + EPOCHS_A_DAY * setup.each * size
         hub_daily_s = ROUNDS_A_DAY * (coordinators.each * size + hubs * coordinators.fixed)
+        hub_daily_kb = ROUNDS_A_DAY * (rounds.each * size + hubs * rounds.fixed) + EPOCHS_A_DAY * (
+            openings.each * size + hubs * openings.fixed
+        )
         lines.append(
             f"| {size:,} | {pods:,} | {_cores(daily_s)} | {_gb(memory.each * size + pods * memory.fixed)}"
             f" | {hubs:,} | {_cores(hub_daily_s)} | {_gb(at_coordinators.each * size + hubs * at_coordinators.fixed)}"
-            f" | {dealt.each * size / 1e6:,.1f} GB | {ROUNDS_A_DAY * size / 64:,.0f} |"
+            f" | {_mbit_s(hub_daily_kb, 86_400)} | {ROUNDS_A_DAY * size / ring_size:,.0f} |"
         )
-    lines += ["", f"A gateway sends and receives {1000 * traffic.each:,.0f} bytes a round:"
-              f" {1000 * traffic.each * 8 / INTERVAL_S:,.0f} bit/s of payload on average."]  # fmt: skip
-    return lines
+    opening = _mbit_s(openings.at(GATEWAYS_A_COORDINATOR), _OPENING_S)
+    return [
+        *lines, "",
+        f"A gateway sends and receives {1000 * traffic.each:,.0f} bytes a round:"
+        f" {1000 * traffic.each * 8 / INTERVAL_S:,.0f} bit/s of payload on average. A coordinator of"
+        f" {GATEWAYS_A_COORDINATOR:,} passes {opening} while an epoch opens within {_OPENING_S // 60} minutes.",
+    ]  # fmt: skip
+
+
+def _mbit_s(kilobytes: float, seconds: float) -> str:
+    return f"{_short(8 * kilobytes / 1000 / seconds)} Mbit/s"
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _cores(cpu_s_a_day: float) -> str:

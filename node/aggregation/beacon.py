@@ -46,6 +46,8 @@ class Beacon:
     verify: Callable[[bytes, bytes], bool]
     random: Callable[[int], bytes]
     clock: Callable[[], float]
+    is_spent: bool = False
+    """Whether the newest call was refused because no value is left to show for some hours."""
 
     async def join(self, call: wire.EpochCall) -> Try:
         """Our try for a call: begun, or as it was left.  Raises StoreError, and RemoteProtocolError `reveals_spent`."""
@@ -114,7 +116,9 @@ class Beacon:
         lapse = call.interval_s / (call.period_ms / _MS)
         old_key = since is None or (not since.is_first and (now_s - since.since_ms / _MS) * lapse < DAY_S)
         shown_s = [(each / _MS - now_s) * lapse for each in self.repository.shown_ms(self.identity)]
+        self.is_spent = True
         check_budget(shown_s, 0, old_key=old_key, reveals_max=self.policy.reveals_max)
+        self.is_spent = False
 
     def _pins(self, call: wire.EpochCall) -> Pins:
         _, oldest = self._days(call)

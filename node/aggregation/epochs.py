@@ -120,8 +120,9 @@ class Epochs:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether it may not come back into a total yet."""
-        return any(each.membership is not None and each.membership.is_waiting for each in self._epochs.values())
+        """Whether it may not come back into a total yet: its ring's, or where it has none, into a ring."""
+        rings = [ring for _, ring in self.rings]
+        return any(each.is_waiting for each in rings) if rings else self._beacon.is_spent
 
     @property
     def is_reviewed(self) -> bool:

@@ -173,11 +173,14 @@ async def test_a_store_that_is_younger_than_the_key_shows_one_value_in_a_day(tmp
     clock = Clock()
     async with gateway(tmp_path, clock, is_first=False) as beacon:
         await draw(beacon, CALL)
+        seen = [beacon.is_spent]
         with pytest.raises(RemoteProtocolError, match=r"reveals_spent: 1 values .* 1 at most"):
             await beacon.join(replace(CALL, epoch=8))
+        seen.append(beacon.is_spent)
         clock.now_s += DAY_S
         for epoch in range(8, 16):
             await draw(beacon, replace(CALL, epoch=epoch))
+        assert [*seen, beacon.is_spent] == [False, True, False]
 
 
 async def test_under_a_time_lapse_the_day_is_one_of_metering_time(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import copy
 import json
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -20,10 +20,9 @@ from coordinator.storage.store import Store
 from loadtest.account import accounts_of, flown
 from loadtest.config import MetersConfig
 from loadtest.households import SimulatedMeter, households
-from loadtest.truth import RoundRow, Verdict, _accounts, check
+from loadtest.truth import RoundRow, Verdict, check, zeros_of
 from protocol import wire
 from protocol.dcnet.setup.rings import positions_of
-from protocol.dcnet.setup.schema import Kind, Schema
 from tests.cluster.manifests import Object, named, of_kind, overlay
 from tests.cluster.runner import Cluster
 
@@ -34,9 +33,11 @@ EACH = 6  # gateways of a pod
 _ZERO_Q_MAX = 4_000
 
 
-def laboratory(replicas: int, *, rounds: int = 8, dropout: float = 0.34, ring_size: int = 24) -> list[Object]:
-    """The overlay `small` with time that goes by faster still, and `replicas` pods of `EACH` gateways."""
-    objects = copy.deepcopy(overlay("small"))
+def laboratory(
+    replicas: int, *, name: str = "small", rounds: int = 8, dropout: float = 0.34, ring_size: int = 24
+) -> list[Object]:
+    """An overlay with time that goes by faster still, and `replicas` pods of `EACH` gateways."""
+    objects = copy.deepcopy(overlay(name))
     (settings,) = [
         each["data"]
         for each in of_kind(objects, "ConfigMap")
@@ -159,12 +160,12 @@ def audit(cluster: Cluster) -> Books:
     folder = cluster.directory / "volumes"
     volumes = [*sorted(folder.glob(f"{LOST}data-{GATEWAYS}-*")), *sorted(folder.glob(f"data-{GATEWAYS}-*"))]
     meters: dict[str, list[SimulatedMeter]] = {}
-    zeros: dict[str, list[int]] = {}
+    firsts = []
     for volume in volumes:
         homes = households(MetersConfig(count=EACH, seed=int(volume.name.rpartition("-")[2])))
         for (gateway, account), home in zip(sorted(accounts_of(volume).items()), homes, strict=True):
             meters[gateway] = [home]
-            zeros.setdefault(gateway, []).append(_quarter_hour_of(schema, home, account.first))
+            firsts.append((gateway, account.first))
     store = Store(f"sqlite:///{cluster.volume(f'{COORDINATOR}-0') / 'coordinator.sqlite'}")
     try:
         intervals = {each.epoch: each.interval_of for each in store.epochs.all()}
@@ -179,17 +180,8 @@ def audit(cluster: Cluster) -> Books:
         roster = tuple(names[position] for position in positions_of(each.roster)) if is_opened else ()
         q = epoch.interval_index(intervals[each.epoch](each.round))
         rows.append(RoundRow(each.epoch, each.ring, each.round, q, is_opened, roster, each.total))
+    zeros = zeros_of(schema, meters, firsts, _ZERO_Q_MAX)
     return Books(check(schema, meters, rows, zeros=zeros), flown(schema, ended, members, volumes).is_conserved)
-
-
-def _quarter_hour_of(schema: Schema, home: SimulatedMeter, first: Sequence[int]) -> int:
-    """When a gateway took the registers that its account began with; they must be those of some quarter hour."""
-    energy = [index for index, slot in enumerate(schema.slots) if slot.kind is Kind.ENERGY]
-    for q in range(_ZERO_Q_MAX):
-        accounts = _accounts(schema, [home], q)
-        if all(accounts[index].contributed == first[index] for index in energy):
-            return q
-    raise AssertionError("an account begins with registers that its meter never had")
 
 
 def setting(cluster: Cluster, name: str) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -18,6 +17,7 @@ from sqlalchemy import text
 from coordinator.storage.engine import Database
 from coordinator.storage.store import Store
 from loadtest.network import Network
+from loadtest.ports import free_port
 from node.aggregation.contribution import Contributions
 from protocol.dcnet.machines.effects import Attempted, Ended
 from protocol.dcnet.setup.rings import RingView, positions_of
@@ -64,8 +64,7 @@ def postgresql_server() -> Iterator[str]:
     if os.geteuid() == 0:
         shutil.chown(home, "nobody", "nogroup")
         user = {"user": "nobody", "group": "nogroup"}
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     control = [str(binaries / "pg_ctl"), "-D", str(home / "data"), "-w", "-t", "60"]
     options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={home} -c max_connections=40"
     quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "cwd": home, **user}

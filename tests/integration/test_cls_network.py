@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from loadtest.network import Network, free_port, started
+from loadtest.network import Network, started
+from loadtest.ports import free_port
 from node.cls_config import ClsConfig
 from node.fleet import run as run_node
 from node.mdns_config import MdnsConfig

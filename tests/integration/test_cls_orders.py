@@ -18,7 +18,8 @@ from cryptography.hazmat.primitives import hashes
 
 from coordinator.config import WebConfig
 from coordinator.storage.store import Store
-from loadtest.network import Network, free_port, started
+from loadtest.network import Network, started
+from loadtest.ports import free_port
 from node.cls_config import ClsConfig
 from node.fleet import run as run_node
 from node.profiles.checking import text_of

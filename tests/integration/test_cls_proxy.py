@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import trio
 
+from loadtest.ports import free_port
 from node.cls import admission, participant, proxy
 from node.cls.relay import RateLimit
 from protocol.errors import RemoteProtocolError
@@ -140,10 +141,7 @@ async def test_another_roles_certificate_opens_nothing(home: ClsHome) -> None:
 
 
 async def test_a_participant_that_refuses_is_told_and_not_tried_again_at_once(home: ClsHome) -> None:
-    listener = socket.create_server(("127.0.0.1", 0))
-    port = listener.getsockname()[1]
-    listener.close()
-    await home.roll_out(home.document(2, address=f"127.0.0.1:{port}"))
+    await home.roll_out(home.document(2, address=f"127.0.0.1:{free_port()}"))
     for _ in range(2):
         async with home.system() as system:
             assert await home.ask(system) is Reply.REFUSED

@@ -29,7 +29,8 @@ from coordinator.rings.numbers import EpochNumbers
 from coordinator.storage.irrevocable import FILE_NAME, IrrevocableLog
 from coordinator.storage.store import Store
 from loadtest.coordination import lay_out
-from loadtest.network import Network, free_port
+from loadtest.network import Network
+from loadtest.ports import free_port
 from node.security.module import KeyDirectory
 from node.wan.enrolment import Enroller, RingService
 from protocol import wire

@@ -18,7 +18,8 @@ from coordinator.gwa.enrolment import Directory
 from coordinator.gwa.log_writer import LOG_KEY_FILE
 from coordinator.process import CURVE_KEY_FILE, LIST_KEY_FILE, OPERATOR_TOKEN_FILE, run
 from coordinator.storage.store import Store
-from loadtest.network import Network, free_port, started
+from loadtest.network import Network, Program, started
+from loadtest.ports import free_port
 from node.aggregation.bills import BillingRules
 from node.security.module import KeyDirectory
 from node.wan.enrolment import Enroller, RingService
@@ -58,10 +59,10 @@ async def test_the_roles_work_as_processes_of_their_own(
     web: dict[Role, str] = {}
     async with trio.open_nursery() as nursery:
 
-        async def start(role: Role) -> trio.CancelScope:
-            scope = trio.CancelScope()
-            (web[role],) = await started(nursery, partial(run, config_of(network, role, database)), scope)
-            return scope
+        async def start(role: Role) -> Program:
+            program = Program()
+            (web[role],) = await started(nursery, partial(run, config_of(network, role, database)), program)
+            return program
 
         async def get(role: Role, path: str, status: int = 200) -> Any:
             answer = await client.get(f"{web[role]}/api/v1{path}")
@@ -122,16 +123,16 @@ async def test_a_role_without_its_files_says_who_makes_them(tmp_path: Path, role
 
 async def test_each_role_opens_the_keys_of_its_own_only(network: Network, nursery: trio.Nursery) -> None:
     """Without the sub-CA's key two roles start, and without the key for tariffs the ring service."""
-    scope = trio.CancelScope()
-    await started(nursery, partial(run, config_of(network, Role.GWA)), scope)
-    scope.cancel()
+    program = Program()
+    await started(nursery, partial(run, config_of(network, Role.GWA)), program)
+    await program.stop()
     config = config_of(network, Role.RINGS)
     for name in ("root.key", "sub-ca.key"):
         (config.pki_path / name).unlink()
     for role in (Role.EMP, Role.RINGS):
-        scope = trio.CancelScope()
-        await started(nursery, partial(run, config_of(network, role)), scope)
-        scope.cancel()
+        program = Program()
+        await started(nursery, partial(run, config_of(network, role)), program)
+        await program.stop()
         (config.pki_path / "tariff.key").unlink(missing_ok=True)
 
 

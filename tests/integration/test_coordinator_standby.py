@@ -18,7 +18,8 @@ from coordinator.config import CoordinatorConfig, DeclaredToken, EarlyEpochConfi
 from coordinator.process import run
 from coordinator.storage.store import Store
 from loadtest.children import process
-from loadtest.network import Network, free_port, started
+from loadtest.network import Network, Program, started
+from loadtest.ports import free_port
 from protocol.dcnet.machines.effects import Ended
 from protocol.wire import Outcome
 
@@ -126,11 +127,11 @@ async def test_ring_services_share_the_areas_of_one_database(network: Network, p
     north = south.model_copy(update={"areas": ("north",), "listen": f"tcp://127.0.0.1:{free_port()}"})
     gwa = gwa.model_copy(update={"endpoints": {"south": south.listen}, "public_endpoint": north.listen})
     network.coordinator_config, network.token, network.gateways = gwa, SecretStr(TOKEN), 16
-    scope = trio.CancelScope()
+    program = Program()
     async with trio.open_nursery() as nursery:
         await network.start_meters(nursery)
         network.web = await started(nursery, partial(run, gwa))
-        await started(nursery, partial(run, north), scope)
+        await started(nursery, partial(run, north), program)
         await started(nursery, partial(run, south))
         await network.start_node(nursery, 0, 8, "north", area="north")
         await network.start_node(nursery, 8, 8, "south", area="south")
@@ -145,7 +146,7 @@ async def test_ring_services_share_the_areas_of_one_database(network: Network, p
             return all(len([n for n in numbers if n in areas.get(area, ())]) >= 2 for area in ("north", "south"))
 
         await network.wait_until(both_open, LIMIT_S)
-        scope.cancel()  # of the north's: the south's rings do not care
+        program.cancel()  # of the north's: the south's rings do not care
         seen = len(opened(network))
         await network.wait_until(lambda: len(opened(network)) >= seen + 3, LIMIT_S)
         await started(nursery, partial(run, north))

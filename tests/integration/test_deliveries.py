@@ -36,7 +36,8 @@ from coordinator.storage.deliveries import DeliveryState
 from coordinator.web.app import make_app
 from coordinator.web.delivery_servers import DeliveryServers
 from loadtest.households import households
-from loadtest.network import Network, free_port, started
+from loadtest.network import Network, started
+from loadtest.ports import free_port
 from node.config import PolicyConfig
 from node.fleet import run as run_node
 from node.metering.entries import LoggedReading

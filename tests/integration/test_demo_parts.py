@@ -34,7 +34,6 @@ from loadtest.demo.plan import (
     DemoSettings,
     Schedule,
     coordinator_section,
-    free_port,
     meters_config,
     node_section,
     planned_gateways,
@@ -45,6 +44,7 @@ from loadtest.demo.run import Demo, wrong_settings
 from loadtest.demo.view import DemoState, View, render
 from loadtest.demo.watch import Watch
 from loadtest.households import households
+from loadtest.ports import free_port
 from node.config import NodeConfig
 from node.metrics import NodeMetrics
 from protocol.dcnet.discipline.carried_energy import EnergyAccount, contribute
@@ -201,6 +201,7 @@ def test_a_killed_demo_takes_its_children_along(tmp_path: Path) -> None:
 HOMES = households(MetersConfig(count=6, start_quarter_hour=16_556))
 METERS = {f"ESTK00{i:08d}": (home,) for i, home in enumerate(HOMES)}
 KILLED = "ESTK0000000002"
+LATE = "ESTK0000000004"
 
 
 class _Quiet:
@@ -218,8 +219,12 @@ class _Quiet:
         return None
 
 
-def _played(url: str) -> Store:
-    """Six rounds of two areas: round 3 of the first is void, and one gateway misses rounds 2 and 3."""
+def _played(url: str, begun_q: int = 0) -> Store:
+    """
+    Six rounds of two areas: round 3 of the first is void, and one gateway misses rounds 2 and 3.
+
+    The account of gateway LATE began in quarter hour `begun_q`.
+    """
     store = Store(url)
     names = sorted(METERS)
     for number, area in enumerate(DemoSettings().areas):
@@ -236,7 +241,7 @@ def _played(url: str) -> Store:
                 total = [len(present), 0, 0, 0]
                 for name in (members[p] for p in present):
                     (home,) = METERS[name]
-                    zero, now = home.registers(0), home.registers(q)
+                    zero, now = home.registers(begun_q if name == LATE else 0), home.registers(q)
                     first = (zero.import_tenth_wh, zero.export_tenth_wh)
                     mine = accounts.setdefault(name, [EnergyAccount(each, each) for each in first])
                     for index, register in enumerate((now.import_tenth_wh, now.export_tenth_wh)):
@@ -332,6 +337,19 @@ def test_a_run_is_judged_from_the_database(tmp_path: Path) -> None:
     console = Console(width=120, record=True, file=io.StringIO())
     print_report(report, path, console)
     assert "yes, every slot of every total" in console.export_text()
+
+
+@pytest.mark.parametrize(("said_q", "is_exact"), [(1, True), (0, False), (5, False)])
+def test_an_account_that_begins_late_is_exact_only_from_its_beginning(
+    tmp_path: Path, said_q: int, is_exact: bool
+) -> None:
+    url = f"sqlite:///{tmp_path}/c.sqlite"
+    _played(url, begun_q=1).close()
+    shown = METERS[LATE][0].registers(said_q)
+    firsts = [(LATE, (0, shown.import_tenth_wh, shown.export_tenth_wh, 0))]
+    verdict = judge(read_rounds(url, 6), EPOCH, METERS, firsts)
+    assert verdict.exact is is_exact
+    assert (verdict.conservation_error_wh == 0) is is_exact
 
 
 def test_a_wrong_total_fails_the_demo(tmp_path: Path) -> None:

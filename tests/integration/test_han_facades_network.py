@@ -8,7 +8,8 @@ from functools import partial
 import pytest
 import trio
 
-from loadtest.network import Network, free_port, started
+from loadtest.network import Network, started
+from loadtest.ports import free_port
 from node.fleet import run as run_node
 from tests.integration.test_han_network import PASSWORD, looked_at, with_home
 from tests.interop.han_peers import PPC, PPC_PROGRAM, THEBEN, THEBEN_PROGRAM, needs, read

@@ -14,7 +14,8 @@ import pytest
 import trio
 from pydantic import SecretStr
 
-from loadtest.network import Network, free_port, started
+from loadtest.network import Network, started
+from loadtest.ports import free_port
 from node.fleet import run as run_node
 from node.gateway_config import GatewayConfig
 from node.han.digest import Algorithm, make_verifier

@@ -165,12 +165,11 @@ async def test_the_pages_that_a_profile_names_are_all_read(autojump_clock: MockC
         nursery.cancel_scope.cancel()
 
 
-async def pushed(key: str | None, frames: Sequence[bytes]) -> tuple[list[Any], list[bytes]]:
-    """What a gateway takes of a meter that pushes on a pseudo-terminal, and what the meter hears after each frame."""
+async def pushed(key: str | None, frames: Sequence[bytes], answers: Sequence[bytes]) -> list[Any]:
+    """What a gateway takes of a meter that pushes on a pseudo-terminal, and that the meter hears these answers."""
     keys = {} if key is None else {"encryption": SecretStr(key)}
     profile = MeterProfile(device="FSAM0170000051", protocol="mbus", link="serial:///dev/x", push=True, keys=keys)
     batches: list[Any] = []
-    heard: list[bytes] = []
     async with serial_bus(2) as (here, there), trio.open_nursery() as nursery:
 
         async def listen() -> None:
@@ -181,14 +180,14 @@ async def pushed(key: str | None, frames: Sequence[bytes]) -> tuple[list[Any], l
 
         nursery.start_soon(listen)
         async with open_serial(there, 2400, 8, "E", 1) as line:
-            for octets in frames:
+            for octets, answer in zip(frames, answers, strict=True):
                 await line.send_all(octets)
-                answer = b""
-                with trio.move_on_after(0.5):
-                    answer = await line.receive_some()
-                heard.append(answer)
+                heard = b""
+                with trio.move_on_after(120 if answer else 0.5):
+                    heard = await line.receive_some()
+                assert heard == answer
         nursery.cancel_scope.cancel()
-    return batches, heard
+    return batches
 
 
 RESET = encode_frame(ShortFrame(0x40, 240))
@@ -198,8 +197,7 @@ ACK = encode_frame(Ack())
 @pytest.mark.parametrize("vector", ["push-amis", "push-amis-mode-5"])
 async def test_a_meter_that_pushes_is_acknowledged_and_read(vector: str) -> None:
     row = VECTORS[vector]
-    batches, heard = await pushed(row.get("key"), [RESET, bytes.fromhex(row["hex"])])
-    assert heard == [ACK, ACK]
+    batches = await pushed(row.get("key"), [RESET, bytes.fromhex(row["hex"])], [ACK, ACK])
     shown = [(str(each.obis), str(each.value), each.received_at) for batch in batches for each in batch]
     assert shown == [(obis, value, CLOCK) for _, obis, value, *_ in row["readings"]]
 
@@ -225,13 +223,11 @@ async def test_what_is_damaged_or_for_others_is_not_acknowledged() -> None:
     damaged[30] ^= 4
     command = encode_frame(LongFrame(0x53, 240, 0x51, b"\x01\x7a\x05"))
     other = encode_frame(ShortFrame(0x40, 5))
-    batches, heard = await pushed(None, [bytes(damaged), command, other, RESET])
-    assert heard == [b"", b"", b"", ACK]
+    batches = await pushed(None, [bytes(damaged), command, other, RESET], [b"", b"", b"", ACK])
     assert {type(item) for batch in batches for item in batch} == {RemoteProtocolError}
 
 
 async def test_a_push_in_the_clear_is_refused_where_a_key_is_known() -> None:
     row = VECTORS["push-amis"]
-    batches, heard = await pushed("00" * 16, [bytes.fromhex(row["hex"])])
-    assert heard == [ACK]
+    batches = await pushed("00" * 16, [bytes.fromhex(row["hex"])], [ACK])
     assert [item.reason for batch in batches for item in batch] == ["not_secured"]

@@ -17,7 +17,8 @@ from prometheus_client import CollectorRegistry
 
 from coordinator.config import WebConfig
 from coordinator.metrics import CoordinatorMetrics
-from loadtest.network import Network, free_port
+from loadtest.network import Network
+from loadtest.ports import free_port
 from node.lmn.metrics import LMN_METRICS
 from node.metrics import NodeMetrics
 

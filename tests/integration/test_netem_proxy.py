@@ -16,6 +16,7 @@ from random import Random
 import pytest
 import trio
 
+from loadtest.ports import free_port
 from netem import selfcheck
 from netem.emulation import Backend
 from netem.errors import InvalidDataError
@@ -170,9 +171,7 @@ async def test_a_reset_of_one_side_reaches_the_other() -> None:
 
 
 async def test_a_target_that_refuses_costs_its_connection_only() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        port = closed.getsockname()[1]
-    relay = {"source": "here", "listen": "127.0.0.1:0", "target": f"127.0.0.1:{port}"}
+    relay = {"source": "here", "listen": "127.0.0.1:0", "target": f"127.0.0.1:{free_port()}"}
     network = Network.model_validate({"endpoints": [{"name": "coordinator"}, {"name": "here"}], "relays": [relay]})
     async with emulate(network, state_of(profile()), rng=Random(1)) as emulation:
         (address,) = emulation.addresses.values()

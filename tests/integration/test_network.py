@@ -12,7 +12,8 @@ import trio
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from loadtest.config import MeterProtocol
-from loadtest.network import Network, free_port
+from loadtest.network import Network
+from loadtest.ports import free_port
 from node.aggregation.membership import Membership
 from node.security.module import KeyDirectory
 from node.storage.cipher import store_cipher
@@ -129,8 +130,7 @@ async def test_a_restarted_coordinator_goes_on_with_the_epoch(network: Network) 
         coordinator = await network.start_coordinator(nursery)
         await network.start_node(nursery, 0, 8, "node")
         before = await network.wait_for_rounds(3)
-        coordinator.cancel()
-        await trio.sleep(0.5)
+        await coordinator.stop()
         await network.start_coordinator(nursery)
         seen = len(await network.wait_for_rounds(len(before)))
         with trio.fail_after(120):

@@ -248,8 +248,7 @@ async def test_a_bill_waits_for_its_gateway_across_a_restart_of_the_coordinator(
         operator, tariff = Operator(network), document(network, 400)
         assert (await operator.ask(await operator.publish(**tariff), to_s))["bills"] == 8
         expected = truth(network, tariff, to_s)
-        coordinator.cancel()
-        await trio.sleep(0.3)
+        await coordinator.stop()
         await network.start_coordinator(nursery)
         assert {each["status"] for each in await operator.bills()} == {"asked"}
         await network.start_node(nursery, 0, 8, "node")

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import trio
 
 from coordinator.config import CoordinatorConfig, EarlyEpochConfig, EpochConfig, WebConfig
-from loadtest.network import Network, free_port
+from loadtest.network import Network
+from loadtest.ports import free_port
 from protocol.dcnet.machines.effects import Ended
 from protocol.wire import Outcome
 from tests.integration.test_network_churn import epoch_seeds

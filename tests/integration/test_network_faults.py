@@ -21,7 +21,7 @@ from coordinator.gwa.ca import ROOT_FILE, CertificateAuthority
 from coordinator.gwa.enrolment import Directory
 from coordinator.storage.store import Store
 from loadtest.meters.sml import SmlMeter
-from loadtest.network import Network
+from loadtest.network import Network, Program
 from loadtest.signing import sign_again
 from node.aggregation.membership import Membership
 from node.security.module import KeyDirectory
@@ -100,7 +100,7 @@ async def test_a_head_that_dies_in_a_round_is_replaced(
 ) -> None:
     network.rounds, network.relay = 120, relay
     network.origin_unix_s += 7
-    scopes: dict[str, trio.CancelScope] = {}
+    programs: dict[str, Program] = {}
     dying: list[str] = []
     armed = False
     to_head = Membership._to_head
@@ -110,7 +110,7 @@ async def test_a_head_that_dies_in_a_round_is_replaced(
         if armed and not dying and isinstance(message, wire.Confirm):
             assert mine._address is not None
             dying.append(mine.view.members[mine.view.head_of(mine._address.term)].identity)
-            scopes[dying[0]].cancel()
+            programs[dying[0]].cancel()
 
     monkeypatch.setattr(Membership, "_to_head", sending)
     async with trio.open_nursery() as nursery:
@@ -118,7 +118,7 @@ async def test_a_head_that_dies_in_a_round_is_replaced(
         await network.start_coordinator(nursery)
         names = [f"node-{index}" for index in range(8)]
         for index, name in enumerate(names):
-            scopes[f"ESTK00{index:08d}"] = await network.start_node(nursery, index, 1, name)
+            programs[f"ESTK00{index:08d}"] = await network.start_node(nursery, index, 1, name)
         await network.wait_until(lambda: full(network))
         armed = True
         await network.wait_until(lambda: [e for e in network.ended() if e.term > 0 and len(of(network, 7)) > 1])
@@ -201,9 +201,9 @@ async def test_a_key_that_was_not_enrolled_and_a_wrong_coordinator_key_get_no_wo
             assert await enroller.enrol(module, config.all_gateways()[0]) == service
         hello = wire.encode(wire.Hello(wire.VERSION, -1, -1))
 
-        async def answered(keys: Keypair, server: bytes) -> bool:
+        async def answered(keys: Keypair, server: bytes, within_s: float) -> bool:
             async with LinkContext(max_sockets=8) as link, link.connect(endpoint, server, keys) as connection:
-                with trio.move_on_after(6):
+                with trio.move_on_after(within_s):
                     await connection.send(hello)
                     await connection.receive()
                     return True
@@ -211,11 +211,11 @@ async def test_a_key_that_was_not_enrolled_and_a_wrong_coordinator_key_get_no_wo
 
         got: dict[str, bool] = {}
 
-        async def ask(name: str, keys: Keypair, server: bytes) -> None:
-            got[name] = await answered(keys, server)
+        async def ask(name: str, keys: Keypair, server: bytes, within_s: float = 6) -> None:
+            got[name] = await answered(keys, server, within_s)
 
         async with trio.open_nursery() as asking:
-            asking.start_soon(ask, "enrolled", module.curve, server)
+            asking.start_soon(ask, "enrolled", module.curve, server, 120)
             asking.start_soon(ask, "stranger", Keypair.generate(), server)
             asking.start_soon(ask, "wrong server key", module.curve, Keypair.generate().public)
         keys.close()

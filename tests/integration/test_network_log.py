@@ -48,7 +48,7 @@ async def test_members_are_in_the_log_and_a_rewritten_log_opens_nothing(network:
     state = tmp_path / "head.json"
     async with trio.open_nursery() as nursery:
         await network.start_meters(nursery)
-        scope = await network.start_coordinator(nursery)
+        coordinator = await network.start_coordinator(nursery)
         assert network.coordinator_config is not None
         root = str(network.coordinator_config.pki_path / "root.pem")
         node = await network.start_node(nursery, 0, 8, "node")
@@ -58,8 +58,7 @@ async def test_members_are_in_the_log_and_a_rewritten_log_opens_nothing(network:
         assert "8 entries, head 8:" in said, said
         assert "certificate  ESTK0000000003" in await trio.to_thread.run_sync(lambda: audit("log", *where))
         node.cancel()
-        scope.cancel()
-        await trio.sleep(0.5)
+        await coordinator.stop()
         rewrite(network)  # with its key, file and database: all that a coordinator has
         await network.start_coordinator(nursery)
         await network.start_node(nursery, 0, 8, "node")

@@ -7,7 +7,8 @@ import httpx
 import pytest
 import trio
 
-from loadtest.network import Network, free_port, started
+from loadtest.network import Network, started
+from loadtest.ports import free_port, free_ports
 from node.fleet import run as run_node
 from node.gateway import Gateway
 from protocol.link import Keypair, LinkContext, LinkError
@@ -149,11 +150,11 @@ async def test_a_node_told_to_stop_within_a_round_settles_it_first(
 
 
 async def test_heads_take_the_ports_of_a_range_until_none_is_left() -> None:
-    first = free_port()
-    endpoint = f"tcp://127.0.0.1:{first}-{first + 1}"
+    first, last = ports = free_ports(2)
+    endpoint = f"tcp://127.0.0.1:{first}-{last}"
     async with LinkContext() as link:
         keys = Keypair.generate()
         bound = [link.listen(endpoint, keys, lambda _key: None) for _ in range(2)]
-        assert [each.endpoint for each in bound] == [f"tcp://127.0.0.1:{first + step}" for step in range(2)]
-        with pytest.raises(LinkError, match=f"cannot listen on .*{first}-{first + 1}"):
+        assert [each.endpoint for each in bound] == [f"tcp://127.0.0.1:{port}" for port in ports]
+        with pytest.raises(LinkError, match=f"cannot listen on .*{first}-{last}"):
             link.listen(endpoint, keys, lambda _key: None)

@@ -45,8 +45,7 @@ async def test_an_epoch_whose_making_was_cut_off_costs_no_second_call(
         with trio.fail_after(120):
             await reached.wait()
         await trio.sleep(0.3)  # they have heard it
-        coordinator.cancel()
-        await trio.sleep(0.5)
+        await coordinator.stop()
         is_back = True
         await network.start_coordinator(nursery)
         await network.wait_until(lambda: [each for each in network.ended() if each.roster == 0xFF][2:])

@@ -61,14 +61,13 @@ async def test_the_area_goes_on_and_what_is_counted_is_counted_once(network: Net
     network.origin_unix_s += 25
     async with trio.open_nursery() as nursery:
         await network.start_meters(nursery)
-        scope = await network.start_coordinator(nursery)
+        coordinator = await network.start_coordinator(nursery)
         await network.start_node(nursery, 0, 8, "node")
         await network.wait_until(lambda: opened(network)[2:])
         copy = await trio.to_thread.run_sync(copied, network, "copy.sqlite")
         first = opened(network)[0].epoch
         await network.wait_until(lambda: opened(network, after=first + epochs_since - 1, roster=ALL)[3:])
-        scope.cancel()
-        await trio.sleep(0.3)
+        await coordinator.stop()
         before, called = network.ended(), newest_call(network)
         put_back(network, copy)
         await network.start_coordinator(nursery)
@@ -87,7 +86,7 @@ async def test_without_the_irrevocable_file_gateways_report_the_last_epoch(netwo
     network.origin_unix_s += 25
     async with trio.open_nursery() as nursery:
         await network.start_meters(nursery)
-        scope = await network.start_coordinator(nursery)
+        coordinator = await network.start_coordinator(nursery)
         await network.start_node(nursery, 0, 8, "node")
         await network.wait_until(lambda: opened(network)[1:])
         copy = await trio.to_thread.run_sync(copied, network, "copy.sqlite")
@@ -96,8 +95,7 @@ async def test_without_the_irrevocable_file_gateways_report_the_last_epoch(netwo
             connection.commit()
         first = opened(network)[0].epoch
         await network.wait_until(lambda: opened(network, after=first + 1, roster=ALL)[1:])
-        scope.cancel()
-        await trio.sleep(0.3)
+        await coordinator.stop()
         called = max(each.epoch for each in opened(network))
         put_back(network, copy, without_log=True)
         await network.start_coordinator(nursery)
@@ -112,7 +110,7 @@ async def test_whoever_was_revoked_and_what_was_spent_stays_so(network: Network)
     network.rounds = 120
     async with trio.open_nursery() as nursery:
         await network.start_meters(nursery)
-        scope = await network.start_coordinator(nursery)
+        coordinator = await network.start_coordinator(nursery)
         await network.start_node(nursery, 0, 4, "early")
         copy = await trio.to_thread.run_sync(copied, network, "copy.sqlite")  # before half of them enrolled
         await network.start_node(nursery, 4, 4, "late")
@@ -123,8 +121,7 @@ async def test_whoever_was_revoked_and_what_was_spent_stays_so(network: Network)
         revoked = {serial for serial, _ in store.certificates.revoked(0)}
         assert len(revoked) == 6
         store.close()
-        scope.cancel()
-        await trio.sleep(0.3)
+        await coordinator.stop()
         put_back(network, copy)
         await network.start_coordinator(nursery)
         nursery.cancel_scope.cancel()

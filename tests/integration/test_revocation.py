@@ -40,8 +40,7 @@ class Revoked:
             await network.start_node(nursery, 0, 8, "node")
             await network.wait_until(lambda: [each for each in network.ended() if each.roster == 0xFF])
             if is_down:
-                coordinator.cancel()
-                await trio.sleep(0.5)
+                await coordinator.stop()
             last = network.ended()[-1]
             members = network.members()[last.epoch, 0]
             self.victim = next(each for each in members if (each == network.head_of(last)) is is_head)

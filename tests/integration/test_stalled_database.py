@@ -18,7 +18,8 @@ from coordinator.storage.store import Store
 from coordinator.threads import in_thread
 from coordinator.web.app import make_app
 from coordinator.web.serve import THREADS, serve
-from loadtest.network import Network, free_port
+from loadtest.network import Network
+from loadtest.ports import free_port
 from node.security.module import KeyDirectory
 from node.wan.enrolment import Enroller
 from protocol import wire

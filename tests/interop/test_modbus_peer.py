@@ -1,7 +1,6 @@
 """Our Modbus client against pymodbus' server, over TCP and over a pseudo-terminal: register maps and SunSpec."""
 
 import json
-import socket
 import struct
 import subprocess
 import sys
@@ -16,6 +15,7 @@ import trio
 from trio.testing import MockClock, memory_stream_pair
 
 from loadtest.meters.serial_bus import serial_bus
+from loadtest.ports import free_port
 from node.lmn.links import open_link
 from node.lmn.modbus.adapter import ModbusPoll
 from node.lmn.modbus.register_map import find_map
@@ -79,9 +79,7 @@ def sunspec(model: int) -> list[int]:
 async def peer(kind: str, blocks: dict[int, list[int]]) -> AsyncIterator[str]:
     """The link to a meter with these registers, unit 7."""
     async with serial_bus() as (here, there):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         place = str(port) if kind == "tcp" else there
         process = await trio.to_thread.run_sync(start, kind, place, blocks)
         try:

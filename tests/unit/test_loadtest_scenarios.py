@@ -17,12 +17,12 @@ from loadtest.scenarios.faults import Fault
 from loadtest.scenarios.page import figures, write_page
 from loadtest.scenarios.plan import PER_PROCESS_MAX, Calendar, Plan, make_plan
 from loadtest.scenarios.recovery import NOT_HELD, fault_report, intervals
-from loadtest.scenarios.report import Report, line_uses, make_report, markdown
+from loadtest.scenarios.report import Report, line_uses, make_report, markdown, write_json
 from loadtest.scenarios.run import LoadTest
 from loadtest.scenarios.samples import Sample, Samples
 from loadtest.scenarios.scaling import fit, is_of, page, read_run, tables
 from loadtest.scenarios.scenario import CHURN_GROUPS, Action, Event, Scenario, load_scenario, shipped
-from loadtest.truth import quarter_hour_of
+from loadtest.truth import zeros_of
 from protocol.dcnet.machines.effects import Ended
 from protocol.dcnet.setup.schema import DEFAULT_SCHEMA
 from protocol.errors import StromkreisError
@@ -181,8 +181,9 @@ def test_an_account_begins_with_registers_that_its_meter_had() -> None:
     meters = next(iter(homes.values()))
     shown = meters[0].registers(3)
     first = (0, shown.import_tenth_wh, shown.export_tenth_wh, 0)
-    assert quarter_hour_of(DEFAULT_SCHEMA, meters, first, 9) == 3
-    assert quarter_hour_of(DEFAULT_SCHEMA, meters, (0, shown.import_tenth_wh + 1, 0, 0), 9) is None
+    assert zeros_of(DEFAULT_SCHEMA, {"a": meters}, [("a", first)], 9) == {"a": [3]}
+    with pytest.raises(StromkreisError, match="a: its account begins with registers that its meter never had"):
+        zeros_of(DEFAULT_SCHEMA, {"a": meters}, [("a", (0, shown.import_tenth_wh + 1, 0, 0))], 9)
 
 
 def test_a_fault_is_over_when_its_gateways_and_all_others_are_in_totals() -> None:
@@ -224,10 +225,11 @@ def test_who_waits_for_a_return_is_not_held_against_a_round() -> None:
 
 def reported(plan: Plan, books: Books, waiting: list[tuple[float, int]]) -> Report:
     samples = Samples(waiting=waiting, samples=[Sample(0.0, "steady-1", 0.0, 9), Sample(4.0, "steady-1", 1.0, 90_000)])
-    costs = Costs(*([1.0] * 16))  # type: ignore[arg-type]
+    costs = Costs(**dict.fromkeys((each.name for each in fields(Costs)), 1.0))  # type: ignore[arg-type]
     return make_report(
-        plan, CALENDAR, books, judged(plan, books), [], samples, costs, start_s=float(CALENDAR.origin_unix_s)
-    )
+        plan, CALENDAR, books, judged(plan, books), [], samples, costs, start_s=float(CALENDAR.origin_unix_s),
+        took_s=31.0, load=(0.5, 1.5),
+    )  # fmt: skip
 
 
 def test_reports_name_what_is_wrong_and_what_was_played(tmp_path: Path) -> None:
@@ -262,6 +264,7 @@ def report_file(folder: Path, gateways: int, fixed_s: float, each_s: float) -> P
     """A report with the costs of so many gateways."""
     folder.mkdir(exist_ok=True)
     costs = dict.fromkeys((each.name for each in fields(Costs)), 1.0)
+    costs["coordinator_bytes_per_gateway_round"] = 90_000.0
     costs["all_nodes_cpu_ms_per_gateway_round"] = 1000 * (fixed_s + each_s * gateways) / gateways
     values = {
         "gateways": gateways, "costs": costs, "rings": gateways // 64, "opened": 9, "void": 1, "is_exact": True,
@@ -280,13 +283,22 @@ def test_the_fit_finds_what_is_fixed_and_what_each_gateway_costs(tmp_path: Path)
     assert line.each == pytest.approx(0.002)
     assert line.error == pytest.approx(0, abs=1e-6)
     assert line.at(10_000) == pytest.approx(20.5)
-    assert any("40,000,000" in each for each in tables(runs))
+    (country,) = [each for each in tables(runs) if each.startswith("| 40,000,000")]
+    # 90 kB for each gateway and quarter hour: 800 bit/s, and the byte that its set-up has, three times a day.
+    assert "| 32,000 Mbit/s | 60,000,000 |" in country
     assert "The model rests on these assumptions:" in page(runs)
 
 
 def test_a_fit_wants_two_sizes_and_reports_that_are_some(tmp_path: Path) -> None:
     with pytest.raises(StromkreisError, match="at least two sizes"):
         fit([read_run(report_file(tmp_path / "one", 100, 0.5, 0.002))])
+    folder = report_file(tmp_path / "older", 100, 0.5, 0.002)
+    values = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    del values["costs"]["coordinator_bytes_per_gateway_round"]
+    (folder / "report.json").write_text(json.dumps(values), encoding="utf-8")
+    assert not is_of(folder, load_scenario("steady-10k", {"gateways": 100}))
+    with pytest.raises(StromkreisError, match="no report of a load test"):
+        read_run(folder)
     (tmp_path / "report.json").write_text("{}", encoding="utf-8")
     with pytest.raises(StromkreisError, match="no report of a load test"):
         read_run(tmp_path)
@@ -330,3 +342,19 @@ def test_a_report_of_other_settings_is_measured_anew(tmp_path: Path) -> None:
     assert is_of(folder, load_scenario("steady-10k", {"gateways": 100}))
     assert not is_of(folder, load_scenario("steady-10k", {"gateways": 100, "churn": 0.1}))
     assert not is_of(tmp_path / "none", load_scenario("steady-10k", {"gateways": 100}))
+
+
+def test_load_tests_beside_each_other_say_which_failed_and_why(tmp_path: Path) -> None:
+    plan = small("smoke")
+    good, bad = exact_books(plan), exact_books(plan)
+    planted(bad, 1, 10)
+    for name, books in (("good", good), ("bad", bad)):
+        write_json(reported(plan, books, []), tmp_path / name / "report.json")
+    result = CliRunner().invoke(command.app, ["verdicts", str(tmp_path / "good"), str(tmp_path / "bad")])
+    assert result.exit_code == 0, result.output
+    lines = result.output.splitlines()
+    exact = "| smoke | 1970-01-12 | 70, 2 | 3 of 2 s | yes | 0 | 3, 0 | none | no fault | 31 s | 0.5 to 1.5 |"
+    assert lines[2].startswith(exact)
+    assert lines[2].endswith("| passed |")
+    assert "| NO | 1 |" in lines[3]
+    assert "energy is not conserved: 1 Wh off" in lines[3]

@@ -71,13 +71,13 @@ class Gateway:
         self.blindings = built.blindings
         await self.account.attempted(VIEW, Attempted(round_, 0, Progress.SHARED))
 
-    async def asked(self, request: wire.RangeRequest) -> wire.RangeProof | None:
+    async def asked(self, request: wire.RangeRequest) -> wire.RangeProof:
         before = len(self.posted)
         self.proofs.receive(request)
-        with trio.move_on_after(2):
+        with trio.fail_after(120):
             while len(self.posted) == before:
                 await trio.sleep(0.01)
-        return self.posted[-1] if len(self.posted) > before else None
+        return self.posted[-1]
 
     def counted(self, name: str, **labels: str) -> float:
         return self.registry.get_sample_value(name, labels) or 0.0
