@@ -165,8 +165,8 @@ fuzz: .venv-fuzz/.ready ## each meter codec on atheris, one after the other (COD
 	$(@D)/bin/pip install --quiet --require-hashes -r $<
 	touch $@
 
-mutate: .venv-mutation/.ready ## change the member machine in 900 places: its tests notice, or docs/explanation/mutation.toml says why not
-	.venv-mutation/bin/python -m mutation $(if $(JOBS),--jobs $(JOBS))
+mutate: .venv-mutation/.ready ## change member, head and ledger in one place at a time: tests notice, or docs/explanation/mutation.toml says why not (MUTATE="--file head.py --sample 200")
+	.venv-mutation/bin/python -m mutation $(MUTATE)
 
 docs: $(VENV)/.test reference ## what the documentation takes from the code: diagrams, layers, reference pages
 	$(BIN)/python -m loadtest.diagrams --into docs/explanation/protocol.md

@@ -1,1 +1,1 @@
-"""Mutation testing of the member machine, in an environment of its own (docs/explanation/mutation.md)."""
+"""Mutation testing of the ring's machines, in an environment of its own (docs/explanation/mutation.md)."""

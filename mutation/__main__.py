@@ -1,149 +1,73 @@
 """
-`python -m mutation`: changes the member machine in one place at a time and asks its own tests to notice.
+`python -m mutation`: changes the ring's machines in one place at a time and has the tests of the DC-net notice.
 
-cosmic-ray makes the mutants; here they are tried on all cores, each worker in a copy of the sources, as
-`[tool.stromkreis.mutation]` in pyproject.toml says.  What was tried is kept in out/mutate, in a session for exactly
-these sources: an interrupted run goes on where it stopped.  The run holds if every survivor is explained in
-docs/explanation/mutation.toml and every explanation explains a survivor; otherwise it says which do not, and exits
-with 1.
+cosmic-ray makes the changes, coverage says which tests run the changed line, and those tests are run on it, each change
+in a process of its own.  What was tried is kept in out/mutate, for exactly these sources and tests: an interrupted run
+goes on where it stopped.  The run holds if every survivor is explained in docs/explanation/mutation.toml and every
+explanation explains a survivor; otherwise it says which do not, and exits with 1.
 """
 
 from __future__ import annotations
 
 import argparse
-import compileall
-import hashlib
 import os
-import shutil
+import random
 import signal
 import sys
-import time
 import tomllib
-from collections.abc import Iterable
-from multiprocessing import current_process, get_context
+from functools import partial
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
-from cosmic_ray.commands.init import init
-from cosmic_ray.mutating import mutate_and_test
-from cosmic_ray.testing import run_tests
-from cosmic_ray.work_db import WorkDB, use_db
-from cosmic_ray.work_item import TestOutcome, WorkerOutcome, WorkItem, WorkResult
-
-from mutation import survivors
+from mutation.forks import in_a_process
+from mutation.outcomes import Session, digest_of
+from mutation.places import Place, places
+from mutation.report import CONSOLE, report
+from mutation.running import measure_tests, try_places
+from mutation.survivors import explained
 
 ROOT = Path(__file__).parents[1]
 OUT = ROOT / "out" / "mutate"
-_ANNOTATION = WorkResult(worker_outcome=WorkerOutcome.SKIPPED, output="in an annotation, which nothing evaluates")
+
+
+def _arguments(modules: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m mutation", description=(__doc__ or "").partition("\n\n")[0])
+    names = [Path(each).name for each in modules]
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="changes tried at a time (all cores)")
+    parser.add_argument("--file", action="append", choices=names, help="try this file only; may be repeated")
+    parser.add_argument("--sample", type=int, metavar="N", help="try N places of each file, drawn at random")
+    parser.add_argument("--seed", type=int, default=1, help="of the sample (1)")
+    parser.add_argument("--resume", action="store_true", help="keep what earlier runs killed in files of the same text")
+    return parser.parse_args()
 
 
 def main() -> int:
     """Try what is left to try, then judge; the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m mutation", description=(__doc__ or "").partition("\n\n")[0])
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="mutants tried at a time")
-    jobs = parser.parse_args().jobs
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped; the next run goes on from here"))
     config = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["stromkreis"]["mutation"]
-    OUT.mkdir(parents=True, exist_ok=True)
-    with use_db(OUT / f"{_digest(config)}.sqlite") as session:
-        if not session.num_work_items:
-            _begin(session, config)
-        if pending := session.pending_work_items:
-            _run(session, pending, config, jobs)
-        return _judge(session)
+    options = _arguments(config["modules"])
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped; the next run goes on from here"))
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"  # a process of several threads is not forked
+    modules = [each for each in config["modules"] if not options.file or Path(each).name in options.file]
+    sources = [*config["sources"], *config["tests"]]
+    digest = digest_of(ROOT, sources, repr(config), sys.version, version("cosmic-ray"))
+    earlier = sorted((each for each in OUT.glob("*") if each.name != digest), key=lambda each: -each.stat().st_mtime)
+    session = Session(OUT / digest, ROOT, sources)
+    sys.path[0] = str(session.tree)
+    if options.resume:
+        kills = session.take_kills((Session(each, ROOT, ()) for each in earlier if (each / "tree").is_dir()), modules)
+        CONSOLE.print(f"{kills} kills of earlier runs are kept")
+    if not session.table.exists():
+        in_a_process(partial(measure_tests, session, config, options.jobs))
+    chosen = {each: _sampled(list(places(session.tree, Path(each))), options) for each in modules}
+    try_places(session, config["tests"], [place for each in chosen.values() for place in each], options.jobs)
+    return report(session, chosen, explained(ROOT / "docs" / "explanation" / "mutation.toml"), is_whole=not options.sample)
 
 
-def _digest(config: dict[str, Any]) -> str:
-    """What the outcomes depend on: the sources that the tests import, the tests, and how they are run."""
-    value = hashlib.sha256(repr(config).encode())
-    for source in config["sources"]:
-        path = ROOT / source
-        for each in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
-            value.update(str(each.relative_to(ROOT)).encode() + b"\0" + each.read_bytes())
-    return value.hexdigest()[:16]
-
-
-def _begin(session: WorkDB, config: dict[str, Any]) -> None:
-    os.chdir(ROOT)
-    modules = [Path(each) for each in config["modules"]]
-    init(modules, session, {})
-    spans = {each: survivors.annotation_spans(each.read_text(encoding="utf-8")) for each in modules}
-    silent = [
-        item.job_id
-        for item in session.pending_work_items
-        if all(survivors.within(each.start_pos, spans[Path(each.module_path)]) for each in item.mutations)
-    ]
-    session.set_multiple_results(silent, _ANNOTATION)
-
-
-def _run(session: WorkDB, pending: Iterable[WorkItem], config: dict[str, Any], jobs: int) -> None:
-    work = sorted(pending, key=lambda item: (str(item.mutations[0].module_path), item.mutations[0].start_pos))
-    began_s, survived = time.monotonic(), 0
-    with get_context("fork").Pool(jobs, _prepare, (config,)) as pool:
-        outcome, output = pool.apply(_unchanged, (config,))
-        if outcome is not TestOutcome.SURVIVED:
-            sys.exit(f"the tests fail on the modules as they are, so they say nothing about mutants:\n{output}")
-        for done, (job, result) in enumerate(pool.imap_unordered(_try, [(item, config) for item in work]), 1):
-            session.set_result(job, result)
-            survived += result.test_outcome is TestOutcome.SURVIVED
-            if done % 20 == 0 or done == len(work):
-                left_s = (time.monotonic() - began_s) / done * (len(work) - done)
-                print(f"{done} of {len(work)} mutants tried, {survived} survive, {left_s:.0f} s left", flush=True)
-
-
-def _prepare(config: dict[str, Any]) -> None:
-    """A worker's own copy of the sources, compiled but for the modules that change."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    tree = OUT / current_process().name
-    shutil.rmtree(tree, ignore_errors=True)
-    for source in config["sources"]:
-        (tree / source).parent.mkdir(parents=True, exist_ok=True)
-        if (ROOT / source).is_dir():
-            shutil.copytree(ROOT / source, tree / source, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy2(ROOT / source, tree / source)
-    os.chdir(tree)
-    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    compileall.compile_dir(".", quiet=2)
-    for module in map(Path, config["modules"]):
-        for stale in module.parent.glob(f"__pycache__/{module.stem}.*"):
-            stale.unlink()
-
-
-def _unchanged(config: dict[str, Any]) -> tuple[TestOutcome, str]:
-    outcome: tuple[TestOutcome, str] = run_tests(config["test-command"], config["timeout-s"])
-    return outcome
-
-
-def _try(task: tuple[WorkItem, dict[str, Any]]) -> tuple[str, WorkResult]:
-    item, config = task
-    return item.job_id, mutate_and_test(item.mutations, config["test-command"], config["timeout-s"])
-
-
-def _judge(session: WorkDB) -> int:
-    outcomes, alive, broken = [], [], []
-    for item, result in session.completed_work_items:
-        (mutation,) = item.mutations
-        if result.worker_outcome is WorkerOutcome.SKIPPED:
-            outcomes.append("in annotations")
-        elif result.test_outcome is TestOutcome.SURVIVED:
-            outcomes.append("alive")
-            alive.append(survivors.from_diff(mutation.definition_name, mutation.operator_name, result.diff or ""))
-        elif result.worker_outcome is WorkerOutcome.NORMAL and result.test_outcome is TestOutcome.KILLED:
-            outcomes.append("killed by the clock" if result.output == "timeout" else "killed")
-        else:
-            outcomes.append("not tried")
-            broken.append((mutation.operator_name, result.output))
-    print(f"{len(outcomes)} mutants: {survivors.tally(outcomes)}")
-    unexplained, idle = survivors.compare(alive, survivors.explained(ROOT / "docs" / "explanation" / "mutation.toml"))
-    if unexplained:
-        print("\nNothing explains why these live; add a test, or a reason to docs/explanation/mutation.toml:")
-        print(survivors.as_toml(unexplained))
-    if idle:
-        print(f"\nExplained in docs/explanation/mutation.toml, but no survivor:\n{survivors.as_toml(idle)}")
-    for name, output in broken:
-        print(f"\n{name} could not be tried: {output}")
-    return int(bool(unexplained or idle or broken))
+def _sampled(places_: list[Place], options: argparse.Namespace) -> list[Place]:
+    found = [each for each in places_ if options.sample is None or not each.is_annotation]
+    if options.sample is None or options.sample >= len(found):
+        return found
+    return random.Random(options.seed).sample(found, options.sample)
 
 
 sys.exit(main())

@@ -1,24 +1,22 @@
 """
-What a mutant is called, which ones are explained, and which lie where nothing is ever evaluated.
+What a mutant is called, and which ones are explained.
 
-A mutant is known by the definition that it lies in, its operator and the text of its line before and after: by no
-line number, so that an edit elsewhere leaves the list of explained ones as it is.
+A mutant is known by the file and the definition that it lies in, its operator and the text of its line before and
+after: by no line number, so that an edit elsewhere leaves the list of explained ones as it is.
 """
 
 from __future__ import annotations
 
-import ast
+import re
 import tomllib
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-Place = tuple[int, int]  # line from 1, column from 0
-
 
 class Mutant(NamedTuple):
-    """One change of the source; lines without their indentation, several of them joined by a blank."""
+    """One change of a file's source; lines without their indentation, several of them joined by a blank."""
 
     definition: str
     operator: str
@@ -26,54 +24,60 @@ class Mutant(NamedTuple):
     after: str
 
 
-def from_diff(definition: str | None, operator: str, diff: str) -> Mutant:
-    """The mutant behind a unified diff of one change."""
-    lines = [line for line in diff.splitlines() if not line.startswith(("---", "+++"))]
-    before, after = (" ".join(line[1:].strip() for line in lines if line.startswith(sign)) for sign in "-+")
-    return Mutant(definition or "module", operator, before, after)
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A reason that holds for operators wherever the line before the change matches a pattern."""
+
+    why: str
+    operators: frozenset[str]
+    line: re.Pattern[str]
+
+    def explains(self, mutant: Mutant) -> bool:
+        """Whether it is the reason of this one."""
+        return mutant.operator in self.operators and self.line.search(mutant.before) is not None
 
 
-def explained(path: Path) -> dict[Mutant, str]:
-    """The survivors of docs/explanation/mutation.toml, each with the reason why nothing can notice it."""
-    groups = tomllib.loads(path.read_text(encoding="utf-8"))["explained"]
-    return {Mutant(*names): group["why"] for group in groups for names in group["mutants"]}
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """The survivors of docs/explanation/mutation.toml, by file, each with the reason why nothing can notice it."""
+
+    by_file: Mapping[str, Mapping[Mutant, str]]
+    rules: tuple[Rule, ...]
+
+    def why(self, file: str, mutant: Mutant) -> str | None:
+        """The reason of one; None where nothing explains it."""
+        listed = self.by_file.get(file, {}).get(mutant)
+        return listed or next((rule.why for rule in self.rules if rule.explains(mutant)), None)
+
+    def idle(self, file: str, alive: Set[Mutant], noticed: Set[Mutant], *, is_whole: bool) -> list[Mutant]:
+        """What is listed of a file and was noticed; of one that was tried as a whole, also what is not among its mutants."""
+        listed = set(self.by_file.get(file, {})) - alive
+        return sorted(listed if is_whole else listed & noticed)
 
 
-def compare(survivors: Iterable[Mutant], known: Iterable[Mutant]) -> tuple[list[Mutant], list[Mutant]]:
-    """The survivors that nothing explains, and the explanations that explain no survivor."""
-    here, there = set(survivors), set(known)
-    return sorted(here - there), sorted(there - here)
+def explained(path: Path) -> Explained:
+    """
+    Read the list.  `[[rule]]` has `why`, `operators` and `line`, a pattern; `[["FILE"]]` has `why` and `mutants`.
 
-
-def annotation_spans(source: str) -> list[tuple[Place, Place]]:
-    """Where the type annotations of a module stand.  Raises ValueError for a module that evaluates them."""
-    tree = ast.parse(source)
-    if not any(isinstance(each, ast.ImportFrom) and each.module == "__future__" for each in tree.body):
-        raise ValueError("annotations are evaluated here: their mutants count")
-    found: list[ast.expr | None] = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.AnnAssign | ast.arg):
-            found.append(node.annotation)
-        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            found.append(node.returns)
-    return [
-        ((each.lineno, each.col_offset), (each.end_lineno or each.lineno, each.end_col_offset or 0))
-        for each in found
-        if each is not None
-    ]
-
-
-def within(place: Place, spans: Sequence[tuple[Place, Place]]) -> bool:
-    """Whether a place lies in one of the spans."""
-    return any(start <= place < end for start, end in spans)
+    Raises ValueError for one that is listed twice.
+    """
+    document = tomllib.loads(path.read_text(encoding="utf-8"))
+    rules = tuple(
+        Rule(each["why"], frozenset(f"core/{name}" for name in each["operators"]), re.compile(each["line"]))
+        for each in document.pop("rule", ())
+    )
+    files: dict[str, dict[Mutant, str]] = {}
+    for file, groups in document.items():
+        listed = files[file] = dict[Mutant, str]()
+        for group in groups:
+            for mutant in (Mutant(*names) for names in group["mutants"]):
+                if mutant in listed:
+                    raise ValueError(f"listed twice in {file}: {mutant}")
+                listed[mutant] = group["why"]
+    return Explained(files, rules)
 
 
 def as_toml(mutants: Iterable[Mutant]) -> str:
     """The mutants as docs/explanation/mutation.toml lists them."""
     quoted = (tuple(part.replace("\\", "\\\\").replace('"', '\\"') for part in each) for each in mutants)
     return "\n".join("  [" + ", ".join(f'"{part}"' for part in each) + "]," for each in quoted)
-
-
-def tally(outcomes: Iterable[str]) -> str:
-    """How many mutants came to which end, in words."""
-    return ", ".join(f"{count} {outcome}" for outcome, count in sorted(Counter(outcomes).items()))
