@@ -60,7 +60,10 @@ def main() -> int:
         in_a_process(partial(measure_tests, session, config, options.jobs))
     chosen = {each: _sampled(list(places(session.tree, Path(each))), options) for each in modules}
     try_places(session, config["tests"], [place for each in chosen.values() for place in each], options.jobs)
-    return report(session, chosen, explained(ROOT / "docs" / "explanation" / "mutation.toml"), is_whole=not options.sample)
+    if options.sample is not None:
+        CONSOLE.print(f"A sample: up to {options.sample} places of each file, drawn with seed {options.seed}.")
+    known = explained(ROOT / "docs" / "explanation" / "mutation.toml")
+    return report(session, chosen, known, is_whole=options.sample is None)
 
 
 def _sampled(places_: list[Place], options: argparse.Namespace) -> list[Place]:

@@ -80,6 +80,12 @@ def fork_each(tasks: Iterable[T], jobs: int, work: Callable[[T, int], int]) -> I
                 os.close(pipe)
 
 
+def tell(fd: int, text: str) -> None:
+    """Write a text to the parent."""
+    with open(fd, "w", encoding="utf-8", closefd=False) as pipe:
+        pipe.write(text)
+
+
 def in_a_process(work: Callable[[], None]) -> None:
     """Run `work` in a process of its own that keeps our standard streams; SystemExit where it does not end well."""
     pid = os.fork()

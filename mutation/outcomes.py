@@ -1,8 +1,8 @@
 """
 What became of each change, kept as it is known: an interrupted run goes on where it stopped.
 
-A session is for exactly these sources and tests, and has a copy of them, so that an edit disturbs no run.  It is a folder
-of its own with the copy (`tree`), what the tests ran (`tests.json`) and a line for each change (`outcomes.jsonl`).
+A session is for exactly these sources and tests, and has a copy of them, so that an edit disturbs no run.  It is a
+folder of its own: the copy (`tree`), what the tests ran (`tests.json`), a line for each change (`outcomes.jsonl`).
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ Key = tuple[str, str, int]
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """
-    What became of a change: `verdict` is one of KILLED, `alive`, `in an annotation` or `not tried`, `by` the test that failed, or why it was not tried.
+    What became of a change: `verdict` is one of KILLED, `alive`, `in an annotation` or `not tried`.
 
-    `text` stands for the module's text that it is a change of; `is_older` says that other tests, or other sources beside
-    it, decided so, `is_anew` that everything was imported anew.
+    `by` is the test that failed, or why it was not tried; `text` stands for the module's text that it is a change of;
+    `is_older` says that other tests, or other sources beside it, decided so, `is_anew` that all was imported anew.
     """
 
     module: str
@@ -45,7 +45,6 @@ class Outcome:
 
 
 KILLED = ("killed", "killed by the clock")
-
 
 
 def digest_of(root: Path, sources: Iterable[str], *more: str) -> str:
@@ -101,7 +100,7 @@ class Session:
     def take_kills(self, others: Iterable[Session], modules: Iterable[str]) -> int:
         """Take over what earlier sessions killed in modules of the same text, and is not known here; how many."""
         known, count = self.outcomes(), 0
-        texts = {each: self.text_of(each) for each in modules}
+        texts = {each: self.text_of(each) for each in modules if (self.tree / each).exists()}
         for other in others:
             for key, outcome in other.outcomes().items():
                 if key not in known and outcome.verdict in KILLED and outcome.text == texts.get(outcome.module):
@@ -109,4 +108,3 @@ class Session:
                     self.add(known[key])
                     count += 1
         return count
-

@@ -34,7 +34,9 @@ def report(session: Session, chosen: Mapping[str, Sequence[Place]], known: Expla
         table.add_row(file, str(len(found)), *(str(counts[name]) for name in _COLUMNS[1:]))
     CONSOLE.print(table)
     if older := sum(outcomes[place.key].is_older for places in chosen.values() for place in places):
-        CONSOLE.print(f"{older} of these kills are of earlier runs: with other tests, or other sources beside the file.")
+        CONSOLE.print(
+            f"{older} of these kills are of earlier runs: with other tests, or other sources beside the file."
+        )
     _list("Nothing explains why these live; add a test, or a reason to docs/explanation/mutation.toml:", unexplained)
     _list("Listed in docs/explanation/mutation.toml, and no survivor:", idle)
     for each in broken:

@@ -6,17 +6,17 @@ import importlib
 import json
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from mutation.coverage_table import CoverageTable, measure
 from mutation.forks import Ended, in_a_process
 from mutation.outcomes import Outcome, Session
 from mutation.places import Place
 from mutation.report import CONSOLE
 from mutation.survivors import Mutant
-from mutation.trials import CoverageTable, Trial, measure, outcome_of, try_anew, try_in_place
+from mutation.trials import Trial, outcome_of, try_anew, try_in_place
 
 # What the machines' imports take longest for, and no change is made in: loaded once.
 _LOADED_BEFORE = ("numpy", "msgpack", "nacl.bindings", "cryptography.hazmat.primitives.asymmetric.x25519")
@@ -55,7 +55,7 @@ def measure_tests(session: Session, config: dict[str, Any], jobs: int) -> None:
 
 
 def try_places(session: Session, tests: Sequence[str], places: Sequence[Place], jobs: int) -> None:
-    """Try what has no outcome yet: inside functions in place, then the rest, and what lived but ran in imports, anew."""
+    """Try what has no outcome: inside functions in place, then the rest, and what lived but ran in imports, anew."""
     table = CoverageTable(**json.loads(session.table.read_text(encoding="utf-8")))
     known = session.outcomes()
     pending = [place for place in places if place.key not in known or known[place.key].verdict == "not tried"]
@@ -64,7 +64,9 @@ def try_places(session: Session, tests: Sequence[str], places: Sequence[Place], 
             nothing = Mutant(place.definition, place.operator, "", "")
             session.add(_outcome(session, place.key, "in an annotation", nothing))
     pending = [place for place in pending if not place.is_annotation]
-    inside = [_trial(place, table, table.tests_of(str(place.module), place.lines)) for place in pending if place.function]
+    inside = [
+        _trial(place, table, table.tests_of(str(place.module), place.lines)) for place in pending if place.function
+    ]
     if inside:
         in_a_process(partial(_in_place, session, tests, inside, jobs))
     known = session.outcomes()

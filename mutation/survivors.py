@@ -50,7 +50,7 @@ class Explained:
         return listed or next((rule.why for rule in self.rules if rule.explains(mutant)), None)
 
     def idle(self, file: str, alive: Set[Mutant], noticed: Set[Mutant], *, is_whole: bool) -> list[Mutant]:
-        """What is listed of a file and was noticed; of one that was tried as a whole, also what is not among its mutants."""
+        """What is listed of a file and was noticed; of one that was tried as a whole, also what is no mutant of it."""
         listed = set(self.by_file.get(file, {})) - alive
         return sorted(listed if is_whole else listed & noticed)
 

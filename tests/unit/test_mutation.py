@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from mutation.coverage_table import CoverageTable
 from mutation.forks import fork_each
 from mutation.outcomes import Outcome, Session, digest_of
 from mutation.outline import Outline
 from mutation.survivors import Mutant, as_toml, explained
-from mutation.trials import CoverageTable, replace_function
+from mutation.trials import replace_function
 
 ROOT = Path(__file__).parents[2]
 LISTED = ROOT / "docs" / "explanation" / "mutation.toml"
@@ -74,7 +75,7 @@ def test_a_mutant_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 
 def test_a_rule_explains_its_operators_where_the_line_matches(tmp_path: Path) -> None:
-    known = explained(listing(tmp_path, "[[rule]]\nwhy = \"it is so\"\noperators = [\"Sub\"]\nline = 'return b'\n"))
+    known = explained(listing(tmp_path, '[[rule]]\nwhy = "it is so"\noperators = ["Sub"]\nline = \'return b\'\n'))
     assert known.why("a.py", MUTANT) == "it is so"
     assert known.why("a.py", MUTANT._replace(operator="core/Add")) is None
     assert known.why("a.py", MUTANT._replace(before="return a")) is None
@@ -230,7 +231,8 @@ RUN = """
 import json, sys
 from pathlib import Path
 from mutation.forks import in_a_process
-from mutation.trials import Trial, CoverageTable, measure, outcome_of, try_anew, try_in_place
+from mutation.coverage_table import CoverageTable, measure
+from mutation.trials import Trial, outcome_of, try_anew, try_in_place
 tree, table, found = Path(sys.argv[1]), Path(sys.argv[1]) / "tests.json", Path(sys.argv[1]) / "found"
 sys.path[0] = str(tree)
 source = (tree / "program.py").read_text()
@@ -248,14 +250,16 @@ in_a_process(first)
 made = CoverageTable(**json.loads(table.read_text()))
 changes = [trial("add", "a + b", "a - b"), trial("add", "a > LIMIT", "a >= LIMIT"), trial("add", "a + b", "a +")]
 in_a_process(lambda: try_in_place(tree, ["test_program.py"], changes, 2, keep))
-try_anew(tree, [trial(None, "= 10", "= 1"), trial(None, "= 10", "= 0"), trial(None, "= 10", "= 1 / 0")], 2, keep)
+try_anew(tree, [trial(None, "= 10", "= 1"), trial(None, "= 10", "= 0")], 2, keep)
 """
 
 
 def test_changes_are_noticed_or_live_in_place_and_imported_anew(tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(PROGRAM, encoding="utf-8")
     (tmp_path / "test_program.py").write_text(TESTS, encoding="utf-8")
-    ran = subprocess.run([sys.executable, "-c", RUN, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=False)
+    ran = subprocess.run(
+        [sys.executable, "-c", RUN, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert ran.returncode == 0, ran.stdout + ran.stderr
     table = CoverageTable(**json.loads((tmp_path / "tests.json").read_text(encoding="utf-8")))
     assert table.tests_of("program.py", [6]) == ["test_program.py::test_adds"]
@@ -263,5 +267,5 @@ def test_changes_are_noticed_or_live_in_place_and_imported_anew(tmp_path: Path) 
     assert not table.is_imported("program.py", [4])
     found = [json.loads(line) for line in (tmp_path / "found").read_text(encoding="utf-8").splitlines()]
     assert {told[0]: verdict for told, _, verdict in found} == {
-        "a - b": "killed", "a >= LIMIT": "alive", "a +": "killed", "= 1": "alive", "= 0": "killed", "= 1 / 0": "killed",
+        "a - b": "killed", "a >= LIMIT": "alive", "a +": "killed", "= 1": "alive", "= 0": "killed",
     }  # fmt: skip
