@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 _ARGUMENTS = (
-    "-c", os.devnull, "-W", "error", "--assert=plain", "-p", "no:cacheprovider", "-p", "no:terminal", "--capture=no",
-    "--import-mode=importlib", "--hypothesis-seed=1",
+    "-c", os.devnull, "-W", "error", "--assert=plain", "--capture=no", "--import-mode=importlib",
+    "--disable-plugin-autoload", "-p", "no:cacheprovider", "-p", "no:terminal",
+    "-p", "_hypothesis_pytestplugin", "--hypothesis-seed=1",
 )  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from mutation.survivors import Mutant
 from mutation.trials import Trial, outcome_of, try_anew, try_in_place
 
 # What the machines' imports take longest for, and no change is made in: loaded once.
-_LOADED_BEFORE = ("numpy", "msgpack", "nacl.bindings", "cryptography.hazmat.primitives.asymmetric.x25519")
+_LOADED_BEFORE = ("hypothesis", "numpy", "msgpack", "nacl.bindings", "cryptography.hazmat.primitives.asymmetric.x25519")
 
 
 class _Bar:

@@ -230,6 +230,7 @@ def test_limit():
 RUN = """
 import json, sys
 from pathlib import Path
+import coverage, hypothesis  # once for all processes
 from mutation.forks import in_a_process
 from mutation.coverage_table import CoverageTable, measure
 from mutation.trials import Trial, outcome_of, try_anew, try_in_place
