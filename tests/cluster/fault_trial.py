@@ -111,10 +111,10 @@ class Trial:
         timeout_s: float = 150.0,
     ) -> Outcome:
         """Do it, wait until all gateways, `after` it perhaps others, are in totals again, and say what it cost."""
-        seen_q = await self.until_whole(self._interval() - 2, self.gateways)
+        seen_q = await self.until_whole(self.interval() - 2, self.gateways)
         self.gateways = after or self.gateways
         await do(self.cluster)
-        over_s, over_q = trio.current_time(), self._interval()
+        over_s, over_q = trio.current_time(), self.interval()
         whole_q = await self.until_whole(over_q, self.gateways, timeout_s)
         took_s = trio.current_time() - over_s
         meanwhile = [each for each in await self._rounds() if seen_q < each["q"] <= whole_q]
@@ -122,7 +122,7 @@ class Trial:
         reasons = tuple(f"{count}x {reason}" for reason, count in Counter(each["reason"] for each in void).items())
         return Outcome(name, len(void), len(meanwhile) - len(void), reasons, whole_q - over_q - 1, took_s)
 
-    def _interval(self) -> int:
+    def interval(self) -> int:
         """The interval that has begun; its round is under way or over."""
         return int((time.time() - setting(self.cluster, "COORDINATOR__EPOCH__ORIGIN_UNIX_S")) / PERIOD_S)
 
