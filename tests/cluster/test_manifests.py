@@ -120,6 +120,17 @@ def test_no_container_is_root_or_may_become_so(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", OVERLAYS)
+def test_every_container_may_write_temporary_files(name: str) -> None:
+    """Libraries look for such a place when they are imported, and the root is read-only."""
+    for _, template in pod_templates(overlay(name)):
+        scratch = {each["name"] for each in template["spec"].get("volumes", ()) if "emptyDir" in each}
+        for container in containers(template):
+            mounts = {each["mountPath"]: each for each in container.get("volumeMounts", ())}
+            assert mounts["/tmp"]["name"] in scratch, container["name"]
+            assert not mounts["/tmp"].get("readOnly"), container["name"]
+
+
+@pytest.mark.parametrize("name", OVERLAYS)
 def test_every_container_has_requests_and_limits(name: str) -> None:
     for _, template in pod_templates(overlay(name)):
         for container in containers(template):
