@@ -38,18 +38,18 @@ _OPENED_MIN = 0.9
 
 @dataclass(frozen=True, slots=True)
 class RecordedRounds:
-    """The first `rounds` durable rounds of each area's first epoch."""
+    """The durable rounds of a run's first `rounds` quarter hours; `rings` are those of each area's first epoch."""
 
     epochs: tuple[EpochRecord, ...]
     members: Mapping[tuple[int, int], tuple[str, ...]]
     ended: tuple[Ended, ...]
-
     rounds: int
+    rings: int
 
     @property
     def expected(self) -> int:
         """How many ring rounds there should be."""
-        return self.rounds * len(self.members)
+        return self.rounds * self.rings
 
     def roster(self, ended: Ended) -> tuple[str, ...]:
         """The gateways in an opened total."""
@@ -61,16 +61,23 @@ def read_rounds(url: str, rounds: int) -> RecordedRounds:
     """Read it from the database.  Raises StromkreisError where no epoch was ever laid out."""
     store = Store(url)
     try:
-        first = {epoch.area: epoch for epoch in reversed(store.epochs.all())}
-        members = {
-            (ring.epoch, ring.ring): ring.members for e in first.values() for ring in store.epochs.layout(e.epoch)
-        }
-        ended = [each for epoch in first.values() for each in store.rounds.of_epoch(epoch.epoch) if each.round < rounds]
+        epochs = sorted(store.epochs.all(), key=lambda each: each.epoch)
+        layouts = {each.epoch: store.epochs.layout(each.epoch) for each in epochs}
+        ended = [(each.interval_of(row.round), row) for each in epochs for row in store.rounds.of_epoch(each.epoch)]
     finally:
         store.close()
-    if not first:
+    if not epochs:
         raise StromkreisError("the coordinator laid out no epoch: too few gateways joined")
-    return RecordedRounds(tuple(first.values()), members, tuple(ended), rounds)
+    # An epoch that cannot open ends early, and the next goes on with the quarter hours.
+    end_s = min((start_s for start_s, _ in ended), default=0) + rounds * INTERVAL_S
+    first = {each.area: each.epoch for each in reversed(epochs)}
+    return RecordedRounds(
+        epochs=tuple(epochs),
+        members={(ring.epoch, ring.ring): ring.members for each in layouts.values() for ring in each},
+        ended=tuple(row for start_s, row in ended if start_s < end_s),
+        rounds=rounds,
+        rings=sum(len(layouts[number]) for number in first.values()),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +231,7 @@ def make_report(
     gateways, rounds = settings.gateways, recorded.rounds
     return Report(
         rounds=rounds,
-        rings=len(recorded.members),
+        rings=recorded.rings,
         opened=verdict.opened,
         void=verdict.void,
         retries=sum(each.attempt for each in ring_rounds),

@@ -262,7 +262,7 @@ class Demo:
         stall_s = max(_STALL_S_MIN, 6 * period_s)
         victim = self._nodes[-1]
         known, progress_s, looked_s = 0, trio.current_time(), -math.inf
-        while not self._all_ended(state.watch):
+        while state.watch.ended < rounds:
             await trio.sleep(min(0.4, period_s / 3))
             await state.watch.poll()
             view.refresh()
@@ -276,7 +276,7 @@ class Demo:
                     raise coordinator.failure(f"held no round within {stall_s:g} s of the first that was due")
                 view.say(f"no round has ended for {stall_s:g} s; judging what there is")
                 return
-            ended = state.watch.last_round + 1
+            ended = state.watch.ended
             if self._outage is None and ended >= kill_after and victim.child is not None:
                 await costs.end(victim.child)
                 self._outage = Outage(victim.name, tuple(each.id for each in victim.gateways), self._now_s())
@@ -288,17 +288,6 @@ class Demo:
                     await costs.begin(victim.child, f"{victim.address}/metrics", anew=True)
                 self._outage = replace(self._outage, back_at_s=self._now_s())
                 view.say(f"started {victim.name} again: what its meters counted meanwhile must reappear")
-
-    def _all_ended(self, watch: Watch) -> bool:
-        first: dict[str, int] = {}
-        counts: dict[tuple[int, int], int] = {}
-        for each in watch.rounds.values():
-            first[each.area] = min(each.epoch, first.get(each.area, each.epoch))
-            counts[each.epoch, each.ring] = counts.get((each.epoch, each.ring), 0) + (
-                each.round < self._settings.rounds
-            )
-        mine = [count for (epoch, _ring), count in counts.items() if epoch in first.values()]
-        return len(first) == len(self._tokens) and all(count >= self._settings.rounds for count in mine)
 
     # --- the end -----------------------------------------------------------------------------------------------
 

@@ -72,10 +72,11 @@ class View:
             return
         complete = [total for total in self._state.watch.totals if total.complete][: self._state.rounds]
         for number, total in enumerate(complete[self._rounds_told :], self._rounds_told + 1):
+            flow = f" {_number(total.power_w):>9} W {_number(total.import_wh):>8} Wh in"
+            flow += f" {_number(total.export_wh):>8} Wh out"
             self._console.print(
                 f"round {number:3}/{self._state.rounds} {total.present:5}/{self._state.gateways} gateways"
-                f" {_number(total.power_w):>9} W {_number(total.import_wh):>8} Wh in"
-                f" {_number(total.export_wh):>8} Wh out",
+                + (flow if total.present else "      void"),
                 highlight=False,
             )
         self._rounds_told = len(complete)
@@ -83,7 +84,7 @@ class View:
 
 def render(state: DemoState) -> RenderableType:
     """The live view as one renderable."""
-    ended = state.watch.last_round + 1
+    ended = state.watch.ended
     head = Table.grid(padding=(0, 2))
     head.add_row(Text("Stromkreis", style="bold"), state.phase, Text(state.dashboard, style="underline cyan"))
     progress = Table.grid(padding=(0, 2))

@@ -8,6 +8,7 @@ the end is made from the durable round ledger, because what counts is what is on
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
@@ -87,9 +88,11 @@ class Watch:
         return answer
 
     @property
-    def last_round(self) -> int:
-        """The highest round that ended anywhere, -1 before the first."""
-        return max((each.round for each in self.rounds.values()), default=-1)
+    def ended(self) -> int:
+        """How many quarter hours have ended since the first, in all areas."""
+        starts = [datetime.fromisoformat(total.interval_start) for total in self.totals]
+        ended = [start for start, total in zip(starts, self.totals, strict=True) if total.complete]
+        return round((max(ended) - min(starts)).total_seconds() / INTERVAL_S) + 1 if ended else 0
 
 
 def _round(item: dict[str, Any]) -> RoundSeen:

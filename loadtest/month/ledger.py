@@ -61,7 +61,7 @@ class Ledger:
         members = {
             (ring.epoch, ring.ring): ring.members for each in epochs for ring in self._store.epochs.layout(each.epoch)
         }
-        recorded = RecordedRounds(epochs, members, tuple(self.rounds()), plan.settings.rounds)
+        recorded = RecordedRounds(epochs, members, tuple(self.rounds()), plan.settings.rounds, len(members))
         meters = {each.id: (home,) for each, home in zip(plan.gateways, plan.households(), strict=True)}
         return judge(recorded, self._config.epoch, meters)
 

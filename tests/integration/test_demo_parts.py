@@ -268,7 +268,7 @@ async def test_watching_over_rest_and_both_views(tmp_path: Path) -> None:
         assert await watch.poll()
     store.close()
     assert len(watch.rounds) == 12
-    assert watch.last_round == 5
+    assert watch.ended == 6
     assert watch.rounds[0, 2, 0].missing == (KILLED,)
     assert [each.reason for each in watch.rounds.values() if not each.opened] == ["too_few"]
     report = _report(f"sqlite:///{tmp_path}/c.sqlite")
@@ -350,6 +350,20 @@ def test_an_account_that_begins_late_is_exact_only_from_its_beginning(
     verdict = judge(read_rounds(url, 6), EPOCH, METERS, firsts)
     assert verdict.exact is is_exact
     assert (verdict.conservation_error_wh == 0) is is_exact
+
+
+def test_an_epoch_that_was_cut_short_is_judged_with_the_one_after_it(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/c.sqlite"
+    store = _played(url)
+    (area, _) = DemoSettings().areas
+    epoch = EpochRecord(2, area, DEFAULT_SCHEMA, 6, METERING_START_S + 6 * 900, 900)
+    store.epochs.add(epoch, [RingLayout(2, 0, tuple(sorted(METERS)[:3]))])
+    for round_ in range(3):
+        assert store.rounds.record(Ended(2, 0, round_, Outcome.VOID, 0, 0, 7, 0, (), False, "late", 5_006.0, 5_006.5))
+    store.close()
+    recorded = read_rounds(url, 8)
+    assert (recorded.expected, len(recorded.ended)) == (16, 14)
+    assert judge(recorded, EPOCH, METERS).exact
 
 
 def test_a_wrong_total_fails_the_demo(tmp_path: Path) -> None:
