@@ -112,7 +112,7 @@ def _begun_by(result: Result) -> str:
 
 def figures(results: Mapping[str, Result]) -> Iterator[tuple[str, str, Figure]]:
     """Title, note and Plotly figure of every chart."""
-    yield "Age of the newest value", "s by the meter's clock, over time; logarithmic", _ages(results)
+    yield "Age of the newest value", "s by the meter's clock, over time; a run's cut comes after its undisturbed part; logarithmic", _ages(results)
     rows = [(f"{name}, {party}", one.age_s_p50, one.age_s_p95)
             for name, result in results.items() for party, one in result.values.items()]  # fmt: skip
     yield "Age by option", "s, median and 95 %; logarithmic", _spans(rows)
@@ -150,7 +150,7 @@ def _ages(results: Mapping[str, Result]) -> Figure:
                 "line": {"width": 1, "color": _TONES[len(traces) % len(_TONES)]},
                 "hovertemplate": "%{y:.1f} s<extra>%{fullData.name}</extra>",
             })  # fmt: skip
-    layout = chart_layout("s since the beginning; each run's cut comes after its undisturbed part", "s", height=420)
+    layout = chart_layout("s since the beginning", "s", height=420)
     layout["yaxis"] |= {"type": "log", "rangemode": "normal"}
     return {"data": traces, "layout": layout}
 
