@@ -164,11 +164,11 @@ def test_the_curve_goes_up_between_values_and_down_with_them() -> None:
     assert curve([Arrival(1.0, 0.5), Arrival(3.0, 3.0)], 0.0, 4.0) == [(1.0, 0.5), (3.0, 2.5), (3.0, 0.0), (4.0, 1.0)]
 
 
-def judged(name: str, ems: Ems, *, octets: int = 0) -> Result:
+def judged(name: str, ems: Ems, *, octets: int = 0, display_s: int = 1) -> Result:
     spans = Spans(SPANS.began_s, SPANS.calm_s, SPANS.cut_s, SPANS.healed_s, None, SPANS.ends_s, 0.6, {"box": octets})
     return result_of(
         OPTIONS[name], datetime(2026, 11, 30, tzinfo=UTC), spans, {"local": ems}, [], ems.meter, [], limit=None,
-        nominal_s=1.0, wan="lte", emp_values="1s",
+        nominal_s=1.0, wan="lte", emp_values="1s", display_s=display_s,
     )  # fmt: skip
 
 
@@ -184,6 +184,16 @@ def test_a_run_in_which_all_is_well_has_no_failure() -> None:
     assert result.failures == []
     assert result.gateway_cpu_percent == 1.0
     assert result.recovery_s == {"values, local EMS": 0.0, "commands, charger": 0.0}
+
+
+def test_a_value_at_home_older_than_the_display_interval_is_a_failure() -> None:
+    ems = well_served()
+    ems.arrivals = [Arrival(90 + second + 0.2, 90.0 + second) for second in range(0, 170, 20)]
+    assert judged("1a", ems, display_s=20).failures == []
+    assert judged("1a", ems, display_s=20).values["local EMS"].gaps == 0
+    told = "local EMS: a value of 20.2 s, the display interval allows 17 s"
+    assert told in judged("1a", ems, display_s=10).failures
+    assert told not in judged("2a", ems, display_s=10).failures  # nobody reads the interface
 
 
 def test_what_leaves_a_home_that_needs_no_wan_is_a_failure() -> None:
