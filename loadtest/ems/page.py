@@ -112,7 +112,11 @@ def _begun_by(result: Result) -> str:
 
 def figures(results: Mapping[str, Result]) -> Iterator[tuple[str, str, Figure]]:
     """Title, note and Plotly figure of every chart."""
-    yield "Age of the newest value", "s by the meter's clock, over time; a run's cut comes after its undisturbed part; logarithmic", _ages(results)
+    yield (
+        "Age of the newest value",
+        "s by the meter's clock, over time; a run's cut comes after its undisturbed part; logarithmic",
+        _ages(results),
+    )
     rows = [(f"{name}, {party}", one.age_s_p50, one.age_s_p95)
             for name, result in results.items() for party, one in result.values.items()]  # fmt: skip
     yield "Age by option", "s, median and 95 %; logarithmic", _spans(rows)

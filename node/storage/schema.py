@@ -55,6 +55,10 @@ def _status(path: Path, steps: Sequence[Callable[..., Any]]) -> SchemaStatus:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
             ((found,),) = connection.execute("PRAGMA user_version")
     except sqlite3.Error as error:
-        raise StoreError(f"{path}: SQLite says '{error}'; expected a file of a node") from error
+        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_READONLY_ROLLBACK:
+            told = "the node was killed while it wrote this file; start it once, which takes back what was half written"
+        else:
+            told = f"SQLite says '{error}'; expected a file of a node"
+        raise StoreError(f"{path}: {told}") from error
     pending = tuple((str(number), step.__doc__ or "") for number, step in enumerate(steps[found:], found + 1))
     return SchemaStatus(str(path), str(found), str(len(steps)), pending, is_newer=found > len(steps))

@@ -16,6 +16,7 @@ from node.storage.errors import StoreError
 from node.storage.migrations import EPOCH_SEED_STEPS, migrate
 from node.storage.migrations.seeds003_ends_of_old_seeds import LONGEST_S
 from node.storage.repositories.epoch_seeds import EpochSeedRepository
+from node.storage.schema import status
 
 ROOT = Path(__file__).parents[2]
 COUNT = 600
@@ -60,7 +61,12 @@ def test_killed_in_the_middle_of_a_transaction_the_file_stays_whole(tmp_path: Pa
     assert child.returncode == -signal.SIGXFSZ, child.stderr
     kept = len(child.stdout.split())
     assert (tmp_path / "epochs.sqlite-journal").read_bytes()[:8] == bytes.fromhex("d9d505f920a163d7")  # it is hot
+    with pytest.raises(
+        StoreError, match=r"epochs\.sqlite: the node was killed while it wrote this file; start it once"
+    ):
+        status(tmp_path / "registers.sqlite", path)
     seeds = EpochSeedRepository(path)
+    assert status(tmp_path / "registers.sqlite", path)[1].found == str(len(EPOCH_SEED_STEPS))
     assert [seeds.seed(f"g{number:05}", 1) for number in range(COUNT)] == [seed_of(each) for each in range(COUNT)]
     late = [seeds.seed(f"late{number:05}", 1) for number in range(kept + 1)]
     assert late == [bytes([number % 256]) * 32 for number in range(kept)] + [None]
