@@ -45,7 +45,7 @@ def main() -> int:
     """Try what is left to try, then judge; the exit status."""
     config = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["stromkreis"]["mutation"]
     options = _arguments(config["modules"])
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped; the next run goes on from here"))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     os.environ["OPENBLAS_NUM_THREADS"] = "1"  # a process of several threads is not forked
     modules = [each for each in config["modules"] if not options.file or Path(each).name in options.file]
     sources = [*config["sources"], *config["tests"]]
@@ -73,4 +73,7 @@ def _sampled(places_: list[Place], options: argparse.Namespace) -> list[Place]:
     return random.Random(options.seed).sample(found, options.sample)
 
 
-sys.exit(main())
+try:
+    sys.exit(main())
+except KeyboardInterrupt:
+    sys.exit("stopped; the next run goes on from here")

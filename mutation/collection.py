@@ -57,4 +57,6 @@ def collected(tree: Path, tests: Sequence[str], loop: Loop, *more: object) -> st
     os.chdir(tree)
     runner = Runner(loop)
     status = pytest.main([*_ARGUMENTS, f"--rootdir={tree}", *tests], plugins=[runner, *more])
+    if status == pytest.ExitCode.INTERRUPTED:
+        raise KeyboardInterrupt
     return runner.failure or ("" if status == pytest.ExitCode.OK else f"pytest ended with {status!r}")

@@ -10,7 +10,6 @@ import os
 import resource
 import selectors
 import signal
-import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
@@ -92,7 +91,7 @@ def in_a_process(work: Callable[[], None]) -> None:
     if not pid:
         status = 1
         try:
-            signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
             work()
             status = 0
         except KeyboardInterrupt:
@@ -105,8 +104,8 @@ def in_a_process(work: Callable[[], None]) -> None:
             os._exit(status)
     try:
         status = _wait(pid)
-    except BaseException:
-        os.kill(pid, signal.SIGTERM)
+    except KeyboardInterrupt:
+        os.kill(pid, signal.SIGTERM)  # who stops us by a signal may not have stopped it
         _wait(pid)
         raise
     if status:
