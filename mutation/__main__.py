@@ -10,6 +10,7 @@ explanation explains a survivor; otherwise it says which do not, and exits with 
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import random
 import signal
@@ -37,6 +38,7 @@ def _arguments(modules: list[str]) -> argparse.Namespace:
     parser.add_argument("--file", action="append", choices=names, help="try this file only; may be repeated")
     parser.add_argument("--sample", type=int, metavar="N", help="try N places of each file, drawn at random")
     parser.add_argument("--seed", type=int, default=1, help="of the sample (1)")
+    parser.add_argument("--slowest", type=float, default=math.inf, metavar="S", help="leave out tests of more than S s")
     parser.add_argument("--resume", action="store_true", help="keep what earlier runs killed in files of the same text")
     return parser.parse_args()
 
@@ -59,7 +61,8 @@ def main() -> int:
     if not session.table.exists():
         in_a_process(partial(measure_tests, session, config, options.jobs))
     chosen = {each: _sampled(list(places(session.tree, Path(each))), options) for each in modules}
-    try_places(session, config["tests"], [place for each in chosen.values() for place in each], options.jobs)
+    every_place = [place for each in chosen.values() for place in each]
+    try_places(session, config["tests"], every_place, options.jobs, options.slowest)
     if options.sample is not None:
         CONSOLE.print(f"A sample: up to {options.sample} places of each file, drawn with seed {options.seed}.")
     known = explained(ROOT / "docs" / "explanation" / "mutation.toml")

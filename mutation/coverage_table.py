@@ -39,6 +39,10 @@ class CoverageTable:
         found |= {test for test in self.seconds if file_of(test) in files}
         return sorted(found, key=lambda test: (self.seconds[test], test))
 
+    def quickest_first(self) -> list[str]:
+        """All tests."""
+        return sorted(self.seconds, key=lambda test: self.seconds[test])
+
     def is_imported(self, module: str, lines: Iterable[int]) -> bool:
         """Whether one of these lines runs before any test does."""
         return bool(self._files(module, lines))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -26,6 +27,7 @@ class Outcome:
 
     `by` is the test that failed, or why it was not tried; `text` stands for the module's text that it is a change of;
     `is_older` says that other tests, or other sources beside it, decided so, `is_anew` that all was imported anew.
+    Tests of more than `slowest_s` were left out.
     """
 
     module: str
@@ -37,11 +39,16 @@ class Outcome:
     by: str = ""
     is_older: bool = False
     is_anew: bool = False
+    slowest_s: float = math.inf
 
     @property
     def key(self) -> Key:
         """The change."""
         return self.module, self.operator, self.occurrence
+
+    def is_pending(self, slowest_s: float) -> bool:
+        """Whether it was not tried, or lived with fewer tests than those of up to `slowest_s`."""
+        return self.verdict == "not tried" or (self.verdict == "alive" and self.slowest_s < slowest_s)
 
 
 KILLED = ("killed", "killed by the clock")

@@ -54,34 +54,37 @@ def measure_tests(session: Session, config: dict[str, Any], jobs: int) -> None:
     session.table.write_text(table.as_json(), encoding="utf-8")
 
 
-def try_places(session: Session, tests: Sequence[str], places: Sequence[Place], jobs: int) -> None:
-    """Try what has no outcome: inside functions in place, then the rest, and what lived but ran in imports, anew."""
+def try_places(session: Session, tests: Sequence[str], places: Sequence[Place], jobs: int, slowest_s: float) -> None:
+    """
+    Try what has no outcome: inside functions in place, then the rest, and what lived but ran in imports, anew.
+
+    Tests that compute for longer than `slowest_s` are left out; what lived with fewer tests has no outcome.
+    """
     table = CoverageTable(**json.loads(session.table.read_text(encoding="utf-8")))
     known = session.outcomes()
-    pending = [place for place in places if place.key not in known or known[place.key].verdict == "not tried"]
+
+    def trial(place: Place) -> Trial:
+        ran = table.tests_of(str(place.module), place.lines) if place.function else table.quickest_first()
+        chosen = [each for each in ran if table.seconds[each] <= slowest_s]
+        limits_s = table.limits_s(chosen)
+        return Trial(place.key, str(place.module), place.function, chosen, limits_s, slowest_s, place.change)
+
+    pending = [place for place in places if place.key not in known or known[place.key].is_pending(slowest_s)]
     for place in pending:
         if place.is_annotation:
             nothing = Mutant(place.definition, place.operator, "", "")
-            session.add(_outcome(session, place.key, "in an annotation", nothing))
+            session.add(Outcome(*place.key, session.text_of(str(place.module)), "in an annotation", nothing))
     pending = [place for place in pending if not place.is_annotation]
-    inside = [
-        _trial(place, table, table.tests_of(str(place.module), place.lines)) for place in pending if place.function
-    ]
-    if inside:
+    if inside := [trial(place) for place in pending if place.function]:
         in_a_process(partial(_in_place, session, tests, inside, jobs))
     known = session.outcomes()
-    every_test = sorted(table.seconds, key=lambda test: table.seconds[test])
-    anew = [_trial(place, table, every_test) for place in pending if not place.function]
+    anew = [trial(place) for place in pending if not place.function]
     for place in places:
         lived = place.function and known[place.key].verdict == "alive" and not known[place.key].is_anew
         if lived and table.is_imported(str(place.module), place.lines):
-            anew.append(_trial(place, table, table.tests_of(str(place.module), place.lines)))
+            anew.append(trial(place))
     if anew:
         _anew(session, anew, jobs)
-
-
-def _trial(place: Place, table: CoverageTable, tests: list[str]) -> Trial:
-    return Trial(place.key, str(place.module), place.function, tests, table.limits_s(tests), place.change)
 
 
 def _in_place(session: Session, tests: Sequence[str], trials: Sequence[Trial], jobs: int) -> None:
@@ -107,14 +110,9 @@ def _keep(session: Session, bar: _Bar, *, is_anew: bool) -> Callable[[Ended[Tria
         nonlocal alive
         verdict, told, by = outcome_of(ended)
         mutant = Mutant(*told) if told else Mutant("", ended.task.key[1], "", "")
-        session.add(_outcome(session, ended.task.key, verdict, mutant, by, is_anew=is_anew))
+        trial, text = ended.task, session.text_of(ended.task.module)
+        session.add(Outcome(*trial.key, text, verdict, mutant, by, is_anew=is_anew, slowest_s=trial.slowest_s))
         alive += verdict == "alive"
         bar.move(f"{alive} survive")
 
     return keep
-
-
-def _outcome(
-    session: Session, key: tuple[str, str, int], verdict: str, mutant: Mutant, by: str = "", *, is_anew: bool = False
-) -> Outcome:
-    return Outcome(*key, session.text_of(key[0]), verdict, mutant, by, is_anew=is_anew)

@@ -31,13 +31,18 @@ _IMPORTS_S = 120.0  # what imports and collection may take
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A change to be tried by some tests: `change` makes it, and gives the module's new text and what to tell of it."""
+    """
+    A change to be tried by some tests, none of more than `slowest_s`.
+
+    `change` makes it, and gives the module's new text and what to tell of it.
+    """
 
     key: tuple[str, str, int]
     module: str
     function: str | None
     tests: list[str]
     limits_s: list[float]
+    slowest_s: float
     change: Callable[[], tuple[str, Sequence[str]]]
 
     def begin(self, fd: int) -> str:

@@ -173,6 +173,11 @@ def test_kills_of_a_file_that_has_not_changed_are_taken_over(tmp_path: Path) -> 
     assert two.take_kills([one], ["a.py"]) == 0
 
 
+def test_what_lived_with_fewer_tests_is_tried_again() -> None:
+    assert [outcome(verdict).is_pending(9.0) for verdict in ("killed", "alive", "not tried")] == [False, False, True]
+    assert Outcome("a.py", "core/Sub", 0, "1", "alive", MUTANT, slowest_s=0.1).is_pending(9.0)
+
+
 def test_a_session_is_of_sources_and_of_what_is_made_of_them(tmp_path: Path) -> None:
     (tmp_path / "a.py").write_text("a = 1", encoding="utf-8")
     first = digest_of(tmp_path, ["a.py"], "x")
@@ -246,7 +251,7 @@ def keep(ended):
 def trial(function, old, new):
     tests = made.tests_of("program.py", [2, 4, 6])
     change = lambda: (source.replace(old, new), [new])
-    return Trial(("program.py", new, 0), "program.py", function, tests, [9.0] * len(tests), change)
+    return Trial(("program.py", new, 0), "program.py", function, tests, [9.0] * len(tests), 9.0, change)
 in_a_process(first)
 made = CoverageTable(**json.loads(table.read_text()))
 changes = [trial("add", "a + b", "a - b"), trial("add", "a > LIMIT", "a >= LIMIT"), trial("add", "a + b", "a +")]
