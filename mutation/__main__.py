@@ -38,7 +38,9 @@ def _arguments(modules: list[str]) -> argparse.Namespace:
     parser.add_argument("--file", action="append", choices=names, help="try this file only; may be repeated")
     parser.add_argument("--sample", type=int, metavar="N", help="try N places of each file, drawn at random")
     parser.add_argument("--seed", type=int, default=1, help="of the sample (1)")
-    parser.add_argument("--slowest", type=float, default=math.inf, metavar="S", help="leave out tests of more than S s")
+    parser.add_argument(
+        "--budget", type=float, default=math.inf, metavar="S", help="a place's quickest tests only, S s in all"
+    )
     parser.add_argument("--resume", action="store_true", help="keep what earlier runs killed in files of the same text")
     return parser.parse_args()
 
@@ -62,7 +64,7 @@ def main() -> int:
         in_a_process(partial(measure_tests, session, config, options.jobs))
     chosen = {each: _sampled(list(places(session.tree, Path(each))), options) for each in modules}
     every_place = [place for each in chosen.values() for place in each]
-    try_places(session, config["tests"], every_place, options.jobs, options.slowest)
+    try_places(session, config["tests"], every_place, options.jobs, options.budget)
     if options.sample is not None:
         CONSOLE.print(f"A sample: up to {options.sample} places of each file, drawn with seed {options.seed}.")
     known = explained(ROOT / "docs" / "explanation" / "mutation.toml")

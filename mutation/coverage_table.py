@@ -43,6 +43,16 @@ class CoverageTable:
         """All tests."""
         return sorted(self.seconds, key=lambda test: self.seconds[test])
 
+    def within(self, budget_s: float, tests: Iterable[str]) -> list[str]:
+        """The first of these tests that compute for no longer than the budget in all, one at least."""
+        chosen, left_s = list[str](), budget_s
+        for each in tests:
+            left_s -= self.seconds[each]
+            if left_s < 0 and chosen:
+                break
+            chosen.append(each)
+        return chosen
+
     def is_imported(self, module: str, lines: Iterable[int]) -> bool:
         """Whether one of these lines runs before any test does."""
         return bool(self._files(module, lines))

@@ -27,7 +27,7 @@ class Outcome:
 
     `by` is the test that failed, or why it was not tried; `text` stands for the module's text that it is a change of;
     `is_older` says that other tests, or other sources beside it, decided so, `is_anew` that all was imported anew.
-    Tests of more than `slowest_s` were left out.
+    Only the quickest tests were run, that compute for `budget_s` in all.
     """
 
     module: str
@@ -39,16 +39,16 @@ class Outcome:
     by: str = ""
     is_older: bool = False
     is_anew: bool = False
-    slowest_s: float = math.inf
+    budget_s: float = math.inf
 
     @property
     def key(self) -> Key:
         """The change."""
         return self.module, self.operator, self.occurrence
 
-    def is_pending(self, slowest_s: float) -> bool:
-        """Whether it was not tried, or lived with fewer tests than those of up to `slowest_s`."""
-        return self.verdict == "not tried" or (self.verdict == "alive" and self.slowest_s < slowest_s)
+    def is_pending(self, budget_s: float) -> bool:
+        """Whether it was not tried, or lived with fewer tests than `budget_s` has room for."""
+        return self.verdict == "not tried" or (self.verdict == "alive" and self.budget_s < budget_s)
 
 
 KILLED = ("killed", "killed by the clock")

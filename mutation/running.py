@@ -54,22 +54,22 @@ def measure_tests(session: Session, config: dict[str, Any], jobs: int) -> None:
     session.table.write_text(table.as_json(), encoding="utf-8")
 
 
-def try_places(session: Session, tests: Sequence[str], places: Sequence[Place], jobs: int, slowest_s: float) -> None:
+def try_places(session: Session, tests: Sequence[str], places: Sequence[Place], jobs: int, budget_s: float) -> None:
     """
     Try what has no outcome: inside functions in place, then the rest, and what lived but ran in imports, anew.
 
-    Tests that compute for longer than `slowest_s` are left out; what lived with fewer tests has no outcome.
+    Each by its quickest tests that compute for `budget_s` in all; what lived with fewer tests has no outcome.
     """
     table = CoverageTable(**json.loads(session.table.read_text(encoding="utf-8")))
     known = session.outcomes()
 
     def trial(place: Place) -> Trial:
         ran = table.tests_of(str(place.module), place.lines) if place.function else table.quickest_first()
-        chosen = [each for each in ran if table.seconds[each] <= slowest_s]
+        chosen = table.within(budget_s, ran)
         limits_s = table.limits_s(chosen)
-        return Trial(place.key, str(place.module), place.function, chosen, limits_s, slowest_s, place.change)
+        return Trial(place.key, str(place.module), place.function, chosen, limits_s, budget_s, place.change)
 
-    pending = [place for place in places if place.key not in known or known[place.key].is_pending(slowest_s)]
+    pending = [place for place in places if place.key not in known or known[place.key].is_pending(budget_s)]
     for place in pending:
         if place.is_annotation:
             nothing = Mutant(place.definition, place.operator, "", "")
@@ -111,7 +111,7 @@ def _keep(session: Session, bar: _Bar, *, is_anew: bool) -> Callable[[Ended[Tria
         verdict, told, by = outcome_of(ended)
         mutant = Mutant(*told) if told else Mutant("", ended.task.key[1], "", "")
         trial, text = ended.task, session.text_of(ended.task.module)
-        session.add(Outcome(*trial.key, text, verdict, mutant, by, is_anew=is_anew, slowest_s=trial.slowest_s))
+        session.add(Outcome(*trial.key, text, verdict, mutant, by, is_anew=is_anew, budget_s=trial.budget_s))
         alive += verdict == "alive"
         bar.move(f"{alive} survive")
 

@@ -32,7 +32,7 @@ _IMPORTS_S = 120.0  # what imports and collection may take
 @dataclass(frozen=True, slots=True)
 class Trial:
     """
-    A change to be tried by some tests, none of more than `slowest_s`.
+    A change to be tried by some tests, those that `budget_s` has room for.
 
     `change` makes it, and gives the module's new text and what to tell of it.
     """
@@ -42,7 +42,7 @@ class Trial:
     function: str | None
     tests: list[str]
     limits_s: list[float]
-    slowest_s: float
+    budget_s: float
     change: Callable[[], tuple[str, Sequence[str]]]
 
     def begin(self, fd: int) -> str:

@@ -175,7 +175,7 @@ def test_kills_of_a_file_that_has_not_changed_are_taken_over(tmp_path: Path) -> 
 
 def test_what_lived_with_fewer_tests_is_tried_again() -> None:
     assert [outcome(verdict).is_pending(9.0) for verdict in ("killed", "alive", "not tried")] == [False, False, True]
-    assert Outcome("a.py", "core/Sub", 0, "1", "alive", MUTANT, slowest_s=0.1).is_pending(9.0)
+    assert Outcome("a.py", "core/Sub", 0, "1", "alive", MUTANT, budget_s=0.1).is_pending(9.0)
 
 
 def test_a_session_is_of_sources_and_of_what_is_made_of_them(tmp_path: Path) -> None:
@@ -194,6 +194,8 @@ def test_the_tests_of_a_line_are_those_that_run_it_quickest_first() -> None:
     assert table.tests_of("a.py", [3]) == ["t.py::quick", "t.py::slow"]
     assert table.tests_of("a.py", [4]) == ["u.py::one"]
     assert table.tests_of("a.py", [9]) == []
+    assert [table.within(budget_s, ["t.py::quick", "t.py::slow"]) for budget_s in (0.0, 2.0)] == [["t.py::quick"]] * 2
+    assert table.within(2.5, ["t.py::quick", "t.py::slow"]) == ["t.py::quick", "t.py::slow"]
     assert [table.is_imported("a.py", [line]) for line in (3, 4)] == [False, True]
     assert table.limits_s(["t.py::slow"]) == [22.0]
 
