@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, IPvAnyNetwork, model_validator
 
+from coordinator.recipients import TotalsRecipient, check_distinct, check_recipients, with_recipients
 from protocol.dcnet.setup.ranges import FUSE_A, FUSE_A_MAX, FUSE_A_MIN
 from protocol.dcnet.setup.schema import DEFAULT_SCHEMA, VERIFIED_SCHEMA, Kind, Noise, Schema, Slot
 from protocol.metering.interval import QUARTER_HOUR_S, index_at
@@ -233,6 +234,10 @@ class WebConfig(_Section):
     participants: Annotated[str, Field(pattern=r"^https://[^/\s]+:\d{1,5}$")] | None = None
     """Role gwa: https://HOST:PORT where market participants order tunnels, with mutual TLS. None: there are none."""
 
+    totals: Annotated[str, Field(pattern=r"^https://[^/\s]+:\d{1,5}$")] | None = None
+    """Role emp: https://HOST:PORT where market participants fetch the totals that are for them, with mutual TLS. None:
+    totals are at `listen` alone, which shows all of them and is for the coordinator's own operator."""
+
     @model_validator(mode="after")
     def _https_is_complete(self) -> Self:
         if (self.certificate is None) != (self.private_key is None):
@@ -361,6 +366,12 @@ class CoordinatorConfig(_Section):
     give the operator more detail and need more gateways: one with fewer than its ring's n_min is refused, never
     merged."""
 
+    recipients: Annotated[tuple[TotalsRecipient, ...], Field(min_length=1, max_length=64)] = (
+        TotalsRecipient(participant="grid-operator"),
+    )
+    """Market participants that get totals; a change counts from each area's next epoch on. Each further one of a total
+    leaves out, for all, the households whose profiles do not name it: the crowd becomes smaller."""
+
     epoch: EpochConfig = EpochConfig()
 
     commitments_keep_days: Annotated[int, Field(ge=1, le=1_500)] = 100
@@ -406,6 +417,17 @@ class CoordinatorConfig(_Section):
             raise ValueError(
                 "public_endpoint, because role gwa sends gateways to the ring service, and listen has port 0"
             )
+        return self
+
+    def schema_of(self, area: str) -> Schema:
+        """The aggregate schema of an area, with whom each total is for."""
+        return with_recipients(self.epoch.aggregate_schema, self.recipients, area)
+
+    @model_validator(mode="after")
+    def _totals_are_for_somebody(self) -> Self:
+        check_distinct(self.recipients)
+        if self.role.does(Role.RINGS):
+            check_recipients(self.epoch.aggregate_schema, self.recipients, self.areas)
         return self
 
     @model_validator(mode="after")

@@ -29,6 +29,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from coordinator.config import CoordinatorConfig, Role
 from coordinator.emp.billing import Billing
 from coordinator.emp.billing_service import BillingService
+from coordinator.emp.participant_totals import ParticipantTotals
 from coordinator.events import Event, StoreFailed
 from coordinator.gwa.ca import (
     ROOT_FILE,
@@ -60,6 +61,7 @@ from coordinator.storage.store import Store
 from coordinator.watchdog import watch_over_us
 from coordinator.web.app import make_app
 from coordinator.web.delivery_servers import DeliveryServers
+from coordinator.web.participant_totals import serve_totals
 from coordinator.web.serve import serve as serve_web
 from coordinator.web.tunnel_orders import ORDER_PATH, make_order_app
 from protocol import pki
@@ -124,7 +126,7 @@ async def run(config: CoordinatorConfig, *, ready: Callable[[list[str]], None] |
             )  # fmt: skip
             listener = await _listen(opened, config, keys, coordinator)
             curve_key, endpoint = keys.public, config.public_endpoint or listener.endpoint
-        enrolment = billing_service = profiles = orders = order_app = log_writer = None
+        enrolment = billing_service = profiles = orders = order_app = log_writer = lists = None
         if authority is not None:
             profiles = ProfileRollout(
                 store.gateways, store.certificates, store.profile_sets,
@@ -134,6 +136,7 @@ async def run(config: CoordinatorConfig, *, ready: Callable[[list[str]], None] |
             log_writer, log_key = _log_writer(config, store, metrics)
             opened.callback(log_writer.close)
             publisher = RevocationPublisher(config.pki_path, authority, store.certificates)
+            lists = publisher.lists
             if config.web.participants is not None:
                 orders = TunnelOrders(
                     profiles, store.audit, chain.root, chain.sub_ca, publisher.lists, partial(datetime.now, UTC),
@@ -181,6 +184,11 @@ async def run(config: CoordinatorConfig, *, ready: Callable[[list[str]], None] |
                 await _serve_time(nursery, config, chain, metrics)
             if order_app is not None:
                 await _serve_orders(nursery, config, chain, order_app)
+            if config.web.totals is not None and role.does(Role.EMP):
+                totals = ParticipantTotals(
+                    store, config.recipients, chain.root, chain.sub_ca, lists, partial(datetime.now, UTC)
+                )
+                await serve_totals(nursery, config, totals, metrics)
             await delivery_servers.start(nursery)
             if ready is not None:
                 ready(addresses)

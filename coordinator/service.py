@@ -91,12 +91,11 @@ class Coordinator:
         whose public key gateways pin at enrolment; `numbers` are those of its epochs,
         `role` says whether this process is the ring service.
         """
-        suite, schema = StandardSuite(), config.epoch.aggregate_schema
+        suite = StandardSuite()
         reached = irrevocable.read().reached
         self._sign_list = partial(suite.sign, suite.signing_key(list_secret))
         self.areas = Areas(
-            suite, config.epoch, schema, intermediates, config.areas, os.urandom,
-            numbers, self._sign_list,
+            suite, config.epoch, config.schema_of, intermediates, config.areas, os.urandom, numbers, self._sign_list,
         )  # fmt: skip
         self.admission = Admission(store.gateways, clock, self._on_event, store.enrolment_log.signed)
         self.areas.price_sheets = store.tariffs.newest(_PRICE_SHEETS_MAX)
@@ -110,7 +109,7 @@ class Coordinator:
         self._clock = clock
         self._reports = MisbehaviourReports(store.misbehaviour, metrics, clock, self._on_event)
         self._contributions = LastContributions(store.epochs, store.rounds, self.areas, self._sign_list, self._on_event)
-        self._epoch_writer = EpochWriter(store.epochs, schema, irrevocable, self._on_event, store.enrolment_log)
+        self._epoch_writer = EpochWriter(store.epochs, irrevocable, self._on_event, store.enrolment_log)
         self._log_proofs = LogProofs(store.enrolment_log, self._on_event)
         self._ranges = RangeChecks(
             store.range_checks, Pedersen(suite.group), self.areas, metrics, self.areas.present_gateways,

@@ -31,7 +31,7 @@ def make_areas(
     """Areas whose first epoch has number 0; every secret is zeros, `LIST_SECRET` excepted."""
     suite = StandardSuite()
     sign = partial(suite.sign, suite.signing_key(LIST_SECRET))
-    return Areas(suite, config, schema, intermediates, names, bytes, EpochNumbers(), sign)
+    return Areas(suite, config, lambda _: schema, intermediates, names, bytes, EpochNumbers(), sign)
 
 
 def value_of(identity: str) -> bytes:

@@ -21,6 +21,7 @@ from coordinator.config import CoordinatorConfig, DeliveriesConfig, EpochConfig,
 from coordinator.gwa.ca import ROOT_FILE
 from coordinator.gwa.enrolment import Directory
 from coordinator.process import run as run_coordinator
+from coordinator.recipients import TotalsRecipient
 from coordinator.storage.store import Store
 from loadtest.account import EnergyBalance, flown
 from loadtest.config import MeterProtocol, MetersConfig
@@ -28,6 +29,7 @@ from loadtest.households import households
 from loadtest.meters.meter_list import MeterEntry
 from loadtest.meters.run import run as run_meters
 from loadtest.ports import free_port
+from loadtest.ring_profiles import GRID_OPERATOR
 from loadtest.truth import RoundRow, Verdict, check
 from node.config import BillingConfig, LinkConfig, NodeConfig, PolicyConfig, SecurityConfig, TimeConfig
 from node.fleet import run as run_node
@@ -104,6 +106,7 @@ class Network:
     token: SecretStr | None = None
     web: list[str] = field(default_factory=list)
     initial_profiles: Path | None = None
+    recipients: tuple[TotalsRecipient, ...] = (TotalsRecipient(participant=GRID_OPERATOR),)
     profile_poll_s: float = 5.0
     cipher_of: Callable[[StorageKeys], Cipher] = store_cipher
 
@@ -125,7 +128,7 @@ class Network:
                 listen=f"tcp://127.0.0.1:{free_port()}", web=self.web_config,
                 data_dir=self.directory / "coordinator", areas=(self.area, *self.more_areas), database=self.database,
                 quality_seal=self.quality_seal, time=TimeServiceConfig(listen=self._time_address, source="vouched"),
-                deliveries=self.deliveries, initial_profiles=self.initial_profiles,
+                deliveries=self.deliveries, initial_profiles=self.initial_profiles, recipients=self.recipients,
                 epoch=EpochConfig(
                     rounds=self.rounds, period_s=self.period_s, origin_unix_s=self.origin_unix_s,
                     ring_size=self.ring_size, power=self.power, corrupt=0.05, dropout=self.dropout,

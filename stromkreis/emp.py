@@ -1,4 +1,4 @@
-"""`stromkreis emp`: what gateways have delivered to the market participant (EMP)."""
+"""`stromkreis emp`: what gateways have delivered to the market participant (EMP), and totals for it."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from rich.console import Console
 from rich.table import Table
 
 from protocol.errors import StromkreisError
+from stromkreis.emp_totals import totals
 from stromkreis.operator_client import call, operator_client, operator_options
 
-app = typer.Typer(help="Market participant (EMP): deliveries of gateways, holes, export.", no_args_is_help=True)
+app = typer.Typer(help="Market participant (EMP): deliveries of gateways, holes, export, totals.", no_args_is_help=True)
 app.callback()(operator_options)
 
 _PAGE = 1000
@@ -100,6 +101,9 @@ def export(
             target.write(part)
             lines += part.count(b"\n")
     typer.echo(f"{max(0, lines - 1)} values in {file}")
+
+
+app.command()(totals)
 
 
 def _table() -> Table:

@@ -27,12 +27,11 @@ from node.config import NodeConfig
 from protocol import pki
 from protocol.errors import LocalProtocolError, RemoteProtocolError, StromkreisError
 from stromkreis.config import load
+from stromkreis.pki_participant import DEFAULT_DIRECTORY as _DEFAULT_DIRECTORY
+from stromkreis.pki_participant import PkiDirectory, participant
 from stromkreis.services import ConfigFile
 
 app = typer.Typer(help="A demo SM-PKI: certificates of gateways and the tokens that admit them.", no_args_is_help=True)
-
-PkiDirectory = Annotated[Path, typer.Option("--pki", help="Directory of the PKI.", envvar="STROMKREIS_PKI_DIR")]
-_DEFAULT_DIRECTORY = Path("var/coordinator/pki")
 _CURVES = {curve.name: curve for curve in pki.CURVES}
 
 
@@ -306,6 +305,9 @@ def issue(
         raise _failure(error) from error
     out.write_text(authority.chain_pem(certificate))
     typer.echo(f"issued a certificate to {asked.gateway_id} until {certificate.not_valid_after_utc:%Y-%m-%d}: {out}")
+
+
+app.command()(participant)
 
 
 @app.command()

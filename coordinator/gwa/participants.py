@@ -85,9 +85,12 @@ def certified_key(
     now: datetime,
     *,
     hosts: Iterable[x509.GeneralName] = (),
+    organisation: str | None = None,
 ) -> cms.KeyPair:
     """
     The key in `<stem>.key` with its certificate in `<stem>.pem`; made, or renewed, where that is due.
+
+    It is of `organisation`, None for the administrator's own.
 
     Raises LocalProtocolError for files that hold something else, and where there is no `authority` that could issue.
     """
@@ -113,7 +116,7 @@ def certified_key(
                 chain_file, still.not_valid_after_utc, directory,
             )  # fmt: skip
             return cms.KeyPair(still, key)
-        name = f"{authority.administrator.removesuffix('.GWA')}{pki.PROFILES[role].name_suffix}"
+        name = f"{organisation or authority.administrator.removesuffix('.GWA')}{pki.PROFILES[role].name_suffix}"
         certificate = authority.issue(role, pki.subject(name), key.public_key(), now, hosts=hosts)
         fresh = chain_file.with_suffix(".new")
         fresh.unlink(missing_ok=True)

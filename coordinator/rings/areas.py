@@ -83,19 +83,19 @@ class Areas:
         self,
         suite: Suite,
         config: EpochConfig,
-        schema: Schema,
+        schema_of: Callable[[str], Schema],
         intermediates: Sequence[bytes],
         names: Sequence[str],
         entropy: Callable[[int], bytes],
         numbers: EpochNumbers,
         sign_list: Callable[[bytes], bytes],
     ) -> None:
-        """`sign_list` signs with the key that gateways pinned at enrolment."""
+        """`schema_of` an area is what calls say, `sign_list` signs with the key that gateways pinned at enrolment."""
         self.areas = {name: Area(name) for name in names}
         self.price_sheets: tuple[bytes, ...] = ()  # the digests of the newest tariffs, for calls
         self._suite = suite
         self._config = config
-        self._schema = schema
+        self._schema_of = schema_of
         self._intermediates = intermediates
         self._entropy = entropy
         self._numbers = numbers
@@ -235,7 +235,7 @@ class Areas:
             return None
         call = wire.EpochCall(
             epoch=number, try_=0, area=area.name, split_bits=bits, part=0, rejected=(),
-            schema=self._schema.to_bytes(), rounds=config.rounds,
+            schema=self._schema_of(area.name).to_bytes(), rounds=config.rounds,
             start_ms=round(start_of(interval, config.origin_unix_s, config.period_s) * 1000),
             period_ms=round(config.period_s * 1000),
             interval_start_s=start_of(interval, config.metering_start_unix_s, config.interval_s),

@@ -40,13 +40,11 @@ class EpochWriter:
     """Durable first, then said: emits `MessagesReady` for what may leave, `StoreFailed` for what was not written."""
 
     def __init__(
-        self, epochs: EpochRepository, schema: Schema, irrevocable: IrrevocableLog, emit: Emit,
-        log_: EnrolmentLogRepository,
+        self, epochs: EpochRepository, irrevocable: IrrevocableLog, emit: Emit, log_: EnrolmentLogRepository
     ) -> None:  # fmt: skip
         self._epochs = epochs
         self._log = log_
         self._irrevocable = irrevocable
-        self._schema = schema
         self._emit = emit
         self._held: dict[int, _Held] = {}
         self._over: dict[int, Mapping[int, bytes]] = {}
@@ -93,7 +91,8 @@ class EpochWriter:
     async def _write(self, held: _Held) -> bool:
         epoch, count = held.epoch, len(held.messages)
         call = epoch.call
-        row = EpochRecord(call.epoch, call.area, self._schema, call.rounds, call.interval_start_s, call.interval_s)
+        schema = Schema.from_bytes(call.schema)  # the call's, whatever is configured since
+        row = EpochRecord(call.epoch, call.area, schema, call.rounds, call.interval_start_s, call.interval_s)
         rings = [RingLayout(call.epoch, ring.view.ring, tuple(ring.positions)) for ring in epoch.rings]
         try:
             if epoch.phase is Phase.CALLED:

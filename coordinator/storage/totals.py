@@ -7,7 +7,9 @@ each area and interval, however many rings there are.  Sums are made with Python
 overflows or changes its type.
 
 A total of an area is final once every ring has ended that round, opened or void, and complete where all have opened.
-Totals of different schemas are never added up, and one ring that is not verified makes the sum unverified.
+Totals of different schemas are never added up, but for whom they are for, and one ring that is not verified makes the
+sum unverified.  A market participant is shown totals of epochs whose call named it, and of those the slots that it is
+named for: what a call said then counts, whatever is configured now.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import math
 import struct
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import groupby
 from typing import Any
 
@@ -89,7 +92,10 @@ class AreaTotal:
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
+    """An epoch with its rings; `shown` is its schema for whoever asks."""
+
     epoch: EpochRecord
+    shown: Schema
     rings: int
     members: int
     smallest: int
@@ -127,8 +133,16 @@ class TotalRepository:
             row = connection.execute(statement).first()
         return None if row is None else (row.interval_start_s, row.interval_s)
 
-    def totals(self, from_s: int, to_s: int, *, area: str | None = None, limit: int | None = None) -> list[AreaTotal]:
-        """Totals of the intervals that start in [from_s, to_s), oldest first, of at most `limit` intervals."""
+    def totals(
+        self, from_s: int, to_s: int, *, area: str | None = None, limit: int | None = None,
+        participant: str | None = None,
+    ) -> list[AreaTotal]:  # fmt: skip
+        """
+        Totals of the intervals that start in [from_s, to_s), oldest first, of at most `limit` intervals.
+
+        Those that are for a `participant` (None: all); it is the recipient of the slots that it may see, and of no
+        other.
+        """
         start = area_totals.c.interval_start_s
         kept = (
             select(area_totals, epochs.c.schema)
@@ -138,16 +152,38 @@ class TotalRepository:
         )
         if area is not None:
             kept = kept.where(area_totals.c.area == area)
+        if participant is not None:
+            kept = kept.where(epochs.c.schema.in_(self._schemas_for(participant)))
         if limit is not None:
             page = kept.with_only_columns(start).order_by(None).order_by(start).distinct().limit(limit).subquery()
             kept = kept.where(start.in_(select(page.c.interval_start_s)))
         with self._database.read() as connection:
-            rows = connection.execute(kept).all()
-            layouts = _layouts(connection, rows[0].interval_start_s, rows[-1].interval_start_s, area) if rows else []
+            rows = list(connection.execute(kept))
+            rows.sort(key=lambda row: (row.interval_start_s, _shown(row.schema, participant)[0], row.epoch))
+            span = (rows[0].interval_start_s, rows[-1].interval_start_s) if rows else None
+            layouts = [] if span is None else _layouts(connection, *span, area, participant)
             earlier = _present_before(connection, rows[0].interval_start_s, layouts, area) if rows else {}
-        grouped = groupby(rows, key=lambda row: (row.interval_start_s, row.schema))
+        grouped = groupby(rows, key=lambda row: (row.interval_start_s, _shown(row.schema, participant)[1]))
         totals = [_area_total(interval, schema, area, list(group), layouts) for (interval, schema), group in grouped]
         return [_marked(total, earlier) for total in totals]
+
+    def _schemas_for(self, participant: str) -> list[bytes]:
+        with self._database.read() as connection:
+            known = connection.scalars(select(epochs.c.schema).distinct())
+            return [each for each in known if schema_of(each).slots_for(participant)]
+
+    def registers_for(self, participant: str, area: str | None = None) -> dict[str, tuple[str, ...]]:
+        """By area (this one): the registers, as OBIS codes, of whose totals some are for a participant."""
+        wanted = select(epochs.c.area, epochs.c.schema).distinct()
+        if area is not None:
+            wanted = wanted.where(epochs.c.area == area)
+        found: dict[str, set[str]] = {}
+        with self._database.read() as connection:
+            for row in connection.execute(wanted):
+                slots = schema_of(row.schema).slots
+                if codes := {slots[each].obis or "" for each in schema_of(row.schema).slots_for(participant)}:
+                    found.setdefault(row.area, set()).update(codes)
+        return {name: tuple(sorted(found[name])) for name in sorted(found)}
 
 
 def add_to_totals(
@@ -205,7 +241,9 @@ def _added(row: RowMapping, ended: Iterable[Ended]) -> dict[str, Any]:
     return {**counts, "sums": pack_sums(sums), "latencies": b"".join(latencies)}
 
 
-def _layouts(connection: Connection, first_s: int, last_s: int, area: str | None) -> list[_Layout]:
+def _layouts(
+    connection: Connection, first_s: int, last_s: int, area: str | None, participant: str | None
+) -> list[_Layout]:  # fmt: skip
     """The epochs that cover a part of [first_s, last_s], oldest first."""
     statement = (
         select(
@@ -225,7 +263,12 @@ def _layouts(connection: Connection, first_s: int, last_s: int, area: str | None
     if area is not None:
         statement = statement.where(epochs.c.area == area)
     rows = connection.execute(statement).mappings()
-    return [_Layout(epoch_of(row), row["rings"], int(row["members"]), row["smallest"]) for row in rows]
+    return [
+        _Layout(
+            epoch_of(row), _shown(row["schema"], participant)[1], row["rings"], int(row["members"]), row["smallest"]
+        )
+        for row in rows
+    ]
 
 
 def _present_before(
@@ -250,17 +293,23 @@ def _marked(total: AreaTotal, present: dict[int, int]) -> AreaTotal:
     return replace(total, returned=bool(before) and min(before) < total.present)
 
 
+@lru_cache(maxsize=64)
+def _shown(data: bytes, participant: str | None) -> tuple[bytes, Schema]:
+    """A stored schema as a participant (None: whoever may see all) is shown it, and its canonical form."""
+    schema = schema_of(data).restricted_to(participant)
+    return schema.to_bytes(), schema
+
+
 def _area_total(
-    interval_start_s: int, schema: bytes, area: str | None, rows: Sequence[Any], layouts: Iterable[_Layout]
+    interval_start_s: int, schema: Schema, area: str | None, rows: Sequence[Any], layouts: Iterable[_Layout]
 ) -> AreaTotal:
-    meant = schema_of(schema)
     used = {row.epoch for row in rows}
     # An epoch that was cut short leaves its last intervals to the next one: only the newest of an area counts as
     # awaited, and of the older ones those that ended a round here.
     awaited: dict[str, _Layout] = {}
     counted: dict[int, _Layout] = {}
     for layout in layouts:
-        if layout.covers(interval_start_s) and layout.epoch.schema == meant:
+        if layout.covers(interval_start_s) and layout.shown == schema:
             awaited[layout.epoch.area] = layout
             if layout.epoch.epoch in used:
                 counted[layout.epoch.epoch] = layout
@@ -269,7 +318,7 @@ def _area_total(
     latencies = b"".join(row.latencies for row in rows)
     enrolled = {row.area: row.enrolled for row in rows}  # two epochs of an area may have shared the interval
     return AreaTotal(
-        interval_start_s, counted[rows[0].epoch].epoch.interval_s, area, meant,
+        interval_start_s, counted[rows[0].epoch].epoch.interval_s, area, schema,
         words=tuple(map(sum, zip(*(unpack_sums(row.sums) for row in rows), strict=True))) if opened else None,
         verified=bool(opened) and verified == opened, present=sum(row.present for row in rows),
         members=sum(layout.members for layout in counted.values()), enrolled=_sum(enrolled.values()),

@@ -67,7 +67,7 @@ def make_totals_router(store: Store, *, time_lapse: bool) -> APIRouter:
         following = starts[limit] if len(starts) > limit else None
         page = [total for total in found if following is None or total.interval_start_s < following]
         unranged = store.range_checks.unranged_rings(int(first_s), int(end_s), area=area)
-        items = [_total(each, unranged.get(each.interval_start_s, 0), time_lapse=time_lapse) for each in page]
+        items = [total_view(each, unranged.get(each.interval_start_s, 0), time_lapse=time_lapse) for each in page]
         return TotalPage(items=items, next=None if following is None else _time(following))
 
     @router.get("/rounds", operation_id="rounds", tags=["rings"])
@@ -164,7 +164,8 @@ def _places(members: tuple[str, ...], positions: tuple[int, ...]) -> list[Member
     return [Member(position=position, gateway=members[position]) for position in positions]
 
 
-def _total(total: AreaTotal, unranged: int, *, time_lapse: bool) -> Total:
+def total_view(total: AreaTotal, unranged: int, *, time_lapse: bool, slots: Sequence[int] | None = None) -> Total:
+    """A total as REST says it, with the values of these slots (None: of all); `unranged` rings owe range proofs."""
     return Total(
         interval_start=_time(total.interval_start_s), interval_s=total.interval_s, area=total.area,
         final=total.final, complete=total.complete, verified=total.verified,
@@ -178,7 +179,7 @@ def _total(total: AreaTotal, unranged: int, *, time_lapse: bool) -> Total:
                 name=slot.name, obis=slot.obis, unit=slot.unit, scaler=slot.scaler, kind=slot.kind.value,
                 value=None if total.words is None else str(total.words[index]), noise=_noise(total, index),
             )
-            for index, slot in enumerate(total.schema.slots)
+            for index, slot in enumerate(total.schema.slots) if slots is None or index in slots
         ],
     )  # fmt: skip
 

@@ -41,6 +41,7 @@ _STATUS = {
     "account_unknown": 404, "account_known": 409, "tariff_unknown": 404, "period_not_over": 409,
     "profile_unknown": 404, "profile_version": 409, "bad_receipt": 403, "bad_proof": 403, "old_proof": 403,
     "delivery_known": 409, "certificate_signature": 403, "unknown_issuer": 403, "key_usage": 403,
+    "not_a_recipient": 403,
     "no_proxy_profile": 403, "ambiguous_profile": 409, "too_many_orders": 403, "order_unknown": 404,
 }  # fmt: skip
 _TITLES = {

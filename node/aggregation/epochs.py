@@ -138,7 +138,7 @@ class Epochs:
     def profiles_changed(self) -> None:
         """A profile set was taken: what it ends is noted now, and ends with the next epoch."""
         if self._nursery is not None and self._grid is not None:
-            self._nursery.start_soon(self._profiled.review, self.account.schema, self._now_s(), self._store_failed)
+            self._nursery.start_soon(self._profiled.review, self.account.called, self._now_s(), self._store_failed)
 
     def _has_ring(self, number: int) -> bool:
         epoch = self._epochs.get(number)
@@ -234,12 +234,12 @@ class Epochs:
         """Begin an epoch; None where that cannot be yet, and the call comes again."""
         self._check_place(call)
         check_calendar(call, self._services.calendar, self._services.clock())
-        schema = check_call(call, self._services.policy, self._fuse_a)
+        check_call(call, self._services.policy, self._fuse_a)
         if self._nursery is None:
             return None
         try:
             check_start(call, self._services.calendar, self._services.attendance.newest_epoch(self._module.identity))
-            await self.account.use(schema, call)
+            await self.account.use(call)
             if self.is_leaving and call.epoch > self._module.newest_bound():
                 self._ask()
                 return None
@@ -301,7 +301,7 @@ class Epochs:
         position = check.position
         start = NewestEpoch(layout.epoch, epoch.call.interval_start_s)
         try:
-            await self.account.use(self.account.schema, epoch.call)  # profiles may have changed since the call
+            await self.account.use(epoch.call)  # profiles may have changed since the call
             await self._beacon.layout_held(epoch.call, epoch.entries)
             await services.attendance.put_newest_epoch(module.identity, start)
             await services.seats.keep(

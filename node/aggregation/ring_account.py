@@ -40,6 +40,7 @@ class RingAccount:
     That of one gateway behind fuses of `fuse_a` A; `profiled` says what its signed profiles let into it.
 
     `publish` hands registers to a ring and says whether there was one, `failed` is told of a store that fails.
+    `schema` is what it is kept in, `called` the newest call's, with noise and recipients.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class RingAccount:
         failed: Callable[[StoreError], None],
     ) -> None:  # fmt: skip
         self.schema: Schema | None = None
+        self.called: Schema | None = None
         self.contributions: Contributions | None = None
         self.review = review
         self._services = services
@@ -81,20 +83,21 @@ class RingAccount:
         """The coordinator's answer; whether the account has moved.  Raises what `AccountReview.take` does."""
         return self.contributions is not None and await self.review.take(self.contributions, message)
 
-    async def use(self, schema: Schema, call: wire.EpochCall) -> None:
+    async def use(self, call: wire.EpochCall) -> None:
         """
-        Keep the account in these registers, from the first call on, and in those that profiles select of them.
+        Keep the account in a call's registers, from the first call on, and in those that profiles select of them.
 
         Raises StoreError, and RemoteProtocolError for other registers (`schema_changed`) or such that no meter has
         (`unknown_schema`), and what `ProfiledAccount.select` raises: then nothing has begun.
         """
-        schema, grid = schema.without_noise(), registration_grid(call)
+        called, grid = Schema.from_bytes(call.schema), registration_grid(call)
+        schema = called.without_noise().restricted_to(None)
         if self.schema is not None and self.schema != schema:
             # The account is kept in the old schema's registers; a new one is an operator's decision, not a guess.
             raise RemoteProtocolError("schema_changed", "this gateway's account is kept under another schema")
         now_s = grid.registration_s(grid.index_at(self._services.clock()))
         try:
-            selection = await self._profiled.select(call, schema, now_s)
+            selection = await self._profiled.select(call, called, now_s)
             registers = RegisterSet(schema, selection.devices, selection.registers, selection.digest)
         except (ValueError, KeyError, StopIteration) as error:
             expected = "expected OBIS codes, units of the DLMS table and an energy"
@@ -114,7 +117,7 @@ class RingAccount:
             self._selected = b""
         await self._profiled.follow(selection, call)
         # After what cannot be read has been tried: then the next call tries again.
-        self.contributions, self.schema = account, schema
+        self.contributions, self.schema, self.called = account, schema, called
         is_possible = partial(self._is_possible, PhysicalLimits(schema, self._fuse_a, account.last_registers))
         if cursor is not None:
             self._subscriber = RingSubscriber(account, registers, cursor, self._publish, self._failed, is_possible)

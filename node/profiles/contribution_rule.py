@@ -1,11 +1,15 @@
 """
-What the signed profiles let one gateway contribute to rings: which registers of which meters, and since when.
+What the signed profiles let one gateway contribute to rings: which registers of which meters, for whom, since when.
 
 A register of a meter may be contributed while a processing profile in force names it, with a recipient whose delivery
 is `aggregated`, under a use case that delivers values of registration times (TAF 7, 9, 10, 13), and the meter profile
 is valid.  Profiles that follow each other without a gap count as one.  A ring
 gets a whole vector or nothing: where a register that the area's totals hold is named for no meter, the gateway takes no
 part, since a 0 in its place would make the total wrong and be counted as a household.
+
+The call says which market participants get the total of which register.  Profiles must name each of them, and for the
+same meters, since there is one total for all of them: a participant that no profile names gets nothing of this
+gateway, and one that is named for two meters is not told the sum with one.
 
 Where the administrator's set does not hold (refused, expired, not to be opened) nothing is contributed: BSI TR-03109-1
 has nothing processed without a profile.  A node that has no administrator at all may say so in its own configuration
@@ -42,6 +46,25 @@ class _Span(NamedTuple):
 
     from_s: float
     to_s: float
+
+
+class _Permit(NamedTuple):
+    """A participant gets a register in totals for so long."""
+
+    span: _Span
+    register: MeterRegister
+    participant: str
+
+
+_Named = dict[tuple[Obis, str], dict[MeterRegister, float]]
+"""By OBIS code and participant: the registers that profiles let into its totals, and since when (Unix, s)."""
+
+
+class _Missing(NamedTuple):
+    """What profiles do not let into a total: the reason of the refusal, and the register and its recipient."""
+
+    reason: str
+    what: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,43 +120,50 @@ class ContributionRule:
         """
         Why nothing may be contributed at a moment of metering time (Unix, s), whatever intervals are; None: it may be.
 
-        `no_profiles` where nothing at all may, `unprofiled_register` where one of the schema's (None: any) may not.
+        `no_profiles` where nothing at all may, else, unless the schema is None, as `select` does.
         """
         if self._is_without_profile:
             return None
-        now = {each.obis for span, each in self._permitted(None) if span.from_s <= moment_s < span.to_s}
+        now = [each for each in self._permitted(None) if each.span.from_s <= moment_s < each.span.to_s]
         if not now:
             return "no_profiles"
-        return None if schema is None or now.issuperset(registers_in(schema)) else "unprofiled_register"
+        if schema is None:
+            return None
+        named: _Named = {}
+        for each in now:
+            named.setdefault((each.register.obis, each.participant), {})[each.register] = 0.0
+        missing = _missing(schema, named)
+        return missing[0].reason if missing else None
 
     def select(self, schema: Schema, interval_s: int, from_s: int, to_s: int) -> Selection:
         """
         What may be contributed in all intervals of `interval_s` from `from_s` up to and without `to_s`.
 
         Both in metering time (Unix, s).  Raises RemoteProtocolError: `no_profiles` where no set is in force,
-        `unprofiled_register` for a register that no profile covers so long.
+        `unprofiled_register` for a register that no profile covers so long, `unprofiled_recipient` for one that
+        profiles do not give to everybody whom the schema names.
         """
         if self._is_without_profile:
             return self.of_all(schema)
         if self._profiles.current is None:
             raise RemoteProtocolError("no_profiles", self._why_not_in_force())
-        found: dict[MeterRegister, list[_Span]] = {}
-        for span, register in self._permitted(interval_s):
-            found.setdefault(register, []).append(span)
-        wanted, chosen, since_s = registers_in(schema), set[MeterRegister](), _ALWAYS[0]
-        for register, spans in found.items():
-            begins_s = _covered_since(spans, from_s, to_s)
-            if register.obis in wanted and begins_s is not None:
-                chosen.add(register)
-                since_s = max(since_s, begins_s)
-        if missing := [str(each) for each in wanted if each not in {one.obis for one in chosen}]:
+        spans: dict[tuple[MeterRegister, str], list[_Span]] = {}
+        for each in self._permitted(interval_s):
+            spans.setdefault((each.register, each.participant), []).append(each.span)
+        named: _Named = {}
+        for (register, participant), found in spans.items():
+            if (begins_s := _covered_since(found, from_s, to_s)) is not None:
+                named.setdefault((register.obis, participant), {})[register] = begins_s
+        if missing := _missing(schema, named):
             detail = (
                 f"profiles of version {self.version}: none of TAF 7, 9, 10 or 13 with an aggregated recipient in this"
                 f" gateway's area and a registration period that {interval_s} s are a multiple of covers"
-                f" {', '.join(missing)} from {from_s} to {to_s}"
+                f" {', '.join(each.what for each in missing)} from {from_s} to {to_s}"
             )
-            raise RemoteProtocolError("unprofiled_register", detail)
-        return Selection(frozenset(chosen), since_s)
+            raise RemoteProtocolError(missing[0].reason, detail)
+        chosen = [named[obis, each] for obis, participants in _wanted(schema) for each in participants]
+        registers = frozenset(register for each in chosen for register in each)
+        return Selection(registers, max((since_s for each in chosen for since_s in each.values()), default=_ALWAYS[0]))
 
     @property
     def _is_without_profile(self) -> bool:
@@ -147,28 +177,56 @@ class ContributionRule:
             " contribute_without_profile in [node.policy]"
         )
 
-    def _permitted(self, interval_s: int | None) -> Iterator[tuple[_Span, MeterRegister]]:
-        """Every register that a profile names for rings of these intervals; None: of any."""
+    def _permitted(self, interval_s: int | None) -> Iterator[_Permit]:
+        """Every register that a profile names for rings of these intervals, for each recipient; None: of any."""
         current = self._profiles.current
         for profile in () if current is None else current.processing:
-            if not self._is_for_rings(profile) or (interval_s or 0) % profile.registration_period_s:
+            if profile.use_case.taf not in _USE_CASES or (interval_s or 0) % profile.registration_period_s:
                 continue
             device = self._profiles.devices_of(profile)[-1]
             if device is None or device not in self._devices or current is None:
                 continue
             span = _span_of(profile, current)
-            for obis in map(Obis.parse, registers_of(profile)):
-                yield span, MeterRegister(device, obis)
+            for participant in self._participants(profile):
+                for obis in map(Obis.parse, registers_of(profile)):
+                    yield _Permit(span, MeterRegister(device, obis), participant)
 
-    def _is_for_rings(self, profile: ProcessingProfile) -> bool:
-        return profile.use_case.taf in _USE_CASES and any(
-            each.delivery is Delivery.AGGREGATED and each.area in {None, self._area} for each in profile.recipients
-        )
+    def _participants(self, profile: ProcessingProfile) -> list[str]:
+        """Who gets totals of this area by a profile."""
+        return [
+            each.participant
+            for each in profile.recipients
+            if each.delivery is Delivery.AGGREGATED and each.area in {None, self._area}
+        ]
 
 
 def registers_in(schema: Schema) -> list[Obis]:
     """The registers that a schema's totals hold."""
     return [Obis.parse(slot.obis) for slot in schema.slots if slot.obis is not None]
+
+
+def _wanted(schema: Schema) -> list[tuple[Obis, tuple[str, ...]]]:
+    """The registers that a schema's totals hold, with who gets them."""
+    return [(Obis.parse(slot.obis), slot.recipients) for slot in schema.slots if slot.obis is not None]
+
+
+def _missing(schema: Schema, named: _Named) -> list[_Missing]:
+    """What of a schema is not named, or not for the same meters for everybody; registers for nobody first."""
+    found: list[_Missing] = []
+    known = {obis for obis, _ in named}
+    for obis, participants in _wanted(schema):
+        if obis not in known:
+            found.append(_Missing("unprofiled_register", str(obis)))
+        elif not participants:
+            found.append(_Missing("unprofiled_recipient", f"{obis} for nobody (the call names no recipient)"))
+        else:
+            meters = {register for each in participants for register in named.get((obis, each), ())}
+            found += [
+                _Missing("unprofiled_recipient", f"{obis} for {each}")
+                for each in participants
+                if named.get((obis, each), {}).keys() != meters
+            ]
+    return sorted(found, key=lambda each: each.reason != "unprofiled_register")
 
 
 def _span_of(profile: ProcessingProfile, profiles: ProfileSet) -> _Span:

@@ -25,7 +25,6 @@ from protocol.errors import RemoteProtocolError
 from protocol.profiles.profile_set import ProfileSet
 from tests.attacks.test_d08_gateway import CALL, ME, NOW_S, OTHERS, Clock, gateway, listed, refusal
 from tests.unit.profiled_account import (
-    SCHEMA,
     Account,
     InForce,
     account_in,
@@ -137,7 +136,7 @@ async def test_another_selection_goes_into_no_round_of_the_ring_that_lives(tmp_p
         assert mine.build(view, 1, registers) is not None
         await mine.attempted(view, Attempted(1, 0, Progress.SERVED, is_return=False))
         account.profiles.put(profile_set(*both(), version=2))
-        await account.ring.use(SCHEMA, call(1))
+        await account.ring.use(call(1))
         assert mine.resume(0) == Resume(1, 0, Progress.SERVED, settled=False)
         await mine.settle(0, 1, included=True)
         assert mine.resume(0) == Resume(1, 0, Progress.SERVED, settled=True)

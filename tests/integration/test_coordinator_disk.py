@@ -129,15 +129,10 @@ class Keeping:
         self.store = Store(f"sqlite:///{path}")
         self.sent: list[To] = []
         self.failed: list[StoreFailed] = []
-        self.keeper = EpochWriter(
-            self.store.epochs,
-            DEFAULT_SCHEMA,
-            IrrevocableLog(path.with_name(FILE_NAME)),
-            self._emit,
-            self.store.enrolment_log,
-        )
+        irrevocable = IrrevocableLog(path.with_name(FILE_NAME))
+        self.keeper = EpochWriter(self.store.epochs, irrevocable, self._emit, self.store.enrolment_log)
         areas = Areas(
-            StandardSuite(), EpochConfig(), DEFAULT_SCHEMA, [], ["north", "south"], bytes, EpochNumbers(),
+            StandardSuite(), EpochConfig(), lambda _: DEFAULT_SCHEMA, [], ["north", "south"], bytes, EpochNumbers(),
             lambda _: bytes(64),
         )  # fmt: skip
         for area in areas.areas.values():

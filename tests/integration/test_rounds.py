@@ -47,7 +47,7 @@ class Running:
         self.rounds = Rounds(store.rounds, irrevocable, dict, self.metrics, self._emit, lambda _: [], lambda _: None)
         config = EpochConfig(ring_size=16, corrupt=0.0, dropout=0.1)
         areas = self.areas = Areas(
-            StandardSuite(), config, DEFAULT_SCHEMA, [], ["north"], bytes, EpochNumbers(), lambda _: bytes(64)
+            StandardSuite(), config, lambda _: DEFAULT_SCHEMA, [], ["north"], bytes, EpochNumbers(), lambda _: bytes(64)
         )
         for index in range(32):
             areas.arrive(areas.areas["north"], f"north{index}", NOW_S)

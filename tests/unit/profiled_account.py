@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -31,7 +31,7 @@ from node.storage.repositories.metering_log import MeteringLogRepository
 from protocol import wire
 from protocol.dcnet.discipline.returns import Attendance
 from protocol.dcnet.machines.effects import Attempted, Progress
-from protocol.dcnet.setup.schema import DEFAULT_SCHEMA, signed
+from protocol.dcnet.setup.schema import DEFAULT_SCHEMA, Schema, signed
 from protocol.logs.events import Event
 from protocol.metering.obis import Obis
 from protocol.metering.reading import Quality
@@ -42,7 +42,16 @@ GATEWAY, AREA = "ESTK0000000001", "Nord"
 IMPORT, EXPORT = Obis(1, 0, 1, 8, 0, 255), Obis(1, 0, 2, 8, 0, 255)
 DAY_S = 1_793_491_200  # 2026-11-01T00:00:00Z
 ROUNDS = 16
-SCHEMA = DEFAULT_SCHEMA.without_power()
+PARTICIPANT = "grid"
+
+
+def for_participants(*names: str) -> Schema:
+    """Totals of import and export that are for these market participants."""
+    count, *energies = DEFAULT_SCHEMA.without_power().slots
+    return Schema((count, *(replace(slot, recipients=names) for slot in energies)))
+
+
+SCHEMA = for_participants(PARTICIPANT)
 
 
 def processing(obis: Obis = IMPORT, meter: int = 0, **changed: Any) -> dict[str, Any]:
@@ -51,7 +60,7 @@ def processing(obis: Obis = IMPORT, meter: int = 0, **changed: Any) -> dict[str,
         "id": f"{meter}.{obis.c}", "metering_point": f"DE{'0' * 31}", "obis": str(obis),
         "meters": [{"meter": f"m{meter}"}], "use_case": {"taf": 7}, "valid_from": "2026-10-31T00:00:00Z",
         "billing_period": {"begins": "2026-01-01T00:00:00+01:00", "months": 1},
-        "recipients": [{"participant": "grid", "communication": "w", "delivery": "aggregated"}],
+        "recipients": [{"participant": PARTICIPANT, "communication": "w", "delivery": "aggregated"}],
     }  # fmt: skip
     return made | changed
 
@@ -102,11 +111,11 @@ def rule_of(profiles: InForce, meters: int = 2, *, without_profile: bool = False
     return ContributionRule(profiles, devices, AREA, without_profile=without_profile)  # type: ignore[arg-type]
 
 
-def call(epoch: int) -> wire.EpochCall:
+def call(epoch: int, schema: Schema = SCHEMA) -> wire.EpochCall:
     """Epoch `epoch` of the day, 16 quarter hours each."""
     start_s = DAY_S + epoch * ROUNDS * 900
     return wire.EpochCall(
-        epoch, 0, AREA, 0, 0, (), SCHEMA.to_bytes(), ROUNDS, start_s * 1000, 900_000, start_s, 900, 8, 50_000, 50_000,
+        epoch, 0, AREA, 0, 0, (), schema.to_bytes(), ROUNDS, start_s * 1000, 900_000, start_s, 900, 8, 50_000, 50_000,
         63, (),
     )  # fmt: skip
 
@@ -136,10 +145,10 @@ class Account:
                 for obis, read in ((IMPORT, value), (EXPORT, 0))
             ])  # fmt: skip
 
-    async def join(self, epoch: int) -> None:
+    async def join(self, epoch: int, schema: Schema = SCHEMA) -> None:
         """A minute before the epoch begins."""
         self.clock.now_s = call(epoch).interval_start_s - 60.0
-        await self.ring.use(SCHEMA, call(epoch))
+        await self.ring.use(call(epoch, schema))
 
     async def contribute(self, epoch: int) -> tuple[int, ...] | None:
         """What goes into the total for the newest registers; None where nothing does."""

@@ -13,6 +13,7 @@ from node.profiles.contribution_rule import MeterRegister, Selection
 from node.storage.engine import Statement
 from node.storage.errors import StoreError
 from node.storage.repositories.account_basis import AccountBasis, AccountBasisRepository
+from protocol.dcnet.setup.schema import Schema
 from protocol.errors import RemoteProtocolError
 from protocol.logs.events import Event
 from protocol.profiles.processing import Recipient
@@ -28,6 +29,7 @@ from tests.unit.profiled_account import (
     InForce,
     account_in,
     both,
+    for_participants,
     processing,
     profile_set,
     rule_of,
@@ -45,10 +47,15 @@ def recipients(**changed: Any) -> list[dict[str, Any]]:
     return [{"participant": "grid", "communication": "w", "delivery": "aggregated"} | changed]
 
 
-def refusal(profiles: InForce, *, without_profile: bool = False) -> str:
+def refusal(profiles: InForce, schema: Schema = SCHEMA, *, without_profile: bool = False) -> str:
     with pytest.raises(RemoteProtocolError) as caught:
-        rule_of(profiles, without_profile=without_profile).select(SCHEMA, *SPAN)
+        rule_of(profiles, without_profile=without_profile).select(schema, *SPAN)
     return caught.value.reason
+
+
+def named(*names: str, **changed: Any) -> list[dict[str, Any]]:
+    """Recipients of totals by these names."""
+    return [recipients(participant=name, **changed)[0] for name in names]
 
 
 def chosen(*profiles: dict[str, Any], **changed: Any) -> set[MeterRegister]:
@@ -86,6 +93,55 @@ def test_a_profile_that_does_not_fit_lets_nothing_in(changed: dict[str, Any]) ->
 def test_a_register_of_the_totals_that_no_profile_names_refuses_all() -> None:
     assert refusal(InForce(profile_set(processing(IMPORT)))) == "unprofiled_register"
     assert refusal(InForce(profile_set(*both(), valid_to=at(3)))) == "unprofiled_register", "the meter's own profile"
+
+
+def test_totals_for_several_are_contributed_to_where_profiles_name_all() -> None:
+    two = for_participants("grid", "supplier")
+    both_named = InForce(profile_set(*both(recipients=named("grid", "supplier", "third"))))
+    assert rule_of(both_named).select(two, *SPAN).devices == (ONE,)
+    assert rule_of(both_named).select(SCHEMA, *SPAN) == rule_of(both_named).select(two, *SPAN)
+    apart = [processing(obis, recipients=named(name)) for obis in (IMPORT, EXPORT) for name in ("grid", "supplier")]
+    assert rule_of(InForce(profile_set(*apart))).select(two, *SPAN).devices == (ONE,), "by profiles of their own"
+
+
+@pytest.mark.parametrize(
+    "profiles",
+    [
+        both(),
+        both(recipients=[*named("grid"), *named("supplier", area="Ost")]),
+        both(recipients=[*named("grid"), *named("supplier", delivery="direct")]),
+        [*both(), processing(recipients=named("supplier"))],
+        [*both(), *both(recipients=named("supplier"), valid_to=at(15))],
+        [*both(recipients=named("grid", "supplier")), *both(1)],
+    ],
+    ids=["not named", "of another area", "direct", "for one register", "not for so long", "for one of two meters"],
+)
+def test_a_recipient_that_profiles_do_not_name_refuses_all(profiles: list[dict[str, Any]]) -> None:
+    in_force = InForce(profile_set(*profiles))
+    assert refusal(in_force, for_participants("grid", "supplier")) == "unprofiled_recipient"
+    assert rule_of(in_force).select(SCHEMA, *SPAN).registers, "for the one alone it is contributed"
+
+
+def test_a_refusal_names_the_register_and_its_recipient() -> None:
+    with pytest.raises(RemoteProtocolError, match=r"covers 1-0:2\.8\.0\*255 for supplier from"):
+        rule_of(InForce(profile_set(*both(), processing(recipients=named("supplier"))))).select(
+            for_participants("grid", "supplier"), *SPAN
+        )
+
+
+def test_totals_for_nobody_get_nothing() -> None:
+    assert refusal(InForce(profile_set(*both())), for_participants()) == "unprofiled_recipient"
+    assert rule_of(InForce(profile_set(*both()))).why_not(for_participants(), DAY_S) == "unprofiled_recipient"
+
+
+def test_a_register_that_nobody_gets_is_told_before_a_recipient() -> None:
+    profiles = InForce(profile_set(processing(IMPORT)))
+    assert refusal(profiles, for_participants("supplier")) == "unprofiled_register"
+
+
+def test_without_an_administrator_every_recipient_gets_totals() -> None:
+    rule = rule_of(InForce(None), without_profile=True)
+    assert rule.select(for_participants("supplier"), *SPAN).devices == (ONE, TWO)
 
 
 def test_profiles_without_a_gap_between_them_count_as_one() -> None:
@@ -145,6 +201,35 @@ async def joined(account: Account, epoch: int, *imports: int) -> tuple[int, ...]
     await account.read(16 * epoch, *[each - 10 for each in imports])
     await account.read(16 * epoch + 1, *imports)
     return await account.contribute(epoch)
+
+
+async def test_a_recipient_too_many_ends_contributions_and_begins_anew(tmp_path: Path) -> None:
+    more = for_participants("grid", "supplier")
+    async with account_in(tmp_path, InForce(profile_set(*both(), meters=1)), meters=1) as account:
+        assert await joined(account, 0, 1_010) == (1, 10, 0)
+        with pytest.raises(RemoteProtocolError, match="unprofiled_recipient"):
+            await account.join(1, more)
+        ended = Event.CONTRIBUTIONS_ENDED, {"area": AREA, "version": 1, "reason": "unprofiled_recipient"}
+        assert account.noted[-1] == ended
+        await account.read(20, 5_000)
+        account.profiles.put(profile_set(*both(recipients=named("grid", "supplier")), version=2, meters=1))
+        await account.join(2, more)
+        await account.read(32, 5_040)
+        await account.read(33, 5_050)
+        assert await account.contribute(2) == (1, 10, 0), "what was used meanwhile is in no total"
+
+
+async def test_other_recipients_that_profiles_name_change_no_account(tmp_path: Path) -> None:
+    profiles = InForce(profile_set(*both(recipients=named("grid", "supplier")), meters=1))
+    async with account_in(tmp_path, profiles, meters=1) as account:
+        assert await joined(account, 0, 1_010) == (1, 10, 0)
+        tokens = account.tokens
+        await account.join(1, for_participants("supplier"))
+        await account.read(16, 1_170)
+        contributed = await account.contribute(1)
+        assert contributed is not None
+        assert contributed[1] > 0, "it goes on from the last total, and not from a new zero"
+        assert account.tokens == tokens
 
 
 async def test_a_withdrawal_is_told_once_and_what_was_used_meanwhile_is_lost(tmp_path: Path) -> None:

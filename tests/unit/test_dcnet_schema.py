@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocol.dcnet.setup.schema import DEFAULT_SCHEMA, VERIFIED_SCHEMA, Kind, Noise, Schema, Slot, signed
+from protocol.dcnet.setup.schema import (
+    DEFAULT_SCHEMA,
+    RECIPIENTS_MAX,
+    VERIFIED_SCHEMA,
+    Kind,
+    Noise,
+    Schema,
+    Slot,
+    signed,
+)
 from protocol.errors import RemoteProtocolError
 
 COUNT = DEFAULT_SCHEMA.slots[0]
@@ -20,13 +29,15 @@ def packed(*rows: Any) -> bytes:
 
 
 def row(slot: Slot) -> dict[str, Any]:
-    return {key: value for key, value in asdict(slot).items() if (key, value) != ("noise", None)}
+    absent = [("noise", None), ("recipients", ())]
+    return {key: value for key, value in asdict(slot).items() if (key, value) not in absent}
 
 
 noises = st.none() | st.builds(Noise, epsilon_ppm=st.integers(1, 50_000_000), sensitivity=st.integers(1, 10**6))
 slots = st.builds(
     Slot, name=st.text(max_size=8), obis=st.text(max_size=8), unit=st.text(max_size=8), scaler=st.integers(-9, 9),
     kind=st.sampled_from([Kind.ENERGY, Kind.POWER]), committed=st.booleans(), noise=noises,
+    recipients=st.sets(st.sampled_from(["grid", "supplier", "Stadtwerke.X"])).map(lambda names: tuple(sorted(names))),
 ).filter(lambda slot: not (slot.committed and slot.noise))  # fmt: skip
 
 
@@ -48,6 +59,7 @@ def test_every_part_of_a_slot_is_in_the_digest() -> None:
     changes: list[dict[str, Any]] = [
         {"name": "x"}, {"obis": "1-0:2.8.0*255"}, {"unit": "kWh"}, {"scaler": 0}, {"kind": Kind.POWER},
         {"committed": True}, {"noise": Noise(1, 1)}, {"noise": Noise(2, 1)}, {"noise": Noise(1, 2)},
+        {"recipients": ("grid",)}, {"recipients": ("grid", "supplier")},
     ]  # fmt: skip
     digests = {Schema((COUNT, ENERGY)).digest(), Schema((COUNT, ENERGY, ENERGY)).digest(), Schema((COUNT,)).digest()}
     digests |= {Schema((COUNT, replace(ENERGY, **change))).digest() for change in changes}
@@ -84,6 +96,10 @@ def test_slots_that_are_no_schema(slots: tuple[Slot, ...]) -> None:
         {"noise": {"epsilon_ppm": 1, "sensitivity": 2**63}}, {"noise": {"epsilon_ppm": True, "sensitivity": 1}},
         {"noise": {"epsilon_ppm": 1.0, "sensitivity": 1}}, {"noise": {"epsilon_ppm": 1, "sensitivity": 10**12}},
         {"committed": None}, {"kind": "heat"}, {"extra": 1},
+        {"recipients": []}, {"recipients": None}, {"recipients": "grid"}, {"recipients": ["b", "a"]},
+        {"recipients": ["a", "a"]}, {"recipients": [1]}, {"recipients": [["a"]]}, {"recipients": [""]},
+        {"recipients": ["a b"]}, {"recipients": ["a\n"]}, {"recipients": ["x" * 65]}, {"recipients": {"a": 1}},
+        {"recipients": [f"p{index:02d}" for index in range(RECIPIENTS_MAX + 1)]},
     ],
     ids=str,
 )  # fmt: skip
@@ -121,6 +137,17 @@ def test_a_good_row_is_one() -> None:
     assert Schema.from_bytes(packed(row(COUNT), row(noisy))) == Schema((COUNT, noisy))
     assert Schema((COUNT, noisy)).without_noise() == Schema((COUNT, ENERGY))
     assert Schema((COUNT, noisy)).noise == ((1, Noise(1, 1)),)
+
+
+def test_recipients_are_of_single_slots_and_not_of_the_count() -> None:
+    mine, others = replace(ENERGY, recipients=("grid", "supplier")), replace(ENERGY, obis="1-0:2.8.0*255")
+    schema = Schema((COUNT, mine, replace(others, recipients=("grid",))))
+    assert Schema.from_bytes(schema.to_bytes()) == schema
+    assert (schema.slots_for("grid"), schema.slots_for("supplier"), schema.slots_for("third")) == ((1, 2), (1,), ())
+    assert schema.restricted_to(None) == schema.restricted_to("third") == Schema((COUNT, ENERGY, others))
+    assert schema.restricted_to("supplier") == Schema((COUNT, replace(ENERGY, recipients=("supplier",)), others))
+    with pytest.raises(RemoteProtocolError, match="bad_schema"):
+        Schema.from_bytes(packed({**row(COUNT), "recipients": ["grid"]}, row(ENERGY)))
 
 
 def test_schemas_of_before_there_was_noise_are_what_they_were() -> None:

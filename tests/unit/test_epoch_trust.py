@@ -65,7 +65,7 @@ class Neighbourhood:
         self.areas = Areas(
             SUITE,
             CONFIG,
-            DEFAULT_SCHEMA,
+            lambda _: DEFAULT_SCHEMA,
             [pki.to_der(self.authority.sub_ca)],
             ["north"],
             bytes,

@@ -4,11 +4,15 @@ The aggregate schema: what the slots of a ring's vector mean.
 A ring adds 64-bit words and knows nothing of OBIS; the schema's digest in every key derivation is what keeps two
 gateways from adding different things.  Slot 0 is always the constant 1, so its sum is the participant count: any
 mask that did not cancel makes it wrong (with probability 1 - 2^-64), which makes the count a check sum for free.
+
+Each slot names the market participants that get its total.  So a call says to whom totals go, in the digest that every
+key follows from, and each gateway holds that against its signed profiles (node.profiles.contribution_rule).
 """
 
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from fractions import Fraction
@@ -21,6 +25,8 @@ from protocol.errors import RemoteProtocolError
 WORD_MODULUS = 1 << 64
 SCALER_MAX = 18
 EPSILON_PPM_MAX = 50_000_000  # beyond, a total is as good as bare
+RECIPIENTS_MAX = 16  # of one slot
+_PARTICIPANT = re.compile(r"[A-Za-z0-9._:-]{1,64}")  # as profiles name one (protocol.profiles.base.Identifier)
 
 
 class Kind(StrEnum):
@@ -50,6 +56,7 @@ class Slot:
     One 64-bit word: a quantity value·10^scaler in `unit`; `committed` ones carry Pedersen commitments.
 
     A slot with `noise` has a total that is the truth plus noise that nobody knows; a committed one has none.
+    `recipients` are the market participants that get the total, by rising name.
     """
 
     name: str
@@ -59,6 +66,7 @@ class Slot:
     kind: Kind
     committed: bool = False
     noise: Noise | None = None
+    recipients: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +84,8 @@ class Schema:
             raise ValueError("every slot but the count names its OBIS code")
         if any(slot.noise is not None and (slot.committed or slot.kind is Kind.COUNT) for slot in self.slots):
             raise ValueError("neither the count nor a committed slot has noise")
+        if self.slots[0].recipients or any(not _is_list_of_names(slot.recipients) for slot in self.slots):
+            raise ValueError("recipients are names of participants, each once, in order; the count has none of its own")
 
     @property
     def committed(self) -> tuple[int, ...]:
@@ -88,19 +98,36 @@ class Schema:
         return tuple((index, slot.noise) for index, slot in enumerate(self.slots) if slot.noise is not None)
 
     def without_noise(self) -> Schema:
-        """The same registers: what a gateway's account is kept in."""
+        """The same registers, exact."""
         return Schema(tuple(replace(slot, noise=None) for slot in self.slots))
+
+    def restricted_to(self, participant: str | None = None) -> Schema:
+        """
+        The same totals with this recipient at most, None: for nobody.
+
+        Only totals of one such schema can be added up.
+        """
+        kept = () if participant is None else (participant,)
+        return Schema(
+            tuple(replace(slot, recipients=kept if participant in slot.recipients else ()) for slot in self.slots)
+        )
+
+    def slots_for(self, participant: str) -> tuple[int, ...]:
+        """The indices of the slots whose totals a market participant gets; the count is none of them."""
+        return tuple(index for index, slot in enumerate(self.slots) if participant in slot.recipients)
 
     def without_power(self) -> Schema:
         """The count and the energies alone."""
         return Schema(tuple(slot for slot in self.slots if slot.kind is not Kind.POWER))
 
     def to_bytes(self) -> bytes:
-        """Canonical JSON: sorted keys, no spaces, no noise where there is none.  This travels and is hashed."""
+        """Canonical JSON: sorted keys, no spaces, neither noise nor recipients where there are none; it is hashed."""
         rows = [asdict(slot) for slot in self.slots]
         for row in rows:
             if row["noise"] is None:
                 del row["noise"]
+            if not row["recipients"]:
+                del row["recipients"]
         return json.dumps(rows, sort_keys=True, separators=(",", ":")).encode()
 
     def digest(self) -> bytes:
@@ -119,9 +146,17 @@ class Schema:
         return schema
 
 
+def _is_list_of_names(names: tuple[str, ...]) -> bool:
+    return (
+        len(names) <= RECIPIENTS_MAX
+        and all(isinstance(each, str) and _PARTICIPANT.fullmatch(each) for each in names)
+        and list(names) == sorted(set(names))
+    )
+
+
 def _slot(row: dict[str, Any]) -> Slot:
     noise = None if "noise" not in row else Noise(**row["noise"])
-    slot = Slot(**{**row, "kind": Kind(row["kind"]), "noise": noise})
+    slot = Slot(**{**row, "kind": Kind(row["kind"]), "noise": noise, "recipients": tuple(row.get("recipients", ()))})
     if noise is not None and not (
         type(noise.epsilon_ppm) is type(noise.sensitivity) is int
         and 0 < noise.epsilon_ppm <= EPSILON_PPM_MAX
