@@ -20,8 +20,21 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, IPvAnyNetwork
 
 from coordinator.recipients import TotalsRecipient, check_distinct, check_recipients, with_recipients
 from protocol.dcnet.setup.ranges import FUSE_A, FUSE_A_MAX, FUSE_A_MIN
-from protocol.dcnet.setup.schema import DEFAULT_SCHEMA, VERIFIED_SCHEMA, Kind, Noise, Schema, Slot
+from protocol.dcnet.setup.schema import (
+    DEFAULT_SCHEMA,
+    GAS_SCHEMA,
+    HEAT_SCHEMA,
+    VERIFIED_SCHEMA,
+    WATER_SCHEMA,
+    Kind,
+    Noise,
+    Schema,
+    Slot,
+)
 from protocol.metering.interval import QUARTER_HOUR_S, index_at
+
+_HOUR_S = 3600
+_BY_THE_HOUR = {"gas": GAS_SCHEMA, "heat": HEAT_SCHEMA, "water": WATER_SCHEMA}
 
 
 def _zmq_endpoint(text: str) -> str:
@@ -132,6 +145,10 @@ class EpochConfig(_Section):
     """δ: share of gateways that may vanish in any phase. Raising it lowers n_min, the smallest set that is ever
     opened."""
 
+    medium: Literal["electricity", "gas", "heat", "water"] = "electricity"
+    """What totals are of. gas (7-0:3.0.0) and water (8-0:1.0.0): volume; heat (6-0:1.0.0): energy in Wh; each by the
+    hour. A medium has a ring service and areas of its own, beside others on one database."""
+
     power: bool = True
     """Whether totals hold power beside energy. Gateways whose configuration admits totals of fewer than 30 honest
     members refuse power: set it to false there."""
@@ -186,6 +203,17 @@ class EpochConfig(_Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _other_media_are_by_the_hour(self) -> Self:
+        if self.medium != "electricity" and (
+            self.interval_s % _HOUR_S or self.verified or self.noise_epsilon is not None
+        ):
+            raise ValueError(
+                f"an interval_s of whole hours (multiples of {_HOUR_S}), and neither verified nor noise_epsilon, because"
+                f" medium is {self.medium}"
+            )
+        return self
+
     @property
     def metering_start_unix_s(self) -> int:
         """Metering time at the start of interval 0."""
@@ -194,6 +222,8 @@ class EpochConfig(_Section):
     @property
     def aggregate_schema(self) -> Schema:
         """The aggregate schema that these settings ask for."""
+        if self.medium != "electricity":
+            return _BY_THE_HOUR[self.medium]
         base = VERIFIED_SCHEMA if self.verified else DEFAULT_SCHEMA
         if not self.power:
             base = base.without_power()

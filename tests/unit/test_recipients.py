@@ -7,6 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from coordinator.config import CoordinatorConfig
+from protocol.dcnet.setup.registers import check_registers
 from protocol.dcnet.setup.schema import RECIPIENTS_MAX
 
 IMPORT, EXPORT, POWER = "1-0:1.8.0*255", "1-0:2.8.0*255", "1-0:16.7.0*255"
@@ -59,3 +60,16 @@ def test_what_does_not_fit_is_refused_with_what_is_expected(recipients: list[dic
 def test_a_part_that_calls_no_epochs_needs_no_areas() -> None:
     """The market participant's process has the same file as the ring service, whose areas it may not know."""
     assert config({"participant": "nord", "areas": ["Nord"]}, role="emp", areas=["default"]).recipients
+
+
+@pytest.mark.parametrize(
+    ("medium", "register"), [("gas", "7-0:3.0.0*255"), ("heat", "6-0:1.0.0*255"), ("water", "8-0:1.0.0*255")]
+)
+def test_other_media_have_hourly_totals_of_their_own(medium: str, register: str) -> None:
+    hourly = {"medium": medium, "interval_s": 3600, "period_s": 3600.0, "rounds": 24}
+    made = config({"participant": "network"}, epoch=hourly)
+    assert told(made, "Nord") == {None: (), register: ("network",)}
+    check_registers(made.schema_of("Nord"))
+    for wrong in ({"interval_s": 900, "period_s": 900.0}, {"verified": True}, {"noise_epsilon": 1.0}):
+        with pytest.raises(ValidationError, match=f"because medium is {medium}"):
+            config({"participant": "network"}, epoch=hourly | wrong)

@@ -192,3 +192,9 @@ DEFAULT_SCHEMA = Schema(
 
 # The same with commitments to the energies: a ring's total is then checked against what its members committed to.
 VERIFIED_SCHEMA = Schema(tuple(replace(slot, committed=slot.kind is Kind.ENERGY) for slot in DEFAULT_SCHEMA.slots))
+
+# Meters of other media are read by the hour, and have a ring service of their own: one register each, exact.
+_COUNT = DEFAULT_SCHEMA.slots[0]
+GAS_SCHEMA = Schema((_COUNT, Slot("gas_volume", "7-0:3.0.0*255", "m³", -3, Kind.ENERGY)))
+HEAT_SCHEMA = Schema((_COUNT, Slot("heat", "6-0:1.0.0*255", "Wh", 0, Kind.ENERGY)))
+WATER_SCHEMA = Schema((_COUNT, Slot("water_volume", "8-0:1.0.0*255", "m³", -3, Kind.ENERGY)))
