@@ -209,8 +209,8 @@ class EpochConfig(_Section):
             self.interval_s % _HOUR_S or self.verified or self.noise_epsilon is not None
         ):
             raise ValueError(
-                f"an interval_s of whole hours (multiples of {_HOUR_S}), and neither verified nor noise_epsilon, because"
-                f" medium is {self.medium}"
+                f"an interval_s of whole hours (multiples of {_HOUR_S}), and neither verified nor noise_epsilon,"
+                f" because medium is {self.medium}"
             )
         return self
 

@@ -181,7 +181,8 @@ class Gateway:
             without_profile=self._shared.contribute_without_profile,
         )  # fmt: skip
         return ProfiledAccount(
-            self._shared.bases, rule, self.identity, area, self._shared.metrics, self._log.note
+            self._shared.bases, rule, self.identity, area, self._shared.metrics, self._log.note,
+            self._ring_readings.adopt,
         )  # fmt: skip
 
     @property

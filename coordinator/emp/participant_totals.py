@@ -2,8 +2,8 @@
 Totals for the market participants that they are for.
 
 A participant is known by its TLS certificate, which `[[coordinator.recipients]]` names.  What it is shown follows from
-what gateways were told when they contributed: of each epoch the totals that the call named it for, and nothing of epochs
-whose call did not (`protocol.dcnet.setup.schema.Slot`).  Methods block, and any thread may call them.
+what gateways were told when they contributed: of each epoch the totals that the call named it for, and nothing of
+epochs whose call did not (`protocol.dcnet.setup.schema.Slot`).  Methods block, and any thread may call them.
 """
 
 from __future__ import annotations

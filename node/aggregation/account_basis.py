@@ -35,11 +35,18 @@ class BasisStore(Protocol):
 
 
 class ProfiledAccount:
-    """That of one gateway in `area`; `note` puts events into its logs."""
+    """
+    That of one gateway in `area`; `note` puts events into its logs.
+
+    `ring_begins` is told when a ring's first interval begins (metering time, Unix, s): what profiles say of meter
+    exchanges then counts for all of it.
+    """
 
     def __init__(
-        self, store: BasisStore, rule: ContributionRule, gateway: str, area: str, metrics: NodeMetrics, note: Note
+        self, store: BasisStore, rule: ContributionRule, gateway: str, area: str, metrics: NodeMetrics, note: Note,
+        ring_begins: Callable[[int], None] = lambda _: None,
     ) -> None:  # fmt: skip
+        self.ring_begins = ring_begins
         self._store = store
         self._rule = rule
         self._gateway = gateway

@@ -333,6 +333,7 @@ class Epochs:
         first_round = max(0, registration_grid(epoch.call).index_at(services.start.started_s) + 1)
         epoch.membership = Membership(context, ring.view, epoch.secrets, epoch.nonce, first_round)
         epoch.nursery.start_soon(epoch.membership.run)
+        self._profiled.ring_begins(epoch.call.interval_start_s)
         self._end_before(epoch)
         self._deal(epoch)
         for message in epoch.early:

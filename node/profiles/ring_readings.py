@@ -6,6 +6,10 @@ What the successor shows is raised by the difference, so the register of the met
 been exchanged, and the gateway goes on contributing.  It holds as long as the profile names the exchange: a set that
 leaves it out makes the register fall, which stops contributions until it is named again.
 
+A set counts here from the next ring on.  Within an epoch nothing changes: whoever signs profiles moves no register, and
+takes no household out of totals by one that falls, in a round of his choice.  After a restart the set in force is all
+that is known, and counts for the ring that is gone on with.
+
 Profiles of shorter periods have values registered that are no ring's (node.metering.delivery): they count for no time
 here.
 """
@@ -22,6 +26,8 @@ from protocol.metering.obis import Obis
 from protocol.profiles.meter import BILLABLE_PERIOD_MIN_S
 from protocol.profiles.profile_set import ProfileSet
 
+_ADOPTED_MAX = 2  # rings before the newest whose readings may still come
+
 
 class _Leg(NamedTuple):
     """From `from_s` up to and without `to_s` (metering time, Unix, s) the register counts `delta`·10^`scaler` more."""
@@ -34,8 +40,19 @@ class _Leg(NamedTuple):
     scaler: int
 
 
+class _Adopted(NamedTuple):
+    """What counts for registration times from `from_s` on (metering time, Unix, s)."""
+
+    from_s: float
+    legs: list[_Leg]
+
+
 class RingReadings:
-    """Those of one gateway, by the profiles in force; `grid` are the rings' registration periods, None if unknown."""
+    """
+    Those of one gateway, by the profiles in force; `grid` are the rings' registration periods, None if unknown.
+
+    `adopt` at the begin of each ring; before the first one the set in force counts.
+    """
 
     def __init__(self, profiles: GatewayProfiles, grid: Callable[[], RegistrationGrid | None]) -> None:
         self._profiles = profiles
@@ -43,6 +60,13 @@ class RingReadings:
         self._finest_s: int | None = None
         self._set: ProfileSet | None = None
         self._legs: list[_Leg] = []
+        self._adopted: list[_Adopted] = []
+
+    def adopt(self, from_s: int) -> None:
+        """A ring begins at `from_s` (metering time, Unix, s): the set in force now counts for all of it."""
+        self._look()
+        earlier = [each for each in self._adopted if each.from_s < from_s] or [_Adopted(float("-inf"), self._legs)]
+        self._adopted = [*earlier[-_ADOPTED_MAX:], _Adopted(from_s, self._legs)]
 
     def finest_s(self) -> int | None:
         """The shortest registration period of the profiles (s) where it is never billed; None where there is none."""
@@ -52,7 +76,7 @@ class RingReadings:
     def view(self, entry: Entry) -> Entry:
         """An entry of the metering log as rings see it; nearly always the same object."""
         self._look()
-        if not self._legs and self._finest_s is None:
+        if not self._legs and self._finest_s is None and not any(each.legs for each in self._adopted):
             return entry
         return entry._replace(readings=tuple(map(self._seen, entry.readings)))
 
@@ -73,12 +97,16 @@ class RingReadings:
         at_s = reading.registration_s
         if at_s is None or reading.value is None:
             return reading
-        for each in self._legs:
+        for each in self._legs_at(at_s):
             if (each.meter, each.obis) == (reading.meter, reading.obis) and each.from_s <= at_s < each.to_s:
                 scaler = min(each.scaler, reading.scaler)
                 value = reading.value * 10 ** (reading.scaler - scaler) + each.delta * 10 ** (each.scaler - scaler)
                 return reading._replace(value=int(value), scaler=scaler)
         return reading
+
+    def _legs_at(self, at_s: int) -> list[_Leg]:
+        found = [each.legs for each in self._adopted if each.from_s <= at_s]
+        return found[-1] if found else self._legs
 
     def _read(self, current: ProfileSet | None) -> list[_Leg]:
         """The first profile that names a meter's exchange counts; others of the same register name it again."""
