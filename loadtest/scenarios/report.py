@@ -129,7 +129,9 @@ def make_report(
     if not opened:
         failures.append("no total was opened")
     elif share < scenario.expected.opened_min:
-        failures.append(f"{share:.0%} of the ring rounds opened, expected {scenario.expected.opened_min:.0%}")
+        failures.append(
+            f"{share:.0%} of the ring rounds opened, expected {scenario.expected.opened_min:.0%}{_busy(load[0])}"
+        )
     if scenario.expected.whole_at_the_end and not any(
         is_whole(each, by_interval.get(each.interval, ()), everybody, frozenset()) for each in found[-_LAST_ROUNDS:]
     ):
@@ -156,6 +158,16 @@ def make_report(
         faults=reported, intervals=found, results=[_result(each, start_s) for each in rounds],
         phase_samples=samples.phases, samples=samples.samples,
     )  # fmt: skip
+
+
+def _busy(load: float) -> str:
+    """What may be the reason, where others computed already before the run."""
+    if load <= cpu_count():
+        return ""
+    return (
+        f"; other programs used the machine (load {load:.1f} on {cpu_count()} cores before this run): play it when they"
+        " rest, or with a longer --period-s"
+    )
 
 
 def line_uses(sent_bytes: float, received_bytes: float) -> list[LineUse]:

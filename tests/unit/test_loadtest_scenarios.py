@@ -223,12 +223,12 @@ def test_who_waits_for_a_return_is_not_held_against_a_round() -> None:
     assert reported(plan, short, [(0.0, len(gone))]).failures == []
 
 
-def reported(plan: Plan, books: Books, waiting: list[tuple[float, int]]) -> Report:
+def reported(plan: Plan, books: Books, waiting: list[tuple[float, int]], load: float = 0.5) -> Report:
     samples = Samples(waiting=waiting, samples=[Sample(0.0, "steady-1", 0.0, 9), Sample(4.0, "steady-1", 1.0, 90_000)])
     costs = Costs(**dict.fromkeys((each.name for each in fields(Costs)), 1.0))  # type: ignore[arg-type]
     return make_report(
         plan, CALENDAR, books, judged(plan, books), [], samples, costs, start_s=float(CALENDAR.origin_unix_s),
-        took_s=31.0, load=(0.5, 1.5),
+        took_s=31.0, load=(load, 1.5),
     )  # fmt: skip
 
 
@@ -247,6 +247,17 @@ def test_reports_name_what_is_wrong_and_what_was_played(tmp_path: Path) -> None:
     assert [title for title, _, _ in figures(report)][:3] == [
         "Latency of ring rounds", "Gateways in totals", "Latency, distribution",
     ]  # fmt: skip
+
+
+def test_void_rounds_on_a_busy_machine_are_reported_with_its_load() -> None:
+    plan = small("smoke")
+    books = exact_books(plan, 3)
+    for key, each in books.rounds.items():
+        if each.interval:
+            books.rounds[key] = replace(each, ended=replace(each.ended, outcome=Outcome.VOID), present=())
+    quiet, busy = (reported(plan, books, [], load).failures for load in (0.0, 99.0))
+    assert not any("other programs" in each for each in quiet)
+    assert any("other programs used the machine (load 99.0 on " in each for each in busy)
 
 
 def test_bytes_of_a_round_are_held_against_lines_of_the_field() -> None:
