@@ -58,22 +58,18 @@ class FaultReport:
 
 def intervals(
     by_interval: Mapping[int, Sequence[RingRound]], start_s: float, period_s: float,
-    waiting: Sequence[tuple[float, int]],
+    waiting: Sequence[tuple[float, int]], count: int = 0,
 ) -> list[Interval]:  # fmt: skip
     """
     All intervals of a run that began at `start_s` (Unix); `waiting` are samples, in seconds since then.
 
-    One that no ledger knows of, because its coordinator was away or restored, is void for all rings of the one before.
+    One that no ledger knows of, because its coordinator was away or restored, is void for all rings of the one before;
+    so are those that lack at the end of `count` that have passed.
     """
     found: list[Interval] = []
     for number, rounds in by_interval.items():
-        while found and found[-1].interval + 1 < number:
-            before = found[-1]
-            rings = before.opened + before.void
-            found.append(replace(
-                before, interval=before.interval + 1, at_s=round(before.at_s + period_s, 3), took_s=0.0, opened=0,
-                void=rings, reasons={NOT_HELD: rings}, present=0,
-            ))  # fmt: skip
+        if found:
+            found += _not_held(found[-1], number, period_s)
         opens_s = min(each.ended.opened_s for each in rounds)
         ends_s = max(each.ended.ended_s for each in rounds)
         void = [each for each in rounds if not each.is_opened]
@@ -83,7 +79,19 @@ def intervals(
             members=sum(len(each.members) for each in rounds), present=sum(len(each.present) for each in rounds),
             waiting=_waiting_at(waiting, ends_s - start_s),
         ))  # fmt: skip
-    return found
+    return found + _not_held(found[-1], found[0].interval + count, period_s) if found else []
+
+
+def _not_held(last: Interval, until: int, period_s: float) -> list[Interval]:
+    """The intervals after the last one, up to and without `until`."""
+    rings = last.opened + last.void
+    return [
+        replace(
+            last, interval=number, at_s=round(last.at_s + (number - last.interval) * period_s, 3), took_s=0.0,
+            opened=0, void=rings, reasons={NOT_HELD: rings}, present=0,
+        )
+        for number in range(last.interval + 1, until)
+    ]  # fmt: skip
 
 
 def reasons(void: Sequence[RingRound]) -> dict[str, int]:

@@ -114,7 +114,7 @@ def make_report(
     """Put the figures together; the first round of all was opened at `start_s` (Unix)."""
     scenario, verdict = plan.scenario, judgement.verdict
     by_interval = books.by_interval(scenario.rounds)
-    found = intervals(by_interval, start_s, calendar.period_s, samples.waiting)
+    found = intervals(by_interval, start_s, calendar.period_s, samples.waiting, scenario.rounds)
     rounds = [each for mine in by_interval.values() for each in mine]
     first = min(by_interval, default=0)
     everybody = frozenset(name for each in by_interval.get(first, ()) for name in each.members)

@@ -183,7 +183,8 @@ class LoadTest:
         plan, calendar = installation.plan, installation.calendar
         stores = [(each.node.coordinator, each.data) for each in installation.nodes if each.node is not None]
         judgement = judge(books, households_of(plan, calendar), stores, faults.lost)
-        found = intervals(books.by_interval(self.scenario.rounds), first_s, calendar.period_s, self._samples.waiting)
+        rounds = self.scenario.rounds
+        found = intervals(books.by_interval(rounds), first_s, calendar.period_s, self._samples.waiting, rounds)
         killed = frozenset(name for fault in faults.done for name in fault.processes)
         words = len(books.schema.slots) if books.schema is not None else 1
         costs = measured(

@@ -27,11 +27,17 @@ def _cells(values: Mapping[str, Any]) -> list[str]:
     void = "; ".join(f"{count} {reason}" for reason, count in values["void_by_reason"].items())
     return [
         values["scenario"]["name"], values["started_at"][:10], f"{values['gateways']:,}, {values['processes']}",
-        f"{len(values['intervals'])} of {values['period_s']:g} s", "yes" if values["is_exact"] else "NO",
+        f"{len(values['intervals'])} of {values['period_s']:g} s", _exact(values),
         f"{values['conservation_error_wh']:g}", f"{values['opened']:,}, {values['void']:,}", void or "none",
         "; ".join(map(_fault, values["faults"])) or "no fault", f"{values['took_s']:.0f} s",
         " to ".join(f"{each:g}" for each in values["load"]), "; ".join(values["failures"]) or "passed",
     ]  # fmt: skip
+
+
+def _exact(values: Mapping[str, Any]) -> str:
+    if not values["opened"]:
+        return "no total"
+    return "yes" if values["is_exact"] else "NO"
 
 
 def _fault(fault: Mapping[str, Any]) -> str:

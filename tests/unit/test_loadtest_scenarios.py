@@ -211,6 +211,8 @@ def test_a_round_that_no_coordinator_held_is_void() -> None:
         (0, 1, 0, 0.0), (1, 1, 0, 2.0), (2, 0, 1, 4.0), (3, 1, 0, 6.0),
     ]  # fmt: skip
     assert found[2].reasons == {NOT_HELD: 1}
+    end = intervals(by_interval, float(CALENDAR.origin_unix_s), CALENDAR.period_s, [], 6)[4:]
+    assert [(each.interval, each.void, each.at_s) for each in end] == [(4, 1, 8.0), (5, 1, 10.0)]
 
 
 def test_who_waits_for_a_return_is_not_held_against_a_round() -> None:
@@ -226,6 +228,8 @@ def test_who_waits_for_a_return_is_not_held_against_a_round() -> None:
 def reported(plan: Plan, books: Books, waiting: list[tuple[float, int]], load: float = 0.5) -> Report:
     samples = Samples(waiting=waiting, samples=[Sample(0.0, "steady-1", 0.0, 9), Sample(4.0, "steady-1", 1.0, 90_000)])
     costs = Costs(**dict.fromkeys((each.name for each in fields(Costs)), 1.0))  # type: ignore[arg-type]
+    rounds = 1 + max(each.interval for each in books.rounds.values())
+    plan = replace(plan, scenario=plan.scenario.model_copy(update={"rounds": rounds}))
     return make_report(
         plan, CALENDAR, books, judged(plan, books), [], samples, costs, start_s=float(CALENDAR.origin_unix_s),
         took_s=31.0, load=(load, 1.5),
