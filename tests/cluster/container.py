@@ -21,7 +21,7 @@ from typing import Any
 
 import trio
 
-from tests.cluster.manifests import ROOT, Object
+from tests.cluster.manifests import ROOT, Object, expanded
 
 PATH = f"{Path(sys.prefix) / 'bin'}:/usr/bin:/bin"
 IMAGE_PATH = "/opt/stromkreis/bin:/usr/bin:/bin"  # as the Containerfile sets it
@@ -62,9 +62,11 @@ class Setting:
         return self.images.get(container["image"].partition(":")[0])
 
 
-def command_of(container: Object) -> list[str]:
-    """What runs: the image's entry point unless the manifest has a command, then the arguments."""
-    return [*container.get("command", _ENTRY_POINT), *container.get("args", ())]
+def command_of(container: Object, environment: Mapping[str, str]) -> list[str]:
+    """What runs: the image's entry point unless the manifest has a command, then the arguments; `$(NAME)` expanded."""
+    return [
+        expanded(each, environment) for each in (*container.get("command", _ENTRY_POINT), *container.get("args", ()))
+    ]
 
 
 async def start(
@@ -73,7 +75,7 @@ async def start(
     """Start the container's process; its output is added to `NAME.log` in the pod's directory."""
     root = setting.directory / f"root-{container['name']}"
     root.mkdir(exist_ok=True)
-    script = _script(container, setting, mounts, root)
+    script = _script(container, setting, mounts, root, command_of(container, environment))
     inside = ["/bin/sh", "-c", script]
     command = [_tool("ip"), "netns", "exec", setting.namespace, _tool("unshare"), "--mount", "--uts", *inside]
     # The programs end with their standard input (STROMKREIS_LIFELINE), so also when this process is killed.
@@ -115,7 +117,7 @@ def own_projected(path: Path, group: int, mode: int) -> None:
         each.chmod(mode)
 
 
-def _script(container: Object, setting: Setting, mounts: Sequence[Mount], root: Path) -> str:
+def _script(container: Object, setting: Setting, mounts: Sequence[Mount], root: Path, command: Sequence[str]) -> str:
     lines = [
         "set -eu", f"hostname {shlex.quote(setting.pod)}", "mount --make-rprivate /",
         f"mount -t tmpfs -o mode=755,size=4m tmpfs {root}", f"cd {root}",
@@ -155,7 +157,7 @@ def _script(container: Object, setting: Setting, mounts: Sequence[Mount], root: 
     lines.append(
         f"exec {_tool('chroot')} {root} /usr/bin/env -C /tmp /usr/bin/setpriv --reuid {user} --regid {group}"
         f" --groups {pod.get('fsGroup', group)} --no-new-privs --bounding-set=-all --inh-caps=-all"
-        f" {shlex.join(command_of(container))}"
+        f" {shlex.join(command)}"
     )
     return "\n".join(lines)
 
