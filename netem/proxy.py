@@ -69,6 +69,7 @@ class ProxyEmulation:
             ("connections", "refused_connections", "reset_connections", "relayed_bytes", "segments", "retransmissions"),
             0,
         )
+        self._unreached: set[Relay] = set()  # whose target was told of, and answers nobody since
         self.addresses: dict[Relay, Address] = {}
         """Where each relay listens, with the port that the system chose."""
 
@@ -196,19 +197,25 @@ class ProxyEmulation:
 
     async def _connect(self, relay: Relay) -> trio.SocketStream | None:
         # By hand: open_tcp_stream offers no socket options before connect, and SO_RCVBUF sets the window's scale there.
-        found = await trio.socket.getaddrinfo(relay.target.host, relay.target.port, type=socket.SOCK_STREAM)
-        family, kind, protocol, _, address = found[0]
-        connecting = trio.socket.socket(family, kind, protocol)
-        _shrink(connecting)
+        connecting: trio.socket.SocketType | None = None
         try:
             with trio.fail_after(_CONNECT_TIMEOUT_S):
+                found = await trio.socket.getaddrinfo(relay.target.host, relay.target.port, type=socket.SOCK_STREAM)
+                family, kind, protocol, _, address = found[0]
+                connecting = trio.socket.socket(family, kind, protocol)
+                _shrink(connecting)
                 await connecting.connect(address)
         except (OSError, trio.TooSlowError) as error:
-            connecting.close()
-            log.info(
-                "the target refused", extra={"relay": relay.source, "target": str(relay.target), "error": str(error)}
-            )
+            if connecting is not None:
+                connecting.close()
+            if relay not in self._unreached:
+                self._unreached.add(relay)
+                log.warning(
+                    "%s: connections are reset: %s cannot be reached (%s)",
+                    self.addresses[relay], relay.target, str(error) or f"no answer in {_CONNECT_TIMEOUT_S:g} s",
+                )  # fmt: skip
             return None
+        self._unreached.discard(relay)
         return trio.SocketStream(connecting)
 
     def _count(self, size_bytes: int) -> None:

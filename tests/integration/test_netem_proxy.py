@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import os
 import signal
 import socket
@@ -12,6 +13,7 @@ from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 import trio
@@ -170,8 +172,20 @@ async def test_a_reset_of_one_side_reaches_the_other() -> None:
             await stream.receive_some(10)
 
 
-async def test_a_target_that_refuses_costs_its_connection_only() -> None:
-    relay = {"source": "here", "listen": "127.0.0.1:0", "target": f"127.0.0.1:{free_port()}"}
+class NoNames(trio.abc.HostnameResolver):
+    async def getaddrinfo(self, *_: object) -> list[Any]:
+        raise socket.gaierror(socket.EAI_NONAME, "name not known")
+
+    async def getnameinfo(self, *_: object) -> tuple[str, str]:
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("target", ["127.0.0.1", "nowhere.invalid"])
+async def test_a_target_out_of_reach_costs_connections_and_one_line(
+    target: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    trio.socket.set_custom_hostname_resolver(NoNames())
+    relay = {"source": "here", "listen": "127.0.0.1:0", "target": f"{target}:{free_port()}"}
     network = Network.model_validate({"endpoints": [{"name": "coordinator"}, {"name": "here"}], "relays": [relay]})
     async with emulate(network, state_of(profile()), rng=Random(1)) as emulation:
         (address,) = emulation.addresses.values()
@@ -180,6 +194,9 @@ async def test_a_target_that_refuses_costs_its_connection_only() -> None:
                 with trio.fail_after(120), pytest.raises(trio.BrokenResourceError):
                     assert await stream.receive_some(10) != b""
         assert emulation.counters()["refused_connections"] == 3
+    (line,) = [each.getMessage() for each in caplog.records if each.levelno >= logging.WARNING]
+    assert "connections are reset" in line
+    assert relay["target"] in line
 
 
 async def test_a_port_that_is_taken_is_told() -> None:
