@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,9 @@ from node.storage.migrations import EPOCH_SEED_STEPS, migrate
 
 _Parameter = str | float | bytes | None
 _PRAGMAS = (
-    "secure_delete=ON", "journal_mode=PERSIST", "temp_store=MEMORY", "synchronous=NORMAL", "busy_timeout=5000",
+    "secure_delete=ON", "journal_mode=PERSIST", "temp_store=MEMORY", "synchronous=OFF", "busy_timeout=5000",
 )  # fmt: skip
+"""`synchronous=OFF`: what has to wait for the disk says so (`_flush`), and does it once, not for each statement."""
 
 
 class EpochSeedRepository:
@@ -35,31 +36,30 @@ class EpochSeedRepository:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        try:
-            path.touch(mode=0o600)
-            path.chmod(0o600)
-            self._connection = sqlite3.connect(path, isolation_level=None)
-        except (OSError, sqlite3.Error) as error:
-            raise self._error(error) from error
-        try:
-            for pragma in _PRAGMAS:
-                self._connection.execute(f"PRAGMA {pragma}")
-            self._check()
-            migrate(self._connection, EPOCH_SEED_STEPS)
+        self._journal = path.with_name(f"{path.name}-journal")
+        with ExitStack() as opened:
+            try:
+                # For flushing. It is closed after SQLite's own descriptor: each close drops the process's locks.
+                self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+                opened.callback(os.close, self._file)
+                path.chmod(0o600)
+                self._connection = sqlite3.connect(path, isolation_level=None)
+                opened.callback(self._connection.close)
+                for pragma in _PRAGMAS:
+                    self._connection.execute(f"PRAGMA {pragma}")
+                self._check()
+                migrate(self._connection, EPOCH_SEED_STEPS)
+            except SchemaError as error:
+                raise StoreError(f"{path}: {error}") from None
+            except (OSError, sqlite3.Error) as error:
+                raise self._error(error) from error
             self._overwrite_journal()
-        except SchemaError as error:
-            self._connection.close()
-            raise StoreError(f"{path}: {error}") from None
-        except sqlite3.Error as error:
-            self._connection.close()
-            raise self._error(error) from error
-        except StoreError:
-            self._connection.close()
-            raise
+            self._flush()
+            self._resources = opened.pop_all()
 
     def close(self) -> None:
         """Close the file."""
-        self._connection.close()
+        self._resources.close()
 
     def seed(self, gateway: str, epoch: int) -> bytes | None:
         """The epoch's seed; None where it was never made, or is deleted."""
@@ -69,7 +69,7 @@ class EpochSeedRepository:
     def add(self, gateway: str, epoch: int, seed: bytes, end_s: float | None) -> None:
         """Keep the seed of a new epoch, which is over at `end_s` (Unix time, s)."""
         sql = "INSERT INTO seed (gateway, epoch, seed, end_s) VALUES (?, ?, ?, ?)"
-        self._execute_unflushed(sql, gateway, epoch, seed, end_s)
+        self._execute(sql, gateway, epoch, seed, end_s)
 
     def newest_bound(self, gateway: str) -> int | None:
         """The newest epoch that the gateway was bound to a layout in; it stays when the seed goes."""
@@ -86,6 +86,7 @@ class EpochSeedRepository:
             self._execute(
                 "INSERT INTO bound VALUES (?, ?) ON CONFLICT DO UPDATE SET epoch=MAX(epoch, excluded.epoch)", *key
             )
+        self._flush()
         return True
 
     def delete(self, gateway: str, epoch: int) -> None:
@@ -104,11 +105,12 @@ class EpochSeedRepository:
         """Delete whatever there is of a gateway, durably."""
         for table in ("seed", "bound"):
             self._execute(f"DELETE FROM {table} WHERE gateway=?", gateway)  # noqa: S608 - names of our own tables
-        self._overwrite_journal(is_flushed=True)
+        self._overwrite_journal()
+        self._flush()
 
     def _delete(self, rows: str, *parameters: _Parameter) -> None:
         before = self._connection.total_changes
-        self._execute_unflushed(f"DELETE FROM {rows}", *parameters)  # noqa: S608 - texts of our own
+        self._execute(f"DELETE FROM {rows}", *parameters)  # noqa: S608 - texts of our own
         if self._connection.total_changes != before:
             self._overwrite_journal()
 
@@ -120,17 +122,27 @@ class EpochSeedRepository:
                 " the rest of the epoch. Never put an older copy back"
             )
 
-    def _overwrite_journal(self, *, is_flushed: bool = False) -> None:
+    def _overwrite_journal(self) -> None:
         """Overwrite what earlier transactions left in the journal: none is going on, and none begins meanwhile."""
-        journal = self._path.with_name(f"{self._path.name}-journal")
         try:
-            with self._transaction(), journal.open("r+b") as file:
+            with self._transaction(), self._journal.open("r+b") as file:
                 file.write(bytes(os.fstat(file.fileno()).st_size))
-                file.flush()
-                if is_flushed:
-                    os.fsync(file)
         except FileNotFoundError:
             return
+        except OSError as error:
+            raise self._error(error) from error
+
+    def _flush(self) -> None:
+        """
+        Have all that was written on the disk, then that the journal has ended.
+
+        A journal that looks unfinished after a power cut would take it back.
+        """
+        try:
+            os.fsync(self._file)
+            if self._journal.exists():
+                with self._journal.open("rb") as file:
+                    os.fsync(file)
         except OSError as error:
             raise self._error(error) from error
 
@@ -144,13 +156,6 @@ class EpochSeedRepository:
         finally:
             if self._connection.in_transaction:
                 self._execute("ROLLBACK")
-
-    def _execute_unflushed(self, sql: str, *parameters: _Parameter) -> None:
-        self._execute("PRAGMA synchronous=OFF")
-        try:
-            self._execute(sql, *parameters)
-        finally:
-            self._execute("PRAGMA synchronous=NORMAL")
 
     def _execute(self, sql: str, *parameters: _Parameter) -> list[tuple[Any]]:
         try:
